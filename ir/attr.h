@@ -1,0 +1,68 @@
+// Attributes: a small sorted dictionary of named values on a node.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ir/status.h"
+#include "ir/type.h"
+
+namespace qc {
+
+// Quantization parameters as an attribute: what a result shall be quantized to.  Null means: stay float.
+struct QuantAttr {
+  QuantPtr params;
+  friend bool operator==(const QuantAttr& a, const QuantAttr& b) {
+    return a.params == b.params || (a.params && b.params && *a.params == *b.params);
+  }
+};
+
+// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)
+using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr>;
+
+enum class AttrKind { integer, real, string, integers, reals, dtype, quant };
+AttrKind kindOf(const Attr& attr);
+std::string_view toString(AttrKind kind);
+std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
+
+// What an op declares about one attribute.  Without a default the attribute is required.
+struct AttrSpec {
+  std::string name;
+  AttrKind kind;
+  std::optional<Attr> byDefault;
+};
+
+class AttrDict {
+ public:
+  AttrDict() = default;
+  AttrDict(std::initializer_list<std::pair<std::string, Attr>> items);
+
+  const Attr* find(std::string_view name) const;
+  void set(std::string_view name, Attr value);
+  void erase(std::string_view name);
+  bool empty() const { return items_.empty(); }
+  auto begin() const { return items_.begin(); }
+  auto end() const { return items_.end(); }
+  bool operator==(const AttrDict&) const = default;
+
+  // The value, which the op's declaration has already guaranteed: QC_CHECK on absence or another kind.
+  int64_t integer(std::string_view name) const;
+  double real(std::string_view name) const;
+  const std::string& string(std::string_view name) const;
+  const std::vector<int64_t>& integers(std::string_view name) const;
+  const std::vector<double>& reals(std::string_view name) const;
+  DType dtype(std::string_view name) const;
+  const QuantPtr& quant(std::string_view name) const;
+
+ private:
+  template <class T>
+  const T& get(std::string_view name) const;
+  std::vector<std::pair<std::string, Attr>> items_;  // sorted by name
+};
+
+}  // namespace qc

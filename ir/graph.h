@@ -1,0 +1,236 @@
+// The program: an SSA graph in one ordered list.  List order is a valid schedule and the textual order.
+//
+//   Graph g;
+//   Value* x = g.addInput("x", {DType::f32, {1, 3, 32, 32}});
+//   Builder b(g);
+//   QC_ASSIGN(Value* y, b.create("relu", {x}));         // types are inferred here, or this is an error
+//   g.setOutputs({y});
+//
+// A graph owns its nodes, values and constants.  Nodes are erased only when their results have no uses.
+// Optional operands that are absent are null values.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "ir/attr.h"
+#include "ir/quant_spec.h"
+#include "ir/status.h"
+#include "ir/tensor.h"
+#include "ir/type.h"
+
+namespace qc {
+
+class Graph;
+class Node;
+class Value;
+struct OpDef;
+
+// One operand slot.  Uses of a value form an intrusive list.
+class Use {
+ public:
+  Node* user() const { return user_; }
+  int index() const { return index_; }
+  Value* get() const { return value_; }
+  Use* next() const { return next_; }
+
+ private:
+  friend class Graph;
+  friend class Node;
+  friend class Value;
+  void set(Value* value);
+  Node* user_ = nullptr;
+  Value* value_ = nullptr;
+  Use* next_ = nullptr;
+  Use** previous_ = nullptr;
+  int index_ = 0;
+};
+
+class Value {
+ public:
+  const TensorType& type() const { return type_; }
+  // Changes the type in place; the caller answers for the consumers (the verifier checks them).
+  void setType(TensorType type) { type_ = std::move(type); }
+  const std::string& name() const { return name_; }  // unique in the graph, never empty
+  Node* producer() const { return producer_; }        // null: graph input
+  int resultIndex() const { return resultIndex_; }
+  Graph& graph() const { return *graph_; }
+
+  bool hasUses() const { return uses_ != nullptr; }
+  bool hasOneUse() const { return uses_ && !uses_->next(); }  // an output of the graph counts as a use, see isOutput
+  bool isOutput() const;                                      // returned by the graph
+  std::vector<Use*> uses() const;                             // in no promised order
+  std::vector<Node*> users() const;                           // distinct, in schedule order
+  // Every use (graph outputs included) of this now uses `other`.  QC_CHECK: same type, unless `other` is
+  // about to be retyped by the caller and `allowTypeChange` says so.
+  void replaceAllUsesWith(Value* other, bool allowTypeChange = false);
+
+  // The tensor if the producer is a `const` node, else null.
+  const Tensor* constant() const;
+
+ private:
+  friend class Graph;
+  friend class Use;
+  friend class Node;
+  Graph* graph_ = nullptr;
+  Node* producer_ = nullptr;
+  int resultIndex_ = 0;
+  TensorType type_;
+  std::string name_;
+  Use* uses_ = nullptr;
+};
+
+class Node {
+ public:
+  const OpDef& def() const { return *def_; }
+  std::string_view op() const;
+  bool is(std::string_view op) const { return this->op() == op; }
+
+  int numOperands() const { return static_cast<int>(operands_.size()); }
+  Value* operand(int i) const { return i < numOperands() ? operands_[static_cast<size_t>(i)].get() : nullptr; }  // null: absent
+  std::vector<Value*> operands() const;
+  void setOperand(int i, Value* value);
+  void addOperand(Value* value);
+
+  int numResults() const { return static_cast<int>(results_.size()); }
+  Value* result(int i = 0) const { return results_[static_cast<size_t>(i)].get(); }
+
+  AttrDict& attrs() { return attrs_; }
+  const AttrDict& attrs() const { return attrs_; }
+  // Shorthands for a declared attribute.
+  int64_t integer(std::string_view name) const { return attrs_.integer(name); }
+  double real(std::string_view name) const { return attrs_.real(name); }
+  const std::vector<int64_t>& integers(std::string_view name) const { return attrs_.integers(name); }
+  const std::string& string(std::string_view name) const { return attrs_.string(name); }
+
+  // The node's name in the user's model, or the place in a .qir file; never lost by a pass.
+  const std::string& location() const { return location_; }
+  void setLocation(std::string location) { location_ = std::move(location); }
+
+  std::optional<QuantAnnotation>& annotation() { return annotation_; }
+  const std::optional<QuantAnnotation>& annotation() const { return annotation_; }
+
+  // The payload of a `const` node: a reference into the graph's constant pool.
+  const Tensor& constant() const;
+
+  Graph& graph() const { return *graph_; }
+  Node* next() const { return next_; }
+  Node* previous() const { return previous_; }
+  bool isBefore(const Node* other) const;  // schedule order
+
+ private:
+  friend class Graph;
+  const OpDef* def_ = nullptr;
+  Graph* graph_ = nullptr;
+  Node* next_ = nullptr;
+  Node* previous_ = nullptr;
+  mutable int64_t order_ = 0;  // valid while the graph's orderValid_
+  std::vector<Use> operands_;
+  std::vector<std::unique_ptr<Value>> results_;
+  AttrDict attrs_;
+  std::string location_;
+  std::optional<QuantAnnotation> annotation_;
+  std::string constantName_;
+};
+
+// Payloads of constants by name.  Entries are immutable; passes add new ones.
+class ConstantPool {
+ public:
+  // Returns the name, made unique by a suffix when another tensor holds it already.
+  std::string add(std::string_view name, Tensor tensor);
+  const Tensor* find(std::string_view name) const;
+  void eraseUnused(const Graph& graph);
+  const std::map<std::string, Tensor, std::less<>>& entries() const { return entries_; }
+
+ private:
+  std::map<std::string, Tensor, std::less<>> entries_;
+};
+
+class Graph {
+ public:
+  explicit Graph(std::string name = "main");
+  ~Graph();
+  Graph(Graph&&) noexcept;
+  Graph& operator=(Graph&&) noexcept;
+  Graph clone() const;  // shares constant bytes
+
+  const std::string& name() const { return name_; }
+  void setName(std::string name) { name_ = std::move(name); }
+
+  Value* addInput(std::string_view name, TensorType type);
+  const std::vector<Value*>& inputs() const { return inputViews_; }
+  void eraseInput(Value* input);  // QC_CHECK: no uses
+
+  void setOutputs(std::vector<Value*> outputs);
+  const std::vector<Value*>& outputs() const { return outputs_; }
+  // The user's name of each output; survives when the value that is returned changes.
+  const std::vector<std::string>& outputNames() const { return outputNames_; }
+  void setOutputNames(std::vector<std::string> names);
+
+  Node* front() const { return front_; }
+  Node* back() const { return back_; }
+  int numNodes() const { return numNodes_; }
+  std::vector<Node*> nodes() const;  // a snapshot, safe to edit the graph while walking it
+  Value* findValue(std::string_view name) const;  // inputs and node results
+  ConstantPool& constants() { return constants_; }
+  const ConstantPool& constants() const { return constants_; }
+
+  // Low level: types are given, nothing is inferred.  `before` null appends.  Passes use Builder or Rewriter.
+  Node* insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types,
+               Node* before = nullptr, std::string_view name = {});
+  void erase(Node* node);                    // QC_CHECK: no result has a use or is an output
+  void moveBefore(Node* node, Node* before);
+  void rename(Value* value, std::string_view name);  // made unique when taken
+  int eraseDeadNodes();                      // pure nodes without uses; returns how many
+  std::string str() const;                   // the text form, see ir/text.h
+
+ private:
+  friend class Value;
+  friend class Node;
+  friend class Builder;
+  std::string uniqueName(std::string_view wanted);
+  void adopt();  // re-points owner links after a move
+  std::string name_;
+  std::vector<std::unique_ptr<Value>> inputs_;
+  std::vector<Value*> inputViews_;
+  std::vector<Value*> outputs_;
+  std::vector<std::string> outputNames_;
+  Node* front_ = nullptr;
+  Node* back_ = nullptr;
+  int numNodes_ = 0;
+  mutable bool orderValid_ = false;
+  std::unordered_map<std::string, Value*> byName_;
+  int64_t nextNumber_ = 0;
+  ConstantPool constants_;
+};
+
+// Creates nodes with inferred types at an insertion point.
+class Builder {
+ public:
+  explicit Builder(Graph& graph) : graph_(graph) {}
+  // New nodes go in front of `node` (null: at the end) and take its location unless one is set.
+  Builder& before(Node* node);
+  Builder& at(std::string location);
+
+  // Fills in defaults, checks operands and attributes against the declaration, infers the result types.
+  Result<Node*> createNode(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
+  Result<Value*> create(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
+  // The same where failure would be a compiler bug.
+  Value* make(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
+  Value* constant(std::string_view name, Tensor tensor, QuantPtr quant = nullptr);
+  Graph& graph() { return graph_; }
+
+ private:
+  Graph& graph_;
+  Node* before_ = nullptr;
+  std::string location_;
+};
+
+}  // namespace qc

@@ -1,0 +1,28 @@
+// The reference interpreter: evaluates every op at every stage, plainly and exactly.  It is the oracle for
+// the generated code.  Values are freed after their last use.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+struct InterpOptions {
+  // Called after each node with its results; for debugging, observers and coverage of intermediate values.
+  std::function<Status(const Node&, std::span<const Tensor>)> onNode;
+};
+
+// Inputs in the order of graph.inputs(), with exactly their dtypes (storage dtypes where quantized) and sizes.
+// Outputs in the order of graph.outputs().
+Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options = {});
+
+// One node on given operand tensors (null: absent).
+Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands);
+
+// If every operand of a pure node is constant: its results.  Nothing when not constant or over `maxBytes`.
+Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes = int64_t{1} << 28);
+
+}  // namespace qc

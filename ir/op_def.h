@@ -1,0 +1,120 @@
+// One declaration per op: its name, operands, attributes, traits, type inference, verification, reference
+// evaluation and the stages in which it is legal.  Adding an elementwise op is one line in ops/elementwise.cpp.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/scalar_expr.h"
+#include "ir/status.h"
+
+namespace qc {
+
+// Stages of lowering.  A pass states the stage it leaves a graph in; the verifier then refuses other ops.
+enum class Stage : uint8_t {
+  kFloat,     // as imported (QDQ and integer ops of quantized models included)
+  kObserved,  // after prepare: observers inserted
+  kQdq,       // after convert: float ops between quantize / dequantize
+  kQuant,     // after lower-quant: q.* integer ops
+  kKernel,    // after select-kernels: channel-last, kernels chosen, weights packed
+};
+std::string_view toString(Stage stage);
+Result<Stage> parseStage(std::string_view text);
+
+using StageSet = uint8_t;
+constexpr StageSet stageBit(Stage s) { return static_cast<StageSet>(1u << static_cast<unsigned>(s)); }
+constexpr StageSet kAllStages = 0x1f;
+constexpr StageSet kBeforeKernel = 0x0f;
+
+enum Trait : uint32_t {
+  kPure = 1u << 0,          // no effect but its results: may be folded, merged, erased
+  kCommutative = 1u << 1,   // operands 0 and 1 may be swapped
+  kElementwise = 1u << 2,   // has a scalar expression
+  kMovesData = 1u << 3,     // output elements are input elements (or padding): any dtype, qparams pass through
+  kSharesQuant = 1u << 4,   // quantized: output has the input's parameters (max pool, reshape, concat, ...)
+};
+
+struct OperandSpec {
+  std::string name;
+  bool optional = false;
+  bool variadic = false;  // last operand only: zero or more
+};
+
+// What an op's functions see of the node under construction or evaluation.
+struct InferContext {
+  std::string_view op;
+  std::span<Value* const> operands;  // null: absent
+  const AttrDict& attrs;
+  bool has(int i) const { return i < static_cast<int>(operands.size()) && operands[static_cast<size_t>(i)]; }
+  const TensorType& type(int i) const { return operands[static_cast<size_t>(i)]->type(); }
+  const Tensor* constant(int i) const { return has(i) ? operands[static_cast<size_t>(i)]->constant() : nullptr; }
+};
+// An error here is the model's, in the user's words; the caller adds node and tensor.
+using InferFn = std::function<Result<std::vector<TensorType>>(const InferContext&)>;
+
+// One evaluation: inputs dense row-major (null data: absent operand), outputs allocated by the caller.
+// No evaluation writes to its inputs; outputs never alias inputs.
+struct EvalContext {
+  const Node& node;
+  std::span<const TensorRef> inputs;
+  std::span<const TensorRef> outputs;
+  bool has(int i) const { return i < static_cast<int>(inputs.size()) && inputs[static_cast<size_t>(i)].data; }
+  const TensorRef& in(int i) const { return inputs[static_cast<size_t>(i)]; }
+  const TensorRef& out(int i = 0) const { return outputs[static_cast<size_t>(i)]; }
+  const TensorType& inType(int i) const { return node.operand(i)->type(); }
+  const TensorType& outType(int i = 0) const { return node.result(i)->type(); }
+};
+// Errors are those of data (an index out of range); everything else was checked when the node was built.
+using EvalFn = std::function<Status(const EvalContext&)>;
+
+struct OpDef {
+  std::string name;
+  std::string summary;               // one line, for `doctor --ops`
+  std::vector<OperandSpec> operands;
+  std::vector<AttrSpec> attrs;
+  uint32_t traits = kPure;
+  StageSet stages = kAllStages;
+  int numResults = 1;                // -1: given by infer
+  InferFn infer;
+  EvalFn eval;
+  // kElementwise: the scalar meaning for these attributes, over the operands in order.
+  std::function<ScalarExpr(const AttrDict&)> scalar;
+
+  bool has(Trait trait) const { return (traits & trait) != 0; }
+  bool legalIn(Stage stage) const { return (stages & stageBit(stage)) != 0; }
+};
+
+class OpRegistry {
+ public:
+  static const OpRegistry& get();  // every op of ir/ops, registered once in a fixed order
+  const OpDef* find(std::string_view name) const;
+  const OpDef& at(std::string_view name) const;  // QC_CHECK: known
+  const std::map<std::string, OpDef, std::less<>>& ops() const { return ops_; }
+  std::vector<std::string> nearest(std::string_view name, int count = 3) const;  // for "did you mean"
+
+  void add(OpDef def);
+
+ private:
+  std::map<std::string, OpDef, std::less<>> ops_;
+};
+
+// One function per file of ir/ops, listed in op_def.cpp.
+void registerElementwiseOps(OpRegistry& registry);
+void registerConvOps(OpRegistry& registry);
+void registerMatmulOps(OpRegistry& registry);
+void registerPoolOps(OpRegistry& registry);
+void registerReduceOps(OpRegistry& registry);
+void registerNormOps(OpRegistry& registry);
+void registerShapeOps(OpRegistry& registry);
+void registerIndexOps(OpRegistry& registry);
+void registerResizeOps(OpRegistry& registry);
+void registerQuantOps(OpRegistry& registry);
+void registerRecurrentOps(OpRegistry& registry);
+void registerKernelOps(OpRegistry& registry);
+
+}  // namespace qc

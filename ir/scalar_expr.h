@@ -1,0 +1,120 @@
+// The meaning of an elementwise op as data: a tree over float arguments.  The interpreter, the builder of
+// 256-entry int8 tables and the LLVM emitter walk the same tree, so an op is defined once.
+//
+//   const ScalarExpr x = ScalarExpr::arg(0);
+//   ScalarExpr hardswish = x * clamp(x + 3.f, 0.f, 6.f) / 6.f;
+//   hardswish.str()  ->  "a0 * min(max(0, a0 + 3), 6) / 6"      parse(str()) gives the same tree
+//
+// Named functions (exp, tanh, sigmoid, erf, log, ...) print by name and expand() into primitives whose float32
+// result IEEE-754 fixes, so a tree evaluates to the same bits in the interpreter and on every ISA.
+// Primitives:  + - * /  min max  neg abs floor ceil round(half to even) trunc sqrt
+//              lt le eq (1 or 0)  select(c, a, b) (a where c != 0)
+//              pow2(n) (2^n for integral n in [-126, 127])  exponent(x), mantissa(x) (x = m * 2^e, 1 <= m < 2, x normal)
+//   min(a, b) = a < b ? a : b  and  max(a, b) = a > b ? a : b : with a NaN the second operand wins.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/status.h"
+
+namespace qc {
+
+class ScalarExpr {
+ public:
+  enum class Op : uint8_t {
+    arg, constant,
+    neg, abs, floor, ceil, round, trunc, sqrt, pow2, exponent, mantissa,  // unary
+    add, sub, mul, div, min, max, lt, le, eq,                             // binary
+    select,                                                               // ternary
+    call,                                                                 // a named function
+  };
+  struct Function {  // a row of the table in scalar_expr.cpp
+    const char* name;
+    int arity;
+    ScalarExpr (*expansion)(std::span<const ScalarExpr> args);
+  };
+
+  ScalarExpr(float value);  // NOLINT(google-explicit-constructor): constants read as numbers in formulas
+  static ScalarExpr arg(int index);
+  static ScalarExpr make(Op op, std::vector<ScalarExpr> operands);
+  static ScalarExpr call(std::string_view function, std::vector<ScalarExpr> args);  // QC_CHECK: known, right arity
+  static Result<ScalarExpr> parse(std::string_view text);
+
+  Op op() const;
+  int argIndex() const;               // Op::arg
+  float value() const;                // Op::constant
+  const Function& function() const;   // Op::call
+  std::span<const ScalarExpr> operands() const;
+  const void* id() const { return node_.get(); }  // shared sub-trees have one id
+
+  int arity() const;  // 1 + the highest argument index; 0 without arguments
+  bool isArg(int index) const;
+  std::string str() const;
+  ScalarExpr expand() const;                                        // no Op::call left
+  ScalarExpr substitute(std::span<const ScalarExpr> args) const;    // arg(i) -> args[i]: composition of ops
+  friend bool operator==(const ScalarExpr& a, const ScalarExpr& b);  // structural
+
+  static std::span<const Function> functions();
+
+  struct Node;
+
+ private:
+  explicit ScalarExpr(std::shared_ptr<const Node> node) : node_(std::move(node)) {}
+  std::shared_ptr<const Node> node_;
+};
+
+ScalarExpr operator+(ScalarExpr a, ScalarExpr b);
+ScalarExpr operator-(ScalarExpr a, ScalarExpr b);
+ScalarExpr operator*(ScalarExpr a, ScalarExpr b);
+ScalarExpr operator/(ScalarExpr a, ScalarExpr b);
+ScalarExpr operator-(ScalarExpr a);
+namespace expr {
+ScalarExpr min(ScalarExpr a, ScalarExpr b);
+ScalarExpr max(ScalarExpr a, ScalarExpr b);
+ScalarExpr clamp(ScalarExpr x, ScalarExpr lo, ScalarExpr hi);  // min(max(lo, x)...) ordered so that NaN passes through
+ScalarExpr lt(ScalarExpr a, ScalarExpr b);
+ScalarExpr le(ScalarExpr a, ScalarExpr b);
+ScalarExpr eq(ScalarExpr a, ScalarExpr b);
+ScalarExpr select(ScalarExpr c, ScalarExpr a, ScalarExpr b);
+ScalarExpr unary(ScalarExpr::Op op, ScalarExpr x);
+ScalarExpr exp(ScalarExpr x);
+ScalarExpr log(ScalarExpr x);
+ScalarExpr tanh(ScalarExpr x);
+ScalarExpr sigmoid(ScalarExpr x);
+ScalarExpr erf(ScalarExpr x);
+ScalarExpr pow(ScalarExpr x, ScalarExpr y);
+ScalarExpr sin(ScalarExpr x);
+ScalarExpr cos(ScalarExpr x);
+}  // namespace expr
+
+// A tree flattened into a straight list of instructions over virtual registers, shared sub-trees computed once.
+// T is float (the reference arithmetic), double, or int64_t (integer tensors: / truncates, float-only
+// primitives are refused by supportsInteger()).
+class ExprProgram {
+ public:
+  explicit ExprProgram(const ScalarExpr& expression);
+
+  bool supportsInteger() const;
+  // out[i] = f(args[0][i * strides[0]], args[1][i * strides[1]], ...) for i < n.  Strides are 0 or 1: a broadcast or dense operand.
+  template <class T>
+  void run(std::span<const T* const> args, std::span<const int> strides, T* out, int64_t n) const;
+  float operator()(std::span<const float> args) const;
+
+  struct Instruction {
+    ScalarExpr::Op op;
+    int operand[3];  // registers
+    float value;     // constant
+    int index;       // argument
+  };
+  std::span<const Instruction> instructions() const { return code_; }  // result in the last one's register
+
+ private:
+  std::vector<Instruction> code_;
+};
+
+}  // namespace qc

@@ -1,0 +1,86 @@
+// Host tensors: dense, row-major, reference counted.  A copy of a Tensor shares its bytes;
+// mutableData() is for the one that fills it.  TensorRef is the borrowed form that kernels and the
+// interpreter read and write.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ir/status.h"
+#include "ir/type.h"
+
+namespace qc {
+
+// Borrowed view; the owner outlives it.  `sizes` row-major, dense.
+struct TensorRef {
+  DType dtype = DType::f32;
+  std::span<const int64_t> sizes;
+  void* data = nullptr;
+
+  int64_t numElements() const;
+  template <class T>
+  T* as() const { return static_cast<T*>(data); }
+};
+
+class Tensor {
+ public:
+  Tensor() = default;                                     // f32, shape [0]
+  Tensor(DType dtype, std::vector<int64_t> sizes);        // zero-filled, 64-byte aligned
+  // Shares `owner`; `data` holds numElements * sizeOf(dtype) bytes for as long as owner lives.
+  Tensor(DType dtype, std::vector<int64_t> sizes, std::shared_ptr<const void> owner, const void* data);
+
+  template <class T>
+  static Tensor of(DType dtype, std::vector<int64_t> sizes, std::span<const T> values);
+  static Tensor ofFloats(std::vector<int64_t> sizes, std::span<const float> values);
+  static Tensor ofInts(std::vector<int64_t> sizes, std::span<const int64_t> values);
+
+  DType dtype() const { return dtype_; }
+  const std::vector<int64_t>& sizes() const { return sizes_; }
+  int rank() const { return static_cast<int>(sizes_.size()); }
+  int64_t numElements() const { return qc::numElements(sizes_); }
+  int64_t byteSize() const { return numElements() * sizeOf(dtype_); }
+  const void* data() const { return data_; }
+  void* mutableData();  // QC_CHECK: this tensor owns its bytes alone
+  template <class T>
+  std::span<const T> as() const { return {static_cast<const T*>(data_), static_cast<size_t>(numElements())}; }
+  template <class T>
+  std::span<T> mutableAs() { return {static_cast<T*>(mutableData()), static_cast<size_t>(numElements())}; }
+
+  TensorRef ref() const { return {dtype_, sizes_, const_cast<void*>(data_)}; }
+  Tensor reshaped(std::vector<int64_t> sizes) const;  // shares the bytes; same number of elements
+  TensorType type() const { return {dtype_, toShape(sizes_)}; }
+
+  // Element i in row-major order, converted; 4-bit, half and bool included.
+  double at(int64_t i) const;
+  std::vector<int64_t> toInts() const;
+  std::vector<float> toFloats() const;
+
+  bool sameBytes(const Tensor& other) const;  // dtype, sizes and bytes
+
+ private:
+  DType dtype_ = DType::f32;
+  std::vector<int64_t> sizes_{0};
+  std::shared_ptr<const void> owner_;
+  const void* data_ = nullptr;
+};
+
+double loadElement(DType dtype, const void* data, int64_t i);
+void storeElement(DType dtype, void* data, int64_t i, double value);  // rounds half to even and saturates into integers
+
+float halfToFloat(uint16_t bits);
+uint16_t floatToHalf(float value);     // round to nearest even, overflow to infinity
+float bfloatToFloat(uint16_t bits);
+uint16_t floatToBfloat(float value);
+
+template <class T>
+Tensor Tensor::of(DType dtype, std::vector<int64_t> sizes, std::span<const T> values) {
+  Tensor t(dtype, std::move(sizes));
+  QC_CHECK(static_cast<int64_t>(values.size()) == t.numElements() && static_cast<int64_t>(sizeof(T)) == sizeOf(dtype));
+  std::copy(values.begin(), values.end(), t.mutableAs<T>().begin());
+  return t;
+}
+
+}  // namespace qc

@@ -1,0 +1,18 @@
+// The verifier: structure (definition before use, use lists), declared operands and attributes, types equal to
+// what inference says, quantization parameters in range, and stage legality.
+#pragma once
+
+#include <optional>
+
+#include "ir/graph.h"
+#include "ir/op_def.h"
+
+namespace qc {
+
+// All violations, joined, with node and tensor of the first.
+Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
+
+// Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
+Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
+
+}  // namespace qc

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Refuses an include against the arrows: a room includes only rooms to its left.
+
+    ir <- quantizer <- passes <- codegen <- runtime <- tools        ir <- frontend <- runtime
+
+LLVM's headers belong to codegen alone, ONNX's to frontend alone, and runtime/rt includes no other room.
+"""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MAY = {"ir": {"ir"}, "frontend": {"ir", "frontend"}, "quantizer": {"ir", "quantizer"}, "passes": {"ir", "quantizer", "passes"}}
+MAY["codegen"] = MAY["passes"] | {"codegen"}
+MAY["runtime"] = MAY["codegen"] | {"frontend", "runtime"}
+MAY["tools"] = MAY["runtime"] | {"tools"}
+OWNER = {"llvm": "codegen", "llvm-c": "codegen", "onnx": "frontend", "google": "frontend"}
+
+
+def offences():
+    for room, allowed in MAY.items():
+        for path in sorted((ROOT / room).rglob("*")):
+            if path.suffix not in {".h", ".cpp", ".def"}:
+                continue
+            standalone = "runtime/rt/" in path.as_posix()
+            for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+                found = re.match(r'\s*#\s*include\s*["<](?:qcompile/)?([\w-]+)/(\w+)', line)
+                if not found:
+                    continue
+                target, inner = found[1], found[2]
+                wrong = (target in MAY and target not in allowed) or OWNER.get(target, room) != room
+                if standalone and target in MAY and (target, inner) != ("runtime", "rt"):
+                    wrong = True
+                if wrong:
+                    yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+if __name__ == "__main__":
+    found = list(offences())
+    print("\n".join(found) or "includes follow the arrows")
+    sys.exit(1 if found else 0)
