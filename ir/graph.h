@@ -119,6 +119,7 @@ class Node {
 
   // The payload of a `const` node: a reference into the graph's constant pool.
   const Tensor& constant() const;
+  const std::string& constantName() const { return constantName_; }  // key in the pool
 
   Graph& graph() const { return *graph_; }
   Node* next() const { return next_; }
@@ -127,6 +128,7 @@ class Node {
 
  private:
   friend class Graph;
+  friend class Builder;
   const OpDef* def_ = nullptr;
   Graph* graph_ = nullptr;
   Node* next_ = nullptr;

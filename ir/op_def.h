@@ -89,6 +89,9 @@ struct OpDef {
   bool legalIn(Stage stage) const { return (stages & stageBit(stage)) != 0; }
 };
 
+// The `count` candidates with the smallest edit distance to `name`: for "did you mean".
+std::vector<std::string> nearestNames(std::string_view name, std::vector<std::string> candidates, int count = 3);
+
 class OpRegistry {
  public:
   static const OpRegistry& get();  // every op of ir/ops, registered once in a fixed order

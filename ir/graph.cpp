@@ -1,0 +1,385 @@
+#include "ir/graph.h"
+
+#include <algorithm>
+#include <set>
+
+#include "ir/op_def.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
+namespace qc {
+
+// ---- Use, Value -------------------------------------------------------------------------------
+
+void Use::set(Value* value) {
+  if (value_) {
+    *previous_ = next_;
+    if (next_) next_->previous_ = previous_;
+  }
+  value_ = value;
+  next_ = nullptr;
+  previous_ = nullptr;
+  if (!value) return;
+  next_ = value->uses_;
+  previous_ = &value->uses_;
+  if (next_) next_->previous_ = &next_;
+  value->uses_ = this;
+}
+
+bool Value::isOutput() const { return std::find(graph_->outputs_.begin(), graph_->outputs_.end(), this) != graph_->outputs_.end(); }
+
+std::vector<Use*> Value::uses() const {
+  std::vector<Use*> all;
+  for (Use* u = uses_; u; u = u->next()) all.push_back(u);
+  return all;
+}
+
+std::vector<Node*> Value::users() const {
+  std::vector<Node*> all;
+  for (Use* u = uses_; u; u = u->next()) all.push_back(u->user());
+  std::sort(all.begin(), all.end(), [](const Node* a, const Node* b) { return a != b && a->isBefore(b); });
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
+void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
+  QC_CHECK(other && other != this && other->graph_ == graph_);
+  QC_CHECK(allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
+  while (uses_) uses_->set(other);
+  std::replace(graph_->outputs_.begin(), graph_->outputs_.end(), this, other);
+}
+
+const Tensor* Value::constant() const { return producer_ && producer_->is("const") ? &producer_->constant() : nullptr; }
+
+// ---- Node -------------------------------------------------------------------------------------
+
+std::string_view Node::op() const { return def_->name; }
+
+std::vector<Value*> Node::operands() const {
+  std::vector<Value*> values;
+  for (const Use& u : operands_) values.push_back(u.get());
+  return values;
+}
+
+void Node::setOperand(int i, Value* value) {
+  while (numOperands() <= i) addOperand(nullptr);
+  operands_[static_cast<size_t>(i)].set(value);
+}
+
+void Node::addOperand(Value* value) {
+  // Uses are linked by address: take them out before the vector may move them.
+  std::vector<Value*> values = operands();
+  values.push_back(value);
+  for (Use& u : operands_) u.set(nullptr);
+  operands_.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    operands_[i].user_ = this;
+    operands_[i].index_ = static_cast<int>(i);
+    operands_[i].set(values[i]);
+  }
+}
+
+const Tensor& Node::constant() const {
+  QC_CHECK(is("const"));
+  const Tensor* t = graph_->constants().find(constantName_);
+  QC_CHECK(t, "constant {} is not in the pool", constantName_);
+  return *t;
+}
+
+bool Node::isBefore(const Node* other) const {
+  QC_CHECK(graph_ == other->graph_);
+  if (!graph_->orderValid_) {
+    int64_t order = 0;
+    for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order++;
+    graph_->orderValid_ = true;
+  }
+  return order_ < other->order_;
+}
+
+// ---- ConstantPool -----------------------------------------------------------------------------
+
+std::string ConstantPool::add(std::string_view name, Tensor tensor) {
+  std::string unique(name.empty() ? "c" : name);
+  for (int i = 1; entries_.contains(unique); ++i) {
+    if (entries_.at(unique).sameBytes(tensor)) return unique;
+    unique = fmt::format("{}_{}", name, i);
+  }
+  entries_.emplace(unique, std::move(tensor));
+  return unique;
+}
+
+const Tensor* ConstantPool::find(std::string_view name) const {
+  const auto it = entries_.find(name);
+  return it == entries_.end() ? nullptr : &it->second;
+}
+
+void ConstantPool::eraseUnused(const Graph& graph) {
+  std::set<const Tensor*> used;
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->is("const")) used.insert(&n->constant());
+  std::erase_if(entries_, [&](const auto& entry) { return !used.contains(&entry.second); });
+}
+
+// ---- Graph ------------------------------------------------------------------------------------
+
+Graph::Graph(std::string name) : name_(std::move(name)) {}
+
+Graph::~Graph() {
+  for (Node* n = back_; n;) {
+    Node* previous = n->previous_;
+    for (Use& u : n->operands_) u.set(nullptr);
+    delete n;
+    n = previous;
+  }
+}
+
+void Graph::adopt() {
+  for (auto& v : inputs_) v->graph_ = this;
+  for (Node* n = front_; n; n = n->next_) {
+    n->graph_ = this;
+    for (auto& r : n->results_) r->graph_ = this;
+  }
+}
+
+Graph::Graph(Graph&& other) noexcept
+    : name_(std::move(other.name_)),
+      inputs_(std::move(other.inputs_)),
+      inputViews_(std::move(other.inputViews_)),
+      outputs_(std::move(other.outputs_)),
+      outputNames_(std::move(other.outputNames_)),
+      front_(std::exchange(other.front_, nullptr)),
+      back_(std::exchange(other.back_, nullptr)),
+      numNodes_(std::exchange(other.numNodes_, 0)),
+      orderValid_(other.orderValid_),
+      byName_(std::move(other.byName_)),
+      nextNumber_(other.nextNumber_),
+      constants_(std::move(other.constants_)) {
+  adopt();
+}
+
+Graph& Graph::operator=(Graph&& other) noexcept {
+  if (this != &other) {
+    this->~Graph();
+    new (this) Graph(std::move(other));
+  }
+  return *this;
+}
+
+Graph Graph::clone() const {
+  Graph copy(name_);
+  std::unordered_map<const Value*, Value*> map;
+  copy.constants_ = constants_;
+  for (const Value* v : inputViews_) map[v] = copy.addInput(v->name(), v->type());
+  for (const Node* n = front_; n; n = n->next_) {
+    std::vector<Value*> operands;
+    std::vector<TensorType> types;
+    for (const Use& u : n->operands_) operands.push_back(u.get() ? map.at(u.get()) : nullptr);
+    for (const auto& r : n->results_) types.push_back(r->type());
+    Node* twin = copy.insert(*n->def_, std::move(operands), n->attrs_, std::move(types));
+    twin->location_ = n->location_;
+    twin->annotation_ = n->annotation_;
+    twin->constantName_ = n->constantName_;
+    for (int i = 0; i < n->numResults(); ++i) {
+      copy.rename(twin->result(i), n->result(i)->name());
+      map[n->result(i)] = twin->result(i);
+    }
+  }
+  std::vector<Value*> outputs;
+  for (const Value* v : outputs_) outputs.push_back(map.at(v));
+  copy.outputs_ = std::move(outputs);
+  copy.outputNames_ = outputNames_;
+  copy.nextNumber_ = nextNumber_;
+  return copy;
+}
+
+std::string Graph::uniqueName(std::string_view wanted) {
+  if (wanted.empty()) {
+    std::string name;
+    do name = std::to_string(nextNumber_++);
+    while (byName_.contains(name));
+    return name;
+  }
+  std::string name(wanted);
+  for (int i = 1; byName_.contains(name); ++i) name = fmt::format("{}_{}", wanted, i);
+  return name;
+}
+
+Value* Graph::addInput(std::string_view name, TensorType type) {
+  auto value = std::make_unique<Value>();
+  value->graph_ = this;
+  value->type_ = std::move(type);
+  value->name_ = uniqueName(name);
+  value->resultIndex_ = static_cast<int>(inputs_.size());
+  byName_[value->name_] = value.get();
+  inputViews_.push_back(value.get());
+  inputs_.push_back(std::move(value));
+  return inputViews_.back();
+}
+
+void Graph::eraseInput(Value* input) {
+  QC_CHECK(!input->hasUses() && !input->isOutput() && !input->producer());
+  byName_.erase(input->name_);
+  std::erase(inputViews_, input);
+  std::erase_if(inputs_, [&](const auto& v) { return v.get() == input; });
+  for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i]->resultIndex_ = static_cast<int>(i);
+}
+
+void Graph::setOutputs(std::vector<Value*> outputs) {
+  outputs_ = std::move(outputs);
+  if (outputNames_.size() == outputs_.size()) return;
+  outputNames_.clear();
+  for (const Value* v : outputs_) outputNames_.push_back(v->name());
+}
+
+void Graph::setOutputNames(std::vector<std::string> names) {
+  QC_CHECK(names.size() == outputs_.size());
+  outputNames_ = std::move(names);
+}
+
+std::vector<Node*> Graph::nodes() const {
+  std::vector<Node*> all;
+  all.reserve(static_cast<size_t>(numNodes_));
+  for (Node* n = front_; n; n = n->next_) all.push_back(n);
+  return all;
+}
+
+Value* Graph::findValue(std::string_view name) const {
+  const auto it = byName_.find(std::string(name));
+  return it == byName_.end() ? nullptr : it->second;
+}
+
+Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types, Node* before,
+                    std::string_view name) {
+  auto* node = new Node;
+  node->def_ = &def;
+  node->graph_ = this;
+  node->attrs_ = std::move(attrs);
+  node->operands_.resize(operands.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    QC_CHECK(!operands[i] || operands[i]->graph_ == this);
+    node->operands_[i].user_ = node;
+    node->operands_[i].index_ = static_cast<int>(i);
+    node->operands_[i].set(operands[i]);
+  }
+  for (size_t i = 0; i < types.size(); ++i) {
+    auto value = std::make_unique<Value>();
+    value->graph_ = this;
+    value->producer_ = node;
+    value->resultIndex_ = static_cast<int>(i);
+    value->type_ = std::move(types[i]);
+    value->name_ = uniqueName(i == 0 ? name : std::string_view());
+    byName_[value->name_] = value.get();
+    node->results_.push_back(std::move(value));
+  }
+  node->next_ = before;
+  node->previous_ = before ? before->previous_ : back_;
+  (node->previous_ ? node->previous_->next_ : front_) = node;
+  (before ? before->previous_ : back_) = node;
+  ++numNodes_;
+  orderValid_ = false;
+  return node;
+}
+
+void Graph::erase(Node* node) {
+  for (const auto& r : node->results_) {
+    QC_CHECK(!r->hasUses() && !r->isOutput(), "erasing {} whose result {} is used", node->op(), r->name());
+    byName_.erase(r->name_);
+  }
+  for (Use& u : node->operands_) u.set(nullptr);
+  (node->previous_ ? node->previous_->next_ : front_) = node->next_;
+  (node->next_ ? node->next_->previous_ : back_) = node->previous_;
+  --numNodes_;
+  delete node;
+}
+
+void Graph::moveBefore(Node* node, Node* before) {
+  if (node == before || node->next_ == before) return;
+  (node->previous_ ? node->previous_->next_ : front_) = node->next_;
+  (node->next_ ? node->next_->previous_ : back_) = node->previous_;
+  node->next_ = before;
+  node->previous_ = before ? before->previous_ : back_;
+  (node->previous_ ? node->previous_->next_ : front_) = node;
+  (before ? before->previous_ : back_) = node;
+  orderValid_ = false;
+}
+
+void Graph::rename(Value* value, std::string_view name) {
+  if (value->name_ == name) return;
+  byName_.erase(value->name_);
+  value->name_ = uniqueName(name);
+  byName_[value->name_] = value;
+}
+
+int Graph::eraseDeadNodes() {
+  int erased = 0;
+  for (Node* n = back_; n;) {
+    Node* previous = n->previous_;
+    const bool dead = n->def_->has(kPure) &&
+                      std::all_of(n->results_.begin(), n->results_.end(), [](const auto& r) { return !r->hasUses() && !r->isOutput(); });
+    if (dead) {
+      erase(n);
+      ++erased;
+    }
+    n = previous;
+  }
+  constants_.eraseUnused(*this);
+  return erased;
+}
+
+std::string Graph::str() const { return print(*this); }
+
+// ---- Builder ----------------------------------------------------------------------------------
+
+Builder& Builder::before(Node* node) {
+  before_ = node;
+  if (node && location_.empty()) location_ = node->location();
+  return *this;
+}
+
+Builder& Builder::at(std::string location) {
+  location_ = std::move(location);
+  return *this;
+}
+
+Result<Node*> Builder::createNode(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
+  const OpDef* def = OpRegistry::get().find(op);
+  if (!def) return fail(ErrorCode::kUnsupported, "unknown op '{}'", op).at(location_);
+  while (!operands.empty() && !operands.back()) operands.pop_back();
+  if (auto s = checkAgainstDeclaration(*def, static_cast<int>(operands.size()), attrs); !s)
+    return tl::make_unexpected(std::move(s.error()).at(location_));
+  for (size_t i = 0; i < operands.size(); ++i)
+    if (!operands[i] && (i >= def->operands.size() || !def->operands[i].optional))
+      return fail(ErrorCode::kInvalidModel, "'{}' lacks operand {}", op, i).at(location_);
+  QC_CHECK(def->infer, "op {} has no inference", op);
+  auto types = def->infer(InferContext{op, operands, attrs});
+  if (!types) return tl::make_unexpected(std::move(types.error()).at(location_).on(name));
+  Node* node = graph_.insert(*def, std::move(operands), std::move(attrs), std::move(*types), before_, name);
+  node->setLocation(location_);
+  return node;
+}
+
+Result<Value*> Builder::create(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
+  QC_ASSIGN(Node * node, createNode(op, std::move(operands), std::move(attrs), name));
+  QC_CHECK(node->numResults() >= 1);
+  return node->result();
+}
+
+Value* Builder::make(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
+  auto value = create(op, std::move(operands), std::move(attrs), name);
+  QC_CHECK(value.has_value(), "building {}: {}", op, value.error().render());
+  return *value;
+}
+
+Value* Builder::constant(std::string_view name, Tensor tensor, QuantPtr quant) {
+  TensorType type = tensor.type();
+  if (quant) {
+    QC_CHECK(quant->storage == type.dtype);
+    type = TensorType(std::move(quant), type.shape);
+  }
+  Node* node = graph_.insert(OpRegistry::get().at("const"), {}, {}, {std::move(type)}, before_, name);
+  node->constantName_ = graph_.constants_.add(name.empty() ? node->result()->name() : name, std::move(tensor));
+  node->setLocation(location_);
+  return node->result();
+}
+
+}  // namespace qc

@@ -1,0 +1,90 @@
+#include "ir/interp.h"
+
+#include <unordered_map>
+
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+Result<std::vector<Tensor>> allocateResults(const Node& node) {
+  std::vector<Tensor> results;
+  for (int i = 0; i < node.numResults(); ++i) {
+    const TensorType& type = node.result(i)->type();
+    if (!type.isStatic())
+      return fail(ErrorCode::kUnsupported, "the shape [{}] of result {} is not known before running", toString(type.shape), i)
+          .at(node.location())
+          .on(node.result(i)->name())
+          .help("bind symbolic dims with --shape");
+    results.emplace_back(type.dtype, type.sizes());
+  }
+  return results;
+}
+
+Status checkInputs(const Graph& graph, std::span<const Tensor> inputs) {
+  if (inputs.size() != graph.inputs().size())
+    return fail(ErrorCode::kInvalidArgument, "the graph takes {} inputs, {} were given", graph.inputs().size(), inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Value* v = graph.inputs()[i];
+    if (inputs[i].dtype() != v->type().dtype || !v->type().isStatic() || inputs[i].sizes() != v->type().sizes())
+      return fail(ErrorCode::kInvalidArgument, "expected {}, got {}", v->type().str(), inputs[i].type().str()).on(v->name());
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
+  if (node.is("const")) return std::vector<Tensor>{node.constant()};
+  QC_CHECK(node.def().eval, "op {} has no reference evaluation", node.op());
+  QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
+  std::vector<TensorRef> in, out;
+  for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
+  for (const Tensor& t : results) out.push_back(t.ref());
+  if (auto s = node.def().eval(EvalContext{node, in, out}); !s) return tl::make_unexpected(std::move(s.error()).at(node.location()));
+  return results;
+}
+
+Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
+  QC_TRY(checkInputs(graph, inputs));
+  struct Slot {
+    Tensor tensor;
+    int pendingUses;
+  };
+  std::unordered_map<const Value*, Slot> slots;
+  const auto define = [&](const Value* v, Tensor t) {
+    slots.emplace(v, Slot{std::move(t), static_cast<int>(v->uses().size()) + (v->isOutput() ? 1 : 0)});
+  };
+  for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
+  for (const Node* node = graph.front(); node; node = node->next()) {
+    std::vector<const Tensor*> operands;
+    for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
+    QC_ASSIGN(std::vector<Tensor> results, evaluateNode(*node, operands));
+    if (options.onNode) QC_TRY(options.onNode(*node, results));
+    for (const Value* v : node->operands())
+      if (v && --slots.at(v).pendingUses == 0) slots.erase(v);
+    for (int i = 0; i < node->numResults(); ++i)
+      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]));
+  }
+  std::vector<Tensor> outputs;
+  for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);
+  return outputs;
+}
+
+Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes) {
+  if (!node.def().has(kPure) || !node.def().eval) return std::nullopt;
+  std::vector<const Tensor*> operands;
+  for (const Value* v : node.operands()) {
+    const Tensor* t = v ? v->constant() : nullptr;
+    if (v && !t) return std::nullopt;
+    operands.push_back(t);
+  }
+  for (int i = 0; i < node.numResults(); ++i) {
+    const TensorType& type = node.result(i)->type();
+    if (!type.isStatic() || type.byteSize() > maxBytes) return std::nullopt;
+  }
+  QC_ASSIGN(std::vector<Tensor> results, evaluateNode(node, operands));
+  return std::optional(std::move(results));
+}
+
+}  // namespace qc

@@ -1,0 +1,89 @@
+#include "ir/op_def.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace qc {
+namespace {
+
+constexpr std::string_view kStageNames[] = {"float", "observed", "qdq", "quant", "kernel"};
+
+int editDistance(std::string_view a, std::string_view b) {
+  std::vector<int> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int substituted = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string_view toString(Stage stage) { return kStageNames[static_cast<size_t>(stage)]; }
+
+Result<Stage> parseStage(std::string_view text) {
+  for (size_t i = 0; i < std::size(kStageNames); ++i)
+    if (text == kStageNames[i]) return static_cast<Stage>(i);
+  return fail(ErrorCode::kInvalidArgument, "unknown stage '{}'", text).help("stages are float, observed, qdq, quant, kernel");
+}
+
+const OpRegistry& OpRegistry::get() {
+  static const OpRegistry registry = [] {
+    OpRegistry r;
+    registerElementwiseOps(r);
+    registerConvOps(r);
+    registerMatmulOps(r);
+    registerPoolOps(r);
+    registerReduceOps(r);
+    registerNormOps(r);
+    registerShapeOps(r);
+    registerIndexOps(r);
+    registerResizeOps(r);
+    registerQuantOps(r);
+    registerRecurrentOps(r);
+    registerKernelOps(r);
+    return r;
+  }();
+  return registry;
+}
+
+void OpRegistry::add(OpDef def) {
+  std::string name = def.name;
+  const bool added = ops_.emplace(std::move(name), std::move(def)).second;
+  QC_CHECK(added, "an op is registered twice");
+}
+
+const OpDef* OpRegistry::find(std::string_view name) const {
+  const auto it = ops_.find(name);
+  return it == ops_.end() ? nullptr : &it->second;
+}
+
+const OpDef& OpRegistry::at(std::string_view name) const {
+  const OpDef* def = find(name);
+  QC_CHECK(def, "no op '{}'", name);
+  return *def;
+}
+
+std::vector<std::string> nearestNames(std::string_view name, std::vector<std::string> candidates, int count) {
+  const auto wanted = static_cast<ptrdiff_t>(std::min<size_t>(candidates.size(), static_cast<size_t>(count)));
+  std::partial_sort(candidates.begin(), candidates.begin() + wanted, candidates.end(), [&](const std::string& a, const std::string& b) {
+    const int da = editDistance(name, a), db = editDistance(name, b);
+    return da != db ? da < db : a < b;
+  });
+  candidates.resize(static_cast<size_t>(wanted));
+  return candidates;
+}
+
+std::vector<std::string> OpRegistry::nearest(std::string_view name, int count) const {
+  std::vector<std::string> all;
+  for (const auto& [key, def] : ops_) all.push_back(key);
+  return nearestNames(name, std::move(all), count);
+}
+
+}  // namespace qc
