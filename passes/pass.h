@@ -1,0 +1,76 @@
+// A pass is a row: a name, what it does, its options, the stage it leaves the graph in, and one function.
+// The pass manager (pass_manager.h) runs pipelines of them; the table in pipelines.cpp lists every pass.
+//
+//   Status foldBatchNorm(Graph& graph, PassContext& cx);       // fold_batch_norm.cpp
+//   {"fold-batch-norm", "folds inference BatchNorm into the preceding conv", {}, std::nullopt, foldBatchNorm}
+#pragma once
+
+#include <any>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <typeinfo>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/op_def.h"
+
+namespace qc {
+
+// One thing a pass wants the user to know: "bias scale widened", "BatchNorm not folded: conv has two users".
+struct Remark {
+  std::string pass;
+  std::string node;  // location of the node, may be empty
+  std::string message;
+};
+
+class PassContext {
+ public:
+  AttrDict options;                 // of the running pass, defaults filled in
+  std::string passName;             // of the running pass; set by the manager
+  std::vector<Remark> remarks;
+  std::map<std::string, int> hits;  // "pass/rule" -> rewrites
+
+  void remark(const Node* node, std::string message) {
+    remarks.push_back({passName, node ? node->location() : std::string(), std::move(message)});
+  }
+  void countHits(const std::map<std::string, int>& rules) {
+    for (const auto& [rule, n] : rules) hits[passName + "/" + rule] += n;
+  }
+
+  // What is not text and some passes need: the ranges for convert, the target for select-kernels.
+  template <class T>
+  void provide(T value) {
+    extensions_[typeid(T).name()] = std::move(value);
+  }
+  template <class T>
+  T* get() {
+    const auto it = extensions_.find(typeid(T).name());
+    return it == extensions_.end() ? nullptr : std::any_cast<T>(&it->second);
+  }
+
+ private:
+  std::map<std::string, std::any> extensions_;
+};
+
+struct Pass {
+  std::string name;  // kebab-case, the one name everywhere
+  std::string summary;
+  std::vector<AttrSpec> options;
+  std::optional<Stage> leaves;  // stage afterwards; none: unchanged
+  std::function<Status(Graph&, PassContext&)> run;
+};
+
+class PassRegistry {
+ public:
+  static PassRegistry& get();  // holds the passes of this room from the start; codegen adds its own
+  void add(Pass pass);
+  const Pass* find(std::string_view name) const;
+  const std::map<std::string, Pass, std::less<>>& passes() const { return passes_; }
+
+ private:
+  std::map<std::string, Pass, std::less<>> passes_;
+};
+
+}  // namespace qc
