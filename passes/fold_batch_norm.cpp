@@ -1,0 +1,109 @@
+// fold-batch-norm: BatchNorm with constant statistics goes into the weights of the conv, conv_transpose or linear
+// in front of it, when that op feeds nothing else; any other one becomes a per-channel multiply and add.
+// Arithmetic in float32, spec section 7: r = 1/sqrt(var + eps), W' = W * (gamma * r), b' = ((b - mean) * r) * gamma + beta.
+// Tests: tests/golden/fold_batch_norm.
+#include <cmath>
+
+#include "ir/rewriter.h"
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+struct Affine {
+  std::vector<float> rsqrt, gamma, beta, mean;
+  float factor(size_t c) const { return gamma[c] * rsqrt[c]; }
+};
+
+std::optional<Affine> constantStatistics(const Node& bn) {
+  std::vector<std::vector<float>> parts;
+  for (int i = 1; i <= 4; ++i) {
+    const Tensor* t = floatConstant(bn.operand(i));
+    if (!t) return std::nullopt;
+    parts.push_back(t->toFloats());
+  }
+  Affine a{std::move(parts[3]), std::move(parts[0]), std::move(parts[1]), std::move(parts[2])};
+  const auto epsilon = static_cast<float>(bn.real("epsilon"));
+  for (float& v : a.rsqrt) v = 1.0f / std::sqrt(v + epsilon);
+  return a;
+}
+
+// Multiplies the slices of a weight by one factor per output channel.  `axis` is the weight's axis of output channels
+// within a group: conv and linear 0 (all outputs in a row), conv_transpose 1 (w is I, O/g, k...).
+Tensor scaleWeight(const Tensor& w, const Affine& a, int axis, int64_t groups) {
+  Tensor out(DType::f32, w.sizes());
+  const auto from = w.as<float>();
+  auto to = out.mutableAs<float>();
+  int64_t inner = 1;
+  for (int i = axis + 1; i < w.rank(); ++i) inner *= w.sizes()[static_cast<size_t>(i)];
+  const int64_t slices = w.sizes()[static_cast<size_t>(axis)], perGroup = axis ? w.sizes()[0] / groups : 0;
+  for (int64_t i = 0; i < w.numElements(); ++i) {
+    int64_t channel = i / inner % slices;
+    if (axis) channel += i / (inner * slices) / perGroup * slices;
+    to[static_cast<size_t>(i)] = from[static_cast<size_t>(i)] * a.factor(static_cast<size_t>(channel));
+  }
+  return out;
+}
+
+Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
+  Node* bn = m.root();
+  Node* conv = m.node("conv");
+  const auto stats = constantStatistics(*bn);
+  const Tensor* weight = floatConstant(conv->operand(1));
+  const Tensor* bias = floatConstant(conv->operand(2));
+  if (!stats || !weight || (conv->operand(2) && !bias) || conv->operand(3)) return false;
+  if (!conv->is("conv_transpose") && !conv->string("post").empty()) return false;
+  // A linear's channels are its last dim; BatchNorm normalises dim 1.
+  if (conv->is("linear") && conv->result()->type().rank() != 2) return false;
+  const bool transposed = conv->is("conv_transpose");
+  const int64_t groups = transposed ? conv->integer("group") : 1;
+  const auto channels = static_cast<int64_t>(stats->gamma.size());
+  Tensor newBias(DType::f32, {channels});
+  for (size_t c = 0; c < stats->gamma.size(); ++c) {
+    const float b = bias ? bias->as<float>()[c] : 0.0f;
+    newBias.mutableAs<float>()[c] = ((b - stats->mean[c]) * stats->rsqrt[c]) * stats->gamma[c] + stats->beta[c];
+  }
+  Builder b = rw.before(bn);
+  b.at(conv->location());
+  Value* w = b.constant(conv->operand(1)->name(), scaleWeight(*weight, *stats, transposed ? 1 : 0, groups));
+  Value* biasValue = b.constant(conv->operand(1)->name() + "_bias", std::move(newBias));
+  QC_ASSIGN(Value * folded, b.create(conv->op(), {conv->operand(0), w, biasValue}, conv->attrs()));
+  rw.replace(bn, {folded});
+  return true;
+}
+
+Result<bool> toMultiplyAdd(const Match& m, Rewriter& rw) {
+  Node* bn = m.root();
+  const auto stats = constantStatistics(*bn);
+  if (!stats) return false;
+  const int rank = bn->result()->type().rank(), axis = channelAxis(*bn);
+  std::vector<int64_t> sizes(static_cast<size_t>(rank - axis), 1);
+  sizes[0] = static_cast<int64_t>(stats->gamma.size());
+  Tensor scale(DType::f32, sizes), shift(DType::f32, sizes);
+  for (size_t c = 0; c < stats->gamma.size(); ++c) {
+    scale.mutableAs<float>()[c] = stats->factor(c);
+    shift.mutableAs<float>()[c] = stats->beta[c] - stats->mean[c] * stats->factor(c);
+  }
+  Builder b = rw.before(bn);
+  QC_ASSIGN(Value * scaled, b.create("mul", {bn->operand(0), b.constant({}, std::move(scale))}));
+  QC_ASSIGN(Value * shifted, b.create("add", {scaled, b.constant({}, std::move(shift))}));
+  rw.replace(bn, {shifted});
+  return true;
+}
+
+}  // namespace
+
+Status foldBatchNorm(Graph& graph, PassContext& cx) {
+  const auto producer = [] { return oneOf({"conv", "conv_transpose", "linear"}).as("conv").oneUse(); };
+  QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", op("batch_norm", {producer()}), foldIntoProducer}}));
+  cx.countHits(hits);
+  QC_ASSIGN(hits, rewritePatterns(graph, {{"to-multiply-add", op("batch_norm"), toMultiplyAdd}}));
+  cx.countHits(hits);
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->is("batch_norm")) cx.remark(n, "BatchNorm stays: its statistics are not constants");
+  graph.eraseDeadNodes();
+  return {};
+}
+
+}  // namespace qc

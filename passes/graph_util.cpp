@@ -1,0 +1,43 @@
+#include "passes/graph_util.h"
+
+#include <cmath>
+
+namespace qc {
+
+const Tensor* floatConstant(const Value* value) {
+  const Tensor* t = value ? value->constant() : nullptr;
+  return t && t->dtype() == DType::f32 && !value->type().isQuantized() ? t : nullptr;
+}
+
+std::optional<double> scalarConstant(const Value* value) {
+  const Tensor* t = value ? value->constant() : nullptr;
+  if (!t || t->numElements() != 1 || value->type().isQuantized()) return std::nullopt;
+  return t->at(0);
+}
+
+bool isScalar(const Value* value, double expected, double tolerance) {
+  const auto v = scalarConstant(value);
+  return v && std::fabs(*v - expected) <= tolerance;
+}
+
+std::optional<std::vector<float>> perChannelConstant(const Value* value, const Shape& shape, int axis) {
+  const Tensor* t = floatConstant(value);
+  const int rank = static_cast<int>(shape.size());
+  if (!t || axis >= rank || !shape[static_cast<size_t>(axis)].isStatic()) return std::nullopt;
+  const int64_t channels = shape[static_cast<size_t>(axis)].size();
+  if (t->rank() > rank) return std::nullopt;
+  if (t->numElements() == 1) return std::vector<float>(static_cast<size_t>(channels), t->as<float>()[0]);
+  if (t->numElements() != channels) return std::nullopt;
+  for (int i = 0; i < t->rank(); ++i)
+    if (t->sizes()[static_cast<size_t>(i)] != (i + rank - t->rank() == axis ? channels : 1)) return std::nullopt;
+  const auto values = t->as<float>();
+  return std::vector<float>(values.begin(), values.end());
+}
+
+Node* onlyUser(const Value* value) { return value->hasOneUse() && !value->isOutput() ? value->uses().front()->user() : nullptr; }
+
+int channelAxis(const Node& spatial) {
+  return spatial.string("layout") == "channels_last" ? spatial.operand(0)->type().rank() - 1 : 1;
+}
+
+}  // namespace qc

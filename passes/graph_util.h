@@ -1,0 +1,28 @@
+// Small questions that several passes ask about a graph.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+// The float constant behind a value, or null.
+const Tensor* floatConstant(const Value* value);
+
+// The single value of a one-element constant of any dtype.
+std::optional<double> scalarConstant(const Value* value);
+bool isScalar(const Value* value, double expected, double tolerance = 0);
+
+// A constant that broadcasts along one axis of `shape` only (sizes [.., C, .., 1]) or is a single value:
+// its C values (C repeated when single).  Nothing otherwise.
+std::optional<std::vector<float>> perChannelConstant(const Value* value, const Shape& shape, int axis);
+
+// The single user of a value that is not a graph output, else null.
+Node* onlyUser(const Value* value);
+
+// Where the channel dim of a spatial op's tensor stands: 1, or the last for layout="channels_last".
+int channelAxis(const Node& spatial);
+
+}  // namespace qc

@@ -1,0 +1,23 @@
+// The passes of this room, one function each in the file of the same name.  pipelines.cpp makes them rows.
+#pragma once
+
+#include "passes/pass.h"
+
+namespace qc {
+
+// Float stage: simplify, recognise, fold.
+Status canonicalize(Graph& graph, PassContext& cx);
+Status recognizeActivations(Graph& graph, PassContext& cx);
+Status foldBatchNorm(Graph& graph, PassContext& cx);
+Status cse(Graph& graph, PassContext& cx);
+
+// Quantization: float -> observed -> qdq -> quant.
+Status prepare(Graph& graph, PassContext& cx);
+Status convert(Graph& graph, PassContext& cx);
+Status lowerQuant(Graph& graph, PassContext& cx);
+
+// Towards kernels, float and quantized graphs alike.
+Status fuseElementwise(Graph& graph, PassContext& cx);
+Status layout(Graph& graph, PassContext& cx);
+
+}  // namespace qc
