@@ -1,0 +1,213 @@
+#include "codegen/target.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace qc {
+namespace {
+
+constexpr IsaSet kAvx2 = isaBit(Isa::avx2);
+constexpr IsaSet kAvx512 = kAvx2 | isaBit(Isa::avx512);
+constexpr IsaSet kAvx512Vnni = kAvx512 | isaBit(Isa::avx512vnni);
+constexpr IsaSet kNeon = isaBit(Isa::neon);
+constexpr IsaSet kDotprod = kNeon | isaBit(Isa::dotprod);
+
+// In the order of enum Isa, lower tiers first.
+constexpr std::array kTable{
+    IsaInfo{Isa::avx2, "avx2", Arch::x86_64, kAvx2, "+sse4.2,+avx,+avx2,+fma,+f16c", "haswell"},
+    IsaInfo{Isa::avxvnni, "avxvnni", Arch::x86_64, kAvx2 | isaBit(Isa::avxvnni), "+avxvnni", "alderlake"},
+    IsaInfo{Isa::avx512, "avx512", Arch::x86_64, kAvx512, "+evex512,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd", "skylake-avx512"},
+    IsaInfo{Isa::avx512vnni, "avx512vnni", Arch::x86_64, kAvx512Vnni, "+avx512vnni", "icelake-server"},
+    IsaInfo{Isa::amxInt8, "amx-int8", Arch::x86_64, kAvx512Vnni | isaBit(Isa::amxInt8), "+amx-tile,+amx-int8", "sapphirerapids"},
+    IsaInfo{Isa::neon, "neon", Arch::aarch64, kNeon, "+neon", "cortex-a72"},
+    IsaInfo{Isa::dotprod, "dotprod", Arch::aarch64, kDotprod, "+dotprod", "neoverse-n1"},
+    IsaInfo{Isa::i8mm, "i8mm", Arch::aarch64, kDotprod | isaBit(Isa::i8mm), "+i8mm", "neoverse-v1"},
+};
+
+struct ArchInfo {
+  Arch arch;
+  std::string_view name, triple;
+  IsaSet baseline;  // what every CPU of it has
+};
+constexpr std::array kArchs{
+    ArchInfo{Arch::generic, "generic", "", 0},
+    ArchInfo{Arch::x86_64, "x86-64", "x86_64-unknown-linux-gnu", 0},
+    ArchInfo{Arch::aarch64, "aarch64", "aarch64-unknown-linux-gnu", kNeon},
+};
+const ArchInfo& infoOf(Arch arch) { return kArchs[static_cast<size_t>(arch)]; }
+
+constexpr Arch hostArch() {
+#if defined(__x86_64__)
+  return Arch::x86_64;
+#elif defined(__aarch64__)
+  return Arch::aarch64;
+#else
+  return Arch::generic;
+#endif
+}
+
+#if defined(__x86_64__)
+// Bits of cpuid as a flat list of (leaf, subleaf, register, bit), and the XCR0 state each needs.
+struct CpuidBit {
+  Isa isa;
+  uint32_t leaf, subleaf;
+  int reg;  // 0 eax .. 3 edx
+  int bit;
+  uint64_t osState;
+};
+constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
+constexpr std::array kCpuidBits{
+    CpuidBit{Isa::avx2, 7, 0, 1, 5, kYmmState},          CpuidBit{Isa::avx2, 1, 0, 2, 12, kYmmState},  // AVX2, FMA
+    CpuidBit{Isa::avx2, 1, 0, 2, 29, kYmmState},         CpuidBit{Isa::avxvnni, 7, 1, 0, 4, kYmmState},  // F16C
+    CpuidBit{Isa::avx512, 7, 0, 1, 16, kZmmState},       CpuidBit{Isa::avx512, 7, 0, 1, 17, kZmmState},  // F, DQ
+    CpuidBit{Isa::avx512, 7, 0, 1, 28, kZmmState},       CpuidBit{Isa::avx512, 7, 0, 1, 30, kZmmState},  // CD, BW
+    CpuidBit{Isa::avx512, 7, 0, 1, 31, kZmmState},                                                       // VL
+    CpuidBit{Isa::avx512vnni, 7, 0, 2, 11, kZmmState},
+    CpuidBit{Isa::amxInt8, 7, 0, 3, 24, kTileState},     CpuidBit{Isa::amxInt8, 7, 0, 3, 25, kTileState},  // TILE, INT8
+};
+
+uint64_t enabledState() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;  // no OSXSAVE
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t{high} << 32) | low;
+}
+#endif
+
+IsaSet detect() {
+#if defined(__x86_64__)
+  const uint64_t state = enabledState();
+  IsaSet missing = 0, seen = 0;
+  for (const CpuidBit& entry : kCpuidBits) {
+    unsigned r[4] = {};
+    const bool known = __get_cpuid_count(entry.leaf, entry.subleaf, &r[0], &r[1], &r[2], &r[3]) != 0;
+    const bool on = known && ((r[entry.reg] >> entry.bit) & 1) && (state & entry.osState) == entry.osState;
+    (on ? seen : missing) |= isaBit(entry.isa);
+  }
+  const IsaSet present = seen & ~missing;
+  IsaSet result = 0;
+  for (const IsaInfo& info : kTable)
+    if (info.arch == Arch::x86_64 && (present & info.implies) == info.implies) result |= isaBit(info.isa);
+  return result;
+#elif defined(__aarch64__)
+  constexpr unsigned long kHwcapDotprod = 1ul << 20, kHwcap2I8mm = 1ul << 13;
+  IsaSet result = kNeon;
+  if (getauxval(AT_HWCAP) & kHwcapDotprod) {
+    result |= isaBit(Isa::dotprod);
+    if (getauxval(AT_HWCAP2) & kHwcap2I8mm) result |= isaBit(Isa::i8mm);
+  }
+  return result;
+#else
+  return 0;
+#endif
+}
+
+const IsaInfo* findIsa(std::string_view name) {
+  const auto it = std::find_if(kTable.begin(), kTable.end(), [&](const IsaInfo& i) { return i.name == name; });
+  return it == kTable.end() ? nullptr : &*it;
+}
+
+std::string knownNames() {
+  std::string names = "host, generic, x86-64, aarch64";
+  for (const IsaInfo& info : kTable) names += fmt::format(", {}", info.name);
+  return names;
+}
+
+}  // namespace
+
+std::string_view toString(Arch arch) { return infoOf(arch).name; }
+
+std::span<const IsaInfo> isaTable() { return kTable; }
+
+Target Target::host() {
+  static const Target target{hostArch(), detect()};
+  return target;
+}
+
+Result<Target> Target::parse(std::string_view text) {
+  if (text == "host" || text == "native") return host();
+  Target target;
+  bool archGiven = false, first = true;
+  for (size_t begin = 0; begin <= text.size(); first = false) {
+    const size_t end = std::min(text.find('+', begin), text.size());
+    const std::string_view word = text.substr(begin, end - begin);
+    begin = end + 1;
+    const auto arch = std::find_if(kArchs.begin(), kArchs.end(), [&](const ArchInfo& a) { return a.name == word; });
+    if (first && arch != kArchs.end()) {
+      target.arch = arch->arch;
+      target.isas = arch->baseline;
+      archGiven = true;
+      continue;
+    }
+    const IsaInfo* info = findIsa(word);
+    if (!info) return fail(ErrorCode::kInvalidArgument, "unknown target '{}' in '{}'", word, text).help("known are: " + knownNames());
+    if (archGiven && info->arch != target.arch)
+      return fail(ErrorCode::kInvalidArgument, "target '{}': {} belongs to {}", text, word, toString(info->arch));
+    target.arch = info->arch;
+    archGiven = true;
+    target.isas |= info->implies | infoOf(info->arch).baseline;
+  }
+  return target;
+}
+
+std::string Target::str() const {
+  std::string text(toString(arch));
+  for (const IsaInfo& info : kTable) {
+    // avx512 goes without saying where avx512vnni stands; the others are named, as users know them.
+    const bool unsaid = (info.isa == Isa::avx512 && has(Isa::avx512vnni)) || (infoOf(arch).baseline & isaBit(info.isa));
+    if (has(info.isa) && !unsaid) text += fmt::format("+{}", info.name);
+  }
+  return text;
+}
+
+Target Target::cap(const Target& limit) const {
+  if (limit.arch != arch) return {arch, infoOf(arch).baseline};
+  return {arch, isas & limit.isas};
+}
+
+bool Target::runsOn(const Target& machine) const {
+  return arch == Arch::generic ? isas == 0 : arch == machine.arch && machine.has(isas);
+}
+
+int Target::vectorBytes() const { return has(Isa::avx512) ? 64 : has(Isa::avx2) ? 32 : 16; }
+
+std::string Target::llvmTriple() const { return std::string(infoOf(arch == Arch::generic ? hostArch() : arch).triple); }
+
+std::string Target::llvmFeatures() const {
+  std::string features;
+  for (const IsaInfo& info : kTable)
+    if (has(info.isa)) features += (features.empty() ? "" : ",") + std::string(info.features);
+  return features;
+}
+
+std::string Target::llvmTuneCpu() const {
+  std::string_view cpu = "generic";
+  for (const IsaInfo& info : kTable)
+    if (has(info.isa)) cpu = info.tuneCpu;
+  return std::string(cpu);
+}
+
+Status requestAmxPermission() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return {};
+#endif
+  return fail(ErrorCode::kInternal, "the operating system refuses the AMX tile state to this process").help("use --target avx512vnni");
+}
+
+}  // namespace qc

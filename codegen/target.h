@@ -1,0 +1,67 @@
+// What code is generated for: an architecture and a set of ISA extensions, printed and parsed as
+// "x86-64+avx2+avx512vnni+amx-int8".  Detection asks the CPU (cpuid) and the OS (XGETBV), never a CPU name.
+//
+//   Target host = Target::host();
+//   Target t = host.cap(Target::parse("avx2").value());     // what both have: test a lower tier on this machine
+//
+// Extensions imply one another (avx512vnni -> avx512 -> avx2 with fma and f16c), so a set is always closed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "ir/status.h"
+
+namespace qc {
+
+enum class Arch : uint8_t { generic, x86_64, aarch64 };
+std::string_view toString(Arch arch);  // "generic", "x86-64", "aarch64"
+
+// Values index the table in target.cpp.
+enum class Isa : uint8_t { avx2, avxvnni, avx512, avx512vnni, amxInt8, neon, dotprod, i8mm };
+
+using IsaSet = uint32_t;
+constexpr IsaSet isaBit(Isa isa) { return IsaSet{1} << static_cast<unsigned>(isa); }
+
+struct Target {
+  Arch arch = Arch::generic;
+  IsaSet isas = 0;
+
+  static Target host();
+  // "host", "generic", "x86-64+avx2", or extensions alone ("avx512vnni"): their architecture and all they imply.
+  static Result<Target> parse(std::string_view text);
+  std::string str() const;
+
+  bool has(Isa isa) const { return (isas & isaBit(isa)) != 0; }
+  bool has(IsaSet required) const { return (isas & required) == required; }
+  // This target without what `limit` lacks.  Another architecture leaves the generic target of this one.
+  Target cap(const Target& limit) const;
+  // True if code for this target runs on a machine of type `machine`.
+  bool runsOn(const Target& machine) const;
+  int vectorBytes() const;  // of the widest vector: 64, 32 or 16
+
+  // For LLVM.  The CPU is the architecture's baseline and every feature is stated; `tuneCpu` only guides scheduling.
+  std::string llvmTriple() const;
+  std::string llvmFeatures() const;
+  std::string llvmTuneCpu() const;
+
+  friend bool operator==(const Target&, const Target&) = default;
+};
+
+// One extension, for `doctor` and for the tables of kernels.
+struct IsaInfo {
+  Isa isa;
+  std::string_view name;
+  Arch arch;
+  IsaSet implies;              // closed, itself included
+  std::string_view features;   // LLVM's names
+  std::string_view tuneCpu;    // what to schedule for when this is the highest extension
+};
+std::span<const IsaInfo> isaTable();
+
+// AMX state is granted per process on request (arch_prctl); called before AMX kernels are loaded.
+Status requestAmxPermission();
+
+}  // namespace qc

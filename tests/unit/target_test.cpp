@@ -1,0 +1,41 @@
+#include "codegen/target.h"
+
+#include <gtest/gtest.h>
+
+namespace qc {
+namespace {
+
+TEST(Target, ParsesAndPrints) {
+  for (const char* text : {"generic", "x86-64", "x86-64+avx2", "x86-64+avx2+avxvnni", "x86-64+avx2+avx512", "x86-64+avx2+avx512vnni",
+                           "x86-64+avx2+avx512vnni+amx-int8", "aarch64", "aarch64+dotprod", "aarch64+dotprod+i8mm"}) {
+    const Result<Target> target = Target::parse(text);
+    ASSERT_TRUE(target.has_value()) << text;
+    EXPECT_EQ(target->str(), text);
+  }
+  EXPECT_EQ(Target::parse("amx-int8")->str(), "x86-64+avx2+avx512vnni+amx-int8");
+  EXPECT_EQ(Target::parse("avx2")->str(), "x86-64+avx2");
+  EXPECT_EQ(Target::parse("host")->str(), Target::host().str());
+}
+
+TEST(Target, RefusesUnknownNames) {
+  for (const char* text : {"", "+", "avx3", "x86-64+", "x86-64+neon", "aarch64+avx2", "avx2+x86-64", "neon+avx2"})
+    EXPECT_FALSE(Target::parse(text).has_value()) << text;
+}
+
+TEST(Target, CapsAndRuns) {
+  const Target spr = Target::parse("amx-int8").value(), avx2 = Target::parse("avx2").value(), arm = Target::parse("i8mm").value();
+  EXPECT_EQ(spr.cap(avx2), avx2);
+  EXPECT_EQ(avx2.cap(spr), avx2);
+  EXPECT_EQ(spr.cap(arm).str(), "x86-64");
+  EXPECT_TRUE(avx2.runsOn(spr));
+  EXPECT_FALSE(spr.runsOn(avx2));
+  EXPECT_FALSE(arm.runsOn(spr));
+  EXPECT_TRUE(Target{}.runsOn(spr));
+  EXPECT_EQ(spr.vectorBytes(), 64);
+  EXPECT_EQ(avx2.vectorBytes(), 32);
+  EXPECT_EQ(arm.vectorBytes(), 16);
+  EXPECT_EQ(avx2.llvmFeatures().find("avx512"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace qc
