@@ -1,8 +1,10 @@
 // Edits that cannot leave a graph half-edited: new nodes are built first; replace() then switches the uses and
-// removes what died.  rewritePatterns() drives a set of rules to a fixed point with a worklist.
+// removes what died.  rewritePatterns() sweeps over the graph with a set of rules until none fires.
 #pragma once
 
+#include <map>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "ir/pattern.h"
@@ -18,15 +20,12 @@ class Rewriter {
   void replace(Node* node, const std::vector<Value*>& values, bool allowTypeChange = false);
   void eraseIfDead(Node* node);                                    // and its producers that become dead
   bool changed() const { return changed_; }
-  const std::vector<Node*>& touched() const { return touched_; }
-  bool wasErased(const Node* node) const;
+  bool wasErased(const Node* node) const { return erased_.contains(node); }
 
  private:
   Graph& graph_;
   bool changed_ = false;
-  std::vector<Node*> touched_;
-  std::vector<const Node*> erased_;
-  friend Result<std::map<std::string, int>> rewritePatterns(Graph&, const std::vector<struct RewriteRule>&, int);
+  std::unordered_set<const Node*> erased_;
 };
 
 struct RewriteRule {

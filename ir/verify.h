@@ -15,4 +15,11 @@ Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
 
+// Storage, range, scales and zero points, by themselves and against the dims they cover.
+Status checkQuantParams(const QuantParams& params);
+Status checkType(const TensorType& type);
+
+// Whether a value may have type `actual` where inference says `inferred`: equal, an unknown dim agreeing with any.
+bool agrees(const TensorType& inferred, const TensorType& actual);
+
 }  // namespace qc

@@ -1,0 +1,88 @@
+#include "ir/attr.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ir/text_lexer.h"
+
+namespace qc {
+namespace {
+
+// In the order of Attr's alternatives and of AttrKind.
+constexpr std::string_view kKindNames[] = {"integer", "real", "string", "integers", "reals", "dtype", "quant"};
+static_assert(std::size(kKindNames) == std::variant_size_v<Attr>);
+
+template <class T, class Print>
+std::string listText(const std::vector<T>& values, Print print) {
+  std::string text = "[";
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (i) text += ',';
+    text += print(values[i]);
+  }
+  return text += ']';
+}
+
+struct AttrPrinter {
+  std::string operator()(int64_t value) const { return std::to_string(value); }
+  std::string operator()(double value) const { return realText(value); }
+  std::string operator()(const std::string& value) const { return quoted(value); }
+  std::string operator()(const std::vector<int64_t>& values) const {
+    return listText(values, [](int64_t v) { return std::to_string(v); });
+  }
+  std::string operator()(const std::vector<double>& values) const {
+    return listText(values, [](double v) { return realText(v); });
+  }
+  std::string operator()(DType value) const { return std::string(qc::toString(value)); }
+  std::string operator()(const QuantAttr& value) const { return value.params ? qc::toString(*value.params) : "none"; }
+};
+
+auto lowerBound(auto& items, std::string_view name) {
+  return std::lower_bound(items.begin(), items.end(), name, [](const auto& item, std::string_view n) { return item.first < n; });
+}
+
+}  // namespace
+
+AttrKind kindOf(const Attr& attr) { return static_cast<AttrKind>(attr.index()); }
+std::string_view toString(AttrKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+std::string toString(const Attr& attr) { return std::visit(AttrPrinter{}, attr); }
+
+AttrDict::AttrDict(std::initializer_list<std::pair<std::string, Attr>> items) {
+  for (const auto& [name, value] : items) set(name, value);
+}
+
+const Attr* AttrDict::find(std::string_view name) const {
+  const auto it = lowerBound(items_, name);
+  return it != items_.end() && it->first == name ? &it->second : nullptr;
+}
+
+void AttrDict::set(std::string_view name, Attr value) {
+  const auto it = lowerBound(items_, name);
+  if (it != items_.end() && it->first == name)
+    it->second = std::move(value);
+  else
+    items_.emplace(it, std::string(name), std::move(value));
+}
+
+void AttrDict::erase(std::string_view name) {
+  const auto it = lowerBound(items_, name);
+  if (it != items_.end() && it->first == name) items_.erase(it);
+}
+
+template <class T>
+const T& AttrDict::get(std::string_view name) const {
+  const Attr* attr = find(name);
+  QC_CHECK(attr, "no attribute '{}'", name);
+  const T* value = std::get_if<T>(attr);
+  QC_CHECK(value, "attribute '{}' is of kind {}", name, toString(kindOf(*attr)));
+  return *value;
+}
+
+int64_t AttrDict::integer(std::string_view name) const { return get<int64_t>(name); }
+double AttrDict::real(std::string_view name) const { return get<double>(name); }
+const std::string& AttrDict::string(std::string_view name) const { return get<std::string>(name); }
+const std::vector<int64_t>& AttrDict::integers(std::string_view name) const { return get<std::vector<int64_t>>(name); }
+const std::vector<double>& AttrDict::reals(std::string_view name) const { return get<std::vector<double>>(name); }
+DType AttrDict::dtype(std::string_view name) const { return get<DType>(name); }
+const QuantPtr& AttrDict::quant(std::string_view name) const { return get<QuantAttr>(name).params; }
+
+}  // namespace qc

@@ -1,0 +1,192 @@
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <unordered_map>
+
+#include "ir/op_def.h"
+#include "ir/text.h"
+#include "ir/text_lexer.h"
+
+namespace qc {
+namespace {
+
+constexpr int64_t kListedElements = 16;
+
+// Equal in every bit, so that a default of 0.0 does not swallow -0.0 and nan equals itself.
+bool sameAttr(const Attr& a, const Attr& b) {
+  const auto* x = std::get_if<double>(&a);
+  const auto* y = std::get_if<double>(&b);
+  return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : a == b;
+}
+
+// A fingerprint for the eye and for diffs, not a defence: 8 bytes a step, the same on every machine of this byte order.
+uint64_t fingerprint(const Tensor& tensor) {
+  const auto* bytes = static_cast<const unsigned char*>(tensor.data());
+  const auto size = static_cast<size_t>(tensor.byteSize());
+  uint64_t hash = 0x9e3779b97f4a7c15u ^ size;
+  const auto mix = [&](uint64_t word) {
+    hash = (hash ^ word) * 0xff51afd7ed558ccdu;
+    hash ^= hash >> 32;
+  };
+  size_t i = 0;
+  for (; i + 8 <= size; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes + i, 8);
+    mix(word);
+  }
+  uint64_t tail = 0;
+  if (i < size) std::memcpy(&tail, bytes + i, size - i);
+  mix(tail);
+  return hash;
+}
+
+std::string elementText(const Tensor& t, int64_t i) {
+  switch (t.dtype()) {
+    case DType::f64: return realText(t.as<double>()[static_cast<size_t>(i)]);
+    case DType::s64: return std::to_string(t.as<int64_t>()[static_cast<size_t>(i)]);
+    case DType::u64: return std::to_string(t.as<uint64_t>()[static_cast<size_t>(i)]);
+    default: return isFloat(t.dtype()) ? realText(static_cast<float>(t.at(i))) : std::to_string(static_cast<int64_t>(t.at(i)));
+  }
+}
+
+std::string hexText(const Tensor& t) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text = "hex\"";
+  text.reserve(static_cast<size_t>(t.byteSize()) * 2 + 6);
+  const auto* bytes = static_cast<const unsigned char*>(t.data());
+  for (int64_t i = 0; i < t.byteSize(); ++i) {
+    text += kDigits[bytes[i] >> 4];
+    text += kDigits[bytes[i] & 15];
+  }
+  return text + '"';
+}
+
+std::string payloadText(const Tensor& t, bool inFull) {
+  bool listable = t.numElements() <= kListedElements;
+  // The payload bits of a NaN have no text.
+  for (int64_t i = 0; listable && isFloat(t.dtype()) && i < t.numElements(); ++i) listable = !std::isnan(t.at(i));
+  if (!listable) return inFull || t.numElements() <= kListedElements ? hexText(t) : fmt::format("elided({:016x})", fingerprint(t));
+  std::string text = "[";
+  for (int64_t i = 0; i < t.numElements(); ++i) text += (i ? ", " : "") + elementText(t, i);
+  return text + "]";
+}
+
+std::string shapeText(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const std::string dim = shape[i].str();
+    const bool plain = shape[i].isStatic() || dim == "?" || isWord(dim);
+    text += (i ? "," : "") + (plain ? dim : quoted(dim));
+  }
+  return text + "]";
+}
+
+class Printer {
+ public:
+  explicit Printer(const PrintOptions& options) : options_(options) {}
+
+  std::string graph(const Graph& g) {
+    collectAliases(g);
+    std::string text;
+    for (size_t i = 0; i < aliasTexts_.size(); ++i) text += fmt::format("!q{} = {}\n", i, aliasTexts_[i]);
+    constants(g, text);
+    header(g, text);
+    for (const Node* n = g.front(); n; n = n->next()) text += fmt::format("  {}\n", node(*n));
+    text += "  return";
+    for (size_t i = 0; i < g.outputs().size(); ++i) text += fmt::format("{} {}", i ? "," : "", valueName(g.outputs()[i]));
+    return text + "\n}\n";
+  }
+
+  std::string node(const Node& n) {
+    std::string text;
+    for (int i = 0; i < n.numResults(); ++i) text += (i ? ", " : "") + valueName(n.result(i));
+    text += fmt::format(" = {}", n.op());
+    if (n.is("const")) text += " " + sigilName('#', n.constantName());
+    for (int i = 0; i < n.numOperands(); ++i) text += fmt::format("{} {}", i ? "," : "", n.operand(i) ? valueName(n.operand(i)) : "_");
+    attrs(n, text);
+    text += " :";
+    for (int i = 0; i < n.numResults(); ++i) text += fmt::format("{} {}", i ? "," : "", type(n.result(i)->type()));
+    if (options_.annotations && n.annotation()) text += " " + toString(*n.annotation());
+    if (options_.locations && !n.location().empty()) text += fmt::format(" loc({})", quoted(n.location()));
+    return text;
+  }
+
+ private:
+  static std::string valueName(const Value* v) { return sigilName('%', v->name()); }
+
+  void addAlias(const QuantPtr& params) {
+    if (!params || aliases_.contains(params.get())) return;
+    const std::string text = toString(*params);
+    const auto [it, added] = aliasesByText_.emplace(text, aliasTexts_.size());
+    if (added) aliasTexts_.push_back(text);
+    aliases_.emplace(params.get(), it->second);
+  }
+
+  void collectAliases(const Graph& g) {
+    for (const Value* v : g.inputs()) addAlias(v->type().quant);
+    for (const Node* n = g.front(); n; n = n->next()) {
+      for (const auto& [name, value] : n->attrs())
+        if (const auto* quant = std::get_if<QuantAttr>(&value)) addAlias(quant->params);
+      for (int i = 0; i < n->numResults(); ++i) addAlias(n->result(i)->type().quant);
+    }
+  }
+
+  std::string quant(const QuantPtr& params) const {
+    const auto it = aliases_.find(params.get());
+    return it == aliases_.end() ? toString(*params) : fmt::format("!q{}", it->second);
+  }
+  std::string type(const TensorType& t) const { return (t.quant ? quant(t.quant) : std::string(toString(t.dtype))) + shapeText(t.shape); }
+
+  void constants(const Graph& g, std::string& text) const {
+    std::map<std::string_view, bool> printed;
+    for (const Node* n = g.front(); n; n = n->next()) {
+      if (!n->is("const") || !printed.emplace(n->constantName(), true).second) continue;
+      const Tensor* payload = g.constants().find(n->constantName());
+      if (!payload) continue;  // the verifier's to report; a dump must still print
+      text += fmt::format("const {} : {} = {}\n", sigilName('#', n->constantName()), type(payload->type()),
+                          payloadText(*payload, options_.payloads));
+    }
+  }
+
+  void header(const Graph& g, std::string& text) const {
+    text += fmt::format("graph {}(", sigilName('@', g.name()));
+    for (size_t i = 0; i < g.inputs().size(); ++i)
+      text += fmt::format("{}{}: {}", i ? ", " : "", valueName(g.inputs()[i]), type(g.inputs()[i]->type()));
+    text += ")";
+    bool own = false;  // outputs have names of their own
+    for (size_t i = 0; i < g.outputNames().size() && i < g.outputs().size(); ++i) own |= g.outputNames()[i] != g.outputs()[i]->name();
+    if (own) {
+      text += " -> (";
+      for (size_t i = 0; i < g.outputNames().size(); ++i) text += (i ? ", " : "") + quoted(g.outputNames()[i]);
+      text += ")";
+    }
+    text += " {\n";
+  }
+
+  void attrs(const Node& n, std::string& text) const {
+    bool first = true;
+    for (const auto& [name, value] : n.attrs()) {
+      const AttrSpec* spec = nullptr;
+      for (const AttrSpec& s : n.def().attrs)
+        if (s.name == name) spec = &s;
+      if (spec && spec->byDefault && sameAttr(*spec->byDefault, value)) continue;
+      const auto* q = std::get_if<QuantAttr>(&value);
+      text += fmt::format("{}{}={}", first ? " {" : ", ", name, q && q->params ? quant(q->params) : toString(value));
+      first = false;
+    }
+    if (!first) text += "}";
+  }
+
+  const PrintOptions& options_;
+  std::unordered_map<const QuantParams*, size_t> aliases_;
+  std::map<std::string, size_t> aliasesByText_;
+  std::vector<std::string> aliasTexts_;
+};
+
+}  // namespace
+
+std::string print(const Graph& graph, const PrintOptions& options) { return Printer(options).graph(graph); }
+std::string print(const Node& node, const PrintOptions& options) { return Printer(options).node(node); }
+
+}  // namespace qc

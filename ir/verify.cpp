@@ -1,0 +1,261 @@
+#include "ir/verify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+namespace qc {
+namespace {
+
+// On every op: the row of the kernel table that was chosen for the node.
+const AttrSpec kUniversalAttrs[] = {{"kernel", AttrKind::string, std::string()}};
+
+const AttrSpec* findSpec(const OpDef& def, std::string_view name) {
+  for (const AttrSpec& spec : def.attrs)
+    if (spec.name == name) return &spec;
+  for (const AttrSpec& spec : kUniversalAttrs)
+    if (spec.name == name) return &spec;
+  return nullptr;
+}
+
+// Turns a value into the declared kind where that loses nothing: 1 for 1.0, [] for any empty list.
+bool coerce(Attr& value, AttrKind kind) {
+  if (kindOf(value) == kind) return true;
+  if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::real) {
+    value = static_cast<double>(*number);
+    return true;
+  }
+  if (const auto* list = std::get_if<std::vector<int64_t>>(&value); list && kind == AttrKind::reals) {
+    value = std::vector<double>(list->begin(), list->end());
+    return true;
+  }
+  if (const auto* list = std::get_if<std::vector<double>>(&value); list && list->empty() && kind == AttrKind::integers) {
+    value = std::vector<int64_t>();
+    return true;
+  }
+  return false;
+}
+
+Failure unknownAttr(const OpDef& def, std::string_view name) {
+  std::vector<std::string> known;
+  for (const AttrSpec& spec : def.attrs) known.push_back(spec.name);
+  std::string hint;
+  for (const std::string& near : nearestNames(name, known)) hint += (hint.empty() ? "; did you mean '" : "', '") + near;
+  return fail(ErrorCode::kInvalidModel, "'{}' has no attribute '{}'{}", def.name, name, hint.empty() ? "" : hint + "'?");
+}
+
+Status checkOperandCount(const OpDef& def, int numOperands) {
+  int least = 0;
+  for (size_t i = 0; i < def.operands.size(); ++i)
+    if (!def.operands[i].optional && !def.operands[i].variadic) least = static_cast<int>(i) + 1;
+  const bool open = !def.operands.empty() && def.operands.back().variadic;
+  const int most = static_cast<int>(def.operands.size());
+  if (numOperands >= least && (open || numOperands <= most)) return {};
+  std::string wanted = fmt::format("{} to {}", least, most);
+  if (open) wanted = fmt::format("at least {}", least);
+  if (least == most) wanted = std::to_string(least);
+  return fail(ErrorCode::kInvalidModel, "'{}' takes {} operand{}, found {}", def.name, wanted, wanted == "1" ? "" : "s", numOperands);
+}
+
+// Collects violations; the report ends after a screenful.
+class Verifier {
+ public:
+  Verifier(const Graph& graph, std::optional<Stage> stage) : graph_(graph), stage_(stage) {}
+
+  Status run() {
+    structure();
+    // With broken structure nothing else can be trusted, not even that operands exist.
+    if (count_ == 0)
+      for (const Node* n = graph_.front(); n; n = n->next()) node(*n);
+    if (count_ == 0) return {};
+    if (count_ > kShown) message_ += fmt::format("\n... and {} more", count_ - kShown);
+    return Failure(Error(first_->code(), message_)).at(first_->node()).on(first_->tensor()).help(first_->remedy());
+  }
+
+ private:
+  static constexpr int kShown = 20;
+
+  void report(Error error, const Node* node, const Value* value = nullptr) {
+    if (node) error = std::move(error).at(node->location());
+    if (value) error = std::move(error).on(value->name());
+    if (++count_ <= kShown) {
+      if (first_) {
+        message_ += '\n';
+        if (!error.node().empty()) message_ += fmt::format("node '{}': ", error.node());
+      }
+      message_ += error.message();
+    }
+    if (!first_) first_ = std::move(error);
+  }
+
+  void structure() {
+    std::unordered_set<const Value*> defined;
+    int64_t slots = 0, uses = 0;
+    const auto define = [&](const Value* v, const Node* producer) {
+      defined.insert(v);
+      if (graph_.findValue(v->name()) != v) report(fail(ErrorCode::kInternal, "the name of %{} is not its own", v->name()), producer, v);
+      for (const Use* u : v->uses()) {
+        ++uses;
+        if (u->get() != v || u->user()->operand(u->index()) != v)
+          report(fail(ErrorCode::kInternal, "the use list of %{} is corrupt", v->name()), producer, v);
+      }
+    };
+    for (const Value* v : graph_.inputs()) {
+      define(v, nullptr);
+      if (auto s = checkType(v->type()); !s) report(std::move(s.error()), nullptr, v);
+    }
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      for (const Value* v : n->operands()) {
+        if (!v) continue;
+        ++slots;
+        if (!defined.contains(v))
+          report(fail(ErrorCode::kInternal, "'{}' uses %{} before it is defined", n->op(), v->name()), n, v);
+      }
+      for (int i = 0; i < n->numResults(); ++i) define(n->result(i), n);
+    }
+    if (slots != uses) report(fail(ErrorCode::kInternal, "{} operands, but {} uses in the use lists", slots, uses), nullptr);
+    for (const Value* v : graph_.outputs())
+      if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "an output is not defined in the graph"), nullptr);
+    if (graph_.outputNames().size() != graph_.outputs().size())
+      report(fail(ErrorCode::kInternal, "{} outputs have {} names", graph_.outputs().size(), graph_.outputNames().size()), nullptr);
+  }
+
+  void node(const Node& n) {
+    const OpDef& def = n.def();
+    if (stage_ && !def.legalIn(*stage_))
+      report(fail(ErrorCode::kInvalidModel, "'{}' is not legal in stage '{}'", def.name, toString(*stage_)), &n);
+    AttrDict attrs = n.attrs();
+    if (auto s = checkAgainstDeclaration(def, n.numOperands(), attrs); !s) return report(std::move(s.error()), &n);
+    for (const auto& [name, value] : attrs)
+      if (const Attr* own = n.attrs().find(name); !own || kindOf(*own) != kindOf(value))
+        return report(fail(ErrorCode::kInternal, "'{}' lacks its attribute '{}' in the declared kind", def.name, name), &n);
+    for (int i = 0; i < n.numOperands(); ++i)
+      if (!n.operand(i) && !optionalOperand(def, i))
+        return report(fail(ErrorCode::kInvalidModel, "'{}' lacks operand {}", def.name, i), &n);
+    for (const auto& [name, value] : attrs)
+      if (const auto* quant = std::get_if<QuantAttr>(&value); quant && quant->params)
+        if (auto s = checkQuantParams(*quant->params); !s) return report(std::move(s.error()), &n);
+    for (int i = 0; i < n.numResults(); ++i)
+      if (auto s = checkType(n.result(i)->type()); !s) return report(std::move(s.error()), &n, n.result(i));
+    if (n.annotation() && static_cast<int>(n.annotation()->inputs.size()) > n.numOperands())
+      report(fail(ErrorCode::kInvalidModel, "'{}' has {} operands, but annotations for {}", def.name, n.numOperands(),
+                  n.annotation()->inputs.size()),
+             &n);
+    n.is("const") ? constant(n) : types(n, attrs);
+  }
+
+  static bool optionalOperand(const OpDef& def, int i) {
+    return i < static_cast<int>(def.operands.size()) && def.operands[static_cast<size_t>(i)].optional;
+  }
+
+  void constant(const Node& n) {
+    const Tensor* payload = graph_.constants().find(n.constantName());
+    if (!payload)
+      return report(fail(ErrorCode::kInternal, "constant #{} is not in the pool", n.constantName()), &n, n.result());
+    const TensorType& type = n.result()->type();
+    if (type.dtype != payload->dtype() || type.shape != toShape(payload->sizes()))
+      report(fail(ErrorCode::kInvalidModel, "constant #{} is {}, its value %{} is {}", n.constantName(), payload->type().str(),
+                  n.result()->name(), type.str()),
+             &n, n.result());
+  }
+
+  void types(const Node& n, const AttrDict& attrs) {
+    if (!n.def().infer) return report(fail(ErrorCode::kInternal, "'{}' has no type inference", n.op()), &n);
+    const std::vector<Value*> operands = n.operands();
+    auto inferred = n.def().infer(InferContext{n.op(), operands, attrs});
+    if (!inferred) return report(std::move(inferred.error()), &n);
+    if (static_cast<int>(inferred->size()) != n.numResults())
+      return report(fail(ErrorCode::kInvalidModel, "'{}' has {} results, inference says {}", n.op(), n.numResults(), inferred->size()), &n);
+    for (int i = 0; i < n.numResults(); ++i)
+      if (const TensorType& wanted = (*inferred)[static_cast<size_t>(i)]; !agrees(wanted, n.result(i)->type()))
+        report(fail(ErrorCode::kInvalidModel, "result {} of '{}' is {}, inference says {}", i, n.op(), n.result(i)->type().str(),
+                    wanted.str()),
+               &n, n.result(i));
+  }
+
+  const Graph& graph_;
+  std::optional<Stage> stage_;
+  int count_ = 0;
+  std::optional<Error> first_;
+  std::string message_;
+};
+
+}  // namespace
+
+Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
+
+Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs) {
+  QC_TRY(checkOperandCount(def, numOperands));
+  AttrDict complete;
+  for (const auto& [name, value] : attrs) {
+    const AttrSpec* spec = findSpec(def, name);
+    if (!spec) return unknownAttr(def, name);
+    Attr typed = value;
+    if (!coerce(typed, spec->kind))
+      return fail(ErrorCode::kInvalidModel, "attribute '{}' of '{}' is of kind {}, found {} {}", name, def.name, toString(spec->kind),
+                  toString(kindOf(value)), toString(value));
+    complete.set(name, std::move(typed));
+  }
+  for (const AttrSpec& spec : def.attrs) {
+    if (complete.find(spec.name)) continue;
+    if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its attribute '{}'", def.name, spec.name);
+    Attr value = *spec.byDefault;
+    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", def.name, spec.name);
+    complete.set(spec.name, std::move(value));
+  }
+  attrs = std::move(complete);
+  return {};
+}
+
+Status checkQuantParams(const QuantParams& q) {
+  if (!isInteger(q.storage) || q.storage == DType::s64 || q.storage == DType::u64)
+    return fail(ErrorCode::kInvalidModel, "{} cannot store quantized values", toString(q.storage));
+  const IntRange range = rangeOf(q.storage);
+  if (q.qmin > q.qmax || q.qmin < range.min || q.qmax > range.max)
+    return fail(ErrorCode::kInvalidModel, "the range {}..{} is not within {}", q.qmin, q.qmax, toString(q.storage));
+  if (q.scales.empty() || q.zeroPoints.empty())
+    return fail(ErrorCode::kInvalidModel, "quantization parameters need a scale and a zero point");
+  for (const float s : q.scales)
+    if (!std::isfinite(s) || s <= 0) return fail(ErrorCode::kInvalidModel, "a scale is finite and positive, but this is {}", s);
+  for (const int32_t z : q.zeroPoints)
+    if (z < q.qmin || z > q.qmax) return fail(ErrorCode::kInvalidModel, "the zero point {} is not within {}..{}", z, q.qmin, q.qmax);
+  if (q.zeroPoints.size() != 1 && q.zeroPoints.size() != q.scales.size())
+    return fail(ErrorCode::kInvalidModel, "{} scales, but {} zero points", q.scales.size(), q.zeroPoints.size());
+  if (q.axis < 0 && q.scales.size() != 1) return fail(ErrorCode::kInvalidModel, "{} scales need an axis", q.scales.size());
+  if (q.blockSize < 0 || (q.blockSize > 0 && q.axis < 0))
+    return fail(ErrorCode::kInvalidModel, "a block of {} along axis {} makes no sense", q.blockSize, q.axis);
+  return {};
+}
+
+Status checkType(const TensorType& type) {
+  if (!type.quant) return {};
+  const QuantParams& q = *type.quant;
+  QC_TRY(checkQuantParams(q));
+  if (q.storage != type.dtype)
+    return fail(ErrorCode::kInvalidModel, "parameters for {} on a tensor of {}", toString(q.storage), toString(type.dtype));
+  if (!q.perChannel()) return {};
+  if (q.axis >= type.rank()) return fail(ErrorCode::kInvalidModel, "axis {} of the scales on a tensor of rank {}", q.axis, type.rank());
+  int64_t wanted = 1;
+  for (int i = 0; i < type.rank(); ++i) {
+    if (i != q.axis && q.blockSize == 0) continue;
+    const Dim dim = type.shape[static_cast<size_t>(i)];
+    if (!dim.isStatic()) return {};
+    wanted *= i == q.axis && q.blockSize > 0 ? dim.size() / q.blockSize + (dim.size() % q.blockSize != 0) : dim.size();
+  }
+  if (wanted != static_cast<int64_t>(q.scales.size()))
+    return fail(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}], expected {}", q.scales.size(), q.axis,
+                toString(type.shape), wanted);
+  return {};
+}
+
+bool agrees(const TensorType& inferred, const TensorType& actual) {
+  if (inferred.rank() != actual.rank()) return false;
+  Shape shape = actual.shape;
+  for (size_t i = 0; i < shape.size(); ++i)
+    if (inferred.shape[i].str() == "?") shape[i] = inferred.shape[i];
+  // Two unknown dims are never equal as dims; as text they are.
+  return inferred.dtype == actual.dtype && toString(inferred.shape) == toString(shape) &&
+         QuantAttr{inferred.quant} == QuantAttr{actual.quant};
+}
+
+}  // namespace qc
