@@ -10,9 +10,7 @@ namespace qc {
 
 using llvm::Intrinsic::ID;
 
-
-KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const KernelDef& def, const Node& node,
-                             const std::string& symbol)
+KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const KernelDef& def, const Node& node, const std::string& symbol)
     : b(module.getContext()), module_(module), def_(def), target_(target) {
   llvm::Type* pointer = b.getPtrTy();
   auto* type = llvm::FunctionType::get(b.getVoidTy(), {pointer, b.getInt64Ty(), b.getInt64Ty(), pointer}, false);
@@ -150,7 +148,8 @@ void KernelEmitter::fillBytes(Reg to, Reg byte, Reg count) {
 }
 
 Reg KernelEmitter::table(const std::vector<int32_t>& values) {
-  auto* data = llvm::ConstantDataArray::get(b.getContext(), llvm::ArrayRef<uint32_t>(reinterpret_cast<const uint32_t*>(values.data()), values.size()));
+  auto* data = llvm::ConstantDataArray::get(b.getContext(),
+                                            llvm::ArrayRef<uint32_t>(reinterpret_cast<const uint32_t*>(values.data()), values.size()));
   auto* global = new llvm::GlobalVariable(module_, data->getType(), true, llvm::GlobalValue::PrivateLinkage, data);
   global->setAlignment(llvm::Align(16));
   return global;
@@ -243,9 +242,7 @@ Reg KernelEmitter::fma(Reg x, Reg y, Reg z) {
   return b.CreateFPTrunc(bitcast(b.CreateSelect(adjust, odd, bits), doubles), x->getType());
 }
 
-Reg KernelEmitter::nanToZero(Reg x) {
-  return b.CreateSelect(b.CreateFCmpORD(x, x), x, llvm::Constant::getNullValue(x->getType()));
-}
+Reg KernelEmitter::nanToZero(Reg x) { return b.CreateSelect(b.CreateFCmpORD(x, x), x, llvm::Constant::getNullValue(x->getType())); }
 
 Reg KernelEmitter::roundEven(Reg x) {
   if (hasRoundingInstruction()) return b.CreateUnaryIntrinsic(llvm::Intrinsic::roundeven, x);
@@ -277,7 +274,8 @@ Reg KernelEmitter::roundToInt(Reg x) {
   const int n = lanesOf(x);
   if (target_.arch != Arch::aarch64) {
     if (n == 16 && has(Isa::avx512))
-      return intrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512, {x, llvm::Constant::getNullValue(i32(16)), b.getInt16(0xffff), b.getInt32(4)});
+      return intrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512,
+                       {x, llvm::Constant::getNullValue(i32(16)), b.getInt16(0xffff), b.getInt32(4)});
     if (n == 8 && has(Isa::avx2)) return intrinsic(llvm::Intrinsic::x86_avx_cvt_ps2dq_256, {x});
     if (n == 4) return intrinsic(llvm::Intrinsic::x86_sse2_cvtps2dq, {x});
   }
@@ -303,7 +301,8 @@ Reg emitInstruction(KernelEmitter& e, Op op, Reg x, Reg y, Reg z, int lanes) {
     case Op::round: return e.roundEven(x);
     case Op::trunc: return e.trunc(x);
     case Op::sqrt: return b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, x);
-    case Op::pow2: return e.bitcast(b.CreateShl(b.CreateAdd(e.roundToInt(x), e.ints(127, ints)), e.ints(23, ints)), e.f32(lanes));
+    // 1.5 * 2^23 + 127 moves n + 127 into the low bits of the sum: the arithmetic of ExprProgram, whatever n is.
+    case Op::pow2: return e.bitcast(b.CreateShl(bits(b.CreateFAdd(x, e.floats(12583039.0f, lanes))), e.ints(23, ints)), e.f32(lanes));
     case Op::exponent:
       return e.toFloat(b.CreateSub(b.CreateAnd(b.CreateLShr(bits(x), e.ints(23, ints)), e.ints(255, ints)), e.ints(127, ints)));
     case Op::mantissa: return e.bitcast(b.CreateOr(b.CreateAnd(bits(x), e.ints(0x007fffff, ints)), e.ints(0x3f800000, ints)), e.f32(lanes));
@@ -333,7 +332,10 @@ Reg KernelEmitter::expression(const ScalarExpr& expr, std::span<Reg const> args)
   const int n = lanesOf(args[0]);
   Values registers;
   for (const ExprProgram::Instruction& i : program.instructions()) {
-    auto value = [&](int k) { return i.operand[k] >= 0 && i.operand[k] < static_cast<int>(registers.size()) ? registers[static_cast<size_t>(i.operand[k])] : nullptr; };
+    auto value = [&](int k) {
+      return i.operand[k] >= 0 && i.operand[k] < static_cast<int>(registers.size()) ? registers[static_cast<size_t>(i.operand[k])]
+                                                                                    : nullptr;
+    };
     if (i.op == Op::arg)
       registers.push_back(args[static_cast<size_t>(i.index)]);
     else if (i.op == Op::constant)

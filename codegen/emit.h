@@ -45,7 +45,7 @@ class KernelEmitter {
   int lanes() const { return target_.vectorBytes() / 4; }  // 32-bit lanes of the widest vector
 
   // Arguments.  operand() is null for an absent operand.
-  Reg operand(int i) const { return operands_[static_cast<size_t>(i)]; }
+  Reg operand(int i) const { return i < static_cast<int>(operands_.size()) ? operands_[static_cast<size_t>(i)] : nullptr; }
   Reg result(int i = 0) const { return results_[static_cast<size_t>(i)]; }
   Reg begin() const { return function_->getArg(1); }
   Reg end() const { return function_->getArg(2); }
@@ -87,8 +87,7 @@ class KernelEmitter {
   using Values = std::vector<Reg>;
   void loop(Reg lo, Reg hi, int64_t step, const std::function<void(Reg)>& body, bool atLeastOnce = false);
   // With values carried from trip to trip (accumulators); the body replaces them, the loop returns the last.
-  Values loop(Reg lo, Reg hi, int64_t step, Values carried, const std::function<void(Reg, Values&)>& body,
-              bool atLeastOnce = false);
+  Values loop(Reg lo, Reg hi, int64_t step, Values carried, const std::function<void(Reg, Values&)>& body, bool atLeastOnce = false);
   void ifThen(Reg condition, const std::function<void()>& then, const std::function<void()>& otherwise = {});
 
   // Integer helpers on i64.
@@ -113,7 +112,7 @@ class KernelEmitter {
   // Quantization of float vectors as in qmath.h.  Bounds are prepared once, in front of loops.
   struct Bounds {
     llvm::Value *low, *high;  // float scalars qmin - zp, qmax - zp
-    Reg zeroPoint;   // i32 scalar
+    Reg zeroPoint;            // i32 scalar
   };
   Bounds bounds(Reg zeroPoint, Reg qmin, Reg qmax);
   Bounds resultBounds(int i = 0);

@@ -5,4 +5,13 @@
 
 namespace qc {
 
+// Matrix products and convolutions as implicit GEMM: emit_conv_gemm.cpp, gemm_isa.h.
+struct GemmIsa;
+extern const GemmIsa kGemmU8Avx512Vnni, kGemmU8AvxVnni, kGemmU8Avx2Pairs, kGemmS16Avx2, kGemmS16Generic;
+extern const GemmIsa kGemmF32Avx512, kGemmF32Avx2, kGemmF32Generic;
+bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target);
+double costConvGemm(const KernelDef& def, const Node& node, const Target& target);
+Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node);
+Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& builder);
+
 }  // namespace qc

@@ -80,7 +80,8 @@ struct Compiled {
   std::string ir;
 };
 
-Result<Compiled> compile(const KernelJob& job, const Target& target, llvm::TargetMachine& machine, llvm::CodeGenFileType fileType, bool wantIr) {
+Result<Compiled> compile(const KernelJob& job, const Target& target, llvm::TargetMachine& machine, llvm::CodeGenFileType fileType,
+                         bool wantIr) {
   const auto start = std::chrono::steady_clock::now();
   llvm::LLVMContext context;
   std::string diagnostics;

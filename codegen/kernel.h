@@ -23,7 +23,8 @@
 // How a runtime uses it (jit.h):  compileKernels({{findKernel(id), node}, ...}, target, threads) -> objects; Jit::add; Jit::lookup.
 //
 // To add a kernel: write a function `Result<KernelShape> emitFoo(KernelEmitter&, const Node&)` in codegen/emit_foo.cpp
-// on top of emit.h, plus supports/cost functions, declare them in families.h and list a row in kernels.def.  tests/kernels picks the row up.
+// on top of emit.h, plus supports/cost functions, declare them in families.h and list a row in kernels.def.  tests/kernels picks the row
+// up.
 #pragma once
 
 #include <cstdint>
@@ -52,9 +53,9 @@ struct KernelShape {
 // Quantization parameters of one operand or result, as the code reads them.
 struct ParamRecord {
   float scale = 0;
-  float inverseScale = 0;          // f32(1 / scale)
+  float inverseScale = 0;  // f32(1 / scale)
   int32_t zeroPoint = 0;
-  int32_t qmin = 0, qmax = 0;      // of the storage range, narrowed for results by attributes clamp_min / clamp_max
+  int32_t qmin = 0, qmax = 0;  // of the storage range, narrowed for results by attributes clamp_min / clamp_max
   int32_t reserved[3] = {};
 };
 static_assert(sizeof(ParamRecord) == 32);
@@ -64,16 +65,16 @@ enum class ParamField : uint8_t { scale, inverseScale, zeroPoint, qmin, qmax }; 
 std::vector<ParamRecord> kernelParams(const Node& node);
 
 struct KernelDef {
-  std::string_view id;                                           // "conv_u8s8_6x4_avx512vnni"
-  std::vector<std::string_view> ops;                             // the ops it can compute, before packing
-  IsaSet isas = 0;                                               // all required; 0: any target
+  std::string_view id;                // "conv_u8s8_6x4_avx512vnni"
+  std::vector<std::string_view> ops;  // the ops it can compute, before packing
+  IsaSet isas = 0;                    // all required; 0: any target
   bool (*supports)(const KernelDef&, const Node&, const Target&);
   double (*cost)(const KernelDef&, const Node&, const Target&);  // estimated cycles on one thread, warm caches
   // Emits the body of the function.  `node` is what `pack` made, or the node itself without `pack`.
   Result<KernelShape> (*emit)(KernelEmitter&, const Node& node);
   // Creates the packed k.* node in front of `node` (its location, same result type); the caller replaces the uses.
   Result<Node*> (*pack)(const KernelDef&, const Node& node, Builder& builder) = nullptr;
-  const void* traits = nullptr;                                  // a row's own table, e.g. GemmIsa; see the family's header
+  const void* traits = nullptr;  // a row's own table, e.g. GemmIsa; see the family's header
 };
 
 std::span<const KernelDef> kernelTable();

@@ -70,13 +70,13 @@ struct CpuidBit {
 };
 constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
 constexpr std::array kCpuidBits{
-    CpuidBit{Isa::avx2, 7, 0, 1, 5, kYmmState},          CpuidBit{Isa::avx2, 1, 0, 2, 12, kYmmState},  // AVX2, FMA
-    CpuidBit{Isa::avx2, 1, 0, 2, 29, kYmmState},         CpuidBit{Isa::avxvnni, 7, 1, 0, 4, kYmmState},  // F16C
-    CpuidBit{Isa::avx512, 7, 0, 1, 16, kZmmState},       CpuidBit{Isa::avx512, 7, 0, 1, 17, kZmmState},  // F, DQ
-    CpuidBit{Isa::avx512, 7, 0, 1, 28, kZmmState},       CpuidBit{Isa::avx512, 7, 0, 1, 30, kZmmState},  // CD, BW
-    CpuidBit{Isa::avx512, 7, 0, 1, 31, kZmmState},                                                       // VL
-    CpuidBit{Isa::avx512vnni, 7, 0, 2, 11, kZmmState},
-    CpuidBit{Isa::amxInt8, 7, 0, 3, 24, kTileState},     CpuidBit{Isa::amxInt8, 7, 0, 3, 25, kTileState},  // TILE, INT8
+    CpuidBit{Isa::avx2, 7, 0, 1, 5, kYmmState},        CpuidBit{Isa::avx2, 1, 0, 2, 12, kYmmState},    // AVX2, FMA
+    CpuidBit{Isa::avx2, 1, 0, 2, 29, kYmmState},       CpuidBit{Isa::avxvnni, 7, 1, 0, 4, kYmmState},  // F16C
+    CpuidBit{Isa::avx512, 7, 0, 1, 16, kZmmState},     CpuidBit{Isa::avx512, 7, 0, 1, 17, kZmmState},  // F, DQ
+    CpuidBit{Isa::avx512, 7, 0, 1, 28, kZmmState},     CpuidBit{Isa::avx512, 7, 0, 1, 30, kZmmState},  // CD, BW
+    CpuidBit{Isa::avx512, 7, 0, 1, 31, kZmmState},                                                     // VL
+    CpuidBit{Isa::avx512vnni, 7, 0, 2, 11, kZmmState}, CpuidBit{Isa::amxInt8, 7, 0, 3, 24, kTileState},
+    CpuidBit{Isa::amxInt8, 7, 0, 3, 25, kTileState},  // TILE, INT8
 };
 
 uint64_t enabledState() {
@@ -179,9 +179,7 @@ Target Target::cap(const Target& limit) const {
   return {arch, isas & limit.isas};
 }
 
-bool Target::runsOn(const Target& machine) const {
-  return arch == Arch::generic ? isas == 0 : arch == machine.arch && machine.has(isas);
-}
+bool Target::runsOn(const Target& machine) const { return arch == Arch::generic ? isas == 0 : arch == machine.arch && machine.has(isas); }
 
 int Target::vectorBytes() const { return has(Isa::avx512) ? 64 : has(Isa::avx2) ? 32 : 16; }
 

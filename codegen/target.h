@@ -55,9 +55,9 @@ struct IsaInfo {
   Isa isa;
   std::string_view name;
   Arch arch;
-  IsaSet implies;              // closed, itself included
-  std::string_view features;   // LLVM's names
-  std::string_view tuneCpu;    // what to schedule for when this is the highest extension
+  IsaSet implies;             // closed, itself included
+  std::string_view features;  // LLVM's names
+  std::string_view tuneCpu;   // what to schedule for when this is the highest extension
 };
 std::span<const IsaInfo> isaTable();
 

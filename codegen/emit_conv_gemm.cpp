@@ -1,0 +1,379 @@
+// The one generator of convolutions and matrix products: see gemm.h for how the work is cut.
+#include <algorithm>
+
+#include "codegen/emit.h"
+#include "codegen/emit_epilogue.h"
+#include "codegen/families.h"
+#include "codegen/gemm.h"
+
+namespace qc {
+namespace {
+
+using Dot = GemmIsa::Dot;
+using Regs = std::vector<Reg>;
+
+constexpr int64_t kSlack = 128;  // copies into scratch may end in a whole vector
+
+class ConvGemm {
+ public:
+  ConvGemm(KernelEmitter& e, const Node& node, const GemmIsa& isa, const GemmPlan& plan)
+      : e_(e),
+        isa_(isa),
+        plan_(plan),
+        g_(plan.conv),
+        layout_(plan.packing, plan.conv),
+        vectors_(plan.packing.panel / isa.lanes),
+        epilogue_(e, node, plan.packing) {
+    elementBytes_ = sizeOf(isa.input);
+    const int64_t lineStride = plan.staged ? plan.stagedWidth * g_.groupChannels() : g_.inW * g_.channels;
+    pixelStride_ = (plan.staged ? g_.groupChannels() : g_.channels) * elementBytes_;
+    rowStride_ = lineStride * elementBytes_;
+    tailColumns_ = g_.groupOutputs() % plan.packing.panel;
+    stripBytes_ = plan.staged ? (plan.stagedRows * rowStride_ + kSlack + 63) / 64 * 64 : 0;
+    resultTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.resultBytes() + 63) / 64 * 64;
+    residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
+  }
+
+  KernelShape emit() {
+    if (isa_.dot == Dot::pairs) ones_ = e_.ints(1, e_.i16(2 * isa_.lanes));
+    if (plan_.staged) padding_ = paddingVector();
+    if (!isLinear()) offsets_ = e_.table(offsetTable());
+    e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
+    const int64_t tiles = tailColumns_ ? resultTile_ + residualTile_ : 0;
+    return {.units = plan_.units(), .scratchBytes = stripBytes_ + tiles};
+  }
+
+ private:
+  // What a unit fixes.
+  struct Unit {
+    Reg group, image, firstRow, pixels;  // pixels of this strip
+    Reg input;                           // address of the strip's first pixel at (ky, kx) = 0
+  };
+
+  Reg mul(Reg a, int64_t c) { return c == 1 ? a : e_.b.CreateMul(a, e_.i64(c)); }
+  Reg quotient(Reg& value, int64_t divisor) {  // value becomes the remainder
+    if (divisor == 1) {
+      Reg q = value;
+      value = e_.i64(0);
+      return q;
+    }
+    Reg q = e_.b.CreateUDiv(value, e_.i64(divisor));
+    value = e_.b.CreateSub(value, mul(q, divisor));
+    return q;
+  }
+
+  // Consecutive output pixels lie at one constant distance in the input.
+  bool isLinear() const { return g_.outW == 1 || plan_.stripRows == 1 || g_.strideH * rowStride_ == g_.outW * g_.strideW * pixelStride_; }
+  int64_t pixelStep() const { return g_.outW == 1 ? g_.strideH * rowStride_ : g_.strideW * pixelStride_; }
+  std::vector<int32_t> offsetTable() const {
+    std::vector<int32_t> offsets;
+    for (int64_t p = 0; p < plan_.stripRows * g_.outW; ++p)
+      offsets.push_back(static_cast<int32_t>(p / g_.outW * g_.strideH * rowStride_ + p % g_.outW * g_.strideW * pixelStride_));
+    return offsets;
+  }
+
+  Reg paddingVector() {
+    if (isa_.input == DType::f32) return e_.floats(0, isa_.lanes);
+    Reg zero = e_.operandParam(0, ParamField::zeroPoint);
+    return isa_.widens() ? e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt16Ty()), 2 * isa_.lanes)
+                         : e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt8Ty()), 4 * isa_.lanes);
+  }
+
+  void emitUnit(Reg unit) {
+    Unit u;
+    Reg rest = unit;
+    u.group = quotient(rest, plan_.blocks * g_.batch * plan_.strips);
+    Reg block = quotient(rest, g_.batch * plan_.strips);
+    u.image = quotient(rest, plan_.strips);
+    u.firstRow = mul(rest, plan_.stripRows);
+    Reg rows = plan_.strips == 1 ? e_.i64(g_.outH) : e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), u.firstRow));
+    u.pixels = mul(rows, g_.outW);
+    if (plan_.staged) {
+      stage(u);
+      u.input = e_.scratch();
+    } else {
+      Reg offset = mul(u.image, g_.inH * g_.inW * g_.channels * elementBytes_);
+      offset = e_.b.CreateAdd(offset, mul(u.firstRow, g_.strideH * rowStride_));
+      if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
+      u.input = e_.at(e_.operand(0), offset);
+    }
+    Reg first = mul(block, plan_.panelsPerBlock);
+    Reg last =
+        plan_.blocks == 1 ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, e_.i64(plan_.panelsPerBlock)));
+    e_.loop(first, last, 1, [&](Reg panel) { emitPanel(u, panel); }, true);
+  }
+
+  // --- staging: the strip's input rows with their padding, dense, of this group's channels only ---
+
+  void fill(Reg to, int64_t bytes) {  // rounded up to whole vectors: what follows is written later
+    const int64_t width = isa_.lanes * 4;
+    const int64_t count = (bytes + width - 1) / width * width;
+    auto one = [&](Reg o) { e_.store(padding_, e_.at(to, o)); };
+    if (count > 4 * width)
+      e_.loop(e_.i64(0), e_.i64(count), width, one, true);
+    else
+      for (int64_t o = 0; o < count; o += width) one(e_.i64(o));
+  }
+
+  void copyElements(Reg to, Reg from, int64_t count) {
+    if (!isa_.widens()) return e_.copyBytes(to, from, count * elementBytes_);
+    const int64_t width = std::max(8, 2 * isa_.lanes);
+    const int64_t whole = count / width * width;
+    auto widen = [&](Reg bytes) { return e_.b.CreateZExt(bytes, e_.i16(static_cast<int>(width))); };
+    auto one = [&](Reg o) {
+      e_.store(widen(e_.load(e_.i8(static_cast<int>(width)), e_.at(from, o))), e_.at(to, e_.b.CreateShl(o, e_.i64(1))));
+    };
+    if (whole > 2 * width)
+      e_.loop(e_.i64(0), e_.i64(whole), width, one, true);
+    else
+      for (int64_t o = 0; o < whole; o += width) one(e_.i64(o));
+    if (whole < count)
+      e_.store(widen(e_.loadPart(e_.i8(static_cast<int>(width)), e_.at(from, whole), static_cast<int>(count - whole))),
+               e_.at(to, 2 * whole));
+  }
+
+  void stage(const Unit& u) {
+    const int64_t cg = g_.groupChannels(), sourceBytes = isa_.input == DType::f32 ? 4 : 1;
+    const int64_t copied = std::max<int64_t>(0, std::min(g_.inW, plan_.stagedWidth - g_.padLeft));
+    const int64_t left = std::min(g_.padLeft, plan_.stagedWidth), right = plan_.stagedWidth - left - copied;
+    Reg top = e_.b.CreateSub(mul(u.firstRow, g_.strideH), e_.i64(g_.padTop));
+    Reg image = mul(u.image, g_.inH);
+    e_.loop(
+        e_.i64(0), e_.i64(plan_.stagedRows), 1,
+        [&](Reg row) {
+          Reg to = e_.at(e_.scratch(), mul(row, rowStride_));
+          Reg y = e_.b.CreateAdd(top, row);
+          auto copyRow = [&] {
+            if (left) fill(to, left * cg * elementBytes_);
+            Reg source = mul(e_.b.CreateAdd(image, y), g_.inW * g_.channels * sourceBytes);
+            if (g_.groups > 1) source = e_.b.CreateAdd(source, mul(u.group, cg * sourceBytes));
+            Reg from = e_.at(e_.operand(0), source);
+            Reg inner = e_.at(to, left * cg * elementBytes_);
+            if (g_.groups == 1)
+              copyElements(inner, from, copied * cg);
+            else
+              e_.loop(e_.i64(0), e_.i64(copied), 1, [&](Reg x) {
+                copyElements(e_.at(inner, mul(x, cg * elementBytes_)), e_.at(from, mul(x, g_.channels * sourceBytes)), cg);
+              });
+            if (right) fill(e_.at(inner, copied * cg * elementBytes_), right * cg * elementBytes_);
+          };
+          if (copied == 0) return fill(to, rowStride_);
+          // One unsigned comparison: 0 <= y < inH.
+          e_.ifThen(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), copyRow, [&] { fill(to, rowStride_); });
+        },
+        true);
+  }
+
+  // --- compute ---
+
+  void emitPanel(const Unit& u, Reg panel) {
+    Reg globalPanel = g_.groups == 1 ? panel : e_.b.CreateAdd(panel, mul(u.group, plan_.panels));
+    Reg weights = e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight)));
+    Reg channelOffset = mul(globalPanel, int64_t{4} * plan_.packing.panel);
+    Epilogue::Channels channels;
+    if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), channelOffset);
+    if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), channelOffset);
+    Reg column = mul(panel, plan_.packing.panel);
+    if (g_.groups > 1) column = e_.b.CreateAdd(column, mul(u.group, g_.groupOutputs()));
+    Reg isTail = tailColumns_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
+    Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
+    Reg lastStart = e_.b.CreateSub(u.pixels, e_.i64(plan_.tileRows));
+    e_.loop(
+        e_.i64(0), u.pixels, plan_.tileRows,
+        [&](Reg begin) {
+          Reg start = e_.minOf(begin, lastStart);
+          const Regs acc = accumulate(inputRows(u, start), weights, channels.bias);
+          Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, start), g_.outputs), column);
+          storeTile(acc, channels, element, isTail);
+        },
+        true);
+  }
+
+  Regs inputRows(const Unit& u, Reg start) {
+    Regs rows;
+    if (isLinear()) {
+      Reg base = e_.at(u.input, mul(start, pixelStep()));
+      for (int i = 0; i < plan_.tileRows; ++i) rows.push_back(e_.at(base, i * pixelStep()));
+      return rows;
+    }
+    Reg entry = e_.at(offsets_, mul(start, 4));
+    for (int i = 0; i < plan_.tileRows; ++i)
+      rows.push_back(e_.at(u.input, e_.b.CreateZExt(e_.load(e_.b.getInt32Ty(), e_.at(entry, 4 * i)), e_.b.getInt64Ty())));
+    return rows;
+  }
+
+  Reg dot(Reg acc, Reg a, Reg w) {
+    const int lanes = isa_.lanes;
+    using namespace llvm;
+    switch (isa_.dot) {
+      case Dot::vnni:
+        return e_.intrinsic(lanes == 16 ? Intrinsic::x86_avx512_vpdpbusd_512 : Intrinsic::x86_avx512_vpdpbusd_256, {acc, a, w});
+      case Dot::pairs: {
+        Reg words = e_.intrinsic(Intrinsic::x86_avx2_pmadd_ub_sw, {e_.bitcast(a, e_.i8(4 * lanes)), e_.bitcast(w, e_.i8(4 * lanes))});
+        return e_.b.CreateAdd(acc, e_.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {words, ones_}));
+      }
+      case Dot::words:
+        return e_.b.CreateAdd(
+            acc, e_.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {e_.bitcast(a, e_.i16(2 * lanes)), e_.bitcast(w, e_.i16(2 * lanes))}));
+      case Dot::generic: {
+        llvm::Type* ints = e_.i32(lanes);
+        Reg half = e_.ints(16, ints);
+        auto low = [&](Reg v) { return e_.b.CreateAShr(e_.b.CreateShl(v, half), half); };
+        auto high = [&](Reg v) { return e_.b.CreateAShr(v, half); };
+        return e_.b.CreateAdd(acc, e_.b.CreateAdd(e_.b.CreateMul(low(a), low(w)), e_.b.CreateMul(high(a), high(w))));
+      }
+      case Dot::fma: return e_.fma(e_.bitcast(a, e_.f32(lanes)), e_.bitcast(w, e_.f32(lanes)), acc);
+    }
+    return nullptr;
+  }
+
+  // The 32 bits of one step of k; `count` elements of it exist (the others are zero or meet zero weights).
+  Reg loadStep(Reg pointer, int count) {
+    const int width = isa_.group;
+    if (count == width || plan_.staged) return e_.load(e_.b.getInt32Ty(), pointer);
+    auto widened = [&](llvm::Type* type, int64_t offset) {
+      return e_.b.CreateZExt(e_.load(type, e_.at(pointer, offset)), e_.b.getInt32Ty());
+    };
+    if (count == 1) return widened(e_.b.getInt8Ty(), 0);
+    Reg two = widened(e_.b.getInt16Ty(), 0);
+    return count == 2 ? two : e_.b.CreateOr(two, e_.b.CreateShl(widened(e_.b.getInt8Ty(), 2), e_.i32c(16)));
+  }
+
+  void step(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset, int64_t inputConstant, int64_t weightConstant, int count) {
+    const int lanes = isa_.lanes;
+    Regs w;
+    for (int v = 0; v < vectors_; ++v) w.push_back(e_.load(e_.i32(lanes), e_.at(weights, weightConstant + int64_t{v} * lanes * 4)));
+    for (int r = 0; r < plan_.tileRows; ++r) {
+      Reg a = e_.splat(loadStep(e_.at(e_.at(rows[static_cast<size_t>(r)], inputOffset), inputConstant), count), lanes);
+      for (int v = 0; v < vectors_; ++v) {
+        Reg& sum = acc[static_cast<size_t>(r * vectors_ + v)];
+        sum = dot(sum, a, w[static_cast<size_t>(v)]);
+      }
+    }
+  }
+
+  // One run of k: whole steps in an unrolled loop, then the rest.
+  void run(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset) {
+    const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
+    const int64_t stepBytes = int64_t{4} * plan_.packing.panel;  // of weights; 4 bytes of input
+    const int64_t unroll = steps % 4 == 0 ? 4 : steps % 3 == 0 ? 3 : steps % 2 == 0 ? 2 : std::min<int64_t>(4, steps);
+    int64_t done = 0;
+    if (steps > 2 * unroll || steps > 6) {
+      done = steps / unroll * unroll;
+      acc = e_.loop(
+          e_.i64(0), e_.i64(done), unroll, acc,
+          [&](Reg k, Regs& sums) {
+            Reg input = e_.b.CreateAdd(inputOffset, mul(k, 4)), weight = e_.at(weights, mul(k, stepBytes));
+            for (int64_t s = 0; s < unroll; ++s) step(sums, rows, weight, input, 4 * s, stepBytes * s, isa_.group);
+          },
+          true);
+    }
+    for (int64_t s = done; s < steps; ++s) step(acc, rows, weights, inputOffset, 4 * s, stepBytes * s, isa_.group);
+    if (tail) step(acc, rows, weights, inputOffset, 4 * steps, stepBytes * steps, static_cast<int>(tail));
+  }
+
+  Regs accumulate(const Regs& rows, Reg weights, Reg bias) {
+    Regs acc;
+    for (int r = 0; r < plan_.tileRows; ++r)
+      for (int v = 0; v < vectors_; ++v) {
+        if (isa_.dot == Dot::fma)
+          acc.push_back(e_.floats(0, isa_.lanes));
+        else
+          acc.push_back(r == 0 ? e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)) : acc[static_cast<size_t>(v)]);
+      }
+    const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight);
+    const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
+    // Nested loops over ky and, where runs are single points, kx.
+    auto overX = [&](Regs& sums, Reg firstRun, Reg offset) {
+      if (across == 1) return run(sums, rows, e_.at(weights, mul(firstRun, runBytes)), offset);
+      sums = e_.loop(
+          e_.i64(0), e_.i64(across), 1, sums,
+          [&](Reg kx, Regs& inner) {
+            run(inner, rows, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes)),
+                e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
+          },
+          true);
+    };
+    if (g_.kernelH == 1) {
+      overX(acc, e_.i64(0), e_.i64(0));
+      return acc;
+    }
+    return e_.loop(
+        e_.i64(0), e_.i64(g_.kernelH), 1, acc,
+        [&](Reg ky, Regs& sums) { overX(sums, mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
+  }
+
+  // --- results ---
+
+  // A panel that is wider than the channels left goes through a tile in scratch, whose valid columns are copied.
+  void storeTile(const Regs& acc, const Epilogue::Channels& channels, Reg element, Reg isTail) {
+    const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes(), panel = plan_.packing.panel;
+    Reg out = e_.at(e_.result(), mul(element, rb));
+    Reg residual = sb ? e_.at(e_.operand(4), mul(element, sb)) : nullptr;
+    auto rowsOf = [&](Reg base, Reg stride) {
+      Regs rows{base};
+      for (int r = 1; r < plan_.tileRows; ++r) rows.push_back(e_.at(rows.back(), stride));
+      return rows;
+    };
+    auto constantRows = [&](Reg base, int64_t stride) {
+      Regs rows;
+      for (int r = 0; base && r < plan_.tileRows; ++r) rows.push_back(e_.at(base, r * stride));
+      return rows;
+    };
+    if (!isTail) {
+      epilogue_.store(acc, plan_.tileRows, vectors_, channels, constantRows(out, g_.outputs * rb), constantRows(residual, g_.outputs * sb));
+      return;
+    }
+    Reg resultTile = e_.at(e_.scratch(), stripBytes_), residualTile = e_.at(e_.scratch(), stripBytes_ + resultTile_);
+    auto copyTail = [&](Reg to, int64_t toStride, Reg from, int64_t fromStride, int64_t bytes) {
+      e_.loop(
+          e_.i64(0), e_.i64(plan_.tileRows), 1,
+          [&](Reg r) { copyPart(e_.at(to, mul(r, toStride)), e_.at(from, mul(r, fromStride)), bytes); }, true);
+    };
+    if (sb) e_.ifThen(isTail, [&] { copyTail(residualTile, panel * sb, residual, g_.outputs * sb, tailColumns_ * sb); });
+    auto select = [&](Reg tile, Reg direct, int64_t bytes) {
+      Reg base = e_.b.CreateSelect(isTail, tile, direct);
+      return rowsOf(base, e_.b.CreateSelect(isTail, e_.i64(panel * bytes), e_.i64(g_.outputs * bytes)));
+    };
+    epilogue_.store(acc, plan_.tileRows, vectors_, channels, select(resultTile, out, rb), sb ? select(residualTile, residual, sb) : Regs{});
+    e_.ifThen(isTail, [&] { copyTail(out, g_.outputs * rb, resultTile, panel * rb, tailColumns_ * rb); });
+  }
+
+  void copyPart(Reg to, Reg from, int64_t bytes) {
+    const int width = e_.target().vectorBytes();
+    for (int64_t o = 0; o < bytes; o += width) {
+      const int count = static_cast<int>(std::min<int64_t>(width, bytes - o));
+      if (count == width || e_.has(Isa::avx512))
+        e_.storePart(e_.loadPart(e_.i8(width), e_.at(from, o), count), e_.at(to, o), count);
+      else
+        e_.copyBytes(e_.at(to, o), e_.at(from, o), count);
+    }
+  }
+
+  KernelEmitter& e_;
+  const GemmIsa& isa_;
+  const GemmPlan& plan_;
+  const ConvGeometry& g_;
+  PackedLayout layout_;
+  int vectors_;
+  Epilogue epilogue_;
+  int64_t elementBytes_ = 1, pixelStride_ = 0, rowStride_ = 0, tailColumns_ = 0;
+  int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
+  Reg ones_ = nullptr, padding_ = nullptr, offsets_ = nullptr;
+};
+
+}  // namespace
+
+Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node) {
+  const GemmIsa& isa = gemmIsaOf(e.def());
+  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
+  const GemmPlan plan = planGemm(isa, problem);
+  if (node.string("packing") != plan.packing.str())
+    return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
+                node.string("packing"));
+  if (plan.staged && plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
+    return fail(ErrorCode::kUnsupported, "one strip of the input exceeds the address range of a kernel").at(node.location());
+  return ConvGemm(e, node, isa, plan).emit();
+}
+
+}  // namespace qc

@@ -1,0 +1,296 @@
+#include "codegen/gemm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "codegen/families.h"
+#include "ir/op_def.h"
+#include "ir/qmath.h"
+
+namespace qc {
+
+using Dot = GemmIsa::Dot;
+
+const GemmIsa kGemmU8Avx512Vnni{Dot::vnni, DType::u8, DType::s8, 16, 4, 128, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.70}}}};
+const GemmIsa kGemmU8AvxVnni{Dot::vnni, DType::u8, DType::s8, 8, 4, 64, {{{2, 6, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
+const GemmIsa kGemmU8Avx2Pairs{Dot::pairs, DType::u8, DType::s8, 8, 4, 32, {{{2, 4, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
+const GemmIsa kGemmS16Avx2{Dot::words, DType::s16, DType::s16, 8, 2, 24, {{{2, 4, 0.95}, {1, 8, 0.80}, {1, 8, 0.80}}}};
+const GemmIsa kGemmS16Generic{Dot::generic, DType::s16, DType::s16, 4, 2, 2, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
+const GemmIsa kGemmF32Avx512{Dot::fma, DType::f32, DType::f32, 16, 1, 32, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.60}}}};
+const GemmIsa kGemmF32Avx2{Dot::fma, DType::f32, DType::f32, 8, 1, 16, {{{2, 6, 0.90}, {1, 8, 0.70}, {1, 8, 0.70}}}};
+const GemmIsa kGemmF32Generic{Dot::fma, DType::f32, DType::f32, 4, 1, 1, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
+
+const GemmIsa& gemmIsaOf(const KernelDef& def) { return *static_cast<const GemmIsa*>(def.traits); }
+
+namespace {
+
+constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t kLevel2 = 1 << 20;  // the smallest second cache among the CPUs aimed at
+
+bool isInteger(const Node& node) { return node.operand(0)->type().isQuantized(); }
+
+const std::vector<int64_t> weightShapeOf(const Node& node) {
+  return node.is("k.conv") ? node.integers("weight_shape") : node.operand(1)->type().sizes();
+}
+
+Value* residualOf(const Node& node) { return node.operand(node.is("k.conv") ? 4 : 3); }
+
+const std::string& postOf(const Node& node) {
+  static const std::string empty;
+  const Attr* attr = node.attrs().find("post");
+  return attr && std::holds_alternative<std::string>(*attr) ? std::get<std::string>(*attr) : empty;
+}
+
+// Fewest wasted columns, discounted by what each block reaches.
+const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
+  const auto cost = [&](const GemmIsa::Block& b) {
+    return static_cast<double>(ceilDiv(outputs, b.vectors * isa.lanes) * b.vectors) / b.efficiency;
+  };
+  return *std::min_element(isa.blocks.begin(), isa.blocks.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+}
+
+Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const GemmIsa::Block& block, bool staged) {
+  const ConvGeometry& conv = problem.conv;
+  const bool permuted = isa.packs() && problem.quantizedResult && !problem.floatResidual;
+  Packing p;
+  p.element = isa.weight;
+  p.lanes = isa.lanes;
+  p.panel = block.vectors * isa.lanes;
+  p.group = p.runPad = isa.group;
+  p.columns = !permuted || block.vectors == 1 ? Packing::Columns::natural
+              : block.vectors == 2            ? Packing::Columns::pair
+                                              : Packing::Columns::quad;
+  p.rowRuns = conv.dilationW == 1 && (staged || conv.groups == 1);
+  return p;
+}
+
+// Rows of a tile: least work for `pixels` when every tile is whole and the last overlaps.
+int chooseTileRows(int most, int64_t pixels) {
+  if (pixels <= most) return static_cast<int>(std::max<int64_t>(pixels, 1));
+  constexpr double kTileOverhead = 0.4;  // in rows: loads of weights, loop and epilogue set-up
+  int best = most;
+  double bestCost = INFINITY;
+  for (int rows = most; rows >= std::max(1, most / 2); --rows) {
+    const double cost = static_cast<double>(ceilDiv(pixels, rows)) * (rows + kTileOverhead);
+    if (cost < bestCost) best = rows, bestCost = cost;
+  }
+  return best;
+}
+
+// A height for strips near `wanted` whose last strip still holds a whole tile.
+int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows) {
+  wanted = std::clamp<int64_t>(wanted, 1, rows);
+  int64_t best = rows, bestCost = INT64_MAX;
+  for (int64_t r = std::max<int64_t>(1, wanted / 2); r <= std::min(rows, wanted * 3 / 2); ++r) {
+    const int64_t last = rows % r == 0 ? r : rows % r;
+    if (last * columns < tileRows) continue;
+    const int64_t cost = (r - last) * 4 + std::abs(r - wanted) * 3 + ceilDiv(r * columns, tileRows) * tileRows - r * columns;
+    if (cost < bestCost) best = r, bestCost = cost;
+  }
+  return best;
+}
+
+double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
+  const ConvGeometry& g = plan.conv;
+  const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.batch);
+  const double panelTiles = tiles * static_cast<double>(g.groups * plan.panels);
+  const double steps = static_cast<double>(layout.runs() * layout.paddedRun() / isa.group);
+  const double products = plan.tileRows * block.vectors * isa.lanes * isa.group;
+  const double loads = (plan.tileRows + block.vectors) * 0.5;  // two loads a cycle
+  const double perStep = std::max(products / (isa.macsPerCycle * block.efficiency), loads);
+  const double epilogue = plan.tileRows * block.vectors * (isa.lanes == 4 ? 8.0 : 3.0) + 12;
+  const double staging = plan.staged
+                             ? static_cast<double>(g.batch * plan.strips * plan.blocks * plan.stagedRows * plan.stagedWidth * g.channels) *
+                                   (isa.widens() ? 0.06 : 0.03) * static_cast<double>(sizeOf(isa.input))
+                             : 0.0;
+  const double weightBytes = static_cast<double>(layout.size() * sizeOf(isa.weight));
+  const double streaming = weightBytes > static_cast<double>(kLevel2) ? weightBytes / 12.0 : weightBytes / 40.0;
+  return std::max(panelTiles * (steps * perStep + epilogue), streaming) + staging + 200;
+}
+
+}  // namespace
+
+Result<GemmProblem> GemmProblem::of(const Node& node) {
+  const TensorType& x = node.operand(0)->type();
+  const TensorType& y = node.result()->type();
+  if (!x.isStatic() || !y.isStatic())
+    return fail(ErrorCode::kUnsupported, "kernels need static shapes, got {}", x.str()).at(node.location());
+  GemmProblem problem;
+  QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
+  problem.quantizedResult = y.isQuantized();
+  const Value* residual = residualOf(node);
+  problem.floatResidual = residual && !residual->type().isQuantized();
+  return problem;
+}
+
+GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
+  GemmPlan plan;
+  ConvGeometry& g = plan.conv;
+  g = problem.conv;
+  if (g.isMatrixProduct()) {
+    g.inH = g.outH = g.pixels();
+    g.batch = g.inW = g.outW = 1;
+  }
+  const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
+  plan.staged = g.isPadded() || isa.widens() || gathers;
+  const GemmIsa::Block& block = chooseBlock(isa, g.groupOutputs());
+  plan.packing = choosePacking(isa, problem, block, plan.staged);
+  const PackedLayout layout(plan.packing, g);
+  plan.panels = layout.panels();
+
+  const int64_t pixels = g.outH * g.outW;
+  const int64_t weightBytes = layout.size() * sizeOf(isa.weight) / g.groups;
+  plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
+  const int64_t inputRowBytes = g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
+  // Enough units for many threads, each worth waking a thread for.
+  constexpr double kUnitCycles = 24000;
+  constexpr int64_t kMostUnits = 32;
+  const double work = static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.batch * g.groups);
+  const int64_t outer = g.batch * g.groups;
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
+  // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
+  const bool heavy = weightBytes > kLevel2 / 2;
+  const int lineColumns = static_cast<int>(ceilDiv(64, sizeOf(problem.quantizedResult ? DType::u8 : DType::f32)));
+  const int64_t panelsPerLine = ceilDiv(lineColumns, plan.packing.panel);  // blocks end on cache lines
+  const int64_t mostBlocks = ceilDiv(plan.panels, panelsPerLine);
+  const int64_t fit = std::max<int64_t>(1, kLevel2 / 3 / std::max<int64_t>(inputRowBytes, 1));
+  const int64_t fewestStrips = ceilDiv(g.outH, fit);
+  int64_t strips = heavy ? std::max(fewestStrips, ceilDiv(wanted, mostBlocks)) : std::max(fewestStrips, wanted);
+  // A strip of few tiles reads its weights for too little work.
+  const int64_t fewestRows = ceilDiv(int64_t{8} * block.rows, g.outW);
+  strips = std::clamp<int64_t>(strips, 1, std::max<int64_t>(1, g.outH / fewestRows));
+  const int64_t wantedRows = std::max<int64_t>(1, ceilDiv(g.outH, std::max<int64_t>(strips, 1)));
+  plan.tileRows = chooseTileRows(block.rows, std::min(pixels, wantedRows * g.outW));
+  plan.stripRows = pixels == 0 ? 1 : balancedRows(g.outH, g.outW, wantedRows, plan.tileRows);
+  plan.strips = ceilDiv(g.outH, plan.stripRows);
+  plan.tileRows = static_cast<int>(std::min<int64_t>(plan.tileRows, std::max<int64_t>(1, plan.stripRows * g.outW)));
+  const int64_t blocks = std::clamp<int64_t>(ceilDiv(wanted, std::max<int64_t>(plan.strips, 1)), 1, mostBlocks);
+  plan.panelsPerBlock = ceilDiv(ceilDiv(plan.panels, blocks), panelsPerLine) * panelsPerLine;
+  plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
+  plan.stagedRows = (plan.stripRows - 1) * g.strideH + (g.kernelH - 1) * g.dilationH + 1;
+  plan.cycles = estimateCycles(isa, plan, block, layout);
+  return plan;
+}
+
+// --- selection and packing ------------------------------------------------------------------------------------------
+
+namespace {
+
+// Weights as integers of zero point 0; nothing if they leave 8 bits.
+std::optional<Tensor> centredWeights(const Node& node) {
+  const TensorType& type = node.operand(1)->type();
+  const Tensor* w = node.operand(1)->constant();
+  if (!w || !type.isQuantized() || sizeOf(type.dtype) != 1) return std::nullopt;
+  const QuantParams& quant = *type.quant;
+  if (quant.blockSize > 0 || quant.axis > 0) return std::nullopt;
+  if (type.dtype == DType::s8 && std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; })) return *w;
+  Tensor centred(DType::s8, w->sizes());
+  const int64_t channels = w->sizes()[0], inner = w->numElements() / std::max<int64_t>(channels, 1);
+  std::span<int8_t> out = centred.mutableAs<int8_t>();
+  for (int64_t i = 0; i < w->numElements(); ++i) {
+    const auto q = static_cast<int64_t>(loadElement(type.dtype, w->data(), i)) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
+    if (q < -128 || q > 127) return std::nullopt;
+    out[static_cast<size_t>(i)] = static_cast<int8_t>(q);
+  }
+  return centred;
+}
+
+// vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
+bool pairsStayExact(const Tensor& packed) {
+  const std::span<const int8_t> w = packed.as<int8_t>();
+  for (size_t i = 0; i + 1 < w.size(); i += 2) {
+    const int high = std::max<int>(w[i], 0) + std::max<int>(w[i + 1], 0), low = std::min<int>(w[i], 0) + std::min<int>(w[i + 1], 0);
+    if (255 * high > 32767 || 255 * low < -32768) return false;
+  }
+  return true;
+}
+
+bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
+
+bool supportsTypes(const Node& node) {
+  const TensorType& x = node.operand(0)->type();
+  const TensorType& y = node.result()->type();
+  if (isInteger(node) ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32) return false;
+  if (y.isQuantized() ? !isByteQuant(y) : y.dtype != DType::f32) return false;
+  const Value* residual = residualOf(node);
+  if (residual && !(isByteQuant(residual->type()) || (residual->type().dtype == DType::f32 && !residual->type().isQuantized())))
+    return false;
+  if (residual && residual->type().shape != y.shape) return false;
+  const Attr* layout = node.attrs().find("layout");
+  if (layout && weightShapeOf(node).size() > 2 && *layout != Attr(std::string("channels_last"))) return false;
+  return node.operand(0)->type().isStatic() && y.numElements() > 0;
+}
+
+}  // namespace
+
+bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target) {
+  const GemmIsa& isa = gemmIsaOf(def);
+  if (!supportsTypes(node)) return false;
+  const Tensor* w = node.operand(1)->constant();
+  if (!w || (node.operand(2) && !node.operand(2)->constant())) return false;
+  const Result<GemmProblem> problem = GemmProblem::of(node);
+  if (!problem || problem->conv.depth() == 0) return false;
+  if (!isInteger(node)) return w->dtype() == DType::f32;
+  const std::optional<Tensor> centred = centredWeights(node);
+  if (!centred) return false;
+  if (isa.dot != Dot::pairs) return true;
+  // The proof costs a pass over the weights; where vpdpbusd exists the row would lose anyway.
+  if (target.has(Isa::avxvnni) || target.has(Isa::avx512vnni)) return false;
+  const GemmPlan plan = planGemm(isa, *problem);
+  return pairsStayExact(PackedLayout(plan.packing, plan.conv).pack(*centred));
+}
+
+double costConvGemm(const KernelDef& def, const Node& node, const Target&) {
+  const Result<GemmProblem> problem = GemmProblem::of(node);
+  return problem ? planGemm(gemmIsaOf(def), *problem).cycles : INFINITY;
+}
+
+Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& builder) {
+  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
+  const GemmPlan plan = planGemm(gemmIsaOf(def), problem);
+  return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
+}
+
+Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder) {
+  const TensorType& x = node.operand(0)->type();
+  const std::vector<int64_t> weightShape = node.operand(1)->type().sizes();
+  const Tensor* givenBias = node.operand(2) ? node.operand(2)->constant() : nullptr;
+  const QuantPtr to = node.result()->type().quant;
+  const int64_t outputs = weightShape[0], inner = numElements(weightShape) / std::max<int64_t>(outputs, 1);
+  const std::string base = node.operand(1)->name();
+  AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing().str()}, {"to", QuantAttr{to}}};
+  for (const char* name : {"strides", "pads", "dilations", "group", "post", "clamp_min", "clamp_max"})
+    if (const Attr* attr = node.attrs().find(name);
+        attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
+      attrs.set(name, *attr);
+  Value *scale = nullptr, *bias = nullptr;
+  Tensor weights = *node.operand(1)->constant();
+  if (isInteger(node)) {
+    std::optional<Tensor> centred = centredWeights(node);
+    if (!centred) return fail(ErrorCode::kUnsupported, "weights do not fit 8 bits around their zero point").at(node.location());
+    weights = std::move(*centred);
+    const QuantParams& wq = *node.operand(1)->type().quant;
+    const bool integerForm = to && postOf(node).empty() && !residualOf(node);
+    const int64_t zx = x.quant->zeroPoint();
+    Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
+    for (int64_t c = 0; c < outputs; ++c) {
+      const auto sw = wq.scale(wq.perChannel() ? c : 0);
+      int64_t sum = 0;
+      for (int64_t k = 0; k < inner; ++k) sum += weights.as<int8_t>()[static_cast<size_t>(c * inner + k)];
+      const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
+      biases.mutableAs<int32_t>()[static_cast<size_t>(c)] = static_cast<int32_t>(folded);  // wraps; the sum wraps back
+      scales.mutableAs<float>()[static_cast<size_t>(c)] =
+          integerForm ? qmath::requantMultiplier(x.quant->scale(), sw, to->scale()) : x.quant->scale() * sw;
+    }
+    scale = builder.constant(base + ".scale", layout.packChannels(scales));
+    bias = builder.constant(base + ".bias", layout.packChannels(biases));
+  } else if (givenBias) {
+    bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
+  }
+  Value* packed = builder.constant(base + ".packed", layout.pack(weights));
+  std::vector<Value*> operands{node.operand(0), packed, scale, bias};
+  if (Value* residual = residualOf(node)) operands.push_back(residual);
+  return builder.createNode("k.conv", std::move(operands), std::move(attrs), node.result()->name());
+}
+
+}  // namespace qc

@@ -1,0 +1,69 @@
+// The family of implicit-GEMM kernels: what distinguishes its rows (GemmIsa) and how a convolution is cut into work
+// units, strips, panels and tiles (GemmPlan).  Selection, packing and the emitter all derive from these.
+//
+//   unit   = (conv group, block of panels, image, strip of output rows)
+//   strip  : its input rows are copied once into scratch, padded with the zero point and widened if the row needs it
+//            (staged), or read in place
+//   tile   = `tileRows` consecutive output pixels of the strip x one panel of channels, accumulated in registers.
+//            The last tile of a strip overlaps the one before, so there is no second, smaller kernel.
+// Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in the first cache.
+#pragma once
+
+#include <array>
+
+#include "codegen/kernel.h"
+#include "ir/packing.h"
+
+namespace qc {
+
+struct GemmIsa {
+  enum class Dot : uint8_t {
+    vnni,     // vpdpbusd: u8 x s8, four products per lane
+    pairs,    // vpmaddubsw + vpmaddwd: exact only where no pair of weights saturates 16 bits
+    words,    // vpmaddwd of both operands widened to 16 bits
+    generic,  // the same in plain vector code for any target
+    fma,
+  };
+  struct Block {
+    int vectors, rows;  // registers: vectors of columns x rows of pixels
+    double efficiency;  // of the peak
+  };
+  Dot dot;
+  DType input, weight;  // as multiplied
+  int lanes;
+  int group;            // elements of k per 32-bit lane
+  double macsPerCycle;  // peak
+  std::array<Block, 3> blocks;
+
+  bool widens() const { return input == DType::s16; }
+  bool packs() const { return dot != Dot::generic && lanes >= 8; }  // has the lane-wise saturating packs
+};
+
+struct GemmPlan {
+  ConvGeometry conv;  // matrix products are seen as a column of single pixels
+  Packing packing;
+  bool staged = false;
+  int tileRows = 1;
+  int64_t stripRows = 1, strips = 1;                   // output rows; strips per image
+  int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
+  int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one strip's input
+  double cycles = 0;
+
+  int64_t units() const { return conv.groups * blocks * conv.batch * strips; }
+};
+
+// What of a convolution the family can compute, before or after packing.
+struct GemmProblem {
+  ConvGeometry conv;
+  bool quantizedResult = false;  // 8-bit: packed stores
+  bool floatResidual = false;
+  static Result<GemmProblem> of(const Node& node);
+};
+GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
+const GemmIsa& gemmIsaOf(const KernelDef& def);
+
+// The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.
+// `node` is one of conv, linear, q.conv, q.linear that supportsConvGemm accepts.
+Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder);
+
+}  // namespace qc

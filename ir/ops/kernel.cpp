@@ -1,0 +1,186 @@
+// Ops that exist only after select-kernels.
+//
+// k.conv(x, w, scale?, bias?, residual?) is every convolution and linear layer: q.conv, q.linear, conv, linear.
+//   x        channels last; u8 quantized per tensor, or f32
+//   w        packed weights (ir/packing.h), raw integers of zero point 0 or f32
+//   scale    quantized only: f32, one entry per packed column.  Without post, residual and with `to`: the multiplier
+//            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
+//   bias     one entry per packed column; s32 with -zx * sum(weights) folded in, or f32
+//   residual channels last, of the result's shape; quantized per tensor or f32
+// Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/kernel.h).
+#include <cmath>
+
+#include "ir/op_def.h"
+#include "ir/packing.h"
+#include "ir/qmath.h"
+
+namespace qc {
+namespace {
+
+enum Operand { kX, kW, kScale, kBias, kResidual };
+
+Result<ConvGeometry> geometryOf(const std::vector<int64_t>& xSizes, const AttrDict& attrs) {
+  return ConvGeometry::of(xSizes, attrs.integers("weight_shape"), attrs);
+}
+
+Result<std::vector<TensorType>> inferConv(const InferContext& c) {
+  const TensorType& x = c.type(kX);
+  if (!x.isStatic()) return fail(ErrorCode::kUnsupported, "k.conv needs static shapes, got {}", x.str());
+  QC_ASSIGN(const Packing packing, Packing::parse(c.attrs.string("packing")));
+  QC_ASSIGN(const ConvGeometry conv, geometryOf(x.sizes(), c.attrs));
+  const PackedLayout layout(packing, conv);
+  const bool quantized = x.isQuantized();
+  if (quantized ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32)
+    return fail(ErrorCode::kUnsupported, "k.conv takes u8 per-tensor or f32 activations, got {}", x.str());
+  if (c.type(kW).dtype != packing.element || c.type(kW).shape != Shape{layout.size()})
+    return fail(ErrorCode::kInvalidModel, "packed weights {} do not fit packing '{}' ([{}])", c.type(kW).str(), packing.str(),
+                layout.size());
+  if ((packing.element == DType::f32) == quantized)
+    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
+  const auto perColumn = [&](int i, DType dtype, bool required) {
+    return c.has(i) ? c.type(i) == TensorType(dtype, Shape{layout.columns()}) : !required;
+  };
+  if (!perColumn(kScale, DType::f32, quantized) || !perColumn(kBias, quantized ? DType::s32 : DType::f32, quantized) ||
+      (c.has(kScale) && !quantized))
+    return fail(ErrorCode::kInvalidModel, "scale or bias do not fit {} columns", layout.columns());
+  TensorType result(DType::f32, toShape(conv.resultSizes(x.sizes(), c.attrs.integers("weight_shape"))));
+  if (const QuantPtr& to = c.attrs.quant("to")) {
+    if (to->perChannel()) return fail(ErrorCode::kInvalidModel, "k.conv gives per-tensor quantized results");
+    result = TensorType(to, result.shape);
+  }
+  if (c.has(kResidual) && c.type(kResidual).shape != result.shape)
+    return fail(ErrorCode::kInvalidModel, "residual {} has not the shape of result {}", c.type(kResidual).str(), result.str());
+  const std::string& post = c.attrs.string("post");
+  if (!post.empty()) {
+    QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post));
+    if (expression.arity() > (c.has(kResidual) ? 2 : 1))
+      return fail(ErrorCode::kInvalidModel, "post '{}' reads an operand that is absent", post);
+  }
+  return std::vector<TensorType>{result};
+}
+
+// Sums of one output, in the order that qmath.h fixes.  `at(k)` is the input value for weight k = (ky, kx, ic), padding included.
+struct Sums {
+  const ConvGeometry& g;
+  const TensorRef& x;
+  int32_t padding;
+
+  // Input element of pixel (n, oy, ox) at (ky, kx, ic) or -1 in the padding.
+  int64_t offset(int64_t n, int64_t oy, int64_t ox, int64_t ky, int64_t kx, int64_t channel) const {
+    const int64_t iy = oy * g.strideH - g.padTop + ky * g.dilationH, ix = ox * g.strideW - g.padLeft + kx * g.dilationW;
+    if (iy < 0 || ix < 0 || iy >= g.inH || ix >= g.inW) return -1;
+    return ((n * g.inH + iy) * g.inW + ix) * g.channels + channel;
+  }
+
+  template <class Step>
+  void walk(int64_t n, int64_t oy, int64_t ox, int64_t o, const Step& step) const {
+    const int64_t cg = g.groupChannels(), first = o / g.groupOutputs() * cg;
+    for (int64_t ky = 0; ky < g.kernelH; ++ky)
+      for (int64_t kx = 0; kx < g.kernelW; ++kx)
+        for (int64_t ic = 0; ic < cg; ++ic) step(offset(n, oy, ox, ky, kx, first + ic), ((o * cg + ic) * g.kernelH + ky) * g.kernelW + kx);
+  }
+
+  int32_t integer(int64_t n, int64_t oy, int64_t ox, int64_t o, const Tensor& w, int32_t bias) const {
+    int64_t sum = bias;
+    const bool wide = w.dtype() == DType::s16;
+    walk(n, oy, ox, o, [&](int64_t i, int64_t k) {
+      const int64_t q = i < 0 ? padding : x.as<uint8_t>()[i];
+      sum += q * (wide ? w.as<int16_t>()[static_cast<size_t>(k)] : w.as<int8_t>()[static_cast<size_t>(k)]);
+    });
+    return static_cast<int32_t>(sum);
+  }
+
+  float real(int64_t n, int64_t oy, int64_t ox, int64_t o, const Tensor& w) const {
+    float sum = 0;
+    walk(n, oy, ox, o,
+         [&](int64_t i, int64_t k) { sum = std::fma(i < 0 ? 0.0f : x.as<float>()[i], w.as<float>()[static_cast<size_t>(k)], sum); });
+    return sum;
+  }
+};
+
+Tensor borrowed(const TensorRef& ref) { return Tensor(ref.dtype, {ref.sizes.begin(), ref.sizes.end()}, nullptr, ref.data); }
+
+float residualAt(const EvalContext& c, int64_t i) {
+  const TensorType& type = c.inType(kResidual);
+  if (!type.isQuantized()) return c.in(kResidual).as<float>()[i];
+  const auto q = static_cast<int32_t>(loadElement(type.dtype, c.in(kResidual).data, i));
+  return qmath::dequantize(q, type.quant->scale(), type.quant->zeroPoint());
+}
+
+Status evalConv(const EvalContext& c) {
+  const AttrDict& attrs = c.node.attrs();
+  const std::vector<int64_t> xSizes(c.in(kX).sizes.begin(), c.in(kX).sizes.end());
+  QC_ASSIGN(const ConvGeometry g, geometryOf(xSizes, attrs));
+  QC_ASSIGN(const Packing packing, Packing::parse(attrs.string("packing")));
+  const PackedLayout layout(packing, g);
+  const Tensor w = layout.unpack(borrowed(c.in(kW)));
+  const TensorType& xType = c.inType(kX);
+  const QuantPtr& to = attrs.quant("to");
+  const bool residual = c.has(kResidual), quantized = xType.isQuantized();
+  std::string post = attrs.string("post");
+  if (post.empty() && residual) post = "a0 + a1";
+  const bool integerForm = quantized && to && post.empty();
+  QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post.empty() ? "a0" : post));
+  const ExprProgram program(expression.expand());
+  const int32_t qmin = to ? static_cast<int32_t>(std::max(to->qmin, attrs.integer("clamp_min"))) : 0;
+  const int32_t qmax = to ? static_cast<int32_t>(std::min(to->qmax, attrs.integer("clamp_max"))) : 0;
+  const Sums sums{g, c.in(kX), quantized ? xType.quant->zeroPoint() : 0};
+  int64_t i = 0;
+  for (int64_t n = 0; n < g.batch; ++n)
+    for (int64_t oy = 0; oy < g.outH; ++oy)
+      for (int64_t ox = 0; ox < g.outW; ++ox)
+        for (int64_t o = 0; o < g.outputs; ++o, ++i) {
+          const int64_t column = layout.column(o);
+          float y = 0;
+          if (quantized) {
+            const int32_t acc = sums.integer(n, oy, ox, o, w, c.in(kBias).as<int32_t>()[column]);
+            const float scale = c.in(kScale).as<float>()[column];
+            if (integerForm) {
+              storeElement(to->storage, c.out().data, i, qmath::requantize(acc, scale, to->zeroPoint(), qmin, qmax));
+              continue;
+            }
+            y = static_cast<float>(acc) * scale;
+          } else {
+            y = sums.real(n, oy, ox, o, w);
+            if (c.has(kBias)) y += c.in(kBias).as<float>()[column];
+          }
+          if (!post.empty()) {
+            const float args[2] = {y, residual ? residualAt(c, i) : 0.0f};
+            y = program(args);
+          }
+          if (to)
+            storeElement(to->storage, c.out().data, i, qmath::finish(y, 1.0f / to->scale(), to->zeroPoint(), qmin, qmax));
+          else
+            c.out().as<float>()[i] = y;
+        }
+  return {};
+}
+
+}  // namespace
+
+void registerKernelOps(OpRegistry& registry) {
+  const std::vector<int64_t> none;
+  registry.add({
+      .name = "k.conv",
+      .summary = "convolution or linear layer over packed weights, with its whole epilogue",
+      .operands = {{"x"}, {"w"}, {"scale", true}, {"bias", true}, {"residual", true}},
+      .attrs = {{"strides", AttrKind::integers, none},
+                {"pads", AttrKind::integers, none},
+                {"dilations", AttrKind::integers, none},
+                {"group", AttrKind::integer, int64_t{1}},
+                {"layout", AttrKind::string, std::string("channels_last")},
+                {"weight_shape", AttrKind::integers, std::nullopt},
+                {"packing", AttrKind::string, std::nullopt},
+                {"post", AttrKind::string, std::string()},
+                {"to", AttrKind::quant, QuantAttr{}},
+                {"clamp_min", AttrKind::integer, int64_t{INT32_MIN}},
+                {"clamp_max", AttrKind::integer, int64_t{INT32_MAX}}},
+      .traits = kPure,
+      .stages = stageBit(Stage::kKernel),
+      .infer = inferConv,
+      .eval = evalConv,
+      .scalar = {},
+  });
+}
+
+}  // namespace qc

@@ -1,0 +1,197 @@
+#include "ir/packing.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <numeric>
+
+namespace qc {
+namespace {
+
+constexpr std::string_view kColumnNames[] = {"natural", "pair", "quad"};
+
+std::vector<std::string_view> words(std::string_view text) {
+  std::vector<std::string_view> result;
+  for (size_t i = 0; i < text.size();) {
+    const size_t end = std::min(text.find(' ', i), text.size());
+    if (end > i) result.push_back(text.substr(i, end - i));
+    i = end + 1;
+  }
+  return result;
+}
+
+bool parseField(std::string_view word, std::string_view name, int& value) {
+  if (!word.starts_with(name)) return false;
+  word.remove_prefix(name.size());
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  return error == std::errc{} && end == word.data() + word.size();
+}
+
+// Position of channel c of a panel among its columns.
+int64_t permuted(const Packing& p, int64_t c) {
+  const int64_t lanes = p.lanes;
+  if (p.columns == Packing::Columns::natural) return c;
+  const int64_t vectors = p.columns == Packing::Columns::quad ? 4 : 2;
+  const int64_t block = c / (vectors * lanes), inBlock = c % (vectors * lanes);
+  const int64_t quartet = inBlock / (4 * vectors), vector = inBlock / 4 % vectors;
+  return block * vectors * lanes + vector * lanes + quartet * 4 + inBlock % 4;
+}
+
+std::vector<int64_t> listOr(const AttrDict& attrs, std::string_view name, size_t count, int64_t byDefault) {
+  const Attr* attr = attrs.find(name);
+  const auto* list = attr ? std::get_if<std::vector<int64_t>>(attr) : nullptr;
+  return list && !list->empty() ? *list : std::vector<int64_t>(count, byDefault);
+}
+
+int64_t outputSize(int64_t in, int64_t before, int64_t after, int64_t kernel, int64_t stride, int64_t dilation) {
+  const int64_t room = in + before + after - dilation * (kernel - 1) - 1;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+template <class T>
+void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked) {
+  for (int64_t o = 0, i = 0; o < conv.outputs; ++o)
+    for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
+      for (int64_t ky = 0; ky < conv.kernelH; ++ky)
+        for (int64_t kx = 0; kx < conv.kernelW; ++kx, ++i) {
+          T& slot = packed[layout.index(o, ic, ky, kx)];
+          if (toPacked)
+            slot = dense[i];
+          else
+            dense[i] = slot;
+        }
+}
+
+void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked) {
+  switch (sizeOf(dtype)) {
+    case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked);
+    case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked);
+    default: return scatter(layout, conv, static_cast<uint32_t*>(packed), static_cast<uint32_t*>(dense), toPacked);
+  }
+}
+
+}  // namespace
+
+std::string Packing::str() const {
+  return fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
+                     kColumnNames[static_cast<size_t>(columns)], rowRuns ? "rows" : "points");
+}
+
+Result<Packing> Packing::parse(std::string_view text) {
+  const auto malformed = [&] {
+    return fail(ErrorCode::kInvalidArgument, "'{}' is no packing", text).help("like \"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
+  };
+  const std::vector<std::string_view> w = words(text);
+  if (w.size() != 7) return malformed();
+  Packing p;
+  const std::optional<DType> element = parseDType(w[0]);
+  if (!element || (*element != DType::s8 && *element != DType::s16 && *element != DType::f32)) return malformed();
+  p.element = *element;
+  if (!parseField(w[1], "panel=", p.panel) || !parseField(w[2], "lanes=", p.lanes) || !parseField(w[3], "group=", p.group) ||
+      !parseField(w[4], "pad=", p.runPad))
+    return malformed();
+  const auto column = std::find(std::begin(kColumnNames), std::end(kColumnNames), w[5]);
+  if (column == std::end(kColumnNames) || (w[6] != "rows" && w[6] != "points")) return malformed();
+  p.columns = static_cast<Columns>(column - std::begin(kColumnNames));
+  p.rowRuns = w[6] == "rows";
+  constexpr int kLimit = 1 << 16;
+  const int vectors = p.columns == Columns::quad ? 4 : p.columns == Columns::pair ? 2 : 1;
+  const bool sizes = p.lanes > 0 && p.panel > 0 && p.group > 0 && p.runPad > 0 && p.panel <= kLimit && p.runPad <= kLimit;
+  if (!sizes || p.panel % (p.lanes * vectors) != 0 || p.runPad % p.group != 0 || (vectors > 1 && p.lanes % 4 != 0)) return malformed();
+  return p;
+}
+
+bool ConvGeometry::isMatrixProduct() const { return kernelH == 1 && kernelW == 1 && strideH == 1 && strideW == 1 && !isPadded(); }
+
+Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const std::vector<int64_t>& weightShape, const AttrDict& attrs) {
+  const auto mismatch = [&](std::string_view what) {
+    return fail(ErrorCode::kUnsupported, "{}: input [{}], weights [{}]", what, fmt::join(xSizes, ","), fmt::join(weightShape, ","));
+  };
+  ConvGeometry g;
+  if (xSizes.empty() || weightShape.size() < 2) return mismatch("input and weights do not fit");
+  g.outputs = weightShape[0];
+  g.channels = xSizes.back();
+  if (weightShape.size() == 2) {
+    if (g.channels != weightShape[1]) return mismatch("inner sizes differ");
+    for (size_t i = 0; i + 1 < xSizes.size(); ++i) g.inW *= xSizes[i];
+    g.outW = g.inW;
+    return g;
+  }
+  const size_t spatial = weightShape.size() - 2;
+  if (spatial > 2 || xSizes.size() != spatial + 2) return mismatch("convolution over other than 1 or 2 spatial dims");
+  const Attr* group = attrs.find("group");
+  g.groups = group && std::holds_alternative<int64_t>(*group) ? std::get<int64_t>(*group) : 1;
+  const std::vector<int64_t> strides = listOr(attrs, "strides", spatial, 1), dilations = listOr(attrs, "dilations", spatial, 1);
+  const std::vector<int64_t> pads = listOr(attrs, "pads", 2 * spatial, 0);
+  if (strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial)
+    return mismatch("attributes of the wrong length");
+  const auto positive = [](const std::vector<int64_t>& v) { return std::all_of(v.begin(), v.end(), [](int64_t x) { return x > 0; }); };
+  if (!positive(strides) || !positive(dilations) || std::any_of(pads.begin(), pads.end(), [](int64_t x) { return x < 0; }))
+    return mismatch("strides, dilations or pads out of range");
+  if (g.groups < 1 || g.channels % g.groups || g.outputs % g.groups || g.channels / g.groups != weightShape[1])
+    return mismatch("channels and groups do not fit");
+  g.batch = xSizes[0];
+  const size_t last = spatial - 1;
+  g.inW = xSizes[1 + last], g.kernelW = weightShape[2 + last], g.strideW = strides[last], g.dilationW = dilations[last];
+  g.padLeft = pads[last], g.padRight = pads[spatial + last];
+  if (spatial == 2) {
+    g.inH = xSizes[1], g.kernelH = weightShape[2], g.strideH = strides[0], g.dilationH = dilations[0];
+    g.padTop = pads[0], g.padBottom = pads[2];
+  }
+  g.outW = outputSize(g.inW, g.padLeft, g.padRight, g.kernelW, g.strideW, g.dilationW);
+  g.outH = outputSize(g.inH, g.padTop, g.padBottom, g.kernelH, g.strideH, g.dilationH);
+  return g;
+}
+
+std::vector<int64_t> ConvGeometry::resultSizes(const std::vector<int64_t>& xSizes, const std::vector<int64_t>& weightShape) const {
+  std::vector<int64_t> sizes = xSizes;
+  sizes.back() = outputs;
+  if (weightShape.size() == 3) sizes[1] = outW;
+  if (weightShape.size() == 4) sizes[1] = outH, sizes[2] = outW;
+  return sizes;
+}
+
+int64_t PackedLayout::column(int64_t channel) const {
+  const int64_t group = channel / conv_.groupOutputs(), inGroup = channel % conv_.groupOutputs();
+  const int64_t panel = inGroup / p_.panel;
+  return (group * panels() + panel) * p_.panel + permuted(p_, inGroup % p_.panel);
+}
+
+int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx) const {
+  const int64_t col = column(channel);
+  const int64_t run = p_.rowRuns ? ky : ky * conv_.kernelW + kx;
+  const int64_t inRun = p_.rowRuns ? kx * conv_.groupChannels() + ic : ic;
+  const int64_t k = run * paddedRun() + inRun;
+  return col / p_.panel * panelElements() + k / p_.group * (p_.panel * p_.group) + col % p_.panel * p_.group + k % p_.group;
+}
+
+Tensor PackedLayout::pack(const Tensor& weights) const {
+  Tensor source = weights;
+  if (weights.dtype() != p_.element) {
+    QC_CHECK(weights.dtype() == DType::s8 && p_.element == DType::s16, "weights of {} packed as {}", toString(weights.dtype()),
+             toString(p_.element));
+    source = Tensor(DType::s16, weights.sizes());
+    std::copy(weights.as<int8_t>().begin(), weights.as<int8_t>().end(), source.mutableAs<int16_t>().begin());
+  }
+  QC_CHECK(source.numElements() == conv_.outputs * conv_.depth(), "weights do not fit the convolution");
+  Tensor packed(p_.element, {size()});
+  scatterAs(*this, conv_, p_.element, packed.mutableData(), const_cast<void*>(source.data()), true);
+  return packed;
+}
+
+Tensor PackedLayout::unpack(const Tensor& packed) const {
+  Tensor dense(p_.element, {conv_.outputs, conv_.groupChannels(), conv_.kernelH, conv_.kernelW});
+  scatterAs(*this, conv_, p_.element, const_cast<void*>(packed.data()), dense.mutableData(), false);
+  return dense;
+}
+
+Tensor PackedLayout::packChannels(const Tensor& perChannel) const {
+  Tensor packed(perChannel.dtype(), {columns()});
+  QC_CHECK(sizeOf(perChannel.dtype()) == 4, "per-channel data are s32 or f32");
+  const auto* from = static_cast<const uint32_t*>(perChannel.data());
+  auto* to = static_cast<uint32_t*>(packed.mutableData());
+  for (int64_t c = 0; c < conv_.outputs; ++c) to[column(c)] = from[perChannel.numElements() == 1 ? 0 : c];
+  return packed;
+}
+
+}  // namespace qc

@@ -1,0 +1,171 @@
+// Every row of the implicit-GEMM family on shapes around its block sizes.
+#include "codegen/gemm.h"
+#include "ir/packing.h"
+#include "tests/kernels/harness.h"
+
+namespace qc::testing {
+namespace {
+
+struct ConvCase {
+  const char* name;
+  std::vector<int64_t> x, w;  // channels last; w [O, C/g, k...] or [N, K]
+  std::vector<int64_t> strides, pads, dilations;
+  int64_t group = 1;
+  bool residual = false;
+  const char* post = "";
+  enum class To { same, s8, real } to = To::same;
+  bool clamp = false, bias = true;
+};
+
+constexpr auto kReal = ConvCase::To::real;
+constexpr auto kS8 = ConvCase::To::s8;
+
+const std::vector<ConvCase>& cases() {
+  static const std::vector<ConvCase> all = {
+      {"3x3", {1, 9, 11, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"3x3 batch", {3, 7, 7, 8}, {40, 8, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"3x3 stride 2", {1, 13, 12, 5}, {70, 5, 3, 3}, {2, 2}, {1, 1, 1, 1}, {}},
+      {"3x3 asymmetric", {2, 8, 9, 6}, {33, 6, 3, 3}, {1, 2}, {0, 1, 2, 0}, {}},
+      {"3x3 valid", {1, 9, 9, 7}, {24, 7, 3, 3}, {}, {}, {}},
+      {"3x3 dilated", {1, 12, 14, 4}, {20, 4, 3, 3}, {}, {2, 3, 2, 3}, {2, 3}},
+      {"3x3 dilated valid", {1, 12, 14, 3}, {17, 3, 3, 3}, {}, {}, {2, 2}},
+      {"stem 7x7", {1, 21, 23, 3}, {64, 3, 7, 7}, {2, 2}, {3, 3, 3, 3}, {}},
+      {"stem valid", {1, 15, 15, 3}, {16, 3, 5, 5}, {2, 2}, {}, {}},
+      {"1x1", {1, 7, 7, 24}, {96, 24, 1, 1}, {}, {}, {}},
+      {"1x1 tail", {1, 5, 5, 19}, {81, 19, 1, 1}, {}, {}, {}},
+      {"1x1 stride 2", {2, 8, 7, 32}, {64, 32, 1, 1}, {2, 2}, {}, {}},
+      {"1x1 padded", {1, 5, 4, 8}, {16, 8, 1, 1}, {}, {1, 0, 0, 1}, {}},
+      {"groups", {1, 8, 8, 24}, {36, 6, 3, 3}, {}, {1, 1, 1, 1}, {}, 4},
+      {"groups valid", {1, 6, 7, 12}, {18, 4, 3, 3}, {}, {}, {}, 3},
+      {"groups 1x1", {1, 6, 7, 12}, {15, 4, 1, 1}, {}, {}, {}, 3},
+      {"depthwise", {1, 6, 6, 9}, {9, 1, 3, 3}, {}, {1, 1, 1, 1}, {}, 9},
+      {"1-d", {2, 33, 10}, {48, 10, 5}, {2}, {2, 1}, {}},
+      {"1-d valid", {1, 40, 6}, {130, 6, 3}, {}, {}, {3}},
+      {"small image", {1, 2, 2, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"kernel beyond image", {1, 1, 2, 16}, {32, 16, 3, 5}, {}, {1, 2, 1, 2}, {}},
+      {"linear", {13, 40}, {128, 40}, {}, {}, {}},
+      {"linear 1", {1, 77}, {200, 77}, {}, {}, {}},
+      {"linear 1x1", {1, 1}, {1, 1}, {}, {}, {}},
+      {"linear 3-d", {2, 9, 66}, {65, 66}, {}, {}, {}},
+      {"linear large", {50, 300}, {320, 300}, {}, {}, {}},
+      {"linear long k", {7, 1153}, {64, 1153}, {}, {}, {}},
+      {"no bias", {1, 5, 5, 8}, {32, 8, 1, 1}, {}, {}, {}, 1, false, "", ConvCase::To::same, false, false},
+      {"clamped", {1, 7, 7, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}, 1, false, "", ConvCase::To::same, true},
+      {"signed result", {1, 7, 7, 16}, {96, 16, 3, 3}, {}, {1, 1, 1, 1}, {}, 1, false, "", kS8},
+      {"float result", {1, 7, 7, 16}, {72, 16, 3, 3}, {}, {1, 1, 1, 1}, {}, 1, false, "", kReal},
+      {"float result 2", {11, 16}, {64, 16}, {}, {}, {}, 1, true, "max(a0 + a1, 0)", kReal},
+      {"residual", {1, 7, 7, 16}, {64, 16, 1, 1}, {}, {}, {}, 1, true},
+      {"residual tail", {1, 5, 7, 16}, {43, 16, 3, 3}, {}, {1, 1, 1, 1}, {}, 1, true, "max(a0 + a1, 0)"},
+      {"residual narrow", {1, 5, 7, 8}, {16, 8, 1, 1}, {}, {}, {}, 1, true, "max(a0, 0) + a1", kS8},
+      {"residual middle", {1, 6, 7, 8}, {32, 8, 1, 1}, {}, {}, {}, 1, true, "a0 + a1"},
+      {"post", {1, 7, 7, 16}, {32, 16, 1, 1}, {}, {}, {}, 1, false, "a0 * min(max(a0 + 3, 0), 6) / 6"},
+      {"post narrow", {3, 16}, {16, 16}, {}, {}, {}, 1, false, "a0 / 3 + abs(a0)"},
+      {"wide strips", {1, 57, 61, 32}, {64, 32, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"many blocks", {1, 14, 14, 128}, {512, 128, 1, 1}, {}, {}, {}},
+  };
+  return all;
+}
+
+AttrDict attrsOf(const ConvCase& c) {
+  AttrDict attrs;
+  if (c.w.size() > 2) {
+    attrs = {{"layout", std::string("channels_last")}, {"group", c.group}};
+    if (!c.strides.empty()) attrs.set("strides", c.strides);
+    if (!c.pads.empty()) attrs.set("pads", c.pads);
+    if (!c.dilations.empty()) attrs.set("dilations", c.dilations);
+  }
+  if (*c.post) attrs.set("post", std::string(c.post));
+  return attrs;
+}
+
+std::vector<int64_t> resultSizes(const ConvCase& c) { return ConvGeometry::of(c.x, c.w, attrsOf(c)).value().resultSizes(c.x, c.w); }
+
+enum class Values { random, extreme, small };
+
+void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
+  std::mt19937 rng(static_cast<uint32_t>(c.x.back() * 131 + c.w[0]));
+  const std::string what = fmt::format("{} {}", c.name, values == Values::extreme ? "extremes" : "random");
+  const int64_t outputs = c.w[0];
+  Graph graph;
+  Builder b(graph);
+  auto xq = quantPerTensor(DType::u8, 0.02f, values == Values::extreme ? 255 : 113);
+  QuantParams wq{DType::s8, -128, 127, 0, 0, {}, std::vector<int32_t>(static_cast<size_t>(outputs), 0)};
+  for (int64_t i = 0; i < outputs; ++i) wq.scales.push_back(0.001f + 0.0001f * static_cast<float>(rng() % 50));
+  const ConvGeometry g = ConvGeometry::of(c.x, c.w, attrsOf(c)).value();
+  const float spread = 0.02f * 0.004f * 5000.0f * std::sqrt(static_cast<float>(g.depth())) / 64.0f;
+  Value* x = graph.addInput("x", TensorType(xq, toShape(c.x)));
+  Tensor w = randomTensor(DType::s8, c.w, rng, values == Values::extreme);
+  if (values == Values::small)
+    for (int8_t& v : w.mutableAs<int8_t>()) v = static_cast<int8_t>(v / 2);
+  Value* weights = b.constant("w", w, std::make_shared<const QuantParams>(wq));
+  Value* bias = nullptr;
+  if (c.bias) {
+    Tensor t(DType::s32, {outputs});
+    for (int32_t& v : t.mutableAs<int32_t>()) v = static_cast<int32_t>(rng() % 20001) - 10000;
+    bias = b.constant("b", t);
+  }
+  const Tensor xt = randomTensor(DType::u8, c.x, rng, values == Values::extreme);
+  std::vector<Value*> operands{x, weights, bias};
+  std::vector<const Tensor*> tensors{&xt, weights->constant(), bias ? bias->constant() : nullptr};
+  Tensor rt;
+  if (c.residual) {
+    const DType storage = c.to == kS8 ? DType::s8 : DType::u8;
+    auto rq = quantPerTensor(storage, spread / 60, storage == DType::s8 ? -7 : 120);
+    rt = randomTensor(storage, resultSizes(c), rng, values == Values::extreme);
+    operands.push_back(graph.addInput("r", TensorType(rq, toShape(resultSizes(c)))));
+    tensors.push_back(&rt);
+  }
+  AttrDict attrs = attrsOf(c);
+  QuantPtr to = c.to == kReal ? nullptr : quantPerTensor(c.to == kS8 ? DType::s8 : DType::u8, spread / 50, c.to == kS8 ? 5 : 99);
+  attrs.set("to", QuantAttr{to});
+  if (c.clamp) attrs.set("clamp_min", int64_t{99}), attrs.set("clamp_max", int64_t{201});
+  const Result<Node*> node = b.createNode(c.w.size() == 2 ? "q.linear" : "q.conv", operands, attrs);
+  ASSERT_TRUE(node.has_value()) << what << ": " << node.error().render();
+  const Target target = targetOf(def);
+  if (!def.supports(def, **node, target)) {
+    EXPECT_TRUE(def.id.find("pairs") != std::string_view::npos && values != Values::small) << def.id << " refuses " << what;
+    return;
+  }
+  expectExact(def, **node, tensors, what);
+}
+
+void runFloat(const KernelDef& def, const ConvCase& c) {
+  std::mt19937 rng(static_cast<uint32_t>(c.x.back() * 7 + c.w[0]));
+  Graph graph;
+  Builder b(graph);
+  const Tensor xt = randomTensor(DType::f32, c.x, rng), wt = randomTensor(DType::f32, c.w, rng),
+               bt = randomTensor(DType::f32, {c.w[0]}, rng);
+  const Tensor rt = randomTensor(DType::f32, resultSizes(c), rng);
+  Value* x = graph.addInput("x", TensorType(DType::f32, toShape(c.x)));
+  Value* w = b.constant("w", wt);
+  Value* bias = c.bias ? b.constant("b", bt) : nullptr;
+  std::vector<Value*> operands{x, w, bias};
+  std::vector<const Tensor*> tensors{&xt, &wt, c.bias ? &bt : nullptr};
+  AttrDict attrs = attrsOf(c);
+  if (c.residual) {
+    operands.push_back(graph.addInput("r", TensorType(DType::f32, toShape(resultSizes(c)))));
+    tensors.push_back(&rt);
+    if (!*c.post) attrs.set("post", std::string("a0 + a1"));
+  }
+  const Result<Node*> node = b.createNode(c.w.size() == 2 ? "linear" : "conv", operands, attrs);
+  ASSERT_TRUE(node.has_value()) << c.name << ": " << node.error().render();
+  ASSERT_TRUE(def.supports(def, **node, targetOf(def))) << def.id << " refuses " << c.name;
+  expectExact(def, **node, tensors, c.name);
+}
+
+TEST(ConvGemm, QuantizedRowsAreExact) {
+  for (const KernelDef* def : rowsFor("q.conv"))
+    if (def->supports == findKernel("gemm_s16_generic")->supports)
+      for (const ConvCase& c : cases())
+        for (Values values : {Values::random, Values::extreme, Values::small}) runQuantized(*def, c, values);
+}
+
+TEST(ConvGemm, FloatRowsAreExact) {
+  for (const KernelDef* def : rowsFor("conv"))
+    if (def->supports == findKernel("gemm_s16_generic")->supports)
+      for (const ConvCase& c : cases())
+        if (c.to == ConvCase::To::same || c.to == kReal) runFloat(*def, c);
+}
+
+}  // namespace
+}  // namespace qc::testing

@@ -1,0 +1,56 @@
+// Runs rows of the kernel table against the reference evaluation: operands and results end at guard pages, units are
+// executed in uneven pieces and in reverse, and results are compared byte for byte.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "codegen/jit.h"
+#include "codegen/kernel.h"
+#include "ir/interp.h"
+
+namespace qc::testing {
+
+// `bytes` of memory whose end (or nearly: `misalign` keeps element alignment) touches an inaccessible page.
+class GuardedBuffer {
+ public:
+  explicit GuardedBuffer(int64_t bytes);
+  GuardedBuffer(const GuardedBuffer&) = delete;
+  GuardedBuffer(GuardedBuffer&& other) noexcept;
+  ~GuardedBuffer();
+  void* data() const { return data_; }
+
+ private:
+  void* mapping_ = nullptr;
+  size_t mapped_ = 0;
+  void* data_ = nullptr;
+};
+
+// The smallest target that has the row's extensions.
+Target targetOf(const KernelDef& def);
+// Rows that compute `op` and that this machine can run; the others are recorded as left out of the test.
+std::vector<const KernelDef*> rowsFor(std::string_view op);
+
+// Compiled code of one node, packed if the row packs.
+struct CompiledKernel {
+  const Node* node = nullptr;  // the packed node or the given one
+  KernelShape shape;
+  KernelFn fn = nullptr;
+  std::unique_ptr<Jit> jit;
+  int irInstructions = 0;
+};
+Result<CompiledKernel> compileNode(const KernelDef& def, Node& node, const Target& target);
+
+// One result of a one-result node.  Operands in the order of kernel.node's operands; constants are filled in where null.
+std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
+
+// Compares row `def` on `node` with the reference evaluation of the node.  `operands` as for evaluateNode.
+void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what);
+
+// Values over the whole range of a storage type; `extremes` picks only the ends.
+Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, bool extremes = false);
+
+}  // namespace qc::testing
