@@ -72,6 +72,9 @@ class KernelEmitter {
   // Memory.
   Reg at(Reg pointer, Reg byteOffset) { return b.CreateGEP(b.getInt8Ty(), pointer, byteOffset); }
   Reg at(Reg pointer, int64_t byteOffset);
+  // The same pointer, of which the optimizer knows nothing.  Base addresses that inner loops use go through this: loop
+  // strength reduction would otherwise weigh every rewriting of every address against all loops around, for long.
+  Reg opaque(Reg pointer) { return b.CreateFreeze(pointer); }
   Reg load(llvm::Type* type, Reg pointer) { return b.CreateAlignedLoad(type, pointer, llvm::Align(1)); }
   void store(Reg value, Reg pointer) { b.CreateAlignedStore(value, pointer, llvm::Align(1)); }
   // The first `count` lanes, with no access beyond them; other lanes of a load are zero.  0 < count <= lanes, constant.

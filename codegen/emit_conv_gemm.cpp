@@ -168,11 +168,11 @@ class ConvGemm {
 
   void emitPanel(const Unit& u, Reg panel) {
     Reg globalPanel = g_.groups == 1 ? panel : e_.b.CreateAdd(panel, mul(u.group, plan_.panels));
-    Reg weights = e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight)));
+    Reg weights = e_.opaque(e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight))));
     Reg channelOffset = mul(globalPanel, int64_t{4} * plan_.packing.panel);
     Epilogue::Channels channels;
-    if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), channelOffset);
-    if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), channelOffset);
+    if (e_.operand(2)) channels.scale = e_.opaque(e_.at(e_.operand(2), channelOffset));
+    if (e_.operand(3)) channels.bias = e_.opaque(e_.at(e_.operand(3), channelOffset));
     Reg column = mul(panel, plan_.packing.panel);
     if (g_.groups > 1) column = e_.b.CreateAdd(column, mul(u.group, g_.groupOutputs()));
     Reg isTail = tailColumns_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
@@ -192,13 +192,13 @@ class ConvGemm {
   Regs inputRows(const Unit& u, Reg start) {
     Regs rows;
     if (isLinear()) {
-      Reg base = e_.at(u.input, mul(start, pixelStep()));
+      Reg base = e_.opaque(e_.at(u.input, mul(start, pixelStep())));
       for (int i = 0; i < plan_.tileRows; ++i) rows.push_back(e_.at(base, i * pixelStep()));
       return rows;
     }
     Reg entry = e_.at(offsets_, mul(start, 4));
     for (int i = 0; i < plan_.tileRows; ++i)
-      rows.push_back(e_.at(u.input, e_.b.CreateZExt(e_.load(e_.b.getInt32Ty(), e_.at(entry, 4 * i)), e_.b.getInt64Ty())));
+      rows.push_back(e_.opaque(e_.at(u.input, e_.b.CreateZExt(e_.load(e_.b.getInt32Ty(), e_.at(entry, 4 * i)), e_.b.getInt64Ty()))));
     return rows;
   }
 
@@ -308,8 +308,8 @@ class ConvGemm {
   // A panel that is wider than the channels left goes through a tile in scratch, whose valid columns are copied.
   void storeTile(const Regs& acc, const Epilogue::Channels& channels, Reg element, Reg isTail) {
     const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes(), panel = plan_.packing.panel;
-    Reg out = e_.at(e_.result(), mul(element, rb));
-    Reg residual = sb ? e_.at(e_.operand(4), mul(element, sb)) : nullptr;
+    Reg out = e_.opaque(e_.at(e_.result(), mul(element, rb)));
+    Reg residual = sb ? e_.opaque(e_.at(e_.operand(4), mul(element, sb))) : nullptr;
     auto rowsOf = [&](Reg base, Reg stride) {
       Regs rows{base};
       for (int r = 1; r < plan_.tileRows; ++r) rows.push_back(e_.at(rows.back(), stride));

@@ -145,7 +145,9 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   // Enough units for many threads, each worth waking a thread for.
   constexpr double kUnitCycles = 24000;
   constexpr int64_t kMostUnits = 32;
-  const double work = static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.batch * g.groups);
+  constexpr double kWeightBytesPerCycle = 8;  // from memory: what a single row of pixels waits for
+  const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.batch * g.groups),
+                               static_cast<double>(weightBytes) / kWeightBytesPerCycle);
   const int64_t outer = g.batch * g.groups;
   const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
