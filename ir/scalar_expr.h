@@ -3,14 +3,20 @@
 //
 //   const ScalarExpr x = ScalarExpr::arg(0);
 //   ScalarExpr hardswish = x * clamp(x + 3.f, 0.f, 6.f) / 6.f;
-//   hardswish.str()  ->  "a0 * min(max(0, a0 + 3), 6) / 6"      parse(str()) gives the same tree
+//   hardswish.str()  ->  "a0 * min(6, max(0, a0 + 3)) / 6"      parse(str()) gives the same tree
+//
+// Text: infix + - * /, calls, numbers, inf, nan; `-3` is a constant, `-(3)` a negation.  Large trees whose parts are
+// shared print with temporaries:  "t0 = exp(a0); t0 / (t0 + 1)".
 //
 // Named functions (exp, tanh, sigmoid, erf, log, ...) print by name and expand() into primitives whose float32
 // result IEEE-754 fixes, so a tree evaluates to the same bits in the interpreter and on every ISA.
 // Primitives:  + - * /  min max  neg abs floor ceil round(half to even) trunc sqrt
 //              lt le eq (1 or 0)  select(c, a, b) (a where c != 0)
-//              pow2(n) (2^n for integral n in [-126, 127])  exponent(x), mantissa(x) (x = m * 2^e, 1 <= m < 2, x normal)
+//              pow2(n) = 2^n for integral n in [-126, 127]; exponent(x), mantissa(x): x = m * 2^e, 1 <= m < 2, x normal and > 0
 //   min(a, b) = a < b ? a : b  and  max(a, b) = a > b ? a : b : with a NaN the second operand wins.
+//   On every float32 bit pattern, the last three are these operations on bits (no float -> int conversion is needed):
+//     pow2(n)     = float(bits(n + 12583039.0f) << 23)              12583039 = 1.5 * 2^23 + 127
+//     exponent(x) = int((bits(x) >> 23) & 255) - 127, as a float    mantissa(x) = float((bits(x) & 0x7fffff) | 0x3f800000)
 #pragma once
 
 #include <cstdint>
@@ -36,7 +42,9 @@ class ScalarExpr {
   struct Function {  // a row of the table in scalar_expr.cpp
     const char* name;
     int arity;
-    ScalarExpr (*expansion)(std::span<const ScalarExpr> args);
+    ScalarExpr (*expansion)(std::span<const ScalarExpr> args);  // the float32 meaning, in primitives only
+    double (*real)(const double* args);                         // the float64 meaning
+    int64_t (*integer)(const int64_t* args);                    // null: not defined on integers
   };
 
   ScalarExpr(float value);  // NOLINT(google-explicit-constructor): constants read as numbers in formulas
@@ -83,38 +91,50 @@ ScalarExpr eq(ScalarExpr a, ScalarExpr b);
 ScalarExpr select(ScalarExpr c, ScalarExpr a, ScalarExpr b);
 ScalarExpr unary(ScalarExpr::Op op, ScalarExpr x);
 ScalarExpr exp(ScalarExpr x);
+ScalarExpr expm1(ScalarExpr x);
 ScalarExpr log(ScalarExpr x);
+ScalarExpr log1p(ScalarExpr x);
 ScalarExpr tanh(ScalarExpr x);
 ScalarExpr sigmoid(ScalarExpr x);
 ScalarExpr erf(ScalarExpr x);
 ScalarExpr pow(ScalarExpr x, ScalarExpr y);
 ScalarExpr sin(ScalarExpr x);
 ScalarExpr cos(ScalarExpr x);
+ScalarExpr tan(ScalarExpr x);
+ScalarExpr abs(ScalarExpr x);
 }  // namespace expr
 
 // A tree flattened into a straight list of instructions over virtual registers, shared sub-trees computed once.
-// T is float (the reference arithmetic), double, or int64_t (integer tensors: / truncates, float-only
-// primitives are refused by supportsInteger()).
+// T is float (the reference arithmetic: named functions expanded), double (named functions from <cmath>), or int64_t
+// and uint64_t (integer tensors: wraps, / truncates, x / 0 = 0; float-only trees are refused by supportsInteger()).
 class ExprProgram {
  public:
   explicit ExprProgram(const ScalarExpr& expression);
 
+  int arity() const { return arity_; }
   bool supportsInteger() const;
-  // out[i] = f(args[0][i * strides[0]], args[1][i * strides[1]], ...) for i < n.  Strides are 0 or 1: a broadcast or dense operand.
+  // out[i] = f(args[0][i * strides[0]], args[1][i * strides[1]], ...) for i < n.  Strides are 0 or 1: a broadcast or
+  // dense operand.  `out` may be one of the dense arguments.
   template <class T>
   void run(std::span<const T* const> args, std::span<const int> strides, T* out, int64_t n) const;
   float operator()(std::span<const float> args) const;
 
   struct Instruction {
     ScalarExpr::Op op;
-    int operand[3];  // registers
+    int operand[3];  // registers; -1: none
     float value;     // constant
-    int index;       // argument
+    int index;       // argument; for Op::call the row of ScalarExpr::functions()
   };
-  std::span<const Instruction> instructions() const { return code_; }  // result in the last one's register
+  // The float32 form: no Op::call.  Instruction i writes register i; the result is the last one.
+  std::span<const Instruction> instructions() const { return code_; }
 
  private:
   std::vector<Instruction> code_;
+  std::vector<Instruction> calls_;  // before expansion
+  int arity_ = 0;
 };
+
+// The instructions of a tree before expansion, structurally equal parts once, operands first.
+std::vector<ExprProgram::Instruction> flatten(const ScalarExpr& expression);
 
 }  // namespace qc

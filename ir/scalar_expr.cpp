@@ -1,0 +1,241 @@
+#include "ir/scalar_expr.h"
+
+#include <bit>
+#include <limits>
+#include <unordered_map>
+
+#include "ir/expr_internal.h"
+
+namespace qc {
+
+struct ScalarExpr::Node {
+  Op op = Op::constant;
+  float value = 0;
+  int index = 0;
+  std::vector<ScalarExpr> operands;
+
+  Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  // A tree may be as deep as a program is long: taken apart in a loop, not by recursion.
+  ~Node() {
+    std::vector<ScalarExpr> pending = std::move(operands);
+    while (!pending.empty()) {
+      const std::shared_ptr<const Node> node = std::move(pending.back().node_);
+      pending.pop_back();
+      if (!node || node.use_count() > 1) continue;
+      auto& rest = const_cast<Node&>(*node).operands;  // this is the last owner
+      for (ScalarExpr& e : rest) pending.push_back(std::move(e));
+      rest.clear();
+    }
+  }
+};
+
+namespace {
+
+int expectedOperands(ScalarExpr::Op op) {
+  using Op = ScalarExpr::Op;
+  if (op <= Op::constant || op == Op::call) return 0;
+  if (op <= Op::mantissa) return 1;
+  return op == Op::select ? 3 : 2;
+}
+
+// Calls visit(node) once per distinct node, operands first.
+template <class Visit>
+void postorder(const ScalarExpr& root, const Visit& visit) {
+  struct Frame {
+    const ScalarExpr* expression;
+    size_t next;
+  };
+  std::unordered_map<const void*, bool> seen;
+  std::vector<Frame> stack{{&root, 0}};
+  seen.emplace(root.id(), true);
+  while (!stack.empty()) {
+    Frame& top = stack.back();
+    const auto operands = top.expression->operands();
+    if (top.next == operands.size()) {
+      visit(*top.expression);
+      stack.pop_back();
+      continue;
+    }
+    const ScalarExpr& child = operands[top.next++];
+    if (seen.emplace(child.id(), true).second) stack.push_back({&child, 0});
+  }
+}
+
+// Rebuilds a tree bottom-up: make(node, rebuilt operands) -> node.
+template <class Make>
+ScalarExpr rebuild(const ScalarExpr& root, const Make& make) {
+  std::unordered_map<const void*, ScalarExpr> done;
+  postorder(root, [&](const ScalarExpr& e) {
+    std::vector<ScalarExpr> operands;
+    for (const ScalarExpr& o : e.operands()) operands.push_back(done.at(o.id()));
+    done.emplace(e.id(), make(e, std::move(operands)));
+  });
+  return done.at(root.id());
+}
+
+ScalarExpr withOperands(const ScalarExpr& e, std::vector<ScalarExpr> operands) {
+  bool same = true;
+  for (size_t i = 0; i < operands.size(); ++i) same = same && operands[i].id() == e.operands()[i].id();
+  if (same) return e;
+  return e.op() == ScalarExpr::Op::call ? ScalarExpr::call(e.function().name, std::move(operands))
+                                        : ScalarExpr::make(e.op(), std::move(operands));
+}
+
+// Numbers structurally equal nodes alike.
+class Interner {
+ public:
+  using Instruction = ExprProgram::Instruction;
+
+  int add(const ScalarExpr& root) {
+    postorder(root, [&](const ScalarExpr& e) {
+      if (numbers_.contains(e.id())) return;
+      Instruction i{e.op(), {-1, -1, -1}, 0, 0};
+      if (e.op() == ScalarExpr::Op::constant) i.value = e.value();
+      if (e.op() == ScalarExpr::Op::arg) i.index = e.argIndex();
+      if (e.op() == ScalarExpr::Op::call) i.index = static_cast<int>(&e.function() - ScalarExpr::functions().data());
+      for (size_t k = 0; k < e.operands().size(); ++k) i.operand[k] = numbers_.at(e.operands()[k].id());
+      const auto [it, fresh] = byStructure_.emplace(i, static_cast<int>(code_.size()));
+      if (fresh) code_.push_back(i);
+      numbers_.emplace(e.id(), it->second);
+    });
+    return numbers_.at(root.id());
+  }
+  std::vector<Instruction> take() { return std::move(code_); }
+
+ private:
+  struct Hash {
+    size_t operator()(const Instruction& i) const {
+      uint64_t h = static_cast<uint64_t>(i.op) + 1;
+      for (const uint32_t v : {static_cast<uint32_t>(i.operand[0]), static_cast<uint32_t>(i.operand[1]),
+                               static_cast<uint32_t>(i.operand[2]), static_cast<uint32_t>(i.index), std::bit_cast<uint32_t>(i.value)})
+        h = (h ^ v) * 0x9e3779b97f4a7c15u, h ^= h >> 29;
+      return h;
+    }
+  };
+  struct Same {
+    bool operator()(const Instruction& a, const Instruction& b) const {
+      return a.op == b.op && std::equal(a.operand, a.operand + 3, b.operand) && a.index == b.index &&
+             std::bit_cast<uint32_t>(a.value) == std::bit_cast<uint32_t>(b.value);
+    }
+  };
+  std::vector<Instruction> code_;
+  std::unordered_map<Instruction, int, Hash, Same> byStructure_;
+  std::unordered_map<const void*, int> numbers_;
+};
+
+}  // namespace
+
+ScalarExpr::ScalarExpr(float value) {
+  auto node = std::make_shared<Node>();
+  node->value = value == value ? value : std::numeric_limits<float>::quiet_NaN();  // one NaN, so that text round-trips
+  node_ = std::move(node);
+}
+
+ScalarExpr ScalarExpr::arg(int index) {
+  QC_CHECK(index >= 0);
+  auto node = std::make_shared<Node>();
+  node->op = Op::arg;
+  node->index = index;
+  return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
+}
+
+ScalarExpr ScalarExpr::make(Op op, std::vector<ScalarExpr> operands) {
+  QC_CHECK(expectedOperands(op) != 0 && static_cast<int>(operands.size()) == expectedOperands(op));
+  auto node = std::make_shared<Node>();
+  node->op = op;
+  node->operands = std::move(operands);
+  return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
+}
+
+ScalarExpr ScalarExpr::call(std::string_view function, std::vector<ScalarExpr> args) {
+  const Function* f = findFunction(function);
+  QC_CHECK(f && f->arity == static_cast<int>(args.size()), "call of '{}' with {} arguments", function, args.size());
+  auto node = std::make_shared<Node>();
+  node->op = Op::call;
+  node->index = static_cast<int>(f - functions().data());
+  node->operands = std::move(args);
+  return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
+}
+
+ScalarExpr::Op ScalarExpr::op() const { return node_->op; }
+int ScalarExpr::argIndex() const { return node_->index; }
+float ScalarExpr::value() const { return node_->value; }
+const ScalarExpr::Function& ScalarExpr::function() const { return functions()[static_cast<size_t>(node_->index)]; }
+std::span<const ScalarExpr> ScalarExpr::operands() const { return node_->operands; }
+
+int ScalarExpr::arity() const {
+  int n = 0;
+  postorder(*this, [&](const ScalarExpr& e) {
+    if (e.op() == Op::arg) n = std::max(n, e.argIndex() + 1);
+  });
+  return n;
+}
+
+bool ScalarExpr::isArg(int index) const { return op() == Op::arg && argIndex() == index; }
+
+ScalarExpr ScalarExpr::expand() const {
+  return rebuild(*this, [](const ScalarExpr& e, std::vector<ScalarExpr> operands) {
+    return e.op() == Op::call ? e.function().expansion(operands) : withOperands(e, std::move(operands));
+  });
+}
+
+ScalarExpr ScalarExpr::substitute(std::span<const ScalarExpr> args) const {
+  return rebuild(*this, [&](const ScalarExpr& e, std::vector<ScalarExpr> operands) {
+    if (e.op() != Op::arg) return withOperands(e, std::move(operands));
+    QC_CHECK(static_cast<size_t>(e.argIndex()) < args.size(), "no substitute for a{}", e.argIndex());
+    return args[static_cast<size_t>(e.argIndex())];
+  });
+}
+
+bool operator==(const ScalarExpr& a, const ScalarExpr& b) {
+  Interner interner;
+  return interner.add(a) == interner.add(b);
+}
+
+std::vector<ExprProgram::Instruction> flatten(const ScalarExpr& expression) {
+  Interner interner;
+  interner.add(expression);
+  return interner.take();
+}
+
+const ScalarExpr::Function* findFunction(std::string_view name) {
+  for (const ScalarExpr::Function& f : ScalarExpr::functions())
+    if (name == f.name) return &f;
+  return nullptr;
+}
+
+ScalarExpr operator+(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(ScalarExpr::Op::add, {std::move(a), std::move(b)}); }
+ScalarExpr operator-(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(ScalarExpr::Op::sub, {std::move(a), std::move(b)}); }
+ScalarExpr operator*(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(ScalarExpr::Op::mul, {std::move(a), std::move(b)}); }
+ScalarExpr operator/(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(ScalarExpr::Op::div, {std::move(a), std::move(b)}); }
+ScalarExpr operator-(ScalarExpr a) { return ScalarExpr::make(ScalarExpr::Op::neg, {std::move(a)}); }
+
+namespace expr {
+using Op = ScalarExpr::Op;
+ScalarExpr unary(Op op, ScalarExpr x) { return ScalarExpr::make(op, {std::move(x)}); }
+ScalarExpr min(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::min, {std::move(a), std::move(b)}); }
+ScalarExpr max(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::max, {std::move(a), std::move(b)}); }
+ScalarExpr lt(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::lt, {std::move(a), std::move(b)}); }
+ScalarExpr le(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::le, {std::move(a), std::move(b)}); }
+ScalarExpr eq(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::eq, {std::move(a), std::move(b)}); }
+ScalarExpr select(ScalarExpr c, ScalarExpr a, ScalarExpr b) {
+  return ScalarExpr::make(Op::select, {std::move(c), std::move(a), std::move(b)});
+}
+ScalarExpr clamp(ScalarExpr x, ScalarExpr lo, ScalarExpr hi) { return min(std::move(hi), max(std::move(lo), std::move(x))); }
+ScalarExpr abs(ScalarExpr x) { return unary(Op::abs, std::move(x)); }
+ScalarExpr exp(ScalarExpr x) { return ScalarExpr::call("exp", {std::move(x)}); }
+ScalarExpr expm1(ScalarExpr x) { return ScalarExpr::call("expm1", {std::move(x)}); }
+ScalarExpr log(ScalarExpr x) { return ScalarExpr::call("log", {std::move(x)}); }
+ScalarExpr log1p(ScalarExpr x) { return ScalarExpr::call("log1p", {std::move(x)}); }
+ScalarExpr tanh(ScalarExpr x) { return ScalarExpr::call("tanh", {std::move(x)}); }
+ScalarExpr sigmoid(ScalarExpr x) { return ScalarExpr::call("sigmoid", {std::move(x)}); }
+ScalarExpr erf(ScalarExpr x) { return ScalarExpr::call("erf", {std::move(x)}); }
+ScalarExpr pow(ScalarExpr x, ScalarExpr y) { return ScalarExpr::call("pow", {std::move(x), std::move(y)}); }
+ScalarExpr sin(ScalarExpr x) { return ScalarExpr::call("sin", {std::move(x)}); }
+ScalarExpr cos(ScalarExpr x) { return ScalarExpr::call("cos", {std::move(x)}); }
+ScalarExpr tan(ScalarExpr x) { return ScalarExpr::call("tan", {std::move(x)}); }
+}  // namespace expr
+
+}  // namespace qc
