@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "ir/ops/broadcast.h"
-#include "ir/ops/elements.h"
+#include "ir/ops/convert.h"
 #include "ir/qmath.h"
 
 namespace qc {

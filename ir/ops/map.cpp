@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "ir/ops/broadcast.h"
-#include "ir/ops/elements.h"
+#include "ir/ops/convert.h"
 #include "ir/ops/elementwise.h"
 
 namespace qc {

@@ -1,4 +1,4 @@
-#include "ir/ops/elements.h"
+#include "ir/ops/convert.h"
 
 #include <cmath>
 #include <limits>
