@@ -205,16 +205,17 @@ class ConvGemm {
   Reg dot(Reg acc, Reg a, Reg w) {
     const int lanes = isa_.lanes;
     using namespace llvm;
+    const auto addWords = lanes == 16 ? Intrinsic::x86_avx512_pmaddw_d_512 : Intrinsic::x86_avx2_pmadd_wd;
     switch (isa_.dot) {
       case Dot::vnni:
         return e_.intrinsic(lanes == 16 ? Intrinsic::x86_avx512_vpdpbusd_512 : Intrinsic::x86_avx512_vpdpbusd_256, {acc, a, w});
       case Dot::pairs: {
-        Reg words = e_.intrinsic(Intrinsic::x86_avx2_pmadd_ub_sw, {e_.bitcast(a, e_.i8(4 * lanes)), e_.bitcast(w, e_.i8(4 * lanes))});
-        return e_.b.CreateAdd(acc, e_.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {words, ones_}));
+        const auto pairs = lanes == 16 ? Intrinsic::x86_avx512_pmaddubs_w_512 : Intrinsic::x86_avx2_pmadd_ub_sw;
+        Reg words = e_.intrinsic(pairs, {e_.bitcast(a, e_.i8(4 * lanes)), e_.bitcast(w, e_.i8(4 * lanes))});
+        return e_.b.CreateAdd(acc, e_.intrinsic(addWords, {words, ones_}));
       }
       case Dot::words:
-        return e_.b.CreateAdd(
-            acc, e_.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {e_.bitcast(a, e_.i16(2 * lanes)), e_.bitcast(w, e_.i16(2 * lanes))}));
+        return e_.b.CreateAdd(acc, e_.intrinsic(addWords, {e_.bitcast(a, e_.i16(2 * lanes)), e_.bitcast(w, e_.i16(2 * lanes))}));
       case Dot::generic: {
         llvm::Type* ints = e_.i32(lanes);
         Reg half = e_.ints(16, ints);
@@ -256,7 +257,11 @@ class ConvGemm {
   void run(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset) {
     const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
     const int64_t stepBytes = int64_t{4} * plan_.packing.panel;  // of weights; 4 bytes of input
-    const int64_t unroll = steps % 4 == 0 ? 4 : steps % 3 == 0 ? 3 : steps % 2 == 0 ? 2 : std::min<int64_t>(4, steps);
+    // Compile time grows with the body; a step of several instructions per product needs less unrolling.
+    const int64_t most = isa_.dot == Dot::vnni || isa_.dot == Dot::fma ? 4 : 2;
+    int64_t unroll = most;
+    while (unroll > 1 && steps % unroll != 0) --unroll;
+    if (unroll == 1) unroll = std::min(most, steps);
     int64_t done = 0;
     if (steps > 2 * unroll || steps > 6) {
       done = steps / unroll * unroll;

@@ -79,8 +79,15 @@ Reg Epilogue::quantizedBytes(const std::vector<Reg>& values) {
   const bool mayBeNan = !integer_ || hasPost_;
   Reg q[4];
   for (size_t i = 0; i < 4; ++i) {
-    Reg v = mayBeNan ? e_.nanToZero(values[i]) : values[i];
-    q[i] = e_.roundToInt(e_.min(v, e_.floats(2147483520.0f, lanes)));  // beyond, the conversion would turn negative
+    // Beyond the bound the conversion would turn negative.  NaN gives zero: its lanes are masked out where that is free.
+    Reg bounded = e_.min(mayBeNan && !wide ? e_.nanToZero(values[i]) : values[i], e_.floats(2147483520.0f, lanes));
+    if (mayBeNan && wide) {
+      Reg numbers = e_.bitcast(e_.b.CreateFCmpORD(values[i], values[i]), e_.b.getInt16Ty());
+      q[i] = e_.intrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512,
+                          {bounded, llvm::Constant::getNullValue(e_.i32(16)), numbers, e_.b.getInt32(4)});
+    } else {
+      q[i] = e_.roundToInt(bounded);
+    }
   }
   using namespace llvm;
   const auto packWords = wide ? Intrinsic::x86_avx512_packssdw_512 : Intrinsic::x86_avx2_packssdw;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "codegen/families.h"
 #include "ir/op_def.h"
@@ -15,6 +16,8 @@ const GemmIsa kGemmU8Avx512Vnni{Dot::vnni, DType::u8, DType::s8, 16, 4, 128, {{{
 const GemmIsa kGemmU8AvxVnni{Dot::vnni, DType::u8, DType::s8, 8, 4, 64, {{{2, 6, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
 const GemmIsa kGemmU8Avx2Pairs{Dot::pairs, DType::u8, DType::s8, 8, 4, 32, {{{2, 4, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
 const GemmIsa kGemmS16Avx2{Dot::words, DType::s16, DType::s16, 8, 2, 24, {{{2, 4, 0.95}, {1, 8, 0.80}, {1, 8, 0.80}}}};
+const GemmIsa kGemmU8Avx512Pairs{Dot::pairs, DType::u8, DType::s8, 16, 4, 64, {{{4, 6, 0.85}, {2, 8, 0.80}, {1, 8, 0.60}}}};
+const GemmIsa kGemmS16Avx512{Dot::words, DType::s16, DType::s16, 16, 2, 48, {{{4, 6, 0.90}, {2, 8, 0.85}, {1, 8, 0.60}}}};
 const GemmIsa kGemmS16Generic{Dot::generic, DType::s16, DType::s16, 4, 2, 2, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
 const GemmIsa kGemmF32Avx512{Dot::fma, DType::f32, DType::f32, 16, 1, 32, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.60}}}};
 const GemmIsa kGemmF32Avx2{Dot::fma, DType::f32, DType::f32, 8, 1, 16, {{{2, 6, 0.90}, {1, 8, 0.70}, {1, 8, 0.70}}}};
@@ -128,8 +131,18 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   ConvGeometry& g = plan.conv;
   g = problem.conv;
   if (g.isMatrixProduct()) {
-    g.inH = g.outH = g.pixels();
-    g.batch = g.inW = g.outW = 1;
+    g.inW = g.outW = g.pixels();
+    g.batch = g.inH = g.outH = 1;
+  }
+  plan.extentH = (g.kernelH - 1) * g.dilationH + 1;
+  plan.extentW = (g.kernelW - 1) * g.dilationW + 1;
+  if (g.inH == 1 && g.outH == 1 && g.kernelH == 1 && g.padTop == 0) {
+    std::swap(g.inH, g.inW);
+    std::swap(g.outH, g.outW);
+    std::swap(g.padTop, g.padLeft);
+    std::swap(g.padBottom, g.padRight);
+    std::swap(plan.extentH, plan.extentW);
+    g.strideH = std::exchange(g.strideW, 1);
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
   plan.staged = g.isPadded() || isa.widens() || gathers;
@@ -140,7 +153,7 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
 
   const int64_t pixels = g.outH * g.outW;
   const int64_t weightBytes = layout.size() * sizeOf(isa.weight) / g.groups;
-  plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
+  plan.stagedWidth = (g.outW - 1) * g.strideW + plan.extentW;
   const int64_t inputRowBytes = g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
   // Enough units for many threads, each worth waking a thread for.
   constexpr double kUnitCycles = 24000;
@@ -169,7 +182,7 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   const int64_t blocks = std::clamp<int64_t>(ceilDiv(wanted, std::max<int64_t>(plan.strips, 1)), 1, mostBlocks);
   plan.panelsPerBlock = ceilDiv(ceilDiv(plan.panels, blocks), panelsPerLine) * panelsPerLine;
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
-  plan.stagedRows = (plan.stripRows - 1) * g.strideH + (g.kernelH - 1) * g.dilationH + 1;
+  plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
   plan.cycles = estimateCycles(isa, plan, block, layout);
   return plan;
 }

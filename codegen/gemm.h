@@ -40,7 +40,10 @@ struct GemmIsa {
 };
 
 struct GemmPlan {
-  ConvGeometry conv;  // matrix products are seen as a column of single pixels
+  // As the loops see it: one row of pixels (1-d, linear) is turned into a column of single pixels, so that strips cut
+  // it; kernelW and dilationW keep their meaning along k.
+  ConvGeometry conv;
+  int64_t extentH = 1, extentW = 1;  // input pixels under one output pixel
   Packing packing;
   bool staged = false;
   int tileRows = 1;

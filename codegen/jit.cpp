@@ -179,6 +179,8 @@ Result<std::unique_ptr<Jit>> Jit::create(const Target& target) {
     llvm::orc::JITTargetMachineBuilder builder{llvm::Triple(target.llvmTriple())};
     auto jit = llvm::orc::LLJITBuilder().setJITTargetMachineBuilder(std::move(builder)).create();
     if (!jit) return internal(jit.takeError(), "start its JIT");
+    // Errors are returned; the session would also print them.
+    (*jit)->getExecutionSession().setErrorReporter([](llvm::Error error) { llvm::consumeError(std::move(error)); });
     auto impl = std::make_unique<Impl>();
     impl->jit = std::move(*jit);
     return std::unique_ptr<Jit>(new Jit(std::move(impl)));
