@@ -67,15 +67,15 @@ class Failure {
  public:
   explicit Failure(Error error) : error_(std::move(error)) {}
   Failure&& at(std::string_view node) && {
-    error_ = std::move(error_).at(node);
+    static_cast<void>(std::move(error_).at(node));  // fills error_ in place
     return std::move(*this);
   }
   Failure&& on(std::string_view tensor) && {
-    error_ = std::move(error_).on(tensor);
+    static_cast<void>(std::move(error_).on(tensor));  // fills error_ in place
     return std::move(*this);
   }
   Failure&& help(std::string_view remedy) && {
-    error_ = std::move(error_).help(remedy);
+    static_cast<void>(std::move(error_).help(remedy));  // fills error_ in place
     return std::move(*this);
   }
   template <class T>

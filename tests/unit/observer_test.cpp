@@ -1,0 +1,351 @@
+// Observers: worked examples, merging and saving, awkward data, and the recorded PyTorch states.
+#include "quantizer/observer.h"
+
+#include <chrono>
+#include <random>
+
+#include "quantizer/histogram.h"
+#include "vectors.h"
+
+namespace qc {
+namespace {
+
+using nlohmann::json;
+using test::fromBits;
+
+std::unique_ptr<Observer> make(const std::string& name, AttrDict args = {}, int axis = -1, DType dtype = DType::u8) {
+  ObservedSpec spec;
+  spec.dtype = dtype;
+  spec.qmin = rangeOf(dtype).min;
+  spec.qmax = rangeOf(dtype).max;
+  spec.axis = axis;
+  spec.observer = name;
+  spec.observerArgs = std::move(args);
+  auto made = makeObserver(spec);
+  EXPECT_TRUE(made) << made.error().render();
+  return made ? std::move(*made) : nullptr;
+}
+
+void watch(Observer& observer, const std::vector<float>& data, std::vector<int64_t> sizes = {}) {
+  if (sizes.empty()) sizes = {static_cast<int64_t>(data.size())};
+  const Tensor tensor = Tensor::ofFloats(sizes, data);
+  const Status status = observer.observe(tensor.ref());
+  ASSERT_TRUE(status) << status.error().render();
+}
+
+std::vector<float> normal(size_t n, unsigned seed, float scale = 1, float shift = 0) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution(shift, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = distribution(random);
+  return x;
+}
+
+TEST(Observer, MovingAverage) {
+  const auto o = make("moving_average");
+  watch(*o, {-1, 1});
+  watch(*o, {-2, 5});
+  EXPECT_FLOAT_EQ(o->ranges()[0].min, -1.01f);
+  EXPECT_FLOAT_EQ(o->ranges()[0].max, 1.04f);
+}
+
+TEST(Observer, UnobservedAndEmpty) {
+  for (const ObserverDef* def : observerTable()) {
+    if (!def->computesQParams || def->perChannel || def->name == "fixed") continue;
+    const auto o = make(def->name);
+    watch(*o, {}, {0, 3});
+    EXPECT_FALSE(o->observed());
+    const auto q = o->qparams();
+    ASSERT_TRUE(q) << def->name;
+    EXPECT_EQ(q->scales, std::vector<float>{1.0f}) << def->name;
+    EXPECT_EQ(q->zeroPoints, std::vector<int32_t>{0}) << def->name;
+  }
+}
+
+TEST(Observer, NonFiniteIsIgnoredAndCounted) {
+  for (const char* name : {"minmax", "histogram", "percentile", "entropy", "mse"}) {
+    const auto o = make(name);
+    watch(*o, {NAN, INFINITY, -INFINITY});
+    EXPECT_FALSE(o->observed());
+    watch(*o, {-1, NAN, 3, -INFINITY});
+    EXPECT_EQ(o->nonFinite(), 5);
+    EXPECT_EQ(o->elements(), 7);
+    EXPECT_EQ(o->batches(), 1);
+    const auto q = o->qparams();
+    ASSERT_TRUE(q);
+    EXPECT_TRUE(std::isfinite(q->scale()));
+  }
+  const auto o = make("minmax");
+  watch(*o, {-1, NAN, 3, INFINITY});
+  EXPECT_EQ(o->qparams()->scale(), 0.01568627543747425f);
+  EXPECT_EQ(o->qparams()->zeroPoint(), 64);
+}
+
+TEST(Observer, PerChannelAlongAnyAxis) {
+  const auto o = make("per_channel_minmax", {}, 1, DType::s8);
+  watch(*o, {1, -2, 3, -4, 5, NAN}, {1, 3, 2});
+  ASSERT_EQ(o->ranges().size(), 3u);
+  EXPECT_EQ(o->ranges()[0].min, -2);
+  EXPECT_EQ(o->ranges()[1].min, -4);
+  EXPECT_EQ(o->ranges()[2].max, 5);
+  const auto q = o->qparams();
+  ASSERT_TRUE(q);
+  EXPECT_EQ(q->axis, 1);
+  const Tensor wrong(DType::f32, {1, 4, 2});
+  EXPECT_FALSE(o->observe(wrong.ref()));
+  const Tensor flat(DType::f32, {4});
+  EXPECT_FALSE(o->observe(flat.ref()));
+}
+
+TEST(Observer, OtherTypes) {
+  const auto o = make("minmax");
+  const Tensor half = Tensor::of<uint16_t>(DType::f16, {2}, std::vector<uint16_t>{floatToHalf(-1.0f), floatToHalf(3.0f)});
+  ASSERT_TRUE(o->observe(half.ref()));
+  EXPECT_EQ(o->qparams()->zeroPoint(), 64);
+  const Tensor integers(DType::s64, {3});
+  EXPECT_FALSE(o->observe(integers.ref()));
+}
+
+TEST(Observer, BadSpecsAreErrors) {
+  const auto refused = [](const std::string& name, AttrDict args, int axis = -1) {
+    ObservedSpec spec;
+    spec.observer = name;
+    spec.observerArgs = std::move(args);
+    spec.axis = axis;
+    return !makeObserver(spec);
+  };
+  EXPECT_TRUE(refused("histogramm", {}));
+  EXPECT_TRUE(refused("histogram", {{"bins", int64_t{0}}}));
+  EXPECT_TRUE(refused("histogram", {{"bins", 3.5}}));
+  EXPECT_TRUE(refused("histogram", {{"bin", int64_t{8}}}));
+  EXPECT_TRUE(refused("histogram", {{"search", "best"}}));
+  EXPECT_TRUE(refused("moving_average", {{"averaging_constant", 0.0}}));
+  EXPECT_TRUE(refused("percentile", {{"percentile", 101.0}}));
+  EXPECT_TRUE(refused("per_channel_minmax", {}));
+  EXPECT_TRUE(refused("minmax", {}, 0));
+  EXPECT_TRUE(refused("fixed", {}));
+  ObservedSpec typo;
+  typo.observer = "histogramm";
+  EXPECT_NE(makeObserver(typo).error().render().find("did you mean 'histogram'"), std::string::npos) << makeObserver(typo).error().render();
+}
+
+TEST(Observer, FixedAndPlaceholder) {
+  const auto fixed = make("fixed", {{"scale", 1.0 / 256}});
+  watch(*fixed, {5, 6});
+  EXPECT_EQ(fixed->qparams()->scale(), 1.0f / 256);
+  EXPECT_FALSE(make("placeholder")->qparams());
+  EXPECT_FALSE(make("noop")->qparams());
+  const auto recording = make("recording", {{"limit", int64_t{1}}});
+  watch(*recording, {5, 6});
+  watch(*recording, {7});
+  EXPECT_EQ(recording->save().at("tensor0"), (std::vector<double>{5, 6}));
+  EXPECT_FALSE(recording->save().contains("tensor1"));
+}
+
+TEST(Observer, SaveAndLoadAreExact) {
+  for (const ObserverDef* def : observerTable()) {
+    if (def->name == "fixed") continue;
+    const auto o = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
+    for (unsigned i = 0; i < 3; ++i) watch(*o, normal(300, i, 1.0f + static_cast<float>(i)), {3, 100});
+    const auto copy = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
+    const Status loaded = copy->load(o->save());
+    ASSERT_TRUE(loaded) << loaded.error().render();
+    EXPECT_EQ(copy->save(), o->save()) << def->name;
+    if (def->computesQParams) {
+      EXPECT_EQ(*copy->qparams(), *o->qparams());
+    }
+    const auto clone = o->clone();
+    o->reset();
+    EXPECT_EQ(clone->save(), copy->save());
+    EXPECT_FALSE(o->observed());
+  }
+}
+
+TEST(Observer, LoadRefusesNonsense) {
+  const auto o = make("histogram", {{"bins", int64_t{4}}});
+  watch(*o, {1, 2, 3});
+  const ObserverState good = o->save();
+  for (const auto& [name, value] : good) {
+    ObserverState bad = good;
+    bad.erase(name);
+    EXPECT_FALSE(o->clone()->load(bad)) << name;
+    bad[name] = {NAN};
+    EXPECT_FALSE(o->clone()->load(bad)) << name;
+    bad[name] = {-5, 1};
+    EXPECT_FALSE(o->clone()->load(bad)) << name;
+  }
+  EXPECT_TRUE(o->clone()->load(good));
+}
+
+TEST(Observer, MergeEqualsSeeingAll) {
+  for (const char* name : {"minmax", "histogram", "percentile", "mse"}) {
+    const auto all = make(name), a = make(name), b = make(name);
+    for (unsigned i = 0; i < 6; ++i) {
+      const auto x = normal(5000, i, 1.0f + 0.1f * static_cast<float>(i));
+      watch(*all, x);
+      watch(i % 2 ? *a : *b, x);
+    }
+    ASSERT_TRUE(a->merge(*b));
+    EXPECT_EQ(a->elements(), all->elements());
+    const auto merged = a->qparams(), direct = all->qparams();
+    ASSERT_TRUE(merged && direct);
+    EXPECT_NEAR(merged->scale(), direct->scale(), direct->scale() * 0.03) << name;
+    EXPECT_NEAR(merged->zeroPoint(), direct->zeroPoint(), 4) << name;
+  }
+  EXPECT_FALSE(make("minmax")->merge(*make("histogram")));
+}
+
+TEST(Observer, RegisteredByAUser) {
+  ASSERT_TRUE(registerObserver({"twice_minmax", "test", {}, false, true, findObserver("minmax")->create}));
+  EXPECT_FALSE(registerObserver({"twice_minmax", "test", {}, false, true, findObserver("minmax")->create}));
+  EXPECT_NE(make("twice_minmax"), nullptr);
+}
+
+TEST(Histogram, GrowthConservesMass) {
+  Histogram h(8);
+  const std::vector<float> first = {0, .1f, .2f, .3f, .4f, .5f, .6f, .7f, .8f, 1}, second = {-.5f, 0, .25f, .5f, 2};
+  h.add(first, 0, 1);
+  EXPECT_EQ(std::vector<double>(h.mass().begin(), h.mass().end()), (std::vector<double>{2, 1, 1, 1, 2, 1, 1, 1}));
+  Histogram old = h;
+  h.add(second, -.5f, 2);
+  const std::vector<double> merged = {1, 3, 3.5, 4.5, 2, 0, 0, 1};
+  EXPECT_EQ(std::vector<double>(h.mass().begin(), h.mass().end()), merged);
+  old.add(second, -.5f, 2, Histogram::Growth::upsample);
+  EXPECT_EQ(std::vector<double>(old.mass().begin(), old.mass().end()), merged);
+}
+
+TEST(Histogram, ExtremesStayInBounds) {
+  for (const auto growth : {Histogram::Growth::split, Histogram::Growth::upsample}) {
+    Histogram h(64);
+    for (const float v : {1e-38f, 0.0f, 3e38f, -3e38f, 1.0f, 1e-45f}) h.add(std::span(&v, 1), v, v, growth);
+    double total = 0;
+    for (const double m : h.mass()) total += m;
+    EXPECT_TRUE(std::isfinite(total));
+    for (const bool scored : {false, true}) {
+      const ValueRange r = searchL2(h, 256, scored);
+      EXPECT_LE(r.min, r.max);
+    }
+  }
+  const float same = 5.0f;
+  Histogram flat(16);
+  flat.add(std::span(&same, 1), same, same);
+  flat.add(std::span(&same, 1), same, same);
+  EXPECT_EQ(searchL2(flat, 256, true).max, 5.0f);
+}
+
+TEST(Histogram, SearchWorkedExample) {
+  const auto h = Histogram::restore(-2, 6, {1, 0, 0, 0, 10, 40, 100, 80, 30, 6, 1, 0, 0, 0, 0, 1});
+  ASSERT_TRUE(h);
+  EXPECT_NEAR(quantizationError(*h, 0, 14, 4), 87.592448, 1e-5);
+  EXPECT_NEAR(quantizationError(*h, 0, 9, 4), 46.557292, 1e-5);
+  EXPECT_NEAR(quantizationError(*h, 0, 15, 256), 0.021891, 1e-6);
+  EXPECT_EQ(searchL2(*h, 4, false).max, 3.0f);
+  EXPECT_EQ(searchL2(*h, 16, false).max, 5.5f);
+  EXPECT_EQ(searchL2(*h, 256, false).max, 5.5f);  // the first trim is taken whatever it costs ...
+  EXPECT_EQ(searchL2(*h, 256, true).max, 6.0f);   // ... unless the full range is scored too
+}
+
+TEST(Histogram, SearchesCutOutliers) {
+  auto x = normal(200000, 7);
+  x.push_back(60);
+  for (const char* name : {"percentile", "entropy", "mse"}) {
+    const auto o = make(name);
+    watch(*o, x);
+    const ValueRange r = o->ranges()[0];
+    EXPECT_LT(r.max, 58.0f) << name;
+    EXPECT_GT(r.max, 2.0f) << name;
+    EXPECT_LT(r.min, -2.0f) << name;
+  }
+}
+
+TEST(Histogram, FastEnoughForEveryActivation) {
+  const auto o = make("histogram");
+  const auto x = normal(1 << 20, 1);
+  watch(*o, x);
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 10; ++i) watch(*o, x);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  RecordProperty("elements_per_second", std::to_string(10.0 * (1 << 20) / seconds));
+  std::printf("histogram: %.0f million elements per second\n", 10.0 * (1 << 20) / seconds / 1e6);
+}
+
+TEST(Histogram, RecordedSearch) {
+  QC_VECTORS(file, "histogram_search");
+  for (const json& c : file["cases"]) {
+    std::vector<double> mass(c["bins"].get<size_t>(), 0.0);
+    for (size_t i = 0; i < c["hist_bins"].size(); ++i) mass[c["hist_bins"][i].get<size_t>()] = c["hist_values"][i];
+    const auto h = Histogram::restore(test::number(c["min"]), test::number(c["max"]), mass);
+    ASSERT_TRUE(h);
+    const double levels = c["dst_nbins"];
+    for (const json& e : c["errors"]) {
+      const double expected = e["error"];
+      EXPECT_NEAR(quantizationError(*h, e["start"], e["end"], levels), expected, std::abs(expected) * 1e-3 + 1e-12);
+    }
+    const ValueRange r = searchL2(*h, levels, false);
+    EXPECT_NEAR(r.min, fromBits(c["search_min_bits"]), h->binWidth() * 1e-3 + 1e-6) << c["bins"] << " " << c["dst_nbins"];
+    EXPECT_NEAR(r.max, fromBits(c["search_max_bits"]), h->binWidth() * 1e-3 + 1e-6) << c["bins"] << " " << c["dst_nbins"];
+  }
+}
+
+void checkRecorded(const json& c) {
+  const std::map<std::string, std::string> names = {{"MinMaxObserver", "minmax"},
+                                                    {"MovingAverageMinMaxObserver", "moving_average"},
+                                                    {"PerChannelMinMaxObserver", "per_channel_minmax"},
+                                                    {"MovingAveragePerChannelMinMaxObserver", "per_channel_moving_average"},
+                                                    {"HistogramObserver", "histogram"}};
+  ObservedSpec spec;
+  const json& args = c["args"];
+  spec.observer = names.at(c["observer"]);
+  spec.dtype = test::dtypeOf(args["dtype"]);
+  spec.qmin = rangeOf(spec.dtype).min;
+  spec.qmax = rangeOf(spec.dtype).max;
+  spec.scheme = args["scheme"] == "affine" ? QScheme::affine : QScheme::symmetric;
+  spec.eps = args["eps"];
+  spec.axis = args.value("ch_axis", -1);
+  if (args.contains("averaging_constant")) spec.observerArgs.set("averaging_constant", args["averaging_constant"].get<double>());
+  const bool histogram = spec.observer == "histogram";
+  if (histogram) {
+    spec.observerArgs.set("bins", args["bins"].get<int64_t>());
+    spec.observerArgs.set("search", "reference");
+  }
+  const auto made = makeObserver(spec);
+  ASSERT_TRUE(made) << made.error().render();
+  for (size_t b = 0; b < c["batches"].size(); ++b) {
+    watch(**made, test::numbers(c["batches"][b]["data"]), c["batches"][b]["shape"]);
+    const json& state = c["states"][b];
+    const auto q = (*made)->qparams();
+    ASSERT_TRUE(q);
+    const ObserverState saved = (*made)->save();
+    for (size_t i = 0; i < state["scale_bits"].size(); ++i) {
+      if (!saved.at("min").empty()) {
+        EXPECT_EQ(static_cast<float>(saved.at("min")[i]), fromBits(state["min_bits"][i]));
+        EXPECT_EQ(static_cast<float>(saved.at("max")[i]), fromBits(state["max_bits"][i]));
+      }
+      const float scale = fromBits(state["scale_bits"][i]);
+      const int32_t zp = state["zero_point"][i];
+      const auto channel = static_cast<int64_t>(i);
+      if (!histogram) {
+        EXPECT_EQ(q->scale(channel), scale) << c["observer"];
+        EXPECT_EQ(q->zeroPoint(channel), zp) << c["observer"];
+        continue;
+      }
+      const double bin = (saved.at("max").empty() ? 0.0 : saved.at("max")[0] - saved.at("min")[0]) / args["bins"].get<double>();
+      EXPECT_NEAR(q->scale(), scale, bin / 255 + scale * 1e-6);
+      EXPECT_NEAR(q->zeroPoint(), zp, 1 + bin / scale);
+      double moved = 0;
+      if (!saved.contains("histogram")) continue;
+      std::vector<double> mass = saved.at("histogram"), expected(mass.size(), 0.0);
+      for (size_t k = 0; k < state["hist_bins"].size(); ++k) expected[state["hist_bins"][k].get<size_t>()] = state["hist_values"][k];
+      for (size_t k = 0; k < mass.size(); ++k) moved += std::abs(mass[k] - expected[k]);
+      EXPECT_LE(moved, 0.25 + 1e-3) << c["args"] << " batch " << b;
+    }
+  }
+}
+
+TEST(Observer, RecordedStates) {
+  QC_VECTORS(file, "observers");
+  for (const json& c : file["cases"]) checkRecorded(c);
+}
+
+}  // namespace
+}  // namespace qc
