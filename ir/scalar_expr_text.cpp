@@ -31,6 +31,12 @@ constexpr Primitive kPrimitives[] = {
     {"le", Op::le, 2},       {"eq", Op::eq, 2},       {"select", Op::select, 3},
 };
 
+const Primitive* findPrimitive(std::string_view name) {
+  for (const Primitive& p : kPrimitives)
+    if (p.name == name) return &p;
+  return nullptr;
+}
+
 struct Infix {
   char symbol;
   Op op;
@@ -170,20 +176,18 @@ class Parser {
     } else if (isIndexed(name, 't')) {
       const std::optional<int> index = indexOf(name);
       if (index && *index < static_cast<int>(temporaries_.size())) return temporaries_[static_cast<size_t>(*index)];
-    } else if (!name.empty()) {
-      if (auto e = callOf(name); !e || *e) return std::move(e).map([](std::optional<ScalarExpr> v) { return std::move(*v); });
+    } else if (const Primitive* primitive = findPrimitive(name)) {
+      QC_ASSIGN(std::vector<ScalarExpr> args, arguments(name, primitive->arity));
+      return ScalarExpr::make(primitive->op, std::move(args));
+    } else if (const ScalarExpr::Function* function = findFunction(name)) {
+      QC_ASSIGN(std::vector<ScalarExpr> args, arguments(name, function->arity));
+      return ScalarExpr::call(name, std::move(args));
     }
     at_ = start;
     return error("expected a number, an argument or a function");
   }
 
-  Result<std::optional<ScalarExpr>> callOf(std::string_view name) {
-    const ScalarExpr::Function* function = findFunction(name);
-    const Primitive* primitive = nullptr;
-    for (const Primitive& p : kPrimitives)
-      if (p.name == name) primitive = &p;
-    if (!function && !primitive) return std::nullopt;
-    const int arity = primitive ? primitive->arity : function->arity;
+  Result<std::vector<ScalarExpr>> arguments(std::string_view name, int arity) {
     if (!take('(')) return error("expected '('");
     std::vector<ScalarExpr> args;
     do {
@@ -192,7 +196,7 @@ class Parser {
     } while (take(','));
     if (!take(')')) return error("expected ')' or ','");
     if (static_cast<int>(args.size()) != arity) return error(fmt::format("{} takes {} arguments", name, arity));
-    return primitive ? ScalarExpr::make(primitive->op, std::move(args)) : ScalarExpr::call(name, std::move(args));
+    return args;
   }
 
   std::string_view text_;
