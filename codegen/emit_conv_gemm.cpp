@@ -223,6 +223,12 @@ class ConvGemm {
         auto high = [&](Reg v) { return e_.b.CreateAShr(v, half); };
         return e_.b.CreateAdd(acc, e_.b.CreateAdd(e_.b.CreateMul(low(a), low(w)), e_.b.CreateMul(high(a), high(w))));
       }
+      case Dot::usdot:
+      case Dot::sdot: {
+        const auto id = isa_.dot == Dot::usdot ? Intrinsic::aarch64_neon_usdot : Intrinsic::aarch64_neon_sdot;
+        llvm::Type* bytes = e_.i8(4 * lanes);
+        return e_.b.CreateIntrinsic(id, {e_.i32(lanes), bytes}, {acc, e_.bitcast(a, bytes), e_.bitcast(w, bytes)});
+      }
       case Dot::fma: return e_.fma(e_.bitcast(a, e_.f32(lanes)), e_.bitcast(w, e_.f32(lanes)), acc);
     }
     return nullptr;
@@ -246,6 +252,7 @@ class ConvGemm {
     for (int v = 0; v < vectors_; ++v) w.push_back(e_.load(e_.i32(lanes), e_.at(weights, weightConstant + int64_t{v} * lanes * 4)));
     for (int r = 0; r < plan_.tileRows; ++r) {
       Reg a = e_.splat(loadStep(e_.at(e_.at(rows[static_cast<size_t>(r)], inputOffset), inputConstant), count), lanes);
+      if (isa_.dot == Dot::sdot) a = e_.b.CreateXor(a, e_.ints(static_cast<int32_t>(0x80808080), e_.i32(lanes)));  // u8 - 128 as s8
       for (int v = 0; v < vectors_; ++v) {
         Reg& sum = acc[static_cast<size_t>(r * vectors_ + v)];
         sum = dot(sum, a, w[static_cast<size_t>(v)]);
@@ -258,7 +265,8 @@ class ConvGemm {
     const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
     const int64_t stepBytes = int64_t{4} * plan_.packing.panel;  // of weights; 4 bytes of input
     // Compile time grows with the body; a step of several instructions per product needs less unrolling.
-    const int64_t most = isa_.dot == Dot::vnni || isa_.dot == Dot::fma ? 4 : 2;
+    const bool singleInstruction = isa_.dot == Dot::vnni || isa_.dot == Dot::fma || isa_.dot == Dot::usdot;
+    const int64_t most = singleInstruction ? 4 : 2;
     int64_t unroll = most;
     while (unroll > 1 && steps % unroll != 0) --unroll;
     if (unroll == 1) unroll = std::min(most, steps);

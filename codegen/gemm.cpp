@@ -19,6 +19,9 @@ const GemmIsa kGemmS16Avx2{Dot::words, DType::s16, DType::s16, 8, 2, 24, {{{2, 4
 const GemmIsa kGemmU8Avx512Pairs{Dot::pairs, DType::u8, DType::s8, 16, 4, 64, {{{4, 6, 0.85}, {2, 8, 0.80}, {1, 8, 0.60}}}};
 const GemmIsa kGemmS16Avx512{Dot::words, DType::s16, DType::s16, 16, 2, 48, {{{4, 6, 0.90}, {2, 8, 0.85}, {1, 8, 0.60}}}};
 const GemmIsa kGemmS16Generic{Dot::generic, DType::s16, DType::s16, 4, 2, 2, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
+const GemmIsa kGemmU8I8mm{Dot::usdot, DType::u8, DType::s8, 4, 4, 32, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}};
+const GemmIsa kGemmU8Dotprod{Dot::sdot, DType::u8, DType::s8, 4, 4, 32, {{{4, 6, 0.8}, {2, 8, 0.7}, {1, 8, 0.5}}}};
+const GemmIsa kGemmF32Neon{Dot::fma, DType::f32, DType::f32, 4, 1, 8, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}};
 const GemmIsa kGemmF32Avx512{Dot::fma, DType::f32, DType::f32, 16, 1, 32, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.60}}}};
 const GemmIsa kGemmF32Avx2{Dot::fma, DType::f32, DType::f32, 8, 1, 16, {{{2, 6, 0.90}, {1, 8, 0.70}, {1, 8, 0.70}}}};
 const GemmIsa kGemmF32Generic{Dot::fma, DType::f32, DType::f32, 4, 1, 1, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
@@ -63,6 +66,7 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Gemm
   p.columns = !permuted || block.vectors == 1 ? Packing::Columns::natural
               : block.vectors == 2            ? Packing::Columns::pair
                                               : Packing::Columns::quad;
+  p.offset = isa.inputOffset();
   p.rowRuns = conv.dilationW == 1 && (staged || conv.groups == 1);
   return p;
 }
@@ -286,7 +290,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     weights = std::move(*centred);
     const QuantParams& wq = *node.operand(1)->type().quant;
     const bool integerForm = to && postOf(node).empty() && !residualOf(node);
-    const int64_t zx = x.quant->zeroPoint();
+    const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
     for (int64_t c = 0; c < outputs; ++c) {
       const auto sw = wq.scale(wq.perChannel() ? c : 0);

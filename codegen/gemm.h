@@ -22,6 +22,8 @@ struct GemmIsa {
     pairs,    // vpmaddubsw + vpmaddwd: exact only where no pair of weights saturates 16 bits
     words,    // vpmaddwd of both operands widened to 16 bits
     generic,  // the same in plain vector code for any target
+    usdot,    // NEON u8 x s8, four products per lane
+    sdot,     // NEON s8 x s8: the input is shifted by 128 on the way
     fma,
   };
   struct Block {
@@ -36,6 +38,7 @@ struct GemmIsa {
   std::array<Block, 3> blocks;
 
   bool widens() const { return input == DType::s16; }
+  int inputOffset() const { return dot == Dot::sdot ? 128 : 0; }
   bool packs() const { return dot != Dot::generic && lanes >= 8; }  // has the lane-wise saturating packs
 };
 

@@ -73,8 +73,9 @@ void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype
 }  // namespace
 
 std::string Packing::str() const {
-  return fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
-                     kColumnNames[static_cast<size_t>(columns)], rowRuns ? "rows" : "points");
+  std::string text = fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
+                                 kColumnNames[static_cast<size_t>(columns)], rowRuns ? "rows" : "points");
+  return offset ? text + fmt::format(" offset={}", offset) : text;
 }
 
 Result<Packing> Packing::parse(std::string_view text) {
@@ -82,8 +83,8 @@ Result<Packing> Packing::parse(std::string_view text) {
     return fail(ErrorCode::kInvalidArgument, "'{}' is no packing", text).help("like \"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
   };
   const std::vector<std::string_view> w = words(text);
-  if (w.size() != 7) return malformed();
   Packing p;
+  if (w.size() != 7 && !(w.size() == 8 && parseField(w[7], "offset=", p.offset) && p.offset > 0 && p.offset <= 128)) return malformed();
   const std::optional<DType> element = parseDType(w[0]);
   if (!element || (*element != DType::s8 && *element != DType::s16 && *element != DType::f32)) return malformed();
   p.element = *element;
@@ -107,8 +108,13 @@ Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const 
   const auto mismatch = [&](std::string_view what) {
     return fail(ErrorCode::kUnsupported, "{}: input [{}], weights [{}]", what, fmt::join(xSizes, ","), fmt::join(weightShape, ","));
   };
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  const auto within = [](const std::vector<int64_t>& v, int64_t least) {
+    return std::all_of(v.begin(), v.end(), [&](int64_t x) { return x >= least && x < kLimit; });
+  };
   ConvGeometry g;
   if (xSizes.empty() || weightShape.size() < 2) return mismatch("input and weights do not fit");
+  if (!within(xSizes, 0) || !within(weightShape, 1)) return mismatch("sizes out of range");
   g.outputs = weightShape[0];
   g.channels = xSizes.back();
   if (weightShape.size() == 2) {
@@ -125,9 +131,7 @@ Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const 
   const std::vector<int64_t> pads = listOr(attrs, "pads", 2 * spatial, 0);
   if (strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial)
     return mismatch("attributes of the wrong length");
-  const auto positive = [](const std::vector<int64_t>& v) { return std::all_of(v.begin(), v.end(), [](int64_t x) { return x > 0; }); };
-  if (!positive(strides) || !positive(dilations) || std::any_of(pads.begin(), pads.end(), [](int64_t x) { return x < 0; }))
-    return mismatch("strides, dilations or pads out of range");
+  if (!within(strides, 1) || !within(dilations, 1) || !within(pads, 0)) return mismatch("strides, dilations or pads out of range");
   if (g.groups < 1 || g.channels % g.groups || g.outputs % g.groups || g.channels / g.groups != weightShape[1])
     return mismatch("channels and groups do not fit");
   g.batch = xSizes[0];

@@ -14,7 +14,7 @@
 //   quad     four vectors interleave by fours: (t/4)*4*lanes + (j/4)*16 + (t%4)*4 + j%4
 //
 // Scale and bias of k.conv are vectors of columns() entries in the same order.  For quantized kernels the bias holds
-// bias[c] - zx * sum of the channel's weights, so kernels multiply raw storage values.
+// bias[c] - (zx - offset) * sum of the channel's weights, so kernels multiply raw storage values, minus the offset.
 // Linear layers are convolutions with a 1x1 kernel over one row of pixels.
 #pragma once
 
@@ -38,8 +38,9 @@ struct Packing {
   int runPad = 4;             // a multiple of group
   Columns columns = Columns::quad;
   bool rowRuns = true;
+  int offset = 0;  // subtracted from every input value: 128 where the instruction wants signed operands
 
-  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows"
+  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0
   static Result<Packing> parse(std::string_view text);
   friend bool operator==(const Packing&, const Packing&) = default;
 };

@@ -5,7 +5,7 @@
 //   w        packed weights (ir/packing.h), raw integers of zero point 0 or f32
 //   scale    quantized only: f32, one entry per packed column.  Without post, residual and with `to`: the multiplier
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
-//   bias     one entry per packed column; s32 with -zx * sum(weights) folded in, or f32
+//   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32
 //   residual channels last, of the result's shape; quantized per tensor or f32
 // Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/kernel.h).
 #include <cmath>
@@ -63,7 +63,7 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
 struct Sums {
   const ConvGeometry& g;
   const TensorRef& x;
-  int32_t padding;
+  int32_t padding, inputOffset;
 
   // Input element of pixel (n, oy, ox) at (ky, kx, ic) or -1 in the padding.
   int64_t offset(int64_t n, int64_t oy, int64_t ox, int64_t ky, int64_t kx, int64_t channel) const {
@@ -84,7 +84,7 @@ struct Sums {
     int64_t sum = bias;
     const bool wide = w.dtype() == DType::s16;
     walk(n, oy, ox, o, [&](int64_t i, int64_t k) {
-      const int64_t q = i < 0 ? padding : x.as<uint8_t>()[i];
+      const int64_t q = (i < 0 ? padding : x.as<uint8_t>()[i]) - inputOffset;
       sum += q * (wide ? w.as<int16_t>()[static_cast<size_t>(k)] : w.as<int8_t>()[static_cast<size_t>(k)]);
     });
     return static_cast<int32_t>(sum);
@@ -124,7 +124,7 @@ Status evalConv(const EvalContext& c) {
   const ExprProgram program(expression.expand());
   const int32_t qmin = to ? static_cast<int32_t>(std::max(to->qmin, attrs.integer("clamp_min"))) : 0;
   const int32_t qmax = to ? static_cast<int32_t>(std::min(to->qmax, attrs.integer("clamp_max"))) : 0;
-  const Sums sums{g, c.in(kX), quantized ? xType.quant->zeroPoint() : 0};
+  const Sums sums{g, c.in(kX), quantized ? xType.quant->zeroPoint() : 0, packing.offset};
   int64_t i = 0;
   for (int64_t n = 0; n < g.batch; ++n)
     for (int64_t oy = 0; oy < g.outH; ++oy)

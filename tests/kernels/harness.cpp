@@ -3,9 +3,122 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
 
 namespace qc::testing {
+namespace {
+
+// One case for the emulator: buffers in the order of the kernel's arguments.
+struct CrossCase {
+  size_t kernel = 0;
+  KernelShape shape;
+  std::vector<std::vector<uint8_t>> buffers;
+  std::vector<bool> present;
+  size_t result = 0;
+  Tensor expected;
+  std::string what;
+};
+
+constexpr std::string_view kCrossCompiler = QC_AARCH64_CC, kEmulator = QC_AARCH64_EMULATOR;
+
+bool emulates(const Target& target) { return target.arch == Arch::aarch64 && !kCrossCompiler.empty() && !kEmulator.empty(); }
+
+void reportDifference(const std::vector<uint8_t>& actual, const Tensor& reference, const std::string& what) {
+  ASSERT_EQ(static_cast<int64_t>(actual.size()), reference.byteSize()) << what;
+  if (std::memcmp(actual.data(), reference.data(), actual.size()) == 0) return;
+  int64_t wrong = 0, first = -1;
+  const int64_t size = sizeOf(reference.dtype());
+  for (int64_t i = 0; i < reference.numElements(); ++i) {
+    if (std::memcmp(actual.data() + i * size, static_cast<const uint8_t*>(reference.data()) + i * size, static_cast<size_t>(size)) == 0)
+      continue;
+    if (wrong++ == 0) first = i;
+  }
+  ADD_FAILURE() << what << ": " << wrong << " of " << reference.numElements() << " differ, first at " << first << ": "
+                << loadElement(reference.dtype(), actual.data(), first) << " instead of " << reference.at(first);
+}
+
+// Collects cases of a test program and runs them in one go when its tests are done.
+class CrossBatch : public ::testing::Environment {
+ public:
+  static CrossBatch& get() {
+    static auto* batch = static_cast<CrossBatch*>(::testing::AddGlobalTestEnvironment(new CrossBatch));
+    return *batch;
+  }
+
+  Status add(const KernelDef& def, const Node& node, CrossCase testCase) {
+    const Target target = targetOf(def);
+    const auto [place, isNew] = kernels_.try_emplace(kernelKey(def, node, target), objects_.size());
+    if (isNew) {
+      const KernelJob job{&def, &node, fmt::format("kernel{}", objects_.size())};
+      QC_ASSIGN(std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
+      objects_.push_back(std::move(objects[0]));
+    }
+    testCase.kernel = place->second;
+    testCase.shape = objects_[place->second].shape;
+    cases_.push_back(std::move(testCase));
+    return {};
+  }
+
+  void TearDown() override {
+    if (cases_.empty()) return;
+    std::string folder = (std::filesystem::temp_directory_path() / "qcompile-cross-XXXXXX").string();
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    run(folder);
+    std::filesystem::remove_all(folder);
+  }
+
+ private:
+  void run(const std::string& folder) {
+    std::ofstream table(folder + "/table.c");
+    std::string list;
+    table << "#include <stdint.h>\n";
+    for (size_t i = 0; i < objects_.size(); ++i) {
+      std::ofstream(fmt::format("{}/kernel{}.o", folder, i), std::ios::binary) << objects_[i].bytes;
+      table << fmt::format("void kernel{}(void* const*, int64_t, int64_t, void*);\n", i);
+      list += fmt::format("kernel{}, ", i);
+    }
+    table << "void (*const kernels[])(void* const*, int64_t, int64_t, void*) = {" << list << "};\n";
+    table.close();
+    writeCases(folder + "/cases");
+    const std::string build =
+        fmt::format("{} -O1 -static -o {}/run {} {}/table.c {}/*.o", kCrossCompiler, folder, QC_CROSS_RUNNER, folder, folder);
+    ASSERT_EQ(std::system(build.c_str()), 0) << build;
+    const std::string start = fmt::format("{} -cpu max {}/run {}/cases {}/results", kEmulator, folder, folder, folder);
+    ASSERT_EQ(std::system(start.c_str()), 0) << start;
+    std::ifstream results(folder + "/results", std::ios::binary);
+    for (const CrossCase& c : cases_) {
+      std::vector<uint8_t> actual(c.buffers[c.result].size());
+      results.read(reinterpret_cast<char*>(actual.data()), static_cast<std::streamsize>(actual.size()));
+      ASSERT_TRUE(results.good()) << c.what;
+      reportDifference(actual, c.expected, c.what);
+    }
+  }
+
+  void writeCases(const std::string& path) {
+    std::ofstream file(path, std::ios::binary);
+    auto number = [&](int64_t value) { file.write(reinterpret_cast<const char*>(&value), sizeof value); };
+    number(static_cast<int64_t>(cases_.size()));
+    for (const CrossCase& c : cases_) {
+      for (const int64_t value : {static_cast<int64_t>(c.kernel), static_cast<int64_t>(c.buffers.size()), c.shape.units,
+                                  c.shape.scratchBytes, static_cast<int64_t>(c.result)})
+        number(value);
+      for (size_t i = 0; i < c.buffers.size(); ++i) {
+        number(c.present[i] ? static_cast<int64_t>(c.buffers[i].size()) : -1);
+        file.write(reinterpret_cast<const char*>(c.buffers[i].data()), static_cast<std::streamsize>(c.buffers[i].size()));
+      }
+    }
+  }
+
+  std::map<std::string, size_t> kernels_;
+  std::vector<KernelObject> objects_;
+  std::vector<CrossCase> cases_;
+};
+
+}  // namespace
 
 GuardedBuffer::GuardedBuffer(int64_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -40,7 +153,7 @@ std::vector<const KernelDef*> rowsFor(std::string_view op) {
   std::vector<const KernelDef*> rows;
   for (const KernelDef& def : kernelTable()) {
     if (std::find(def.ops.begin(), def.ops.end(), op) == def.ops.end()) continue;
-    if (targetOf(def).runsOn(Target::host()))
+    if (targetOf(def).runsOn(Target::host()) || emulates(targetOf(def)))
       rows.push_back(&def);
     else
       ::testing::Test::RecordProperty("left_out", std::string(def.id));
@@ -48,15 +161,56 @@ std::vector<const KernelDef*> rowsFor(std::string_view op) {
   return rows;
 }
 
-Result<CompiledKernel> compileNode(const KernelDef& def, Node& node, const Target& target) {
+namespace {
+
+Result<const Node*> packedNode(const KernelDef& def, Node& node) {
+  if (!def.pack) return &node;
+  Builder builder(node.graph());
+  builder.before(&node);
+  QC_ASSIGN(const Node* packed, def.pack(def, node, builder));
+  return packed;
+}
+
+// The operands of the packed node that are not constants are those of the node itself.
+std::vector<const Tensor*> operandsOf(const Node& packed, const Node& node, const std::vector<const Tensor*>& operands) {
+  std::vector<const Tensor*> given;
+  for (Value* v : packed.operands()) {
+    const Tensor* tensor = v ? v->constant() : nullptr;
+    for (int i = 0; v && i < node.numOperands(); ++i)
+      if (node.operand(i) == v) tensor = operands[static_cast<size_t>(i)];
+    given.push_back(tensor);
+  }
+  return given;
+}
+
+std::vector<uint8_t> bytesOf(const void* data, int64_t count) {
+  const auto* from = static_cast<const uint8_t*>(data);
+  return {from, from + count};
+}
+
+CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands, const Tensor& expected, const std::string& what) {
+  CrossCase c;
+  auto add = [&](bool present, std::vector<uint8_t> bytes) {
+    c.present.push_back(present);
+    c.buffers.push_back(std::move(bytes));
+  };
+  for (const Tensor* tensor : operands)
+    add(tensor != nullptr, tensor ? bytesOf(tensor->data(), tensor->byteSize()) : std::vector<uint8_t>{});
+  c.result = c.buffers.size();
+  add(true, std::vector<uint8_t>(static_cast<size_t>(expected.byteSize()), 0xa5));
+  const std::vector<ParamRecord> params = kernelParams(node);
+  add(true, bytesOf(params.data(), static_cast<int64_t>(params.size() * sizeof(ParamRecord))));
+  c.expected = expected;
+  c.what = what;
+  return c;
+}
+
+}  // namespace
+
+Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target) {
   CompiledKernel result;
   result.node = &node;
-  if (def.pack) {
-    Builder builder(node.graph());
-    builder.before(&node);
-    QC_ASSIGN(result.node, def.pack(def, node, builder));
-  }
-  const KernelJob job{&def, result.node, "kernel"};
+  const KernelJob job{&def, &node, "kernel"};
   QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
   result.shape = objects[0].shape;
   result.irInstructions = objects[0].irInstructions;
@@ -102,37 +256,28 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
   const std::string context = fmt::format("{}: {}", def.id, what);
   const Result<std::vector<Tensor>> expected = evaluateNode(node, operands);
   ASSERT_TRUE(expected.has_value()) << context << ": " << expected.error().render();
-  const Result<CompiledKernel> kernel = compileNode(def, node, targetOf(def));
-  ASSERT_TRUE(kernel.has_value()) << context << ": " << kernel.error().render();
-  // Operands of a packed node that are not constants are those of the node itself, found by value.
-  std::vector<const Tensor*> given;
-  for (Value* v : kernel->node->operands()) {
-    const Tensor* tensor = nullptr;
-    for (int i = 0; v && i < node.numOperands(); ++i)
-      if (node.operand(i) == v) tensor = operands[static_cast<size_t>(i)];
-    given.push_back(tensor);
+  const Result<const Node*> packed = packedNode(def, node);
+  ASSERT_TRUE(packed.has_value()) << context << ": " << packed.error().render();
+  const std::vector<const Tensor*> given = operandsOf(**packed, node, operands);
+  if (*packed != &node) {
+    const Result<std::vector<Tensor>> same = evaluateNode(**packed, given);
+    ASSERT_TRUE(same.has_value()) << context << ": " << same.error().render();
+    EXPECT_TRUE((*same)[0].sameBytes((*expected)[0])) << context << ": the packed node has another meaning";
   }
-  if (kernel->node != &node) {
-    std::vector<const Tensor*> all = given;
-    for (size_t i = 0; i < all.size(); ++i)
-      if (Value* v = kernel->node->operand(static_cast<int>(i)); !all[i] && v) all[i] = v->constant();
-    const Result<std::vector<Tensor>> packed = evaluateNode(*kernel->node, all);
-    ASSERT_TRUE(packed.has_value()) << context << ": " << packed.error().render();
-    EXPECT_TRUE((*packed)[0].sameBytes((*expected)[0])) << context << ": the packed node has another meaning";
+  if (!targetOf(def).runsOn(Target::host())) {
+    const Status added = CrossBatch::get().add(def, **packed, crossCase(**packed, given, (*expected)[0], context));
+    EXPECT_TRUE(added.has_value()) << context << ": " << added.error().render();
+    return;
   }
-  const std::vector<uint8_t> actual = runGuarded(*kernel, given);
-  const Tensor& reference = (*expected)[0];
-  ASSERT_EQ(static_cast<int64_t>(actual.size()), reference.byteSize()) << context;
-  if (std::memcmp(actual.data(), reference.data(), actual.size()) == 0) return;
-  int64_t wrong = 0, first = -1;
-  for (int64_t i = 0; i < reference.numElements(); ++i) {
-    const int64_t size = sizeOf(reference.dtype());
-    if (std::memcmp(actual.data() + i * size, static_cast<const uint8_t*>(reference.data()) + i * size, static_cast<size_t>(size)) == 0)
-      continue;
-    if (wrong++ == 0) first = i;
+  static std::map<std::string, CompiledKernel> compiled;  // cases that differ in values share code
+  CompiledKernel& kernel = compiled[kernelKey(def, **packed, targetOf(def))];
+  if (!kernel.fn) {
+    Result<CompiledKernel> fresh = compilePacked(def, **packed, targetOf(def));
+    ASSERT_TRUE(fresh.has_value()) << context << ": " << fresh.error().render();
+    kernel = std::move(*fresh);
   }
-  ADD_FAILURE() << context << ": " << wrong << " of " << reference.numElements() << " differ, first at " << first << ": "
-                << loadElement(reference.dtype(), actual.data(), first) << " instead of " << reference.at(first);
+  kernel.node = *packed;
+  reportDifference(runGuarded(kernel, given), (*expected)[0], context);
 }
 
 Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, bool extremes) {

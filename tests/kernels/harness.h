@@ -1,5 +1,6 @@
 // Runs rows of the kernel table against the reference evaluation: operands and results end at guard pages, units are
-// executed in uneven pieces and in reverse, and results are compared byte for byte.
+// executed in uneven pieces and in reverse, and results are compared byte for byte.  Rows for AArch64 are compiled,
+// linked and run under an emulator once at the end of the test program, where a cross compiler and qemu are installed.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -31,18 +32,18 @@ class GuardedBuffer {
 
 // The smallest target that has the row's extensions.
 Target targetOf(const KernelDef& def);
-// Rows that compute `op` and that this machine can run; the others are recorded as left out of the test.
+// Rows that compute `op` and that this machine can run or emulate; the others are recorded as left out of the test.
 std::vector<const KernelDef*> rowsFor(std::string_view op);
 
-// Compiled code of one node, packed if the row packs.
+// Compiled code of one node, packed already if the row packs.
 struct CompiledKernel {
-  const Node* node = nullptr;  // the packed node or the given one
+  const Node* node = nullptr;
   KernelShape shape;
   KernelFn fn = nullptr;
   std::unique_ptr<Jit> jit;
   int irInstructions = 0;
 };
-Result<CompiledKernel> compileNode(const KernelDef& def, Node& node, const Target& target);
+Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target);
 
 // One result of a one-result node.  Operands in the order of kernel.node's operands; constants are filled in where null.
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);

@@ -1,0 +1,45 @@
+/* Runs kernels compiled for another CPU (under an emulator): reads cases from a file, one after another, and writes
+   each result.  Case: index, number of buffers, units, scratch bytes, result's buffer, then size and bytes of every
+   buffer (size -1: absent), all as 64-bit numbers.  Buffers end at guard pages.  The table of functions is generated. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+typedef void (*kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
+extern const kernel kernels[];
+
+static int64_t number(FILE* file) {
+  int64_t value;
+  if (fread(&value, sizeof value, 1, file) != 1) exit(3);
+  return value;
+}
+
+static void* guarded(int64_t bytes) {
+  const int64_t page = sysconf(_SC_PAGESIZE), payload = (bytes + page - 1) / page * page;
+  char* at = mmap(NULL, payload + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED || mprotect(at + payload, page, PROT_NONE)) exit(4);
+  return at + payload - bytes;
+}
+
+int main(int argc, char** argv) {
+  FILE *in = argc > 2 ? fopen(argv[1], "rb") : NULL, *out = argc > 2 ? fopen(argv[2], "wb") : NULL;
+  if (!in || !out) return 2;
+  for (int64_t cases = number(in); cases > 0; --cases) {
+    const int64_t index = number(in), count = number(in), units = number(in), scratchBytes = number(in), result = number(in);
+    void* buffers[16];
+    int64_t sizes[16];
+    for (int64_t i = 0; i < count && i < 16; ++i) {
+      sizes[i] = number(in);
+      buffers[i] = sizes[i] < 0 ? NULL : guarded(sizes[i]);
+      if (sizes[i] > 0 && fread(buffers[i], 1, sizes[i], in) != (size_t)sizes[i]) return 5;
+    }
+    void* scratch = aligned_alloc(64, (scratchBytes + 127) / 64 * 64);
+    for (int64_t unit = units; unit-- > 0;) kernels[index](buffers, unit, unit + 1, scratch);
+    free(scratch);
+    if (fwrite(buffers[result], 1, sizes[result], out) != (size_t)sizes[result]) return 6;
+  }
+  return fclose(out);
+}
