@@ -3,54 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
-#include <numeric>
-#include <utility>
+
+#include "ir/op_def.h"
 
 namespace qc {
-namespace {
 
-size_t editDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const bool same = std::tolower(static_cast<unsigned char>(a[i - 1])) == std::tolower(static_cast<unsigned char>(b[j - 1]));
-      const size_t next = std::min({row[j] + 1, row[j - 1] + 1, diagonal + !same});
-      diagonal = std::exchange(row[j], next);
-    }
+std::string didYouMean(std::string_view wanted, const std::vector<std::string>& known) {
+  constexpr size_t kLongest = 200, kEnough = 3;  // a name beyond that is no typing mistake
+  // Names that hold the wanted one come first: half of a name is the commonest mistake with long ones.
+  std::vector<std::string> names, others;
+  for (const std::string& name : known) {
+    if (name.size() > kLongest) continue;
+    const bool holds = !wanted.empty() && name.find(wanted) != std::string::npos;
+    (holds && names.size() < kEnough ? names : others).push_back(name);
   }
-  return row.back();
-}
-
-}  // namespace
-
-std::vector<std::string> nearestNames(std::string_view wanted, const std::vector<std::string>& names, size_t count) {
-  constexpr size_t kLongest = 200;  // a name beyond that is no typing mistake
-  std::vector<std::pair<size_t, std::string>> ranked;
-  for (const std::string& name : names) {
-    if (wanted.size() > kLongest || name.size() > kLongest) continue;
-    // A part of the right name is as close as a typing mistake.
-    const bool part = !wanted.empty() && name.find(wanted) != std::string::npos;
-    const size_t distance = part ? 1 : editDistance(wanted, name);
-    if (distance <= std::max<size_t>(2, std::max(wanted.size(), name.size()) / 2)) ranked.emplace_back(distance, name);
-  }
-  std::sort(ranked.begin(), ranked.end());
-  ranked.erase(std::unique(ranked.begin(), ranked.end()), ranked.end());
-  std::vector<std::string> result;
-  for (const auto& [distance, name] : ranked) {
-    if (result.size() == count) break;
-    result.push_back(name);
-  }
-  return result;
-}
-
-std::string didYouMean(const std::vector<std::string>& names) {
-  if (names.empty()) return {};
-  std::string text = "did you mean ";
-  for (size_t i = 0; i < names.size(); ++i) text += fmt::format("{}'{}'", i == 0 ? "" : i + 1 == names.size() ? " or " : ", ", names[i]);
-  return text + "?";
+  for (std::string& name : nearestNames(wanted, std::move(others)))
+    if (names.size() < kEnough) names.push_back(std::move(name));
+  std::string text;
+  for (size_t i = 0; i < names.size(); ++i)
+    text += fmt::format("{}'{}'", i == 0 ? "did you mean " : i + 1 == names.size() ? " or " : ", ", names[i]);
+  return text.empty() ? text : text + "?";
 }
 
 }  // namespace qc

@@ -1,4 +1,4 @@
-// "Did you mean": the names closest to a mistyped one.
+// "Did you mean": the remedy of errors about unknown names.
 #pragma once
 
 #include <string>
@@ -7,10 +7,7 @@
 
 namespace qc {
 
-// Up to `count` of `names`, the closest first; those too far off are left out.
-std::vector<std::string> nearestNames(std::string_view wanted, const std::vector<std::string>& names, size_t count = 3);
-
-// "did you mean 'a' or 'b'?", empty without candidates.
-std::string didYouMean(const std::vector<std::string>& names);
+// "did you mean 'a' or 'b'?" with the names of `known` nearest to `wanted`; empty when there are none.
+std::string didYouMean(std::string_view wanted, const std::vector<std::string>& known);
 
 }  // namespace qc

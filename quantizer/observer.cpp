@@ -117,7 +117,7 @@ Status checkObservedSpec(ObservedSpec& spec) {
   if (!def) {
     std::vector<std::string> names;
     for (const ObserverDef* row : observerTable()) names.push_back(row->name);
-    return fail(ErrorCode::kInvalidArgument, "there is no observer '{}'", spec.observer).help(didYouMean(nearestNames(spec.observer, names)));
+    return fail(ErrorCode::kInvalidArgument, "there is no observer '{}'", spec.observer).help(didYouMean(spec.observer, names));
   }
   if (def->computesQParams) {
     QC_TRY(selectRange(spec.dtype, IntRange{spec.qmin, spec.qmax}));

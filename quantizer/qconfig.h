@@ -1,0 +1,106 @@
+// What the user wants quantized, and how: configurations and the rules that give them to nodes.
+//
+//   QConfigMapping rules = defaultQConfigMapping(Backend::x86);
+//   rules.objectType("softmax", keepFloat()).nameRegex("/head/.*", keepFloat());
+//   QC_ASSIGN(QConfigMapping mine, QConfigMapping::load("rules.json"));
+//
+// Priority, highest first: name + type + order, exact name (or the nearest enclosing one), stretch between two tensors, first name
+// regex, object type, global.  A level without a matching rule falls through; a rule that says "keep float" wins at its level.
+// Names are those of ONNX nodes ('/' and '.' separate the enclosing modules) or of the values they produce.  Object types are our op
+// names or ONNX's, in any case: "leaky_relu", "LeakyRelu".
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <regex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/quant_spec.h"
+#include "ir/status.h"
+
+namespace qc {
+
+struct QConfig {
+  // Parameters known beforehand only through the ops that fix them; everything else is observed.  observer = "placeholder": these
+  // values stay float (weight-only quantization, or float weights).
+  ObservedSpec activation;
+  ObservedSpec weight;
+  bool operator==(const QConfig&) const = default;
+};
+// No configuration: keep float.
+using QConfigEntry = std::optional<QConfig>;
+inline QConfigEntry keepFloat() { return std::nullopt; }
+
+enum class Backend { x86, fbgemm, onednn, qnnpack, xnnpack };
+Result<Backend> parseBackend(std::string_view name);
+std::string_view toString(Backend backend);
+
+// u8 (x86, fbgemm in 7 bits, onednn, qnnpack) or s8 (xnnpack) affine activations by histogram; s8 symmetric weights, per channel except
+// for qnnpack.
+QConfig defaultQConfig(Backend backend);
+QConfig dynamicQConfig(Backend backend);     // activations' parameters computed at run time
+QConfig weightOnlyQConfig(Backend backend);  // activations stay float
+
+class ResolvedRules;
+
+class QConfigMapping {
+ public:
+  QConfigMapping& global(QConfigEntry entry);
+  QConfigMapping& objectType(std::string type, QConfigEntry entry);
+  QConfigMapping& nameRegex(std::string regex, QConfigEntry entry);  // ECMAScript; must match from the start of the name
+  QConfigMapping& name(std::string name, QConfigEntry entry);
+  // The index-th node (from 0) of that type whose enclosing module is `module` ("" for nodes without one).
+  QConfigMapping& nameTypeOrder(std::string module, std::string type, int64_t index, QConfigEntry entry);
+  // Every node on a path from value `from` to value `to`.
+  QConfigMapping& between(std::string from, std::string to, QConfigEntry entry);
+
+  // Rules applied to a graph.  Errors: a bad regex; a rule that matches nothing, with the nearest names.
+  Result<ResolvedRules> resolve(const Graph& graph) const;
+
+  // JSON with comments; the schema is in qconfig_json.cpp.  Errors name the key.
+  static Result<QConfigMapping> parse(std::string_view json, std::string_view sourceName = "rules");
+  static Result<QConfigMapping> load(const std::string& path);
+  std::string toJson() const;
+
+  enum class Level { global, objectType, nameRegex, between, name, nameTypeOrder };
+  struct Rule {
+    Level level = Level::global;
+    std::string name;   // name, regex, module or starting value
+    std::string type;   // object type, or the end value of a stretch
+    int64_t order = 0;
+    QConfigEntry entry;
+    std::string str() const;  // "name regex '/head/.*'"
+  };
+  const std::vector<Rule>& rules() const { return rules_; }
+
+ private:
+  QConfigMapping& set(Rule rule);  // the same key again: replaces the entry, keeps the place
+  std::vector<Rule> rules_;
+};
+
+// Everything by the backend's default.
+QConfigMapping defaultQConfigMapping(Backend backend);
+
+class ResolvedRules {
+ public:
+  struct Decision {
+    const QConfigMapping::Rule* rule = nullptr;  // null: no rule applies
+    const QConfig* config() const { return rule && rule->entry ? &*rule->entry : nullptr; }
+    std::string str() const;  // why, for reasons
+  };
+  // Of a node of the graph that the rules were resolved for.
+  Decision of(const Node& node) const;
+
+ private:
+  friend class QConfigMapping;
+  std::vector<QConfigMapping::Rule> rules_;
+  std::map<const Node*, int> decided_;
+};
+
+}  // namespace qc

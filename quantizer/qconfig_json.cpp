@@ -1,0 +1,269 @@
+// Rules as JSON with comments:
+//
+//   {
+//     "backend": "x86",                       // where omitted settings come from
+//     "global": "default",                    // "default", "float", "dynamic", "weight_only", or a configuration
+//     "rules": [
+//       {"object_type": "softmax", "qconfig": "float"},
+//       {"name_regex": "/head/.*", "qconfig": "float"},
+//       {"name": "/stem/Conv", "qconfig": {"activation": {"observer": "minmax"}, "weight": {"observer": "minmax", "axis": -1}}},
+//       {"name": "/layer1", "object_type": "Conv", "order": 0, "qconfig": "float"},
+//       {"from": "x", "to": "y", "qconfig": "float"}
+//     ]
+//   }
+//
+// A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric), axis, block_size, dynamic, eps, observer, args.
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "quantizer/nearest.h"
+#include "quantizer/observer.h"
+#include "quantizer/qconfig.h"
+
+namespace qc {
+namespace {
+
+using nlohmann::json;
+using Level = QConfigMapping::Level;
+
+Status checkKeys(const json& object, const std::vector<std::string>& known, std::string_view where) {
+  if (!object.is_object()) return fail(ErrorCode::kInvalidArgument, "{} is not an object", where);
+  for (const auto& [key, value] : object.items())
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      return fail(ErrorCode::kInvalidArgument, "{} has no setting '{}'", where, key).help(didYouMean(key, known));
+  return {};
+}
+
+Failure wrongKind(std::string_view where, std::string_view key, std::string_view wanted) {
+  return fail(ErrorCode::kInvalidArgument, "{}: '{}' is not {}", where, key, wanted);
+}
+
+Status readString(const json& object, const char* key, std::string_view where, std::string& out) {
+  if (!object.contains(key)) return {};
+  if (!object[key].is_string()) return wrongKind(where, key, "a string");
+  out = object[key].get<std::string>();
+  return {};
+}
+Status readInteger(const json& object, const char* key, std::string_view where, int64_t& out) {
+  if (!object.contains(key)) return {};
+  if (!object[key].is_number_integer()) return wrongKind(where, key, "an integer");
+  out = object[key].get<int64_t>();
+  return {};
+}
+
+Result<AttrDict> readArgs(const json& args, std::string_view where) {
+  AttrDict dict;
+  if (!args.is_object()) return wrongKind(where, "args", "an object");
+  for (const auto& [key, value] : args.items()) {
+    if (value.is_number_integer()) {
+      dict.set(key, value.get<int64_t>());
+    } else if (value.is_number()) {
+      dict.set(key, value.get<double>());
+    } else if (value.is_string()) {
+      dict.set(key, value.get<std::string>());
+    } else {
+      return wrongKind(where, key, "a number or a string");
+    }
+  }
+  return dict;
+}
+
+// An integer is welcome where the observer declares a real.
+void convertArgs(ObservedSpec& spec) {
+  const ObserverDef* def = findObserver(spec.observer);
+  if (!def) return;
+  for (const AttrSpec& arg : def->args)
+    if (const Attr* given = spec.observerArgs.find(arg.name); given && arg.kind == AttrKind::real && std::holds_alternative<int64_t>(*given))
+      spec.observerArgs.set(arg.name, static_cast<double>(std::get<int64_t>(*given)));
+}
+
+Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::string& where) {
+  QC_TRY(checkKeys(j, {"dtype", "range", "scheme", "axis", "block_size", "dynamic", "eps", "observer", "args"}, where));
+  std::string dtype, scheme;
+  QC_TRY(readString(j, "dtype", where, dtype));
+  if (!dtype.empty()) {
+    const auto parsed = parseDType(dtype);
+    if (!parsed || !isInteger(*parsed) || sizeOf(*parsed) > 4) return wrongKind(where, "dtype", "an integer type of up to 32 bits");
+    if (*parsed != spec.dtype) {
+      spec.dtype = *parsed;
+      spec.qmin = rangeOf(*parsed).min;
+      spec.qmax = rangeOf(*parsed).max;
+    }
+  }
+  if (j.contains("range")) {
+    const json& range = j["range"];
+    if (!range.is_array() || range.size() != 2 || !range[0].is_number_integer() || !range[1].is_number_integer())
+      return wrongKind(where, "range", "a pair of integers");
+    spec.qmin = range[0].get<int64_t>();
+    spec.qmax = range[1].get<int64_t>();
+  }
+  QC_TRY(readString(j, "scheme", where, scheme));
+  if (scheme == "affine") {
+    spec.scheme = QScheme::affine;
+  } else if (scheme == "symmetric") {
+    spec.scheme = QScheme::symmetric;
+  } else if (!scheme.empty()) {
+    return wrongKind(where, "scheme", "\"affine\" or \"symmetric\"");
+  }
+  int64_t axis = spec.axis;
+  QC_TRY(readInteger(j, "axis", where, axis));
+  QC_TRY(readInteger(j, "block_size", where, spec.blockSize));
+  if (axis < -1 || axis > 31 || spec.blockSize < 0) return fail(ErrorCode::kInvalidArgument, "{}: axis or block_size out of range", where);
+  spec.axis = static_cast<int>(axis);
+  if (j.contains("dynamic")) {
+    if (!j["dynamic"].is_boolean()) return wrongKind(where, "dynamic", "true or false");
+    spec.dynamic = j["dynamic"].get<bool>();
+  }
+  if (j.contains("eps")) {
+    if (!j["eps"].is_number()) return wrongKind(where, "eps", "a number");
+    spec.eps = j["eps"].get<double>();
+  }
+  const std::string before = spec.observer;
+  QC_TRY(readString(j, "observer", where, spec.observer));
+  if (spec.observer != before) {
+    spec.observerArgs = {};
+    const ObserverDef* def = findObserver(spec.observer);
+    if (def && !j.contains("axis")) spec.axis = def->perChannel ? std::max(spec.axis, 0) : -1;
+  }
+  if (j.contains("args")) {
+    QC_ASSIGN(spec.observerArgs, readArgs(j["args"], where));
+  }
+  convertArgs(spec);
+  ObservedSpec checked = spec;
+  if (auto status = checkObservedSpec(checked); !status)
+    return fail(status.error().code(), "{}: {}", where, status.error().message()).help(status.error().remedy());
+  return spec;
+}
+
+Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string& where) {
+  if (j.is_null()) return keepFloat();
+  if (j.is_string()) {
+    const std::string word = j.get<std::string>();
+    if (word == "float") return keepFloat();
+    if (word == "default") return QConfigEntry(defaultQConfig(backend));
+    if (word == "dynamic") return QConfigEntry(dynamicQConfig(backend));
+    if (word == "weight_only") return QConfigEntry(weightOnlyQConfig(backend));
+    return fail(ErrorCode::kInvalidArgument, "{}: there is no configuration '{}'", where, word)
+        .help(didYouMean(word, {"float", "default", "dynamic", "weight_only"}));
+  }
+  QC_TRY(checkKeys(j, {"activation", "weight"}, where));
+  QConfig config = defaultQConfig(backend);
+  if (j.contains("activation")) {
+    QC_ASSIGN(config.activation, readSpec(j["activation"], config.activation, where + ".activation"));
+  }
+  if (j.contains("weight")) {
+    QC_ASSIGN(config.weight, readSpec(j["weight"], config.weight, where + ".weight"));
+  }
+  return QConfigEntry(config);
+}
+
+Status readRule(const json& j, Backend backend, const std::string& where, QConfigMapping& mapping) {
+  QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig"}, where));
+  if (!j.contains("qconfig")) return fail(ErrorCode::kInvalidArgument, "{} lacks 'qconfig'", where);
+  QC_ASSIGN(QConfigEntry entry, readEntry(j["qconfig"], backend, where + ".qconfig"));
+  std::string type, name, regex, from, to;
+  int64_t order = 0;
+  QC_TRY(readString(j, "object_type", where, type));
+  QC_TRY(readString(j, "name", where, name));
+  QC_TRY(readString(j, "name_regex", where, regex));
+  QC_TRY(readString(j, "from", where, from));
+  QC_TRY(readString(j, "to", where, to));
+  QC_TRY(readInteger(j, "order", where, order));
+  const auto only = [&](std::initializer_list<const char*> keys) {
+    return j.size() == keys.size() + 1 && std::all_of(keys.begin(), keys.end(), [&](const char* k) { return j.contains(k); });
+  };
+  if (only({"object_type"})) {
+    mapping.objectType(type, std::move(entry));
+  } else if (only({"name"})) {
+    mapping.name(name, std::move(entry));
+  } else if (only({"name_regex"})) {
+    mapping.nameRegex(regex, std::move(entry));
+  } else if (only({"name", "object_type", "order"})) {
+    mapping.nameTypeOrder(name, type, order, std::move(entry));
+  } else if (only({"from", "to"})) {
+    mapping.between(from, to, std::move(entry));
+  } else {
+    return fail(ErrorCode::kInvalidArgument, "{} is none of: object_type; name; name_regex; name, object_type and order; from and to", where);
+  }
+  return {};
+}
+
+json specJson(const ObservedSpec& s) {
+  json args = json::object();
+  for (const auto& [name, value] : s.observerArgs) {
+    if (const auto* i = std::get_if<int64_t>(&value)) args[name] = *i;
+    if (const auto* d = std::get_if<double>(&value)) args[name] = *d;
+    if (const auto* t = std::get_if<std::string>(&value)) args[name] = *t;
+  }
+  return {{"dtype", toString(s.dtype)}, {"range", {s.qmin, s.qmax}}, {"scheme", s.scheme == QScheme::symmetric ? "symmetric" : "affine"},
+          {"axis", s.axis},             {"block_size", s.blockSize}, {"dynamic", s.dynamic},
+          {"eps", s.eps},               {"observer", s.observer},    {"args", args}};
+}
+
+json entryJson(const QConfigEntry& entry) {
+  if (!entry) return "float";
+  return {{"activation", specJson(entry->activation)}, {"weight", specJson(entry->weight)}};
+}
+
+}  // namespace
+
+Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_view sourceName) {
+  constexpr size_t kLargest = size_t{16} << 20;
+  if (text.size() > kLargest) return fail(ErrorCode::kInvalidArgument, "{}: larger than 16 MB", sourceName);
+  json j;
+  try {
+    j = json::parse(text, nullptr, true, true);
+  } catch (const json::exception& e) {
+    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, e.what());
+  }
+  const std::string where(sourceName);
+  QC_TRY(checkKeys(j, {"backend", "global", "rules"}, where));
+  std::string backendName = "x86";
+  QC_TRY(readString(j, "backend", where, backendName));
+  QC_ASSIGN(const Backend backend, parseBackend(backendName));
+  QConfigMapping mapping;
+  QC_ASSIGN(QConfigEntry global, readEntry(j.contains("global") ? j["global"] : json("default"), backend, where + ".global"));
+  mapping.global(std::move(global));
+  if (!j.contains("rules")) return mapping;
+  if (!j["rules"].is_array()) return wrongKind(where, "rules", "a list");
+  for (size_t i = 0; i < j["rules"].size(); ++i) QC_TRY(readRule(j["rules"][i], backend, fmt::format("{}.rules[{}]", where, i), mapping));
+  return mapping;
+}
+
+Result<QConfigMapping> QConfigMapping::load(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return parse(text.str(), path);
+}
+
+std::string QConfigMapping::toJson() const {
+  json list = json::array();
+  json result = {{"global", "float"}};
+  for (const Rule& rule : rules_) {
+    json j = {{"qconfig", entryJson(rule.entry)}};
+    switch (rule.level) {
+      case Level::global: result["global"] = entryJson(rule.entry); continue;
+      case Level::objectType: j["object_type"] = rule.type; break;
+      case Level::nameRegex: j["name_regex"] = rule.name; break;
+      case Level::name: j["name"] = rule.name; break;
+      case Level::between:
+        j["from"] = rule.name;
+        j["to"] = rule.type;
+        break;
+      case Level::nameTypeOrder:
+        j["name"] = rule.name;
+        j["object_type"] = rule.type;
+        j["order"] = rule.order;
+        break;
+    }
+    list.push_back(std::move(j));
+  }
+  result["rules"] = std::move(list);
+  return result.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace qc

@@ -1,0 +1,175 @@
+#include "quantizer/sharing.h"
+
+#include <optional>
+#include <set>
+
+namespace qc {
+namespace {
+
+// What two specs must agree on to be served by one observer.
+bool sameParameters(const QuantSpec& a, const QuantSpec& b) {
+  if (a.index() != b.index()) return false;
+  if (const auto* x = std::get_if<ObservedSpec>(&a)) {
+    const auto& y = std::get<ObservedSpec>(b);
+    return x->dtype == y.dtype && x->dynamic == y.dynamic && x->qmin == y.qmin && x->qmax == y.qmax && x->scheme == y.scheme &&
+           x->axis == y.axis;
+  }
+  if (const auto* x = std::get_if<FixedSpec>(&a)) return x->params == std::get<FixedSpec>(b).params;
+  if (const auto* x = std::get_if<CastSpec>(&a)) return x->dtype == std::get<CastSpec>(b).dtype;
+  return false;
+}
+
+class Grouping {
+ public:
+  explicit Grouping(const Graph& graph) : graph_(graph) { collect(); }
+
+  Result<SharingGroups> run() {
+    QC_TRY(validate());
+    parent_.resize(points_.size());
+    for (size_t i = 0; i < parent_.size(); ++i) parent_[i] = static_cast<int>(i);
+    for (size_t i = 0; i < points_.size(); ++i) {
+      if (points_[i].operand >= 0 && consumers_[i]->annotation()->allowImplicitSharing) shareImplicitly(static_cast<int>(i));
+      if (const auto* shared = std::get_if<SharedSpec>(specs_[i])) unite(index_.at(shared->with), static_cast<int>(i));
+    }
+    return groups();
+  }
+
+ private:
+  void add(EdgeOrNode point, const QuantSpec& spec, const Node* node, const Value* source) {
+    if (!isSet(spec) || std::holds_alternative<DerivedSpec>(spec)) return;
+    index_[point] = static_cast<int>(points_.size());
+    points_.push_back(std::move(point));
+    specs_.push_back(&spec);
+    consumers_.push_back(node);
+    sources_.push_back(source);
+  }
+
+  void collect() {
+    for (const Node* node = graph_.front(); node; node = node->next()) {
+      if (!node->annotation() || node->numResults() == 0) continue;
+      const QuantAnnotation& a = *node->annotation();
+      const std::string& name = node->result()->name();
+      for (int i = 0; i < node->numOperands() && i < static_cast<int>(a.inputs.size()); ++i) {
+        const Value* source = node->operand(i);
+        if (source && !source->constant()) add({name, i}, a.inputs[static_cast<size_t>(i)], node, source);
+      }
+      add({name, -1}, a.output, node, node->result());
+    }
+  }
+
+  Status validate() {
+    for (size_t i = 0; i < points_.size(); ++i) {
+      std::string chain = toString(points_[i]);
+      std::set<int> seen = {static_cast<int>(i)};
+      const QuantSpec* spec = specs_[i];
+      while (const auto* shared = std::get_if<SharedSpec>(spec)) {
+        chain += " -> " + toString(shared->with);
+        const auto target = index_.find(shared->with);
+        if (target == index_.end())
+          return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters with a point that is not annotated: {}", chain)
+              .at(consumers_[i]->location())
+              .on(points_[i].value);
+        if (!seen.insert(target->second).second)
+          return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters with itself: {}", chain)
+              .at(consumers_[i]->location())
+              .on(points_[i].value);
+        spec = specs_[static_cast<size_t>(target->second)];
+      }
+    }
+    return {};
+  }
+
+  int find(int i) {
+    while (parent_[static_cast<size_t>(i)] != i) {
+      int& up = parent_[static_cast<size_t>(i)];
+      up = parent_[static_cast<size_t>(up)];
+      i = up;
+    }
+    return i;
+  }
+
+  void unite(int parent, int child) {
+    const int p = find(parent), c = find(child);
+    if (p == c) return;
+    const auto* shared = std::get_if<SharedSpec>(specs_[static_cast<size_t>(p)]);
+    const bool pointsAtChild = shared && index_.at(shared->with) == c;
+    parent_[static_cast<size_t>(pointsAtChild ? p : c)] = pointsAtChild ? c : p;
+  }
+
+  // The spec behind a point: shares followed to their end, through the roots of the groups so far.
+  const QuantSpec& rootSpec(int i) {
+    const QuantSpec* spec = specs_[static_cast<size_t>(find(i))];
+    for (size_t steps = 0; steps <= points_.size(); ++steps) {
+      const auto* shared = std::get_if<SharedSpec>(spec);
+      if (!shared) return *spec;
+      const int target = index_.at(shared->with);
+      const QuantSpec* next = specs_[static_cast<size_t>(find(target))];
+      spec = next == spec ? specs_[static_cast<size_t>(target)] : next;
+    }
+    return *spec;
+  }
+
+  // Users first, the producer last: the other order could make a cycle.
+  void shareImplicitly(int edge) {
+    const Value* source = sources_[static_cast<size_t>(edge)];
+    for (const Use* use : orderedUses(source)) {
+      if (use->user() == consumers_[static_cast<size_t>(edge)] && use->index() == points_[static_cast<size_t>(edge)].operand) continue;
+      const auto other = index_.find({use->user()->result()->name(), use->index()});
+      if (other != index_.end() && sameParameters(rootSpec(other->second), rootSpec(edge))) unite(other->second, edge);
+    }
+    const auto own = index_.find({source->name(), -1});
+    if (own != index_.end() && sameParameters(rootSpec(own->second), rootSpec(edge))) unite(own->second, edge);
+  }
+
+  const std::vector<Use*>& orderedUses(const Value* v) {
+    auto [it, added] = uses_.try_emplace(v);
+    if (!added) return it->second;
+    for (Node* user : v->users()) {
+      if (user->numResults() == 0) continue;
+      for (Use* use : v->uses())
+        if (use->user() == user) it->second.push_back(use);
+    }
+    return it->second;
+  }
+
+  Result<SharingGroups> groups() {
+    SharingGroups result;
+    std::map<int, int> numbers;
+    for (size_t i = 0; i < points_.size(); ++i) {
+      const int root = find(static_cast<int>(i));
+      const auto [it, fresh] = numbers.try_emplace(root, static_cast<int>(result.specs.size()));
+      if (fresh) {
+        // The observer is made where the group begins, so its parameters must be known there.
+        if (const auto* shared = std::get_if<SharedSpec>(specs_[i]))
+          return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters with a later point: {} -> {}", toString(points_[i]),
+                      toString(shared->with))
+              .at(consumers_[i]->location())
+              .on(points_[i].value);
+        result.specs.push_back(*specs_[i]);
+        result.members.emplace_back();
+      }
+      result.groupOf[points_[i]] = it->second;
+      result.members[static_cast<size_t>(it->second)].push_back(points_[i]);
+    }
+    return result;
+  }
+
+  const Graph& graph_;
+  std::vector<EdgeOrNode> points_;  // in graph order; a node's edges before its output
+  std::vector<const QuantSpec*> specs_;
+  std::vector<const Node*> consumers_;
+  std::vector<const Value*> sources_;  // of an edge: the value read
+  std::map<EdgeOrNode, int> index_;
+  std::map<const Value*, std::vector<Use*>> uses_;
+  std::vector<int> parent_;
+};
+
+}  // namespace
+
+std::string toString(const EdgeOrNode& point) {
+  return point.operand < 0 ? "%" + point.value : fmt::format("%{}:{}", point.value, point.operand);
+}
+
+Result<SharingGroups> computeSharingGroups(const Graph& graph) { return Grouping(graph).run(); }
+
+}  // namespace qc
