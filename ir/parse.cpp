@@ -1,10 +1,9 @@
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <new>
 #include <optional>
 
 #include "ir/op_def.h"
+#include "ir/payload.h"
 #include "ir/text.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
@@ -14,21 +13,6 @@ namespace {
 
 // Payloads of one text together; what is larger belongs into a model file.
 constexpr int64_t kMaxPayloadBytes = int64_t{1} << 30;
-
-// splitmix64 at position `index` of the stream that starts at `seed`: any element without the ones before it.
-uint64_t randomBits(uint64_t seed, uint64_t index) {
-  uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-std::optional<int> nibble(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return std::nullopt;
-}
 
 class GraphParser {
  public:
@@ -76,140 +60,8 @@ class GraphParser {
     if (payloadBytes_ > kMaxPayloadBytes)
       return in_.failAt(typeOffset, fmt::format("the constants of this text exceed {} bytes", kMaxPayloadBytes));
     QC_TRY(in_.expect("=", "before the payload of a constant"));
-    QC_ASSIGN(Tensor payload, this->payload(type));
+    QC_ASSIGN(Tensor payload, readPayload(in_, type));
     constants_.emplace(name, std::move(payload));
-    return {};
-  }
-
-  Result<Tensor> payload(const TensorType& type) {
-    if (in_.peek().is("[")) return list(type);
-    const Token form = in_.take();
-    if (form.is("splat")) return splat(type);
-    if (form.is("rand")) return random(type);
-    if (form.is("hex")) return hex(type);
-    if (form.is("iota")) {
-      Tensor t(type.dtype, type.sizes());
-      for (int64_t i = 0; i < t.numElements(); ++i) storeElement(type.dtype, t.mutableData(), i, static_cast<double>(i));
-      return t;
-    }
-    if (form.is("elided"))
-      return in_.failAt(form.offset, "the payload of this constant was elided when the text was printed; print it with payloads");
-    return in_.failAt(form.offset, "expected a payload: splat, rand(seed, low, high), iota, hex\"...\" or a [list]");
-  }
-
-  // One element as written, in the precision of its type.
-  Status element(DType dtype, void* data, int64_t i) {
-    const Token token = in_.peek();
-    if (dtype == DType::f64 || isFloat(dtype)) {
-      if (dtype == DType::f64) {
-        QC_ASSIGN(const double value, in_.real("a number"));
-        storeElement(dtype, data, i, value);
-      } else {
-        QC_ASSIGN(const float value, in_.realFloat("a number"));
-        storeElement(dtype, data, i, value);
-      }
-      return {};
-    }
-    if (dtype == DType::boolean && (token.is("true") || token.is("false"))) {
-      storeElement(dtype, data, i, in_.take().is("true") ? 1 : 0);
-      return {};
-    }
-    if (dtype == DType::u64) {
-      uint64_t value = 0;
-      const char* end = token.text.data() + token.text.size();
-      const auto [stop, error] = std::from_chars(token.text.data(), end, value);
-      if (token.kind != Token::Kind::number || error != std::errc() || stop != end) return in_.unexpected("an integer of type u64");
-      in_.take();
-      static_cast<uint64_t*>(data)[i] = value;
-      return {};
-    }
-    QC_ASSIGN(const int64_t value, in_.integer("an integer"));
-    if (dtype == DType::s64) {
-      static_cast<int64_t*>(data)[i] = value;
-      return {};
-    }
-    const IntRange range = dtype == DType::boolean ? IntRange{0, 1} : rangeOf(dtype);
-    if (value < range.min || value > range.max)
-      return in_.failAt(token.offset, fmt::format("{} does not fit into {}", value, toString(dtype)));
-    storeElement(dtype, data, i, static_cast<double>(value));
-    return {};
-  }
-
-  Result<Tensor> list(const TensorType& type) {
-    const size_t offset = in_.take().offset;
-    // Each element takes a character at least: a short text cannot ask for a large allocation.
-    if (type.numElements() > static_cast<int64_t>(in_.remaining()))
-      return in_.failAt(offset, fmt::format("the text is too short for the {} elements of {}", type.numElements(), type.str()));
-    Tensor t(type.dtype, type.sizes());
-    int64_t i = 0;
-    if (!in_.peek().is("]")) {
-      do {
-        if (i == t.numElements()) return in_.fail("more than the {} elements of {}", t.numElements(), type.str());
-        QC_TRY(element(type.dtype, t.mutableData(), i++));
-      } while (in_.takeIf(","));
-    }
-    QC_TRY(in_.expect("]", "behind a payload"));
-    if (i != t.numElements()) return in_.failAt(offset, fmt::format("{} elements for {}, which has {}", i, type.str(), t.numElements()));
-    return t;
-  }
-
-  Result<Tensor> splat(const TensorType& type) {
-    const std::vector<int64_t> one{1};
-    Tensor single(type.dtype, one);
-    QC_TRY(element(type.dtype, single.mutableData(), 0));
-    Tensor t(type.dtype, type.sizes());
-    const auto width = static_cast<size_t>(sizeOf(type.dtype));
-    auto* out = static_cast<char*>(t.mutableData());
-    const auto* from = static_cast<const char*>(single.data());
-    for (int64_t i = 0; i < t.numElements(); ++i, out += width) std::copy(from, from + width, out);
-    return t;
-  }
-
-  // Uniform in [low, high) for floats, among the integers low..high otherwise.
-  Result<Tensor> random(const TensorType& type) {
-    QC_TRY(in_.expect("(", "behind 'rand'"));
-    QC_ASSIGN(const int64_t seed, in_.integer("a seed"));
-    QC_TRY(in_.expect(",", "behind the seed"));
-    const size_t offset = in_.peek().offset;
-    QC_ASSIGN(const double low, in_.real("the low end"));
-    QC_TRY(in_.expect(",", "behind the low end"));
-    QC_ASSIGN(const double high, in_.real("the high end"));
-    QC_TRY(in_.expect(")", "behind the high end"));
-    if (!std::isfinite(low) || !std::isfinite(high) || low > high)
-      return in_.failAt(offset, "the ends of a random range are finite and in order");
-    const bool real = isFloat(type.dtype);
-    Tensor t(type.dtype, type.sizes());
-    for (int64_t i = 0; i < t.numElements(); ++i) {
-      const double u = static_cast<double>(randomBits(static_cast<uint64_t>(seed), static_cast<uint64_t>(i)) >> 11) * 0x1p-53;
-      storeElement(type.dtype, t.mutableData(), i, real ? low + u * (high - low) : std::floor(low + u * (high - low + 1)));
-    }
-    return t;
-  }
-
-  Result<Tensor> hex(const TensorType& type) {
-    const size_t offset = in_.peek().offset;
-    QC_ASSIGN(const std::string digits, in_.string("hexadecimal bytes in quotes"));
-    if (static_cast<int64_t>(digits.size()) != 2 * type.byteSize())
-      return in_.failAt(offset,
-                        fmt::format("{} hexadecimal digits for {}, which has {} bytes", digits.size(), type.str(), type.byteSize()));
-    Tensor t(type.dtype, type.sizes());
-    auto* bytes = static_cast<unsigned char*>(t.mutableData());
-    for (size_t i = 0; i < digits.size(); i += 2) {
-      const auto high = nibble(digits[i]), low = nibble(digits[i + 1]);
-      if (!high || !low) return in_.failAt(offset, "this is not a string of hexadecimal digits");
-      bytes[i / 2] = static_cast<unsigned char>(*high * 16 + *low);
-    }
-    if (auto s = checkStored(t); !s) return in_.placed(offset, s.error());
-    return t;
-  }
-
-  // Types narrower than their byte hold no other values.
-  static Status checkStored(const Tensor& t) {
-    const bool narrow = t.dtype() == DType::boolean || t.dtype() == DType::u4 || t.dtype() == DType::s4;
-    const IntRange range = t.dtype() == DType::boolean ? IntRange{0, 1} : narrow ? rangeOf(t.dtype()) : IntRange{0, 0};
-    for (int64_t i = 0; narrow && i < t.numElements(); ++i)
-      if (const double v = t.at(i); v < static_cast<double>(range.min) || v > static_cast<double>(range.max))
-        return fail(ErrorCode::kInvalidModel, "byte {} holds {}, which is no {}", i, v, toString(t.dtype()));
     return {};
   }
 

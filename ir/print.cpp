@@ -1,75 +1,20 @@
 #include <bit>
-#include <cmath>
-#include <cstring>
 #include <map>
 #include <unordered_map>
 
 #include "ir/op_def.h"
+#include "ir/payload.h"
 #include "ir/text.h"
 #include "ir/text_lexer.h"
 
 namespace qc {
 namespace {
 
-constexpr int64_t kListedElements = 16;
-
 // Equal in every bit, so that a default of 0.0 does not swallow -0.0 and nan equals itself.
 bool sameAttr(const Attr& a, const Attr& b) {
   const auto* x = std::get_if<double>(&a);
   const auto* y = std::get_if<double>(&b);
   return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : a == b;
-}
-
-// A fingerprint for the eye and for diffs, not a defence: 8 bytes a step, the same on every machine of this byte order.
-uint64_t fingerprint(const Tensor& tensor) {
-  const auto* bytes = static_cast<const unsigned char*>(tensor.data());
-  const auto size = static_cast<size_t>(tensor.byteSize());
-  uint64_t hash = 0x9e3779b97f4a7c15u ^ size;
-  const auto mix = [&](uint64_t word) {
-    hash = (hash ^ word) * 0xff51afd7ed558ccdu;
-    hash ^= hash >> 32;
-  };
-  size_t i = 0;
-  for (; i + 8 <= size; i += 8) {
-    uint64_t word;
-    std::memcpy(&word, bytes + i, 8);
-    mix(word);
-  }
-  uint64_t tail = 0;
-  if (i < size) std::memcpy(&tail, bytes + i, size - i);
-  mix(tail);
-  return hash;
-}
-
-std::string elementText(const Tensor& t, int64_t i) {
-  switch (t.dtype()) {
-    case DType::f64: return realText(t.as<double>()[static_cast<size_t>(i)]);
-    case DType::s64: return std::to_string(t.as<int64_t>()[static_cast<size_t>(i)]);
-    case DType::u64: return std::to_string(t.as<uint64_t>()[static_cast<size_t>(i)]);
-    default: return isFloat(t.dtype()) ? realText(static_cast<float>(t.at(i))) : std::to_string(static_cast<int64_t>(t.at(i)));
-  }
-}
-
-std::string hexText(const Tensor& t) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text = "hex\"";
-  text.reserve(static_cast<size_t>(t.byteSize()) * 2 + 6);
-  const auto* bytes = static_cast<const unsigned char*>(t.data());
-  for (int64_t i = 0; i < t.byteSize(); ++i) {
-    text += kDigits[bytes[i] >> 4];
-    text += kDigits[bytes[i] & 15];
-  }
-  return text + '"';
-}
-
-std::string payloadText(const Tensor& t, bool inFull) {
-  bool listable = t.numElements() <= kListedElements;
-  // The payload bits of a NaN have no text.
-  for (int64_t i = 0; listable && isFloat(t.dtype()) && i < t.numElements(); ++i) listable = !std::isnan(t.at(i));
-  if (!listable) return inFull || t.numElements() <= kListedElements ? hexText(t) : fmt::format("elided({:016x})", fingerprint(t));
-  std::string text = "[";
-  for (int64_t i = 0; i < t.numElements(); ++i) text += (i ? ", " : "") + elementText(t, i);
-  return text + "]";
 }
 
 std::string shapeText(const Shape& shape) {
@@ -145,7 +90,7 @@ class Printer {
       const Tensor* payload = g.constants().find(n->constantName());
       if (!payload) continue;  // the verifier's to report; a dump must still print
       text += fmt::format("const {} : {} = {}\n", sigilName('#', n->constantName()), type(payload->type()),
-                          payloadText(*payload, options_.payloads));
+                          payloadText(*payload, options_.payloads ? PayloadForm::exact : PayloadForm::brief));
     }
   }
 

@@ -32,7 +32,7 @@ struct Token {
 
 class Lexer {
  public:
-  explicit Lexer(std::string_view text) : text_(text) {}
+  explicit Lexer(std::string_view text, size_t position = 0) : text_(text), position_(position) {}
   Token next();
 
  private:
@@ -41,7 +41,7 @@ class Lexer {
   size_t numberEnd(size_t i) const;
   bool readQuoted(Token& token);  // at the opening quote
   std::string_view text_;
-  size_t position_ = 0;
+  size_t position_;
 };
 
 // "a \"quoted\" text", control bytes as \xNN.

@@ -251,6 +251,15 @@ Result<Attr> TextReader::attr() {
   return Attr(*dtype);
 }
 
+Result<std::string> TextReader::bareText(std::string_view what) {
+  const size_t end = std::min(text_.find_first_of(" \t\r\n,{}\"", token_.offset), text_.size());
+  if (end == token_.offset) return unexpected(what);
+  std::string text(text_.substr(token_.offset, end - token_.offset));
+  lexer_ = Lexer(text_, end);
+  token_ = lexer_.next();
+  return text;
+}
+
 Result<AttrDict> TextReader::attrs() {
   QC_TRY(expect("{", "before attributes"));
   AttrDict dict;

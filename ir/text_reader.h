@@ -34,6 +34,7 @@ class TextReader {
   Result<TensorType> type();            // f32[...], !q0[...], q<...>[...]
   Result<QuantPtr> quant();             // !q0 or q<...>
   Result<Attr> attr();
+  Result<std::string> bareText(std::string_view what);  // up to a blank, comma, brace or quote: /a-b.*/
   Result<AttrDict> attrs();             // {a=1, b=[2,3]}
 
   // Errors at the current token, or at a place remembered from Token::offset.

@@ -10,12 +10,9 @@ namespace {
 // On every op: the row of the kernel table that was chosen for the node.
 const AttrSpec kUniversalAttrs[] = {{"kernel", AttrKind::string, std::string()}};
 
-const AttrSpec* findSpec(const OpDef& def, std::string_view name) {
-  for (const AttrSpec& spec : def.attrs)
-    if (spec.name == name) return &spec;
-  for (const AttrSpec& spec : kUniversalAttrs)
-    if (spec.name == name) return &spec;
-  return nullptr;
+const AttrSpec* findSpec(std::span<const AttrSpec> specs, std::string_view name) {
+  const auto it = std::find_if(specs.begin(), specs.end(), [&](const AttrSpec& spec) { return spec.name == name; });
+  return it == specs.end() ? nullptr : &*it;
 }
 
 // Turns a value into the declared kind where that loses nothing: 1 for 1.0, [] for any empty list.
@@ -36,12 +33,12 @@ bool coerce(Attr& value, AttrKind kind) {
   return false;
 }
 
-Failure unknownAttr(const OpDef& def, std::string_view name) {
+Failure unknownAttr(std::string_view owner, std::span<const AttrSpec> specs, std::string_view name) {
   std::vector<std::string> known;
-  for (const AttrSpec& spec : def.attrs) known.push_back(spec.name);
+  for (const AttrSpec& spec : specs) known.push_back(spec.name);
   std::string hint;
   for (const std::string& near : nearestNames(name, known)) hint += (hint.empty() ? "; did you mean '" : "', '") + near;
-  return fail(ErrorCode::kInvalidModel, "'{}' has no attribute '{}'{}", def.name, name, hint.empty() ? "" : hint + "'?");
+  return fail(ErrorCode::kInvalidModel, "'{}' has no attribute '{}'{}", owner, name, hint.empty() ? "" : hint + "'?");
 }
 
 Status checkOperandCount(const OpDef& def, int numOperands) {
@@ -184,27 +181,32 @@ class Verifier {
 
 Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
 
-Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs) {
-  QC_TRY(checkOperandCount(def, numOperands));
+Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs) {
   AttrDict complete;
   for (const auto& [name, value] : attrs) {
-    const AttrSpec* spec = findSpec(def, name);
-    if (!spec) return unknownAttr(def, name);
+    const AttrSpec* spec = findSpec(specs, name);
+    if (!spec) spec = findSpec(kUniversalAttrs, name);
+    if (!spec) return unknownAttr(owner, specs, name);
     Attr typed = value;
     if (!coerce(typed, spec->kind))
-      return fail(ErrorCode::kInvalidModel, "attribute '{}' of '{}' is of kind {}, found {} {}", name, def.name, toString(spec->kind),
+      return fail(ErrorCode::kInvalidModel, "attribute '{}' of '{}' is of kind {}, found {} {}", name, owner, toString(spec->kind),
                   toString(kindOf(value)), toString(value));
     complete.set(name, std::move(typed));
   }
-  for (const AttrSpec& spec : def.attrs) {
+  for (const AttrSpec& spec : specs) {
     if (complete.find(spec.name)) continue;
-    if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its attribute '{}'", def.name, spec.name);
+    if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its attribute '{}'", owner, spec.name);
     Attr value = *spec.byDefault;
-    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", def.name, spec.name);
+    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", owner, spec.name);
     complete.set(spec.name, std::move(value));
   }
   attrs = std::move(complete);
   return {};
+}
+
+Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs) {
+  QC_TRY(checkOperandCount(def, numOperands));
+  return checkAttrs(def.name, def.attrs, attrs);
 }
 
 Status checkQuantParams(const QuantParams& q) {

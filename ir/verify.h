@@ -15,6 +15,9 @@ Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
 
+// The attributes alone; also for the options of a pass.  `owner` is named in messages.
+Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs);
+
 // Storage, range, scales and zero points, by themselves and against the dims they cover.
 Status checkQuantParams(const QuantParams& params);
 Status checkType(const TensorType& type);
