@@ -69,8 +69,14 @@ class PassRegistry {
   const Pass* find(std::string_view name) const;
   const std::map<std::string, Pass, std::less<>>& passes() const { return passes_; }
 
+  // A named pipeline is text that other pipelines may mention like a pass.
+  void addPipeline(std::string name, std::string text);
+  const std::string* findPipeline(std::string_view name) const;
+  const std::map<std::string, std::string, std::less<>>& pipelines() const { return pipelines_; }
+
  private:
   std::map<std::string, Pass, std::less<>> passes_;
+  std::map<std::string, std::string, std::less<>> pipelines_;
 };
 
 }  // namespace qc

@@ -10,6 +10,8 @@ Status canonicalize(Graph& graph, PassContext& cx);
 Status recognizeActivations(Graph& graph, PassContext& cx);
 Status foldBatchNorm(Graph& graph, PassContext& cx);
 Status cse(Graph& graph, PassContext& cx);
+Status dce(Graph& graph, PassContext& cx);
+Status foldConstants(Graph& graph, PassContext& cx);
 
 // Quantization: float -> observed -> qdq -> quant.
 Status prepare(Graph& graph, PassContext& cx);

@@ -1,0 +1,33 @@
+#include "ir/interp.h"
+#include "ir/rewriter.h"
+#include "passes/passes.h"
+
+namespace qc {
+
+// One walk in schedule order is enough: what a node becomes is seen by its users further down.
+Status foldConstants(Graph& graph, PassContext& cx) {
+  const int64_t maxBytes = cx.options.integer("max_bytes");
+  std::map<std::string, int> hits;
+  Rewriter rewriter(graph);
+  for (Node* node : graph.nodes()) {
+    // A dequantized weight stays one: its four times larger float form would hide that it is int8.
+    if (rewriter.wasErased(node) || node->is("const") || node->is("dequantize")) continue;
+    QC_ASSIGN(auto folded, foldNode(*node, maxBytes));
+    if (!folded) continue;
+    Builder builder = rewriter.before(node);
+    std::vector<Value*> values;
+    std::vector<std::string> names;
+    for (int i = 0; i < node->numResults(); ++i) {
+      const Value* result = node->result(i);
+      names.push_back(result->name());
+      values.push_back(builder.constant(result->name(), std::move((*folded)[static_cast<size_t>(i)]), result->type().quant));
+    }
+    ++hits[std::string(node->op())];
+    rewriter.replace(node, values);
+    for (size_t i = 0; i < values.size(); ++i) graph.rename(values[i], names[i]);
+  }
+  cx.countHits(hits);
+  return {};
+}
+
+}  // namespace qc

@@ -1,0 +1,191 @@
+#include "passes/pass_manager.h"
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include "ir/text_reader.h"
+#include "ir/verify.h"
+#include "passes/replay.h"
+
+namespace qc {
+namespace {
+
+// Named pipelines may mention others; none nests deeper than this without being a cycle.
+constexpr int kMaxNesting = 8;
+
+class PipelineParser {
+ public:
+  PipelineParser(const PassRegistry& registry, std::vector<Pipeline::Step>& steps) : registry_(registry), steps_(steps) {}
+
+  Status parse(std::string_view text, std::string_view sourceName, int depth) {
+    if (depth > kMaxNesting) return fail(ErrorCode::kInvalidArgument, "the pipeline '{}' contains itself", sourceName);
+    TextReader in(text, sourceName);
+    if (in.peek().kind == Token::Kind::end) return {};
+    do QC_TRY(step(in, depth));
+    while (in.takeIf(","));
+    if (in.peek().kind != Token::Kind::end) return in.unexpected("',' between passes");
+    return {};
+  }
+
+ private:
+  Status step(TextReader& in, int depth) {
+    const size_t offset = in.peek().offset;
+    QC_ASSIGN(const std::string name, in.bareText("the name of a pass"));
+    if (const std::string* text = registry_.findPipeline(name)) return parse(*text, name, depth + 1);
+    const Pass* pass = registry_.find(name);
+    if (!pass) {
+      std::vector<std::string> known;
+      for (const auto& [n, p] : registry_.passes()) known.push_back(n);
+      for (const auto& [n, p] : registry_.pipelines()) known.push_back(n);
+      std::string near;
+      for (const std::string& n : nearestNames(name, known)) near += (near.empty() ? "'" : ", '") + n + "'";
+      return in.failAt(offset, fmt::format("unknown pass '{}'; the nearest are {}", name, near));
+    }
+    AttrDict options;
+    if (in.takeIf("{") && !in.takeIf("}")) {
+      do QC_TRY(option(in, *pass, options));
+      while (in.takeIf(","));
+      QC_TRY(in.expect("}", "behind the options of a pass"));
+    }
+    if (auto s = checkAttrs(name, pass->options, options); !s) return in.placed(offset, s.error());
+    steps_.push_back({pass, std::move(options)});
+    return {};
+  }
+
+  static Status option(TextReader& in, const Pass& pass, AttrDict& options) {
+    if (in.peek().kind != Token::Kind::word) return in.unexpected("the name of an option");
+    const Token key = in.take();
+    const AttrSpec* spec = nullptr;
+    for (const AttrSpec& s : pass.options)
+      if (s.name == key.text) spec = &s;
+    Attr value = int64_t{1};
+    if (in.peek().is("=")) {
+      // Taken after the kind is known: an unquoted string is not made of the text form's words.
+      in.take();
+      if (spec && spec->kind == AttrKind::string && in.peek().kind != Token::Kind::string) {
+        QC_ASSIGN(value, in.bareText("the value of an option"));
+      } else {
+        QC_ASSIGN(value, in.attr());
+      }
+    }
+    options.set(key.text, std::move(value));
+    return {};
+  }
+
+  const PassRegistry& registry_;
+  std::vector<Pipeline::Step>& steps_;
+};
+
+bool isBare(std::string_view text) { return !text.empty() && text.find_first_of(" \t\r\n,{}\"") == std::string_view::npos; }
+
+Failure inPass(std::string_view when, const Pass& pass, const Error& error, ErrorCode code) {
+  return Failure(Error(code, fmt::format("{} pass `{}`: {}", when, pass.name, error.message())))
+      .at(error.node())
+      .on(error.tensor())
+      .help(error.remedy());
+}
+
+}  // namespace
+
+Result<Pipeline> Pipeline::parse(std::string_view text, const PassRegistry& registry) {
+  Pipeline pipeline;
+  QC_TRY(PipelineParser(registry, pipeline.steps_).parse(text, "pipeline", 0));
+  return pipeline;
+}
+
+std::string Pipeline::str(size_t from) const {
+  std::string text;
+  for (size_t i = from; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    text += fmt::format("{}{}", i > from ? "," : "", step.pass->name);
+    bool first = true;
+    for (const AttrSpec& spec : step.pass->options) {
+      const Attr* value = step.options.find(spec.name);
+      if (!value || (spec.byDefault && *spec.byDefault == *value)) continue;
+      const auto* string = std::get_if<std::string>(value);
+      text += fmt::format("{}{}={}", first ? "{" : ", ", spec.name, string && isBare(*string) ? *string : toString(*value));
+      first = false;
+    }
+    if (!first) text += "}";
+  }
+  return text;
+}
+
+PassManager::PassManager(Pipeline pipeline, PassManagerOptions options) : pipeline_(std::move(pipeline)), options_(std::move(options)) {
+  if (!options_.log) options_.log = [](std::string_view text) { fmt::print(stderr, "{}", text); };
+}
+
+Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stage) {
+  stage_ = stage;
+  timings_.clear();
+  size_t count = pipeline_.steps().size();
+  if (options_.stopAfter >= 0) count = std::min(count, static_cast<size_t>(options_.stopAfter));
+  QC_TRY(dump(0, "input", graph));
+  for (size_t i = 0; i < count; ++i) QC_TRY(runStep(i, graph, cx));
+  return {};
+}
+
+Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
+  const Pipeline::Step& step = pipeline_.steps()[index];
+  const bool last = index + 1 == pipeline_.steps().size() || static_cast<int>(index) + 1 == options_.stopAfter;
+  const std::string before = options_.printChanged ? print(graph, options_.print) : std::string();
+  std::optional<Replay> replay;
+  if (!options_.replayDir.empty()) replay.emplace(graph, pipeline_.str(index), stage_, options_.replayDir);
+  // The tail of a message when the fault is the compiler's: where the evidence is.
+  const auto evidence = [&](Failure failure) {
+    const std::string path = replay ? replay->write() : std::string();
+    return path.empty() ? std::move(failure) : std::move(failure).help(fmt::format("{} replays this", path));
+  };
+
+  cx.passName = step.pass->name;
+  cx.options = step.options;
+  PassTiming timing{step.pass->name, 0, graph.numNodes(), 0};
+  const auto start = std::chrono::steady_clock::now();
+  const Status status = step.pass->run(graph, cx);
+  timing.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  timing.nodesAfter = graph.numNodes();
+  timings_.push_back(timing);
+  if (!status) {
+    Failure failure = inPass("in", *step.pass, status.error(), status.error().code());
+    return status.error().code() == ErrorCode::kInternal ? evidence(std::move(failure)) : std::move(failure);
+  }
+  if (step.pass->leaves) stage_ = step.pass->leaves;
+  QC_TRY(show(index, before, graph));
+  QC_TRY(dump(index + 1, step.pass->name, graph));
+  if (options_.verifyEach || step.pass->leaves || last)
+    if (auto s = verify(graph, stage_); !s)
+      return evidence(inPass("the graph is invalid after", *step.pass, s.error(), ErrorCode::kInternal));
+  return {};
+}
+
+Status PassManager::show(size_t index, const std::string& before, const Graph& graph) {
+  const std::string& name = pipeline_.steps()[index].pass->name;
+  if (!options_.printAfter.empty()) {
+    try {
+      if (std::regex_search(name, std::regex(options_.printAfter)))
+        options_.log(fmt::format("// ---- after {}\n{}", name, print(graph, options_.print)));
+    } catch (const std::regex_error&) {
+      return fail(ErrorCode::kInvalidArgument, "'{}' is no regular expression", options_.printAfter);
+    }
+  }
+  if (!options_.printChanged) return {};
+  const std::string diff = diffLines(before, print(graph, options_.print));
+  options_.log(diff.empty() ? fmt::format("// ---- {} changed nothing\n", name) : fmt::format("// ---- {}\n{}", name, diff));
+  return {};
+}
+
+Status PassManager::dump(size_t number, std::string_view name, const Graph& graph) {
+  if (options_.dumpDir.empty()) return {};
+  std::error_code error;
+  std::filesystem::create_directories(options_.dumpDir, error);
+  const std::string path = fmt::format("{}/{:02}-{}.qir", options_.dumpDir, number, name);
+  std::ofstream file(path, std::ios::binary);
+  file << print(graph, options_.print);
+  file.close();
+  if (!file) return fail(ErrorCode::kIo, "cannot write '{}'", path);
+  return {};
+}
+
+}  // namespace qc

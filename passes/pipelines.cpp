@@ -1,0 +1,59 @@
+// Every pass of this room and every named pipeline.  A pass is a row here and a file of the same name.
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+const Pass kPasses[] = {
+    {"canonicalize", "removes what has no effect and brings ops into one form", {}, std::nullopt, canonicalize},
+    {"cse", "merges nodes that compute the same", {}, std::nullopt, cse},
+    {"dce", "removes nodes without uses", {}, std::nullopt, dce},
+    {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm},
+    {"fold-constants",
+     "evaluates nodes whose operands are constant",
+     {{"max_bytes", AttrKind::integer, int64_t{1} << 28}},
+     std::nullopt,
+     foldConstants},
+    {"lower-quant", "turns dequantize-op-quantize into integer ops", {}, Stage::kQuant, lowerQuant},
+    {"recognize-activations", "finds activations that were exported as several ops", {}, std::nullopt, recognizeActivations},
+};
+
+const std::pair<const char*, const char*> kPipelines[] = {
+    {"simplify", "fold-constants,canonicalize,recognize-activations,fold-batch-norm,cse,dce"},
+};
+
+}  // namespace
+
+PassRegistry& PassRegistry::get() {
+  static PassRegistry registry = [] {
+    PassRegistry r;
+    for (const Pass& pass : kPasses) r.add(pass);
+    for (const auto& [name, text] : kPipelines) r.addPipeline(name, text);
+    return r;
+  }();
+  return registry;
+}
+
+void PassRegistry::add(Pass pass) {
+  std::string name = pass.name;
+  const bool added = passes_.emplace(std::move(name), std::move(pass)).second;
+  QC_CHECK(added, "a pass is registered twice");
+}
+
+const Pass* PassRegistry::find(std::string_view name) const {
+  const auto it = passes_.find(name);
+  return it == passes_.end() ? nullptr : &it->second;
+}
+
+void PassRegistry::addPipeline(std::string name, std::string text) {
+  QC_CHECK(!find(name), "the pipeline {} has the name of a pass", name);
+  const bool added = pipelines_.emplace(std::move(name), std::move(text)).second;
+  QC_CHECK(added, "a pipeline is registered twice");
+}
+
+const std::string* PassRegistry::findPipeline(std::string_view name) const {
+  const auto it = pipelines_.find(name);
+  return it == pipelines_.end() ? nullptr : &it->second;
+}
+
+}  // namespace qc

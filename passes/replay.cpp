@@ -1,0 +1,58 @@
+#include "passes/replay.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "ir/text.h"
+
+namespace qc {
+namespace {
+
+constexpr int kSignals[] = {SIGABRT, SIGSEGV, SIGFPE, SIGILL, SIGBUS};
+thread_local const Replay* tActive = nullptr;
+
+// Printing is not safe in a handler in general.  These signals are raised by the thread itself, the process is
+// lost anyway, and a failure here raises the default action again: nothing can get worse.
+extern "C" void onCrash(int signal) {
+  std::signal(signal, SIG_DFL);
+  if (const Replay* replay = std::exchange(tActive, nullptr))
+    if (const std::string path = replay->write(); !path.empty())
+      fmt::print(stderr, "the graph before the failing pass, with a command that replays it: {}\n", path);
+  std::raise(signal);
+}
+
+void installHandlers() {
+  static const bool installed = [] {
+    for (const int s : kSignals) std::signal(s, onCrash);
+    return true;
+  }();
+  static_cast<void>(installed);
+}
+
+}  // namespace
+
+Replay::Replay(const Graph& before, std::string pipeline, std::optional<Stage> stage, std::string folder)
+    : before_(before.clone()), pipeline_(std::move(pipeline)), folder_(std::move(folder)), stage_(stage), outer_(tActive) {
+  installHandlers();
+  tActive = this;
+}
+
+Replay::~Replay() { tActive = outer_; }
+
+std::string Replay::write() const {
+  std::error_code ignored;
+  std::filesystem::create_directories(folder_, ignored);
+  const std::string path = fmt::format("{}/qcompile-replay-{}.qir", folder_, getpid());
+  std::ofstream file(path, std::ios::binary);
+  file << fmt::format("// RUN: qcompile opt --pipeline='{}' --verify-each{} {}\n", pipeline_,
+                      stage_ ? fmt::format(" --stage={}", toString(*stage_)) : "", path);
+  file << print(before_, {.locations = true, .payloads = true});
+  file.close();
+  return file ? path : std::string();
+}
+
+}  // namespace qc
