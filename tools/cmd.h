@@ -1,0 +1,27 @@
+// The verbs of the one binary.  Each verb is a file cmd_VERB.cpp with one function that adds a CLI11 subcommand
+// whose callback stores the exit code; the list stands in main.cpp.
+//
+// stdout carries the result and nothing else, stderr the chatter.  Exit codes:
+//   0  done
+//   1  the input, the data or the request is at fault; the message says what, where and what to do
+//   2  the command line is not understood
+//   3  the compiler or the host is at fault; the message names a file that reproduces it where there is one
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "ir/status.h"
+
+namespace qc::tools {
+
+enum ExitCode : int { kDone = 0, kUserError = 1, kUsage = 2, kInternalError = 3 };
+
+// Prints the error on stderr and says which exit code it is.
+int report(const Error& error);
+inline int report(const Status& status) { return status ? kDone : report(status.error()); }
+
+Result<std::string> readTextFile(const std::string& path);  // "-" is stdin
+
+void addOptCommand(CLI::App& app, int& exitCode);
+
+}  // namespace qc::tools

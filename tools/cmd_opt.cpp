@@ -1,0 +1,245 @@
+// qcompile opt: the pass driver for golden tests and integrators.  Reads .qir, runs a pipeline, prints .qir.
+#include <filesystem>
+#include <memory>
+#include <regex>
+
+#include "ir/interp.h"
+#include "ir/payload.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/pass_manager.h"
+#include "tools/cmd.h"
+
+namespace qc::tools {
+namespace {
+
+struct OptOptions {
+  std::string input = "-";
+  std::string pipeline;
+  std::string stage;
+  PassManagerOptions manager;
+  std::vector<std::string> inputs;  // NAME=PAYLOAD for --run
+  bool split = false, verifyDiagnostics = false, timePasses = false, passStats = false, run = false;
+  bool listPasses = false, showPipeline = false;
+};
+
+// ---- Splitting --------------------------------------------------------------------------------
+
+struct Chunk {
+  std::string text;  // behind blank lines, so that line numbers are those of the file
+  int firstLine = 1, lastLine = 1;
+};
+
+std::vector<Chunk> chunks(const std::string& text, bool split) {
+  std::vector<Chunk> all(1);
+  std::istringstream lines(text);
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (split && line.starts_with("// -----")) {
+      all.push_back({std::string(static_cast<size_t>(number), '\n'), number + 1, number});
+    } else {
+      all.back().text += line + "\n";
+      all.back().lastLine = number;
+    }
+  }
+  return all;
+}
+
+// ---- Running ----------------------------------------------------------------------------------
+
+// An input that nobody gave: uniform numbers that depend on its position only.
+Result<Tensor> generatedInput(const TensorType& type, size_t index) {
+  const bool isReal = isFloat(type.dtype);
+  const char* range = isReal ? "-1.0, 1.0" : type.dtype == DType::boolean ? "0, 1" : isSigned(type.dtype) ? "-8, 7" : "0, 15";
+  const std::string payload = fmt::format("rand({}, {})", index + 1, range);
+  TextReader reader(payload, "generated");
+  return readPayload(reader, type);
+}
+
+Result<std::vector<Tensor>> makeInputs(const Graph& graph, const std::vector<std::string>& given) {
+  std::vector<Tensor> tensors;
+  for (size_t i = 0; i < graph.inputs().size(); ++i) {
+    const Value* input = graph.inputs()[i];
+    if (!input->type().isStatic()) return fail(ErrorCode::kInvalidArgument, "--run needs inputs of static shape").on(input->name());
+    const TensorType type = input->type().withDType(input->type().dtype);
+    if (type.byteSize() > int64_t{1} << 30) return fail(ErrorCode::kResource, "{} is too large for --run", type.str()).on(input->name());
+    const std::string prefix = input->name() + "=";
+    Result<Tensor> tensor = generatedInput(type, i);
+    for (const std::string& item : given) {
+      if (!item.starts_with(prefix)) continue;
+      TextReader reader(std::string_view(item).substr(prefix.size()), "--input " + input->name());
+      tensor = readPayload(reader, type);
+      if (tensor && reader.peek().kind != Token::Kind::end) return reader.unexpected("nothing behind the payload");
+    }
+    if (!tensor) return tl::make_unexpected(std::move(tensor).error());
+    tensors.push_back(std::move(*tensor));
+  }
+  return tensors;
+}
+
+Result<std::string> runGraph(const Graph& graph, const std::vector<std::string>& given) {
+  QC_ASSIGN(const std::vector<Tensor> inputs, makeInputs(graph, given));
+  QC_ASSIGN(const std::vector<Tensor> outputs, interpret(graph, inputs));
+  std::string text;
+  for (size_t i = 0; i < outputs.size(); ++i)
+    text += fmt::format("{} = {} {}\n", sigilName('%', graph.outputNames()[i]), graph.outputs()[i]->type().str(),
+                        payloadText(outputs[i], PayloadForm::list));
+  return text;
+}
+
+// ---- One graph --------------------------------------------------------------------------------
+
+void printStats(const PassManager& manager, const PassContext& cx, const OptOptions& o) {
+  if (o.timePasses) {
+    double total = 0;
+    for (const PassTiming& t : manager.timings()) total += t.seconds;
+    fmt::print(stderr, "{:>10}  {:>5}  {:>13}  pass\n", "ms", "share", "nodes");
+    for (const PassTiming& t : manager.timings())
+      fmt::print(stderr, "{:10.3f}  {:4.0f}%  {:5} -> {:4}  {}\n", t.seconds * 1e3, total > 0 ? 100 * t.seconds / total : 0, t.nodesBefore,
+                 t.nodesAfter, t.pass);
+  }
+  if (o.passStats)
+    for (const auto& [rule, n] : cx.hits) fmt::print(stderr, "{:6}  {}\n", n, rule);
+  for (const Remark& r : cx.remarks)
+    fmt::print(stderr, "remark: {}: {}{}\n", r.pass, r.node.empty() ? "" : fmt::format("node '{}': ", r.node), r.message);
+}
+
+Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::optional<Stage> stage, const OptOptions& o) {
+  QC_ASSIGN(Graph graph, parseGraph(chunk.text, o.input == "-" ? "<stdin>" : o.input));
+  QC_TRY(verify(graph, stage));
+  PassManager manager(pipeline, o.manager);
+  PassContext cx;
+  const Status status = manager.run(graph, cx, stage);
+  printStats(manager, cx, o);
+  QC_TRY(status);
+  return o.run ? runGraph(graph, o.inputs) : Result<std::string>(print(graph, o.manager.print));
+}
+
+// ---- --verify-diagnostics ---------------------------------------------------------------------
+
+struct Expectation {
+  int line;
+  std::string text;
+};
+
+// `// expected-error {{text}}` for its own line, `@+N` or `@-N` for another; `@?` for an error without a line.
+std::vector<Expectation> expectations(const Chunk& chunk) {
+  static const std::regex pattern(R"(expected-error(?:@([+-]\d{1,6}|\?))?\s*\{\{(.*?)\}\})");
+  std::vector<Expectation> all;
+  std::istringstream lines(chunk.text);
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    std::smatch found;
+    if (!std::regex_search(line, found, pattern)) continue;
+    const std::string where = found[1];
+    all.push_back({where == "?" ? 0 : number + (where.empty() ? 0 : std::stoi(where)), found[2]});
+  }
+  return all;
+}
+
+// The line an error speaks of: in front of its message, or in the location that the parser gave the node.
+int lineOf(const Error& error, const std::string& file) {
+  for (const std::string& text : {error.message(), error.node()}) {
+    const size_t at = text.find(file + ":");
+    if (at == std::string::npos) continue;
+    const std::string digits = text.substr(at + file.size() + 1, 9);
+    const int line = std::atoi(digits.c_str());
+    if (line > 0) return line;
+  }
+  return 0;
+}
+
+int checkDiagnostics(const Chunk& chunk, const Result<std::string>& outcome, const std::string& file) {
+  const std::vector<Expectation> expected = expectations(chunk);
+  const std::string place = fmt::format("{}:{}", file, chunk.firstLine);
+  if (outcome) {
+    if (expected.empty()) return kDone;
+    fmt::print(stderr, "{}: expected an error at line {}, but there was none: {}\n", place, expected[0].line, expected[0].text);
+    return kUserError;
+  }
+  const int line = lineOf(outcome.error(), file);
+  const std::string found = outcome.error().render();
+  if (expected.size() == 1 && expected[0].line == line && found.find(expected[0].text) != std::string::npos) return kDone;
+  fmt::print(stderr, "{}: this error was not expected at line {}:\n  {}\n", place, line, found);
+  for (const Expectation& e : expected) fmt::print(stderr, "  expected at line {}: {}\n", e.line, e.text);
+  return kUserError;
+}
+
+// ---- The command ------------------------------------------------------------------------------
+
+int listPasses() {
+  for (const auto& [name, pass] : PassRegistry::get().passes()) {
+    fmt::print("{:24} {}{}\n", name, pass.summary, pass.leaves ? fmt::format(" [leaves stage {}]", toString(*pass.leaves)) : "");
+    for (const AttrSpec& o : pass.options)
+      fmt::print("{:24}   {}: {}{}\n", "", o.name, toString(o.kind), o.byDefault ? " = " + toString(*o.byDefault) : "");
+  }
+  for (const auto& [name, text] : PassRegistry::get().pipelines()) fmt::print("{:24} = {}\n", name, text);
+  return kDone;
+}
+
+Result<int> optCommand(const OptOptions& o) {
+  QC_ASSIGN(const Pipeline pipeline, Pipeline::parse(o.pipeline));
+  if (o.showPipeline) {
+    fmt::print("{}\n", pipeline.str());
+    return kDone;
+  }
+  std::optional<Stage> stage;
+  if (!o.stage.empty()) {
+    QC_ASSIGN(stage, parseStage(o.stage));
+  }
+  QC_ASSIGN(const std::string text, readTextFile(o.input));
+  const std::string file = o.input == "-" ? "<stdin>" : o.input;
+  int worst = kDone;
+  bool first = true;
+  for (const Chunk& chunk : chunks(text, o.split)) {
+    const Result<std::string> outcome = process(chunk, pipeline, stage, o);
+    if (o.verifyDiagnostics) {
+      worst = std::max(worst, checkDiagnostics(chunk, outcome, file));
+    } else if (!outcome) {
+      worst = std::max(worst, report(outcome.error()));
+    } else {
+      fmt::print("{}{}", first ? "" : "// -----\n", *outcome);
+      first = false;
+    }
+  }
+  return worst;
+}
+
+}  // namespace
+
+void addOptCommand(CLI::App& app, int& exitCode) {
+  CLI::App* cmd = app.add_subcommand("opt", "Run passes over a graph in text form (.qir) and print it");
+  auto o = std::make_shared<OptOptions>();
+  o->manager.replayDir = (std::filesystem::temp_directory_path() / "qcompile").string();
+  cmd->add_option("input", o->input, "the .qir file, - for stdin")->capture_default_str();
+  cmd->add_option("--pipeline", o->pipeline, "passes in order: 'fold-batch-norm,prepare{observer=minmax}'");
+  cmd->add_option("--stage", o->stage, "stage of the input: float, observed, qdq, quant or kernel");
+  cmd->add_flag("--split", o->split, "the file holds several graphs between lines '// -----'");
+  cmd->add_flag("--verify-each", o->manager.verifyEach, "verify after every pass");
+  cmd->add_flag("--verify-diagnostics", o->verifyDiagnostics, "expect the errors that comments announce: // expected-error@+1 {{text}}");
+  cmd->add_option("--print-after", o->manager.printAfter, "print the graph (stderr) after the passes that this regular expression finds");
+  cmd->add_flag("--print-changed", o->manager.printChanged, "print what each pass changed (stderr)");
+  cmd->add_option("--dump-dir", o->manager.dumpDir, "write the graph after each pass into this folder");
+  cmd->add_option("--replay-dir", o->manager.replayDir, "where a failing pass leaves its input")->capture_default_str();
+  cmd->add_option("--stop-after", o->manager.stopAfter, "run this many passes only");
+  cmd->add_flag("--time-passes", o->timePasses, "print the time of each pass (stderr)");
+  cmd->add_flag("--pass-stats", o->passStats, "print how often each rule fired (stderr)");
+  cmd->add_flag("--locs", o->manager.print.locations, "print locations");
+  cmd->add_flag("--payloads", o->manager.print.payloads, "print all constants in full");
+  cmd->add_flag("--run", o->run, "interpret the result and print its outputs instead of the graph");
+  cmd->add_option("--input", o->inputs, "an input for --run: NAME=[1, 2] or any payload form; others are generated");
+  cmd->add_flag("--list-passes", o->listPasses, "print passes, their options and the named pipelines");
+  cmd->add_flag("--show-pipeline", o->showPipeline, "print the pipeline with named pipelines expanded");
+  cmd->callback([o, &exitCode] {
+    if (o->listPasses) {
+      exitCode = listPasses();
+      return;
+    }
+    const Result<int> done = optCommand(*o);
+    exitCode = done ? *done : report(done.error());
+  });
+}
+
+}  // namespace qc::tools
