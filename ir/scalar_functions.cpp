@@ -1,8 +1,8 @@
 // The named functions of scalar expressions: their float32 meaning as primitives, their float64 and integer meaning.
 //
 // Expansions use separately rounded operations only (no FMA), so every target gives the same bits.  Worst errors
-// measured against double libm (tests/unit/scalar_expr_test.cpp holds the bounds): exp, log, sigmoid, sin, cos 1-2 ulp;
-// expm1, log1p, tanh, tan, pow 2-3 ulp; erf 1e-7 absolute.  Polynomials are minimax fits on the reduced interval with
+// measured against double libm (tests/unit/scalar_expr_test.cpp holds the bounds): exp, log, sin, cos 1-2 ulp, the others
+// 2-3 ulp; erf 1e-7 absolute.  Polynomials are minimax fits on the reduced interval with
 // coefficients rounded to float32 one after the other, lowest degree first.
 //
 // Operand order matters for NaN: min(limit, x) and max(limit, x) pass a NaN in x through.
@@ -77,6 +77,20 @@ E expm1Of(const E& x) {
 E expm1(Args a) { return expm1Of(a[0]); }
 E exp(Args a) { return expOf(a[0]); }
 
+E withSignOf(const E& x, const E& magnitude) { return select(lt(x, 0.f), -magnitude, magnitude); }
+
+// (e^x - e^-x) / 2 by e^x - 1; e^(x/2)^2 / 2 where e^x alone could overflow.
+E sinh(Args a) {
+  const E x = abs(a[0]);
+  const E m = expm1Of(x), root = expOf(x * 0.5f);
+  return withSignOf(a[0], select(lt(x, 80.f), 0.5f * (m + m / (m + 1.f)), 0.5f * root * root));
+}
+E cosh(Args a) {
+  const E x = abs(a[0]);
+  const E t = expOf(x), root = expOf(x * 0.5f);
+  return select(lt(x, 80.f), 0.5f * t + 0.5f / t, 0.5f * root * root);
+}
+
 // 1 / (1 + e^-x) without overflow: e^-|x| on both sides.
 E sigmoid(Args a) {
   const E t = expOf(-abs(a[0]));
@@ -89,8 +103,7 @@ E tanh(Args a) {
   const ExpParts p = reduceExp(z + z);
   const E power = unary(Op::pow2, p.n);
   const E t = p.m * power + (power - 1.f);
-  const E y = t / (t + 2.f);
-  return select(lt(a[0], 0.f), -y, y);
+  return withSignOf(a[0], t / (t + 2.f));
 }
 
 // ---- log ----------------------------------------------------------------------------------------------------------
@@ -123,12 +136,31 @@ E logOf(const E& x) {
 E log(Args a) { return logOf(a[0]); }
 
 // log(w) * x / (w - 1) for w = 1 + x makes up for the rounding of w.
-E log1p(Args a) {
-  const E& x = a[0];
+E log1pOf(const E& x) {
   const E w = 1.f + x;
   const E y = logOf(w);
   const E corrected = select(lt(x, 0x1p25f), y * (x / (w - 1.f)), y);
   return select(eq(w, 1.f), x, corrected);
+}
+
+E log1p(Args a) { return log1pOf(a[0]); }
+
+// log(x + sqrt(x^2 + 1)), log(2x) where x^2 could overflow.
+E asinh(Args a) {
+  const E x = abs(a[0]);
+  const E square = x * x;
+  const E y = log1pOf(x + square / (1.f + unary(Op::sqrt, square + 1.f)));
+  return withSignOf(a[0], select(lt(x, 4096.f), y, logOf(x) + 0.6931472f));
+}
+// log(x + sqrt(x^2 - 1)) by t = x - 1.
+E acosh(Args a) {
+  const E t = a[0] - 1.f;
+  const E y = log1pOf(t + unary(Op::sqrt, t + t + t * t));
+  return select(lt(a[0], 1.f), kNan, select(lt(a[0], 4096.f), y, logOf(a[0]) + 0.6931472f));
+}
+E atanh(Args a) {
+  const E x = abs(a[0]);
+  return withSignOf(a[0], 0.5f * log1pOf((x + x) / (1.f - x)));
 }
 
 // ---- erf ----------------------------------------------------------------------------------------------------------
@@ -184,6 +216,46 @@ E tan(Args a) {
   const Circle c = reduceCircle(a[0]);
   const E odd = isOdd(c.n);
   return select(odd, -c.cosine, c.sine) / select(odd, c.sine, c.cosine);
+}
+
+// ---- their inverses -------------------------------------------------------------------------------------------------
+
+constexpr float kHalfPi = 1.5707964f, kHalfPiLow = -4.371139e-08f;  // their sum is pi/2 to 2^-50
+
+// atan(x) = base + atan(t), |t| <= tan(pi/8).
+E atan(Args a) {
+  const E x = abs(a[0]);
+  const E steep = lt(2.4142137f, x), middle = lt(0.41421357f, x);
+  const E t = select(steep, -1.f / x, select(middle, (x - 1.f) / (x + 1.f), x));
+  const E base = select(steep, kHalfPi, select(middle, 0.7853982f, 0.f));
+  const E z = t * t;
+  const E q = polynomial(z, {-3.3333316e-01f, 1.9998528e-01f, -1.4244393e-01f, 1.0599191e-01f, -6.090134e-02f});
+  return withSignOf(a[0], base + (t + t * z * q));
+}
+
+// (asin(t) - t) of |t| <= 1/2, z = t^2.
+E asinRest(const E& t, const E& z) {
+  return t * z * polynomial(z, {1.666666e-01f, 7.500519e-02f, 4.4514365e-02f, 3.182798e-02f, 1.4366006e-02f, 3.7613764e-02f});
+}
+
+// Beyond 1/2 both go through asin(sqrt((1 - |x|) / 2)), half the angle to the end of the range.
+struct Arc {
+  E small, z, t, angle;  // |x| < 1/2; t the argument, z its square, angle = asin(t)
+};
+Arc reduceArc(const E& x) {
+  const E small = lt(abs(x), 0.5f);
+  const E z = select(small, x * x, (1.f - abs(x)) * 0.5f);
+  const E t = select(small, x, unary(Op::sqrt, z));
+  return {small, z, t, t + asinRest(t, z)};
+}
+E asin(Args a) {
+  const Arc r = reduceArc(a[0]);
+  return select(r.small, r.angle, withSignOf(a[0], kHalfPi - (2.f * r.angle - kHalfPiLow)));
+}
+E acos(Args a) {
+  const Arc r = reduceArc(a[0]);
+  const E outer = 2.f * r.angle;
+  return select(r.small, kHalfPi - (r.angle - kHalfPiLow), select(lt(a[0], 0.f), 2.f * kHalfPi - (outer - 2.f * kHalfPiLow), outer));
 }
 
 // ---- pairs of floats for what float32 alone cannot carry ----------------------------------------------------------
@@ -357,6 +429,14 @@ constexpr ScalarExpr::Function kFunctions[] = {
     {"sin", 1, sin, real<std::sin>, nullptr},
     {"cos", 1, cos, real<std::cos>, nullptr},
     {"tan", 1, tan, real<std::tan>, nullptr},
+    {"asin", 1, asin, real<std::asin>, nullptr},
+    {"acos", 1, acos, real<std::acos>, nullptr},
+    {"atan", 1, atan, real<std::atan>, nullptr},
+    {"sinh", 1, sinh, real<std::sinh>, nullptr},
+    {"cosh", 1, cosh, real<std::cosh>, nullptr},
+    {"asinh", 1, asinh, real<std::asinh>, nullptr},
+    {"acosh", 1, acosh, real<std::acosh>, nullptr},
+    {"atanh", 1, atanh, real<std::atanh>, nullptr},
     {"pow", 2, pow, real<std::pow>, integerPow},
     {"fmod", 2, fmod, real<std::fmod>, integerFmod},
     {"mod", 2, mod, realMod, integerMod},

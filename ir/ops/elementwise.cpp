@@ -68,6 +68,8 @@ E arg(int i) { return E::arg(i); }
 float real(Attrs attrs, const char* name) { return static_cast<float>(attrs.real(name)); }
 AttrSpec attr(const char* name, double byDefault) { return {name, AttrKind::real, Attr(byDefault)}; }
 
+AttrSpec flag(const char* name, int64_t byDefault) { return {name, AttrKind::integer, Attr(byDefault)}; }
+
 // x where x >= 0 or NaN, else `negative`.
 E belowZero(const E& negative) { return select(lt(arg(0), 0.f), negative, arg(0)); }
 
@@ -87,9 +89,15 @@ E mish(Attrs) {
   return x * (numerator / (numerator + select(negative, 2.f, 2.f * t * t)));
 }
 
+E isinf(Attrs attrs) {
+  const auto inf = static_cast<float>(kInf);
+  const E negative = attrs.integer("detect_negative") ? eq(arg(0), -inf) : E(0.f);
+  return attrs.integer("detect_positive") ? max(eq(arg(0), inf), negative) : negative;
+}
+
 std::vector<Row> rows() {
   const std::vector<OperandSpec> x{{"x"}}, ab{{"a"}, {"b"}};
-  const AttrSpec fmod{"fmod", AttrKind::integer, Attr(int64_t{0})}, approximate{"approximate", AttrKind::string, Attr(std::string("none"))};
+  const AttrSpec approximate{"approximate", AttrKind::string, Attr(std::string("none"))};
   using enum Domain;
   return {
       // name, operands, domain, attributes, meaning, traits, result is bool
@@ -117,9 +125,17 @@ std::vector<Row> rows() {
       {"log", x, floats, {}, [](Attrs) { return log(arg(0)); }},
       {"sqrt", x, floats, {}, [](Attrs) { return unary(Op::sqrt, arg(0)); }},
       {"reciprocal", x, floats, {}, [](Attrs) { return 1.f / arg(0); }},
-      {"sin", x, floats, {}, [](Attrs) { return expr::sin(arg(0)); }},
-      {"cos", x, floats, {}, [](Attrs) { return expr::cos(arg(0)); }},
-      {"tan", x, floats, {}, [](Attrs) { return expr::tan(arg(0)); }},
+      {"sin", x, floats, {}, [](Attrs) { return E::call("sin", {arg(0)}); }},
+      {"cos", x, floats, {}, [](Attrs) { return E::call("cos", {arg(0)}); }},
+      {"tan", x, floats, {}, [](Attrs) { return E::call("tan", {arg(0)}); }},
+      {"asin", x, floats, {}, [](Attrs) { return E::call("asin", {arg(0)}); }},
+      {"acos", x, floats, {}, [](Attrs) { return E::call("acos", {arg(0)}); }},
+      {"atan", x, floats, {}, [](Attrs) { return E::call("atan", {arg(0)}); }},
+      {"sinh", x, floats, {}, [](Attrs) { return E::call("sinh", {arg(0)}); }},
+      {"cosh", x, floats, {}, [](Attrs) { return E::call("cosh", {arg(0)}); }},
+      {"asinh", x, floats, {}, [](Attrs) { return E::call("asinh", {arg(0)}); }},
+      {"acosh", x, floats, {}, [](Attrs) { return E::call("acosh", {arg(0)}); }},
+      {"atanh", x, floats, {}, [](Attrs) { return E::call("atanh", {arg(0)}); }},
       {"floor", x, floats, {}, [](Attrs) { return unary(Op::floor, arg(0)); }},
       {"ceil", x, floats, {}, [](Attrs) { return unary(Op::ceil, arg(0)); }},
       {"round", x, floats, {}, [](Attrs) { return unary(Op::round, arg(0)); }},
@@ -128,7 +144,7 @@ std::vector<Row> rows() {
       {"sign", x, numbers, {}, [](Attrs) { return select(lt(0.f, arg(0)), 1.f, belowZero(-1.f)); }},
       {"not", x, booleans, {}, [](Attrs) { return eq(arg(0), 0.f); }},
       {"isnan", x, floats, {}, [](Attrs) { return 1.f - eq(arg(0), arg(0)); }, 0, true},
-      {"isinf", x, floats, {}, [](Attrs) { return eq(abs(arg(0)), static_cast<float>(kInf)); }, 0, true},
+      {"isinf", x, floats, {flag("detect_negative", 1), flag("detect_positive", 1)}, isinf, 0, true},
 
       {"add", ab, numbers, {}, [](Attrs) { return arg(0) + arg(1); }, kCommutative},
       {"sub", ab, numbers, {}, [](Attrs) { return arg(0) - arg(1); }},
@@ -137,7 +153,7 @@ std::vector<Row> rows() {
       {"pow", ab, numbers, {}, [](Attrs) { return pow(arg(0), arg(1)); }},
       {"min", ab, numbers, {}, [](Attrs) { return orNan(min(arg(0), arg(1))); }, kCommutative},
       {"max", ab, numbers, {}, [](Attrs) { return orNan(max(arg(0), arg(1))); }, kCommutative},
-      {"mod", ab, numbers, {fmod}, [](Attrs a) { return E::call(a.integer("fmod") ? "fmod" : "mod", {arg(0), arg(1)}); }},
+      {"mod", ab, numbers, {flag("fmod", 0)}, [](Attrs a) { return E::call(a.integer("fmod") ? "fmod" : "mod", {arg(0), arg(1)}); }},
       {"prelu", {{"x"}, {"slope"}}, numbers, {}, [](Attrs) { return belowZero(arg(1) * arg(0)); }},
       {"equal", ab, anything, {}, [](Attrs) { return eq(arg(0), arg(1)); }, kCommutative, true},
       {"less", ab, numbers, {}, [](Attrs) { return lt(arg(0), arg(1)); }, 0, true},
@@ -156,9 +172,9 @@ Status checkAttrs(Attrs attrs) {
   if (const Attr* mode = attrs.find("approximate"))
     if (const auto& text = std::get<std::string>(*mode); text != "none" && text != "tanh")
       return fail(ErrorCode::kInvalidModel, "approximate is \"{}\"; it must be \"none\" or \"tanh\"", text);
-  if (const Attr* mode = attrs.find("fmod"))
-    if (const int64_t value = std::get<int64_t>(*mode); value != 0 && value != 1)
-      return fail(ErrorCode::kInvalidModel, "fmod is {}; it must be 0 or 1", value);
+  for (const char* name : {"fmod", "detect_negative", "detect_positive"})
+    if (const Attr* value = attrs.find(name); value && std::get<int64_t>(*value) != 0 && std::get<int64_t>(*value) != 1)
+      return fail(ErrorCode::kInvalidModel, "{} is {}; it must be 0 or 1", name, toString(*value));
   return {};
 }
 

@@ -270,7 +270,9 @@ TEST_P(UnaryAccuracy, StaysWithinTheBound) {
 INSTANTIATE_TEST_SUITE_P(Functions, UnaryAccuracy,
                          testing::Values(Bound{"exp", 1.5, kInf}, Bound{"expm1", 3, kInf}, Bound{"log", 1.5, kInf}, Bound{"log1p", 3, kInf},
                                          Bound{"tanh", 3, kInf}, Bound{"sigmoid", 2.5, kInf}, Bound{"sin", 2, 1.5}, Bound{"cos", 2, 1.5},
-                                         Bound{"tan", 3, 1.5}, Bound{"erf", 3, kInf}),
+                                         Bound{"tan", 3, 1.5}, Bound{"erf", 3, kInf}, Bound{"asin", 3, 1},
+                                         Bound{"acos", 3, 1}, Bound{"atan", 3, kInf}, Bound{"sinh", 3, kInf}, Bound{"cosh", 3, kInf},
+                                         Bound{"asinh", 3, kInf}, Bound{"acosh", 3, kInf}, Bound{"atanh", 3, kInf}),
                          [](const auto& info) { return info.param.function; });
 
 TEST(ScalarAccuracy, ErfIsWithin1e7Absolutely) {
