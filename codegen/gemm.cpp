@@ -160,13 +160,14 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.stagedWidth = (g.outW - 1) * g.strideW + plan.extentW;
   const int64_t inputRowBytes = g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
   // Enough units for many threads, each worth waking a thread for.
-  constexpr double kUnitCycles = 24000;
+  constexpr double kUnitCycles = 10000;
   constexpr int64_t kMostUnits = 32;
   constexpr double kWeightBytesPerCycle = 8;  // from memory: what a single row of pixels waits for
   const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.batch * g.groups),
                                static_cast<double>(weightBytes) / kWeightBytesPerCycle);
   const int64_t outer = g.batch * g.groups;
-  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
+  int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
+  if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
   const bool heavy = weightBytes > kLevel2 / 2;
   const int lineColumns = static_cast<int>(ceilDiv(64, sizeOf(problem.quantizedResult ? DType::u8 : DType::f32)));
