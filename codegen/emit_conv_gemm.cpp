@@ -29,6 +29,7 @@ class ConvGemm {
     pixelStride_ = (plan.staged ? g_.groupChannels() : g_.channels) * elementBytes_;
     rowStride_ = lineStride * elementBytes_;
     tailColumns_ = g_.groupOutputs() % plan.packing.panel;
+    masksTail_ = tailColumns_ && Epilogue::takesMasks(e, plan.packing);
     stripBytes_ = plan.staged ? (plan.stagedRows * rowStride_ + kSlack + 63) / 64 * 64 : 0;
     resultTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.resultBytes() + 63) / 64 * 64;
     residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
@@ -39,7 +40,7 @@ class ConvGemm {
     if (plan_.staged) padding_ = paddingVector();
     if (!isLinear()) offsets_ = e_.table(offsetTable());
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
-    const int64_t tiles = tailColumns_ ? resultTile_ + residualTile_ : 0;
+    const int64_t tiles = tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0;
     return {.units = plan_.units(), .scratchBytes = stripBytes_ + tiles};
   }
 
@@ -175,7 +176,13 @@ class ConvGemm {
     if (e_.operand(3)) channels.bias = e_.opaque(e_.at(e_.operand(3), channelOffset));
     Reg column = mul(panel, plan_.packing.panel);
     if (g_.groups > 1) column = e_.b.CreateAdd(column, mul(u.group, g_.groupOutputs()));
-    Reg isTail = tailColumns_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
+    if (masksTail_) {
+      Reg all = e_.b.getInt64(~uint64_t{0});
+      channels.valid = plan_.panels == 1 ? e_.i64((int64_t{1} << tailColumns_) - 1)
+                                         : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)),
+                                                             e_.i64((int64_t{1} << tailColumns_) - 1), all);
+    }
+    Reg isTail = tailColumns_ && !masksTail_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
     Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
     Reg lastStart = e_.b.CreateSub(u.pixels, e_.i64(plan_.tileRows));
     e_.loop(
@@ -333,7 +340,7 @@ class ConvGemm {
       for (int r = 0; base && r < plan_.tileRows; ++r) rows.push_back(e_.at(base, r * stride));
       return rows;
     };
-    if (!isTail) {
+    if (!isTail || channels.valid) {
       epilogue_.store(acc, plan_.tileRows, vectors_, channels, constantRows(out, g_.outputs * rb), constantRows(residual, g_.outputs * sb));
       return;
     }
@@ -356,10 +363,7 @@ class ConvGemm {
     const int width = e_.target().vectorBytes();
     for (int64_t o = 0; o < bytes; o += width) {
       const int count = static_cast<int>(std::min<int64_t>(width, bytes - o));
-      if (count == width || e_.has(Isa::avx512))
-        e_.storePart(e_.loadPart(e_.i8(width), e_.at(from, o), count), e_.at(to, o), count);
-      else
-        e_.copyBytes(e_.at(to, o), e_.at(from, o), count);
+      e_.copyBytes(e_.at(to, o), e_.at(from, o), count);
     }
   }
 
@@ -371,6 +375,7 @@ class ConvGemm {
   int vectors_;
   Epilogue epilogue_;
   int64_t elementBytes_ = 1, pixelStride_ = 0, rowStride_ = 0, tailColumns_ = 0;
+  bool masksTail_ = false;
   int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
   Reg ones_ = nullptr, padding_ = nullptr, offsets_ = nullptr;
 };

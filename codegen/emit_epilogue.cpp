@@ -27,6 +27,7 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
   const TensorType& y = node.result()->type();
   integer_ = node.operand(kX)->type().isQuantized();
   hasPost_ = !post_.isArg(0);
+  bounded_ = node.integer("bounded") != 0 && integer_ && !hasPost_;
   resultQuantized_ = y.isQuantized();
   resultBytes_ = static_cast<int>(sizeOf(y.dtype));
   resultSigned_ = isSigned(y.dtype);
@@ -80,7 +81,8 @@ Reg Epilogue::quantizedBytes(const std::vector<Reg>& values) {
   Reg q[4];
   for (size_t i = 0; i < 4; ++i) {
     // Beyond the bound the conversion would turn negative.  NaN gives zero: its lanes are masked out where that is free.
-    Reg bounded = e_.min(mayBeNan && !wide ? e_.nanToZero(values[i]) : values[i], e_.floats(2147483520.0f, lanes));
+    Reg number = mayBeNan && !wide ? e_.nanToZero(values[i]) : values[i];
+    Reg bounded = bounded_ ? number : e_.min(number, e_.floats(2147483520.0f, lanes));
     if (mayBeNan && wide) {
       Reg numbers = e_.bitcast(e_.b.CreateFCmpORD(values[i], values[i]), e_.b.getInt16Ty());
       q[i] = e_.intrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512,
@@ -130,10 +132,29 @@ llvm::SmallVector<int> interleaved(int pieces, int lanes128) {
 
 }  // namespace
 
-void Epilogue::storeBytes(const Chunk& chunk, Reg bytes, const std::vector<Reg>& rows) {
+Reg Epilogue::mask(const Channels& channels, int64_t column, int count) {
+  Reg bits = column ? e_.b.CreateLShr(channels.valid, e_.i64(column)) : channels.valid;
+  return e_.bitcast(e_.b.CreateTrunc(bits, e_.b.getIntNTy(static_cast<unsigned>(count))), KernelEmitter::vectorOf(e_.b.getInt1Ty(), count));
+}
+
+Reg Epilogue::loadColumns(llvm::Type* type, Reg row, const Channels& channels, int64_t column) {
+  auto* vector = llvm::cast<llvm::FixedVectorType>(type);
+  Reg from = e_.at(row, column * (vector->getScalarSizeInBits() / 8));
+  if (!channels.valid) return e_.load(type, from);
+  Reg exist = mask(channels, column, static_cast<int>(vector->getNumElements()));
+  return e_.b.CreateMaskedLoad(type, from, llvm::Align(1), exist, llvm::Constant::getNullValue(type));
+}
+
+void Epilogue::storeColumns(Reg value, Reg row, const Channels& channels, int64_t column) {
+  Reg to = e_.at(row, column * (value->getType()->getScalarSizeInBits() / 8));
+  if (!channels.valid) return e_.store(value, to);
+  e_.b.CreateMaskedStore(value, to, llvm::Align(1), mask(channels, column, KernelEmitter::lanesOf(value)));
+}
+
+void Epilogue::storeBytes(const Chunk& chunk, const Channels& channels, Reg bytes, const std::vector<Reg>& rows) {
   const int lanes128 = packing_.lanes / 4;
   const int64_t column = static_cast<int64_t>(chunk.firstVector) * packing_.lanes;
-  if (chunk.rows == 1) return e_.store(bytes, e_.at(rows[static_cast<size_t>(chunk.row[0])], column));
+  if (chunk.rows == 1) return storeColumns(bytes, rows[static_cast<size_t>(chunk.row[0])], channels, column);
   llvm::Type* piece = chunk.rows == 2 ? e_.b.getInt64Ty() : static_cast<llvm::Type*>(e_.b.getInt32Ty());
   Reg pieces = e_.bitcast(bytes, KernelEmitter::vectorOf(piece, lanes128 * chunk.rows));
   llvm::SmallVector<int> gather;  // all pieces of row 0, then of row 1, ...
@@ -143,23 +164,27 @@ void Epilogue::storeBytes(const Chunk& chunk, Reg bytes, const std::vector<Reg>&
   for (int row = 0; row < chunk.valid; ++row) {
     llvm::SmallVector<int> part;
     for (int lane = 0; lane < lanes128; ++lane) part.push_back(row * lanes128 + lane);
-    e_.store(e_.b.CreateShuffleVector(pieces, part), e_.at(rows[static_cast<size_t>(chunk.row[0] + row)], column));
+    Reg columns = e_.bitcast(e_.b.CreateShuffleVector(pieces, part), e_.i8(16 * lanes128 / chunk.rows));
+    storeColumns(columns, rows[static_cast<size_t>(chunk.row[0] + row)], channels, column);
   }
 }
 
 // The inverse of storeBytes: bytes of the chunk's rows in the order of packed results.
-Reg Epilogue::loadBytes(const Chunk& chunk, const std::vector<Reg>& rows) {
+Reg Epilogue::loadBytes(const Chunk& chunk, const Channels& channels, const std::vector<Reg>& rows) {
   const int lanes128 = packing_.lanes / 4;
   const int64_t column = static_cast<int64_t>(chunk.firstVector) * packing_.lanes;
   llvm::Type* all = e_.i8(4 * packing_.lanes);
-  if (chunk.rows == 1) return e_.load(all, e_.at(rows[static_cast<size_t>(chunk.row[0])], column));
+  if (chunk.rows == 1) return loadColumns(all, rows[static_cast<size_t>(chunk.row[0])], channels, column);
   llvm::Type* piece = chunk.rows == 2 ? e_.b.getInt64Ty() : static_cast<llvm::Type*>(e_.b.getInt32Ty());
   std::vector<Reg> parts;
   for (int row = 0; row < chunk.rows; ++row) {
     const int source = std::min(row, chunk.valid - 1);
-    parts.push_back(
-        source < row ? parts[static_cast<size_t>(source)]
-                     : e_.load(KernelEmitter::vectorOf(piece, lanes128), e_.at(rows[static_cast<size_t>(chunk.row[0] + source)], column)));
+    if (source < row) {
+      parts.push_back(parts[static_cast<size_t>(source)]);
+      continue;
+    }
+    Reg bytes = loadColumns(e_.i8(16 * lanes128 / chunk.rows), rows[static_cast<size_t>(chunk.row[0] + source)], channels, column);
+    parts.push_back(e_.bitcast(bytes, KernelEmitter::vectorOf(piece, lanes128)));
   }
   while (parts.size() > 1) {  // concatenate
     std::vector<Reg> joined;
@@ -174,10 +199,10 @@ Reg Epilogue::loadBytes(const Chunk& chunk, const std::vector<Reg>& rows) {
 }
 
 // The four dequantized residual vectors of a chunk.
-std::vector<Reg> Epilogue::residualOf(const Chunk& chunk, const std::vector<Reg>& residuals) {
+std::vector<Reg> Epilogue::residualOf(const Chunk& chunk, const Channels& channels, const std::vector<Reg>& residuals) {
   if (!hasResidual()) return {nullptr, nullptr, nullptr, nullptr};
   const int lanes = packing_.lanes, bytes = 4 * lanes;
-  Reg all = loadBytes(chunk, residuals);
+  Reg all = loadBytes(chunk, channels, residuals);
   Reg zero = llvm::Constant::getNullValue(all->getType());
   std::vector<Reg> result;
   for (int q = 0; q < 4; ++q) {
@@ -200,7 +225,7 @@ void Epilogue::store(const std::vector<Reg>& acc, int rows, int vectors, const C
                      const std::vector<Reg>& residuals) {
   if (!packs_) return storeNatural(acc, rows, vectors, channels, results, residuals);
   for (const Chunk& chunk : chunks(rows, vectors)) {
-    const std::vector<Reg> residual = residualOf(chunk, residuals);
+    const std::vector<Reg> residual = residualOf(chunk, channels, residuals);
     std::vector<Reg> values;
     for (size_t i = 0; i < 4; ++i) {
       const bool repeats = i > 0 && chunk.row[i] == chunk.row[0] + chunk.valid - 1 && static_cast<int>(i) / (4 / chunk.rows) >= chunk.valid;
@@ -208,7 +233,7 @@ void Epilogue::store(const std::vector<Reg>& acc, int rows, int vectors, const C
           repeats ? values[i - static_cast<size_t>(4 / chunk.rows)]
                   : value(acc[static_cast<size_t>(chunk.row[i] * vectors + chunk.vector[i])], channels, chunk.vector[i], residual[i]));
     }
-    storeBytes(chunk, quantizedBytes(values), results);
+    storeBytes(chunk, channels, quantizedBytes(values), results);
   }
 }
 
@@ -221,18 +246,15 @@ void Epilogue::storeNatural(const std::vector<Reg>& acc, int rows, int vectors, 
       const int64_t column = static_cast<int64_t>(vector) * lanes;
       Reg residual = nullptr;
       if (hasResidual()) {
-        Reg from = e_.at(residuals[static_cast<size_t>(row)], column * residualBytes_);
+        residual = loadColumns(residualQuantized_ ? e_.i8(lanes) : e_.f32(lanes), residuals[static_cast<size_t>(row)], channels, column);
         if (residualQuantized_) {
-          Reg bytes = e_.load(e_.i8(lanes), from);
-          Reg ints = residualSigned_ ? e_.b.CreateSExt(bytes, e_.i32(lanes)) : e_.b.CreateZExt(bytes, e_.i32(lanes));
+          Reg ints = residualSigned_ ? e_.b.CreateSExt(residual, e_.i32(lanes)) : e_.b.CreateZExt(residual, e_.i32(lanes));
           residual = e_.b.CreateFMul(residualScale_, e_.toFloat(e_.b.CreateSub(ints, residualZero_)));
-        } else {
-          residual = e_.load(e_.f32(lanes), from);
         }
       }
       Reg y = value(acc[static_cast<size_t>(row * vectors + vector)], channels, vector, residual);
       if (resultQuantized_) y = e_.b.CreateTrunc(e_.roundClamp(y, bounds_), e_.i8(lanes));
-      e_.store(y, e_.at(results[static_cast<size_t>(row)], column * resultBytes_));
+      storeColumns(y, results[static_cast<size_t>(row)], channels, column);
     }
 }
 

@@ -26,9 +26,12 @@ class Epilogue {
 
   // Stores a tile.  acc[row * vectors + vector]: i32 (bias already added) or f32 accumulators.  channels: byte pointers
   // to the panel's part of scale and bias.  results and residuals: one pointer per row, to the panel's first channel.
+  // valid: which of the panel's columns exist, one bit each (i64), for targets with masks; null: all of them.
   struct Channels {
-    Reg scale = nullptr, bias = nullptr;
+    Reg scale = nullptr, bias = nullptr, valid = nullptr;
   };
+  // Whether `valid` may be used; else the caller keeps rows whole.
+  static bool takesMasks(const KernelEmitter& e, const Packing& packing) { return e.has(Isa::avx512) && packing.panel <= 64; }
   void store(const std::vector<Reg>& acc, int rows, int vectors, const Channels& channels, const std::vector<Reg>& results,
              const std::vector<Reg>& residuals);
 
@@ -36,9 +39,13 @@ class Epilogue {
   struct Chunk;  // four vectors that are packed together
   Reg value(Reg acc, const Channels& channels, int vector, Reg residual);
   Reg quantizedBytes(const std::vector<Reg>& values);
-  std::vector<Reg> residualOf(const Chunk& chunk, const std::vector<Reg>& residuals);
-  Reg loadBytes(const Chunk& chunk, const std::vector<Reg>& rows);
-  void storeBytes(const Chunk& chunk, Reg bytes, const std::vector<Reg>& rows);
+  std::vector<Reg> residualOf(const Chunk& chunk, const Channels& channels, const std::vector<Reg>& residuals);
+  Reg loadBytes(const Chunk& chunk, const Channels& channels, const std::vector<Reg>& rows);
+  void storeBytes(const Chunk& chunk, const Channels& channels, Reg bytes, const std::vector<Reg>& rows);
+  // `count` elements of a row from column `column` on, those that exist.
+  Reg mask(const Channels& channels, int64_t column, int count);
+  Reg loadColumns(llvm::Type* type, Reg row, const Channels& channels, int64_t column);
+  void storeColumns(Reg value, Reg row, const Channels& channels, int64_t column);
   std::vector<Chunk> chunks(int rows, int vectors) const;
   void storeNatural(const std::vector<Reg>& acc, int rows, int vectors, const Channels& channels, const std::vector<Reg>& results,
                     const std::vector<Reg>& residuals);
@@ -46,7 +53,7 @@ class Epilogue {
   KernelEmitter& e_;
   Packing packing_;
   ScalarExpr post_;
-  bool integer_ = false, hasPost_ = false, packs_ = false;
+  bool integer_ = false, hasPost_ = false, packs_ = false, bounded_ = false;
   bool resultQuantized_ = false, resultSigned_ = false, residualQuantized_ = false, residualSigned_ = false;
   int resultBytes_ = 4, residualBytes_ = 0;
   Reg zeroWords_ = nullptr, lowBytes_ = nullptr, highBytes_ = nullptr, inverse_ = nullptr;

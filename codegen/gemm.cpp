@@ -291,17 +291,25 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     weights = std::move(*centred);
     const QuantParams& wq = *node.operand(1)->type().quant;
     const bool integerForm = to && postOf(node).empty() && !residualOf(node);
+    bool bounded = integerForm;
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
     for (int64_t c = 0; c < outputs; ++c) {
       const auto sw = wq.scale(wq.perChannel() ? c : 0);
-      int64_t sum = 0;
-      for (int64_t k = 0; k < inner; ++k) sum += weights.as<int8_t>()[static_cast<size_t>(c * inner + k)];
+      int64_t sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < inner; ++k) {
+        const int64_t weight = weights.as<int8_t>()[static_cast<size_t>(c * inner + k)];
+        sum += weight;
+        magnitude += std::abs(weight);
+      }
       const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
       biases.mutableAs<int32_t>()[static_cast<size_t>(c)] = static_cast<int32_t>(folded);  // wraps; the sum wraps back
       scales.mutableAs<float>()[static_cast<size_t>(c)] =
           integerForm ? qmath::requantMultiplier(x.quant->scale(), sw, to->scale()) : x.quant->scale() * sw;
+      const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
+      bounded = bounded && most < 2147483648.0 && most * scales.as<float>()[static_cast<size_t>(c)] < 2147483520.0;
     }
+    attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));
     bias = builder.constant(base + ".bias", layout.packChannels(biases));
   } else if (givenBias) {

@@ -7,6 +7,7 @@
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
 //   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32
 //   residual channels last, of the result's shape; quantized per tensor or f32
+// bounded=1 promises |acc * scale| < 2^31 for every input of the integer form, which was proved from the weights.
 // Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/kernel.h).
 #include <cmath>
 
@@ -174,7 +175,8 @@ void registerKernelOps(OpRegistry& registry) {
                 {"post", AttrKind::string, std::string()},
                 {"to", AttrKind::quant, QuantAttr{}},
                 {"clamp_min", AttrKind::integer, int64_t{INT32_MIN}},
-                {"clamp_max", AttrKind::integer, int64_t{INT32_MAX}}},
+                {"clamp_max", AttrKind::integer, int64_t{INT32_MAX}},
+                {"bounded", AttrKind::integer, int64_t{0}}},
       .traits = kPure,
       .stages = stageBit(Stage::kKernel),
       .infer = inferConv,
