@@ -15,4 +15,18 @@ double costConvGemm(const KernelDef& def, const Node& node, const Target& target
 Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node);
 Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& builder);
 
+// emit_elementwise.cpp: map, quantize, dequantize, lut
+
+bool supportsMap(const KernelDef&, const Node& node, const Target&);
+double costMap(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitMap(KernelEmitter& e, const Node& node);
+bool supportsQuantize(const KernelDef&, const Node& node, const Target&);
+double costQuantize(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node);
+bool supportsDequantize(const KernelDef&, const Node& node, const Target&);
+Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node);
+bool supportsLut(const KernelDef&, const Node& node, const Target&);
+double costLut(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitLut(KernelEmitter& e, const Node& node);
+
 }  // namespace qc

@@ -19,6 +19,7 @@ Status convert(Graph& graph, PassContext& cx);
 Status lowerQuant(Graph& graph, PassContext& cx);
 
 // Towards kernels, float and quantized graphs alike.
+Status unsignedActivations(Graph& graph, PassContext& cx);
 Status fuseElementwise(Graph& graph, PassContext& cx);
 Status layout(Graph& graph, PassContext& cx);
 

@@ -1,0 +1,76 @@
+// A program: a graph whose every node has a kernel, the machine code of those kernels, and where each value lives.
+// Immutable once built, free of threads and of memory for activations: runtime/ adds those.
+//
+//   QC_ASSIGN(Program program, buildProgram(std::move(graph), target, {.threads = 2}));
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "codegen/jit.h"
+#include "codegen/kernel.h"
+#include "ir/graph.h"
+
+namespace qc {
+
+struct CompileOptions {
+  int threads = 0;          // compiling threads; 0: as many as the machine has
+  bool verifyEach = false;  // verify the graph after every pass
+};
+
+// Where a step finds one of its buffers.
+struct BufferRef {
+  enum class Kind : uint8_t { none, input, output, arena, fixed };
+  Kind kind = Kind::none;
+  int64_t index = 0;              // input, output: which; arena: byte offset
+  const void* address = nullptr;  // fixed: constants and parameter blocks
+};
+
+struct Step {
+  const Node* node = nullptr;
+  const KernelDef* kernel = nullptr;  // null: the op's reference evaluation on the host
+  KernelFn function = nullptr;
+  KernelShape shape;
+  double cost = 0;                    // estimated cycles on one thread
+  std::vector<BufferRef> buffers;     // operands, results, parameter block
+  int numOperands = 0;
+  std::vector<std::vector<int64_t>> sizes;  // of operands and results, for host steps
+};
+
+class Program {
+ public:
+  Program() = default;
+  Program(Program&&) = default;
+  Program& operator=(Program&&) = default;
+
+  const Graph& graph() const { return *graph_; }
+  const Target& target() const { return target_; }
+  const std::vector<Step>& steps() const { return steps_; }
+  int64_t arenaBytes() const { return arenaBytes_; }
+  int64_t scratchBytes() const { return scratchBytes_; }  // per chunk of parallel work
+  int64_t constantBytes() const { return constantBytes_; }
+  int uniqueKernels() const { return uniqueKernels_; }
+  // Outputs that no step writes: input or constant passed through, or one value returned twice.
+  struct Copy {
+    BufferRef from;
+    int64_t output, bytes;
+  };
+  const std::vector<Copy>& copies() const { return copies_; }
+
+ private:
+  friend class ProgramBuilder;
+  std::unique_ptr<Graph> graph_;
+  Target target_;
+  std::unique_ptr<Jit> jit_;
+  std::vector<Step> steps_;
+  std::vector<std::vector<ParamRecord>> params_;
+  std::vector<Copy> copies_;
+  int64_t arenaBytes_ = 0, scratchBytes_ = 0, constantBytes_ = 0;
+  int uniqueKernels_ = 0;
+};
+
+// From a float or quant stage graph: runs the pipeline to kernels, generates code, plans memory.
+Result<Program> buildProgram(Graph graph, const Target& target, const CompileOptions& options = {});
+
+}  // namespace qc

@@ -1,0 +1,190 @@
+// fuse-elementwise: elementwise float ops join what computes their input.
+//   activation(conv)              ->  conv {post}          a residual operand may join too
+//   quantize(f(dequantize a, b))  ->  map a, b {expr, to}  one pass over memory instead of four
+//   map of one 8-bit operand      ->  lut                  256 entries computed now
+// A fused quantize multiplies by the reciprocal of the scale (qmath::finish).
+// Tests: tests/golden/fuse_elementwise.
+#include <algorithm>
+
+#include "ir/lut.h"
+#include "ir/rewriter.h"
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+constexpr size_t kMaxInstructions = 160;  // of one fused expression; beyond this registers spill
+constexpr size_t kMaxOperands = 8;
+
+bool isFusible(const Node& node) {
+  if (!node.def().has(kElementwise) || !node.def().scalar || node.numResults() != 1 || node.is("map")) return false;
+  if (node.result()->type().dtype != DType::f32 || node.result()->type().isQuantized()) return false;
+  for (const Value* v : node.operands())
+    if (!v || v->type().dtype != DType::f32 || v->type().isQuantized()) return false;
+  return true;
+}
+
+bool isSmallQuantized(const Value* v) { return v->type().isQuantized() && !v->type().quant->perChannel() && sizeOf(v->type().dtype) == 1; }
+
+// ---- into conv and linear ---------------------------------------------------------------------
+
+struct Chain {
+  ScalarExpr post = ScalarExpr::arg(0);
+  Value* residual = nullptr;
+  Node* last = nullptr;
+  int length = 0;
+};
+
+bool extend(Chain& chain, const Node& user, const Value* current, bool residualAllowed) {
+  if (!isFusible(user) || user.result()->type() != current->type()) return false;
+  const ScalarExpr meaning = user.def().scalar(user.attrs());
+  std::vector<ScalarExpr> args;
+  Value* residual = chain.residual;
+  for (Value* v : user.operands()) {
+    const auto constant = scalarConstant(v);
+    if (v == current) {
+      args.push_back(chain.post);
+    } else if (constant) {
+      args.push_back(ScalarExpr(static_cast<float>(*constant)));
+    } else if (residualAllowed && !residual && v->type() == current->type() && !v->constant()) {
+      residual = v;
+      args.push_back(ScalarExpr::arg(1));
+    } else {
+      return false;
+    }
+  }
+  const ScalarExpr post = meaning.substitute(args);
+  if (ExprProgram(post.expand()).instructions().size() > kMaxInstructions) return false;
+  chain.post = post;
+  chain.residual = residual;
+  return true;
+}
+
+Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand(3) || !node->string("post").empty())
+    return false;
+  Chain chain;
+  const bool integer = node->op().starts_with("q.");
+  for (const Value* current = node->result(); Node* user = onlyUser(current); current = user->result()) {
+    if (!extend(chain, *user, current, !integer)) break;
+    chain.last = user;
+  }
+  if (!chain.last) return false;
+  AttrDict attrs = node->attrs();
+  attrs.set("post", chain.post.str());
+  std::vector<Value*> operands = node->operands();
+  if (chain.residual) {
+    operands.resize(4, nullptr);
+    operands[3] = chain.residual;
+  }
+  Builder b = rw.before(chain.last);
+  b.at(node->location());
+  QC_ASSIGN(Value * y, b.create(node->op(), std::move(operands), std::move(attrs)));
+  rw.replace(chain.last, {y});
+  return true;
+}
+
+// ---- into maps --------------------------------------------------------------------------------
+
+class MapBuilder {
+ public:
+  explicit MapBuilder(const Shape& shape) : shape_(shape) {}
+
+  // The expression that computes v; grows the operand list.  Inlines producers that serve nothing else.
+  ScalarExpr add(Value* v, int depth) {
+    Node* producer = v->producer();
+    if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt) return ScalarExpr(static_cast<float>(*constant));
+    if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
+    if (producer && depth < kMaxDepth && isFusible(*producer) && onlyUser(v) && v->type().shape == shape_) {
+      std::vector<ScalarExpr> args;
+      for (Value* input : producer->operands()) args.push_back(add(input, depth + 1));
+      ++inlined_;
+      return producer->def().scalar(producer->attrs()).substitute(args);
+    }
+    return operand(v);
+  }
+  const std::vector<Value*>& operands() const { return operands_; }
+  int inlined() const { return inlined_; }
+
+ private:
+  static constexpr int kMaxDepth = 24;
+  ScalarExpr operand(Value* v) {
+    auto it = std::find(operands_.begin(), operands_.end(), v);
+    if (it == operands_.end()) it = operands_.insert(operands_.end(), v);
+    return ScalarExpr::arg(static_cast<int>(it - operands_.begin()));
+  }
+  const Shape& shape_;
+  std::vector<Value*> operands_;
+  int inlined_ = 0;
+};
+
+// `root` is the last elementwise op or the quantize behind it.
+Result<bool> buildMap(Node* root, Rewriter& rw) {
+  const bool quantizes = root->is("quantize");
+  if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
+  if (!quantizes && !isFusible(*root)) return false;
+  const Shape shape = root->result()->type().shape;
+  MapBuilder builder(shape);
+  ScalarExpr expr = ScalarExpr::arg(0);
+  if (quantizes) {
+    expr = builder.add(root->operand(0), 0);
+    if (builder.inlined() == 0) return false;
+  } else {
+    std::vector<ScalarExpr> args;
+    for (Value* v : root->operands()) args.push_back(builder.add(v, 1));
+    expr = root->def().scalar(root->attrs()).substitute(args);
+  }
+  if (builder.operands().empty() || builder.operands().size() > kMaxOperands) return false;
+  if (ExprProgram(expr.expand()).instructions().size() > kMaxInstructions) return false;
+  AttrDict attrs{{"expr", expr.str()}};
+  if (quantizes) attrs.set("to", QuantAttr{root->attrs().quant("to")});
+  QC_ASSIGN(Value * y, rw.before(root).create("map", builder.operands(), std::move(attrs)));
+  if (y->type() != root->result()->type()) {
+    rw.eraseIfDead(y->producer());
+    return false;
+  }
+  rw.replace(root, {y});
+  return true;
+}
+
+Result<int> buildMaps(Graph& graph) {
+  // From the end, so that a root swallows as much of what is before it as it can.
+  int built = 0;
+  Rewriter rw(graph);
+  std::vector<Node*> nodes = graph.nodes();
+  for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
+    if (rw.wasErased(*it)) continue;
+    QC_ASSIGN(const bool changed, buildMap(*it, rw));
+    built += changed;
+  }
+  return built;
+}
+
+Result<bool> mapToLut(const Match& m, Rewriter& rw) {
+  Node* map = m.root();
+  if (map->numOperands() != 1 || !isSmallQuantized(map->operand(0))) return false;
+  QC_ASSIGN(const ScalarExpr expr, ScalarExpr::parse(map->string("expr")));
+  const QuantPtr& to = map->attrs().quant("to");
+  Builder b = rw.before(map);
+  Value* table = b.constant({}, buildLut(expr, *map->operand(0)->type().quant, to.get()));
+  QC_ASSIGN(Value * y, b.create("lut", {map->operand(0), table}, {{"to", QuantAttr{to}}}));
+  rw.replace(map, {y});
+  return true;
+}
+
+}  // namespace
+
+Status fuseElementwise(Graph& graph, PassContext& cx) {
+  QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", oneOf({"conv", "linear", "q.conv", "q.linear"}), fuseIntoProducer}}));
+  cx.countHits(hits);
+  QC_ASSIGN(const int maps, buildMaps(graph));
+  cx.countHits({{"map", maps}});
+  QC_ASSIGN(hits, rewritePatterns(graph, {{"lut", op("map"), mapToLut}}));
+  cx.countHits(hits);
+  graph.eraseDeadNodes();
+  return {};
+}
+
+}  // namespace qc

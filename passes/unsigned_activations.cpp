@@ -1,0 +1,77 @@
+// unsigned-activations: every per-tensor s8 activation inside the graph becomes u8 with all integers and the zero point
+// raised by 128, which stands for the same real numbers.  Kernels then see one activation type (u8 x s8 is what the
+// dot-product instructions take).  Graph inputs and outputs keep the type that the user was promised.
+// Runs on the quant stage before tables are built.  Tests: tests/golden/unsigned_activations.
+#include "ir/rewriter.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+bool isSignedActivation(const QuantPtr& q) { return q && q->storage == DType::s8 && !q->perChannel(); }
+
+QuantPtr raised(const QuantPtr& q) {
+  auto u = std::make_shared<QuantParams>(*q);
+  u->storage = DType::u8;
+  u->qmin += 128;
+  u->qmax += 128;
+  for (int32_t& z : u->zeroPoints) z += 128;
+  return u;
+}
+
+// Bounds in integers move with the zero point; the declared default means "no bound".
+void raiseClamps(Node& node) {
+  for (const AttrSpec& spec : node.def().attrs) {
+    if (spec.name != "clamp_min" && spec.name != "clamp_max") continue;
+    const Attr* bound = node.attrs().find(spec.name);
+    if (bound && *bound != *spec.byDefault) node.attrs().set(spec.name, std::get<int64_t>(*bound) + 128);
+  }
+}
+
+Result<Value*> requantize(Builder& b, Value* x, const QuantPtr& to) {
+  return b.create("map", {x}, {{"expr", std::string("a0")}, {"to", QuantAttr{to}}});
+}
+
+}  // namespace
+
+Status unsignedActivations(Graph& graph, PassContext& cx) {
+  int changed = 0;
+  // Graph inputs: one conversion in front of the first use.
+  for (Value* input : graph.inputs()) {
+    if (!isSignedActivation(input->type().quant) || !input->hasUses()) continue;
+    Builder b(graph);
+    b.before(graph.front());
+    QC_ASSIGN(Value * u, requantize(b, input, raised(input->type().quant)));
+    for (Use* use : input->uses())
+      if (use->user() != u->producer()) use->user()->setOperand(use->index(), u);
+    ++changed;
+  }
+  const std::vector<Value*> outputs = graph.outputs();
+  std::vector<QuantPtr> promised;
+  for (const Value* v : outputs) promised.push_back(v->type().quant);
+  for (Node* node : graph.nodes()) {
+    if (node->is("const")) continue;
+    if (const Attr* to = node->attrs().find("to"))
+      if (const auto* quant = std::get_if<QuantAttr>(to); quant && isSignedActivation(quant->params)) {
+        node->attrs().set("to", QuantAttr{raised(quant->params)});
+        raiseClamps(*node);
+      }
+    for (int i = 0; i < node->numResults(); ++i) {
+      Value* v = node->result(i);
+      if (!isSignedActivation(v->type().quant)) continue;
+      v->setType(TensorType(raised(v->type().quant), v->type().shape));
+      ++changed;
+    }
+  }
+  std::vector<Value*> results = graph.outputs();
+  Builder b(graph);
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!isSignedActivation(promised[i]) || !results[i]->producer()) continue;
+    QC_ASSIGN(results[i], requantize(b, results[i], promised[i]));
+  }
+  graph.setOutputs(results);
+  cx.countHits({{"values", changed}});
+  return {};
+}
+
+}  // namespace qc

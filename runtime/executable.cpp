@@ -1,0 +1,191 @@
+#include "runtime/executable.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "ir/op_def.h"
+#include "runtime/rt/pool.h"
+
+namespace qc {
+namespace {
+
+// Below this many estimated cycles, waking another thread costs more than it saves.
+constexpr double kWorthSplitting = 20000;
+
+struct PoolDeleter {
+  void operator()(qcrt_pool* pool) const { qcrt_pool_destroy(pool); }
+};
+
+Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
+  if (t.dtype() == port.type.dtype && t.sizes() == port.type.sizes()) return {};
+  return fail(ErrorCode::kInvalidArgument, "{} is {}, expected {}", what, t.type().str(), port.type.str())
+      .on(port.name)
+      .help("convert the array, or compile for its shape with --shape");
+}
+
+}  // namespace
+
+struct Session::Impl {
+  std::shared_ptr<const Program> program;
+  std::vector<Port> inputs, outputs;
+  std::unique_ptr<qcrt_pool, PoolDeleter> pool;
+  int threads = 1;
+  Tensor arena, scratch;
+  std::vector<void*> inputData, outputData;
+  // Buffer addresses of every step back to back, rebuilt only where they depend on inputs and outputs.
+  struct Slot {
+    size_t index;
+    BufferRef ref;
+  };
+  std::vector<void*> addresses;
+  std::vector<Slot> external;
+  struct HostStep {
+    std::vector<TensorRef> inputs, outputs;
+  };
+  std::vector<size_t> firstBuffer;
+  std::vector<HostStep> views;  // of every step: operands and results as tensors
+  std::vector<int64_t> chunks;
+
+  void* addressOf(const BufferRef& ref) const {
+    switch (ref.kind) {
+      case BufferRef::Kind::none: return nullptr;
+      case BufferRef::Kind::input: return inputData[static_cast<size_t>(ref.index)];
+      case BufferRef::Kind::output: return outputData[static_cast<size_t>(ref.index)];
+      case BufferRef::Kind::arena: return static_cast<char*>(const_cast<void*>(arena.data())) + ref.index;
+      case BufferRef::Kind::fixed: return const_cast<void*>(ref.address);
+    }
+    return nullptr;
+  }
+
+  void prepare() {
+    inputData.resize(inputs.size());
+    outputData.resize(outputs.size());
+    for (const Step& step : program->steps()) {
+      firstBuffer.push_back(addresses.size());
+      HostStep view;
+      for (size_t i = 0; i < step.buffers.size(); ++i) {
+        const BufferRef& ref = step.buffers[i];
+        if (ref.kind == BufferRef::Kind::input || ref.kind == BufferRef::Kind::output) external.push_back({addresses.size(), ref});
+        addresses.push_back(addressOf(ref));
+        if (i >= step.sizes.size()) continue;
+        const auto operand = static_cast<int>(i);
+        const bool isOperand = operand < step.numOperands;
+        const Value* v = isOperand ? step.node->operand(operand) : step.node->result(operand - step.numOperands);
+        (isOperand ? view.inputs : view.outputs).push_back(v ? TensorRef{v->type().dtype, step.sizes[i], addresses.back()} : TensorRef{});
+      }
+      views.push_back(std::move(view));
+      const bool split = step.kernel && threads > 1 && step.cost >= kWorthSplitting;
+      chunks.push_back(split ? std::min<int64_t>(threads, step.shape.units) : 1);
+    }
+  }
+
+  void bind(std::span<const Tensor> in, std::span<Tensor> out) {
+    for (size_t i = 0; i < in.size(); ++i) inputData[i] = const_cast<void*>(in[i].data());
+    for (size_t i = 0; i < out.size(); ++i) outputData[i] = out[i].mutableData();
+    for (const Slot& slot : external) addresses[slot.index] = addressOf(slot.ref);
+  }
+
+  void refreshViews(size_t step) {
+    HostStep& view = views[step];
+    size_t at = firstBuffer[step];
+    for (TensorRef& r : view.inputs) r.data = addresses[at++];
+    for (TensorRef& r : view.outputs) r.data = addresses[at++];
+  }
+
+  Status runStep(size_t index) {
+    const Step& step = program->steps()[index];
+    if (step.function) {
+      qcrt_pool_run(pool.get(), step.function, &addresses[firstBuffer[index]], step.shape.units, chunks[index],
+                    const_cast<void*>(scratch.data()), program->scratchBytes());
+      return {};
+    }
+    refreshViews(index);
+    const EvalContext context{*step.node, views[index].inputs, views[index].outputs};
+    if (auto s = step.node->def().eval(context); !s) return tl::make_unexpected(std::move(s.error()).at(step.node->location()));
+    return {};
+  }
+};
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs) { return run(inputs, outputs, {}); }
+
+Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, const StepHook& hook) {
+  Impl& s = *impl_;
+  if (inputs.size() != s.inputs.size() || outputs.size() != s.outputs.size())
+    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs and {} outputs; {} and {} were given", s.inputs.size(), s.outputs.size(),
+                inputs.size(), outputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(checkTensor(s.inputs[i], inputs[i], "input"));
+  for (size_t i = 0; i < outputs.size(); ++i) QC_TRY(checkTensor(s.outputs[i], outputs[i], "output"));
+  s.bind(inputs, outputs);
+  for (size_t i = 0; i < s.program->steps().size(); ++i) {
+    if (!hook) {
+      QC_TRY(s.runStep(i));
+      continue;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    QC_TRY(s.runStep(i));
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    s.refreshViews(i);
+    QC_TRY(hook(s.program->steps()[i], s.views[i].outputs, elapsed.count()));
+  }
+  for (const Program::Copy& copy : s.program->copies())
+    std::memmove(s.outputData[static_cast<size_t>(copy.output)], s.addressOf(copy.from), static_cast<size_t>(copy.bytes));
+  return {};
+}
+
+Result<TensorMap> Session::run(const TensorMap& inputs) {
+  std::vector<Tensor> in, out;
+  for (const Port& port : impl_->inputs) {
+    const auto it = inputs.find(port.name);
+    if (it == inputs.end()) return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(port.name);
+    in.push_back(it->second);
+  }
+  for (const auto& [name, tensor] : inputs)
+    if (std::none_of(impl_->inputs.begin(), impl_->inputs.end(), [&](const Port& p) { return p.name == name; }))
+      return fail(ErrorCode::kInvalidArgument, "the model has no such input").on(name);
+  for (const Port& port : impl_->outputs) out.emplace_back(port.type.dtype, port.type.sizes());
+  QC_TRY(run(in, out));
+  TensorMap result;
+  for (size_t i = 0; i < out.size(); ++i) result.emplace(impl_->outputs[i].name, std::move(out[i]));
+  return result;
+}
+
+Result<Executable> Executable::fromGraph(Graph graph, const Target& target, const CompileOptions& options) {
+  QC_ASSIGN(Program program, buildProgram(std::move(graph), target, options));
+  return Executable(std::make_shared<Program>(std::move(program)));
+}
+
+std::vector<Port> Executable::inputs() const {
+  std::vector<Port> ports;
+  for (const Value* v : program_->graph().inputs()) ports.push_back({v->name(), v->type()});
+  return ports;
+}
+
+std::vector<Port> Executable::outputs() const {
+  std::vector<Port> ports;
+  const Graph& g = program_->graph();
+  for (size_t i = 0; i < g.outputs().size(); ++i) ports.push_back({g.outputNames()[i], g.outputs()[i]->type()});
+  return ports;
+}
+
+Result<Session> Executable::session(const SessionOptions& options) const {
+  if (options.threads < 1 || options.threads > 1024) return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
+  auto impl = std::make_unique<Session::Impl>();
+  impl->program = program_;
+  impl->inputs = inputs();
+  impl->outputs = outputs();
+  impl->threads = options.threads;
+  impl->pool.reset(qcrt_pool_create(options.threads));
+  if (!impl->pool) return fail(ErrorCode::kResource, "cannot start {} threads", options.threads);
+  impl->arena = Tensor(DType::u8, {program_->arenaBytes()});
+  impl->scratch = Tensor(DType::u8, {program_->scratchBytes() * options.threads});
+  impl->prepare();
+  return Session(std::move(impl));
+}
+
+}  // namespace qc

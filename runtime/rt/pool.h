@@ -1,0 +1,25 @@
+/* Thread pool of compiled models, a C interface.  Work is split statically: chunk c of n runs units [units*c/n, units*(c+1)/n),
+   so a model's results do not depend on timing, and the chunks of one call may run on any threads. */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef void (*qcrt_kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
+typedef struct qcrt_pool qcrt_pool;
+
+/* threads >= 1, the caller's included.  Null when threads cannot be made. */
+qcrt_pool* qcrt_pool_create(int threads);
+void qcrt_pool_destroy(qcrt_pool* pool);
+int qcrt_pool_threads(const qcrt_pool* pool);
+
+/* Runs all units and returns when they are done.  1 <= chunks; chunk c gets scratch + c * scratch_stride.  One call at a time. */
+void qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
+                   int64_t scratch_stride);
+
+#ifdef __cplusplus
+}
+#endif
