@@ -37,6 +37,7 @@ enum Trait : uint32_t {
   kElementwise = 1u << 2,   // has a scalar expression
   kMovesData = 1u << 3,     // output elements are input elements (or padding): any dtype, qparams pass through
   kSharesQuant = 1u << 4,   // quantized: output has the input's parameters (max pool, reshape, concat, ...)
+  kView = 1u << 5,          // result 0 has the bytes of operand 0: no code, no memory of its own
 };
 
 struct OperandSpec {

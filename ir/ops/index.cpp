@@ -1,0 +1,287 @@
+// Ops that move elements by integer indices: gather, gather_elements, gather_nd, scatter_elements, scatter_nd, one_hot, trilu.
+// Negative indices count from the end.  An index outside is an error of the data, found when it is read.
+// Tests: tests/unit/index_ops_test.cpp.
+#include <cstring>
+#include <functional>
+
+#include "ir/op_def.h"
+#include "ir/ops/infer_util.h"
+#include "ir/ops/strided_copy.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+constexpr uint32_t kMove = kPure | kMovesData | kSharesQuant;
+
+Ints sizesOf(const TensorRef& r) { return {r.sizes.begin(), r.sizes.end()}; }
+
+Status requireIndices(const InferContext& c, int operand) {
+  const DType d = c.type(operand).dtype;
+  if ((d == DType::s32 || d == DType::s64) && !c.type(operand).isQuantized()) return {};
+  return fail(ErrorCode::kInvalidModel, "{}: {} must be s32 or s64", c.op, describe(c, operand));
+}
+
+Status requireMovable(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (!t.isQuantized() || !t.quant->perChannel()) return {};
+  return fail(ErrorCode::kUnsupported, "{}: {} is quantized per channel", c.op, describe(c, operand));
+}
+
+Result<int64_t> checkedIndex(const TensorRef& indices, int64_t i, int64_t dim) {
+  const int64_t raw = indices.dtype == DType::s64 ? indices.as<int64_t>()[i] : indices.as<int32_t>()[i];
+  const int64_t index = raw < 0 ? raw + dim : raw;
+  if (index < 0 || index >= dim) return fail(ErrorCode::kInvalidData, "index {} is outside a dim of {}", raw, dim);
+  return index;
+}
+
+int64_t product(std::span<const int64_t> sizes, size_t begin, size_t end) {
+  int64_t n = 1;
+  for (size_t i = begin; i < end; ++i) n *= sizes[i];
+  return n;
+}
+
+// ---- gather -----------------------------------------------------------------------------------
+
+Result<Types> inferGather(const InferContext& c) {
+  QC_TRY(requireIndices(c, 1));
+  QC_TRY(requireMovable(c, 0));
+  QC_TRY(requireAxis(c, "axis", c.type(0).rank()));
+  const auto axis = static_cast<ptrdiff_t>(c.attrs.integer("axis"));
+  Shape shape(c.type(0).shape.begin(), c.type(0).shape.begin() + axis);
+  shape.insert(shape.end(), c.type(1).shape.begin(), c.type(1).shape.end());
+  shape.insert(shape.end(), c.type(0).shape.begin() + axis + 1, c.type(0).shape.end());
+  return checkedResults({c.type(0).withShape(std::move(shape))});
+}
+
+Status evalGather(const EvalContext& c) {
+  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const TensorRef& x = c.in(0);
+  const int64_t dim = x.sizes[axis], outer = product(x.sizes, 0, axis), count = c.in(1).numElements();
+  const int64_t run = product(x.sizes, axis + 1, x.sizes.size()) * sizeOf(x.dtype);
+  const char* from = x.as<const char>();
+  char* to = c.out().as<char>();
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t i = 0; i < count; ++i, to += run) {
+      QC_ASSIGN(const int64_t index, checkedIndex(c.in(1), i, dim));
+      std::memcpy(to, from + (o * dim + index) * run, static_cast<size_t>(run));
+    }
+  return {};
+}
+
+// ---- gather_elements, scatter_elements --------------------------------------------------------
+
+Result<Types> inferGatherElements(const InferContext& c) {
+  QC_TRY(requireIndices(c, 1));
+  QC_TRY(requireMovable(c, 0));
+  QC_TRY(requireAxis(c, "axis", c.type(0).rank()));
+  QC_TRY(requireRank(c, 1, c.type(0).rank(), c.type(0).rank()));
+  for (size_t d = 0; d < c.type(0).shape.size(); ++d) {
+    const Dim x = c.type(0).shape[d], i = c.type(1).shape[d];
+    if (static_cast<int64_t>(d) != c.attrs.integer("axis") && x.isStatic() && i.isStatic() && i.size() > x.size())
+      return fail(ErrorCode::kInvalidModel, "{}: {} reaches outside {}", c.op, describe(c, 1), describe(c, 0));
+  }
+  return Types{c.type(0).withShape(c.type(1).shape)};
+}
+
+// Calls visit(position among the indices, element offset in x) for every index.
+Status forEachElement(const EvalContext& c, const std::function<void(int64_t, int64_t)>& visit) {
+  const Ints strides = denseStrides(sizesOf(c.in(0))), sizes = sizesOf(c.in(1));
+  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  Ints at(sizes.size(), 0);
+  const int64_t n = numElements(sizes);
+  for (int64_t i = 0; i < n; ++i) {
+    QC_ASSIGN(const int64_t index, checkedIndex(c.in(1), i, c.in(0).sizes[axis]));
+    int64_t offset = 0;
+    for (size_t d = 0; d < at.size(); ++d) offset += strides[d] * (d == axis ? index : at[d]);
+    visit(i, offset);
+    for (size_t d = at.size(); d-- > 0;) {
+      if (++at[d] < sizes[d]) break;
+      at[d] = 0;
+    }
+  }
+  return {};
+}
+
+Status evalGatherElements(const EvalContext& c) {
+  const auto bytes = static_cast<size_t>(sizeOf(c.in(0).dtype));
+  return forEachElement(c, [&](int64_t i, int64_t offset) {
+    std::memcpy(c.out().as<char>() + i * static_cast<int64_t>(bytes), c.in(0).as<char>() + offset * static_cast<int64_t>(bytes), bytes);
+  });
+}
+
+Status requireReduction(const InferContext& c) {
+  QC_TRY(requireOneOf(c, "reduction", {"none", "add", "mul", "max", "min"}));
+  if (c.attrs.string("reduction") != "none" && c.type(0).isQuantized())
+    return fail(ErrorCode::kUnsupported, "{} with a reduction on quantized data", c.op);
+  return {};
+}
+
+Result<Types> inferScatterElements(const InferContext& c) {
+  QC_TRY(inferGatherElements(c));
+  QC_TRY(requireReduction(c));
+  QC_TRY(requireShape(c, 2, c.type(1).shape));
+  if (c.type(2).dtype != c.type(0).dtype) return fail(ErrorCode::kInvalidModel, "{}: {} into {}", c.op, describe(c, 2), describe(c, 0));
+  return Types{c.type(0)};
+}
+
+void combine(const TensorRef& y, int64_t at, const TensorRef& updates, int64_t from, const std::string& reduction) {
+  const double a = loadElement(y.dtype, y.data, at), b = loadElement(updates.dtype, updates.data, from);
+  storeElement(y.dtype, y.data, at, reduction == "add" ? a + b : reduction == "mul" ? a * b : reduction == "max" ? std::max(a, b) : std::min(a, b));
+}
+
+Status evalScatterElements(const EvalContext& c) {
+  const auto bytes = static_cast<size_t>(sizeOf(c.in(0).dtype));
+  const std::string& reduction = c.node.string("reduction");
+  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements()) * bytes);
+  return forEachElement(c, [&](int64_t i, int64_t offset) {
+    if (reduction != "none") return combine(c.out(), offset, c.in(2), i, reduction);
+    std::memcpy(c.out().as<char>() + offset * static_cast<int64_t>(bytes), c.in(2).as<char>() + i * static_cast<int64_t>(bytes), bytes);
+  });
+}
+
+// ---- gather_nd, scatter_nd --------------------------------------------------------------------
+
+// The last dim of `indices` addresses the first dims of x (after batch dims); what is left of x is one slice.
+Result<int64_t> indexDepth(const InferContext& c, int64_t batch) {
+  QC_TRY(requireIndices(c, 1));
+  QC_TRY(requireMovable(c, 0));
+  QC_TRY(requireRank(c, 1, 1));
+  const Dim depth = c.type(1).shape.back();
+  if (!depth.isStatic()) return fail(ErrorCode::kUnsupported, "{}: the last dim of {} is unknown", c.op, describe(c, 1));
+  if (batch < 0 || batch >= c.type(1).rank() || depth.size() < 1 || batch + depth.size() > c.type(0).rank())
+    return fail(ErrorCode::kInvalidModel, "{}: {} cannot address {}", c.op, describe(c, 1), describe(c, 0));
+  return depth.size();
+}
+
+Result<Types> inferGatherNd(const InferContext& c) {
+  const int64_t batch = c.attrs.integer("batch_dims");
+  QC_ASSIGN(const int64_t depth, indexDepth(c, batch));
+  Shape shape(c.type(1).shape.begin(), c.type(1).shape.end() - 1);
+  shape.insert(shape.end(), c.type(0).shape.begin() + batch + depth, c.type(0).shape.end());
+  return checkedResults({c.type(0).withShape(std::move(shape))});
+}
+
+// Calls visit(which slice of the indices, byte offset of the slice in x, bytes of a slice).
+Status forEachSlice(const EvalContext& c, int64_t batch, const std::function<void(int64_t, int64_t, int64_t)>& visit) {
+  const TensorRef& x = c.in(0);
+  const TensorRef& indices = c.in(1);
+  const int64_t depth = indices.sizes.back(), slices = indices.numElements() / std::max<int64_t>(depth, 1);
+  const auto b = static_cast<size_t>(batch);
+  const int64_t batches = product(x.sizes, 0, b), perBatch = slices / std::max<int64_t>(batches, 1);
+  const int64_t run = product(x.sizes, b + static_cast<size_t>(depth), x.sizes.size()) * sizeOf(x.dtype);
+  for (int64_t s = 0; s < slices; ++s) {
+    int64_t offset = batches > 1 ? s / perBatch : 0;
+    for (int64_t d = 0; d < depth; ++d) {
+      const int64_t dim = x.sizes[b + static_cast<size_t>(d)];
+      QC_ASSIGN(const int64_t index, checkedIndex(indices, s * depth + d, dim));
+      offset = offset * dim + index;
+    }
+    visit(s, offset * run, run);
+  }
+  return {};
+}
+
+Status evalGatherNd(const EvalContext& c) {
+  return forEachSlice(c, c.node.integer("batch_dims"), [&](int64_t s, int64_t offset, int64_t run) {
+    std::memcpy(c.out().as<char>() + s * run, c.in(0).as<char>() + offset, static_cast<size_t>(run));
+  });
+}
+
+Result<Types> inferScatterNd(const InferContext& c) {
+  QC_ASSIGN(const int64_t depth, indexDepth(c, 0));
+  QC_TRY(requireReduction(c));
+  Shape expected(c.type(1).shape.begin(), c.type(1).shape.end() - 1);
+  expected.insert(expected.end(), c.type(0).shape.begin() + depth, c.type(0).shape.end());
+  QC_TRY(requireShape(c, 2, expected));
+  if (c.type(2).dtype != c.type(0).dtype) return fail(ErrorCode::kInvalidModel, "{}: {} into {}", c.op, describe(c, 2), describe(c, 0));
+  return Types{c.type(0)};
+}
+
+Status evalScatterNd(const EvalContext& c) {
+  const std::string& reduction = c.node.string("reduction");
+  const int64_t bytes = sizeOf(c.in(0).dtype);
+  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements() * bytes));
+  return forEachSlice(c, 0, [&](int64_t s, int64_t offset, int64_t run) {
+    if (reduction == "none") {
+      std::memcpy(c.out().as<char>() + offset, c.in(2).as<char>() + s * run, static_cast<size_t>(run));
+      return;
+    }
+    for (int64_t i = 0; i < run / bytes; ++i) combine(c.out(), offset / bytes + i, c.in(2), s * run / bytes + i, reduction);
+  });
+}
+
+// ---- one_hot, trilu ---------------------------------------------------------------------------
+
+Result<Types> inferOneHot(const InferContext& c) {
+  const int64_t depth = c.attrs.integer("depth");
+  if (depth < 0 || depth > (int64_t{1} << 32)) return fail(ErrorCode::kInvalidModel, "one_hot of depth {}", depth);
+  QC_TRY(requireAxis(c, "axis", c.type(0).rank() + 1));
+  QC_TRY(requireVector(c, 1, 2));
+  Shape shape = c.type(0).shape;
+  shape.insert(shape.begin() + c.attrs.integer("axis"), depth);
+  return checkedResults({c.type(1).withShape(std::move(shape))});
+}
+
+Status evalOneHot(const EvalContext& c) {
+  const int64_t depth = c.node.integer("depth"), bytes = sizeOf(c.in(1).dtype);
+  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const int64_t inner = product(c.in(0).sizes, axis, c.in(0).sizes.size()), n = c.out().numElements();
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t d = i / inner % depth, source = i / (inner * depth) * inner + i % inner;
+    const double index = loadElement(c.in(0).dtype, c.in(0).data, source);
+    const bool on = static_cast<double>(d) == (index < 0 ? index + static_cast<double>(depth) : index);
+    std::memcpy(c.out().as<char>() + i * bytes, c.in(1).as<char>() + (on ? bytes : 0), static_cast<size_t>(bytes));
+  }
+  return {};
+}
+
+Result<Types> inferTrilu(const InferContext& c) {
+  QC_TRY(requireRank(c, 0, 2));
+  if (c.type(0).isQuantized()) return fail(ErrorCode::kUnsupported, "trilu on quantized data");
+  return Types{c.type(0)};
+}
+
+Status evalTrilu(const EvalContext& c) {
+  const TensorRef& x = c.in(0);
+  const bool upper = c.node.integer("upper") != 0;
+  const int64_t k = c.node.integer("k"), rows = x.sizes[x.sizes.size() - 2], columns = x.sizes.back(), bytes = sizeOf(x.dtype);
+  const int64_t n = x.numElements();
+  std::memset(c.out().data, 0, static_cast<size_t>(n * bytes));
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t column = i % columns, row = i / columns % rows;
+    const bool kept = upper ? column - k >= row : column - k <= row;
+    if (kept) std::memcpy(c.out().as<char>() + i * bytes, x.as<char>() + i * bytes, static_cast<size_t>(bytes));
+  }
+  return {};
+}
+
+OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
+             uint32_t traits = kMove) {
+  OpDef def;
+  def.name = name;
+  def.summary = summary;
+  def.operands = std::move(operands);
+  def.attrs = std::move(attrs);
+  def.traits = traits;
+  def.infer = std::move(infer);
+  def.eval = std::move(eval);
+  return def;
+}
+
+}  // namespace
+
+void registerIndexOps(OpRegistry& r) {
+  r.add(define("gather", "slices of x by index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGather, evalGather));
+  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGatherElements, evalGatherElements));
+  r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd, evalGatherNd));
+  r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
+               {integerAttr("axis"), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, kPure));
+  r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}}, {stringAttr("reduction", "none")},
+               inferScatterNd, evalScatterNd, kPure));
+  r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}}, {integerAttr("axis"), integerAttr("depth")}, inferOneHot,
+               evalOneHot, kPure));
+  r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu, kPure));
+}
+
+}  // namespace qc

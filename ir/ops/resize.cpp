@@ -1,0 +1,219 @@
+// resize and q.resize: ONNX Resize with sizes and scales of full rank.  Every dim has, for each result coordinate, a short list of
+// taps (source index, weight); a result is the sum over all combinations of taps, outermost dim slowest, where the weight of a
+// combination is the product of its taps' weights from the outermost dim inwards.  All of it in float32, every operation rounded
+// by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
+// Tests: tests/unit/resize_ops_test.cpp.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ir/op_def.h"
+#include "ir/ops/infer_util.h"
+#include "ir/ops/resize.h"
+#include "ir/ops/strided_copy.h"
+#include "ir/qmath.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+float sourceCoordinate(const std::string& mode, int64_t o, float scale, int64_t in, int64_t out) {
+  const auto x = static_cast<float>(o);
+  if (mode == "asymmetric") return x / scale;
+  if (mode == "align_corners") return out == 1 ? 0.0f : x * static_cast<float>(in - 1) / static_cast<float>(out - 1);
+  if (mode == "tf_half_pixel_for_nn") return (x + 0.5f) / scale;
+  if (mode == "pytorch_half_pixel" && out <= 1) return 0.0f;
+  const float halfPixel = (x + 0.5f) / scale - 0.5f;
+  if (mode != "half_pixel_symmetric") return halfPixel;
+  const float adjustment = static_cast<float>(out) / (scale * static_cast<float>(in)), centre = static_cast<float>(in) / 2;
+  return centre * (1 - adjustment) + halfPixel;
+}
+
+float nearestIndex(const std::string& mode, float x) {
+  if (mode == "floor") return std::floor(x);
+  if (mode == "ceil") return std::ceil(x);
+  return mode == "round_prefer_ceil" ? std::floor(x + 0.5f) : std::ceil(x - 0.5f);
+}
+
+std::vector<ResizeTap> cubicTaps(float x, int64_t in, float a, bool excludeOutside) {
+  const float base = std::floor(x), t = x - base;
+  const auto outer = [&](float d) { return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a; };
+  const auto inner = [&](float d) { return ((a + 2) * d - (a + 3)) * d * d + 1; };
+  const float weights[4] = {outer(t + 1), inner(t), inner(1 - t), outer(2 - t)};
+  std::vector<ResizeTap> taps;
+  float sum = 0;
+  for (int k = 0; k < 4; ++k) {
+    const int64_t index = static_cast<int64_t>(base) - 1 + k;
+    const bool outside = index < 0 || index >= in;
+    if (outside && excludeOutside) continue;
+    taps.push_back({std::clamp<int64_t>(index, 0, in - 1), weights[k]});
+    sum += weights[k];
+  }
+  if (excludeOutside)
+    for (ResizeTap& tap : taps) tap.weight /= sum;
+  return taps;
+}
+
+Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requireLayout(c));
+  QC_TRY(requireOneOf(c, "mode", {"nearest", "linear", "cubic"}));
+  QC_TRY(requireOneOf(c, "coordinate",
+                      {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn"}));
+  QC_TRY(requireOneOf(c, "nearest", {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}));
+  const Ints& sizes = c.attrs.integers("sizes");
+  const auto& scales = c.attrs.reals("scales");
+  if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
+    return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] < 0 || !(scales[d] > 0) || !std::isfinite(scales[d]))
+      return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, sizes[d], scales[d]);
+    if (x.shape[d].isStatic() && x.shape[d].size() == 0 && sizes[d] > 0) return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
+  }
+  if (quantizedOp) {
+    QC_TRY(requirePerTensor8Bit(c, 0));
+    const QuantPtr& to = c.attrs.quant("to");
+    QC_TRY(requirePerTensorTo(to));
+    return checkedResults({TensorType(to, toShape(sizes))});
+  }
+  if (x.isQuantized() && (x.quant->perChannel() || c.attrs.string("mode") != "nearest"))
+    return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
+  if (c.attrs.string("mode") != "nearest" && x.dtype != DType::f32) return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
+  return checkedResults({x.withShape(toShape(sizes))});
+}
+
+// Calls finish(sum) with the weighted sum of what read(element offset) gives.
+template <class Read, class Write>
+void forEachResult(const EvalContext& c, const Read& read, const Write& write) {
+  const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), out(c.out().sizes.begin(), c.out().sizes.end());
+  const Ints strides = denseStrides(in);
+  std::vector<std::vector<std::vector<ResizeTap>>> taps;
+  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in[d], out[d]));
+  struct Corner {
+    int64_t offset;
+    float weight;
+  };
+  Ints at(out.size(), 0);
+  std::vector<Corner> corners, grown;
+  const int64_t n = numElements(out);
+  for (int64_t i = 0; i < n; ++i) {
+    corners.assign(1, {0, 1.0f});
+    for (size_t d = 0; d < at.size(); ++d) {
+      const auto& list = taps[d][static_cast<size_t>(at[d])];
+      grown.clear();
+      for (const Corner& corner : corners)
+        for (const ResizeTap& tap : list) grown.push_back({corner.offset + tap.index * strides[d], corner.weight * tap.weight});
+      corners.swap(grown);
+    }
+    float sum = 0;
+    for (size_t k = 0; k < corners.size(); ++k) {
+      const float term = corners[k].weight * read(corners[k].offset);
+      sum = k ? sum + term : term;
+    }
+    write(i, sum);
+    for (size_t d = at.size(); d-- > 0;) {
+      if (++at[d] < out[d]) break;
+      at[d] = 0;
+    }
+  }
+}
+
+Status evalNearest(const EvalContext& c) {
+  const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), out(c.out().sizes.begin(), c.out().sizes.end());
+  const Ints strides = denseStrides(in);
+  std::vector<std::vector<std::vector<ResizeTap>>> taps;
+  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in[d], out[d]));
+  const int64_t bytes = sizeOf(c.in(0).dtype), n = numElements(out);
+  const char* from = c.in(0).as<char>();
+  char* to = c.out().as<char>();
+  Ints at(out.size(), 0);
+  for (int64_t i = 0; i < n; ++i) {
+    int64_t offset = 0;
+    for (size_t d = 0; d < at.size(); ++d) offset += taps[d][static_cast<size_t>(at[d])].front().index * strides[d];
+    std::memcpy(to + i * bytes, from + offset * bytes, static_cast<size_t>(bytes));
+    for (size_t d = at.size(); d-- > 0;) {
+      if (++at[d] < out[d]) break;
+      at[d] = 0;
+    }
+  }
+  return {};
+}
+
+Status evalResize(const EvalContext& c) {
+  if (c.node.string("mode") == "nearest") return evalNearest(c);
+  const float* x = c.in(0).as<float>();
+  float* y = c.out().as<float>();
+  forEachResult(c, [&](int64_t offset) { return x[offset]; }, [&](int64_t i, float v) { y[i] = v; });
+  return {};
+}
+
+Status evalQuantizedResize(const EvalContext& c) {
+  const QuantParams& from = *c.inType(0).quant;
+  const QuantParams& to = *c.outType().quant;
+  const float multiplier = from.scale() / to.scale();
+  forEachResult(
+      c, [&](int64_t offset) { return static_cast<float>(loadElement(c.in(0).dtype, c.in(0).data, offset) - from.zeroPoint()); },
+      [&](int64_t i, float v) {
+        storeElement(c.out().dtype, c.out().data, i,
+                     qmath::roundClamp(v * multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin), static_cast<int32_t>(to.qmax)));
+      });
+  return {};
+}
+
+}  // namespace
+
+std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out) {
+  const auto scale = static_cast<float>(attrs.reals("scales")[dim]);
+  const std::string& mode = attrs.string("mode");
+  std::vector<std::vector<ResizeTap>> taps;
+  for (int64_t o = 0; o < out; ++o) {
+    if (in == out && scale == 1.0f) {
+      taps.push_back({{o, 1.0f}});
+      continue;
+    }
+    const float x = sourceCoordinate(attrs.string("coordinate"), o, scale, in, out);
+    if (mode == "nearest") {
+      const auto index = static_cast<int64_t>(std::clamp(nearestIndex(attrs.string("nearest"), x), 0.0f, static_cast<float>(in - 1)));
+      taps.push_back({{index, 1.0f}});
+    } else if (mode == "linear") {
+      const float inside = std::clamp(x, 0.0f, static_cast<float>(in - 1)), low = std::floor(inside);
+      const auto first = static_cast<int64_t>(low);
+      const int64_t second = std::min(first + 1, in - 1);
+      const float fraction = inside - low;
+      taps.push_back({{first, 1.0f - fraction}, {second, fraction}});
+    } else {
+      taps.push_back(cubicTaps(x, in, static_cast<float>(attrs.real("cubic_a")), attrs.integer("exclude_outside") != 0));
+    }
+  }
+  return taps;
+}
+
+void registerResizeOps(OpRegistry& r) {
+  OpDef def;
+  def.name = "resize";
+  def.summary = "nearest, linear or cubic interpolation to given sizes";
+  def.operands = {{"x"}};
+  def.attrs = {integersAttr("sizes"),
+               {"scales", AttrKind::reals, std::nullopt},
+               stringAttr("mode", "nearest"),
+               stringAttr("coordinate", "half_pixel"),
+               stringAttr("nearest", "round_prefer_floor"),
+               realAttr("cubic_a", -0.75),
+               integerAttr("exclude_outside", 0),
+               layoutAttr()};
+  def.traits = kPure;
+  def.infer = [](const InferContext& c) { return inferSizes(c, false); };
+  def.eval = evalResize;
+  OpDef quantized = def;
+  r.add(std::move(def));
+  quantized.name = "q.resize";
+  quantized.summary = "interpolation of 8-bit integers, rounded once";
+  quantized.attrs.push_back(quantAttr("to", true));
+  quantized.infer = [](const InferContext& c) { return inferSizes(c, true); };
+  quantized.eval = evalQuantizedResize;
+  quantized.stages = stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
+  r.add(std::move(quantized));
+}
+
+}  // namespace qc

@@ -1,0 +1,453 @@
+// Ops that move elements and compute nothing: reshape, transpose, concat, slice, split, pad, expand, tile, depth_to_space,
+// space_to_depth, and the `const` node.  They take any dtype; per-tensor quantization passes through.
+// Tests: tests/unit/shape_ops_test.cpp.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "ir/op_def.h"
+#include "ir/ops/infer_util.h"
+#include "ir/ops/strided_copy.h"
+#include "ir/qmath.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+constexpr uint32_t kMove = kPure | kMovesData | kSharesQuant;
+
+Ints sizesOf(const TensorRef& r) { return {r.sizes.begin(), r.sizes.end()}; }
+
+Status requireStatic(const InferContext& c, int operand) {
+  if (c.type(operand).isStatic()) return {};
+  return fail(ErrorCode::kUnsupported, "{} has unknown dims", describe(c, operand)).help("bind symbolic dims with --shape");
+}
+
+// Ops that cut the channel dim apart cannot keep one scale per channel.
+Status requirePerTensor(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (!t.isQuantized() || !t.quant->perChannel()) return {};
+  return fail(ErrorCode::kUnsupported, "{} of {} is quantized per channel", operandName(c, operand), c.op);
+}
+
+Status requireLength(const InferContext& c, std::string_view attr, size_t length) {
+  if (c.attrs.integers(attr).size() == length) return {};
+  return fail(ErrorCode::kInvalidModel, "{}: `{}` has {} entries, {} expected for {}", c.op, attr, c.attrs.integers(attr).size(), length,
+              c.operands.empty() ? std::string() : describe(c, 0));
+}
+
+Result<Types> resultLike(const InferContext& c, Shape shape) {
+  TensorType type = c.type(0).withShape(std::move(shape));
+  return checkedResults({std::move(type)});
+}
+
+// ---- const ------------------------------------------------------------------------------------
+
+Result<Types> inferConst(const InferContext&) { return fail(ErrorCode::kInternal, "a constant's type is given, not inferred"); }
+
+// ---- reshape ----------------------------------------------------------------------------------
+
+// The channel axis after a reshape that keeps that dim and what is around it, or -1.
+int reshapedAxis(const Ints& from, const Ints& to, int axis) {
+  const auto product = [](auto begin, auto end) { return std::accumulate(begin, end, int64_t{1}, std::multiplies<>()); };
+  const int64_t outer = product(from.begin(), from.begin() + axis);
+  for (size_t i = 0; i < to.size(); ++i)
+    if (to[i] == from[static_cast<size_t>(axis)] && product(to.begin(), to.begin() + static_cast<ptrdiff_t>(i)) == outer) return static_cast<int>(i);
+  return -1;
+}
+
+Result<Types> inferReshape(const InferContext& c) {
+  const Ints& shape = c.attrs.integers("shape");
+  for (const int64_t s : shape)
+    if (s < 0) return fail(ErrorCode::kInvalidModel, "reshape: `shape` holds {}", s);
+  QC_ASSIGN(const int64_t wanted, checkedNumElements(toShape(shape), sizeOf(c.type(0).dtype)));
+  if (c.type(0).isStatic() && c.type(0).numElements() != wanted)
+    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), c.type(0).numElements(),
+                toString(toShape(shape)), wanted);
+  TensorType type = c.type(0).withShape(toShape(shape));
+  if (type.isQuantized() && type.quant->perChannel()) {
+    QC_TRY(requireStatic(c, 0));
+    const int axis = reshapedAxis(c.type(0).sizes(), shape, type.quant->axis);
+    if (axis < 0) return fail(ErrorCode::kUnsupported, "reshape of {} cuts the dim that has one scale each", describe(c, 0));
+    auto quant = std::make_shared<QuantParams>(*type.quant);
+    quant->axis = axis;
+    type.quant = std::move(quant);
+  }
+  return Types{std::move(type)};
+}
+
+Status evalReshape(const EvalContext& c) {
+  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements() * sizeOf(c.in(0).dtype)));
+  return {};
+}
+
+// ---- transpose --------------------------------------------------------------------------------
+
+Result<Types> inferTranspose(const InferContext& c) {
+  const Ints& perm = c.attrs.integers("perm");
+  const TensorType& x = c.type(0);
+  QC_TRY(requireLength(c, "perm", x.shape.size()));
+  Shape shape(perm.size());
+  std::vector<bool> seen(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) {
+    if (perm[i] < 0 || perm[i] >= x.rank() || seen[static_cast<size_t>(perm[i])])
+      return fail(ErrorCode::kInvalidModel, "transpose: `perm` is no permutation of {} dims", x.rank());
+    seen[static_cast<size_t>(perm[i])] = true;
+    shape[i] = x.shape[static_cast<size_t>(perm[i])];
+  }
+  TensorType type = x.withShape(std::move(shape));
+  if (type.isQuantized() && type.quant->perChannel()) {
+    auto quant = std::make_shared<QuantParams>(*type.quant);
+    quant->axis = static_cast<int>(std::find(perm.begin(), perm.end(), quant->axis) - perm.begin());
+    type.quant = std::move(quant);
+  }
+  return Types{std::move(type)};
+}
+
+Status evalTranspose(const EvalContext& c) {
+  const Ints strides = denseStrides(sizesOf(c.in(0)));
+  StridedCopy copy{sizesOf(c.out()), {}, denseStrides(sizesOf(c.out()))};
+  for (const int64_t p : c.node.integers("perm")) copy.fromStrides.push_back(strides[static_cast<size_t>(p)]);
+  stridedCopy(copy, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
+  return {};
+}
+
+// ---- concat, split ----------------------------------------------------------------------------
+
+Result<Types> inferConcat(const InferContext& c) {
+  if (c.operands.empty()) return fail(ErrorCode::kInvalidModel, "concat of nothing");
+  const TensorType& first = c.type(0);
+  QC_TRY(requireAxis(c, "axis", first.rank()));
+  const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
+  Shape shape = first.shape;
+  int64_t total = 0;
+  bool known = true;
+  for (size_t i = 0; i < c.operands.size(); ++i) {
+    const auto operand = static_cast<int>(i);
+    if (!c.has(operand)) return fail(ErrorCode::kInvalidModel, "concat: operand {} is missing", i);
+    const TensorType& t = c.type(operand);
+    if (t.rank() != first.rank() || t.dtype != first.dtype || t.isQuantized() != first.isQuantized() || (t.isQuantized() && !(*t.quant == *first.quant)))
+      return fail(ErrorCode::kInvalidModel, "concat: operand {} is {}, the first is {}", i, t.str(), first.str());
+    for (size_t d = 0; d < shape.size(); ++d)
+      if (d != axis && !compatible(shape[d], t.shape[d]))
+        return fail(ErrorCode::kInvalidModel, "concat along {}: operand {} is {}, the first is {}", axis, i, t.str(), first.str());
+    known = known && t.shape[axis].isStatic();
+    if (known) total += t.shape[axis].size();
+    QC_TRY(requirePerTensor(c, operand));
+  }
+  shape[axis] = known ? Dim(total) : Dim::unknown();
+  return resultLike(c, std::move(shape));
+}
+
+Status evalConcat(const EvalContext& c) {
+  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const Ints strides = denseStrides(sizesOf(c.out()));
+  char* to = static_cast<char*>(c.out().data);
+  for (const TensorRef& x : c.inputs) {
+    stridedCopy({sizesOf(x), denseStrides(sizesOf(x)), strides}, x.data, to, sizeOf(x.dtype));
+    to += x.sizes[axis] * strides[axis] * sizeOf(x.dtype);
+  }
+  return {};
+}
+
+Result<Types> inferSplit(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requireAxis(c, "axis", x.rank()));
+  QC_TRY(requirePerTensor(c, 0));
+  const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
+  int64_t total = 0;
+  Types types;
+  for (const int64_t size : c.attrs.integers("sizes")) {
+    if (size < 0 || total > (int64_t{1} << 40)) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", size);
+    total += size;
+    Shape shape = x.shape;
+    shape[axis] = size;
+    types.push_back(x.withShape(std::move(shape)));
+  }
+  if (types.empty()) return fail(ErrorCode::kInvalidModel, "split into nothing");
+  if (x.shape[axis].isStatic() && x.shape[axis].size() != total)
+    return fail(ErrorCode::kInvalidModel, "split: the pieces add up to {}, dim {} of {} is not that", total, axis, describe(c, 0));
+  return types;
+}
+
+Status evalSplit(const EvalContext& c) {
+  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const Ints strides = denseStrides(sizesOf(c.in(0)));
+  const char* from = static_cast<const char*>(c.in(0).data);
+  for (const TensorRef& y : c.outputs) {
+    stridedCopy({sizesOf(y), strides, denseStrides(sizesOf(y))}, from, y.data, sizeOf(y.dtype));
+    from += y.sizes[axis] * strides[axis] * sizeOf(y.dtype);
+  }
+  return {};
+}
+
+// ---- slice ------------------------------------------------------------------------------------
+
+Result<Types> inferSlice(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requirePerTensor(c, 0));
+  const auto rank = x.shape.size();
+  for (const char* name : {"starts", "sizes", "steps"}) QC_TRY(requireLength(c, name, rank));
+  Shape shape;
+  for (size_t d = 0; d < rank; ++d) {
+    const int64_t start = c.attrs.integers("starts")[d], size = c.attrs.integers("sizes")[d], step = c.attrs.integers("steps")[d];
+    if (size < 0 || step == 0) return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
+    if (x.shape[d].isStatic() && size > 0) {
+      const int64_t dim = x.shape[d].size();
+      // The last element is start + (size - 1) * step; compare without overflow.
+      const bool inside = start >= 0 && start < dim && (step > 0 ? (size - 1) <= (dim - 1 - start) / step : (size - 1) <= start / -step);
+      if (step < -dim - 1 || !inside)
+        return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step, dim, describe(c, 0));
+    }
+    shape.emplace_back(size);
+  }
+  return resultLike(c, std::move(shape));
+}
+
+Status evalSlice(const EvalContext& c) {
+  const Ints strides = denseStrides(sizesOf(c.in(0)));
+  StridedCopy copy{sizesOf(c.out()), {}, denseStrides(sizesOf(c.out()))};
+  int64_t offset = 0;
+  for (size_t d = 0; d < strides.size(); ++d) {
+    copy.fromStrides.push_back(strides[d] * c.node.integers("steps")[d]);
+    offset += strides[d] * c.node.integers("starts")[d];
+  }
+  const int64_t bytes = sizeOf(c.in(0).dtype);
+  stridedCopy(copy, static_cast<const char*>(c.in(0).data) + offset * bytes, c.out().data, bytes);
+  return {};
+}
+
+// ---- pad --------------------------------------------------------------------------------------
+
+Result<Types> inferPad(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requirePerTensor(c, 0));
+  QC_TRY(requireOneOf(c, "mode", {"constant", "reflect", "edge", "wrap"}));
+  QC_TRY(requireLength(c, "pads", 2 * x.shape.size()));
+  const Ints& pads = c.attrs.integers("pads");
+  const std::string& mode = c.attrs.string("mode");
+  Shape shape = x.shape;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const int64_t before = pads[d], after = pads[d + shape.size()];
+    constexpr int64_t kLimit = int64_t{1} << 40;
+    if (before < 0 || after < 0 || before > kLimit || after > kLimit) return fail(ErrorCode::kInvalidModel, "pad: dim {} by {} and {}", d, before, after);
+    if (before + after == 0) continue;
+    if (!shape[d].isStatic()) {
+      shape[d] = Dim::unknown();
+      continue;
+    }
+    const int64_t dim = shape[d].size();
+    const int64_t most = mode == "constant" ? kLimit : mode == "reflect" ? dim - 1 : mode == "wrap" ? dim : dim > 0 ? kLimit : 0;
+    if (before > most || after > most)
+      return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} cannot grow by {} and {}", mode, d, describe(c, 0), before, after);
+    shape[d] = dim + before + after;
+  }
+  return resultLike(c, std::move(shape));
+}
+
+void fillTensor(const TensorRef& t, const TensorType& type, double value) {
+  const int64_t bytes = sizeOf(t.dtype), n = t.numElements();
+  if (n == 0) return;
+  if (type.isQuantized()) {
+    const QuantParams& q = *type.quant;
+    value = qmath::quantize(static_cast<float>(value), q.scale(), q.zeroPoint(), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
+  }
+  storeElement(t.dtype, t.data, 0, value);
+  char* p = static_cast<char*>(t.data);
+  for (int64_t i = 1; i < n; ++i) std::memcpy(p + i * bytes, p, static_cast<size_t>(bytes));
+}
+
+// Where dim index i of the result comes from, for the modes that repeat the input.
+int64_t sourceIndex(int64_t i, int64_t dim, const std::string& mode) {
+  if (i >= 0 && i < dim) return i;
+  if (mode == "edge") return i < 0 ? 0 : dim - 1;
+  if (mode == "wrap") return (i + dim) % dim;
+  return i < 0 ? -i : 2 * (dim - 1) - i;
+}
+
+Status evalPad(const EvalContext& c) {
+  const Ints& pads = c.node.integers("pads");
+  const std::string& mode = c.node.string("mode");
+  const Ints from = denseStrides(sizesOf(c.in(0))), to = denseStrides(sizesOf(c.out()));
+  const int64_t bytes = sizeOf(c.in(0).dtype);
+  int64_t offset = 0;
+  for (size_t d = 0; d < from.size(); ++d) offset += pads[d] * to[d];
+  char* out = static_cast<char*>(c.out().data);
+  if (mode == "constant") fillTensor(c.out(), c.outType(), c.node.real("value"));
+  stridedCopy({sizesOf(c.in(0)), from, to}, c.in(0).data, out + offset * bytes, bytes);
+  if (mode == "constant") return {};
+  // Dim by dim from the inner core: the slabs outside copy slabs that are complete in the dims before.
+  Ints begin = {pads.begin(), pads.begin() + static_cast<ptrdiff_t>(from.size())}, extent = sizesOf(c.in(0));
+  for (size_t d = 0; d < from.size(); ++d) {
+    const int64_t dim = c.in(0).sizes[d], whole = c.out().sizes[d];
+    Ints slab = extent;
+    slab[d] = 1;
+    int64_t base = 0;
+    for (size_t k = 0; k < from.size(); ++k)
+      if (k != d) base += begin[k] * to[k];
+    for (int64_t i = 0; i < whole; ++i) {
+      const int64_t source = sourceIndex(i - pads[d], dim, mode) + pads[d];
+      if (source != i) stridedCopy({slab, to, to}, out + (base + source * to[d]) * bytes, out + (base + i * to[d]) * bytes, bytes);
+    }
+    begin[d] = 0;
+    extent[d] = whole;
+  }
+  return {};
+}
+
+// ---- expand, tile -----------------------------------------------------------------------------
+
+Result<Types> inferExpand(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requirePerTensor(c, 0));
+  const Ints& shape = c.attrs.integers("shape");
+  if (static_cast<int>(shape.size()) < x.rank()) return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: [{}]", describe(c, 0), toString(toShape(shape)));
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0) return fail(ErrorCode::kInvalidModel, "expand: `shape` holds {}", shape[i]);
+    const size_t lead = shape.size() - x.shape.size();
+    if (i >= lead && x.shape[i - lead].isStatic() && x.shape[i - lead].size() != 1 && x.shape[i - lead].size() != shape[i])
+      return fail(ErrorCode::kInvalidModel, "expand of {} to [{}]", describe(c, 0), toString(toShape(shape)));
+  }
+  return resultLike(c, toShape(shape));
+}
+
+Status evalExpand(const EvalContext& c) {
+  const Ints own = denseStrides(sizesOf(c.in(0)));
+  Ints from(c.out().sizes.size(), 0);
+  const size_t lead = from.size() - own.size();
+  for (size_t d = 0; d < own.size(); ++d) from[lead + d] = c.in(0).sizes[d] == 1 ? 0 : own[d];
+  stridedCopy({sizesOf(c.out()), from, denseStrides(sizesOf(c.out()))}, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
+  return {};
+}
+
+Result<Types> inferTile(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requirePerTensor(c, 0));
+  QC_TRY(requireLength(c, "repeats", x.shape.size()));
+  Shape shape;
+  for (size_t d = 0; d < x.shape.size(); ++d) {
+    const int64_t repeats = c.attrs.integers("repeats")[d];
+    if (repeats < 0 || repeats > (int64_t{1} << 31)) return fail(ErrorCode::kInvalidModel, "tile: dim {} repeated {} times", d, repeats);
+    if (x.shape[d].isStatic() && x.shape[d].size() > (int64_t{1} << 31)) return fail(ErrorCode::kResource, "tile of {}", describe(c, 0));
+    shape.push_back(x.shape[d].isStatic() ? Dim(x.shape[d].size() * repeats) : repeats == 1 ? x.shape[d] : Dim::unknown());
+  }
+  return resultLike(c, std::move(shape));
+}
+
+Status evalTile(const EvalContext& c) {
+  // Each dim as (repeat, size): a copy of twice the rank whose repeat dims do not move the source.
+  const Ints from = denseStrides(sizesOf(c.in(0))), to = denseStrides(sizesOf(c.out()));
+  StridedCopy copy;
+  for (size_t d = 0; d < from.size(); ++d) {
+    const int64_t size = c.in(0).sizes[d];
+    copy.sizes.insert(copy.sizes.end(), {c.node.integers("repeats")[d], size});
+    copy.fromStrides.insert(copy.fromStrides.end(), {0, from[d]});
+    copy.toStrides.insert(copy.toStrides.end(), {to[d] * size, to[d]});
+  }
+  stridedCopy(copy, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
+  return {};
+}
+
+// ---- depth_to_space, space_to_depth -----------------------------------------------------------
+
+struct BlockDims {
+  int64_t n, h, w, c;          // of the space-like tensor's coarse grid: c counts what one fine pixel holds
+  int64_t block;
+};
+
+Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
+  const TensorType& x = c.type(0);
+  QC_TRY(requirePerTensor(c, 0));
+  QC_TRY(requireLayout(c));
+  QC_TRY(requireRank(c, 0, 4, 4));
+  const int64_t block = c.attrs.integer("blocksize");
+  if (block < 1 || block > 4096) return fail(ErrorCode::kInvalidModel, "{}: blocksize {}", c.op, block);
+  const auto channel = static_cast<size_t>(channelAxisOf(c.attrs, 4));
+  Shape shape = x.shape;
+  for (size_t d = 1; d < 4; ++d) {
+    const int64_t factor = d == channel ? block * block : block;
+    if (!shape[d].isStatic()) {
+      shape[d] = Dim::unknown();
+      continue;
+    }
+    const bool divides = toSpace == (d == channel);
+    if (divides && shape[d].size() % factor) return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is no multiple of {}", c.op, d, describe(c, 0), factor);
+    shape[d] = divides ? shape[d].size() / factor : shape[d].size() * factor;
+  }
+  return resultLike(c, std::move(shape));
+}
+
+// Both directions are one copy over (n, h, blockY, w, blockX, c) between the fine and the coarse layout.
+StridedCopy depthSpaceCopy(const Ints& fine, const Ints& coarse, bool channelsLast, int64_t block, bool depthFirst, bool toSpace) {
+  const Ints f = denseStrides(fine), k = denseStrides(coarse);
+  const size_t H = channelsLast ? 1 : 2, W = H + 1, C = channelsLast ? 3 : 1;
+  const int64_t channels = fine[C];
+  // Channel of the coarse tensor: DCR (by, bx, c), CRD (c, by, bx).
+  const int64_t perC = depthFirst ? 1 : block * block, perX = depthFirst ? channels : 1, perY = perX * block;
+  StridedCopy copy{{coarse[0], coarse[H], block, coarse[W], block, channels},
+                   {k[0], k[H], k[C] * perY, k[W], k[C] * perX, k[C] * perC},
+                   {f[0], f[H] * block, f[H], f[W] * block, f[W], f[C]}};
+  if (!toSpace) std::swap(copy.fromStrides, copy.toStrides);
+  return copy;
+}
+
+Status evalDepthToSpace(const EvalContext& c) {
+  const bool dcr = c.node.string("mode") == "DCR";
+  stridedCopy(depthSpaceCopy(sizesOf(c.out()), sizesOf(c.in(0)), isChannelsLast(c.node.attrs()), c.node.integer("blocksize"), dcr, true), c.in(0).data,
+              c.out().data, sizeOf(c.in(0).dtype));
+  return {};
+}
+
+Status evalSpaceToDepth(const EvalContext& c) {
+  stridedCopy(depthSpaceCopy(sizesOf(c.in(0)), sizesOf(c.out()), isChannelsLast(c.node.attrs()), c.node.integer("blocksize"), true, false), c.in(0).data,
+              c.out().data, sizeOf(c.in(0).dtype));
+  return {};
+}
+
+}  // namespace
+
+void registerShapeOps(OpRegistry& r) {
+  const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval, uint32_t traits = kMove) {
+    OpDef def;
+    def.name = name;
+    def.summary = summary;
+    def.operands = {{"x"}};
+    def.attrs = std::move(attrs);
+    def.traits = traits;
+    def.infer = std::move(infer);
+    def.eval = std::move(eval);
+    r.add(std::move(def));
+  };
+  OpDef constant;
+  constant.name = "const";
+  constant.summary = "a tensor of the graph's constant pool";
+  constant.infer = inferConst;
+  r.add(std::move(constant));
+  add("reshape", "the same elements in other dims", {integersAttr("shape")}, inferReshape, evalReshape, kMove | kView);
+  add("transpose", "dims in another order: result dim i is operand dim perm[i]", {integersAttr("perm")}, inferTranspose, evalTranspose);
+  add("split", "pieces along an axis", {integerAttr("axis"), integersAttr("sizes")}, inferSplit, evalSplit);
+  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")}, inferSlice, evalSlice);
+  add("pad", "more elements around: constant, reflected, edge or wrapped", {integersAttr("pads"), stringAttr("mode", "constant"), realAttr("value", 0.0)},
+      inferPad, evalPad);
+  add("expand", "broadcast to a shape", {integersAttr("shape")}, inferExpand, evalExpand);
+  add("tile", "repeated along each dim", {integersAttr("repeats")}, inferTile, evalTile);
+  add("depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
+      [](const InferContext& c) -> Result<Types> {
+        QC_TRY(requireOneOf(c, "mode", {"DCR", "CRD"}));
+        return inferDepthSpace(c, true);
+      },
+      evalDepthToSpace);
+  add("space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
+      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalSpaceToDepth);
+  OpDef concat;
+  concat.name = "concat";
+  concat.summary = "one after another along an axis";
+  concat.operands = {{.name = "x", .variadic = true}};
+  concat.attrs = {integerAttr("axis")};
+  concat.traits = kMove;
+  concat.infer = inferConcat;
+  concat.eval = evalConcat;
+  r.add(std::move(concat));
+}
+
+}  // namespace qc
