@@ -1,0 +1,24 @@
+// ONNX bytes -> float-stage graph.  IR 3 and later, opset 7 to 21 (newer models import when every op of theirs is known).
+// Shapes are static in the result: inputs with symbolic or unnamed dims are bound by `shapes`, an unbound leading batch dim by 1.
+// ONNX tensor names become value names, node names become locations.  Whatever the bytes, the outcome is a graph or an error:
+// nothing outside the model's folder is read, nothing is allocated before its size was checked.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+struct ImportOptions {
+  std::map<std::string, std::vector<int64_t>> shapes;  // input name -> sizes
+};
+
+Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options = {});
+Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options = {});
+
+}  // namespace qc

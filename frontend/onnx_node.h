@@ -1,0 +1,100 @@
+// What a converter sees of one ONNX node: operands, typed attributes, the opset, and a builder that folds constants as it goes.
+// A converter is a row of one of the tables in onnx_ops_*.cpp.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace onnx {
+class AttributeProto;
+class GraphProto;
+class NodeProto;
+}  // namespace onnx
+
+namespace qc {
+
+class OnnxNode {
+ public:
+  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, const std::filesystem::path& folder, std::string location);
+
+  std::string_view op() const;
+  int opset() const { return opset_; }
+  int numInputs() const { return static_cast<int>(inputs_.size()); }
+  int numOutputs() const;
+  bool outputUsed(int i) const;  // has a name
+  Value* input(int i) const { return i < numInputs() ? inputs_[static_cast<size_t>(i)] : nullptr; }  // null: absent
+  const TensorType& type(int i) const { return inputs_[static_cast<size_t>(i)]->type(); }
+  const std::string& location() const { return location_; }
+
+  // Attributes; an attribute of another kind than asked for is an error.
+  bool has(std::string_view attribute) const;
+  Result<int64_t> integer(std::string_view name, std::optional<int64_t> byDefault = std::nullopt) const;
+  Result<double> real(std::string_view name, std::optional<double> byDefault = std::nullopt) const;
+  Result<std::string> string(std::string_view name, std::optional<std::string> byDefault = std::nullopt) const;
+  Result<std::vector<int64_t>> integers(std::string_view name, std::optional<std::vector<int64_t>> byDefault = std::nullopt) const;
+  Result<std::vector<double>> reals(std::string_view name, std::optional<std::vector<double>> byDefault = std::nullopt) const;
+  Result<Tensor> tensor(std::string_view name) const;
+  Result<const onnx::GraphProto*> subgraph(std::string_view name) const;
+
+  // Operands that must be constants: sizes, axes, scales.
+  Result<const Tensor*> constant(int i, std::string_view what) const;
+  Result<std::vector<int64_t>> constantInts(int i, std::string_view what) const;
+  Result<double> constantScalar(int i, std::string_view what) const;
+  // An attribute that became an operand in a later opset: whichever is there, or nothing.
+  Result<std::optional<std::vector<int64_t>>> intsFrom(int operand, std::string_view attribute) const;
+
+  // -rank <= axis < rank -> 0 <= axis < rank.
+  Result<int64_t> axis(int64_t value, int64_t rank) const;
+  Result<std::vector<int64_t>> axes(std::vector<int64_t> values, int64_t rank) const;  // normalised, sorted, distinct
+
+  // Builds; a node whose operands are all constants becomes a constant at once.
+  Result<Value*> create(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {});
+  Result<std::vector<Value*>> createAll(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {});
+  Value* constantValue(Tensor tensor, QuantPtr quant = nullptr);
+  Value* scalar(float value);
+  Value* ints(const std::vector<int64_t>& values);
+  Result<Value*> reshape(Value* v, std::vector<int64_t> shape);
+  Graph& graph() { return graph_; }
+
+  Status setOutputs(std::vector<Value*> outputs);
+  Status setOutput(Value* output) { return setOutputs({output}); }
+  const std::vector<Value*>& outputs() const { return outputs_; }
+
+  template <class... Args>
+  Failure error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) const {
+    return fail(code, "{}: {}", op(), fmt::format(format, std::forward<Args>(args)...)).at(location_);
+  }
+
+ private:
+  Result<const onnx::AttributeProto*> attribute(std::string_view name, int kind) const;
+  const onnx::NodeProto& proto_;
+  int opset_;
+  std::vector<Value*> inputs_;
+  Graph& graph_;
+  const std::filesystem::path& folder_;
+  std::string location_;
+  std::vector<Value*> outputs_;
+};
+
+// One row of a converter table.
+struct OnnxOp {
+  const char* name;
+  int minInputs, maxInputs;  // -1: any number
+  std::function<Status(OnnxNode&)> convert;
+  const char* domain = "";
+  uint32_t optional = 0;     // bit i: operand i may be absent although i < minInputs
+};
+
+std::span<const OnnxOp> onnxNnOps();
+std::span<const OnnxOp> onnxMathOps();
+std::span<const OnnxOp> onnxShapeOps();
+std::span<const OnnxOp> onnxQuantOps();
+
+}  // namespace qc

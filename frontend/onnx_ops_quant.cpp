@@ -1,0 +1,230 @@
+// ONNX quantization: QuantizeLinear and DequantizeLinear, and the QOperator forms, which import as dequantize -> float op ->
+// quantize.  Lowering fuses them again, so both kinds of quantized model take one way through the compiler.
+#include <cmath>
+#include <cstring>
+
+#include "frontend/onnx_node.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+// The parameters that operands `scale` and `zeroPoint` hold, for integers of type `storage` along `axis` of `shape`.
+Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape) {
+  QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale"));
+  auto q = std::make_shared<QuantParams>();
+  if (!isInteger(storage) || sizeOf(storage) > 4) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
+  q->storage = storage;
+  q->qmin = rangeOf(storage).min;
+  q->qmax = rangeOf(storage).max;
+  q->scales = s->toFloats();
+  for (const float v : q->scales)
+    if (!(v > 0) || !std::isfinite(v)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", v);
+  q->zeroPoints.assign(q->scales.size(), 0);
+  if (n.input(zeroPoint)) {
+    QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
+    if (z->numElements() != s->numElements()) return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
+    for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
+  }
+  if (q->scales.size() != 1 || s->rank() == 1) {
+    if (s->rank() > 1) return n.error(ErrorCode::kUnsupported, "blocked quantization with scales of {}", s->type().str());
+    if (shape.empty()) axis = 0;
+    QC_ASSIGN(const int64_t a, n.axis(axis, std::max<int64_t>(static_cast<int64_t>(shape.size()), 1)));
+    const bool matches = !shape.empty() && shape[static_cast<size_t>(a)].isStatic() && shape[static_cast<size_t>(a)].size() == static_cast<int64_t>(q->scales.size());
+    if (q->scales.size() != 1) {
+      if (!matches) return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
+      q->axis = static_cast<int>(a);
+    }
+  }
+  return QuantPtr(std::move(q));
+}
+
+DType storageOf(OnnxNode& n, int zeroPoint, DType byDefault) { return n.input(zeroPoint) ? n.type(zeroPoint).dtype : byDefault; }
+
+// Gives plain integers their meaning: a constant or a graph input gets the quantized type; integers that are quantized
+// already must mean the same.
+Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q) {
+  if (x->type().isQuantized()) {
+    if (*x->type().quant == *q) return x;
+    return n.error(ErrorCode::kUnsupported, "the integers of '{}' are read with other parameters than they were written with", x->name());
+  }
+  if (const Tensor* t = x->constant()) return n.constantValue(*t, q);
+  if (!x->producer() && !x->hasUses()) {
+    x->setType(TensorType(q, x->type().shape));
+    return x;
+  }
+  return n.error(ErrorCode::kUnsupported, "'{}' holds plain integers that are computed", x->name());
+}
+
+Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t axis = 1) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, n.type(x).dtype, axis, n.type(x).shape));
+  QC_ASSIGN(Value * integers, withMeaning(n, n.input(x), q));
+  return n.create("dequantize", {integers});
+}
+
+Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, DType byDefault = DType::u8) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape));
+  return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
+}
+
+Status quantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
+  if (block) return n.error(ErrorCode::kUnsupported, "blocked quantization of activations");
+  QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis));
+  return n.setOutput(y);
+}
+
+Status dequantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis));
+  return n.setOutput(y);
+}
+
+// x, xs, xz, w, ws, wz, ys, yz, B?  The bias is s32 of scale xs * ws.
+Result<Value*> integerBias(OnnxNode& n, int bias, int xScale, int wScale) {
+  if (!n.input(bias)) return static_cast<Value*>(nullptr);
+  QC_ASSIGN(const Tensor* b, n.constant(bias, "the bias"));
+  QC_ASSIGN(const Tensor* sx, n.constant(xScale, "the input scale"));
+  QC_ASSIGN(const Tensor* sw, n.constant(wScale, "the weight scale"));
+  auto q = std::make_shared<QuantParams>();
+  q->storage = DType::s32;
+  q->qmin = rangeOf(DType::s32).min;
+  q->qmax = rangeOf(DType::s32).max;
+  q->zeroPoints = {0};
+  for (int64_t i = 0; i < sw->numElements(); ++i) q->scales.push_back(static_cast<float>(sx->at(0)) * static_cast<float>(sw->at(i)));
+  if (q->scales.size() > 1) q->axis = 0;
+  if (b->dtype() != DType::s32 || b->rank() != 1 || (q->axis == 0 && b->numElements() != static_cast<int64_t>(q->scales.size())))
+    return n.error(ErrorCode::kInvalidModel, "bias {}", b->type().str());
+  return n.create("dequantize", {n.constantValue(*b, q)});
+}
+
+Status qlinearConv(OnnxNode& n) {
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * w, dequantized(n, 3, 4, 5, 0));
+  QC_ASSIGN(Value * b, integerBias(n, 8, 1, 4));
+  const auto spatial = static_cast<size_t>(std::max(x->type().rank() - 2, 0));
+  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
+  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
+  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
+  if (autoPad != "NOTSET" && autoPad != "VALID") return n.error(ErrorCode::kUnsupported, "auto_pad {}", autoPad);
+  QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"group", group}}));
+  QC_ASSIGN(y, quantized(n, y, 6, 7));
+  return n.setOutput(y);
+}
+
+Status qlinearMatmul(OnnxNode& n) {
+  QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5, -1));
+  QC_ASSIGN(Value * y, n.create("matmul", {a, b}));
+  QC_ASSIGN(y, quantized(n, y, 6, 7));
+  return n.setOutput(y);
+}
+
+// a, as, az, b, bs, bz, c?, ys?, yz?
+Status qgemm(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
+  QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
+  if (alpha != 1.0 || transA) return n.error(ErrorCode::kUnsupported, "alpha {} or transA", alpha);
+  QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5, transB ? 0 : 1));
+  QC_ASSIGN(Value * c, integerBias(n, 6, 1, 4));
+  if (!transB) {
+    QC_ASSIGN(Value * integers, n.create("transpose", {b->producer()->operand(0)}, {{"perm", Ints{1, 0}}}));
+    QC_ASSIGN(b, n.create("dequantize", {integers}));
+  }
+  QC_ASSIGN(Value * y, n.create("linear", {a, b, c}));
+  if (n.input(7)) {
+    QC_ASSIGN(y, quantized(n, y, 7, 8));
+  }
+  return n.setOutput(y);
+}
+
+// a, as, az, b, bs, bz, ys, yz
+std::function<Status(OnnxNode&)> qlinearBinary(const char* op) {
+  return [op](OnnxNode& n) -> Status {
+    QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+    QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5));
+    QC_ASSIGN(Value * y, n.create(op, {a, b}));
+    QC_ASSIGN(y, quantized(n, y, 6, 7));
+    return n.setOutput(y);
+  };
+}
+
+// x, xs, xz, ys, yz
+std::function<Status(OnnxNode&)> qlinearUnary(const char* op, const char* real = nullptr, double byDefault = 0) {
+  return [op, real, byDefault](OnnxNode& n) -> Status {
+    AttrDict attrs;
+    if (real) {
+      QC_ASSIGN(const double v, n.real(real, byDefault));
+      attrs.set(real, v);
+    }
+    QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+    QC_ASSIGN(Value * y, n.create(op, {x}, std::move(attrs)));
+    QC_ASSIGN(y, quantized(n, y, 3, 4));
+    return n.setOutput(y);
+  };
+}
+
+Status qlinearGlobalAveragePool(OnnxNode& n) {
+  QC_ASSIGN(const int64_t last, n.integer("channels_last", 0));
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  Ints axes;
+  for (int d = last ? 1 : 2; d < x->type().rank() - (last ? 1 : 0); ++d) axes.push_back(d);
+  QC_ASSIGN(Value * y, n.create("reduce_mean", {x}, {{"axes", axes}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
+// ys, yz, then x, xs, xz of each piece
+Status qlinearConcat(OnnxNode& n) {
+  std::vector<Value*> pieces;
+  for (int i = 2; i + 2 < n.numInputs() + 1 && i + 1 < n.numInputs(); i += 3) {
+    QC_ASSIGN(Value * x, dequantized(n, i, i + 1, i + 2));
+    pieces.push_back(x);
+  }
+  if (pieces.empty()) return n.error(ErrorCode::kInvalidModel, "no pieces");
+  QC_ASSIGN(const int64_t raw, n.integer("axis"));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, pieces.front()->type().rank()));
+  QC_ASSIGN(Value * y, n.create("concat", std::move(pieces), {{"axis", axis}}));
+  QC_ASSIGN(y, quantized(n, y, 0, 1));
+  return n.setOutput(y);
+}
+
+Status qlinearSoftmax(OnnxNode& n) {
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, x->type().rank()));
+  QC_ASSIGN(Value * y, n.create("softmax", {x}, {{"axis", axis}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxQuantOps() {
+  constexpr const char* kMicrosoft = "com.microsoft";
+  static const OnnxOp kOps[] = {
+      {"QuantizeLinear", 2, 3, quantizeLinear},
+      {"DequantizeLinear", 2, 3, dequantizeLinear},
+      {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
+      {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
+      {"QLinearConv", 8, 9, qlinearConv},
+      {"QLinearMatMul", 8, 8, qlinearMatmul},
+      {"QGemm", 6, 9, qgemm, kMicrosoft},
+      {"QLinearAdd", 8, 8, qlinearBinary("add"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+      {"QLinearMul", 8, 8, qlinearBinary("mul"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+      {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu", "alpha", 0.01), kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearConcat", 3, -1, qlinearConcat, kMicrosoft},
+  };
+  return kOps;
+}
+
+}  // namespace qc
