@@ -1,0 +1,379 @@
+#include "frontend/dataset.h"
+
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <optional>
+
+#include "frontend/image.h"
+#include "frontend/npy.h"
+#include "frontend/onnx_tensor.h"
+
+namespace qc {
+namespace {
+
+namespace fs = std::filesystem;
+using Arrays = std::map<std::string, Tensor>;
+
+// KIND:PATH?key=value&key=value
+class SourceText {
+ public:
+  static Result<SourceText> parse(const std::string& text) {
+    SourceText s;
+    const size_t colon = text.find(':');
+    if (colon == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text).help("write npy:FILE, images:DIR?size=224, ...");
+    s.kind = text.substr(0, colon);
+    const size_t question = text.find('?', colon);
+    s.path = text.substr(colon + 1, question == std::string::npos ? question : question - colon - 1);
+    while (question != std::string::npos) {
+      size_t at = question + 1;
+      while (at <= text.size()) {
+        const size_t end = std::min(text.find('&', at), text.size());
+        const std::string item = text.substr(at, end - at);
+        const size_t equals = item.find('=');
+        if (equals == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' in a data source lacks a value", item);
+        s.options[item.substr(0, equals)] = item.substr(equals + 1);
+        at = end + 1;
+      }
+      break;
+    }
+    return s;
+  }
+
+  // Each option is asked for once; what is left over is a mistake.
+  std::optional<std::string> take(const std::string& key) {
+    const auto it = options.find(key);
+    if (it == options.end()) return std::nullopt;
+    std::string value = it->second;
+    options.erase(it);
+    return value;
+  }
+  Result<std::vector<double>> numbers(const std::string& key, std::vector<double> byDefault) {
+    const auto text = take(key);
+    if (!text) return byDefault;
+    std::vector<double> values;
+    for (size_t at = 0; at <= text->size();) {
+      const size_t end = std::min(text->find(',', at), text->size());
+      double v = 0;
+      const auto [rest, error] = std::from_chars(text->data() + at, text->data() + end, v);
+      if (error != std::errc() || rest != text->data() + end) return fail(ErrorCode::kInvalidArgument, "{}={}: expected numbers", key, *text);
+      values.push_back(v);
+      at = end + 1;
+    }
+    return values;
+  }
+  Result<int64_t> integer(const std::string& key, int64_t byDefault) {
+    QC_ASSIGN(const auto values, numbers(key, {static_cast<double>(byDefault)}));
+    if (values.size() != 1 || values[0] < -1 || values[0] > 1e12) return fail(ErrorCode::kInvalidArgument, "{}: expected one number", key);
+    return static_cast<int64_t>(values[0]);
+  }
+  Result<std::string> oneOf(const std::string& key, std::initializer_list<const char*> allowed) {
+    const auto value = take(key);
+    if (!value) return std::string(*allowed.begin());
+    std::string list;
+    for (const char* a : allowed) {
+      if (*value == a) return *value;
+      list += (list.empty() ? "" : ", ") + std::string(a);
+    }
+    return fail(ErrorCode::kInvalidArgument, "{}={}: expected one of {}", key, *value, list);
+  }
+  Status nothingLeft() const {
+    if (options.empty()) return {};
+    return fail(ErrorCode::kInvalidArgument, "a {} source has no option '{}'", kind, options.begin()->first);
+  }
+
+  std::string kind, path;
+  std::map<std::string, std::string> options;
+};
+
+Result<std::vector<std::string>> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted, std::string_view what) {
+  std::error_code error;
+  std::vector<std::string> files;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error))
+    if (wanted(it->path())) files.push_back(it->path().string());
+  if (error) return fail(ErrorCode::kNotFound, "cannot list '{}': {}", dir, error.message());
+  if (files.empty()) return fail(ErrorCode::kInvalidData, "'{}' holds no {}", dir, what).help("check the path and the kind of source");
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// ---- images -----------------------------------------------------------------------------------
+
+class ImageSource : public SampleSource {
+ public:
+  static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
+    auto s = std::make_shared<ImageSource>();
+    ImageOptions& o = s->options_;
+    QC_ASSIGN(const std::string layout, text.oneOf("layout", {"nchw", "nhwc"}));
+    QC_ASSIGN(const std::string order, text.oneOf("order", {"rgb", "bgr", "grey"}));
+    QC_ASSIGN(const std::string filter, text.oneOf("filter", {"bilinear", "bicubic", "nearest"}));
+    QC_ASSIGN(o.resize, text.integer("resize", 0));
+    QC_ASSIGN(const int64_t size, text.integer("size", 0));
+    QC_ASSIGN(o.mean, text.numbers("mean", {0}));
+    QC_ASSIGN(o.std, text.numbers("std", {1}));
+    for (const double v : o.std)
+      if (v == 0) return fail(ErrorCode::kInvalidArgument, "std=0");
+    o.channelsFirst = layout == "nchw";
+    o.order = order == "rgb" ? ImageOptions::Order::rgb : order == "bgr" ? ImageOptions::Order::bgr : ImageOptions::Order::grey;
+    o.filter = filter == "bilinear" ? ImageOptions::Filter::bilinear : filter == "bicubic" ? ImageOptions::Filter::bicubic : ImageOptions::Filter::nearest;
+    const auto input = text.take("input");
+    QC_ASSIGN(s->input_, inputFor(inputs, input));
+    const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == s->input_; });
+    o.width = o.height = size;
+    if (size == 0 && found->sizes.size() == 4) {
+      o.height = found->sizes[o.channelsFirst ? 2 : 1];
+      o.width = found->sizes[o.channelsFirst ? 3 : 2];
+    }
+    QC_ASSIGN(s->files_, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
+    return std::shared_ptr<const SampleSource>(std::move(s));
+  }
+
+  static Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::optional<std::string>& named) {
+    if (named) {
+      for (const InputInfo& i : inputs)
+        if (i.name == *named) return *named;
+      return fail(ErrorCode::kInvalidArgument, "the model has no input '{}'", *named);
+    }
+    if (inputs.size() == 1) return inputs[0].name;
+    std::string names;
+    for (const InputInfo& i : inputs) names += (names.empty() ? "" : ", ") + i.name;
+    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs: {}", inputs.size(), names).help("add input=NAME to the source, or use npz:");
+  }
+
+  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
+  Result<Arrays> sample(int64_t i) const override {
+    QC_ASSIGN(const Image image, readImage(files_[static_cast<size_t>(i)]));
+    QC_ASSIGN(Tensor t, imageTensor(image, options_));
+    return Arrays{{input_, std::move(t)}};
+  }
+
+ private:
+  ImageOptions options_;
+  std::string input_;
+  std::vector<std::string> files_;
+};
+
+// ---- arrays -----------------------------------------------------------------------------------
+
+// (x - mean) / std along the channels of a sample, and channel-last to channel-first.
+struct Normalisation {
+  std::vector<double> mean, std;
+  bool transpose = false;
+
+  static Result<Normalisation> parse(SourceText& text) {
+    Normalisation n;
+    QC_ASSIGN(n.mean, text.numbers("mean", {}));
+    QC_ASSIGN(n.std, text.numbers("std", {}));
+    QC_ASSIGN(const std::string layout, text.oneOf("layout", {"as-is", "nhwc"}));
+    n.transpose = layout == "nhwc";
+    return n;
+  }
+
+  Result<Tensor> apply(const Tensor& t) const {
+    if (mean.empty() && std.empty() && !transpose) return t;
+    const auto rank = static_cast<size_t>(t.rank());
+    if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1)) return fail(ErrorCode::kInvalidArgument, "mean, std and layout need images, got {}", t.type().str());
+    const int64_t channels = rank < 3 ? 1 : transpose ? t.sizes().back() : t.sizes()[rank - 3];
+    const auto value = [&](const std::vector<double>& list, int64_t c, double byDefault) {
+      return static_cast<float>(list.empty() ? byDefault : list[list.size() == 1 ? 0 : static_cast<size_t>(c)]);
+    };
+    for (const auto* list : {&mean, &std})
+      if (list->size() > 1 && static_cast<int64_t>(list->size()) != channels) return fail(ErrorCode::kInvalidArgument, "{} values of mean or std for {} channels", list->size(), channels);
+    std::vector<int64_t> sizes = t.sizes();
+    if (transpose) std::rotate(sizes.end() - 3, sizes.end() - 1, sizes.end());
+    Tensor out(DType::f32, sizes);
+    auto to = out.mutableAs<float>();
+    const int64_t plane = rank < 3 ? t.numElements() : sizes[rank - 1] * sizes[rank - 2], whole = std::max<int64_t>(plane * channels, 1);
+    for (int64_t i = 0; i < t.numElements(); ++i) {
+      const int64_t c = transpose ? i % channels : rank < 3 ? 0 : i / plane % channels;
+      const int64_t at = transpose ? i / whole * whole + c * plane + i % whole / channels : i;
+      to[static_cast<size_t>(at)] = (static_cast<float>(t.at(i)) - value(mean, c, 0)) / value(std, c, 1);
+    }
+    return out;
+  }
+};
+
+class ArraySource : public SampleSource {
+ public:
+  static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
+    auto s = std::make_shared<ArraySource>();
+    s->path_ = text.path;
+    QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
+    if (text.kind == "npz") {
+      QC_ASSIGN(s->arrays_, readNpz(text.path));
+      for (const InputInfo& i : inputs)
+        if (!s->arrays_.contains(i.name)) return fail(ErrorCode::kInvalidData, "'{}' has no array for this input", text.path).on(i.name).help("name the arrays like the model's inputs");
+      std::erase_if(s->arrays_, [&](const auto& a) { return std::none_of(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == a.first; }); });
+    } else {
+      const auto named = text.take("input");
+      QC_ASSIGN(const std::string input, ImageSource::inputFor(inputs, named));
+      QC_ASSIGN(s->arrays_[input], readNpy(text.path));
+    }
+    s->count_ = -1;
+    for (const auto& [name, t] : s->arrays_) {
+      if (t.rank() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
+      if (s->count_ >= 0 && t.sizes()[0] != s->count_) return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, t.sizes()[0]);
+      s->count_ = t.sizes()[0];
+    }
+    return std::shared_ptr<const SampleSource>(std::move(s));
+  }
+
+  int64_t size() const override { return count_; }
+  std::string name(int64_t i) const override { return fmt::format("{}[{}]", path_, i); }
+  Result<Arrays> sample(int64_t i) const override {
+    Arrays result;
+    for (const auto& [name, t] : arrays_) {
+      std::vector<int64_t> sizes = t.sizes();
+      sizes[0] = 1;
+      const int64_t bytes = numElements(sizes) * sizeOf(t.dtype());
+      Tensor row(t.dtype(), sizes);
+      std::memcpy(row.mutableData(), static_cast<const char*>(t.data()) + i * bytes, static_cast<size_t>(bytes));
+      QC_ASSIGN(result[name], normalisation_.apply(row));
+    }
+    return result;
+  }
+
+ private:
+  std::string path_;
+  Arrays arrays_;
+  int64_t count_ = 0;
+  Normalisation normalisation_;
+};
+
+class RawSource : public SampleSource {
+ public:
+  static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
+    auto s = std::make_shared<RawSource>();
+    const auto named = text.take("input");
+    QC_ASSIGN(const std::string input, ImageSource::inputFor(inputs, named));
+    s->input_ = *std::find_if(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == input; });
+    const auto dtype = parseDType(text.take("dtype").value_or(std::string(toString(s->input_.dtype))));
+    if (!dtype) return fail(ErrorCode::kInvalidArgument, "unknown dtype in '{}'", text.path);
+    s->dtype_ = *dtype;
+    QC_ASSIGN(const auto shift, text.numbers("shift", {0}));
+    QC_ASSIGN(const auto scale, text.numbers("scale", {1}));
+    s->shift_ = static_cast<float>(shift.at(0));
+    s->scale_ = static_cast<float>(scale.at(0));
+    const std::string suffix = text.take("suffix").value_or(".bin");
+    QC_ASSIGN(s->files_, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
+    return std::shared_ptr<const SampleSource>(std::move(s));
+  }
+  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
+  Result<Arrays> sample(int64_t i) const override {
+    std::ifstream file(files_[static_cast<size_t>(i)], std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const int64_t count = numElements(input_.sizes);
+    if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
+      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(), count, toString(dtype_)).on(input_.name);
+    if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
+      Tensor t(dtype_, input_.sizes);
+      std::memcpy(t.mutableData(), bytes.data(), bytes.size());
+      return Arrays{{input_.name, std::move(t)}};
+    }
+    Tensor t(DType::f32, input_.sizes);
+    auto to = t.mutableAs<float>();
+    for (int64_t e = 0; e < count; ++e) to[static_cast<size_t>(e)] = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
+    return Arrays{{input_.name, std::move(t)}};
+  }
+
+ private:
+  InputInfo input_;
+  DType dtype_ = DType::f32;
+  float shift_ = 0, scale_ = 1;
+  std::vector<std::string> files_;
+};
+
+class TestDataSource : public SampleSource {
+ public:
+  static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
+    auto s = std::make_shared<TestDataSource>();
+    s->inputs_ = inputs;
+    QC_ASSIGN(s->folders_, filesOf(text.path, [](const fs::path& p) { return fs::is_directory(p) && p.filename().string().starts_with("test_data_set"); }, "test_data_set_* folders"));
+    return std::shared_ptr<const SampleSource>(std::move(s));
+  }
+  int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
+  std::string name(int64_t i) const override { return fs::path(folders_[static_cast<size_t>(i)]).filename().string(); }
+  Result<Arrays> sample(int64_t i) const override {
+    Arrays result;
+    for (size_t k = 0; k < inputs_.size(); ++k) {
+      const fs::path path = fs::path(folders_[static_cast<size_t>(i)]) / fmt::format("input_{}.pb", k);
+      std::ifstream file(path, std::ios::binary);
+      onnx::TensorProto proto;
+      if (!file || !proto.ParseFromIstream(&file)) return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
+      QC_ASSIGN(result[inputs_[k].name], tensorFromOnnx(proto, {}));
+    }
+    return result;
+  }
+
+ private:
+  std::vector<InputInfo> inputs_;
+  std::vector<std::string> folders_;
+};
+
+using Opener = Result<std::shared_ptr<const SampleSource>> (*)(SourceText&, const std::vector<InputInfo>&);
+constexpr std::pair<const char*, Opener> kKinds[] = {{"images", ImageSource::open}, {"npy", ArraySource::open}, {"npz", ArraySource::open},
+                                                     {"raw", RawSource::open}, {"testdata", TestDataSource::open}};
+
+// The array as the input wants it: same elements in its dtype and sizes.
+Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample) {
+  if (t.numElements() != numElements(input.sizes))
+    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
+        .on(input.name)
+        .help("bind the model's shape with --shape, or prepare the data for it");
+  if (t.dtype() == input.dtype) return t.reshaped(input.sizes);
+  if (isFloat(t.dtype()) && !isFloat(input.dtype))
+    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype)).on(input.name);
+  Tensor out(input.dtype, input.sizes);
+  void* data = out.mutableData();
+  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(input.dtype, data, i, t.at(i));
+  return out;
+}
+
+}  // namespace
+
+Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs) {
+  Dataset d;
+  d.inputs_ = inputs;
+  for (const std::string& source : sources) {
+    QC_ASSIGN(SourceText text, SourceText::parse(source));
+    const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const auto& k) { return k.first == text.kind; });
+    if (kind == std::end(kKinds)) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
+    QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
+    QC_ASSIGN(const int64_t limit, text.integer("limit", -1));
+    QC_ASSIGN(auto opened, kind->second(text, inputs));
+    QC_TRY(text.nothingLeft());
+    const int64_t end = limit >= 0 ? std::min(opened->size(), skip + limit) : opened->size();
+    for (int64_t i = skip; i < end; ++i) d.entries_.push_back({static_cast<int>(d.sources_.size()), i});
+    d.sources_.push_back(std::move(opened));
+  }
+  if (d.entries_.empty()) return fail(ErrorCode::kInvalidData, "the data sources hold no samples").help("check skip= and limit=");
+  return d;
+}
+
+Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
+  const Entry& e = entries_[static_cast<size_t>(i)];
+  QC_ASSIGN(const Arrays arrays, sources_[static_cast<size_t>(e.source)]->sample(e.index));
+  Arrays result;
+  for (const InputInfo& input : inputs_) {
+    const auto it = arrays.find(input.name);
+    if (it == arrays.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i)).on(input.name);
+    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i)));
+  }
+  return result;
+}
+
+std::string Dataset::sampleName(int64_t i) const {
+  const Entry& e = entries_[static_cast<size_t>(i)];
+  return sources_[static_cast<size_t>(e.source)]->name(e.index);
+}
+
+int64_t Dataset::sampleIndex(int64_t i) const { return entries_[static_cast<size_t>(i)].index; }
+
+}  // namespace qc

@@ -1,0 +1,56 @@
+// Calibration and evaluation samples from files, one at a time: memory does not grow with their number.
+//
+//   images:DIR?size=224&resize=256&mean=..&std=..&layout=nchw&order=rgb&filter=bilinear   JPEG and PNG files in name order
+//   npy:FILE       first axis = sample, for the only input, or input=NAME
+//   npz:FILE       one array per input, first axis = sample
+//   raw:DIR        files of raw little-endian elements in name order; dtype=s8, shift= and scale=: x = (value - shift) * scale
+//   testdata:DIR   folders test_data_set_*/input_N.pb
+//
+// Every source takes skip= and limit=.  npy, npz and raw take mean=, std= (applied as (x - mean) / std along the channels) and
+// layout=nhwc for data that is to be transposed to channel-first.  Several sources run one after another.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ir/tensor.h"
+
+namespace qc {
+
+struct InputInfo {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> sizes;
+};
+
+class SampleSource {
+ public:
+  virtual ~SampleSource() = default;
+  virtual int64_t size() const = 0;
+  virtual Result<std::map<std::string, Tensor>> sample(int64_t i) const = 0;
+  virtual std::string name(int64_t i) const = 0;
+};
+
+class Dataset {
+ public:
+  static Result<Dataset> open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs);
+
+  int64_t size() const { return static_cast<int64_t>(entries_.size()); }
+  // Every input of the model, with its dtype and sizes.
+  Result<std::map<std::string, Tensor>> sample(int64_t i) const;
+  std::string sampleName(int64_t i) const;
+  int64_t sampleIndex(int64_t i) const;  // position in its source, skipped ones counted: what labels by index mean
+
+ private:
+  struct Entry {
+    int source;
+    int64_t index;
+  };
+  std::vector<std::shared_ptr<const SampleSource>> sources_;
+  std::vector<Entry> entries_;
+  std::vector<InputInfo> inputs_;
+};
+
+}  // namespace qc
