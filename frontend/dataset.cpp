@@ -30,17 +30,13 @@ class SourceText {
     s.kind = text.substr(0, colon);
     const size_t question = text.find('?', colon);
     s.path = text.substr(colon + 1, question == std::string::npos ? question : question - colon - 1);
-    while (question != std::string::npos) {
-      size_t at = question + 1;
-      while (at <= text.size()) {
-        const size_t end = std::min(text.find('&', at), text.size());
-        const std::string item = text.substr(at, end - at);
-        const size_t equals = item.find('=');
-        if (equals == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' in a data source lacks a value", item);
-        s.options[item.substr(0, equals)] = item.substr(equals + 1);
-        at = end + 1;
-      }
-      break;
+    for (size_t at = question; at < text.size();) {
+      const size_t end = std::min(text.find('&', at + 1), text.size());
+      const std::string item = text.substr(at + 1, end - at - 1);
+      const size_t equals = item.find('=');
+      if (equals == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' in a data source lacks a value", item);
+      s.options[item.substr(0, equals)] = item.substr(equals + 1);
+      at = end;
     }
     return s;
   }
