@@ -1,0 +1,335 @@
+// Convolutions over 1 to 3 spatial dims, float and integer, both layouts.
+//
+// Order of a sum: taps row-major over the kernel, within a tap the input channels of the group; one fused multiply-add each, from
+// +0.  The padding of conv takes part as zeros; conv_transpose runs over the taps that meet an input element.  Then see epilogue.h.
+#include <algorithm>
+#include <cstring>
+
+#include "ir/ops/epilogue.h"
+#include "ir/ops/gemm.h"
+#include "ir/ops/window.h"
+
+namespace qc {
+namespace {
+
+// ---- inference --------------------------------------------------------------------------------
+
+std::vector<int64_t> kernelOf(const Shape& w) {
+  std::vector<int64_t> kernel;
+  for (size_t i = 2; i < w.size(); ++i) kernel.push_back(w[i].size());
+  return kernel;
+}
+
+struct Inferred {
+  Shape shape;
+  Dim channels;
+  int64_t depth = 0;  // terms of a sum
+  int64_t group = 1;
+};
+
+// Ranks, static weights and group; the spatial part is the caller's.
+Result<Window> inferOperands(const InferContext& c, bool transposed) {
+  const TensorType &x = c.type(kX), &w = c.type(kW);
+  QC_TRY(requireRank(c, kX, 3, 2 + kMaxSpatial));
+  QC_TRY(requireRank(c, kW, x.rank(), x.rank()));
+  if (!w.isStatic()) return fail(ErrorCode::kUnsupported, "'{}' needs weights of known size, got {}", c.op, w.str());
+  QC_TRY(checkedNumElements(w.shape, 8));
+  const int64_t group = c.attrs.integer("group");
+  // O of conv, I of conv_transpose: in both, the first dim of w is split among the groups.
+  if (group < 1 || w.shape[0].size() % group != 0)
+    return fail(ErrorCode::kInvalidModel, "'{}': group={} does not divide the {} {} channels of w", c.op, group, w.shape[0].size(),
+                transposed ? "input" : "output");
+  QC_ASSIGN(Window window, Window::of(c, kernelOf(w.shape)));
+  const Dim channels = x.shape[static_cast<size_t>(channelAxisOf(c.attrs, x.rank()))];
+  int64_t expected = w.shape[0].size();
+  if (!transposed && __builtin_mul_overflow(w.shape[1].size(), group, &expected))
+    return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
+  if (!compatible(channels, Dim(expected)))
+    return fail(ErrorCode::kInvalidModel, "'{}': x {} has {} channels, w {} with group={} takes {}", c.op, x.str(), channels.str(), w.str(), group, expected);
+  return window;
+}
+
+Result<Inferred> inferConvShape(const InferContext& c) {
+  QC_ASSIGN(const Window window, inferOperands(c, false));
+  const TensorType &x = c.type(kX), &w = c.type(kW);
+  const bool last = isChannelsLast(c.attrs);
+  std::vector<Dim> spatial = spatialDims(x.shape, last);
+  for (size_t i = 0; i < spatial.size(); ++i) {
+    QC_ASSIGN(spatial[i], slidingSize(c, window, static_cast<int>(i), spatial[i]));
+  }
+  const Dim channels = w.shape[0];
+  return Inferred{spatialShape(last, x.shape[0], channels, spatial), channels, w.shape[1].size() * window.taps(), c.attrs.integer("group")};
+}
+
+Result<Inferred> inferTransposedShape(const InferContext& c) {
+  QC_ASSIGN(const Window window, inferOperands(c, true));
+  const TensorType &x = c.type(kX), &w = c.type(kW);
+  const bool last = isChannelsLast(c.attrs);
+  std::vector<Dim> spatial = spatialDims(x.shape, last);
+  const auto& outputPadding = c.attrs.integers("output_padding");
+  if (!outputPadding.empty() && outputPadding.size() != spatial.size())
+    return fail(ErrorCode::kInvalidModel, "'{}': output_padding={} should have {} values", c.op, toString(Attr(outputPadding)), spatial.size());
+  for (size_t i = 0; i < spatial.size(); ++i) {
+    const int64_t extra = outputPadding.empty() ? 0 : outputPadding[i];
+    if (extra < 0 || extra > int64_t{1} << 31) return fail(ErrorCode::kInvalidModel, "'{}': output_padding holds {}", c.op, extra);
+    if (!spatial[i].isStatic()) {
+      spatial[i] = Dim::unknown();
+      continue;
+    }
+    const int64_t in = spatial[i].size();
+    int64_t size = 0;
+    if (__builtin_mul_overflow(in - 1, window.stride[i], &size) || size > kMaxTensorBytes)
+      return fail(ErrorCode::kResource, "'{}': spatial dim {} of {} with stride {} gives too large a result", c.op, i, in, window.stride[i]);
+    size += window.extent(static_cast<int>(i)) + extra - window.padBegin[i] - window.padEnd[i];
+    if (in == 0 || size < 1)
+      return fail(ErrorCode::kInvalidModel, "'{}': spatial dim {} of {} gives a result of size {} (stride {}, kernel {}, padding {})", c.op, i, in, size,
+                  window.stride[i], window.kernel[i], window.padBegin[i] + window.padEnd[i]);
+    spatial[i] = Dim(size);
+  }
+  const int64_t group = c.attrs.integer("group");
+  int64_t outputs = 0;
+  if (__builtin_mul_overflow(w.shape[1].size(), group, &outputs)) return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
+  const int64_t depth = w.shape[0].size() / group * window.taps();
+  return Inferred{spatialShape(last, x.shape[0], Dim(outputs), spatial), Dim(outputs), depth, group};
+}
+
+Result<Types> inferConv(const InferContext& c) {
+  QC_ASSIGN(Inferred result, inferConvShape(c));
+  return floatProductResult(c, std::move(result.shape), result.channels);
+}
+
+Result<Types> inferConvTranspose(const InferContext& c) {
+  QC_ASSIGN(Inferred result, inferTransposedShape(c));
+  return floatProductResult(c, std::move(result.shape), result.channels);
+}
+
+Result<Types> inferQuantizedConv(const InferContext& c) {
+  QC_ASSIGN(const Inferred result, inferConvShape(c));
+  QC_ASSIGN(Types types, quantizedProductResult(c, result.shape, result.channels, 0));
+  QC_TRY(requireInt32Sums(c, result.depth, result.channels.size(), [&](int64_t i) { return i / result.depth; }));
+  return types;
+}
+
+Result<Types> inferQuantizedConvTranspose(const InferContext& c) {
+  QC_ASSIGN(const Inferred result, inferTransposedShape(c));
+  QC_ASSIGN(Types types, quantizedProductResult(c, result.shape, result.channels, 1));
+  const Shape& w = c.type(kW).shape;
+  const int64_t slices = w[1].size(), perGroup = w[0].size() / result.group;
+  const int64_t taps = perGroup ? result.depth / perGroup : 1;
+  QC_TRY(requireInt32Sums(c, result.depth, result.channels.size(),
+                          [&](int64_t i) { return i / taps % slices + i / (taps * slices) / perGroup * slices; }));
+  return types;
+}
+
+// ---- evaluation -------------------------------------------------------------------------------
+
+struct Conv {
+  SpatialView x, y;
+  Window window;
+  int64_t group, in, out;  // in, out: channels of one group
+
+  explicit Conv(const EvalContext& c)
+      : x(c.in(kX).sizes, isChannelsLast(c.node.attrs())),
+        y(c.out().sizes, isChannelsLast(c.node.attrs())),
+        window(alignedToView(Window::of(c.node.attrs(), {c.in(kW).sizes.begin() + 2, c.in(kW).sizes.end()}))),
+        group(c.node.integer("group")),
+        in(x.channels / group),
+        out(y.channels / group) {}
+  bool depthwise() const { return in == 1 && out == 1; }
+  bool pointwise() const {
+    const auto all = [](const auto& values, int64_t v) { return std::all_of(values.begin(), values.end(), [&](int64_t e) { return e == v; }); };
+    return window.taps() == 1 && all(window.stride, 1) && all(window.padBegin, 0) && all(window.padEnd, 0);
+  }
+
+  // Calls step(tap, pixel) for every tap of output pixel (z, y, x) in order; pixel -1: in the padding.
+  template <class Step>
+  void walk(const std::array<int64_t, 3>& at, const Step& step) const {
+    const auto position = [&](size_t i, int64_t k) { return at[i] * window.stride[i] - window.padBegin[i] + k * window.dilation[i]; };
+    int64_t tap = 0;
+    for (int64_t kz = 0; kz < window.kernel[0]; ++kz)
+      for (int64_t ky = 0; ky < window.kernel[1]; ++ky)
+        for (int64_t kx = 0; kx < window.kernel[2]; ++kx, ++tap) {
+          const int64_t iz = position(0, kz), iy = position(1, ky), ix = position(2, kx);
+          const bool inside = iz >= 0 && iz < x.size[0] && iy >= 0 && iy < x.size[1] && ix >= 0 && ix < x.size[2];
+          step(tap, inside ? (iz * x.size[1] + iy) * x.size[2] + ix : -1);
+        }
+  }
+
+  // The same for a transposed convolution: input position i meets output position i * stride - pad + k * dilation.
+  template <class Step>
+  void walkTransposed(const std::array<int64_t, 3>& at, const Step& step) const {
+    const auto position = [&](size_t i, int64_t k) {
+      const int64_t scaled = at[i] + window.padBegin[i] - k * window.dilation[i];
+      return scaled >= 0 && scaled % window.stride[i] == 0 && scaled / window.stride[i] < x.size[i] ? scaled / window.stride[i] : -1;
+    };
+    int64_t tap = 0;
+    for (int64_t kz = 0; kz < window.kernel[0]; ++kz)
+      for (int64_t ky = 0; ky < window.kernel[1]; ++ky)
+        for (int64_t kx = 0; kx < window.kernel[2]; ++kx, ++tap) {
+          const int64_t iz = position(0, kz), iy = position(1, ky), ix = position(2, kx);
+          if (iz >= 0 && iy >= 0 && ix >= 0) step(tap, (iz * x.size[1] + iy) * x.size[2] + ix);
+        }
+  }
+
+  std::array<int64_t, 3> outputAt(int64_t pixel) const {
+    return {pixel / (y.size[1] * y.size[2]), pixel / y.size[2] % y.size[1], pixel % y.size[2]};
+  }
+};
+
+// Weights as [group][tap][in][out], so that the output channels are the lanes of the inner loop; depthwise as [tap][channel].
+template <class T>
+std::vector<T> packed(const Conv& s, const T* w, bool transposed) {
+  std::vector<T> p(static_cast<size_t>(s.group * s.in * s.out * s.window.taps()));
+  const int64_t taps = s.window.taps();
+  for (int64_t g = 0; g < s.group; ++g)
+    for (int64_t i = 0; i < s.in; ++i)
+      for (int64_t o = 0; o < s.out; ++o) {
+        const T* from = w + (transposed ? (g * s.in + i) * s.out + o : (g * s.out + o) * s.in + i) * taps;
+        for (int64_t t = 0; t < taps; ++t) {
+          const int64_t to = s.depthwise() && !transposed ? t * s.group + g : ((g * taps + t) * s.in + i) * s.out + o;
+          p[static_cast<size_t>(to)] = from[t];
+        }
+      }
+  return p;
+}
+
+// acc[pixel][channel] += the sums of one batch item; x is [pixel][channel].
+template <class T>
+void convolve(const Conv& s, const T* x, const T* w, T* acc) {
+  const int64_t pixels = s.y.pixels(), outputs = s.y.channels, inputs = s.x.channels, taps = s.window.taps(), depth = taps * s.in;
+  if (s.pointwise()) {
+    for (int64_t g = 0; g < s.group; ++g)
+      ref::multiplyAdd(x + g * s.in, inputs, w + g * depth * s.out, s.out, acc + g * s.out, outputs, pixels, s.out, depth);
+    return;
+  }
+  if (s.depthwise()) {
+    const std::vector<T> zeros(static_cast<size_t>(inputs));
+    for (int64_t p = 0; p < pixels; ++p)
+      s.walk(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
+        ref::multiplyAddElements(pixel < 0 ? zeros.data() : x + pixel * inputs, w + tap * outputs, acc + p * outputs, outputs);
+      });
+    return;
+  }
+  constexpr int64_t kRows = 16;
+  std::vector<T> rows(static_cast<size_t>(kRows * depth));
+  for (int64_t first = 0; first < pixels; first += kRows) {
+    const int64_t count = std::min(kRows, pixels - first);
+    for (int64_t g = 0; g < s.group; ++g) {
+      for (int64_t r = 0; r < count; ++r)
+        s.walk(s.outputAt(first + r), [&](int64_t tap, int64_t pixel) {
+          T* to = rows.data() + r * depth + tap * s.in;
+          if (pixel < 0)
+            std::fill_n(to, s.in, T{});
+          else
+            std::copy_n(x + pixel * inputs + g * s.in, s.in, to);
+        });
+      ref::multiplyAdd(rows.data(), depth, w + g * depth * s.out, s.out, acc + first * outputs + g * s.out, outputs, count, s.out, depth);
+    }
+  }
+}
+
+template <class T>
+void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
+  const int64_t taps = s.window.taps();
+  for (int64_t p = 0; p < s.y.pixels(); ++p)
+    s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
+      for (int64_t g = 0; g < s.group; ++g)
+        ref::multiplyAdd(x + pixel * s.x.channels + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out, acc + p * s.y.channels + g * s.out, 0, 1, s.out,
+                         s.in);
+    });
+}
+
+template <class T>
+void evalFloat(const EvalContext& c, bool transposed) {
+  const Conv s(c);
+  const Elements<T> x(c.in(kX)), w(c.in(kW));
+  const std::vector<T> weights = packed(s, w.data(), transposed);
+  std::vector<T> bias;
+  if (c.has(kBias)) {
+    const Elements<T> b(c.in(kBias));
+    bias.assign(b.data(), b.data() + b.size());
+  }
+  const bool hasResidual = c.has(kResidual);
+  const ResultElements<T> y(c.out());
+  std::vector<T> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride)), residual;
+  const auto same = [](T v, int64_t) { return v; };
+  for (int64_t n = 0; n < s.x.batch; ++n) {
+    readPixels(s.x, x.data(), n, pixels.data(), same);
+    std::fill(acc.begin(), acc.end(), T{});
+    transposed ? convolveTransposed(s, pixels.data(), weights.data(), acc.data()) : convolve(s, pixels.data(), weights.data(), acc.data());
+    if (hasResidual) {
+      const Elements<T> r(c.in(kResidual));
+      residual.resize(acc.size());
+      readPixels(s.y, r.data(), n, residual.data(), same);
+    }
+    floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), hasResidual ? residual.data() : nullptr, acc.data(), s.y.pixels(), s.y.channels);
+    writePixels(s.y, acc.data(), n, y.data());
+  }
+  y.flush();
+}
+
+Status evalFloatConv(const EvalContext& c, bool transposed) {
+  if (c.out().numElements() == 0) return {};
+  withProductType(c.in(kX).dtype, [&](auto tag) { evalFloat<decltype(tag)>(c, transposed); });
+  return {};
+}
+
+Status evalQuantizedConv(const EvalContext& c, bool transposed) {
+  if (c.out().numElements() == 0) return {};
+  const Conv s(c);
+  const QuantParams &xq = *c.inType(kX).quant, &wq = *c.inType(kW).quant;
+  const int64_t taps = s.window.taps(), slices = c.in(kW).sizes[transposed ? 1 : 0];
+  const std::vector<uint32_t> x = centred(c.in(kX), xq);
+  const std::vector<uint32_t> w = centred(c.in(kW), wq, [&](int64_t i) { return transposed ? i / taps % slices : i / (taps * s.in); });
+  const std::vector<uint32_t> weights = packed(s, w.data(), transposed);
+  const QuantizedEpilogue epilogue(c, s.y.channels, [&](int64_t o) { return transposed ? o % slices : o; });
+  const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
+  std::vector<uint32_t> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride));
+  std::vector<float> residualPixels(residual.empty() ? 0 : acc.size()), reals(epilogue.quantizes() ? 0 : acc.size());
+  std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0), all(epilogue.quantizes() ? acc.size() * static_cast<size_t>(s.y.batch) : 0);
+  const auto same = [](auto v, int64_t) { return v; };
+  for (int64_t n = 0; n < s.x.batch; ++n) {
+    readPixels(s.x, x.data(), n, pixels.data(), same);
+    std::fill(acc.begin(), acc.end(), 0u);
+    transposed ? convolveTransposed(s, pixels.data(), weights.data(), acc.data()) : convolve(s, pixels.data(), weights.data(), acc.data());
+    if (!residual.empty()) readPixels(s.y, residual.data(), n, residualPixels.data(), same);
+    epilogue.run(acc.data(), residual.empty() ? nullptr : residualPixels.data(), s.y.pixels(), integers.data(), reals.data());
+    if (epilogue.quantizes())
+      writePixels(s.y, integers.data(), n, all.data());
+    else
+      writePixels(s.y, reals.data(), n, c.out().as<float>());
+  }
+  if (epilogue.quantizes()) storeIntegers(c.out(), all.data());
+  return {};
+}
+
+}  // namespace
+
+void registerConvOps(OpRegistry& registry) {
+  const std::vector<AttrSpec> spatial = {integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"), integersOrEmptyAttr("dilations"),
+                                         integerAttr("group", 1), layoutAttr()};
+  const auto with = [&](std::vector<AttrSpec> more) {
+    more.insert(more.begin(), spatial.begin(), spatial.end());
+    return more;
+  };
+  const auto add = [&](std::string name, std::string summary, bool transposed, bool quantized, std::vector<AttrSpec> attrs, InferFn infer) {
+    std::vector<OperandSpec> operands = {{"x"}, {"w"}, {"bias", true}};
+    if (!transposed) operands.push_back({"residual", true});
+    EvalFn eval = [=](const EvalContext& c) { return quantized ? evalQuantizedConv(c, transposed) : evalFloatConv(c, transposed); };
+    registry.add({.name = std::move(name),
+                  .summary = std::move(summary),
+                  .operands = std::move(operands),
+                  .attrs = with(std::move(attrs)),
+                  .infer = std::move(infer),
+                  .eval = std::move(eval),
+                  .scalar = {}});
+  };
+  const AttrSpec post = stringAttr("post", ""), to = quantAttr("to", false);
+  add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv);
+  add("conv_transpose", "transposed convolution", true, false, {integersOrEmptyAttr("output_padding")}, inferConvTranspose);
+  add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);
+  add("q.conv_transpose", "integer transposed convolution", true, true,
+      {integersOrEmptyAttr("output_padding"), to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConvTranspose);
+}
+
+}  // namespace qc

@@ -1,0 +1,162 @@
+#include "ir/ops/infer_util.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qc {
+
+Result<int64_t> checkedNumElements(const Shape& shape, int64_t bytesPerElement) {
+  // A zero anywhere makes the tensor empty, whatever the other dims claim.
+  if (std::any_of(shape.begin(), shape.end(), [](Dim d) { return d.isStatic() && d.size() == 0; })) return 0;
+  int64_t n = 1;
+  for (const Dim& d : shape) {
+    if (!d.isStatic()) continue;
+    int64_t next = 0;
+    if (__builtin_mul_overflow(n, d.size(), &next) || next > kMaxTensorBytes / bytesPerElement)
+      return fail(ErrorCode::kResource, "a tensor of shape [{}] is larger than {} bytes", toString(shape), kMaxTensorBytes);
+    n = next;
+  }
+  return n;
+}
+
+Result<Types> checkedResults(Types types) {
+  for (const TensorType& t : types) {
+    for (const Dim& d : t.shape)
+      if (d.isStatic() && d.size() > kMaxTensorBytes)
+        return fail(ErrorCode::kResource, "a result of shape [{}] is larger than {} bytes", toString(t.shape), kMaxTensorBytes);
+    QC_TRY(checkedNumElements(t.shape, sizeOf(t.dtype)));
+  }
+  return types;
+}
+
+std::string_view operandName(const InferContext& c, int operand) {
+  const OpDef* def = OpRegistry::get().find(c.op);
+  return def && static_cast<size_t>(operand) < def->operands.size() ? std::string_view(def->operands[static_cast<size_t>(operand)].name) : "operand";
+}
+
+std::string describe(const InferContext& c, int operand) { return fmt::format("{} {}", operandName(c, operand), c.type(operand).str()); }
+
+Status requireRank(const InferContext& c, int operand, int low, int high) {
+  const int rank = c.type(operand).rank();
+  if (rank >= low && rank <= high) return {};
+  if (low == high) return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} dims, got {}", c.op, operandName(c, operand), low, c.type(operand).str());
+  if (high == 1 << 20)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of at least {} dims, got {}", c.op, operandName(c, operand), low, c.type(operand).str());
+  return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} to {} dims, got {}", c.op, operandName(c, operand), low, high, c.type(operand).str());
+}
+
+Status requirePlainFloat(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (!t.isQuantized() && isFloat(t.dtype)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' computes in floating point, {} is not", c.op, describe(c, operand));
+}
+
+Status requirePlainNumber(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (!t.isQuantized() && (isFloat(t.dtype) || isInteger(t.dtype))) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' takes plain numbers, {} is not", c.op, describe(c, operand));
+}
+
+Status requireSameDType(const InferContext& c, int operand, int as) {
+  const TensorType &t = c.type(operand), &other = c.type(as);
+  if (!t.isQuantized() && !other.isQuantized() && t.dtype == other.dtype) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' takes operands of one element type, got {} and {}", c.op, describe(c, as), describe(c, operand));
+}
+
+Status requirePerTensor8Bit(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (t.isQuantized() && !t.quant->perChannel() && (t.dtype == DType::u8 || t.dtype == DType::s8)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' takes {} quantized per tensor to 8 bits, got {}", c.op, operandName(c, operand), t.str());
+}
+
+bool compatible(Dim a, Dim b) { return !a.isStatic() || !b.isStatic() || a.size() == b.size(); }
+
+Status requireVector(const InferContext& c, int operand, Dim length) { return requireShape(c, operand, Shape{length}); }
+
+Status requireShape(const InferContext& c, int operand, const Shape& shape) {
+  const Shape& own = c.type(operand).shape;
+  if (own.size() == shape.size() && std::equal(own.begin(), own.end(), shape.begin(), compatible)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' needs {} of shape [{}], got {}", c.op, operandName(c, operand), toString(shape), c.type(operand).str());
+}
+
+Status requireAxis(const InferContext& c, std::string_view attr, int rank) {
+  const int64_t axis = c.attrs.integer(attr);
+  if (axis >= 0 && axis < rank) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': {}={} is outside the {} dims of {}", c.op, attr, axis, rank, describe(c, 0));
+}
+
+Status requireAxes(const InferContext& c, std::string_view attr, int rank) {
+  const auto& axes = c.attrs.integers(attr);
+  for (size_t i = 0; i < axes.size(); ++i)
+    if (axes[i] < 0 || axes[i] >= rank || (i > 0 && axes[i] <= axes[i - 1]))
+      return fail(ErrorCode::kInvalidModel, "'{}': {}={} are not distinct ascending dims of {}", c.op, attr, toString(Attr(axes)), describe(c, 0));
+  return {};
+}
+
+Status requireOneOf(const InferContext& c, std::string_view attr, std::initializer_list<std::string_view> values) {
+  const std::string& value = c.attrs.string(attr);
+  if (std::find(values.begin(), values.end(), value) != values.end()) return {};
+  std::string known;
+  for (const std::string_view v : values) known += (known.empty() ? "" : ", ") + std::string(v);
+  return fail(ErrorCode::kInvalidModel, "'{}': {}=\"{}\" is not one of {}", c.op, attr, value, known);
+}
+
+Status checkQuantParams(const QuantParams& q, const Shape& shape) {
+  const auto bad = [&](std::string_view why) { return fail(ErrorCode::kInvalidModel, "quantization parameters of shape [{}]: {}", toString(shape), why); };
+  if (q.scales.empty() || q.zeroPoints.empty()) return bad("no scale or no zero point");
+  if (q.qmin > q.qmax) return bad("qmin is above qmax");
+  for (const float s : q.scales)
+    if (!std::isfinite(s) || s <= 0) return bad(fmt::format("scale {} is not finite and positive", s));
+  for (const int32_t z : q.zeroPoints)
+    if (z < q.qmin || z > q.qmax) return bad(fmt::format("zero point {} is outside {}..{}", z, q.qmin, q.qmax));
+  if (!q.perChannel()) return q.scales.size() == 1 && q.zeroPoints.size() == 1 ? Status{} : Status(bad("several scales but no axis"));
+  if (q.axis >= static_cast<int>(shape.size())) return bad(fmt::format("axis {} does not exist", q.axis));
+  int64_t count = 1;
+  if (q.blockSize > 0) {
+    for (size_t i = 0; i < shape.size(); ++i) {
+      if (!shape[i].isStatic()) return {};
+      const int64_t size = shape[i].size();
+      const int64_t blocks = static_cast<int>(i) == q.axis ? size / q.blockSize + (size % q.blockSize != 0) : size;
+      if (__builtin_mul_overflow(count, blocks, &count)) return bad("too many blocks");
+    }
+  } else {
+    if (!shape[static_cast<size_t>(q.axis)].isStatic()) return {};
+    count = shape[static_cast<size_t>(q.axis)].size();
+  }
+  const auto fits = [&](size_t n) { return n == 1 || static_cast<int64_t>(n) == count; };
+  if (fits(q.scales.size()) && fits(q.zeroPoints.size())) return {};
+  return bad(fmt::format("{} scales and {} zero points for {} slices along axis {}", q.scales.size(), q.zeroPoints.size(), count, q.axis));
+}
+
+Status requirePerTensorTo(const QuantPtr& to) {
+  if (!to) return fail(ErrorCode::kInvalidModel, "the attribute 'to' is none: a quantized result needs parameters");
+  if (to->perChannel()) return fail(ErrorCode::kInvalidModel, "a result is quantized per tensor, got {}", toString(*to));
+  if (!isInteger(to->storage) || sizeOf(to->storage) > 2)
+    return fail(ErrorCode::kUnsupported, "a result is quantized to at most 16 bits, got {}", toString(*to));
+  return checkQuantParams(*to, {});
+}
+
+Status requirePost(const InferContext& c, bool hasResidual) {
+  const std::string& post = c.attrs.string("post");
+  if (post.empty()) return {};
+  QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post));
+  if (expression.arity() <= (hasResidual ? 2 : 1)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': post '{}' reads a{}, which is absent", c.op, post, expression.arity() - 1);
+}
+
+AttrSpec integerAttr(std::string name) { return {std::move(name), AttrKind::integer, std::nullopt}; }
+AttrSpec integerAttr(std::string name, int64_t byDefault) { return {std::move(name), AttrKind::integer, Attr(byDefault)}; }
+AttrSpec realAttr(std::string name, double byDefault) { return {std::move(name), AttrKind::real, Attr(byDefault)}; }
+AttrSpec stringAttr(std::string name, std::string byDefault) { return {std::move(name), AttrKind::string, Attr(std::move(byDefault))}; }
+AttrSpec integersAttr(std::string name) { return {std::move(name), AttrKind::integers, std::nullopt}; }
+AttrSpec integersOrEmptyAttr(std::string name) { return {std::move(name), AttrKind::integers, Attr(std::vector<int64_t>{})}; }
+AttrSpec quantAttr(std::string name, bool required) {
+  return {std::move(name), AttrKind::quant, required ? std::optional<Attr>() : std::optional<Attr>(QuantAttr{})};
+}
+AttrSpec layoutAttr() { return stringAttr("layout", "channels_first"); }
+AttrSpec clampMinAttr() { return integerAttr("clamp_min", INT32_MIN); }
+AttrSpec clampMaxAttr() { return integerAttr("clamp_max", INT32_MAX); }
+
+Status requireLayout(const InferContext& c) { return requireOneOf(c, "layout", {"channels_first", "channels_last"}); }
+
+}  // namespace qc

@@ -1,0 +1,274 @@
+// Between real numbers and integers (formulas in ir/qmath.h).
+//   quantize, dequantize         parameters known at compile time: they are part of the type
+//   fake_quantize                dequantize(quantize(x))
+//   observe                      identity that marks where an observer sits
+//   dynamic_qparams              scale and zero point of one tensor, at run time; spec section 1.3 in float32:
+//                                  lo = min(0, x...), hi = max(0, x...) over the finite elements
+//                                  affine     s = max((hi - lo) / (qmax - qmin), eps);  z = clamp(qmin - rne(lo / s), qmin, qmax)
+//                                  symmetric  s = max(max(-lo, hi) / ((qmax - qmin) / 2), eps);  z = 0, or (qmin + qmax + 1) / 2 unsigned
+//                                a scale of 0 (eps = 0, nothing but zeros) becomes 1
+//   quantize_with, dequantize_with   the same formulas with scale and zero point as operands; integers are plain
+#include <algorithm>
+#include <cmath>
+
+#include "ir/ops/epilogue.h"
+
+namespace qc {
+namespace {
+
+// ---- inference --------------------------------------------------------------------------------
+
+Result<QuantPtr> requireTo(const InferContext& c) {
+  const QuantPtr& to = c.attrs.quant("to");
+  if (!to) return fail(ErrorCode::kInvalidModel, "'{}' needs quantization parameters, 'to' is none", c.op);
+  if (!isInteger(to->storage) || sizeOf(to->storage) > 4 || to->storage == DType::u32)
+    return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(to->storage));
+  const IntRange range = rangeOf(to->storage);
+  if (to->qmin < range.min || to->qmax > range.max)
+    return fail(ErrorCode::kInvalidModel, "'{}': the range {}..{} does not fit {}", c.op, to->qmin, to->qmax, toString(to->storage));
+  QC_TRY(checkQuantParams(*to, c.type(0).shape));
+  return to;
+}
+
+Result<Types> inferQuantize(const InferContext& c) {
+  QC_TRY(requirePlainFloat(c, 0));
+  QC_ASSIGN(QuantPtr to, requireTo(c));
+  return checkedResults({TensorType(std::move(to), c.type(0).shape)});
+}
+
+Result<Types> inferDequantize(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  if (!x.isQuantized()) return fail(ErrorCode::kInvalidModel, "'{}' takes a quantized tensor, got {}", c.op, describe(c, 0));
+  QC_TRY(checkQuantParams(*x.quant, x.shape));
+  return checkedResults({TensorType(DType::f32, x.shape)});
+}
+
+Result<Types> inferFakeQuantize(const InferContext& c) {
+  QC_TRY(requirePlainFloat(c, 0));
+  QC_TRY(requireTo(c));
+  return checkedResults({c.type(0)});
+}
+
+struct Integers {
+  DType storage;
+  int32_t qmin, qmax;
+};
+
+Result<Integers> requireIntegers(const InferContext& c) {
+  const DType storage = c.attrs.dtype("storage");
+  if (!isInteger(storage) || sizeOf(storage) > 2) return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(storage));
+  const IntRange range = rangeOf(storage);
+  const int64_t qmin = c.attrs.integer("qmin"), qmax = c.attrs.integer("qmax");
+  if (qmin < range.min || qmax > range.max || qmin > 0 || qmax < 0 || qmin == qmax)
+    return fail(ErrorCode::kInvalidModel, "'{}': {}..{} is no range of {} around 0", c.op, qmin, qmax, toString(storage));
+  return Integers{storage, static_cast<int32_t>(qmin), static_cast<int32_t>(qmax)};
+}
+
+Result<Types> inferDynamicParams(const InferContext& c) {
+  QC_TRY(requirePlainFloat(c, 0));
+  QC_TRY(requireIntegers(c));
+  QC_TRY(requireOneOf(c, "scheme", {"affine", "symmetric"}));
+  if (const double eps = c.attrs.real("eps"); !(eps >= 0) || !std::isfinite(eps)) return fail(ErrorCode::kInvalidModel, "'{}': eps={}", c.op, eps);
+  return checkedResults({TensorType(DType::f32, {}), TensorType(DType::s32, {})});
+}
+
+// A scalar, or one value per slice along `axis`.
+Status requireParameter(const InferContext& c, int operand) {
+  const Shape& own = c.type(operand).shape;
+  const int64_t axis = c.attrs.integer("axis");
+  const Shape& x = c.type(0).shape;
+  if (axis < -1 || axis >= static_cast<int64_t>(x.size()))
+    return fail(ErrorCode::kInvalidModel, "'{}': axis={} is outside the dims of {}", c.op, axis, describe(c, 0));
+  if (own.empty() || (own.size() == 1 && own[0] == Dim(1))) return {};
+  if (axis >= 0 && own.size() == 1 && compatible(own[0], x[static_cast<size_t>(axis)])) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {}", c.op, describe(c, operand), describe(c, 0),
+              axis);
+}
+
+Status requireParameters(const InferContext& c) {
+  if (c.type(1).isQuantized() || c.type(1).dtype != DType::f32) return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 scale, got {}", c.op, describe(c, 1));
+  QC_TRY(requireParameter(c, 1));
+  if (!c.has(2)) return {};
+  const TensorType& z = c.type(2);
+  if (z.isQuantized() || !isInteger(z.dtype) || sizeOf(z.dtype) > 4 || z.dtype == DType::u32)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes an integer zero point, got {}", c.op, describe(c, 2));
+  return requireParameter(c, 2);
+}
+
+Result<Types> inferQuantizeWith(const InferContext& c) {
+  QC_TRY(requirePlainFloat(c, 0));
+  QC_TRY(requireParameters(c));
+  QC_ASSIGN(const Integers integers, requireIntegers(c));
+  return checkedResults({TensorType(integers.storage, c.type(0).shape)});
+}
+
+Result<Types> inferDequantizeWith(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  if (x.isQuantized() || !isInteger(x.dtype) || sizeOf(x.dtype) > 4 || x.dtype == DType::u32)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes plain integers of at most 32 bits, got {}", c.op, describe(c, 0));
+  QC_TRY(requireParameters(c));
+  return checkedResults({TensorType(DType::f32, x.shape)});
+}
+
+// ---- evaluation -------------------------------------------------------------------------------
+
+// Which scale an element has: none, one per slice along the axis, or one per block of slices.
+class ScaleIndex {
+ public:
+  ScaleIndex(std::span<const int64_t> sizes, int64_t axis, int64_t blockSize) : blockSize_(blockSize) {
+    if (axis < 0) return;
+    const AxisView v(sizes, axis);
+    length_ = v.length;
+    inner_ = v.inner;
+    blocks_ = blockSize ? (v.length + blockSize - 1) / blockSize : 0;
+  }
+  int64_t operator()(int64_t i) const {
+    if (length_ == 0) return 0;
+    const int64_t slice = i / inner_ % length_;
+    if (!blockSize_) return slice;
+    return (i / (inner_ * length_) * blocks_ + slice / blockSize_) * inner_ + i % inner_;
+  }
+
+ private:
+  int64_t blockSize_ = 0, length_ = 0, inner_ = 1, blocks_ = 0;
+};
+
+ScaleIndex scaleIndex(std::span<const int64_t> sizes, const QuantParams& q) { return {sizes, q.axis, q.blockSize}; }
+
+std::vector<int32_t> quantized(const TensorRef& ref, const QuantParams& q) {
+  const Elements<float> x(ref);
+  const ScaleIndex index = scaleIndex(ref.sizes, q);
+  std::vector<int32_t> out(static_cast<size_t>(x.size()));
+  const auto qmin = static_cast<int32_t>(q.qmin), qmax = static_cast<int32_t>(q.qmax);
+  for (int64_t i = 0; i < x.size(); ++i) {
+    const int64_t s = index(i);
+    out[static_cast<size_t>(i)] = qmath::quantize(x[i], q.scale(s), q.zeroPoint(s), qmin, qmax);
+  }
+  return out;
+}
+
+Status evalQuantize(const EvalContext& c) {
+  storeIntegers(c.out(), quantized(c.in(0), *c.outType().quant).data());
+  return {};
+}
+
+Status evalDequantize(const EvalContext& c) {
+  const QuantParams& q = *c.inType(0).quant;
+  const Elements<int64_t> x(c.in(0));
+  const ScaleIndex index = scaleIndex(c.in(0).sizes, q);
+  auto* y = c.out().as<float>();
+  for (int64_t i = 0; i < x.size(); ++i) {
+    const int64_t s = index(i);
+    y[i] = qmath::dequantize(static_cast<int32_t>(x[i]), q.scale(s), q.zeroPoint(s));
+  }
+  return {};
+}
+
+Status evalFakeQuantize(const EvalContext& c) {
+  const QuantParams& q = *c.node.attrs().quant("to");
+  const std::vector<int32_t> values = quantized(c.in(0), q);
+  const ScaleIndex index = scaleIndex(c.in(0).sizes, q);
+  const ResultElements<float> y(c.out());
+  for (int64_t i = 0; i < y.size(); ++i) {
+    const int64_t s = index(i);
+    y[i] = qmath::dequantize(values[static_cast<size_t>(i)], q.scale(s), q.zeroPoint(s));
+  }
+  y.flush();
+  return {};
+}
+
+Status evalObserve(const EvalContext& c) {
+  const auto bytes = static_cast<size_t>(c.in(0).numElements() * sizeOf(c.in(0).dtype));
+  std::copy_n(c.in(0).as<const uint8_t>(), bytes, c.out().as<uint8_t>());
+  return {};
+}
+
+Status evalDynamicParams(const EvalContext& c) {
+  const Elements<float> x(c.in(0));
+  float lo = 0, hi = 0;
+  for (int64_t i = 0; i < x.size(); ++i) {
+    if (!std::isfinite(x[i])) continue;
+    lo = x[i] < lo ? x[i] : lo;
+    hi = x[i] > hi ? x[i] : hi;
+  }
+  const auto qmin = static_cast<int32_t>(c.node.integer("qmin")), qmax = static_cast<int32_t>(c.node.integer("qmax"));
+  const auto steps = static_cast<float>(qmax - qmin), eps = static_cast<float>(c.node.real("eps"));
+  const bool symmetric = c.node.string("scheme") == "symmetric";
+  const float range = symmetric ? std::max(-lo, hi) / (steps / 2) : (hi - lo) / steps;
+  float scale = std::max(range, eps);
+  // The difference of the extremes can pass the largest float.
+  if (!std::isfinite(scale)) scale = std::numeric_limits<float>::max();
+  if (scale == 0) scale = 1;
+  int32_t zp = qmin < 0 ? 0 : (qmin + qmax + 1) / 2;
+  if (!symmetric) zp = qmath::roundClamp(-qmath::rne(lo / scale), qmin, qmin, qmax);
+  *c.out(0).as<float>() = scale;
+  *c.out(1).as<int32_t>() = zp;
+  return {};
+}
+
+struct Parameters {
+  Elements<float> scale;
+  std::vector<int32_t> zp{0};
+  ScaleIndex index;
+
+  explicit Parameters(const EvalContext& c) : scale(c.in(1)), index(c.in(0).sizes, c.node.integer("axis"), 0) {
+    if (!c.has(2)) return;
+    const Elements<int64_t> z(c.in(2));
+    zp.assign(z.data(), z.data() + z.size());
+  }
+  float scaleAt(int64_t i) const { return scale[scale.size() == 1 ? 0 : index(i)]; }
+  int32_t zpAt(int64_t i) const { return zp[zp.size() == 1 ? 0 : static_cast<size_t>(index(i))]; }
+};
+
+Status evalQuantizeWith(const EvalContext& c) {
+  const Elements<float> x(c.in(0));
+  const Parameters p(c);
+  const auto qmin = static_cast<int32_t>(c.node.integer("qmin")), qmax = static_cast<int32_t>(c.node.integer("qmax"));
+  std::vector<int32_t> q(static_cast<size_t>(x.size()));
+  for (int64_t i = 0; i < x.size(); ++i) q[static_cast<size_t>(i)] = qmath::quantize(x[i], p.scaleAt(i), p.zpAt(i), qmin, qmax);
+  storeIntegers(c.out(), q.data());
+  return {};
+}
+
+Status evalDequantizeWith(const EvalContext& c) {
+  const Elements<int64_t> x(c.in(0));
+  const Parameters p(c);
+  auto* y = c.out().as<float>();
+  for (int64_t i = 0; i < x.size(); ++i) y[i] = qmath::dequantize(static_cast<int32_t>(x[i]), p.scaleAt(i), p.zpAt(i));
+  return {};
+}
+
+}  // namespace
+
+void registerQuantOps(OpRegistry& registry) {
+  const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval) -> OpDef {
+    return {.name = std::move(name),
+            .summary = std::move(summary),
+            .operands = std::move(operands),
+            .attrs = std::move(attrs),
+            .infer = std::move(infer),
+            .eval = std::move(eval),
+            .scalar = {}};
+  };
+  const AttrSpec to = quantAttr("to", true), axis = integerAttr("axis", -1);
+  const AttrSpec storage{"storage", AttrKind::dtype, Attr(DType::u8)}, qmin = integerAttr("qmin", 0), qmax = integerAttr("qmax", 255);
+  const std::vector<OperandSpec> withParams = {{"x"}, {"scale"}, {"zero_point", true}};
+  registry.add(add("quantize", "real numbers to integers", {{"x"}}, {to}, inferQuantize, evalQuantize));
+  registry.add(add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize));
+  registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize, evalFakeQuantize));
+  OpDef observe = add("observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
+                      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
+  observe.traits = 0;  // never folded, merged or erased
+  observe.stages = stageBit(Stage::kObserved);
+  registry.add(std::move(observe));
+  OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor", {{"x"}},
+                     {storage, qmin, qmax, stringAttr("scheme", "affine"), realAttr("eps", 0x1p-23)}, inferDynamicParams, evalDynamicParams);
+  params.numResults = 2;
+  registry.add(std::move(params));
+  registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis}, inferQuantizeWith,
+                   evalQuantizeWith));
+  registry.add(add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis}, inferDequantizeWith,
+                   evalDequantizeWith));
+}
+
+}  // namespace qc
