@@ -44,12 +44,14 @@ void Rewriter::replace(Node* node, const std::vector<Value*>& values, bool allow
     old->replaceAllUsesWith(value, allowTypeChange);
   }
   QC_CHECK(isDead(*node), "{} still has uses after its replacement", node->op());
-  std::vector<Value*> operands = node->operands();
+  // Nodes, not values: an operand may go together with the one before it.
+  std::vector<Node*> producers;
+  for (const Value* operand : node->operands())
+    if (operand && operand->producer()) producers.push_back(operand->producer());
   erased_.insert(node);
   graph_.erase(node);
   for (const auto& [value, name] : renames) graph_.rename(value, name);
-  for (Value* operand : operands)
-    if (operand && operand->producer()) eraseIfDead(operand->producer());
+  for (Node* producer : producers) eraseIfDead(producer);
 }
 
 void Rewriter::eraseIfDead(Node* node) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "ir/op_def.h"
+
 namespace qc {
 namespace {
 
@@ -43,7 +45,7 @@ std::vector<Lifetime> lifetimes(const Graph& graph, const std::set<const Value*>
 }  // namespace
 
 const Value* storageOf(const Value* value) {
-  while (value->producer() && value->producer()->is("reshape")) value = value->producer()->operand(0);
+  while (value->producer() && value->producer()->def().has(kView)) value = value->producer()->operand(0);
   return value;
 }
 

@@ -188,4 +188,9 @@ Status PassManager::dump(size_t number, std::string_view name, const Graph& grap
   return {};
 }
 
+Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options) {
+  QC_ASSIGN(Pipeline pipeline, Pipeline::parse(text));
+  return PassManager(std::move(pipeline), std::move(options)).run(graph, cx);
+}
+
 }  // namespace qc

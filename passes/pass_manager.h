@@ -72,6 +72,9 @@ class PassManager {
   std::vector<PassTiming> timings_;
 };
 
+// Parses and runs in one go.
+Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options = {});
+
 // "- old line" / "+ new line" with two lines of context; empty if equal.
 std::string diffLines(std::string_view before, std::string_view after);
 

@@ -14,12 +14,20 @@ const Pass kPasses[] = {
      {{"max_bytes", AttrKind::integer, int64_t{1} << 28}},
      std::nullopt,
      foldConstants},
+    {"fuse-elementwise", "joins elementwise ops with what computes their input; tables for 8-bit functions", {}, std::nullopt, fuseElementwise},
+    {"layout", "runs spatial ops channel-last and cancels transposes", {}, std::nullopt, layout},
     {"lower-quant", "turns dequantize-op-quantize into integer ops", {}, Stage::kQuant, lowerQuant},
     {"recognize-activations", "finds activations that were exported as several ops", {}, std::nullopt, recognizeActivations},
+    {"unsigned-activations", "turns s8 activations inside the graph into u8", {}, std::nullopt, unsignedActivations},
 };
 
 const std::pair<const char*, const char*> kPipelines[] = {
-    {"simplify", "fold-constants,canonicalize,recognize-activations,fold-batch-norm,cse,dce"},
+    // The float graph that the quantizer sees.
+    {"simplify", "fold-constants,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,cse,dce"},
+    // From the imported or converted graph to the one whose results define the model's.
+    {"lower", "simplify,lower-quant,unsigned-activations,fuse-elementwise,fold-constants,dce"},
+    // From there to kernels; select-kernels comes from codegen.
+    {"compile", "layout,fold-constants,canonicalize,cse,dce,select-kernels"},
 };
 
 }  // namespace
