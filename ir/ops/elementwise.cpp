@@ -311,7 +311,7 @@ void clipIntegers(const EvalContext& c) {
 }
 
 Status evaluate(const EvalContext& c) {
-  evaluateElementwise(ExprProgram(c.node.def().scalar(c.node.attrs())), c);
+  evaluateElementwise(ExprProgram(scalarMeaning(c.node)), c);
   return {};
 }
 

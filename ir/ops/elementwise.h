@@ -10,6 +10,9 @@ namespace qc {
 // (qmath::finish) on the way out, and both are float32 arithmetic.
 void evaluateElementwise(const ExprProgram& program, const EvalContext& context);
 
+// What an elementwise node (trait kElementwise) computes of its operands, in order.
+inline ScalarExpr scalarMeaning(const Node& node) { return node.def().scalar(node.attrs()); }
+
 // The declarations of ops/map.cpp, registered with the elementwise ones.
 void registerMapOps(OpRegistry& registry);
 

@@ -120,6 +120,27 @@ TEST(ScalarExpr, RandomTreesRoundTripAndExpandConsistently) {
   }
 }
 
+TEST(ScalarExpr, MutatedTextIsReadOrRefused) {
+  std::mt19937 rng(13);
+  const std::string alphabet = "a0t1=;(),+-*/. minaxexpselectinf9e";
+  int read = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string text = randomTree(rng, 4).str();
+    for (int n = 1 + static_cast<int>(rng() % 3); n > 0; --n) {
+      const size_t where = rng() % (text.size() + 1);
+      if (rng() % 2)
+        text.insert(where, 1, alphabet[rng() % alphabet.size()]);
+      else
+        text.erase(where, 1 + rng() % 3);
+    }
+    const auto e = ScalarExpr::parse(text);
+    if (!e) continue;
+    ++read;
+    ASSERT_EQ(parsed(e->str()), *e) << text;
+  }
+  EXPECT_GT(read, 1000);
+}
+
 TEST(ScalarExpr, SubstitutionComposes) {
   const ScalarExpr e = parsed("a1 * max(0, a0)"), args[] = {parsed("a1 - 1"), parsed("a0")};
   EXPECT_EQ(e.substitute(args).str(), "a0 * max(0, a1 - 1)");
