@@ -1,0 +1,362 @@
+// The default quantizer.  In three steps: decide which nodes are int8, group them into units that round once, write the annotations.
+//
+// Decision.  Every node that its rule and its op allow starts as int8; then nodes that do not pay are taken out until nothing changes:
+// an elementwise op, pool or movement whose inputs are not all quantized or whose result no int8 node reads, and a conv or linear that
+// would need its input quantized for too little work.  What remains are convolutions, matrix products and the cheap ops between them.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "ir/op_def.h"
+#include "ir/pattern.h"
+#include "quantizer/op_policy.h"
+#include "quantizer/quantizer.h"
+
+namespace qc {
+namespace {
+
+enum class Mode { none, full, weightOnly };
+
+struct Plan {
+  const OpPolicy* policy = nullptr;
+  const QConfig* config = nullptr;
+  Mode mode = Mode::none;
+  bool claimed = false;      // annotated by someone else
+  bool byRule = false;       // kept float by a rule
+  std::string reason;
+  const Node* unit = nullptr;   // last node of the unit that this belongs to
+  std::string unitName;
+};
+
+std::string displayName(const Node& node) {
+  if (!node.location().empty() || node.numResults() == 0) return node.location();
+  return node.result()->name();
+}
+
+class Annotator {
+ public:
+  Annotator(Graph& graph, const ResolvedRules& rules, const BackendOptions& options) : graph_(graph), rules_(rules), options_(options) {}
+
+  Status run() {
+    QC_TRY(begin());
+    settle();
+    findFixed();
+    formUnits();
+    write();
+    return {};
+  }
+
+  CoverageReport report() const {
+    CoverageReport report;
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      if (n->is("const")) continue;
+      const Plan& p = plan(n);
+      const bool quantized = p.claimed ? !n->annotation()->keepFloat : p.mode != Mode::none;
+      report.rows.push_back({displayName(*n), std::string(n->op()), quantized, p.claimed ? n->annotation()->reason : p.reason});
+    }
+    return report;
+  }
+
+ private:
+  Plan& plan(const Node* n) { return plans_.at(n); }
+  const Plan& plan(const Node* n) const { return plans_.at(n); }
+  bool isInt8(const Node* n) const { return n && plan(n).mode == Mode::full; }
+
+  Status begin() {
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      Plan& p = plans_[n];
+      p.policy = &policyOf(*n);
+      if (n->is("const")) continue;
+      if (n->annotation() && isClaim(*n->annotation())) {
+        p.claimed = true;
+        continue;
+      }
+      const auto decision = rules_.of(*n);
+      p.config = decision.config();
+      if (!p.config) {
+        p.reason = decision.str();
+        p.byRule = decision.rule != nullptr;
+        continue;
+      }
+      if (p.config->activation.dynamic)
+        return fail(ErrorCode::kUnsupported, "quantization with parameters computed at run time is not available")
+            .at(displayName(*n))
+            .help("calibrate with samples, or quantize the weights only");
+      const bool weightOnly = p.config->activation.observer == "placeholder";
+      const bool floatWeights = p.config->weight.observer == "placeholder";
+      p.reason = refusal(*n, *p.policy);
+      if (p.reason.empty() && weightOnly && p.policy->role != Role::weighted) p.reason = "activations stay float " + decision.str();
+      if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
+      if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul) p.reason = "products of activations are left in float";
+      if (!p.reason.empty()) continue;
+      p.mode = weightOnly ? Mode::weightOnly : Mode::full;
+      p.reason = decision.str();
+    }
+    return {};
+  }
+
+  // ---- Decision ---------------------------------------------------------------------------------
+
+  bool reads(const Node* user, int operand) const {
+    const Plan& p = plan(user);
+    if (p.claimed) {
+      const auto& inputs = user->annotation()->inputs;
+      return operand < static_cast<int>(inputs.size()) && isSet(inputs[static_cast<size_t>(operand)]);
+    }
+    return p.mode == Mode::full && isDataOperand(*user, *p.policy, operand);
+  }
+
+  bool comesInt8(const Value* v) const {
+    const Node* producer = v->producer();
+    if (!producer) return false;
+    const Plan& p = plan(producer);
+    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == Mode::full;
+  }
+
+  bool wanted(const Node& node) const {
+    for (int i = 0; i < node.numResults(); ++i)
+      for (const Use* use : node.result(i)->uses())
+        if (reads(use->user(), use->index())) return true;
+    return false;
+  }
+
+  // Some node with enough work to pay for it quantizes this value, whatever `asker` does.
+  bool quantizedAnyway(const Value* v, const Node* asker) const {
+    for (const Use* use : v->uses()) {
+      const Node* user = use->user();
+      const Plan& p = plan(user);
+      if (user == asker || !reads(user, use->index())) continue;
+      if (p.claimed || p.policy->role == Role::weighted || p.policy->role == Role::product) return true;
+    }
+    return false;
+  }
+
+  // Why this node should not be int8 as things stand; empty when it should.
+  std::string objection(const Node& node) const {
+    const Plan& p = plan(&node);
+    const bool heavy = p.policy->role == Role::weighted || p.policy->role == Role::product;
+    for (int i = 0; i < node.numOperands(); ++i) {
+      if (!isDataOperand(node, *p.policy, i)) continue;
+      const Value* v = node.operand(i);
+      if (v->constant() || comesInt8(v) || quantizedAnyway(v, &node)) continue;
+      if (!heavy) return fmt::format("its input '{}' is float", v->name());
+      const double work = workPerElement(node, i);
+      if (work > 0 && work < options_.minWorkPerElement)
+        return fmt::format("too little work to pay for rounding '{}' ({:.1f} multiply-adds per element)", v->name(), work);
+    }
+    // A max pool is worth it by itself: the result is smaller than what would otherwise be dequantized.
+    if (!heavy && !node.is("max_pool") && !wanted(node)) return "nothing in int8 reads its result";
+    return {};
+  }
+
+  void settle() {
+    std::vector<Node*> nodes = graph_.nodes();
+    for (bool changed = true; changed;) {
+      changed = false;
+      // Alternately from either end, so that both wants and lacks travel far in one sweep.
+      std::reverse(nodes.begin(), nodes.end());
+      for (const Node* n : nodes) {
+        Plan& p = plan(n);
+        if (p.mode != Mode::full) continue;
+        std::string why = objection(*n);
+        if (why.empty()) continue;
+        p.mode = Mode::none;
+        p.reason = std::move(why);
+        changed = true;
+      }
+    }
+  }
+
+  // ---- Units --------------------------------------------------------------------------------------
+
+  // Result ranges that are known whatever the data; movement passes them on.
+  void findFixed() {
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      const Plan& p = plan(n);
+      if (p.policy->fixedLow && p.policy->role != Role::sharing) {
+        fixed_[n] = p.policy;
+      } else if (p.policy->role == Role::sharing && isInt8(n)) {
+        const OpPolicy* common = nullptr;
+        bool same = true;
+        for (int i = 0; i < n->numOperands(); ++i) {
+          if (!isDataOperand(*n, *p.policy, i)) continue;
+          const OpPolicy* mine = fixedOf(n->operand(i));
+          same = same && mine && (!common || common->fixedLow == mine->fixedLow);
+          common = mine;
+        }
+        if (n->is("pad") && n->string("mode") == "constant" && n->real("value") != 0) same = false;
+        if (same && common) fixed_[n] = common;
+      }
+    }
+  }
+  const OpPolicy* fixedOf(const Value* v) const {
+    const auto it = fixed_.find(v->producer());
+    return it == fixed_.end() ? nullptr : it->second;
+  }
+
+  // Most specific first.  Inner results are not rounded, so a unit computes in one go what these ops say.
+  std::vector<Pattern> unitPatterns() const {
+    const auto free = [this](const Node& n) { return isInt8(&n) && !plan(&n).unit; };
+    const auto residual = [free](const Node& n) {
+      const Value *a = n.operand(0), *b = n.operand(1);
+      return free(n) && a != b && !a->constant() && !b->constant() && a->type().shape == n.result()->type().shape &&
+             b->type().shape == n.result()->type().shape;
+    };
+    std::vector<std::string> unary, binary;
+    for (const auto& [name, def] : OpRegistry::get().ops()) {
+      if (!def.has(kElementwise) || def.operands.empty() || def.operands.back().variadic) continue;
+      if (def.operands.size() == 1) unary.push_back(name);
+      if (def.operands.size() == 2) binary.push_back(name);
+    }
+    const auto anchor = [&] { return oneOf({"conv", "linear"}).where(free).oneUse(); };
+    const auto act = [&](Pattern inner) { return oneOf(unary, {std::move(inner)}).where(free); };
+    const auto add = [&](Pattern inner) { return op("add", {std::move(inner), any("residual")}).where(residual); };
+    return {
+        act(add(act(anchor()).oneUse()).oneUse()),
+        act(add(anchor()).oneUse()),
+        add(act(anchor()).oneUse()),
+        add(anchor()),
+        act(anchor()),
+        oneOf({"relu", "clip"}, {op("conv_transpose").where(free).oneUse()}).where(free),
+        act(oneOf(binary).where(free).oneUse()),
+    };
+  }
+
+  bool oneConfig(const std::vector<Node*>& nodes) const {
+    return std::all_of(nodes.begin(), nodes.end(), [&](const Node* n) { return *plan(n).config == *plan(nodes.front()).config; });
+  }
+
+  void claim(const std::vector<Node*>& nodes) {
+    std::string name;
+    for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) name += (name.empty() ? "" : " + ") + std::string((*it)->op());
+    for (const Node* n : nodes) {
+      plan(n).unit = nodes.front();
+      plan(n).unitName = name;
+    }
+  }
+
+  void formUnits() {
+    // Longer patterns claim their nodes everywhere before shorter ones may.
+    for (const Pattern& pattern : unitPatterns()) {
+      std::vector<Node*> nodes = graph_.nodes();
+      std::reverse(nodes.begin(), nodes.end());
+      for (Node* root : nodes) {
+        if (!isInt8(root) || plan(root).unit || !wanted(*root)) continue;
+        const auto found = match(pattern, *root);
+        if (found && oneConfig(found->nodes())) claim(found->nodes());
+      }
+    }
+    for (Node* n = graph_.front(); n; n = n->next())
+      if (isInt8(n) && !plan(n).unit) claim({n});
+  }
+
+  // ---- Annotations ----------------------------------------------------------------------------------
+
+  static QuantSpec fixedOr(const OpPolicy* fixed, const ObservedSpec& spec) {
+    if (fixed)
+      if (const auto params = fixedParams(*fixed, spec.dtype, spec.qmin, spec.qmax)) return FixedSpec{*params};
+    return spec;
+  }
+
+  int firstDataOperand(const Node& node) const {
+    for (int i = 0; i < node.numOperands(); ++i)
+      if (isDataOperand(node, *plan(&node).policy, i)) return i;
+    return 0;
+  }
+
+  QuantSpec edgeSpec(const Node& user, int operand) const {
+    const Value* v = user.operand(operand);
+    const Node* producer = v->producer();
+    // Only result 0 carries an output spec; the others take the parameters of what they were cut from.
+    if (producer && v->resultIndex() > 0 && isInt8(producer)) return SharedSpec{{producer->result()->name(), firstDataOperand(*producer)}};
+    return fixedOr(fixedOf(v), plan(&user).config->activation);
+  }
+
+  ObservedSpec weightSpec(const Node& node) const {
+    const Plan& p = plan(&node);
+    ObservedSpec spec = p.config->weight;
+    if (spec.axis < 0) return spec;
+    spec.axis = p.policy->weightAxis;
+    if (node.is("conv_transpose") && node.integer("group") != 1) {  // channels of several groups share an index on that axis
+      constexpr std::string_view kPrefix = "per_channel_";
+      if (spec.observer.starts_with(kPrefix)) spec.observer = spec.observer.substr(kPrefix.size());
+      spec.axis = -1;
+    }
+    return spec;
+  }
+
+  void annotateInputs(Node& node, QuantAnnotation& a) const {
+    const Plan& p = plan(&node);
+    a.inputs.resize(static_cast<size_t>(node.numOperands()));
+    const std::string& self = node.result()->name();
+    if (p.policy->role == Role::weighted) {
+      a.inputs[1] = weightSpec(node);
+      if (p.mode == Mode::full && node.operand(2)) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
+    }
+    if (p.mode != Mode::full) return;
+    int owner = -1;
+    for (int i = 0; i < node.numOperands(); ++i) {
+      if (!isDataOperand(node, *p.policy, i)) continue;
+      const Node* producer = node.operand(i)->producer();
+      if (producer && plan(producer).unit && plan(producer).unit == p.unit) continue;  // inside the unit: not rounded
+      QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
+      if (p.policy->role != Role::sharing) {
+        spec = edgeSpec(node, i);
+      } else if (owner < 0) {
+        owner = i;
+        const QuantSpec edge = edgeSpec(node, i);
+        spec = std::holds_alternative<SharedSpec>(edge) ? edge : fixedOr(fixedOf(node.result()), p.config->activation);
+      } else {
+        spec = SharedSpec{{self, owner}};
+      }
+    }
+  }
+
+  void write() {
+    for (Node* n = graph_.front(); n; n = n->next()) {
+      Plan& p = plan(n);
+      if (n->is("const") || p.claimed || n->numResults() == 0) continue;
+      QuantAnnotation a;
+      if (p.mode != Mode::none) {
+        annotateInputs(*n, a);
+        if (p.mode == Mode::full && p.unit == n && (p.policy->role == Role::sharing || wanted(*n))) a.output = outputSpec(*n);
+        if (p.mode == Mode::weightOnly) p.reason = "weights in int8, " + p.reason;
+        if (p.mode == Mode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
+      }
+      a.keepFloat = p.byRule;
+      a.reason = p.reason;
+      n->annotation() = std::move(a);
+    }
+  }
+
+  QuantSpec outputSpec(const Node& node) const {
+    const Plan& p = plan(&node);
+    if (p.policy->role == Role::sharing) return SharedSpec{{node.result()->name(), firstDataOperand(node)}};
+    return fixedOr(fixedOf(node.result()), p.config->activation);
+  }
+
+  Graph& graph_;
+  const ResolvedRules& rules_;
+  const BackendOptions& options_;
+  std::map<const Node*, Plan> plans_;
+  std::map<const Node*, const OpPolicy*> fixed_;
+};
+
+}  // namespace
+
+Status DefaultQuantizer::annotate(Graph& graph) {
+  QC_ASSIGN(const ResolvedRules rules, rules_.resolve(graph));
+  Annotator annotator(graph, rules, options_);
+  QC_TRY(annotator.run());
+  report_ = annotator.report();
+  return {};
+}
+
+Result<CoverageReport> annotateGraph(Graph& graph, const QConfigMapping& rules, const BackendOptions& options) {
+  DefaultQuantizer quantizer(rules, options);
+  QC_TRY(quantizer.annotate(graph));
+  QC_TRY(quantizer.validate(graph));
+  return quantizer.report();
+}
+
+}  // namespace qc

@@ -1,0 +1,45 @@
+// How each op is treated in quantization, in one table.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+enum class Role {
+  weighted,     // constant weights: the reason to quantize at all
+  product,      // two activations multiplied
+  elementwise,  // computed on the dequantized values or by a table, result rounded once
+  averaging,    // integer sum, own output parameters
+  sharing,      // moves or selects elements: output parameters are the input's
+  keepFloat,
+};
+
+struct OpPolicy {
+  std::string_view op;
+  Role role;
+  std::string_view why;          // keepFloat: the reason
+  std::optional<int> fixedLow;   // the result lies in [fixedLow, 1] whatever the input: parameters are known beforehand
+  // Role::weighted, product: the axis of output channels in the weight; -1 does not apply.
+  int weightAxis = -1;
+};
+
+// Never null: an op without a row stays float.
+const OpPolicy& policyOf(const Node& node);
+
+// Why this very node cannot be int8 although its op can; empty when it can.
+std::string refusal(const Node& node, const OpPolicy& policy);
+
+// Whether operand i carries the data that is quantized (not indices, weights or biases).
+bool isDataOperand(const Node& node, const OpPolicy& policy, int i);
+
+// Parameters that a known result range gives to a quantized type: [0, 1] -> 1/256, [-1, 1] -> 2/256 for 8 bits.
+std::optional<QuantParams> fixedParams(const OpPolicy& policy, DType dtype, int64_t qmin, int64_t qmax);
+
+// Multiply-adds of a weighted or product node, per element of operand i; 0 when a shape is not known yet.
+double workPerElement(const Node& node, int i);
+
+}  // namespace qc

@@ -1,0 +1,112 @@
+#include "quantizer/quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "quantizer/observer.h"
+#include "quantizer/sharing.h"
+
+namespace qc {
+namespace {
+
+Status checkParams(const QuantParams& q) {
+  QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
+  if (q.scales.empty() || q.zeroPoints.empty()) return fail(ErrorCode::kInvalidArgument, "fixed parameters without scale or zero point");
+  for (const float s : q.scales)
+    if (!(s > 0) || !std::isfinite(s)) return fail(ErrorCode::kInvalidArgument, "fixed scale {} is not a positive number", s);
+  for (const int32_t z : q.zeroPoints)
+    if (z < q.qmin || z > q.qmax) return fail(ErrorCode::kInvalidArgument, "fixed zero point {} is outside [{}, {}]", z, q.qmin, q.qmax);
+  return {};
+}
+
+Status checkSpec(const QuantSpec& spec, const Value& value) {
+  if (const auto* fixed = std::get_if<FixedSpec>(&spec)) QC_TRY(checkParams(fixed->params));
+  const bool quantizes = std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec);
+  if (quantizes && value.type().dtype != DType::f32)
+    return fail(ErrorCode::kInvalidArgument, "a {} value cannot be quantized", toString(value.type().dtype));
+  if (const auto* observed = std::get_if<ObservedSpec>(&spec)) {
+    ObservedSpec copy = *observed;
+    QC_TRY(checkObservedSpec(copy));
+    if (observed->axis >= value.type().rank())
+      return fail(ErrorCode::kInvalidArgument, "channel axis {} of a value of rank {}", observed->axis, value.type().rank());
+  }
+  return {};
+}
+
+Status placed(Status status, const Node& node, const Value& value) {
+  if (status) return status;
+  return tl::make_unexpected(std::move(status).error().at(node.location()).on(value.name()));
+}
+
+std::map<const Node*, QuantAnnotation> annotationsOf(const Graph& graph) {
+  std::map<const Node*, QuantAnnotation> all;
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->annotation() && isClaim(*n->annotation())) all.emplace(n, *n->annotation());
+  return all;
+}
+
+}  // namespace
+
+int CoverageReport::quantizedCount() const {
+  int count = 0;
+  for (const CoverageRow& row : rows) count += row.quantized;
+  return count;
+}
+
+bool isClaim(const QuantAnnotation& annotation) {
+  return annotation.keepFloat || isSet(annotation.output) || std::any_of(annotation.inputs.begin(), annotation.inputs.end(), isSet);
+}
+
+Status validateAnnotations(const Graph& graph) {
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (!n->annotation()) continue;
+    const QuantAnnotation& a = *n->annotation();
+    if (static_cast<int>(a.inputs.size()) > n->numOperands())
+      return fail(ErrorCode::kInvalidArgument, "the annotation has {} inputs, {} has {}", a.inputs.size(), n->op(), n->numOperands()).at(n->location());
+    for (int i = 0; i < static_cast<int>(a.inputs.size()); ++i) {
+      const QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
+      if (!isSet(spec)) continue;
+      if (!n->operand(i)) return fail(ErrorCode::kInvalidArgument, "input {} is annotated but absent", i).at(n->location());
+      QC_TRY(placed(checkSpec(spec, *n->operand(i)), *n, *n->operand(i)));
+      if (const auto* derived = std::get_if<DerivedSpec>(&spec)) {
+        for (const EdgeOrNode& point : derived->from)
+          if (!graph.findValue(point.value))
+            return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(n->location());
+      }
+    }
+    if (isSet(a.output) && n->numResults() == 0) return fail(ErrorCode::kInvalidArgument, "an output is annotated but absent").at(n->location());
+    if (isSet(a.output)) QC_TRY(placed(checkSpec(a.output, *n->result()), *n, *n->result()));
+  }
+  QC_TRY(computeSharingGroups(graph));
+  return {};
+}
+
+Status Quantizer::validate(const Graph& graph) { return validateAnnotations(graph); }
+
+Status ComposableQuantizer::transform(Graph& graph) {
+  for (const auto& part : parts_) QC_TRY(part->transform(graph));
+  return {};
+}
+
+Status ComposableQuantizer::annotate(Graph& graph) {
+  for (const auto& part : parts_) {
+    const auto before = annotationsOf(graph);
+    QC_TRY(part->annotate(graph));
+    const auto after = annotationsOf(graph);
+    for (const auto& [node, annotation] : before) {
+      const auto it = after.find(node);
+      if (it == after.end() || !(it->second == annotation))
+        return fail(ErrorCode::kInvalidArgument, "a later quantizer changed the annotation of an earlier one: {}", annotation.reason)
+            .at(node->location());
+    }
+  }
+  return {};
+}
+
+Status ComposableQuantizer::validate(const Graph& graph) {
+  for (const auto& part : parts_) QC_TRY(part->validate(graph));
+  return {};
+}
+
+}  // namespace qc

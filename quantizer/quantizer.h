@@ -1,0 +1,81 @@
+// Who decides what becomes int8.  A quantizer writes annotations on nodes and never edits the dataflow; the passes `prepare` and
+// `convert` act on them.  DefaultQuantizer follows the user's rules and the table of ops in op_policy.cpp; integrators write their
+// own against the interface and compose them.
+//
+//   QC_ASSIGN(CoverageReport report, annotateGraph(graph, defaultQConfigMapping(Backend::x86)));
+//
+// The graph is a float graph after simplification (BatchNorm folded, activations recognised).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/status.h"
+#include "quantizer/qconfig.h"
+
+namespace qc {
+
+// What became int8, what stayed float, and why; one row per node, constants left out.
+struct CoverageRow {
+  std::string node;  // the user's name, or that of the value when it has none
+  std::string op;
+  bool quantized = false;
+  std::string reason;
+};
+struct CoverageReport {
+  std::vector<CoverageRow> rows;
+  int quantizedCount() const;
+};
+
+class Quantizer {
+ public:
+  virtual ~Quantizer() = default;
+  virtual Status transform(Graph&) { return {}; }  // optional rewrites in front of annotate()
+  virtual Status annotate(Graph& graph) = 0;
+  virtual Status validate(const Graph& graph);      // by default: validateAnnotations()
+};
+
+struct BackendOptions {
+  // A conv, linear or matmul with fewer multiply-adds than this per element that would have to be quantized for it alone stays float:
+  // rounding the input costs more than the integer arithmetic saves.
+  double minWorkPerElement = 8;
+  bool quantizeMatmul = true;  // products of two activations (attention)
+};
+
+class DefaultQuantizer : public Quantizer {
+ public:
+  explicit DefaultQuantizer(QConfigMapping rules, BackendOptions options = {}) : rules_(std::move(rules)), options_(options) {}
+  // Nodes that carry an annotation already are left as they are.
+  Status annotate(Graph& graph) override;
+  const CoverageReport& report() const { return report_; }
+
+ private:
+  QConfigMapping rules_;
+  BackendOptions options_;
+  CoverageReport report_;
+};
+
+// Several quantizers in order.  Error: a later one removed or changed what an earlier one wrote.
+class ComposableQuantizer : public Quantizer {
+ public:
+  explicit ComposableQuantizer(std::vector<std::shared_ptr<Quantizer>> parts) : parts_(std::move(parts)) {}
+  Status transform(Graph& graph) override;
+  Status annotate(Graph& graph) override;
+  Status validate(const Graph& graph) override;
+
+ private:
+  std::vector<std::shared_ptr<Quantizer>> parts_;
+};
+
+// Whether an annotation takes the node for its writer: it asks for something, or for the node to stay float.
+bool isClaim(const QuantAnnotation& annotation);
+
+// Annotations fit their nodes: operand counts, known observers, ranges and axes, shares that lead somewhere.
+Status validateAnnotations(const Graph& graph);
+
+// The whole decision in one call: DefaultQuantizer's annotate and validate.
+Result<CoverageReport> annotateGraph(Graph& graph, const QConfigMapping& rules, const BackendOptions& options = {});
+
+}  // namespace qc

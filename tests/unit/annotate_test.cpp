@@ -1,0 +1,265 @@
+// What the default quantizer decides on small graphs, sharing groups, and quantizers composed.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ir/op_def.h"
+#include "ir/text.h"
+#include "quantizer/quantizer.h"
+#include "quantizer/sharing.h"
+
+namespace qc {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kWeights = R"(
+const #w : f32[16,16,3,3] = rand(7, -1.0, 1.0)
+const #p : f32[16,16,1,1] = rand(8, -1.0, 1.0)
+const #b : f32[16] = rand(9, -1.0, 1.0)
+const #l : f32[64,64] = rand(10, -1.0, 1.0)
+)";
+
+class Annotate : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const char* name : {"conv", "const", "linear", "matmul", "relu", "add", "concat", "max_pool", "softmax", "split"})
+      if (!OpRegistry::get().find(name)) GTEST_SKIP() << name << " is not built";
+  }
+  void load(const std::string& body) {
+    auto parsed = parseGraph(kWeights + body);
+    ASSERT_TRUE(parsed) << parsed.error().render();
+    graph_ = std::move(*parsed);
+  }
+  void annotate(const std::string& body, const QConfigMapping& rules = defaultQConfigMapping(Backend::x86)) {
+    load(body);
+    if (HasFatalFailure()) return;
+    auto report = annotateGraph(graph_, rules);
+    ASSERT_TRUE(report) << report.error().render();
+    report_ = std::move(*report);
+  }
+  const QuantAnnotation& of(const std::string& value) { return *graph_.findValue(value)->producer()->annotation(); }
+  std::string in(const std::string& value, size_t i) { return i < of(value).inputs.size() ? toString(of(value).inputs[i]) : "-"; }
+  std::string out(const std::string& value) { return toString(of(value).output); }
+  const CoverageRow& row(const std::string& value) {
+    const std::string& name = graph_.findValue(value)->producer()->location();
+    for (const CoverageRow& r : report_.rows)
+      if (r.node == name || r.node == value) return r;
+    ADD_FAILURE() << "no row " << value;
+    return report_.rows.front();
+  }
+  Graph graph_;
+  CoverageReport report_;
+};
+
+TEST_F(Annotate, ConvReluConv) {
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %b = const #b : f32[16]
+    %a = conv %x, %w, %b {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %r = relu %a : f32[1,16,8,8]
+    %y = conv %r, %w, %b {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_THAT(in("a", 0), HasSubstr("u8.histogram"));
+  EXPECT_THAT(in("a", 1), HasSubstr("s8.per_channel_minmax/sym/ch0"));
+  EXPECT_EQ(in("a", 2), "derived(%a:0, %a:1)");
+  EXPECT_EQ(out("a"), "-") << "rounded once, behind relu";
+  EXPECT_EQ(in("r", 0), "-");
+  EXPECT_THAT(out("r"), HasSubstr("u8.histogram"));
+  EXPECT_THAT(in("y", 0), HasSubstr("u8.histogram"));
+  EXPECT_EQ(out("y"), "-") << "nothing in int8 reads it";
+  EXPECT_EQ(report_.quantizedCount(), 3);
+  EXPECT_THAT(row("r").reason, HasSubstr("conv + relu as one op"));
+  const auto groups = computeSharingGroups(graph_);
+  ASSERT_TRUE(groups);
+  EXPECT_EQ(groups->specs.size(), 2u);
+  EXPECT_EQ(groups->groupOf.at({"y", 0}), groups->groupOf.at({"r", -1}));
+}
+
+TEST_F(Annotate, ResidualAddIsPartOfTheConvolution) {
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %r = relu %a : f32[1,16,8,8]
+    %c = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %s = add %r, %c : f32[1,16,8,8]
+    %t = relu %s : f32[1,16,8,8]
+    %y = conv %t, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_EQ(out("c"), "-");
+  EXPECT_THAT(in("s", 0), HasSubstr("u8.histogram"));
+  EXPECT_EQ(in("s", 1), "-") << "no inner rounding";
+  EXPECT_EQ(out("s"), "-");
+  EXPECT_THAT(out("t"), HasSubstr("u8.histogram"));
+  EXPECT_THAT(row("s").reason, HasSubstr("conv + add + relu as one op"));
+}
+
+TEST_F(Annotate, IsolatedOpsStayFloat) {
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %a = mul %x, %x : f32[1,16,8,8]
+    %c = conv %a, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %s = sigmoid %c : f32[1,16,8,8]
+    %y = softmax %s {axis=1} : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_FALSE(row("a").quantized);
+  EXPECT_THAT(row("a").reason, HasSubstr("its input 'x' is float"));
+  EXPECT_TRUE(row("c").quantized);
+  EXPECT_FALSE(row("s").quantized);
+  EXPECT_THAT(row("s").reason, HasSubstr("nothing in int8 reads"));
+  EXPECT_FALSE(row("y").quantized);
+  EXPECT_THAT(row("y").reason, HasSubstr("accuracy"));
+}
+
+TEST_F(Annotate, FixedParametersAndTheirMovement) {
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %p = const #p : f32[16,16,1,1]
+    %c = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %s = sigmoid %c : f32[1,16,8,8]
+    %t = transpose %s {perm=[0,1,3,2]} : f32[1,16,8,8]
+    %y = conv %t, %p : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_EQ(out("s"), "fixed(q<u8, scale=0.00390625, zp=0>)");
+  EXPECT_EQ(in("t", 0), "fixed(q<u8, scale=0.00390625, zp=0>)");
+  EXPECT_EQ(out("t"), "shared(%t:0)");
+  EXPECT_EQ(in("y", 0), "fixed(q<u8, scale=0.00390625, zp=0>)");
+  const auto groups = computeSharingGroups(graph_);
+  ASSERT_TRUE(groups);
+  EXPECT_EQ(groups->specs.size(), 2u);
+}
+
+TEST_F(Annotate, ConcatSharesOneObserver) {
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y", "z") {
+    %w = const #w : f32[16,16,3,3]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %b = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %c = concat %a, %b {axis=2} : f32[1,16,16,8]
+    %m = max_pool %c {kernel=[2,2], strides=[2,2]} : f32[1,16,8,4]
+    %s1, %s2 = split %m {axis=2, sizes=[4,4]} : f32[1,16,4,4], f32[1,16,4,4]
+    %y = conv %s1, %w {pads=[1,1,1,1]} : f32[1,16,4,4]
+    %z = conv %s2, %w {pads=[1,1,1,1]} : f32[1,16,4,4]
+    return %y, %z
+  })");
+  EXPECT_EQ(in("c", 1), "shared(%c:0)");
+  EXPECT_EQ(in("z", 0), "shared(%s1:0)");
+  const auto groups = computeSharingGroups(graph_);
+  ASSERT_TRUE(groups) << groups.error().render();
+  EXPECT_EQ(groups->specs.size(), 2u) << "the input, and everything from the convs to the second row of convs";
+}
+
+TEST_F(Annotate, TooLittleWorkStaysFloat) {
+  annotate(R"(const #d : f32[2,64] = rand(3, -1.0, 1.0)
+  graph @g(%x: f32[1,64]) -> ("y") {
+    %d = const #d : f32[2,64]
+    %y = linear %x, %d : f32[1,2]
+    return %y
+  })");
+  EXPECT_FALSE(row("y").quantized);
+  EXPECT_THAT(row("y").reason, HasSubstr("too little work"));
+}
+
+TEST_F(Annotate, AttentionProducts) {
+  annotate(R"(graph @g(%q: f32[1,64,64], %k: f32[1,64,64], %v: f32[1,64,64]) -> ("y") {
+    %a = matmul %q, %k : f32[1,64,64]
+    %s = softmax %a {axis=2} : f32[1,64,64]
+    %y = matmul %s, %v : f32[1,64,64]
+    return %y
+  })");
+  EXPECT_THAT(in("a", 1), HasSubstr("u8.histogram"));
+  EXPECT_EQ(out("a"), "-");
+  EXPECT_EQ(in("y", 0), "fixed(q<u8, scale=0.00390625, zp=0>)") << "softmax stays in [0, 1]";
+}
+
+TEST_F(Annotate, RulesKeepFloatAndSplitUnits) {
+  QConfigMapping rules = defaultQConfigMapping(Backend::x86);
+  rules.objectType("relu", keepFloat());
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %r = relu %a : f32[1,16,8,8]
+    %y = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })", rules);
+  EXPECT_FALSE(row("r").quantized);
+  EXPECT_TRUE(of("r").keepFloat);
+  EXPECT_THAT(row("r").reason, HasSubstr("kept float by the rule for type 'relu'"));
+  EXPECT_EQ(out("a"), "-");
+}
+
+TEST_F(Annotate, WeightOnlyAndDynamic) {
+  const std::string body = R"(graph @g(%x: f32[4,64]) -> ("y") {
+    %l = const #l : f32[64,64]
+    %a = linear %x, %l : f32[4,64]
+    %y = relu %a : f32[4,64]
+    return %y
+  })";
+  annotate(body, QConfigMapping().global(weightOnlyQConfig(Backend::x86)));
+  EXPECT_EQ(in("a", 0), "-");
+  EXPECT_THAT(in("a", 1), HasSubstr("s8.per_channel_minmax"));
+  EXPECT_TRUE(row("a").quantized);
+  load(body);
+  EXPECT_THAT(annotateGraph(graph_, QConfigMapping().global(dynamicQConfig(Backend::x86))).error().render(), HasSubstr("run time"));
+}
+
+TEST_F(Annotate, ComposedQuantizersRespectClaims) {
+  load(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %y = conv %a, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })");
+  QConfigMapping first;
+  first.name("a", keepFloat());
+  ComposableQuantizer both({std::make_shared<DefaultQuantizer>(first), std::make_shared<DefaultQuantizer>(defaultQConfigMapping(Backend::x86))});
+  const Status done = both.annotate(graph_);
+  ASSERT_TRUE(done) << done.error().render();
+  EXPECT_TRUE(of("a").keepFloat);
+  EXPECT_THAT(in("y", 0), HasSubstr("u8.histogram"));
+  struct Vandal : Quantizer {
+    Status annotate(Graph& graph) override {
+      for (Node* n : graph.nodes()) n->annotation().reset();
+      return {};
+    }
+  };
+  ComposableQuantizer bad({std::make_shared<DefaultQuantizer>(first), std::make_shared<Vandal>()});
+  EXPECT_FALSE(bad.annotate(graph_));
+}
+
+TEST_F(Annotate, BadSharesAreReportedWithTheirChain) {
+  const auto problem = [&](const QuantSpec& first, const QuantSpec& second) {
+    load(R"(graph @g(%x: f32[4]) -> ("b") {
+      %a = relu %x : f32[4]
+      %b = relu %a : f32[4]
+      return %b
+    })");
+    graph_.findValue("a")->producer()->annotation() = QuantAnnotation{{}, first, true, false, {}};
+    graph_.findValue("b")->producer()->annotation() = QuantAnnotation{{}, second, true, false, {}};
+    const auto groups = computeSharingGroups(graph_);
+    EXPECT_FALSE(groups);
+    return groups ? std::string() : groups.error().render();
+  };
+  const QuantSpec observed = ObservedSpec{};
+  EXPECT_THAT(problem(SharedSpec{{"b", -1}}, SharedSpec{{"a", -1}}), HasSubstr("with itself: %a -> %b -> %a"));
+  EXPECT_THAT(problem(observed, SharedSpec{{"nowhere", -1}}), HasSubstr("not annotated: %b -> %nowhere"));
+  EXPECT_THAT(problem(SharedSpec{{"b", -1}}, observed), HasSubstr("a later point: %a -> %b"));
+}
+
+TEST_F(Annotate, ImplicitSharingCanBeRefused) {
+  load(R"(graph @g(%x: f32[4]) -> ("b") {
+    %a = relu %x : f32[4]
+    %b = relu %a : f32[4]
+    return %b
+  })");
+  graph_.findValue("a")->producer()->annotation() = QuantAnnotation{{}, ObservedSpec{}, true, false, {}};
+  for (const bool allowed : {true, false}) {
+    graph_.findValue("b")->producer()->annotation() = QuantAnnotation{{ObservedSpec{}}, {}, allowed, false, {}};
+    EXPECT_EQ(computeSharingGroups(graph_)->specs.size(), allowed ? 1u : 2u);
+  }
+}
+
+}  // namespace
+}  // namespace qc
