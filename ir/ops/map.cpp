@@ -55,7 +55,8 @@ Types inferLut(const InferContext& c) {
   const QuantPtr& to = c.attrs.quant("to");
   QC_TRY(checkPerTensor(to, "attribute to"));
   if (to && to->storage != table.dtype)
-    return fail(ErrorCode::kInvalidModel, "the table holds {}, but the result is stored as {}", toString(table.dtype), toString(to->storage));
+    return fail(ErrorCode::kInvalidModel, "the table holds {}, but the result is stored as {}", toString(table.dtype),
+                toString(to->storage));
   return std::vector{to ? TensorType(to, x.shape) : TensorType(table.dtype, x.shape)};
 }
 

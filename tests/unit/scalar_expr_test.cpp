@@ -24,7 +24,8 @@ ScalarExpr parsed(std::string_view text) {
 float at(const ScalarExpr& e, std::vector<float> args) { return ExprProgram(e)(args); }
 
 TEST(ScalarExpr, PrintsWithMinimalParentheses) {
-  for (const char* text : {"a0", "a0 + a1 * 2", "(a0 + a1) * 2", "a0 - (a1 - a2)", "a0 - a1 - a2", "a0 / (a1 * a2)", "-a0 * a1", "-(a0 * a1)",
+  for (const char* text : {"a0", "a0 + a1 * 2", "(a0 + a1) * 2", "a0 - (a1 - a2)", "a0 - a1 - a2", "a0 / (a1 * a2)", "-a0 * a1",
+      "-(a0 * a1)",
                            "-(3)", "-(-3)", "-3", "a0 - -3", "--a0", "a0 * min(6, max(0, a0 + 3)) / 6", "inf", "-inf", "nan", "-0", "0.1",
                            "1e-45", "3.4028235e+38", "1e+20", "select(lt(a0, 0), a0 * a1, a0)", "pow2(round(a0))",
                            "sqrt(abs(floor(ceil(trunc(exponent(a0)))) + mantissa(a0)))", "pow(a0, 0.5) + sigmoid(a255)"})
@@ -37,7 +38,8 @@ TEST(ScalarExpr, ReadsLooseText) {
 }
 
 TEST(ScalarExpr, RefusesBrokenText) {
-  for (const char* text : {"", "a", "a0 +", "a0 a1", "foo(a0)", "exp()", "exp(a0, a1)", "exp a0", "(a0", "a0)", "1e400", "a256", "a99999999999999999999",
+  for (const char* text : {"", "a", "a0 +", "a0 a1", "foo(a0)", "exp()", "exp(a0, a1)", "exp a0", "(a0", "a0)", "1e400", "a256",
+      "a99999999999999999999",
                            "t0", "t1 = a0; t1", "t0 = a0", "t0 = a0; t1", "1..2", "a0 ; a1", "min(a0)", "A0", "\xff\xfe", ".", "-"})
     EXPECT_FALSE(ScalarExpr::parse(text)) << text;
   EXPECT_FALSE(ScalarExpr::parse(std::string(100000, 'a')));
@@ -116,7 +118,8 @@ TEST(ScalarExpr, RandomTreesRoundTripAndExpandConsistently) {
     ASSERT_EQ(parsed(text), e) << text;
     ASSERT_EQ(parsed(text).str(), text);
     const float direct = at(e, {0.5f, -1.25f, 3.f}), expanded = at(e.expand(), {0.5f, -1.25f, 3.f});
-    ASSERT_TRUE(std::bit_cast<uint32_t>(direct) == std::bit_cast<uint32_t>(expanded) || (std::isnan(direct) && std::isnan(expanded))) << text;
+    ASSERT_TRUE(std::bit_cast<uint32_t>(direct) == std::bit_cast<uint32_t>(expanded) || (std::isnan(direct) && std::isnan(expanded)))
+        << text;
   }
 }
 
@@ -246,7 +249,8 @@ struct Worst {
   float x = 0, y = 0;
 };
 
-Worst worstOver(const ExprProgram& program, double (*exact)(const double*), const std::vector<float>& xs, const std::vector<float>& ys = {}) {
+Worst worstOver(const ExprProgram& program, double (*exact)(const double*), const std::vector<float>& xs,
+    const std::vector<float>& ys = {}) {
   std::vector<float> out(xs.size());
   std::vector<const float*> args{xs.data()};
   std::vector<int> strides{1};
@@ -326,7 +330,8 @@ TEST(ScalarAccuracy, Pow) {
     xs.push_back(x);
     ys.push_back(wanted(rng) / std::log2(x));
   }
-  const float specials[] = {0.f, -0.f, 1.f, -1.f, 2.f, -2.f, 0.5f, -0.5f, 3.f, -3.f, 2.5f, -8.f, kInf, -kInf, kNan, 1e-45f, -1e-45f, 3e38f, -3e38f,
+  const float specials[] = {0.f, -0.f, 1.f, -1.f, 2.f, -2.f, 0.5f, -0.5f, 3.f, -3.f, 2.5f, -8.f, kInf, -kInf, kNan, 1e-45f, -1e-45f,
+      3e38f, -3e38f,
                             16777216.f, 33554432.f, 1e10f, 1.0000001f, 0.99999994f, 3e9f, -3e9f};
   for (const float x : specials)
     for (const float y : specials) xs.push_back(x), ys.push_back(y);
