@@ -32,7 +32,7 @@ class GuardedBuffer {
 
 // The smallest target that has the row's extensions.
 Target targetOf(const KernelDef& def);
-// Rows that compute `op` and that this machine can run or emulate; the others are recorded as left out of the test.
+// Rows that compute `op` and that this machine can run or emulate; the others are printed as left out.
 std::vector<const KernelDef*> rowsFor(std::string_view op);
 
 // Compiled code of one node, packed already if the row packs.
