@@ -25,7 +25,7 @@ std::vector<const KernelDef*> candidateKernels(const Node& node, const Target& t
     const bool forOp = std::find(def.ops.begin(), def.ops.end(), node.op()) != def.ops.end();
     if (forOp && target.has(def.isas) && def.supports(def, node, target)) found.emplace_back(def.cost(def, node, target), &def);
   }
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(found.begin(), found.end());  // equal costs: in the order of the table
   std::vector<const KernelDef*> result;
   for (const auto& [cost, def] : found) result.push_back(def);
   return result;
