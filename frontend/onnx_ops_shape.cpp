@@ -320,8 +320,8 @@ Status trilu(OnnxNode& n) {
 }
 
 Status dropout(OnnxNode& n) {
-  if (n.outputUsed(1)) return n.error(ErrorCode::kUnsupported, "the mask output").help("export the model in eval mode");
-  return n.setOutput(n.input(0));
+  // The mask may have a name but no reader; a reader is told that nothing computes it.
+  return n.setOutputs({n.input(0), nullptr});
 }
 
 Status resize(OnnxNode& n) {

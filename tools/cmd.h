@@ -22,6 +22,11 @@ inline int report(const Status& status) { return status ? kDone : report(status.
 
 Result<std::string> readTextFile(const std::string& path);  // "-" is stdin
 
+void addInspectCommand(CLI::App& app, int& exitCode);
+void addRunCommand(CLI::App& app, int& exitCode);
+void addEvalCommand(CLI::App& app, int& exitCode);
+void addBenchCommand(CLI::App& app, int& exitCode);
 void addOptCommand(CLI::App& app, int& exitCode);
+void addDoctorCommand(CLI::App& app, int& exitCode);
 
 }  // namespace qc::tools

@@ -7,7 +7,8 @@ namespace {
 
 using AddCommand = void (*)(CLI::App&, int&);
 constexpr AddCommand kCommands[] = {
-    qc::tools::addOptCommand,
+    qc::tools::addInspectCommand, qc::tools::addRunCommand, qc::tools::addEvalCommand,
+    qc::tools::addBenchCommand,   qc::tools::addOptCommand, qc::tools::addDoctorCommand,
 };
 
 int run(int argc, char** argv) {

@@ -1,0 +1,68 @@
+#include "runtime/model.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "frontend/onnx_import.h"
+#include "ir/text.h"
+#include "passes/pass_manager.h"
+#include "runtime/files.h"
+
+namespace qc {
+namespace {
+
+bool endsWith(const std::string& text, std::string_view suffix) {
+  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+}  // namespace
+
+std::vector<Port> Model::inputs() const {
+  std::vector<Port> ports;
+  for (const Value* v : graph_.inputs()) ports.push_back({v->name(), v->type()});
+  return ports;
+}
+
+std::vector<Port> Model::outputs() const {
+  std::vector<Port> ports;
+  for (size_t i = 0; i < graph_.outputs().size(); ++i) ports.push_back({graph_.outputNames()[i], graph_.outputs()[i]->type()});
+  return ports;
+}
+
+bool Model::isQuantized() const {
+  for (const Node* n = graph_.front(); n; n = n->next())
+    if (n->is("quantize") || n->is("dequantize") || n->op().starts_with("q.")) return true;
+  return false;
+}
+
+Result<Model> load(const std::string& path, const LoadOptions& options) {
+  const std::string name = std::filesystem::path(path).stem().string();
+  if (endsWith(path, ".qir")) {
+    QC_ASSIGN(const std::string text, readFile(path));
+    QC_ASSIGN(Graph graph, parseGraph(text, path));
+    return Model(std::move(graph), name);
+  }
+  ImportOptions import;
+  import.shapes = options.shapes;
+  QC_ASSIGN(Graph graph, importOnnxFile(path, import));
+  return Model(std::move(graph), name);
+}
+
+Status save(const Model& model, const std::string& path) {
+  if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
+  return fail(ErrorCode::kUnsupported, "cannot write '{}'", path).help("write a .qir file");
+}
+
+Result<Graph> lowerModel(const Model& model, PassContext& cx) {
+  Graph graph = model.graph().clone();
+  QC_TRY(runPipeline("lower", graph, cx));
+  return graph;
+}
+
+Result<Executable> compile(const Model& model, const BuildOptions& options) {
+  PassContext cx;
+  QC_ASSIGN(Graph graph, lowerModel(model, cx));
+  return Executable::fromGraph(std::move(graph), options.target, options.compile);
+}
+
+}  // namespace qc

@@ -1,0 +1,52 @@
+// A model as the user knows it: loaded from ONNX or .qir, float or quantized, and the steps that take it further.
+// qcompile.h shows them in one example.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "passes/pass.h"
+#include "runtime/executable.h"
+
+namespace qc {
+
+struct LoadOptions {
+  // Sizes for inputs with symbolic or unnamed dims; an unbound leading batch dim is 1.
+  std::map<std::string, std::vector<int64_t>> shapes;
+};
+
+class Model {
+ public:
+  Model(Graph graph, std::string name) : graph_(std::move(graph)), name_(std::move(name)) {}
+
+  // As imported, or in quantize/dequantize form once quantized.
+  const Graph& graph() const { return graph_; }
+  const std::string& name() const { return name_; }
+  std::vector<Port> inputs() const;
+  std::vector<Port> outputs() const;
+  bool isQuantized() const;  // holds quantize or dequantize nodes
+  std::string text() const { return graph_.str(); }
+
+ private:
+  Graph graph_;
+  std::string name_;
+};
+
+// By suffix: .onnx, or .qir with its payloads.
+Result<Model> load(const std::string& path, const LoadOptions& options = {});
+
+// As QDQ ONNX (opset 13 or later) or .qir, by suffix.  Written whole or not at all.
+Status save(const Model& model, const std::string& path);
+
+struct BuildOptions {
+  Target target = Target::host();
+  CompileOptions compile;
+};
+Result<Executable> compile(const Model& model, const BuildOptions& options = {});
+
+// The integer form that compile() starts from, for the interpreter and for tests.
+Result<Graph> lowerModel(const Model& model, PassContext& cx);
+
+}  // namespace qc

@@ -1,0 +1,139 @@
+// bench: latency of one model.  With --stdio it speaks a three-line protocol, so that another program can take turns between
+// engines: prints "ready SECONDS" when prepared, then for each line N on stdin runs N times and prints N milliseconds on a line.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+struct BenchOptions {
+  ModelOptions model;
+  EngineOptions engine;
+  bool stdio = false, json = false, layers = false;
+  double seconds = 2;
+};
+
+// Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
+Tensor sampleFor(const Port& port) {
+  Tensor t(port.type.dtype, port.type.sizes());
+  std::mt19937 random(0);
+  std::normal_distribution<double> normal;
+  void* data = t.mutableData();
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
+  return t;
+}
+
+class Runner {
+ public:
+  Runner(const Executable& exe, Session session) : session_(std::move(session)) {
+    for (const Port& p : exe.inputs()) inputs_.push_back(sampleFor(p));
+    for (const Port& p : exe.outputs()) outputs_.emplace_back(p.type.dtype, p.type.sizes());
+  }
+  Result<double> milliseconds() {
+    const double start = now();
+    QC_TRY(session_.run(inputs_, outputs_));
+    return (now() - start) * 1e3;
+  }
+  Status profile(const Session::StepHook& hook) { return session_.run(inputs_, outputs_, hook); }
+
+ private:
+  Session session_;
+  std::vector<Tensor> inputs_, outputs_;
+};
+
+Status serve(Runner& runner, double prepareSeconds) {
+  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
+  fmt::print("ready {:.2f}\n", prepareSeconds);
+  std::fflush(stdout);
+  for (std::string line; std::getline(std::cin, line);) {
+    std::string out;
+    for (int n = std::atoi(line.c_str()); n > 0; --n) {
+      QC_ASSIGN(const double ms, runner.milliseconds());
+      out += fmt::format("{}{:.4f}", out.empty() ? "" : " ", ms);
+    }
+    fmt::print("{}\n", out);
+    std::fflush(stdout);
+  }
+  return {};
+}
+
+Status printLayers(Runner& runner) {
+  constexpr int kRuns = 20;
+  std::vector<double> best;
+  std::vector<const Step*> steps;
+  for (int run = 0; run < kRuns; ++run) {
+    size_t i = 0;
+    QC_TRY(runner.profile([&](const Step& step, std::span<const TensorRef>, double seconds) -> Status {
+      if (i == best.size()) {
+        best.push_back(seconds);
+        steps.push_back(&step);
+      }
+      best[i] = std::min(best[i], seconds);
+      ++i;
+      return {};
+    }));
+  }
+  double total = 0;
+  for (const double s : best) total += s;
+  Table table({"us", "%", "op", "kernel", "result", "node"});
+  for (size_t i = 0; i < best.size(); ++i) {
+    const Node& n = *steps[i]->node;
+    table.add({fmt::format("{:.1f}", best[i] * 1e6), fmt::format("{:.1f}", best[i] / total * 100), std::string(n.op()), n.string("kernel"),
+               n.numResults() ? fmt::format("{}[{}]", toString(n.result()->type().dtype), toString(n.result()->type().shape)) : "", n.location()});
+  }
+  fmt::print("{}", table.str());
+  return {};
+}
+
+Status bench(const BenchOptions& o) {
+  const double start = now();
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const Executable exe, o.engine.compile(model));
+  const double prepareSeconds = now() - start;
+  QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
+  Runner runner(exe, std::move(session));
+  if (o.stdio) return serve(runner, prepareSeconds);
+  std::vector<double> times;
+  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
+  for (const double until = now() + o.seconds; now() < until || times.size() < 10;) {
+    QC_ASSIGN(const double ms, runner.milliseconds());
+    times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  const double median = times[times.size() / 2];
+  if (o.json) {
+    fmt::print("{}\n", nlohmann::json{{"min_ms", times.front()}, {"median_ms", median}, {"iterations", times.size()}, {"threads", o.engine.threads},
+                                      {"target", exe.program().target().str()}, {"prepare_s", prepareSeconds},
+                                      {"arena_bytes", exe.program().arenaBytes()}, {"unique_kernels", exe.program().uniqueKernels()}}
+                           .dump());
+  } else {
+    fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.front(), median, times.size(), o.engine.threads,
+               exe.program().target().str());
+    fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
+               megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
+  }
+  return o.layers ? printLayers(runner) : Status();
+}
+
+}  // namespace
+
+void addBenchCommand(CLI::App& app, int& exitCode) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* verb = app.add_subcommand("bench", "measure latency");
+  options->model.addTo(*verb);
+  options->engine.addTo(*verb);
+  verb->add_option("--seconds", options->seconds, "how long to measure");
+  verb->add_flag("--stdio", options->stdio, "take turns on request of another program");
+  verb->add_flag("--layers", options->layers, "time of every step");
+  verb->add_flag("--json", options->json, "one JSON object on stdout");
+  verb->callback([options, &exitCode] { exitCode = report(bench(*options)); });
+}
+
+}  // namespace qc::tools

@@ -1,0 +1,95 @@
+// inspect: what a model holds, and what a target makes of it.   doctor: what this machine and this build can do.
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "ir/text.h"
+#include "passes/pass.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+struct InspectOptions {
+  ModelOptions model;
+  EngineOptions engine;
+  bool text = false, kernels = false, json = false;
+};
+
+nlohmann::json portsJson(const std::vector<Port>& ports) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Port& p : ports) list.push_back({{"name", p.name}, {"type", p.type.str()}});
+  return list;
+}
+
+void printPorts(std::string_view label, const std::vector<Port>& ports) {
+  for (const Port& p : ports) fmt::print("{} {} : {}\n", label, p.name, p.type.str());
+}
+
+Status inspect(const InspectOptions& o) {
+  QC_ASSIGN(const Model model, o.model.load());
+  if (o.text) {
+    fmt::print("{}", print(model.graph(), {.locations = true}));
+    return {};
+  }
+  std::map<std::string, int> ops;
+  for (const Node* n = model.graph().front(); n; n = n->next())
+    if (!n->is("const")) ++ops[std::string(n->op())];
+  int64_t constantBytes = 0;
+  for (const auto& [name, tensor] : model.graph().constants().entries()) constantBytes += tensor.byteSize();
+  if (o.json) {
+    fmt::print("{}\n", nlohmann::json{{"inputs", portsJson(model.inputs())}, {"outputs", portsJson(model.outputs())}, {"ops", ops},
+                                      {"constant_bytes", constantBytes}, {"quantized", model.isQuantized()}}.dump());
+    return {};
+  }
+  printPorts("input ", model.inputs());
+  printPorts("output", model.outputs());
+  Table table({"op", "count"});
+  for (const auto& [op, count] : ops) table.add({op, std::to_string(count)});
+  fmt::print("{}constants {}, {}\n", table.str(), megabytes(constantBytes), model.isQuantized() ? "quantized" : "float");
+  if (!o.kernels) return {};
+  QC_ASSIGN(const Executable exe, o.engine.compile(model));
+  fmt::print("\n{}", print(exe.program().graph(), {.locations = true}));
+  return {};
+}
+
+struct DoctorOptions {
+  bool ops = false, passes = false, kernels = false;
+};
+
+Status doctor(const DoctorOptions& o) {
+  const Target host = Target::host();
+  fmt::print("target   {}\ncodegen  {}\n", host.str(), codegenVersion());
+  fmt::print("ops      {}\npasses   {}\nkernels  {}\n", OpRegistry::get().ops().size(), PassRegistry::get().passes().size(), kernelTable().size());
+  if (o.ops)
+    for (const auto& [name, def] : OpRegistry::get().ops()) fmt::print("op      {:<20} {}\n", name, def.summary);
+  if (o.passes)
+    for (const auto& [name, pass] : PassRegistry::get().passes()) fmt::print("pass    {:<22} {}\n", name, pass.summary);
+  if (o.kernels)
+    for (const KernelDef& k : kernelTable()) fmt::print("kernel  {:<32} {}\n", k.id, host.has(k.isas) ? "here" : "not on this machine");
+  return {};
+}
+
+}  // namespace
+
+void addInspectCommand(CLI::App& app, int& exitCode) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* verb = app.add_subcommand("inspect", "what a model holds");
+  options->model.addTo(*verb);
+  options->engine.addTo(*verb);
+  verb->add_flag("--text", options->text, "the imported graph as .qir");
+  verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels");
+  verb->add_flag("--json", options->json, "one JSON object on stdout");
+  verb->callback([options, &exitCode] { exitCode = report(inspect(*options)); });
+}
+
+void addDoctorCommand(CLI::App& app, int& exitCode) {
+  auto options = std::make_shared<DoctorOptions>();
+  CLI::App* verb = app.add_subcommand("doctor", "what this machine and this build can do");
+  verb->add_flag("--ops", options->ops, "every op");
+  verb->add_flag("--passes", options->passes, "every pass");
+  verb->add_flag("--kernels", options->kernels, "every kernel");
+  verb->callback([options, &exitCode] { exitCode = report(doctor(*options)); });
+}
+
+}  // namespace qc::tools

@@ -1,0 +1,114 @@
+#include "tools/common.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+
+namespace qc::tools {
+namespace {
+
+Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::string& input) {
+  std::vector<int64_t> sizes;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('x', begin), text.size());
+    int64_t size = 0;
+    const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, size);
+    if (error != std::errc() || rest != text.data() + end || size < 0)
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not a shape", text).on(input).help("write --shape NAME=1x3x224x224");
+    sizes.push_back(size);
+    begin = end + 1;
+  }
+  return sizes;
+}
+
+}  // namespace
+
+Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option) {
+  const size_t at = text.rfind('=');
+  if (at == std::string::npos || at == 0)
+    return fail(ErrorCode::kInvalidArgument, "'{}' lacks NAME=", text).help(fmt::format("write {} NAME=VALUE", option));
+  return std::pair(text.substr(0, at), text.substr(at + 1));
+}
+
+void ModelOptions::addTo(CLI::App& verb) {
+  verb.add_option("model", path, "ONNX model (float, QDQ or QOperator) or .qir")->required();
+  verb.add_option("--shape", shapes, "sizes of an input with free dims: NAME=1x3x224x224")->take_all();
+}
+
+Result<Model> ModelOptions::load() const {
+  LoadOptions options;
+  for (const std::string& text : shapes) {
+    QC_ASSIGN(const auto assignment, splitAssignment(text, "--shape"));
+    QC_ASSIGN(options.shapes[assignment.first], parseSizes(assignment.second, assignment.first));
+  }
+  return qc::load(path, options);
+}
+
+void EngineOptions::addTo(CLI::App& verb) {
+  verb.add_option("--target", target, "cap the instruction sets used: host, generic, avx2, avx512vnni, x86-64+avx2, ...");
+  verb.add_option("--threads", threads, "threads of one run")->check(CLI::Range(1, 1024));
+}
+
+Result<Executable> EngineOptions::compile(const Model& model) const {
+  BuildOptions options;
+  QC_ASSIGN(const Target wanted, Target::parse(target));
+  options.target = Target::host().cap(wanted);
+  return qc::compile(model, options);
+}
+
+void DataOptions::addTo(CLI::App& verb, bool required) {
+  auto* option = verb.add_option("-d,--data", sources, "images:DIR?size=224&..., npy:FILE, npz:FILE, raw:DIR, testdata:DIR")->take_all();
+  if (required) option->required();
+}
+
+Result<Dataset> DataOptions::open(const Model& model) const {
+  std::vector<InputInfo> inputs;
+  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
+  return Dataset::open(sources, inputs);
+}
+
+std::string Table::str() const {
+  std::vector<size_t> widths;
+  for (const auto& row : rows_) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows_) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const bool number = !row[i].empty() && (std::isdigit(static_cast<unsigned char>(row[i][0])) || row[i][0] == '-' || row[i][0] == '+');
+      line += number ? fmt::format("{:>{}}", row[i], widths[i]) : fmt::format("{:<{}}", row[i], widths[i]);
+      if (i + 1 < row.size()) line += "  ";
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+Progress::Progress(std::string label) : label_(std::move(label)), start_(now()), terminal_(::isatty(STDERR_FILENO)) {}
+
+Progress::~Progress() {
+  if (terminal_ && drawn_ > 0) fmt::print(stderr, "\n");
+}
+
+void Progress::update(int64_t done, int64_t total) {
+  const double t = now();
+  if (!terminal_ || (done < total && t - drawn_ < 0.1)) return;
+  drawn_ = t;
+  constexpr int kWidth = 30;
+  const int filled = total > 0 ? static_cast<int>(done * kWidth / total) : 0;
+  const double left = done > 0 ? (t - start_) / static_cast<double>(done) * static_cast<double>(total - done) : 0;
+  fmt::print(stderr, "\r{} [{}{}] {}/{} {:.0f} s left ", label_, std::string(static_cast<size_t>(filled), '='),
+             std::string(static_cast<size_t>(kWidth - filled), ' '), done, total, left);
+  std::fflush(stderr);
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
+
+}  // namespace qc::tools

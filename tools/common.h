@@ -1,0 +1,67 @@
+// What the verbs share: options for models and data, tables, progress, errors on stderr.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "frontend/dataset.h"
+#include "runtime/model.h"
+
+namespace qc::tools {
+
+// --shape NAME=1x3x224x224, repeatable.
+struct ModelOptions {
+  std::string path;
+  std::vector<std::string> shapes;
+  void addTo(CLI::App& verb);
+  Result<Model> load() const;
+};
+
+// --target, --threads
+struct EngineOptions {
+  std::string target = "host";
+  int threads = 1;
+  void addTo(CLI::App& verb);
+  Result<Executable> compile(const Model& model) const;
+};
+
+// -d SOURCE, repeatable.
+struct DataOptions {
+  std::vector<std::string> sources;
+  void addTo(CLI::App& verb, bool required);
+  Result<Dataset> open(const Model& model) const;
+};
+
+// "name=value" -> (name, value); the error names the option.
+Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option);
+
+// Aligned columns; numbers right, text left.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  std::string str() const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+// One line that redraws itself with the share done and the time left; nothing when stderr is no terminal.
+class Progress {
+ public:
+  explicit Progress(std::string label);
+  ~Progress();
+  void update(int64_t done, int64_t total);
+
+ private:
+  std::string label_;
+  double start_ = 0, drawn_ = 0;
+  bool terminal_ = false;
+};
+
+double now();                     // seconds of a steady clock
+std::string megabytes(int64_t bytes);
+
+}  // namespace qc::tools
