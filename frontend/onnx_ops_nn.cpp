@@ -122,7 +122,7 @@ Status convTranspose(OnnxNode& n) {
 
 Status pool(OnnxNode& n, const char* op) {
   QC_ASSIGN(const Window w, window(n, {}));
-  AttrDict attrs{{"kernel", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
+  AttrDict attrs{{"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
   if (std::string_view(op) == "avg_pool") {
     QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
     attrs.set("count_include_pad", include);

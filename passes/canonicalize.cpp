@@ -209,7 +209,7 @@ Result<bool> poolToMean(const Match& m, Rewriter& rw) {
   if (!x.isStatic()) return false;
   const auto& pads = pool->integers("pads");
   if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; })) return false;
-  const auto& kernel = pool->integers("kernel");
+  const auto& kernel = pool->integers("kernel_shape");
   const int first = channelAxis(*pool) == 1 ? 2 : 1;
   std::vector<int64_t> axes(kernel.size());
   std::iota(axes.begin(), axes.end(), first);

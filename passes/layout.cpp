@@ -43,7 +43,7 @@ std::vector<int64_t> withFront(int64_t value, std::vector<int64_t> list) {
 
 // Height 1 in front of the one spatial dim, in attributes and weights.
 Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> operands, AttrDict attrs) {
-  for (const char* name : {"strides", "dilations", "kernel"})
+  for (const char* name : {"strides", "dilations", "kernel_shape"})
     if (attrs.find(name)) attrs.set(name, withFront(1, attrs.integers(name)));
   if (attrs.find("output_padding")) attrs.set("output_padding", withFront(0, attrs.integers("output_padding")));
   if (const auto& pads = attrs.integers("pads"); pads.size() == 2) attrs.set("pads", std::vector<int64_t>{0, pads[0], 0, pads[1]});
@@ -94,7 +94,7 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
     else
       attrs.set(name, permute(attrs.reals(name)));
   }
-  const bool lift = rank == 3 && !attrs.find("sizes") && (attrs.find("kernel") || node->def().operands.size() > 2) && attrs.find("strides");
+  const bool lift = rank == 3 && !attrs.find("sizes") && (attrs.find("kernel_shape") || node->def().operands.size() > 2) && attrs.find("strides");
   Value* y = nullptr;
   if (lift) {
     QC_ASSIGN(y, asTwoDimensional(b, node, std::move(operands), std::move(attrs)));

@@ -17,7 +17,7 @@ namespace {
 Result<Shape> inferPoolShape(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireRank(c, 0, 3, 2 + kMaxSpatial));
-  const auto& kernel = c.attrs.integers("kernel");
+  const auto& kernel = c.attrs.integers("kernel_shape");
   if (static_cast<int>(kernel.size()) != x.rank() - 2)
     return fail(ErrorCode::kInvalidModel, "'{}': kernel={} does not fit x {}", c.op, toString(Attr(kernel)), x.str());
   QC_ASSIGN(const Window window, Window::of(c, kernel));
@@ -52,7 +52,7 @@ Result<Types> inferQuantizedAvgPool(const InferContext& c) {
   QC_TRY(requirePerTensorTo(c.attrs.quant("to")));
   QC_ASSIGN(Shape shape, inferPoolShape(c));
   int64_t taps = 1;
-  for (const int64_t k : c.attrs.integers("kernel")) taps *= k;  // bounded by Window::of
+  for (const int64_t k : c.attrs.integers("kernel_shape")) taps *= k;  // bounded by Window::of
   if (taps > INT32_MAX / 255) return fail(ErrorCode::kUnsupported, "'{}': the int32 sum of a window of {} elements could overflow", c.op, taps);
   return checkedResults({TensorType(c.attrs.quant("to"), std::move(shape))});
 }
@@ -65,7 +65,7 @@ struct Pool {
   explicit Pool(const EvalContext& c)
       : x(c.in(0).sizes, isChannelsLast(c.node.attrs())),
         y(c.out().sizes, isChannelsLast(c.node.attrs())),
-        window(alignedToView(Window::of(c.node.attrs(), c.node.integers("kernel")))),
+        window(alignedToView(Window::of(c.node.attrs(), c.node.integers("kernel_shape")))),
         includePad(c.node.attrs().find("count_include_pad") && c.node.integer("count_include_pad") != 0) {}
 
   // The taps of output position `at` in one dim that lie inside the input: [first, last), and how many count for an average.
@@ -184,7 +184,7 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
 
 void registerPoolOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval) {
-    std::vector<AttrSpec> attrs = {integersAttr("kernel"),          integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
+    std::vector<AttrSpec> attrs = {integersAttr("kernel_shape"),          integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
                                    integersOrEmptyAttr("dilations"), integerAttr("ceil_mode", 0),    layoutAttr()};
     attrs.insert(attrs.end(), more.begin(), more.end());
     registry.add({.name = std::move(name),

@@ -138,7 +138,7 @@ TEST_F(Annotate, ConcatSharesOneObserver) {
     %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
     %b = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
     %c = concat %a, %b {axis=2} : f32[1,16,16,8]
-    %m = max_pool %c {kernel=[2,2], strides=[2,2]} : f32[1,16,8,4]
+    %m = max_pool %c {kernel_shape=[2,2], strides=[2,2]} : f32[1,16,8,4]
     %s1, %s2 = split %m {axis=2, sizes=[4,4]} : f32[1,16,4,4], f32[1,16,4,4]
     %y = conv %s1, %w {pads=[1,1,1,1]} : f32[1,16,4,4]
     %z = conv %s2, %w {pads=[1,1,1,1]} : f32[1,16,4,4]
