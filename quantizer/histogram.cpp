@@ -167,12 +167,14 @@ void Histogram::addUpsampled(std::span<const float> data, float min, float max) 
 void Histogram::merge(const Histogram& other) {
   if (!other.seen_) return;
   if (!seen_) {
-    const size_t bins = mass_.size();
-    *this = other;
-    if (mass_.size() != bins) {
-      std::vector<double> resized(bins, 0.0);
-      spread(other, min_, max_, resized);
-      mass_ = std::move(resized);
+    seen_ = true;
+    min_ = other.min_;
+    max_ = other.max_;
+    if (other.bins_ == bins_) {
+      mass_ = other.mass_;
+    } else {
+      mass_.assign(static_cast<size_t>(bins_), 0.0);
+      spread(other, min_, max_, mass_);
     }
     return;
   }

@@ -20,14 +20,14 @@ std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, f
 
 class Histogram {
  public:
-  explicit Histogram(int64_t bins = 2048) : mass_(static_cast<size_t>(bins), 0.0) {}
+  explicit Histogram(int64_t bins = 2048) : bins_(bins) {}
 
   bool empty() const { return !seen_; }
   float min() const { return min_; }
   float max() const { return max_; }
-  int64_t bins() const { return static_cast<int64_t>(mass_.size()); }
+  int64_t bins() const { return bins_; }
   double binWidth() const { return (static_cast<double>(max_) - min_) / static_cast<double>(bins()); }
-  std::span<const double> mass() const { return mass_; }
+  std::span<const double> mass() const { return mass_; }  // nothing before the first data
 
   // How the old masses move when the range grows.  `split`: every bin in 16 parts, each part to the bin of its midpoint.
   // `upsample` (PyTorch up to 2.4): every bin 128 times onto a grid that contains the old one; the range may grow beyond the data.
@@ -46,6 +46,7 @@ class Histogram {
   void addUpsampled(std::span<const float> data, float min, float max);
   static void spread(const Histogram& from, float min, float max, std::vector<double>& into);
 
+  int64_t bins_;
   bool seen_ = false;
   float min_ = 0, max_ = 0;
   std::vector<double> mass_;

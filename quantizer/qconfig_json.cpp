@@ -19,123 +19,14 @@
 #include <sstream>
 
 #include "quantizer/nearest.h"
-#include "quantizer/observer.h"
 #include "quantizer/qconfig.h"
+#include "quantizer/spec_json.h"
 
 namespace qc {
 namespace {
 
 using nlohmann::json;
 using Level = QConfigMapping::Level;
-
-Status checkKeys(const json& object, const std::vector<std::string>& known, std::string_view where) {
-  if (!object.is_object()) return fail(ErrorCode::kInvalidArgument, "{} is not an object", where);
-  for (const auto& [key, value] : object.items())
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      return fail(ErrorCode::kInvalidArgument, "{} has no setting '{}'", where, key).help(didYouMean(key, known));
-  return {};
-}
-
-Failure wrongKind(std::string_view where, std::string_view key, std::string_view wanted) {
-  return fail(ErrorCode::kInvalidArgument, "{}: '{}' is not {}", where, key, wanted);
-}
-
-Status readString(const json& object, const char* key, std::string_view where, std::string& out) {
-  if (!object.contains(key)) return {};
-  if (!object[key].is_string()) return wrongKind(where, key, "a string");
-  out = object[key].get<std::string>();
-  return {};
-}
-Status readInteger(const json& object, const char* key, std::string_view where, int64_t& out) {
-  if (!object.contains(key)) return {};
-  if (!object[key].is_number_integer()) return wrongKind(where, key, "an integer");
-  out = object[key].get<int64_t>();
-  return {};
-}
-
-Result<AttrDict> readArgs(const json& args, std::string_view where) {
-  AttrDict dict;
-  if (!args.is_object()) return wrongKind(where, "args", "an object");
-  for (const auto& [key, value] : args.items()) {
-    if (value.is_number_integer()) {
-      dict.set(key, value.get<int64_t>());
-    } else if (value.is_number()) {
-      dict.set(key, value.get<double>());
-    } else if (value.is_string()) {
-      dict.set(key, value.get<std::string>());
-    } else {
-      return wrongKind(where, key, "a number or a string");
-    }
-  }
-  return dict;
-}
-
-// An integer is welcome where the observer declares a real.
-void convertArgs(ObservedSpec& spec) {
-  const ObserverDef* def = findObserver(spec.observer);
-  if (!def) return;
-  for (const AttrSpec& arg : def->args)
-    if (const Attr* given = spec.observerArgs.find(arg.name); given && arg.kind == AttrKind::real && std::holds_alternative<int64_t>(*given))
-      spec.observerArgs.set(arg.name, static_cast<double>(std::get<int64_t>(*given)));
-}
-
-Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::string& where) {
-  QC_TRY(checkKeys(j, {"dtype", "range", "scheme", "axis", "block_size", "dynamic", "eps", "observer", "args"}, where));
-  std::string dtype, scheme;
-  QC_TRY(readString(j, "dtype", where, dtype));
-  if (!dtype.empty()) {
-    const auto parsed = parseDType(dtype);
-    if (!parsed || !isInteger(*parsed) || sizeOf(*parsed) > 4) return wrongKind(where, "dtype", "an integer type of up to 32 bits");
-    if (*parsed != spec.dtype) {
-      spec.dtype = *parsed;
-      spec.qmin = rangeOf(*parsed).min;
-      spec.qmax = rangeOf(*parsed).max;
-    }
-  }
-  if (j.contains("range")) {
-    const json& range = j["range"];
-    if (!range.is_array() || range.size() != 2 || !range[0].is_number_integer() || !range[1].is_number_integer())
-      return wrongKind(where, "range", "a pair of integers");
-    spec.qmin = range[0].get<int64_t>();
-    spec.qmax = range[1].get<int64_t>();
-  }
-  QC_TRY(readString(j, "scheme", where, scheme));
-  if (scheme == "affine") {
-    spec.scheme = QScheme::affine;
-  } else if (scheme == "symmetric") {
-    spec.scheme = QScheme::symmetric;
-  } else if (!scheme.empty()) {
-    return wrongKind(where, "scheme", "\"affine\" or \"symmetric\"");
-  }
-  int64_t axis = spec.axis;
-  QC_TRY(readInteger(j, "axis", where, axis));
-  QC_TRY(readInteger(j, "block_size", where, spec.blockSize));
-  if (axis < -1 || axis > 31 || spec.blockSize < 0) return fail(ErrorCode::kInvalidArgument, "{}: axis or block_size out of range", where);
-  spec.axis = static_cast<int>(axis);
-  if (j.contains("dynamic")) {
-    if (!j["dynamic"].is_boolean()) return wrongKind(where, "dynamic", "true or false");
-    spec.dynamic = j["dynamic"].get<bool>();
-  }
-  if (j.contains("eps")) {
-    if (!j["eps"].is_number()) return wrongKind(where, "eps", "a number");
-    spec.eps = j["eps"].get<double>();
-  }
-  const std::string before = spec.observer;
-  QC_TRY(readString(j, "observer", where, spec.observer));
-  if (spec.observer != before) {
-    spec.observerArgs = {};
-    const ObserverDef* def = findObserver(spec.observer);
-    if (def && !j.contains("axis")) spec.axis = def->perChannel ? std::max(spec.axis, 0) : -1;
-  }
-  if (j.contains("args")) {
-    QC_ASSIGN(spec.observerArgs, readArgs(j["args"], where));
-  }
-  convertArgs(spec);
-  ObservedSpec checked = spec;
-  if (auto status = checkObservedSpec(checked); !status)
-    return fail(status.error().code(), "{}: {}", where, status.error().message()).help(status.error().remedy());
-  return spec;
-}
 
 Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string& where) {
   if (j.is_null()) return keepFloat();
@@ -188,18 +79,6 @@ Status readRule(const json& j, Backend backend, const std::string& where, QConfi
     return fail(ErrorCode::kInvalidArgument, "{} is none of: object_type; name; name_regex; name, object_type and order; from and to", where);
   }
   return {};
-}
-
-json specJson(const ObservedSpec& s) {
-  json args = json::object();
-  for (const auto& [name, value] : s.observerArgs) {
-    if (const auto* i = std::get_if<int64_t>(&value)) args[name] = *i;
-    if (const auto* d = std::get_if<double>(&value)) args[name] = *d;
-    if (const auto* t = std::get_if<std::string>(&value)) args[name] = *t;
-  }
-  return {{"dtype", toString(s.dtype)}, {"range", {s.qmin, s.qmax}}, {"scheme", s.scheme == QScheme::symmetric ? "symmetric" : "affine"},
-          {"axis", s.axis},             {"block_size", s.blockSize}, {"dynamic", s.dynamic},
-          {"eps", s.eps},               {"observer", s.observer},    {"args", args}};
 }
 
 json entryJson(const QConfigEntry& entry) {

@@ -1,0 +1,295 @@
+#include "quantizer/ranges.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <unordered_map>
+
+#include "quantizer/spec_json.h"
+
+namespace qc {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kMagic = "qcal 1 ";
+constexpr size_t kLargestFile = size_t{1} << 30;
+
+// FNV-1a over 8 bytes a step; guards against damage, not against intent.
+class Hash {
+ public:
+  void bytes(const void* data, size_t size) {
+    const auto* p = static_cast<const unsigned char*>(data);
+    number(size);
+    for (; size >= 8; size -= 8, p += 8) {
+      uint64_t word;
+      std::memcpy(&word, p, 8);
+      number(word);
+    }
+    uint64_t tail = 0;
+    if (size) std::memcpy(&tail, p, size);
+    number(tail);
+  }
+  void text(std::string_view s) { bytes(s.data(), s.size()); }
+  void number(uint64_t word) {
+    value_ = (value_ ^ word) * 0x100000001b3u;
+    value_ ^= value_ >> 29;
+  }
+  std::string str() const { return fmt::format("{:016x}", value_); }
+
+ private:
+  uint64_t value_ = 0xcbf29ce484222325u;
+};
+
+std::string hashOf(std::string_view text) {
+  Hash h;
+  h.text(text);
+  return h.str();
+}
+
+json numberJson(double v) {
+  if (std::isfinite(v)) return v;
+  return std::isnan(v) ? "nan" : v > 0 ? "inf" : "-inf";
+}
+
+Result<double> readNumber(const json& j) {
+  if (j.is_number()) return j.get<double>();
+  if (j == "inf") return std::numeric_limits<double>::infinity();
+  if (j == "-inf") return -std::numeric_limits<double>::infinity();
+  return fail(ErrorCode::kInvalidData, "a state holds something that is not a number");
+}
+
+Result<ObserverState> readState(const json& j) {
+  if (!j.is_object()) return fail(ErrorCode::kInvalidData, "a state is not an object");
+  ObserverState state;
+  for (const auto& [key, list] : j.items()) {
+    if (!list.is_array()) return fail(ErrorCode::kInvalidData, "the field '{}' of a state is not a list", key);
+    std::vector<double>& values = state[key];
+    values.reserve(list.size());
+    for (const json& item : list) {
+      QC_ASSIGN(const double value, readNumber(item));
+      values.push_back(value);
+    }
+  }
+  return state;
+}
+
+Failure osError(std::string_view what, const std::string& path) {
+  return fail(ErrorCode::kIo, "cannot {} '{}': {}", what, path, std::strerror(errno));
+}
+
+// A temporary neighbour takes the bytes to the disk; the rename makes them the file.
+Status writeAtomically(const std::string& path, const std::string& bytes) {
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return osError("write", temporary);
+  bool good = true;
+  for (size_t done = 0; good && done < bytes.size();) {
+    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    good = n > 0;
+    if (good) done += static_cast<size_t>(n);
+  }
+  good = good && ::fsync(fd) == 0;
+  good = ::close(fd) == 0 && good;
+  if (good && ::rename(temporary.c_str(), path.c_str()) == 0) return {};
+  Failure error = osError("write", path);
+  ::unlink(temporary.c_str());
+  return error;
+}
+
+}  // namespace
+
+std::string fingerprint(const Graph& graph) {
+  Hash hash;
+  std::unordered_map<const Value*, uint64_t> numbers;
+  const auto introduce = [&](const Value* v) { numbers.emplace(v, numbers.size()); };
+  for (const Value* v : graph.inputs()) {
+    hash.text(v->name());
+    hash.text(v->type().str());
+    introduce(v);
+  }
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (n->is("observe")) {
+      const auto it = numbers.find(n->operand(0));
+      numbers[n->result()] = it == numbers.end() ? 0 : it->second;
+      continue;
+    }
+    hash.text(n->op());
+    for (const auto& [name, value] : n->attrs()) {
+      hash.text(name);
+      hash.text(toString(value));
+    }
+    for (const Value* v : n->operands()) hash.number(v ? numbers[v] + 1 : 0);
+    for (int i = 0; i < n->numResults(); ++i) {
+      hash.text(n->result(i)->type().str());
+      introduce(n->result(i));
+    }
+    if (n->is("const")) hash.bytes(n->constant().data(), static_cast<size_t>(n->constant().byteSize()));
+  }
+  for (const Value* v : graph.outputs()) hash.number(numbers[v]);
+  return hash.str();
+}
+
+Ranges::Ranges(const Ranges& other) : model_(other.model_), samples_(other.samples_) {
+  for (const auto& [id, entry] : other.entries_) entries_.emplace(id, Entry{entry.name, entry.observer->clone()});
+}
+Ranges& Ranges::operator=(const Ranges& other) {
+  if (this != &other) *this = Ranges(other);
+  return *this;
+}
+
+Result<Ranges> Ranges::forGraph(const Graph& prepared) {
+  Ranges ranges;
+  ranges.model_ = fingerprint(prepared);
+  for (const Node* n = prepared.front(); n; n = n->next()) {
+    if (!n->is("observe")) continue;
+    const auto* spec = n->annotation() ? std::get_if<ObservedSpec>(&n->annotation()->output) : nullptr;
+    const int64_t id = n->integer("id");
+    if (!spec || ranges.entries_.contains(id)) continue;
+    auto observer = makeObserver(*spec);
+    if (!observer) return tl::make_unexpected(std::move(observer).error().at(n->location()).on(n->operand(0)->name()));
+    ranges.entries_.emplace(id, Entry{n->operand(0)->name(), std::move(*observer)});
+  }
+  return ranges;
+}
+
+Status Ranges::observe(int64_t id, const TensorRef& value) {
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return {};
+  Status status = it->second.observer->observe(value);
+  if (!status) return tl::make_unexpected(std::move(status).error().on(it->second.name));
+  return {};
+}
+
+Status Ranges::merge(const Ranges& other) {
+  if (model_ != other.model_)
+    return fail(ErrorCode::kInvalidData, "ranges of different models: {} and {}", model_, other.model_).help("calibrate with the same model file");
+  if (entries_.size() != other.entries_.size())
+    return fail(ErrorCode::kInvalidData, "{} observers meet {}", entries_.size(), other.entries_.size()).help("calibrate with the same rules");
+  Ranges merged = *this;
+  for (auto& [id, entry] : merged.entries_) {
+    const auto it = other.entries_.find(id);
+    if (it == other.entries_.end() || it->second.name != entry.name)
+      return fail(ErrorCode::kInvalidData, "observer {} is missing or watches another value", id).on(entry.name).help("calibrate with the same rules");
+    Status status = entry.observer->merge(*it->second.observer);
+    if (!status) return tl::make_unexpected(std::move(status).error().on(entry.name));
+  }
+  merged.samples_ += other.samples_;
+  *this = std::move(merged);
+  return {};
+}
+
+Status Ranges::checkFor(const Graph& prepared) const {
+  QC_ASSIGN(const Ranges wanted, forGraph(prepared));
+  if (wanted.model_ != model_)
+    return fail(ErrorCode::kInvalidData, "the ranges are those of another model ({}, not {})", model_, wanted.model_).help("calibrate this model");
+  for (const auto& [id, entry] : wanted.entries_) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end() || it->second.name != entry.name || !(it->second.observer->spec() == entry.observer->spec()))
+      return fail(ErrorCode::kInvalidData, "the ranges were collected under other rules").on(entry.name).help("calibrate with these rules");
+  }
+  return {};
+}
+
+Result<std::map<int64_t, QuantPtr>> Ranges::params() const {
+  std::map<int64_t, QuantPtr> params;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.observer->observed()) continue;
+    auto quant = entry.observer->qparams();
+    if (!quant) return tl::make_unexpected(std::move(quant).error().on(entry.name));
+    params.emplace(id, std::make_shared<const QuantParams>(std::move(*quant)));
+  }
+  return params;
+}
+
+std::string Ranges::serialize() const {
+  json list = json::array();
+  for (const auto& [id, entry] : entries_) {
+    json state = json::object();
+    for (const auto& [field, values] : entry.observer->save()) {
+      json numbers = json::array();
+      for (const double v : values) numbers.push_back(numberJson(v));
+      state[field] = std::move(numbers);
+    }
+    list.push_back({{"id", id}, {"name", entry.name}, {"spec", specJson(entry.observer->spec())}, {"state", std::move(state)}});
+  }
+  const json whole = {{"model", model_}, {"samples", samples_}, {"observers", std::move(list)}};
+  const std::string body = whole.dump(-1, ' ', false, json::error_handler_t::replace);
+  return sealed(body);
+}
+
+std::string sealed(std::string_view body) { return fmt::format("{}{} {}\n{}", kMagic, hashOf(body), body.size(), body); }
+
+namespace {
+
+Result<json> readBody(std::string_view bytes, std::string_view source) {
+  if (!bytes.starts_with("qcal ")) return fail(ErrorCode::kInvalidData, "'{}' is not a ranges file", source);
+  if (!bytes.starts_with(kMagic)) return fail(ErrorCode::kUnsupported, "'{}' is a ranges file of another version", source);
+  const size_t line = bytes.substr(0, 100).find('\n');
+  if (line == std::string_view::npos) return fail(ErrorCode::kInvalidData, "'{}' ends within its first line", source);
+  const std::string_view body = bytes.substr(line + 1);
+  if (bytes.substr(0, line) != fmt::format("{}{} {}", kMagic, hashOf(body), body.size()))
+    return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source);
+  try {
+    return json::parse(body);
+  } catch (const json::exception& e) {
+    return fail(ErrorCode::kInvalidData, "'{}': {}", source, e.what());
+  }
+}
+
+Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {
+  QC_TRY(checkKeys(j, {"id", "name", "spec", "state"}, where));
+  Ranges::Entry entry;
+  if (j.size() != 4) return fail(ErrorCode::kInvalidData, "{} is incomplete", where);
+  QC_TRY(readInteger(j, "id", where, id));
+  QC_TRY(readString(j, "name", where, entry.name));
+  QC_ASSIGN(const ObservedSpec spec, readSpec(j["spec"], ObservedSpec{}, where + ".spec"));
+  QC_ASSIGN(entry.observer, makeObserver(spec));
+  QC_ASSIGN(const ObserverState state, readState(j["state"]));
+  QC_TRY(entry.observer->load(state));
+  return entry;
+}
+
+}  // namespace
+
+Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sourceName) {
+  QC_ASSIGN(const json whole, readBody(bytes, sourceName));
+  const std::string where(sourceName);
+  QC_TRY(checkKeys(whole, {"model", "samples", "observers"}, where));
+  Ranges ranges;
+  QC_TRY(readString(whole, "model", where, ranges.model_));
+  QC_TRY(readInteger(whole, "samples", where, ranges.samples_));
+  if (ranges.samples_ < 0) return fail(ErrorCode::kInvalidData, "{}: {} samples", where, ranges.samples_);
+  if (!whole.contains("observers") || !whole["observers"].is_array()) return wrongKind(where, "observers", "a list");
+  for (size_t i = 0; i < whole["observers"].size(); ++i) {
+    const std::string place = fmt::format("{}.observers[{}]", where, i);
+    int64_t id = -1;
+    auto entry = readEntry(whole["observers"][i], place, id);
+    if (!entry) return tl::make_unexpected(std::move(entry).error().on(place));
+    if (id < 0 || !ranges.entries_.emplace(id, std::move(*entry)).second) return fail(ErrorCode::kInvalidData, "{}: id {} is taken or negative", place, id);
+  }
+  return ranges;
+}
+
+Status Ranges::save(const std::string& path) const { return writeAtomically(path, serialize()); }
+
+Result<Ranges> Ranges::load(const std::string& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  if (error) return fail(ErrorCode::kNotFound, "cannot read '{}': {}", path, error.message());
+  if (size > kLargestFile) return fail(ErrorCode::kResource, "'{}' is larger than 1 GB", path);
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream bytes;
+  if (!in || !(bytes << in.rdbuf())) return fail(ErrorCode::kIo, "cannot read '{}'", path);
+  return deserialize(bytes.str(), path);
+}
+
+}  // namespace qc

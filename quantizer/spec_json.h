@@ -1,0 +1,26 @@
+// Observed specs as JSON, for rules and ranges files.  Reading never throws: wrong kinds and unknown keys are errors that name them.
+// Keys: dtype, range [lo, hi], scheme (affine, symmetric), axis, block_size, dynamic, eps, observer, args.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/quant_spec.h"
+#include "ir/status.h"
+
+namespace qc {
+
+// `where` starts every message: "rules.rules[2].qconfig".
+Status checkKeys(const nlohmann::json& object, const std::vector<std::string>& known, std::string_view where);
+Failure wrongKind(std::string_view where, std::string_view key, std::string_view wanted);
+// An absent key leaves `out` as it is.
+Status readString(const nlohmann::json& object, const char* key, std::string_view where, std::string& out);
+Status readInteger(const nlohmann::json& object, const char* key, std::string_view where, int64_t& out);
+
+// Keys that are absent keep the value of `spec`.
+Result<ObservedSpec> readSpec(const nlohmann::json& j, ObservedSpec spec, const std::string& where);
+nlohmann::json specJson(const ObservedSpec& spec);
+
+}  // namespace qc
