@@ -33,12 +33,12 @@ bool coerce(Attr& value, AttrKind kind) {
   return false;
 }
 
-Failure unknownAttr(std::string_view owner, std::span<const AttrSpec> specs, std::string_view name) {
+Failure unknownAttr(std::string_view owner, std::span<const AttrSpec> specs, std::string_view noun, std::string_view name) {
   std::vector<std::string> known;
   for (const AttrSpec& spec : specs) known.push_back(spec.name);
   std::string hint;
   for (const std::string& near : nearestNames(name, known)) hint += (hint.empty() ? "; did you mean '" : "', '") + near;
-  return fail(ErrorCode::kInvalidModel, "'{}' has no attribute '{}'{}", owner, name, hint.empty() ? "" : hint + "'?");
+  return fail(ErrorCode::kInvalidModel, "'{}' has no {} '{}'{}", owner, noun, name, hint.empty() ? "" : hint + "'?");
 }
 
 Status checkOperandCount(const OpDef& def, int numOperands) {
@@ -52,6 +52,30 @@ Status checkOperandCount(const OpDef& def, int numOperands) {
   if (open) wanted = fmt::format("at least {}", least);
   if (least == most) wanted = std::to_string(least);
   return fail(ErrorCode::kInvalidModel, "'{}' takes {} operand{}, found {}", def.name, wanted, wanted == "1" ? "" : "s", numOperands);
+}
+
+Status checkDict(std::string_view owner, std::string_view noun, std::span<const AttrSpec> specs, std::span<const AttrSpec> universal,
+                 AttrDict& attrs) {
+  AttrDict complete;
+  for (const auto& [name, value] : attrs) {
+    const AttrSpec* spec = findSpec(specs, name);
+    if (!spec) spec = findSpec(universal, name);
+    if (!spec) return unknownAttr(owner, specs, noun, name);
+    Attr typed = value;
+    if (!coerce(typed, spec->kind))
+      return fail(ErrorCode::kInvalidModel, "{} '{}' of '{}' is of kind {}, found {} {}", noun, name, owner, toString(spec->kind),
+                  toString(kindOf(value)), toString(value));
+    complete.set(name, std::move(typed));
+  }
+  for (const AttrSpec& spec : specs) {
+    if (complete.find(spec.name)) continue;
+    if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its {} '{}'", owner, noun, spec.name);
+    Attr value = *spec.byDefault;
+    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", owner, spec.name);
+    complete.set(spec.name, std::move(value));
+  }
+  attrs = std::move(complete);
+  return {};
 }
 
 // Collects violations; the report ends after a screenful.
@@ -73,8 +97,8 @@ class Verifier {
   static constexpr int kShown = 20;
 
   void report(Error error, const Node* node, const Value* value = nullptr) {
-    if (node) error = std::move(error).at(node->location());
-    if (value) error = std::move(error).on(value->name());
+    if (node) static_cast<void>(std::move(error).at(node->location()));  // fills in place
+    if (value) static_cast<void>(std::move(error).on(value->name()));
     if (++count_ <= kShown) {
       if (first_) {
         message_ += '\n';
@@ -181,32 +205,13 @@ class Verifier {
 
 Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
 
-Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs) {
-  AttrDict complete;
-  for (const auto& [name, value] : attrs) {
-    const AttrSpec* spec = findSpec(specs, name);
-    if (!spec) spec = findSpec(kUniversalAttrs, name);
-    if (!spec) return unknownAttr(owner, specs, name);
-    Attr typed = value;
-    if (!coerce(typed, spec->kind))
-      return fail(ErrorCode::kInvalidModel, "attribute '{}' of '{}' is of kind {}, found {} {}", name, owner, toString(spec->kind),
-                  toString(kindOf(value)), toString(value));
-    complete.set(name, std::move(typed));
-  }
-  for (const AttrSpec& spec : specs) {
-    if (complete.find(spec.name)) continue;
-    if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its attribute '{}'", owner, spec.name);
-    Attr value = *spec.byDefault;
-    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", owner, spec.name);
-    complete.set(spec.name, std::move(value));
-  }
-  attrs = std::move(complete);
-  return {};
+Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs, std::string_view noun) {
+  return checkDict(owner, noun, specs, {}, attrs);
 }
 
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs) {
   QC_TRY(checkOperandCount(def, numOperands));
-  return checkAttrs(def.name, def.attrs, attrs);
+  return checkDict(def.name, "attribute", def.attrs, kUniversalAttrs, attrs);
 }
 
 Status checkQuantParams(const QuantParams& q) {

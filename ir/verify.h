@@ -15,8 +15,8 @@ Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
 
-// The attributes alone; also for the options of a pass.  `owner` is named in messages.
-Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs);
+// The attributes alone; also for the options of a pass.  Messages call them `noun` of `owner`.
+Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs, std::string_view noun = "attribute");
 
 // Storage, range, scales and zero points, by themselves and against the dims they cover.
 Status checkQuantParams(const QuantParams& params);

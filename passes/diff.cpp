@@ -72,7 +72,7 @@ std::string diffLines(std::string_view before, std::string_view after) {
   for (size_t i = 0; i < edits.size(); ++i) {
     if (shown[i])
       text += fmt::format("{} {}\n", edits[i].mark, edits[i].line);
-    else if (i > 0 && shown[i - 1])
+    else if (i == 0 || shown[i - 1])
       text += "  ...\n";
   }
   return text;

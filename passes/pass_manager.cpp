@@ -49,7 +49,7 @@ class PipelineParser {
       while (in.takeIf(","));
       QC_TRY(in.expect("}", "behind the options of a pass"));
     }
-    if (auto s = checkAttrs(name, pass->options, options); !s) return in.placed(offset, s.error());
+    if (auto s = checkAttrs(name, pass->options, options, "option"); !s) return in.placed(offset, s.error());
     steps_.push_back({pass, std::move(options)});
     return {};
   }

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <memory>
 #include <regex>
+#include <set>
 
 #include "ir/interp.h"
 #include "ir/payload.h"
@@ -105,8 +106,10 @@ void printStats(const PassManager& manager, const PassContext& cx, const OptOpti
     fmt::print(stderr, "remark: {}: {}{}\n", r.pass, r.node.empty() ? "" : fmt::format("node '{}': ", r.node), r.message);
 }
 
-Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::optional<Stage> stage, const OptOptions& o) {
+Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::optional<Stage> stage, const OptOptions& o,
+                            std::set<std::string>& inputNames) {
   QC_ASSIGN(Graph graph, parseGraph(chunk.text, o.input == "-" ? "<stdin>" : o.input));
+  for (const Value* v : graph.inputs()) inputNames.insert(v->name());
   QC_TRY(verify(graph, stage));
   PassManager manager(pipeline, o.manager);
   PassContext cx;
@@ -142,9 +145,8 @@ std::vector<Expectation> expectations(const Chunk& chunk) {
 // The line an error speaks of: in front of its message, or in the location that the parser gave the node.
 int lineOf(const Error& error, const std::string& file) {
   for (const std::string& text : {error.message(), error.node()}) {
-    const size_t at = text.find(file + ":");
-    if (at == std::string::npos) continue;
-    const std::string digits = text.substr(at + file.size() + 1, 9);
+    if (!text.starts_with(file + ":")) continue;
+    const std::string digits = text.substr(file.size() + 1, 9);
     const int line = std::atoi(digits.c_str());
     if (line > 0) return line;
   }
@@ -193,8 +195,9 @@ Result<int> optCommand(const OptOptions& o) {
   const std::string file = o.input == "-" ? "<stdin>" : o.input;
   int worst = kDone;
   bool first = true;
+  std::set<std::string> inputNames;
   for (const Chunk& chunk : chunks(text, o.split)) {
-    const Result<std::string> outcome = process(chunk, pipeline, stage, o);
+    const Result<std::string> outcome = process(chunk, pipeline, stage, o, inputNames);
     if (o.verifyDiagnostics) {
       worst = std::max(worst, checkDiagnostics(chunk, outcome, file));
     } else if (!outcome) {
@@ -204,6 +207,9 @@ Result<int> optCommand(const OptOptions& o) {
       first = false;
     }
   }
+  for (const std::string& item : o.inputs)
+    if (const std::string name = item.substr(0, item.find('=')); worst == kDone && !inputNames.contains(name))
+      return fail(ErrorCode::kInvalidArgument, "no graph has an input '{}'", name).help("write --input NAME=PAYLOAD");
   return worst;
 }
 
