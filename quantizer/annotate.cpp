@@ -1,8 +1,11 @@
 // The default quantizer.  In three steps: decide which nodes are int8, group them into units that round once, write the annotations.
 //
 // Decision.  Every node that its rule and its op allow starts as int8; then nodes that do not pay are taken out until nothing changes:
-// an elementwise op, pool or movement whose inputs are not all quantized or whose result no int8 node reads, and a conv or linear that
+// an elementwise op or pool whose inputs are not all quantized, any cheap op whose result no int8 node reads, and a conv or linear that
 // would need its input quantized for too little work.  What remains are convolutions, matrix products and the cheap ops between them.
+// Movement in front of them is int8 too: rounding first and moving bytes is cheaper than moving floats.
+//
+// Units.  A conv or linear with its activation and residual add; an elementwise region with one result.  Values inside are not rounded.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -24,6 +27,7 @@ struct Plan {
   bool claimed = false;      // annotated by someone else
   bool byRule = false;       // kept float by a rule
   std::string reason;
+  bool genuine = false;         // has integers at hand: not only floats rounded for its sake and moved
   const Node* unit = nullptr;   // last node of the unit that this belongs to
   std::string unitName;
 };
@@ -110,7 +114,16 @@ class Annotator {
     const Node* producer = v->producer();
     if (!producer) return false;
     const Plan& p = plan(producer);
-    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == Mode::full;
+    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == Mode::full && p.genuine;
+  }
+
+  void findGenuine() {
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      Plan& p = plan(n);
+      p.genuine = p.mode == Mode::full && p.policy->role != Role::sharing;
+      for (int i = 0; i < n->numOperands() && p.mode == Mode::full && !p.genuine; ++i)
+        p.genuine = isDataOperand(*n, *p.policy, i) && (comesInt8(n->operand(i)) || quantizedAnyway(n->operand(i), n));
+    }
   }
 
   bool wanted(const Node& node) const {
@@ -135,7 +148,9 @@ class Annotator {
   std::string objection(const Node& node) const {
     const Plan& p = plan(&node);
     const bool heavy = p.policy->role == Role::weighted || p.policy->role == Role::product;
-    for (int i = 0; i < node.numOperands(); ++i) {
+    // Movement may start from floats, unless it drops most of them.
+    const bool movable = p.policy->role == Role::sharing && !node.is("slice") && !node.is("gather") && !node.is("max_pool") && !node.is("resize");
+    for (int i = 0; i < node.numOperands() && !movable; ++i) {
       if (!isDataOperand(node, *p.policy, i)) continue;
       const Value* v = node.operand(i);
       if (v->constant() || comesInt8(v) || quantizedAnyway(v, &node)) continue;
@@ -153,6 +168,7 @@ class Annotator {
     std::vector<Node*> nodes = graph_.nodes();
     for (bool changed = true; changed;) {
       changed = false;
+      findGenuine();
       // Alternately from either end, so that both wants and lacks travel far in one sweep.
       std::reverse(nodes.begin(), nodes.end());
       for (const Node* n : nodes) {
@@ -202,11 +218,10 @@ class Annotator {
       return free(n) && a != b && !a->constant() && !b->constant() && a->type().shape == n.result()->type().shape &&
              b->type().shape == n.result()->type().shape;
     };
-    std::vector<std::string> unary, binary;
+    std::vector<std::string> unary;
     for (const auto& [name, def] : OpRegistry::get().ops()) {
       if (!def.has(kElementwise) || def.operands.empty() || def.operands.back().variadic) continue;
       if (def.operands.size() == 1) unary.push_back(name);
-      if (def.operands.size() == 2) binary.push_back(name);
     }
     const auto anchor = [&] { return oneOf({"conv", "linear"}).where(free).oneUse(); };
     const auto act = [&](Pattern inner) { return oneOf(unary, {std::move(inner)}).where(free); };
@@ -218,7 +233,6 @@ class Annotator {
         add(anchor()),
         act(anchor()),
         oneOf({"relu", "clip"}, {op("conv_transpose").where(free).oneUse()}).where(free),
-        act(oneOf(binary).where(free).oneUse()),
     };
   }
 
@@ -227,8 +241,9 @@ class Annotator {
   }
 
   void claim(const std::vector<Node*>& nodes) {
-    std::string name;
-    for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) name += (name.empty() ? "" : " + ") + std::string((*it)->op());
+    constexpr size_t kNamed = 5;
+    std::string name = nodes.size() > kNamed ? fmt::format("{} elementwise ops", nodes.size()) : std::string();
+    for (auto it = nodes.rbegin(); it != nodes.rend() && nodes.size() <= kNamed; ++it) name += (name.empty() ? "" : " + ") + std::string((*it)->op());
     for (const Node* n : nodes) {
       plan(n).unit = nodes.front();
       plan(n).unitName = name;
@@ -246,8 +261,51 @@ class Annotator {
         if (found && oneConfig(found->nodes())) claim(found->nodes());
       }
     }
+    formRegions();
     for (Node* n = graph_.front(); n; n = n->next())
       if (isInt8(n) && !plan(n).unit) claim({n});
+  }
+
+  // Elementwise ops joined to their users as long as the whole has one result and few inputs.
+  void formRegions() {
+    constexpr size_t kMostInputs = 4;
+    struct Region {
+      std::vector<Node*> nodes;        // last first
+      std::set<const Value*> inputs;
+    };
+    std::map<const Node*, Region> regions;  // by last node
+    std::map<const Node*, const Node*> member;
+    std::vector<Node*> nodes = graph_.nodes();
+    for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
+      Node* n = *it;
+      if (!isInt8(n) || plan(n).unit || plan(n).policy->role != Role::elementwise) continue;
+      std::set<const Value*> mine;
+      for (const Value* v : n->operands())
+        if (v && !v->constant()) mine.insert(v);
+      // The region that all users are in, if there is one.
+      const Node* common = nullptr;
+      bool joins = !n->result()->isOutput() && n->result()->hasUses();
+      for (const Node* user : n->result()->users()) {
+        const auto in = member.find(user);
+        joins = joins && in != member.end() && (!common || in->second == common);
+        if (joins) common = in->second;
+      }
+      if (joins && *plan(common).config == *plan(n).config) {
+        Region& region = regions.at(common);
+        std::set<const Value*> inputs = region.inputs;
+        inputs.erase(n->result());
+        inputs.insert(mine.begin(), mine.end());
+        if (inputs.size() <= kMostInputs) {
+          region.inputs = std::move(inputs);
+          region.nodes.push_back(n);
+          member[n] = common;
+          continue;
+        }
+      }
+      member[n] = n;
+      regions[n] = {{n}, std::move(mine)};
+    }
+    for (const auto& [last, region] : regions) claim(region.nodes);
   }
 
   // ---- Annotations ----------------------------------------------------------------------------------

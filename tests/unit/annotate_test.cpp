@@ -151,6 +151,46 @@ TEST_F(Annotate, ConcatSharesOneObserver) {
   EXPECT_EQ(groups->specs.size(), 2u) << "the input, and everything from the convs to the second row of convs";
 }
 
+TEST_F(Annotate, ElementwiseRegionsRoundOnce) {
+  annotate(R"(const #h : f32[1] = splat 0.5
+  graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %h = const #h : f32[1]
+    %c = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %q = mul %c, %c : f32[1,16,8,8]
+    %k = mul %q, %c : f32[1,16,8,8]
+    %t = tanh %k : f32[1,16,8,8]
+    %m = mul %t, %h : f32[1,16,8,8]
+    %g = mul %m, %c : f32[1,16,8,8]
+    %y = conv %g, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_THAT(out("c"), HasSubstr("u8.histogram"));
+  for (const char* inner : {"q", "k", "t", "m"}) EXPECT_EQ(out(inner), "-") << inner;
+  EXPECT_EQ(in("k", 0), "-");
+  EXPECT_THAT(in("k", 1), HasSubstr("u8.histogram"));
+  EXPECT_EQ(in("m", 1), "-") << "constants stay float";
+  EXPECT_THAT(out("g"), HasSubstr("u8.histogram"));
+  EXPECT_THAT(row("k").reason, HasSubstr("mul + mul + tanh + mul + mul as one op"));
+}
+
+TEST_F(Annotate, MovementInFrontOfAConvolutionIsRoundedFirst) {
+  annotate(R"(const #d : f32[2,64] = rand(3, -1.0, 1.0)
+  graph @g(%x: f32[1,8,8,16], %v: f32[8,8]) -> ("y", "z") {
+    %w = const #w : f32[16,16,3,3]
+    %d = const #d : f32[2,64]
+    %t = transpose %x {perm=[0,3,1,2]} : f32[1,16,8,8]
+    %y = conv %t, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %r = reshape %v {shape=[1,64]} : f32[1,64]
+    %z = linear %r, %d : f32[1,2]
+    return %y, %z
+  })");
+  EXPECT_THAT(in("t", 0), HasSubstr("u8.histogram"));
+  EXPECT_EQ(out("t"), "shared(%t:0)");
+  EXPECT_FALSE(row("z").quantized) << "moving does not make the input integers";
+  EXPECT_FALSE(row("r").quantized);
+}
+
 TEST_F(Annotate, TooLittleWorkStaysFloat) {
   annotate(R"(const #d : f32[2,64] = rand(3, -1.0, 1.0)
   graph @g(%x: f32[1,64]) -> ("y") {
