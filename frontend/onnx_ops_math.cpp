@@ -91,6 +91,44 @@ Status mod(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+Status isinf(OnnxNode& n) {
+  QC_ASSIGN(const int64_t negative, n.integer("detect_negative", 1));
+  QC_ASSIGN(const int64_t positive, n.integer("detect_positive", 1));
+  QC_ASSIGN(Value * y, n.create("isinf", {n.input(0)}, {{"detect_negative", negative}, {"detect_positive", positive}}));
+  return n.setOutput(y);
+}
+
+// The exponent may be of another type than the base, which is the result's.
+Status pow(OnnxNode& n) {
+  const DType base = n.type(0).dtype, exponent = n.type(1).dtype;
+  const DType common = isFloat(base) ? base : isFloat(exponent) ? DType::f64 : DType::s64;
+  Value *x = n.input(0), *e = n.input(1);
+  if (base == exponent) {
+    QC_ASSIGN(x, n.create("pow", {x, e}));
+    return n.setOutput(x);
+  }
+  for (Value** v : {&x, &e}) {
+    if ((*v)->type().dtype == common) continue;
+    QC_ASSIGN(*v, n.create("cast", {*v}, {{"to", common}}));
+  }
+  QC_ASSIGN(x, n.create("pow", {x, e}));
+  if (common != base) {
+    QC_ASSIGN(x, n.create("cast", {x}, {{"to", base}}));
+  }
+  return n.setOutput(x);
+}
+
+Status swish(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  Value* scaled = n.input(0);
+  if (alpha != 1.0) {
+    QC_ASSIGN(scaled, n.create("mul", {scaled, n.scalar(static_cast<float>(alpha))}));
+  }
+  QC_ASSIGN(Value * gate, n.create("sigmoid", {scaled}));
+  QC_ASSIGN(Value * y, n.create("mul", {n.input(0), gate}));
+  return n.setOutput(y);
+}
+
 Status cast(OnnxNode& n) {
   QC_ASSIGN(const int64_t code, n.integer("to"));
   constexpr std::pair<int64_t, DType> kTypes[] = {{1, DType::f32}, {2, DType::u8},   {3, DType::s8},  {4, DType::u16}, {5, DType::s16}, {6, DType::s32},
@@ -206,14 +244,18 @@ std::span<const OnnxOp> onnxMathOps() {
       {"Relu", 1, 1, same("relu")}, {"Sigmoid", 1, 1, same("sigmoid")}, {"Tanh", 1, 1, same("tanh")}, {"Exp", 1, 1, same("exp")}, {"Log", 1, 1, same("log")},
       {"Sqrt", 1, 1, same("sqrt")}, {"Neg", 1, 1, same("neg")}, {"Abs", 1, 1, same("abs")}, {"Reciprocal", 1, 1, same("reciprocal")},
       {"Floor", 1, 1, same("floor")}, {"Ceil", 1, 1, same("ceil")}, {"Round", 1, 1, same("round")}, {"Sign", 1, 1, same("sign")},
-      {"Sin", 1, 1, same("sin")}, {"Cos", 1, 1, same("cos")}, {"Tan", 1, 1, same("tan")}, {"Erf", 1, 1, same("erf")}, {"Not", 1, 1, same("not")},
+      {"Sin", 1, 1, same("sin")}, {"Cos", 1, 1, same("cos")}, {"Tan", 1, 1, same("tan")},
+      {"Asin", 1, 1, same("asin")}, {"Acos", 1, 1, same("acos")}, {"Atan", 1, 1, same("atan")}, {"Sinh", 1, 1, same("sinh")},
+      {"Cosh", 1, 1, same("cosh")}, {"Asinh", 1, 1, same("asinh")}, {"Acosh", 1, 1, same("acosh")}, {"Atanh", 1, 1, same("atanh")},
+      {"IsInf", 1, 1, isinf}, {"Swish", 1, 1, swish},
+      {"Erf", 1, 1, same("erf")}, {"Not", 1, 1, same("not")},
       {"Softplus", 1, 1, same("softplus")}, {"Softsign", 1, 1, same("softsign")}, {"HardSwish", 1, 1, same("hardswish")}, {"Mish", 1, 1, same("mish")},
       {"IsNaN", 1, 1, same("isnan")}, {"Identity", 1, 1, [](OnnxNode& n) { return n.setOutput(n.input(0)); }},
       {"LeakyRelu", 1, 1, same("leaky_relu", {{"alpha", 0.01}})}, {"Elu", 1, 1, same("elu", {{"alpha", 1.0}})}, {"Celu", 1, 1, same("celu", {{"alpha", 1.0}})},
       {"Selu", 1, 1, same("selu", {{"alpha", 1.67326319217681884765625}, {"gamma", 1.05070102214813232421875}})},
       {"ThresholdedRelu", 1, 1, same("thresholded_relu", {{"alpha", 1.0}})}, {"HardSigmoid", 1, 1, same("hardsigmoid", {{"alpha", 0.2}, {"beta", 0.5}})},
       {"Gelu", 1, 1, gelu}, {"Clip", 1, 3, clip}, {"PRelu", 2, 2, prelu}, {"Cast", 1, 1, cast}, {"CastLike", 2, 2, castLike}, {"Mod", 2, 2, mod},
-      {"Add", 2, 2, same("add")}, {"Sub", 2, 2, same("sub")}, {"Mul", 2, 2, same("mul")}, {"Div", 2, 2, same("div")}, {"Pow", 2, 2, same("pow")},
+      {"Add", 2, 2, same("add")}, {"Sub", 2, 2, same("sub")}, {"Mul", 2, 2, same("mul")}, {"Div", 2, 2, same("div")}, {"Pow", 2, 2, pow},
       {"Max", 1, -1, folded("max")}, {"Min", 1, -1, folded("min")}, {"Sum", 1, -1, folded("add")}, {"Mean", 1, -1, folded("add", true)},
       {"Equal", 2, 2, same("equal")}, {"Greater", 2, 2, same("greater")}, {"Less", 2, 2, same("less")}, {"GreaterOrEqual", 2, 2, same("greater_equal")},
       {"LessOrEqual", 2, 2, same("less_equal")}, {"And", 2, 2, same("and")}, {"Or", 2, 2, same("or")}, {"Xor", 2, 2, same("xor")},
