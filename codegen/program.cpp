@@ -96,7 +96,7 @@ class ProgramBuilder {
     std::vector<KernelJob> jobs;
     std::vector<std::string> symbolOfStep;
     for (const Node* node = graph().front(); node; node = node->next()) {
-      if (node->is("const") || node->is("reshape")) continue;
+      if (node->is("const") || (node->def().has(kView) && node->def().has(kPure))) continue;
       addStep(*node);
       const Step& step = program_.steps_.back();
       symbolOfStep.emplace_back();

@@ -63,7 +63,7 @@ class Program {
   std::unique_ptr<Graph> graph_;
   Target target_;
   std::unique_ptr<Jit> jit_;
-  std::vector<Step> steps_;
+  std::vector<Step> steps_;  // views without a reader outside the program (reshape) have none
   std::vector<std::vector<ParamRecord>> params_;
   std::vector<Copy> copies_;
   int64_t arenaBytes_ = 0, scratchBytes_ = 0, constantBytes_ = 0;

@@ -12,7 +12,7 @@ Result<Target> targetFor(PassContext& cx) {
 }
 
 // The rows that only name how a node is served without generated code.
-std::string_view servedWithoutCode(const Node& node) { return node.is("reshape") ? "view" : "reference"; }
+std::string_view servedWithoutCode(const Node& node) { return node.def().has(kView) ? "view" : "reference"; }
 
 }  // namespace
 

@@ -14,6 +14,7 @@ Status dce(Graph& graph, PassContext& cx);
 Status foldConstants(Graph& graph, PassContext& cx);
 
 // Quantization: float -> observed -> qdq -> quant.
+Status annotate(Graph& graph, PassContext& cx);
 Status prepare(Graph& graph, PassContext& cx);
 Status convert(Graph& graph, PassContext& cx);
 Status lowerQuant(Graph& graph, PassContext& cx);

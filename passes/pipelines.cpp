@@ -5,7 +5,13 @@ namespace qc {
 namespace {
 
 const Pass kPasses[] = {
+    {"annotate", "decides what becomes int8", {{"backend", AttrKind::string, std::string("x86")}}, std::nullopt, annotate},
     {"canonicalize", "removes what has no effect and brings ops into one form", {}, std::nullopt, canonicalize},
+    {"convert",
+     "turns observers into quantize and dequantize, and weights into integers",
+     {{"range", AttrKind::reals, std::vector<double>()}},
+     Stage::kQdq,
+     convert},
     {"cse", "merges nodes that compute the same", {}, std::nullopt, cse},
     {"dce", "removes nodes without uses", {}, std::nullopt, dce},
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm},
@@ -17,6 +23,7 @@ const Pass kPasses[] = {
     {"fuse-elementwise", "joins elementwise ops with what computes their input; tables for 8-bit functions", {}, std::nullopt, fuseElementwise},
     {"layout", "runs spatial ops channel-last and cancels transposes", {}, std::nullopt, layout},
     {"lower-quant", "turns dequantize-op-quantize into integer ops", {}, Stage::kQuant, lowerQuant},
+    {"prepare", "inserts one observer per sharing group of the annotations", {}, Stage::kObserved, prepare},
     {"recognize-activations", "finds activations that were exported as several ops", {}, std::nullopt, recognizeActivations},
     {"unsigned-activations", "turns s8 activations inside the graph into u8", {}, std::nullopt, unsignedActivations},
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "frontend/onnx_export.h"
 #include "frontend/onnx_import.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
@@ -50,7 +51,8 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
 
 Status save(const Model& model, const std::string& path) {
   if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
-  return fail(ErrorCode::kUnsupported, "cannot write '{}'", path).help("write a .qir file");
+  QC_ASSIGN(const std::string bytes, exportOnnx(model.graph()));
+  return writeFileAtomically(path, bytes);
 }
 
 Result<Graph> lowerModel(const Model& model, PassContext& cx) {

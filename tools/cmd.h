@@ -23,6 +23,8 @@ inline int report(const Status& status) { return status ? kDone : report(status.
 Result<std::string> readTextFile(const std::string& path);  // "-" is stdin
 
 void addInspectCommand(CLI::App& app, int& exitCode);
+void addCalibrateCommand(CLI::App& app, int& exitCode);
+void addQuantizeCommand(CLI::App& app, int& exitCode);
 void addRunCommand(CLI::App& app, int& exitCode);
 void addEvalCommand(CLI::App& app, int& exitCode);
 void addBenchCommand(CLI::App& app, int& exitCode);

@@ -258,8 +258,8 @@ void registerQuantOps(OpRegistry& registry) {
   registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize, evalFakeQuantize));
   OpDef observe = add("observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
                       [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
-  observe.traits = 0;  // never folded, merged or erased
-  observe.stages = stageBit(Stage::kObserved);
+  observe.traits = kView;  // never folded, merged or erased; a tap on the bytes of its operand
+  observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
   OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor", {{"x"}},
                      {storage, qmin, qmax, stringAttr("scheme", "affine"), realAttr("eps", 0x1p-23)}, inferDynamicParams, evalDynamicParams);

@@ -1,0 +1,141 @@
+// calibrate and quantize: the main job.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "runtime/quantize.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+struct QuantizeOptions {
+  ModelOptions model;
+  DataOptions data;
+  std::string config, backend = "x86", ranges, output;
+  int64_t limit = -1;
+  int threads = 1;
+  bool json = false, all = false;
+};
+
+Result<QConfigMapping> rulesFor(const QuantizeOptions& o) {
+  if (!o.config.empty()) return QConfigMapping::load(o.config);
+  QC_ASSIGN(const Backend backend, parseBackend(o.backend));
+  return defaultQConfigMapping(backend);
+}
+
+Result<Ranges> rangesFor(const QuantizeOptions& o, const Model& model, const QConfigMapping& rules) {
+  if (o.data.sources.empty()) {
+    if (o.ranges.empty()) return fail(ErrorCode::kInvalidArgument, "no calibration data").help("give samples with -d, or saved ranges with --ranges");
+    return Ranges::load(o.ranges);
+  }
+  QC_ASSIGN(const Dataset samples, o.data.open(model));
+  Progress progress("calibrate");
+  CalibrateOptions options;
+  options.limit = o.limit;
+  options.threads = o.threads;
+  options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  return calibrate(model, rules, samples, options);
+}
+
+// One line per op type and verdict, then the reasons of what stayed float.
+void printCoverage(const CoverageReport& coverage, bool all) {
+  struct Count {
+    int int8 = 0, kept = 0;
+  };
+  std::map<std::string, Count> byOp;
+  std::map<std::pair<std::string, std::string>, std::vector<std::string>> reasons;
+  int int8 = 0;
+  for (const CoverageRow& row : coverage.rows) {
+    ++(row.quantized ? byOp[row.op].int8 : byOp[row.op].kept);
+    int8 += row.quantized;
+    if (!row.quantized) reasons[{row.op, row.reason}].push_back(row.node);
+  }
+  Table table({"op", "int8", "float"});
+  for (const auto& [op, count] : byOp) table.add({op, std::to_string(count.int8), std::to_string(count.kept)});
+  fmt::print("{}{} of {} ops in int8\n", table.str(), int8, coverage.rows.size());
+  if (reasons.empty()) return;
+  fmt::print("\nstayed float:\n");
+  Table why({"op", "count", "why", "nodes"});
+  for (const auto& [key, nodes] : reasons) {
+    std::string names;
+    const size_t shown = all ? nodes.size() : std::min<size_t>(nodes.size(), 2);
+    for (size_t i = 0; i < shown; ++i) names += (i ? ", " : "") + nodes[i];
+    if (shown < nodes.size()) names += ", ...";
+    why.add({key.first, std::to_string(nodes.size()), key.second, names});
+  }
+  fmt::print("{}", why.str());
+}
+
+int64_t fileSize(const std::string& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  return error ? 0 : static_cast<int64_t>(size);
+}
+
+Status runQuantize(const QuantizeOptions& o) {
+  const double start = now();
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
+  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
+  QC_ASSIGN(const QuantizedModel quantized, quantize(model, rules, ranges));
+  QC_TRY(save(quantized.model, o.output));
+  const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
+  if (o.json) {
+    nlohmann::json rows = nlohmann::json::array();
+    for (const CoverageRow& row : quantized.coverage.rows)
+      rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
+    fmt::print("{}\n", nlohmann::json{{"output", o.output}, {"samples", ranges.samples()}, {"seconds", now() - start}, {"bytes_before", before},
+                                      {"bytes_after", after}, {"coverage", rows}}
+                           .dump());
+    return {};
+  }
+  printCoverage(quantized.coverage, o.all);
+  for (const Remark& r : quantized.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
+  fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after), ranges.samples(),
+             now() - start);
+  return {};
+}
+
+Status runCalibrate(const QuantizeOptions& o) {
+  const double start = now();
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
+  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
+  QC_TRY(ranges.save(o.output));
+  fmt::print("{}: {} observers, {} samples, {:.1f} s\n", o.output, ranges.observers(), ranges.samples(), now() - start);
+  return {};
+}
+
+void addShared(QuantizeOptions& o, CLI::App& verb) {
+  o.model.addTo(verb);
+  verb.add_option("--config", o.config, "quantization rules, JSON with comments");
+  verb.add_option("--backend", o.backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack");
+  verb.add_option("--calibration-limit", o.limit, "at most so many samples");
+  verb.add_option("--threads", o.threads, "threads of a calibration run")->check(CLI::Range(1, 1024));
+}
+
+}  // namespace
+
+void addCalibrateCommand(CLI::App& app, int& exitCode) {
+  auto options = std::make_shared<QuantizeOptions>();
+  CLI::App* verb = app.add_subcommand("calibrate", "collect the ranges of all values into a file");
+  addShared(*options, *verb);
+  options->data.addTo(*verb, true);
+  verb->add_option("-o,--output", options->output, "ranges file (.qcal)")->required();
+  verb->callback([options, &exitCode] { exitCode = report(runCalibrate(*options)); });
+}
+
+void addQuantizeCommand(CLI::App& app, int& exitCode) {
+  auto options = std::make_shared<QuantizeOptions>();
+  CLI::App* verb = app.add_subcommand("quantize", "from a float model and samples to an int8 model");
+  addShared(*options, *verb);
+  options->data.addTo(*verb, false);
+  verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");
+  verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->required();
+  verb->add_flag("--all", options->all, "name every node that stayed float");
+  verb->add_flag("--json", options->json, "one JSON object on stdout");
+  verb->callback([options, &exitCode] { exitCode = report(runQuantize(*options)); });
+}
+
+}  // namespace qc::tools
