@@ -88,13 +88,23 @@ class Verifier {
     // With broken structure nothing else can be trusted, not even that operands exist.
     if (count_ == 0)
       for (const Node* n = graph_.front(); n; n = n->next()) node(*n);
-    if (count_ == 0) return {};
-    if (count_ > kShown) message_ += fmt::format("\n... and {} more", count_ - kShown);
-    return Failure(Error(first_->code(), message_)).at(first_->node()).on(first_->tensor()).help(first_->remedy());
+    return result();
+  }
+
+  Status runStage() {
+    for (const Node* n = graph_.front(); n; n = n->next()) stage(*n);
+    return result();
   }
 
  private:
   static constexpr int kShown = 20;
+
+  Status result() const {
+    if (count_ == 0) return {};
+    std::string message = message_;
+    if (count_ > kShown) message += fmt::format("\n... and {} more", count_ - kShown);
+    return Failure(Error(first_->code(), message)).at(first_->node()).on(first_->tensor()).help(first_->remedy());
+  }
 
   void report(Error error, const Node* node, const Value* value = nullptr) {
     if (node) static_cast<void>(std::move(error).at(node->location()));  // fills in place
@@ -141,10 +151,14 @@ class Verifier {
       report(fail(ErrorCode::kInternal, "{} outputs have {} names", graph_.outputs().size(), graph_.outputNames().size()), nullptr);
   }
 
+  void stage(const Node& n) {
+    if (stage_ && !n.def().legalIn(*stage_))
+      report(fail(ErrorCode::kInvalidModel, "'{}' is not legal in stage '{}'", n.op(), toString(*stage_)), &n);
+  }
+
   void node(const Node& n) {
     const OpDef& def = n.def();
-    if (stage_ && !def.legalIn(*stage_))
-      report(fail(ErrorCode::kInvalidModel, "'{}' is not legal in stage '{}'", def.name, toString(*stage_)), &n);
+    stage(n);
     AttrDict attrs = n.attrs();
     if (auto s = checkAgainstDeclaration(def, n.numOperands(), attrs); !s) return report(std::move(s.error()), &n);
     for (const auto& [name, value] : attrs)
@@ -204,6 +218,7 @@ class Verifier {
 }  // namespace
 
 Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
+Status checkStage(const Graph& graph, Stage stage) { return Verifier(graph, stage).runStage(); }
 
 Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs, std::string_view noun) {
   return checkDict(owner, noun, specs, {}, attrs);

@@ -12,6 +12,9 @@ namespace qc {
 // All violations, joined, with node and tensor of the first.
 Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
 
+// Stage legality alone.
+Status checkStage(const Graph& graph, Stage stage);
+
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
 

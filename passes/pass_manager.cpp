@@ -154,9 +154,11 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   if (step.pass->leaves) stage_ = step.pass->leaves;
   QC_TRY(show(index, before, graph));
   QC_TRY(dump(index + 1, step.pass->name, graph));
-  if (options_.verifyEach || step.pass->leaves || last)
-    if (auto s = verify(graph, stage_); !s)
-      return evidence(inPass("the graph is invalid after", *step.pass, s.error(), ErrorCode::kInternal));
+  if (!options_.verifyEach && !step.pass->leaves && !last) return {};
+  if (auto s = verify(graph); !s) return evidence(inPass("the graph is invalid after", *step.pass, s.error(), ErrorCode::kInternal));
+  // An op that a stage does not know may have been there from the start: the model's fault, not the pass's.
+  if (stage_)
+    if (auto s = checkStage(graph, *stage_); !s) return inPass("after", *step.pass, s.error(), s.error().code());
   return {};
 }
 

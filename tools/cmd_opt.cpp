@@ -4,6 +4,7 @@
 #include <regex>
 #include <set>
 
+#include "codegen/select_kernels.h"
 #include "ir/interp.h"
 #include "ir/payload.h"
 #include "ir/text.h"
@@ -239,6 +240,7 @@ void addOptCommand(CLI::App& app, int& exitCode) {
   cmd->add_flag("--list-passes", o->listPasses, "print passes, their options and the named pipelines");
   cmd->add_flag("--show-pipeline", o->showPipeline, "print the pipeline with named pipelines expanded");
   cmd->callback([o, &exitCode] {
+    registerCodegenPasses();
     if (o->listPasses) {
       exitCode = listPasses();
       return;
