@@ -46,9 +46,16 @@ bool absorb(Epilogue& e, const Node& user, const Value* current) {
     e.post = meaning.substitute(std::vector{e.post});
     return true;
   }
-  if (user.numOperands() != 2 || e.residual || user.operand(0) == user.operand(1)) return false;
+  if (user.numOperands() != 2 || user.operand(0) == user.operand(1)) return false;
   const int mine = user.operand(0) == current ? 0 : 1;
-  Value* other = quantizedSource(user.operand(1 - mine));
+  if (const Tensor* t = floatConstant(user.operand(1 - mine)); t && t->numElements() == 1 && std::isfinite(t->at(0))) {
+    e.onlyClamps = false;
+    std::vector<ScalarExpr> args(2, e.post);
+    args[static_cast<size_t>(1 - mine)] = ScalarExpr(static_cast<float>(t->at(0)));
+    e.post = meaning.substitute(args);
+    return true;
+  }
+  Value* other = e.residual ? nullptr : quantizedSource(user.operand(1 - mine));
   if (!other || other->type().shape != current->type().shape || other->type().quant->perChannel()) return false;
   e.residual = other;
   e.onlyClamps = false;

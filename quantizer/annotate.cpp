@@ -10,8 +10,6 @@
 #include <map>
 #include <set>
 
-#include "ir/op_def.h"
-#include "ir/pattern.h"
 #include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
 
@@ -210,36 +208,31 @@ class Annotator {
     return it == fixed_.end() ? nullptr : it->second;
   }
 
-  // Most specific first.  Inner results are not rounded, so a unit computes in one go what these ops say.
-  std::vector<Pattern> unitPatterns() const {
-    const auto free = [this](const Node& n) { return isInt8(&n) && !plan(&n).unit; };
-    const auto residual = [free](const Node& n) {
-      const Value *a = n.operand(0), *b = n.operand(1);
-      return free(n) && a != b && !a->constant() && !b->constant() && a->type().shape == n.result()->type().shape &&
-             b->type().shape == n.result()->type().shape;
-    };
-    std::vector<std::string> unary;
-    for (const auto& [name, def] : OpRegistry::get().ops()) {
-      if (!def.has(kElementwise) || def.operands.empty() || def.operands.back().variadic) continue;
-      if (def.operands.size() == 1) unary.push_back(name);
+  // What a conv or linear computes on its way out: activations, arithmetic with a number, one residual add.  Each is the only reader
+  // of the value before it, so nothing inside the unit is rounded.  This is what lower-quant can absorb.
+  std::vector<Node*> grow(Node* anchor) const {
+    std::vector<Node*> chain = {anchor};
+    bool residual = anchor->is("conv_transpose");  // its kernels end in a clamp at most
+    while (true) {
+      const Value* current = chain.back()->result();
+      if (!current->hasOneUse() || current->isOutput()) return chain;
+      Node* user = current->users().front();
+      if (!isInt8(user) || plan(user).unit || plan(user).policy->role != Role::elementwise || user->result()->type() != current->type() ||
+          !(*plan(user).config == *plan(anchor).config))
+        return chain;
+      if (anchor->is("conv_transpose") && !user->is("relu") && !user->is("clip")) return chain;
+      if (user->numOperands() > 2) return chain;
+      if (user->numOperands() == 2) {
+        const Value* other = user->operand(user->operand(0) == current ? 1 : 0);
+        const bool number = other->constant() && other->constant()->numElements() == 1;
+        if (!number && (residual || !user->is("add") || other->constant() || !(other->type() == current->type()))) return chain;
+        residual = residual || !number;
+      }
+      chain.push_back(user);
     }
-    const auto anchor = [&] { return oneOf({"conv", "linear"}).where(free).oneUse(); };
-    const auto act = [&](Pattern inner) { return oneOf(unary, {std::move(inner)}).where(free); };
-    const auto add = [&](Pattern inner) { return op("add", {std::move(inner), any("residual")}).where(residual); };
-    return {
-        act(add(act(anchor()).oneUse()).oneUse()),
-        act(add(anchor()).oneUse()),
-        add(act(anchor()).oneUse()),
-        add(anchor()),
-        act(anchor()),
-        oneOf({"relu", "clip"}, {op("conv_transpose").where(free).oneUse()}).where(free),
-    };
   }
 
-  bool oneConfig(const std::vector<Node*>& nodes) const {
-    return std::all_of(nodes.begin(), nodes.end(), [&](const Node* n) { return *plan(n).config == *plan(nodes.front()).config; });
-  }
-
+  // `nodes` last first.
   void claim(const std::vector<Node*>& nodes) {
     constexpr size_t kNamed = 5;
     std::string name = nodes.size() > kNamed ? fmt::format("{} elementwise ops", nodes.size()) : std::string();
@@ -251,15 +244,12 @@ class Annotator {
   }
 
   void formUnits() {
-    // Longer patterns claim their nodes everywhere before shorter ones may.
-    for (const Pattern& pattern : unitPatterns()) {
-      std::vector<Node*> nodes = graph_.nodes();
-      std::reverse(nodes.begin(), nodes.end());
-      for (Node* root : nodes) {
-        if (!isInt8(root) || plan(root).unit || !wanted(*root)) continue;
-        const auto found = match(pattern, *root);
-        if (found && oneConfig(found->nodes())) claim(found->nodes());
-      }
+    // From the end: of two convs that meet in an add, the one computed last takes it.
+    for (Node* n = graph_.back(); n; n = n->previous()) {
+      if (!isInt8(n) || plan(n).policy->role != Role::weighted) continue;
+      std::vector<Node*> chain = grow(n);
+      std::reverse(chain.begin(), chain.end());
+      claim(chain);
     }
     formRegions();
     for (Node* n = graph_.front(); n; n = n->next())

@@ -95,6 +95,26 @@ TEST_F(Annotate, ResidualAddIsPartOfTheConvolution) {
   EXPECT_THAT(row("s").reason, HasSubstr("conv + add + relu as one op"));
 }
 
+TEST_F(Annotate, ArithmeticWithNumbersJoinsTheConvolution) {
+  annotate(R"(const #h : f32[1] = splat 0.5
+  graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %h = const #h : f32[1]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %b = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %m = mul %h, %b : f32[1,16,8,8]
+    %k = hardswish %m : f32[1,16,8,8]
+    %s = add %a, %k : f32[1,16,8,8]
+    %y = conv %s, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })");
+  EXPECT_THAT(row("b").reason, HasSubstr("conv + mul + hardswish + add as one op"));
+  EXPECT_THAT(out("a"), HasSubstr("u8.histogram")) << "the earlier conv is rounded";
+  EXPECT_THAT(in("s", 0), HasSubstr("u8.histogram"));
+  EXPECT_EQ(in("s", 1), "-");
+  EXPECT_EQ(out("b"), "-");
+}
+
 TEST_F(Annotate, IsolatedOpsStayFloat) {
   annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
     %w = const #w : f32[16,16,3,3]
