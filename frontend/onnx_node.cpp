@@ -84,6 +84,14 @@ Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
   const Value* v = input(i);
   if (!v) return error(ErrorCode::kInvalidModel, "{} is missing", what);
   if (const Tensor* t = v->constant()) return t;
+  // Quantized models keep even pad values as integers.
+  if (v->producer() && v->producer()->is("dequantize") && v->producer()->operand(0)->constant()) {
+    QC_ASSIGN(auto folded, foldNode(*v->producer()));
+    if (folded) {
+      Builder b(graph_);
+      return b.constant({}, std::move(folded->front()))->constant();
+    }
+  }
   return tl::make_unexpected(Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
                                        .on(v->name())
                                        .help("export the model with fixed shapes, or bind them with --shape")));

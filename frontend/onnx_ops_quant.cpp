@@ -1,5 +1,6 @@
 // ONNX quantization: QuantizeLinear and DequantizeLinear, and the QOperator forms, which import as dequantize -> float op ->
 // quantize.  Lowering fuses them again, so both kinds of quantized model take one way through the compiler.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -30,7 +31,11 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   if (q->scales.size() != 1 || s->rank() == 1) {
     if (s->rank() > 1) return n.error(ErrorCode::kUnsupported, "blocked quantization with scales of {}", s->type().str());
     if (shape.empty()) axis = 0;
-    QC_ASSIGN(const int64_t a, n.axis(axis, std::max<int64_t>(static_cast<int64_t>(shape.size()), 1)));
+    QC_ASSIGN(int64_t a, n.axis(axis, std::max<int64_t>(static_cast<int64_t>(shape.size()), 1)));
+    // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
+    const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
+    if (!shape.empty() && shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
+      a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
     const bool matches = !shape.empty() && shape[static_cast<size_t>(a)].isStatic() && shape[static_cast<size_t>(a)].size() == static_cast<int64_t>(q->scales.size());
     if (q->scales.size() != 1) {
       if (!matches) return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));

@@ -79,30 +79,65 @@ Epilogue findEpilogue(const Node& op) {
   return {};  // no quantize at the end: the ops after it stay what they are
 }
 
-// The bias as plain s32 of scale sx * sw[c], or null when there is none.  Fails to apply (nullopt) for a bias that is no constant.
-Result<std::optional<Value*>> integerBias(Builder& b, const Value* bias, const QuantParams& x, const QuantParams& w, int64_t channels) {
-  if (!bias) return std::optional<Value*>(nullptr);
+// The real numbers of a bias: a float constant or int32 behind a dequantize.  Nothing for a bias that is computed.
+std::optional<std::vector<float>> realBias(const Value* bias) {
+  if (const Tensor* t = floatConstant(bias)) return t->toFloats();
+  const Value* source = quantizedSource(bias);
+  if (!source || !source->constant()) return std::nullopt;
+  const QuantParams& q = *source->type().quant;
   std::vector<float> real;
-  if (const Tensor* t = floatConstant(bias)) {
-    real = t->toFloats();
-  } else if (Value* source = quantizedSource(bias); source && source->constant() && source->type().dtype == DType::s32) {
+  for (int64_t c = 0; c < source->constant()->numElements(); ++c)
+    real.push_back(q.scale(c) * static_cast<float>(static_cast<int64_t>(source->constant()->at(c)) - q.zeroPoint(c)));
+  return real;
+}
+
+// |b / (sx * sw)| stays below this, which leaves int32 room for the products.
+constexpr float kLargestBias = 1 << 30;
+
+// Weights whose scales are wide enough for the bias: a channel of (nearly) no weights has a scale so small that its bias would
+// leave int32.  Rounding such weights anew moves the result by less than the bias itself is rounded.
+Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, float sx) {
+  const QuantParams& q = *w->type().quant;
+  const auto channels = static_cast<int64_t>(bias.size());
+  auto safe = std::make_shared<QuantParams>(q);
+  safe->scales.assign(q.perChannel() ? static_cast<size_t>(channels) : 1, 0.0f);
+  bool widened = false;
+  for (int64_t c = 0; c < channels; ++c) {
+    float& scale = safe->scales[q.perChannel() ? static_cast<size_t>(c) : 0];
+    const float needed = std::fabs(bias[static_cast<size_t>(c)]) / kLargestBias / sx * 1.000001f;
+    scale = std::max({scale, q.scale(c), needed});
+    widened = widened || needed > q.scale(c);
+  }
+  if (!widened) return w;
+  const Tensor& from = *w->constant();
+  Tensor to(from.dtype(), from.sizes());
+  void* data = to.mutableData();
+  int64_t inner = 1;
+  for (int i = q.axis + 1; i < from.rank(); ++i) inner *= from.sizes()[static_cast<size_t>(i)];
+  for (int64_t i = 0; i < from.numElements(); ++i) {
+    const int64_t c = q.perChannel() ? i / inner % from.sizes()[static_cast<size_t>(q.axis)] : 0;
+    const float real = qmath::dequantize(static_cast<int32_t>(from.at(i)), q.scale(c), q.zeroPoint(c));
+    storeElement(from.dtype(), data, i, qmath::quantize(real, safe->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
+  }
+  return b.constant(w->name() + "_safe", std::move(to), std::move(safe));
+}
+
+// As plain s32 of scale sx * sw[c].  Integers of exactly that scale are kept as they are.
+Value* integerBias(Builder& b, const Value* bias, const std::vector<float>& real, const QuantParams& x, const QuantParams& w) {
+  const auto channels = static_cast<int64_t>(real.size());
+  if (const Value* source = quantizedSource(bias); source && source->type().dtype == DType::s32) {
     const QuantParams& q = *source->type().quant;
     bool matches = true;
     for (int64_t c = 0; c < channels; ++c) {
       const float expected = x.scale() * w.scale(c);
       matches = matches && q.zeroPoint(c) == 0 && std::fabs(q.scale(c) - expected) <= 1e-4f * expected;
     }
-    const auto integers = source->constant()->as<int32_t>();
-    if (matches) return std::optional(b.constant(bias->name() + "_s32", Tensor::of<int32_t>(DType::s32, {channels}, integers)));
-    for (int64_t c = 0; c < channels; ++c)
-      real.push_back(q.scale(c) * static_cast<float>(static_cast<int64_t>(integers[static_cast<size_t>(c)]) - q.zeroPoint(c)));
-  } else {
-    return std::optional<Value*>();
+    if (matches) return b.constant(bias->name() + "_s32", Tensor::of<int32_t>(DType::s32, {channels}, source->constant()->as<int32_t>()));
   }
   Tensor t(DType::s32, {channels});
   for (int64_t c = 0; c < channels; ++c)
     t.mutableAs<int32_t>()[static_cast<size_t>(c)] = qmath::quantizeBias(real[static_cast<size_t>(c)], x.scale(), w.scale(c));
-  return std::optional(b.constant(bias->name() + "_s32", std::move(t)));
+  return b.constant(bias->name() + "_s32", std::move(t));
 }
 
 void setEpilogueAttrs(AttrDict& attrs, const Epilogue& e, bool clampsAllowed) {
@@ -129,7 +164,6 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   if (sizeOf(x->type().dtype) != 1 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
   const bool transposed = node->is("conv_transpose");
   if (!transposed && !node->string("post").empty()) return false;
-  const int64_t channels = node->result()->type().shape[static_cast<size_t>(node->is("linear") ? node->result()->type().rank() - 1 : channelAxis(*node))].size();
   const QuantParams& wq = *w->type().quant;
   if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;
   Epilogue e = findEpilogue(*node);
@@ -137,11 +171,16 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   Node* last = e.quantize ? e.quantize : node;
   Builder b = rw.before(last);
   b.at(node->location());
-  QC_ASSIGN(auto bias, integerBias(b, node->operand(2), *x->type().quant, wq, channels));
-  if (!bias) return false;
+  Value* bias = nullptr;
+  if (node->operand(2)) {
+    const auto real = realBias(node->operand(2));
+    if (!real) return false;
+    w = biasSafeWeight(b, w, *real, x->type().quant->scale());
+    bias = integerBias(b, node->operand(2), *real, *x->type().quant, *w->type().quant);
+  }
   AttrDict attrs = node->attrs();
   setEpilogueAttrs(attrs, e, true);
-  std::vector<Value*> operands = {x, w, *bias};
+  std::vector<Value*> operands = {x, w, bias};
   if (e.residual) operands.push_back(e.residual);
   QC_ASSIGN(Value * y, b.create("q." + std::string(node->op()), std::move(operands), std::move(attrs)));
   rw.replace(last, {y});

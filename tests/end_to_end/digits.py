@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""The main job on the small model of the quick start, through the command line alone.
+
+    digits.py QCOMPILE DATA_DIR [MODELS_DIR]
+
+Checks that int8 loses at most one point of accuracy, that the quantized file loads again, that the interpreter and every target this
+machine can run give the same bytes at one and two threads, and that mistakes are answered with an error and the documented exit code.
+Standard library only.
+"""
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+QCOMPILE, DATA = sys.argv[1], pathlib.Path(sys.argv[2])
+TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "host"]
+SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255"
+
+
+def run(*args, code=0):
+    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+    if done.returncode != code:
+        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def top1(model):
+    return json.loads(run("eval", model, "-d", SAMPLES, "--labels", DATA / "labels.tsv", "--json").stdout)
+
+
+def write_sample(path, index):
+    """Image `index` of test.npy (u8, N x 1 x 16 x 16) as float32 in 0..1."""
+    raw = (DATA / "test.npy").read_bytes()
+    start = 10 + struct.unpack("<H", raw[8:10])[0] + index * 256
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 16, 16), }".ljust(117) + "\n"
+    pixels = struct.pack("<256f", *(v / 255 for v in raw[start:start + 256]))
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + pixels)
+
+
+def same_bits(model, work):
+    differing = []
+    for index in range(3):
+        sample = work / f"{index}.npy"
+        write_sample(sample, index)
+        runs = {"interpreter": ["--engine", "interpreter"]}
+        runs |= {f"{t} {n} thread(s)": ["--target", t, "--threads", str(n)] for t in TARGETS for n in (1, 2)}
+        results = {}
+        for name, options in runs.items():
+            out = work / name.replace(" ", "_")
+            run("run", model, "--input", f"image={sample}", "--output-dir", out, *options)
+            results[name] = (out / "scores.npy").read_bytes()
+        differing += [f"{model.name} sample {index}: {n}" for n, r in results.items() if r != results["interpreter"]]
+    if differing:
+        sys.exit("not the interpreter's bytes: " + ", ".join(differing))
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        int8 = work / "digits.int8.onnx"
+        calib = f"images:{DATA}/calib?order=grey&mean=0&std=255"
+        report = json.loads(run("quantize", DATA / "digits.onnx", "-d", calib, "-o", int8, "--json").stdout)
+        assert report["samples"] == 60 and all(row["int8"] for row in report["coverage"]), report
+        exact, quantized = top1(DATA / "digits.onnx"), top1(int8)
+        print("float", exact, "int8", quantized)
+        assert exact["top1"] > 0.98 and quantized["top1"] >= exact["top1"] - 0.01
+        assert int8.stat().st_size < (DATA / "digits.onnx").stat().st_size / 2
+
+        ranges = work / "digits.qcal"
+        run("calibrate", DATA / "digits.onnx", "-d", calib, "-o", ranges)
+        again = work / "again.onnx"
+        run("quantize", DATA / "digits.onnx", "--ranges", ranges, "-o", again)
+        assert again.read_bytes() == int8.read_bytes(), "saved ranges give another model"
+
+        same_bits(int8, work)
+        same_bits(DATA / "digits.onnx", work)
+
+        # Mistakes.
+        assert "help" in run("quantize", DATA / "digits.onnx", "-o", work / "x.onnx", code=1).stderr
+        assert "no JPEG or PNG" in run("quantize", DATA / "digits.onnx", "-d", f"images:{work}", "-o", work / "x.onnx", code=1).stderr
+        assert not (work / "x.onnx").exists()
+        run("quantize", int8, "-d", calib, "-o", work / "x.onnx", code=1)
+        run("eval", work / "none.onnx", "-d", SAMPLES, "--labels", DATA / "labels.tsv", code=1)
+        run("bench", DATA / "digits.onnx", "--shape", "image=1x2", code=1)
+        run("frobnicate", code=2)
+        damaged = work / "damaged.onnx"
+        damaged.write_bytes((DATA / "digits.onnx").read_bytes()[:5000])
+        assert "no ONNX model" in run("inspect", damaged, code=1).stderr
+    print("1 passed, 0 failed")
+
+
+main()
