@@ -59,6 +59,71 @@ Result<bool> gelu(const Match& m, Rewriter& rw) {
   return replaceBy(rw, m.root(), "gelu", m["x"]);
 }
 
+// A product taken apart: number * x^power * rest, where `rest` is at most one other value.
+struct Product {
+  double number = 1;
+  int power = 0;
+  Value* rest = nullptr;
+};
+bool takeApart(Value* v, const Value* x, Product& p, int depth = 6) {
+  if (v == x) {
+    ++p.power;
+    return true;
+  }
+  if (const auto c = scalarConstant(v)) {
+    p.number *= *c;
+    return true;
+  }
+  const Node* n = v->producer();
+  if (n && n->is("mul") && depth > 0) return takeApart(n->operand(0), x, p, depth - 1) && takeApart(n->operand(1), x, p, depth - 1);
+  if (n && n->is("pow") && n->operand(0) == x && isScalar(n->operand(1), 3)) {
+    p.power += 3;
+    return true;
+  }
+  if (p.rest) return false;
+  p.rest = v;
+  return true;
+}
+
+bool close(double value, double expected) { return std::fabs(value - expected) <= 1e-4 * expected; }
+
+// 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))), the products in any order; `last` is the add of 1
+Result<bool> geluTanh(Rewriter& rw, Node* root, Value* last) {
+  const Node* sum = last->producer();
+  const int one = scalarConstant(sum->operand(0)) ? 0 : 1;
+  const Node* tanh = sum->operand(1 - one)->producer();
+  if (!isScalar(sum->operand(one), 1) || !tanh || !tanh->is("tanh")) return false;
+  Product inner;
+  if (!takeApart(tanh->operand(0), nullptr, inner) || !close(inner.number, 0.7978845608) || !inner.rest) return false;
+  const Node* polynomial = inner.rest->producer();
+  if (!polynomial || !polynomial->is("add")) return false;
+  for (const int i : {0, 1}) {
+    Value* x = polynomial->operand(i);
+    Product cubic, outer;
+    if (!takeApart(polynomial->operand(1 - i), x, cubic) || cubic.power != 3 || cubic.rest || !close(cubic.number, 0.044715)) continue;
+    if (!takeApart(root->result(), x, outer) || outer.power != 1 || outer.rest != last || !close(outer.number, 0.5)) continue;
+    return replaceBy(rw, root, "gelu", x, {{"approximate", "tanh"}});
+  }
+  return false;
+}
+
+Result<bool> geluTanhOfProduct(const Match& m, Rewriter& rw) {
+  // The factor with the tanh is at most two products down.
+  for (Value* a : m.root()->operands()) {
+    std::vector<Value*> candidates = {a};
+    if (a->producer() && a->producer()->is("mul")) {
+      const auto inner = a->producer()->operands();
+      candidates.insert(candidates.end(), inner.begin(), inner.end());
+    }
+    for (Value* c : candidates) {
+      if (!c->producer() || !c->producer()->is("add")) continue;
+      QC_ASSIGN(const bool done, geluTanh(rw, m.root(), c));
+      if (done) return true;
+    }
+  }
+  return false;
+}
+
 // (x - mean(x)) / sqrt(mean((x - mean)^2) + eps) over the last axes
 Result<bool> layerNorm(const Match& m, Rewriter& rw) {
   Node* root = m.root();
@@ -113,6 +178,7 @@ std::vector<RewriteRule> rules() {
       {"gelu-half-last", op("mul", {op("mul", {any("x"), erfPart()}).as("p").oneUse(), constant("half")}), gelu},
       {"gelu-half-first", op("mul", {op("mul", {any("x"), constant("half")}).oneUse(), erfPart()}), gelu},
       {"gelu-half-inner", op("mul", {any("x"), op("mul", {erfPart(), constant("half")}).oneUse()}), gelu},
+      {"gelu-tanh", op("mul"), geluTanhOfProduct},
       {"layer-norm",
        op("div", {op("sub", {any("x"), op("reduce_mean", {any("x2")}).as("mean")}).as("d"),
                   op("sqrt", {op("add", {op("reduce_mean", {oneOf({"pow", "mul"}).as("square").oneUse()}).as("variance").oneUse(), constant("eps")}).oneUse()})
