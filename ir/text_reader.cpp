@@ -38,7 +38,15 @@ bool TextReader::takeIf(std::string_view spelling) {
 }
 
 int TextReader::line(size_t offset) const {
-  return 1 + static_cast<int>(std::count(text_.begin(), text_.begin() + static_cast<ptrdiff_t>(std::min(offset, text_.size())), '\n'));
+  offset = std::min(offset, text_.size());
+  if (offset < counted_) {
+    counted_ = 0;
+    newlines_ = 0;
+  }
+  // From where the last question ended: each node asks for its line.
+  newlines_ += static_cast<int>(std::count(text_.begin() + static_cast<ptrdiff_t>(counted_), text_.begin() + static_cast<ptrdiff_t>(offset), '\n'));
+  counted_ = offset;
+  return 1 + newlines_;
 }
 
 Failure TextReader::failAt(size_t offset, std::string_view message) const {

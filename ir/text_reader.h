@@ -62,6 +62,8 @@ class TextReader {
   std::string sourceName_;
   Lexer lexer_;
   Token token_;
+  mutable size_t counted_ = 0;  // line(): newlines in front of this offset
+  mutable int newlines_ = 0;
 };
 
 // @q(...), in quant_spec.cpp; the reader stands at `@q`.

@@ -152,7 +152,7 @@ class Annotator {
       if (!isDataOperand(node, *p.policy, i)) continue;
       const Value* v = node.operand(i);
       if (v->constant() || comesInt8(v) || quantizedAnyway(v, &node)) continue;
-      if (!heavy) return fmt::format("its input '{}' is float", v->name());
+      if (!heavy) return "one of its inputs is float";
       const double work = workPerElement(node, i);
       if (work > 0 && work < options_.minWorkPerElement)
         return fmt::format("too little work to pay for rounding '{}' ({:.1f} multiply-adds per element)", v->name(), work);

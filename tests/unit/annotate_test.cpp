@@ -125,7 +125,7 @@ TEST_F(Annotate, IsolatedOpsStayFloat) {
     return %y
   })");
   EXPECT_FALSE(row("a").quantized);
-  EXPECT_THAT(row("a").reason, HasSubstr("its input 'x' is float"));
+  EXPECT_THAT(row("a").reason, HasSubstr("one of its inputs is float"));
   EXPECT_TRUE(row("c").quantized);
   EXPECT_FALSE(row("s").quantized);
   EXPECT_THAT(row("s").reason, HasSubstr("nothing in int8 reads"));
@@ -287,6 +287,14 @@ TEST_F(Annotate, ComposedQuantizersRespectClaims) {
   };
   ComposableQuantizer bad({std::make_shared<DefaultQuantizer>(first), std::make_shared<Vandal>()});
   EXPECT_FALSE(bad.annotate(graph_));
+}
+
+TEST_F(Annotate, LongChainsTakeLinearTime) {
+  std::string body = "graph @g(%x: f32[1,16,8,8]) -> (\"y\") {\n  %w = const #w : f32[16,16,3,3]\n  %v0 = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]\n";
+  constexpr int kLength = 20000;
+  for (int i = 0; i < kLength; ++i) body += fmt::format("  %v{} = {} %v{} : f32[1,16,8,8]\n", i + 1, i % 2 ? "neg" : "exp", i);
+  annotate(body + fmt::format("  %y = conv %v{}, %w {{pads=[1,1,1,1]}} : f32[1,16,8,8]\n  return %y\n}}", kLength));
+  EXPECT_EQ(report_.quantizedCount(), 2);
 }
 
 TEST_F(Annotate, BadSharesAreReportedWithTheirChain) {

@@ -243,6 +243,23 @@ TEST(QParams, RecordedBlocksAndTokens) {
   }
 }
 
+// Embedding rows: a float scale and a float zero point each.
+TEST(QParams, RecordedEmbeddingRows) {
+  QC_VECTORS(file, "embedding");
+  for (const json& c : file["float_qparams"]) {
+    const std::vector<float> w = test::numbers(c["weight"]["data"]);
+    const size_t width = c["weight"]["shape"][1];
+    const int64_t qmax = c["bits"] == 8 ? 255 : 15;
+    for (size_t row = 0; row * width < w.size(); ++row) {
+      const MinMax m = minMaxOf(std::span(w).subspan(row * width, width));
+      const auto q = calculateFloatQParams(m.min, m.max, 0, qmax);
+      ASSERT_TRUE(q);
+      EXPECT_EQ(q->scale, fromBits(c["scale_bits"][row])) << c;
+      EXPECT_EQ(q->zeroPoint, fromBits(c["zero_point_bits"][row])) << c;
+    }
+  }
+}
+
 // The recording multiplies by the reciprocal where our quantize divides: one step at exact ties is allowed, and counted.
 TEST(QParams, RecordedQuantize) {
   QC_VECTORS(file, "quantize");
