@@ -29,6 +29,12 @@ Result<std::vector<Tensor>> inputsOf(const Executable& exe, const Dataset& sampl
 
 }  // namespace
 
+Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
+  std::vector<InputInfo> inputs;
+  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
+  return Dataset::open(sources, inputs);
+}
+
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));

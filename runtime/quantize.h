@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "frontend/dataset.h"
@@ -13,10 +14,13 @@
 
 namespace qc {
 
+// Samples for the inputs of a model; the syntax of a source is in frontend/dataset.h.
+Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model);
+
 struct CalibrateOptions {
   int64_t limit = -1;  // samples; -1: all
   int threads = 1;
-  std::function<void(int64_t done, int64_t total)> progress;
+  std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
 // Runs the samples through the float model and collects the range of every value that the rules want observed.

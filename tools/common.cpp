@@ -63,11 +63,7 @@ void DataOptions::addTo(CLI::App& verb, bool required) {
   if (required) option->required();
 }
 
-Result<Dataset> DataOptions::open(const Model& model) const {
-  std::vector<InputInfo> inputs;
-  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
-  return Dataset::open(sources, inputs);
-}
+Result<Dataset> DataOptions::open(const Model& model) const { return openDataset(sources, model); }
 
 std::string Table::str() const {
   std::vector<size_t> widths;

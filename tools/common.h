@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "frontend/dataset.h"
 #include "runtime/model.h"
+#include "runtime/quantize.h"
 
 namespace qc::tools {
 
