@@ -36,42 +36,20 @@ Result<Stage> parseStage(std::string_view text) {
 const OpRegistry& OpRegistry::get() {
   static const OpRegistry registry = [] {
     OpRegistry r;
-#if __has_include("ir/ops/elementwise.cpp")
     registerElementwiseOps(r);
-#endif
-#if __has_include("ir/ops/conv.cpp")
     registerConvOps(r);
-#endif
-#if __has_include("ir/ops/matmul.cpp")
     registerMatmulOps(r);
-#endif
-#if __has_include("ir/ops/pool.cpp")
     registerPoolOps(r);
-#endif
-#if __has_include("ir/ops/reduce.cpp")
     registerReduceOps(r);
-#endif
-#if __has_include("ir/ops/norm.cpp")
     registerNormOps(r);
-#endif
-#if __has_include("ir/ops/shape.cpp")
     registerShapeOps(r);
-#endif
-#if __has_include("ir/ops/index.cpp")
     registerIndexOps(r);
-#endif
-#if __has_include("ir/ops/resize.cpp")
     registerResizeOps(r);
-#endif
-#if __has_include("ir/ops/quant.cpp")
     registerQuantOps(r);
-#endif
 #if __has_include("ir/ops/recurrent.cpp")
     registerRecurrentOps(r);
 #endif
-#if __has_include("ir/ops/kernel.cpp")
     registerKernelOps(r);
-#endif
     return r;
   }();
   return registry;

@@ -21,10 +21,6 @@ const #l : f32[64,64] = rand(10, -1.0, 1.0)
 
 class Annotate : public testing::Test {
  protected:
-  void SetUp() override {
-    for (const char* name : {"conv", "const", "linear", "matmul", "relu", "add", "concat", "max_pool", "softmax", "split"})
-      if (!OpRegistry::get().find(name)) GTEST_SKIP() << name << " is not built";
-  }
   void load(const std::string& body) {
     auto parsed = parseGraph(kWeights + body);
     ASSERT_TRUE(parsed) << parsed.error().render();

@@ -8,10 +8,6 @@
 namespace qc {
 namespace {
 
-// Not every build registers every op (see OpRegistry::get()).
-#define SKIP_WITHOUT_OPS() \
-  if (!OpRegistry::get().find("q.linear") || !OpRegistry::get().find("const")) GTEST_SKIP()
-
 // A small convolution, packed for `def`.
 struct Packed {
   Graph graph;
@@ -37,7 +33,6 @@ TEST(Kernels, IdsAreUniqueAndRowsComplete) {
 }
 
 TEST(Kernels, KeyIgnoresScalesAndSeesShapes) {
-  SKIP_WITHOUT_OPS();
   const KernelDef& def = *findKernel("gemm_s16_generic");
   const Packed a = packed(def).value(), b = packed(def, 0.7f).value(), c = packed(def, 0.1f, 9).value();
   EXPECT_EQ(kernelKey(def, *a.node, Target{}), kernelKey(def, *b.node, Target{}));
@@ -46,7 +41,6 @@ TEST(Kernels, KeyIgnoresScalesAndSeesShapes) {
 }
 
 TEST(Kernels, ParamsFollowTheTypes) {
-  SKIP_WITHOUT_OPS();
   const Packed p = packed(*findKernel("gemm_s16_generic"), 0.25f).value();
   const std::vector<ParamRecord> params = kernelParams(*p.node);
   ASSERT_EQ(static_cast<int>(params.size()), p.node->numOperands() + 1);
@@ -57,7 +51,6 @@ TEST(Kernels, ParamsFollowTheTypes) {
 }
 
 TEST(Jit, CompilesOnThreadsLoadsAndFinds) {
-  SKIP_WITHOUT_OPS();
   const KernelDef& def = *findKernel("gemm_s16_generic");
   std::vector<Packed> graphs;
   for (int64_t i = 1; i <= 4; ++i) graphs.push_back(packed(def, 0.1f, 8 * i).value());
@@ -74,7 +67,6 @@ TEST(Jit, CompilesOnThreadsLoadsAndFinds) {
 }
 
 TEST(Jit, FatalErrorsOfLlvmComeBackAsErrors) {
-  SKIP_WITHOUT_OPS();
   const KernelDef& def = *findKernel("gemm_u8s8_avx512vnni");
   const Packed p = packed(def).value();
   const KernelJob job{&def, p.node, "kernel"};
@@ -97,7 +89,6 @@ TEST(Jit, RefusesBytesThatAreNoObject) {
 }
 
 TEST(Jit, WritesTextForAnyTarget) {
-  SKIP_WITHOUT_OPS();
   const KernelDef& def = *findKernel("gemm_s16_generic");
   const Packed p = packed(def).value();
   const KernelJob job{&def, p.node, "kernel"};

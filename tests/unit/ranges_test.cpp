@@ -19,10 +19,6 @@ using testing::HasSubstr;
 
 class RangesFile : public testing::Test {
  protected:
-  void SetUp() override {
-    for (const char* name : {"observe", "relu"})
-      if (!OpRegistry::get().find(name)) GTEST_SKIP() << name << " is not built";
-  }
   static Graph graph(const std::string& observer = "u8.histogram{bins=64}", const std::string& op = "relu") {
     auto parsed = parseGraph("graph @g(%x: f32[8]) -> (\"y\") {\n"
                              "  %o = observe %x {id=0} : f32[8] @q(in=[-], out=" + observer + ")\n"
