@@ -45,7 +45,8 @@ Result<Window> inferOperands(const InferContext& c, bool transposed) {
   if (!transposed && __builtin_mul_overflow(w.shape[1].size(), group, &expected))
     return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
   if (!compatible(channels, Dim(expected)))
-    return fail(ErrorCode::kInvalidModel, "'{}': x {} has {} channels, w {} with group={} takes {}", c.op, x.str(), channels.str(), w.str(), group, expected);
+    return fail(ErrorCode::kInvalidModel, "'{}': x {} has {} channels, w {} with group={} takes {}", c.op, x.str(), channels.str(), w.str(),
+                group, expected);
   return window;
 }
 
@@ -68,7 +69,8 @@ Result<Inferred> inferTransposedShape(const InferContext& c) {
   std::vector<Dim> spatial = spatialDims(x.shape, last);
   const auto& outputPadding = c.attrs.integers("output_padding");
   if (!outputPadding.empty() && outputPadding.size() != spatial.size())
-    return fail(ErrorCode::kInvalidModel, "'{}': output_padding={} should have {} values", c.op, toString(Attr(outputPadding)), spatial.size());
+    return fail(ErrorCode::kInvalidModel, "'{}': output_padding={} should have {} values", c.op, toString(Attr(outputPadding)),
+                spatial.size());
   for (size_t i = 0; i < spatial.size(); ++i) {
     const int64_t extra = outputPadding.empty() ? 0 : outputPadding[i];
     if (extra < 0 || extra > int64_t{1} << 31) return fail(ErrorCode::kInvalidModel, "'{}': output_padding holds {}", c.op, extra);
@@ -79,16 +81,18 @@ Result<Inferred> inferTransposedShape(const InferContext& c) {
     const int64_t in = spatial[i].size();
     int64_t size = 0;
     if (__builtin_mul_overflow(in - 1, window.stride[i], &size) || size > kMaxTensorBytes)
-      return fail(ErrorCode::kResource, "'{}': spatial dim {} of {} with stride {} gives too large a result", c.op, i, in, window.stride[i]);
+      return fail(ErrorCode::kResource, "'{}': spatial dim {} of {} with stride {} gives too large a result", c.op, i, in,
+                  window.stride[i]);
     size += window.extent(static_cast<int>(i)) + extra - window.padBegin[i] - window.padEnd[i];
     if (in == 0 || size < 1)
-      return fail(ErrorCode::kInvalidModel, "'{}': spatial dim {} of {} gives a result of size {} (stride {}, kernel {}, padding {})", c.op, i, in, size,
-                  window.stride[i], window.kernel[i], window.padBegin[i] + window.padEnd[i]);
+      return fail(ErrorCode::kInvalidModel, "'{}': spatial dim {} of {} gives a result of size {} (stride {}, kernel {}, padding {})", c.op,
+                  i, in, size, window.stride[i], window.kernel[i], window.padBegin[i] + window.padEnd[i]);
     spatial[i] = Dim(size);
   }
   const int64_t group = c.attrs.integer("group");
   int64_t outputs = 0;
-  if (__builtin_mul_overflow(w.shape[1].size(), group, &outputs)) return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
+  if (__builtin_mul_overflow(w.shape[1].size(), group, &outputs))
+    return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
   const int64_t depth = w.shape[0].size() / group * window.taps();
   return Inferred{spatialShape(last, x.shape[0], Dim(outputs), spatial), Dim(outputs), depth, group};
 }
@@ -137,7 +141,9 @@ struct Conv {
         out(y.channels / group) {}
   bool depthwise() const { return in == 1 && out == 1; }
   bool pointwise() const {
-    const auto all = [](const auto& values, int64_t v) { return std::all_of(values.begin(), values.end(), [&](int64_t e) { return e == v; }); };
+    const auto all = [](const auto& values, int64_t v) {
+      return std::all_of(values.begin(), values.end(), [&](int64_t e) { return e == v; });
+    };
     return window.taps() == 1 && all(window.stride, 1) && all(window.padBegin, 0) && all(window.padEnd, 0);
   }
 
@@ -234,8 +240,8 @@ void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
   for (int64_t p = 0; p < s.y.pixels(); ++p)
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
       for (int64_t g = 0; g < s.group; ++g)
-        ref::multiplyAdd(x + pixel * s.x.channels + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out, acc + p * s.y.channels + g * s.out, 0, 1, s.out,
-                         s.in);
+        ref::multiplyAdd(x + pixel * s.x.channels + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out,
+                         acc + p * s.y.channels + g * s.out, 0, 1, s.out, s.in);
     });
 }
 
@@ -262,7 +268,8 @@ void evalFloat(const EvalContext& c, bool transposed) {
       residual.resize(acc.size());
       readPixels(s.y, r.data(), n, residual.data(), same);
     }
-    floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), hasResidual ? residual.data() : nullptr, acc.data(), s.y.pixels(), s.y.channels);
+    floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), hasResidual ? residual.data() : nullptr, acc.data(),
+                     s.y.pixels(), s.y.channels);
     writePixels(s.y, acc.data(), n, y.data());
   }
   y.flush();
@@ -286,7 +293,8 @@ Status evalQuantizedConv(const EvalContext& c, bool transposed) {
   const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
   std::vector<uint32_t> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride));
   std::vector<float> residualPixels(residual.empty() ? 0 : acc.size()), reals(epilogue.quantizes() ? 0 : acc.size());
-  std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0), all(epilogue.quantizes() ? acc.size() * static_cast<size_t>(s.y.batch) : 0);
+  std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0),
+      all(epilogue.quantizes() ? acc.size() * static_cast<size_t>(s.y.batch) : 0);
   const auto same = [](auto v, int64_t) { return v; };
   for (int64_t n = 0; n < s.x.batch; ++n) {
     readPixels(s.x, x.data(), n, pixels.data(), same);

@@ -24,8 +24,8 @@ Status requireResidual(const InferContext& c, const Shape& shape) {
 Status requireQuantizedWeight(const InferContext& c, int axis) {
   const TensorType& w = c.type(kW);
   if (!w.isQuantized() || sizeOf(w.dtype) != 1 || w.quant->blockSize > 0 || (w.quant->perChannel() && w.quant->axis != axis))
-    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits, per tensor or per channel on axis {}; got {}", c.op, axis,
-                w.str());
+    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits, per tensor or per channel on axis {}; got {}",
+                c.op, axis, w.str());
   return checkQuantParams(*w.quant, w.shape);
 }
 
@@ -99,7 +99,8 @@ Result<Types> quantizedProductResult(const InferContext& c, Shape shape, Dim cha
   }
   QC_TRY(requirePerTensorTo(to));
   if (std::max(low, to->qmin) > std::min(high, to->qmax))
-    return fail(ErrorCode::kInvalidModel, "'{}': clamp_min={} and clamp_max={} leave nothing of {}..{}", c.op, low, high, to->qmin, to->qmax);
+    return fail(ErrorCode::kInvalidModel, "'{}': clamp_min={} and clamp_max={} leave nothing of {}..{}", c.op, low, high, to->qmin,
+                to->qmax);
   return checkedResults({TensorType(to, std::move(shape))});
 }
 
@@ -127,8 +128,8 @@ Status requireInt32Sums(const InferContext& c, int64_t depth, int64_t channels, 
     }
     if (fits) return {};
   }
-  return fail(ErrorCode::kUnsupported, "'{}': int32 sums could overflow: {} terms of up to {} * {} with a bias of up to {} reach beyond {}", c.op, depth, reachX,
-              reachW, largestBias, kMaxSum)
+  return fail(ErrorCode::kUnsupported, "'{}': int32 sums could overflow: {} terms of up to {} * {} with a bias of up to {} reach beyond {}",
+              c.op, depth, reachX, reachW, largestBias, kMaxSum)
       .help("keep this layer in float");
 }
 

@@ -12,8 +12,8 @@
 #include <functional>
 #include <vector>
 
-#include "ir/ops/widen.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/widen.h"
 #include "ir/qmath.h"
 
 namespace qc {

@@ -39,7 +39,8 @@ template <class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline void blocked(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n, int64_t k) {
+[[gnu::always_inline]] inline void blocked(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n,
+                                           int64_t k) {
   constexpr int64_t kBlockN = 256, kBlockK = 64;  // a block of b stays in the second-level cache
   for (int64_t j = 0; j < n; j += kBlockN)
     for (int64_t p = 0; p < k; p += kBlockK) {
@@ -88,7 +89,7 @@ void multiplyAddElements(const T* a, const T* b, T* c, int64_t n) {
   hasFma() ? elementsFma(a, b, c, n) : elements(a, b, c, n);
 }
 
-#define QC_INSTANTIATE(T)                                                                                            \
+#define QC_INSTANTIATE(T)                                                                                     \
   template void multiplyAdd<T>(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, int64_t, int64_t); \
   template void multiplyAddElements<T>(const T*, const T*, T*, int64_t);
 QC_INSTANTIATE(float)

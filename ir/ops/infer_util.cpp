@@ -31,7 +31,8 @@ Result<Types> checkedResults(Types types) {
 
 std::string_view operandName(const InferContext& c, int operand) {
   const OpDef* def = OpRegistry::get().find(c.op);
-  return def && static_cast<size_t>(operand) < def->operands.size() ? std::string_view(def->operands[static_cast<size_t>(operand)].name) : "operand";
+  return def && static_cast<size_t>(operand) < def->operands.size() ? std::string_view(def->operands[static_cast<size_t>(operand)].name)
+                                                                    : "operand";
 }
 
 std::string describe(const InferContext& c, int operand) { return fmt::format("{} {}", operandName(c, operand), c.type(operand).str()); }
@@ -39,10 +40,13 @@ std::string describe(const InferContext& c, int operand) { return fmt::format("{
 Status requireRank(const InferContext& c, int operand, int low, int high) {
   const int rank = c.type(operand).rank();
   if (rank >= low && rank <= high) return {};
-  if (low == high) return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} dims, got {}", c.op, operandName(c, operand), low, c.type(operand).str());
+  if (low == high)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} dims, got {}", c.op, operandName(c, operand), low, c.type(operand).str());
   if (high == 1 << 20)
-    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of at least {} dims, got {}", c.op, operandName(c, operand), low, c.type(operand).str());
-  return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} to {} dims, got {}", c.op, operandName(c, operand), low, high, c.type(operand).str());
+    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of at least {} dims, got {}", c.op, operandName(c, operand), low,
+                c.type(operand).str());
+  return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {} to {} dims, got {}", c.op, operandName(c, operand), low, high,
+              c.type(operand).str());
 }
 
 Status requirePlainFloat(const InferContext& c, int operand) {
@@ -60,7 +64,8 @@ Status requirePlainNumber(const InferContext& c, int operand) {
 Status requireSameDType(const InferContext& c, int operand, int as) {
   const TensorType &t = c.type(operand), &other = c.type(as);
   if (!t.isQuantized() && !other.isQuantized() && t.dtype == other.dtype) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}' takes operands of one element type, got {} and {}", c.op, describe(c, as), describe(c, operand));
+  return fail(ErrorCode::kInvalidModel, "'{}' takes operands of one element type, got {} and {}", c.op, describe(c, as),
+              describe(c, operand));
 }
 
 Status requirePerTensor8Bit(const InferContext& c, int operand) {
@@ -76,7 +81,8 @@ Status requireVector(const InferContext& c, int operand, Dim length) { return re
 Status requireShape(const InferContext& c, int operand, const Shape& shape) {
   const Shape& own = c.type(operand).shape;
   if (own.size() == shape.size() && std::equal(own.begin(), own.end(), shape.begin(), compatible)) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}' needs {} of shape [{}], got {}", c.op, operandName(c, operand), toString(shape), c.type(operand).str());
+  return fail(ErrorCode::kInvalidModel, "'{}' needs {} of shape [{}], got {}", c.op, operandName(c, operand), toString(shape),
+              c.type(operand).str());
 }
 
 Status requireAxis(const InferContext& c, std::string_view attr, int rank) {
@@ -89,7 +95,8 @@ Status requireAxes(const InferContext& c, std::string_view attr, int rank) {
   const auto& axes = c.attrs.integers(attr);
   for (size_t i = 0; i < axes.size(); ++i)
     if (axes[i] < 0 || axes[i] >= rank || (i > 0 && axes[i] <= axes[i - 1]))
-      return fail(ErrorCode::kInvalidModel, "'{}': {}={} are not distinct ascending dims of {}", c.op, attr, toString(Attr(axes)), describe(c, 0));
+      return fail(ErrorCode::kInvalidModel, "'{}': {}={} are not distinct ascending dims of {}", c.op, attr, toString(Attr(axes)),
+                  describe(c, 0));
   return {};
 }
 
@@ -102,7 +109,9 @@ Status requireOneOf(const InferContext& c, std::string_view attr, std::initializ
 }
 
 Status checkQuantParams(const QuantParams& q, const Shape& shape) {
-  const auto bad = [&](std::string_view why) { return fail(ErrorCode::kInvalidModel, "quantization parameters of shape [{}]: {}", toString(shape), why); };
+  const auto bad = [&](std::string_view why) {
+    return fail(ErrorCode::kInvalidModel, "quantization parameters of shape [{}]: {}", toString(shape), why);
+  };
   if (q.scales.empty() || q.zeroPoints.empty()) return bad("no scale or no zero point");
   if (q.qmin > q.qmax) return bad("qmin is above qmax");
   for (const float s : q.scales)

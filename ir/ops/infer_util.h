@@ -27,18 +27,18 @@ std::string_view operandName(const InferContext& c, int operand);
 
 // Checks of one operand.  All of them name the operand and what it is.
 Status requireRank(const InferContext& c, int operand, int low, int high = 1 << 20);
-Status requirePlainFloat(const InferContext& c, int operand);                      // f32, f16, bf16, f64
-Status requirePlainNumber(const InferContext& c, int operand);                     // float or integer, not quantized
-Status requireSameDType(const InferContext& c, int operand, int as);               // plain types of one dtype
-Status requirePerTensor8Bit(const InferContext& c, int operand);                   // quantized u8 or s8, one scale
-Status requireVector(const InferContext& c, int operand, Dim length);              // one dim, of that length
-Status requireShape(const InferContext& c, int operand, const Shape& shape);       // symbolic dims match anything
+Status requirePlainFloat(const InferContext& c, int operand);                 // f32, f16, bf16, f64
+Status requirePlainNumber(const InferContext& c, int operand);                // float or integer, not quantized
+Status requireSameDType(const InferContext& c, int operand, int as);          // plain types of one dtype
+Status requirePerTensor8Bit(const InferContext& c, int operand);              // quantized u8 or s8, one scale
+Status requireVector(const InferContext& c, int operand, Dim length);         // one dim, of that length
+Status requireShape(const InferContext& c, int operand, const Shape& shape);  // symbolic dims match anything
 
 bool compatible(Dim a, Dim b);  // equal, or not both static
 
 // Attributes.
-Status requireAxis(const InferContext& c, std::string_view attr, int rank);        // 0 <= axis < rank
-Status requireAxes(const InferContext& c, std::string_view attr, int rank);        // sorted, distinct, each in range
+Status requireAxis(const InferContext& c, std::string_view attr, int rank);  // 0 <= axis < rank
+Status requireAxes(const InferContext& c, std::string_view attr, int rank);  // sorted, distinct, each in range
 Status requireOneOf(const InferContext& c, std::string_view attr, std::initializer_list<std::string_view> values);
 
 // Parameters against the shape they apply to: axis in range, one scale per channel or block, scales finite and positive,
@@ -55,8 +55,8 @@ AttrSpec integerAttr(std::string name);
 AttrSpec integerAttr(std::string name, int64_t byDefault);
 AttrSpec realAttr(std::string name, double byDefault);
 AttrSpec stringAttr(std::string name, std::string byDefault);
-AttrSpec integersAttr(std::string name);                 // required
-AttrSpec integersOrEmptyAttr(std::string name);          // [] by default
+AttrSpec integersAttr(std::string name);         // required
+AttrSpec integersOrEmptyAttr(std::string name);  // [] by default
 AttrSpec quantAttr(std::string name, bool required);
 AttrSpec layoutAttr();
 AttrSpec clampMinAttr();  // bounds narrower than those of `to`; the defaults bound nothing

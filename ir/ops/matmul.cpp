@@ -20,8 +20,8 @@ Result<LinearShape> inferLinearShape(const InferContext& c) {
   QC_TRY(requireRank(c, kX, 1));
   QC_TRY(requireRank(c, kW, 2, 2));
   if (!compatible(x.shape.back(), w.shape[1]))
-    return fail(ErrorCode::kInvalidModel, "'{}': rows of x {} have {} elements, those of w {} have {}", c.op, x.str(), x.shape.back().str(), w.str(),
-                w.shape[1].str());
+    return fail(ErrorCode::kInvalidModel, "'{}': rows of x {} have {} elements, those of w {} have {}", c.op, x.str(), x.shape.back().str(),
+                w.str(), w.shape[1].str());
   LinearShape s{x.shape, w.shape[0], w.shape[1].isStatic() ? w.shape[1].size() : 0};
   s.result.back() = w.shape[0];
   return s;
@@ -64,7 +64,8 @@ void evalLinearAs(const EvalContext& c) {
     return {e.data(), e.data() + e.size()};
   };
   const std::vector<T> bias = operand(kBias), residual = operand(kResidual);
-  floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), residual.empty() ? nullptr : residual.data(), y.data(), rows, outputs);
+  floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), residual.empty() ? nullptr : residual.data(), y.data(), rows,
+                   outputs);
   y.flush();
 }
 
@@ -85,7 +86,8 @@ Status evalQuantizedLinear(const EvalContext& c) {
   const QuantizedEpilogue epilogue(c, outputs, [](int64_t o) { return o; });
   const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
   std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0);
-  epilogue.run(acc.data(), residual.empty() ? nullptr : residual.data(), rows, integers.data(), epilogue.quantizes() ? nullptr : c.out().as<float>());
+  epilogue.run(acc.data(), residual.empty() ? nullptr : residual.data(), rows, integers.data(),
+               epilogue.quantizes() ? nullptr : c.out().as<float>());
   if (epilogue.quantizes()) storeIntegers(c.out(), integers.data());
   return {};
 }
@@ -101,8 +103,8 @@ Result<Shape> inferMatmulShape(const InferContext& c) {
   if (vectorA) a.insert(a.begin(), Dim(1));
   if (vectorB) b.push_back(Dim(1));
   if (!compatible(a.back(), b[b.size() - 2]))
-    return fail(ErrorCode::kInvalidModel, "'{}': {} has rows of {}, {} has columns of {}", c.op, describe(c, 0), a.back().str(), describe(c, 1),
-                b[b.size() - 2].str());
+    return fail(ErrorCode::kInvalidModel, "'{}': {} has rows of {}, {} has columns of {}", c.op, describe(c, 0), a.back().str(),
+                describe(c, 1), b[b.size() - 2].str());
   const size_t batchDims = std::max(a.size(), b.size()) - 2;
   Shape shape(batchDims);
   for (size_t i = 0; i < batchDims; ++i) {
@@ -113,8 +115,8 @@ Result<Shape> inferMatmulShape(const InferContext& c) {
     else if (da == Dim(1))
       shape[i] = db;
     else if (da.isStatic() && db.isStatic())
-      return fail(ErrorCode::kInvalidModel, "'{}': leading dims of {} and {} do not broadcast ({} and {})", c.op, describe(c, 0), describe(c, 1), da.str(),
-                  db.str());
+      return fail(ErrorCode::kInvalidModel, "'{}': leading dims of {} and {} do not broadcast ({} and {})", c.op, describe(c, 0),
+                  describe(c, 1), da.str(), db.str());
     else
       shape[i] = da.isStatic() ? da : db;  // the symbolic one can only be 1 or the same
   }

@@ -46,7 +46,8 @@ Result<Types> inferGroupNorm(const InferContext& c) {
   const Dim channels = isChannelsLast(c.attrs) ? x.back() : x[1];
   const int64_t groups = c.attrs.integer("num_groups");
   if (groups < 1 || (channels.isStatic() && channels.size() % groups != 0))
-    return fail(ErrorCode::kInvalidModel, "'{}': num_groups={} does not divide the {} channels of {}", c.op, groups, channels.str(), describe(c, 0));
+    return fail(ErrorCode::kInvalidModel, "'{}': num_groups={} does not divide the {} channels of {}", c.op, groups, channels.str(),
+                describe(c, 0));
   return types;
 }
 
@@ -64,7 +65,8 @@ Result<Types> inferLayerNorm(const InferContext& c) {
     for (size_t d = 0; fits && d < own.size(); ++d)
       fits = own[own.size() - 1 - d] == Dim(1) || compatible(own[own.size() - 1 - d], normalized[normalized.size() - 1 - d]);
     if (!fits)
-      return fail(ErrorCode::kInvalidModel, "'{}': {} does not broadcast to the normalized dims [{}]", c.op, describe(c, i), toString(normalized));
+      return fail(ErrorCode::kInvalidModel, "'{}': {} does not broadcast to the normalized dims [{}]", c.op, describe(c, i),
+                  toString(normalized));
   }
   return sameAsX(c);
 }
@@ -92,7 +94,8 @@ struct ChannelView {
   bool last;
   int64_t pixels;
 
-  ChannelView(std::span<const int64_t> sizes, const AttrDict& attrs) : batch(sizes[0]), last(attrs.find("layout") && isChannelsLast(attrs)) {
+  ChannelView(std::span<const int64_t> sizes, const AttrDict& attrs)
+      : batch(sizes[0]), last(attrs.find("layout") && isChannelsLast(attrs)) {
     const AxisView v(sizes, last ? static_cast<int64_t>(sizes.size()) - 1 : 1);
     channels = v.length;
     inner = v.inner;
@@ -143,10 +146,12 @@ struct Moments {
 template <class T, class At>
 Moments<T> moments(int64_t n, T epsilon, const At& at) {
   const T mean = orderedSum<T>(n, at) / static_cast<T>(n);
-  const T var = orderedSum<T>(n, [&](int64_t i) {
-                  const T d = at(i) - mean;
-                  return d * d;
-                }) / static_cast<T>(n);
+  const T var = orderedSum<T>(n,
+                              [&](int64_t i) {
+                                const T d = at(i) - mean;
+                                return d * d;
+                              }) /
+                static_cast<T>(n);
   return {mean, T{1} / std::sqrt(var + epsilon)};
 }
 
@@ -285,7 +290,8 @@ Status evalSoftmax(const EvalContext& c, bool logarithm) {
 
 void registerNormOps(OpRegistry& registry) {
   const AttrSpec epsilon = realAttr("epsilon", 1e-5);
-  const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval) {
+  const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
+                       EvalFn eval) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = std::move(operands),
@@ -294,18 +300,20 @@ void registerNormOps(OpRegistry& registry) {
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  add("batch_norm", "per-channel normalisation by given statistics", {{"x"}, {"scale"}, {"bias"}, {"mean"}, {"var"}}, {epsilon, layoutAttr()}, inferPerChannel,
-      evalBatchNorm);
-  add("instance_norm", "normalisation of each channel of each sample", {{"x"}, {"scale"}, {"bias"}}, {epsilon, layoutAttr()}, inferPerChannel,
-      [](const EvalContext& c) { return evalGroupNorm(c, true); });
+  add("batch_norm", "per-channel normalisation by given statistics", {{"x"}, {"scale"}, {"bias"}, {"mean"}, {"var"}},
+      {epsilon, layoutAttr()}, inferPerChannel, evalBatchNorm);
+  add("instance_norm", "normalisation of each channel of each sample", {{"x"}, {"scale"}, {"bias"}}, {epsilon, layoutAttr()},
+      inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); });
   add("group_norm", "normalisation of each group of channels of each sample", {{"x"}, {"scale"}, {"bias"}},
       {integerAttr("num_groups"), epsilon, layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); });
-  add("layer_norm", "normalisation over the dims from axis on", {{"x"}, {"scale", true}, {"bias", true}}, {integerAttr("axis"), epsilon}, inferLayerNorm,
-      evalLayerNorm);
+  add("layer_norm", "normalisation over the dims from axis on", {{"x"}, {"scale", true}, {"bias", true}}, {integerAttr("axis"), epsilon},
+      inferLayerNorm, evalLayerNorm);
   add("lrn", "local response normalisation across channels", {{"x"}},
       {integerAttr("size"), realAttr("alpha", 1e-4), realAttr("beta", 0.75), realAttr("bias", 1.0), layoutAttr()}, inferLrn, evalLrn);
-  add("softmax", "exp(x) over its sum along an axis", {{"x"}}, {integerAttr("axis")}, inferSoftmax, [](const EvalContext& c) { return evalSoftmax(c, false); });
-  add("log_softmax", "logarithm of softmax", {{"x"}}, {integerAttr("axis")}, inferSoftmax, [](const EvalContext& c) { return evalSoftmax(c, true); });
+  add("softmax", "exp(x) over its sum along an axis", {{"x"}}, {integerAttr("axis")}, inferSoftmax,
+      [](const EvalContext& c) { return evalSoftmax(c, false); });
+  add("log_softmax", "logarithm of softmax", {{"x"}}, {integerAttr("axis")}, inferSoftmax,
+      [](const EvalContext& c) { return evalSoftmax(c, true); });
 }
 
 }  // namespace qc

@@ -34,7 +34,8 @@ Result<Shape> inferPoolShape(const InferContext& c) {
 
 Result<Types> inferMaxPool(const InferContext& c) {
   const TensorType& x = c.type(0);
-  if (x.isQuantized() && x.quant->perChannel()) return fail(ErrorCode::kUnsupported, "'{}' takes x quantized per tensor, got {}", c.op, x.str());
+  if (x.isQuantized() && x.quant->perChannel())
+    return fail(ErrorCode::kUnsupported, "'{}' takes x quantized per tensor, got {}", c.op, x.str());
   if (x.dtype == DType::boolean) return fail(ErrorCode::kInvalidModel, "'{}' takes numbers, got {}", c.op, x.str());
   QC_ASSIGN(Shape shape, inferPoolShape(c));
   return checkedResults({x.withShape(std::move(shape))});
@@ -53,7 +54,8 @@ Result<Types> inferQuantizedAvgPool(const InferContext& c) {
   QC_ASSIGN(Shape shape, inferPoolShape(c));
   int64_t taps = 1;
   for (const int64_t k : c.attrs.integers("kernel_shape")) taps *= k;  // bounded by Window::of
-  if (taps > INT32_MAX / 255) return fail(ErrorCode::kUnsupported, "'{}': the int32 sum of a window of {} elements could overflow", c.op, taps);
+  if (taps > INT32_MAX / 255)
+    return fail(ErrorCode::kUnsupported, "'{}': the int32 sum of a window of {} elements could overflow", c.op, taps);
   return checkedResults({TensorType(c.attrs.quant("to"), std::move(shape))});
 }
 
@@ -173,8 +175,9 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
     gather(p, x.data(), 0u, taps, sums, [](uint32_t sum, uint32_t v) { return sum + v; });
     const float multiplier = ratio / static_cast<float>(count);
     for (int64_t ch = 0; ch < p.y.channels; ++ch)
-      q[static_cast<size_t>(at + ch * p.y.channelStride)] = qmath::requantize(static_cast<int32_t>(sums[static_cast<size_t>(ch)]), multiplier, to.zeroPoint(),
-                                                                              static_cast<int32_t>(to.qmin), static_cast<int32_t>(to.qmax));
+      q[static_cast<size_t>(at + ch * p.y.channelStride)] =
+          qmath::requantize(static_cast<int32_t>(sums[static_cast<size_t>(ch)]), multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin),
+                            static_cast<int32_t>(to.qmax));
   });
   storeIntegers(c.out(), q.data());
   return {};
@@ -184,7 +187,7 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
 
 void registerPoolOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval) {
-    std::vector<AttrSpec> attrs = {integersAttr("kernel_shape"),          integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
+    std::vector<AttrSpec> attrs = {integersAttr("kernel_shape"),     integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
                                    integersOrEmptyAttr("dilations"), integerAttr("ceil_mode", 0),    layoutAttr()};
     attrs.insert(attrs.end(), more.begin(), more.end());
     registry.add({.name = std::move(name),
@@ -196,7 +199,8 @@ void registerPoolOps(OpRegistry& registry) {
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  add("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {}, inferMaxPool, evalMaxPool);
+  add("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {}, inferMaxPool,
+      evalMaxPool);
   add("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
   add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), quantAttr("to", true)},
       inferQuantizedAvgPool, evalQuantizedAvgPool);

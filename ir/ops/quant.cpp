@@ -56,7 +56,8 @@ struct Integers {
 
 Result<Integers> requireIntegers(const InferContext& c) {
   const DType storage = c.attrs.dtype("storage");
-  if (!isInteger(storage) || sizeOf(storage) > 2) return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(storage));
+  if (!isInteger(storage) || sizeOf(storage) > 2)
+    return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(storage));
   const IntRange range = rangeOf(storage);
   const int64_t qmin = c.attrs.integer("qmin"), qmax = c.attrs.integer("qmax");
   if (qmin < range.min || qmax > range.max || qmin > 0 || qmax < 0 || qmin == qmax)
@@ -68,7 +69,8 @@ Result<Types> inferDynamicParams(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireIntegers(c));
   QC_TRY(requireOneOf(c, "scheme", {"affine", "symmetric"}));
-  if (const double eps = c.attrs.real("eps"); !(eps >= 0) || !std::isfinite(eps)) return fail(ErrorCode::kInvalidModel, "'{}': eps={}", c.op, eps);
+  if (const double eps = c.attrs.real("eps"); !(eps >= 0) || !std::isfinite(eps))
+    return fail(ErrorCode::kInvalidModel, "'{}': eps={}", c.op, eps);
   return checkedResults({TensorType(DType::f32, {}), TensorType(DType::s32, {})});
 }
 
@@ -81,12 +83,13 @@ Status requireParameter(const InferContext& c, int operand) {
     return fail(ErrorCode::kInvalidModel, "'{}': axis={} is outside the dims of {}", c.op, axis, describe(c, 0));
   if (own.empty() || (own.size() == 1 && own[0] == Dim(1))) return {};
   if (axis >= 0 && own.size() == 1 && compatible(own[0], x[static_cast<size_t>(axis)])) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {}", c.op, describe(c, operand), describe(c, 0),
-              axis);
+  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {}", c.op,
+              describe(c, operand), describe(c, 0), axis);
 }
 
 Status requireParameters(const InferContext& c) {
-  if (c.type(1).isQuantized() || c.type(1).dtype != DType::f32) return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 scale, got {}", c.op, describe(c, 1));
+  if (c.type(1).isQuantized() || c.type(1).dtype != DType::f32)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 scale, got {}", c.op, describe(c, 1));
   QC_TRY(requireParameter(c, 1));
   if (!c.has(2)) return {};
   const TensorType& z = c.type(2);
@@ -241,7 +244,8 @@ Status evalDequantizeWith(const EvalContext& c) {
 }  // namespace
 
 void registerQuantOps(OpRegistry& registry) {
-  const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval) -> OpDef {
+  const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
+                       EvalFn eval) -> OpDef {
     return {.name = std::move(name),
             .summary = std::move(summary),
             .operands = std::move(operands),
@@ -255,18 +259,21 @@ void registerQuantOps(OpRegistry& registry) {
   const std::vector<OperandSpec> withParams = {{"x"}, {"scale"}, {"zero_point", true}};
   registry.add(add("quantize", "real numbers to integers", {{"x"}}, {to}, inferQuantize, evalQuantize));
   registry.add(add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize));
-  registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize, evalFakeQuantize));
-  OpDef observe = add("observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
-                      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
+  registry.add(
+      add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize, evalFakeQuantize));
+  OpDef observe = add(
+      "observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
+      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
   observe.traits = kView;  // never folded, merged or erased; a tap on the bytes of its operand
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
-  OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor", {{"x"}},
-                     {storage, qmin, qmax, stringAttr("scheme", "affine"), realAttr("eps", 0x1p-23)}, inferDynamicParams, evalDynamicParams);
+  OpDef params =
+      add("dynamic_qparams", "scale and zero point for the values of one tensor", {{"x"}},
+          {storage, qmin, qmax, stringAttr("scheme", "affine"), realAttr("eps", 0x1p-23)}, inferDynamicParams, evalDynamicParams);
   params.numResults = 2;
   registry.add(std::move(params));
-  registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis}, inferQuantizeWith,
-                   evalQuantizeWith));
+  registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis},
+                   inferQuantizeWith, evalQuantizeWith));
   registry.add(add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis}, inferDequantizeWith,
                    evalDequantizeWith));
 }

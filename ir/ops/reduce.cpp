@@ -43,7 +43,8 @@ Result<Types> inferArithmetic(const InferContext& c) {
 Status requireOrdered(const InferContext& c, int operand) {
   const TensorType& x = c.type(operand);
   if (!x.isQuantized() || !x.quant->perChannel()) return {};
-  return fail(ErrorCode::kUnsupported, "'{}' compares elements: they need common quantization parameters, got {}", c.op, describe(c, operand));
+  return fail(ErrorCode::kUnsupported, "'{}' compares elements: they need common quantization parameters, got {}", c.op,
+              describe(c, operand));
 }
 
 Result<Types> inferSelection(const InferContext& c) {
@@ -81,7 +82,8 @@ Result<Types> inferTopK(const InferContext& c) {
   const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
   const int64_t k = c.attrs.integer("k");
   if (k < 0 || k > kMaxTensorBytes || (x.shape[axis].isStatic() && k > x.shape[axis].size()))
-    return fail(ErrorCode::kInvalidModel, "'{}': k={} of the {} elements along axis {} of x {}", c.op, k, x.shape[axis].str(), axis, x.str());
+    return fail(ErrorCode::kInvalidModel, "'{}': k={} of the {} elements along axis {} of x {}", c.op, k, x.shape[axis].str(), axis,
+                x.str());
   Shape shape = x.shape;
   shape[axis] = Dim(k);
   return checkedResults({x.withShape(shape), TensorType(DType::s64, shape)});
@@ -212,7 +214,8 @@ Status evalQuantizedMean(const EvalContext& c) {
   for (size_t r = 0; r < q.size(); ++r) {
     uint32_t sum = 0;
     for (const int64_t offset : view.offsets) sum += x[static_cast<size_t>(view.starts[r] + offset)];
-    q[r] = qmath::requantize(static_cast<int32_t>(sum), multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin), static_cast<int32_t>(to.qmax));
+    q[r] = qmath::requantize(static_cast<int32_t>(sum), multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin),
+                             static_cast<int32_t>(to.qmax));
   }
   storeIntegers(c.out(), q.data());
   return {};
@@ -305,7 +308,8 @@ Status evalCumsum(const EvalContext& c) {
 
 void registerReduceOps(OpRegistry& registry) {
   const AttrSpec keepDims = integerAttr("keepdims", 1);
-  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval, int results = 1) {
+  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
+                       int results = 1) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = {{"x"}},
@@ -320,16 +324,19 @@ void registerReduceOps(OpRegistry& registry) {
   add("reduce_mean", "mean over axes", kPure, reduce, inferArithmetic, evalReduce<Mean>);
   add("reduce_sum", "sum over axes", kPure, reduce, inferArithmetic, evalReduce<Sum>);
   add("reduce_prod", "product over axes", kPure, reduce, inferArithmetic, evalReduce<Product>);
-  add("reduce_max", "largest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection, evalReduce<Max>);
-  add("reduce_min", "smallest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection, evalReduce<Min>);
-  add("q.reduce_mean", "mean of integers over axes, requantized", kPure, {integersAttr("axes"), keepDims, quantAttr("to", true)}, inferQuantizedMean,
-      evalQuantizedMean);
+  add("reduce_max", "largest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection,
+      evalReduce<Max>);
+  add("reduce_min", "smallest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection,
+      evalReduce<Min>);
+  add("q.reduce_mean", "mean of integers over axes, requantized", kPure, {integersAttr("axes"), keepDims, quantAttr("to", true)},
+      inferQuantizedMean, evalQuantizedMean);
   const std::vector<AttrSpec> arg = {integerAttr("axis"), keepDims, integerAttr("select_last", 0)};
   add("argmax", "index of the largest element along an axis", kPure, arg, inferArg, evalArg<true>);
   add("argmin", "index of the smallest element along an axis", kPure, arg, inferArg, evalArg<false>);
   add("topk", "the k largest or smallest elements along an axis and their indices, in order", kPure,
       {integerAttr("k"), integerAttr("axis"), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
-  add("cumsum", "running sum along an axis", kPure, {integerAttr("axis"), integerAttr("exclusive", 0), integerAttr("reverse", 0)}, inferCumsum, evalCumsum);
+  add("cumsum", "running sum along an axis", kPure, {integerAttr("axis"), integerAttr("exclusive", 0), integerAttr("reverse", 0)},
+      inferCumsum, evalCumsum);
 }
 
 }  // namespace qc

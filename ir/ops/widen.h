@@ -40,11 +40,17 @@ decltype(auto) withStorage(DType dtype, F&& f) {
 }
 
 template <class T>
-T widened(Half h) { return static_cast<T>(halfToFloat(h.bits)); }
+T widened(Half h) {
+  return static_cast<T>(halfToFloat(h.bits));
+}
 template <class T>
-T widened(BFloat b) { return static_cast<T>(bfloatToFloat(b.bits)); }
+T widened(BFloat b) {
+  return static_cast<T>(bfloatToFloat(b.bits));
+}
 template <class T, class S>
-T widened(S s) { return static_cast<T>(s); }
+T widened(S s) {
+  return static_cast<T>(s);
+}
 
 template <class S, class T>
 S narrowed(T v) {

@@ -14,7 +14,8 @@ Status checkList(const InferContext& c, std::string_view name, size_t count, int
     return fail(ErrorCode::kInvalidModel, "'{}': {}={} should have {} values", c.op, name, toString(Attr(list)), count);
   for (const int64_t v : list)
     if (v < low || v > kMaxWindow)
-      return fail(ErrorCode::kInvalidModel, "'{}': {}={} holds {}, which is not in {}..{}", c.op, name, toString(Attr(list)), v, low, kMaxWindow);
+      return fail(ErrorCode::kInvalidModel, "'{}': {}={} holds {}, which is not in {}..{}", c.op, name, toString(Attr(list)), v, low,
+                  kMaxWindow);
   return {};
 }
 
@@ -56,8 +57,9 @@ Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, b
   if (in.size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "'{}': spatial size {} is too large", c.op, in.size());
   const int64_t padded = in.size() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
   if (room < 0)
-    return fail(ErrorCode::kInvalidModel, "'{}': a window of {} (kernel {}, dilation {}) does not fit into spatial dim {} of {} + padding {}", c.op,
-                w.extent(i), w.kernel[s], w.dilation[s], i, in.size(), w.padBegin[s] + w.padEnd[s]);
+    return fail(ErrorCode::kInvalidModel,
+                "'{}': a window of {} (kernel {}, dilation {}) does not fit into spatial dim {} of {} + padding {}", c.op, w.extent(i),
+                w.kernel[s], w.dilation[s], i, in.size(), w.padBegin[s] + w.padEnd[s]);
   int64_t size = room / w.stride[s] + 1;
   if (ceilMode && room % w.stride[s] != 0 && size * w.stride[s] < in.size() + w.padBegin[s]) ++size;
   return Dim(size);

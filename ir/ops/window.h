@@ -13,7 +13,7 @@ namespace qc {
 constexpr int kMaxSpatial = 3;
 
 struct Window {
-  int rank = 0;                                     // spatial dims
+  int rank = 0;  // spatial dims
   std::array<int64_t, kMaxSpatial> kernel{1, 1, 1}, stride{1, 1, 1}, dilation{1, 1, 1}, padBegin{}, padEnd{};
 
   // strides, pads (begins then ends) and dilations of the node; [] means ones or zeros.  Refuses negative and absurd values.

@@ -29,8 +29,16 @@ struct Problem {
 
 Problem randomProblem(Random& r) {
   const auto dims = static_cast<size_t>(r.integer(1, 3));
-  Problem p{r.integer(1, 2), r.pick({1, 1, 2, 3}), r.pick({1, 2, 5}), r.pick({1, 3, 7}), r.pickMany(dims, {5, 6, 8}), r.pickMany(dims, {1, 2, 3}),
-            r.pickMany(dims, {1, 1, 2, 3}), r.pickMany(dims, {1, 1, 2}), r.pickMany(2 * dims, {0, 1, 2}), {}};
+  Problem p{r.integer(1, 2),
+            r.pick({1, 1, 2, 3}),
+            r.pick({1, 2, 5}),
+            r.pick({1, 3, 7}),
+            r.pickMany(dims, {5, 6, 8}),
+            r.pickMany(dims, {1, 2, 3}),
+            r.pickMany(dims, {1, 1, 2, 3}),
+            r.pickMany(dims, {1, 1, 2}),
+            r.pickMany(2 * dims, {0, 1, 2}),
+            {}};
   for (size_t i = 0; i < dims; ++i) p.outputPadding.push_back(r.integer(0, std::max(p.strides[i], p.dilations[i]) - 1));
   return p;
 }
@@ -39,7 +47,8 @@ Problem randomProblem(Random& r) {
 template <class Start, class Term, class End>
 void eachOutput(const Problem& p, const Ints& ySizes, bool transposed, const Start& start, const Term& term, const End& end) {
   const size_t dims = p.spatial.size();
-  const int64_t yPixels = numElements(Ints(ySizes.begin() + 2, ySizes.end())), xPixels = numElements(p.spatial), taps = numElements(p.kernel);
+  const int64_t yPixels = numElements(Ints(ySizes.begin() + 2, ySizes.end())), xPixels = numElements(p.spatial),
+                taps = numElements(p.kernel);
   const auto split = [&](int64_t i, const Ints& s) {
     Ints at(dims);
     for (size_t d = dims; d-- > 0; i /= s[d]) at[d] = i % s[d];
@@ -103,7 +112,8 @@ TEST(Conv, FollowsTheDefinitionBitForBit) {
     ASSERT_EQ(y.toFloats(), expected) << "problem " << i;
 
     attrs.set("layout", std::string("channels_last"));
-    const Tensor last = run(transposed ? "conv_transpose" : "conv", {channelsLast(x), w, withBias ? Operand(bias) : Operand::none()}, attrs);
+    const Tensor last =
+        run(transposed ? "conv_transpose" : "conv", {channelsLast(x), w, withBias ? Operand(bias) : Operand::none()}, attrs);
     EXPECT_TRUE(channelsFirst(last).sameBytes(y)) << "problem " << i;
   }
 }
@@ -114,7 +124,9 @@ TEST(Conv, IntegerFormsFollowTheDefinitionBitForBit) {
     const bool transposed = i % 2 == 1, channels = r.integer(0, 1) != 0, integerForm = r.integer(0, 1) != 0;
     const bool withResidual = !transposed && !integerForm && r.integer(0, 1) != 0;
     const Problem p = randomProblem(r);
-    const DType xt = r.integer(0, 1) ? DType::u8 : DType::s8, wt = r.pick({0, 1, 2}) == 0 ? DType::u8 : r.integer(0, 1) ? DType::s8 : DType::s4;
+    const DType xt = r.integer(0, 1) ? DType::u8 : DType::s8, wt = r.pick({0, 1, 2}) == 0 ? DType::u8
+                                                                   : r.integer(0, 1)      ? DType::s8
+                                                                                          : DType::s4;
     const QuantPtr xq = quantPerTensor(xt, 0.037f, static_cast<int32_t>(r.integer(rangeOf(xt).min, rangeOf(xt).max)));
     const int64_t slices = transposed ? p.out : p.group * p.out;
     std::vector<float> scales;
@@ -125,7 +137,8 @@ TEST(Conv, IntegerFormsFollowTheDefinitionBitForBit) {
     }
     const QuantPtr wq = perChannel(wt, channels ? (transposed ? 1 : 0) : -1, scales, zeros);
     const QuantPtr to = quantPerTensor(DType::u8, 0.11f, 93);
-    const Tensor x = r.full(xt, p.xSizes()), w = r.full(wt, p.wSizes(transposed)), bias = r.integers(DType::s32, {p.group * p.out}, -4000, 4000);
+    const Tensor x = r.full(xt, p.xSizes()), w = r.full(wt, p.wSizes(transposed)),
+                 bias = r.integers(DType::s32, {p.group * p.out}, -4000, 4000);
     AttrDict attrs = p.attrs();
     if (transposed) attrs.set("output_padding", p.outputPadding);
     const std::string op = transposed ? "q.conv_transpose" : "q.conv";
@@ -173,7 +186,8 @@ TEST(Conv, IntegerFormsFollowTheDefinitionBitForBit) {
 }
 
 TEST(Conv, PostAndResidual) {
-  const Tensor x = floats({1, 1, 1, 3}, {1, -2, 3}), w = floats({1, 1, 1, 1}, {2}), b = floats({1}, {1}), r = floats({1, 1, 1, 3}, {10, 20, 30});
+  const Tensor x = floats({1, 1, 1, 3}, {1, -2, 3}), w = floats({1, 1, 1, 1}, {2}), b = floats({1}, {1}),
+               r = floats({1, 1, 1, 3}, {10, 20, 30});
   EXPECT_THAT(run("conv", {x, w, b}, {{"post", std::string("max(0, a0)")}}).toFloats(), ElementsAre(3, 0, 7));
   EXPECT_THAT(run("conv", {x, w, b, r}).toFloats(), ElementsAre(13, 17, 37));
   EXPECT_THAT(run("conv", {x, w, Operand::none(), r}, {{"post", std::string("a0 * a1")}}).toFloats(), ElementsAre(20, -80, 180));
@@ -204,7 +218,8 @@ TEST(Conv, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("conv", {x, type({6, 3, 3, 3})}), HasSubstr("has 4 channels, w f32[6,3,3,3] with group=1 takes 3"));
   EXPECT_THAT(inferred("conv", {x, w}, {{"group", int64_t{0}}}), HasSubstr("group=0"));
   EXPECT_THAT(inferred("conv", {x, w}, {{"group", int64_t{4}}}), HasSubstr("group=4 does not divide the 6 output channels"));
-  EXPECT_THAT(inferred("conv", {x, type({6, 4, 9, 3})}), HasSubstr("a window of 9 (kernel 9, dilation 1) does not fit into spatial dim 0 of 8"));
+  EXPECT_THAT(inferred("conv", {x, type({6, 4, 9, 3})}),
+              HasSubstr("a window of 9 (kernel 9, dilation 1) does not fit into spatial dim 0 of 8"));
   EXPECT_THAT(inferred("conv", {x, w}, {{"strides", Ints{0, 1}}}), HasSubstr("strides=[0,1] holds 0"));
   EXPECT_THAT(inferred("conv", {x, w}, {{"strides", Ints{1}}}), HasSubstr("strides=[1] should have 2 values"));
   EXPECT_THAT(inferred("conv", {x, w}, {{"pads", Ints{0, 0, -1, 0}}}), HasSubstr("holds -1"));
@@ -214,20 +229,23 @@ TEST(Conv, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("conv", {x, w}, {{"post", std::string("a0 + a1")}}), HasSubstr("reads a1, which is absent"));
   EXPECT_THAT(inferred("conv", {type({4, 8}), type({6, 4})}), HasSubstr("of 3 to 5 dims"));
   EXPECT_THAT(inferred("conv", {type({1, 4, int64_t{1} << 39, 1 << 20}), type({6, 4, 1, 1})}), HasSubstr("larger than"));
-  EXPECT_THAT(inferred("conv_transpose", {type({1, 4, 1 << 20, 1 << 20}), type({4, 4, 1, 1})}, {{"strides", Ints{1 << 30, 1 << 30}}}), HasSubstr("large"));
+  EXPECT_THAT(inferred("conv_transpose", {type({1, 4, 1 << 20, 1 << 20}), type({4, 4, 1, 1})}, {{"strides", Ints{1 << 30, 1 << 30}}}),
+              HasSubstr("large"));
   EXPECT_THAT(inferred("conv_transpose", {type({1, 4, 0, 8}), type({4, 4, 3, 3})}), HasSubstr("gives a result of size"));
 }
 
 TEST(Conv, RefusesSumsThatCouldLeaveInt32) {
   const QuantPtr xq = quantPerTensor(DType::u8, 0.1f, 0), wq = quantPerTensor(DType::s8, 0.1f, 0);
   EXPECT_THAT(inferred("q.conv", {{xq, {1, 65000, 4}}, {wq, {2, 65000, 1}}}), StartsWith("f32[1,2,4]"));
-  EXPECT_THAT(inferred("q.conv", {{xq, {1, 66000, 4}}, {wq, {2, 66000, 1}}}), HasSubstr("int32 sums could overflow: 66000 terms of up to 255 * 128"));
+  EXPECT_THAT(inferred("q.conv", {{xq, {1, 66000, 4}}, {wq, {2, 66000, 1}}}),
+              HasSubstr("int32 sums could overflow: 66000 terms of up to 255 * 128"));
   EXPECT_THAT(inferred("q.linear", {{xq, {1, 70000}}, {wq, {2, 70000}}}), HasSubstr("could overflow"));
   EXPECT_THAT(inferred("q.matmul", {{xq, {1, 70000}}, {wq, {70000, 2}}}), HasSubstr("could overflow"));
   // Constant weights are looked at: small ones cannot overflow, large ones can; a constant bias counts.
   const auto with = [&](int64_t weight, int64_t bias) {
-    return tryRun("q.linear", {Operand(Tensor(DType::u8, {1, 70000}), xq), Operand::constant(tensorOf(DType::s8, {1, 70000}, Ints(70000, weight)), wq),
-                               Operand::constant(tensorOf(DType::s32, {1}, {bias}))});
+    return tryRun("q.linear",
+                  {Operand(Tensor(DType::u8, {1, 70000}), xq), Operand::constant(tensorOf(DType::s8, {1, 70000}, Ints(70000, weight)), wq),
+                   Operand::constant(tensorOf(DType::s32, {1}, {bias}))});
   };
   EXPECT_TRUE(with(3, 1000));
   EXPECT_FALSE(with(127, 1000));

@@ -20,7 +20,8 @@ TEST(Linear, FollowsTheDefinitionBitForBit) {
     for (int64_t row = 0; row < 2 * m; ++row)
       for (int64_t o = 0; o < n; ++o) {
         float sum = 0;
-        for (int64_t j = 0; j < k; ++j) sum = std::fma(x.as<float>()[static_cast<size_t>(row * k + j)], w.as<float>()[static_cast<size_t>(o * k + j)], sum);
+        for (int64_t j = 0; j < k; ++j)
+          sum = std::fma(x.as<float>()[static_cast<size_t>(row * k + j)], w.as<float>()[static_cast<size_t>(o * k + j)], sum);
         plain.push_back(sum + b.as<float>()[static_cast<size_t>(o)]);
         joined.push_back((plain.back() + residual.as<float>()[joined.size()]) * 0.5f);
       }
@@ -69,12 +70,14 @@ TEST(Linear, WorkedExampleOfTheSpecification) {
   EXPECT_THAT(list(run("q.linear", {x, w, bias}, {{"to", QuantAttr{to}}})), ElementsAre(111, 117, 39));
   EXPECT_THAT(list(run("q.linear", {x, w, bias}, {{"to", QuantAttr{to}}, {"clamp_min", int64_t{60}}})), ElementsAre(111, 117, 60));
   const QuantPtr shifted = quantPerTensor(DType::s8, 0.01f, 3);
-  EXPECT_THAT(list(run("q.linear", {x, Operand(tensorOf(DType::s8, {1, 4}, {10, -20, 30, -40}), shifted)}, {{"to", QuantAttr{to}}})), ElementsAre(106));
+  EXPECT_THAT(list(run("q.linear", {x, Operand(tensorOf(DType::s8, {1, 4}, {10, -20, 30, -40}), shifted)}, {{"to", QuantAttr{to}}})),
+              ElementsAre(106));
 }
 
 TEST(Linear, SaysWhatDoesNotFit) {
   const QuantPtr q = quantPerTensor(DType::u8, 1, 0), w = quantPerTensor(DType::s8, 1, 0);
-  EXPECT_THAT(inferred("linear", {{DType::f32, {2, 3}}, {DType::f32, {4, 5}}}), HasSubstr("rows of x f32[2,3] have 3 elements, those of w f32[4,5] have 5"));
+  EXPECT_THAT(inferred("linear", {{DType::f32, {2, 3}}, {DType::f32, {4, 5}}}),
+              HasSubstr("rows of x f32[2,3] have 3 elements, those of w f32[4,5] have 5"));
   EXPECT_THAT(inferred("linear", {{DType::f32, {2, 3}}, {DType::f64, {4, 3}}}), HasSubstr("one element type"));
   EXPECT_THAT(inferred("linear", {{DType::f32, {}}, {DType::f32, {4, 3}}}), HasSubstr("at least 1 dims"));
   EXPECT_THAT(inferred("linear", {{DType::u8, {2, 3}}, {DType::u8, {4, 3}}}), HasSubstr("computes on floats"));
@@ -83,9 +86,11 @@ TEST(Linear, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {perChannel(DType::s8, 0, {1, 1, 1}, {0}), {4, 3}}}), HasSubstr("3 scales"));
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}, {DType::f32, {4}}}), HasSubstr("s32 bias"));
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}}, {{"clamp_min", int64_t{3}}}), HasSubstr("clamps need"));
-  EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}}, {{"to", QuantAttr{q}}, {"clamp_min", int64_t{9}}, {"clamp_max", int64_t{3}}}),
-              HasSubstr("leave nothing"));
-  EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}}, {{"to", QuantAttr{perChannel(DType::u8, 0, {1, 1}, {0})}}}), HasSubstr("per tensor"));
+  EXPECT_THAT(
+      inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}}, {{"to", QuantAttr{q}}, {"clamp_min", int64_t{9}}, {"clamp_max", int64_t{3}}}),
+      HasSubstr("leave nothing"));
+  EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}}, {{"to", QuantAttr{perChannel(DType::u8, 0, {1, 1}, {0})}}}),
+              HasSubstr("per tensor"));
 }
 
 TEST(Matmul, NumpyShapes) {
@@ -120,7 +125,8 @@ TEST(Matmul, BroadcastsBatches) {
 
 TEST(Matmul, Integers) {
   EXPECT_THAT(run("matmul", {tensorOf(DType::s32, {1, 2}, {3, -4}), tensorOf(DType::s32, {2, 1}, {5, 6})}).toInts(), ElementsAre(-9));
-  EXPECT_THAT(run("matmul", {Tensor::ofInts({2}, Ints{int64_t{1} << 40, 1}), Tensor::ofInts({2}, Ints{3, 4})}).toInts(), ElementsAre((int64_t{3} << 40) + 4));
+  EXPECT_THAT(run("matmul", {Tensor::ofInts({2}, Ints{int64_t{1} << 40, 1}), Tensor::ofInts({2}, Ints{3, 4})}).toInts(),
+              ElementsAre((int64_t{3} << 40) + 4));
   const QuantPtr a = quantPerTensor(DType::u8, 0.5f, 10), b = quantPerTensor(DType::s8, 0.25f, -1), to = quantPerTensor(DType::u8, 2, 100);
   const Operand x(tensorOf(DType::u8, {1, 2}, {20, 0}), a), w(tensorOf(DType::s8, {2, 1}, {9, 39}), b);
   EXPECT_THAT(list(run("q.matmul", {x, w})), ElementsAre(-37.5));  // (10 * 10 - 10 * 40) / 8

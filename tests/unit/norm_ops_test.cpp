@@ -32,7 +32,8 @@ std::vector<double> normalized(const Tensor& x, int64_t n, double epsilon) {
 
 TEST(Norm, BatchNorm) {
   Random r(9);
-  const Tensor x = r.normal({2, 3, 4, 5}), scale = r.normal({3}), bias = r.normal({3}), mean = r.normal({3}), var = floats({3}, {0.5f, 1.5f, 4});
+  const Tensor x = r.normal({2, 3, 4, 5}), scale = r.normal({3}), bias = r.normal({3}), mean = r.normal({3}),
+               var = floats({3}, {0.5f, 1.5f, 4});
   const AttrDict attrs = {{"epsilon", 1e-3}};
   const Tensor y = run("batch_norm", {x, scale, bias, mean, var}, attrs);
   std::vector<double> expected;
@@ -41,7 +42,8 @@ TEST(Norm, BatchNorm) {
     expected.push_back((x.at(i) - mean.at(c)) / std::sqrt(var.at(c) + 1e-3) * scale.at(c) + bias.at(c));
   }
   expectNear(y, expected);
-  const Tensor last = run("batch_norm", {channelsLast(x), scale, bias, mean, var}, {{"epsilon", 1e-3}, {"layout", std::string("channels_last")}});
+  const Tensor last =
+      run("batch_norm", {channelsLast(x), scale, bias, mean, var}, {{"epsilon", 1e-3}, {"layout", std::string("channels_last")}});
   EXPECT_TRUE(channelsFirst(last).sameBytes(y));
 }
 
@@ -94,7 +96,8 @@ TEST(Norm, InstanceAndGroupNorm) {
   EXPECT_TRUE(channelsFirst(run("instance_norm", {channelsLast(x), scale, bias}, attrs)).sameBytes(instance));
   EXPECT_TRUE(channelsFirst(run("group_norm", {channelsLast(x), scale, bias}, groups)).sameBytes(group));
   const TensorType six(DType::f32, {6});
-  EXPECT_THAT(inferred("group_norm", {x.type(), six, six}, {{"num_groups", int64_t{4}}}), HasSubstr("num_groups=4 does not divide the 6 channels"));
+  EXPECT_THAT(inferred("group_norm", {x.type(), six, six}, {{"num_groups", int64_t{4}}}),
+              HasSubstr("num_groups=4 does not divide the 6 channels"));
   EXPECT_THAT(inferred("instance_norm", {x.type(), six, {DType::f32, {5}}}), HasSubstr("needs bias of shape [6]"));
 }
 
@@ -106,7 +109,8 @@ TEST(Norm, Lrn) {
     for (int64_t i = 0; i < x.numElements(); ++i) {
       const int64_t c = i / 6, before = (size - 1) / 2;
       double sum = 0;
-      for (int64_t k = std::max<int64_t>(c - before, 0); k <= std::min<int64_t>(c + size - 1 - before, 6); ++k) sum += std::pow(x.at(k * 6 + i % 6), 2);
+      for (int64_t k = std::max<int64_t>(c - before, 0); k <= std::min<int64_t>(c + size - 1 - before, 6); ++k)
+        sum += std::pow(x.at(k * 6 + i % 6), 2);
       expected.push_back(x.at(i) / std::pow(1.5 + 0.3 / static_cast<double>(size) * sum, 0.75));
     }
     AttrDict attrs = {{"size", size}, {"alpha", 0.3}, {"bias", 1.5}};

@@ -63,7 +63,9 @@ inline std::vector<Tensor> runAll(std::string_view op, const std::vector<Operand
   EXPECT_TRUE(out) << op << ": " << (out ? "" : out.error().render());
   return out ? *out : std::vector<Tensor>(4);
 }
-inline Tensor run(std::string_view op, const std::vector<Operand>& operands, AttrDict attrs = {}) { return runAll(op, operands, std::move(attrs))[0]; }
+inline Tensor run(std::string_view op, const std::vector<Operand>& operands, AttrDict attrs = {}) {
+  return runAll(op, operands, std::move(attrs))[0];
+}
 
 // The result type that inference gives, or "error: ..."
 inline std::string inferred(std::string_view op, const std::vector<TensorType>& types, AttrDict attrs = {}) {
@@ -77,7 +79,8 @@ inline std::string inferred(std::string_view op, const std::vector<TensorType>& 
 inline Tensor floats(Ints sizes, std::vector<float> values) { return Tensor::ofFloats(std::move(sizes), values); }
 inline Tensor tensorOf(DType dtype, Ints sizes, const std::vector<int64_t>& values) {
   Tensor t(dtype, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(dtype, t.mutableData(), i, static_cast<double>(values.at(static_cast<size_t>(i))));
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(dtype, t.mutableData(), i, static_cast<double>(values.at(static_cast<size_t>(i))));
   return t;
 }
 inline std::vector<double> list(const Tensor& t) {

@@ -40,7 +40,8 @@ TEST(Pool, CeilModeDropsAWindowThatStartsInTheEndPadding) {
   const AttrDict attrs = {{"kernel_shape", Ints{2}}, {"strides", Ints{2}}, {"pads", Ints{1, 1}}, {"ceil_mode", int64_t{1}}};
   EXPECT_THAT(run("max_pool", {line({4, 5, 6})}, attrs).toFloats(), ElementsAre(4, 6));
   // The window's part behind the padding does not count, even with count_include_pad.
-  const AttrDict counted = {{"kernel_shape", Ints{3}}, {"strides", Ints{3}}, {"pads", Ints{0, 1}}, {"ceil_mode", int64_t{1}}, {"count_include_pad", int64_t{1}}};
+  const AttrDict counted = {
+      {"kernel_shape", Ints{3}}, {"strides", Ints{3}}, {"pads", Ints{0, 1}}, {"ceil_mode", int64_t{1}}, {"count_include_pad", int64_t{1}}};
   EXPECT_THAT(run("avg_pool", {line({3, 3, 3, 6})}, counted).toFloats(), ElementsAre(3, 3));
 }
 
@@ -53,7 +54,8 @@ TEST(Pool, RandomWindowsInBothLayouts) {
     for (size_t d = 0; d < 2 * dims; ++d) pads.push_back(r.integer(0, kernel[d % dims] - 1));
     for (size_t d = 0; d < dims; ++d) sizes.push_back(r.pick({5, 6, 9}));
     const bool includePad = r.integer(0, 1) != 0;
-    AttrDict attrs = {{"kernel_shape", kernel}, {"strides", strides}, {"dilations", dilations}, {"pads", pads}, {"ceil_mode", r.integer(0, 1)}};
+    AttrDict attrs = {
+        {"kernel_shape", kernel}, {"strides", strides}, {"dilations", dilations}, {"pads", pads}, {"ceil_mode", r.integer(0, 1)}};
     AttrDict averaging = attrs;
     averaging.set("count_include_pad", int64_t{includePad});
     const Tensor x = r.normal(sizes), biggest = run("max_pool", {x}, attrs), mean = run("avg_pool", {x}, averaging);
@@ -98,10 +100,12 @@ TEST(Pool, RandomWindowsInBothLayouts) {
 
 TEST(Pool, QuantizedVectorsOfTheSpecification) {
   const AttrDict attrs = {{"kernel_shape", Ints{4}}, {"to", QuantAttr{quantPerTensor(DType::u8, 1, 5)}}};
-  EXPECT_THAT(list(run("q.avg_pool", {Operand(tensorOf(DType::u8, {1, 1, 4}, {10, 20, 30, 41}), quantPerTensor(DType::u8, 1, 5))}, attrs)), ElementsAre(25));
+  EXPECT_THAT(list(run("q.avg_pool", {Operand(tensorOf(DType::u8, {1, 1, 4}, {10, 20, 30, 41}), quantPerTensor(DType::u8, 1, 5))}, attrs)),
+              ElementsAre(25));
   // Round first, then add the zero point: 5.5 -> 6, then 5 + 6.
   const AttrDict two = {{"kernel_shape", Ints{2}}, {"to", QuantAttr{quantPerTensor(DType::u8, 1, 5)}}};
-  EXPECT_THAT(list(run("q.avg_pool", {Operand(tensorOf(DType::u8, {1, 1, 2}, {10, 11}), quantPerTensor(DType::u8, 1, 5))}, two)), ElementsAre(11));
+  EXPECT_THAT(list(run("q.avg_pool", {Operand(tensorOf(DType::u8, {1, 1, 2}, {10, 11}), quantPerTensor(DType::u8, 1, 5))}, two)),
+              ElementsAre(11));
 }
 
 TEST(Pool, MaxPoolKeepsIntegersAndTheirParameters) {
@@ -122,7 +126,8 @@ TEST(Pool, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("max_pool", {x}, {{"kernel_shape", Ints{2}}}), HasSubstr("does not fit x"));
   EXPECT_THAT(inferred("max_pool", {x}, {{"kernel_shape", Ints{0, 2}}}), HasSubstr("has a size of 0"));
   EXPECT_THAT(inferred("max_pool", {x}, {{"kernel_shape", Ints{9, 2}}}), HasSubstr("a window of 9"));
-  EXPECT_THAT(inferred("avg_pool", {x}, {{"kernel_shape", Ints{2, 2}}, {"pads", Ints{2, 0, 0, 0}}}), HasSubstr("not smaller than the window"));
+  EXPECT_THAT(inferred("avg_pool", {x}, {{"kernel_shape", Ints{2, 2}}, {"pads", Ints{2, 0, 0, 0}}}),
+              HasSubstr("not smaller than the window"));
   EXPECT_THAT(inferred("avg_pool", {{DType::s32, {1, 2, 8}}}, {{"kernel_shape", Ints{2}}}), HasSubstr("floating point"));
   EXPECT_THAT(inferred("avg_pool", {{DType::f32, {1, 2, 0}}}, {{"kernel_shape", Ints{2}}}), HasSubstr("does not fit"));
   EXPECT_EQ(run("avg_pool", {Tensor(DType::f32, {0, 2, 4})}, {{"kernel_shape", Ints{2}}}).sizes(), (Ints{0, 2, 3}));

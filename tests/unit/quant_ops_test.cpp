@@ -120,7 +120,8 @@ TEST(Dynamic, RoundTrip) {
   EXPECT_THAT(run("dequantize_with", {q, scale, zero}).toFloats(), ElementsAre(-1, 0.5f, 2, 3));
   const Tensor scales = floats({2}, {1, 0.5f});
   EXPECT_THAT(list(run("quantize_with", {x, scales}, {{"axis", int64_t{0}}})), ElementsAre(0, 0, 4, 6));
-  EXPECT_THAT(run("dequantize_with", {tensorOf(DType::s32, {2}, {7, -3}), scales}, {{"axis", int64_t{0}}}).toFloats(), ElementsAre(7, -1.5f));
+  EXPECT_THAT(run("dequantize_with", {tensorOf(DType::s32, {2}, {7, -3}), scales}, {{"axis", int64_t{0}}}).toFloats(),
+              ElementsAre(7, -1.5f));
   EXPECT_THAT(inferred("quantize_with", {x.type(), {DType::f32, {3}}}, {{"axis", int64_t{0}}}), HasSubstr("neither a scalar nor"));
   EXPECT_THAT(inferred("quantize_with", {x.type(), {DType::f64, {}}}), HasSubstr("f32 scale"));
 }
