@@ -1,5 +1,7 @@
 // ONNX quantization: QuantizeLinear and DequantizeLinear, and the QOperator forms, which import as dequantize -> float op ->
 // quantize.  Lowering fuses them again, so both kinds of quantized model take one way through the compiler.
+// Parameters that are computed (dynamic quantization) stay operands; the integer ops that go with them subtract the zero points
+// and compute in s32.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -25,7 +27,8 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   q->zeroPoints.assign(q->scales.size(), 0);
   if (n.input(zeroPoint)) {
     QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
-    if (z->numElements() != s->numElements()) return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
+    if (z->numElements() != s->numElements())
+      return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
     for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
   }
   if (q->scales.size() != 1 || s->rank() == 1) {
@@ -36,7 +39,8 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
     const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
     if (!shape.empty() && shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
       a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
-    const bool matches = !shape.empty() && shape[static_cast<size_t>(a)].isStatic() && shape[static_cast<size_t>(a)].size() == static_cast<int64_t>(q->scales.size());
+    const bool matches = !shape.empty() && shape[static_cast<size_t>(a)].isStatic() &&
+                         shape[static_cast<size_t>(a)].size() == static_cast<int64_t>(q->scales.size());
     if (q->scales.size() != 1) {
       if (!matches) return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
       q->axis = static_cast<int>(a);
@@ -73,16 +77,93 @@ Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_
   return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
 }
 
+Result<AttrDict> convAttrs(OnnxNode& n, int rank) {
+  const auto spatial = static_cast<size_t>(std::max(rank - 2, 0));
+  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
+  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
+  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
+  if (autoPad != "NOTSET" && autoPad != "VALID") return n.error(ErrorCode::kUnsupported, "auto_pad {}", autoPad);
+  return AttrDict{{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"group", group}};
+}
+
+// ---- parameters computed at run time ------------------------------------------------------------------------------------
+
+bool parametersComputed(OnnxNode& n) { return !n.input(1)->constant() || (n.input(2) && !n.input(2)->constant()); }
+
+// The axis of a parameter per slice; -1 for a scalar.
+Result<int64_t> parameterAxis(OnnxNode& n, int64_t axis) {
+  if (n.type(1).rank() == 0 || n.type(0).rank() == 0) return int64_t{-1};
+  return n.axis(axis, n.type(0).rank());
+}
+
+Status quantizeWith(OnnxNode& n, int64_t axis) {
+  const DType storage = storageOf(n, 2, DType::u8);
+  if (!isInteger(storage) || sizeOf(storage) > 2) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
+  const IntRange range = rangeOf(storage);
+  QC_ASSIGN(axis, parameterAxis(n, axis));
+  QC_ASSIGN(Value * y, n.create("quantize_with", {n.input(0), n.input(1), n.input(2)},
+                                {{"storage", storage}, {"qmin", range.min}, {"qmax", range.max}, {"axis", axis}}));
+  return n.setOutput(y);
+}
+
+Status dequantizeWith(OnnxNode& n, int64_t axis) {
+  QC_ASSIGN(axis, parameterAxis(n, axis));
+  QC_ASSIGN(Value * y, n.create("dequantize_with", {n.input(0), n.input(1), n.input(2)}, {{"axis", axis}}));
+  return n.setOutput(y);
+}
+
+Status dynamicQuantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const std::vector<Value*> params, n.createAll("dynamic_qparams", {n.input(0)}, {{"eps", 0.0}}));
+  QC_ASSIGN(Value * y, n.create("quantize_with", {n.input(0), params[0], params[1]}));
+  QC_ASSIGN(Value * zp, n.create("cast", {params[1]}, {{"to", DType::u8}}));
+  return n.setOutputs({y, params[0], zp});
+}
+
+// Operand i as s32 minus its zero point.  A zero point per slice of dim `axis` gets trailing dims of 1 up to `rank`.
+Result<Value*> centred(OnnxNode& n, int i, int zeroPoint, int64_t axis, int64_t rank) {
+  QC_ASSIGN(Value * x, n.create("cast", {n.input(i)}, {{"to", DType::s32}}));
+  if (!n.input(zeroPoint)) return x;
+  QC_ASSIGN(Value * z, n.create("cast", {n.input(zeroPoint)}, {{"to", DType::s32}}));
+  if (z->type().rank() == 1 && z->type().isStatic() && z->type().numElements() != 1) {
+    Ints shape(static_cast<size_t>(std::max<int64_t>(rank - axis, 1)), 1);
+    shape[0] = z->type().numElements();
+    QC_ASSIGN(z, n.reshape(z, shape));
+  }
+  return n.create("sub", {x, z});
+}
+
+Status matmulInteger(OnnxNode& n) {
+  const int64_t rankA = n.type(0).rank(), rankB = n.type(1).rank();
+  QC_ASSIGN(Value * a, centred(n, 0, 2, rankA - 2, rankA));
+  QC_ASSIGN(Value * b, centred(n, 1, 3, rankB - 1, rankB));
+  QC_ASSIGN(Value * y, n.create("matmul", {a, b}));
+  return n.setOutput(y);
+}
+
+Status convInteger(OnnxNode& n) {
+  QC_ASSIGN(Value * x, centred(n, 0, 2, 0, 0));
+  QC_ASSIGN(Value * w, centred(n, 1, 3, 0, n.type(1).rank()));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, x->type().rank()));
+  QC_ASSIGN(Value * y, n.create("conv", {x, w}, attrs));
+  return n.setOutput(y);
+}
+
+// ---- parameters known when the model is loaded --------------------------------------------------------------------------
+
 Status quantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
   QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
   if (block) return n.error(ErrorCode::kUnsupported, "blocked quantization of activations");
+  if (parametersComputed(n)) return quantizeWith(n, axis);
   QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis));
   return n.setOutput(y);
 }
 
 Status dequantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  if (parametersComputed(n)) return dequantizeWith(n, axis);
   QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis));
   return n.setOutput(y);
 }
@@ -109,14 +190,8 @@ Status qlinearConv(OnnxNode& n) {
   QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
   QC_ASSIGN(Value * w, dequantized(n, 3, 4, 5, 0));
   QC_ASSIGN(Value * b, integerBias(n, 8, 1, 4));
-  const auto spatial = static_cast<size_t>(std::max(x->type().rank() - 2, 0));
-  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
-  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
-  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
-  QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
-  if (autoPad != "NOTSET" && autoPad != "VALID") return n.error(ErrorCode::kUnsupported, "auto_pad {}", autoPad);
-  QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"group", group}}));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, x->type().rank()));
+  QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, attrs));
   QC_ASSIGN(y, quantized(n, y, 6, 7));
   return n.setOutput(y);
 }
@@ -218,6 +293,9 @@ std::span<const OnnxOp> onnxQuantOps() {
       {"DequantizeLinear", 2, 3, dequantizeLinear},
       {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
       {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
+      {"DynamicQuantizeLinear", 1, 1, dynamicQuantizeLinear},
+      {"MatMulInteger", 2, 4, matmulInteger, "", 1u << 2},
+      {"ConvInteger", 2, 4, convInteger, "", 1u << 2},
       {"QLinearConv", 8, 9, qlinearConv},
       {"QLinearMatMul", 8, 8, qlinearMatmul},
       {"QGemm", 6, 9, qgemm, kMicrosoft},
