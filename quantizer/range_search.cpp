@@ -116,12 +116,19 @@ ValueRange searchEntropy(const Histogram& h, int64_t levels) {
   if (h.min() == h.max()) return {h.min(), h.max()};
   const int64_t bins = h.bins();
   if (bins <= levels) return {h.min(), h.max()};
-  const std::vector<double> sums = cumulative(h);
+  // Both ends shrink in proportion around the bin that holds 0, so that a one-sided distribution keeps its fixed end.
+  const double zero = std::clamp(-static_cast<double>(h.min()) / h.binWidth(), 0.0, static_cast<double>(bins));
+  std::vector<double> mass(h.mass().begin(), h.mass().end());
+  // Zeros are exact in every candidate, so the spike they make (behind a ReLU, half of all values) must not count: it would otherwise be
+  // what decides.  Its bin takes the mean of its neighbours.
+  const auto z = std::min<size_t>(static_cast<size_t>(zero), mass.size() - 1);
+  mass[z] = 0.5 * (mass[z ? z - 1 : z + 1] + mass[z + 1 < mass.size() ? z + 1 : z - 1]);
+  std::vector<double> sums(mass.size());
+  std::partial_sum(mass.begin(), mass.end(), sums.begin());
+  if (sums.back() <= 0) return {h.min(), h.max()};
   const auto massOf = [&](int64_t from, int64_t to) {  // [from, to)
     return to <= from ? 0.0 : sums[static_cast<size_t>(to - 1)] - (from ? sums[static_cast<size_t>(from - 1)] : 0.0);
   };
-  // Both ends shrink in proportion around the bin that holds 0, so that a one-sided distribution keeps its fixed end.
-  const double zero = std::clamp(-static_cast<double>(h.min()) / h.binWidth(), 0.0, static_cast<double>(bins));
   double best = std::numeric_limits<double>::infinity();
   ValueRange result{h.min(), h.max()};
   constexpr int kSteps = 128;
@@ -136,15 +143,15 @@ ValueRange searchEntropy(const Histogram& h, int64_t levels) {
     for (int64_t level = 0; level < levels; ++level) {
       const int64_t from = start + count * level / levels, to = start + count * (level + 1) / levels;
       int64_t occupied = 0;
-      for (int64_t b = from; b < to; ++b) occupied += h.mass()[static_cast<size_t>(b)] > 0;
+      for (int64_t b = from; b < to; ++b) occupied += mass[static_cast<size_t>(b)] > 0;
       const double inside = massOf(from, to);
       if (!occupied && from != start && to != end) continue;
       for (int64_t b = from; b < to; ++b) {
-        double p = h.mass()[static_cast<size_t>(b)];
+        double p = mass[static_cast<size_t>(b)];
         if (b == start) p += massOf(0, start);        // what is clipped lands on the ends of the reference ...
         if (b == end - 1) p += massOf(end, bins);
         if (p <= 0) continue;
-        const double q = occupied && h.mass()[static_cast<size_t>(b)] > 0 ? inside / static_cast<double>(occupied) : 1e-9 * total;  // ... not of the candidate
+        const double q = occupied && mass[static_cast<size_t>(b)] > 0 ? inside / static_cast<double>(occupied) : 1e-9 * total;  // ... not of the candidate
         divergence += p / total * std::log(p / q);
       }
     }

@@ -258,6 +258,18 @@ TEST(Histogram, SearchesCutOutliers) {
   }
 }
 
+// Half of what leaves a ReLU is 0, which is exact whatever the range.
+TEST(Histogram, SearchesIgnoreTheSpikeAtZero) {
+  auto x = normal(100000, 3);
+  for (float& v : x) v = std::max(v, 0.0f);
+  for (const char* name : {"histogram", "entropy", "mse", "percentile"}) {
+    const auto o = make(name);
+    watch(*o, x);
+    EXPECT_GT(o->ranges()[0].max, 2.0f) << name;
+    EXPECT_LE(o->ranges()[0].min, 1e-3f) << name;
+  }
+}
+
 TEST(Histogram, FastEnoughForEveryActivation) {
   const auto o = make("histogram");
   const auto x = normal(1 << 20, 1);
