@@ -29,4 +29,15 @@ bool supportsLut(const KernelDef&, const Node& node, const Target&);
 double costLut(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitLut(KernelEmitter& e, const Node& node);
 
+// emit_pool.cpp: max_pool, avg_pool, q.avg_pool; reduce_mean, q.reduce_mean over the spatial dims
+bool supportsPool(const KernelDef&, const Node& node, const Target&);
+double costPool(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node);
+Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node);
+Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node);
+bool supportsMean(const KernelDef&, const Node& node, const Target&);
+double costMean(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitMean(KernelEmitter& e, const Node& node);
+Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
+
 }  // namespace qc

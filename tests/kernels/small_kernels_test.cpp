@@ -1,0 +1,103 @@
+// Elementwise, table, pool and mean kernels against the reference evaluation, on sizes around their vectors.
+#include "ir/text.h"
+#include "tests/kernels/harness.h"
+
+namespace qc::testing {
+namespace {
+
+// Every row for the op of the last node of a graph text, on random inputs.
+void checkRows(const std::string& text) {
+  auto graph = parseGraph(text);
+  ASSERT_TRUE(graph) << graph.error().render() << text;
+  Node* node = graph->back();
+  std::mt19937 rng(7);
+  const std::vector<const KernelDef*> rows = rowsFor(node->op());
+  ASSERT_FALSE(rows.empty()) << node->op();
+  for (const KernelDef* row : rows) {
+    const Target target = targetOf(*row);
+    // A row for any target is tried at every width this machine has.
+    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
+      const Target wide = row->isas ? target : Target::host().cap(Target::parse(name).value());
+      if (!row->supports(*row, *node, wide)) continue;
+      for (const bool extremes : {false, true}) {
+        std::vector<Tensor> tensors;
+        for (const Value* v : node->operands()) tensors.push_back(v->constant() ? *v->constant() : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
+        std::vector<const Tensor*> operands;
+        for (const Tensor& t : tensors) operands.push_back(&t);
+        const auto compiled = compilePacked(*row, *node, wide);
+        ASSERT_TRUE(compiled) << compiled.error().render();
+        const auto expected = evaluateNode(*node, operands);
+        ASSERT_TRUE(expected) << expected.error().render();
+        const std::vector<uint8_t> got = runGuarded(*compiled, operands);
+        const auto* bytes = static_cast<const uint8_t*>((*expected)[0].data());
+        EXPECT_EQ(got, std::vector<uint8_t>(bytes, bytes + (*expected)[0].byteSize())) << row->id << " for " << wide.str() << "\n" << text;
+      }
+      if (row->isas) break;
+    }
+  }
+}
+
+constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n";
+
+TEST(Map, QuantizedAndFloatOperands) {
+  for (const int n : {1, 3, 15, 16, 17, 63, 64, 65, 100, 4096, 5000}) {
+    checkRows(fmt::format("{}graph @g(%a: !a[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"max(0, a0 + a1)\", to=!b}} : !b[{}]\nreturn %y\n}}\n", kTypes, n, n, n));
+    checkRows(fmt::format("{}graph @g(%a: f32[{}], %b: !s[{}]) {{\n%y = map %a, %b {{expr=\"a0 * sigmoid(a1) - 0.5\"}} : f32[{}]\nreturn %y\n}}\n", kTypes, n, n, n));
+  }
+}
+
+TEST(Map, Broadcasts) {
+  for (const int c : {1, 3, 16, 19, 64}) {
+    checkRows(fmt::format("graph @g(%a: f32[2,5,3,{}], %b: f32[2,1,1,{}]) {{\n%y = map %a, %b {{expr=\"a0 * a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c, c));
+    checkRows(fmt::format("graph @g(%a: f32[2,5,3,{}], %b: f32[5,3,1]) {{\n%y = map %a, %b {{expr=\"a0 + a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c));
+    checkRows(fmt::format("{}graph @g(%a: !a[4,{}], %b: !b[]) {{\n%y = map %a, %b {{expr=\"a0 / (a1 + 9)\", to=!a}} : !a[4,{}]\nreturn %y\n}}\n", kTypes, c, c));
+  }
+}
+
+TEST(QuantizeDequantize, Tails) {
+  for (const int n : {1, 7, 16, 33, 64, 130, 4097}) {
+    for (const char* t : {"a", "s"}) {
+      checkRows(fmt::format("{}graph @g(%x: f32[{}]) {{\n%y = quantize %x {{to=!{}}} : !{}[{}]\nreturn %y\n}}\n", kTypes, n, t, t, n));
+      checkRows(fmt::format("{}graph @g(%x: !{}[{}]) {{\n%y = dequantize %x : f32[{}]\nreturn %y\n}}\n", kTypes, t, n, n));
+    }
+  }
+}
+
+TEST(Lut, EveryEntryAndTails) {
+  for (const int n : {1, 31, 32, 33, 63, 64, 65, 300, 9000})
+    checkRows(fmt::format("{}const #t : u8[256] = rand(3, 0, 255)\ngraph @g(%x: !a[{}]) {{\n%t = const #t : u8[256]\n%y = lut %x, %t {{to=!b}} : !b[{}]\nreturn %y\n}}\n", kTypes, n, n));
+}
+
+TEST(Pools, WindowsAndChannels) {
+  struct Window {
+    const char* attrs;
+    int h, w, oh, ow;
+  };
+  const Window windows[] = {
+      {"kernel_shape=[2,2], strides=[2,2]", 6, 8, 3, 4},
+      {"kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]", 9, 7, 5, 4},
+      {"kernel_shape=[3,2], strides=[1,2], pads=[2,0,1,1]", 5, 7, 6, 4},
+      {"kernel_shape=[5,5], pads=[2,2,2,2]", 4, 4, 4, 4},
+  };
+  for (const Window& w : windows)
+    for (const int c : {1, 3, 16, 24, 64, 70}) {
+      const std::string x = fmt::format("[2,{},{},{}]", w.h, w.w, c), y = fmt::format("[2,{},{},{}]", w.oh, w.ow, c);
+      for (const char* t : {"f32", "!a", "!s"})
+        checkRows(fmt::format("{}graph @g(%x: {}{}) {{\n%y = max_pool %x {{{}, layout=\"channels_last\"}} : {}{}\nreturn %y\n}}\n", kTypes, t, x, w.attrs, t, y));
+      for (const int include : {0, 1}) {
+        checkRows(fmt::format("graph @g(%x: f32{}) {{\n%y = avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\"}} : f32{}\nreturn %y\n}}\n", x, w.attrs, include, y));
+        checkRows(fmt::format("{}graph @g(%x: !a{}) {{\n%y = q.avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\", to=!b}} : !b{}\nreturn %y\n}}\n", kTypes, x, w.attrs, include, y));
+      }
+    }
+}
+
+TEST(Means, PixelsAndChannels) {
+  for (const int side : {1, 3, 4, 5, 7})
+    for (const int c : {1, 5, 16, 17, 48, 65}) {
+      checkRows(fmt::format("graph @g(%x: f32[2,{},{},{}]) {{\n%y = reduce_mean %x {{axes=[1,2]}} : f32[2,1,1,{}]\nreturn %y\n}}\n", side, side, c, c));
+      checkRows(fmt::format("{}graph @g(%x: !a[2,{},{},{}]) {{\n%y = q.reduce_mean %x {{axes=[1,2], keepdims=0, to=!s}} : !s[2,{}]\nreturn %y\n}}\n", kTypes, side, side, c, c));
+    }
+}
+
+}  // namespace
+}  // namespace qc::testing
