@@ -68,6 +68,12 @@ Result<std::vector<double>> OnnxNode::reals(std::string_view name, std::optional
   return a ? Result<std::vector<double>>(std::vector<double>(a->floats().begin(), a->floats().end())) : orDefault(*this, name, std::move(byDefault));
 }
 
+Result<std::vector<std::string>> OnnxNode::strings(std::string_view name, std::optional<std::vector<std::string>> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::STRINGS));
+  if (!a) return orDefault(*this, name, std::move(byDefault));
+  return std::vector<std::string>(a->strings().begin(), a->strings().end());
+}
+
 Result<Tensor> OnnxNode::tensor(std::string_view name) const {
   QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::TENSOR));
   if (!a) return error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);

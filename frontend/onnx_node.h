@@ -40,6 +40,7 @@ class OnnxNode {
   Result<std::string> string(std::string_view name, std::optional<std::string> byDefault = std::nullopt) const;
   Result<std::vector<int64_t>> integers(std::string_view name, std::optional<std::vector<int64_t>> byDefault = std::nullopt) const;
   Result<std::vector<double>> reals(std::string_view name, std::optional<std::vector<double>> byDefault = std::nullopt) const;
+  Result<std::vector<std::string>> strings(std::string_view name, std::optional<std::vector<std::string>> byDefault = std::nullopt) const;
   Result<Tensor> tensor(std::string_view name) const;
   Result<const onnx::GraphProto*> subgraph(std::string_view name) const;
 
@@ -95,6 +96,7 @@ struct OnnxOp {
 std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxShapeOps();
+std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 
 }  // namespace qc

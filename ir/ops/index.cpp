@@ -1,10 +1,14 @@
-// Ops that move elements by integer indices: gather, gather_elements, gather_nd, scatter_elements, scatter_nd, one_hot, trilu.
+// Ops that move elements by integer indices: gather, gather_elements, gather_nd, scatter_elements, scatter_nd, one_hot, trilu,
+// reverse_sequence.
 // Negative indices count from the end.  An index outside is an error of the data, found when it is read.
 // Tests: tests/unit/index_ops_test.cpp.
+#include <algorithm>
 #include <cstring>
 #include <functional>
+#include <type_traits>
 
 #include "ir/op_def.h"
+#include "ir/ops/convert.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/strided_copy.h"
 
@@ -26,6 +30,13 @@ Status requireMovable(const InferContext& c, int operand) {
   const TensorType& t = c.type(operand);
   if (!t.isQuantized() || !t.quant->perChannel()) return {};
   return fail(ErrorCode::kUnsupported, "{}: {} is quantized per channel", c.op, describe(c, operand));
+}
+
+// Elements of one operand are put among those of another: same dtype and, where quantized, same parameters.
+Status requireSameElements(const InferContext& c, int operand, int as) {
+  const TensorType &t = c.type(operand), &other = c.type(as);
+  if (t.dtype == other.dtype && QuantAttr{t.quant} == QuantAttr{other.quant}) return {};
+  return fail(ErrorCode::kInvalidModel, "{}: {} goes into {}, which is of another element type", c.op, describe(c, operand), describe(c, as));
 }
 
 Result<int64_t> checkedIndex(const TensorRef& indices, int64_t i, int64_t dim) {
@@ -121,13 +132,24 @@ Result<Types> inferScatterElements(const InferContext& c) {
   QC_TRY(inferGatherElements(c));
   QC_TRY(requireReduction(c));
   QC_TRY(requireShape(c, 2, c.type(1).shape));
-  if (c.type(2).dtype != c.type(0).dtype) return fail(ErrorCode::kInvalidModel, "{}: {} into {}", c.op, describe(c, 2), describe(c, 0));
+  QC_TRY(requireSameElements(c, 2, 0));
   return Types{c.type(0)};
 }
 
+// y[at] and updates[from] in the arithmetic of their dtype: float32, double or wrapping 64-bit integers.
 void combine(const TensorRef& y, int64_t at, const TensorRef& updates, int64_t from, const std::string& reduction) {
-  const double a = loadElement(y.dtype, y.data, at), b = loadElement(updates.dtype, updates.data, from);
-  storeElement(y.dtype, y.data, at, reduction == "add" ? a + b : reduction == "mul" ? a * b : reduction == "max" ? std::max(a, b) : std::min(a, b));
+  withArithmetic(y.dtype, [&]<class T>() {
+    // Unsigned, so that an overflow wraps.
+    using Wrapping = std::conditional_t<std::is_same_v<T, int64_t>, uint64_t, T>;
+    T a{}, b{};
+    loadElements<T>(y.dtype, y.data, at, 1, 1, &a);
+    loadElements<T>(updates.dtype, updates.data, from, 1, 1, &b);
+    if (reduction == "add") a = static_cast<T>(static_cast<Wrapping>(a) + static_cast<Wrapping>(b));
+    if (reduction == "mul") a = static_cast<T>(static_cast<Wrapping>(a) * static_cast<Wrapping>(b));
+    if (reduction == "max") a = std::max(a, b);
+    if (reduction == "min") a = std::min(a, b);
+    storeElements<T>(y.dtype, &a, y.data, at, 1);
+  });
 }
 
 Status evalScatterElements(const EvalContext& c) {
@@ -157,6 +179,9 @@ Result<int64_t> indexDepth(const InferContext& c, int64_t batch) {
 Result<Types> inferGatherNd(const InferContext& c) {
   const int64_t batch = c.attrs.integer("batch_dims");
   QC_ASSIGN(const int64_t depth, indexDepth(c, batch));
+  for (size_t d = 0; d < static_cast<size_t>(batch); ++d)
+    if (!compatible(c.type(0).shape[d], c.type(1).shape[d]))
+      return fail(ErrorCode::kInvalidModel, "gather_nd: {} and {} differ in batch dim {}", describe(c, 0), describe(c, 1), d);
   Shape shape(c.type(1).shape.begin(), c.type(1).shape.end() - 1);
   shape.insert(shape.end(), c.type(0).shape.begin() + batch + depth, c.type(0).shape.end());
   return checkedResults({c.type(0).withShape(std::move(shape))});
@@ -168,7 +193,7 @@ Status forEachSlice(const EvalContext& c, int64_t batch, const std::function<voi
   const TensorRef& indices = c.in(1);
   const int64_t depth = indices.sizes.back(), slices = indices.numElements() / std::max<int64_t>(depth, 1);
   const auto b = static_cast<size_t>(batch);
-  const int64_t batches = product(x.sizes, 0, b), perBatch = slices / std::max<int64_t>(batches, 1);
+  const int64_t batches = product(x.sizes, 0, b), perBatch = std::max<int64_t>(slices / std::max<int64_t>(batches, 1), 1);
   const int64_t run = product(x.sizes, b + static_cast<size_t>(depth), x.sizes.size()) * sizeOf(x.dtype);
   for (int64_t s = 0; s < slices; ++s) {
     int64_t offset = batches > 1 ? s / perBatch : 0;
@@ -194,7 +219,7 @@ Result<Types> inferScatterNd(const InferContext& c) {
   Shape expected(c.type(1).shape.begin(), c.type(1).shape.end() - 1);
   expected.insert(expected.end(), c.type(0).shape.begin() + depth, c.type(0).shape.end());
   QC_TRY(requireShape(c, 2, expected));
-  if (c.type(2).dtype != c.type(0).dtype) return fail(ErrorCode::kInvalidModel, "{}: {} into {}", c.op, describe(c, 2), describe(c, 0));
+  QC_TRY(requireSameElements(c, 2, 0));
   return Types{c.type(0)};
 }
 
@@ -245,13 +270,44 @@ Result<Types> inferTrilu(const InferContext& c) {
 Status evalTrilu(const EvalContext& c) {
   const TensorRef& x = c.in(0);
   const bool upper = c.node.integer("upper") != 0;
-  const int64_t k = c.node.integer("k"), rows = x.sizes[x.sizes.size() - 2], columns = x.sizes.back(), bytes = sizeOf(x.dtype);
+  const int64_t rows = x.sizes[x.sizes.size() - 2], columns = x.sizes.back(), bytes = sizeOf(x.dtype);
+  const int64_t k = std::clamp(c.node.integer("k"), -rows, columns);  // beyond, all or nothing is kept
   const int64_t n = x.numElements();
   std::memset(c.out().data, 0, static_cast<size_t>(n * bytes));
   for (int64_t i = 0; i < n; ++i) {
     const int64_t column = i % columns, row = i / columns % rows;
     const bool kept = upper ? column - k >= row : column - k <= row;
     if (kept) std::memcpy(c.out().as<char>() + i * bytes, x.as<char>() + i * bytes, static_cast<size_t>(bytes));
+  }
+  return {};
+}
+
+// ---- reverse_sequence -------------------------------------------------------------------------
+
+Result<Types> inferReverseSequence(const InferContext& c) {
+  QC_TRY(requireIndices(c, 1));
+  QC_TRY(requireMovable(c, 0));
+  QC_TRY(requireRank(c, 0, 2));
+  const int64_t batch = c.attrs.integer("batch_axis"), time = c.attrs.integer("time_axis");
+  // The text of ONNX fixes them as the first two dims.
+  if (!(batch == 0 && time == 1) && !(batch == 1 && time == 0))
+    return fail(ErrorCode::kInvalidModel, "reverse_sequence: batch_axis={} and time_axis={} are not 0 and 1", batch, time);
+  QC_TRY(requireVector(c, 1, c.type(0).shape[static_cast<size_t>(batch)]));
+  return Types{c.type(0)};
+}
+
+Status evalReverseSequence(const EvalContext& c) {
+  const TensorRef& x = c.in(0);
+  const bool batchFirst = c.node.integer("batch_axis") == 0;
+  const int64_t batches = x.sizes[batchFirst ? 0 : 1], steps = x.sizes[batchFirst ? 1 : 0];
+  const int64_t run = product(x.sizes, 2, x.sizes.size()) * sizeOf(x.dtype);
+  for (int64_t b = 0; b < batches; ++b) {
+    const int64_t length = c.in(1).dtype == DType::s64 ? c.in(1).as<int64_t>()[b] : c.in(1).as<int32_t>()[b];
+    if (length < 0 || length > steps)
+      return fail(ErrorCode::kInvalidData, "a sequence length of {} for batch {}, there are {} steps", length, b, steps);
+    const auto place = [&](int64_t t) { return (batchFirst ? b * steps + t : t * batches + b) * run; };
+    for (int64_t t = 0; t < steps; ++t)
+      std::memcpy(c.out().as<char>() + place(t), x.as<const char>() + place(t < length ? length - 1 - t : t), static_cast<size_t>(run));
   }
   return {};
 }
@@ -282,6 +338,8 @@ void registerIndexOps(OpRegistry& r) {
   r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}}, {integerAttr("axis"), integerAttr("depth")}, inferOneHot,
                evalOneHot, kPure));
   r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu, kPure));
+  r.add(define("reverse_sequence", "the first lens[b] steps of each batch entry backwards", {{"x"}, {"lens"}},
+               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence));
 }
 
 }  // namespace qc

@@ -67,7 +67,7 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] < 0 || !(scales[d] > 0) || !std::isfinite(scales[d]))
+    if (const auto scale = static_cast<float>(scales[d]); sizes[d] < 0 || !(scale > 0) || !std::isfinite(scale))
       return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, sizes[d], scales[d]);
     if (x.shape[d].isStatic() && x.shape[d].size() == 0 && sizes[d] > 0) return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
   }
@@ -172,13 +172,15 @@ std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim
       taps.push_back({{o, 1.0f}});
       continue;
     }
-    const float x = sourceCoordinate(attrs.string("coordinate"), o, scale, in, out);
+    // The borders repeat, so that far outside is as good as a few elements outside; then every conversion is defined.
+    const float far = static_cast<float>(in) + 4, wanted = sourceCoordinate(attrs.string("coordinate"), o, scale, in, out);
+    const float x = std::isnan(wanted) ? 0.0f : std::clamp(wanted, -far, far);
     if (mode == "nearest") {
-      const auto index = static_cast<int64_t>(std::clamp(nearestIndex(attrs.string("nearest"), x), 0.0f, static_cast<float>(in - 1)));
+      const auto index = std::clamp<int64_t>(static_cast<int64_t>(nearestIndex(attrs.string("nearest"), x)), 0, in - 1);
       taps.push_back({{index, 1.0f}});
     } else if (mode == "linear") {
       const float inside = std::clamp(x, 0.0f, static_cast<float>(in - 1)), low = std::floor(inside);
-      const auto first = static_cast<int64_t>(low);
+      const auto first = std::min(static_cast<int64_t>(low), in - 1);
       const int64_t second = std::min(first + 1, in - 1);
       const float fraction = inside - low;
       taps.push_back({{first, 1.0f - fraction}, {second, fraction}});

@@ -30,6 +30,13 @@ Status requirePerTensor(const InferContext& c, int operand) {
   return fail(ErrorCode::kUnsupported, "{} of {} is quantized per channel", operandName(c, operand), c.op);
 }
 
+// Scales of blocks are laid out along with the dims, so the dims must stay where they are.
+Status requireNoBlocks(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (!t.isQuantized() || t.quant->blockSize == 0) return {};
+  return fail(ErrorCode::kUnsupported, "{} of {} is quantized in blocks", operandName(c, operand), c.op);
+}
+
 Status requireLength(const InferContext& c, std::string_view attr, size_t length) {
   if (c.attrs.integers(attr).size() == length) return {};
   return fail(ErrorCode::kInvalidModel, "{}: `{}` has {} entries, {} expected for {}", c.op, attr, c.attrs.integers(attr).size(), length,
@@ -61,12 +68,13 @@ Result<Types> inferReshape(const InferContext& c) {
   for (const int64_t s : shape)
     if (s < 0) return fail(ErrorCode::kInvalidModel, "reshape: `shape` holds {}", s);
   QC_ASSIGN(const int64_t wanted, checkedNumElements(toShape(shape), sizeOf(c.type(0).dtype)));
-  if (c.type(0).isStatic() && c.type(0).numElements() != wanted)
-    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), c.type(0).numElements(),
-                toString(toShape(shape)), wanted);
+  QC_ASSIGN(const int64_t own, checkedNumElements(c.type(0).shape, sizeOf(c.type(0).dtype)));
+  if (c.type(0).isStatic() && own != wanted)
+    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), own, toString(toShape(shape)), wanted);
   TensorType type = c.type(0).withShape(toShape(shape));
   if (type.isQuantized() && type.quant->perChannel()) {
     QC_TRY(requireStatic(c, 0));
+    QC_TRY(requireNoBlocks(c, 0));
     const int axis = reshapedAxis(c.type(0).sizes(), shape, type.quant->axis);
     if (axis < 0) return fail(ErrorCode::kUnsupported, "reshape of {} cuts the dim that has one scale each", describe(c, 0));
     auto quant = std::make_shared<QuantParams>(*type.quant);
@@ -97,6 +105,7 @@ Result<Types> inferTranspose(const InferContext& c) {
   }
   TensorType type = x.withShape(std::move(shape));
   if (type.isQuantized() && type.quant->perChannel()) {
+    QC_TRY(requireNoBlocks(c, 0));
     auto quant = std::make_shared<QuantParams>(*type.quant);
     quant->axis = static_cast<int>(std::find(perm.begin(), perm.end(), quant->axis) - perm.begin());
     type.quant = std::move(quant);
@@ -132,7 +141,10 @@ Result<Types> inferConcat(const InferContext& c) {
       if (d != axis && !compatible(shape[d], t.shape[d]))
         return fail(ErrorCode::kInvalidModel, "concat along {}: operand {} is {}, the first is {}", axis, i, t.str(), first.str());
     known = known && t.shape[axis].isStatic();
-    if (known) total += t.shape[axis].size();
+    if (known && __builtin_add_overflow(total, t.shape[axis].size(), &total))
+      return fail(ErrorCode::kResource, "concat along {}: the sizes up to operand {} overflow", axis, i);
+    for (size_t d = 0; d < shape.size(); ++d)
+      if (d != axis && !shape[d].isStatic()) shape[d] = t.shape[d];
     QC_TRY(requirePerTensor(c, operand));
   }
   shape[axis] = known ? Dim(total) : Dim::unknown();
@@ -158,8 +170,7 @@ Result<Types> inferSplit(const InferContext& c) {
   int64_t total = 0;
   Types types;
   for (const int64_t size : c.attrs.integers("sizes")) {
-    if (size < 0 || total > (int64_t{1} << 40)) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", size);
-    total += size;
+    if (size < 0 || __builtin_add_overflow(total, size, &total)) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", size);
     Shape shape = x.shape;
     shape[axis] = size;
     types.push_back(x.withShape(std::move(shape)));
@@ -167,7 +178,7 @@ Result<Types> inferSplit(const InferContext& c) {
   if (types.empty()) return fail(ErrorCode::kInvalidModel, "split into nothing");
   if (x.shape[axis].isStatic() && x.shape[axis].size() != total)
     return fail(ErrorCode::kInvalidModel, "split: the pieces add up to {}, dim {} of {} is not that", total, axis, describe(c, 0));
-  return types;
+  return checkedResults(std::move(types));
 }
 
 Status evalSplit(const EvalContext& c) {
@@ -191,12 +202,14 @@ Result<Types> inferSlice(const InferContext& c) {
   Shape shape;
   for (size_t d = 0; d < rank; ++d) {
     const int64_t start = c.attrs.integers("starts")[d], size = c.attrs.integers("sizes")[d], step = c.attrs.integers("steps")[d];
-    if (size < 0 || step == 0) return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
+    // A step beyond any tensor would overflow the arithmetic below.
+    if (size < 0 || step == 0 || step < -kMaxTensorBytes || step > kMaxTensorBytes)
+      return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
     if (x.shape[d].isStatic() && size > 0) {
       const int64_t dim = x.shape[d].size();
       // The last element is start + (size - 1) * step; compare without overflow.
       const bool inside = start >= 0 && start < dim && (step > 0 ? (size - 1) <= (dim - 1 - start) / step : (size - 1) <= start / -step);
-      if (step < -dim - 1 || !inside)
+      if (!inside)
         return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step, dim, describe(c, 0));
     }
     shape.emplace_back(size);
@@ -207,9 +220,10 @@ Result<Types> inferSlice(const InferContext& c) {
 Status evalSlice(const EvalContext& c) {
   const Ints strides = denseStrides(sizesOf(c.in(0)));
   StridedCopy copy{sizesOf(c.out()), {}, denseStrides(sizesOf(c.out()))};
+  if (c.out().numElements() == 0) return {};
   int64_t offset = 0;
   for (size_t d = 0; d < strides.size(); ++d) {
-    copy.fromStrides.push_back(strides[d] * c.node.integers("steps")[d]);
+    copy.fromStrides.push_back(copy.sizes[d] == 1 ? 0 : strides[d] * c.node.integers("steps")[d]);
     offset += strides[d] * c.node.integers("starts")[d];
   }
   const int64_t bytes = sizeOf(c.in(0).dtype);
@@ -237,10 +251,9 @@ Result<Types> inferPad(const InferContext& c) {
       continue;
     }
     const int64_t dim = shape[d].size();
-    const int64_t most = mode == "constant" ? kLimit : mode == "reflect" ? dim - 1 : mode == "wrap" ? dim : dim > 0 ? kLimit : 0;
-    if (before > most || after > most)
-      return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} cannot grow by {} and {}", mode, d, describe(c, 0), before, after);
-    shape[d] = dim + before + after;
+    if (dim == 0 && mode != "constant")
+      return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} is empty and cannot grow by {} and {}", mode, d, describe(c, 0), before, after);
+    shape[d] = std::min(dim, kMaxTensorBytes) + before + after;
   }
   return resultLike(c, std::move(shape));
 }
@@ -253,16 +266,16 @@ void fillTensor(const TensorRef& t, const TensorType& type, double value) {
     value = qmath::quantize(static_cast<float>(value), q.scale(), q.zeroPoint(), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
   }
   storeElement(t.dtype, t.data, 0, value);
-  char* p = static_cast<char*>(t.data);
-  for (int64_t i = 1; i < n; ++i) std::memcpy(p + i * bytes, p, static_cast<size_t>(bytes));
+  stridedCopy({{n - 1}, {0}, {1}}, t.data, static_cast<char*>(t.data) + bytes, bytes);
 }
 
 // Where dim index i of the result comes from, for the modes that repeat the input.
 int64_t sourceIndex(int64_t i, int64_t dim, const std::string& mode) {
   if (i >= 0 && i < dim) return i;
   if (mode == "edge") return i < 0 ? 0 : dim - 1;
-  if (mode == "wrap") return (i + dim) % dim;
-  return i < 0 ? -i : 2 * (dim - 1) - i;
+  // Both others repeat, a reflection every 2 (dim - 1).
+  const int64_t period = mode == "wrap" ? dim : std::max<int64_t>(2 * (dim - 1), 1), place = (i % period + period) % period;
+  return place < dim ? place : period - place;
 }
 
 Status evalPad(const EvalContext& c) {
@@ -361,7 +374,7 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
   QC_TRY(requireLayout(c));
   QC_TRY(requireRank(c, 0, 4, 4));
   const int64_t block = c.attrs.integer("blocksize");
-  if (block < 1 || block > 4096) return fail(ErrorCode::kInvalidModel, "{}: blocksize {}", c.op, block);
+  if (block < 1 || block > 1024) return fail(ErrorCode::kInvalidModel, "{}: blocksize {}", c.op, block);
   const auto channel = static_cast<size_t>(channelAxisOf(c.attrs, 4));
   Shape shape = x.shape;
   for (size_t d = 1; d < 4; ++d) {
@@ -371,6 +384,7 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
       continue;
     }
     const bool divides = toSpace == (d == channel);
+    if (shape[d].size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "{}: {} is too large", c.op, describe(c, 0));
     if (divides && shape[d].size() % factor) return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is no multiple of {}", c.op, d, describe(c, 0), factor);
     shape[d] = divides ? shape[d].size() / factor : shape[d].size() * factor;
   }
