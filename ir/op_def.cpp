@@ -46,9 +46,7 @@ const OpRegistry& OpRegistry::get() {
     registerIndexOps(r);
     registerResizeOps(r);
     registerQuantOps(r);
-#if __has_include("ir/ops/recurrent.cpp")
     registerRecurrentOps(r);
-#endif
     registerKernelOps(r);
     return r;
   }();
