@@ -59,7 +59,8 @@ Result<Inferred> inferConvShape(const InferContext& c) {
     QC_ASSIGN(spatial[i], slidingSize(c, window, static_cast<int>(i), spatial[i]));
   }
   const Dim channels = w.shape[0];
-  return Inferred{spatialShape(last, x.shape[0], channels, spatial), channels, w.shape[1].size() * window.taps(), c.attrs.integer("group")};
+  QC_ASSIGN(const int64_t depth, checkedNumElements({w.shape[1], Dim(window.taps())}));
+  return Inferred{spatialShape(last, x.shape[0], channels, spatial), channels, depth, c.attrs.integer("group")};
 }
 
 Result<Inferred> inferTransposedShape(const InferContext& c) {
@@ -93,7 +94,7 @@ Result<Inferred> inferTransposedShape(const InferContext& c) {
   int64_t outputs = 0;
   if (__builtin_mul_overflow(w.shape[1].size(), group, &outputs))
     return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
-  const int64_t depth = w.shape[0].size() / group * window.taps();
+  QC_ASSIGN(const int64_t depth, checkedNumElements({Dim(w.shape[0].size() / group), Dim(window.taps())}));
   return Inferred{spatialShape(last, x.shape[0], Dim(outputs), spatial), Dim(outputs), depth, group};
 }
 
@@ -202,6 +203,7 @@ std::vector<T> packed(const Conv& s, const T* w, bool transposed) {
 // acc[pixel][channel] += the sums of one batch item; x is [pixel][channel].
 template <class T>
 void convolve(const Conv& s, const T* x, const T* w, T* acc) {
+  if (s.in == 0) return;
   const int64_t pixels = s.y.pixels(), outputs = s.y.channels, inputs = s.x.channels, taps = s.window.taps(), depth = taps * s.in;
   if (s.pointwise()) {
     for (int64_t g = 0; g < s.group; ++g)
@@ -236,6 +238,7 @@ void convolve(const Conv& s, const T* x, const T* w, T* acc) {
 
 template <class T>
 void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
+  if (s.in == 0) return;
   const int64_t taps = s.window.taps();
   for (int64_t p = 0; p < s.y.pixels(); ++p)
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {

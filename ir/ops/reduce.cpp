@@ -223,6 +223,7 @@ Status evalQuantizedMean(const EvalContext& c) {
 
 template <bool kLargest>
 Status evalArg(const EvalContext& c) {
+  if (c.out().numElements() == 0) return {};
   const AxisView v(c.in(0).sizes, c.node.integer("axis"));
   const bool last = c.node.integer("select_last") != 0;
   withComputeType(c.in(0).dtype, [&](auto tag) {

@@ -206,6 +206,14 @@ TEST(Conv, EmptySizes) {
   EXPECT_THAT(run("conv", {Tensor(DType::f32, {1, 1, 0}), floats({1, 1, 2}, {1, 1})}, {{"pads", Ints{1, 1}}}).toFloats(), ElementsAre(0));
 }
 
+TEST(Conv, HostileSizes) {
+  const int64_t huge = int64_t{1} << 40, wide = int64_t{1} << 31;
+  EXPECT_THAT(inferred("conv", {{DType::f32, {1, huge, wide}}, {DType::f32, {0, huge, wide}}}), HasSubstr("larger than"));
+  EXPECT_THAT(inferred("conv_transpose", {{DType::f32, {1, huge, wide}}, {DType::f32, {huge, 0, wide}}}), HasSubstr("larger than"));
+  EXPECT_THAT(inferred("conv", {{DType::f32, {1, INT64_MAX, 4}}, {DType::f32, {1, INT64_MAX, 1}}}), HasSubstr("larger than"));
+  EXPECT_THAT(run("conv", {Tensor(DType::f32, {1, 0, wide}), Tensor(DType::f32, {1, 0, wide})}).toFloats(), ElementsAre(0));
+}
+
 TEST(Conv, InfersSymbolicDims) {
   const Dim n = Dim::symbol("N"), h = Dim::symbol("H");
   const AttrDict padded = {{"pads", Ints{1, 1, 1, 1}}};
