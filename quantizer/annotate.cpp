@@ -22,11 +22,11 @@ struct Plan {
   const OpPolicy* policy = nullptr;
   const QConfig* config = nullptr;
   Mode mode = Mode::none;
-  bool claimed = false;      // annotated by someone else
-  bool byRule = false;       // kept float by a rule
+  bool claimed = false;  // annotated by someone else
+  bool byRule = false;   // kept float by a rule
   std::string reason;
-  bool genuine = false;         // has integers at hand: not only floats rounded for its sake and moved
-  const Node* unit = nullptr;   // last node of the unit that this belongs to
+  bool genuine = false;        // has integers at hand: not only floats rounded for its sake and moved
+  const Node* unit = nullptr;  // last node of the unit that this belongs to
   std::string unitName;
 };
 
@@ -89,7 +89,8 @@ class Annotator {
       p.reason = refusal(*n, *p.policy);
       if (p.reason.empty() && weightOnly && p.policy->role != Role::weighted) p.reason = "activations stay float " + decision.str();
       if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
-      if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul) p.reason = "products of activations are left in float";
+      if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul)
+        p.reason = "products of activations are left in float";
       if (!p.reason.empty()) continue;
       p.mode = weightOnly ? Mode::weightOnly : Mode::full;
       p.reason = decision.str();
@@ -147,7 +148,8 @@ class Annotator {
     const Plan& p = plan(&node);
     const bool heavy = p.policy->role == Role::weighted || p.policy->role == Role::product;
     // Movement may start from floats, unless it drops most of them.
-    const bool movable = p.policy->role == Role::sharing && !node.is("slice") && !node.is("gather") && !node.is("max_pool") && !node.is("resize");
+    const bool movable =
+        p.policy->role == Role::sharing && !node.is("slice") && !node.is("gather") && !node.is("max_pool") && !node.is("resize");
     for (int i = 0; i < node.numOperands() && !movable; ++i) {
       if (!isDataOperand(node, *p.policy, i)) continue;
       const Value* v = node.operand(i);
@@ -236,7 +238,8 @@ class Annotator {
   void claim(const std::vector<Node*>& nodes) {
     constexpr size_t kNamed = 5;
     std::string name = nodes.size() > kNamed ? fmt::format("{} elementwise ops", nodes.size()) : std::string();
-    for (auto it = nodes.rbegin(); it != nodes.rend() && nodes.size() <= kNamed; ++it) name += (name.empty() ? "" : " + ") + std::string((*it)->op());
+    for (auto it = nodes.rbegin(); it != nodes.rend() && nodes.size() <= kNamed; ++it)
+      name += (name.empty() ? "" : " + ") + std::string((*it)->op());
     for (const Node* n : nodes) {
       plan(n).unit = nodes.front();
       plan(n).unitName = name;
@@ -260,7 +263,7 @@ class Annotator {
   void formRegions() {
     constexpr size_t kMostInputs = 4;
     struct Region {
-      std::vector<Node*> nodes;        // last first
+      std::vector<Node*> nodes;  // last first
       std::set<const Value*> inputs;
     };
     std::map<const Node*, Region> regions;  // by last node

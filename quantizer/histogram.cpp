@@ -149,7 +149,8 @@ void Histogram::addUpsampled(std::span<const float> data, float min, float max) 
     }
     const int64_t down = static_cast<int64_t>(factor);
     high = static_cast<float>(high + (static_cast<double>(down) * range / kRate - grown));
-    const int64_t start = static_cast<int64_t>(std::nearbyint((static_cast<double>(min_) - low) * static_cast<double>(bins * kRate) / range));
+    const int64_t start =
+        static_cast<int64_t>(std::nearbyint((static_cast<double>(min_) - low) * static_cast<double>(bins * kRate) / range));
     std::vector<double> moved(mass_.size(), 0.0);
     for (int64_t b = 0; b < bins; ++b)
       for (int64_t r = 0; r < kRate; ++r) {

@@ -23,7 +23,8 @@ Result<std::span<const float>> asFloats(const TensorRef& tensor, std::vector<flo
   const auto n = static_cast<size_t>(tensor.numElements());
   if (tensor.dtype == DType::f32) return std::span<const float>(tensor.as<const float>(), n);
   if (!isFloat(tensor.dtype))
-    return fail(ErrorCode::kInvalidArgument, "a {} tensor cannot be observed", toString(tensor.dtype)).help("only float values have ranges");
+    return fail(ErrorCode::kInvalidArgument, "a {} tensor cannot be observed", toString(tensor.dtype))
+        .help("only float values have ranges");
   scratch.resize(n);
   for (size_t i = 0; i < n; ++i) scratch[i] = static_cast<float>(loadElement(tensor.dtype, tensor.data, static_cast<int64_t>(i)));
   return std::span<const float>(scratch);
@@ -33,7 +34,8 @@ Result<int64_t> count(const ObserverState& state, const std::string& name) {
   const auto it = state.find(name);
   if (it == state.end() || it->second.size() != 1) return fail(ErrorCode::kInvalidData, "a saved observer lacks the count '{}'", name);
   const double value = it->second[0];
-  if (!(value >= 0 && value < 9e15) || value != std::floor(value)) return fail(ErrorCode::kInvalidData, "a saved observer has {} = {}", name, value);
+  if (!(value >= 0 && value < 9e15) || value != std::floor(value))
+    return fail(ErrorCode::kInvalidData, "a saved observer has {} = {}", name, value);
   return static_cast<int64_t>(value);
 }
 
@@ -123,7 +125,8 @@ Status checkObservedSpec(ObservedSpec& spec) {
     QC_TRY(selectRange(spec.dtype, IntRange{spec.qmin, spec.qmax}));
     if (spec.scheme == QScheme::floatQparams)
       return fail(ErrorCode::kUnsupported, "observer '{}' does not compute float zero points", def->name);
-    if (!(spec.eps > 0) || !std::isfinite(spec.eps)) return fail(ErrorCode::kInvalidArgument, "eps = {} is not a positive number", spec.eps);
+    if (!(spec.eps > 0) || !std::isfinite(spec.eps))
+      return fail(ErrorCode::kInvalidArgument, "eps = {} is not a positive number", spec.eps);
   }
   if (def->perChannel && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
   if (!def->perChannel && def->computesQParams && spec.axis >= 0)
@@ -132,8 +135,8 @@ Status checkObservedSpec(ObservedSpec& spec) {
     const auto declared = std::find_if(def->args.begin(), def->args.end(), [&](const AttrSpec& a) { return a.name == name; });
     if (declared == def->args.end()) return fail(ErrorCode::kInvalidArgument, "observer '{}' has no argument '{}'", def->name, name);
     if (kindOf(value) != declared->kind)
-      return fail(ErrorCode::kInvalidArgument, "argument '{}' of observer '{}' is a {}, not a {}", name, def->name, toString(declared->kind),
-                  toString(kindOf(value)));
+      return fail(ErrorCode::kInvalidArgument, "argument '{}' of observer '{}' is a {}, not a {}", name, def->name,
+                  toString(declared->kind), toString(kindOf(value)));
   }
   for (const AttrSpec& arg : def->args) {
     if (spec.observerArgs.find(arg.name)) continue;

@@ -58,9 +58,9 @@ class Observer {
   explicit Observer(ObservedSpec spec) : spec_(std::move(spec)) {}
 
   struct Batch {
-    std::span<const float> data;       // per-tensor observers: finite elements only; per-channel ones: all
-    std::span<const int64_t> sizes;    // of the whole tensor
-    MinMax range;                      // of the finite elements
+    std::span<const float> data;     // per-tensor observers: finite elements only; per-channel ones: all
+    std::span<const int64_t> sizes;  // of the whole tensor
+    MinMax range;                    // of the finite elements
   };
   virtual bool needsLayout() const { return false; }  // true: data keeps every element, finite or not
   virtual Status update(const Batch& batch) = 0;
@@ -76,10 +76,10 @@ class Observer {
 
 struct ObserverDef {
   std::string name;
-  std::string summary;             // one line, for listings
-  std::vector<AttrSpec> args;      // declared arguments with defaults
-  bool perChannel = false;         // needs spec.axis
-  bool computesQParams = true;     // false: placeholder, noop, recording
+  std::string summary;                                                           // one line, for listings
+  std::vector<AttrSpec> args;                                                    // declared arguments with defaults
+  bool perChannel = false;                                                       // needs spec.axis
+  bool computesQParams = true;                                                   // false: placeholder, noop, recording
   std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create;  // args are complete and of the declared kinds
 };
 

@@ -25,7 +25,8 @@ Result<std::vector<double>> field(const ObserverState& state, const std::string&
 Result<std::vector<ValueRange>> loadRanges(const ObserverState& state) {
   QC_ASSIGN(const std::vector<double> min, field(state, "min"));
   QC_ASSIGN(const std::vector<double> max, field(state, "max"));
-  if (min.size() != max.size()) return fail(ErrorCode::kInvalidData, "a saved observer has {} minima and {} maxima", min.size(), max.size());
+  if (min.size() != max.size())
+    return fail(ErrorCode::kInvalidData, "a saved observer has {} minima and {} maxima", min.size(), max.size());
   std::vector<ValueRange> ranges;
   for (size_t i = 0; i < min.size(); ++i) {
     const ValueRange range{static_cast<float>(min[i]), static_cast<float>(max[i])};
@@ -90,7 +91,8 @@ class MinMaxObserver final : public Observer {
     if (isUnseen(range_)) {
       range_ = o.range_;
     } else if (averaging_) {
-      const double mine = static_cast<double>(batches()), share = static_cast<double>(o.batches()) / std::max(1.0, mine + static_cast<double>(o.batches()));
+      const double mine = static_cast<double>(batches()),
+                   share = static_cast<double>(o.batches()) / std::max(1.0, mine + static_cast<double>(o.batches()));
       range_.min = static_cast<float>(range_.min + share * (static_cast<double>(o.range_.min) - range_.min));
       range_.max = static_cast<float>(range_.max + share * (static_cast<double>(o.range_.max) - range_.max));
     } else {
@@ -324,9 +326,11 @@ Made makeHistogram(const ObservedSpec& spec) {
   if (merge != "split" && merge != "old") return fail(ErrorCode::kInvalidArgument, "merge = '{}' is neither \"split\" nor \"old\"", merge);
   // The reference counts the steps of the storage type, whatever the range.
   const bool scored = search == "scored";
-  const double levels = scored ? static_cast<double>(spec.qmax - spec.qmin + 1) : std::pow(2.0, 8.0 * static_cast<double>(sizeOf(spec.dtype)));
-  return makeWithHistogram(spec, [=](const Histogram& h) { return searchL2(h, levels, scored); },
-                           merge == "old" ? Histogram::Growth::upsample : Histogram::Growth::split);
+  const double levels =
+      scored ? static_cast<double>(spec.qmax - spec.qmin + 1) : std::pow(2.0, 8.0 * static_cast<double>(sizeOf(spec.dtype)));
+  return makeWithHistogram(
+      spec, [=](const Histogram& h) { return searchL2(h, levels, scored); },
+      merge == "old" ? Histogram::Growth::upsample : Histogram::Growth::split);
 }
 Made makePercentile(const ObservedSpec& spec) {
   const double percent = spec.observerArgs.real("percentile");
@@ -344,8 +348,10 @@ Made makeMse(const ObservedSpec& spec) {
 Made makeFixed(const ObservedSpec& spec) {
   const double scale = spec.observerArgs.real("scale");
   const int64_t zp = spec.observerArgs.integer("zero_point");
-  if (!(scale > 0) || !std::isfinite(static_cast<float>(scale))) return fail(ErrorCode::kInvalidArgument, "fixed scale {} is not a positive number", scale);
-  if (zp < spec.qmin || zp > spec.qmax) return fail(ErrorCode::kInvalidArgument, "fixed zero point {} is outside [{}, {}]", zp, spec.qmin, spec.qmax);
+  if (!(scale > 0) || !std::isfinite(static_cast<float>(scale)))
+    return fail(ErrorCode::kInvalidArgument, "fixed scale {} is not a positive number", scale);
+  if (zp < spec.qmin || zp > spec.qmax)
+    return fail(ErrorCode::kInvalidArgument, "fixed zero point {} is outside [{}, {}]", zp, spec.qmin, spec.qmax);
   return std::make_unique<PassiveObserver>(
       spec, QuantParams{spec.dtype, spec.qmin, spec.qmax, -1, 0, {static_cast<float>(scale)}, {static_cast<int32_t>(zp)}});
 }
@@ -361,13 +367,26 @@ std::vector<ObserverDef> builtinObservers() {
       {"moving_average", "moving average of each batch's smallest and largest value", {averaging}, false, true, makeMovingAverage},
       {"per_channel_minmax", "smallest and largest value of each channel", {}, true, true, makePerChannel},
       {"per_channel_moving_average", "moving averages per channel", {averaging}, true, true, makePerChannelMovingAverage},
-      {"histogram", "histogram; tails cut where the squared error falls",
-       {bins, {"search", AttrKind::string, "scored"}, {"merge", AttrKind::string, "split"}}, false, true, makeHistogram},
-      {"percentile", "histogram; keeps a percentage of the values", {bins, {"percentile", AttrKind::real, 99.99}}, false, true, makePercentile},
+      {"histogram",
+       "histogram; tails cut where the squared error falls",
+       {bins, {"search", AttrKind::string, "scored"}, {"merge", AttrKind::string, "split"}},
+       false,
+       true,
+       makeHistogram},
+      {"percentile",
+       "histogram; keeps a percentage of the values",
+       {bins, {"percentile", AttrKind::real, 99.99}},
+       false,
+       true,
+       makePercentile},
       {"entropy", "histogram; least Kullback-Leibler divergence", {bins}, false, true, makeEntropy},
       {"mse", "histogram; least squared error over a grid of ranges", {bins}, false, true, makeMse},
-      {"fixed", "given scale and zero point",
-       {{"scale", AttrKind::real, std::nullopt}, {"zero_point", AttrKind::integer, int64_t{0}}}, false, true, makeFixed},
+      {"fixed",
+       "given scale and zero point",
+       {{"scale", AttrKind::real, std::nullopt}, {"zero_point", AttrKind::integer, int64_t{0}}},
+       false,
+       true,
+       makeFixed},
       {"placeholder", "carries a configuration, watches nothing", {}, false, false, makePassive},
       {"noop", "marks a value as left alone", {}, false, false, makePassive},
       {"recording", "keeps the first tensors, for debugging", {{"limit", AttrKind::integer, int64_t{16}}}, false, false, makeRecording},

@@ -102,7 +102,8 @@ int64_t sumLength(const Node& node) {
   if (!w) return 0;
   const int64_t outputs = std::max<int64_t>(1, w->rank() ? w->sizes()[0] : 1);
   // Transposed: every output sums over the inputs of its group and at most the whole kernel.
-  if (node.is("conv_transpose")) return w->rank() > 1 && w->sizes()[1] ? w->numElements() / w->sizes()[1] / std::max<int64_t>(1, node.integer("group")) : 0;
+  if (node.is("conv_transpose"))
+    return w->rank() > 1 && w->sizes()[1] ? w->numElements() / w->sizes()[1] / std::max<int64_t>(1, node.integer("group")) : 0;
   return w->numElements() / outputs;
 }
 
@@ -128,9 +129,11 @@ std::string refuseProduct(const Node& node) {
 
 std::string refuseSharing(const Node& node, const OpPolicy& policy) {
   if (node.is("resize") && node.string("mode") == "cubic") return "cubic interpolation leaves the range of its input";
-  if (node.is("pad") && node.string("mode") == "constant" && !std::isfinite(node.real("value"))) return "it pads with a value that is not finite";
+  if (node.is("pad") && node.string("mode") == "constant" && !std::isfinite(node.real("value")))
+    return "it pads with a value that is not finite";
   for (int i = 0; i < node.numOperands(); ++i)
-    if (isDataOperand(node, policy, i) && node.operand(i)->constant()) return node.is("gather") ? "a table lookup; the table is float" : "joins a constant";
+    if (isDataOperand(node, policy, i) && node.operand(i)->constant())
+      return node.is("gather") ? "a table lookup; the table is float" : "joins a constant";
   return {};
 }
 

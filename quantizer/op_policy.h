@@ -21,8 +21,8 @@ enum class Role {
 struct OpPolicy {
   std::string_view op;
   Role role;
-  std::string_view why;          // keepFloat: the reason
-  std::optional<int> fixedLow;   // the result lies in [fixedLow, 1] whatever the input: parameters are known beforehand
+  std::string_view why;         // keepFloat: the reason
+  std::optional<int> fixedLow;  // the result lies in [fixedLow, 1] whatever the input: parameters are known beforehand
   // Role::weighted, product: the axis of output channels in the weight; -1 does not apply.
   int weightAxis = -1;
 };

@@ -196,7 +196,8 @@ class Resolver {
       for (std::string name : namesOf(*n))
         for (; !name.empty(); name = parentOf(name)) names.insert(name);
     }
-    const bool byType = rule.level == Level::objectType || (rule.level == Level::nameTypeOrder && !rule.name.empty() && names.contains(rule.name));
+    const bool byType =
+        rule.level == Level::objectType || (rule.level == Level::nameTypeOrder && !rule.name.empty() && names.contains(rule.name));
     const std::set<std::string>& known = byType ? types : names;
     return fail(ErrorCode::kInvalidArgument, "{} matches nothing in the model", rule.str())
         .help(didYouMean(byType ? rule.type : rule.name, {known.begin(), known.end()}));
@@ -214,7 +215,7 @@ struct BackendRow {
   Backend backend;
   std::string_view name;
   DType activation;
-  int64_t actMax;        // of the activation's range; 127 in u8 leaves room for 16-bit sums of pairs
+  int64_t actMax;  // of the activation's range; 127 in u8 leaves room for 16-bit sums of pairs
   bool perChannel;
   int64_t weightMin;
   double eps;
@@ -285,8 +286,12 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
   return *this;
 }
 QConfigMapping& QConfigMapping::global(QConfigEntry e) { return set({Level::global, {}, {}, 0, std::move(e)}); }
-QConfigMapping& QConfigMapping::objectType(std::string type, QConfigEntry e) { return set({Level::objectType, {}, std::move(type), 0, std::move(e)}); }
-QConfigMapping& QConfigMapping::nameRegex(std::string regex, QConfigEntry e) { return set({Level::nameRegex, std::move(regex), {}, 0, std::move(e)}); }
+QConfigMapping& QConfigMapping::objectType(std::string type, QConfigEntry e) {
+  return set({Level::objectType, {}, std::move(type), 0, std::move(e)});
+}
+QConfigMapping& QConfigMapping::nameRegex(std::string regex, QConfigEntry e) {
+  return set({Level::nameRegex, std::move(regex), {}, 0, std::move(e)});
+}
 QConfigMapping& QConfigMapping::name(std::string name, QConfigEntry e) { return set({Level::name, std::move(name), {}, 0, std::move(e)}); }
 QConfigMapping& QConfigMapping::nameTypeOrder(std::string module, std::string type, int64_t index, QConfigEntry e) {
   return set({Level::nameTypeOrder, std::move(module), std::move(type), index, std::move(e)});

@@ -71,8 +71,8 @@ class QConfigMapping {
   enum class Level { global, objectType, nameRegex, between, name, nameTypeOrder };
   struct Rule {
     Level level = Level::global;
-    std::string name;   // name, regex, module or starting value
-    std::string type;   // object type, or the end value of a stretch
+    std::string name;  // name, regex, module or starting value
+    std::string type;  // object type, or the end value of a stretch
     int64_t order = 0;
     QConfigEntry entry;
     std::string str() const;  // "name regex '/head/.*'"

@@ -76,7 +76,8 @@ Status readRule(const json& j, Backend backend, const std::string& where, QConfi
   } else if (only({"from", "to"})) {
     mapping.between(from, to, std::move(entry));
   } else {
-    return fail(ErrorCode::kInvalidArgument, "{} is none of: object_type; name; name_regex; name, object_type and order; from and to", where);
+    return fail(ErrorCode::kInvalidArgument, "{} is none of: object_type; name; name_regex; name, object_type and order; from and to",
+                where);
   }
   return {};
 }

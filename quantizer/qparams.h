@@ -66,8 +66,7 @@ Result<ScaleZero> chooseQParams(float min, float max, int64_t qmin, int64_t qmax
 
 enum class BlockMapping { asymmetric, symmetric, symmetricNoClipping };
 // One block of a group-wise quantized tensor.  eps defaults to float32's smallest normal number.
-Result<ScaleZero> blockQParams(float min, float max, BlockMapping mapping, int64_t qmin, int64_t qmax,
-                               double eps = 1.1754943508222875e-38);
+Result<ScaleZero> blockQParams(float min, float max, BlockMapping mapping, int64_t qmin, int64_t qmax, double eps = 1.1754943508222875e-38);
 // Group-wise along `axis`: sizes[axis] is cut into ceil(dim / blockSize) blocks; scales in the order that QuantParams defines.
 Result<QuantParams> groupwiseQParams(std::span<const float> data, std::span<const int64_t> sizes, DType dtype, int64_t qmin, int64_t qmax,
                                      int axis, int64_t blockSize, BlockMapping mapping);

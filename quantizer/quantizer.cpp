@@ -63,7 +63,8 @@ Status validateAnnotations(const Graph& graph) {
     if (!n->annotation()) continue;
     const QuantAnnotation& a = *n->annotation();
     if (static_cast<int>(a.inputs.size()) > n->numOperands())
-      return fail(ErrorCode::kInvalidArgument, "the annotation has {} inputs, {} has {}", a.inputs.size(), n->op(), n->numOperands()).at(n->location());
+      return fail(ErrorCode::kInvalidArgument, "the annotation has {} inputs, {} has {}", a.inputs.size(), n->op(), n->numOperands())
+          .at(n->location());
     for (int i = 0; i < static_cast<int>(a.inputs.size()); ++i) {
       const QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
       if (!isSet(spec)) continue;
@@ -72,10 +73,12 @@ Status validateAnnotations(const Graph& graph) {
       if (const auto* derived = std::get_if<DerivedSpec>(&spec)) {
         for (const EdgeOrNode& point : derived->from)
           if (!graph.findValue(point.value))
-            return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(n->location());
+            return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point))
+                .at(n->location());
       }
     }
-    if (isSet(a.output) && n->numResults() == 0) return fail(ErrorCode::kInvalidArgument, "an output is annotated but absent").at(n->location());
+    if (isSet(a.output) && n->numResults() == 0)
+      return fail(ErrorCode::kInvalidArgument, "an output is annotated but absent").at(n->location());
     if (isSet(a.output)) QC_TRY(placed(checkSpec(a.output, *n->result()), *n, *n->result()));
   }
   QC_TRY(computeSharingGroups(graph));

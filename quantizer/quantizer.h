@@ -34,7 +34,7 @@ class Quantizer {
   virtual ~Quantizer() = default;
   virtual Status transform(Graph&) { return {}; }  // optional rewrites in front of annotate()
   virtual Status annotate(Graph& graph) = 0;
-  virtual Status validate(const Graph& graph);      // by default: validateAnnotations()
+  virtual Status validate(const Graph& graph);  // by default: validateAnnotations()
 };
 
 struct BackendOptions {

@@ -148,10 +148,11 @@ ValueRange searchEntropy(const Histogram& h, int64_t levels) {
       if (!occupied && from != start && to != end) continue;
       for (int64_t b = from; b < to; ++b) {
         double p = mass[static_cast<size_t>(b)];
-        if (b == start) p += massOf(0, start);        // what is clipped lands on the ends of the reference ...
+        if (b == start) p += massOf(0, start);  // what is clipped lands on the ends of the reference ...
         if (b == end - 1) p += massOf(end, bins);
         if (p <= 0) continue;
-        const double q = occupied && mass[static_cast<size_t>(b)] > 0 ? inside / static_cast<double>(occupied) : 1e-9 * total;  // ... not of the candidate
+        const double q = occupied && mass[static_cast<size_t>(b)] > 0 ? inside / static_cast<double>(occupied)
+                                                                      : 1e-9 * total;  // ... not of the candidate
         divergence += p / total * std::log(p / q);
       }
     }

@@ -171,14 +171,18 @@ Status Ranges::observe(int64_t id, const TensorRef& value) {
 
 Status Ranges::merge(const Ranges& other) {
   if (model_ != other.model_)
-    return fail(ErrorCode::kInvalidData, "ranges of different models: {} and {}", model_, other.model_).help("calibrate with the same model file");
+    return fail(ErrorCode::kInvalidData, "ranges of different models: {} and {}", model_, other.model_)
+        .help("calibrate with the same model file");
   if (entries_.size() != other.entries_.size())
-    return fail(ErrorCode::kInvalidData, "{} observers meet {}", entries_.size(), other.entries_.size()).help("calibrate with the same rules");
+    return fail(ErrorCode::kInvalidData, "{} observers meet {}", entries_.size(), other.entries_.size())
+        .help("calibrate with the same rules");
   Ranges merged = *this;
   for (auto& [id, entry] : merged.entries_) {
     const auto it = other.entries_.find(id);
     if (it == other.entries_.end() || it->second.name != entry.name)
-      return fail(ErrorCode::kInvalidData, "observer {} is missing or watches another value", id).on(entry.name).help("calibrate with the same rules");
+      return fail(ErrorCode::kInvalidData, "observer {} is missing or watches another value", id)
+          .on(entry.name)
+          .help("calibrate with the same rules");
     Status status = entry.observer->merge(*it->second.observer);
     if (!status) return tl::make_unexpected(std::move(status).error().on(entry.name));
   }
@@ -190,7 +194,8 @@ Status Ranges::merge(const Ranges& other) {
 Status Ranges::checkFor(const Graph& prepared) const {
   QC_ASSIGN(const Ranges wanted, forGraph(prepared));
   if (wanted.model_ != model_)
-    return fail(ErrorCode::kInvalidData, "the ranges are those of another model ({}, not {})", model_, wanted.model_).help("calibrate this model");
+    return fail(ErrorCode::kInvalidData, "the ranges are those of another model ({}, not {})", model_, wanted.model_)
+        .help("calibrate this model");
   for (const auto& [id, entry] : wanted.entries_) {
     const auto it = entries_.find(id);
     if (it == entries_.end() || it->second.name != entry.name || !(it->second.observer->spec() == entry.observer->spec()))
@@ -274,7 +279,8 @@ Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sour
     int64_t id = -1;
     auto entry = readEntry(whole["observers"][i], place, id);
     if (!entry) return tl::make_unexpected(std::move(entry).error().on(place));
-    if (id < 0 || !ranges.entries_.emplace(id, std::move(*entry)).second) return fail(ErrorCode::kInvalidData, "{}: id {} is taken or negative", place, id);
+    if (id < 0 || !ranges.entries_.emplace(id, std::move(*entry)).second)
+      return fail(ErrorCode::kInvalidData, "{}: id {} is taken or negative", place, id);
   }
   return ranges;
 }

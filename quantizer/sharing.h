@@ -15,8 +15,8 @@
 namespace qc {
 
 struct SharingGroups {
-  std::map<EdgeOrNode, int> groupOf;         // every point that has a spec; edges of constants and derived specs excluded
-  std::vector<QuantSpec> specs;              // by group: the spec of its first member in graph order, never shared
+  std::map<EdgeOrNode, int> groupOf;             // every point that has a spec; edges of constants and derived specs excluded
+  std::vector<QuantSpec> specs;                  // by group: the spec of its first member in graph order, never shared
   std::vector<std::vector<EdgeOrNode>> members;  // in graph order
 };
 

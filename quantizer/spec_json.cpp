@@ -33,7 +33,8 @@ void convertArgs(ObservedSpec& spec) {
   const ObserverDef* def = findObserver(spec.observer);
   if (!def) return;
   for (const AttrSpec& arg : def->args)
-    if (const Attr* given = spec.observerArgs.find(arg.name); given && arg.kind == AttrKind::real && std::holds_alternative<int64_t>(*given))
+    if (const Attr* given = spec.observerArgs.find(arg.name);
+        given && arg.kind == AttrKind::real && std::holds_alternative<int64_t>(*given))
       spec.observerArgs.set(arg.name, static_cast<double>(std::get<int64_t>(*given)));
 }
 
@@ -129,9 +130,15 @@ json specJson(const ObservedSpec& s) {
     if (const auto* d = std::get_if<double>(&value)) args[name] = *d;
     if (const auto* t = std::get_if<std::string>(&value)) args[name] = *t;
   }
-  return {{"dtype", toString(s.dtype)}, {"range", {s.qmin, s.qmax}}, {"scheme", s.scheme == QScheme::symmetric ? "symmetric" : "affine"},
-          {"axis", s.axis},             {"block_size", s.blockSize}, {"dynamic", s.dynamic},
-          {"eps", s.eps},               {"observer", s.observer},    {"args", args}};
+  return {{"dtype", toString(s.dtype)},
+          {"range", {s.qmin, s.qmax}},
+          {"scheme", s.scheme == QScheme::symmetric ? "symmetric" : "affine"},
+          {"axis", s.axis},
+          {"block_size", s.blockSize},
+          {"dynamic", s.dynamic},
+          {"eps", s.eps},
+          {"observer", s.observer},
+          {"args", args}};
 }
 
 }  // namespace qc

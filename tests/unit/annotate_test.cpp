@@ -239,7 +239,8 @@ TEST_F(Annotate, RulesKeepFloatAndSplitUnits) {
     %r = relu %a : f32[1,16,8,8]
     %y = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
     return %y
-  })", rules);
+  })",
+           rules);
   EXPECT_FALSE(row("r").quantized);
   EXPECT_TRUE(of("r").keepFloat);
   EXPECT_THAT(row("r").reason, HasSubstr("kept float by the rule for type 'relu'"));
@@ -270,7 +271,8 @@ TEST_F(Annotate, ComposedQuantizersRespectClaims) {
   })");
   QConfigMapping first;
   first.name("a", keepFloat());
-  ComposableQuantizer both({std::make_shared<DefaultQuantizer>(first), std::make_shared<DefaultQuantizer>(defaultQConfigMapping(Backend::x86))});
+  ComposableQuantizer both(
+      {std::make_shared<DefaultQuantizer>(first), std::make_shared<DefaultQuantizer>(defaultQConfigMapping(Backend::x86))});
   const Status done = both.annotate(graph_);
   ASSERT_TRUE(done) << done.error().render();
   EXPECT_TRUE(of("a").keepFloat);
@@ -286,7 +288,8 @@ TEST_F(Annotate, ComposedQuantizersRespectClaims) {
 }
 
 TEST_F(Annotate, LongChainsTakeLinearTime) {
-  std::string body = "graph @g(%x: f32[1,16,8,8]) -> (\"y\") {\n  %w = const #w : f32[16,16,3,3]\n  %v0 = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]\n";
+  std::string body =
+      "graph @g(%x: f32[1,16,8,8]) -> (\"y\") {\n  %w = const #w : f32[16,16,3,3]\n  %v0 = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]\n";
   constexpr int kLength = 20000;
   for (int i = 0; i < kLength; ++i) body += fmt::format("  %v{} = {} %v{} : f32[1,16,8,8]\n", i + 1, i % 2 ? "neg" : "exp", i);
   annotate(body + fmt::format("  %y = conv %v{}, %w {{pads=[1,1,1,1]}} : f32[1,16,8,8]\n  return %y\n}}", kLength));

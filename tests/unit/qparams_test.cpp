@@ -150,8 +150,8 @@ TEST(QParams, RecordedObserverFormula) {
     const DType dtype = dtypeOf(c["dtype"]);
     const auto range = selectRange(dtype, custom, c["reduce_range"]);
     ASSERT_TRUE(range) << c;
-    QParamsRequest request{dtype, range->min, range->max, c["scheme"] == "affine" ? QScheme::affine : QScheme::symmetric, c["eps"],
-                           custom.has_value()};
+    QParamsRequest request{dtype,    range->min,        range->max, c["scheme"] == "affine" ? QScheme::affine : QScheme::symmetric,
+                           c["eps"], custom.has_value()};
     const auto q = calculateQParams(min, max, request);
     if (c.contains("error")) {
       EXPECT_FALSE(q) << c;

@@ -20,12 +20,17 @@ using testing::HasSubstr;
 class RangesFile : public testing::Test {
  protected:
   static Graph graph(const std::string& observer = "u8.histogram{bins=64}", const std::string& op = "relu") {
-    auto parsed = parseGraph("graph @g(%x: f32[8]) -> (\"y\") {\n"
-                             "  %o = observe %x {id=0} : f32[8] @q(in=[-], out=" + observer + ")\n"
-                             "  %a = " + op + " %o : f32[8]\n"
-                             "  %p = observe %a {id=1} : f32[8] @q(in=[-], out=u8.minmax)\n"
-                             "  %q = observe %p {id=1} : f32[8] @q(in=[-], out=u8.minmax)\n"
-                             "  return %q\n}\n");
+    auto parsed = parseGraph(
+        "graph @g(%x: f32[8]) -> (\"y\") {\n"
+        "  %o = observe %x {id=0} : f32[8] @q(in=[-], out=" +
+        observer +
+        ")\n"
+        "  %a = " +
+        op +
+        " %o : f32[8]\n"
+        "  %p = observe %a {id=1} : f32[8] @q(in=[-], out=u8.minmax)\n"
+        "  %q = observe %p {id=1} : f32[8] @q(in=[-], out=u8.minmax)\n"
+        "  return %q\n}\n");
     EXPECT_TRUE(parsed) << parsed.error().render();
     return std::move(*parsed);
   }
@@ -114,8 +119,9 @@ TEST_F(RangesFile, HostileBytesAreErrors) {
   // A right checksum over a wrong body: what serialize() would write for it.
   const auto wrap = [&](const std::string& body) { return Ranges::deserialize(sealed(body)); };
   EXPECT_TRUE(wrap(good.substr(good.find('\n') + 1)));
-  for (const char* body : {"", "[]", "{}", "null", "{\"observers\": 3}", "{\"observers\": [3]}", "{\"observers\": [{}]}", "{\"samples\": -1, \"observers\": []}",
-                           "{\"samples\": 1e400, \"observers\": []}", "{\"models\": \"\", \"observers\": []}"})
+  for (const char* body :
+       {"", "[]", "{}", "null", "{\"observers\": 3}", "{\"observers\": [3]}", "{\"observers\": [{}]}",
+        "{\"samples\": -1, \"observers\": []}", "{\"samples\": 1e400, \"observers\": []}", "{\"models\": \"\", \"observers\": []}"})
     EXPECT_FALSE(wrap(body)) << body;
   const std::string body = good.substr(good.find('\n') + 1);
   for (int i = 0; i < 3000; ++i) {

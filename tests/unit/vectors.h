@@ -23,8 +23,8 @@ inline std::optional<nlohmann::json> vectors(const std::string& name) {
   return nlohmann::json::parse(in);
 }
 
-#define QC_VECTORS(variable, name)                                                                         \
-  const std::optional<nlohmann::json> qcLoaded = ::qc::test::vectors(name);                                \
+#define QC_VECTORS(variable, name)                                                      \
+  const std::optional<nlohmann::json> qcLoaded = ::qc::test::vectors(name);             \
   if (!qcLoaded) GTEST_SKIP() << "no recorded vectors; configure with -DQC_SHARED_DIR"; \
   const nlohmann::json& variable = *qcLoaded
 
