@@ -33,8 +33,11 @@ Result<Value*> transposed(Builder& b, Value* v, const Perm& perm) { return b.cre
 
 // ---- spatial ops to channels_last -------------------------------------------------------------
 
-// Operands that are laid out like the input (the residual of a conv is; weights and bias are not).
-std::vector<int> spatialOperands(const Node& node) { return node.def().operands.size() >= 4 ? std::vector<int>{0, 3} : std::vector<int>{0}; }
+// Operands that are laid out like the input (the residual of a conv is; weights, bias and statistics are not).
+std::vector<int> spatialOperands(const Node& node) {
+  const auto& operands = node.def().operands;
+  return operands.size() >= 4 && operands[3].name == "residual" ? std::vector<int>{0, 3} : std::vector<int>{0};
+}
 
 std::vector<int64_t> withFront(int64_t value, std::vector<int64_t> list) {
   if (!list.empty()) list.insert(list.begin(), value);
