@@ -324,6 +324,19 @@ Status dropout(OnnxNode& n) {
   return n.setOutputs({n.input(0), nullptr});
 }
 
+// roi over all dims: starts, then ends; whole dims where the operand names no axis.
+Result<std::vector<double>> cropBox(OnnxNode& n, size_t rank, const std::vector<size_t>& axes) {
+  QC_ASSIGN(const Tensor* box, n.constant(1, "roi"));
+  if (box->numElements() != static_cast<int64_t>(2 * axes.size())) return n.error(ErrorCode::kInvalidModel, "{} numbers in roi", box->numElements());
+  std::vector<double> roi(rank, 0.0);
+  roi.resize(2 * rank, 1.0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    roi[axes[i]] = box->at(static_cast<int64_t>(i));
+    roi[axes[i] + rank] = box->at(static_cast<int64_t>(i + axes.size()));
+  }
+  return roi;
+}
+
 Status resize(OnnxNode& n) {
   const Ints dims = sizesOf(n, 0);
   const size_t rank = dims.size();
@@ -338,8 +351,10 @@ Status resize(OnnxNode& n) {
   QC_ASSIGN(const int64_t exclude, n.integer("exclude_outside", 0));
   QC_ASSIGN(const int64_t antialias, n.integer("antialias", 0));
   QC_ASSIGN(const std::string policy, n.string("keep_aspect_ratio_policy", "stretch"));
-  if (antialias || policy != "stretch" || coordinate == "tf_crop_and_resize")
-    return n.error(ErrorCode::kUnsupported, "antialias, aspect ratio policies and crop_and_resize");
+  QC_ASSIGN(const double extrapolation, n.real("extrapolation_value", 0.0));
+  if (antialias) return n.error(ErrorCode::kUnsupported, "antialias");
+  if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
+    return n.error(ErrorCode::kInvalidModel, "keep_aspect_ratio_policy '{}'", policy);
   std::vector<double> scales(rank, 1.0);
   Ints sizes = dims;
   const auto present = [&](int i) { return n.input(i) && !(n.type(i).isStatic() && n.type(i).numElements() == 0); };
@@ -354,12 +369,25 @@ Status resize(OnnxNode& n) {
       axes.push_back(static_cast<size_t>(axis));
     }
   }
+  std::vector<double> roi;
+  if (coordinate == "tf_crop_and_resize") {
+    QC_ASSIGN(roi, cropBox(n, rank, axes));
+  }
   if (!old && present(3)) {
     QC_ASSIGN(const Ints wanted, n.constantInts(3, "sizes"));
     if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes", wanted.size());
+    double common = policy == "not_larger" ? std::numeric_limits<double>::infinity() : 0;
     for (size_t i = 0; i < axes.size(); ++i) {
       sizes[axes[i]] = wanted[i];
-      scales[axes[i]] = static_cast<double>(wanted[i]) / static_cast<double>(std::max<int64_t>(dims[axes[i]], 1));
+      const double scale = scales[axes[i]] = static_cast<double>(wanted[i]) / static_cast<double>(std::max<int64_t>(dims[axes[i]], 1));
+      common = policy == "not_larger" ? std::min(common, scale) : std::max(common, scale);
+    }
+    // One scale for all axes, sizes to the nearest integer, halves up.
+    for (size_t i = 0; i < axes.size() && policy != "stretch"; ++i) {
+      const double size = std::floor(common * static_cast<double>(dims[axes[i]]) + 0.5);
+      if (!(size >= 0 && size <= 1e9)) return n.error(ErrorCode::kInvalidModel, "a size of {}", size);
+      scales[axes[i]] = common;
+      sizes[axes[i]] = static_cast<int64_t>(size);
     }
   } else {
     std::vector<double> wanted;
@@ -379,7 +407,7 @@ Status resize(OnnxNode& n) {
   }
   QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},
                                 {{"sizes", sizes}, {"scales", scales}, {"mode", mode}, {"coordinate", coordinate}, {"nearest", nearest}, {"cubic_a", cubic},
-                                 {"exclude_outside", exclude}}));
+                                 {"exclude_outside", exclude}, {"roi", roi}, {"extrapolation", extrapolation}}));
   return n.setOutput(y);
 }
 
@@ -404,6 +432,7 @@ std::span<const OnnxOp> onnxShapeOps() {
       {"GatherElements", 2, 2, [](OnnxNode& n) { return gatherLike(n, "gather_elements"); }},
       {"GatherND", 2, 2, gatherNd},
       {"ScatterElements", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
+      {"Scatter", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
       {"ScatterND", 3, 3, scatterNd},
       {"DepthToSpace", 1, 1, [](OnnxNode& n) { return depthSpace(n, "depth_to_space"); }},
       {"SpaceToDepth", 1, 1, [](OnnxNode& n) { return depthSpace(n, "space_to_depth"); }},

@@ -2,8 +2,10 @@
 // taps (source index, weight); a result is the sum over all combinations of taps, outermost dim slowest, where the weight of a
 // combination is the product of its taps' weights from the outermost dim inwards.  All of it in float32, every operation rounded
 // by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
+// tf_crop_and_resize samples the box `roi` (starts, then ends, as fractions of each dim); what lies outside x is `extrapolation`.
 // Tests: tests/unit/resize_ops_test.cpp.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -36,6 +38,26 @@ float nearestIndex(const std::string& mode, float x) {
   return mode == "round_prefer_ceil" ? std::floor(x + 0.5f) : std::ceil(x - 0.5f);
 }
 
+// ONNX's roi of one dim; the whole dim unless the coordinate mode crops.
+struct Crop {
+  float start = 0, end = 1;
+  bool active = false;
+
+  Crop(const AttrDict& attrs, size_t dim) {
+    const auto& roi = attrs.reals("roi");
+    active = attrs.string("coordinate") == "tf_crop_and_resize";
+    if (!active) return;
+    start = static_cast<float>(roi[dim]);
+    end = static_cast<float>(roi[dim + roi.size() / 2]);
+  }
+  bool isWhole() const { return start == 0 && end == 1; }
+  float coordinate(int64_t o, int64_t in, int64_t out) const {
+    const auto last = static_cast<float>(in - 1);
+    if (out <= 1) return 0.5f * (start + end) * last;
+    return start * last + static_cast<float>(o) * (end - start) * last / static_cast<float>(out - 1);
+  }
+};
+
 std::vector<ResizeTap> cubicTaps(float x, int64_t in, float a, bool excludeOutside) {
   const float base = std::floor(x), t = x - base;
   const auto outer = [&](float d) { return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a; };
@@ -60,12 +82,17 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   QC_TRY(requireLayout(c));
   QC_TRY(requireOneOf(c, "mode", {"nearest", "linear", "cubic"}));
   QC_TRY(requireOneOf(c, "coordinate",
-                      {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn"}));
+                      {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn",
+                       "tf_crop_and_resize"}));
   QC_TRY(requireOneOf(c, "nearest", {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}));
   const Ints& sizes = c.attrs.integers("sizes");
   const auto& scales = c.attrs.reals("scales");
   if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
+  const auto& roi = c.attrs.reals("roi");
+  if (c.attrs.string("coordinate") == "tf_crop_and_resize" &&
+      (roi.size() != 2 * sizes.size() || !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
+    return fail(ErrorCode::kInvalidModel, "{}: `roi` needs {} finite entries for {}", c.op, 2 * sizes.size(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (const auto scale = static_cast<float>(scales[d]); sizes[d] < 0 || !(scale > 0) || !std::isfinite(scale))
       return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, sizes[d], scales[d]);
@@ -83,9 +110,9 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   return checkedResults({x.withShape(toShape(sizes))});
 }
 
-// Calls finish(sum) with the weighted sum of what read(element offset) gives.
+// Calls write(result element, weighted sum of what read(element offset) gives), or with `outside` where nothing is sampled.
 template <class Read, class Write>
-void forEachResult(const EvalContext& c, const Read& read, const Write& write) {
+void forEachResult(const EvalContext& c, float outside, const Read& read, const Write& write) {
   const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), out(c.out().sizes.begin(), c.out().sizes.end());
   const Ints strides = denseStrides(in);
   std::vector<std::vector<std::vector<ResizeTap>>> taps;
@@ -106,7 +133,7 @@ void forEachResult(const EvalContext& c, const Read& read, const Write& write) {
         for (const ResizeTap& tap : list) grown.push_back({corner.offset + tap.index * strides[d], corner.weight * tap.weight});
       corners.swap(grown);
     }
-    float sum = 0;
+    float sum = outside;
     for (size_t k = 0; k < corners.size(); ++k) {
       const float term = corners[k].weight * read(corners[k].offset);
       sum = k ? sum + term : term;
@@ -126,12 +153,22 @@ Status evalNearest(const EvalContext& c) {
   for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in[d], out[d]));
   const int64_t bytes = sizeOf(c.in(0).dtype), n = numElements(out);
   const char* from = c.in(0).as<char>();
+  std::array<char, 8> outside{};
+  const double extrapolation = c.node.real("extrapolation");
+  const QuantPtr& quant = c.inType(0).quant;
+  storeElement(c.in(0).dtype, outside.data(), 0,
+               quant ? qmath::quantize(static_cast<float>(extrapolation), quant->scale(), quant->zeroPoint(), static_cast<int32_t>(quant->qmin),
+                                       static_cast<int32_t>(quant->qmax))
+                     : extrapolation);
   char* to = c.out().as<char>();
   Ints at(out.size(), 0);
   for (int64_t i = 0; i < n; ++i) {
     int64_t offset = 0;
-    for (size_t d = 0; d < at.size(); ++d) offset += taps[d][static_cast<size_t>(at[d])].front().index * strides[d];
-    std::memcpy(to + i * bytes, from + offset * bytes, static_cast<size_t>(bytes));
+    for (size_t d = 0; d < at.size() && offset >= 0; ++d) {
+      const auto& list = taps[d][static_cast<size_t>(at[d])];
+      offset = list.empty() ? -1 : offset + list.front().index * strides[d];
+    }
+    std::memcpy(to + i * bytes, offset < 0 ? outside.data() : from + offset * bytes, static_cast<size_t>(bytes));
     for (size_t d = at.size(); d-- > 0;) {
       if (++at[d] < out[d]) break;
       at[d] = 0;
@@ -144,7 +181,7 @@ Status evalResize(const EvalContext& c) {
   if (c.node.string("mode") == "nearest") return evalNearest(c);
   const float* x = c.in(0).as<float>();
   float* y = c.out().as<float>();
-  forEachResult(c, [&](int64_t offset) { return x[offset]; }, [&](int64_t i, float v) { y[i] = v; });
+  forEachResult(c, static_cast<float>(c.node.real("extrapolation")), [&](int64_t offset) { return x[offset]; }, [&](int64_t i, float v) { y[i] = v; });
   return {};
 }
 
@@ -153,7 +190,8 @@ Status evalQuantizedResize(const EvalContext& c) {
   const QuantParams& to = *c.outType().quant;
   const float multiplier = from.scale() / to.scale();
   forEachResult(
-      c, [&](int64_t offset) { return static_cast<float>(loadElement(c.in(0).dtype, c.in(0).data, offset) - from.zeroPoint()); },
+      c, static_cast<float>(c.node.real("extrapolation")) / from.scale(),
+      [&](int64_t offset) { return static_cast<float>(loadElement(c.in(0).dtype, c.in(0).data, offset) - from.zeroPoint()); },
       [&](int64_t i, float v) {
         storeElement(c.out().dtype, c.out().data, i,
                      qmath::roundClamp(v * multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin), static_cast<int32_t>(to.qmax)));
@@ -166,14 +204,20 @@ Status evalQuantizedResize(const EvalContext& c) {
 std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out) {
   const auto scale = static_cast<float>(attrs.reals("scales")[dim]);
   const std::string& mode = attrs.string("mode");
+  const Crop crop(attrs, dim);
   std::vector<std::vector<ResizeTap>> taps;
   for (int64_t o = 0; o < out; ++o) {
-    if (in == out && scale == 1.0f) {
+    if (in == out && scale == 1.0f && crop.isWhole()) {
       taps.push_back({{o, 1.0f}});
       continue;
     }
     // The borders repeat, so that far outside is as good as a few elements outside; then every conversion is defined.
-    const float far = static_cast<float>(in) + 4, wanted = sourceCoordinate(attrs.string("coordinate"), o, scale, in, out);
+    const float far = static_cast<float>(in) + 4;
+    const float wanted = crop.active ? crop.coordinate(o, in, out) : sourceCoordinate(attrs.string("coordinate"), o, scale, in, out);
+    if (crop.active && !(wanted >= 0 && wanted <= static_cast<float>(in - 1))) {
+      taps.emplace_back();
+      continue;
+    }
     const float x = std::isnan(wanted) ? 0.0f : std::clamp(wanted, -far, far);
     if (mode == "nearest") {
       const auto index = std::clamp<int64_t>(static_cast<int64_t>(nearestIndex(attrs.string("nearest"), x)), 0, in - 1);
@@ -203,6 +247,8 @@ void registerResizeOps(OpRegistry& r) {
                stringAttr("nearest", "round_prefer_floor"),
                realAttr("cubic_a", -0.75),
                integerAttr("exclude_outside", 0),
+               {"roi", AttrKind::reals, Attr(std::vector<double>{})},
+               realAttr("extrapolation", 0.0),
                layoutAttr()};
   def.traits = kPure;
   def.infer = [](const InferContext& c) { return inferSizes(c, false); };

@@ -13,7 +13,7 @@ struct ResizeTap {
   float weight;
 };
 
-// For every result coordinate of one dim: its taps in the order in which they are summed.
+// For every result coordinate of one dim: its taps in the order in which they are summed; none where it lies outside the source.
 std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out);
 
 }  // namespace qc

@@ -229,6 +229,19 @@ TEST(Resize, QuantizedRoundsOnce) {
   EXPECT_THAT(list(evaluate("q.resize", {{tensor(DType::u8, {1, 1, 2}, {10, 15}), from}}, attrs)), ElementsAre(-3, -1, 5, 7));
 }
 
+TEST(Resize, CropsAndExtrapolates) {
+  AttrDict attrs = resizeTo({1, 1, 4}, {1, 1, 1}, "linear", "tf_crop_and_resize");
+  const Tensor x = tensor(DType::f32, {1, 1, 4}, {0, 4, 8, 12});
+  EXPECT_THAT(errorOf("resize", {{x}}, attrs), HasSubstr("`roi` needs 6"));
+  attrs.set("roi", std::vector<double>{0, 0, 0.5, 1, 1, 1.5});
+  attrs.set("extrapolation", -1.0);
+  EXPECT_THAT(list(evaluate("resize", {{x}}, attrs)), ElementsAre(6, 10, -1, -1));
+  attrs.set("mode", std::string("nearest"));
+  EXPECT_THAT(list(evaluate("resize", {{x}}, attrs)), ElementsAre(4, 8, -1, -1));
+  const QuantPtr q = quantPerTensor(DType::u8, 0.5f, 10);
+  EXPECT_THAT(list(evaluate("resize", {{tensor(DType::u8, {1, 1, 4}, {1, 2, 3, 4}), q}}, attrs)), ElementsAre(2, 3, 8, 8));
+}
+
 TEST(Resize, Refuses) {
   const TensorType x(DType::f32, {1, 1, 4});
   EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 8}, {1, 2}, "linear")), HasSubstr("need 3 entries"));
