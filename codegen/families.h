@@ -40,4 +40,13 @@ double costMean(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitMean(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
 
+// emit_depthwise.cpp
+struct DepthwiseIsa;
+extern const DepthwiseIsa kDepthwiseAvx512Vnni, kDepthwiseAvxVnni, kDepthwiseAvx2, kDepthwiseGeneric;
+extern const DepthwiseIsa kDepthwiseF32Avx512, kDepthwiseF32Avx2, kDepthwiseF32Generic;
+bool supportsDepthwise(const KernelDef& def, const Node& node, const Target& target);
+double costDepthwise(const KernelDef& def, const Node& node, const Target& target);
+Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& builder);
+Result<KernelShape> emitDepthwise(KernelEmitter& e, const Node& node);
+
 }  // namespace qc

@@ -243,6 +243,13 @@ bool supportsTypes(const Node& node) {
 
 }  // namespace
 
+bool supportsConvNode(const Node& node) {
+  if (!supportsTypes(node)) return false;
+  const Tensor* w = node.operand(1)->constant();
+  if (!w || (node.operand(2) && !node.operand(2)->constant())) return false;
+  return isInteger(node) ? centredWeights(node).has_value() : w->dtype() == DType::f32;
+}
+
 bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target) {
   const GemmIsa& isa = gemmIsaOf(def);
   if (!supportsTypes(node)) return false;

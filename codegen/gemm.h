@@ -68,6 +68,10 @@ struct GemmProblem {
 GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
 const GemmIsa& gemmIsaOf(const KernelDef& def);
 
+// Types and constants that every kernel of k.conv takes: u8 or f32 activations, constant weights that fit s8 around their
+// zero point, constant bias.
+bool supportsConvNode(const Node& node);
+
 // The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.
 // `node` is one of conv, linear, q.conv, q.linear that supportsConvGemm accepts.
 Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder);

@@ -74,7 +74,7 @@ void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype
 
 std::string Packing::str() const {
   std::string text = fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
-                                 kColumnNames[static_cast<size_t>(columns)], rowRuns ? "rows" : "points");
+                                 kColumnNames[static_cast<size_t>(columns)], taps ? "taps" : rowRuns ? "rows" : "points");
   return offset ? text + fmt::format(" offset={}", offset) : text;
 }
 
@@ -92,9 +92,10 @@ Result<Packing> Packing::parse(std::string_view text) {
       !parseField(w[4], "pad=", p.runPad))
     return malformed();
   const auto column = std::find(std::begin(kColumnNames), std::end(kColumnNames), w[5]);
-  if (column == std::end(kColumnNames) || (w[6] != "rows" && w[6] != "points")) return malformed();
+  if (column == std::end(kColumnNames) || (w[6] != "rows" && w[6] != "points" && w[6] != "taps")) return malformed();
   p.columns = static_cast<Columns>(column - std::begin(kColumnNames));
-  p.rowRuns = w[6] == "rows";
+  p.rowRuns = w[6] != "points";
+  p.taps = w[6] == "taps";
   constexpr int kLimit = 1 << 16;
   const int vectors = p.columns == Columns::quad ? 4 : p.columns == Columns::pair ? 2 : 1;
   const bool sizes = p.lanes > 0 && p.panel > 0 && p.group > 0 && p.runPad > 0 && p.panel <= kLimit && p.runPad <= kLimit;

@@ -38,6 +38,9 @@ struct Packing {
   int runPad = 4;             // a multiple of group
   Columns columns = Columns::quad;
   bool rowRuns = true;
+  // Depthwise: every channel has weights of its own for its own input channel.  Channels of all groups are the columns,
+  // a run is the taps of one ky.  rowRuns is true as well.
+  bool taps = false;
   int offset = 0;  // subtracted from every input value: 128 where the instruction wants signed operands
 
   std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0
@@ -70,7 +73,9 @@ struct ConvGeometry {
 // Where each weight and each channel stands in the packed form.
 class PackedLayout {
  public:
-  PackedLayout(const Packing& packing, const ConvGeometry& conv) : p_(packing), conv_(conv) {}
+  PackedLayout(const Packing& packing, const ConvGeometry& conv) : p_(packing), conv_(conv) {
+    if (p_.taps) conv_.groups = conv_.channels = 1;
+  }
 
   const Packing& packing() const { return p_; }
   int64_t runs() const { return p_.rowRuns ? conv_.kernelH : conv_.kernelH * conv_.kernelW; }

@@ -29,6 +29,8 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   if (!x.isStatic()) return fail(ErrorCode::kUnsupported, "k.conv needs static shapes, got {}", x.str());
   QC_ASSIGN(const Packing packing, Packing::parse(c.attrs.string("packing")));
   QC_ASSIGN(const ConvGeometry conv, geometryOf(x.sizes(), c.attrs));
+  if (packing.taps && (conv.groups != conv.channels || conv.outputs != conv.channels))
+    return fail(ErrorCode::kInvalidModel, "packing '{}' is for depthwise convolutions", packing.str());
   const PackedLayout layout(packing, conv);
   const bool quantized = x.isQuantized();
   if (quantized ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32)
