@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -19,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using Arrays = std::map<std::string, Tensor>;
+
+constexpr int64_t kMaxSide = 1 << 14;
+constexpr int64_t kNoLimit = 1'000'000'000'000;
 
 // KIND:PATH?key=value&key=value
 class SourceText {
@@ -57,7 +61,7 @@ class SourceText {
       const size_t end = std::min(text->find(',', at), text->size());
       double v = 0;
       const auto [rest, error] = std::from_chars(text->data() + at, text->data() + end, v);
-      if (error != std::errc() || rest != text->data() + end) return fail(ErrorCode::kInvalidArgument, "{}={}: expected numbers", key, *text);
+      if (error != std::errc() || rest != text->data() + end || !std::isfinite(v)) return fail(ErrorCode::kInvalidArgument, "{}={}: expected numbers", key, *text);
       values.push_back(v);
       at = end + 1;
     }
@@ -65,7 +69,8 @@ class SourceText {
   }
   Result<int64_t> integer(const std::string& key, int64_t byDefault) {
     QC_ASSIGN(const auto values, numbers(key, {static_cast<double>(byDefault)}));
-    if (values.size() != 1 || values[0] < -1 || values[0] > 1e12) return fail(ErrorCode::kInvalidArgument, "{}: expected one number", key);
+    if (values.size() != 1 || values[0] < 0 || values[0] > 1e12 || values[0] != std::floor(values[0]))
+      return fail(ErrorCode::kInvalidArgument, "{}: expected a whole number of 0 or more", key);
     return static_cast<int64_t>(values[0]);
   }
   Result<std::string> oneOf(const std::string& key, std::initializer_list<const char*> allowed) {
@@ -98,6 +103,11 @@ Result<std::vector<std::string>> filesOf(const std::string& dir, const std::func
   return files;
 }
 
+bool isFolder(const fs::path& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
 // ---- images -----------------------------------------------------------------------------------
 
 class ImageSource : public SampleSource {
@@ -110,6 +120,8 @@ class ImageSource : public SampleSource {
     QC_ASSIGN(const std::string filter, text.oneOf("filter", {"bilinear", "bicubic", "nearest"}));
     QC_ASSIGN(o.resize, text.integer("resize", 0));
     QC_ASSIGN(const int64_t size, text.integer("size", 0));
+    for (const int64_t side : {o.resize, size})
+      if (side > kMaxSide) return fail(ErrorCode::kInvalidArgument, "images of {} pixels a side", side);
     QC_ASSIGN(o.mean, text.numbers("mean", {0}));
     QC_ASSIGN(o.std, text.numbers("std", {1}));
     for (const double v : o.std)
@@ -166,6 +178,8 @@ struct Normalisation {
     Normalisation n;
     QC_ASSIGN(n.mean, text.numbers("mean", {}));
     QC_ASSIGN(n.std, text.numbers("std", {}));
+    for (const double v : n.std)
+      if (v == 0) return fail(ErrorCode::kInvalidArgument, "std=0");
     QC_ASSIGN(const std::string layout, text.oneOf("layout", {"as-is", "nhwc"}));
     n.transpose = layout == "nhwc";
     return n;
@@ -214,6 +228,8 @@ class ArraySource : public SampleSource {
     s->count_ = -1;
     for (const auto& [name, t] : s->arrays_) {
       if (t.rank() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
+      // Empty samples could claim to be any number.
+      if (t.numElements() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path).on(name);
       if (s->count_ >= 0 && t.sizes()[0] != s->count_) return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, t.sizes()[0]);
       s->count_ = t.sizes()[0];
     }
@@ -263,8 +279,7 @@ class RawSource : public SampleSource {
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
   std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    std::ifstream file(files_[static_cast<size_t>(i)], std::ios::binary);
-    const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    QC_ASSIGN(const std::string bytes, wholeFile(files_[static_cast<size_t>(i)]));
     const int64_t count = numElements(input_.sizes);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
       return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(), count, toString(dtype_)).on(input_.name);
@@ -291,7 +306,7 @@ class TestDataSource : public SampleSource {
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<TestDataSource>();
     s->inputs_ = inputs;
-    QC_ASSIGN(s->folders_, filesOf(text.path, [](const fs::path& p) { return fs::is_directory(p) && p.filename().string().starts_with("test_data_set"); }, "test_data_set_* folders"));
+    QC_ASSIGN(s->folders_, filesOf(text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); }, "test_data_set_* folders"));
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
@@ -342,10 +357,10 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
     const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const auto& k) { return k.first == text.kind; });
     if (kind == std::end(kKinds)) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
-    QC_ASSIGN(const int64_t limit, text.integer("limit", -1));
+    QC_ASSIGN(const int64_t limit, text.integer("limit", kNoLimit));
     QC_ASSIGN(auto opened, kind->second(text, inputs));
     QC_TRY(text.nothingLeft());
-    const int64_t end = limit >= 0 ? std::min(opened->size(), skip + limit) : opened->size();
+    const int64_t end = std::min(opened->size(), skip + limit);
     for (int64_t i = skip; i < end; ++i) d.entries_.push_back({static_cast<int>(d.sources_.size()), i});
     d.sources_.push_back(std::move(opened));
   }

@@ -7,8 +7,9 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
+
+#include "frontend/npy.h"
 
 namespace qc {
 namespace {
@@ -126,9 +127,9 @@ bool looksLikeImage(const std::string& path) {
 }
 
 Result<Image> readImage(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const Result<std::string> file = wholeFile(path);
+  if (!file) return tl::make_unexpected(file.error());
+  const std::string& bytes = *file;
   if (bytes.starts_with("\x89PNG")) return decodePng(bytes, path);
   if (bytes.starts_with("\xff\xd8")) return decodeJpeg(bytes, path);
   return fail(ErrorCode::kInvalidData, "'{}' is neither JPEG nor PNG", path);
@@ -150,12 +151,19 @@ Image resized(const Image& image, int64_t width, int64_t height, ImageOptions::F
 
 Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
   Image image = source;
+  const auto resizeTo = [&](int64_t width, int64_t height) -> Status {
+    // Both the result and the image between the two passes count.
+    if (static_cast<double>(width) * static_cast<double>(std::max(height, image.height)) > static_cast<double>(kMaxPixels))
+      return fail(ErrorCode::kInvalidData, "an image of {}x{} is not resized to {}x{}: too large", image.width, image.height, width, height);
+    image = resized(image, width, height, o.filter);
+    return {};
+  };
   if (o.resize > 0) {
     const double scale = static_cast<double>(o.resize) / static_cast<double>(std::min(image.width, image.height));
-    image = resized(image, std::llrint(static_cast<double>(image.width) * scale), std::llrint(static_cast<double>(image.height) * scale), o.filter);
+    QC_TRY(resizeTo(std::llrint(static_cast<double>(image.width) * scale), std::llrint(static_cast<double>(image.height) * scale)));
   }
   const int64_t width = o.width ? o.width : image.width, height = o.height ? o.height : image.height;
-  if (o.resize == 0 && o.width && (image.width != width || image.height != height)) image = resized(image, width, height, o.filter);
+  if (o.resize == 0 && o.width && (image.width != width || image.height != height)) QC_TRY(resizeTo(width, height));
   if (image.width < width || image.height < height) return fail(ErrorCode::kInvalidData, "an image of {}x{} cannot be cropped to {}x{}", image.width, image.height, width, height);
   const int64_t left = (image.width - width) / 2, top = (image.height - height) / 2;
   const int channels = o.order == ImageOptions::Order::grey ? 1 : 3;

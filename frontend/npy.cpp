@@ -23,15 +23,6 @@ T littleEndian(const char* p) {
   return value;
 }
 
-Result<std::string> wholeFile(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return fail(ErrorCode::kNotFound, "there is no file '{}'", path);
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) return fail(ErrorCode::kIo, "cannot read '{}'", path);
-  return bytes;
-}
-
 // The value of a key in the header, which is a Python dict literal; up to `close`.
 Result<std::string_view> headerField(std::string_view header, std::string_view key, char open, char close, std::string_view name) {
   const size_t at = header.find(fmt::format("'{}':", key));
@@ -87,6 +78,15 @@ Result<std::string> inflated(std::string_view packed, uint64_t size, std::string
 }
 
 }  // namespace
+
+Result<std::string> wholeFile(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return fail(ErrorCode::kNotFound, "there is no file '{}'", path);
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) return fail(ErrorCode::kIo, "cannot read '{}'", path);
+  return bytes;
+}
 
 Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
   if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6)) return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);

@@ -10,6 +10,8 @@
 
 namespace qc {
 
+// Of a regular file only: a pipe or device would block or never end.
+Result<std::string> wholeFile(const std::string& path);
 Result<Tensor> parseNpy(std::string_view bytes, std::string_view name);
 Result<Tensor> readNpy(const std::string& path);
 Status writeNpy(const std::string& path, const Tensor& tensor);

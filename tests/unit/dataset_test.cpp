@@ -95,6 +95,21 @@ TEST_F(DatasetTest, WrongSourcesSayWhatIsWrong) {
   EXPECT_EQ(sample.error().tensor(), "x");
 }
 
+TEST_F(DatasetTest, OptionsOutOfRangeAreRefused) {
+  ASSERT_TRUE(writeNpy(path("a.npy"), counting(DType::f32, {10, 3, 2, 2})));
+  for (const char* option : {"skip=-1", "skip=nan", "limit=-2", "limit=1.5", "mean=inf", "std=0", "skip=1e300"})
+    EXPECT_FALSE(Dataset::open({"npy:" + path("a.npy") + "?" + option}, image_)) << option;
+  ASSERT_TRUE(writeNpy(path("empty.npy"), Tensor(DType::f32, {int64_t{1} << 40, 0})));
+  EXPECT_FALSE(Dataset::open({"npy:" + path("empty.npy")}, image_));
+  const std::string images = std::string("images:") + QC_TEST_DATA + "/digits/calib?";
+  for (const char* option : {"size=-1", "resize=-3", "size=1000000", "resize=1e9", "size=nan"}) EXPECT_FALSE(Dataset::open({images + option}, image_)) << option;
+}
+
+TEST(Resample, RefusesImagesTooLongToResize) {
+  const Image line{1 << 20, 1, std::vector<uint8_t>(size_t{3} << 20)};
+  EXPECT_FALSE(imageTensor(line, {.resize = 1024}));
+}
+
 TEST_F(DatasetTest, DamagedImagesAreErrors) {
   write("a.png", "\x89PNG\r\n\x1a\nnot really");
   write("b.jpg", "\xff\xd8\xff garbage");
