@@ -32,7 +32,7 @@ Status recurrent(OnnxNode& n, const char* op) {
   attrs.set("activation_alpha", std::move(alpha));
   attrs.set("activation_beta", std::move(beta));
   attrs.set("clip", clip);
-  attrs.set("layout", layout);
+  attrs.set("batch_first", layout);
   for (const OwnAttr& own : kOwn) {
     if (own.op != std::string_view(op)) continue;
     QC_ASSIGN(const int64_t value, n.integer(own.name, 0));

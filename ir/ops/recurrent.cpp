@@ -1,5 +1,5 @@
 // lstm, gru and rnn: operands, gate order and attributes as in ONNX (opset 14), all in float32.
-//   Y [seq, directions, batch, hidden], Y_h [directions, batch, hidden], lstm also Y_c; layout=1 puts batch first.
+//   Y [seq, directions, batch, hidden], Y_h [directions, batch, hidden], lstm also Y_c; batch_first=1 (layout=1 in ONNX) puts batch first.
 // Beyond a sequence's length Y is zero, and Y_h and Y_c are those of its last step.
 //
 // Order of operations, each rounded by itself: with dot(w, v) = one fused multiply-add per k, ascending, from +0,
@@ -101,9 +101,9 @@ Status requireFloat32(const InferContext& c, int operand) {
 
 Result<Types> inferRecurrent(const Kind& kind, const InferContext& c) {
   QC_TRY(requireOneOf(c, "direction", {"forward", "reverse", "bidirectional"}));
-  const int64_t hidden = c.attrs.integer("hidden_size"), layout = c.attrs.integer("layout"), directions = directionsOf(c.attrs);
+  const int64_t hidden = c.attrs.integer("hidden_size"), layout = c.attrs.integer("batch_first"), directions = directionsOf(c.attrs);
   if (hidden < 1 || hidden > int64_t{1} << 32) return fail(ErrorCode::kInvalidModel, "{}: hidden_size={}", c.op, hidden);
-  if (layout != 0 && layout != 1) return fail(ErrorCode::kInvalidModel, "{}: layout={} is neither 0 nor 1", c.op, layout);
+  if (layout != 0 && layout != 1) return fail(ErrorCode::kInvalidModel, "{}: batch_first={} is neither 0 nor 1", c.op, layout);
   if (const double clip = c.attrs.real("clip"); !(clip >= 0)) return fail(ErrorCode::kInvalidModel, "{}: clip={} is negative", c.op, clip);
   QC_TRY(activationsOf(kind, c.attrs));
   for (const int operand : {kX, kW, kR, kB, kInitialH, kInitialC, kP}) QC_TRY(requireFloat32(c, operand));
@@ -224,7 +224,7 @@ Result<Cell> cellOf(const Kind& kind, const EvalContext& c, int64_t direction) {
 
 Status evalRecurrent(const Kind& kind, const EvalContext& c) {
   const AttrDict& attrs = c.node.attrs();
-  const bool batchFirst = attrs.integer("layout") != 0;
+  const bool batchFirst = attrs.integer("batch_first") != 0;
   const std::span<const int64_t> x = c.in(kX).sizes;
   const int64_t sequence = x[batchFirst ? 1 : 0], batch = x[batchFirst ? 0 : 1], input = x[2];
   const int64_t hidden = attrs.integer("hidden_size"), directions = directionsOf(attrs);
@@ -266,7 +266,7 @@ OpDef define(const Kind& kind, std::vector<AttrSpec> own) {
   def.attrs = {integerAttr("hidden_size"), stringAttr("direction", "forward"), stringAttr("activations", ""),
                {"activation_alpha", AttrKind::reals, Attr(std::vector<double>{})},
                {"activation_beta", AttrKind::reals, Attr(std::vector<double>{})},
-               realAttr("clip", 0.0), integerAttr("layout", 0)};
+               realAttr("clip", 0.0), integerAttr("batch_first", 0)};
   def.attrs.insert(def.attrs.end(), own.begin(), own.end());
   def.numResults = kind.results;
   def.infer = [&kind](const InferContext& c) { return inferRecurrent(kind, c); };

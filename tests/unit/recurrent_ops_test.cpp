@@ -125,7 +125,7 @@ TEST(Recurrent, BatchFirstIsTheSameTransposed) {
     std::vector<Operand> operands = operandsOf(r);
     AttrDict attrs = attrsOf(r);
     const std::vector<Tensor> expected = evaluateAll(r.op, operands, attrs);
-    attrs.set("layout", int64_t{1});
+    attrs.set("batch_first", int64_t{1});
     operands[0].tensor = transposed(operands[0].tensor, {1, 0, 2});
     for (size_t i = 5; i < std::min<size_t>(operands.size(), 7); ++i) operands[i].tensor = transposed(operands[i].tensor, {1, 0, 2});
     const std::vector<Tensor> results = evaluateAll(r.op, operands, attrs);
