@@ -161,6 +161,16 @@ class Importer {
     return sizes;
   }
 
+  Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& value, Scope& scope) {
+    const auto& shape = info.type().tensor_type().shape();
+    bool fits = value.dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value.rank());
+    for (int d = 0; fits && d < shape.dim_size(); ++d)
+      fits = !shape.dim(d).has_dim_value() || shape.dim(d).dim_value() <= 0 || shape.dim(d).dim_value() == value.sizes()[static_cast<size_t>(d)];
+    if (!fits) return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", value.type().str()).on(info.name());
+    Builder b(graph_);
+    return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(value) : value));
+  }
+
   Status addInputs(Scope& scope) {
     std::set<std::string> names;
     for (const auto& info : model_.graph().input()) {
@@ -169,6 +179,10 @@ class Importer {
       if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is no tensor").on(info.name());
       auto dtype = dtypeFromOnnx(info.type().tensor_type().elem_type());
       if (!dtype) return tl::make_unexpected(std::move(dtype.error()).on(info.name()));
+      if (const auto value = options_.values.find(info.name()); value != options_.values.end()) {
+        QC_TRY(bindValue(info, *dtype, value->second, scope));
+        continue;
+      }
       QC_ASSIGN(const std::vector<int64_t> sizes, bindShape(info));
       int64_t bytes = sizeOf(*dtype);
       for (const int64_t s : sizes) {
@@ -179,6 +193,8 @@ class Importer {
     }
     for (const auto& [name, sizes] : options_.shapes)
       if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "--shape names an input that the model does not have").on(name);
+    for (const auto& [name, value] : options_.values)
+      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "a value is given for an input that the model does not have").on(name);
     return {};
   }
 
