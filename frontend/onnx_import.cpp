@@ -139,6 +139,8 @@ class Importer {
       declared += (d ? "," : "") + (proto.dim(d).has_dim_value() ? std::to_string(proto.dim(d).dim_value()) : proto.dim(d).has_dim_param() && !proto.dim(d).dim_param().empty() ? proto.dim(d).dim_param() : "?");
     if (bound != options_.shapes.end()) {
       const auto& sizes = bound->second;
+      if (std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; }))
+        return fail(ErrorCode::kInvalidArgument, "--shape with a size below 0").on(info.name());
       bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == proto.dim_size();
       for (int d = 0; fits && d < proto.dim_size(); ++d)
         fits = !proto.dim(d).has_dim_value() || proto.dim(d).dim_value() <= 0 || proto.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
@@ -171,10 +173,20 @@ class Importer {
     return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(value) : value));
   }
 
-  Status addInputs(Scope& scope) {
+  // First, so that a misspelt name is not reported as a free dim of the right one.
+  Status checkBoundNames() {
     std::set<std::string> names;
+    for (const auto& info : model_.graph().input()) names.insert(info.name());
+    for (const auto& [name, sizes] : options_.shapes)
+      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "--shape names an input that the model does not have").on(name);
+    for (const auto& [name, value] : options_.values)
+      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "a value is given for an input that the model does not have").on(name);
+    return {};
+  }
+
+  Status addInputs(Scope& scope) {
+    QC_TRY(checkBoundNames());
     for (const auto& info : model_.graph().input()) {
-      names.insert(info.name());
       if (scope.contains(info.name())) continue;  // IR 3 lists initializers as inputs
       if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is no tensor").on(info.name());
       auto dtype = dtypeFromOnnx(info.type().tensor_type().elem_type());
@@ -191,10 +203,6 @@ class Importer {
       }
       QC_TRY(define(scope, info.name(), widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))));
     }
-    for (const auto& [name, sizes] : options_.shapes)
-      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "--shape names an input that the model does not have").on(name);
-    for (const auto& [name, value] : options_.values)
-      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "a value is given for an input that the model does not have").on(name);
     return {};
   }
 

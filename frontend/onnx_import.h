@@ -15,8 +15,8 @@
 namespace qc {
 
 struct ImportOptions {
-  std::map<std::string, std::vector<int64_t>> shapes;  // input name -> sizes
-  std::map<std::string, Tensor> values;                // input name -> its value: no input of the graph then, but a constant
+  std::map<std::string, std::vector<int64_t>> shapes = {};  // input name -> sizes
+  std::map<std::string, Tensor> values = {};                // input name -> its value: no input of the graph then, but a constant
 };
 
 Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options = {});

@@ -3,6 +3,7 @@
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "frontend/onnx_tensor.h"
 #include "ir/interp.h"
@@ -114,6 +115,15 @@ Result<double> OnnxNode::constantScalar(int i, std::string_view what) const {
   QC_ASSIGN(const Tensor* t, constant(i, what));
   if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
   return t->at(0);
+}
+
+Result<int64_t> OnnxNode::constantInteger(int i, std::string_view what) const {
+  QC_ASSIGN(const Tensor* t, constant(i, what));
+  if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
+  if (isInteger(t->dtype())) return t->toInts().front();
+  const double value = t->at(0);
+  if (!(std::abs(value) < 1e15) || value != std::floor(value)) return error(ErrorCode::kInvalidModel, "{} is {}, expected a whole number", what, value);
+  return static_cast<int64_t>(value);
 }
 
 Result<std::optional<std::vector<int64_t>>> OnnxNode::intsFrom(int operand, std::string_view attribute) const {

@@ -48,6 +48,7 @@ class OnnxNode {
   Result<const Tensor*> constant(int i, std::string_view what) const;
   Result<std::vector<int64_t>> constantInts(int i, std::string_view what) const;
   Result<double> constantScalar(int i, std::string_view what) const;
+  Result<int64_t> constantInteger(int i, std::string_view what) const;  // a whole number, also where a float holds it
   // An attribute that became an operand in a later opset: whichever is there, or nothing.
   Result<std::optional<std::vector<int64_t>>> intsFrom(int operand, std::string_view attribute) const;
 

@@ -215,8 +215,7 @@ Status argOp(OnnxNode& n, const char* op) {
 Status topk(OnnxNode& n) {
   int64_t k = 0;
   if (n.opset() >= 10) {
-    QC_ASSIGN(const double v, n.constantScalar(1, "k"));
-    k = static_cast<int64_t>(v);
+    QC_ASSIGN(k, n.constantInteger(1, "k"));
   } else {
     QC_ASSIGN(k, n.integer("k"));
   }
@@ -229,8 +228,8 @@ Status topk(OnnxNode& n) {
 }
 
 Status cumsum(OnnxNode& n) {
-  QC_ASSIGN(const double raw, n.constantScalar(1, "axis"));
-  QC_ASSIGN(const int64_t axis, n.axis(static_cast<int64_t>(raw), n.type(0).rank()));
+  QC_ASSIGN(const int64_t raw, n.constantInteger(1, "axis"));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t exclusive, n.integer("exclusive", 0));
   QC_ASSIGN(const int64_t reverse, n.integer("reverse", 0));
   QC_ASSIGN(Value * y, n.create("cumsum", {n.input(0)}, {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}));

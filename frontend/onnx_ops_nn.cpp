@@ -1,5 +1,6 @@
 // ONNX neural network ops: convolution, pooling, normalisation, Gemm and MatMul, softmax.
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "frontend/onnx_node.h"
@@ -30,6 +31,16 @@ Status resolveAutoPad(OnnxNode& n, Window& w, const std::string& mode, const Int
   return {};
 }
 
+constexpr int64_t kMaxWindow = int64_t{1} << 30;
+
+// Keeps the arithmetic on sizes far from overflow.
+Status checkWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
+  for (const Ints* list : lists)
+    for (const int64_t v : *list)
+      if (v < least || v > kMaxWindow) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
+  return {};
+}
+
 Result<Window> window(OnnxNode& n, Ints kernel) {
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
@@ -44,9 +55,8 @@ Result<Window> window(OnnxNode& n, Ints kernel) {
   w.ceil = ceil != 0;
   if (w.kernel.size() != spatial || w.strides.size() != spatial || w.dilations.size() != spatial || w.pads.size() != 2 * spatial)
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
-  for (const Ints* list : {&w.kernel, &w.strides, &w.dilations})
-    for (const int64_t v : *list)
-      if (v < 1 || v > (int64_t{1} << 31)) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
+  QC_TRY(checkWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
+  QC_TRY(checkWindow(n, {&w.pads}, -kMaxWindow));
   const Ints sizes = x.sizes();
   QC_TRY(resolveAutoPad(n, w, autoPad, Ints(sizes.begin() + 2, sizes.end())));
   return w;
@@ -97,12 +107,16 @@ Status convTranspose(OnnxNode& n) {
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
   if (kernel.size() != spatial || strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial || outputPadding.size() != spatial)
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
+  QC_TRY(checkWindow(n, {&strides, &dilations}, 1));
+  QC_TRY(checkWindow(n, {&pads, &outputPadding}, 0));
   if (hasOutputShape || autoPad == "SAME_UPPER" || autoPad == "SAME_LOWER") {
     const Ints sizes = x.sizes();
     Ints wanted;
     if (hasOutputShape) {
       QC_ASSIGN(wanted, n.integers("output_shape"));
+      QC_TRY(checkWindow(n, {&wanted}, 1));
     }
+    QC_TRY(checkWindow(n, {&sizes, &kernel}, 0));
     for (size_t d = 0; d < spatial; ++d) {
       const int64_t out = hasOutputShape && wanted.size() >= spatial ? wanted[wanted.size() - spatial + d] : sizes[d + 2] * strides[d];
       int64_t total = strides[d] * (sizes[d + 2] - 1) + outputPadding[d] + (kernel[d] - 1) * dilations[d] + 1 - out;
@@ -164,8 +178,19 @@ Status norm(OnnxNode& n, const char* op) {
     QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
     attrs.set("axis", axis);
   }
-  QC_ASSIGN(Value * y, n.create(op, {n.input(0), n.input(1), n.input(2)}, std::move(attrs)));
-  return n.setOutput(y);
+  QC_ASSIGN(Value * y, n.create(op, {n.input(0), n.input(1), n.input(2)}, attrs));
+  if (!n.outputUsed(1) && !n.outputUsed(2)) return n.setOutput(y);
+  if (n.op() != "LayerNormalization") return n.error(ErrorCode::kUnsupported, "statistics as outputs");
+  Ints axes(static_cast<size_t>(n.type(0).rank() - attrs.integer("axis")));
+  std::iota(axes.begin(), axes.end(), attrs.integer("axis"));
+  QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, {{"axes", axes}}));
+  QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), mean}));
+  QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
+  QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, {{"axes", axes}}));
+  QC_ASSIGN(variance, n.create("add", {variance, n.scalar(static_cast<float>(epsilon))}));
+  QC_ASSIGN(variance, n.create("sqrt", {variance}));
+  QC_ASSIGN(variance, n.create("reciprocal", {variance}));
+  return n.setOutputs({y, mean, variance});
 }
 
 Status lrn(OnnxNode& n) {
@@ -262,6 +287,11 @@ Status lpNormalization(OnnxNode& n) {
   if (p == 2) {
     QC_ASSIGN(sum, n.create("sqrt", {sum}));
   }
+  // Zeros stay zeros: the smallest positive number changes no other divisor.
+  const DType dtype = x->type().dtype;
+  Tensor least(dtype, {});
+  storeElement(dtype, least.mutableData(), 0, dtype == DType::f64 ? std::numeric_limits<double>::denorm_min() : std::numeric_limits<float>::denorm_min());
+  QC_ASSIGN(sum, n.create("max", {sum, n.constantValue(std::move(least))}));
   QC_ASSIGN(Value * y, n.create("div", {x, sum}));
   return n.setOutput(y);
 }

@@ -27,6 +27,7 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   q->zeroPoints.assign(q->scales.size(), 0);
   if (n.input(zeroPoint)) {
     QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
+    if (z->dtype() != storage) return n.error(ErrorCode::kInvalidModel, "zero points {} for integers of type {}", z->type().str(), toString(storage));
     if (z->numElements() != s->numElements())
       return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
     for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
@@ -163,6 +164,8 @@ Status quantizeLinear(OnnxNode& n) {
 
 Status dequantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
+  if (block) return n.error(ErrorCode::kUnsupported, "blocked quantization, block_size {}", block);
   if (parametersComputed(n)) return dequantizeWith(n, axis);
   QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis));
   return n.setOutput(y);
@@ -263,7 +266,8 @@ Status qlinearGlobalAveragePool(OnnxNode& n) {
 // ys, yz, then x, xs, xz of each piece
 Status qlinearConcat(OnnxNode& n) {
   std::vector<Value*> pieces;
-  for (int i = 2; i + 2 < n.numInputs() + 1 && i + 1 < n.numInputs(); i += 3) {
+  for (int i = 2; i + 1 < n.numInputs(); i += 3) {
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
     QC_ASSIGN(Value * x, dequantized(n, i, i + 1, i + 2));
     pieces.push_back(x);
   }

@@ -11,6 +11,8 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
+constexpr int64_t kMaxPad = int64_t{1} << 40;
+
 Ints sizesOf(OnnxNode& n, int i) { return n.type(i).sizes(); }
 
 Status shape(OnnxNode& n) {
@@ -204,6 +206,8 @@ Status pad(OnnxNode& n) {
     if (given.size() != 2 * rank) return n.error(ErrorCode::kInvalidModel, "{} pads for {} dims", given.size(), rank);
     pads = given;
   }
+  for (const int64_t p : pads)
+    if (p < -kMaxPad || p > kMaxPad) return n.error(ErrorCode::kInvalidModel, "a pad of {}", p);
   // Negative pads cut.
   Value* x = n.input(0);
   if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) {
@@ -293,35 +297,50 @@ Status range(OnnxNode& n) {
   QC_ASSIGN(const double start, n.constantScalar(0, "start"));
   QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
   QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));
-  const double count = std::ceil((limit - start) / delta);
-  if (!(delta != 0) || !(count < (1 << 28))) return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
-  Tensor t(n.type(0).dtype, {std::max<int64_t>(static_cast<int64_t>(count), 0)});
+  const double count = std::max(std::ceil((limit - start) / delta), 0.0);
+  if (!(delta != 0) || !(count < (1 << 28)) || std::isnan(limit - start) || std::isnan(delta)) return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
+  Tensor t(n.type(0).dtype, {static_cast<int64_t>(count)});
   void* data = t.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), data, i, start + static_cast<double>(i) * delta);
   return n.setOutput(n.constantValue(std::move(t)));
 }
 
 Status oneHot(OnnxNode& n) {
-  QC_ASSIGN(const double depth, n.constantScalar(1, "depth"));
+  QC_ASSIGN(const int64_t depth, n.constantInteger(1, "depth"));
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank() + 1));
-  QC_ASSIGN(Value * y, n.create("one_hot", {n.input(0), n.input(2)}, {{"axis", axis}, {"depth", static_cast<int64_t>(depth)}}));
+  QC_ASSIGN(Value * y, n.create("one_hot", {n.input(0), n.input(2)}, {{"axis", axis}, {"depth", depth}}));
   return n.setOutput(y);
 }
 
 Status trilu(OnnxNode& n) {
   QC_ASSIGN(const int64_t upper, n.integer("upper", 1));
-  double k = 0;
+  int64_t k = 0;
   if (n.input(1)) {
-    QC_ASSIGN(k, n.constantScalar(1, "k"));
+    QC_ASSIGN(k, n.constantInteger(1, "k"));
   }
-  QC_ASSIGN(Value * y, n.create("trilu", {n.input(0)}, {{"upper", upper}, {"k", static_cast<int64_t>(k)}}));
+  QC_ASSIGN(Value * y, n.create("trilu", {n.input(0)}, {{"upper", upper}, {"k", k}}));
   return n.setOutput(y);
 }
 
+// Inference only: the data passes, the mask is all true.
 Status dropout(OnnxNode& n) {
-  // The mask may have a name but no reader; a reader is told that nothing computes it.
-  return n.setOutputs({n.input(0), nullptr});
+  if (n.input(2)) {
+    QC_ASSIGN(const double training, n.constantScalar(2, "training_mode"));
+    double ratio = 0.5;
+    if (n.input(1)) {
+      QC_ASSIGN(ratio, n.constantScalar(1, "ratio"));
+    }
+    if (training != 0 && ratio != 0) return n.error(ErrorCode::kUnsupported, "training mode").help("export the model in eval mode");
+  }
+  Value* mask = nullptr;
+  if (n.outputUsed(1)) {
+    const DType dtype = n.opset() < 10 ? n.type(0).dtype : DType::boolean;
+    Tensor one(dtype, {});
+    storeElement(dtype, one.mutableData(), 0, 1);
+    QC_ASSIGN(mask, n.create("expand", {n.constantValue(std::move(one))}, {{"shape", sizesOf(n, 0)}}));
+  }
+  return n.setOutputs({n.input(0), mask});
 }
 
 // roi over all dims: starts, then ends; whole dims where the operand names no axis.

@@ -1,0 +1,337 @@
+// ONNX import and export: what becomes of names, shapes, constants, quantization and branches, and what damaged or foreign models are told.
+#include "frontend/onnx_import.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "frontend/onnx_export.h"
+#include "ir/interp.h"
+#include "tests/onnx_models.h"
+
+namespace qc {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::integer;
+using testing::ints;
+using testing::Model;
+using testing::real;
+using testing::text;
+
+constexpr int kF16 = onnx::TensorProto::FLOAT16, kU8 = onnx::TensorProto::UINT8, kS8 = onnx::TensorProto::INT8, kS32 = onnx::TensorProto::INT32,
+              kS64 = onnx::TensorProto::INT64;
+
+Graph imported(const Model& model, const ImportOptions& options = {}) {
+  auto graph = importOnnx(model.bytes(), {}, options);
+  EXPECT_TRUE(graph) << graph.error().render();
+  return graph ? *std::move(graph) : Graph();
+}
+
+std::string errorOf(const Model& model, const ImportOptions& options = {}, const fs::path& folder = {}) {
+  const auto graph = importOnnx(model.bytes(), folder, options);
+  return graph ? "imported:\n" + graph->str() : graph.error().render();
+}
+
+std::vector<std::string> opsOf(const Graph& graph) {
+  std::vector<std::string> ops;
+  for (const Node* n : graph.nodes())
+    if (!n->is("const")) ops.emplace_back(n->op());
+  return ops;
+}
+
+Tensor ramp(const Value* input) {
+  Tensor t(input->type().dtype, input->type().sizes());
+  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), t.mutableData(), i, static_cast<double>(i % 17) * 0.25 - 1.5);
+  return t;
+}
+
+std::vector<Tensor> run(const Graph& graph) {
+  std::vector<Tensor> inputs;
+  for (const Value* v : graph.inputs()) inputs.push_back(ramp(v));
+  auto outputs = interpret(graph, inputs);
+  EXPECT_TRUE(outputs) << outputs.error().render();
+  return outputs ? *std::move(outputs) : std::vector<Tensor>();
+}
+
+TEST(OnnxImport, KeepsTheUsersNames) {
+  Model m;
+  m.input("data", {1, 3, 4, 4}).floats("w", {2, 3, 1, 1}).node("Conv", {"data", "w"}, {"conv_out"}, {}, "/stem/Conv").node("Relu", {"conv_out"}, {"prob"}).output("prob");
+  const Graph g = imported(m);
+  ASSERT_NE(g.findValue("conv_out"), nullptr);
+  EXPECT_EQ(g.findValue("conv_out")->producer()->location(), "/stem/Conv");
+  EXPECT_EQ(g.findValue("prob")->producer()->location(), "Relu:prob");  // no name in the file
+  EXPECT_THAT(g.outputNames(), ElementsAre("prob"));
+  EXPECT_NE(g.constants().find("w"), nullptr);
+}
+
+TEST(OnnxImport, InitializersMayBeListedAsInputs) {
+  Model m(7);
+  m.input("x", {2, 3}).input("w", {3, 2}).floats("w", {3, 2}).node("MatMul", {"x", "w"}, {"y"}).output("y");
+  EXPECT_EQ(imported(m).inputs().size(), 1u);
+}
+
+TEST(OnnxImport, BindsFreeDims) {
+  Model m;
+  m.input("x", {-1, 3, -2, -3}).node("Relu", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'x'"), HasSubstr("N1,3,N2,N3"), HasSubstr("--shape x=1x3xNxN")));
+  EXPECT_THAT(imported(m, {.shapes = {{"x", {2, 3, 5, 6}}}}).outputs()[0]->type().sizes(), ElementsAre(2, 3, 5, 6));
+  EXPECT_THAT(errorOf(m, {.shapes = {{"x", {2, 4, 5, 6}}}}), HasSubstr("does not fit"));
+  EXPECT_THAT(errorOf(m, {.shapes = {{"x", {2, 3, -1, 6}}}}), HasSubstr("below 0"));
+  EXPECT_THAT(errorOf(m, {.shapes = {{"z", {1}}}}), HasSubstr("does not have"));
+  Model batch;
+  batch.input("x", {-1, 3}).node("Relu", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(imported(batch).inputs()[0]->type().sizes(), ElementsAre(1, 3));
+}
+
+TEST(OnnxImport, BindsInputsToValues) {
+  Model m;
+  m.input("x", {2, 6}).input("to", {2}, kS64).node("Reshape", {"x", "to"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'to'"), HasSubstr("must be known")));
+  const std::vector<int64_t> to = {3, 4};
+  const Graph g = imported(m, {.values = {{"to", Tensor::ofInts({2}, to)}}});
+  EXPECT_EQ(g.inputs().size(), 1u);
+  EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(3, 4));
+  EXPECT_THAT(errorOf(m, {.values = {{"to", Tensor::ofFloats({1}, std::vector{1.0f})}}}), HasSubstr("another type"));
+}
+
+TEST(OnnxImport, FoldsShapeArithmetic) {
+  Model m;
+  m.input("x", {2, 3, 4}).node("Shape", {"x"}, {"s"}).int64s("zero", {}, {0}).node("Gather", {"s", "zero"}, {"n"}).int64s("ax", {0}).node("Unsqueeze", {"n", "ax"}, {"n1"})
+      .int64s("rest", {-1}).node("Concat", {"n1", "rest"}, {"to"}, {integer("axis", 0)}).node("Reshape", {"x", "to"}, {"y"}).output("y");
+  const Graph g = imported(m);
+  EXPECT_THAT(opsOf(g), ElementsAre("reshape"));
+  EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(2, 12));
+}
+
+TEST(OnnxImport, TakesTheKnownBranch) {
+  for (const int32_t on : {0, 1}) {
+    Model m;
+    auto branch = [](const char* name, const char* op) {
+      onnx::AttributeProto a = testing::attribute(name, onnx::AttributeProto::GRAPH);
+      auto& n = *a.mutable_g()->add_node();
+      n.set_op_type(op);
+      n.add_input("x");
+      n.add_output("t");
+      a.mutable_g()->add_output()->set_name("t");
+      return a;
+    };
+    m.input("x", {2}).small("on", {}, onnx::TensorProto::BOOL, {on}).node("If", {"on"}, {"y"}, {branch("then_branch", "Relu"), branch("else_branch", "Tanh")}).output("y");
+    EXPECT_THAT(opsOf(imported(m)), ElementsAre(on ? "relu" : "tanh"));
+  }
+}
+
+TEST(OnnxImport, ListsEveryUnsupportedOp) {
+  Model m;
+  m.input("x", {2}).node("Frobnicate", {"x"}, {"a"}, {}, "first").node("Frobnicate", {"a"}, {"b"}).node("Blur", {"b"}, {"y"}, {}, "", "my.domain").output("y");
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("Frobnicate (2 times: 'first', 'Frobnicate:b')"), HasSubstr("my.domain.Blur (1 time"), HasSubstr("help:")));
+}
+
+TEST(OnnxImport, RefusesBrokenGraphs) {
+  Model cycle;
+  cycle.input("x", {2}).node("Add", {"x", "b"}, {"a"}).node("Relu", {"a"}, {"b"}, {}, "second").output("b");
+  EXPECT_THAT(errorOf(cycle), AllOf(HasSubstr("'b'"), HasSubstr("nothing before it computes")));
+  Model twice;
+  twice.input("x", {2}).node("Relu", {"x"}, {"y"}).node("Tanh", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(twice), HasSubstr("same name"));
+  Model missing;
+  missing.input("x", {2}).node("Relu", {"x"}, {"y"}).output("z");
+  EXPECT_THAT(errorOf(missing), HasSubstr("'z'"));
+  Model kind;
+  kind.input("x", {2}).node("Softmax", {"x"}, {"y"}, {text("axis", "last")}, "head").output("y");
+  EXPECT_THAT(errorOf(kind), AllOf(HasSubstr("'head'"), HasSubstr("axis"), HasSubstr("STRING")));
+  Model arity;
+  arity.input("x", {2}).node("Conv", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(arity), HasSubstr("lacks input 1"));
+  Model huge;
+  huge.input("x", {2}).floats("w", {2}).node("Add", {"x", "w"}, {"y"}).output("y");
+  huge.graph().mutable_initializer(0)->set_dims(0, int64_t{1} << 40);
+  EXPECT_THAT(errorOf(huge), HasSubstr("'w'"));
+  Model old(6);
+  old.input("x", {2}).node("Relu", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(old), HasSubstr("opset 6"));
+  EXPECT_FALSE(importOnnx("version https://git-lfs.github.com/spec/v1", {}));
+  EXPECT_FALSE(importOnnx("", {}));
+}
+
+TEST(OnnxImport, RefusesTraining) {
+  Model m;
+  m.input("x", {2}).floats("ratio", {}, {0.5f}).small("training", {}, onnx::TensorProto::BOOL, {1}).node("Dropout", {"x", "ratio", "training"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(m), HasSubstr("eval mode"));
+  Model mask;
+  mask.input("x", {2}).node("Dropout", {"x"}, {"y", "m"}).output("y").output("m", onnx::TensorProto::BOOL);
+  const auto outputs = run(imported(mask));
+  ASSERT_EQ(outputs.size(), 2u);
+  EXPECT_EQ(outputs[1].at(0), 1);
+}
+
+TEST(OnnxImport, OpsetsDiffer) {
+  for (const int opset : {12, 13}) {
+    Model m(opset);
+    m.input("x", {2, 3, 4}).node("Softmax", {"x"}, {"y"}, {integer("axis", 1)}).output("y");
+    const auto y = run(imported(m)).at(0).toFloats();
+    double sum = 0;
+    for (size_t i = 0; i < 12; ++i) sum += y[i];
+    EXPECT_NEAR(sum, opset == 12 ? 1 : 4, 1e-5);  // one row of 12, or four columns of 3
+  }
+}
+
+TEST(OnnxImport, ReadsTypedAndRawData) {
+  Model m;
+  m.input("x", {3}).small("h", {3}, kF16, {0x3c00, 0xc000, 0x3800}).node("Mul", {"x", "h"}, {"y"}).output("y");
+  EXPECT_THAT(run(imported(m)).at(0).toFloats(), ElementsAre(-1.5f, 2.5f, -0.5f));
+  Model raw;
+  raw.input("x", {3}).floats("w", {3}).node("Mul", {"x", "w"}, {"y"}).output("y");
+  auto& w = *raw.graph().mutable_initializer(0);
+  w.clear_float_data();
+  const float values[] = {1, -2, 0.5f};
+  w.set_raw_data(values, sizeof values);
+  EXPECT_THAT(run(imported(raw)).at(0).toFloats(), ElementsAre(-1.5f, 2.5f, -0.5f));
+  w.set_raw_data(values, sizeof values - 1);
+  EXPECT_THAT(errorOf(raw), AllOf(HasSubstr("'w'"), HasSubstr("11 bytes")));
+}
+
+// ---- quantized models -----------------------------------------------------------------------------------------------------------
+
+TEST(OnnxImport, QOperatorsBecomeFloatOpsBetweenQuantizations) {
+  Model m;
+  m.input("x", {1, 2, 4, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {3, 2, 1, 1}, kS8).floats("sw", {3}, {0.1f, 0.2f, 0.3f})
+      .small("zw", {3}, kS8, {0, 0, 0}).small("b", {3}, kS32, {10, 20, 30}).node("QLinearConv", {"x", "s", "z", "w", "sw", "zw", "s", "z", "b"}, {"y"}).output("y", kU8);
+  const Graph g = imported(m);
+  EXPECT_THAT(opsOf(g), ElementsAre("dequantize", "dequantize", "dequantize", "conv", "quantize"));
+  const Node* conv = nullptr;
+  for (const Node* n : g.nodes())
+    if (n->is("conv")) conv = n;
+  const QuantParams& bias = *conv->operand(2)->producer()->operand(0)->type().quant;
+  EXPECT_EQ(bias.scales[2], 0.1f * 0.3f);  // xs * ws[c]
+}
+
+TEST(OnnxImport, RefusesBadQuantization) {
+  const auto model = [](float scale, int zeroType) {
+    Model m;
+    m.input("x", {4}).floats("s", {}, {scale}).small("z", {}, zeroType, {7}).node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "s", "z"}, {"y"}).output("y");
+    return m;
+  };
+  EXPECT_THAT(opsOf(imported(model(0.1f, kU8))), ElementsAre("quantize", "dequantize"));
+  for (const float scale : {0.0f, -1.0f, INFINITY, NAN}) EXPECT_THAT(errorOf(model(scale, kU8)), HasSubstr("scale")) << scale;
+  Model blocked(21);
+  blocked.floats("s", {1, 2}, {1, 2}).small("q", {4, 2}, kS8).node("DequantizeLinear", {"q", "s"}, {"d"}, {integer("block_size", 4), integer("axis", 0)}, "dq")
+      .input("x", {4, 2}).node("Add", {"x", "d"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(blocked), AllOf(HasSubstr("'dq'"), HasSubstr("block_size")));
+}
+
+// ---- external data ----------------------------------------------------------------------------------------------------------------
+
+class ExternalData : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::temp_directory_path() / ("qc_external_" + std::to_string(::getpid()));
+    fs::create_directories(root_ / "model" / "sub");
+    const float values[] = {1, 2, 3, 4};
+    for (const char* name : {"outside.bin", "model/w.bin", "model/sub/w.bin"})
+      std::ofstream(root_ / name, std::ios::binary).write(reinterpret_cast<const char*>(values), sizeof values);
+    fs::create_symlink(root_ / "outside.bin", root_ / "model" / "link.bin");
+    fs::create_symlink(root_, root_ / "model" / "up");
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  std::string attempt(const std::string& location, const std::string& offset = "0", const std::string& length = "8") const {
+    Model m;
+    m.input("x", {2}).floats("w", {2}).node("Add", {"x", "w"}, {"y"}).output("y");
+    auto& w = *m.graph().mutable_initializer(0);
+    w.clear_float_data();
+    w.set_data_location(onnx::TensorProto::EXTERNAL);
+    for (const auto& [key, value] : {std::pair("location", location), {"offset", offset}, {"length", length}}) {
+      auto& entry = *w.add_external_data();
+      entry.set_key(key);
+      entry.set_value(value);
+    }
+    return errorOf(m, {}, root_ / "model");
+  }
+  fs::path root_;
+};
+
+TEST_F(ExternalData, IsReadFromTheModelsFolderOnly) {
+  EXPECT_THAT(attempt("w.bin"), HasSubstr("imported"));
+  EXPECT_THAT(attempt("sub/w.bin", "8"), HasSubstr("imported"));
+  for (const std::string& location : {std::string("../outside.bin"), std::string("sub/../../outside.bin"), (root_ / "outside.bin").string(), std::string(), std::string("w.bin\0x", 7)})
+    EXPECT_THAT(attempt(location), HasSubstr("outside the model's folder")) << location;
+  for (const char* location : {"link.bin", "up/outside.bin"}) EXPECT_THAT(attempt(location), HasSubstr("leads out of")) << location;
+  EXPECT_THAT(attempt("none.bin"), HasSubstr("not there"));
+  EXPECT_THAT(attempt("sub"), HasSubstr("cannot read"));
+}
+
+TEST_F(ExternalData, StaysWithinTheFile) {
+  EXPECT_THAT(attempt("w.bin", "12"), HasSubstr("too short"));
+  EXPECT_THAT(attempt("w.bin", "9223372036854775807"), HasSubstr("too short"));
+  EXPECT_THAT(attempt("w.bin", "-4"), HasSubstr("bad number"));
+  EXPECT_THAT(attempt("w.bin", "x"), HasSubstr("bad number"));
+  EXPECT_THAT(attempt("w.bin", "0", "12"), HasSubstr("8 are needed"));
+}
+
+// ---- export ---------------------------------------------------------------------------------------------------------------------
+
+// `tolerance`: where the exporter writes an op in terms of others.
+void expectSameAfterRoundTrip(const Model& model, double tolerance = 0) {
+  const Graph before = imported(model);
+  const auto bytes = exportOnnx(before);
+  ASSERT_TRUE(bytes) << bytes.error().render();
+  auto after = importOnnx(*bytes, {});
+  ASSERT_TRUE(after) << after.error().render();
+  EXPECT_EQ(after->outputNames(), before.outputNames());
+  ASSERT_EQ(after->inputs().size(), before.inputs().size());
+  for (size_t i = 0; i < before.inputs().size(); ++i) EXPECT_EQ(after->inputs()[i]->name(), before.inputs()[i]->name());
+  const auto a = run(before), b = run(*after);
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].type().str(), b[i].type().str());
+    EXPECT_TRUE(tolerance > 0 || a[i].sameBytes(b[i])) << before.outputNames()[i] << "\n" << after->str();
+    for (int64_t k = 0; k < a[i].numElements(); ++k) EXPECT_NEAR(a[i].at(k), b[i].at(k), tolerance);
+  }
+}
+
+TEST(OnnxExport, ComesBackTheSame) {
+  Model cnn;
+  cnn.input("x", {1, 3, 8, 8}).floats("w", {4, 3, 3, 3}).floats("b", {4}).node("Conv", {"x", "w", "b"}, {"c"}, {ints("pads", {1, 1, 0, 0}), ints("strides", {2, 2})})
+      .floats("lo", {}, {0}).floats("hi", {}, {6}).node("Clip", {"c", "lo", "hi"}, {"r"}).node("MaxPool", {"r"}, {"p"}, {ints("kernel_shape", {2, 2})})
+      .node("GlobalAveragePool", {"p"}, {"g"}).node("Flatten", {"g"}, {"f"}).floats("m", {4, 5}).node("Gemm", {"f", "m"}, {"h"}).node("Softmax", {"h"}, {"y"}).output("y").output("c");
+  expectSameAfterRoundTrip(cnn);
+  Model moves;
+  moves.input("x", {1, 2, 4, 4}).floats("sc", {4}, {1, 1, 2, 1.5f}).node("Resize", {"x", "", "sc"}, {"r"}, {text("mode", "linear")}).int64s("st", {3}).int64s("en", {-100}).int64s("ax", {3})
+      .int64s("sp", {-1}).node("Slice", {"r", "st", "en", "ax", "sp"}, {"l"}).node("ReduceMean", {"l"}, {"m"}, {ints("axes", {2, 3}), integer("keepdims", 0)})
+      .node("Gelu", {"m"}, {"y"}).output("y").output("l");
+  moves.proto().mutable_opset_import(0)->set_version(17);
+  expectSameAfterRoundTrip(moves);
+  Model three;
+  three.input("x", {2, 3, 4}).floats("w", {4, 5}).floats("c", {5}).node("MatMul", {"x", "w"}, {"m"}).node("Add", {"m", "c"}, {"a"}).node("Mish", {"a"}, {"y"}).output("y");
+  expectSameAfterRoundTrip(three, 1e-6);
+}
+
+TEST(OnnxExport, QuantizedModelsComeBackTheSame) {
+  Model m;
+  m.input("x", {1, 2, 4, 4}).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "s", "z"}, {"d"})
+      .small("w", {3, 2, 1, 1}, kS8).floats("sw", {3}, {0.1f, 0.2f, 0.3f}).node("DequantizeLinear", {"w", "sw"}, {"wd"}, {integer("axis", 0)}).small("b", {3}, kS32)
+      .floats("sb", {3}, {0.01f, 0.02f, 0.03f}).node("DequantizeLinear", {"b", "sb"}, {"bd"}, {integer("axis", 0)}).node("Conv", {"d", "wd", "bd"}, {"y"}).output("y");
+  expectSameAfterRoundTrip(m);
+  onnx::ModelProto proto;
+  ASSERT_TRUE(proto.ParseFromString(exportOnnx(imported(m)).value()));
+  int integers = 0;
+  for (const auto& t : proto.graph().initializer()) integers += (t.data_type() == kS8 || t.data_type() == kS32) && t.dims_size() > 0 && t.dims(0) == 3;
+  EXPECT_GE(integers, 2);  // weights and bias are stored as integers
+}
+
+TEST(OnnxExport, OutputsKeepTheirNamesThroughAliases) {
+  Model m;
+  m.input("x", {2}).node("Relu", {"x"}, {"a"}).node("Identity", {"a"}, {"b"}).node("Identity", {"x"}, {"c"}).output("a").output("b").output("c");
+  expectSameAfterRoundTrip(m);
+}
+
+}  // namespace
+}  // namespace qc
