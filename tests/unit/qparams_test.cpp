@@ -2,6 +2,7 @@
 #include "quantizer/qparams.h"
 
 #include "ir/qmath.h"
+#include "quantizer/embedding.h"
 #include "vectors.h"
 
 namespace qc {
@@ -278,6 +279,28 @@ TEST(QParams, RecordedQuantize) {
     }
   }
   EXPECT_LT(different * 20, total);
+  for (const json& c : file["per_channel"]) {
+    const std::vector<int64_t> sizes = c["x"]["shape"];
+    const size_t axis = c["axis"];
+    size_t inner = 1;
+    for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= static_cast<size_t>(sizes[d]);
+    for (size_t i = 0; i < c["q"].size(); ++i) {
+      const size_t channel = i / inner % static_cast<size_t>(sizes[axis]);
+      const float scale = fromBits(c["scale_bits"][channel]);
+      const int32_t zp = c["zero_point"][channel], expected = c["q"][i];
+      EXPECT_LE(std::abs(qmath::quantize(number(c["x"]["data"][i]), scale, zp, c["qmin"], c["qmax"]) - expected), 1);
+      EXPECT_EQ(qmath::dequantize(expected, scale, zp), fromBits(c["dequant_bits"][i]));
+    }
+  }
+  for (const json& c : file["float_zero_point"]) {
+    const auto channels = c["scale_bits"].size();
+    const size_t inner = c["axis"] == 0 ? c["q"].size() / channels : 1;
+    for (size_t i = 0; i < c["q"].size(); ++i) {
+      const FloatQParams q{fromBits(c["scale_bits"][i / inner % channels]), fromBits(c["zero_point_bits"][i / inner % channels])};
+      EXPECT_EQ(quantizeFloatZero(number(c["x"]["data"][i]), q, c["qmin"], c["qmax"]), c["q"][i].get<int32_t>()) << c["axis"];
+      EXPECT_EQ((c["q"][i].get<float>() - q.zeroPoint) * q.scale, fromBits(c["dequant_bits"][i]));
+    }
+  }
 }
 
 }  // namespace

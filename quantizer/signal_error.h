@@ -1,0 +1,16 @@
+// How far a tensor is from its reference, in the measures that the field compares layers by.
+#pragma once
+
+#include <span>
+
+namespace qc {
+
+// 20 * log10(|reference| / |reference - actual|) in dB, L2 norms.  Equal: +inf; a reference of zeros: -inf; both zero: NaN.
+double sqnr(std::span<const float> reference, std::span<const float> actual);
+// |reference - actual| / |reference|
+double normalizedL2(std::span<const float> reference, std::span<const float> actual);
+// 1: the same direction; 0 where either is all zeros.
+double cosineSimilarity(std::span<const float> reference, std::span<const float> actual);
+double meanSquaredError(std::span<const float> reference, std::span<const float> actual);
+
+}  // namespace qc
