@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "codegen/emit.h"
 #include "codegen/families.h"
+#include "codegen/vector_loop.h"
 
 namespace qc {
 namespace {
@@ -85,17 +85,6 @@ KernelShape emitUnits(KernelEmitter& e, const IterationSpace& space, const std::
   return {std::accumulate(space.dims.begin(), space.dims.end() - 1, int64_t{1}, std::multiplies<>()), 0};
 }
 
-// vector(count) handles up to `width` elements from an element index; the loop covers `count` of them.
-void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::function<void(Reg index, int lanes)>& vector) {
-  const int64_t whole = count / width * width;
-  const auto rest = static_cast<int>(count % width);
-  if (whole == width)
-    vector(e.i64(0), width);
-  else if (whole)
-    e.loop(e.i64(0), e.i64(whole), width, [&](Reg i) { vector(i, width); }, true);
-  if (rest) vector(e.i64(whole), rest);
-}
-
 // ---- map --------------------------------------------------------------------------------------
 
 // Reads one operand as float lanes; everything that does not change inside the loops is prepared by the constructor.
@@ -143,16 +132,11 @@ KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const st
       for (size_t i = 0; i < sources.size(); ++i) args.push_back(sources[i].load(addresses[i], index, lanes, width));
       Reg y = compute(args);
       Reg p = e.at(out, narrow ? index : e.b.CreateShl(index, 2));
-      if (lanes == width)
-        e.store(y, p);
-      else
-        e.storePart(y, p, lanes);
+      storeUpTo(e, y, p, lanes);
     });
   });
 }
 
-bool isByte(const TensorType& t) { return t.isQuantized() && !t.quant->perChannel() && sizeOf(t.dtype) == 1; }
-bool isPlainFloat(const TensorType& t) { return t.dtype == DType::f32 && !t.isQuantized(); }
 bool isEmpty(const Node& node) { return node.result()->type().numElements() == 0; }
 
 double elementwiseCost(const Node& node, double instructions, const Target& target) {
@@ -163,8 +147,8 @@ double elementwiseCost(const Node& node, double instructions, const Target& targ
 
 bool supportsMap(const KernelDef&, const Node& node, const Target&) {
   for (const Value* v : node.operands())
-    if (!isByte(v->type()) && !isPlainFloat(v->type())) return false;
-  return !isEmpty(node) && (isByte(node.result()->type()) || isPlainFloat(node.result()->type()));
+    if (!isPerTensorByte(v->type()) && !isPlainFloat(v->type())) return false;
+  return !isEmpty(node) && (isPerTensorByte(node.result()->type()) || isPlainFloat(node.result()->type()));
 }
 
 double costMap(const KernelDef&, const Node& node, const Target& target) {
@@ -189,7 +173,7 @@ Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
 }
 
 bool supportsQuantize(const KernelDef&, const Node& node, const Target&) {
-  return !isEmpty(node) && isByte(node.result()->type()) && isPlainFloat(node.operand(0)->type());
+  return !isEmpty(node) && isPerTensorByte(node.result()->type()) && isPlainFloat(node.operand(0)->type());
 }
 
 double costQuantize(const KernelDef&, const Node& node, const Target& target) { return elementwiseCost(node, 12, target); }
@@ -202,7 +186,7 @@ Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node) {
   }, true);
 }
 
-bool supportsDequantize(const KernelDef&, const Node& node, const Target&) { return !isEmpty(node) && isByte(node.operand(0)->type()); }
+bool supportsDequantize(const KernelDef&, const Node& node, const Target&) { return !isEmpty(node) && isPerTensorByte(node.operand(0)->type()); }
 
 Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node) {
   return emitLoops(e, node, 1, [](std::span<Reg const> args) { return args[0]; }, false);
@@ -257,10 +241,7 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node& node) {
   return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
     Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
     vectorLoop(e, count, width, [&](Reg i, int lanes) {
-      if (lanes == width)
-        e.store(lookUp(e, rows, e.load(e.i8(width), e.at(in, i)), width), e.at(out, i));
-      else
-        e.storePart(lookUp(e, rows, e.loadPart(e.i8(width), e.at(in, i), lanes), width), e.at(out, i), lanes);
+      storeUpTo(e, lookUp(e, rows, loadUpTo(e, e.i8(width), e.at(in, i), lanes), width), e.at(out, i), lanes);
     });
   });
 }

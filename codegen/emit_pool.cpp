@@ -4,17 +4,14 @@
 #include <algorithm>
 #include <limits>
 
-#include "codegen/emit.h"
 #include "codegen/families.h"
+#include "codegen/vector_loop.h"
 #include "ir/qmath.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-
-bool isByte(const TensorType& t) { return t.isQuantized() && !t.quant->perChannel() && sizeOf(t.dtype) == 1; }
-bool isPlainFloat(const TensorType& t) { return t.dtype == DType::f32 && !t.isQuantized(); }
 
 struct PoolShape {
   int64_t batch, inH, inW, outH, outW, channels;
@@ -42,17 +39,6 @@ struct Combiner {
   std::function<Reg(KernelEmitter&, Reg acc, Reg address, int width, int count)> add;  // loads `count` of `width` channels
   std::function<void(KernelEmitter&, Reg acc, Reg taps, Reg counted, Reg address, int width, int count)> finish;
 };
-
-Reg loadChannels(KernelEmitter& e, llvm::Type* type, Reg address, int count) {
-  return count == KernelEmitter::lanesOf(llvm::Constant::getNullValue(type)) ? e.load(type, address) : e.loadPart(type, address, count);
-}
-
-void storeChannels(KernelEmitter& e, Reg v, Reg address, int count) {
-  if (count == KernelEmitter::lanesOf(v))
-    e.store(v, address);
-  else
-    e.storePart(v, address, count);
-}
 
 // One vector of channels of one window whose first and last taps are run-time values.
 void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, Reg row, Reg column, const Reg first[2], const Reg last[2],
@@ -108,20 +94,16 @@ Combiner maximum(const TensorType& type) {
   Combiner c;
   if (isPlainFloat(type)) {
     c.start = [](KernelEmitter& e, int lanes) { return e.floats(-std::numeric_limits<float>::infinity(), lanes); };
-    c.add = [](KernelEmitter& e, Reg acc, Reg address, int width, int count) { return e.max(loadChannels(e, e.f32(width), address, count), acc); };
+    c.add = [](KernelEmitter& e, Reg acc, Reg address, int width, int count) { return e.max(loadUpTo(e, e.f32(width), address, count), acc); };
   } else {
     const bool hasSign = isSigned(type.dtype);
     c.start = [hasSign](KernelEmitter& e, int lanes) { return e.ints(hasSign ? -128 : 0, e.i8(lanes)); };
     c.add = [hasSign](KernelEmitter& e, Reg acc, Reg address, int width, int count) {
-      return e.b.CreateBinaryIntrinsic(hasSign ? llvm::Intrinsic::smax : llvm::Intrinsic::umax, loadChannels(e, e.i8(width), address, count), acc);
+      return e.b.CreateBinaryIntrinsic(hasSign ? llvm::Intrinsic::smax : llvm::Intrinsic::umax, loadUpTo(e, e.i8(width), address, count), acc);
     };
   }
-  c.finish = [](KernelEmitter& e, Reg acc, Reg, Reg, Reg address, int, int count) { storeChannels(e, acc, address, count); };
+  c.finish = [](KernelEmitter& e, Reg acc, Reg, Reg, Reg address, int, int count) { storeUpTo(e, acc, address, count); };
   return c;
-}
-
-Reg widen(KernelEmitter& e, Reg bytes, bool hasSign, int width) {
-  return hasSign ? e.b.CreateSExt(bytes, e.i32(width)) : e.b.CreateZExt(bytes, e.i32(width));
 }
 
 // requantize(sum - taps * zx, (sx / sy) / count, zy), rounded in float32 in that order.
@@ -131,7 +113,7 @@ void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const Ke
   Reg ratio = e.b.CreateFDiv(e.operandParam(0, ParamField::scale), e.resultParam(0, ParamField::scale));
   Reg multiplier = e.b.CreateFDiv(ratio, e.b.CreateSIToFP(counted, e.b.getFloatTy()));
   Reg q = e.roundClamp(e.b.CreateFMul(e.toFloat(centred), e.splat(multiplier, width)), bounds);
-  storeChannels(e, e.b.CreateTrunc(q, e.i8(width)), address, count);
+  storeUpTo(e, e.b.CreateTrunc(q, e.i8(width)), address, count);
 }
 
 bool isMeanAxes(const Node& node) { return node.operand(0)->type().rank() == 4 && node.integers("axes") == Ints{1, 2}; }
@@ -165,7 +147,7 @@ Reg stripedSum(KernelEmitter& e, Reg image, int64_t pixels, int64_t pitch, int w
   KernelEmitter::Values lanes(kLanes, e.floats(0, width));
   const auto add = [&](Reg base, int lane, KernelEmitter::Values& sums) {
     auto& sum = sums[static_cast<size_t>(lane)];
-    sum = e.b.CreateFAdd(sum, loadChannels(e, e.f32(width), e.at(base, lane * pitch), count));
+    sum = e.b.CreateFAdd(sum, loadUpTo(e, e.f32(width), e.at(base, lane * pitch), count));
   };
   const int64_t rounds = pixels / kLanes;
   if (rounds)
@@ -196,8 +178,8 @@ bool supportsPool(const KernelDef&, const Node& node, const Target&) {
   const PoolShape p(node);
   for (size_t i = 0; i < 2; ++i)
     if (p.pad[i] >= p.kernel[i] || ((i ? p.outW : p.outH) - 1) * p.stride[i] - p.pad[i] >= (i ? p.inW : p.inH)) return false;
-  if (node.is("q.avg_pool")) return isByte(x) && isByte(node.result()->type());
-  return isPlainFloat(x) || (node.is("max_pool") && (isByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
+  if (node.is("q.avg_pool")) return isPerTensorByte(x) && isPerTensorByte(node.result()->type());
+  return isPlainFloat(x) || (node.is("max_pool") && (isPerTensorByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
 }
 
 double costPool(const KernelDef&, const Node& node, const Target& target) {
@@ -218,10 +200,10 @@ Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node) {
 Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node) {
   Combiner c;
   c.start = [](KernelEmitter& k, int lanes) { return k.floats(0, lanes); };
-  c.add = [](KernelEmitter& k, Reg acc, Reg address, int width, int count) { return k.b.CreateFAdd(acc, loadChannels(k, k.f32(width), address, count)); };
+  c.add = [](KernelEmitter& k, Reg acc, Reg address, int width, int count) { return k.b.CreateFAdd(acc, loadUpTo(k, k.f32(width), address, count)); };
   c.finish = [](KernelEmitter& k, Reg acc, Reg, Reg counted, Reg address, int width, int count) {
     Reg divisor = k.splat(k.b.CreateSIToFP(counted, k.b.getFloatTy()), width);
-    storeChannels(k, k.b.CreateFDiv(acc, divisor), address, count);
+    storeUpTo(k, k.b.CreateFDiv(acc, divisor), address, count);
   };
   return emitPool(e, node, c, 4, 4, e.lanes(), node.integer("count_include_pad") != 0);
 }
@@ -232,7 +214,7 @@ Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
   Combiner c;
   c.start = [](KernelEmitter& k, int lanes) { return k.ints(0, k.i32(lanes)); };
   c.add = [hasSign](KernelEmitter& k, Reg acc, Reg address, int width, int count) {
-    return k.b.CreateAdd(acc, widen(k, loadChannels(k, k.i8(width), address, count), hasSign, width));
+    return k.b.CreateAdd(acc, widened(k, loadUpTo(k, k.i8(width), address, count), hasSign));
   };
   c.finish = [bounds](KernelEmitter& k, Reg acc, Reg taps, Reg counted, Reg address, int width, int count) {
     storeRequantized(k, acc, taps, counted, bounds, address, width, count);
@@ -243,7 +225,7 @@ Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
 bool supportsMean(const KernelDef&, const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   if (!isMeanAxes(node) || x.numElements() == 0) return false;
-  if (node.is("q.reduce_mean")) return isByte(x) && isByte(node.result()->type());
+  if (node.is("q.reduce_mean")) return isPerTensorByte(x) && isPerTensorByte(node.result()->type());
   return isPlainFloat(x);
 }
 
@@ -253,7 +235,7 @@ Result<KernelShape> emitMean(KernelEmitter& e, const Node& node) {
   const int width = e.lanes();
   return emitOverPixels(e, node, 4, 4, width, [&](Reg image, int64_t pixels, int64_t pitch, Reg out, int count) {
     Reg sum = stripedSum(e, image, pixels, pitch, width, count);
-    storeChannels(e, e.b.CreateFDiv(sum, e.floats(static_cast<float>(pixels), width)), out, count);
+    storeUpTo(e, e.b.CreateFDiv(sum, e.floats(static_cast<float>(pixels), width)), out, count);
   });
 }
 
@@ -263,8 +245,8 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
   return emitOverPixels(e, node, 1, 1, width, [&](Reg image, int64_t pixels, int64_t pitch, Reg out, int count) {
     const KernelEmitter::Values sum = e.loop(e.i64(0), e.i64(pixels), 1, {e.ints(0, e.i32(width))}, [&](Reg i, KernelEmitter::Values& acc) {
-      Reg bytes = loadChannels(e, e.i8(width), e.at(image, e.b.CreateMul(i, e.i64(pitch))), count);
-      acc[0] = e.b.CreateAdd(acc[0], widen(e, bytes, hasSign, width));
+      Reg bytes = loadUpTo(e, e.i8(width), e.at(image, e.b.CreateMul(i, e.i64(pitch))), count);
+      acc[0] = e.b.CreateAdd(acc[0], widened(e, bytes, hasSign));
     }, true);
     storeRequantized(e, sum[0], e.i64(pixels), e.i64(pixels), bounds, out, width, count);
   });

@@ -40,6 +40,11 @@ double costMean(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitMean(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
 
+// emit_resize.cpp: resize, q.resize
+bool supportsResize(const KernelDef&, const Node& node, const Target&);
+double costResize(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitResize(KernelEmitter& e, const Node& node);
+
 // emit_depthwise.cpp
 struct DepthwiseIsa;
 extern const DepthwiseIsa kDepthwiseAvx512Vnni, kDepthwiseAvxVnni, kDepthwiseAvx2, kDepthwiseGeneric;

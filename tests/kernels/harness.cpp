@@ -9,6 +9,8 @@
 #include <fstream>
 #include <map>
 
+#include "ir/text.h"
+
 namespace qc::testing {
 namespace {
 
@@ -220,7 +222,7 @@ Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, con
   return result;
 }
 
-std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
+std::vector<std::vector<uint8_t>> runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
   const Node& node = *kernel.node;
   std::vector<GuardedBuffer> owned;
   std::vector<void*> buffers;
@@ -235,11 +237,13 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
     std::memcpy(owned.back().data(), tensor->data(), static_cast<size_t>(tensor->byteSize()));
     buffers.push_back(owned.back().data());
   }
-  const int64_t bytes = node.result()->type().byteSize();
-  owned.emplace_back(bytes);
-  void* result = owned.back().data();
-  std::memset(result, 0xa5, static_cast<size_t>(bytes));
-  buffers.push_back(result);
+  const size_t firstResult = buffers.size();
+  for (int i = 0; i < node.numResults(); ++i) {
+    const int64_t bytes = node.result(i)->type().byteSize();
+    owned.emplace_back(bytes);
+    std::memset(owned.back().data(), 0xa5, static_cast<size_t>(bytes));
+    buffers.push_back(owned.back().data());
+  }
   std::vector<ParamRecord> params = kernelParams(node);
   buffers.push_back(params.data());
   Tensor scratch(DType::u8, {std::max<int64_t>(kernel.shape.scratchBytes, 1)});
@@ -248,8 +252,44 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
   const int64_t half = kernel.shape.units / 2;
   for (int64_t unit = kernel.shape.units; unit-- > half;) kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
   kernel.fn(buffers.data(), 0, half, scratch.mutableData());
-  const auto* from = static_cast<const uint8_t*>(result);
-  return {from, from + bytes};
+  std::vector<std::vector<uint8_t>> results;
+  for (int i = 0; i < node.numResults(); ++i)
+    results.push_back(bytesOf(buffers[firstResult + static_cast<size_t>(i)], node.result(i)->type().byteSize()));
+  return results;
+}
+
+std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
+  return runGuardedAll(kernel, operands).front();
+}
+
+void checkRows(const std::string& text, bool mayBeNone) {
+  auto graph = parseGraph(text);
+  ASSERT_TRUE(graph) << graph.error().render() << text;
+  Node* node = graph->back();
+  std::mt19937 rng(7);
+  int supported = 0;
+  for (const KernelDef* row : rowsFor(node->op())) {
+    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
+      const Target target = row->isas ? targetOf(*row) : Target::host().cap(Target::parse(name).value());
+      if (!row->supports(*row, *node, target)) continue;
+      ++supported;
+      const auto compiled = compilePacked(*row, *node, target);
+      ASSERT_TRUE(compiled) << compiled.error().render() << text;
+      for (const bool extremes : {false, true}) {
+        std::vector<Tensor> tensors;
+        for (const Value* v : node->operands())
+          tensors.push_back(!v ? Tensor() : v->constant() ? *v->constant() : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
+        std::vector<const Tensor*> operands;
+        for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
+        const auto expected = evaluateNode(*node, operands);
+        ASSERT_TRUE(expected) << expected.error().render();
+        const auto results = runGuardedAll(*compiled, operands);
+        for (size_t i = 0; i < results.size(); ++i) reportDifference(results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
+      }
+      if (row->isas) break;
+    }
+  }
+  EXPECT_TRUE(supported > 0 || mayBeNone) << "no row for " << text;
 }
 
 void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what) {
@@ -287,7 +327,7 @@ Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, 
     if (isFloat(dtype)) {
       value = extremes ? (rng() % 2 ? 1e4 : -1e4) : std::uniform_real_distribution<double>(-1, 1)(rng);
     } else {
-      const IntRange range = rangeOf(dtype);
+      const IntRange range = dtype == DType::boolean ? IntRange{0, 1} : sizeOf(dtype) == 8 ? IntRange{isSigned(dtype) ? -1000 : 0, 1000} : rangeOf(dtype);
       value = extremes ? static_cast<double>(rng() % 2 ? range.min : range.max)
                        : static_cast<double>(std::uniform_int_distribution<int64_t>(range.min, range.max)(rng));
     }

@@ -45,11 +45,17 @@ struct CompiledKernel {
 };
 Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target);
 
-// One result of a one-result node.  Operands in the order of kernel.node's operands; constants are filled in where null.
+// The bytes of every result.  Operands in the order of kernel.node's operands; constants are filled in where null.
+std::vector<std::vector<uint8_t>> runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
+// Of a node with one result.
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
 
 // Compares row `def` on `node` with the reference evaluation of the node.  `operands` as for evaluateNode.
 void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what);
+
+// Every row for the op of the last node of a graph text against the reference evaluation, for random and for extreme operands; a row
+// for any target at every vector width.  At least one row must support the node unless `mayBeNone`.
+void checkRows(const std::string& text, bool mayBeNone = false);
 
 // Values over the whole range of a storage type; `extremes` picks only the ends.
 Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, bool extremes = false);

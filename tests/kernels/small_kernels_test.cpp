@@ -1,41 +1,8 @@
 // Elementwise, table, pool and mean kernels against the reference evaluation, on sizes around their vectors.
-#include "ir/text.h"
 #include "tests/kernels/harness.h"
 
 namespace qc::testing {
 namespace {
-
-// Every row for the op of the last node of a graph text, on random inputs.
-void checkRows(const std::string& text) {
-  auto graph = parseGraph(text);
-  ASSERT_TRUE(graph) << graph.error().render() << text;
-  Node* node = graph->back();
-  std::mt19937 rng(7);
-  const std::vector<const KernelDef*> rows = rowsFor(node->op());
-  ASSERT_FALSE(rows.empty()) << node->op();
-  for (const KernelDef* row : rows) {
-    const Target target = targetOf(*row);
-    // A row for any target is tried at every width this machine has.
-    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
-      const Target wide = row->isas ? target : Target::host().cap(Target::parse(name).value());
-      if (!row->supports(*row, *node, wide)) continue;
-      for (const bool extremes : {false, true}) {
-        std::vector<Tensor> tensors;
-        for (const Value* v : node->operands()) tensors.push_back(v->constant() ? *v->constant() : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
-        std::vector<const Tensor*> operands;
-        for (const Tensor& t : tensors) operands.push_back(&t);
-        const auto compiled = compilePacked(*row, *node, wide);
-        ASSERT_TRUE(compiled) << compiled.error().render();
-        const auto expected = evaluateNode(*node, operands);
-        ASSERT_TRUE(expected) << expected.error().render();
-        const std::vector<uint8_t> got = runGuarded(*compiled, operands);
-        const auto* bytes = static_cast<const uint8_t*>((*expected)[0].data());
-        EXPECT_EQ(got, std::vector<uint8_t>(bytes, bytes + (*expected)[0].byteSize())) << row->id << " for " << wide.str() << "\n" << text;
-      }
-      if (row->isas) break;
-    }
-  }
-}
 
 constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n";
 
