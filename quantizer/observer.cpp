@@ -12,7 +12,8 @@ namespace {
 std::map<std::string, ObserverDef, std::less<>>& table() {
   static auto* const rows = [] {
     auto* t = new std::map<std::string, ObserverDef, std::less<>>;
-    for (ObserverDef& def : builtinObservers()) t->emplace(def.name, def);
+    for (const auto& list : {builtinObservers(), blockObservers()})
+      for (const ObserverDef& def : list) t->emplace(def.name, def);
     return t;
   }();
   return *rows;
@@ -123,14 +124,16 @@ Status checkObservedSpec(ObservedSpec& spec) {
   }
   if (def->computesQParams) {
     QC_TRY(selectRange(spec.dtype, IntRange{spec.qmin, spec.qmax}));
-    if (spec.scheme == QScheme::floatQparams)
-      return fail(ErrorCode::kUnsupported, "observer '{}' does not compute float zero points", def->name);
+    if (spec.scheme == QScheme::floatQparams && (!def->perChannel || def->perGroup))
+      return fail(ErrorCode::kUnsupported, "observer '{}' does not compute float zero points", def->name).help("use per_channel_minmax");
     if (!(spec.eps > 0) || !std::isfinite(spec.eps))
       return fail(ErrorCode::kInvalidArgument, "eps = {} is not a positive number", spec.eps);
   }
   if (def->perChannel && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
   if (!def->perChannel && def->computesQParams && spec.axis >= 0)
     return fail(ErrorCode::kInvalidArgument, "observer '{}' has one range for the whole tensor, but axis = {}", def->name, spec.axis);
+  if (def->perGroup != (spec.blockSize > 0))
+    return fail(ErrorCode::kInvalidArgument, "observer '{}' {}", def->name, def->perGroup ? "needs a block size" : "has no blocks; per_group has");
   for (const auto& [name, value] : spec.observerArgs) {
     const auto declared = std::find_if(def->args.begin(), def->args.end(), [&](const AttrSpec& a) { return a.name == name; });
     if (declared == def->args.end()) return fail(ErrorCode::kInvalidArgument, "observer '{}' has no argument '{}'", def->name, name);
@@ -149,6 +152,20 @@ Status checkObservedSpec(ObservedSpec& spec) {
 Result<std::unique_ptr<Observer>> makeObserver(ObservedSpec spec) {
   QC_TRY(checkObservedSpec(spec));
   return findObserver(spec.observer)->create(spec);
+}
+
+Result<std::vector<FloatQParams>> Observer::floatQParams() const {
+  if (spec_.scheme != QScheme::floatQparams) return fail(ErrorCode::kInvalidArgument, "observer '{}' has integer zero points", name());
+  std::vector<FloatQParams> params;
+  for (const ValueRange& r : ranges()) {
+    if (r.min > r.max) {
+      params.emplace_back();  // saw nothing
+      continue;
+    }
+    QC_ASSIGN(const FloatQParams q, calculateFloatQParams(r.min, r.max, spec_.qmin, spec_.qmax, spec_.eps));
+    params.push_back(q);
+  }
+  return params;
 }
 
 Result<QuantParams> observeConstant(const Tensor& tensor, const ObservedSpec& spec) {

@@ -39,6 +39,8 @@ class Observer {
   Status merge(const Observer& other);
   // Unobserved: scale 1, zero point 0; ask observed() to tell.
   virtual Result<QuantParams> qparams() const = 0;
+  // Of the scheme with float zero points, for embedding tables: one per channel.  Error: another scheme.
+  Result<std::vector<FloatQParams>> floatQParams() const;
   // The range behind qparams(), one per channel; for reports.
   virtual std::vector<ValueRange> ranges() const { return {}; }
   virtual std::unique_ptr<Observer> clone() const = 0;
@@ -81,6 +83,7 @@ struct ObserverDef {
   bool perChannel = false;                                                       // needs spec.axis
   bool computesQParams = true;                                                   // false: placeholder, noop, recording
   std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create;  // args are complete and of the declared kinds
+  bool perGroup = false;                                                         // needs spec.blockSize; the others refuse one
 };
 
 const ObserverDef* findObserver(std::string_view name);

@@ -8,5 +8,11 @@
 namespace qc {
 
 std::vector<ObserverDef> builtinObservers();
+std::vector<ObserverDef> blockObservers();
+
+// Saved states: lists of ranges as two fields (empty: nothing seen), and a field by name.
+void saveRanges(ObserverState& state, std::span<const ValueRange> ranges);
+Result<std::vector<ValueRange>> loadRanges(const ObserverState& state);
+Result<std::vector<double>> stateField(const ObserverState& state, const std::string& name);
 
 }  // namespace qc

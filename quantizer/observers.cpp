@@ -15,37 +15,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::vector<double> toDoubles(std::span<const float> values) { return {values.begin(), values.end()}; }
 
-Result<std::vector<double>> field(const ObserverState& state, const std::string& name) {
-  const auto it = state.find(name);
-  if (it == state.end()) return fail(ErrorCode::kInvalidData, "a saved observer lacks the field '{}'", name);
-  return it->second;
-}
-
-// Lists of ranges as two fields; empty: nothing seen.
-Result<std::vector<ValueRange>> loadRanges(const ObserverState& state) {
-  QC_ASSIGN(const std::vector<double> min, field(state, "min"));
-  QC_ASSIGN(const std::vector<double> max, field(state, "max"));
-  if (min.size() != max.size())
-    return fail(ErrorCode::kInvalidData, "a saved observer has {} minima and {} maxima", min.size(), max.size());
-  std::vector<ValueRange> ranges;
-  for (size_t i = 0; i < min.size(); ++i) {
-    const ValueRange range{static_cast<float>(min[i]), static_cast<float>(max[i])};
-    const bool unseen = range.min == kInfinity && range.max == -kInfinity;
-    if (!unseen && !(std::isfinite(range.min) && std::isfinite(range.max) && range.min <= range.max))
-      return fail(ErrorCode::kInvalidData, "a saved observer has the range [{}, {}]", range.min, range.max);
-    ranges.push_back(range);
-  }
-  return ranges;
-}
-
-void saveRanges(ObserverState& state, std::span<const ValueRange> ranges) {
-  std::vector<double>&min = state["min"], &max = state["max"];
-  for (const ValueRange& r : ranges) {
-    min.push_back(r.min);
-    max.push_back(r.max);
-  }
-}
-
 bool isUnseen(const ValueRange& r) { return r.min > r.max; }
 
 Result<QuantParams> paramsOf(const ObservedSpec& spec, std::span<const ValueRange> ranges, int axis) {
@@ -213,7 +182,7 @@ class HistogramObserver final : public Observer {
       histogram_.reset();
       return {};
     }
-    QC_ASSIGN(std::vector<double> mass, field(state, "histogram"));
+    QC_ASSIGN(std::vector<double> mass, stateField(state, "histogram"));
     if (ranges.size() != 1 || static_cast<int64_t>(mass.size()) != histogram_.bins())
       return fail(ErrorCode::kInvalidData, "a saved histogram has {} bins, expected {}", mass.size(), histogram_.bins());
     QC_ASSIGN(histogram_, Histogram::restore(ranges[0].min, ranges[0].max, std::move(mass)));
@@ -284,7 +253,7 @@ class RecordingObserver final : public Observer {
   Status loadState(const ObserverState& state) override {
     resetState();
     for (size_t i = 0; state.contains(fmt::format("tensor{}", i)); ++i) {
-      QC_ASSIGN(const std::vector<double> sizes, field(state, fmt::format("sizes{}", i)));
+      QC_ASSIGN(const std::vector<double> sizes, stateField(state, fmt::format("sizes{}", i)));
       tensors_.push_back(state.at(fmt::format("tensor{}", i)));
       sizes_.emplace_back(sizes.begin(), sizes.end());
     }
@@ -360,6 +329,36 @@ Made makeRecording(const ObservedSpec& spec) { return std::make_unique<Recording
 
 }  // namespace
 
+Result<std::vector<double>> stateField(const ObserverState& state, const std::string& name) {
+  const auto it = state.find(name);
+  if (it == state.end()) return fail(ErrorCode::kInvalidData, "a saved observer lacks the field '{}'", name);
+  return it->second;
+}
+
+Result<std::vector<ValueRange>> loadRanges(const ObserverState& state) {
+  QC_ASSIGN(const std::vector<double> min, stateField(state, "min"));
+  QC_ASSIGN(const std::vector<double> max, stateField(state, "max"));
+  if (min.size() != max.size())
+    return fail(ErrorCode::kInvalidData, "a saved observer has {} minima and {} maxima", min.size(), max.size());
+  std::vector<ValueRange> ranges;
+  for (size_t i = 0; i < min.size(); ++i) {
+    const ValueRange range{static_cast<float>(min[i]), static_cast<float>(max[i])};
+    const bool unseen = range.min == kInfinity && range.max == -kInfinity;
+    if (!unseen && !(std::isfinite(range.min) && std::isfinite(range.max) && range.min <= range.max))
+      return fail(ErrorCode::kInvalidData, "a saved observer has the range [{}, {}]", range.min, range.max);
+    ranges.push_back(range);
+  }
+  return ranges;
+}
+
+void saveRanges(ObserverState& state, std::span<const ValueRange> ranges) {
+  std::vector<double>&min = state["min"], &max = state["max"];
+  for (const ValueRange& r : ranges) {
+    min.push_back(r.min);
+    max.push_back(r.max);
+  }
+}
+
 std::vector<ObserverDef> builtinObservers() {
   const AttrSpec bins{"bins", AttrKind::integer, int64_t{2048}}, averaging{"averaging_constant", AttrKind::real, 0.01};
   return {
@@ -389,6 +388,7 @@ std::vector<ObserverDef> builtinObservers() {
        makeFixed},
       {"placeholder", "carries a configuration, watches nothing", {}, false, false, makePassive},
       {"noop", "marks a value as left alone", {}, false, false, makePassive},
+      {"reuse_input", "the result takes over the parameters of the node's input", {}, false, false, makePassive},
       {"recording", "keeps the first tensors, for debugging", {{"limit", AttrKind::integer, int64_t{16}}}, false, false, makeRecording},
   };
 }

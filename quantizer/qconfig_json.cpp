@@ -12,7 +12,7 @@
 //     ]
 //   }
 //
-// A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric), axis, block_size, dynamic, eps, observer, args.
+// A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer, args.
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -135,7 +135,7 @@ Result<ScaleZero> calculateQParams(float min, float max, const QParamsRequest& r
             .help("use an affine scheme or the type's full range");
       return ScaleZero{scale, static_cast<int32_t>(zp)};
     }
-    case QScheme::floatQparams: return fail(ErrorCode::kInvalidArgument, "float zero points are computed by calculateFloatQParams");
+    case QScheme::floatQparams: return fail(ErrorCode::kInvalidArgument, "float zero points have no integer form; ask floatQParams()");
   }
   return fail(ErrorCode::kInvalidArgument, "unknown quantization scheme");
 }

@@ -11,6 +11,9 @@ using nlohmann::json;
 
 namespace {
 
+constexpr std::pair<QScheme, std::string_view> kSchemes[] = {
+    {QScheme::affine, "affine"}, {QScheme::symmetric, "symmetric"}, {QScheme::floatQparams, "float_qparams"}};
+
 Result<AttrDict> readArgs(const json& args, std::string_view where) {
   AttrDict dict;
   if (!args.is_object()) return wrongKind(where, "args", "an object");
@@ -21,8 +24,10 @@ Result<AttrDict> readArgs(const json& args, std::string_view where) {
       dict.set(key, value.get<double>());
     } else if (value.is_string()) {
       dict.set(key, value.get<std::string>());
+    } else if (value.is_array() && std::all_of(value.begin(), value.end(), [](const json& j) { return j.is_number_integer(); })) {
+      dict.set(key, value.get<std::vector<int64_t>>());
     } else {
-      return wrongKind(where, key, "a number or a string");
+      return wrongKind(where, key, "a number, a string or a list of integers");
     }
   }
   return dict;
@@ -86,12 +91,10 @@ Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::strin
     spec.qmax = range[1].get<int64_t>();
   }
   QC_TRY(readString(j, "scheme", where, scheme));
-  if (scheme == "affine") {
-    spec.scheme = QScheme::affine;
-  } else if (scheme == "symmetric") {
-    spec.scheme = QScheme::symmetric;
-  } else if (!scheme.empty()) {
-    return wrongKind(where, "scheme", "\"affine\" or \"symmetric\"");
+  if (!scheme.empty()) {
+    const auto row = std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](const auto& s) { return s.second == scheme; });
+    if (row == std::end(kSchemes)) return wrongKind(where, "scheme", "\"affine\", \"symmetric\" or \"float_qparams\"");
+    spec.scheme = row->first;
   }
   int64_t axis = spec.axis;
   QC_TRY(readInteger(j, "axis", where, axis));
@@ -129,10 +132,11 @@ json specJson(const ObservedSpec& s) {
     if (const auto* i = std::get_if<int64_t>(&value)) args[name] = *i;
     if (const auto* d = std::get_if<double>(&value)) args[name] = *d;
     if (const auto* t = std::get_if<std::string>(&value)) args[name] = *t;
+    if (const auto* l = std::get_if<std::vector<int64_t>>(&value)) args[name] = *l;
   }
   return {{"dtype", toString(s.dtype)},
           {"range", {s.qmin, s.qmax}},
-          {"scheme", s.scheme == QScheme::symmetric ? "symmetric" : "affine"},
+          {"scheme", std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](const auto& row) { return row.first == s.scheme; })->second},
           {"axis", s.axis},
           {"block_size", s.blockSize},
           {"dynamic", s.dynamic},

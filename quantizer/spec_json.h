@@ -1,5 +1,5 @@
 // Observed specs as JSON, for rules and ranges files.  Reading never throws: wrong kinds and unknown keys are errors that name them.
-// Keys: dtype, range [lo, hi], scheme (affine, symmetric), axis, block_size, dynamic, eps, observer, args.
+// Keys: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer, args.
 #pragma once
 
 #include <nlohmann/json.hpp>

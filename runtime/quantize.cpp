@@ -64,6 +64,9 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
   QC_TRY(ranges.checkFor(graph));
   QC_ASSIGN(GroupParams params, ranges.params());
   cx.provide(std::move(params));
+  for (const auto& [id, entry] : ranges.entries())
+    if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
+      cx.remarks.push_back({"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
   QC_TRY(runPipeline("convert", graph, cx));
   CoverageReport* coverage = cx.get<CoverageReport>();
   QC_CHECK(coverage);

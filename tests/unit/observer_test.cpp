@@ -51,7 +51,7 @@ TEST(Observer, MovingAverage) {
 
 TEST(Observer, UnobservedAndEmpty) {
   for (const ObserverDef* def : observerTable()) {
-    if (!def->computesQParams || def->perChannel || def->name == "fixed") continue;
+    if (!def->computesQParams || def->perChannel || def->name == "fixed" || def->name == "per_block") continue;
     const auto o = make(def->name);
     watch(*o, {}, {0, 3});
     EXPECT_FALSE(o->observed());
@@ -144,7 +144,7 @@ TEST(Observer, FixedAndPlaceholder) {
 
 TEST(Observer, SaveAndLoadAreExact) {
   for (const ObserverDef* def : observerTable()) {
-    if (def->name == "fixed") continue;
+    if (def->name == "fixed" || def->perGroup || def->name == "per_block") continue;
     const auto o = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
     for (unsigned i = 0; i < 3; ++i) watch(*o, normal(300, i, 1.0f + static_cast<float>(i)), {3, 100});
     const auto copy = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
@@ -195,10 +195,155 @@ TEST(Observer, MergeEqualsSeeingAll) {
   EXPECT_FALSE(make("minmax")->merge(*make("histogram")));
 }
 
+// A user's own: a number of standard deviations around the mean.
+class DeviationObserver final : public Observer {
+ public:
+  explicit DeviationObserver(const ObservedSpec& spec) : Observer(spec), width_(spec.observerArgs.real("width")) {}
+  std::vector<ValueRange> ranges() const override {
+    if (n_ == 0) return {ValueRange{INFINITY, -INFINITY}};
+    const double mean = sum_ / n_, spread = width_ * std::sqrt(std::max(0.0, squares_ / n_ - mean * mean));
+    return {{static_cast<float>(mean - spread), static_cast<float>(mean + spread)}};
+  }
+  Result<QuantParams> qparams() const override {
+    const ValueRange r = ranges()[0];
+    QC_ASSIGN(const ScaleZero sz, calculateQParams(r.min, r.max, requestFor(spec())));
+    return QuantParams{spec().dtype, spec().qmin, spec().qmax, -1, 0, {sz.scale}, {sz.zeroPoint}};
+  }
+  std::unique_ptr<Observer> clone() const override { return std::make_unique<DeviationObserver>(*this); }
+
+ private:
+  Status update(const Batch& batch) override {
+    for (const float v : batch.data) add(1, v, static_cast<double>(v) * v);
+    return {};
+  }
+  Status mergeState(const Observer& other) override {
+    const auto& o = static_cast<const DeviationObserver&>(other);
+    add(o.n_, o.sum_, o.squares_);
+    return {};
+  }
+  void resetState() override { n_ = sum_ = squares_ = 0; }
+  void saveState(ObserverState& state) const override { state["moments"] = {n_, sum_, squares_}; }
+  Status loadState(const ObserverState& state) override {
+    const auto it = state.find("moments");
+    if (it == state.end() || it->second.size() != 3) return fail(ErrorCode::kInvalidData, "no moments");
+    n_ = it->second[0];
+    sum_ = it->second[1];
+    squares_ = it->second[2];
+    return {};
+  }
+  void add(double n, double sum, double squares) {
+    n_ += n;
+    sum_ += sum;
+    squares_ += squares;
+  }
+  double width_, n_ = 0, sum_ = 0, squares_ = 0;
+};
+
 TEST(Observer, RegisteredByAUser) {
-  ASSERT_TRUE(registerObserver({"twice_minmax", "test", {}, false, true, findObserver("minmax")->create}));
-  EXPECT_FALSE(registerObserver({"twice_minmax", "test", {}, false, true, findObserver("minmax")->create}));
-  EXPECT_NE(make("twice_minmax"), nullptr);
+  const ObserverDef def{"deviation", "test", {{"width", AttrKind::real, 3.0}}, false, true,
+                        [](const ObservedSpec& spec) -> Result<std::unique_ptr<Observer>> { return std::make_unique<DeviationObserver>(spec); }};
+  ASSERT_TRUE(registerObserver(def));
+  EXPECT_FALSE(registerObserver(def)) << "the name is taken";
+  const auto a = make("deviation"), b = make("deviation", {{"width", 3.0}});
+  watch(*a, {1, 3, NAN});
+  watch(*b, {1, 3});
+  ASSERT_TRUE(a->merge(*b));
+  EXPECT_EQ(a->ranges()[0].min, -1);
+  EXPECT_EQ(a->ranges()[0].max, 5);
+  EXPECT_EQ(a->nonFinite(), 1);
+  const auto copy = make("deviation");
+  ASSERT_TRUE(copy->load(a->save()));
+  EXPECT_EQ(*copy->qparams(), *a->qparams());
+}
+
+ObservedSpec blockSpec(const std::string& name, int axis, int64_t blockSize, QScheme scheme = QScheme::symmetric) {
+  ObservedSpec spec;
+  spec.dtype = DType::s8;
+  spec.qmin = -128;
+  spec.qmax = 127;
+  spec.axis = axis;
+  spec.blockSize = blockSize;
+  spec.scheme = scheme;
+  spec.observer = name;
+  return spec;
+}
+
+TEST(Observer, GroupsBlocksAndTokens) {
+  const std::vector<float> x = {1, -2, 3, 4, -5, 6, 7, 8, 9, 10, 11, 12};
+  const auto group = *makeObserver(blockSpec("per_group", 1, 4));
+  watch(*group, x, {2, 6});
+  const auto q = group->qparams();
+  ASSERT_TRUE(q) << q.error().render();
+  EXPECT_EQ(q->axis, 1);
+  EXPECT_EQ(q->blockSize, 4);
+  EXPECT_EQ(q->scales, (std::vector<float>{4 / 127.5f, 6 / 127.5f, 10 / 127.5f, 12 / 127.5f})) << "the last group of a row is shorter";
+  EXPECT_EQ(q->scales, groupwiseQParams(x, std::vector<int64_t>{2, 6}, DType::s8, -128, 127, 1, 4, BlockMapping::symmetric)->scales);
+  EXPECT_EQ(q->zeroPoints, std::vector<int32_t>{0});
+  EXPECT_FALSE(group->observe(Tensor(DType::f32, {2, 7}).ref()));
+
+  ObservedSpec spec = blockSpec("per_block", -1, 0);
+  spec.observerArgs.set("block_size", std::vector<int64_t>{2, 3});
+  const auto block = *makeObserver(spec);
+  watch(*block, x, {2, 6});
+  const auto b = block->qparams();
+  ASSERT_TRUE(b);
+  EXPECT_EQ(b->blockSize, 3);
+  EXPECT_EQ(b->scales, (std::vector<float>{9 / 127.5f, 12 / 127.5f, 9 / 127.5f, 12 / 127.5f})) << "repeated for either row";
+  EXPECT_FALSE(block->observe(Tensor(DType::f32, {12}).ref()));
+
+  const auto token = *makeObserver(blockSpec("per_token", -1, 0, QScheme::affine));
+  watch(*token, x, {4, 3});
+  watch(*token, {-1, 0.5f, 2, 0.1f, 0.2f, 0.4f}, {2, 3});
+  const auto t = token->qparams();
+  ASSERT_TRUE(t);
+  EXPECT_FLOAT_EQ(t->scales[0], 0.0117647061f);
+  EXPECT_FLOAT_EQ(t->scales[1], 0.0015686274f);
+  EXPECT_EQ(t->zeroPoints, (std::vector<int32_t>{-43, -128}));
+  for (const auto* o : {group.get(), block.get(), token.get()}) {
+    const auto copy = *makeObserver(o->spec());
+    ASSERT_TRUE(copy->load(o->save()));
+    EXPECT_EQ(*copy->qparams(), *o->qparams());
+    ObserverState bad = o->save();
+    bad["sizes"] = {3, 1e300};
+    EXPECT_FALSE(copy->load(bad));
+    bad["sizes"] = {};
+    EXPECT_FALSE(copy->load(bad));
+  }
+  EXPECT_FALSE(makeObserver(blockSpec("per_group", 1, 0)));
+  EXPECT_FALSE(makeObserver(blockSpec("per_group", -1, 4)));
+  EXPECT_FALSE(makeObserver(blockSpec("per_channel_minmax", 0, 4)));
+  EXPECT_FALSE(makeObserver(blockSpec("per_block", -1, 0))) << "no block_size";
+}
+
+TEST(Observer, FloatZeroPointsOfEmbeddings) {
+  ObservedSpec spec = blockSpec("per_channel_minmax", 0, 0, QScheme::floatQparams);
+  spec.dtype = DType::u8;
+  spec.qmin = 0;
+  spec.qmax = 255;
+  const auto o = *makeObserver(spec);
+  watch(*o, {-0.3f, 0, 0.25f, 0.7f, 1, 1, 1, 1}, {2, 4});
+  const auto q = o->floatQParams();
+  ASSERT_TRUE(q);
+  EXPECT_EQ((*q)[0].scale, 0.003921568859368563f);
+  EXPECT_EQ((*q)[0].zeroPoint, 76.5f);
+  EXPECT_EQ((*q)[1].scale, 1.0f);
+  EXPECT_FALSE(o->qparams());
+  EXPECT_FALSE(make("minmax")->floatQParams());
+  spec.axis = -1;
+  spec.observer = "minmax";
+  EXPECT_FALSE(makeObserver(spec));
+}
+
+// Batches of any shape: sequences of different lengths, images of different sizes.
+TEST(Observer, ShapesMayVary) {
+  for (const ObserverDef* def : observerTable()) {
+    if (!def->computesQParams || def->perGroup || def->name == "fixed" || def->name == "per_block") continue;
+    const auto o = make(def->name, {}, def->perChannel ? 1 : -1, DType::s8);
+    watch(*o, normal(12, 1), {2, 3, 2});
+    watch(*o, normal(21, 2), {1, 3, 7});
+    EXPECT_TRUE(o->qparams()) << def->name;
+    EXPECT_EQ(o->elements(), 33);
+  }
 }
 
 TEST(Histogram, GrowthConservesMass) {
