@@ -1,12 +1,11 @@
 #include "frontend/onnx_import.h"
 
-#include <fcntl.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <onnx/onnx_pb.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -131,6 +130,9 @@ class Importer {
     return {};
   }
 
+  // Some exporters write -1 for a free dim; an explicit 0 is a size.
+  static bool isFixed(const onnx::TensorShapeProto::Dimension& dim) { return dim.has_dim_value() && dim.dim_value() >= 0; }
+
   Result<std::vector<int64_t>> bindShape(const onnx::ValueInfoProto& info) {
     const auto& proto = info.type().tensor_type().shape();
     const auto bound = options_.shapes.find(info.name());
@@ -143,7 +145,7 @@ class Importer {
         return fail(ErrorCode::kInvalidArgument, "--shape with a size below 0").on(info.name());
       bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == proto.dim_size();
       for (int d = 0; fits && d < proto.dim_size(); ++d)
-        fits = !proto.dim(d).has_dim_value() || proto.dim(d).dim_value() <= 0 || proto.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
+        fits = !isFixed(proto.dim(d)) || proto.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
       if (!fits) return fail(ErrorCode::kInvalidArgument, "--shape {} does not fit the declared [{}]", toString(toShape(sizes)), declared).on(info.name());
       return sizes;
     }
@@ -151,11 +153,11 @@ class Importer {
       return fail(ErrorCode::kInvalidArgument, "the model does not say how many dims it has").on(info.name()).help(fmt::format("bind it: --shape {}=1x3x224x224", info.name()));
     std::vector<int64_t> sizes;
     for (int d = 0; d < proto.dim_size(); ++d) {
-      const bool known = proto.dim(d).has_dim_value() && proto.dim(d).dim_value() > 0;
+      const bool known = isFixed(proto.dim(d));
       if (!known && d > 0) {
         std::string example;
         for (int k = 0; k < proto.dim_size(); ++k)
-          example += (k ? "x" : "") + (proto.dim(k).has_dim_value() && proto.dim(k).dim_value() > 0 ? std::to_string(proto.dim(k).dim_value()) : k ? "N" : "1");
+          example += (k ? "x" : "") + (isFixed(proto.dim(k)) ? std::to_string(proto.dim(k).dim_value()) : k ? "N" : "1");
         return fail(ErrorCode::kInvalidArgument, "dim {} of [{}] is free", d, declared).on(info.name()).help(fmt::format("bind it: --shape {}={}", info.name(), example));
       }
       sizes.push_back(known ? proto.dim(d).dim_value() : 1);
@@ -163,14 +165,23 @@ class Importer {
     return sizes;
   }
 
-  Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& value, Scope& scope) {
+  // One number of any type stands for a scalar of the input's type, if that holds it exactly.
+  static std::optional<Tensor> converted(const Tensor& value, DType dtype, const onnx::TypeProto::Tensor& declared) {
+    if (value.dtype() == dtype || value.numElements() != 1) return value;
+    Tensor t(dtype, std::vector<int64_t>(static_cast<size_t>(declared.shape().dim_size()), 1));
+    storeElement(dtype, t.mutableData(), 0, value.at(0));
+    if (isInteger(dtype) && t.at(0) != value.at(0)) return std::nullopt;
+    return t;
+  }
+
+  Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, Scope& scope) {
     const auto& shape = info.type().tensor_type().shape();
-    bool fits = value.dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value.rank());
-    for (int d = 0; fits && d < shape.dim_size(); ++d)
-      fits = !shape.dim(d).has_dim_value() || shape.dim(d).dim_value() <= 0 || shape.dim(d).dim_value() == value.sizes()[static_cast<size_t>(d)];
-    if (!fits) return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", value.type().str()).on(info.name());
+    const std::optional<Tensor> value = converted(given, dtype, info.type().tensor_type());
+    bool fits = value && value->dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value->rank());
+    for (int d = 0; fits && d < shape.dim_size(); ++d) fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == value->sizes()[static_cast<size_t>(d)];
+    if (!fits) return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str()).on(info.name());
     Builder b(graph_);
-    return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(value) : value));
+    return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value));
   }
 
   // First, so that a misspelt name is not reported as a free dim of the right one.

@@ -101,7 +101,7 @@ Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
   }
   return tl::make_unexpected(Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
                                        .on(v->name())
-                                       .help("export the model with fixed shapes, or bind them with --shape")));
+                                       .help("fix it: sizes of inputs with --shape NAME=1x3x224x224, the value of an input with --bind NAME=VALUE")));
 }
 
 Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what) const {

@@ -45,6 +45,7 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
   }
   ImportOptions import;
   import.shapes = options.shapes;
+  import.values = options.values;
   QC_ASSIGN(Graph graph, importOnnxFile(path, import));
   return Model(std::move(graph), name);
 }

@@ -14,7 +14,9 @@ namespace qc {
 
 struct LoadOptions {
   // Sizes for inputs with symbolic or unnamed dims; an unbound leading batch dim is 1.
-  std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, std::vector<int64_t>> shapes = {};
+  // Inputs that become constants: what decides shapes or branches (a sampling rate, a mode).  One number fits an input of any numeric type.
+  std::map<std::string, Tensor> values = {};
 };
 
 class Model {

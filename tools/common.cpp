@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdio>
 
+#include "frontend/npy.h"
+
 namespace qc::tools {
 namespace {
 
@@ -23,6 +25,16 @@ Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::stri
   return sizes;
 }
 
+// A number, or an array from a file.
+Result<Tensor> parseValue(const std::string& text) {
+  double number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || rest != text.data() + text.size()) return readNpy(text);
+  Tensor t(DType::f64, {});
+  t.mutableAs<double>()[0] = number;
+  return t;
+}
+
 }  // namespace
 
 Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option) {
@@ -35,6 +47,7 @@ Result<std::pair<std::string, std::string>> splitAssignment(const std::string& t
 void ModelOptions::addTo(CLI::App& verb) {
   verb.add_option("model", path, "ONNX model (float, QDQ or QOperator) or .qir")->required();
   verb.add_option("--shape", shapes, "sizes of an input with free dims: NAME=1x3x224x224")->take_all();
+  verb.add_option("--bind", values, "an input that becomes a constant: NAME=NUMBER or NAME=FILE.npy")->take_all();
 }
 
 Result<Model> ModelOptions::load() const {
@@ -42,6 +55,11 @@ Result<Model> ModelOptions::load() const {
   for (const std::string& text : shapes) {
     QC_ASSIGN(const auto assignment, splitAssignment(text, "--shape"));
     QC_ASSIGN(options.shapes[assignment.first], parseSizes(assignment.second, assignment.first));
+  }
+  for (const std::string& text : values) {
+    QC_ASSIGN(const auto assignment, splitAssignment(text, "--bind"));
+    QC_ASSIGN(const Tensor value, parseValue(assignment.second));
+    options.values.insert_or_assign(assignment.first, value);
   }
   return qc::load(path, options);
 }

@@ -11,10 +11,10 @@
 
 namespace qc::tools {
 
-// --shape NAME=1x3x224x224, repeatable.
+// --shape NAME=1x3x224x224 and --bind NAME=VALUE, repeatable.
 struct ModelOptions {
   std::string path;
-  std::vector<std::string> shapes;
+  std::vector<std::string> shapes, values;
   void addTo(CLI::App& verb);
   Result<Model> load() const;
 };

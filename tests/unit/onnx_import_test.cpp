@@ -100,6 +100,19 @@ TEST(OnnxImport, BindsInputsToValues) {
   EXPECT_EQ(g.inputs().size(), 1u);
   EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(3, 4));
   EXPECT_THAT(errorOf(m, {.values = {{"to", Tensor::ofFloats({1}, std::vector{1.0f})}}}), HasSubstr("another type"));
+  Model scalar;
+  scalar.input("x", {2}).input("by", {1}, kS64).node("Cast", {"by"}, {"f"}, {integer("to", 1)}).node("Mul", {"x", "f"}, {"y"}).output("y");
+  const auto number = [](double v) { return Tensor::of(DType::f64, {}, std::span<const double>(&v, 1)); };
+  EXPECT_THAT(run(imported(scalar, {.values = {{"by", number(4)}}})).at(0).toFloats(), ElementsAre(-6, -5));
+  EXPECT_THAT(errorOf(scalar, {.values = {{"by", number(0.5)}}}), HasSubstr("another type"));
+}
+
+// An explicit 0 is a size, not a free dim.
+TEST(OnnxImport, KeepsEmptyTensorsEmpty) {
+  Model m;
+  m.input("x", {0, 3}).floats("w", {3, 2}).node("MatMul", {"x", "w"}, {"m"}).floats("one", {1, 2}, {1, 2}).node("Concat", {"m", "one"}, {"y"}, {integer("axis", 0)}).output("y");
+  EXPECT_THAT(run(imported(m)).at(0).toFloats(), ElementsAre(1, 2));
+  EXPECT_THAT(errorOf(m, {.shapes = {{"x", {4, 3}}}}), HasSubstr("does not fit"));
 }
 
 TEST(OnnxImport, FoldsShapeArithmetic) {
