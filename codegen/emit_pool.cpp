@@ -1,12 +1,10 @@
-// Pools and means over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool,
-// reduce_mean, q.reduce_mean and reduce_max.  The order of float sums is that of ir/ops/pool.cpp and ir/ops/reduce.cpp.
-// A unit of a pool is one row of output pixels; a unit of a mean is one vector of channels.  Tests: tests/kernels/pool_test.cpp.
+// Pools over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool.
+// The order of float sums is that of ir/ops/pool.cpp.  A unit is one row of output pixels.  Tests: tests/kernels.
 #include <algorithm>
 #include <limits>
 
 #include "codegen/families.h"
 #include "codegen/vector_loop.h"
-#include "ir/qmath.h"
 
 namespace qc {
 namespace {
@@ -116,57 +114,6 @@ void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const Ke
   storeUpTo(e, e.b.CreateTrunc(q, e.i8(width)), address, count);
 }
 
-bool isMeanAxes(const Node& node) { return node.operand(0)->type().rank() == 4 && node.integers("axes") == Ints{1, 2}; }
-
-// All pixels of an image for one vector of channels per unit.
-KernelShape emitOverPixels(KernelEmitter& e, const Node& node, int64_t inBytes, int64_t outBytes, int width,
-                           const std::function<void(Reg image, int64_t pixels, int64_t pitch, Reg out, int count)>& body) {
-  const Ints x = node.operand(0)->type().sizes();
-  const int64_t pixels = x[1] * x[2], channels = x[3], blocks = (channels + width - 1) / width;
-  const auto rest = static_cast<int>(channels % width);
-  e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg n = e.b.CreateUDiv(unit, e.i64(blocks)), block = e.b.CreateURem(unit, e.i64(blocks));
-    Reg c = e.b.CreateMul(block, e.i64(width));
-    Reg image = e.at(e.operand(0), e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(n, e.i64(pixels * channels)), c), e.i64(inBytes)));
-    Reg out = e.at(e.result(), e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(n, e.i64(channels)), c), e.i64(outBytes)));
-    const auto whole = [&] { body(image, pixels, channels * inBytes, out, width); };
-    const auto part = [&] { body(image, pixels, channels * inBytes, out, rest); };
-    if (!rest)
-      whole();
-    else if (blocks == 1)
-      part();
-    else
-      e.ifThen(e.b.CreateICmpEQ(block, e.i64(blocks - 1)), part, whole);
-  });
-  return {x[0] * blocks, 0};
-}
-
-// qmath::StripedSum: lane i % 16, then halves onto halves.
-Reg stripedSum(KernelEmitter& e, Reg image, int64_t pixels, int64_t pitch, int width, int count) {
-  constexpr int kLanes = qmath::StripedSum::kLanes;
-  KernelEmitter::Values lanes(kLanes, e.floats(0, width));
-  const auto add = [&](Reg base, int lane, KernelEmitter::Values& sums) {
-    auto& sum = sums[static_cast<size_t>(lane)];
-    sum = e.b.CreateFAdd(sum, loadUpTo(e, e.f32(width), e.at(base, lane * pitch), count));
-  };
-  const int64_t rounds = pixels / kLanes;
-  if (rounds)
-    lanes = e.loop(e.i64(0), e.i64(rounds), 1, lanes, [&](Reg r, KernelEmitter::Values& sums) {
-      Reg base = e.at(image, e.b.CreateMul(r, e.i64(kLanes * pitch)));
-      for (int lane = 0; lane < kLanes; ++lane) add(base, lane, sums);
-    }, true);
-  Reg base = e.at(image, rounds * kLanes * pitch);
-  for (int lane = 0; lane < pixels % kLanes; ++lane) add(base, lane, lanes);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[static_cast<size_t>(i)] = e.b.CreateFAdd(lanes[static_cast<size_t>(i)], lanes[static_cast<size_t>(i + half)]);
-  return lanes[0];
-}
-
-double pixelsCost(const Node& node, const Target& target, double perVector) {
-  const TensorType& x = node.operand(0)->type();
-  return 100 + static_cast<double>(x.numElements()) * perVector * 4 / target.vectorBytes();
-}
-
 }  // namespace
 
 bool supportsPool(const KernelDef&, const Node& node, const Target&) {
@@ -220,36 +167,6 @@ Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
     storeRequantized(k, acc, taps, counted, bounds, address, width, count);
   };
   return emitPool(e, node, c, 1, 1, e.lanes(), node.integer("count_include_pad") != 0);
-}
-
-bool supportsMean(const KernelDef&, const Node& node, const Target&) {
-  const TensorType& x = node.operand(0)->type();
-  if (!isMeanAxes(node) || x.numElements() == 0) return false;
-  if (node.is("q.reduce_mean")) return isPerTensorByte(x) && isPerTensorByte(node.result()->type());
-  return isPlainFloat(x);
-}
-
-double costMean(const KernelDef&, const Node& node, const Target& target) { return pixelsCost(node, target, 2); }
-
-Result<KernelShape> emitMean(KernelEmitter& e, const Node& node) {
-  const int width = e.lanes();
-  return emitOverPixels(e, node, 4, 4, width, [&](Reg image, int64_t pixels, int64_t pitch, Reg out, int count) {
-    Reg sum = stripedSum(e, image, pixels, pitch, width, count);
-    storeUpTo(e, e.b.CreateFDiv(sum, e.floats(static_cast<float>(pixels), width)), out, count);
-  });
-}
-
-Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node) {
-  const bool hasSign = isSigned(node.operand(0)->type().dtype);
-  const int width = e.lanes();
-  const KernelEmitter::Bounds bounds = e.resultBounds();
-  return emitOverPixels(e, node, 1, 1, width, [&](Reg image, int64_t pixels, int64_t pitch, Reg out, int count) {
-    const KernelEmitter::Values sum = e.loop(e.i64(0), e.i64(pixels), 1, {e.ints(0, e.i32(width))}, [&](Reg i, KernelEmitter::Values& acc) {
-      Reg bytes = loadUpTo(e, e.i8(width), e.at(image, e.b.CreateMul(i, e.i64(pitch))), count);
-      acc[0] = e.b.CreateAdd(acc[0], widened(e, bytes, hasSign));
-    }, true);
-    storeRequantized(e, sum[0], e.i64(pixels), e.i64(pixels), bounds, out, width, count);
-  });
 }
 
 }  // namespace qc

@@ -29,16 +29,26 @@ bool supportsLut(const KernelDef&, const Node& node, const Target&);
 double costLut(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitLut(KernelEmitter& e, const Node& node);
 
-// emit_pool.cpp: max_pool, avg_pool, q.avg_pool; reduce_mean, q.reduce_mean over the spatial dims
+// emit_pool.cpp: max_pool, avg_pool, q.avg_pool
 bool supportsPool(const KernelDef&, const Node& node, const Target&);
 double costPool(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node);
-bool supportsMean(const KernelDef&, const Node& node, const Target&);
-double costMean(const KernelDef&, const Node& node, const Target& target);
-Result<KernelShape> emitMean(KernelEmitter& e, const Node& node);
+
+// emit_rows.cpp: softmax, norms and reductions
+bool supportsSoftmax(const KernelDef&, const Node& node, const Target&);
+double costSoftmax(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node);
+bool supportsNorm(const KernelDef&, const Node& node, const Target&);
+double costNorm(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node);
+bool supportsReduction(const KernelDef&, const Node& node, const Target&);
+double costReduction(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitSum(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
+Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node);
+Result<KernelShape> emitArg(KernelEmitter& e, const Node& node);
 
 // emit_resize.cpp: resize, q.resize
 bool supportsResize(const KernelDef&, const Node& node, const Target&);
