@@ -55,6 +55,11 @@ bool supportsResize(const KernelDef&, const Node& node, const Target&);
 double costResize(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitResize(KernelEmitter& e, const Node& node);
 
+// emit_recurrent.cpp: lstm_steps, gru_steps, rnn_steps
+bool supportsRecurrence(const KernelDef&, const Node& node, const Target&);
+double costRecurrence(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node);
+
 // emit_depthwise.cpp
 struct DepthwiseIsa;
 extern const DepthwiseIsa kDepthwiseAvx512Vnni, kDepthwiseAvxVnni, kDepthwiseAvx2, kDepthwiseGeneric;

@@ -22,6 +22,7 @@ Status lowerQuant(Graph& graph, PassContext& cx);
 // Towards kernels, float and quantized graphs alike.
 Status unsignedActivations(Graph& graph, PassContext& cx);
 Status fuseElementwise(Graph& graph, PassContext& cx);
+Status projectRecurrences(Graph& graph, PassContext& cx);
 Status layout(Graph& graph, PassContext& cx);
 
 }  // namespace qc

@@ -24,6 +24,8 @@ const Pass kPasses[] = {
     {"layout", "runs spatial ops channel-last and cancels transposes", {}, std::nullopt, layout},
     {"lower-quant", "turns dequantize-op-quantize into integer ops", {}, Stage::kQuant, lowerQuant},
     {"prepare", "inserts one observer per sharing group of the annotations", {}, Stage::kObserved, prepare},
+    {"project-recurrences", "multiplies the inputs of recurrent layers by their weights for all steps at once", {}, std::nullopt,
+     projectRecurrences},
     {"recognize-activations", "finds activations that were exported as several ops", {}, std::nullopt, recognizeActivations},
     {"unsigned-activations", "turns s8 activations inside the graph into u8", {}, std::nullopt, unsignedActivations},
 };
@@ -34,7 +36,7 @@ const std::pair<const char*, const char*> kPipelines[] = {
     // From the imported or converted graph to the one whose results define the model's.
     {"lower", "simplify,lower-quant,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.
-    {"compile", "layout,fold-constants,canonicalize,cse,dce,select-kernels"},
+    {"compile", "project-recurrences,layout,fold-constants,canonicalize,cse,dce,select-kernels"},
 };
 
 }  // namespace

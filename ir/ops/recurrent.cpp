@@ -7,90 +7,19 @@
 //   lstm:  i, o, f, c in that order;  C' = f * C + i * c;  H = o * h(clamped C');  with input_forget f = 1 - i
 //   gru:   z, r, h in that order;     H = (1 - z) * h + z * H
 //          h's input: dot(R, r * H) + Rb, or r * (dot(R, H) + Rb) with linear_before_reset
-// Tests: tests/unit/recurrent_ops_test.cpp.
+// The split form: ir/ops/recurrent.h.  Tests: tests/unit/recurrent_ops_test.cpp.
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 
 #include "ir/op_def.h"
+#include "ir/ops/gemm.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/recurrent.h"
 
 namespace qc {
 namespace {
 
-enum Operand { kX, kW, kR, kB, kLengths, kInitialH, kInitialC, kP };
-
-struct Kind {
-  const char* name;
-  const char* summary;
-  int64_t gates;
-  const char* activations;  // by default
-  int operands, results;
-};
-constexpr Kind kLstm = {"lstm", "long short-term memory over a sequence", 4, "Sigmoid,Tanh,Tanh", 8, 3};
-constexpr Kind kGru = {"gru", "gated recurrent unit over a sequence", 3, "Sigmoid,Tanh", 6, 2};
-constexpr Kind kRnn = {"rnn", "simple recurrence over a sequence", 1, "Tanh", 6, 2};
-
-// ---- activations ------------------------------------------------------------------------------
-
-struct Activation {
-  const char* name;   // lower case
-  int parameters;     // alpha, then beta
-  float alpha, beta;  // defaults
-  ScalarExpr (*make)(const ScalarExpr& x, float alpha, float beta);
-};
-
-const Activation kActivations[] = {
-    {"relu", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f); }},
-    {"tanh", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::tanh(x); }},
-    {"sigmoid", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::sigmoid(x); }},
-    {"affine", 2, 1, 0, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
-    {"leakyrelu", 1, 0.01f, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * x, x); }},
-    {"thresholdedrelu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(a, x), x, 0.0f); }},
-    {"scaledtanh", 2, 1, 1, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
-    {"hardsigmoid", 2, 0.2f, 0.5f, [](const ScalarExpr& x, float a, float b) { return expr::clamp(a * x + b, 0.0f, 1.0f); }},
-    {"elu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * expr::expm1(x), x); }},
-    {"softsign", 0, 0, 0, [](const ScalarExpr& x, float, float) { return x / (expr::abs(x) + 1.0f); }},
-    {"softplus", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f) + expr::log1p(expr::exp(-expr::abs(x))); }},
-};
-
-std::vector<std::string> splitNames(std::string_view list) {
-  std::vector<std::string> names(list.empty() ? 0 : 1);
-  for (const char ch : list) {
-    if (ch == ',')
-      names.emplace_back();
-    else if (ch != ' ')
-      names.back() += static_cast<char>(std::tolower(static_cast<unsigned char>(ch)));
-  }
-  return names;
-}
-
-int64_t directionsOf(const AttrDict& attrs) { return attrs.string("direction") == "bidirectional" ? 2 : 1; }
-
-// The activations of all directions, one after another; a list for one direction serves both.
-Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& attrs) {
-  std::vector<std::string> names = splitNames(attrs.string("activations"));
-  const size_t each = splitNames(kind.activations).size(), all = each * static_cast<size_t>(directionsOf(attrs));
-  if (names.empty()) names = splitNames(kind.activations);
-  if (names.size() != each && names.size() != all)
-    return fail(ErrorCode::kInvalidModel, "{}: {} activations, expected {}", kind.name, names.size(), all);
-  std::vector<ScalarExpr> expressions;
-  // Parameters are listed for those activations that have any, in order, and may end early.
-  size_t nextAlpha = 0, nextBeta = 0;
-  for (const std::string& name : names) {
-    const auto* row = std::find_if(std::begin(kActivations), std::end(kActivations), [&](const Activation& a) { return name == a.name; });
-    if (row == std::end(kActivations)) return fail(ErrorCode::kUnsupported, "{}: unknown activation '{}'", kind.name, name);
-    const auto parameter = [&](const char* attr, size_t& next, float byDefault) {
-      const std::vector<double>& values = attrs.reals(attr);
-      return next < values.size() ? static_cast<float>(values[next++]) : byDefault;
-    };
-    const float alpha = row->parameters > 0 ? parameter("activation_alpha", nextAlpha, row->alpha) : 0;
-    const float beta = row->parameters > 1 ? parameter("activation_beta", nextBeta, row->beta) : 0;
-    expressions.push_back(row->make(ScalarExpr::arg(0), alpha, beta));
-  }
-  for (size_t i = 0; expressions.size() < all; ++i) expressions.push_back(expressions[i]);
-  return expressions;
-}
+using Operand = RecurrentForm::Operand;
 
 // ---- types ------------------------------------------------------------------------------------
 
@@ -99,32 +28,50 @@ Status requireFloat32(const InferContext& c, int operand) {
   return fail(ErrorCode::kUnsupported, "{} computes in f32, {} is not", c.op, describe(c, operand));
 }
 
-Result<Types> inferRecurrent(const Kind& kind, const InferContext& c) {
+Status requireAttributes(const InferContext& c) {
   QC_TRY(requireOneOf(c, "direction", {"forward", "reverse", "bidirectional"}));
-  const int64_t hidden = c.attrs.integer("hidden_size"), layout = c.attrs.integer("batch_first"), directions = directionsOf(c.attrs);
+  const int64_t hidden = c.attrs.integer("hidden_size"), layout = c.attrs.integer("batch_first");
   if (hidden < 1 || hidden > int64_t{1} << 32) return fail(ErrorCode::kInvalidModel, "{}: hidden_size={}", c.op, hidden);
   if (layout != 0 && layout != 1) return fail(ErrorCode::kInvalidModel, "{}: batch_first={} is neither 0 nor 1", c.op, layout);
   if (const double clip = c.attrs.real("clip"); !(clip >= 0)) return fail(ErrorCode::kInvalidModel, "{}: clip={} is negative", c.op, clip);
-  QC_TRY(activationsOf(kind, c.attrs));
-  for (const int operand : {kX, kW, kR, kB, kInitialH, kInitialC, kP}) QC_TRY(requireFloat32(c, operand));
-  QC_TRY(requireRank(c, kX, 3, 3));
-  const Shape& x = c.type(kX).shape;
-  const Dim sequence = x[layout ? 1 : 0], batch = x[layout ? 0 : 1];
-  const Shape state = layout ? Shape{batch, directions, hidden} : Shape{directions, batch, hidden};
-  QC_TRY(requireShape(c, kW, {directions, kind.gates * hidden, x[2]}));
-  QC_TRY(requireShape(c, kR, {directions, kind.gates * hidden, hidden}));
-  if (c.has(kB)) QC_TRY(requireShape(c, kB, {directions, 2 * kind.gates * hidden}));
-  if (c.has(kInitialH)) QC_TRY(requireShape(c, kInitialH, state));
-  if (c.has(kInitialC)) QC_TRY(requireShape(c, kInitialC, state));
-  if (c.has(kP)) QC_TRY(requireShape(c, kP, {directions, 3 * hidden}));
-  if (c.has(kLengths)) {
-    QC_TRY(requireVector(c, kLengths, batch));
-    if (c.type(kLengths).dtype != DType::s32 || c.type(kLengths).isQuantized())
-      return fail(ErrorCode::kInvalidModel, "{}: {} is not of s32", c.op, describe(c, kLengths));
+  return {};
+}
+
+Result<Types> inferRecurrent(const InferContext& c) {
+  QC_TRY(requireAttributes(c));
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.op, c.attrs));
+  const auto require = [&](Operand operand, const Shape& shape) -> Status {
+    const int i = form.place(operand);
+    if (i < 0 || !c.has(i)) return {};
+    QC_TRY(requireFloat32(c, i));
+    return requireShape(c, i, shape);
+  };
+  QC_TRY(requireFloat32(c, 0));
+  QC_TRY(requireRank(c, 0, 3, 3));
+  const Shape& x = c.type(0).shape;
+  const Dim sequence = x[form.batchFirst ? 1 : 0], batch = x[form.batchFirst ? 0 : 1];
+  const int64_t rows = form.gates * form.hidden, directions = form.directions;
+  const Shape state = form.batchFirst ? Shape{batch, directions, form.hidden} : Shape{directions, batch, form.hidden};
+  if (form.steps) {
+    QC_TRY(require(Operand::x, {x[0], x[1], directions * rows}));
+    QC_TRY(require(Operand::r, {directions, form.gates, form.panels(), form.hidden, RecurrentForm::kPanel}));
+    QC_TRY(require(Operand::b, {directions, rows}));
+  } else {
+    QC_TRY(require(Operand::w, {directions, rows, x[2]}));
+    QC_TRY(require(Operand::r, {directions, rows, form.hidden}));
+    QC_TRY(require(Operand::b, {directions, 2 * rows}));
   }
-  const Shape all = layout ? Shape{batch, sequence, directions, hidden} : Shape{sequence, directions, batch, hidden};
-  Types types = {{DType::f32, all}};
-  for (int i = 1; i < kind.results; ++i) types.emplace_back(DType::f32, state);
+  QC_TRY(require(Operand::initialH, state));
+  QC_TRY(require(Operand::initialC, state));
+  QC_TRY(require(Operand::p, {directions, 3 * form.hidden}));
+  if (const int i = form.place(Operand::lengths); i >= 0 && c.has(i)) {
+    QC_TRY(requireVector(c, i, batch));
+    if (c.type(i).dtype != DType::s32 || c.type(i).isQuantized())
+      return fail(ErrorCode::kInvalidModel, "{}: {} is not of s32", c.op, describe(c, i));
+  }
+  const Shape all = form.batchFirst ? Shape{batch, sequence, directions, form.hidden} : Shape{sequence, directions, batch, form.hidden};
+  Types types = {{DType::f32, all}, {DType::f32, state}};
+  if (form.cell == RecurrentForm::Cell::lstm) types.emplace_back(DType::f32, state);
   return checkedResults(std::move(types));
 }
 
@@ -134,152 +81,216 @@ using Floats = std::vector<float>;
 
 // The weights of one direction and what one step of it computes.
 struct Cell {
-  int64_t gates, input, hidden;
-  const float *w, *r, *wb, *rb, *p;  // biases and peepholes may be null
-  float clip;                        // 0: none
+  const RecurrentForm& form;
+  int64_t input;           // elements of x
+  Floats w, r;             // [input][rows], [hidden][rows]; w is empty in the split form
+  const float *wb, *rb, *p;  // biases and peepholes may be null
   std::vector<ExprProgram> activations;
-  bool inputForget = false, linearBeforeReset = false;
+  Floats fromX, fromH;     // of the step at hand, rows each
 
-  static float dot(const float* a, const float* b, int64_t n) {
-    float sum = 0;
-    for (int64_t k = 0; k < n; ++k) sum = std::fma(a[k], b[k], sum);
-    return sum;
+  int64_t rows() const { return form.gates * form.hidden; }
+
+  // rows [first, first + count) of weights * v + bias
+  void product(const Floats& weights, const float* v, int64_t depth, const float* bias, int64_t first, int64_t count, Floats& out) const {
+    float* sums = out.data() + first;
+    std::fill(sums, sums + count, 0.0f);
+    ref::multiplyAdd(v, depth, weights.data() + first, rows(), sums, rows(), 1, count, depth);
+    for (int64_t i = 0; i < count; ++i) sums[i] += bias ? bias[first + i] : 0.0f;
   }
-  float fromInput(int64_t row, const float* x) const { return dot(w + row * input, x, input) + (wb ? wb[row] : 0.0f); }
-  float fromState(int64_t row, const float* h) const { return dot(r + row * hidden, h, hidden) + (rb ? rb[row] : 0.0f); }
+  void takeInput(const float* x) {
+    if (w.empty())
+      fromX.assign(x, x + rows());
+    else
+      product(w, x, input, wb, 0, rows(), fromX);
+  }
+  void takeState(const Floats& h, int64_t firstGate, int64_t gates) {
+    product(r, h.data(), form.hidden, rb, firstGate * form.hidden, gates * form.hidden, fromH);
+  }
 
   void activate(size_t which, Floats& v) const {
-    if (clip > 0)
-      for (float& value : v) value = std::clamp(value, -clip, clip);
+    if (form.clip > 0)
+      for (float& value : v) value = std::clamp(value, -form.clip, form.clip);
     const float* args[] = {v.data()};
     const int strides[] = {1};
     activations[which].run<float>(args, strides, v.data(), static_cast<int64_t>(v.size()));
   }
   // A whole gate, `peephole` < 0: none.
-  Floats gate(int64_t g, size_t which, const float* x, const Floats& h, int peephole = -1, const Floats* c = nullptr) const {
-    Floats v(static_cast<size_t>(hidden));
-    for (int64_t j = 0; j < hidden; ++j) {
-      const auto i = static_cast<size_t>(j);
-      v[i] = fromInput(g * hidden + j, x) + fromState(g * hidden + j, h.data());
-      if (p && peephole >= 0) v[i] += p[peephole * hidden + j] * (*c)[i];
+  Floats gate(int64_t g, size_t which, int peephole = -1, const Floats* c = nullptr) const {
+    Floats v(static_cast<size_t>(form.hidden));
+    for (int64_t j = 0; j < form.hidden; ++j) {
+      const auto i = static_cast<size_t>(j), row = static_cast<size_t>(g * form.hidden + j);
+      v[i] = fromX[row] + fromH[row];
+      if (p && peephole >= 0) v[i] += p[peephole * form.hidden + j] * (*c)[i];
     }
     activate(which, v);
     return v;
   }
 
-  void lstm(const float* x, Floats& h, Floats& c) const {
-    const Floats i = gate(0, 0, x, h, 0, &c);
-    Floats f = gate(2, 0, x, h, 2, &c);
-    const Floats candidate = gate(3, 1, x, h);
+  void lstm(Floats& h, Floats& c) {
+    takeState(h, 0, 4);
+    const Floats i = gate(0, 0, 0, &c);
+    Floats f = gate(2, 0, 2, &c);
+    const Floats candidate = gate(3, 1);
     Floats next(c.size());
     for (size_t j = 0; j < c.size(); ++j) {
-      if (inputForget) f[j] = 1.0f - i[j];
+      if (form.inputForget) f[j] = 1.0f - i[j];
       next[j] = f[j] * c[j] + i[j] * candidate[j];
     }
-    const Floats o = gate(1, 0, x, h, 1, &next);
+    const Floats o = gate(1, 0, 1, &next);
     c = next;
     activate(2, next);
     for (size_t j = 0; j < c.size(); ++j) h[j] = o[j] * next[j];
   }
 
-  void gru(const float* x, Floats& h) const {
-    const Floats z = gate(0, 0, x, h), reset = gate(1, 0, x, h);
-    Floats gated(h.size()), candidate(h.size());
-    for (size_t j = 0; j < h.size(); ++j) gated[j] = reset[j] * h[j];
-    for (size_t j = 0; j < h.size(); ++j) {
-      const int64_t row = 2 * hidden + static_cast<int64_t>(j);
-      candidate[j] = fromInput(row, x) + (linearBeforeReset ? reset[j] * fromState(row, h.data()) : fromState(row, gated.data()));
+  void gru(Floats& h) {
+    takeState(h, 0, form.linearBeforeReset ? 3 : 2);
+    const Floats z = gate(0, 0), reset = gate(1, 0);
+    const auto candidateRow = static_cast<size_t>(2 * form.hidden);
+    if (form.linearBeforeReset) {
+      for (size_t j = 0; j < h.size(); ++j) fromH[candidateRow + j] = reset[j] * fromH[candidateRow + j];
+    } else {
+      Floats gated(h.size());
+      for (size_t j = 0; j < h.size(); ++j) gated[j] = reset[j] * h[j];
+      takeState(gated, 2, 1);
     }
-    activate(1, candidate);
+    const Floats candidate = gate(2, 1);
     for (size_t j = 0; j < h.size(); ++j) h[j] = (1.0f - z[j]) * candidate[j] + z[j] * h[j];
   }
 
-  void step(const float* x, Floats& h, Floats& c) const {
-    if (gates == kLstm.gates)
-      lstm(x, h, c);
-    else if (gates == kGru.gates)
-      gru(x, h);
-    else
-      h = gate(0, 0, x, h);
+  void rnn(Floats& h) {
+    takeState(h, 0, 1);
+    h = gate(0, 0);
+  }
+
+  void step(const float* x, Floats& h, Floats& c) {
+    takeInput(x);
+    switch (form.cell) {
+      case RecurrentForm::Cell::lstm: return lstm(h, c);
+      case RecurrentForm::Cell::gru: return gru(h);
+      case RecurrentForm::Cell::rnn: return rnn(h);
+    }
   }
 };
 
-Result<Cell> cellOf(const Kind& kind, const EvalContext& c, int64_t direction) {
-  const AttrDict& attrs = c.node.attrs();
-  const int64_t hidden = attrs.integer("hidden_size"), input = c.in(kX).sizes[2], rows = kind.gates * hidden;
-  Cell cell{kind.gates, input, hidden, c.in(kW).as<float>() + direction * rows * input, c.in(kR).as<float>() + direction * rows * hidden,
-            nullptr, nullptr, nullptr, static_cast<float>(attrs.real("clip")), {}};
-  if (c.has(kB)) {
-    cell.wb = c.in(kB).as<float>() + direction * 2 * rows;
-    cell.rb = cell.wb + rows;
+// The rows of a matrix [rows, depth] side by side: [depth, rows].
+Floats transposed(const float* from, int64_t rows, int64_t depth) {
+  Floats to(static_cast<size_t>(rows * depth));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t k = 0; k < depth; ++k) to[static_cast<size_t>(k * rows + i)] = from[i * depth + k];
+  return to;
+}
+
+// [gates, panels, hidden, kPanel] -> [hidden, gates * hidden]
+Floats unpacked(const RecurrentForm& form, const float* from) {
+  constexpr int64_t kPanel = RecurrentForm::kPanel;
+  Floats to(static_cast<size_t>(form.gates * form.hidden * form.hidden));
+  auto out = to.begin();
+  for (int64_t k = 0; k < form.hidden; ++k)
+    for (int64_t g = 0; g < form.gates; ++g)
+      for (int64_t j = 0; j < form.hidden; ++j)
+        *out++ = from[((g * form.panels() + j / kPanel) * form.hidden + k) * kPanel + j % kPanel];
+  return to;
+}
+
+Cell cellOf(const RecurrentForm& form, const EvalContext& c, int64_t direction) {
+  const int64_t rows = form.gates * form.hidden;
+  const auto part = [&](Operand operand, int64_t elements) -> const float* {  // of this direction
+    const int i = form.place(operand);
+    return i >= 0 && c.has(i) ? c.in(i).as<float>() + direction * elements : nullptr;
+  };
+  const int64_t input = c.in(0).sizes[2];
+  Cell cell{form, input, {}, {}, nullptr, nullptr, part(Operand::p, 3 * form.hidden), {}, {}, {}};
+  if (form.steps) {
+    cell.r = unpacked(form, part(Operand::r, form.gates * form.panels() * form.hidden * RecurrentForm::kPanel));
+    cell.rb = part(Operand::b, rows);
+  } else {
+    cell.w = transposed(part(Operand::w, rows * input), rows, input);
+    cell.r = transposed(part(Operand::r, rows * form.hidden), rows, form.hidden);
+    cell.wb = part(Operand::b, 2 * rows);
+    cell.rb = cell.wb ? cell.wb + rows : nullptr;
   }
-  if (c.has(kP)) cell.p = c.in(kP).as<float>() + direction * 3 * hidden;
-  QC_ASSIGN(const std::vector<ScalarExpr> expressions, activationsOf(kind, attrs));
-  const size_t each = expressions.size() / static_cast<size_t>(directionsOf(attrs));
-  for (size_t i = 0; i < each; ++i) cell.activations.emplace_back(expressions[static_cast<size_t>(direction) * each + i]);
-  cell.inputForget = attrs.find("input_forget") && attrs.integer("input_forget") != 0;
-  cell.linearBeforeReset = attrs.find("linear_before_reset") && attrs.integer("linear_before_reset") != 0;
+  cell.fromX.resize(static_cast<size_t>(rows));
+  cell.fromH.resize(static_cast<size_t>(rows));
+  for (const ScalarExpr& e : form.activations[static_cast<size_t>(direction)]) cell.activations.emplace_back(e);
   return cell;
 }
 
-Status evalRecurrent(const Kind& kind, const EvalContext& c) {
-  const AttrDict& attrs = c.node.attrs();
-  const bool batchFirst = attrs.integer("batch_first") != 0;
-  const std::span<const int64_t> x = c.in(kX).sizes;
-  const int64_t sequence = x[batchFirst ? 1 : 0], batch = x[batchFirst ? 0 : 1], input = x[2];
-  const int64_t hidden = attrs.integer("hidden_size"), directions = directionsOf(attrs);
+Status evalRecurrent(const EvalContext& c) {
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.node.op(), c.node.attrs()));
+  const std::span<const int64_t> x = c.in(0).sizes;
+  const int64_t sequence = x[form.batchFirst ? 1 : 0], batch = x[form.batchFirst ? 0 : 1];
+  const int64_t hidden = form.hidden, directions = form.directions;
+  const auto given = [&](Operand operand) { return form.place(operand) >= 0 && c.has(form.place(operand)); };
   float* y = c.out(0).as<float>();
   std::fill(y, y + c.out(0).numElements(), 0.0f);
   for (int64_t d = 0; d < directions; ++d) {
-    QC_ASSIGN(const Cell cell, cellOf(kind, c, d));
-    const bool reverse = d == 1 || attrs.string("direction") == "reverse";
+    Cell cell = cellOf(form, c, d);
+    // In the split form each direction reads its own part of a row.
+    const int64_t row = form.steps ? directions * cell.rows() : cell.input;
+    const float* inputs = c.in(0).as<float>() + (form.steps ? d * cell.rows() : 0);
     for (int64_t b = 0; b < batch; ++b) {
-      const int64_t length = c.has(kLengths) ? c.in(kLengths).as<int32_t>()[b] : sequence;
+      const int64_t length = given(Operand::lengths) ? c.in(form.place(Operand::lengths)).as<int32_t>()[b] : sequence;
       if (length < 0 || length > sequence)
         return fail(ErrorCode::kInvalidData, "sequence_lens holds {} for batch {}, the sequence has {} steps", length, b, sequence);
-      const int64_t state = (batchFirst ? b * directions + d : d * batch + b) * hidden;
-      const auto initial = [&](int operand) {
-        const float* from = c.has(operand) ? c.in(operand).as<float>() + state : nullptr;
+      const int64_t state = (form.batchFirst ? b * directions + d : d * batch + b) * hidden;
+      const auto initial = [&](Operand operand) {
+        const float* from = given(operand) ? c.in(form.place(operand)).as<float>() + state : nullptr;
         return from ? Floats(from, from + hidden) : Floats(static_cast<size_t>(hidden));
       };
-      Floats h = initial(kInitialH), memory = initial(kInitialC);
+      Floats h = initial(Operand::initialH), memory = initial(Operand::initialC);
       for (int64_t step = 0; step < length; ++step) {
-        const int64_t t = reverse ? length - 1 - step : step;
-        cell.step(c.in(kX).as<float>() + (batchFirst ? b * sequence + t : t * batch + b) * input, h, memory);
-        const int64_t place = batchFirst ? (b * sequence + t) * directions + d : (t * directions + d) * batch + b;
+        const int64_t t = form.reverse(d) ? length - 1 - step : step;
+        cell.step(inputs + (form.batchFirst ? b * sequence + t : t * batch + b) * row, h, memory);
+        const int64_t place = form.batchFirst ? (b * sequence + t) * directions + d : (t * directions + d) * batch + b;
         std::copy(h.begin(), h.end(), y + place * hidden);
       }
       std::copy(h.begin(), h.end(), c.out(1).as<float>() + state);
-      if (kind.results > 2) std::copy(memory.begin(), memory.end(), c.out(2).as<float>() + state);
+      if (c.outputs.size() > 2) std::copy(memory.begin(), memory.end(), c.out(2).as<float>() + state);
     }
   }
   return {};
 }
 
-OpDef define(const Kind& kind, std::vector<AttrSpec> own) {
+struct Declaration {
+  const char* name;
+  const char* summary;
+  int results;
+  std::vector<OperandSpec> ofCell;  // behind initial_h
+  std::vector<AttrSpec> attrs;
+};
+
+void add(OpRegistry& r, const Declaration& d) {
+  const auto optional = [](const char* name) { return OperandSpec{.name = name, .optional = true}; };
   OpDef def;
-  def.name = kind.name;
-  def.summary = kind.summary;
-  def.operands = {{"X"},         {"W"}, {"R"}, {.name = "B", .optional = true}, {.name = "sequence_lens", .optional = true},
-                  {.name = "initial_h", .optional = true}, {.name = "initial_c", .optional = true}, {.name = "P", .optional = true}};
-  def.operands.resize(static_cast<size_t>(kind.operands));
+  def.numResults = d.results;
   def.attrs = {integerAttr("hidden_size"), stringAttr("direction", "forward"), stringAttr("activations", ""),
                {"activation_alpha", AttrKind::reals, Attr(std::vector<double>{})},
                {"activation_beta", AttrKind::reals, Attr(std::vector<double>{})},
                realAttr("clip", 0.0), integerAttr("batch_first", 0)};
-  def.attrs.insert(def.attrs.end(), own.begin(), own.end());
-  def.numResults = kind.results;
-  def.infer = [&kind](const InferContext& c) { return inferRecurrent(kind, c); };
-  def.eval = [&kind](const EvalContext& c) { return evalRecurrent(kind, c); };
-  return def;
+  def.attrs.insert(def.attrs.end(), d.attrs.begin(), d.attrs.end());
+  def.infer = inferRecurrent;
+  def.eval = evalRecurrent;
+
+  def.name = d.name;
+  def.summary = fmt::format("{} over a sequence", d.summary);
+  def.operands = {{"X"}, {"W"}, {"R"}, optional("B"), optional("sequence_lens"), optional("initial_h")};
+  def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
+  r.add(def);
+
+  def.name = fmt::format("{}_steps", d.name);
+  def.summary = fmt::format("{} whose inputs are multiplied by their weights already", d.summary);
+  def.operands = {{"X"}, {"R"}, optional("B"), optional("initial_h")};
+  def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
+  r.add(std::move(def));
 }
 
 }  // namespace
 
 void registerRecurrentOps(OpRegistry& r) {
-  r.add(define(kLstm, {integerAttr("input_forget", 0)}));
-  r.add(define(kGru, {integerAttr("linear_before_reset", 0)}));
-  r.add(define(kRnn, {}));
+  const OperandSpec initialC{.name = "initial_c", .optional = true}, peepholes{.name = "P", .optional = true};
+  add(r, {"lstm", "long short-term memory", 3, {initialC, peepholes}, {integerAttr("input_forget", 0)}});
+  add(r, {"gru", "gated recurrent unit", 2, {}, {integerAttr("linear_before_reset", 0)}});
+  add(r, {"rnn", "simple recurrence", 2, {}, {}});
 }
 
 }  // namespace qc

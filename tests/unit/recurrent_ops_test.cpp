@@ -1,6 +1,9 @@
 // lstm, gru and rnn against ONNX Runtime 1.31 (recorded), batch-first layout, sequence lengths, refusals.
 #include <gmock/gmock.h>
 
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "passes/pass_manager.h"
 #include "tests/unit/one_node.h"
 
 namespace qc {
@@ -156,6 +159,33 @@ TEST(Recurrent, EmptySequenceKeepsTheState) {
       {{"hidden_size", kHidden}});
   EXPECT_EQ(results[0].numElements(), 0);
   EXPECT_TRUE(results[1].sameBytes(data(5, {1, 1, 2})));
+}
+
+// The split form gives the bits of the whole op, with and without biases.
+TEST(Recurrent, SplitFormIsExact) {
+  for (const char* op : {"lstm", "gru", "rnn"})
+    for (const char* bias : {"%b", "_"}) {
+      const int gates = op[0] == 'l' ? 4 : op[0] == 'g' ? 3 : 1, rows = gates * 21;
+      const std::string results = op[0] == 'l' ? "%y, %h, %c" : "%y, %h", state = "f32[2,3,21]";
+      const std::string types = fmt::format("f32[6,2,3,21], {}{}", state, op[0] == 'l' ? ", " + state : "");
+      const std::string text = fmt::format(
+          "const #w : f32[2,{0},9] = rand(1, -1, 1)\nconst #r : f32[2,{0},21] = rand(2, -1, 1)\nconst #b : f32[2,{1}] = rand(3, -1, 1)\n"
+          "graph @g(%x: f32[6,3,9]) {{\n%w = const #w : f32[2,{0},9]\n%r = const #r : f32[2,{0},21]\n%b = const #b : f32[2,{1}]\n"
+          "{2} = {3} %x, %w, %r, {4} {{hidden_size=21, direction=\"bidirectional\"}} : {5}\nreturn {2}\n}}\n",
+          rows, 2 * rows, results, op, bias, types);
+      auto graph = parseGraph(text);
+      ASSERT_TRUE(graph) << graph.error().render();
+      Tensor x(DType::f32, {6, 3, 9});
+      for (int64_t i = 0; i < x.numElements(); ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i % 17) / 8 - 1;
+      const auto whole = interpret(*graph, std::vector{x});
+      PassContext cx;
+      const Status split = runPipeline("project-recurrences", *graph, cx);
+      ASSERT_TRUE(split) << split.error().render();
+      EXPECT_THAT(print(*graph), HasSubstr(fmt::format("{}_steps", op)));
+      const auto steps = interpret(*graph, std::vector{x});
+      ASSERT_TRUE(whole && steps);
+      for (size_t i = 0; i < whole->size(); ++i) EXPECT_TRUE((*whole)[i].sameBytes((*steps)[i])) << op << " result " << i;
+    }
 }
 
 }  // namespace

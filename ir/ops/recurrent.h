@@ -1,0 +1,41 @@
+// What lstm, gru and rnn compute, read from a node once: for their evaluation, the pass that splits them and their kernels.
+//
+// The split form (ops lstm_steps, gru_steps, rnn_steps) takes what the inputs contribute ready made, for all steps at once:
+//   X  [seq, batch, directions * gates * hidden] (batch first: [batch, seq, ...]) = dot(W, x) + Wb
+//   R  [directions, gates, panels, hidden, kPanel]: the recurrent weights, kPanel rows side by side, zeros behind the last row
+//   B  [directions, gates * hidden]: the recurrent bias alone
+// and has neither W nor sequence_lens.  The other operands, the results and all arithmetic are those of the whole op.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ir/scalar_expr.h"
+
+namespace qc {
+
+struct RecurrentForm {
+  enum class Cell : uint8_t { lstm, gru, rnn } cell = Cell::lstm;
+  enum class Operand : uint8_t { x, w, r, b, lengths, initialH, initialC, p };
+  static constexpr int64_t kPanel = 16;  // rows
+
+  bool steps = false;  // the split form
+  int64_t gates = 1, hidden = 1, directions = 1;
+  std::vector<std::vector<ScalarExpr>> activations;  // [direction]: f, g, h as far as the cell has them; of arg 0
+  float clip = 0;                                    // of every activation's argument; 0: none
+  bool batchFirst = false, reverseOnly = false, inputForget = false, linearBeforeReset = false;
+
+  bool reverse(int64_t direction) const { return direction == 1 || reverseOnly; }
+  int64_t panels() const { return (hidden + kPanel - 1) / kPanel; }
+  // Index among the node's operands; -1: the op has none such.
+  int place(Operand operand) const;
+
+  // Errors: an activation that does not exist, or not as many as the cell takes.
+  static Result<RecurrentForm> of(std::string_view op, const AttrDict& attrs);
+};
+
+// Whether the op is one of the six; whether it is of the split form.
+bool isRecurrent(std::string_view op);
+
+}  // namespace qc

@@ -1,0 +1,117 @@
+// Tests: tests/unit/recurrent_ops_test.cpp.
+#include "ir/ops/recurrent.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+namespace qc {
+namespace {
+
+using Cell = RecurrentForm::Cell;
+
+struct Kind {
+  std::string_view name;
+  Cell cell;
+  int64_t gates;
+  const char* activations;  // by default
+};
+constexpr Kind kKinds[] = {{"lstm", Cell::lstm, 4, "Sigmoid,Tanh,Tanh"}, {"gru", Cell::gru, 3, "Sigmoid,Tanh"}, {"rnn", Cell::rnn, 1, "Tanh"}};
+constexpr std::string_view kSteps = "_steps";
+
+bool isSteps(std::string_view op) { return op.ends_with(kSteps); }
+
+const Kind* kindOf(std::string_view op) {
+  if (isSteps(op)) op.remove_suffix(kSteps.size());
+  const auto* row = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return k.name == op; });
+  return row == std::end(kKinds) ? nullptr : row;
+}
+
+struct Activation {
+  const char* name;   // lower case
+  int parameters;     // alpha, then beta
+  float alpha, beta;  // defaults
+  ScalarExpr (*make)(const ScalarExpr& x, float alpha, float beta);
+};
+
+const Activation kActivations[] = {
+    {"relu", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f); }},
+    {"tanh", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::tanh(x); }},
+    {"sigmoid", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::sigmoid(x); }},
+    {"affine", 2, 1, 0, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
+    {"leakyrelu", 1, 0.01f, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * x, x); }},
+    {"thresholdedrelu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(a, x), x, 0.0f); }},
+    {"scaledtanh", 2, 1, 1, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
+    {"hardsigmoid", 2, 0.2f, 0.5f, [](const ScalarExpr& x, float a, float b) { return expr::clamp(a * x + b, 0.0f, 1.0f); }},
+    {"elu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * expr::expm1(x), x); }},
+    {"softsign", 0, 0, 0, [](const ScalarExpr& x, float, float) { return x / (expr::abs(x) + 1.0f); }},
+    {"softplus", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f) + expr::log1p(expr::exp(-expr::abs(x))); }},
+};
+
+std::vector<std::string> splitNames(std::string_view list) {
+  std::vector<std::string> names(list.empty() ? 0 : 1);
+  for (const char ch : list) {
+    if (ch == ',')
+      names.emplace_back();
+    else if (ch != ' ')
+      names.back() += static_cast<char>(std::tolower(static_cast<unsigned char>(ch)));
+  }
+  return names;
+}
+
+// The activations of all directions, one after another; a list for one direction serves both.
+Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& attrs, size_t directions) {
+  std::vector<std::string> names = splitNames(attrs.string("activations"));
+  const size_t each = splitNames(kind.activations).size(), all = each * directions;
+  if (names.empty()) names = splitNames(kind.activations);
+  if (names.size() != each && names.size() != all)
+    return fail(ErrorCode::kInvalidModel, "{}: {} activations, expected {}", kind.name, names.size(), all);
+  std::vector<ScalarExpr> expressions;
+  // Parameters are listed for those activations that have any, in order, and may end early.
+  size_t nextAlpha = 0, nextBeta = 0;
+  for (const std::string& name : names) {
+    const auto* row = std::find_if(std::begin(kActivations), std::end(kActivations), [&](const Activation& a) { return name == a.name; });
+    if (row == std::end(kActivations)) return fail(ErrorCode::kUnsupported, "{}: unknown activation '{}'", kind.name, name);
+    const auto parameter = [&](const char* attr, size_t& next, float byDefault) {
+      const std::vector<double>& values = attrs.reals(attr);
+      return next < values.size() ? static_cast<float>(values[next++]) : byDefault;
+    };
+    const float alpha = row->parameters > 0 ? parameter("activation_alpha", nextAlpha, row->alpha) : 0;
+    const float beta = row->parameters > 1 ? parameter("activation_beta", nextBeta, row->beta) : 0;
+    expressions.push_back(row->make(ScalarExpr::arg(0), alpha, beta));
+  }
+  for (size_t i = 0; expressions.size() < all; ++i) expressions.push_back(expressions[i]);
+  return expressions;
+}
+
+}  // namespace
+
+bool isRecurrent(std::string_view op) { return kindOf(op) != nullptr; }
+
+int RecurrentForm::place(Operand operand) const {
+  constexpr std::array<int, 8> kWhole = {0, 1, 2, 3, 4, 5, 6, 7}, kSplit = {0, -1, 1, 2, -1, 3, 4, 5};
+  const bool ofLstm = operand == Operand::initialC || operand == Operand::p;
+  return ofLstm && cell != Cell::lstm ? -1 : (steps ? kSplit : kWhole)[static_cast<size_t>(operand)];
+}
+
+Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& attrs) {
+  const Kind* kind = kindOf(op);
+  QC_CHECK(kind, "{} is no recurrent op", op);
+  RecurrentForm form;
+  form.cell = kind->cell;
+  form.steps = isSteps(op);
+  form.gates = kind->gates;
+  form.hidden = attrs.integer("hidden_size");
+  form.directions = attrs.string("direction") == "bidirectional" ? 2 : 1;
+  form.clip = static_cast<float>(attrs.real("clip"));
+  form.batchFirst = attrs.integer("batch_first") != 0;
+  form.reverseOnly = attrs.string("direction") == "reverse";
+  form.inputForget = kind->cell == Cell::lstm && attrs.integer("input_forget") != 0;
+  form.linearBeforeReset = kind->cell == Cell::gru && attrs.integer("linear_before_reset") != 0;
+  QC_ASSIGN(const std::vector<ScalarExpr> all, activationsOf(*kind, attrs, static_cast<size_t>(form.directions)));
+  const auto each = static_cast<std::ptrdiff_t>(all.size()) / form.directions;
+  for (int64_t d = 0; d < form.directions; ++d) form.activations.emplace_back(all.begin() + d * each, all.begin() + (d + 1) * each);
+  return form;
+}
+
+}  // namespace qc
