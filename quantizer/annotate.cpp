@@ -6,6 +6,9 @@
 // Movement in front of them is int8 too: rounding first and moving bytes is cheaper than moving floats.
 //
 // Units.  A conv or linear with its activation and residual add; an elementwise region with one result.  Values inside are not rounded.
+//
+// A backend's table narrows all three: ops without a pattern or types stay float, units are its patterns, and results share the
+// input's parameters where it says so.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -24,6 +27,10 @@ struct Plan {
   Mode mode = Mode::none;
   bool claimed = false;  // annotated by someone else
   bool byRule = false;   // kept float by a rule
+  bool shares = false;   // the result takes the parameters of the first data operand
+  bool alone = true;     // the only member of its unit
+  bool floatBias = false;
+  bool onlyFused = false;  // the backend has it behind other ops only
   std::string reason;
   bool genuine = false;        // has integers at hand: not only floats rounded for its sake and moved
   const Node* unit = nullptr;  // last node of the unit that this belongs to
@@ -37,13 +44,16 @@ std::string displayName(const Node& node) {
 
 class Annotator {
  public:
-  Annotator(Graph& graph, const ResolvedRules& rules, const BackendOptions& options) : graph_(graph), rules_(rules), options_(options) {}
+  Annotator(Graph& graph, const ResolvedRules& rules, const BackendConfig* backend, const BackendOptions& options)
+      : graph_(graph), rules_(rules), backend_(backend), options_(options) {}
 
   Status run() {
     QC_TRY(begin());
-    settle();
+    do {
+      settle();
+      formUnits();
+    } while (releaseUnfused());
     findFixed();
-    formUnits();
     write();
     return {};
   }
@@ -87,6 +97,9 @@ class Annotator {
       const bool weightOnly = p.config->activation.observer == "placeholder";
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
+      p.shares = p.policy->role == Role::sharing;
+      if (p.reason.empty() && p.config->activation.observer == "reuse_input") p.reason = reuseInput(*n, p);
+      if (p.reason.empty() && backend_) p.reason = holdAgainstBackend(*n, p);
       if (p.reason.empty() && weightOnly && p.policy->role != Role::weighted) p.reason = "activations stay float " + decision.str();
       if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
       if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul)
@@ -96,6 +109,39 @@ class Annotator {
       p.reason = decision.str();
     }
     return {};
+  }
+
+  // The rule says: whatever the input has.
+  std::string reuseInput(const Node& node, Plan& p) {
+    const Node* producer = node.operand(firstDataOperand(node))->producer();
+    const QConfig* theirs = producer ? plan(producer).config : nullptr;
+    if (!theirs || plan(producer).mode != Mode::full) return "its rule says to reuse the input's parameters, and the input has none";
+    p.config = theirs;
+    p.shares = true;
+    return {};
+  }
+
+  std::string holdAgainstBackend(const Node& node, Plan& p) const {
+    const auto types = backend_->accept(node, *p.config);
+    if (!types) return types.error().message();
+    p.floatBias = (*types)->bias == DType::f32;
+    const BackendPattern* own = backend_->find({node.op()});
+    p.onlyFused = own == nullptr;
+    const Observation observation = own ? own->observation : Observation::different;
+    if (observation == Observation::none) return fmt::format("backend '{}' leaves {} unobserved", backend_->name(), node.op());
+    int data = 0;
+    for (int i = 0; i < node.numOperands(); ++i) data += isDataOperand(node, *p.policy, i);
+    p.shares = p.shares || observation == Observation::shareInput || (observation == Observation::byOperands && data == 1);
+    return {};
+  }
+
+  // Whether `chain` (first op first) may round once.
+  bool mayFuse(const std::vector<Node*>& chain, const Node* next) const {
+    if (!backend_) return !plan(next).shares;
+    std::vector<std::string_view> ops;
+    for (const Node* n : chain) ops.push_back(n->op());
+    ops.push_back(next->op());
+    return backend_->find(ops) != nullptr;
   }
 
   // ---- Decision ---------------------------------------------------------------------------------
@@ -223,6 +269,7 @@ class Annotator {
           !(*plan(user).config == *plan(anchor).config))
         return chain;
       if (anchor->is("conv_transpose") && !user->is("relu") && !user->is("clip")) return chain;
+      if (!mayFuse(chain, user)) return chain;
       if (user->numOperands() > 2) return chain;
       if (user->numOperands() == 2) {
         const Value* other = user->operand(user->operand(0) == current ? 1 : 0);
@@ -242,6 +289,7 @@ class Annotator {
       name += (name.empty() ? "" : " + ") + std::string((*it)->op());
     for (const Node* n : nodes) {
       plan(n).unit = nodes.front();
+      plan(n).alone = nodes.size() == 1;
       plan(n).unitName = name;
     }
   }
@@ -257,6 +305,27 @@ class Annotator {
     formRegions();
     for (Node* n = graph_.front(); n; n = n->next())
       if (isInt8(n) && !plan(n).unit) claim({n});
+  }
+
+  // A backend's patterns of elementwise ops are chains of two: add + relu.
+  bool mayJoin(const Node& node, const std::vector<Node*>& region) const {
+    if (!backend_) return !plan(&node).shares && !plan(region.front()).shares;
+    return region.size() == 1 && backend_->find({node.op(), region.front()->op()});
+  }
+
+  // Ops that the backend has behind others only, and that stand alone, are float after all; units are then formed anew.
+  bool releaseUnfused() {
+    bool any = false;
+    for (auto& [node, p] : plans_) {
+      if (p.mode == Mode::full && p.onlyFused && p.alone) {
+        p.mode = Mode::none;
+        p.reason = fmt::format("backend '{}' has {} behind other ops only", backend_->name(), node->op());
+        any = true;
+      }
+    }
+    for (auto& [node, p] : plans_)
+      if (any) p.unit = nullptr;
+    return any;
   }
 
   // Elementwise ops joined to their users as long as the whole has one result and few inputs.
@@ -283,7 +352,7 @@ class Annotator {
         joins = joins && in != member.end() && (!common || in->second == common);
         if (joins) common = in->second;
       }
-      if (joins && *plan(common).config == *plan(n).config) {
+      if (joins && *plan(common).config == *plan(n).config && mayJoin(*n, regions.at(common).nodes)) {
         Region& region = regions.at(common);
         std::set<const Value*> inputs = region.inputs;
         inputs.erase(n->result());
@@ -302,6 +371,8 @@ class Annotator {
   }
 
   // ---- Annotations ----------------------------------------------------------------------------------
+
+  static bool sharesResult(const Plan& p) { return p.shares && p.alone; }
 
   static QuantSpec fixedOr(const OpPolicy* fixed, const ObservedSpec& spec) {
     if (fixed)
@@ -342,7 +413,7 @@ class Annotator {
     const std::string& self = node.result()->name();
     if (p.policy->role == Role::weighted) {
       a.inputs[1] = weightSpec(node);
-      if (p.mode == Mode::full && node.operand(2)) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
+      if (p.mode == Mode::full && node.operand(2) && !p.floatBias) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
     }
     if (p.mode != Mode::full) return;
     int owner = -1;
@@ -351,7 +422,7 @@ class Annotator {
       const Node* producer = node.operand(i)->producer();
       if (producer && plan(producer).unit && plan(producer).unit == p.unit) continue;  // inside the unit: not rounded
       QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
-      if (p.policy->role != Role::sharing) {
+      if (!sharesResult(p)) {
         spec = edgeSpec(node, i);
       } else if (owner < 0) {
         owner = i;
@@ -370,7 +441,7 @@ class Annotator {
       QuantAnnotation a;
       if (p.mode != Mode::none) {
         annotateInputs(*n, a);
-        if (p.mode == Mode::full && p.unit == n && (p.policy->role == Role::sharing || wanted(*n))) a.output = outputSpec(*n);
+        if (p.mode == Mode::full && p.unit == n && (sharesResult(p) || wanted(*n))) a.output = outputSpec(*n);
         if (p.mode == Mode::weightOnly) p.reason = "weights in int8, " + p.reason;
         if (p.mode == Mode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
       }
@@ -382,12 +453,13 @@ class Annotator {
 
   QuantSpec outputSpec(const Node& node) const {
     const Plan& p = plan(&node);
-    if (p.policy->role == Role::sharing) return SharedSpec{{node.result()->name(), firstDataOperand(node)}};
+    if (sharesResult(p)) return SharedSpec{{node.result()->name(), firstDataOperand(node)}};
     return fixedOr(fixedOf(node.result()), p.config->activation);
   }
 
   Graph& graph_;
   const ResolvedRules& rules_;
+  const BackendConfig* backend_;  // null: our own compiler
   const BackendOptions& options_;
   std::map<const Node*, Plan> plans_;
   std::map<const Node*, const OpPolicy*> fixed_;
@@ -397,7 +469,7 @@ class Annotator {
 
 Status DefaultQuantizer::annotate(Graph& graph) {
   QC_ASSIGN(const ResolvedRules rules, rules_.resolve(graph));
-  Annotator annotator(graph, rules, options_);
+  Annotator annotator(graph, rules, rules_.backendConfig(), options_);
   QC_TRY(annotator.run());
   report_ = annotator.report();
   return {};

@@ -107,7 +107,7 @@ class Resolver {
       decided[node] = best;
     }
     for (size_t i = 0; i < rules_.size(); ++i)
-      if (!matched_[i] && rules_[i].level != Level::global) return unmatched(rules_[i]);
+      if (!matched_[i] && !rules_[i].optional && rules_[i].level != Level::global) return unmatched(rules_[i]);
     return decided;
   }
 
@@ -215,17 +215,23 @@ struct BackendRow {
   Backend backend;
   std::string_view name;
   DType activation;
-  int64_t actMax;  // of the activation's range; 127 in u8 leaves room for 16-bit sums of pairs
+  IntRange range;  // of activations; up to 127 in u8 leaves room for 16-bit sums of pairs
+  QScheme scheme;
+  std::string_view observer;
   bool perChannel;
   int64_t weightMin;
   double eps;
+  bool hasTable;  // of patterns, under the same name
 };
+constexpr auto kAffine = QScheme::affine, kSymmetric = QScheme::symmetric;
 constexpr BackendRow kBackends[] = {
-    {Backend::x86, "x86", DType::u8, 255, true, -128, kEpsDefault},
-    {Backend::fbgemm, "fbgemm", DType::u8, 127, true, -128, kEpsDefault},
-    {Backend::onednn, "onednn", DType::u8, 255, true, -128, kEpsDefault},
-    {Backend::qnnpack, "qnnpack", DType::u8, 255, false, -128, kEpsDefault},
-    {Backend::xnnpack, "xnnpack", DType::s8, 127, true, -127, kEpsXnnpack},
+    {Backend::x86, "x86", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kEpsDefault, false},
+    {Backend::fbgemm, "fbgemm", DType::u8, {0, 127}, kAffine, "histogram", true, -128, kEpsDefault, true},
+    {Backend::onednn, "onednn", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kEpsDefault, true},
+    {Backend::qnnpack, "qnnpack", DType::u8, {0, 255}, kAffine, "histogram", false, -128, kEpsDefault, true},
+    {Backend::xnnpack, "xnnpack", DType::s8, {-128, 127}, kAffine, "histogram", true, -127, kEpsXnnpack, true},
+    {Backend::onnxruntime, "onnxruntime", DType::s8, {-128, 127}, kAffine, "minmax", false, -127, kEpsDefault, true},
+    {Backend::tensorrt, "tensorrt", DType::s8, {-127, 127}, kSymmetric, "entropy", true, -127, kEpsDefault, true},
 };
 const BackendRow& rowOf(Backend backend) {
   return *std::find_if(std::begin(kBackends), std::end(kBackends), [&](const BackendRow& r) { return r.backend == backend; });
@@ -247,10 +253,11 @@ QConfig defaultQConfig(Backend backend) {
   const BackendRow& row = rowOf(backend);
   QConfig config;
   config.activation.dtype = row.activation;
-  config.activation.qmin = rangeOf(row.activation).min;
-  config.activation.qmax = row.actMax;
+  config.activation.qmin = row.range.min;
+  config.activation.qmax = row.range.max;
+  config.activation.scheme = row.scheme;
   config.activation.eps = row.eps;
-  config.activation.observer = "histogram";
+  config.activation.observer = row.observer;
   config.weight.dtype = DType::s8;
   config.weight.qmin = row.weightMin;
   config.weight.qmax = 127;
@@ -274,30 +281,46 @@ QConfig weightOnlyQConfig(Backend backend) {
   return config;
 }
 
-QConfigMapping defaultQConfigMapping(Backend backend) { return QConfigMapping().global(defaultQConfig(backend)); }
+QConfigMapping defaultQConfigMapping(Backend backend) {
+  QConfigMapping mapping;
+  mapping.global(defaultQConfig(backend));
+  if (rowOf(backend).hasTable) mapping.backendConfig(builtinBackendConfig(toString(backend)).value());
+  if (backend == Backend::fbgemm) {
+    QConfig perTensor = defaultQConfig(backend);
+    perTensor.weight.axis = -1;
+    perTensor.weight.observer = "minmax";
+    mapping.set({.level = Level::objectType, .type = "conv_transpose", .entry = perTensor, .optional = true});
+  }
+  return mapping;
+}
+QConfigMapping& QConfigMapping::backendConfig(std::optional<BackendConfig> config) {
+  backendConfig_ = std::move(config);
+  return *this;
+}
 
 QConfigMapping& QConfigMapping::set(Rule rule) {
   for (Rule& known : rules_) {
     if (known.level != rule.level || known.name != rule.name || known.type != rule.type || known.order != rule.order) continue;
     known.entry = std::move(rule.entry);
+    known.optional = rule.optional;
     return *this;
   }
   rules_.push_back(std::move(rule));
   return *this;
 }
-QConfigMapping& QConfigMapping::global(QConfigEntry e) { return set({Level::global, {}, {}, 0, std::move(e)}); }
+QConfigMapping& QConfigMapping::global(QConfigEntry e) { return set({Level::global, {}, {}, 0, std::move(e), false}); }
 QConfigMapping& QConfigMapping::objectType(std::string type, QConfigEntry e) {
-  return set({Level::objectType, {}, std::move(type), 0, std::move(e)});
+  return set({Level::objectType, {}, std::move(type), 0, std::move(e), false});
 }
 QConfigMapping& QConfigMapping::nameRegex(std::string regex, QConfigEntry e) {
-  return set({Level::nameRegex, std::move(regex), {}, 0, std::move(e)});
+  return set({Level::nameRegex, std::move(regex), {}, 0, std::move(e), false});
 }
-QConfigMapping& QConfigMapping::name(std::string name, QConfigEntry e) { return set({Level::name, std::move(name), {}, 0, std::move(e)}); }
+QConfigMapping& QConfigMapping::name(std::string name, QConfigEntry e) { return set({Level::name, std::move(name), {}, 0, std::move(e), false}); }
 QConfigMapping& QConfigMapping::nameTypeOrder(std::string module, std::string type, int64_t index, QConfigEntry e) {
-  return set({Level::nameTypeOrder, std::move(module), std::move(type), index, std::move(e)});
+  return set({Level::nameTypeOrder, std::move(module), std::move(type), index, std::move(e), false});
 }
 QConfigMapping& QConfigMapping::between(std::string from, std::string to, QConfigEntry e) {
-  return set({Level::between, std::move(from), std::move(to), 0, std::move(e)});
+  return set({Level::between, std::move(from), std::move(to), 0, std::move(e), false});
 }
 
 std::string QConfigMapping::Rule::str() const {

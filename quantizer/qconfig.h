@@ -23,6 +23,7 @@
 #include "ir/graph.h"
 #include "ir/quant_spec.h"
 #include "ir/status.h"
+#include "quantizer/backend_config.h"
 
 namespace qc {
 
@@ -37,12 +38,13 @@ struct QConfig {
 using QConfigEntry = std::optional<QConfig>;
 inline QConfigEntry keepFloat() { return std::nullopt; }
 
-enum class Backend { x86, fbgemm, onednn, qnnpack, xnnpack };
+// x86 is our own compiler; the others bring the tables of what they can run along (backend_config.h).
+enum class Backend { x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt };
 Result<Backend> parseBackend(std::string_view name);
 std::string_view toString(Backend backend);
 
 // u8 (x86, fbgemm in 7 bits, onednn, qnnpack) or s8 (xnnpack) affine activations by histogram; s8 symmetric weights, per channel except
-// for qnnpack.
+// for qnnpack.  onnxruntime: s8 affine by minimum and maximum, weights per tensor; tensorrt: s8 symmetric throughout, by entropy.
 QConfig defaultQConfig(Backend backend);
 QConfig dynamicQConfig(Backend backend);     // activations' parameters computed at run time
 QConfig weightOnlyQConfig(Backend backend);  // activations stay float
@@ -60,10 +62,14 @@ class QConfigMapping {
   // Every node on a path from value `from` to value `to`.
   QConfigMapping& between(std::string from, std::string to, QConfigEntry entry);
 
+  // Held against every rule; none: our own compiler.
+  QConfigMapping& backendConfig(std::optional<BackendConfig> config);
+  const BackendConfig* backendConfig() const { return backendConfig_ ? &*backendConfig_ : nullptr; }
+
   // Rules applied to a graph.  Errors: a bad regex; a rule that matches nothing, with the nearest names.
   Result<ResolvedRules> resolve(const Graph& graph) const;
 
-  // JSON with comments; the schema is in qconfig_json.cpp.  Errors name the key.
+  // JSON with comments; the schema is published as rules.schema.json.  Errors name the key.
   static Result<QConfigMapping> parse(std::string_view json, std::string_view sourceName = "rules");
   static Result<QConfigMapping> load(const std::string& path);
   std::string toJson() const;
@@ -71,20 +77,22 @@ class QConfigMapping {
   enum class Level { global, objectType, nameRegex, between, name, nameTypeOrder };
   struct Rule {
     Level level = Level::global;
-    std::string name;  // name, regex, module or starting value
-    std::string type;  // object type, or the end value of a stretch
+    std::string name = {};  // name, regex, module or starting value
+    std::string type = {};  // object type, or the end value of a stretch
     int64_t order = 0;
-    QConfigEntry entry;
+    QConfigEntry entry = {};
+    bool optional = false;  // may match nothing
     std::string str() const;  // "name regex '/head/.*'"
   };
   const std::vector<Rule>& rules() const { return rules_; }
+  QConfigMapping& set(Rule rule);  // the same key again: replaces the entry, keeps the place
 
  private:
-  QConfigMapping& set(Rule rule);  // the same key again: replaces the entry, keeps the place
   std::vector<Rule> rules_;
+  std::optional<BackendConfig> backendConfig_;
 };
 
-// Everything by the backend's default.
+// Everything by the backend's default; fbgemm has transposed convolutions with one weight scale.
 QConfigMapping defaultQConfigMapping(Backend backend);
 
 class ResolvedRules {

@@ -2,13 +2,14 @@
 //
 //   {
 //     "backend": "x86",                       // where omitted settings come from
+//     "backend_config": "qnnpack",            // what can be run: a built-in table, a table of one's own, or null; default: the backend's
 //     "global": "default",                    // "default", "float", "dynamic", "weight_only", or a configuration
 //     "rules": [
 //       {"object_type": "softmax", "qconfig": "float"},
 //       {"name_regex": "/head/.*", "qconfig": "float"},
 //       {"name": "/stem/Conv", "qconfig": {"activation": {"observer": "minmax"}, "weight": {"observer": "minmax", "axis": -1}}},
 //       {"name": "/layer1", "object_type": "Conv", "order": 0, "qconfig": "float"},
-//       {"from": "x", "to": "y", "qconfig": "float"}
+//       {"from": "x", "to": "y", "qconfig": "float", "optional": true}     // may match nothing
 //     ]
 //   }
 //
@@ -51,7 +52,7 @@ Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string
 }
 
 Status readRule(const json& j, Backend backend, const std::string& where, QConfigMapping& mapping) {
-  QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig"}, where));
+  QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig", "optional"}, where));
   if (!j.contains("qconfig")) return fail(ErrorCode::kInvalidArgument, "{} lacks 'qconfig'", where);
   QC_ASSIGN(QConfigEntry entry, readEntry(j["qconfig"], backend, where + ".qconfig"));
   std::string type, name, regex, from, to;
@@ -62,23 +63,47 @@ Status readRule(const json& j, Backend backend, const std::string& where, QConfi
   QC_TRY(readString(j, "from", where, from));
   QC_TRY(readString(j, "to", where, to));
   QC_TRY(readInteger(j, "order", where, order));
+  if (order < 0) return wrongKind(where, "order", "a number from 0");
+  const bool optional = j.contains("optional");
+  if (optional && !j["optional"].is_boolean()) return wrongKind(where, "optional", "true or false");
   const auto only = [&](std::initializer_list<const char*> keys) {
-    return j.size() == keys.size() + 1 && std::all_of(keys.begin(), keys.end(), [&](const char* k) { return j.contains(k); });
+    return j.size() == keys.size() + 1 + optional && std::all_of(keys.begin(), keys.end(), [&](const char* k) { return j.contains(k); });
+  };
+  using Rule = QConfigMapping::Rule;
+  Rule rule{.entry = std::move(entry), .optional = optional && j["optional"].get<bool>()};
+  const auto fill = [&](Level level, std::string first, std::string second) {
+    rule.level = level;
+    rule.name = std::move(first);
+    rule.type = std::move(second);
+    rule.order = order;
+    mapping.set(std::move(rule));
   };
   if (only({"object_type"})) {
-    mapping.objectType(type, std::move(entry));
+    fill(Level::objectType, {}, type);
   } else if (only({"name"})) {
-    mapping.name(name, std::move(entry));
+    fill(Level::name, name, {});
   } else if (only({"name_regex"})) {
-    mapping.nameRegex(regex, std::move(entry));
+    fill(Level::nameRegex, regex, {});
   } else if (only({"name", "object_type", "order"})) {
-    mapping.nameTypeOrder(name, type, order, std::move(entry));
+    fill(Level::nameTypeOrder, name, type);
   } else if (only({"from", "to"})) {
-    mapping.between(from, to, std::move(entry));
+    fill(Level::between, from, to);
   } else {
     return fail(ErrorCode::kInvalidArgument, "{} is none of: object_type; name; name_regex; name, object_type and order; from and to",
                 where);
   }
+  return {};
+}
+
+Status readBackendConfig(const json& j, const std::string& where, QConfigMapping& mapping) {
+  if (j.is_null()) {
+    mapping.backendConfig(std::nullopt);
+    return {};
+  }
+  if (!j.is_string() && !j.is_object()) return wrongKind(where, "backend_config", "the name of a table, a table or null");
+  QC_ASSIGN(BackendConfig config,
+            j.is_string() ? builtinBackendConfig(j.get<std::string>()) : BackendConfig::parse(j.dump(-1, ' ', false, json::error_handler_t::replace), where + ".backend_config"));
+  mapping.backendConfig(std::move(config));
   return {};
 }
 
@@ -99,11 +124,14 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
     return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, e.what());
   }
   const std::string where(sourceName);
-  QC_TRY(checkKeys(j, {"backend", "global", "rules"}, where));
+  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "rules"}, where));
   std::string backendName = "x86";
   QC_TRY(readString(j, "backend", where, backendName));
   QC_ASSIGN(const Backend backend, parseBackend(backendName));
-  QConfigMapping mapping;
+  // The backend's own rules come along with its default configuration only.
+  QConfigMapping mapping = defaultQConfigMapping(backend);
+  if (j.contains("global") && j["global"] != "default") mapping.rules_.clear();
+  if (j.contains("backend_config")) QC_TRY(readBackendConfig(j["backend_config"], where, mapping));
   QC_ASSIGN(QConfigEntry global, readEntry(j.contains("global") ? j["global"] : json("default"), backend, where + ".global"));
   mapping.global(std::move(global));
   if (!j.contains("rules")) return mapping;
@@ -123,8 +151,10 @@ Result<QConfigMapping> QConfigMapping::load(const std::string& path) {
 std::string QConfigMapping::toJson() const {
   json list = json::array();
   json result = {{"global", "float"}};
+  result["backend_config"] = backendConfig_ ? json::parse(backendConfig_->toJson()) : json();
   for (const Rule& rule : rules_) {
     json j = {{"qconfig", entryJson(rule.entry)}};
+    if (rule.optional) j["optional"] = true;
     switch (rule.level) {
       case Level::global: result["global"] = entryJson(rule.entry); continue;
       case Level::objectType: j["object_type"] = rule.type; break;

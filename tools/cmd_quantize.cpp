@@ -110,7 +110,7 @@ Status runCalibrate(const QuantizeOptions& o) {
 void addShared(QuantizeOptions& o, CLI::App& verb) {
   o.model.addTo(verb);
   verb.add_option("--config", o.config, "quantization rules, JSON with comments");
-  verb.add_option("--backend", o.backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack");
+  verb.add_option("--backend", o.backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
   verb.add_option("--calibration-limit", o.limit, "at most so many samples");
   verb.add_option("--threads", o.threads, "threads of a calibration run")->check(CLI::Range(1, 1024));
 }
