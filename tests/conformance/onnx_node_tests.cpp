@@ -1,5 +1,5 @@
 // Runs ONNX's own node tests through the importer and the interpreter and compares with the recorded outputs (relative 1e-3, absolute 1e-7,
-// dtypes and shapes exactly), as ONNX's reference runner does.
+// dtypes and shapes exactly), as ONNX's reference runner does.  A model that passes must pass again after export and import.
 //
 //   onnx_node_tests PASSING.txt [--update] [--show] SET=FOLDER ...
 //
@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <onnx/onnx_pb.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -19,6 +20,7 @@
 #include <set>
 
 #include "frontend/npy.h"
+#include "frontend/onnx_export.h"
 #include "frontend/onnx_import.h"
 #include "frontend/onnx_tensor.h"
 #include "ir/interp.h"
@@ -30,9 +32,15 @@ namespace fs = std::filesystem;
 
 enum class Outcome { passed, passedBound, unsupported, failed };
 
+// What imports but has no form to be exported in, with the reason.
+const std::pair<const char*, const char*> kNotExportable[] = {
+    {"test_resize_downsample_sizes_nearest_not_smaller", "one scale for all axes and sizes rounded up: neither sizes nor scales say both"},
+};
+
 struct Verdict {
   Outcome outcome;
   std::string reason;
+  std::string exportFault = {};  // of a test that passed
 };
 
 Verdict verdictOf(const Error& error) {
@@ -100,6 +108,24 @@ Result<Imported> importBinding(const std::string& bytes, const fs::path& folder,
   }
 }
 
+// Empty, or what is wrong with the outputs.
+std::string evaluated(const Graph& graph, const std::vector<Tensor>& inputs, const std::vector<Tensor>& expected) {
+  const auto outputs = interpret(graph, inputs);
+  if (!outputs) return outputs.error().render();
+  if (outputs->size() != expected.size()) return fmt::format("{} outputs instead of {}", outputs->size(), expected.size());
+  for (size_t i = 0; i < outputs->size(); ++i)
+    if (std::string text = difference((*outputs)[i], expected[i]); !text.empty()) return fmt::format("output {}: {}", i, text);
+  return {};
+}
+
+// Exported, imported again, evaluated again.
+std::string returned(const Graph& graph, const std::vector<Tensor>& inputs, const std::vector<Tensor>& expected) {
+  const auto bytes = exportOnnx(graph);
+  if (!bytes) return bytes.error().render();
+  const auto again = importOnnx(*bytes, {});
+  return again ? evaluated(*again, inputs, expected) : again.error().render();
+}
+
 Verdict runDataSet(const std::string& bytes, const fs::path& folder, const fs::path& data) {
   const auto inputs = readTensors(data, "input");
   if (!inputs) return verdictOf(inputs.error());
@@ -112,12 +138,9 @@ Verdict runDataSet(const std::string& bytes, const fs::path& folder, const fs::p
   std::vector<Tensor> fed;
   for (size_t i = 0; i < names.size(); ++i)
     if (!imported->bound.contains(names[i])) fed.push_back((*inputs)[i]);
-  const auto outputs = interpret(imported->graph, fed);
-  if (!outputs) return verdictOf(outputs.error());
-  if (outputs->size() != expected->size()) return {Outcome::failed, fmt::format("{} outputs instead of {}", outputs->size(), expected->size())};
-  for (size_t i = 0; i < outputs->size(); ++i)
-    if (std::string text = difference((*outputs)[i], (*expected)[i]); !text.empty()) return {Outcome::failed, fmt::format("output {}: {}", i, text)};
-  return {imported->bound.empty() ? Outcome::passed : Outcome::passedBound, ""};
+  if (std::string text = evaluated(imported->graph, fed, *expected); !text.empty()) return {Outcome::failed, text};
+  const std::string there = returned(imported->graph, fed, *expected);
+  return {imported->bound.empty() ? Outcome::passed : Outcome::passedBound, "", there};
 }
 
 Verdict runTest(const fs::path& folder) {
@@ -151,13 +174,13 @@ int run(const Options& options) {
   for (const std::string& line : listed)
     if (const std::string set = line.substr(0, line.find(' ')); !options.sets.contains(set)) leftOut.insert(set);
   for (const std::string& set : leftOut) fmt::print("{}: LEFT OUT, no folder is given\n", set);
-  int lost = 0, unlisted = 0;
+  int lost = 0, unlisted = 0, unexported = 0;
   for (const auto& [set, root] : options.sets) {
     std::map<Outcome, int> counts;
     std::set<fs::path> folders;
     for (const auto& entry : fs::directory_iterator(root))
       if (fs::exists(entry.path() / "model.onnx")) folders.insert(entry.path());
-    int notListed = 0, here = 0;
+    int notListed = 0, here = 0, notReturned = 0;
     for (const fs::path& folder : folders) {
       const std::string name = set + " " + folder.filename().string();
       const Verdict verdict = runTest(folder);
@@ -166,6 +189,15 @@ int run(const Options& options) {
       if (passed) passing.insert(name);
       notListed += passed && !listed.contains(name);
       here += listed.contains(name);
+      if (passed && !verdict.exportFault.empty()) {
+        const auto excused = std::find_if(std::begin(kNotExportable), std::end(kNotExportable), [&](const auto& row) { return folder.filename() == row.first; });
+        if (excused != std::end(kNotExportable)) {
+          fmt::print("NO ONNX FORM {}: {}\n", name, excused->second);
+          continue;
+        }
+        ++notReturned;
+        fmt::print("NOT EXPORTED {}: {}\n", name, verdict.exportFault);
+      }
       if (passed && !listed.contains(name) && !options.update) fmt::print("NOT LISTED {}\n", name);
       if (!passed && listed.contains(name)) {
         ++lost;
@@ -179,8 +211,9 @@ int run(const Options& options) {
       lost += static_cast<int>(ofSet) - here;
       fmt::print("{} listed tests of {} are not in {}\n", ofSet - here, set, root.string());
     }
-    fmt::print("{}: {} tests; {} passed, {} more with inputs bound when loading, {} unsupported, {} failed; {} passed but not listed\n", set, folders.size(),
-               counts[Outcome::passed], counts[Outcome::passedBound], counts[Outcome::unsupported], counts[Outcome::failed], notListed);
+    fmt::print("{}: {} tests; {} passed, {} more with inputs bound when loading, {} unsupported, {} failed; {} passed but not listed; {} differ after export\n", set, folders.size(),
+               counts[Outcome::passed], counts[Outcome::passedBound], counts[Outcome::unsupported], counts[Outcome::failed], notListed, notReturned);
+    unexported += notReturned;
     unlisted += notListed;
   }
   if (options.update) {
@@ -191,7 +224,7 @@ int run(const Options& options) {
   } else if (unlisted) {
     fmt::print("{} tests pass that the list does not name: add them with onnx_node_tests --update\n", unlisted);
   }
-  return lost || (unlisted && !options.update) ? 1 : 0;
+  return lost || unexported || (unlisted && !options.update) ? 1 : 0;
 }
 
 }  // namespace

@@ -1,0 +1,59 @@
+// What the converters of onnx_export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
+// A converter is a row of exportRows(): IR op -> function that adds the ONNX nodes.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+class OnnxExporter {
+ public:
+  OnnxExporter(const Graph& graph, int opset) : graph_(graph), opset_(opset) {}
+  Result<std::string> run();
+  int opset() const { return opset_; }
+  void needOpset(int version) { opset_ = std::max(opset_, version); }
+
+  std::string name(const Value* v) const { return v ? names_.at(v) : std::string(); }  // empty: an absent operand
+  std::vector<std::string> operandNames(const Node& n) const;
+  std::vector<std::string> resultNames(const Node& n) const;
+  std::string fresh(const std::string& base);  // a name that nothing has
+
+  // The first node of a location carries its name; absent trailing operands are cut.
+  onnx::NodeProto& add(const Node& node, const std::string& op, std::vector<std::string> inputs, std::vector<std::string> outputs);
+  // One node with a fresh result, which is returned.
+  std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
+
+  std::string initializer(const std::string& base, const Tensor& t);
+  std::string ints(const std::vector<int64_t>& values);
+  std::string integer(int64_t value);                  // of rank 0
+  std::string scalar(float value) { return scalarOf(DType::f32, value); }
+  std::string scalarOf(DType dtype, double value);     // of rank 0
+  // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have the shape `sizes` over blocks.
+  std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
+
+ private:
+  void nameOutputs();
+  Status addNode(const Node& node);
+  static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
+
+  const Graph& graph_;
+  onnx::GraphProto* proto_ = nullptr;
+  std::map<const Value*, std::string> names_;
+  std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
+  std::set<std::string> taken_, usedLocations_;
+  std::map<std::string, std::pair<std::string, std::string>> quantNames_;
+  int opset_;
+};
+
+using OnnxExportRow = std::function<Status(OnnxExporter&, const Node&)>;
+const std::map<std::string, OnnxExportRow, std::less<>>& onnxExportRows();
+
+}  // namespace qc
