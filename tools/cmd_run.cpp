@@ -1,5 +1,7 @@
-// run: one inference on given arrays, through the JIT or the interpreter.
+// run: inference on given arrays, or on every sample of a source, through the JIT or the interpreter.
+#include <cstring>
 #include <filesystem>
+#include <functional>
 
 #include "frontend/npy.h"
 #include "ir/interp.h"
@@ -12,6 +14,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   EngineOptions engine;
+  DataOptions data;
   std::vector<std::string> inputs;
   std::string outputDir = ".", engineName = "jit";
 };
@@ -31,9 +34,9 @@ Result<TensorMap> readInputs(const RunOptions& o) {
   return inputs;
 }
 
-Result<TensorMap> interpretModel(const Model& model, const TensorMap& inputs) {
-  PassContext cx;
-  QC_ASSIGN(const Graph graph, lowerModel(model, cx));
+using Engine = std::function<Result<TensorMap>(const TensorMap&)>;
+
+Result<TensorMap> interpretGraph(const Graph& graph, const TensorMap& inputs) {
   std::vector<Tensor> in;
   for (const Value* v : graph.inputs()) {
     const auto it = inputs.find(v->name());
@@ -46,18 +49,54 @@ Result<TensorMap> interpretModel(const Model& model, const TensorMap& inputs) {
   return outputs;
 }
 
+Result<Engine> makeEngine(const RunOptions& o, const Model& model) {
+  if (o.engineName == "interpreter") {
+    PassContext cx;
+    QC_ASSIGN(Graph lowered, lowerModel(model, cx));
+    const auto graph = std::make_shared<const Graph>(std::move(lowered));
+    return Engine([graph](const TensorMap& inputs) { return interpretGraph(*graph, inputs); });
+  }
+  QC_ASSIGN(const Executable exe, o.engine.compile(model));
+  QC_ASSIGN(Session opened, exe.session({.threads = o.engine.threads}));
+  const auto session = std::make_shared<Session>(std::move(opened));
+  return Engine([session](const TensorMap& inputs) { return session->run(inputs); });
+}
+
+// The outputs of all samples, stacked along a new first axis.
+Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
+  if (data.size() == 0) return fail(ErrorCode::kInvalidData, "there are no samples").help("check the path and the limit");
+  TensorMap stacked;
+  Progress progress("run");
+  for (int64_t i = 0; i < data.size(); ++i) {
+    QC_ASSIGN(const TensorMap inputs, data.sample(i));
+    QC_ASSIGN(const TensorMap outputs, engine(inputs));
+    for (const auto& [name, tensor] : outputs) {
+      Tensor& all = stacked[name];
+      if (i == 0) {
+        std::vector<int64_t> sizes = tensor.sizes();
+        sizes.insert(sizes.begin(), data.size());
+        all = Tensor(tensor.dtype(), std::move(sizes));
+      }
+      std::memcpy(static_cast<char*>(all.mutableData()) + i * tensor.byteSize(), tensor.data(), static_cast<size_t>(tensor.byteSize()));
+    }
+    progress.update(i + 1, data.size());
+  }
+  return stacked;
+}
+
 Status run(const RunOptions& o) {
   if (o.engineName != "jit" && o.engineName != "interpreter")
     return fail(ErrorCode::kInvalidArgument, "unknown engine '{}'", o.engineName).help("jit or interpreter");
+  if (!o.inputs.empty() && !o.data.sources.empty()) return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
+  QC_ASSIGN(const Engine engine, makeEngine(o, model));
   TensorMap outputs;
-  if (o.engineName == "interpreter") {
-    QC_ASSIGN(outputs, interpretModel(model, inputs));
+  if (o.data.sources.empty()) {
+    QC_ASSIGN(outputs, engine(inputs));
   } else {
-    QC_ASSIGN(const Executable exe, o.engine.compile(model));
-    QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
-    QC_ASSIGN(outputs, session.run(inputs));
+    QC_ASSIGN(const Dataset data, o.data.open(model));
+    QC_ASSIGN(outputs, runSamples(engine, data));
   }
   std::error_code error;
   std::filesystem::create_directories(o.outputDir, error);
@@ -74,11 +113,12 @@ Status run(const RunOptions& o) {
 
 void addRunCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<RunOptions>();
-  CLI::App* verb = app.add_subcommand("run", "run once on arrays from files");
+  CLI::App* verb = app.add_subcommand("run", "run on arrays from files, or on every sample of a source");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
+  options->data.addTo(*verb, false);
   verb->add_option("--input", options->inputs, "NAME=FILE.npy, one for each input")->take_all();
-  verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes");
+  verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes; with -d all samples, stacked");
   verb->add_option("--engine", options->engineName, "jit or interpreter");
   verb->callback([options, &exitCode] { exitCode = report(run(*options)); });
 }

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Float models against ONNX Runtime: every output within rtol 1e-3 and atol 1e-4 of the output's largest value.
 
-    float_vs_ort.py QCOMPILE SHARED_DIR [--engine jit|interpreter] [NAME ...]
+    float_vs_ort.py QCOMPILE SHARED_DIR [--engine jit|interpreter|export] [NAME ...]
+
+With export, the model is not run here: it is written back as ONNX, with every op kept float, and ONNX Runtime runs both files.
 
 Inputs are seeded noise, except where noise is senseless (detection, style, text detection: a photograph) or where the values mean something
 (token ids, masks, states).  Needs numpy, Pillow and onnxruntime, of the Python that runs it; exit code 77, which ctest reports as skipped,
@@ -104,6 +106,23 @@ def ours(qcompile, model, feed, given, engine, work):
     return lambda name: np.load(work / "out" / (re.sub(r"[/\\:]", "_", name) + ".npy"))
 
 
+def exported(qcompile, model, feed, given, work):
+    """The outputs of ONNX Runtime on the model as written back."""
+    constants = {name for name in feed if name in given and not callable(given[name])}
+    arguments = [text for name in feed for text in (["--bind", f"{name}={given[name]}"] if name in constants else
+                                                     ["--shape", f"{name}={'x'.join(map(str, feed[name].shape))}"])]
+    np.savez(work / "calib.npz", **{name: feed[name][None] for name in feed if name not in constants})
+    (work / "float.json").write_text('{"global": "float"}')
+    done = subprocess.run([qcompile, "quantize", model, *arguments, "-d", f"npz:{work / 'calib.npz'}", "--config", work / "float.json", "-o", work / "out.onnx"],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    session = onnxruntime.InferenceSession(str(work / "out.onnx"), providers=["CPUExecutionProvider"])
+    values = session.run(None, {port.name: feed[port.name] for port in session.get_inputs()})
+    outputs = {port.name: value for port, value in zip(session.get_outputs(), values)}
+    return lambda name: outputs[name]
+
+
 def worst_error(name, expected, actual):
     """Largest |difference| in units of what is allowed."""
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
@@ -123,7 +142,8 @@ def check(qcompile, shared, name, engine):
     feed = feeds(session, given, np.random.default_rng(0), shared)
     expected = session.run(None, feed)
     with tempfile.TemporaryDirectory() as folder:
-        read = ours(qcompile, model, feed, given, engine, pathlib.Path(folder))
+        work = pathlib.Path(folder)
+        read = exported(qcompile, model, feed, given, work) if engine == "export" else ours(qcompile, model, feed, given, engine, work)
         worst = [worst_error(port.name, e, read(port.name)) for port, e in zip(session.get_outputs(), expected)]
     allowed, relative = max(w[0] for w in worst), max(w[1] for w in worst)
     return allowed <= 1, relative
