@@ -50,6 +50,11 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitArg(KernelEmitter& e, const Node& node);
 
+// emit_copy.cpp: ops that move elements
+bool supportsCopy(const KernelDef&, const Node& node, const Target&);
+double costCopy(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitCopy(KernelEmitter& e, const Node& node);
+
 // emit_resize.cpp: resize, q.resize
 bool supportsResize(const KernelDef&, const Node& node, const Target&);
 double costResize(const KernelDef&, const Node& node, const Target& target);

@@ -2,12 +2,13 @@
 // space_to_depth, and the `const` node.  They take any dtype; per-tensor quantization passes through.
 // Tests: tests/unit/shape_ops_test.cpp.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 
 #include "ir/op_def.h"
 #include "ir/ops/infer_util.h"
-#include "ir/ops/strided_copy.h"
+#include "ir/ops/movement.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -113,14 +114,6 @@ Result<Types> inferTranspose(const InferContext& c) {
   return Types{std::move(type)};
 }
 
-Status evalTranspose(const EvalContext& c) {
-  const Ints strides = denseStrides(sizesOf(c.in(0)));
-  StridedCopy copy{sizesOf(c.out()), {}, denseStrides(sizesOf(c.out()))};
-  for (const int64_t p : c.node.integers("perm")) copy.fromStrides.push_back(strides[static_cast<size_t>(p)]);
-  stridedCopy(copy, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
-  return {};
-}
-
 // ---- concat, split ----------------------------------------------------------------------------
 
 Result<Types> inferConcat(const InferContext& c) {
@@ -151,17 +144,6 @@ Result<Types> inferConcat(const InferContext& c) {
   return resultLike(c, std::move(shape));
 }
 
-Status evalConcat(const EvalContext& c) {
-  const auto axis = static_cast<size_t>(c.node.integer("axis"));
-  const Ints strides = denseStrides(sizesOf(c.out()));
-  char* to = static_cast<char*>(c.out().data);
-  for (const TensorRef& x : c.inputs) {
-    stridedCopy({sizesOf(x), denseStrides(sizesOf(x)), strides}, x.data, to, sizeOf(x.dtype));
-    to += x.sizes[axis] * strides[axis] * sizeOf(x.dtype);
-  }
-  return {};
-}
-
 Result<Types> inferSplit(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
@@ -179,17 +161,6 @@ Result<Types> inferSplit(const InferContext& c) {
   if (x.shape[axis].isStatic() && x.shape[axis].size() != total)
     return fail(ErrorCode::kInvalidModel, "split: the pieces add up to {}, dim {} of {} is not that", total, axis, describe(c, 0));
   return checkedResults(std::move(types));
-}
-
-Status evalSplit(const EvalContext& c) {
-  const auto axis = static_cast<size_t>(c.node.integer("axis"));
-  const Ints strides = denseStrides(sizesOf(c.in(0)));
-  const char* from = static_cast<const char*>(c.in(0).data);
-  for (const TensorRef& y : c.outputs) {
-    stridedCopy({sizesOf(y), strides, denseStrides(sizesOf(y))}, from, y.data, sizeOf(y.dtype));
-    from += y.sizes[axis] * strides[axis] * sizeOf(y.dtype);
-  }
-  return {};
 }
 
 // ---- slice ------------------------------------------------------------------------------------
@@ -215,20 +186,6 @@ Result<Types> inferSlice(const InferContext& c) {
     shape.emplace_back(size);
   }
   return resultLike(c, std::move(shape));
-}
-
-Status evalSlice(const EvalContext& c) {
-  const Ints strides = denseStrides(sizesOf(c.in(0)));
-  StridedCopy copy{sizesOf(c.out()), {}, denseStrides(sizesOf(c.out()))};
-  if (c.out().numElements() == 0) return {};
-  int64_t offset = 0;
-  for (size_t d = 0; d < strides.size(); ++d) {
-    copy.fromStrides.push_back(copy.sizes[d] == 1 ? 0 : strides[d] * c.node.integers("steps")[d]);
-    offset += strides[d] * c.node.integers("starts")[d];
-  }
-  const int64_t bytes = sizeOf(c.in(0).dtype);
-  stridedCopy(copy, static_cast<const char*>(c.in(0).data) + offset * bytes, c.out().data, bytes);
-  return {};
 }
 
 // ---- pad --------------------------------------------------------------------------------------
@@ -258,56 +215,6 @@ Result<Types> inferPad(const InferContext& c) {
   return resultLike(c, std::move(shape));
 }
 
-void fillTensor(const TensorRef& t, const TensorType& type, double value) {
-  const int64_t bytes = sizeOf(t.dtype), n = t.numElements();
-  if (n == 0) return;
-  if (type.isQuantized()) {
-    const QuantParams& q = *type.quant;
-    value = qmath::quantize(static_cast<float>(value), q.scale(), q.zeroPoint(), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
-  }
-  storeElement(t.dtype, t.data, 0, value);
-  stridedCopy({{n - 1}, {0}, {1}}, t.data, static_cast<char*>(t.data) + bytes, bytes);
-}
-
-// Where dim index i of the result comes from, for the modes that repeat the input.
-int64_t sourceIndex(int64_t i, int64_t dim, const std::string& mode) {
-  if (i >= 0 && i < dim) return i;
-  if (mode == "edge") return i < 0 ? 0 : dim - 1;
-  // Both others repeat, a reflection every 2 (dim - 1).
-  const int64_t period = mode == "wrap" ? dim : std::max<int64_t>(2 * (dim - 1), 1), place = (i % period + period) % period;
-  return place < dim ? place : period - place;
-}
-
-Status evalPad(const EvalContext& c) {
-  const Ints& pads = c.node.integers("pads");
-  const std::string& mode = c.node.string("mode");
-  const Ints from = denseStrides(sizesOf(c.in(0))), to = denseStrides(sizesOf(c.out()));
-  const int64_t bytes = sizeOf(c.in(0).dtype);
-  int64_t offset = 0;
-  for (size_t d = 0; d < from.size(); ++d) offset += pads[d] * to[d];
-  char* out = static_cast<char*>(c.out().data);
-  if (mode == "constant") fillTensor(c.out(), c.outType(), c.node.real("value"));
-  stridedCopy({sizesOf(c.in(0)), from, to}, c.in(0).data, out + offset * bytes, bytes);
-  if (mode == "constant") return {};
-  // Dim by dim from the inner core: the slabs outside copy slabs that are complete in the dims before.
-  Ints begin = {pads.begin(), pads.begin() + static_cast<ptrdiff_t>(from.size())}, extent = sizesOf(c.in(0));
-  for (size_t d = 0; d < from.size(); ++d) {
-    const int64_t dim = c.in(0).sizes[d], whole = c.out().sizes[d];
-    Ints slab = extent;
-    slab[d] = 1;
-    int64_t base = 0;
-    for (size_t k = 0; k < from.size(); ++k)
-      if (k != d) base += begin[k] * to[k];
-    for (int64_t i = 0; i < whole; ++i) {
-      const int64_t source = sourceIndex(i - pads[d], dim, mode) + pads[d];
-      if (source != i) stridedCopy({slab, to, to}, out + (base + source * to[d]) * bytes, out + (base + i * to[d]) * bytes, bytes);
-    }
-    begin[d] = 0;
-    extent[d] = whole;
-  }
-  return {};
-}
-
 // ---- expand, tile -----------------------------------------------------------------------------
 
 Result<Types> inferExpand(const InferContext& c) {
@@ -324,15 +231,6 @@ Result<Types> inferExpand(const InferContext& c) {
   return resultLike(c, toShape(shape));
 }
 
-Status evalExpand(const EvalContext& c) {
-  const Ints own = denseStrides(sizesOf(c.in(0)));
-  Ints from(c.out().sizes.size(), 0);
-  const size_t lead = from.size() - own.size();
-  for (size_t d = 0; d < own.size(); ++d) from[lead + d] = c.in(0).sizes[d] == 1 ? 0 : own[d];
-  stridedCopy({sizesOf(c.out()), from, denseStrides(sizesOf(c.out()))}, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
-  return {};
-}
-
 Result<Types> inferTile(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requirePerTensor(c, 0));
@@ -347,26 +245,7 @@ Result<Types> inferTile(const InferContext& c) {
   return resultLike(c, std::move(shape));
 }
 
-Status evalTile(const EvalContext& c) {
-  // Each dim as (repeat, size): a copy of twice the rank whose repeat dims do not move the source.
-  const Ints from = denseStrides(sizesOf(c.in(0))), to = denseStrides(sizesOf(c.out()));
-  StridedCopy copy;
-  for (size_t d = 0; d < from.size(); ++d) {
-    const int64_t size = c.in(0).sizes[d];
-    copy.sizes.insert(copy.sizes.end(), {c.node.integers("repeats")[d], size});
-    copy.fromStrides.insert(copy.fromStrides.end(), {0, from[d]});
-    copy.toStrides.insert(copy.toStrides.end(), {to[d] * size, to[d]});
-  }
-  stridedCopy(copy, c.in(0).data, c.out().data, sizeOf(c.in(0).dtype));
-  return {};
-}
-
 // ---- depth_to_space, space_to_depth -----------------------------------------------------------
-
-struct BlockDims {
-  int64_t n, h, w, c;          // of the space-like tensor's coarse grid: c counts what one fine pixel holds
-  int64_t block;
-};
 
 Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
   const TensorType& x = c.type(0);
@@ -391,30 +270,57 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
   return resultLike(c, std::move(shape));
 }
 
-// Both directions are one copy over (n, h, blockY, w, blockX, c) between the fine and the coarse layout.
-StridedCopy depthSpaceCopy(const Ints& fine, const Ints& coarse, bool channelsLast, int64_t block, bool depthFirst, bool toSpace) {
-  const Ints f = denseStrides(fine), k = denseStrides(coarse);
-  const size_t H = channelsLast ? 1 : 2, W = H + 1, C = channelsLast ? 3 : 1;
-  const int64_t channels = fine[C];
-  // Channel of the coarse tensor: DCR (by, bx, c), CRD (c, by, bx).
-  const int64_t perC = depthFirst ? 1 : block * block, perX = depthFirst ? channels : 1, perY = perX * block;
-  StridedCopy copy{{coarse[0], coarse[H], block, coarse[W], block, channels},
-                   {k[0], k[H], k[C] * perY, k[W], k[C] * perX, k[C] * perC},
-                   {f[0], f[H] * block, f[H], f[W] * block, f[W], f[C]}};
-  if (!toSpace) std::swap(copy.fromStrides, copy.toStrides);
-  return copy;
+// ---- evaluation -------------------------------------------------------------------------------
+
+// The element that fills what no operand covers.
+void storeFill(const EvalContext& c, void* to) {
+  double value = c.node.real("value");
+  if (const QuantPtr& q = c.outType().quant)
+    value = qmath::quantize(static_cast<float>(value), q->scale(), q->zeroPoint(), static_cast<int32_t>(q->qmin), static_cast<int32_t>(q->qmax));
+  storeElement(c.out().dtype, to, 0, value);
 }
 
-Status evalDepthToSpace(const EvalContext& c) {
-  const bool dcr = c.node.string("mode") == "DCR";
-  stridedCopy(depthSpaceCopy(sizesOf(c.out()), sizesOf(c.in(0)), isChannelsLast(c.node.attrs()), c.node.integer("blocksize"), dcr, true), c.in(0).data,
-              c.out().data, sizeOf(c.in(0).dtype));
+Status evalBoxes(const EvalContext& c) {
+  MovementShape shape{c.node.attrs(), {}, {}};
+  for (const TensorRef& x : c.inputs) shape.in.push_back(sizesOf(x));
+  for (const TensorRef& y : c.outputs) shape.out.push_back(sizesOf(y));
+  for (const BoxCopy& b : boxesOf(c.node.op())(shape)) {
+    const TensorRef& y = c.out(b.result);
+    const int64_t bytes = sizeOf(y.dtype);
+    std::array<char, 8> fill{};
+    if (b.operand == BoxCopy::kFill) storeFill(c, fill.data());
+    const char* from = b.operand == BoxCopy::kFill ? fill.data() : static_cast<const char*>(c.in(b.operand).data) + b.from * bytes;
+    stridedCopy(b.box, from, static_cast<char*>(y.data) + b.to * bytes, bytes);
+  }
   return {};
 }
 
-Status evalSpaceToDepth(const EvalContext& c) {
-  stridedCopy(depthSpaceCopy(sizesOf(c.in(0)), sizesOf(c.out()), isChannelsLast(c.node.attrs()), c.node.integer("blocksize"), true, false), c.in(0).data,
-              c.out().data, sizeOf(c.in(0).dtype));
+// Modes that repeat the input, dim by dim from the inner core: the slabs outside copy slabs that are complete in the dims before.
+Status evalPad(const EvalContext& c) {
+  const std::string& mode = c.node.string("mode");
+  if (mode == "constant") return evalBoxes(c);
+  const Ints& pads = c.node.integers("pads");
+  const Ints from = denseStrides(sizesOf(c.in(0))), to = denseStrides(sizesOf(c.out()));
+  const int64_t bytes = sizeOf(c.in(0).dtype);
+  int64_t offset = 0;
+  for (size_t d = 0; d < from.size(); ++d) offset += pads[d] * to[d];
+  char* out = static_cast<char*>(c.out().data);
+  stridedCopy({sizesOf(c.in(0)), from, to}, c.in(0).data, out + offset * bytes, bytes);
+  Ints begin = {pads.begin(), pads.begin() + static_cast<ptrdiff_t>(from.size())}, extent = sizesOf(c.in(0));
+  for (size_t d = 0; d < from.size(); ++d) {
+    const int64_t dim = c.in(0).sizes[d], whole = c.out().sizes[d];
+    Ints slab = extent;
+    slab[d] = 1;
+    int64_t base = 0;
+    for (size_t k = 0; k < from.size(); ++k)
+      if (k != d) base += begin[k] * to[k];
+    for (int64_t i = 0; i < whole; ++i) {
+      const int64_t source = padSource(i - pads[d], dim, mode) + pads[d];
+      if (source != i) stridedCopy({slab, to, to}, out + (base + source * to[d]) * bytes, out + (base + i * to[d]) * bytes, bytes);
+    }
+    begin[d] = 0;
+    extent[d] = whole;
+  }
   return {};
 }
 
@@ -438,21 +344,21 @@ void registerShapeOps(OpRegistry& r) {
   constant.infer = inferConst;
   r.add(std::move(constant));
   add("reshape", "the same elements in other dims", {integersAttr("shape")}, inferReshape, evalReshape, kMove | kView);
-  add("transpose", "dims in another order: result dim i is operand dim perm[i]", {integersAttr("perm")}, inferTranspose, evalTranspose);
-  add("split", "pieces along an axis", {integerAttr("axis"), integersAttr("sizes")}, inferSplit, evalSplit);
-  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")}, inferSlice, evalSlice);
+  add("transpose", "dims in another order: result dim i is operand dim perm[i]", {integersAttr("perm")}, inferTranspose, evalBoxes);
+  add("split", "pieces along an axis", {integerAttr("axis"), integersAttr("sizes")}, inferSplit, evalBoxes);
+  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")}, inferSlice, evalBoxes);
   add("pad", "more elements around: constant, reflected, edge or wrapped", {integersAttr("pads"), stringAttr("mode", "constant"), realAttr("value", 0.0)},
       inferPad, evalPad);
-  add("expand", "broadcast to a shape", {integersAttr("shape")}, inferExpand, evalExpand);
-  add("tile", "repeated along each dim", {integersAttr("repeats")}, inferTile, evalTile);
+  add("expand", "broadcast to a shape", {integersAttr("shape")}, inferExpand, evalBoxes);
+  add("tile", "repeated along each dim", {integersAttr("repeats")}, inferTile, evalBoxes);
   add("depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {
         QC_TRY(requireOneOf(c, "mode", {"DCR", "CRD"}));
         return inferDepthSpace(c, true);
       },
-      evalDepthToSpace);
+      evalBoxes);
   add("space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
-      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalSpaceToDepth);
+      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes);
   OpDef concat;
   concat.name = "concat";
   concat.summary = "one after another along an axis";
@@ -460,7 +366,7 @@ void registerShapeOps(OpRegistry& r) {
   concat.attrs = {integerAttr("axis")};
   concat.traits = kMove;
   concat.infer = inferConcat;
-  concat.eval = evalConcat;
+  concat.eval = evalBoxes;
   r.add(std::move(concat));
 }
 

@@ -1,5 +1,5 @@
 // Copies an N-d box of elements between two strided layouts.  This is the whole of transpose, slice, concat, split, pad, expand
-// and tile, in the interpreter and in compiled models alike.  Neighbouring dims are merged where both sides allow, contiguous
+// and tile: see movement.h.  Neighbouring dims are merged where both sides allow, contiguous
 // runs go through memcpy, and a transposed plane goes through registers by square tiles.
 #pragma once
 
