@@ -65,6 +65,11 @@ bool supportsRecurrence(const KernelDef&, const Node& node, const Target&);
 double costRecurrence(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node);
 
+// emit_matmul.cpp: matmul, q.matmul
+bool supportsMatmul(const KernelDef&, const Node& node, const Target&);
+double costMatmul(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitMatmul(KernelEmitter& e, const Node& node);
+
 // emit_depthwise.cpp
 struct DepthwiseIsa;
 extern const DepthwiseIsa kDepthwiseAvx512Vnni, kDepthwiseAvxVnni, kDepthwiseAvx2, kDepthwiseGeneric;

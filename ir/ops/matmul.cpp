@@ -3,6 +3,7 @@
 
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/matmul.h"
 
 namespace qc {
 namespace {
@@ -147,50 +148,23 @@ Result<Types> inferQuantizedMatmul(const InferContext& c) {
 }
 
 // Calls product(a offset, b offset, c offset) for every matrix of the batch.
-struct MatmulView {
-  int64_t m, n, k;
-  std::vector<int64_t> batch, strideA, strideB;
-
-  explicit MatmulView(const EvalContext& c) {
-    std::vector<int64_t> a(c.in(0).sizes.begin(), c.in(0).sizes.end()), b(c.in(1).sizes.begin(), c.in(1).sizes.end());
-    if (a.size() == 1) a.insert(a.begin(), 1);
-    if (b.size() == 1) b.push_back(1);
-    m = a[a.size() - 2];
-    k = a.back();
-    n = b.back();
-    const size_t dims = std::max(a.size(), b.size()) - 2;
-    a.insert(a.begin(), dims + 2 - a.size(), 1);
-    b.insert(b.begin(), dims + 2 - b.size(), 1);
-    batch.resize(dims);
-    strideA.resize(dims);
-    strideB.resize(dims);
-    int64_t stepA = m * k, stepB = k * n;
-    for (size_t i = dims; i-- > 0;) {
-      batch[i] = a[i] == 1 ? b[i] : a[i];
-      strideA[i] = a[i] == 1 ? 0 : stepA;
-      strideB[i] = b[i] == 1 ? 0 : stepB;
-      stepA *= a[i];
-      stepB *= b[i];
+template <class Product>
+void forEach(const MatmulGeometry& g, const Product& product) {
+  const int64_t count = g.matrices();
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t offsetA = 0, offsetB = 0, rest = i;
+    for (size_t d = g.batch.size(); d-- > 0; rest /= g.batch[d]) {
+      offsetA += rest % g.batch[d] * g.strideA[d];
+      offsetB += rest % g.batch[d] * g.strideB[d];
     }
+    product(offsetA, offsetB, i * g.m * g.n);
   }
-
-  template <class Product>
-  void forEach(const Product& product) const {
-    const int64_t count = numElements(batch);
-    for (int64_t i = 0; i < count; ++i) {
-      int64_t offsetA = 0, offsetB = 0, rest = i;
-      for (size_t d = batch.size(); d-- > 0; rest /= batch[d]) {
-        offsetA += rest % batch[d] * strideA[d];
-        offsetB += rest % batch[d] * strideB[d];
-      }
-      product(offsetA, offsetB, i * m * n);
-    }
-  }
-};
+}
 
 template <class T>
-void products(const MatmulView& v, const T* a, const T* b, T* y) {
-  v.forEach([&](int64_t i, int64_t j, int64_t o) { ref::multiplyAdd(a + i, v.k, b + j, v.n, y + o, v.n, v.m, v.n, v.k); });
+void products(const EvalContext& c, const T* a, const T* b, T* y) {
+  const MatmulGeometry g = MatmulGeometry::of(c.in(0).sizes, c.in(1).sizes);
+  forEach(g, [&](int64_t i, int64_t j, int64_t o) { ref::multiplyAdd(a + i, g.k, b + j, g.n, y + o, g.n, g.m, g.n, g.k); });
 }
 
 Status evalMatmul(const EvalContext& c) {
@@ -200,7 +174,7 @@ Status evalMatmul(const EvalContext& c) {
     const Elements<T> a(c.in(0)), b(c.in(1));
     const ResultElements<T> y(c.out());
     std::fill_n(y.data(), y.size(), T{});
-    products(MatmulView(c), a.data(), b.data(), y.data());
+    products(c, a.data(), b.data(), y.data());
     y.flush();
   });
   return {};
@@ -211,7 +185,7 @@ Status evalQuantizedMatmul(const EvalContext& c) {
   const QuantParams &qa = *c.inType(0).quant, &qb = *c.inType(1).quant;
   const std::vector<uint32_t> a = centred(c.in(0), qa), b = centred(c.in(1), qb);
   std::vector<uint32_t> acc(static_cast<size_t>(c.out().numElements()));
-  products(MatmulView(c), a.data(), b.data(), acc.data());
+  products(c, a.data(), b.data(), acc.data());
   const QuantPtr& to = c.node.attrs().quant("to");
   std::vector<int32_t> q(to ? acc.size() : 0);
   const float scale = to ? qmath::requantMultiplier(qa.scale(), qb.scale(), to->scale()) : qa.scale() * qb.scale();
@@ -227,6 +201,31 @@ Status evalQuantizedMatmul(const EvalContext& c) {
 }
 
 }  // namespace
+
+MatmulGeometry MatmulGeometry::of(std::span<const int64_t> sizesA, std::span<const int64_t> sizesB) {
+  std::vector<int64_t> a(sizesA.begin(), sizesA.end()), b(sizesB.begin(), sizesB.end());
+  if (a.size() == 1) a.insert(a.begin(), 1);
+  if (b.size() == 1) b.push_back(1);
+  MatmulGeometry g;
+  g.m = a[a.size() - 2];
+  g.k = a.back();
+  g.n = b.back();
+  const size_t dims = std::max(a.size(), b.size()) - 2;
+  a.insert(a.begin(), dims + 2 - a.size(), 1);
+  b.insert(b.begin(), dims + 2 - b.size(), 1);
+  g.batch.resize(dims);
+  g.strideA.resize(dims);
+  g.strideB.resize(dims);
+  int64_t stepA = g.m * g.k, stepB = g.k * g.n;
+  for (size_t i = dims; i-- > 0;) {
+    g.batch[i] = a[i] == 1 ? b[i] : a[i];
+    g.strideA[i] = a[i] == 1 ? 0 : stepA;
+    g.strideB[i] = b[i] == 1 ? 0 : stepB;
+    stepA *= a[i];
+    stepB *= b[i];
+  }
+  return g;
+}
 
 void registerMatmulOps(OpRegistry& registry) {
   const std::vector<OperandSpec> weighted = {{"x"}, {"w"}, {"bias", true}, {"residual", true}};
