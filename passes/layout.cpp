@@ -1,6 +1,6 @@
 // layout: spatial ops run channel-last.  Each gets a transpose before and after it and layout="channels_last"; then
 // transposes sink through ops that do not care about the order of dims (their axes are renamed) until they meet and
-// cancel, or only move dims of size 1 and become a reshape.  1-d convolutions and pools become 2-d of height 1.
+// cancel, or only move dims of size 1 and become a reshape; through a reshape where dims stay together.  1-d convolutions and pools become 2-d of height 1.
 // Which ops let a transpose through, and which of their attributes name dims, is the table kAgnostic.
 // Tests: tests/golden/layout.
 #include <algorithm>
@@ -240,6 +240,91 @@ Result<bool> sink(Node* node, Rewriter& rw) {
   return true;
 }
 
+// ---- sinking through reshapes -----------------------------------------------------------------
+
+// A reshape as groups of neighbouring dims that hold the same elements before and after.
+struct DimGroup {
+  std::vector<int64_t> from, to;  // dims
+};
+
+std::vector<DimGroup> groupsOf(const std::vector<int64_t>& from, const std::vector<int64_t>& to) {
+  std::vector<DimGroup> groups;
+  size_t i = 0, j = 0;
+  while (i < from.size() && j < to.size()) {
+    DimGroup g{{static_cast<int64_t>(i)}, {static_cast<int64_t>(j)}};
+    int64_t before = from[i++], after = to[j++];
+    while (before != after) {
+      if (before < after) {
+        g.from.push_back(static_cast<int64_t>(i));
+        before *= from[i++];
+      } else {
+        g.to.push_back(static_cast<int64_t>(j));
+        after *= to[j++];
+      }
+    }
+    groups.push_back(std::move(g));
+  }
+  for (; i < from.size() && !groups.empty(); ++i) groups.back().from.push_back(static_cast<int64_t>(i));  // dims of size 1
+  for (; j < to.size() && !groups.empty(); ++j) groups.back().to.push_back(static_cast<int64_t>(j));
+  return groups;
+}
+
+bool isIdentity(const Perm& p) { return std::is_sorted(p.begin(), p.end()); }
+
+// Whether a transpose by `perm` of v would cancel one soon, behind ops that let it through.
+bool wouldCancel(const Value* v, const Perm& perm, int depth) {
+  for (const Node* user : v->users()) {
+    if (user->is("transpose")) {
+      if (user->integers("perm") == inverse(perm)) return true;
+      continue;
+    }
+    if (depth == 0 || !agnosticRow(*user)) continue;
+    for (int i = 0; i < user->numResults(); ++i)
+      if (wouldCancel(user->result(i), perm, depth - 1)) return true;
+  }
+  return false;
+}
+
+// reshape(transpose(x)) -> transpose(reshape(x)) when each group's dims are together in x.  If they are together in another order
+// (channels being shuffled), that order is made by a transpose in front, which pays only if the one behind cancels another.
+Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
+  constexpr int kFarthest = 2;
+  Node* t = node->is("reshape") ? transposeBehind(node->operand(0)) : nullptr;
+  if (!t || !t->operand(0)->type().isStatic() || t->operand(0)->type().numElements() == 0) return false;
+  if (const QuantPtr& quant = node->result()->type().quant; quant && quant->perChannel()) return false;
+  const Perm& perm = t->integers("perm");
+  std::vector<DimGroup> groups = groupsOf(t->result()->type().sizes(), node->integers("shape"));
+  if (groups.empty()) return false;
+  for (DimGroup& g : groups) {
+    for (int64_t& d : g.from) d = perm[static_cast<size_t>(d)];
+    const auto [low, high] = std::minmax_element(g.from.begin(), g.from.end());
+    if (*high - *low + 1 != static_cast<int64_t>(g.from.size())) return false;
+  }
+  std::sort(groups.begin(), groups.end(), [](const DimGroup& a, const DimGroup& b) {
+    return *std::min_element(a.from.begin(), a.from.end()) < *std::min_element(b.from.begin(), b.from.end());
+  });
+  Perm inner, order;
+  std::vector<int64_t> shape;
+  for (const DimGroup& g : groups) {
+    inner.insert(inner.end(), g.from.begin(), g.from.end());
+    order.insert(order.end(), g.to.begin(), g.to.end());
+    for (const int64_t d : g.to) shape.push_back(node->integers("shape")[static_cast<size_t>(d)]);
+  }
+  const Perm outer = inverse(order);
+  if (!isIdentity(inner) && (isIdentity(outer) || !wouldCancel(node->result(), outer, kFarthest))) return false;
+  Builder b = rw.before(node);
+  Value* x = t->operand(0);
+  if (!isIdentity(inner)) {
+    QC_ASSIGN(x, transposed(b, x, inner));
+  }
+  QC_ASSIGN(Value * y, b.create("reshape", {x}, {{"shape", shape}}));
+  if (!isIdentity(outer)) {
+    QC_ASSIGN(y, transposed(b, y, outer));
+  }
+  rw.replace(node, {y});
+  return true;
+}
+
 }  // namespace
 
 Status layout(Graph& graph, PassContext& cx) {
@@ -256,7 +341,7 @@ Status layout(Graph& graph, PassContext& cx) {
     Rewriter round(graph);
     for (Node* node : graph.nodes()) {
       if (round.wasErased(node)) continue;
-      QC_ASSIGN(const bool done, sink(node, round));
+      QC_ASSIGN(const bool done, node->is("reshape") ? sinkThroughReshape(node, round) : sink(node, round));
       changed |= done;
       sunk += done;
     }
