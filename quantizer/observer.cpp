@@ -56,6 +56,7 @@ Status Observer::observe(const TensorRef& tensor) {
     QC_TRY(update({data, tensor.sizes, range}));
     ++batches_;
   }
+  latest_ = range;
   elements_ += range.finite + range.nonFinite;
   nonFinite_ += range.nonFinite;
   return {};

@@ -35,8 +35,10 @@ class Observer {
 
   // Float tensors only (f16, bf16 and f64 are converted).  An empty tensor changes nothing.
   Status observe(const TensorRef& tensor);
-  // `other` watched another part of the data under the same spec.
+  // `other` watched another part of the data under the same spec.  Exact, as if one observer had seen all of it in any order, unless
+  // dependsOnOrder(): then the result is an approximation (moving averages are weighted by their batches).
   Status merge(const Observer& other);
+  virtual bool dependsOnOrder() const { return false; }
   // Unobserved: scale 1, zero point 0; ask observed() to tell.
   virtual Result<QuantParams> qparams() const = 0;
   // Of the scheme with float zero points, for embedding tables: one per channel.  Error: another scheme.
@@ -55,6 +57,7 @@ class Observer {
   int64_t batches() const { return batches_; }
   int64_t elements() const { return elements_; }    // seen, those below included
   int64_t nonFinite() const { return nonFinite_; }  // ignored
+  const MinMax& latest() const { return latest_; }  // of the last tensor that was not empty
 
  protected:
   explicit Observer(ObservedSpec spec) : spec_(std::move(spec)) {}
@@ -74,6 +77,7 @@ class Observer {
  private:
   ObservedSpec spec_;
   int64_t batches_ = 0, elements_ = 0, nonFinite_ = 0;
+  MinMax latest_;
 };
 
 struct ObserverDef {

@@ -5,7 +5,7 @@
 #include <limits>
 #include <optional>
 
-#include "quantizer/histogram.h"
+#include "quantizer/grid_histogram.h"
 #include "quantizer/observer_table.h"
 
 namespace qc {
@@ -35,6 +35,7 @@ Result<QuantParams> paramsOf(const ObservedSpec& spec, std::span<const ValueRang
 class MinMaxObserver final : public Observer {
  public:
   MinMaxObserver(const ObservedSpec& spec, std::optional<double> averaging) : Observer(spec), averaging_(averaging) {}
+  bool dependsOnOrder() const override { return averaging_.has_value(); }
   Result<QuantParams> qparams() const override { return paramsOf(spec(), ranges(), -1); }
   std::vector<ValueRange> ranges() const override { return {range_}; }
   std::unique_ptr<Observer> clone() const override { return std::make_unique<MinMaxObserver>(*this); }
@@ -88,6 +89,7 @@ class MinMaxObserver final : public Observer {
 class PerChannelObserver final : public Observer {
  public:
   PerChannelObserver(const ObservedSpec& spec, std::optional<double> averaging) : Observer(spec), averaging_(averaging) {}
+  bool dependsOnOrder() const override { return averaging_.has_value(); }
   Result<QuantParams> qparams() const override { return paramsOf(spec(), ranges_, spec().axis); }
   std::vector<ValueRange> ranges() const override { return ranges_; }
   std::unique_ptr<Observer> clone() const override { return std::make_unique<PerChannelObserver>(*this); }
@@ -147,50 +149,79 @@ class PerChannelObserver final : public Observer {
   std::vector<ValueRange> ranges_;
 };
 
-// One histogram, several ways to cut its tails.
+// One histogram, several ways to cut its tails.  On the grid it does not depend on the order of the data; the other two grow as
+// PyTorch's do.
+enum class Growth { grid, split, upsample };
+
 class HistogramObserver final : public Observer {
  public:
   using Search = std::function<ValueRange(const Histogram&)>;
-  HistogramObserver(const ObservedSpec& spec, Histogram::Growth growth, Search search)
-      : Observer(spec), growth_(growth), search_(std::move(search)), histogram_(spec.observerArgs.integer("bins")) {}
+  HistogramObserver(const ObservedSpec& spec, Growth growth, Search search)
+      : Observer(spec), growth_(growth), search_(std::move(search)), grid_(spec.observerArgs.integer("bins")), histogram_(grid_.bins()) {}
+  bool dependsOnOrder() const override { return growth_ != Growth::grid; }
   Result<QuantParams> qparams() const override { return paramsOf(spec(), ranges(), -1); }
   std::vector<ValueRange> ranges() const override {
-    if (histogram_.empty()) return {ValueRange{kInfinity, -kInfinity}};
-    return {search_(histogram_)};
+    if (isEmpty()) return {ValueRange{kInfinity, -kInfinity}};
+    return {growth_ == Growth::grid ? search_(grid_.histogram()) : search_(histogram_)};
   }
   std::unique_ptr<Observer> clone() const override { return std::make_unique<HistogramObserver>(*this); }
 
  private:
+  bool isEmpty() const { return growth_ == Growth::grid ? grid_.empty() : histogram_.empty(); }
   Status update(const Batch& batch) override {
-    histogram_.add(batch.data, batch.range.min, batch.range.max, growth_);
+    if (growth_ == Growth::grid)
+      grid_.add(batch.data, batch.range.min, batch.range.max);
+    else
+      histogram_.add(batch.data, batch.range.min, batch.range.max,
+                     growth_ == Growth::split ? Histogram::Growth::split : Histogram::Growth::upsample);
     return {};
   }
   Status mergeState(const Observer& other) override {
-    histogram_.merge(static_cast<const HistogramObserver&>(other).histogram_);
+    const auto& o = static_cast<const HistogramObserver&>(other);
+    grid_.merge(o.grid_);
+    histogram_.merge(o.histogram_);
     return {};
   }
-  void resetState() override { histogram_.reset(); }
+  void resetState() override {
+    grid_.reset();
+    histogram_.reset();
+  }
   void saveState(ObserverState& state) const override {
-    const ValueRange range{histogram_.min(), histogram_.max()};
-    saveRanges(state, std::span(&range, histogram_.empty() ? 0 : 1));
-    const auto mass = histogram_.mass();
-    if (!histogram_.empty()) state["histogram"] = {mass.begin(), mass.end()};
+    if (isEmpty()) return saveRanges(state, {});
+    const bool onGrid = growth_ == Growth::grid;
+    const ValueRange range = onGrid ? ValueRange{grid_.min(), grid_.max()} : ValueRange{histogram_.min(), histogram_.max()};
+    saveRanges(state, std::span(&range, 1));
+    if (onGrid) {
+      state["cells"] = {grid_.cells().begin(), grid_.cells().end()};
+      state["zeros"] = {static_cast<double>(grid_.zeros())};
+    } else {
+      state["histogram"] = {histogram_.mass().begin(), histogram_.mass().end()};
+    }
   }
   Status loadState(const ObserverState& state) override {
     QC_ASSIGN(const std::vector<ValueRange> ranges, loadRanges(state));
     if (ranges.empty()) {
-      histogram_.reset();
+      resetState();
+      return {};
+    }
+    if (ranges.size() != 1) return fail(ErrorCode::kInvalidData, "a saved histogram has {} ranges", ranges.size());
+    if (growth_ == Growth::grid) {
+      QC_ASSIGN(const std::vector<double> cells, stateField(state, "cells"));
+      QC_ASSIGN(const std::vector<double> zeros, stateField(state, "zeros"));
+      if (zeros.size() != 1) return fail(ErrorCode::kInvalidData, "a saved histogram has {} counts of zeros", zeros.size());
+      QC_ASSIGN(grid_, GridHistogram::restore(grid_.bins(), ranges[0].min, ranges[0].max, cells, zeros[0]));
       return {};
     }
     QC_ASSIGN(std::vector<double> mass, stateField(state, "histogram"));
-    if (ranges.size() != 1 || static_cast<int64_t>(mass.size()) != histogram_.bins())
+    if (static_cast<int64_t>(mass.size()) != histogram_.bins())
       return fail(ErrorCode::kInvalidData, "a saved histogram has {} bins, expected {}", mass.size(), histogram_.bins());
     QC_ASSIGN(histogram_, Histogram::restore(ranges[0].min, ranges[0].max, std::move(mass)));
     return {};
   }
 
-  Histogram::Growth growth_;
+  Growth growth_;
   Search search_;
+  GridHistogram grid_;
   Histogram histogram_;
 };
 
@@ -218,6 +249,7 @@ class PassiveObserver final : public Observer {
 class RecordingObserver final : public Observer {
  public:
   explicit RecordingObserver(const ObservedSpec& spec) : Observer(spec) {}
+  bool dependsOnOrder() const override { return true; }
   Result<QuantParams> qparams() const override {
     return fail(ErrorCode::kInvalidArgument, "observer 'recording' keeps tensors and computes no quantization parameters");
   }
@@ -283,7 +315,7 @@ Made makePerChannelMovingAverage(const ObservedSpec& spec) {
   return std::make_unique<PerChannelObserver>(spec, c);
 }
 
-Made makeWithHistogram(const ObservedSpec& spec, HistogramObserver::Search search, Histogram::Growth growth = Histogram::Growth::split) {
+Made makeWithHistogram(const ObservedSpec& spec, HistogramObserver::Search search, Growth growth = Growth::grid) {
   const int64_t bins = spec.observerArgs.integer("bins");
   if (bins < 2 || bins > (int64_t{1} << 20)) return fail(ErrorCode::kInvalidArgument, "bins = {} is not in [2, 1048576]", bins);
   return std::make_unique<HistogramObserver>(spec, growth, std::move(search));
@@ -292,14 +324,15 @@ Made makeHistogram(const ObservedSpec& spec) {
   const std::string &search = spec.observerArgs.string("search"), &merge = spec.observerArgs.string("merge");
   if (search != "scored" && search != "reference")
     return fail(ErrorCode::kInvalidArgument, "search = '{}' is neither \"scored\" nor \"reference\"", search);
-  if (merge != "split" && merge != "old") return fail(ErrorCode::kInvalidArgument, "merge = '{}' is neither \"split\" nor \"old\"", merge);
+  constexpr std::pair<std::string_view, Growth> kGrowths[] = {{"exact", Growth::grid}, {"split", Growth::split}, {"old", Growth::upsample}};
+  const auto* growth = std::find_if(std::begin(kGrowths), std::end(kGrowths), [&](const auto& g) { return g.first == merge; });
+  if (growth == std::end(kGrowths))
+    return fail(ErrorCode::kInvalidArgument, "merge = '{}' is not one of \"exact\", \"split\" and \"old\"", merge);
   // The reference counts the steps of the storage type, whatever the range.
   const bool scored = search == "scored";
   const double levels =
       scored ? static_cast<double>(spec.qmax - spec.qmin + 1) : std::pow(2.0, 8.0 * static_cast<double>(sizeOf(spec.dtype)));
-  return makeWithHistogram(
-      spec, [=](const Histogram& h) { return searchL2(h, levels, scored); },
-      merge == "old" ? Histogram::Growth::upsample : Histogram::Growth::split);
+  return makeWithHistogram(spec, [=](const Histogram& h) { return searchL2(h, levels, scored); }, growth->second);
 }
 Made makePercentile(const ObservedSpec& spec) {
   const double percent = spec.observerArgs.real("percentile");
@@ -368,7 +401,7 @@ std::vector<ObserverDef> builtinObservers() {
       {"per_channel_moving_average", "moving averages per channel", {averaging}, true, true, makePerChannelMovingAverage},
       {"histogram",
        "histogram; tails cut where the squared error falls",
-       {bins, {"search", AttrKind::string, "scored"}, {"merge", AttrKind::string, "split"}},
+       {bins, {"search", AttrKind::string, "scored"}, {"merge", AttrKind::string, "exact"}},
        false,
        true,
        makeHistogram},

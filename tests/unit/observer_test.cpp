@@ -4,6 +4,7 @@
 #include <chrono>
 #include <random>
 
+#include "quantizer/grid_histogram.h"
 #include "quantizer/histogram.h"
 #include "vectors.h"
 
@@ -175,6 +176,36 @@ TEST(Observer, LoadRefusesNonsense) {
     EXPECT_FALSE(o->clone()->load(bad)) << name;
   }
   EXPECT_TRUE(o->clone()->load(good));
+}
+
+// Whatever the order and the parts: the same state to the bit.
+TEST(Observer, MergingIsExact) {
+  for (const char* name : {"minmax", "histogram", "percentile", "entropy", "mse"}) {
+    std::vector<std::vector<float>> batches;
+    for (unsigned i = 0; i < 7; ++i) {
+      batches.push_back(normal(3000, i, std::exp(2.0f * static_cast<float>(i % 4) - 3.0f)));
+      for (size_t k = 0; k < batches.back().size(); k += 3) batches.back()[k] = std::max(0.0f, batches.back()[k]);
+    }
+    batches.push_back({1e-45f, -1e-45f, 3e-39f, 0.0f, -0.0f});
+    batches.push_back({5.0f, 5.0f});
+    for (const float largest : {10.0f, 1e6f, 3.4e38f}) {
+      batches.push_back({-largest, largest});
+      const auto all = make(name);
+      EXPECT_FALSE(all->dependsOnOrder());
+      for (const auto& x : batches) watch(*all, x);
+      std::vector<std::unique_ptr<Observer>> parts;
+      for (int k = 0; k < 3; ++k) parts.push_back(make(name));
+      for (size_t i = batches.size(); i-- > 0;) watch(*parts[i % 3], batches[i]);
+      ASSERT_TRUE(parts[2]->merge(*parts[0]));
+      ASSERT_TRUE(parts[1]->merge(*parts[2]));
+      EXPECT_EQ(parts[1]->save(), all->save()) << name << " up to " << largest;
+      const auto restored = make(name);
+      ASSERT_TRUE(restored->load(all->save()));
+      EXPECT_EQ(restored->save(), all->save());
+    }
+  }
+  EXPECT_TRUE(make("moving_average")->dependsOnOrder());
+  EXPECT_TRUE(make("histogram", {{"merge", "split"}})->dependsOnOrder());
 }
 
 TEST(Observer, MergeEqualsSeeingAll) {
@@ -403,6 +434,28 @@ TEST(Histogram, SearchesCutOutliers) {
   }
 }
 
+// Cells hold every value where the grid says, and pouring them into bins moves nothing by more than a cell.
+TEST(Histogram, GridAgreesWithPlainCounting) {
+  auto x = normal(50000, 11, 2.5f);
+  for (size_t i = 0; i < x.size(); i += 2) x[i] = std::max(x[i], 0.0f);
+  const auto [low, high] = std::minmax_element(x.begin(), x.end());
+  GridHistogram grid(256);
+  grid.add(x, *low, *high);
+  EXPECT_EQ(grid.total(), static_cast<int64_t>(x.size()));
+  EXPECT_EQ(grid.zeros(), std::count(x.begin(), x.end(), 0.0f));
+  EXPECT_LE(grid.cells().size(), 256u * 4);
+  EXPECT_GE(grid.cells().size(), 256u * 2 - 1);
+  const std::vector<double> plain = histc(x, 256, *low, *high);
+  const Histogram poured = grid.histogram();
+  double total = 0, moved = 0;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    total += poured.mass()[i];
+    moved += std::abs(poured.mass()[i] - plain[i]);
+  }
+  EXPECT_NEAR(total, static_cast<double>(x.size()), 1e-6);
+  EXPECT_LT(moved / total, 0.02);
+}
+
 // Half of what leaves a ReLU is 0, which is exact whatever the range.
 TEST(Histogram, SearchesIgnoreTheSpikeAtZero) {
   auto x = normal(100000, 3);
@@ -464,6 +517,7 @@ void checkRecorded(const json& c) {
   if (histogram) {
     spec.observerArgs.set("bins", args["bins"].get<int64_t>());
     spec.observerArgs.set("search", "reference");
+    spec.observerArgs.set("merge", "split");
   }
   const auto made = makeObserver(spec);
   ASSERT_TRUE(made) << made.error().render();
