@@ -8,6 +8,7 @@
 #include "ir/qmath.h"
 #include "passes/group_params.h"
 #include "passes/passes.h"
+#include "passes/quantize_table.h"
 #include "quantizer/observer.h"
 #include "quantizer/qparams.h"
 
@@ -132,6 +133,10 @@ class Conversion {
       Value* v = node->operand(operand);
       const auto* observed = std::get_if<ObservedSpec>(&annotation.inputs[i]);
       if (!v || !v->constant() || !observed || v->type().dtype != DType::f32) continue;
+      if (observed->scheme == QScheme::floatQparams) {
+        QC_TRY(quantizeTable(node, *observed));
+        continue;
+      }
       QC_ASSIGN(QuantPtr params, constantParams(*v->constant(), *observed));
       const Value* bias = node->operand(2);
       const bool hasBias = annotation.inputs.size() > 2 && std::holds_alternative<DerivedSpec>(annotation.inputs[2]) && bias;

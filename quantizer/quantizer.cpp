@@ -22,7 +22,8 @@ Status checkParams(const QuantParams& q) {
 
 Status checkSpec(const QuantSpec& spec, const Value& value) {
   if (const auto* fixed = std::get_if<FixedSpec>(&spec)) QC_TRY(checkParams(fixed->params));
-  const bool quantizes = std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec);
+  const bool quantizes =
+      std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec) || std::holds_alternative<SharedSpec>(spec);
   if (quantizes && value.type().dtype != DType::f32)
     return fail(ErrorCode::kInvalidArgument, "a {} value cannot be quantized", toString(value.type().dtype));
   if (const auto* observed = std::get_if<ObservedSpec>(&spec)) {
@@ -37,6 +38,19 @@ Status checkSpec(const QuantSpec& spec, const Value& value) {
 Status placed(Status status, const Node& node, const Value& value) {
   if (status) return status;
   return tl::make_unexpected(std::move(status).error().at(node.location()).on(value.name()));
+}
+
+// What a derived spec starts from has a spec itself.
+Status checkSource(const Graph& graph, const EdgeOrNode& point, const Node& node) {
+  const Value* value = graph.findValue(point.value);
+  const Node* source = value ? value->producer() : nullptr;
+  if (!source) return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(node.location());
+  const QuantAnnotation* a = source->annotation() ? &*source->annotation() : nullptr;
+  const bool set = a && (point.operand < 0                                        ? isSet(a->output)
+                         : static_cast<size_t>(point.operand) < a->inputs.size() ? isSet(a->inputs[static_cast<size_t>(point.operand)])
+                                                                                  : false);
+  if (!set) return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not annotated", toString(point)).at(node.location());
+  return {};
 }
 
 std::map<const Node*, QuantAnnotation> annotationsOf(const Graph& graph) {
@@ -55,7 +69,7 @@ int CoverageReport::quantizedCount() const {
 }
 
 bool isClaim(const QuantAnnotation& annotation) {
-  return annotation.keepFloat || isSet(annotation.output) || std::any_of(annotation.inputs.begin(), annotation.inputs.end(), isSet);
+  return annotation.keepFloat || isSet(annotation.output) || !annotation.inputs.empty();
 }
 
 Status validateAnnotations(const Graph& graph) {
@@ -71,10 +85,7 @@ Status validateAnnotations(const Graph& graph) {
       if (!n->operand(i)) return fail(ErrorCode::kInvalidArgument, "input {} is annotated but absent", i).at(n->location());
       QC_TRY(placed(checkSpec(spec, *n->operand(i)), *n, *n->operand(i)));
       if (const auto* derived = std::get_if<DerivedSpec>(&spec)) {
-        for (const EdgeOrNode& point : derived->from)
-          if (!graph.findValue(point.value))
-            return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point))
-                .at(n->location());
+        for (const EdgeOrNode& point : derived->from) QC_TRY(checkSource(graph, point, *n));
       }
     }
     if (isSet(a.output) && n->numResults() == 0)

@@ -69,7 +69,8 @@ class ComposableQuantizer : public Quantizer {
   std::vector<std::shared_ptr<Quantizer>> parts_;
 };
 
-// Whether an annotation takes the node for its writer: it asks for something, or for the node to stay float.
+// Whether an annotation takes the node for its writer: it asks for something, for the node to stay float, or has a slot for every
+// operand though all are empty, as inside a pattern.
 bool isClaim(const QuantAnnotation& annotation);
 
 // Annotations fit their nodes: operand counts, known observers, ranges and axes, shares that lead somewhere.
