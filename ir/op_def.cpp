@@ -1,5 +1,7 @@
 #include "ir/op_def.h"
 
+#include "ir/custom_op.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -33,8 +35,9 @@ Result<Stage> parseStage(std::string_view text) {
   return fail(ErrorCode::kInvalidArgument, "unknown stage '{}'", text).help("stages are float, observed, qdq, quant, kernel");
 }
 
-const OpRegistry& OpRegistry::get() {
-  static const OpRegistry registry = [] {
+// Never destroyed: graphs of static lifetime may outlive it.
+static OpRegistry& mutableRegistry() {
+  static auto* const registry = [] {
     OpRegistry r;
     registerElementwiseOps(r);
     registerConvOps(r);
@@ -48,9 +51,20 @@ const OpRegistry& OpRegistry::get() {
     registerQuantOps(r);
     registerRecurrentOps(r);
     registerKernelOps(r);
-    return r;
+    return new OpRegistry(std::move(r));
   }();
-  return registry;
+  return *registry;
+}
+
+const OpRegistry& OpRegistry::get() { return mutableRegistry(); }
+
+Status registerOp(OpDef def) {
+  if (def.name.find('.') == std::string::npos || def.name.starts_with("q.") || def.name.starts_with("k."))
+    return fail(ErrorCode::kInvalidArgument, "'{}' is no name for an op of one's own", def.name).help("use a prefix and a dot: acme.swoosh");
+  if (!def.infer) return fail(ErrorCode::kInvalidArgument, "op '{}' does not say what type it has", def.name);
+  if (OpRegistry::get().find(def.name)) return fail(ErrorCode::kInvalidArgument, "an op named '{}' exists", def.name);
+  mutableRegistry().add(std::move(def));
+  return {};
 }
 
 void OpRegistry::add(OpDef def) {

@@ -8,7 +8,9 @@ namespace qc {
 Status annotate(Graph& graph, PassContext& cx) {
   const QConfigMapping* given = cx.get<QConfigMapping>();
   QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
-  QC_ASSIGN(CoverageReport report, annotateGraph(graph, given ? *given : defaultQConfigMapping(backend)));
+  BackendOptions options;
+  options.quantizedOutputs = cx.options.integers("quantized_outputs");
+  QC_ASSIGN(CoverageReport report, annotateGraph(graph, given ? *given : defaultQConfigMapping(backend), options));
   cx.countHits({{"quantized", report.quantizedCount()}});
   cx.provide(std::move(report));
   return {};

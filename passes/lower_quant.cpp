@@ -11,6 +11,7 @@
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
+#include "passes/lowering.h"
 #include "passes/passes.h"
 
 namespace qc {
@@ -276,6 +277,11 @@ Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
   return true;
 }
 
+std::vector<RewriteRule>& ownRules() {
+  static auto* const rules = new std::vector<RewriteRule>;
+  return *rules;
+}
+
 std::vector<RewriteRule> rules() {
   std::vector<std::string> movers;
   for (const auto& [name, def] : OpRegistry::get().ops())
@@ -293,9 +299,15 @@ std::vector<RewriteRule> rules() {
 
 }  // namespace
 
+void registerLowering(RewriteRule rule) { ownRules().push_back(std::move(rule)); }
+
 Status lowerQuant(Graph& graph, PassContext& cx) {
   QC_TRY(cse(graph, cx));
   static const std::vector<RewriteRule> kRules = rules();
+  if (!ownRules().empty()) {
+    QC_ASSIGN(const auto own, rewritePatterns(graph, ownRules()));
+    cx.countHits(own);
+  }
   QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
   cx.countHits(hits);
   graph.eraseDeadNodes();

@@ -17,7 +17,10 @@ Status foldConstants(Graph& graph, PassContext& cx);
 Status annotate(Graph& graph, PassContext& cx);
 Status prepare(Graph& graph, PassContext& cx);
 Status convert(Graph& graph, PassContext& cx);
+Status quantizeIo(Graph& graph, PassContext& cx);
+Status duplicateDequantize(Graph& graph, PassContext& cx);
 Status lowerQuant(Graph& graph, PassContext& cx);
+Status referenceOps(Graph& graph, PassContext& cx);
 
 // Towards kernels, float and quantized graphs alike.
 Status unsignedActivations(Graph& graph, PassContext& cx);

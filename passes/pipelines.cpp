@@ -5,7 +5,11 @@ namespace qc {
 namespace {
 
 const Pass kPasses[] = {
-    {"annotate", "decides what becomes int8", {{"backend", AttrKind::string, std::string("x86")}}, std::nullopt, annotate},
+    {"annotate",
+     "decides what becomes int8",
+     {{"backend", AttrKind::string, std::string("x86")}, {"quantized_outputs", AttrKind::integers, std::vector<int64_t>()}},
+     std::nullopt,
+     annotate},
     {"canonicalize", "removes what has no effect and brings ops into one form", {}, std::nullopt, canonicalize},
     {"convert",
      "turns observers into quantize and dequantize, and weights into integers",
@@ -14,6 +18,7 @@ const Pass kPasses[] = {
      convert},
     {"cse", "merges nodes that compute the same", {}, std::nullopt, cse},
     {"dce", "removes nodes without uses", {}, std::nullopt, dce},
+    {"duplicate-dequantize", "gives every reader of a dequantize one of its own", {}, std::nullopt, duplicateDequantize},
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm},
     {"fold-constants",
      "evaluates nodes whose operands are constant",
@@ -26,7 +31,17 @@ const Pass kPasses[] = {
     {"prepare", "inserts one observer per sharing group of the annotations", {}, Stage::kObserved, prepare},
     {"project-recurrences", "multiplies the inputs of recurrent layers by their weights for all steps at once", {}, std::nullopt,
      projectRecurrences},
+    {"quantize-io",
+     "makes inputs and outputs of the model integers",
+     {{"inputs", AttrKind::integers, std::vector<int64_t>()}, {"outputs", AttrKind::integers, std::vector<int64_t>()}},
+     std::nullopt,
+     quantizeIo},
     {"recognize-activations", "finds activations that were exported as several ops", {}, std::nullopt, recognizeActivations},
+    {"reference-ops",
+     "spells quantized ops out in plain integer and float ops",
+     {{"rounding", AttrKind::string, std::string("even")}},
+     std::nullopt,
+     referenceOps},
     {"unsigned-activations", "turns s8 activations inside the graph into u8", {}, std::nullopt, unsignedActivations},
 };
 

@@ -13,6 +13,7 @@
 #include <map>
 #include <set>
 
+#include "ir/op_def.h"
 #include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
 
@@ -135,8 +136,9 @@ class Annotator {
     return {};
   }
 
-  // Whether `chain` (first op first) may round once.
+  // Whether `chain` (first op first) may round once.  Ops without a scalar meaning cannot be part of another's kernel.
   bool mayFuse(const std::vector<Node*>& chain, const Node* next) const {
+    if (!next->def().scalar) return false;
     if (!backend_) return !plan(next).shares;
     std::vector<std::string_view> ops;
     for (const Node* n : chain) ops.push_back(n->op());
@@ -175,7 +177,9 @@ class Annotator {
     for (int i = 0; i < node.numResults(); ++i)
       for (const Use* use : node.result(i)->uses())
         if (reads(use->user(), use->index())) return true;
-    return false;
+    return std::any_of(options_.quantizedOutputs.begin(), options_.quantizedOutputs.end(), [&](int64_t i) {
+      return i >= 0 && i < static_cast<int64_t>(graph_.outputs().size()) && graph_.outputs()[static_cast<size_t>(i)] == node.result();
+    });
   }
 
   // Some node with enough work to pay for it quantizes this value, whatever `asker` does.
@@ -309,6 +313,7 @@ class Annotator {
 
   // A backend's patterns of elementwise ops are chains of two: add + relu.
   bool mayJoin(const Node& node, const std::vector<Node*>& region) const {
+    if (!node.def().scalar || !region.front()->def().scalar) return false;
     if (!backend_) return !plan(&node).shares && !plan(region.front()).shares;
     return region.size() == 1 && backend_->find({node.op(), region.front()->op()});
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <list>
 
 #include "quantizer/qparams.h"
 
@@ -139,9 +140,35 @@ std::string refuseSharing(const Node& node, const OpPolicy& policy) {
 
 }  // namespace
 
+// Rows of integrators; a list, so that references stay.
+struct OwnRow {
+  std::string op, why;
+  OpPolicy policy;
+};
+static std::list<OwnRow>& ownRows() {
+  static auto* const rows = new std::list<OwnRow>;
+  return *rows;
+}
+
+static const OpPolicy* findPolicy(std::string_view op) {
+  for (const OpPolicy& row : kTable)
+    if (row.op == op) return &row;
+  for (const OwnRow& row : ownRows())
+    if (row.op == op) return &row.policy;
+  return nullptr;
+}
+
 const OpPolicy& policyOf(const Node& node) {
-  const auto row = std::find_if(std::begin(kTable), std::end(kTable), [&](const OpPolicy& p) { return p.op == node.op(); });
-  return row == std::end(kTable) ? kNoRow : *row;
+  const OpPolicy* row = findPolicy(node.op());
+  return row ? *row : kNoRow;
+}
+
+Status registerOpPolicy(const OpPolicy& policy) {
+  if (policy.op.empty() || findPolicy(policy.op)) return fail(ErrorCode::kInvalidArgument, "op '{}' has a policy", policy.op);
+  OwnRow& row = ownRows().emplace_back(OwnRow{std::string(policy.op), std::string(policy.why), policy});
+  row.policy.op = row.op;
+  row.policy.why = row.why;
+  return {};
 }
 
 bool isDataOperand(const Node& node, const OpPolicy& policy, int i) {

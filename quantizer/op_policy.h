@@ -30,6 +30,9 @@ struct OpPolicy {
 // Never null: an op without a row stays float.
 const OpPolicy& policyOf(const Node& node);
 
+// A row for an op of one's own (ir/custom_op.h).  Error: there is one.  From one thread, before graphs are annotated.
+Status registerOpPolicy(const OpPolicy& policy);
+
 // Why this very node cannot be int8 although its op can; empty when it can.
 std::string refusal(const Node& node, const OpPolicy& policy);
 

@@ -127,7 +127,10 @@ bool PatternQuantizer::hold(const std::vector<Node*>& chain, const Row& row) con
     case Kind::weighted: return refusal(first, policyOf(first)).empty() && !(first.is("conv_transpose") && first.integer("group") != 1);
     case Kind::binary:
     case Kind::product: return fitsBinary(first);
-    case Kind::concat: return std::all_of(first.operands().begin(), first.operands().end(), [](const Value* v) { return isFloat32(v) && !v->constant(); });
+    case Kind::concat: {
+      const std::vector<Value*> parts = first.operands();
+      return std::all_of(parts.begin(), parts.end(), [](const Value* v) { return isFloat32(v) && !v->constant(); });
+    }
     case Kind::mean: return isSpatialMean(first);
   }
   return false;
