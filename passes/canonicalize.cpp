@@ -28,14 +28,19 @@ Result<Value*> transposeMatrix(Builder& b, Value* w) {
   return b.create("dequantize", {t});
 }
 
-// matmul(x, W[K,N]) -> linear(x, W^T[N,K])
+// matmul(x, W[K,N]) -> linear(x, W^T[N,K]); W may be the transpose of the weight already, as a linear is written in ONNX
 Result<bool> matmulToLinear(const Match& m, Rewriter& rw) {
   Node* matmul = m.root();
   Value* w = matmul->operand(1);
-  if (!isConstantLike(w) || w->type().rank() != 2 || matmul->operand(0)->type().rank() < 2) return false;
+  if (w->type().rank() != 2 || matmul->operand(0)->type().rank() < 2) return false;
   if (w->type().dtype != DType::f32 || isConstantLike(matmul->operand(0))) return false;
+  Node* swap = w->producer() && w->producer()->is("transpose") && w->producer()->integers("perm") == std::vector<int64_t>{1, 0} ? w->producer() : nullptr;
+  if (!isConstantLike(swap ? swap->operand(0) : w)) return false;
   Builder b = rw.before(matmul);
-  QC_ASSIGN(Value * transposed, transposeMatrix(b, w));
+  Value* transposed = swap ? swap->operand(0) : nullptr;
+  if (!transposed) {
+    QC_ASSIGN(transposed, transposeMatrix(b, w));
+  }
   QC_ASSIGN(Value * y, b.create("linear", {matmul->operand(0), transposed}));
   rw.replace(matmul, {y});
   return true;
@@ -64,6 +69,19 @@ Result<bool> addToBias(const Match& m, Rewriter& rw) {
   b.at(conv->location());
   Value* biasValue = b.constant(m["c"]->name(), std::move(sum));
   QC_ASSIGN(Value * y, b.create(conv->op(), {conv->operand(0), conv->operand(1), biasValue}, conv->attrs()));
+  rw.replace(add, {y});
+  return true;
+}
+
+// add(linear(x, w), dequantize(b)) -> linear(x, w, dequantize(b)) for a constant b of one integer per channel
+Result<bool> addDequantizedBias(const Match& m, Rewriter& rw) {
+  Node* add = m.root();
+  Node* linear = m.node("linear");
+  if (!isConstantLike(m["c"]) || linear->operand(2) || linear->operand(3) || hasPost(*linear) || add->result()->type() != linear->result()->type()) return false;
+  if (m["c"]->type().rank() != 1 || m["c"]->type().shape[0] != linear->result()->type().shape.back()) return false;
+  Builder b = rw.before(add);
+  b.at(linear->location());
+  QC_ASSIGN(Value * y, b.create("linear", {linear->operand(0), linear->operand(1), m["c"]}, linear->attrs()));
   rw.replace(add, {y});
   return true;
 }
@@ -225,6 +243,7 @@ std::vector<RewriteRule> rules() {
   return {
       {"matmul-to-linear", op("matmul"), matmulToLinear},
       {"add-to-bias", op("add", {weighted(), constant("c")}), addToBias},
+      {"add-to-bias", op("add", {op("linear").as("linear").oneUse(), op("dequantize").as("c")}), addDequantizedBias},
       {"pad-into-conv", oneOf({"conv", "q.conv"}, {op("pad").as("pad")}), padIntoConv},
       {"transpose", op("transpose"), simplifyTranspose},
       {"reshape", op("reshape"), simplifyReshape},
