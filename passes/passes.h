@@ -27,5 +27,6 @@ Status unsignedActivations(Graph& graph, PassContext& cx);
 Status fuseElementwise(Graph& graph, PassContext& cx);
 Status projectRecurrences(Graph& graph, PassContext& cx);
 Status layout(Graph& graph, PassContext& cx);
+Status splitConvTranspose(Graph& graph, PassContext& cx);
 
 }  // namespace qc

@@ -42,6 +42,7 @@ const Pass kPasses[] = {
      {{"rounding", AttrKind::string, std::string("even")}},
      std::nullopt,
      referenceOps},
+    {"split-conv-transpose", "turns transposed convolutions into plain ones whose results interleave", {}, std::nullopt, splitConvTranspose},
     {"unsigned-activations", "turns s8 activations inside the graph into u8", {}, std::nullopt, unsignedActivations},
 };
 
@@ -51,7 +52,7 @@ const std::pair<const char*, const char*> kPipelines[] = {
     // From the imported or converted graph to the one whose results define the model's.
     {"lower", "simplify,lower-quant,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.
-    {"compile", "project-recurrences,layout,fold-constants,canonicalize,cse,dce,select-kernels"},
+    {"compile", "project-recurrences,layout,split-conv-transpose,fold-constants,canonicalize,cse,dce,select-kernels"},
 };
 
 }  // namespace

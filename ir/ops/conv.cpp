@@ -1,7 +1,8 @@
 // Convolutions over 1 to 3 spatial dims, float and integer, both layouts.
 //
 // Order of a sum: taps row-major over the kernel, within a tap the input channels of the group; one fused multiply-add each, from
-// +0.  The padding of conv takes part as zeros; conv_transpose runs over the taps that meet an input element.  Then see epilogue.h.
+// +0.  Padding takes part as zeros.  conv_transpose runs over the taps that its stride leads to, last to first on every dim, which is the
+// order of the convolutions that it falls apart into (pass split-conv-transpose).  Then see epilogue.h.
 #include <algorithm>
 #include <cstring>
 
@@ -165,16 +166,19 @@ struct Conv {
   // The same for a transposed convolution: input position i meets output position i * stride - pad + k * dilation.
   template <class Step>
   void walkTransposed(const std::array<int64_t, 3>& at, const Step& step) const {
+    constexpr int64_t kOutside = -1, kNone = -2;
     const auto position = [&](size_t i, int64_t k) {
-      const int64_t scaled = at[i] + window.padBegin[i] - k * window.dilation[i];
-      return scaled >= 0 && scaled % window.stride[i] == 0 && scaled / window.stride[i] < x.size[i] ? scaled / window.stride[i] : -1;
+      const int64_t scaled = at[i] + window.padBegin[i] - k * window.dilation[i], in = scaled / window.stride[i];
+      if (scaled % window.stride[i] != 0) return kNone;
+      return in >= 0 && in < x.size[i] ? in : kOutside;
     };
-    int64_t tap = 0;
-    for (int64_t kz = 0; kz < window.kernel[0]; ++kz)
-      for (int64_t ky = 0; ky < window.kernel[1]; ++ky)
-        for (int64_t kx = 0; kx < window.kernel[2]; ++kx, ++tap) {
+    for (int64_t kz = window.kernel[0]; kz-- > 0;)
+      for (int64_t ky = window.kernel[1]; ky-- > 0;)
+        for (int64_t kx = window.kernel[2]; kx-- > 0;) {
           const int64_t iz = position(0, kz), iy = position(1, ky), ix = position(2, kx);
-          if (iz >= 0 && iy >= 0 && ix >= 0) step(tap, (iz * x.size[1] + iy) * x.size[2] + ix);
+          if (iz == kNone || iy == kNone || ix == kNone) continue;
+          const bool inside = iz != kOutside && iy != kOutside && ix != kOutside;
+          step((kz * window.kernel[1] + ky) * window.kernel[2] + kx, inside ? (iz * x.size[1] + iy) * x.size[2] + ix : -1);
         }
   }
 
@@ -240,10 +244,12 @@ template <class T>
 void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
   if (s.in == 0) return;
   const int64_t taps = s.window.taps();
+  const std::vector<T> zeros(static_cast<size_t>(s.x.channels));
   for (int64_t p = 0; p < s.y.pixels(); ++p)
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
+      const T* from = pixel < 0 ? zeros.data() : x + pixel * s.x.channels;
       for (int64_t g = 0; g < s.group; ++g)
-        ref::multiplyAdd(x + pixel * s.x.channels + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out,
+        ref::multiplyAdd(from + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out,
                          acc + p * s.y.channels + g * s.out, 0, 1, s.out, s.in);
     });
 }

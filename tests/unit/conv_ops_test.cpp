@@ -60,21 +60,23 @@ void eachOutput(const Problem& p, const Ints& ySizes, bool transposed, const Sta
       for (int64_t pixel = 0; pixel < yPixels; ++pixel) {
         const Ints at = split(pixel, yShape);
         start(o);
-        for (int64_t t = 0; t < taps; ++t) {
+        for (int64_t step = 0; step < taps; ++step) {
+          const int64_t t = transposed ? taps - 1 - step : step;
           const Ints k = split(t, p.kernel);
           int64_t from = 0;
-          bool inside = true;
+          bool inside = true, meets = true;
           for (size_t d = 0; d < dims; ++d) {
             int64_t i = at[d] * p.strides[d] - p.pads[d] + k[d] * p.dilations[d];
             if (transposed) {
               i = at[d] + p.pads[d] - k[d] * p.dilations[d];
-              inside = inside && i % p.strides[d] == 0;
+              meets = meets && i % p.strides[d] == 0;
+              inside = inside && i >= 0;
               i /= p.strides[d];
             }
             inside = inside && i >= 0 && i < p.spatial[d];
             from = from * p.spatial[d] + i;
           }
-          if (!inside && transposed) continue;
+          if (!meets) continue;
           const int64_t g = o / p.out;
           for (int64_t ic = 0; ic < p.in; ++ic) {
             const int64_t x = inside ? (n * p.group * p.in + g * p.in + ic) * xPixels + from : -1;
