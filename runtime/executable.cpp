@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ir/op_def.h"
+#include "runtime/rt/fp_state.h"
 #include "runtime/rt/pool.h"
 
 namespace qc {
@@ -15,6 +16,18 @@ constexpr double kWorthSplitting = 20000;
 
 struct PoolDeleter {
   void operator()(qcrt_pool* pool) const { qcrt_pool_destroy(pool); }
+};
+
+// Runs and evaluations compute the same bits whatever state the caller's thread is in.
+class DefinedArithmetic {
+ public:
+  DefinedArithmetic() : former_(qcrt_fp_enter()) {}
+  ~DefinedArithmetic() { qcrt_fp_leave(former_); }
+  DefinedArithmetic(const DefinedArithmetic&) = delete;
+  DefinedArithmetic& operator=(const DefinedArithmetic&) = delete;
+
+ private:
+  uint64_t former_;
 };
 
 Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
@@ -123,6 +136,7 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
   for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(checkTensor(s.inputs[i], inputs[i], "input"));
   for (size_t i = 0; i < outputs.size(); ++i) QC_TRY(checkTensor(s.outputs[i], outputs[i], "output"));
   s.bind(inputs, outputs);
+  const DefinedArithmetic defined;
   for (size_t i = 0; i < s.program->steps().size(); ++i) {
     if (!hook) {
       QC_TRY(s.runStep(i));

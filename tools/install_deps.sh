@@ -2,7 +2,7 @@
 # Installs what qcompile needs on Debian 12.  Quick when everything is there; uses sudo when not root.
 set -euo pipefail
 packages=(g++ cmake ninja-build ccache git python3 llvm-19-dev llvm-19-tools libonnx-dev libprotobuf-dev protobuf-compiler libfmt-dev
-  libexpected-dev libcli11-dev nlohmann-json3-dev libpthreadpool-dev libturbojpeg0-dev libpng-dev zlib1g-dev libgtest-dev libgmock-dev
+  libexpected-dev libcli11-dev nlohmann-json3-dev libturbojpeg0-dev libpng-dev zlib1g-dev libgtest-dev libgmock-dev
   libonnx-testdata)
 missing=()
 for package in "${packages[@]}"; do

@@ -1,5 +1,9 @@
 /* Thread pool of compiled models, a C interface.  Work is split statically: chunk c of n runs units [units*c/n, units*(c+1)/n),
-   so a model's results do not depend on timing, and the chunks of one call may run on any threads. */
+   so a model's results do not depend on timing, and the chunks of one call may run on any threads.
+
+   The pool is a good neighbour: idle threads spin for microseconds and then sleep, the caller runs every chunk that no other
+   thread has come for, and there are never more threads than processors that this process may use.  Where other programs hold
+   the cores, a call takes about as long as on one thread.  Its threads run in the state of fp_state.h; the caller's is its own. */
 #pragma once
 
 #include <stdint.h>
@@ -11,12 +15,12 @@ extern "C" {
 typedef void (*qcrt_kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
 typedef struct qcrt_pool qcrt_pool;
 
-/* threads >= 1, the caller's included.  Null when threads cannot be made. */
+/* threads >= 1, the caller's included: how many chunks may run at a time.  Null when threads cannot be made. */
 qcrt_pool* qcrt_pool_create(int threads);
 void qcrt_pool_destroy(qcrt_pool* pool);
 int qcrt_pool_threads(const qcrt_pool* pool);
 
-/* Runs all units and returns when they are done.  1 <= chunks; chunk c gets scratch + c * scratch_stride.  One call at a time. */
+/* Runs all units and returns when they are done.  1 <= chunks < 2^31; chunk c gets scratch + c * scratch_stride.  One call at a time. */
 void qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
                    int64_t scratch_stride);
 
