@@ -67,7 +67,15 @@ Status registerOp(OpDef def) {
   return {};
 }
 
+// The name of an op says what family it is of: integer ops come with lower-quant, kernels with select-kernels.
+static StageSet stagesOfFamily(std::string_view name) {
+  if (name.starts_with("q.")) return stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
+  if (name.starts_with("k.")) return stageBit(Stage::kKernel);
+  return kAllStages;
+}
+
 void OpRegistry::add(OpDef def) {
+  def.stages &= stagesOfFamily(def.name);
   std::string name = def.name;
   const bool added = ops_.emplace(std::move(name), std::move(def)).second;
   QC_CHECK(added, "an op is registered twice");

@@ -152,8 +152,26 @@ class Verifier {
   }
 
   void stage(const Node& n) {
-    if (stage_ && !n.def().legalIn(*stage_))
-      report(fail(ErrorCode::kInvalidModel, "'{}' is not legal in stage '{}'", n.op(), toString(*stage_)), &n);
+    if (!stage_) return;
+    const auto illegal = [&](std::string_view what) {
+      report(fail(ErrorCode::kInvalidModel, "'{}' {} in stage '{}'", n.op(), what, toString(*stage_)), &n);
+    };
+    if (!n.def().legalIn(*stage_)) return illegal("is not legal");
+    const bool isKernelStage = *stage_ == Stage::kKernel;
+    const Attr* kernel = n.attrs().find("kernel");
+    const bool hasKernel = kernel && *kernel != Attr(std::string());
+    if (!isKernelStage && hasKernel) illegal("has a kernel already");
+    if (isKernelStage && !hasKernel && !n.is("const")) illegal("has no kernel");
+    // What convert should have consumed.  The annotations of observers say how they observe, and calibration compiles those.
+    if ((*stage_ == Stage::kQdq || *stage_ == Stage::kQuant) && n.annotation()) illegal("is still annotated");
+    // A fused expression reads integers only once lower-quant has made them.
+    if (*stage_ < Stage::kQuant && n.is("map") && readsOrMakesIntegers(n)) illegal("of quantized tensors is not legal");
+  }
+
+  static bool readsOrMakesIntegers(const Node& n) {
+    const auto quantized = [](const Value* v) { return v && v->type().isQuantized(); };
+    const std::vector<Value*> operands = n.operands();
+    return quantized(n.result()) || std::any_of(operands.begin(), operands.end(), quantized);
   }
 
   void node(const Node& n) {

@@ -277,6 +277,22 @@ Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
   return true;
 }
 
+// An integer form that cannot be, such as sums that could leave int32, is no error of the model: the layer stays float between
+// its dequantize and quantize, and the user is told.
+RewriteRule orKeepFloat(RewriteRule rule, PassContext& cx) {
+  rule.apply = [apply = std::move(rule.apply), &cx](const Match& m, Rewriter& rw) -> Result<bool> {
+    Result<bool> done = apply(m, rw);
+    if (done || done.error().code() != ErrorCode::kUnsupported) return done;
+    const std::string text = "stays float: " + done.error().message();
+    const std::string& node = m.root()->location();
+    // Every sweep tries again.
+    const bool told = std::any_of(cx.remarks.begin(), cx.remarks.end(), [&](const Remark& r) { return r.node == node && r.message == text; });
+    if (!told) cx.remark(m.root(), text);
+    return false;
+  };
+  return rule;
+}
+
 std::vector<RewriteRule>& ownRules() {
   static auto* const rules = new std::vector<RewriteRule>;
   return *rules;
@@ -303,12 +319,13 @@ void registerLowering(RewriteRule rule) { ownRules().push_back(std::move(rule));
 
 Status lowerQuant(Graph& graph, PassContext& cx) {
   QC_TRY(cse(graph, cx));
-  static const std::vector<RewriteRule> kRules = rules();
+  std::vector<RewriteRule> builtIn = rules();
+  for (RewriteRule& rule : builtIn) rule = orKeepFloat(std::move(rule), cx);
   if (!ownRules().empty()) {
     QC_ASSIGN(const auto own, rewritePatterns(graph, ownRules()));
     cx.countHits(own);
   }
-  QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
+  QC_ASSIGN(auto hits, rewritePatterns(graph, builtIn));
   cx.countHits(hits);
   graph.eraseDeadNodes();
   return {};

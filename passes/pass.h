@@ -60,6 +60,7 @@ struct Pass {
   std::vector<AttrSpec> options;
   std::optional<Stage> leaves;  // stage afterwards; none: unchanged
   std::function<Status(Graph&, PassContext&)> run;
+  StageSet accepts = kAllStages;  // stages it works in; a pipeline that runs it in another is refused
 };
 
 class PassRegistry {

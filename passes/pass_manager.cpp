@@ -87,6 +87,24 @@ Failure inPass(std::string_view when, const Pass& pass, const Error& error, Erro
       .help(error.remedy());
 }
 
+// The passes that lead from where a graph is to where a pass works.
+std::string passesInto(StageSet wanted) {
+  std::string names;
+  for (const auto& [name, pass] : PassRegistry::get().passes())
+    if (pass.leaves && (wanted & stageBit(*pass.leaves))) names += (names.empty() ? "`" : " or `") + name + "`";
+  return names;
+}
+
+Status checkAccepts(const Pass& pass, Stage stage) {
+  if (pass.accepts & stageBit(stage)) return {};
+  std::string wanted;
+  for (const Stage s : {Stage::kFloat, Stage::kObserved, Stage::kQdq, Stage::kQuant, Stage::kKernel})
+    if (pass.accepts & stageBit(s)) wanted += fmt::format("{}'{}'", wanted.empty() ? "" : " or ", toString(s));
+  return fail(ErrorCode::kInvalidArgument, "pass `{}` works on a graph in stage {}, this one is in stage '{}'", pass.name, wanted,
+              toString(stage))
+      .help(fmt::format("{} leaves a graph there; the order is annotate, prepare, convert, lower, compile", passesInto(pass.accepts)));
+}
+
 }  // namespace
 
 Result<Pipeline> Pipeline::parse(std::string_view text, const PassRegistry& registry) {
@@ -129,6 +147,7 @@ Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stag
 
 Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   const Pipeline::Step& step = pipeline_.steps()[index];
+  if (stage_) QC_TRY(checkAccepts(*step.pass, *stage_));
   const bool last = index + 1 == pipeline_.steps().size() || static_cast<int>(index) + 1 == options_.stopAfter;
   const std::string before = options_.printChanged ? print(graph, options_.print) : std::string();
   std::optional<Replay> replay;

@@ -180,7 +180,6 @@ void registerKernelOps(OpRegistry& registry) {
                 {"clamp_max", AttrKind::integer, int64_t{INT32_MAX}},
                 {"bounded", AttrKind::integer, int64_t{0}}},
       .traits = kPure,
-      .stages = stageBit(Stage::kKernel),
       .infer = inferConv,
       .eval = evalConv,
       .scalar = {},

@@ -100,7 +100,6 @@ void registerMapOps(OpRegistry& registry) {
   map.operands = {{"xs", false, true}};
   map.attrs = {{"expr", AttrKind::string, std::nullopt}, to};
   map.traits = kPure | kElementwise;
-  map.stages = stageBit(Stage::kFloat) | stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
   map.infer = inferMap;
   map.eval = evaluateMap;
   map.scalar = [](const AttrDict& attrs) { return expressionOf(attrs).value(); };

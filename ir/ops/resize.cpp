@@ -260,7 +260,6 @@ void registerResizeOps(OpRegistry& r) {
   quantized.attrs.push_back(quantAttr("to", true));
   quantized.infer = [](const InferContext& c) { return inferSizes(c, true); };
   quantized.eval = evalQuantizedResize;
-  quantized.stages = stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
   r.add(std::move(quantized));
 }
 
