@@ -1,11 +1,49 @@
 // annotate: the quantizer's decisions, written on the nodes.  The rules come from cx.provide(QConfigMapping), else from the
 // option `backend`; the report goes to cx.provide(CoverageReport).  Tests: tests/golden/annotate.
 #include "passes/passes.h"
+#include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
 
 namespace qc {
+namespace {
+
+// The ready quantizers with their default configuration, by name.
+std::shared_ptr<Quantizer> readyQuantizer(std::string_view name) {
+  if (name == "x86") {
+    auto q = std::make_shared<X86Quantizer>();
+    q->setGlobal(defaultQConfig(Backend::x86));
+    return q;
+  }
+  if (name == "xnnpack") {
+    auto q = std::make_shared<XnnpackQuantizer>();
+    q->setGlobal(defaultQConfig(Backend::xnnpack));
+    return q;
+  }
+  if (name == "embedding") return std::make_shared<EmbeddingQuantizer>();
+  return nullptr;
+}
+
+// "embedding+xnnpack": several in order.
+Status annotateWith(Graph& graph, std::string_view names) {
+  std::vector<std::shared_ptr<Quantizer>> parts;
+  for (size_t start = 0; start <= names.size();) {
+    const size_t end = std::min(names.find('+', start), names.size());
+    const std::string_view name = names.substr(start, end - start);
+    parts.push_back(readyQuantizer(name));
+    if (!parts.back())
+      return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name).help("rules, or x86, xnnpack and embedding joined by '+'");
+    start = end + 1;
+  }
+  ComposableQuantizer all(std::move(parts));
+  QC_TRY(all.transform(graph));
+  QC_TRY(all.annotate(graph));
+  return all.validate(graph);
+}
+
+}  // namespace
 
 Status annotate(Graph& graph, PassContext& cx) {
+  if (const std::string& names = cx.options.string("quantizer"); names != "rules") return annotateWith(graph, names);
   const QConfigMapping* given = cx.get<QConfigMapping>();
   QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
   BackendOptions options;
