@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "ir/qmath.h"
+#include "passes/convert_derived.h"
 #include "passes/group_params.h"
 #include "passes/passes.h"
 #include "passes/quantize_table.h"
@@ -143,8 +144,14 @@ class Conversion {
       if (i == 1 && hasBias) params = biasSafe(*node, params, bias->constant(), paramsBehind(node->operand(0)));
       node->setOperand(operand, quantizedConstant(node, v, params));
     }
-    for (size_t i = 0; i < annotation.inputs.size(); ++i)
-      if (std::holds_alternative<DerivedSpec>(annotation.inputs[i])) QC_TRY(convertBias(node, static_cast<int>(i)));
+    for (size_t i = 0; i < annotation.inputs.size(); ++i) {
+      const auto* derived = std::get_if<DerivedSpec>(&annotation.inputs[i]);
+      const Value* v = node->operand(static_cast<int>(i));
+      if (!derived || !v) continue;
+      const bool bias = derived->function == "bias" && v->constant();
+      QC_TRY(bias ? convertBias(node, static_cast<int>(i)) : convertDerived(node, static_cast<int>(i), *derived));
+    }
+    if (const auto* derived = std::get_if<DerivedSpec>(&annotation.output)) QC_TRY(convertDerived(node, -1, *derived));
     return {};
   }
 

@@ -112,6 +112,9 @@ bool PatternQuantizer::hold(const std::vector<Node*>& chain, const Row& row) con
     if (claimed(node) || !own || !(*own == *config)) return false;
   }
   const Node& first = *chain.front();
+  // Parameters of run time: products with a weight only, and no depthwise ones.
+  const bool dynamic = config->activation.dynamic;
+  if (dynamic && (row.kind != Kind::weighted || (!first.is("linear") && first.integer("group") != 1))) return false;
   const auto decision = rules_.of(first);
   if (row.onRequest && decision.rule->level == QConfigMapping::Level::global) return false;
   const auto fitsBinary = [&](const Node& n) {

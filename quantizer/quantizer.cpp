@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "quantizer/derived.h"
 #include "quantizer/observer.h"
 #include "quantizer/sharing.h"
 
@@ -53,6 +54,14 @@ Status checkSource(const Graph& graph, const EdgeOrNode& point, const Node& node
   return {};
 }
 
+Status checkDerived(const Graph& graph, const QuantSpec& spec, const Node& node) {
+  const auto* derived = std::get_if<DerivedSpec>(&spec);
+  if (!derived) return {};
+  if (auto known = checkDerivation(*derived); !known) return tl::make_unexpected(std::move(known).error().at(node.location()));
+  for (const EdgeOrNode& point : derived->from) QC_TRY(checkSource(graph, point, node));
+  return {};
+}
+
 std::map<const Node*, QuantAnnotation> annotationsOf(const Graph& graph) {
   std::map<const Node*, QuantAnnotation> all;
   for (const Node* n = graph.front(); n; n = n->next())
@@ -84,13 +93,12 @@ Status validateAnnotations(const Graph& graph) {
       if (!isSet(spec)) continue;
       if (!n->operand(i)) return fail(ErrorCode::kInvalidArgument, "input {} is annotated but absent", i).at(n->location());
       QC_TRY(placed(checkSpec(spec, *n->operand(i)), *n, *n->operand(i)));
-      if (const auto* derived = std::get_if<DerivedSpec>(&spec)) {
-        for (const EdgeOrNode& point : derived->from) QC_TRY(checkSource(graph, point, *n));
-      }
+      QC_TRY(checkDerived(graph, spec, *n));
     }
     if (isSet(a.output) && n->numResults() == 0)
       return fail(ErrorCode::kInvalidArgument, "an output is annotated but absent").at(n->location());
     if (isSet(a.output)) QC_TRY(placed(checkSpec(a.output, *n->result()), *n, *n->result()));
+    QC_TRY(checkDerived(graph, a.output, *n));
   }
   QC_TRY(computeSharingGroups(graph));
   return {};

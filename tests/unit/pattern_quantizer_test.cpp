@@ -7,6 +7,8 @@
 #include <random>
 
 #include "ir/text.h"
+#include "passes/pass_manager.h"
+#include "quantizer/derived.h"
 #include "quantizer/sharing.h"
 
 namespace qc {
@@ -110,6 +112,36 @@ TEST_F(Ready, ADerivedSpecNeedsAnAnnotatedSource) {
   const Status status = validateAnnotations(graph_);
   ASSERT_FALSE(status);
   EXPECT_THAT(status.error().render(), HasSubstr("'%y:1', which is not annotated"));
+}
+
+// A derivation of one's own: the coarser of two, for the two inputs of an add.
+TEST(Derived, ByAFunctionOfOnesOwn) {
+  const Derivation coarser = [](std::span<const QuantPtr> from, DType) -> Result<QuantParams> {
+    return from[0]->scale() > from[1]->scale() ? *from[0] : *from[1];
+  };
+  ASSERT_TRUE(registerDerivation("coarser", coarser));
+  EXPECT_FALSE(registerDerivation("coarser", coarser)) << "the name is taken";
+  const auto graph = [](const std::string& function, const std::string& from) {
+    return parseGraph(R"(
+graph @g(%x: f32[4], %z: f32[4]) -> ("y") {
+  %a = relu %x : f32[4] @q(out=fixed(q<u8, scale=0.5, zp=0>))
+  %b = neg %z : f32[4] @q(out=fixed(q<u8, scale=0.25, zp=10>))
+  %c = sigmoid %z : f32[4]
+  %y = mul %b, %c : f32[4] @q(in=[-, derived()" + from + ", function=\"" + function + R"(", dtype=u8)], out=derived(%a, %b, function="coarser", dtype=u8))
+  return %y
+})");
+  };
+  auto good = graph("coarser", "%b, %a");
+  ASSERT_TRUE(good) << good.error().render();
+  ASSERT_TRUE(validateAnnotations(*good)) << validateAnnotations(*good).error().render();
+  PassContext cx;
+  const Status converted = runPipeline("prepare,convert", *good, cx);
+  ASSERT_TRUE(converted) << converted.error().render();
+  EXPECT_THAT(good->str(), HasSubstr("%c_q = quantize %c {to=!q1}")) << good->str();
+  EXPECT_THAT(good->str(), HasSubstr("%y_q = quantize %y {to=!q1}"));
+  EXPECT_THAT(good->str(), HasSubstr("!q1 = q<u8, scale=0.5, zp=0>"));
+  EXPECT_THAT(validateAnnotations(*graph("coarse", "%b, %a")).error().render(), HasSubstr("did you mean 'coarser'"));
+  EXPECT_THAT(validateAnnotations(*graph("coarser", "%b, %c")).error().render(), HasSubstr("'%c', which is not annotated"));
 }
 
 // Random graphs with random specs: whatever sharing gives is a partition in which explicit shares hold, specs agree, and edges joined

@@ -1,0 +1,55 @@
+#include "quantizer/derived.h"
+
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "quantizer/nearest.h"
+#include "quantizer/qparams.h"
+
+namespace qc {
+namespace {
+
+Result<QuantParams> productOfScales(std::span<const QuantPtr> from, DType dtype) {
+  if (from.size() != 2 || from[0]->perChannel())
+    return fail(ErrorCode::kInvalidArgument, "the parameters of a bias come from a value with one scale and a weight");
+  const IntRange range = rangeOf(dtype);
+  QuantParams q{dtype, range.min, range.max, from[1]->perChannel() ? 0 : -1, 0, {}, {0}};
+  for (const float scale : from[1]->scales) q.scales.push_back(from[0]->scale() * scale);
+  return q;
+}
+
+std::map<std::string, Derivation, std::less<>>& table() {
+  static auto* const rows = new std::map<std::string, Derivation, std::less<>>{{"bias", productOfScales}};
+  return *rows;
+}
+
+}  // namespace
+
+Status registerDerivation(std::string name, Derivation derivation) {
+  if (name.empty() || !derivation) return fail(ErrorCode::kInvalidArgument, "a derivation needs a name and a function");
+  if (table().contains(name)) return fail(ErrorCode::kInvalidArgument, "a derivation named '{}' exists", name);
+  table().emplace(std::move(name), std::move(derivation));
+  return {};
+}
+
+Status checkDerivation(const DerivedSpec& spec) {
+  if (table().contains(spec.function)) return {};
+  std::vector<std::string> names;
+  for (const auto& [name, row] : table()) names.push_back(name);
+  return fail(ErrorCode::kInvalidArgument, "there is no derivation '{}'", spec.function).help(didYouMean(spec.function, names));
+}
+
+Result<QuantPtr> deriveParams(const DerivedSpec& spec, std::span<const QuantPtr> from) {
+  QC_TRY(checkDerivation(spec));
+  QC_ASSIGN(QuantParams q, table().find(spec.function)->second(from, spec.dtype));
+  QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
+  if (q.scales.empty() || q.zeroPoints.empty()) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave no scale or zero point", spec.function);
+  for (const float s : q.scales)
+    if (!(s > 0) || !std::isfinite(s)) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the scale {}", spec.function, s);
+  for (const int32_t z : q.zeroPoints)
+    if (z < q.qmin || z > q.qmax) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the zero point {} outside [{}, {}]", spec.function, z, q.qmin, q.qmax);
+  return std::make_shared<const QuantParams>(std::move(q));
+}
+
+}  // namespace qc
