@@ -155,7 +155,7 @@ Result<std::string> OnnxExporter::run() {
   opset.set_domain("");
   opset.set_version(opset_);
   std::string bytes;
-  if (!model.SerializeToString(&bytes)) return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
+  if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes)) return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
   return bytes;
 }
 

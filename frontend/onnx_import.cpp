@@ -27,12 +27,35 @@ std::string key(std::string_view domain, std::string_view op) {
 const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [] {
     std::unordered_map<std::string, const OnnxOp*> t;
-    for (const auto rows : {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps()})
+    for (const auto rows : {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps()})
       for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
     return t;
   }();
   const auto it = table.find(key(domain, op));
   return it == table.end() ? nullptr : it->second;
+}
+
+// What to do about ops that cannot be compiled as they are.
+std::string_view remedyFor(std::string_view op) {
+  static constexpr std::pair<std::string_view, std::string_view> kRemedies[] = {
+      {"Loop", "a loop whose number of rounds is only known at run time cannot be compiled: export with a fixed length, so that it is unrolled"},
+      {"Scan", "a loop over a sequence cannot be compiled: export it as LSTM, GRU or RNN, or with a fixed length, so that it is unrolled"},
+      {"NonMaxSuppression", "the number of its results depends on the data: run it in the application, on the outputs before it"},
+      {"NonZero", "the number of its results depends on the data: export without it"},
+      {"Unique", "the number of its results depends on the data: export without it"},
+      {"Compress", "the number of its results depends on the data: export without it"},
+      {"RandomNormal", "results would not repeat: feed random numbers as an input"},
+      {"RandomNormalLike", "results would not repeat: feed random numbers as an input"},
+      {"RandomUniform", "results would not repeat: feed random numbers as an input"},
+      {"RandomUniformLike", "results would not repeat: feed random numbers as an input"},
+      {"SequenceConstruct", "only tensors are supported: export with tensors in place of sequences"},
+      {"SplitToSequence", "only tensors are supported: export with tensors in place of sequences"},
+      {"SoftmaxCrossEntropyLoss", "a loss belongs to training: export the model in eval mode"},
+      {"NegativeLogLikelihoodLoss", "a loss belongs to training: export the model in eval mode"},
+  };
+  for (const auto& [name, remedy] : kRemedies)
+    if (name == op) return remedy;
+  return {};
 }
 
 class Importer {
@@ -84,14 +107,16 @@ class Importer {
     std::map<std::string, std::vector<std::string>> found;
     collectUnsupported(model_.graph(), 0, found);
     if (found.empty()) return {};
-    std::string list;
+    std::string list, remedies;
     for (const auto& [op, nodes] : found) {
       list += fmt::format("{}{} ({} time{}: ", list.empty() ? "" : "; ", op, nodes.size(), nodes.size() == 1 ? "" : "s");
       for (size_t i = 0; i < std::min<size_t>(nodes.size(), 3); ++i) list += (i ? ", '" : "'") + nodes[i] + "'";
       list += nodes.size() > 3 ? ", ...)" : ")";
+      const std::string_view remedy = remedyFor(op);
+      if (!remedy.empty() && remedies.find(remedy) == std::string::npos) remedies += fmt::format("{}: {}; ", op, remedy);
     }
     return fail(ErrorCode::kUnsupported, "ops that are not supported: {}", list)
-        .help("re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
+        .help(remedies + "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
   }
 
   static bool isStructural(const onnx::NodeProto& node) { return node.domain().empty() && (node.op_type() == "If" || node.op_type() == "Constant"); }
@@ -294,7 +319,7 @@ class Importer {
   Status addNodes(const onnx::GraphProto& g, Scope& scope, int depth) {
     for (const auto& proto : g.node()) {
       QC_ASSIGN(const std::vector<Value*> operands, operandsOf(proto, scope));
-      OnnxNode node(proto, opset_, operands, graph_, folder_, nameOf(proto));
+      OnnxNode node(proto, opset_, operands, graph_, budget_, folder_, nameOf(proto));
       Status status;
       if (proto.op_type() == "Constant" && proto.domain().empty()) {
         status = addConstant(proto, node);
@@ -337,6 +362,7 @@ class Importer {
   const std::filesystem::path& folder_;
   const ImportOptions& options_;
   Graph graph_;
+  FoldBudget budget_;
   int opset_ = 1;
 };
 

@@ -12,8 +12,9 @@ namespace qc {
 
 using onnx::AttributeProto;
 
-OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, const std::filesystem::path& folder, std::string location)
-    : proto_(proto), opset_(opset), inputs_(std::move(inputs)), graph_(graph), folder_(folder), location_(std::move(location)) {}
+OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
+                   const std::filesystem::path& folder, std::string location)
+    : proto_(proto), opset_(opset), inputs_(std::move(inputs)), graph_(graph), budget_(budget), folder_(folder), location_(std::move(location)) {}
 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
@@ -158,7 +159,7 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   // dequantize keeps the integers of weights visible: it is not folded.
   auto folded = node->is("dequantize") ? std::optional<std::vector<Tensor>>() : std::nullopt;
   if (!node->is("dequantize")) {
-    QC_ASSIGN(folded, foldNode(*node));
+    QC_ASSIGN(folded, foldNode(*node, budget_));
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));
   if (!folded) return results;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/interp.h"
 
 namespace onnx {
 class AttributeProto;
@@ -22,7 +23,8 @@ namespace qc {
 
 class OnnxNode {
  public:
-  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, const std::filesystem::path& folder, std::string location);
+  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
+           const std::filesystem::path& folder, std::string location);
 
   std::string_view op() const;
   int opset() const { return opset_; }
@@ -80,6 +82,7 @@ class OnnxNode {
   int opset_;
   std::vector<Value*> inputs_;
   Graph& graph_;
+  FoldBudget& budget_;
   const std::filesystem::path& folder_;
   std::string location_;
   std::vector<Value*> outputs_;
@@ -99,5 +102,6 @@ std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxShapeOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
+std::span<const OnnxOp> onnxComposedOps();
 
 }  // namespace qc

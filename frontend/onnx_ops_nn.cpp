@@ -3,20 +3,18 @@
 #include <limits>
 #include <numeric>
 
-#include "frontend/onnx_node.h"
+#include "frontend/onnx_window.h"
 
 namespace qc {
-namespace {
 
 using Ints = std::vector<int64_t>;
 
-struct Window {
-  Ints kernel, strides, pads, dilations;
-  bool ceil = false;
-};
+namespace {
+
+constexpr int64_t kMaxWindow = int64_t{1} << 30;
 
 // SAME padding puts the odd element at the end (UPPER) or the beginning (LOWER).
-Status resolveAutoPad(OnnxNode& n, Window& w, const std::string& mode, const Ints& spatial) {
+Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, const Ints& spatial) {
   if (mode == "NOTSET") return {};
   w.pads.assign(2 * spatial.size(), 0);
   if (mode == "VALID") return {};
@@ -31,21 +29,20 @@ Status resolveAutoPad(OnnxNode& n, Window& w, const std::string& mode, const Int
   return {};
 }
 
-constexpr int64_t kMaxWindow = int64_t{1} << 30;
+}  // namespace
 
-// Keeps the arithmetic on sizes far from overflow.
-Status checkWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
+Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
   for (const Ints* list : lists)
     for (const int64_t v : *list)
       if (v < least || v > kMaxWindow) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
   return {};
 }
 
-Result<Window> window(OnnxNode& n, Ints kernel) {
+Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
   const auto spatial = static_cast<size_t>(x.rank() - 2);
-  Window w;
+  OnnxWindow w;
   QC_ASSIGN(w.kernel, n.integers("kernel_shape", kernel));
   QC_ASSIGN(w.strides, n.integers("strides", Ints(spatial, 1)));
   QC_ASSIGN(w.dilations, n.integers("dilations", Ints(spatial, 1)));
@@ -55,12 +52,14 @@ Result<Window> window(OnnxNode& n, Ints kernel) {
   w.ceil = ceil != 0;
   if (w.kernel.size() != spatial || w.strides.size() != spatial || w.dilations.size() != spatial || w.pads.size() != 2 * spatial)
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
-  QC_TRY(checkWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
-  QC_TRY(checkWindow(n, {&w.pads}, -kMaxWindow));
+  QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
+  QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
   const Ints sizes = x.sizes();
   QC_TRY(resolveAutoPad(n, w, autoPad, Ints(sizes.begin() + 2, sizes.end())));
   return w;
 }
+
+namespace {
 
 // Negative pads crop first.
 Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
@@ -84,7 +83,7 @@ Ints spatialSizes(const Value* weight) {
 }
 
 Status conv(OnnxNode& n) {
-  QC_ASSIGN(Window w, window(n, spatialSizes(n.input(1))));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, spatialSizes(n.input(1))));
   if (w.kernel != spatialSizes(n.input(1))) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
   QC_ASSIGN(Value * x, cropped(n, n.input(0), w.pads));
@@ -107,16 +106,16 @@ Status convTranspose(OnnxNode& n) {
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
   if (kernel.size() != spatial || strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial || outputPadding.size() != spatial)
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
-  QC_TRY(checkWindow(n, {&strides, &dilations}, 1));
-  QC_TRY(checkWindow(n, {&pads, &outputPadding}, 0));
+  QC_TRY(checkOnnxWindow(n, {&strides, &dilations}, 1));
+  QC_TRY(checkOnnxWindow(n, {&pads, &outputPadding}, 0));
   if (hasOutputShape || autoPad == "SAME_UPPER" || autoPad == "SAME_LOWER") {
     const Ints sizes = x.sizes();
     Ints wanted;
     if (hasOutputShape) {
       QC_ASSIGN(wanted, n.integers("output_shape"));
-      QC_TRY(checkWindow(n, {&wanted}, 1));
+      QC_TRY(checkOnnxWindow(n, {&wanted}, 1));
     }
-    QC_TRY(checkWindow(n, {&sizes, &kernel}, 0));
+    QC_TRY(checkOnnxWindow(n, {&sizes, &kernel}, 0));
     for (size_t d = 0; d < spatial; ++d) {
       const int64_t out = hasOutputShape && wanted.size() >= spatial ? wanted[wanted.size() - spatial + d] : sizes[d + 2] * strides[d];
       int64_t total = strides[d] * (sizes[d + 2] - 1) + outputPadding[d] + (kernel[d] - 1) * dilations[d] + 1 - out;
@@ -135,7 +134,7 @@ Status convTranspose(OnnxNode& n) {
 }
 
 Status pool(OnnxNode& n, const char* op) {
-  QC_ASSIGN(const Window w, window(n, {}));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
   AttrDict attrs{{"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
   if (std::string_view(op) == "avg_pool") {
     QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));

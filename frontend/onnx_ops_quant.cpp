@@ -7,14 +7,31 @@
 #include <cstring>
 
 #include "frontend/onnx_node.h"
+#include "frontend/onnx_tensor.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
 
+// Scales of the tensor's own rank: one for each block of `block` elements along the axis.  A block of 0: the dims tell.
+Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t block, const Shape& shape, QuantParams& q) {
+  if (scales.rank() != static_cast<int>(shape.size())) return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
+  QC_ASSIGN(axis, n.axis(axis, scales.rank()));
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
+    const bool blocked = static_cast<int64_t>(d) == axis;
+    if (blocked && block == 0 && blocks > 0) block = (size + blocks - 1) / blocks;
+    if (blocked ? block < 1 || blocks != (size + block - 1) / block : blocks != size)
+      return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis, toString(shape));
+  }
+  q.axis = static_cast<int>(axis);
+  q.blockSize = block;
+  return {};
+}
+
 // The parameters that operands `scale` and `zeroPoint` hold, for integers of type `storage` along `axis` of `shape`.
-Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape) {
+Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape, int64_t block = 0) {
   QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale"));
   auto q = std::make_shared<QuantParams>();
   if (!isInteger(storage) || sizeOf(storage) > 4) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
@@ -32,8 +49,10 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
       return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
     for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
   }
-  if (q->scales.size() != 1 || s->rank() == 1) {
-    if (s->rank() > 1) return n.error(ErrorCode::kUnsupported, "blocked quantization with scales of {}", s->type().str());
+  if (block < 0) return n.error(ErrorCode::kInvalidModel, "block_size {}", block);
+  if (block > 0 || s->rank() > 1) {
+    QC_TRY(blockParams(n, *s, axis, block, shape, *q));
+  } else if (q->scales.size() != 1 || s->rank() == 1) {
     if (shape.empty()) axis = 0;
     QC_ASSIGN(int64_t a, n.axis(axis, std::max<int64_t>(static_cast<int64_t>(shape.size()), 1)));
     // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
@@ -67,14 +86,14 @@ Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q) {
   return n.error(ErrorCode::kUnsupported, "'{}' holds plain integers that are computed", x->name());
 }
 
-Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t axis = 1) {
-  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, n.type(x).dtype, axis, n.type(x).shape));
+Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, n.type(x).dtype, axis, n.type(x).shape, block));
   QC_ASSIGN(Value * integers, withMeaning(n, n.input(x), q));
   return n.create("dequantize", {integers});
 }
 
-Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, DType byDefault = DType::u8) {
-  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape));
+Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0, DType byDefault = DType::u8) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape, block));
   return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
 }
 
@@ -92,6 +111,14 @@ Result<AttrDict> convAttrs(OnnxNode& n, int rank) {
 // ---- parameters computed at run time ------------------------------------------------------------------------------------
 
 bool parametersComputed(OnnxNode& n) { return !n.input(1)->constant() || (n.input(2) && !n.input(2)->constant()); }
+
+// Parameters of blocks are part of the type: known when the model is loaded.
+Status knownBlocks(OnnxNode& n, int64_t block) {
+  if (!block) return {};
+  QC_TRY(n.constant(1, "the scales of blocks"));
+  if (n.input(2)) QC_TRY(n.constant(2, "the zero points of blocks"));
+  return {};
+}
 
 // The axis of a parameter per slice; -1 for a scalar.
 Result<int64_t> parameterAxis(OnnxNode& n, int64_t axis) {
@@ -156,18 +183,29 @@ Status convInteger(OnnxNode& n) {
 Status quantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
   QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
-  if (block) return n.error(ErrorCode::kUnsupported, "blocked quantization of activations");
-  if (parametersComputed(n)) return quantizeWith(n, axis);
-  QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis));
+  if (parametersComputed(n)) {
+    QC_TRY(knownBlocks(n, block));
+    return quantizeWith(n, axis);
+  }
+  DType storage = DType::u8;
+  if (n.has("output_dtype")) {
+    QC_ASSIGN(const int64_t code, n.integer("output_dtype"));
+    if (code != 0) {
+      QC_ASSIGN(storage, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
+    }
+  }
+  QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis, block, storage));
   return n.setOutput(y);
 }
 
 Status dequantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
   QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
-  if (block) return n.error(ErrorCode::kUnsupported, "blocked quantization, block_size {}", block);
-  if (parametersComputed(n)) return dequantizeWith(n, axis);
-  QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis));
+  if (parametersComputed(n)) {
+    QC_TRY(knownBlocks(n, block));
+    return dequantizeWith(n, axis);
+  }
+  QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis, block));
   return n.setOutput(y);
 }
 

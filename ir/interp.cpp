@@ -1,7 +1,9 @@
 #include "ir/interp.h"
 
+#include <algorithm>
 #include <unordered_map>
 
+#include "ir/memory_limit.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -32,6 +34,14 @@ Status checkInputs(const Graph& graph, std::span<const Tensor> inputs) {
   return {};
 }
 
+// Of what the node will allocate.  Constants are shared.
+int64_t resultBytes(const Node& node) {
+  int64_t bytes = 0;
+  for (int i = 0; i < node.numResults() && !node.is("const"); ++i)
+    if (node.result(i)->type().isStatic()) bytes += node.result(i)->type().byteSize();
+  return bytes;
+}
+
 }  // namespace
 
 Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
@@ -50,25 +60,51 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
   struct Slot {
     Tensor tensor;
     int pendingUses;
+    int64_t bytes;
   };
   std::unordered_map<const Value*, Slot> slots;
-  const auto define = [&](const Value* v, Tensor t) {
-    slots.emplace(v, Slot{std::move(t), static_cast<int>(v->uses().size()) + (v->isOutput() ? 1 : 0)});
+  int64_t live = 0;
+  const auto define = [&](const Value* v, Tensor t, bool owned) {
+    const int64_t bytes = owned ? t.byteSize() : 0;
+    live += bytes;
+    slots.emplace(v, Slot{std::move(t), static_cast<int>(v->uses().size()) + (v->isOutput() ? 1 : 0), bytes});
   };
-  for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
+  const auto release = [&](const Value* v) {
+    const auto it = slots.find(v);
+    if (--it->second.pendingUses > 0) return;
+    live -= it->second.bytes;
+    slots.erase(it);
+  };
+  for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i], false);
   for (const Node* node = graph.front(); node; node = node->next()) {
     std::vector<const Tensor*> operands;
     for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
+    if (auto s = checkMemory(live + resultBytes(*node), "evaluating the graph up to here"); !s)
+      return tl::make_unexpected(std::move(s.error()).at(node->location()).on(node->numResults() ? node->result()->name() : ""));
     QC_ASSIGN(std::vector<Tensor> results, evaluateNode(*node, operands));
     if (options.onNode) QC_TRY(options.onNode(*node, results));
     for (const Value* v : node->operands())
-      if (v && --slots.at(v).pendingUses == 0) slots.erase(v);
+      if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)
-      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]));
+      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]), !node->is("const"));
   }
   std::vector<Tensor> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);
   return outputs;
+}
+
+Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes) {
+  int64_t from = 0;
+  for (const Value* v : node.operands())
+    if (v && v->constant()) from += v->constant()->byteSize();
+  const int64_t bytes = resultBytes(node), growth = std::max<int64_t>(bytes - from, 0);
+  if (growth > FoldBudget::kGrowthOfOne || budget.grown + growth > FoldBudget::kGrowthOfAll || budget.total + bytes > memoryLimit() / 2) return std::nullopt;
+  QC_ASSIGN(auto folded, foldNode(node, maxBytes));
+  if (folded) {
+    budget.grown += growth;
+    budget.total += bytes;
+  }
+  return folded;
 }
 
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes) {

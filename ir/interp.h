@@ -1,5 +1,5 @@
 // The reference interpreter: evaluates every op at every stage, plainly and exactly.  It is the oracle for
-// the generated code.  Values are freed after their last use.
+// the generated code.  Values are freed after their last use; what would take more than memoryLimit() is refused.
 #pragma once
 
 #include <functional>
@@ -21,6 +21,16 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
 
 // One node on given operand tensors (null: absent).
 Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands);
+
+// What folding has made so far.  A few bytes of a model can describe large constants (Expand, Range): those must neither be large alone
+// nor add up.
+struct FoldBudget {
+  static constexpr int64_t kGrowthOfOne = int64_t{1} << 26, kGrowthOfAll = int64_t{1} << 28;  // bytes beyond those of the operands
+  int64_t grown = 0, total = 0;
+};
+
+// Nothing also where the budget would be passed; what is made is added to it.
+Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes = int64_t{1} << 28);
 
 // If every operand of a pure node is constant: its results.  Nothing when not constant or over `maxBytes`.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes = int64_t{1} << 28);

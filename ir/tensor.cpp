@@ -73,9 +73,9 @@ const ElementAccess& access(DType dtype) { return kAccess[static_cast<size_t>(dt
 }  // namespace
 
 int64_t TensorRef::numElements() const {
-  int64_t n = 1;
-  for (const int64_t s : sizes) n *= s;
-  return n;
+  uint64_t n = 1;  // wraps where a size of 0 follows sizes whose product has no meaning
+  for (const int64_t s : sizes) n *= static_cast<uint64_t>(s);
+  return static_cast<int64_t>(n);
 }
 
 Tensor::Tensor(DType dtype, std::vector<int64_t> sizes) : dtype_(dtype), sizes_(std::move(sizes)) {

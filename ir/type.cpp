@@ -120,9 +120,9 @@ std::vector<int64_t> sizesOf(const Shape& shape) {
 }
 
 int64_t numElements(const std::vector<int64_t>& sizes) {
-  int64_t n = 1;
-  for (const int64_t s : sizes) n *= s;
-  return n;
+  uint64_t n = 1;  // wraps where a size of 0 follows sizes whose product has no meaning
+  for (const int64_t s : sizes) n *= static_cast<uint64_t>(s);
+  return static_cast<int64_t>(n);
 }
 
 std::string toString(const Shape& shape) {

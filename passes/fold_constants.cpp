@@ -7,12 +7,13 @@ namespace qc {
 // One walk in schedule order is enough: what a node becomes is seen by its users further down.
 Status foldConstants(Graph& graph, PassContext& cx) {
   const int64_t maxBytes = cx.options.integer("max_bytes");
+  FoldBudget budget;
   std::map<std::string, int> hits;
   Rewriter rewriter(graph);
   for (Node* node : graph.nodes()) {
     // A dequantized weight stays one: its four times larger float form would hide that it is int8.
     if (rewriter.wasErased(node) || node->is("const") || node->is("dequantize")) continue;
-    QC_ASSIGN(auto folded, foldNode(*node, maxBytes));
+    QC_ASSIGN(auto folded, foldNode(*node, budget, maxBytes));
     if (!folded) continue;
     Builder builder = rewriter.before(node);
     std::vector<Value*> values;

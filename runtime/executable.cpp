@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "ir/memory_limit.h"
 #include "ir/op_def.h"
 #include "runtime/rt/fp_state.h"
 #include "runtime/rt/pool.h"
@@ -163,6 +164,9 @@ Result<TensorMap> Session::run(const TensorMap& inputs) {
   for (const auto& [name, tensor] : inputs)
     if (std::none_of(impl_->inputs.begin(), impl_->inputs.end(), [&](const Port& p) { return p.name == name; }))
       return fail(ErrorCode::kInvalidArgument, "the model has no such input").on(name);
+  int64_t bytes = 0;
+  for (const Port& port : impl_->outputs) bytes += port.type.byteSize();
+  QC_TRY(checkMemory(bytes, "the outputs"));
   for (const Port& port : impl_->outputs) out.emplace_back(port.type.dtype, port.type.sizes());
   QC_TRY(run(in, out));
   TensorMap result;
@@ -190,6 +194,7 @@ std::vector<Port> Executable::outputs() const {
 
 Result<Session> Executable::session(const SessionOptions& options) const {
   if (options.threads < 1 || options.threads > 1024) return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
+  QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));
   auto impl = std::make_unique<Session::Impl>();
   impl->program = program_;
   impl->inputs = inputs();

@@ -1,5 +1,6 @@
 #include "runtime/quantize.h"
 
+#include "ir/memory_limit.h"
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
 
@@ -43,6 +44,9 @@ Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const 
   QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host()));
   QC_ASSIGN(Session session, exe.session({.threads = options.threads}));
   std::vector<Tensor> outputs;
+  int64_t bytes = 0;
+  for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
+  QC_TRY(checkMemory(bytes, "the outputs"));
   for (const Port& p : exe.outputs()) outputs.emplace_back(p.type.dtype, p.type.sizes());
   const Session::StepHook observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
     return step.node->is("observe") ? ranges.observe(step.node->integer("id"), results[0]) : Status();

@@ -5,6 +5,7 @@
 
 #include "frontend/npy.h"
 #include "ir/interp.h"
+#include "ir/memory_limit.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -75,6 +76,7 @@ Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
       if (i == 0) {
         std::vector<int64_t> sizes = tensor.sizes();
         sizes.insert(sizes.begin(), data.size());
+        QC_TRY(checkMemory(tensor.byteSize() * data.size(), "the outputs of all samples"));
         all = Tensor(tensor.dtype(), std::move(sizes));
       }
       std::memcpy(static_cast<char*>(all.mutableData()) + i * tensor.byteSize(), tensor.data(), static_cast<size_t>(tensor.byteSize()));

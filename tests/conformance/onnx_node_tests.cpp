@@ -99,12 +99,18 @@ Result<Imported> importBinding(const std::string& bytes, const fs::path& folder,
     auto graph = importOnnx(bytes, folder, options);
     if (graph) return Imported{*std::move(graph), std::move(bound)};
     const Error& error = graph.error();
-    const auto asked = std::find(names.begin(), names.end(), error.tensor());
-    const auto at = static_cast<size_t>(asked - names.begin());
-    const bool canBind = error.message().find("must be known when the model is loaded") != std::string::npos && at < inputs.size() && bound.insert(error.tensor()).second;
-    if (!canBind) return tl::make_unexpected(graph.error());
-    options.values.emplace(names[at], inputs[at]);
-    options.shapes.erase(names[at]);
+    if (error.message().find("must be known when the model is loaded") == std::string::npos) return tl::make_unexpected(graph.error());
+    // The input that is asked for, or all that may decide a size.
+    bool more = false;
+    for (size_t i = 0; i < names.size() && i < inputs.size(); ++i) {
+      const bool decides = inputs[i].rank() <= 1 && isInteger(inputs[i].dtype());
+      const bool asked = names[i] == error.tensor() || (std::find(names.begin(), names.end(), error.tensor()) == names.end() && decides);
+      if (!asked || !bound.insert(names[i]).second) continue;
+      options.values.emplace(names[i], inputs[i]);
+      options.shapes.erase(names[i]);
+      more = true;
+    }
+    if (!more) return tl::make_unexpected(graph.error());
   }
 }
 

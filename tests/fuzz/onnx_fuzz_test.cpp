@@ -1,7 +1,8 @@
 // Damaged models: bytes cut and flipped, and fields of the protobuf edited, dropped, doubled and swapped, so that most of the damage passes
-// the parser and reaches the converters.  The outcome must be a graph or an error.  A graph that comes out is verified, and evaluated when
-// it is tiny.  Seeds are fixed: a failure repeats.  The model at hand stands in qc_onnx_fuzz_PID.onnx in the temporary folder, and stays
-// there after a crash; QC_FUZZ_MODEL=FILE runs that file alone.
+// the parser and reaches the converters.  The outcome must be a graph or an error.  A graph that comes out is verified, exported and
+// simplified; when it is tiny it is evaluated, calibrated, quantized, lowered and evaluated again.  Seeds are fixed: a failure repeats.
+// The model at hand stands in qc_onnx_fuzz_PID.onnx in the temporary folder, and stays there after a crash; QC_FUZZ_MODEL=FILE runs that
+// file alone.  Files of tests/fuzz/corpus once led to a crash or a hang and are run every time.
 #include <google/protobuf/message.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -20,6 +21,10 @@
 #include "frontend/onnx_import.h"
 #include "ir/interp.h"
 #include "ir/verify.h"
+#include "passes/group_params.h"
+#include "passes/pass_manager.h"
+#include "quantizer/qconfig.h"
+#include "quantizer/ranges.h"
 #include "tests/onnx_models.h"
 
 namespace qc {
@@ -222,7 +227,7 @@ class Damage {
 // ---- what a model goes through ------------------------------------------------------------------------------------------------
 
 struct Count {
-  int graphs = 0, evaluated = 0, errors = 0;
+  int graphs = 0, evaluated = 0, quantized = 0, errors = 0;
 };
 
 // Small enough that even a matrix product of the two largest values takes no time.
@@ -253,6 +258,39 @@ bool isTiny(const Graph& graph) {
   return largest * graph.numNodes() < 1 << 20;
 }
 
+// Values of both signs, other ones at every call.
+std::vector<Tensor> inputsOf(const Graph& graph, int round) {
+  std::vector<Tensor> inputs;
+  for (const Value* v : graph.inputs()) {
+    Tensor t(v->type().dtype, v->type().sizes());
+    for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), t.mutableData(), i, static_cast<double>((i * 7 + round * 5) % 23) * 0.25 - 2);
+    inputs.push_back(std::move(t));
+  }
+  return inputs;
+}
+
+// The whole way from float to integers, as the library goes it, with the interpreter as the engine.
+Status quantizeAndRun(Graph graph) {
+  PassContext cx;
+  cx.provide(defaultQConfigMapping(Backend::x86));
+  QC_TRY(runPipeline("annotate,prepare", graph, cx));
+  QC_ASSIGN(Ranges ranges, Ranges::forGraph(graph));
+  InterpOptions watch;
+  watch.onNode = [&](const Node& node, std::span<const Tensor> results) -> Status {
+    return node.is("observe") ? ranges.observe(node.integer("id"), results[0].ref()) : Status();
+  };
+  for (const int round : {0, 1}) {
+    QC_TRY(interpret(graph, inputsOf(graph, round), watch));
+    ranges.countSample();
+  }
+  QC_ASSIGN(GroupParams params, ranges.params());
+  cx.provide(std::move(params));
+  QC_TRY(runPipeline("convert", graph, cx));
+  static_cast<void>(exportOnnx(graph));
+  QC_TRY(runPipeline("lower", graph, cx));
+  return interpret(graph, inputsOf(graph, 2)).map([](const auto&) {});
+}
+
 void run(const std::string& bytes, Count& count) {
   const auto start = std::chrono::steady_clock::now();
   auto graph = importOnnx(bytes, {});
@@ -261,16 +299,18 @@ void run(const std::string& bytes, Count& count) {
     const Status valid = verify(*graph);
     EXPECT_TRUE(valid) << valid.error().render();
     static_cast<void>(exportOnnx(*graph));
-    if (isTiny(*graph)) {
-      std::vector<Tensor> inputs;
-      for (const Value* v : graph->inputs()) inputs.emplace_back(v->type().dtype, v->type().sizes());
-      count.evaluated += interpret(*graph, inputs).has_value();
-    }
+    const bool tiny = isTiny(*graph);
+    if (tiny) count.evaluated += interpret(*graph, inputsOf(*graph, 0)).has_value();
+    PassContext cx;
+    const Status simplified = runPipeline("simplify", *graph, cx);
+    const Status still = simplified ? verify(*graph) : Status();
+    EXPECT_TRUE(still) << still.error().render();
+    if (simplified && tiny && isTiny(*graph)) count.quantized += quantizeAndRun(graph->clone()).has_value();
   } else {
     ++count.errors;
     EXPECT_FALSE(graph.error().message().empty());
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 class OnnxFuzz : public ::testing::Test {
@@ -299,12 +339,24 @@ TEST_F(OnnxFuzz, OneFile) {
   run(wholeFile(path).value(), count);
 }
 
+TEST_F(OnnxFuzz, Corpus) {
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(QC_TEST_DATA "/../fuzz/corpus")) {
+    if (entry.path().extension() != ".onnx") continue;
+    SCOPED_TRACE(entry.path().string());
+    Count count;
+    run(wholeFile(entry.path().string()).value(), count);
+    ++files;
+  }
+  EXPECT_GT(files, 0);
+}
+
 TEST_F(OnnxFuzz, SeedsAreSound) {
   for (const std::string& bytes : seeds()) {
     Count count;
     run(bytes, count);
     const auto graph = importOnnx(bytes, {});
-    EXPECT_EQ(count.evaluated, 1) << (graph ? graph->str() : graph.error().render());
+    EXPECT_EQ(count.evaluated + count.quantized, 2) << (graph ? graph->str() : graph.error().render());
   }
 }
 
@@ -315,6 +367,7 @@ TEST_F(OnnxFuzz, SmallModels) {
     for (int i = 0; i < 250; ++i) mutate(bytes, seed++, count);
   EXPECT_GT(count.graphs, 400);
   EXPECT_GT(count.evaluated, 300);
+  EXPECT_GT(count.quantized, 200);
   EXPECT_GT(count.errors, 1000);
 }
 

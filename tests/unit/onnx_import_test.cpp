@@ -145,6 +145,27 @@ TEST(OnnxImport, ListsEveryUnsupportedOp) {
   Model m;
   m.input("x", {2}).node("Frobnicate", {"x"}, {"a"}, {}, "first").node("Frobnicate", {"a"}, {"b"}).node("Blur", {"b"}, {"y"}, {}, "", "my.domain").output("y");
   EXPECT_THAT(errorOf(m), AllOf(HasSubstr("Frobnicate (2 times: 'first', 'Frobnicate:b')"), HasSubstr("my.domain.Blur (1 time"), HasSubstr("help:")));
+  Model loops;
+  loops.input("x", {2}).node("Scan", {"x"}, {"a"}).node("Loop", {"a"}, {"b"}).node("NonMaxSuppression", {"b"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(loops), AllOf(HasSubstr("Loop: a loop whose number of rounds"), HasSubstr("Scan: a loop over a sequence"), HasSubstr("run it in the application")));
+}
+
+TEST(OnnxImport, ComposesOps) {
+  Model rms(23);
+  rms.input("x", {1, 2}).floats("s", {2}, {2, 1}).node("RMSNormalization", {"x", "s"}, {"y"}, {real("epsilon", 0)}).output("y");
+  const auto y = run(imported(rms)).at(0).toFloats();  // x = -1.5, -1.25
+  EXPECT_NEAR(y[0], -2 * 1.5 / std::sqrt((2.25 + 1.5625) / 2), 1e-6);
+  Model diagonal;
+  diagonal.input("x", {3, 3}).node("Einsum", {"x"}, {"y"}, {text("equation", "i i -> i")}).output("y");
+  EXPECT_THAT(run(imported(diagonal)).at(0).toFloats(), ElementsAre(-1.5f, -0.5f, 0.5f));
+  Model three;
+  three.input("x", {2, 2}).floats("a", {2, 2}, {1, 0, 0, 1}).floats("b", {2}, {1, 10}).node("Einsum", {"x", "a", "b"}, {"y"}, {text("equation", "ij,jk,k->i")}).output("y");
+  EXPECT_THAT(run(imported(three)).at(0).toFloats(), ElementsAre(-14, -8.5f));
+  for (const char* equation : {"ij", "ij,jk->ii", "ij,jk->iz", "i?,jk", "ijk,jk", "", "...,->", ".."}) {
+    Model bad;
+    bad.input("x", {2, 2}).input("z", {2, 3}).node("Einsum", {"x", "z"}, {"y"}, {text("equation", equation)}, "e").output("y");
+    EXPECT_THAT(errorOf(bad), HasSubstr("'e'")) << equation;
+  }
 }
 
 TEST(OnnxImport, RefusesBrokenGraphs) {
@@ -234,10 +255,19 @@ TEST(OnnxImport, RefusesBadQuantization) {
   };
   EXPECT_THAT(opsOf(imported(model(0.1f, kU8))), ElementsAre("quantize", "dequantize"));
   for (const float scale : {0.0f, -1.0f, INFINITY, NAN}) EXPECT_THAT(errorOf(model(scale, kU8)), HasSubstr("scale")) << scale;
-  Model blocked(21);
-  blocked.floats("s", {1, 2}, {1, 2}).small("q", {4, 2}, kS8).node("DequantizeLinear", {"q", "s"}, {"d"}, {integer("block_size", 4), integer("axis", 0)}, "dq")
-      .input("x", {4, 2}).node("Add", {"x", "d"}, {"y"}).output("y");
-  EXPECT_THAT(errorOf(blocked), AllOf(HasSubstr("'dq'"), HasSubstr("block_size")));
+}
+
+TEST(OnnxImport, TakesBlocksOfIntegers) {
+  const auto model = [](int64_t block) {
+    Model m(21);
+    m.floats("s", {2, 2}, {1, 2, 3, 4}).small("q", {4, 2}, kS8, {1, 1, 1, 1, 1, 1, 1, 1}).input("x", {4, 2})
+        .node("DequantizeLinear", {"q", "s"}, {"d"}, {integer("block_size", block), integer("axis", 0)}, "dq").node("Sub", {"d", "x"}, {"e"}).node("Add", {"e", "x"}, {"y"}).output("y");
+    return m;
+  };
+  EXPECT_THAT(run(imported(model(2))).at(0).toFloats(), ElementsAre(1, 2, 1, 2, 3, 4, 3, 4));
+  EXPECT_THAT(errorOf(model(3)), HasSubstr("imported"));  // two blocks, the second shorter
+  EXPECT_THAT(errorOf(model(4)), AllOf(HasSubstr("'dq'"), HasSubstr("blocks of 4 along axis 0")));
+  EXPECT_THAT(errorOf(model(-1)), HasSubstr("block_size -1"));
 }
 
 // ---- external data ----------------------------------------------------------------------------------------------------------------
