@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 
+#include "frontend/array_file.h"
 #include "frontend/image.h"
 #include "frontend/npy.h"
 #include "frontend/onnx_tensor.h"
@@ -82,6 +83,12 @@ class SourceText {
       list += (list.empty() ? "" : ", ") + std::string(a);
     }
     return fail(ErrorCode::kInvalidArgument, "{}={}: expected one of {}", key, *value, list);
+  }
+  // All of it but the path, which differs between machines.
+  std::string settings() const {
+    std::string all = kind;
+    for (const auto& [key, value] : options) all += '&' + key + '=' + value;
+    return all;
   }
   Status nothingLeft() const {
     if (options.empty()) return {};
@@ -216,22 +223,23 @@ class ArraySource : public SampleSource {
     s->path_ = text.path;
     QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
     if (text.kind == "npz") {
-      QC_ASSIGN(s->arrays_, readNpz(text.path));
+      QC_ASSIGN(s->arrays_, openNpz(text.path));
       for (const InputInfo& i : inputs)
         if (!s->arrays_.contains(i.name)) return fail(ErrorCode::kInvalidData, "'{}' has no array for this input", text.path).on(i.name).help("name the arrays like the model's inputs");
       std::erase_if(s->arrays_, [&](const auto& a) { return std::none_of(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == a.first; }); });
     } else {
       const auto named = text.take("input");
       QC_ASSIGN(const std::string input, ImageSource::inputFor(inputs, named));
-      QC_ASSIGN(s->arrays_[input], readNpy(text.path));
+      QC_ASSIGN(s->arrays_[input], openNpy(text.path));
     }
     s->count_ = -1;
-    for (const auto& [name, t] : s->arrays_) {
-      if (t.rank() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
+    for (const auto& [name, array] : s->arrays_) {
+      const std::vector<int64_t>& sizes = array->header().sizes;
+      if (sizes.empty()) return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
       // Empty samples could claim to be any number.
-      if (t.numElements() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path).on(name);
-      if (s->count_ >= 0 && t.sizes()[0] != s->count_) return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, t.sizes()[0]);
-      s->count_ = t.sizes()[0];
+      if (numElements(sizes) == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path).on(name);
+      if (s->count_ >= 0 && array->rows() != s->count_) return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, array->rows());
+      s->count_ = array->rows();
     }
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
@@ -240,12 +248,8 @@ class ArraySource : public SampleSource {
   std::string name(int64_t i) const override { return fmt::format("{}[{}]", path_, i); }
   Result<Arrays> sample(int64_t i) const override {
     Arrays result;
-    for (const auto& [name, t] : arrays_) {
-      std::vector<int64_t> sizes = t.sizes();
-      sizes[0] = 1;
-      const int64_t bytes = numElements(sizes) * sizeOf(t.dtype());
-      Tensor row(t.dtype(), sizes);
-      std::memcpy(row.mutableData(), static_cast<const char*>(t.data()) + i * bytes, static_cast<size_t>(bytes));
+    for (const auto& [name, array] : arrays_) {
+      QC_ASSIGN(const Tensor row, array->row(i));
       QC_ASSIGN(result[name], normalisation_.apply(row));
     }
     return result;
@@ -253,7 +257,7 @@ class ArraySource : public SampleSource {
 
  private:
   std::string path_;
-  Arrays arrays_;
+  std::map<std::string, std::unique_ptr<ArrayFile>> arrays_;
   int64_t count_ = 0;
   Normalisation normalisation_;
 };
@@ -354,6 +358,7 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
   d.inputs_ = inputs;
   for (const std::string& source : sources) {
     QC_ASSIGN(SourceText text, SourceText::parse(source));
+    d.settings_.push_back(text.settings());
     const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const auto& k) { return k.first == text.kind; });
     if (kind == std::end(kKinds)) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
@@ -383,6 +388,21 @@ Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
 std::string Dataset::sampleName(int64_t i) const {
   const Entry& e = entries_[static_cast<size_t>(i)];
   return sources_[static_cast<size_t>(e.source)]->name(e.index);
+}
+
+std::string Dataset::fingerprint(int64_t count) const {
+  uint64_t hash = 0xcbf29ce484222325u;
+  const auto add = [&](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    hash = (hash ^ 0xff) * 0x100000001b3u;
+  };
+  for (const std::string& settings : settings_) add(settings);
+  for (int64_t i = 0; i < count; ++i) {
+    const Entry& e = entries_[static_cast<size_t>(i)];
+    add(fs::path(sampleName(i)).filename().string());
+    add(fmt::format("{}:{}", e.source, e.index));
+  }
+  return fmt::format("{:016x}", hash);
 }
 
 int64_t Dataset::sampleIndex(int64_t i) const { return entries_[static_cast<size_t>(i)].index; }

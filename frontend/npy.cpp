@@ -1,12 +1,12 @@
 #include "frontend/npy.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+
+#include "frontend/array_file.h"
 
 namespace qc {
 namespace {
@@ -48,35 +48,6 @@ Result<std::vector<int64_t>> parseShape(std::string_view text, std::string_view 
   return sizes;
 }
 
-// ---- zip --------------------------------------------------------------------------------------
-
-constexpr uint32_t kEndOfDirectory = 0x06054b50, kDirectoryEntry = 0x02014b50, kLocalEntry = 0x04034b50;
-constexpr uint64_t kMaxMember = uint64_t{1} << 34;
-
-Result<std::string> inflated(std::string_view packed, uint64_t size, std::string_view name) {
-  // deflate cannot grow data more than about a thousandfold: a larger claim is a lie.
-  if (size > kMaxMember || size > packed.size() * 1100 + 1024) return fail(ErrorCode::kInvalidData, "'{}' claims {} bytes", name, size);
-  std::string out(size, '\0');
-  z_stream z{};
-  if (inflateInit2(&z, -MAX_WBITS) != Z_OK) return fail(ErrorCode::kResource, "zlib");
-  z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
-  z.next_out = reinterpret_cast<Bytef*>(out.data());
-  uint64_t in = packed.size(), left = size;
-  int status = Z_OK;
-  while (status == Z_OK) {
-    z.avail_in = static_cast<uInt>(std::min<uint64_t>(in, 1u << 30));
-    z.avail_out = static_cast<uInt>(std::min<uint64_t>(left, 1u << 30));
-    const uint64_t inBefore = z.avail_in, outBefore = z.avail_out;
-    status = ::inflate(&z, Z_NO_FLUSH);
-    in -= inBefore - z.avail_in;
-    left -= outBefore - z.avail_out;
-    if (status == Z_OK && inBefore == z.avail_in && outBefore == z.avail_out) break;
-  }
-  inflateEnd(&z);
-  if (status != Z_STREAM_END || left != 0) return fail(ErrorCode::kInvalidData, "'{}' is damaged", name);
-  return out;
-}
-
 }  // namespace
 
 Result<std::string> wholeFile(const std::string& path) {
@@ -88,7 +59,7 @@ Result<std::string> wholeFile(const std::string& path) {
   return bytes;
 }
 
-Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
+Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name) {
   if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6)) return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
   const bool longHeader = bytes[6] >= 2;
   const size_t prefix = longHeader ? 12 : 10;
@@ -98,25 +69,32 @@ Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
   const std::string_view header = bytes.substr(prefix, length);
   QC_ASSIGN(std::string_view descriptor, headerField(header, "descr", '\'', '\'', name));
   QC_ASSIGN(const std::string_view shape, headerField(header, "shape", '(', ')', name));
-  QC_ASSIGN(std::vector<int64_t> sizes, parseShape(shape, name));
-  if (header.find("'fortran_order': True") != std::string_view::npos && sizes.size() > 1)
+  NpyHeader result;
+  result.dataOffset = prefix + length;
+  QC_ASSIGN(result.sizes, parseShape(shape, name));
+  if (header.find("'fortran_order': True") != std::string_view::npos && result.sizes.size() > 1)
     return fail(ErrorCode::kUnsupported, "'{}' is in Fortran order", name).help("save numpy.ascontiguousarray(x)");
   if (!descriptor.empty() && (descriptor[0] == '<' || descriptor[0] == '|' || descriptor[0] == '=')) descriptor.remove_prefix(1);
-  for (const auto& [code, dtype] : kDescriptors) {
-    if (code != descriptor) continue;
-    int64_t count = 1;
-    for (const int64_t s : sizes) {
-      if (s > 0 && count > (int64_t{1} << 40) / s) return fail(ErrorCode::kInvalidData, "'{}' claims more than 2^40 elements", name);
-      count *= s;
-    }
-    const std::string_view data = bytes.substr(prefix + length);
-    if (static_cast<int64_t>(data.size()) < count * sizeOf(dtype))
-      return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {} elements", name, data.size(), count);
-    Tensor t(dtype, std::move(sizes));
-    std::memcpy(t.mutableData(), data.data(), static_cast<size_t>(t.byteSize()));
-    return t;
+  const auto* found = std::find_if(std::begin(kDescriptors), std::end(kDescriptors), [&](const auto& d) { return d.first == descriptor; });
+  if (found == std::end(kDescriptors))
+    return fail(ErrorCode::kUnsupported, "'{}' holds elements of type '{}'", name, descriptor).help("save a little-endian numeric array");
+  result.dtype = found->second;
+  int64_t count = 1;  // empty axes aside, so that the size of a row is bounded as well
+  for (const int64_t s : result.sizes) {
+    if (s > 0 && count > (int64_t{1} << 40) / s) return fail(ErrorCode::kInvalidData, "'{}' claims more than 2^40 elements", name);
+    count *= std::max<int64_t>(s, 1);
   }
-  return fail(ErrorCode::kUnsupported, "'{}' holds elements of type '{}'", name, descriptor).help("save a little-endian numeric array");
+  return result;
+}
+
+Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
+  QC_ASSIGN(NpyHeader header, parseNpyHeader(bytes, name));
+  const std::string_view data = bytes.substr(header.dataOffset);
+  const int64_t wanted = numElements(header.sizes) * sizeOf(header.dtype);
+  if (static_cast<int64_t>(data.size()) < wanted) return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {}", name, data.size(), wanted);
+  Tensor t(header.dtype, std::move(header.sizes));
+  std::memcpy(t.mutableData(), data.data(), static_cast<size_t>(wanted));
+  return t;
 }
 
 Result<Tensor> readNpy(const std::string& path) {
@@ -143,62 +121,6 @@ Status writeNpy(const std::string& path, const Tensor& tensor) {
   file.close();
   if (!file) return fail(ErrorCode::kIo, "cannot write '{}'", path);
   return {};
-}
-
-Result<std::map<std::string, Tensor>> readNpz(const std::string& path) {
-  QC_ASSIGN(const std::string file, wholeFile(path));
-  const auto damaged = [&] { return fail(ErrorCode::kInvalidData, "'{}' is no npz file, or damaged", path); };
-  const std::string_view bytes = file;
-  if (bytes.size() < 22) return damaged();
-  size_t end = bytes.size() - 22;
-  const size_t lowest = end > 65535 ? end - 65535 : 0;
-  while (littleEndian<uint32_t>(bytes.data() + end) != kEndOfDirectory) {
-    if (end == lowest) return damaged();
-    --end;
-  }
-  const size_t entries = littleEndian<uint16_t>(bytes.data() + end + 10);
-  size_t at = littleEndian<uint32_t>(bytes.data() + end + 16);
-  std::map<std::string, Tensor> arrays;
-  for (size_t i = 0; i < entries; ++i) {
-    if (at > end || end - at < 46 || littleEndian<uint32_t>(bytes.data() + at) != kDirectoryEntry) return damaged();
-    const char* entry = bytes.data() + at;
-    const int method = littleEndian<uint16_t>(entry + 10);
-    uint64_t packedSize = littleEndian<uint32_t>(entry + 20), size = littleEndian<uint32_t>(entry + 24);
-    const size_t nameLength = littleEndian<uint16_t>(entry + 28), extraLength = littleEndian<uint16_t>(entry + 30), commentLength = littleEndian<uint16_t>(entry + 32);
-    uint64_t offset = littleEndian<uint32_t>(entry + 42);
-    if (end - at - 46 < nameLength + extraLength) return damaged();
-    std::string name(entry + 46, nameLength);
-    // numpy writes 64-bit sizes into an extra field whenever it does not know them before.
-    for (size_t x = 0; x + 4 <= extraLength;) {
-      const char* field = entry + 46 + nameLength + x;
-      const size_t fieldLength = littleEndian<uint16_t>(field + 2);
-      if (x + 4 + fieldLength > extraLength) return damaged();
-      if (littleEndian<uint16_t>(field) == 1) {
-        size_t f = 4;
-        for (uint64_t* value : {&size, &packedSize, &offset})
-          if (*value == 0xffffffffu && f + 8 <= 4 + fieldLength) {
-            *value = littleEndian<uint64_t>(field + f);
-            f += 8;
-          }
-      }
-      x += 4 + fieldLength;
-    }
-    if (offset > bytes.size() || bytes.size() - offset < 30 || littleEndian<uint32_t>(bytes.data() + offset) != kLocalEntry) return damaged();
-    const uint64_t data = offset + 30 + littleEndian<uint16_t>(bytes.data() + offset + 26) + littleEndian<uint16_t>(bytes.data() + offset + 28);
-    if (data > bytes.size() || packedSize > bytes.size() - data) return damaged();
-    const std::string_view packed = bytes.substr(data, packedSize);
-    if (name.ends_with(".npy")) name.resize(name.size() - 4);
-    std::string unpacked;
-    if (method == 8) {
-      QC_ASSIGN(unpacked, inflated(packed, size, path + ":" + name));
-    } else if (method != 0) {
-      return fail(ErrorCode::kUnsupported, "'{}': compression method {}", path, method);
-    }
-    QC_ASSIGN(Tensor t, parseNpy(method == 8 ? std::string_view(unpacked) : packed, path + ":" + name));
-    arrays.emplace(std::move(name), std::move(t));
-    at += 46 + nameLength + extraLength + commentLength;
-  }
-  return arrays;
 }
 
 }  // namespace qc

@@ -1,8 +1,7 @@
-// NumPy files: .npy read and written, .npz (stored or deflated members) read.  Little-endian, C order, numeric types.
+// NumPy files, whole: .npy read and written.  Little-endian, C order, numeric types.  array_file.h reads them, and .npz, row by row.
 // A header is a claim: sizes are compared with the bytes that are there before anything is allocated.
 #pragma once
 
-#include <map>
 #include <string>
 #include <string_view>
 
@@ -15,6 +14,5 @@ Result<std::string> wholeFile(const std::string& path);
 Result<Tensor> parseNpy(std::string_view bytes, std::string_view name);
 Result<Tensor> readNpy(const std::string& path);
 Status writeNpy(const std::string& path, const Tensor& tensor);
-Result<std::map<std::string, Tensor>> readNpz(const std::string& path);
 
 }  // namespace qc

@@ -387,8 +387,8 @@ Result<std::vector<ValueRange>> loadRanges(const ObserverState& state) {
 void saveRanges(ObserverState& state, std::span<const ValueRange> ranges) {
   std::vector<double>&min = state["min"], &max = state["max"];
   for (const ValueRange& r : ranges) {
-    min.push_back(r.min);
-    max.push_back(r.max);
+    min.push_back(r.min + 0.0);  // no -0: which zero came first would show
+    max.push_back(r.max + 0.0);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -10,9 +11,11 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <tuple>
 #include <unordered_map>
 
 #include "quantizer/spec_json.h"
+#include "quantizer/trace_json.h"
 
 namespace qc {
 namespace {
@@ -138,8 +141,8 @@ std::string fingerprint(const Graph& graph) {
   return hash.str();
 }
 
-Ranges::Ranges(const Ranges& other) : model_(other.model_), samples_(other.samples_) {
-  for (const auto& [id, entry] : other.entries_) entries_.emplace(id, Entry{entry.name, entry.observer->clone()});
+Ranges::Ranges(const Ranges& other) : model_(other.model_), samples_(other.samples_), parts_(other.parts_), inputs_(other.inputs_) {
+  for (const auto& [id, entry] : other.entries_) entries_.emplace(id, Entry{entry.name, entry.observer->clone(), entry.trace});
 }
 Ranges& Ranges::operator=(const Ranges& other) {
   if (this != &other) *this = Ranges(other);
@@ -156,20 +159,38 @@ Result<Ranges> Ranges::forGraph(const Graph& prepared) {
     if (!spec || ranges.entries_.contains(id)) continue;
     auto observer = makeObserver(*spec);
     if (!observer) return tl::make_unexpected(std::move(observer).error().at(n->location()).on(n->operand(0)->name()));
-    ranges.entries_.emplace(id, Entry{n->operand(0)->name(), std::move(*observer)});
+    ranges.entries_.emplace(id, Entry{n->operand(0)->name(), std::move(*observer), {}});
   }
   return ranges;
+}
+
+void Ranges::setData(std::string fingerprint, int64_t total) {
+  if (parts_.empty()) parts_.push_back({std::move(fingerprint), total, {}});
+}
+
+void Ranges::beginSample(int64_t index, std::string name) {
+  current_ = index;
+  currentName_ = std::move(name);
+}
+
+void Ranges::countSample() {
+  ++samples_;
+  if (current_ >= 0 && !parts_.empty()) parts_.back().add(current_);
+  current_ = -1;
 }
 
 Status Ranges::observe(int64_t id, const TensorRef& value) {
   const auto it = entries_.find(id);
   if (it == entries_.end()) return {};
-  Status status = it->second.observer->observe(value);
-  if (!status) return tl::make_unexpected(std::move(status).error().on(it->second.name));
+  Entry& entry = it->second;
+  Status status = entry.observer->observe(value);
+  if (!status) return tl::make_unexpected(std::move(status).error().on(entry.name));
+  const MinMax& seen = entry.observer->latest();
+  if (current_ >= 0 && value.numElements() > 0 && seen.finite > 0) entry.trace.see({seen.min, seen.max}, current_, currentName_);
   return {};
 }
 
-Status Ranges::merge(const Ranges& other) {
+Status Ranges::merge(const Ranges& other, bool approximate) {
   if (model_ != other.model_)
     return fail(ErrorCode::kInvalidData, "ranges of different models: {} and {}", model_, other.model_)
         .help("calibrate with the same model file");
@@ -183,9 +204,24 @@ Status Ranges::merge(const Ranges& other) {
       return fail(ErrorCode::kInvalidData, "observer {} is missing or watches another value", id)
           .on(entry.name)
           .help("calibrate with the same rules");
+    if (entry.observer->dependsOnOrder() && !approximate)
+      return fail(ErrorCode::kUnsupported, "what observer '{}' finds depends on the order of the samples, so shards cannot give what one run gives",
+                  entry.observer->name())
+          .on(entry.name)
+          .help("calibrate in one run, choose another observer, or accept an approximation with --approximate");
     Status status = entry.observer->merge(*it->second.observer);
     if (!status) return tl::make_unexpected(std::move(status).error().on(entry.name));
+    entry.trace.merge(it->second.trace);
   }
+  for (const DataPart& part : other.parts_) {
+    const auto same = std::find_if(merged.parts_.begin(), merged.parts_.end(), [&](const DataPart& p) { return p.data == part.data && p.total == part.total; });
+    if (same == merged.parts_.end())
+      merged.parts_.push_back(part);
+    else
+      QC_TRY(same->merge(part));
+  }
+  std::sort(merged.parts_.begin(), merged.parts_.end(), [](const DataPart& a, const DataPart& b) { return std::tie(a.data, a.total) < std::tie(b.data, b.total); });
+  for (const auto& [name, input] : other.inputs_) merged.inputs_[name].merge(input);
   merged.samples_ += other.samples_;
   *this = std::move(merged);
   return {};
@@ -225,8 +261,12 @@ std::string Ranges::serialize() const {
       state[field] = std::move(numbers);
     }
     list.push_back({{"id", id}, {"name", entry.name}, {"spec", specJson(entry.observer->spec())}, {"state", std::move(state)}});
+    if (!entry.trace.empty()) list.back()["trace"] = TraceJson::write(entry.trace);
   }
-  const json whole = {{"model", model_}, {"samples", samples_}, {"observers", std::move(list)}};
+  json parts = json::array(), inputs = json::object();
+  for (const DataPart& part : parts_) parts.push_back(TraceJson::write(part));
+  for (const auto& [name, input] : inputs_) inputs[name] = TraceJson::write(input);
+  const json whole = {{"model", model_}, {"samples", samples_}, {"parts", std::move(parts)}, {"inputs", std::move(inputs)}, {"observers", std::move(list)}};
   const std::string body = whole.dump(-1, ' ', false, json::error_handler_t::replace);
   return sealed(body);
 }
@@ -251,15 +291,18 @@ Result<json> readBody(std::string_view bytes, std::string_view source) {
 }
 
 Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {
-  QC_TRY(checkKeys(j, {"id", "name", "spec", "state"}, where));
+  QC_TRY(checkKeys(j, {"id", "name", "spec", "state", "trace"}, where));
   Ranges::Entry entry;
-  if (j.size() != 4) return fail(ErrorCode::kInvalidData, "{} is incomplete", where);
+  if (j.size() != (j.contains("trace") ? 5u : 4u)) return fail(ErrorCode::kInvalidData, "{} is incomplete", where);
   QC_TRY(readInteger(j, "id", where, id));
   QC_TRY(readString(j, "name", where, entry.name));
   QC_ASSIGN(const ObservedSpec spec, readSpec(j["spec"], ObservedSpec{}, where + ".spec"));
   QC_ASSIGN(entry.observer, makeObserver(spec));
   QC_ASSIGN(const ObserverState state, readState(j["state"]));
   QC_TRY(entry.observer->load(state));
+  if (j.contains("trace")) {
+    QC_TRY(TraceJson::read(j["trace"], where + ".trace", entry.trace));
+  }
   return entry;
 }
 
@@ -268,11 +311,20 @@ Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t
 Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sourceName) {
   QC_ASSIGN(const json whole, readBody(bytes, sourceName));
   const std::string where(sourceName);
-  QC_TRY(checkKeys(whole, {"model", "samples", "observers"}, where));
+  QC_TRY(checkKeys(whole, {"model", "samples", "parts", "inputs", "observers"}, where));
   Ranges ranges;
   QC_TRY(readString(whole, "model", where, ranges.model_));
   QC_TRY(readInteger(whole, "samples", where, ranges.samples_));
   if (ranges.samples_ < 0) return fail(ErrorCode::kInvalidData, "{}: {} samples", where, ranges.samples_);
+  if (!whole.contains("parts") || !whole["parts"].is_array()) return wrongKind(where, "parts", "a list");
+  for (const json& part : whole["parts"]) {
+    ranges.parts_.emplace_back();
+    QC_TRY(TraceJson::read(part, where + ".parts", ranges.parts_.back()));
+  }
+  if (!whole.contains("inputs") || !whole["inputs"].is_object()) return wrongKind(where, "inputs", "an object");
+  for (const auto& [name, input] : whole["inputs"].items()) {
+    QC_TRY(TraceJson::read(input, where + ".inputs", ranges.inputs_[name]));
+  }
   if (!whole.contains("observers") || !whole["observers"].is_array()) return wrongKind(where, "observers", "a list");
   for (size_t i = 0; i < whole["observers"].size(); ++i) {
     const std::string place = fmt::format("{}.observers[{}]", where, i);

@@ -2,8 +2,10 @@
 // Shards of the calibration set run anywhere; their files merge into one.
 //
 //   qcal 1 <crc of the body> <bytes of the body>\n
-//   { "model": "<fingerprint>", "samples": 100, "observers": [ {"id": 0, "name": "...", "spec": {...}, "state": {...}}, ... ] }
+//   { "model": "<fingerprint>", "samples": 100, "parts": [...], "inputs": {...},
+//     "observers": [ {"id": 0, "name": "...", "spec": {...}, "state": {...}, "trace": {...}}, ... ] }
 //
+// Merging all shards of a set gives the bytes of one run over the whole set.
 // Numbers round-trip bit for bit.  A file is written whole or not at all.  Whatever the bytes of a file, loading gives ranges or an error.
 #pragma once
 
@@ -17,6 +19,7 @@
 #include "ir/graph.h"
 #include "ir/status.h"
 #include "quantizer/observer.h"
+#include "quantizer/sample_trace.h"
 
 namespace qc {
 
@@ -31,14 +34,18 @@ class Ranges {
   // One observer per group of the `observe` nodes of a prepared graph; groups of fixed parameters need none.
   static Result<Ranges> forGraph(const Graph& prepared);
 
+  // The set that the samples come from, before the first of them.  Without it, samples are counted and not told apart.
+  void setData(std::string fingerprint, int64_t total);
+  // What follows, up to countSample(), is of this sample: its place in the whole set, and what the user calls it.
+  void beginSample(int64_t index, std::string name);
+  void seeInput(const std::string& name, const TensorRef& value) { inputs_[name].see(value); }
   // A value seen by the observe node `id`.  Ids without an observer (fixed parameters) are ignored.
   Status observe(int64_t id, const TensorRef& value);
-  void countSample() { ++samples_; }
+  void countSample();
 
-  // Adds what another part of the calibration set gave for the same model and rules.
-  Status merge(const Ranges& other);
-  // Continues from a file of an earlier run of the same model and rules.
-  Status resume(const Ranges& earlier) { return merge(earlier); }
+  // Adds what another part of the calibration set gave for the same model and rules.  Refused, unless `approximate`, where an observer
+  // depends on the order of the samples.
+  Status merge(const Ranges& other, bool approximate = false);
   // Error unless these ranges belong to the prepared graph, with what differs.
   Status checkFor(const Graph& prepared) const;
 
@@ -49,9 +56,13 @@ class Ranges {
   int64_t observers() const { return static_cast<int64_t>(entries_.size()); }
   const std::string& model() const { return model_; }
 
+  const std::vector<DataPart>& parts() const { return parts_; }
+  const std::map<std::string, InputTrace>& inputs() const { return inputs_; }
+
   struct Entry {
     std::string name;  // of the first value that it watches
     std::unique_ptr<Observer> observer;
+    SampleTrace trace;
   };
   const std::map<int64_t, Entry>& entries() const { return entries_; }
 
@@ -63,7 +74,11 @@ class Ranges {
  private:
   std::string model_;
   int64_t samples_ = 0;
+  std::vector<DataPart> parts_;  // of different sets, sorted by fingerprint
+  std::map<std::string, InputTrace> inputs_;
   std::map<int64_t, Entry> entries_;
+  int64_t current_ = -1;  // sample
+  std::string currentName_;
 };
 
 // A body with the first line that fits it; serialize() is sealed(JSON).

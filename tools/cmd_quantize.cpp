@@ -1,4 +1,4 @@
-// calibrate and quantize: the main job.
+// quantize: the main job.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -97,16 +97,6 @@ Status runQuantize(const QuantizeOptions& o) {
   return {};
 }
 
-Status runCalibrate(const QuantizeOptions& o) {
-  const double start = now();
-  QC_ASSIGN(const Model model, o.model.load());
-  QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
-  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
-  QC_TRY(ranges.save(o.output));
-  fmt::print("{}: {} observers, {} samples, {:.1f} s\n", o.output, ranges.observers(), ranges.samples(), now() - start);
-  return {};
-}
-
 void addShared(QuantizeOptions& o, CLI::App& verb) {
   o.model.addTo(verb);
   verb.add_option("--config", o.config, "quantization rules, JSON with comments");
@@ -116,15 +106,6 @@ void addShared(QuantizeOptions& o, CLI::App& verb) {
 }
 
 }  // namespace
-
-void addCalibrateCommand(CLI::App& app, int& exitCode) {
-  auto options = std::make_shared<QuantizeOptions>();
-  CLI::App* verb = app.add_subcommand("calibrate", "collect the ranges of all values into a file");
-  addShared(*options, *verb);
-  options->data.addTo(*verb, true);
-  verb->add_option("-o,--output", options->output, "ranges file (.qcal)")->required();
-  verb->callback([options, &exitCode] { exitCode = report(runCalibrate(*options)); });
-}
 
 void addQuantizeCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<QuantizeOptions>();

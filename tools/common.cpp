@@ -83,6 +83,28 @@ void DataOptions::addTo(CLI::App& verb, bool required) {
 
 Result<Dataset> DataOptions::open(const Model& model) const { return openDataset(sources, model); }
 
+void RulesOptions::addTo(CLI::App& verb) {
+  verb.add_option("--config", config, "quantization rules, JSON with comments");
+  verb.add_option("--backend", backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
+}
+
+Result<QConfigMapping> RulesOptions::load() const {
+  if (!config.empty()) return QConfigMapping::load(config);
+  QC_ASSIGN(const Backend chosen, parseBackend(backend));
+  return defaultQConfigMapping(chosen);
+}
+
+Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
+  if (text.empty()) return 0;
+  double value = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit(rest, static_cast<size_t>(text.data() + text.size() - rest));
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"", 1}, {"K", 1024}, {"M", 1048576}, {"G", 1073741824}, {"T", 1099511627776}};
+  for (const auto& [name, factor] : kUnits)
+    if (error == std::errc() && unit == name && value >= 0 && value * factor < 1e18) return static_cast<int64_t>(value * factor);
+  return fail(ErrorCode::kInvalidArgument, "{} {}: expected a size such as 2G, 500M or 1000000", option, text);
+}
+
 std::string Table::str() const {
   std::vector<size_t> widths;
   for (const auto& row : rows_) {
@@ -111,7 +133,14 @@ Progress::~Progress() {
 
 void Progress::update(int64_t done, int64_t total) {
   const double t = now();
-  if (!terminal_ || (done < total && t - drawn_ < 0.1)) return;
+  if (!terminal_) {
+    if (done < total && t - std::max(drawn_, start_) < 15) return;
+    const bool quick = drawn_ == 0 && done == total;  // over before there was anything to say
+    drawn_ = t;
+    if (!quick) fmt::print(stderr, "{} {}/{}, {:.0f} s left\n", label_, done, total, (t - start_) / static_cast<double>(std::max<int64_t>(done, 1)) * static_cast<double>(total - done));
+    return;
+  }
+  if (done < total && t - drawn_ < 0.1) return;
   drawn_ = t;
   constexpr int kWidth = 30;
   const int filled = total > 0 ? static_cast<int>(done * kWidth / total) : 0;

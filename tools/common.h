@@ -34,6 +34,16 @@ struct DataOptions {
   Result<Dataset> open(const Model& model) const;
 };
 
+// --config, --backend
+struct RulesOptions {
+  std::string config, backend = "x86";
+  void addTo(CLI::App& verb);
+  Result<QConfigMapping> load() const;
+};
+
+// "2G", "500M", "64K" or plain bytes; 0 for an empty text.  The error names the option.
+Result<int64_t> parseBytes(const std::string& text, const std::string& option);
+
 // "name=value" -> (name, value); the error names the option.
 Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option);
 
@@ -48,7 +58,8 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-// One line that redraws itself with the share done and the time left; nothing when stderr is no terminal.
+// One line that redraws itself with the share done and the time left; when stderr is no terminal, a plain line every
+// 15 seconds, for the logs of job runners.
 class Progress {
  public:
   explicit Progress(std::string label);

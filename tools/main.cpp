@@ -7,7 +7,7 @@ namespace {
 
 using AddCommand = void (*)(CLI::App&, int&);
 constexpr AddCommand kCommands[] = {
-    qc::tools::addInspectCommand, qc::tools::addCalibrateCommand, qc::tools::addQuantizeCommand, qc::tools::addRunCommand, qc::tools::addEvalCommand,
+    qc::tools::addInspectCommand, qc::tools::addCalibrateCommand, qc::tools::addMergeCommand, qc::tools::addQuantizeCommand, qc::tools::addRunCommand, qc::tools::addEvalCommand,
     qc::tools::addBenchCommand,   qc::tools::addOptCommand, qc::tools::addDoctorCommand,
 };
 

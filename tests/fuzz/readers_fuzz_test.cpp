@@ -9,6 +9,7 @@
 
 #include "frontend/image.h"
 #include "frontend/labels.h"
+#include "frontend/array_file.h"
 #include "frontend/npy.h"
 
 namespace qc {
@@ -96,18 +97,31 @@ TEST_F(ReadersFuzz, Npy) {
   for (int i = 0; i < 20000; ++i) static_cast<void>(parseNpy(mutated(bytes), "mutated"));
 }
 
+// Every row of every array.
+Result<std::map<std::string, std::vector<float>>> allOf(const std::string& path) {
+  QC_ASSIGN(const auto files, openNpz(path));
+  std::map<std::string, std::vector<float>> arrays;
+  for (const auto& [name, array] : files)
+    for (int64_t i = 0; i < std::min<int64_t>(array->rows(), 100); ++i) {
+      QC_ASSIGN(const Tensor row, array->row(i));
+      const std::vector<float> values = row.toFloats();
+      arrays[name].insert(arrays[name].end(), values.begin(), values.end());
+    }
+  return arrays;
+}
+
 TEST_F(ReadersFuzz, Npz) {
   const std::string path = (folder_ / "a.npy").string();
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   ASSERT_TRUE(writeNpy(path, Tensor::ofFloats({2, 3}, values)));
   const std::string array = wholeFile(path).value(), bytes = npz(array, array);
-  const auto arrays = readNpz(file("whole.npz", bytes));
+  const auto arrays = allOf(file("whole.npz", bytes));
   ASSERT_TRUE(arrays) << arrays.error().render();
   ASSERT_EQ(arrays->size(), 2u);
-  EXPECT_EQ(arrays->at("a").toFloats(), values);
-  EXPECT_EQ(arrays->at("b").toFloats(), values);
-  for (size_t n = 0; n < bytes.size(); n += 7) EXPECT_FALSE(readNpz(file("cut.npz", bytes.substr(0, n)))) << n;
-  for (int i = 0; i < 800; ++i) static_cast<void>(readNpz(file("mutated.npz", mutated(bytes))));
+  EXPECT_EQ(arrays->at("a"), values);
+  EXPECT_EQ(arrays->at("b"), values);
+  for (size_t n = 0; n < bytes.size(); n += 7) EXPECT_FALSE(allOf(file("cut.npz", bytes.substr(0, n)))) << n;
+  for (int i = 0; i < 800; ++i) static_cast<void>(allOf(file("mutated.npz", mutated(bytes))));
 }
 
 TEST_F(ReadersFuzz, Images) {

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Calibration as a job, through the command line alone: shards, merging, interruption, warnings, limits.
+
+    calibrate.py QCOMPILE DATA_DIR [KILLS]
+
+Kills the run at random points with SIGKILL, resumes it each time, and checks that the file at the end has the bytes of an uninterrupted
+run.  Standard library only.
+"""
+import json
+import math
+import pathlib
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+
+QCOMPILE, DATA = sys.argv[1], pathlib.Path(sys.argv[2])
+KILLS = int(sys.argv[3]) if len(sys.argv) > 3 else 30
+MODEL = DATA / "digits.onnx"
+SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255&limit=200"
+RULES = {name: {"global": {"activation": {"observer": name}, "weight": {"observer": "per_channel_minmax", "dtype": "s8", "scheme": "symmetric"}}}
+         for name in ("minmax", "histogram", "percentile", "entropy", "mse", "moving_average")}
+
+
+def run(*args, code=0):
+    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+    if done.returncode != code:
+        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def calibrate(output, *more, samples=SAMPLES, code=0):
+    return run("calibrate", MODEL, "-d", samples, "-o", output, *more, code=code)
+
+
+def write_npy(path, images, sizes=(1, 16, 16)):
+    shape = ", ".join(map(str, (len(images), *sizes)))
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117) + "\n"
+    flat = [v for image in images for v in image]
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{len(flat)}f", *flat))
+
+
+def shards_merge(work):
+    for name, rules in RULES.items():
+        config = work / f"{name}.json"
+        config.write_text(json.dumps(rules))
+        whole = work / f"{name}.qcal"
+        calibrate(whole, "--config", config)
+        parts = []
+        for i in range(3):
+            parts.append(work / f"{name}.{i}.qcal")
+            calibrate(parts[-1], "--config", config, "--shard", f"{i}/3", "--threads", i % 2 + 1)
+        merged = work / f"{name}.merged.qcal"
+        if name == "moving_average":
+            refused = run("merge", *parts, "-o", merged, code=1).stderr
+            assert "depends on the order" in refused and "--approximate" in refused, refused
+            assert not merged.exists()
+            run("merge", *parts, "-o", merged, "--approximate")
+            continue
+        for order in ((0, 1, 2), (2, 0, 1)):
+            run("merge", *(parts[i] for i in order), "-o", merged)
+            assert merged.read_bytes() == whole.read_bytes(), f"{name}: shards in the order {order} give other bytes than one run"
+        assert "in both" in run("merge", parts[0], merged, "-o", work / "x.qcal", code=1).stderr
+    assert "merge the other shards" in run("merge", parts[0], "-o", work / "x.qcal").stderr
+    calibrate(work / "x.qcal", "--shard", "3/3", code=1)
+    print("shards: passed")
+
+
+def kills(work):
+    """moving_average is the hardest: its state depends on the order of every batch."""
+    seed = random.randrange(1 << 30)
+    rng = random.Random(seed)
+    killed = 0
+    for name in ("histogram", "moving_average"):
+        config = work / f"{name}.json"
+        whole = (work / f"{name}.qcal").read_bytes()
+        start = time.time()
+        calibrate(work / "timed.qcal", "--config", config, "--checkpoint-seconds", 0)
+        duration = time.time() - start
+        output = work / "killed.qcal"
+        for _ in range(KILLS // 2):
+            output.unlink(missing_ok=True)
+            for attempt in range(1000):
+                process = subprocess.Popen([QCOMPILE, "calibrate", MODEL, "-d", SAMPLES, "-o", output, "--config", config, "--resume", "--checkpoint-seconds", "0"],
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                try:
+                    _, err = process.communicate(timeout=rng.uniform(0.02, duration) if attempt < 4 else None)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+                    _, err = process.communicate()
+                    killed += 1
+                if process.returncode == 0:
+                    break
+                if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM) and not (process.returncode == 1 and b"stopped after" in err):
+                    sys.exit(f"seed {seed}: exit code {process.returncode}: {err.decode()}")
+            assert output.read_bytes() == whole, f"seed {seed}: an interrupted run gives other bytes"
+            left = [p.name for p in work.iterdir() if p.name.startswith("killed.qcal.")]
+            assert not left, f"seed {seed}: left behind: {left}"
+    print(f"interruption: passed, {killed} runs ended early")
+
+
+def refusals(work):
+    partial = work / "r.qcal.partial"
+    partial.write_bytes((work / "histogram.0.qcal").read_bytes())
+    assert "other rules" in calibrate(work / "r.qcal", "--config", work / "minmax.json", "--resume", code=1).stderr
+    assert "other calibration data" in calibrate(work / "r.qcal", "--config", work / "histogram.json", "--resume", samples=SAMPLES + "&skip=1", code=1).stderr
+    assert "another shard" in calibrate(work / "r.qcal", "--config", work / "histogram.json", "--resume", "--shard", "1/3", code=1).stderr
+    partial.write_bytes(partial.read_bytes()[:-5])
+    assert "damaged" in calibrate(work / "r.qcal", "--config", work / "histogram.json", "--resume", code=1).stderr
+    assert "memory-limit" in calibrate(work / "r.qcal", "--memory-limit", "1M", code=1).stderr
+    calibrate(work / "r.qcal", "--memory-limit", "lots", code=1)
+    calibrate(work / "no_such_folder" / "r.qcal", code=1)
+    print("refusals: passed")
+
+
+def warnings(work):
+    rng = random.Random(5)
+    noise = [[rng.gauss(0, 1) for _ in range(256)] for _ in range(24)]
+    path = work / "data.npy"
+
+    def told(images):
+        write_npy(path, images)
+        return calibrate(work / "w.qcal", samples=f"npy:{path}").stderr
+
+    assert "constant" in told([[0.5] * 256 for _ in range(20)])
+    assert "same" in told([noise[0]] * 20)
+    broken = [list(image) for image in noise]
+    broken[3][7], broken[4][7] = math.nan, math.inf
+    assert "2 elements are NaN or infinite" in told(broken)
+    outlier = [[v / 100 for v in image] for image in noise] + [[1000 * v for v in noise[0]]]
+    report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
+    assert report["samples"] == 24 and len(report["ranges"]) == report["observers"], report
+    write_npy(path, outlier * 2)
+    report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
+    assert report["influences"][0]["sample"] == 24 and any("outlier" in w for w in report["warnings"]), report["influences"]
+    assert "only 2 calibration samples" in told(noise[:2])
+    print("warnings: passed")
+
+
+def archives(work):
+    """Compressed and stored members give the ranges of the npy file; bombs are refused."""
+    rng = random.Random(6)
+    images = [[rng.random() for _ in range(256)] for _ in range(20)]
+    npy = work / "image.npy"
+    write_npy(npy, images)
+    calibrate(work / "npy.qcal", samples=f"npy:{npy}")
+    ranges = json.loads(run("calibrate", MODEL, "-d", f"npy:{npy}", "-o", work / "z.qcal", "--json").stdout)["ranges"]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(work / "a.npz", "w", method) as archive:
+            archive.write(npy, "image.npy")
+        again = json.loads(run("calibrate", MODEL, "-d", f"npz:{work}/a.npz", "-o", work / "z.qcal", "--json").stdout)["ranges"]
+        assert [(r["min"], r["max"]) for r in again] == [(r["min"], r["max"]) for r in ranges]
+    # 16 GiB of zeros in 16 MB, made by hand: one deflated block again and again.
+
+    size = 16 << 30
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({size // 1024}, 1, 16, 16), }}".ljust(117) + "\n"
+    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed += block * (size >> 24) + packer.flush()
+    extra = struct.pack("<HHQQ", 1, 16, size + len(head), len(packed))
+    local = struct.pack("<IHHHHHIIIHH", 0x04034b50, 45, 0, 8, 0, 0, 0, 0xffffffff, 0xffffffff, 9, len(extra)) + b"image.npy" + extra
+    entry = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014b50, 45, 45, 0, 8, 0, 0, 0, 0xffffffff, 0xffffffff, 9, len(extra), 0, 0, 0, 0, 0) + b"image.npy" + extra
+    end = struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, 1, 1, len(entry), len(local) + len(packed), 0)
+    (work / "bomb.npz").write_bytes(local + packed + entry + end)
+    refused = calibrate(work / "b.qcal", samples=f"npz:{work}/bomb.npz", code=1)
+    assert "more than the limit" in refused.stderr, refused.stderr
+    print("archives: passed")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        shards_merge(work)
+        kills(work)
+        refusals(work)
+        warnings(work)
+        archives(work)
+
+
+main()

@@ -1,0 +1,175 @@
+// calibrate: ranges of all values into a .qcal file, in shards and with checkpoints.  merge: shards into one.
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "quantizer/convergence.h"
+#include "runtime/calibrate.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CalibrateFlags {
+  ModelOptions model;
+  DataOptions data;
+  RulesOptions rules;
+  std::string output, shard = "0/1", memoryLimit;
+  int64_t limit = -1;
+  int threads = 1;
+  double checkpointSeconds = 30;
+  bool resume = false, json = false, all = false;
+};
+
+std::atomic<bool> stopRequested{false};
+
+// Ctrl-C and the signal of a job runner end the run at a checkpoint; a second one ends it at once.
+void stopOnSignals() {
+  for (const int signal : {SIGINT, SIGTERM})
+    std::signal(signal, [](int s) {
+      stopRequested = true;
+      std::signal(s, SIG_DFL);
+    });
+}
+
+Result<Shard> parseShard(const std::string& text) {
+  const size_t slash = text.find('/');
+  const auto number = [&](std::string_view part) -> int64_t {
+    const bool digits = !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == std::string_view::npos;
+    return digits ? std::stoll(std::string(part)) : -1;
+  };
+  Shard s;
+  if (slash != std::string::npos) s = {number(std::string_view(text).substr(0, slash)), number(std::string_view(text).substr(slash + 1))};
+  if (s.index < 0 || s.count < 1 || s.index >= s.count) return fail(ErrorCode::kInvalidArgument, "'{}' is no shard", text).help("write --shard I/N with I from 0 to N-1");
+  return s;
+}
+
+nlohmann::json verdictJson(const Convergence& c) {
+  nlohmann::json rows = nlohmann::json::array(), influences = nlohmann::json::array();
+  const auto extreme = [](const SampleTrace::Extreme& e) { return nlohmann::json{{"value", e.value}, {"sample", e.sample}, {"name", e.name}}; };
+  for (const auto& r : c.rows)
+    rows.push_back({{"id", r.id}, {"value", r.name}, {"min", r.chosen.min}, {"max", r.chosen.max}, {"needed", r.needed}, {"lowest", extreme(r.lowest)},
+                    {"highest", extreme(r.highest)}, {"non_finite", r.nonFinite}});
+  for (const auto& i : c.influences) influences.push_back({{"sample", i.sample}, {"name", i.name}, {"ends", i.ends}});
+  return {{"samples", c.samples}, {"enough", c.enough}, {"converged", c.converged}, {"verdict", c.verdict()}, {"warnings", c.warnings},
+          {"ranges", rows}, {"influences", influences}};
+}
+
+void printVerdict(const Convergence& c, bool all) {
+  if (all) {
+    Table table({"needed", "min", "max", "lowest by", "highest by", "value"});
+    for (const auto& r : c.rows)
+      table.add({std::to_string(r.needed), fmt::format("{:.5g}", r.chosen.min), fmt::format("{:.5g}", r.chosen.max), fmt::format("{} {}", r.lowest.sample, r.lowest.name),
+                 fmt::format("{} {}", r.highest.sample, r.highest.name), r.name});
+    fmt::print("{}", table.str());
+  }
+  fmt::print("{}\n", c.verdict());
+  std::string most;
+  for (size_t i = 0; i < c.influences.size() && i < 3; ++i)
+    most += fmt::format("{}{} ({}) {}", i ? ", " : "", c.influences[i].sample, c.influences[i].name, c.influences[i].ends);
+  if (!most.empty()) fmt::print("samples that set most of the {} ends of ranges: {}\n", 2 * c.rows.size(), most);
+  for (const std::string& w : c.warnings) fmt::print(stderr, "warning: {}\n", w);
+}
+
+Status printResult(const Ranges& ranges, const std::string& output, bool json, bool all, double seconds) {
+  const Convergence verdict = assess(ranges);
+  if (json) {
+    nlohmann::json j = verdictJson(verdict);
+    j.update({{"output", output}, {"observers", ranges.observers()}, {"seconds", seconds}, {"peak_bytes", peakResidentBytes()}});
+    fmt::print("{}\n", j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    return {};
+  }
+  printVerdict(verdict, all);
+  fmt::print("{}: {} observers, {} samples, {:.1f} s, peak memory {}\n", output, ranges.observers(), ranges.samples(), seconds, megabytes(peakResidentBytes()));
+  return {};
+}
+
+// What a killed writer leaves beside its file.
+void removeLeftovers(const std::string& path) {
+  std::error_code error;
+  const fs::path file(path);
+  const std::string prefix = file.filename().string() + ".";
+  for (fs::directory_iterator it(file.has_parent_path() ? file.parent_path() : fs::path("."), error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with(prefix) && name.ends_with(".tmp") && name.find_first_not_of("0123456789", prefix.size()) == name.size() - 4) fs::remove(it->path(), error);
+  }
+}
+
+Status runCalibrate(const CalibrateFlags& o) {
+  const double start = now();
+  CalibrateOptions options;
+  QC_ASSIGN(options.shard, parseShard(o.shard));
+  QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const QConfigMapping rules, o.rules.load());
+  QC_ASSIGN(const Dataset samples, o.data.open(model));
+  options.limit = o.limit;
+  options.threads = o.threads;
+  options.checkpoint = o.output + ".partial";
+  options.checkpointSeconds = o.checkpointSeconds;
+  options.resume = o.resume;
+  options.stop = &stopRequested;
+  removeLeftovers(options.checkpoint);
+  removeLeftovers(o.output);
+  Progress progress("calibrate");
+  options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  stopOnSignals();
+  QC_ASSIGN(const Ranges ranges, calibrate(model, rules, samples, options));
+  QC_TRY(ranges.save(o.output));
+  std::error_code error;
+  fs::remove(options.checkpoint, error);
+  return printResult(ranges, o.output, o.json, o.all, now() - start);
+}
+
+struct MergeFlags {
+  std::vector<std::string> inputs;
+  std::string output;
+  bool approximate = false, json = false, all = false;
+};
+
+Status runMerge(const MergeFlags& o) {
+  const double start = now();
+  QC_ASSIGN(Ranges merged, Ranges::load(o.inputs.front()));
+  for (size_t i = 1; i < o.inputs.size(); ++i) {
+    QC_ASSIGN(const Ranges next, Ranges::load(o.inputs[i]));
+    if (Status s = merged.merge(next, o.approximate); !s) return tl::make_unexpected(std::move(s).error().at(o.inputs[i]));
+  }
+  QC_TRY(merged.save(o.output));
+  return printResult(merged, o.output, o.json, o.all, now() - start);
+}
+
+}  // namespace
+
+void addCalibrateCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<CalibrateFlags>();
+  CLI::App* verb = app.add_subcommand("calibrate", "collect the ranges of all values into a file");
+  o->model.addTo(*verb);
+  o->data.addTo(*verb, true);
+  o->rules.addTo(*verb);
+  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
+  verb->add_option("--calibration-limit", o->limit, "at most so many samples of the whole set");
+  verb->add_option("--threads", o->threads, "threads of a run")->check(CLI::Range(1, 1024));
+  verb->add_option("--shard", o->shard, "I/N: only part I (from 0) of N equal parts of the samples; join them with merge");
+  verb->add_flag("--resume", o->resume, "go on from OUTPUT.partial, which an interrupted run left");
+  verb->add_option("--checkpoint-seconds", o->checkpointSeconds, "how often OUTPUT.partial is written; 0: after every sample")->check(CLI::NonNegativeNumber);
+  verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M");
+  verb->add_flag("--all", o->all, "every range, and which samples set it");
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, &exitCode] { exitCode = report(runCalibrate(*o)); });
+}
+
+void addMergeCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<MergeFlags>();
+  CLI::App* verb = app.add_subcommand("merge", "join the ranges files of shards; all shards of a set give the bytes of one run");
+  verb->add_option("inputs", o->inputs, "ranges files of the same model and rules")->required();
+  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
+  verb->add_flag("--approximate", o->approximate, "accept observers that depend on the order of samples (moving averages: weighted by batches)");
+  verb->add_flag("--all", o->all, "every range, and which samples set it");
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, &exitCode] { exitCode = report(runMerge(*o)); });
+}
+
+}  // namespace qc::tools
