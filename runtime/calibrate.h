@@ -26,8 +26,8 @@ struct Shard {
 struct CalibrateOptions {
   int64_t limit = -1;  // samples of the whole set; -1: all
   int threads = 1;
-  Shard shard;
-  std::string checkpoint;         // file that holds the state while the run lasts; empty: none
+  Shard shard = {};
+  std::string checkpoint = {};    // file that holds the state while the run lasts; empty: none
   double checkpointSeconds = 30;  // 0: after every sample
   bool resume = false;            // from the checkpoint, if there is one
   int64_t memoryLimit = 0;        // bytes of the process, 0: none; a run that passes it stops at a checkpoint
