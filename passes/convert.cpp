@@ -132,13 +132,19 @@ class Conversion {
     for (size_t i = 0; i < annotation.inputs.size(); ++i) {
       const auto operand = static_cast<int>(i);
       Value* v = node->operand(operand);
-      const auto* observed = std::get_if<ObservedSpec>(&annotation.inputs[i]);
-      if (!v || !v->constant() || !observed || v->type().dtype != DType::f32) continue;
-      if (observed->scheme == QScheme::floatQparams) {
-        QC_TRY(quantizeTable(node, *observed));
+      if (!v || !v->constant() || v->type().dtype != DType::f32) continue;
+      QuantPtr params;
+      if (const auto* observed = std::get_if<ObservedSpec>(&annotation.inputs[i])) {
+        if (observed->scheme == QScheme::floatQparams) {
+          QC_TRY(quantizeTable(node, *observed));
+          continue;
+        }
+        QC_ASSIGN(params, constantParams(*v->constant(), *observed));
+      } else if (const auto* fixed = std::get_if<FixedSpec>(&annotation.inputs[i])) {
+        params = std::make_shared<const QuantParams>(fixed->params);
+      } else {
         continue;
       }
-      QC_ASSIGN(QuantPtr params, constantParams(*v->constant(), *observed));
       const Value* bias = node->operand(2);
       const bool hasBias = annotation.inputs.size() > 2 && std::holds_alternative<DerivedSpec>(annotation.inputs[2]) && bias;
       if (i == 1 && hasBias) params = biasSafe(*node, params, bias->constant(), paramsBehind(node->operand(0)));

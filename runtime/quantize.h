@@ -12,6 +12,7 @@
 #include "quantizer/ranges.h"
 #include "runtime/calibrate.h"
 #include "runtime/model.h"
+#include "runtime/recover.h"
 
 namespace qc {
 
@@ -23,7 +24,13 @@ struct QuantizedModel {
   Model model;
   CoverageReport coverage;
   std::vector<Remark> remarks;
+  std::vector<LayerNoise> layers;  // when samples were compared
 };
-Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges);
+struct QuantizeOptions {
+  const Dataset* samples = nullptr;  // calibration samples: without them weights are rounded to the nearest and nothing is compared
+  RecoverOptions recover = {};
+  int64_t compareSamples = 0;  // run through both models to tell the noise of each layer
+};
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
 
 }  // namespace qc

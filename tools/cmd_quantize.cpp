@@ -9,22 +9,46 @@
 namespace qc::tools {
 namespace {
 
-struct QuantizeOptions {
+// What is done against the loss of accuracy, and shown of it.
+struct RecoveryFlags {
+  std::string roundWeights = "calibrated", biasCorrection = "off";
+  int64_t samples = 128, compare = 4;
+
+  void addTo(CLI::App& verb) {
+    verb.add_option("--round-weights", roundWeights, "calibrated: to the integers that change the results of a layer least; nearest")
+        ->check(CLI::IsMember({"calibrated", "nearest"}));
+    verb.add_option("--bias-correction", biasCorrection, "fast: for the mean error of the weights; full: from runs of the int8 model; off")
+        ->check(CLI::IsMember({"off", "fast", "full"}));
+    verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
+    verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")->check(CLI::Range(0, 1 << 30));
+  }
+  RecoverOptions options(int threads) const {
+    RecoverOptions o;
+    o.roundWeights = roundWeights == "calibrated";
+    o.biasCorrection = biasCorrection == "off" ? BiasCorrection::off : biasCorrection == "fast" ? BiasCorrection::fast : BiasCorrection::full;
+    o.samples = samples;
+    o.threads = threads;
+    return o;
+  }
+};
+
+struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
   std::string config, backend = "x86", ranges, output;
   int64_t limit = -1;
   int threads = 1;
   bool json = false, all = false;
+  RecoveryFlags recovery;
 };
 
-Result<QConfigMapping> rulesFor(const QuantizeOptions& o) {
+Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (!o.config.empty()) return QConfigMapping::load(o.config);
   QC_ASSIGN(const Backend backend, parseBackend(o.backend));
   return defaultQConfigMapping(backend);
 }
 
-Result<Ranges> rangesFor(const QuantizeOptions& o, const Model& model, const QConfigMapping& rules) {
+Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules) {
   if (o.data.sources.empty()) {
     if (o.ranges.empty()) return fail(ErrorCode::kInvalidArgument, "no calibration data").help("give samples with -d, or saved ranges with --ranges");
     return Ranges::load(o.ranges);
@@ -67,37 +91,64 @@ void printCoverage(const CoverageReport& coverage, bool all) {
   fmt::print("{}", why.str());
 }
 
+// The layers whose results differ most from the float model's; the rounding of their own result alone beside it.
+void printNoise(const std::vector<LayerNoise>& layers, bool all) {
+  constexpr size_t kShown = 5;
+  if (layers.empty()) return;
+  std::vector<LayerNoise> worst;
+  for (const LayerNoise& layer : layers)
+    if (layer.op != "output") worst.push_back(layer);
+  if (!all) std::stable_sort(worst.begin(), worst.end(), [](const LayerNoise& a, const LayerNoise& b) { return a.total < b.total; });
+  const size_t shown = all ? worst.size() : std::min(kShown, worst.size());
+  Table table({"op", "SQNR dB", "own rounding", "layer"});
+  for (size_t i = 0; i < shown; ++i) table.add({worst[i].op, fmt::format("{:.1f}", worst[i].total), fmt::format("{:.1f}", worst[i].own), worst[i].node});
+  for (const LayerNoise& layer : layers)
+    if (layer.op == "output") table.add({layer.op, fmt::format("{:.1f}", layer.total), "", layer.node});
+  fmt::print("\nfloat against int8{}:\n{}", all ? "" : ", the noisiest layers", table.str());
+}
+
 int64_t fileSize(const std::string& path) {
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
   return error ? 0 : static_cast<int64_t>(size);
 }
 
-Status runQuantize(const QuantizeOptions& o) {
+Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
-  QC_ASSIGN(const QuantizedModel quantized, quantize(model, rules, ranges));
+  QuantizeOptions options;
+  Dataset samples;
+  if (!o.data.sources.empty()) {
+    QC_ASSIGN(samples, o.data.open(model));
+    options.samples = &samples;
+    options.recover = o.recovery.options(o.threads);
+    options.compareSamples = o.recovery.compare;
+  }
+  QC_ASSIGN(const QuantizedModel quantized, quantize(model, rules, ranges, options));
   QC_TRY(save(quantized.model, o.output));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
     nlohmann::json rows = nlohmann::json::array();
     for (const CoverageRow& row : quantized.coverage.rows)
       rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
+    nlohmann::json noise = nlohmann::json::array();
+    for (const LayerNoise& l : quantized.layers) noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
     fmt::print("{}\n", nlohmann::json{{"output", o.output}, {"samples", ranges.samples()}, {"seconds", now() - start}, {"bytes_before", before},
-                                      {"bytes_after", after}, {"coverage", rows}}
+                                      {"bytes_after", after}, {"coverage", rows}, {"layers", noise}}
                            .dump());
     return {};
   }
   printCoverage(quantized.coverage, o.all);
+  printNoise(quantized.layers, o.all);
   for (const Remark& r : quantized.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after), ranges.samples(),
              now() - start);
   return {};
 }
 
-void addShared(QuantizeOptions& o, CLI::App& verb) {
+void addShared(QuantizeFlags& o, CLI::App& verb) {
   o.model.addTo(verb);
   verb.add_option("--config", o.config, "quantization rules, JSON with comments");
   verb.add_option("--backend", o.backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
@@ -108,13 +159,14 @@ void addShared(QuantizeOptions& o, CLI::App& verb) {
 }  // namespace
 
 void addQuantizeCommand(CLI::App& app, int& exitCode) {
-  auto options = std::make_shared<QuantizeOptions>();
+  auto options = std::make_shared<QuantizeFlags>();
   CLI::App* verb = app.add_subcommand("quantize", "from a float model and samples to an int8 model");
   addShared(*options, *verb);
   options->data.addTo(*verb, false);
   verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");
   verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->required();
-  verb->add_flag("--all", options->all, "name every node that stayed float");
+  options->recovery.addTo(*verb);
+  verb->add_flag("--all", options->all, "name every node that stayed float, and the noise of every layer");
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, &exitCode] { exitCode = report(runQuantize(*options)); });
 }

@@ -1,0 +1,12 @@
+// What correct-bias adds to the biases: per layer, by the name of its result, one value per output channel.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace qc {
+
+using BiasCorrections = std::map<std::string, std::vector<float>>;
+
+}  // namespace qc

@@ -1,0 +1,61 @@
+// What the inputs of a convolution or linear layer look like, as far as rounding its weights and correcting its bias need to know: sums
+// over positions of x and of x x^T, where x holds the inputs that one output multiplies, in the order of the weight's elements.
+// Memory is bounded by the layer's own size, whatever the number of samples: positions are drawn from each, always the same ones.
+//
+//   if (auto sampler = LayerSampler::of(node, {.positionsPerSample = 64})) sampler->add(input, sampleIndex);
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+struct LayerStatistics {
+  int64_t groups = 1;
+  int64_t depth = 0;         // inputs of one output: channels of a group times taps of the kernel
+  int64_t positions = 0;     // summed over
+  std::vector<float> gram;   // [groups, depth, depth]: sums of x_i x_j; empty when it was not asked for
+  std::vector<double> sum;   // [groups, depth]: sums of x_i
+
+  double mean(int64_t i) const { return positions ? sum[static_cast<size_t>(i)] / static_cast<double>(positions) : 0.0; }
+};
+
+// By the name of the layer's result.
+using StatisticsByLayer = std::map<std::string, LayerStatistics>;
+
+struct SamplerOptions {
+  int64_t positionsPerSample = 64;
+  bool gram = true;
+  int64_t largestGram = int64_t{1} << 22;  // elements; a layer that needs more has means alone
+};
+
+class LayerSampler {
+ public:
+  // Of a conv (channels first) or linear with constant weights; nothing for other nodes.
+  static std::optional<LayerSampler> of(const Node& layer, const SamplerOptions& options);
+
+  // Operand 0 of the layer, f32, as the graph has it.
+  void add(const TensorRef& input, int64_t sample);
+  LayerStatistics take() &&;
+
+ private:
+  struct Axis {
+    int64_t kernel, stride, dilation, pad, in, out;
+  };
+  void gather(const float* x, int64_t position, float* rows) const;  // rows of every group
+  void flush();
+
+  SamplerOptions options_;
+  LayerStatistics statistics_;
+  std::vector<Axis> axes_;    // none: linear
+  int64_t channels_ = 1;      // of a group
+  std::vector<float> block_;  // [groups, kBlock, depth]
+  int64_t filled_ = 0;
+};
+
+}  // namespace qc

@@ -1,0 +1,209 @@
+#include "runtime/recover.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ir/qmath.h"
+#include "passes/bias_corrections.h"
+#include "passes/pass_manager.h"
+#include "quantizer/layer_statistics.h"
+#include "runtime/taps.h"
+
+namespace qc {
+namespace {
+
+std::vector<const Node*> int8Layers(const Graph& prepared) {
+  std::vector<const Node*> layers;
+  for (const Node* n = prepared.front(); n; n = n->next()) {
+    const auto& a = n->annotation();
+    if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) && n->operand(1)->constant())
+      layers.push_back(n);
+  }
+  return layers;
+}
+
+std::vector<int64_t> chosen(const Dataset& samples, int64_t limit) {
+  std::vector<int64_t> indices;
+  const int64_t count = std::min(limit, samples.size());
+  for (int64_t i = 0; i < count; ++i) indices.push_back(i * samples.size() / count);
+  return indices;
+}
+
+// The statistics of the layers' inputs, by name of the layer, in a graph where each layer's result has kept its name.
+Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<const Node*>& layers, const Dataset& samples, const RecoverOptions& options,
+                                        bool gram) {
+  const std::vector<int64_t> indices = chosen(samples, options.samples);
+  std::vector<std::string> inputs;
+  std::vector<std::pair<std::string, LayerSampler>> samplers;
+  for (const Node* layer : layers) {
+    const int64_t depth = layer->operand(1)->constant()->numElements() / std::max<int64_t>(1, layer->operand(1)->constant()->sizes()[0]);
+    const int64_t positions = std::max(options.positions, 4 * depth) / std::max<int64_t>(1, static_cast<int64_t>(indices.size())) + 1;
+    auto sampler = LayerSampler::of(*layer, {.positionsPerSample = positions, .gram = gram});
+    const Value* result = graph.findValue(layer->result()->name());
+    if (!sampler || !result || !result->producer()) continue;
+    inputs.push_back(result->producer()->operand(0)->name());
+    samplers.emplace_back(layer->result()->name(), std::move(*sampler));
+  }
+  QC_ASSIGN(Taps taps, Taps::open(graph, inputs, {.threads = options.threads}));
+  for (size_t i = 0; i < indices.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
+    QC_TRY(taps.run(sample));
+    for (size_t k = 0; k < samplers.size(); ++k) samplers[k].second.add(taps.value(k).ref(), static_cast<int64_t>(i));
+    if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(indices.size()));
+  }
+  StatisticsByLayer statistics;
+  for (auto& [name, sampler] : samplers) statistics.emplace(name, std::move(sampler).take());
+  return statistics;
+}
+
+// W E[x] - W' E[x'] for every output channel: what the int8 layer's mean lacks.
+std::vector<float> lackOfMean(const Tensor& w, const LayerStatistics& x, const Tensor& rounded, const LayerStatistics& seen) {
+  const int64_t channels = w.sizes()[0], perGroup = channels / x.groups;
+  std::vector<float> lack;
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0;
+    for (int64_t i = 0; i < x.depth; ++i) {
+      const auto at = static_cast<size_t>(c * x.depth + i);
+      const int64_t input = c / perGroup * x.depth + i;
+      sum += static_cast<double>(w.as<float>()[at]) * x.mean(input) - static_cast<double>(rounded.as<float>()[at]) * seen.mean(input);
+    }
+    lack.push_back(static_cast<float>(sum));
+  }
+  return lack;
+}
+
+// The weight as the quantized graph computes with it: integers behind a dequantize.
+std::optional<Tensor> weightInUse(const Graph& quantized, const std::string& layer) {
+  const Value* result = quantized.findValue(layer);
+  const Value* w = result && result->producer() ? result->producer()->operand(1) : nullptr;
+  const Node* dequantize = w ? w->producer() : nullptr;
+  if (!dequantize || !dequantize->is("dequantize") || !dequantize->operand(0)->constant()) return std::nullopt;
+  const Tensor& q = *dequantize->operand(0)->constant();
+  const QuantParams& params = *dequantize->operand(0)->type().quant;
+  if (params.perChannel() && params.axis != 0) return std::nullopt;
+  Tensor out(DType::f32, q.sizes());
+  const int64_t inner = q.numElements() / std::max<int64_t>(1, q.sizes()[0]);
+  for (int64_t i = 0; i < q.numElements(); ++i)
+    out.mutableAs<float>()[static_cast<size_t>(i)] = params.scale(i / inner) * static_cast<float>(q.at(i) - params.zeroPoint(i / inner));
+  return out;
+}
+
+Result<Graph> converted(const Graph& prepared, const GroupParams& params) {
+  Graph graph = prepared.clone();
+  PassContext cx;
+  cx.provide(params);
+  QC_TRY(runPipeline("convert", graph, cx));
+  return graph;
+}
+
+// What the layers' means lack, as far as their own weights are the cause: their inputs have the means of the float model.
+Status correctFast(Graph& prepared, const Graph& original, const GroupParams& params, const StatisticsByLayer& inputs, PassContext& cx) {
+  QC_ASSIGN(const Graph int8, converted(prepared, params));
+  BiasCorrections corrections;
+  for (const Node* layer : int8Layers(original)) {
+    const std::string& name = layer->result()->name();
+    const auto input = inputs.find(name);
+    const auto weight = weightInUse(int8, name);
+    if (input != inputs.end() && weight) corrections.emplace(name, lackOfMean(*layer->operand(1)->constant(), input->second, *weight, input->second));
+  }
+  cx.provide(std::move(corrections));
+  return runPipeline("correct-bias", prepared, cx);
+}
+
+// What they lack in the int8 model as it is, one layer after the other: each sees its predecessors corrected.
+Status correctFully(Graph& prepared, const Graph& original, const GroupParams& params, const StatisticsByLayer& expected, const Dataset& samples,
+                    const RecoverOptions& options, PassContext& cx) {
+  for (const Node* layer : int8Layers(original)) {
+    QC_ASSIGN(const Graph int8, converted(prepared, params));
+    QC_ASSIGN(const StatisticsByLayer seen, observeLayers(int8, {layer}, samples, options, false));
+    const std::string& name = layer->result()->name();
+    const auto before = expected.find(name), after = seen.find(name);
+    const auto weight = weightInUse(int8, name);
+    if (before == expected.end() || after == seen.end() || !weight) continue;
+    cx.provide(BiasCorrections{{name, lackOfMean(*layer->operand(1)->constant(), before->second, *weight, after->second)}});
+    QC_TRY(runPipeline("correct-bias", prepared, cx));
+  }
+  return {};
+}
+
+double decibels(double signal, double noise) {
+  constexpr double kMost = 120;
+  if (!(noise > 0)) return kMost;
+  return signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : 0.0;
+}
+
+}  // namespace
+
+Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
+  if (!options.roundWeights && options.biasCorrection == BiasCorrection::off) return {};
+  const Graph original = prepared.clone();
+  const std::vector<const Node*> layers = int8Layers(original);
+  if (layers.empty() || samples.size() == 0) return {};
+  QC_ASSIGN(StatisticsByLayer statistics, observeLayers(original, layers, samples, options, options.roundWeights));
+  if (options.roundWeights) {
+    cx.provide(statistics);
+    QC_TRY(runPipeline("round-weights", prepared, cx));
+  }
+  if (options.biasCorrection == BiasCorrection::fast) QC_TRY(correctFast(prepared, original, params, statistics, cx));
+  if (options.biasCorrection == BiasCorrection::full) QC_TRY(correctFully(prepared, original, params, statistics, samples, options, cx));
+  return {};
+}
+
+Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit, int threads) {
+  struct Sums {
+    double signal = 0, noise = 0, own = 0;
+  };
+  std::vector<LayerNoise> layers;
+  std::vector<std::string> before, after;
+  std::vector<QuantPtr> params;
+  // Behind each layer the first value that is rounded: its own result, or that of the ops it ends in.
+  for (const Node* n = quantized.front(); n; n = n->next()) {
+    if (!n->is("quantize") || !n->operand(0)->producer() || n->operand(0)->producer()->is("dequantize")) continue;
+    const Node* producer = n->operand(0)->producer();
+    const std::string& name = n->operand(0)->name();
+    const auto users = n->result()->users();
+    if (users.empty() || !users.front()->is("dequantize") || !prepared.findValue(name)) continue;
+    before.push_back(name);
+    after.push_back(users.front()->result()->name());
+    params.push_back(n->result()->type().quant);
+    layers.push_back({producer->location().empty() ? name : producer->location(), std::string(producer->op()), 0, 0});
+  }
+  for (size_t i = 0; i < quantized.outputs().size(); ++i) {
+    before.push_back(prepared.outputs()[i]->name());
+    after.push_back(quantized.outputs()[i]->name());
+    params.push_back(nullptr);
+    layers.push_back({quantized.outputNames()[i], "output", 0, 0});
+  }
+  QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = threads}));
+  QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = threads}));
+  std::vector<Sums> sums(layers.size());
+  for (const int64_t index : chosen(samples, limit)) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(index));
+    QC_TRY(reference.run(sample));
+    QC_TRY(int8.run(sample));
+    for (size_t k = 0; k < layers.size(); ++k) {
+      const Tensor &x = reference.value(k), &y = int8.value(k);
+      if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
+      Sums& s = sums[k];
+      const auto a = x.as<float>(), b = y.as<float>();
+      for (size_t i = 0; i < a.size(); ++i) {
+        const double d = static_cast<double>(a[i]) - b[i];
+        s.signal += static_cast<double>(a[i]) * a[i];
+        s.noise += d * d;
+        if (!params[k]) continue;
+        const QuantParams& p = *params[k];
+        const float scale = p.scale(0);
+        const int32_t q = qmath::quantize(a[i], scale, p.zeroPoint(0), static_cast<int32_t>(p.qmin), static_cast<int32_t>(p.qmax));
+        const double own = static_cast<double>(a[i]) - static_cast<double>(scale * static_cast<float>(q - p.zeroPoint(0)));
+        s.own += own * own;
+      }
+    }
+  }
+  for (size_t k = 0; k < layers.size(); ++k) {
+    layers[k].total = decibels(sums[k].signal, sums[k].noise);
+    layers[k].own = decibels(sums[k].signal, sums[k].own);
+  }
+  return layers;
+}
+
+}  // namespace qc

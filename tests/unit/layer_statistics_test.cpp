@@ -1,0 +1,77 @@
+// The sums over a layer's inputs against plain loops.
+#include "quantizer/layer_statistics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace qc {
+namespace {
+
+Tensor pattern(std::vector<int64_t> sizes) {
+  Tensor t(DType::f32, std::move(sizes));
+  for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>((i * 37) % 11) - 4;
+  return t;
+}
+
+TEST(LayerStatistics, LinearSumsEveryRow) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", {DType::f32, {5, 3}});
+  Value* y = b.make("linear", {x, b.constant("w", pattern({2, 3}))});
+  auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
+  ASSERT_TRUE(sampler);
+  const Tensor input = pattern({5, 3});
+  for (int sample = 0; sample < 9; ++sample) sampler->add(input.ref(), sample);  // more rows than one block
+  const LayerStatistics t = std::move(*sampler).take();
+  EXPECT_EQ(t.positions, 45);
+  for (int64_t i = 0; i < 3; ++i) {
+    double sum = 0;
+    for (int64_t r = 0; r < 5; ++r) sum += input.at(r * 3 + i);
+    EXPECT_NEAR(t.mean(i), sum / 5, 1e-6);
+    for (int64_t j = 0; j < 3; ++j) {
+      double products = 0;
+      for (int64_t r = 0; r < 5; ++r) products += input.at(r * 3 + i) * input.at(r * 3 + j);
+      EXPECT_NEAR(t.gram[static_cast<size_t>(i * 3 + j)], 9 * products, 1e-3);
+    }
+  }
+}
+
+// With every position drawn, the mean of conv's patches gives the mean of its result.
+TEST(LayerStatistics, ConvMeansMatchTheLayer) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", {DType::f32, {2, 4, 5, 6}});
+  const Tensor w = pattern({4, 2, 3, 2});
+  Value* y = b.make("conv", {x, b.constant("w", w)},
+                    {{"group", int64_t{2}}, {"strides", std::vector<int64_t>{2, 1}}, {"pads", std::vector<int64_t>{1, 0, 1, 1}}});
+  auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 1000, .gram = false});
+  ASSERT_TRUE(sampler);
+  const Tensor input = pattern({2, 4, 5, 6});
+  sampler->add(input.ref(), 0);
+  const LayerStatistics t = std::move(*sampler).take();
+  EXPECT_TRUE(t.gram.empty());
+  const int64_t oh = y->type().shape[2].size(), ow = y->type().shape[3].size();
+  EXPECT_EQ(t.positions, 2 * oh * ow);
+  for (int64_t c = 0; c < 4; ++c) {
+    double expected = 0, sum = 0;
+    for (int64_t i = 0; i < 12; ++i) sum += w.at(c * 12 + i) * t.mean(c / 2 * 12 + i);
+    for (int64_t n = 0; n < 2; ++n)
+      for (int64_t p = 0; p < oh * ow; ++p)
+        for (int64_t i = 0; i < 12; ++i) {
+          const int64_t h = p / ow * 2 - 1 + i / 2 % 3, v = p % ow + i % 2, channel = c / 2 * 2 + i / 6;
+          if (h >= 0 && h < 5 && v < 6) expected += w.at(c * 12 + i) * input.at(((n * 4 + channel) * 5 + h) * 6 + v);
+        }
+    EXPECT_NEAR(sum, expected / static_cast<double>(t.positions), 1e-4);
+  }
+}
+
+TEST(LayerStatistics, OtherNodesHaveNone) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", {DType::f32, {2, 3}});
+  EXPECT_FALSE(LayerSampler::of(*b.make("linear", {x, graph.addInput("w", {DType::f32, {2, 3}})})->producer(), {}));
+}
+
+}  // namespace
+}  // namespace qc
