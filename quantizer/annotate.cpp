@@ -278,11 +278,21 @@ class Annotator {
       if (user->numOperands() == 2) {
         const Value* other = user->operand(user->operand(0) == current ? 1 : 0);
         const bool number = other->constant() && other->constant()->numElements() == 1;
+        // A factor per channel of a linear (see smooth-quant) goes before the one rounding, too; what follows it would not.
+        if (isChannelFactor(*anchor, *user, *other)) {
+          chain.push_back(user);
+          return chain;
+        }
         if (!number && (residual || !user->is("add") || other->constant() || !(other->type() == current->type()))) return chain;
         residual = residual || !number;
       }
       chain.push_back(user);
     }
+  }
+
+  static bool isChannelFactor(const Node& anchor, const Node& user, const Value& factor) {
+    return anchor.is("linear") && user.is("mul") && factor.constant() && factor.constant()->rank() == 1 &&
+           Dim(factor.constant()->numElements()) == anchor.result()->type().shape.back() && factor.constant()->numElements() > 1;
   }
 
   // `nodes` last first.

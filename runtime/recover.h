@@ -10,6 +10,7 @@
 #include "frontend/dataset.h"
 #include "passes/group_params.h"
 #include "passes/pass.h"
+#include "runtime/model.h"
 
 namespace qc {
 
@@ -25,6 +26,10 @@ struct RecoverOptions {
   int threads = 1;
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
+
+// The same function with outliers behind layer_norm moved into the weights (passes/smooth_quant.cpp), to be calibrated and quantized in
+// the model's place.  The model itself when nothing is gained.
+Result<Model> smoothed(const Model& model, const Dataset& samples, const RecoverOptions& options);
 
 // Edits a graph with observers (after `prepare`) whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);

@@ -11,7 +11,7 @@ namespace {
 
 // What is done against the loss of accuracy, and shown of it.
 struct RecoveryFlags {
-  std::string roundWeights = "calibrated", biasCorrection = "off";
+  std::string roundWeights = "calibrated", biasCorrection = "off", smooth = "on";
   int64_t samples = 128, compare = 4;
 
   void addTo(CLI::App& verb) {
@@ -19,6 +19,8 @@ struct RecoveryFlags {
         ->check(CLI::IsMember({"calibrated", "nearest"}));
     verb.add_option("--bias-correction", biasCorrection, "fast: for the mean error of the weights; full: from runs of the int8 model; off")
         ->check(CLI::IsMember({"off", "fast", "full"}));
+    verb.add_option("--smooth-quant", smooth, "on: outliers behind layer_norm go into the weights that read them; off")
+        ->check(CLI::IsMember({"on", "off"}));
     verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
     verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")->check(CLI::Range(0, 1 << 30));
   }
@@ -115,9 +117,8 @@ int64_t fileSize(const std::string& path) {
 
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
-  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
-  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
   QuantizeOptions options;
   Dataset samples;
   if (!o.data.sources.empty()) {
@@ -125,7 +126,11 @@ Status runQuantize(const QuantizeFlags& o) {
     options.samples = &samples;
     options.recover = o.recovery.options(o.threads);
     options.compareSamples = o.recovery.compare;
+    if (o.recovery.smooth == "on") {
+      QC_ASSIGN(model, smoothed(model, samples, options.recover));
+    }
   }
+  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
   QC_ASSIGN(const QuantizedModel quantized, quantize(model, rules, ranges, options));
   QC_TRY(save(quantized.model, o.output));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
