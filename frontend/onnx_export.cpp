@@ -8,13 +8,20 @@ namespace qc {
 
 using Ints = std::vector<int64_t>;
 
-std::vector<std::string> OnnxExporter::operandNames(const Node& n) const {
+std::string OnnxExporter::name(const Value* v) {
+  if (!v) return {};
+  if (const auto known = names_.find(v); known != names_.end()) return known->second;
+  QC_CHECK(v->constant(), "a value without a name");
+  return names_[v] = initializer(v->name(), *v->constant());
+}
+
+std::vector<std::string> OnnxExporter::operandNames(const Node& n) {
   std::vector<std::string> names;
   for (const Value* v : n.operands()) names.push_back(name(v));
   return names;
 }
 
-std::vector<std::string> OnnxExporter::resultNames(const Node& n) const {
+std::vector<std::string> OnnxExporter::resultNames(const Node& n) {
   std::vector<std::string> names;
   for (int i = 0; i < n.numResults(); ++i) names.push_back(name(n.result(i)));
   return names;
@@ -109,7 +116,7 @@ void OnnxExporter::describe(onnx::ValueInfoProto& info, const Value* v, const st
 }
 
 // The value that is returned carries the user's name for it; where it cannot, an Identity does.
-void OnnxExporter::nameOutputs() {
+void OnnxExporter::nameResults() {
   for (const Value* v : graph_.inputs()) taken_.insert(names_[v] = v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) {
     const Value* v = graph_.outputs()[i];
@@ -121,11 +128,12 @@ void OnnxExporter::nameOutputs() {
       aliases_.emplace_back(v, name);
   }
   for (const auto& [v, name] : aliases_) taken_.insert(name);
+  for (const Node* n = graph_.front(); n; n = n->next())
+    for (int i = 0; i < n->numResults() && !n->is("const"); ++i)
+      if (!names_.contains(n->result(i))) names_[n->result(i)] = fresh(n->result(i)->name());
 }
 
 Status OnnxExporter::addNode(const Node& n) {
-  for (int i = 0; i < n.numResults(); ++i)
-    if (!names_.contains(n.result(i))) names_[n.result(i)] = n.is("const") ? initializer(n.result(i)->name(), n.constant()) : fresh(n.result(i)->name());
   if (n.is("const")) return {};
   const auto row = onnxExportRows().find(n.op());
   if (row == onnxExportRows().end() || (n.attrs().find("post") && !n.string("post").empty()))
@@ -140,20 +148,25 @@ Result<std::string> OnnxExporter::run() {
   model.set_producer_name("qcompile");
   proto_ = model.mutable_graph();
   proto_->set_name(graph_.name());
-  nameOutputs();
+  nameResults();
   for (const Node* n = graph_.front(); n; n = n->next()) QC_TRY(addNode(*n));
   for (const Value* v : graph_.inputs()) describe(*proto_->add_input(), v, v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) describe(*proto_->add_output(), graph_.outputs()[i], graph_.outputNames()[i]);
   for (const auto& [v, name] : aliases_) {
     auto& identity = *proto_->add_node();
     identity.set_op_type("Identity");
-    identity.add_input(names_.at(v));
+    identity.add_input(this->name(v));
     identity.add_output(name);
   }
   model.set_ir_version(opset_ >= 21 ? 10 : opset_ >= 19 ? 9 : 8);
   auto& opset = *model.add_opset_import();
   opset.set_domain("");
   opset.set_version(opset_);
+  if (microsoft_) {
+    auto& microsoft = *model.add_opset_import();
+    microsoft.set_domain("com.microsoft");
+    microsoft.set_version(1);
+  }
   std::string bytes;
   if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes)) return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
   return bytes;

@@ -17,6 +17,11 @@ onnx::AttributeProto& attribute(onnx::NodeProto& n, const char* name, onnx::Attr
   a.set_type(type);
   return a;
 }
+
+Ints orOnes(const Ints& list, size_t n, int64_t value = 1) { return list.empty() ? Ints(n, value) : list; }
+
+}  // namespace
+
 void setInt(onnx::NodeProto& n, const char* name, int64_t v) { attribute(n, name, onnx::AttributeProto::INT).set_i(v); }
 void setFloat(onnx::NodeProto& n, const char* name, double v) { attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v)); }
 void setString(onnx::NodeProto& n, const char* name, const std::string& v) { attribute(n, name, onnx::AttributeProto::STRING).set_s(v); }
@@ -24,6 +29,25 @@ void setInts(onnx::NodeProto& n, const char* name, const Ints& v) {
   auto& a = attribute(n, name, onnx::AttributeProto::INTS);
   for (const int64_t i : v) a.add_ints(i);
 }
+void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::FLOATS);
+  for (const double x : v) a.add_floats(static_cast<float>(x));
+}
+void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::STRINGS);
+  for (const std::string& x : v) a.add_strings(x);
+}
+
+void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
+  const Ints weight = n.operand(1)->type().sizes(), kernel(weight.begin() + 2, weight.end());
+  setInts(proto, "kernel_shape", kernel);
+  setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
+  setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));
+  setInts(proto, "dilations", orOnes(n.integers("dilations"), kernel.size()));
+  setInt(proto, "group", n.integer("group"));
+}
+
+namespace {
 
 // An attribute that carries over, perhaps under another name.
 struct Copied {
@@ -63,8 +87,6 @@ OnnxExportRow sizesAsOperand(const char* op, const char* attr, std::vector<Copie
     return {};
   };
 }
-
-Ints orOnes(const Ints& list, size_t n, int64_t value = 1) { return list.empty() ? Ints(n, value) : list; }
 
 // ---- convolution, pooling, products -------------------------------------------------------------------------------------
 
@@ -111,10 +133,7 @@ Status conv(OnnxExporter& e, const Node& n) {
     proto = &e.add(n, transposed ? "ConvTranspose" : "Conv", inputs, e.resultNames(n));
   else if (transposed || inputs.size() > 2 || !addIntegerOp(e, n, "ConvInteger", &proto))
     return fail(ErrorCode::kUnsupported, "'{}' of {} has no ONNX form", n.op(), n.operand(0)->type().str()).at(n.location());
-  const Ints weight = n.operand(1)->type().sizes(), kernel(weight.begin() + 2, weight.end());
-  windowAttrs(*proto, n, kernel);
-  setInts(*proto, "dilations", orOnes(n.integers("dilations"), kernel.size()));
-  setInt(*proto, "group", n.integer("group"));
+  setConvAttrs(*proto, n);
   if (transposed && !n.integers("output_padding").empty()) setInts(*proto, "output_padding", n.integers("output_padding"));
   return {};
 }
@@ -306,30 +325,6 @@ Status resize(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// ---- recurrent -----------------------------------------------------------------------------------------------------------------
-
-OnnxExportRow recurrent(const char* op, std::vector<Copied> own = {}) {
-  return [=](OnnxExporter& e, const Node& n) -> Status {
-    auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
-    for (const char* attr : {"hidden_size", "direction", "activation_alpha", "activation_beta"}) copy(proto, n, attr);
-    for (const Copied& c : own) copy(proto, n, c);
-    if (n.real("clip") > 0) copy(proto, n, "clip");
-    if (n.integer("batch_first")) {
-      e.needOpset(14);
-      setInt(proto, "layout", 1);
-    }
-    const std::string& names = n.string("activations");
-    if (names.empty()) return {};
-    auto& activations = attribute(proto, "activations", onnx::AttributeProto::STRINGS);
-    for (size_t begin = 0; begin <= names.size();) {
-      const size_t end = std::min(names.find(',', begin), names.size());
-      activations.add_strings(names.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    return {};
-  };
-}
-
 // ---- quantization ----------------------------------------------------------------------------------------------------------------
 
 // A range narrower than the storage type's is kept by a clip before the rounding: both bounds are whole steps.
@@ -379,48 +374,8 @@ Status fakeQuantize(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// Parameters at run time.  Zero points are s32 here and of the integers' type there.
-std::string zeroPointAs(OnnxExporter& e, const Node& n, DType dtype) {
-  const Value* zero = n.operand(2);
-  if (zero && zero->type().dtype == dtype) return e.name(zero);
-  if (!zero) return e.scalarOf(dtype, 0);
-  const std::string result = e.fresh(e.name(n.result()) + "_zero_point");
-  setInt(e.add(n, "Cast", {e.name(zero)}, {result}), "to", dtypeToOnnx(dtype));
-  return result;
-}
-
-Status quantizeWith(OnnxExporter& e, const Node& n) {
-  const DType storage = n.result()->type().dtype;
-  const IntRange full = rangeOf(storage);
-  if (n.integer("qmin") > full.min || n.integer("qmax") < full.max)
-    return fail(ErrorCode::kUnsupported, "integers {} to {} with parameters that are computed have no ONNX form", n.integer("qmin"), n.integer("qmax")).at(n.location());
-  auto& proto = e.add(n, "QuantizeLinear", {e.name(n.operand(0)), e.name(n.operand(1)), zeroPointAs(e, n, storage)}, e.resultNames(n));
-  if (n.integer("axis") >= 0) copy(proto, n, "axis");
-  return {};
-}
-
-Status dequantizeWith(OnnxExporter& e, const Node& n) {
-  const DType storage = n.operand(0)->type().dtype;
-  auto& proto = e.add(n, "DequantizeLinear", {e.name(n.operand(0)), e.name(n.operand(1)), zeroPointAs(e, n, storage)}, e.resultNames(n));
-  if (n.integer("axis") >= 0) copy(proto, n, "axis");
-  return {};
-}
-
-// u8 over its full range is an op of its own; the zero point becomes s32.
-Status dynamicParams(OnnxExporter& e, const Node& n) {
-  const bool asOnnx = n.attrs().dtype("storage") == DType::u8 && n.integer("qmin") == 0 && n.integer("qmax") == 255 && n.string("scheme") == "affine" &&
-                      n.real("eps") == 0;
-  if (!asOnnx) return fail(ErrorCode::kUnsupported, "parameters other than those of DynamicQuantizeLinear have no ONNX form").at(n.location());
-  const std::string integers = e.fresh(e.name(n.result(0)) + "_integers"), zero = e.fresh(e.name(n.result(1)) + "_u8");
-  e.add(n, "DynamicQuantizeLinear", e.operandNames(n), {integers, e.name(n.result(0)), zero});
-  setInt(e.add(n, "Cast", {zero}, {e.name(n.result(1))}), "to", dtypeToOnnx(n.result(1)->type().dtype));
-  return {};
-}
-
-}  // namespace
-
-const std::map<std::string, OnnxExportRow, std::less<>>& onnxExportRows() {
-  static const std::map<std::string, OnnxExportRow, std::less<>> kRows = {
+OnnxExportRows plainRows() {
+  return {
       {"relu", same("Relu")}, {"sigmoid", same("Sigmoid")}, {"tanh", same("Tanh")}, {"exp", same("Exp")}, {"log", same("Log")}, {"sqrt", same("Sqrt")},
       {"neg", same("Neg")}, {"abs", same("Abs")}, {"reciprocal", same("Reciprocal")}, {"floor", same("Floor")}, {"ceil", same("Ceil")},
       {"round", same("Round")}, {"sign", same("Sign")}, {"sin", same("Sin")}, {"cos", same("Cos")}, {"tan", same("Tan")}, {"erf", same("Erf")},
@@ -448,10 +403,18 @@ const std::map<std::string, OnnxExportRow, std::less<>>& onnxExportRows() {
       {"split", sizesAsOperand("Split", "sizes", {"axis"})}, {"transpose", same("Transpose", {"perm"})}, {"slice", slice}, {"pad", pad},
       {"resize", resize}, {"depth_to_space", same("DepthToSpace", {"blocksize", "mode"})}, {"space_to_depth", same("SpaceToDepth", {"blocksize"})},
       {"one_hot", oneHot}, {"trilu", trilu}, {"reverse_sequence", same("ReverseSequence", {"batch_axis", "time_axis"})},
-      {"lstm", recurrent("LSTM", {"input_forget"})}, {"gru", recurrent("GRU", {"linear_before_reset"})}, {"rnn", recurrent("RNN")},
-      {"quantize", quantize}, {"dequantize", dequantize}, {"fake_quantize", fakeQuantize}, {"quantize_with", quantizeWith},
-      {"dequantize_with", dequantizeWith}, {"dynamic_qparams", dynamicParams},
+      {"quantize", quantize}, {"dequantize", dequantize}, {"fake_quantize", fakeQuantize},
   };
+}
+
+}  // namespace
+
+const OnnxExportRows& onnxExportRows() {
+  static const OnnxExportRows kRows = [] {
+    OnnxExportRows rows = plainRows();
+    addDynamicExportRows(rows);
+    return rows;
+  }();
   return kRows;
 }
 

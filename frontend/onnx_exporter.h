@@ -1,5 +1,6 @@
 // What the converters of onnx_export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
-// A converter is a row of exportRows(): IR op -> function that adds the ONNX nodes.
+// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time and the recurrent
+// ones are in onnx_export_quant.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -21,9 +22,10 @@ class OnnxExporter {
   int opset() const { return opset_; }
   void needOpset(int version) { opset_ = std::max(opset_, version); }
 
-  std::string name(const Value* v) const { return v ? names_.at(v) : std::string(); }  // empty: an absent operand
-  std::vector<std::string> operandNames(const Node& n) const;
-  std::vector<std::string> resultNames(const Node& n) const;
+  // Empty: an absent operand.  A constant becomes an initializer when it is first named.
+  std::string name(const Value* v);
+  std::vector<std::string> operandNames(const Node& n);
+  std::vector<std::string> resultNames(const Node& n);
   std::string fresh(const std::string& base);  // a name that nothing has
 
   // The first node of a location carries its name; absent trailing operands are cut.
@@ -38,9 +40,12 @@ class OnnxExporter {
   std::string scalarOf(DType dtype, double value);     // of rank 0
   // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have the shape `sizes` over blocks.
   std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
+  // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.
+  std::map<const Value*, std::string> narrowZeroPoints;
+  void needMicrosoftDomain() { microsoft_ = true; }
 
  private:
-  void nameOutputs();
+  void nameResults();
   Status addNode(const Node& node);
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 
@@ -51,9 +56,21 @@ class OnnxExporter {
   std::set<std::string> taken_, usedLocations_;
   std::map<std::string, std::pair<std::string, std::string>> quantNames_;
   int opset_;
+  bool microsoft_ = false;
 };
 
 using OnnxExportRow = std::function<Status(OnnxExporter&, const Node&)>;
-const std::map<std::string, OnnxExportRow, std::less<>>& onnxExportRows();
+using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
+const OnnxExportRows& onnxExportRows();
+void addDynamicExportRows(OnnxExportRows& rows);
+
+void setInt(onnx::NodeProto& n, const char* name, int64_t v);
+void setFloat(onnx::NodeProto& n, const char* name, double v);
+void setString(onnx::NodeProto& n, const char* name, const std::string& v);
+void setInts(onnx::NodeProto& n, const char* name, const std::vector<int64_t>& v);
+void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v);
+void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v);
+// kernel_shape, strides, pads, dilations and group of a convolution.
+void setConvAttrs(onnx::NodeProto& proto, const Node& n);
 
 }  // namespace qc

@@ -1,11 +1,15 @@
 // convert: observers become quantize / dequantize pairs with the parameters of their group; constants that a spec asks for
 // become integer constants behind a dequantize; derived biases become int32.  A bias that would not fit in int32 at scale
 // sx * sw widens that channel's weight scale instead, and is reported.
+// An input with parameters found at run time gets dynamic_qparams, quantize_with and dequantize_with; a recurrent layer becomes its
+// q.dynamic_* form, which quantizes by itself.  Weights in float16 become a float16 constant behind a cast.
 // Parameters come from cx.provide(GroupParams) (what calibration found); the option `range` stands in for groups without, so
 // that a pipeline can be written and timed without data.  Tests: tests/golden/convert.
+#include <algorithm>
 #include <cmath>
 
 #include "ir/qmath.h"
+#include "ir/rewriter.h"
 #include "passes/convert_derived.h"
 #include "passes/group_params.h"
 #include "passes/passes.h"
@@ -25,12 +29,23 @@ Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
   int64_t inner = 1;
   for (int i = q.axis + 1; i < t.rank(); ++i) inner *= t.sizes()[static_cast<size_t>(i)];
   const int64_t channels = q.perChannel() ? t.sizes()[static_cast<size_t>(q.axis)] : 1;
+  const int64_t blocks = q.blockSize ? (channels + q.blockSize - 1) / q.blockSize : 0;
   void* data = out.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) {
-    const int64_t c = q.perChannel() ? i / inner % channels : 0;
+    int64_t c = q.perChannel() ? i / inner % channels : 0;
+    if (q.blockSize) c = (i / (inner * channels) * blocks + c / q.blockSize) * inner + i % inner;
     const int32_t v = qmath::quantize(x[static_cast<size_t>(i)], q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
     storeElement(q.storage, data, i, v);
   }
+  return out;
+}
+
+// Float16 with what is too large for it at its ends.
+Tensor halfTensor(const Tensor& t) {
+  constexpr float kLargest = 65504;
+  Tensor out(DType::f16, t.sizes());
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    out.mutableAs<uint16_t>()[static_cast<size_t>(i)] = floatToHalf(std::clamp(t.as<float>()[static_cast<size_t>(i)], -kLargest, kLargest));
   return out;
 }
 
@@ -45,7 +60,9 @@ class Conversion {
     for (Node* node : graph_.nodes()) {
       if (!node->annotation()) continue;
       QC_TRY(convertConstants(node));
+      const QuantAnnotation annotation = std::move(*node->annotation());
       node->annotation().reset();
+      QC_TRY(convertDynamic(node, annotation));
     }
     graph_.eraseDeadNodes();
     return {};
@@ -134,6 +151,10 @@ class Conversion {
       Value* v = node->operand(operand);
       if (!v || !v->constant() || v->type().dtype != DType::f32) continue;
       QuantPtr params;
+      if (std::holds_alternative<CastSpec>(annotation.inputs[i])) {
+        node->setOperand(operand, halfConstant(v));
+        continue;
+      }
       if (const auto* observed = std::get_if<ObservedSpec>(&annotation.inputs[i])) {
         if (observed->scheme == QScheme::floatQparams) {
           QC_TRY(quantizeTable(node, *observed));
@@ -180,8 +201,69 @@ class Conversion {
     return {};
   }
 
+  Value* halfConstant(Value* constant) {
+    Value*& known = constants_[{constant, "f16"}];
+    if (known) return known;
+    Builder b(graph_);
+    b.before(constant->producer()->next());
+    Value* half = b.constant(constant->name() + "_f16", halfTensor(*constant->constant()));
+    known = b.make("cast", {half}, {{"to", DType::f32}}, constant->name() + "_f32");
+    return known;
+  }
+
+  static AttrDict rangeAttrs(const ObservedSpec& spec) {
+    return {{"storage", spec.dtype},
+            {"qmin", spec.qmin},
+            {"qmax", spec.qmax},
+            {"scheme", std::string(spec.scheme == QScheme::symmetric ? "symmetric" : "affine")},
+            {"eps", spec.eps},
+            {"granularity", std::string(spec.observer == "per_token" ? "token" : "tensor")}};
+  }
+
+  Status convertDynamic(Node* node, const QuantAnnotation& annotation) {
+    const auto* spec = annotation.inputs.empty() ? nullptr : std::get_if<ObservedSpec>(annotation.inputs.data());
+    if (!spec || !spec->dynamic || node->operand(0)->constant()) return {};
+    if (OpRegistry::get().find("q.dynamic_" + std::string(node->op())) && !node->attrs().find("post")) return convertRecurrent(node, *spec);
+    Value*& known = dynamic_[{node->operand(0), toString(QuantSpec(*spec))}];
+    if (!known) {
+      Value* x = node->operand(0);
+      Builder b(graph_);
+      b.before(node);
+      QC_ASSIGN(Node * params, b.createNode("dynamic_qparams", {x}, rangeAttrs(*spec), x->name() + "_scale"));
+      QC_ASSIGN(Value * q, b.create("quantize_with", {x, params->result(0), params->result(1)},
+                                    {{"storage", spec->dtype}, {"qmin", spec->qmin}, {"qmax", spec->qmax}}, x->name() + "_q"));
+      QC_ASSIGN(known, b.create("dequantize_with", {q, params->result(0), params->result(1)}, {}, x->name() + "_dq"));
+    }
+    node->setOperand(0, known);
+    return {};
+  }
+
+  // Integer weights straight in the operands; their dequantize goes when nothing else reads it.
+  Status convertRecurrent(Node* node, const ObservedSpec& spec) {
+    std::vector<Value*> operands = node->operands();
+    for (const size_t i : {size_t{1}, size_t{2}}) {
+      Node* dequantize = operands[i]->producer();
+      if (!dequantize || !dequantize->is("dequantize")) return {};  // float weights: by another quantizer's annotation
+      operands[i] = dequantize->operand(0);
+    }
+    AttrDict attrs = node->attrs();
+    for (const auto& [name, value] : rangeAttrs(spec)) attrs.set(name, value);
+    Builder b(graph_);
+    b.before(node);
+    QC_ASSIGN(Node * dynamic, b.createNode("q.dynamic_" + std::string(node->op()), std::move(operands), std::move(attrs)));
+    if (!node->is("lstm"))
+      cx_.remark(node, fmt::format("ONNX has no {} that quantizes at run time: in an ONNX file this layer has integer weights and float "
+                                   "arithmetic; .qir keeps it", node->op()));
+    Rewriter rewriter(graph_);
+    std::vector<Value*> results;
+    for (int i = 0; i < dynamic->numResults(); ++i) results.push_back(dynamic->result(i));
+    rewriter.replace(node, results);
+    return {};
+  }
+
   Graph& graph_;
   PassContext& cx_;
+  std::map<std::pair<Value*, std::string>, Value*> dynamic_;
   std::optional<std::pair<float, float>> defaultRange_;
   std::map<std::pair<Value*, std::string>, Value*> constants_;
 };

@@ -8,6 +8,7 @@ namespace qc {
 // Float stage: simplify, recognise, fold.
 Status canonicalize(Graph& graph, PassContext& cx);
 Status recognizeActivations(Graph& graph, PassContext& cx);
+Status recognizeInteger(Graph& graph, PassContext& cx);
 Status foldBatchNorm(Graph& graph, PassContext& cx);
 Status cse(Graph& graph, PassContext& cx);
 Status dce(Graph& graph, PassContext& cx);
@@ -24,6 +25,8 @@ Status quantizeIo(Graph& graph, PassContext& cx);
 Status duplicateDequantize(Graph& graph, PassContext& cx);
 Status lowerQuant(Graph& graph, PassContext& cx);
 Status referenceOps(Graph& graph, PassContext& cx);
+Status lowerDynamic(Graph& graph, PassContext& cx);
+Status lowerWeights(Graph& graph, PassContext& cx);
 
 // Towards kernels, float and quantized graphs alike.
 Status unsignedActivations(Graph& graph, PassContext& cx);
@@ -31,5 +34,6 @@ Status fuseElementwise(Graph& graph, PassContext& cx);
 Status projectRecurrences(Graph& graph, PassContext& cx);
 Status layout(Graph& graph, PassContext& cx);
 Status splitConvTranspose(Graph& graph, PassContext& cx);
+Status expandDynamic(Graph& graph, PassContext& cx);
 
 }  // namespace qc

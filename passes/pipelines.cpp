@@ -32,6 +32,12 @@ const Pass kPasses[] = {
     {"cse", "merges nodes that compute the same", {}, std::nullopt, cse},
     {"dce", "removes nodes without uses", {}, std::nullopt, dce},
     {"duplicate-dequantize", "gives every reader of a dequantize one of its own", {}, std::nullopt, duplicateDequantize, kBeforeKernel},
+    {"expand-dynamic",
+     "runs linear layers over run-time parameters on the kernels of static ones",
+     {},
+     std::nullopt,
+     expandDynamic,
+     kBeforeKernel},
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm, kBeforeKernel},
     {"fold-constants",
      "evaluates nodes whose operands are constant",
@@ -41,7 +47,14 @@ const Pass kPasses[] = {
      kBeforeKernel},
     {"fuse-elementwise", "joins elementwise ops with what computes their input; tables for 8-bit functions", {}, std::nullopt, fuseElementwise, kBeforeKernel},
     {"layout", "runs spatial ops channel-last and cancels transposes", {}, std::nullopt, layout, kBeforeKernel},
+    {"lower-dynamic",
+     "turns layers whose input is quantized at run time into integer ops",
+     {{"groups", AttrKind::integer, int64_t{1}}},
+     std::nullopt,
+     lowerDynamic,
+     kBeforeKernel},
     {"lower-quant", "turns dequantize-op-quantize into integer ops", {}, Stage::kQuant, lowerQuant, kFloat | kQdq | kQuant},
+    {"lower-weights", "keeps integer weights under float arithmetic packed; expands the others", {}, std::nullopt, lowerWeights, kBeforeKernel},
     {"prepare", "inserts one observer per sharing group of the annotations", {}, Stage::kObserved, prepare, kFloat},
     {"project-recurrences", "multiplies the inputs of recurrent layers by their weights for all steps at once", {}, std::nullopt,
      projectRecurrences, kBeforeKernel},
@@ -57,6 +70,12 @@ const Pass kPasses[] = {
      {{"rounding", AttrKind::string, std::string("even")}},
      std::nullopt,
      referenceOps,
+     kBeforeKernel},
+    {"recognize-integer",
+     "finds integer layers that were written as casts, products and scales",
+     {},
+     std::nullopt,
+     recognizeInteger,
      kBeforeKernel},
     {"round-weights",
      "picks integers of weights that change the results of their layer least",
@@ -77,11 +96,11 @@ const Pass kPasses[] = {
 
 const std::pair<const char*, const char*> kPipelines[] = {
     // The float graph that the quantizer sees.
-    {"simplify", "fold-constants,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,cse,dce"},
+    {"simplify", "fold-constants,recognize-integer,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,cse,dce"},
     // From the imported or converted graph to the one whose results define the model's.
-    {"lower", "simplify,lower-quant,unsigned-activations,fuse-elementwise,fold-constants,dce"},
+    {"lower", "simplify,lower-dynamic,lower-quant,lower-weights,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.
-    {"compile", "project-recurrences,layout,split-conv-transpose,fold-constants,canonicalize,cse,dce,select-kernels"},
+    {"compile", "expand-dynamic,project-recurrences,layout,split-conv-transpose,fold-constants,canonicalize,cse,dce,select-kernels"},
 };
 
 }  // namespace

@@ -14,18 +14,18 @@
 #include <set>
 
 #include "ir/op_def.h"
+#include "quantizer/modes.h"
 #include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
 
 namespace qc {
 namespace {
 
-enum class Mode { none, full, weightOnly };
-
 struct Plan {
   const OpPolicy* policy = nullptr;
   const QConfig* config = nullptr;
-  Mode mode = Mode::none;
+  QuantMode mode = QuantMode::none;
+  std::string how;  // of the modes without calibration
   bool claimed = false;  // annotated by someone else
   bool byRule = false;   // kept float by a rule
   bool shares = false;   // the result takes the parameters of the first data operand
@@ -64,7 +64,7 @@ class Annotator {
     for (const Node* n = graph_.front(); n; n = n->next()) {
       if (n->is("const")) continue;
       const Plan& p = plan(n);
-      const bool quantized = p.claimed ? !n->annotation()->keepFloat : p.mode != Mode::none;
+      const bool quantized = p.claimed ? !n->annotation()->keepFloat : p.mode != QuantMode::none;
       report.rows.push_back({displayName(*n), std::string(n->op()), quantized, p.claimed ? n->annotation()->reason : p.reason});
     }
     return report;
@@ -73,7 +73,7 @@ class Annotator {
  private:
   Plan& plan(const Node* n) { return plans_.at(n); }
   const Plan& plan(const Node* n) const { return plans_.at(n); }
-  bool isInt8(const Node* n) const { return n && plan(n).mode == Mode::full; }
+  bool isInt8(const Node* n) const { return n && plan(n).mode == QuantMode::full; }
 
   Status begin() {
     for (const Node* n = graph_.front(); n; n = n->next()) {
@@ -91,22 +91,23 @@ class Annotator {
         p.byRule = decision.rule != nullptr;
         continue;
       }
-      if (p.config->activation.dynamic)
-        return fail(ErrorCode::kUnsupported, "quantization with parameters computed at run time is not available")
-            .at(displayName(*n))
-            .help("calibrate with samples, or quantize the weights only");
-      const bool weightOnly = p.config->activation.observer == "placeholder";
+      if (const QuantMode mode = modeOf(*p.config); mode != QuantMode::full) {
+        ModeDecision d = decideMode(*n, *p.config, mode, options_.minWorkPerElement, decision.rule->level == QConfigMapping::Level::global);
+        p.mode = d.mode;
+        p.how = std::move(d.how);
+        p.reason = d.refusal.empty() ? decision.str() : std::move(d.refusal);
+        continue;
+      }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
       p.shares = p.policy->role == Role::sharing;
       if (p.reason.empty() && p.config->activation.observer == "reuse_input") p.reason = reuseInput(*n, p);
       if (p.reason.empty() && backend_) p.reason = holdAgainstBackend(*n, p);
-      if (p.reason.empty() && weightOnly && p.policy->role != Role::weighted) p.reason = "activations stay float " + decision.str();
       if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
       if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul)
         p.reason = "products of activations are left in float";
       if (!p.reason.empty()) continue;
-      p.mode = weightOnly ? Mode::weightOnly : Mode::full;
+      p.mode = QuantMode::full;
       p.reason = decision.str();
     }
     return {};
@@ -116,7 +117,7 @@ class Annotator {
   std::string reuseInput(const Node& node, Plan& p) {
     const Node* producer = node.operand(firstDataOperand(node))->producer();
     const QConfig* theirs = producer ? plan(producer).config : nullptr;
-    if (!theirs || plan(producer).mode != Mode::full) return "its rule says to reuse the input's parameters, and the input has none";
+    if (!theirs || plan(producer).mode != QuantMode::full) return "its rule says to reuse the input's parameters, and the input has none";
     p.config = theirs;
     p.shares = true;
     return {};
@@ -154,21 +155,21 @@ class Annotator {
       const auto& inputs = user->annotation()->inputs;
       return operand < static_cast<int>(inputs.size()) && isSet(inputs[static_cast<size_t>(operand)]);
     }
-    return p.mode == Mode::full && isDataOperand(*user, *p.policy, operand);
+    return p.mode == QuantMode::full && isDataOperand(*user, *p.policy, operand);
   }
 
   bool comesInt8(const Value* v) const {
     const Node* producer = v->producer();
     if (!producer) return false;
     const Plan& p = plan(producer);
-    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == Mode::full && p.genuine;
+    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == QuantMode::full && p.genuine;
   }
 
   void findGenuine() {
     for (const Node* n = graph_.front(); n; n = n->next()) {
       Plan& p = plan(n);
-      p.genuine = p.mode == Mode::full && p.policy->role != Role::sharing;
-      for (int i = 0; i < n->numOperands() && p.mode == Mode::full && !p.genuine; ++i)
+      p.genuine = p.mode == QuantMode::full && p.policy->role != Role::sharing;
+      for (int i = 0; i < n->numOperands() && p.mode == QuantMode::full && !p.genuine; ++i)
         p.genuine = isDataOperand(*n, *p.policy, i) && (comesInt8(n->operand(i)) || quantizedAnyway(n->operand(i), n));
     }
   }
@@ -223,10 +224,10 @@ class Annotator {
       std::reverse(nodes.begin(), nodes.end());
       for (const Node* n : nodes) {
         Plan& p = plan(n);
-        if (p.mode != Mode::full) continue;
+        if (p.mode != QuantMode::full) continue;
         std::string why = objection(*n);
         if (why.empty()) continue;
-        p.mode = Mode::none;
+        p.mode = QuantMode::none;
         p.reason = std::move(why);
         changed = true;
       }
@@ -332,8 +333,8 @@ class Annotator {
   bool releaseUnfused() {
     bool any = false;
     for (auto& [node, p] : plans_) {
-      if (p.mode == Mode::full && p.onlyFused && p.alone) {
-        p.mode = Mode::none;
+      if (p.mode == QuantMode::full && p.onlyFused && p.alone) {
+        p.mode = QuantMode::none;
         p.reason = fmt::format("backend '{}' has {} behind other ops only", backend_->name(), node->op());
         any = true;
       }
@@ -428,9 +429,8 @@ class Annotator {
     const std::string& self = node.result()->name();
     if (p.policy->role == Role::weighted) {
       a.inputs[1] = weightSpec(node);
-      if (p.mode == Mode::full && node.operand(2) && !p.floatBias) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
+      if (node.operand(2) && !p.floatBias) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
     }
-    if (p.mode != Mode::full) return;
     int owner = -1;
     for (int i = 0; i < node.numOperands(); ++i) {
       if (!isDataOperand(node, *p.policy, i)) continue;
@@ -454,11 +454,14 @@ class Annotator {
       Plan& p = plan(n);
       if (n->is("const") || p.claimed || n->numResults() == 0) continue;
       QuantAnnotation a;
-      if (p.mode != Mode::none) {
-        annotateInputs(*n, a);
-        if (p.mode == Mode::full && p.unit == n && (sharesResult(p) || wanted(*n))) a.output = outputSpec(*n);
-        if (p.mode == Mode::weightOnly) p.reason = "weights in int8, " + p.reason;
-        if (p.mode == Mode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
+      if (p.mode != QuantMode::none) {
+        if (p.mode == QuantMode::full)
+          annotateInputs(*n, a);
+        else
+          a.inputs = modeSpecs(*n, *p.config, p.mode);
+        if (p.mode == QuantMode::full && p.unit == n && (sharesResult(p) || wanted(*n))) a.output = outputSpec(*n);
+        if (p.mode != QuantMode::full) p.reason = p.how + ", " + p.reason;
+        if (p.mode == QuantMode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
       }
       a.keepFloat = p.byRule;
       a.reason = p.reason;

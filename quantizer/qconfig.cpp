@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <limits>
 #include <set>
 
 #include "quantizer/nearest.h"
@@ -268,16 +269,35 @@ QConfig defaultQConfig(Backend backend) {
   return config;
 }
 
-QConfig dynamicQConfig(Backend backend) {
+QConfig dynamicQConfig(Backend backend, bool perToken) {
   QConfig config = defaultQConfig(backend);
   config.activation.dynamic = true;
-  config.activation.observer = "minmax";
+  config.activation.observer = perToken ? "per_token" : "minmax";
+  // No requantization follows, so no scale is too small; ONNX's DynamicQuantizeLinear has no bound either.
+  config.activation.eps = std::numeric_limits<float>::min();
   return config;
 }
 
-QConfig weightOnlyQConfig(Backend backend) {
+QConfig weightOnlyQConfig(Backend backend, int bits, int64_t groupSize) {
   QConfig config = defaultQConfig(backend);
   config.activation.observer = "placeholder";
+  if (bits == 4) {
+    config.weight.dtype = DType::s4;
+    config.weight.qmin = rangeOf(DType::s4).min;
+    config.weight.qmax = rangeOf(DType::s4).max;
+  }
+  if (groupSize > 0) {
+    config.weight.axis = 0;  // which axis groups lie along follows from the op
+    config.weight.blockSize = groupSize;
+    config.weight.observer = "per_group";
+  }
+  return config;
+}
+
+QConfig halfWeightsQConfig() {
+  QConfig config;
+  config.activation.observer = config.weight.observer = "placeholder";
+  config.weight.dtype = DType::f16;
   return config;
 }
 

@@ -46,8 +46,11 @@ std::string_view toString(Backend backend);
 // u8 (x86, fbgemm in 7 bits, onednn, qnnpack) or s8 (xnnpack) affine activations by histogram; s8 symmetric weights, per channel except
 // for qnnpack.  onnxruntime: s8 affine by minimum and maximum, weights per tensor; tensorrt: s8 symmetric throughout, by entropy.
 QConfig defaultQConfig(Backend backend);
-QConfig dynamicQConfig(Backend backend);     // activations' parameters computed at run time
-QConfig weightOnlyQConfig(Backend backend);  // activations stay float
+// Without calibration data (quantizer/modes.h): activations' parameters computed at run time, for each tensor or for each row of its last
+// dim; integer weights under float activations, of 8 or 4 bits, in groups of groupSize (0: per channel); weights in float16.
+QConfig dynamicQConfig(Backend backend, bool perToken = false);
+QConfig weightOnlyQConfig(Backend backend, int bits = 8, int64_t groupSize = 0);
+QConfig halfWeightsQConfig();
 
 class ResolvedRules;
 

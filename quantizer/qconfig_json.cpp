@@ -3,7 +3,8 @@
 //   {
 //     "backend": "x86",                       // where omitted settings come from
 //     "backend_config": "qnnpack",            // what can be run: a built-in table, a table of one's own, or null; default: the backend's
-//     "global": "default",                    // "default", "float", "dynamic", "weight_only", or a configuration
+//     "global": "default",                    // "default", "float", "dynamic", "dynamic_per_token", "weight_only", "weight_only_int4",
+//                                             // "float16_weights", or a configuration
 //     "rules": [
 //       {"object_type": "softmax", "qconfig": "float"},
 //       {"name_regex": "/head/.*", "qconfig": "float"},
@@ -33,12 +34,21 @@ Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string
   if (j.is_null()) return keepFloat();
   if (j.is_string()) {
     const std::string word = j.get<std::string>();
-    if (word == "float") return keepFloat();
-    if (word == "default") return QConfigEntry(defaultQConfig(backend));
-    if (word == "dynamic") return QConfigEntry(dynamicQConfig(backend));
-    if (word == "weight_only") return QConfigEntry(weightOnlyQConfig(backend));
-    return fail(ErrorCode::kInvalidArgument, "{}: there is no configuration '{}'", where, word)
-        .help(didYouMean(word, {"float", "default", "dynamic", "weight_only"}));
+    const std::pair<const char*, QConfigEntry> known[] = {
+        {"float", keepFloat()},
+        {"default", defaultQConfig(backend)},
+        {"dynamic", dynamicQConfig(backend)},
+        {"dynamic_per_token", dynamicQConfig(backend, true)},
+        {"weight_only", weightOnlyQConfig(backend)},
+        {"weight_only_int4", weightOnlyQConfig(backend, 4, 32)},
+        {"float16_weights", halfWeightsQConfig()},
+    };
+    std::vector<std::string> names;
+    for (const auto& [name, entry] : known) {
+      if (word == name) return entry;
+      names.emplace_back(name);
+    }
+    return fail(ErrorCode::kInvalidArgument, "{}: there is no configuration '{}'", where, word).help(didYouMean(word, names));
   }
   QC_TRY(checkKeys(j, {"activation", "weight"}, where));
   QConfig config = defaultQConfig(backend);

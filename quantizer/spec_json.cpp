@@ -76,8 +76,12 @@ Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::strin
   QC_TRY(readString(j, "dtype", where, dtype));
   if (!dtype.empty()) {
     const auto parsed = parseDType(dtype);
-    if (!parsed || !isInteger(*parsed) || sizeOf(*parsed) > 4) return wrongKind(where, "dtype", "an integer type of up to 32 bits");
-    if (*parsed != spec.dtype) {
+    const bool half = parsed == DType::f16;  // weights in float16: nothing to range over
+    if (!parsed || (!half && (!isInteger(*parsed) || sizeOf(*parsed) > 4)))
+      return wrongKind(where, "dtype", "f16 or an integer type of up to 32 bits");
+    if (half) {
+      spec.dtype = *parsed;
+    } else if (*parsed != spec.dtype) {
       spec.dtype = *parsed;
       spec.qmin = rangeOf(*parsed).min;
       spec.qmax = rangeOf(*parsed).max;

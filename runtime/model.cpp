@@ -32,7 +32,7 @@ std::vector<Port> Model::outputs() const {
 
 bool Model::isQuantized() const {
   for (const Node* n = graph_.front(); n; n = n->next())
-    if (n->is("quantize") || n->is("dequantize") || n->op().starts_with("q.")) return true;
+    if (n->is("quantize") || n->is("dequantize") || n->is("quantize_with") || n->op().starts_with("q.")) return true;
   return false;
 }
 
@@ -52,7 +52,11 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
 
 Status save(const Model& model, const std::string& path) {
   if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
-  QC_ASSIGN(const std::string bytes, exportOnnx(model.graph()));
+  // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
+  Graph graph = model.graph().clone();
+  PassContext cx;
+  QC_TRY(runPipeline("lower-dynamic{groups=0}", graph, cx));
+  QC_ASSIGN(const std::string bytes, exportOnnx(graph));
   return writeFileAtomically(path, bytes);
 }
 

@@ -4,6 +4,16 @@
 #include "passes/pass_manager.h"
 
 namespace qc {
+namespace {
+
+Result<QuantizedModel> converted(Graph graph, const Model& model, PassContext& cx) {
+  QC_TRY(runPipeline("convert", graph, cx));
+  CoverageReport* coverage = cx.get<CoverageReport>();
+  QC_CHECK(coverage);
+  return QuantizedModel{Model(std::move(graph), model.name()), std::move(*coverage), std::move(cx.remarks), {}};
+}
+
+}  // namespace
 
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
   std::vector<InputInfo> inputs;
@@ -22,14 +32,23 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
       cx.remarks.push_back({"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
   const Graph original = graph.clone();
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
-  QC_TRY(runPipeline("convert", graph, cx));
-  std::vector<LayerNoise> layers;
+  QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
   if (options.samples && options.compareSamples > 0) {
-    QC_ASSIGN(layers, compareLayers(original, graph, *options.samples, options.compareSamples, options.recover.threads));
+    QC_ASSIGN(quantized.layers, compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover.threads));
   }
-  CoverageReport* coverage = cx.get<CoverageReport>();
-  QC_CHECK(coverage);
-  return QuantizedModel{Model(std::move(graph), model.name()), std::move(*coverage), std::move(cx.remarks), std::move(layers)};
+  return quantized;
+}
+
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules) {
+  PassContext cx;
+  QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
+      return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
+          .at(n->location())
+          .on(n->operand(0)->name())
+          .help("give samples with -d, saved ranges with --ranges, or rules that need neither (--mode dynamic, weight-only, fp16-weights)");
+  return converted(std::move(graph), model, cx);
 }
 
 }  // namespace qc

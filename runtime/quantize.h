@@ -32,5 +32,7 @@ struct QuantizeOptions {
   int64_t compareSamples = 0;  // run through both models to tell the noise of each layer
 };
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
+// Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules);
 
 }  // namespace qc

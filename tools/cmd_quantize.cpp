@@ -37,7 +37,9 @@ struct RecoveryFlags {
 struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
-  std::string config, backend = "x86", ranges, output;
+  std::string config, backend = "x86", ranges, output, mode = "static";
+  int64_t weightBits = 8, groupSize = -1;
+  bool perToken = false;
   int64_t limit = -1;
   int threads = 1;
   bool json = false, all = false;
@@ -47,7 +49,22 @@ struct QuantizeFlags {
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (!o.config.empty()) return QConfigMapping::load(o.config);
   QC_ASSIGN(const Backend backend, parseBackend(o.backend));
+  if (o.mode == "dynamic") return QConfigMapping().global(dynamicQConfig(backend, o.perToken));
+  if (o.mode == "weight-only") {
+    const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
+    return QConfigMapping().global(weightOnlyQConfig(backend, static_cast<int>(o.weightBits), groupSize));
+  }
+  if (o.mode == "fp16-weights") return QConfigMapping().global(halfWeightsQConfig());
   return defaultQConfigMapping(backend);
+}
+
+// Options that only one mode reads are refused in the others.
+Status checkMode(const QuantizeFlags& o) {
+  if (o.mode != "static" && !o.config.empty()) return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
+  if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
+  if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
+    return fail(ErrorCode::kInvalidArgument, "--weight-bits and --group-size are for --mode weight-only");
+  return {};
 }
 
 Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules) {
@@ -64,6 +81,18 @@ Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConf
   return calibrate(model, rules, samples, options);
 }
 
+// How the quantized ones are, where that is not the static default: "weights s8 per channel, input u8 at run time per tensor".
+void printHow(const CoverageReport& coverage) {
+  std::map<std::pair<std::string, std::string>, int> counts;
+  for (const CoverageRow& row : coverage.rows)
+    if (row.quantized && (row.reason.starts_with("weights ") || row.reason.starts_with("rows "))) ++counts[{row.op, row.reason}];
+  if (counts.empty()) return;
+  fmt::print("\n");
+  Table table({"op", "count", "how"});
+  for (const auto& [key, count] : counts) table.add({key.first, std::to_string(count), key.second});
+  fmt::print("{}", table.str());
+}
+
 // One line per op type and verdict, then the reasons of what stayed float.
 void printCoverage(const CoverageReport& coverage, bool all) {
   struct Count {
@@ -77,9 +106,10 @@ void printCoverage(const CoverageReport& coverage, bool all) {
     int8 += row.quantized;
     if (!row.quantized) reasons[{row.op, row.reason}].push_back(row.node);
   }
-  Table table({"op", "int8", "float"});
+  Table table({"op", "quantized", "float"});
   for (const auto& [op, count] : byOp) table.add({op, std::to_string(count.int8), std::to_string(count.kept)});
-  fmt::print("{}{} of {} ops in int8\n", table.str(), int8, coverage.rows.size());
+  fmt::print("{}{} of {} ops quantized\n", table.str(), int8, coverage.rows.size());
+  printHow(coverage);
   if (reasons.empty()) return;
   fmt::print("\nstayed float:\n");
   Table why({"op", "count", "why", "nodes"});
@@ -117,6 +147,7 @@ int64_t fileSize(const std::string& path) {
 
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
+  QC_TRY(checkMode(o));
   QC_ASSIGN(Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QuantizeOptions options;
@@ -130,8 +161,12 @@ Status runQuantize(const QuantizeFlags& o) {
       QC_ASSIGN(model, smoothed(model, samples, options.recover));
     }
   }
-  QC_ASSIGN(const Ranges ranges, rangesFor(o, model, rules));
-  QC_ASSIGN(const QuantizedModel quantized, quantize(model, rules, ranges, options));
+  const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();
+  Ranges ranges;
+  if (calibrates) {
+    QC_ASSIGN(ranges, rangesFor(o, model, rules));
+  }
+  QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules));
   QC_TRY(save(quantized.model, o.output));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
@@ -168,6 +203,12 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("quantize", "from a float model and samples to an int8 model");
   addShared(*options, *verb);
   options->data.addTo(*verb, false);
+  verb->add_option("--mode", options->mode, "static (with samples); without: dynamic, weight-only, fp16-weights")
+      ->check(CLI::IsMember({"static", "dynamic", "weight-only", "fp16-weights"}));
+  verb->add_flag("--per-token", options->perToken, "dynamic: parameters for every row of a layer's input");
+  verb->add_option("--weight-bits", options->weightBits, "weight-only: 8 or 4")->check(CLI::IsMember({8, 4}));
+  verb->add_option("--group-size", options->groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
+      ->check(CLI::Range(0, 1 << 20));
   verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");
   verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->required();
   options->recovery.addTo(*verb);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/window.h"
@@ -125,6 +126,34 @@ Result<Types> inferQuantizedConvTranspose(const InferContext& c) {
   QC_TRY(requireInt32Sums(c, result.depth, result.channels.size(),
                           [&](int64_t i) { return i / taps % slices + i / (taps * slices) / perGroup * slices; }));
   return types;
+}
+
+// x, w, bias?, scale, zero_point: parameters of x are computed, one set for the whole tensor.
+enum DynamicOperand { kScale = kBias + 1, kZeroPoint };
+
+Result<Types> inferDynamicConv(const InferContext& c) {
+  QC_ASSIGN(const Inferred result, inferConvShape(c));
+  const TensorType &x = c.type(kX), &w = c.type(kW);
+  if (x.isQuantized() || !isInteger(x.dtype) || sizeOf(x.dtype) != 1)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes plain 8-bit integers, got {}", c.op, describe(c, kX));
+  if (!w.isQuantized() || sizeOf(w.dtype) != 1 || w.quant->blockSize || (w.quant->perChannel() && w.quant->axis != 0))
+    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits, per tensor or per channel on axis 0; got {}", c.op,
+                w.str());
+  QC_TRY(checkQuantParams(*w.quant, w.shape));
+  QC_TRY(requireDynamicSums(c, x.dtype, *w.quant, result.depth));
+  const auto scalar = [&](int operand, DType dtype) {
+    const TensorType& t = c.type(operand);
+    return !t.isQuantized() && t.dtype == dtype && (t.shape.empty() || (t.shape.size() == 1 && t.shape[0] == Dim(1)));
+  };
+  if (!scalar(kScale, DType::f32) || !scalar(kZeroPoint, DType::s32))
+    return fail(ErrorCode::kInvalidModel, "'{}' takes one f32 scale and one s32 zero point, got {} and {}", c.op, describe(c, kScale),
+                describe(c, kZeroPoint));
+  if (c.has(kBias)) {
+    if (c.type(kBias).isQuantized() || c.type(kBias).dtype != DType::f32)
+      return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 bias, got {}", c.op, describe(c, kBias));
+    QC_TRY(requireVector(c, kBias, result.channels));
+  }
+  return checkedResults({TensorType(DType::f32, result.shape)});
 }
 
 // ---- evaluation -------------------------------------------------------------------------------
@@ -320,6 +349,34 @@ Status evalQuantizedConv(const EvalContext& c, bool transposed) {
   return {};
 }
 
+// y = float(acc) * f32(s * sw[c]) + bias; the padding takes part as the zero point.
+Status evalDynamicConv(const EvalContext& c) {
+  if (c.out().numElements() == 0) return {};
+  const Conv s(c);
+  const QuantParams& wq = *c.inType(kW).quant;
+  const float scale = *c.in(kScale).as<float>();
+  const int64_t taps = s.window.taps();
+  const QuantParams xq{c.in(kX).dtype, 0, 0, -1, 0, {1.0f}, {*c.in(kZeroPoint).as<int32_t>()}};
+  const std::vector<uint32_t> x = centred(c.in(kX), xq);
+  const std::vector<uint32_t> w = centred(c.in(kW), wq, [&](int64_t i) { return i / (taps * s.in); });
+  const std::vector<uint32_t> weights = packed(s, w.data(), false);
+  std::vector<uint32_t> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride));
+  std::vector<float> y(acc.size());
+  const auto same = [](auto v, int64_t) { return v; };
+  for (int64_t n = 0; n < s.x.batch; ++n) {
+    readPixels(s.x, x.data(), n, pixels.data(), same);
+    std::fill(acc.begin(), acc.end(), 0u);
+    convolve(s, pixels.data(), weights.data(), acc.data());
+    for (int64_t p = 0, i = 0; p < s.y.pixels(); ++p)
+      for (int64_t o = 0; o < s.y.channels; ++o, ++i) {
+        y[static_cast<size_t>(i)] = static_cast<float>(static_cast<int32_t>(acc[static_cast<size_t>(i)])) * (scale * wq.scale(o));
+        if (c.has(kBias)) y[static_cast<size_t>(i)] += c.in(kBias).as<float>()[o];
+      }
+    writePixels(s.y, y.data(), n, c.out().as<float>());
+  }
+  return {};
+}
+
 }  // namespace
 
 void registerConvOps(OpRegistry& registry) {
@@ -347,6 +404,13 @@ void registerConvOps(OpRegistry& registry) {
   add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);
   add("q.conv_transpose", "integer transposed convolution", true, true,
       {integersOrEmptyAttr("output_padding"), to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConvTranspose);
+  registry.add({.name = "q.dynamic_conv",
+                .summary = "integer convolution whose input's scale and zero point are operands; float result",
+                .operands = {{"x"}, {"w"}, {"bias", true}, {"scale"}, {"zero_point"}},
+                .attrs = with({}),
+                .infer = inferDynamicConv,
+                .eval = evalDynamicConv,
+                .scalar = {}});
 }
 
 }  // namespace qc

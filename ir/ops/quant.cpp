@@ -2,16 +2,14 @@
 //   quantize, dequantize         parameters known at compile time: they are part of the type
 //   fake_quantize                dequantize(quantize(x))
 //   observe                      identity that marks where an observer sits
-//   dynamic_qparams              scale and zero point of one tensor, at run time; spec section 1.3 in float32:
-//                                  lo = min(0, x...), hi = max(0, x...) over the finite elements
-//                                  affine     s = max((hi - lo) / (qmax - qmin), eps);  z = clamp(qmin - rne(lo / s), qmin, qmax)
-//                                  symmetric  s = max(max(-lo, hi) / ((qmax - qmin) / 2), eps);  z = 0, or (qmin + qmax + 1) / 2 unsigned
-//                                a scale of 0 (eps = 0, nothing but zeros) becomes 1
+//   dynamic_qparams              scale and zero point at run time, of a tensor or of each row of its last dim; formulas in dynamic.h
 //   quantize_with, dequantize_with   the same formulas with scale and zero point as operands; integers are plain
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
+#include "ir/ops/packed_weights.h"
 
 namespace qc {
 namespace {
@@ -64,14 +62,18 @@ Result<Integers> requireIntegers(const InferContext& c) {
 
 Result<Types> inferDynamicParams(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
-  QC_TRY(requireIntegers(c));
-  QC_TRY(requireOneOf(c, "scheme", {"affine", "symmetric"}));
-  if (const double eps = c.attrs.real("eps"); !(eps >= 0) || !std::isfinite(eps))
-    return fail(ErrorCode::kInvalidModel, "'{}': eps={}", c.op, eps);
-  return checkedResults({TensorType(DType::f32, {}), TensorType(DType::s32, {})});
+  QC_TRY(requireDynamicRange(c));
+  QC_TRY(requireGranularity(c));
+  Shape shape;
+  if (c.attrs.string("granularity") == "token") {
+    QC_TRY(requireRank(c, 0, 1));
+    shape = c.type(0).shape;
+    shape.back() = Dim(1);
+  }
+  return checkedResults({TensorType(DType::f32, shape), TensorType(DType::s32, shape)});
 }
 
-// A scalar, or one value per slice along `axis`.
+// A scalar, one value per slice along `axis`, or one per row of the last dim.
 Status requireParameter(const InferContext& c, int operand) {
   const Shape& own = c.type(operand).shape;
   const int64_t axis = c.attrs.integer("axis");
@@ -80,7 +82,8 @@ Status requireParameter(const InferContext& c, int operand) {
     return fail(ErrorCode::kInvalidModel, "'{}': axis={} is outside the dims of {}", c.op, axis, describe(c, 0));
   if (own.empty() || (own.size() == 1 && own[0] == Dim(1))) return {};
   if (axis >= 0 && own.size() == 1 && compatible(own[0], x[static_cast<size_t>(axis)])) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {}", c.op,
+  if (axis < 0 && own.size() == x.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, x.begin(), compatible)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {} nor one per row", c.op,
               describe(c, operand), describe(c, 0), axis);
 }
 
@@ -185,37 +188,29 @@ Status evalObserve(const EvalContext& c) {
 
 Status evalDynamicParams(const EvalContext& c) {
   const Elements<float> x(c.in(0));
-  float lo = 0, hi = 0;
-  for (int64_t i = 0; i < x.size(); ++i) {
-    if (!std::isfinite(x[i])) continue;
-    lo = x[i] < lo ? x[i] : lo;
-    hi = x[i] > hi ? x[i] : hi;
+  const DynamicRange range = dynamicRangeOf(c.node.attrs());
+  const int64_t sets = c.out().numElements(), each = sets ? x.size() / sets : 0;
+  for (int64_t i = 0; i < sets; ++i) {
+    const DynamicParams p = dynamicParams({x.data() + i * each, static_cast<size_t>(each)}, range);
+    c.out(0).as<float>()[i] = p.scale;
+    c.out(1).as<int32_t>()[i] = p.zeroPoint;
   }
-  const auto qmin = static_cast<int32_t>(c.node.integer("qmin")), qmax = static_cast<int32_t>(c.node.integer("qmax"));
-  const auto steps = static_cast<float>(qmax - qmin), eps = static_cast<float>(c.node.real("eps"));
-  const bool symmetric = c.node.string("scheme") == "symmetric";
-  const float range = symmetric ? std::max(-lo, hi) / (steps / 2) : (hi - lo) / steps;
-  float scale = std::max(range, eps);
-  // The difference of the extremes can pass the largest float.
-  if (!std::isfinite(scale)) scale = std::numeric_limits<float>::max();
-  if (scale == 0) scale = 1;
-  int32_t zp = qmin < 0 ? 0 : (qmin + qmax + 1) / 2;
-  if (!symmetric) zp = qmath::roundClamp(-qmath::rne(lo / scale), qmin, qmin, qmax);
-  *c.out(0).as<float>() = scale;
-  *c.out(1).as<int32_t>() = zp;
   return {};
 }
 
 struct Parameters {
   Elements<float> scale;
   std::vector<int32_t> zp{0};
-  ScaleIndex index;
+  ScaleIndex slice;
+  int64_t row = 0;  // elements that share one set, when there is one per row
 
-  explicit Parameters(const EvalContext& c) : scale(c.in(1)), index(c.in(0).sizes, c.node.integer("axis"), 0) {
+  explicit Parameters(const EvalContext& c) : scale(c.in(1)), slice(c.in(0).sizes, c.node.integer("axis"), 0) {
+    if (c.node.integer("axis") < 0 && !c.in(0).sizes.empty()) row = c.in(0).sizes.back();
     if (!c.has(2)) return;
     const Elements<int64_t> z(c.in(2));
     zp.assign(z.data(), z.data() + z.size());
   }
+  int64_t index(int64_t i) const { return row ? i / row : slice(i); }
   float scaleAt(int64_t i) const { return scale[scale.size() == 1 ? 0 : index(i)]; }
   int32_t zpAt(int64_t i) const { return zp[zp.size() == 1 ? 0 : static_cast<size_t>(index(i))]; }
 };
@@ -265,14 +260,18 @@ void registerQuantOps(OpRegistry& registry) {
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
   OpDef params =
-      add("dynamic_qparams", "scale and zero point for the values of one tensor", {{"x"}},
-          {storage, qmin, qmax, stringAttr("scheme", "affine"), realAttr("eps", 0x1p-23)}, inferDynamicParams, evalDynamicParams);
+      add("dynamic_qparams", "scale and zero point for the values of one tensor or of each of its rows", {{"x"}},
+          {}, inferDynamicParams, evalDynamicParams);
+  params.attrs = dynamicRangeAttrs();
+  params.attrs.push_back(granularityAttr());
   params.numResults = 2;
   registry.add(std::move(params));
   registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis},
                    inferQuantizeWith, evalQuantizeWith));
   registry.add(add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis}, inferDequantizeWith,
                    evalDequantizeWith));
+  registerDynamicOps(registry);
+  registerPackedWeightOps(registry);
 }
 
 }  // namespace qc

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "ir/op_def.h"
+#include "ir/ops/dynamic.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/recurrent.h"
@@ -291,6 +292,7 @@ void registerRecurrentOps(OpRegistry& r) {
   add(r, {"lstm", "long short-term memory", 3, {initialC, peepholes}, {integerAttr("input_forget", 0)}});
   add(r, {"gru", "gated recurrent unit", 2, {}, {integerAttr("linear_before_reset", 0)}});
   add(r, {"rnn", "simple recurrence", 2, {}, {}});
+  registerDynamicRecurrentOps(r);
 }
 
 }  // namespace qc

@@ -92,6 +92,30 @@ Status evalReshape(const EvalContext& c) {
 
 // ---- transpose --------------------------------------------------------------------------------
 
+// Parameters in blocks stand in an order of their own, that of a tensor with one element per block.
+void permuteBlocks(QuantParams& q, std::vector<int64_t> sizes, const Ints& perm) {
+  int64_t& blocked = sizes[static_cast<size_t>(q.axis)];
+  blocked = (blocked + q.blockSize - 1) / q.blockSize;
+  Ints strides(sizes.size(), 1), from;
+  for (size_t d = sizes.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * sizes[d];
+  for (int64_t i = 0; i < numElements(sizes); ++i) {
+    int64_t rest = i, source = 0;
+    for (size_t d = perm.size(); d-- > 0;) {
+      const auto p = static_cast<size_t>(perm[d]);
+      source += rest % sizes[p] * strides[p];
+      rest /= sizes[p];
+    }
+    from.push_back(source);
+  }
+  const auto permuted = [&](auto& values) {
+    if (values.size() == 1) return;
+    auto copy = values;
+    for (size_t i = 0; i < from.size(); ++i) values[i] = copy[static_cast<size_t>(from[i])];
+  };
+  permuted(q.scales);
+  permuted(q.zeroPoints);
+}
+
 Result<Types> inferTranspose(const InferContext& c) {
   const Ints& perm = c.attrs.integers("perm");
   const TensorType& x = c.type(0);
@@ -106,8 +130,11 @@ Result<Types> inferTranspose(const InferContext& c) {
   }
   TensorType type = x.withShape(std::move(shape));
   if (type.isQuantized() && type.quant->perChannel()) {
-    QC_TRY(requireNoBlocks(c, 0));
     auto quant = std::make_shared<QuantParams>(*type.quant);
+    if (quant->blockSize) {
+      if (!x.isStatic()) QC_TRY(requireNoBlocks(c, 0));
+      permuteBlocks(*quant, x.sizes(), perm);
+    }
     quant->axis = static_cast<int>(std::find(perm.begin(), perm.end(), quant->axis) - perm.begin());
     type.quant = std::move(quant);
   }

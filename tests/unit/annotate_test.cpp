@@ -258,8 +258,18 @@ TEST_F(Annotate, WeightOnlyAndDynamic) {
   EXPECT_EQ(in("a", 0), "-");
   EXPECT_THAT(in("a", 1), HasSubstr("s8.per_channel_minmax"));
   EXPECT_TRUE(row("a").quantized);
-  load(body);
-  EXPECT_THAT(annotateGraph(graph_, QConfigMapping().global(dynamicQConfig(Backend::x86))).error().render(), HasSubstr("run time"));
+  annotate(body, QConfigMapping().global(dynamicQConfig(Backend::x86)));
+  EXPECT_THAT(in("a", 0), HasSubstr("u8.minmax/dyn"));
+  EXPECT_THAT(in("a", 1), HasSubstr("s8.per_channel_minmax"));
+  EXPECT_EQ(out("a"), "-");
+  EXPECT_THAT(row("a").reason, HasSubstr("input u8 at run time per tensor"));
+  EXPECT_FALSE(row("y").quantized);
+  annotate(body, QConfigMapping().global(dynamicQConfig(Backend::x86, true)));
+  EXPECT_THAT(in("a", 0), HasSubstr("u8.per_token/dyn"));
+  annotate(body, QConfigMapping().global(weightOnlyQConfig(Backend::x86, 4, 32)));
+  EXPECT_THAT(in("a", 1), HasSubstr("s4.per_group/sym/ch1/block32"));
+  annotate(body, QConfigMapping().global(halfWeightsQConfig()));
+  EXPECT_THAT(in("a", 1), HasSubstr("f16"));
 }
 
 TEST_F(Annotate, ComposedQuantizersRespectClaims) {

@@ -1,0 +1,113 @@
+// expand-dynamic: linear layers over run-time parameters on the kernels of static ones.
+//   q.dynamic_linear(quantize_with(x, s, z), w, b, s, z)
+//     ->  q     = map x, s, z {select(x is a number, round(x / s) + z, z)} to u8 of scale 1, zero point 0
+//         raw   = q.linear q, w as integers of scale 1                      the sum of q * w, as a float
+//         y     = map raw, z, sums of w, s, scales of w, b {(raw - z * sum) * (s * scale) + bias}
+// Done where the weights prove that every sum stays below 2^24: then each of these floats is the exact integer, and the result has the same
+// bits as the one op.  Other layers run by their reference evaluation.  Tests: tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
+#include <cstdlib>
+#include <map>
+
+#include "ir/rewriter.h"
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+constexpr int64_t kExact = int64_t{1} << 24;  // integers below are floats
+enum Operand { kX, kW, kBias, kScale, kZeroPoint };
+
+class Expansion {
+ public:
+  explicit Expansion(Graph& graph) : rewriter_(graph) {}
+
+  Result<bool> run(Node* node) {
+    Node* quantize = node->operand(kX)->producer();
+    const Value* w = node->operand(kW);
+    if (!quantize || !quantize->is("quantize_with") || quantize->attrs().dtype("storage") != DType::u8 || quantize->integer("qmin") != 0 ||
+        quantize->integer("qmax") != 255 || quantize->integer("axis") >= 0 || quantize->operand(0)->type().dtype != DType::f32 ||
+        quantize->operand(1) != node->operand(kScale) || quantize->operand(2) != node->operand(kZeroPoint) ||
+        node->operand(kZeroPoint)->type().dtype != DType::s32 || !w->constant())
+      return false;
+    const QuantParams& q = *w->type().quant;
+    if (w->type().dtype != DType::s8 || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
+    for (const int32_t z : q.zeroPoints)
+      if (z != 0) return false;
+    auto sums = exactSums(*w->constant());
+    if (!sums) return false;
+    Builder b = rewriter_.before(node);
+    QC_ASSIGN(const Shared shared, quantized(quantize));
+    Value* integers = b.constant(w->name(), *w->constant(), quantPerTensor(DType::s8, 1, 0));
+    QC_ASSIGN(Value * raw, b.create("q.linear", {shared.integers, integers}));
+    std::vector<Value*> operands = {raw, shared.zeroPoint, b.constant(w->name() + ".sums", std::move(*sums)), node->operand(kScale)};
+    std::string expr = "(a0 - a1 * a2) * (a3 * ";
+    if (q.scales.size() == 1) {
+      expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
+    } else {
+      operands.push_back(b.constant(w->name() + ".scales", Tensor::ofFloats({static_cast<int64_t>(q.scales.size())}, q.scales)));
+      expr += "a4)";
+    }
+    if (Value* bias = node->operand(kBias)) {
+      expr += fmt::format(" + a{}", operands.size());
+      operands.push_back(bias);
+    }
+    QC_ASSIGN(Value * y, b.create("map", std::move(operands), {{"expr", expr}}));
+    if (y->type() != node->result()->type()) return false;
+    rewriter_.replace(node, {y});
+    return true;
+  }
+
+ private:
+  struct Shared {
+    Value *integers, *zeroPoint;
+  };
+
+  // Made once for all layers that read these integers.
+  Result<Shared> quantized(Node* quantize) {
+    const auto known = shared_.find(quantize);
+    if (known != shared_.end()) return known->second;
+    Builder early = rewriter_.before(quantize);
+    QC_ASSIGN(Value * zero, early.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
+    QC_ASSIGN(Value * integers, early.create("map", {quantize->operand(0), quantize->operand(1), zero},
+                                             {{"expr", std::string("select(eq(a0, a0), round(a0 / a1) + a2, a2)")}, {"to", QuantAttr{quantPerTensor(DType::u8, 1, 0)}}}));
+    return shared_[quantize] = Shared{integers, zero};
+  }
+
+  // Sums of the rows, as floats; nothing when a sum of products could reach 2^24.
+  static std::optional<Tensor> exactSums(const Tensor& w) {
+    const int64_t rows = w.sizes()[0], depth = w.sizes()[1];
+    Tensor sums(DType::f32, {rows});
+    for (int64_t r = 0; r < rows; ++r) {
+      int64_t sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < depth; ++k) {
+        const int64_t v = w.as<int8_t>()[static_cast<size_t>(r * depth + k)];
+        sum += v;
+        magnitude += std::abs(v);
+      }
+      if (255 * magnitude >= kExact) return std::nullopt;
+      sums.mutableAs<float>()[static_cast<size_t>(r)] = static_cast<float>(sum);
+    }
+    return sums;
+  }
+
+  Rewriter rewriter_;
+  std::map<const Node*, Shared> shared_;
+};
+
+}  // namespace
+
+Status expandDynamic(Graph& graph, PassContext& cx) {
+  Expansion expansion(graph);
+  int expanded = 0;
+  for (Node* node : graph.nodes())
+    if (node->is("q.dynamic_linear")) {
+      QC_ASSIGN(const bool done, expansion.run(node));
+      expanded += done;
+    }
+  cx.countHits({{"linear", expanded}});
+  graph.eraseDeadNodes();
+  return {};
+}
+
+}  // namespace qc

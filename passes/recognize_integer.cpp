@@ -1,0 +1,161 @@
+// recognize-integer: integer layers as ONNX writes them become layers between quantize and dequantize, so that models quantized at run
+// time by other tools take the same way as ours.
+//   mul(cast(matmul(sub(cast q, cast z), W)), mul(s, sw))   ->  matmul(dequantize_with(q, s, z), dequantize(w of scale sw))
+//   conv likewise; also with the zero point taken off afterwards: sub(matmul(cast q, W), mul(z, sums of W))
+// W are integer constants with their own zero point taken off; they must fit in 8 bits.  Lowering makes exact integer sums of it again
+// and scales them in the same order.  Tests: tests/golden/recognize_integer.
+#include <algorithm>
+#include <cmath>
+
+#include "ir/rewriter.h"
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+bool isPlain(const Value* v, DType dtype) { return v->type().dtype == dtype && !v->type().isQuantized(); }
+
+// The 8-bit integers behind a cast to s32.
+Value* narrowSource(Value* v) {
+  Node* producer = v ? v->producer() : nullptr;
+  if (!producer || !producer->is("cast") || !isPlain(v, DType::s32)) return nullptr;
+  Value* x = producer->operand(0);
+  return !x->type().isQuantized() && isInteger(x->type().dtype) && sizeOf(x->type().dtype) == 1 ? x : nullptr;
+}
+
+// The two operands of a binary node: the one that `is` accepts first.
+template <class F>
+std::pair<Value*, Value*> operandsBy(const Node& node, const F& is) {
+  for (const int i : {0, 1})
+    if (is(node.operand(i))) return {node.operand(i), node.operand(1 - i)};
+  return {nullptr, nullptr};
+}
+
+Node* producerOf(Value* v, std::string_view op) { return v && v->producer() && v->producer()->is(op) ? v->producer() : nullptr; }
+
+struct IntegerLayer {
+  Node* product = nullptr;  // matmul or conv in s32
+  Value* integers = nullptr;
+  Value* zeroPoint = nullptr;  // s32; null: none
+};
+
+bool isWeight(const Value* v) { return v->constant() && isPlain(v, DType::s32); }
+
+// product(cast q - z, W)
+bool matchCentred(Node* product, IntegerLayer& layer) {
+  if (!product || !(product->is("matmul") || product->is("conv")) || !isWeight(product->operand(1))) return false;
+  layer.product = product;
+  Value* x = product->operand(0);
+  if ((layer.integers = narrowSource(x))) return true;
+  const Node* sub = producerOf(x, "sub");
+  if (!sub || !(layer.integers = narrowSource(sub->operand(0)))) return false;
+  layer.zeroPoint = sub->operand(1);
+  return isPlain(layer.zeroPoint, DType::s32);
+}
+
+// matmul(cast q, W) - z * sums, where sums are those of the columns of W
+bool matchShifted(Node* sub, IntegerLayer& layer) {
+  if (!sub || !sub->is("sub")) return false;
+  Node* product = producerOf(sub->operand(0), "matmul");
+  Node* shift = producerOf(sub->operand(1), "mul");
+  if (!product || !shift || !isWeight(product->operand(1)) || product->operand(1)->type().rank() != 2) return false;
+  if (!(layer.integers = narrowSource(product->operand(0)))) return false;
+  const auto [sums, zero] = operandsBy(*shift, [](const Value* v) { return isWeight(v); });
+  if (!sums || !isPlain(zero, DType::s32)) return false;
+  const Tensor &w = *product->operand(1)->constant(), &s = *sums->constant();
+  const int64_t depth = w.sizes()[0], columns = w.sizes()[1];
+  if (s.numElements() != columns) return false;
+  for (int64_t c = 0; c < columns; ++c) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < depth; ++k) sum += w.as<int32_t>()[static_cast<size_t>(k * columns + c)];
+    if (sum != s.as<int32_t>()[static_cast<size_t>(c)]) return false;
+  }
+  layer.product = product;
+  layer.zeroPoint = zero;
+  return true;
+}
+
+// Scales of the weights: one, or one per output channel; `spatial` dims behind the channel are ones.
+std::optional<std::vector<float>> weightScales(const Value* v, int64_t channels, int spatial) {
+  const Tensor* t = floatConstant(v);
+  if (!t || (t->numElements() != 1 && t->numElements() != channels)) return std::nullopt;
+  const int channelDim = t->rank() - 1 - spatial;
+  if (t->numElements() != 1 && (channelDim < 0 || t->sizes()[static_cast<size_t>(channelDim)] != channels)) return std::nullopt;
+  std::vector<float> scales = t->toFloats();
+  const bool fine = std::all_of(scales.begin(), scales.end(), [](float s) { return s > 0 && std::isfinite(s); });
+  return fine ? std::optional(std::move(scales)) : std::nullopt;
+}
+
+// The weights in 8 bits: signed if they fit, else nothing.
+std::optional<Tensor> narrowWeights(const Tensor& w) {
+  Tensor t(DType::s8, w.sizes());
+  for (int64_t i = 0; i < w.numElements(); ++i) {
+    const int32_t v = w.as<int32_t>()[static_cast<size_t>(i)];
+    if (v < -128 || v > 127) return std::nullopt;
+    t.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(v);
+  }
+  return t;
+}
+
+bool isRowParameter(const Value* v, const Value* x) {
+  if (v->type().isStatic() && v->type().numElements() == 1) return true;
+  const Shape &own = v->type().shape, &rows = x->type().shape;
+  return own.size() == rows.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, rows.begin());
+}
+
+// A scalar parameter in the shape that scalars have.
+Result<Value*> asScalar(Builder& b, Value* v) {
+  if (!v->type().isStatic() || v->type().numElements() != 1 || v->type().rank() == 0) return v;
+  return b.create("reshape", {v}, {{"shape", std::vector<int64_t>()}});
+}
+
+Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
+  Node* root = m.root();
+  if (!isPlain(root->result(), DType::f32)) return false;
+  for (const int side : {0, 1}) {
+    Node* cast = producerOf(root->operand(side), "cast");
+    Node* scales = producerOf(root->operand(1 - side), "mul");
+    if (!cast || !scales) continue;
+    IntegerLayer layer;
+    if (!matchCentred(cast->operand(0)->producer(), layer)) layer = {};
+    if (!layer.product && !matchShifted(cast->operand(0)->producer(), layer)) continue;
+    Value* w = layer.product->operand(1);
+    const bool conv = layer.product->is("conv");
+    if (layer.product->operand(2) || layer.product->operand(3) || (!conv && w->type().rank() != 2)) continue;
+    const int axis = conv ? 0 : 1, spatial = conv ? w->type().rank() - 2 : 0;
+    const auto [weightScale, scale] = operandsBy(*scales, [](const Value* v) { return floatConstant(v) != nullptr; });
+    if (!weightScale || !isPlain(scale, DType::f32)) continue;
+    const auto values = weightScales(weightScale, w->type().sizes()[static_cast<size_t>(axis)], spatial);
+    auto narrow = narrowWeights(*w->constant());
+    if (!values || !narrow || !isRowParameter(scale, layer.integers) || (layer.zeroPoint && !isRowParameter(layer.zeroPoint, layer.integers))) continue;
+    QuantParams q{DType::s8, -128, 127, values->size() == 1 ? -1 : axis, 0, *values, {0}};
+    Builder b = rw.before(root);
+    QC_ASSIGN(Value * s, asScalar(b, scale));
+    Value* z = layer.zeroPoint;
+    if (z) {
+      QC_ASSIGN(z, asScalar(b, z));
+    }
+    QC_ASSIGN(Value * x, b.create("dequantize_with", {layer.integers, s, z}));
+    Value* integers = b.constant(w->name() + "_s8", std::move(*narrow), std::make_shared<const QuantParams>(std::move(q)));
+    QC_ASSIGN(Value * weights, b.create("dequantize", {integers}));
+    b.at(layer.product->location());
+    QC_ASSIGN(Value * y, b.create(layer.product->op(), {x, weights}, layer.product->attrs()));
+    if (y->type() != root->result()->type()) return false;
+    rw.replace(root, {y});
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Status recognizeInteger(Graph& graph, PassContext& cx) {
+  static const std::vector<RewriteRule> kRules = {{"layer", op("mul"), recognizeLayer}};
+  QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
+  cx.countHits(hits);
+  graph.eraseDeadNodes();
+  return {};
+}
+
+}  // namespace qc

@@ -1,0 +1,37 @@
+// The modes that need no calibration: parameters of activations at run time, weights alone, weights in float16.  A configuration says
+// by its specs which mode it means; what each op does in it is here, the static mode is in annotate.cpp.
+//
+//   dynamic       activation.dynamic: the input is quantized at run time, per tensor or (observer "per_token") per row; integer weights
+//   weightOnly    activation.observer = "placeholder": integer weights, float arithmetic
+//   halfWeights   weight.dtype = f16: weights stored in float16, float arithmetic
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quantizer/op_policy.h"
+#include "quantizer/qconfig.h"
+
+namespace qc {
+
+enum class QuantMode { none, full, dynamic, weightOnly, halfWeights };
+QuantMode modeOf(const QConfig& config);
+
+// Operands of an op that hold weights: w of conv and linear, W and R of the recurrent ops, the table of gather.  Empty: none.
+std::vector<int> weightOperands(const Node& node);
+
+struct ModeDecision {
+  QuantMode mode = QuantMode::none;  // what was asked for, or less
+  std::string refusal;  // why the node stays float; empty when it does not
+  std::string how;      // "input u8 at run time per tensor, weights s8 per channel"
+};
+// For every mode but `full`.  minWorkPerElement: see BackendOptions.  byGlobalRule: no rule names this node or its type; then a recurrent
+// layer that reads the model's input is not quantized at run time, its weights alone are: raw features span orders of magnitude, and one
+// scale for a whole sequence of them loses the quiet parts.
+ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule);
+
+// The specs of such a node's operands.
+std::vector<QuantSpec> modeSpecs(const Node& node, const QConfig& config, QuantMode mode);
+
+}  // namespace qc

@@ -1,0 +1,220 @@
+// The modes without calibration, whole: quantize, run in the interpreter and compiled, save as ONNX, load again.
+#include <gtest/gtest.h>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "runtime/qcompile.h"
+
+namespace qc {
+namespace {
+
+const char* const kLayers = R"(
+const #w : f32[24,32] = rand(1, -1.0, 1.0)
+const #v : f32[10,24] = rand(2, -1.0, 1.0)
+const #b : f32[24] = rand(3, -1.0, 1.0)
+graph @layers(%x: f32[2,5,32]) -> ("y") {
+  %w = const #w : f32[24,32]
+  %v = const #v : f32[10,24]
+  %b = const #b : f32[24]
+  %a = linear %x, %w, %b : f32[2,5,24]
+  %r = relu %a : f32[2,5,24]
+  %y = linear %r, %v : f32[2,5,10]
+  return %y
+})";
+
+const char* const kConvolutions = R"(
+const #w : f32[16,3,3,3] = rand(1, -1.0, 1.0)
+const #b : f32[16] = rand(3, -1.0, 1.0)
+const #v : f32[8,4,3,3] = rand(2, -1.0, 1.0)
+graph @convolutions(%x: f32[1,3,8,8]) -> ("y") {
+  %w = const #w : f32[16,3,3,3]
+  %v = const #v : f32[8,4,3,3]
+  %b = const #b : f32[16]
+  %a = conv %x, %w, %b {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %r = relu %a : f32[1,16,8,8]
+  %y = conv %r, %v {group=4, strides=[2,2]} : f32[1,8,3,3]
+  return %y
+})";
+
+const char* const kSequence = R"(
+const #t : f32[50,16] = rand(1, -1.0, 1.0)
+const #w : f32[2,32,16] = rand(2, -0.5, 0.5)
+const #r : f32[2,32,8] = rand(3, -0.5, 0.5)
+const #b : f32[2,64] = rand(4, -0.5, 0.5)
+const #l : f32[12,16] = rand(5, -1.0, 1.0)
+graph @sequence(%x: s64[7,1]) -> ("y") {
+  %t = const #t : f32[50,16]
+  %w = const #w : f32[2,32,16]
+  %r = const #r : f32[2,32,8]
+  %b = const #b : f32[2,64]
+  %l = const #l : f32[12,16]
+  %e = gather %t, %x {axis=0} : f32[7,1,16]
+  %s, %h, %c = lstm %e, %w, %r, %b {hidden_size=8, direction="bidirectional"} : f32[7,2,1,8], f32[2,1,8], f32[2,1,8]
+  %m = reshape %s {shape=[7,16]} : f32[7,16]
+  %y = linear %m, %l : f32[7,12]
+  return %y
+})";
+
+const char* const kGated = R"(
+const #w : f32[1,24,16] = rand(2, -0.5, 0.5)
+const #r : f32[1,24,8] = rand(3, -0.5, 0.5)
+graph @gated(%x: f32[7,1,16]) -> ("y") {
+  %w = const #w : f32[1,24,16]
+  %r = const #r : f32[1,24,8]
+  %y, %h = gru %x, %w, %r {hidden_size=8, linear_before_reset=1} : f32[7,1,1,8], f32[1,1,8]
+  return %y
+})";
+
+struct Mode {
+  const char* name;
+  QConfig config;
+  double tolerance;  // of the result, relative to its largest value
+  bool integerForm;  // ONNX has the very same arithmetic
+};
+
+std::vector<Mode> modes() {
+  return {
+      {"dynamic", dynamicQConfig(Backend::x86), 0.05, true},
+      {"dynamic per token", dynamicQConfig(Backend::x86, true), 0.05, true},
+      {"dynamic in s8", dynamicQConfig(Backend::xnnpack), 0.05, true},
+      {"dynamic in 7 bits", dynamicQConfig(Backend::fbgemm), 0.08, true},
+      {"int8 weights", weightOnlyQConfig(Backend::x86), 0.03, true},
+      {"int4 weights", weightOnlyQConfig(Backend::x86, 4, 8), 0.3, true},
+      {"float16 weights", halfWeightsQConfig(), 0.002, true},
+  };
+}
+
+Tensor inputFor(const Port& port) {
+  Tensor t(port.type.dtype, port.type.sizes());
+  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), t.mutableData(), i, t.dtype() == DType::s64 ? i * 7 % 50 : std::sin(0.7 * static_cast<double>(i)));
+  return t;
+}
+
+Tensor runCompiled(const Model& model, const TensorMap& inputs) {
+  auto exe = compile(model);
+  if (!exe) ADD_FAILURE() << exe.error().render();
+  return exe ? exe->session().value().run(inputs).value().at("y") : Tensor();
+}
+
+Tensor runInterpreted(const Model& model, const TensorMap& inputs) {
+  PassContext cx;
+  const Graph graph = lowerModel(model, cx).value();
+  std::vector<Tensor> in;
+  for (const Value* v : graph.inputs()) in.push_back(inputs.at(v->name()));
+  return interpret(graph, in).value()[0];
+}
+
+double distance(const Tensor& a, const Tensor& b) {
+  double worst = 0, largest = 1e-9;
+  for (int64_t i = 0; i < a.numElements(); ++i) {
+    worst = std::max(worst, std::fabs(a.at(i) - b.at(i)));
+    largest = std::max(largest, std::fabs(b.at(i)));
+  }
+  return worst / largest;
+}
+
+// `named`: an op type that has a rule of its own.
+void checkMode(const char* text, const Mode& mode, bool sameInOnnx, const char* named = nullptr) {
+  SCOPED_TRACE(mode.name);
+  const Model model(parseGraph(text, "test").value(), "test");
+  const TensorMap inputs = {{"x", inputFor(model.inputs()[0])}};
+  const Tensor expected = runCompiled(model, inputs);
+  QConfigMapping rules;
+  rules.global(mode.config);
+  if (named) rules.objectType(named, mode.config);
+  auto quantized = quantize(model, rules);
+  ASSERT_TRUE(quantized) << quantized.error().render();
+  EXPECT_GT(quantized->coverage.quantizedCount(), 0);
+  const Tensor y = runCompiled(quantized->model, inputs);
+  EXPECT_LT(distance(y, expected), mode.tolerance);
+  EXPECT_FALSE(y.sameBytes(expected));
+  EXPECT_TRUE(y.sameBytes(runInterpreted(quantized->model, inputs))) << "compiled and interpreted differ";
+  const auto folder = std::filesystem::temp_directory_path() / ("qc_modes_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"m.onnx", "m.qir"}) {
+    const std::string path = (folder / name).string();
+    const Status saved = save(quantized->model, path);
+    ASSERT_TRUE(saved) << name << ": " << saved.error().render();
+    const auto again = load(path);
+    ASSERT_TRUE(again) << name << ": " << again.error().render();
+    const Tensor z = runCompiled(*again, inputs);
+    if (sameInOnnx || std::string_view(name) == "m.qir")
+      EXPECT_TRUE(z.sameBytes(y)) << name;
+    else
+      EXPECT_LT(distance(z, expected), mode.tolerance) << name;
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Modes, LinearLayers) {
+  for (const Mode& mode : modes()) checkMode(kLayers, mode, true);
+}
+TEST(Modes, Convolutions) {
+  for (const Mode& mode : modes())
+    if (mode.config.weight.blockSize == 0) checkMode(kConvolutions, mode, true);
+}
+TEST(Modes, EmbeddingAndRecurrence) {
+  // DynamicQuantizeLSTM exists for u8 per tensor; elsewhere ONNX gets the float layer over integer weights.
+  for (const Mode& mode : modes()) checkMode(kSequence, mode, !mode.config.activation.dynamic || mode.config == dynamicQConfig(Backend::x86));
+}
+TEST(Modes, GatedRecurrence) {
+  for (const Mode& mode : modes()) {
+    checkMode(kGated, mode, !mode.config.activation.dynamic, "gru");
+    checkMode(kGated, mode, true);  // reads the model's input: at most its weights are integers
+  }
+}
+
+TEST(Modes, WhatOnnxCannotSayIsRemarked) {
+  const Model model(parseGraph(kGated, "test").value(), "test");
+  const QuantizedModel q = quantize(model, QConfigMapping().global(keepFloat()).objectType("GRU", dynamicQConfig(Backend::x86))).value();
+  ASSERT_EQ(q.remarks.size(), 1u);
+  EXPECT_THAT(q.remarks[0].message, testing::HasSubstr("ONNX has no gru"));
+}
+
+int64_t constantBytes(const Model& model) { return compile(model).value().program().constantBytes(); }
+
+TEST(Modes, WeightsStayPackedInTheCompiledModel) {
+  const Model model(parseGraph(R"(
+const #t : f32[100,64] = rand(1, -1.0, 1.0)
+const #w : f32[96,64] = rand(2, -1.0, 1.0)
+graph @g(%x: s64[3]) -> ("y") {
+  %t = const #t : f32[100,64]
+  %w = const #w : f32[96,64]
+  %e = gather %t, %x {axis=0} : f32[3,64]
+  %y = linear %e, %w : f32[3,96]
+  return %y
+})", "test").value(), "test");
+  const int64_t weights = (100 + 96) * 64;
+  EXPECT_GE(constantBytes(model), 4 * weights);
+  const auto in = [&](QConfig config) { return constantBytes(quantize(model, QConfigMapping().global(std::move(config))).value().model); };
+  EXPECT_LT(in(weightOnlyQConfig(Backend::x86)), weights * 11 / 10);
+  EXPECT_LT(in(weightOnlyQConfig(Backend::x86, 4, 32)), weights / 2 + weights / 32 * 4 + 1000);
+}
+
+TEST(Modes, StaticRulesNeedData) {
+  const Model model(parseGraph(kLayers, "test").value(), "test");
+  const auto q = quantize(model, defaultQConfigMapping(Backend::x86));
+  ASSERT_FALSE(q);
+  EXPECT_THAT(q.error().render(), testing::HasSubstr("no calibration data"));
+}
+
+TEST(Modes, RulesMix) {
+  const Model model(parseGraph(kSequence, "test").value(), "test");
+  const QConfigMapping rules =
+      QConfigMapping::parse(R"({"global": "dynamic", "rules": [{"object_type": "gather", "qconfig": "weight_only_int4"},
+                                {"object_type": "Gemm", "qconfig": "float16_weights"}, {"object_type": "LSTM", "qconfig": "float"}]})").value();
+  const QuantizedModel q = quantize(model, rules).value();
+  std::map<std::string, std::string> reasons;
+  for (const CoverageRow& row : q.coverage.rows) reasons[row.op] = row.reason;
+  EXPECT_THAT(reasons["gather"], testing::HasSubstr("rows s4 in groups of 32"));
+  EXPECT_THAT(reasons["linear"], testing::HasSubstr("weights in float16"));
+  EXPECT_THAT(reasons["lstm"], testing::HasSubstr("kept float"));
+  EXPECT_TRUE(QConfigMapping::parse(rules.toJson())) << "what is written can be read";
+}
+
+}  // namespace
+}  // namespace qc
