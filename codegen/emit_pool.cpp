@@ -1,5 +1,5 @@
-// Pools over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool.
-// The order of float sums is that of ir/ops/pool.cpp.  A unit is one row of output pixels.  Tests: tests/kernels.
+// Pools over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool;
+// and lrn, a window over channels.  The order of float sums is that of ir/ops/pool.cpp and norm.cpp.  A unit is one row of output pixels.  Tests: tests/kernels.
 #include <algorithm>
 #include <limits>
 
@@ -167,6 +167,50 @@ Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
     storeRequantized(k, acc, taps, counted, bounds, address, width, count);
   };
   return emitPool(e, node, c, 1, 1, e.lanes(), node.integer("count_include_pad") != 0);
+}
+
+// ---- lrn: a window over channels --------------------------------------------------------------
+
+bool supportsLrn(const KernelDef&, const Node& node, const Target&) {
+  const TensorType& x = node.operand(0)->type();
+  return isPlainFloat(x) && x.numElements() > 0 && x.rank() >= 3 && node.string("layout") == "channels_last" && node.integer("size") <= 64;
+}
+
+double costLrn(const KernelDef&, const Node& node, const Target& target) {
+  const double perVector = 80 + 3.0 * static_cast<double>(node.integer("size"));
+  return 100 + static_cast<double>(node.result()->type().numElements()) * perVector * 4 / target.vectorBytes();
+}
+
+// A pixel's channels are copied between zeros, whose squares add nothing: no sum is -0.
+Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node) {
+  const Ints sizes = node.operand(0)->type().sizes();
+  const int64_t channels = sizes.back(), rows = sizes[0] * sizes[1], pixels = node.operand(0)->type().numElements() / rows / channels;
+  const int64_t size = node.integer("size"), before = (size - 1) / 2;
+  const int width = laneCount(e, channels);
+  const int64_t scratchBytes = 4 * (channels + size + width);
+  const auto real = [&](const char* name) { return static_cast<float>(node.real(name)); };
+  const float factor = real("alpha") / static_cast<float>(size);
+  const ScalarExpr base = ScalarExpr(real("bias")) + ScalarExpr(factor) * ScalarExpr::arg(1);
+  const ScalarExpr meaning = ScalarExpr::arg(0) / expr::pow(base, real("beta"));
+  e.fillBytes(e.scratch(), e.b.getInt8(0), e.i64(scratchBytes));
+  Reg centre = e.at(e.scratch(), 4 * before);
+  e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
+    e.loop(e.i64(0), e.i64(pixels), 1, [&](Reg p) {
+      Reg start = e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(unit, e.i64(pixels)), p), e.i64(4 * channels));
+      Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
+      e.copyBytes(centre, x, 4 * channels);
+      vectorLoop(e, channels, width, [&](Reg c, int count) {
+        Reg offset = e.b.CreateShl(c, 2), window = e.at(e.scratch(), offset), sum = e.floats(0, width);
+        for (int64_t k = 0; k < size; ++k) {
+          Reg v = e.load(e.f32(width), e.at(window, 4 * k));
+          sum = e.b.CreateFAdd(sum, e.b.CreateFMul(v, v));
+        }
+        Reg v = e.load(e.f32(width), e.at(centre, offset));
+        storeUpTo(e, e.expression(meaning, {{v, sum}}), e.at(y, offset), count);
+      });
+    }, true);
+  });
+  return KernelShape{rows, scratchBytes};
 }
 
 }  // namespace qc

@@ -1,5 +1,5 @@
-// Ops that reduce rows: softmax, log_softmax, layer_norm, instance_norm, reduce_sum, reduce_mean, reduce_max, reduce_min,
-// q.reduce_mean, argmax, argmin.  The operations and their order are those of ir/ops/norm.cpp and ir/ops/reduce.cpp.
+// Ops that reduce rows: softmax, log_softmax, layer_norm, instance_norm, group_norm, reduce_sum, reduce_mean, reduce_max,
+// reduce_min, q.reduce_mean, argmax, argmin.  The operations and their order are those of ir/ops/norm.cpp and ir/ops/reduce.cpp.
 // Tests: tests/kernels/rows_test.cpp.
 #include <cmath>
 #include <limits>
@@ -78,12 +78,19 @@ std::vector<int64_t> axesFrom(int64_t first, int64_t rank) {
 
 bool isLast(const Node& node) { return node.string("layout") == "channels_last"; }
 
-// The normalized dims as the middle one.  For instance_norm in either layout these are the pixels.
+// The normalized dims as the middle one.  For instance_norm in either layout these are the pixels, for group_norm those of all
+// channels of a group.
 std::optional<RowSpace> normSpace(const Node& node) {
   const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
   const auto rank = static_cast<int64_t>(sizes.size());
   if (node.is("layer_norm")) return RowSpace::around(sizes, axesFrom(node.integer("axis"), rank));
   if (rank < 3) return std::nullopt;
+  if (node.is("group_norm")) {
+    // The channels of a group follow one another only where they come first.
+    if (isLast(node)) return std::nullopt;
+    const int64_t groups = sizes[0] * node.integer("num_groups");
+    return RowSpace{groups, groups ? numElements(sizes) / groups : 0, 1};
+  }
   if (!isLast(node)) return RowSpace::around(sizes, axesFrom(2, rank));
   RowSpace space{sizes[0], 1, sizes.back()};
   for (int64_t d = 1; d + 1 < rank; ++d) space.length *= sizes[static_cast<size_t>(d)];
@@ -105,37 +112,76 @@ bool supportsNorm(const KernelDef&, const Node& node, const Target&) {
 
 double costNorm(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 12); }
 
-Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node) {
-  const RowSpace space = *normSpace(node);
+namespace {
+
+struct Moments {
+  Reg mean, r;
+};
+
+Moments moments(KernelEmitter& e, const Rows& rows, Reg x, float epsilon) {
+  const int width = rows.width();
+  Reg count = e.floats(static_cast<float>(rows.space().length), width);
+  Reg mean = e.b.CreateFDiv(rows.sum([&](Reg i, int lanes) { return rows.load(x, i, lanes); }), count);
+  Reg squares = rows.sum([&](Reg i, int lanes) {
+    Reg d = e.b.CreateFSub(rows.load(x, i, lanes), mean);
+    return e.b.CreateFMul(d, d);
+  });
+  Reg variance = e.b.CreateFAdd(e.b.CreateFDiv(squares, count), e.floats(epsilon, width));
+  return {mean, e.b.CreateFDiv(e.floats(1, width), e.b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, variance))};
+}
+
+Reg normalized(KernelEmitter& e, Reg x, const Moments& m, Reg scale, Reg bias) {
+  Reg v = e.b.CreateFMul(e.b.CreateFSub(x, m.mean), m.r);
+  if (scale) v = e.b.CreateFMul(v, scale);
+  return bias ? e.b.CreateFAdd(v, bias) : v;
+}
+
+Reg splatParameter(KernelEmitter& e, int operand, Reg index, int width) {
+  return e.splat(e.load(e.f32(), e.at(e.operand(operand), e.b.CreateShl(index, 2))), width);
+}
+
+// One parameter per element (layer_norm), per column (channels-last pixels), or per row (channels-first pixels).
+void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
   const bool layer = node.is("layer_norm");
   const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  const auto perRow = [&](int operand) -> Reg {
+    if (layer || !e.operand(operand)) return nullptr;
+    if (!rows.space().along())
+      return loadUpTo(e, e.f32(rows.width()), e.at(e.operand(operand), e.b.CreateShl(rows.column(), 2)), rows.columns());
+    return splatParameter(e, operand, e.b.CreateURem(rows.outer(), e.i64(isLast(node) ? sizes.back() : sizes[1])), rows.width());
+  };
+  Reg scale = perRow(1), bias = perRow(2);
+  rows.each([&](Reg i, int lanes) {
+    const auto parameter = [&](Reg fixed, int operand) { return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes); };
+    rows.store(normalized(e, rows.load(x, i, lanes), m, parameter(scale, 1), parameter(bias, 2)), y, i, lanes);
+  });
+}
+
+// A row is the channels of one group, each of which has its parameters.
+void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
+  const int64_t groups = node.integer("num_groups"), channels = node.operand(0)->type().shape[1].size() / groups, pixels = rows.space().length / channels;
+  Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
+  e.loop(e.i64(0), e.i64(channels), 1, [&](Reg c) {
+    Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
+    Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
+    vectorLoop(e, pixels, rows.width(), [&](Reg i, int lanes) {
+      Reg place = e.b.CreateAdd(start, i);
+      rows.store(normalized(e, rows.load(x, place, lanes), m, scale, bias), y, place, lanes);
+    });
+  }, true);
+}
+
+}  // namespace
+
+Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node) {
   const auto epsilon = static_cast<float>(node.real("epsilon"));
-  return emitRows(e, space, [&](Rows& rows) {
-    const int width = rows.width();
+  return emitRows(e, *normSpace(node), [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
-    Reg count = e.floats(static_cast<float>(space.length), width);
-    Reg mean = e.b.CreateFDiv(rows.sum([&](Reg i, int lanes) { return rows.load(x, i, lanes); }), count);
-    Reg squares = rows.sum([&](Reg i, int lanes) {
-      Reg d = e.b.CreateFSub(rows.load(x, i, lanes), mean);
-      return e.b.CreateFMul(d, d);
-    });
-    Reg variance = e.b.CreateFAdd(e.b.CreateFDiv(squares, count), e.floats(epsilon, width));
-    Reg r = e.b.CreateFDiv(e.floats(1, width), e.b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, variance));
-    // A norm over channels-last pixels has one parameter per column, over channels-first ones per row, a layer norm per element.
-    const auto perRow = [&](int operand) -> Reg {
-      if (layer || !e.operand(operand)) return nullptr;
-      if (!space.along()) return loadUpTo(e, e.f32(width), e.at(e.operand(operand), e.b.CreateShl(rows.column(), 2)), rows.columns());
-      Reg channel = e.b.CreateURem(rows.outer(), e.i64(isLast(node) ? sizes.back() : sizes[1]));
-      return e.splat(e.load(e.f32(), e.at(e.operand(operand), e.b.CreateShl(channel, 2))), width);
-    };
-    Reg scale = perRow(1), bias = perRow(2);
-    rows.each([&](Reg i, int lanes) {
-      const auto parameter = [&](Reg fixed, int operand) { return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes); };
-      Reg v = e.b.CreateFMul(e.b.CreateFSub(rows.load(x, i, lanes), mean), r);
-      if (Reg s = parameter(scale, 1)) v = e.b.CreateFMul(v, s);
-      if (Reg b = parameter(bias, 2)) v = e.b.CreateFAdd(v, b);
-      rows.store(v, y, i, lanes);
-    });
+    const Moments m = moments(e, rows, x, epsilon);
+    if (node.is("group_norm"))
+      storeGroupNorm(e, node, rows, m, x, y);
+    else
+      storeNorm(e, node, rows, m, x, y);
   });
 }
 

@@ -36,6 +36,16 @@ Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node);
 
+// emit_plain.cpp: integers, bools and casts
+bool supportsPlain(const KernelDef&, const Node& node, const Target& target);
+double costPlain(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitPlain(KernelEmitter& e, const Node& node);
+
+// emit_pool.cpp: lrn
+bool supportsLrn(const KernelDef&, const Node& node, const Target&);
+double costLrn(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node);
+
 // emit_rows.cpp: softmax, norms and reductions
 bool supportsSoftmax(const KernelDef&, const Node& node, const Target&);
 double costSoftmax(const KernelDef&, const Node& node, const Target& target);

@@ -68,7 +68,9 @@ Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> oper
   return b.create("reshape", {y}, {{"shape", shape}});
 }
 
+// A norm of groups of channels sums channel after channel, and is better off with the channels first.
 bool isSpatialOp(const Node& node) {
+  if (node.is("group_norm")) return false;
   const Attr* layout = node.attrs().find("layout");
   return layout && std::get<std::string>(*layout) == "channels_first" && node.numResults() == 1 && node.operand(0)->type().isStatic() &&
          node.operand(0)->type().rank() >= 3;

@@ -40,6 +40,18 @@ TEST(Norms, Instance) {
     }
 }
 
+TEST(Norms, Group) {
+  for (const int groups : {1, 2, 6})
+    for (const int pixels : {1, 5, 16, 33})
+      checkRows(fmt::format("graph @g(%x: f32[2,6,{0}], %s: f32[6], %b: f32[6]) {{\n%y = group_norm %x, %s, %b {{num_groups={1}}} : f32[2,6,{0}]\nreturn %y\n}}\n", pixels, groups));
+}
+
+TEST(Norms, LocalResponse) {
+  for (const int channels : {1, 3, 16, 21, 48})
+    for (const int size : {1, 3, 4, 5})
+      checkRows(fmt::format("graph @g(%x: f32[2,3,2,{0}]) {{\n%y = lrn %x {{size={1}, alpha=0.01, bias=2, layout=\"channels_last\"}} : f32[2,3,2,{0}]\nreturn %y\n}}\n", channels, size));
+}
+
 TEST(Reductions, AlongAndAcross) {
   for (const char* op : {"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
     for (const int n : kLengths) {

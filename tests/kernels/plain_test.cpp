@@ -1,0 +1,56 @@
+// Elementwise kernels on integers and bools, comparisons and casts against the reference evaluation.
+#include "tests/kernels/harness.h"
+
+namespace qc::testing {
+namespace {
+
+constexpr const char* kIntegers[] = {"u8", "s8", "u16", "s16", "u32", "s32", "s64"};
+
+void binary(const char* op, const std::string& type, const std::string& result, int n) {
+  checkRows(fmt::format("graph @g(%a: {0}[{2}], %b: {0}[{2}]) {{\n%y = {3} %a, %b : {1}[{2}]\nreturn %y\n}}\n", type, result, n, op));
+}
+
+TEST(Plain, Comparisons) {
+  for (const char* op : {"equal", "less", "greater_equal"}) {
+    for (const char* type : kIntegers)
+      for (const int n : {1, 7, 16, 50}) binary(op, type, "bool", n);
+    for (const int n : {1, 16, 37}) binary(op, "f32", "bool", n);
+  }
+  binary("equal", "bool", "bool", 70);
+}
+
+TEST(Plain, Arithmetic) {
+  for (const char* op : {"add", "sub", "mul", "min", "max"})
+    for (const char* type : kIntegers) binary(op, type, type, 37);
+  for (const char* op : {"and", "or", "xor"}) binary(op, "bool", "bool", 70);
+  for (const char* type : {"s8", "s32", "s64"})
+    for (const char* op : {"neg", "abs", "relu", "sign"})
+      checkRows(fmt::format("graph @g(%a: {0}[41]) {{\n%y = {1} %a : {0}[41]\nreturn %y\n}}\n", type, op), true);
+  checkRows("graph @g(%a: bool[41]) {\n%y = not %a : bool[41]\nreturn %y\n}\n");
+  checkRows("graph @g(%a: f32[41]) {\n%y = isnan %a : bool[41]\nreturn %y\n}\n");
+  checkRows("graph @g(%a: s32[41]) {\n%y = clip %a {min=-5, max=900} : s32[41]\nreturn %y\n}\n");
+}
+
+TEST(Plain, Selection) {
+  for (const char* type : {"f32", "u8", "s64", "bool"}) {
+    checkRows(fmt::format("graph @g(%c: bool[3,19], %a: {0}[3,19], %b: {0}[19]) {{\n%y = where %c, %a, %b : {0}[3,19]\nreturn %y\n}}\n", type));
+    checkRows(fmt::format("graph @g(%c: bool[3,1], %a: {0}[], %b: {0}[3,40]) {{\n%y = where %c, %a, %b : {0}[3,40]\nreturn %y\n}}\n", type));
+  }
+}
+
+TEST(Plain, Casts) {
+  for (const char* from : {"bool", "u8", "s8", "u16", "s16", "u32", "s32", "s64"})
+    for (const char* to : {"bool", "u8", "s8", "s16", "u32", "s32", "s64", "f32"}) {
+      if (std::string(from) == to) continue;
+      checkRows(fmt::format("graph @g(%a: {0}[53]) {{\n%y = cast %a {{to={1}}} : {1}[53]\nreturn %y\n}}\n", from, to));
+    }
+  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=bool} : bool[53]\nreturn %y\n}\n");
+  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=s32} : s32[53]\nreturn %y\n}\n", true);
+}
+
+TEST(Plain, OneHot) {
+  checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n");
+}
+
+}  // namespace
+}  // namespace qc::testing
