@@ -1,5 +1,7 @@
 // cse: of pure nodes with the same op, operands and attributes, the first one serves all.
 // Tests: tests/golden/cse.
+#include <algorithm>
+#include <functional>
 #include <unordered_map>
 
 #include "ir/rewriter.h"
@@ -8,16 +10,41 @@
 namespace qc {
 namespace {
 
-// Equal keys mean equal results.  Constants are equal by pool entry and type.
-std::string keyOf(const Node& node) {
+// Pool entries of the same bytes, under the name of the first of them.
+class EqualConstants {
+ public:
+  std::string_view nameOf(const Node& constant) {
+    const Tensor& payload = *constant.result()->constant();
+    std::vector<const Node*>& alike = byLook_[look(payload)];
+    for (const Node* other : alike)
+      if (other->result()->constant()->sameBytes(payload)) return other->constantName();
+    alike.push_back(&constant);
+    return constant.constantName();
+  }
+
+ private:
+  // Of large tensors the first bytes: most differ there, and equal ones are compared in full.
+  static std::string look(const Tensor& payload) {
+    constexpr int64_t kLookedAt = 64;
+    const auto bytes = static_cast<size_t>(std::min(payload.byteSize(), kLookedAt));
+    return payload.type().str() + std::string(static_cast<const char*>(payload.data()), bytes);
+  }
+
+  std::unordered_map<std::string, std::vector<const Node*>> byLook_;
+};
+
+// Equal keys mean equal results.  Constants are equal by bytes and type.
+std::string keyOf(const Node& node, EqualConstants& constants) {
   std::string key(node.op());
-  for (const Value* v : node.operands()) key += fmt::format(" {}", fmt::ptr(v));
+  std::vector<Value*> operands = node.operands();
+  if (node.def().has(kCommutative) && operands.size() > 1 && std::less<>()(operands[1], operands[0])) std::swap(operands[0], operands[1]);
+  for (const Value* v : operands) key += fmt::format(" {}", fmt::ptr(v));
   for (const auto& [name, attr] : node.attrs()) {
     key += fmt::format(" {}=", name);
     const auto* quant = std::get_if<QuantAttr>(&attr);
     key += quant ? (quant->params ? toString(*quant->params) : "none") : toString(attr);
   }
-  if (node.is("const")) key += fmt::format(" {} {}", node.constantName(), node.result()->type().str());
+  if (node.is("const")) key += fmt::format(" {} {}", constants.nameOf(node), node.result()->type().str());
   return key;
 }
 
@@ -25,10 +52,11 @@ std::string keyOf(const Node& node) {
 
 Status cse(Graph& graph, PassContext& cx) {
   std::unordered_map<std::string, Node*> first;
+  EqualConstants constants;
   int merged = 0;
   for (Node* node : graph.nodes()) {
     if (!node->def().has(kPure) || node->annotation()) continue;
-    const auto [it, isNew] = first.emplace(keyOf(*node), node);
+    const auto [it, isNew] = first.emplace(keyOf(*node, constants), node);
     if (isNew) continue;
     // An output keeps its own value, so that each output has the name the user gave it.
     bool isOutput = false;
