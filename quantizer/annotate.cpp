@@ -93,7 +93,9 @@ class Annotator {
       }
       if (const QuantMode mode = modeOf(*p.config); mode != QuantMode::full) {
         ModeDecision d = decideMode(*n, *p.config, mode, options_.minWorkPerElement, decision.rule->level == QConfigMapping::Level::global);
-        p.mode = d.mode;
+        if (d.refusal.empty() && backend_)
+          if (const auto types = backend_->accept(*n, *p.config); !types) d.refusal = types.error().message();
+        p.mode = d.refusal.empty() ? d.mode : QuantMode::none;
         p.how = std::move(d.how);
         p.reason = d.refusal.empty() ? decision.str() : std::move(d.refusal);
         continue;

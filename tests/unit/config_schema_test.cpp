@@ -75,7 +75,7 @@ TEST(ConfigSchema, Rules) {
               {R"({"rules": [{"object_type": "softmax", "qconfig": "float", "optional": "yes"}]})", false},
               {R"({"rules": [{"object_type": "softmax"}]})", false},
               {R"({"rules": [{"qconfig": "float"}]})", false},
-              {R"({"rules": [{"name": "a", "qconfig": "weight_only"}, {"name_regex": "b.*", "qconfig": "dynamic"}]})", true},
+              {R"({"global": "float16_weights", "rules": [{"name": "a", "qconfig": "weight_only_int4"}, {"name_regex": "b.*", "qconfig": "dynamic"}]})", true},
               {R"({"rules": [{"name": "a", "name_regex": "b.*", "qconfig": "dynamic"}]})", false},
               {R"({"rules": [{"name": "a", "object_type": "Conv", "order": 2, "qconfig": "float"}]})", true},
               {R"({"rules": [{"name": "a", "object_type": "Conv", "order": -1, "qconfig": "float"}]})", false},
