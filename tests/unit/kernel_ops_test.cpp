@@ -35,6 +35,8 @@ TEST(KernelOps, InfersAndVerifies) {
   const Result<Node*> node = build({});
   ASSERT_TRUE(node.has_value()) << node.error().render();
   EXPECT_EQ((*node)->result()->type().shape, (Shape{5, 10}));
+  EXPECT_FALSE(verify((*node)->graph(), Stage::kKernel).has_value());  // which kernel?
+  (*node)->attrs().set("kernel", std::string("gemm_u8s8_generic"));
   EXPECT_TRUE(verify((*node)->graph(), Stage::kKernel).has_value());
   EXPECT_FALSE(verify((*node)->graph(), Stage::kQuant).has_value());
 }
