@@ -328,6 +328,7 @@ Result<Equation> parseEquation(OnnxNode& n) {
   size_t ellipsis = 0;
   for (int i = 0; i < n.numInputs(); ++i) {
     const std::string& term = terms[static_cast<size_t>(i)];
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is absent", i);
     const auto letters = static_cast<size_t>(std::count_if(term.begin(), term.end(), [](char c) { return c != '.'; }));
     const auto rank = static_cast<size_t>(n.type(i).rank());
     if (letters > rank) return n.error(ErrorCode::kInvalidModel, "term '{}' for {}", term, n.type(i).str());

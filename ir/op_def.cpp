@@ -67,8 +67,10 @@ Status registerOp(OpDef def) {
   return {};
 }
 
-// The name of an op says what family it is of: integer ops come with lower-quant, kernels with select-kernels.
+// The name of an op says what family it is of: integer ops come with lower-quant, kernels with select-kernels.  Integer ops over
+// parameters found at run time come with convert: no dequantize around a float op could say the same.
 static StageSet stagesOfFamily(std::string_view name) {
+  if (name.starts_with("q.dynamic_")) return kAllStages & ~(stageBit(Stage::kFloat) | stageBit(Stage::kObserved));
   if (name.starts_with("q.")) return stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
   if (name.starts_with("k.")) return stageBit(Stage::kKernel);
   return kAllStages;

@@ -19,6 +19,7 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   copy.setOutputs(std::move(outputs));
   copy.setOutputNames(std::move(names));
   for (Node* node : copy.nodes()) {
+    node->annotation().reset();  // nothing is converted here
     if (!node->is("observe")) continue;
     node->result()->replaceAllUsesWith(node->operand(0));
     copy.erase(node);
