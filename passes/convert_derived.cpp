@@ -29,7 +29,8 @@ Status convertDerived(Node* node, int operand, const DerivedSpec& spec) {
   for (const EdgeOrNode& point : spec.from) {
     from.push_back(paramsAt(node->graph(), point));
     if (!from.back())
-      return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not quantized, or only later", toString(point)).at(node->location());
+      return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not quantized, or only later", toString(point))
+          .at(node->location());
   }
   auto derived = deriveParams(spec, from);
   if (!derived) return tl::make_unexpected(std::move(derived).error().at(node->location()));

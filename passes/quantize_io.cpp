@@ -23,7 +23,8 @@ Status quantizeInput(Graph& graph, int64_t index) {
     params = user->attrs().quant("to");
     quantizes.push_back(user);
   }
-  if (!params) return fail(ErrorCode::kUnsupported, "nothing reads this input in integers").on(input->name()).help("look at the coverage for why");
+  if (!params)
+    return fail(ErrorCode::kUnsupported, "nothing reads this input in integers").on(input->name()).help("look at the coverage for why");
   const bool isOutput = input->isOutput();
   input->setType(TensorType(params, input->type().shape));
   if (!others.empty() || isOutput) {

@@ -14,15 +14,17 @@ Status quantizeTable(Node* gather, const ObservedSpec& spec) {
     return fail(ErrorCode::kUnsupported, "float zero points are for u8 tables whose rows are gathered").at(gather->location());
   QC_ASSIGN(const std::unique_ptr<Observer> observer, makeObserver(spec));
   QC_TRY(observer->observe(table.ref()));
-  if (observer->nonFinite() > 0) return fail(ErrorCode::kInvalidModel, "an embedding table holds values that are not finite").at(gather->location());
+  if (observer->nonFinite() > 0)
+    return fail(ErrorCode::kInvalidModel, "an embedding table holds values that are not finite").at(gather->location());
   QC_ASSIGN(const std::vector<FloatQParams> params, observer->floatQParams());
   const int64_t rows = table.sizes()[0], columns = table.sizes()[1];
   if (rows == 0 || columns == 0) return {};
   Tensor bytes(DType::u8, table.sizes()), scales(DType::f32, {rows, 1}), zeros(DType::f32, {rows, 1});
   const auto x = table.as<float>();
   for (int64_t i = 0; i < table.numElements(); ++i)
-    bytes.mutableAs<uint8_t>()[static_cast<size_t>(i)] = static_cast<uint8_t>(
-        quantizeFloatZero(x[static_cast<size_t>(i)], params[static_cast<size_t>(i / columns)], static_cast<int32_t>(spec.qmin), static_cast<int32_t>(spec.qmax)));
+    bytes.mutableAs<uint8_t>()[static_cast<size_t>(i)] =
+        static_cast<uint8_t>(quantizeFloatZero(x[static_cast<size_t>(i)], params[static_cast<size_t>(i / columns)],
+                                               static_cast<int32_t>(spec.qmin), static_cast<int32_t>(spec.qmax)));
   for (int64_t r = 0; r < rows; ++r) {
     scales.mutableAs<float>()[static_cast<size_t>(r)] = params[static_cast<size_t>(r)].scale;
     zeros.mutableAs<float>()[static_cast<size_t>(r)] = params[static_cast<size_t>(r)].zeroPoint;

@@ -118,7 +118,8 @@ class Decomposition {
     }
     QC_ASSIGN(v, b_.create("add", {v, parameter(DType::f32, asFloats(q.zeroPoints), q.axis, v->type().rank())}));
     // The largest float32 within s32 is below its end; bounds of narrower types are exact.
-    QC_ASSIGN(v, b_.create("clip", {v}, {{"min", static_cast<double>(low)}, {"max", high > (1 << 30) ? 2147483520.0 : static_cast<double>(high)}}));
+    QC_ASSIGN(v, b_.create("clip", {v},
+                           {{"min", static_cast<double>(low)}, {"max", high > (1 << 30) ? 2147483520.0 : static_cast<double>(high)}}));
     return b_.create("cast", {v}, {{"to", q.storage}});
   }
 
@@ -231,7 +232,7 @@ class Decomposition {
   Graph& graph_;
   Builder b_;
   bool truncate_;
-  std::map<const Value*, Value*> plain_;      // the integers behind a quantized value
+  std::map<const Value*, Value*> plain_;     // the integers behind a quantized value
   std::map<const Value*, QuantPtr> params_;  // of inputs, whose type is plain already
 };
 
@@ -239,7 +240,8 @@ class Decomposition {
 
 Status referenceOps(Graph& graph, PassContext& cx) {
   const std::string& rounding = cx.options.string("rounding");
-  if (rounding != "even" && rounding != "truncate") return fail(ErrorCode::kInvalidArgument, "rounding is \"{}\"; it must be \"even\" or \"truncate\"", rounding);
+  if (rounding != "even" && rounding != "truncate")
+    return fail(ErrorCode::kInvalidArgument, "rounding is \"{}\"; it must be \"even\" or \"truncate\"", rounding);
   return Decomposition(graph, rounding == "truncate").run();
 }
 

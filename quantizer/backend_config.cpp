@@ -11,18 +11,23 @@ namespace {
 bool isPlaceholder(const ObservedSpec& spec) { return spec.observer == "placeholder" || spec.observer == "noop"; }
 
 // Why a spec does not fit; empty when it does.
-std::string misfit(std::string_view what, const ObservedSpec& spec, const DTypeWithConstraints& c, const std::optional<QuantParams>& fixed) {
-  if (isPlaceholder(spec)) return c.dtype == DType::f32 || c.dtype == DType::f16 ? std::string() : fmt::format("{} {}, not float", what, toString(c.dtype));
+std::string misfit(std::string_view what, const ObservedSpec& spec, const DTypeWithConstraints& c,
+                   const std::optional<QuantParams>& fixed) {
+  if (isPlaceholder(spec))
+    return c.dtype == DType::f32 || c.dtype == DType::f16 ? std::string() : fmt::format("{} {}, not float", what, toString(c.dtype));
   if (spec.dtype != c.dtype) return fmt::format("{} {}, not {}", what, toString(c.dtype), toString(spec.dtype));
   if ((c.qminLowest && spec.qmin < *c.qminLowest) || (c.qmaxHighest && spec.qmax > *c.qmaxHighest))
-    return fmt::format("{} within [{}, {}], not [{}, {}]", what, c.qminLowest.value_or(spec.qmin), c.qmaxHighest.value_or(spec.qmax), spec.qmin, spec.qmax);
+    return fmt::format("{} within [{}, {}], not [{}, {}]", what, c.qminLowest.value_or(spec.qmin), c.qmaxHighest.value_or(spec.qmax),
+                       spec.qmin, spec.qmax);
   if (c.scaleMin && spec.eps < *c.scaleMin) return fmt::format("{} scales of at least {}, not {}", what, *c.scaleMin, spec.eps);
   if (c.exactZeroPoint && !c.exactScale) {
     const bool symmetric = spec.scheme == QScheme::symmetric && isSigned(spec.dtype) && *c.exactZeroPoint == 0;
-    if (!symmetric && !(fixed && fixed->zeroPoint() == *c.exactZeroPoint)) return fmt::format("{} zero point {}: the symmetric scheme", what, *c.exactZeroPoint);
+    if (!symmetric && !(fixed && fixed->zeroPoint() == *c.exactZeroPoint))
+      return fmt::format("{} zero point {}: the symmetric scheme", what, *c.exactZeroPoint);
   }
   if (c.exactScale) {
-    const bool same = fixed && fixed->scale() == static_cast<float>(*c.exactScale) && fixed->zeroPoint() == c.exactZeroPoint.value_or(fixed->zeroPoint());
+    const bool same =
+        fixed && fixed->scale() == static_cast<float>(*c.exactScale) && fixed->zeroPoint() == c.exactZeroPoint.value_or(fixed->zeroPoint());
     if (!same) return fmt::format("{} scale {} and zero point {} exactly", what, *c.exactScale, c.exactZeroPoint.value_or(0));
   }
   return {};
@@ -35,7 +40,8 @@ std::string misfit(const DTypeConfig& d, const Node& node, const QConfig& config
   if (d.input) why = misfit("input", config.activation, *d.input, std::nullopt);
   if (why.empty() && d.weight && policy.role == Role::weighted) why = misfit("weight", config.weight, *d.weight, std::nullopt);
   if (why.empty() && d.output && !d.dynamic && !isPlaceholder(config.activation))
-    why = misfit("output", config.activation, *d.output, fixedParams(policy, config.activation.dtype, config.activation.qmin, config.activation.qmax));
+    why = misfit("output", config.activation, *d.output,
+                 fixedParams(policy, config.activation.dtype, config.activation.qmin, config.activation.qmax));
   return why;
 }
 
@@ -61,7 +67,8 @@ BackendConfig& BackendConfig::remove(const std::vector<std::string>& ops) {
 }
 
 const BackendPattern* BackendConfig::find(std::span<const std::string_view> ops) const {
-  const auto it = std::find_if(patterns_.begin(), patterns_.end(), [&](const BackendPattern& p) { return std::equal(p.ops.begin(), p.ops.end(), ops.begin(), ops.end()); });
+  const auto it = std::find_if(patterns_.begin(), patterns_.end(),
+                               [&](const BackendPattern& p) { return std::equal(p.ops.begin(), p.ops.end(), ops.begin(), ops.end()); });
   return it == patterns_.end() ? nullptr : &*it;
 }
 

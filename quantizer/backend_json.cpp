@@ -54,7 +54,8 @@ Result<DTypeWithConstraints> readConstraints(const json& j, const std::string& w
 Result<DTypeConfig> readDTypes(const json& j, const std::string& where) {
   QC_TRY(checkKeys(j, {"input", "output", "weight", "bias", "dynamic"}, where));
   DTypeConfig d;
-  const std::pair<const char*, std::optional<DTypeWithConstraints>*> parts[] = {{"input", &d.input}, {"output", &d.output}, {"weight", &d.weight}};
+  const std::pair<const char*, std::optional<DTypeWithConstraints>*> parts[] = {
+      {"input", &d.input}, {"output", &d.output}, {"weight", &d.weight}};
   for (const auto& [key, part] : parts) {
     if (!j.contains(key)) continue;
     QC_ASSIGN(*part, readConstraints(j[key], where + "." + key));
@@ -79,18 +80,21 @@ Status readPattern(const json& j, const std::string& where, BackendConfig& confi
     if (!op.is_string()) return wrongKind(where, "ops", "a list of ops in execution order");
     const std::string name = op.get<std::string>();
     if (!OpRegistry::get().find(name) && name != "shape" && name != "size")
-      return fail(ErrorCode::kInvalidArgument, "{}: there is no op '{}'", where, name).help(didYouMean(name, OpRegistry::get().nearest(name)));
+      return fail(ErrorCode::kInvalidArgument, "{}: there is no op '{}'", where, name)
+          .help(didYouMean(name, OpRegistry::get().nearest(name)));
     p.ops.push_back(name);
   }
   if (j.contains("remove")) {
-    if (j["remove"] != true || j.size() != 2) return fail(ErrorCode::kInvalidArgument, "{}: 'remove' is true and stands beside 'ops' alone", where);
+    if (j["remove"] != true || j.size() != 2)
+      return fail(ErrorCode::kInvalidArgument, "{}: 'remove' is true and stands beside 'ops' alone", where);
     if (std::none_of(config.patterns().begin(), config.patterns().end(), [&](const BackendPattern& known) { return known.ops == p.ops; }))
       return fail(ErrorCode::kInvalidArgument, "{}: there is no such pattern to remove", where);
     config.remove(p.ops);
     return {};
   }
   if (j.contains("observation")) {
-    const auto it = std::find_if(std::begin(kObservations), std::end(kObservations), [&](Observation o) { return j["observation"] == toString(o); });
+    const auto it =
+        std::find_if(std::begin(kObservations), std::end(kObservations), [&](Observation o) { return j["observation"] == toString(o); });
     if (it == std::end(kObservations)) return wrongKind(where, "observation", "one of different, share_input, by_operands, none");
     p.observation = *it;
   }

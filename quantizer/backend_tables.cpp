@@ -12,7 +12,8 @@ namespace {
 
 using Constraint = DTypeWithConstraints;
 
-const Constraint kU8{.dtype = DType::u8}, kS8{.dtype = DType::s8}, kF32{.dtype = DType::f32}, kF16{.dtype = DType::f16}, kU4{.dtype = DType::u4};
+const Constraint kU8{.dtype = DType::u8}, kS8{.dtype = DType::s8}, kF32{.dtype = DType::f32}, kF16{.dtype = DType::f16},
+    kU4{.dtype = DType::u4};
 // XNNPACK: every requantization multiplier below 256.
 const Constraint kS8Act{.dtype = DType::s8, .scaleMin = kEpsXnnpack};
 const Constraint kS8Weight{.dtype = DType::s8, .qminLowest = -127, .qmaxHighest = 127, .scaleMin = kEpsXnnpack};
@@ -55,7 +56,8 @@ struct Row {
 constexpr auto kOwn = Observation::different, kShare = Observation::shareInput, kNone = Observation::none;
 
 const Row kRows[] = {
-    {"conv conv+relu conv+batch_norm conv+batch_norm+relu conv_transpose conv_transpose+batch_norm", kOwn,
+    {"conv conv+relu conv+batch_norm conv+batch_norm+relu conv_transpose conv_transpose+batch_norm",
+     kOwn,
      {"W8", "W8", "W8", "S8W W8", "W8", "OS OU", "TW"}},
     // PyTorch leaves relu6 and hardtanh behind a convolution to an observer of their own, which wastes range.
     {"conv+clip conv_transpose+relu conv_transpose+clip linear+clip", kOwn, {"W8", "W8", "W8", "S8W W8", "W8", "OS OU", "TW"}},
@@ -113,7 +115,8 @@ Result<BackendConfig> builtinBackendConfig(std::string_view name) {
     for (const std::string& pattern : split(row.patterns, ' ')) {
       BackendPattern p{split(pattern, '+'), row.observation, {}};
       for (const std::string& dtypes : split(cell, ' '))
-        p.dtypes.push_back(std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const NamedDTypes& d) { return d.name == dtypes; })->config);
+        p.dtypes.push_back(
+            std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const NamedDTypes& d) { return d.name == dtypes; })->config);
       config.set(std::move(p));
     }
   }

@@ -44,11 +44,13 @@ Result<QuantPtr> deriveParams(const DerivedSpec& spec, std::span<const QuantPtr>
   QC_TRY(checkDerivation(spec));
   QC_ASSIGN(QuantParams q, table().find(spec.function)->second(from, spec.dtype));
   QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
-  if (q.scales.empty() || q.zeroPoints.empty()) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave no scale or zero point", spec.function);
+  if (q.scales.empty() || q.zeroPoints.empty())
+    return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave no scale or zero point", spec.function);
   for (const float s : q.scales)
     if (!(s > 0) || !std::isfinite(s)) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the scale {}", spec.function, s);
   for (const int32_t z : q.zeroPoints)
-    if (z < q.qmin || z > q.qmax) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the zero point {} outside [{}, {}]", spec.function, z, q.qmin, q.qmax);
+    if (z < q.qmin || z > q.qmax)
+      return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the zero point {} outside [{}, {}]", spec.function, z, q.qmin, q.qmax);
   return std::make_shared<const QuantParams>(std::move(q));
 }
 

@@ -90,7 +90,8 @@ Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t
     const MinMax m = minMaxOf(row);
     if (bits == 8) {
       const float range = m.max - m.min, inverse = 255.0f / (range + 1e-8f);
-      for (int64_t c = 0; c < columns; ++c) put(out, c, bits, qmath::roundClamp((row[static_cast<size_t>(c)] - m.min) * inverse, 0, 0, levels));
+      for (int64_t c = 0; c < columns; ++c)
+        put(out, c, bits, qmath::roundClamp((row[static_cast<size_t>(c)] - m.min) * inverse, 0, 0, levels));
       storeTail(out + columns, bits, {range / 255.0f, m.min});
       continue;
     }

@@ -134,7 +134,8 @@ Status checkObservedSpec(ObservedSpec& spec) {
   if (!def->perChannel && def->computesQParams && spec.axis >= 0)
     return fail(ErrorCode::kInvalidArgument, "observer '{}' has one range for the whole tensor, but axis = {}", def->name, spec.axis);
   if (def->perGroup != (spec.blockSize > 0))
-    return fail(ErrorCode::kInvalidArgument, "observer '{}' {}", def->name, def->perGroup ? "needs a block size" : "has no blocks; per_group has");
+    return fail(ErrorCode::kInvalidArgument, "observer '{}' {}", def->name,
+                def->perGroup ? "needs a block size" : "has no blocks; per_group has");
   for (const auto& [name, value] : spec.observerArgs) {
     const auto declared = std::find_if(def->args.begin(), def->args.end(), [&](const AttrSpec& a) { return a.name == name; });
     if (declared == def->args.end()) return fail(ErrorCode::kInvalidArgument, "observer '{}' has no argument '{}'", def->name, name);

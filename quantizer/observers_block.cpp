@@ -100,9 +100,9 @@ class BlockObserver final : public Observer {
       QC_ASSIGN(const TokenQParams t, tokenQParams(ends, s.scheme == QScheme::symmetric));
       return ScaleZero{static_cast<float>(t.scale), t.zeroPoint};
     }
-    const BlockMapping mapping = s.scheme == QScheme::affine                     ? BlockMapping::asymmetric
+    const BlockMapping mapping = s.scheme == QScheme::affine                  ? BlockMapping::asymmetric
                                  : s.observerArgs.integer("no_clipping") != 0 ? BlockMapping::symmetricNoClipping
-                                                                                 : BlockMapping::symmetric;
+                                                                              : BlockMapping::symmetric;
     return blockQParams(r.min, r.max, mapping, s.qmin, s.qmax, s.eps);
   }
 
@@ -110,7 +110,8 @@ class BlockObserver final : public Observer {
     const Sizes sizes(batch.sizes.begin(), batch.sizes.end());
     if (kind_ == Kind::token) resetState();
     if (!ranges_.empty() && sizes != sizes_)
-      return fail(ErrorCode::kInvalidData, "a tensor of [{}] behind one of [{}]: blocks belong to one shape", fmt::join(sizes, ","), fmt::join(sizes_, ","));
+      return fail(ErrorCode::kInvalidData, "a tensor of [{}] behind one of [{}]: blocks belong to one shape", fmt::join(sizes, ","),
+                  fmt::join(sizes_, ","));
     if (sizes.empty() || (kind_ == Kind::group && spec().axis >= static_cast<int>(sizes.size())) ||
         (kind_ == Kind::block && spec().observerArgs.integers("block_size").size() != sizes.size()))
       return fail(ErrorCode::kInvalidArgument, "the blocks of observer '{}' do not fit a tensor of rank {}", name(), sizes.size());
@@ -158,7 +159,8 @@ class BlockObserver final : public Observer {
     const bool fits = kind_ == Kind::token   ? true
                       : kind_ == Kind::group ? spec().axis < static_cast<int>(sizes.size())
                                              : spec().observerArgs.integers("block_size").size() == sizes.size();
-    if (ranges.empty() != sizes.empty() || (!ranges.empty() && (!fits || Blocking(sizes, blockOf(sizes)).blocks != static_cast<int64_t>(ranges.size()))))
+    if (ranges.empty() != sizes.empty() ||
+        (!ranges.empty() && (!fits || Blocking(sizes, blockOf(sizes)).blocks != static_cast<int64_t>(ranges.size()))))
       return fail(ErrorCode::kInvalidData, "a saved observer has {} blocks, which do not fit its tensor", ranges.size());
     ranges_ = std::move(ranges);
     sizes_ = std::move(sizes);
@@ -170,8 +172,12 @@ class BlockObserver final : public Observer {
   std::vector<ValueRange> ranges_;
 };
 
-Result<std::unique_ptr<Observer>> makeGroup(const ObservedSpec& spec) { return std::make_unique<BlockObserver>(spec, BlockObserver::Kind::group); }
-Result<std::unique_ptr<Observer>> makeToken(const ObservedSpec& spec) { return std::make_unique<BlockObserver>(spec, BlockObserver::Kind::token); }
+Result<std::unique_ptr<Observer>> makeGroup(const ObservedSpec& spec) {
+  return std::make_unique<BlockObserver>(spec, BlockObserver::Kind::group);
+}
+Result<std::unique_ptr<Observer>> makeToken(const ObservedSpec& spec) {
+  return std::make_unique<BlockObserver>(spec, BlockObserver::Kind::token);
+}
 Result<std::unique_ptr<Observer>> makeBlock(const ObservedSpec& spec) {
   for (const int64_t b : spec.observerArgs.integers("block_size"))
     if (b < 0) return fail(ErrorCode::kInvalidArgument, "a block of {} elements", b).help("0 stands for the whole dim");
@@ -183,7 +189,13 @@ Result<std::unique_ptr<Observer>> makeBlock(const ObservedSpec& spec) {
 std::vector<ObserverDef> blockObservers() {
   const AttrSpec noClipping{"no_clipping", AttrKind::integer, int64_t{0}};
   return {
-      {"per_group", "smallest and largest value of each group of block_size elements along the axis", {noClipping}, true, true, makeGroup, true},
+      {"per_group",
+       "smallest and largest value of each group of block_size elements along the axis",
+       {noClipping},
+       true,
+       true,
+       makeGroup,
+       true},
       {"per_block",
        "smallest and largest value of each block; block_size has one entry per dim, 0 for the whole dim",
        {{"block_size", AttrKind::integers, std::nullopt}, noClipping},

@@ -26,7 +26,9 @@ QuantAnnotation& annotationOf(Node* node) {
 
 EdgeOrNode edge(const Node* node, int operand) { return {node->result()->name(), operand}; }
 
-bool isOneOf(const Node& node, std::initializer_list<std::string_view> ops) { return std::find(ops.begin(), ops.end(), node.op()) != ops.end(); }
+bool isOneOf(const Node& node, std::initializer_list<std::string_view> ops) {
+  return std::find(ops.begin(), ops.end(), node.op()) != ops.end();
+}
 
 // Means over all spatial dims are what exporters write for adaptive pools.
 bool isSpatialMean(const Node& node) {
@@ -76,7 +78,9 @@ Status PatternQuantizer::annotate(Graph& graph) {
   const std::vector<Node*> nodes = graph.nodes();
   for (Node* node : nodes) {
     const auto decision = rules_.of(*node);
-    if (!decision.rule || decision.config() || node->is("const") || node->numResults() == 0 || claimed(node) || (filter_ && !filter_(*node))) continue;
+    if (!decision.rule || decision.config() || node->is("const") || node->numResults() == 0 || claimed(node) ||
+        (filter_ && !filter_(*node)))
+      continue;
     annotationOf(node).keepFloat = true;
     node->annotation()->reason = decision.str();
   }
@@ -119,13 +123,15 @@ bool PatternQuantizer::hold(const std::vector<Node*>& chain, const Row& row) con
   if (row.onRequest && decision.rule->level == QConfigMapping::Level::global) return false;
   const auto fitsBinary = [&](const Node& n) {
     if (!isFloat32(n.operand(0)) || !isFloat32(n.operand(1)) || tooLarge(n.operand(0)) || tooLarge(n.operand(1))) return false;
-    return !row.equalShapes || (n.operand(0)->type().shape == n.operand(1)->type().shape && !n.operand(0)->constant() && !n.operand(1)->constant());
+    return !row.equalShapes ||
+           (n.operand(0)->type().shape == n.operand(1)->type().shape && !n.operand(0)->constant() && !n.operand(1)->constant());
   };
   switch (row.kind) {
     case Kind::weightedAdd:
       // The other operand is a tensor of the same shape; a bias in disguise is not.
       for (const Node* n : chain)
-        if (n->is("add") && (n->operand(0)->constant() || n->operand(1)->constant() || !(n->operand(0)->type() == n->operand(1)->type()))) return false;
+        if (n->is("add") && (n->operand(0)->constant() || n->operand(1)->constant() || !(n->operand(0)->type() == n->operand(1)->type())))
+          return false;
       [[fallthrough]];
     case Kind::weighted: return refusal(first, policyOf(first)).empty() && !(first.is("conv_transpose") && first.integer("group") != 1);
     case Kind::binary:
@@ -206,7 +212,8 @@ void X86Quantizer::propagate(Graph& graph) {
     if (!carries || claimed(n) || !config) continue;
     const int data = n->is("concat") ? n->numOperands() : 1;
     bool fromPatterns = true;
-    for (int i = 0; i < data; ++i) fromPatterns = fromPatterns && isFloat32(n->operand(i)) && patternEnds_.contains(n->operand(i)->producer());
+    for (int i = 0; i < data; ++i)
+      fromPatterns = fromPatterns && isFloat32(n->operand(i)) && patternEnds_.contains(n->operand(i)->producer());
     if (!fromPatterns) continue;
     const auto quantizable = [](const Node* user) {
       return isOneOf(*user, {"conv", "linear", "matmul", "max_pool", "concat", "avg_pool", "reshape"}) || isSpatialMean(*user);

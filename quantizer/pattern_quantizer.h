@@ -26,7 +26,7 @@ class PatternQuantizer : public Quantizer {
   // keepFloat() claims nodes as not to be quantized.  A pattern applies where one setting covers all its nodes.
   PatternQuantizer& setGlobal(QConfigEntry entry);
   PatternQuantizer& setOperatorType(std::string op, QConfigEntry entry);
-  PatternQuantizer& setName(std::string name, QConfigEntry entry);  // of a node, a value, or a module that encloses nodes
+  PatternQuantizer& setName(std::string name, QConfigEntry entry);       // of a node, a value, or a module that encloses nodes
   PatternQuantizer& setFilter(std::function<bool(const Node&)> filter);  // false: not touched, whatever is set
 
   // Errors: a name or type that matches nothing, with the nearest ones.  Nodes claimed by others are left as they are.

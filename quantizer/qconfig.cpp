@@ -335,7 +335,9 @@ QConfigMapping& QConfigMapping::objectType(std::string type, QConfigEntry e) {
 QConfigMapping& QConfigMapping::nameRegex(std::string regex, QConfigEntry e) {
   return set({Level::nameRegex, std::move(regex), {}, 0, std::move(e), false});
 }
-QConfigMapping& QConfigMapping::name(std::string name, QConfigEntry e) { return set({Level::name, std::move(name), {}, 0, std::move(e), false}); }
+QConfigMapping& QConfigMapping::name(std::string name, QConfigEntry e) {
+  return set({Level::name, std::move(name), {}, 0, std::move(e), false});
+}
 QConfigMapping& QConfigMapping::nameTypeOrder(std::string module, std::string type, int64_t index, QConfigEntry e) {
   return set({Level::nameTypeOrder, std::move(module), std::move(type), index, std::move(e), false});
 }

@@ -14,7 +14,8 @@
 //     ]
 //   }
 //
-// A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer, args.
+// A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer,
+// args.
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -112,7 +113,8 @@ Status readBackendConfig(const json& j, const std::string& where, QConfigMapping
   }
   if (!j.is_string() && !j.is_object()) return wrongKind(where, "backend_config", "the name of a table, a table or null");
   QC_ASSIGN(BackendConfig config,
-            j.is_string() ? builtinBackendConfig(j.get<std::string>()) : BackendConfig::parse(j.dump(-1, ' ', false, json::error_handler_t::replace), where + ".backend_config"));
+            j.is_string() ? builtinBackendConfig(j.get<std::string>())
+                          : BackendConfig::parse(j.dump(-1, ' ', false, json::error_handler_t::replace), where + ".backend_config"));
   mapping.backendConfig(std::move(config));
   return {};
 }

@@ -45,12 +45,15 @@ Status placed(Status status, const Node& node, const Value& value) {
 Status checkSource(const Graph& graph, const EdgeOrNode& point, const Node& node) {
   const Value* value = graph.findValue(point.value);
   const Node* source = value ? value->producer() : nullptr;
-  if (!source) return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(node.location());
+  if (!source)
+    return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(node.location());
   const QuantAnnotation* a = source->annotation() ? &*source->annotation() : nullptr;
   const bool set = a && (point.operand < 0                                        ? isSet(a->output)
                          : static_cast<size_t>(point.operand) < a->inputs.size() ? isSet(a->inputs[static_cast<size_t>(point.operand)])
                                                                                   : false);
-  if (!set) return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not annotated", toString(point)).at(node.location());
+  if (!set)
+    return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not annotated", toString(point))
+        .at(node.location());
   return {};
 }
 

@@ -60,7 +60,8 @@ Result<json> observe(const json& j) {
 Result<json> qparams(const json& j) {
   const auto ends = floats(j["range"]);
   if (j.contains("variant")) {
-    QC_ASSIGN(const ScaleZero q, chooseQParams(ends[0], ends[1], j["qmin"], j["qmax"], j["variant"] == "aten" ? ChooseVariant::aten : ChooseVariant::fbgemm));
+    QC_ASSIGN(const ScaleZero q,
+              chooseQParams(ends[0], ends[1], j["qmin"], j["qmax"], j["variant"] == "aten" ? ChooseVariant::aten : ChooseVariant::fbgemm));
     return json{{"scale", bitsOf(std::vector{q.scale})}, {"zero_point", {q.zeroPoint}}};
   }
   QC_ASSIGN(const ObservedSpec spec, readSpec(j["spec"], ObservedSpec{}, "spec"));
@@ -78,7 +79,10 @@ Result<json> learn(const json& j) {
   const auto x = floats(j["x"]["bits"]);
   const Ints sizes = j["x"]["shape"];
   const LearnableGradients g = learnableBackward(x, floats(j["dy"]), sizes, p);
-  return json{{"y", bitsOf(learnableForward(x, sizes, p))}, {"dx", bitsOf(g.dx)}, {"dscale", bitsOf(g.dscale)}, {"dzero_point", bitsOf(g.dzeroPoint)}};
+  return json{{"y", bitsOf(learnableForward(x, sizes, p))},
+              {"dx", bitsOf(g.dx)},
+              {"dscale", bitsOf(g.dscale)},
+              {"dzero_point", bitsOf(g.dzeroPoint)}};
 }
 
 Result<json> quantizeValues(const json& j) {
@@ -128,7 +132,8 @@ Result<json> model(const json& j) {
 }
 
 constexpr std::pair<const char*, Result<json> (*)(const json&)> kQuestions[] = {
-    {"observe", observe}, {"qparams", qparams}, {"fake_quantize", fake}, {"learn", learn}, {"quantize", quantizeValues}, {"pack", packEmbedding}, {"model", model}};
+    {"observe", observe},         {"qparams", qparams},    {"fake_quantize", fake}, {"learn", learn},
+    {"quantize", quantizeValues}, {"pack", packEmbedding}, {"model", model}};
 
 json answer(const std::string& line) {
   try {

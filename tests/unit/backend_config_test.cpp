@@ -44,7 +44,8 @@ class Tables : public testing::Test {
   }
   std::string reason(const std::string& value) {
     for (const CoverageRow& r : report_.rows)
-      if (r.node == graph_.findValue(value)->producer()->location() || r.node == value) return (r.quantized ? "int8: " : "float: ") + r.reason;
+      if (r.node == graph_.findValue(value)->producer()->location() || r.node == value)
+        return (r.quantized ? "int8: " : "float: ") + r.reason;
     return "no row";
   }
   std::string out(const std::string& value) { return toString(graph_.findValue(value)->producer()->annotation()->output); }
@@ -103,7 +104,8 @@ TEST_F(Tables, RulesThatABackendCannotHonour) {
   wide.weight.qmin = -128;
   rules.name("c", wide);
   annotate(rules);
-  EXPECT_THAT(reason("c"), HasSubstr("float: backend 'xnnpack' wants for conv: weight within [-127, 127], not [-128, 127], or input u8, not s8"));
+  EXPECT_THAT(reason("c"),
+              HasSubstr("float: backend 'xnnpack' wants for conv: weight within [-127, 127], not [-128, 127], or input u8, not s8"));
   wide = defaultQConfig(Backend::xnnpack);
   wide.activation.eps = 1e-7;
   annotate(defaultQConfigMapping(Backend::xnnpack).name("c", wide));

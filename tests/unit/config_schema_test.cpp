@@ -93,31 +93,34 @@ TEST(ConfigSchema, Rules) {
 }
 
 TEST(ConfigSchema, BackendTables) {
-  compare("backend_config",
-          {
-              {R"({})", true},
-              {R"({"name": "npu", "extends": "qnnpack"})", true},
-              {R"({"extends": "abc"})", false},
-              {R"({"patterns": [{"ops": ["conv", "relu"], "dtypes": [{"input": "s8", "output": "s8", "weight": "s8", "bias": "f32"}]}]})", true},
-              {R"({"patterns": [{"ops": ["conv"], "observation": "share_input", "dtypes": [{}]}]})", true},
-              {R"({"patterns": [{"ops": ["conv"], "observation": "shared", "dtypes": [{}]}]})", false},
-              {R"({"patterns": [{"ops": [], "dtypes": [{}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": []}]})", false},
-              {R"({"patterns": [{"ops": ["conv"]}]})", false},
-              {R"({"patterns": [{"dtypes": [{}]}]})", false},
-              {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": true}]})", true},
-              {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": false}]})", false},
-              {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": true, "dtypes": [{}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"dtype": "s8", "qmin_lowest": -127, "qmax_highest": 127, "scale_min": 0.1}}]}]})",
-               true},
-              {R"({"patterns": [{"ops": ["tanh"], "dtypes": [{"output": {"dtype": "u8", "exact_scale": 0.0078125, "exact_zero_point": 128}}]}]})", true},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"qmin_lowest": -127}}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": "int8"}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"dtype": "s8", "scale_min": "x"}}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"dynamic": "no"}]}]})", false},
-              {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"activation": "s8"}]}]})", false},
-          },
-          [](const char* text) { return BackendConfig::parse(text); });
+  compare(
+      "backend_config",
+      {
+          {R"({})", true},
+          {R"({"name": "npu", "extends": "qnnpack"})", true},
+          {R"({"extends": "abc"})", false},
+          {R"({"patterns": [{"ops": ["conv", "relu"], "dtypes": [{"input": "s8", "output": "s8", "weight": "s8", "bias": "f32"}]}]})",
+           true},
+          {R"({"patterns": [{"ops": ["conv"], "observation": "share_input", "dtypes": [{}]}]})", true},
+          {R"({"patterns": [{"ops": ["conv"], "observation": "shared", "dtypes": [{}]}]})", false},
+          {R"({"patterns": [{"ops": [], "dtypes": [{}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": []}]})", false},
+          {R"({"patterns": [{"ops": ["conv"]}]})", false},
+          {R"({"patterns": [{"dtypes": [{}]}]})", false},
+          {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": true}]})", true},
+          {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": false}]})", false},
+          {R"({"extends": "x86", "patterns": [{"ops": ["sigmoid"], "remove": true, "dtypes": [{}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"dtype": "s8", "qmin_lowest": -127, "qmax_highest": 127, "scale_min": 0.1}}]}]})",
+           true},
+          {R"({"patterns": [{"ops": ["tanh"], "dtypes": [{"output": {"dtype": "u8", "exact_scale": 0.0078125, "exact_zero_point": 128}}]}]})",
+           true},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"qmin_lowest": -127}}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": "int8"}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"input": {"dtype": "s8", "scale_min": "x"}}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"dynamic": "no"}]}]})", false},
+          {R"({"patterns": [{"ops": ["conv"], "dtypes": [{"activation": "s8"}]}]})", false},
+      },
+      [](const char* text) { return BackendConfig::parse(text); });
 }
 
 TEST(ConfigSchema, ListsWhatExists) {

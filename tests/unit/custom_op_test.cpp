@@ -31,7 +31,8 @@ OpDef floatOp() {
   def.attrs = {{"limit", AttrKind::real, 1.0}};
   def.infer = [](const InferContext& c) -> Result<std::vector<TensorType>> { return std::vector{c.type(0)}; };
   def.eval = [](const EvalContext& c) -> Status {
-    for (int64_t i = 0; i < c.in(0).numElements(); ++i) c.out().as<float>()[i] = softClamp(c.in(0).as<const float>()[i], c.node.real("limit"));
+    for (int64_t i = 0; i < c.in(0).numElements(); ++i)
+      c.out().as<float>()[i] = softClamp(c.in(0).as<const float>()[i], c.node.real("limit"));
     return {};
   };
   return def;
@@ -49,8 +50,8 @@ OpDef quantizedOp() {
     const QuantParams &x = *c.inType(0).quant, &y = *c.outType().quant;
     for (int64_t i = 0; i < c.in(0).numElements(); ++i) {
       const float real = qmath::dequantize(c.in(0).as<const uint8_t>()[i], x.scale(), x.zeroPoint());
-      c.out().as<uint8_t>()[i] = static_cast<uint8_t>(
-          qmath::quantize(softClamp(real, c.node.real("limit")), y.scale(), y.zeroPoint(), static_cast<int32_t>(y.qmin), static_cast<int32_t>(y.qmax)));
+      c.out().as<uint8_t>()[i] = static_cast<uint8_t>(qmath::quantize(softClamp(real, c.node.real("limit")), y.scale(), y.zeroPoint(),
+                                                                      static_cast<int32_t>(y.qmin), static_cast<int32_t>(y.qmax)));
     }
     return {};
   };
@@ -93,7 +94,8 @@ TEST(CustomOp, FromFloatToIntegers) {
   ASSERT_TRUE(registerOpPolicy({"acme.soft_clamp", Role::elementwise, {}, {}}));
   EXPECT_FALSE(registerOpPolicy({"acme.soft_clamp", Role::elementwise, {}, {}}));
   EXPECT_FALSE(registerOpPolicy({"conv", Role::keepFloat, "mine", {}}));
-  registerLowering({"soft-clamp", op("quantize", {op("acme.soft_clamp", {op("dequantize", {any("x")}).as("dq")}).as("op").oneUse()}), lower});
+  registerLowering(
+      {"soft-clamp", op("quantize", {op("acme.soft_clamp", {op("dequantize", {any("x")}).as("dq")}).as("op").oneUse()}), lower});
 
   graph = parseGraph(kNet);
   PassContext cx;

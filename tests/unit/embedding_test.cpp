@@ -29,7 +29,8 @@ TEST(Embedding, LayoutOfARow) {
   EXPECT_EQ(eight->rowBytes(), 12);
   const auto four = packRows(kRow, 1, 4, 4, observed(kRow, 1, 4));
   ASSERT_TRUE(four);
-  EXPECT_EQ(std::vector<uint8_t>(four->bytes.begin(), four->bytes.begin() + 2), (std::vector<uint8_t>{0x40, 0xf8})) << "first in the low half";
+  EXPECT_EQ(std::vector<uint8_t>(four->bytes.begin(), four->bytes.begin() + 2), (std::vector<uint8_t>{0x40, 0xf8}))
+      << "first in the low half";
   EXPECT_EQ(four->rowBytes(), 6);
   const std::vector<float> quarter = {0, 1, 2, 3};
   const auto two = packRows(quarter, 1, 4, 2);
@@ -64,7 +65,8 @@ TEST(Embedding, RecordedTables) {
     const auto used = static_cast<size_t>(columns * bits / 8);
     const auto values = numbers(c["lookup"]);
     for (int64_t r = 0; r < rows; ++r) {
-      for (size_t b = 0; b < used; ++b) EXPECT_EQ(table->bytes[static_cast<size_t>(r * table->rowBytes()) + b], expected[static_cast<size_t>(r) * used + b]);
+      for (size_t b = 0; b < used; ++b)
+        EXPECT_EQ(table->bytes[static_cast<size_t>(r * table->rowBytes()) + b], expected[static_cast<size_t>(r) * used + b]);
       const auto row = unpackRow(*table, r);
       for (size_t i = 0; i < row.size(); ++i) {
         const float wanted = values[static_cast<size_t>(r * columns) + i];
@@ -100,7 +102,8 @@ TEST(Embedding, RecordedBagsAndNarrowedRanges) {
     PackedRows table{bits, c["packed"]["shape"][0], 0, c["packed"]["data"].get<std::vector<uint8_t>>()};
     table.columns = (c["packed"]["shape"][1].get<int64_t>() - (bits == 8 ? 8 : 4)) * 8 / bits;
     const auto indices = c["indices"].get<std::vector<int64_t>>(), offsets = c["offsets"].get<std::vector<int64_t>>();
-    const auto sums = sumBags(table, indices, offsets, c["per_sample_weights"].is_null() ? std::vector<float>() : numbers(c["per_sample_weights"]));
+    const auto sums =
+        sumBags(table, indices, offsets, c["per_sample_weights"].is_null() ? std::vector<float>() : numbers(c["per_sample_weights"]));
     ASSERT_TRUE(sums) << sums.error().render();
     const auto expected = numbers(c["out"]["data"]);
     for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR((*sums)[i], expected[i], std::abs(expected[i]) * 1e-6 + 1e-5);
@@ -118,7 +121,8 @@ TEST(Embedding, RecordedBagsAndNarrowedRanges) {
       }
       return sum;
     };
-    const double ours = loss(narrowedRange(row, bits, c["n_bins"], c["ratio"])), theirs = loss({test::number(c["xmin"]), test::number(c["xmax"])});
+    const double ours = loss(narrowedRange(row, bits, c["n_bins"], c["ratio"])),
+                 theirs = loss({test::number(c["xmin"]), test::number(c["xmax"])});
     EXPECT_LE(ours, theirs * 1.01 + 1e-12) << c["bits"];
   }
 }

@@ -76,8 +76,12 @@ TEST(FakeQuantize, RecordedValues) {
 TEST(FakeQuantize, RecordedLearning) {
   QC_VECTORS(file, "fake_quantize");
   for (const json& c : file["learnable"]) {
-    const LearnableParams p{c["qmin"],           c["qmax"],          c["per_channel_axis"].is_null() ? -1 : c["per_channel_axis"].get<int>(),
-                            numbers(c["scale"]), numbers(c["zero_point"]), c["grad_factor"]};
+    const LearnableParams p{c["qmin"],
+                            c["qmax"],
+                            c["per_channel_axis"].is_null() ? -1 : c["per_channel_axis"].get<int>(),
+                            numbers(c["scale"]),
+                            numbers(c["zero_point"]),
+                            c["grad_factor"]};
     const auto x = numbers(c["x"]["data"]);
     const Ints sizes = c["x"]["shape"];
     EXPECT_EQ(learnableForward(x, sizes, p), fromBitsList(c["y_bits"]));

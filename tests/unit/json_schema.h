@@ -49,7 +49,8 @@ class JsonSchema {
     if (key == "minItems") return !v.is_array() || v.size() >= rule.get<size_t>();
     if (key == "maxItems") return !v.is_array() || v.size() <= rule.get<size_t>();
     if (key == "items") return !v.is_array() || std::all_of(v.begin(), v.end(), [&](const json& item) { return accepts(rule, item); });
-    if (key == "required") return !v.is_object() || std::all_of(rule.begin(), rule.end(), [&](const json& name) { return v.contains(name.get<std::string>()); });
+    if (key == "required")
+      return !v.is_object() || std::all_of(rule.begin(), rule.end(), [&](const json& name) { return v.contains(name.get<std::string>()); });
     if (key == "properties" || key == "additionalProperties") {
       if (!v.is_object()) return true;
       for (const auto& [name, item] : v.items()) {

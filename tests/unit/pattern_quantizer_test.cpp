@@ -127,7 +127,8 @@ graph @g(%x: f32[4], %z: f32[4]) -> ("y") {
   %a = relu %x : f32[4] @q(out=fixed(q<u8, scale=0.5, zp=0>))
   %b = neg %z : f32[4] @q(out=fixed(q<u8, scale=0.25, zp=10>))
   %c = sigmoid %z : f32[4]
-  %y = mul %b, %c : f32[4] @q(in=[-, derived()" + from + ", function=\"" + function + R"(", dtype=u8)], out=derived(%a, %b, function="coarser", dtype=u8))
+  %y = mul %b, %c : f32[4] @q(in=[-, derived()" +
+                      from + ", function=\"" + function + R"(", dtype=u8)], out=derived(%a, %b, function="coarser", dtype=u8))
   return %y
 })");
   };
@@ -165,8 +166,8 @@ TEST(SharingProperties, OnRandomGraphs) {
     };
     for (int i = 0; i < nodes; ++i) {
       const int v = 2 + i;
-      text += fmt::format("  %v{} = add %v{}, %v{} : f32[4] @q(in=[{}, {}], out={}{})\n", v, pick(v), pick(v), spec(i + 1), spec(i + 1), spec(i + 1),
-                          pick(4) == 0 ? ", no_sharing" : "");
+      text += fmt::format("  %v{} = add %v{}, %v{} : f32[4] @q(in=[{}, {}], out={}{})\n", v, pick(v), pick(v), spec(i + 1), spec(i + 1),
+                          spec(i + 1), pick(4) == 0 ? ", no_sharing" : "");
     }
     text += fmt::format("  return %v{}\n}}\n", nodes + 1);
     const auto graph = parseGraph(text);

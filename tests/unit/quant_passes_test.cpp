@@ -25,7 +25,8 @@ Net randomNet(Random& random, bool withBatchNorm) {
   Net net;
   Builder b(net.graph);
   const std::string op = std::array{"conv", "conv_transpose", "linear"}[static_cast<size_t>(random.integer(0, 2))];
-  const int64_t group = op == "linear" ? 1 : random.pick({1, 1, 2}), in = group * random.integer(1, 4), out = group * random.integer(1, 4), k = random.pick({1, 3});
+  const int64_t group = op == "linear" ? 1 : random.pick({1, 1, 2}), in = group * random.integer(1, 4), out = group * random.integer(1, 4),
+                k = random.pick({1, 3});
   const Ints sizes = op == "linear" ? Ints{2, in} : Ints{2, in, 5, 4};
   Value* x = net.graph.addInput("x", {DType::f32, toShape(sizes)});
   net.input = random.normal(sizes);
@@ -38,7 +39,9 @@ Net randomNet(Random& random, bool withBatchNorm) {
   if (withBatchNorm) {
     Tensor var = random.normal({out});
     for (float& v : var.mutableAs<float>()) v = v * v + 0.1f;
-    y = b.make("batch_norm", {y, b.constant("s", random.normal({out})), b.constant("t", random.normal({out})), b.constant("m", random.normal({out})), b.constant("v", var)},
+    y = b.make("batch_norm",
+               {y, b.constant("s", random.normal({out})), b.constant("t", random.normal({out})), b.constant("m", random.normal({out})),
+                b.constant("v", var)},
                {{"epsilon", 1e-3}}, "n");
   } else if (const int64_t end = random.integer(0, 2); end > 0) {
     y = b.make(end == 1 ? "relu" : "hardswish", {y}, {}, "e");

@@ -27,7 +27,8 @@ struct Deviation {
   }
 };
 const Deviation kDeviations[] = {
-    {"depthwise_separable", "any xnnpack", "clip is fused behind the conv; theirs is observed twice, unclamped values included, which wastes range"},
+    {"depthwise_separable", "any xnnpack",
+     "clip is fused behind the conv; theirs is observed twice, unclamped values included, which wastes range"},
     {"attention", "xnnpack_per_channel", "transpose takes its input's parameters, as in ExecuTorch's newer quantizer"},
     {"conv_transpose", "xnnpack_per_channel", "transposed convolutions are annotated, as ExecuTorch's newer quantizer does"},
     {"conv_transpose", "xnnpack_per_tensor", "transposed convolutions are annotated, as ExecuTorch's newer quantizer does"},
@@ -69,9 +70,11 @@ class Importer {
  private:
   Value* operand(const json& arg) {
     if (arg.is_null()) return nullptr;
-    if (arg.is_number()) return builder_.constant("_tensor_constant_" + std::to_string(scalars_++), Tensor::ofFloats({}, std::vector{arg.get<float>()}));
+    if (arg.is_number())
+      return builder_.constant("_tensor_constant_" + std::to_string(scalars_++), Tensor::ofFloats({}, std::vector{arg.get<float>()}));
     const std::string name = arg["node"];
-    if (const auto c = constants_.find(name); c != constants_.end() && !values_.contains(name)) values_[name] = builder_.constant(name, c->second);
+    if (const auto c = constants_.find(name); c != constants_.end() && !values_.contains(name))
+      values_[name] = builder_.constant(name, c->second);
     return values_.at(name);
   }
   static Ints list(const json& args, size_t i, Ints otherwise) { return i < args.size() ? args[i].get<Ints>() : otherwise; }
@@ -83,7 +86,9 @@ class Importer {
 
   Value* call(const std::string& target, const json& a, const std::string& name) {
     const std::string op = target.substr(5, target.find('.', 5) - 5);
-    const auto make = [&](std::string_view ours, std::vector<Value*> operands, AttrDict attrs = {}) { return builder_.make(ours, std::move(operands), std::move(attrs), name); };
+    const auto make = [&](std::string_view ours, std::vector<Value*> operands, AttrDict attrs = {}) {
+      return builder_.make(ours, std::move(operands), std::move(attrs), name);
+    };
     const auto first = [&](size_t n) {
       std::vector<Value*> operands;
       for (size_t i = 0; i < n; ++i) operands.push_back(i < a.size() ? operand(a[i]) : nullptr);
@@ -91,21 +96,29 @@ class Importer {
       return operands;
     };
     if (op == "conv2d")
-      return make("conv", first(3), {{"strides", list(a, 3, {1, 1})}, {"pads", twice(list(a, 4, {0, 0}))}, {"dilations", list(a, 5, {1, 1})},
-                                     {"group", a.size() > 6 ? a[6].get<int64_t>() : 1}});
-    if (op == "conv_transpose2d") return make("conv_transpose", first(3), {{"strides", list(a, 3, {1, 1})}, {"pads", twice(list(a, 4, {0, 0}))}});
+      return make("conv", first(3),
+                  {{"strides", list(a, 3, {1, 1})},
+                   {"pads", twice(list(a, 4, {0, 0}))},
+                   {"dilations", list(a, 5, {1, 1})},
+                   {"group", a.size() > 6 ? a[6].get<int64_t>() : 1}});
+    if (op == "conv_transpose2d")
+      return make("conv_transpose", first(3), {{"strides", list(a, 3, {1, 1})}, {"pads", twice(list(a, 4, {0, 0}))}});
     if (op == "linear") return make("linear", first(3));
     if (op == "batch_norm") return make("batch_norm", first(5), {{"epsilon", a[7].get<double>()}});
-    if (op == "layer_norm") return make("layer_norm", {operand(a[0]), operand(a[2]), operand(a[3])}, {{"axis", int64_t{operand(a[0])->type().rank() - 1}}, {"epsilon", a[4].get<double>()}});
+    if (op == "layer_norm")
+      return make("layer_norm", {operand(a[0]), operand(a[2]), operand(a[3])},
+                  {{"axis", int64_t{operand(a[0])->type().rank() - 1}}, {"epsilon", a[4].get<double>()}});
     if (op == "hardtanh") return make("clip", first(1), {{"min", a[1].get<double>()}, {"max", a[2].get<double>()}});
     if (op == "add" || op == "mul" || op == "matmul") return make(op, first(2));
     if (op == "relu" || op == "sigmoid" || op == "gelu") return make(op, first(1));
     if (op == "softmax") return make("softmax", first(1), {{"axis", operand(a[0])->type().rank() + a[1].get<int64_t>()}});
-    if (op == "max_pool2d" || op == "avg_pool2d") return make(op.substr(0, 8), first(1), {{"kernel_shape", a[1].get<Ints>()}, {"strides", list(a, 2, a[1].get<Ints>())}});
+    if (op == "max_pool2d" || op == "avg_pool2d")
+      return make(op.substr(0, 8), first(1), {{"kernel_shape", a[1].get<Ints>()}, {"strides", list(a, 2, a[1].get<Ints>())}});
     if (op == "adaptive_avg_pool2d") return make("reduce_mean", first(1), {{"axes", Ints{2, 3}}});
     if (op == "embedding") return make("gather", first(2), {{"axis", int64_t{0}}});
     const Shape shape = op == "cat" ? Shape() : operand(a[0])->type().shape;
-    if (op == "flatten") return make("reshape", first(1), {{"shape", Ints{shape[0].size(), numElements(sizesOf(shape)) / shape[0].size()}}});
+    if (op == "flatten")
+      return make("reshape", first(1), {{"shape", Ints{shape[0].size(), numElements(sizesOf(shape)) / shape[0].size()}}});
     if (op == "transpose") return make("transpose", first(1), {{"perm", shape.size() == 3 ? Ints{0, 2, 1} : Ints{0, 1, 3, 2}}});
     if (op == "cat") {
       std::vector<Value*> parts;
@@ -144,7 +157,9 @@ struct Placement {
   }
 };
 
-std::string pointName(const std::string& consumer, size_t i, const std::string& producer) { return consumer + ":" + std::to_string(i) + " <- " + producer; }
+std::string pointName(const std::string& consumer, size_t i, const std::string& producer) {
+  return consumer + ":" + std::to_string(i) + " <- " + producer;
+}
 
 Placement recorded(const json& prepared) {
   Placement p;
@@ -169,7 +184,8 @@ Placement recorded(const json& prepared) {
         chain.insert(chain.begin(), o["group"].get<int>());
         source = o["args"][0]["node"];
         Params& params = p.params[chain.front()];
-        params.checked = !o.value("is_dynamic", false) && o.contains("scale") && !o["scale"].is_null() && !o["scheme"].get<std::string>().ends_with("float_qparams");
+        params.checked = !o.value("is_dynamic", false) && o.contains("scale") && !o["scale"].is_null() &&
+                         !o["scheme"].get<std::string>().ends_with("float_qparams");
         if (!params.checked) continue;
         params.scales = numbers(o["scale"]);
         params.zeroPoints.clear();
@@ -238,7 +254,9 @@ Result<Placement> placementOf(const Prepared& prepared) {
         follow(n->result()->name(), static_cast<size_t>(i), n->operand(i));
         continue;
       }
-      const auto* a = n->annotation() && i < static_cast<int>(n->annotation()->inputs.size()) ? &n->annotation()->inputs[static_cast<size_t>(i)] : nullptr;
+      const auto* a = n->annotation() && i < static_cast<int>(n->annotation()->inputs.size())
+                          ? &n->annotation()->inputs[static_cast<size_t>(i)]
+                          : nullptr;
       const auto* spec = a ? std::get_if<ObservedSpec>(a) : nullptr;
       if (!spec) continue;
       const int id = byConstant.try_emplace(n->operand(i)->name(), constants).first->second;
@@ -301,9 +319,11 @@ std::string difference(const Placement& ours, const Placement& theirs) {
   const auto a = ours.canonical(ourNumbers), b = theirs.canonical(theirNumbers);
   std::string text;
   for (const auto& [point, chain] : a)
-    if (const auto it = b.find(point); it == b.end() || it->second != chain) text += fmt::format("  ours   {} [{}]\n", point, fmt::join(chain, ","));
+    if (const auto it = b.find(point); it == b.end() || it->second != chain)
+      text += fmt::format("  ours   {} [{}]\n", point, fmt::join(chain, ","));
   for (const auto& [point, chain] : b)
-    if (const auto it = a.find(point); it == a.end() || it->second != chain) text += fmt::format("  theirs {} [{}]\n", point, fmt::join(chain, ","));
+    if (const auto it = a.find(point); it == a.end() || it->second != chain)
+      text += fmt::format("  theirs {} [{}]\n", point, fmt::join(chain, ","));
   if (!text.empty()) return text;
   for (const auto& [id, number] : ourNumbers) {
     const auto their = std::find_if(theirNumbers.begin(), theirNumbers.end(), [n = number](const auto& t) { return t.second == n; });

@@ -1,5 +1,6 @@
 // Quantized operators of PyTorch, recorded, against ours: dequantize, the float op, quantize.  PyTorch's kernels add the zero point
 // before rounding in places, and fuse their multiplications; one step is allowed at ties, and counted.
+#include "ir/qmath.h"
 #include "op_testing.h"
 #include "passes/pass_manager.h"
 #include "quantizer/qparams.h"
@@ -102,7 +103,9 @@ TEST(RecordedOps, UnaryOverAllBytes) {
 
 AttrDict window(const json& c, size_t dims) {
   const auto all = [&](const char* key, size_t n, int64_t otherwise) { return Ints(n, c.value(key, otherwise)); };
-  return {{"kernel_shape", all("kernel", dims, 1)}, {"strides", all("stride", dims, 1)}, {"pads", all("padding", 2 * dims, 0)},
+  return {{"kernel_shape", all("kernel", dims, 1)},
+          {"strides", all("stride", dims, 1)},
+          {"pads", all("padding", 2 * dims, 0)},
           {"ceil_mode", int64_t{c.value("ceil", false)}}};
 }
 
@@ -132,11 +135,16 @@ TEST(RecordedOps, PoolsMeansAndInterpolation) {
       std::vector<double> scales;
       for (size_t i = 0; i < out.size(); ++i) scales.push_back(static_cast<double>(out[i]) / static_cast<double>(x.sizes()[i]));
       const bool linear = c["mode"] == "bilinear", corners = linear && c["align_corners"].get<bool>();
-      AttrDict attrs = {{"sizes", out}, {"scales", scales}, {"mode", std::string(linear ? "linear" : "nearest")},
-                        {"coordinate", std::string(corners ? "align_corners" : linear ? "half_pixel" : "asymmetric")},
+      AttrDict attrs = {{"sizes", out},
+                        {"scales", scales},
+                        {"mode", std::string(linear ? "linear" : "nearest")},
+                        {"coordinate", std::string(corners  ? "align_corners"
+                                                   : linear ? "half_pixel"
+                                                            : "asymmetric")},
                         {"nearest", std::string("floor")}};
       if (linear) attrs.set("to", QuantAttr{to});
-      tally.compare(run(linear ? "q.resize" : "resize", {Operand(x, q)}, attrs).toInts(), c["out"]["data"], op + (corners ? " corners" : ""));
+      tally.compare(run(linear ? "q.resize" : "resize", {Operand(x, q)}, attrs).toInts(), c["out"]["data"],
+                    op + (corners ? " corners" : ""));
     }
   }
   EXPECT_LE(tally.off * 10, tally.total) << "averages of few integers are often ties";
@@ -157,8 +165,10 @@ TEST(RecordedOps, ConcatSoftmaxNormsAndMatmul) {
       continue;
     }
     if (op == "matmul") {
-      const Tensor y = run("q.matmul", {Operand(bytes(c["a"]), u8(c["a_scale"], c["a_zero_point"])), Operand(bytes(c["b"]), u8(c["b_scale"], c["b_zero_point"]))},
-                           {{"to", QuantAttr{to}}});
+      const Tensor y =
+          run("q.matmul",
+              {Operand(bytes(c["a"]), u8(c["a_scale"], c["a_zero_point"])), Operand(bytes(c["b"]), u8(c["b_scale"], c["b_zero_point"]))},
+              {{"to", QuantAttr{to}}});
       tally.compare(y.toInts(), c["out"]["data"], op);
       continue;
     }
@@ -191,6 +201,46 @@ TEST(RecordedOps, ConcatSoftmaxNormsAndMatmul) {
   EXPECT_LE(tally.off * 20, tally.total);
 }
 
+// Biases are float there and int32 here, and their sums round once: one step at ties.
+TEST(RecordedOps, ConvolutionsWithResidualsAndTransposed) {
+  QC_VECTORS(file, "linear_conv");
+  Tally tally;
+  const auto integers = [](DType t, const json& j) { return tensorOf(t, j["shape"].get<Ints>(), j["data"].get<Ints>()); };
+  const auto biasOf = [](const json& c) -> Operand {
+    if (c["bias"].is_null()) return Operand::none();
+    Ints q;
+    for (const float b : numbers(c["bias"])) q.push_back(qmath::quantizeBias(b, number(c["x_scale"]), number(c["w_scale"])));
+    return tensorOf(DType::s32, {static_cast<int64_t>(q.size())}, q);
+  };
+  for (const json& c : file["conv2d_add"]) {
+    AttrDict attrs = {{"strides", Ints(2, c["stride"].get<int64_t>())},
+                      {"pads", Ints(4, c["padding"].get<int64_t>())},
+                      {"to", QuantAttr{u8(c["out_scale"], c["out_zero_point"])}}};
+    if (c["relu"].get<bool>()) attrs.set("post", std::string("max(a0 + a1, 0)"));
+    const Tensor y = run("q.conv",
+                         {Operand(bytes(c["x"]), u8(c["x_scale"], c["x_zero_point"])),
+                          Operand(integers(DType::s8, c["weight"]), quantPerTensor(DType::s8, number(c["w_scale"]), 0)), biasOf(c),
+                          Operand(bytes(c["accum"]), u8(c["accum_scale"], c["accum_zero_point"]))},
+                         attrs);
+    tally.compare(y.toInts(), c["out"]["data"], "conv2d_add");
+  }
+  for (const json& c : file["conv_transpose2d"]) {
+    if (c["out"].is_null()) continue;
+    const AttrDict attrs = {{"strides", Ints(2, c["stride"].get<int64_t>())},
+                            {"pads", Ints(4, c["padding"].get<int64_t>())},
+                            {"output_padding", Ints(2, c["output_padding"].get<int64_t>())},
+                            {"group", c["groups"].get<int64_t>()},
+                            {"to", QuantAttr{u8(c["out_scale"], c["out_zero_point"])}}};
+    const Tensor y = run("q.conv_transpose",
+                         {Operand(bytes(c["x"]), u8(c["x_scale"], c["x_zero_point"])),
+                          Operand(integers(DType::s8, c["weight"]), quantPerTensor(DType::s8, number(c["w_scale"]), 0)), biasOf(c)},
+                         attrs);
+    tally.compare(y.toInts(), c["out"]["data"], "conv_transpose2d");
+  }
+  EXPECT_GT(tally.total, 500);
+  EXPECT_LE(tally.off * 50, tally.total);
+}
+
 // The parameters of the input are PyTorch's run-time choice; the product is exact integers, then float.
 TEST(RecordedOps, DynamicLinear) {
   QC_VECTORS(file, "dynamic");
@@ -205,8 +255,9 @@ TEST(RecordedOps, DynamicLinear) {
     const QuantPtr xp = std::make_shared<QuantParams>(xq);
     const auto sw = numbers(c["w_scale"]);
     const Tensor integers = run("quantize", {floats(c["x"]["shape"].get<Ints>(), x)}, {{"to", QuantAttr{xp}}});
-    Tensor y = run("q.linear", {Operand(integers, xp), Operand(tensorOf(DType::s8, c["weight"]["shape"].get<Ints>(), c["weight"]["data"].get<Ints>()),
-                                                              perChannel(DType::s8, sw.size() > 1 ? 0 : -1, sw, {0}))});
+    Tensor y = run("q.linear",
+                   {Operand(integers, xp), Operand(tensorOf(DType::s8, c["weight"]["shape"].get<Ints>(), c["weight"]["data"].get<Ints>()),
+                                                   perChannel(DType::s8, sw.size() > 1 ? 0 : -1, sw, {0}))});
     if (!c["bias"].is_null()) {
       const auto b = numbers(c["bias"]);
       y = run("add", {y, floats({static_cast<int64_t>(b.size())}, b)});
@@ -229,10 +280,110 @@ TEST(RecordedOps, DynamicLinear) {
     std::vector<float> w = numbers(c["weight"]["data"]);
     for (float& v : w) v = halfToFloat(floatToHalf(std::clamp(v, -65504.0f, 65504.0f)));
     const auto b = numbers(c["bias"]);
-    const Tensor y = run("linear", {floats(c["x"]["shape"].get<Ints>(), numbers(c["x"]["data"])), floats(c["weight"]["shape"].get<Ints>(), w),
-                                    floats({static_cast<int64_t>(b.size())}, b)});
+    const Tensor y = run("linear", {floats(c["x"]["shape"].get<Ints>(), numbers(c["x"]["data"])),
+                                    floats(c["weight"]["shape"].get<Ints>(), w), floats({static_cast<int64_t>(b.size())}, b)});
     EXPECT_NEAR(y.as<float>()[0], number(c["y"]["data"][0]), 0.02);
   }
+}
+
+// Recurrent layers: one set of parameters for a layer's whole input, one per step for its state; biases and gates in float.
+class DynamicProduct {
+ public:
+  DynamicProduct(const json& weight, const json& bias, bool reduceRange)
+      : weight_(weight["q"]["data"].get<Ints>()),
+        outputs_(weight["q"]["shape"][0]),
+        inputs_(weight["q"]["shape"][1]),
+        scale_(number(weight["scale"])),
+        bias_(numbers(bias["data"])),
+        reduceRange_(reduceRange) {}
+  // [rows, inputs] -> [rows, outputs]
+  std::vector<float> operator()(std::span<const float> x) const {
+    const MinMax m = minMaxOf(x);
+    const ScaleZero q = *chooseQParams(m.min, m.max, 0, 255, ChooseVariant::aten, false, reduceRange_);
+    std::vector<float> y;
+    for (size_t row = 0; row < x.size(); row += inputs_)
+      for (size_t o = 0; o < outputs_; ++o) {
+        int64_t sum = 0;
+        for (size_t i = 0; i < inputs_; ++i) {
+          const float integer = std::nearbyint(std::fma(x[row + i], 1.0f / q.scale, static_cast<float>(q.zeroPoint)));
+          sum += (static_cast<int64_t>(std::clamp(integer, 0.0f, reduceRange_ ? 127.0f : 255.0f)) - q.zeroPoint) * weight_[o * inputs_ + i];
+        }
+        y.push_back(static_cast<float>(sum) * (q.scale * scale_) + bias_[o]);
+      }
+    return y;
+  }
+  size_t outputs() const { return outputs_; }
+
+ private:
+  Ints weight_;
+  size_t outputs_, inputs_;
+  float scale_;
+  std::vector<float> bias_;
+  bool reduceRange_;
+};
+
+float logistic(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
+// One direction of one layer over [time, batch, features]; returns [time, batch, hidden].
+std::vector<float> recurrence(const json& c, const std::string& suffix, std::span<const float> x, size_t time, size_t batch) {
+  const bool gru = c["kind"] == "GRU", reduce = c["reduce_range"];
+  const json &weights = c["quantized_weights"], &params = c["params"];
+  const DynamicProduct fromInput(weights["weight_ih_" + suffix], params["bias_ih_" + suffix], reduce);
+  const DynamicProduct fromState(weights["weight_hh_" + suffix], params["bias_hh_" + suffix], reduce);
+  const size_t gates = fromInput.outputs(), hidden = gates / (gru ? 3 : 4);
+  const std::vector<float> in = fromInput(x);
+  std::vector<float> h(batch * hidden, 0.0f), cell = h, y(time * batch * hidden);
+  for (size_t step = 0; step < time; ++step) {
+    const size_t t = suffix.ends_with("reverse") ? time - 1 - step : step;
+    const std::vector<float> state = fromState(h);
+    for (size_t b = 0; b < batch; ++b)
+      for (size_t j = 0; j < hidden; ++j) {
+        const float *a = &in[(t * batch + b) * gates + j], *s = &state[b * gates + j];
+        float& out = h[b * hidden + j];
+        if (gru) {
+          const float r = logistic(a[0] + s[0]), z = logistic(a[hidden] + s[hidden]), n = std::tanh(a[2 * hidden] + r * s[2 * hidden]);
+          out = (out - n) * z + n;
+        } else {
+          float& memory = cell[b * hidden + j];
+          memory = logistic(a[hidden] + s[hidden]) * memory + logistic(a[0] + s[0]) * std::tanh(a[2 * hidden] + s[2 * hidden]);
+          out = logistic(a[3 * hidden] + s[3 * hidden]) * std::tanh(memory);
+        }
+        y[(t * batch + b) * hidden + j] = out;
+      }
+  }
+  return y;
+}
+
+TEST(RecordedOps, DynamicRecurrences) {
+  QC_VECTORS(file, "dynamic");
+  int off = 0, total = 0;
+  for (const json& c : file["rnn"]) {
+    const auto sizes = c["x"]["shape"].get<std::vector<size_t>>();
+    const size_t time = sizes[0], batch = sizes[1];
+    std::vector<float> x = numbers(c["x"]["data"]);
+    for (int layer = 0; layer < c["layers"].get<int>(); ++layer) {
+      const std::string suffix = "l" + std::to_string(layer);
+      std::vector<float> y = recurrence(c, suffix, x, time, batch);
+      if (c["bidirectional"].get<bool>()) {  // features of both directions side by side
+        const std::vector<float> back = recurrence(c, suffix + "_reverse", x, time, batch);
+        const size_t hidden = y.size() / time / batch;
+        std::vector<float> both;
+        for (size_t row = 0; row < time * batch; ++row)
+          for (const std::vector<float>* part : std::array<const std::vector<float>*, 2>{&y, &back})
+            both.insert(both.end(), part->begin() + static_cast<ptrdiff_t>(row * hidden),
+                        part->begin() + static_cast<ptrdiff_t>((row + 1) * hidden));
+        y = std::move(both);
+      }
+      x = std::move(y);
+    }
+    const auto expected = numbers(c["y"]["data"]);
+    ASSERT_EQ(x.size(), expected.size());
+    for (size_t i = 0; i < x.size(); ++i, ++total) {
+      EXPECT_NEAR(x[i], expected[i], 5e-3) << c["kind"];
+      off += std::abs(x[i] - expected[i]) > 1e-5;
+    }
+  }
+  EXPECT_LE(off * 10, total) << "more than ties";
 }
 
 struct FoldedNet {
@@ -240,7 +391,8 @@ struct FoldedNet {
   Tensor weight, bias;
 };
 
-Result<FoldedNet> foldedConv(const json& c, const Tensor& w, const std::optional<Tensor>& bias, const std::vector<Tensor>& stats, double eps, int64_t pad) {
+Result<FoldedNet> foldedConv(const json& c, const Tensor& w, const std::optional<Tensor>& bias, const std::vector<Tensor>& stats,
+                             double eps, int64_t pad) {
   FoldedNet net;
   Builder b(net.graph);
   const bool transposed = c.value("transposed", false);
