@@ -1,5 +1,6 @@
 // annotate: the quantizer's decisions, written on the nodes.  The rules come from cx.provide(QConfigMapping), else from the
-// option `backend`; the report goes to cx.provide(CoverageReport).  Tests: tests/golden/annotate.
+// option `backend`; the report goes to cx.provide(CoverageReport).  backend="recipe:x86" (xnnpack, embedding, several joined by +) runs
+// a ready quantizer instead.  Tests: tests/golden/annotate.
 #include "passes/passes.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
@@ -32,7 +33,7 @@ Status annotateWith(Graph& graph, std::string_view names) {
     parts.push_back(readyQuantizer(name));
     if (!parts.back())
       return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name)
-          .help("rules, or x86, xnnpack and embedding joined by '+'");
+          .help("x86, xnnpack and embedding, joined by '+'");
     start = end + 1;
   }
   ComposableQuantizer all(std::move(parts));
@@ -44,7 +45,9 @@ Status annotateWith(Graph& graph, std::string_view names) {
 }  // namespace
 
 Status annotate(Graph& graph, PassContext& cx) {
-  if (const std::string& names = cx.options.string("quantizer"); names != "rules") return annotateWith(graph, names);
+  constexpr std::string_view kRecipe = "recipe:";
+  if (const std::string& name = cx.options.string("backend"); name.starts_with(kRecipe))
+    return annotateWith(graph, std::string_view(name).substr(kRecipe.size()));
   const QConfigMapping* given = cx.get<QConfigMapping>();
   QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
   BackendOptions options;

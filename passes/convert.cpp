@@ -10,10 +10,9 @@
 
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
-#include "passes/convert_derived.h"
 #include "passes/group_params.h"
 #include "passes/passes.h"
-#include "passes/quantize_table.h"
+#include "passes/convert_parts.h"
 #include "quantizer/observer.h"
 #include "quantizer/qparams.h"
 

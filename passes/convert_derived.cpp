@@ -1,4 +1,4 @@
-#include "passes/convert_derived.h"
+#include "passes/convert_parts.h"
 
 #include <algorithm>
 

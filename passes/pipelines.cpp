@@ -10,9 +10,7 @@ constexpr StageSet kFloat = stageBit(Stage::kFloat), kObserved = stageBit(Stage:
 const Pass kPasses[] = {
     {"annotate",
      "decides what becomes int8",
-     {{"backend", AttrKind::string, std::string("x86")},
-      {"quantized_outputs", AttrKind::integers, std::vector<int64_t>()},
-      {"quantizer", AttrKind::string, std::string("rules")}},
+     {{"backend", AttrKind::string, std::string("x86")}, {"quantized_outputs", AttrKind::integers, std::vector<int64_t>()}},
      Stage::kFloat,
      annotate,
      kFloat},

@@ -1,7 +1,7 @@
 // Embedding tables with float scales and zero points per row, as convert writes them: rows of bytes are gathered, and so are their
 // parameters.      y = (float(q[i]) - zero_point[i]) * scale[i]
 // The type of a quantized value has integer zero points, which is why this is spelled out in ops.
-#include "passes/quantize_table.h"
+#include "passes/convert_parts.h"
 
 #include "quantizer/embedding.h"
 #include "quantizer/observer.h"

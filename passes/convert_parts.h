@@ -1,9 +1,13 @@
-// The part of convert that gives derived specs their parameters and rounds what they sit on.
+// Parts of convert that have a file of their own: embedding tables and derived parameters.
 #pragma once
 
 #include "ir/graph.h"
 
 namespace qc {
+
+// Replaces the result of `gather`, whose operand 0 is a float32 constant, by bytes with a float scale and zero point per row.
+// Errors: anything but a u8 table whose rows are gathered.
+Status quantizeTable(Node* gather, const ObservedSpec& spec);
 
 // Operand `operand` of `node`, or its result with -1, is rounded with the parameters that `spec` derives.  Everything the spec starts
 // from is converted already.  Errors: a source that is not quantized, or not yet.
