@@ -112,4 +112,16 @@ Status checkPlan(const Graph& graph, const std::set<const Value*>& external, con
   return {};
 }
 
+std::string print(const Graph& graph, const MemoryPlan& plan) {
+  std::string text = fmt::format("arena of {} bytes\n", plan.bytes);
+  for (const Node* node = graph.front(); node; node = node->next())
+    for (int i = 0; i < node->numResults(); ++i) {
+      const Value* v = node->result(i);
+      const auto place = plan.offsets.find(v);
+      if (place == plan.offsets.end()) continue;
+      text += fmt::format("  {}..{}  %{} : {}\n", place->second, place->second + v->type().byteSize(), v->name(), v->type().str());
+    }
+  return text;
+}
+
 }  // namespace qc

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <set>
+#include <string>
 #include <unordered_map>
 
 #include "ir/graph.h"
@@ -24,5 +25,8 @@ MemoryPlan planMemory(const Graph& graph, const std::set<const Value*>& external
 
 // Replays the schedule and reports any two values that are alive together and overlap, or a value without a place.
 Status checkPlan(const Graph& graph, const std::set<const Value*>& external, const MemoryPlan& plan);
+
+// One line per value in schedule order, `  64..96  %name : type`, behind the size of the arena.
+std::string print(const Graph& graph, const MemoryPlan& plan);
 
 }  // namespace qc

@@ -9,6 +9,7 @@
 #include "ir/payload.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/memory_plan.h"
 #include "passes/pass_manager.h"
 #include "tools/cmd.h"
 
@@ -22,7 +23,7 @@ struct OptOptions {
   PassManagerOptions manager;
   std::vector<std::string> inputs;  // NAME=PAYLOAD for --run
   bool split = false, verifyDiagnostics = false, timePasses = false, passStats = false, run = false;
-  bool listPasses = false, showPipeline = false;
+  bool memoryPlan = false, listPasses = false, showPipeline = false;
 };
 
 // ---- Splitting --------------------------------------------------------------------------------
@@ -90,6 +91,19 @@ Result<std::string> runGraph(const Graph& graph, const std::vector<std::string>&
   return text;
 }
 
+// As compilation plans it: outputs of the graph are buffers of the caller.
+Result<std::string> memoryPlanOf(const Graph& graph) {
+  for (const Node* node = graph.front(); node; node = node->next())
+    for (int i = 0; i < node->numResults(); ++i)
+      if (!node->result(i)->type().isStatic())
+        return fail(ErrorCode::kInvalidArgument, "--memory-plan needs static shapes").at(node->location()).on(node->result(i)->name());
+  std::set<const Value*> external;
+  for (const Value* v : graph.outputs()) external.insert(storageOf(v));
+  const MemoryPlan plan = planMemory(graph, external);
+  QC_TRY(checkPlan(graph, external, plan));
+  return print(graph, plan);
+}
+
 // ---- One graph --------------------------------------------------------------------------------
 
 void printStats(const PassManager& manager, const PassContext& cx, const OptOptions& o) {
@@ -117,6 +131,7 @@ Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::o
   const Status status = manager.run(graph, cx, stage);
   printStats(manager, cx, o);
   QC_TRY(status);
+  if (o.memoryPlan) return memoryPlanOf(graph);
   return o.run ? runGraph(graph, o.inputs) : Result<std::string>(print(graph, o.manager.print));
 }
 
@@ -236,6 +251,7 @@ void addOptCommand(CLI::App& app, int& exitCode) {
   cmd->add_flag("--locs", o->manager.print.locations, "print locations");
   cmd->add_flag("--payloads", o->manager.print.payloads, "print all constants in full");
   cmd->add_flag("--run", o->run, "interpret the result and print its outputs instead of the graph");
+  cmd->add_flag("--memory-plan", o->memoryPlan, "print where in the arena the values of the result live instead of the graph");
   cmd->add_option("--input", o->inputs, "an input for --run: NAME=[1, 2] or any payload form; others are generated");
   cmd->add_flag("--list-passes", o->listPasses, "print passes, their options and the named pipelines");
   cmd->add_flag("--show-pipeline", o->showPipeline, "print the pipeline with named pipelines expanded");
