@@ -28,9 +28,8 @@ T saturate(double value, double lo, double hi) {
   if (std::isnan(value)) return 0;
   const double r = std::nearbyint(value);
   if (r <= lo) return static_cast<T>(lo);
-  // hi is a power of two minus one and may not be representable for 64-bit types: compare against hi + 1.
-  if (r >= hi + 1) return std::numeric_limits<T>::max() < hi ? std::numeric_limits<T>::max() : static_cast<T>(hi);
-  if (r >= hi) return std::is_same_v<T, int64_t> || std::is_same_v<T, uint64_t> ? std::numeric_limits<T>::max() : static_cast<T>(hi);
+  // The largest 64-bit integers have no double of their own: hi is then one more, and what reaches it is beyond them.
+  if (r >= hi) return sizeof(T) == 8 ? std::numeric_limits<T>::max() : static_cast<T>(hi);
   return static_cast<T>(r);
 }
 
