@@ -139,8 +139,7 @@ class Verifier {
       for (const Value* v : n->operands()) {
         if (!v) continue;
         ++slots;
-        if (!defined.contains(v))
-          report(fail(ErrorCode::kInternal, "'{}' uses %{} before it is defined", n->op(), v->name()), n, v);
+        if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "'{}' uses %{} before it is defined", n->op(), v->name()), n, v);
       }
       for (int i = 0; i < n->numResults(); ++i) define(n->result(i), n);
     }
@@ -203,8 +202,7 @@ class Verifier {
 
   void constant(const Node& n) {
     const Tensor* payload = graph_.constants().find(n.constantName());
-    if (!payload)
-      return report(fail(ErrorCode::kInternal, "constant #{} is not in the pool", n.constantName()), &n, n.result());
+    if (!payload) return report(fail(ErrorCode::kInternal, "constant #{} is not in the pool", n.constantName()), &n, n.result());
     const TensorType& type = n.result()->type();
     if (type.dtype != payload->dtype() || type.shape != toShape(payload->sizes()))
       report(fail(ErrorCode::kInvalidModel, "constant #{} is {}, its value %{} is {}", n.constantName(), payload->type().str(),
@@ -283,8 +281,8 @@ Status checkType(const TensorType& type) {
     wanted *= i == q.axis && q.blockSize > 0 ? dim.size() / q.blockSize + (dim.size() % q.blockSize != 0) : dim.size();
   }
   if (wanted != static_cast<int64_t>(q.scales.size()))
-    return fail(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}], expected {}", q.scales.size(), q.axis,
-                toString(type.shape), wanted);
+    return fail(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}], expected {}", q.scales.size(), q.axis, toString(type.shape),
+                wanted);
   return {};
 }
 

@@ -71,7 +71,8 @@ MemoryPlan planMemory(const Graph& graph, const std::set<const Value*>& external
       end = std::max(end, p.offset + p.life.bytes);
     }
     const int64_t offset = best >= 0 ? best : end;
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), offset, [](int64_t o, const Placed& p) { return o < p.offset; }), {v, offset});
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), offset, [](int64_t o, const Placed& p) { return o < p.offset; }),
+                  {v, offset});
     plan.offsets[v.value] = offset;
     plan.bytes = std::max(plan.bytes, offset + v.bytes);
   }
@@ -90,13 +91,16 @@ Status checkPlan(const Graph& graph, const std::set<const Value*>& external, con
       const Value* v = node->result(i);
       if (!hasPlace(v, external)) continue;
       const auto place = plan.offsets.find(v);
-      if (place == plan.offsets.end()) return fail(ErrorCode::kInternal, "the memory plan has no place for it").at(node->location()).on(v->name());
+      if (place == plan.offsets.end())
+        return fail(ErrorCode::kInternal, "the memory plan has no place for it").at(node->location()).on(v->name());
       const int64_t begin = place->second, end = begin + v->type().byteSize();
       if (begin < 0 || begin % kAlignment || end > plan.bytes)
         return fail(ErrorCode::kInternal, "bytes {} to {} are outside the arena of {}", begin, end, plan.bytes).on(v->name());
       for (const auto& [offset, other] : live)
         if (offset < end && begin < offset + other->type().byteSize())
-          return fail(ErrorCode::kInternal, "overlaps '{}' in the arena while both are alive", other->name()).at(node->location()).on(v->name());
+          return fail(ErrorCode::kInternal, "overlaps '{}' in the arena while both are alive", other->name())
+              .at(node->location())
+              .on(v->name());
       if (v->type().byteSize() > 0) live[begin] = v;
     }
     const auto release = [&](const Value* v) {

@@ -27,8 +27,8 @@ struct Remark {
 
 class PassContext {
  public:
-  AttrDict options;                 // of the running pass, defaults filled in
-  std::string passName;             // of the running pass; set by the manager
+  AttrDict options;      // of the running pass, defaults filled in
+  std::string passName;  // of the running pass; set by the manager
   std::vector<Remark> remarks;
   std::map<std::string, int> hits;  // "pass/rule" -> rewrites
 

@@ -40,7 +40,8 @@ double at(std::vector<double>& sorted, double share) { return sorted[static_cast
 
 void show(const char* name, std::vector<double>& times) {
   std::sort(times.begin(), times.end());
-  fmt::print("{:<10} min {:8.3f}  median {:8.3f}  p90 {:8.3f}  max {:8.3f} ms\n", name, times.front(), at(times, 0.5), at(times, 0.9), times.back());
+  fmt::print("{:<10} min {:8.3f}  median {:8.3f}  p90 {:8.3f}  max {:8.3f} ms\n", name, times.front(), at(times, 0.5), at(times, 0.9),
+             times.back());
 }
 
 }  // namespace
