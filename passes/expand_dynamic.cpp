@@ -1,13 +1,16 @@
-// expand-dynamic: linear layers over run-time parameters on the kernels of static ones.
+// expand-dynamic: layers over run-time parameters on the kernels of static ones.
 //   q.dynamic_linear(quantize_with(x, s, z), w, b, s, z)
 //     ->  q     = map x, s, z {select(x is a number, round(x / s) + z, z)} to u8 of scale 1, zero point 0
 //         raw   = q.linear q, w as integers of scale 1                      the sum of q * w, as a float
 //         y     = map raw, z, sums of w, s, scales of w, b {(raw - z * sum) * (s * scale) + bias}
+// A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
 // Done where the weights prove that every sum stays below 2^24: then each of these floats is the exact integer, and the result has the same
 // bits as the one op.  Other layers run by their reference evaluation.  Tests: tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 
+#include "ir/interp.h"
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
@@ -34,22 +37,27 @@ class Expansion {
     if (w->type().dtype != DType::s8 || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
     for (const int32_t z : q.zeroPoints)
       if (z != 0) return false;
-    auto sums = exactSums(*w->constant());
-    if (!sums) return false;
+    if (!sumsAreExact(*w->constant())) return false;
     Builder b = rewriter_.before(node);
+    QC_ASSIGN(Tensor sums, node->is("q.dynamic_conv") ? convSums(b, *node) : Result<Tensor>(rowSums(*w->constant())));
     QC_ASSIGN(const Shared shared, quantized(quantize));
     Value* integers = b.constant(w->name(), *w->constant(), quantPerTensor(DType::s8, 1, 0));
-    QC_ASSIGN(Value * raw, b.create("q.linear", {shared.integers, integers}));
-    std::vector<Value*> operands = {raw, shared.zeroPoint, b.constant(w->name() + ".sums", std::move(*sums)), node->operand(kScale)};
+    const std::string_view op = node->is("q.dynamic_conv") ? "q.conv" : "q.linear";
+    QC_ASSIGN(Value * raw, b.create(op, {shared.integers, integers}, node->attrs()));
+    std::vector<Value*> operands = {raw, shared.zeroPoint, b.constant(w->name() + ".sums", std::move(sums)), node->operand(kScale)};
+    const auto spatial = static_cast<size_t>(w->type().rank() - 2);
     std::string expr = "(a0 - a1 * a2) * (a3 * ";
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
-      operands.push_back(b.constant(w->name() + ".scales", Tensor::ofFloats({static_cast<int64_t>(q.scales.size())}, q.scales)));
+      operands.push_back(b.constant(w->name() + ".scales", Tensor::ofFloats(alongChannels(static_cast<int64_t>(q.scales.size()), spatial), q.scales)));
       expr += "a4)";
     }
     if (Value* bias = node->operand(kBias)) {
       expr += fmt::format(" + a{}", operands.size());
+      if (spatial > 0) {
+        QC_ASSIGN(bias, b.create("reshape", {bias}, {{"shape", alongChannels(bias->type().numElements(), spatial)}}));
+      }
       operands.push_back(bias);
     }
     QC_ASSIGN(Value * y, b.create("map", std::move(operands), {{"expr", expr}}));
@@ -74,21 +82,54 @@ class Expansion {
     return shared_[quantize] = Shared{integers, zero};
   }
 
-  // Sums of the rows, as floats; nothing when a sum of products could reach 2^24.
-  static std::optional<Tensor> exactSums(const Tensor& w) {
-    const int64_t rows = w.sizes()[0], depth = w.sizes()[1];
+  // [channels, 1, ..]: one value per channel, in front of the spatial dims.
+  static std::vector<int64_t> alongChannels(int64_t channels, size_t spatial) {
+    std::vector<int64_t> sizes(1 + spatial, 1);
+    sizes[0] = channels;
+    return sizes;
+  }
+
+  // No sum of a row's products can reach 2^24.
+  static bool sumsAreExact(const Tensor& w) {
+    const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      int64_t magnitude = 0;
+      for (int64_t k = 0; k < depth; ++k) magnitude += std::abs(int64_t{w.as<int8_t>()[static_cast<size_t>(r * depth + k)]});
+      if (255 * magnitude >= kExact) return false;
+    }
+    return true;
+  }
+
+  static Tensor rowSums(const Tensor& w) {
+    const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
     Tensor sums(DType::f32, {rows});
     for (int64_t r = 0; r < rows; ++r) {
-      int64_t sum = 0, magnitude = 0;
-      for (int64_t k = 0; k < depth; ++k) {
-        const int64_t v = w.as<int8_t>()[static_cast<size_t>(r * depth + k)];
-        sum += v;
-        magnitude += std::abs(v);
-      }
-      if (255 * magnitude >= kExact) return std::nullopt;
+      int64_t sum = 0;
+      for (int64_t k = 0; k < depth; ++k) sum += w.as<int8_t>()[static_cast<size_t>(r * depth + k)];
       sums.mutableAs<float>()[static_cast<size_t>(r)] = static_cast<float>(sum);
     }
     return sums;
+  }
+
+  // What a convolution of ones gives at every place: the weights of one tap summed over the channels, on an image of one channel.
+  static Result<Tensor> convSums(Builder& b, const Node& node) {
+    const Tensor& w = *node.operand(kW)->constant();
+    const auto spatial = static_cast<size_t>(w.rank() - 2);
+    const auto& pads = node.integers("pads");
+    if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; })) return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
+    const int64_t outputs = w.sizes()[0], inputs = w.sizes()[1], taps = w.numElements() / (outputs * inputs);
+    std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand(kX)->type().sizes();
+    weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
+    Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
+    for (int64_t i = 0; i < w.numElements(); ++i)
+      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] += static_cast<float>(w.as<int8_t>()[static_cast<size_t>(i)]);
+    for (float& v : image.mutableAs<float>()) v = 1;
+    AttrDict attrs = node.attrs();
+    attrs.set("group", int64_t{1});
+    QC_ASSIGN(Node * conv, b.createNode("conv", {b.constant({}, std::move(image)), b.constant({}, std::move(summed))}, std::move(attrs)));
+    QC_ASSIGN(auto folded, foldNode(*conv, int64_t{1} << 32));
+    if (!folded) return fail(ErrorCode::kResource, "a result of {} is too large", conv->result()->type().str()).at(node.location());
+    return std::move((*folded)[0]);
   }
 
   Rewriter rewriter_;
@@ -101,11 +142,11 @@ Status expandDynamic(Graph& graph, PassContext& cx) {
   Expansion expansion(graph);
   int expanded = 0;
   for (Node* node : graph.nodes())
-    if (node->is("q.dynamic_linear")) {
+    if (node->is("q.dynamic_linear") || (node->is("q.dynamic_conv") && node->string("layout") == "channels_first")) {
       QC_ASSIGN(const bool done, expansion.run(node));
       expanded += done;
     }
-  cx.countHits({{"linear", expanded}});
+  cx.countHits({{"layer", expanded}});
   graph.eraseDeadNodes();
   return {};
 }

@@ -31,7 +31,7 @@ const Pass kPasses[] = {
     {"dce", "removes nodes without uses", {}, std::nullopt, dce},
     {"duplicate-dequantize", "gives every reader of a dequantize one of its own", {}, std::nullopt, duplicateDequantize, kBeforeKernel},
     {"expand-dynamic",
-     "runs linear layers over run-time parameters on the kernels of static ones",
+     "runs layers over run-time parameters on the kernels of static ones",
      {},
      std::nullopt,
      expandDynamic,
