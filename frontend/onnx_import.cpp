@@ -27,7 +27,7 @@ std::string key(std::string_view domain, std::string_view op) {
 const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [] {
     std::unordered_map<std::string, const OnnxOp*> t;
-    for (const auto rows : {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps()})
+    for (const auto rows : {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
       for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
     return t;
   }();

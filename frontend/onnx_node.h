@@ -103,5 +103,6 @@ std::span<const OnnxOp> onnxShapeOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 std::span<const OnnxOp> onnxComposedOps();
+std::span<const OnnxOp> onnxAttentionOps();
 
 }  // namespace qc

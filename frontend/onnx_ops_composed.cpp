@@ -327,6 +327,7 @@ Result<Equation> parseEquation(OnnxNode& n) {
   std::map<char, int> uses;
   size_t ellipsis = 0;
   for (int i = 0; i < n.numInputs(); ++i) {
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
     const std::string& term = terms[static_cast<size_t>(i)];
     if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is absent", i);
     const auto letters = static_cast<size_t>(std::count_if(term.begin(), term.end(), [](char c) { return c != '.'; }));
