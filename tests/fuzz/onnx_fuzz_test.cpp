@@ -2,7 +2,7 @@
 // the parser and reaches the converters.  The outcome must be a graph or an error.  A graph that comes out is verified, exported and
 // simplified; when it is tiny it is evaluated, calibrated, quantized, lowered and evaluated again.  Seeds are fixed: a failure repeats.
 // The model at hand stands in qc_onnx_fuzz_PID.onnx in the temporary folder, and stays there after a crash; QC_FUZZ_MODEL=FILE runs that
-// file alone.  Files of tests/fuzz/corpus once led to a crash or a hang and are run every time.
+// file alone, QC_FUZZ_SEED=N moves all seeds.  Files of tests/fuzz/corpus once led to a crash or a hang and are run every time.
 #include <google/protobuf/message.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -80,6 +80,15 @@ std::vector<std::string> seeds() {
           .node("OneHot", {"r", "dep", "val"}, {"o"}).output("y").output("o"));
   add(Model().input("x", {2, 3}).node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"}).small("w", {3, 4}, kS8).node("MatMulInteger", {"q", "w", "z"}, {"m"})
           .node("Cast", {"m"}, {"f"}, {integer("to", 1)}).node("Mul", {"f", "s"}, {"y"}).output("y"));
+  add(Model(23).input("q", {1, 4, 8}).input("k", {1, 4, 4}).small("mask", {4, 4}, onnx::TensorProto::BOOL).floats("sc", {8})
+          .node("Attention", {"q", "k", "k", "mask"}, {"a", "pk", "pv", "s"}, {integer("q_num_heads", 2), integer("kv_num_heads", 1), integer("is_causal", 1), real("softcap", 2)})
+          .floats("c", {1, 4, 2}).node("RotaryEmbedding", {"a", "c", "c"}, {"r"}, {integer("num_heads", 2), integer("interleaved", 1)})
+          .node("RMSNormalization", {"r", "sc"}, {"y"}, {integer("axis", -1)}).output("y").output("s"));
+  add(Model(21).input("x", {1, 2, 4, 4}).node("LpPool", {"x"}, {"p"}, {ints("kernel_shape", {3, 3}), ints("strides", {2, 2}), integer("ceil_mode", 1), integer("p", 3)})
+          .int64s("to", {3, 1}).node("CenterCropPad", {"p", "to"}, {"c"}, {ints("axes", {2, 3})}).node("Hardmax", {"c"}, {"h"}).node("Shrink", {"h"}, {"s"}, {real("lambd", 0.25f)})
+          .floats("w", {2, 3, 2}).node("Einsum", {"s", "w"}, {"e"}, {text("equation", "bchw,chk->b...k")}).output("c").output("s"));
+  add(Model(21).input("x", {2, 4}).floats("sb", {2, 2}, {0.1f, 0.2f, 0.3f, 0.4f}).small("w", {4, 2}, kS8).node("DequantizeLinear", {"w", "sb"}, {"d"}, {integer("block_size", 2), integer("axis", 0)})
+          .node("MatMul", {"x", "d"}, {"m"}).floats("v", {2, 2, 3}).node("Einsum", {"m", "v"}, {"y"}, {text("equation", "ni,iij->nj")}).output("y"));
   Model branches;
   onnx::AttributeProto branch = testing::attribute("then_branch", onnx::AttributeProto::GRAPH);
   branch.mutable_g()->add_node()->set_op_type("Relu");
@@ -323,6 +332,8 @@ class OnnxFuzz : public ::testing::Test {
   }
 
   void mutate(const std::string& bytes, uint32_t seed, Count& count) {
+    static const char* const moved = std::getenv("QC_FUZZ_SEED");
+    if (moved) seed += static_cast<uint32_t>(std::strtoul(moved, nullptr, 10)) * 1000003u;
     const std::string damaged = Damage(seed).apply(bytes);
     std::ofstream(current_, std::ios::binary) << damaged;
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -373,10 +384,11 @@ TEST_F(OnnxFuzz, SmallModels) {
 
 // One op each: every converter meets damage.
 TEST_F(OnnxFuzz, NodeTests) {
-  const fs::path folder = QC_ONNX_NODE_TESTS;
-  if (!fs::is_directory(folder)) GTEST_SKIP() << "the node tests of ONNX are not installed";
   std::set<fs::path> models;
-  for (const auto& entry : fs::directory_iterator(folder)) models.insert(entry.path() / "model.onnx");
+  for (const fs::path folder : {QC_ONNX_NODE_TESTS, QC_SHARED_DIR "/onnx-node-tests/head"})
+    if (fs::is_directory(folder))
+      for (const auto& entry : fs::directory_iterator(folder)) models.insert(entry.path() / "model.onnx");
+  if (models.empty()) GTEST_SKIP() << "the node tests of ONNX are not installed";
   Count count;
   uint32_t seed = 100000;
   for (const fs::path& path : models) {

@@ -268,6 +268,16 @@ TEST(OnnxImport, TakesBlocksOfIntegers) {
   EXPECT_THAT(errorOf(model(3)), HasSubstr("imported"));  // two blocks, the second shorter
   EXPECT_THAT(errorOf(model(4)), AllOf(HasSubstr("'dq'"), HasSubstr("blocks of 4 along axis 0")));
   EXPECT_THAT(errorOf(model(-1)), HasSubstr("block_size -1"));
+  // The scales move with the integers.
+  Graph g("g");
+  auto q = std::make_shared<QuantParams>(QuantParams{DType::s8, -128, 127, 0, 2, {1, 2, 3, 4}, {0, 0, 0, 0}});
+  Tensor integers(DType::s8, {3, 2});
+  for (int8_t& v : integers.mutableAs<int8_t>()) v = 1;
+  Builder b(g);
+  Value* t = b.make("transpose", {b.constant("w", integers, q)}, {{"perm", std::vector<int64_t>{1, 0}}});
+  g.setOutputs({b.make("dequantize", {t})});
+  g.setOutputNames({"y"});
+  EXPECT_THAT(run(g).at(0).toFloats(), ElementsAre(1, 1, 3, 2, 2, 4));
 }
 
 // ---- external data ----------------------------------------------------------------------------------------------------------------
