@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "codegen/copy_plan.h"
+#include "codegen/emit_copy.h"
 #include "codegen/families.h"
 #include "codegen/vector_loop.h"
 #include "ir/ops/movement.h"
@@ -148,17 +149,7 @@ class BoxEmitter {
       const auto k = static_cast<int>(plan_.cross.size);
       std::vector<Reg> parts;
       for (int i = 0; i < k; ++i) parts.push_back(e_.load(vector(lanes), e_.at(source, i * plan_.cross.from)));
-      const auto joined = [&](Reg a, Reg c, int n) {
-        llvm::SmallVector<int> mask(static_cast<size_t>(2 * n));
-        std::iota(mask.begin(), mask.end(), 0);
-        return e_.b.CreateShuffleVector(a, c, mask);
-      };
-      Reg low = joined(parts[0], parts[1], lanes);
-      Reg high = k > 2 ? joined(parts[2], parts[static_cast<size_t>(k - 1)], lanes) : low;
-      llvm::SmallVector<int> mask;
-      for (int i = 0; i < lanes; ++i)
-        for (int j = 0; j < k; ++j) mask.push_back(j * lanes + i);
-      e_.store(e_.b.CreateShuffleVector(low, high, mask), result);
+      e_.store(interleaved(e_, parts), result);
     });
   }
 
@@ -239,6 +230,26 @@ Reg fillValue(KernelEmitter& e, const Node& node) {
 }
 
 }  // namespace
+
+void emitBoxCopy(KernelEmitter& e, const StridedCopy& box, int64_t elementBytes, Reg from, Reg to) {
+  const CopyPlan plan = planCopy(box, elementBytes, tileBytes(e.target()));
+  BoxEmitter emitter(e, plan, nullptr);
+  e.loop(e.i64(0), e.i64(plan.units), 1, [&](Reg unit) { emitter.unit(unit, from, to); }, true);
+}
+
+Reg interleaved(KernelEmitter& e, const std::vector<Reg>& parts) {
+  const int lanes = KernelEmitter::lanesOf(parts[0]), k = static_cast<int>(parts.size());
+  const auto joined = [&](Reg a, Reg b) {
+    llvm::SmallVector<int> mask(static_cast<size_t>(2 * lanes));
+    std::iota(mask.begin(), mask.end(), 0);
+    return e.b.CreateShuffleVector(a, b, mask);
+  };
+  Reg low = joined(parts[0], parts[1]), high = k > 2 ? joined(parts[2], parts.back()) : low;
+  llvm::SmallVector<int> mask;
+  for (int i = 0; i < lanes; ++i)
+    for (int j = 0; j < k; ++j) mask.push_back(j * lanes + i);
+  return e.b.CreateShuffleVector(low, high, mask);
+}
 
 bool supportsCopy(const KernelDef&, const Node& node, const Target&) {
   const TensorType& y = node.result()->type();

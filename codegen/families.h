@@ -80,6 +80,11 @@ bool supportsMatmul(const KernelDef&, const Node& node, const Target&);
 double costMatmul(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitMatmul(KernelEmitter& e, const Node& node);
 
+// emit_thin_conv.cpp: convolutions to a few channels
+bool supportsThinConv(const KernelDef&, const Node& node, const Target&);
+double costThinConv(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitThinConv(KernelEmitter& e, const Node& node);
+
 // emit_depthwise.cpp
 struct DepthwiseIsa;
 extern const DepthwiseIsa kDepthwiseAvx512Vnni, kDepthwiseAvxVnni, kDepthwiseAvx2, kDepthwiseGeneric;
