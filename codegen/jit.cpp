@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "codegen/emit.h"
+#include "codegen/emit_object.h"
 
 namespace qc {
 namespace {
@@ -162,6 +163,31 @@ Result<std::string> kernelText(const KernelJob& job, const Target& target, Kerne
 }
 
 std::string codegenVersion() { return fmt::format("qcompile-{}-llvm-{}", kEmitterVersion, LLVM_VERSION_STRING); }
+
+Result<std::string> emitObject(const Target& target, const std::string& name, const std::function<Status(llvm::Module&)>& fill) {
+  QC_ASSIGN(const std::unique_ptr<llvm::TargetMachine> machine, makeTargetMachine(target));
+  try {
+    llvm::LLVMContext context;
+    std::string diagnostics, broken;
+    context.setDiagnosticHandlerCallBack(collectDiagnostic, &diagnostics, /*RespectFilters=*/false);
+    llvm::Module module(name, context);
+    module.setDataLayout(machine->createDataLayout());
+    module.setTargetTriple(machine->getTargetTriple().str());
+    QC_TRY(fill(module));
+    llvm::raw_string_ostream brokenStream(broken);
+    if (llvm::verifyModule(module, &brokenStream)) return fail(ErrorCode::kInternal, "the module '{}' is malformed: {}", name, broken);
+    llvm::SmallVector<char, 0> bytes;
+    llvm::raw_svector_ostream stream(bytes);
+    llvm::legacy::PassManager passes;
+    if (machine->addPassesToEmitFile(passes, stream, nullptr, llvm::CodeGenFileType::ObjectFile))
+      return fail(ErrorCode::kInternal, "LLVM cannot emit objects for {}", target.str());
+    passes.run(module);
+    if (!diagnostics.empty()) return fail(ErrorCode::kInternal, "the module '{}': {}", name, diagnostics);
+    return std::string(bytes.begin(), bytes.end());
+  } catch (const LlvmFatalError& error) {
+    return fail(ErrorCode::kInternal, "LLVM gives up on '{}': {}", name, error.message);
+  }
+}
 
 struct Jit::Impl {
   std::unique_ptr<llvm::orc::LLJIT> jit;

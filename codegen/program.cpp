@@ -5,6 +5,7 @@
 #include <set>
 #include <thread>
 
+#include "codegen/object_cache.h"
 #include "codegen/select_kernels.h"
 #include "ir/verify.h"
 #include "passes/memory_plan.h"
@@ -92,34 +93,59 @@ class ProgramBuilder {
   }
 
   Status generateCode(const CompileOptions& options) {
-    std::map<std::string, std::string> symbols;  // kernel key -> symbol
-    std::vector<KernelJob> jobs;
-    std::vector<std::string> symbolOfStep;
+    std::vector<std::string> keys;     // of unique kernels
+    std::map<std::string, const Node*> nodeOf;
+    std::vector<std::string> keyOfStep;
     for (const Node* node = graph().front(); node; node = node->next()) {
       if (node->is("const") || (node->def().has(kView) && node->def().has(kPure))) continue;
       addStep(*node);
       const Step& step = program_.steps_.back();
-      symbolOfStep.emplace_back();
-      if (!step.kernel) continue;
-      const auto [it, isNew] = symbols.emplace(kernelKey(*step.kernel, *node, program_.target_), fmt::format("k{}", symbols.size()));
-      if (isNew) jobs.push_back({step.kernel, node, it->second});
-      symbolOfStep.back() = it->second;
+      keyOfStep.push_back(step.kernel ? kernelKey(*step.kernel, *node, program_.target_) : "");
+      if (step.kernel && nodeOf.emplace(keyOfStep.back(), node).second) keys.push_back(keyOfStep.back());
     }
-    const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels(jobs, program_.target_, threads));
+    program_.uniqueKernels_ = static_cast<int>(keys.size());
+    if (!options.load) return {};
+    QC_ASSIGN(const std::vector<KernelObject> objects, objectsFor(keys, nodeOf, options));
     QC_ASSIGN(program_.jit_, Jit::create(program_.target_));
     QC_TRY(program_.jit_->add(objects));
-    std::map<std::string, const KernelObject*> bySymbol;
-    for (const KernelObject& o : objects) bySymbol[o.symbol] = &o;
+    std::map<std::string, const KernelObject*> byKey;
+    for (size_t i = 0; i < keys.size(); ++i) byKey[keys[i]] = &objects[i];
     for (size_t i = 0; i < program_.steps_.size(); ++i) {
       Step& step = program_.steps_[i];
       if (!step.kernel) continue;
-      QC_ASSIGN(step.function, program_.jit_->lookup(symbolOfStep[i]));
-      step.shape = bySymbol.at(symbolOfStep[i])->shape;
+      const KernelObject& object = *byKey.at(keyOfStep[i]);
+      QC_ASSIGN(step.function, program_.jit_->lookup(object.symbol));
+      step.shape = object.shape;
       program_.scratchBytes_ = std::max(program_.scratchBytes_, (step.shape.scratchBytes + 63) / 64 * 64);
     }
-    program_.uniqueKernels_ = static_cast<int>(jobs.size());
     return {};
+  }
+
+  // From the cache where it has them; the rest are compiled, and remembered.
+  Result<std::vector<KernelObject>> objectsFor(const std::vector<std::string>& keys, const std::map<std::string, const Node*>& nodeOf,
+                                               const CompileOptions& options) {
+    const ObjectCache cache(options.cacheFolder, options.cacheBytes);
+    std::vector<KernelObject> objects(keys.size());
+    std::vector<KernelJob> jobs;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (std::optional<KernelObject> found = cache.find(keys[i])) {
+        objects[i] = std::move(*found);
+        ++program_.cachedKernels_;
+        continue;
+      }
+      const Node* node = nodeOf.at(keys[i]);
+      jobs.push_back({findKernel(node->string("kernel")), node, ObjectCache::symbolFor(keys[i])});
+      places.push_back(i);
+    }
+    const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    QC_ASSIGN(std::vector<KernelObject> compiled, compileKernels(jobs, program_.target_, threads));
+    for (size_t i = 0; i < compiled.size(); ++i) {
+      cache.store(keys[places[i]], compiled[i]);
+      objects[places[i]] = std::move(compiled[i]);
+    }
+    if (!compiled.empty()) cache.prune();
+    return objects;
   }
 
   Program program_;

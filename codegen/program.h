@@ -17,6 +17,9 @@ namespace qc {
 struct CompileOptions {
   int threads = 0;          // compiling threads; 0: as many as the machine has
   bool verifyEach = false;  // verify the graph after every pass
+  bool load = true;         // false: chosen and planned, without machine code; for compileToObject()
+  std::string cacheFolder = {};                // of compiled kernels, see object_cache.h; empty: none
+  int64_t cacheBytes = int64_t{256} << 20;     // bound of the folder
 };
 
 // Where a step finds one of its buffers.
@@ -51,6 +54,7 @@ class Program {
   int64_t scratchBytes() const { return scratchBytes_; }  // per chunk of parallel work
   int64_t constantBytes() const { return constantBytes_; }
   int uniqueKernels() const { return uniqueKernels_; }
+  int cachedKernels() const { return cachedKernels_; }  // of these, found in the cache
   // Outputs that no step writes: input or constant passed through, or one value returned twice.
   struct Copy {
     BufferRef from;
@@ -67,7 +71,7 @@ class Program {
   std::vector<std::vector<ParamRecord>> params_;
   std::vector<Copy> copies_;
   int64_t arenaBytes_ = 0, scratchBytes_ = 0, constantBytes_ = 0;
-  int uniqueKernels_ = 0;
+  int uniqueKernels_ = 0, cachedKernels_ = 0;
 };
 
 // From a float or quant stage graph: runs the pipeline to kernels, generates code, plans memory.

@@ -96,7 +96,8 @@ class Calibration {
 
   Status observeSample(Session& session, std::vector<Tensor>& outputs, const Session::StepHook& observe) {
     QC_ASSIGN(const TensorMap sample, samples_.sample(next_));
-    ranges_.beginSample(next_, samples_.sampleName(next_));
+    // Without folders, which differ between the machines that shards run on.
+    ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
     std::vector<Tensor> inputs;
     for (const Port& p : exe_->inputs()) {
       const auto it = sample.find(p.name);

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <random>
 
+#include "runtime/profile.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -19,21 +19,10 @@ struct BenchOptions {
   double seconds = 2;
 };
 
-// Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
-Tensor sampleFor(const Port& port) {
-  Tensor t(port.type.dtype, port.type.sizes());
-  std::mt19937 random(0);
-  std::normal_distribution<double> normal;
-  void* data = t.mutableData();
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
-  return t;
-}
-
 class Runner {
  public:
   Runner(const Executable& exe, Session session) : session_(std::move(session)) {
-    for (const Port& p : exe.inputs()) inputs_.push_back(sampleFor(p));
+    for (const Port& p : exe.inputs()) inputs_.push_back(syntheticInput(p));
     for (const Port& p : exe.outputs()) outputs_.emplace_back(p.type.dtype, p.type.sizes());
   }
   Result<double> milliseconds() {
@@ -41,7 +30,6 @@ class Runner {
     QC_TRY(session_.run(inputs_, outputs_));
     return (now() - start) * 1e3;
   }
-  Status profile(const Session::StepHook& hook) { return session_.run(inputs_, outputs_, hook); }
 
  private:
   Session session_;
@@ -64,30 +52,12 @@ Status serve(Runner& runner, double prepareSeconds) {
   return {};
 }
 
-Status printLayers(Runner& runner) {
-  constexpr int kRuns = 20;
-  std::vector<double> best;
-  std::vector<const Step*> steps;
-  for (int run = 0; run < kRuns; ++run) {
-    size_t i = 0;
-    QC_TRY(runner.profile([&](const Step& step, std::span<const TensorRef>, double seconds) -> Status {
-      if (i == best.size()) {
-        best.push_back(seconds);
-        steps.push_back(&step);
-      }
-      best[i] = std::min(best[i], seconds);
-      ++i;
-      return {};
-    }));
-  }
-  double total = 0;
-  for (const double s : best) total += s;
+Status printLayers(const Executable& exe, int threads) {
+  std::vector<Tensor> inputs;
+  for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
+  QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, 20, {.threads = threads}));
   Table table({"us", "%", "op", "kernel", "result", "node"});
-  for (size_t i = 0; i < best.size(); ++i) {
-    const Node& n = *steps[i]->node;
-    table.add({fmt::format("{:.1f}", best[i] * 1e6), fmt::format("{:.1f}", best[i] / total * 100), std::string(n.op()), n.string("kernel"),
-               n.numResults() ? fmt::format("{}[{}]", toString(n.result()->type().dtype), toString(n.result()->type().shape)) : "", n.location()});
-  }
+  for (const StepProfile& s : steps) table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), s.op, s.kernel, s.result, s.node});
   fmt::print("{}", table.str());
   return {};
 }
@@ -111,7 +81,8 @@ Status bench(const BenchOptions& o) {
   if (o.json) {
     fmt::print("{}\n", nlohmann::json{{"min_ms", times.front()}, {"median_ms", median}, {"iterations", times.size()}, {"threads", o.engine.threads},
                                       {"target", exe.program().target().str()}, {"prepare_s", prepareSeconds},
-                                      {"arena_bytes", exe.program().arenaBytes()}, {"unique_kernels", exe.program().uniqueKernels()}}
+                                      {"arena_bytes", exe.program().arenaBytes()}, {"unique_kernels", exe.program().uniqueKernels()},
+                                      {"cached_kernels", exe.program().cachedKernels()}}
                            .dump());
   } else {
     fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.front(), median, times.size(), o.engine.threads,
@@ -119,7 +90,7 @@ Status bench(const BenchOptions& o) {
     fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
                megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
   }
-  return o.layers ? printLayers(runner) : Status();
+  return o.layers ? printLayers(exe, o.engine.threads) : Status();
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // run: inference on given arrays, or on every sample of a source, through the JIT or the interpreter.
 #include <cstring>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 
@@ -90,8 +93,13 @@ Status run(const RunOptions& o) {
   if (o.engineName != "jit" && o.engineName != "interpreter")
     return fail(ErrorCode::kInvalidArgument, "unknown engine '{}'", o.engineName).help("jit or interpreter");
   if (!o.inputs.empty() && !o.data.sources.empty()) return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
-  QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
+  ModelOptions shaped = o.model;  // free dims as the arrays have them, unless --shape says otherwise
+  for (const auto& [name, tensor] : inputs) {
+    const bool given = std::any_of(shaped.shapes.begin(), shaped.shapes.end(), [&](const std::string& s) { return s.starts_with(name + "="); });
+    if (!given && tensor.rank() > 0) shaped.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
+  }
+  QC_ASSIGN(const Model model, shaped.load());
   QC_ASSIGN(const Engine engine, makeEngine(o, model));
   TensorMap outputs;
   if (o.data.sources.empty()) {

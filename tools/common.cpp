@@ -5,6 +5,9 @@
 #include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <random>
+
+#include "codegen/object_cache.h"
 
 #include "frontend/npy.h"
 
@@ -67,13 +70,34 @@ Result<Model> ModelOptions::load() const {
 void EngineOptions::addTo(CLI::App& verb) {
   verb.add_option("--target", target, "cap the instruction sets used: host, generic, avx2, avx512vnni, x86-64+avx2, ...");
   verb.add_option("--threads", threads, "threads of one run")->check(CLI::Range(1, 1024));
+  verb.add_flag("--no-cache", noCache, "compile every kernel anew; else compiled ones are kept in $QC_CACHE_DIR or ~/.cache/qcompile");
+  verb.add_option("--cache-size", cacheSize, "bound of that folder, 256M by default; those used longest ago go first");
 }
 
-Result<Executable> EngineOptions::compile(const Model& model) const {
+Result<BuildOptions> EngineOptions::build() const {
   BuildOptions options;
   QC_ASSIGN(const Target wanted, Target::parse(target));
   options.target = Target::host().cap(wanted);
+  if (!noCache) options.compile.cacheFolder = ObjectCache::defaultFolder();
+  if (!cacheSize.empty()) {
+    QC_ASSIGN(options.compile.cacheBytes, parseBytes(cacheSize, "--cache-size"));
+  }
+  return options;
+}
+
+Result<Executable> EngineOptions::compile(const Model& model) const {
+  QC_ASSIGN(const BuildOptions options, build());
   return qc::compile(model, options);
+}
+
+Tensor syntheticInput(const Port& port) {
+  Tensor t(port.type.dtype, port.type.sizes());
+  std::mt19937 random(0);
+  std::normal_distribution<double> normal;
+  void* data = t.mutableData();
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
+  return t;
 }
 
 void DataOptions::addTo(CLI::App& verb, bool required) {

@@ -19,13 +19,19 @@ struct ModelOptions {
   Result<Model> load() const;
 };
 
-// --target, --threads
+// --target, --threads, --no-cache, --cache-size
 struct EngineOptions {
   std::string target = "host";
   int threads = 1;
+  bool noCache = false;
+  std::string cacheSize;
   void addTo(CLI::App& verb);
+  Result<BuildOptions> build() const;
   Result<Executable> compile(const Model& model) const;
 };
+
+// Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
+Tensor syntheticInput(const Port& port);
 
 // -d SOURCE, repeatable.
 struct DataOptions {

@@ -1,0 +1,204 @@
+#include "codegen/object_cache.h"
+
+#include <fcntl.h>
+#include <link.h>
+#include <llvm/ADT/StringExtras.h>
+#include <llvm/Support/SHA256.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+namespace qc {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kMagic = "qcobject1\n";
+constexpr std::string_view kSuffix = ".qco";
+constexpr size_t kDigest = 32, kLargest = 64 << 20;
+
+std::string sha256(std::string_view text) {
+  llvm::SHA256 hash;
+  hash.update(llvm::StringRef(text.data(), text.size()));
+  const auto digest = hash.final();
+  return std::string(reinterpret_cast<const char*>(digest.data()), digest.size());
+}
+
+std::string hex(std::string_view bytes) { return llvm::toHex(llvm::StringRef(bytes.data(), bytes.size()), /*LowerCase=*/true); }
+
+// The linker's build id of the program or library that this code is part of; empty where it has none.
+std::string buildId() {
+  struct Search {
+    ElfW(Addr) here;
+    std::string id;
+  } search{reinterpret_cast<ElfW(Addr)>(&buildId), {}};
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* data) {
+        auto& s = *static_cast<Search*>(data);
+        const ElfW(Phdr)*headers = info->dlpi_phdr, *end = headers + info->dlpi_phnum;
+        const bool holdsUs = std::any_of(headers, end, [&](const ElfW(Phdr) & h) {
+          const ElfW(Addr) begin = info->dlpi_addr + h.p_vaddr;
+          return h.p_type == PT_LOAD && s.here >= begin && s.here < begin + h.p_memsz;
+        });
+        if (!holdsUs) return 0;
+        for (const ElfW(Phdr)* h = headers; h != end; ++h) {
+          if (h->p_type != PT_NOTE) continue;
+          const char* note = reinterpret_cast<const char*>(info->dlpi_addr + h->p_vaddr);
+          const char* last = note + h->p_memsz;
+          while (note + sizeof(ElfW(Nhdr)) <= last) {
+            ElfW(Nhdr) head;
+            std::memcpy(&head, note, sizeof(head));
+            const char *name = note + sizeof(head), *desc = name + (head.n_namesz + 3) / 4 * 4;
+            if (head.n_type == NT_GNU_BUILD_ID && head.n_namesz == 4 && std::memcmp(name, "GNU", 4) == 0) s.id.assign(desc, head.n_descsz);
+            note = desc + (head.n_descsz + 3) / 4 * 4;
+          }
+        }
+        return 1;
+      },
+      &search);
+  return search.id;
+}
+
+// A folder of ours that nobody else can write to.
+bool isSafe(const std::string& folder) {
+  struct stat info {};
+  return ::lstat(folder.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 022) == 0;
+}
+
+template <class T>
+void put(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(T));
+}
+
+template <class T>
+bool take(std::string_view& in, T& value) {
+  if (in.size() < sizeof(T)) return false;
+  std::memcpy(&value, in.data(), sizeof(T));
+  in.remove_prefix(sizeof(T));
+  return true;
+}
+
+}  // namespace
+
+ObjectCache::ObjectCache(std::string folder, int64_t maxBytes) : folder_(std::move(folder)), maxBytes_(maxBytes) {
+  std::error_code error;
+  if (folder_.empty()) return;
+  if (maxBytes_ <= 0 || buildId().empty()) {
+    folder_.clear();
+    return;
+  }
+  const mode_t before = ::umask(077);
+  fs::create_directories(folder_, error);
+  ::umask(before);
+  if (!isSafe(folder_)) folder_.clear();
+}
+
+std::string ObjectCache::defaultFolder() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value ? value : "");
+  };
+  if (const std::string own = variable("QC_CACHE_DIR"); !own.empty()) return own;
+  if (const std::string xdg = variable("XDG_CACHE_HOME"); xdg.starts_with('/')) return xdg + "/qcompile";
+  if (const std::string home = variable("HOME"); home.starts_with('/')) return home + "/.cache/qcompile";
+  return "";
+}
+
+std::string ObjectCache::programVersion() {
+  static const std::string version = codegenVersion() + " " + hex(buildId());
+  return version;
+}
+
+std::string ObjectCache::symbolFor(std::string_view key) { return "k" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))).substr(0, 32); }
+
+std::string ObjectCache::pathFor(std::string_view key) const {
+  return folder_ + "/" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))) + std::string(kSuffix);
+}
+
+std::optional<KernelObject> ObjectCache::find(std::string_view key) const {
+  if (!enabled()) return std::nullopt;
+  const std::string path = pathFor(key);
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::string bytes;
+  bytes.resize(kLargest + 1);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  bytes.resize(static_cast<size_t>(file.gcount()));
+  std::string_view rest = bytes;
+  if (bytes.size() > kLargest || !rest.starts_with(kMagic) || rest.size() < kMagic.size() + kDigest) return std::nullopt;
+  rest.remove_prefix(kMagic.size());
+  const std::string_view digest = rest.substr(0, kDigest);
+  rest.remove_prefix(kDigest);
+  if (sha256(rest) != digest) return std::nullopt;
+  KernelObject object;
+  object.symbol = symbolFor(key);
+  int64_t instructions = 0, keySize = 0;
+  if (!take(rest, object.shape.units) || !take(rest, object.shape.scratchBytes) || !take(rest, instructions) || !take(rest, keySize)) return std::nullopt;
+  if (keySize != static_cast<int64_t>(key.size()) || !rest.starts_with(key)) return std::nullopt;
+  rest.remove_prefix(key.size());
+  object.irInstructions = static_cast<int>(instructions);
+  object.bytes.assign(rest);
+  ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);  // used now: prune() takes others first
+  return object;
+}
+
+void ObjectCache::store(std::string_view key, const KernelObject& object) const {
+  if (!enabled()) return;
+  std::string payload;
+  put(payload, object.shape.units);
+  put(payload, object.shape.scratchBytes);
+  put(payload, int64_t{object.irInstructions});
+  put(payload, static_cast<int64_t>(key.size()));
+  payload += key;
+  payload += object.bytes;
+  if (payload.size() + kMagic.size() + kDigest > kLargest) return;
+  const std::string path = pathFor(key);
+  std::string temporary = path + ".XXXXXX";
+  const int fd = ::mkstemp(temporary.data());
+  if (fd < 0) return;
+  const std::string whole = std::string(kMagic) + sha256(payload) + payload;
+  bool good = true;
+  for (size_t done = 0; good && done < whole.size();) {
+    const ssize_t n = ::write(fd, whole.data() + done, whole.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    good = n > 0;
+    if (good) done += static_cast<size_t>(n);
+  }
+  good = ::close(fd) == 0 && good;
+  if (!good || ::rename(temporary.c_str(), path.c_str()) != 0) ::unlink(temporary.c_str());
+}
+
+void ObjectCache::prune() const {
+  if (!enabled()) return;
+  struct Entry {
+    fs::path path;
+    fs::file_time_type used;
+    int64_t bytes;
+  };
+  std::vector<Entry> entries;
+  int64_t total = 0;
+  std::error_code error;
+  for (fs::directory_iterator it(folder_, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().filename().string().find(kSuffix) == std::string::npos) continue;  // ours: objects and what killed writers left
+    std::error_code gone;
+    const auto bytes = static_cast<int64_t>(fs::file_size(it->path(), gone));
+    const auto used = fs::last_write_time(it->path(), gone);
+    if (gone) continue;
+    total += bytes;
+    entries.push_back({it->path(), used, bytes});
+  }
+  if (total <= maxBytes_) return;
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.used < b.used; });
+  for (const Entry& e : entries) {
+    if (total <= maxBytes_ / 4 * 3) return;
+    if (fs::remove(e.path, error)) total -= e.bytes;
+  }
+}
+
+}  // namespace qc

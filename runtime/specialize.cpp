@@ -1,0 +1,68 @@
+#include "runtime/specialize.h"
+
+#include <algorithm>
+
+namespace qc {
+
+Specializer::Key Specializer::keyOf(const TensorMap& inputs) {
+  Key key;
+  for (const auto& [name, tensor] : inputs) key[name] = tensor.sizes();
+  return key;
+}
+
+Result<std::shared_ptr<const Executable>> Specializer::build(const Key& key) const {
+  LoadOptions load = options_.load;
+  for (const auto& [name, sizes] : key) load.shapes[name] = sizes;
+  QC_ASSIGN(const Model model, qc::load(path_, load));
+  QC_ASSIGN(Executable exe, compile(model, options_.build));
+  return std::make_shared<const Executable>(std::move(exe));
+}
+
+Result<std::shared_ptr<const Executable>> Specializer::executableFor(const TensorMap& inputs) {
+  const Key key = keyOf(inputs);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const auto it = std::find_if(recent_.begin(), recent_.end(), [&](const auto& e) { return e.first == key; });
+    if (it != recent_.end()) {
+      recent_.splice(recent_.begin(), recent_, it);
+      return it->second;
+    }
+    if (building_.insert(key).second) break;
+    done_.wait(lock);
+  }
+  lock.unlock();
+  auto built = build(key);
+  lock.lock();
+  building_.erase(key);
+  done_.notify_all();
+  if (!built) return built;
+  ++compiled_;
+  recent_.emplace_front(key, *built);
+  if (recent_.size() > std::max<size_t>(options_.remembered, 1)) recent_.pop_back();
+  return built;
+}
+
+size_t Specializer::size() const {
+  const std::lock_guard lock(mutex_);
+  return recent_.size();
+}
+
+int64_t Specializer::compiled() const {
+  const std::lock_guard lock(mutex_);
+  return compiled_;
+}
+
+Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
+  QC_ASSIGN(std::shared_ptr<const Executable> exe, model_->executableFor(inputs));
+  auto it = sessions_.find(exe.get());
+  if (it == sessions_.end()) {
+    // Sessions of combinations that were forgotten would keep their code in memory.
+    if (sessions_.size() >= std::max<size_t>(model_->options_.remembered, 1)) sessions_.clear();
+    QC_ASSIGN(Session session, exe->session(options_));
+    const Executable* key = exe.get();
+    it = sessions_.emplace(key, Entry{std::move(exe), std::move(session)}).first;
+  }
+  return it->second.session.run(inputs);
+}
+
+}  // namespace qc

@@ -1,0 +1,68 @@
+// A model whose input shapes are known only when it runs: each new combination is imported and compiled on first use, and remembered.
+//
+//   auto model = std::make_shared<Specializer>("m.onnx");
+//   DynamicSession session(model, {.threads = 2});
+//   QC_ASSIGN(TensorMap out, session.run({{"ids", ids}}));      // whatever the length of ids
+#pragma once
+
+#include <condition_variable>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtime/model.h"
+
+namespace qc {
+
+struct SpecializeOptions {
+  LoadOptions load = {};     // shapes that are fixed beforehand
+  BuildOptions build = {};
+  size_t remembered = 16;  // combinations; those used longest ago are forgotten
+};
+
+// Shared by any number of threads; a combination that several ask for at once is compiled once.
+class Specializer {
+ public:
+  explicit Specializer(std::string path, SpecializeOptions options = {}) : path_(std::move(path)), options_(std::move(options)) {}
+
+  // For inputs of these shapes.  Errors: what load and compile say, with the shapes.
+  Result<std::shared_ptr<const Executable>> executableFor(const TensorMap& inputs);
+  size_t size() const;        // combinations in memory
+  int64_t compiled() const;   // combinations compiled so far
+
+ private:
+  using Key = std::map<std::string, std::vector<int64_t>>;
+  friend class DynamicSession;
+  static Key keyOf(const TensorMap& inputs);
+  Result<std::shared_ptr<const Executable>> build(const Key& key) const;
+
+  std::string path_;
+  SpecializeOptions options_;
+  mutable std::mutex mutex_;
+  std::condition_variable done_;
+  std::set<Key> building_;
+  std::list<std::pair<Key, std::shared_ptr<const Executable>>> recent_;  // latest first
+  int64_t compiled_ = 0;
+};
+
+// One thread's use of it.
+class DynamicSession {
+ public:
+  explicit DynamicSession(std::shared_ptr<Specializer> model, SessionOptions options = {}) : model_(std::move(model)), options_(options) {}
+  Result<TensorMap> run(const TensorMap& inputs);
+
+ private:
+  struct Entry {
+    std::shared_ptr<const Executable> executable;
+    Session session;
+  };
+  std::shared_ptr<Specializer> model_;
+  SessionOptions options_;
+  std::map<const Executable*, Entry> sessions_;
+};
+
+}  // namespace qc

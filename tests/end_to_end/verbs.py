@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""compile, profile and reduce through the command line.
+
+    verbs.py QCOMPILE DATA_DIR LIBQCOMPILE_RT SOURCE_DIR [CC]
+
+An object of the quantized digits model is linked into a C program, which must give the bytes of `qcompile run`; without a C compiler this
+part is left out and says so.  Standard library only.
+"""
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+QCOMPILE, DATA, RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[1:5])
+CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
+
+PROGRAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "digits.h"
+int main(void) {
+  static float image[256], scores[10];
+  if (fread(image, sizeof(float), 256, stdin) != 256) return 2;
+  qcrt_pool* pool = qcrt_pool_create(2);
+  void* memory = aligned_alloc(64, (digits_memory_bytes(2) + 63) / 64 * 64);
+  const void* inputs[] = {image};
+  void* outputs[] = {scores};
+  for (int i = 0; i < 3; ++i) if (digits_run(inputs, outputs, memory, pool) != 0) return 3;
+  fwrite(scores, sizeof(float), 10, stdout);
+  free(memory);
+  qcrt_pool_destroy(pool);
+  return 0;
+}
+"""
+
+
+def run(*args, code=0):
+    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+    if done.returncode != code:
+        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def write_sample(path, index):
+    raw = (DATA / "test.npy").read_bytes()
+    start = 10 + struct.unpack("<H", raw[8:10])[0] + index * 256
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 16, 16), }".ljust(117) + "\n"
+    pixels = struct.pack("<256f", *(v / 255 for v in raw[start:start + 256]))
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + pixels)
+    return pixels
+
+
+def objects(work, models):
+    if not CC:
+        print("compile: left out, there is no C compiler")
+        return
+    (work / "main.c").write_text(PROGRAM)
+    pixels = write_sample(work / "x.npy", 3)
+    for model in models:
+        run("compile", model, "-o", work / "digits.o")
+        subprocess.run([CC, work / "main.c", work / "digits.o", RT, "-I", ROOT, "-lpthreadpool", "-lpthread", "-lstdc++", "-lm", "-o", work / "main"], check=True, cwd=work)
+        scores = subprocess.run([work / "main"], input=pixels, capture_output=True, check=True).stdout
+        run("run", model, "--input", f"image={work}/x.npy", "--output-dir", work)
+        assert scores == (work / "scores.npy").read_bytes()[-40:], f"{model}: the object gives other bytes"
+    for target in ("generic", "avx2", "aarch64+dotprod"):
+        done = subprocess.run([QCOMPILE, "compile", models[1], "-o", work / "cross.o", "--target", target], capture_output=True, text=True)
+        machine = {"aarch64+dotprod": 183}.get(target, 62)
+        # An op that no kernel computes on that target is an error with its name.
+        assert (done.returncode == 0 and struct.unpack("<H", (work / "cross.o").read_bytes()[18:20])[0] == machine) or \
+               (done.returncode == 1 and "no generated code" in done.stderr), done.stderr
+    run("compile", models[0], "-o", work / "digits.o", "--name", "not-c", code=1)
+    run("compile", models[0], "-o", work / "digits.h", code=1)
+    print("compile: passed")
+
+
+def profiles(model):
+    report = json.loads(run("profile", model, "--runs", 3, "--json").stdout)
+    assert abs(sum(row["share"] for row in report["layers"]) - 1) < 1e-6 and any(row["operations"] for row in report["layers"])
+    table = run("profile", model, "--runs", 3, "--sort", "time").stdout
+    assert "GOP/s" in table and "GB/s" in table, table
+    run("profile", model, "--runs", 3, "--by", "kernel")
+    run("profile", model, "--sort", "colour", code=2)
+    print("profile: passed")
+
+
+def reductions(work, model):
+    check = work / "check.sh"
+    check.write_text(f'"{QCOMPILE}" inspect --text "$1" 2>/dev/null | grep -q clip\n')
+    out = work / "small.qir"
+    run("reduce", model, "--test", f"sh {check} {{}}", "-o", out)
+    text = out.read_text()
+    ops = [line for line in text.splitlines() if " = " in line]
+    assert "clip" in text and len(ops) <= 2, text
+    assert "does not succeed" in run("reduce", model, "--test", "false", "-o", out, code=1).stderr
+    print("reduce: passed")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        os.environ["QC_CACHE_DIR"] = str(work / "cache")
+        int8 = work / "digits.int8.onnx"
+        run("quantize", DATA / "digits.onnx", "-d", f"images:{DATA}/calib?order=grey&mean=0&std=255", "-o", int8)
+        reductions(work, DATA / "digits.onnx")
+        profiles(int8)
+        objects(work, [DATA / "digits.onnx", int8])
+        first = json.loads(run("bench", int8, "--seconds", "0.05", "--json").stdout)
+        again = json.loads(run("bench", int8, "--seconds", "0.05", "--json").stdout)
+        anew = json.loads(run("bench", int8, "--seconds", "0.05", "--json", "--no-cache").stdout)
+        assert again["cached_kernels"] == again["unique_kernels"] and anew["cached_kernels"] == 0, (first, again, anew)
+        print("cache: passed")
+
+
+main()

@@ -1,0 +1,95 @@
+// profile: where the time goes, layer by layer.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "runtime/profile.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+struct ProfileFlags {
+  ModelOptions model;
+  EngineOptions engine;
+  DataOptions data;
+  int runs = 50;
+  std::string sort = "order", by = "layer";
+  bool json = false;
+};
+
+// "83.2 GOP/s" for products, "12.1 GB/s" for the rest.
+std::string rate(const StepProfile& s) {
+  if (!(s.seconds > 0)) return "";
+  const double amount = static_cast<double>(s.operations > 0 ? s.operations : s.bytes) / s.seconds / 1e9;
+  return fmt::format("{:.1f} {}", amount, s.operations > 0 ? "GOP/s" : "GB/s");
+}
+
+std::vector<StepProfile> grouped(const std::vector<StepProfile>& steps, const std::string& by) {
+  if (by == "layer") return steps;
+  std::map<std::string, StepProfile> groups;
+  std::map<std::string, int> counts;
+  for (const StepProfile& s : steps) {
+    const std::string key = by == "op" ? s.op : s.kernel.empty() ? "reference" : s.kernel;
+    StepProfile& g = groups[key];
+    g.op = by == "op" ? s.op : "";
+    g.kernel = by == "op" ? "" : key;
+    g.seconds += s.seconds;
+    g.share += s.share;
+    g.operations += s.operations;
+    g.bytes += s.bytes;
+    g.node = fmt::format("{} steps", ++counts[key]);
+  }
+  std::vector<StepProfile> rows;
+  for (auto& [key, group] : groups) rows.push_back(std::move(group));
+  return rows;
+}
+
+Status runProfile(const ProfileFlags& o) {
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const Executable exe, o.engine.compile(model));
+  std::vector<Tensor> inputs;
+  if (o.data.sources.empty()) {
+    for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
+  } else {
+    QC_ASSIGN(const Dataset data, o.data.open(model));
+    QC_ASSIGN(const TensorMap sample, data.sample(0));
+    for (const Port& p : exe.inputs()) inputs.push_back(sample.at(p.name));
+  }
+  QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, o.runs, {.threads = o.engine.threads}));
+  std::vector<StepProfile> rows = grouped(steps, o.by);
+  if (o.sort == "time" || o.by != "layer") std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+  double total = 0;
+  for (const StepProfile& s : rows) total += s.seconds;
+  if (o.json) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const StepProfile& s : rows)
+      list.push_back({{"node", s.node}, {"op", s.op}, {"kernel", s.kernel}, {"result", s.result}, {"us", s.seconds * 1e6}, {"share", s.share},
+                      {"operations", s.operations}, {"bytes", s.bytes}});
+    fmt::print("{}\n", nlohmann::json{{"total_us", total * 1e6}, {"runs", o.runs}, {"threads", o.engine.threads}, {"target", exe.program().target().str()}, {"layers", list}}
+                           .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    return {};
+  }
+  Table table({"us", "%", "rate", "op", "kernel", "result", "node"});
+  for (const StepProfile& s : rows)
+    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op, s.kernel.empty() ? "reference" : s.kernel, s.result, s.node});
+  fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads, exe.program().target().str());
+  return {};
+}
+
+}  // namespace
+
+void addProfileCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<ProfileFlags>();
+  CLI::App* verb = app.add_subcommand("profile", "time, share, kernel and rate of every layer");
+  o->model.addTo(*verb);
+  o->engine.addTo(*verb);
+  o->data.addTo(*verb, false);
+  verb->add_option("--runs", o->runs, "median of so many runs")->check(CLI::Range(1, 1000000));
+  verb->add_option("--sort", o->sort, "order (of execution) or time")->check(CLI::IsMember({"order", "time"}));
+  verb->add_option("--by", o->by, "a line for each layer, op or kernel")->check(CLI::IsMember({"layer", "op", "kernel"}));
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, &exitCode] { exitCode = report(runProfile(*o)); });
+}
+
+}  // namespace qc::tools
