@@ -17,6 +17,7 @@ Status foldConstants(Graph& graph, PassContext& cx);
 // Quantization: float -> observed -> qdq -> quant.
 Status annotate(Graph& graph, PassContext& cx);
 Status prepare(Graph& graph, PassContext& cx);
+Status equalizeLayers(Graph& graph, PassContext& cx);
 Status smoothQuant(Graph& graph, PassContext& cx);
 Status roundWeights(Graph& graph, PassContext& cx);
 Status correctBias(Graph& graph, PassContext& cx);

@@ -5,6 +5,7 @@
 
 #include "ir/qmath.h"
 #include "passes/bias_corrections.h"
+#include "passes/equalize_layers.h"
 #include "passes/pass_manager.h"
 #include "passes/smooth_quant.h"
 #include "quantizer/layer_statistics.h"
@@ -127,12 +128,14 @@ Status correctFully(Graph& prepared, const Graph& original, const GroupParams& p
   return {};
 }
 
-void addChannels(ChannelStatistics& s, const Tensor& t) {
+void addChannels(ChannelStatistics& s, const Tensor& t, int axis) {
+  size_t inner = 1;
+  for (int i = axis + 1; i < t.rank(); ++i) inner *= static_cast<size_t>(t.sizes()[static_cast<size_t>(i)]);
   const size_t channels = s.max.size();
   const auto x = t.as<float>();
   const double share = static_cast<double>(channels) / static_cast<double>(std::max<size_t>(1, x.size()));
   for (size_t i = 0; i < x.size(); ++i) {
-    const size_t c = i % channels;
+    const size_t c = i / inner % channels;
     if (!std::isfinite(x[i])) continue;
     s.min[c] = std::min(s.min[c], x[i]);
     s.max[c] = std::max(s.max[c], x[i]);
@@ -148,30 +151,37 @@ double decibels(double signal, double noise) {
 
 }  // namespace
 
-Result<Model> smoothed(const Model& model, const Dataset& samples, const RecoverOptions& options) {
+Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOptions& options) {
   Graph graph = model.graph().clone();
   PassContext cx;
   QC_TRY(runPipeline("simplify", graph, cx));
-  std::vector<std::string> smoothable;
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (isSmoothable(*n) && n->result()->type().isStatic() && n->result()->type().dtype == DType::f32) smoothable.push_back(n->result()->name());
-  if (smoothable.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name());
-  ChannelsByValue channels;
-  for (const std::string& name : smoothable) {
-    const auto count = static_cast<size_t>(graph.findValue(name)->type().shape.back().size());
-    channels[name] = {std::vector<float>(count), std::vector<float>(count), std::vector<double>(count)};
+  std::vector<std::string> names;
+  std::vector<int> axes;
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (n->numResults() != 1 || !n->result()->type().isStatic() || n->result()->type().dtype != DType::f32) continue;
+    const int last = n->result()->type().rank() - 1, axis = options.smoothQuant && isSmoothable(*n) ? last : options.equalize ? equalizableAxis(*n) : -1;
+    if (axis < 0) continue;
+    names.push_back(n->result()->name());
+    axes.push_back(axis);
   }
-  QC_ASSIGN(Taps taps, Taps::open(graph, smoothable, {.threads = options.threads}));
+  if (names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name());
+  ChannelsByValue channels;
+  for (size_t k = 0; k < names.size(); ++k) {
+    const auto count = static_cast<size_t>(graph.findValue(names[k])->type().shape[static_cast<size_t>(axes[k])].size());
+    channels[names[k]] = {std::vector<float>(count), std::vector<float>(count), std::vector<double>(count)};
+  }
+  QC_ASSIGN(Taps taps, Taps::open(graph, names, {.threads = options.threads}));
   const std::vector<int64_t> indices = chosen(samples, options.samples);
   for (const int64_t index : indices) {
     QC_ASSIGN(const TensorMap sample, samples.sample(index));
     QC_TRY(taps.run(sample));
-    for (size_t k = 0; k < smoothable.size(); ++k) addChannels(channels[smoothable[k]], taps.value(k));
+    for (size_t k = 0; k < names.size(); ++k) addChannels(channels[names[k]], taps.value(k), axes[k]);
   }
   for (auto& [name, s] : channels)
     for (double& v : s.square) v /= static_cast<double>(indices.size());
   cx.provide(std::move(channels));
-  QC_TRY(runPipeline("smooth-quant", graph, cx));
+  if (options.smoothQuant) QC_TRY(runPipeline("smooth-quant", graph, cx));
+  if (options.equalize) QC_TRY(runPipeline("equalize-layers", graph, cx));
   return Model(std::move(graph), model.name());
 }
 

@@ -19,6 +19,8 @@ namespace qc {
 enum class BiasCorrection { off, fast, full };
 
 struct RecoverOptions {
+  bool smoothQuant = true;
+  bool equalize = true;
   bool roundWeights = true;
   BiasCorrection biasCorrection = BiasCorrection::off;
   int64_t samples = 128;    // at most so many of the calibration samples, evenly spread
@@ -27,9 +29,10 @@ struct RecoverOptions {
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
-// The same function with outliers behind layer_norm moved into the weights (passes/smooth_quant.cpp), to be calibrated and quantized in
-// the model's place.  The model itself when nothing is gained.
-Result<Model> smoothed(const Model& model, const Dataset& samples, const RecoverOptions& options);
+// The same function, easier to quantize: channels that are much larger than the rest are moved into the weights that read them
+// (passes/smooth_quant.cpp, equalize_layers.cpp).  To be calibrated and quantized in the model's place; the model itself when there is
+// nothing to move.
+Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOptions& options);
 
 // Edits a graph with observers (after `prepare`) whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);

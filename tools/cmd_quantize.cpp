@@ -11,7 +11,7 @@ namespace {
 
 // What is done against the loss of accuracy, and shown of it.
 struct RecoveryFlags {
-  std::string roundWeights = "calibrated", biasCorrection = "off", smooth = "on";
+  std::string roundWeights = "calibrated", biasCorrection = "off", smooth = "on", equalize = "on";
   int64_t samples = 128, compare = 4;
 
   void addTo(CLI::App& verb) {
@@ -21,11 +21,15 @@ struct RecoveryFlags {
         ->check(CLI::IsMember({"off", "fast", "full"}));
     verb.add_option("--smooth-quant", smooth, "on: outliers behind layer_norm go into the weights that read them; off")
         ->check(CLI::IsMember({"on", "off"}));
+    verb.add_option("--equalize", equalize, "on: channels of one layer and the weights of the next share their differences; off")
+        ->check(CLI::IsMember({"on", "off"}));
     verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
     verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")->check(CLI::Range(0, 1 << 30));
   }
   RecoverOptions options(int threads) const {
     RecoverOptions o;
+    o.smoothQuant = smooth == "on";
+    o.equalize = equalize == "on";
     o.roundWeights = roundWeights == "calibrated";
     o.biasCorrection = biasCorrection == "off" ? BiasCorrection::off : biasCorrection == "fast" ? BiasCorrection::fast : BiasCorrection::full;
     o.samples = samples;
@@ -157,8 +161,8 @@ Status runQuantize(const QuantizeFlags& o) {
     options.samples = &samples;
     options.recover = o.recovery.options(o.threads);
     options.compareSamples = o.recovery.compare;
-    if (o.recovery.smooth == "on") {
-      QC_ASSIGN(model, smoothed(model, samples, options.recover));
+    if (options.recover.smoothQuant || options.recover.equalize) {
+      QC_ASSIGN(model, eased(model, samples, options.recover));
     }
   }
   const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();

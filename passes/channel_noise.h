@@ -1,0 +1,36 @@
+// Factors per channel that make a value fit 8 bits better: what smooth-quant and equalize-layers have in common.  A value divided by s
+// per channel, and the weights that read it multiplied by s, is the same function; rounding disturbs it less or more.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+// What calibration knows of a value: per channel its range and mean square.
+struct ChannelStatistics {
+  std::vector<float> min, max;
+  std::vector<double> square;
+};
+using ChannelsByValue = std::map<std::string, ChannelStatistics>;
+
+// Channel c of n ranges over +-spread^(c / (n - 1)): stands in for data in tests.
+ChannelStatistics spreadChannels(int64_t channels, double spread);
+
+// A linear, or a conv with channels first, of constant float weights; the channels are those of its operand 0.
+bool readsChannels(const Node& node);
+
+// The factors with which rounding the value and the weights of its readers is expected to disturb their results least: max|x|^a /
+// max|w|^(1-a) for the best a.  Nothing when the noise does not fall below `worthwhile` times what it is.
+std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile);
+
+// Multiplies what reads channel j by s[j]; the weight becomes a constant of this node's own.
+void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s);
+
+// [.., n] constant: element i times s[i % n], or divided by it.
+Tensor scaledLast(const Tensor& t, const std::vector<double>& s, bool divide);
+
+}  // namespace qc
