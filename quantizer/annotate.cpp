@@ -14,6 +14,7 @@
 #include <set>
 
 #include "ir/op_def.h"
+#include "quantizer/mask_sentinels.h"
 #include "quantizer/modes.h"
 #include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
@@ -46,7 +47,9 @@ std::string displayName(const Node& node) {
 class Annotator {
  public:
   Annotator(Graph& graph, const ResolvedRules& rules, const BackendConfig* backend, const BackendOptions& options)
-      : graph_(graph), rules_(rules), backend_(backend), options_(options) {}
+      : graph_(graph), rules_(rules), backend_(backend), options_(options) {
+    if (options.keepMaskedScoresFloat) sentinels_ = nodesWithSentinels(graph);
+  }
 
   Status run() {
     QC_TRY(begin());
@@ -102,6 +105,8 @@ class Annotator {
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
+      if (const auto mask = sentinels_.find(n); mask != sentinels_.end() && p.policy->role != Role::keepFloat)
+        p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", mask->second);
       p.shares = p.policy->role == Role::sharing;
       if (p.reason.empty() && p.config->activation.observer == "reuse_input") p.reason = reuseInput(*n, p);
       if (p.reason.empty() && backend_) p.reason = holdAgainstBackend(*n, p);
@@ -483,6 +488,7 @@ class Annotator {
   const BackendOptions& options_;
   std::map<const Node*, Plan> plans_;
   std::map<const Node*, const OpPolicy*> fixed_;
+  std::map<const Node*, double> sentinels_;
 };
 
 }  // namespace

@@ -22,7 +22,7 @@ struct RecoverOptions {
   bool smoothQuant = true;
   bool equalize = true;
   bool roundWeights = true;
-  BiasCorrection biasCorrection = BiasCorrection::off;
+  BiasCorrection biasCorrection = BiasCorrection::fast;
   int64_t samples = 128;    // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;  // of every layer, at least, over all samples
   int threads = 1;

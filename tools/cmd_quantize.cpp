@@ -11,7 +11,7 @@ namespace {
 
 // What is done against the loss of accuracy, and shown of it.
 struct RecoveryFlags {
-  std::string roundWeights = "calibrated", biasCorrection = "off", smooth = "on", equalize = "on";
+  std::string roundWeights = "calibrated", biasCorrection = "fast", smooth = "on", equalize = "on";
   int64_t samples = 128, compare = 4;
 
   void addTo(CLI::App& verb) {

@@ -5,8 +5,8 @@
 
 One row per model: the float metric, the int8 metric, the drop, and for metrics that count right answers the PAIRED counts: answers that
 were right and became wrong, and the other way round.  Sets of 240 to 400 samples have a standard error of about 1.5 points, so those counts
-say more than the drop.  Beside them stands the best of the peers' static quantizers (peers/accuracy.md), and at the end which rows lose more
-than half a point or fall behind the peers; those make the exit code 1.  Samples, metrics and labels come from SHARED_DIR/peers/accuracy.py.
+say more than the drop.  Beside them stands the best of the peers' static quantizers (peers/accuracy.md), picked on the evaluation data, so
+flattering to them.  A row that loses more than half a point makes the exit code 1; one behind the peers is marked.  Samples, metrics and labels come from SHARED_DIR/peers/accuracy.py.
 
 Models whose samples differ in length are quantized once for every length, with calibration samples cut or repeated to that length.
 Needs numpy, scipy and Pillow, of the Python that runs it; exit code 77, which ctest reports as skipped, when one is missing.
@@ -187,14 +187,14 @@ def main():
                 poor += 1
                 continue
             words = verdict(row)
-            poor += bool(words)
+            poor += row["drop"] > ALLOWED_DROP
             best = "-" if row["peers"] is None else f"{row['peers']:.2f}"
             print(f"| {row['model']} | {row['metric']}, {row['n']} | {row['float']:.2f} | {row['int8']:.2f} | {-row['drop']:+.2f} | "
                   f"{row.get('broken', '-')} | {row.get('repaired', '-')} | {row['sqnr']:.1f} | {best} | {row['seconds']:.1f} | "
                   f"{row['bytes'] / 1e6:.2f} | {words} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
-    print(f"{len(rows) - poor} of {len(rows)} within {ALLOWED_DROP} of float and no worse than the peers")
+    print(f"{len(rows) - poor} of {len(rows)} within {ALLOWED_DROP} of float")
     return 1 if poor else 0
 
 
