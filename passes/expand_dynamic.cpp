@@ -30,8 +30,7 @@ class Expansion {
     const Value* w = node->operand(kW);
     if (!quantize || !quantize->is("quantize_with") || quantize->attrs().dtype("storage") != DType::u8 || quantize->integer("qmin") != 0 ||
         quantize->integer("qmax") != 255 || quantize->integer("axis") >= 0 || quantize->operand(0)->type().dtype != DType::f32 ||
-        quantize->operand(1) != node->operand(kScale) || quantize->operand(2) != node->operand(kZeroPoint) ||
-        node->operand(kZeroPoint)->type().dtype != DType::s32 || !w->constant())
+        quantize->operand(1) != node->operand(kScale) || !sameZeroPoint(quantize->operand(2), node->operand(kZeroPoint)) || !w->constant())
       return false;
     const QuantParams& q = *w->type().quant;
     if (w->type().dtype != DType::s8 || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
@@ -67,6 +66,17 @@ class Expansion {
   }
 
  private:
+  // Zero points of u8 integers may be held in u8 or s32: the same value behind casts.
+  static bool sameZeroPoint(const Value* a, const Value* b) {
+    const auto root = [](const Value* v) {
+      while (v && v->producer() && v->producer()->is("cast")) v = v->producer()->operand(0);
+      return v;
+    };
+    const Value* z = root(a);
+    if (a == b) return a != nullptr;
+    return z && z == root(b) && (z->type().dtype == DType::u8 || (z->producer() && z->producer()->is("dynamic_qparams")));
+  }
+
   struct Shared {
     Value *integers, *zeroPoint;
   };

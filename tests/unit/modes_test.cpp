@@ -157,6 +157,22 @@ TEST(Modes, Convolutions) {
   for (const Mode& mode : modes())
     if (mode.config.weight.blockSize == 0) checkMode(kConvolutions, mode, true);
 }
+// Layers whose parameters come with them run on the kernels of static ones, read from ONNX too.
+TEST(Modes, DynamicLayersRunOnKernels) {
+  for (const char* text : {kLayers, kConvolutions}) {
+    const Model model(parseGraph(text, "test").value(), "test");
+    const QuantizedModel q = quantize(model, QConfigMapping().global(dynamicQConfig(Backend::x86))).value();
+    const std::string path = (std::filesystem::temp_directory_path() / ("qc_modes_" + std::to_string(::getpid()) + ".onnx")).string();
+    ASSERT_TRUE(save(q.model, path));
+    const Model again = load(path).value();
+    for (const Model* m : {&q.model, &again}) {
+      const Executable exe = compile(*m).value();
+      for (const Step& step : exe.program().steps()) EXPECT_FALSE(step.node->op().starts_with("q.dynamic_")) << step.node->op();
+    }
+    std::filesystem::remove(path);
+  }
+}
+
 TEST(Modes, EmbeddingAndRecurrence) {
   // DynamicQuantizeLSTM exists for u8 per tensor; elsewhere ONNX gets the float layer over integer weights.
   for (const Mode& mode : modes()) checkMode(kSequence, mode, !mode.config.activation.dynamic || mode.config == dynamicQConfig(Backend::x86));
