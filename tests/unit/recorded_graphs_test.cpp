@@ -230,8 +230,8 @@ Result<Prepared> prepared(const json& model, Quantizer& quantizer) {
 
 Result<Placement> placementOf(const Prepared& prepared) {
   Placement p;
-  int constants = 1000;
-  std::map<std::string, int> byConstant;
+  int next = 1000;
+  std::map<std::string, int> byValue;
   const auto follow = [&](const std::string& consumer, size_t i, const Value* v) {
     std::vector<int> chain;
     while (v->producer() && v->producer()->is("observe")) {
@@ -250,20 +250,21 @@ Result<Placement> placementOf(const Prepared& prepared) {
     for (int i = 0; i < n->numOperands(); ++i) {
       if (!n->operand(i)) continue;
       const Tensor* constant = n->operand(i)->constant();
-      if (!constant) {
-        follow(n->result()->name(), static_cast<size_t>(i), n->operand(i));
-        continue;
-      }
       const auto* a = n->annotation() && i < static_cast<int>(n->annotation()->inputs.size())
                           ? &n->annotation()->inputs[static_cast<size_t>(i)]
                           : nullptr;
       const auto* spec = a ? std::get_if<ObservedSpec>(a) : nullptr;
+      const bool foundAtRunTime = spec && spec->dynamic;  // has no observer: PyTorch gives it one that does nothing
+      if (!constant && !foundAtRunTime) {
+        follow(n->result()->name(), static_cast<size_t>(i), n->operand(i));
+        continue;
+      }
       if (!spec) continue;
-      const int id = byConstant.try_emplace(n->operand(i)->name(), constants).first->second;
-      constants += id == constants;
+      const int id = byValue.try_emplace(n->operand(i)->name(), next).first->second;
+      next += id == next;
       p.groups[pointName(n->result()->name(), static_cast<size_t>(i), n->operand(i)->name())] = {id};
       Params& params = p.params[id];
-      params.checked = spec->scheme != QScheme::floatQparams;
+      params.checked = !foundAtRunTime && spec->scheme != QScheme::floatQparams;
       if (!params.checked) continue;
       QC_ASSIGN(const QuantParams q, observeConstant(*constant, *spec));
       params = {q.scales, q.zeroPoints, true};
