@@ -1,10 +1,12 @@
 // The one generator of convolutions and matrix products: see gemm.h for how the work is cut.
 #include <algorithm>
+#include <optional>
 
 #include "codegen/emit.h"
 #include "codegen/emit_epilogue.h"
 #include "codegen/families.h"
 #include "codegen/gemm.h"
+#include "codegen/tile_unit.h"
 
 namespace qc {
 namespace {
@@ -33,13 +35,19 @@ class ConvGemm {
     stripBytes_ = plan.staged ? (plan.stagedRows * rowStride_ + kSlack + 63) / 64 * 64 : 0;
     resultTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.resultBytes() + 63) / 64 * 64;
     residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
+    together_ = plan.tilesOf(plan.stripRows * g_.outW) > 1 ? 2 : 1;
   }
 
   KernelShape emit() {
     if (isa_.dot == Dot::pairs) ones_ = e_.ints(1, e_.i16(2 * isa_.lanes));
     if (plan_.staged) padding_ = paddingVector();
-    if (!isLinear()) offsets_ = e_.table(offsetTable());
+    if (isa_.usesTiles())
+      tiles_.emplace(e_, tileShapes());
+    else if (!isLinear())
+      offsets_ = e_.table(offsetTable());
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
+    if (tiles_) tiles_->release();
+    if (tiles_) return {.units = plan_.units(), .scratchBytes = stripBytes_ + together_ * plan_.tileRows * vectors_ * TileUnit::kRowBytes};
     const int64_t tiles = tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0;
     return {.units = plan_.units(), .scratchBytes = stripBytes_ + tiles};
   }
@@ -182,6 +190,7 @@ class ConvGemm {
                                          : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)),
                                                              e_.i64((int64_t{1} << tailColumns_) - 1), all);
     }
+    if (tiles_) return emitTiles(u, weights, channels, column);
     Reg isTail = tailColumns_ && !masksTail_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
     Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
     Reg lastStart = e_.b.CreateSub(u.pixels, e_.i64(plan_.tileRows));
@@ -236,6 +245,7 @@ class ConvGemm {
         llvm::Type* bytes = e_.i8(4 * lanes);
         return e_.b.CreateIntrinsic(id, {e_.i32(lanes), bytes}, {acc, e_.bitcast(a, bytes), e_.bitcast(w, bytes)});
       }
+      case Dot::tiles: break;  // has no accumulators in registers: emitTiles
       case Dot::fma: return e_.fma(e_.bitcast(a, e_.f32(lanes)), e_.bitcast(w, e_.f32(lanes)), acc);
     }
     return nullptr;
@@ -323,6 +333,129 @@ class ConvGemm {
         [&](Reg ky, Regs& sums) { overX(sums, mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
   }
 
+  // --- the matrix unit: `together_` tiles of pixels by `vectors_` of columns ---
+
+  static constexpr int kPixelTiles = 4, kWeightTiles = 6;  // numbers of the first; sums are tiles 0 to 3
+  static int sumTile(int tile, int vector) { return 2 * tile + vector; }
+
+  std::vector<TileUnit::Shape> tileShapes() const {
+    std::vector<TileUnit::Shape> shapes(TileUnit::kTiles);
+    for (int t = 0; t < together_; ++t) shapes[static_cast<size_t>(kPixelTiles + t)] = {plan_.tileRows, plan_.depth};
+    for (int v = 0; v < vectors_; ++v) shapes[static_cast<size_t>(kWeightTiles + v)] = {plan_.depth / 4, TileUnit::kRowBytes};
+    for (int t = 0; t < together_; ++t)
+      for (int v = 0; v < vectors_; ++v) shapes[static_cast<size_t>(sumTile(t, v))] = {plan_.tileRows, TileUnit::kRowBytes};
+    return shapes;
+  }
+
+  // First pixel of a tile and where its input begins.
+  struct TilePlace {
+    Reg pixel, input;
+  };
+  TilePlace tilePlace(const Unit& u, Reg index, int64_t perLine) {
+    const int64_t rows = plan_.tileRows;
+    if (plan_.flat) {
+      Reg pixel = e_.minOf(mul(index, rows), e_.b.CreateSub(u.pixels, e_.i64(rows)));
+      return {pixel, e_.opaque(e_.at(u.input, mul(pixel, pixelStep())))};
+    }
+    Reg rest = index;
+    Reg y = quotient(rest, perLine);
+    Reg x = e_.minOf(mul(rest, rows), e_.i64(g_.outW - rows));
+    Reg offset = e_.b.CreateAdd(mul(y, g_.strideH * rowStride_), mul(x, pixelStep()));
+    return {e_.b.CreateAdd(mul(y, g_.outW), x), e_.opaque(e_.at(u.input, offset))};
+  }
+
+  void emitTiles(const Unit& u, Reg weights, const Epilogue::Channels& channels, Reg column) {
+    const int64_t rows = plan_.tileRows, perLine = (g_.outW + rows - 1) / rows;
+    Reg count = plan_.flat ? e_.b.CreateUDiv(e_.b.CreateAdd(u.pixels, e_.i64(rows - 1)), e_.i64(rows))
+                           : mul(e_.b.CreateUDiv(u.pixels, e_.i64(g_.outW)), perLine);
+    Reg last = e_.b.CreateSub(count, e_.i64(1));
+    Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
+    Reg sums = e_.at(e_.scratch(), stripBytes_);
+    e_.loop(
+        e_.i64(0), count, together_,
+        [&](Reg begin) {
+          std::vector<TilePlace> places;
+          for (int t = 0; t < together_; ++t)
+            places.push_back(tilePlace(u, t ? e_.minOf(e_.b.CreateAdd(begin, e_.i64(t)), last) : begin, perLine));
+          multiplyTiles(places, weights);
+          const int64_t rowBytes = int64_t{vectors_} * TileUnit::kRowBytes;
+          for (int t = 0; t < together_; ++t)
+            for (int v = 0; v < vectors_; ++v)
+              tiles_->store(sumTile(t, v), e_.at(sums, t * rows * rowBytes + v * TileUnit::kRowBytes), e_.i64(rowBytes));
+          for (int t = 0; t < together_; ++t) {
+            Reg pixel = e_.b.CreateAdd(firstPixel, places[static_cast<size_t>(t)].pixel);
+            storeSums(e_.at(sums, t * rows * rowBytes), channels, pixel, column);
+          }
+        },
+        true);
+  }
+
+  void multiplyTiles(const std::vector<TilePlace>& places, Reg weights) {
+    for (int t = 0; t < together_; ++t)
+      for (int v = 0; v < vectors_; ++v) tiles_->zero(sumTile(t, v));
+    const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel;
+    const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
+    auto overX = [&](Reg firstRun, Reg offset) {
+      if (across == 1) return tileRun(places, e_.at(weights, mul(firstRun, runBytes)), offset);
+      e_.loop(
+          e_.i64(0), e_.i64(across), 1,
+          [&](Reg kx) {
+            tileRun(places, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes)),
+                    e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
+          },
+          true);
+    };
+    if (g_.kernelH == 1) return overX(e_.i64(0), e_.i64(0));
+    e_.loop(
+        e_.i64(0), e_.i64(g_.kernelH), 1, [&](Reg ky) { overX(mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
+  }
+
+  void tileRun(const std::vector<TilePlace>& places, Reg weights, Reg inputOffset) {
+    const int64_t steps = layout_.paddedRun() / plan_.depth, panel = plan_.packing.panel;
+    auto one = [&](Reg weightsHere, Reg offset) {
+      for (int t = 0; t < together_; ++t) {
+        tiles_->load(kPixelTiles + t, e_.at(places[static_cast<size_t>(t)].input, offset), e_.i64(pixelStep()));
+        for (int v = 0; v < vectors_; ++v) {
+          if (t == 0) tiles_->load(kWeightTiles + v, e_.at(weightsHere, v * TileUnit::kRowBytes), e_.i64(4 * panel));
+          tiles_->dot(sumTile(t, v), kPixelTiles + t, kWeightTiles + v, TileUnit::Left::u8);
+        }
+      }
+    };
+    auto at = [&](Reg step) { one(e_.at(weights, mul(step, plan_.depth * panel)), e_.b.CreateAdd(inputOffset, mul(step, plan_.depth))); };
+    int64_t unroll = std::min<int64_t>(steps, 4);
+    while (steps % unroll != 0) --unroll;
+    auto unrolled = [&](Reg first) {
+      for (int64_t s = 0; s < unroll; ++s) at(e_.b.CreateAdd(first, e_.i64(s)));
+    };
+    if (steps == unroll) return unrolled(e_.i64(0));
+    e_.loop(e_.i64(0), e_.i64(steps), unroll, unrolled, true);
+  }
+
+  // The sums of one tile, a few rows at a time; the last few overlap those before.
+  void storeSums(Reg sums, const Epilogue::Channels& channels, Reg pixel, Reg column) {
+    const int rowsAtOnce = std::min(4, plan_.tileRows);
+    const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes();
+    Regs bias;
+    for (int v = 0; v < vectors_; ++v) bias.push_back(e_.load(e_.i32(isa_.lanes), e_.at(channels.bias, v * TileUnit::kRowBytes)));
+    e_.loop(
+        e_.i64(0), e_.i64(plan_.tileRows), rowsAtOnce,
+        [&](Reg begin) {
+          Reg row = e_.minOf(begin, e_.i64(plan_.tileRows - rowsAtOnce));
+          Reg from = e_.at(sums, mul(row, int64_t{vectors_} * TileUnit::kRowBytes));
+          Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(pixel, row), g_.outputs), column);
+          Regs acc, results, residuals;
+          for (int r = 0; r < rowsAtOnce; ++r) {
+            for (int v = 0; v < vectors_; ++v)
+              acc.push_back(e_.b.CreateAdd(e_.load(e_.i32(isa_.lanes), e_.at(from, (int64_t{r} * vectors_ + v) * TileUnit::kRowBytes)),
+                                           bias[static_cast<size_t>(v)]));
+            results.push_back(e_.at(e_.at(e_.result(), mul(element, rb)), r * g_.outputs * rb));
+            if (sb) residuals.push_back(e_.at(e_.at(e_.operand(4), mul(element, sb)), r * g_.outputs * sb));
+          }
+          epilogue_.store(acc, rowsAtOnce, vectors_, channels, results, residuals);
+        },
+        true);
+  }
+
   // --- results ---
 
   // A panel that is wider than the channels left goes through a tile in scratch, whose valid columns are copied.
@@ -377,6 +510,8 @@ class ConvGemm {
   int64_t elementBytes_ = 1, pixelStride_ = 0, rowStride_ = 0, tailColumns_ = 0;
   bool masksTail_ = false;
   int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
+  int together_ = 1;  // tiles of pixels computed at a time on the matrix unit
+  std::optional<TileUnit> tiles_;
   Reg ones_ = nullptr, padding_ = nullptr, offsets_ = nullptr;
 };
 

@@ -13,6 +13,7 @@ namespace qc {
 using Dot = GemmIsa::Dot;
 
 const GemmIsa kGemmU8Avx512Vnni{Dot::vnni, DType::u8, DType::s8, 16, 4, 128, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.70}}}};
+const GemmIsa kGemmU8Amx{Dot::tiles, DType::u8, DType::s8, 16, 4, 1024, {{{2, 16, 0.80}, {1, 16, 0.50}, {1, 16, 0.50}}}};
 const GemmIsa kGemmU8AvxVnni{Dot::vnni, DType::u8, DType::s8, 8, 4, 64, {{{2, 6, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
 const GemmIsa kGemmU8Avx2Pairs{Dot::pairs, DType::u8, DType::s8, 8, 4, 32, {{{2, 4, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
 const GemmIsa kGemmS16Avx2{Dot::words, DType::s16, DType::s16, 8, 2, 24, {{{2, 4, 0.95}, {1, 8, 0.80}, {1, 8, 0.80}}}};
@@ -55,8 +56,23 @@ const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
   return *std::min_element(isa.blocks.begin(), isa.blocks.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
 }
 
-Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const GemmIsa::Block& block, bool staged) {
-  const ConvGeometry& conv = problem.conv;
+bool hasRowRuns(const ConvGeometry& conv, bool staged) { return conv.dilationW == 1 && (staged || conv.groups == 1); }
+
+// Elements of k per matrix tile: equal shares of a run, so that no tile is configured for a rest.
+int tileDepth(const ConvGeometry& conv, bool rowRuns) {
+  constexpr int64_t kMost = 64;
+  const int64_t run = rowRuns ? conv.kernelW * conv.groupChannels() : conv.groupChannels();
+  const int64_t steps = std::max<int64_t>(1, ceilDiv(run, kMost));
+  return static_cast<int>(std::max<int64_t>(4, ceilDiv(ceilDiv(run, steps), 4) * 4));
+}
+
+// Whether the last tile of a run would reach beyond it: what it reads there meets zero weights, but must exist.
+bool readsBeyondRuns(const ConvGeometry& conv, bool rowRuns) {
+  const int64_t run = rowRuns ? conv.kernelW * conv.groupChannels() : conv.groupChannels();
+  return run % tileDepth(conv, rowRuns) != 0;
+}
+
+Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const ConvGeometry& conv, const GemmIsa::Block& block, bool staged) {
   const bool permuted = isa.packs() && problem.quantizedResult && !problem.floatResidual;
   Packing p;
   p.element = isa.weight;
@@ -67,7 +83,8 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Gemm
               : block.vectors == 2            ? Packing::Columns::pair
                                               : Packing::Columns::quad;
   p.offset = isa.inputOffset();
-  p.rowRuns = conv.dilationW == 1 && (staged || conv.groups == 1);
+  p.rowRuns = hasRowRuns(conv, staged);
+  if (isa.usesTiles()) p.runPad = tileDepth(conv, p.rowRuns);
   return p;
 }
 
@@ -97,6 +114,16 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
   return best;
 }
 
+// On the matrix unit: products, then sums through memory, then the epilogue; few rows cost nearly as much as many.
+double tileCycles(const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
+  const ConvGeometry& g = plan.conv;
+  const double tiles = static_cast<double>(plan.tilesOf(plan.stripRows * g.outW) * plan.strips * g.batch * g.groups * plan.panels);
+  const double steps = static_cast<double>(layout.runs() * layout.paddedRun() / plan.depth);
+  const double product = std::max(9.3, 5.3 + 0.667 * plan.tileRows) / block.efficiency;
+  constexpr double kStore = 19, kEpilogue = 3.4;  // of a tile, of a vector
+  return tiles * block.vectors * (steps * product + kStore + plan.tileRows * kEpilogue);
+}
+
 double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
   const ConvGeometry& g = plan.conv;
   const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.batch);
@@ -112,7 +139,9 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
                              : 0.0;
   const double weightBytes = static_cast<double>(layout.size() * sizeOf(isa.weight));
   const double streaming = weightBytes > static_cast<double>(kLevel2) ? weightBytes / 12.0 : weightBytes / 40.0;
-  return std::max(panelTiles * (steps * perStep + epilogue), streaming) + staging + 200;
+  const double computing = isa.usesTiles() ? tileCycles(plan, block, layout) : panelTiles * (steps * perStep + epilogue);
+  constexpr double kCall = 200, kConfiguration = 200;
+  return std::max(computing, streaming) + staging + kCall + (isa.usesTiles() ? kConfiguration : 0.0);
 }
 
 }  // namespace
@@ -151,7 +180,8 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
   plan.staged = g.isPadded() || isa.widens() || gathers;
   const GemmIsa::Block& block = chooseBlock(isa, g.groupOutputs());
-  plan.packing = choosePacking(isa, problem, block, plan.staged);
+  if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
+  plan.packing = choosePacking(isa, problem, g, block, plan.staged);
   const PackedLayout layout(plan.packing, g);
   plan.panels = layout.panels();
 
@@ -180,7 +210,11 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   const int64_t fewestRows = ceilDiv(int64_t{8} * block.rows, g.outW);
   strips = std::clamp<int64_t>(strips, 1, std::max<int64_t>(1, g.outH / fewestRows));
   const int64_t wantedRows = std::max<int64_t>(1, ceilDiv(g.outH, std::max<int64_t>(strips, 1)));
-  plan.tileRows = chooseTileRows(block.rows, std::min(pixels, wantedRows * g.outW));
+  plan.depth = plan.packing.runPad;
+  plan.flat = g.outW == 1 || g.strideH * (plan.staged ? plan.stagedWidth : g.inW) == g.outW * g.strideW;
+  const bool byLines = isa.usesTiles() && !plan.flat;
+  plan.tileRows = byLines ? static_cast<int>(ceilDiv(g.outW, std::max<int64_t>(1, ceilDiv(g.outW, block.rows))))
+                          : chooseTileRows(block.rows, std::min(pixels, wantedRows * g.outW));
   plan.stripRows = pixels == 0 ? 1 : balancedRows(g.outH, g.outW, wantedRows, plan.tileRows);
   plan.strips = ceilDiv(g.outH, plan.stripRows);
   plan.tileRows = static_cast<int>(std::min<int64_t>(plan.tileRows, std::max<int64_t>(1, plan.stripRows * g.outW)));

@@ -7,6 +7,10 @@
 //   tile   = `tileRows` consecutive output pixels of the strip x one panel of channels, accumulated in registers.
 //            The last tile of a strip overlaps the one before, so there is no second, smaller kernel.
 // Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in the first cache.
+//
+// On the matrix unit (Dot::tiles) a tile's pixels must lie at one constant distance.  The strip is one line of pixels
+// if that holds for all of it, else every output row is a line; tiles overlap at the end of a line, and two of them
+// are computed at a time, for each weight that is loaded to meet both.
 #pragma once
 
 #include <array>
@@ -25,9 +29,10 @@ struct GemmIsa {
     usdot,    // NEON u8 x s8, four products per lane
     sdot,     // NEON s8 x s8: the input is shifted by 128 on the way
     fma,
+    tiles,    // AMX: u8 x s8, 16 pixels x 64 of k x 16 columns
   };
   struct Block {
-    int vectors, rows;  // registers: vectors of columns x rows of pixels
+    int vectors, rows;  // registers: vectors of columns x rows of pixels (of one matrix tile, if the row computes by tiles)
     double efficiency;  // of the peak
   };
   Dot dot;
@@ -39,6 +44,7 @@ struct GemmIsa {
 
   bool widens() const { return input == DType::s16; }
   int inputOffset() const { return dot == Dot::sdot ? 128 : 0; }
+  bool usesTiles() const { return dot == Dot::tiles; }
   bool packs() const { return dot != Dot::generic && lanes >= 8; }  // has the lane-wise saturating packs
 };
 
@@ -54,6 +60,14 @@ struct GemmPlan {
   int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
   int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one strip's input
   double cycles = 0;
+
+  // Of Dot::tiles.
+  bool flat = false;  // the strip is one line
+  int depth = 0;      // elements of k per tile
+  int64_t tilesOf(int64_t pixels) const {  // of a strip
+    const int64_t line = flat ? pixels : conv.outW;
+    return line == 0 ? 0 : pixels / line * ((line + tileRows - 1) / tileRows);
+  }
 
   int64_t units() const { return conv.groups * blocks * conv.batch * strips; }
 };

@@ -200,7 +200,7 @@ Result<std::unique_ptr<Jit>> Jit::create(const Target& target) {
   initializeLlvm();
   if (!target.runsOn(Target::host()))
     return fail(ErrorCode::kInvalidArgument, "code for {} does not run on this machine ({})", target.str(), Target::host().str());
-  if (target.has(Isa::amxInt8)) QC_TRY(requestAmxPermission());
+  if (target.has(Isa::amxInt8) && !target.emulatesTiles()) QC_TRY(requestAmxPermission());
   try {
     llvm::orc::JITTargetMachineBuilder builder{llvm::Triple(target.llvmTriple())};
     auto jit = llvm::orc::LLJITBuilder().setJITTargetMachineBuilder(std::move(builder)).create();

@@ -22,6 +22,7 @@ namespace {
 constexpr IsaSet kAvx2 = isaBit(Isa::avx2);
 constexpr IsaSet kAvx512 = kAvx2 | isaBit(Isa::avx512);
 constexpr IsaSet kAvx512Vnni = kAvx512 | isaBit(Isa::avx512vnni);
+constexpr IsaSet kEmulatedTiles = isaBit(Isa::amxInt8) | isaBit(Isa::amxEmulated);
 constexpr IsaSet kNeon = isaBit(Isa::neon);
 constexpr IsaSet kDotprod = kNeon | isaBit(Isa::dotprod);
 
@@ -32,6 +33,7 @@ constexpr std::array kTable{
     IsaInfo{Isa::avx512, "avx512", Arch::x86_64, kAvx512, "+evex512,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd", "skylake-avx512"},
     IsaInfo{Isa::avx512vnni, "avx512vnni", Arch::x86_64, kAvx512Vnni, "+avx512vnni", "icelake-server"},
     IsaInfo{Isa::amxInt8, "amx-int8", Arch::x86_64, kAvx512Vnni | isaBit(Isa::amxInt8), "+amx-tile,+amx-int8", "sapphirerapids"},
+    IsaInfo{Isa::amxEmulated, "amx-emulated", Arch::x86_64, kAvx512Vnni | kEmulatedTiles, "", "icelake-server"},
     IsaInfo{Isa::neon, "neon", Arch::aarch64, kNeon, "+neon", "cortex-a72"},
     IsaInfo{Isa::dotprod, "dotprod", Arch::aarch64, kDotprod, "+dotprod", "neoverse-n1"},
     IsaInfo{Isa::i8mm, "i8mm", Arch::aarch64, kDotprod | isaBit(Isa::i8mm), "+i8mm", "neoverse-v1"},
@@ -98,7 +100,8 @@ IsaSet detect() {
     const bool on = known && ((r[entry.reg] >> entry.bit) & 1) && (state & entry.osState) == entry.osState;
     (on ? seen : missing) |= isaBit(entry.isa);
   }
-  const IsaSet present = seen & ~missing;
+  IsaSet present = seen & ~missing;
+  if ((present & isaBit(Isa::amxInt8)) && !requestAmxPermission()) present &= ~isaBit(Isa::amxInt8);
   IsaSet result = 0;
   for (const IsaInfo& info : kTable)
     if (info.arch == Arch::x86_64 && (present & info.implies) == info.implies) result |= isaBit(info.isa);
@@ -176,10 +179,14 @@ std::string Target::str() const {
 
 Target Target::cap(const Target& limit) const {
   if (limit.arch != arch) return {arch, infoOf(arch).baseline};
-  return {arch, isas & limit.isas};
+  const IsaSet emulated = limit.emulatesTiles() && has(Isa::avx512vnni) ? kEmulatedTiles : 0;
+  return {arch, (isas & limit.isas) | emulated};
 }
 
-bool Target::runsOn(const Target& machine) const { return arch == Arch::generic ? isas == 0 : arch == machine.arch && machine.has(isas); }
+bool Target::runsOn(const Target& machine) const {
+  if (arch == Arch::generic) return isas == 0;
+  return arch == machine.arch && machine.has(emulatesTiles() ? isas & ~kEmulatedTiles : isas);
+}
 
 int Target::vectorBytes() const { return has(Isa::avx512) ? 64 : has(Isa::avx2) ? 32 : 16; }
 
@@ -188,7 +195,8 @@ std::string Target::llvmTriple() const { return std::string(infoOf(arch == Arch:
 std::string Target::llvmFeatures() const {
   std::string features;
   for (const IsaInfo& info : kTable)
-    if (has(info.isa)) features += (features.empty() ? "" : ",") + std::string(info.features);
+    if (has(info.isa) && !info.features.empty() && !(info.isa == Isa::amxInt8 && emulatesTiles()))
+      features += (features.empty() ? "" : ",") + std::string(info.features);
   return features;
 }
 

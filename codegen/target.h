@@ -20,7 +20,9 @@ enum class Arch : uint8_t { generic, x86_64, aarch64 };
 std::string_view toString(Arch arch);  // "generic", "x86-64", "aarch64"
 
 // Values index the table in target.cpp.
-enum class Isa : uint8_t { avx2, avxvnni, avx512, avx512vnni, amxInt8, neon, dotprod, i8mm };
+// amxEmulated is no extension of a CPU: it stands for AMX whose tile operations are computed by vector code (tile_unit.h),
+// so that AMX kernels can be tested to the bit on machines without it.  Detection never reports it.
+enum class Isa : uint8_t { avx2, avxvnni, avx512, avx512vnni, amxInt8, amxEmulated, neon, dotprod, i8mm };
 
 using IsaSet = uint32_t;
 constexpr IsaSet isaBit(Isa isa) { return IsaSet{1} << static_cast<unsigned>(isa); }
@@ -36,10 +38,12 @@ struct Target {
 
   bool has(Isa isa) const { return (isas & isaBit(isa)) != 0; }
   bool has(IsaSet required) const { return (isas & required) == required; }
-  // This target without what `limit` lacks.  Another architecture leaves the generic target of this one.
+  // This target without what `limit` lacks.  Another architecture leaves the generic target of this one.  A limit with
+  // emulated AMX adds it where AVX-512-VNNI remains: whoever names it wants it.
   Target cap(const Target& limit) const;
   // True if code for this target runs on a machine of type `machine`.
   bool runsOn(const Target& machine) const;
+  bool emulatesTiles() const { return has(Isa::amxEmulated); }
   int vectorBytes() const;  // of the widest vector: 64, 32 or 16
 
   // For LLVM.  The CPU is the architecture's baseline and every feature is stated; `tuneCpu` only guides scheduling.
@@ -61,7 +65,8 @@ struct IsaInfo {
 };
 std::span<const IsaInfo> isaTable();
 
-// AMX state is granted per process on request (arch_prctl); called before AMX kernels are loaded.
+// AMX state is granted per process on request (arch_prctl); called before AMX kernels are loaded.  Target::host() asks,
+// too: a machine whose operating system refuses has no AMX.
 Status requestAmxPermission();
 
 }  // namespace qc

@@ -148,7 +148,8 @@ Target targetOf(const KernelDef& def) {
       target.isas |= info.implies;
       target.arch = info.arch;
     }
-  return target;
+  const Target emulated = Target::parse("amx-emulated").value();
+  return target.has(Isa::amxInt8) && !target.runsOn(Target::host()) ? emulated : target;
 }
 
 std::vector<const KernelDef*> rowsFor(std::string_view op) {

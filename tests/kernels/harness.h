@@ -30,7 +30,7 @@ class GuardedBuffer {
   void* data_ = nullptr;
 };
 
-// The smallest target that has the row's extensions.
+// The smallest target that has the row's extensions; with emulated tiles where this machine has no matrix unit.
 Target targetOf(const KernelDef& def);
 // Rows that compute `op` and that this machine can run or emulate; the others are printed as left out.
 std::vector<const KernelDef*> rowsFor(std::string_view op);

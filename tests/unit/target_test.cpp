@@ -37,5 +37,19 @@ TEST(Target, CapsAndRuns) {
   EXPECT_EQ(avx2.llvmFeatures().find("avx512"), std::string::npos);
 }
 
+TEST(Target, EmulatesTilesOnlyOnRequest) {
+  const Target emulated = Target::parse("amx-emulated").value(), vnni = Target::parse("avx512vnni").value();
+  EXPECT_FALSE(Target::host().emulatesTiles());
+  EXPECT_TRUE(emulated.has(Isa::amxInt8));
+  EXPECT_TRUE(emulated.runsOn(vnni));
+  EXPECT_FALSE(emulated.runsOn(Target::parse("avx2").value()));
+  EXPECT_EQ(vnni.cap(emulated), emulated);
+  EXPECT_EQ(emulated.cap(vnni), vnni);
+  EXPECT_FALSE(Target::parse("avx2").value().cap(emulated).has(Isa::amxInt8));
+  EXPECT_EQ(emulated.llvmFeatures().find("amx"), std::string::npos);
+  EXPECT_NE(Target::parse("amx-int8")->llvmFeatures().find("amx"), std::string::npos);
+  EXPECT_EQ(Target::parse(emulated.str()).value(), emulated);
+}
+
 }  // namespace
 }  // namespace qc
