@@ -124,14 +124,16 @@ std::string ObjectCache::pathFor(std::string_view key) const {
 std::optional<KernelObject> ObjectCache::find(std::string_view key) const {
   if (!enabled()) return std::nullopt;
   const std::string path = pathFor(key);
-  std::ifstream file(path, std::ios::binary);
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return std::nullopt;
-  std::string bytes;
-  bytes.resize(kLargest + 1);
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  const auto size = static_cast<std::streamoff>(file.tellg());
+  if (size < 0 || size > static_cast<std::streamoff>(kLargest)) return std::nullopt;
+  std::string bytes(static_cast<size_t>(size), '\0');
+  file.seekg(0);
+  file.read(bytes.data(), size);
   bytes.resize(static_cast<size_t>(file.gcount()));
   std::string_view rest = bytes;
-  if (bytes.size() > kLargest || !rest.starts_with(kMagic) || rest.size() < kMagic.size() + kDigest) return std::nullopt;
+  if (!rest.starts_with(kMagic) || rest.size() < kMagic.size() + kDigest) return std::nullopt;
   rest.remove_prefix(kMagic.size());
   const std::string_view digest = rest.substr(0, kDigest);
   rest.remove_prefix(kDigest);

@@ -60,7 +60,11 @@ def present_targets():
     missing = [t for t in TARGETS if not set(t.split("+")) <= host]
     if missing:
         print(f"left out, this machine lacks them: {', '.join(missing)}")
-    return [t for t in TARGETS if t not in missing]
+    present = [t for t in TARGETS if t not in missing]
+    if any("amx" in t for t in missing) and "avx512vnni" in host:
+        print("AMX kernels run with emulated tiles")
+        present.append("amx-emulated")
+    return present
 
 
 def check(name, work, targets):
