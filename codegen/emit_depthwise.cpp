@@ -3,6 +3,8 @@
 // Integers: the bytes of four neighbouring taps are interleaved so that each 32-bit lane holds one channel's four taps, and
 // multiplied by the packed weights four at a time.  The interleaving works within 128-bit lanes; its column order is the one
 // ("quad") that the epilogue's packs undo.  Floats: one FMA per tap, in the order (ky, kx).
+// Channels that fill half a panel or less share it with those of the next pixels, whose bytes follow (Packing::copies): all
+// loops then step over that many pixels at a time.
 // A work unit is a strip of output rows of one image.  Its input rows are copied into scratch with their padding, so that
 // the loops know no borders and whole vectors may be read past the last channel.  Tests: tests/kernels.
 #include <algorithm>
@@ -39,7 +41,9 @@ struct DepthwisePlan {
   ConvGeometry conv;
   Packing packing;
   int64_t stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
-  int tileColumns = 1;  // output pixels of one row that share loads of weights
+  int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
+
+  int tilePixels() const { return tileColumns * packing.copies; }
 };
 
 const DepthwiseIsa& isaOf(const KernelDef& def) { return *static_cast<const DepthwiseIsa*>(def.traits); }
@@ -47,11 +51,20 @@ bool hasMasks(const KernelDef& def) { return (def.isas & isaBit(Isa::avx512)) !=
 
 // The widest panel that wastes little: channels beyond the last need masks, or there must be none.
 int panelVectors(const DepthwiseIsa& isa, int64_t channels, bool masks) {
+  if (channels <= isa.lanes) return 1;
   for (int v = isa.vectors; v > 1; v /= 2) {
     const bool fits = channels % (v * isa.lanes) == 0;
     if (fits || (masks && (channels > v * isa.lanes / 2 || isa.dot != Dot::fma))) return v == 2 && isa.dot != Dot::fma ? 4 : v;
   }
   return 1;
+}
+
+// How many neighbouring pixels fill a panel together.  Without masks they must fill it to the last column.
+int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g, bool masks) {
+  constexpr int kPacked = 4;  // vectors whose stores are packed to bytes
+  const int64_t panel = kPacked * isa.lanes;
+  if (isa.vectors < kPacked || g.strideW != 1 || (!masks && panel % g.channels != 0)) return 1;
+  return static_cast<int>(std::clamp<int64_t>(panel / g.channels, 1, std::max<int64_t>(g.outW, 1)));
 }
 
 // Depends on the row alone, so that selection, packing and emission agree on every machine.
@@ -64,8 +77,9 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
   const bool real = isa.dot == Dot::fma;
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
   const bool interleaves = !real && problem.quantizedResult && !problem.floatResidual;
-  const int vectors = real || interleaves ? panelVectors(isa, g.channels, masks) : 1;
   Packing& p = plan.packing;
+  if (interleaves) p.copies = pixelsPerPanel(isa, g, masks);
+  const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies, masks) : 1;
   p.element = real ? DType::f32 : DType::s8;
   p.lanes = isa.lanes;
   p.panel = vectors * isa.lanes;
@@ -80,7 +94,7 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
   plan.stripRows = std::clamp<int64_t>(std::min(most, (g.outH + 3) / 4), 1, g.outH);
   plan.strips = (g.outH + plan.stripRows - 1) / plan.stripRows;
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + reach;
-  plan.tileColumns = g.outW >= 2 ? 2 : 1;
+  plan.tileColumns = g.outW >= 2 * p.copies ? 2 : 1;
   return plan;
 }
 
@@ -92,8 +106,11 @@ class Depthwise {
     bytes_ = isa.dot == Dot::fma ? 4 : 1;
     pixel_ = g_.channels * bytes_;
     row_ = plan.stagedWidth * pixel_;
-    tail_ = g_.channels % plan.packing.panel;
+    tail_ = columns(plan) % plan.packing.panel;
   }
+
+  // Of all panels, those that hold results.
+  static int64_t columns(const DepthwisePlan& plan) { return plan.conv.channels * plan.packing.copies; }
 
   KernelShape emit() {
     Reg zero = bytes_ == 4 ? nullptr : e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty());
@@ -149,8 +166,8 @@ class Depthwise {
       Reg weights = e_.at(e_.operand(1), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
       Reg in = e_.at(input, mul(column, bytes_));
       // The last tile of the row overlaps the one before.
-      e_.loop(e_.i64(0), e_.i64(g_.outW), plan_.tileColumns, [&](Reg begin) {
-        Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tileColumns));
+      e_.loop(e_.i64(0), e_.i64(g_.outW), plan_.tilePixels(), [&](Reg begin) {
+        Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tilePixels()));
         const Regs acc = accumulate(e_.at(in, mul(x, g_.strideW * pixel_)), weights, channels.bias);
         Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, x), g_.channels), column);
         store(acc, channels, element);
@@ -161,7 +178,7 @@ class Depthwise {
   void store(const Regs& acc, const Epilogue::Channels& channels, Reg element) {
     const auto rowsAt = [&](Reg base, int64_t bytes) {
       Regs rows;
-      for (int t = 0; bytes && t < plan_.tileColumns; ++t) rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * g_.channels * bytes));
+      for (int t = 0; bytes && t < plan_.tileColumns; ++t) rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * columns(plan_) * bytes));
       return rows;
     };
     epilogue_.store(acc, plan_.tileColumns, vectors_, channels, rowsAt(e_.result(), epilogue_.resultBytes()),
@@ -185,7 +202,7 @@ class Depthwise {
     return acc;
   }
 
-  int64_t tapOffset(int tile, int64_t kx) const { return (tile * g_.strideW + kx * g_.dilationW) * pixel_; }
+  int64_t tapOffset(int tile, int64_t kx) const { return (int64_t{tile} * plan_.packing.copies * g_.strideW + kx * g_.dilationW) * pixel_; }
 
   void floatTap(Regs& acc, Reg in, Reg w, int64_t kx) {
     for (int v = 0; v < vectors_; ++v) {
@@ -285,7 +302,7 @@ bool supportsDepthwise(const KernelDef& def, const Node& node, const Target&) {
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelH * g.kernelW > 128 || g.pixels() == 0) return false;
   const auto plan = planDepthwise(def, node);
   if (!plan || plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
-  const bool tail = g.channels % plan->packing.panel != 0;
+  const bool tail = Depthwise::columns(*plan) % plan->packing.panel != 0;
   return !tail || (hasMasks(def) && plan->packing.panel <= 64);
 }
 
@@ -299,7 +316,7 @@ double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
   const double steps = static_cast<double>(g.kernelH * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
   const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
   const double staged = static_cast<double>(plan->strips * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) / (2.0 * isa.lanes);
-  return static_cast<double>(g.pixels()) * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
+  return static_cast<double>(g.pixels()) / plan->packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
 }
 
 Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& builder) {

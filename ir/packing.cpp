@@ -49,12 +49,12 @@ int64_t outputSize(int64_t in, int64_t before, int64_t after, int64_t kernel, in
 }
 
 template <class T>
-void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked) {
+void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked, int64_t copy) {
   for (int64_t o = 0, i = 0; o < conv.outputs; ++o)
     for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
       for (int64_t ky = 0; ky < conv.kernelH; ++ky)
         for (int64_t kx = 0; kx < conv.kernelW; ++kx, ++i) {
-          T& slot = packed[layout.index(o, ic, ky, kx)];
+          T& slot = packed[layout.index(o, ic, ky, kx, copy)];
           if (toPacked)
             slot = dense[i];
           else
@@ -62,11 +62,11 @@ void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T*
         }
 }
 
-void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked) {
+void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked, int64_t copy = 0) {
   switch (sizeOf(dtype)) {
-    case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked);
-    case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked);
-    default: return scatter(layout, conv, static_cast<uint32_t*>(packed), static_cast<uint32_t*>(dense), toPacked);
+    case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked, copy);
+    case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked, copy);
+    default: return scatter(layout, conv, static_cast<uint32_t*>(packed), static_cast<uint32_t*>(dense), toPacked, copy);
   }
 }
 
@@ -75,7 +75,8 @@ void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype
 std::string Packing::str() const {
   std::string text = fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
                                  kColumnNames[static_cast<size_t>(columns)], taps ? "taps" : rowRuns ? "rows" : "points");
-  return offset ? text + fmt::format(" offset={}", offset) : text;
+  if (offset) text += fmt::format(" offset={}", offset);
+  return copies == 1 ? text : text + fmt::format(" copies={}", copies);
 }
 
 Result<Packing> Packing::parse(std::string_view text) {
@@ -84,7 +85,16 @@ Result<Packing> Packing::parse(std::string_view text) {
   };
   const std::vector<std::string_view> w = words(text);
   Packing p;
-  if (w.size() != 7 && !(w.size() == 8 && parseField(w[7], "offset=", p.offset) && p.offset > 0 && p.offset <= 128)) return malformed();
+  size_t known = 7;
+  if (w.size() > known && parseField(w[known], "offset=", p.offset)) {
+    if (p.offset <= 0 || p.offset > 128) return malformed();
+    ++known;
+  }
+  if (w.size() > known && parseField(w[known], "copies=", p.copies)) {
+    if (p.copies < 2 || p.copies > 64) return malformed();
+    ++known;
+  }
+  if (w.size() != known) return malformed();
   const std::optional<DType> element = parseDType(w[0]);
   if (!element || (*element != DType::s8 && *element != DType::s16 && *element != DType::f32)) return malformed();
   p.element = *element;
@@ -96,6 +106,7 @@ Result<Packing> Packing::parse(std::string_view text) {
   p.columns = static_cast<Columns>(column - std::begin(kColumnNames));
   p.rowRuns = w[6] != "points";
   p.taps = w[6] == "taps";
+  if (p.copies > 1 && !p.taps) return malformed();
   constexpr int kLimit = 1 << 16;
   const int vectors = p.columns == Columns::quad ? 4 : p.columns == Columns::pair ? 2 : 1;
   const bool sizes = p.lanes > 0 && p.panel > 0 && p.group > 0 && p.runPad > 0 && p.panel <= kLimit && p.runPad <= kLimit;
@@ -156,14 +167,14 @@ std::vector<int64_t> ConvGeometry::resultSizes(const std::vector<int64_t>& xSize
   return sizes;
 }
 
-int64_t PackedLayout::column(int64_t channel) const {
-  const int64_t group = channel / conv_.groupOutputs(), inGroup = channel % conv_.groupOutputs();
+int64_t PackedLayout::column(int64_t channel, int64_t copy) const {
+  const int64_t group = channel / conv_.groupOutputs(), inGroup = copy * conv_.groupOutputs() + channel % conv_.groupOutputs();
   const int64_t panel = inGroup / p_.panel;
   return (group * panels() + panel) * p_.panel + permuted(p_, inGroup % p_.panel);
 }
 
-int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx) const {
-  const int64_t col = column(channel);
+int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy) const {
+  const int64_t col = column(channel, copy);
   const int64_t run = p_.rowRuns ? ky : ky * conv_.kernelW + kx;
   const int64_t inRun = p_.rowRuns ? kx * conv_.groupChannels() + ic : ic;
   const int64_t k = run * paddedRun() + inRun;
@@ -180,7 +191,8 @@ Tensor PackedLayout::pack(const Tensor& weights) const {
   }
   QC_CHECK(source.numElements() == conv_.outputs * conv_.depth(), "weights do not fit the convolution");
   Tensor packed(p_.element, {size()});
-  scatterAs(*this, conv_, p_.element, packed.mutableData(), const_cast<void*>(source.data()), true);
+  for (int64_t copy = 0; copy < p_.copies; ++copy)
+    scatterAs(*this, conv_, p_.element, packed.mutableData(), const_cast<void*>(source.data()), true, copy);
   return packed;
 }
 
@@ -195,7 +207,8 @@ Tensor PackedLayout::packChannels(const Tensor& perChannel) const {
   QC_CHECK(sizeOf(perChannel.dtype()) == 4, "per-channel data are s32 or f32");
   const auto* from = static_cast<const uint32_t*>(perChannel.data());
   auto* to = static_cast<uint32_t*>(packed.mutableData());
-  for (int64_t c = 0; c < conv_.outputs; ++c) to[column(c)] = from[perChannel.numElements() == 1 ? 0 : c];
+  for (int64_t copy = 0; copy < p_.copies; ++copy)
+    for (int64_t c = 0; c < conv_.outputs; ++c) to[column(c, copy)] = from[perChannel.numElements() == 1 ? 0 : c];
   return packed;
 }
 

@@ -42,8 +42,10 @@ struct Packing {
   // a run is the taps of one ky.  rowRuns is true as well.
   bool taps = false;
   int offset = 0;  // subtracted from every input value: 128 where the instruction wants signed operands
+  // Depthwise over few channels: all of them stand so many times in the one panel, for as many neighbouring pixels.
+  int copies = 1;
 
-  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0
+  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0, "copies=4" if not 1
   static Result<Packing> parse(std::string_view text);
   friend bool operator==(const Packing&, const Packing&) = default;
 };
@@ -81,15 +83,15 @@ class PackedLayout {
   int64_t runs() const { return p_.rowRuns ? conv_.kernelH : conv_.kernelH * conv_.kernelW; }
   int64_t runLength() const { return p_.rowRuns ? conv_.kernelW * conv_.groupChannels() : conv_.groupChannels(); }
   int64_t paddedRun() const { return (runLength() + p_.runPad - 1) / p_.runPad * p_.runPad; }
-  int64_t panels() const { return (conv_.groupOutputs() + p_.panel - 1) / p_.panel; }  // of one conv group
+  int64_t panels() const { return (conv_.groupOutputs() * p_.copies + p_.panel - 1) / p_.panel; }  // of one conv group
   int64_t columns() const { return conv_.groups * panels() * p_.panel; }
   int64_t panelElements() const { return runs() * paddedRun() * p_.panel; }
   int64_t size() const { return conv_.groups * panels() * panelElements(); }
 
   // Output channel c (over all groups) -> entry of scale and bias.
-  int64_t column(int64_t channel) const;
+  int64_t column(int64_t channel, int64_t copy = 0) const;
   // Weight (channel, ic within the group, ky, kx) -> element of the packed tensor.
-  int64_t index(int64_t channel, int64_t ic, int64_t ky, int64_t kx) const;
+  int64_t index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy = 0) const;
 
   // Weights as a dense tensor [O, C/g, kh, kw] (any rank with that element order) of s8, s16 or f32 -> packed.
   Tensor pack(const Tensor& weights) const;
