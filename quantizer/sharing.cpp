@@ -1,8 +1,5 @@
 #include "quantizer/sharing.h"
 
-#include <optional>
-#include <set>
-
 namespace qc {
 namespace {
 
@@ -57,26 +54,37 @@ class Grouping {
     }
   }
 
+  // Follows every share to its end and keeps what it finds there.  Points met again are known, which keeps long chains linear.
   Status validate() {
-    for (size_t i = 0; i < points_.size(); ++i) {
-      std::string chain = toString(points_[i]);
-      std::set<int> seen = {static_cast<int>(i)};
-      const QuantSpec* spec = specs_[i];
-      while (const auto* shared = std::get_if<SharedSpec>(spec)) {
-        chain += " -> " + toString(shared->with);
+    behind_.resize(points_.size());
+    std::vector<bool> onPath(points_.size());
+    for (size_t start = 0; start < points_.size(); ++start) {
+      std::vector<size_t> path;
+      size_t i = start;
+      while (!behind_[i]) {
+        if (onPath[i]) return brokenShare("with itself", path, toString(points_[i]));
+        onPath[i] = true;
+        path.push_back(i);
+        const auto* shared = std::get_if<SharedSpec>(specs_[i]);
+        if (!shared) {
+          behind_[i] = specs_[i];
+          break;
+        }
         const auto target = index_.find(shared->with);
-        if (target == index_.end())
-          return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters with a point that is not annotated: {}", chain)
-              .at(consumers_[i]->location())
-              .on(points_[i].value);
-        if (!seen.insert(target->second).second)
-          return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters with itself: {}", chain)
-              .at(consumers_[i]->location())
-              .on(points_[i].value);
-        spec = specs_[static_cast<size_t>(target->second)];
+        if (target == index_.end()) return brokenShare("with a point that is not annotated", path, toString(shared->with));
+        i = static_cast<size_t>(target->second);
       }
+      for (const size_t p : path) behind_[p] = behind_[i];
     }
     return {};
+  }
+
+  Failure brokenShare(std::string_view how, const std::vector<size_t>& path, const std::string& end) const {
+    std::string chain;
+    for (const size_t p : path) chain += toString(points_[p]) + " -> ";
+    return fail(ErrorCode::kInvalidArgument, "shares its quantization parameters {}: {}{}", how, chain, end)
+        .at(consumers_[path[0]]->location())
+        .on(points_[path[0]].value);
   }
 
   int find(int i) {
@@ -96,18 +104,8 @@ class Grouping {
     parent_[static_cast<size_t>(pointsAtChild ? p : c)] = pointsAtChild ? c : p;
   }
 
-  // The spec behind a point: shares followed to their end, through the roots of the groups so far.
-  const QuantSpec& rootSpec(int i) {
-    const QuantSpec* spec = specs_[static_cast<size_t>(find(i))];
-    for (size_t steps = 0; steps <= points_.size(); ++steps) {
-      const auto* shared = std::get_if<SharedSpec>(spec);
-      if (!shared) return *spec;
-      const int target = index_.at(shared->with);
-      const QuantSpec* next = specs_[static_cast<size_t>(find(target))];
-      spec = next == spec ? specs_[static_cast<size_t>(target)] : next;
-    }
-    return *spec;
-  }
+  // The spec at the end of a point's shares.  All points of a group agree on it in what sameParameters() compares, the root too.
+  const QuantSpec& specBehind(int i) const { return *behind_[static_cast<size_t>(i)]; }
 
   // Users first, the producer last: the other order could make a cycle.
   void shareImplicitly(int edge) {
@@ -115,10 +113,10 @@ class Grouping {
     for (const Use* use : orderedUses(source)) {
       if (use->user() == consumers_[static_cast<size_t>(edge)] && use->index() == points_[static_cast<size_t>(edge)].operand) continue;
       const auto other = index_.find({use->user()->result()->name(), use->index()});
-      if (other != index_.end() && sameParameters(rootSpec(other->second), rootSpec(edge))) unite(other->second, edge);
+      if (other != index_.end() && sameParameters(specBehind(other->second), specBehind(edge))) unite(other->second, edge);
     }
     const auto own = index_.find({source->name(), -1});
-    if (own != index_.end() && sameParameters(rootSpec(own->second), rootSpec(edge))) unite(own->second, edge);
+    if (own != index_.end() && sameParameters(specBehind(own->second), specBehind(edge))) unite(own->second, edge);
   }
 
   const std::vector<Use*>& orderedUses(const Value* v) {
@@ -157,6 +155,7 @@ class Grouping {
   const Graph& graph_;
   std::vector<EdgeOrNode> points_;  // in graph order; a node's edges before its output
   std::vector<const QuantSpec*> specs_;
+  std::vector<const QuantSpec*> behind_;  // the spec at the end of each point's shares
   std::vector<const Node*> consumers_;
   std::vector<const Value*> sources_;  // of an edge: the value read
   std::map<EdgeOrNode, int> index_;
