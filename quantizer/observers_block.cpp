@@ -74,6 +74,7 @@ class BlockObserver final : public Observer {
     if (std::all_of(q.zeroPoints.begin(), q.zeroPoints.end(), [&](int32_t z) { return z == q.zeroPoints[0]; })) q.zeroPoints.resize(1);
     return q;
   }
+  bool dependsOnOrder() const override { return kind_ == Kind::token; }  // the newest batch's rows
 
  private:
   bool needsLayout() const override { return true; }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Calibration as a job, through the command line alone: shards, merging, interruption, warnings, limits.
 
-    calibrate.py QCOMPILE DATA_DIR [KILLS]
+    calibrate.py QCOMPILE DATA_DIR [KILLS [SEED]]
 
 Kills the run at random points with SIGKILL, resumes it each time, and checks that the file at the end has the bytes of an uninterrupted
-run.  Standard library only.
+run.  SEED repeats the delays of a failed run.  Standard library only.
 """
 import json
 import math
@@ -23,8 +23,16 @@ QCOMPILE, DATA = sys.argv[1], pathlib.Path(sys.argv[2])
 KILLS = int(sys.argv[3]) if len(sys.argv) > 3 else 30
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255&limit=200"
-RULES = {name: {"global": {"activation": {"observer": name}, "weight": {"observer": "per_channel_minmax", "dtype": "s8", "scheme": "symmetric"}}}
-         for name in ("minmax", "histogram", "percentile", "entropy", "mse", "moving_average")}
+SEED = int(sys.argv[4]) if len(sys.argv) > 4 else random.randrange(1 << 30)
+# Every observer that watches activations; of these the order of the samples does not matter, or it does.
+MERGEABLE = {
+    "minmax": {}, "histogram": {}, "histogram_reference": {"observer": "histogram", "args": {"search": "reference"}}, "percentile": {}, "entropy": {}, "mse": {},
+    "per_channel_minmax": {"axis": 0}, "per_group": {"axis": 0, "block_size": 1}}
+ORDERED = {
+    "moving_average": {}, "per_channel_moving_average": {"axis": 0}, "histogram_split": {"observer": "histogram", "args": {"merge": "split"}},
+    "histogram_old": {"observer": "histogram", "args": {"merge": "old"}}, "per_token": {}, "recording": {}}
+RULES = {name: {"global": {"activation": {"observer": name, **more}, "weight": {"observer": "per_channel_minmax", "dtype": "s8", "scheme": "symmetric"}}}
+         for name, more in {**MERGEABLE, **ORDERED}.items()}
 
 
 def run(*args, code=0):
@@ -56,7 +64,7 @@ def shards_merge(work):
             parts.append(work / f"{name}.{i}.qcal")
             calibrate(parts[-1], "--config", config, "--shard", f"{i}/3", "--threads", i % 2 + 1)
         merged = work / f"{name}.merged.qcal"
-        if name == "moving_average":
+        if name in ORDERED:
             refused = run("merge", *parts, "-o", merged, code=1).stderr
             assert "depends on the order" in refused and "--approximate" in refused, refused
             assert not merged.exists()
@@ -72,10 +80,11 @@ def shards_merge(work):
 
 
 def kills(work):
-    """moving_average is the hardest: its state depends on the order of every batch."""
-    seed = random.randrange(1 << 30)
-    rng = random.Random(seed)
-    killed = 0
+    """moving_average is the hardest: its state depends on the order of every batch.
+
+    A checkpoint after every sample makes the run long against the delays, and every point of it a place to go on from."""
+    rng = random.Random(SEED)
+    killed = resumed = 0
     for name in ("histogram", "moving_average"):
         config = work / f"{name}.json"
         whole = (work / f"{name}.qcal").read_bytes()
@@ -94,14 +103,16 @@ def kills(work):
                     process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
                     _, err = process.communicate()
                     killed += 1
+                    resumed += pathlib.Path(f"{output}.partial").exists()
                 if process.returncode == 0:
                     break
                 if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM) and not (process.returncode == 1 and b"stopped after" in err):
-                    sys.exit(f"seed {seed}: exit code {process.returncode}: {err.decode()}")
-            assert output.read_bytes() == whole, f"seed {seed}: an interrupted run gives other bytes"
+                    sys.exit(f"seed {SEED}: exit code {process.returncode}: {err.decode()}")
+            assert output.read_bytes() == whole, f"seed {SEED}: an interrupted run gives other bytes"
             left = [p.name for p in work.iterdir() if p.name.startswith("killed.qcal.")]
-            assert not left, f"seed {seed}: left behind: {left}"
-    print(f"interruption: passed, {killed} runs ended early")
+            assert not left, f"seed {SEED}: left behind: {left}"
+    assert resumed > 0, f"seed {SEED}: no run of {killed} ended in the middle"
+    print(f"interruption: passed, {killed} runs ended early, {resumed} of them with a part done")
 
 
 def refusals(work):

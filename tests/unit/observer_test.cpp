@@ -205,6 +205,7 @@ TEST(Observer, MergingIsExact) {
     }
   }
   EXPECT_TRUE(make("moving_average")->dependsOnOrder());
+  EXPECT_TRUE(make("per_token")->dependsOnOrder());
   EXPECT_TRUE(make("histogram", {{"merge", "split"}})->dependsOnOrder());
 }
 
