@@ -19,7 +19,7 @@ Result<Shape> inferPoolShape(const InferContext& c) {
   QC_TRY(requireRank(c, 0, 3, 2 + kMaxSpatial));
   const auto& kernel = c.attrs.integers("kernel_shape");
   if (static_cast<int>(kernel.size()) != x.rank() - 2)
-    return fail(ErrorCode::kInvalidModel, "'{}': kernel={} does not fit x {}", c.op, toString(Attr(kernel)), x.str());
+    return fail(ErrorCode::kInvalidModel, "'{}': kernel_shape={} does not fit x {}", c.op, toString(Attr(kernel)), x.str());
   QC_ASSIGN(const Window window, Window::of(c, kernel));
   const bool last = isChannelsLast(c.attrs);
   std::vector<Dim> spatial = spatialDims(x.shape, last);
