@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "ir/op_def.h"
 
@@ -51,7 +52,10 @@ const Value* storageOf(const Value* value) {
 
 MemoryPlan planMemory(const Graph& graph, const std::set<const Value*>& external) {
   std::vector<Lifetime> values = lifetimes(graph, external);
-  std::stable_sort(values.begin(), values.end(), [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
+  // The largest first; in schedule order among equals.
+  std::sort(values.begin(), values.end(), [](const Lifetime& a, const Lifetime& b) {
+    return std::tuple(b.bytes, a.first, a.value->resultIndex()) < std::tuple(a.bytes, b.first, b.value->resultIndex());
+  });
   MemoryPlan plan;
   struct Placed {
     Lifetime life;

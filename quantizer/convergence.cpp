@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 namespace qc {
 namespace {
@@ -53,11 +54,12 @@ Convergence assess(const Ranges& ranges) {
     c.rows.push_back(std::move(row));
   }
   if (silent > 0) c.warnings.push_back(fmt::format("{} of {} observers saw nothing", silent, ranges.observers()));
-  std::stable_sort(c.rows.begin(), c.rows.end(), [](const auto& a, const auto& b) { return a.needed > b.needed; });
+  std::sort(c.rows.begin(), c.rows.end(), [](const auto& a, const auto& b) { return std::tie(b.needed, a.id) < std::tie(a.needed, b.id); });
   if (!c.rows.empty()) c.enough = c.rows[c.rows.size() / 20].needed;
   c.converged = c.samples >= kFew && c.enough * 4 <= last * 3;
   for (const auto& [sample, count] : ends) c.influences.push_back({sample.first, sample.second, count});
-  std::stable_sort(c.influences.begin(), c.influences.end(), [](const auto& a, const auto& b) { return a.ends > b.ends; });
+  std::sort(c.influences.begin(), c.influences.end(),
+            [](const auto& a, const auto& b) { return std::tie(b.ends, a.sample, a.name) < std::tie(a.ends, b.sample, b.name); });
   // A sample that sets a quarter of all ends where hundreds compete is likely not one of the kind.
   if (c.samples >= 2 * kFew && c.rows.size() >= 4 && !c.influences.empty() && c.influences[0].ends * 2 > static_cast<int64_t>(c.rows.size()))
     c.warnings.push_back(fmt::format("sample {} ({}) set {} of {} ends of ranges: an outlier?", c.influences[0].sample, c.influences[0].name,

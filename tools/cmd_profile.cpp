@@ -1,6 +1,7 @@
 // profile: where the time goes, layer by layer.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "runtime/profile.h"
 #include "tools/cmd.h"
@@ -58,7 +59,7 @@ Status runProfile(const ProfileFlags& o) {
   }
   QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, o.runs, {.threads = o.engine.threads}));
   std::vector<StepProfile> rows = grouped(steps, o.by);
-  if (o.sort == "time" || o.by != "layer") std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+  if (o.sort == "time" || o.by != "layer") std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return std::tie(b.seconds, a.node) < std::tie(a.seconds, b.node); });
   double total = 0;
   for (const StepProfile& s : rows) total += s.seconds;
   if (o.json) {

@@ -1,6 +1,8 @@
 // quantize: the main job.
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "runtime/quantize.h"
 #include "tools/cmd.h"
@@ -134,7 +136,7 @@ void printNoise(const std::vector<LayerNoise>& layers, bool all) {
   std::vector<LayerNoise> worst;
   for (const LayerNoise& layer : layers)
     if (layer.op != "output") worst.push_back(layer);
-  if (!all) std::stable_sort(worst.begin(), worst.end(), [](const LayerNoise& a, const LayerNoise& b) { return a.total < b.total; });
+  if (!all) std::sort(worst.begin(), worst.end(), [](const LayerNoise& a, const LayerNoise& b) { return std::tie(a.total, a.node) < std::tie(b.total, b.node); });
   const size_t shown = all ? worst.size() : std::min(kShown, worst.size());
   Table table({"op", "SQNR dB", "own rounding", "layer"});
   for (size_t i = 0; i < shown; ++i) table.add({worst[i].op, fmt::format("{:.1f}", worst[i].total), fmt::format("{:.1f}", worst[i].own), worst[i].node});

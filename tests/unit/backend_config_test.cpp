@@ -120,6 +120,36 @@ TEST_F(Tables, RulesThatABackendCannotHonour) {
   EXPECT_THAT(reason("c"), HasSubstr("input u8, not float"));
 }
 
+// Parameters that an op must have exactly are those of its known range, for no other range of integers.
+TEST_F(Tables, ExactParameters) {
+  DTypeConfig exact{.input = DTypeWithConstraints{.dtype = DType::u8},
+                    .output = DTypeWithConstraints{.dtype = DType::u8, .exactScale = 1.0 / 256, .exactZeroPoint = 0}};
+  BackendConfig table = *builtinBackendConfig("fbgemm");
+  table.set({{"sigmoid"}, Observation::different, {exact}});
+  const char* const kGate = R"(
+const #w : f32[16,16,3,3] = rand(7, -1.0, 1.0)
+graph @g(%x: f32[1,16,8,8]) -> ("y") {
+  %w = const #w : f32[16,16,3,3]
+  %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %s = sigmoid %a : f32[1,16,8,8]
+  %y = conv %s, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  return %y
+})";
+  for (const int64_t qmax : {255, 127}) {
+    QConfig config = defaultQConfig(Backend::fbgemm);
+    config.activation.qmax = qmax;
+    graph_ = *parseGraph(kGate);
+    auto report = annotateGraph(graph_, QConfigMapping().global(config).backendConfig(table));
+    ASSERT_TRUE(report) << report.error().render();
+    report_ = *report;
+    if (qmax == 255) {
+      EXPECT_EQ(out("s"), "fixed(q<u8, scale=0.00390625, zp=0>)");
+    } else {
+      EXPECT_THAT(reason("s"), HasSubstr("wants for sigmoid: output scale 0.00390625 and zero point 0 exactly"));
+    }
+  }
+}
+
 TEST_F(Tables, Placements) {
   annotate(defaultQConfigMapping(Backend::tensorrt));
   EXPECT_THAT(in("a", 0), HasSubstr("s8[-127:127].entropy/sym"));
