@@ -316,6 +316,7 @@ Reg emitInstruction(KernelEmitter& e, Op op, Reg x, Reg y, Reg z, int lanes) {
     case Op::le: return truth(e, b.CreateFCmpOLE(x, y), lanes);
     case Op::eq: return truth(e, b.CreateFCmpOEQ(x, y), lanes);
     case Op::select: return b.CreateSelect(b.CreateFCmpUNE(x, e.floats(0, lanes)), y, z);
+    case Op::fma: return e.fma(x, y, z);
     case Op::arg:
     case Op::constant:
     case Op::call: break;

@@ -36,7 +36,8 @@ bool hasIntegerCode(Op op) {
     case Op::lt:
     case Op::le:
     case Op::eq:
-    case Op::select: return true;
+    case Op::select:
+    case Op::fma: return true;
     default: return false;
   }
 }
@@ -168,6 +169,7 @@ class PlainEmitter {
       case Op::le: return truth(b.CreateICmpSLE(x, y));
       case Op::eq: return truth(b.CreateICmpEQ(x, y));
       case Op::select: return b.CreateSelect(isTrue(x), y, z);
+      case Op::fma: return b.CreateAdd(b.CreateMul(x, y), z);
       default: break;
     }
     QC_CHECK(false, "operator {} has no integer code", static_cast<int>(op));

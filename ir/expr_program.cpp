@@ -9,10 +9,10 @@
 
 #include "ir/expr_internal.h"
 
-// The float loops are compiled for the baseline and for AVX2 and chosen at load time; the bits are the same.  Sanitizers
+// The float loops are compiled for the baseline and for AVX2 with FMA and chosen at load time; the bits are the same.  Sanitizers
 // instrument the resolver too early to allow it.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define QC_VECTOR_CLONES __attribute__((target_clones("default", "avx2")))
+#define QC_VECTOR_CLONES __attribute__((target_clones("default", "arch=haswell")))
 #else
 #define QC_VECTOR_CLONES
 #endif
@@ -51,6 +51,7 @@ struct Scalar {  // integers: unsigned arithmetic, so that overflow wraps
   }
   static T neg(T a) { return static_cast<T>(U{0} - static_cast<U>(a)); }
   static T abs(T a) { return a < 0 ? neg(a) : a; }
+  static T fma(T a, T b, T c) { return add(mul(a, b), c); }
   static T floor(T a) { return a; }
   static T ceil(T a) { return a; }
   static T round(T a) { return a; }
@@ -75,6 +76,7 @@ struct RealScalar {
   static T round(T a) { return std::nearbyint(a); }
   static T trunc(T a) { return std::trunc(a); }
   static T sqrt(T a) { return std::sqrt(a); }
+  static T fma(T a, T b, T c) { return std::fma(a, b, c); }
 };
 
 template <>
@@ -119,6 +121,7 @@ template <class T>
     case Op::le: return each([&](int i) { return a[i] <= b[i] ? T{1} : T{0}; });
     case Op::eq: return each([&](int i) { return a[i] == b[i] ? T{1} : T{0}; });
     case Op::select: return each([&](int i) { return a[i] != T{0} ? b[i] : c[i]; });
+    case Op::fma: return each([&](int i) { return S::fma(a[i], b[i], c[i]); });
     case Op::arg:
     case Op::constant:
     case Op::call: return;

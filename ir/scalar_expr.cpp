@@ -37,7 +37,7 @@ int expectedOperands(ScalarExpr::Op op) {
   using Op = ScalarExpr::Op;
   if (op <= Op::constant || op == Op::call) return 0;
   if (op <= Op::mantissa) return 1;
-  return op == Op::select ? 3 : 2;
+  return op == Op::select || op == Op::fma ? 3 : 2;
 }
 
 // Calls visit(node) once per distinct node, operands first.
@@ -223,6 +223,7 @@ ScalarExpr eq(ScalarExpr a, ScalarExpr b) { return ScalarExpr::make(Op::eq, {std
 ScalarExpr select(ScalarExpr c, ScalarExpr a, ScalarExpr b) {
   return ScalarExpr::make(Op::select, {std::move(c), std::move(a), std::move(b)});
 }
+ScalarExpr fma(ScalarExpr a, ScalarExpr b, ScalarExpr c) { return ScalarExpr::make(Op::fma, {std::move(a), std::move(b), std::move(c)}); }
 ScalarExpr clamp(ScalarExpr x, ScalarExpr lo, ScalarExpr hi) { return min(std::move(hi), max(std::move(lo), std::move(x))); }
 ScalarExpr abs(ScalarExpr x) { return unary(Op::abs, std::move(x)); }
 ScalarExpr exp(ScalarExpr x) { return ScalarExpr::call("exp", {std::move(x)}); }

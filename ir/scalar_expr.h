@@ -36,7 +36,7 @@ class ScalarExpr {
     arg, constant,
     neg, abs, floor, ceil, round, trunc, sqrt, pow2, exponent, mantissa,  // unary
     add, sub, mul, div, min, max, lt, le, eq,                             // binary
-    select,                                                               // ternary
+    select, fma,                                                          // ternary; fma rounds once
     call,                                                                 // a named function
   };
   struct Function {  // a row of the table in scalar_expr.cpp
@@ -89,6 +89,7 @@ ScalarExpr lt(ScalarExpr a, ScalarExpr b);
 ScalarExpr le(ScalarExpr a, ScalarExpr b);
 ScalarExpr eq(ScalarExpr a, ScalarExpr b);
 ScalarExpr select(ScalarExpr c, ScalarExpr a, ScalarExpr b);
+ScalarExpr fma(ScalarExpr a, ScalarExpr b, ScalarExpr c);  // a * b + c, rounded once
 ScalarExpr unary(ScalarExpr::Op op, ScalarExpr x);
 ScalarExpr exp(ScalarExpr x);
 ScalarExpr expm1(ScalarExpr x);

@@ -28,7 +28,7 @@ constexpr Primitive kPrimitives[] = {
     {"abs", Op::abs, 1},     {"floor", Op::floor, 1}, {"ceil", Op::ceil, 1}, {"round", Op::round, 1},
     {"trunc", Op::trunc, 1}, {"sqrt", Op::sqrt, 1},   {"pow2", Op::pow2, 1}, {"exponent", Op::exponent, 1},
     {"mantissa", Op::mantissa, 1}, {"min", Op::min, 2}, {"max", Op::max, 2}, {"lt", Op::lt, 2},
-    {"le", Op::le, 2},       {"eq", Op::eq, 2},       {"select", Op::select, 3},
+    {"le", Op::le, 2},       {"eq", Op::eq, 2},       {"select", Op::select, 3}, {"fma", Op::fma, 3},
 };
 
 const Primitive* findPrimitive(std::string_view name) {

@@ -1,6 +1,6 @@
 // The named functions of scalar expressions: their float32 meaning as primitives, their float64 and integer meaning.
 //
-// Expansions use separately rounded operations only (no FMA), so every target gives the same bits.  Worst errors
+// Every operation, fma among them, is rounded once, so every target gives the same bits.  Worst errors
 // measured against double libm (tests/unit/scalar_expr_test.cpp holds the bounds): exp, log, sin, cos 1-2 ulp, the others
 // 2-3 ulp; erf 1e-7 absolute.  Polynomials are minimax fits on the reduced interval with
 // coefficients rounded to float32 one after the other, lowest degree first.
@@ -20,6 +20,7 @@ using E = ScalarExpr;
 using Args = std::span<const ScalarExpr>;
 using expr::abs;
 using expr::eq;
+using expr::fma;
 using expr::le;
 using expr::lt;
 using expr::max;
@@ -39,7 +40,7 @@ constexpr float kTwoToMinus126 = 0x1p-126f;
 E polynomial(const E& x, std::initializer_list<float> c) {
   const float* i = c.end() - 1;
   E sum = *i;
-  while (i != c.begin()) sum = E(*--i) + x * sum;
+  while (i != c.begin()) sum = fma(x, sum, *--i);
   return sum;
 }
 
@@ -51,9 +52,9 @@ struct ExpParts {
 
 ExpParts reduceExp(const E& x) {
   const E n = unary(Op::round, x * kLog2e);
-  const E r = (x - n * kLn2High) - n * kLn2Low;
+  const E r = fma(n, -kLn2Low, fma(n, -kLn2High, x));
   const E q = polynomial(r, {4.9999994e-01f, 1.6666521e-01f, 4.1668274e-02f, 8.368686e-03f, 1.3820138e-03f});
-  return {n, r + r * r * q};
+  return {n, fma(r * r, q, r)};
 }
 
 // m * 2^n for n in [-252, 254], rounded once (in the subnormal range), overflowing to infinity.
@@ -91,9 +92,10 @@ E cosh(Args a) {
   return select(lt(x, 80.f), 0.5f * t + 0.5f / t, 0.5f * root * root);
 }
 
-// 1 / (1 + e^-x) without overflow: e^-|x| on both sides.
+// 1 / (1 + e^-x) without overflow: e^-|x| on both sides, which is 0 from |x| = 87.7 on: below 2^-126 a second scale would be needed.
 E sigmoid(Args a) {
-  const E t = expOf(-abs(a[0]));
+  const ExpParts p = reduceExp(max(-88.f, -abs(a[0])));
+  const E t = (1.f + p.m) * unary(Op::pow2, p.n);
   return select(lt(a[0], 0.f), t, 1.f) / (1.f + t);
 }
 
@@ -102,7 +104,7 @@ E tanh(Args a) {
   const E z = min(10.f, abs(a[0]));
   const ExpParts p = reduceExp(z + z);
   const E power = unary(Op::pow2, p.n);
-  const E t = p.m * power + (power - 1.f);
+  const E t = fma(p.m, power, power - 1.f);
   return withSignOf(a[0], t / (t + 2.f));
 }
 
@@ -170,8 +172,8 @@ E erf(Args a) {
   const E& x = a[0];
   const E magnitude = min(4.f, abs(x));
   const E t = x * x;
-  const E inner = x + x * polynomial(t, {1.2837917e-01f, -3.7612626e-01f, 1.1283579e-01f, -2.6853347e-02f, 5.1871627e-03f,
-                                         -7.997865e-04f, 7.8069745e-05f});
+  const E inner = fma(x, polynomial(t, {1.2837917e-01f, -3.7612626e-01f, 1.1283579e-01f, -2.6853347e-02f, 5.1871627e-03f,
+                                         -7.997865e-04f, 7.8069745e-05f}), x);
   const E outer = 1.f - expOf(polynomial(magnitude, {1.8847921e-04f, -1.1295804e+00f, -6.3321626e-01f, -1.0842222e-01f,
                                                      2.5210382e-02f, -4.2052823e-03f, 4.414675e-04f, -2.169673e-05f}));
   return select(lt(magnitude, 1.f), inner, select(lt(x, 0.f), -outer, outer));
@@ -314,7 +316,7 @@ E powOfMagnitude(const E& magnitude, const E& y) {
   const E n = unary(Op::round, bounded);
   const E r = ((bounded - n) + max(-1.f, min(1.f, low))) * 0.6931472f;
   const E q = polynomial(r, {4.9999994e-01f, 1.6666521e-01f, 4.1668274e-02f, 8.368686e-03f, 1.3820138e-03f});
-  return scale(1.f + (r + r * r * q), n);
+  return scale(1.f + fma(r * r, q, r), n);
 }
 
 E generalPow(const E& x, const E& y) {

@@ -227,6 +227,24 @@ TEST(ScalarExpr, BitPrimitives) {
   EXPECT_EQ(at(parsed("min(a0, a1)"), {kNan, 1}), 1);
 }
 
+TEST(ScalarExpr, FusedMultiplyAddRoundsOnce) {
+  const float x = 1 + 0x1p-12f;  // x * x = 1 + 2^-11 + 2^-24, whose last term a float loses
+  EXPECT_EQ(at(parsed("fma(a0, a0, a1)"), {x, -1 - 0x1p-11f}), 0x1p-24f);
+  EXPECT_EQ(at(parsed("a0 * a0 + a1"), {x, -1 - 0x1p-11f}), 0.f);
+  EXPECT_EQ(parsed("fma(a0, 2, a1)").str(), "fma(a0, 2, a1)");
+}
+
+// What would be a subnormal number is zero.
+TEST(ScalarExpr, SigmoidEndsInZeroAndOne) {
+  const ScalarExpr s = parsed("sigmoid(a0)");
+  for (const float x : {88.f, 1000.f, kInf}) {
+    EXPECT_EQ(at(s, {x}), 1.f);
+    EXPECT_EQ(at(s, {-x}), 0.f);
+  }
+  EXPECT_LE(at(s, {-87.5f}), 0x1p-126f);
+  EXPECT_TRUE(std::isnan(at(s, {kNan})));
+}
+
 // ---- accuracy -----------------------------------------------------------------------------------------------------
 
 double ulpOf(double exact) {
@@ -294,7 +312,7 @@ TEST_P(UnaryAccuracy, StaysWithinTheBound) {
 
 INSTANTIATE_TEST_SUITE_P(Functions, UnaryAccuracy,
                          testing::Values(Bound{"exp", 1.5, kInf}, Bound{"expm1", 3, kInf}, Bound{"log", 1.5, kInf}, Bound{"log1p", 3, kInf},
-                                         Bound{"tanh", 3, kInf}, Bound{"sigmoid", 2.5, kInf}, Bound{"sin", 2, 1.5}, Bound{"cos", 2, 1.5},
+                                         Bound{"tanh", 3, kInf}, Bound{"sigmoid", 2.5, 87.3}, Bound{"sin", 2, 1.5}, Bound{"cos", 2, 1.5},
                                          Bound{"tan", 3, 1.5}, Bound{"erf", 3, kInf}, Bound{"asin", 3, 1},
                                          Bound{"acos", 3, 1}, Bound{"atan", 3, kInf}, Bound{"sinh", 3, kInf}, Bound{"cosh", 3, kInf},
                                          Bound{"asinh", 3, kInf}, Bound{"acosh", 3, kInf}, Bound{"atanh", 3, kInf}),
