@@ -48,7 +48,7 @@ struct BackendOptions {
 
 class DefaultQuantizer : public Quantizer {
  public:
-  explicit DefaultQuantizer(QConfigMapping rules, BackendOptions options = {}) : rules_(std::move(rules)), options_(options) {}
+  explicit DefaultQuantizer(QConfigMapping rules, BackendOptions options = {}) : rules_(std::move(rules)), options_(std::move(options)) {}
   // Nodes that carry an annotation already are left as they are.
   Status annotate(Graph& graph) override;
   const CoverageReport& report() const { return report_; }

@@ -84,6 +84,39 @@ TEST(FoldConstants, ComputesWhatTheInterpreterComputes) {
   EXPECT_GT(kept, 300);
 }
 
+// Near, or both no number.
+void expectClose(const Tensor& want, const Tensor& got, const std::string& text) {
+  ASSERT_EQ(want.sizes(), got.sizes()) << text;
+  for (int64_t i = 0; i < want.numElements(); ++i) {
+    const double a = want.at(i), b = got.at(i);
+    if (std::isfinite(a) || std::isfinite(b))
+      ASSERT_NEAR(a, b, 1e-5 * (1 + std::abs(a))) << text;
+    else
+      ASSERT_TRUE(std::isnan(a) == std::isnan(b) && (std::isnan(a) || a == b)) << text << a << " " << b;
+  }
+}
+
+// Rewriting may compute in another order, not something else.
+TEST(Simplify, KeepsTheMeaning) {
+  Random random(53);
+  for (int round = 0; round < 300; ++round) {
+    const Graph graph = randomGraph(random);
+    const Tensor x = random.normal({2, 3, 4});
+    const auto want = interpret(graph, std::vector{x});
+    ASSERT_TRUE(want);
+    for (const char* pipeline : {"simplify", "lower", "lower,layout,fold-constants,canonicalize,cse,dce"}) {
+      Graph after = graph.clone();
+      PassContext cx;
+      const Status done = runPipeline(pipeline, after, cx);
+      ASSERT_TRUE(done) << done.error().render() << graph.str();
+      const auto got = interpret(after, std::vector{x});
+      ASSERT_TRUE(got) << got.error().render() << after.str();
+      for (size_t o = 0; o < want->size(); ++o) expectClose((*want)[o], (*got)[o], std::string(pipeline) + "\n" + graph.str() + after.str());
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 // A chain of convolutions and normalisations; anything on it may be read by others or leave the graph.
 TEST(FoldBatchNorm, OnlyWhereNothingElseReads) {
   Random random(37);
