@@ -14,7 +14,8 @@ using namespace test;
 
 // A graph of random ops over constants and one input, all of sizes that broadcast to [2,3,4].
 Graph randomGraph(Random& random) {
-  static const char* const kUnary[] = {"neg", "abs", "exp", "tanh", "sigmoid", "relu", "floor", "erf", "softplus", "gelu", "sqrt", "identity"};
+  static const char* const kUnary[] = {"neg",   "abs", "exp",      "tanh", "sigmoid", "relu",
+                                       "floor", "erf", "softplus", "gelu", "sqrt",    "identity"};
   static const char* const kBinary[] = {"add", "sub", "mul", "div", "min", "max", "pow"};
   static const char* const kReduction[] = {"reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"};
   Graph graph("g");
@@ -22,7 +23,9 @@ Graph randomGraph(Random& random) {
   std::vector<Value*> values = {graph.addInput("x", {DType::f32, toShape({2, 3, 4})})};
   const auto value = [&] { return values[static_cast<size_t>(random.integer(0, static_cast<int64_t>(values.size()) - 1))]; };
   // Constants are likelier than what came of the input, so that most of the graph folds.
-  const auto any = [&] { return random.integer(0, 2) ? values[static_cast<size_t>(random.integer(1, static_cast<int64_t>(values.size()) - 1))] : value(); };
+  const auto any = [&] {
+    return random.integer(0, 2) ? values[static_cast<size_t>(random.integer(1, static_cast<int64_t>(values.size()) - 1))] : value();
+  };
   for (const Ints& sizes : {Ints{2, 3, 4}, Ints{1, 3, 1}, Ints{4}, Ints{}}) values.push_back(b.constant("c", random.normal(sizes)));
   for (int64_t n = random.integer(3, 14); n > 0; --n) {
     Value* x = any();
@@ -111,7 +114,8 @@ TEST(Simplify, KeepsTheMeaning) {
       ASSERT_TRUE(done) << done.error().render() << graph.str();
       const auto got = interpret(after, std::vector{x});
       ASSERT_TRUE(got) << got.error().render() << after.str();
-      for (size_t o = 0; o < want->size(); ++o) expectClose((*want)[o], (*got)[o], std::string(pipeline) + "\n" + graph.str() + after.str());
+      for (size_t o = 0; o < want->size(); ++o)
+        expectClose((*want)[o], (*got)[o], std::string(pipeline) + "\n" + graph.str() + after.str());
       if (HasFatalFailure()) return;
     }
   }
@@ -141,8 +145,8 @@ TEST(FoldBatchNorm, OnlyWhereNothingElseReads) {
       }
       Tensor var = random.normal({4});
       for (float& s : var.mutableAs<float>()) s = s * s + 0.1f;
-      v = b.make("batch_norm", {y, b.constant("s", random.normal({4})), b.constant("t", random.normal({4})), b.constant("m", random.normal({4})),
-                                b.constant("v", var)});
+      v = b.make("batch_norm", {y, b.constant("s", random.normal({4})), b.constant("t", random.normal({4})),
+                                b.constant("m", random.normal({4})), b.constant("v", var)});
       ++normalized;
       readByOthers += other;
     }

@@ -65,16 +65,20 @@ Layer finish(Random& random, Model& m, const Ints& inputSizes, int channelDim, i
 }
 
 Layer convolution(Random& random) {
-  const int64_t group = random.integer(1, 2), in = group * random.integer(1, 3), out = group * random.integer(1, 3), k = random.integer(1, 3);
+  const int64_t group = random.integer(1, 2), in = group * random.integer(1, 3), out = group * random.integer(1, 3),
+                k = random.integer(1, 3);
   Model m;
-  m.input("x", {2, in, 6, 5}).floats("w", {out, in / group, k, k}, weightOf(random, {out, in / group, k, k}, true, [](const Ints& at) { return at[0]; }));
+  m.input("x", {2, in, 6, 5}).floats("w", {out, in / group, k, k}, weightOf(random, {out, in / group, k, k}, true, [](const Ints& at) {
+                                       return at[0];
+                                     }));
   m.node("Conv", {"x", "w"}, {"y"}, {integer("group", group)});
   return finish(random, m, {2, in, 6, 5}, 1, out);
 }
 
 // With groups the weight's second dim counts the channels of one group only: one scale for the tensor.
 Layer transposedConvolution(Random& random) {
-  const int64_t group = random.integer(1, 2), in = group * random.integer(1, 3), out = group * random.integer(1, 3), k = random.integer(1, 3);
+  const int64_t group = random.integer(1, 2), in = group * random.integer(1, 3), out = group * random.integer(1, 3),
+                k = random.integer(1, 3);
   const Ints sizes = {in, out / group, k, k};
   Model m;
   m.input("x", {2, in, 4, 5}).floats("w", sizes, weightOf(random, sizes, group == 1, [](const Ints& at) { return at[1]; }));
@@ -83,7 +87,8 @@ Layer transposedConvolution(Random& random) {
 }
 
 Layer gemm(Random& random) {
-  const int64_t rows = random.integer(1, 4), k = random.integer(2, 6), n = random.integer(2, 5), transA = random.integer(0, 1), transB = random.integer(0, 1);
+  const int64_t rows = random.integer(1, 4), k = random.integer(2, 6), n = random.integer(2, 5), transA = random.integer(0, 1),
+                transB = random.integer(0, 1);
   const Ints x = transA ? Ints{k, rows} : Ints{rows, k}, w = transB ? Ints{n, k} : Ints{k, n};
   Model m;
   m.input("x", x).floats("w", w, weightOf(random, w, true, [&](const Ints& at) { return at[transB ? 0 : 1]; }));
@@ -126,7 +131,8 @@ Tensor outputOf(const Graph& graph, const Tensor& input) {
 // The integer weight in front of the layer.
 const QuantParams* weightParams(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next())
-    if (n->is("const") && n->result()->type().isQuantized() && n->result()->type().quant->storage == DType::s8) return n->result()->type().quant.get();
+    if (n->is("const") && n->result()->type().isQuantized() && n->result()->type().quant->storage == DType::s8)
+      return n->result()->type().quant.get();
   return nullptr;
 }
 

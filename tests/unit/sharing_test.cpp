@@ -23,15 +23,17 @@ struct Spec {
   bool shared() const { return node >= 0; }
 };
 struct Member {
-  std::array<int, 2> from;     // operand values; 0 and 1 are the inputs, node i gives value 2 + i
-  std::array<Spec, 3> specs;   // operands, output
-  bool implicit = true;        // allows implicit sharing
+  std::array<int, 2> from;    // operand values; 0 and 1 are the inputs, node i gives value 2 + i
+  std::array<Spec, 3> specs;  // operands, output
+  bool implicit = true;       // allows implicit sharing
 };
 using Net = std::vector<Member>;
 using Point = std::pair<int, int>;  // node, operand or -1
 using Partition = std::set<std::set<Point>>;
 
-const Spec& specOf(const Net& net, Point p) { return net[static_cast<size_t>(p.first)].specs[static_cast<size_t>(p.second < 0 ? 2 : p.second)]; }
+const Spec& specOf(const Net& net, Point p) {
+  return net[static_cast<size_t>(p.first)].specs[static_cast<size_t>(p.second < 0 ? 2 : p.second)];
+}
 
 class Generator {
  public:

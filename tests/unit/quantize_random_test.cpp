@@ -1,0 +1,158 @@
+// Random networks through the whole quantizer: annotation, observers, conversion and lowering succeed whatever the shape of the graph and
+// the backend's table; integers stay near quantize-dequantize pairs, and those near the floats.
+#include <gmock/gmock.h>
+
+#include <array>
+#include <cmath>
+
+#include "op_testing.h"
+#include "passes/group_params.h"
+#include "passes/pass_manager.h"
+#include "quantizer/pattern_quantizer.h"
+#include "quantizer/quantizer.h"
+#include "quantizer/ranges.h"
+#include "quantizer/sharing.h"
+
+namespace qc {
+namespace {
+
+using namespace test;
+
+// A stack of layers over [1,4,6,6], with branches that meet again, and a classifier.
+class Network {
+ public:
+  explicit Network(Random& random) : random_(random), b_(graph) {
+    values_ = {graph.addInput("x", {DType::f32, toShape({1, 4, 6, 6})})};
+    for (int64_t n = random_.integer(3, 10); n > 0; --n) values_.push_back(step());
+    std::vector<Value*> outputs = {head()};
+    if (random_.integer(0, 1)) outputs.push_back(values_.back());
+    graph.setOutputs(outputs);
+    graph.eraseDeadNodes();
+  }
+  Graph graph;
+
+ private:
+  Value* any() {
+    return values_[static_cast<size_t>(
+        random_.integer(static_cast<int64_t>(values_.size()) / 2, static_cast<int64_t>(values_.size()) - 1))];
+  }
+  Value* weight(const Ints& sizes) {
+    Tensor w = random_.normal(sizes);
+    int64_t terms = 1;
+    for (size_t d = 1; d < sizes.size(); ++d) terms *= sizes[d];
+    for (float& v : w.mutableAs<float>()) v /= std::sqrt(static_cast<float>(terms));
+    return b_.constant("w", w);
+  }
+  Value* conv(Value* x, int64_t out) {
+    const int64_t in = x->type().sizes()[1], group = in == out && random_.integer(0, 3) == 0 ? in : 1, k = random_.pick({1, 3});
+    std::vector<Value*> operands = {x, weight({out, in / group, k, k})};
+    if (random_.integer(0, 1)) operands.push_back(b_.constant("b", random_.normal({out})));
+    return b_.make("conv", operands, {{"pads", Ints(4, k / 2)}, {"group", group}});
+  }
+  Value* step() {
+    static const char* const kActivations[] = {"relu", "sigmoid", "hardswish", "silu", "tanh", "leaky_relu", "gelu"};
+    Value* x = any();
+    switch (random_.integer(0, 9)) {
+      case 0: return b_.make("add", {x, any()});
+      case 1: return b_.make("mul", {x, b_.make("sigmoid", {any()})});
+      case 2: return b_.make("max_pool", {x}, {{"kernel_shape", Ints{3, 3}}, {"pads", Ints(4, 1)}});
+      case 3: return b_.make("avg_pool", {x}, {{"kernel_shape", Ints{3, 3}}, {"pads", Ints(4, 1)}});
+      case 4: return conv(b_.make("concat", {x, any()}, {{"axis", int64_t{1}}}), 4);
+      case 5: {
+        auto halves = b_.createNode("split", {x}, {{"axis", int64_t{1}}, {"sizes", Ints{2, 2}}});
+        return b_.make("concat", {(*halves)->result(1), b_.make("relu", {(*halves)->result(0)})}, {{"axis", int64_t{1}}});
+      }
+      case 6: return b_.make("mul", {x, b_.constant("k", floats({1}, {0.5f}))});
+      default: return random_.integer(0, 3) ? b_.make(kActivations[random_.integer(0, 6)], {conv(x, 4)}) : conv(x, 4);
+    }
+  }
+  Value* head() {
+    Value* pooled = b_.make("reshape", {b_.make("reduce_mean", {values_.back()}, {{"axes", Ints{2, 3}}})}, {{"shape", Ints{1, 4}}});
+    return b_.make("linear", {pooled, weight({3, 4})});
+  }
+  Random& random_;
+  Builder b_;
+  std::vector<Value*> values_;
+};
+
+std::vector<Tensor> outputsOf(const Graph& graph, const Tensor& x, const InterpOptions& options = {}) {
+  auto y = interpret(graph, std::vector{x}, options);
+  EXPECT_TRUE(y) << (y ? "" : y.error().render()) << graph.str();
+  return y ? *std::move(y) : std::vector<Tensor>();
+}
+
+double relativeError(const Tensor& want, const Tensor& got) {
+  double signal = 1e-6, noise = 0;
+  for (int64_t i = 0; i < want.numElements(); ++i) {
+    signal += std::pow(want.at(i), 2);
+    noise += std::pow(want.at(i) - got.at(i), 2);
+  }
+  return std::sqrt(noise / signal);
+}
+
+// One of the ways to decide.
+Status decide(Graph& graph, int64_t way) {
+  static constexpr std::array kBackends = {Backend::x86,     Backend::fbgemm,      Backend::onednn,  Backend::qnnpack,
+                                           Backend::xnnpack, Backend::onnxruntime, Backend::tensorrt};
+  if (way < static_cast<int64_t>(kBackends.size())) {
+    BackendOptions options;
+    options.minWorkPerElement = 0;
+    const auto done = annotateGraph(graph, defaultQConfigMapping(kBackends[static_cast<size_t>(way)]), options);
+    return done ? Status() : Status(tl::make_unexpected(done.error()));
+  }
+  XnnpackQuantizer xnnpack;
+  X86Quantizer x86;
+  xnnpack.setGlobal(defaultQConfig(Backend::xnnpack));
+  x86.setGlobal(defaultQConfig(Backend::x86));
+  return way == 7 ? xnnpack.annotate(graph) : x86.annotate(graph);
+}
+
+TEST(RandomNetworks, EveryBackendQuantizesThem) {
+  Random random(61);
+  std::array<int, 9> integers{};
+  for (int round = 0; round < 180; ++round) {
+    const int64_t way = round % 9;
+    Network network(random);
+    Graph& graph = network.graph;
+    std::vector<Tensor> samples;
+    for (int i = 0; i < 4; ++i) samples.push_back(random.normal({1, 4, 6, 6}));
+    const std::vector<Tensor> want = outputsOf(graph, samples[0]);
+    const std::string text = graph.str();
+    const Status decided = decide(graph, way);
+    ASSERT_TRUE(decided) << decided.error().render() << text;
+    const Status valid = validateAnnotations(graph);
+    ASSERT_TRUE(valid) << valid.error().render() << text;
+    PassContext cx;
+    Status done = runPipeline("prepare", graph, cx);
+    ASSERT_TRUE(done) << done.error().render() << text;
+    // Observers change nothing; what they see becomes the parameters.
+    auto ranges = Ranges::forGraph(graph);
+    ASSERT_TRUE(ranges) << ranges.error().render();
+    InterpOptions watch;
+    watch.onNode = [&](const Node& n, std::span<const Tensor> results) {
+      return n.is("observe") ? ranges->observe(n.integer("id"), results[0].ref()) : Status();
+    };
+    for (const Tensor& x : samples) {
+      const std::vector<Tensor> observed = outputsOf(graph, x, watch);
+      for (size_t o = 0; o < want.size() && &x == &samples[0]; ++o) EXPECT_TRUE(observed[o].sameBytes(want[o])) << text;
+    }
+    auto params = ranges->params();
+    ASSERT_TRUE(params) << params.error().render();
+    cx.provide(GroupParams(*params));
+    done = runPipeline("convert", graph, cx);
+    ASSERT_TRUE(done) << done.error().render() << text;
+    Graph lowered = graph.clone();
+    done = runPipeline("lower", lowered, cx);
+    ASSERT_TRUE(done) << done.error().render() << graph.str();
+    integers[static_cast<size_t>(way)] += lowered.str().find(" q.") != std::string::npos;
+    const std::vector<Tensor> pairs = outputsOf(graph, samples[0]), low = outputsOf(lowered, samples[0]);
+    for (size_t o = 0; o < want.size(); ++o) {
+      EXPECT_LT(relativeError(want[o], pairs[o]), 0.5) << "way " << way << "\n" << graph.str();
+      EXPECT_LT(relativeError(pairs[o], low[o]), 0.05) << "way " << way << "\n" << graph.str() << lowered.str();
+    }
+  }
+  for (const int n : integers) EXPECT_GT(n, 10);
+}
+
+}  // namespace
+}  // namespace qc
