@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 
+#include "frontend/onnx_export.h"
+#include "frontend/onnx_import.h"
 #include "op_testing.h"
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
@@ -107,6 +109,18 @@ Status decide(Graph& graph, int64_t way) {
   return way == 7 ? xnnpack.annotate(graph) : x86.annotate(graph);
 }
 
+// As an ONNX file and back: the same integers, hence the same bits.
+void expectSameThroughOnnx(const Graph& graph, const Tensor& x) {
+  const auto bytes = exportOnnx(graph);
+  ASSERT_TRUE(bytes) << bytes.error().render() << graph.str();
+  auto again = importOnnx(*bytes, {});
+  ASSERT_TRUE(again) << again.error().render() << graph.str();
+  const std::vector<Tensor> want = outputsOf(graph, x), got = outputsOf(*again, x);
+  ASSERT_EQ(want.size(), got.size());
+  for (size_t o = 0; o < want.size(); ++o)
+    EXPECT_TRUE(want[o].sameBytes(got[o])) << relativeError(want[o], got[o]) << graph.str() << again->str();
+}
+
 TEST(RandomNetworks, EveryBackendQuantizesThem) {
   Random random(61);
   std::array<int, 9> integers{};
@@ -141,6 +155,7 @@ TEST(RandomNetworks, EveryBackendQuantizesThem) {
     cx.provide(GroupParams(*params));
     done = runPipeline("convert", graph, cx);
     ASSERT_TRUE(done) << done.error().render() << text;
+    expectSameThroughOnnx(graph, samples[0]);
     Graph lowered = graph.clone();
     done = runPipeline("lower", lowered, cx);
     ASSERT_TRUE(done) << done.error().render() << graph.str();
