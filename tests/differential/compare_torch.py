@@ -227,6 +227,70 @@ def fake_quantize_items(probe, rng, rounds):
     yield item
 
 
+def fused_items(probe, rng, rounds):
+    """The op behind FusedMovingAvgObsFakeQuantize, over several batches."""
+    for per_channel in (False, True):
+        item = Item("fused moving average" + (" per channel" if per_channel else ""))
+        for _ in range(rounds):
+            symmetric = bool(rng.integers(2))
+            qmin, qmax = [(-128, 127), (-127, 127)][rng.integers(2)] if symmetric else (0, 255)
+            n, constant = (4 if per_channel else 1), float(rng.choice([0.01, 1.0]))
+            low, high = (torch.full((n,), v) for v in (float("inf"), float("-inf")))
+            scale, zero, on = torch.ones(n), torch.zeros(n, dtype=torch.int32), torch.tensor([1])
+            batches = [torch.from_numpy(samples(rng, (4, 16), rng.choice(KINDS[:4] + ["outlier", "zero"]))) for _ in range(3)]
+            answer = probe.ask("fused", batches=[tensor(b) for b in batches], qmin=qmin, qmax=qmax, symmetric=symmetric, per_channel=per_channel,
+                               averaging_constant=constant)
+            if item.refuse(answer, "fused"):
+                continue
+            for batch, step in zip(batches, answer["steps"]):
+                y, mask = torch.ops.aten._fused_moving_avg_obs_fq_helper(batch, on, on, low, high, scale, zero, constant, qmin, qmax, 0, per_channel, symmetric)
+                item.compare(floats(step["params"]["scale"]), scale.numpy(), note="scale")
+                item.compare(step["params"]["zero_point"], zero.numpy(), note="zero point")
+                item.compare(floats(step["y"]), y.numpy(), note="y")
+                item.compare(step["passes"], mask.numpy(), note="gradient")
+        yield item
+
+
+def group_items(probe, rng, rounds):
+    """Groups and tokens: torchao's affine quantization of large language models."""
+    from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
+
+    mappings = {"asymmetric": MappingType.ASYMMETRIC, "symmetric": MappingType.SYMMETRIC, "no_clipping": MappingType.SYMMETRIC_NO_CLIPPING_ERR}
+    for name, mapping in mappings.items():
+        item = Item(f"groups, {name}")
+        for _ in range(rounds):
+            group = int(rng.choice([4, 8, 16]))
+            qmin, qmax = [(-128, 127), (-8, 7)][rng.integers(2)]
+            x = torch.from_numpy(samples(rng, (3, 32), rng.choice(KINDS[:4] + ["outlier", "zero", "constant"])))
+            scale, zero = choose_qparams_affine(x, mapping, (1, group), torch.int8, qmin, qmax)
+            answer = probe.ask("groups", x=tensor(x), mapping=name, group=group, qmin=qmin, qmax=qmax)
+            if not item.refuse(answer, name):
+                item.compare(floats(answer["scale"]), scale.numpy(), unit=scale.numpy().reshape(-1))
+                item.compare(answer["zero_point"], zero.numpy())
+        yield item
+    item = Item("tokens, symmetric and not")
+    for _ in range(rounds):
+        x = torch.from_numpy(samples(rng, (5, 16), rng.choice(KINDS[:4] + ["outlier", "zero"])))
+        for name, op in (("token", "_choose_qparams_per_token_asymmetric_impl"), ("token_symmetric", "choose_qparams_per_token")):
+            scale, zero = getattr(torch.ops.quantized_decomposed, op)(x, torch.int8)
+            answer = probe.ask("groups", x=tensor(x), mapping=name)
+            if not item.refuse(answer, name):
+                item.compare(floats(answer["scale"]), scale.to(torch.float32).numpy())
+                item.compare(answer["zero_point"], zero.numpy())
+    yield item
+    item = Item("float zero points per channel")
+    for _ in range(rounds):
+        x = torch.from_numpy(samples(rng, (5, 16), rng.choice(KINDS[:4] + ["outlier", "zero", "constant"])))
+        observer = tao.PerChannelMinMaxObserver(dtype=torch.uint8, qscheme=torch.per_channel_affine_float_qparams, ch_axis=0, quant_min=0, quant_max=255)
+        observer(x)
+        scale, zero = observer.calculate_qparams()
+        answer = probe.ask("observe", spec={"dtype": "u8", "scheme": "float_qparams", "observer": "per_channel_minmax", "axis": 0}, batches=[tensor(x)])
+        if not item.refuse(answer, "float zero points"):
+            item.compare(floats(answer["scale"]), scale.numpy())
+            item.compare(floats(answer["zero_point"]), zero.numpy())
+    yield item
+
+
 def embedding_items(probe, rng, rounds):
     for width in (8, 4, 2):
         item = Item(f"embedding rows of {width} bits", 128.0, "the sign of a bias of zero")
@@ -303,7 +367,7 @@ def main():
     print(f"torch {torch.__version__}, {options.rounds} rounds, seed {options.seed}")
     print(f"{'item':<40} {'equal':>9} {'of':>9}  worst    documented deviation")
     failed = False
-    for group in (observer_items, qparam_items, quantize_items, fake_quantize_items, embedding_items, model_items):
+    for group in (observer_items, qparam_items, quantize_items, fake_quantize_items, fused_items, group_items, embedding_items, model_items):
         for item in group(probe, rng, options.rounds):
             verdict = "equal bits" if item.equal == item.total else item.why or "none"
             print(f"{item.name:<40} {item.equal:>9} {item.total:>9}  {item.worst:<8.3g} {verdict}")

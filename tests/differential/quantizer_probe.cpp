@@ -74,6 +74,43 @@ Result<json> fake(const json& j) {
   return json{{"y", bitsOf(f.y)}, {"passes", f.passes}};
 }
 
+// One step after another of an observer that fake-quantizes.
+Result<json> fused(const json& j) {
+  MovingAverageFakeQuantize f({.qmin = j["qmin"],
+                               .qmax = j["qmax"],
+                               .symmetric = j["symmetric"],
+                               .perChannel = j["per_channel"],
+                               .averagingConstant = j["averaging_constant"]});
+  json steps = json::array();
+  for (const json& x : j["batches"]) {
+    QC_ASSIGN(const FakeQuantized q, f.step(floats(x["bits"]), x["shape"].get<Ints>()));
+    steps.push_back({{"y", bitsOf(q.y)}, {"passes", q.passes}, {"params", paramsJson(f.params())}});
+  }
+  return json{{"steps", steps}};
+}
+
+// Groups of a matrix along its rows, or one per row by the rule for tokens.
+Result<json> groups(const json& j) {
+  const Tensor x = tensor(j["x"]);
+  if (j["mapping"] == "token" || j["mapping"] == "token_symmetric") {
+    std::vector<float> scales;
+    std::vector<int32_t> zeroPoints;
+    const auto width = static_cast<size_t>(x.sizes()[1]);
+    for (size_t i = 0; i < static_cast<size_t>(x.numElements()); i += width) {
+      QC_ASSIGN(const TokenQParams q, tokenQParams(x.as<float>().subspan(i, width), j["mapping"] == "token_symmetric"));
+      scales.push_back(static_cast<float>(q.scale));
+      zeroPoints.push_back(q.zeroPoint);
+    }
+    return json{{"scale", bitsOf(scales)}, {"zero_point", zeroPoints}};
+  }
+  const BlockMapping mapping = j["mapping"] == "asymmetric"  ? BlockMapping::asymmetric
+                               : j["mapping"] == "symmetric" ? BlockMapping::symmetric
+                                                             : BlockMapping::symmetricNoClipping;
+  QC_ASSIGN(QuantParams q, groupwiseQParams(x.as<float>(), x.sizes(), DType::s8, j["qmin"], j["qmax"], 1, j["group"], mapping));
+  q.zeroPoints.resize(q.scales.size(), q.zeroPoints.empty() ? 0 : q.zeroPoints[0]);
+  return paramsJson(q);
+}
+
 Result<json> learn(const json& j) {
   const LearnableParams p{j["qmin"], j["qmax"], j.value("axis", -1), floats(j["scale"]), floats(j["zero_point"]), j["grad_factor"]};
   const auto x = floats(j["x"]["bits"]);
@@ -132,8 +169,8 @@ Result<json> model(const json& j) {
 }
 
 constexpr std::pair<const char*, Result<json> (*)(const json&)> kQuestions[] = {
-    {"observe", observe},         {"qparams", qparams},    {"fake_quantize", fake}, {"learn", learn},
-    {"quantize", quantizeValues}, {"pack", packEmbedding}, {"model", model}};
+    {"observe", observe}, {"qparams", qparams},         {"fake_quantize", fake}, {"fused", fused}, {"groups", groups},
+    {"learn", learn},     {"quantize", quantizeValues}, {"pack", packEmbedding}, {"model", model}};
 
 json answer(const std::string& line) {
   try {
