@@ -247,12 +247,14 @@ Result<TokenQParams> tokenQParams(std::span<const float> row, bool symmetric) {
   const MinMax range = minMaxOf(row);
   if (range.nonFinite > 0) return fail(ErrorCode::kInvalidData, "a token holds {} values that are not finite", range.nonFinite);
   const float lo = range.finite ? std::min(range.min, 0.0f) : 0.0f, hi = range.finite ? std::max(range.max, 0.0f) : 0.0f;
-  if (symmetric) return TokenQParams{static_cast<double>(std::max(std::max(-lo, hi), 1e-5f)) / 127.0, 0};
-  constexpr double kMin = -128, kMax = 127;
-  // The scale is a float32 held in double; the choice of the end follows the smaller rounding error.
-  const double scale = std::max(static_cast<float>((static_cast<double>(hi) - lo) / (kMax - kMin)), static_cast<float>(kEpsDefault));
-  const double fromMin = kMin + static_cast<double>(lo) / scale, fromMax = kMax + static_cast<double>(hi) / scale;
-  const double zp = fromMin + fromMax > 0 ? kMin - static_cast<double>(lo) / scale : kMax - static_cast<double>(hi) / scale;
+  if (symmetric) return TokenQParams{std::max(std::max(-lo, hi), 1e-5f) / 127.0f, 0};
+  constexpr float kMin = -128, kMax = 127;
+  // All in float32, as PyTorch does; a range that float32 cannot hold is halved first.
+  const float width = std::isfinite(hi - lo) ? (hi - lo) / (kMax - kMin) : (hi / 2 - lo / 2) / ((kMax - kMin) / 2);
+  const float scale = std::max(width, static_cast<float>(kEpsDefault));
+  // The end whose rounding error is smaller gives the zero point.
+  const float atMin = lo / scale, atMax = hi / scale;
+  const float zp = kMin + atMin + (kMax + atMax) > 0 ? kMin - atMin : kMax - atMax;
   return TokenQParams{scale, clampZeroPoint(std::nearbyint(zp), -128, 127)};
 }
 

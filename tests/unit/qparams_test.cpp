@@ -238,7 +238,7 @@ TEST(QParams, RecordedBlocksAndTokens) {
     for (size_t row = 0; row * width < x.size(); ++row) {
       const auto q = tokenQParams(std::span(x).subspan(row * width, width), c["mode"] == "symmetric");
       ASSERT_TRUE(q);
-      EXPECT_FLOAT_EQ(static_cast<float>(q->scale), static_cast<float>(c["scale"][row].get<double>())) << c;
+      EXPECT_EQ(static_cast<float>(q->scale), static_cast<float>(c["scale"][row].get<double>())) << c;
       EXPECT_EQ(q->zeroPoint, c["zero_point"][row].get<int32_t>()) << c;
     }
   }
