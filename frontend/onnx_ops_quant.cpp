@@ -8,6 +8,7 @@
 
 #include "frontend/onnx_node.h"
 #include "frontend/onnx_tensor.h"
+#include "frontend/onnx_window.h"
 
 namespace qc {
 namespace {
@@ -52,19 +53,16 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   if (block < 0) return n.error(ErrorCode::kInvalidModel, "block_size {}", block);
   if (block > 0 || s->rank() > 1) {
     QC_TRY(blockParams(n, *s, axis, block, shape, *q));
-  } else if (q->scales.size() != 1 || s->rank() == 1) {
-    if (shape.empty()) axis = 0;
-    QC_ASSIGN(int64_t a, n.axis(axis, std::max<int64_t>(static_cast<int64_t>(shape.size()), 1)));
+  } else if (q->scales.size() != 1) {  // one scale is the tensor's, whatever its shape and whatever the axis
+    if (shape.empty()) return n.error(ErrorCode::kInvalidModel, "{} scales for one number", q->scales.size());
+    QC_ASSIGN(int64_t a, n.axis(axis, static_cast<int64_t>(shape.size())));
     // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
     const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
-    if (!shape.empty() && shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
+    if (shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
       a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
-    const bool matches = !shape.empty() && shape[static_cast<size_t>(a)].isStatic() &&
-                         shape[static_cast<size_t>(a)].size() == static_cast<int64_t>(q->scales.size());
-    if (q->scales.size() != 1) {
-      if (!matches) return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
-      q->axis = static_cast<int>(a);
-    }
+    if (!fits(shape[static_cast<size_t>(a)]))
+      return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
+    q->axis = static_cast<int>(a);
   }
   return QuantPtr(std::move(q));
 }
@@ -97,15 +95,15 @@ Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_
   return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
 }
 
-Result<AttrDict> convAttrs(OnnxNode& n, int rank) {
-  const auto spatial = static_cast<size_t>(std::max(rank - 2, 0));
-  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
-  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
-  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
+// Those of a convolution by operand `weight`.
+Result<AttrDict> convAttrs(OnnxNode& n, int weight) {
+  if (n.type(weight).rank() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
+  Ints kernel = n.type(weight).sizes();
+  kernel.erase(kernel.begin(), kernel.begin() + 2);
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel));
+  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(weight).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
-  if (autoPad != "NOTSET" && autoPad != "VALID") return n.error(ErrorCode::kUnsupported, "auto_pad {}", autoPad);
-  return AttrDict{{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"group", group}};
+  return AttrDict{{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}};
 }
 
 // ---- parameters computed at run time ------------------------------------------------------------------------------------
@@ -122,7 +120,8 @@ Status knownBlocks(OnnxNode& n, int64_t block) {
 
 // The axis of a parameter per slice; -1 for a scalar.
 Result<int64_t> parameterAxis(OnnxNode& n, int64_t axis) {
-  if (n.type(1).rank() == 0 || n.type(0).rank() == 0) return int64_t{-1};
+  const TensorType& scale = n.type(1);
+  if (scale.rank() == 0 || n.type(0).rank() == 0 || (scale.isStatic() && scale.numElements() == 1)) return int64_t{-1};
   return n.axis(axis, n.type(0).rank());
 }
 
@@ -173,7 +172,7 @@ Status matmulInteger(OnnxNode& n) {
 Status convInteger(OnnxNode& n) {
   QC_ASSIGN(Value * x, centred(n, 0, 2, 0, 0));
   QC_ASSIGN(Value * w, centred(n, 1, 3, 0, n.type(1).rank()));
-  QC_ASSIGN(const AttrDict attrs, convAttrs(n, x->type().rank()));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 1));
   QC_ASSIGN(Value * y, n.create("conv", {x, w}, attrs));
   return n.setOutput(y);
 }
@@ -209,7 +208,7 @@ Status dequantizeLinear(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// x, xs, xz, w, ws, wz, ys, yz, B?  The bias is s32 of scale xs * ws.
+// The bias is s32 of scale xs * ws: [C], or [1, C] as quantizers make it of an Add behind a MatMul.
 Result<Value*> integerBias(OnnxNode& n, int bias, int xScale, int wScale) {
   if (!n.input(bias)) return static_cast<Value*>(nullptr);
   QC_ASSIGN(const Tensor* b, n.constant(bias, "the bias"));
@@ -222,16 +221,18 @@ Result<Value*> integerBias(OnnxNode& n, int bias, int xScale, int wScale) {
   q->zeroPoints = {0};
   for (int64_t i = 0; i < sw->numElements(); ++i) q->scales.push_back(static_cast<float>(sx->at(0)) * static_cast<float>(sw->at(i)));
   if (q->scales.size() > 1) q->axis = 0;
-  if (b->dtype() != DType::s32 || b->rank() != 1 || (q->axis == 0 && b->numElements() != static_cast<int64_t>(q->scales.size())))
+  const int64_t channels = b->numElements();
+  if (b->dtype() != DType::s32 || b->rank() < 1 || b->sizes().back() != channels || (q->axis == 0 && channels != static_cast<int64_t>(q->scales.size())))
     return n.error(ErrorCode::kInvalidModel, "bias {}", b->type().str());
-  return n.create("dequantize", {n.constantValue(*b, q)});
+  return n.create("dequantize", {n.constantValue(b->reshaped({channels}), q)});
 }
 
+// x, xs, xz, w, ws, wz, ys, yz, B?
 Status qlinearConv(OnnxNode& n) {
   QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
   QC_ASSIGN(Value * w, dequantized(n, 3, 4, 5, 0));
   QC_ASSIGN(Value * b, integerBias(n, 8, 1, 4));
-  QC_ASSIGN(const AttrDict attrs, convAttrs(n, x->type().rank()));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 3));
   QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, attrs));
   QC_ASSIGN(y, quantized(n, y, 6, 7));
   return n.setOutput(y);
@@ -291,6 +292,18 @@ std::function<Status(OnnxNode&)> qlinearUnary(const char* op, const char* real =
   };
 }
 
+Status qlinearAveragePool(OnnxNode& n) {
+  QC_ASSIGN(const int64_t last, n.integer("channels_last", 0));
+  if (last) return n.error(ErrorCode::kUnsupported, "channels_last");
+  QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * y, n.create("avg_pool", {x}, {{"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations},
+                                                  {"ceil_mode", int64_t{w.ceil}}, {"count_include_pad", include}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
 Status qlinearGlobalAveragePool(OnnxNode& n) {
   QC_ASSIGN(const int64_t last, n.integer("channels_last", 0));
   QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
@@ -346,6 +359,7 @@ std::span<const OnnxOp> onnxQuantOps() {
       {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu", "alpha", 0.01), kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearAveragePool", 5, 5, qlinearAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearConcat", 3, -1, qlinearConcat, kMicrosoft},
   };

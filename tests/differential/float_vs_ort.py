@@ -125,7 +125,7 @@ def main():
     parser.add_argument("names", nargs="*", help="models; all when none is named")
     parser.add_argument("--engine", default="jit", choices=["jit", "interpreter", "export"])
     parser.add_argument("--samples", type=int)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     count = args.samples or (1 if args.engine == "interpreter" else 3)
     there = {path.parent.name for path in (args.shared / "models").glob("*/model.onnx")}
     names, failed = args.names or sorted(there | {*model_inputs.MODELS}), []

@@ -247,6 +247,42 @@ TEST(OnnxImport, QOperatorsBecomeFloatOpsBetweenQuantizations) {
   EXPECT_EQ(bias.scales[2], 0.1f * 0.3f);  // xs * ws[c]
 }
 
+TEST(OnnxImport, QLinearConvPadsItself) {
+  Model m;
+  m.input("x", {1, 1, 4, 5}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {1, 1, 2, 3}, kS8).small("zw", {}, kS8, {0})
+      .node("QLinearConv", {"x", "s", "z", "w", "s", "zw", "s", "z"}, {"y"}, {text("auto_pad", "SAME_UPPER")}).output("y", kU8);
+  const Graph g = imported(m);
+  EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(1, 1, 4, 5));
+  for (const Node* n : g.nodes())
+    if (n->is("conv")) {
+      EXPECT_THAT(n->attrs().integers("pads"), ElementsAre(0, 1, 1, 1));
+    }
+}
+
+TEST(OnnxImport, MicrosoftPoolAndGemmOfIntegers) {
+  Model pool;
+  pool.input("x", {1, 2, 4, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7})
+      .node("QLinearAveragePool", {"x", "s", "z", "s", "z"}, {"y"}, {ints("kernel_shape", {2, 2}), ints("strides", {2, 2})}, "", "com.microsoft").output("y", kU8);
+  const Graph g = imported(pool);
+  EXPECT_THAT(opsOf(g), ElementsAre("dequantize", "avg_pool", "quantize"));
+  EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(1, 2, 2, 2));
+  const auto gemm = [](const std::vector<int64_t>& bias) {
+    Model m;
+    m.input("x", {1, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {4, 3}, kS8).small("zw", {}, kS8, {0}).small("b", bias, kS32)
+        .node("QGemm", {"x", "s", "z", "w", "s", "zw", "b", "s", "z"}, {"y"}, {}, "", "com.microsoft").output("y", kU8);
+    return m;
+  };
+  EXPECT_EQ(run(imported(gemm({1, 3}))).at(0).toFloats(), run(imported(gemm({3}))).at(0).toFloats());
+  EXPECT_THAT(errorOf(gemm({3, 1})), HasSubstr("bias"));
+}
+
+TEST(OnnxImport, OneScaleInAVectorIsTheTensors) {
+  Model m;
+  m.input("x", {3}).floats("s", {1}, {0.5f}).small("b", {3}, kS32, {2, -4, 6}).small("z", {1}, kS32, {0}).node("DequantizeLinear", {"b", "s", "z"}, {"d"})
+      .node("Add", {"x", "d"}, {"y"}).output("y");
+  EXPECT_THAT(run(imported(m)).at(0).toFloats(), ElementsAre(-0.5f, -3.25f, 2.0f));
+}
+
 TEST(OnnxImport, RefusesBadQuantization) {
   const auto model = [](float scale, int zeroType) {
     Model m;
