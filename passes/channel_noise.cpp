@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "passes/graph_util.h"
 
@@ -23,9 +24,10 @@ struct WeightLayout {
   size_t channel(int64_t output, int64_t i) const { return static_cast<size_t>(output / outputsPerGroup * channels + i / taps); }
 };
 
-// The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.
+// The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.  Against the
+// variance of each result: an output that is much larger than the others must not decide for them.
 double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics& x, const std::vector<double>& s) {
-  double low = 0, high = 0, noise = 0;
+  double low = 0, high = 0, total = 0;
   for (size_t j = 0; j < s.size(); ++j) {
     low = std::min(low, x.min[j] / s[j]);
     high = std::max(high, x.max[j] / s[j]);
@@ -34,19 +36,24 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
     const auto w = floatConstant(reader->operand(1))->as<float>();
+    std::vector<double> noise, signal;
     for (int64_t o = 0; o < layout.outputs; ++o) {
-      double largest = 0, sum = 0, energy = 0;
+      double largest = 0, sum = 0, energy = 0, product = 0;
       for (int64_t i = 0; i < layout.perOutput; ++i) {
         const size_t j = layout.channel(o, i);
-        const double v = std::fabs(w[static_cast<size_t>(o * layout.perOutput + i)]) * s[j];
+        const double v = std::fabs(w[static_cast<size_t>(o * layout.perOutput + i)]) * s[j], square = x.square[j] / (s[j] * s[j]);
         largest = std::max(largest, v);
         sum += v * v;
-        energy += x.square[j] / (s[j] * s[j]);
+        energy += square;
+        product += v * v * square;
       }
-      noise += step * step * sum + largest * largest * 4 / (255.0 * 255.0) * energy;
+      noise.push_back(step * step * sum + largest * largest * 4 / (255.0 * 255.0) * energy);
+      signal.push_back(product);
     }
+    const double mean = std::accumulate(signal.begin(), signal.end(), 0.0) / static_cast<double>(std::max<size_t>(1, signal.size()));
+    for (size_t o = 0; o < noise.size(); ++o) total += mean > 0 ? noise[o] / (signal[o] + mean) : 0.0;
   }
-  return noise;
+  return total;
 }
 
 std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
@@ -82,6 +89,15 @@ std::vector<double> factors(const std::vector<double>& weights, const ChannelSta
   return s;
 }
 
+double largestOf(const ChannelStatistics& x, size_t j) { return std::max(std::fabs(x.min[j]), std::fabs(x.max[j])); }
+
+// Only channels above a limit, down to it: a single outlier is no reason to touch the rest.
+std::vector<double> limiting(const ChannelStatistics& x, double limit) {
+  std::vector<double> s;
+  for (size_t j = 0; j < x.max.size(); ++j) s.push_back(static_cast<double>(static_cast<float>(std::max(1.0, largestOf(x, j) / limit))));
+  return s;
+}
+
 }  // namespace
 
 ChannelStatistics spreadChannels(int64_t channels, double spread) {
@@ -104,13 +120,16 @@ std::vector<double> bestFactors(const std::vector<Node*>& readers, const Channel
   const std::vector<double> weights = largestWeights(readers, x.max.size());
   std::vector<double> best;
   double least = worthwhile * expectedNoise(readers, x, std::vector<double>(x.max.size(), 1.0));
-  for (int tenths = 1; tenths <= 10; ++tenths) {
-    std::vector<double> s = factors(weights, x, tenths / 10.0);
+  const auto consider = [&](std::vector<double> s) {
     if (const double noise = expectedNoise(readers, x, s); noise < least) {
       least = noise;
       best = std::move(s);
     }
-  }
+  };
+  for (int tenths = 1; tenths <= 10; ++tenths) consider(factors(weights, x, tenths / 10.0));
+  double largest = 0;
+  for (size_t j = 0; j < x.max.size(); ++j) largest = std::max(largest, largestOf(x, j));
+  for (int halvings = 1; halvings <= 10 && largest > 0; ++halvings) consider(limiting(x, largest * std::exp2(-halvings / 2.0)));
   return best;
 }
 

@@ -1,9 +1,11 @@
-// smooth-quant: a few channels behind a layer_norm are much larger than the rest and take the range of all.  The norm's scale and bias
-// are divided by a factor per channel, the weights of the linear layers behind it are multiplied by it, and other readers (the residual
-// add) multiply the factor back: the same function, with inputs that fit 8 bits better.
-// The factor is the one for which rounding inputs and weights is expected to disturb the results least (channel_noise.h);
-// without a clear gain the layers stay as they are.  Behind an activation that does not commute with the factor (gelu) the division is a
-// multiply of its own, which the layer that computes the activation takes in before it rounds; it has to gain more.
+// smooth-quant: a few channels of what linear layers read are much larger than the rest and take the range of all.  The value is divided by
+// a factor per channel and the weights that read it are multiplied by it: the same function, with inputs that fit 8 bits better.
+// Behind a layer_norm its scale and bias are divided, and other readers (the residual add) multiply the factor back.  Of rows that are
+// looked up in constant tables, joined or not, the tables are.  An input of the model is divided before it is rounded, in the same pass
+// over memory.  Behind an activation that does not commute with the factor (gelu) the division is a multiply of its own, which the layer
+// that computes the activation takes in before it rounds; it has to gain more.
+// The factors are those for which rounding inputs and weights is expected to disturb the results least (channel_noise.h); without a clear
+// gain the layers stay as they are.
 // Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.  Tests: tests/golden/smooth_quant.
 #include "passes/smooth_quant.h"
 
@@ -22,25 +24,25 @@ struct Readers {
   std::vector<Node*> linears, others;
 };
 
-Readers readersOf(const Value* value) {
+Readers readersOf(const Value& value) {
   Readers readers;
-  for (Node* user : value->users()) {
+  for (Node* user : value.users()) {
     const Tensor* w = user->is("linear") ? floatConstant(user->operand(1)) : nullptr;
-    const bool simple = w && w->rank() == 2 && user->operand(0) == value && user->operand(3) != value && user->operand(1) != value;
+    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand(1) != &value;
     (simple ? readers.linears : readers.others).push_back(user);
   }
   return readers;
 }
 
-// Divides behind the activation, for the linear layers alone.
-Status divide(Graph& graph, Node* activation, const Readers& readers, const std::vector<double>& s) {
+// Divides the value itself, for the linear layers alone.
+Status divide(Graph& graph, Value* value, const Readers& readers, const std::vector<double>& s) {
   Tensor ones(DType::f32, {static_cast<int64_t>(s.size())});
   std::fill(ones.mutableAs<float>().begin(), ones.mutableAs<float>().end(), 1.0f);
-  const std::string& name = activation->result()->name();
+  const std::string& name = value->name();
   Builder b(graph);
-  b.before(activation->next());
-  b.at(activation->location());
-  QC_ASSIGN(Value * divided, b.create("mul", {activation->result(), b.constant(name + "_factor", scaledLast(ones, s, true))}, {}, name + "_smoothed"));
+  b.before(value->producer() ? value->producer()->next() : graph.front());
+  if (value->producer()) b.at(value->producer()->location());
+  QC_ASSIGN(Value * divided, b.create("mul", {value, b.constant(name + "_factor", scaledLast(ones, s, true))}, {}, name + "_smoothed"));
   for (Node* linear : readers.linears) {
     linear->setOperand(0, divided);
     scaleInputs(graph, linear, s);
@@ -88,31 +90,86 @@ bool isDivisible(const Node& n, const Readers& readers) {
   return n.is("gelu") && producer && producer->is("linear") && n.operand(0)->hasOneUse() && readers.others.empty() && !n.result()->isOutput();
 }
 
+// Rows of a constant table, or several such side by side, where nothing else reads the tables.
+bool isLookup(const Value& value) {
+  const Node* n = value.producer();
+  if (!n || n->numResults() != 1) return false;
+  if (n->is("gather")) {
+    const Tensor* table = floatConstant(n->operand(0));
+    return table && table->rank() == 2 && n->integer("axis") == 0 && n->operand(0)->hasOneUse();
+  }
+  if (!n->is("concat") || n->integer("axis") != value.type().rank() - 1) return false;
+  const std::vector<Value*> parts = n->operands();
+  return std::all_of(parts.begin(), parts.end(), [](const Value* v) { return v->hasOneUse() && !v->isOutput() && isLookup(*v); });
+}
+
+void divideTables(Graph& graph, Node* lookup, const std::vector<double>& s) {
+  if (lookup->is("gather")) {
+    Builder b(graph);
+    b.before(lookup);
+    lookup->setOperand(0, b.constant(lookup->operand(0)->name() + "_smoothed", scaledLast(*floatConstant(lookup->operand(0)), s, true)));
+    return;
+  }
+  size_t from = 0;
+  for (Value* part : lookup->operands()) {
+    const auto width = static_cast<size_t>(part->type().shape.back().size());
+    divideTables(graph, part->producer(), {s.begin() + static_cast<ptrdiff_t>(from), s.begin() + static_cast<ptrdiff_t>(from + width)});
+    from += width;
+  }
+}
+
+enum class Way { none, norm, tables, input, activation };
+
+Way wayOf(const Value& value, const Readers& readers) {
+  const TensorType& type = value.type();
+  if (readers.linears.empty() || type.dtype != DType::f32 || type.isQuantized() || type.rank() < 1 || !type.shape.back().isStatic()) return Way::none;
+  const Node* producer = value.producer();
+  const bool linearsAlone = readers.others.empty() && !value.isOutput();
+  if (!producer) return linearsAlone ? Way::input : Way::none;
+  if (producer->numResults() != 1) return Way::none;
+  if (isFoldable(*producer)) return Way::norm;
+  if (linearsAlone && isLookup(value)) return Way::tables;
+  return isDivisible(*producer, readers) ? Way::activation : Way::none;
+}
+
+Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const std::vector<double>& s) {
+  if (way == Way::norm) return fold(graph, value->producer(), readers, s);
+  if (way != Way::tables) return divide(graph, value, readers, s);
+  divideTables(graph, value->producer(), s);
+  for (Node* linear : readers.linears) scaleInputs(graph, linear, s);
+  return {};
+}
+
+std::vector<Value*> valuesOf(const Graph& graph) {
+  std::vector<Value*> values = graph.inputs();
+  for (Node* node : graph.nodes())
+    if (node->numResults() == 1) values.push_back(node->result());
+  return values;
+}
+
 }  // namespace
 
-bool isSmoothable(const Node& node) {
-  const Readers readers = node.numResults() == 1 ? readersOf(node.result()) : Readers();
-  return !readers.linears.empty() && node.result()->type().shape.back().isStatic() && (isFoldable(node) || isDivisible(node, readers));
-}
+bool isSmoothable(const Value& value) { return wayOf(value, readersOf(value)) != Way::none; }
 
 Status smoothQuant(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");
   const auto* known = cx.get<ChannelsByValue>();
   int layers = 0;
-  for (Node* node : graph.nodes()) {
-    if (!isSmoothable(*node)) continue;
-    const Readers readers = readersOf(node->result());
-    const int64_t channels = node->result()->type().shape.back().size();
+  for (Value* value : valuesOf(graph)) {
+    const Readers readers = readersOf(*value);
+    const Way way = wayOf(*value, readers);
+    if (way == Way::none) continue;
+    const int64_t channels = value->type().shape.back().size();
     ChannelStatistics x;
     if (spread > 0) {
       x = spreadChannels(channels, spread);
     } else if (known) {
-      if (const auto it = known->find(node->result()->name()); it != known->end()) x = it->second;
+      if (const auto it = known->find(value->name()); it != known->end()) x = it->second;
     }
     if (static_cast<int64_t>(x.max.size()) != channels) continue;
-    const std::vector<double> s = bestFactors(readers.linears, x, isFoldable(*node) ? kWorthwhile : kWorthMultiply);
+    const std::vector<double> s = bestFactors(readers.linears, x, way == Way::activation ? kWorthMultiply : kWorthwhile);
     if (s.empty()) continue;
-    QC_TRY(isFoldable(*node) ? fold(graph, node, readers, s) : divide(graph, node, readers, s));
+    QC_TRY(smooth(graph, value, readers, way, s));
     ++layers;
   }
   cx.countHits({{"layers", layers}});

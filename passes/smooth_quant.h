@@ -5,8 +5,8 @@
 
 namespace qc {
 
-// Whether smooth-quant could do something behind this node of a simplified float graph, if it knew the statistics of its result.
-// Channels are the last dim.
-bool isSmoothable(const Node& node);
+// Whether smooth-quant could do something about this value of a simplified float graph, if it knew its statistics.  Channels are the last
+// dim.
+bool isSmoothable(const Value& value);
 
 }  // namespace qc

@@ -397,10 +397,16 @@ class Annotator {
 
   static bool sharesResult(const Plan& p) { return p.shares && p.alone; }
 
-  static QuantSpec fixedOr(const OpPolicy* fixed, const ObservedSpec& spec) {
-    if (fixed)
-      if (const auto params = fixedParams(*fixed, spec.dtype, spec.qmin, spec.qmax)) return FixedSpec{*params};
-    return spec;
+  // A known range that results fill is taken as it is, the others are observed and not clipped: a share that is cut off is missing in every
+  // sum it belongs to, while roundings of shares cancel out.
+  QuantSpec fixedOr(const OpPolicy* fixed, const ObservedSpec& spec) const {
+    const auto params = fixed ? fixedParams(*fixed, spec.dtype, spec.qmin, spec.qmax) : std::nullopt;
+    if (!params) return spec;
+    if (fixed->fillsRange || backend_) return FixedSpec{*params};
+    ObservedSpec whole = spec;
+    whole.observer = "minmax";
+    whole.observerArgs = {};
+    return whole;
   }
 
   int firstDataOperand(const Node& node) const {

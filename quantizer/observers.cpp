@@ -320,14 +320,16 @@ Made makeWithHistogram(const ObservedSpec& spec, HistogramObserver::Search searc
   if (bins < 2 || bins > (int64_t{1} << 20)) return fail(ErrorCode::kInvalidArgument, "bins = {} is not in [2, 1048576]", bins);
   return std::make_unique<HistogramObserver>(spec, growth, std::move(search));
 }
+int64_t levelsOf(const ObservedSpec& spec) { return std::min<int64_t>(spec.qmax - spec.qmin + 1, 65536); }
 Made makeHistogram(const ObservedSpec& spec) {
   const std::string &search = spec.observerArgs.string("search"), &merge = spec.observerArgs.string("merge");
-  if (search != "scored" && search != "reference")
-    return fail(ErrorCode::kInvalidArgument, "search = '{}' is neither \"scored\" nor \"reference\"", search);
+  if (search != "grid" && search != "scored" && search != "reference")
+    return fail(ErrorCode::kInvalidArgument, "search = '{}' is not one of \"grid\", \"scored\" and \"reference\"", search);
   constexpr std::pair<std::string_view, Growth> kGrowths[] = {{"exact", Growth::grid}, {"split", Growth::split}, {"old", Growth::upsample}};
   const auto* growth = std::find_if(std::begin(kGrowths), std::end(kGrowths), [&](const auto& g) { return g.first == merge; });
   if (growth == std::end(kGrowths))
     return fail(ErrorCode::kInvalidArgument, "merge = '{}' is not one of \"exact\", \"split\" and \"old\"", merge);
+  if (search == "grid") return makeWithHistogram(spec, [levels = levelsOf(spec)](const Histogram& h) { return searchMse(h, levels); }, growth->second);
   // The reference counts the steps of the storage type, whatever the range.
   const bool scored = search == "scored";
   const double levels =
@@ -339,7 +341,6 @@ Made makePercentile(const ObservedSpec& spec) {
   if (!(percent > 50 && percent <= 100)) return fail(ErrorCode::kInvalidArgument, "percentile {} is not in (50, 100]", percent);
   return makeWithHistogram(spec, [=](const Histogram& h) { return searchPercentile(h, percent); });
 }
-int64_t levelsOf(const ObservedSpec& spec) { return std::min<int64_t>(spec.qmax - spec.qmin + 1, 65536); }
 Made makeEntropy(const ObservedSpec& spec) {
   return makeWithHistogram(spec, [levels = levelsOf(spec)](const Histogram& h) { return searchEntropy(h, levels); });
 }
@@ -400,8 +401,8 @@ std::vector<ObserverDef> builtinObservers() {
       {"per_channel_minmax", "smallest and largest value of each channel", {}, true, true, makePerChannel},
       {"per_channel_moving_average", "moving averages per channel", {averaging}, true, true, makePerChannelMovingAverage},
       {"histogram",
-       "histogram; tails cut where the squared error falls",
-       {bins, {"search", AttrKind::string, "scored"}, {"merge", AttrKind::string, "exact"}},
+       "histogram; least squared error, over a grid of ranges or by trimming tails",
+       {bins, {"search", AttrKind::string, "grid"}, {"merge", AttrKind::string, "exact"}},
        false,
        true,
        makeHistogram},
@@ -412,7 +413,7 @@ std::vector<ObserverDef> builtinObservers() {
        true,
        makePercentile},
       {"entropy", "histogram; least Kullback-Leibler divergence", {bins}, false, true, makeEntropy},
-      {"mse", "histogram; least squared error over a grid of ranges", {bins}, false, true, makeMse},
+      {"mse", "histogram with the search over a grid of ranges", {bins}, false, true, makeMse},
       {"fixed",
        "given scale and zero point",
        {{"scale", AttrKind::real, std::nullopt}, {"zero_point", AttrKind::integer, int64_t{0}}},

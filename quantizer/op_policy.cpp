@@ -63,7 +63,7 @@ const OpPolicy kTable[] = {
     {"space_to_depth", Role::sharing, {}, {}},
     {"resize", Role::sharing, {}, {}},
 
-    {"softmax", Role::keepFloat, kSoftmaxWhy, 0},
+    {"softmax", Role::keepFloat, kSoftmaxWhy, 0, -1, false},
     {"log_softmax", Role::keepFloat, kSoftmaxWhy, {}},
     {"layer_norm", Role::keepFloat, kNormWhy, {}},
     {"instance_norm", Role::keepFloat, kNormWhy, {}},

@@ -25,6 +25,9 @@ struct OpPolicy {
   std::optional<int> fixedLow;  // the result lies in [fixedLow, 1] whatever the input: parameters are known beforehand
   // Role::weighted, product: the axis of output channels in the weight; -1 does not apply.
   int weightAxis = -1;
+  // Whether results come near both ends of that range.  A softmax over many positions does not: of a hundred equal ones each is 0.01, two
+  // steps of 1/256.  Our own compiler then observes the range; backends with a table keep the fixed parameters, as PyTorch does.
+  bool fillsRange = true;
 };
 
 // Never null: an op without a row stays float.

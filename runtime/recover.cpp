@@ -157,12 +157,17 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
   QC_TRY(runPipeline("simplify", graph, cx));
   std::vector<std::string> names;
   std::vector<int> axes;
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    if (n->numResults() != 1 || !n->result()->type().isStatic() || n->result()->type().dtype != DType::f32) continue;
-    const int last = n->result()->type().rank() - 1, axis = options.smoothQuant && isSmoothable(*n) ? last : options.equalize ? equalizableAxis(*n) : -1;
-    if (axis < 0) continue;
-    names.push_back(n->result()->name());
+  const auto look = [&](const Value& value, int axis) {
+    if (axis < 0 || !value.type().isStatic() || value.type().dtype != DType::f32) return;
+    names.push_back(value.name());
     axes.push_back(axis);
+  };
+  const auto smoothAxis = [&](const Value& value) { return options.smoothQuant && isSmoothable(value) ? value.type().rank() - 1 : -1; };
+  for (const Value* input : graph.inputs()) look(*input, smoothAxis(*input));
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (n->numResults() != 1) continue;
+    const int axis = smoothAxis(*n->result());
+    look(*n->result(), axis < 0 && options.equalize ? equalizableAxis(*n) : axis);
   }
   if (names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name());
   ChannelsByValue channels;

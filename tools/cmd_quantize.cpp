@@ -21,7 +21,7 @@ struct RecoveryFlags {
         ->check(CLI::IsMember({"calibrated", "nearest"}));
     verb.add_option("--bias-correction", biasCorrection, "fast: for the mean error of the weights; full: from runs of the int8 model; off")
         ->check(CLI::IsMember({"off", "fast", "full"}));
-    verb.add_option("--smooth-quant", smooth, "on: outliers behind layer_norm go into the weights that read them; off")
+    verb.add_option("--smooth-quant", smooth, "on: outliers in what linear layers read go into their weights; off")
         ->check(CLI::IsMember({"on", "off"}));
     verb.add_option("--equalize", equalize, "on: channels of one layer and the weights of the next share their differences; off")
         ->check(CLI::IsMember({"on", "off"}));
