@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "passes/graph_util.h"
 
@@ -24,10 +23,9 @@ struct WeightLayout {
   size_t channel(int64_t output, int64_t i) const { return static_cast<size_t>(output / outputsPerGroup * channels + i / taps); }
 };
 
-// The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.  Against the
-// variance of each result: an output that is much larger than the others must not decide for them.
+// The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.
 double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics& x, const std::vector<double>& s) {
-  double low = 0, high = 0, total = 0;
+  double low = 0, high = 0, noise = 0;
   for (size_t j = 0; j < s.size(); ++j) {
     low = std::min(low, x.min[j] / s[j]);
     high = std::max(high, x.max[j] / s[j]);
@@ -36,24 +34,19 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
     const auto w = floatConstant(reader->operand(1))->as<float>();
-    std::vector<double> noise, signal;
     for (int64_t o = 0; o < layout.outputs; ++o) {
-      double largest = 0, sum = 0, energy = 0, product = 0;
+      double largest = 0, sum = 0, energy = 0;
       for (int64_t i = 0; i < layout.perOutput; ++i) {
         const size_t j = layout.channel(o, i);
-        const double v = std::fabs(w[static_cast<size_t>(o * layout.perOutput + i)]) * s[j], square = x.square[j] / (s[j] * s[j]);
+        const double v = std::fabs(w[static_cast<size_t>(o * layout.perOutput + i)]) * s[j];
         largest = std::max(largest, v);
         sum += v * v;
-        energy += square;
-        product += v * v * square;
+        energy += x.square[j] / (s[j] * s[j]);
       }
-      noise.push_back(step * step * sum + largest * largest * 4 / (255.0 * 255.0) * energy);
-      signal.push_back(product);
+      noise += step * step * sum + largest * largest * 4 / (255.0 * 255.0) * energy;
     }
-    const double mean = std::accumulate(signal.begin(), signal.end(), 0.0) / static_cast<double>(std::max<size_t>(1, signal.size()));
-    for (size_t o = 0; o < noise.size(); ++o) total += mean > 0 ? noise[o] / (signal[o] + mean) : 0.0;
   }
-  return total;
+  return noise;
 }
 
 std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
