@@ -1,10 +1,13 @@
 // Random networks through the whole quantizer: annotation, observers, conversion and lowering succeed whatever the shape of the graph and
-// the backend's table; integers stay near quantize-dequantize pairs, and those near the floats.
+// the backend's table; integers stay near quantize-dequantize pairs, and those near the floats; kernels and
+// machine code compute the bits of the integer ops.
 #include <gmock/gmock.h>
 
 #include <array>
 #include <cmath>
+#include <map>
 
+#include "codegen/select_kernels.h"
 #include "frontend/onnx_export.h"
 #include "frontend/onnx_import.h"
 #include "op_testing.h"
@@ -14,6 +17,7 @@
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
 #include "quantizer/sharing.h"
+#include "runtime/qcompile.h"
 
 namespace qc {
 namespace {
@@ -92,6 +96,37 @@ double relativeError(const Tensor& want, const Tensor& got) {
   return std::sqrt(noise / signal);
 }
 
+// The graph of kernels computes the bits of the lowered graph, whatever the target.
+void expectSameOnKernels(const Graph& lowered, const Tensor& x, const std::vector<Tensor>& want) {
+  registerCodegenPasses();
+  for (const char* target : {"x86-64+avx2", "x86-64+avx2+avx512vnni", "x86-64"}) {
+    Graph kernels = lowered.clone();
+    PassContext cx;
+    const Status done = runPipeline(
+        fmt::format("expand-dynamic,layout,split-conv-transpose,fold-constants,canonicalize,cse,dce,select-kernels{{target={}}}", target),
+        kernels, cx);
+    ASSERT_TRUE(done) << done.error().render() << lowered.str();
+    const std::vector<Tensor> got = outputsOf(kernels, x);
+    ASSERT_EQ(want.size(), got.size());
+    for (size_t o = 0; o < want.size(); ++o)
+      EXPECT_TRUE(want[o].sameBytes(got[o])) << relativeError(want[o], got[o]) << target << "\n" << lowered.str();
+  }
+}
+
+// And so does its machine code for this processor.
+void expectSameCompiled(const Graph& converted, const Tensor& x, const std::vector<Tensor>& want) {
+  const auto exe = compile(Model(converted.clone(), "test"));
+  ASSERT_TRUE(exe) << exe.error().render() << converted.str();
+  auto session = exe->session();
+  ASSERT_TRUE(session) << session.error().render();
+  const auto got = session->run({{"x", x}});
+  ASSERT_TRUE(got) << got.error().render();
+  for (size_t o = 0; o < want.size(); ++o) {
+    const Tensor& y = got->at(converted.outputNames()[o]);
+    EXPECT_TRUE(want[o].sameBytes(y)) << relativeError(want[o], y) << converted.str();
+  }
+}
+
 // One of the ways to decide.
 Status decide(Graph& graph, int64_t way) {
   static constexpr std::array kBackends = {Backend::x86,     Backend::fbgemm,      Backend::onednn,  Backend::qnnpack,
@@ -167,8 +202,48 @@ TEST(RandomNetworks, EveryBackendQuantizesThem) {
       // Single steps apart: of a mean that is a few steps altogether, one is as much as rounding itself moves several values.
       EXPECT_LT(relativeError(pairs[o], low[o]), std::max(0.05, 2 * rounding)) << "way " << way << "\n" << graph.str() << lowered.str();
     }
+    if (round % 4 == 0) expectSameOnKernels(lowered, samples[0], low);
+    if (round % 7 == 0) expectSameCompiled(graph, samples[0], low);
   }
   for (const int n : integers) EXPECT_GT(n, 10);
+}
+
+// Modes that need no calibration: the forms with parameters at run time, and integer or half weights under float arithmetic.
+TEST(RandomNetworks, ModesWithoutCalibration) {
+  Random random(67);
+  std::map<std::string, int> seen;
+  for (int round = 0; round < 120; ++round) {
+    Network network(random);
+    Graph& graph = network.graph;
+    const std::array configs = {dynamicQConfig(Backend::x86), dynamicQConfig(Backend::x86, true), weightOnlyQConfig(Backend::x86),
+                                weightOnlyQConfig(Backend::x86, 4, 2), halfWeightsQConfig()};
+    const size_t way = static_cast<size_t>(round) % configs.size();
+    const Tensor x = random.normal({1, 4, 6, 6});
+    const std::vector<Tensor> want = outputsOf(graph, x);
+    const std::string text = graph.str();
+    BackendOptions options;
+    options.minWorkPerElement = 0;
+    const auto decided = annotateGraph(graph, QConfigMapping().global(configs[way]), options);
+    ASSERT_TRUE(decided) << decided.error().render() << text;
+    PassContext cx;
+    Status done = runPipeline("prepare,convert", graph, cx);
+    ASSERT_TRUE(done) << done.error().render() << text;
+    EXPECT_THAT(graph.str(), testing::Not(testing::HasSubstr("observe"))) << text;
+    Graph lowered = graph.clone();
+    done = runPipeline("lower", lowered, cx);
+    ASSERT_TRUE(done) << done.error().render() << graph.str();
+    for (const char* form : {"q.dynamic_conv", "q.dynamic_linear", "q.weight_linear"})
+      seen[form] += lowered.str().find(form) != std::string::npos;
+    const std::vector<Tensor> pairs = outputsOf(graph, x), low = outputsOf(lowered, x);
+    const double allowed = way == 4 ? 0.005 : way == 3 ? 0.6 : 0.15;
+    for (size_t o = 0; o < want.size(); ++o) {
+      EXPECT_LT(relativeError(want[o], pairs[o]), allowed) << "way " << way << "\n" << graph.str();
+      EXPECT_LT(relativeError(pairs[o], low[o]), 0.01) << "way " << way << "\n" << graph.str() << lowered.str();
+    }
+    if (round % 4 == 0) expectSameOnKernels(lowered, x, low);
+    if (round % 7 == 0) expectSameCompiled(graph, x, low);
+  }
+  for (const auto& [form, n] : seen) EXPECT_GT(n, 5) << form;
 }
 
 }  // namespace
