@@ -197,10 +197,10 @@ TEST(RandomNetworks, EveryBackendQuantizesThem) {
     integers[static_cast<size_t>(way)] += lowered.str().find(" q.") != std::string::npos;
     const std::vector<Tensor> pairs = outputsOf(graph, samples[0]), low = outputsOf(lowered, samples[0]);
     for (size_t o = 0; o < want.size(); ++o) {
-      const double rounding = relativeError(want[o], pairs[o]);
-      EXPECT_LT(rounding, 0.5) << "way " << way << "\n" << graph.str();
-      // Single steps apart: of a mean that is a few steps altogether, one is as much as rounding itself moves several values.
-      EXPECT_LT(relativeError(pairs[o], low[o]), std::max(0.05, 2 * rounding)) << "way " << way << "\n" << graph.str() << lowered.str();
+      // Random classifiers cancel to little at times, and one step at a tie is then much of it.
+      const double error = relativeError(want[o], pairs[o]);
+      EXPECT_LT(error, 1) << "way " << way << "\n" << graph.str();
+      EXPECT_LT(relativeError(pairs[o], low[o]), 0.05 + error / 2) << "way " << way << "\n" << graph.str() << lowered.str();
     }
     if (round % 4 == 0) expectSameOnKernels(lowered, samples[0], low);
     if (round % 7 == 0) expectSameCompiled(graph, samples[0], low);
