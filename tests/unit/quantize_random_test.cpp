@@ -159,6 +159,7 @@ void expectSameThroughOnnx(const Graph& graph, const Tensor& x) {
 TEST(RandomNetworks, EveryBackendQuantizesThem) {
   Random random(61);
   std::array<int, 9> integers{};
+  int far = 0;
   for (int round = 0; round < 180; ++round) {
     const int64_t way = round % 9;
     Network network(random);
@@ -197,15 +198,17 @@ TEST(RandomNetworks, EveryBackendQuantizesThem) {
     integers[static_cast<size_t>(way)] += lowered.str().find(" q.") != std::string::npos;
     const std::vector<Tensor> pairs = outputsOf(graph, samples[0]), low = outputsOf(lowered, samples[0]);
     for (size_t o = 0; o < want.size(); ++o) {
-      // Random classifiers cancel to little at times, and one step at a tie is then much of it.
-      const double error = relativeError(want[o], pairs[o]);
-      EXPECT_LT(error, 1) << "way " << way << "\n" << graph.str();
-      EXPECT_LT(relativeError(pairs[o], low[o]), 0.05 + error / 2) << "way " << way << "\n" << graph.str() << lowered.str();
+      // Random classifiers cancel to little at times, and one step at a tie is then much of it: seldom.
+      EXPECT_LT(relativeError(want[o], pairs[o]), 1) << "way " << way << "\n" << graph.str();
+      const double steps = relativeError(pairs[o], low[o]);
+      EXPECT_LT(steps, 0.5) << "way " << way << "\n" << graph.str() << lowered.str();
+      far += steps > 0.05;
     }
     if (round % 4 == 0) expectSameOnKernels(lowered, samples[0], low);
     if (round % 7 == 0) expectSameCompiled(graph, samples[0], low);
   }
   for (const int n : integers) EXPECT_GT(n, 10);
+  EXPECT_LT(far, 10);
 }
 
 // Modes that need no calibration: the forms with parameters at run time, and integer or half weights under float arithmetic.
