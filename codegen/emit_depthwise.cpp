@@ -44,6 +44,7 @@ struct DepthwisePlan {
   int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
 
   int tilePixels() const { return tileColumns * packing.copies; }
+  int64_t columns() const { return conv.channels * packing.copies; }  // of all panels, those that hold results
 };
 
 const DepthwiseIsa& isaOf(const KernelDef& def) { return *static_cast<const DepthwiseIsa*>(def.traits); }
@@ -106,11 +107,8 @@ class Depthwise {
     bytes_ = isa.dot == Dot::fma ? 4 : 1;
     pixel_ = g_.channels * bytes_;
     row_ = plan.stagedWidth * pixel_;
-    tail_ = columns(plan) % plan.packing.panel;
+    tail_ = plan.columns() % plan.packing.panel;
   }
-
-  // Of all panels, those that hold results.
-  static int64_t columns(const DepthwisePlan& plan) { return plan.conv.channels * plan.packing.copies; }
 
   KernelShape emit() {
     Reg zero = bytes_ == 4 ? nullptr : e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty());
@@ -178,7 +176,7 @@ class Depthwise {
   void store(const Regs& acc, const Epilogue::Channels& channels, Reg element) {
     const auto rowsAt = [&](Reg base, int64_t bytes) {
       Regs rows;
-      for (int t = 0; bytes && t < plan_.tileColumns; ++t) rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * columns(plan_) * bytes));
+      for (int t = 0; bytes && t < plan_.tileColumns; ++t) rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * plan_.columns() * bytes));
       return rows;
     };
     epilogue_.store(acc, plan_.tileColumns, vectors_, channels, rowsAt(e_.result(), epilogue_.resultBytes()),
@@ -302,7 +300,7 @@ bool supportsDepthwise(const KernelDef& def, const Node& node, const Target&) {
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelH * g.kernelW > 128 || g.pixels() == 0) return false;
   const auto plan = planDepthwise(def, node);
   if (!plan || plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
-  const bool tail = Depthwise::columns(*plan) % plan->packing.panel != 0;
+  const bool tail = plan->columns() % plan->packing.panel != 0;
   return !tail || (hasMasks(def) && plan->packing.panel <= 64);
 }
 

@@ -112,7 +112,7 @@ std::vector<AttrSpec> dynamicRangeAttrs() {
           realAttr("eps", 0x1p-23)};
 }
 
-Status requireDynamicRange(const InferContext& c) {
+Status requireIntegerRange(const InferContext& c) {
   const DType storage = c.attrs.dtype("storage");
   if (!isInteger(storage) || sizeOf(storage) > 2)
     return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(storage));
@@ -120,6 +120,11 @@ Status requireDynamicRange(const InferContext& c) {
   const int64_t qmin = c.attrs.integer("qmin"), qmax = c.attrs.integer("qmax");
   if (qmin < range.min || qmax > range.max || qmin > 0 || qmax < 0 || qmin == qmax)
     return fail(ErrorCode::kInvalidModel, "'{}': {}..{} is no range of {} around 0", c.op, qmin, qmax, toString(storage));
+  return {};
+}
+
+Status requireDynamicRange(const InferContext& c) {
+  QC_TRY(requireIntegerRange(c));
   QC_TRY(requireOneOf(c, "scheme", {"affine", "symmetric"}));
   if (const double eps = c.attrs.real("eps"); !(eps >= 0) || !std::isfinite(eps))
     return fail(ErrorCode::kInvalidModel, "'{}': eps={}", c.op, eps);

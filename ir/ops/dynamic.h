@@ -29,6 +29,8 @@ struct DynamicParams {
 // A scale of 0 (eps = 0, nothing but zeros) becomes 1.
 DynamicParams dynamicParams(std::span<const float> x, const DynamicRange& range);
 
+// storage is an integer type of at most 16 bits that holds qmin..qmax, a range around 0.
+Status requireIntegerRange(const InferContext& c);
 // The attributes storage, qmin, qmax, scheme, eps: declared, checked, read.
 std::vector<AttrSpec> dynamicRangeAttrs();
 Status requireDynamicRange(const InferContext& c);

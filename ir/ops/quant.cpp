@@ -44,22 +44,6 @@ Result<Types> inferFakeQuantize(const InferContext& c) {
   return checkedResults({c.type(0)});
 }
 
-struct Integers {
-  DType storage;
-  int32_t qmin, qmax;
-};
-
-Result<Integers> requireIntegers(const InferContext& c) {
-  const DType storage = c.attrs.dtype("storage");
-  if (!isInteger(storage) || sizeOf(storage) > 2)
-    return fail(ErrorCode::kUnsupported, "'{}': integers of type {}", c.op, toString(storage));
-  const IntRange range = rangeOf(storage);
-  const int64_t qmin = c.attrs.integer("qmin"), qmax = c.attrs.integer("qmax");
-  if (qmin < range.min || qmax > range.max || qmin > 0 || qmax < 0 || qmin == qmax)
-    return fail(ErrorCode::kInvalidModel, "'{}': {}..{} is no range of {} around 0", c.op, qmin, qmax, toString(storage));
-  return Integers{storage, static_cast<int32_t>(qmin), static_cast<int32_t>(qmax)};
-}
-
 Result<Types> inferDynamicParams(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireDynamicRange(c));
@@ -101,8 +85,8 @@ Status requireParameters(const InferContext& c) {
 Result<Types> inferQuantizeWith(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireParameters(c));
-  QC_ASSIGN(const Integers integers, requireIntegers(c));
-  return checkedResults({TensorType(integers.storage, c.type(0).shape)});
+  QC_TRY(requireIntegerRange(c));
+  return checkedResults({TensorType(c.attrs.dtype("storage"), c.type(0).shape)});
 }
 
 Result<Types> inferDequantizeWith(const InferContext& c) {
