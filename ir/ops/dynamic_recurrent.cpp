@@ -133,18 +133,11 @@ struct Cell {
   const RecurrentForm& form;
   mutable Product w, r;      // they reuse their scratch memory
   const float *wb, *rb, *p;  // biases and peepholes may be null
-  std::vector<ExprProgram> activations;
+  RecurrentActivations activations;
 
   float fromInput(const Lane& lane, int64_t row) const { return lane.fromInput[row] + (wb ? wb[row] : 0.0f); }
   float fromState(const Lane& lane, int64_t row) const { return lane.fromState[static_cast<size_t>(row)] + (rb ? rb[row] : 0.0f); }
 
-  void activate(size_t which, Floats& v) const {
-    if (form.clip > 0)
-      for (float& value : v) value = std::clamp(value, -form.clip, form.clip);
-    const float* args[] = {v.data()};
-    const int strides[] = {1};
-    activations[which].run<float>(args, strides, v.data(), static_cast<int64_t>(v.size()));
-  }
   // A whole gate, `peephole` < 0: none.
   Floats gate(int64_t g, size_t which, const Lane& lane, int peephole = -1, const float* c = nullptr) const {
     Floats v(static_cast<size_t>(form.hidden));
@@ -153,7 +146,7 @@ struct Cell {
       value = fromInput(lane, g * form.hidden + j) + fromState(lane, g * form.hidden + j);
       if (p && peephole >= 0) value += p[peephole * form.hidden + j] * c[j];
     }
-    activate(which, v);
+    activations.apply(which, v);
     return v;
   }
 
@@ -168,7 +161,7 @@ struct Cell {
     }
     const Floats o = gate(1, 0, lane, 1, next.data());
     std::copy(next.begin(), next.end(), lane.c);
-    activate(2, next);
+    activations.apply(2, next);
     for (size_t j = 0; j < next.size(); ++j) lane.h[j] = o[j] * next[j];
   }
 
@@ -197,7 +190,7 @@ struct Cell {
         const float state = fromState(lane, row);
         candidate[j] = fromInput(lane, row) + (form.linearBeforeReset ? reset[i][j] * state : state);
       }
-      activate(1, candidate);
+      activations.apply(1, candidate);
       for (size_t j = 0; j < candidate.size(); ++j) lane.h[j] = (1.0f - update[i][j]) * candidate[j] + update[i][j] * lane.h[j];
     }
   }
@@ -269,14 +262,13 @@ class Direction {
     const DynamicRange range = dynamicRangeOf(c_.node.attrs());
     const bool perToken = c_.node.string("granularity") == "token";
     Cell cell{form_, Product(c_.in(kW), *c_.inType(kW).quant, direction_, range, perToken), Product(c_.in(kR), *c_.inType(kR).quant, direction_, range, false),
-              nullptr, nullptr, nullptr, {}};
+              nullptr, nullptr, nullptr, {form_, direction_}};
     const int64_t rows = form_.gates * hidden_;
     if (c_.has(kB)) {
       cell.wb = c_.in(kB).as<float>() + direction_ * 2 * rows;
       cell.rb = cell.wb + rows;
     }
     if (c_.has(kP)) cell.p = c_.in(kP).as<float>() + direction_ * 3 * hidden_;
-    for (const ScalarExpr& e : form_.activations[static_cast<size_t>(direction_)]) cell.activations.emplace_back(e);
     return cell;
   }
   Status readLengths() {

@@ -86,7 +86,7 @@ struct Cell {
   int64_t input;           // elements of x
   Floats w, r;             // [input][rows], [hidden][rows]; w is empty in the split form
   const float *wb, *rb, *p;  // biases and peepholes may be null
-  std::vector<ExprProgram> activations;
+  RecurrentActivations activations;
   Floats fromX, fromH;     // of the step at hand, rows each
 
   int64_t rows() const { return form.gates * form.hidden; }
@@ -108,13 +108,6 @@ struct Cell {
     product(r, h.data(), form.hidden, rb, firstGate * form.hidden, gates * form.hidden, fromH);
   }
 
-  void activate(size_t which, Floats& v) const {
-    if (form.clip > 0)
-      for (float& value : v) value = std::clamp(value, -form.clip, form.clip);
-    const float* args[] = {v.data()};
-    const int strides[] = {1};
-    activations[which].run<float>(args, strides, v.data(), static_cast<int64_t>(v.size()));
-  }
   // A whole gate, `peephole` < 0: none.
   Floats gate(int64_t g, size_t which, int peephole = -1, const Floats* c = nullptr) const {
     Floats v(static_cast<size_t>(form.hidden));
@@ -123,7 +116,7 @@ struct Cell {
       v[i] = fromX[row] + fromH[row];
       if (p && peephole >= 0) v[i] += p[peephole * form.hidden + j] * (*c)[i];
     }
-    activate(which, v);
+    activations.apply(which, v);
     return v;
   }
 
@@ -139,7 +132,7 @@ struct Cell {
     }
     const Floats o = gate(1, 0, 1, &next);
     c = next;
-    activate(2, next);
+    activations.apply(2, next);
     for (size_t j = 0; j < c.size(); ++j) h[j] = o[j] * next[j];
   }
 
@@ -200,7 +193,7 @@ Cell cellOf(const RecurrentForm& form, const EvalContext& c, int64_t direction) 
     return i >= 0 && c.has(i) ? c.in(i).as<float>() + direction * elements : nullptr;
   };
   const int64_t input = c.in(0).sizes[2];
-  Cell cell{form, input, {}, {}, nullptr, nullptr, part(Operand::p, 3 * form.hidden), {}, {}, {}};
+  Cell cell{form, input, {}, {}, nullptr, nullptr, part(Operand::p, 3 * form.hidden), {form, direction}, {}, {}};
   if (form.steps) {
     cell.r = unpacked(form, part(Operand::r, form.gates * form.panels() * form.hidden * RecurrentForm::kPanel));
     cell.rb = part(Operand::b, rows);
@@ -212,7 +205,6 @@ Cell cellOf(const RecurrentForm& form, const EvalContext& c, int64_t direction) 
   }
   cell.fromX.resize(static_cast<size_t>(rows));
   cell.fromH.resize(static_cast<size_t>(rows));
-  for (const ScalarExpr& e : form.activations[static_cast<size_t>(direction)]) cell.activations.emplace_back(e);
   return cell;
 }
 

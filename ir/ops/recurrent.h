@@ -35,6 +35,18 @@ struct RecurrentForm {
   static Result<RecurrentForm> of(std::string_view op, const AttrDict& attrs);
 };
 
+// The functions of one direction's gates, as evaluation applies them.
+class RecurrentActivations {
+ public:
+  RecurrentActivations(const RecurrentForm& form, int64_t direction);
+  // v[i] = function `which` (of f, g, h) of v[i], clipped before.
+  void apply(size_t which, std::vector<float>& v) const;
+
+ private:
+  float clip_;
+  std::vector<ExprProgram> functions_;
+};
+
 // Whether the op is one of the six; whether it is of the split form.
 bool isRecurrent(std::string_view op);
 

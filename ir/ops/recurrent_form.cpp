@@ -114,4 +114,16 @@ Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& att
   return form;
 }
 
+RecurrentActivations::RecurrentActivations(const RecurrentForm& form, int64_t direction) : clip_(form.clip) {
+  for (const ScalarExpr& e : form.activations[static_cast<size_t>(direction)]) functions_.emplace_back(e);
+}
+
+void RecurrentActivations::apply(size_t which, std::vector<float>& v) const {
+  if (clip_ > 0)
+    for (float& value : v) value = std::clamp(value, -clip_, clip_);
+  const float* args[] = {v.data()};
+  const int strides[] = {1};
+  functions_[which].run<float>(args, strides, v.data(), static_cast<int64_t>(v.size()));
+}
+
 }  // namespace qc
