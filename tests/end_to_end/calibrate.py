@@ -19,7 +19,8 @@ import time
 import zipfile
 import zlib
 
-QCOMPILE, DATA = sys.argv[1], pathlib.Path(sys.argv[2])
+from command_line import DATA, QCOMPILE, npy_header, run, write_npy
+
 KILLS = int(sys.argv[3]) if len(sys.argv) > 3 else 30
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255&limit=200"
@@ -35,22 +36,12 @@ RULES = {name: {"global": {"activation": {"observer": name, **more}, "weight": {
          for name, more in {**MERGEABLE, **ORDERED}.items()}
 
 
-def run(*args, code=0):
-    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
-    if done.returncode != code:
-        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
-    return done
-
-
 def calibrate(output, *more, samples=SAMPLES, code=0):
     return run("calibrate", MODEL, "-d", samples, "-o", output, *more, code=code)
 
 
-def write_npy(path, images, sizes=(1, 16, 16)):
-    shape = ", ".join(map(str, (len(images), *sizes)))
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117) + "\n"
-    flat = [v for image in images for v in image]
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{len(flat)}f", *flat))
+def write_images(path, images, sizes=(1, 16, 16)):
+    write_npy(path, (len(images), *sizes), [v for image in images for v in image])
 
 
 def shards_merge(work):
@@ -135,7 +126,7 @@ def warnings(work):
     path = work / "data.npy"
 
     def told(images):
-        write_npy(path, images)
+        write_images(path, images)
         return calibrate(work / "w.qcal", samples=f"npy:{path}").stderr
 
     assert "constant" in told([[0.5] * 256 for _ in range(20)])
@@ -146,7 +137,7 @@ def warnings(work):
     outlier = [[v / 100 for v in image] for image in noise] + [[1000 * v for v in noise[0]]]
     report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
     assert report["samples"] == 24 and len(report["ranges"]) == report["observers"], report
-    write_npy(path, outlier * 2)
+    write_images(path, outlier * 2)
     report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
     assert report["influences"][0]["sample"] == 24 and any("outlier" in w for w in report["warnings"]), report["influences"]
     assert "only 2 calibration samples" in told(noise[:2])
@@ -158,7 +149,7 @@ def archives(work):
     rng = random.Random(6)
     images = [[rng.random() for _ in range(256)] for _ in range(20)]
     npy = work / "image.npy"
-    write_npy(npy, images)
+    write_images(npy, images)
     calibrate(work / "npy.qcal", samples=f"npy:{npy}")
     ranges = json.loads(run("calibrate", MODEL, "-d", f"npy:{npy}", "-o", work / "z.qcal", "--json").stdout)["ranges"]
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -169,8 +160,7 @@ def archives(work):
     # 16 GiB of zeros in 16 MB, made by hand: one deflated block again and again.
 
     size = 16 << 30
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({size // 1024}, 1, 16, 16), }}".ljust(117) + "\n"
-    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    head = npy_header((size // 1024, 1, 16, 16))
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)

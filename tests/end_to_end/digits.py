@@ -9,34 +9,17 @@ Standard library only.
 """
 import json
 import pathlib
-import struct
-import subprocess
 import sys
 import tempfile
 
-QCOMPILE, DATA = sys.argv[1], pathlib.Path(sys.argv[2])
+from command_line import DATA, run, write_sample
+
 TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "host"]
 SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255"
 
 
-def run(*args, code=0):
-    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
-    if done.returncode != code:
-        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
-    return done
-
-
 def top1(model):
     return json.loads(run("eval", model, "-d", SAMPLES, "--labels", DATA / "labels.tsv", "--json").stdout)
-
-
-def write_sample(path, index):
-    """Image `index` of test.npy (u8, N x 1 x 16 x 16) as float32 in 0..1."""
-    raw = (DATA / "test.npy").read_bytes()
-    start = 10 + struct.unpack("<H", raw[8:10])[0] + index * 256
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 16, 16), }".ljust(117) + "\n"
-    pixels = struct.pack("<256f", *(v / 255 for v in raw[start:start + 256]))
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + pixels)
 
 
 def same_bits(model, work):

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 
-QCOMPILE, DATA, RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[1:5])
+from command_line import DATA, QCOMPILE, run, write_sample
+
+RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
 CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
 
 PROGRAM = r"""
@@ -36,22 +38,6 @@ int main(void) {
   return 0;
 }
 """
-
-
-def run(*args, code=0):
-    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
-    if done.returncode != code:
-        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
-    return done
-
-
-def write_sample(path, index):
-    raw = (DATA / "test.npy").read_bytes()
-    start = 10 + struct.unpack("<H", raw[8:10])[0] + index * 256
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 16, 16), }".ljust(117) + "\n"
-    pixels = struct.pack("<256f", *(v / 255 for v in raw[start:start + 256]))
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + pixels)
-    return pixels
 
 
 def objects(work, models):

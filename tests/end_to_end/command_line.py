@@ -1,0 +1,37 @@
+"""What the end-to-end scripts share: the command under test, the folder of the digits, and float32 arrays as files.
+
+A script's first two arguments are the command and that folder.  Standard library only.
+"""
+import pathlib
+import struct
+import subprocess
+import sys
+
+QCOMPILE, DATA = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
+
+
+def run(*args, code=0):
+    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+    if done.returncode != code:
+        sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def npy_header(shape):
+    """What stands before the float32 values of a .npy file."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {tuple(shape)}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def write_npy(path, shape, values):
+    """Writes float32 values; returns their bytes."""
+    payload = struct.pack(f"<{len(values)}f", *values)
+    path.write_bytes(npy_header(shape) + payload)
+    return payload
+
+
+def write_sample(path, index):
+    """Image `index` of test.npy (u8, N x 1 x 16 x 16) as float32 in 0..1; returns its bytes."""
+    raw = (DATA / "test.npy").read_bytes()
+    start = 10 + struct.unpack("<H", raw[8:10])[0] + index * 256
+    return write_npy(path, (1, 1, 16, 16), [v / 255 for v in raw[start:start + 256]])
