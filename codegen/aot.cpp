@@ -27,7 +27,8 @@ Status checkKernels(const Program& program) {
   if (!first) return {};
   std::string names;
   for (const std::string& op : ops) names += (names.empty() ? "" : ", ") + op;
-  return fail(ErrorCode::kUnsupported, "no generated code for {} in this form on {}; an object cannot evaluate them on the host", names, program.target().str())
+  return fail(ErrorCode::kUnsupported, "no generated code for {} in this form on {}; an object cannot evaluate them on the host", names,
+              program.target().str())
       .at(first->location())
       .help("run the model with the JIT, or take these ops out of it");
 }
@@ -35,7 +36,8 @@ Status checkKernels(const Program& program) {
 // The module under construction: kernels, constants, and the function that runs the steps.
 class AotEmitter {
  public:
-  AotEmitter(const Program& program, std::string name, llvm::Module& module) : program_(program), name_(std::move(name)), module_(module), b_(module.getContext()) {}
+  AotEmitter(const Program& program, std::string name, llvm::Module& module)
+      : program_(program), name_(std::move(name)), module_(module), b_(module.getContext()) {}
 
   Status emit() {
     for (const Step& step : program_.steps()) QC_TRY(kernelFor(step));
@@ -47,7 +49,8 @@ class AotEmitter {
 
  private:
   Status kernelFor(const Step& step) {
-    const auto [it, isNew] = symbols_.emplace(kernelKey(*step.kernel, *step.node, program_.target()), fmt::format("{}_k{}", name_, symbols_.size()));
+    const auto [it, isNew] =
+        symbols_.emplace(kernelKey(*step.kernel, *step.node, program_.target()), fmt::format("{}_k{}", name_, symbols_.size()));
     kernelOf_.push_back(it->second);
     if (!isNew) return {};
     KernelEmitter emitter(module_, program_.target(), *step.kernel, *step.node, it->second);
@@ -59,14 +62,17 @@ class AotEmitter {
     return {};
   }
 
-  llvm::Value* bytesAt(llvm::Value* base, int64_t offset) { return b_.CreateConstGEP1_64(b_.getInt8Ty(), base, static_cast<uint64_t>(offset)); }
+  llvm::Value* bytesAt(llvm::Value* base, int64_t offset) {
+    return b_.CreateConstGEP1_64(b_.getInt8Ty(), base, static_cast<uint64_t>(offset));
+  }
 
   llvm::Value* constantData(const void* data, int64_t bytes) {
     llvm::GlobalVariable*& global = data_[data];
     if (!global) {
-      auto* init = llvm::ConstantDataArray::getRaw(llvm::StringRef(static_cast<const char*>(data), static_cast<size_t>(bytes)), static_cast<uint64_t>(bytes),
-                                                   b_.getInt8Ty());
-      global = new llvm::GlobalVariable(module_, init->getType(), true, llvm::GlobalValue::InternalLinkage, init, fmt::format("{}_c{}", name_, data_.size()));
+      auto* init = llvm::ConstantDataArray::getRaw(llvm::StringRef(static_cast<const char*>(data), static_cast<size_t>(bytes)),
+                                                   static_cast<uint64_t>(bytes), b_.getInt8Ty());
+      global = new llvm::GlobalVariable(module_, init->getType(), true, llvm::GlobalValue::InternalLinkage, init,
+                                        fmt::format("{}_c{}", name_, data_.size()));
       global->setAlignment(llvm::Align(kAlignment));
     }
     return global;
@@ -75,8 +81,10 @@ class AotEmitter {
   llvm::Value* address(const BufferRef& ref, int64_t bytes) {
     switch (ref.kind) {
       case BufferRef::Kind::none: return llvm::ConstantPointerNull::get(b_.getPtrTy());
-      case BufferRef::Kind::input: return b_.CreateLoad(b_.getPtrTy(), b_.CreateConstGEP1_64(b_.getPtrTy(), run_->getArg(0), static_cast<uint64_t>(ref.index)));
-      case BufferRef::Kind::output: return b_.CreateLoad(b_.getPtrTy(), b_.CreateConstGEP1_64(b_.getPtrTy(), run_->getArg(1), static_cast<uint64_t>(ref.index)));
+      case BufferRef::Kind::input:
+        return b_.CreateLoad(b_.getPtrTy(), b_.CreateConstGEP1_64(b_.getPtrTy(), run_->getArg(0), static_cast<uint64_t>(ref.index)));
+      case BufferRef::Kind::output:
+        return b_.CreateLoad(b_.getPtrTy(), b_.CreateConstGEP1_64(b_.getPtrTy(), run_->getArg(1), static_cast<uint64_t>(ref.index)));
       case BufferRef::Kind::arena: return bytesAt(run_->getArg(2), ref.index);
       case BufferRef::Kind::fixed: return constantData(ref.address, bytes);
     }
@@ -86,7 +94,8 @@ class AotEmitter {
   // int NAME_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool)
   void emitRun() {
     llvm::Type *ptr = b_.getPtrTy(), *i64 = b_.getInt64Ty(), *i32 = b_.getInt32Ty();
-    run_ = llvm::Function::Create(llvm::FunctionType::get(i32, {ptr, ptr, ptr, ptr}, false), llvm::GlobalValue::ExternalLinkage, name_ + "_run", module_);
+    run_ = llvm::Function::Create(llvm::FunctionType::get(i32, {ptr, ptr, ptr, ptr}, false), llvm::GlobalValue::ExternalLinkage,
+                                  name_ + "_run", module_);
     const auto supports = module_.getOrInsertFunction("qcrt_cpu_supports", i32, ptr);
     const auto threadsOf = module_.getOrInsertFunction("qcrt_pool_threads", i32, ptr);
     const auto runPool = module_.getOrInsertFunction("qcrt_pool_run", b_.getVoidTy(), ptr, ptr, ptr, i64, i64, ptr, i64);
@@ -111,11 +120,12 @@ class AotEmitter {
         b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
       llvm::Value* units = b_.getInt64(static_cast<uint64_t>(shape.units));
       llvm::Value* chunks = step.cost >= kWorthSplitting ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, units) : b_.getInt64(1);
-      b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch, b_.getInt64(static_cast<uint64_t>(scratch_))});
+      b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch,
+                              b_.getInt64(static_cast<uint64_t>(scratch_))});
     }
     for (const Program::Copy& copy : program_.copies())
-      b_.CreateMemMove(address({BufferRef::Kind::output, copy.output, nullptr}, copy.bytes), llvm::MaybeAlign(1), address(copy.from, copy.bytes), llvm::MaybeAlign(1),
-                       static_cast<uint64_t>(copy.bytes));
+      b_.CreateMemMove(address({BufferRef::Kind::output, copy.output, nullptr}, copy.bytes), llvm::MaybeAlign(1),
+                       address(copy.from, copy.bytes), llvm::MaybeAlign(1), static_cast<uint64_t>(copy.bytes));
     b_.CreateRet(b_.getInt32(0));
   }
 

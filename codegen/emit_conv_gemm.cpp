@@ -406,8 +406,7 @@ class ConvGemm {
           true);
     };
     if (g_.kernelH == 1) return overX(e_.i64(0), e_.i64(0));
-    e_.loop(
-        e_.i64(0), e_.i64(g_.kernelH), 1, [&](Reg ky) { overX(mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
+    e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, [&](Reg ky) { overX(mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
   }
 
   void tileRun(const std::vector<TilePlace>& places, Reg weights, Reg inputOffset) {

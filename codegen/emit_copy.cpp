@@ -94,11 +94,14 @@ class BoxEmitter {
 
   void scalars(Reg from, Reg to, int64_t first, int64_t count) {
     if (first >= count) return;
-    e_.loop(e_.i64(first), e_.i64(count), 1, [&](Reg i) {
-      Reg source = stepped(from, plan_.main.from, i), result = stepped(to, plan_.main.to, i);
-      for (int64_t k = 0; k < plan_.cross.size; ++k)
-        e_.store(fill_ ? fill_ : e_.load(element(), e_.at(source, k * plan_.cross.from)), e_.at(result, k * plan_.cross.to));
-    }, true);
+    e_.loop(
+        e_.i64(first), e_.i64(count), 1,
+        [&](Reg i) {
+          Reg source = stepped(from, plan_.main.from, i), result = stepped(to, plan_.main.to, i);
+          for (int64_t k = 0; k < plan_.cross.size; ++k)
+            e_.store(fill_ ? fill_ : e_.load(element(), e_.at(source, k * plan_.cross.from)), e_.at(result, k * plan_.cross.to));
+        },
+        true);
   }
 
   // Whole vectors of `lanes` steps of the main dim while `ahead` more steps are there; then single steps.
@@ -106,7 +109,9 @@ class BoxEmitter {
     const int lanes = streamLanes(count);
     const int64_t whole = std::max<int64_t>(count - ahead, 0) / lanes * lanes;
     if (whole)
-      e_.loop(e_.i64(0), e_.i64(whole), lanes, [&](Reg i) { body(stepped(from, plan_.main.from, i), stepped(to, plan_.main.to, i), lanes); }, true);
+      e_.loop(
+          e_.i64(0), e_.i64(whole), lanes, [&](Reg i) { body(stepped(from, plan_.main.from, i), stepped(to, plan_.main.to, i), lanes); },
+          true);
     scalars(from, to, whole, count);
   }
 
@@ -168,7 +173,8 @@ class BoxEmitter {
   void tile(Reg from, Reg to) {
     const auto n = static_cast<size_t>(plan_.tile);
     std::vector<Reg> rows;
-    for (size_t i = 0; i < n; ++i) rows.push_back(e_.load(vector(static_cast<int>(n)), e_.at(from, static_cast<int64_t>(i) * plan_.cross.from)));
+    for (size_t i = 0; i < n; ++i)
+      rows.push_back(e_.load(vector(static_cast<int>(n)), e_.at(from, static_cast<int64_t>(i) * plan_.cross.from)));
     rows = plan_.elementBytes == 4 && n == 8 ? transposed8(rows) : transposed(rows);
     for (size_t i = 0; i < n; ++i) e_.store(rows[i], e_.at(to, static_cast<int64_t>(i) * plan_.main.to));
   }

@@ -136,47 +136,58 @@ class Depthwise {
     const int64_t copied = std::max<int64_t>(0, std::min(g_.inW, plan_.stagedWidth - left)), right = plan_.stagedWidth - left - copied;
     Reg top = e_.b.CreateSub(mul(first, g_.strideH), e_.i64(g_.padTop));
     Reg source = e_.at(e_.operand(0), mul(image, g_.inH * g_.inW * pixel_));
-    e_.loop(e_.i64(0), e_.i64(plan_.stagedRows), 1, [&](Reg r) {
-      Reg to = e_.at(e_.scratch(), mul(r, row_)), y = e_.b.CreateAdd(top, r);
-      const auto copyRow = [&] {
-        fill(to, left, zero);
-        Reg inner = e_.at(to, left * pixel_);
-        if (copied) e_.copyBytes(inner, e_.at(source, mul(y, g_.inW * pixel_)), copied * pixel_);
-        fill(e_.at(inner, copied * pixel_), right, zero);
-      };
-      e_.ifThen(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), copyRow, [&] { fill(to, plan_.stagedWidth, zero); });
-    }, true);
+    e_.loop(
+        e_.i64(0), e_.i64(plan_.stagedRows), 1,
+        [&](Reg r) {
+          Reg to = e_.at(e_.scratch(), mul(r, row_)), y = e_.b.CreateAdd(top, r);
+          const auto copyRow = [&] {
+            fill(to, left, zero);
+            Reg inner = e_.at(to, left * pixel_);
+            if (copied) e_.copyBytes(inner, e_.at(source, mul(y, g_.inW * pixel_)), copied * pixel_);
+            fill(e_.at(inner, copied * pixel_), right, zero);
+          };
+          e_.ifThen(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), copyRow, [&] { fill(to, plan_.stagedWidth, zero); });
+        },
+        true);
   }
 
   void emitRow(Reg image, Reg first, Reg row) {
     Reg input = e_.at(e_.scratch(), mul(row, g_.strideH * row_));
     Reg firstPixel = mul(e_.b.CreateAdd(mul(image, g_.outH), e_.b.CreateAdd(first, row)), g_.outW);
-    e_.loop(e_.i64(0), e_.i64(layout_.panels()), 1, [&](Reg panel) {
-      Reg column = mul(panel, plan_.packing.panel);
-      Epilogue::Channels channels;
-      if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), mul(column, 4));
-      if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), mul(column, 4));
-      if (tail_) {
-        Reg valid = e_.i64((int64_t{1} << tail_) - 1);
-        channels.valid = layout_.panels() == 1 ? valid
-                                               : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(layout_.panels() - 1)), valid, e_.b.getInt64(~uint64_t{0}));
-      }
-      Reg weights = e_.at(e_.operand(1), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
-      Reg in = e_.at(input, mul(column, bytes_));
-      // The last tile of the row overlaps the one before.
-      e_.loop(e_.i64(0), e_.i64(g_.outW), plan_.tilePixels(), [&](Reg begin) {
-        Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tilePixels()));
-        const Regs acc = accumulate(e_.at(in, mul(x, g_.strideW * pixel_)), weights, channels.bias);
-        Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, x), g_.channels), column);
-        store(acc, channels, element);
-      }, true);
-    }, true);
+    e_.loop(
+        e_.i64(0), e_.i64(layout_.panels()), 1,
+        [&](Reg panel) {
+          Reg column = mul(panel, plan_.packing.panel);
+          Epilogue::Channels channels;
+          if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), mul(column, 4));
+          if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), mul(column, 4));
+          if (tail_) {
+            Reg valid = e_.i64((int64_t{1} << tail_) - 1);
+            channels.valid = layout_.panels() == 1 ? valid
+                                                   : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(layout_.panels() - 1)), valid,
+                                                                       e_.b.getInt64(~uint64_t{0}));
+          }
+          Reg weights = e_.at(e_.operand(1), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
+          Reg in = e_.at(input, mul(column, bytes_));
+          // The last tile of the row overlaps the one before.
+          e_.loop(
+              e_.i64(0), e_.i64(g_.outW), plan_.tilePixels(),
+              [&](Reg begin) {
+                Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tilePixels()));
+                const Regs acc = accumulate(e_.at(in, mul(x, g_.strideW * pixel_)), weights, channels.bias);
+                Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, x), g_.channels), column);
+                store(acc, channels, element);
+              },
+              true);
+        },
+        true);
   }
 
   void store(const Regs& acc, const Epilogue::Channels& channels, Reg element) {
     const auto rowsAt = [&](Reg base, int64_t bytes) {
       Regs rows;
-      for (int t = 0; bytes && t < plan_.tileColumns; ++t) rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * plan_.columns() * bytes));
+      for (int t = 0; bytes && t < plan_.tileColumns; ++t)
+        rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * plan_.columns() * bytes));
       return rows;
     };
     epilogue_.store(acc, plan_.tileColumns, vectors_, channels, rowsAt(e_.result(), epilogue_.resultBytes()),
@@ -187,7 +198,8 @@ class Depthwise {
     Regs acc;
     for (int t = 0; t < plan_.tileColumns; ++t)
       for (int v = 0; v < vectors_; ++v)
-        acc.push_back(isa_.dot == Dot::fma ? e_.floats(0, isa_.lanes) : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
+        acc.push_back(isa_.dot == Dot::fma ? e_.floats(0, isa_.lanes)
+                                           : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
     const auto line = [&](Reg ky, Regs& sums) {
       Reg in = e_.at(input, mul(ky, g_.dilationH * row_));
       Reg w = e_.at(weights, mul(ky, layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
@@ -220,7 +232,8 @@ class Depthwise {
     for (int t = 0; t < plan_.tileColumns; ++t) {
       // A tap that does not exist meets zero weights: any bytes will do.
       Regs bytes;
-      for (int k = 0; k < 4; ++k) bytes.push_back(k < taps ? e_.load(e_.i8(plan_.packing.panel), e_.at(in, tapOffset(t, kx + k))) : bytes[0]);
+      for (int k = 0; k < 4; ++k)
+        bytes.push_back(k < taps ? e_.load(e_.i8(plan_.packing.panel), e_.at(in, tapOffset(t, kx + k))) : bytes[0]);
       const Regs interleaved = interleave(bytes);
       for (int v = 0; v < vectors_; ++v) {
         Reg& sum = acc[static_cast<size_t>(t * vectors_ + v)];
@@ -254,7 +267,8 @@ class Depthwise {
     }
     Regs result;
     for (const bool high : {false, true}) {
-      Reg ab = e_.bitcast(unpack(taps[0], taps[1], 1, high), e_.i16(panel / 2)), cd = e_.bitcast(unpack(taps[2], taps[3], 1, high), e_.i16(panel / 2));
+      Reg ab = e_.bitcast(unpack(taps[0], taps[1], 1, high), e_.i16(panel / 2)),
+          cd = e_.bitcast(unpack(taps[2], taps[3], 1, high), e_.i16(panel / 2));
       for (const bool upper : {false, true}) result.push_back(e_.bitcast(unpack(ab, cd, 2, upper), e_.i32(isa_.lanes)));
     }
     return result;
@@ -313,7 +327,9 @@ double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
   const double panels = static_cast<double>(PackedLayout(plan->packing, g).panels());
   const double steps = static_cast<double>(g.kernelH * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
   const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
-  const double staged = static_cast<double>(plan->strips * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) / (2.0 * isa.lanes);
+  const double staged =
+      static_cast<double>(plan->strips * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /
+      (2.0 * isa.lanes);
   return static_cast<double>(g.pixels()) / plan->packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
 }
 
@@ -325,7 +341,8 @@ Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& bui
 Result<KernelShape> emitDepthwise(KernelEmitter& e, const Node& node) {
   QC_ASSIGN(const DepthwisePlan plan, planDepthwise(e.def(), node));
   if (node.string("packing") != plan.packing.str())
-    return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(), node.string("packing"));
+    return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
+                node.string("packing"));
   return Depthwise(e, node, isaOf(e.def()), plan).emit();
 }
 

@@ -38,11 +38,11 @@ class Source {
 
 using Finish = std::function<Reg(Reg)>;  // float lanes -> what is stored
 
-KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const std::function<Reg(std::span<Reg const>)>& compute, bool narrow) {
+KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const std::function<Reg(std::span<Reg const>)>& compute,
+                      bool narrow) {
   const IterationSpace space = iterationSpace(node, operands);
   std::vector<Source> sources;
-  for (int i = 0; i < operands; ++i)
-    sources.emplace_back(e, node.operand(i)->type(), i, space.strides[static_cast<size_t>(i)].back() != 0);
+  for (int i = 0; i < operands; ++i) sources.emplace_back(e, node.operand(i)->type(), i, space.strides[static_cast<size_t>(i)].back() != 0);
   const int width = e.lanes();
   return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
     std::vector<Reg> addresses;
@@ -74,7 +74,8 @@ bool supportsMap(const KernelDef&, const Node& node, const Target&) {
 
 double costMap(const KernelDef&, const Node& node, const Target& target) {
   const auto expr = ScalarExpr::parse(node.string("expr"));
-  return elementwiseCost(node, expr ? static_cast<double>(ExprProgram(expr->expand()).instructions().size()) + 4.0 * node.numOperands() : 1e9, target);
+  return elementwiseCost(
+      node, expr ? static_cast<double>(ExprProgram(expr->expand()).instructions().size()) + 4.0 * node.numOperands() : 1e9, target);
 }
 
 Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
@@ -86,11 +87,14 @@ Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
     bounds = e.resultBounds();
     inverse = e.splat(e.resultParam(0, ParamField::inverseScale), e.lanes());
   }
-  return emitLoops(e, node, node.numOperands(), [&](std::span<Reg const> args) {
-    Reg y = e.expression(expr, args);
-    if (!quantizes) return y;
-    return e.b.CreateTrunc(e.roundClamp(e.b.CreateFMul(y, inverse), bounds), e.i8(e.lanes()));
-  }, quantizes);
+  return emitLoops(
+      e, node, node.numOperands(),
+      [&](std::span<Reg const> args) {
+        Reg y = e.expression(expr, args);
+        if (!quantizes) return y;
+        return e.b.CreateTrunc(e.roundClamp(e.b.CreateFMul(y, inverse), bounds), e.i8(e.lanes()));
+      },
+      quantizes);
 }
 
 bool supportsQuantize(const KernelDef&, const Node& node, const Target&) {
@@ -102,12 +106,15 @@ double costQuantize(const KernelDef&, const Node& node, const Target& target) { 
 Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Reg scale = e.splat(e.resultParam(0, ParamField::scale), e.lanes());
-  return emitLoops(e, node, 1, [&](std::span<Reg const> args) {
-    return e.b.CreateTrunc(e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), e.i8(e.lanes()));
-  }, true);
+  return emitLoops(
+      e, node, 1,
+      [&](std::span<Reg const> args) { return e.b.CreateTrunc(e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), e.i8(e.lanes())); },
+      true);
 }
 
-bool supportsDequantize(const KernelDef&, const Node& node, const Target&) { return !isEmpty(node) && isPerTensorByte(node.operand(0)->type()); }
+bool supportsDequantize(const KernelDef&, const Node& node, const Target&) {
+  return !isEmpty(node) && isPerTensorByte(node.operand(0)->type());
+}
 
 Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node) {
   return emitLoops(e, node, 1, [](std::span<Reg const> args) { return args[0]; }, false);
@@ -145,10 +152,13 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node& node) {
   if (!e.has(Isa::avx2)) {
     return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
       Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
-      e.loop(e.i64(0), e.i64(count), 1, [&](Reg i) {
-        Reg index = e.b.CreateZExt(e.load(e.b.getInt8Ty(), e.at(in, i)), e.b.getInt64Ty());
-        e.store(e.load(e.b.getInt8Ty(), e.at(e.operand(1), index)), e.at(out, i));
-      }, true);
+      e.loop(
+          e.i64(0), e.i64(count), 1,
+          [&](Reg i) {
+            Reg index = e.b.CreateZExt(e.load(e.b.getInt8Ty(), e.at(in, i)), e.b.getInt64Ty());
+            e.store(e.load(e.b.getInt8Ty(), e.at(e.operand(1), index)), e.at(out, i));
+          },
+          true);
     });
   }
   const int width = e.target().vectorBytes();

@@ -18,9 +18,9 @@ namespace {
 struct MatmulPlan {
   MatmulGeometry g;
   int lanes = 4, vectors = 1;
-  int64_t rows = 1;          // of a tile
-  int64_t panels = 1;        // whole ones and a part
-  int64_t blocks = 1;        // of one matrix: units = matrices * blocks
+  int64_t rows = 1;            // of a tile
+  int64_t panels = 1;          // whole ones and a part
+  int64_t blocks = 1;          // of one matrix: units = matrices * blocks
   int64_t panelsPerBlock = 1;  // integers
   int64_t panelWidth() const { return int64_t{vectors} * lanes; }
   int64_t pairs() const { return (g.k + 1) / 2; }
@@ -100,9 +100,8 @@ class Matmul {
     const int64_t whole = g_.n / p_.panelWidth(), rest = g_.n % p_.panelWidth();
     if (whole) e_.loop(first, e_.minOf(last, e_.i64(whole)), 1, [&](Reg i) { body({i, p_.vectors, p_.lanes}); });
     if (rest)
-      e_.ifThen(e_.b.CreateICmpSGT(last, e_.i64(whole)), [&] {
-        body({e_.i64(whole), static_cast<int>(ceilDiv(rest, p_.lanes)), static_cast<int>((rest - 1) % p_.lanes + 1)});
-      });
+      e_.ifThen(e_.b.CreateICmpSGT(last, e_.i64(whole)),
+                [&] { body({e_.i64(whole), static_cast<int>(ceilDiv(rest, p_.lanes)), static_cast<int>((rest - 1) % p_.lanes + 1)}); });
   }
   int countOf(const Panel& panel, int v) const { return v + 1 == panel.vectors ? panel.lastCount : p_.lanes; }
 
@@ -115,8 +114,8 @@ class Matmul {
     Reg base = e_.at(y_, mul(e_.b.CreateAdd(mul(row, g_.n), mul(panel.index, p_.panelWidth())), resultBytes()));
     for (int64_t r = 0; r < p_.rows; ++r)
       for (int v = 0; v < panel.vectors; ++v)
-        storeUpTo(e_, finish(acc[static_cast<size_t>(r * panel.vectors + v)]), e_.at(base, (r * g_.n + int64_t{v} * p_.lanes) * resultBytes()),
-                  countOf(panel, v));
+        storeUpTo(e_, finish(acc[static_cast<size_t>(r * panel.vectors + v)]),
+                  e_.at(base, (r * g_.n + int64_t{v} * p_.lanes) * resultBytes()), countOf(panel, v));
   }
 
   // ---- f32 ------------------------------------------------------------------------------------
@@ -129,18 +128,22 @@ class Matmul {
       forRows(first, last, [&](Reg row) {
         Reg line = e_.opaque(e_.at(a_, mul(row, g_.k * 4)));
         Regs acc(static_cast<size_t>(p_.rows * panel.vectors), e_.floats(0, p_.lanes));
-        acc = e_.loop(e_.i64(0), e_.i64(g_.k), 1, acc, [&](Reg k, Regs& sums) {
-          Reg from = e_.at(columns, mul(k, g_.n * 4));
-          Regs b;
-          for (int v = 0; v < panel.vectors; ++v) b.push_back(loadUpTo(e_, e_.f32(p_.lanes), e_.at(from, int64_t{v} * p_.lanes * 4), countOf(panel, v)));
-          for (int64_t r = 0; r < p_.rows; ++r) {
-            Reg a = e_.splat(e_.load(e_.f32(), e_.at(e_.at(line, mul(k, 4)), r * g_.k * 4)), p_.lanes);
-            for (size_t v = 0; v < b.size(); ++v) {
-              Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
-              sum = e_.fma(a, b[v], sum);
-            }
-          }
-        }, g_.k > 0);
+        acc = e_.loop(
+            e_.i64(0), e_.i64(g_.k), 1, acc,
+            [&](Reg k, Regs& sums) {
+              Reg from = e_.at(columns, mul(k, g_.n * 4));
+              Regs b;
+              for (int v = 0; v < panel.vectors; ++v)
+                b.push_back(loadUpTo(e_, e_.f32(p_.lanes), e_.at(from, int64_t{v} * p_.lanes * 4), countOf(panel, v)));
+              for (int64_t r = 0; r < p_.rows; ++r) {
+                Reg a = e_.splat(e_.load(e_.f32(), e_.at(e_.at(line, mul(k, 4)), r * g_.k * 4)), p_.lanes);
+                for (size_t v = 0; v < b.size(); ++v) {
+                  Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
+                  sum = e_.fma(a, b[v], sum);
+                }
+              }
+            },
+            g_.k > 0);
         store(acc, row, panel, [](Reg v) { return v; });
       });
     });
@@ -167,18 +170,21 @@ class Matmul {
       forPanels(first, last, [&](const Panel& panel) {
         Reg columns = e_.opaque(panelAt(e_.b.CreateSub(panel.index, first)));
         Regs acc(static_cast<size_t>(p_.rows * panel.vectors), e_.ints(0, e_.i32(p_.lanes)));
-        acc = e_.loop(e_.i64(0), e_.i64(p_.pairs()), 1, acc, [&](Reg pair, Regs& sums) {
-          Reg from = e_.at(columns, mul(pair, p_.panelWidth() * 4));
-          Regs b;
-          for (int v = 0; v < panel.vectors; ++v) b.push_back(e_.load(e_.i32(p_.lanes), e_.at(from, int64_t{v} * p_.lanes * 4)));
-          for (int64_t r = 0; r < p_.rows; ++r) {
-            Reg a = e_.splat(e_.load(e_.b.getInt32Ty(), e_.at(e_.at(e_.scratch(), mul(pair, 4)), r * p_.pairs() * 4)), p_.lanes);
-            for (size_t v = 0; v < b.size(); ++v) {
-              Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
-              sum = dotPairs(sum, a, b[v]);
-            }
-          }
-        }, g_.k > 0);
+        acc = e_.loop(
+            e_.i64(0), e_.i64(p_.pairs()), 1, acc,
+            [&](Reg pair, Regs& sums) {
+              Reg from = e_.at(columns, mul(pair, p_.panelWidth() * 4));
+              Regs b;
+              for (int v = 0; v < panel.vectors; ++v) b.push_back(e_.load(e_.i32(p_.lanes), e_.at(from, int64_t{v} * p_.lanes * 4)));
+              for (int64_t r = 0; r < p_.rows; ++r) {
+                Reg a = e_.splat(e_.load(e_.b.getInt32Ty(), e_.at(e_.at(e_.scratch(), mul(pair, 4)), r * p_.pairs() * 4)), p_.lanes);
+                for (size_t v = 0; v < b.size(); ++v) {
+                  Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
+                  sum = dotPairs(sum, a, b[v]);
+                }
+              }
+            },
+            g_.k > 0);
         store(acc, row, panel, [&](Reg sum) { return finished(sum); });
       });
     });

@@ -1,5 +1,6 @@
 // Pools over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool;
-// and lrn, a window over channels.  The order of float sums is that of ir/ops/pool.cpp and norm.cpp.  A unit is one row of output pixels.  Tests: tests/kernels.
+// and lrn, a window over channels.  The order of float sums is that of ir/ops/pool.cpp and norm.cpp.  A unit is one row of output pixels.
+// Tests: tests/kernels.
 #include <algorithm>
 #include <limits>
 
@@ -39,8 +40,8 @@ struct Combiner {
 };
 
 // One vector of channels of one window whose first and last taps are run-time values.
-void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, Reg row, Reg column, const Reg first[2], const Reg last[2],
-                Reg counted, Reg out, int64_t elementBytes, int width, int count) {
+void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, Reg row, Reg column, const Reg first[2],
+                const Reg last[2], Reg counted, Reg out, int64_t elementBytes, int width, int count) {
   KernelEmitter::Values acc{combine.start(e, width)};
   const int64_t pixel = p.channels * elementBytes;
   acc = e.loop(first[0], last[0], 1, acc, [&](Reg ky, KernelEmitter::Values& outer) {
@@ -54,7 +55,8 @@ void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, R
   combine.finish(e, acc[0], taps, counted, out, width, count);
 }
 
-KernelShape emitPool(KernelEmitter& e, const Node& node, const Combiner& combine, int64_t inBytes, int64_t outBytes, int width, bool includePad) {
+KernelShape emitPool(KernelEmitter& e, const Node& node, const Combiner& combine, int64_t inBytes, int64_t outBytes, int width,
+                     bool includePad) {
   const PoolShape p(node);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg n = e.b.CreateUDiv(unit, e.i64(p.outH)), oy = e.b.CreateURem(unit, e.i64(p.outH));
@@ -69,21 +71,24 @@ KernelShape emitPool(KernelEmitter& e, const Node& node, const Combiner& combine
     };
     Reg row, firstY, lastY;
     Reg countY = range(0, oy, p.inH, row, firstY, lastY);
-    e.loop(e.i64(0), e.i64(p.outW), 1, [&](Reg ox) {
-      Reg column, firstX, lastX;
-      Reg countX = range(1, ox, p.inW, column, firstX, lastX);
-      Reg counted = e.b.CreateMul(countY, countX);
-      const Reg first[2] = {firstY, firstX}, last[2] = {lastY, lastX};
-      Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * outBytes)));
-      const int64_t whole = p.channels / width * width;
-      const auto rest = static_cast<int>(p.channels % width);
-      const auto block = [&](Reg c, int count) {
-        emitWindow(e, p, combine, e.at(image, e.b.CreateMul(c, e.i64(inBytes))), row, column, first, last, counted,
-                   e.at(out, e.b.CreateMul(c, e.i64(outBytes))), inBytes, width, count);
-      };
-      if (whole) e.loop(e.i64(0), e.i64(whole), width, [&](Reg c) { block(c, width); }, true);
-      if (rest) block(e.i64(whole), rest);
-    }, true);
+    e.loop(
+        e.i64(0), e.i64(p.outW), 1,
+        [&](Reg ox) {
+          Reg column, firstX, lastX;
+          Reg countX = range(1, ox, p.inW, column, firstX, lastX);
+          Reg counted = e.b.CreateMul(countY, countX);
+          const Reg first[2] = {firstY, firstX}, last[2] = {lastY, lastX};
+          Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * outBytes)));
+          const int64_t whole = p.channels / width * width;
+          const auto rest = static_cast<int>(p.channels % width);
+          const auto block = [&](Reg c, int count) {
+            emitWindow(e, p, combine, e.at(image, e.b.CreateMul(c, e.i64(inBytes))), row, column, first, last, counted,
+                       e.at(out, e.b.CreateMul(c, e.i64(outBytes))), inBytes, width, count);
+          };
+          if (whole) e.loop(e.i64(0), e.i64(whole), width, [&](Reg c) { block(c, width); }, true);
+          if (rest) block(e.i64(whole), rest);
+        },
+        true);
   });
   return {p.batch * p.outH, 0};
 }
@@ -92,12 +97,15 @@ Combiner maximum(const TensorType& type) {
   Combiner c;
   if (isPlainFloat(type)) {
     c.start = [](KernelEmitter& e, int lanes) { return e.floats(-std::numeric_limits<float>::infinity(), lanes); };
-    c.add = [](KernelEmitter& e, Reg acc, Reg address, int width, int count) { return e.max(loadUpTo(e, e.f32(width), address, count), acc); };
+    c.add = [](KernelEmitter& e, Reg acc, Reg address, int width, int count) {
+      return e.max(loadUpTo(e, e.f32(width), address, count), acc);
+    };
   } else {
     const bool hasSign = isSigned(type.dtype);
     c.start = [hasSign](KernelEmitter& e, int lanes) { return e.ints(hasSign ? -128 : 0, e.i8(lanes)); };
     c.add = [hasSign](KernelEmitter& e, Reg acc, Reg address, int width, int count) {
-      return e.b.CreateBinaryIntrinsic(hasSign ? llvm::Intrinsic::smax : llvm::Intrinsic::umax, loadUpTo(e, e.i8(width), address, count), acc);
+      return e.b.CreateBinaryIntrinsic(hasSign ? llvm::Intrinsic::smax : llvm::Intrinsic::umax, loadUpTo(e, e.i8(width), address, count),
+                                       acc);
     };
   }
   c.finish = [](KernelEmitter& e, Reg acc, Reg, Reg, Reg address, int, int count) { storeUpTo(e, acc, address, count); };
@@ -105,7 +113,8 @@ Combiner maximum(const TensorType& type) {
 }
 
 // requantize(sum - taps * zx, (sx / sy) / count, zy), rounded in float32 in that order.
-void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const KernelEmitter::Bounds& bounds, Reg address, int width, int count) {
+void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const KernelEmitter::Bounds& bounds, Reg address, int width,
+                      int count) {
   Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.b.CreateTrunc(taps, e.b.getInt32Ty()));
   Reg centred = e.b.CreateSub(sum, e.splat(zero, width));
   Reg ratio = e.b.CreateFDiv(e.operandParam(0, ParamField::scale), e.resultParam(0, ParamField::scale));
@@ -118,7 +127,8 @@ void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const Ke
 
 bool supportsPool(const KernelDef&, const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  if (x.rank() != 4 || node.string("layout") != "channels_last" || x.numElements() == 0 || node.result()->type().numElements() == 0) return false;
+  if (x.rank() != 4 || node.string("layout") != "channels_last" || x.numElements() == 0 || node.result()->type().numElements() == 0)
+    return false;
   const Ints& dilations = node.integers("dilations");
   if (std::any_of(dilations.begin(), dilations.end(), [](int64_t d) { return d != 1; })) return false;
   // Every window reaches into the input, so that no maximum is over nothing and no count is zero.
@@ -147,7 +157,9 @@ Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node) {
 Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node) {
   Combiner c;
   c.start = [](KernelEmitter& k, int lanes) { return k.floats(0, lanes); };
-  c.add = [](KernelEmitter& k, Reg acc, Reg address, int width, int count) { return k.b.CreateFAdd(acc, loadUpTo(k, k.f32(width), address, count)); };
+  c.add = [](KernelEmitter& k, Reg acc, Reg address, int width, int count) {
+    return k.b.CreateFAdd(acc, loadUpTo(k, k.f32(width), address, count));
+  };
   c.finish = [](KernelEmitter& k, Reg acc, Reg, Reg counted, Reg address, int width, int count) {
     Reg divisor = k.splat(k.b.CreateSIToFP(counted, k.b.getFloatTy()), width);
     storeUpTo(k, k.b.CreateFDiv(acc, divisor), address, count);
@@ -195,20 +207,23 @@ Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node) {
   e.fillBytes(e.scratch(), e.b.getInt8(0), e.i64(scratchBytes));
   Reg centre = e.at(e.scratch(), 4 * before);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    e.loop(e.i64(0), e.i64(pixels), 1, [&](Reg p) {
-      Reg start = e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(unit, e.i64(pixels)), p), e.i64(4 * channels));
-      Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
-      e.copyBytes(centre, x, 4 * channels);
-      vectorLoop(e, channels, width, [&](Reg c, int count) {
-        Reg offset = e.b.CreateShl(c, 2), window = e.at(e.scratch(), offset), sum = e.floats(0, width);
-        for (int64_t k = 0; k < size; ++k) {
-          Reg v = e.load(e.f32(width), e.at(window, 4 * k));
-          sum = e.b.CreateFAdd(sum, e.b.CreateFMul(v, v));
-        }
-        Reg v = e.load(e.f32(width), e.at(centre, offset));
-        storeUpTo(e, e.expression(meaning, {{v, sum}}), e.at(y, offset), count);
-      });
-    }, true);
+    e.loop(
+        e.i64(0), e.i64(pixels), 1,
+        [&](Reg p) {
+          Reg start = e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(unit, e.i64(pixels)), p), e.i64(4 * channels));
+          Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
+          e.copyBytes(centre, x, 4 * channels);
+          vectorLoop(e, channels, width, [&](Reg c, int count) {
+            Reg offset = e.b.CreateShl(c, 2), window = e.at(e.scratch(), offset), sum = e.floats(0, width);
+            for (int64_t k = 0; k < size; ++k) {
+              Reg v = e.load(e.f32(width), e.at(window, 4 * k));
+              sum = e.b.CreateFAdd(sum, e.b.CreateFMul(v, v));
+            }
+            Reg v = e.load(e.f32(width), e.at(centre, offset));
+            storeUpTo(e, e.expression(meaning, {{v, sum}}), e.at(y, offset), count);
+          });
+        },
+        true);
   });
   return KernelShape{rows, scratchBytes};
 }

@@ -94,14 +94,17 @@ class Recurrence {
     const int64_t perPanel = kPanel / lanes, panelBytes = form_.hidden * kPanel * kFloat;
     Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes)));
     KernelEmitter::Values acc(static_cast<size_t>(count * perPanel), e_.floats(0, lanes));
-    acc = e_.loop(e_.i64(0), e_.i64(form_.hidden), 1, acc, [&](Reg k, KernelEmitter::Values& values) {
-      Reg factor = e_.splat(e_.load(e_.f32(), floatsAt(v, k)), lanes);
-      Reg line = e_.at(base, mul(k, kPanel * kFloat));
-      for (int64_t i = 0; i < count * perPanel; ++i) {
-        Reg w = e_.load(e_.f32(lanes), e_.at(line, i / perPanel * panelBytes + i % perPanel * lanes * kFloat));
-        values[static_cast<size_t>(i)] = e_.fma(w, factor, values[static_cast<size_t>(i)]);
-      }
-    }, true);
+    acc = e_.loop(
+        e_.i64(0), e_.i64(form_.hidden), 1, acc,
+        [&](Reg k, KernelEmitter::Values& values) {
+          Reg factor = e_.splat(e_.load(e_.f32(), floatsAt(v, k)), lanes);
+          Reg line = e_.at(base, mul(k, kPanel * kFloat));
+          for (int64_t i = 0; i < count * perPanel; ++i) {
+            Reg w = e_.load(e_.f32(lanes), e_.at(line, i / perPanel * panelBytes + i % perPanel * lanes * kFloat));
+            values[static_cast<size_t>(i)] = e_.fma(w, factor, values[static_cast<size_t>(i)]);
+          }
+        },
+        true);
     Reg to = e_.at(sums(), mul(first, kPanel * kFloat));
     for (size_t i = 0; i < acc.size(); ++i) e_.store(acc[i], e_.at(to, static_cast<int64_t>(i) * lanes * kFloat));
   }
@@ -195,7 +198,8 @@ bool supportsRecurrence(const KernelDef&, const Node& node, const Target&) {
 
 double costRecurrence(const KernelDef&, const Node& node, const Target& target) {
   const TensorType& r = node.operand(1)->type();
-  const auto steps = static_cast<double>(node.operand(0)->type().numElements()) / static_cast<double>(r.shape[0].size() * r.shape[1].size() * r.shape[3].size());
+  const auto steps = static_cast<double>(node.operand(0)->type().numElements()) /
+                     static_cast<double>(r.shape[0].size() * r.shape[1].size() * r.shape[3].size());
   return steps * static_cast<double>(r.numElements()) / (target.vectorBytes() / 8.0);
 }
 

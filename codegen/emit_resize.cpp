@@ -13,8 +13,8 @@ namespace {
 
 struct ResizedAxis {
   int64_t in, out;
-  int64_t stride;  // elements of the source between neighbours
-  int taps;        // for every result the same
+  int64_t stride;                         // elements of the source between neighbours
+  int taps;                               // for every result the same
   std::vector<int32_t> indices, weights;  // [out][taps]; weights as bits
 };
 
@@ -106,8 +106,9 @@ class AxisTables {
     }
     for (const Corner& c : corners)
       for (const Corner& tap : taps)
-        grown.push_back({e_.b.CreateAdd(c.offset, tap.offset),
-                         !c.weight ? tap.weight : !tap.weight ? c.weight : e_.b.CreateFMul(c.weight, tap.weight)});
+        grown.push_back({e_.b.CreateAdd(c.offset, tap.offset), !c.weight     ? tap.weight
+                                                               : !tap.weight ? c.weight
+                                                                             : e_.b.CreateFMul(c.weight, tap.weight)});
     return grown;
   }
 
@@ -118,7 +119,8 @@ class AxisTables {
 };
 
 // Calls pixel(corners, element offset of the result) for every place of the resized dims.
-KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighted, const std::function<void(std::vector<Corner>, Reg)>& pixel) {
+KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighted,
+                          const std::function<void(std::vector<Corner>, Reg)>& pixel) {
   std::vector<AxisTables> tables;
   for (const ResizedAxis& axis : plan.axes) tables.emplace_back(e, axis, weighted);
   const ResizedAxis& line = plan.axes.back();
@@ -132,9 +134,9 @@ KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighte
     std::vector<Corner> corners{{e.b.CreateMul(rest, e.i64(plan.sourceSize)), nullptr}};
     for (size_t i = 0; i + 1 < plan.axes.size(); ++i) corners = tables[i].grow(corners, position[i]);
     Reg out = e.b.CreateMul(unit, e.i64(line.out * plan.inner));
-    e.loop(e.i64(0), e.i64(line.out), 1, [&](Reg o) {
-      pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner))));
-    }, true);
+    e.loop(
+        e.i64(0), e.i64(line.out), 1,
+        [&](Reg o) { pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner)))); }, true);
   });
   return {plan.units(), 0};
 }
@@ -165,7 +167,8 @@ Result<KernelShape> emitResize(KernelEmitter& e, const Node& node) {
   const int64_t bytes = sizeOf(xType.dtype);
   if (isNearest(node) && !quantized) {
     return emitPositions(e, plan, false, [&](const std::vector<Corner>& corners, Reg out) {
-      e.copyBytes(e.at(e.result(), e.b.CreateMul(out, e.i64(bytes))), e.at(e.operand(0), e.b.CreateMul(corners[0].offset, e.i64(bytes))), plan.inner * bytes);
+      e.copyBytes(e.at(e.result(), e.b.CreateMul(out, e.i64(bytes))), e.at(e.operand(0), e.b.CreateMul(corners[0].offset, e.i64(bytes))),
+                  plan.inner * bytes);
     });
   }
   const int width = laneCount(e, plan.inner);

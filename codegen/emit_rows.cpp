@@ -22,9 +22,8 @@ bool isPlainByte(const TensorType& t) { return !t.isQuantized() && (t.dtype == D
 // max or min: m = x > m ? x : m, from `start`; the lanes may meet in any order, which zeros of either sign tell apart.
 Reg extreme(KernelEmitter& e, const Rows& rows, bool largest, Reg start, const std::function<Reg(Reg, int)>& element) {
   const auto better = [&](Reg x, Reg m) { return largest ? e.max(x, m) : e.min(x, m); };
-  const Values m = rows.fold({start}, [&](Reg i, int lanes, Values& carried) {
-    carried[0] = better(rows.masked(element(i, lanes), lanes, start), carried[0]);
-  });
+  const Values m = rows.fold(
+      {start}, [&](Reg i, int lanes, Values& carried) { carried[0] = better(rows.masked(element(i, lanes), lanes, start), carried[0]); });
   return rows.combined(m[0], better);
 }
 
@@ -152,23 +151,29 @@ void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Momen
   };
   Reg scale = perRow(1), bias = perRow(2);
   rows.each([&](Reg i, int lanes) {
-    const auto parameter = [&](Reg fixed, int operand) { return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes); };
+    const auto parameter = [&](Reg fixed, int operand) {
+      return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes);
+    };
     rows.store(normalized(e, rows.load(x, i, lanes), m, parameter(scale, 1), parameter(bias, 2)), y, i, lanes);
   });
 }
 
 // A row is the channels of one group, each of which has its parameters.
 void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
-  const int64_t groups = node.integer("num_groups"), channels = node.operand(0)->type().shape[1].size() / groups, pixels = rows.space().length / channels;
+  const int64_t groups = node.integer("num_groups"), channels = node.operand(0)->type().shape[1].size() / groups,
+                pixels = rows.space().length / channels;
   Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
-  e.loop(e.i64(0), e.i64(channels), 1, [&](Reg c) {
-    Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
-    Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
-    vectorLoop(e, pixels, rows.width(), [&](Reg i, int lanes) {
-      Reg place = e.b.CreateAdd(start, i);
-      rows.store(normalized(e, rows.load(x, place, lanes), m, scale, bias), y, place, lanes);
-    });
-  }, true);
+  e.loop(
+      e.i64(0), e.i64(channels), 1,
+      [&](Reg c) {
+        Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
+        Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
+        vectorLoop(e, pixels, rows.width(), [&](Reg i, int lanes) {
+          Reg place = e.b.CreateAdd(start, i);
+          rows.store(normalized(e, rows.load(x, place, lanes), m, scale, bias), y, place, lanes);
+        });
+      },
+      true);
 }
 
 }  // namespace
@@ -294,7 +299,9 @@ Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node) {
     Reg start = e.floats(largest ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity(), rows.width());
     if (isByte) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
     Reg m = extreme(e, rows, largest, start, element);
-    storeReduced(e, rows, isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
+    storeReduced(
+        e, rows,
+        isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
   });
 }
 

@@ -34,9 +34,9 @@ struct ThinConv {
 
 // How a row is cut, and where things are in scratch (bytes).
 struct ThinPlan {
-  int lanes, vectors;      // of a block of pixels: enough chains of FMAs to hide their latency
-  int64_t block, blocks;   // pixels; the last one may be partial
-  int64_t pitch;           // floats from one channel's row to the next
+  int lanes, vectors;     // of a block of pixels: enough chains of FMAs to hide their latency
+  int64_t block, blocks;  // pixels; the last one may be partial
+  int64_t pitch;          // floats from one channel's row to the next
   int64_t weights, tail, bytes;
 
   ThinPlan(const ThinConv& c, int vectorLanes) : lanes(vectorLanes) {
@@ -55,15 +55,18 @@ struct ThinPlan {
 class ThinConvEmitter {
  public:
   ThinConvEmitter(KernelEmitter& e, const Node& node)
-      : e_(e), conv_(node), plan_(conv_, e.lanes()), post_(node.string("post").empty() ? ScalarExpr::arg(0) : *ScalarExpr::parse(node.string("post"))) {}
+      : e_(e),
+        conv_(node),
+        plan_(conv_, e.lanes()),
+        post_(node.string("post").empty() ? ScalarExpr::arg(0) : *ScalarExpr::parse(node.string("post"))) {}
 
   KernelShape emit() {
     const ThinConv& c = conv_;
     e_.fillBytes(e_.scratch(), e_.b.getInt8(0), e_.i64(plan_.weights));
     // Weights (output, channel, ky, kx) in the order of use: (ky, kx, channel, output).
     const int64_t plane = c.kernelH * c.kernelW;
-    emitBoxCopy(e_, {{plane, c.channels, c.outputs}, {1, plane, plane * c.channels}, {c.channels * c.outputs, c.outputs, 1}}, 4, e_.operand(1),
-                e_.at(e_.scratch(), plan_.weights));
+    emitBoxCopy(e_, {{plane, c.channels, c.outputs}, {1, plane, plane * c.channels}, {c.channels * c.outputs, c.outputs, 1}}, 4,
+                e_.operand(1), e_.at(e_.scratch(), plan_.weights));
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
       Reg image = e_.b.CreateUDiv(unit, e_.i64(c.outH)), oy = e_.b.CreateURem(unit, e_.i64(c.outH));
       stageRows(unit, image, oy);
@@ -92,20 +95,27 @@ class ThinConvEmitter {
     Reg fresh = e_.b.CreateOr(e_.b.CreateICmpEQ(unit, e_.begin()), e_.b.CreateICmpEQ(oy, e_.i64(0)));
     Reg first = e_.b.CreateSelect(fresh, e_.i64(0), e_.i64(c.kernelH - 1));
     Reg source = e_.at(e_.operand(0), e_.b.CreateMul(image, e_.i64(4 * c.inH * c.inW * c.channels)));
-    e_.loop(first, e_.i64(c.kernelH), 1, [&](Reg ky) {
-      Reg iy = e_.b.CreateSub(e_.b.CreateAdd(oy, ky), e_.i64(c.padTop));
-      Reg to = e_.opaque(e_.at(ringRow(oy, ky), 4 * c.padLeft));
-      e_.ifThen(e_.b.CreateICmpULT(iy, e_.i64(c.inH)),
-                [&] {
-                  Reg from = e_.opaque(e_.at(source, e_.b.CreateMul(iy, e_.i64(4 * c.inW * c.channels))));
-                  emitBoxCopy(e_, {{c.channels, c.inW}, {1, c.channels}, {plan_.pitch, 1}}, 4, from, to);
-                },
-                [&] {
-                  e_.loop(e_.i64(0), e_.i64(c.channels), 1, [&](Reg channel) {
-                    e_.fillBytes(e_.at(to, e_.b.CreateMul(channel, e_.i64(4 * plan_.pitch))), e_.b.getInt8(0), e_.i64(4 * c.inW));
-                  }, true);
-                });
-    }, true);
+    e_.loop(
+        first, e_.i64(c.kernelH), 1,
+        [&](Reg ky) {
+          Reg iy = e_.b.CreateSub(e_.b.CreateAdd(oy, ky), e_.i64(c.padTop));
+          Reg to = e_.opaque(e_.at(ringRow(oy, ky), 4 * c.padLeft));
+          e_.ifThen(
+              e_.b.CreateICmpULT(iy, e_.i64(c.inH)),
+              [&] {
+                Reg from = e_.opaque(e_.at(source, e_.b.CreateMul(iy, e_.i64(4 * c.inW * c.channels))));
+                emitBoxCopy(e_, {{c.channels, c.inW}, {1, c.channels}, {plan_.pitch, 1}}, 4, from, to);
+              },
+              [&] {
+                e_.loop(
+                    e_.i64(0), e_.i64(c.channels), 1,
+                    [&](Reg channel) {
+                      e_.fillBytes(e_.at(to, e_.b.CreateMul(channel, e_.i64(4 * plan_.pitch))), e_.b.getInt8(0), e_.i64(4 * c.inW));
+                    },
+                    true);
+              });
+        },
+        true);
   }
 
   // One block of pixels of all outputs.
@@ -114,25 +124,34 @@ class ThinConvEmitter {
     const auto outputs = static_cast<size_t>(c.outputs), vectors = static_cast<size_t>(plan_.vectors);
     Values acc(outputs * vectors, e_.floats(0, plan_.lanes));
     Reg weights = e_.at(e_.scratch(), plan_.weights);
-    acc = e_.loop(e_.i64(0), e_.i64(c.kernelH), 1, acc, [&](Reg ky, Values& byRow) {
-      Reg row = e_.at(ringRow(oy, ky), e_.b.CreateMul(index, e_.i64(4 * plan_.block)));
-      byRow = e_.loop(e_.i64(0), e_.i64(c.kernelW), 1, byRow, [&](Reg kx, Values& byColumn) {
-        Reg x = e_.opaque(e_.at(row, e_.b.CreateShl(kx, 2)));
-        Reg tap = e_.b.CreateAdd(e_.b.CreateMul(ky, e_.i64(c.kernelW)), kx);
-        Reg w = e_.opaque(e_.at(weights, e_.b.CreateMul(tap, e_.i64(4 * c.channels * c.outputs))));
-        byColumn = e_.loop(e_.i64(0), e_.i64(c.channels), 1, byColumn, [&](Reg channel, Values& sums) {
-          Reg source = e_.at(x, e_.b.CreateMul(channel, e_.i64(4 * plan_.pitch)));
-          Reg factors = e_.at(w, e_.b.CreateMul(channel, e_.i64(4 * c.outputs)));
-          Values pixels;
-          for (size_t v = 0; v < vectors; ++v)
-            pixels.push_back(e_.load(e_.f32(plan_.lanes), e_.at(source, static_cast<int64_t>(v) * 4 * plan_.lanes)));
-          for (size_t o = 0; o < outputs; ++o) {
-            Reg factor = e_.splat(e_.load(e_.f32(), e_.at(factors, static_cast<int64_t>(o) * 4)), plan_.lanes);
-            for (size_t v = 0; v < vectors; ++v) sums[o * vectors + v] = e_.fma(pixels[v], factor, sums[o * vectors + v]);
-          }
-        }, true);
-      }, true);
-    }, true);
+    acc = e_.loop(
+        e_.i64(0), e_.i64(c.kernelH), 1, acc,
+        [&](Reg ky, Values& byRow) {
+          Reg row = e_.at(ringRow(oy, ky), e_.b.CreateMul(index, e_.i64(4 * plan_.block)));
+          byRow = e_.loop(
+              e_.i64(0), e_.i64(c.kernelW), 1, byRow,
+              [&](Reg kx, Values& byColumn) {
+                Reg x = e_.opaque(e_.at(row, e_.b.CreateShl(kx, 2)));
+                Reg tap = e_.b.CreateAdd(e_.b.CreateMul(ky, e_.i64(c.kernelW)), kx);
+                Reg w = e_.opaque(e_.at(weights, e_.b.CreateMul(tap, e_.i64(4 * c.channels * c.outputs))));
+                byColumn = e_.loop(
+                    e_.i64(0), e_.i64(c.channels), 1, byColumn,
+                    [&](Reg channel, Values& sums) {
+                      Reg source = e_.at(x, e_.b.CreateMul(channel, e_.i64(4 * plan_.pitch)));
+                      Reg factors = e_.at(w, e_.b.CreateMul(channel, e_.i64(4 * c.outputs)));
+                      Values pixels;
+                      for (size_t v = 0; v < vectors; ++v)
+                        pixels.push_back(e_.load(e_.f32(plan_.lanes), e_.at(source, static_cast<int64_t>(v) * 4 * plan_.lanes)));
+                      for (size_t o = 0; o < outputs; ++o) {
+                        Reg factor = e_.splat(e_.load(e_.f32(), e_.at(factors, static_cast<int64_t>(o) * 4)), plan_.lanes);
+                        for (size_t v = 0; v < vectors; ++v) sums[o * vectors + v] = e_.fma(pixels[v], factor, sums[o * vectors + v]);
+                      }
+                    },
+                    true);
+              },
+              true);
+        },
+        true);
     for (size_t v = 0; v < vectors; ++v) {
       Values parts;
       for (size_t o = 0; o < outputs; ++o) parts.push_back(finished(acc[o * vectors + v], static_cast<int64_t>(o)));
@@ -160,7 +179,8 @@ bool allOnes(const Ints& list) {
 bool supportsThinConv(const KernelDef&, const Node& node, const Target& target) {
   const TensorType &x = node.operand(0)->type(), &w = node.operand(1)->type(), &y = node.result()->type();
   if (!isPlainFloat(x) || !isPlainFloat(w) || !isPlainFloat(y) || x.rank() != 4 || node.string("layout") != "channels_last") return false;
-  if (node.operand(3) || node.integer("group") != 1 || !allOnes(node.integers("strides")) || !allOnes(node.integers("dilations"))) return false;
+  if (node.operand(3) || node.integer("group") != 1 || !allOnes(node.integers("strides")) || !allOnes(node.integers("dilations")))
+    return false;
   if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return false;
   const ThinConv c(node);
   return c.outW >= 16 && ThinPlan(c, target.vectorBytes() / 4).bytes <= kMostScratch;

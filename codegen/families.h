@@ -7,7 +7,8 @@ namespace qc {
 
 // Matrix products and convolutions as implicit GEMM: emit_conv_gemm.cpp, gemm_isa.h.
 struct GemmIsa;
-extern const GemmIsa kGemmU8Amx, kGemmU8Avx512Vnni, kGemmU8AvxVnni, kGemmU8Avx512Pairs, kGemmU8Avx2Pairs, kGemmS16Avx512, kGemmS16Avx2, kGemmS16Generic;
+extern const GemmIsa kGemmU8Amx, kGemmU8Avx512Vnni, kGemmU8AvxVnni, kGemmU8Avx512Pairs, kGemmU8Avx2Pairs, kGemmS16Avx512, kGemmS16Avx2,
+    kGemmS16Generic;
 extern const GemmIsa kGemmU8I8mm, kGemmU8Dotprod, kGemmF32Neon;
 extern const GemmIsa kGemmF32Avx512, kGemmF32Avx2, kGemmF32Generic;
 bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target);

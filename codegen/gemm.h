@@ -29,7 +29,7 @@ struct GemmIsa {
     usdot,    // NEON u8 x s8, four products per lane
     sdot,     // NEON s8 x s8: the input is shifted by 128 on the way
     fma,
-    tiles,    // AMX: u8 x s8, 16 pixels x 64 of k x 16 columns
+    tiles,  // AMX: u8 x s8, 16 pixels x 64 of k x 16 columns
   };
   struct Block {
     int vectors, rows;  // registers: vectors of columns x rows of pixels (of one matrix tile, if the row computes by tiles)
@@ -62,8 +62,8 @@ struct GemmPlan {
   double cycles = 0;
 
   // Of Dot::tiles.
-  bool flat = false;  // the strip is one line
-  int depth = 0;      // elements of k per tile
+  bool flat = false;                       // the strip is one line
+  int depth = 0;                           // elements of k per tile
   int64_t tilesOf(int64_t pixels) const {  // of a strip
     const int64_t line = flat ? pixels : conv.outW;
     return line == 0 ? 0 : pixels / line * ((line + tileRows - 1) / tileRows);

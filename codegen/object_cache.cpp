@@ -41,7 +41,7 @@ std::string buildId() {
   dl_iterate_phdr(
       [](dl_phdr_info* info, size_t, void* data) {
         auto& s = *static_cast<Search*>(data);
-        const ElfW(Phdr)*headers = info->dlpi_phdr, *end = headers + info->dlpi_phnum;
+        const ElfW(Phdr)* headers = info->dlpi_phdr, *end = headers + info->dlpi_phnum;
         const bool holdsUs = std::any_of(headers, end, [&](const ElfW(Phdr) & h) {
           const ElfW(Addr) begin = info->dlpi_addr + h.p_vaddr;
           return h.p_type == PT_LOAD && s.here >= begin && s.here < begin + h.p_memsz;
@@ -67,7 +67,7 @@ std::string buildId() {
 
 // A folder of ours that nobody else can write to.
 bool isSafe(const std::string& folder) {
-  struct stat info {};
+  struct stat info{};
   return ::lstat(folder.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 022) == 0;
 }
 
@@ -115,7 +115,9 @@ std::string ObjectCache::programVersion() {
   return version;
 }
 
-std::string ObjectCache::symbolFor(std::string_view key) { return "k" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))).substr(0, 32); }
+std::string ObjectCache::symbolFor(std::string_view key) {
+  return "k" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))).substr(0, 32);
+}
 
 std::string ObjectCache::pathFor(std::string_view key) const {
   return folder_ + "/" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))) + std::string(kSuffix);
@@ -141,7 +143,8 @@ std::optional<KernelObject> ObjectCache::find(std::string_view key) const {
   KernelObject object;
   object.symbol = symbolFor(key);
   int64_t instructions = 0, keySize = 0;
-  if (!take(rest, object.shape.units) || !take(rest, object.shape.scratchBytes) || !take(rest, instructions) || !take(rest, keySize)) return std::nullopt;
+  if (!take(rest, object.shape.units) || !take(rest, object.shape.scratchBytes) || !take(rest, instructions) || !take(rest, keySize))
+    return std::nullopt;
   if (keySize != static_cast<int64_t>(key.size()) || !rest.starts_with(key)) return std::nullopt;
   rest.remove_prefix(key.size());
   object.irInstructions = static_cast<int>(instructions);

@@ -93,7 +93,7 @@ class ProgramBuilder {
   }
 
   Status generateCode(const CompileOptions& options) {
-    std::vector<std::string> keys;     // of unique kernels
+    std::vector<std::string> keys;  // of unique kernels
     std::map<std::string, const Node*> nodeOf;
     std::vector<std::string> keyOfStep;
     for (const Node* node = graph().front(); node; node = node->next()) {
@@ -156,7 +156,9 @@ class ProgramBuilder {
 Result<Program> buildProgram(Graph graph, const Target& target, const CompileOptions& options) {
   for (const Value* v : graph.inputs())
     if (!v->type().isStatic())
-      return fail(ErrorCode::kInvalidArgument, "the shape [{}] is not known", toString(v->type().shape)).on(v->name()).help("bind it with --shape");
+      return fail(ErrorCode::kInvalidArgument, "the shape [{}] is not known", toString(v->type().shape))
+          .on(v->name())
+          .help("bind it with --shape");
   return ProgramBuilder(std::move(graph), target).build(options);
 }
 

@@ -15,11 +15,11 @@
 namespace qc {
 
 struct CompileOptions {
-  int threads = 0;          // compiling threads; 0: as many as the machine has
-  bool verifyEach = false;  // verify the graph after every pass
-  bool load = true;         // false: chosen and planned, without machine code; for compileToObject()
-  std::string cacheFolder = {};                // of compiled kernels, see object_cache.h; empty: none
-  int64_t cacheBytes = int64_t{256} << 20;     // bound of the folder
+  int threads = 0;                          // compiling threads; 0: as many as the machine has
+  bool verifyEach = false;                  // verify the graph after every pass
+  bool load = true;                         // false: chosen and planned, without machine code; for compileToObject()
+  std::string cacheFolder = {};             // of compiled kernels, see object_cache.h; empty: none
+  int64_t cacheBytes = int64_t{256} << 20;  // bound of the folder
 };
 
 // Where a step finds one of its buffers.
@@ -35,8 +35,8 @@ struct Step {
   const KernelDef* kernel = nullptr;  // null: the op's reference evaluation on the host
   KernelFn function = nullptr;
   KernelShape shape;
-  double cost = 0;                    // estimated cycles on one thread
-  std::vector<BufferRef> buffers;     // operands, results, parameter block
+  double cost = 0;                 // estimated cycles on one thread
+  std::vector<BufferRef> buffers;  // operands, results, parameter block
   int numOperands = 0;
   std::vector<std::vector<int64_t>> sizes;  // of operands and results, for host steps
 };

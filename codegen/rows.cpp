@@ -51,7 +51,8 @@ Values Rows::fold(Values carried, const std::function<void(Reg, int, Values&)>& 
   if (!space_.along())
     return e_.loop(e_.i64(0), e_.i64(space_.length), 1, std::move(carried), [&](Reg i, Values& values) { body(i, count_, values); }, true);
   const int64_t whole = space_.length / width_ * width_;
-  if (whole) carried = e_.loop(e_.i64(0), e_.i64(whole), width_, std::move(carried), [&](Reg i, Values& values) { body(i, width_, values); }, true);
+  if (whole)
+    carried = e_.loop(e_.i64(0), e_.i64(whole), width_, std::move(carried), [&](Reg i, Values& values) { body(i, width_, values); }, true);
   if (const auto rest = static_cast<int>(space_.length - whole)) body(e_.i64(whole), rest, carried);
   return carried;
 }
@@ -106,9 +107,12 @@ Reg Rows::sumAlong(const std::function<Reg(Reg, int)>& term) const {
     to[stripe] = e_.b.CreateFAdd(to[stripe], masked(term(i, lanes), lanes, zero));
   };
   if (rounds)
-    sums = e_.loop(e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums, [&](Reg i, Values& to) {
-      for (size_t s = 0; s < stripes; ++s) add(i, s, width_, to);
-    }, true);
+    sums = e_.loop(
+        e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums,
+        [&](Reg i, Values& to) {
+          for (size_t s = 0; s < stripes; ++s) add(i, s, width_, to);
+        },
+        true);
   auto rest = static_cast<int>(n % kStripes);
   for (size_t s = 0; rest > 0; ++s, rest -= width_) add(e_.i64(rounds * kStripes), s, std::min(rest, width_), sums);
   return combined(foldStripes(e_, sums), [&](Reg a, Reg b) { return e_.b.CreateFAdd(a, b); });
@@ -122,9 +126,12 @@ Reg Rows::sumAcross(const std::function<Reg(Reg, int)>& term) const {
     sum = e_.b.CreateFAdd(sum, term(e_.b.CreateAdd(base, e_.i64(stripe)), count_));
   };
   if (rounds)
-    sums = e_.loop(e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums, [&](Reg i, Values& to) {
-      for (int s = 0; s < kStripes; ++s) add(i, s, to);
-    }, true);
+    sums = e_.loop(
+        e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums,
+        [&](Reg i, Values& to) {
+          for (int s = 0; s < kStripes; ++s) add(i, s, to);
+        },
+        true);
   for (int s = 0; s < n % kStripes; ++s) add(e_.i64(rounds * kStripes), s, sums);
   return foldStripes(e_, sums);
 }

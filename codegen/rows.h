@@ -28,10 +28,10 @@ class Rows {
       : e_(e), space_(space), outer_(outer), column_(column), width_(width), count_(count) {}
 
   const RowSpace& space() const { return space_; }
-  int width() const { return width_; }        // lanes of every vector
-  Reg outer() const { return outer_; }        // along: the row
-  Reg column() const { return column_; }      // across: the first of the rows, within inner
-  int columns() const { return count_; }      // across: how many of them; along: 1
+  int width() const { return width_; }    // lanes of every vector
+  Reg outer() const { return outer_; }    // along: the row
+  Reg column() const { return column_; }  // across: the first of the rows, within inner
+  int columns() const { return count_; }  // across: how many of them; along: 1
 
   // Where the row, or the first of the rows, starts in a tensor like x, or in one with one element per row (a reduction's result).
   Reg at(Reg tensor, int64_t elementBytes) const;
@@ -44,7 +44,8 @@ class Rows {
 
   // All vectors in order; lanes is how many of the vector's are in use.  The body replaces what is carried.
   void each(const std::function<void(Reg i, int lanes)>& visit) const;
-  KernelEmitter::Values fold(KernelEmitter::Values carried, const std::function<void(Reg i, int lanes, KernelEmitter::Values&)>& body) const;
+  KernelEmitter::Values fold(KernelEmitter::Values carried,
+                             const std::function<void(Reg i, int lanes, KernelEmitter::Values&)>& body) const;
   // term(i, lanes) gives float lanes; those not in use count as zero.
   Reg sum(const std::function<Reg(Reg i, int lanes)>& term) const;
   // Lanes not in use replaced, so that they have no part in a fold.  Across, they have none anyway.

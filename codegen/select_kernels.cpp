@@ -41,8 +41,12 @@ Status selectKernels(Graph& graph, PassContext& cx) {
 
 void registerCodegenPasses() {
   static const bool once = [] {
-    PassRegistry::get().add({"select-kernels", "chooses a kernel for every node and packs weights",
-                             {{"target", AttrKind::string, Attr(std::string("host"))}}, Stage::kKernel, selectKernels, kBeforeKernel});
+    PassRegistry::get().add({"select-kernels",
+                             "chooses a kernel for every node and packs weights",
+                             {{"target", AttrKind::string, Attr(std::string("host"))}},
+                             Stage::kKernel,
+                             selectKernels,
+                             kBeforeKernel});
     return true;
   }();
   (void)once;

@@ -39,7 +39,9 @@ class TileUnit {
 
  private:
   const Shape& shapeOf(int tile) const { return shapes_[static_cast<size_t>(tile)]; }
-  Reg row(int tile, Reg index) { return e_.at(memory_, e_.b.CreateAdd(e_.i64(int64_t{tile} * kRows * kRowBytes), e_.b.CreateMul(index, e_.i64(kRowBytes)))); }
+  Reg row(int tile, Reg index) {
+    return e_.at(memory_, e_.b.CreateAdd(e_.i64(int64_t{tile} * kRows * kRowBytes), e_.b.CreateMul(index, e_.i64(kRowBytes))));
+  }
   void forRows(int tile, const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(shapeOf(tile).rows), 1, body, true); }
 
   KernelEmitter& e_;

@@ -32,7 +32,7 @@ class File {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for a writer
     if (fd < 0) return fail(ErrorCode::kNotFound, "cannot open '{}': {}", path, std::strerror(errno));
     auto file = std::shared_ptr<File>(new File(path, fd));
-    struct stat info {};
+    struct stat info{};
     if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return fail(ErrorCode::kNotFound, "'{}' is no regular file", path);
     file->size_ = static_cast<uint64_t>(info.st_size);
     return std::shared_ptr<const File>(std::move(file));
@@ -89,7 +89,8 @@ Tensor emptyRow(const NpyHeader& header) {
 
 class StoredArray final : public ArrayFile {
  public:
-  StoredArray(NpyHeader header, std::shared_ptr<const File> file, uint64_t offset) : ArrayFile(std::move(header)), file_(std::move(file)), offset_(offset) {}
+  StoredArray(NpyHeader header, std::shared_ptr<const File> file, uint64_t offset)
+      : ArrayFile(std::move(header)), file_(std::move(file)), offset_(offset) {}
   Result<Tensor> row(int64_t i) const override {
     Tensor t = emptyRow(header_);
     QC_TRY(file_->read(offset_ + static_cast<uint64_t>(i * rowBytes(header_)), t.mutableData(), static_cast<size_t>(t.byteSize())));
@@ -246,10 +247,11 @@ Result<std::vector<Member>> readMembers(const File& file) {
   for (uint64_t i = 0; i < entries; ++i) {
     if (directory.size() - at < 46 || littleEndian<uint32_t>(directory.data() + at) != kDirectoryEntry) return damagedArchive(file);
     const char* entry = directory.data() + at;
-    const size_t name = littleEndian<uint16_t>(entry + 28), extra = littleEndian<uint16_t>(entry + 30), comment = littleEndian<uint16_t>(entry + 32);
+    const size_t name = littleEndian<uint16_t>(entry + 28), extra = littleEndian<uint16_t>(entry + 30),
+                 comment = littleEndian<uint16_t>(entry + 32);
     if (directory.size() - at - 46 < name + extra + comment) return damagedArchive(file);
-    Member m{std::string(entry + 46, name), littleEndian<uint16_t>(entry + 10), littleEndian<uint32_t>(entry + 20), littleEndian<uint32_t>(entry + 24),
-             littleEndian<uint32_t>(entry + 42)};
+    Member m{std::string(entry + 46, name), littleEndian<uint16_t>(entry + 10), littleEndian<uint32_t>(entry + 20),
+             littleEndian<uint32_t>(entry + 24), littleEndian<uint32_t>(entry + 42)};
     if (!readExtra(std::string_view(entry + 46 + name, extra), m)) return damagedArchive(file);
     if (m.name.ends_with(".npy")) m.name.resize(m.name.size() - 4);
     members.push_back(std::move(m));
@@ -263,12 +265,14 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const File>&
   if (m.offset > file->size() || file->size() - m.offset < 30) return damagedArchive(*file);
   QC_ASSIGN(const std::string local, file->head(m.offset, 30));
   const uint64_t data = m.offset + 30 + littleEndian<uint16_t>(local.data() + 26) + littleEndian<uint16_t>(local.data() + 28);
-  if (littleEndian<uint32_t>(local.data()) != kLocalEntry || data > file->size() || m.packed > file->size() - data) return damagedArchive(*file);
+  if (littleEndian<uint32_t>(local.data()) != kLocalEntry || data > file->size() || m.packed > file->size() - data)
+    return damagedArchive(*file);
   if (m.method == 0) {
     QC_ASSIGN(const std::string head, file->head(data, static_cast<size_t>(std::min<uint64_t>(m.packed, kMaxHead))));
     QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));
     QC_TRY(checkRow(header, name));
-    if (m.packed - header.dataOffset < static_cast<uint64_t>(dataBytes(header))) return fail(ErrorCode::kInvalidData, "'{}' is truncated", name);
+    if (m.packed - header.dataOffset < static_cast<uint64_t>(dataBytes(header)))
+      return fail(ErrorCode::kInvalidData, "'{}' is truncated", name);
     const uint64_t elements = data + header.dataOffset;
     return std::make_unique<StoredArray>(std::move(header), file, elements);
   }
@@ -282,13 +286,16 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const File>&
   std::string head(static_cast<size_t>(std::min<uint64_t>(m.size, 12)), '\0');
   QC_TRY(stream->read(head.data(), head.size()));
   const bool longHead = head.size() == 12 && head[6] >= 2;
-  const size_t length = head.size() < 12 ? 0 : longHead ? 12 + size_t{littleEndian<uint32_t>(head.data() + 8)} : 10 + size_t{littleEndian<uint16_t>(head.data() + 8)};
+  const size_t length = head.size() < 12 ? 0
+                        : longHead       ? 12 + size_t{littleEndian<uint32_t>(head.data() + 8)}
+                                         : 10 + size_t{littleEndian<uint16_t>(head.data() + 8)};
   if (length < 12 || length > kMaxHead || length > m.size) return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
   head.resize(length);
   QC_TRY(stream->read(head.data() + 12, length - 12));
   QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));
   QC_TRY(checkRow(header, name));
-  if (m.size - header.dataOffset < static_cast<uint64_t>(dataBytes(header))) return fail(ErrorCode::kInvalidData, "'{}' is truncated", name);
+  if (m.size - header.dataOffset < static_cast<uint64_t>(dataBytes(header)))
+    return fail(ErrorCode::kInvalidData, "'{}' is truncated", name);
   return std::make_unique<DeflatedArray>(std::move(header), std::move(stream));
 }
 

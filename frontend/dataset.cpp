@@ -31,7 +31,8 @@ class SourceText {
   static Result<SourceText> parse(const std::string& text) {
     SourceText s;
     const size_t colon = text.find(':');
-    if (colon == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text).help("write npy:FILE, images:DIR?size=224, ...");
+    if (colon == std::string::npos)
+      return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text).help("write npy:FILE, images:DIR?size=224, ...");
     s.kind = text.substr(0, colon);
     const size_t question = text.find('?', colon);
     s.path = text.substr(colon + 1, question == std::string::npos ? question : question - colon - 1);
@@ -62,7 +63,8 @@ class SourceText {
       const size_t end = std::min(text->find(',', at), text->size());
       double v = 0;
       const auto [rest, error] = std::from_chars(text->data() + at, text->data() + end, v);
-      if (error != std::errc() || rest != text->data() + end || !std::isfinite(v)) return fail(ErrorCode::kInvalidArgument, "{}={}: expected numbers", key, *text);
+      if (error != std::errc() || rest != text->data() + end || !std::isfinite(v))
+        return fail(ErrorCode::kInvalidArgument, "{}={}: expected numbers", key, *text);
       values.push_back(v);
       at = end + 1;
     }
@@ -99,7 +101,8 @@ class SourceText {
   std::map<std::string, std::string> options;
 };
 
-Result<std::vector<std::string>> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted, std::string_view what) {
+Result<std::vector<std::string>> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted,
+                                         std::string_view what) {
   std::error_code error;
   std::vector<std::string> files;
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error))
@@ -135,7 +138,9 @@ class ImageSource : public SampleSource {
       if (v == 0) return fail(ErrorCode::kInvalidArgument, "std=0");
     o.channelsFirst = layout == "nchw";
     o.order = order == "rgb" ? ImageOptions::Order::rgb : order == "bgr" ? ImageOptions::Order::bgr : ImageOptions::Order::grey;
-    o.filter = filter == "bilinear" ? ImageOptions::Filter::bilinear : filter == "bicubic" ? ImageOptions::Filter::bicubic : ImageOptions::Filter::nearest;
+    o.filter = filter == "bilinear"  ? ImageOptions::Filter::bilinear
+               : filter == "bicubic" ? ImageOptions::Filter::bicubic
+                                     : ImageOptions::Filter::nearest;
     const auto input = text.take("input");
     QC_ASSIGN(s->input_, inputFor(inputs, input));
     const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == s->input_; });
@@ -157,7 +162,8 @@ class ImageSource : public SampleSource {
     if (inputs.size() == 1) return inputs[0].name;
     std::string names;
     for (const InputInfo& i : inputs) names += (names.empty() ? "" : ", ") + i.name;
-    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs: {}", inputs.size(), names).help("add input=NAME to the source, or use npz:");
+    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs: {}", inputs.size(), names)
+        .help("add input=NAME to the source, or use npz:");
   }
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
@@ -195,13 +201,15 @@ struct Normalisation {
   Result<Tensor> apply(const Tensor& t) const {
     if (mean.empty() && std.empty() && !transpose) return t;
     const auto rank = static_cast<size_t>(t.rank());
-    if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1)) return fail(ErrorCode::kInvalidArgument, "mean, std and layout need images, got {}", t.type().str());
+    if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1))
+      return fail(ErrorCode::kInvalidArgument, "mean, std and layout need images, got {}", t.type().str());
     const int64_t channels = rank < 3 ? 1 : transpose ? t.sizes().back() : t.sizes()[rank - 3];
     const auto value = [&](const std::vector<double>& list, int64_t c, double byDefault) {
       return static_cast<float>(list.empty() ? byDefault : list[list.size() == 1 ? 0 : static_cast<size_t>(c)]);
     };
     for (const auto* list : {&mean, &std})
-      if (list->size() > 1 && static_cast<int64_t>(list->size()) != channels) return fail(ErrorCode::kInvalidArgument, "{} values of mean or std for {} channels", list->size(), channels);
+      if (list->size() > 1 && static_cast<int64_t>(list->size()) != channels)
+        return fail(ErrorCode::kInvalidArgument, "{} values of mean or std for {} channels", list->size(), channels);
     std::vector<int64_t> sizes = t.sizes();
     if (transpose) std::rotate(sizes.end() - 3, sizes.end() - 1, sizes.end());
     Tensor out(DType::f32, sizes);
@@ -225,8 +233,13 @@ class ArraySource : public SampleSource {
     if (text.kind == "npz") {
       QC_ASSIGN(s->arrays_, openNpz(text.path));
       for (const InputInfo& i : inputs)
-        if (!s->arrays_.contains(i.name)) return fail(ErrorCode::kInvalidData, "'{}' has no array for this input", text.path).on(i.name).help("name the arrays like the model's inputs");
-      std::erase_if(s->arrays_, [&](const auto& a) { return std::none_of(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == a.first; }); });
+        if (!s->arrays_.contains(i.name))
+          return fail(ErrorCode::kInvalidData, "'{}' has no array for this input", text.path)
+              .on(i.name)
+              .help("name the arrays like the model's inputs");
+      std::erase_if(s->arrays_, [&](const auto& a) {
+        return std::none_of(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == a.first; });
+      });
     } else {
       const auto named = text.take("input");
       QC_ASSIGN(const std::string input, ImageSource::inputFor(inputs, named));
@@ -235,10 +248,12 @@ class ArraySource : public SampleSource {
     s->count_ = -1;
     for (const auto& [name, array] : s->arrays_) {
       const std::vector<int64_t>& sizes = array->header().sizes;
-      if (sizes.empty()) return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
+      if (sizes.empty())
+        return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
       // Empty samples could claim to be any number.
       if (numElements(sizes) == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path).on(name);
-      if (s->count_ >= 0 && array->rows() != s->count_) return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, array->rows());
+      if (s->count_ >= 0 && array->rows() != s->count_)
+        return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, array->rows());
       s->count_ = array->rows();
     }
     return std::shared_ptr<const SampleSource>(std::move(s));
@@ -286,7 +301,9 @@ class RawSource : public SampleSource {
     QC_ASSIGN(const std::string bytes, wholeFile(files_[static_cast<size_t>(i)]));
     const int64_t count = numElements(input_.sizes);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
-      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(), count, toString(dtype_)).on(input_.name);
+      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(),
+                  count, toString(dtype_))
+          .on(input_.name);
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
       Tensor t(dtype_, input_.sizes);
       std::memcpy(t.mutableData(), bytes.data(), bytes.size());
@@ -294,7 +311,8 @@ class RawSource : public SampleSource {
     }
     Tensor t(DType::f32, input_.sizes);
     auto to = t.mutableAs<float>();
-    for (int64_t e = 0; e < count; ++e) to[static_cast<size_t>(e)] = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
+    for (int64_t e = 0; e < count; ++e)
+      to[static_cast<size_t>(e)] = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
     return Arrays{{input_.name, std::move(t)}};
   }
 
@@ -310,7 +328,10 @@ class TestDataSource : public SampleSource {
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<TestDataSource>();
     s->inputs_ = inputs;
-    QC_ASSIGN(s->folders_, filesOf(text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); }, "test_data_set_* folders"));
+    QC_ASSIGN(s->folders_,
+              filesOf(
+                  text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); },
+                  "test_data_set_* folders"));
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
@@ -321,7 +342,8 @@ class TestDataSource : public SampleSource {
       const fs::path path = fs::path(folders_[static_cast<size_t>(i)]) / fmt::format("input_{}.pb", k);
       std::ifstream file(path, std::ios::binary);
       onnx::TensorProto proto;
-      if (!file || !proto.ParseFromIstream(&file)) return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
+      if (!file || !proto.ParseFromIstream(&file))
+        return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
       QC_ASSIGN(result[inputs_[k].name], tensorFromOnnx(proto, {}));
     }
     return result;
@@ -333,8 +355,11 @@ class TestDataSource : public SampleSource {
 };
 
 using Opener = Result<std::shared_ptr<const SampleSource>> (*)(SourceText&, const std::vector<InputInfo>&);
-constexpr std::pair<const char*, Opener> kKinds[] = {{"images", ImageSource::open}, {"npy", ArraySource::open}, {"npz", ArraySource::open},
-                                                     {"raw", RawSource::open}, {"testdata", TestDataSource::open}};
+constexpr std::pair<const char*, Opener> kKinds[] = {{"images", ImageSource::open},
+                                                     {"npy", ArraySource::open},
+                                                     {"npz", ArraySource::open},
+                                                     {"raw", RawSource::open},
+                                                     {"testdata", TestDataSource::open}};
 
 // The array as the input wants it: same elements in its dtype and sizes.
 Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample) {
@@ -344,7 +369,8 @@ Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string
         .help("bind the model's shape with --shape, or prepare the data for it");
   if (t.dtype() == input.dtype) return t.reshaped(input.sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))
-    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype)).on(input.name);
+    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype))
+        .on(input.name);
   Tensor out(input.dtype, input.sizes);
   void* data = out.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) storeElement(input.dtype, data, i, t.at(i));
@@ -360,7 +386,8 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
     QC_ASSIGN(SourceText text, SourceText::parse(source));
     d.settings_.push_back(text.settings());
     const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const auto& k) { return k.first == text.kind; });
-    if (kind == std::end(kKinds)) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
+    if (kind == std::end(kKinds))
+      return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
     QC_ASSIGN(const int64_t limit, text.integer("limit", kNoLimit));
     QC_ASSIGN(auto opened, kind->second(text, inputs));

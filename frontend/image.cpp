@@ -22,7 +22,8 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   if (!decoder || tjDecompressHeader3(decoder.get(), data, bytes.size(), &width, &height, &subsampling, &colors) != 0)
     return fail(ErrorCode::kInvalidData, "'{}' is no JPEG: {}", path, decoder ? tjGetErrorStr2(decoder.get()) : "no decoder");
-  if (int64_t{width} * height > kMaxPixels || width < 1 || height < 1) return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, width, height);
+  if (int64_t{width} * height > kMaxPixels || width < 1 || height < 1)
+    return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, width, height);
   Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3)};
   // Slow, exact IDCT: the one that other decoders use by default.
   if (tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0 &&
@@ -34,7 +35,8 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
 Result<Image> decodePng(const std::string& bytes, const std::string& path) {
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
-  if (!png_image_begin_read_from_memory(&png, bytes.data(), bytes.size())) return fail(ErrorCode::kInvalidData, "'{}' is no PNG: {}", path, png.message);
+  if (!png_image_begin_read_from_memory(&png, bytes.data(), bytes.size()))
+    return fail(ErrorCode::kInvalidData, "'{}' is no PNG: {}", path, png.message);
   if (int64_t{png.width} * png.height > kMaxPixels) {
     png_image_free(&png);
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, png.width, png.height);
@@ -94,7 +96,8 @@ std::vector<Taps> tapsFor(int64_t in, int64_t out, ImageOptions::Filter filter) 
 uint8_t rounded(int64_t sum) { return static_cast<uint8_t>(std::clamp<int64_t>((sum + (1 << (kPrecision - 1))) >> kPrecision, 0, 255)); }
 
 // Resamples along one dim: `lines` lines of in -> out pixels; pixelStride and lineStride in bytes.
-void resample(const uint8_t* from, uint8_t* to, int64_t lines, const std::vector<Taps>& taps, int64_t fromPixel, int64_t fromLine, int64_t toPixel, int64_t toLine) {
+void resample(const uint8_t* from, uint8_t* to, int64_t lines, const std::vector<Taps>& taps, int64_t fromPixel, int64_t fromLine,
+              int64_t toPixel, int64_t toLine) {
   for (int64_t l = 0; l < lines; ++l)
     for (size_t o = 0; o < taps.size(); ++o)
       for (int c = 0; c < 3; ++c) {
@@ -112,7 +115,8 @@ Image resizedNearest(const Image& image, int64_t width, int64_t height) {
   Image out{width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
   for (int64_t y = 0; y < height; ++y)
     for (int64_t x = 0; x < width; ++x) {
-      const int64_t sy = std::min((2 * y + 1) * image.height / (2 * height), image.height - 1), sx = std::min((2 * x + 1) * image.width / (2 * width), image.width - 1);
+      const int64_t sy = std::min((2 * y + 1) * image.height / (2 * height), image.height - 1),
+                    sx = std::min((2 * x + 1) * image.width / (2 * width), image.width - 1);
       std::memcpy(&out.rgb[static_cast<size_t>((y * width + x) * 3)], &image.rgb[static_cast<size_t>((sy * image.width + sx) * 3)], 3);
     }
   return out;
@@ -154,7 +158,8 @@ Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
   const auto resizeTo = [&](int64_t width, int64_t height) -> Status {
     // Both the result and the image between the two passes count.
     if (static_cast<double>(width) * static_cast<double>(std::max(height, image.height)) > static_cast<double>(kMaxPixels))
-      return fail(ErrorCode::kInvalidData, "an image of {}x{} is not resized to {}x{}: too large", image.width, image.height, width, height);
+      return fail(ErrorCode::kInvalidData, "an image of {}x{} is not resized to {}x{}: too large", image.width, image.height, width,
+                  height);
     image = resized(image, width, height, o.filter);
     return {};
   };
@@ -164,21 +169,26 @@ Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
   }
   const int64_t width = o.width ? o.width : image.width, height = o.height ? o.height : image.height;
   if (o.resize == 0 && o.width && (image.width != width || image.height != height)) QC_TRY(resizeTo(width, height));
-  if (image.width < width || image.height < height) return fail(ErrorCode::kInvalidData, "an image of {}x{} cannot be cropped to {}x{}", image.width, image.height, width, height);
+  if (image.width < width || image.height < height)
+    return fail(ErrorCode::kInvalidData, "an image of {}x{} cannot be cropped to {}x{}", image.width, image.height, width, height);
   const int64_t left = (image.width - width) / 2, top = (image.height - height) / 2;
   const int channels = o.order == ImageOptions::Order::grey ? 1 : 3;
   for (const auto* list : {&o.mean, &o.std})
     if (list->size() != 1 && static_cast<int>(list->size()) != channels)
       return fail(ErrorCode::kInvalidArgument, "mean and std need 1 or {} values, {} are given", channels, list->size());
-  Tensor t(DType::f32, o.channelsFirst ? std::vector<int64_t>{1, channels, height, width} : std::vector<int64_t>{1, height, width, channels});
+  Tensor t(DType::f32,
+           o.channelsFirst ? std::vector<int64_t>{1, channels, height, width} : std::vector<int64_t>{1, height, width, channels});
   float* out = t.mutableAs<float>().data();
   for (int c = 0; c < channels; ++c) {
-    const auto mean = static_cast<float>(o.mean[o.mean.size() == 1 ? 0 : static_cast<size_t>(c)]), std = static_cast<float>(o.std[o.std.size() == 1 ? 0 : static_cast<size_t>(c)]);
+    const auto mean = static_cast<float>(o.mean[o.mean.size() == 1 ? 0 : static_cast<size_t>(c)]),
+               std = static_cast<float>(o.std[o.std.size() == 1 ? 0 : static_cast<size_t>(c)]);
     for (int64_t y = 0; y < height; ++y)
       for (int64_t x = 0; x < width; ++x) {
         const uint8_t* p = &image.rgb[static_cast<size_t>(((top + y) * image.width + left + x) * 3)];
         // Luma of ITU-R 601 in 16-bit fixed point, as Pillow converts to "L".
-        const int value = channels == 1 ? (p[0] * 19595 + p[1] * 38470 + p[2] * 7471 + 0x8000) >> 16 : o.order == ImageOptions::Order::rgb ? p[c] : p[2 - c];
+        const int value = channels == 1                         ? (p[0] * 19595 + p[1] * 38470 + p[2] * 7471 + 0x8000) >> 16
+                          : o.order == ImageOptions::Order::rgb ? p[c]
+                                                                : p[2 - c];
         out[o.channelsFirst ? (c * height + y) * width + x : (y * width + x) * channels + c] = (static_cast<float>(value) - mean) / std;
       }
   }

@@ -9,10 +9,10 @@
 namespace qc {
 
 struct ImageOptions {
-  int64_t resize = 0;            // short side after resizing; 0: leave
-  int64_t width = 0, height = 0;  // centre crop; 0: all (then, without `resize`, stretched to the model's size by the reader)
+  int64_t resize = 0;                         // short side after resizing; 0: leave
+  int64_t width = 0, height = 0;              // centre crop; 0: all (then, without `resize`, stretched to the model's size by the reader)
   std::vector<double> mean = {0}, std = {1};  // in 0..255 units, one or one per channel after `order`
-  bool channelsFirst = true;     // nchw
+  bool channelsFirst = true;                  // nchw
   enum class Order : uint8_t { rgb, bgr, grey } order = Order::rgb;
   enum class Filter : uint8_t { nearest, bilinear, bicubic } filter = Filter::bilinear;
 };

@@ -50,7 +50,8 @@ Result<Labels> Labels::read(const std::string& path) {
     for (size_t i = parts.size(); i-- > 1 && !label;) label = asInteger(parts[i]);
     if (!label) {
       if (number == 1) continue;
-      return fail(ErrorCode::kInvalidData, "'{}' line {}: no class index in '{}'", path, number, line).help("write: file or index, class index");
+      return fail(ErrorCode::kInvalidData, "'{}' line {}: no class index in '{}'", path, number, line)
+          .help("write: file or index, class index");
     }
     if (const auto index = asInteger(parts[0]))
       labels.byIndex_[*index] = *label;

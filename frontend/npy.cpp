@@ -12,8 +12,8 @@ namespace qc {
 namespace {
 
 constexpr std::pair<std::string_view, DType> kDescriptors[] = {
-    {"f4", DType::f32}, {"f2", DType::f16}, {"f8", DType::f64}, {"u1", DType::u8},  {"i1", DType::s8},  {"u2", DType::u16}, {"i2", DType::s16},
-    {"u4", DType::u32}, {"i4", DType::s32}, {"u8", DType::u64}, {"i8", DType::s64}, {"b1", DType::boolean},
+    {"f4", DType::f32}, {"f2", DType::f16}, {"f8", DType::f64}, {"u1", DType::u8},  {"i1", DType::s8},  {"u2", DType::u16},
+    {"i2", DType::s16}, {"u4", DType::u32}, {"i4", DType::s32}, {"u8", DType::u64}, {"i8", DType::s64}, {"b1", DType::boolean},
 };
 
 template <class T>
@@ -60,7 +60,8 @@ Result<std::string> wholeFile(const std::string& path) {
 }
 
 Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name) {
-  if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6)) return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
+  if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6))
+    return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
   const bool longHeader = bytes[6] >= 2;
   const size_t prefix = longHeader ? 12 : 10;
   if (bytes.size() < prefix) return fail(ErrorCode::kInvalidData, "'{}' is truncated", name);
@@ -91,7 +92,8 @@ Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
   QC_ASSIGN(NpyHeader header, parseNpyHeader(bytes, name));
   const std::string_view data = bytes.substr(header.dataOffset);
   const int64_t wanted = numElements(header.sizes) * sizeOf(header.dtype);
-  if (static_cast<int64_t>(data.size()) < wanted) return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {}", name, data.size(), wanted);
+  if (static_cast<int64_t>(data.size()) < wanted)
+    return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {}", name, data.size(), wanted);
   Tensor t(header.dtype, std::move(header.sizes));
   std::memcpy(t.mutableData(), data.data(), static_cast<size_t>(wanted));
   return t;
@@ -109,7 +111,8 @@ Status writeNpy(const std::string& path, const Tensor& tensor) {
   if (descriptor.empty()) return fail(ErrorCode::kUnsupported, "npy has no type for {}", toString(tensor.dtype()));
   std::string shape;
   for (const int64_t s : tensor.sizes()) shape += fmt::format("{}, ", s);
-  std::string header = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}", sizeOf(tensor.dtype()) == 1 ? '|' : '<', descriptor, shape);
+  std::string header = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}", sizeOf(tensor.dtype()) == 1 ? '|' : '<',
+                                   descriptor, shape);
   header.append(63 - (10 + header.size()) % 64, ' ');
   header += '\n';
   std::ofstream file(path, std::ios::binary);

@@ -33,7 +33,8 @@ std::string OnnxExporter::fresh(const std::string& base) {
   return candidate;
 }
 
-onnx::NodeProto& OnnxExporter::add(const Node& node, const std::string& op, std::vector<std::string> inputs, std::vector<std::string> outputs) {
+onnx::NodeProto& OnnxExporter::add(const Node& node, const std::string& op, std::vector<std::string> inputs,
+                                   std::vector<std::string> outputs) {
   auto& proto = *proto_->add_node();
   proto.set_op_type(op);
   const bool isFirst = usedLocations_.insert(node.location()).second;
@@ -71,7 +72,9 @@ std::string OnnxExporter::initializer(const std::string& base, const Tensor& t) 
   return proto.name();
 }
 
-std::string OnnxExporter::ints(const Ints& values) { return initializer("ints", Tensor::ofInts({static_cast<int64_t>(values.size())}, values)); }
+std::string OnnxExporter::ints(const Ints& values) {
+  return initializer("ints", Tensor::ofInts({static_cast<int64_t>(values.size())}, values));
+}
 std::string OnnxExporter::integer(int64_t value) { return initializer("integer", Tensor::ofInts({}, std::vector{value})); }
 
 std::string OnnxExporter::scalarOf(DType dtype, double value) {
@@ -168,7 +171,8 @@ Result<std::string> OnnxExporter::run() {
     microsoft.set_version(1);
   }
   std::string bytes;
-  if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes)) return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
+  if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes))
+    return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
   return bytes;
 }
 

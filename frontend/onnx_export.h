@@ -1,5 +1,5 @@
-// Float and quantize/dequantize stage graphs -> ONNX (opset 13, 17 or 20: the lowest that has every op).  Quantized constants become integer
-// initializers behind DequantizeLinear, so that any ONNX runtime takes the file.  Inputs, outputs and nodes keep the user's names.
+// Float and quantize/dequantize stage graphs -> ONNX (opset 13, 17 or 20: the lowest that has every op).  Quantized constants become
+// integer initializers behind DequantizeLinear, so that any ONNX runtime takes the file.  Inputs, outputs and nodes keep the user's names.
 // An op without a row of the table is an error that names the node.
 #pragma once
 

@@ -23,7 +23,9 @@ Ints orOnes(const Ints& list, size_t n, int64_t value = 1) { return list.empty()
 }  // namespace
 
 void setInt(onnx::NodeProto& n, const char* name, int64_t v) { attribute(n, name, onnx::AttributeProto::INT).set_i(v); }
-void setFloat(onnx::NodeProto& n, const char* name, double v) { attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v)); }
+void setFloat(onnx::NodeProto& n, const char* name, double v) {
+  attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v));
+}
 void setString(onnx::NodeProto& n, const char* name, const std::string& v) { attribute(n, name, onnx::AttributeProto::STRING).set_s(v); }
 void setInts(onnx::NodeProto& n, const char* name, const Ints& v) {
   auto& a = attribute(n, name, onnx::AttributeProto::INTS);
@@ -104,7 +106,8 @@ struct IntegerOperand {
 IntegerOperand integerOperand(const Value* v) {
   const auto eightBits = [](const Value* u) -> const Value* {
     const Node* cast = u->producer();
-    const bool fits = cast && cast->is("cast") && (cast->operand(0)->type().dtype == DType::u8 || cast->operand(0)->type().dtype == DType::s8);
+    const bool fits =
+        cast && cast->is("cast") && (cast->operand(0)->type().dtype == DType::u8 || cast->operand(0)->type().dtype == DType::s8);
     return fits ? cast->operand(0) : nullptr;
   };
   const Node* sub = v->producer();
@@ -174,7 +177,8 @@ Status linear(OnnxExporter& e, const Node& n) {
 
 Status matmul(OnnxExporter& e, const Node& n) {
   onnx::NodeProto* proto = nullptr;
-  if (n.result()->type().dtype != DType::s32 || !addIntegerOp(e, n, "MatMulInteger", &proto)) e.add(n, "MatMul", e.operandNames(n), e.resultNames(n));
+  if (n.result()->type().dtype != DType::s32 || !addIntegerOp(e, n, "MatMulInteger", &proto))
+    e.add(n, "MatMul", e.operandNames(n), e.resultNames(n));
   return {};
 }
 
@@ -308,18 +312,25 @@ Status resize(OnnxExporter& e, const Node& n) {
   bool follows = true, reached = true;
   for (size_t d = 0; d < scales.size(); ++d) {
     follows = follows && scales[d] == static_cast<double>(sizes[d]) / static_cast<double>(std::max<int64_t>(in[d], 1));
-    reached = reached && static_cast<int64_t>(std::floor(static_cast<double>(in[d]) * static_cast<double>(static_cast<float>(scales[d])))) == sizes[d];
+    reached = reached &&
+              static_cast<int64_t>(std::floor(static_cast<double>(in[d]) * static_cast<double>(static_cast<float>(scales[d])))) == sizes[d];
   }
-  if (!follows && !reached) return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales").at(n.location()).help("save as .qir instead");
+  if (!follows && !reached)
+    return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
+        .at(n.location())
+        .help("save as .qir instead");
   const bool crops = n.string("coordinate") == "tf_crop_and_resize";
   const std::vector<double>& box = n.attrs().reals("roi");
   const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
-  std::vector<std::string> inputs = {e.name(n.operand(0)), crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
-  if (follows) inputs.insert(inputs.end(), {"", e.ints(sizes)});
-  else inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
+  std::vector<std::string> inputs = {e.name(n.operand(0)),
+                                     crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
+  if (follows)
+    inputs.insert(inputs.end(), {"", e.ints(sizes)});
+  else
+    inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
   auto& proto = e.add(n, "Resize", inputs, e.resultNames(n));
-  for (const Copied& c : {Copied("mode"), Copied("coordinate", "coordinate_transformation_mode"), Copied("nearest", "nearest_mode"), Copied("cubic_a", "cubic_coeff_a"),
-                          Copied("exclude_outside"), Copied("extrapolation", "extrapolation_value")})
+  for (const Copied& c : {Copied("mode"), Copied("coordinate", "coordinate_transformation_mode"), Copied("nearest", "nearest_mode"),
+                          Copied("cubic_a", "cubic_coeff_a"), Copied("exclude_outside"), Copied("extrapolation", "extrapolation_value")})
     copy(proto, n, c);
   if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
   return {};
@@ -376,34 +387,111 @@ Status fakeQuantize(OnnxExporter& e, const Node& n) {
 
 OnnxExportRows plainRows() {
   return {
-      {"relu", same("Relu")}, {"sigmoid", same("Sigmoid")}, {"tanh", same("Tanh")}, {"exp", same("Exp")}, {"log", same("Log")}, {"sqrt", same("Sqrt")},
-      {"neg", same("Neg")}, {"abs", same("Abs")}, {"reciprocal", same("Reciprocal")}, {"floor", same("Floor")}, {"ceil", same("Ceil")},
-      {"round", same("Round")}, {"sign", same("Sign")}, {"sin", same("Sin")}, {"cos", same("Cos")}, {"tan", same("Tan")}, {"erf", same("Erf")},
-      {"asin", same("Asin")}, {"acos", same("Acos")}, {"atan", same("Atan")}, {"sinh", same("Sinh")}, {"cosh", same("Cosh")}, {"asinh", same("Asinh")},
-      {"acosh", same("Acosh")}, {"atanh", same("Atanh")}, {"isnan", same("IsNaN")}, {"isinf", same("IsInf", {"detect_negative", "detect_positive"})},
-      {"softplus", same("Softplus")}, {"softsign", same("Softsign")}, {"leaky_relu", same("LeakyRelu", {"alpha"})}, {"elu", same("Elu", {"alpha"})},
-      {"celu", same("Celu", {"alpha"})}, {"selu", same("Selu", {"alpha", "gamma"})}, {"thresholded_relu", same("ThresholdedRelu", {"alpha"})},
-      {"hardsigmoid", same("HardSigmoid", {"alpha", "beta"})}, {"hardswish", same("HardSwish", {}, 14)}, {"silu", silu}, {"mish", mish},
-      {"gelu", same("Gelu", {"approximate"}, 20)}, {"clip", clip}, {"identity", same("Identity")}, {"not", same("Not")}, {"cast", cast},
-      {"add", same("Add")}, {"sub", same("Sub")}, {"mul", same("Mul")}, {"div", same("Div")}, {"pow", same("Pow")}, {"min", same("Min")}, {"max", same("Max")},
-      {"mod", same("Mod", {"fmod"})}, {"prelu", same("PRelu")}, {"equal", same("Equal")}, {"greater", same("Greater")}, {"less", same("Less")},
-      {"greater_equal", same("GreaterOrEqual")}, {"less_equal", same("LessOrEqual")}, {"and", same("And")}, {"or", same("Or")}, {"xor", same("Xor")},
+      {"relu", same("Relu")},
+      {"sigmoid", same("Sigmoid")},
+      {"tanh", same("Tanh")},
+      {"exp", same("Exp")},
+      {"log", same("Log")},
+      {"sqrt", same("Sqrt")},
+      {"neg", same("Neg")},
+      {"abs", same("Abs")},
+      {"reciprocal", same("Reciprocal")},
+      {"floor", same("Floor")},
+      {"ceil", same("Ceil")},
+      {"round", same("Round")},
+      {"sign", same("Sign")},
+      {"sin", same("Sin")},
+      {"cos", same("Cos")},
+      {"tan", same("Tan")},
+      {"erf", same("Erf")},
+      {"asin", same("Asin")},
+      {"acos", same("Acos")},
+      {"atan", same("Atan")},
+      {"sinh", same("Sinh")},
+      {"cosh", same("Cosh")},
+      {"asinh", same("Asinh")},
+      {"acosh", same("Acosh")},
+      {"atanh", same("Atanh")},
+      {"isnan", same("IsNaN")},
+      {"isinf", same("IsInf", {"detect_negative", "detect_positive"})},
+      {"softplus", same("Softplus")},
+      {"softsign", same("Softsign")},
+      {"leaky_relu", same("LeakyRelu", {"alpha"})},
+      {"elu", same("Elu", {"alpha"})},
+      {"celu", same("Celu", {"alpha"})},
+      {"selu", same("Selu", {"alpha", "gamma"})},
+      {"thresholded_relu", same("ThresholdedRelu", {"alpha"})},
+      {"hardsigmoid", same("HardSigmoid", {"alpha", "beta"})},
+      {"hardswish", same("HardSwish", {}, 14)},
+      {"silu", silu},
+      {"mish", mish},
+      {"gelu", same("Gelu", {"approximate"}, 20)},
+      {"clip", clip},
+      {"identity", same("Identity")},
+      {"not", same("Not")},
+      {"cast", cast},
+      {"add", same("Add")},
+      {"sub", same("Sub")},
+      {"mul", same("Mul")},
+      {"div", same("Div")},
+      {"pow", same("Pow")},
+      {"min", same("Min")},
+      {"max", same("Max")},
+      {"mod", same("Mod", {"fmod"})},
+      {"prelu", same("PRelu")},
+      {"equal", same("Equal")},
+      {"greater", same("Greater")},
+      {"less", same("Less")},
+      {"greater_equal", same("GreaterOrEqual")},
+      {"less_equal", same("LessOrEqual")},
+      {"and", same("And")},
+      {"or", same("Or")},
+      {"xor", same("Xor")},
       {"where", same("Where")},
-      {"conv", conv}, {"conv_transpose", conv}, {"linear", linear}, {"matmul", matmul}, {"max_pool", pool}, {"avg_pool", pool},
-      {"batch_norm", same("BatchNormalization", {"epsilon"})}, {"instance_norm", same("InstanceNormalization", {"epsilon"})},
-      {"group_norm", same("GroupNormalization", {"epsilon", "num_groups"}, 21)}, {"layer_norm", layerNorm},
-      {"lrn", same("LRN", {"size", "alpha", "beta", "bias"})}, {"softmax", same("Softmax", {"axis"})}, {"log_softmax", same("LogSoftmax", {"axis"})},
-      {"reduce_mean", reduction("ReduceMean")}, {"reduce_max", reduction("ReduceMax")}, {"reduce_min", reduction("ReduceMin")},
-      {"reduce_prod", reduction("ReduceProd")}, {"reduce_sum", reduction("ReduceSum", 13)},
+      {"conv", conv},
+      {"conv_transpose", conv},
+      {"linear", linear},
+      {"matmul", matmul},
+      {"max_pool", pool},
+      {"avg_pool", pool},
+      {"batch_norm", same("BatchNormalization", {"epsilon"})},
+      {"instance_norm", same("InstanceNormalization", {"epsilon"})},
+      {"group_norm", same("GroupNormalization", {"epsilon", "num_groups"}, 21)},
+      {"layer_norm", layerNorm},
+      {"lrn", same("LRN", {"size", "alpha", "beta", "bias"})},
+      {"softmax", same("Softmax", {"axis"})},
+      {"log_softmax", same("LogSoftmax", {"axis"})},
+      {"reduce_mean", reduction("ReduceMean")},
+      {"reduce_max", reduction("ReduceMax")},
+      {"reduce_min", reduction("ReduceMin")},
+      {"reduce_prod", reduction("ReduceProd")},
+      {"reduce_sum", reduction("ReduceSum", 13)},
       {"argmax", same("ArgMax", {"axis", "keepdims", {"select_last", "select_last_index"}})},
-      {"argmin", same("ArgMin", {"axis", "keepdims", {"select_last", "select_last_index"}})}, {"topk", topk}, {"cumsum", cumsum},
-      {"concat", same("Concat", {"axis"})}, {"gather", same("Gather", {"axis"})}, {"gather_elements", same("GatherElements", {"axis"})},
-      {"gather_nd", same("GatherND", {"batch_dims"})}, {"scatter_elements", scatter("ScatterElements", {"axis"})}, {"scatter_nd", scatter("ScatterND")},
-      {"reshape", reshape}, {"expand", sizesAsOperand("Expand", "shape")}, {"tile", sizesAsOperand("Tile", "repeats")},
-      {"split", sizesAsOperand("Split", "sizes", {"axis"})}, {"transpose", same("Transpose", {"perm"})}, {"slice", slice}, {"pad", pad},
-      {"resize", resize}, {"depth_to_space", same("DepthToSpace", {"blocksize", "mode"})}, {"space_to_depth", same("SpaceToDepth", {"blocksize"})},
-      {"one_hot", oneHot}, {"trilu", trilu}, {"reverse_sequence", same("ReverseSequence", {"batch_axis", "time_axis"})},
-      {"quantize", quantize}, {"dequantize", dequantize}, {"fake_quantize", fakeQuantize},
+      {"argmin", same("ArgMin", {"axis", "keepdims", {"select_last", "select_last_index"}})},
+      {"topk", topk},
+      {"cumsum", cumsum},
+      {"concat", same("Concat", {"axis"})},
+      {"gather", same("Gather", {"axis"})},
+      {"gather_elements", same("GatherElements", {"axis"})},
+      {"gather_nd", same("GatherND", {"batch_dims"})},
+      {"scatter_elements", scatter("ScatterElements", {"axis"})},
+      {"scatter_nd", scatter("ScatterND")},
+      {"reshape", reshape},
+      {"expand", sizesAsOperand("Expand", "shape")},
+      {"tile", sizesAsOperand("Tile", "repeats")},
+      {"split", sizesAsOperand("Split", "sizes", {"axis"})},
+      {"transpose", same("Transpose", {"perm"})},
+      {"slice", slice},
+      {"pad", pad},
+      {"resize", resize},
+      {"depth_to_space", same("DepthToSpace", {"blocksize", "mode"})},
+      {"space_to_depth", same("SpaceToDepth", {"blocksize"})},
+      {"one_hot", oneHot},
+      {"trilu", trilu},
+      {"reverse_sequence", same("ReverseSequence", {"batch_axis", "time_axis"})},
+      {"quantize", quantize},
+      {"dequantize", dequantize},
+      {"fake_quantize", fakeQuantize},
   };
 }
 

@@ -18,7 +18,9 @@ using Ints = std::vector<int64_t>;
 enum LayerOperand { kX, kW, kBias, kScale, kZeroPoint };
 
 // One parameter for a whole tensor, as ONNX writes it.
-bool isScalar(const Value* v) { return v->type().rank() == 0 || (v->type().rank() == 1 && v->type().isStatic() && v->type().numElements() == 1); }
+bool isScalar(const Value* v) {
+  return v->type().rank() == 0 || (v->type().rank() == 1 && v->type().isStatic() && v->type().numElements() == 1);
+}
 
 // ---- parameters ---------------------------------------------------------------------------------------------------------
 
@@ -81,7 +83,8 @@ Status dynamicParams(OnnxExporter& e, const Node& n) {
   const std::string zero = e.scalar(0);
   const std::string lo = e.step(n, "Min", {reduce(e, n, "ReduceMin", token, "min"), zero}, "lo");
   const std::string hi = e.step(n, "Max", {reduce(e, n, "ReduceMax", token, "max"), zero}, "hi");
-  const std::string width = symmetric ? e.step(n, "Max", {e.step(n, "Neg", {lo}, "neg"), hi}, "width") : e.step(n, "Sub", {hi, lo}, "width");
+  const std::string width =
+      symmetric ? e.step(n, "Max", {e.step(n, "Neg", {lo}, "neg"), hi}, "width") : e.step(n, "Sub", {hi, lo}, "width");
   const std::string step = e.step(n, "Div", {width, e.scalar(symmetric ? (qmax - qmin) / 2 : qmax - qmin)}, "step");
   e.add(n, "Max", {step, e.scalar(std::max(static_cast<float>(n.real("eps")), FLT_MIN))}, {e.name(n.result())});
   std::string zp;
@@ -122,7 +125,8 @@ Status quantizeWith(OnnxExporter& e, const Node& n) {
     if (sizeOf(storage) == 2) e.needOpset(21);
     return {};
   }
-  if (axis >= 0) return fail(ErrorCode::kUnsupported, "a narrowed range with computed scales per slice cannot be exported").at(n.location());
+  if (axis >= 0)
+    return fail(ErrorCode::kUnsupported, "a narrowed range with computed scales per slice cannot be exported").at(n.location());
   std::string y = e.step(n, "Round", {e.step(n, "Div", {x, scale}, "scaled")}, "rounded");
   if (!zp.empty()) y = e.step(n, "Add", {y, cast(e, n, zp, DType::f32, "zp_real")}, "shifted");
   y = e.step(n, "Clip", {y, e.scalar(static_cast<float>(n.integer("qmin"))), e.scalar(static_cast<float>(n.integer("qmax")))}, "clipped");
@@ -205,7 +209,8 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
     weights = Tensor(wide, weights.sizes(), std::make_shared<Tensor>(weights), w->constant()->data());
   }
   const std::string transposed = e.initializer(w->name() + "_t", transposedRows(weights, 1, rows, depth, {depth, rows}));
-  const std::string x = e.name(n.operand(kX)), weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
+  const std::string x = e.name(n.operand(kX)),
+                    weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
   const std::string zp = narrowZeroPoint(e, n, n.operand(kZeroPoint), n.operand(kX)->type().dtype);
   if (isScalar(n.operand(kZeroPoint))) {
     scaleSums(e, n, e.step(n, "MatMulInteger", {x, transposed, zp, weightZero}, "acc"), 0);
@@ -215,7 +220,8 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
   Tensor sums(DType::s32, {rows});
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < depth; ++k)
-      sums.mutableAs<int32_t>()[static_cast<size_t>(r)] += static_cast<int32_t>(w->constant()->at(r * depth + k)) - q.zeroPoint(q.perChannel() ? r : 0);
+      sums.mutableAs<int32_t>()[static_cast<size_t>(r)] +=
+          static_cast<int32_t>(w->constant()->at(r * depth + k)) - q.zeroPoint(q.perChannel() ? r : 0);
   const std::string raw = e.step(n, "MatMulInteger", {x, transposed, "", weightZero}, "acc");
   const std::string shift = e.step(n, "Mul", {cast(e, n, zp, DType::s32, "zp"), e.initializer(w->name() + "_sums", sums)}, "shift");
   scaleSums(e, n, e.step(n, "Sub", {raw, shift}, "centred"), 0);
@@ -229,8 +235,9 @@ Status dynamicConv(OnnxExporter& e, const Node& n) {
     return fail(ErrorCode::kUnsupported, "ConvInteger takes one zero point for all weights").at(n.location());
   const std::string acc = e.fresh(e.name(n.result()) + "_acc");
   const std::string weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
-  auto& proto = e.add(n, "ConvInteger", {e.name(n.operand(kX)), e.name(w), narrowZeroPoint(e, n, n.operand(kZeroPoint), n.operand(kX)->type().dtype), weightZero},
-                      {acc});
+  auto& proto = e.add(
+      n, "ConvInteger",
+      {e.name(n.operand(kX)), e.name(w), narrowZeroPoint(e, n, n.operand(kZeroPoint), n.operand(kX)->type().dtype), weightZero}, {acc});
   setConvAttrs(proto, n);
   scaleSums(e, n, acc, n.operand(kX)->type().rank() - 2);
   return {};
@@ -310,7 +317,8 @@ Status dynamicLstm(OnnxExporter& e, const Node& n) {
     const Value* w = n.operand(i);
     const Ints sizes = w->type().sizes();
     const DType dtype = w->type().dtype;
-    inputs[static_cast<size_t>(i)] = e.initializer(w->name() + "_t", transposedRows(*w->constant(), sizes[0], sizes[1], sizes[2], {sizes[0], sizes[2], sizes[1]}));
+    inputs[static_cast<size_t>(i)] =
+        e.initializer(w->name() + "_t", transposedRows(*w->constant(), sizes[0], sizes[1], sizes[2], {sizes[0], sizes[2], sizes[1]}));
     inputs.push_back(e.initializer(w->name() + "_scale", rowValues(*w->type().quant, sizes[0], sizes[1], DType::f32)));
     inputs.push_back(e.initializer(w->name() + "_zero_point", rowValues(*w->type().quant, sizes[0], sizes[1], dtype)));
   }

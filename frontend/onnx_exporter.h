@@ -1,6 +1,6 @@
 // What the converters of onnx_export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
-// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time and the recurrent
-// ones are in onnx_export_quant.cpp.
+// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time and the
+// recurrent ones are in onnx_export_quant.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -35,9 +35,9 @@ class OnnxExporter {
 
   std::string initializer(const std::string& base, const Tensor& t);
   std::string ints(const std::vector<int64_t>& values);
-  std::string integer(int64_t value);                  // of rank 0
+  std::string integer(int64_t value);  // of rank 0
   std::string scalar(float value) { return scalarOf(DType::f32, value); }
-  std::string scalarOf(DType dtype, double value);     // of rank 0
+  std::string scalarOf(DType dtype, double value);  // of rank 0
   // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have the shape `sizes` over blocks.
   std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
   // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.

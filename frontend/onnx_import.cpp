@@ -20,14 +20,13 @@ namespace {
 constexpr int kMinOpset = 7;
 constexpr int kMaxDepth = 16;  // of nested subgraphs
 
-std::string key(std::string_view domain, std::string_view op) {
-  return fmt::format("{}::{}", domain == "ai.onnx" ? "" : domain, op);
-}
+std::string key(std::string_view domain, std::string_view op) { return fmt::format("{}::{}", domain == "ai.onnx" ? "" : domain, op); }
 
 const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [] {
     std::unordered_map<std::string, const OnnxOp*> t;
-    for (const auto rows : {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
+    for (const auto rows :
+         {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
       for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
     return t;
   }();
@@ -38,7 +37,8 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
 // What to do about ops that cannot be compiled as they are.
 std::string_view remedyFor(std::string_view op) {
   static constexpr std::pair<std::string_view, std::string_view> kRemedies[] = {
-      {"Loop", "a loop whose number of rounds is only known at run time cannot be compiled: export with a fixed length, so that it is unrolled"},
+      {"Loop",
+       "a loop whose number of rounds is only known at run time cannot be compiled: export with a fixed length, so that it is unrolled"},
       {"Scan", "a loop over a sequence cannot be compiled: export it as LSTM, GRU or RNN, or with a fixed length, so that it is unrolled"},
       {"NonMaxSuppression", "the number of its results depends on the data: run it in the application, on the outputs before it"},
       {"NonZero", "the number of its results depends on the data: export without it"},
@@ -116,10 +116,14 @@ class Importer {
       if (!remedy.empty() && remedies.find(remedy) == std::string::npos) remedies += fmt::format("{}: {}; ", op, remedy);
     }
     return fail(ErrorCode::kUnsupported, "ops that are not supported: {}", list)
-        .help(remedies + "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
+        .help(
+            remedies +
+            "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
   }
 
-  static bool isStructural(const onnx::NodeProto& node) { return node.domain().empty() && (node.op_type() == "If" || node.op_type() == "Constant"); }
+  static bool isStructural(const onnx::NodeProto& node) {
+    return node.domain().empty() && (node.op_type() == "If" || node.op_type() == "Constant");
+  }
 
   static std::string nameOf(const onnx::NodeProto& node) {
     if (!node.name().empty()) return node.name();
@@ -163,7 +167,9 @@ class Importer {
     const auto bound = options_.shapes.find(info.name());
     std::string declared;
     for (int d = 0; d < proto.dim_size(); ++d)
-      declared += (d ? "," : "") + (proto.dim(d).has_dim_value() ? std::to_string(proto.dim(d).dim_value()) : proto.dim(d).has_dim_param() && !proto.dim(d).dim_param().empty() ? proto.dim(d).dim_param() : "?");
+      declared += (d ? "," : "") + (proto.dim(d).has_dim_value() ? std::to_string(proto.dim(d).dim_value())
+                                    : proto.dim(d).has_dim_param() && !proto.dim(d).dim_param().empty() ? proto.dim(d).dim_param()
+                                                                                                        : "?");
     if (bound != options_.shapes.end()) {
       const auto& sizes = bound->second;
       if (std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; }))
@@ -171,11 +177,15 @@ class Importer {
       bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == proto.dim_size();
       for (int d = 0; fits && d < proto.dim_size(); ++d)
         fits = !isFixed(proto.dim(d)) || proto.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
-      if (!fits) return fail(ErrorCode::kInvalidArgument, "--shape {} does not fit the declared [{}]", toString(toShape(sizes)), declared).on(info.name());
+      if (!fits)
+        return fail(ErrorCode::kInvalidArgument, "--shape {} does not fit the declared [{}]", toString(toShape(sizes)), declared)
+            .on(info.name());
       return sizes;
     }
     if (!info.type().tensor_type().has_shape())
-      return fail(ErrorCode::kInvalidArgument, "the model does not say how many dims it has").on(info.name()).help(fmt::format("bind it: --shape {}=1x3x224x224", info.name()));
+      return fail(ErrorCode::kInvalidArgument, "the model does not say how many dims it has")
+          .on(info.name())
+          .help(fmt::format("bind it: --shape {}=1x3x224x224", info.name()));
     std::vector<int64_t> sizes;
     for (int d = 0; d < proto.dim_size(); ++d) {
       const bool known = isFixed(proto.dim(d));
@@ -183,7 +193,9 @@ class Importer {
         std::string example;
         for (int k = 0; k < proto.dim_size(); ++k)
           example += (k ? "x" : "") + (isFixed(proto.dim(k)) ? std::to_string(proto.dim(k).dim_value()) : k ? "N" : "1");
-        return fail(ErrorCode::kInvalidArgument, "dim {} of [{}] is free", d, declared).on(info.name()).help(fmt::format("bind it: --shape {}={}", info.name(), example));
+        return fail(ErrorCode::kInvalidArgument, "dim {} of [{}] is free", d, declared)
+            .on(info.name())
+            .help(fmt::format("bind it: --shape {}={}", info.name(), example));
       }
       sizes.push_back(known ? proto.dim(d).dim_value() : 1);
     }
@@ -203,8 +215,11 @@ class Importer {
     const auto& shape = info.type().tensor_type().shape();
     const std::optional<Tensor> value = converted(given, dtype, info.type().tensor_type());
     bool fits = value && value->dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value->rank());
-    for (int d = 0; fits && d < shape.dim_size(); ++d) fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == value->sizes()[static_cast<size_t>(d)];
-    if (!fits) return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str()).on(info.name());
+    for (int d = 0; fits && d < shape.dim_size(); ++d)
+      fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == value->sizes()[static_cast<size_t>(d)];
+    if (!fits)
+      return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str())
+          .on(info.name());
     Builder b(graph_);
     return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value));
   }
@@ -216,7 +231,8 @@ class Importer {
     for (const auto& [name, sizes] : options_.shapes)
       if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "--shape names an input that the model does not have").on(name);
     for (const auto& [name, value] : options_.values)
-      if (!names.contains(name)) return fail(ErrorCode::kInvalidArgument, "a value is given for an input that the model does not have").on(name);
+      if (!names.contains(name))
+        return fail(ErrorCode::kInvalidArgument, "a value is given for an input that the model does not have").on(name);
     return {};
   }
 
@@ -234,7 +250,8 @@ class Importer {
       QC_ASSIGN(const std::vector<int64_t> sizes, bindShape(info));
       int64_t bytes = sizeOf(*dtype);
       for (const int64_t s : sizes) {
-        if (s > 0 && bytes > (int64_t{1} << 40) / s) return fail(ErrorCode::kResource, "an input of [{}]", toString(toShape(sizes))).on(info.name());
+        if (s > 0 && bytes > (int64_t{1} << 40) / s)
+          return fail(ErrorCode::kResource, "an input of [{}]", toString(toShape(sizes))).on(info.name());
         bytes *= s;
       }
       QC_TRY(define(scope, info.name(), widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))));
@@ -300,7 +317,8 @@ class Importer {
     std::vector<Value*> outputs;
     for (const auto& info : branch->output()) {
       const auto it = inner.find(info.name());
-      if (it == inner.end()) return fail(ErrorCode::kInvalidModel, "a branch returns a value that it does not compute").at(nameOf(proto)).on(info.name());
+      if (it == inner.end())
+        return fail(ErrorCode::kInvalidModel, "a branch returns a value that it does not compute").at(nameOf(proto)).on(info.name());
       outputs.push_back(it->second);
     }
     return node.setOutputs(std::move(outputs));
@@ -369,7 +387,8 @@ class Importer {
 }  // namespace
 
 Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options) {
-  if (bytes.size() > static_cast<size_t>(INT32_MAX)) return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
+  if (bytes.size() > static_cast<size_t>(INT32_MAX))
+    return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
   google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
   stream.SetTotalBytesLimit(INT32_MAX);
   stream.SetRecursionLimit(64);

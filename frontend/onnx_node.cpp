@@ -14,7 +14,13 @@ using onnx::AttributeProto;
 
 OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
                    const std::filesystem::path& folder, std::string location)
-    : proto_(proto), opset_(opset), inputs_(std::move(inputs)), graph_(graph), budget_(budget), folder_(folder), location_(std::move(location)) {}
+    : proto_(proto),
+      opset_(opset),
+      inputs_(std::move(inputs)),
+      graph_(graph),
+      budget_(budget),
+      folder_(folder),
+      location_(std::move(location)) {}
 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
@@ -62,12 +68,14 @@ Result<std::string> OnnxNode::string(std::string_view name, std::optional<std::s
 
 Result<std::vector<int64_t>> OnnxNode::integers(std::string_view name, std::optional<std::vector<int64_t>> byDefault) const {
   QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::INTS));
-  return a ? Result<std::vector<int64_t>>(std::vector<int64_t>(a->ints().begin(), a->ints().end())) : orDefault(*this, name, std::move(byDefault));
+  return a ? Result<std::vector<int64_t>>(std::vector<int64_t>(a->ints().begin(), a->ints().end()))
+           : orDefault(*this, name, std::move(byDefault));
 }
 
 Result<std::vector<double>> OnnxNode::reals(std::string_view name, std::optional<std::vector<double>> byDefault) const {
   QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::FLOATS));
-  return a ? Result<std::vector<double>>(std::vector<double>(a->floats().begin(), a->floats().end())) : orDefault(*this, name, std::move(byDefault));
+  return a ? Result<std::vector<double>>(std::vector<double>(a->floats().begin(), a->floats().end()))
+           : orDefault(*this, name, std::move(byDefault));
 }
 
 Result<std::vector<std::string>> OnnxNode::strings(std::string_view name, std::optional<std::vector<std::string>> byDefault) const {
@@ -100,9 +108,10 @@ Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
       return b.constant({}, std::move(folded->front()))->constant();
     }
   }
-  return tl::make_unexpected(Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
-                                       .on(v->name())
-                                       .help("fix it: sizes of inputs with --shape NAME=1x3x224x224, the value of an input with --bind NAME=VALUE")));
+  return tl::make_unexpected(
+      Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
+                .on(v->name())
+                .help("fix it: sizes of inputs with --shape NAME=1x3x224x224, the value of an input with --bind NAME=VALUE")));
 }
 
 Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what) const {
@@ -123,7 +132,8 @@ Result<int64_t> OnnxNode::constantInteger(int i, std::string_view what) const {
   if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
   if (isInteger(t->dtype())) return t->toInts().front();
   const double value = t->at(0);
-  if (!(std::abs(value) < 1e15) || value != std::floor(value)) return error(ErrorCode::kInvalidModel, "{} is {}, expected a whole number", what, value);
+  if (!(std::abs(value) < 1e15) || value != std::floor(value))
+    return error(ErrorCode::kInvalidModel, "{} is {}, expected a whole number", what, value);
   return static_cast<int64_t>(value);
 }
 
@@ -180,7 +190,9 @@ Value* OnnxNode::constantValue(Tensor tensor, QuantPtr quant) {
 }
 
 Value* OnnxNode::scalar(float value) { return constantValue(Tensor::ofFloats({}, std::vector{value})); }
-Value* OnnxNode::ints(const std::vector<int64_t>& values) { return constantValue(Tensor::ofInts({static_cast<int64_t>(values.size())}, values)); }
+Value* OnnxNode::ints(const std::vector<int64_t>& values) {
+  return constantValue(Tensor::ofInts({static_cast<int64_t>(values.size())}, values));
+}
 Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return create("reshape", {v}, {{"shape", std::move(shape)}}); }
 
 Status OnnxNode::setOutputs(std::vector<Value*> outputs) {

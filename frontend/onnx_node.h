@@ -30,7 +30,7 @@ class OnnxNode {
   int opset() const { return opset_; }
   int numInputs() const { return static_cast<int>(inputs_.size()); }
   int numOutputs() const;
-  bool outputUsed(int i) const;  // has a name
+  bool outputUsed(int i) const;                                                                      // has a name
   Value* input(int i) const { return i < numInputs() ? inputs_[static_cast<size_t>(i)] : nullptr; }  // null: absent
   const TensorType& type(int i) const { return inputs_[static_cast<size_t>(i)]->type(); }
   const std::string& location() const { return location_; }
@@ -94,7 +94,7 @@ struct OnnxOp {
   int minInputs, maxInputs;  // -1: any number
   std::function<Status(OnnxNode&)> convert;
   const char* domain = "";
-  uint32_t optional = 0;     // bit i: operand i may be absent although i < minInputs
+  uint32_t optional = 0;  // bit i: operand i may be absent although i < minInputs
 };
 
 std::span<const OnnxOp> onnxNnOps();

@@ -28,7 +28,8 @@ Result<Value*> splitHeads(OnnxNode& n, Value* v, const char* attribute) {
   const Ints sizes = v->type().sizes();
   if (sizes.size() == 4) return v;
   QC_ASSIGN(const int64_t heads, n.integer(attribute));
-  if (sizes.size() != 3 || heads < 1 || sizes[2] % heads) return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
+  if (sizes.size() != 3 || heads < 1 || sizes[2] % heads)
+    return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
   QC_ASSIGN(v, n.reshape(v, {sizes[0], sizes[1], heads, sizes[2] / heads}));
   return transposed(n, v, {0, 2, 1, 3});
 }
@@ -51,15 +52,19 @@ struct Places {
   bool causal = false;
   int64_t left = -1, right = -1;
   bool restrict() const { return causal || left >= 0 || right >= 0; }
-  bool allow(int64_t distance) const { return !(causal && distance > 0) && !(left >= 0 && distance < -left) && !(right >= 0 && distance > right); }
+  bool allow(int64_t distance) const {
+    return !(causal && distance > 0) && !(left >= 0 && distance < -left) && !(right >= 0 && distance > right);
+  }
 };
 
 Result<Value*> placeBias(OnnxNode& n, const Places& places, const Sizes& sizes) {
-  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries) return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
+  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries)
+    return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
   Tensor bias(DType::f32, {sizes.queries, sizes.keys});
   auto values = bias.mutableAs<float>();
   for (int64_t q = 0; q < sizes.queries; ++q)
-    for (int64_t k = 0; k < sizes.keys; ++k) values[static_cast<size_t>(q * sizes.keys + k)] = places.allow(k - q - sizes.past) ? 0.0f : -kInf;
+    for (int64_t k = 0; k < sizes.keys; ++k)
+      values[static_cast<size_t>(q * sizes.keys + k)] = places.allow(k - q - sizes.past) ? 0.0f : -kInf;
   return n.constantValue(std::move(bias));
 }
 
@@ -79,7 +84,8 @@ Result<Value*> maskBias(OnnxNode& n, Value* mask, const Sizes& sizes) {
 
 // Keys behind the valid ones of each batch entry; with causal masks the last query sees the last valid key.
 Result<Value*> lengthBias(OnnxNode& n, Value* lengths, bool causal, const Sizes& sizes) {
-  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries) return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
+  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries)
+    return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
   Ints least;  // the length from which key k is seen by query q
   for (int64_t q = 0; q < (causal ? sizes.queries : 1); ++q)
     for (int64_t k = 0; k < sizes.keys; ++k) least.push_back(causal ? std::max(k + 1, k - q + sizes.queries) : k + 1);
@@ -146,7 +152,8 @@ Result<Value*> probabilities(OnnxNode& n, Value* scores, const Bias& bias) {
 // Q, K, V, mask?, past key?, past value?, lengths? -> Y, present key, present value, scores
 Status attention(OnnxNode& n) {
   for (int i = 0; i < 3; ++i)
-    if (n.type(i).rank() != n.type(0).rank() || n.type(i).dtype != DType::f32) return n.error(ErrorCode::kInvalidModel, "operand {} is {}", i, n.type(i).str());
+    if (n.type(i).rank() != n.type(0).rank() || n.type(i).dtype != DType::f32)
+      return n.error(ErrorCode::kInvalidModel, "operand {} is {}", i, n.type(i).str());
   QC_ASSIGN(Value * q, splitHeads(n, n.input(0), "q_num_heads"));
   QC_ASSIGN(Value * k, splitHeads(n, n.input(1), "kv_num_heads"));
   QC_ASSIGN(Value * v, splitHeads(n, n.input(2), "kv_num_heads"));
@@ -204,12 +211,14 @@ Status rotaryEmbedding(OnnxNode& n) {
     QC_ASSIGN(x, transposed(n, x, {0, 2, 1, 3}));
   } else {
     QC_ASSIGN(const int64_t heads, n.integer("num_heads"));
-    if (given.size() != 3 || heads < 1 || given[2] % heads) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
+    if (given.size() != 3 || heads < 1 || given[2] % heads)
+      return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
     QC_ASSIGN(x, n.reshape(x, {given[0], given[1], heads, given[2] / heads}));
   }
   const Ints sizes = x->type().sizes();
   const int64_t turned = partial ? partial : sizes[3], half = turned / 2;
-  if (turned < 2 || turned % 2 || turned > sizes[3]) return n.error(ErrorCode::kInvalidModel, "rotary_embedding_dim {} of {}", turned, sizes[3]);
+  if (turned < 2 || turned % 2 || turned > sizes[3])
+    return n.error(ErrorCode::kInvalidModel, "rotary_embedding_dim {} of {}", turned, sizes[3]);
   QC_ASSIGN(Value * cos, angles(n, 1, half));
   QC_ASSIGN(Value * sin, angles(n, 2, half));
   QC_ASSIGN(Value * a, sliced(n, x, 3, 0, half, interleaved ? 2 : 1));

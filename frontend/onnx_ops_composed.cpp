@@ -258,8 +258,10 @@ Result<Labelled> reducedTo(OnnxNode& n, Labelled v, const std::string& wanted) {
   Ints axes;
   std::string kept;
   for (size_t d = 0; d < v.labels.size(); ++d) {
-    if (wanted.find(v.labels[d]) == std::string::npos) axes.push_back(static_cast<int64_t>(d));
-    else kept += v.labels[d];
+    if (wanted.find(v.labels[d]) == std::string::npos)
+      axes.push_back(static_cast<int64_t>(d));
+    else
+      kept += v.labels[d];
   }
   if (axes.empty()) return v;
   QC_ASSIGN(v.value, n.create("reduce_sum", {v.value}, {{"axes", axes}, {"keepdims", int64_t{0}}}));
@@ -322,7 +324,8 @@ Result<Equation> parseEquation(OnnxNode& n) {
     terms.push_back(left.substr(begin, end - begin));
     begin = end + 1;
   }
-  if (static_cast<int>(terms.size()) != n.numInputs()) return n.error(ErrorCode::kInvalidModel, "{} terms for {} inputs", terms.size(), n.numInputs());
+  if (static_cast<int>(terms.size()) != n.numInputs())
+    return n.error(ErrorCode::kInvalidModel, "{} terms for {} inputs", terms.size(), n.numInputs());
   Equation equation;
   std::map<char, int> uses;
   size_t ellipsis = 0;

@@ -69,7 +69,8 @@ Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
   for (size_t d = 0; d < spatial; ++d) {
     const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + spatial], 0);
     starts[d + 2] = before;
-    if (before > sizes[d + 2] || after > sizes[d + 2] - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    if (before > sizes[d + 2] || after > sizes[d + 2] - before)
+      return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
     sizes[d + 2] -= before + after;
     pads[d] = std::max<int64_t>(pads[d], 0);
     pads[d + spatial] = std::max<int64_t>(pads[d + spatial], 0);
@@ -84,7 +85,8 @@ Ints spatialSizes(const Value* weight) {
 
 Status conv(OnnxNode& n) {
   QC_ASSIGN(OnnxWindow w, onnxWindow(n, spatialSizes(n.input(1))));
-  if (w.kernel != spatialSizes(n.input(1))) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
+  if (w.kernel != spatialSizes(n.input(1)))
+    return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
   QC_ASSIGN(Value * x, cropped(n, n.input(0), w.pads));
   QC_ASSIGN(Value * y, n.create("conv", {x, n.input(1), n.input(2)},
@@ -104,7 +106,8 @@ Status convTranspose(OnnxNode& n) {
   QC_ASSIGN(Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
   QC_ASSIGN(Ints outputPadding, n.integers("output_padding", Ints(spatial, 0)));
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  if (kernel.size() != spatial || strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial || outputPadding.size() != spatial)
+  if (kernel.size() != spatial || strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial ||
+      outputPadding.size() != spatial)
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
   QC_TRY(checkOnnxWindow(n, {&strides, &dilations}, 1));
   QC_TRY(checkOnnxWindow(n, {&pads, &outputPadding}, 0));
@@ -128,14 +131,17 @@ Status convTranspose(OnnxNode& n) {
       pads[d + spatial] = autoPad == "SAME_UPPER" ? more : less;
     }
   }
-  QC_ASSIGN(Value * y, n.create("conv_transpose", {n.input(0), n.input(1), n.input(2)},
-                                {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"output_padding", outputPadding}, {"group", group}}));
+  QC_ASSIGN(
+      Value * y,
+      n.create("conv_transpose", {n.input(0), n.input(1), n.input(2)},
+               {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"output_padding", outputPadding}, {"group", group}}));
   return n.setOutput(y);
 }
 
 Status pool(OnnxNode& n, const char* op) {
   QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
-  AttrDict attrs{{"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
+  AttrDict attrs{
+      {"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
   if (std::string_view(op) == "avg_pool") {
     QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
     attrs.set("count_include_pad", include);
@@ -156,9 +162,11 @@ Status batchNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
   QC_ASSIGN(const int64_t training, n.integer("training_mode", 0));
   QC_ASSIGN(const int64_t spatial, n.integer("spatial", 1));
-  if (training || !spatial) return n.error(ErrorCode::kUnsupported, "only inference with per-channel statistics").help("export the model in eval mode");
+  if (training || !spatial)
+    return n.error(ErrorCode::kUnsupported, "only inference with per-channel statistics").help("export the model in eval mode");
   for (int i = 1; i < n.numOutputs(); ++i)
-    if (n.outputUsed(i) && n.opset() >= 14) return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
+    if (n.outputUsed(i) && n.opset() >= 14)
+      return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
   QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), n.input(3), n.input(4)}, {{"epsilon", epsilon}}));
   std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
   outputs[0] = y;
@@ -221,7 +229,8 @@ Status gemm(OnnxNode& n) {
   QC_ASSIGN(const double beta, n.real("beta", 1.0));
   QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
   QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
-  if (n.type(0).rank() != 2 || n.type(1).rank() != 2) return n.error(ErrorCode::kInvalidModel, "operands {} and {}", n.type(0).str(), n.type(1).str());
+  if (n.type(0).rank() != 2 || n.type(1).rank() != 2)
+    return n.error(ErrorCode::kInvalidModel, "operands {} and {}", n.type(0).str(), n.type(1).str());
   Value *a = n.input(0), *b = n.input(1), *c = n.input(2);
   if (transA) {
     QC_ASSIGN(a, transposed2d(n, a));
@@ -235,8 +244,8 @@ Status gemm(OnnxNode& n) {
   }
   const Dim columns = b->type().shape[0];
   // A bias of one value per column, in any of the shapes that broadcast to it.
-  const bool isBias = c && c->type().isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns &&
-                      c->type().numElements() == columns.size();
+  const bool isBias =
+      c && c->type().isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns && c->type().numElements() == columns.size();
   Value* bias = nullptr;
   if (isBias) {
     bias = c;
@@ -289,7 +298,8 @@ Status lpNormalization(OnnxNode& n) {
   // Zeros stay zeros: the smallest positive number changes no other divisor.
   const DType dtype = x->type().dtype;
   Tensor least(dtype, {});
-  storeElement(dtype, least.mutableData(), 0, dtype == DType::f64 ? std::numeric_limits<double>::denorm_min() : std::numeric_limits<float>::denorm_min());
+  storeElement(dtype, least.mutableData(), 0,
+               dtype == DType::f64 ? std::numeric_limits<double>::denorm_min() : std::numeric_limits<float>::denorm_min());
   QC_ASSIGN(sum, n.create("max", {sum, n.constantValue(std::move(least))}));
   QC_ASSIGN(Value * y, n.create("div", {x, sum}));
   return n.setOutput(y);

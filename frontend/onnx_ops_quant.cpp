@@ -17,14 +17,16 @@ using Ints = std::vector<int64_t>;
 
 // Scales of the tensor's own rank: one for each block of `block` elements along the axis.  A block of 0: the dims tell.
 Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t block, const Shape& shape, QuantParams& q) {
-  if (scales.rank() != static_cast<int>(shape.size())) return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
+  if (scales.rank() != static_cast<int>(shape.size()))
+    return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
   QC_ASSIGN(axis, n.axis(axis, scales.rank()));
   for (size_t d = 0; d < shape.size(); ++d) {
     const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
     const bool blocked = static_cast<int64_t>(d) == axis;
     if (blocked && block == 0 && blocks > 0) block = (size + blocks - 1) / blocks;
     if (blocked ? block < 1 || blocks != (size + block - 1) / block : blocks != size)
-      return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis, toString(shape));
+      return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis,
+                     toString(shape));
   }
   q.axis = static_cast<int>(axis);
   q.blockSize = block;
@@ -45,7 +47,8 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   q->zeroPoints.assign(q->scales.size(), 0);
   if (n.input(zeroPoint)) {
     QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
-    if (z->dtype() != storage) return n.error(ErrorCode::kInvalidModel, "zero points {} for integers of type {}", z->type().str(), toString(storage));
+    if (z->dtype() != storage)
+      return n.error(ErrorCode::kInvalidModel, "zero points {} for integers of type {}", z->type().str(), toString(storage));
     if (z->numElements() != s->numElements())
       return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
     for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
@@ -90,7 +93,8 @@ Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t
   return n.create("dequantize", {integers});
 }
 
-Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0, DType byDefault = DType::u8) {
+Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0,
+                         DType byDefault = DType::u8) {
   QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape, block));
   return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
 }
@@ -222,7 +226,8 @@ Result<Value*> integerBias(OnnxNode& n, int bias, int xScale, int wScale) {
   for (int64_t i = 0; i < sw->numElements(); ++i) q->scales.push_back(static_cast<float>(sx->at(0)) * static_cast<float>(sw->at(i)));
   if (q->scales.size() > 1) q->axis = 0;
   const int64_t channels = b->numElements();
-  if (b->dtype() != DType::s32 || b->rank() < 1 || b->sizes().back() != channels || (q->axis == 0 && channels != static_cast<int64_t>(q->scales.size())))
+  if (b->dtype() != DType::s32 || b->rank() < 1 || b->sizes().back() != channels ||
+      (q->axis == 0 && channels != static_cast<int64_t>(q->scales.size())))
     return n.error(ErrorCode::kInvalidModel, "bias {}", b->type().str());
   return n.create("dequantize", {n.constantValue(b->reshaped({channels}), q)});
 }
@@ -298,8 +303,13 @@ Status qlinearAveragePool(OnnxNode& n) {
   QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
   QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
   QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
-  QC_ASSIGN(Value * y, n.create("avg_pool", {x}, {{"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations},
-                                                  {"ceil_mode", int64_t{w.ceil}}, {"count_include_pad", include}}));
+  QC_ASSIGN(Value * y, n.create("avg_pool", {x},
+                                {{"kernel_shape", w.kernel},
+                                 {"strides", w.strides},
+                                 {"pads", w.pads},
+                                 {"dilations", w.dilations},
+                                 {"ceil_mode", int64_t{w.ceil}},
+                                 {"count_include_pad", include}}));
   QC_ASSIGN(y, quantized(n, y, 3, 4));
   return n.setOutput(y);
 }

@@ -18,7 +18,8 @@ Result<AttrDict> recurrentAttrs(OnnxNode& n, const char* op, int hiddenOperand, 
     attrs.set("hidden_size", hidden);
   } else {
     const Shape& r = n.type(hiddenOperand).shape;
-    if (r.size() != 3 || !r[hiddenDim].isStatic()) return n.error(ErrorCode::kInvalidModel, "neither hidden_size nor the shape of R is known");
+    if (r.size() != 3 || !r[hiddenDim].isStatic())
+      return n.error(ErrorCode::kInvalidModel, "neither hidden_size nor the shape of R is known");
     attrs.set("hidden_size", r[hiddenDim].size());
   }
   QC_ASSIGN(const std::string direction, n.string("direction", "forward"));
@@ -59,7 +60,8 @@ Result<Value*> rowWeights(OnnxNode& n, int weight, int scale, int zeroPoint) {
   const int64_t directions = w->sizes()[0], depth = w->sizes()[1], rows = w->sizes()[2];
   const bool perRow = s->numElements() == directions * rows;
   if ((!perRow && s->numElements() != directions) || z->numElements() != s->numElements() || z->dtype() != w->dtype() || depth < 1)
-    return n.error(ErrorCode::kInvalidModel, "scales {} and zero points {} for weights {}", s->type().str(), z->type().str(), w->type().str());
+    return n.error(ErrorCode::kInvalidModel, "scales {} and zero points {} for weights {}", s->type().str(), z->type().str(),
+                   w->type().str());
   auto q = std::make_shared<QuantParams>();
   q->storage = w->dtype();
   q->qmin = rangeOf(w->dtype()).min;

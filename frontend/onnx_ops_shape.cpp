@@ -44,11 +44,13 @@ Status reshape(OnnxNode& n) {
       if (i >= sizes.size()) return n.error(ErrorCode::kInvalidModel, "dim {} is to be copied from an input of {} dims", i, sizes.size());
       wanted[i] = sizes[i];
     }
-    if (wanted[i] < -1 || (wanted[i] == -1 && free >= 0)) return n.error(ErrorCode::kInvalidModel, "target shape [{}]", toString(toShape(wanted)));
+    if (wanted[i] < -1 || (wanted[i] == -1 && free >= 0))
+      return n.error(ErrorCode::kInvalidModel, "target shape [{}]", toString(toShape(wanted)));
     if (wanted[i] == -1) {
       free = static_cast<int>(i);
     } else {
-      if (wanted[i] > 0 && known > (int64_t{1} << 40) / wanted[i]) return n.error(ErrorCode::kResource, "a target of more than 2^40 elements");
+      if (wanted[i] > 0 && known > (int64_t{1} << 40) / wanted[i])
+        return n.error(ErrorCode::kResource, "a target of more than 2^40 elements");
       known *= wanted[i];
     }
   }
@@ -171,7 +173,8 @@ Status slice(OnnxNode& n) {
     if (step == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
     const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
     const int64_t start = std::clamp<int64_t>(starts[i] < 0 ? starts[i] + dim : starts[i], step > 0 ? 0 : -1, high);
-    const int64_t end = std::clamp<int64_t>(ends[i] < 0 && ends[i] > std::numeric_limits<int64_t>::min() / 2 ? ends[i] + dim : ends[i], low, high);
+    const int64_t end =
+        std::clamp<int64_t>(ends[i] < 0 && ends[i] > std::numeric_limits<int64_t>::min() / 2 ? ends[i] + dim : ends[i], low, high);
     allSizes[a] = std::max<int64_t>(step > 0 ? (end - start + step - 1) / step : (start - end - step - 1) / -step, 0);
     allStarts[a] = allSizes[a] ? start : 0;
     allSteps[a] = allSizes[a] ? std::clamp<int64_t>(step, -dim - 1, dim + 1) : 1;
@@ -298,7 +301,8 @@ Status range(OnnxNode& n) {
   QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
   QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));
   const double count = std::max(std::ceil((limit - start) / delta), 0.0);
-  if (!(delta != 0) || !(count < (1 << 24)) || std::isnan(limit - start) || std::isnan(delta)) return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
+  if (!(delta != 0) || !(count < (1 << 24)) || std::isnan(limit - start) || std::isnan(delta))
+    return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
   Tensor t(n.type(0).dtype, {static_cast<int64_t>(count)});
   void* data = t.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), data, i, start + static_cast<double>(i) * delta);
@@ -346,7 +350,8 @@ Status dropout(OnnxNode& n) {
 // roi over all dims: starts, then ends; whole dims where the operand names no axis.
 Result<std::vector<double>> cropBox(OnnxNode& n, size_t rank, const std::vector<size_t>& axes) {
   QC_ASSIGN(const Tensor* box, n.constant(1, "roi"));
-  if (box->numElements() != static_cast<int64_t>(2 * axes.size())) return n.error(ErrorCode::kInvalidModel, "{} numbers in roi", box->numElements());
+  if (box->numElements() != static_cast<int64_t>(2 * axes.size()))
+    return n.error(ErrorCode::kInvalidModel, "{} numbers in roi", box->numElements());
   std::vector<double> roi(rank, 0.0);
   roi.resize(2 * rank, 1.0);
   for (size_t i = 0; i < axes.size(); ++i) {
@@ -425,8 +430,15 @@ Status resize(OnnxNode& n) {
     }
   }
   QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},
-                                {{"sizes", sizes}, {"scales", scales}, {"mode", mode}, {"coordinate", coordinate}, {"nearest", nearest}, {"cubic_a", cubic},
-                                 {"exclude_outside", exclude}, {"roi", roi}, {"extrapolation", extrapolation}}));
+                                {{"sizes", sizes},
+                                 {"scales", scales},
+                                 {"mode", mode},
+                                 {"coordinate", coordinate},
+                                 {"nearest", nearest},
+                                 {"cubic_a", cubic},
+                                 {"exclude_outside", exclude},
+                                 {"roi", roi},
+                                 {"extrapolation", extrapolation}}));
   return n.setOutput(y);
 }
 

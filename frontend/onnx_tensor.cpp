@@ -15,8 +15,9 @@ namespace {
 constexpr int64_t kMaxBytes = int64_t{1} << 36;
 
 constexpr std::pair<int, DType> kTypes[] = {
-    {1, DType::f32},  {2, DType::u8},   {3, DType::s8},       {4, DType::u16},  {5, DType::s16},  {6, DType::s32}, {7, DType::s64},
-    {9, DType::boolean}, {10, DType::f16}, {11, DType::f64}, {12, DType::u32}, {13, DType::u64}, {16, DType::bf16}, {21, DType::u4}, {22, DType::s4},
+    {1, DType::f32},  {2, DType::u8},   {3, DType::s8},      {4, DType::u16},  {5, DType::s16},
+    {6, DType::s32},  {7, DType::s64},  {9, DType::boolean}, {10, DType::f16}, {11, DType::f64},
+    {12, DType::u32}, {13, DType::u64}, {16, DType::bf16},   {21, DType::u4},  {22, DType::s4},
 };
 
 bool isHalfByte(DType d) { return d == DType::u4 || d == DType::s4; }
@@ -24,7 +25,8 @@ bool isHalfByte(DType d) { return d == DType::u4 || d == DType::s4; }
 Result<int64_t> parseNumber(const std::string& text) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 0) return fail(ErrorCode::kInvalidModel, "external data: bad number '{}'", text);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0)
+    return fail(ErrorCode::kInvalidModel, "external data: bad number '{}'", text);
   return value;
 }
 
@@ -35,8 +37,12 @@ Result<std::string> readExternal(const onnx::TensorProto& proto, const std::file
   int64_t offset = 0, length = bytes;
   for (const auto& entry : proto.external_data()) {
     if (entry.key() == "location") location = entry.value();
-    if (entry.key() == "offset") { QC_ASSIGN(offset, parseNumber(entry.value())); }
-    if (entry.key() == "length") { QC_ASSIGN(length, parseNumber(entry.value())); }
+    if (entry.key() == "offset") {
+      QC_ASSIGN(offset, parseNumber(entry.value()));
+    }
+    if (entry.key() == "length") {
+      QC_ASSIGN(length, parseNumber(entry.value()));
+    }
   }
   const std::filesystem::path relative(location);
   bool escapes = location.empty() || relative.is_absolute() || location.find('\0') != std::string::npos;
@@ -50,7 +56,7 @@ Result<std::string> readExternal(const onnx::TensorProto& proto, const std::file
   const auto inside = std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
   if (!inside) return fail(ErrorCode::kInvalidModel, "external data '{}' leads out of the model's folder", location);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  struct stat info {};
+  struct stat info{};
   if (fd < 0 || ::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     if (fd >= 0) ::close(fd);
     return fail(ErrorCode::kIo, "cannot read external data '{}'", location);
@@ -107,7 +113,8 @@ Status fillTyped(const onnx::TensorProto& proto, Tensor& out) {
     default: break;
   }
   if (!isHalfByte(out.dtype())) return fromTyped(proto.int32_data(), out);
-  if (proto.int32_data_size() != (out.numElements() + 1) / 2) return fail(ErrorCode::kInvalidModel, "{} packed values for {} elements", proto.int32_data_size(), out.numElements());
+  if (proto.int32_data_size() != (out.numElements() + 1) / 2)
+    return fail(ErrorCode::kInvalidModel, "{} packed values for {} elements", proto.int32_data_size(), out.numElements());
   std::string packed;
   for (const int32_t v : proto.int32_data()) packed.push_back(static_cast<char>(v));
   unpackHalfBytes(packed, out.dtype(), out);
@@ -119,7 +126,9 @@ Status fillTyped(const onnx::TensorProto& proto, Tensor& out) {
 Result<DType> dtypeFromOnnx(int dataType) {
   for (const auto& [code, dtype] : kTypes)
     if (code == dataType) return dtype;
-  const std::string name = onnx::TensorProto::DataType_IsValid(dataType) ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(dataType)) : std::to_string(dataType);
+  const std::string name = onnx::TensorProto::DataType_IsValid(dataType)
+                               ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(dataType))
+                               : std::to_string(dataType);
   return fail(ErrorCode::kUnsupported, "tensors of type {} are not supported", name);
 }
 
@@ -150,10 +159,11 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const std::filesys
   }
   const bool isRaw = proto.has_raw_data() || !external.empty();
   // Compare before allocating: a dim is a claim, the bytes are there or not.
-  const int64_t typed = static_cast<int64_t>(proto.float_data_size()) + proto.int32_data_size() + proto.int64_data_size() + proto.double_data_size() + proto.uint64_data_size();
+  const int64_t typed = static_cast<int64_t>(proto.float_data_size()) + proto.int32_data_size() + proto.int64_data_size() +
+                        proto.double_data_size() + proto.uint64_data_size();
   if (isRaw ? static_cast<int64_t>(raw.size()) != bytes : typed < (isHalfByte(dtype) ? (count + 1) / 2 : count))
-    return fail(ErrorCode::kInvalidModel, "the data has {} {}, {} are needed", isRaw ? static_cast<int64_t>(raw.size()) : typed, isRaw ? "bytes" : "values",
-                isRaw ? bytes : count)
+    return fail(ErrorCode::kInvalidModel, "the data has {} {}, {} are needed", isRaw ? static_cast<int64_t>(raw.size()) : typed,
+                isRaw ? "bytes" : "values", isRaw ? bytes : count)
         .on(proto.name());
   Tensor tensor(dtype, std::move(sizes));
   if (isRaw && isHalfByte(dtype)) {

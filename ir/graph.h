@@ -59,7 +59,7 @@ class Value {
   // Changes the type in place; the caller answers for the consumers (the verifier checks them).
   void setType(TensorType type) { type_ = std::move(type); }
   const std::string& name() const { return name_; }  // unique in the graph, never empty
-  Node* producer() const { return producer_; }        // null: graph input
+  Node* producer() const { return producer_; }       // null: graph input
   int resultIndex() const { return resultIndex_; }
   Graph& graph() const { return *graph_; }
 
@@ -179,19 +179,19 @@ class Graph {
   Node* front() const { return front_; }
   Node* back() const { return back_; }
   int numNodes() const { return numNodes_; }
-  std::vector<Node*> nodes() const;  // a snapshot, safe to edit the graph while walking it
+  std::vector<Node*> nodes() const;               // a snapshot, safe to edit the graph while walking it
   Value* findValue(std::string_view name) const;  // inputs and node results
   ConstantPool& constants() { return constants_; }
   const ConstantPool& constants() const { return constants_; }
 
   // Low level: types are given, nothing is inferred.  `before` null appends.  Passes use Builder or Rewriter.
-  Node* insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types,
-               Node* before = nullptr, std::string_view name = {});
-  void erase(Node* node);                    // QC_CHECK: no result has a use or is an output
+  Node* insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types, Node* before = nullptr,
+               std::string_view name = {});
+  void erase(Node* node);  // QC_CHECK: no result has a use or is an output
   void moveBefore(Node* node, Node* before);
   void rename(Value* value, std::string_view name);  // made unique when taken
-  int eraseDeadNodes();                      // pure nodes without uses; returns how many
-  std::string str() const;                   // the text form, see ir/text.h
+  int eraseDeadNodes();                              // pure nodes without uses; returns how many
+  std::string str() const;                           // the text form, see ir/text.h
 
  private:
   friend class Value;

@@ -86,7 +86,8 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
     for (const Value* v : node->operands())
       if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)
-      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]), !node->is("const"));
+      if (node->result(i)->hasUses() || node->result(i)->isOutput())
+        define(node->result(i), std::move(results[static_cast<size_t>(i)]), !node->is("const"));
   }
   std::vector<Tensor> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);
@@ -98,7 +99,8 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
   for (const Value* v : node.operands())
     if (v && v->constant()) from += v->constant()->byteSize();
   const int64_t bytes = resultBytes(node), growth = std::max<int64_t>(bytes - from, 0);
-  if (growth > FoldBudget::kGrowthOfOne || budget.grown + growth > FoldBudget::kGrowthOfAll || budget.total + bytes > memoryLimit() / 2) return std::nullopt;
+  if (growth > FoldBudget::kGrowthOfOne || budget.grown + growth > FoldBudget::kGrowthOfAll || budget.total + bytes > memoryLimit() / 2)
+    return std::nullopt;
   QC_ASSIGN(auto folded, foldNode(node, maxBytes));
   if (folded) {
     budget.grown += growth;

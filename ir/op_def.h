@@ -32,12 +32,12 @@ constexpr StageSet kAllStages = 0x1f;
 constexpr StageSet kBeforeKernel = 0x0f;
 
 enum Trait : uint32_t {
-  kPure = 1u << 0,          // no effect but its results: may be folded, merged, erased
-  kCommutative = 1u << 1,   // operands 0 and 1 may be swapped
-  kElementwise = 1u << 2,   // has a scalar expression
-  kMovesData = 1u << 3,     // output elements are input elements (or padding): any dtype, qparams pass through
-  kSharesQuant = 1u << 4,   // quantized: output has the input's parameters (max pool, reshape, concat, ...)
-  kView = 1u << 5,          // result 0 has the bytes of operand 0: no code, no memory of its own
+  kPure = 1u << 0,         // no effect but its results: may be folded, merged, erased
+  kCommutative = 1u << 1,  // operands 0 and 1 may be swapped
+  kElementwise = 1u << 2,  // has a scalar expression
+  kMovesData = 1u << 3,    // output elements are input elements (or padding): any dtype, qparams pass through
+  kSharesQuant = 1u << 4,  // quantized: output has the input's parameters (max pool, reshape, concat, ...)
+  kView = 1u << 5,         // result 0 has the bytes of operand 0: no code, no memory of its own
 };
 
 struct OperandSpec {
@@ -75,12 +75,12 @@ using EvalFn = std::function<Status(const EvalContext&)>;
 
 struct OpDef {
   std::string name;
-  std::string summary;               // one line, for `doctor --ops`
+  std::string summary;  // one line, for `doctor --ops`
   std::vector<OperandSpec> operands;
   std::vector<AttrSpec> attrs;
   uint32_t traits = kPure;
   StageSet stages = kAllStages;
-  int numResults = 1;                // -1: given by infer
+  int numResults = 1;  // -1: given by infer
   InferFn infer;
   EvalFn eval;
   // kElementwise: the scalar meaning for these attributes, over the operands in order.

@@ -62,7 +62,8 @@ void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T*
         }
 }
 
-void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked, int64_t copy = 0) {
+void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked,
+               int64_t copy = 0) {
   switch (sizeOf(dtype)) {
     case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked, copy);
     case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked, copy);
@@ -74,7 +75,10 @@ void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype
 
 std::string Packing::str() const {
   std::string text = fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
-                                 kColumnNames[static_cast<size_t>(columns)], taps ? "taps" : rowRuns ? "rows" : "points");
+                                 kColumnNames[static_cast<size_t>(columns)],
+                                 taps      ? "taps"
+                                 : rowRuns ? "rows"
+                                           : "points");
   if (offset) text += fmt::format(" offset={}", offset);
   return copies == 1 ? text : text + fmt::format(" copies={}", copies);
 }

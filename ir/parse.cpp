@@ -197,8 +197,8 @@ class GraphParser {
       const size_t offset = in_.peek().offset;
       QC_ASSIGN(QuantAnnotation annotation, readAnnotation(in_));
       if (static_cast<int>(annotation.inputs.size()) > node.numOperands())
-        return in_.failAt(offset, fmt::format("'{}' has {} operands, but annotations for {}", node.op(), node.numOperands(),
-                                              annotation.inputs.size()));
+        return in_.failAt(
+            offset, fmt::format("'{}' has {} operands, but annotations for {}", node.op(), node.numOperands(), annotation.inputs.size()));
       node.annotation() = std::move(annotation);
     }
     if (in_.takeIf("loc")) {

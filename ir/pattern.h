@@ -21,17 +21,17 @@ class Pattern {
  public:
   enum class Kind { any, constant, op };
   Kind kind = Kind::any;
-  std::vector<std::string> ops;          // Kind::op: one of these
-  std::vector<Pattern> operands;         // fewer than the node's: the rest is unconstrained
+  std::vector<std::string> ops;   // Kind::op: one of these
+  std::vector<Pattern> operands;  // fewer than the node's: the rest is unconstrained
   std::string capture;
   bool singleUse = false;
-  bool absentOk = false;                 // operand may be missing
+  bool absentOk = false;  // operand may be missing
   std::function<bool(const Node&)> condition;
 
   Pattern as(std::string name) &&;
   Pattern oneUse() &&;
   Pattern where(std::function<bool(const Node&)> condition) &&;
-  std::string str() const;               // "relu(add(conv, _))"
+  std::string str() const;  // "relu(add(conv, _))"
 };
 
 Pattern op(std::string name, std::vector<Pattern> operands = {});

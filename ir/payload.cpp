@@ -174,8 +174,7 @@ Result<Tensor> readHex(TextReader& in, const TensorType& type) {
   const size_t offset = in.peek().offset;
   QC_ASSIGN(const std::string digits, in.string("hexadecimal bytes in quotes"));
   if (static_cast<int64_t>(digits.size()) != 2 * type.byteSize())
-    return in.failAt(offset,
-                      fmt::format("{} hexadecimal digits for {}, which has {} bytes", digits.size(), type.str(), type.byteSize()));
+    return in.failAt(offset, fmt::format("{} hexadecimal digits for {}, which has {} bytes", digits.size(), type.str(), type.byteSize()));
   Tensor t(type.dtype, type.sizes());
   auto* bytes = static_cast<unsigned char*>(t.mutableData());
   for (size_t i = 0; i < digits.size(); i += 2) {

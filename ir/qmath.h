@@ -33,9 +33,7 @@ inline int32_t roundClamp(float v, int32_t zp, int32_t qmin, int32_t qmax) {
   return static_cast<int32_t>(std::clamp(static_cast<int64_t>(r) + zp, static_cast<int64_t>(qmin), static_cast<int64_t>(qmax)));
 }
 
-inline int32_t quantize(float x, float scale, int32_t zp, int32_t qmin, int32_t qmax) {
-  return roundClamp(x / scale, zp, qmin, qmax);
-}
+inline int32_t quantize(float x, float scale, int32_t zp, int32_t qmin, int32_t qmax) { return roundClamp(x / scale, zp, qmin, qmax); }
 inline float dequantize(int32_t q, float scale, int32_t zp) { return scale * static_cast<float>(static_cast<int64_t>(q) - zp); }
 
 inline int32_t requantize(int32_t acc, float multiplier, int32_t zp, int32_t qmin, int32_t qmax) {

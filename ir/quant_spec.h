@@ -20,8 +20,8 @@ enum class QScheme : uint8_t { affine, symmetric, floatQparams };
 // A point of the graph where a spec can sit, named so that it survives printing: a value, or the use of a
 // value by one consumer (operand `operand` of the node that defines `value`).
 struct EdgeOrNode {
-  std::string value;   // name of the consumer's first result (edge) or of the value itself (node output)
-  int operand = -1;    // -1: the value itself
+  std::string value;  // name of the consumer's first result (edge) or of the value itself (node output)
+  int operand = -1;   // -1: the value itself
   auto operator<=>(const EdgeOrNode&) const = default;
 };
 
@@ -30,12 +30,12 @@ struct ObservedSpec {
   DType dtype = DType::u8;
   int64_t qmin = 0, qmax = 255;
   QScheme scheme = QScheme::affine;
-  int axis = -1;                       // >= 0: per channel
-  int64_t blockSize = 0;               // > 0: group-wise along `axis`
-  bool dynamic = false;                // parameters computed at run time from each input
+  int axis = -1;                        // >= 0: per channel
+  int64_t blockSize = 0;                // > 0: group-wise along `axis`
+  bool dynamic = false;                 // parameters computed at run time from each input
   double eps = 1.1920928955078125e-07;  // smallest scale; 2^-23
-  std::string observer = "minmax";     // a row of the observer table (quantizer/observer.h)
-  AttrDict observerArgs;               // bins, averaging_constant, percentile, ...
+  std::string observer = "minmax";      // a row of the observer table (quantizer/observer.h)
+  AttrDict observerArgs;                // bins, averaging_constant, percentile, ...
   bool operator==(const ObservedSpec&) const = default;
 };
 // Parameters known beforehand: sigmoid, softmax, tanh.
@@ -65,11 +65,11 @@ using QuantSpec = std::variant<std::monostate, ObservedSpec, FixedSpec, SharedSp
 inline bool isSet(const QuantSpec& spec) { return !std::holds_alternative<std::monostate>(spec); }
 
 struct QuantAnnotation {
-  std::vector<QuantSpec> inputs;      // one per operand
-  QuantSpec output;                   // result 0
+  std::vector<QuantSpec> inputs;  // one per operand
+  QuantSpec output;               // result 0
   bool allowImplicitSharing = true;
-  bool keepFloat = false;             // claimed by a rule that says: not this one
-  std::string reason;                 // why: the rule or pattern that wrote this
+  bool keepFloat = false;  // claimed by a rule that says: not this one
+  std::string reason;      // why: the rule or pattern that wrote this
   bool operator==(const QuantAnnotation&) const = default;
 };
 

@@ -14,11 +14,11 @@ namespace qc {
 class Rewriter {
  public:
   explicit Rewriter(Graph& graph) : graph_(graph) {}
-  Builder before(Node* node);                                      // takes over the node's location
+  Builder before(Node* node);  // takes over the node's location
   // Uses of node's results become `values` (null: that result had no uses); the node and producers that died with it go.
   // An absent name is taken over: the new value keeps the user's name for the old one.
   void replace(Node* node, const std::vector<Value*>& values, bool allowTypeChange = false);
-  void eraseIfDead(Node* node);                                    // and its producers that become dead
+  void eraseIfDead(Node* node);  // and its producers that become dead
   bool changed() const { return changed_; }
   bool wasErased(const Node* node) const { return erased_.contains(node); }
 

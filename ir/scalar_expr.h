@@ -33,11 +33,30 @@ namespace qc {
 class ScalarExpr {
  public:
   enum class Op : uint8_t {
-    arg, constant,
-    neg, abs, floor, ceil, round, trunc, sqrt, pow2, exponent, mantissa,  // unary
-    add, sub, mul, div, min, max, lt, le, eq,                             // binary
-    select, fma,                                                          // ternary; fma rounds once
-    call,                                                                 // a named function
+    arg,
+    constant,
+    neg,
+    abs,
+    floor,
+    ceil,
+    round,
+    trunc,
+    sqrt,
+    pow2,
+    exponent,
+    mantissa,  // unary
+    add,
+    sub,
+    mul,
+    div,
+    min,
+    max,
+    lt,
+    le,
+    eq,  // binary
+    select,
+    fma,   // ternary; fma rounds once
+    call,  // a named function
   };
   struct Function {  // a row of the table in scalar_expr.cpp
     const char* name;
@@ -54,17 +73,17 @@ class ScalarExpr {
   static Result<ScalarExpr> parse(std::string_view text);
 
   Op op() const;
-  int argIndex() const;               // Op::arg
-  float value() const;                // Op::constant
-  const Function& function() const;   // Op::call
+  int argIndex() const;              // Op::arg
+  float value() const;               // Op::constant
+  const Function& function() const;  // Op::call
   std::span<const ScalarExpr> operands() const;
   const void* id() const { return node_.get(); }  // shared sub-trees have one id
 
   int arity() const;  // 1 + the highest argument index; 0 without arguments
   bool isArg(int index) const;
   std::string str() const;
-  ScalarExpr expand() const;                                        // no Op::call left
-  ScalarExpr substitute(std::span<const ScalarExpr> args) const;    // arg(i) -> args[i]: composition of ops
+  ScalarExpr expand() const;                                         // no Op::call left
+  ScalarExpr substitute(std::span<const ScalarExpr> args) const;     // arg(i) -> args[i]: composition of ops
   friend bool operator==(const ScalarExpr& a, const ScalarExpr& b);  // structural
 
   static std::span<const Function> functions();

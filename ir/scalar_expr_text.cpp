@@ -25,10 +25,22 @@ struct Primitive {
   int arity;
 };
 constexpr Primitive kPrimitives[] = {
-    {"abs", Op::abs, 1},     {"floor", Op::floor, 1}, {"ceil", Op::ceil, 1}, {"round", Op::round, 1},
-    {"trunc", Op::trunc, 1}, {"sqrt", Op::sqrt, 1},   {"pow2", Op::pow2, 1}, {"exponent", Op::exponent, 1},
-    {"mantissa", Op::mantissa, 1}, {"min", Op::min, 2}, {"max", Op::max, 2}, {"lt", Op::lt, 2},
-    {"le", Op::le, 2},       {"eq", Op::eq, 2},       {"select", Op::select, 3}, {"fma", Op::fma, 3},
+    {"abs", Op::abs, 1},
+    {"floor", Op::floor, 1},
+    {"ceil", Op::ceil, 1},
+    {"round", Op::round, 1},
+    {"trunc", Op::trunc, 1},
+    {"sqrt", Op::sqrt, 1},
+    {"pow2", Op::pow2, 1},
+    {"exponent", Op::exponent, 1},
+    {"mantissa", Op::mantissa, 1},
+    {"min", Op::min, 2},
+    {"max", Op::max, 2},
+    {"lt", Op::lt, 2},
+    {"le", Op::le, 2},
+    {"eq", Op::eq, 2},
+    {"select", Op::select, 3},
+    {"fma", Op::fma, 3},
 };
 
 const Primitive* findPrimitive(std::string_view name) {
@@ -254,9 +266,9 @@ class Printer {
     }
     for (const Infix& infix : kInfix)
       if (infix.op == i.op)
-        return {fmt::format("{} {} {}", wrapped(operand(i, 0), infix.precedence), infix.symbol,
-                            wrapped(operand(i, 1), infix.precedence + 1)),
-                infix.precedence, depth};
+        return {
+            fmt::format("{} {} {}", wrapped(operand(i, 0), infix.precedence), infix.symbol, wrapped(operand(i, 1), infix.precedence + 1)),
+            infix.precedence, depth};
     std::string text(nameOf(i));
     for (int k = 0; k < 3 && i.operand[k] >= 0; ++k) text += (k ? ", " : "(") + operand(i, k).text;
     return {text + ")", kPrimary, depth};

@@ -172,10 +172,11 @@ E erf(Args a) {
   const E& x = a[0];
   const E magnitude = min(4.f, abs(x));
   const E t = x * x;
-  const E inner = fma(x, polynomial(t, {1.2837917e-01f, -3.7612626e-01f, 1.1283579e-01f, -2.6853347e-02f, 5.1871627e-03f,
-                                         -7.997865e-04f, 7.8069745e-05f}), x);
-  const E outer = 1.f - expOf(polynomial(magnitude, {1.8847921e-04f, -1.1295804e+00f, -6.3321626e-01f, -1.0842222e-01f,
-                                                     2.5210382e-02f, -4.2052823e-03f, 4.414675e-04f, -2.169673e-05f}));
+  const E inner = fma(
+      x, polynomial(t, {1.2837917e-01f, -3.7612626e-01f, 1.1283579e-01f, -2.6853347e-02f, 5.1871627e-03f, -7.997865e-04f, 7.8069745e-05f}),
+      x);
+  const E outer = 1.f - expOf(polynomial(magnitude, {1.8847921e-04f, -1.1295804e+00f, -6.3321626e-01f, -1.0842222e-01f, 2.5210382e-02f,
+                                                     -4.2052823e-03f, 4.414675e-04f, -2.169673e-05f}));
   return select(lt(magnitude, 1.f), inner, select(lt(x, 0.f), -outer, outer));
 }
 
@@ -421,26 +422,16 @@ double real(const double* a) {
 }
 
 constexpr ScalarExpr::Function kFunctions[] = {
-    {"exp", 1, exp, real<std::exp>, nullptr},
-    {"expm1", 1, expm1, real<std::expm1>, nullptr},
-    {"log", 1, log, real<std::log>, nullptr},
-    {"log1p", 1, log1p, real<std::log1p>, nullptr},
-    {"tanh", 1, tanh, real<std::tanh>, nullptr},
-    {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
-    {"erf", 1, erf, real<std::erf>, nullptr},
-    {"sin", 1, sin, real<std::sin>, nullptr},
-    {"cos", 1, cos, real<std::cos>, nullptr},
-    {"tan", 1, tan, real<std::tan>, nullptr},
-    {"asin", 1, asin, real<std::asin>, nullptr},
-    {"acos", 1, acos, real<std::acos>, nullptr},
-    {"atan", 1, atan, real<std::atan>, nullptr},
-    {"sinh", 1, sinh, real<std::sinh>, nullptr},
-    {"cosh", 1, cosh, real<std::cosh>, nullptr},
-    {"asinh", 1, asinh, real<std::asinh>, nullptr},
-    {"acosh", 1, acosh, real<std::acosh>, nullptr},
-    {"atanh", 1, atanh, real<std::atanh>, nullptr},
-    {"pow", 2, pow, real<std::pow>, integerPow},
-    {"fmod", 2, fmod, real<std::fmod>, integerFmod},
+    {"exp", 1, exp, real<std::exp>, nullptr},       {"expm1", 1, expm1, real<std::expm1>, nullptr},
+    {"log", 1, log, real<std::log>, nullptr},       {"log1p", 1, log1p, real<std::log1p>, nullptr},
+    {"tanh", 1, tanh, real<std::tanh>, nullptr},    {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
+    {"erf", 1, erf, real<std::erf>, nullptr},       {"sin", 1, sin, real<std::sin>, nullptr},
+    {"cos", 1, cos, real<std::cos>, nullptr},       {"tan", 1, tan, real<std::tan>, nullptr},
+    {"asin", 1, asin, real<std::asin>, nullptr},    {"acos", 1, acos, real<std::acos>, nullptr},
+    {"atan", 1, atan, real<std::atan>, nullptr},    {"sinh", 1, sinh, real<std::sinh>, nullptr},
+    {"cosh", 1, cosh, real<std::cosh>, nullptr},    {"asinh", 1, asinh, real<std::asinh>, nullptr},
+    {"acosh", 1, acosh, real<std::acosh>, nullptr}, {"atanh", 1, atanh, real<std::atanh>, nullptr},
+    {"pow", 2, pow, real<std::pow>, integerPow},    {"fmod", 2, fmod, real<std::fmod>, integerFmod},
     {"mod", 2, mod, realMod, integerMod},
 };
 

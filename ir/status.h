@@ -102,19 +102,19 @@ namespace detail {
 #define QC_CONCAT_INNER(a, b) a##b
 #define QC_CONCAT(a, b) QC_CONCAT_INNER(a, b)
 
-#define QC_TRY(expression)                                                                   \
-  do {                                                                                       \
+#define QC_TRY(expression)                                                                                \
+  do {                                                                                                    \
     if (auto qcStatus = (expression); !qcStatus) return tl::make_unexpected(std::move(qcStatus).error()); \
   } while (false)
 
 #define QC_ASSIGN(declaration, expression) QC_ASSIGN_INNER(QC_CONCAT(qcResult, __LINE__), declaration, expression)
-#define QC_ASSIGN_INNER(temporary, declaration, expression)                          \
-  auto temporary = (expression);                                                     \
-  if (!temporary) return tl::make_unexpected(std::move(temporary).error());          \
+#define QC_ASSIGN_INNER(temporary, declaration, expression)                 \
+  auto temporary = (expression);                                            \
+  if (!temporary) return tl::make_unexpected(std::move(temporary).error()); \
   declaration = std::move(temporary).value()
 
 // A compiler bug, never a user's mistake.
-#define QC_CHECK(condition, ...)                                                                             \
-  do {                                                                                                       \
+#define QC_CHECK(condition, ...)                                                                              \
+  do {                                                                                                        \
     if (!(condition)) ::qc::detail::checkFailed(__FILE__, __LINE__, #condition, fmt::format("" __VA_ARGS__)); \
   } while (false)

@@ -22,13 +22,15 @@ struct TensorRef {
 
   int64_t numElements() const;
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 };
 
 class Tensor {
  public:
-  Tensor() = default;                                     // f32, shape [0]
-  Tensor(DType dtype, std::vector<int64_t> sizes);        // zero-filled, 64-byte aligned
+  Tensor() = default;                               // f32, shape [0]
+  Tensor(DType dtype, std::vector<int64_t> sizes);  // zero-filled, 64-byte aligned
   // Shares `owner`; `data` holds numElements * sizeOf(dtype) bytes for as long as owner lives.
   Tensor(DType dtype, std::vector<int64_t> sizes, std::shared_ptr<const void> owner, const void* data);
 
@@ -45,9 +47,13 @@ class Tensor {
   const void* data() const { return data_; }
   void* mutableData();  // QC_CHECK: this tensor owns its bytes alone
   template <class T>
-  std::span<const T> as() const { return {static_cast<const T*>(data_), static_cast<size_t>(numElements())}; }
+  std::span<const T> as() const {
+    return {static_cast<const T*>(data_), static_cast<size_t>(numElements())};
+  }
   template <class T>
-  std::span<T> mutableAs() { return {static_cast<T*>(mutableData()), static_cast<size_t>(numElements())}; }
+  std::span<T> mutableAs() {
+    return {static_cast<T*>(mutableData()), static_cast<size_t>(numElements())};
+  }
 
   TensorRef ref() const { return {dtype_, sizes_, const_cast<void*>(data_)}; }
   Tensor reshaped(std::vector<int64_t> sizes) const;  // shares the bytes; same number of elements
@@ -71,7 +77,7 @@ double loadElement(DType dtype, const void* data, int64_t i);
 void storeElement(DType dtype, void* data, int64_t i, double value);  // rounds half to even and saturates into integers
 
 float halfToFloat(uint16_t bits);
-uint16_t floatToHalf(float value);     // round to nearest even, overflow to infinity
+uint16_t floatToHalf(float value);  // round to nearest even, overflow to infinity
 float bfloatToFloat(uint16_t bits);
 uint16_t floatToBfloat(float value);
 

@@ -26,8 +26,8 @@
 namespace qc {
 
 struct PrintOptions {
-  bool locations = false;    // loc("...")
-  bool payloads = false;     // every constant in full, so that the text alone reproduces the graph
+  bool locations = false;  // loc("...")
+  bool payloads = false;   // every constant in full, so that the text alone reproduces the graph
   bool annotations = true;
 };
 std::string print(const Graph& graph, const PrintOptions& options = {});

@@ -13,12 +13,12 @@ namespace qc {
 struct Token {
   enum class Kind : uint8_t {
     end,
-    bad,       // content: what is wrong
-    word,      // conv, q.conv, f32, _
-    number,    // 7, -0.5, 1e-05, -inf
-    string,    // "..."; content: without quotes and escapes
-    name,      // %x #w !q0 @net, also as %"any text"; content: without the sigil, in `sigil`
-    punct,     // ( ) { } [ ] < > , : = / - . ? and ->
+    bad,     // content: what is wrong
+    word,    // conv, q.conv, f32, _
+    number,  // 7, -0.5, 1e-05, -inf
+    string,  // "..."; content: without quotes and escapes
+    name,    // %x #w !q0 @net, also as %"any text"; content: without the sigil, in `sigil`
+    punct,   // ( ) { } [ ] < > , : = / - . ? and ->
   };
   Kind kind = Kind::end;
   char sigil = 0;

@@ -44,7 +44,8 @@ int TextReader::line(size_t offset) const {
     newlines_ = 0;
   }
   // From where the last question ended: each node asks for its line.
-  newlines_ += static_cast<int>(std::count(text_.begin() + static_cast<ptrdiff_t>(counted_), text_.begin() + static_cast<ptrdiff_t>(offset), '\n'));
+  newlines_ +=
+      static_cast<int>(std::count(text_.begin() + static_cast<ptrdiff_t>(counted_), text_.begin() + static_cast<ptrdiff_t>(offset), '\n'));
   counted_ = offset;
   return 1 + newlines_;
 }

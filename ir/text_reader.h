@@ -30,12 +30,12 @@ class TextReader {
   Result<double> real(std::string_view what);
   Result<float> realFloat(std::string_view what);
 
-  Result<Shape> shape();                // [1,3,N]
-  Result<TensorType> type();            // f32[...], !q0[...], q<...>[...]
-  Result<QuantPtr> quant();             // !q0 or q<...>
+  Result<Shape> shape();      // [1,3,N]
+  Result<TensorType> type();  // f32[...], !q0[...], q<...>[...]
+  Result<QuantPtr> quant();   // !q0 or q<...>
   Result<Attr> attr();
   Result<std::string> bareText(std::string_view what);  // up to a blank, comma, brace or quote: /a-b.*/
-  Result<AttrDict> attrs();             // {a=1, b=[2,3]}
+  Result<AttrDict> attrs();                             // {a=1, b=[2,3]}
 
   // Errors at the current token, or at a place remembered from Token::offset.
   template <class... Args>
@@ -55,7 +55,7 @@ class TextReader {
  private:
   template <class T>
   Result<T> number(std::string_view what);
-  Result<QuantPtr> quantLiteral();      // behind `q`
+  Result<QuantPtr> quantLiteral();  // behind `q`
   Status quantField(QuantParams& params, std::string_view key, size_t offset);
   Result<Attr> attrList();
   std::string_view text_;

@@ -22,7 +22,7 @@ std::optional<DType> parseDType(std::string_view text);
 // kernel constants and files put two in a byte.
 int64_t sizeOf(DType dtype);
 bool isFloat(DType dtype);
-bool isInteger(DType dtype);   // any integer, bool excluded
+bool isInteger(DType dtype);  // any integer, bool excluded
 bool isSigned(DType dtype);
 struct IntRange {
   int64_t min, max;
@@ -68,9 +68,7 @@ struct QuantParams {
 
   bool perChannel() const { return axis >= 0; }
   float scale(int64_t channel = 0) const { return scales.size() == 1 ? scales[0] : scales[static_cast<size_t>(channel)]; }
-  int32_t zeroPoint(int64_t channel = 0) const {
-    return zeroPoints.size() == 1 ? zeroPoints[0] : zeroPoints[static_cast<size_t>(channel)];
-  }
+  int32_t zeroPoint(int64_t channel = 0) const { return zeroPoints.size() == 1 ? zeroPoints[0] : zeroPoints[static_cast<size_t>(channel)]; }
   bool operator==(const QuantParams&) const = default;
 };
 using QuantPtr = std::shared_ptr<const QuantParams>;
@@ -81,7 +79,7 @@ QuantPtr quantPerTensor(DType storage, float scale, int32_t zeroPoint);
 struct TensorType {
   DType dtype = DType::f32;  // storage type when quantized
   Shape shape;
-  QuantPtr quant;            // null: plain
+  QuantPtr quant;  // null: plain
 
   TensorType() = default;
   TensorType(DType d, Shape s) : dtype(d), shape(std::move(s)) {}

@@ -32,8 +32,7 @@ Status annotateWith(Graph& graph, std::string_view names) {
     const std::string_view name = names.substr(start, end - start);
     parts.push_back(readyQuantizer(name));
     if (!parts.back())
-      return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name)
-          .help("x86, xnnpack and embedding, joined by '+'");
+      return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name).help("x86, xnnpack and embedding, joined by '+'");
     start = end + 1;
   }
   ComposableQuantizer all(std::move(parts));

@@ -34,7 +34,9 @@ Result<bool> matmulToLinear(const Match& m, Rewriter& rw) {
   Value* w = matmul->operand(1);
   if (w->type().rank() != 2 || matmul->operand(0)->type().rank() < 2) return false;
   if (w->type().dtype != DType::f32 || isConstantLike(matmul->operand(0))) return false;
-  Node* swap = w->producer() && w->producer()->is("transpose") && w->producer()->integers("perm") == std::vector<int64_t>{1, 0} ? w->producer() : nullptr;
+  Node* swap = w->producer() && w->producer()->is("transpose") && w->producer()->integers("perm") == std::vector<int64_t>{1, 0}
+                   ? w->producer()
+                   : nullptr;
   if (!isConstantLike(swap ? swap->operand(0) : w)) return false;
   Builder b = rw.before(matmul);
   Value* transposed = swap ? swap->operand(0) : nullptr;
@@ -47,9 +49,7 @@ Result<bool> matmulToLinear(const Match& m, Rewriter& rw) {
 }
 
 // Axis of output channels of a conv, conv_transpose or linear result.
-int outputChannelAxis(const Node& node) {
-  return node.is("linear") ? node.result()->type().rank() - 1 : channelAxis(node);
-}
+int outputChannelAxis(const Node& node) { return node.is("linear") ? node.result()->type().rank() - 1 : channelAxis(node); }
 
 bool hasPost(const Node& node) { return !node.is("conv_transpose") && !node.string("post").empty(); }
 
@@ -77,7 +77,9 @@ Result<bool> addToBias(const Match& m, Rewriter& rw) {
 Result<bool> addDequantizedBias(const Match& m, Rewriter& rw) {
   Node* add = m.root();
   Node* linear = m.node("linear");
-  if (!isConstantLike(m["c"]) || linear->operand(2) || linear->operand(3) || hasPost(*linear) || add->result()->type() != linear->result()->type()) return false;
+  if (!isConstantLike(m["c"]) || linear->operand(2) || linear->operand(3) || hasPost(*linear) ||
+      add->result()->type() != linear->result()->type())
+    return false;
   if (m["c"]->type().rank() != 1 || m["c"]->type().shape[0] != linear->result()->type().shape.back()) return false;
   Builder b = rw.before(add);
   b.at(linear->location());
@@ -184,7 +186,8 @@ Result<bool> dropNeutral(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   const double neutral = node->is("add") || node->is("sub") ? 0 : 1;
   for (int i = 0; i < (node->def().has(kCommutative) ? 2 : 1); ++i)
-    if (isScalar(node->operand(1 - i), neutral) && node->operand(i)->type() == node->result()->type()) return replaceWith(rw, node, node->operand(i));
+    if (isScalar(node->operand(1 - i), neutral) && node->operand(i)->type() == node->result()->type())
+      return replaceWith(rw, node, node->operand(i));
   return false;
 }
 

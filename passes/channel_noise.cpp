@@ -105,7 +105,8 @@ ChannelStatistics spreadChannels(int64_t channels, double spread) {
 }
 
 bool readsChannels(const Node& node) {
-  const Tensor* w = node.is("linear") || (node.is("conv") && node.string("layout") != "channels_last") ? floatConstant(node.operand(1)) : nullptr;
+  const Tensor* w =
+      node.is("linear") || (node.is("conv") && node.string("layout") != "channels_last") ? floatConstant(node.operand(1)) : nullptr;
   return w && w->rank() >= 2 && w->numElements() > 0 && node.operand(1) != node.operand(0);
 }
 

@@ -10,9 +10,9 @@
 
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
+#include "passes/convert_parts.h"
 #include "passes/group_params.h"
 #include "passes/passes.h"
-#include "passes/convert_parts.h"
 #include "quantizer/observer.h"
 #include "quantizer/qparams.h"
 
@@ -33,7 +33,8 @@ Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
   for (int64_t i = 0; i < t.numElements(); ++i) {
     int64_t c = q.perChannel() ? i / inner % channels : 0;
     if (q.blockSize) c = (i / (inner * channels) * blocks + c / q.blockSize) * inner + i % inner;
-    const int32_t v = qmath::quantize(x[static_cast<size_t>(i)], q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
+    const int32_t v =
+        qmath::quantize(x[static_cast<size_t>(i)], q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
     storeElement(q.storage, data, i, v);
   }
   return out;
@@ -88,7 +89,8 @@ class Conversion {
           .on(observe.operand(0)->name())
           .help("calibrate with samples that reach this value, or keep it float by a rule");
     QC_ASSIGN(const ScaleZero sz, calculateQParams(defaultRange_->first, defaultRange_->second, requestFor(*observed)));
-    return std::make_shared<const QuantParams>(QuantParams{observed->dtype, observed->qmin, observed->qmax, -1, 0, {sz.scale}, {sz.zeroPoint}});
+    return std::make_shared<const QuantParams>(
+        QuantParams{observed->dtype, observed->qmin, observed->qmax, -1, 0, {sz.scale}, {sz.zeroPoint}});
   }
 
   Status convertObserver(Node* observe) {
@@ -191,7 +193,8 @@ class Conversion {
     for (const float scale : w->scales) q.scales.push_back(x->scale() * scale);
     Tensor t(DType::s32, bias->type().sizes());
     for (int64_t c = 0; c < channels; ++c)
-      t.mutableAs<int32_t>()[static_cast<size_t>(c)] = qmath::quantizeBias(bias->constant()->as<float>()[static_cast<size_t>(c)], x->scale(), w->scale(c));
+      t.mutableAs<int32_t>()[static_cast<size_t>(c)] =
+          qmath::quantizeBias(bias->constant()->as<float>()[static_cast<size_t>(c)], x->scale(), w->scale(c));
     Builder b(graph_);
     b.before(node);
     Value* quantized = b.constant(bias->name() + "_q", std::move(t), std::make_shared<const QuantParams>(std::move(q)));
@@ -211,12 +214,9 @@ class Conversion {
   }
 
   static AttrDict rangeAttrs(const ObservedSpec& spec) {
-    return {{"storage", spec.dtype},
-            {"qmin", spec.qmin},
-            {"qmax", spec.qmax},
-            {"scheme", std::string(spec.scheme == QScheme::symmetric ? "symmetric" : "affine")},
-            {"eps", spec.eps},
-            {"granularity", std::string(spec.observer == "per_token" ? "token" : "tensor")}};
+    return {{"storage", spec.dtype}, {"qmin", spec.qmin},
+            {"qmax", spec.qmax},     {"scheme", std::string(spec.scheme == QScheme::symmetric ? "symmetric" : "affine")},
+            {"eps", spec.eps},       {"granularity", std::string(spec.observer == "per_token" ? "token" : "tensor")}};
   }
 
   Status convertDynamic(Node* node, const QuantAnnotation& annotation) {
@@ -252,7 +252,8 @@ class Conversion {
     QC_ASSIGN(Node * dynamic, b.createNode("q.dynamic_" + std::string(node->op()), std::move(operands), std::move(attrs)));
     if (!node->is("lstm"))
       cx_.remark(node, fmt::format("ONNX has no {} that quantizes at run time: in an ONNX file this layer has integer weights and float "
-                                   "arithmetic; .qir keeps it", node->op()));
+                                   "arithmetic; .qir keeps it",
+                                   node->op()));
     Rewriter rewriter(graph_);
     std::vector<Value*> results;
     for (int i = 0; i < dynamic->numResults(); ++i) results.push_back(dynamic->result(i));

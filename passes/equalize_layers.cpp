@@ -49,11 +49,13 @@ void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
   const int64_t perOutput = w.numElements() / w.sizes()[0];
   Tensor out(DType::f32, w.sizes());
   for (int64_t i = 0; i < w.numElements(); ++i)
-    out.mutableAs<float>()[static_cast<size_t>(i)] = w.as<float>()[static_cast<size_t>(i)] / static_cast<float>(s[static_cast<size_t>(i / perOutput)]);
+    out.mutableAs<float>()[static_cast<size_t>(i)] =
+        w.as<float>()[static_cast<size_t>(i)] / static_cast<float>(s[static_cast<size_t>(i / perOutput)]);
   Builder b(graph);
   b.before(layer);
   layer->setOperand(1, b.constant(layer->operand(1)->name() + "_equalized", std::move(out)));
-  if (layer->operand(2)) layer->setOperand(2, b.constant(layer->operand(2)->name() + "_equalized", scaledLast(*floatConstant(layer->operand(2)), s, true)));
+  if (layer->operand(2))
+    layer->setOperand(2, b.constant(layer->operand(2)->name() + "_equalized", scaledLast(*floatConstant(layer->operand(2)), s, true)));
 }
 
 }  // namespace

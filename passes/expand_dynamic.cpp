@@ -49,7 +49,8 @@ class Expansion {
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
-      operands.push_back(b.constant(w->name() + ".scales", Tensor::ofFloats(alongChannels(static_cast<int64_t>(q.scales.size()), spatial), q.scales)));
+      operands.push_back(
+          b.constant(w->name() + ".scales", Tensor::ofFloats(alongChannels(static_cast<int64_t>(q.scales.size()), spatial), q.scales)));
       expr += "a4)";
     }
     if (Value* bias = node->operand(kBias)) {
@@ -88,7 +89,8 @@ class Expansion {
     Builder early = rewriter_.before(quantize);
     QC_ASSIGN(Value * zero, early.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
     QC_ASSIGN(Value * integers, early.create("map", {quantize->operand(0), quantize->operand(1), zero},
-                                             {{"expr", std::string("select(eq(a0, a0), round(a0 / a1) + a2, a2)")}, {"to", QuantAttr{quantPerTensor(DType::u8, 1, 0)}}}));
+                                             {{"expr", std::string("select(eq(a0, a0), round(a0 / a1) + a2, a2)")},
+                                              {"to", QuantAttr{quantPerTensor(DType::u8, 1, 0)}}}));
     return shared_[quantize] = Shared{integers, zero};
   }
 
@@ -126,13 +128,15 @@ class Expansion {
     const Tensor& w = *node.operand(kW)->constant();
     const auto spatial = static_cast<size_t>(w.rank() - 2);
     const auto& pads = node.integers("pads");
-    if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; })) return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
+    if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; }))
+      return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
     const int64_t outputs = w.sizes()[0], inputs = w.sizes()[1], taps = w.numElements() / (outputs * inputs);
     std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand(kX)->type().sizes();
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
     Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
     for (int64_t i = 0; i < w.numElements(); ++i)
-      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] += static_cast<float>(w.as<int8_t>()[static_cast<size_t>(i)]);
+      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] +=
+          static_cast<float>(w.as<int8_t>()[static_cast<size_t>(i)]);
     for (float& v : image.mutableAs<float>()) v = 1;
     AttrDict attrs = node.attrs();
     attrs.set("group", int64_t{1});

@@ -63,7 +63,8 @@ bool extend(Chain& chain, const Node& user, const Value* current, bool residualA
 
 Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
   Node* node = m.root();
-  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand(3) || !node->string("post").empty())
+  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand(3) ||
+      !node->string("post").empty())
     return false;
   Chain chain;
   const bool integer = node->op().starts_with("q.");
@@ -95,7 +96,8 @@ class MapBuilder {
   // The expression that computes v; grows the operand list.  Inlines producers that serve nothing else.
   ScalarExpr add(Value* v, int depth) {
     Node* producer = v->producer();
-    if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt) return ScalarExpr(static_cast<float>(*constant));
+    if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
+      return ScalarExpr(static_cast<float>(*constant));
     if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
     if (producer && depth < kMaxDepth && isFusible(*producer) && onlyUser(v) && v->type().shape == shape_) {
       std::vector<ScalarExpr> args;

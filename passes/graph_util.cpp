@@ -36,8 +36,6 @@ std::optional<std::vector<float>> perChannelConstant(const Value* value, const S
 
 Node* onlyUser(const Value* value) { return value->hasOneUse() && !value->isOutput() ? value->uses().front()->user() : nullptr; }
 
-int channelAxis(const Node& spatial) {
-  return spatial.string("layout") == "channels_last" ? spatial.operand(0)->type().rank() - 1 : 1;
-}
+int channelAxis(const Node& spatial) { return spatial.string("layout") == "channels_last" ? spatial.operand(0)->type().rank() - 1 : 1; }
 
 }  // namespace qc

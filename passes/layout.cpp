@@ -1,8 +1,8 @@
 // layout: spatial ops run channel-last.  Each gets a transpose before and after it and layout="channels_last"; then
 // transposes sink through ops that do not care about the order of dims (their axes are renamed) until they meet and
-// cancel, or only move dims of size 1 and become a reshape; through a reshape where dims stay together.  1-d convolutions and pools become 2-d of height 1.
-// Which ops let a transpose through, and which of their attributes name dims, is the table kAgnostic.
-// Tests: tests/golden/layout.
+// cancel, or only move dims of size 1 and become a reshape; through a reshape where dims stay together.  1-d convolutions and pools become
+// 2-d of height 1. Which ops let a transpose through, and which of their attributes name dims, is the table kAgnostic. Tests:
+// tests/golden/layout.
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -99,7 +99,8 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
     else
       attrs.set(name, permute(attrs.reals(name)));
   }
-  const bool lift = rank == 3 && !attrs.find("sizes") && (attrs.find("kernel_shape") || node->def().operands.size() > 2) && attrs.find("strides");
+  const bool lift =
+      rank == 3 && !attrs.find("sizes") && (attrs.find("kernel_shape") || node->def().operands.size() > 2) && attrs.find("strides");
   Value* y = nullptr;
   if (lift) {
     QC_ASSIGN(y, asTwoDimensional(b, node, std::move(operands), std::move(attrs)));

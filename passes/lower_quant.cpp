@@ -40,7 +40,8 @@ bool absorb(Epilogue& e, const Node& user, const Value* current) {
   if (user.numOperands() == 1) {
     e.onlyClamps = e.onlyClamps && (user.is("relu") || user.is("clip"));
     if (e.onlyClamps) {
-      const double lo = user.is("relu") ? 0 : user.real("min"), hi = user.is("relu") ? std::numeric_limits<double>::infinity() : user.real("max");
+      const double lo = user.is("relu") ? 0 : user.real("min"),
+                   hi = user.is("relu") ? std::numeric_limits<double>::infinity() : user.real("max");
       e.low = std::min(std::max(e.low, lo), std::max(hi, lo));
       e.high = std::max(std::min(e.high, hi), std::min(hi, lo));
     }
@@ -118,7 +119,8 @@ Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, floa
   for (int64_t i = 0; i < from.numElements(); ++i) {
     const int64_t c = q.perChannel() ? i / inner % from.sizes()[static_cast<size_t>(q.axis)] : 0;
     const float real = qmath::dequantize(static_cast<int32_t>(from.at(i)), q.scale(c), q.zeroPoint(c));
-    storeElement(from.dtype(), data, i, qmath::quantize(real, safe->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
+    storeElement(from.dtype(), data, i,
+                 qmath::quantize(real, safe->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
   }
   return b.constant(w->name() + "_safe", std::move(to), std::move(safe));
 }
@@ -147,7 +149,8 @@ void setEpilogueAttrs(AttrDict& attrs, const Epilogue& e, bool clampsAllowed) {
   attrs.set("to", QuantAttr{to});
   if (e.onlyClamps && clampsAllowed) {
     const auto bound = [&](double v) {
-      return static_cast<int64_t>(qmath::quantize(static_cast<float>(v), to->scale(), to->zeroPoint(), static_cast<int32_t>(to->qmin), static_cast<int32_t>(to->qmax)));
+      return static_cast<int64_t>(qmath::quantize(static_cast<float>(v), to->scale(), to->zeroPoint(), static_cast<int32_t>(to->qmin),
+                                                  static_cast<int32_t>(to->qmax)));
     };
     if (const int64_t lo = bound(e.low); lo > to->qmin) attrs.set("clamp_min", lo);
     if (const int64_t hi = bound(e.high); hi < to->qmax) attrs.set("clamp_max", hi);
@@ -286,7 +289,8 @@ RewriteRule orKeepFloat(RewriteRule rule, PassContext& cx) {
     const std::string text = "stays float: " + done.error().message();
     const std::string& node = m.root()->location();
     // Every sweep tries again.
-    const bool told = std::any_of(cx.remarks.begin(), cx.remarks.end(), [&](const Remark& r) { return r.node == node && r.message == text; });
+    const bool told =
+        std::any_of(cx.remarks.begin(), cx.remarks.end(), [&](const Remark& r) { return r.node == node && r.message == text; });
     if (!told) cx.remark(m.root(), text);
     return false;
   };

@@ -33,7 +33,8 @@ Result<bool> lowerLinear(const Match& m, Rewriter& rw) {
   Builder b = rw.before(node);
   const auto packed = pack(b, w);
   if (!packed) return false;
-  QC_ASSIGN(Value * y, b.create("q.weight_linear", {node->operand(0), packed->weights, packed->scale, packed->zeroPoint, node->operand(2)}, packed->attrs));
+  QC_ASSIGN(Value * y, b.create("q.weight_linear", {node->operand(0), packed->weights, packed->scale, packed->zeroPoint, node->operand(2)},
+                                packed->attrs));
   rw.replace(node, {y});
   return true;
 }
@@ -41,7 +42,8 @@ Result<bool> lowerLinear(const Match& m, Rewriter& rw) {
 Result<bool> lowerGather(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   const Value *w = m.node("w")->operand(0), *indices = node->operand(1);
-  if (!w->constant() || node->integer("axis") != 0 || (indices->type().dtype != DType::s64 && indices->type().dtype != DType::s32)) return false;
+  if (!w->constant() || node->integer("axis") != 0 || (indices->type().dtype != DType::s64 && indices->type().dtype != DType::s32))
+    return false;
   Builder b = rw.before(node);
   const auto packed = pack(b, w);
   if (!packed) return false;

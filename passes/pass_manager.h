@@ -37,12 +37,12 @@ class Pipeline {
 };
 
 struct PassManagerOptions {
-  bool verifyEach = false;   // after every pass; without it after those that state a stage, and at the end
-  std::string printAfter;    // regular expression over names of passes: the graph after these
-  bool printChanged = false; // what each pass changed, as a diff
-  std::string dumpDir;       // one file per pass
-  std::string replayDir;     // where the graph before a failing or crashing pass goes, with the command that replays it
-  int stopAfter = -1;        // run this many passes only
+  bool verifyEach = false;    // after every pass; without it after those that state a stage, and at the end
+  std::string printAfter;     // regular expression over names of passes: the graph after these
+  bool printChanged = false;  // what each pass changed, as a diff
+  std::string dumpDir;        // one file per pass
+  std::string replayDir;      // where the graph before a failing or crashing pass goes, with the command that replays it
+  int stopAfter = -1;         // run this many passes only
   PrintOptions print;
   std::function<void(std::string_view)> log;  // takes what is printed
 };

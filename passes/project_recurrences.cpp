@@ -48,8 +48,8 @@ Result<bool> project(Node& node, Rewriter& rw) {
   const std::string base = operand(Operand::r)->name();
   Value* weights = builder.constant(operand(Operand::w)->name(), w->reshaped({form.directions * rows, w->sizes()[2]}));
   QC_ASSIGN(Value * projected, builder.create("linear", {operand(Operand::x), weights, builder.constant(base + ".input_bias", inputBias)}));
-  std::vector<Value*> operands{projected, builder.constant(base + ".panels", panels(*r, form)), builder.constant(base + ".bias", recurrentBias),
-                               operand(Operand::initialH)};
+  std::vector<Value*> operands{projected, builder.constant(base + ".panels", panels(*r, form)),
+                               builder.constant(base + ".bias", recurrentBias), operand(Operand::initialH)};
   if (form.cell == RecurrentForm::Cell::lstm) operands.insert(operands.end(), {operand(Operand::initialC), operand(Operand::p)});
   QC_ASSIGN(Node * steps, builder.createNode(std::string(node.op()) + "_steps", operands, node.attrs()));
   std::vector<Value*> results;

@@ -21,7 +21,9 @@ Result<bool> replaceBy(Rewriter& rw, Node* root, std::string_view name, Value* x
 
 // clip(x + 3, 0, 6), the heart of the hard functions
 Pattern shiftedRelu6() {
-  return op("clip", {op("add", {any("x"), constant("three")}).oneUse()}).where([](const Node& n) { return n.real("min") == 0 && n.real("max") == 6; });
+  return op("clip", {op("add", {any("x"), constant("three")}).oneUse()}).where([](const Node& n) {
+    return n.real("min") == 0 && n.real("max") == 6;
+  });
 }
 
 bool sameX(const Match& m) { return m["x"] == m["x2"] && isScalar(m["three"], 3); }
@@ -136,7 +138,8 @@ Result<bool> layerNorm(const Match& m, Rewriter& rw) {
   if (square->operand(0) != m["d"]) return false;
   const auto& axes = mean->integers("axes");
   const int rank = x->type().rank();
-  if (axes != variance->integers("axes") || axes.empty() || mean->integer("keepdims") != 1 || variance->integer("keepdims") != 1) return false;
+  if (axes != variance->integers("axes") || axes.empty() || mean->integer("keepdims") != 1 || variance->integer("keepdims") != 1)
+    return false;
   for (size_t i = 0; i < axes.size(); ++i)
     if (axes[i] != rank - static_cast<int64_t>(axes.size()) + static_cast<int64_t>(i)) return false;
   const auto epsilon = scalarConstant(m["eps"]);
@@ -151,7 +154,8 @@ Result<bool> layerNormAffine(const Match& m, Rewriter& rw) {
   Node* root = m.root();
   const Node* norm = m.node("norm");
   const bool isScale = root->is("mul");
-  if (isScale ? norm->operand(1) != nullptr || norm->operand(2) != nullptr : norm->operand(1) == nullptr || norm->operand(2) != nullptr) return false;
+  if (isScale ? norm->operand(1) != nullptr || norm->operand(2) != nullptr : norm->operand(1) == nullptr || norm->operand(2) != nullptr)
+    return false;
   const auto& shape = norm->result()->type().shape;
   const auto axis = static_cast<size_t>(norm->integer("axis"));
   const std::vector<int64_t> normalised = sizesOf(Shape(shape.begin() + static_cast<ptrdiff_t>(axis), shape.end()));
@@ -159,18 +163,19 @@ Result<bool> layerNormAffine(const Match& m, Rewriter& rw) {
   if (!c || c->numElements() != numElements(normalised) || root->result()->type() != norm->result()->type()) return false;
   Builder b = rw.before(root);
   QC_ASSIGN(Value * parameter, b.create("reshape", {m["c"]}, {{"shape", normalised}}));
-  QC_ASSIGN(Value * y, b.create("layer_norm", {norm->operand(0), isScale ? parameter : norm->operand(1), isScale ? nullptr : parameter}, norm->attrs()));
+  QC_ASSIGN(Value * y, b.create("layer_norm", {norm->operand(0), isScale ? parameter : norm->operand(1), isScale ? nullptr : parameter},
+                                norm->attrs()));
   rw.replace(root, {y});
   return true;
 }
 
 std::vector<RewriteRule> rules() {
-  const auto erfPart = [] {
-    return op("add", {op("erf", {oneOf({"div", "mul"}).as("t")}).oneUse(), constant("one")}).oneUse();
-  };
+  const auto erfPart = [] { return op("add", {op("erf", {oneOf({"div", "mul"}).as("t")}).oneUse(), constant("one")}).oneUse(); };
   return {
-      {"hardswish", oneOf({"div", "mul"}, {op("mul", {any("x2"), shiftedRelu6().oneUse()}).as("scaled").oneUse(), constant("six")}), hardSwish},
-      {"hardswish-inner", op("mul", {any("x2"), oneOf({"div", "mul"}, {shiftedRelu6().oneUse(), constant("six")}).as("scaled").oneUse()}), hardSwish},
+      {"hardswish", oneOf({"div", "mul"}, {op("mul", {any("x2"), shiftedRelu6().oneUse()}).as("scaled").oneUse(), constant("six")}),
+       hardSwish},
+      {"hardswish-inner", op("mul", {any("x2"), oneOf({"div", "mul"}, {shiftedRelu6().oneUse(), constant("six")}).as("scaled").oneUse()}),
+       hardSwish},
       {"hardsigmoid", oneOf({"div", "mul"}, {shiftedRelu6().oneUse(), constant("six")}), hardSigmoid},
       {"hardswish-sigmoid", op("mul", {any("x2"), op("hardsigmoid", {any("x")}).as("h").oneUse()}), hardSwishOfSigmoid},
       {"silu", op("mul", {any("x2"), op("sigmoid", {any("x")}).oneUse()}), gated<kSilu>},
@@ -181,7 +186,9 @@ std::vector<RewriteRule> rules() {
       {"gelu-tanh", op("mul"), geluTanhOfProduct},
       {"layer-norm",
        op("div", {op("sub", {any("x"), op("reduce_mean", {any("x2")}).as("mean")}).as("d"),
-                  op("sqrt", {op("add", {op("reduce_mean", {oneOf({"pow", "mul"}).as("square").oneUse()}).as("variance").oneUse(), constant("eps")}).oneUse()})
+                  op("sqrt",
+                     {op("add", {op("reduce_mean", {oneOf({"pow", "mul"}).as("square").oneUse()}).as("variance").oneUse(), constant("eps")})
+                          .oneUse()})
                       .oneUse()}),
        layerNorm},
       {"layer-norm-affine", oneOf({"mul", "add"}, {op("layer_norm").as("norm").oneUse(), constant("c")}), layerNormAffine},

@@ -128,7 +128,9 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
     if (!weightScale || !isPlain(scale, DType::f32)) continue;
     const auto values = weightScales(weightScale, w->type().sizes()[static_cast<size_t>(axis)], spatial);
     auto narrow = narrowWeights(*w->constant());
-    if (!values || !narrow || !isRowParameter(scale, layer.integers) || (layer.zeroPoint && !isRowParameter(layer.zeroPoint, layer.integers))) continue;
+    if (!values || !narrow || !isRowParameter(scale, layer.integers) ||
+        (layer.zeroPoint && !isRowParameter(layer.zeroPoint, layer.integers)))
+      continue;
     QuantParams q{DType::s8, -128, 127, values->size() == 1 ? -1 : axis, 0, *values, {0}};
     Builder b = rw.before(root);
     QC_ASSIGN(Value * s, asScalar(b, scale));

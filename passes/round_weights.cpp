@@ -38,9 +38,11 @@ std::vector<float> regularized(const float* gram, int64_t depth, int64_t positio
   double trace = 0;
   for (int64_t i = 0; i < depth; ++i) trace += h[static_cast<size_t>(i * depth + i)];
   const auto damping = static_cast<float>(trace / static_cast<double>(depth) * kDamping);
-  const auto keep = static_cast<float>(static_cast<double>(positions) / (static_cast<double>(positions) + kPrior * static_cast<double>(depth)));
+  const auto keep =
+      static_cast<float>(static_cast<double>(positions) / (static_cast<double>(positions) + kPrior * static_cast<double>(depth)));
   for (int64_t i = 0; i < depth; ++i)
-    for (int64_t j = 0; j < depth; ++j) h[static_cast<size_t>(i * depth + j)] = h[static_cast<size_t>(i * depth + j)] * (i == j ? 1 : keep) + (i == j ? damping : 0);
+    for (int64_t j = 0; j < depth; ++j)
+      h[static_cast<size_t>(i * depth + j)] = h[static_cast<size_t>(i * depth + j)] * (i == j ? 1 : keep) + (i == j ? damping : 0);
   return h;
 }
 
@@ -101,7 +103,8 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
     for (int64_t k = 0; k < candidates; ++k) {
       const float step = (kWidest - kNarrowest) / static_cast<float>(candidates);
       const float tried = k == 0 ? observed : observed * (kWidest - step * static_cast<float>(k - 1));
-      for (int64_t i = 0; i < t.depth; ++i) attempt[static_cast<size_t>(i)] = static_cast<float>(qmath::quantize(w[i], tried, 0, low, high));
+      for (int64_t i = 0; i < t.depth; ++i)
+        attempt[static_cast<size_t>(i)] = static_cast<float>(qmath::quantize(w[i], tried, 0, low, high));
       const Descent d = descend(h, t.depth, w, tried, static_cast<float>(low), static_cast<float>(high), attempt.data());
       if (k > 0 && !(d.change < least)) continue;
       least = d.change;
@@ -117,8 +120,8 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
 }
 
 bool roundable(const QuantParams& params) {
-  return std::all_of(params.zeroPoints.begin(), params.zeroPoints.end(), [](int32_t z) { return z == 0; }) && (params.axis == 0 || params.axis < 0) &&
-         !params.scales.empty();
+  return std::all_of(params.zeroPoints.begin(), params.zeroPoints.end(), [](int32_t z) { return z == 0; }) &&
+         (params.axis == 0 || params.axis < 0) && !params.scales.empty();
 }
 
 }  // namespace

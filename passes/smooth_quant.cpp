@@ -59,7 +59,8 @@ Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<
   std::fill(ones.mutableAs<float>().begin(), ones.mutableAs<float>().end(), 1.0f);
   while (norm->numOperands() < 2) norm->addOperand(nullptr);
   norm->setOperand(1, b.constant(norm->result()->name() + "_smoothed_scale", scaledLast(scale ? *scale : ones, s, true)));
-  if (norm->operand(2)) norm->setOperand(2, b.constant(norm->result()->name() + "_smoothed_bias", scaledLast(*floatConstant(norm->operand(2)), s, true)));
+  if (norm->operand(2))
+    norm->setOperand(2, b.constant(norm->result()->name() + "_smoothed_bias", scaledLast(*floatConstant(norm->operand(2)), s, true)));
   for (Node* linear : readers.linears) scaleInputs(graph, linear, s);
   if (readers.others.empty() && !norm->result()->isOutput()) return {};
   Builder after(graph);
@@ -87,7 +88,8 @@ bool isFoldable(const Node& n) {
 // The activation of a linear layer, read by linear layers alone.
 bool isDivisible(const Node& n, const Readers& readers) {
   const Node* producer = n.numOperands() == 1 && n.operand(0) ? n.operand(0)->producer() : nullptr;
-  return n.is("gelu") && producer && producer->is("linear") && n.operand(0)->hasOneUse() && readers.others.empty() && !n.result()->isOutput();
+  return n.is("gelu") && producer && producer->is("linear") && n.operand(0)->hasOneUse() && readers.others.empty() &&
+         !n.result()->isOutput();
 }
 
 // Rows of a constant table, or several such side by side, where nothing else reads the tables.
@@ -122,7 +124,8 @@ enum class Way { none, norm, tables, input, activation };
 
 Way wayOf(const Value& value, const Readers& readers) {
   const TensorType& type = value.type();
-  if (readers.linears.empty() || type.dtype != DType::f32 || type.isQuantized() || type.rank() < 1 || !type.shape.back().isStatic()) return Way::none;
+  if (readers.linears.empty() || type.dtype != DType::f32 || type.isQuantized() || type.rank() < 1 || !type.shape.back().isStatic())
+    return Way::none;
   const Node* producer = value.producer();
   const bool linearsAlone = readers.others.empty() && !value.isOutput();
   if (!producer) return linearsAlone ? Way::input : Way::none;

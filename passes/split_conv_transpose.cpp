@@ -112,7 +112,8 @@ Tensor phaseWeights(const Tensor& w, int64_t groups, const std::vector<SpatialDi
 Tensor repeated(const Tensor& t, size_t times) {
   Tensor result(t.dtype(), {static_cast<int64_t>(times) * t.numElements()});
   for (size_t i = 0; i < times; ++i)
-    std::copy_n(static_cast<const uint8_t*>(t.data()), t.byteSize(), static_cast<uint8_t*>(result.mutableData()) + static_cast<int64_t>(i) * t.byteSize());
+    std::copy_n(static_cast<const uint8_t*>(t.data()), t.byteSize(),
+                static_cast<uint8_t*>(result.mutableData()) + static_cast<int64_t>(i) * t.byteSize());
   return result;
 }
 
@@ -161,7 +162,8 @@ class Splitter {
     const Tensor weights = phaseWeights(*w->constant(), groups, dims_, phases);
     std::vector<Value*> operands{node_.operand(0),
                                  b_.constant(w->name(), weights, phaseParams(w->type().quant, slices, weights.sizes()[0]))};
-    if (bias) operands.push_back(phases.size() == 1 ? node_.operand(2) : b_.constant(bias->name(), repeated(*bias->constant(), phases.size())));
+    if (bias)
+      operands.push_back(phases.size() == 1 ? node_.operand(2) : b_.constant(bias->name(), repeated(*bias->constant(), phases.size())));
     std::vector<int64_t> pads, padEnds, dilations;
     for (const PhaseAxis& axis : phases[0]) {
       pads.push_back(axis.padBegin);

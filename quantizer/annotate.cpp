@@ -26,7 +26,7 @@ struct Plan {
   const OpPolicy* policy = nullptr;
   const QConfig* config = nullptr;
   QuantMode mode = QuantMode::none;
-  std::string how;  // of the modes without calibration
+  std::string how;       // of the modes without calibration
   bool claimed = false;  // annotated by someone else
   bool byRule = false;   // kept float by a rule
   bool shares = false;   // the result takes the parameters of the first data operand

@@ -17,10 +17,12 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
     if (input.allSame()) warn(name, fmt::format("all {} samples are the same", input.samples()));
     if (input.constant() > 0) warn(name, fmt::format("{} of {} samples are constant", input.constant(), input.samples()));
     if (input.noise() * 2 > input.samples())
-      warn(name, fmt::format("{} of {} samples look like random noise; ranges of synthetic data do not fit real data", input.noise(), input.samples()));
+      warn(name, fmt::format("{} of {} samples look like random noise; ranges of synthetic data do not fit real data", input.noise(),
+                             input.samples()));
     if (input.nonFinite() > 0) warn(name, fmt::format("{} elements are NaN or infinite", input.nonFinite()));
   }
-  if (ranges.samples() < kFew) warnings.push_back(fmt::format("only {} calibration samples; ranges of few samples clip real data", ranges.samples()));
+  if (ranges.samples() < kFew)
+    warnings.push_back(fmt::format("only {} calibration samples; ranges of few samples clip real data", ranges.samples()));
   for (const DataPart& part : ranges.parts()) {
     int64_t seen = 0;
     for (const auto& [begin, end] : part.seen) seen += end - begin;
@@ -42,7 +44,12 @@ Convergence assess(const Ranges& ranges) {
   for (const auto& [id, entry] : ranges.entries()) {
     if (!entry.observer->observed()) ++silent;
     if (entry.trace.empty()) continue;
-    Convergence::Row row{id, entry.name, {entry.trace.lowest().value, entry.trace.highest().value}, 0, entry.trace.lowest(), entry.trace.highest(),
+    Convergence::Row row{id,
+                         entry.name,
+                         {entry.trace.lowest().value, entry.trace.highest().value},
+                         0,
+                         entry.trace.lowest(),
+                         entry.trace.highest(),
                          entry.observer->nonFinite()};
     const std::vector<ValueRange> chosen = entry.observer->ranges();
     if (!chosen.empty()) row.chosen = chosen[0];
@@ -61,9 +68,10 @@ Convergence assess(const Ranges& ranges) {
   std::sort(c.influences.begin(), c.influences.end(),
             [](const auto& a, const auto& b) { return std::tie(b.ends, a.sample, a.name) < std::tie(a.ends, b.sample, b.name); });
   // A sample that sets a quarter of all ends where hundreds compete is likely not one of the kind.
-  if (c.samples >= 2 * kFew && c.rows.size() >= 4 && !c.influences.empty() && c.influences[0].ends * 2 > static_cast<int64_t>(c.rows.size()))
-    c.warnings.push_back(fmt::format("sample {} ({}) set {} of {} ends of ranges: an outlier?", c.influences[0].sample, c.influences[0].name,
-                                     c.influences[0].ends, 2 * c.rows.size()));
+  if (c.samples >= 2 * kFew && c.rows.size() >= 4 && !c.influences.empty() &&
+      c.influences[0].ends * 2 > static_cast<int64_t>(c.rows.size()))
+    c.warnings.push_back(fmt::format("sample {} ({}) set {} of {} ends of ranges: an outlier?", c.influences[0].sample,
+                                     c.influences[0].name, c.influences[0].ends, 2 * c.rows.size()));
   return c;
 }
 

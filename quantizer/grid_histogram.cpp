@@ -150,7 +150,8 @@ Histogram GridHistogram::histogram() const {
       continue;
     }
     for (int64_t b = firstBin; b <= lastBin; ++b) {
-      const double left = std::max(from, low + static_cast<double>(b) * width), right = std::min(to, low + static_cast<double>(b + 1) * width);
+      const double left = std::max(from, low + static_cast<double>(b) * width),
+                   right = std::min(to, low + static_cast<double>(b + 1) * width);
       mass[static_cast<size_t>(b)] += static_cast<double>(cells_[i]) * std::max(0.0, right - left) / (to - from);
     }
   }

@@ -53,7 +53,8 @@ std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOpt
   LayerStatistics& t = s.statistics_;
   t.depth = weight->numElements() / w[0];
   t.sum.assign(static_cast<size_t>(t.groups * t.depth), 0.0);
-  if (options.gram && t.groups * t.depth * t.depth <= options.largestGram) t.gram.assign(static_cast<size_t>(t.groups * t.depth * t.depth), 0.0f);
+  if (options.gram && t.groups * t.depth * t.depth <= options.largestGram)
+    t.gram.assign(static_cast<size_t>(t.groups * t.depth * t.depth), 0.0f);
   s.block_.assign(static_cast<size_t>(t.groups * kBlock * t.depth), 0.0f);
   return s;
 }
@@ -94,7 +95,8 @@ void LayerSampler::add(const TensorRef& input, int64_t sample) {
   const int64_t wanted = std::min(positions, options_.positionsPerSample);
   for (int64_t i = 0; i < wanted; ++i) {
     const int64_t first = i * positions / wanted, width = (i + 1) * positions / wanted - first;
-    const int64_t position = first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width));
+    const int64_t position =
+        first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width));
     gather(input.as<float>(), position, block_.data() + filled_ * statistics_.depth);
     ++statistics_.positions;
     if (++filled_ == kBlock) flush();

@@ -17,10 +17,10 @@ namespace qc {
 
 struct LayerStatistics {
   int64_t groups = 1;
-  int64_t depth = 0;         // inputs of one output: channels of a group times taps of the kernel
-  int64_t positions = 0;     // summed over
-  std::vector<float> gram;   // [groups, depth, depth]: sums of x_i x_j; empty when it was not asked for
-  std::vector<double> sum;   // [groups, depth]: sums of x_i
+  int64_t depth = 0;        // inputs of one output: channels of a group times taps of the kernel
+  int64_t positions = 0;    // summed over
+  std::vector<float> gram;  // [groups, depth, depth]: sums of x_i x_j; empty when it was not asked for
+  std::vector<double> sum;  // [groups, depth]: sums of x_i
 
   double mean(int64_t i) const { return positions ? sum[static_cast<size_t>(i)] / static_cast<double>(positions) : 0.0; }
 };

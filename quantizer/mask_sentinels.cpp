@@ -9,7 +9,8 @@ namespace {
 // Scores are tens at most; a constant below this switches a position off.
 constexpr double kSentinel = -1000;
 
-constexpr std::string_view kBearers[] = {"add", "sub", "mul", "min", "max", "where", "reshape", "transpose", "expand", "slice", "concat", "tile"};
+constexpr std::string_view kBearers[] = {"add",     "sub",       "mul",    "min",   "max",    "where",
+                                         "reshape", "transpose", "expand", "slice", "concat", "tile"};
 
 bool bears(const Node& n) { return std::find(std::begin(kBearers), std::end(kBearers), n.op()) != std::end(kBearers); }
 
@@ -39,7 +40,8 @@ std::map<const Node*, double> nodesWithSentinels(const Graph& graph) {
   for (const Node* n = graph.back(); n; n = n->previous()) {
     if (!reached.contains(n) || n->numResults() == 0) continue;
     const std::vector<Node*> users = n->result()->users();
-    const bool read = std::any_of(users.begin(), users.end(), [&](const Node* u) { return u->is("softmax") || u->is("log_softmax") || between.contains(u); });
+    const bool read = std::any_of(users.begin(), users.end(),
+                                  [&](const Node* u) { return u->is("softmax") || u->is("log_softmax") || between.contains(u); });
     if (read) between.emplace(n, reached.at(n));
   }
   return between;

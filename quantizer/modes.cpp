@@ -44,12 +44,14 @@ std::string refuseWeights(const Node& node, const WeightRow& row, const QConfig&
   for (const int i : row.operands) {
     const Value* w = node.operand(i);
     if (!w || !w->constant()) return isTable(row) ? "it looks up computed values" : "its weight is computed at run time";
-    if (w->type().isQuantized() || w->type().dtype != DType::f32) return isTable(row) ? "its table is not float32" : "its weight is not float32";
+    if (w->type().isQuantized() || w->type().dtype != DType::f32)
+      return isTable(row) ? "its table is not float32" : "its weight is not float32";
     if (w->constant()->numElements() == 0) return "its weight is empty";
     if (minMaxOf(w->constant()->as<float>()).nonFinite > 0) return "its weight holds values that are not finite";
   }
   if (isTable(row) && (node.integer("axis") != 0 || node.operand(0)->type().rank() != 2)) return "not a lookup of rows in a matrix";
-  if (!isTable(row) && (node.operand(0)->type().dtype != DType::f32 || node.operand(0)->type().isQuantized())) return "its input is not float32";
+  if (!isTable(row) && (node.operand(0)->type().dtype != DType::f32 || node.operand(0)->type().isQuantized()))
+    return "its input is not float32";
   const bool fused = node.operand(3) && !isRecurrent(row);
   if (fused || (node.attrs().find("post") && !node.string("post").empty())) return "it is fused already";
   if (mode == QuantMode::halfWeights) return {};
@@ -62,8 +64,10 @@ std::string refuseDynamic(const Node& node, const WeightRow& row, const QConfig&
   if (isTable(row)) return {};
   if (config.activation.observer != "minmax" && config.activation.observer != "per_token")
     return fmt::format("observer '{}' cannot run with the model; minmax and per_token can", config.activation.observer);
-  if (sizeOf(config.activation.dtype) != 1 || sizeOf(config.weight.dtype) != 1) return "only integers of up to 8 bits are found at run time";
-  if (isRecurrent(row) && config.weight.blockSize > 0) return "recurrent layers with integer inputs have one scale per row of their weights";
+  if (sizeOf(config.activation.dtype) != 1 || sizeOf(config.weight.dtype) != 1)
+    return "only integers of up to 8 bits are found at run time";
+  if (isRecurrent(row) && config.weight.blockSize > 0)
+    return "recurrent layers with integer inputs have one scale per row of their weights";
   // The sum over the widest weight row stays within int32.
   constexpr int64_t kMostTerms = INT32_MAX / (255 * 255);
   for (const int i : row.operands) {

@@ -23,8 +23,8 @@ std::vector<int> weightOperands(const Node& node);
 
 struct ModeDecision {
   QuantMode mode = QuantMode::none;  // what was asked for, or less
-  std::string refusal;  // why the node stays float; empty when it does not
-  std::string how;      // "input u8 at run time per tensor, weights s8 per channel"
+  std::string refusal;               // why the node stays float; empty when it does not
+  std::string how;                   // "input u8 at run time per tensor, weights s8 per channel"
 };
 // For every mode but `full`.  minWorkPerElement: see BackendOptions.  byGlobalRule: no rule names this node or its type; then a recurrent
 // layer that reads the model's input is not quantized at run time, its weights alone are: raw features span orders of magnitude, and one

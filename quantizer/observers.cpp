@@ -329,7 +329,8 @@ Made makeHistogram(const ObservedSpec& spec) {
   const auto* growth = std::find_if(std::begin(kGrowths), std::end(kGrowths), [&](const auto& g) { return g.first == merge; });
   if (growth == std::end(kGrowths))
     return fail(ErrorCode::kInvalidArgument, "merge = '{}' is not one of \"exact\", \"split\" and \"old\"", merge);
-  if (search == "grid") return makeWithHistogram(spec, [levels = levelsOf(spec)](const Histogram& h) { return searchMse(h, levels); }, growth->second);
+  if (search == "grid")
+    return makeWithHistogram(spec, [levels = levelsOf(spec)](const Histogram& h) { return searchMse(h, levels); }, growth->second);
   // The reference counts the steps of the storage type, whatever the range.
   const bool scored = search == "scored";
   const double levels =

@@ -84,7 +84,7 @@ class QConfigMapping {
     std::string type = {};  // object type, or the end value of a stretch
     int64_t order = 0;
     QConfigEntry entry = {};
-    bool optional = false;  // may match nothing
+    bool optional = false;    // may match nothing
     std::string str() const;  // "name regex '/head/.*'"
   };
   const std::vector<Rule>& rules() const { return rules_; }

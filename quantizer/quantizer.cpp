@@ -48,9 +48,9 @@ Status checkSource(const Graph& graph, const EdgeOrNode& point, const Node& node
   if (!source)
     return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(node.location());
   const QuantAnnotation* a = source->annotation() ? &*source->annotation() : nullptr;
-  const bool set = a && (point.operand < 0                                        ? isSet(a->output)
+  const bool set = a && (point.operand < 0                                       ? isSet(a->output)
                          : static_cast<size_t>(point.operand) < a->inputs.size() ? isSet(a->inputs[static_cast<size_t>(point.operand)])
-                                                                                  : false);
+                                                                                 : false);
   if (!set)
     return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not annotated", toString(point))
         .at(node.location());
@@ -80,9 +80,7 @@ int CoverageReport::quantizedCount() const {
   return count;
 }
 
-bool isClaim(const QuantAnnotation& annotation) {
-  return annotation.keepFloat || isSet(annotation.output) || !annotation.inputs.empty();
-}
+bool isClaim(const QuantAnnotation& annotation) { return annotation.keepFloat || isSet(annotation.output) || !annotation.inputs.empty(); }
 
 Status validateAnnotations(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next()) {

@@ -41,8 +41,8 @@ struct BackendOptions {
   // A conv, linear or matmul with fewer multiply-adds than this per element that would have to be quantized for it alone stays float:
   // rounding the input costs more than the integer arithmetic saves.
   double minWorkPerElement = 8;
-  bool quantizeMatmul = true;  // products of two activations (attention)
-  bool keepMaskedScoresFloat = true;  // what holds the large negative constants of attention masks, see mask_sentinels.h
+  bool quantizeMatmul = true;                  // products of two activations (attention)
+  bool keepMaskedScoresFloat = true;           // what holds the large negative constants of attention masks, see mask_sentinels.h
   std::vector<int64_t> quantizedOutputs = {};  // indexes of graph outputs that are wanted in integers
 };
 

@@ -205,7 +205,8 @@ Status Ranges::merge(const Ranges& other, bool approximate) {
           .on(entry.name)
           .help("calibrate with the same rules");
     if (entry.observer->dependsOnOrder() && !approximate)
-      return fail(ErrorCode::kUnsupported, "what observer '{}' finds depends on the order of the samples, so shards cannot give what one run gives",
+      return fail(ErrorCode::kUnsupported,
+                  "what observer '{}' finds depends on the order of the samples, so shards cannot give what one run gives",
                   entry.observer->name())
           .on(entry.name)
           .help("calibrate in one run, choose another observer, or accept an approximation with --approximate");
@@ -214,13 +215,15 @@ Status Ranges::merge(const Ranges& other, bool approximate) {
     entry.trace.merge(it->second.trace);
   }
   for (const DataPart& part : other.parts_) {
-    const auto same = std::find_if(merged.parts_.begin(), merged.parts_.end(), [&](const DataPart& p) { return p.data == part.data && p.total == part.total; });
+    const auto same = std::find_if(merged.parts_.begin(), merged.parts_.end(),
+                                   [&](const DataPart& p) { return p.data == part.data && p.total == part.total; });
     if (same == merged.parts_.end())
       merged.parts_.push_back(part);
     else
       QC_TRY(same->merge(part));
   }
-  std::sort(merged.parts_.begin(), merged.parts_.end(), [](const DataPart& a, const DataPart& b) { return std::tie(a.data, a.total) < std::tie(b.data, b.total); });
+  std::sort(merged.parts_.begin(), merged.parts_.end(),
+            [](const DataPart& a, const DataPart& b) { return std::tie(a.data, a.total) < std::tie(b.data, b.total); });
   for (const auto& [name, input] : other.inputs_) merged.inputs_[name].merge(input);
   merged.samples_ += other.samples_;
   *this = std::move(merged);
@@ -266,7 +269,8 @@ std::string Ranges::serialize() const {
   json parts = json::array(), inputs = json::object();
   for (const DataPart& part : parts_) parts.push_back(TraceJson::write(part));
   for (const auto& [name, input] : inputs_) inputs[name] = TraceJson::write(input);
-  const json whole = {{"model", model_}, {"samples", samples_}, {"parts", std::move(parts)}, {"inputs", std::move(inputs)}, {"observers", std::move(list)}};
+  const json whole = {
+      {"model", model_}, {"samples", samples_}, {"parts", std::move(parts)}, {"inputs", std::move(inputs)}, {"observers", std::move(list)}};
   const std::string body = whole.dump(-1, ' ', false, json::error_handler_t::replace);
   return sealed(body);
 }

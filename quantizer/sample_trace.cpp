@@ -70,7 +70,8 @@ void SampleTrace::take(const Extreme& low, const Extreme& high) {
 
 void SampleTrace::see(ValueRange range, int64_t sample, const std::string& name) {
   range = {range.min + 0.0f, range.max + 0.0f};  // no -0: which zero came first would show
-  if (lowest_.sample < 0 || range.min <= lowest_.value || range.max >= highest_.value) take({range.min, sample, name}, {range.max, sample, name});
+  if (lowest_.sample < 0 || range.min <= lowest_.value || range.max >= highest_.value)
+    take({range.min, sample, name}, {range.max, sample, name});
   const auto [it, isNew] = buckets_.emplace(bucketOf(sample), range);
   if (!isNew) join(it->second, range);
 }
@@ -148,7 +149,8 @@ Status DataPart::merge(const DataPart& other) {
   std::sort(all.begin(), all.end());
   for (const auto& interval : all) {
     if (!joined.empty() && interval.first < joined.back().second)
-      return fail(ErrorCode::kInvalidData, "samples {} to {} are in both files", interval.first, std::min(interval.second, joined.back().second) - 1)
+      return fail(ErrorCode::kInvalidData, "samples {} to {} are in both files", interval.first,
+                  std::min(interval.second, joined.back().second) - 1)
           .help("merge each shard once");
     if (!joined.empty() && interval.first == joined.back().second)
       joined.back().second = interval.second;

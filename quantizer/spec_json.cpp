@@ -138,15 +138,16 @@ json specJson(const ObservedSpec& s) {
     if (const auto* t = std::get_if<std::string>(&value)) args[name] = *t;
     if (const auto* l = std::get_if<std::vector<int64_t>>(&value)) args[name] = *l;
   }
-  return {{"dtype", toString(s.dtype)},
-          {"range", {s.qmin, s.qmax}},
-          {"scheme", std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](const auto& row) { return row.first == s.scheme; })->second},
-          {"axis", s.axis},
-          {"block_size", s.blockSize},
-          {"dynamic", s.dynamic},
-          {"eps", s.eps},
-          {"observer", s.observer},
-          {"args", args}};
+  return {
+      {"dtype", toString(s.dtype)},
+      {"range", {s.qmin, s.qmax}},
+      {"scheme", std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](const auto& row) { return row.first == s.scheme; })->second},
+      {"axis", s.axis},
+      {"block_size", s.blockSize},
+      {"dynamic", s.dynamic},
+      {"eps", s.eps},
+      {"observer", s.observer},
+      {"args", args}};
 }
 
 }  // namespace qc

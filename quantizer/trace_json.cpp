@@ -12,7 +12,8 @@ using nlohmann::json;
 constexpr int64_t kMaxSamples = int64_t{1} << 60;
 
 Result<float> readFloat(const json& j, const std::string& where) {
-  if (!j.is_number() || !std::isfinite(static_cast<float>(j.get<double>()))) return fail(ErrorCode::kInvalidData, "{}: expected a finite number", where);
+  if (!j.is_number() || !std::isfinite(static_cast<float>(j.get<double>())))
+    return fail(ErrorCode::kInvalidData, "{}: expected a finite number", where);
   return static_cast<float>(j.get<double>());
 }
 
@@ -54,8 +55,10 @@ Status TraceJson::read(const json& j, const std::string& where, SampleTrace& tra
     ValueRange range;
     QC_ASSIGN(range.min, readFloat(b[1], where));
     QC_ASSIGN(range.max, readFloat(b[2], where));
-    if (bucket < 0 || bucket > SampleTrace::kMaxBucket || range.min > range.max) return fail(ErrorCode::kInvalidData, "{}: bad bucket {}", where, bucket);
-    if (!trace.buckets_.emplace(static_cast<int>(bucket), range).second) return fail(ErrorCode::kInvalidData, "{}: bucket {} twice", where, bucket);
+    if (bucket < 0 || bucket > SampleTrace::kMaxBucket || range.min > range.max)
+      return fail(ErrorCode::kInvalidData, "{}: bad bucket {}", where, bucket);
+    if (!trace.buckets_.emplace(static_cast<int>(bucket), range).second)
+      return fail(ErrorCode::kInvalidData, "{}: bucket {} twice", where, bucket);
   }
   if (trace.buckets_.empty()) return {};
   QC_ASSIGN(trace.lowest_, readExtreme(j, "low", where));
@@ -64,7 +67,8 @@ Status TraceJson::read(const json& j, const std::string& where, SampleTrace& tra
 }
 
 json TraceJson::write(const InputTrace& trace) {
-  return {{"samples", trace.samples_}, {"constant", trace.constant_}, {"noise", trace.noise_}, {"non_finite", trace.nonFinite_}, {"same", trace.same_}, {"hash", fmt::format("{:016x}", trace.hash_)}};
+  return {{"samples", trace.samples_},      {"constant", trace.constant_}, {"noise", trace.noise_},
+          {"non_finite", trace.nonFinite_}, {"same", trace.same_},         {"hash", fmt::format("{:016x}", trace.hash_)}};
 }
 
 Status TraceJson::read(const json& j, const std::string& where, InputTrace& trace) {
@@ -77,7 +81,8 @@ Status TraceJson::read(const json& j, const std::string& where, InputTrace& trac
   trace.same_ = j["same"].get<bool>();
   std::string hash;
   QC_TRY(readString(j, "hash", where, hash));
-  if (hash.size() != 16 || hash.find_first_not_of("0123456789abcdef") != std::string::npos) return wrongKind(where, "hash", "16 hex digits");
+  if (hash.size() != 16 || hash.find_first_not_of("0123456789abcdef") != std::string::npos)
+    return wrongKind(where, "hash", "16 hex digits");
   trace.hash_ = std::stoull(hash, nullptr, 16);
   return {};
 }
@@ -90,9 +95,11 @@ Status TraceJson::read(const json& j, const std::string& where, DataPart& part) 
   QC_ASSIGN(part.total, readCount(j, "total", where));
   if (!j.contains("seen") || !j["seen"].is_array()) return wrongKind(where, "seen", "a list");
   for (const json& pair : j["seen"]) {
-    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number_integer()) return wrongKind(where, "seen", "pairs");
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number_integer())
+      return wrongKind(where, "seen", "pairs");
     const int64_t begin = pair[0].get<int64_t>(), end = pair[1].get<int64_t>(), earliest = part.seen.empty() ? 0 : part.seen.back().second;
-    if (begin < earliest || end <= begin || end > part.total) return fail(ErrorCode::kInvalidData, "{}: samples {} to {} of {}", where, begin, end, part.total);
+    if (begin < earliest || end <= begin || end > part.total)
+      return fail(ErrorCode::kInvalidData, "{}: samples {} to {} of {}", where, begin, end, part.total);
     part.seen.emplace_back(begin, end);
   }
   return {};

@@ -45,7 +45,8 @@ class Calibration {
  private:
   Status chooseSamples() {
     const auto [index, count] = options_.shard;
-    if (count < 1 || index < 0 || index >= count) return fail(ErrorCode::kInvalidArgument, "shard {} of {}", index, count).help("shards count from 0: 0/4 to 3/4");
+    if (count < 1 || index < 0 || index >= count)
+      return fail(ErrorCode::kInvalidArgument, "shard {} of {}", index, count).help("shards count from 0: 0/4 to 3/4");
     total_ = options_.limit >= 0 ? std::min(options_.limit, samples_.size()) : samples_.size();
     if (total_ == 0) return fail(ErrorCode::kInvalidData, "there are no calibration samples").help("check the path and the limit");
     if (total_ < count) return fail(ErrorCode::kInvalidArgument, "{} samples cannot be cut into {} shards", total_, count);
@@ -73,9 +74,11 @@ class Calibration {
     QC_ASSIGN(Ranges earlier, Ranges::load(options_.checkpoint));
     QC_TRY(earlier.checkFor(graph));
     const auto other = [&](std::string_view what) {
-      return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what).help("delete it, or run without --resume");
+      return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)
+          .help("delete it, or run without --resume");
     };
-    if (earlier.parts().size() != 1 || earlier.parts()[0].data != data_ || earlier.parts()[0].total != total_) return other("other calibration data");
+    if (earlier.parts().size() != 1 || earlier.parts()[0].data != data_ || earlier.parts()[0].total != total_)
+      return other("other calibration data");
     const auto& seen = earlier.parts()[0].seen;
     if (seen.size() > 1 || (seen.size() == 1 && (seen[0].first != begin_ || seen[0].second > end_))) return other("another shard");
     if (!seen.empty()) next_ = seen[0].second;
@@ -101,7 +104,8 @@ class Calibration {
     std::vector<Tensor> inputs;
     for (const Port& p : exe_->inputs()) {
       const auto it = sample.find(p.name);
-      if (it == sample.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
+      if (it == sample.end())
+        return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
       ranges_.seeInput(p.name, it->second.ref());
       inputs.push_back(it->second);
     }
@@ -141,7 +145,7 @@ int64_t residentBytes() {
 }
 
 int64_t peakResidentBytes() {
-  struct rusage usage {};
+  struct rusage usage{};
   return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
 }
 

@@ -27,10 +27,10 @@ struct CalibrateOptions {
   int64_t limit = -1;  // samples of the whole set; -1: all
   int threads = 1;
   Shard shard = {};
-  std::string checkpoint = {};    // file that holds the state while the run lasts; empty: none
-  double checkpointSeconds = 30;  // 0: after every sample
-  bool resume = false;            // from the checkpoint, if there is one
-  int64_t memoryLimit = 0;        // bytes of the process, 0: none; a run that passes it stops at a checkpoint
+  std::string checkpoint = {};              // file that holds the state while the run lasts; empty: none
+  double checkpointSeconds = 30;            // 0: after every sample
+  bool resume = false;                      // from the checkpoint, if there is one
+  int64_t memoryLimit = 0;                  // bytes of the process, 0: none; a run that passes it stops at a checkpoint
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
   std::function<void(int64_t done, int64_t total)> progress = {};
 };

@@ -132,8 +132,8 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs) {
 Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, const StepHook& hook) {
   Impl& s = *impl_;
   if (inputs.size() != s.inputs.size() || outputs.size() != s.outputs.size())
-    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs and {} outputs; {} and {} were given", s.inputs.size(), s.outputs.size(),
-                inputs.size(), outputs.size());
+    return fail(ErrorCode::kInvalidArgument, "the model has {} inputs and {} outputs; {} and {} were given", s.inputs.size(),
+                s.outputs.size(), inputs.size(), outputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(checkTensor(s.inputs[i], inputs[i], "input"));
   for (size_t i = 0; i < outputs.size(); ++i) QC_TRY(checkTensor(s.outputs[i], outputs[i], "output"));
   s.bind(inputs, outputs);
@@ -193,7 +193,8 @@ std::vector<Port> Executable::outputs() const {
 }
 
 Result<Session> Executable::session(const SessionOptions& options) const {
-  if (options.threads < 1 || options.threads > 1024) return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
+  if (options.threads < 1 || options.threads > 1024)
+    return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
   QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));
   auto impl = std::make_unique<Session::Impl>();
   impl->program = program_;

@@ -11,10 +11,11 @@
 namespace qc {
 
 Result<std::string> readFile(const std::string& path, int64_t maxBytes) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return fail(ErrorCode::kNotFound, "cannot open '{}': {}", path, std::strerror(errno));
   if (!S_ISREG(info.st_mode)) return fail(ErrorCode::kInvalidArgument, "'{}' is not a regular file", path);
-  if (info.st_size > maxBytes) return fail(ErrorCode::kResource, "'{}' has {} bytes, more than the limit of {}", path, info.st_size, maxBytes);
+  if (info.st_size > maxBytes)
+    return fail(ErrorCode::kResource, "'{}' has {} bytes, more than the limit of {}", path, info.st_size, maxBytes);
   std::ifstream file(path, std::ios::binary);
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
   if (!file.read(bytes.data(), info.st_size)) return fail(ErrorCode::kIo, "cannot read '{}'", path);

@@ -11,10 +11,18 @@ enum class Products { none, weightPerOutput, weightPerInput, innermost };
 
 Products productsOf(std::string_view op) {
   constexpr std::pair<std::string_view, Products> kOps[] = {
-      {"conv", Products::weightPerOutput},          {"q.conv", Products::weightPerOutput},           {"k.conv", Products::weightPerOutput},
-      {"conv_transpose", Products::weightPerInput}, {"q.conv_transpose", Products::weightPerInput},  {"k.conv_transpose", Products::weightPerInput},
-      {"linear", Products::innermost},              {"q.linear", Products::innermost},               {"k.linear", Products::innermost},
-      {"matmul", Products::innermost},              {"q.matmul", Products::innermost},               {"k.matmul", Products::innermost},
+      {"conv", Products::weightPerOutput},
+      {"q.conv", Products::weightPerOutput},
+      {"k.conv", Products::weightPerOutput},
+      {"conv_transpose", Products::weightPerInput},
+      {"q.conv_transpose", Products::weightPerInput},
+      {"k.conv_transpose", Products::weightPerInput},
+      {"linear", Products::innermost},
+      {"q.linear", Products::innermost},
+      {"k.linear", Products::innermost},
+      {"matmul", Products::innermost},
+      {"q.matmul", Products::innermost},
+      {"k.matmul", Products::innermost},
   };
   for (const auto& [name, products] : kOps)
     if (name == op) return products;
@@ -44,7 +52,8 @@ int64_t operationsOf(const Node& node) {
   if (products == Products::innermost) return in.sizes().empty() ? 0 : 2 * out.numElements() * in.sizes().back();
   const std::vector<int64_t> w = weightShape(node);
   if (w.empty() || w[0] == 0) return 0;
-  const int64_t each = std::accumulate(w.begin() + 1, w.end(), int64_t{1}, std::multiplies<>());  // the first axis is O, or I of a transposed one
+  const int64_t each =
+      std::accumulate(w.begin() + 1, w.end(), int64_t{1}, std::multiplies<>());  // the first axis is O, or I of a transposed one
   return 2 * each * (products == Products::weightPerOutput ? out.numElements() : in.numElements());
 }
 
@@ -69,8 +78,9 @@ Result<std::vector<StepProfile>> profile(const Executable& exe, std::span<const 
     const Node& n = *step.node;
     std::nth_element(times[i].begin(), times[i].begin() + static_cast<std::ptrdiff_t>(times[i].size() / 2), times[i].end());
     const TensorType* type = n.numResults() > 0 ? &n.result()->type() : nullptr;
-    steps.push_back({n.location(), std::string(n.op()), n.string("kernel"), type ? fmt::format("{}[{}]", toString(type->dtype), toString(type->shape)) : "",
-                     times[i][times[i].size() / 2], 0, operationsOf(n), bytesOf(step)});
+    steps.push_back({n.location(), std::string(n.op()), n.string("kernel"),
+                     type ? fmt::format("{}[{}]", toString(type->dtype), toString(type->shape)) : "", times[i][times[i].size() / 2], 0,
+                     operationsOf(n), bytesOf(step)});
     total += steps.back().seconds;
   }
   for (StepProfile& s : steps) s.share = total > 0 ? s.seconds / total : 0;

@@ -29,12 +29,14 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
   cx.provide(params);
   for (const auto& [id, entry] : ranges.entries())
     if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
-      cx.remarks.push_back({"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
+      cx.remarks.push_back(
+          {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
   const Graph original = graph.clone();
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
   if (options.samples && options.compareSamples > 0) {
-    QC_ASSIGN(quantized.layers, compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover.threads));
+    QC_ASSIGN(quantized.layers,
+              compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover.threads));
   }
   return quantized;
 }

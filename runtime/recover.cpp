@@ -18,7 +18,8 @@ std::vector<const Node*> int8Layers(const Graph& prepared) {
   std::vector<const Node*> layers;
   for (const Node* n = prepared.front(); n; n = n->next()) {
     const auto& a = n->annotation();
-    if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) && n->operand(1)->constant())
+    if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) &&
+        n->operand(1)->constant())
       layers.push_back(n);
   }
   return layers;
@@ -32,8 +33,8 @@ std::vector<int64_t> chosen(const Dataset& samples, int64_t limit) {
 }
 
 // The statistics of the layers' inputs, by name of the layer, in a graph where each layer's result has kept its name.
-Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<const Node*>& layers, const Dataset& samples, const RecoverOptions& options,
-                                        bool gram) {
+Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<const Node*>& layers, const Dataset& samples,
+                                        const RecoverOptions& options, bool gram) {
   const std::vector<int64_t> indices = chosen(samples, options.samples);
   std::vector<std::string> inputs;
   std::vector<std::pair<std::string, LayerSampler>> samplers;
@@ -106,15 +107,16 @@ Status correctFast(Graph& prepared, const Graph& original, const GroupParams& pa
     const std::string& name = layer->result()->name();
     const auto input = inputs.find(name);
     const auto weight = weightInUse(int8, name);
-    if (input != inputs.end() && weight) corrections.emplace(name, lackOfMean(*layer->operand(1)->constant(), input->second, *weight, input->second));
+    if (input != inputs.end() && weight)
+      corrections.emplace(name, lackOfMean(*layer->operand(1)->constant(), input->second, *weight, input->second));
   }
   cx.provide(std::move(corrections));
   return runPipeline("correct-bias", prepared, cx);
 }
 
 // What they lack in the int8 model as it is, one layer after the other: each sees its predecessors corrected.
-Status correctFully(Graph& prepared, const Graph& original, const GroupParams& params, const StatisticsByLayer& expected, const Dataset& samples,
-                    const RecoverOptions& options, PassContext& cx) {
+Status correctFully(Graph& prepared, const Graph& original, const GroupParams& params, const StatisticsByLayer& expected,
+                    const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
   for (const Node* layer : int8Layers(original)) {
     QC_ASSIGN(const Graph int8, converted(prepared, params));
     QC_ASSIGN(const StatisticsByLayer seen, observeLayers(int8, {layer}, samples, options, false));
@@ -205,7 +207,8 @@ Status recover(Graph& prepared, const GroupParams& params, const Dataset& sample
   return {};
 }
 
-Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit, int threads) {
+Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
+                                              int threads) {
   struct Sums {
     double signal = 0, noise = 0, own = 0;
   };

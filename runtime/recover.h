@@ -23,7 +23,7 @@ struct RecoverOptions {
   bool equalize = true;
   bool roundWeights = true;
   BiasCorrection biasCorrection = BiasCorrection::fast;
-  int64_t samples = 128;    // at most so many of the calibration samples, evenly spread
+  int64_t samples = 128;     // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;  // of every layer, at least, over all samples
   int threads = 1;
   std::function<void(int64_t done, int64_t total)> progress = {};
@@ -43,6 +43,7 @@ struct LayerNoise {
   double total = 0;  // noise of everything up to here
   double own = 0;    // of rounding this very result alone
 };
-Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit, int threads);
+Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
+                                              int threads);
 
 }  // namespace qc

@@ -19,7 +19,7 @@
 namespace qc {
 
 struct SpecializeOptions {
-  LoadOptions load = {};     // shapes that are fixed beforehand
+  LoadOptions load = {};  // shapes that are fixed beforehand
   BuildOptions build = {};
   size_t remembered = 16;  // combinations; those used longest ago are forgotten
 };
@@ -31,8 +31,8 @@ class Specializer {
 
   // For inputs of these shapes.  Errors: what load and compile say, with the shapes.
   Result<std::shared_ptr<const Executable>> executableFor(const TensorMap& inputs);
-  size_t size() const;        // combinations in memory
-  int64_t compiled() const;   // combinations compiled so far
+  size_t size() const;       // combinations in memory
+  int64_t compiled() const;  // combinations compiled so far
 
  private:
   using Key = std::map<std::string, std::vector<int64_t>>;

@@ -57,7 +57,8 @@ Status printLayers(const Executable& exe, int threads) {
   for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
   QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, 20, {.threads = threads}));
   Table table({"us", "%", "op", "kernel", "result", "node"});
-  for (const StepProfile& s : steps) table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), s.op, s.kernel, s.result, s.node});
+  for (const StepProfile& s : steps)
+    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), s.op, s.kernel, s.result, s.node});
   fmt::print("{}", table.str());
   return {};
 }
@@ -79,9 +80,14 @@ Status bench(const BenchOptions& o) {
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];
   if (o.json) {
-    fmt::print("{}\n", nlohmann::json{{"min_ms", times.front()}, {"median_ms", median}, {"iterations", times.size()}, {"threads", o.engine.threads},
-                                      {"target", exe.program().target().str()}, {"prepare_s", prepareSeconds},
-                                      {"arena_bytes", exe.program().arenaBytes()}, {"unique_kernels", exe.program().uniqueKernels()},
+    fmt::print("{}\n", nlohmann::json{{"min_ms", times.front()},
+                                      {"median_ms", median},
+                                      {"iterations", times.size()},
+                                      {"threads", o.engine.threads},
+                                      {"target", exe.program().target().str()},
+                                      {"prepare_s", prepareSeconds},
+                                      {"arena_bytes", exe.program().arenaBytes()},
+                                      {"unique_kernels", exe.program().uniqueKernels()},
                                       {"cached_kernels", exe.program().cachedKernels()}}
                            .dump());
   } else {

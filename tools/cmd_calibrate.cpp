@@ -43,27 +43,36 @@ Result<Shard> parseShard(const std::string& text) {
   };
   Shard s;
   if (slash != std::string::npos) s = {number(std::string_view(text).substr(0, slash)), number(std::string_view(text).substr(slash + 1))};
-  if (s.index < 0 || s.count < 1 || s.index >= s.count) return fail(ErrorCode::kInvalidArgument, "'{}' is no shard", text).help("write --shard I/N with I from 0 to N-1");
+  if (s.index < 0 || s.count < 1 || s.index >= s.count)
+    return fail(ErrorCode::kInvalidArgument, "'{}' is no shard", text).help("write --shard I/N with I from 0 to N-1");
   return s;
 }
 
 nlohmann::json verdictJson(const Convergence& c) {
   nlohmann::json rows = nlohmann::json::array(), influences = nlohmann::json::array();
-  const auto extreme = [](const SampleTrace::Extreme& e) { return nlohmann::json{{"value", e.value}, {"sample", e.sample}, {"name", e.name}}; };
+  const auto extreme = [](const SampleTrace::Extreme& e) {
+    return nlohmann::json{{"value", e.value}, {"sample", e.sample}, {"name", e.name}};
+  };
   for (const auto& r : c.rows)
-    rows.push_back({{"id", r.id}, {"value", r.name}, {"min", r.chosen.min}, {"max", r.chosen.max}, {"needed", r.needed}, {"lowest", extreme(r.lowest)},
-                    {"highest", extreme(r.highest)}, {"non_finite", r.nonFinite}});
+    rows.push_back({{"id", r.id},
+                    {"value", r.name},
+                    {"min", r.chosen.min},
+                    {"max", r.chosen.max},
+                    {"needed", r.needed},
+                    {"lowest", extreme(r.lowest)},
+                    {"highest", extreme(r.highest)},
+                    {"non_finite", r.nonFinite}});
   for (const auto& i : c.influences) influences.push_back({{"sample", i.sample}, {"name", i.name}, {"ends", i.ends}});
-  return {{"samples", c.samples}, {"enough", c.enough}, {"converged", c.converged}, {"verdict", c.verdict()}, {"warnings", c.warnings},
-          {"ranges", rows}, {"influences", influences}};
+  return {{"samples", c.samples},   {"enough", c.enough}, {"converged", c.converged}, {"verdict", c.verdict()},
+          {"warnings", c.warnings}, {"ranges", rows},     {"influences", influences}};
 }
 
 void printVerdict(const Convergence& c, bool all) {
   if (all) {
     Table table({"needed", "min", "max", "lowest by", "highest by", "value"});
     for (const auto& r : c.rows)
-      table.add({std::to_string(r.needed), fmt::format("{:.5g}", r.chosen.min), fmt::format("{:.5g}", r.chosen.max), fmt::format("{} {}", r.lowest.sample, r.lowest.name),
-                 fmt::format("{} {}", r.highest.sample, r.highest.name), r.name});
+      table.add({std::to_string(r.needed), fmt::format("{:.5g}", r.chosen.min), fmt::format("{:.5g}", r.chosen.max),
+                 fmt::format("{} {}", r.lowest.sample, r.lowest.name), fmt::format("{} {}", r.highest.sample, r.highest.name), r.name});
     fmt::print("{}", table.str());
   }
   fmt::print("{}\n", c.verdict());
@@ -83,7 +92,8 @@ Status printResult(const Ranges& ranges, const std::string& output, bool json, b
     return {};
   }
   printVerdict(verdict, all);
-  fmt::print("{}: {} observers, {} samples, {:.1f} s, peak memory {}\n", output, ranges.observers(), ranges.samples(), seconds, megabytes(peakResidentBytes()));
+  fmt::print("{}: {} observers, {} samples, {:.1f} s, peak memory {}\n", output, ranges.observers(), ranges.samples(), seconds,
+             megabytes(peakResidentBytes()));
   return {};
 }
 
@@ -92,9 +102,11 @@ void removeLeftovers(const std::string& path) {
   std::error_code error;
   const fs::path file(path);
   const std::string prefix = file.filename().string() + ".";
-  for (fs::directory_iterator it(file.has_parent_path() ? file.parent_path() : fs::path("."), error), end; !error && it != end; it.increment(error)) {
+  for (fs::directory_iterator it(file.has_parent_path() ? file.parent_path() : fs::path("."), error), end; !error && it != end;
+       it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with(prefix) && name.ends_with(".tmp") && name.find_first_not_of("0123456789", prefix.size()) == name.size() - 4) fs::remove(it->path(), error);
+    if (name.starts_with(prefix) && name.ends_with(".tmp") && name.find_first_not_of("0123456789", prefix.size()) == name.size() - 4)
+      fs::remove(it->path(), error);
   }
 }
 
@@ -154,7 +166,8 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--threads", o->threads, "threads of a run")->check(CLI::Range(1, 1024));
   verb->add_option("--shard", o->shard, "I/N: only part I (from 0) of N equal parts of the samples; join them with merge");
   verb->add_flag("--resume", o->resume, "go on from OUTPUT.partial, which an interrupted run left");
-  verb->add_option("--checkpoint-seconds", o->checkpointSeconds, "how often OUTPUT.partial is written; 0: after every sample")->check(CLI::NonNegativeNumber);
+  verb->add_option("--checkpoint-seconds", o->checkpointSeconds, "how often OUTPUT.partial is written; 0: after every sample")
+      ->check(CLI::NonNegativeNumber);
   verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M");
   verb->add_flag("--all", o->all, "every range, and which samples set it");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
@@ -166,7 +179,8 @@ void addMergeCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("merge", "join the ranges files of shards; all shards of a set give the bytes of one run");
   verb->add_option("inputs", o->inputs, "ranges files of the same model and rules")->required();
   verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
-  verb->add_flag("--approximate", o->approximate, "accept observers that depend on the order of samples (moving averages: weighted by batches)");
+  verb->add_flag("--approximate", o->approximate,
+                 "accept observers that depend on the order of samples (moving averages: weighted by batches)");
   verb->add_flag("--all", o->all, "every range, and which samples set it");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
   verb->callback([o, &exitCode] { exitCode = report(runMerge(*o)); });

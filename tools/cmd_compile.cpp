@@ -33,11 +33,13 @@ Status runCompile(const CompileFlags& o) {
   QC_ASSIGN(Graph graph, lowerModel(model, cx));
   const std::string name = o.name.empty() ? identifierFor(o.output) : o.name;
   const std::string header = o.header.empty() ? fs::path(o.output).replace_extension(".h").string() : o.header;
-  if (header == o.output) return fail(ErrorCode::kInvalidArgument, "the object and its header are both '{}'", header).help("name the object NAME.o");
+  if (header == o.output)
+    return fail(ErrorCode::kInvalidArgument, "the object and its header are both '{}'", header).help("name the object NAME.o");
   QC_ASSIGN(const AotModel aot, compileToObject(std::move(graph), target, name));
   QC_TRY(writeFileAtomically(o.output, aot.object));
   QC_TRY(writeFileAtomically(header, aot.header));
-  fmt::print("{}: {}_run, {}, {}, {:.1f} s; {}\n", o.output, name, target.str(), megabytes(static_cast<int64_t>(aot.object.size())), now() - start, header);
+  fmt::print("{}: {}_run, {}, {}, {:.1f} s; {}\n", o.output, name, target.str(), megabytes(static_cast<int64_t>(aot.object.size())),
+             now() - start, header);
   return {};
 }
 

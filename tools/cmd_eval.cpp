@@ -58,7 +58,9 @@ Status eval(const EvalOptions& o) {
     const auto it = outputs.find(output);
     if (it == outputs.end()) return fail(ErrorCode::kInvalidArgument, "the model has no such output").on(output);
     if (label < 0 || label >= it->second.numElements())
-      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, data.sampleName(i), it->second.numElements()).on(output);
+      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, data.sampleName(i),
+                  it->second.numElements())
+          .on(output);
     hits += rankOf(it->second, label) < metric.k;
     progress.update(i + 1, count);
   }
@@ -66,9 +68,14 @@ Status eval(const EvalOptions& o) {
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json)
-    fmt::print("{}\n", nlohmann::json{{metric.name, value}, {"samples", count}, {"correct", hits}, {"standard_error", standardError}, {"mean_ms", milliseconds}}.dump());
+    fmt::print(
+        "{}\n",
+        nlohmann::json{
+            {metric.name, value}, {"samples", count}, {"correct", hits}, {"standard_error", standardError}, {"mean_ms", milliseconds}}
+            .dump());
   else
-    fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", metric.name, value * 100, count, standardError * 100, milliseconds);
+    fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", metric.name, value * 100, count,
+               standardError * 100, milliseconds);
   return {};
 }
 

@@ -38,8 +38,12 @@ Status inspect(const InspectOptions& o) {
   int64_t constantBytes = 0;
   for (const auto& [name, tensor] : model.graph().constants().entries()) constantBytes += tensor.byteSize();
   if (o.json) {
-    fmt::print("{}\n", nlohmann::json{{"inputs", portsJson(model.inputs())}, {"outputs", portsJson(model.outputs())}, {"ops", ops},
-                                      {"constant_bytes", constantBytes}, {"quantized", model.isQuantized()}}.dump());
+    fmt::print("{}\n", nlohmann::json{{"inputs", portsJson(model.inputs())},
+                                      {"outputs", portsJson(model.outputs())},
+                                      {"ops", ops},
+                                      {"constant_bytes", constantBytes},
+                                      {"quantized", model.isQuantized()}}
+                           .dump());
     return {};
   }
   printPorts("input ", model.inputs());
@@ -60,7 +64,8 @@ struct DoctorOptions {
 Status doctor(const DoctorOptions& o) {
   const Target host = Target::host();
   fmt::print("target   {}\ncodegen  {}\n", host.str(), codegenVersion());
-  fmt::print("ops      {}\npasses   {}\nkernels  {}\n", OpRegistry::get().ops().size(), PassRegistry::get().passes().size(), kernelTable().size());
+  fmt::print("ops      {}\npasses   {}\nkernels  {}\n", OpRegistry::get().ops().size(), PassRegistry::get().passes().size(),
+             kernelTable().size());
   if (o.ops)
     for (const auto& [name, def] : OpRegistry::get().ops()) fmt::print("op      {:<20} {}\n", name, def.summary);
   if (o.passes)

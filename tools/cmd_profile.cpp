@@ -59,22 +59,36 @@ Status runProfile(const ProfileFlags& o) {
   }
   QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, o.runs, {.threads = o.engine.threads}));
   std::vector<StepProfile> rows = grouped(steps, o.by);
-  if (o.sort == "time" || o.by != "layer") std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return std::tie(b.seconds, a.node) < std::tie(a.seconds, b.node); });
+  if (o.sort == "time" || o.by != "layer")
+    std::sort(rows.begin(), rows.end(),
+              [](const auto& a, const auto& b) { return std::tie(b.seconds, a.node) < std::tie(a.seconds, b.node); });
   double total = 0;
   for (const StepProfile& s : rows) total += s.seconds;
   if (o.json) {
     nlohmann::json list = nlohmann::json::array();
     for (const StepProfile& s : rows)
-      list.push_back({{"node", s.node}, {"op", s.op}, {"kernel", s.kernel}, {"result", s.result}, {"us", s.seconds * 1e6}, {"share", s.share},
-                      {"operations", s.operations}, {"bytes", s.bytes}});
-    fmt::print("{}\n", nlohmann::json{{"total_us", total * 1e6}, {"runs", o.runs}, {"threads", o.engine.threads}, {"target", exe.program().target().str()}, {"layers", list}}
+      list.push_back({{"node", s.node},
+                      {"op", s.op},
+                      {"kernel", s.kernel},
+                      {"result", s.result},
+                      {"us", s.seconds * 1e6},
+                      {"share", s.share},
+                      {"operations", s.operations},
+                      {"bytes", s.bytes}});
+    fmt::print("{}\n", nlohmann::json{{"total_us", total * 1e6},
+                                      {"runs", o.runs},
+                                      {"threads", o.engine.threads},
+                                      {"target", exe.program().target().str()},
+                                      {"layers", list}}
                            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     return {};
   }
   Table table({"us", "%", "rate", "op", "kernel", "result", "node"});
   for (const StepProfile& s : rows)
-    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op, s.kernel.empty() ? "reference" : s.kernel, s.result, s.node});
-  fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads, exe.program().target().str());
+    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op,
+               s.kernel.empty() ? "reference" : s.kernel, s.result, s.node});
+  fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads,
+             exe.program().target().str());
   return {};
 }
 

@@ -26,14 +26,17 @@ struct RecoveryFlags {
     verb.add_option("--equalize", equalize, "on: channels of one layer and the weights of the next share their differences; off")
         ->check(CLI::IsMember({"on", "off"}));
     verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
-    verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")->check(CLI::Range(0, 1 << 30));
+    verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")
+        ->check(CLI::Range(0, 1 << 30));
   }
   RecoverOptions options(int threads) const {
     RecoverOptions o;
     o.smoothQuant = smooth == "on";
     o.equalize = equalize == "on";
     o.roundWeights = roundWeights == "calibrated";
-    o.biasCorrection = biasCorrection == "off" ? BiasCorrection::off : biasCorrection == "fast" ? BiasCorrection::fast : BiasCorrection::full;
+    o.biasCorrection = biasCorrection == "off"    ? BiasCorrection::off
+                       : biasCorrection == "fast" ? BiasCorrection::fast
+                                                  : BiasCorrection::full;
     o.samples = samples;
     o.threads = threads;
     return o;
@@ -66,7 +69,8 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
 
 // Options that only one mode reads are refused in the others.
 Status checkMode(const QuantizeFlags& o) {
-  if (o.mode != "static" && !o.config.empty()) return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
+  if (o.mode != "static" && !o.config.empty())
+    return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
   if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
     return fail(ErrorCode::kInvalidArgument, "--weight-bits and --group-size are for --mode weight-only");
@@ -75,7 +79,8 @@ Status checkMode(const QuantizeFlags& o) {
 
 Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules) {
   if (o.data.sources.empty()) {
-    if (o.ranges.empty()) return fail(ErrorCode::kInvalidArgument, "no calibration data").help("give samples with -d, or saved ranges with --ranges");
+    if (o.ranges.empty())
+      return fail(ErrorCode::kInvalidArgument, "no calibration data").help("give samples with -d, or saved ranges with --ranges");
     return Ranges::load(o.ranges);
   }
   QC_ASSIGN(const Dataset samples, o.data.open(model));
@@ -136,10 +141,13 @@ void printNoise(const std::vector<LayerNoise>& layers, bool all) {
   std::vector<LayerNoise> worst;
   for (const LayerNoise& layer : layers)
     if (layer.op != "output") worst.push_back(layer);
-  if (!all) std::sort(worst.begin(), worst.end(), [](const LayerNoise& a, const LayerNoise& b) { return std::tie(a.total, a.node) < std::tie(b.total, b.node); });
+  if (!all)
+    std::sort(worst.begin(), worst.end(),
+              [](const LayerNoise& a, const LayerNoise& b) { return std::tie(a.total, a.node) < std::tie(b.total, b.node); });
   const size_t shown = all ? worst.size() : std::min(kShown, worst.size());
   Table table({"op", "SQNR dB", "own rounding", "layer"});
-  for (size_t i = 0; i < shown; ++i) table.add({worst[i].op, fmt::format("{:.1f}", worst[i].total), fmt::format("{:.1f}", worst[i].own), worst[i].node});
+  for (size_t i = 0; i < shown; ++i)
+    table.add({worst[i].op, fmt::format("{:.1f}", worst[i].total), fmt::format("{:.1f}", worst[i].own), worst[i].node});
   for (const LayerNoise& layer : layers)
     if (layer.op == "output") table.add({layer.op, fmt::format("{:.1f}", layer.total), "", layer.node});
   fmt::print("\nfloat against int8{}:\n{}", all ? "" : ", the noisiest layers", table.str());
@@ -180,17 +188,23 @@ Status runQuantize(const QuantizeFlags& o) {
     for (const CoverageRow& row : quantized.coverage.rows)
       rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
     nlohmann::json noise = nlohmann::json::array();
-    for (const LayerNoise& l : quantized.layers) noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
-    fmt::print("{}\n", nlohmann::json{{"output", o.output}, {"samples", ranges.samples()}, {"seconds", now() - start}, {"bytes_before", before},
-                                      {"bytes_after", after}, {"coverage", rows}, {"layers", noise}}
+    for (const LayerNoise& l : quantized.layers)
+      noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
+    fmt::print("{}\n", nlohmann::json{{"output", o.output},
+                                      {"samples", ranges.samples()},
+                                      {"seconds", now() - start},
+                                      {"bytes_before", before},
+                                      {"bytes_after", after},
+                                      {"coverage", rows},
+                                      {"layers", noise}}
                            .dump());
     return {};
   }
   printCoverage(quantized.coverage, o.all);
   printNoise(quantized.layers, o.all);
   for (const Remark& r : quantized.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
-  fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after), ranges.samples(),
-             now() - start);
+  fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
+             ranges.samples(), now() - start);
   return {};
 }
 

@@ -35,10 +35,13 @@ std::string commandFor(const std::string& test, const std::string& file) {
 
 class Reducer {
  public:
-  Reducer(Graph graph, const ReduceFlags& flags, std::string candidate) : best_(std::move(graph)), flags_(flags), candidate_(std::move(candidate)) {}
+  Reducer(Graph graph, const ReduceFlags& flags, std::string candidate)
+      : best_(std::move(graph)), flags_(flags), candidate_(std::move(candidate)) {}
 
   Status run() {
-    if (!interesting(best_)) return fail(ErrorCode::kInvalidArgument, "the command does not succeed on the whole model").help("it must exit with 0 while the failure is there");
+    if (!interesting(best_))
+      return fail(ErrorCode::kInvalidArgument, "the command does not succeed on the whole model")
+          .help("it must exit with 0 while the failure is there");
     for (int before = -1; before != size() && tries_ < flags_.tries;) {
       before = size();
       keepOneOutput();
@@ -200,7 +203,8 @@ class Reducer {
 
 Status runReduce(const ReduceFlags& o) {
   QC_ASSIGN(const Model model, o.model.load());
-  const std::string candidate = (fs::temp_directory_path() / fmt::format("qcompile-reduce-{}{}", ::getpid(), fs::path(o.output).extension().string())).string();
+  const std::string candidate =
+      (fs::temp_directory_path() / fmt::format("qcompile-reduce-{}{}", ::getpid(), fs::path(o.output).extension().string())).string();
   const int before = model.graph().numNodes();
   Reducer reducer(model.graph().clone(), o, candidate);
   const Status status = reducer.run();

@@ -1,6 +1,6 @@
 // run: inference on given arrays, or on every sample of a source, through the JIT or the interpreter.
-#include <cstring>
 #include <fmt/ranges.h>
+#include <cstring>
 
 #include <algorithm>
 #include <filesystem>
@@ -44,7 +44,8 @@ Result<TensorMap> interpretGraph(const Graph& graph, const TensorMap& inputs) {
   std::vector<Tensor> in;
   for (const Value* v : graph.inputs()) {
     const auto it = inputs.find(v->name());
-    if (it == inputs.end()) return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(v->name()).help("add --input NAME=FILE.npy");
+    if (it == inputs.end())
+      return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(v->name()).help("add --input NAME=FILE.npy");
     in.push_back(it->second);
   }
   QC_ASSIGN(std::vector<Tensor> out, interpret(graph, in));
@@ -92,11 +93,13 @@ Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
 Status run(const RunOptions& o) {
   if (o.engineName != "jit" && o.engineName != "interpreter")
     return fail(ErrorCode::kInvalidArgument, "unknown engine '{}'", o.engineName).help("jit or interpreter");
-  if (!o.inputs.empty() && !o.data.sources.empty()) return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
+  if (!o.inputs.empty() && !o.data.sources.empty())
+    return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
   ModelOptions shaped = o.model;  // free dims as the arrays have them, unless --shape says otherwise
   for (const auto& [name, tensor] : inputs) {
-    const bool given = std::any_of(shaped.shapes.begin(), shaped.shapes.end(), [&](const std::string& s) { return s.starts_with(name + "="); });
+    const bool given =
+        std::any_of(shaped.shapes.begin(), shaped.shapes.end(), [&](const std::string& s) { return s.starts_with(name + "="); });
     if (!given && tensor.rank() > 0) shaped.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
   }
   QC_ASSIGN(const Model model, shaped.load());

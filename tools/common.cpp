@@ -161,7 +161,9 @@ void Progress::update(int64_t done, int64_t total) {
     if (done < total && t - std::max(drawn_, start_) < 15) return;
     const bool quick = drawn_ == 0 && done == total;  // over before there was anything to say
     drawn_ = t;
-    if (!quick) fmt::print(stderr, "{} {}/{}, {:.0f} s left\n", label_, done, total, (t - start_) / static_cast<double>(std::max<int64_t>(done, 1)) * static_cast<double>(total - done));
+    if (!quick)
+      fmt::print(stderr, "{} {}/{}, {:.0f} s left\n", label_, done, total,
+                 (t - start_) / static_cast<double>(std::max<int64_t>(done, 1)) * static_cast<double>(total - done));
     return;
   }
   if (done < total && t - drawn_ < 0.1) return;

@@ -78,7 +78,7 @@ class Progress {
   bool terminal_ = false;
 };
 
-double now();                     // seconds of a steady clock
+double now();  // seconds of a steady clock
 std::string megabytes(int64_t bytes);
 
 }  // namespace qc::tools

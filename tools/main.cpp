@@ -7,9 +7,9 @@ namespace {
 
 using AddCommand = void (*)(CLI::App&, int&);
 constexpr AddCommand kCommands[] = {
-    qc::tools::addInspectCommand, qc::tools::addCalibrateCommand, qc::tools::addMergeCommand, qc::tools::addQuantizeCommand, qc::tools::addRunCommand, qc::tools::addEvalCommand,
-    qc::tools::addBenchCommand,   qc::tools::addCompileCommand,
-    qc::tools::addProfileCommand, qc::tools::addReduceCommand, qc::tools::addOptCommand, qc::tools::addDoctorCommand,
+    qc::tools::addInspectCommand, qc::tools::addCalibrateCommand, qc::tools::addMergeCommand, qc::tools::addQuantizeCommand,
+    qc::tools::addRunCommand,     qc::tools::addEvalCommand,      qc::tools::addBenchCommand, qc::tools::addCompileCommand,
+    qc::tools::addProfileCommand, qc::tools::addReduceCommand,    qc::tools::addOptCommand,   qc::tools::addDoctorCommand,
 };
 
 int run(int argc, char** argv) {

@@ -24,7 +24,7 @@ class BroadcastView {
  public:
   BroadcastView(std::span<const int64_t> out, std::span<const int64_t> in);
 
-  bool isDense() const { return dims_.empty() || (dims_.size() == 1 && dims_[0].stride == 1); }  // element i reads element i
+  bool isDense() const { return dims_.empty() || (dims_.size() == 1 && dims_[0].stride == 1); }   // element i reads element i
   bool isSingle() const { return dims_.empty() || (dims_.size() == 1 && dims_[0].stride == 0); }  // all read element 0
   int64_t offset(int64_t i) const;
 

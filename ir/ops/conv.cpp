@@ -137,8 +137,8 @@ Result<Types> inferDynamicConv(const InferContext& c) {
   if (x.isQuantized() || !isInteger(x.dtype) || sizeOf(x.dtype) != 1)
     return fail(ErrorCode::kInvalidModel, "'{}' takes plain 8-bit integers, got {}", c.op, describe(c, kX));
   if (!w.isQuantized() || sizeOf(w.dtype) != 1 || w.quant->blockSize || (w.quant->perChannel() && w.quant->axis != 0))
-    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits, per tensor or per channel on axis 0; got {}", c.op,
-                w.str());
+    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits, per tensor or per channel on axis 0; got {}",
+                c.op, w.str());
   QC_TRY(checkQuantParams(*w.quant, w.shape));
   QC_TRY(requireDynamicSums(c, x.dtype, *w.quant, result.depth));
   const auto scalar = [&](int operand, DType dtype) {
@@ -278,8 +278,8 @@ void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
       const T* from = pixel < 0 ? zeros.data() : x + pixel * s.x.channels;
       for (int64_t g = 0; g < s.group; ++g)
-        ref::multiplyAdd(from + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out,
-                         acc + p * s.y.channels + g * s.out, 0, 1, s.out, s.in);
+        ref::multiplyAdd(from + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out, acc + p * s.y.channels + g * s.out, 0, 1, s.out,
+                         s.in);
     });
 }
 

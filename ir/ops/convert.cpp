@@ -30,33 +30,47 @@ template <class S>
 struct Plain {
   using Storage = S;
   template <class T>
-  static T load(S v) { return castValue<T>(v); }
+  static T load(S v) {
+    return castValue<T>(v);
+  }
   template <class T>
-  static S store(T v) { return castValue<S>(v); }
+  static S store(T v) {
+    return castValue<S>(v);
+  }
 };
 
 template <float (*kLoad)(uint16_t), uint16_t (*kStore)(float)>
 struct Narrow {  // 16-bit floats
   using Storage = uint16_t;
   template <class T>
-  static T load(uint16_t v) { return castValue<T>(kLoad(v)); }
+  static T load(uint16_t v) {
+    return castValue<T>(kLoad(v));
+  }
   template <class T>
-  static uint16_t store(T v) { return kStore(castValue<float>(v)); }
+  static uint16_t store(T v) {
+    return kStore(castValue<float>(v));
+  }
 };
 
 struct Bool {
   using Storage = uint8_t;
   template <class T>
-  static T load(uint8_t v) { return v != 0 ? T{1} : T{0}; }
+  static T load(uint8_t v) {
+    return v != 0 ? T{1} : T{0};
+  }
   template <class T>
-  static uint8_t store(T v) { return v != T{0}; }
+  static uint8_t store(T v) {
+    return v != T{0};
+  }
 };
 
 template <class S, int kLow, int kHigh>
 struct Nibble {  // 4 bits in a byte
   using Storage = S;
   template <class T>
-  static T load(S v) { return castValue<T>(v); }
+  static T load(S v) {
+    return castValue<T>(v);
+  }
   template <class T>
   static S store(T v) {
     if constexpr (std::is_floating_point_v<T>) return truncated<S>(static_cast<double>(v), kLow, kHigh);
@@ -111,8 +125,8 @@ void storeElements(DType dtype, const T* in, void* data, int64_t offset, int64_t
   });
 }
 
-#define QC_INSTANTIATE(T)                                                                  \
-  template void loadElements<T>(DType, const void*, int64_t, int64_t, int64_t, T*);        \
+#define QC_INSTANTIATE(T)                                                           \
+  template void loadElements<T>(DType, const void*, int64_t, int64_t, int64_t, T*); \
   template void storeElements<T>(DType, const T*, void*, int64_t, int64_t);
 QC_INSTANTIATE(float)
 QC_INSTANTIATE(double)

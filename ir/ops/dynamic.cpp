@@ -21,10 +21,13 @@ Status requireRowParameter(const InferContext& c, int operand, DType dtype) {
   const TensorType& t = c.type(operand);
   const Shape& x = c.type(kInput).shape;
   if (t.isQuantized() || t.dtype != dtype)
-    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {}, got {}", c.op, operandName(c, operand), toString(dtype), describe(c, operand));
+    return fail(ErrorCode::kInvalidModel, "'{}' takes {} of {}, got {}", c.op, operandName(c, operand), toString(dtype),
+                describe(c, operand));
   if (t.shape.empty() || (t.shape.size() == 1 && t.shape[0] == Dim(1))) return {};
-  if (t.shape.size() == x.size() && t.shape.back() == Dim(1) && std::equal(t.shape.begin(), t.shape.end() - 1, x.begin(), compatible)) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per row of {}", c.op, describe(c, operand), describe(c, kInput));
+  if (t.shape.size() == x.size() && t.shape.back() == Dim(1) && std::equal(t.shape.begin(), t.shape.end() - 1, x.begin(), compatible))
+    return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per row of {}", c.op, describe(c, operand),
+              describe(c, kInput));
 }
 
 Result<Types> inferDynamicLinear(const InferContext& c) {
@@ -34,8 +37,8 @@ Result<Types> inferDynamicLinear(const InferContext& c) {
   QC_TRY(requireRank(c, kInput, 1));
   QC_TRY(requireRank(c, kWeight, 2, 2));
   if (!w.isQuantized() || !w.isStatic() || sizeOf(w.dtype) != 1 || (w.quant->perChannel() && w.quant->axis != (w.quant->blockSize ? 1 : 0)))
-    return fail(ErrorCode::kInvalidModel, "'{}' takes weights quantized to at most 8 bits per tensor, per row or in groups of a row; got {}",
-                c.op, w.str());
+    return fail(ErrorCode::kInvalidModel,
+                "'{}' takes weights quantized to at most 8 bits per tensor, per row or in groups of a row; got {}", c.op, w.str());
   QC_TRY(checkQuantParams(*w.quant, w.shape));
   if (!compatible(x.shape.back(), w.shape[1]))
     return fail(ErrorCode::kInvalidModel, "'{}': rows of {} do not fit {}", c.op, describe(c, kInput), describe(c, kWeight));
@@ -56,7 +59,8 @@ Status evalDynamicLinear(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const QuantParams& wq = *c.inType(kWeight).quant;
   const int64_t outputs = c.in(kWeight).sizes[0], depth = c.in(kWeight).sizes[1], rows = c.out().numElements() / outputs;
-  const int64_t group = wq.blockSize ? wq.blockSize : std::max<int64_t>(depth, 1), groups = std::max<int64_t>((depth + group - 1) / group, 1);
+  const int64_t group = wq.blockSize ? wq.blockSize : std::max<int64_t>(depth, 1),
+                groups = std::max<int64_t>((depth + group - 1) / group, 1);
   const auto scaleIndex = [&](int64_t o, int64_t g) { return wq.blockSize ? o * groups + g : o; };
   const Elements<int64_t> x(c.in(kInput)), w(c.in(kWeight));
   const Elements<float> scale(c.in(kScale));
@@ -77,7 +81,8 @@ Status evalDynamicLinear(const EvalContext& c) {
                      std::min(group, depth - first));
     for (int64_t r = 0, i = 0; r < rows; ++r)
       for (int64_t o = 0; o < outputs; ++o, ++i) {
-        const float term = static_cast<float>(static_cast<int32_t>(acc[static_cast<size_t>(i)])) * (scale[perRow ? r : 0] * wq.scale(scaleIndex(o, g)));
+        const float term =
+            static_cast<float>(static_cast<int32_t>(acc[static_cast<size_t>(i)])) * (scale[perRow ? r : 0] * wq.scale(scaleIndex(o, g)));
         y[i] = g == 0 ? term : y[i] + term;
       }
   }
@@ -108,7 +113,10 @@ DynamicParams dynamicParams(std::span<const float> x, const DynamicRange& range)
 }
 
 std::vector<AttrSpec> dynamicRangeAttrs() {
-  return {{"storage", AttrKind::dtype, Attr(DType::u8)}, integerAttr("qmin", 0), integerAttr("qmax", 255), stringAttr("scheme", "affine"),
+  return {{"storage", AttrKind::dtype, Attr(DType::u8)},
+          integerAttr("qmin", 0),
+          integerAttr("qmax", 255),
+          stringAttr("scheme", "affine"),
           realAttr("eps", 0x1p-23)};
 }
 
@@ -143,7 +151,8 @@ Status requireDynamicSums(const InferContext& c, DType x, const QuantParams& w, 
   const IntRange rx = rangeOf(x), rw = rangeOf(w.storage);
   const int64_t largest = (rx.max - rx.min) * (rw.max - rw.min);
   if (depth <= INT32_MAX / largest) return {};
-  return fail(ErrorCode::kUnsupported, "'{}': int32 sums could overflow: {} terms of up to {}", c.op, depth, largest).help("keep this layer in float");
+  return fail(ErrorCode::kUnsupported, "'{}': int32 sums could overflow: {} terms of up to {}", c.op, depth, largest)
+      .help("keep this layer in float");
 }
 
 void registerDynamicOps(OpRegistry& registry) {

@@ -94,7 +94,8 @@ class Product {
       const int64_t index = q.blockSize ? direction * rows_ + r : q.axis == 1 ? r : q.axis == 0 ? direction : 0;
       scales_.push_back(q.scale(index));
       for (int64_t k = 0; k < depth_; ++k)
-        weights_[static_cast<size_t>(k * rows_ + r)] = static_cast<uint32_t>(values[(direction * rows_ + r) * depth_ + k] - q.zeroPoint(index));
+        weights_[static_cast<size_t>(k * rows_ + r)] =
+            static_cast<uint32_t>(values[(direction * rows_ + r) * depth_ + k] - q.zeroPoint(index));
     }
   }
   // y[i][r] = dot(row first + r, x[i]) for i < count, r < rows; the vectors lie one behind the other.
@@ -109,7 +110,8 @@ class Product {
       sums_.assign(static_cast<size_t>(together * rows), 0);
       ref::multiplyAdd(integers_.data(), depth_, weights_.data() + first, rows_, sums_.data(), rows, together, rows, depth_);
       for (int64_t j = 0; j < together * rows; ++j)
-        y[i * rows + j] = static_cast<float>(static_cast<int32_t>(sums_[static_cast<size_t>(j)])) * (p.scale * scales_[static_cast<size_t>(first + j % rows)]);
+        y[i * rows + j] = static_cast<float>(static_cast<int32_t>(sums_[static_cast<size_t>(j)])) *
+                          (p.scale * scales_[static_cast<size_t>(first + j % rows)]);
     }
   }
 
@@ -219,8 +221,14 @@ struct Cell {
 class Direction {
  public:
   Direction(const RecurrentForm& form, const EvalContext& c, int64_t direction)
-      : form_(form), c_(c), direction_(direction), batchFirst_(form.batchFirst), hidden_(form.hidden), directions_(form.directions),
-        sequence_(c.in(kX).sizes[batchFirst_ ? 1 : 0]), batch_(c.in(kX).sizes[batchFirst_ ? 0 : 1]),
+      : form_(form),
+        c_(c),
+        direction_(direction),
+        batchFirst_(form.batchFirst),
+        hidden_(form.hidden),
+        directions_(form.directions),
+        sequence_(c.in(kX).sizes[batchFirst_ ? 1 : 0]),
+        batch_(c.in(kX).sizes[batchFirst_ ? 0 : 1]),
         reverse_(form.reverse(direction)) {}
 
   Status run() {
@@ -261,8 +269,13 @@ class Direction {
   Cell makeCell() const {
     const DynamicRange range = dynamicRangeOf(c_.node.attrs());
     const bool perToken = c_.node.string("granularity") == "token";
-    Cell cell{form_, Product(c_.in(kW), *c_.inType(kW).quant, direction_, range, perToken), Product(c_.in(kR), *c_.inType(kR).quant, direction_, range, false),
-              nullptr, nullptr, nullptr, {form_, direction_}};
+    Cell cell{form_,
+              Product(c_.in(kW), *c_.inType(kW).quant, direction_, range, perToken),
+              Product(c_.in(kR), *c_.inType(kR).quant, direction_, range, false),
+              nullptr,
+              nullptr,
+              nullptr,
+              {form_, direction_}};
     const int64_t rows = form_.gates * hidden_;
     if (c_.has(kB)) {
       cell.wb = c_.in(kB).as<float>() + direction_ * 2 * rows;
@@ -281,15 +294,14 @@ class Direction {
     return {};
   }
   int64_t timeOf(int64_t b, int64_t step) const { return reverse_ ? lengths_[static_cast<size_t>(b)] - 1 - step : step; }
-  int64_t place(int64_t b, int64_t step) const {
-    return batchFirst_ ? b * sequence_ + timeOf(b, step) : timeOf(b, step) * batch_ + b;
-  }
+  int64_t place(int64_t b, int64_t step) const { return batchFirst_ ? b * sequence_ + timeOf(b, step) : timeOf(b, step) * batch_ + b; }
   int64_t stateOf(int64_t b) const { return (batchFirst_ ? b * directions_ + direction_ : direction_ * batch_ + b) * hidden_; }
 
   void initialStates() {
     const auto fill = [&](int operand, Floats& to) {
       to.assign(static_cast<size_t>(batch_ * hidden_), 0.0f);
-      for (int64_t b = 0; b < batch_ && c_.has(operand); ++b) std::copy_n(c_.in(operand).as<float>() + stateOf(b), hidden_, to.data() + b * hidden_);
+      for (int64_t b = 0; b < batch_ && c_.has(operand); ++b)
+        std::copy_n(c_.in(operand).as<float>() + stateOf(b), hidden_, to.data() + b * hidden_);
     };
     fill(kInitialH, h_);
     fill(kInitialC, memory_);

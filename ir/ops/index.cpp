@@ -36,7 +36,8 @@ Status requireMovable(const InferContext& c, int operand) {
 Status requireSameElements(const InferContext& c, int operand, int as) {
   const TensorType &t = c.type(operand), &other = c.type(as);
   if (t.dtype == other.dtype && QuantAttr{t.quant} == QuantAttr{other.quant}) return {};
-  return fail(ErrorCode::kInvalidModel, "{}: {} goes into {}, which is of another element type", c.op, describe(c, operand), describe(c, as));
+  return fail(ErrorCode::kInvalidModel, "{}: {} goes into {}, which is of another element type", c.op, describe(c, operand),
+              describe(c, as));
 }
 
 Result<int64_t> checkedIndex(const TensorRef& indices, int64_t i, int64_t dim) {
@@ -312,8 +313,8 @@ Status evalReverseSequence(const EvalContext& c) {
   return {};
 }
 
-OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
-             uint32_t traits = kMove) {
+OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
+             EvalFn eval, uint32_t traits = kMove) {
   OpDef def;
   def.name = name;
   def.summary = summary;
@@ -329,14 +330,16 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
 
 void registerIndexOps(OpRegistry& r) {
   r.add(define("gather", "slices of x by index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGather, evalGather));
-  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGatherElements, evalGatherElements));
-  r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd, evalGatherNd));
+  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGatherElements,
+               evalGatherElements));
+  r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,
+               evalGatherNd));
   r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
                {integerAttr("axis"), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, kPure));
-  r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}}, {stringAttr("reduction", "none")},
-               inferScatterNd, evalScatterNd, kPure));
-  r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}}, {integerAttr("axis"), integerAttr("depth")}, inferOneHot,
-               evalOneHot, kPure));
+  r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}},
+               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, kPure));
+  r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}},
+               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, kPure));
   r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu, kPure));
   r.add(define("reverse_sequence", "the first lens[b] steps of each batch entry backwards", {{"x"}, {"lens"}},
                {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence));

@@ -203,9 +203,9 @@ int64_t padSource(int64_t i, int64_t dim, std::string_view mode) {
 
 BoxesFn boxesOf(std::string_view op) {
   static const std::map<std::string_view, BoxesFn> kBoxes = {
-      {"concat", boxesOfConcat}, {"depth_to_space", boxesOfDepthToSpace}, {"expand", boxesOfExpand},
-      {"pad", boxesOfPad},       {"slice", boxesOfSlice},                 {"space_to_depth", boxesOfSpaceToDepth},
-      {"split", boxesOfSplit},   {"tile", boxesOfTile},                   {"transpose", boxesOfTranspose},
+      {"concat", boxesOfConcat},       {"depth_to_space", boxesOfDepthToSpace}, {"expand", boxesOfExpand}, {"pad", boxesOfPad},
+      {"slice", boxesOfSlice},         {"space_to_depth", boxesOfSpaceToDepth}, {"split", boxesOfSplit},   {"tile", boxesOfTile},
+      {"transpose", boxesOfTranspose},
   };
   const auto it = kBoxes.find(op);
   return it == kBoxes.end() ? nullptr : it->second;

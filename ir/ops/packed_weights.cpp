@@ -1,9 +1,9 @@
 // Integer weights under float arithmetic, kept packed while the model runs.
 //   q.weight_linear x, w, scale, zero_point?, bias?   = linear(x, dequantize(w), bias), bit for bit
 //   q.embedding w, scale, zero_point?, indices        = gather(dequantize(w), indices) along rows
-// w is s8 or u8 [rows, columns], or with bits=4 u8 [rows, ceil(columns / 2)]: two weights to a byte, the first in the low half, signed or not
-// (signed=1).  Row r has its own scales, one for every `group` columns: scale f32 [rows, ceil(columns / group)], zero_point s32 likewise.
-// Tests: tests/unit/packed_weights_test.cpp.
+// w is s8 or u8 [rows, columns], or with bits=4 u8 [rows, ceil(columns / 2)]: two weights to a byte, the first in the low half, signed or
+// not (signed=1).  Row r has its own scales, one for every `group` columns: scale f32 [rows, ceil(columns / group)], zero_point s32
+// likewise. Tests: tests/unit/packed_weights_test.cpp.
 #include "ir/ops/packed_weights.h"
 
 #include <algorithm>
@@ -49,7 +49,8 @@ Result<Types> inferLinear(const InferContext& c) {
   QC_ASSIGN(const int64_t rows, requirePacked(c, kW));
   QC_TRY(requireRank(c, kX, 1));
   const TensorType& x = c.type(kX);
-  if (x.isQuantized() || x.dtype != DType::f32) return fail(ErrorCode::kInvalidModel, "'{}' computes in f32, got {}", c.op, describe(c, kX));
+  if (x.isQuantized() || x.dtype != DType::f32)
+    return fail(ErrorCode::kInvalidModel, "'{}' computes in f32, got {}", c.op, describe(c, kX));
   if (!compatible(x.shape.back(), Dim(c.attrs.integer("columns"))))
     return fail(ErrorCode::kInvalidModel, "'{}': rows of {} do not fit {} columns", c.op, describe(c, kX), c.attrs.integer("columns"));
   if (c.has(kBias)) {
@@ -76,8 +77,14 @@ Result<Types> inferEmbedding(const InferContext& c) {
 class PackedRows {
  public:
   PackedRows(const EvalContext& c, int w)
-      : columns_(c.node.integer("columns")), group_(c.node.integer("group")), half_(c.node.integer("bits") == 4), signed_(c.node.integer("signed") != 0),
-        bytes_(c.in(w).as<uint8_t>()), stride_(c.in(w).sizes[1]), sets_(c.in(w + 1).sizes[1]), scale_(c.in(w + 1).as<float>()),
+      : columns_(c.node.integer("columns")),
+        group_(c.node.integer("group")),
+        half_(c.node.integer("bits") == 4),
+        signed_(c.node.integer("signed") != 0),
+        bytes_(c.in(w).as<uint8_t>()),
+        stride_(c.in(w).sizes[1]),
+        sets_(c.in(w + 1).sizes[1]),
+        scale_(c.in(w + 1).as<float>()),
         zero_(c.has(w + 2) ? c.in(w + 2).as<int32_t>() : nullptr) {}
   int64_t columns() const { return columns_; }
 
@@ -92,7 +99,8 @@ class PackedRows {
     for (int64_t s = 0; s < sets_; ++s) {
       const float scale = scale_[row * sets_ + s];
       const int32_t zero = zero_ ? zero_[row * sets_ + s] : 0;
-      for (int64_t k = s * group_; k < std::min(columns_, (s + 1) * group_); ++k) to[k * step] = qmath::dequantize(integer(row, k), scale, zero);
+      for (int64_t k = s * group_; k < std::min(columns_, (s + 1) * group_); ++k)
+        to[k * step] = qmath::dequantize(integer(row, k), scale, zero);
     }
   }
 
@@ -144,7 +152,8 @@ Status evalEmbedding(const EvalContext& c) {
 Result<PackedWeights> packWeights(const Tensor& w, const QuantParams& q) {
   const bool half = w.dtype() == DType::s4 || w.dtype() == DType::u4;
   const bool isSigned = w.dtype() == DType::s4 || w.dtype() == DType::s8;
-  if (w.rank() != 2 || w.numElements() == 0 || (!half && w.dtype() != DType::s8 && w.dtype() != DType::u8) || (q.perChannel() && q.axis != (q.blockSize ? 1 : 0)))
+  if (w.rank() != 2 || w.numElements() == 0 || (!half && w.dtype() != DType::s8 && w.dtype() != DType::u8) ||
+      (q.perChannel() && q.axis != (q.blockSize ? 1 : 0)))
     return fail(ErrorCode::kUnsupported, "weights {} have no packed form", w.type().str());
   const int64_t rows = w.sizes()[0], columns = w.sizes()[1];
   PackedWeights p;

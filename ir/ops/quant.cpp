@@ -66,7 +66,8 @@ Status requireParameter(const InferContext& c, int operand) {
     return fail(ErrorCode::kInvalidModel, "'{}': axis={} is outside the dims of {}", c.op, axis, describe(c, 0));
   if (own.empty() || (own.size() == 1 && own[0] == Dim(1))) return {};
   if (axis >= 0 && own.size() == 1 && compatible(own[0], x[static_cast<size_t>(axis)])) return {};
-  if (axis < 0 && own.size() == x.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, x.begin(), compatible)) return {};
+  if (axis < 0 && own.size() == x.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, x.begin(), compatible))
+    return {};
   return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {} nor one per row", c.op,
               describe(c, operand), describe(c, 0), axis);
 }
@@ -243,9 +244,8 @@ void registerQuantOps(OpRegistry& registry) {
   observe.traits = kView;  // never folded, merged or erased; a tap on the bytes of its operand
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
-  OpDef params =
-      add("dynamic_qparams", "scale and zero point for the values of one tensor or of each of its rows", {{"x"}},
-          {}, inferDynamicParams, evalDynamicParams);
+  OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor or of each of its rows", {{"x"}}, {},
+                     inferDynamicParams, evalDynamicParams);
   params.attrs = dynamicRangeAttrs();
   params.attrs.push_back(granularityAttr());
   params.numResults = 2;

@@ -83,11 +83,11 @@ using Floats = std::vector<float>;
 // The weights of one direction and what one step of it computes.
 struct Cell {
   const RecurrentForm& form;
-  int64_t input;           // elements of x
-  Floats w, r;             // [input][rows], [hidden][rows]; w is empty in the split form
+  int64_t input;             // elements of x
+  Floats w, r;               // [input][rows], [hidden][rows]; w is empty in the split form
   const float *wb, *rb, *p;  // biases and peepholes may be null
   RecurrentActivations activations;
-  Floats fromX, fromH;     // of the step at hand, rows each
+  Floats fromX, fromH;  // of the step at hand, rows each
 
   int64_t rows() const { return form.gates * form.hidden; }
 
@@ -181,8 +181,7 @@ Floats unpacked(const RecurrentForm& form, const float* from) {
   auto out = to.begin();
   for (int64_t k = 0; k < form.hidden; ++k)
     for (int64_t g = 0; g < form.gates; ++g)
-      for (int64_t j = 0; j < form.hidden; ++j)
-        *out++ = from[((g * form.panels() + j / kPanel) * form.hidden + k) * kPanel + j % kPanel];
+      for (int64_t j = 0; j < form.hidden; ++j) *out++ = from[((g * form.panels() + j / kPanel) * form.hidden + k) * kPanel + j % kPanel];
   return to;
 }
 
@@ -256,10 +255,13 @@ void add(OpRegistry& r, const Declaration& d) {
   const auto optional = [](const char* name) { return OperandSpec{.name = name, .optional = true}; };
   OpDef def;
   def.numResults = d.results;
-  def.attrs = {integerAttr("hidden_size"), stringAttr("direction", "forward"), stringAttr("activations", ""),
+  def.attrs = {integerAttr("hidden_size"),
+               stringAttr("direction", "forward"),
+               stringAttr("activations", ""),
                {"activation_alpha", AttrKind::reals, Attr(std::vector<double>{})},
                {"activation_beta", AttrKind::reals, Attr(std::vector<double>{})},
-               realAttr("clip", 0.0), integerAttr("batch_first", 0)};
+               realAttr("clip", 0.0),
+               integerAttr("batch_first", 0)};
   def.attrs.insert(def.attrs.end(), d.attrs.begin(), d.attrs.end());
   def.infer = inferRecurrent;
   def.eval = evalRecurrent;

@@ -16,7 +16,8 @@ struct Kind {
   int64_t gates;
   const char* activations;  // by default
 };
-constexpr Kind kKinds[] = {{"lstm", Cell::lstm, 4, "Sigmoid,Tanh,Tanh"}, {"gru", Cell::gru, 3, "Sigmoid,Tanh"}, {"rnn", Cell::rnn, 1, "Tanh"}};
+constexpr Kind kKinds[] = {
+    {"lstm", Cell::lstm, 4, "Sigmoid,Tanh,Tanh"}, {"gru", Cell::gru, 3, "Sigmoid,Tanh"}, {"rnn", Cell::rnn, 1, "Tanh"}};
 constexpr std::string_view kSteps = "_steps";
 
 bool isSteps(std::string_view op) { return op.ends_with(kSteps); }

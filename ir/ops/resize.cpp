@@ -91,12 +91,14 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
   const auto& roi = c.attrs.reals("roi");
   if (c.attrs.string("coordinate") == "tf_crop_and_resize" &&
-      (roi.size() != 2 * sizes.size() || !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
+      (roi.size() != 2 * sizes.size() ||
+       !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
     return fail(ErrorCode::kInvalidModel, "{}: `roi` needs {} finite entries for {}", c.op, 2 * sizes.size(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (const auto scale = static_cast<float>(scales[d]); sizes[d] < 0 || !(scale > 0) || !std::isfinite(scale))
       return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, sizes[d], scales[d]);
-    if (x.shape[d].isStatic() && x.shape[d].size() == 0 && sizes[d] > 0) return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
+    if (x.shape[d].isStatic() && x.shape[d].size() == 0 && sizes[d] > 0)
+      return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
   }
   if (quantizedOp) {
     QC_TRY(requirePerTensor8Bit(c, 0));
@@ -106,7 +108,8 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   }
   if (x.isQuantized() && (x.quant->perChannel() || c.attrs.string("mode") != "nearest"))
     return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
-  if (c.attrs.string("mode") != "nearest" && x.dtype != DType::f32) return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
+  if (c.attrs.string("mode") != "nearest" && x.dtype != DType::f32)
+    return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
   return checkedResults({x.withShape(toShape(sizes))});
 }
 
@@ -157,8 +160,8 @@ Status evalNearest(const EvalContext& c) {
   const double extrapolation = c.node.real("extrapolation");
   const QuantPtr& quant = c.inType(0).quant;
   storeElement(c.in(0).dtype, outside.data(), 0,
-               quant ? qmath::quantize(static_cast<float>(extrapolation), quant->scale(), quant->zeroPoint(), static_cast<int32_t>(quant->qmin),
-                                       static_cast<int32_t>(quant->qmax))
+               quant ? qmath::quantize(static_cast<float>(extrapolation), quant->scale(), quant->zeroPoint(),
+                                       static_cast<int32_t>(quant->qmin), static_cast<int32_t>(quant->qmax))
                      : extrapolation);
   char* to = c.out().as<char>();
   Ints at(out.size(), 0);
@@ -181,7 +184,9 @@ Status evalResize(const EvalContext& c) {
   if (c.node.string("mode") == "nearest") return evalNearest(c);
   const float* x = c.in(0).as<float>();
   float* y = c.out().as<float>();
-  forEachResult(c, static_cast<float>(c.node.real("extrapolation")), [&](int64_t offset) { return x[offset]; }, [&](int64_t i, float v) { y[i] = v; });
+  forEachResult(
+      c, static_cast<float>(c.node.real("extrapolation")), [&](int64_t offset) { return x[offset]; },
+      [&](int64_t i, float v) { y[i] = v; });
   return {};
 }
 

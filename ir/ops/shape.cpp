@@ -60,7 +60,8 @@ int reshapedAxis(const Ints& from, const Ints& to, int axis) {
   const auto product = [](auto begin, auto end) { return std::accumulate(begin, end, int64_t{1}, std::multiplies<>()); };
   const int64_t outer = product(from.begin(), from.begin() + axis);
   for (size_t i = 0; i < to.size(); ++i)
-    if (to[i] == from[static_cast<size_t>(axis)] && product(to.begin(), to.begin() + static_cast<ptrdiff_t>(i)) == outer) return static_cast<int>(i);
+    if (to[i] == from[static_cast<size_t>(axis)] && product(to.begin(), to.begin() + static_cast<ptrdiff_t>(i)) == outer)
+      return static_cast<int>(i);
   return -1;
 }
 
@@ -71,7 +72,8 @@ Result<Types> inferReshape(const InferContext& c) {
   QC_ASSIGN(const int64_t wanted, checkedNumElements(toShape(shape), sizeOf(c.type(0).dtype)));
   QC_ASSIGN(const int64_t own, checkedNumElements(c.type(0).shape, sizeOf(c.type(0).dtype)));
   if (c.type(0).isStatic() && own != wanted)
-    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), own, toString(toShape(shape)), wanted);
+    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), own, toString(toShape(shape)),
+                wanted);
   TensorType type = c.type(0).withShape(toShape(shape));
   if (type.isQuantized() && type.quant->perChannel()) {
     QC_TRY(requireStatic(c, 0));
@@ -155,7 +157,8 @@ Result<Types> inferConcat(const InferContext& c) {
     const auto operand = static_cast<int>(i);
     if (!c.has(operand)) return fail(ErrorCode::kInvalidModel, "concat: operand {} is missing", i);
     const TensorType& t = c.type(operand);
-    if (t.rank() != first.rank() || t.dtype != first.dtype || t.isQuantized() != first.isQuantized() || (t.isQuantized() && !(*t.quant == *first.quant)))
+    if (t.rank() != first.rank() || t.dtype != first.dtype || t.isQuantized() != first.isQuantized() ||
+        (t.isQuantized() && !(*t.quant == *first.quant)))
       return fail(ErrorCode::kInvalidModel, "concat: operand {} is {}, the first is {}", i, t.str(), first.str());
     for (size_t d = 0; d < shape.size(); ++d)
       if (d != axis && !compatible(shape[d], t.shape[d]))
@@ -208,7 +211,8 @@ Result<Types> inferSlice(const InferContext& c) {
       // The last element is start + (size - 1) * step; compare without overflow.
       const bool inside = start >= 0 && start < dim && (step > 0 ? (size - 1) <= (dim - 1 - start) / step : (size - 1) <= start / -step);
       if (!inside)
-        return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step, dim, describe(c, 0));
+        return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step,
+                    dim, describe(c, 0));
     }
     shape.emplace_back(size);
   }
@@ -228,7 +232,8 @@ Result<Types> inferPad(const InferContext& c) {
   for (size_t d = 0; d < shape.size(); ++d) {
     const int64_t before = pads[d], after = pads[d + shape.size()];
     constexpr int64_t kLimit = int64_t{1} << 40;
-    if (before < 0 || after < 0 || before > kLimit || after > kLimit) return fail(ErrorCode::kInvalidModel, "pad: dim {} by {} and {}", d, before, after);
+    if (before < 0 || after < 0 || before > kLimit || after > kLimit)
+      return fail(ErrorCode::kInvalidModel, "pad: dim {} by {} and {}", d, before, after);
     if (before + after == 0) continue;
     if (!shape[d].isStatic()) {
       shape[d] = Dim::unknown();
@@ -236,7 +241,8 @@ Result<Types> inferPad(const InferContext& c) {
     }
     const int64_t dim = shape[d].size();
     if (dim == 0 && mode != "constant")
-      return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} is empty and cannot grow by {} and {}", mode, d, describe(c, 0), before, after);
+      return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} is empty and cannot grow by {} and {}", mode, d, describe(c, 0),
+                  before, after);
     shape[d] = std::min(dim, kMaxTensorBytes) + before + after;
   }
   return resultLike(c, std::move(shape));
@@ -248,7 +254,8 @@ Result<Types> inferExpand(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requirePerTensor(c, 0));
   const Ints& shape = c.attrs.integers("shape");
-  if (static_cast<int>(shape.size()) < x.rank()) return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: [{}]", describe(c, 0), toString(toShape(shape)));
+  if (static_cast<int>(shape.size()) < x.rank())
+    return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: [{}]", describe(c, 0), toString(toShape(shape)));
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] < 0) return fail(ErrorCode::kInvalidModel, "expand: `shape` holds {}", shape[i]);
     const size_t lead = shape.size() - x.shape.size();
@@ -291,7 +298,8 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
     }
     const bool divides = toSpace == (d == channel);
     if (shape[d].size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "{}: {} is too large", c.op, describe(c, 0));
-    if (divides && shape[d].size() % factor) return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is no multiple of {}", c.op, d, describe(c, 0), factor);
+    if (divides && shape[d].size() % factor)
+      return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is no multiple of {}", c.op, d, describe(c, 0), factor);
     shape[d] = divides ? shape[d].size() / factor : shape[d].size() * factor;
   }
   return resultLike(c, std::move(shape));
@@ -303,7 +311,8 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
 void storeFill(const EvalContext& c, void* to) {
   double value = c.node.real("value");
   if (const QuantPtr& q = c.outType().quant)
-    value = qmath::quantize(static_cast<float>(value), q->scale(), q->zeroPoint(), static_cast<int32_t>(q->qmin), static_cast<int32_t>(q->qmax));
+    value = qmath::quantize(static_cast<float>(value), q->scale(), q->zeroPoint(), static_cast<int32_t>(q->qmin),
+                            static_cast<int32_t>(q->qmax));
   storeElement(c.out().dtype, to, 0, value);
 }
 
@@ -354,7 +363,8 @@ Status evalPad(const EvalContext& c) {
 }  // namespace
 
 void registerShapeOps(OpRegistry& r) {
-  const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval, uint32_t traits = kMove) {
+  const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
+                       uint32_t traits = kMove) {
     OpDef def;
     def.name = name;
     def.summary = summary;
@@ -373,18 +383,21 @@ void registerShapeOps(OpRegistry& r) {
   add("reshape", "the same elements in other dims", {integersAttr("shape")}, inferReshape, evalReshape, kMove | kView);
   add("transpose", "dims in another order: result dim i is operand dim perm[i]", {integersAttr("perm")}, inferTranspose, evalBoxes);
   add("split", "pieces along an axis", {integerAttr("axis"), integersAttr("sizes")}, inferSplit, evalBoxes);
-  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")}, inferSlice, evalBoxes);
-  add("pad", "more elements around: constant, reflected, edge or wrapped", {integersAttr("pads"), stringAttr("mode", "constant"), realAttr("value", 0.0)},
-      inferPad, evalPad);
+  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")},
+      inferSlice, evalBoxes);
+  add("pad", "more elements around: constant, reflected, edge or wrapped",
+      {integersAttr("pads"), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad);
   add("expand", "broadcast to a shape", {integersAttr("shape")}, inferExpand, evalBoxes);
   add("tile", "repeated along each dim", {integersAttr("repeats")}, inferTile, evalBoxes);
-  add("depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
+  add(
+      "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {
         QC_TRY(requireOneOf(c, "mode", {"DCR", "CRD"}));
         return inferDepthSpace(c, true);
       },
       evalBoxes);
-  add("space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
+  add(
+      "space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
       [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes);
   OpDef concat;
   concat.name = "concat";

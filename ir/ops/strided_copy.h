@@ -9,8 +9,8 @@
 namespace qc {
 
 struct StridedCopy {
-  std::vector<int64_t> sizes;                    // of the box; outer to inner
-  std::vector<int64_t> fromStrides, toStrides;   // in elements, per dim; from may be 0 (repeat) or negative
+  std::vector<int64_t> sizes;                   // of the box; outer to inner
+  std::vector<int64_t> fromStrides, toStrides;  // in elements, per dim; from may be 0 (repeat) or negative
 };
 
 // `from` and `to` point at the box's first element.

@@ -24,11 +24,12 @@ struct Bit {
 };
 
 const Bit kBits[] = {
-    {"avx2", 7, 0, 1, 5, 0x6},          {"avx2", 1, 0, 2, 12, 0x6},      {"avx2", 1, 0, 2, 29, 0x6},      {"avxvnni", 7, 1, 0, 4, 0x6},
-    {"avx512", 7, 0, 1, 16, 0xe6},      {"avx512", 7, 0, 1, 17, 0xe6},   {"avx512", 7, 0, 1, 28, 0xe6},   {"avx512", 7, 0, 1, 30, 0xe6},
-    {"avx512", 7, 0, 1, 31, 0xe6},      {"avx512vnni", 7, 0, 1, 16, 0xe6}, {"avx512vnni", 7, 0, 1, 17, 0xe6}, {"avx512vnni", 7, 0, 1, 28, 0xe6},
-    {"avx512vnni", 7, 0, 1, 30, 0xe6},  {"avx512vnni", 7, 0, 1, 31, 0xe6}, {"avx512vnni", 7, 0, 2, 11, 0xe6}, {"amx-int8", 7, 0, 3, 24, 0x60000},
-    {"amx-int8", 7, 0, 3, 25, 0x60000},
+    {"avx2", 7, 0, 1, 5, 0x6},          {"avx2", 1, 0, 2, 12, 0x6},         {"avx2", 1, 0, 2, 29, 0x6},
+    {"avxvnni", 7, 1, 0, 4, 0x6},       {"avx512", 7, 0, 1, 16, 0xe6},      {"avx512", 7, 0, 1, 17, 0xe6},
+    {"avx512", 7, 0, 1, 28, 0xe6},      {"avx512", 7, 0, 1, 30, 0xe6},      {"avx512", 7, 0, 1, 31, 0xe6},
+    {"avx512vnni", 7, 0, 1, 16, 0xe6},  {"avx512vnni", 7, 0, 1, 17, 0xe6},  {"avx512vnni", 7, 0, 1, 28, 0xe6},
+    {"avx512vnni", 7, 0, 1, 30, 0xe6},  {"avx512vnni", 7, 0, 1, 31, 0xe6},  {"avx512vnni", 7, 0, 2, 11, 0xe6},
+    {"amx-int8", 7, 0, 3, 24, 0x60000}, {"amx-int8", 7, 0, 3, 25, 0x60000},
 };
 
 uint64_t systemState() {
@@ -49,7 +50,8 @@ bool has(const char* isa, size_t length) {
     if (!__get_cpuid_count(bit.leaf, bit.subleaf, &r[0], &r[1], &r[2], &r[3])) return false;
     if (!((r[bit.reg] >> bit.bit) & 1u) || (state & bit.state) != bit.state) return false;
   }
-  if (known && length == 8 && memcmp(isa, "amx-int8", 8) == 0) return syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, tile data
+  if (known && length == 8 && memcmp(isa, "amx-int8", 8) == 0)
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, tile data
   return known;
 }
 

@@ -70,7 +70,8 @@ std::string difference(const Tensor& actual, const Tensor& expected) {
   if (actual.dtype() != expected.dtype() || actual.sizes() != expected.sizes())
     return fmt::format("{} instead of {}", actual.type().str(), expected.type().str());
   for (int64_t i = 0; i < actual.numElements(); ++i)
-    if (!close(actual.at(i), expected.at(i))) return fmt::format("element {} of {}: {} instead of {}", i, actual.type().str(), actual.at(i), expected.at(i));
+    if (!close(actual.at(i), expected.at(i)))
+      return fmt::format("element {} of {}: {} instead of {}", i, actual.type().str(), actual.at(i), expected.at(i));
   return {};
 }
 
@@ -91,7 +92,8 @@ struct Imported {
   std::set<std::string> bound;
 };
 
-Result<Imported> importBinding(const std::string& bytes, const fs::path& folder, const std::vector<std::string>& names, const std::vector<Tensor>& inputs) {
+Result<Imported> importBinding(const std::string& bytes, const fs::path& folder, const std::vector<std::string>& names,
+                               const std::vector<Tensor>& inputs) {
   ImportOptions options;
   std::set<std::string> bound;
   for (size_t i = 0; i < names.size() && i < inputs.size(); ++i) options.shapes[names[i]] = inputs[i].sizes();
@@ -196,7 +198,8 @@ int run(const Options& options) {
       notListed += passed && !listed.contains(name);
       here += listed.contains(name);
       if (passed && !verdict.exportFault.empty()) {
-        const auto excused = std::find_if(std::begin(kNotExportable), std::end(kNotExportable), [&](const auto& row) { return folder.filename() == row.first; });
+        const auto excused = std::find_if(std::begin(kNotExportable), std::end(kNotExportable),
+                                          [&](const auto& row) { return folder.filename() == row.first; });
         if (excused != std::end(kNotExportable)) {
           fmt::print("NO ONNX FORM {}: {}\n", name, excused->second);
           continue;
@@ -217,8 +220,11 @@ int run(const Options& options) {
       lost += static_cast<int>(ofSet) - here;
       fmt::print("{} listed tests of {} are not in {}\n", ofSet - here, set, root.string());
     }
-    fmt::print("{}: {} tests; {} passed, {} more with inputs bound when loading, {} unsupported, {} failed; {} passed but not listed; {} differ after export\n", set, folders.size(),
-               counts[Outcome::passed], counts[Outcome::passedBound], counts[Outcome::unsupported], counts[Outcome::failed], notListed, notReturned);
+    fmt::print(
+        "{}: {} tests; {} passed, {} more with inputs bound when loading, {} unsupported, {} failed; {} passed but not listed; {} differ "
+        "after export\n",
+        set, folders.size(), counts[Outcome::passed], counts[Outcome::passedBound], counts[Outcome::unsupported], counts[Outcome::failed],
+        notListed, notReturned);
     unexported += notReturned;
     unlisted += notListed;
   }

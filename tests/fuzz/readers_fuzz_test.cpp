@@ -7,9 +7,9 @@
 #include <fstream>
 #include <random>
 
+#include "frontend/array_file.h"
 #include "frontend/image.h"
 #include "frontend/labels.h"
-#include "frontend/array_file.h"
 #include "frontend/npy.h"
 
 namespace qc {
@@ -86,7 +86,8 @@ std::string npz(const std::string& stored, const std::string& plain) {
   }
   const size_t at = out.size();
   out += directory;
-  put(out, 0x06054b50, 4), out.append(4, '\0'), put(out, 2, 2), put(out, 2, 2), put(out, directory.size(), 4), put(out, at, 4), put(out, 0, 2);
+  put(out, 0x06054b50, 4), out.append(4, '\0'), put(out, 2, 2), put(out, 2, 2), put(out, directory.size(), 4), put(out, at, 4),
+      put(out, 0, 2);
   return out;
 }
 

@@ -61,8 +61,9 @@ std::vector<Token> tokens(std::string_view text) {
   return all;
 }
 
-constexpr std::string_view kNumbers[] = {"0", "1", "-1", "2", "3", "7", "255", "-128", "4096", "2147483647", "9223372036854775807",
-                                         "-9223372036854775808", "0.0", "-0.5", "1e38", "inf", "-inf", "nan"};
+constexpr std::string_view kNumbers[] = {
+    "0",   "1",    "-1",   "2",   "3",    "7",  "255", "-128", "4096", "2147483647", "9223372036854775807", "-9223372036854775808",
+    "0.0", "-0.5", "1e38", "inf", "-inf", "nan"};
 
 // Exchanges words for others of their kind, mostly: plain noise rarely gets past the parser.
 std::string mutate(const std::string& seed, const std::vector<std::string>& all, Random& random) {

@@ -35,29 +35,42 @@ TEST(Copy, Slices) {
   for (const char* t : kElements) {
     for (const int n : {1, 5, 16, 33, 100})
       for (const int step : {1, 2, 3, 5}) {
-        check("slice", fmt::format("{}[3,{}]", t, n * step), fmt::format("starts=[0,{}], sizes=[3,{}], steps=[1,{}]", step - 1, n, step), fmt::format("{}[3,{}]", t, n));
-        check("slice", fmt::format("{}[3,{}]", t, n * step), fmt::format("starts=[2,{}], sizes=[3,{}], steps=[-1,{}]", n * step - 1, n, -step), fmt::format("{}[3,{}]", t, n));
+        check("slice", fmt::format("{}[3,{}]", t, n * step), fmt::format("starts=[0,{}], sizes=[3,{}], steps=[1,{}]", step - 1, n, step),
+              fmt::format("{}[3,{}]", t, n));
+        check("slice", fmt::format("{}[3,{}]", t, n * step),
+              fmt::format("starts=[2,{}], sizes=[3,{}], steps=[-1,{}]", n * step - 1, n, -step), fmt::format("{}[3,{}]", t, n));
       }
     check("slice", fmt::format("{}[4,50,60]", t), "starts=[1,3,5], sizes=[2,40,50], steps=[1,1,1]", fmt::format("{}[2,40,50]", t));
-    check("slice", fmt::format("{}[1,40,40,3]", t), "starts=[0,1,0,0], sizes=[1,20,20,3], steps=[1,2,2,1]", fmt::format("{}[1,20,20,3]", t));
+    check("slice", fmt::format("{}[1,40,40,3]", t), "starts=[0,1,0,0], sizes=[1,20,20,3], steps=[1,2,2,1]",
+          fmt::format("{}[1,20,20,3]", t));
   }
 }
 
 TEST(Copy, ConcatAndSplit) {
   for (const char* t : kElements) {
-    checkRows(fmt::format("graph @g(%x: {0}[5,4], %y: {0}[5,1], %z: {0}[5,80], %e: {0}[5,0]) {{\n%r = concat %x, %y, %z, %e {{axis=1}} : {0}[5,85]\nreturn %r\n}}\n", t));
-    checkRows(fmt::format("graph @g(%x: {0}[1,30,20,24], %y: {0}[1,30,20,40]) {{\n%r = concat %x, %y {{axis=3}} : {0}[1,30,20,64]\nreturn %r\n}}\n", t));
-    checkRows(fmt::format("graph @g(%x: {0}[1,90,100], %y: {0}[1,7,100]) {{\n%r = concat %x, %y {{axis=1}} : {0}[1,97,100]\nreturn %r\n}}\n", t));
-    checkRows(fmt::format("graph @g(%x: {0}[40,30,116]) {{\n%a, %b, %c = split %x {{axis=2, sizes=[58,57,1]}} : {0}[40,30,58], {0}[40,30,57], {0}[40,30,1]\nreturn %a, %b, %c\n}}\n", t));
+    checkRows(
+        fmt::format("graph @g(%x: {0}[5,4], %y: {0}[5,1], %z: {0}[5,80], %e: {0}[5,0]) {{\n%r = concat %x, %y, %z, %e {{axis=1}} : "
+                    "{0}[5,85]\nreturn %r\n}}\n",
+                    t));
+    checkRows(fmt::format(
+        "graph @g(%x: {0}[1,30,20,24], %y: {0}[1,30,20,40]) {{\n%r = concat %x, %y {{axis=3}} : {0}[1,30,20,64]\nreturn %r\n}}\n", t));
+    checkRows(
+        fmt::format("graph @g(%x: {0}[1,90,100], %y: {0}[1,7,100]) {{\n%r = concat %x, %y {{axis=1}} : {0}[1,97,100]\nreturn %r\n}}\n", t));
+    checkRows(
+        fmt::format("graph @g(%x: {0}[40,30,116]) {{\n%a, %b, %c = split %x {{axis=2, sizes=[58,57,1]}} : {0}[40,30,58], {0}[40,30,57], "
+                    "{0}[40,30,1]\nreturn %a, %b, %c\n}}\n",
+                    t));
   }
 }
 
 TEST(Copy, Pads) {
   for (const char* t : {"f32", "!a", "!s", "s64", "bool"})
     for (const char* mode : {"constant", "reflect", "edge", "wrap"}) {
-      check("pad", fmt::format("{}[2,5,6,3]", t), fmt::format("pads=[0,2,1,0,0,1,3,0], value=1, mode=\"{}\"", mode), fmt::format("{}[2,8,10,3]", t));
+      check("pad", fmt::format("{}[2,5,6,3]", t), fmt::format("pads=[0,2,1,0,0,1,3,0], value=1, mode=\"{}\"", mode),
+            fmt::format("{}[2,8,10,3]", t));
       check("pad", fmt::format("{}[4,7]", t), fmt::format("pads=[1,2,0,20], value=-0.75, mode=\"{}\"", mode), fmt::format("{}[5,29]", t));
-      check("pad", fmt::format("{}[1,60,70,8]", t), fmt::format("pads=[0,2,2,0,0,2,2,0], mode=\"{}\"", mode), fmt::format("{}[1,64,74,8]", t));
+      check("pad", fmt::format("{}[1,60,70,8]", t), fmt::format("pads=[0,2,2,0,0,2,2,0], mode=\"{}\"", mode),
+            fmt::format("{}[1,64,74,8]", t));
       check("pad", fmt::format("{}[3]", t), fmt::format("pads=[1,0], mode=\"{}\"", mode), fmt::format("{}[4]", t));
     }
 }
@@ -76,9 +89,10 @@ TEST(Copy, DepthAndSpace) {
   for (const char* t : {"!a", "f32"})
     for (const int channels : {1, 3, 8}) {
       for (const char* mode : {"DCR", "CRD"})
-        check("depth_to_space", fmt::format("{}[2,5,6,{}]", t, 4 * channels), fmt::format("blocksize=2, mode=\"{}\", layout=\"channels_last\"", mode),
-              fmt::format("{}[2,10,12,{}]", t, channels));
-      check("space_to_depth", fmt::format("{}[2,9,6,{}]", t, channels), "blocksize=3, layout=\"channels_last\"", fmt::format("{}[2,3,2,{}]", t, 9 * channels));
+        check("depth_to_space", fmt::format("{}[2,5,6,{}]", t, 4 * channels),
+              fmt::format("blocksize=2, mode=\"{}\", layout=\"channels_last\"", mode), fmt::format("{}[2,10,12,{}]", t, channels));
+      check("space_to_depth", fmt::format("{}[2,9,6,{}]", t, channels), "blocksize=3, layout=\"channels_last\"",
+            fmt::format("{}[2,3,2,{}]", t, 9 * channels));
       check("space_to_depth", fmt::format("{}[1,{},40,50]", t, channels), "blocksize=2", fmt::format("{}[1,{},20,25]", t, 4 * channels));
     }
 }

@@ -279,13 +279,16 @@ void checkRows(const std::string& text, bool mayBeNone) {
       for (const bool extremes : {false, true}) {
         std::vector<Tensor> tensors;
         for (const Value* v : node->operands())
-          tensors.push_back(!v ? Tensor() : v->constant() ? *v->constant() : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
+          tensors.push_back(!v              ? Tensor()
+                            : v->constant() ? *v->constant()
+                                            : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
         std::vector<const Tensor*> operands;
         for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
         const auto expected = evaluateNode(*node, operands);
         ASSERT_TRUE(expected) << expected.error().render();
         const auto results = runGuardedAll(*compiled, operands);
-        for (size_t i = 0; i < results.size(); ++i) reportDifference(results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
+        for (size_t i = 0; i < results.size(); ++i)
+          reportDifference(results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
       }
       if (row->isas) break;
     }
@@ -328,7 +331,9 @@ Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, 
     if (isFloat(dtype)) {
       value = extremes ? (rng() % 2 ? 1e4 : -1e4) : std::uniform_real_distribution<double>(-1, 1)(rng);
     } else {
-      const IntRange range = dtype == DType::boolean ? IntRange{0, 1} : sizeOf(dtype) == 8 ? IntRange{isSigned(dtype) ? -1000 : 0, 1000} : rangeOf(dtype);
+      const IntRange range = dtype == DType::boolean ? IntRange{0, 1}
+                             : sizeOf(dtype) == 8    ? IntRange{isSigned(dtype) ? -1000 : 0, 1000}
+                                                     : rangeOf(dtype);
       value = extremes ? static_cast<double>(rng() % 2 ? range.min : range.max)
                        : static_cast<double>(std::uniform_int_distribution<int64_t>(range.min, range.max)(rng));
     }

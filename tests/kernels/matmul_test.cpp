@@ -24,16 +24,18 @@ const Product kProducts[] = {
 };
 
 TEST(Matmul, Float) {
-  for (const Product& p : kProducts) checkRows(fmt::format("graph @g(%a: f32[{}], %b: f32[{}]) {{\n%y = matmul %a, %b : f32[{}]\nreturn %y\n}}\n", p.a, p.b, p.y));
+  for (const Product& p : kProducts)
+    checkRows(fmt::format("graph @g(%a: f32[{}], %b: f32[{}]) {{\n%y = matmul %a, %b : f32[{}]\nreturn %y\n}}\n", p.a, p.b, p.y));
 }
 
 TEST(Matmul, Integers) {
   for (const Product& p : kProducts)
     for (const char* b : {"!b", "!s"})
       for (const auto& [to, y] : {std::pair{"", "f32"}, std::pair{"{to=!y}", "!y"}, std::pair{"{to=!s}", "!s"}})
-        checkRows(fmt::format("!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n!y = q<u8, scale=0.9, zp=120>\n"
-                              "graph @g(%a: !a[{}], %b: {}[{}]) {{\n%y = q.matmul %a, %b {} : {}[{}]\nreturn %y\n}}\n",
-                              p.a, b, p.b, to, y, p.y));
+        checkRows(fmt::format(
+            "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n!y = q<u8, scale=0.9, zp=120>\n"
+            "graph @g(%a: !a[{}], %b: {}[{}]) {{\n%y = q.matmul %a, %b {} : {}[{}]\nreturn %y\n}}\n",
+            p.a, b, p.b, to, y, p.y));
 }
 
 }  // namespace

@@ -33,8 +33,10 @@ TEST(Plain, Arithmetic) {
 
 TEST(Plain, Selection) {
   for (const char* type : {"f32", "u8", "s64", "bool"}) {
-    checkRows(fmt::format("graph @g(%c: bool[3,19], %a: {0}[3,19], %b: {0}[19]) {{\n%y = where %c, %a, %b : {0}[3,19]\nreturn %y\n}}\n", type));
-    checkRows(fmt::format("graph @g(%c: bool[3,1], %a: {0}[], %b: {0}[3,40]) {{\n%y = where %c, %a, %b : {0}[3,40]\nreturn %y\n}}\n", type));
+    checkRows(
+        fmt::format("graph @g(%c: bool[3,19], %a: {0}[3,19], %b: {0}[19]) {{\n%y = where %c, %a, %b : {0}[3,19]\nreturn %y\n}}\n", type));
+    checkRows(
+        fmt::format("graph @g(%c: bool[3,1], %a: {0}[], %b: {0}[3,40]) {{\n%y = where %c, %a, %b : {0}[3,40]\nreturn %y\n}}\n", type));
   }
 }
 
@@ -48,9 +50,7 @@ TEST(Plain, Casts) {
   checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=s32} : s32[53]\nreturn %y\n}\n", true);
 }
 
-TEST(Plain, OneHot) {
-  checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n");
-}
+TEST(Plain, OneHot) { checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n"); }
 
 }  // namespace
 }  // namespace qc::testing

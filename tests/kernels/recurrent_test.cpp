@@ -14,12 +14,17 @@ struct Layer {
 void check(const Layer& layer, int hidden, int batch, int sequence, int directions, bool batchFirst) {
   const bool lstm = std::string_view(layer.op) == "lstm_steps";
   const int rows = layer.gates * hidden, panels = (hidden + 15) / 16;
-  const std::string state = batchFirst ? fmt::format("{},{},{}", batch, directions, hidden) : fmt::format("{},{},{}", directions, batch, hidden);
+  const std::string state =
+      batchFirst ? fmt::format("{},{},{}", batch, directions, hidden) : fmt::format("{},{},{}", directions, batch, hidden);
   const auto sized = [&](int last, int between) {
     const std::string outer = batchFirst ? fmt::format("{},{}", batch, sequence) : fmt::format("{},{}", sequence, batch);
-    return between ? (batchFirst ? fmt::format("{},{},{}", outer, between, last) : fmt::format("{},{},{},{}", sequence, between, batch, last)) : fmt::format("{},{}", outer, last);
+    return between
+               ? (batchFirst ? fmt::format("{},{},{}", outer, between, last) : fmt::format("{},{},{},{}", sequence, between, batch, last))
+               : fmt::format("{},{}", outer, last);
   };
-  std::string inputs = fmt::format("%x: f32[{}], %r: f32[{},{},{},{},16]", sized(directions * rows, 0), directions, layer.gates, panels, hidden), given = "%x, %r";
+  std::string inputs =
+                  fmt::format("%x: f32[{}], %r: f32[{},{},{},{},16]", sized(directions * rows, 0), directions, layer.gates, panels, hidden),
+              given = "%x, %r";
   const auto optional = [&](bool present, const char* name, const std::string& shape) {
     given += present ? fmt::format(", %{}", name) : ", _";
     if (present) inputs += fmt::format(", %{}: f32[{}]", name, shape);
@@ -31,9 +36,10 @@ void check(const Layer& layer, int hidden, int batch, int sequence, int directio
     optional(layer.peepholes, "p", fmt::format("{},{}", directions, 3 * hidden));
   }
   const std::string y = fmt::format("f32[{}], f32[{}]{}", sized(hidden, directions), state, lstm ? fmt::format(", f32[{}]", state) : "");
-  checkRows(fmt::format("graph @g({}) {{\n%y, %last{} = {} {} {{hidden_size={}, batch_first={}, direction=\"{}\"{}}} : {}\nreturn %y, %last{}\n}}\n", inputs,
-                        lstm ? ", %cell" : "", layer.op, given, hidden, batchFirst ? 1 : 0, directions == 2 ? "bidirectional" : "forward", layer.attrs, y,
-                        lstm ? ", %cell" : ""));
+  checkRows(fmt::format(
+      "graph @g({}) {{\n%y, %last{} = {} {} {{hidden_size={}, batch_first={}, direction=\"{}\"{}}} : {}\nreturn %y, %last{}\n}}\n", inputs,
+      lstm ? ", %cell" : "", layer.op, given, hidden, batchFirst ? 1 : 0, directions == 2 ? "bidirectional" : "forward", layer.attrs, y,
+      lstm ? ", %cell" : ""));
 }
 
 const Layer kLayers[] = {

@@ -9,11 +9,14 @@ constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scal
 struct Geometry {
   const char *from, *to, *scales;  // [n,h,w], [n,h,w], h and w
 };
-constexpr Geometry kGeometries[] = {{"2,3,4", "2,6,8", "2, 2"}, {"1,5,3", "1,7,4", "1.4, 1.4"}, {"2,6,7", "2,3,2", "0.5, 0.34"}, {"1,1,1", "1,4,3", "4, 3"}};
+constexpr Geometry kGeometries[] = {
+    {"2,3,4", "2,6,8", "2, 2"}, {"1,5,3", "1,7,4", "1.4, 1.4"}, {"2,6,7", "2,3,2", "0.5, 0.34"}, {"1,1,1", "1,4,3", "4, 3"}};
 
 std::string resize(const char* op, const char* from, const char* to, const Geometry& g, int channels, const std::string& attrs) {
-  return fmt::format("{}graph @g(%x: {}[{},{}]) {{\n%y = {} %x {{sizes=[{},{}], scales=[1, {}, 1], layout=\"channels_last\", {}}} : {}[{},{}]\nreturn %y\n}}\n", kTypes,
-                     from, g.from, channels, op, g.to, channels, g.scales, attrs, to, g.to, channels);
+  return fmt::format(
+      "{}graph @g(%x: {}[{},{}]) {{\n%y = {} %x {{sizes=[{},{}], scales=[1, {}, 1], layout=\"channels_last\", {}}} : {}[{},{}]\nreturn "
+      "%y\n}}\n",
+      kTypes, from, g.from, channels, op, g.to, channels, g.scales, attrs, to, g.to, channels);
 }
 
 TEST(Resize, Nearest) {
@@ -34,16 +37,24 @@ TEST(Resize, LinearAndCubic) {
 }
 
 TEST(Resize, OtherDims) {
-  checkRows("graph @g(%x: f32[2,3,4,5]) {\n%y = resize %x {sizes=[2,3,8,10], scales=[1,1,2,2], mode=\"linear\"} : f32[2,3,8,10]\nreturn %y\n}\n");
-  checkRows("graph @g(%x: f32[2,4,5]) {\n%y = resize %x {sizes=[2,8,5], scales=[1,2,1], mode=\"linear\", layout=\"channels_last\"} : f32[2,8,5]\nreturn %y\n}\n");
-  checkRows("graph @g(%x: f32[1,2,3,4,5]) {\n%y = resize %x {sizes=[1,4,3,6,5], scales=[1,2,1,1.5,1], mode=\"linear\", layout=\"channels_last\"} : f32[1,4,3,6,5]\nreturn %y\n}\n");
+  checkRows(
+      "graph @g(%x: f32[2,3,4,5]) {\n%y = resize %x {sizes=[2,3,8,10], scales=[1,1,2,2], mode=\"linear\"} : f32[2,3,8,10]\nreturn %y\n}\n");
+  checkRows(
+      "graph @g(%x: f32[2,4,5]) {\n%y = resize %x {sizes=[2,8,5], scales=[1,2,1], mode=\"linear\", layout=\"channels_last\"} : "
+      "f32[2,8,5]\nreturn %y\n}\n");
+  checkRows(
+      "graph @g(%x: f32[1,2,3,4,5]) {\n%y = resize %x {sizes=[1,4,3,6,5], scales=[1,2,1,1.5,1], mode=\"linear\", layout=\"channels_last\"} "
+      ": f32[1,4,3,6,5]\nreturn %y\n}\n");
   checkRows("graph @g(%x: f32[2,3]) {\n%y = resize %x {sizes=[4,3], scales=[2,1], mode=\"linear\"} : f32[4,3]\nreturn %y\n}\n");
 }
 
 // What samples outside the source is left to the reference evaluation.
 TEST(Resize, CropsHaveNoRow) {
-  checkRows("graph @g(%x: f32[1,4,4,2]) {\n%y = resize %x {sizes=[1,3,3,2], scales=[1,1,1,1], mode=\"linear\", coordinate=\"tf_crop_and_resize\", "
-            "roi=[0,-0.5,0,0,1,1.5,1,1], layout=\"channels_last\"} : f32[1,3,3,2]\nreturn %y\n}\n", true);
+  checkRows(
+      "graph @g(%x: f32[1,4,4,2]) {\n%y = resize %x {sizes=[1,3,3,2], scales=[1,1,1,1], mode=\"linear\", "
+      "coordinate=\"tf_crop_and_resize\", "
+      "roi=[0,-0.5,0,0,1,1.5,1,1], layout=\"channels_last\"} : f32[1,3,3,2]\nreturn %y\n}\n",
+      true);
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ TEST(Softmax, AlongAndAcross) {
   for (const char* op : {"softmax", "log_softmax"})
     for (const int n : kLengths) {
       checkRows(unary(op, fmt::format("f32[3,{}]", n), "axis=1", fmt::format("f32[3,{}]", n)));
-      for (const int inner : {2, 16, 19}) checkRows(unary(op, fmt::format("f32[2,{},{}]", n, inner), "axis=1", fmt::format("f32[2,{},{}]", n, inner)));
+      for (const int inner : {2, 16, 19})
+        checkRows(unary(op, fmt::format("f32[2,{},{}]", n, inner), "axis=1", fmt::format("f32[2,{},{}]", n, inner)));
     }
   checkRows(unary("softmax", "f32[2,5,1,7]", "axis=1", "f32[2,5,1,7]"));
 }
@@ -27,7 +28,10 @@ TEST(Softmax, AlongAndAcross) {
 TEST(Norms, Layer) {
   for (const int n : kLengths)
     for (const char* operands : {"%x", "%x, %s", "%x, %s, %b", "%x, _, %b"})
-      checkRows(fmt::format("graph @g(%x: f32[2,3,{0}], %s: f32[{0}], %b: f32[{0}]) {{\n%y = layer_norm {1} {{axis=2, epsilon=1e-6}} : f32[2,3,{0}]\nreturn %y\n}}\n", n, operands));
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,3,{0}], %s: f32[{0}], %b: f32[{0}]) {{\n%y = layer_norm {1} {{axis=2, epsilon=1e-6}} : "
+                      "f32[2,3,{0}]\nreturn %y\n}}\n",
+                      n, operands));
   checkRows("graph @g(%x: f32[4,3,7], %s: f32[3,7], %b: f32[3,7]) {\n%y = layer_norm %x, %s, %b {axis=1} : f32[4,3,7]\nreturn %y\n}\n");
   checkRows("graph @g(%x: f32[4,3,7], %s: f32[7]) {\n%y = layer_norm %x, %s {axis=1} : f32[4,3,7]\nreturn %y\n}\n", true);
 }
@@ -35,28 +39,41 @@ TEST(Norms, Layer) {
 TEST(Norms, Instance) {
   for (const int pixels : {1, 3, 4, 5, 9})
     for (const int channels : {1, 3, 16, 21, 33}) {
-      checkRows(fmt::format("graph @g(%x: f32[2,3,{0},{1}], %s: f32[{1}], %b: f32[{1}]) {{\n%y = instance_norm %x, %s, %b {{layout=\"channels_last\"}} : f32[2,3,{0},{1}]\nreturn %y\n}}\n", pixels, channels));
-      checkRows(fmt::format("graph @g(%x: f32[2,{1},3,{0}], %s: f32[{1}], %b: f32[{1}]) {{\n%y = instance_norm %x, %s, %b : f32[2,{1},3,{0}]\nreturn %y\n}}\n", pixels, channels));
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,3,{0},{1}], %s: f32[{1}], %b: f32[{1}]) {{\n%y = instance_norm %x, %s, %b "
+                      "{{layout=\"channels_last\"}} : f32[2,3,{0},{1}]\nreturn %y\n}}\n",
+                      pixels, channels));
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,{1},3,{0}], %s: f32[{1}], %b: f32[{1}]) {{\n%y = instance_norm %x, %s, %b : "
+                      "f32[2,{1},3,{0}]\nreturn %y\n}}\n",
+                      pixels, channels));
     }
 }
 
 TEST(Norms, Group) {
   for (const int groups : {1, 2, 6})
     for (const int pixels : {1, 5, 16, 33})
-      checkRows(fmt::format("graph @g(%x: f32[2,6,{0}], %s: f32[6], %b: f32[6]) {{\n%y = group_norm %x, %s, %b {{num_groups={1}}} : f32[2,6,{0}]\nreturn %y\n}}\n", pixels, groups));
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,6,{0}], %s: f32[6], %b: f32[6]) {{\n%y = group_norm %x, %s, %b {{num_groups={1}}} : "
+                      "f32[2,6,{0}]\nreturn %y\n}}\n",
+                      pixels, groups));
 }
 
 TEST(Norms, LocalResponse) {
   for (const int channels : {1, 3, 16, 21, 48})
     for (const int size : {1, 3, 4, 5})
-      checkRows(fmt::format("graph @g(%x: f32[2,3,2,{0}]) {{\n%y = lrn %x {{size={1}, alpha=0.01, bias=2, layout=\"channels_last\"}} : f32[2,3,2,{0}]\nreturn %y\n}}\n", channels, size));
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,3,2,{0}]) {{\n%y = lrn %x {{size={1}, alpha=0.01, bias=2, layout=\"channels_last\"}} : "
+                      "f32[2,3,2,{0}]\nreturn %y\n}}\n",
+                      channels, size));
 }
 
 TEST(Reductions, AlongAndAcross) {
   for (const char* op : {"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
     for (const int n : kLengths) {
       checkRows(unary(op, fmt::format("f32[3,{}]", n), "axes=[1], keepdims=0", "f32[3]"));
-      for (const int inner : {2, 16, 35}) checkRows(unary(op, fmt::format("f32[2,{},{}]", n, inner), "axes=[1]", fmt::format("f32[2,1,{}]", inner)));
+      for (const int inner : {2, 16, 35})
+        checkRows(unary(op, fmt::format("f32[2,{},{}]", n, inner), "axes=[1]", fmt::format("f32[2,1,{}]", inner)));
     }
   checkRows(unary("reduce_mean", "f32[4,5]", "axes=[0,1], keepdims=0", "f32[]"));
   checkRows(unary("reduce_sum", "f32[4,5,3]", "axes=[0,2]", "f32[1,5,1]"), true);

@@ -8,16 +8,25 @@ constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scal
 
 TEST(Map, QuantizedAndFloatOperands) {
   for (const int n : {1, 3, 15, 16, 17, 63, 64, 65, 100, 4096, 5000}) {
-    checkRows(fmt::format("{}graph @g(%a: !a[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"max(0, a0 + a1)\", to=!b}} : !b[{}]\nreturn %y\n}}\n", kTypes, n, n, n));
-    checkRows(fmt::format("{}graph @g(%a: f32[{}], %b: !s[{}]) {{\n%y = map %a, %b {{expr=\"a0 * sigmoid(a1) - 0.5\"}} : f32[{}]\nreturn %y\n}}\n", kTypes, n, n, n));
+    checkRows(
+        fmt::format("{}graph @g(%a: !a[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"max(0, a0 + a1)\", to=!b}} : !b[{}]\nreturn %y\n}}\n",
+                    kTypes, n, n, n));
+    checkRows(fmt::format(
+        "{}graph @g(%a: f32[{}], %b: !s[{}]) {{\n%y = map %a, %b {{expr=\"a0 * sigmoid(a1) - 0.5\"}} : f32[{}]\nreturn %y\n}}\n", kTypes, n,
+        n, n));
   }
 }
 
 TEST(Map, Broadcasts) {
   for (const int c : {1, 3, 16, 19, 64}) {
-    checkRows(fmt::format("graph @g(%a: f32[2,5,3,{}], %b: f32[2,1,1,{}]) {{\n%y = map %a, %b {{expr=\"a0 * a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c, c));
-    checkRows(fmt::format("graph @g(%a: f32[2,5,3,{}], %b: f32[5,3,1]) {{\n%y = map %a, %b {{expr=\"a0 + a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c));
-    checkRows(fmt::format("{}graph @g(%a: !a[4,{}], %b: !b[]) {{\n%y = map %a, %b {{expr=\"a0 / (a1 + 9)\", to=!a}} : !a[4,{}]\nreturn %y\n}}\n", kTypes, c, c));
+    checkRows(fmt::format(
+        "graph @g(%a: f32[2,5,3,{}], %b: f32[2,1,1,{}]) {{\n%y = map %a, %b {{expr=\"a0 * a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c,
+        c));
+    checkRows(fmt::format(
+        "graph @g(%a: f32[2,5,3,{}], %b: f32[5,3,1]) {{\n%y = map %a, %b {{expr=\"a0 + a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c));
+    checkRows(
+        fmt::format("{}graph @g(%a: !a[4,{}], %b: !b[]) {{\n%y = map %a, %b {{expr=\"a0 / (a1 + 9)\", to=!a}} : !a[4,{}]\nreturn %y\n}}\n",
+                    kTypes, c, c));
   }
 }
 
@@ -32,7 +41,10 @@ TEST(QuantizeDequantize, Tails) {
 
 TEST(Lut, EveryEntryAndTails) {
   for (const int n : {1, 31, 32, 33, 63, 64, 65, 300, 9000})
-    checkRows(fmt::format("{}const #t : u8[256] = rand(3, 0, 255)\ngraph @g(%x: !a[{}]) {{\n%t = const #t : u8[256]\n%y = lut %x, %t {{to=!b}} : !b[{}]\nreturn %y\n}}\n", kTypes, n, n));
+    checkRows(
+        fmt::format("{}const #t : u8[256] = rand(3, 0, 255)\ngraph @g(%x: !a[{}]) {{\n%t = const #t : u8[256]\n%y = lut %x, %t {{to=!b}} : "
+                    "!b[{}]\nreturn %y\n}}\n",
+                    kTypes, n, n));
 }
 
 TEST(Pools, WindowsAndChannels) {
@@ -50,10 +62,16 @@ TEST(Pools, WindowsAndChannels) {
     for (const int c : {1, 3, 16, 24, 64, 70}) {
       const std::string x = fmt::format("[2,{},{},{}]", w.h, w.w, c), y = fmt::format("[2,{},{},{}]", w.oh, w.ow, c);
       for (const char* t : {"f32", "!a", "!s"})
-        checkRows(fmt::format("{}graph @g(%x: {}{}) {{\n%y = max_pool %x {{{}, layout=\"channels_last\"}} : {}{}\nreturn %y\n}}\n", kTypes, t, x, w.attrs, t, y));
+        checkRows(fmt::format("{}graph @g(%x: {}{}) {{\n%y = max_pool %x {{{}, layout=\"channels_last\"}} : {}{}\nreturn %y\n}}\n", kTypes,
+                              t, x, w.attrs, t, y));
       for (const int include : {0, 1}) {
-        checkRows(fmt::format("graph @g(%x: f32{}) {{\n%y = avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\"}} : f32{}\nreturn %y\n}}\n", x, w.attrs, include, y));
-        checkRows(fmt::format("{}graph @g(%x: !a{}) {{\n%y = q.avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\", to=!b}} : !b{}\nreturn %y\n}}\n", kTypes, x, w.attrs, include, y));
+        checkRows(fmt::format(
+            "graph @g(%x: f32{}) {{\n%y = avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\"}} : f32{}\nreturn %y\n}}\n", x,
+            w.attrs, include, y));
+        checkRows(
+            fmt::format("{}graph @g(%x: !a{}) {{\n%y = q.avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\", to=!b}} : "
+                        "!b{}\nreturn %y\n}}\n",
+                        kTypes, x, w.attrs, include, y));
       }
     }
 }
@@ -61,8 +79,11 @@ TEST(Pools, WindowsAndChannels) {
 TEST(Means, PixelsAndChannels) {
   for (const int side : {1, 3, 4, 5, 7})
     for (const int c : {1, 5, 16, 17, 48, 65}) {
-      checkRows(fmt::format("graph @g(%x: f32[2,{},{},{}]) {{\n%y = reduce_mean %x {{axes=[1,2]}} : f32[2,1,1,{}]\nreturn %y\n}}\n", side, side, c, c));
-      checkRows(fmt::format("{}graph @g(%x: !a[2,{},{},{}]) {{\n%y = q.reduce_mean %x {{axes=[1,2], keepdims=0, to=!s}} : !s[2,{}]\nreturn %y\n}}\n", kTypes, side, side, c, c));
+      checkRows(fmt::format("graph @g(%x: f32[2,{},{},{}]) {{\n%y = reduce_mean %x {{axes=[1,2]}} : f32[2,1,1,{}]\nreturn %y\n}}\n", side,
+                            side, c, c));
+      checkRows(fmt::format(
+          "{}graph @g(%x: !a[2,{},{},{}]) {{\n%y = q.reduce_mean %x {{axes=[1,2], keepdims=0, to=!s}} : !s[2,{}]\nreturn %y\n}}\n", kTypes,
+          side, side, c, c));
     }
 }
 

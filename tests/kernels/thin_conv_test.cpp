@@ -4,11 +4,13 @@
 namespace qc::testing {
 namespace {
 
-void conv(int batch, int h, int w, int channels, int outputs, int kernelH, int kernelW, const std::string& pads, int outH, int outW, const std::string& post) {
-  checkRows(fmt::format("graph @g(%x: f32[{0},{1},{2},{3}], %w: f32[{4},{3},{5},{6}], %b: f32[{4}]) {{\n"
-                        "%y = conv %x, %w{7} {{pads=[{8}], layout=\"channels_last\"{9}}} : f32[{0},{10},{11},{4}]\nreturn %y\n}}\n",
-                        batch, h, w, channels, outputs, kernelH, kernelW, post.empty() ? "" : ", %b", pads,
-                        post.empty() ? "" : fmt::format(", post=\"{}\"", post), outH, outW));
+void conv(int batch, int h, int w, int channels, int outputs, int kernelH, int kernelW, const std::string& pads, int outH, int outW,
+          const std::string& post) {
+  checkRows(
+      fmt::format("graph @g(%x: f32[{0},{1},{2},{3}], %w: f32[{4},{3},{5},{6}], %b: f32[{4}]) {{\n"
+                  "%y = conv %x, %w{7} {{pads=[{8}], layout=\"channels_last\"{9}}} : f32[{0},{10},{11},{4}]\nreturn %y\n}}\n",
+                  batch, h, w, channels, outputs, kernelH, kernelW, post.empty() ? "" : ", %b", pads,
+                  post.empty() ? "" : fmt::format(", post=\"{}\"", post), outH, outW));
 }
 
 TEST(ThinConv, Shapes) {

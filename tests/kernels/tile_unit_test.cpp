@@ -27,7 +27,9 @@ const KernelDef kUnsigned{.id = "tiles_u8", .ops = {}, .supports = nullptr, .cos
 const KernelDef kSigned{.id = "tiles_s8", .ops = {}, .supports = nullptr, .cost = nullptr, .emit = emitProduct<TileUnit::Left::s8>};
 
 // Only the number of its operands matters.
-Graph twoOperands() { return std::move(parseGraph("graph @g(%a: s8[4], %b: s8[4]) {\n  %0 = add %a, %b : s8[4]\n  return %0\n}\n").value()); }
+Graph twoOperands() {
+  return std::move(parseGraph("graph @g(%a: s8[4], %b: s8[4]) {\n  %0 = add %a, %b : s8[4]\n  return %0\n}\n").value());
+}
 
 TEST(TileUnit, EmulationIsExact) {
   const Target target = Target::parse("amx-emulated").value();

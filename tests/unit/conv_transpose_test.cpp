@@ -32,15 +32,17 @@ void check(const Case& c, bool quantized) {
     return list;
   }();
   const std::string text =
-      quantized ? fmt::format("!x = q<u8, scale=0.037, zp=113>\n!w = q<s8, axis=1, scale=[{0}], zp=0>\n!y = q<u8, scale=0.4, zp=120>\n"
-                              "const #w : s8[{2}] = rand(1, -127, 127)\nconst #b : s32[{5}] = rand(2, -900, 900)\n"
-                              "graph @g(%x: !x[{1}]) {{\n%w = const #w : !w[{2}]\n%b = const #b : s32[{5}]\n"
-                              "%y = q.conv_transpose %x, %w, %b {{{3}, to=!y, clamp_min=99, layout=\"channels_last\"}} : !y[{4}]\nreturn %y\n}}\n",
-                              scales, c.x, c.w, c.attrs, c.y, c.outputs)
-                : fmt::format("const #w : f32[{1}] = rand(1, -1, 1)\nconst #b : f32[{4}] = rand(2, -1, 1)\n"
-                              "graph @g(%x: f32[{0}]) {{\n%w = const #w : f32[{1}]\n%b = const #b : f32[{4}]\n"
-                              "%y = conv_transpose %x, %w, %b {{{2}, layout=\"channels_last\"}} : f32[{3}]\nreturn %y\n}}\n",
-                              c.x, c.w, c.attrs, c.y, c.outputs);
+      quantized ? fmt::format(
+                      "!x = q<u8, scale=0.037, zp=113>\n!w = q<s8, axis=1, scale=[{0}], zp=0>\n!y = q<u8, scale=0.4, zp=120>\n"
+                      "const #w : s8[{2}] = rand(1, -127, 127)\nconst #b : s32[{5}] = rand(2, -900, 900)\n"
+                      "graph @g(%x: !x[{1}]) {{\n%w = const #w : !w[{2}]\n%b = const #b : s32[{5}]\n"
+                      "%y = q.conv_transpose %x, %w, %b {{{3}, to=!y, clamp_min=99, layout=\"channels_last\"}} : !y[{4}]\nreturn %y\n}}\n",
+                      scales, c.x, c.w, c.attrs, c.y, c.outputs)
+                : fmt::format(
+                      "const #w : f32[{1}] = rand(1, -1, 1)\nconst #b : f32[{4}] = rand(2, -1, 1)\n"
+                      "graph @g(%x: f32[{0}]) {{\n%w = const #w : f32[{1}]\n%b = const #b : f32[{4}]\n"
+                      "%y = conv_transpose %x, %w, %b {{{2}, layout=\"channels_last\"}} : f32[{3}]\nreturn %y\n}}\n",
+                      c.x, c.w, c.attrs, c.y, c.outputs);
   auto graph = parseGraph(text);
   ASSERT_TRUE(graph) << graph.error().render() << text;
   const TensorType type = graph->inputs()[0]->type();

@@ -102,7 +102,8 @@ TEST_F(DatasetTest, OptionsOutOfRangeAreRefused) {
   ASSERT_TRUE(writeNpy(path("empty.npy"), Tensor(DType::f32, {int64_t{1} << 40, 0})));
   EXPECT_FALSE(Dataset::open({"npy:" + path("empty.npy")}, image_));
   const std::string images = std::string("images:") + QC_TEST_DATA + "/digits/calib?";
-  for (const char* option : {"size=-1", "resize=-3", "size=1000000", "resize=1e9", "size=nan"}) EXPECT_FALSE(Dataset::open({images + option}, image_)) << option;
+  for (const char* option : {"size=-1", "resize=-3", "size=1000000", "resize=1e9", "size=nan"})
+    EXPECT_FALSE(Dataset::open({images + option}, image_)) << option;
 }
 
 TEST(Resample, RefusesImagesTooLongToResize) {

@@ -58,7 +58,8 @@ TEST(DynamicLinear, Refusals) {
   EXPECT_EQ(inferred("q.dynamic_linear", {x, w, none, s, z}), "f32[2,3]");
   EXPECT_THAT(inferred("q.dynamic_linear", {TensorType(DType::f32, Shape{2, 4}), w, none, s, z}), HasSubstr("8-bit integers"));
   EXPECT_THAT(inferred("q.dynamic_linear", {x, w, none, TensorType(DType::f32, Shape{4}), z}), HasSubstr("one value per row"));
-  EXPECT_THAT(inferred("q.dynamic_linear", {TensorType(DType::u8, Shape{2, 40000}), TensorType(quantPerTensor(DType::s8, 1, 0), Shape{3, 40000}), none, s, z}),
+  EXPECT_THAT(inferred("q.dynamic_linear",
+                       {TensorType(DType::u8, Shape{2, 40000}), TensorType(quantPerTensor(DType::s8, 1, 0), Shape{3, 40000}), none, s, z}),
               HasSubstr("overflow"));
 }
 
@@ -91,7 +92,8 @@ TEST_P(DynamicRecurrent, StaysNearTheFloatLayer) {
   const int64_t directions = std::string_view(c.direction) == "bidirectional" ? 2 : 1, rows = c.gates * kHidden;
   Random random(3);
   const Tensor x = random.normal({kSteps, kBatch, kInput}), bias = random.normal({directions, 2 * rows});
-  const Tensor w = random.integers(DType::s8, {directions, rows, kInput}, -100, 100), r = random.integers(DType::s8, {directions, rows, kHidden}, -100, 100);
+  const Tensor w = random.integers(DType::s8, {directions, rows, kInput}, -100, 100),
+               r = random.integers(DType::s8, {directions, rows, kHidden}, -100, 100);
   const Tensor lengths = tensorOf(DType::s32, {kBatch}, {kSteps, kSteps - 2});
   const auto perRow = [&](int64_t depth) {
     QuantParams q{DType::s8, -128, 127, 2, depth, {}, {0}};
@@ -100,13 +102,16 @@ TEST_P(DynamicRecurrent, StaysNearTheFloatLayer) {
   };
   AttrDict attrs{{"hidden_size", kHidden}, {"direction", std::string(c.direction)}};
   if (c.linearBeforeReset >= 0) attrs.set("linear_before_reset", c.linearBeforeReset);
-  const std::vector<Tensor> expected = runAll(c.op, {x, run("dequantize", {Operand(w, perRow(kInput))}), run("dequantize", {Operand(r, perRow(kHidden))}), bias, lengths}, attrs);
+  const std::vector<Tensor> expected = runAll(
+      c.op, {x, run("dequantize", {Operand(w, perRow(kInput))}), run("dequantize", {Operand(r, perRow(kHidden))}), bias, lengths}, attrs);
   for (const char* granularity : {"tensor", "token"}) {
     attrs.set("granularity", std::string(granularity));
     const std::vector<Tensor> y =
-        runAll("q.dynamic_" + std::string(c.op), {x, Operand::constant(w, perRow(kInput)), Operand::constant(r, perRow(kHidden)), bias, lengths}, attrs);
+        runAll("q.dynamic_" + std::string(c.op),
+               {x, Operand::constant(w, perRow(kInput)), Operand::constant(r, perRow(kHidden)), bias, lengths}, attrs);
     for (size_t o = 0; o < expected.size(); ++o)
-      for (int64_t i = 0; i < expected[o].numElements(); ++i) EXPECT_NEAR(y[o].at(i), expected[o].at(i), 0.06) << granularity << o << " " << i;
+      for (int64_t i = 0; i < expected[o].numElements(); ++i)
+        EXPECT_NEAR(y[o].at(i), expected[o].at(i), 0.06) << granularity << o << " " << i;
   }
 }
 
@@ -123,14 +128,16 @@ TEST(DynamicRecurrent, ProductsAreThoseOfALinearLayer) {
   const std::vector<Tensor> y = runAll("q.dynamic_rnn", {x, Operand::constant(w, q), Operand::constant(r, q)},
                                        {{"hidden_size", int64_t{4}}, {"activations", std::string("Affine")}});
   const std::vector<Tensor> p = runAll("dynamic_qparams", {x});
-  const Tensor product = run("q.dynamic_linear", {run("quantize_with", {x, p[0], p[1]}), Operand::constant(w.reshaped({4, 5}), q), Operand::none(), p[0], p[1]});
+  const Tensor product = run(
+      "q.dynamic_linear", {run("quantize_with", {x, p[0], p[1]}), Operand::constant(w.reshaped({4, 5}), q), Operand::none(), p[0], p[1]});
   for (int64_t i = 0; i < product.numElements(); ++i) EXPECT_EQ(y[0].at(i), product.at(i)) << i;
 }
 
 TEST(DynamicRecurrent, RefusesScalesWithinARow) {
   QuantParams q{DType::s8, -128, 127, 2, 0, {1, 1, 1, 1, 1}, {0}};
   const TensorType w(std::make_shared<const QuantParams>(q), Shape{1, 4, 5}), r(quantPerTensor(DType::s8, 1, 0), Shape{1, 4, 4});
-  EXPECT_THAT(inferred("q.dynamic_rnn", {TensorType(DType::f32, Shape{1, 1, 5}), w, r}, {{"hidden_size", int64_t{4}}}), HasSubstr("one scale per row"));
+  EXPECT_THAT(inferred("q.dynamic_rnn", {TensorType(DType::f32, Shape{1, 1, 5}), w, r}, {{"hidden_size", int64_t{4}}}),
+              HasSubstr("one scale per row"));
 }
 
 }  // namespace

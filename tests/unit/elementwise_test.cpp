@@ -28,7 +28,7 @@ struct Operand {
 Result<Value*> build(Graph& g, std::string_view op, const std::vector<TensorType>& types, AttrDict attrs = {}) {
   std::vector<Value*> operands;
   for (const TensorType& t : types) operands.push_back(g.addInput("x", t));
-  QC_ASSIGN(Value* y, Builder(g).create(op, operands, std::move(attrs)));
+  QC_ASSIGN(Value * y, Builder(g).create(op, operands, std::move(attrs)));
   g.setOutputs({y});
   return y;
 }
@@ -91,50 +91,80 @@ TEST(Elementwise, UnaryValuesAgreeWithOnnxRuntime) {
       {"clip", {{"min", -1.0}, {"max", 2.0}}, {-1.f, -1.f, -1.f, -0.3f, -1e-06f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.f, 2.f}},
       {"leaky_relu", {}, {-0.125f, -0.03f, -0.012499999f, -0.003f, -1e-08f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.5f, 20.f}},
       {"thresholded_relu", {{"alpha", 0.4}}, {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.5f, 1.25f, 2.5f, 20.f}},
-      {"elu", {{"alpha", 1.5}}, {-1.4999944f, -1.4253194f, -1.0702428f, -0.3887727f, -1.5199184e-06f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f,
-          2.5f, 20.f}},
-      {"selu", {}, {-1.7580928f, -1.6705687f, -1.2543954f, -0.45566735f, -1.781445e-06f, 0.f, 1.050701e-06f, 0.3152103f, 0.5253505f,
-          1.3133763f, 2.6267526f, 21.01402f}},
-      {"celu", {{"alpha", 2.0}}, {-1.996139f, -1.5537397f, -0.9294771f, -0.278584f, -9.536743e-07f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.5f,
-          20.f}},
-      {"sigmoid", {}, {3.7252903e-06f, 0.047425866f, 0.22270015f, 0.4255575f, 0.49999976f, 0.5f, 0.50000024f, 0.5744425f, 0.6224593f,
-          0.7772999f, 0.9241418f, 1.f}},
-      {"tanh", {}, {-1.f, -0.9950547f, -0.84828365f, -0.2913126f, -9.999999e-07f, 0.f, 9.999999e-07f, 0.2913126f, 0.46211717f,
-          0.84828365f, 0.98661435f, 1.f}},
+      {"elu",
+       {{"alpha", 1.5}},
+       {-1.4999944f, -1.4253194f, -1.0702428f, -0.3887727f, -1.5199184e-06f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.5f, 20.f}},
+      {"selu",
+       {},
+       {-1.7580928f, -1.6705687f, -1.2543954f, -0.45566735f, -1.781445e-06f, 0.f, 1.050701e-06f, 0.3152103f, 0.5253505f, 1.3133763f,
+        2.6267526f, 21.01402f}},
+      {"celu",
+       {{"alpha", 2.0}},
+       {-1.996139f, -1.5537397f, -0.9294771f, -0.278584f, -9.536743e-07f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.5f, 20.f}},
+      {"sigmoid",
+       {},
+       {3.7252903e-06f, 0.047425866f, 0.22270015f, 0.4255575f, 0.49999976f, 0.5f, 0.50000024f, 0.5744425f, 0.6224593f, 0.7772999f,
+        0.9241418f, 1.f}},
+      {"tanh",
+       {},
+       {-1.f, -0.9950547f, -0.84828365f, -0.2913126f, -9.999999e-07f, 0.f, 9.999999e-07f, 0.2913126f, 0.46211717f, 0.84828365f, 0.98661435f,
+        1.f}},
       {"hardsigmoid", {}, {0.f, 0.f, 0.25f, 0.44f, 0.4999998f, 0.5f, 0.5000002f, 0.56f, 0.6f, 0.75f, 1.f, 1.f}},
-      {"hardswish", {}, {-0.f, -0.f, -0.3645833f, -0.135f, -4.999998e-07f, 0.f, 5.0000017e-07f, 0.165f, 0.29166666f, 0.88541675f,
-          2.2916667f, 20.f}},
-      {"softplus", {}, {3.7266461e-06f, 0.048587356f, 0.2519291f, 0.5543552f, 0.69314665f, 0.6931472f, 0.69314766f, 0.8543552f, 0.974077f,
-          1.501929f, 2.5788898f, 20.f}},
-      {"softsign", {}, {-0.9259259f, -0.75f, -0.5555556f, -0.23076925f, -9.999991e-07f, 0.f, 9.999991e-07f, 0.23076925f, 0.33333334f,
-          0.5555556f, 0.71428573f, 0.95238096f}},
-      {"erf", {}, {-1.f, -0.9999779f, -0.92290014f, -0.32862678f, -1.1283792e-06f, 0.f, 1.1283792e-06f, 0.32862678f, 0.5204999f,
-          0.92290014f, 0.9995931f, 1.f}},
-      {"gelu", {}, {-0.f, -0.0040496886f, -0.13206221f, -0.11462658f, -4.999996e-07f, 0.f, 5.000004e-07f, 0.18537344f, 0.34573123f,
-          1.1179378f, 2.484476f, 20.f}},
-      {"gelu", {{"approximate", std::string("tanh")}}, {-0.f, -0.0036375225f, -0.13228577f, -0.11462908f, -4.999996e-07f, 0.f,
-          5.000004e-07f, 0.18537092f, 0.345714f, 1.1177142f, 2.4849157f, 20.f}},
-      {"mish", {}, {-4.6583074e-05f, -0.14564745f, -0.30841395f, -0.15113318f, -5.999997e-07f, 0.f, 6.000003e-07f, 0.20800139f,
-          0.37524524f, 1.1318702f, 2.4713924f, 20.f}},
-      {"exp", {}, {3.7266532e-06f, 0.049787067f, 0.2865048f, 0.7408182f, 0.999999f, 1.f, 1.000001f, 1.3498588f, 1.6487212f, 3.4903429f,
-          12.182494f, 4.851652e+08f}},
+      {"hardswish",
+       {},
+       {-0.f, -0.f, -0.3645833f, -0.135f, -4.999998e-07f, 0.f, 5.0000017e-07f, 0.165f, 0.29166666f, 0.88541675f, 2.2916667f, 20.f}},
+      {"softplus",
+       {},
+       {3.7266461e-06f, 0.048587356f, 0.2519291f, 0.5543552f, 0.69314665f, 0.6931472f, 0.69314766f, 0.8543552f, 0.974077f, 1.501929f,
+        2.5788898f, 20.f}},
+      {"softsign",
+       {},
+       {-0.9259259f, -0.75f, -0.5555556f, -0.23076925f, -9.999991e-07f, 0.f, 9.999991e-07f, 0.23076925f, 0.33333334f, 0.5555556f,
+        0.71428573f, 0.95238096f}},
+      {"erf",
+       {},
+       {-1.f, -0.9999779f, -0.92290014f, -0.32862678f, -1.1283792e-06f, 0.f, 1.1283792e-06f, 0.32862678f, 0.5204999f, 0.92290014f,
+        0.9995931f, 1.f}},
+      {"gelu",
+       {},
+       {-0.f, -0.0040496886f, -0.13206221f, -0.11462658f, -4.999996e-07f, 0.f, 5.000004e-07f, 0.18537344f, 0.34573123f, 1.1179378f,
+        2.484476f, 20.f}},
+      {"gelu",
+       {{"approximate", std::string("tanh")}},
+       {-0.f, -0.0036375225f, -0.13228577f, -0.11462908f, -4.999996e-07f, 0.f, 5.000004e-07f, 0.18537092f, 0.345714f, 1.1177142f,
+        2.4849157f, 20.f}},
+      {"mish",
+       {},
+       {-4.6583074e-05f, -0.14564745f, -0.30841395f, -0.15113318f, -5.999997e-07f, 0.f, 6.000003e-07f, 0.20800139f, 0.37524524f, 1.1318702f,
+        2.4713924f, 20.f}},
+      {"exp",
+       {},
+       {3.7266532e-06f, 0.049787067f, 0.2865048f, 0.7408182f, 0.999999f, 1.f, 1.000001f, 1.3498588f, 1.6487212f, 3.4903429f, 12.182494f,
+        4.851652e+08f}},
       {"log", {}, {kNan, kNan, kNan, kNan, kNan, -kInf, -13.815511f, -1.2039728f, -0.6931472f, 0.22314355f, 0.91629076f, 2.9957323f}},
       {"sqrt", {}, {kNan, kNan, kNan, kNan, kNan, 0.f, 0.001f, 0.5477226f, 0.70710677f, 1.118034f, 1.5811388f, 4.472136f}},
       {"reciprocal", {}, {-0.08f, -0.33333334f, -0.8f, -3.3333333f, -1e+06f, kInf, 1e+06f, 3.3333333f, 2.f, 0.8f, 0.4f, 0.05f}},
-      {"sin", {}, {0.066321895f, -0.14112f, -0.9489846f, -0.29552022f, -1e-06f, 0.f, 1e-06f, 0.29552022f, 0.47942555f, 0.9489846f,
-          0.5984722f, 0.9129453f}},
-      {"cos", {}, {0.99779826f, -0.9899925f, 0.31532237f, 0.9553365f, 1.f, 1.f, 1.f, 0.9553365f, 0.87758255f, 0.31532237f, -0.8011436f,
-          0.40808207f}},
-      {"tan", {}, {0.06646824f, 0.14254655f, -3.0095696f, -0.30933627f, -1e-06f, 0.f, 1e-06f, 0.30933627f, 0.5463025f, 3.0095696f,
-          -0.74702233f, 2.237161f}},
+      {"sin",
+       {},
+       {0.066321895f, -0.14112f, -0.9489846f, -0.29552022f, -1e-06f, 0.f, 1e-06f, 0.29552022f, 0.47942555f, 0.9489846f, 0.5984722f,
+        0.9129453f}},
+      {"cos",
+       {},
+       {0.99779826f, -0.9899925f, 0.31532237f, 0.9553365f, 1.f, 1.f, 1.f, 0.9553365f, 0.87758255f, 0.31532237f, -0.8011436f, 0.40808207f}},
+      {"tan",
+       {},
+       {0.06646824f, 0.14254655f, -3.0095696f, -0.30933627f, -1e-06f, 0.f, 1e-06f, 0.30933627f, 0.5463025f, 3.0095696f, -0.74702233f,
+        2.237161f}},
       {"floor", {}, {-13.f, -3.f, -2.f, -1.f, -1.f, 0.f, 0.f, 0.f, 0.f, 1.f, 2.f, 20.f}},
       {"ceil", {}, {-12.f, -3.f, -1.f, -0.f, -0.f, 0.f, 1.f, 1.f, 1.f, 2.f, 3.f, 20.f}},
       {"round", {}, {-12.f, -3.f, -1.f, -0.f, -0.f, 0.f, 0.f, 0.f, 0.f, 1.f, 2.f, 20.f}},
       {"neg", {}, {12.5f, 3.f, 1.25f, 0.3f, 1e-06f, -0.f, -1e-06f, -0.3f, -0.5f, -1.25f, -2.5f, -20.f}},
       {"abs", {}, {12.5f, 3.f, 1.25f, 0.3f, 1e-06f, 0.f, 1e-06f, 0.3f, 0.5f, 1.25f, 2.5f, 20.f}},
       {"sign", {}, {-1.f, -1.f, -1.f, -1.f, -1.f, 0.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f}},
-      {"silu", {}, {-4.658299e-05f, -0.14227761f, -0.27837518f, -0.12766725f, -4.9999977e-07f, 0.f, 5.000002e-07f, 0.17233276f,
-          0.31122968f, 0.97162485f, 2.3103545f, 20.f}},
+      {"silu",
+       {},
+       {-4.658299e-05f, -0.14227761f, -0.27837518f, -0.12766725f, -4.9999977e-07f, 0.f, 5.000002e-07f, 0.17233276f, 0.31122968f,
+        0.97162485f, 2.3103545f, 20.f}},
   };
   for (const Expected& e : table) {
     const Tensor y = evaluate(e.op, {{x}}, e.attrs);
@@ -180,19 +210,33 @@ TEST(Elementwise, EveryUnaryFloatOpAgreesWithItselfInDoubleAndHalf) {
 
 TEST(Elementwise, NanAndInfinityAsInOnnxRuntime) {
   const Tensor x = floats({kNan, -kInf, kInf});
-  const Expected table[] = {
-      {"relu", {}, {kNan, 0, kInf}}, {"clip", {{"min", -1.0}, {"max", 1.0}}, {kNan, -1, 1}}, {"hardsigmoid", {}, {kNan, 0, 1}},
-      {"hardswish", {}, {kNan, kNan, kInf}}, {"elu", {}, {kNan, -1, kInf}}, {"celu", {}, {kNan, -1, kInf}},
-      {"leaky_relu", {}, {kNan, -kInf, kInf}}, {"thresholded_relu", {}, {0, 0, kInf}}, {"softplus", {}, {kNan, 0, kInf}},
-      {"softsign", {}, {kNan, kNan, kNan}}, {"erf", {}, {kNan, -1, 1}}, {"gelu", {}, {kNan, kNan, kInf}}, {"mish", {}, {kNan, kNan, kInf}},
-      {"sign", {}, {kNan, -1, 1}}, {"sigmoid", {}, {kNan, 0, 1}}, {"tanh", {}, {kNan, -1, 1}}, {"exp", {}, {kNan, 0, kInf}},
-      {"log", {}, {kNan, kNan, kInf}}, {"round", {}, {kNan, -kInf, kInf}}, {"reciprocal", {}, {kNan, 0, 0}}, {"isnan", {}, {1, 0, 0}},
-      {"isinf", {}, {0, 1, 1}}};
+  const Expected table[] = {{"relu", {}, {kNan, 0, kInf}},
+                            {"clip", {{"min", -1.0}, {"max", 1.0}}, {kNan, -1, 1}},
+                            {"hardsigmoid", {}, {kNan, 0, 1}},
+                            {"hardswish", {}, {kNan, kNan, kInf}},
+                            {"elu", {}, {kNan, -1, kInf}},
+                            {"celu", {}, {kNan, -1, kInf}},
+                            {"leaky_relu", {}, {kNan, -kInf, kInf}},
+                            {"thresholded_relu", {}, {0, 0, kInf}},
+                            {"softplus", {}, {kNan, 0, kInf}},
+                            {"softsign", {}, {kNan, kNan, kNan}},
+                            {"erf", {}, {kNan, -1, 1}},
+                            {"gelu", {}, {kNan, kNan, kInf}},
+                            {"mish", {}, {kNan, kNan, kInf}},
+                            {"sign", {}, {kNan, -1, 1}},
+                            {"sigmoid", {}, {kNan, 0, 1}},
+                            {"tanh", {}, {kNan, -1, 1}},
+                            {"exp", {}, {kNan, 0, kInf}},
+                            {"log", {}, {kNan, kNan, kInf}},
+                            {"round", {}, {kNan, -kInf, kInf}},
+                            {"reciprocal", {}, {kNan, 0, 0}},
+                            {"isnan", {}, {1, 0, 0}},
+                            {"isinf", {}, {0, 1, 1}}};
   for (const Expected& e : table) {
     const std::vector<float> got = evaluate(e.op, {{x}}, e.attrs).toFloats();
     for (size_t i = 0; i < 3; ++i)
-      EXPECT_TRUE(got[i] == e.values[i] || (std::isnan(got[i]) && std::isnan(e.values[i]))) << e.op << " of "
-          << x.at(static_cast<int64_t>(i)) << " is " << got[i];
+      EXPECT_TRUE(got[i] == e.values[i] || (std::isnan(got[i]) && std::isnan(e.values[i])))
+          << e.op << " of " << x.at(static_cast<int64_t>(i)) << " is " << got[i];
   }
   for (const char* op : {"min", "max"})
     for (const double v : of(op, {{floats({kNan, 1, kNan})}, {floats({1, kNan, kNan})}})) EXPECT_TRUE(std::isnan(v));
@@ -329,7 +373,7 @@ TEST(Elementwise, WrongTypesAreErrorsInTheUsersWords) {
   EXPECT_EQ(inferred("less", {i, i}), "bool[2]");
   EXPECT_EQ(inferred("isnan", {h}), "bool[2]");
   EXPECT_EQ(inferred("gelu", {f}, {{"approximate", std::string("fast")}}),
-      "error: approximate is \"fast\"; it must be \"none\" or \"tanh\"");
+            "error: approximate is \"fast\"; it must be \"none\" or \"tanh\"");
   EXPECT_THAT(of("isinf", {{floats({-kInf, kInf, 1})}}, {{"detect_positive", int64_t{0}}}), ElementsAre(1, 0, 0));
   EXPECT_EQ(inferred("mod", {i, i}, {{"fmod", int64_t{2}}}), "error: fmod is 2; it must be 0 or 1");
 }

@@ -69,8 +69,10 @@ TEST(IndexOps, ScatterReducesWideIntegersExactly) {
 
 TEST(IndexOps, ScatterNd) {
   const Tensor x = iota(DType::f32, {3, 2});
-  EXPECT_THAT(list(evaluate("scatter_nd", {{x}, {ints({2, 1}, {2, 0})}, {tensor(DType::f32, {2, 2}, {7, 8, 9, 10})}})), ElementsAre(9, 10, 2, 3, 7, 8));
-  EXPECT_THAT(list(evaluate("scatter_nd", {{x}, {ints({2, 2}, {2, 0, 2, 0})}, {tensor(DType::f32, {2}, {1, 1})}}, {{"reduction", std::string("add")}})),
+  EXPECT_THAT(list(evaluate("scatter_nd", {{x}, {ints({2, 1}, {2, 0})}, {tensor(DType::f32, {2, 2}, {7, 8, 9, 10})}})),
+              ElementsAre(9, 10, 2, 3, 7, 8));
+  EXPECT_THAT(list(evaluate("scatter_nd", {{x}, {ints({2, 2}, {2, 0, 2, 0})}, {tensor(DType::f32, {2}, {1, 1})}},
+                            {{"reduction", std::string("add")}})),
               ElementsAre(0, 1, 2, 3, 6, 5));
   EXPECT_THAT(errorOf("scatter_nd", {{x}, {ints({1, 1}, {3})}, {tensor(DType::f32, {1, 2}, {0, 0})}}), HasSubstr("index 3"));
   EXPECT_THAT(errorOf("scatter_nd", {{x}, {ints({1, 1}, {0})}, {tensor(DType::f32, {1, 3}, {0, 0, 0})}}), HasSubstr("[1,2]"));
@@ -102,11 +104,14 @@ TEST(IndexOps, Trilu) {
 
 TEST(IndexOps, ReverseSequence) {
   const Tensor x = iota(DType::u8, {3, 2}), lens = ints({2}, {3, 2});
-  EXPECT_THAT(list(evaluate("reverse_sequence", {{x}, {lens}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{0}}})), ElementsAre(4, 3, 2, 1, 0, 5));
+  EXPECT_THAT(list(evaluate("reverse_sequence", {{x}, {lens}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{0}}})),
+              ElementsAre(4, 3, 2, 1, 0, 5));
   EXPECT_THAT(list(evaluate("reverse_sequence", {{x}, {ints({3}, {2, 0, 1})}}, {{"batch_axis", int64_t{0}}, {"time_axis", int64_t{1}}})),
               ElementsAre(1, 0, 2, 3, 4, 5));
-  EXPECT_THAT(errorOf("reverse_sequence", {{x}, {ints({2}, {4, 1})}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{0}}}), HasSubstr("length of 4"));
-  EXPECT_THAT(errorOf("reverse_sequence", {{x}, {lens}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{1}}}), HasSubstr("time_axis=1"));
+  EXPECT_THAT(errorOf("reverse_sequence", {{x}, {ints({2}, {4, 1})}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{0}}}),
+              HasSubstr("length of 4"));
+  EXPECT_THAT(errorOf("reverse_sequence", {{x}, {lens}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{1}}}),
+              HasSubstr("time_axis=1"));
 }
 
 TEST(IndexOps, QuantizedElementsKeepTheirParameters) {

@@ -1,6 +1,6 @@
 // The modes without calibration, whole: quantize, run in the interpreter and compiled, save as ONNX, load again.
-#include <gtest/gtest.h>
 #include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -90,7 +90,8 @@ std::vector<Mode> modes() {
 
 Tensor inputFor(const Port& port) {
   Tensor t(port.type.dtype, port.type.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), t.mutableData(), i, t.dtype() == DType::s64 ? i * 7 % 50 : std::sin(0.7 * static_cast<double>(i)));
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(t.dtype(), t.mutableData(), i, t.dtype() == DType::s64 ? i * 7 % 50 : std::sin(0.7 * static_cast<double>(i)));
   return t;
 }
 
@@ -175,7 +176,8 @@ TEST(Modes, DynamicLayersRunOnKernels) {
 
 TEST(Modes, EmbeddingAndRecurrence) {
   // DynamicQuantizeLSTM exists for u8 per tensor; elsewhere ONNX gets the float layer over integer weights.
-  for (const Mode& mode : modes()) checkMode(kSequence, mode, !mode.config.activation.dynamic || mode.config == dynamicQConfig(Backend::x86));
+  for (const Mode& mode : modes())
+    checkMode(kSequence, mode, !mode.config.activation.dynamic || mode.config == dynamicQConfig(Backend::x86));
 }
 TEST(Modes, GatedRecurrence) {
   for (const Mode& mode : modes()) {
@@ -203,7 +205,10 @@ graph @g(%x: s64[3]) -> ("y") {
   %e = gather %t, %x {axis=0} : f32[3,64]
   %y = linear %e, %w : f32[3,96]
   return %y
-})", "test").value(), "test");
+})",
+                               "test")
+                        .value(),
+                    "test");
   const int64_t weights = (100 + 96) * 64;
   EXPECT_GE(constantBytes(model), 4 * weights);
   const auto in = [&](QConfig config) { return constantBytes(quantize(model, QConfigMapping().global(std::move(config))).value().model); };
@@ -222,7 +227,8 @@ TEST(Modes, RulesMix) {
   const Model model(parseGraph(kSequence, "test").value(), "test");
   const QConfigMapping rules =
       QConfigMapping::parse(R"({"global": "dynamic", "rules": [{"object_type": "gather", "qconfig": "weight_only_int4"},
-                                {"object_type": "Gemm", "qconfig": "float16_weights"}, {"object_type": "LSTM", "qconfig": "float"}]})").value();
+                                {"object_type": "Gemm", "qconfig": "float16_weights"}, {"object_type": "LSTM", "qconfig": "float"}]})")
+          .value();
   const QuantizedModel q = quantize(model, rules).value();
   std::map<std::string, std::string> reasons;
   for (const CoverageRow& row : q.coverage.rows) reasons[row.op] = row.reason;

@@ -273,8 +273,13 @@ class DeviationObserver final : public Observer {
 };
 
 TEST(Observer, RegisteredByAUser) {
-  const ObserverDef def{"deviation", "test", {{"width", AttrKind::real, 3.0}}, false, true,
-                        [](const ObservedSpec& spec) -> Result<std::unique_ptr<Observer>> { return std::make_unique<DeviationObserver>(spec); }};
+  const ObserverDef def{
+      "deviation",
+      "test",
+      {{"width", AttrKind::real, 3.0}},
+      false,
+      true,
+      [](const ObservedSpec& spec) -> Result<std::unique_ptr<Observer>> { return std::make_unique<DeviationObserver>(spec); }};
   ASSERT_TRUE(registerObserver(def));
   EXPECT_FALSE(registerObserver(def)) << "the name is taken";
   const auto a = make("deviation"), b = make("deviation", {{"width", 3.0}});

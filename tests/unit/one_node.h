@@ -77,14 +77,16 @@ inline Tensor tensor(DType dtype, std::vector<int64_t> sizes, const std::vector<
 // 0, 1, 2, ... (modulo what the dtype holds)
 inline Tensor iota(DType dtype, std::vector<int64_t> sizes) {
   Tensor t(dtype, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(dtype, t.mutableData(), i, static_cast<double>(sizeOf(dtype) == 1 ? i % 127 : i));
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(dtype, t.mutableData(), i, static_cast<double>(sizeOf(dtype) == 1 ? i % 127 : i));
   return t;
 }
 
 // Values in -0.8..0.8 that the scripts behind the recorded expectations make too.
 inline Tensor data(int64_t seed, std::vector<int64_t> sizes) {
   Tensor t(DType::f32, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>((i * 37 + 11 * seed) % 101 - 50) / 64.0f;
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>((i * 37 + 11 * seed) % 101 - 50) / 64.0f;
   return t;
 }
 

@@ -33,7 +33,10 @@ class BadInput : public ::testing::Test {
 
   static Model good(const std::vector<float>& weight = {}) {
     Model m;
-    m.input("data", {1, 3, 8, 8}).floats("w", {4, 3, 3, 3}, weight).node("Conv", {"data", "w"}, {"y"}, {ints("pads", {1, 1, 1, 1})}, "stem/conv").output("y");
+    m.input("data", {1, 3, 8, 8})
+        .floats("w", {4, 3, 3, 3}, weight)
+        .node("Conv", {"data", "w"}, {"y"}, {ints("pads", {1, 1, 1, 1})}, "stem/conv")
+        .output("y");
     return m;
   }
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
@@ -87,7 +90,8 @@ TEST_F(BadInput, MissingExternalData) {
   entry.set_key("location");
   entry.set_value("weights.bin");
   write("external.onnx", m.bytes());
-  EXPECT_THAT(loadError("external.onnx"), AllOf(HasSubstr("tensor 'w'"), HasSubstr("'weights.bin' is not there"), HasSubstr("keep the data file beside the model")));
+  EXPECT_THAT(loadError("external.onnx"),
+              AllOf(HasSubstr("tensor 'w'"), HasSubstr("'weights.bin' is not there"), HasSubstr("keep the data file beside the model")));
   entry.set_value("../../etc/passwd");
   write("external.onnx", m.bytes());
   EXPECT_THAT(loadError("external.onnx"), AllOf(HasSubstr("tensor 'w'"), HasSubstr("outside the model's folder")));
@@ -104,15 +108,20 @@ TEST_F(BadInput, Shapes) {
   EXPECT_THAT(loadError("free.onnx"), AllOf(HasSubstr("tensor 'x'"), HasSubstr("help: bind it: --shape x=1x3xNxN")));
   EXPECT_THAT(loadError("free.onnx", {.shapes = {{"x", {1, 4, 5, 5}}}}), AllOf(HasSubstr("tensor 'x'"), HasSubstr("does not fit")));
   EXPECT_EQ(loadError("free.onnx", {.shapes = {{"x", {0, 3, 0, 7}}}}), "loaded");
-  EXPECT_THAT(quantizeError(samples("wrong.npy", {2, 3, 9, 8})), AllOf(HasSubstr("tensor 'data'"), HasSubstr("[1,3,9,8]"), HasSubstr("help:")));
+  EXPECT_THAT(quantizeError(samples("wrong.npy", {2, 3, 9, 8})),
+              AllOf(HasSubstr("tensor 'data'"), HasSubstr("[1,3,9,8]"), HasSubstr("help:")));
 }
 
 TEST_F(BadInput, UnknownOpsComeInOneList) {
   Model m;
-  m.input("x", {2}).node("Frobnicate", {"x"}, {"a"}, {}, "first").node("Loop", {"a"}, {"b"}, {}, "second").node("Blur", {"b"}, {"y"}, {}, "third", "my.domain").output("y");
+  m.input("x", {2})
+      .node("Frobnicate", {"x"}, {"a"}, {}, "first")
+      .node("Loop", {"a"}, {"b"}, {}, "second")
+      .node("Blur", {"b"}, {"y"}, {}, "third", "my.domain")
+      .output("y");
   write("unknown.onnx", m.bytes());
-  EXPECT_THAT(loadError("unknown.onnx"), AllOf(HasSubstr("Frobnicate (1 time: 'first')"), HasSubstr("Loop (1 time: 'second')"), HasSubstr("my.domain.Blur (1 time: 'third')"),
-                                               HasSubstr("cut the model in front of them")));
+  EXPECT_THAT(loadError("unknown.onnx"), AllOf(HasSubstr("Frobnicate (1 time: 'first')"), HasSubstr("Loop (1 time: 'second')"),
+                                               HasSubstr("my.domain.Blur (1 time: 'third')"), HasSubstr("cut the model in front of them")));
 }
 
 TEST_F(BadInput, WeightsThatAreNotFiniteStayFloat) {
@@ -140,7 +149,8 @@ TEST_F(BadInput, CalibrationData) {
   EXPECT_THAT(quantizeError("raw:" + path("empty")), AllOf(HasSubstr("holds no .bin files"), HasSubstr("help:")));
   EXPECT_THAT(quantizeError("npy:" + path("none.npy")), AllOf(HasSubstr("not found"), HasSubstr("none.npy")));
   EXPECT_THAT(quantizeError("images:" + path("none") + "?size=8"), HasSubstr("not found"));
-  EXPECT_THAT(quantizeError(samples("nan.npy", {2, 3, 8, 8}, NAN)), AllOf(HasSubstr("tensor 'data'"), HasSubstr("no range was calibrated"), HasSubstr("help:")));
+  EXPECT_THAT(quantizeError(samples("nan.npy", {2, 3, 8, 8}, NAN)),
+              AllOf(HasSubstr("tensor 'data'"), HasSubstr("no range was calibrated"), HasSubstr("help:")));
   EXPECT_THAT(quantizeError("npy:" + path("good.onnx")), HasSubstr("good.onnx"));
 }
 

@@ -26,8 +26,8 @@ using testing::Model;
 using testing::real;
 using testing::text;
 
-constexpr int kF16 = onnx::TensorProto::FLOAT16, kU8 = onnx::TensorProto::UINT8, kS8 = onnx::TensorProto::INT8, kS32 = onnx::TensorProto::INT32,
-              kS64 = onnx::TensorProto::INT64;
+constexpr int kF16 = onnx::TensorProto::FLOAT16, kU8 = onnx::TensorProto::UINT8, kS8 = onnx::TensorProto::INT8,
+              kS32 = onnx::TensorProto::INT32, kS64 = onnx::TensorProto::INT64;
 
 Graph imported(const Model& model, const ImportOptions& options = {}) {
   auto graph = importOnnx(model.bytes(), {}, options);
@@ -63,7 +63,11 @@ std::vector<Tensor> run(const Graph& graph) {
 
 TEST(OnnxImport, KeepsTheUsersNames) {
   Model m;
-  m.input("data", {1, 3, 4, 4}).floats("w", {2, 3, 1, 1}).node("Conv", {"data", "w"}, {"conv_out"}, {}, "/stem/Conv").node("Relu", {"conv_out"}, {"prob"}).output("prob");
+  m.input("data", {1, 3, 4, 4})
+      .floats("w", {2, 3, 1, 1})
+      .node("Conv", {"data", "w"}, {"conv_out"}, {}, "/stem/Conv")
+      .node("Relu", {"conv_out"}, {"prob"})
+      .output("prob");
   const Graph g = imported(m);
   ASSERT_NE(g.findValue("conv_out"), nullptr);
   EXPECT_EQ(g.findValue("conv_out")->producer()->location(), "/stem/Conv");
@@ -110,15 +114,28 @@ TEST(OnnxImport, BindsInputsToValues) {
 // An explicit 0 is a size, not a free dim.
 TEST(OnnxImport, KeepsEmptyTensorsEmpty) {
   Model m;
-  m.input("x", {0, 3}).floats("w", {3, 2}).node("MatMul", {"x", "w"}, {"m"}).floats("one", {1, 2}, {1, 2}).node("Concat", {"m", "one"}, {"y"}, {integer("axis", 0)}).output("y");
+  m.input("x", {0, 3})
+      .floats("w", {3, 2})
+      .node("MatMul", {"x", "w"}, {"m"})
+      .floats("one", {1, 2}, {1, 2})
+      .node("Concat", {"m", "one"}, {"y"}, {integer("axis", 0)})
+      .output("y");
   EXPECT_THAT(run(imported(m)).at(0).toFloats(), ElementsAre(1, 2));
   EXPECT_THAT(errorOf(m, {.shapes = {{"x", {4, 3}}}}), HasSubstr("does not fit"));
 }
 
 TEST(OnnxImport, FoldsShapeArithmetic) {
   Model m;
-  m.input("x", {2, 3, 4}).node("Shape", {"x"}, {"s"}).int64s("zero", {}, {0}).node("Gather", {"s", "zero"}, {"n"}).int64s("ax", {0}).node("Unsqueeze", {"n", "ax"}, {"n1"})
-      .int64s("rest", {-1}).node("Concat", {"n1", "rest"}, {"to"}, {integer("axis", 0)}).node("Reshape", {"x", "to"}, {"y"}).output("y");
+  m.input("x", {2, 3, 4})
+      .node("Shape", {"x"}, {"s"})
+      .int64s("zero", {}, {0})
+      .node("Gather", {"s", "zero"}, {"n"})
+      .int64s("ax", {0})
+      .node("Unsqueeze", {"n", "ax"}, {"n1"})
+      .int64s("rest", {-1})
+      .node("Concat", {"n1", "rest"}, {"to"}, {integer("axis", 0)})
+      .node("Reshape", {"x", "to"}, {"y"})
+      .output("y");
   const Graph g = imported(m);
   EXPECT_THAT(opsOf(g), ElementsAre("reshape"));
   EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(2, 12));
@@ -136,18 +153,27 @@ TEST(OnnxImport, TakesTheKnownBranch) {
       a.mutable_g()->add_output()->set_name("t");
       return a;
     };
-    m.input("x", {2}).small("on", {}, onnx::TensorProto::BOOL, {on}).node("If", {"on"}, {"y"}, {branch("then_branch", "Relu"), branch("else_branch", "Tanh")}).output("y");
+    m.input("x", {2})
+        .small("on", {}, onnx::TensorProto::BOOL, {on})
+        .node("If", {"on"}, {"y"}, {branch("then_branch", "Relu"), branch("else_branch", "Tanh")})
+        .output("y");
     EXPECT_THAT(opsOf(imported(m)), ElementsAre(on ? "relu" : "tanh"));
   }
 }
 
 TEST(OnnxImport, ListsEveryUnsupportedOp) {
   Model m;
-  m.input("x", {2}).node("Frobnicate", {"x"}, {"a"}, {}, "first").node("Frobnicate", {"a"}, {"b"}).node("Blur", {"b"}, {"y"}, {}, "", "my.domain").output("y");
-  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("Frobnicate (2 times: 'first', 'Frobnicate:b')"), HasSubstr("my.domain.Blur (1 time"), HasSubstr("help:")));
+  m.input("x", {2})
+      .node("Frobnicate", {"x"}, {"a"}, {}, "first")
+      .node("Frobnicate", {"a"}, {"b"})
+      .node("Blur", {"b"}, {"y"}, {}, "", "my.domain")
+      .output("y");
+  EXPECT_THAT(errorOf(m),
+              AllOf(HasSubstr("Frobnicate (2 times: 'first', 'Frobnicate:b')"), HasSubstr("my.domain.Blur (1 time"), HasSubstr("help:")));
   Model loops;
   loops.input("x", {2}).node("Scan", {"x"}, {"a"}).node("Loop", {"a"}, {"b"}).node("NonMaxSuppression", {"b"}, {"y"}).output("y");
-  EXPECT_THAT(errorOf(loops), AllOf(HasSubstr("Loop: a loop whose number of rounds"), HasSubstr("Scan: a loop over a sequence"), HasSubstr("run it in the application")));
+  EXPECT_THAT(errorOf(loops), AllOf(HasSubstr("Loop: a loop whose number of rounds"), HasSubstr("Scan: a loop over a sequence"),
+                                    HasSubstr("run it in the application")));
 }
 
 TEST(OnnxImport, ComposesOps) {
@@ -159,7 +185,11 @@ TEST(OnnxImport, ComposesOps) {
   diagonal.input("x", {3, 3}).node("Einsum", {"x"}, {"y"}, {text("equation", "i i -> i")}).output("y");
   EXPECT_THAT(run(imported(diagonal)).at(0).toFloats(), ElementsAre(-1.5f, -0.5f, 0.5f));
   Model three;
-  three.input("x", {2, 2}).floats("a", {2, 2}, {1, 0, 0, 1}).floats("b", {2}, {1, 10}).node("Einsum", {"x", "a", "b"}, {"y"}, {text("equation", "ij,jk,k->i")}).output("y");
+  three.input("x", {2, 2})
+      .floats("a", {2, 2}, {1, 0, 0, 1})
+      .floats("b", {2}, {1, 10})
+      .node("Einsum", {"x", "a", "b"}, {"y"}, {text("equation", "ij,jk,k->i")})
+      .output("y");
   EXPECT_THAT(run(imported(three)).at(0).toFloats(), ElementsAre(-14, -8.5f));
   for (const char* equation : {"ij", "ij,jk->ii", "ij,jk->iz", "i?,jk", "ijk,jk", "", "...,->", ".."}) {
     Model bad;
@@ -197,7 +227,11 @@ TEST(OnnxImport, RefusesBrokenGraphs) {
 
 TEST(OnnxImport, RefusesTraining) {
   Model m;
-  m.input("x", {2}).floats("ratio", {}, {0.5f}).small("training", {}, onnx::TensorProto::BOOL, {1}).node("Dropout", {"x", "ratio", "training"}, {"y"}).output("y");
+  m.input("x", {2})
+      .floats("ratio", {}, {0.5f})
+      .small("training", {}, onnx::TensorProto::BOOL, {1})
+      .node("Dropout", {"x", "ratio", "training"}, {"y"})
+      .output("y");
   EXPECT_THAT(errorOf(m), HasSubstr("eval mode"));
   Model mask;
   mask.input("x", {2}).node("Dropout", {"x"}, {"y", "m"}).output("y").output("m", onnx::TensorProto::BOOL);
@@ -236,8 +270,15 @@ TEST(OnnxImport, ReadsTypedAndRawData) {
 
 TEST(OnnxImport, QOperatorsBecomeFloatOpsBetweenQuantizations) {
   Model m;
-  m.input("x", {1, 2, 4, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {3, 2, 1, 1}, kS8).floats("sw", {3}, {0.1f, 0.2f, 0.3f})
-      .small("zw", {3}, kS8, {0, 0, 0}).small("b", {3}, kS32, {10, 20, 30}).node("QLinearConv", {"x", "s", "z", "w", "sw", "zw", "s", "z", "b"}, {"y"}).output("y", kU8);
+  m.input("x", {1, 2, 4, 4}, kU8)
+      .floats("s", {}, {0.1f})
+      .small("z", {}, kU8, {7})
+      .small("w", {3, 2, 1, 1}, kS8)
+      .floats("sw", {3}, {0.1f, 0.2f, 0.3f})
+      .small("zw", {3}, kS8, {0, 0, 0})
+      .small("b", {3}, kS32, {10, 20, 30})
+      .node("QLinearConv", {"x", "s", "z", "w", "sw", "zw", "s", "z", "b"}, {"y"})
+      .output("y", kU8);
   const Graph g = imported(m);
   EXPECT_THAT(opsOf(g), ElementsAre("dequantize", "dequantize", "dequantize", "conv", "quantize"));
   const Node* conv = nullptr;
@@ -249,8 +290,13 @@ TEST(OnnxImport, QOperatorsBecomeFloatOpsBetweenQuantizations) {
 
 TEST(OnnxImport, QLinearConvPadsItself) {
   Model m;
-  m.input("x", {1, 1, 4, 5}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {1, 1, 2, 3}, kS8).small("zw", {}, kS8, {0})
-      .node("QLinearConv", {"x", "s", "z", "w", "s", "zw", "s", "z"}, {"y"}, {text("auto_pad", "SAME_UPPER")}).output("y", kU8);
+  m.input("x", {1, 1, 4, 5}, kU8)
+      .floats("s", {}, {0.1f})
+      .small("z", {}, kU8, {7})
+      .small("w", {1, 1, 2, 3}, kS8)
+      .small("zw", {}, kS8, {0})
+      .node("QLinearConv", {"x", "s", "z", "w", "s", "zw", "s", "z"}, {"y"}, {text("auto_pad", "SAME_UPPER")})
+      .output("y", kU8);
   const Graph g = imported(m);
   EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(1, 1, 4, 5));
   for (const Node* n : g.nodes())
@@ -261,15 +307,25 @@ TEST(OnnxImport, QLinearConvPadsItself) {
 
 TEST(OnnxImport, MicrosoftPoolAndGemmOfIntegers) {
   Model pool;
-  pool.input("x", {1, 2, 4, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7})
-      .node("QLinearAveragePool", {"x", "s", "z", "s", "z"}, {"y"}, {ints("kernel_shape", {2, 2}), ints("strides", {2, 2})}, "", "com.microsoft").output("y", kU8);
+  pool.input("x", {1, 2, 4, 4}, kU8)
+      .floats("s", {}, {0.1f})
+      .small("z", {}, kU8, {7})
+      .node("QLinearAveragePool", {"x", "s", "z", "s", "z"}, {"y"}, {ints("kernel_shape", {2, 2}), ints("strides", {2, 2})}, "",
+            "com.microsoft")
+      .output("y", kU8);
   const Graph g = imported(pool);
   EXPECT_THAT(opsOf(g), ElementsAre("dequantize", "avg_pool", "quantize"));
   EXPECT_THAT(g.outputs()[0]->type().sizes(), ElementsAre(1, 2, 2, 2));
   const auto gemm = [](const std::vector<int64_t>& bias) {
     Model m;
-    m.input("x", {1, 4}, kU8).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).small("w", {4, 3}, kS8).small("zw", {}, kS8, {0}).small("b", bias, kS32)
-        .node("QGemm", {"x", "s", "z", "w", "s", "zw", "b", "s", "z"}, {"y"}, {}, "", "com.microsoft").output("y", kU8);
+    m.input("x", {1, 4}, kU8)
+        .floats("s", {}, {0.1f})
+        .small("z", {}, kU8, {7})
+        .small("w", {4, 3}, kS8)
+        .small("zw", {}, kS8, {0})
+        .small("b", bias, kS32)
+        .node("QGemm", {"x", "s", "z", "w", "s", "zw", "b", "s", "z"}, {"y"}, {}, "", "com.microsoft")
+        .output("y", kU8);
     return m;
   };
   EXPECT_EQ(run(imported(gemm({1, 3}))).at(0).toFloats(), run(imported(gemm({3}))).at(0).toFloats());
@@ -278,15 +334,25 @@ TEST(OnnxImport, MicrosoftPoolAndGemmOfIntegers) {
 
 TEST(OnnxImport, OneScaleInAVectorIsTheTensors) {
   Model m;
-  m.input("x", {3}).floats("s", {1}, {0.5f}).small("b", {3}, kS32, {2, -4, 6}).small("z", {1}, kS32, {0}).node("DequantizeLinear", {"b", "s", "z"}, {"d"})
-      .node("Add", {"x", "d"}, {"y"}).output("y");
+  m.input("x", {3})
+      .floats("s", {1}, {0.5f})
+      .small("b", {3}, kS32, {2, -4, 6})
+      .small("z", {1}, kS32, {0})
+      .node("DequantizeLinear", {"b", "s", "z"}, {"d"})
+      .node("Add", {"x", "d"}, {"y"})
+      .output("y");
   EXPECT_THAT(run(imported(m)).at(0).toFloats(), ElementsAre(-0.5f, -3.25f, 2.0f));
 }
 
 TEST(OnnxImport, RefusesBadQuantization) {
   const auto model = [](float scale, int zeroType) {
     Model m;
-    m.input("x", {4}).floats("s", {}, {scale}).small("z", {}, zeroType, {7}).node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "s", "z"}, {"y"}).output("y");
+    m.input("x", {4})
+        .floats("s", {}, {scale})
+        .small("z", {}, zeroType, {7})
+        .node("QuantizeLinear", {"x", "s", "z"}, {"q"})
+        .node("DequantizeLinear", {"q", "s", "z"}, {"y"})
+        .output("y");
     return m;
   };
   EXPECT_THAT(opsOf(imported(model(0.1f, kU8))), ElementsAre("quantize", "dequantize"));
@@ -296,8 +362,13 @@ TEST(OnnxImport, RefusesBadQuantization) {
 TEST(OnnxImport, TakesBlocksOfIntegers) {
   const auto model = [](int64_t block) {
     Model m(21);
-    m.floats("s", {2, 2}, {1, 2, 3, 4}).small("q", {4, 2}, kS8, {1, 1, 1, 1, 1, 1, 1, 1}).input("x", {4, 2})
-        .node("DequantizeLinear", {"q", "s"}, {"d"}, {integer("block_size", block), integer("axis", 0)}, "dq").node("Sub", {"d", "x"}, {"e"}).node("Add", {"e", "x"}, {"y"}).output("y");
+    m.floats("s", {2, 2}, {1, 2, 3, 4})
+        .small("q", {4, 2}, kS8, {1, 1, 1, 1, 1, 1, 1, 1})
+        .input("x", {4, 2})
+        .node("DequantizeLinear", {"q", "s"}, {"d"}, {integer("block_size", block), integer("axis", 0)}, "dq")
+        .node("Sub", {"d", "x"}, {"e"})
+        .node("Add", {"e", "x"}, {"y"})
+        .output("y");
     return m;
   };
   EXPECT_THAT(run(imported(model(2))).at(0).toFloats(), ElementsAre(1, 2, 1, 2, 3, 4, 3, 4));
@@ -350,7 +421,8 @@ class ExternalData : public ::testing::Test {
 TEST_F(ExternalData, IsReadFromTheModelsFolderOnly) {
   EXPECT_THAT(attempt("w.bin"), HasSubstr("imported"));
   EXPECT_THAT(attempt("sub/w.bin", "8"), HasSubstr("imported"));
-  for (const std::string& location : {std::string("../outside.bin"), std::string("sub/../../outside.bin"), (root_ / "outside.bin").string(), std::string(), std::string("w.bin\0x", 7)})
+  for (const std::string& location : {std::string("../outside.bin"), std::string("sub/../../outside.bin"), (root_ / "outside.bin").string(),
+                                      std::string(), std::string("w.bin\0x", 7)})
     EXPECT_THAT(attempt(location), HasSubstr("outside the model's folder")) << location;
   for (const char* location : {"link.bin", "up/outside.bin"}) EXPECT_THAT(attempt(location), HasSubstr("leads out of")) << location;
   EXPECT_THAT(attempt("none.bin"), HasSubstr("not there"));
@@ -388,37 +460,81 @@ void expectSameAfterRoundTrip(const Model& model, double tolerance = 0) {
 
 TEST(OnnxExport, ComesBackTheSame) {
   Model cnn;
-  cnn.input("x", {1, 3, 8, 8}).floats("w", {4, 3, 3, 3}).floats("b", {4}).node("Conv", {"x", "w", "b"}, {"c"}, {ints("pads", {1, 1, 0, 0}), ints("strides", {2, 2})})
-      .floats("lo", {}, {0}).floats("hi", {}, {6}).node("Clip", {"c", "lo", "hi"}, {"r"}).node("MaxPool", {"r"}, {"p"}, {ints("kernel_shape", {2, 2})})
-      .node("GlobalAveragePool", {"p"}, {"g"}).node("Flatten", {"g"}, {"f"}).floats("m", {4, 5}).node("Gemm", {"f", "m"}, {"h"}).node("Softmax", {"h"}, {"y"}).output("y").output("c");
+  cnn.input("x", {1, 3, 8, 8})
+      .floats("w", {4, 3, 3, 3})
+      .floats("b", {4})
+      .node("Conv", {"x", "w", "b"}, {"c"}, {ints("pads", {1, 1, 0, 0}), ints("strides", {2, 2})})
+      .floats("lo", {}, {0})
+      .floats("hi", {}, {6})
+      .node("Clip", {"c", "lo", "hi"}, {"r"})
+      .node("MaxPool", {"r"}, {"p"}, {ints("kernel_shape", {2, 2})})
+      .node("GlobalAveragePool", {"p"}, {"g"})
+      .node("Flatten", {"g"}, {"f"})
+      .floats("m", {4, 5})
+      .node("Gemm", {"f", "m"}, {"h"})
+      .node("Softmax", {"h"}, {"y"})
+      .output("y")
+      .output("c");
   expectSameAfterRoundTrip(cnn);
   Model moves;
-  moves.input("x", {1, 2, 4, 4}).floats("sc", {4}, {1, 1, 2, 1.5f}).node("Resize", {"x", "", "sc"}, {"r"}, {text("mode", "linear")}).int64s("st", {3}).int64s("en", {-100}).int64s("ax", {3})
-      .int64s("sp", {-1}).node("Slice", {"r", "st", "en", "ax", "sp"}, {"l"}).node("ReduceMean", {"l"}, {"m"}, {ints("axes", {2, 3}), integer("keepdims", 0)})
-      .node("Gelu", {"m"}, {"y"}).output("y").output("l");
+  moves.input("x", {1, 2, 4, 4})
+      .floats("sc", {4}, {1, 1, 2, 1.5f})
+      .node("Resize", {"x", "", "sc"}, {"r"}, {text("mode", "linear")})
+      .int64s("st", {3})
+      .int64s("en", {-100})
+      .int64s("ax", {3})
+      .int64s("sp", {-1})
+      .node("Slice", {"r", "st", "en", "ax", "sp"}, {"l"})
+      .node("ReduceMean", {"l"}, {"m"}, {ints("axes", {2, 3}), integer("keepdims", 0)})
+      .node("Gelu", {"m"}, {"y"})
+      .output("y")
+      .output("l");
   moves.proto().mutable_opset_import(0)->set_version(17);
   expectSameAfterRoundTrip(moves);
   Model three;
-  three.input("x", {2, 3, 4}).floats("w", {4, 5}).floats("c", {5}).node("MatMul", {"x", "w"}, {"m"}).node("Add", {"m", "c"}, {"a"}).node("Mish", {"a"}, {"y"}).output("y");
+  three.input("x", {2, 3, 4})
+      .floats("w", {4, 5})
+      .floats("c", {5})
+      .node("MatMul", {"x", "w"}, {"m"})
+      .node("Add", {"m", "c"}, {"a"})
+      .node("Mish", {"a"}, {"y"})
+      .output("y");
   expectSameAfterRoundTrip(three, 1e-6);
 }
 
 TEST(OnnxExport, QuantizedModelsComeBackTheSame) {
   Model m;
-  m.input("x", {1, 2, 4, 4}).floats("s", {}, {0.1f}).small("z", {}, kU8, {7}).node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "s", "z"}, {"d"})
-      .small("w", {3, 2, 1, 1}, kS8).floats("sw", {3}, {0.1f, 0.2f, 0.3f}).node("DequantizeLinear", {"w", "sw"}, {"wd"}, {integer("axis", 0)}).small("b", {3}, kS32)
-      .floats("sb", {3}, {0.01f, 0.02f, 0.03f}).node("DequantizeLinear", {"b", "sb"}, {"bd"}, {integer("axis", 0)}).node("Conv", {"d", "wd", "bd"}, {"y"}).output("y");
+  m.input("x", {1, 2, 4, 4})
+      .floats("s", {}, {0.1f})
+      .small("z", {}, kU8, {7})
+      .node("QuantizeLinear", {"x", "s", "z"}, {"q"})
+      .node("DequantizeLinear", {"q", "s", "z"}, {"d"})
+      .small("w", {3, 2, 1, 1}, kS8)
+      .floats("sw", {3}, {0.1f, 0.2f, 0.3f})
+      .node("DequantizeLinear", {"w", "sw"}, {"wd"}, {integer("axis", 0)})
+      .small("b", {3}, kS32)
+      .floats("sb", {3}, {0.01f, 0.02f, 0.03f})
+      .node("DequantizeLinear", {"b", "sb"}, {"bd"}, {integer("axis", 0)})
+      .node("Conv", {"d", "wd", "bd"}, {"y"})
+      .output("y");
   expectSameAfterRoundTrip(m);
   onnx::ModelProto proto;
   ASSERT_TRUE(proto.ParseFromString(exportOnnx(imported(m)).value()));
   int integers = 0;
-  for (const auto& t : proto.graph().initializer()) integers += (t.data_type() == kS8 || t.data_type() == kS32) && t.dims_size() > 0 && t.dims(0) == 3;
+  for (const auto& t : proto.graph().initializer())
+    integers += (t.data_type() == kS8 || t.data_type() == kS32) && t.dims_size() > 0 && t.dims(0) == 3;
   EXPECT_GE(integers, 2);  // weights and bias are stored as integers
 }
 
 TEST(OnnxExport, OutputsKeepTheirNamesThroughAliases) {
   Model m;
-  m.input("x", {2}).node("Relu", {"x"}, {"a"}).node("Identity", {"a"}, {"b"}).node("Identity", {"x"}, {"c"}).output("a").output("b").output("c");
+  m.input("x", {2})
+      .node("Relu", {"x"}, {"a"})
+      .node("Identity", {"a"}, {"b"})
+      .node("Identity", {"x"}, {"c"})
+      .output("a")
+      .output("b")
+      .output("c");
   expectSameAfterRoundTrip(m);
 }
 

@@ -40,7 +40,8 @@ TEST(PackedWeights, LinearAndEmbeddingHaveTheBitsOfTheFloatOps) {
         std::vector<Operand> operands = operandsOf(*packed);
         operands.insert(operands.begin(), x);
         operands.push_back(bias);
-        EXPECT_TRUE(run("q.weight_linear", operands, packed->attrs()).sameBytes(run("linear", {x, real, bias}))) << toString(storage) << columns << " " << group;
+        EXPECT_TRUE(run("q.weight_linear", operands, packed->attrs()).sameBytes(run("linear", {x, real, bias})))
+            << toString(storage) << columns << " " << group;
         const Tensor indices = tensorOf(DType::s64, {2, 2}, {0, 18, -1, 5});
         operands = operandsOf(*packed);
         operands.push_back(indices);
@@ -58,8 +59,10 @@ TEST(PackedWeights, Refusals) {
   EXPECT_THAT(inferred("q.weight_linear", {TensorType(DType::f32, Shape{2, 9}), w, s}, attrs), HasSubstr("8 columns"));
   EXPECT_THAT(inferred("q.weight_linear", {x, w, TensorType(DType::f32, Shape{3, 3})}, attrs), HasSubstr("[3,2]"));
   EXPECT_THAT(inferred("q.weight_linear", {x, TensorType(DType::s8, Shape{3, 8}), s}, attrs), HasSubstr("takes weights of u8"));
-  const auto out = tryRun("q.embedding", {tensorOf(DType::u8, {3, 4}, std::vector<int64_t>(12, 0)), floats({3, 2}, {1, 1, 1, 1, 1, 1}), Operand::none(),
-                                          tensorOf(DType::s64, {1}, {3})}, attrs);
+  const auto out = tryRun("q.embedding",
+                          {tensorOf(DType::u8, {3, 4}, std::vector<int64_t>(12, 0)), floats({3, 2}, {1, 1, 1, 1, 1, 1}), Operand::none(),
+                           tensorOf(DType::s64, {1}, {3})},
+                          attrs);
   ASSERT_FALSE(out);
   EXPECT_THAT(out.error().render(), HasSubstr("outside the 3 rows"));
 }

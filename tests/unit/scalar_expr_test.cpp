@@ -24,11 +24,32 @@ ScalarExpr parsed(std::string_view text) {
 float at(const ScalarExpr& e, std::vector<float> args) { return ExprProgram(e)(args); }
 
 TEST(ScalarExpr, PrintsWithMinimalParentheses) {
-  for (const char* text : {"a0", "a0 + a1 * 2", "(a0 + a1) * 2", "a0 - (a1 - a2)", "a0 - a1 - a2", "a0 / (a1 * a2)", "-a0 * a1",
-      "-(a0 * a1)",
-                           "-(3)", "-(-3)", "-3", "a0 - -3", "--a0", "a0 * min(6, max(0, a0 + 3)) / 6", "inf", "-inf", "nan", "-0", "0.1",
-                           "1e-45", "3.4028235e+38", "1e+20", "select(lt(a0, 0), a0 * a1, a0)", "pow2(round(a0))",
-                           "sqrt(abs(floor(ceil(trunc(exponent(a0)))) + mantissa(a0)))", "pow(a0, 0.5) + sigmoid(a255)"})
+  for (const char* text : {"a0",
+                           "a0 + a1 * 2",
+                           "(a0 + a1) * 2",
+                           "a0 - (a1 - a2)",
+                           "a0 - a1 - a2",
+                           "a0 / (a1 * a2)",
+                           "-a0 * a1",
+                           "-(a0 * a1)",
+                           "-(3)",
+                           "-(-3)",
+                           "-3",
+                           "a0 - -3",
+                           "--a0",
+                           "a0 * min(6, max(0, a0 + 3)) / 6",
+                           "inf",
+                           "-inf",
+                           "nan",
+                           "-0",
+                           "0.1",
+                           "1e-45",
+                           "3.4028235e+38",
+                           "1e+20",
+                           "select(lt(a0, 0), a0 * a1, a0)",
+                           "pow2(round(a0))",
+                           "sqrt(abs(floor(ceil(trunc(exponent(a0)))) + mantissa(a0)))",
+                           "pow(a0, 0.5) + sigmoid(a255)"})
     EXPECT_EQ(parsed(text).str(), text);
 }
 
@@ -38,9 +59,30 @@ TEST(ScalarExpr, ReadsLooseText) {
 }
 
 TEST(ScalarExpr, RefusesBrokenText) {
-  for (const char* text : {"", "a", "a0 +", "a0 a1", "foo(a0)", "exp()", "exp(a0, a1)", "exp a0", "(a0", "a0)", "1e400", "a256",
-      "a99999999999999999999",
-                           "t0", "t1 = a0; t1", "t0 = a0", "t0 = a0; t1", "1..2", "a0 ; a1", "min(a0)", "A0", "\xff\xfe", ".", "-"})
+  for (const char* text : {"",
+                           "a",
+                           "a0 +",
+                           "a0 a1",
+                           "foo(a0)",
+                           "exp()",
+                           "exp(a0, a1)",
+                           "exp a0",
+                           "(a0",
+                           "a0)",
+                           "1e400",
+                           "a256",
+                           "a99999999999999999999",
+                           "t0",
+                           "t1 = a0; t1",
+                           "t0 = a0",
+                           "t0 = a0; t1",
+                           "1..2",
+                           "a0 ; a1",
+                           "min(a0)",
+                           "A0",
+                           "\xff\xfe",
+                           ".",
+                           "-"})
     EXPECT_FALSE(ScalarExpr::parse(text)) << text;
   EXPECT_FALSE(ScalarExpr::parse(std::string(100000, 'a')));
 }
@@ -268,7 +310,7 @@ struct Worst {
 };
 
 Worst worstOver(const ExprProgram& program, double (*exact)(const double*), const std::vector<float>& xs,
-    const std::vector<float>& ys = {}) {
+                const std::vector<float>& ys = {}) {
   std::vector<float> out(xs.size());
   std::vector<const float*> args{xs.data()};
   std::vector<int> strides{1};
@@ -313,9 +355,9 @@ TEST_P(UnaryAccuracy, StaysWithinTheBound) {
 INSTANTIATE_TEST_SUITE_P(Functions, UnaryAccuracy,
                          testing::Values(Bound{"exp", 1.5, kInf}, Bound{"expm1", 3, kInf}, Bound{"log", 1.5, kInf}, Bound{"log1p", 3, kInf},
                                          Bound{"tanh", 3, kInf}, Bound{"sigmoid", 2.5, 87.3}, Bound{"sin", 2, 1.5}, Bound{"cos", 2, 1.5},
-                                         Bound{"tan", 3, 1.5}, Bound{"erf", 3, kInf}, Bound{"asin", 3, 1},
-                                         Bound{"acos", 3, 1}, Bound{"atan", 3, kInf}, Bound{"sinh", 3, kInf}, Bound{"cosh", 3, kInf},
-                                         Bound{"asinh", 3, kInf}, Bound{"acosh", 3, kInf}, Bound{"atanh", 3, kInf}),
+                                         Bound{"tan", 3, 1.5}, Bound{"erf", 3, kInf}, Bound{"asin", 3, 1}, Bound{"acos", 3, 1},
+                                         Bound{"atan", 3, kInf}, Bound{"sinh", 3, kInf}, Bound{"cosh", 3, kInf}, Bound{"asinh", 3, kInf},
+                                         Bound{"acosh", 3, kInf}, Bound{"atanh", 3, kInf}),
                          [](const auto& info) { return info.param.function; });
 
 TEST(ScalarAccuracy, ErfIsWithin1e7Absolutely) {
@@ -348,9 +390,9 @@ TEST(ScalarAccuracy, Pow) {
     xs.push_back(x);
     ys.push_back(wanted(rng) / std::log2(x));
   }
-  const float specials[] = {0.f, -0.f, 1.f, -1.f, 2.f, -2.f, 0.5f, -0.5f, 3.f, -3.f, 2.5f, -8.f, kInf, -kInf, kNan, 1e-45f, -1e-45f,
-      3e38f, -3e38f,
-                            16777216.f, 33554432.f, 1e10f, 1.0000001f, 0.99999994f, 3e9f, -3e9f};
+  const float specials[] = {0.f,    -0.f,       1.f,        -1.f,  2.f,        -2.f,        0.5f,   -0.5f,   3.f,
+                            -3.f,   2.5f,       -8.f,       kInf,  -kInf,      kNan,        1e-45f, -1e-45f, 3e38f,
+                            -3e38f, 16777216.f, 33554432.f, 1e10f, 1.0000001f, 0.99999994f, 3e9f,   -3e9f};
   for (const float x : specials)
     for (const float y : specials) xs.push_back(x), ys.push_back(y);
   const ScalarExpr e = parsed("pow(a0, a1)");

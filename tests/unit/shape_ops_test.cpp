@@ -41,14 +41,15 @@ void expectCopies(const StridedCopy& copy, int64_t bytes) {
     std::memcpy(expected.data() + b * bytes, from.data() + a * bytes, static_cast<size_t>(bytes));
   }
   stridedCopy(copy, from.data(), got.data(), bytes);
-  EXPECT_EQ(got, expected) << "sizes " << testing::PrintToString(copy.sizes) << " from " << testing::PrintToString(copy.fromStrides) << ", " << bytes
-                           << " bytes";
+  EXPECT_EQ(got, expected) << "sizes " << testing::PrintToString(copy.sizes) << " from " << testing::PrintToString(copy.fromStrides) << ", "
+                           << bytes << " bytes";
 }
 
 TEST(StridedCopyTest, TransposedPlanesOfEverySize) {
   for (const int64_t bytes : {1, 2, 4, 8})
     for (const int64_t rows : {1, 3, 8, 16, 17, 40, 65, 130})
-      for (const int64_t columns : {1, 2, 7, 16, 31, 64, 67}) expectCopies({{2, rows, columns}, {rows * columns, 1, rows}, {rows * columns, columns, 1}}, bytes);
+      for (const int64_t columns : {1, 2, 7, 16, 31, 64, 67})
+        expectCopies({{2, rows, columns}, {rows * columns, 1, rows}, {rows * columns, columns, 1}}, bytes);
 }
 
 TEST(StridedCopyTest, RandomBoxes) {
@@ -91,8 +92,8 @@ TEST(StridedCopyTest, EmptyAndScalar) {
 // ---- values ---------------------------------------------------------------------------------------------------------
 
 TEST(ShapeOps, TransposeOfEveryDtype) {
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64, DType::u8, DType::s8, DType::u16, DType::s16, DType::u32, DType::s32,
-                            DType::u64, DType::s64, DType::u4, DType::s4}) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64, DType::u8, DType::s8, DType::u16, DType::s16, DType::u32,
+                            DType::s32, DType::u64, DType::s64, DType::u4, DType::s4}) {
     const Tensor y = evaluate("transpose", {{tensor(dtype, {1, 2, 3}, {0, 1, 2, 3, 4, 5})}}, {{"perm", Ints{2, 0, 1}}});
     EXPECT_EQ(y.sizes(), (Ints{3, 1, 2}));
     EXPECT_THAT(list(y), ElementsAre(0, 3, 1, 4, 2, 5)) << toString(dtype);
@@ -191,7 +192,8 @@ TEST(ShapeOps, PerChannelAxisFollowsOrIsRefused) {
   EXPECT_THAT(inferred("transpose", {x}, {{"perm", Ints{1, 2, 0}}}), HasSubstr("axis=0"));
   EXPECT_THAT(inferred("reshape", {x}, {{"shape", Ints{1, 2, 3, 2, 2}}}), HasSubstr("axis=2"));
   EXPECT_THAT(inferred("reshape", {x}, {{"shape", Ints{6, 4}}}), HasSubstr("error"));
-  EXPECT_THAT(inferred("slice", {x}, {{"starts", Ints{0, 0, 0}}, {"sizes", Ints{2, 1, 4}}, {"steps", Ints{1, 1, 1}}}), HasSubstr("per channel"));
+  EXPECT_THAT(inferred("slice", {x}, {{"starts", Ints{0, 0, 0}}, {"sizes", Ints{2, 1, 4}}, {"steps", Ints{1, 1, 1}}}),
+              HasSubstr("per channel"));
   QuantParams blocks = *perChannel(1, 4);
   blocks.blockSize = 2;
   const TensorType b(std::make_shared<QuantParams>(blocks), Shape{2, 4});
@@ -224,7 +226,8 @@ TEST(ShapeOps, Refuses) {
   EXPECT_THAT(inferred("pad", {TensorType(DType::f32, {0})}, {{"pads", Ints{1, 1}}, {"mode", std::string("edge")}}), HasSubstr("empty"));
   EXPECT_THAT(inferred("expand", {x}, {{"shape", Ints{2, 4}}}), HasSubstr("[2,4]"));
   EXPECT_THAT(inferred("tile", {x}, {{"repeats", Ints{huge, 1}}}), HasSubstr("error"));
-  EXPECT_THAT(inferred("depth_to_space", {TensorType(DType::f32, {1, 6, 2, 2})}, {{"blocksize", int64_t{2}}}), HasSubstr("no multiple of 4"));
+  EXPECT_THAT(inferred("depth_to_space", {TensorType(DType::f32, {1, 6, 2, 2})}, {{"blocksize", int64_t{2}}}),
+              HasSubstr("no multiple of 4"));
   EXPECT_THAT(inferred("space_to_depth", {TensorType(DType::f32, {0, huge, 2, 2})}, {{"blocksize", int64_t{2}}}), HasSubstr("too large"));
 }
 
