@@ -137,7 +137,8 @@ def peer_of(name, mode):
     return PEERS[name] if mode == "static" else PEERS_DYNAMIC[name] if mode.startswith("dynamic") else None
 
 
-def measure(qcompile, shared, peers, name, mode, flags, work):
+def answers(qcompile, shared, peers, name, flags, work):
+    """(feeds, score, float outputs, int8 outputs, seconds of quantization, bytes of the int8 file); outputs are those of each feed."""
     entry = peers.TABLE[name]
     model = shared / "models" / (entry.folder or name) / "model.onnx"
     calib, labelled = entry.data()
@@ -154,14 +155,24 @@ def measure(qcompile, shared, peers, name, mode, flags, work):
         seconds += took / len(groups)
         for i, a, b in zip(indices, f, q):
             float_outs[i], int8_outs[i] = a, b
-    row = {"model": name, "metric": entry.metric, "n": len(feeds), "float": score(float_outs), "int8": score(int8_outs), "seconds": seconds,
-           "bytes": size, "peers": peer_of(name, mode), "mode": mode}
+    return feeds, score, float_outs, int8_outs, seconds, size
+
+
+def sqnr(float_outs, outs):
+    """Signal to quantization noise of the outputs in dB, the mean over samples of noise to signal."""
+    noise = [np.square(a - b).sum() / max(np.square(a).sum(), 1e-30) for a, b in zip(float_outs, outs)]
+    return float(-10 * np.log10(np.mean(noise) + 1e-12))
+
+
+def measure(qcompile, shared, peers, name, mode, flags, work):
+    metric = peers.TABLE[name].metric
+    feeds, score, float_outs, int8_outs, seconds, size = answers(qcompile, shared, peers, name, flags, work)
+    row = {"model": name, "metric": metric, "n": len(feeds), "float": score(float_outs), "int8": score(int8_outs), "seconds": seconds,
+           "bytes": size, "peers": peer_of(name, mode), "mode": mode, "sqnr": sqnr(float_outs, int8_outs)}
     row["drop"] = row["float"] - row["int8"]
-    if entry.metric not in NOT_COUNTED:
+    if metric not in NOT_COUNTED:
         before, after = each(score, float_outs), each(score, int8_outs)
         row |= {"broken": int((before & ~after).sum()), "repaired": int((~before & after).sum())}
-    noise = [np.square(a - b).sum() / max(np.square(a).sum(), 1e-30) for a, b in zip(float_outs, int8_outs)]
-    row["sqnr"] = float(-10 * np.log10(np.mean(noise) + 1e-12))
     return row
 
 
