@@ -1,6 +1,6 @@
 // annotate: the quantizer's decisions, written on the nodes.  The rules come from cx.provide(QConfigMapping), else from the
-// option `backend`; the report goes to cx.provide(CoverageReport).  backend="recipe:x86" (xnnpack, embedding, several joined by +) runs
-// a ready quantizer instead.  Tests: tests/golden/annotate.
+// options `backend` and `guard_masked_scores`; the report goes to cx.provide(CoverageReport).  backend="recipe:x86" (xnnpack, embedding,
+// several joined by +) runs a ready quantizer instead.  Tests: tests/golden/annotate.
 #include "passes/passes.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
@@ -47,11 +47,16 @@ Status annotate(Graph& graph, PassContext& cx) {
   constexpr std::string_view kRecipe = "recipe:";
   if (const std::string& name = cx.options.string("backend"); name.starts_with(kRecipe))
     return annotateWith(graph, std::string_view(name).substr(kRecipe.size()));
-  const QConfigMapping* given = cx.get<QConfigMapping>();
-  QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
+  QConfigMapping rules;
+  if (const QConfigMapping* given = cx.get<QConfigMapping>()) {
+    rules = *given;
+  } else {
+    QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
+    rules = defaultQConfigMapping(backend).guards({.maskedScores = cx.options.integer("guard_masked_scores") != 0});
+  }
   BackendOptions options;
   options.quantizedOutputs = cx.options.integers("quantized_outputs");
-  QC_ASSIGN(CoverageReport report, annotateGraph(graph, given ? *given : defaultQConfigMapping(backend), options));
+  QC_ASSIGN(CoverageReport report, annotateGraph(graph, rules, options));
   cx.countHits({{"quantized", report.quantizedCount()}});
   cx.provide(std::move(report));
   return {};

@@ -4,7 +4,8 @@
 // An input with parameters found at run time gets dynamic_qparams, quantize_with and dequantize_with; a recurrent layer becomes its
 // q.dynamic_* form, which quantizes by itself.  Weights in float16 become a float16 constant behind a cast.
 // Parameters come from cx.provide(GroupParams) (what calibration found); the option `range` stands in for groups without, so
-// that a pipeline can be written and timed without data.  Tests: tests/golden/convert.
+// that a pipeline can be written and timed without data.  Likewise `guard_biases` where no cx.provide(QConfigMapping) says it.  Tests:
+// tests/golden/convert.
 #include <algorithm>
 #include <cmath>
 
@@ -14,6 +15,7 @@
 #include "passes/group_params.h"
 #include "passes/passes.h"
 #include "quantizer/observer.h"
+#include "quantizer/qconfig.h"
 #include "quantizer/qparams.h"
 
 namespace qc {
@@ -49,9 +51,14 @@ Tensor halfTensor(const Tensor& t) {
   return out;
 }
 
+bool guardsBiases(PassContext& cx) {
+  const QConfigMapping* rules = cx.get<QConfigMapping>();
+  return rules ? rules->guards().biases : cx.options.integer("guard_biases") != 0;
+}
+
 class Conversion {
  public:
-  Conversion(Graph& graph, PassContext& cx) : graph_(graph), cx_(cx) {}
+  Conversion(Graph& graph, PassContext& cx) : graph_(graph), cx_(cx), guardsBiases_(guardsBiases(cx)) {}
 
   Status run() {
     QC_TRY(readDefaultRange());
@@ -128,7 +135,7 @@ class Conversion {
     return producer && producer->is("dequantize") ? producer->operand(0)->type().quant.get() : nullptr;
   }
 
-  // Widens scales of output channels whose bias would overflow.
+  // Widens scales of output channels whose bias would overflow; only says so when that is not wanted.
   QuantPtr biasSafe(const Node& node, const QuantPtr& weight, const Tensor* bias, const QuantParams* x) {
     if (!bias || !x || bias->dtype() != DType::f32) return weight;
     auto safe = std::make_shared<QuantParams>(*weight);
@@ -141,8 +148,14 @@ class Conversion {
         ++widened;
       }
     }
-    if (widened) cx_.remark(&node, fmt::format("weight scale of {} output channels widened so that the bias fits in int32", widened));
-    return widened ? QuantPtr(safe) : weight;
+    if (!widened) return weight;
+    if (!guardsBiases_) {
+      cx_.remark(&node,
+                 fmt::format("the bias of {} output channels leaves int32 and is cut off there; the guard of biases is off", widened));
+      return weight;
+    }
+    cx_.remark(&node, fmt::format("weight scale of {} output channels widened so that the bias fits in int32", widened));
+    return safe;
   }
 
   Status convertConstants(Node* node) {
@@ -264,6 +277,7 @@ class Conversion {
   Graph& graph_;
   PassContext& cx_;
   std::map<std::pair<Value*, std::string>, Value*> dynamic_;
+  const bool guardsBiases_;
   std::optional<std::pair<float, float>> defaultRange_;
   std::map<std::pair<Value*, std::string>, Value*> constants_;
 };

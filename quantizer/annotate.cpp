@@ -46,10 +46,12 @@ std::string displayName(const Node& node) {
 
 class Annotator {
  public:
-  Annotator(Graph& graph, const ResolvedRules& rules, const BackendConfig* backend, const BackendOptions& options)
-      : graph_(graph), rules_(rules), backend_(backend), options_(options) {
-    if (options.keepMaskedScoresFloat) sentinels_ = nodesWithSentinels(graph);
-  }
+  Annotator(Graph& graph, const ResolvedRules& rules, const BackendConfig* backend, const Guards& guards, const BackendOptions& options)
+      : graph_(graph),
+        rules_(rules),
+        backend_(backend),
+        options_(options),
+        sentinels_(guards.maskedScores ? nodesWithSentinels(graph) : std::map<const Node*, double>()) {}
 
   Status run() {
     QC_TRY(begin());
@@ -105,8 +107,8 @@ class Annotator {
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
-      if (const auto mask = sentinels_.find(n); mask != sentinels_.end() && p.policy->role != Role::keepFloat)
-        p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", mask->second);
+      if (const auto mask = maskAt(*n); mask && p.policy->role != Role::keepFloat)
+        p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", *mask);
       p.shares = p.policy->role == Role::sharing;
       if (p.reason.empty() && p.config->activation.observer == "reuse_input") p.reason = reuseInput(*n, p);
       if (p.reason.empty() && backend_) p.reason = holdAgainstBackend(*n, p);
@@ -118,6 +120,14 @@ class Annotator {
       p.reason = decision.str();
     }
     return {};
+  }
+
+  // The constant of a mask, where the node's result or an operand may hold it.
+  std::optional<double> maskAt(const Node& node) const {
+    if (const auto own = sentinels_.find(&node); own != sentinels_.end()) return own->second;
+    for (const Value* v : node.operands())
+      if (const auto read = sentinels_.find(v ? v->producer() : nullptr); read != sentinels_.end()) return read->second;
+    return std::nullopt;
   }
 
   // The rule says: whatever the input has.
@@ -501,7 +511,7 @@ class Annotator {
 
 Status DefaultQuantizer::annotate(Graph& graph) {
   QC_ASSIGN(const ResolvedRules rules, rules_.resolve(graph));
-  Annotator annotator(graph, rules, rules_.backendConfig(), options_);
+  Annotator annotator(graph, rules, rules_.backendConfig(), rules_.guards(), options_);
   QC_TRY(annotator.run());
   report_ = annotator.report();
   return {};

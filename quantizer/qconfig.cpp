@@ -318,6 +318,11 @@ QConfigMapping& QConfigMapping::backendConfig(std::optional<BackendConfig> confi
   return *this;
 }
 
+QConfigMapping& QConfigMapping::guards(Guards guards) {
+  guards_ = guards;
+  return *this;
+}
+
 QConfigMapping& QConfigMapping::set(Rule rule) {
   for (Rule& known : rules_) {
     if (known.level != rule.level || known.name != rule.name || known.type != rule.type || known.order != rule.order) continue;

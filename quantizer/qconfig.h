@@ -52,6 +52,13 @@ QConfig dynamicQConfig(Backend backend, bool perToken = false);
 QConfig weightOnlyQConfig(Backend backend, int bits = 8, int64_t groupSize = 0);
 QConfig halfWeightsQConfig();
 
+// Against damage that no calibration undoes.  Off: to see what they do, or to get the plain placement of other tools.
+struct Guards {
+  bool maskedScores = true;  // what holds the large negative constants of attention masks is never observed (mask_sentinels.h)
+  bool biases = true;        // scales of weights grow where a bias would not fit in int32 (pass convert)
+  bool operator==(const Guards&) const = default;
+};
+
 class ResolvedRules;
 
 class QConfigMapping {
@@ -68,6 +75,9 @@ class QConfigMapping {
   // Held against every rule; none: our own compiler.
   QConfigMapping& backendConfig(std::optional<BackendConfig> config);
   const BackendConfig* backendConfig() const { return backendConfig_ ? &*backendConfig_ : nullptr; }
+
+  QConfigMapping& guards(Guards guards);
+  const Guards& guards() const { return guards_; }
 
   // Rules applied to a graph.  Errors: a bad regex; a rule that matches nothing, with the nearest names.
   Result<ResolvedRules> resolve(const Graph& graph) const;
@@ -93,6 +103,7 @@ class QConfigMapping {
  private:
   std::vector<Rule> rules_;
   std::optional<BackendConfig> backendConfig_;
+  Guards guards_;
 };
 
 // Everything by the backend's default; fbgemm has transposed convolutions with one weight scale.

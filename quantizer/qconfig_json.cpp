@@ -5,6 +5,7 @@
 //     "backend_config": "qnnpack",            // what can be run: a built-in table, a table of one's own, or null; default: the backend's
 //     "global": "default",                    // "default", "float", "dynamic", "dynamic_per_token", "weight_only", "weight_only_int4",
 //                                             // "float16_weights", or a configuration
+//     "guards": {"masked_scores": true, "biases": true},
 //     "rules": [
 //       {"object_type": "softmax", "qconfig": "float"},
 //       {"name_regex": "/head/.*", "qconfig": "float"},
@@ -119,6 +120,18 @@ Status readBackendConfig(const json& j, const std::string& where, QConfigMapping
   return {};
 }
 
+Status readGuards(const json& j, const std::string& where, QConfigMapping& mapping) {
+  QC_TRY(checkKeys(j, {"masked_scores", "biases"}, where));
+  Guards guards;
+  for (const auto& [key, guard] : {std::pair{"masked_scores", &guards.maskedScores}, {"biases", &guards.biases}}) {
+    if (!j.contains(key)) continue;
+    if (!j[key].is_boolean()) return wrongKind(where, key, "true or false");
+    *guard = j[key].get<bool>();
+  }
+  mapping.guards(guards);
+  return {};
+}
+
 json entryJson(const QConfigEntry& entry) {
   if (!entry) return "float";
   return {{"activation", specJson(entry->activation)}, {"weight", specJson(entry->weight)}};
@@ -136,7 +149,7 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
     return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, e.what());
   }
   const std::string where(sourceName);
-  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "rules"}, where));
+  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "rules"}, where));
   std::string backendName = "x86";
   QC_TRY(readString(j, "backend", where, backendName));
   QC_ASSIGN(const Backend backend, parseBackend(backendName));
@@ -144,6 +157,7 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   QConfigMapping mapping = defaultQConfigMapping(backend);
   if (j.contains("global") && j["global"] != "default") mapping.rules_.clear();
   if (j.contains("backend_config")) QC_TRY(readBackendConfig(j["backend_config"], where, mapping));
+  if (j.contains("guards")) QC_TRY(readGuards(j["guards"], where + ".guards", mapping));
   QC_ASSIGN(QConfigEntry global, readEntry(j.contains("global") ? j["global"] : json("default"), backend, where + ".global"));
   mapping.global(std::move(global));
   if (!j.contains("rules")) return mapping;
@@ -164,6 +178,7 @@ std::string QConfigMapping::toJson() const {
   json list = json::array();
   json result = {{"global", "float"}};
   result["backend_config"] = backendConfig_ ? json::parse(backendConfig_->toJson()) : json();
+  result["guards"] = {{"masked_scores", guards_.maskedScores}, {"biases", guards_.biases}};
   for (const Rule& rule : rules_) {
     json j = {{"qconfig", entryJson(rule.entry)}};
     if (rule.optional) j["optional"] = true;

@@ -42,7 +42,6 @@ struct BackendOptions {
   // rounding the input costs more than the integer arithmetic saves.
   double minWorkPerElement = 8;
   bool quantizeMatmul = true;                  // products of two activations (attention)
-  bool keepMaskedScoresFloat = true;           // what holds the large negative constants of attention masks, see mask_sentinels.h
   std::vector<int64_t> quantizedOutputs = {};  // indexes of graph outputs that are wanted in integers
 };
 

@@ -46,7 +46,8 @@ struct RecoveryFlags {
 struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
-  std::string config, backend = "x86", ranges, output, mode = "static";
+  RulesOptions rules;
+  std::string ranges, output, mode = "static";
   int64_t weightBits = 8, groupSize = -1;
   bool perToken = false;
   int64_t limit = -1;
@@ -56,20 +57,20 @@ struct QuantizeFlags {
 };
 
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
-  if (!o.config.empty()) return QConfigMapping::load(o.config);
-  QC_ASSIGN(const Backend backend, parseBackend(o.backend));
-  if (o.mode == "dynamic") return QConfigMapping().global(dynamicQConfig(backend, o.perToken));
+  if (o.mode == "static") return o.rules.load();
+  QC_ASSIGN(const Backend backend, parseBackend(o.rules.backend));
+  const auto all = [&](const QConfig& config) { return o.rules.guarded(QConfigMapping().global(config)); };
+  if (o.mode == "dynamic") return all(dynamicQConfig(backend, o.perToken));
   if (o.mode == "weight-only") {
     const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
-    return QConfigMapping().global(weightOnlyQConfig(backend, static_cast<int>(o.weightBits), groupSize));
+    return all(weightOnlyQConfig(backend, static_cast<int>(o.weightBits), groupSize));
   }
-  if (o.mode == "fp16-weights") return QConfigMapping().global(halfWeightsQConfig());
-  return defaultQConfigMapping(backend);
+  return all(halfWeightsQConfig());
 }
 
 // Options that only one mode reads are refused in the others.
 Status checkMode(const QuantizeFlags& o) {
-  if (o.mode != "static" && !o.config.empty())
+  if (o.mode != "static" && !o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
   if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
@@ -210,8 +211,7 @@ Status runQuantize(const QuantizeFlags& o) {
 
 void addShared(QuantizeFlags& o, CLI::App& verb) {
   o.model.addTo(verb);
-  verb.add_option("--config", o.config, "quantization rules, JSON with comments");
-  verb.add_option("--backend", o.backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
+  o.rules.addTo(verb);
   verb.add_option("--calibration-limit", o.limit, "at most so many samples");
   verb.add_option("--threads", o.threads, "threads of a calibration run")->check(CLI::Range(1, 1024));
 }

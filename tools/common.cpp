@@ -110,12 +110,27 @@ Result<Dataset> DataOptions::open(const Model& model) const { return openDataset
 void RulesOptions::addTo(CLI::App& verb) {
   verb.add_option("--config", config, "quantization rules, JSON with comments");
   verb.add_option("--backend", backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
+  verb.add_option("--guard-masked-scores", guardMaskedScores, "on: the constants of attention masks are never observed; off")
+      ->check(CLI::IsMember({"on", "off"}));
+  verb.add_option("--guard-biases", guardBiases, "on: weight scales grow where a bias would leave int32; off")
+      ->check(CLI::IsMember({"on", "off"}));
+}
+
+QConfigMapping RulesOptions::guarded(QConfigMapping rules) const {
+  Guards guards = rules.guards();
+  if (!guardMaskedScores.empty()) guards.maskedScores = guardMaskedScores == "on";
+  if (!guardBiases.empty()) guards.biases = guardBiases == "on";
+  rules.guards(guards);
+  return rules;
 }
 
 Result<QConfigMapping> RulesOptions::load() const {
-  if (!config.empty()) return QConfigMapping::load(config);
+  if (!config.empty()) {
+    QC_ASSIGN(QConfigMapping rules, QConfigMapping::load(config));
+    return guarded(std::move(rules));
+  }
   QC_ASSIGN(const Backend chosen, parseBackend(backend));
-  return defaultQConfigMapping(chosen);
+  return guarded(defaultQConfigMapping(chosen));
 }
 
 Result<int64_t> parseBytes(const std::string& text, const std::string& option) {

@@ -40,11 +40,12 @@ struct DataOptions {
   Result<Dataset> open(const Model& model) const;
 };
 
-// --config, --backend
+// --config, --backend, --guard-masked-scores, --guard-biases
 struct RulesOptions {
-  std::string config, backend = "x86";
+  std::string config, backend = "x86", guardMaskedScores = {}, guardBiases = {};  // guards: empty: as the rules say
   void addTo(CLI::App& verb);
   Result<QConfigMapping> load() const;
+  QConfigMapping guarded(QConfigMapping rules) const;
 };
 
 // "2G", "500M", "64K" or plain bytes; 0 for an empty text.  The error names the option.

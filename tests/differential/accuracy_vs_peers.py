@@ -16,6 +16,7 @@ A peer that changes more answers and has the lower SQNR is farther from the mode
 Needs what SHARED_DIR/peers/accuracy.py needs; exit code 77, which ctest reports as skipped, when one is missing.
 """
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
@@ -104,10 +105,13 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
+    args.qcompile, args.shared = args.qcompile.resolve(), args.shared.resolve()
+    args.json = args.json and args.json.resolve()
     peers = ours.load_peers(args.shared)
     print("| model | method | float | ours | peer | only ours/only peer | p | changed ours/peer | SQNR ours/peer dB |\n" + "| --- " * 9 + "|")
     table, worse = [], 0
-    with ThreadPoolExecutor(args.jobs) as pool:
+    # ONNX Runtime's preprocessing leaves files in the current folder.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), ThreadPoolExecutor(args.jobs) as pool:
         for rows in pool.map(lambda name: rows_of(args, peers, name), args.only.split(",")):
             for row in rows:
                 if "error" in row:
