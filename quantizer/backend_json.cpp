@@ -127,7 +127,7 @@ Result<BackendConfig> BackendConfig::parse(std::string_view text, std::string_vi
   try {
     j = json::parse(text, nullptr, true, true);
   } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, e.what());
+    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, reasonOf(e));
   }
   const std::string where(sourceName);
   QC_TRY(checkKeys(j, {"name", "extends", "patterns"}, where));

@@ -60,6 +60,8 @@ Convergence assess(const Ranges& ranges) {
       if (e.value != 0) ++ends[{e.sample, e.name}];  // every sample reaches the 0 of a ReLU
     c.rows.push_back(std::move(row));
   }
+  if (ranges.observers() == 0)
+    c.warnings.push_back("the rules observe no values, so there are no ranges; quantize needs none with such rules");
   if (silent > 0) c.warnings.push_back(fmt::format("{} of {} observers saw nothing", silent, ranges.observers()));
   std::sort(c.rows.begin(), c.rows.end(), [](const auto& a, const auto& b) { return std::tie(b.needed, a.id) < std::tie(a.needed, b.id); });
   if (!c.rows.empty()) c.enough = c.rows[c.rows.size() / 20].needed;

@@ -146,7 +146,7 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   try {
     j = json::parse(text, nullptr, true, true);
   } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, e.what());
+    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, reasonOf(e));
   }
   const std::string where(sourceName);
   QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "rules"}, where));

@@ -159,7 +159,7 @@ Result<Ranges> Ranges::forGraph(const Graph& prepared) {
     if (!spec || ranges.entries_.contains(id)) continue;
     auto observer = makeObserver(*spec);
     if (!observer) return tl::make_unexpected(std::move(observer).error().at(n->location()).on(n->operand(0)->name()));
-    ranges.entries_.emplace(id, Entry{n->operand(0)->name(), std::move(*observer), {}});
+    ranges.entries_.emplace(id, Entry{asText(n->operand(0)->name()), std::move(*observer), {}});
   }
   return ranges;
 }
@@ -168,10 +168,12 @@ void Ranges::setData(std::string fingerprint, int64_t total) {
   if (parts_.empty()) parts_.push_back({std::move(fingerprint), total, {}});
 }
 
-void Ranges::beginSample(int64_t index, std::string name) {
+void Ranges::beginSample(int64_t index, const std::string& name) {
   current_ = index;
-  currentName_ = std::move(name);
+  currentName_ = asText(name);
 }
+
+void Ranges::seeInput(const std::string& name, const TensorRef& value) { inputs_[asText(name)].see(value); }
 
 void Ranges::countSample() {
   ++samples_;
@@ -290,7 +292,7 @@ Result<json> readBody(std::string_view bytes, std::string_view source) {
   try {
     return json::parse(body);
   } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidData, "'{}': {}", source, e.what());
+    return fail(ErrorCode::kInvalidData, "'{}': {}", source, reasonOf(e));
   }
 }
 

@@ -37,8 +37,8 @@ class Ranges {
   // The set that the samples come from, before the first of them.  Without it, samples are counted and not told apart.
   void setData(std::string fingerprint, int64_t total);
   // What follows, up to countSample(), is of this sample: its place in the whole set, and what the user calls it.
-  void beginSample(int64_t index, std::string name);
-  void seeInput(const std::string& name, const TensorRef& value) { inputs_[name].see(value); }
+  void beginSample(int64_t index, const std::string& name);
+  void seeInput(const std::string& name, const TensorRef& value);
   // A value seen by the observe node `id`.  Ids without an observer (fixed parameters) are ignored.
   Status observe(int64_t id, const TensorRef& value);
   void countSample();

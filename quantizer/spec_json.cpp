@@ -45,6 +45,16 @@ void convertArgs(ObservedSpec& spec) {
 
 }  // namespace
 
+std::string reasonOf(const nlohmann::json::exception& error) {
+  const std::string_view text = error.what();
+  const size_t end = text.starts_with("[json.exception") ? text.find("] ") : std::string_view::npos;
+  return std::string(end == std::string_view::npos ? text : text.substr(end + 2));
+}
+
+std::string asText(const std::string& name) {
+  return json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
+}
+
 Status checkKeys(const json& object, const std::vector<std::string>& known, std::string_view where) {
   if (!object.is_object()) return fail(ErrorCode::kInvalidArgument, "{} is not an object", where);
   for (const auto& [key, value] : object.items())

@@ -12,6 +12,12 @@
 
 namespace qc {
 
+// What the parser says, without the name of the exception: "parse error at line 3, column 7: ...".
+std::string reasonOf(const nlohmann::json::exception& error);
+
+// A name as it comes back from JSON: names of models are any bytes, and what is not UTF-8 becomes U+FFFD.
+std::string asText(const std::string& name);
+
 // `where` starts every message: "rules.rules[2].qconfig".
 Status checkKeys(const nlohmann::json& object, const std::vector<std::string>& known, std::string_view where);
 Failure wrongKind(std::string_view where, std::string_view key, std::string_view wanted);

@@ -52,15 +52,18 @@ Status serve(Runner& runner, double prepareSeconds) {
   return {};
 }
 
-Status printLayers(const Executable& exe, int threads) {
+Result<std::vector<StepProfile>> layersOf(const Executable& exe, int threads) {
   std::vector<Tensor> inputs;
   for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
-  QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, 20, {.threads = threads}));
+  return profile(exe, inputs, 20, {.threads = threads});
+}
+
+void printLayers(const std::vector<StepProfile>& steps) {
+  if (steps.empty()) return;
   Table table({"us", "%", "op", "kernel", "result", "node"});
   for (const StepProfile& s : steps)
     table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), s.op, s.kernel, s.result, s.node});
   fmt::print("{}", table.str());
-  return {};
 }
 
 Status bench(const BenchOptions& o) {
@@ -79,24 +82,30 @@ Status bench(const BenchOptions& o) {
   }
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];
-  if (o.json) {
-    fmt::print("{}\n", nlohmann::json{{"min_ms", times.front()},
-                                      {"median_ms", median},
-                                      {"iterations", times.size()},
-                                      {"threads", o.engine.threads},
-                                      {"target", exe.program().target().str()},
-                                      {"prepare_s", prepareSeconds},
-                                      {"arena_bytes", exe.program().arenaBytes()},
-                                      {"unique_kernels", exe.program().uniqueKernels()},
-                                      {"cached_kernels", exe.program().cachedKernels()}}
-                           .dump());
-  } else {
-    fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.front(), median, times.size(), o.engine.threads,
-               exe.program().target().str());
-    fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
-               megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
+  std::vector<StepProfile> layers;
+  if (o.layers) {
+    QC_ASSIGN(layers, layersOf(exe, o.engine.threads));
   }
-  return o.layers ? printLayers(exe, o.engine.threads) : Status();
+  if (o.json) {
+    nlohmann::json j = {{"min_ms", times.front()},
+                        {"median_ms", median},
+                        {"iterations", times.size()},
+                        {"threads", o.engine.threads},
+                        {"target", exe.program().target().str()},
+                        {"prepare_s", prepareSeconds},
+                        {"arena_bytes", exe.program().arenaBytes()},
+                        {"unique_kernels", exe.program().uniqueKernels()},
+                        {"cached_kernels", exe.program().cachedKernels()}};
+    if (o.layers) j["layers"] = layersJson(layers);
+    printJson(j);
+    return {};
+  }
+  fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.front(), median, times.size(), o.engine.threads,
+             exe.program().target().str());
+  fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
+             megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
+  printLayers(layers);
+  return {};
 }
 
 }  // namespace
@@ -106,10 +115,10 @@ void addBenchCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("bench", "measure latency");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
-  verb->add_option("--seconds", options->seconds, "how long to measure");
-  verb->add_flag("--stdio", options->stdio, "take turns on request of another program");
-  verb->add_flag("--layers", options->layers, "time of every step");
-  verb->add_flag("--json", options->json, "one JSON object on stdout");
+  verb->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::NonNegativeNumber);
+  CLI::Option* stdio = verb->add_flag("--stdio", options->stdio, "take turns on request of another program");
+  verb->add_flag("--layers", options->layers, "time of every step")->excludes(stdio);
+  verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(stdio);
   verb->callback([options, &exitCode] { exitCode = report(bench(*options)); });
 }
 

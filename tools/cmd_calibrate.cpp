@@ -88,7 +88,7 @@ Status printResult(const Ranges& ranges, const std::string& output, bool json, b
   if (json) {
     nlohmann::json j = verdictJson(verdict);
     j.update({{"output", output}, {"observers", ranges.observers()}, {"seconds", seconds}, {"peak_bytes", peakResidentBytes()}});
-    fmt::print("{}\n", j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    printJson(j);
     return {};
   }
   printVerdict(verdict, all);
@@ -147,7 +147,9 @@ Status runMerge(const MergeFlags& o) {
   QC_ASSIGN(Ranges merged, Ranges::load(o.inputs.front()));
   for (size_t i = 1; i < o.inputs.size(); ++i) {
     QC_ASSIGN(const Ranges next, Ranges::load(o.inputs[i]));
-    if (Status s = merged.merge(next, o.approximate); !s) return tl::make_unexpected(std::move(s).error().at(o.inputs[i]));
+    if (Status s = merged.merge(next, o.approximate); !s)
+      return fail(s.error().code(), "'{}' does not join '{}': {}", o.inputs[i], o.inputs.front(), s.error().message())
+          .help(s.error().remedy());
   }
   QC_TRY(merged.save(o.output));
   return printResult(merged, o.output, o.json, o.all, now() - start);
@@ -162,7 +164,7 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
   o->data.addTo(*verb, true);
   o->rules.addTo(*verb);
   verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
-  verb->add_option("--calibration-limit", o->limit, "at most so many samples of the whole set");
+  verb->add_option("--calibration-limit", o->limit, "at most so many samples of the whole set")->check(CLI::Range(1, 1 << 30));
   verb->add_option("--threads", o->threads, "threads of a run")->check(CLI::Range(1, 1024));
   verb->add_option("--shard", o->shard, "I/N: only part I (from 0) of N equal parts of the samples; join them with merge");
   verb->add_flag("--resume", o->resume, "go on from OUTPUT.partial, which an interrupted run left");

@@ -68,11 +68,7 @@ Status eval(const EvalOptions& o) {
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json)
-    fmt::print(
-        "{}\n",
-        nlohmann::json{
-            {metric.name, value}, {"samples", count}, {"correct", hits}, {"standard_error", standardError}, {"mean_ms", milliseconds}}
-            .dump());
+    printJson({{metric.name, value}, {"samples", count}, {"correct", hits}, {"standard_error", standardError}, {"mean_ms", milliseconds}});
   else
     fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", metric.name, value * 100, count,
                standardError * 100, milliseconds);
@@ -87,10 +83,10 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   options->data.addTo(*verb, true);
-  verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class, or npy")->required();
+  verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class index, or npy")->required();
   verb->add_option("--metric", options->metric, "top1 or top5");
   verb->add_option("--output", options->output, "output that holds the scores; default the first");
-  verb->add_option("--limit", options->limit, "at most so many samples");
+  verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, &exitCode] { exitCode = report(eval(*options)); });
 }

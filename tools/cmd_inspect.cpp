@@ -1,6 +1,7 @@
 // inspect: what a model holds, and what a target makes of it.   doctor: what this machine and this build can do.
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "ir/text.h"
 #include "passes/pass.h"
@@ -22,6 +23,18 @@ nlohmann::json portsJson(const std::vector<Port>& ports) {
   return list;
 }
 
+// The nodes that run, in their order; no kernel: the reference evaluation.
+nlohmann::json kernelsJson(const Graph& graph) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (!n->is("const"))
+      list.push_back({{"node", n->location()},
+                      {"op", n->op()},
+                      {"kernel", n->string("kernel")},
+                      {"result", n->numResults() ? n->result(0)->type().str() : ""}});
+  return list;
+}
+
 void printPorts(std::string_view label, const std::vector<Port>& ports) {
   for (const Port& p : ports) fmt::print("{} {} : {}\n", label, p.name, p.type.str());
 }
@@ -37,13 +50,18 @@ Status inspect(const InspectOptions& o) {
     if (!n->is("const")) ++ops[std::string(n->op())];
   int64_t constantBytes = 0;
   for (const auto& [name, tensor] : model.graph().constants().entries()) constantBytes += tensor.byteSize();
+  std::optional<Executable> exe;
+  if (o.kernels) {
+    QC_ASSIGN(exe, o.engine.compile(model));
+  }
   if (o.json) {
-    fmt::print("{}\n", nlohmann::json{{"inputs", portsJson(model.inputs())},
-                                      {"outputs", portsJson(model.outputs())},
-                                      {"ops", ops},
-                                      {"constant_bytes", constantBytes},
-                                      {"quantized", model.isQuantized()}}
-                           .dump());
+    nlohmann::json j = {{"inputs", portsJson(model.inputs())},
+                        {"outputs", portsJson(model.outputs())},
+                        {"ops", ops},
+                        {"constant_bytes", constantBytes},
+                        {"quantized", model.isQuantized()}};
+    if (exe) j["kernels"] = kernelsJson(exe->program().graph());
+    printJson(j);
     return {};
   }
   printPorts("input ", model.inputs());
@@ -51,17 +69,35 @@ Status inspect(const InspectOptions& o) {
   Table table({"op", "count"});
   for (const auto& [op, count] : ops) table.add({op, std::to_string(count)});
   fmt::print("{}constants {}, {}\n", table.str(), megabytes(constantBytes), model.isQuantized() ? "quantized" : "float");
-  if (!o.kernels) return {};
-  QC_ASSIGN(const Executable exe, o.engine.compile(model));
-  fmt::print("\n{}", print(exe.program().graph(), {.locations = true}));
+  if (exe) fmt::print("\n{}", print(exe->program().graph(), {.locations = true}));
   return {};
 }
 
 struct DoctorOptions {
-  bool ops = false, passes = false, kernels = false;
+  bool ops = false, passes = false, kernels = false, json = false;
 };
 
+// Those tables that are asked for, or all.
+void doctorJson(const DoctorOptions& o) {
+  const Target host = Target::host();
+  const bool all = !o.ops && !o.passes && !o.kernels;
+  nlohmann::json j = {{"target", host.str()}, {"codegen", codegenVersion()}, {"isas", nlohmann::json::array()}};
+  for (const IsaInfo& info : isaTable())
+    if (host.has(info.isa)) j["isas"].push_back(info.name);
+  if (o.ops || all)
+    for (const auto& [name, def] : OpRegistry::get().ops()) j["ops"].push_back({{"name", name}, {"summary", def.summary}});
+  if (o.passes || all)
+    for (const auto& [name, pass] : PassRegistry::get().passes()) j["passes"].push_back({{"name", name}, {"summary", pass.summary}});
+  if (o.kernels || all)
+    for (const KernelDef& k : kernelTable()) j["kernels"].push_back({{"name", k.id}, {"here", host.has(k.isas)}});
+  printJson(j);
+}
+
 Status doctor(const DoctorOptions& o) {
+  if (o.json) {
+    doctorJson(o);
+    return {};
+  }
   const Target host = Target::host();
   fmt::print("target   {}\ncodegen  {}\n", host.str(), codegenVersion());
   fmt::print("ops      {}\npasses   {}\nkernels  {}\n", OpRegistry::get().ops().size(), PassRegistry::get().passes().size(),
@@ -82,9 +118,9 @@ void addInspectCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("inspect", "what a model holds");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
-  verb->add_flag("--text", options->text, "the imported graph as .qir");
-  verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels");
-  verb->add_flag("--json", options->json, "one JSON object on stdout");
+  CLI::Option* text = verb->add_flag("--text", options->text, "the imported graph as .qir, and nothing else");
+  verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text);
+  verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text);
   verb->callback([options, &exitCode] { exitCode = report(inspect(*options)); });
 }
 
@@ -94,6 +130,7 @@ void addDoctorCommand(CLI::App& app, int& exitCode) {
   verb->add_flag("--ops", options->ops, "every op");
   verb->add_flag("--passes", options->passes, "every pass");
   verb->add_flag("--kernels", options->kernels, "every kernel");
+  verb->add_flag("--json", options->json, "one JSON object on stdout; all tables unless some are named");
   verb->callback([options, &exitCode] { exitCode = report(doctor(*options)); });
 }
 

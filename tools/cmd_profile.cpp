@@ -65,22 +65,11 @@ Status runProfile(const ProfileFlags& o) {
   double total = 0;
   for (const StepProfile& s : rows) total += s.seconds;
   if (o.json) {
-    nlohmann::json list = nlohmann::json::array();
-    for (const StepProfile& s : rows)
-      list.push_back({{"node", s.node},
-                      {"op", s.op},
-                      {"kernel", s.kernel},
-                      {"result", s.result},
-                      {"us", s.seconds * 1e6},
-                      {"share", s.share},
-                      {"operations", s.operations},
-                      {"bytes", s.bytes}});
-    fmt::print("{}\n", nlohmann::json{{"total_us", total * 1e6},
-                                      {"runs", o.runs},
-                                      {"threads", o.engine.threads},
-                                      {"target", exe.program().target().str()},
-                                      {"layers", list}}
-                           .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    printJson({{"total_us", total * 1e6},
+               {"runs", o.runs},
+               {"threads", o.engine.threads},
+               {"target", exe.program().target().str()},
+               {"layers", layersJson(rows)}});
     return {};
   }
   Table table({"us", "%", "rate", "op", "kernel", "result", "node"});

@@ -191,14 +191,13 @@ Status runQuantize(const QuantizeFlags& o) {
     nlohmann::json noise = nlohmann::json::array();
     for (const LayerNoise& l : quantized.layers)
       noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
-    fmt::print("{}\n", nlohmann::json{{"output", o.output},
-                                      {"samples", ranges.samples()},
-                                      {"seconds", now() - start},
-                                      {"bytes_before", before},
-                                      {"bytes_after", after},
-                                      {"coverage", rows},
-                                      {"layers", noise}}
-                           .dump());
+    printJson({{"output", o.output},
+               {"samples", ranges.samples()},
+               {"seconds", now() - start},
+               {"bytes_before", before},
+               {"bytes_after", after},
+               {"coverage", rows},
+               {"layers", noise}});
     return {};
   }
   printCoverage(quantized.coverage, o.all);
@@ -212,7 +211,7 @@ Status runQuantize(const QuantizeFlags& o) {
 void addShared(QuantizeFlags& o, CLI::App& verb) {
   o.model.addTo(verb);
   o.rules.addTo(verb);
-  verb.add_option("--calibration-limit", o.limit, "at most so many samples");
+  verb.add_option("--calibration-limit", o.limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb.add_option("--threads", o.threads, "threads of a calibration run")->check(CLI::Range(1, 1024));
 }
 

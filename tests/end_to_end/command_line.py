@@ -2,6 +2,7 @@
 
 A script's first two arguments are the command and that folder.  Standard library only.
 """
+import json
 import pathlib
 import struct
 import subprocess
@@ -10,11 +11,27 @@ import sys
 QCOMPILE, DATA = (pathlib.Path(a).resolve() for a in sys.argv[1:3])
 
 
+TARGETS = ["generic", "avx2", "x86-64+avxvnni", "x86-64+avx512", "x86-64+avx512vnni", "x86-64+avx512vnni+amx-int8", "host"]
+
+
 def run(*args, code=0):
-    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run([QCOMPILE, *map(str, args)], capture_output=True, text=True, errors="replace")  # names are any bytes
     if done.returncode != code:
         sys.exit(f"qcompile {' '.join(map(str, args))}\nexit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
     return done
+
+
+def present_targets():
+    """TARGETS that this machine has, after naming the others; AMX with emulated tiles where it has none."""
+    host = {"generic", "host", "x86-64", *json.loads(run("doctor", "--json").stdout)["isas"]}
+    missing = [t for t in TARGETS if not set(t.split("+")) <= host]
+    if missing:
+        print(f"left out, this machine lacks them: {', '.join(missing)}")
+    present = [t for t in TARGETS if t not in missing]
+    if any("amx" in t for t in missing) and "avx512vnni" in host:
+        print("AMX kernels run with emulated tiles")
+        present.append("amx-emulated")
+    return present
 
 
 def npy_header(shape):
