@@ -18,6 +18,7 @@ namespace qc {
 namespace {
 
 constexpr int kMinOpset = 7;
+constexpr int kMaxOpset = 28;  // the newest whose node tests have been run
 constexpr int kMaxDepth = 16;  // of nested subgraphs
 
 std::string key(std::string_view domain, std::string_view op) { return fmt::format("{}::{}", domain == "ai.onnx" ? "" : domain, op); }
@@ -89,6 +90,9 @@ class Importer {
     if (opset_ < kMinOpset)
       return fail(ErrorCode::kUnsupported, "the model is of opset {}; {} and later are supported", opset_, kMinOpset)
           .help("convert it with onnx.version_converter.convert_version(model, 13)");
+    if (opset_ > kMaxOpset)
+      return fail(ErrorCode::kUnsupported, "the model is of opset {}; what ops mean is known up to opset {}", opset_, kMaxOpset)
+          .help(fmt::format("convert it with onnx.version_converter.convert_version(model, {})", kMaxOpset));
     return {};
   }
 

@@ -221,6 +221,9 @@ TEST(OnnxImport, RefusesBrokenGraphs) {
   Model old(6);
   old.input("x", {2}).node("Relu", {"x"}, {"y"}).output("y");
   EXPECT_THAT(errorOf(old), HasSubstr("opset 6"));
+  Model future(99);
+  future.input("x", {2}).node("Relu", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(future), AllOf(HasSubstr("opset 99"), HasSubstr("onnx.version_converter")));
   EXPECT_FALSE(importOnnx("version https://git-lfs.github.com/spec/v1", {}));
   EXPECT_FALSE(importOnnx("", {}));
 }
