@@ -134,6 +134,12 @@ class ImageSource : public SampleSource {
       if (side > kMaxSide) return fail(ErrorCode::kInvalidArgument, "images of {} pixels a side", side);
     QC_ASSIGN(o.mean, text.numbers("mean", {0}));
     QC_ASSIGN(o.std, text.numbers("std", {1}));
+    const size_t channels = order == "grey" ? 1 : 3;
+    for (const auto& [key, list] : {std::pair{"mean", &o.mean}, {"std", &o.std}})
+      if (list->size() != 1 && list->size() != channels)
+        return fail(ErrorCode::kInvalidArgument, "source 'images:{}': {} has {} values for the {} channel(s) of order={}", text.path, key,
+                    list->size(), channels, order)
+            .help(channels == 1 ? "give one value" : "give one value, or one for each channel");
     for (const double v : o.std)
       if (v == 0) return fail(ErrorCode::kInvalidArgument, "std=0");
     o.channelsFirst = layout == "nchw";
@@ -198,18 +204,21 @@ struct Normalisation {
     return n;
   }
 
-  Result<Tensor> apply(const Tensor& t) const {
+  Result<Tensor> apply(const Tensor& t, const std::string& file) const {
     if (mean.empty() && std.empty() && !transpose) return t;
     const auto rank = static_cast<size_t>(t.rank());
     if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1))
-      return fail(ErrorCode::kInvalidArgument, "mean, std and layout need images, got {}", t.type().str());
+      return fail(ErrorCode::kInvalidArgument, "'{}': mean, std and layout need images, got {}", file, t.type().str())
+          .help("leave them out, or give one value");
     const int64_t channels = rank < 3 ? 1 : transpose ? t.sizes().back() : t.sizes()[rank - 3];
     const auto value = [&](const std::vector<double>& list, int64_t c, double byDefault) {
       return static_cast<float>(list.empty() ? byDefault : list[list.size() == 1 ? 0 : static_cast<size_t>(c)]);
     };
     for (const auto* list : {&mean, &std})
       if (list->size() > 1 && static_cast<int64_t>(list->size()) != channels)
-        return fail(ErrorCode::kInvalidArgument, "{} values of mean or std for {} channels", list->size(), channels);
+        return fail(ErrorCode::kInvalidArgument, "'{}': {} has {} values for {} channel(s)", file, list == &mean ? "mean" : "std",
+                    list->size(), channels)
+            .help("give one value, or one for each channel");
     std::vector<int64_t> sizes = t.sizes();
     if (transpose) std::rotate(sizes.end() - 3, sizes.end() - 1, sizes.end());
     Tensor out(DType::f32, sizes);
@@ -265,7 +274,7 @@ class ArraySource : public SampleSource {
     Arrays result;
     for (const auto& [name, array] : arrays_) {
       QC_ASSIGN(const Tensor row, array->row(i));
-      QC_ASSIGN(result[name], normalisation_.apply(row));
+      QC_ASSIGN(result[name], normalisation_.apply(row, path_));
     }
     return result;
   }

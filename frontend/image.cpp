@@ -24,7 +24,10 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
     return fail(ErrorCode::kInvalidData, "'{}' is no JPEG: {}", path, decoder ? tjGetErrorStr2(decoder.get()) : "no decoder");
   if (int64_t{width} * height > kMaxPixels || width < 1 || height < 1)
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, width, height);
-  Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3)};
+  if (colors == TJCS_CMYK || colors == TJCS_YCCK)
+    return fail(ErrorCode::kUnsupported, "'{}' has the colours of print (CMYK), which have no one meaning in RGB", path)
+        .help("convert it, for example: Image.open(file).convert('RGB').save(file) with Pillow");
+  Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3), path};
   // Slow, exact IDCT: the one that other decoders use by default.
   if (tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0 &&
       tjGetErrorCode(decoder.get()) == TJERR_FATAL)
@@ -42,7 +45,7 @@ Result<Image> decodePng(const std::string& bytes, const std::string& path) {
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, png.width, png.height);
   }
   png.format = PNG_FORMAT_RGB;
-  Image image{png.width, png.height, std::vector<uint8_t>(PNG_IMAGE_SIZE(png))};
+  Image image{png.width, png.height, std::vector<uint8_t>(PNG_IMAGE_SIZE(png)), path};
   const png_color black{0, 0, 0};
   if (!png_image_finish_read(&png, &black, image.rgb.data(), 0, nullptr)) {
     const std::string message = png.message;
@@ -155,11 +158,12 @@ Image resized(const Image& image, int64_t width, int64_t height, ImageOptions::F
 
 Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
   Image image = source;
+  const std::string name = source.name.empty() ? "an image" : "'" + source.name + "'";
   const auto resizeTo = [&](int64_t width, int64_t height) -> Status {
     // Both the result and the image between the two passes count.
     if (static_cast<double>(width) * static_cast<double>(std::max(height, image.height)) > static_cast<double>(kMaxPixels))
-      return fail(ErrorCode::kInvalidData, "an image of {}x{} is not resized to {}x{}: too large", image.width, image.height, width,
-                  height);
+      return fail(ErrorCode::kInvalidData, "{} of {}x{} is not resized to {}x{}: too large", name, image.width, image.height, width, height)
+          .help("leave it out, or choose a smaller resize=");
     image = resized(image, width, height, o.filter);
     return {};
   };
@@ -170,12 +174,15 @@ Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
   const int64_t width = o.width ? o.width : image.width, height = o.height ? o.height : image.height;
   if (o.resize == 0 && o.width && (image.width != width || image.height != height)) QC_TRY(resizeTo(width, height));
   if (image.width < width || image.height < height)
-    return fail(ErrorCode::kInvalidData, "an image of {}x{} cannot be cropped to {}x{}", image.width, image.height, width, height);
+    return fail(ErrorCode::kInvalidData, "{} is {}x{}, too small for a crop of {}x{}", name, image.width, image.height, width, height)
+        .help(fmt::format("let the source resize first: resize={}", std::max(width, height)));
   const int64_t left = (image.width - width) / 2, top = (image.height - height) / 2;
   const int channels = o.order == ImageOptions::Order::grey ? 1 : 3;
   for (const auto* list : {&o.mean, &o.std})
     if (list->size() != 1 && static_cast<int>(list->size()) != channels)
-      return fail(ErrorCode::kInvalidArgument, "mean and std need 1 or {} values, {} are given", channels, list->size());
+      return fail(ErrorCode::kInvalidArgument, "{}: {} has {} values for {} channel(s)", name, list == &o.mean ? "mean" : "std",
+                  list->size(), channels)
+          .help("give one value for all channels, or one for each of them after order=");
   Tensor t(DType::f32,
            o.channelsFirst ? std::vector<int64_t>{1, channels, height, width} : std::vector<int64_t>{1, height, width, channels});
   float* out = t.mutableAs<float>().data();

@@ -21,6 +21,7 @@ struct ImageOptions {
 struct Image {
   int64_t width = 0, height = 0;
   std::vector<uint8_t> rgb;
+  std::string name = {};  // the file, for messages
 };
 
 Result<Image> readImage(const std::string& path);  // by content, not by suffix

@@ -1,4 +1,11 @@
-// Class labels of evaluation data: TSV or CSV of (file name or running index, class index), or an npy of class indices.
+// Class labels of evaluation data.  A text file has a line for each sample, separated by tabs, commas or spaces:
+//
+//   cat.jpg<TAB>281          file name or running index, class index: the second column, and any column after it is passed over
+//   file,wnid,index          a header (a first line without numbers) may name another column: index, class_index, label_index, class, label
+//   cat.jpg,n02123045,281
+//   tst_0.bin,12,7           MLPerf Tiny's files: the second of three columns is the number of classes, the same on every line
+//
+// Lines that start with # are comments.  A .npy file holds one axis of integers, the classes of the samples in their order.
 #pragma once
 
 #include <map>
@@ -11,7 +18,6 @@ namespace qc {
 
 class Labels {
  public:
-  // A first line whose last column is no number is a header.  The class is the last column that is a number.
   static Result<Labels> read(const std::string& path);
   // Looked up by file name where the labels have names, else by running index.
   Result<int64_t> of(const std::string& sampleName, int64_t index) const;

@@ -189,7 +189,27 @@ class Resolver {
     return names;
   }
 
+  // First the module, then what it holds.
+  Failure unmatchedOrder(const Rule& rule) const {
+    std::set<std::string> modules;
+    std::string held;
+    for (const auto& [key, count] : counts_) {
+      modules.insert(key.first);
+      if (key.first == rule.name) held += fmt::format("{}{} (order 0 to {})", held.empty() ? "" : ", ", key.second, count - 1);
+    }
+    if (!held.empty())
+      return fail(ErrorCode::kInvalidArgument, "{} matches nothing in the model", rule.str())
+          .help(fmt::format("'{}' holds {}", rule.name, held));
+    modules.erase("");
+    std::string help = didYouMean(rule.name, {modules.begin(), modules.end()});
+    if (modules.empty()) help = "no node of this model stands in a module: write \"name\": \"\"";
+    return fail(ErrorCode::kInvalidArgument, "{} matches nothing in the model: there is no module '{}'", rule.str(), rule.name)
+        .help(help.empty() ? fmt::format("modules are what names have in front of their last '/' or '.', such as '{}'", *modules.begin())
+                           : help);
+  }
+
   Failure unmatched(const Rule& rule) const {
+    if (rule.level == Level::nameTypeOrder) return unmatchedOrder(rule);
     std::set<std::string> types, names;
     for (const Node* n = graph_.front(); n; n = n->next()) {
       if (skipped(*n)) continue;
@@ -197,8 +217,7 @@ class Resolver {
       for (std::string name : namesOf(*n))
         for (; !name.empty(); name = parentOf(name)) names.insert(name);
     }
-    const bool byType =
-        rule.level == Level::objectType || (rule.level == Level::nameTypeOrder && !rule.name.empty() && names.contains(rule.name));
+    const bool byType = rule.level == Level::objectType;
     const std::set<std::string>& known = byType ? types : names;
     return fail(ErrorCode::kInvalidArgument, "{} matches nothing in the model", rule.str())
         .help(didYouMean(byType ? rule.type : rule.name, {known.begin(), known.end()}));

@@ -149,8 +149,70 @@ TEST_F(DatasetTest, LabelsByNameIndexAndArray) {
   EXPECT_EQ(Labels::read(path("index.csv")).value().of("whatever", 1).value(), 4);
   ASSERT_TRUE(writeNpy(path("l.npy"), counting(DType::u8, {5})));
   EXPECT_EQ(Labels::read(path("l.npy")).value().of("x", 4).value(), 4);
-  write("bad.tsv", "file\tindex\na.jpg\tseven\n");
-  EXPECT_FALSE(Labels::read(path("bad.tsv")));
+}
+
+TEST_F(DatasetTest, LabelsAreTheSecondColumnUnlessAHeaderNamesAnother) {
+  const auto labelOf = [&](const std::string& text, const std::string& sample) {
+    write("l.csv", text);
+    const auto labels = Labels::read(path("l.csv"));
+    return labels ? labels->of(sample, 0).value_or(-1) : -2;
+  };
+  EXPECT_EQ(labelOf("a.jpg,7,3\nb.jpg,9,4\n", "b.jpg"), 9);  // the documented form; what stands behind it is passed over
+  EXPECT_EQ(labelOf("a.jpg 7\r\nb.jpg  9\r\n", "b.jpg"), 9);
+  EXPECT_EQ(labelOf("# made by hand\na.jpg,7,tench\nb.jpg,9,shark\n", "b.jpg"), 9);
+  EXPECT_EQ(labelOf("file,score,Class\na.jpg,7,3\nb.jpg,9,4\n", "b.jpg"), 4);
+  EXPECT_EQ(labelOf("index,class\n0,3\n1,4\n", "x"), 3);
+  EXPECT_EQ(labelOf("a.bin,12,7\nb.bin,12,2\n", "b.bin"), 2);  // MLPerf Tiny
+  EXPECT_EQ(labelOf("a.bin,12,7\nb.bin,12,12\n", "b.bin"), 12);
+  EXPECT_EQ(labelOf("a.jpg\tn01\t7\nb.jpg\tn02\t9\n", "b.jpg"), -2);
+  EXPECT_EQ(labelOf("file\tindex\na.jpg\tseven\n", "a.jpg"), -2);
+  EXPECT_EQ(labelOf("file\twnid\tindex\na.jpg\tn01\n", "a.jpg"), -2);
+  EXPECT_EQ(labelOf("", "a.jpg"), -2);
+}
+
+TEST_F(DatasetTest, LabelsOfAnArrayAreOneAxisOfIntegers) {
+  for (const auto& [dtype, sizes] :
+       {std::pair{DType::s64, std::vector<int64_t>{5, 2}}, {DType::s64, {5, 1}}, {DType::s64, {}}, {DType::f32, {5}}}) {
+    ASSERT_TRUE(writeNpy(path("l.npy"), counting(dtype, sizes)));
+    const auto labels = Labels::read(path("l.npy"));
+    ASSERT_FALSE(labels);
+    EXPECT_NE(labels.error().render().find("reshape(-1)"), std::string::npos) << labels.error().render();
+  }
+}
+
+TEST_F(DatasetTest, ImageErrorsNameTheFileAndTheRemedy) {
+  const std::vector<InputInfo> grey{{"image", DType::f32, {1, 1, 16, 16}}};
+  const std::string folder = std::string("images:") + QC_TEST_DATA + "/digits/calib?order=grey";
+  const auto small = Dataset::open({folder + "&resize=16&size=20"}, grey).value().sample(0);
+  ASSERT_FALSE(small);
+  EXPECT_NE(small.error().render().find("calib/000.png' is 16x16, too small for a crop of 20x20"), std::string::npos)
+      << small.error().render();
+  EXPECT_NE(small.error().remedy().find("resize=20"), std::string::npos);
+  const auto means = Dataset::open({folder + "&mean=1,2"}, grey);
+  ASSERT_FALSE(means);
+  EXPECT_NE(means.error().message().find("mean has 2 values for the 1 channel(s) of order=grey"), std::string::npos)
+      << means.error().render();
+  EXPECT_FALSE(means.error().remedy().empty());
+}
+
+// One pixel, made with Pillow: Image.new('CMYK', (1, 1)).save(file, 'JPEG', quality=1, optimize=True)
+TEST_F(DatasetTest, ColoursOfPrintAreNoDamage) {
+  const unsigned char head[] = {0xff, 0xd8, 0xff, 0xee, 0x00, 0x0e, 0x41, 0x64, 0x6f, 0x62, 0x65, 0x00,
+                                0x64, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xdb, 0x00, 0x43, 0x00};
+  std::string bytes(reinterpret_cast<const char*>(head), sizeof(head));
+  bytes.append(64, '\xff');
+  const unsigned char rest[] = {0xff, 0xc0, 0x00, 0x14, 0x08, 0x00, 0x01, 0x00, 0x01, 0x04, 0x43, 0x11, 0x00, 0x4d, 0x11, 0x00, 0x59, 0x11,
+                                0x00, 0x4b, 0x11, 0x00, 0xff, 0xc4, 0x00, 0x14, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+                                0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0xff, 0xc4, 0x00, 0x14, 0x10, 0x01, 0x00, 0x00, 0x00, 0x00,
+                                0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xda, 0x00, 0x0e, 0x04, 0x43,
+                                0x00, 0x4d, 0x00, 0x59, 0x00, 0x4b, 0x00, 0x00, 0x3f, 0x00, 0x42, 0x10, 0x8f, 0xff, 0xd9};
+  bytes.append(reinterpret_cast<const char*>(rest), sizeof(rest));
+  write("print.jpg", bytes);
+  const auto image = readImage(path("print.jpg"));
+  ASSERT_FALSE(image);
+  EXPECT_EQ(image.error().code(), ErrorCode::kUnsupported);
+  EXPECT_NE(image.error().render().find("print.jpg' has the colours of print"), std::string::npos) << image.error().render();
+  EXPECT_NE(image.error().remedy().find("RGB"), std::string::npos);
 }
 
 }  // namespace
