@@ -1,11 +1,13 @@
 // expand-dynamic: layers over run-time parameters on the kernels of static ones.
-//   q.dynamic_linear(quantize_with(x, s, z), w, b, s, z)
-//     ->  q     = map x, s, z {select(x is a number, round(x / s) + z, z)} to u8 of scale 1, zero point 0
-//         raw   = q.linear q, w as integers of scale 1                      the sum of q * w, as a float
-//         y     = map raw, z, sums of w, s, scales of w, b {(raw - z * sum) * (s * scale) + bias}
+//   q.dynamic_linear(q, w, b, s, z)          s and z are scalars or one per row
+//     ->  q'    = q as u8 of scale 1, zero point 128: where q = quantize_with(x, s, z) straight from x,
+//                 map x, s, z {select(x / s is a number, round(x / s) + z, z) - 128}; else from a cast of the integers
+//         raw   = q.linear q', w as integers of scale 1                     the sum of (q - 128) * w, as a float
+//         y     = map raw, z, sums of w, s, scales of w, b {(raw - (z - 128) * sum) * (s * scale) + bias}
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
-// Done where the weights prove that every sum stays below 2^24: then each of these floats is the exact integer, and the result has the same
-// bits as the one op.  Other layers run by their reference evaluation.  Tests: tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
+// Done where z is 0 to 255 and the weights prove that every sum stays below 2^24: then raw and the product are exact integers, their
+// difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
+// Other layers run by their reference evaluation.  Tests: tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -19,6 +21,7 @@ namespace qc {
 namespace {
 
 constexpr int64_t kExact = int64_t{1} << 24;  // integers below are floats
+constexpr int32_t kMiddle = 128;              // of the integers: the largest magnitude then is 128
 enum Operand { kX, kW, kBias, kScale, kZeroPoint };
 
 class Expansion {
@@ -26,12 +29,8 @@ class Expansion {
   explicit Expansion(Graph& graph) : rewriter_(graph) {}
 
   Result<bool> run(Node* node) {
-    Node* quantize = node->operand(kX)->producer();
-    const Value* w = node->operand(kW);
-    if (!quantize || !quantize->is("quantize_with") || quantize->attrs().dtype("storage") != DType::u8 || quantize->integer("qmin") != 0 ||
-        quantize->integer("qmax") != 255 || quantize->integer("axis") >= 0 || quantize->operand(0)->type().dtype != DType::f32 ||
-        quantize->operand(1) != node->operand(kScale) || !sameZeroPoint(quantize->operand(2), node->operand(kZeroPoint)) || !w->constant())
-      return false;
+    const Value *x = node->operand(kX), *w = node->operand(kW);
+    if (x->type().dtype != DType::u8 || x->constant() || !w->constant() || !isByte(node->operand(kZeroPoint))) return false;
     const QuantParams& q = *w->type().quant;
     if (w->type().dtype != DType::s8 || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
     for (const int32_t z : q.zeroPoints)
@@ -39,13 +38,14 @@ class Expansion {
     if (!sumsAreExact(*w->constant())) return false;
     Builder b = rewriter_.before(node);
     QC_ASSIGN(Tensor sums, node->is("q.dynamic_conv") ? convSums(b, *node) : Result<Tensor>(rowSums(*w->constant())));
-    QC_ASSIGN(const Shared shared, quantized(quantize));
+    QC_ASSIGN(Value * quantized, integersOf(b, *node));
+    QC_ASSIGN(Value * zero, b.create("cast", {node->operand(kZeroPoint)}, {{"to", DType::f32}}));
     Value* integers = b.constant(w->name(), *w->constant(), quantPerTensor(DType::s8, 1, 0));
     const std::string_view op = node->is("q.dynamic_conv") ? "q.conv" : "q.linear";
-    QC_ASSIGN(Value * raw, b.create(op, {shared.integers, integers}, node->attrs()));
-    std::vector<Value*> operands = {raw, shared.zeroPoint, b.constant(w->name() + ".sums", std::move(sums)), node->operand(kScale)};
+    QC_ASSIGN(Value * raw, b.create(op, {quantized, integers}, node->attrs()));
+    std::vector<Value*> operands = {raw, zero, b.constant(w->name() + ".sums", std::move(sums)), node->operand(kScale)};
     const auto spatial = static_cast<size_t>(w->type().rank() - 2);
-    std::string expr = "(a0 - a1 * a2) * (a3 * ";
+    std::string expr = "(a0 - (a1 - 128) * a2) * (a3 * ";
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
@@ -67,31 +67,40 @@ class Expansion {
   }
 
  private:
-  // Zero points of u8 integers may be held in u8 or s32: the same value behind casts.
-  static bool sameZeroPoint(const Value* a, const Value* b) {
-    const auto root = [](const Value* v) {
-      while (v && v->producer() && v->producer()->is("cast")) v = v->producer()->operand(0);
-      return v;
-    };
-    const Value* z = root(a);
-    if (a == b) return a != nullptr;
-    return z && z == root(b) && (z->type().dtype == DType::u8 || (z->producer() && z->producer()->is("dynamic_qparams")));
+  // Whether the zero point of u8 integers can only be one of them, whatever type holds it.
+  static bool isByte(const Value* z) {
+    const auto keeps = [](DType t) { return t == DType::s32 || t == DType::s64 || t == DType::f32; };
+    while (keeps(z->type().dtype) && z->producer() && (z->producer()->is("cast") || z->producer()->is("reshape")))
+      z = z->producer()->operand(0);
+    if (z->type().dtype == DType::u8) return true;
+    if (const Tensor* fixed = z->constant()) {
+      for (int64_t i = 0; i < fixed->numElements(); ++i)
+        if (!(fixed->at(i) >= 0 && fixed->at(i) <= 255)) return false;
+      return true;
+    }
+    const Node* params = z->producer();
+    return params && params->is("dynamic_qparams") && params->integer("qmin") >= 0 && params->integer("qmax") <= 255;
   }
 
-  struct Shared {
-    Value *integers, *zeroPoint;
-  };
-
   // Made once for all layers that read these integers.
-  Result<Shared> quantized(Node* quantize) {
-    const auto known = shared_.find(quantize);
-    if (known != shared_.end()) return known->second;
-    Builder early = rewriter_.before(quantize);
-    QC_ASSIGN(Value * zero, early.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
-    QC_ASSIGN(Value * integers, early.create("map", {quantize->operand(0), quantize->operand(1), zero},
-                                             {{"expr", std::string("select(eq(a0, a0), round(a0 / a1) + a2, a2)")},
-                                              {"to", QuantAttr{quantPerTensor(DType::u8, 1, 0)}}}));
-    return shared_[quantize] = Shared{integers, zero};
+  Result<Value*> integersOf(Builder& b, const Node& node) {
+    Value* q = node.operand(kX);
+    const auto known = quantized_.find(q);
+    if (known != quantized_.end()) return known->second;
+    AttrDict attrs{{"to", QuantAttr{quantPerTensor(DType::u8, 1, kMiddle)}}};
+    const Node* quantize = q->producer();
+    if (quantize && quantize->is("quantize_with") && quantize->operand(2) && isByte(quantize->operand(2)) &&
+        quantize->integer("qmin") == 0 && quantize->integer("qmax") == 255 && quantize->integer("axis") < 0 &&
+        quantize->operand(0)->type().dtype == DType::f32) {
+      QC_ASSIGN(Value * zero, b.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
+      attrs.set("expr", std::string("select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2) - 128"));
+      QC_ASSIGN(Value * made, b.create("map", {quantize->operand(0), quantize->operand(1), zero}, std::move(attrs)));
+      return quantized_[q] = made;
+    }
+    QC_ASSIGN(Value * numbers, b.create("cast", {q}, {{"to", DType::f32}}));
+    attrs.set("expr", std::string("a0 - 128"));
+    QC_ASSIGN(Value * made, b.create("map", {numbers}, std::move(attrs)));
+    return quantized_[q] = made;
   }
 
   // [channels, 1, ..]: one value per channel, in front of the spatial dims.
@@ -101,13 +110,13 @@ class Expansion {
     return sizes;
   }
 
-  // No sum of a row's products can reach 2^24.
+  // No sum of a row's products with -128..127 can reach 2^24.
   static bool sumsAreExact(const Tensor& w) {
     const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
     for (int64_t r = 0; r < rows; ++r) {
       int64_t magnitude = 0;
       for (int64_t k = 0; k < depth; ++k) magnitude += std::abs(int64_t{w.as<int8_t>()[static_cast<size_t>(r * depth + k)]});
-      if (255 * magnitude >= kExact) return false;
+      if (kMiddle * magnitude >= kExact) return false;
     }
     return true;
   }
@@ -147,7 +156,7 @@ class Expansion {
   }
 
   Rewriter rewriter_;
-  std::map<const Node*, Shared> shared_;
+  std::map<const Value*, Value*> quantized_;
 };
 
 }  // namespace
