@@ -4,6 +4,7 @@
 
 #include "codegen/emit.h"
 #include "codegen/emit_epilogue.h"
+#include "codegen/emit_weight_panel.h"
 #include "codegen/families.h"
 #include "codegen/gemm.h"
 #include "codegen/tile_unit.h"
@@ -37,6 +38,8 @@ class ConvGemm {
     residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
     together_ = plan.tilesOf(plan.stripRows * g_.outW) > 1 ? 2 : 1;
   }
+  // Weights that become floats panel by panel.
+  void expandWeights(const WeightPanels& panels) { weightPanel_.emplace(e_, panels, isa_.lanes); }
 
   KernelShape emit() {
     if (isa_.dot == Dot::pairs) ones_ = e_.ints(1, e_.i16(2 * isa_.lanes));
@@ -48,8 +51,7 @@ class ConvGemm {
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
     if (tiles_) tiles_->release();
     if (tiles_) return {.units = plan_.units(), .scratchBytes = stripBytes_ + together_ * plan_.tileRows * vectors_ * TileUnit::kRowBytes};
-    const int64_t tiles = tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0;
-    return {.units = plan_.units(), .scratchBytes = stripBytes_ + tiles};
+    return {.units = plan_.units(), .scratchBytes = panelPlace() + (weightPanel_ ? weightPanel_->scratchBytes() : 0)};
   }
 
  private:
@@ -58,6 +60,9 @@ class ConvGemm {
     Reg group, image, firstRow, pixels;  // pixels of this strip
     Reg input;                           // address of the strip's first pixel at (ky, kx) = 0
   };
+
+  // Scratch: the strip, tiles of panels wider than the channels left, a panel of floats.
+  int64_t panelPlace() const { return stripBytes_ + (tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0); }
 
   Reg mul(Reg a, int64_t c) { return c == 1 ? a : e_.b.CreateMul(a, e_.i64(c)); }
   Reg quotient(Reg& value, int64_t divisor) {  // value becomes the remainder
@@ -177,10 +182,16 @@ class ConvGemm {
 
   void emitPanel(const Unit& u, Reg panel) {
     Reg globalPanel = g_.groups == 1 ? panel : e_.b.CreateAdd(panel, mul(u.group, plan_.panels));
-    Reg weights = e_.opaque(e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight))));
+    Reg weights = nullptr;
+    if (weightPanel_) {
+      weights = e_.opaque(e_.at(e_.scratch(), panelPlace()));
+      weightPanel_->expand(e_.operand(1), e_.operand(2), panel, weights);
+    } else {
+      weights = e_.opaque(e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight))));
+    }
     Reg channelOffset = mul(globalPanel, int64_t{4} * plan_.packing.panel);
     Epilogue::Channels channels;
-    if (e_.operand(2)) channels.scale = e_.opaque(e_.at(e_.operand(2), channelOffset));
+    if (e_.operand(2) && !weightPanel_) channels.scale = e_.opaque(e_.at(e_.operand(2), channelOffset));
     if (e_.operand(3)) channels.bias = e_.opaque(e_.at(e_.operand(3), channelOffset));
     Reg column = mul(panel, plan_.packing.panel);
     if (g_.groups > 1) column = e_.b.CreateAdd(column, mul(u.group, g_.groupOutputs()));
@@ -302,7 +313,15 @@ class ConvGemm {
     if (tail) step(acc, rows, weights, inputOffset, 4 * steps, stepBytes * steps, static_cast<int>(tail));
   }
 
+  // The products of every half of the weights are added up.
   Regs accumulate(const Regs& rows, Reg weights, Reg bias) {
+    Regs acc = accumulators(bias);
+    for (int64_t half = 0; half < plan_.packing.halves; ++half)
+      acc = accumulateHalf(std::move(acc), rows, e_.at(weights, half * layout_.halfElements() * sizeOf(isa_.weight)));
+    return acc;
+  }
+
+  Regs accumulators(Reg bias) {
     Regs acc;
     for (int r = 0; r < plan_.tileRows; ++r)
       for (int v = 0; v < vectors_; ++v) {
@@ -311,6 +330,10 @@ class ConvGemm {
         else
           acc.push_back(r == 0 ? e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)) : acc[static_cast<size_t>(v)]);
       }
+    return acc;
+  }
+
+  Regs accumulateHalf(Regs acc, const Regs& rows, Reg weights) {
     const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight);
     const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
     // Nested loops over ky and, where runs are single points, kx.
@@ -393,6 +416,10 @@ class ConvGemm {
   void multiplyTiles(const std::vector<TilePlace>& places, Reg weights) {
     for (int t = 0; t < together_; ++t)
       for (int v = 0; v < vectors_; ++v) tiles_->zero(sumTile(t, v));
+    for (int64_t half = 0; half < plan_.packing.halves; ++half) multiplyHalf(places, e_.at(weights, half * layout_.halfElements()));
+  }
+
+  void multiplyHalf(const std::vector<TilePlace>& places, Reg weights) {
     const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel;
     const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
     auto overX = [&](Reg firstRun, Reg offset) {
@@ -511,6 +538,7 @@ class ConvGemm {
   int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
   int together_ = 1;  // tiles of pixels computed at a time on the matrix unit
   std::optional<TileUnit> tiles_;
+  std::optional<WeightPanel> weightPanel_;
   Reg ones_ = nullptr, padding_ = nullptr, offsets_ = nullptr;
 };
 
@@ -525,7 +553,11 @@ Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node) {
                 node.string("packing"));
   if (plan.staged && plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
     return fail(ErrorCode::kUnsupported, "one strip of the input exceeds the address range of a kernel").at(node.location());
-  return ConvGemm(e, node, isa, plan).emit();
+  ConvGemm gemm(e, node, isa, plan);
+  if (!node.is("k.weight_linear")) return gemm.emit();
+  QC_ASSIGN(const WeightPanels panels, WeightPanels::of(node.attrs()));
+  gemm.expandWeights(panels);
+  return gemm.emit();
 }
 
 }  // namespace qc

@@ -87,6 +87,7 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
   p.group = p.runPad = real ? 1 : 4;
   p.columns = interleaves && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
   p.taps = true;
+  if (problem.wideWeights && !real) p.halves = 2;
   plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
   const int64_t bytesPerRow = plan.stagedWidth * g.channels * (real ? 4 : 1);
   const int64_t reach = (g.kernelH - 1) * g.dilationH + 1;
@@ -206,9 +207,15 @@ class Depthwise {
       for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group)
         isa_.dot == Dot::fma ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
     };
-    // Small filters are written out; the accumulators of large ones stay in registers around a loop.
-    if (g_.kernelH * g_.kernelW > 9) return e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, acc, line, true);
-    for (int64_t ky = 0; ky < g_.kernelH; ++ky) line(e_.i64(ky), acc);
+    Reg first = weights;
+    for (int64_t half = 0; half < plan_.packing.halves; ++half) {
+      weights = e_.at(first, half * layout_.halfElements() * sizeOf(plan_.packing.element));
+      // Small filters are written out; the accumulators of large ones stay in registers around a loop.
+      if (g_.kernelH * g_.kernelW > 9)
+        acc = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, acc, line, true);
+      else
+        for (int64_t ky = 0; ky < g_.kernelH; ++ky) line(e_.i64(ky), acc);
+    }
     return acc;
   }
 
@@ -325,7 +332,8 @@ double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
   const ConvGeometry& g = plan->conv;
   const int vectors = plan->packing.panel / isa.lanes;
   const double panels = static_cast<double>(PackedLayout(plan->packing, g).panels());
-  const double steps = static_cast<double>(g.kernelH * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
+  const double steps =
+      static_cast<double>(plan->packing.halves * g.kernelH * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
   const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
   const double staged =
       static_cast<double>(plan->strips * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /

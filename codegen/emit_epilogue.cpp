@@ -8,6 +8,7 @@ namespace {
 enum Operand { kX, kW, kScale, kBias, kResidual };
 
 ScalarExpr postOf(const Node& node) {
+  if (node.is("k.weight_linear")) return ScalarExpr::arg(0);
   const std::string& text = node.string("post");
   if (text.empty()) return node.operand(kResidual) ? ScalarExpr::arg(0) + ScalarExpr::arg(1) : ScalarExpr::arg(0);
   return ScalarExpr::parse(text).value();  // parsed once already, when the node was built
@@ -27,7 +28,7 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
   const TensorType& y = node.result()->type();
   integer_ = node.operand(kX)->type().isQuantized();
   hasPost_ = !post_.isArg(0);
-  bounded_ = node.integer("bounded") != 0 && integer_ && !hasPost_;
+  bounded_ = integer_ && !hasPost_ && node.integer("bounded") != 0;
   resultQuantized_ = y.isQuantized();
   resultBytes_ = static_cast<int>(sizeOf(y.dtype));
   resultSigned_ = isSigned(y.dtype);

@@ -17,7 +17,7 @@ namespace qc {
 
 class Epilogue {
  public:
-  // Reads the form of a k.conv node.  Emits the loop-invariant values where the builder stands.
+  // Reads the form of a k.conv or k.weight_linear node.  Emits the loop-invariant values where the builder stands.
   Epilogue(KernelEmitter& e, const Node& node, const Packing& packing);
 
   bool hasResidual() const { return residualBytes_ > 0; }

@@ -62,7 +62,8 @@ std::optional<Lanes> lanesFor(const Node& node) {
   if (floats) {
     for (const DType t : types)
       if (t != DType::f32 && t != DType::boolean) return std::nullopt;
-    if (result != DType::f32 && result != DType::boolean) return std::nullopt;
+    const bool truncates = node.is("cast") && isIntegerOrBool(result) && (sizeOf(result) <= 2 || result == DType::s32);
+    if (result != DType::f32 && result != DType::boolean && !truncates) return std::nullopt;
     return Lanes{true, 32};
   }
   bool narrow = true;
@@ -135,6 +136,10 @@ class PlainEmitter {
 
   Reg stored(Reg v, DType t) {
     if (t == DType::boolean) return e_.b.CreateZExt(isTrue(v), e_.i8(width_));
+    if (lanes_.isFloat && isInteger(t)) {  // towards zero, NaN to 0, the ends for what lies beyond
+      llvm::Type* to = storage(t);
+      return e_.b.CreateIntrinsic(isSigned(t) ? llvm::Intrinsic::fptosi_sat : llvm::Intrinsic::fptoui_sat, {to, v->getType()}, {v});
+    }
     if (lanes_.isFloat) return v;
     if (t == DType::f32) return e_.b.CreateSIToFP(v, e_.f32(width_));
     return e_.b.CreateSExtOrTrunc(v, storage(t));

@@ -16,6 +16,11 @@ double costConvGemm(const KernelDef& def, const Node& node, const Target& target
 Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node);
 Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& builder);
 
+// emit_weight_panel.cpp: float linear layers over integer weights, on the same rows
+bool supportsWeightLinear(const KernelDef& def, const Node& node, const Target& target);
+double costWeightLinear(const KernelDef& def, const Node& node, const Target& target);
+Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& builder);
+
 // emit_elementwise.cpp: map, quantize, dequantize, lut
 
 bool supportsMap(const KernelDef&, const Node& node, const Target&);
@@ -60,6 +65,11 @@ Result<KernelShape> emitSum(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node);
 Result<KernelShape> emitArg(KernelEmitter& e, const Node& node);
+
+// emit_dynamic.cpp: parameters found at run time
+bool supportsDynamicParams(const KernelDef&, const Node& node, const Target&);
+double costDynamicParams(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitDynamicParams(KernelEmitter& e, const Node& node);
 
 // emit_copy.cpp: ops that move elements
 bool supportsCopy(const KernelDef&, const Node& node, const Target&);

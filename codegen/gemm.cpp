@@ -36,11 +36,17 @@ constexpr int64_t kLevel2 = 1 << 20;  // the smallest second cache among the CPU
 
 bool isInteger(const Node& node) { return node.operand(0)->type().isQuantized(); }
 
-const std::vector<int64_t> weightShapeOf(const Node& node) {
-  return node.is("k.conv") ? node.integers("weight_shape") : node.operand(1)->type().sizes();
+std::vector<int64_t> weightShapeOf(const Node& node) {
+  if (const Attr* packed = node.attrs().find("weight_shape")) return std::get<std::vector<int64_t>>(*packed);
+  std::vector<int64_t> sizes = node.operand(1)->type().sizes();
+  if (const Attr* columns = node.attrs().find("columns")) sizes[1] = std::get<int64_t>(*columns);  // of q.weight_linear
+  return sizes;
 }
 
-Value* residualOf(const Node& node) { return node.operand(node.is("k.conv") ? 4 : 3); }
+Value* residualOf(const Node& node) {
+  if (node.is("k.conv")) return node.operand(4);
+  return node.is("q.weight_linear") || node.is("k.weight_linear") ? nullptr : node.operand(3);
+}
 
 const std::string& postOf(const Node& node) {
   static const std::string empty;
@@ -83,6 +89,7 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
               : block.vectors == 2            ? Packing::Columns::pair
                                               : Packing::Columns::quad;
   p.offset = isa.inputOffset();
+  if (problem.wideWeights && isa.weight == DType::s8) p.halves = 2;
   p.rowRuns = hasRowRuns(conv, staged);
   if (isa.usesTiles()) p.runPad = tileDepth(conv, p.rowRuns);
   return p;
@@ -118,7 +125,7 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
 double tileCycles(const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
   const ConvGeometry& g = plan.conv;
   const double tiles = static_cast<double>(plan.tilesOf(plan.stripRows * g.outW) * plan.strips * g.batch * g.groups * plan.panels);
-  const double steps = static_cast<double>(layout.runs() * layout.paddedRun() / plan.depth);
+  const double steps = static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / plan.depth);
   const double product = std::max(9.3, 5.3 + 0.667 * plan.tileRows) / block.efficiency;
   constexpr double kStore = 19, kEpilogue = 3.4;  // of a tile, of a vector
   return tiles * block.vectors * (steps * product + kStore + plan.tileRows * kEpilogue);
@@ -128,7 +135,7 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
   const ConvGeometry& g = plan.conv;
   const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.batch);
   const double panelTiles = tiles * static_cast<double>(g.groups * plan.panels);
-  const double steps = static_cast<double>(layout.runs() * layout.paddedRun() / isa.group);
+  const double steps = static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / isa.group);
   const double products = plan.tileRows * block.vectors * isa.lanes * isa.group;
   const double loads = (plan.tileRows + block.vectors) * 0.5;  // two loads a cycle
   const double perStep = std::max(products / (isa.macsPerCycle * block.efficiency), loads);
@@ -146,6 +153,40 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
 
 }  // namespace
 
+namespace {
+
+int64_t byteAt(const Tensor& w, int64_t i) {
+  const auto at = static_cast<size_t>(i);
+  return w.dtype() == DType::s8 ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
+}
+
+bool isCentred(const QuantParams& quant) {
+  return std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; });
+}
+
+// Constant 8-bit weights with parameters per tensor or per output channel.
+bool hasByteWeights(const Node& node) {
+  const TensorType& type = node.operand(1)->type();
+  return node.operand(1)->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
+         type.quant->blockSize == 0 && type.quant->axis <= 0;
+}
+
+bool leavesBytes(const Node& node) {
+  if (!hasByteWeights(node)) return false;
+  const Tensor& w = *node.operand(1)->constant();
+  const QuantParams& quant = *node.operand(1)->type().quant;
+  if (w.dtype() == DType::s8 && isCentred(quant)) return false;
+  const int64_t sets = quant.perChannel() ? w.sizes()[0] : 1, each = w.numElements() / std::max<int64_t>(sets, 1);
+  for (int64_t s = 0; s < sets; ++s) {
+    const int64_t low = quant.zeroPoint(s) - 128, high = quant.zeroPoint(s) + 127;
+    for (int64_t i = s * each; i < (s + 1) * each; ++i)
+      if (const int64_t q = byteAt(w, i); q < low || q > high) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 Result<GemmProblem> GemmProblem::of(const Node& node) {
   const TensorType& x = node.operand(0)->type();
   const TensorType& y = node.result()->type();
@@ -156,6 +197,12 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   problem.quantizedResult = y.isQuantized();
   const Value* residual = residualOf(node);
   problem.floatResidual = residual && !residual->type().isQuantized();
+  if (const Attr* packed = node.attrs().find("packing")) {
+    QC_ASSIGN(const Packing packing, Packing::parse(std::get<std::string>(*packed)));
+    problem.wideWeights = packing.halves > 1;
+  } else {
+    problem.wideWeights = isInteger(node) && leavesBytes(node);
+  }
   return problem;
 }
 
@@ -230,23 +277,30 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
 
 namespace {
 
-// Weights as integers of zero point 0; nothing if they leave 8 bits.
+// Weights as integers of zero point 0: s8, or s16 where they leave it.
 std::optional<Tensor> centredWeights(const Node& node) {
-  const TensorType& type = node.operand(1)->type();
+  if (!hasByteWeights(node)) return std::nullopt;
   const Tensor* w = node.operand(1)->constant();
-  if (!w || !type.isQuantized() || sizeOf(type.dtype) != 1) return std::nullopt;
-  const QuantParams& quant = *type.quant;
-  if (quant.blockSize > 0 || quant.axis > 0) return std::nullopt;
-  if (type.dtype == DType::s8 && std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; })) return *w;
-  Tensor centred(DType::s8, w->sizes());
+  const QuantParams& quant = *node.operand(1)->type().quant;
+  if (w->dtype() == DType::s8 && isCentred(quant)) return *w;
+  const bool wide = leavesBytes(node);
+  Tensor centred(wide ? DType::s16 : DType::s8, w->sizes());
   const int64_t channels = w->sizes()[0], inner = w->numElements() / std::max<int64_t>(channels, 1);
-  std::span<int8_t> out = centred.mutableAs<int8_t>();
   for (int64_t i = 0; i < w->numElements(); ++i) {
-    const auto q = static_cast<int64_t>(loadElement(type.dtype, w->data(), i)) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
-    if (q < -128 || q > 127) return std::nullopt;
-    out[static_cast<size_t>(i)] = static_cast<int8_t>(q);
+    const int64_t q = byteAt(*w, i) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
+    if (wide)
+      centred.mutableAs<int16_t>()[static_cast<size_t>(i)] = static_cast<int16_t>(q);
+    else
+      centred.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(q);
   }
   return centred;
+}
+
+// Whether kernels of this element type take such weights: 255 is no sum of two s8.
+bool fits(const Tensor& centred, DType element) {
+  if (centred.dtype() == DType::s8 || element == DType::s16) return true;
+  const std::span<const int16_t> w = centred.as<int16_t>();
+  return std::all_of(w.begin(), w.end(), [](int16_t v) { return v >= -256 && v <= 254; });
 }
 
 // vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
@@ -281,7 +335,9 @@ bool supportsConvNode(const Node& node) {
   if (!supportsTypes(node)) return false;
   const Tensor* w = node.operand(1)->constant();
   if (!w || (node.operand(2) && !node.operand(2)->constant())) return false;
-  return isInteger(node) ? centredWeights(node).has_value() : w->dtype() == DType::f32;
+  if (!isInteger(node)) return w->dtype() == DType::f32;
+  const std::optional<Tensor> centred = centredWeights(node);
+  return centred && fits(*centred, DType::s8);
 }
 
 bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target) {
@@ -293,7 +349,7 @@ bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& targ
   if (!problem || problem->conv.depth() == 0) return false;
   if (!isInteger(node)) return w->dtype() == DType::f32;
   const std::optional<Tensor> centred = centredWeights(node);
-  if (!centred) return false;
+  if (!centred || !fits(*centred, isa.weight)) return false;
   if (isa.dot != Dot::pairs) return true;
   // The proof costs a pass over the weights; where vpdpbusd exists the row would lose anyway.
   if (target.has(Isa::avxvnni) || target.has(Isa::avx512vnni)) return false;
@@ -328,8 +384,12 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
   Tensor weights = *node.operand(1)->constant();
   if (isInteger(node)) {
     std::optional<Tensor> centred = centredWeights(node);
-    if (!centred) return fail(ErrorCode::kUnsupported, "weights do not fit 8 bits around their zero point").at(node.location());
+    if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
     weights = std::move(*centred);
+    const auto weightAt = [&](int64_t i) -> int64_t {
+      const auto at = static_cast<size_t>(i);
+      return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
+    };
     const QuantParams& wq = *node.operand(1)->type().quant;
     const bool integerForm = to && postOf(node).empty() && !residualOf(node);
     bool bounded = integerForm;
@@ -339,7 +399,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       const auto sw = wq.scale(wq.perChannel() ? c : 0);
       int64_t sum = 0, magnitude = 0;
       for (int64_t k = 0; k < inner; ++k) {
-        const int64_t weight = weights.as<int8_t>()[static_cast<size_t>(c * inner + k)];
+        const int64_t weight = weightAt(c * inner + k);
         sum += weight;
         magnitude += std::abs(weight);
       }

@@ -77,13 +77,14 @@ struct GemmProblem {
   ConvGeometry conv;
   bool quantizedResult = false;  // 8-bit: packed stores
   bool floatResidual = false;
+  bool wideWeights = false;  // integers that leave s8 around their zero point
   static Result<GemmProblem> of(const Node& node);
 };
 GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
 const GemmIsa& gemmIsaOf(const KernelDef& def);
 
-// Types and constants that every kernel of k.conv takes: u8 or f32 activations, constant weights that fit s8 around their
-// zero point, constant bias.
+// Types and constants that every kernel of k.conv takes: u8 or f32 activations, constant weights that are s8, or two halves of it, around
+// their zero point, constant bias.
 bool supportsConvNode(const Node& node);
 
 // The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.

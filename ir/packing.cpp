@@ -49,12 +49,12 @@ int64_t outputSize(int64_t in, int64_t before, int64_t after, int64_t kernel, in
 }
 
 template <class T>
-void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked, int64_t copy) {
+void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked, int64_t copy, int64_t half) {
   for (int64_t o = 0, i = 0; o < conv.outputs; ++o)
     for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
       for (int64_t ky = 0; ky < conv.kernelH; ++ky)
         for (int64_t kx = 0; kx < conv.kernelW; ++kx, ++i) {
-          T& slot = packed[layout.index(o, ic, ky, kx, copy)];
+          T& slot = packed[layout.index(o, ic, ky, kx, copy, half)];
           if (toPacked)
             slot = dense[i];
           else
@@ -63,11 +63,11 @@ void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T*
 }
 
 void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked,
-               int64_t copy = 0) {
+               int64_t copy = 0, int64_t half = 0) {
   switch (sizeOf(dtype)) {
-    case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked, copy);
-    case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked, copy);
-    default: return scatter(layout, conv, static_cast<uint32_t*>(packed), static_cast<uint32_t*>(dense), toPacked, copy);
+    case 1: return scatter(layout, conv, static_cast<uint8_t*>(packed), static_cast<uint8_t*>(dense), toPacked, copy, half);
+    case 2: return scatter(layout, conv, static_cast<uint16_t*>(packed), static_cast<uint16_t*>(dense), toPacked, copy, half);
+    default: return scatter(layout, conv, static_cast<uint32_t*>(packed), static_cast<uint32_t*>(dense), toPacked, copy, half);
   }
 }
 
@@ -80,7 +80,8 @@ std::string Packing::str() const {
                                  : rowRuns ? "rows"
                                            : "points");
   if (offset) text += fmt::format(" offset={}", offset);
-  return copies == 1 ? text : text + fmt::format(" copies={}", copies);
+  if (copies != 1) text += fmt::format(" copies={}", copies);
+  return halves == 1 ? text : text + fmt::format(" halves={}", halves);
 }
 
 Result<Packing> Packing::parse(std::string_view text) {
@@ -98,6 +99,10 @@ Result<Packing> Packing::parse(std::string_view text) {
     if (p.copies < 2 || p.copies > 64) return malformed();
     ++known;
   }
+  if (w.size() > known && parseField(w[known], "halves=", p.halves)) {
+    if (p.halves != 2) return malformed();
+    ++known;
+  }
   if (w.size() != known) return malformed();
   const std::optional<DType> element = parseDType(w[0]);
   if (!element || (*element != DType::s8 && *element != DType::s16 && *element != DType::f32)) return malformed();
@@ -110,7 +115,7 @@ Result<Packing> Packing::parse(std::string_view text) {
   p.columns = static_cast<Columns>(column - std::begin(kColumnNames));
   p.rowRuns = w[6] != "points";
   p.taps = w[6] == "taps";
-  if (p.copies > 1 && !p.taps) return malformed();
+  if ((p.copies > 1 && !p.taps) || (p.halves > 1 && p.element != DType::s8)) return malformed();
   constexpr int kLimit = 1 << 16;
   const int vectors = p.columns == Columns::quad ? 4 : p.columns == Columns::pair ? 2 : 1;
   const bool sizes = p.lanes > 0 && p.panel > 0 && p.group > 0 && p.runPad > 0 && p.panel <= kLimit && p.runPad <= kLimit;
@@ -177,15 +182,42 @@ int64_t PackedLayout::column(int64_t channel, int64_t copy) const {
   return (group * panels() + panel) * p_.panel + permuted(p_, inGroup % p_.panel);
 }
 
-int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy) const {
+int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy, int64_t half) const {
   const int64_t col = column(channel, copy);
   const int64_t run = p_.rowRuns ? ky : ky * conv_.kernelW + kx;
   const int64_t inRun = p_.rowRuns ? kx * conv_.groupChannels() + ic : ic;
   const int64_t k = run * paddedRun() + inRun;
-  return col / p_.panel * panelElements() + k / p_.group * (p_.panel * p_.group) + col % p_.panel * p_.group + k % p_.group;
+  const int64_t inHalf = k / p_.group * (p_.panel * p_.group) + col % p_.panel * p_.group + k % p_.group;
+  return col / p_.panel * panelElements() + half * halfElements() + inHalf;
 }
 
+namespace {
+
+// The first or second of two s8 whose sum is the weight.
+Tensor halfOf(const Tensor& weights, int half) {
+  Tensor part(DType::s8, weights.sizes());
+  for (int64_t i = 0; i < weights.numElements(); ++i) {
+    const int w =
+        weights.dtype() == DType::s8 ? weights.as<int8_t>()[static_cast<size_t>(i)] : weights.as<int16_t>()[static_cast<size_t>(i)];
+    QC_CHECK(w >= -256 && w <= 254, "weight {} has no two halves", w);
+    const int first = w >> 1;
+    part.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(half ? w - first : first);
+  }
+  return part;
+}
+
+}  // namespace
+
 Tensor PackedLayout::pack(const Tensor& weights) const {
+  if (p_.halves > 1) {
+    Tensor packed(p_.element, {size()});
+    for (int half = 0; half < p_.halves; ++half) {
+      Tensor part = halfOf(weights, half);
+      for (int64_t copy = 0; copy < p_.copies; ++copy)
+        scatterAs(*this, conv_, p_.element, packed.mutableData(), part.mutableData(), true, copy, half);
+    }
+    return packed;
+  }
   Tensor source = weights;
   if (weights.dtype() != p_.element) {
     QC_CHECK(weights.dtype() == DType::s8 && p_.element == DType::s16, "weights of {} packed as {}", toString(weights.dtype()),
@@ -201,9 +233,15 @@ Tensor PackedLayout::pack(const Tensor& weights) const {
 }
 
 Tensor PackedLayout::unpack(const Tensor& packed) const {
-  Tensor dense(p_.element, {conv_.outputs, conv_.groupChannels(), conv_.kernelH, conv_.kernelW});
+  const std::vector<int64_t> sizes{conv_.outputs, conv_.groupChannels(), conv_.kernelH, conv_.kernelW};
+  Tensor dense(p_.element, sizes);
   scatterAs(*this, conv_, p_.element, const_cast<void*>(packed.data()), dense.mutableData(), false);
-  return dense;
+  if (p_.halves == 1) return dense;
+  Tensor second(p_.element, sizes), sum(DType::s16, sizes);
+  scatterAs(*this, conv_, p_.element, const_cast<void*>(packed.data()), second.mutableData(), false, 0, 1);
+  for (size_t i = 0; i < sum.as<int16_t>().size(); ++i)
+    sum.mutableAs<int16_t>()[i] = static_cast<int16_t>(dense.as<int8_t>()[i] + second.as<int8_t>()[i]);
+  return sum;
 }
 
 Tensor PackedLayout::packChannels(const Tensor& perChannel) const {

@@ -44,8 +44,10 @@ struct Packing {
   int offset = 0;  // subtracted from every input value: 128 where the instruction wants signed operands
   // Depthwise over few channels: all of them stand so many times in the one panel, for as many neighbouring pixels.
   int copies = 1;
+  // 2: weights of up to nine bits (-256..254) as sums of two s8; a panel holds all first ones, then all second ones.
+  int halves = 1;
 
-  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0, "copies=4" if not 1
+  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0, "copies=4", "halves=2" if not 1
   static Result<Packing> parse(std::string_view text);
   friend bool operator==(const Packing&, const Packing&) = default;
 };
@@ -85,17 +87,18 @@ class PackedLayout {
   int64_t paddedRun() const { return (runLength() + p_.runPad - 1) / p_.runPad * p_.runPad; }
   int64_t panels() const { return (conv_.groupOutputs() * p_.copies + p_.panel - 1) / p_.panel; }  // of one conv group
   int64_t columns() const { return conv_.groups * panels() * p_.panel; }
-  int64_t panelElements() const { return runs() * paddedRun() * p_.panel; }
+  int64_t halfElements() const { return runs() * paddedRun() * p_.panel; }
+  int64_t panelElements() const { return p_.halves * halfElements(); }
   int64_t size() const { return conv_.groups * panels() * panelElements(); }
 
   // Output channel c (over all groups) -> entry of scale and bias.
   int64_t column(int64_t channel, int64_t copy = 0) const;
   // Weight (channel, ic within the group, ky, kx) -> element of the packed tensor.
-  int64_t index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy = 0) const;
+  int64_t index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy = 0, int64_t half = 0) const;
 
   // Weights as a dense tensor [O, C/g, kh, kw] (any rank with that element order) of s8, s16 or f32 -> packed.
   Tensor pack(const Tensor& weights) const;
-  Tensor unpack(const Tensor& packed) const;            // [O, C/g, kh, kw]
+  Tensor unpack(const Tensor& packed) const;            // [O, C/g, kh, kw]; of two halves: s16
   Tensor packChannels(const Tensor& perChannel) const;  // [O] or [1] of s32 or f32 -> [columns()], padding zero
 
  private:

@@ -20,6 +20,8 @@ Products productsOf(std::string_view op) {
       {"linear", Products::innermost},
       {"q.linear", Products::innermost},
       {"k.linear", Products::innermost},
+      {"q.weight_linear", Products::innermost},
+      {"k.weight_linear", Products::innermost},
       {"matmul", Products::innermost},
       {"q.matmul", Products::innermost},
       {"k.matmul", Products::innermost},

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "ir/op_def.h"
+#include "ir/ops/weight_panels.h"
 #include "ir/packing.h"
 #include "ir/qmath.h"
 
@@ -163,6 +164,7 @@ Status evalConv(const EvalContext& c) {
 
 void registerKernelOps(OpRegistry& registry) {
   const std::vector<int64_t> none;
+  registerWeightPanelOps(registry);
   registry.add({
       .name = "k.conv",
       .summary = "convolution or linear layer over packed weights, with its whole epilogue",

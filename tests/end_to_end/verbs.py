@@ -104,7 +104,11 @@ def main():
         run("quantize", DATA / "digits.onnx", "-d", f"images:{DATA}/calib?order=grey&mean=0&std=255", "-o", int8)
         reductions(work, DATA / "digits.onnx")
         profiles(int8)
-        objects(work, [DATA / "digits.onnx", int8])
+        modes = {"dynamic": ["--mode", "dynamic"], "token": ["--mode", "dynamic", "--per-token"], "weights8": ["--mode", "weight-only"],
+                 "weights4": ["--mode", "weight-only", "--weight-bits", 4], "half": ["--mode", "fp16-weights"]}
+        for name, options in modes.items():
+            run("quantize", DATA / "digits.onnx", *options, "-o", work / f"{name}.onnx")
+        objects(work, [DATA / "digits.onnx", int8, *(work / f"{name}.onnx" for name in modes)])
         tables(int8)
         first = json.loads(run("bench", int8, "--seconds", "0.05", "--json").stdout)
         again = json.loads(run("bench", int8, "--seconds", "0.05", "--json").stdout)

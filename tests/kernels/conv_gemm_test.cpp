@@ -1,6 +1,7 @@
 // Every row of the convolution families (implicit GEMM, depthwise) on shapes around their block sizes.
 #include "codegen/gemm.h"
 #include "ir/packing.h"
+#include "ir/text.h"
 #include "tests/kernels/harness.h"
 
 namespace qc::testing {
@@ -101,7 +102,7 @@ AttrDict attrsOf(const ConvCase& c) {
 
 std::vector<int64_t> resultSizes(const ConvCase& c) { return ConvGeometry::of(c.x, c.w, attrsOf(c)).value().resultSizes(c.x, c.w); }
 
-enum class Values { random, extreme, small };
+enum class Values { random, extreme, small, wide };  // wide: u8 weights that leave s8 around their zero points
 
 // Rows may refuse what their family leaves to others; every refusal must be one of these.
 bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
@@ -124,7 +125,13 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
   const ConvGeometry g = ConvGeometry::of(c.x, c.w, attrsOf(c)).value();
   const float spread = 0.02f * 0.004f * 5000.0f * std::sqrt(static_cast<float>(g.depth())) / 64.0f;
   Value* x = graph.addInput("x", TensorType(xq, toShape(c.x)));
-  Tensor w = randomTensor(DType::s8, c.w, rng, values == Values::extreme);
+  if (values == Values::wide) {
+    wq.storage = DType::u8, wq.qmin = 0, wq.qmax = 255;
+    for (int32_t& z : wq.zeroPoints) z = static_cast<int32_t>(1 + rng() % 255);
+    wq.zeroPoints[0] = 100;  // of 0 and 255: neither has a byte
+  }
+  Tensor w = randomTensor(wq.storage, c.w, rng, values == Values::extreme);
+  if (values == Values::wide) w.mutableAs<uint8_t>()[0] = 255;
   if (values == Values::small)
     for (int8_t& v : w.mutableAs<int8_t>()) v = static_cast<int8_t>(v / 2);
   Value* weights = b.constant("w", w, std::make_shared<const QuantParams>(wq));
@@ -189,7 +196,26 @@ void runFloat(const KernelDef& def, const ConvCase& c) {
 TEST(ConvRows, QuantizedRowsAreExact) {
   for (const KernelDef* def : rowsFor("q.conv"))
     for (const ConvCase& c : cases())
-      for (Values values : {Values::random, Values::extreme, Values::small}) runQuantized(*def, c, values);
+      for (Values values : {Values::random, Values::extreme, Values::small, Values::wide}) runQuantized(*def, c, values);
+}
+
+// A weight of 255 is no sum of two bytes: only rows of 16 bits take it.
+TEST(ConvRows, UnsignedWeightsWithoutZeroPoint) {
+  auto graph = parseGraph(
+      "!x = q<u8, scale=0.02, zp=3>\n!w = q<u8, scale=0.01, zp=0>\nconst #w : u8[5,9] = rand(1, 0, 255)\nconst #e : u8[5,9] = splat 255\n"
+      "graph @g(%x: !x[4,9]) {\n%w = const #w : !w[5,9]\n%e = const #e : !w[5,9]\n%y = q.linear %x, %e : f32[4,5]\nreturn %y\n}\n");
+  ASSERT_TRUE(graph) << graph.error().render();
+  Node* node = graph->back();
+  std::mt19937 rng(5);
+  const Tensor x = randomTensor(DType::u8, {4, 9}, rng);
+  int rows = 0;
+  for (const KernelDef* def : rowsFor("q.linear")) {
+    if (!def->supports(*def, *node, targetOf(*def))) continue;
+    ++rows;
+    EXPECT_EQ(def->id.find("u8s8"), std::string_view::npos) << def->id;
+    expectExact(*def, *node, {&x, node->operand(1)->constant(), nullptr}, "weights of 255");
+  }
+  EXPECT_GT(rows, 0);
 }
 
 TEST(ConvRows, FloatRowsAreExact) {

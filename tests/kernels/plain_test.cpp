@@ -1,4 +1,7 @@
 // Elementwise kernels on integers and bools, comparisons and casts against the reference evaluation.
+#include <limits>
+
+#include "ir/text.h"
 #include "tests/kernels/harness.h"
 
 namespace qc::testing {
@@ -47,7 +50,22 @@ TEST(Plain, Casts) {
       checkRows(fmt::format("graph @g(%a: {0}[53]) {{\n%y = cast %a {{to={1}}} : {1}[53]\nreturn %y\n}}\n", from, to));
     }
   checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=bool} : bool[53]\nreturn %y\n}\n");
-  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=s32} : s32[53]\nreturn %y\n}\n", true);
+}
+
+TEST(Plain, FloatsToIntegers) {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> values = {0,       -0.5f,         0.99f,    -1,    254.99f, 255,       255.5f, 256,     300,
+                                     127.9f,  128,           inf,      -inf,  nan,     3e9f,      -3e9f,  1e20f,   -129,
+                                     -128.5f, 2147483520.0f, 65535.9f, 65536, -1e-40f, -32768.5f, -32770, 32767.9f};
+  for (const char* to : {"u8", "s8", "u16", "s16", "s32"}) {
+    auto graph =
+        parseGraph(fmt::format("graph @g(%a: f32[{0}]) {{\n%y = cast %a {{to={1}}} : {1}[{0}]\nreturn %y\n}}\n", values.size(), to));
+    ASSERT_TRUE(graph) << graph.error().render();
+    const Tensor x = Tensor::ofFloats({static_cast<int64_t>(values.size())}, values);
+    for (const KernelDef* row : rowsFor("cast")) expectExact(*row, *graph->back(), {&x}, to);
+    checkRows(fmt::format("graph @g(%a: f32[53]) {{\n%y = cast %a {{to={0}}} : {0}[53]\nreturn %y\n}}\n", to));
+  }
+  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=s64} : s64[53]\nreturn %y\n}\n", true);
 }
 
 TEST(Plain, OneHot) { checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n"); }
