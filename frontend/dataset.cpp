@@ -421,6 +421,10 @@ Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
   return result;
 }
 
+void Dataset::keepFirst(int64_t count) {
+  if (count < size()) entries_.erase(entries_.begin() + std::max<int64_t>(0, count), entries_.end());
+}
+
 std::string Dataset::sampleName(int64_t i) const {
   const Entry& e = entries_[static_cast<size_t>(i)];
   return sources_[static_cast<size_t>(e.source)]->name(e.index);

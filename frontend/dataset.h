@@ -38,6 +38,7 @@ class Dataset {
   static Result<Dataset> open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs);
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
+  void keepFirst(int64_t count);  // forgets the samples behind them
   // Every input of the model, with its dtype and sizes.
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
   std::string sampleName(int64_t i) const;

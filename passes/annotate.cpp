@@ -47,15 +47,16 @@ Status annotate(Graph& graph, PassContext& cx) {
   constexpr std::string_view kRecipe = "recipe:";
   if (const std::string& name = cx.options.string("backend"); name.starts_with(kRecipe))
     return annotateWith(graph, std::string_view(name).substr(kRecipe.size()));
+  const QConfigMapping* given = cx.get<QConfigMapping>();
   QConfigMapping rules;
-  if (const QConfigMapping* given = cx.get<QConfigMapping>()) {
+  if (given) {
     rules = *given;
   } else {
     QC_ASSIGN(const Backend backend, parseBackend(cx.options.string("backend")));
     rules = defaultQConfigMapping(backend).guards({.maskedScores = cx.options.integer("guard_masked_scores") != 0});
   }
   BackendOptions options;
-  options.quantizedOutputs = cx.options.integers("quantized_outputs");
+  options.quantizedOutputs = given ? given->quantizedOutputs() : cx.options.integers("quantized_outputs");
   QC_ASSIGN(CoverageReport report, annotateGraph(graph, rules, options));
   cx.countHits({{"quantized", report.quantizedCount()}});
   cx.provide(std::move(report));

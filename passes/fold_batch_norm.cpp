@@ -19,9 +19,9 @@ struct Affine {
 std::optional<Affine> constantStatistics(const Node& bn) {
   std::vector<std::vector<float>> parts;
   for (int i = 1; i <= 4; ++i) {
-    const Tensor* t = floatConstant(bn.operand(i));
-    if (!t) return std::nullopt;
-    parts.push_back(t->toFloats());
+    auto values = constantVector(bn.operand(i));  // other tools leave some behind a dequantize
+    if (!values) return std::nullopt;
+    parts.push_back(std::move(*values));
   }
   Affine a{std::move(parts[3]), std::move(parts[0]), std::move(parts[1]), std::move(parts[2])};
   const auto epsilon = static_cast<float>(bn.real("epsilon"));

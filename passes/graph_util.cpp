@@ -9,6 +9,22 @@ const Tensor* floatConstant(const Value* value) {
   return t && t->dtype() == DType::f32 && !value->type().isQuantized() ? t : nullptr;
 }
 
+Value* quantizedSource(const Value* v) {
+  Node* producer = v ? v->producer() : nullptr;
+  return producer && producer->is("dequantize") ? producer->operand(0) : nullptr;
+}
+
+std::optional<std::vector<float>> constantVector(const Value* value) {
+  if (const Tensor* t = floatConstant(value)) return t->toFloats();
+  const Value* source = quantizedSource(value);
+  if (!source || !source->constant()) return std::nullopt;
+  const QuantParams& q = *source->type().quant;
+  std::vector<float> real;
+  for (int64_t c = 0; c < source->constant()->numElements(); ++c)
+    real.push_back(q.scale(c) * static_cast<float>(static_cast<int64_t>(source->constant()->at(c)) - q.zeroPoint(c)));
+  return real;
+}
+
 std::optional<double> scalarConstant(const Value* value) {
   const Tensor* t = value ? value->constant() : nullptr;
   if (!t || t->numElements() != 1 || value->type().isQuantized()) return std::nullopt;

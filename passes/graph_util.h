@@ -11,6 +11,12 @@ namespace qc {
 // The float constant behind a value, or null.
 const Tensor* floatConstant(const Value* value);
 
+// The quantized value behind `v` when it comes from a dequantize, else null.
+Value* quantizedSource(const Value* v);
+
+// The real numbers of a constant vector: floats, or integers behind a dequantize.  Nothing for one that is computed.
+std::optional<std::vector<float>> constantVector(const Value* value);
+
 // The single value of a one-element constant of any dtype.
 std::optional<double> scalarConstant(const Value* value);
 bool isScalar(const Value* value, double expected, double tolerance = 0);

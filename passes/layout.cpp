@@ -145,6 +145,10 @@ const Agnostic* agnosticRow(const Node& node) {
       {"q.reduce_mean", {1, false, {}, {"axes"}, {}, {}}},
   };
   static const Agnostic kElementwiseRow{-1, true, {}, {}, {}, {}};
+  // Parameters per channel name an axis of their own, and integers with such parameters are not transposed.
+  const auto perChannel = [](const Value* v) { return v && v->type().isQuantized() && v->type().quant->perChannel(); };
+  if (perChannel(node.numOperands() > 0 ? node.operand(0) : nullptr) || perChannel(node.numResults() > 0 ? node.result() : nullptr))
+    return nullptr;
   if (const auto it = kAgnostic.find(node.op()); it != kAgnostic.end()) return &it->second;
   return node.def().has(kElementwise) ? &kElementwiseRow : nullptr;
 }

@@ -17,12 +17,6 @@
 namespace qc {
 namespace {
 
-// The quantized value behind `v` when it comes from a dequantize.
-Value* quantizedSource(const Value* v) {
-  Node* producer = v ? v->producer() : nullptr;
-  return producer && producer->is("dequantize") ? producer->operand(0) : nullptr;
-}
-
 // What follows a conv up to its quantize.
 struct Epilogue {
   ScalarExpr post = ScalarExpr::arg(0);
@@ -79,18 +73,6 @@ Epilogue findEpilogue(const Node& op) {
     current = user->result();
   }
   return {};  // no quantize at the end: the ops after it stay what they are
-}
-
-// The real numbers of a bias: a float constant or int32 behind a dequantize.  Nothing for a bias that is computed.
-std::optional<std::vector<float>> realBias(const Value* bias) {
-  if (const Tensor* t = floatConstant(bias)) return t->toFloats();
-  const Value* source = quantizedSource(bias);
-  if (!source || !source->constant()) return std::nullopt;
-  const QuantParams& q = *source->type().quant;
-  std::vector<float> real;
-  for (int64_t c = 0; c < source->constant()->numElements(); ++c)
-    real.push_back(q.scale(c) * static_cast<float>(static_cast<int64_t>(source->constant()->at(c)) - q.zeroPoint(c)));
-  return real;
 }
 
 // |b / (sx * sw)| stays below this, which leaves int32 room for the products.
@@ -177,7 +159,7 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   b.at(node->location());
   Value* bias = nullptr;
   if (node->operand(2)) {
-    const auto real = realBias(node->operand(2));
+    const auto real = constantVector(node->operand(2));
     if (!real) return false;
     w = biasSafeWeight(b, w, *real, x->type().quant->scale());
     bias = integerBias(b, node->operand(2), *real, *x->type().quant, *w->type().quant);

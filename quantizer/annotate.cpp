@@ -39,11 +39,6 @@ struct Plan {
   std::string unitName;
 };
 
-std::string displayName(const Node& node) {
-  if (!node.location().empty() || node.numResults() == 0) return node.location();
-  return node.result()->name();
-}
-
 class Annotator {
  public:
   Annotator(Graph& graph, const ResolvedRules& rules, const BackendConfig* backend, const Guards& guards, const BackendOptions& options)
@@ -107,6 +102,7 @@ class Annotator {
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
+      if (p.reason.empty() && !backend_) p.reason = unfitForKernels(*p.policy, *p.config);
       if (const auto mask = maskAt(*n); mask && p.policy->role != Role::keepFloat)
         p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", *mask);
       p.shares = p.policy->role == Role::sharing;
@@ -119,6 +115,22 @@ class Annotator {
       p.mode = QuantMode::full;
       p.reason = decision.str();
     }
+    return {};
+  }
+
+  // What our own kernels cannot take of a rule.
+  static std::string unfitForKernels(const OpPolicy& policy, const QConfig& config) {
+    const ObservedSpec &x = config.activation, &w = config.weight;
+    const auto bytes = [](const ObservedSpec& spec) { return spec.dtype == DType::u8 || spec.dtype == DType::s8; };
+    if (x.observer != "placeholder" && x.observer != "reuse_input") {
+      if (!bytes(x)) return fmt::format("its rule asks for {} activations, integer kernels take u8 and s8", toString(x.dtype));
+      if (x.axis >= 0 || x.blockSize > 0 || x.observer == "per_token")
+        return "its rule asks for several scales in one activation, integer kernels take one";
+    }
+    if (policy.role != Role::weighted || w.observer == "placeholder") return {};
+    if (!bytes(w)) return fmt::format("its rule asks for {} weights, integer kernels take s8 and u8", toString(w.dtype));
+    if (w.axis > 0 && w.axis != policy.weightAxis)
+      return fmt::format("its rule asks for weight scales along axis {}, its channels are on axis {}", w.axis, policy.weightAxis);
     return {};
   }
 
@@ -521,7 +533,7 @@ Result<CoverageReport> annotateGraph(Graph& graph, const QConfigMapping& rules, 
   DefaultQuantizer quantizer(rules, options);
   QC_TRY(quantizer.annotate(graph));
   QC_TRY(quantizer.validate(graph));
-  return quantizer.report();
+  return quantizer.report(graph);
 }
 
 }  // namespace qc

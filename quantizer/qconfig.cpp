@@ -342,6 +342,16 @@ QConfigMapping& QConfigMapping::guards(Guards guards) {
   return *this;
 }
 
+QConfigMapping& QConfigMapping::quantizedInputs(std::vector<int64_t> indexes) {
+  quantizedInputs_ = std::move(indexes);
+  return *this;
+}
+
+QConfigMapping& QConfigMapping::quantizedOutputs(std::vector<int64_t> indexes) {
+  quantizedOutputs_ = std::move(indexes);
+  return *this;
+}
+
 QConfigMapping& QConfigMapping::set(Rule rule) {
   for (Rule& known : rules_) {
     if (known.level != rule.level || known.name != rule.name || known.type != rule.type || known.order != rule.order) continue;

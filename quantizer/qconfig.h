@@ -79,6 +79,12 @@ class QConfigMapping {
   QConfigMapping& guards(Guards guards);
   const Guards& guards() const { return guards_; }
 
+  // Inputs and outputs of the model, by index, that are wanted in integers (pass quantize-io).
+  QConfigMapping& quantizedInputs(std::vector<int64_t> indexes);
+  QConfigMapping& quantizedOutputs(std::vector<int64_t> indexes);
+  const std::vector<int64_t>& quantizedInputs() const { return quantizedInputs_; }
+  const std::vector<int64_t>& quantizedOutputs() const { return quantizedOutputs_; }
+
   // Rules applied to a graph.  Errors: a bad regex; a rule that matches nothing, with the nearest names.
   Result<ResolvedRules> resolve(const Graph& graph) const;
 
@@ -104,6 +110,7 @@ class QConfigMapping {
   std::vector<Rule> rules_;
   std::optional<BackendConfig> backendConfig_;
   Guards guards_;
+  std::vector<int64_t> quantizedInputs_, quantizedOutputs_;
 };
 
 // Everything by the backend's default; fbgemm has transposed convolutions with one weight scale.

@@ -6,6 +6,7 @@
 //     "global": "default",                    // "default", "float", "dynamic", "dynamic_per_token", "weight_only", "weight_only_int4",
 //                                             // "float16_weights", or a configuration
 //     "guards": {"masked_scores": true, "biases": true},
+//     "quantized_inputs": [0], "quantized_outputs": [0],   // of the model, wanted in integers
 //     "rules": [
 //       {"object_type": "softmax", "qconfig": "float"},
 //       {"name_regex": "/head/.*", "qconfig": "float"},
@@ -132,6 +133,16 @@ Status readGuards(const json& j, const std::string& where, QConfigMapping& mappi
   return {};
 }
 
+// A list of indexes from 0; none where the key is absent.
+Result<std::vector<int64_t>> readIndexes(const json& j, const char* key, const std::string& where) {
+  std::vector<int64_t> indexes;
+  if (!j.contains(key)) return indexes;
+  const auto isIndex = [](const json& v) { return v.is_number_unsigned() && v.get<uint64_t>() < 1'000'000; };
+  if (!j[key].is_array() || !std::all_of(j[key].begin(), j[key].end(), isIndex)) return wrongKind(where, key, "a list of numbers from 0");
+  for (const json& v : j[key]) indexes.push_back(v.get<int64_t>());
+  return indexes;
+}
+
 json entryJson(const QConfigEntry& entry) {
   if (!entry) return "float";
   return {{"activation", specJson(entry->activation)}, {"weight", specJson(entry->weight)}};
@@ -149,7 +160,7 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
     return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, reasonOf(e));
   }
   const std::string where(sourceName);
-  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "rules"}, where));
+  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "quantized_inputs", "quantized_outputs", "rules"}, where));
   std::string backendName = "x86";
   QC_TRY(readString(j, "backend", where, backendName));
   QC_ASSIGN(const Backend backend, parseBackend(backendName));
@@ -158,6 +169,9 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   if (j.contains("global") && j["global"] != "default") mapping.rules_.clear();
   if (j.contains("backend_config")) QC_TRY(readBackendConfig(j["backend_config"], where, mapping));
   if (j.contains("guards")) QC_TRY(readGuards(j["guards"], where + ".guards", mapping));
+  QC_ASSIGN(std::vector<int64_t> inputs, readIndexes(j, "quantized_inputs", where));
+  QC_ASSIGN(std::vector<int64_t> outputs, readIndexes(j, "quantized_outputs", where));
+  mapping.quantizedInputs(std::move(inputs)).quantizedOutputs(std::move(outputs));
   QC_ASSIGN(QConfigEntry global, readEntry(j.contains("global") ? j["global"] : json("default"), backend, where + ".global"));
   mapping.global(std::move(global));
   if (!j.contains("rules")) return mapping;
@@ -179,6 +193,8 @@ std::string QConfigMapping::toJson() const {
   json result = {{"global", "float"}};
   result["backend_config"] = backendConfig_ ? json::parse(backendConfig_->toJson()) : json();
   result["guards"] = {{"masked_scores", guards_.maskedScores}, {"biases", guards_.biases}};
+  result["quantized_inputs"] = quantizedInputs_;
+  result["quantized_outputs"] = quantizedOutputs_;
   for (const Rule& rule : rules_) {
     json j = {{"qconfig", entryJson(rule.entry)}};
     if (rule.optional) j["optional"] = true;

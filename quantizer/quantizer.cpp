@@ -27,6 +27,12 @@ Status checkSpec(const QuantSpec& spec, const Value& value) {
       std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec) || std::holds_alternative<SharedSpec>(spec);
   if (quantizes && value.type().dtype != DType::f32)
     return fail(ErrorCode::kInvalidArgument, "a {} value cannot be quantized", toString(value.type().dtype));
+  if (const Tensor* t = quantizes ? value.constant() : nullptr) {
+    const auto bad = std::count_if(t->as<float>().begin(), t->as<float>().end(), [](float x) { return !std::isfinite(x); });
+    if (bad)
+      return fail(ErrorCode::kInvalidModel, "{} of {} values of this constant are not finite", bad, t->numElements())
+          .help("repair the model, or keep the node float by a rule");
+  }
   if (const auto* observed = std::get_if<ObservedSpec>(&spec)) {
     ObservedSpec copy = *observed;
     QC_TRY(checkObservedSpec(copy));
@@ -80,6 +86,11 @@ int CoverageReport::quantizedCount() const {
   return count;
 }
 
+std::string displayName(const Node& node) {
+  if (!node.location().empty() || node.numResults() == 0) return node.location();
+  return node.result()->name();
+}
+
 bool isClaim(const QuantAnnotation& annotation) { return annotation.keepFloat || isSet(annotation.output) || !annotation.inputs.empty(); }
 
 Status validateAnnotations(const Graph& graph) {
@@ -106,6 +117,16 @@ Status validateAnnotations(const Graph& graph) {
 }
 
 Status Quantizer::validate(const Graph& graph) { return validateAnnotations(graph); }
+
+CoverageReport Quantizer::report(const Graph& annotated) const {
+  CoverageReport report;
+  for (const Node* n = annotated.front(); n; n = n->next()) {
+    if (n->is("const")) continue;
+    const bool quantized = n->annotation() && isClaim(*n->annotation()) && !n->annotation()->keepFloat;
+    report.rows.push_back({displayName(*n), std::string(n->op()), quantized, n->annotation() ? n->annotation()->reason : "not claimed"});
+  }
+  return report;
+}
 
 Status ComposableQuantizer::transform(Graph& graph) {
   for (const auto& part : parts_) QC_TRY(part->transform(graph));

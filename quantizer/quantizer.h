@@ -18,8 +18,11 @@
 namespace qc {
 
 // What became int8, what stayed float, and why; one row per node, constants left out.
+// The user's name of a node, or that of its value when it has none.
+std::string displayName(const Node& node);
+
 struct CoverageRow {
-  std::string node;  // the user's name, or that of the value when it has none
+  std::string node;  // displayName
   std::string op;
   bool quantized = false;
   std::string reason;
@@ -35,6 +38,8 @@ class Quantizer {
   virtual Status transform(Graph&) { return {}; }  // optional rewrites in front of annotate()
   virtual Status annotate(Graph& graph) = 0;
   virtual Status validate(const Graph& graph);  // by default: validateAnnotations()
+  // What annotate() decided, for the user; by default what the annotations say.
+  virtual CoverageReport report(const Graph& annotated) const;
 };
 
 struct BackendOptions {
@@ -50,7 +55,7 @@ class DefaultQuantizer : public Quantizer {
   explicit DefaultQuantizer(QConfigMapping rules, BackendOptions options = {}) : rules_(std::move(rules)), options_(std::move(options)) {}
   // Nodes that carry an annotation already are left as they are.
   Status annotate(Graph& graph) override;
-  const CoverageReport& report() const { return report_; }
+  CoverageReport report(const Graph&) const override { return report_; }
 
  private:
   QConfigMapping rules_;

@@ -52,7 +52,7 @@ Status StandaloneQuantizer::annotate(Graph& graph) {
   DefaultQuantizer own(rules_, options_);
   QC_TRY(own.annotate(part));
   QC_TRY(own.validate(part));
-  report_ = own.report();
+  report_ = own.report(part);
   for (Node* n = graph.front(); n; n = n->next()) {
     if (n->is("const") || n->numResults() == 0 || !names.contains(n->result()->name())) continue;
     if (n->annotation() && isClaim(*n->annotation()))

@@ -18,7 +18,7 @@ class StandaloneQuantizer final : public Quantizer {
       : from_(std::move(from)), to_(std::move(to)), rules_(std::move(rules)), options_(options) {}
   // Errors: no such values, nothing between them; those of the rules, which are applied to the stretch alone.
   Status annotate(Graph& graph) override;
-  const CoverageReport& report() const { return report_; }
+  const CoverageReport& stretchReport() const { return report_; }  // of the stretch alone
 
  private:
   std::string from_, to_;

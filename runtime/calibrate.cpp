@@ -2,7 +2,9 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -18,9 +20,9 @@ class Calibration {
  public:
   Calibration(const Dataset& samples, const CalibrateOptions& options) : samples_(samples), options_(options) {}
 
-  Result<Ranges> run(const Model& model, const QConfigMapping& rules) {
+  Result<Ranges> run(Graph prepared) {
     QC_TRY(chooseSamples());
-    QC_TRY(prepare(model, rules));
+    QC_TRY(prepare(std::move(prepared)));
     QC_ASSIGN(Session session, exe_->session({.threads = options_.threads}));
     std::vector<Tensor> outputs;
     int64_t bytes = 0;
@@ -56,9 +58,8 @@ class Calibration {
     return {};
   }
 
-  Status prepare(const Model& model, const QConfigMapping& rules) {
+  Status prepare(Graph graph) {
     PassContext cx;
-    QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
     QC_ASSIGN(ranges_, Ranges::forGraph(graph));
     ranges_.setData(data_, total_);
     std::error_code error;
@@ -122,19 +123,55 @@ class Calibration {
   std::unique_ptr<Executable> exe_;
 };
 
+// NaN in a weight makes every result NaN, which ranges ignore: no int8 model of it is worth anything.
+Status refuseNaN(const Graph& graph) {
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    for (const Value* v : n->operands()) {
+      const Tensor* t = v ? v->constant() : nullptr;
+      if (!t || t->dtype() != DType::f32) continue;
+      const auto x = t->as<float>();
+      if (const auto bad = std::count_if(x.begin(), x.end(), [](float e) { return std::isnan(e); }))
+        return fail(ErrorCode::kInvalidModel, "{} of {} values of this constant are NaN", bad, t->numElements())
+            .at(n->location())
+            .on(v->name())
+            .help("export the model again from weights that are numbers");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx) {
+  DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
+  cx.provide(rules);
+  return preparedGraph(model, quantizer, cx);
+}
+
+Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx) {
   if (model.isQuantized())
     return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
   Graph graph = model.graph().clone();
-  cx.provide(rules);
-  QC_TRY(runPipeline("simplify,annotate,prepare", graph, cx));
+  QC_TRY(refuseNaN(graph));
+  QC_TRY(runPipeline("simplify", graph, cx));
+  QC_TRY(quantizer.transform(graph));
+  QC_TRY(quantizer.annotate(graph));
+  QC_TRY(quantizer.validate(graph));
+  cx.provide(quantizer.report(graph));
+  QC_TRY(runPipeline("prepare", graph, cx));
   return graph;
 }
 
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
-  return Calibration(samples, options).run(model, rules);
+  PassContext cx;
+  QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
+  return Calibration(samples, options).run(std::move(prepared));
+}
+
+Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
+  PassContext cx;
+  QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
+  return Calibration(samples, options).run(std::move(prepared));
 }
 
 int64_t residentBytes() {

@@ -13,6 +13,7 @@
 #include "frontend/dataset.h"
 #include "passes/pass.h"
 #include "quantizer/qconfig.h"
+#include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
 #include "runtime/model.h"
 
@@ -38,9 +39,12 @@ struct CalibrateOptions {
 // Runs the samples through the float model and collects the range of every value that the rules want observed.
 // Memory does not grow with the number of samples.
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options = {});
+// The same with a quantizer of one's own in place of rules (X86Quantizer, ComposableQuantizer, ...).
+Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options = {});
 
-// The float graph that observers watch: simplified, annotated by the rules, with observers in place.
+// The float graph that observers watch: simplified, annotated, with observers in place.  cx gets the CoverageReport, and the rules.
 Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx);
+Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx);
 
 // Memory of this process without the files it maps, in bytes; the largest it has been; 0 where the system does not say.
 int64_t residentBytes();

@@ -1,5 +1,7 @@
 #include "runtime/quantize.h"
 
+#include <fmt/ranges.h>
+
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
 
@@ -21,9 +23,19 @@ Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model
   return Dataset::open(sources, inputs);
 }
 
-Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
+namespace {
+
+Status integerEnds(Model& model, const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) {
+  if (inputs.empty() && outputs.empty()) return {};
+  Graph graph = model.graph().clone();
   PassContext cx;
-  QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
+  QC_TRY(runPipeline(fmt::format("quantize-io{{inputs=[{}], outputs=[{}]}}", fmt::join(inputs, ","), fmt::join(outputs, ",")), graph, cx));
+  model = Model(std::move(graph), model.name());
+  return {};
+}
+
+Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Ranges& ranges, const QuantizeOptions& options,
+                                        PassContext& cx) {
   QC_TRY(ranges.checkFor(graph));
   QC_ASSIGN(GroupParams params, ranges.params());
   cx.provide(params);
@@ -36,9 +48,27 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
   if (options.samples && options.compareSamples > 0) {
     QC_ASSIGN(quantized.layers,
-              compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover.threads));
+              compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover));
   }
+  QC_TRY(integerEnds(quantized.model, options.quantizedInputs, options.quantizedOutputs));
   return quantized;
+}
+
+}  // namespace
+
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
+  PassContext cx;
+  QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
+  QuantizeOptions all = options;
+  all.quantizedInputs.insert(all.quantizedInputs.end(), rules.quantizedInputs().begin(), rules.quantizedInputs().end());
+  all.quantizedOutputs.insert(all.quantizedOutputs.end(), rules.quantizedOutputs().begin(), rules.quantizedOutputs().end());
+  return quantizePrepared(std::move(graph), model, ranges, all, cx);
+}
+
+Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
+  PassContext cx;
+  QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
+  return quantizePrepared(std::move(graph), model, ranges, options, cx);
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules) {

@@ -30,8 +30,12 @@ struct QuantizeOptions {
   const Dataset* samples = nullptr;  // calibration samples: without them weights are rounded to the nearest and nothing is compared
   RecoverOptions recover = {};
   int64_t compareSamples = 0;  // run through both models to tell the noise of each layer
+  // Inputs and outputs of the model that become integers, by index.  Rules may name them as well.
+  std::vector<int64_t> quantizedInputs = {}, quantizedOutputs = {};
 };
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
+// With a quantizer of one's own in place of rules; the one that calibrate() had.
+Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options = {});
 // Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules);
 

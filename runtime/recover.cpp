@@ -52,7 +52,7 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     QC_TRY(taps.run(sample));
     for (size_t k = 0; k < samplers.size(); ++k) samplers[k].second.add(taps.value(k).ref(), static_cast<int64_t>(i));
-    if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(indices.size()));
+    options.tell("weights and biases", i + 1, indices.size());
   }
   StatisticsByLayer statistics;
   for (auto& [name, sampler] : samplers) statistics.emplace(name, std::move(sampler).take());
@@ -179,9 +179,10 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
   }
   QC_ASSIGN(Taps taps, Taps::open(graph, names, {.threads = options.threads}));
   const std::vector<int64_t> indices = chosen(samples, options.samples);
-  for (const int64_t index : indices) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(index));
+  for (size_t i = 0; i < indices.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     QC_TRY(taps.run(sample));
+    options.tell("channels", i + 1, indices.size());
     for (size_t k = 0; k < names.size(); ++k) addChannels(channels[names[k]], taps.value(k), axes[k]);
   }
   for (auto& [name, s] : channels)
@@ -208,7 +209,7 @@ Status recover(Graph& prepared, const GroupParams& params, const Dataset& sample
 }
 
 Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
-                                              int threads) {
+                                              const RecoverOptions& options) {
   struct Sums {
     double signal = 0, noise = 0, own = 0;
   };
@@ -233,11 +234,13 @@ Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph
     params.push_back(nullptr);
     layers.push_back({quantized.outputNames()[i], "output", 0, 0});
   }
-  QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = threads}));
-  QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = threads}));
+  QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
+  QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
   std::vector<Sums> sums(layers.size());
-  for (const int64_t index : chosen(samples, limit)) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(index));
+  const std::vector<int64_t> indices = chosen(samples, limit);
+  for (size_t i = 0; i < indices.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
+    options.tell("compare", i + 1, indices.size());
     QC_TRY(reference.run(sample));
     QC_TRY(int8.run(sample));
     for (size_t k = 0; k < layers.size(); ++k) {
@@ -245,15 +248,15 @@ Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph
       if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
       Sums& s = sums[k];
       const auto a = x.as<float>(), b = y.as<float>();
-      for (size_t i = 0; i < a.size(); ++i) {
-        const double d = static_cast<double>(a[i]) - b[i];
-        s.signal += static_cast<double>(a[i]) * a[i];
+      for (size_t e = 0; e < a.size(); ++e) {
+        const double d = static_cast<double>(a[e]) - b[e];
+        s.signal += static_cast<double>(a[e]) * a[e];
         s.noise += d * d;
         if (!params[k]) continue;
         const QuantParams& p = *params[k];
         const float scale = p.scale(0);
-        const int32_t q = qmath::quantize(a[i], scale, p.zeroPoint(0), static_cast<int32_t>(p.qmin), static_cast<int32_t>(p.qmax));
-        const double own = static_cast<double>(a[i]) - static_cast<double>(scale * static_cast<float>(q - p.zeroPoint(0)));
+        const int32_t q = qmath::quantize(a[e], scale, p.zeroPoint(0), static_cast<int32_t>(p.qmin), static_cast<int32_t>(p.qmax));
+        const double own = static_cast<double>(a[e]) - static_cast<double>(scale * static_cast<float>(q - p.zeroPoint(0)));
         s.own += own * own;
       }
     }

@@ -26,7 +26,10 @@ struct RecoverOptions {
   int64_t samples = 128;     // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;  // of every layer, at least, over all samples
   int threads = 1;
-  std::function<void(int64_t done, int64_t total)> progress = {};
+  std::function<void(const char* stage, int64_t done, int64_t total)> progress = {};
+  void tell(const char* stage, size_t done, size_t total) const {
+    if (progress) progress(stage, static_cast<int64_t>(done), static_cast<int64_t>(total));
+  }
 };
 
 // The same function, easier to quantize: channels that are much larger than the rest are moved into the weights that read them
@@ -44,6 +47,6 @@ struct LayerNoise {
   double own = 0;    // of rounding this very result alone
 };
 Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
-                                              int threads);
+                                              const RecoverOptions& options);
 
 }  // namespace qc

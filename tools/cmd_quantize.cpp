@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "quantizer/convergence.h"
 #include "runtime/quantize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -15,6 +16,7 @@ namespace {
 struct RecoveryFlags {
   std::string roundWeights = "calibrated", biasCorrection = "fast", smooth = "on", equalize = "on";
   int64_t samples = 128, compare = 4;
+  std::string given, movesChannels;  // a flag that the user gave; of those that move channels
 
   void addTo(CLI::App& verb) {
     verb.add_option("--round-weights", roundWeights, "calibrated: to the integers that change the results of a layer least; nearest")
@@ -29,8 +31,16 @@ struct RecoveryFlags {
     verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")
         ->check(CLI::Range(0, 1 << 30));
   }
-  RecoverOptions options(int threads) const {
+  void noteGiven(const CLI::App& verb) {
+    for (const char* flag :
+         {"--round-weights", "--bias-correction", "--recovery-samples", "--compare-samples", "--smooth-quant", "--equalize"})
+      if (verb.count(flag) > 0) given = flag;
+    for (const char* flag : {"--smooth-quant", "--equalize"})
+      if (verb.count(flag) > 0 && verb.get_option(flag)->as<std::string>() == "on") movesChannels = flag;
+  }
+  RecoverOptions options(int threads, StagedProgress& progress) const {
     RecoverOptions o;
+    o.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
     o.smoothQuant = smooth == "on";
     o.equalize = equalize == "on";
     o.roundWeights = roundWeights == "calibrated";
@@ -68,8 +78,20 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   return all(halfWeightsQConfig());
 }
 
-// Options that only one mode reads are refused in the others.
+// Options that would have no effect are refused.
 Status checkMode(const QuantizeFlags& o) {
+  const bool isStatic = o.mode == "static";
+  if (!isStatic && !o.ranges.empty())
+    return fail(ErrorCode::kInvalidArgument, "--ranges is for --mode static").help("the other modes need no ranges");
+  if (!o.recovery.given.empty() && (!isStatic || o.data.sources.empty()))
+    return fail(ErrorCode::kInvalidArgument, "{} works on calibration samples", o.recovery.given)
+        .help(isStatic ? "give samples with -d" : "it is for --mode static, with samples");
+  if (!o.recovery.movesChannels.empty() && !o.ranges.empty())
+    return fail(ErrorCode::kInvalidArgument, "{} changes the ranges that were saved", o.recovery.movesChannels)
+        .help("leave out --ranges, or the flag: with --ranges, samples serve to round weights and to correct biases");
+  if (isStatic && o.data.sources.empty() && o.ranges.empty() && o.rules.config.empty())
+    return fail(ErrorCode::kInvalidArgument, "no calibration data")
+        .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
   if (o.mode != "static" && !o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
   if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
@@ -78,19 +100,16 @@ Status checkMode(const QuantizeFlags& o) {
   return {};
 }
 
-Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules) {
-  if (o.data.sources.empty()) {
-    if (o.ranges.empty())
-      return fail(ErrorCode::kInvalidArgument, "no calibration data").help("give samples with -d, or saved ranges with --ranges");
-    return Ranges::load(o.ranges);
-  }
-  QC_ASSIGN(const Dataset samples, o.data.open(model));
-  Progress progress("calibrate");
+// Saved ones, or those of the samples, with what calibration has to say about them.
+Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules, const Dataset& samples,
+                         StagedProgress& progress) {
+  if (!o.ranges.empty()) return Ranges::load(o.ranges);
   CalibrateOptions options;
-  options.limit = o.limit;
   options.threads = o.threads;
-  options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
-  return calibrate(model, rules, samples, options);
+  options.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
+  QC_ASSIGN(Ranges ranges, calibrate(model, rules, samples, options));
+  for (const std::string& warning : assess(ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
+  return ranges;
 }
 
 // How the quantized ones are, where that is not the static default: "weights s8 per channel, input u8 at run time per tensor".
@@ -167,19 +186,22 @@ Status runQuantize(const QuantizeFlags& o) {
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QuantizeOptions options;
   Dataset samples;
+  StagedProgress progress;
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
+    if (o.limit > 0) samples.keepFirst(o.limit);
     options.samples = &samples;
-    options.recover = o.recovery.options(o.threads);
+    options.recover = o.recovery.options(o.threads, progress);
     options.compareSamples = o.recovery.compare;
-    if (options.recover.smoothQuant || options.recover.equalize) {
+    // Saved ranges are those of the model as it is.
+    if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
       QC_ASSIGN(model, eased(model, samples, options.recover));
     }
   }
   const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();
   Ranges ranges;
   if (calibrates) {
-    QC_ASSIGN(ranges, rangesFor(o, model, rules));
+    QC_ASSIGN(ranges, rangesFor(o, model, rules, samples, progress));
   }
   QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules));
   QC_TRY(save(quantized.model, o.output));
@@ -233,7 +255,10 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   options->recovery.addTo(*verb);
   verb->add_flag("--all", options->all, "name every node that stayed float, and the noise of every layer");
   verb->add_flag("--json", options->json, "one JSON object on stdout");
-  verb->callback([options, &exitCode] { exitCode = report(runQuantize(*options)); });
+  verb->callback([options, verb, &exitCode] {
+    options->recovery.noteGiven(*verb);
+    exitCode = report(runQuantize(*options));
+  });
 }
 
 }  // namespace qc::tools

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,8 @@ class Table {
 class Progress {
  public:
   explicit Progress(std::string label);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
   ~Progress();
   void update(int64_t done, int64_t total);
 
@@ -84,6 +87,19 @@ class Progress {
   std::string label_;
   double start_ = 0, drawn_ = 0;
   bool terminal_ = false;
+};
+
+// The same for a job of several stages, one line each.
+class StagedProgress {
+ public:
+  void update(const char* stage, int64_t done, int64_t total) {
+    if (stage != stage_) line_.emplace(stage_ = stage);
+    line_->update(done, total);
+  }
+
+ private:
+  std::string stage_;
+  std::optional<Progress> line_;
 };
 
 double now();  // seconds of a steady clock

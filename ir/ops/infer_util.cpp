@@ -71,7 +71,7 @@ Status requireSameDType(const InferContext& c, int operand, int as) {
 Status requirePerTensor8Bit(const InferContext& c, int operand) {
   const TensorType& t = c.type(operand);
   if (t.isQuantized() && !t.quant->perChannel() && (t.dtype == DType::u8 || t.dtype == DType::s8)) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}' takes {} quantized per tensor to 8 bits, got {}", c.op, operandName(c, operand), t.str());
+  return fail(ErrorCode::kUnsupported, "'{}' takes {} quantized per tensor to 8 bits, got {}", c.op, operandName(c, operand), t.str());
 }
 
 bool compatible(Dim a, Dim b) { return !a.isStatic() || !b.isStatic() || a.size() == b.size(); }

@@ -6,7 +6,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <limits>
 #include <thread>
+
+#include "quantizer/pattern_quantizer.h"
 
 namespace qc {
 namespace {
@@ -47,6 +50,86 @@ TEST(Api, KeptFloatByRule) {
     }
   rules.nameRegex("nothing_is_called_so", keepFloat());
   EXPECT_FALSE(calibrate(model, rules, samples, {.limit = 1}));
+}
+
+// An integrator's own quantizers, from the float model to the file that runs.
+TEST(Api, QuantizersOfOnesOwn) {
+  const Model model = digits();
+  const Dataset samples = openDataset({kCalib}, model).value();
+  auto x86 = std::make_shared<X86Quantizer>();
+  x86->setOperatorType("conv", defaultQConfig(Backend::x86));
+  ComposableQuantizer quantizer({std::make_shared<EmbeddingQuantizer>(), x86});
+  const Ranges ranges = calibrate(model, quantizer, samples, {.limit = 20}).value();
+  const auto int8 = quantize(model, quantizer, ranges, {.samples = &samples, .compareSamples = 2});
+  ASSERT_TRUE(int8) << int8.error().render();
+  int convs = 0;
+  for (const CoverageRow& row : int8->coverage.rows) {
+    convs += row.op == "conv" && row.quantized;
+    EXPECT_FALSE(row.op == "linear" && row.quantized);
+  }
+  EXPECT_EQ(convs, 6);
+  EXPECT_FALSE(int8->layers.empty());
+  const TensorMap input = samples.sample(5).value();
+  const Tensor before = compile(model).value().session().value().run(input).value().at("scores");
+  const Tensor after = compile(int8->model).value().session().value().run(input).value().at("scores");
+  for (int64_t i = 0; i < before.numElements(); ++i) EXPECT_NEAR(before.at(i), after.at(i), 1.0);
+  // Ranges of other placements are refused.
+  EXPECT_FALSE(quantize(model, defaultQConfigMapping(Backend::x86), ranges));
+}
+
+TEST(Api, IntegersAtTheEnds) {
+  const Model model = digits();
+  const Dataset samples = openDataset({kCalib}, model).value();
+  const QConfigMapping rules = defaultQConfigMapping(Backend::x86).quantizedInputs({0}).quantizedOutputs({0});
+  const Ranges ranges = calibrate(model, rules, samples, {.limit = 20}).value();
+  const QuantizedModel int8 = quantize(model, rules, ranges, {.samples = &samples, .compareSamples = 1}).value();
+  EXPECT_EQ(int8.model.inputs()[0].type.dtype, DType::u8);
+  EXPECT_EQ(int8.model.outputs()[0].type.dtype, DType::u8);
+  const auto path = std::filesystem::temp_directory_path() / ("qc_ends_" + std::to_string(::getpid()) + ".onnx");
+  ASSERT_TRUE(save(int8.model, path.string()));
+  const Model again = load(path.string()).value();
+  std::filesystem::remove(path);
+  EXPECT_EQ(again.inputs()[0].type.dtype, DType::u8);
+  const Tensor image(DType::u8, {1, 1, 16, 16});
+  EXPECT_EQ(compile(again).value().session().value().run({{"image", image}}).value().at("scores").dtype(), DType::u8);
+  const QConfigMapping none = defaultQConfigMapping(Backend::x86).quantizedInputs({3});
+  EXPECT_FALSE(quantize(model, none, ranges));
+}
+
+TEST(Api, WeightsThatAreNoNumbersAreNamed) {
+  Graph graph = digits().graph().clone();
+  for (Node* n : graph.nodes()) {
+    if (!n->is("conv")) continue;
+    std::vector<float> w = n->operand(1)->constant()->toFloats();
+    w[3] = std::numeric_limits<float>::quiet_NaN();
+    Builder b(graph);
+    b.before(n);
+    n->setOperand(1, b.constant("poisoned", Tensor::of<float>(DType::f32, n->operand(1)->type().sizes(), w)));
+    break;
+  }
+  const Model model(std::move(graph), "digits");
+  const Dataset samples = openDataset({kCalib}, model).value();
+  for (const QConfig& config : {defaultQConfig(Backend::x86), dynamicQConfig(Backend::x86), weightOnlyQConfig(Backend::x86)}) {
+    const auto ranges = calibrate(model, QConfigMapping().global(config), samples, {.limit = 1});
+    ASSERT_FALSE(ranges) << config.activation.observer << " " << config.weight.observer;
+    EXPECT_NE(ranges.error().render().find("NaN"), std::string::npos) << ranges.error().render();
+    EXPECT_NE(ranges.error().render().find("/stem/stem.0/Conv"), std::string::npos) << ranges.error().render();
+  }
+}
+
+TEST(Api, RulesThatKernelsCannotHonour) {
+  const Model model = digits();
+  const Dataset samples = openDataset({kCalib}, model).value();
+  QConfig wide = defaultQConfig(Backend::x86);
+  wide.activation.dtype = DType::u16;
+  wide.activation.qmin = 0;
+  wide.activation.qmax = 65535;
+  const QConfigMapping rules = QConfigMapping().global(wide);
+  const QuantizedModel q = quantize(model, rules, calibrate(model, rules, samples, {.limit = 2}).value()).value();
+  for (const CoverageRow& row : q.coverage.rows) {
+    EXPECT_FALSE(row.quantized) << row.node;
+    EXPECT_NE(row.reason.find("u16"), std::string::npos) << row.reason;
+  }
 }
 
 TEST(Api, OneExecutableManySessions) {

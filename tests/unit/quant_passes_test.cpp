@@ -191,7 +191,7 @@ graph @g(%x: f32[1,16,8,8]) -> ("y") {
     const bool in = std::any_of(members.begin(), members.end(), [](const EdgeOrNode& p) { return p.value == "c"; });
     EXPECT_TRUE(!in || members.size() == 1) << "no observer crosses the border";
   }
-  EXPECT_EQ(inner->report().quantizedCount(), 1);
+  EXPECT_EQ(inner->stretchReport().quantizedCount(), 1);
   StandaloneQuantizer wrong("b", "cc", defaultQConfigMapping(Backend::x86));
   EXPECT_THAT(wrong.annotate(*graph).error().render(), HasSubstr("there is no value 'cc'"));
   EXPECT_THAT(inner->annotate(*graph).error().render(), HasSubstr("is annotated already"));
