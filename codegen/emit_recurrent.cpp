@@ -1,7 +1,7 @@
 // The steps of lstm, gru and rnn, whose inputs a linear has multiplied by their weights already (ir/ops/recurrent.h).
 // One direction of one batch entry is a work unit: its steps depend on one another.  A step multiplies the state by the recurrent
-// weights, several panels of rows at a time so that the chains of sums overlap, and then computes the gates vector by vector; the state
-// and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
+// weights, several panels of rows at a time so that the chains of sums overlap, and then computes its formulas vector by vector; the
+// state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
 #include <algorithm>
 
 #include "codegen/families.h"
@@ -12,6 +12,7 @@ namespace qc {
 namespace {
 
 using Operand = RecurrentForm::Operand;
+using Step = RecurrentStep;
 constexpr int64_t kPanel = RecurrentForm::kPanel;
 constexpr int64_t kFloat = 4;  // bytes
 
@@ -34,34 +35,33 @@ class Recurrence {
   }
 
  private:
-  // Scratch: vectors of `padded_` floats.
-  enum Vector : int64_t { kState, kMemory, kGated, kUpdate, kVectors };  // h, c; r * h and z of gru
+  // Scratch: vectors of `padded_` floats, the values of RecurrentStep before `input`, then the sums [gates][padded].
+  static constexpr int64_t kVectors = Step::input;
   Reg vector(int64_t which) { return e_.at(e_.scratch(), which * padded_ * kFloat); }
-  Reg sums() { return vector(kVectors); }  // [gates][padded]
+  Reg sums() { return vector(kVectors); }
 
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
   Reg floatsAt(Reg base, Reg index) { return e_.at(base, mul(index, kFloat)); }
   Reg operand(Operand o) { return form_.place(o) < 0 ? nullptr : e_.operand(form_.place(o)); }
   Reg add(Reg a, Reg c) { return e_.b.CreateFAdd(a, c); }
-  Reg times(Reg a, Reg c) { return e_.b.CreateFMul(a, c); }
 
   void run(int64_t direction, Reg entry) {
-    direction_ = direction;
     const int64_t d = direction, hidden = form_.hidden, directions = form_.directions;
     Reg state = form_.batchFirst ? mul(e_.b.CreateAdd(mul(entry, directions), e_.i64(d)), hidden)
                                  : mul(e_.b.CreateAdd(entry, e_.i64(d * batch_)), hidden);
-    const auto initial = [&](Operand o, Vector to) {
+    const auto initial = [&](Operand o, Step::Value to) {
       if (Reg given = operand(o))
         e_.copyBytes(vector(to), floatsAt(given, state), hidden * kFloat);
       else
         e_.fillBytes(vector(to), e_.b.getInt8(0), e_.i64(padded_ * kFloat));
     };
-    initial(Operand::initialH, kState);
+    initial(Operand::initialH, Step::h);
     const bool hasMemory = form_.cell == RecurrentForm::Cell::lstm;
-    if (hasMemory) initial(Operand::initialC, kMemory);
+    if (hasMemory) initial(Operand::initialC, Step::c);
     weights_ = e_.opaque(e_.at(operand(Operand::r), d * form_.gates * padded_ * hidden * kFloat));
     bias_ = operand(Operand::b) ? e_.at(operand(Operand::b), d * rows_ * kFloat) : nullptr;
     peepholes_ = operand(Operand::p) ? e_.at(operand(Operand::p), d * 3 * hidden * kFloat) : nullptr;
+    step_ = Step::of(form_, d, peepholes_ != nullptr);
     // Row of step t: t * stride + first, for inputs in rows of all directions, for outputs in vectors of one.
     const int64_t stride = form_.batchFirst ? 1 : batch_;
     Reg first = form_.batchFirst ? mul(entry, sequence_) : entry;
@@ -72,14 +72,10 @@ class Recurrence {
       Reg place = form_.batchFirst ? e_.b.CreateAdd(mul(row, directions), e_.i64(d))
                                    : e_.b.CreateAdd(mul(t, directions * batch_), e_.b.CreateAdd(entry, e_.i64(d * batch_)));
       output_ = e_.at(e_.result(0), mul(place, hidden * kFloat));
-      switch (form_.cell) {
-        case RecurrentForm::Cell::lstm: return lstm();
-        case RecurrentForm::Cell::gru: return gru();
-        case RecurrentForm::Cell::rnn: return rnn();
-      }
+      takeStep();
     });
-    e_.copyBytes(floatsAt(e_.result(1), state), vector(kState), hidden * kFloat);
-    if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state), vector(kMemory), hidden * kFloat);
+    e_.copyBytes(floatsAt(e_.result(1), state), vector(Step::h), hidden * kFloat);
+    if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state), vector(Step::c), hidden * kFloat);
   }
 
   // sums[g] = dot(R[g], v) for gates [first, first + count).
@@ -129,62 +125,34 @@ class Recurrence {
   }
   Reg fromInput(int64_t gate, const Lane& l) { return given(input_, gate, l); }
 
-  Reg activate(size_t which, Reg v) {
-    if (form_.clip > 0) {
-      const int n = KernelEmitter::lanesOf(v);
-      Reg low = e_.floats(-form_.clip, n), high = e_.floats(form_.clip, n);
-      v = e_.b.CreateSelect(e_.b.CreateFCmpOLT(v, low), low, e_.b.CreateSelect(e_.b.CreateFCmpOLT(high, v), high, v));
+  void takeStep() {
+    for (const Step::Part& part : step_.parts) {
+      multiply(vector(part.factor), part.first, part.gates);
+      forUnits([&](const Lane& l) { assign(part, l); });
     }
-    return e_.expression(form_.activations[static_cast<size_t>(direction_)][which], std::span<Reg const>(&v, 1));
   }
-  Reg gate(int64_t g, size_t which, const Lane& l, int64_t peephole = -1, Reg memory = nullptr) {
-    Reg v = add(fromInput(g, l), fromState(g, l));
-    if (peepholes_ && peephole >= 0) v = add(v, times(given(peepholes_, peephole, l), memory));
-    return activate(which, v);
-  }
-  void output(const Lane& l, Reg h) {
-    setOwn(kState, l, h);
-    storeUpTo(e_, h, floatsAt(output_, l.index), l.count);
-  }
-
-  void lstm() {
-    multiply(vector(kState), 0, 4);
-    forUnits([&](const Lane& l) {
-      Reg c = own(kMemory, l), i = gate(0, 0, l, 0, c);
-      Reg f = form_.inputForget ? e_.b.CreateFSub(e_.floats(1, l.width), i) : gate(2, 0, l, 2, c);
-      Reg next = add(times(f, c), times(i, gate(3, 1, l)));
-      Reg o = gate(1, 0, l, 1, next);
-      setOwn(kMemory, l, next);
-      output(l, times(o, activate(2, next)));
-    });
-  }
-
-  void gru() {
-    multiply(vector(kState), 0, form_.linearBeforeReset ? 3 : 2);
-    const auto candidate = [&](const Lane& l, Reg state) { return activate(1, add(fromInput(2, l), state)); };
-    const auto mix = [&](const Lane& l, Reg z, Reg value) {
-      output(l, add(times(e_.b.CreateFSub(e_.floats(1, l.width), z), value), times(z, own(kState, l))));
-    };
-    if (form_.linearBeforeReset) {
-      forUnits([&](const Lane& l) { mix(l, gate(0, 0, l), candidate(l, times(gate(1, 0, l), fromState(2, l)))); });
-      return;
+  void assign(const Step::Part& part, const Lane& l) {
+    KernelEmitter::Values values(Step::kValues);
+    for (int v = 0; v < Step::kValues; ++v) values[static_cast<size_t>(v)] = load(v, l);
+    for (const auto& [to, formula] : part.assignments) {
+      values[to] = e_.expression(formula, values);
+      setOwn(to, l, values[to]);
+      if (to == Step::h) storeUpTo(e_, values[to], floatsAt(output_, l.index), l.count);
     }
-    forUnits([&](const Lane& l) {
-      setOwn(kUpdate, l, gate(0, 0, l));
-      setOwn(kGated, l, times(gate(1, 0, l), own(kState, l)));
-    });
-    multiply(vector(kGated), 2, 1);
-    forUnits([&](const Lane& l) { mix(l, own(kUpdate, l), candidate(l, fromState(2, l))); });
   }
-
-  void rnn() {
-    multiply(vector(kState), 0, 1);
-    forUnits([&](const Lane& l) { output(l, gate(0, 0, l)); });
+  // A value of RecurrentStep; null where the cell has none such.  What no formula reads is not loaded in the end.
+  Reg load(int v, const Lane& l) {
+    if (v >= Step::peephole) return peepholes_ ? given(peepholes_, v - Step::peephole, l) : nullptr;
+    if (v < Step::input) return own(v, l);
+    const int gate = v - (v < Step::state ? Step::input : Step::state);
+    if (gate >= form_.gates) return nullptr;
+    return v < Step::state ? fromInput(gate, l) : fromState(gate, l);
   }
 
   KernelEmitter& e_;
   const RecurrentForm& form_;
-  int64_t sequence_ = 0, batch_ = 0, rows_ = 0, padded_ = 0, direction_ = 0;
+  Step step_;
+  int64_t sequence_ = 0, batch_ = 0, rows_ = 0, padded_ = 0;
   Reg weights_ = nullptr, bias_ = nullptr, peepholes_ = nullptr, input_ = nullptr, output_ = nullptr;
 };
 

@@ -7,6 +7,7 @@
 // and has neither W nor sequence_lens.  The other operands, the results and all arithmetic are those of the whole op.
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
@@ -35,16 +36,32 @@ struct RecurrentForm {
   static Result<RecurrentForm> of(std::string_view op, const AttrDict& attrs);
 };
 
-// The functions of one direction's gates, as evaluation applies them.
-class RecurrentActivations {
- public:
-  RecurrentActivations(const RecurrentForm& form, int64_t direction);
-  // v[i] = function `which` (of f, g, h) of v[i], clipped before.
-  void apply(size_t which, std::vector<float>& v) const;
+// A step in one direction, unit by unit: stated once as formulas, which the evaluation and the emitter walk.
+struct RecurrentStep {
+  // What formulas speak of (ScalarExpr::arg) and write, each a vector over the hidden units.
+  enum Value : uint8_t {
+    h,
+    c,
+    gated,                 // r * h of gru
+    input,                 // of every gate: dot(W, x) + Wb
+    state = input + 4,     // of every gate: the last product + Rb
+    peephole = state + 4,  // of i, o and f
+    kValues = peephole + 3,
+  };
+  struct Assignment {
+    Value to;
+    ScalarExpr formula;
+  };
+  // state = dot(R, factor) + Rb for `gates` gates from `first` on, then the assignments: each sees what was written before.
+  struct Part {
+    Value factor;
+    int64_t first, gates;
+    std::vector<Assignment> assignments;
+  };
+  std::vector<Part> parts;
 
- private:
-  float clip_;
-  std::vector<ExprProgram> functions_;
+  // Without `peepholes` no formula speaks of them.
+  static RecurrentStep of(const RecurrentForm& form, int64_t direction, bool peepholes);
 };
 
 // Whether the op is one of the six; whether it is of the split form.

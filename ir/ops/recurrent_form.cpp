@@ -115,16 +115,30 @@ Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& att
   return form;
 }
 
-RecurrentActivations::RecurrentActivations(const RecurrentForm& form, int64_t direction) : clip_(form.clip) {
-  for (const ScalarExpr& e : form.activations[static_cast<size_t>(direction)]) functions_.emplace_back(e);
-}
-
-void RecurrentActivations::apply(size_t which, std::vector<float>& v) const {
-  if (clip_ > 0)
-    for (float& value : v) value = std::clamp(value, -clip_, clip_);
-  const float* args[] = {v.data()};
-  const int strides[] = {1};
-  functions_[which].run<float>(args, strides, v.data(), static_cast<int64_t>(v.size()));
+RecurrentStep RecurrentStep::of(const RecurrentForm& form, int64_t direction, bool peepholes) {
+  const auto value = [](int first, int64_t gate = 0) { return ScalarExpr::arg(first + static_cast<int>(gate)); };
+  const auto activate = [&](size_t which, const ScalarExpr& x) {
+    const ScalarExpr clipped = form.clip > 0 ? expr::clamp(x, -form.clip, form.clip) : x;
+    return form.activations[static_cast<size_t>(direction)][which].substitute({{clipped}});
+  };
+  const auto gate = [&](int64_t g, size_t which, int seen = -1) {  // `seen`: of the peepholes, -1: none
+    const ScalarExpr sum = value(input, g) + value(state, g);
+    return activate(which, peepholes && seen >= 0 ? sum + value(peephole, seen) * value(c) : sum);
+  };
+  switch (form.cell) {
+    case Cell::lstm: {  // gates i, o, f, c
+      const ScalarExpr i = gate(0, 0, 0), f = form.inputForget ? 1.0f - i : gate(2, 0, 2);
+      return {{{h, 0, 4, {{c, f * value(c) + i * gate(3, 1)}, {h, gate(1, 0, 1) * activate(2, value(c))}}}}};
+    }
+    case Cell::gru: {  // gates z, r, h
+      const ScalarExpr z = gate(0, 0), r = gate(1, 0);
+      const auto mixed = [&](const ScalarExpr& candidate) { return (1.0f - z) * candidate + z * value(h); };
+      if (form.linearBeforeReset) return {{{h, 0, 3, {{h, mixed(activate(1, value(input, 2) + r * value(state, 2)))}}}}};
+      return {{{h, 0, 2, {{gated, r * value(h)}}}, {gated, 2, 1, {{h, mixed(gate(2, 1))}}}}};
+    }
+    case Cell::rnn: return {{{h, 0, 1, {{h, gate(0, 0)}}}}};
+  }
+  return {};
 }
 
 }  // namespace qc
