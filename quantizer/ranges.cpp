@@ -1,19 +1,13 @@
 #include "quantizer/ranges.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <limits>
-#include <sstream>
 #include <tuple>
 #include <unordered_map>
 
+#include "ir/files.h"
 #include "quantizer/spec_json.h"
 #include "quantizer/trace_json.h"
 
@@ -23,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kMagic = "qcal 1 ";
-constexpr size_t kLargestFile = size_t{1} << 30;
+constexpr int64_t kLargestFile = int64_t{1} << 30;
 
 // FNV-1a over 8 bytes a step; guards against damage, not against intent.
 class Hash {
@@ -82,30 +76,6 @@ Result<ObserverState> readState(const json& j) {
     }
   }
   return state;
-}
-
-Failure osError(std::string_view what, const std::string& path) {
-  return fail(ErrorCode::kIo, "cannot {} '{}': {}", what, path, std::strerror(errno));
-}
-
-// A temporary neighbour takes the bytes to the disk; the rename makes them the file.
-Status writeAtomically(const std::string& path, const std::string& bytes) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return osError("write", temporary);
-  bool good = true;
-  for (size_t done = 0; good && done < bytes.size();) {
-    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    good = n > 0;
-    if (good) done += static_cast<size_t>(n);
-  }
-  good = good && ::fsync(fd) == 0;
-  good = ::close(fd) == 0 && good;
-  if (good && ::rename(temporary.c_str(), path.c_str()) == 0) return {};
-  Failure error = osError("write", path);
-  ::unlink(temporary.c_str());
-  return error;
 }
 
 }  // namespace
@@ -343,17 +313,11 @@ Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sour
   return ranges;
 }
 
-Status Ranges::save(const std::string& path) const { return writeAtomically(path, serialize()); }
+Status Ranges::save(const std::string& path) const { return writeFileAtomically(path, serialize()); }
 
 Result<Ranges> Ranges::load(const std::string& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (error) return fail(ErrorCode::kNotFound, "cannot read '{}': {}", path, error.message());
-  if (size > kLargestFile) return fail(ErrorCode::kResource, "'{}' is larger than 1 GB", path);
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream bytes;
-  if (!in || !(bytes << in.rdbuf())) return fail(ErrorCode::kIo, "cannot read '{}'", path);
-  return deserialize(bytes.str(), path);
+  QC_ASSIGN(const std::string bytes, readFile(path, kLargestFile));
+  return deserialize(bytes, path);
 }
 
 }  // namespace qc

@@ -5,9 +5,9 @@
 
 #include "frontend/onnx_export.h"
 #include "frontend/onnx_import.h"
+#include "ir/files.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
-#include "runtime/files.h"
 
 namespace qc {
 namespace {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "ir/files.h"
 #include "quantizer/convergence.h"
 #include "runtime/calibrate.h"
 #include "tools/cmd.h"
@@ -10,8 +11,6 @@
 
 namespace qc::tools {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct CalibrateFlags {
   ModelOptions model;
@@ -97,19 +96,6 @@ Status printResult(const Ranges& ranges, const std::string& output, bool json, b
   return {};
 }
 
-// What a killed writer leaves beside its file.
-void removeLeftovers(const std::string& path) {
-  std::error_code error;
-  const fs::path file(path);
-  const std::string prefix = file.filename().string() + ".";
-  for (fs::directory_iterator it(file.has_parent_path() ? file.parent_path() : fs::path("."), error), end; !error && it != end;
-       it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (name.starts_with(prefix) && name.ends_with(".tmp") && name.find_first_not_of("0123456789", prefix.size()) == name.size() - 4)
-      fs::remove(it->path(), error);
-  }
-}
-
 Status runCalibrate(const CalibrateFlags& o) {
   const double start = now();
   CalibrateOptions options;
@@ -132,7 +118,7 @@ Status runCalibrate(const CalibrateFlags& o) {
   QC_ASSIGN(const Ranges ranges, calibrate(model, rules, samples, options));
   QC_TRY(ranges.save(o.output));
   std::error_code error;
-  fs::remove(options.checkpoint, error);
+  std::filesystem::remove(options.checkpoint, error);
   return printResult(ranges, o.output, o.json, o.all, now() - start);
 }
 

@@ -2,7 +2,7 @@
 #include <filesystem>
 
 #include "codegen/aot.h"
-#include "runtime/files.h"
+#include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 

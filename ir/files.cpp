@@ -1,4 +1,4 @@
-#include "runtime/files.h"
+#include "ir/files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 namespace qc {
@@ -23,7 +24,7 @@ Result<std::string> readFile(const std::string& path, int64_t maxBytes) {
 }
 
 Status writeFileAtomically(const std::string& path, std::string_view bytes) {
-  const std::string temporary = fmt::format("{}.tmp{}", path, ::getpid());
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const auto failed = [&](const char* what) {
     const int error = errno;
@@ -46,6 +47,19 @@ Status writeFileAtomically(const std::string& path, std::string_view bytes) {
     return fail(ErrorCode::kIo, "cannot replace '{}': {}", path, std::strerror(error));
   }
   return {};
+}
+
+void removeLeftovers(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path file(path);
+  const std::string prefix = file.filename().string() + ".";
+  for (fs::directory_iterator it(file.has_parent_path() ? file.parent_path() : fs::path("."), error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with(prefix) && name.ends_with(".tmp") && name.find_first_not_of("0123456789", prefix.size()) == name.size() - 4)
+      fs::remove(it->path(), error);
+  }
 }
 
 }  // namespace qc

@@ -11,5 +11,7 @@ namespace qc {
 Result<std::string> readFile(const std::string& path, int64_t maxBytes = int64_t{1} << 32);
 // Into a temporary file beside it, fsync, rename.
 Status writeFileAtomically(const std::string& path, std::string_view bytes);
+// The temporary files of writers that were killed.
+void removeLeftovers(const std::string& path);
 
 }  // namespace qc
