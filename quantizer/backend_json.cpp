@@ -1,8 +1,6 @@
 // BackendConfig as JSON; the form is shown in backend_config.h and published as backend_config.schema.json.
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "ir/op_def.h"
 #include "quantizer/backend_config.h"
@@ -121,14 +119,7 @@ json constraintsJson(const DTypeWithConstraints& c) {
 }  // namespace
 
 Result<BackendConfig> BackendConfig::parse(std::string_view text, std::string_view sourceName) {
-  constexpr size_t kLargest = size_t{16} << 20;
-  if (text.size() > kLargest) return fail(ErrorCode::kInvalidArgument, "{}: larger than 16 MB", sourceName);
-  json j;
-  try {
-    j = json::parse(text, nullptr, true, true);
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, reasonOf(e));
-  }
+  QC_ASSIGN(const json j, parseConfig(text, sourceName));
   const std::string where(sourceName);
   QC_TRY(checkKeys(j, {"name", "extends", "patterns"}, where));
   std::string name = "custom", base;
@@ -146,11 +137,8 @@ Result<BackendConfig> BackendConfig::parse(std::string_view text, std::string_vi
 }
 
 Result<BackendConfig> BackendConfig::load(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return parse(text.str(), path);
+  QC_ASSIGN(const std::string text, readConfig(path));
+  return parse(text, path);
 }
 
 std::string BackendConfig::toJson() const {

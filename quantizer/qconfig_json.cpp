@@ -19,9 +19,7 @@
 // A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer,
 // args.
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "quantizer/nearest.h"
 #include "quantizer/qconfig.h"
@@ -151,14 +149,7 @@ json entryJson(const QConfigEntry& entry) {
 }  // namespace
 
 Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_view sourceName) {
-  constexpr size_t kLargest = size_t{16} << 20;
-  if (text.size() > kLargest) return fail(ErrorCode::kInvalidArgument, "{}: larger than 16 MB", sourceName);
-  json j;
-  try {
-    j = json::parse(text, nullptr, true, true);
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", sourceName, reasonOf(e));
-  }
+  QC_ASSIGN(const json j, parseConfig(text, sourceName));
   const std::string where(sourceName);
   QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "quantized_inputs", "quantized_outputs", "rules"}, where));
   std::string backendName = "x86";
@@ -181,11 +172,8 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
 }
 
 Result<QConfigMapping> QConfigMapping::load(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return parse(text.str(), path);
+  QC_ASSIGN(const std::string text, readConfig(path));
+  return parse(text, path);
 }
 
 std::string QConfigMapping::toJson() const {

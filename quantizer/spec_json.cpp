@@ -1,6 +1,8 @@
 #include "quantizer/spec_json.h"
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 
 #include "quantizer/nearest.h"
 #include "quantizer/observer.h"
@@ -53,6 +55,24 @@ std::string reasonOf(const nlohmann::json::exception& error) {
 
 std::string asText(const std::string& name) {
   return json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
+}
+
+Result<std::string> readConfig(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+Result<json> parseConfig(std::string_view text, std::string_view source) {
+  constexpr size_t kLargest = size_t{16} << 20;
+  if (text.size() > kLargest) return fail(ErrorCode::kInvalidArgument, "{}: larger than 16 MB", source);
+  try {
+    return json::parse(text, nullptr, true, true);
+  } catch (const json::exception& e) {
+    return fail(ErrorCode::kInvalidArgument, "{}: {}", source, reasonOf(e));
+  }
 }
 
 Status checkKeys(const json& object, const std::vector<std::string>& known, std::string_view where) {

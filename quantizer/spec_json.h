@@ -1,5 +1,5 @@
-// Observed specs as JSON, for rules and ranges files.  Reading never throws: wrong kinds and unknown keys are errors that name them.
-// Keys: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer, args.
+// JSON of configurations and ranges files, and the observed specs in them.  Reading never throws: wrong kinds and unknown keys are errors
+// that name them. Keys: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer, args.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -17,6 +17,9 @@ std::string reasonOf(const nlohmann::json::exception& error);
 
 // A name as it comes back from JSON: names of models are any bytes, and what is not UTF-8 becomes U+FFFD.
 std::string asText(const std::string& name);
+// A configuration file: JSON with comments, at most 16 MB.
+Result<std::string> readConfig(const std::string& path);
+Result<nlohmann::json> parseConfig(std::string_view text, std::string_view source);
 
 // `where` starts every message: "rules.rules[2].qconfig".
 Status checkKeys(const nlohmann::json& object, const std::vector<std::string>& known, std::string_view where);
