@@ -7,7 +7,7 @@
 #include <limits>
 #include <numeric>
 
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -264,10 +264,7 @@ std::vector<RewriteRule> rules() {
 
 Status canonicalize(Graph& graph, PassContext& cx) {
   static const std::vector<RewriteRule> kRules = rules();
-  QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  return applyRules(kRules, graph, cx);
 }
 
 }  // namespace qc

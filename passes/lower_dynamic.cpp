@@ -3,7 +3,7 @@
 //   conv likewise
 // With groups=0 layers of group-wise weights are left as they are: ONNX has no integer form of them.
 // Tests: tests/golden/lower_dynamic.
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -54,10 +54,7 @@ Status lowerDynamic(Graph& graph, PassContext& cx) {
       {"layer", oneOf({"linear", "conv"}, {op("dequantize_with").as("x"), op("dequantize").as("w")}),
        [groups](const Match& m, Rewriter& rw) { return lowerLayer(m, rw, groups); }},
   };
-  QC_ASSIGN(auto hits, rewritePatterns(graph, rules));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  return applyRules(rules, graph, cx);
 }
 
 }  // namespace qc

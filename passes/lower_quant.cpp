@@ -9,7 +9,7 @@
 #include <cmath>
 
 #include "ir/qmath.h"
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/lowering.h"
 #include "passes/passes.h"
@@ -307,14 +307,8 @@ Status lowerQuant(Graph& graph, PassContext& cx) {
   QC_TRY(cse(graph, cx));
   std::vector<RewriteRule> builtIn = rules();
   for (RewriteRule& rule : builtIn) rule = orKeepFloat(std::move(rule), cx);
-  if (!ownRules().empty()) {
-    QC_ASSIGN(const auto own, rewritePatterns(graph, ownRules()));
-    cx.countHits(own);
-  }
-  QC_ASSIGN(auto hits, rewritePatterns(graph, builtIn));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  if (!ownRules().empty()) QC_TRY(applyRules(ownRules(), graph, cx));
+  return applyRules(builtIn, graph, cx);
 }
 
 }  // namespace qc

@@ -5,7 +5,7 @@
 // Tests: tests/golden/lower_weights.
 #include "ir/interp.h"
 #include "ir/ops/packed_weights.h"
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -69,12 +69,8 @@ Status lowerWeights(Graph& graph, PassContext& cx) {
       {"embedding", op("gather", {op("dequantize").as("w")}), lowerGather},
   };
   static const std::vector<RewriteRule> kExpanded = {{"expand", op("dequantize"), expand}};
-  QC_ASSIGN(auto hits, rewritePatterns(graph, kPacked));
-  cx.countHits(hits);
-  QC_ASSIGN(hits, rewritePatterns(graph, kExpanded));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  QC_TRY(applyRules(kPacked, graph, cx));
+  return applyRules(kExpanded, graph, cx);
 }
 
 }  // namespace qc

@@ -3,7 +3,7 @@
 // Tests: tests/golden/recognize_activations.
 #include <cmath>
 
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -199,10 +199,7 @@ std::vector<RewriteRule> rules() {
 
 Status recognizeActivations(Graph& graph, PassContext& cx) {
   static const std::vector<RewriteRule> kRules = rules();
-  QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  return applyRules(kRules, graph, cx);
 }
 
 }  // namespace qc

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ir/rewriter.h"
+#include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -154,10 +154,7 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
 
 Status recognizeInteger(Graph& graph, PassContext& cx) {
   static const std::vector<RewriteRule> kRules = {{"layer", op("mul"), recognizeLayer}};
-  QC_ASSIGN(auto hits, rewritePatterns(graph, kRules));
-  cx.countHits(hits);
-  graph.eraseDeadNodes();
-  return {};
+  return applyRules(kRules, graph, cx);
 }
 
 }  // namespace qc
