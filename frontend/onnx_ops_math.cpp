@@ -53,7 +53,7 @@ Result<double> bound(OnnxNode& n, int operand, const char* attribute, double byD
 Status clip(OnnxNode& n) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   const bool dynamic = (n.input(1) && !n.input(1)->constant()) || (n.input(2) && !n.input(2)->constant());
-  if (dynamic) {
+  const auto bounded = [&]() -> Status {
     Value* y = n.input(0);
     if (n.input(1)) {
       QC_ASSIGN(y, n.create("max", {y, n.input(1)}));
@@ -62,19 +62,11 @@ Status clip(OnnxNode& n) {
       QC_ASSIGN(y, n.create("min", {y, n.input(2)}));
     }
     return n.setOutput(y);
-  }
+  };
+  if (dynamic) return bounded();
   QC_ASSIGN(const double low, bound(n, 1, "min", -kInf));
   QC_ASSIGN(const double high, bound(n, 2, "max", kInf));
-  if (!isFloat(n.type(0).dtype)) {
-    Value* y = n.input(0);
-    if (n.input(1)) {
-      QC_ASSIGN(y, n.create("max", {y, n.input(1)}));
-    }
-    if (n.input(2)) {
-      QC_ASSIGN(y, n.create("min", {y, n.input(2)}));
-    }
-    return n.setOutput(y);
-  }
+  if (!isFloat(n.type(0).dtype)) return bounded();
   QC_ASSIGN(Value * y, n.create("clip", {n.input(0)}, {{"min", low}, {"max", high}}));
   return n.setOutput(y);
 }

@@ -128,37 +128,35 @@ T lowestOf(const TensorType& type) {
     return sizeOf(type.dtype) < 8 ? rangeOf(type.dtype).min : isSigned(type.dtype) ? std::numeric_limits<T>::min() : T{0};
 }
 
+// y = finish(combined over the taps from `start` on, how many count for an average) for every window.
+template <class T, class Combine, class Finish>
+void evalWindows(const EvalContext& c, T start, const Combine& combine, const Finish& finish) {
+  const Pool p(c);
+  const Elements<T> x(c.in(0));
+  const ResultElements<T> y(c.out());
+  std::vector<T> sums(static_cast<size_t>(p.x.channels));
+  p.forEach([&](int64_t to, int64_t count, const auto& taps) {
+    gather(p, x.data(), start, taps, sums, combine);
+    for (int64_t ch = 0; ch < p.y.channels; ++ch) y[to + ch * p.y.channelStride] = finish(sums[static_cast<size_t>(ch)], count);
+  });
+  y.flush();
+}
+
 Status evalMaxPool(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
-  const Pool p(c);
   withComputeType(c.in(0).dtype, [&](auto tag) {
     using T = decltype(tag);
-    const Elements<T> x(c.in(0));
-    const ResultElements<T> y(c.out());
-    std::vector<T> m(static_cast<size_t>(p.x.channels));
-    const T lowest = lowestOf<T>(c.inType(0));
-    p.forEach([&](int64_t to, int64_t, const auto& taps) {
-      gather(p, x.data(), lowest, taps, m, [](T best, T v) { return v > best ? v : best; });
-      for (int64_t ch = 0; ch < p.y.channels; ++ch) y[to + ch * p.y.channelStride] = m[static_cast<size_t>(ch)];
-    });
-    y.flush();
+    const auto larger = [](T best, T v) { return v > best ? v : best; };
+    evalWindows(c, lowestOf<T>(c.inType(0)), larger, [](T best, int64_t) { return best; });
   });
   return {};
 }
 
 Status evalAvgPool(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
-  const Pool p(c);
   withComputeType(c.in(0).dtype, [&](auto tag) {
     using T = decltype(tag);
-    const Elements<T> x(c.in(0));
-    const ResultElements<T> y(c.out());
-    std::vector<T> sums(static_cast<size_t>(p.x.channels));
-    p.forEach([&](int64_t to, int64_t count, const auto& taps) {
-      gather(p, x.data(), T{0}, taps, sums, [](T sum, T v) { return sum + v; });
-      for (int64_t ch = 0; ch < p.y.channels; ++ch) y[to + ch * p.y.channelStride] = sums[static_cast<size_t>(ch)] / static_cast<T>(count);
-    });
-    y.flush();
+    evalWindows(c, T{0}, [](T sum, T v) { return sum + v; }, [](T sum, int64_t count) { return sum / static_cast<T>(count); });
   });
   return {};
 }
