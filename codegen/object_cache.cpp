@@ -206,4 +206,26 @@ void ObjectCache::prune() const {
   }
 }
 
+ObjectMemory& ObjectMemory::ofProcess() {
+  static auto* const memory = new ObjectMemory;
+  return *memory;
+}
+
+std::optional<KernelObject> ObjectMemory::find(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto it = objects_.find(key);
+  return it == objects_.end() ? std::nullopt : std::optional(it->second);
+}
+
+void ObjectMemory::store(const std::string& key, const KernelObject& object) {
+  constexpr size_t kMost = 64 << 20;
+  const std::lock_guard lock(mutex_);
+  const size_t size = key.size() + object.bytes.size();
+  if (bytes_ + size > kMost) {
+    objects_.clear();
+    bytes_ = 0;
+  }
+  if (objects_.emplace(key, object).second) bytes_ += size;
+}
+
 }  // namespace qc

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,6 +41,21 @@ class ObjectCache {
   std::string pathFor(std::string_view key) const;
   std::string folder_;
   int64_t maxBytes_;
+};
+
+// The same in the memory of this process, for models that are compiled several times in slightly different forms, as those are that
+// calibration samples run through.  Any thread may use it.
+class ObjectMemory {
+ public:
+  static ObjectMemory& ofProcess();
+
+  std::optional<KernelObject> find(const std::string& key);
+  void store(const std::string& key, const KernelObject& object);  // forgets all others when they become too many
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, KernelObject> objects_;
+  size_t bytes_ = 0;
 };
 
 }  // namespace qc

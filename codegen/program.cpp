@@ -121,15 +121,18 @@ class ProgramBuilder {
     return {};
   }
 
-  // From the cache where it has them; the rest are compiled, and remembered.
+  // From a cache where one has them; the rest are compiled, and remembered.
   Result<std::vector<KernelObject>> objectsFor(const std::vector<std::string>& keys, const std::map<std::string, const Node*>& nodeOf,
                                                const CompileOptions& options) {
     const ObjectCache cache(options.cacheFolder, options.cacheBytes);
+    ObjectMemory* memory = options.remember ? &ObjectMemory::ofProcess() : nullptr;
     std::vector<KernelObject> objects(keys.size());
     std::vector<KernelJob> jobs;
     std::vector<size_t> places;
     for (size_t i = 0; i < keys.size(); ++i) {
-      if (std::optional<KernelObject> found = cache.find(keys[i])) {
+      std::optional<KernelObject> found = memory ? memory->find(keys[i]) : std::nullopt;
+      if (!found) found = cache.find(keys[i]);
+      if (found) {
         objects[i] = std::move(*found);
         ++program_.cachedKernels_;
         continue;
@@ -142,6 +145,7 @@ class ProgramBuilder {
     QC_ASSIGN(std::vector<KernelObject> compiled, compileKernels(jobs, program_.target_, threads));
     for (size_t i = 0; i < compiled.size(); ++i) {
       cache.store(keys[places[i]], compiled[i]);
+      if (memory) memory->store(keys[places[i]], compiled[i]);
       objects[places[i]] = std::move(compiled[i]);
     }
     if (!compiled.empty()) cache.prune();

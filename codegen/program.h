@@ -20,6 +20,7 @@ struct CompileOptions {
   bool load = true;                         // false: chosen and planned, without machine code; for compileToObject()
   std::string cacheFolder = {};             // of compiled kernels, see object_cache.h; empty: none
   int64_t cacheBytes = int64_t{256} << 20;  // bound of the folder
+  bool remember = false;                    // kernels in the memory of this process, for the next model that is compiled so
 };
 
 // Where a step finds one of its buffers.
@@ -54,7 +55,7 @@ class Program {
   int64_t scratchBytes() const { return scratchBytes_; }  // per chunk of parallel work
   int64_t constantBytes() const { return constantBytes_; }
   int uniqueKernels() const { return uniqueKernels_; }
-  int cachedKernels() const { return cachedKernels_; }  // of these, found in the cache
+  int cachedKernels() const { return cachedKernels_; }  // of these, found in a cache
   // Outputs that no step writes: input or constant passed through, or one value returned twice.
   struct Copy {
     BufferRef from;

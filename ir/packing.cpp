@@ -50,16 +50,19 @@ int64_t outputSize(int64_t in, int64_t before, int64_t after, int64_t kernel, in
 
 template <class T>
 void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked, int64_t copy, int64_t half) {
-  for (int64_t o = 0, i = 0; o < conv.outputs; ++o)
-    for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
-      for (int64_t ky = 0; ky < conv.kernelH; ++ky)
-        for (int64_t kx = 0; kx < conv.kernelW; ++kx, ++i) {
-          T& slot = packed[layout.index(o, ic, ky, kx, copy, half)];
-          if (toPacked)
-            slot = dense[i];
-          else
-            dense[i] = slot;
-        }
+  std::vector<int64_t> places;  // of an output's weights behind its first: the same for every output
+  for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
+    for (int64_t ky = 0; ky < conv.kernelH; ++ky)
+      for (int64_t kx = 0; kx < conv.kernelW; ++kx) places.push_back(layout.index(0, ic, ky, kx) - layout.index(0, 0, 0, 0));
+  for (int64_t o = 0; o < conv.outputs; ++o) {
+    T* slots = packed + layout.index(o, 0, 0, 0, copy, half);
+    for (const int64_t place : places) {
+      if (toPacked)
+        slots[place] = *dense++;
+      else
+        *dense++ = slots[place];
+    }
+  }
 }
 
 void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype, void* packed, void* dense, bool toPacked,

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "passes/graph_util.h"
+#include "quantizer/multiversion.h"
 
 namespace qc {
 namespace {
@@ -23,6 +24,25 @@ struct WeightLayout {
   size_t channel(int64_t output, int64_t i) const { return static_cast<size_t>(output / outputsPerGroup * channels + i / taps); }
 };
 
+constexpr int64_t kTogether = 8;  // outputs: their sums do not wait for each other
+struct OutputSums {
+  double largest[kTogether] = {}, square[kTogether] = {};
+};
+
+// Of the scaled weights of `count` outputs, each summed in order; lanes beyond repeat the last.
+QC_MULTIVERSION void addOutputs(const float* w, const double* scale, int64_t perOutput, int64_t count, OutputSums& sums) {
+  OutputSums s = sums;
+  int64_t first[kTogether];
+  for (int64_t k = 0; k < kTogether; ++k) first[k] = std::min(k, count - 1) * perOutput;
+  for (int64_t i = 0; i < perOutput; ++i)
+    for (int64_t k = 0; k < kTogether; ++k) {
+      const double v = static_cast<double>(std::fabs(w[first[k] + i])) * scale[i];
+      s.largest[k] = s.largest[k] < v ? v : s.largest[k];
+      s.square[k] += v * v;
+    }
+  sums = s;
+}
+
 // The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.
 double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics& x, const std::vector<double>& s) {
   double low = 0, high = 0, noise = 0;
@@ -34,16 +54,22 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
     const auto w = floatConstant(reader->operand(1))->as<float>();
-    for (int64_t o = 0; o < layout.outputs; ++o) {
-      double largest = 0, sum = 0, energy = 0;
+    std::vector<double> scale(static_cast<size_t>(layout.perOutput));
+    for (int64_t group = 0; group < layout.outputs; group += layout.outputsPerGroup) {
+      double energy = 0;  // of what one output reads
       for (int64_t i = 0; i < layout.perOutput; ++i) {
-        const size_t j = layout.channel(o, i);
-        const double v = std::fabs(w[static_cast<size_t>(o * layout.perOutput + i)]) * s[j];
-        largest = std::max(largest, v);
-        sum += v * v;
+        const size_t j = layout.channel(group, i);
+        scale[static_cast<size_t>(i)] = s[j];
         energy += x.square[j] / (s[j] * s[j]);
       }
-      noise += step * step * sum + largest * largest * 4 / (255.0 * 255.0) * energy;
+      const int64_t end = std::min(layout.outputs, group + layout.outputsPerGroup);
+      for (int64_t o = group; o < end; o += kTogether) {
+        const int64_t count = std::min(kTogether, end - o);
+        OutputSums sums;
+        addOutputs(w.data() + o * layout.perOutput, scale.data(), layout.perOutput, count, sums);
+        for (int64_t k = 0; k < count; ++k)
+          noise += step * step * sums.square[k] + sums.largest[k] * sums.largest[k] * 4 / (255.0 * 255.0) * energy;
+      }
     }
   }
   return noise;

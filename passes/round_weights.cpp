@@ -8,9 +8,10 @@
 // correlation ^ |i - j|.  Tests: tests/golden/round_weights.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <span>
 
-#include "ir/qmath.h"
 #include "passes/passes.h"
 #include "quantizer/layer_statistics.h"
 #include "quantizer/multiversion.h"
@@ -29,8 +30,52 @@ constexpr float kNarrowest = 0.9f, kWidest = 1.1f;
 constexpr int64_t kScaleBudget = 1024;
 int64_t scalesTried(int64_t depth, int64_t most) { return std::clamp<int64_t>(kScaleBudget / std::max<int64_t>(1, depth), 1, most); }
 
+constexpr int64_t kLanes = 16;
+constexpr int64_t kTogether = 8;  // attempts that share a pass over H
+
 QC_MULTIVERSION void addScaled(const float* row, float factor, int64_t n, float* sum) {
   for (int64_t i = 0; i < n; ++i) sum[i] += factor * row[i];
+}
+
+// The nearest integers; what is not a number becomes 0.
+QC_MULTIVERSION void roundToNearest(const float* w, int64_t n, float scale, float low, float high, float* q) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = w[i] / scale;
+    q[i] = std::clamp(std::nearbyint(v == v ? v : 0.0f), low, high) + 0.0f;  // no -0
+  }
+}
+
+// H d of kTogether attempts, each summed in order: kLanes columns of H at a time, and d with the attempts side by side.
+QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth, float* product) {
+  using Lanes [[gnu::vector_size(kLanes * sizeof(float))]] = float;
+  for (int64_t first = 0; first < depth; first += kLanes, panels += depth * kLanes) {
+    Lanes sum[kTogether] = {}, column;
+    for (int64_t j = 0; j < depth; ++j) {
+      std::memcpy(&column, panels + j * kLanes, sizeof(column));
+#pragma GCC unroll 8
+      for (int64_t a = 0; a < kTogether; ++a) sum[a] += d[j * kTogether + a] * column;
+    }
+    const auto bytes = static_cast<size_t>(std::min(kLanes, depth - first)) * sizeof(float);
+    for (int64_t a = 0; a < kTogether; ++a) std::memcpy(product + a * depth + first, &sum[a], bytes);
+  }
+}
+
+// The first integer from `j` on that has a better neighbour, given all others; `depth` when there is none.
+QC_MULTIVERSION int64_t nextMove(const float* gradient, const float* curvature, const float* q, float scale, float low, float high,
+                                 int64_t j, int64_t depth, float& next) {
+  const auto best = [&](int64_t i) { return std::clamp(q[i] - std::nearbyint(gradient[i] / (curvature[i] * scale)), low, high); };
+  const auto moves = [&](int64_t i) {
+    const float to = best(i);
+    return (curvature[i] > 0) & (to != q[i]) & (std::fabs(to) <= std::numeric_limits<float>::max());
+  };
+  for (; j + kLanes <= depth; j += kLanes) {
+    int any = 0;
+    for (int64_t i = j; i < j + kLanes; ++i) any |= moves(i);
+    if (any) break;
+  }
+  while (j < depth && !moves(j)) ++j;
+  if (j < depth) next = best(j);
+  return j;
 }
 
 std::vector<float> regularized(const float* gram, int64_t depth, int64_t positions) {
@@ -46,33 +91,59 @@ std::vector<float> regularized(const float* gram, int64_t depth, int64_t positio
   return h;
 }
 
-// One output channel: integers in q, as floats.  Returns how many moved, and the squared change that is left.
-struct Descent {
+// H of a group of channels, in the forms that its readers want.
+struct Curvature {
+  int64_t depth = 0;
+  std::vector<float> h, diagonal, panels;  // [depth, depth]; [depth]; [depth / kLanes, depth, kLanes], zeros beyond
+};
+
+Curvature curvatureOf(const float* gram, int64_t depth, int64_t positions) {
+  Curvature c{depth, regularized(gram, depth, positions), {}, {}};
+  c.panels.assign(static_cast<size_t>((depth + kLanes - 1) / kLanes * kLanes * depth), 0.0f);
+  for (int64_t j = 0; j < depth; ++j) {
+    const float* row = c.h.data() + j * depth;
+    c.diagonal.push_back(row[j]);
+    for (int64_t i = 0; i < depth; i += kLanes)
+      std::copy_n(row + i, std::min(kLanes, depth - i), c.panels.data() + (i / kLanes * depth + j) * kLanes);
+  }
+  return c;
+}
+
+// One output channel under one scale: the integers, as floats, how many of them moved, and the squared change that is left.
+struct Attempt {
+  const float* w = nullptr;
+  float scale = 1;
+  std::vector<float> q = {};
   int64_t moved = 0;
   double change = 0;
 };
-Descent descend(const std::vector<float>& h, int64_t depth, const float* w, float scale, float low, float high, float* q) {
-  std::vector<float> gradient(static_cast<size_t>(depth), 0.0f);  // H d
-  int64_t changed = 0;
-  for (int64_t j = 0; j < depth; ++j)
-    if (const float d = scale * q[j] - w[j]; d != 0) addScaled(h.data() + j * depth, d, depth, gradient.data());
+
+void descend(const Curvature& c, float low, float high, float* gradient, Attempt& a) {
+  float next = 0;
   for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
-    int64_t moved = 0;
-    for (int64_t j = 0; j < depth; ++j) {
-      const float curvature = h[static_cast<size_t>(j * depth + j)];
-      if (!(curvature > 0)) continue;
-      const float next = std::clamp(q[j] - std::nearbyint(gradient[static_cast<size_t>(j)] / (curvature * scale)), low, high);
-      if (next == q[j] || !std::isfinite(next)) continue;
-      addScaled(h.data() + j * depth, (next - q[j]) * scale, depth, gradient.data());
-      q[j] = next;
-      ++moved;
+    const int64_t before = a.moved;
+    const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.depth, next); };
+    for (int64_t j = from(0); j < c.depth; j = from(j + 1)) {
+      addScaled(c.h.data() + j * c.depth, (next - a.q[static_cast<size_t>(j)]) * a.scale, c.depth, gradient);
+      a.q[static_cast<size_t>(j)] = next;
+      ++a.moved;
     }
-    changed += moved;
-    if (!moved) break;
+    if (a.moved == before) break;
   }
-  double change = 0;
-  for (int64_t j = 0; j < depth; ++j) change += static_cast<double>(scale * q[j] - w[j]) * gradient[static_cast<size_t>(j)];
-  return {changed, change};
+  for (int64_t j = 0; j < c.depth; ++j) a.change += static_cast<double>(a.scale * a.q[static_cast<size_t>(j)] - a.w[j]) * gradient[j];
+}
+
+// At most kTogether of them.
+void descendTogether(const Curvature& c, float low, float high, std::span<Attempt> attempts) {
+  std::vector<float> d(static_cast<size_t>(c.depth * kTogether)), gradients(d.size());
+  for (size_t k = 0; k < attempts.size(); ++k) {
+    Attempt& a = attempts[k];
+    a.q.resize(static_cast<size_t>(c.depth));
+    roundToNearest(a.w, c.depth, a.scale, low, high, a.q.data());
+    for (size_t j = 0; j < a.q.size(); ++j) d[j * kTogether + k] = a.scale * a.q[j] - a.w[j];
+  }
+  multiply(c.panels.data(), d.data(), c.depth, gradients.data());
+  for (size_t k = 0; k < attempts.size(); ++k) descend(c, low, high, gradients.data() + static_cast<int64_t>(k) * c.depth, attempts[k]);
 }
 
 LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlation) {
@@ -86,35 +157,45 @@ LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlat
   return t;
 }
 
+// The scales that a channel is tried under, the observed one first.
+std::vector<float> scalesFor(const QuantParams& params, int64_t channel, int64_t depth, int64_t most) {
+  const float observed = params.scale(channel);
+  std::vector<float> scales{observed};
+  const int64_t candidates = params.perChannel() ? scalesTried(depth, most) : 1;
+  const float step = (kWidest - kNarrowest) / static_cast<float>(candidates);
+  for (int64_t k = 1; k < candidates; ++k) scales.push_back(observed * (kWidest - step * static_cast<float>(k - 1)));
+  return scales;
+}
+
 // The weight that its best integers stand for.
 Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStatistics& t, int64_t mostScales, int64_t& moved) {
   Tensor out(DType::f32, weight.sizes());
-  const auto low = static_cast<int32_t>(params.qmin), high = static_cast<int32_t>(params.qmax);
+  const auto low = static_cast<float>(params.qmin), high = static_cast<float>(params.qmax);
   const int64_t channels = weight.sizes()[0], perGroup = channels / t.groups;
-  std::vector<float> h, q(static_cast<size_t>(t.depth)), attempt(q);
-  for (int64_t c = 0; c < channels; ++c) {
-    if (c % perGroup == 0) h = regularized(t.gram.data() + c / perGroup * t.depth * t.depth, t.depth, t.positions);
-    const float* w = weight.as<float>().data() + c * t.depth;
-    const float observed = params.scale(c);
-    const int64_t candidates = params.perChannel() ? scalesTried(t.depth, mostScales) : 1;
-    double least = std::numeric_limits<double>::infinity();
-    float scale = observed;
-    int64_t movedHere = 0;
-    for (int64_t k = 0; k < candidates; ++k) {
-      const float step = (kWidest - kNarrowest) / static_cast<float>(candidates);
-      const float tried = k == 0 ? observed : observed * (kWidest - step * static_cast<float>(k - 1));
-      for (int64_t i = 0; i < t.depth; ++i)
-        attempt[static_cast<size_t>(i)] = static_cast<float>(qmath::quantize(w[i], tried, 0, low, high));
-      const Descent d = descend(h, t.depth, w, tried, static_cast<float>(low), static_cast<float>(high), attempt.data());
-      if (k > 0 && !(d.change < least)) continue;
-      least = d.change;
-      scale = tried;
-      movedHere = d.moved;
-      q = attempt;
+  for (int64_t g = 0; g < t.groups; ++g) {
+    const Curvature curvature = curvatureOf(t.gram.data() + g * t.depth * t.depth, t.depth, t.positions);
+    std::vector<Attempt> attempts, best(static_cast<size_t>(perGroup));
+    const auto finish = [&] {
+      descendTogether(curvature, low, high, attempts);
+      for (Attempt& a : attempts) {
+        Attempt& b = best[static_cast<size_t>((a.w - weight.as<float>().data()) / t.depth - g * perGroup)];
+        if (!b.w || a.change < b.change) b = std::move(a);
+      }
+      attempts.clear();
+    };
+    for (int64_t c = g * perGroup; c < (g + 1) * perGroup; ++c)
+      for (const float scale : scalesFor(params, c, t.depth, mostScales)) {
+        attempts.push_back({weight.as<float>().data() + c * t.depth, scale});
+        if (attempts.size() == kTogether) finish();
+      }
+    finish();
+    for (int64_t c = 0; c < perGroup; ++c) {
+      const Attempt& b = best[static_cast<size_t>(c)];
+      const auto channel = static_cast<size_t>(g * perGroup + c);
+      moved += b.moved;
+      if (params.perChannel()) params.scales[channel] = b.scale;
+      for (size_t i = 0; i < b.q.size(); ++i) out.mutableAs<float>()[channel * b.q.size() + i] = b.scale * b.q[i];
     }
-    moved += movedHere;
-    if (params.perChannel()) params.scales[static_cast<size_t>(c)] = scale;
-    for (int64_t i = 0; i < t.depth; ++i) out.mutableAs<float>()[static_cast<size_t>(c * t.depth + i)] = scale * q[static_cast<size_t>(i)];
   }
   return out;
 }

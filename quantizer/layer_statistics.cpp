@@ -2,24 +2,8 @@
 
 #include <algorithm>
 
-#include "quantizer/multiversion.h"
-
 namespace qc {
 namespace {
-
-constexpr int64_t kBlock = 32;  // positions that are summed in one go; a multiple of 4
-
-// gram += rows^T rows, upper triangle.
-QC_MULTIVERSION void addProducts(const float* rows, int64_t depth, float* gram) {
-  for (int64_t i = 0; i < depth; ++i) {
-    float* out = gram + i * depth;
-    for (int64_t r = 0; r < kBlock; r += 4) {
-      const float *a = rows + r * depth, *b = a + depth, *c = b + depth, *d = c + depth;
-      const float ai = a[i], bi = b[i], ci = c[i], di = d[i];
-      for (int64_t j = i; j < depth; ++j) out[j] += (ai * a[j] + bi * b[j]) + (ci * c[j] + di * d[j]);
-    }
-  }
-}
 
 int64_t valueOr(const std::vector<int64_t>& list, size_t i, int64_t otherwise) { return i < list.size() ? list[i] : otherwise; }
 
@@ -52,28 +36,21 @@ std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOpt
   }
   LayerStatistics& t = s.statistics_;
   t.depth = weight->numElements() / w[0];
-  t.sum.assign(static_cast<size_t>(t.groups * t.depth), 0.0);
-  if (options.gram && t.groups * t.depth * t.depth <= options.largestGram)
-    t.gram.assign(static_cast<size_t>(t.groups * t.depth * t.depth), 0.0f);
-  s.block_.assign(static_cast<size_t>(t.groups * kBlock * t.depth), 0.0f);
+  s.sums_ = ProductSums(t.groups, t.depth, options.gram && t.groups * t.depth * t.depth <= options.largestGram);
   return s;
 }
 
-void LayerSampler::gather(const float* x, int64_t position, float* rows) const {
-  const int64_t depth = statistics_.depth, groups = statistics_.groups;
-  if (axes_.empty()) {
-    std::copy_n(x + position * depth, depth, rows);
-    return;
-  }
-  int64_t plane = 1, outputs = 1, taps = 1;
-  for (const Axis& a : axes_) {
-    plane *= a.in;
-    outputs *= a.out;
-    taps *= a.kernel;
-  }
-  const float* image = x + position / outputs * groups * channels_ * plane;
+bool LayerSampler::looksLike(const LayerSampler& other) const {
+  return options_ == other.options_ && axes_ == other.axes_ && channels_ == other.channels_ &&
+         statistics_.groups == other.statistics_.groups && statistics_.depth == other.statistics_.depth;
+}
+
+void LayerSampler::findTaps(int64_t position) {
+  int64_t taps = 1;
+  for (const Axis& a : axes_) taps *= a.kernel;
+  taps_.resize(static_cast<size_t>(taps));
   for (int64_t tap = 0; tap < taps; ++tap) {
-    int64_t offset = 0, scale = 1, restTap = tap, restOut = position % outputs;
+    int64_t offset = 0, scale = 1, restTap = tap, restOut = position;
     bool inside = true;
     for (auto a = axes_.rbegin(); a != axes_.rend(); ++a) {
       const int64_t at = restOut % a->out * a->stride - a->pad + restTap % a->kernel * a->dilation;
@@ -83,10 +60,22 @@ void LayerSampler::gather(const float* x, int64_t position, float* rows) const {
       restTap /= a->kernel;
       restOut /= a->out;
     }
-    for (int64_t g = 0; g < groups; ++g)
-      for (int64_t c = 0; c < channels_; ++c)
-        rows[g * kBlock * depth + c * taps + tap] = inside ? image[(g * channels_ + c) * plane + offset] : 0.0f;
+    taps_[static_cast<size_t>(tap)] = inside ? offset : -1;
   }
+}
+
+void LayerSampler::gather(const float* x, int64_t position) {
+  if (axes_.empty()) return sums_.set(0, x + position * statistics_.depth);
+  int64_t planeSize = 1, outputs = 1;
+  for (const Axis& a : axes_) {
+    planeSize *= a.in;
+    outputs *= a.out;
+  }
+  findTaps(position % outputs);
+  const float* plane = x + position / outputs * statistics_.groups * channels_ * planeSize;
+  for (int64_t g = 0; g < statistics_.groups; ++g)
+    for (int64_t i = 0; i < statistics_.depth; plane += planeSize)
+      for (const int64_t tap : taps_) sums_.at(g, i++) = tap < 0 ? 0.0f : plane[tap];
 }
 
 void LayerSampler::add(const TensorRef& input, int64_t sample) {
@@ -97,33 +86,16 @@ void LayerSampler::add(const TensorRef& input, int64_t sample) {
     const int64_t first = i * positions / wanted, width = (i + 1) * positions / wanted - first;
     const int64_t position =
         first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width));
-    gather(input.as<float>(), position, block_.data() + filled_ * statistics_.depth);
+    gather(input.as<float>(), position);
+    sums_.next();
     ++statistics_.positions;
-    if (++filled_ == kBlock) flush();
   }
-}
-
-void LayerSampler::flush() {
-  LayerStatistics& t = statistics_;
-  for (int64_t g = 0; g < t.groups; ++g) {
-    const float* rows = block_.data() + g * kBlock * t.depth;
-    for (int64_t r = 0; r < kBlock; ++r)
-      for (int64_t i = 0; i < t.depth; ++i) t.sum[static_cast<size_t>(g * t.depth + i)] += rows[r * t.depth + i];
-    if (!t.gram.empty()) addProducts(rows, t.depth, t.gram.data() + g * t.depth * t.depth);
-  }
-  std::fill(block_.begin(), block_.end(), 0.0f);
-  filled_ = 0;
 }
 
 LayerStatistics LayerSampler::take() && {
-  flush();
-  LayerStatistics& t = statistics_;
-  for (int64_t g = 0; g < t.groups && !t.gram.empty(); ++g) {
-    float* gram = t.gram.data() + g * t.depth * t.depth;
-    for (int64_t i = 0; i < t.depth; ++i)
-      for (int64_t j = 0; j < i; ++j) gram[i * t.depth + j] = gram[j * t.depth + i];
-  }
-  return std::move(t);
+  statistics_.gram = sums_.products();
+  statistics_.sum = sums_.sums();
+  return std::move(statistics_);
 }
 
 }  // namespace qc

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "quantizer/product_sums.h"
 
 namespace qc {
 
@@ -32,6 +33,7 @@ struct SamplerOptions {
   int64_t positionsPerSample = 64;
   bool gram = true;
   int64_t largestGram = int64_t{1} << 22;  // elements; a layer that needs more has means alone
+  bool operator==(const SamplerOptions&) const = default;
 };
 
 class LayerSampler {
@@ -39,6 +41,8 @@ class LayerSampler {
   // Of a conv (channels first) or linear with constant weights; nothing for other nodes.
   static std::optional<LayerSampler> of(const Node& layer, const SamplerOptions& options);
 
+  // Of the same inputs both find the same.
+  bool looksLike(const LayerSampler& other) const;
   // Operand 0 of the layer, f32, as the graph has it.
   void add(const TensorRef& input, int64_t sample);
   LayerStatistics take() &&;
@@ -46,16 +50,17 @@ class LayerSampler {
  private:
   struct Axis {
     int64_t kernel, stride, dilation, pad, in, out;
+    bool operator==(const Axis&) const = default;
   };
-  void gather(const float* x, int64_t position, float* rows) const;  // rows of every group
-  void flush();
+  void gather(const float* x, int64_t position);  // the inputs of every group
+  void findTaps(int64_t position);
 
   SamplerOptions options_;
   LayerStatistics statistics_;
-  std::vector<Axis> axes_;    // none: linear
-  int64_t channels_ = 1;      // of a group
-  std::vector<float> block_;  // [groups, kBlock, depth]
-  int64_t filled_ = 0;
+  std::vector<Axis> axes_;     // none: linear
+  int64_t channels_ = 1;       // of a group
+  std::vector<int64_t> taps_;  // where they are in a plane of the input, -1 in the padding
+  ProductSums sums_;
 };
 
 }  // namespace qc

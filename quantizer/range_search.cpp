@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "quantizer/histogram.h"
+#include "quantizer/multiversion.h"
 
 namespace qc {
 namespace {
@@ -22,26 +23,45 @@ std::vector<double> cumulative(const Histogram& h) {
   return sums;
 }
 
-// Mean squared error of uniform quantization with `levels` steps over [lo, hi], the mass of a bin taken as spread evenly over it.
-double expectedError(const Histogram& h, double lo, double hi, int64_t levels) {
-  const double step = (hi - lo) / static_cast<double>(levels - 1), w = h.binWidth();
-  if (!(step > 0)) return std::numeric_limits<double>::infinity();
-  double sum = 0;
-  for (int64_t b = 0; b < h.bins(); ++b) {
-    const double mass = h.mass()[static_cast<size_t>(b)];
-    if (mass == 0) continue;
-    const double from = h.min() + w * static_cast<double>(b), to = from + w, middle = 0.5 * (from + to);
-    if (middle < lo || middle > hi) {
-      const double edge = middle < lo ? lo : hi;
-      sum += mass * integral(from - edge, to - edge) / w;
-    } else if (w < step) {
-      const double q = lo + std::nearbyint((middle - lo) / step) * step;
-      sum += mass * integral(from - q, to - q) / w;
-    } else {
-      sum += mass * step * step / 12.0;
+// The bins that hold anything, and room for what each adds to an error.
+struct Bins {
+  double width = 0;
+  std::vector<double> mass, from, error;
+  explicit Bins(const Histogram& h) : width(h.binWidth()) {
+    for (int64_t b = 0; b < h.bins(); ++b) {
+      if (h.mass()[static_cast<size_t>(b)] == 0) continue;
+      mass.push_back(h.mass()[static_cast<size_t>(b)]);
+      from.push_back(h.min() + width * static_cast<double>(b));
     }
+    error.resize(mass.size());
   }
-  return sum;
+};
+
+// The error of values spread evenly over each bin, for steps wider than the bins: the distance to the nearest level.
+QC_MULTIVERSION void errorsOfWideSteps(const double* mass, const double* from, int64_t n, double width, double lo, double hi, double step,
+                                       double* error) {
+  for (int64_t b = 0; b < n; ++b) {
+    const double to = from[b] + width, middle = 0.5 * (from[b] + to);
+    const double level = lo + std::nearbyint((middle - lo) / step) * step;
+    const double nearest = middle < lo ? lo : middle > hi ? hi : level;
+    const double left = from[b] - nearest, right = to - nearest;
+    error[b] = mass[b] * ((right * right * right - left * left * left) / 3.0) / width;
+  }
+}
+
+// Mean squared error of uniform quantization with `levels` steps over [lo, hi], the mass of a bin taken as spread evenly over it.
+double expectedError(Bins& bins, double lo, double hi, int64_t levels) {
+  const double step = (hi - lo) / static_cast<double>(levels - 1), w = bins.width;
+  if (!(step > 0)) return std::numeric_limits<double>::infinity();
+  if (w < step)
+    errorsOfWideSteps(bins.mass.data(), bins.from.data(), static_cast<int64_t>(bins.mass.size()), w, lo, hi, step, bins.error.data());
+  else
+    for (size_t b = 0; b < bins.mass.size(); ++b) {
+      const double from = bins.from[b], to = from + w, middle = 0.5 * (from + to), edge = middle < lo ? lo : hi;
+      const bool outside = middle < lo || middle > hi;
+      bins.error[b] = outside ? bins.mass[b] * integral(from - edge, to - edge) / w : bins.mass[b] * step * step / 12.0;
+    }
+  return std::accumulate(bins.error.begin(), bins.error.end(), 0.0);
 }
 
 }  // namespace
@@ -172,14 +192,15 @@ ValueRange searchMse(const Histogram& h, int64_t levels) {
   const double min = std::min(h.min(), 0.0f), max = std::max(h.max(), 0.0f);
   if (h.min() == h.max()) return {h.min(), h.max()};
   // Coarse to fine over the shares of either side that are kept; 0 stays inside.
-  double bestLow = 1, bestHigh = 1, best = expectedError(h, min, max, levels);
+  Bins occupied(h);
+  double bestLow = 1, bestHigh = 1, best = expectedError(occupied, min, max, levels);
   for (double reach = 0.5; reach > 0.004; reach /= 2) {
     const double centreLow = bestLow, centreHigh = bestHigh;
     for (int a = -4; a <= 4; ++a) {
       for (int b = -4; b <= 4; ++b) {
         const double low = centreLow + reach * a / 4, high = centreHigh + reach * b / 4;
         if (low <= 0 || low > 1 || high <= 0 || high > 1 || (min == 0 && a) || (max == 0 && b)) continue;
-        const double error = expectedError(h, min * low, max * high, levels);
+        const double error = expectedError(occupied, min * low, max * high, levels);
         if (error < best) {
           best = error;
           bestLow = low;

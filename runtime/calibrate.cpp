@@ -64,10 +64,25 @@ class Calibration {
     ranges_.setData(data_, total_);
     std::error_code error;
     if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp(graph));
+    ownOutputs_ = graph.outputs().size();
+    if (options_.layers && next_ == 0 && end_ == samples_.size()) watchLayers(graph);
     QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
-    QC_ASSIGN(Executable exe, Executable::fromGraph(std::move(graph), Target::host()));
+    QC_ASSIGN(Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
     exe_ = std::make_unique<Executable>(std::move(exe));
     return {};
+  }
+
+  // What the observer of the layers wants to see becomes outputs.
+  void watchLayers(Graph& graph) {
+    options_.layers->watch(graph, int8Layers(graph), samples_.size());
+    std::vector<Value*> outputs = graph.outputs();
+    std::vector<std::string> names = graph.outputNames();
+    for (const std::string& name : options_.layers->values()) {
+      outputs.push_back(graph.findValue(name));
+      names.push_back(fmt::format("layer_{}", outputs.size()));
+    }
+    graph.setOutputs(std::move(outputs));
+    graph.setOutputNames(std::move(names));
   }
 
   // Goes on where the checkpoint ends.
@@ -111,6 +126,7 @@ class Calibration {
       inputs.push_back(it->second);
     }
     QC_TRY(session.run(inputs, outputs, observe));
+    if (options_.layers) options_.layers->see(next_, std::span(outputs).subspan(ownOutputs_));
     ranges_.countSample();
     return {};
   }
@@ -118,6 +134,7 @@ class Calibration {
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
+  size_t ownOutputs_ = 0;  // of the model; values of layers come behind them
   std::string data_;
   Ranges ranges_;
   std::unique_ptr<Executable> exe_;

@@ -15,6 +15,7 @@
 #include "quantizer/qconfig.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
+#include "runtime/layer_observer.h"
 #include "runtime/model.h"
 
 namespace qc {
@@ -32,6 +33,7 @@ struct CalibrateOptions {
   double checkpointSeconds = 30;            // 0: after every sample
   bool resume = false;                      // from the checkpoint, if there is one
   int64_t memoryLimit = 0;                  // bytes of the process, 0: none; a run that passes it stops at a checkpoint
+  LayerObserver* layers = nullptr;          // sees the samples as well; of a part of the set, or a resumed run, it sees nothing
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
   std::function<void(int64_t done, int64_t total)> progress = {};
 };

@@ -2,61 +2,33 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ir/qmath.h"
 #include "passes/bias_corrections.h"
 #include "passes/equalize_layers.h"
 #include "passes/pass_manager.h"
 #include "passes/smooth_quant.h"
-#include "quantizer/layer_statistics.h"
+#include "quantizer/multiversion.h"
 #include "runtime/taps.h"
 
 namespace qc {
 namespace {
 
-std::vector<const Node*> int8Layers(const Graph& prepared) {
-  std::vector<const Node*> layers;
-  for (const Node* n = prepared.front(); n; n = n->next()) {
-    const auto& a = n->annotation();
-    if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) &&
-        n->operand(1)->constant())
-      layers.push_back(n);
-  }
-  return layers;
-}
-
-std::vector<int64_t> chosen(const Dataset& samples, int64_t limit) {
-  std::vector<int64_t> indices;
-  const int64_t count = std::min(limit, samples.size());
-  for (int64_t i = 0; i < count; ++i) indices.push_back(i * samples.size() / count);
-  return indices;
-}
-
 // The statistics of the layers' inputs, by name of the layer, in a graph where each layer's result has kept its name.
 Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<const Node*>& layers, const Dataset& samples,
                                         const RecoverOptions& options, bool gram) {
-  const std::vector<int64_t> indices = chosen(samples, options.samples);
-  std::vector<std::string> inputs;
-  std::vector<std::pair<std::string, LayerSampler>> samplers;
-  for (const Node* layer : layers) {
-    const int64_t depth = layer->operand(1)->constant()->numElements() / std::max<int64_t>(1, layer->operand(1)->constant()->sizes()[0]);
-    const int64_t positions = std::max(options.positions, 4 * depth) / std::max<int64_t>(1, static_cast<int64_t>(indices.size())) + 1;
-    auto sampler = LayerSampler::of(*layer, {.positionsPerSample = positions, .gram = gram});
-    const Value* result = graph.findValue(layer->result()->name());
-    if (!sampler || !result || !result->producer()) continue;
-    inputs.push_back(result->producer()->operand(0)->name());
-    samplers.emplace_back(layer->result()->name(), std::move(*sampler));
-  }
-  QC_ASSIGN(Taps taps, Taps::open(graph, inputs, {.threads = options.threads}));
-  for (size_t i = 0; i < indices.size(); ++i) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
+  LayerObserver observer({.samples = options.samples, .positions = options.positions, .gram = gram});
+  observer.watch(graph, layers, samples.size());
+  QC_ASSIGN(Taps taps, Taps::open(graph, observer.values(), {.threads = options.threads}));
+  size_t done = 0;
+  for (const int64_t index : observer.samples()) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(index));
     QC_TRY(taps.run(sample));
-    for (size_t k = 0; k < samplers.size(); ++k) samplers[k].second.add(taps.value(k).ref(), static_cast<int64_t>(i));
-    options.tell("weights and biases", i + 1, indices.size());
+    observer.see(index, taps.values());
+    options.tell("weights and biases", ++done, observer.samples().size());
   }
-  StatisticsByLayer statistics;
-  for (auto& [name, sampler] : samplers) statistics.emplace(name, std::move(sampler).take());
-  return statistics;
+  return std::move(observer).take();
 }
 
 // W E[x] - W' E[x'] for every output channel: what the int8 layer's mean lacks.
@@ -130,18 +102,44 @@ Status correctFully(Graph& prepared, const Graph& original, const GroupParams& p
   return {};
 }
 
+constexpr size_t kTogether = 8;  // channels: their sums do not wait for each other
+struct ChannelSums {
+  float min[kTogether], max[kTogether];
+  double square[kTogether];
+};
+
+// `count` channels of `inner` elements each; lanes beyond repeat the last.
+QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, double share, ChannelSums& sums) {
+  ChannelSums s = sums;
+  size_t first[kTogether];
+  for (size_t c = 0; c < kTogether; ++c) first[c] = std::min(c, count - 1) * inner;
+  for (size_t i = 0; i < inner; ++i)
+    for (size_t c = 0; c < kTogether; ++c) {
+      const float v = x[first[c] + i];
+      const bool finite = std::fabs(v) <= std::numeric_limits<float>::max();
+      s.min[c] = finite && v < s.min[c] ? v : s.min[c];
+      s.max[c] = finite && v > s.max[c] ? v : s.max[c];
+      s.square[c] += finite ? static_cast<double>(v) * static_cast<double>(v) * share : 0.0;
+    }
+  sums = s;
+}
+
 void addChannels(ChannelStatistics& s, const Tensor& t, int axis) {
   size_t inner = 1;
   for (int i = axis + 1; i < t.rank(); ++i) inner *= static_cast<size_t>(t.sizes()[static_cast<size_t>(i)]);
   const size_t channels = s.max.size();
   const auto x = t.as<float>();
   const double share = static_cast<double>(channels) / static_cast<double>(std::max<size_t>(1, x.size()));
-  for (size_t i = 0; i < x.size(); ++i) {
-    const size_t c = i / inner % channels;
-    if (!std::isfinite(x[i])) continue;
-    s.min[c] = std::min(s.min[c], x[i]);
-    s.max[c] = std::max(s.max[c], x[i]);
-    s.square[c] += static_cast<double>(x[i]) * x[i] * share;
+  for (size_t c = 0; c < channels; c += kTogether) {
+    const size_t count = std::min(kTogether, channels - c);
+    ChannelSums sums{};
+    std::copy_n(s.min.begin() + static_cast<ptrdiff_t>(c), count, sums.min);
+    std::copy_n(s.max.begin() + static_cast<ptrdiff_t>(c), count, sums.max);
+    std::copy_n(s.square.begin() + static_cast<ptrdiff_t>(c), count, sums.square);
+    for (size_t at = c * inner; at < x.size(); at += channels * inner) addPlanes(x.data() + at, count, inner, share, sums);
+    std::copy_n(sums.min, count, s.min.begin() + static_cast<ptrdiff_t>(c));
+    std::copy_n(sums.max, count, s.max.begin() + static_cast<ptrdiff_t>(c));
+    std::copy_n(sums.square, count, s.square.begin() + static_cast<ptrdiff_t>(c));
   }
 }
 
@@ -178,7 +176,7 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
     channels[names[k]] = {std::vector<float>(count), std::vector<float>(count), std::vector<double>(count)};
   }
   QC_ASSIGN(Taps taps, Taps::open(graph, names, {.threads = options.threads}));
-  const std::vector<int64_t> indices = chosen(samples, options.samples);
+  const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     QC_TRY(taps.run(sample));
@@ -194,11 +192,16 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
 }
 
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
-  if (!options.roundWeights && options.biasCorrection == BiasCorrection::off) return {};
+  if (!options.looksAtLayers()) return {};
   const Graph original = prepared.clone();
   const std::vector<const Node*> layers = int8Layers(original);
   if (layers.empty() || samples.size() == 0) return {};
-  QC_ASSIGN(StatisticsByLayer statistics, observeLayers(original, layers, samples, options, options.roundWeights));
+  StatisticsByLayer statistics;
+  if (options.observer && options.observer->complete()) {
+    statistics = std::move(*options.observer).take();
+  } else {
+    QC_ASSIGN(statistics, observeLayers(original, layers, samples, options, options.roundWeights));
+  }
   if (options.roundWeights) {
     cx.provide(statistics);
     QC_TRY(runPipeline("round-weights", prepared, cx));
@@ -237,7 +240,7 @@ Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph
   QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
   QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
   std::vector<Sums> sums(layers.size());
-  const std::vector<int64_t> indices = chosen(samples, limit);
+  const std::vector<int64_t> indices = spreadSamples(samples.size(), limit);
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     options.tell("compare", i + 1, indices.size());

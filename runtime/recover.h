@@ -10,6 +10,7 @@
 #include "frontend/dataset.h"
 #include "passes/group_params.h"
 #include "passes/pass.h"
+#include "runtime/layer_observer.h"
 #include "runtime/model.h"
 
 namespace qc {
@@ -26,10 +27,14 @@ struct RecoverOptions {
   int64_t samples = 128;     // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;  // of every layer, at least, over all samples
   int threads = 1;
+  LayerObserver* observer = nullptr;  // that calibration of the same model and samples carried: they need not run for it again
   std::function<void(const char* stage, int64_t done, int64_t total)> progress = {};
+
   void tell(const char* stage, size_t done, size_t total) const {
     if (progress) progress(stage, static_cast<int64_t>(done), static_cast<int64_t>(total));
   }
+  bool looksAtLayers() const { return roundWeights || biasCorrection != BiasCorrection::off; }
+  LayerObserverOptions layers() const { return {.samples = samples, .positions = positions, .gram = roundWeights}; }
 };
 
 // The same function, easier to quantize: channels that are much larger than the rest are moved into the weights that read them

@@ -26,7 +26,7 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   }
   PassContext cx;
   QC_TRY(runPipeline("lower", copy, cx));
-  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(copy), Target::host()));
+  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(copy), Target::host(), {.remember = true}));
   QC_ASSIGN(Session session, exe.session(options));
   Taps taps(std::move(session), exe.inputs());
   for (const Port& p : exe.outputs()) taps.outputs_.emplace_back(p.type.dtype, p.type.sizes());

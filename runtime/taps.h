@@ -5,6 +5,7 @@
 //   taps.value(0)          // of "conv1", in the layout of the graph as given
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ class Taps {
   Status run(const TensorMap& sample);
   size_t size() const { return values_; }
   const Tensor& value(size_t i) const { return outputs_[first_ + i]; }
+  std::span<const Tensor> values() const { return std::span(outputs_).subspan(first_, values_); }
 
  private:
   Taps(Session session, std::vector<Port> inputs) : session_(std::move(session)), inputs_(std::move(inputs)) {}

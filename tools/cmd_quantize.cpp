@@ -102,10 +102,11 @@ Status checkMode(const QuantizeFlags& o) {
 
 // Saved ones, or those of the samples, with what calibration has to say about them.
 Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules, const Dataset& samples,
-                         StagedProgress& progress) {
+                         LayerObserver* layers, StagedProgress& progress) {
   if (!o.ranges.empty()) return Ranges::load(o.ranges);
   CalibrateOptions options;
   options.threads = o.threads;
+  options.layers = layers;
   options.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
   QC_ASSIGN(Ranges ranges, calibrate(model, rules, samples, options));
   for (const std::string& warning : assess(ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
@@ -200,8 +201,10 @@ Status runQuantize(const QuantizeFlags& o) {
   }
   const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();
   Ranges ranges;
+  LayerObserver layers(options.recover.layers());
+  if (options.recover.looksAtLayers()) options.recover.observer = &layers;
   if (calibrates) {
-    QC_ASSIGN(ranges, rangesFor(o, model, rules, samples, progress));
+    QC_ASSIGN(ranges, rangesFor(o, model, rules, samples, options.recover.observer, progress));
   }
   QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules));
   QC_TRY(save(quantized.model, o.output));

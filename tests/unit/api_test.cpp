@@ -36,6 +36,29 @@ TEST(Api, MainJob) {
   EXPECT_EQ(out.at("scores").sizes(), (std::vector<int64_t>{1, 10}));
 }
 
+// The layers' statistics are the same, whether calibration finds them on its way or the samples run again for them.
+TEST(Api, CalibrationCarriesTheObserverOfLayers) {
+  const Model model = digits();
+  const QConfigMapping rules = defaultQConfigMapping(Backend::x86);
+  const Dataset samples = openDataset({kCalib}, model).value();
+  QuantizeOptions options{.samples = &samples};
+  options.recover.samples = 7;
+  const Ranges plain = calibrate(model, rules, samples).value();
+  const std::string expected = print(quantize(model, rules, plain, options)->model.graph());
+
+  LayerObserver observer(options.recover.layers()), partial(options.recover.layers());
+  const Ranges ranges = calibrate(model, rules, samples, {.layers = &observer}).value();
+  EXPECT_TRUE(observer.complete());
+  EXPECT_EQ(ranges.serialize(), plain.serialize());
+  options.recover.observer = &observer;
+  EXPECT_EQ(print(quantize(model, rules, ranges, options)->model.graph()), expected);
+
+  ASSERT_TRUE(calibrate(model, rules, samples, {.limit = 20, .layers = &partial}));
+  EXPECT_FALSE(partial.complete());
+  options.recover.observer = &partial;
+  EXPECT_EQ(print(quantize(model, rules, plain, options)->model.graph()), expected);
+}
+
 TEST(Api, KeptFloatByRule) {
   const Model model = digits();
   QConfigMapping rules = defaultQConfigMapping(Backend::x86);

@@ -22,9 +22,9 @@ TEST(LayerStatistics, LinearSumsEveryRow) {
   auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
   ASSERT_TRUE(sampler);
   const Tensor input = pattern({5, 3});
-  for (int sample = 0; sample < 9; ++sample) sampler->add(input.ref(), sample);  // more rows than one block
+  for (int sample = 0; sample < 40; ++sample) sampler->add(input.ref(), sample);  // more rows than one block
   const LayerStatistics t = std::move(*sampler).take();
-  EXPECT_EQ(t.positions, 45);
+  EXPECT_EQ(t.positions, 200);
   for (int64_t i = 0; i < 3; ++i) {
     double sum = 0;
     for (int64_t r = 0; r < 5; ++r) sum += input.at(r * 3 + i);
@@ -32,7 +32,7 @@ TEST(LayerStatistics, LinearSumsEveryRow) {
     for (int64_t j = 0; j < 3; ++j) {
       double products = 0;
       for (int64_t r = 0; r < 5; ++r) products += input.at(r * 3 + i) * input.at(r * 3 + j);
-      EXPECT_NEAR(t.gram[static_cast<size_t>(i * 3 + j)], 9 * products, 1e-3);
+      EXPECT_NEAR(t.gram[static_cast<size_t>(i * 3 + j)], 40 * products, 1e-3);
     }
   }
 }
@@ -64,6 +64,23 @@ TEST(LayerStatistics, ConvMeansMatchTheLayer) {
         }
     EXPECT_NEAR(sum, expected / static_cast<double>(t.positions), 1e-4);
   }
+}
+
+TEST(LayerStatistics, LayersLookAlikeWhenTheyReadTheSame) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", {DType::f32, {1, 4, 5, 6}});
+  const auto sampler = [&](std::vector<int64_t> weight, int64_t group, int64_t stride, const SamplerOptions& options = {}) {
+    Value* y = b.make("conv", {x, b.constant("w", pattern(std::move(weight)))},
+                      {{"group", group}, {"strides", std::vector<int64_t>{stride, stride}}});
+    return *LayerSampler::of(*y->producer(), options);
+  };
+  const LayerSampler one = sampler({8, 4, 3, 3}, 1, 1);
+  EXPECT_TRUE(one.looksLike(sampler({6, 4, 3, 3}, 1, 1)));
+  EXPECT_FALSE(one.looksLike(sampler({8, 4, 3, 3}, 1, 2)));
+  EXPECT_FALSE(one.looksLike(sampler({8, 4, 1, 1}, 1, 1)));
+  EXPECT_FALSE(one.looksLike(sampler({8, 2, 3, 3}, 2, 1)));
+  EXPECT_FALSE(one.looksLike(sampler({8, 4, 3, 3}, 1, 1, {.gram = false})));
 }
 
 TEST(LayerStatistics, OtherNodesHaveNone) {

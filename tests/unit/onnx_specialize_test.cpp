@@ -45,6 +45,9 @@ class SpecializeTest : public ::testing::Test {
     BuildOptions options;
     options.compile.cacheFolder = folder;
     options.compile.cacheBytes = bytes;
+    return compiled(options);
+  }
+  Executable compiled(const BuildOptions& options) const {
     const qc::Model loaded = load(model(), {.shapes = {{"x", {1, 3, 8, 8}}}, .values = {}}).value();
     return compile(loaded, options).value();
   }
@@ -86,6 +89,16 @@ TEST_F(SpecializeTest, ThreadsShareTheWork) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(good, 12);
   EXPECT_EQ(model->compiled(), 2);
+}
+
+TEST_F(SpecializeTest, TheProcessRemembersWhenAsked) {
+  BuildOptions options;
+  options.compile.remember = true;
+  const Executable first = compiled(options), again = compiled(options);
+  EXPECT_EQ(first.program().cachedKernels(), 0);
+  EXPECT_EQ(again.program().cachedKernels(), again.program().uniqueKernels());
+  EXPECT_TRUE(run(again).sameBytes(run(first)));
+  EXPECT_EQ(compiled("").program().cachedKernels(), 0);
 }
 
 TEST_F(SpecializeTest, CacheRemembersAndIsNeverWrong) {

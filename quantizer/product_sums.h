@@ -1,0 +1,44 @@
+// Sums of x and of x x^T over many vectors x, for several groups of vectors side by side.  The order of summation is part of the
+// definition, so the bits are the same on every CPU: products are added in float32, four vectors at a time,
+//   sum_ij += (a_i a_j + b_i b_j) + (c_i c_j + d_i d_j)
+// without contraction, and the elements themselves one after the other in double.
+//
+//   ProductSums sums(groups, size, true);
+//   for (...) { for (g, i) sums.at(g, i) = ...; sums.next(); }
+//   std::vector<float> products = sums.products();
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace qc {
+
+class ProductSums {
+ public:
+  ProductSums() = default;
+  ProductSums(int64_t groups, int64_t size, bool products);
+
+  // Element i of group g in the vectors that come next; all of them are set before next().
+  float& at(int64_t g, int64_t i) { return vectors_[static_cast<size_t>(place(g, i / kLanes) + filled_ * kLanes + i % kLanes)]; }
+  // The same of all elements of group g, from a list.
+  void set(int64_t g, const float* x);
+  void next();
+
+  std::vector<double> sums();     // [groups, size]
+  std::vector<float> products();  // [groups, size, size]
+
+ private:
+  static constexpr int64_t kLanes = 16;   // elements of a panel
+  static constexpr int64_t kBlock = 128;  // vectors that are summed in one go; a multiple of 4
+
+  int64_t place(int64_t g, int64_t panel) const { return (g * panels_ + panel) * kBlock * kLanes; }
+  void flush();
+
+  int64_t groups_ = 0, size_ = 0, panels_ = 0, filled_ = 0;
+  std::vector<float> vectors_;   // [groups, panels, kBlock, kLanes], zeros beyond `size`
+  std::vector<float> products_;  // [groups, pairs of panels p <= q, kLanes, kLanes]; empty when they are not wanted
+  std::vector<double> sums_;     // [groups, panels, kLanes]
+};
+
+}  // namespace qc
