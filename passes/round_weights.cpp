@@ -46,7 +46,7 @@ QC_MULTIVERSION void roundToNearest(const float* w, int64_t n, float scale, floa
 }
 
 // H d of kTogether attempts, each summed in order: kLanes columns of H at a time, and d with the attempts side by side.
-QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth, float* product) {
+QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth, int64_t padded, float* product) {
   using Lanes [[gnu::vector_size(kLanes * sizeof(float))]] = float;
   for (int64_t first = 0; first < depth; first += kLanes, panels += depth * kLanes) {
     Lanes sum[kTogether] = {}, column;
@@ -55,27 +55,30 @@ QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth
 #pragma GCC unroll 8
       for (int64_t a = 0; a < kTogether; ++a) sum[a] += d[j * kTogether + a] * column;
     }
-    const auto bytes = static_cast<size_t>(std::min(kLanes, depth - first)) * sizeof(float);
-    for (int64_t a = 0; a < kTogether; ++a) std::memcpy(product + a * depth + first, &sum[a], bytes);
+    for (int64_t a = 0; a < kTogether; ++a) std::memcpy(product + a * padded + first, &sum[a], sizeof(sum[a]));
   }
 }
 
-// The first integer from `j` on that has a better neighbour, given all others; `depth` when there is none.
+// The first integer from `j` on that has a better neighbour, given all others, and that neighbour; `padded` when there is none.
+// All lists are of `padded` elements, a multiple of kLanes, with curvatures of 0 at their ends.
 QC_MULTIVERSION int64_t nextMove(const float* gradient, const float* curvature, const float* q, float scale, float low, float high,
-                                 int64_t j, int64_t depth, float& next) {
-  const auto best = [&](int64_t i) { return std::clamp(q[i] - std::nearbyint(gradient[i] / (curvature[i] * scale)), low, high); };
-  const auto moves = [&](int64_t i) {
-    const float to = best(i);
-    return (curvature[i] > 0) & (to != q[i]) & (std::fabs(to) <= std::numeric_limits<float>::max());
-  };
-  for (; j + kLanes <= depth; j += kLanes) {
-    int any = 0;
-    for (int64_t i = j; i < j + kLanes; ++i) any |= moves(i);
-    if (any) break;
+                                 int64_t j, int64_t padded, float& next) {
+  float to[kLanes];
+  int32_t moves[kLanes];
+  for (int64_t first = j / kLanes * kLanes; first < padded; first += kLanes) {
+    int32_t any = 0;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      to[i] = std::clamp(q[first + i] - std::nearbyint(gradient[first + i] / (curvature[first + i] * scale)), low, high);
+      moves[i] = (curvature[first + i] > 0) & (to[i] != q[first + i]) & (std::fabs(to[i]) <= std::numeric_limits<float>::max());
+      any |= moves[i];
+    }
+    for (int64_t i = std::max<int64_t>(0, j - first); any && i < kLanes; ++i) {
+      if (!moves[i]) continue;
+      next = to[i];
+      return first + i;
+    }
   }
-  while (j < depth && !moves(j)) ++j;
-  if (j < depth) next = best(j);
-  return j;
+  return padded;
 }
 
 std::vector<float> regularized(const float* gram, int64_t depth, int64_t positions) {
@@ -93,16 +96,18 @@ std::vector<float> regularized(const float* gram, int64_t depth, int64_t positio
 
 // H of a group of channels, in the forms that its readers want.
 struct Curvature {
-  int64_t depth = 0;
-  std::vector<float> h, diagonal, panels;  // [depth, depth]; [depth]; [depth / kLanes, depth, kLanes], zeros beyond
+  int64_t depth = 0, padded = 0;           // to whole vectors
+  std::vector<float> h, diagonal, panels;  // [depth, depth]; [padded]; [padded / kLanes, depth, kLanes]; zeros beyond
 };
 
 Curvature curvatureOf(const float* gram, int64_t depth, int64_t positions) {
-  Curvature c{depth, regularized(gram, depth, positions), {}, {}};
-  c.panels.assign(static_cast<size_t>((depth + kLanes - 1) / kLanes * kLanes * depth), 0.0f);
+  const int64_t padded = (depth + kLanes - 1) / kLanes * kLanes;
+  Curvature c{depth, padded, regularized(gram, depth, positions), {}, {}};
+  c.diagonal.assign(static_cast<size_t>(padded), 0.0f);
+  c.panels.assign(static_cast<size_t>(padded * depth), 0.0f);
   for (int64_t j = 0; j < depth; ++j) {
     const float* row = c.h.data() + j * depth;
-    c.diagonal.push_back(row[j]);
+    c.diagonal[static_cast<size_t>(j)] = row[j];
     for (int64_t i = 0; i < depth; i += kLanes)
       std::copy_n(row + i, std::min(kLanes, depth - i), c.panels.data() + (i / kLanes * depth + j) * kLanes);
   }
@@ -122,8 +127,8 @@ void descend(const Curvature& c, float low, float high, float* gradient, Attempt
   float next = 0;
   for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
     const int64_t before = a.moved;
-    const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.depth, next); };
-    for (int64_t j = from(0); j < c.depth; j = from(j + 1)) {
+    const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.padded, next); };
+    for (int64_t j = from(0); j < c.padded; j = from(j + 1)) {
       addScaled(c.h.data() + j * c.depth, (next - a.q[static_cast<size_t>(j)]) * a.scale, c.depth, gradient);
       a.q[static_cast<size_t>(j)] = next;
       ++a.moved;
@@ -135,15 +140,15 @@ void descend(const Curvature& c, float low, float high, float* gradient, Attempt
 
 // At most kTogether of them.
 void descendTogether(const Curvature& c, float low, float high, std::span<Attempt> attempts) {
-  std::vector<float> d(static_cast<size_t>(c.depth * kTogether)), gradients(d.size());
+  std::vector<float> d(static_cast<size_t>(c.depth * kTogether)), gradients(static_cast<size_t>(c.padded * kTogether));
   for (size_t k = 0; k < attempts.size(); ++k) {
     Attempt& a = attempts[k];
-    a.q.resize(static_cast<size_t>(c.depth));
+    a.q.assign(static_cast<size_t>(c.padded), 0.0f);
     roundToNearest(a.w, c.depth, a.scale, low, high, a.q.data());
-    for (size_t j = 0; j < a.q.size(); ++j) d[j * kTogether + k] = a.scale * a.q[j] - a.w[j];
+    for (int64_t j = 0; j < c.depth; ++j) d[static_cast<size_t>(j * kTogether) + k] = a.scale * a.q[static_cast<size_t>(j)] - a.w[j];
   }
-  multiply(c.panels.data(), d.data(), c.depth, gradients.data());
-  for (size_t k = 0; k < attempts.size(); ++k) descend(c, low, high, gradients.data() + static_cast<int64_t>(k) * c.depth, attempts[k]);
+  multiply(c.panels.data(), d.data(), c.depth, c.padded, gradients.data());
+  for (size_t k = 0; k < attempts.size(); ++k) descend(c, low, high, gradients.data() + static_cast<int64_t>(k) * c.padded, attempts[k]);
 }
 
 LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlation) {
@@ -194,7 +199,8 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
       const auto channel = static_cast<size_t>(g * perGroup + c);
       moved += b.moved;
       if (params.perChannel()) params.scales[channel] = b.scale;
-      for (size_t i = 0; i < b.q.size(); ++i) out.mutableAs<float>()[channel * b.q.size() + i] = b.scale * b.q[i];
+      float* to = out.mutableAs<float>().data() + (g * perGroup + c) * t.depth;
+      for (int64_t i = 0; i < t.depth; ++i) to[i] = b.scale * b.q[static_cast<size_t>(i)];
     }
   }
   return out;

@@ -46,11 +46,15 @@ bool LayerSampler::looksLike(const LayerSampler& other) const {
 }
 
 void LayerSampler::findTaps(int64_t position) {
-  int64_t taps = 1;
-  for (const Axis& a : axes_) taps *= a.kernel;
-  taps_.resize(static_cast<size_t>(taps));
+  int64_t taps = 1, plane = 1, outputs = 1;
+  for (const Axis& a : axes_) {
+    taps *= a.kernel;
+    plane *= a.in;
+    outputs *= a.out;
+  }
+  const int64_t image = position / outputs * statistics_.groups * channels_ * plane;
   for (int64_t tap = 0; tap < taps; ++tap) {
-    int64_t offset = 0, scale = 1, restTap = tap, restOut = position;
+    int64_t offset = image, scale = 1, restTap = tap, restOut = position % outputs;
     bool inside = true;
     for (auto a = axes_.rbegin(); a != axes_.rend(); ++a) {
       const int64_t at = restOut % a->out * a->stride - a->pad + restTap % a->kernel * a->dilation;
@@ -60,36 +64,46 @@ void LayerSampler::findTaps(int64_t position) {
       restTap /= a->kernel;
       restOut /= a->out;
     }
-    taps_[static_cast<size_t>(tap)] = inside ? offset : -1;
+    taps_.push_back(inside ? offset : -1);
   }
 }
 
-void LayerSampler::gather(const float* x, int64_t position) {
-  if (axes_.empty()) return sums_.set(0, x + position * statistics_.depth);
-  int64_t planeSize = 1, outputs = 1;
-  for (const Axis& a : axes_) {
-    planeSize *= a.in;
-    outputs *= a.out;
+// Plane by plane, so that neighbours in memory are read together.
+void LayerSampler::gather(const float* x, std::span<const int64_t> positions) {
+  const auto count = static_cast<int64_t>(positions.size());
+  if (axes_.empty()) {
+    for (int64_t p = 0; p < count; ++p) sums_.set(p, 0, x + positions[static_cast<size_t>(p)] * statistics_.depth);
+    return;
   }
-  findTaps(position % outputs);
-  const float* plane = x + position / outputs * statistics_.groups * channels_ * planeSize;
+  taps_.clear();
+  for (const int64_t position : positions) findTaps(position);
+  const int64_t taps = static_cast<int64_t>(taps_.size()) / count;
+  int64_t planeSize = 1;
+  for (const Axis& a : axes_) planeSize *= a.in;
   for (int64_t g = 0; g < statistics_.groups; ++g)
-    for (int64_t i = 0; i < statistics_.depth; plane += planeSize)
-      for (const int64_t tap : taps_) sums_.at(g, i++) = tap < 0 ? 0.0f : plane[tap];
+    for (int64_t i = 0; i < statistics_.depth; i += taps, x += planeSize) {
+      const int64_t* place = taps_.data();
+      for (int64_t p = 0; p < count; ++p)
+        for (int64_t tap = 0; tap < taps; ++tap, ++place) sums_.at(p, g, i + tap) = *place < 0 ? 0.0f : x[*place];
+    }
 }
 
 void LayerSampler::add(const TensorRef& input, int64_t sample) {
   int64_t positions = axes_.empty() ? input.numElements() / std::max<int64_t>(1, statistics_.depth) : input.sizes[0];
   for (const Axis& a : axes_) positions *= a.out;
   const int64_t wanted = std::min(positions, options_.positionsPerSample);
+  std::vector<int64_t> drawn;
   for (int64_t i = 0; i < wanted; ++i) {
     const int64_t first = i * positions / wanted, width = (i + 1) * positions / wanted - first;
-    const int64_t position =
-        first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width));
-    gather(input.as<float>(), position);
-    sums_.next();
-    ++statistics_.positions;
+    drawn.push_back(first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width)));
   }
+  for (std::span<const int64_t> rest(drawn); !rest.empty();) {
+    const auto count = std::min(rest.size(), static_cast<size_t>(sums_.room()));
+    gather(input.as<float>(), rest.first(count));
+    sums_.add(static_cast<int64_t>(count));
+    rest = rest.subspan(count);
+  }
+  statistics_.positions += wanted;
 }
 
 LayerStatistics LayerSampler::take() && {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,14 +53,14 @@ class LayerSampler {
     int64_t kernel, stride, dilation, pad, in, out;
     bool operator==(const Axis&) const = default;
   };
-  void gather(const float* x, int64_t position);  // the inputs of every group
+  void gather(const float* x, std::span<const int64_t> positions);  // the inputs of every group there
   void findTaps(int64_t position);
 
   SamplerOptions options_;
   LayerStatistics statistics_;
   std::vector<Axis> axes_;     // none: linear
   int64_t channels_ = 1;       // of a group
-  std::vector<int64_t> taps_;  // where they are in a plane of the input, -1 in the padding
+  std::vector<int64_t> taps_;  // of every position: where they are in the first plane of a group, -1 in the padding
   ProductSums sums_;
 };
 

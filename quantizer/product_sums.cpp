@@ -43,17 +43,18 @@ QC_MULTIVERSION void addElements(const float* x, int64_t vectors, double* sums) 
 ProductSums::ProductSums(int64_t groups, int64_t size, bool products)
     : groups_(groups), size_(size), panels_((size + kLanes - 1) / kLanes) {
   static_assert(kLanes == kWidth);
-  vectors_.assign(static_cast<size_t>(groups * panels_ * kBlock * kLanes), 0.0f);
+  vectors_.assign(static_cast<size_t>(groups * panels_ * kStride), 0.0f);
   sums_.assign(static_cast<size_t>(groups * panels_ * kLanes), 0.0);
   if (products) products_.assign(static_cast<size_t>(groups * panels_ * (panels_ + 1) / 2 * kLanes * kLanes), 0.0f);
 }
 
-void ProductSums::set(int64_t g, const float* x) {
-  for (int64_t i = 0; i < size_; i += kLanes) std::copy_n(x + i, std::min(kLanes, size_ - i), &at(g, i));
+void ProductSums::set(int64_t ahead, int64_t g, const float* x) {
+  for (int64_t i = 0; i < size_; i += kLanes) std::copy_n(x + i, std::min(kLanes, size_ - i), &at(ahead, g, i));
 }
 
-void ProductSums::next() {
-  if (++filled_ == kBlock) flush();
+void ProductSums::add(int64_t vectors) {
+  filled_ += vectors;
+  if (filled_ == kBlock) flush();
 }
 
 void ProductSums::flush() {

@@ -4,7 +4,7 @@
 // without contraction, and the elements themselves one after the other in double.
 //
 //   ProductSums sums(groups, size, true);
-//   for (...) { for (g, i) sums.at(g, i) = ...; sums.next(); }
+//   for (...) { for (g, i) sums.at(0, g, i) = ...; sums.add(1); }
 //   std::vector<float> products = sums.products();
 #pragma once
 
@@ -19,24 +19,27 @@ class ProductSums {
   ProductSums() = default;
   ProductSums(int64_t groups, int64_t size, bool products);
 
-  // Element i of group g in the vectors that come next; all of them are set before next().
-  float& at(int64_t g, int64_t i) { return vectors_[static_cast<size_t>(place(g, i / kLanes) + filled_ * kLanes + i % kLanes)]; }
-  // The same of all elements of group g, from a list.
-  void set(int64_t g, const float* x);
-  void next();
+  // Element i of group g in the vectors that come after `ahead` others, less than room(); all of them are set before they are added.
+  float& at(int64_t ahead, int64_t g, int64_t i) {
+    return vectors_[static_cast<size_t>(place(g, i / kLanes) + (filled_ + ahead) * kLanes + i % kLanes)];
+  }
+  void set(int64_t ahead, int64_t g, const float* x);  // of all elements of group g
+  int64_t room() const { return kBlock - filled_; }
+  void add(int64_t vectors);
 
   std::vector<double> sums();     // [groups, size]
   std::vector<float> products();  // [groups, size, size]
 
  private:
-  static constexpr int64_t kLanes = 16;   // elements of a panel
-  static constexpr int64_t kBlock = 128;  // vectors that are summed in one go; a multiple of 4
+  static constexpr int64_t kLanes = 16;                      // elements of a panel
+  static constexpr int64_t kBlock = 128;                     // vectors that are summed in one go; a multiple of 4
+  static constexpr int64_t kStride = (kBlock + 1) * kLanes;  // no power of two: panels would share their places in the cache
 
-  int64_t place(int64_t g, int64_t panel) const { return (g * panels_ + panel) * kBlock * kLanes; }
+  int64_t place(int64_t g, int64_t panel) const { return (g * panels_ + panel) * kStride; }
   void flush();
 
   int64_t groups_ = 0, size_ = 0, panels_ = 0, filled_ = 0;
-  std::vector<float> vectors_;   // [groups, panels, kBlock, kLanes], zeros beyond `size`
+  std::vector<float> vectors_;   // [groups, panels, kBlock + 1, kLanes], zeros beyond `size`
   std::vector<float> products_;  // [groups, pairs of panels p <= q, kLanes, kLanes]; empty when they are not wanted
   std::vector<double> sums_;     // [groups, panels, kLanes]
 };

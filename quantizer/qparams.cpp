@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "ir/qmath.h"
@@ -40,38 +41,38 @@ int32_t clampZeroPoint(double zp, int64_t qmin, int64_t qmax) {
   return static_cast<int32_t>(std::clamp(bounded, -2147483648.0, 2147483647.0));
 }
 
-// 16 lanes so that the compiler keeps whole vectors; a comparison with NaN is false, so NaN never enters.
+// Whole vectors, which the compiler does not find by itself here; a comparison with NaN is false, so NaN never enters.
 QC_MULTIVERSION void scanMinMax(const float* x, int64_t n, float* outMin, float* outMax, int64_t* outBad) {
   constexpr int kLanes = 16;
+  using Floats [[gnu::vector_size(kLanes * sizeof(float))]] = float;
+  using Counts [[gnu::vector_size(kLanes * sizeof(int32_t))]] = int32_t;
   constexpr int64_t kBlock = int64_t{1} << 24;  // keeps the 32-bit counters below overflow
-  float lo[kLanes], hi[kLanes];
-  std::fill(lo, lo + kLanes, std::numeric_limits<float>::infinity());
-  std::fill(hi, hi + kLanes, -std::numeric_limits<float>::infinity());
+  Floats v, lo = Floats{} + std::numeric_limits<float>::infinity(), hi = -lo;
   int64_t bad = 0, i = 0;
   while (i + kLanes <= n) {
-    int32_t count[kLanes] = {};
-    const int64_t end = std::min(n, i + kBlock);
+    Counts finite = {};
+    const int64_t first = i, end = std::min(n, i + kBlock);
     for (; i + kLanes <= end; i += kLanes) {
-      for (int j = 0; j < kLanes; ++j) {
-        const float v = x[i + j];
-        lo[j] = v < lo[j] ? v : lo[j];
-        hi[j] = v > hi[j] ? v : hi[j];
-        count[j] += std::fabs(v) <= FLT_MAX ? 0 : 1;
-      }
+      std::memcpy(&v, x + i, sizeof(v));
+      lo = v < lo ? v : lo;
+      hi = v > hi ? v : hi;
+      finite -= (v <= FLT_MAX) & (v >= -FLT_MAX);
     }
-    for (int j = 0; j < kLanes; ++j) bad += count[j];
+    bad += i - first;
+    for (int j = 0; j < kLanes; ++j) bad -= finite[j];
   }
+  float least = lo[0], most = hi[0];
   for (; i < n; ++i) {
-    lo[0] = x[i] < lo[0] ? x[i] : lo[0];
-    hi[0] = x[i] > hi[0] ? x[i] : hi[0];
+    least = x[i] < least ? x[i] : least;
+    most = x[i] > most ? x[i] : most;
     bad += std::fabs(x[i]) <= FLT_MAX ? 0 : 1;
   }
   for (int j = 1; j < kLanes; ++j) {
-    lo[0] = lo[j] < lo[0] ? lo[j] : lo[0];
-    hi[0] = hi[j] > hi[0] ? hi[j] : hi[0];
+    least = lo[j] < least ? lo[j] : least;
+    most = hi[j] > most ? hi[j] : most;
   }
-  *outMin = lo[0];
-  *outMax = hi[0];
+  *outMin = least;
+  *outMax = most;
   *outBad = bad;
 }
 

@@ -103,9 +103,11 @@ Status correctFully(Graph& prepared, const Graph& original, const GroupParams& p
 }
 
 constexpr size_t kTogether = 8;  // channels: their sums do not wait for each other
+using Floats [[gnu::vector_size(kTogether * sizeof(float))]] = float;
+using Doubles [[gnu::vector_size(kTogether * sizeof(double))]] = double;
 struct ChannelSums {
-  float min[kTogether], max[kTogether];
-  double square[kTogether];
+  Floats min, max;
+  Doubles square;
 };
 
 // `count` channels of `inner` elements each; lanes beyond repeat the last.
@@ -113,14 +115,16 @@ QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, doubl
   ChannelSums s = sums;
   size_t first[kTogether];
   for (size_t c = 0; c < kTogether; ++c) first[c] = std::min(c, count - 1) * inner;
-  for (size_t i = 0; i < inner; ++i)
-    for (size_t c = 0; c < kTogether; ++c) {
-      const float v = x[first[c] + i];
-      const bool finite = std::fabs(v) <= std::numeric_limits<float>::max();
-      s.min[c] = finite && v < s.min[c] ? v : s.min[c];
-      s.max[c] = finite && v > s.max[c] ? v : s.max[c];
-      s.square[c] += finite ? static_cast<double>(v) * static_cast<double>(v) * share : 0.0;
-    }
+  for (size_t i = 0; i < inner; ++i) {
+    const Floats v = {x[first[0] + i], x[first[1] + i], x[first[2] + i], x[first[3] + i],
+                      x[first[4] + i], x[first[5] + i], x[first[6] + i], x[first[7] + i]};
+    constexpr float kMost = std::numeric_limits<float>::max();
+    const auto finite = (v <= kMost) & (v >= -kMost);
+    s.min = finite & (v < s.min) ? v : s.min;
+    s.max = finite & (v > s.max) ? v : s.max;
+    const Doubles wide = __builtin_convertvector(finite ? v : Floats{}, Doubles);
+    s.square += wide * wide * share;
+  }
   sums = s;
 }
 
@@ -133,13 +137,17 @@ void addChannels(ChannelStatistics& s, const Tensor& t, int axis) {
   for (size_t c = 0; c < channels; c += kTogether) {
     const size_t count = std::min(kTogether, channels - c);
     ChannelSums sums{};
-    std::copy_n(s.min.begin() + static_cast<ptrdiff_t>(c), count, sums.min);
-    std::copy_n(s.max.begin() + static_cast<ptrdiff_t>(c), count, sums.max);
-    std::copy_n(s.square.begin() + static_cast<ptrdiff_t>(c), count, sums.square);
+    for (size_t k = 0; k < count; ++k) {
+      sums.min[k] = s.min[c + k];
+      sums.max[k] = s.max[c + k];
+      sums.square[k] = s.square[c + k];
+    }
     for (size_t at = c * inner; at < x.size(); at += channels * inner) addPlanes(x.data() + at, count, inner, share, sums);
-    std::copy_n(sums.min, count, s.min.begin() + static_cast<ptrdiff_t>(c));
-    std::copy_n(sums.max, count, s.max.begin() + static_cast<ptrdiff_t>(c));
-    std::copy_n(sums.square, count, s.square.begin() + static_cast<ptrdiff_t>(c));
+    for (size_t k = 0; k < count; ++k) {
+      s.min[c + k] = sums.min[k];
+      s.max[c + k] = sums.max[k];
+      s.square[c + k] = sums.square[k];
+    }
   }
 }
 

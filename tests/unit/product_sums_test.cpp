@@ -17,11 +17,11 @@ void expectSums(int64_t groups, int64_t size, int64_t vectors) {
   std::vector<float> x(static_cast<size_t>(size));
   for (int64_t v = 0; v < vectors; ++v) {
     for (int64_t g = 0; g < groups; ++g) {
-      for (int64_t i = 0; i < size; ++i) alone.at(g, i) = x[static_cast<size_t>(i)] = element(v, g, i);
-      sums.set(g, x.data());
+      for (int64_t i = 0; i < size; ++i) alone.at(0, g, i) = x[static_cast<size_t>(i)] = element(v, g, i);
+      sums.set(0, g, x.data());
     }
-    sums.next();
-    alone.next();
+    sums.add(1);
+    alone.add(1);
   }
   const std::vector<float> products = sums.products();
   const std::vector<double> elements = sums.sums();
