@@ -81,11 +81,14 @@ void LayerSampler::gather(const float* x, std::span<const int64_t> positions) {
   int64_t planeSize = 1;
   for (const Axis& a : axes_) planeSize *= a.in;
   for (int64_t g = 0; g < statistics_.groups; ++g)
-    for (int64_t i = 0; i < statistics_.depth; i += taps, x += planeSize) {
-      const int64_t* place = taps_.data();
-      for (int64_t p = 0; p < count; ++p)
-        for (int64_t tap = 0; tap < taps; ++tap, ++place) sums_.at(p, g, i + tap) = *place < 0 ? 0.0f : x[*place];
-    }
+    for (int64_t i = 0; i < statistics_.depth; i += taps, x += planeSize)
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        float* to = &sums_.at(0, g, i + tap);
+        for (int64_t p = 0; p < count; ++p) {
+          const int64_t place = taps_[static_cast<size_t>(p * taps + tap)];
+          to[p * ProductSums::kLanes] = place < 0 ? 0.0f : x[place];
+        }
+      }
 }
 
 void LayerSampler::add(const TensorRef& input, int64_t sample) {

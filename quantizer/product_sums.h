@@ -16,6 +16,8 @@ namespace qc {
 
 class ProductSums {
  public:
+  static constexpr int64_t kLanes = 16;  // elements of a panel; an element's places in vectors that follow each other are so far apart
+
   ProductSums() = default;
   ProductSums(int64_t groups, int64_t size, bool products);
 
@@ -31,7 +33,6 @@ class ProductSums {
   std::vector<float> products();  // [groups, size, size]
 
  private:
-  static constexpr int64_t kLanes = 16;                      // elements of a panel
   static constexpr int64_t kBlock = 128;                     // vectors that are summed in one go; a multiple of 4
   static constexpr int64_t kStride = (kBlock + 1) * kLanes;  // no power of two: panels would share their places in the cache
 

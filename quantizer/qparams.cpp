@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "ir/qmath.h"
@@ -41,38 +40,38 @@ int32_t clampZeroPoint(double zp, int64_t qmin, int64_t qmax) {
   return static_cast<int32_t>(std::clamp(bounded, -2147483648.0, 2147483647.0));
 }
 
-// Whole vectors, which the compiler does not find by itself here; a comparison with NaN is false, so NaN never enters.
+// So many lanes that the compiler makes a loop of whole vectors of them; a comparison with NaN is false, so NaN never enters.
 QC_MULTIVERSION void scanMinMax(const float* x, int64_t n, float* outMin, float* outMax, int64_t* outBad) {
-  constexpr int kLanes = 16;
-  using Floats [[gnu::vector_size(kLanes * sizeof(float))]] = float;
-  using Counts [[gnu::vector_size(kLanes * sizeof(int32_t))]] = int32_t;
+  constexpr int kLanes = 64;
   constexpr int64_t kBlock = int64_t{1} << 24;  // keeps the 32-bit counters below overflow
-  Floats v, lo = Floats{} + std::numeric_limits<float>::infinity(), hi = -lo;
+  float lo[kLanes], hi[kLanes];
+  std::fill(lo, lo + kLanes, std::numeric_limits<float>::infinity());
+  std::fill(hi, hi + kLanes, -std::numeric_limits<float>::infinity());
   int64_t bad = 0, i = 0;
   while (i + kLanes <= n) {
-    Counts finite = {};
-    const int64_t first = i, end = std::min(n, i + kBlock);
+    int32_t count[kLanes] = {};
+    const int64_t end = std::min(n, i + kBlock);
     for (; i + kLanes <= end; i += kLanes) {
-      std::memcpy(&v, x + i, sizeof(v));
-      lo = v < lo ? v : lo;
-      hi = v > hi ? v : hi;
-      finite -= (v <= FLT_MAX) & (v >= -FLT_MAX);
+      for (int j = 0; j < kLanes; ++j) {
+        const float v = x[i + j];
+        lo[j] = v < lo[j] ? v : lo[j];
+        hi[j] = v > hi[j] ? v : hi[j];
+        count[j] += std::fabs(v) <= FLT_MAX ? 0 : 1;
+      }
     }
-    bad += i - first;
-    for (int j = 0; j < kLanes; ++j) bad -= finite[j];
+    for (int j = 0; j < kLanes; ++j) bad += count[j];
   }
-  float least = lo[0], most = hi[0];
   for (; i < n; ++i) {
-    least = x[i] < least ? x[i] : least;
-    most = x[i] > most ? x[i] : most;
+    lo[0] = x[i] < lo[0] ? x[i] : lo[0];
+    hi[0] = x[i] > hi[0] ? x[i] : hi[0];
     bad += std::fabs(x[i]) <= FLT_MAX ? 0 : 1;
   }
   for (int j = 1; j < kLanes; ++j) {
-    least = lo[j] < least ? lo[j] : least;
-    most = hi[j] > most ? hi[j] : most;
+    lo[0] = lo[j] < lo[0] ? lo[j] : lo[0];
+    hi[0] = hi[j] > hi[0] ? hi[j] : hi[0];
   }
-  *outMin = least;
-  *outMax = most;
+  *outMin = lo[0];
+  *outMax = hi[0];
   *outBad = bad;
 }
 

@@ -120,8 +120,8 @@ QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, doubl
                       x[first[4] + i], x[first[5] + i], x[first[6] + i], x[first[7] + i]};
     constexpr float kMost = std::numeric_limits<float>::max();
     const auto finite = (v <= kMost) & (v >= -kMost);
-    s.min = finite & (v < s.min) ? v : s.min;
-    s.max = finite & (v > s.max) ? v : s.max;
+    s.min = (finite & (v < s.min)) ? v : s.min;
+    s.max = (finite & (v > s.max)) ? v : s.max;
     const Doubles wide = __builtin_convertvector(finite ? v : Floats{}, Doubles);
     s.square += wide * wide * share;
   }

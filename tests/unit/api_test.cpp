@@ -9,6 +9,7 @@
 #include <limits>
 #include <thread>
 
+#include "ir/text.h"
 #include "quantizer/pattern_quantizer.h"
 
 namespace qc {
