@@ -25,15 +25,23 @@ KILLS = int(sys.argv[3]) if len(sys.argv) > 3 else 30
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255&limit=200"
 SEED = int(sys.argv[4]) if len(sys.argv) > 4 else random.randrange(1 << 30)
-# Every observer that watches activations; of these the order of the samples does not matter, or it does.
+# Every observer that watches activations, those too that our own kernels cannot serve; of these the order of the samples does not matter, or it does.
 MERGEABLE = {
     "minmax": {}, "histogram": {}, "histogram_reference": {"observer": "histogram", "args": {"search": "reference"}}, "percentile": {}, "entropy": {}, "mse": {},
     "per_channel_minmax": {"axis": 0}, "per_group": {"axis": 0, "block_size": 1}}
 ORDERED = {
     "moving_average": {}, "per_channel_moving_average": {"axis": 0}, "histogram_split": {"observer": "histogram", "args": {"merge": "split"}},
     "histogram_old": {"observer": "histogram", "args": {"merge": "old"}}, "per_token": {}, "recording": {}}
-RULES = {name: {"global": {"activation": {"observer": name, **more}, "weight": {"observer": "per_channel_minmax", "dtype": "s8", "scheme": "symmetric"}}}
-         for name, more in {**MERGEABLE, **ORDERED}.items()}
+
+
+def rules(name, more):
+    config = {"activation": {"observer": name, **more}, "weight": {"observer": "per_channel_minmax", "dtype": "s8", "scheme": "symmetric"}}
+    if not name.startswith("per_"):
+        return {"global": config}
+    return {"backend_config": "native", "global": "float", "rules": [{"object_type": "conv", "qconfig": config}]}
+
+
+RULES = {name: rules(name, more) for name, more in {**MERGEABLE, **ORDERED}.items()}
 
 
 def calibrate(output, *more, samples=SAMPLES, code=0):

@@ -124,11 +124,23 @@ TEST_F(BadInput, UnknownOpsComeInOneList) {
                                                HasSubstr("my.domain.Blur (1 time: 'third')"), HasSubstr("cut the model in front of them")));
 }
 
-TEST_F(BadInput, WeightsThatAreNotFiniteStayFloat) {
+TEST_F(BadInput, WeightsThatAreNoNumbersAreRefused) {
   std::vector<float> weight(108, 0.5f);
   weight[5] = NAN;
   write("nan.onnx", good(weight).bytes());
   const auto model = load(path("nan.onnx"));
+  ASSERT_TRUE(model);
+  const auto ranges = calibrate(*model, defaultQConfigMapping(Backend::x86), *openDataset({samples("ok.npy", {2, 3, 8, 8})}, *model));
+  ASSERT_FALSE(ranges);
+  EXPECT_THAT(ranges.error().render(),
+              AllOf(HasSubstr("stem/conv"), HasSubstr("tensor 'w'"), HasSubstr("1 of 108"), HasSubstr("NaN"), HasSubstr("help:")));
+}
+
+TEST_F(BadInput, WeightsThatAreInfiniteStayFloat) {
+  std::vector<float> weight(108, 0.5f);
+  weight[5] = INFINITY;
+  write("inf.onnx", good(weight).bytes());
+  const auto model = load(path("inf.onnx"));
   ASSERT_TRUE(model);
   const QConfigMapping rules = defaultQConfigMapping(Backend::x86);
   const auto data = openDataset({samples("ok.npy", {2, 3, 8, 8})}, *model);
