@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test, with one summary at the end.
-#   tools/test.sh [--shared DIR] [--ort-python PYTHON]
-# DIR: real models, data and test vectors; PYTHON: one with onnxruntime, numpy and Pillow.  Tests that need them are left out without, which
-# ctest reports.
+#   tools/test.sh [--shared DIR] [--ort-python PYTHON] [--torch-python PYTHON]
+# DIR: real models, data and test vectors; PYTHON: one with onnxruntime, numpy and Pillow, and one with torch and torchao.  Tests that need
+# what is not given are left out: the configuration says so, and ctest lists them as skipped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 build=${QC_BUILD:-$here/build}
@@ -12,7 +12,8 @@ while [ $# -gt 0 ]; do
   case $1 in
     --shared) shared=$(cd "$2" && pwd); shift 2 ;;
     --ort-python) options+=(-DQC_ORT_PYTHON="$2"); shift 2 ;;
-    *) echo "usage: tools/test.sh [--shared DIR] [--ort-python PYTHON]" >&2; exit 2 ;;
+    --torch-python) options+=(-DQC_TORCH_PYTHON="$2"); shift 2 ;;
+    *) echo "usage: tools/test.sh [--shared DIR] [--ort-python PYTHON] [--torch-python PYTHON]" >&2; exit 2 ;;
   esac
 done
 "$here/tools/install_deps.sh"

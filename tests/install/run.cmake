@@ -1,6 +1,7 @@
-# Installs BUILD into a prefix under WORK, then configures, builds and runs the project beside this file against it.
+# Installs BUILD into a prefix under WORK, then configures, builds and runs the project beside this file against it, and with it the C++
+# example of the README of ROOT.
 function(must)
-  execute_process(COMMAND ${ARGV} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  execute_process(COMMAND ${ARGV} WORKING_DIRECTORY ${ROOT} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT result EQUAL 0)
     message(FATAL_ERROR "failed: ${ARGV}\n${output}")
   endif()
@@ -12,7 +13,15 @@ foreach(schema rules backend_config)
     message(FATAL_ERROR "the schema of ${schema} is not installed")
   endif()
 endforeach()
-must(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=${WORK}/prefix
+file(READ ${ROOT}/README.md readme)
+string(FIND "${readme}" "```cpp\n" begin)
+string(SUBSTRING "${readme}" ${begin} -1 readme)
+string(SUBSTRING "${readme}" 7 -1 readme)
+string(FIND "${readme}" "```" end)
+string(SUBSTRING "${readme}" 0 ${end} example)
+file(WRITE ${WORK}/example.cpp "${example}")
+must(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=${WORK}/prefix -DEXAMPLE=${WORK}/example.cpp
      -DCMAKE_CXX_COMPILER=${CXX} "-DCMAKE_CXX_FLAGS=${FLAGS}")
 must(${CMAKE_COMMAND} --build ${WORK}/build)
-must(${WORK}/build/user ${MODEL})
+must(${WORK}/build/user tests/data/digits/digits.onnx)
+must(${WORK}/build/example)
