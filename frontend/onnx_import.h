@@ -1,4 +1,4 @@
-// ONNX bytes -> float-stage graph.  IR 3 and later, opset 7 to 21 (newer models import when every op of theirs is known).
+// ONNX bytes -> float-stage graph.  IR 3 and later, opset 7 to 28.
 // Shapes are static in the result: inputs with symbolic or unnamed dims are bound by `shapes`, an unbound leading batch dim by 1.
 // ONNX tensor names become value names, node names become locations.  Whatever the bytes, the outcome is a graph or an error:
 // nothing outside the model's folder is read, nothing is allocated before its size was checked.
