@@ -370,8 +370,16 @@ constexpr std::pair<const char*, Opener> kKinds[] = {{"images", ImageSource::ope
                                                      {"raw", RawSource::open},
                                                      {"testdata", TestDataSource::open}};
 
+// Sizes of the same elements with as many dims as the input has, less leading ones; nothing where that cannot be.
+std::optional<std::vector<int64_t>> ofRank(std::vector<int64_t> sizes, size_t rank) {
+  while (sizes.size() > rank && sizes.front() == 1) sizes.erase(sizes.begin());
+  return sizes.size() == rank ? std::optional(std::move(sizes)) : std::nullopt;
+}
+
 // The array as the input wants it: same elements in its dtype and sizes.
-Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample) {
+Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sample, bool anySize) {
+  if (const auto own = ofRank(t.sizes(), input.sizes.size()); anySize && own && t.numElements() != numElements(input.sizes))
+    input.sizes = *own;
   if (t.numElements() != numElements(input.sizes))
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
         .on(input.name)
@@ -409,14 +417,18 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
   return d;
 }
 
-Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
+Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const { return sampleFor(i, false); }
+
+Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const { return sampleFor(i, true); }
+
+Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
   const Entry& e = entries_[static_cast<size_t>(i)];
   QC_ASSIGN(const Arrays arrays, sources_[static_cast<size_t>(e.source)]->sample(e.index));
   Arrays result;
   for (const InputInfo& input : inputs_) {
     const auto it = arrays.find(input.name);
     if (it == arrays.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i)).on(input.name);
-    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i)));
+    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), anySize));
   }
   return result;
 }

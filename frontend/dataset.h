@@ -41,6 +41,8 @@ class Dataset {
   void keepFirst(int64_t count);  // forgets the samples behind them
   // Every input of the model, with its dtype and sizes.
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
+  // The same, but sizes may be others of the same rank.
+  Result<std::map<std::string, Tensor>> sampleOfAnySize(int64_t i) const;
   std::string sampleName(int64_t i) const;
   int64_t sampleIndex(int64_t i) const;  // position in its source, skipped ones counted: what labels by index mean
   // 16 hex digits over the settings of the sources and the names of the first `count` samples, folders aside: equal where the same set
@@ -52,6 +54,8 @@ class Dataset {
     int source;
     int64_t index;
   };
+  Result<std::map<std::string, Tensor>> sampleFor(int64_t i, bool anySize) const;
+
   std::vector<std::shared_ptr<const SampleSource>> sources_;
   std::vector<std::string> settings_;
   std::vector<Entry> entries_;

@@ -91,7 +91,16 @@ void LayerSampler::gather(const float* x, std::span<const int64_t> positions) {
       }
 }
 
+bool LayerSampler::fits(const TensorRef& input) const {
+  if (input.sizes.empty()) return false;
+  if (axes_.empty()) return true;
+  bool same = input.sizes.size() == axes_.size() + 2;
+  for (size_t i = 0; same && i < axes_.size(); ++i) same = input.sizes[i + 2] == axes_[i].in;
+  return same;
+}
+
 void LayerSampler::add(const TensorRef& input, int64_t sample) {
+  if (!fits(input)) return;
   int64_t positions = axes_.empty() ? input.numElements() / std::max<int64_t>(1, statistics_.depth) : input.sizes[0];
   for (const Axis& a : axes_) positions *= a.out;
   const int64_t wanted = std::min(positions, options_.positionsPerSample);

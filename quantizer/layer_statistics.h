@@ -44,7 +44,7 @@ class LayerSampler {
 
   // Of the same inputs both find the same.
   bool looksLike(const LayerSampler& other) const;
-  // Operand 0 of the layer, f32, as the graph has it.
+  // Operand 0 of the layer, f32, as the graph has it.  A convolution passes over images of other sizes than the graph's.
   void add(const TensorRef& input, int64_t sample);
   LayerStatistics take() &&;
 
@@ -55,6 +55,7 @@ class LayerSampler {
   };
   void gather(const float* x, std::span<const int64_t> positions);  // the inputs of every group there
   void findTaps(int64_t position);
+  bool fits(const TensorRef& input) const;
 
   SamplerOptions options_;
   LayerStatistics statistics_;

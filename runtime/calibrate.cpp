@@ -10,6 +10,7 @@
 
 #include "ir/memory_limit.h"
 #include "passes/pass_manager.h"
+#include "runtime/other_shapes.h"
 
 namespace qc {
 namespace {
@@ -18,24 +19,16 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 
 class Calibration {
  public:
-  Calibration(const Dataset& samples, const CalibrateOptions& options) : samples_(samples), options_(options) {}
+  Calibration(const Model& model, Graph prepared, const Dataset& samples, const CalibrateOptions& options)
+      : model_(model), prepared_(std::move(prepared)), samples_(samples), options_(options) {}
 
-  Result<Ranges> run(Graph prepared) {
+  Result<Ranges> run() {
     QC_TRY(chooseSamples());
-    QC_TRY(prepare(std::move(prepared)));
-    QC_ASSIGN(Session session, exe_->session({.threads = options_.threads}));
-    std::vector<Tensor> outputs;
-    int64_t bytes = 0;
-    for (const Port& p : exe_->outputs()) bytes += p.type.byteSize();
-    QC_TRY(checkMemory(bytes, "the outputs"));
-    for (const Port& p : exe_->outputs()) outputs.emplace_back(p.type.dtype, p.type.sizes());
-    const Session::StepHook observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
-      return step.node->is("observe") ? ranges_.observe(step.node->integer("id"), results[0]) : Status();
-    };
+    QC_TRY(prepare());
     double saved = seconds();
     for (; next_ < end_; ++next_) {
       QC_TRY(mayGoOn());
-      QC_TRY(observeSample(session, outputs, observe));
+      QC_TRY(observeSample());
       if (options_.progress) options_.progress(next_ + 1 - begin_, end_ - begin_);
       if (options_.checkpoint.empty() || next_ + 1 == end_ || seconds() - saved < options_.checkpointSeconds) continue;
       QC_TRY(ranges_.save(options_.checkpoint));
@@ -58,37 +51,75 @@ class Calibration {
     return {};
   }
 
-  Status prepare(Graph graph) {
-    PassContext cx;
-    QC_ASSIGN(ranges_, Ranges::forGraph(graph));
+  Status prepare() {
+    QC_ASSIGN(ranges_, Ranges::forGraph(prepared_));
     ranges_.setData(data_, total_);
     std::error_code error;
-    if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp(graph));
-    ownOutputs_ = graph.outputs().size();
-    if (options_.layers && next_ == 0 && end_ == samples_.size()) watchLayers(graph);
-    QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
-    QC_ASSIGN(Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
-    exe_ = std::make_unique<Executable>(std::move(exe));
+    if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp());
+    watchesLayers_ = options_.layers && next_ == 0 && end_ == samples_.size();
+    if (watchesLayers_) options_.layers->watch(prepared_, int8Layers(prepared_), samples_.size());
     return {};
   }
 
-  // What the observer of the layers wants to see becomes outputs.
-  void watchLayers(Graph& graph) {
-    options_.layers->watch(graph, int8Layers(graph), samples_.size());
+  // What runs samples of one combination of shapes.
+  struct Runner {
+    Session session;
+    std::vector<Port> inputs;
+    std::vector<Tensor> outputs;  // of the model, then the values that the observer of the layers sees
+    std::vector<int> layers;      // for each of those its place among the outputs; -1: folded away at these shapes
+  };
+
+  Result<Runner> runnerAt(const Shapes& shapes) {
+    Graph graph = prepared_.clone();
+    if (shapes != inputShapes(prepared_)) {
+      QC_ASSIGN(graph, observedAt(shapes));
+    }
+    std::vector<int> layers;
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
-    for (const std::string& name : options_.layers->values()) {
-      outputs.push_back(graph.findValue(name));
-      names.push_back(fmt::format("layer_{}", outputs.size()));
-    }
+    if (watchesLayers_)
+      for (const std::string& name : options_.layers->values()) {
+        Value* value = sameValue(graph, *prepared_.findValue(name));
+        layers.push_back(value ? static_cast<int>(outputs.size()) : -1);
+        if (!value) continue;
+        outputs.push_back(value);
+        names.push_back(fmt::format("layer_{}", outputs.size()));
+      }
     graph.setOutputs(std::move(outputs));
     graph.setOutputNames(std::move(names));
+    PassContext cx;
+    QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
+    QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
+    QC_ASSIGN(Session session, exe.session({.threads = options_.threads}));
+    int64_t bytes = 0;
+    for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
+    QC_TRY(checkMemory(bytes, "the outputs"));
+    Runner runner{std::move(session), exe.inputs(), {}, std::move(layers)};
+    for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
+    return runner;
+  }
+
+  // The model at other shapes, with the same observers at the same values.
+  Result<Graph> observedAt(const Shapes& shapes) {
+    QC_ASSIGN(Graph graph, simplifiedAt(model_, shapes));
+    for (const Node* observe = prepared_.front(); observe; observe = observe->next()) {
+      if (!observe->is("observe")) continue;
+      Value* value = sameValue(graph, *observe->operand(0));
+      if (!value) continue;
+      Builder b(graph);
+      b.before(value->producer() ? value->producer()->next() : graph.front());
+      QC_ASSIGN(Value * watched, b.create("observe", {value}, observe->attrs()));
+      watched->producer()->annotation() = observe->annotation();
+      value->replaceAllUsesWith(watched);
+      watched->producer()->setOperand(0, value);
+    }
+    return graph;
   }
 
   // Goes on where the checkpoint ends.
-  Status takeUp(const Graph& graph) {
+  Status takeUp() {
     QC_ASSIGN(Ranges earlier, Ranges::load(options_.checkpoint));
-    QC_TRY(earlier.checkFor(graph));
+    QC_TRY(earlier.checkFor(prepared_));
     const auto other = [&](std::string_view what) {
       return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)
           .help("delete it, or run without --resume");
@@ -113,31 +144,41 @@ class Calibration {
         .help("allow more with --memory-limit, use smaller shapes, or observers with fewer bins");
   }
 
-  Status observeSample(Session& session, std::vector<Tensor>& outputs, const Session::StepHook& observe) {
-    QC_ASSIGN(const TensorMap sample, samples_.sample(next_));
+  Status observeSample() {
+    QC_ASSIGN(const TensorMap sample, anySample(model_, samples_, next_));
+    QC_ASSIGN(Runner * runner, runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); }));
     // Without folders, which differ between the machines that shards run on.
     ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
     std::vector<Tensor> inputs;
-    for (const Port& p : exe_->inputs()) {
+    for (const Port& p : runner->inputs) {
       const auto it = sample.find(p.name);
       if (it == sample.end())
         return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
       ranges_.seeInput(p.name, it->second.ref());
       inputs.push_back(it->second);
     }
-    QC_TRY(session.run(inputs, outputs, observe));
-    if (options_.layers) options_.layers->see(next_, std::span(outputs).subspan(ownOutputs_));
+    const auto observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
+      return step.node->is("observe") ? ranges_.observe(step.node->integer("id"), results[0]) : Status();
+    };
+    QC_TRY(runner->session.run(inputs, runner->outputs, observe));
+    if (watchesLayers_) {
+      std::vector<Tensor> seen;
+      for (const int at : runner->layers) seen.push_back(at < 0 ? Tensor() : runner->outputs[static_cast<size_t>(at)]);
+      options_.layers->see(next_, seen);
+    }
     ranges_.countSample();
     return {};
   }
 
+  const Model& model_;
+  Graph prepared_;
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
-  size_t ownOutputs_ = 0;  // of the model; values of layers come behind them
+  bool watchesLayers_ = false;
   std::string data_;
   Ranges ranges_;
-  std::unique_ptr<Executable> exe_;
+  PerShapes<Runner> runners_;
 };
 
 // NaN in a weight makes every result NaN, which ranges ignore: no int8 model of it is worth anything.
@@ -182,13 +223,13 @@ Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContex
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
-  return Calibration(samples, options).run(std::move(prepared));
+  return Calibration(model, std::move(prepared), samples, options).run();
 }
 
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
-  return Calibration(samples, options).run(std::move(prepared));
+  return Calibration(model, std::move(prepared), samples, options).run();
 }
 
 int64_t residentBytes() {

@@ -39,7 +39,7 @@ struct CalibrateOptions {
 };
 
 // Runs the samples through the float model and collects the range of every value that the rules want observed.
-// Memory does not grow with the number of samples.
+// Memory does not grow with the number of samples.  Samples may have any shape that a model loaded from ONNX takes.
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options = {});
 // The same with a quantizer of one's own in place of rules (X86Quantizer, ComposableQuantizer, ...).
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options = {});

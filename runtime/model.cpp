@@ -47,7 +47,12 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
   import.shapes = options.shapes;
   import.values = options.values;
   QC_ASSIGN(Graph graph, importOnnxFile(path, import));
-  return Model(std::move(graph), name);
+  return Model(std::move(graph), name, [path, options](const Shapes& shapes) {
+    LoadOptions other = options;
+    for (const auto& [input, sizes] : shapes)
+      if (!other.values.contains(input)) other.shapes[input] = sizes;
+    return load(path, other);
+  });
 }
 
 Status save(const Model& model, const std::string& path) {

@@ -2,6 +2,7 @@
 // qcompile.h shows them in one example.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,16 +13,23 @@
 
 namespace qc {
 
+// Sizes by input.
+using Shapes = std::map<std::string, std::vector<int64_t>>;
+
 struct LoadOptions {
   // Sizes for inputs with symbolic or unnamed dims; an unbound leading batch dim is 1.
-  std::map<std::string, std::vector<int64_t>> shapes = {};
+  Shapes shapes = {};
   // Inputs that become constants: what decides shapes or branches (a sampling rate, a mode).  One number fits an input of any numeric type.
   std::map<std::string, Tensor> values = {};
 };
 
 class Model {
  public:
-  Model(Graph graph, std::string name) : graph_(std::move(graph)), name_(std::move(name)) {}
+  // How the same model is made for other shapes of its inputs.
+  using Reshaper = std::function<Result<Model>(const Shapes&)>;
+
+  Model(Graph graph, std::string name, Reshaper reshaper = {})
+      : graph_(std::move(graph)), name_(std::move(name)), reshaper_(std::move(reshaper)) {}
 
   // As imported, or in quantize/dequantize form once quantized.
   const Graph& graph() const { return graph_; }
@@ -31,9 +39,13 @@ class Model {
   bool isQuantized() const;  // holds quantize or dequantize nodes
   std::string text() const { return graph_.str(); }
 
+  // For inputs of other shapes, from the file it was loaded from; empty for models that were not loaded from ONNX.
+  const Reshaper& reshaper() const { return reshaper_; }
+
  private:
   Graph graph_;
   std::string name_;
+  Reshaper reshaper_;
 };
 
 // By suffix: .onnx, or .qir with its payloads.

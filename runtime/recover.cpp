@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "ir/qmath.h"
 #include "passes/bias_corrections.h"
@@ -10,6 +11,7 @@
 #include "passes/pass_manager.h"
 #include "passes/smooth_quant.h"
 #include "quantizer/multiversion.h"
+#include "runtime/other_shapes.h"
 #include "runtime/taps.h"
 
 namespace qc {
@@ -22,13 +24,28 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   observer.watch(graph, layers, samples.size());
   QC_ASSIGN(Taps taps, Taps::open(graph, observer.values(), {.threads = options.threads}));
   size_t done = 0;
+  const Shapes own = inputShapes(graph);
+  const std::vector<Tensor> nothing(taps.size());
   for (const int64_t index : observer.samples()) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(index));
-    QC_TRY(taps.run(sample));
-    observer.see(index, taps.values());
+    QC_ASSIGN(const TensorMap sample, samples.sampleOfAnySize(index));
+    const bool fits = shapesOf(sample) == own;
+    if (fits) QC_TRY(taps.run(sample));
+    observer.see(index, fits ? taps.values() : nothing);
     options.tell("weights and biases", ++done, observer.samples().size());
   }
   return std::move(observer).take();
+}
+
+// The first of these samples, by index, that have the shapes of the graph.
+Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset& samples, const std::vector<int64_t>& indices,
+                                              int64_t count) {
+  std::vector<TensorMap> fitting;
+  const Shapes own = inputShapes(graph);
+  for (size_t i = 0; i < indices.size() && static_cast<int64_t>(fitting.size()) < count; ++i) {
+    QC_ASSIGN(TensorMap sample, samples.sampleOfAnySize(indices[i]));
+    if (shapesOf(sample) == own) fitting.push_back(std::move(sample));
+  }
+  return fitting;
 }
 
 // W E[x] - W' E[x'] for every output channel: what the int8 layer's mean lacks.
@@ -159,6 +176,36 @@ double decibels(double signal, double noise) {
 
 }  // namespace
 
+namespace {
+
+// A simplified graph with what the channels say moved into weights.
+Result<Graph> easedGraph(Graph graph, const ChannelsByValue& channels, const RecoverOptions& options) {
+  PassContext cx;
+  cx.provide(channels);
+  if (options.smoothQuant) QC_TRY(runPipeline("smooth-quant", graph, cx));
+  if (options.equalize) QC_TRY(runPipeline("equalize-layers", graph, cx));
+  return graph;
+}
+
+// The eased model at other shapes: by the same channels, so that its weights are the same.
+Model::Reshaper easedReshaper(const Model& model, const Graph& simplified, const ChannelsByValue& channels, const RecoverOptions& options) {
+  if (!model.reshaper()) return {};
+  const auto float32 = std::make_shared<const Model>(model.graph().clone(), model.name(), model.reshaper());
+  const auto graph = std::make_shared<const Graph>(simplified.clone());
+  return [float32, graph, channels, smooth = options.smoothQuant, equalize = options.equalize](const Shapes& shapes) -> Result<Model> {
+    QC_ASSIGN(Graph other, simplifiedAt(*float32, shapes));
+    for (const auto& [name, found] : channels)
+      if (!sameValue(other, *graph->findValue(name)))
+        return fail(ErrorCode::kUnsupported, "this value does not exist at the shapes of a sample")
+            .on(name)
+            .help("calibrate with --smooth-quant off --equalize off, or with samples of the model's shape");
+    QC_ASSIGN(Graph eased, easedGraph(std::move(other), channels, {.smoothQuant = smooth, .equalize = equalize}));
+    return Model(std::move(eased), float32->name());
+  };
+}
+
+}  // namespace
+
 Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOptions& options) {
   Graph graph = model.graph().clone();
   PassContext cx;
@@ -177,26 +224,31 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
     const int axis = smoothAxis(*n->result());
     look(*n->result(), axis < 0 && options.equalize ? equalizableAxis(*n) : axis);
   }
-  if (names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name());
+  if (names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name(), model.reshaper());
   ChannelsByValue channels;
   for (size_t k = 0; k < names.size(); ++k) {
     const auto count = static_cast<size_t>(graph.findValue(names[k])->type().shape[static_cast<size_t>(axes[k])].size());
     channels[names[k]] = {std::vector<float>(count), std::vector<float>(count), std::vector<double>(count)};
   }
-  QC_ASSIGN(Taps taps, Taps::open(graph, names, {.threads = options.threads}));
+  const auto tapsAt = [&](const Shapes& shapes) -> Result<Taps> {
+    if (shapes == inputShapes(graph)) return Taps::open(graph, names, {.threads = options.threads});
+    QC_ASSIGN(const Graph other, simplifiedAt(model, shapes));
+    return Taps::open(other, names, {.threads = options.threads});
+  };
+  PerShapes<Taps> taps;
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
-    QC_TRY(taps.run(sample));
+    QC_ASSIGN(const TensorMap sample, anySample(model, samples, indices[i]));
+    QC_ASSIGN(Taps * there, taps.at(shapesOf(sample), tapsAt));
+    QC_TRY(there->run(sample));
     options.tell("channels", i + 1, indices.size());
-    for (size_t k = 0; k < names.size(); ++k) addChannels(channels[names[k]], taps.value(k), axes[k]);
+    for (size_t k = 0; k < names.size(); ++k) addChannels(channels[names[k]], there->value(k), axes[k]);
   }
   for (auto& [name, s] : channels)
     for (double& v : s.square) v /= static_cast<double>(indices.size());
-  cx.provide(std::move(channels));
-  if (options.smoothQuant) QC_TRY(runPipeline("smooth-quant", graph, cx));
-  if (options.equalize) QC_TRY(runPipeline("equalize-layers", graph, cx));
-  return Model(std::move(graph), model.name());
+  Model::Reshaper reshaper = easedReshaper(model, graph, channels, options);
+  QC_ASSIGN(Graph easier, easedGraph(std::move(graph), channels, options));
+  return Model(std::move(easier), model.name(), std::move(reshaper));
 }
 
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
@@ -215,7 +267,11 @@ Status recover(Graph& prepared, const GroupParams& params, const Dataset& sample
     QC_TRY(runPipeline("round-weights", prepared, cx));
   }
   if (options.biasCorrection == BiasCorrection::fast) QC_TRY(correctFast(prepared, original, params, statistics, cx));
-  if (options.biasCorrection == BiasCorrection::full) QC_TRY(correctFully(prepared, original, params, statistics, samples, options, cx));
+  if (options.biasCorrection == BiasCorrection::full) {
+    // The int8 model runs the samples of its own shapes alone: its means are held against those of the same samples.
+    QC_ASSIGN(const StatisticsByLayer expected, observeLayers(original, layers, samples, options, false));
+    QC_TRY(correctFully(prepared, original, params, expected, samples, options, cx));
+  }
   return {};
 }
 
@@ -248,12 +304,15 @@ Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph
   QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
   QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
   std::vector<Sums> sums(layers.size());
-  const std::vector<int64_t> indices = spreadSamples(samples.size(), limit);
-  for (size_t i = 0; i < indices.size(); ++i) {
-    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
-    options.tell("compare", i + 1, indices.size());
-    QC_TRY(reference.run(sample));
-    QC_TRY(int8.run(sample));
+  QC_ASSIGN(std::vector<TensorMap> fitting, fittingSamples(prepared, samples, spreadSamples(samples.size(), limit), limit));
+  if (fitting.empty()) {
+    QC_ASSIGN(fitting, fittingSamples(prepared, samples, spreadSamples(samples.size(), samples.size()), limit));
+  }
+  if (fitting.empty()) return std::vector<LayerNoise>();
+  for (size_t i = 0; i < fitting.size(); ++i) {
+    options.tell("compare", i + 1, fitting.size());
+    QC_TRY(reference.run(fitting[i]));
+    QC_TRY(int8.run(fitting[i]));
     for (size_t k = 0; k < layers.size(); ++k) {
       const Tensor &x = reference.value(k), &y = int8.value(k);
       if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;

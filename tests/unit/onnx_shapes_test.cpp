@@ -1,0 +1,121 @@
+// Calibration samples whose shapes differ: ranges, channels and layer statistics are those of all of them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "frontend/npy.h"
+#include "runtime/qcompile.h"
+#include "tests/onnx_models.h"
+
+namespace qc {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+constexpr int64_t kWidth = 16;
+
+class OtherShapes : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("qc_shapes_" + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+    qc::testing::Model m;
+    m.input("x", {1, -1, kWidth}).floats("v", {kWidth, kWidth}).floats("w", {kWidth, kWidth});
+    m.node("MatMul", {"x", "v"}, {"a"}).node("Relu", {"a"}, {"r"}).node("MatMul", {"r", "w"}, {"y"}).output("y");
+    std::ofstream(path(), std::ios::binary) << m.bytes();
+    // Samples of 4 and of 9 rows; the longer ones have the larger values.
+    write("short", 3, 4, 1.0f);
+    write("long", 2, 9, 5.0f);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path() const { return (folder_ / "m.onnx").string(); }
+  std::string source(const std::string& name) const { return "npy:" + (folder_ / (name + ".npy")).string(); }
+
+  void write(const std::string& name, int64_t samples, int64_t rows, float size) const {
+    Tensor t(DType::f32, {samples, rows, kWidth});
+    uint32_t state = 1;
+    for (float& x : t.mutableAs<float>())
+      x = size * (static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1.0f);
+    ASSERT_TRUE(writeNpy((folder_ / (name + ".npy")).string(), t));
+  }
+  Model loaded(int64_t rows) const { return load(path(), {.shapes = {{"x", {1, rows, kWidth}}}}).value(); }
+  static QConfigMapping minmax() {
+    QConfig config = defaultQConfig(Backend::x86);
+    config.activation.observer = "minmax";
+    return QConfigMapping().global(config);
+  }
+  static Ranges ranges(const Model& model, const std::vector<std::string>& sources) {
+    const auto found = calibrate(model, minmax(), openDataset(sources, model).value());
+    EXPECT_TRUE(found) << found.error().render();
+    return found.value();
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(OtherShapes, RangesAreThoseOfAllSamples) {
+  const auto scales = [](const Ranges& r) {
+    std::vector<float> all;
+    const auto params = r.params().value();
+    for (const auto& [id, q] : params) all.push_back(q->scale());
+    return all;
+  };
+  const Model four = loaded(4), nine = loaded(9);
+  const Ranges all = ranges(four, {source("short"), source("long")});
+  EXPECT_EQ(all.samples(), 5);
+  const auto mixed = scales(all), little = scales(ranges(four, {source("short")})), large = scales(ranges(nine, {source("long")}));
+  ASSERT_EQ(mixed.size(), large.size());
+  for (size_t i = 0; i < mixed.size(); ++i) {
+    EXPECT_GT(mixed[i], little[i]);
+    EXPECT_EQ(mixed[i], large[i]) << "the long samples hold both ends";
+  }
+  // In the other order, and for the model at the other shape.
+  EXPECT_EQ(scales(ranges(four, {source("long"), source("short")})), mixed);
+  EXPECT_EQ(scales(ranges(nine, {source("short"), source("long")})), mixed);
+}
+
+TEST_F(OtherShapes, RecoverySeesThemToo) {
+  Model model = loaded(4);
+  const Dataset samples = openDataset({source("short"), source("long")}, model).value();
+  for (const BiasCorrection correction : {BiasCorrection::fast, BiasCorrection::full}) {
+    QuantizeOptions options{.samples = &samples, .recover = {.biasCorrection = correction}, .compareSamples = 2};
+    const auto easier = eased(model, samples, options.recover);
+    ASSERT_TRUE(easier) << easier.error().render();
+    LayerObserver layers(options.recover.layers());
+    options.recover.observer = &layers;
+    const auto found = calibrate(*easier, minmax(), samples, {.layers = &layers});
+    ASSERT_TRUE(found) << found.error().render();
+    EXPECT_TRUE(layers.complete());
+    const auto int8 = quantize(*easier, minmax(), *found, options);
+    ASSERT_TRUE(int8) << int8.error().render();
+    EXPECT_FALSE(int8->layers.empty()) << "compared on the samples that fit";
+    const TensorMap input = samples.sample(0).value();
+    const Tensor before = compile(model).value().session().value().run(input).value().at("y");
+    const Tensor after = compile(int8->model).value().session().value().run(input).value().at("y");
+    float largest = 0;
+    for (const float y : before.as<float>()) largest = std::max(largest, std::abs(y));
+    for (int64_t i = 0; i < before.numElements(); ++i) EXPECT_NEAR(before.at(i), after.at(i), 0.1 * largest);
+  }
+}
+
+TEST_F(OtherShapes, WhatTheModelDoesNotTakeIsSaid) {
+  const Model model = loaded(4);
+  Tensor wide(DType::f32, {2, 4, kWidth + 1});
+  ASSERT_TRUE(writeNpy((folder_ / "wide.npy").string(), wide));
+  const auto refused = calibrate(model, minmax(), openDataset({source("wide")}, model).value());
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().render(), HasSubstr("x=[1,4,17]"));
+  // A model in memory has one shape.
+  const Model fixed(model.graph().clone(), "fixed");
+  const auto other = calibrate(fixed, minmax(), openDataset({source("long")}, fixed).value());
+  ASSERT_FALSE(other);
+  EXPECT_THAT(other.error().render(), HasSubstr("the model takes [1,4,16]"));
+}
+
+}  // namespace
+}  // namespace qc
