@@ -72,7 +72,7 @@ void copy(onnx::NodeProto& proto, const Node& n, const Copied& c) {
 }
 
 // Same operands and results.
-OnnxExportRow same(const char* op, std::vector<Copied> attrs = {}, int opset = 13) {
+OnnxExportRow same(const char* op, const std::vector<Copied>& attrs = {}, int opset = 13) {
   return [=](OnnxExporter& e, const Node& n) -> Status {
     e.needOpset(opset);
     auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
@@ -82,7 +82,7 @@ OnnxExportRow same(const char* op, std::vector<Copied> attrs = {}, int opset = 1
 }
 
 // One list of sizes, an attribute here, is the second operand there.
-OnnxExportRow sizesAsOperand(const char* op, const char* attr, std::vector<Copied> attrs = {}) {
+OnnxExportRow sizesAsOperand(const char* op, const char* attr, const std::vector<Copied>& attrs = {}) {
   return [=](OnnxExporter& e, const Node& n) -> Status {
     auto& proto = e.add(n, op, {e.name(n.operand(0)), e.ints(n.integers(attr))}, e.resultNames(n));
     for (const Copied& c : attrs) copy(proto, n, c);
@@ -292,7 +292,7 @@ Status trilu(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-OnnxExportRow scatter(const char* op, std::vector<Copied> attrs = {}) {
+OnnxExportRow scatter(const char* op, const std::vector<Copied>& attrs = {}) {
   return [=](OnnxExporter& e, const Node& n) -> Status {
     auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
     for (const Copied& c : attrs) copy(proto, n, c);

@@ -17,7 +17,7 @@ struct RealAttr {
   double byDefault;
 };
 
-std::function<Status(OnnxNode&)> same(const char* op, std::vector<RealAttr> reals = {}) {
+std::function<Status(OnnxNode&)> same(const char* op, const std::vector<RealAttr>& reals = {}) {
   return [op, reals](OnnxNode& n) -> Status {
     AttrDict attrs;
     for (const RealAttr& r : reals) {
