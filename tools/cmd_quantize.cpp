@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "ir/files.h"
 #include "quantizer/convergence.h"
 #include "runtime/quantize.h"
 #include "tools/cmd.h"
@@ -57,7 +58,7 @@ struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
   RulesOptions rules;
-  std::string ranges, output, mode = "static";
+  std::string ranges, output, writeRules, mode = "static";
   int64_t weightBits = 8, groupSize = -1;
   bool perToken = false;
   int64_t limit = -1;
@@ -180,6 +181,16 @@ int64_t fileSize(const std::string& path) {
   return error ? 0 : static_cast<int64_t>(size);
 }
 
+nlohmann::json reportJson(const QuantizedModel& quantized, const QConfigMapping& rules) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const CoverageRow& row : quantized.coverage.rows)
+    rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
+  nlohmann::json noise = nlohmann::json::array();
+  for (const LayerNoise& l : quantized.layers)
+    noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
+  return {{"coverage", rows}, {"layers", noise}, {"rules", nlohmann::json::parse(rules.toJson())}};
+}
+
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_TRY(checkMode(o));
@@ -208,21 +219,16 @@ Status runQuantize(const QuantizeFlags& o) {
   }
   QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules));
   QC_TRY(save(quantized.model, o.output));
+  if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
-    nlohmann::json rows = nlohmann::json::array();
-    for (const CoverageRow& row : quantized.coverage.rows)
-      rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
-    nlohmann::json noise = nlohmann::json::array();
-    for (const LayerNoise& l : quantized.layers)
-      noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
-    printJson({{"output", o.output},
-               {"samples", ranges.samples()},
-               {"seconds", now() - start},
-               {"bytes_before", before},
-               {"bytes_after", after},
-               {"coverage", rows},
-               {"layers", noise}});
+    nlohmann::json report = reportJson(quantized, rules);
+    report.update({{"output", o.output},
+                   {"samples", ranges.samples()},
+                   {"seconds", now() - start},
+                   {"bytes_before", before},
+                   {"bytes_after", after}});
+    printJson(report);
     return {};
   }
   printCoverage(quantized.coverage, o.all);
@@ -255,6 +261,7 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
       ->check(CLI::Range(0, 1 << 20));
   verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");
   verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->required();
+  verb->add_option("--write-rules", options->writeRules, "the rules as they were applied, every setting spelled out, for --config");
   options->recovery.addTo(*verb);
   verb->add_flag("--all", options->all, "name every node that stayed float, and the noise of every layer");
   verb->add_flag("--json", options->json, "one JSON object on stdout");

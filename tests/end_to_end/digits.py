@@ -50,6 +50,13 @@ def main():
         assert exact["top1"] > 0.98 and quantized["top1"] >= exact["top1"] - 0.01
         assert int8.stat().st_size < (DATA / "digits.onnx").stat().st_size / 2
 
+        # The rules that were applied, as a file, do the same again, in every mode.
+        for mode, data in (("static", ["-d", calib]), ("dynamic", []), ("weight-only", []), ("fp16-weights", [])):
+            first, second, rules = work / "first.onnx", work / "second.onnx", work / "rules.json"
+            run("quantize", DATA / "digits.onnx", *data, "--mode", mode, "-o", first, "--write-rules", rules)
+            run("quantize", DATA / "digits.onnx", *data, "--config", rules, "-o", second)
+            assert first.read_bytes() == second.read_bytes(), f"{mode}: the rules that were written give another model"
+
         # Saved ranges hold nothing that needs the samples themselves.
         plain = work / "plain.onnx"
         run("quantize", DATA / "digits.onnx", "-d", calib, "-o", plain, "--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off",
