@@ -11,6 +11,7 @@
 #include "passes/pass_manager.h"
 #include "passes/smooth_quant.h"
 #include "quantizer/multiversion.h"
+#include "runtime/calibrate.h"
 #include "runtime/other_shapes.h"
 #include "runtime/taps.h"
 
@@ -206,9 +207,11 @@ Model::Reshaper easedReshaper(const Model& model, const Graph& simplified, const
 
 }  // namespace
 
-Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOptions& options) {
-  Graph graph = model.graph().clone();
+Result<Model> eased(const Model& model, const QConfigMapping& rules, const Dataset& samples, const RecoverOptions& options) {
   PassContext cx;
+  QC_ASSIGN(const Graph prepared, preparedGraph(model, rules, cx));
+  const bool quantizes = !int8Layers(prepared).empty();
+  Graph graph = model.graph().clone();
   QC_TRY(runPipeline("simplify", graph, cx));
   std::vector<std::string> names;
   std::vector<int> axes;
@@ -224,7 +227,7 @@ Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOpt
     const int axis = smoothAxis(*n->result());
     look(*n->result(), axis < 0 && options.equalize ? equalizableAxis(*n) : axis);
   }
-  if (names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name(), model.reshaper());
+  if (!quantizes || names.empty() || samples.size() == 0) return Model(model.graph().clone(), model.name(), model.reshaper());
   ChannelsByValue channels;
   for (size_t k = 0; k < names.size(); ++k) {
     const auto count = static_cast<size_t>(graph.findValue(names[k])->type().shape[static_cast<size_t>(axes[k])].size());

@@ -10,6 +10,7 @@
 #include "frontend/dataset.h"
 #include "passes/group_params.h"
 #include "passes/pass.h"
+#include "quantizer/qconfig.h"
 #include "runtime/layer_observer.h"
 #include "runtime/model.h"
 
@@ -40,7 +41,8 @@ struct RecoverOptions {
 // The same function, easier to quantize: channels that are much larger than the rest are moved into the weights that read them
 // (passes/smooth_quant.cpp, equalize_layers.cpp).  To be calibrated and quantized in the model's place; the model itself when there is
 // nothing to move.
-Result<Model> eased(const Model& model, const Dataset& samples, const RecoverOptions& options);
+// Rules that make no layer int8 leave it alone as well.
+Result<Model> eased(const Model& model, const QConfigMapping& rules, const Dataset& samples, const RecoverOptions& options);
 
 // Edits a graph with observers (after `prepare`) whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);

@@ -207,7 +207,7 @@ Status runQuantize(const QuantizeFlags& o) {
     options.compareSamples = o.recovery.compare;
     // Saved ranges are those of the model as it is.
     if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
-      QC_ASSIGN(model, eased(model, samples, options.recover));
+      QC_ASSIGN(model, eased(model, rules, samples, options.recover));
     }
   }
   const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();

@@ -141,6 +141,14 @@ TEST(Api, WeightsThatAreNoNumbersAreNamed) {
   }
 }
 
+// What stays float keeps its bits: nothing is moved between its channels.
+TEST(Api, FloatModelsAreNotEased) {
+  const Model model = digits();
+  const Dataset samples = openDataset({kCalib}, model).value();
+  EXPECT_EQ(eased(model, QConfigMapping().global(keepFloat()), samples, {}).value().text(), model.text());
+  EXPECT_NE(eased(model, defaultQConfigMapping(Backend::x86), samples, {}).value().text(), model.text());
+}
+
 TEST(Api, RulesThatKernelsCannotHonour) {
   const Model model = digits();
   const Dataset samples = openDataset({kCalib}, model).value();

@@ -84,7 +84,7 @@ TEST_F(OtherShapes, RecoverySeesThemToo) {
   const Dataset samples = openDataset({source("short"), source("long")}, model).value();
   for (const BiasCorrection correction : {BiasCorrection::fast, BiasCorrection::full}) {
     QuantizeOptions options{.samples = &samples, .recover = {.biasCorrection = correction}, .compareSamples = 2};
-    const auto easier = eased(model, samples, options.recover);
+    const auto easier = eased(model, minmax(), samples, options.recover);
     ASSERT_TRUE(easier) << easier.error().render();
     LayerObserver layers(options.recover.layers());
     options.recover.observer = &layers;
