@@ -70,10 +70,7 @@ class Calibration {
   };
 
   Result<Runner> runnerAt(const Shapes& shapes) {
-    Graph graph = prepared_.clone();
-    if (shapes != inputShapes(prepared_)) {
-      QC_ASSIGN(graph, observedAt(shapes));
-    }
+    QC_ASSIGN(Graph graph, shapes == inputShapes(prepared_) ? Result<Graph>(prepared_.clone()) : observedAt(shapes));
     std::vector<int> layers;
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();

@@ -2,24 +2,20 @@
 
 #include <algorithm>
 
+#include "runtime/other_shapes.h"
+
 namespace qc {
 
-Specializer::Key Specializer::keyOf(const TensorMap& inputs) {
-  Key key;
-  for (const auto& [name, tensor] : inputs) key[name] = tensor.sizes();
-  return key;
-}
-
-Result<std::shared_ptr<const Executable>> Specializer::build(const Key& key) const {
+Result<std::shared_ptr<const Executable>> Specializer::build(const Shapes& shapes) const {
   LoadOptions load = options_.load;
-  for (const auto& [name, sizes] : key) load.shapes[name] = sizes;
+  for (const auto& [name, sizes] : shapes) load.shapes[name] = sizes;
   QC_ASSIGN(const Model model, qc::load(path_, load));
   QC_ASSIGN(Executable exe, compile(model, options_.build));
   return std::make_shared<const Executable>(std::move(exe));
 }
 
 Result<std::shared_ptr<const Executable>> Specializer::executableFor(const TensorMap& inputs) {
-  const Key key = keyOf(inputs);
+  const Shapes key = shapesOf(inputs);
   std::unique_lock lock(mutex_);
   for (;;) {
     const auto it = std::find_if(recent_.begin(), recent_.end(), [&](const auto& e) { return e.first == key; });

@@ -35,17 +35,15 @@ class Specializer {
   int64_t compiled() const;  // combinations compiled so far
 
  private:
-  using Key = std::map<std::string, std::vector<int64_t>>;
   friend class DynamicSession;
-  static Key keyOf(const TensorMap& inputs);
-  Result<std::shared_ptr<const Executable>> build(const Key& key) const;
+  Result<std::shared_ptr<const Executable>> build(const Shapes& shapes) const;
 
   std::string path_;
   SpecializeOptions options_;
   mutable std::mutex mutex_;
   std::condition_variable done_;
-  std::set<Key> building_;
-  std::list<std::pair<Key, std::shared_ptr<const Executable>>> recent_;  // latest first
+  std::set<Shapes> building_;
+  std::list<std::pair<Shapes, std::shared_ptr<const Executable>>> recent_;  // latest first
   int64_t compiled_ = 0;
 };
 

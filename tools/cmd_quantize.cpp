@@ -93,7 +93,7 @@ Status checkMode(const QuantizeFlags& o) {
   if (isStatic && o.data.sources.empty() && o.ranges.empty() && o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "no calibration data")
         .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
-  if (o.mode != "static" && !o.rules.config.empty())
+  if (!isStatic && !o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
   if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
