@@ -239,6 +239,12 @@ Status readAnnotationItem(TextReader& in, QuantAnnotation& annotation) {
 
 std::string toString(const QuantSpec& spec) { return std::visit(SpecPrinter{}, spec); }
 
+const ObservedSpec* QuantAnnotation::dynamicInput(int operand) const {
+  const auto i = static_cast<size_t>(operand);
+  const auto* spec = i < inputs.size() ? std::get_if<ObservedSpec>(&inputs[i]) : nullptr;
+  return spec && spec->dynamic ? spec : nullptr;
+}
+
 std::string toString(const QuantAnnotation& annotation) {
   std::string text = "@q(";
   const auto item = [&](const std::string& what) { text += (text.back() == '(' ? "" : ", ") + what; };

@@ -71,6 +71,9 @@ struct QuantAnnotation {
   bool keepFloat = false;  // claimed by a rule that says: not this one
   std::string reason;      // why: the rule or pattern that wrote this
   bool operator==(const QuantAnnotation&) const = default;
+
+  // The spec of an operand whose parameters are found at run time; null for any other.
+  const ObservedSpec* dynamicInput(int operand) const;
 };
 
 std::string toString(const QuantSpec& spec);

@@ -233,8 +233,8 @@ class Conversion {
   }
 
   Status convertDynamic(Node* node, const QuantAnnotation& annotation) {
-    const auto* spec = annotation.inputs.empty() ? nullptr : std::get_if<ObservedSpec>(annotation.inputs.data());
-    if (!spec || !spec->dynamic || node->operand(0)->constant()) return {};
+    const ObservedSpec* spec = annotation.dynamicInput(0);
+    if (!spec || node->operand(0)->constant()) return {};
     if (OpRegistry::get().find("q.dynamic_" + std::string(node->op())) && !node->attrs().find("post")) return convertRecurrent(node, *spec);
     Value*& known = dynamic_[{node->operand(0), toString(QuantSpec(*spec))}];
     if (!known) {

@@ -105,7 +105,7 @@ const Pass kPasses[] = {
      kFloat | kObserved},
     {"smooth-quant",
      "moves outliers in what linear layers read into their weights",
-     {{"spread", AttrKind::real, 0.0}},
+     {{"spread", AttrKind::real, 0.0}, {"dynamic", AttrKind::integer, int64_t{0}}},
      std::nullopt,
      smoothQuant,
      kFloat | kObserved},

@@ -45,16 +45,10 @@ class Preparation {
     return known;
   }
 
-  // Parameters found at run time need no data beforehand.
-  static bool isDynamic(const Node& node, int i) {
-    const auto& inputs = node.annotation()->inputs;
-    const auto* observed = i < static_cast<int>(inputs.size()) ? std::get_if<ObservedSpec>(&inputs[static_cast<size_t>(i)]) : nullptr;
-    return observed && observed->dynamic;
-  }
-
   Status observeInput(Node* node, int i) {
     Value* value = node->operand(i);
-    if (value->constant() || isDynamic(*node, i)) return {};
+    // Parameters found at run time need no data beforehand.
+    if (value->constant() || node->annotation()->dynamicInput(i)) return {};
     const auto group = groupOf({node->result()->name(), i});
     if (!group) return {};
     // The original producer, behind observers already inserted.

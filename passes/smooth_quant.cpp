@@ -6,10 +6,14 @@
 // that computes the activation takes in before it rounds; it has to gain more.
 // The factors are those for which rounding inputs and weights is expected to disturb the results least (channel_noise.h); without a clear
 // gain the layers stay as they are.
-// Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.  Tests: tests/golden/smooth_quant.
+// Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.
+// dynamic=1 needs none: of layers that quantize what they read at run time those behind a norm are helped, whose scale and bias tell what
+// its channels look like.
+// Tests: tests/golden/smooth_quant.
 #include "passes/smooth_quant.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "passes/graph_util.h"
 #include "passes/passes.h"
@@ -19,16 +23,19 @@ namespace {
 
 constexpr double kWorthwhile = 0.8;  // of the noise without
 constexpr double kWorthMultiply = 0.4;
+// Of a normal distribution one value of 16000, about as many as are quantized together, lies further out than so many deviations.
+constexpr double kFarthest = 4;
 
 struct Readers {
   std::vector<Node*> linears, others;
 };
 
-Readers readersOf(const Value& value) {
+Readers readersOf(const Value& value, bool dynamic) {
   Readers readers;
   for (Node* user : value.users()) {
     const Tensor* w = user->is("linear") ? floatConstant(user->operand(1)) : nullptr;
-    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand(1) != &value;
+    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand(1) != &value &&
+                        (!dynamic || (user->annotation() && user->annotation()->dynamicInput(0)));
     (simple ? readers.linears : readers.others).push_back(user);
   }
   return readers;
@@ -143,6 +150,19 @@ Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const
   return {};
 }
 
+// The channels of a norm: scale times values of mean 0 and variance 1, plus bias.
+ChannelStatistics normalChannels(const Node& norm, int64_t channels) {
+  const Tensor *scale = floatConstant(norm.operand(1)), *bias = floatConstant(norm.operand(2));
+  ChannelStatistics x;
+  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+    const double deviation = scale ? std::fabs(scale->as<float>()[c]) : 1.0, mean = bias ? bias->as<float>()[c] : 0.0;
+    x.min.push_back(static_cast<float>(mean - kFarthest * deviation));
+    x.max.push_back(static_cast<float>(mean + kFarthest * deviation));
+    x.square.push_back(mean * mean + deviation * deviation);
+  }
+  return x;
+}
+
 std::vector<Value*> valuesOf(const Graph& graph) {
   std::vector<Value*> values = graph.inputs();
   for (Node* node : graph.nodes())
@@ -152,20 +172,23 @@ std::vector<Value*> valuesOf(const Graph& graph) {
 
 }  // namespace
 
-bool isSmoothable(const Value& value) { return wayOf(value, readersOf(value)) != Way::none; }
+bool isSmoothable(const Value& value) { return wayOf(value, readersOf(value, false)) != Way::none; }
 
 Status smoothQuant(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");
+  const bool dynamic = cx.options.integer("dynamic") != 0;
   const auto* known = cx.get<ChannelsByValue>();
   int layers = 0;
   for (Value* value : valuesOf(graph)) {
-    const Readers readers = readersOf(*value);
+    const Readers readers = readersOf(*value, dynamic);
     const Way way = wayOf(*value, readers);
-    if (way == Way::none) continue;
+    if (way == Way::none || (dynamic && way != Way::norm)) continue;
     const int64_t channels = value->type().shape.back().size();
     ChannelStatistics x;
     if (spread > 0) {
       x = spreadChannels(channels, spread);
+    } else if (dynamic) {
+      x = normalChannels(*value->producer(), channels);
     } else if (known) {
       if (const auto it = known->find(value->name()); it != known->end()) x = it->second;
     }

@@ -25,7 +25,11 @@ Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model
 
 namespace {
 
-Status integerEnds(Model& model, const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) {
+// Those of the rules and those of the options.
+Status integerEnds(Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
+  std::vector<int64_t> inputs = rules.quantizedInputs(), outputs = rules.quantizedOutputs();
+  inputs.insert(inputs.end(), options.quantizedInputs.begin(), options.quantizedInputs.end());
+  outputs.insert(outputs.end(), options.quantizedOutputs.begin(), options.quantizedOutputs.end());
   if (inputs.empty() && outputs.empty()) return {};
   Graph graph = model.graph().clone();
   PassContext cx;
@@ -34,8 +38,8 @@ Status integerEnds(Model& model, const std::vector<int64_t>& inputs, const std::
   return {};
 }
 
-Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Ranges& ranges, const QuantizeOptions& options,
-                                        PassContext& cx) {
+Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const QConfigMapping& rules, const Ranges& ranges,
+                                        const QuantizeOptions& options, PassContext& cx) {
   QC_TRY(ranges.checkFor(graph));
   QC_ASSIGN(GroupParams params, ranges.params());
   cx.provide(params);
@@ -50,7 +54,7 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const R
     QC_ASSIGN(quantized.layers,
               compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover));
   }
-  QC_TRY(integerEnds(quantized.model, options.quantizedInputs, options.quantizedOutputs));
+  QC_TRY(integerEnds(quantized.model, rules, options));
   return quantized;
 }
 
@@ -59,19 +63,16 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const R
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
-  QuantizeOptions all = options;
-  all.quantizedInputs.insert(all.quantizedInputs.end(), rules.quantizedInputs().begin(), rules.quantizedInputs().end());
-  all.quantizedOutputs.insert(all.quantizedOutputs.end(), rules.quantizedOutputs().begin(), rules.quantizedOutputs().end());
-  return quantizePrepared(std::move(graph), model, ranges, all, cx);
+  return quantizePrepared(std::move(graph), model, rules, ranges, options, cx);
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
-  return quantizePrepared(std::move(graph), model, ranges, options, cx);
+  return quantizePrepared(std::move(graph), model, {}, ranges, options, cx);
 }
 
-Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules) {
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
   for (const Node* n = graph.front(); n; n = n->next())
@@ -80,7 +81,10 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules)
           .at(n->location())
           .on(n->operand(0)->name())
           .help("give samples with -d, saved ranges with --ranges, or rules that need neither (--mode dynamic, weight-only, fp16-weights)");
-  return converted(std::move(graph), model, cx);
+  if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
+  QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
+  QC_TRY(integerEnds(quantized.model, rules, options));
+  return quantized;
 }
 
 }  // namespace qc

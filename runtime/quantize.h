@@ -36,7 +36,8 @@ struct QuantizeOptions {
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
 // With a quantizer of one's own in place of rules; the one that calibrate() had.
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options = {});
-// Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.
-Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules);
+// Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.  Of the
+// options for recovery smoothQuant alone has an effect: on dynamic layers behind norms.
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options = {});
 
 }  // namespace qc

@@ -17,7 +17,8 @@ namespace {
 struct RecoveryFlags {
   std::string roundWeights = "calibrated", biasCorrection = "fast", smooth = "on", equalize = "on";
   int64_t samples = 128, compare = 4;
-  std::string given, movesChannels;  // a flag that the user gave; of those that move channels
+  std::string given, movesChannels;  // a flag that the user gave: of those that need samples; of those that move channels
+  bool smoothGiven = false;
 
   void addTo(CLI::App& verb) {
     verb.add_option("--round-weights", roundWeights, "calibrated: to the integers that change the results of a layer least; nearest")
@@ -33,9 +34,9 @@ struct RecoveryFlags {
         ->check(CLI::Range(0, 1 << 30));
   }
   void noteGiven(const CLI::App& verb) {
-    for (const char* flag :
-         {"--round-weights", "--bias-correction", "--recovery-samples", "--compare-samples", "--smooth-quant", "--equalize"})
+    for (const char* flag : {"--round-weights", "--bias-correction", "--recovery-samples", "--compare-samples", "--equalize"})
       if (verb.count(flag) > 0) given = flag;
+    smoothGiven = verb.count("--smooth-quant") > 0;
     for (const char* flag : {"--smooth-quant", "--equalize"})
       if (verb.count(flag) > 0 && verb.get_option(flag)->as<std::string>() == "on") movesChannels = flag;
   }
@@ -90,6 +91,8 @@ Status checkMode(const QuantizeFlags& o) {
   if (!o.recovery.movesChannels.empty() && !o.ranges.empty())
     return fail(ErrorCode::kInvalidArgument, "{} changes the ranges that were saved", o.recovery.movesChannels)
         .help("leave out --ranges, or the flag: with --ranges, samples serve to round weights and to correct biases");
+  if (o.recovery.smoothGiven && (o.mode == "weight-only" || o.mode == "fp16-weights" || !o.ranges.empty()))
+    return fail(ErrorCode::kInvalidArgument, "--smooth-quant has no effect here").help("it is for --mode static with samples and dynamic");
   if (isStatic && o.data.sources.empty() && o.ranges.empty() && o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "no calibration data")
         .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
@@ -199,11 +202,11 @@ Status runQuantize(const QuantizeFlags& o) {
   QuantizeOptions options;
   Dataset samples;
   StagedProgress progress;
+  options.recover = o.recovery.options(o.threads, progress);
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
     if (o.limit > 0) samples.keepFirst(o.limit);
     options.samples = &samples;
-    options.recover = o.recovery.options(o.threads, progress);
     options.compareSamples = o.recovery.compare;
     // Saved ranges are those of the model as it is.
     if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
@@ -217,7 +220,7 @@ Status runQuantize(const QuantizeFlags& o) {
   if (calibrates) {
     QC_ASSIGN(ranges, rangesFor(o, model, rules, samples, options.recover.observer, progress));
   }
-  QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules));
+  QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules, options));
   QC_TRY(save(quantized.model, o.output));
   if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);

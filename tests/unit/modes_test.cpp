@@ -1,4 +1,5 @@
 // The modes without calibration, whole: quantize, run in the interpreter and compiled, save as ONNX, load again.
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -221,6 +222,39 @@ TEST(Modes, StaticRulesNeedData) {
   const auto q = quantize(model, defaultQConfigMapping(Backend::x86));
   ASSERT_FALSE(q);
   EXPECT_THAT(q.error().render(), testing::HasSubstr("no calibration data"));
+}
+
+// One channel in 16 is 100 times the others, and the weights that read it are small: without samples the norm says so.
+TEST(Modes, ChannelsBehindNormsAreEvenedOut) {
+  const auto list = [](int64_t count, double loud, double quiet) {
+    std::vector<std::string> values;
+    for (int64_t i = 0; i < count; ++i) values.push_back(fmt::format("{:.6f}", (i % 16 == 5 ? loud : quiet) * std::sin(1.0 + 2.3 * i * i)));
+    return fmt::format("{}", fmt::join(values, ", "));
+  };
+  const std::string text = fmt::format(R"(
+const #s : f32[16] = [{}]
+const #w : f32[8,16] = [{}]
+graph @loud(%x: f32[12,16]) -> ("y") {{
+  %s = const #s : f32[16]
+  %w = const #w : f32[8,16]
+  %n = layer_norm %x, %s {{axis=1}} : f32[12,16]
+  %y = linear %n, %w : f32[12,8]
+  return %y
+}})",
+                                       list(16, 100, 1), list(8 * 16, 0.01, 1));
+  const Model model(parseGraph(text, "test").value(), "test");
+  const TensorMap inputs = {{"x", inputFor(model.inputs()[0])}};
+  const Tensor expected = runInterpreted(model, inputs);
+  const auto error = [&](const QConfig& config, bool smooth) {
+    QuantizeOptions options;
+    options.recover.smoothQuant = smooth;
+    return distance(runInterpreted(quantize(model, QConfigMapping().global(config), options).value().model, inputs), expected);
+  };
+  for (const bool perToken : {false, true}) {
+    const QConfig config = dynamicQConfig(Backend::x86, perToken);
+    EXPECT_LT(error(config, true), error(config, false) / 4);
+  }
+  EXPECT_EQ(error(weightOnlyQConfig(Backend::x86), true), error(weightOnlyQConfig(Backend::x86), false)) << "of no use to float inputs";
 }
 
 TEST(Modes, RulesMix) {
