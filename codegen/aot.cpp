@@ -43,6 +43,7 @@ class AotEmitter {
     for (const Step& step : program_.steps()) QC_TRY(kernelFor(step));
     for (size_t i = 0; i < program_.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapes_[kernelOf_[i]].scratchBytes));
     emitRun();
+    emitError();
     return {};
   }
   int64_t scratchBytes() const { return scratch_; }
@@ -58,6 +59,7 @@ class AotEmitter {
     if (!shape) return tl::make_unexpected(std::move(shape).error().at(step.node->location()));
     shapes_[it->second] = *shape;
     emitter.finish();
+    reasons_[it->second] = emitter.reason();
     module_.getFunction(it->second)->setLinkage(llvm::GlobalValue::InternalLinkage);
     return {};
   }
@@ -98,7 +100,7 @@ class AotEmitter {
                                   name_ + "_run", module_);
     const auto supports = module_.getOrInsertFunction("qcrt_cpu_supports", i32, ptr);
     const auto threadsOf = module_.getOrInsertFunction("qcrt_pool_threads", i32, ptr);
-    const auto runPool = module_.getOrInsertFunction("qcrt_pool_run", b_.getVoidTy(), ptr, ptr, ptr, i64, i64, ptr, i64);
+    const auto runPool = module_.getOrInsertFunction("qcrt_pool_run", i32, ptr, ptr, ptr, i64, i64, ptr, i64);
     auto* entry = llvm::BasicBlock::Create(module_.getContext(), "entry", run_);
     auto* refuse = llvm::BasicBlock::Create(module_.getContext(), "refuse", run_);
     auto* steps = llvm::BasicBlock::Create(module_.getContext(), "steps", run_);
@@ -120,13 +122,44 @@ class AotEmitter {
         b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
       llvm::Value* units = b_.getInt64(static_cast<uint64_t>(shape.units));
       llvm::Value* chunks = step.cost >= kWorthSplitting ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, units) : b_.getInt64(1);
-      b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch,
-                              b_.getInt64(static_cast<uint64_t>(scratch_))});
+      llvm::Value* refused = b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch,
+                                                     b_.getInt64(static_cast<uint64_t>(scratch_))});
+      if (const std::string& reason = reasons_[kernelOf_[s]]; !reason.empty()) returnIf(refused, *step.node, reason);
     }
     for (const Program::Copy& copy : program_.copies())
       b_.CreateMemMove(address({BufferRef::Kind::output, copy.output, nullptr}, copy.bytes), llvm::MaybeAlign(1),
                        address(copy.from, copy.bytes), llvm::MaybeAlign(1), static_cast<uint64_t>(copy.bytes));
     b_.CreateRet(b_.getInt32(0));
+  }
+
+  // Each step that may meet bad data has a status of its own.
+  void returnIf(llvm::Value* refused, const Node& node, const std::string& reason) {
+    auto* bad = llvm::BasicBlock::Create(module_.getContext(), "bad", run_);
+    auto* good = llvm::BasicBlock::Create(module_.getContext(), "good", run_);
+    b_.CreateCondBr(b_.CreateICmpNE(refused, b_.getInt32(0)), bad, good);
+    b_.SetInsertPoint(bad);
+    b_.CreateRet(b_.getInt32(static_cast<uint32_t>(messages_.size())));
+    b_.SetInsertPoint(good);
+    messages_.push_back(fmt::format("node '{}': {}", node.location(), reason));
+  }
+
+  // const char* NAME_error(int status)
+  void emitError() {
+    llvm::Type* ptr = b_.getPtrTy();
+    auto* function = llvm::Function::Create(llvm::FunctionType::get(ptr, {b_.getInt32Ty()}, false), llvm::GlobalValue::ExternalLinkage,
+                                            name_ + "_error", module_);
+    const auto block = [&](const char* label) { return llvm::BasicBlock::Create(module_.getContext(), label, function); };
+    auto *entry = block("entry"), *unknown = block("unknown");
+    b_.SetInsertPoint(entry);
+    llvm::SwitchInst* choice = b_.CreateSwitch(function->getArg(0), unknown);
+    b_.SetInsertPoint(unknown);
+    b_.CreateRet(b_.CreateGlobalStringPtr("no status of this model", name_ + "_message"));
+    for (size_t i = 0; i < messages_.size(); ++i) {
+      auto* known = block("known");
+      b_.SetInsertPoint(known);
+      b_.CreateRet(b_.CreateGlobalStringPtr(messages_[i], name_ + "_message"));
+      choice->addCase(b_.getInt32(static_cast<uint32_t>(i)), known);
+    }
   }
 
   // The parameter block comes last.
@@ -145,7 +178,10 @@ class AotEmitter {
   llvm::Function* run_ = nullptr;
   std::map<std::string, std::string> symbols_;  // kernel key -> symbol
   std::map<std::string, KernelShape> shapes_;   // by symbol
+  std::map<std::string, std::string> reasons_;  // by symbol: what is wrong where it returns 1; empty: it does not
   std::vector<std::string> kernelOf_;           // symbol of every step
+  // By status.
+  std::vector<std::string> messages_ = {"done", "this CPU lacks what the code needs"};
   std::map<const void*, llvm::GlobalVariable*> data_;
   int64_t scratch_ = 0;
 };
@@ -169,8 +205,11 @@ std::string headerText(const Program& program, const std::string& name, int64_t 
       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
       "/* Working memory of a run on a pool of that many threads, in bytes; aligned to {3}. */\n"
       "static inline size_t {0}_memory_bytes(int threads) {{ return (size_t){4} + (size_t){5} * (size_t)threads; }}\n\n"
-      "/* 0: done.  1: this CPU lacks what the code needs, and nothing was done.  One run at a time for each pool and memory. */\n"
-      "int {0}_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool);\n\n"
+      "/* 0: done.  1: this CPU lacks what the code needs, and nothing was done.  More: the run met bad data, such as an index outside a\n"
+      "   table, and the outputs are of no use.  One run at a time for each pool and memory. */\n"
+      "int {0}_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool);\n"
+      "/* What a status that {0}_run returned means, with the node's name. */\n"
+      "const char* {0}_error(int status);\n\n"
       "#ifdef __cplusplus\n}}\n#endif\n",
       name, program.target().str(), ports, kAlignment, std::max<int64_t>(rounded(program.arenaBytes()), kAlignment), scratchBytes);
 }

@@ -1,6 +1,6 @@
 // Ahead-of-time compilation: a whole model as one relocatable object with C linkage, and the header to call it with.  The object holds
-// kernels, constants and one function that runs them in order; it needs qcompile_rt (the thread pool and the check of the CPU) and
-// nothing else.
+// kernels, constants, one function that runs them in order, and one that says what its status means; it needs qcompile_rt (the thread pool
+// and the check of the CPU) and nothing else.
 #pragma once
 
 #include <string>

@@ -13,7 +13,7 @@ using llvm::Intrinsic::ID;
 KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const KernelDef& def, const Node& node, const std::string& symbol)
     : b(module.getContext()), module_(module), def_(def), target_(target) {
   llvm::Type* pointer = b.getPtrTy();
-  auto* type = llvm::FunctionType::get(b.getVoidTy(), {pointer, b.getInt64Ty(), b.getInt64Ty(), pointer}, false);
+  auto* type = llvm::FunctionType::get(b.getInt32Ty(), {pointer, b.getInt64Ty(), b.getInt64Ty(), pointer}, false);
   function_ = llvm::Function::Create(type, llvm::Function::ExternalLinkage, symbol, module);
   function_->addFnAttr(llvm::Attribute::NoUnwind);
   const std::string bits = std::to_string(target.vectorBytes() * 8);
@@ -34,8 +34,19 @@ KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const K
 }
 
 int KernelEmitter::finish() {
-  b.CreateRetVoid();
+  b.CreateRet(status_ ? static_cast<Reg>(b.CreateLoad(b.getInt32Ty(), status_)) : b.getInt32(0));
   return static_cast<int>(function_->getInstructionCount());
+}
+
+void KernelEmitter::refuse(Reg condition, std::string reason) {
+  if (!status_) {
+    llvm::BasicBlock& entry = function_->getEntryBlock();
+    llvm::IRBuilder<> first(&entry, entry.begin());
+    status_ = first.CreateAlloca(b.getInt32Ty());
+    first.CreateStore(b.getInt32(0), status_);
+    reason_ = std::move(reason);
+  }
+  ifThen(condition, [&] { b.CreateStore(b.getInt32(1), status_); });
 }
 
 Reg KernelEmitter::param(int record, ParamField field) {

@@ -37,6 +37,11 @@ class KernelEmitter {
   KernelEmitter(llvm::Module& module, const Target& target, const KernelDef& def, const Node& node, const std::string& symbol);
   int finish();  // ends the function; returns its number of instructions
 
+  // Where the i1 is set the data is bad: the function goes on, within its buffers, and will return 1.  `reason` completes "node: " in the
+  // messages of object files.
+  void refuse(Reg condition, std::string reason);
+  const std::string& reason() const { return reason_; }  // empty: the function returns 0
+
   llvm::IRBuilder<> b;
 
   const KernelDef& def() const { return def_; }
@@ -136,6 +141,8 @@ class KernelEmitter {
   llvm::Function* function_ = nullptr;
   std::vector<Reg> operands_, results_;
   Reg params_ = nullptr;
+  llvm::AllocaInst* status_ = nullptr;
+  std::string reason_;
 };
 
 }  // namespace qc

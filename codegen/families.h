@@ -76,6 +76,14 @@ bool supportsCopy(const KernelDef&, const Node& node, const Target&);
 double costCopy(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitCopy(KernelEmitter& e, const Node& node);
 
+// emit_gather.cpp: gather, q.embedding
+bool supportsGather(const KernelDef&, const Node& node, const Target&);
+double costGather(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitGather(KernelEmitter& e, const Node& node);
+bool supportsEmbedding(const KernelDef&, const Node& node, const Target&);
+double costEmbedding(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node);
+
 // emit_resize.cpp: resize, q.resize
 bool supportsResize(const KernelDef&, const Node& node, const Target&);
 double costResize(const KernelDef&, const Node& node, const Target& target);

@@ -25,7 +25,7 @@ namespace qc {
 namespace {
 
 // Bumped when the same node would give other code, so that cached objects are not reused.
-constexpr int kEmitterVersion = 1;
+constexpr int kEmitterVersion = 2;
 
 struct LlvmFatalError {
   std::string message;

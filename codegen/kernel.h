@@ -3,11 +3,13 @@
 //
 // The compiled function:
 //
-//   void fn(void* const* buffers, int64_t begin, int64_t end, void* scratch)
+//   int32_t fn(void* const* buffers, int64_t begin, int64_t end, void* scratch)
 //
 //   buffers   the node's operands in order (absent: null), then its results, then the parameter block
 //   begin/end a range of the node's work units.  Units are independent, write disjoint bytes and may run on any thread.
 //   scratch   KernelShape::scratchBytes of 64-byte aligned memory that belongs to the calling thread
+//   returns   0, or 1 where the data is bad (an index out of range): then the results are of no use, and the op's reference evaluation
+//             is what says why
 //
 // Code depends only on the node's signature (kernelKey): op, attributes, types and storage types.  It never depends
 // on the values of constants, scales or zero points, so equal signatures are compiled once.  Those values reach the
@@ -42,7 +44,7 @@ namespace qc {
 class KernelEmitter;  // emit.h, needs LLVM
 struct KernelDef;
 
-using KernelFn = void (*)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
+using KernelFn = int32_t (*)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
 
 // What the emitter says about the code: how far it can be split and what it needs.
 struct KernelShape {

@@ -110,14 +110,21 @@ struct Session::Impl {
   Status runStep(size_t index) {
     const Step& step = program->steps()[index];
     if (step.function) {
-      qcrt_pool_run(pool.get(), step.function, &addresses[firstBuffer[index]], step.shape.units, chunks[index],
-                    const_cast<void*>(scratch.data()), program->scratchBytes());
-      return {};
+      const int32_t refused = qcrt_pool_run(pool.get(), step.function, &addresses[firstBuffer[index]], step.shape.units, chunks[index],
+                                            const_cast<void*>(scratch.data()), program->scratchBytes());
+      if (!refused) return {};
+      QC_TRY(evaluate(index));  // the code says only that the data is bad
+      return fail(ErrorCode::kInternal, "kernel '{}' refuses data that the op takes", step.kernel->id).at(step.node->location());
     }
     if (step.node->def().has(kView)) return {};  // a tap for the hook: the bytes are there already
+    return evaluate(index);
+  }
+
+  Status evaluate(size_t index) {
+    const Node& node = *program->steps()[index].node;
     refreshViews(index);
-    const EvalContext context{*step.node, views[index].inputs, views[index].outputs};
-    if (auto s = step.node->def().eval(context); !s) return tl::make_unexpected(std::move(s.error()).at(step.node->location()));
+    const EvalContext context{node, views[index].inputs, views[index].outputs};
+    if (auto s = node.def().eval(context); !s) return tl::make_unexpected(std::move(s.error()).at(node.location()));
     return {};
   }
 };

@@ -75,6 +75,7 @@ struct qcrt_pool {
   Call call{};
   alignas(kCacheLine) std::atomic<int32_t> unclaimed{0};
   alignas(kCacheLine) std::atomic<int32_t> unfinished{0};
+  std::atomic<int32_t> refused{0};  // of a call: set before its chunk counts as finished
 
   // Runs chunks as long as any is left; returns how many.
   int32_t runChunks() {
@@ -83,7 +84,8 @@ struct qcrt_pool {
     while (left > 0) {
       if (!unclaimed.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
       const int64_t c = call.chunks - left;
-      call.kernel(call.buffers, call.units * c / call.chunks, call.units * (c + 1) / call.chunks, call.scratch + c * call.scratchStride);
+      const int64_t begin = call.units * c / call.chunks, end = call.units * (c + 1) / call.chunks;
+      if (call.kernel(call.buffers, begin, end, call.scratch + c * call.scratchStride) != 0) refused.store(1, std::memory_order_relaxed);
       ++done;
       left = unclaimed.load(std::memory_order_acquire);
     }
@@ -148,17 +150,16 @@ void qcrt_pool_destroy(qcrt_pool* pool) { delete pool; }
 
 int qcrt_pool_threads(const qcrt_pool* pool) { return pool->threads; }
 
-void qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
-                   int64_t scratch_stride) {
-  if (chunks <= 1) {
-    kernel(buffers, 0, units, scratch);
-    return;
-  }
+int32_t qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
+                      int64_t scratch_stride) {
+  if (chunks <= 1) return kernel(buffers, 0, units, scratch) != 0;
   const auto count = static_cast<int32_t>(chunks);
   pool->call = {kernel, buffers, units, count, static_cast<char*>(scratch), scratch_stride};
+  pool->refused.store(0, std::memory_order_relaxed);
   pool->unfinished.store(count, std::memory_order_relaxed);
   pool->unclaimed.store(count, std::memory_order_release);
   for (int i = 0; i < std::min(count - 1, pool->numWorkers); ++i) pool->unclaimed.notify_one();
   pool->finish(pool->runChunks());
   pool->awaitOthers();
+  return pool->refused.load(std::memory_order_relaxed);
 }

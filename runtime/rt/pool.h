@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-typedef void (*qcrt_kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
+typedef int32_t (*qcrt_kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
 typedef struct qcrt_pool qcrt_pool;
 
 /* threads >= 1, the caller's included: how many chunks may run at a time.  Null when threads cannot be made. */
@@ -20,9 +20,10 @@ qcrt_pool* qcrt_pool_create(int threads);
 void qcrt_pool_destroy(qcrt_pool* pool);
 int qcrt_pool_threads(const qcrt_pool* pool);
 
-/* Runs all units and returns when they are done.  1 <= chunks < 2^31; chunk c gets scratch + c * scratch_stride.  One call at a time. */
-void qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
-                   int64_t scratch_stride);
+/* Runs all units and returns when they are done: 0, or 1 if the kernel returned anything but 0 for some of them.  1 <= chunks < 2^31; chunk
+ * c gets scratch + c * scratch_stride.  One call at a time. */
+int32_t qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
+                      int64_t scratch_stride);
 
 #ifdef __cplusplus
 }

@@ -25,9 +25,10 @@ namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // One unit of work: a chain of additions, about a microsecond.
-void kernel(void* const*, int64_t begin, int64_t end, void*) {
+int32_t kernel(void* const*, int64_t begin, int64_t end, void*) {
   for (int64_t unit = begin; unit < end; ++unit)
     for (int i = 0; i < 1000; ++i) asm volatile("" : : "r"(i));
+  return 0;
 }
 
 double run(qcrt_pool* pool, int steps, int64_t units, int chunks) {

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-typedef void (*kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
+typedef int32_t (*kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
 extern const kernel kernels[];
 
 static int64_t number(FILE* file) {
@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
       if (sizes[i] > 0 && fread(buffers[i], 1, sizes[i], in) != (size_t)sizes[i]) return 5;
     }
     void* scratch = aligned_alloc(64, (scratchBytes + 127) / 64 * 64);
-    for (int64_t unit = units; unit-- > 0;) kernels[index](buffers, unit, unit + 1, scratch);
+    for (int64_t unit = units; unit-- > 0;) if (kernels[index](buffers, unit, unit + 1, scratch) != 0) return 7;
     free(scratch);
     if (fwrite(buffers[result], 1, sizes[result], out) != (size_t)sizes[result]) return 6;
   }

@@ -80,10 +80,10 @@ class CrossBatch : public ::testing::Environment {
     table << "#include <stdint.h>\n";
     for (size_t i = 0; i < objects_.size(); ++i) {
       std::ofstream(fmt::format("{}/kernel{}.o", folder, i), std::ios::binary) << objects_[i].bytes;
-      table << fmt::format("void kernel{}(void* const*, int64_t, int64_t, void*);\n", i);
+      table << fmt::format("int32_t kernel{}(void* const*, int64_t, int64_t, void*);\n", i);
       list += fmt::format("kernel{}, ", i);
     }
-    table << "void (*const kernels[])(void* const*, int64_t, int64_t, void*) = {" << list << "};\n";
+    table << "int32_t (*const kernels[])(void* const*, int64_t, int64_t, void*) = {" << list << "};\n";
     table.close();
     writeCases(folder + "/cases");
     const std::string build =
@@ -223,7 +223,7 @@ Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, con
   return result;
 }
 
-std::vector<std::vector<uint8_t>> runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
+KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
   const Node& node = *kernel.node;
   std::vector<GuardedBuffer> owned;
   std::vector<void*> buffers;
@@ -251,16 +251,18 @@ std::vector<std::vector<uint8_t>> runGuardedAll(const CompiledKernel& kernel, co
   std::memset(scratch.mutableData(), 0x7f, static_cast<size_t>(scratch.byteSize()));
   // The second half first, in single units, then the first half at once.
   const int64_t half = kernel.shape.units / 2;
-  for (int64_t unit = kernel.shape.units; unit-- > half;) kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
-  kernel.fn(buffers.data(), 0, half, scratch.mutableData());
-  std::vector<std::vector<uint8_t>> results;
+  KernelRun run;
+  for (int64_t unit = kernel.shape.units; unit-- > half;) run.status |= kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
+  run.status |= kernel.fn(buffers.data(), 0, half, scratch.mutableData());
   for (int i = 0; i < node.numResults(); ++i)
-    results.push_back(bytesOf(buffers[firstResult + static_cast<size_t>(i)], node.result(i)->type().byteSize()));
-  return results;
+    run.results.push_back(bytesOf(buffers[firstResult + static_cast<size_t>(i)], node.result(i)->type().byteSize()));
+  return run;
 }
 
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
-  return runGuardedAll(kernel, operands).front();
+  KernelRun run = runGuardedAll(kernel, operands);
+  EXPECT_EQ(run.status, 0);
+  return std::move(run.results.front());
 }
 
 void checkRows(const std::string& text, bool mayBeNone) {
@@ -286,9 +288,10 @@ void checkRows(const std::string& text, bool mayBeNone) {
         for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
         const auto expected = evaluateNode(*node, operands);
         ASSERT_TRUE(expected) << expected.error().render();
-        const auto results = runGuardedAll(*compiled, operands);
-        for (size_t i = 0; i < results.size(); ++i)
-          reportDifference(results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
+        const KernelRun run = runGuardedAll(*compiled, operands);
+        EXPECT_EQ(run.status, 0) << row->id << " for " << target.str() << "\n" << text;
+        for (size_t i = 0; i < run.results.size(); ++i)
+          reportDifference(run.results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
       }
       if (row->isas) break;
     }

@@ -45,9 +45,14 @@ struct CompiledKernel {
 };
 Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target);
 
-// The bytes of every result.  Operands in the order of kernel.node's operands; constants are filled in where null.
-std::vector<std::vector<uint8_t>> runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
-// Of a node with one result.
+struct KernelRun {
+  int32_t status = 0;                         // what any of the calls returned
+  std::vector<std::vector<uint8_t>> results;  // their bytes
+};
+
+// Operands in the order of kernel.node's operands; constants are filled in where null.
+KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
+// The bytes of a node with one result, and no bad data.
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
 
 // Compares row `def` on `node` with the reference evaluation of the node.  `operands` as for evaluateNode.

@@ -12,16 +12,18 @@
 
 namespace {
 
-void countUnits(void* const* buffers, int64_t begin, int64_t end, void* scratch) {
+int32_t countUnits(void* const* buffers, int64_t begin, int64_t end, void* scratch) {
   auto* counts = static_cast<int*>(buffers[0]);
   for (int64_t i = begin; i < end; ++i) ++counts[i];
   if (scratch) ++*static_cast<int64_t*>(scratch);
+  return 0;
 }
 
-void recordSum(void* const* buffers, int64_t begin, int64_t end, void*) {
+int32_t recordSum(void* const* buffers, int64_t begin, int64_t end, void*) {
   // One third has no exact value: its bits say how the thread rounds.
   volatile float one = 1, three = 3;
   for (int64_t i = begin; i < end; ++i) static_cast<float*>(buffers[0])[i] = one / three;
+  return 0;
 }
 
 TEST(Pool, RunsEveryUnitOnceAndEveryChunkWithItsScratch) {
@@ -37,6 +39,21 @@ TEST(Pool, RunsEveryUnitOnceAndEveryChunkWithItsScratch) {
       qcrt_pool_run(pool, countUnits, buffers, units, chunks, scratch.data(), 8 * sizeof(int64_t));
       for (const int count : counts) ASSERT_EQ(count, 1) << threads << " threads, " << chunks << " chunks, " << units << " units";
       for (int64_t c = 0; c < chunks; ++c) ASSERT_EQ(scratch[static_cast<size_t>(c) * 8], 1);
+    }
+    qcrt_pool_destroy(pool);
+  }
+}
+
+TEST(Pool, ReportsWhatAnyChunkRefuses) {
+  const auto refuseUnit = [](void* const* buffers, int64_t begin, int64_t end, void*) -> int32_t {
+    const int64_t bad = *static_cast<const int64_t*>(buffers[0]);
+    return begin <= bad && bad < end ? 5 : 0;
+  };
+  for (const int threads : {1, 2, 4}) {
+    qcrt_pool* pool = qcrt_pool_create(threads);
+    for (int64_t bad = 0; bad < 40; ++bad) {
+      void* buffers[] = {&bad};
+      EXPECT_EQ(qcrt_pool_run(pool, refuseUnit, buffers, 20, threads, nullptr, 0), bad < 20) << bad;
     }
     qcrt_pool_destroy(pool);
   }

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Objects of models that look rows up, linked into a C program: the bytes of `qcompile run`, and an index outside of the table.
+
+    objects.py QCOMPILE DATA_DIR LIBQCOMPILE_RT SOURCE_DIR [CC]
+
+Without a C compiler nothing is run, and the script says so.  Standard library only.
+"""
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+from command_line import run
+
+RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
+CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
+ROWS, COUNT = 60, 64
+
+MODEL = f"""const #table : f32[{ROWS},33] = rand(3, -1, 1)
+const #w : f32[5,33] = rand(4, -1, 1)
+graph @words(%ids: s64[1,{COUNT}]) -> ("scores") {{
+  %table = const #table : f32[{ROWS},33]
+  %w = const #w : f32[5,33]
+  %0 = gather %table, %ids {{axis=0}} : f32[1,{COUNT},33] loc("/words/Gather")
+  %1 = linear %0, %w : f32[1,{COUNT},5] loc("/head/MatMul")
+  return %1
+}}
+"""
+
+# Reads indices for one run after another; writes the status, and the scores or what the status means.
+PROGRAM = rf"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "words.h"
+int main(int argc, char** argv) {{
+  const int threads = argc > 1 ? atoi(argv[1]) : 1;
+  static long long ids[{COUNT}];
+  static float scores[{COUNT * 5}];
+  qcrt_pool* pool = qcrt_pool_create(threads);
+  void* memory = aligned_alloc(64, (words_memory_bytes(threads) + 63) / 64 * 64);
+  const void* inputs[] = {{ids}};
+  void* outputs[] = {{scores}};
+  if (strcmp(words_error(0), "done") != 0 || strcmp(words_error(-1), words_error(1000)) != 0) return 2;
+  while (fread(ids, sizeof(ids), 1, stdin) == 1) {{
+    const int status = words_run(inputs, outputs, memory, pool);
+    if (status == 0) fwrite(scores, sizeof(scores), 1, stdout);
+    else printf("%s\n", words_error(status));
+  }}
+  free(memory);
+  qcrt_pool_destroy(pool);
+  return 0;
+}}
+"""
+
+
+def write_indices(path, values):
+    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': (1, {len(values)}), }}".ljust(117) + "\n"
+    payload = struct.pack(f"<{len(values)}q", *values)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + payload)
+    return payload
+
+
+def check(work, model):
+    good, bad = [(i * 37) % (2 * ROWS) - ROWS for i in range(COUNT)], [0] * (COUNT - 1) + [ROWS]
+    payloads = [write_indices(work / "good.npy", good), write_indices(work / "bad.npy", bad)]
+    run("run", model, "--input", f"ids={work}/good.npy", "--output-dir", work)
+    scores = (work / "scores.npy").read_bytes()[-COUNT * 20:]
+    refused = run("run", model, "--input", f"ids={work}/bad.npy", "--output-dir", work, code=1).stderr
+    assert "Gather" in refused and f"index {ROWS} is outside" in refused, refused
+    run("compile", model, "-o", work / "words.o")
+    libraries = [RT, "-I", ROOT, "-lpthreadpool", "-lpthread", "-lstdc++", "-lm"]
+    subprocess.run([CC, work / "main.c", work / "words.o", *libraries, "-o", work / "main"], check=True, cwd=work)
+    for threads in "1", "2":
+        done = subprocess.run([work / "main", threads], input=b"".join([payloads[0], payloads[1], payloads[0]]), capture_output=True, check=True).stdout
+        said = done[len(scores):-len(scores)].decode()
+        assert done.startswith(scores) and done.endswith(scores), f"{model}: the object gives other bytes"
+        assert "Gather" in said and f"outside a dim of {ROWS}" in said, said
+
+
+def main():
+    if not CC:
+        print("objects: left out, there is no C compiler")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        os.environ["QC_CACHE_DIR"] = str(work / "cache")
+        (work / "main.c").write_text(PROGRAM)
+        (work / "words.qir").write_text(MODEL)
+        check(work, work / "words.qir")
+        modes = {"weights8": ["--mode", "weight-only"], "weights4": ["--mode", "weight-only", "--weight-bits", 4, "--group-size", 16],
+                 "dynamic": ["--mode", "dynamic"], "half": ["--mode", "fp16-weights"]}
+        for name, options in modes.items():
+            run("quantize", work / "words.qir", *options, "-o", work / f"{name}.onnx")
+            check(work, work / f"{name}.onnx")
+        print("objects: passed")
+
+
+main()
