@@ -180,7 +180,7 @@ class Matmul {
                 Reg a = e_.splat(e_.load(e_.b.getInt32Ty(), e_.at(e_.at(e_.scratch(), mul(pair, 4)), r * p_.pairs() * 4)), p_.lanes);
                 for (size_t v = 0; v < b.size(); ++v) {
                   Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
-                  sum = dotPairs(sum, a, b[v]);
+                  sum = addPairs(e_, sum, a, b[v]);
                 }
               }
             },
@@ -226,21 +226,6 @@ class Matmul {
       });
     }
   }
-
-  // sum + the two products of 16-bit halves, in every 32-bit lane.
-  Reg dotPairs(Reg sum, Reg a, Reg b) {
-    using namespace llvm;
-    const int lanes = p_.lanes;
-    if (lanes == 16 && e_.has(Isa::avx512vnni)) return e_.intrinsic(Intrinsic::x86_avx512_vpdpwssd_512, {sum, a, b});
-    if (lanes == 8 && e_.has(Isa::avxvnni)) return e_.intrinsic(Intrinsic::x86_avx512_vpdpwssd_256, {sum, a, b});
-    if (lanes == 16) return e_.b.CreateAdd(sum, e_.intrinsic(Intrinsic::x86_avx512_pmaddw_d_512, {words(a), words(b)}));
-    if (lanes == 8) return e_.b.CreateAdd(sum, e_.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {words(a), words(b)}));
-    Reg sixteen = e_.ints(16, e_.i32(lanes));
-    const auto high = [&](Reg v) { return e_.b.CreateAShr(v, sixteen); };
-    const auto low = [&](Reg v) { return high(e_.b.CreateShl(v, sixteen)); };
-    return e_.b.CreateAdd(sum, e_.b.CreateAdd(e_.b.CreateMul(low(a), low(b)), e_.b.CreateMul(high(a), high(b))));
-  }
-  Reg words(Reg v) { return e_.bitcast(v, e_.i16(2 * p_.lanes)); }
 
   KernelEmitter& e_;
   const MatmulPlan& p_;

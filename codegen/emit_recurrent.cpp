@@ -1,12 +1,13 @@
 // The steps of lstm, gru and rnn, whose inputs a linear has multiplied by their weights already (ir/ops/recurrent.h).
-// One direction of one batch entry is a work unit: its steps depend on one another.  A step multiplies the state by the recurrent
-// weights, several panels of rows at a time so that the chains of sums overlap, and then computes its formulas vector by vector; the
-// state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
+// One direction of one batch entry is a work unit, since its steps depend on one another; of all batch entries, where they share what
+// their states are quantized with.  A step multiplies the state by the recurrent weights (recurrent_product.h) and then computes its
+// formulas vector by vector; the state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp,
+// ir/ops/dynamic_recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
 #include <algorithm>
 
 #include "codegen/families.h"
+#include "codegen/recurrent_product.h"
 #include "codegen/vector_loop.h"
-#include "ir/ops/recurrent.h"
 
 namespace qc {
 namespace {
@@ -18,26 +19,32 @@ constexpr int64_t kFloat = 4;  // bytes
 
 class Recurrence {
  public:
-  Recurrence(KernelEmitter& e, const Node& node, const RecurrentForm& form) : e_(e), form_(form) {
+  Recurrence(KernelEmitter& e, const Node& node, const RecurrentForm& form)
+      : e_(e), form_(form), product_(RecurrentProductEmitter::of(e, node, form)) {
     const std::vector<int64_t> x = node.operand(0)->type().sizes();
     sequence_ = x[form.batchFirst ? 1 : 0];
     batch_ = x[form.batchFirst ? 0 : 1];
+    together_ = product_->takesWholeBatch() ? std::max<int64_t>(batch_, 1) : 1;
     rows_ = form.gates * form.hidden;
     padded_ = form.panels() * kPanel;
   }
 
   KernelShape emit() {
     // Each direction has activations of its own, hence code of its own.
+    const int64_t units = batch_ / together_;
     for (int64_t d = 0; d < form_.directions; ++d)
-      e_.loop(e_.maxOf(e_.begin(), e_.i64(d * batch_)), e_.minOf(e_.end(), e_.i64((d + 1) * batch_)), 1,
-              [&](Reg unit) { run(d, e_.b.CreateSub(unit, e_.i64(d * batch_))); });
-    return {form_.directions * batch_, ((kVectors + form_.gates) * padded_ * kFloat + 63) / 64 * 64};
+      e_.loop(e_.maxOf(e_.begin(), e_.i64(d * units)), e_.minOf(e_.end(), e_.i64((d + 1) * units)), 1,
+              [&](Reg unit) { run(d, mul(e_.b.CreateSub(unit, e_.i64(d * units)), together_)); });
+    return {form_.directions * units, (together_ * entryBytes() + product_->scratchBytes(together_) + 63) / 64 * 64};
   }
 
  private:
-  // Scratch: vectors of `padded_` floats, the values of RecurrentStep before `input`, then the sums [gates][padded].
+  // Scratch: for each batch entry of the unit vectors of `padded_` floats, the values of RecurrentStep before `input`, then the sums
+  // [gates][padded]; behind all entries what the product needs.
   static constexpr int64_t kVectors = Step::input;
-  Reg vector(int64_t which) { return e_.at(e_.scratch(), which * padded_ * kFloat); }
+  int64_t entryBytes() const { return (kVectors + form_.gates) * padded_ * kFloat; }
+  Reg homeOf(Reg entry) { return together_ == 1 ? e_.scratch() : e_.at(e_.scratch(), mul(entry, entryBytes())); }
+  Reg vector(int64_t which) { return e_.at(home_, which * padded_ * kFloat); }
   Reg sums() { return vector(kVectors); }
 
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
@@ -45,64 +52,66 @@ class Recurrence {
   Reg operand(Operand o) { return form_.place(o) < 0 ? nullptr : e_.operand(form_.place(o)); }
   Reg add(Reg a, Reg c) { return e_.b.CreateFAdd(a, c); }
 
-  void run(int64_t direction, Reg entry) {
+  // The batch entries of the unit, one after another: `index` within the unit, `entry` within the batch.
+  void forEntries(Reg first, const std::function<void(Reg index, Reg entry)>& body) {
+    const auto visit = [&](Reg index) {
+      home_ = homeOf(index);
+      body(index, e_.b.CreateAdd(first, index));
+    };
+    if (together_ == 1)
+      visit(e_.i64(0));
+    else
+      e_.loop(e_.i64(0), e_.i64(together_), 1, visit, true);
+  }
+
+  // Of the batch entries [first, first + together_).
+  void run(int64_t direction, Reg first) {
     const int64_t d = direction, hidden = form_.hidden, directions = form_.directions;
-    Reg state = form_.batchFirst ? mul(e_.b.CreateAdd(mul(entry, directions), e_.i64(d)), hidden)
-                                 : mul(e_.b.CreateAdd(entry, e_.i64(d * batch_)), hidden);
-    const auto initial = [&](Operand o, Step::Value to) {
+    const auto state = [&](Reg entry) {
+      return form_.batchFirst ? mul(e_.b.CreateAdd(mul(entry, directions), e_.i64(d)), hidden)
+                              : mul(e_.b.CreateAdd(entry, e_.i64(d * batch_)), hidden);
+    };
+    const auto initial = [&](Operand o, Step::Value to, Reg entry) {
       if (Reg given = operand(o))
-        e_.copyBytes(vector(to), floatsAt(given, state), hidden * kFloat);
+        e_.copyBytes(vector(to), floatsAt(given, state(entry)), hidden * kFloat);
       else
         e_.fillBytes(vector(to), e_.b.getInt8(0), e_.i64(padded_ * kFloat));
     };
-    initial(Operand::initialH, Step::h);
     const bool hasMemory = form_.cell == RecurrentForm::Cell::lstm;
-    if (hasMemory) initial(Operand::initialC, Step::c);
-    weights_ = e_.opaque(e_.at(operand(Operand::r), d * form_.gates * padded_ * hidden * kFloat));
+    forEntries(first, [&](Reg, Reg entry) {
+      initial(Operand::initialH, Step::h, entry);
+      if (hasMemory) initial(Operand::initialC, Step::c, entry);
+    });
+    product_->begin(d, e_.at(e_.scratch(), together_ * entryBytes()));
     bias_ = operand(Operand::b) ? e_.at(operand(Operand::b), d * rows_ * kFloat) : nullptr;
     peepholes_ = operand(Operand::p) ? e_.at(operand(Operand::p), d * 3 * hidden * kFloat) : nullptr;
     step_ = Step::of(form_, d, peepholes_ != nullptr);
-    // Row of step t: t * stride + first, for inputs in rows of all directions, for outputs in vectors of one.
-    const int64_t stride = form_.batchFirst ? 1 : batch_;
-    Reg first = form_.batchFirst ? mul(entry, sequence_) : entry;
-    e_.loop(e_.i64(0), e_.i64(sequence_), 1, [&](Reg step) {
-      Reg t = form_.reverse(d) ? e_.b.CreateSub(e_.i64(sequence_ - 1), step) : step;
-      Reg row = e_.b.CreateAdd(mul(t, stride), first);
-      input_ = e_.at(e_.operand(0), e_.b.CreateAdd(mul(row, directions * rows_ * kFloat), e_.i64(d * rows_ * kFloat)));
-      Reg place = form_.batchFirst ? e_.b.CreateAdd(mul(row, directions), e_.i64(d))
-                                   : e_.b.CreateAdd(mul(t, directions * batch_), e_.b.CreateAdd(entry, e_.i64(d * batch_)));
-      output_ = e_.at(e_.result(0), mul(place, hidden * kFloat));
-      takeStep();
+    e_.loop(e_.i64(0), e_.i64(sequence_), 1,
+            [&](Reg step) { takeStep(d, first, form_.reverse(d) ? e_.b.CreateSub(e_.i64(sequence_ - 1), step) : step); });
+    forEntries(first, [&](Reg, Reg entry) {
+      e_.copyBytes(floatsAt(e_.result(1), state(entry)), vector(Step::h), hidden * kFloat);
+      if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state(entry)), vector(Step::c), hidden * kFloat);
     });
-    e_.copyBytes(floatsAt(e_.result(1), state), vector(Step::h), hidden * kFloat);
-    if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state), vector(Step::c), hidden * kFloat);
   }
 
-  // sums[g] = dot(R[g], v) for gates [first, first + count).
-  void multiply(Reg v, int64_t first, int64_t count) {
-    const int64_t most = std::max<int64_t>(8 * e_.lanes() / kPanel, 1), panels = count * form_.panels();
-    const int64_t groups = (panels + most - 1) / most, each = (panels + groups - 1) / groups, from = first * form_.panels();
-    e_.loop(e_.i64(0), e_.i64(panels / each), 1, [&](Reg i) { multiplyPanels(v, e_.b.CreateAdd(mul(i, each), e_.i64(from)), each); }, true);
-    if (panels % each) multiplyPanels(v, e_.i64(from + panels / each * each), panels % each);
+  void takeStep(int64_t d, Reg first, Reg t) {
+    for (const Step::Part& part : step_.parts) {
+      const auto factorOf = [&](Reg index) { return e_.at(homeOf(index), part.factor * padded_ * kFloat); };
+      product_->prepare(together_, factorOf);
+      forEntries(first, [&](Reg index, Reg entry) {
+        place(d, entry, t);
+        product_->multiply(index, vector(part.factor), part.first, part.gates, sums());
+        forUnits([&](const Lane& l) { assign(part, l); });
+      });
+    }
   }
-  void multiplyPanels(Reg v, Reg first, int64_t count) {
-    const int lanes = std::min<int>(e_.lanes(), kPanel);
-    const int64_t perPanel = kPanel / lanes, panelBytes = form_.hidden * kPanel * kFloat;
-    Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes)));
-    KernelEmitter::Values acc(static_cast<size_t>(count * perPanel), e_.floats(0, lanes));
-    acc = e_.loop(
-        e_.i64(0), e_.i64(form_.hidden), 1, acc,
-        [&](Reg k, KernelEmitter::Values& values) {
-          Reg factor = e_.splat(e_.load(e_.f32(), floatsAt(v, k)), lanes);
-          Reg line = e_.at(base, mul(k, kPanel * kFloat));
-          for (int64_t i = 0; i < count * perPanel; ++i) {
-            Reg w = e_.load(e_.f32(lanes), e_.at(line, i / perPanel * panelBytes + i % perPanel * lanes * kFloat));
-            values[static_cast<size_t>(i)] = e_.fma(w, factor, values[static_cast<size_t>(i)]);
-          }
-        },
-        true);
-    Reg to = e_.at(sums(), mul(first, kPanel * kFloat));
-    for (size_t i = 0; i < acc.size(); ++i) e_.store(acc[i], e_.at(to, static_cast<int64_t>(i) * lanes * kFloat));
+  // Inputs are rows of all directions, outputs vectors of one.
+  void place(int64_t d, Reg entry, Reg t) {
+    Reg row = form_.batchFirst ? e_.b.CreateAdd(mul(entry, sequence_), t) : e_.b.CreateAdd(mul(t, batch_), entry);
+    input_ = e_.at(e_.operand(0), e_.b.CreateAdd(mul(row, form_.directions * rows_ * kFloat), e_.i64(d * rows_ * kFloat)));
+    Reg output = form_.batchFirst ? e_.b.CreateAdd(mul(row, form_.directions), e_.i64(d))
+                                  : e_.b.CreateAdd(mul(t, form_.directions * batch_), e_.b.CreateAdd(entry, e_.i64(d * batch_)));
+    output_ = e_.at(e_.result(0), mul(output, form_.hidden * kFloat));
   }
 
   // One vector of the hidden units under computation.
@@ -125,12 +134,6 @@ class Recurrence {
   }
   Reg fromInput(int64_t gate, const Lane& l) { return given(input_, gate, l); }
 
-  void takeStep() {
-    for (const Step::Part& part : step_.parts) {
-      multiply(vector(part.factor), part.first, part.gates);
-      forUnits([&](const Lane& l) { assign(part, l); });
-    }
-  }
   void assign(const Step::Part& part, const Lane& l) {
     KernelEmitter::Values values(Step::kValues);
     for (int v = 0; v < Step::kValues; ++v) values[static_cast<size_t>(v)] = load(v, l);
@@ -151,9 +154,11 @@ class Recurrence {
 
   KernelEmitter& e_;
   const RecurrentForm& form_;
+  std::unique_ptr<RecurrentProductEmitter> product_;
   Step step_;
-  int64_t sequence_ = 0, batch_ = 0, rows_ = 0, padded_ = 0;
-  Reg weights_ = nullptr, bias_ = nullptr, peepholes_ = nullptr, input_ = nullptr, output_ = nullptr;
+  int64_t sequence_ = 0, batch_ = 0, together_ = 1, rows_ = 0, padded_ = 0;
+  Reg bias_ = nullptr, peepholes_ = nullptr;                 // of the direction
+  Reg home_ = nullptr, input_ = nullptr, output_ = nullptr;  // of the batch entry
 };
 
 }  // namespace
@@ -165,10 +170,9 @@ bool supportsRecurrence(const KernelDef&, const Node& node, const Target&) {
 }
 
 double costRecurrence(const KernelDef&, const Node& node, const Target& target) {
-  const TensorType& r = node.operand(1)->type();
-  const auto steps = static_cast<double>(node.operand(0)->type().numElements()) /
-                     static_cast<double>(r.shape[0].size() * r.shape[1].size() * r.shape[3].size());
-  return steps * static_cast<double>(r.numElements()) / (target.vectorBytes() / 8.0);
+  const TensorType &x = node.operand(0)->type(), &r = node.operand(1)->type();
+  const double steps = static_cast<double>(x.shape[0].size() * x.shape[1].size());
+  return steps * static_cast<double>(r.numElements() * sizeOf(r.dtype)) / (target.vectorBytes() / 2.0);
 }
 
 Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node) {

@@ -89,7 +89,7 @@ bool supportsResize(const KernelDef&, const Node& node, const Target&);
 double costResize(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitResize(KernelEmitter& e, const Node& node);
 
-// emit_recurrent.cpp: lstm_steps, gru_steps, rnn_steps
+// emit_recurrent.cpp: lstm_steps, gru_steps, rnn_steps and their q.dynamic_ forms
 bool supportsRecurrence(const KernelDef&, const Node& node, const Target&);
 double costRecurrence(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node);

@@ -27,6 +27,7 @@ class Rows {
   Rows(KernelEmitter& e, const RowSpace& space, Reg outer, Reg column, int width, int count)
       : e_(e), space_(space), outer_(outer), column_(column), width_(width), count_(count) {}
 
+  KernelEmitter& emitter() const { return e_; }
   const RowSpace& space() const { return space_; }
   int width() const { return width_; }    // lanes of every vector
   Reg outer() const { return outer_; }    // along: the row

@@ -43,6 +43,9 @@ Status requireGranularity(const InferContext& c);
 // A linear layer of `depth` terms over integers that are not constant: |q - z| is at most the width of the storage type.
 Status requireDynamicSums(const InferContext& c, DType x, const QuantParams& w, int64_t depth);
 
+// Weights [directions, rows, depth] of a recurrent layer, quantized per row: which of the parameters a row has.
+int64_t rowParameter(const QuantParams& q, int64_t direction, int64_t row, int64_t rows);
+
 void registerDynamicOps(OpRegistry& registry);           // called by registerQuantOps
 void registerDynamicRecurrentOps(OpRegistry& registry);  // called by registerRecurrentOps
 

@@ -2,6 +2,8 @@
 // are integers of one scale per row; what they are multiplied with is quantized as it goes (dynamic.h): one set of parameters for the whole
 // input sequence of a direction (granularity="token": one per step and batch entry), one for the hidden state of all running batch entries
 // at each step.  Then dot(w, v) = float(acc) * f32(s * sw[row]); biases, gates and states are float, in the order of the float ops.
+// Of the split form (recurrent.h), whose weights stand in panels: acc = dot(R, q - low) - (z - low) * R_sums with low = the least of the
+// storage type, which is the same integer.
 // Tests: tests/unit/dynamic_ops_test.cpp.
 #include "ir/op_def.h"
 #include "ir/ops/dynamic.h"
@@ -12,9 +14,6 @@
 
 namespace qc {
 namespace {
-
-constexpr std::string_view kPrefix = "q.dynamic_";
-std::string_view cellOf(std::string_view op) { return op.substr(kPrefix.size()); }
 
 // ---- inference --------------------------------------------------------------------------------
 
@@ -30,83 +29,154 @@ Status requireRowWeights(const InferContext& c, int operand) {
   return requireDynamicSums(c, c.attrs.dtype("storage"), *w.quant, w.shape[2].size());
 }
 
-Result<Types> inferDynamic(const InferContext& c) {
+// Those of the split form.
+Status requirePanels(const InferContext& c, int operand) {
+  const TensorType& r = c.type(operand);
+  if (!r.isQuantized() && (r.dtype == DType::s8 || r.dtype == DType::s16)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}' takes weights of s8 or s16, got {}", c.op, describe(c, operand));
+}
+
+Status requireBytes(const InferContext& c) {
   QC_TRY(requireDynamicRange(c));
+  if (sizeOf(c.attrs.dtype("storage")) == 1) return {};
+  return fail(ErrorCode::kUnsupported, "'{}' quantizes to 8 bits, not to {}", c.op, toString(c.attrs.dtype("storage")));
+}
+
+Result<Types> inferWhole(const InferContext& c) {
+  QC_TRY(requireBytes(c));
   QC_TRY(requireGranularity(c));
-  if (sizeOf(c.attrs.dtype("storage")) != 1)
-    return fail(ErrorCode::kUnsupported, "'{}' quantizes to 8 bits, not to {}", c.op, toString(c.attrs.dtype("storage")));
-  return inferRecurrent(c, cellOf(c.op), [&](int operand) { return requireRowWeights(c, operand); });
+  return inferRecurrent(c, [&](int operand) { return requireRowWeights(c, operand); });
+}
+
+Result<Types> inferSteps(const InferContext& c) {
+  QC_TRY(requireBytes(c));
+  return inferRecurrent(c, [&](int operand) { return requirePanels(c, operand); });
 }
 
 // ---- evaluation -------------------------------------------------------------------------------
 
-using Floats = std::vector<float>;
+// The integer weights of one direction.
+struct Weights {
+  int64_t rows = 0, depth = 0;
+  std::vector<uint32_t> values;  // [depth, rows], modulo 2^32
+  std::vector<uint32_t> sums;    // of the rows
+  std::vector<float> scales;
+};
+
+// From w [directions, rows, depth].
+Weights weightsOf(const TensorRef& w, const QuantParams& q, int64_t direction) {
+  Weights to{w.sizes[1], w.sizes[2], std::vector<uint32_t>(static_cast<size_t>(w.sizes[1] * w.sizes[2])), {}, {}};
+  const Elements<int64_t> values(w);
+  for (int64_t r = 0; r < to.rows; ++r) {
+    const int64_t index = rowParameter(q, direction, r, to.rows);
+    to.scales.push_back(q.scale(index));
+    to.sums.push_back(0);
+    for (int64_t k = 0; k < to.depth; ++k) {
+      const auto value = static_cast<uint32_t>(values[(direction * to.rows + r) * to.depth + k] - q.zeroPoint(index));
+      to.values[static_cast<size_t>(k * to.rows + r)] = value;
+      to.sums.back() += value;
+    }
+  }
+  return to;
+}
+
+// From the panels of the split form.
+Weights weightsOf(const EvalContext& c, const RecurrentForm& form, int64_t direction) {
+  const auto operand = [&](RecurrentForm::Operand o) -> const TensorRef& { return c.in(form.place(o)); };
+  const int64_t padded = form.panels() * RecurrentForm::kPanel;
+  const Elements<int64_t> panels(operand(RecurrentForm::Operand::r));
+  const auto* scales = operand(RecurrentForm::Operand::scale).as<float>() + direction * form.gates * padded;
+  const auto* sums = operand(RecurrentForm::Operand::sums).as<int32_t>() + direction * form.gates * padded;
+  Weights to{form.gates * form.hidden, form.hidden, {}, {}, {}};
+  for (int64_t k = 0; k < form.hidden; ++k)
+    for (int64_t r = 0; r < to.rows; ++r)
+      to.values.push_back(static_cast<uint32_t>(
+          panels[direction * form.gates * form.panels() * form.panelSize() + form.panelIndex(r / form.hidden, r % form.hidden, k)]));
+  for (int64_t r = 0; r < to.rows; ++r) {
+    const int64_t index = r / form.hidden * padded + r % form.hidden;
+    to.scales.push_back(scales[index]);
+    to.sums.push_back(static_cast<uint32_t>(sums[index]));
+  }
+  return to;
+}
 
 // A RecurrentProduct.
 class Product {
  public:
-  // `direction` of the weights w [directions, rows, depth].
-  Product(const TensorRef& w, const QuantParams& q, int64_t direction, const DynamicRange& range, bool perVector)
-      : rows_(w.sizes[1]), depth_(w.sizes[2]), range_(range), perVector_(perVector), weights_(static_cast<size_t>(rows_ * depth_)) {
-    const Elements<int64_t> values(w);
-    for (int64_t r = 0; r < rows_; ++r) {
-      const int64_t index = q.blockSize ? direction * rows_ + r : q.axis == 1 ? r : q.axis == 0 ? direction : 0;
-      scales_.push_back(q.scale(index));
-      for (int64_t k = 0; k < depth_; ++k)
-        weights_[static_cast<size_t>(k * rows_ + r)] =
-            static_cast<uint32_t>(values[(direction * rows_ + r) * depth_ + k] - q.zeroPoint(index));
-    }
-  }
+  Product(Weights weights, const DynamicRange& range, bool perVector)
+      : weights_(std::move(weights)), range_(range), perVector_(perVector) {}
+
   void operator()(const float* x, int64_t count, int64_t first, int64_t rows, float* y) {
-    const int64_t together = perVector_ ? 1 : count;
-    integers_.resize(static_cast<size_t>(together * depth_));
+    const int64_t together = perVector_ ? 1 : count, depth = weights_.depth;
+    const auto low = static_cast<int32_t>(rangeOf(range_.storage).min);
+    integers_.resize(static_cast<size_t>(together * depth));
     for (int64_t i = 0; i < count; i += together) {
-      const std::span<const float> values(x + i * depth_, integers_.size());
+      const std::span<const float> values(x + i * depth, integers_.size());
       const DynamicParams p = dynamicParams(values, range_);
       for (size_t k = 0; k < values.size(); ++k)
-        integers_[k] = static_cast<uint32_t>(qmath::quantize(values[k], p.scale, p.zeroPoint, range_.qmin, range_.qmax) - p.zeroPoint);
+        integers_[k] = static_cast<uint32_t>(qmath::quantize(values[k], p.scale, p.zeroPoint, range_.qmin, range_.qmax) - low);
       sums_.assign(static_cast<size_t>(together * rows), 0);
-      ref::multiplyAdd(integers_.data(), depth_, weights_.data() + first, rows_, sums_.data(), rows, together, rows, depth_);
-      for (int64_t j = 0; j < together * rows; ++j)
-        y[i * rows + j] = static_cast<float>(static_cast<int32_t>(sums_[static_cast<size_t>(j)])) *
-                          (p.scale * scales_[static_cast<size_t>(first + j % rows)]);
+      ref::multiplyAdd(integers_.data(), depth, weights_.values.data() + first, weights_.rows, sums_.data(), rows, together, rows, depth);
+      for (int64_t j = 0; j < together * rows; ++j) {
+        const auto row = static_cast<size_t>(first + j % rows);
+        const uint32_t acc = sums_[static_cast<size_t>(j)] - static_cast<uint32_t>(p.zeroPoint - low) * weights_.sums[row];
+        y[i * rows + j] = static_cast<float>(static_cast<int32_t>(acc)) * (p.scale * weights_.scales[row]);
+      }
     }
   }
 
  private:
-  int64_t rows_, depth_;
+  Weights weights_;
   DynamicRange range_;
   bool perVector_;
-  std::vector<uint32_t> weights_, integers_, sums_;
-  Floats scales_;
+  std::vector<uint32_t> integers_, sums_;
 };
 
-Status evalDynamic(const EvalContext& c) {
-  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(cellOf(c.node.op()), c.node.attrs()));
+Status evalWhole(const EvalContext& c) {
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.node.op(), c.node.attrs()));
   const DynamicRange range = dynamicRangeOf(c.node.attrs());
   const bool perToken = c.node.string("granularity") == "token";
   return evalRecurrent(c, form, [&](int64_t direction) -> RecurrentProducts {
     const auto product = [&](RecurrentForm::Operand operand, bool perVector) {
       const int i = form.place(operand);
-      return Product(c.in(i), *c.inType(i).quant, direction, range, perVector);
+      return Product(weightsOf(c.in(i), *c.inType(i).quant, direction), range, perVector);
     };
     return {product(RecurrentForm::Operand::w, perToken), product(RecurrentForm::Operand::r, false)};
   });
 }
 
+Status evalSteps(const EvalContext& c) {
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.node.op(), c.node.attrs()));
+  const DynamicRange range = dynamicRangeOf(c.node.attrs());
+  return evalRecurrent(
+      c, form, [&](int64_t direction) -> RecurrentProducts { return {nullptr, Product(weightsOf(c, form, direction), range, false)}; });
+}
+
+// As a float op is declared, with the attributes of the range.
+OpDef dynamicOf(OpDef def) {
+  def.name = "q.dynamic_" + def.name;
+  def.summary += ", its products in integers with parameters found as it goes";
+  for (AttrSpec& attr : dynamicRangeAttrs()) def.attrs.push_back(std::move(attr));
+  return def;
+}
+
 }  // namespace
 
-// As the float ops are declared, with the attributes of the range.
+int64_t rowParameter(const QuantParams& q, int64_t direction, int64_t row, int64_t rows) {
+  return q.blockSize ? direction * rows + row : q.axis == 1 ? row : q.axis == 0 ? direction : 0;
+}
+
 void registerDynamicRecurrentOps(OpRegistry& registry) {
-  for (const char* name : {"lstm", "gru", "rnn"}) {
-    OpDef def = registry.at(name);
-    def.name = std::string(kPrefix) + name;
-    def.summary += ", its products in integers with parameters found as it goes";
-    for (AttrSpec& attr : dynamicRangeAttrs()) def.attrs.push_back(std::move(attr));
-    def.attrs.push_back(granularityAttr());
-    def.infer = inferDynamic;
-    def.eval = evalDynamic;
-    registry.add(std::move(def));
+  for (const std::string name : {"lstm", "gru", "rnn"}) {
+    OpDef whole = dynamicOf(registry.at(name)), steps = dynamicOf(registry.at(name + "_steps"));
+    whole.attrs.push_back(granularityAttr());
+    whole.infer = inferWhole;
+    whole.eval = evalWhole;
+    registry.add(std::move(whole));
+    steps.operands.insert(steps.operands.begin() + 2, {{"R_scale"}, {"R_sums"}});
+    steps.infer = inferSteps;
+    steps.eval = evalSteps;
+    registry.add(std::move(steps));
   }
 }
 

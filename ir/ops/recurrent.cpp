@@ -29,14 +29,12 @@ Floats transposed(const float* from, int64_t rows, int64_t depth) {
   return to;
 }
 
-// [gates, panels, hidden, kPanel] -> [hidden, gates * hidden]
+// The panels of one direction -> [hidden, gates * hidden]
 Floats unpacked(const RecurrentForm& form, const float* from) {
-  constexpr int64_t kPanel = RecurrentForm::kPanel;
-  Floats to(static_cast<size_t>(form.gates * form.hidden * form.hidden));
-  auto out = to.begin();
+  Floats to;
   for (int64_t k = 0; k < form.hidden; ++k)
     for (int64_t g = 0; g < form.gates; ++g)
-      for (int64_t j = 0; j < form.hidden; ++j) *out++ = from[((g * form.panels() + j / kPanel) * form.hidden + k) * kPanel + j % kPanel];
+      for (int64_t j = 0; j < form.hidden; ++j) to.push_back(from[form.panelIndex(g, j, k)]);
   return to;
 }
 
@@ -56,7 +54,7 @@ Status evalFloats(const EvalContext& c) {
   };
   return evalRecurrent(c, form, [&](int64_t direction) -> RecurrentProducts {
     if (form.steps) {
-      const float* panels = part(Operand::r, direction, form.gates * form.panels() * form.hidden * RecurrentForm::kPanel);
+      const float* panels = part(Operand::r, direction, form.gates * form.panels() * form.panelSize());
       return {nullptr, productWith(unpacked(form, panels), rows, form.hidden)};
     }
     return {productWith(transposed(part(Operand::w, direction, rows * input), rows, input), rows, input),
@@ -84,7 +82,7 @@ void add(OpRegistry& r, const Declaration& d) {
                realAttr("clip", 0.0),
                integerAttr("batch_first", 0)};
   def.attrs.insert(def.attrs.end(), d.attrs.begin(), d.attrs.end());
-  def.infer = [](const InferContext& c) { return inferRecurrent(c, c.op, [&](int operand) { return requireFloat32(c, operand); }); };
+  def.infer = [](const InferContext& c) { return inferRecurrent(c, [&](int operand) { return requireFloat32(c, operand); }); };
   def.eval = evalFloats;
 
   def.name = d.name;

@@ -21,6 +21,11 @@ Status requireAttributes(const InferContext& c) {
   return {};
 }
 
+Status requirePlain(const InferContext& c, int operand, DType dtype) {
+  if (c.type(operand).dtype == dtype && !c.type(operand).isQuantized()) return {};
+  return fail(ErrorCode::kInvalidModel, "{}: {} is not of {}", c.op, describe(c, operand), toString(dtype));
+}
+
 }  // namespace
 
 Status requireFloat32(const InferContext& c, int operand) {
@@ -28,13 +33,14 @@ Status requireFloat32(const InferContext& c, int operand) {
   return fail(ErrorCode::kUnsupported, "{} computes in f32, {} is not", c.op, describe(c, operand));
 }
 
-Result<Types> inferRecurrent(const InferContext& c, std::string_view op, const std::function<Status(int operand)>& requireWeights) {
+Result<Types> inferRecurrent(const InferContext& c, const std::function<Status(int operand)>& requireWeights) {
   QC_TRY(requireAttributes(c));
-  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(op, c.attrs));
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.op, c.attrs));
   const auto require = [&](Operand operand, const Shape& shape) -> Status {
     const int i = form.place(operand);
     if (i < 0 || !c.has(i)) return {};
     QC_TRY(requireShape(c, i, shape));
+    if (operand == Operand::sums) return requirePlain(c, i, DType::s32);
     return operand == Operand::w || operand == Operand::r ? requireWeights(i) : requireFloat32(c, i);
   };
   QC_TRY(requireFloat32(c, 0));
@@ -45,7 +51,11 @@ Result<Types> inferRecurrent(const InferContext& c, std::string_view op, const s
   const Shape state = form.batchFirst ? Shape{batch, directions, form.hidden} : Shape{directions, batch, form.hidden};
   if (form.steps) {
     QC_TRY(require(Operand::x, {x[0], x[1], directions * rows}));
-    QC_TRY(require(Operand::r, {directions, form.gates, form.panels(), form.hidden, RecurrentForm::kPanel}));
+    const std::vector<int64_t> panels = form.panelSizes();
+    const Shape ofRows = {directions, form.gates, form.panels(), RecurrentForm::kPanel};
+    QC_TRY(require(Operand::r, Shape(panels.begin(), panels.end())));
+    QC_TRY(require(Operand::scale, ofRows));
+    QC_TRY(require(Operand::sums, ofRows));
     QC_TRY(require(Operand::b, {directions, rows}));
   } else {
     QC_TRY(require(Operand::w, {directions, rows, x[2]}));
@@ -57,8 +67,7 @@ Result<Types> inferRecurrent(const InferContext& c, std::string_view op, const s
   QC_TRY(require(Operand::p, {directions, 3 * form.hidden}));
   if (const int i = form.place(Operand::lengths); i >= 0 && c.has(i)) {
     QC_TRY(requireVector(c, i, batch));
-    if (c.type(i).dtype != DType::s32 || c.type(i).isQuantized())
-      return fail(ErrorCode::kInvalidModel, "{}: {} is not of s32", c.op, describe(c, i));
+    QC_TRY(requirePlain(c, i, DType::s32));
   }
   const Shape all = form.batchFirst ? Shape{batch, sequence, directions, form.hidden} : Shape{sequence, directions, batch, form.hidden};
   Types types = {{DType::f32, all}, {DType::f32, state}};

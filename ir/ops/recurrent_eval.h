@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <string_view>
 
 #include "ir/op_def.h"
 #include "ir/ops/infer_util.h"
@@ -17,8 +16,8 @@ struct RecurrentProducts {
   RecurrentProduct r;  // given the vectors of all running batch entries at one step
 };
 
-// `op` is the name that RecurrentForm::of knows; `requireWeights` speaks of the element type of the operand, w or r.
-Result<Types> inferRecurrent(const InferContext& c, std::string_view op, const std::function<Status(int operand)>& requireWeights);
+// `requireWeights` speaks of the element type of the operand, w or r.
+Result<Types> inferRecurrent(const InferContext& c, const std::function<Status(int operand)>& requireWeights);
 Status evalRecurrent(const EvalContext& c, const RecurrentForm& form, const std::function<RecurrentProducts(int64_t direction)>& products);
 
 // One plain float32 operand, where it is given.

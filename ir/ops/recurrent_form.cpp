@@ -18,12 +18,11 @@ struct Kind {
 };
 constexpr Kind kKinds[] = {
     {"lstm", Cell::lstm, 4, "Sigmoid,Tanh,Tanh"}, {"gru", Cell::gru, 3, "Sigmoid,Tanh"}, {"rnn", Cell::rnn, 1, "Tanh"}};
-constexpr std::string_view kSteps = "_steps";
-
-bool isSteps(std::string_view op) { return op.ends_with(kSteps); }
+constexpr std::string_view kDynamic = "q.dynamic_", kSteps = "_steps";
 
 const Kind* kindOf(std::string_view op) {
-  if (isSteps(op)) op.remove_suffix(kSteps.size());
+  if (op.starts_with(kDynamic)) op.remove_prefix(kDynamic.size());
+  if (op.ends_with(kSteps)) op.remove_suffix(kSteps.size());
   const auto* row = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return k.name == op; });
   return row == std::end(kKinds) ? nullptr : row;
 }
@@ -90,9 +89,17 @@ Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& 
 bool isRecurrent(std::string_view op) { return kindOf(op) != nullptr; }
 
 int RecurrentForm::place(Operand operand) const {
-  constexpr std::array<int, 8> kWhole = {0, 1, 2, 3, 4, 5, 6, 7}, kSplit = {0, -1, 1, 2, -1, 3, 4, 5};
+  constexpr std::array<int, 10> kWhole = {0, 1, 2, 3, 4, 5, 6, 7, -1, -1}, kSplit = {0, -1, 1, 2, -1, 3, 4, 5, -1, -1},
+                                kSplitDynamic = {0, -1, 1, 4, -1, 5, 6, 7, 2, 3};
   const bool ofLstm = operand == Operand::initialC || operand == Operand::p;
-  return ofLstm && cell != Cell::lstm ? -1 : (steps ? kSplit : kWhole)[static_cast<size_t>(operand)];
+  const auto& places = !steps ? kWhole : dynamic ? kSplitDynamic : kSplit;
+  return ofLstm && cell != Cell::lstm ? -1 : places[static_cast<size_t>(operand)];
+}
+
+std::vector<int64_t> RecurrentForm::panelSizes() const {
+  std::vector<int64_t> sizes = {directions, gates, panels(), lines(), kPanel};
+  if (dynamic) sizes.push_back(kGroup);
+  return sizes;
 }
 
 Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& attrs) {
@@ -100,7 +107,8 @@ Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& att
   QC_CHECK(kind, "{} is no recurrent op", op);
   RecurrentForm form;
   form.cell = kind->cell;
-  form.steps = isSteps(op);
+  form.steps = op.ends_with(kSteps);
+  form.dynamic = op.starts_with(kDynamic);
   form.gates = kind->gates;
   form.hidden = attrs.integer("hidden_size");
   form.directions = attrs.string("direction") == "bidirectional" ? 2 : 1;

@@ -265,14 +265,14 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
   return std::move(run.results.front());
 }
 
-void checkRows(const std::string& text, bool mayBeNone) {
+void checkRows(const std::string& text, bool mayBeNone, const std::vector<const char*>& targets) {
   auto graph = parseGraph(text);
   ASSERT_TRUE(graph) << graph.error().render() << text;
   Node* node = graph->back();
   std::mt19937 rng(7);
   int supported = 0;
   for (const KernelDef* row : rowsFor(node->op())) {
-    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
+    for (const char* name : targets) {
       const Target target = row->isas ? targetOf(*row) : Target::host().cap(Target::parse(name).value());
       if (!row->supports(*row, *node, target)) continue;
       ++supported;

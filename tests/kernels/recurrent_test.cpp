@@ -5,65 +5,128 @@ namespace qc::testing {
 namespace {
 
 struct Layer {
-  const char* op;
+  const char* cell;
   int gates;
   const char* attrs;
   bool bias = true, initial = true, peepholes = false;
 };
+struct Size {
+  int hidden, batch, sequence, directions;
+  bool batchFirst;
+};
 
-void check(const Layer& layer, int hidden, int batch, int sequence, int directions, bool batchFirst) {
-  const bool lstm = std::string_view(layer.op) == "lstm_steps";
-  const int rows = layer.gates * hidden, panels = (hidden + 15) / 16;
-  const std::string state =
-      batchFirst ? fmt::format("{},{},{}", batch, directions, hidden) : fmt::format("{},{},{}", directions, batch, hidden);
-  const auto sized = [&](int last, int between) {
-    const std::string outer = batchFirst ? fmt::format("{},{}", batch, sequence) : fmt::format("{},{}", sequence, batch);
-    return between
-               ? (batchFirst ? fmt::format("{},{},{}", outer, between, last) : fmt::format("{},{},{},{}", sequence, between, batch, last))
-               : fmt::format("{},{}", outer, last);
-  };
-  std::string inputs =
-                  fmt::format("%x: f32[{}], %r: f32[{},{},{},{},16]", sized(directions * rows, 0), directions, layer.gates, panels, hidden),
-              given = "%x, %r";
-  const auto optional = [&](bool present, const char* name, const std::string& shape) {
-    given += present ? fmt::format(", %{}", name) : ", _";
-    if (present) inputs += fmt::format(", %{}: f32[{}]", name, shape);
-  };
-  optional(layer.bias, "b", fmt::format("{},{}", directions, rows));
-  optional(layer.initial, "h", state);
-  if (lstm) {
-    optional(layer.initial, "c", state);
-    optional(layer.peepholes, "p", fmt::format("{},{}", directions, 3 * hidden));
+// A graph of one node under construction.
+struct Text {
+  std::string constants, inputs, values, given;
+
+  static std::string type(const char* dtype, const std::vector<int>& sizes) { return fmt::format("{}[{}]", dtype, fmt::join(sizes, ",")); }
+  void name(const char* name) { given += fmt::format("{}%{}", given.empty() ? "" : ", ", name); }
+  void input(const char* as, const std::vector<int>& sizes, bool present = true) {
+    if (!present) {
+      given += ", _";
+      return;
+    }
+    inputs += fmt::format("{}%{}: {}", inputs.empty() ? "" : ", ", as, type("f32", sizes));
+    name(as);
   }
-  const std::string y = fmt::format("f32[{}], f32[{}]{}", sized(hidden, directions), state, lstm ? fmt::format(", f32[{}]", state) : "");
-  checkRows(fmt::format(
-      "graph @g({}) {{\n%y, %last{} = {} {} {{hidden_size={}, batch_first={}, direction=\"{}\"{}}} : {}\nreturn %y, %last{}\n}}\n", inputs,
-      lstm ? ", %cell" : "", layer.op, given, hidden, batchFirst ? 1 : 0, directions == 2 ? "bidirectional" : "forward", layer.attrs, y,
-      lstm ? ", %cell" : ""));
+  void constant(const char* as, const char* dtype, const std::vector<int>& sizes, const char* payload) {
+    constants += fmt::format("const #{} : {} = {}\n", as, type(dtype, sizes), payload);
+    values += fmt::format("%{0} = const #{0} : {1}\n", as, type(dtype, sizes));
+    name(as);
+  }
+};
+
+const std::vector<const char*> kWidths = {"generic", "avx2", "avx512vnni"};
+
+// With weights of s8 or s16, or floats where that is null.  Integers are of a size that leaves sigmoids and tanhs something to compute.
+void check(const Layer& layer, const Size& s, const char* weights = nullptr, const std::string& range = "",
+           const std::vector<const char*>& targets = kWidths) {
+  const bool lstm = std::string_view(layer.cell) == "lstm";
+  const int rows = layer.gates * s.hidden, panels = (s.hidden + 15) / 16;
+  const std::vector<int> state = s.batchFirst ? std::vector{s.batch, s.directions, s.hidden} : std::vector{s.directions, s.batch, s.hidden};
+  const std::vector<int> all =
+      s.batchFirst ? std::vector{s.batch, s.sequence, s.directions, s.hidden} : std::vector{s.sequence, s.directions, s.batch, s.hidden};
+  Text text;
+  text.input("x", {s.batchFirst ? s.batch : s.sequence, s.batchFirst ? s.sequence : s.batch, s.directions * rows});
+  if (weights) {
+    const std::vector<int> ofRows = {s.directions, layer.gates, panels, 16};
+    text.constant("r", weights, {s.directions, layer.gates, panels, (s.hidden + 3) / 4, 16, 4},
+                  weights == std::string_view("s8") ? "rand(1, -128, 127)" : "rand(1, -255, 255)");
+    text.constant("scales", "f32", ofRows, "rand(2, 0.0005, 0.005)");
+    text.constant("sums", "s32", ofRows, "rand(3, -3000, 3000)");
+  } else {
+    text.input("r", {s.directions, layer.gates, panels, s.hidden, 16});
+  }
+  text.input("b", {s.directions, rows}, layer.bias);
+  text.input("h", state, layer.initial);
+  if (lstm) {
+    text.input("c", state, layer.initial);
+    text.input("p", {s.directions, 3 * s.hidden}, layer.peepholes);
+  }
+  const std::string last = Text::type("f32", state), memory = lstm ? ", %cell" : "";
+  checkRows(fmt::format("{}graph @g({}) {{\n{}%y, %last{} = {}{}_steps {} {{hidden_size={}, batch_first={}, direction=\"{}\"{}{}}} : {}, "
+                        "{}{}\nreturn %y, %last{}\n}}\n",
+                        text.constants, text.inputs, text.values, memory, weights ? "q.dynamic_" : "", layer.cell, text.given, s.hidden,
+                        s.batchFirst ? 1 : 0, s.directions == 2 ? "bidirectional" : "reverse", layer.attrs, range, Text::type("f32", all),
+                        last, lstm ? ", " + last : "", memory),
+            false, targets);
 }
 
 const Layer kLayers[] = {
-    {"lstm_steps", 4, ""},
-    {"lstm_steps", 4, ", input_forget=1, clip=0.75", true, true, true},
-    {"lstm_steps", 4, ", activations=\"HardSigmoid,Relu,Softsign\"", false, false},
-    {"gru_steps", 3, ""},
-    {"gru_steps", 3, ", linear_before_reset=1, clip=0.5"},
-    {"gru_steps", 3, ", activations=\"Sigmoid,Affine\", activation_alpha=[0.5], activation_beta=[0.25]", false, false},
-    {"rnn_steps", 1, ""},
-    {"rnn_steps", 1, ", activations=\"LeakyRelu\"", false, false},
+    {"lstm", 4, ""},
+    {"lstm", 4, ", input_forget=1, clip=0.75", true, true, true},
+    {"lstm", 4, ", activations=\"HardSigmoid,Relu,Softsign\"", false, false},
+    {"gru", 3, ""},
+    {"gru", 3, ", linear_before_reset=1, clip=0.5"},
+    {"gru", 3, ", activations=\"Sigmoid,Affine\", activation_alpha=[0.5], activation_beta=[0.25]", false, false},
+    {"rnn", 1, ""},
+    {"rnn", 1, ", activations=\"LeakyRelu\"", false, false},
 };
 
 TEST(Recurrence, EveryCellAndSize) {
   for (const Layer& layer : kLayers)
-    for (const int hidden : {1, 5, 16, 40, 67, 130}) check(layer, hidden, 2, 3, 1, false);
+    for (const int hidden : {1, 5, 16, 40, 67, 130}) check(layer, {hidden, 2, 3, 1, false});
 }
 
 TEST(Recurrence, DirectionsAndBatchOrder) {
   for (const Layer& layer : kLayers)
     for (const bool batchFirst : {false, true}) {
-      check(layer, 19, 3, 4, 2, batchFirst);
-      check(layer, 33, 1, 1, 1, batchFirst);
+      check(layer, {19, 3, 4, 2, batchFirst});
+      check(layer, {33, 1, 1, 1, batchFirst});
     }
+}
+
+TEST(DynamicRecurrence, EveryCell) {
+  for (const Layer& layer : kLayers) check(layer, {67, 2, 3, 1, false}, "s8");
+}
+
+TEST(DynamicRecurrence, EverySize) {
+  for (const int hidden : {1, 5, 16, 40, 130}) check(kLayers[0], {hidden, 2, 3, 1, false}, "s8");
+}
+
+// Where bytes are summed, and where they are not.
+TEST(DynamicRecurrence, TargetsOfOneWidth) {
+  for (const char* weights : {"s8", "s16"}) check(kLayers[3], {67, 2, 3, 1, false}, weights, "", {"avxvnni", "avx512"});
+}
+
+TEST(DynamicRecurrence, DirectionsAndBatchOrder) {
+  for (const Layer& layer : kLayers)
+    for (const bool batchFirst : {false, true}) {
+      check(layer, {19, 3, 4, 2, batchFirst}, "s8");
+      check(layer, {33, 1, 1, 1, batchFirst}, "s16");
+    }
+}
+
+TEST(DynamicRecurrence, EveryRange) {
+  for (const char* range : {", eps=0.0", ", scheme=\"symmetric\"", ", qmax=127", ", qmax=127, qmin=-128, storage=s8",
+                            ", qmax=127, qmin=-127, scheme=\"symmetric\", storage=s8"})
+    for (const char* weights : {"s8", "s16"}) check(kLayers[3], {21, 2, 3, 1, false}, weights, range);
+}
+
+// States that leave the finite numbers have no part in the parameters; NaN becomes the zero point.
+TEST(DynamicRecurrence, StatesThatAreNotFinite) {
+  const Layer explodes = {"rnn", 1, ", activations=\"Affine\", activation_alpha=[1e30]"};
+  check(explodes, {21, 2, 6, 2, false}, "s8");
 }
 
 }  // namespace
