@@ -1,7 +1,7 @@
 // Elementwise ops on plain types that `map` does not compute: comparisons, logic, selection and arithmetic of integers and bools,
-// comparisons and selection of floats, and casts.  The op's scalar expression is evaluated in float lanes for float data and in
-// integer lanes otherwise: 64 bits, whose arithmetic wraps as the definition says, or 32 bits where they give the same result.
-// Tests: tests/kernels/plain_test.cpp.
+// comparisons and selection of floats, arithmetic of 16-bit floats, and casts.  The op's scalar expression is evaluated in float lanes for
+// float data and in integer lanes otherwise: 64 bits, whose arithmetic wraps as the definition says, or 32 bits where they give the same
+// result. Tests: tests/kernels/plain_test.cpp.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -18,6 +18,9 @@ using Op = ScalarExpr::Op;
 using Instruction = ExprProgram::Instruction;
 
 bool isIntegerOrBool(DType t) { return t == DType::boolean || (isInteger(t) && t != DType::u4 && t != DType::s4 && t != DType::u64); }
+
+// What is computed in float32.
+bool isSingle(DType t) { return isFloat(t) && t != DType::f64; }
 
 ScalarExpr meaningOf(const Node& node) { return node.is("cast") ? ScalarExpr::arg(0) : node.def().scalar(node.attrs()); }
 
@@ -58,12 +61,11 @@ std::optional<Lanes> lanesFor(const Node& node) {
   std::vector<DType> types;
   for (const Value* v : node.operands()) types.push_back(v->type().dtype);
   const DType result = node.result()->type().dtype;
-  const bool floats = std::find(types.begin(), types.end(), DType::f32) != types.end();
-  if (floats) {
+  if (std::find_if(types.begin(), types.end(), isSingle) != types.end()) {
     for (const DType t : types)
-      if (t != DType::f32 && t != DType::boolean) return std::nullopt;
-    const bool truncates = node.is("cast") && isIntegerOrBool(result) && (sizeOf(result) <= 2 || result == DType::s32);
-    if (result != DType::f32 && result != DType::boolean && !truncates) return std::nullopt;
+      if (!isSingle(t) && t != DType::boolean) return std::nullopt;
+    const bool truncates = node.is("cast") && isIntegerOrBool(result);
+    if (!isSingle(result) && result != DType::boolean && !truncates) return std::nullopt;
     return Lanes{true, 32};
   }
   bool narrow = true;
@@ -71,13 +73,67 @@ std::optional<Lanes> lanesFor(const Node& node) {
     if (!isIntegerOrBool(t)) return std::nullopt;
     narrow = narrow && (sizeOf(t) <= 2 || t == DType::s32);
   }
-  if (result != DType::f32 && !isIntegerOrBool(result)) return std::nullopt;
+  if (!isSingle(result) && !isIntegerOrBool(result)) return std::nullopt;
   for (const Instruction& i : flatten(meaning)) {
     if (!hasIntegerCode(i.op) || (i.op == Op::constant && !isSmallInteger(i.value))) return std::nullopt;
     narrow = narrow && onlySelects(i.op);
   }
   return Lanes{false, narrow ? 32 : 64};
 }
+
+// 16-bit floats by integer arithmetic, on every target the bits that ir/tensor.cpp gives, those of NaN included.
+class NarrowFloats {
+ public:
+  NarrowFloats(KernelEmitter& e, int width) : e_(e), b_(e.b), ints_(e.i32(width)), floats_(e.f32(width)), width_(width) {}
+
+  Reg widened(Reg v, DType t) {
+    Reg bits = b_.CreateZExt(v, ints_);
+    return e_.bitcast(t == DType::bf16 ? b_.CreateShl(bits, number(16)) : fromHalf(bits), floats_);
+  }
+  Reg narrowed(Reg x, DType t) {
+    Reg bits = e_.bitcast(x, ints_);
+    return b_.CreateTrunc(t == DType::bf16 ? toBfloat(bits) : toHalf(bits), e_.i16(width_));
+  }
+
+ private:
+  static constexpr int64_t kRebias = (127 - 15) << 23, kInfinity = 0x7f800000, kHalfOverflow = 0x477ff000, kLeastNormalHalf = 0x38800000;
+  Reg number(int64_t v) { return e_.ints(v, ints_); }
+
+  Reg fromHalf(Reg bits) {
+    Reg magnitude = b_.CreateAnd(bits, number(0x7fff)), shifted = b_.CreateShl(magnitude, number(13));
+    Reg subnormal = e_.bitcast(b_.CreateFMul(e_.toFloat(magnitude), e_.floats(0x1p-24f, width_)), ints_);
+    Reg other = b_.CreateSelect(b_.CreateICmpSLT(magnitude, number(0x400)), subnormal, b_.CreateAdd(shifted, number(kRebias)));
+    Reg all = b_.CreateSelect(b_.CreateICmpSGE(magnitude, number(0x7c00)), b_.CreateOr(shifted, number(kInfinity)), other);
+    return b_.CreateOr(all, b_.CreateShl(b_.CreateAnd(bits, number(0x8000)), number(16)));
+  }
+
+  // To the nearest, half to even, where `dropped` low bits go.
+  Reg rounded(Reg bits, int64_t dropped) {
+    Reg isOdd = b_.CreateAnd(b_.CreateLShr(bits, number(dropped)), number(1));
+    return b_.CreateLShr(b_.CreateAdd(b_.CreateAdd(bits, number((int64_t{1} << (dropped - 1)) - 1)), isOdd), number(dropped));
+  }
+
+  Reg toHalf(Reg bits) {
+    Reg magnitude = b_.CreateAnd(bits, number(0x7fffffff));
+    Reg small = e_.min(e_.bitcast(magnitude, floats_), e_.floats(0x1p-14f, width_));
+    Reg subnormal = e_.roundToInt(b_.CreateFMul(small, e_.floats(0x1p24f, width_)));
+    Reg normal = rounded(b_.CreateSub(magnitude, number(kRebias)), 13);
+    Reg finite = b_.CreateSelect(b_.CreateICmpSLT(magnitude, number(kLeastNormalHalf)), subnormal, normal);
+    Reg notNan = b_.CreateSelect(b_.CreateICmpSGE(magnitude, number(kHalfOverflow)), number(0x7c00), finite);
+    Reg all = b_.CreateSelect(b_.CreateICmpSGT(magnitude, number(kInfinity)), number(0x7e00), notNan);
+    return b_.CreateOr(all, b_.CreateAnd(b_.CreateLShr(bits, number(16)), number(0x8000)));
+  }
+
+  Reg toBfloat(Reg bits) {
+    Reg isNan = b_.CreateICmpSGT(b_.CreateAnd(bits, number(0x7fffffff)), number(kInfinity));
+    return b_.CreateSelect(isNan, b_.CreateOr(b_.CreateLShr(bits, number(16)), number(0x40)), rounded(bits, 16));
+  }
+
+  KernelEmitter& e_;
+  llvm::IRBuilder<>& b_;
+  llvm::Type *ints_, *floats_;
+  int width_;
+};
 
 class PlainEmitter {
  public:
@@ -121,6 +177,7 @@ class PlainEmitter {
   // From storage to the lanes that compute.  Any byte but 0 is true.
   Reg widen(Reg v, DType t) {
     if (t == DType::f32) return v;
+    if (isSingle(t)) return NarrowFloats(e_, width_).widened(v, t);
     if (t == DType::boolean) return truth(e_.b.CreateICmpNE(v, llvm::Constant::getNullValue(v->getType())));
     return isSigned(t) ? e_.b.CreateSExtOrTrunc(v, ints()) : e_.b.CreateZExtOrTrunc(v, ints());
   }
@@ -140,9 +197,9 @@ class PlainEmitter {
       llvm::Type* to = storage(t);
       return e_.b.CreateIntrinsic(isSigned(t) ? llvm::Intrinsic::fptosi_sat : llvm::Intrinsic::fptoui_sat, {to, v->getType()}, {v});
     }
-    if (lanes_.isFloat) return v;
-    if (t == DType::f32) return e_.b.CreateSIToFP(v, e_.f32(width_));
-    return e_.b.CreateSExtOrTrunc(v, storage(t));
+    if (isInteger(t)) return e_.b.CreateSExtOrTrunc(v, storage(t));
+    if (!lanes_.isFloat) v = e_.b.CreateSIToFP(v, e_.f32(width_));
+    return t == DType::f32 ? v : NarrowFloats(e_, width_).narrowed(v, t);
   }
 
   Reg compute(const std::vector<Reg>& args) {
@@ -197,7 +254,7 @@ bool supportsPlain(const KernelDef&, const Node& node, const Target& target) {
     if (v->type().isQuantized()) return false;
   const auto lanes = lanesFor(node);
   // 64-bit integers to float32 in one rounding: AArch64 would go through double.
-  return lanes && !(y.dtype == DType::f32 && !lanes->isFloat && lanes->bits == 64 && target.arch == Arch::aarch64);
+  return lanes && !(isSingle(y.dtype) && !lanes->isFloat && lanes->bits == 64 && target.arch == Arch::aarch64);
 }
 
 double costPlain(const KernelDef&, const Node& node, const Target& target) {

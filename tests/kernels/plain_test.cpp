@@ -1,4 +1,6 @@
 // Elementwise kernels on integers and bools, comparisons and casts against the reference evaluation.
+#include <bit>
+#include <cstring>
 #include <limits>
 
 #include "ir/text.h"
@@ -57,7 +59,7 @@ TEST(Plain, FloatsToIntegers) {
   const std::vector<float> values = {0,       -0.5f,         0.99f,    -1,    254.99f, 255,       255.5f, 256,     300,
                                      127.9f,  128,           inf,      -inf,  nan,     3e9f,      -3e9f,  1e20f,   -129,
                                      -128.5f, 2147483520.0f, 65535.9f, 65536, -1e-40f, -32768.5f, -32770, 32767.9f};
-  for (const char* to : {"u8", "s8", "u16", "s16", "s32"}) {
+  for (const char* to : {"u8", "s8", "u16", "s16", "s32", "u32", "s64"}) {
     auto graph =
         parseGraph(fmt::format("graph @g(%a: f32[{0}]) {{\n%y = cast %a {{to={1}}} : {1}[{0}]\nreturn %y\n}}\n", values.size(), to));
     ASSERT_TRUE(graph) << graph.error().render();
@@ -65,7 +67,50 @@ TEST(Plain, FloatsToIntegers) {
     for (const KernelDef* row : rowsFor("cast")) expectExact(*row, *graph->back(), {&x}, to);
     checkRows(fmt::format("graph @g(%a: f32[53]) {{\n%y = cast %a {{to={0}}} : {0}[53]\nreturn %y\n}}\n", to));
   }
-  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=s64} : s64[53]\nreturn %y\n}\n", true);
+}
+
+// Every 16-bit pattern, and floats around every place where the rounding or the form of a narrow float changes.
+TEST(Plain, NarrowFloats) {
+  std::vector<uint32_t> patterns = {0x7f800001, 0x7fc00000, 0xffc12345, 0x7fffffff, 0xff800001, 0x00000001, 0x80000001, 0x007fffff};
+  for (int64_t i = 0; i < 65536; ++i) {
+    const float half = halfToFloat(static_cast<uint16_t>(i)), next = halfToFloat(static_cast<uint16_t>(i + 1));
+    const uint32_t middle = std::bit_cast<uint32_t>(half / 2 + next / 2), bfloat = static_cast<uint32_t>(i) << 16;
+    for (const uint32_t bits :
+         {std::bit_cast<uint32_t>(half), middle, middle + 1, middle - 1, bfloat, bfloat + 0x7fff, bfloat + 0x8000, bfloat + 0x8001})
+      patterns.push_back(bits);
+  }
+  const auto n = static_cast<int64_t>(patterns.size());
+  Tensor floats(DType::f32, {n});
+  for (size_t i = 0; i < patterns.size(); ++i) floats.mutableAs<float>()[i] = std::bit_cast<float>(patterns[i]);
+  for (const char* narrow : {"f16", "bf16"}) {
+    Tensor all(parseDType(narrow).value(), {65536});
+    for (size_t i = 0; i < 65536; ++i) all.mutableAs<uint16_t>()[i] = static_cast<uint16_t>(i);
+    const std::string widen = fmt::format("graph @g(%a: {}[65536]) {{\n%y = cast %a {{to=f32}} : f32[65536]\nreturn %y\n}}\n", narrow);
+    const std::string shrink = fmt::format("graph @g(%a: f32[{0}]) {{\n%y = cast %a {{to={1}}} : {1}[{0}]\nreturn %y\n}}\n", n, narrow);
+    for (const auto& [text, operand] : {std::pair(widen, &all), std::pair(shrink, &floats)}) {
+      const Graph graph = parseGraph(text).value();
+      const Tensor expected = evaluateNode(*graph.back(), std::vector<const Tensor*>{operand}).value()[0];
+      for (const char* target : {"generic", "avx2", "avx512vnni"}) {
+        const auto kernel = compilePacked(*findKernel("plain"), *graph.back(), Target::host().cap(Target::parse(target).value()));
+        ASSERT_TRUE(kernel) << kernel.error().render();
+        const std::vector<uint8_t> bytes = runGuarded(*kernel, {operand});
+        EXPECT_EQ(std::memcmp(bytes.data(), expected.data(), bytes.size()), 0) << text << target;
+      }
+    }
+  }
+}
+
+TEST(Plain, ComputesInNarrowFloats) {
+  for (const char* type : {"f16", "bf16"}) {
+    for (const char* op : {"add", "sub", "mul", "min", "max"}) binary(op, type, type, 37);
+    binary("less", type, "bool", 37);
+    checkRows(
+        fmt::format("graph @g(%c: bool[3,19], %a: {0}[3,19], %b: {0}[19]) {{\n%y = where %c, %a, %b : {0}[3,19]\nreturn %y\n}}\n", type));
+    for (const char* other : {"bool", "u8", "s8", "u16", "s32", "s64", "u32"}) {
+      checkRows(fmt::format("graph @g(%a: {0}[53]) {{\n%y = cast %a {{to={1}}} : {1}[53]\nreturn %y\n}}\n", type, other));
+      checkRows(fmt::format("graph @g(%a: {1}[53]) {{\n%y = cast %a {{to={0}}} : {0}[53]\nreturn %y\n}}\n", type, other));
+    }
+  }
 }
 
 TEST(Plain, OneHot) { checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n"); }
