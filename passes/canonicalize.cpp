@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "passes/apply_rules.h"
 #include "passes/graph_util.h"
@@ -223,6 +224,48 @@ Result<bool> simplifyClip(const Match& m, Rewriter& rw) {
   return replaceWith(rw, node, y);
 }
 
+// Integers start, start + step, start + 2 step, ... with step != 0, or one integer; negative ones count from the end of a dim of `size`.
+struct IndexRange {
+  int64_t start = 0, step = 1, count = 0;
+  static std::optional<IndexRange> of(const Tensor& indices, int64_t size) {
+    IndexRange range{0, 1, indices.numElements()};
+    if (range.count == 0) return std::nullopt;
+    const bool wide = indices.dtype() == DType::s64;
+    for (int64_t i = 0, before = 0; i < range.count; ++i) {
+      const auto at = static_cast<size_t>(i);
+      int64_t index = wide ? indices.as<int64_t>()[at] : indices.as<int32_t>()[at];
+      if (index < -size || index >= size) return std::nullopt;
+      if (index < 0) index += size;
+      if (i == 0) range.start = index;
+      if (i == 1) range.step = index - before;
+      if (i > 0 && (range.step == 0 || index - before != range.step)) return std::nullopt;
+      before = index;
+    }
+    return range;
+  }
+};
+
+// gather(x, constant range) -> slice(x), in the shape of the indices; a table of weights stays one
+Result<bool> gatherToSlice(const Match& m, Rewriter& rw) {
+  Node* gather = m.root();
+  Value* x = gather->operand(0);
+  const Tensor* indices = gather->operand(1)->constant();
+  if (!indices || !x->type().isStatic() || isConstantLike(x)) return false;
+  const auto axis = static_cast<size_t>(gather->integer("axis"));
+  std::vector<int64_t> sizes = x->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
+  const auto range = IndexRange::of(*indices, sizes[axis]);
+  if (!range) return false;
+  sizes[axis] = range->count;
+  starts[axis] = range->start;
+  steps[axis] = range->step;
+  Builder b = rw.before(gather);
+  QC_ASSIGN(Value * y, b.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
+  if (y->type() != gather->result()->type()) {
+    QC_ASSIGN(y, b.create("reshape", {y}, {{"shape", gather->result()->type().sizes()}}));
+  }
+  return replaceWith(rw, gather, y);
+}
+
 // An avg_pool whose one window is the whole plane is a mean over the spatial axes.
 Result<bool> poolToMean(const Match& m, Rewriter& rw) {
   Node* pool = m.root();
@@ -252,6 +295,7 @@ std::vector<RewriteRule> rules() {
       {"reshape", op("reshape"), simplifyReshape},
       {"identity", op("identity"), dropIdentity},
       {"no-op", oneOf({"slice", "pad", "expand", "tile", "cast", "resize"}), dropNoOp},
+      {"gather-to-slice", op("gather"), gatherToSlice},
       {"concat-of-one", op("concat"), concatOfOne},
       {"neutral", oneOf({"add", "sub", "mul", "div", "pow"}), dropNeutral},
       {"bound-to-clip", oneOf({"max", "min"}), boundToClip},
