@@ -7,7 +7,9 @@
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
 // Done where z is 0 to 255 and the weights prove that every sum stays below 2^24: then raw and the product are exact integers, their
 // difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
-// Other layers run by their reference evaluation.  Tests: tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
+// Other layers run by their reference evaluation.
+// What is left of quantize_with and dequantize_with, for values that no such layer reads, becomes a map as well.  Tests:
+// tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -20,8 +22,9 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kExact = int64_t{1} << 24;  // integers below are floats
-constexpr int32_t kMiddle = 128;              // of the integers: the largest magnitude then is 128
+constexpr int64_t kExact = int64_t{1} << 24;   // integers below are floats
+constexpr int64_t kMostSmall = (1 << 16) - 1;  // sums of two such integers are floats
+constexpr int32_t kMiddle = 128;               // of the integers: the largest magnitude then is 128
 enum Operand { kX, kW, kBias, kScale, kZeroPoint };
 
 class Expansion {
@@ -66,21 +69,63 @@ class Expansion {
     return true;
   }
 
+  // quantize_with and dequantize_with themselves, where integers and zero points are small enough to be floats.
+  Result<bool> spellOut(Node* node) {
+    const bool quantizes = node->is("quantize_with");
+    const Value *x = node->operand(0), *zero = node->operand(2);
+    const DType storage = (quantizes ? node->result()->type() : x->type()).dtype;
+    if (!x->type().isStatic() || sizeOf(storage) > 2 || (zero && !isSmall(zero))) return false;
+    Builder b = rewriter_.before(node);
+    QC_ASSIGN(Value * scale, besideRows(b, *node, node->operand(1)));
+    std::vector<Value*> operands = {node->operand(0), scale};
+    if (zero) {
+      QC_ASSIGN(Value * wide, besideRows(b, *node, node->operand(2)));
+      QC_ASSIGN(wide, b.create("cast", {wide}, {{"to", DType::f32}}));
+      operands.push_back(wide);
+    }
+    if (!quantizes) {
+      QC_ASSIGN(operands[0], b.create("cast", {operands[0]}, {{"to", DType::f32}}));
+      QC_ASSIGN(Value * y, b.create("map", std::move(operands), {{"expr", std::string(zero ? "a1 * (a0 - a2)" : "a1 * a0")}}));
+      rewriter_.replace(node, {y});
+      return true;
+    }
+    // A value that is no number becomes the zero point.
+    const std::string rounded =
+        zero ? "select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2)" : "select(eq(a0 / a1, a0 / a1), round(a0 / a1), 0)";
+    const std::string expr = fmt::format("min(max({}, {}), {})", rounded, node->integer("qmin"), node->integer("qmax"));
+    QC_ASSIGN(Value * real, b.create("map", std::move(operands), {{"expr", expr}}));
+    QC_ASSIGN(Value * q, b.create("cast", {real}, {{"to", storage}}));
+    rewriter_.replace(node, {q});
+    return true;
+  }
+
  private:
-  // Whether the zero point of u8 integers can only be one of them, whatever type holds it.
-  static bool isByte(const Value* z) {
+  // A parameter with one value per slice along `axis`, in the rank of the operand.
+  static Result<Value*> besideRows(Builder& b, const Node& node, Value* parameter) {
+    const int64_t axis = node.integer("axis");
+    if (axis < 0 || parameter->type().rank() != 1) return parameter;
+    std::vector<int64_t> sizes(static_cast<size_t>(node.operand(0)->type().rank()), 1);
+    sizes[static_cast<size_t>(axis)] = parameter->type().numElements();
+    return b.create("reshape", {parameter}, {{"shape", sizes}});
+  }
+
+  // Whether zero points can only lie in that range, whatever type holds them.
+  static bool liesWithin(const Value* z, int64_t low, int64_t high) {
     const auto keeps = [](DType t) { return t == DType::s32 || t == DType::s64 || t == DType::f32; };
     while (keeps(z->type().dtype) && z->producer() && (z->producer()->is("cast") || z->producer()->is("reshape")))
       z = z->producer()->operand(0);
-    if (z->type().dtype == DType::u8) return true;
+    if (const DType type = z->type().dtype; isInteger(type) && sizeOf(type) < 4)
+      return rangeOf(type).min >= low && rangeOf(type).max <= high;
     if (const Tensor* fixed = z->constant()) {
       for (int64_t i = 0; i < fixed->numElements(); ++i)
-        if (!(fixed->at(i) >= 0 && fixed->at(i) <= 255)) return false;
+        if (!(fixed->at(i) >= static_cast<double>(low) && fixed->at(i) <= static_cast<double>(high))) return false;
       return true;
     }
     const Node* params = z->producer();
-    return params && params->is("dynamic_qparams") && params->integer("qmin") >= 0 && params->integer("qmax") <= 255;
+    return params && params->is("dynamic_qparams") && params->integer("qmin") >= low && params->integer("qmax") <= high;
   }
+  static bool isByte(const Value* z) { return liesWithin(z, 0, 255); }
+  static bool isSmall(const Value* z) { return liesWithin(z, -kMostSmall, kMostSmall); }
 
   // Made once for all layers that read these integers.
   Result<Value*> integersOf(Builder& b, const Node& node) {
@@ -169,7 +214,14 @@ Status expandDynamic(Graph& graph, PassContext& cx) {
       QC_ASSIGN(const bool done, expansion.run(node));
       expanded += done;
     }
-  cx.countHits({{"layer", expanded}});
+  graph.eraseDeadNodes();
+  int spelledOut = 0;
+  for (Node* node : graph.nodes())
+    if (node->is("quantize_with") || node->is("dequantize_with")) {
+      QC_ASSIGN(const bool done, expansion.spellOut(node));
+      spelledOut += done;
+    }
+  cx.countHits({{"layer", expanded}, {"parameters", spelledOut}});
   graph.eraseDeadNodes();
   return {};
 }

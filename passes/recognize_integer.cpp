@@ -2,6 +2,7 @@
 // time by other tools take the same way as ours.
 //   mul(cast(matmul(sub(cast q, cast z), W)), mul(s, sw))   ->  matmul(dequantize_with(q, s, z), dequantize(w of scale sw))
 //   conv likewise; also with the zero point taken off afterwards: sub(matmul(cast q, W), mul(z, sums of W))
+//   cast(clip(round(x / s) + cast z, qmin, qmax)) to 8 bits  ->  quantize_with(x, s, z)
 // W are integer constants with their own zero point taken off; they must fit in 8 bits.  Lowering makes exact integer sums of it again
 // and scales them in the same order.  Tests: tests/golden/recognize_integer.
 #include <algorithm>
@@ -150,10 +151,60 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
   return false;
 }
 
+// What round(x / s), with z added or none, rounds, scales and adds.
+struct Scaling {
+  Value *x = nullptr, *scale = nullptr, *zeroPoint = nullptr;
+};
+std::optional<Scaling> matchScaling(Value* v) {
+  Scaling found;
+  Node* round = producerOf(v, "round");
+  if (const Node* add = producerOf(v, "add")) {
+    const auto [rounded, zero] = operandsBy(*add, [](Value* o) { return producerOf(o, "round") != nullptr; });
+    Node* cast = producerOf(zero, "cast");
+    round = producerOf(rounded, "round");
+    if (!cast || !isPlain(cast->result(), DType::f32)) return std::nullopt;
+    found.zeroPoint = cast->operand(0);
+    const DType type = found.zeroPoint->type().dtype;
+    if (found.zeroPoint->type().isQuantized() || !(type == DType::u8 || type == DType::s8)) return std::nullopt;
+  }
+  const Node* div = round ? producerOf(round->operand(0), "div") : nullptr;
+  if (!div) return std::nullopt;
+  found.x = div->operand(0);
+  found.scale = div->operand(1);
+  const bool fits = isPlain(found.x, DType::f32) && isPlain(found.scale, DType::f32) && isRowParameter(found.scale, found.x) &&
+                    (!found.zeroPoint || isRowParameter(found.zeroPoint, found.x));
+  return fits ? std::optional(found) : std::nullopt;
+}
+
+Result<bool> recognizeQuantize(const Match& m, Rewriter& rw) {
+  Node* root = m.root();
+  const TensorType& type = root->result()->type();
+  const Node* clip = producerOf(root->operand(0), "clip");
+  if (type.isQuantized() || !(type.dtype == DType::u8 || type.dtype == DType::s8) || !clip) return false;
+  const auto found = matchScaling(clip->operand(0));
+  const IntRange range = rangeOf(type.dtype);
+  const double low = clip->real("min"), high = clip->real("max");
+  const auto isBound = [&](double v) {
+    return v == std::nearbyint(v) && v >= static_cast<double>(range.min) && v <= static_cast<double>(range.max);
+  };
+  if (!found || !isBound(low) || !isBound(high) || low >= high) return false;
+  Builder b = rw.before(root);
+  QC_ASSIGN(Value * s, asScalar(b, found->scale));
+  Value* z = found->zeroPoint;
+  if (z) {
+    QC_ASSIGN(z, asScalar(b, z));
+  }
+  QC_ASSIGN(Value * q, b.create("quantize_with", {found->x, s, z},
+                                {{"storage", type.dtype}, {"qmin", static_cast<int64_t>(low)}, {"qmax", static_cast<int64_t>(high)}}));
+  if (q->type() != type) return false;
+  rw.replace(root, {q});
+  return true;
+}
+
 }  // namespace
 
 Status recognizeInteger(Graph& graph, PassContext& cx) {
-  static const std::vector<RewriteRule> kRules = {{"layer", op("mul"), recognizeLayer}};
+  static const std::vector<RewriteRule> kRules = {{"layer", op("mul"), recognizeLayer}, {"quantize", op("cast"), recognizeQuantize}};
   return applyRules(kRules, graph, cx);
 }
 

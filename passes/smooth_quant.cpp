@@ -8,7 +8,7 @@
 // gain the layers stay as they are.
 // Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.
 // dynamic=1 needs none: of layers that quantize what they read at run time those behind a norm are helped, whose scale and bias tell what
-// its channels look like.
+// its channels look like.  As nobody has seen them, it has to gain more here, too.
 // Tests: tests/golden/smooth_quant.
 #include "passes/smooth_quant.h"
 
@@ -22,7 +22,7 @@ namespace qc {
 namespace {
 
 constexpr double kWorthwhile = 0.8;  // of the noise without
-constexpr double kWorthMultiply = 0.4;
+constexpr double kClearlyWorthwhile = 0.4;
 // Of a normal distribution one value of 16000, about as many as are quantized together, lies further out than so many deviations.
 constexpr double kFarthest = 4;
 
@@ -193,7 +193,7 @@ Status smoothQuant(Graph& graph, PassContext& cx) {
       if (const auto it = known->find(value->name()); it != known->end()) x = it->second;
     }
     if (static_cast<int64_t>(x.max.size()) != channels) continue;
-    const std::vector<double> s = bestFactors(readers.linears, x, way == Way::activation ? kWorthMultiply : kWorthwhile);
+    const std::vector<double> s = bestFactors(readers.linears, x, dynamic || way == Way::activation ? kClearlyWorthwhile : kWorthwhile);
     if (s.empty()) continue;
     QC_TRY(smooth(graph, value, readers, way, s));
     ++layers;

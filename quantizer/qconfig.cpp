@@ -332,6 +332,15 @@ QConfigMapping defaultQConfigMapping(Backend backend) {
   }
   return mapping;
 }
+
+QConfigMapping dynamicQConfigMapping(Backend backend) {
+  QConfigMapping mapping;
+  mapping.global(dynamicQConfig(backend));
+  if (backend == Backend::x86)
+    mapping.set({.level = Level::objectType, .type = "linear", .entry = dynamicQConfig(backend, true), .optional = true});
+  return mapping;
+}
+
 QConfigMapping& QConfigMapping::backendConfig(std::optional<BackendConfig> config) {
   backendConfig_ = std::move(config);
   return *this;

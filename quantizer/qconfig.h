@@ -115,6 +115,9 @@ class QConfigMapping {
 
 // Everything by the backend's default; fbgemm has transposed convolutions with one weight scale.
 QConfigMapping defaultQConfigMapping(Backend backend);
+// Everything by dynamicQConfig.  x86: the inputs of linear layers per token, as torchao has it, so that a loud row costs the others nothing
+// (our kernels are as fast either way); the others per tensor, as PyTorch and DynamicQuantizeLinear of ONNX have it.
+QConfigMapping dynamicQConfigMapping(Backend backend);
 
 class ResolvedRules {
  public:

@@ -61,7 +61,7 @@ struct QuantizeFlags {
   RulesOptions rules;
   std::string ranges, output, writeRules, mode = "static";
   int64_t weightBits = 8, groupSize = -1;
-  bool perToken = false;
+  bool perToken = false, perTensor = false;
   int64_t limit = -1;
   int threads = 1;
   bool json = false, all = false;
@@ -72,6 +72,7 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "static") return o.rules.load();
   QC_ASSIGN(const Backend backend, parseBackend(o.rules.backend));
   const auto all = [&](const QConfig& config) { return o.rules.guarded(QConfigMapping().global(config)); };
+  if (o.mode == "dynamic" && !o.perToken && !o.perTensor) return o.rules.guarded(dynamicQConfigMapping(backend));
   if (o.mode == "dynamic") return all(dynamicQConfig(backend, o.perToken));
   if (o.mode == "weight-only") {
     const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
@@ -98,7 +99,8 @@ Status checkMode(const QuantizeFlags& o) {
         .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
   if (!isStatic && !o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
-  if (o.perToken && o.mode != "dynamic") return fail(ErrorCode::kInvalidArgument, "--per-token is for --mode dynamic");
+  if ((o.perToken || o.perTensor) && o.mode != "dynamic")
+    return fail(ErrorCode::kInvalidArgument, "--per-{} is for --mode dynamic", o.perToken ? "token" : "tensor");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
     return fail(ErrorCode::kInvalidArgument, "--weight-bits and --group-size are for --mode weight-only");
   return {};
@@ -258,7 +260,10 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   options->data.addTo(*verb, false);
   verb->add_option("--mode", options->mode, "static (with samples); without: dynamic, weight-only, fp16-weights")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only", "fp16-weights"}));
-  verb->add_flag("--per-token", options->perToken, "dynamic: parameters for every row of a layer's input");
+  CLI::Option* perToken =
+      verb->add_flag("--per-token", options->perToken, "dynamic: parameters for every row of a layer's input; default for linear layers");
+  verb->add_flag("--per-tensor", options->perTensor, "dynamic: one pair for the whole input of a layer, as DynamicQuantizeLinear has it")
+      ->excludes(perToken);
   verb->add_option("--weight-bits", options->weightBits, "weight-only: 8 or 4")->check(CLI::IsMember({8, 4}));
   verb->add_option("--group-size", options->groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
       ->check(CLI::Range(0, 1 << 20));

@@ -34,6 +34,7 @@ except ImportError as missing:
 MODES = {
     "static": ([], 0.5),
     "dynamic": (["--mode", "dynamic"], 0.3),
+    "dynamic-per-tensor": (["--mode", "dynamic", "--per-tensor"], 0.3),
     "dynamic-per-token": (["--mode", "dynamic", "--per-token"], 0.3),
     "weight-only": (["--mode", "weight-only"], 0.3),
     "weight-only-int4": (["--mode", "weight-only", "--weight-bits", "4", "--group-size", "32"], 0.5),

@@ -27,7 +27,7 @@ except ImportError as missing:
 
 SHARE, JITTER = 0.5, 1e-6
 MODES = {
-    "dynamic": ["--mode", "dynamic"], "per-token": ["--mode", "dynamic", "--per-token"], "weight-only": ["--mode", "weight-only"],
+    "dynamic": ["--mode", "dynamic"], "per-tensor": ["--mode", "dynamic", "--per-tensor"], "per-token": ["--mode", "dynamic", "--per-token"], "weight-only": ["--mode", "weight-only"],
     "int4": ["--mode", "weight-only", "--weight-bits", "4", "--group-size", "32"], "fp16-weights": ["--mode", "fp16-weights"],
 }
 MODELS = ["all_minilm_l6_v2", "kwt1_transformer", "ncf_mlp_ml1m", "resemblyzer_lstm", "g2pm_bilstm", "easyocr_en_g2", "silero_vad", "g2p_en_decoder",

@@ -104,7 +104,7 @@ def main():
         run("quantize", DATA / "digits.onnx", "-d", f"images:{DATA}/calib?order=grey&mean=0&std=255", "-o", int8)
         reductions(work, DATA / "digits.onnx")
         profiles(int8)
-        modes = {"dynamic": ["--mode", "dynamic"], "token": ["--mode", "dynamic", "--per-token"], "weights8": ["--mode", "weight-only"],
+        modes = {"dynamic": ["--mode", "dynamic"], "tensor": ["--mode", "dynamic", "--per-tensor"], "token": ["--mode", "dynamic", "--per-token"], "weights8": ["--mode", "weight-only"],
                  "weights4": ["--mode", "weight-only", "--weight-bits", 4], "half": ["--mode", "fp16-weights"]}
         for name, options in modes.items():
             run("quantize", DATA / "digits.onnx", *options, "-o", work / f"{name}.onnx")

@@ -277,6 +277,10 @@ TEST_F(Annotate, WeightOnlyAndDynamic) {
   EXPECT_FALSE(row("y").quantized);
   annotate(body, QConfigMapping().global(dynamicQConfig(Backend::x86, true)));
   EXPECT_THAT(in("a", 0), HasSubstr("u8.per_token/dyn"));
+  annotate(body, dynamicQConfigMapping(Backend::x86));
+  EXPECT_THAT(in("a", 0), HasSubstr("u8.per_token/dyn"));
+  annotate(body, dynamicQConfigMapping(Backend::onnxruntime));
+  EXPECT_THAT(in("a", 0), HasSubstr("s8.minmax/dyn"));
   annotate(body, QConfigMapping().global(weightOnlyQConfig(Backend::x86, 4, 32)));
   EXPECT_THAT(in("a", 1), HasSubstr("s4.per_group/sym/ch1/block32"));
   annotate(body, QConfigMapping().global(halfWeightsQConfig()));

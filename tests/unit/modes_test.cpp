@@ -258,6 +258,36 @@ graph @loud(%x: f32[12,16]) -> ("y") {{
   EXPECT_EQ(error(weightOnlyQConfig(Backend::x86), true), error(weightOnlyQConfig(Backend::x86), false)) << "of no use to float inputs";
 }
 
+// Integers that no layer reads; values that are no numbers or lie far out are where the evaluation puts them.
+TEST(Modes, ParametersFoundAtRunTimeServeAnyReader) {
+  const Model model(parseGraph(R"(
+graph @parameters(%x: f32[4,24]) -> ("y", "q", "p") {
+  %s, %z = dynamic_qparams %x {granularity="token"} : f32[4,1], s32[4,1]
+  %q = quantize_with %x, %s, %z : u8[4,24]
+  %y = dequantize_with %q, %s, %z : f32[4,24]
+  %t = reduce_max %s {axes=[0, 1], keepdims=0} : f32[]
+  %p = quantize_with %x, %t {storage=s8, qmin=-100, qmax=90} : s8[4,24]
+  return %y, %q, %p
+})",
+                               "test")
+                        .value(),
+                    "test");
+  TensorMap inputs = {{"x", inputFor(model.inputs()[0])}};
+  const auto x = inputs.at("x").mutableAs<float>();
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  x[7] = 1e30f;
+  x[30] = -std::numeric_limits<float>::infinity();
+  x[31] = std::numeric_limits<float>::infinity();
+  PassContext cx;
+  const std::vector<Tensor> expected = interpret(lowerModel(model, cx).value(), std::vector<Tensor>{inputs.at("x")}).value();
+  const auto exe = compile(model);
+  ASSERT_TRUE(exe) << exe.error().render();
+  const TensorMap outputs = exe->session().value().run(inputs).value();
+  EXPECT_TRUE(outputs.at("y").sameBytes(expected[0]));
+  EXPECT_TRUE(outputs.at("q").sameBytes(expected[1]));
+  EXPECT_TRUE(outputs.at("p").sameBytes(expected[2]));
+}
+
 TEST(Modes, RulesMix) {
   const Model model(parseGraph(kSequence, "test").value(), "test");
   const QConfigMapping rules =
