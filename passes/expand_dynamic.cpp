@@ -4,14 +4,15 @@
 //                 map x, s, z {select(x / s is a number, round(x / s) + z, z) - 128}; else from a cast of the integers
 //         raw   = q.linear q', w as integers of scale 1                     the sum of (q - 128) * w, as a float
 //         y     = map raw, z, sums of w, s, scales of w, b {(raw - (z - 128) * sum) * (s * scale) + bias}
+// Where q is s8, 0 takes the place of 128 in these formulas; w is meant without its zero points.
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
-// Done where z is 0 to 255 and the weights prove that every sum stays below 2^24: then raw and the product are exact integers, their
-// difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
+// Done where z is of the range of q's type and the weights prove that every sum stays below 2^24: then raw and the product are exact
+// integers, their difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
 // Other layers run by their reference evaluation.
 // What is left of quantize_with and dequantize_with, for values that no such layer reads, becomes a map as well.  Tests:
 // tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
 #include <algorithm>
-#include <cstdlib>
+#include <cmath>
 #include <map>
 
 #include "ir/interp.h"
@@ -24,7 +25,7 @@ namespace {
 
 constexpr int64_t kExact = int64_t{1} << 24;   // integers below are floats
 constexpr int64_t kMostSmall = (1 << 16) - 1;  // sums of two such integers are floats
-constexpr int32_t kMiddle = 128;               // of the integers: the largest magnitude then is 128
+constexpr int32_t kMiddle = 128;               // of u8: the largest magnitude then is 128
 enum Operand { kX, kW, kBias, kScale, kZeroPoint };
 
 class Expansion {
@@ -33,22 +34,22 @@ class Expansion {
 
   Result<bool> run(Node* node) {
     const Value *x = node->operand(kX), *w = node->operand(kW);
-    if (x->type().dtype != DType::u8 || x->constant() || !w->constant() || !isByte(node->operand(kZeroPoint))) return false;
+    const DType integer = x->type().dtype;
+    if (!isByte(integer) || x->constant() || !w->constant() || !isOf(node->operand(kZeroPoint), integer)) return false;
     const QuantParams& q = *w->type().quant;
-    if (w->type().dtype != DType::s8 || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
-    for (const int32_t z : q.zeroPoints)
-      if (z != 0) return false;
-    if (!sumsAreExact(*w->constant())) return false;
+    if (!isByte(w->type().dtype) || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
+    const Tensor weights = centredWeights(*w->constant(), q);
+    if (!sumsAreExact(weights)) return false;
     Builder b = rewriter_.before(node);
-    QC_ASSIGN(Tensor sums, node->is("q.dynamic_conv") ? convSums(b, *node) : Result<Tensor>(rowSums(*w->constant())));
+    QC_ASSIGN(Tensor sums, node->is("q.dynamic_conv") ? convSums(b, *node, weights) : Result<Tensor>(rowSums(weights)));
     QC_ASSIGN(Value * quantized, integersOf(b, *node));
     QC_ASSIGN(Value * zero, b.create("cast", {node->operand(kZeroPoint)}, {{"to", DType::f32}}));
-    Value* integers = b.constant(w->name(), *w->constant(), quantPerTensor(DType::s8, 1, 0));
+    Value* integers = b.constant(w->name(), *w->constant(), unscaled(q));
     const std::string_view op = node->is("q.dynamic_conv") ? "q.conv" : "q.linear";
     QC_ASSIGN(Value * raw, b.create(op, {quantized, integers}, node->attrs()));
     std::vector<Value*> operands = {raw, zero, b.constant(w->name() + ".sums", std::move(sums)), node->operand(kScale)};
     const auto spatial = static_cast<size_t>(w->type().rank() - 2);
-    std::string expr = "(a0 - (a1 - 128) * a2) * (a3 * ";
+    std::string expr = fmt::format("(a0 - ({}) * a2) * (a3 * ", centred(integer, "a1"));
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
@@ -89,17 +90,31 @@ class Expansion {
       rewriter_.replace(node, {y});
       return true;
     }
-    // A value that is no number becomes the zero point.
-    const std::string rounded =
-        zero ? "select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2)" : "select(eq(a0 / a1, a0 / a1), round(a0 / a1), 0)";
-    const std::string expr = fmt::format("min(max({}, {}), {})", rounded, node->integer("qmin"), node->integer("qmax"));
-    QC_ASSIGN(Value * real, b.create("map", std::move(operands), {{"expr", expr}}));
+    QC_ASSIGN(Value * real, b.create("map", std::move(operands), {{"expr", bounded(rounded(zero != nullptr), *node)}}));
     QC_ASSIGN(Value * q, b.create("cast", {real}, {{"to", storage}}));
     rewriter_.replace(node, {q});
     return true;
   }
 
  private:
+  // Expressions over x, scale and, if there is one, the zero point; a value that is no number becomes the zero point.
+  static std::string rounded(bool hasZero) {
+    return hasZero ? "select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2)" : "select(eq(a0 / a1, a0 / a1), round(a0 / a1), 0)";
+  }
+  static std::string bounded(const std::string& expr, const Node& quantize) {
+    return fmt::format("min(max({}, {}), {})", expr, quantize.integer("qmin"), quantize.integer("qmax"));
+  }
+  // An expression over integers of this type, moved to -128..127.
+  static std::string centred(DType t, const std::string& expr) { return t == DType::u8 ? fmt::format("{} - {}", expr, kMiddle) : expr; }
+
+  // The same integers of scale 1.
+  static QuantPtr unscaled(const QuantParams& q) {
+    if (std::ranges::count(q.zeroPoints, q.zeroPoint()) == std::ssize(q.zeroPoints)) return quantPerTensor(q.storage, 1, q.zeroPoint());
+    auto same = std::make_shared<QuantParams>(q);
+    same->scales.assign(q.scales.size(), 1.0f);
+    return same;
+  }
+
   // A parameter with one value per slice along `axis`, in the rank of the operand.
   static Result<Value*> besideRows(Builder& b, const Node& node, Value* parameter) {
     const int64_t axis = node.integer("axis");
@@ -124,7 +139,8 @@ class Expansion {
     const Node* params = z->producer();
     return params && params->is("dynamic_qparams") && params->integer("qmin") >= low && params->integer("qmax") <= high;
   }
-  static bool isByte(const Value* z) { return liesWithin(z, 0, 255); }
+  static bool isByte(DType t) { return t == DType::u8 || t == DType::s8; }
+  static bool isOf(const Value* z, DType type) { return liesWithin(z, rangeOf(type).min, rangeOf(type).max); }
   static bool isSmall(const Value* z) { return liesWithin(z, -kMostSmall, kMostSmall); }
 
   // Made once for all layers that read these integers.
@@ -132,18 +148,20 @@ class Expansion {
     Value* q = node.operand(kX);
     const auto known = quantized_.find(q);
     if (known != quantized_.end()) return known->second;
+    const DType integer = q->type().dtype;
     AttrDict attrs{{"to", QuantAttr{quantPerTensor(DType::u8, 1, kMiddle)}}};
     const Node* quantize = q->producer();
-    if (quantize && quantize->is("quantize_with") && quantize->operand(2) && isByte(quantize->operand(2)) &&
-        quantize->integer("qmin") == 0 && quantize->integer("qmax") == 255 && quantize->integer("axis") < 0 &&
-        quantize->operand(0)->type().dtype == DType::f32) {
+    if (quantize && quantize->is("quantize_with") && quantize->operand(2) && isOf(quantize->operand(2), integer) &&
+        quantize->integer("axis") < 0 && quantize->operand(0)->type().dtype == DType::f32) {
       QC_ASSIGN(Value * zero, b.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
-      attrs.set("expr", std::string("select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2) - 128"));
+      const IntRange all = rangeOf(integer);  // which `to` bounds
+      const bool whole = quantize->integer("qmin") == all.min && quantize->integer("qmax") == all.max;
+      attrs.set("expr", centred(integer, whole ? rounded(true) : bounded(rounded(true), *quantize)));
       QC_ASSIGN(Value * made, b.create("map", {quantize->operand(0), quantize->operand(1), zero}, std::move(attrs)));
       return quantized_[q] = made;
     }
     QC_ASSIGN(Value * numbers, b.create("cast", {q}, {{"to", DType::f32}}));
-    attrs.set("expr", std::string("a0 - 128"));
+    attrs.set("expr", centred(integer, "a0"));
     QC_ASSIGN(Value * made, b.create("map", {numbers}, std::move(attrs)));
     return quantized_[q] = made;
   }
@@ -155,31 +173,36 @@ class Expansion {
     return sizes;
   }
 
-  // No sum of a row's products with -128..127 can reach 2^24.
-  static bool sumsAreExact(const Tensor& w) {
+  // Minus their zero points, as floats.
+  static Tensor centredWeights(const Tensor& w, const QuantParams& q) {
+    Tensor centred(DType::f32, w.sizes());
     const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
+    for (int64_t i = 0; i < w.numElements(); ++i)
+      centred.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(w.at(i) - q.zeroPoint(i / depth));
+    return centred;
+  }
+
+  // No sum of a row's products with -128..127 can reach 2^24.
+  static bool sumsAreExact(const Tensor& weights) {
+    const int64_t rows = weights.sizes()[0], depth = rows ? weights.numElements() / rows : 0;
     for (int64_t r = 0; r < rows; ++r) {
-      int64_t magnitude = 0;
-      for (int64_t k = 0; k < depth; ++k) magnitude += std::abs(int64_t{w.as<int8_t>()[static_cast<size_t>(r * depth + k)]});
-      if (kMiddle * magnitude >= kExact) return false;
+      double magnitude = 0;
+      for (int64_t k = 0; k < depth; ++k) magnitude += std::fabs(weights.at(r * depth + k));
+      if (kMiddle * magnitude >= static_cast<double>(kExact)) return false;
     }
     return true;
   }
 
-  static Tensor rowSums(const Tensor& w) {
-    const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
+  static Tensor rowSums(const Tensor& weights) {
+    const int64_t rows = weights.sizes()[0], depth = rows ? weights.numElements() / rows : 0;
     Tensor sums(DType::f32, {rows});
-    for (int64_t r = 0; r < rows; ++r) {
-      int64_t sum = 0;
-      for (int64_t k = 0; k < depth; ++k) sum += w.as<int8_t>()[static_cast<size_t>(r * depth + k)];
-      sums.mutableAs<float>()[static_cast<size_t>(r)] = static_cast<float>(sum);
-    }
+    for (int64_t i = 0; i < weights.numElements(); ++i)
+      sums.mutableAs<float>()[static_cast<size_t>(i / depth)] += weights.as<float>()[static_cast<size_t>(i)];
     return sums;
   }
 
   // What a convolution of ones gives at every place: the weights of one tap summed over the channels, on an image of one channel.
-  static Result<Tensor> convSums(Builder& b, const Node& node) {
-    const Tensor& w = *node.operand(kW)->constant();
+  static Result<Tensor> convSums(Builder& b, const Node& node, const Tensor& w) {
     const auto spatial = static_cast<size_t>(w.rank() - 2);
     const auto& pads = node.integers("pads");
     if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; }))
@@ -189,8 +212,7 @@ class Expansion {
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
     Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
     for (int64_t i = 0; i < w.numElements(); ++i)
-      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] +=
-          static_cast<float>(w.as<int8_t>()[static_cast<size_t>(i)]);
+      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] += w.as<float>()[static_cast<size_t>(i)];
     for (float& v : image.mutableAs<float>()) v = 1;
     AttrDict attrs = node.attrs();
     attrs.set("group", int64_t{1});
