@@ -304,6 +304,8 @@ QConfig weightOnlyQConfig(Backend backend, int bits, int64_t groupSize) {
     config.weight.dtype = DType::s4;
     config.weight.qmin = rangeOf(DType::s4).min;
     config.weight.qmax = rangeOf(DType::s4).max;
+    // 16 steps are too few to spend on a side where a group has nothing.  TensorRT takes symmetric ones alone.
+    config.weight.scheme = config.activation.scheme;
   }
   if (groupSize > 0) {
     config.weight.axis = 0;  // which axis groups lie along follows from the op
@@ -338,6 +340,15 @@ QConfigMapping dynamicQConfigMapping(Backend backend) {
   mapping.global(dynamicQConfig(backend));
   if (backend == Backend::x86)
     mapping.set({.level = Level::objectType, .type = "linear", .entry = dynamicQConfig(backend, true), .optional = true});
+  return mapping;
+}
+
+QConfigMapping weightOnlyQConfigMapping(Backend backend, int bits, int64_t groupSize) {
+  QConfigMapping mapping;
+  mapping.global(weightOnlyQConfig(backend));
+  if (bits == 8 && groupSize == 0) return mapping;
+  for (const char* type : {"linear", "gather"})
+    mapping.set({.level = Level::objectType, .type = type, .entry = weightOnlyQConfig(backend, bits, groupSize), .optional = true});
   return mapping;
 }
 

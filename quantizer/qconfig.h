@@ -47,7 +47,7 @@ std::string_view toString(Backend backend);
 // for qnnpack.  onnxruntime: s8 affine by minimum and maximum, weights per tensor; tensorrt: s8 symmetric throughout, by entropy.
 QConfig defaultQConfig(Backend backend);
 // Without calibration data (quantizer/modes.h): activations' parameters computed at run time, for each tensor or for each row of its last
-// dim; integer weights under float activations, of 8 or 4 bits, in groups of groupSize (0: per channel); weights in float16.
+// dim; integer weights under float activations, of 8 or 4 bits (these affine), in groups of groupSize (0: per channel); weights in float16.
 QConfig dynamicQConfig(Backend backend, bool perToken = false);
 QConfig weightOnlyQConfig(Backend backend, int bits = 8, int64_t groupSize = 0);
 QConfig halfWeightsQConfig();
@@ -118,6 +118,9 @@ QConfigMapping defaultQConfigMapping(Backend backend);
 // Everything by dynamicQConfig.  x86: the inputs of linear layers per token, as torchao has it, so that a loud row costs the others nothing
 // (our kernels are as fast either way); the others per tensor, as PyTorch and DynamicQuantizeLinear of ONNX have it.
 QConfigMapping dynamicQConfigMapping(Backend backend);
+// Integer weights under float activations: linear layers and embeddings as asked for; with fewer bits or in groups, the others, which have
+// no such form that pays, with 8 bits per channel.
+QConfigMapping weightOnlyQConfigMapping(Backend backend, int bits = 8, int64_t groupSize = 0);
 
 class ResolvedRules {
  public:

@@ -1,6 +1,9 @@
 // profile: where the time goes, layer by layer.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <tuple>
 
 #include "runtime/profile.h"
@@ -26,15 +29,21 @@ std::string rate(const StepProfile& s) {
   return fmt::format("{:.1f} {}", amount, s.operations > 0 ? "GOP/s" : "GB/s");
 }
 
+std::string kernelOf(const StepProfile& s) { return s.kernel.empty() ? "reference" : s.kernel; }
+
+// One row per op, or per kernel; the other column lists what is in it.
 std::vector<StepProfile> grouped(const std::vector<StepProfile>& steps, const std::string& by) {
   if (by == "layer") return steps;
   std::map<std::string, StepProfile> groups;
   std::map<std::string, int> counts;
+  std::map<std::string, std::set<std::string>> ops, kernels;
   for (const StepProfile& s : steps) {
-    const std::string key = by == "op" ? s.op : s.kernel.empty() ? "reference" : s.kernel;
+    const std::string key = by == "op" ? s.op : kernelOf(s);
+    ops[key].insert(s.op);
+    kernels[key].insert(kernelOf(s));
     StepProfile& g = groups[key];
-    g.op = by == "op" ? s.op : "";
-    g.kernel = by == "op" ? "" : key;
+    g.op = fmt::format("{}", fmt::join(ops[key], ", "));
+    g.kernel = fmt::format("{}", fmt::join(kernels[key], ", "));
     g.seconds += s.seconds;
     g.share += s.share;
     g.operations += s.operations;
@@ -74,8 +83,7 @@ Status runProfile(const ProfileFlags& o) {
   }
   Table table({"us", "%", "rate", "op", "kernel", "result", "node"});
   for (const StepProfile& s : rows)
-    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op,
-               s.kernel.empty() ? "reference" : s.kernel, s.result, s.node});
+    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op, kernelOf(s), s.result, s.node});
   fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads,
              exe.program().target().str());
   return {};

@@ -76,7 +76,7 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "dynamic") return all(dynamicQConfig(backend, o.perToken));
   if (o.mode == "weight-only") {
     const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
-    return all(weightOnlyQConfig(backend, static_cast<int>(o.weightBits), groupSize));
+    return o.rules.guarded(weightOnlyQConfigMapping(backend, static_cast<int>(o.weightBits), groupSize));
   }
   return all(halfWeightsQConfig());
 }
@@ -264,7 +264,8 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
       verb->add_flag("--per-token", options->perToken, "dynamic: parameters for every row of a layer's input; default for linear layers");
   verb->add_flag("--per-tensor", options->perTensor, "dynamic: one pair for the whole input of a layer, as DynamicQuantizeLinear has it")
       ->excludes(perToken);
-  verb->add_option("--weight-bits", options->weightBits, "weight-only: 8 or 4")->check(CLI::IsMember({8, 4}));
+  verb->add_option("--weight-bits", options->weightBits, "weight-only: 8 or 4, of linear layers and embeddings; others have 8")
+      ->check(CLI::IsMember({8, 4}));
   verb->add_option("--group-size", options->groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
       ->check(CLI::Range(0, 1 << 20));
   verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");

@@ -282,7 +282,16 @@ TEST_F(Annotate, WeightOnlyAndDynamic) {
   annotate(body, dynamicQConfigMapping(Backend::onnxruntime));
   EXPECT_THAT(in("a", 0), HasSubstr("s8.minmax/dyn"));
   annotate(body, QConfigMapping().global(weightOnlyQConfig(Backend::x86, 4, 32)));
-  EXPECT_THAT(in("a", 1), HasSubstr("s4.per_group/sym/ch1/block32"));
+  EXPECT_THAT(in("a", 1), HasSubstr("s4.per_group/ch1/block32"));
+  annotate(body, weightOnlyQConfigMapping(Backend::x86, 4, 32));
+  EXPECT_THAT(in("a", 1), HasSubstr("s4.per_group/ch1/block32"));
+  annotate(R"(graph @g(%x: f32[1,16,5,5]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %y = conv %x, %w : f32[1,16,3,3]
+    return %y
+  })",
+           weightOnlyQConfigMapping(Backend::x86, 4, 32));
+  EXPECT_THAT(in("y", 1), HasSubstr("s8.per_channel_minmax")) << "no groups: 8 bits";
   annotate(body, QConfigMapping().global(halfWeightsQConfig()));
   EXPECT_THAT(in("a", 1), HasSubstr("f16"));
 }
