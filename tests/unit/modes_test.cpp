@@ -192,6 +192,73 @@ TEST(Modes, GatedRecurrence) {
   }
 }
 
+struct RecurrentCase {
+  const char* op;
+  int gates;
+  const char* attrs;
+  const char* operands = "%b, _, %h";  // behind the weights
+};
+
+// The layer as one op, in the interpreter, and what it is compiled to: over inputs that are not all numbers.
+void checkRecurrence(const RecurrentCase& c, const char* range, const char* weights, bool batchFirst) {
+  constexpr int kSteps = 5, kBatch = 3, kInput = 7, kHidden = 9;
+  const bool lstm = std::string_view(c.op) == "q.dynamic_lstm";
+  const int rows = c.gates * kHidden;
+  const std::string state = batchFirst ? fmt::format("f32[{},2,{}]", kBatch, kHidden) : fmt::format("f32[2,{},{}]", kBatch, kHidden);
+  const std::string all =
+      batchFirst ? fmt::format("f32[{},{},2,{}]", kBatch, kSteps, kHidden) : fmt::format("f32[{},2,{},{}]", kSteps, kBatch, kHidden);
+  const std::string x =
+      batchFirst ? fmt::format("f32[{},{},{}]", kBatch, kSteps, kInput) : fmt::format("f32[{},{},{}]", kSteps, kBatch, kInput);
+  std::string constants = fmt::format("!q = {}\n", weights), values;
+  const auto constant = [&](const char* name, const std::string& type, const std::string& plain, const char* payload) {
+    constants += fmt::format("const #{} : {} = {}\n", name, plain, payload);
+    values += fmt::format("%{0} = const #{0} : {1}\n", name, type);
+  };
+  const std::string storage = std::string(weights).substr(2, 2);
+  const auto matrix = [&](const char* name, int depth) {
+    const std::string sizes = fmt::format("[2,{},{}]", rows, depth);
+    constant(name, "!q" + sizes, storage + sizes, storage == "u8" ? "rand(1, 0, 255)" : "rand(1, -127, 127)");
+  };
+  matrix("w", kInput);
+  matrix("r", kHidden);
+  constant("b", fmt::format("f32[2,{}]", 2 * rows), fmt::format("f32[2,{}]", 2 * rows), "rand(3, -0.5, 0.5)");
+  constant("h", state, state, "rand(4, -1.0, 1.0)");
+  if (lstm) constant("p", fmt::format("f32[2,{}]", 3 * kHidden), fmt::format("f32[2,{}]", 3 * kHidden), "rand(5, -1.0, 1.0)");
+  const std::string memory = lstm ? ", %c" : "";
+  const std::string text = fmt::format(
+      "{}graph @g(%x: {}) -> (\"y\") {{\n{}%y, %l{} = {} %x, %w, %r, {} {{hidden_size={}, direction=\"bidirectional\", "
+      "batch_first={}{}{}}} : {}, {}{}\nreturn %y\n}}\n",
+      constants, x, values, memory, c.op, c.operands, kHidden, batchFirst ? 1 : 0, c.attrs, range, all, state, lstm ? ", " + state : "");
+  SCOPED_TRACE(text);
+  auto graph = parseGraph(text, "test");
+  ASSERT_TRUE(graph) << graph.error().render();
+  const Model model(std::move(*graph), "test");
+  TensorMap inputs = {{"x", inputFor(model.inputs()[0])}};
+  const auto numbers = inputs.at("x").mutableAs<float>();
+  numbers[3] = std::numeric_limits<float>::quiet_NaN();
+  numbers[40] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(runCompiled(model, inputs).sameBytes(runInterpreted(model, inputs)));
+  for (const Step& step : compile(model).value().program().steps()) EXPECT_NE(step.kernel, nullptr) << step.node->op();
+}
+
+TEST(Modes, RecurrencesOfEveryForm) {
+  const RecurrentCase cases[] = {
+      {"q.dynamic_lstm", 4, "", "_, _, _, _, _"},
+      {"q.dynamic_lstm", 4, ", clip=0.75, input_forget=1", "%b, _, %h, %h, %p"},
+      {"q.dynamic_gru", 3, ""},
+      {"q.dynamic_gru", 3, ", linear_before_reset=1"},
+      {"q.dynamic_rnn", 1, ", activations=\"Relu,Tanh\""},
+  };
+  for (const RecurrentCase& c : cases)
+    for (const char* granularity : {"", ", granularity=\"token\""})
+      checkRecurrence(c, granularity, "q<s8, scale=0.004, zp=0>", std::string_view(granularity).empty());
+  const char* const ranges[] = {", qmax=127", ", qmax=127, qmin=-128, storage=s8",
+                                ", qmax=127, qmin=-127, scheme=\"symmetric\", storage=s8"};
+  for (const char* range : ranges)
+    for (const char* weights : {"q<s8, axis=0, scale=[0.004, 0.002], zp=0>", "q<u8, scale=0.004, zp=119>"})
+      checkRecurrence(cases[2], range, weights, false);
+}
+
 TEST(Modes, WhatOnnxCannotSayIsRemarked) {
   const Model model(parseGraph(kGated, "test").value(), "test");
   const QuantizedModel q = quantize(model, QConfigMapping().global(keepFloat()).objectType("GRU", dynamicQConfig(Backend::x86))).value();
