@@ -200,7 +200,7 @@ std::string headerText(const Program& program, const std::string& name, int64_t 
   for (size_t i = 0; i < g.inputs().size(); ++i) ports += portLine("inputs", i, g.inputs()[i]->name(), g.inputs()[i]->type());
   for (size_t i = 0; i < g.outputs().size(); ++i) ports += portLine("outputs", i, g.outputNames()[i], g.outputs()[i]->type());
   return fmt::format(
-      "/* {0}, compiled for {1}.  Link with qcompile_rt, pthreadpool and pthread.\n{2}*/\n"
+      "/* {0}, compiled for {1}.  Link with qcompile_rt, pthread and stdc++.\n{2}*/\n"
       "#pragma once\n\n#include <stddef.h>\n\n#include \"runtime/rt/pool.h\"\n\n"
       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
       "/* Working memory of a run on a pool of that many threads, in bytes; aligned to {3}. */\n"

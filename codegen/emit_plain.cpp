@@ -198,8 +198,17 @@ class PlainEmitter {
       return e_.b.CreateIntrinsic(isSigned(t) ? llvm::Intrinsic::fptosi_sat : llvm::Intrinsic::fptoui_sat, {to, v->getType()}, {v});
     }
     if (isInteger(t)) return e_.b.CreateSExtOrTrunc(v, storage(t));
-    if (!lanes_.isFloat) v = e_.b.CreateSIToFP(v, e_.f32(width_));
+    if (!lanes_.isFloat) v = toFloat(v);
     return t == DType::f32 ? v : NarrowFloats(e_, width_).narrowed(v, t);
+  }
+
+  // In one rounding.  AArch64 has that for one 64-bit integer; a vector of them would go through double.
+  Reg toFloat(Reg v) {
+    if (lanes_.bits == 32 || e_.target().arch != Arch::aarch64) return e_.b.CreateSIToFP(v, e_.f32(width_));
+    Reg all = llvm::PoisonValue::get(e_.f32(width_));
+    for (int i = 0; i < width_; ++i)
+      all = e_.b.CreateInsertElement(all, e_.b.CreateSIToFP(e_.b.CreateExtractElement(v, e_.i32c(i)), e_.b.getFloatTy()), e_.i32c(i));
+    return all;
   }
 
   Reg compute(const std::vector<Reg>& args) {
@@ -247,14 +256,12 @@ class PlainEmitter {
 
 }  // namespace
 
-bool supportsPlain(const KernelDef&, const Node& node, const Target& target) {
+bool supportsPlain(const KernelDef&, const Node& node, const Target&) {
   const TensorType& y = node.result()->type();
   if (y.numElements() == 0 || y.isQuantized()) return false;
   for (const Value* v : node.operands())
     if (v->type().isQuantized()) return false;
-  const auto lanes = lanesFor(node);
-  // 64-bit integers to float32 in one rounding: AArch64 would go through double.
-  return lanes && !(isSingle(y.dtype) && !lanes->isFloat && lanes->bits == 64 && target.arch == Arch::aarch64);
+  return lanesFor(node).has_value();
 }
 
 double costPlain(const KernelDef&, const Node& node, const Target& target) {

@@ -51,8 +51,7 @@ class CrossBatch : public ::testing::Environment {
     return *batch;
   }
 
-  Status add(const KernelDef& def, const Node& node, CrossCase testCase) {
-    const Target target = targetOf(def);
+  Status add(const KernelDef& def, const Node& node, const Target& target, CrossCase testCase) {
     const auto [place, isNew] = kernels_.try_emplace(kernelKey(def, node, target), objects_.size());
     if (isNew) {
       const KernelJob job{&def, &node, fmt::format("kernel{}", objects_.size())};
@@ -265,6 +264,20 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
   return std::move(run.results.front());
 }
 
+namespace {
+
+// A row for any target on the other architecture too, where it can be emulated.
+void addEmulated(const KernelDef& row, const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
+                 const std::string& what) {
+  const Target target = Target::parse("aarch64").value();
+  if (row.isas || expected.size() != 1 || target.arch == Target::host().arch || !emulates(target) || !row.supports(row, node, target))
+    return;
+  const Status added = CrossBatch::get().add(row, node, target, crossCase(node, operands, expected[0], what));
+  EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
+}
+
+}  // namespace
+
 void checkRows(const std::string& text, bool mayBeNone, const std::vector<const char*>& targets) {
   auto graph = parseGraph(text);
   ASSERT_TRUE(graph) << graph.error().render() << text;
@@ -288,6 +301,7 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
         for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
         const auto expected = evaluateNode(*node, operands);
         ASSERT_TRUE(expected) << expected.error().render();
+        if (name == targets.front()) addEmulated(*row, *node, operands, *expected, fmt::format("{} for aarch64\n{}", row->id, text));
         const KernelRun run = runGuardedAll(*compiled, operands);
         EXPECT_EQ(run.status, 0) << row->id << " for " << target.str() << "\n" << text;
         for (size_t i = 0; i < run.results.size(); ++i)
@@ -312,7 +326,7 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
     EXPECT_TRUE((*same)[0].sameBytes((*expected)[0])) << context << ": the packed node has another meaning";
   }
   if (!targetOf(def).runsOn(Target::host())) {
-    const Status added = CrossBatch::get().add(def, **packed, crossCase(**packed, given, (*expected)[0], context));
+    const Status added = CrossBatch::get().add(def, **packed, targetOf(def), crossCase(**packed, given, (*expected)[0], context));
     EXPECT_TRUE(added.has_value()) << context << ": " << added.error().render();
     return;
   }
