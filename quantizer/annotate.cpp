@@ -26,11 +26,12 @@ struct Plan {
   const OpPolicy* policy = nullptr;
   const QConfig* config = nullptr;
   QuantMode mode = QuantMode::none;
-  std::string how;       // of the modes without calibration
-  bool claimed = false;  // annotated by someone else
-  bool byRule = false;   // kept float by a rule
-  bool shares = false;   // the result takes the parameters of the first data operand
-  bool alone = true;     // the only member of its unit
+  std::string how;                // of the modes without calibration
+  std::vector<QuantSpec> inputs;  // in those
+  bool claimed = false;           // annotated by someone else
+  bool byRule = false;            // kept float by a rule
+  bool shares = false;            // the result takes the parameters of the first data operand
+  bool alone = true;              // the only member of its unit
   bool floatBias = false;
   bool onlyFused = false;  // the backend has it behind other ops only
   std::string reason;
@@ -97,6 +98,7 @@ class Annotator {
           if (const auto types = backend_->accept(*n, *p.config); !types) d.refusal = types.error().message();
         p.mode = d.refusal.empty() ? d.mode : QuantMode::none;
         p.how = std::move(d.how);
+        p.inputs = std::move(d.inputs);
         p.reason = d.refusal.empty() ? decision.str() : std::move(d.refusal);
         continue;
       }
@@ -493,7 +495,7 @@ class Annotator {
         if (p.mode == QuantMode::full)
           annotateInputs(*n, a);
         else
-          a.inputs = modeSpecs(*n, *p.config, p.mode);
+          a.inputs = p.inputs;
         if (p.mode == QuantMode::full && p.unit == n && (sharesResult(p) || wanted(*n))) a.output = outputSpec(*n);
         if (p.mode != QuantMode::full) p.reason = p.how + ", " + p.reason;
         if (p.mode == QuantMode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);

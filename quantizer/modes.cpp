@@ -9,6 +9,8 @@
 namespace qc {
 namespace {
 
+constexpr int kRecurrentWeights = 2;  // operand R
+
 struct WeightRow {
   std::string_view op;
   std::vector<int> operands;
@@ -125,51 +127,35 @@ QuantMode modeOf(const QConfig& config) {
   return QuantMode::full;
 }
 
-std::vector<int> weightOperands(const Node& node) {
-  const WeightRow* row = rowOf(node);
-  return row ? row->operands : std::vector<int>();
-}
-
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule) {
   const WeightRow* row = rowOf(node);
-  if (!row) return {QuantMode::none, "it has no weights", {}};
-  if (config.weight.observer == "placeholder" && mode != QuantMode::halfWeights) return {QuantMode::none, "weights stay float", {}};
+  if (!row) return {.refusal = "it has no weights"};
+  if (config.weight.observer == "placeholder" && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
   ModeDecision d;
   d.refusal = refuseWeights(node, *row, config, mode);
   if (d.refusal.empty() && mode == QuantMode::dynamic) d.refusal = refuseDynamic(node, *row, config, minWorkPerElement);
   if (!d.refusal.empty()) return d;
   d.mode = mode;
+  d.inputs.resize(static_cast<size_t>(node.numOperands()));
   if (mode == QuantMode::halfWeights) {
     d.how = "weights in float16";
+    for (const int i : row->operands) d.inputs[static_cast<size_t>(i)] = CastSpec{DType::f16};
     return d;
   }
-  d.how = fmt::format("{} {}", isTable(*row) ? "rows" : "weights", describeWeights(config, *row));
-  if (mode != QuantMode::dynamic || isTable(*row)) return d;
-  if (isRecurrent(*row) && byGlobalRule && readsModelInput(node)) {
+  const bool rawFeatures = isRecurrent(*row) && byGlobalRule && readsModelInput(node);
+  for (const int i : row->operands)
+    if (!rawFeatures || i == kRecurrentWeights) d.inputs[static_cast<size_t>(i)] = weightSpec(node, *row, config, i);
+  d.how = fmt::format("{} {}", isTable(*row) ? "rows" : rawFeatures ? "recurrent weights" : "weights", describeWeights(config, *row));
+  if (rawFeatures) {
     d.mode = QuantMode::weightOnly;
-    d.how += ", float arithmetic as it reads the model's input";
-  } else {
+    d.how += ", the rest in float as it reads the model's input";
+  } else if (mode == QuantMode::dynamic && !isTable(*row)) {
+    ObservedSpec input = config.activation;
+    input.observer = perToken(config, node) ? "per_token" : "minmax";
+    d.inputs[0] = input;
     d.how += fmt::format(", input {} at run time per {}", toString(config.activation.dtype), perToken(config, node) ? "token" : "tensor");
   }
   return d;
-}
-
-std::vector<QuantSpec> modeSpecs(const Node& node, const QConfig& config, QuantMode mode) {
-  const WeightRow& row = *rowOf(node);
-  std::vector<QuantSpec> specs(static_cast<size_t>(node.numOperands()));
-  for (const int i : row.operands) {
-    QuantSpec& spec = specs[static_cast<size_t>(i)];
-    if (mode == QuantMode::halfWeights)
-      spec = CastSpec{DType::f16};
-    else
-      spec = weightSpec(node, row, config, i);
-  }
-  if (mode == QuantMode::dynamic && !isTable(row)) {
-    ObservedSpec input = config.activation;
-    input.observer = perToken(config, node) ? "per_token" : "minmax";
-    specs[0] = input;
-  }
-  return specs;
 }
 
 }  // namespace qc

@@ -18,20 +18,15 @@ namespace qc {
 enum class QuantMode { none, full, dynamic, weightOnly, halfWeights };
 QuantMode modeOf(const QConfig& config);
 
-// Operands of an op that hold weights: w of conv and linear, W and R of the recurrent ops, the table of gather.  Empty: none.
-std::vector<int> weightOperands(const Node& node);
-
 struct ModeDecision {
-  QuantMode mode = QuantMode::none;  // what was asked for, or less
-  std::string refusal;               // why the node stays float; empty when it does not
-  std::string how;                   // "input u8 at run time per tensor, weights s8 per channel"
+  QuantMode mode = QuantMode::none;    // what was asked for, or less
+  std::string refusal = {};            // why the node stays float; empty when it does not
+  std::string how = {};                // "input u8 at run time per tensor, weights s8 per channel"
+  std::vector<QuantSpec> inputs = {};  // of the operands
 };
-// For every mode but `full`.  minWorkPerElement: see BackendOptions.  byGlobalRule: no rule names this node or its type; then a recurrent
-// layer that reads the model's input is not quantized at run time, its weights alone are: raw features span orders of magnitude, and one
-// scale for a whole sequence of them loses the quiet parts.
+// For every mode but `full`.  minWorkPerElement: see BackendOptions.  byGlobalRule: no rule names this node or its type; then of a
+// recurrent layer that reads the model's input the recurrent weights alone become integers: raw features span orders of magnitude, so that
+// one scale for a sequence of them loses the quiet ones, and so does one scale for the weights that make up for it.
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule);
-
-// The specs of such a node's operands.
-std::vector<QuantSpec> modeSpecs(const Node& node, const QConfig& config, QuantMode mode);
 
 }  // namespace qc

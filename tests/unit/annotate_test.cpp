@@ -296,6 +296,35 @@ TEST_F(Annotate, WeightOnlyAndDynamic) {
   EXPECT_THAT(in("a", 1), HasSubstr("f16"));
 }
 
+// What reads raw features has its recurrent weights in integers alone; a rule for its type is taken at its word.
+TEST_F(Annotate, RecurrencesOfModelInputs) {
+  const char* const body = R"(
+const #i : f32[1,24,4] = rand(11, -1.0, 1.0)
+const #r : f32[1,24,8] = rand(12, -1.0, 1.0)
+const #j : f32[1,24,8] = rand(13, -1.0, 1.0)
+graph @g(%x: f32[5,1,4]) -> ("b") {
+    %i = const #i : f32[1,24,4]
+    %j = const #j : f32[1,24,8]
+    %r = const #r : f32[1,24,8]
+    %a, %h = gru %x, %i, %r {hidden_size=8} : f32[5,1,1,8], f32[1,1,8]
+    %s = reshape %a {shape=[5,1,8]} : f32[5,1,8]
+    %b, %k = gru %s, %j, %r {hidden_size=8} : f32[5,1,1,8], f32[1,1,8]
+    return %b
+  })";
+  for (const QConfig& config : {dynamicQConfig(Backend::x86), weightOnlyQConfig(Backend::x86)}) {
+    annotate(body, QConfigMapping().global(config));
+    EXPECT_EQ(in("a", 0), "-");
+    EXPECT_EQ(in("a", 1), "-");
+    EXPECT_THAT(in("a", 2), HasSubstr("s8.per_group"));
+    EXPECT_THAT(row("a").reason, HasSubstr("recurrent weights s8 per row, the rest in float as it reads the model's input"));
+    EXPECT_THAT(in("b", 1), HasSubstr("s8.per_group"));
+    EXPECT_EQ(in("b", 0) == "-", !config.activation.dynamic);
+    annotate(body, QConfigMapping().global(config).objectType("gru", config));
+    EXPECT_THAT(in("a", 1), HasSubstr("s8.per_group"));
+    EXPECT_EQ(in("a", 0) == "-", !config.activation.dynamic);
+  }
+}
+
 TEST_F(Annotate, ComposedQuantizersRespectClaims) {
   load(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
     %w = const #w : f32[16,16,3,3]
