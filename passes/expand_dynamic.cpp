@@ -8,7 +8,8 @@
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
 // Done where z is of the range of q's type and the weights prove that every sum stays below 2^24: then raw and the product are exact
 // integers, their difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
-// Other layers run by their reference evaluation.
+// Deeper sums are cut into stretches of input channels for which that holds, and joined as s32.  Other layers run by their reference
+// evaluation.
 // What is left of quantize_with and dequantize_with, for values that no such layer reads, becomes a map as well.  Tests:
 // tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
 #include <algorithm>
@@ -39,30 +40,41 @@ class Expansion {
     const QuantParams& q = *w->type().quant;
     if (!isByte(w->type().dtype) || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
     const Tensor weights = centredWeights(*w->constant(), q);
-    if (!sumsAreExact(weights)) return false;
+    const std::vector<int64_t> cuts = exactStretches(weights);
+    const bool conv = node->is("q.dynamic_conv"), whole = cuts.size() == 2;
+    if (cuts.empty() || (!whole && conv && node->integer("group") != 1)) return false;
     Builder b = rewriter_.before(node);
-    QC_ASSIGN(Tensor sums, node->is("q.dynamic_conv") ? convSums(b, *node, weights) : Result<Tensor>(rowSums(weights)));
+    QC_ASSIGN(Tensor sums, conv ? convSums(b, *node, weights) : Result<Tensor>(rowSums(weights)));
     QC_ASSIGN(Value * quantized, integersOf(b, *node));
-    QC_ASSIGN(Value * zero, b.create("cast", {node->operand(kZeroPoint)}, {{"to", DType::f32}}));
-    Value* integers = b.constant(w->name(), *w->constant(), unscaled(q));
-    const std::string_view op = node->is("q.dynamic_conv") ? "q.conv" : "q.linear";
-    QC_ASSIGN(Value * raw, b.create(op, {quantized, integers}, node->attrs()));
-    std::vector<Value*> operands = {raw, zero, b.constant(w->name() + ".sums", std::move(sums)), node->operand(kScale)};
+    std::vector<Value*> operands;
+    const auto argument = [&](Value* v) {
+      operands.push_back(v);
+      return fmt::format("a{}", operands.size() - 1);
+    };
+    std::string expr;
+    if (whole) {
+      QC_ASSIGN(Value * zero, b.create("cast", {node->operand(kZeroPoint)}, {{"to", DType::f32}}));
+      QC_ASSIGN(Value * raw, product(b, *node, quantized, *w->constant()));
+      operands = {raw, zero, b.constant(w->name() + ".sums", std::move(sums))};
+      expr = fmt::format("(a0 - ({}) * a2)", centred(integer, "a1"));
+    } else {
+      QC_ASSIGN(Value * sum, longSum(b, *node, quantized, cuts, sums));
+      operands = {sum};
+      expr = "a0";
+    }
+    expr += fmt::format(" * ({} * ", argument(node->operand(kScale)));
     const auto spatial = static_cast<size_t>(w->type().rank() - 2);
-    std::string expr = fmt::format("(a0 - ({}) * a2) * (a3 * ", centred(integer, "a1"));
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
-      operands.push_back(
-          b.constant(w->name() + ".scales", Tensor::ofFloats(alongChannels(static_cast<int64_t>(q.scales.size()), spatial), q.scales)));
-      expr += "a4)";
+      const auto sizes = alongChannels(static_cast<int64_t>(q.scales.size()), spatial);
+      expr += argument(b.constant(w->name() + ".scales", Tensor::ofFloats(sizes, q.scales))) + ")";
     }
     if (Value* bias = node->operand(kBias)) {
-      expr += fmt::format(" + a{}", operands.size());
       if (spatial > 0) {
         QC_ASSIGN(bias, b.create("reshape", {bias}, {{"shape", alongChannels(bias->type().numElements(), spatial)}}));
       }
-      operands.push_back(bias);
+      expr += " + " + argument(bias);
     }
     QC_ASSIGN(Value * y, b.create("map", std::move(operands), {{"expr", expr}}));
     if (y->type() != node->result()->type()) return false;
@@ -182,15 +194,83 @@ class Expansion {
     return centred;
   }
 
-  // No sum of a row's products with -128..127 can reach 2^24.
-  static bool sumsAreExact(const Tensor& weights) {
-    const int64_t rows = weights.sizes()[0], depth = rows ? weights.numElements() / rows : 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      double magnitude = 0;
-      for (int64_t k = 0; k < depth; ++k) magnitude += std::fabs(weights.at(r * depth + k));
-      if (kMiddle * magnitude >= static_cast<double>(kExact)) return false;
+  // Sums of (q - 128) * w as floats; `w`: the weights, or some of their input channels.
+  static Result<Value*> product(Builder& b, const Node& node, Value* quantized, const Tensor& w) {
+    const Value* all = node.operand(kW);
+    Value* integers = b.constant(all->name(), w, unscaled(*all->type().quant));
+    return b.create(node.is("q.dynamic_conv") ? "q.conv" : "q.linear", {quantized, integers}, node.attrs());
+  }
+
+  // Sums that leave the integers among floats: of stretches of input channels, joined as s32, with the zero point taken off there.
+  static Result<Value*> longSum(Builder& b, const Node& node, Value* quantized, const std::vector<int64_t>& cuts, const Tensor& sums) {
+    const Tensor& w = *node.operand(kW)->constant();
+    const AttrDict toInt{{"to", DType::s32}};
+    std::vector<int64_t> starts(static_cast<size_t>(quantized->type().rank()), 0), sizes = quantized->type().sizes();
+    const std::vector<int64_t> steps(starts.size(), 1);
+    const size_t channels = node.is("q.dynamic_conv") ? 1 : starts.size() - 1;
+    Value* sum = nullptr;
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      starts[channels] = cuts[i];
+      sizes[channels] = cuts[i + 1] - cuts[i];
+      QC_ASSIGN(Value * stretch, b.create("slice", {quantized}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
+      QC_ASSIGN(Value * raw, product(b, node, stretch, inputChannels(w, cuts[i], cuts[i + 1])));
+      QC_ASSIGN(Value * part, b.create("cast", {raw}, toInt));
+      if (sum) {
+        QC_ASSIGN(part, b.create("add", {sum, part}));
+      }
+      sum = part;
     }
-    return true;
+    QC_ASSIGN(Value * zero, b.create("cast", {node.operand(kZeroPoint)}, toInt));
+    if (node.operand(kX)->type().dtype == DType::u8) {
+      QC_ASSIGN(zero, b.create("sub", {zero, b.constant({}, integers({}, [](int64_t) { return kMiddle; }))}));
+    }
+    const Tensor whole = integers(sums.sizes(), [&](int64_t k) { return static_cast<int32_t>(sums.at(k)); });
+    QC_ASSIGN(Value * offset, b.create("mul", {zero, b.constant(node.operand(kW)->name() + ".sums", whole)}));
+    QC_ASSIGN(sum, b.create("sub", {sum, offset}));
+    return b.create("cast", {sum}, {{"to", DType::f32}});
+  }
+
+  template <class F>
+  static Tensor integers(std::vector<int64_t> sizes, const F& at) {
+    Tensor t(DType::s32, std::move(sizes));
+    for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<int32_t>()[static_cast<size_t>(i)] = at(i);
+    return t;
+  }
+
+  // [outputs, channels, taps ..] -> [outputs, to - from, taps ..]
+  static Tensor inputChannels(const Tensor& w, int64_t from, int64_t to) {
+    std::vector<int64_t> sizes = w.sizes();
+    const int64_t taps = w.numElements() / (sizes[0] * sizes[1]), row = sizes[1] * taps, taken = (to - from) * taps;
+    sizes[1] = to - from;
+    Tensor part(w.dtype(), sizes);
+    for (int64_t i = 0; i < part.numElements(); ++i)
+      storeElement(w.dtype(), part.mutableData(), i, w.at(i / taken * row + from * taps + i % taken));
+    return part;
+  }
+
+  // Input channels, cut so that in no stretch a sum of products with -128..127 can reach 2^24: [0, .., all]; empty when one alone can.
+  static std::vector<int64_t> exactStretches(const Tensor& weights) {
+    const int64_t outputs = weights.sizes()[0], channels = weights.sizes()[1];
+    const int64_t taps = weights.numElements() / std::max<int64_t>(1, outputs * channels);
+    const double most = static_cast<double>(kExact) / kMiddle;
+    std::vector<int64_t> cuts = {0};
+    std::vector<double> sums(static_cast<size_t>(outputs), 0.0), added(sums.size());
+    for (int64_t c = 0; c < channels; ++c) {
+      bool fits = true;
+      for (int64_t o = 0; o < outputs; ++o) {
+        double& sum = added[static_cast<size_t>(o)] = 0;
+        for (int64_t k = 0; k < taps; ++k) sum += std::fabs(weights.at((o * channels + c) * taps + k));
+        if (sum >= most) return {};
+        fits = fits && sums[static_cast<size_t>(o)] + sum < most;
+      }
+      if (!fits) {
+        cuts.push_back(c);
+        std::fill(sums.begin(), sums.end(), 0.0);
+      }
+      for (size_t o = 0; o < sums.size(); ++o) sums[o] += added[o];
+    }
+    cuts.push_back(channels);
+    return cuts;
   }
 
   static Tensor rowSums(const Tensor& weights) {

@@ -41,6 +41,26 @@ graph @convolutions(%x: f32[1,3,8,8]) -> ("y") {
   return %y
 })";
 
+// Sums that leave the integers among floats.
+const char* const kDeepLayers = R"(
+const #w : f32[16,5000] = rand(1, -1.0, 1.0)
+const #b : f32[16] = rand(3, -1.0, 1.0)
+graph @deep(%x: f32[3,5000]) -> ("y") {
+  %w = const #w : f32[16,5000]
+  %b = const #b : f32[16]
+  %y = linear %x, %w, %b : f32[3,16]
+  return %y
+})";
+const char* const kDeepConvolution = R"(
+const #w : f32[9,150,5,5] = rand(1, -1.0, 1.0)
+const #b : f32[9] = rand(3, -1.0, 1.0)
+graph @deep(%x: f32[1,150,7,7]) -> ("y") {
+  %w = const #w : f32[9,150,5,5]
+  %b = const #b : f32[9]
+  %y = conv %x, %w, %b {pads=[2,2,2,2]} : f32[1,9,7,7]
+  return %y
+})";
+
 const char* const kSequence = R"(
 const #t : f32[50,16] = rand(1, -1.0, 1.0)
 const #w : f32[2,32,16] = rand(2, -0.5, 0.5)
@@ -153,16 +173,18 @@ void checkMode(const char* text, const Mode& mode, bool sameInOnnx, const char* 
 }
 
 TEST(Modes, LinearLayers) {
-  for (const Mode& mode : modes()) checkMode(kLayers, mode, true);
+  for (const char* text : {kLayers, kDeepLayers})
+    for (const Mode& mode : modes()) checkMode(text, mode, true);
 }
 TEST(Modes, Convolutions) {
-  for (const Mode& mode : modes())
-    if (mode.config.weight.blockSize == 0) checkMode(kConvolutions, mode, true);
+  for (const char* text : {kConvolutions, kDeepConvolution})
+    for (const Mode& mode : modes())
+      if (mode.config.weight.blockSize == 0) checkMode(text, mode, true);
 }
 // Layers whose parameters come with them run on the kernels of static ones, read from ONNX too.
 TEST(Modes, DynamicLayersRunOnKernels) {
   const std::string path = (std::filesystem::temp_directory_path() / ("qc_modes_" + std::to_string(::getpid()) + ".onnx")).string();
-  for (const char* text : {kLayers, kConvolutions, kSequence, kGated})
+  for (const char* text : {kLayers, kDeepLayers, kConvolutions, kDeepConvolution, kSequence, kGated})
     for (const Mode& mode : modes()) {
       if (!mode.config.activation.dynamic) continue;
       const Model model(parseGraph(text, "test").value(), "test");
