@@ -87,6 +87,7 @@ class IntegerProduct : public RecurrentProductEmitter {
       Reg from = vectorOf(entry), to = stateOf(entry);
       rows.each([&](Reg i, int lanes) {
         Reg q = e_.b.CreateSub(e_.roundClamp(e_.b.CreateFDiv(rows.load(from, i, lanes), scale), bounds), lowest);
+        static_assert(RecurrentForm::kGroup <= 4, "a vector, of at least 4, fills the last group");
         q = rows.masked(q, lanes, e_.ints(0, e_.i32(rows.width())));  // behind the last element the weights may be anything
         e_.store(e_.b.CreateTrunc(q, inBytes_ ? e_.i8(rows.width()) : e_.i16(rows.width())), e_.at(to, mul(i, elementBytes())));
       });

@@ -113,13 +113,15 @@ bool fullRange(const Node& n) {
   return n.integer("qmin") == range.min && n.integer("qmax") == range.max;
 }
 
+bool hasScalarParameters(const Node& n) { return isScalar(n.operand(1)) && (!n.operand(2) || isScalar(n.operand(2))); }
+
 Status quantizeWith(OnnxExporter& e, const Node& n) {
   const Node* params = n.operand(1)->producer();
   if (params && params->is("dynamic_qparams") && joinedQuantize(*params) == &n) return {};  // came with its parameters
   const DType storage = n.attrs().dtype("storage");
   const std::string x = e.name(n.operand(0)), scale = e.name(n.operand(1)), zp = narrowZeroPoint(e, n, n.operand(2), storage);
   const int64_t axis = n.integer("axis");
-  if (fullRange(n) && (axis >= 0 || isScalar(n.operand(1)))) {
+  if (fullRange(n) && (axis >= 0 || hasScalarParameters(n))) {
     auto& proto = e.add(n, "QuantizeLinear", {x, scale, zp}, {e.name(n.result())});
     if (axis >= 0) setInt(proto, "axis", axis);
     if (sizeOf(storage) == 2) e.needOpset(21);
@@ -138,7 +140,7 @@ Status dequantizeWith(OnnxExporter& e, const Node& n) {
   const DType storage = n.operand(0)->type().dtype;
   const std::string x = e.name(n.operand(0)), scale = e.name(n.operand(1)), zp = narrowZeroPoint(e, n, n.operand(2), storage);
   const int64_t axis = n.integer("axis");
-  if (axis >= 0 || isScalar(n.operand(1))) {
+  if (axis >= 0 || hasScalarParameters(n)) {
     auto& proto = e.add(n, "DequantizeLinear", {x, scale, zp}, {e.name(n.result())});
     if (axis >= 0) setInt(proto, "axis", axis);
     return {};

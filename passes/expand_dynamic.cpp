@@ -8,8 +8,8 @@
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
 // Done where z is of the range of q's type and the weights prove that every sum stays below 2^24: then raw and the product are exact
 // integers, their difference is rounded once, as the integer sum would be, and the result has the same bits as the one op.
-// Deeper sums are cut into stretches of input channels for which that holds, and joined as s32.  Other layers run by their reference
-// evaluation.
+// Deeper sums are cut into stretches of input channels for which that holds, and joined as s32; not those of grouped convolutions, and not
+// where one channel alone is too deep.  What remains runs by its reference evaluation.
 // What is left of quantize_with and dequantize_with, for values that no such layer reads, becomes a map as well.  Tests:
 // tests/golden/expand_dynamic, tests/unit/modes_test.cpp.
 #include <algorithm>
@@ -87,7 +87,8 @@ class Expansion {
     const bool quantizes = node->is("quantize_with");
     const Value *x = node->operand(0), *zero = node->operand(2);
     const DType storage = (quantizes ? node->result()->type() : x->type()).dtype;
-    if (!x->type().isStatic() || sizeOf(storage) > 2 || (zero && !isSmall(zero))) return false;
+    if (!x->type().isStatic() || sizeOf(storage) > 2 || (zero && !isSmall(zero)) || (quantizes && x->type().dtype != DType::f32))
+      return false;
     Builder b = rewriter_.before(node);
     QC_ASSIGN(Value * scale, besideRows(b, *node, node->operand(1)));
     std::vector<Value*> operands = {node->operand(0), scale};
@@ -127,9 +128,10 @@ class Expansion {
     return same;
   }
 
-  // A parameter with one value per slice along `axis`, in the rank of the operand.
+  // A parameter with one value per slice along `axis`, in the rank of the operand; a single one has no dims.
   static Result<Value*> besideRows(Builder& b, const Node& node, Value* parameter) {
     const int64_t axis = node.integer("axis");
+    if (parameter->type().numElements() == 1) return b.create("reshape", {parameter}, {{"shape", std::vector<int64_t>()}});
     if (axis < 0 || parameter->type().rank() != 1) return parameter;
     std::vector<int64_t> sizes(static_cast<size_t>(node.operand(0)->type().rank()), 1);
     sizes[static_cast<size_t>(axis)] = parameter->type().numElements();

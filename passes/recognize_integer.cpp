@@ -2,7 +2,8 @@
 // time by other tools take the same way as ours.
 //   mul(cast(matmul(sub(cast q, cast z), W)), mul(s, sw))   ->  matmul(dequantize_with(q, s, z), dequantize(w of scale sw))
 //   conv likewise; also with the zero point taken off afterwards: sub(matmul(cast q, W), mul(z, sums of W))
-//   cast(clip(round(x / s) + cast z, qmin, qmax)) to 8 bits  ->  quantize_with(x, s, z)
+//   cast(clip(round(x / s) + cast z, qmin, qmax)) to 8 bits, in front of one  ->  quantize_with(x, s, z)
+// The latter makes z of NaN, of which ONNX says nothing.
 // W are integer constants with their own zero point taken off; they must fit in 8 bits.  Lowering makes exact integer sums of it again
 // and scales them in the same order.  Tests: tests/golden/recognize_integer.
 #include <algorithm>
@@ -99,15 +100,17 @@ std::optional<Tensor> narrowWeights(const Tensor& w) {
   return t;
 }
 
+bool isScalar(const Value* v) { return v->type().isStatic() && v->type().numElements() == 1; }
+
 bool isRowParameter(const Value* v, const Value* x) {
-  if (v->type().isStatic() && v->type().numElements() == 1) return true;
+  if (isScalar(v)) return true;
   const Shape &own = v->type().shape, &rows = x->type().shape;
   return own.size() == rows.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, rows.begin());
 }
 
 // A scalar parameter in the shape that scalars have.
 Result<Value*> asScalar(Builder& b, Value* v) {
-  if (!v->type().isStatic() || v->type().numElements() != 1 || v->type().rank() == 0) return v;
+  if (!isScalar(v) || v->type().rank() == 0) return v;
   return b.create("reshape", {v}, {{"shape", std::vector<int64_t>()}});
 }
 
@@ -171,13 +174,17 @@ std::optional<Scaling> matchScaling(Value* v) {
   if (!div) return std::nullopt;
   found.x = div->operand(0);
   found.scale = div->operand(1);
+  if (found.zeroPoint && isScalar(found.zeroPoint) != isScalar(found.scale)) return std::nullopt;
   const bool fits = isPlain(found.x, DType::f32) && isPlain(found.scale, DType::f32) && isRowParameter(found.scale, found.x) &&
                     (!found.zeroPoint || isRowParameter(found.zeroPoint, found.x));
   return fits ? std::optional(found) : std::nullopt;
 }
 
+// Where such a layer reads the integers: alone, the arithmetic says it as well, and a float model stays one.
 Result<bool> recognizeQuantize(const Match& m, Rewriter& rw) {
   Node* root = m.root();
+  const auto users = root->result()->users();
+  if (std::none_of(users.begin(), users.end(), [](const Node* user) { return user->is("dequantize_with"); })) return false;
   const TensorType& type = root->result()->type();
   const Node* clip = producerOf(root->operand(0), "clip");
   if (type.isQuantized() || !(type.dtype == DType::u8 || type.dtype == DType::s8) || !clip) return false;

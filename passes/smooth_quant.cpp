@@ -86,10 +86,13 @@ Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<
   return {};
 }
 
-// A layer_norm over the last dim with constants.
+// A layer_norm over the last dim with constants, one per channel.
 bool isFoldable(const Node& n) {
-  return n.is("layer_norm") && n.integer("axis") == n.result()->type().rank() - 1 && (!n.operand(1) || floatConstant(n.operand(1))) &&
-         (!n.operand(2) || floatConstant(n.operand(2)));
+  const auto fits = [&](const Value* v) {
+    const Tensor* t = floatConstant(v);
+    return !v || (t && t->rank() == 1 && Dim(t->sizes()[0]) == n.result()->type().shape.back());
+  };
+  return n.is("layer_norm") && n.integer("axis") == n.result()->type().rank() - 1 && fits(n.operand(1)) && fits(n.operand(2));
 }
 
 // The activation of a linear layer, read by linear layers alone.

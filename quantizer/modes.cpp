@@ -145,10 +145,10 @@ ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode,
   const bool rawFeatures = isRecurrent(*row) && byGlobalRule && readsModelInput(node);
   for (const int i : row->operands)
     if (!rawFeatures || i == kRecurrentWeights) d.inputs[static_cast<size_t>(i)] = weightSpec(node, *row, config, i);
-  d.how = fmt::format("{} {}", isTable(*row) ? "rows" : rawFeatures ? "recurrent weights" : "weights", describeWeights(config, *row));
+  d.how = fmt::format("{} {}", isTable(*row) ? "rows" : "weights", describeWeights(config, *row));
   if (rawFeatures) {
     d.mode = QuantMode::weightOnly;
-    d.how += ", the rest in float as it reads the model's input";
+    d.how += " if recurrent, the rest in float as it reads the model's input";
   } else if (mode == QuantMode::dynamic && !isTable(*row)) {
     ObservedSpec input = config.activation;
     input.observer = perToken(config, node) ? "per_token" : "minmax";

@@ -119,7 +119,7 @@ QConfigMapping defaultQConfigMapping(Backend backend);
 // (our kernels are as fast either way); the others per tensor, as PyTorch and DynamicQuantizeLinear of ONNX have it.
 QConfigMapping dynamicQConfigMapping(Backend backend);
 // Integer weights under float activations: linear layers and embeddings as asked for; with fewer bits or in groups, the others, which have
-// no such form that pays, with 8 bits per channel.
+// no such form that pays, with 8 bits per channel (the recurrent weights alone of a layer that reads the model's input, see modes.h).
 QConfigMapping weightOnlyQConfigMapping(Backend backend, int bits = 8, int64_t groupSize = 0);
 
 class ResolvedRules {

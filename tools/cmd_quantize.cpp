@@ -92,7 +92,7 @@ Status checkMode(const QuantizeFlags& o) {
   if (!o.recovery.movesChannels.empty() && !o.ranges.empty())
     return fail(ErrorCode::kInvalidArgument, "{} changes the ranges that were saved", o.recovery.movesChannels)
         .help("leave out --ranges, or the flag: with --ranges, samples serve to round weights and to correct biases");
-  if (o.recovery.smoothGiven && (o.mode == "weight-only" || o.mode == "fp16-weights" || !o.ranges.empty()))
+  if (o.recovery.smoothGiven && (o.mode == "weight-only" || o.mode == "fp16-weights" || (!o.ranges.empty() && o.data.sources.empty())))
     return fail(ErrorCode::kInvalidArgument, "--smooth-quant has no effect here").help("it is for --mode static with samples and dynamic");
   if (isStatic && o.data.sources.empty() && o.ranges.empty() && o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "no calibration data")
@@ -101,6 +101,8 @@ Status checkMode(const QuantizeFlags& o) {
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
   if ((o.perToken || o.perTensor) && o.mode != "dynamic")
     return fail(ErrorCode::kInvalidArgument, "--per-{} is for --mode dynamic", o.perToken ? "token" : "tensor");
+  if (o.perTensor && o.rules.backend != "x86")
+    return fail(ErrorCode::kInvalidArgument, "--per-tensor is what --backend {} does anyway", o.rules.backend).help("leave it out");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
     return fail(ErrorCode::kInvalidArgument, "--weight-bits and --group-size are for --mode weight-only");
   return {};
@@ -261,7 +263,8 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--mode", options->mode, "static (with samples); without: dynamic, weight-only, fp16-weights")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only", "fp16-weights"}));
   CLI::Option* perToken =
-      verb->add_flag("--per-token", options->perToken, "dynamic: parameters for every row of a layer's input; default for linear layers");
+      verb->add_flag("--per-token", options->perToken,
+                     "dynamic: parameters for every row of a layer's input; default for linear layers with --backend x86");
   verb->add_flag("--per-tensor", options->perTensor, "dynamic: one pair for the whole input of a layer, as DynamicQuantizeLinear has it")
       ->excludes(perToken);
   verb->add_option("--weight-bits", options->weightBits, "weight-only: 8 or 4, of linear layers and embeddings; others have 8")

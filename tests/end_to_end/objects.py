@@ -17,7 +17,7 @@ from command_line import run
 
 RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
 CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
-ROWS, COUNT = 60, 64
+ROWS, COUNT = 60, 4096  # enough to be split among threads
 
 MODEL = f"""const #table : f32[{ROWS},33] = rand(3, -1, 1)
 const #w : f32[5,33] = rand(4, -1, 1)

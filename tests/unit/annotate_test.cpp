@@ -316,7 +316,7 @@ graph @g(%x: f32[5,1,4]) -> ("b") {
     EXPECT_EQ(in("a", 0), "-");
     EXPECT_EQ(in("a", 1), "-");
     EXPECT_THAT(in("a", 2), HasSubstr("s8.per_group"));
-    EXPECT_THAT(row("a").reason, HasSubstr("recurrent weights s8 per row, the rest in float as it reads the model's input"));
+    EXPECT_THAT(row("a").reason, HasSubstr("weights s8 per row if recurrent, the rest in float as it reads the model's input"));
     EXPECT_THAT(in("b", 1), HasSubstr("s8.per_group"));
     EXPECT_EQ(in("b", 0) == "-", !config.activation.dynamic);
     annotate(body, QConfigMapping().global(config).objectType("gru", config));
