@@ -1,6 +1,6 @@
 /* Runs kernels compiled for another CPU (under an emulator): reads cases from a file, one after another, and writes
-   each result.  Case: index, number of buffers, units, scratch bytes, result's buffer, then size and bytes of every
-   buffer (size -1: absent), all as 64-bit numbers.  Buffers end at guard pages.  The table of functions is generated. */
+   its results.  Case: index, number of buffers, units, scratch bytes, first result's buffer, number of results, then
+   size and bytes of every buffer (size -1: absent), all as 64-bit numbers.  Buffers end at guard pages.  The table of functions is generated. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +28,12 @@ int main(int argc, char** argv) {
   FILE *in = argc > 2 ? fopen(argv[1], "rb") : NULL, *out = argc > 2 ? fopen(argv[2], "wb") : NULL;
   if (!in || !out) return 2;
   for (int64_t cases = number(in); cases > 0; --cases) {
-    const int64_t index = number(in), count = number(in), units = number(in), scratchBytes = number(in), result = number(in);
+    const int64_t index = number(in), count = number(in), units = number(in), scratchBytes = number(in);
+    const int64_t first = number(in), results = number(in);
     void* buffers[16];
     int64_t sizes[16];
-    for (int64_t i = 0; i < count && i < 16; ++i) {
+    if (count > 16) return 8;
+    for (int64_t i = 0; i < count; ++i) {
       sizes[i] = number(in);
       buffers[i] = sizes[i] < 0 ? NULL : guarded(sizes[i]);
       if (sizes[i] > 0 && fread(buffers[i], 1, sizes[i], in) != (size_t)sizes[i]) return 5;
@@ -39,7 +41,8 @@ int main(int argc, char** argv) {
     void* scratch = aligned_alloc(64, (scratchBytes + 127) / 64 * 64);
     for (int64_t unit = units; unit-- > 0;) if (kernels[index](buffers, unit, unit + 1, scratch) != 0) return 7;
     free(scratch);
-    if (fwrite(buffers[result], 1, sizes[result], out) != (size_t)sizes[result]) return 6;
+    for (int64_t i = first; i < first + results; ++i)
+      if (fwrite(buffers[i], 1, sizes[i], out) != (size_t)sizes[i]) return 6;
   }
   return fclose(out);
 }

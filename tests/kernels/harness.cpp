@@ -20,8 +20,8 @@ struct CrossCase {
   KernelShape shape;
   std::vector<std::vector<uint8_t>> buffers;
   std::vector<bool> present;
-  size_t result = 0;
-  Tensor expected;
+  size_t firstResult = 0;
+  std::vector<Tensor> expected;
   std::string what;
 };
 
@@ -92,10 +92,12 @@ class CrossBatch : public ::testing::Environment {
     ASSERT_EQ(std::system(start.c_str()), 0) << start;
     std::ifstream results(folder + "/results", std::ios::binary);
     for (const CrossCase& c : cases_) {
-      std::vector<uint8_t> actual(c.buffers[c.result].size());
-      results.read(reinterpret_cast<char*>(actual.data()), static_cast<std::streamsize>(actual.size()));
-      ASSERT_TRUE(results.good()) << c.what;
-      reportDifference(actual, c.expected, c.what);
+      for (size_t i = 0; i < c.expected.size(); ++i) {
+        std::vector<uint8_t> actual(c.buffers[c.firstResult + i].size());
+        results.read(reinterpret_cast<char*>(actual.data()), static_cast<std::streamsize>(actual.size()));
+        ASSERT_TRUE(results.good()) << c.what;
+        reportDifference(actual, c.expected[i], c.what);
+      }
     }
   }
 
@@ -105,7 +107,7 @@ class CrossBatch : public ::testing::Environment {
     number(static_cast<int64_t>(cases_.size()));
     for (const CrossCase& c : cases_) {
       for (const int64_t value : {static_cast<int64_t>(c.kernel), static_cast<int64_t>(c.buffers.size()), c.shape.units,
-                                  c.shape.scratchBytes, static_cast<int64_t>(c.result)})
+                                  c.shape.scratchBytes, static_cast<int64_t>(c.firstResult), static_cast<int64_t>(c.expected.size())})
         number(value);
       for (size_t i = 0; i < c.buffers.size(); ++i) {
         number(c.present[i] ? static_cast<int64_t>(c.buffers[i].size()) : -1);
@@ -190,7 +192,8 @@ std::vector<uint8_t> bytesOf(const void* data, int64_t count) {
   return {from, from + count};
 }
 
-CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands, const Tensor& expected, const std::string& what) {
+CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
+                    const std::string& what) {
   CrossCase c;
   auto add = [&](bool present, std::vector<uint8_t> bytes) {
     c.present.push_back(present);
@@ -198,8 +201,8 @@ CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands
   };
   for (const Tensor* tensor : operands)
     add(tensor != nullptr, tensor ? bytesOf(tensor->data(), tensor->byteSize()) : std::vector<uint8_t>{});
-  c.result = c.buffers.size();
-  add(true, std::vector<uint8_t>(static_cast<size_t>(expected.byteSize()), 0xa5));
+  c.firstResult = c.buffers.size();
+  for (const Tensor& result : expected) add(true, std::vector<uint8_t>(static_cast<size_t>(result.byteSize()), 0xa5));
   const std::vector<ParamRecord> params = kernelParams(node);
   add(true, bytesOf(params.data(), static_cast<int64_t>(params.size() * sizeof(ParamRecord))));
   c.expected = expected;
@@ -270,9 +273,8 @@ namespace {
 void addEmulated(const KernelDef& row, const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
                  const std::string& what) {
   const Target target = Target::parse("aarch64").value();
-  if (row.isas || expected.size() != 1 || target.arch == Target::host().arch || !emulates(target) || !row.supports(row, node, target))
-    return;
-  const Status added = CrossBatch::get().add(row, node, target, crossCase(node, operands, expected[0], what));
+  if (row.isas || target.arch == Target::host().arch || !emulates(target) || !row.supports(row, node, target)) return;
+  const Status added = CrossBatch::get().add(row, node, target, crossCase(node, operands, expected, what));
   EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
 }
 
@@ -326,7 +328,7 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
     EXPECT_TRUE((*same)[0].sameBytes((*expected)[0])) << context << ": the packed node has another meaning";
   }
   if (!targetOf(def).runsOn(Target::host())) {
-    const Status added = CrossBatch::get().add(def, **packed, targetOf(def), crossCase(**packed, given, (*expected)[0], context));
+    const Status added = CrossBatch::get().add(def, **packed, targetOf(def), crossCase(**packed, given, *expected, context));
     EXPECT_TRUE(added.has_value()) << context << ": " << added.error().render();
     return;
   }

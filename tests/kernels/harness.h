@@ -59,8 +59,8 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
 void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what);
 
 // Every row for the op of the last node of a graph text against the reference evaluation, for random and for extreme operands; a row
-// for any target at every vector width, or on what this machine has of `targets`, and on AArch64 where that can be emulated and the node
-// has one result.  At least one row must support the node unless `mayBeNone`.
+// for any target at every vector width, or on what this machine has of `targets`, and on AArch64 where that can be emulated.  At least one
+// row must support the node unless `mayBeNone`.
 void checkRows(const std::string& text, bool mayBeNone = false,
                const std::vector<const char*>& targets = {"generic", "avx2", "avx512vnni"});
 
