@@ -131,7 +131,7 @@ class Expansion {
   // A parameter with one value per slice along `axis`, in the rank of the operand; a single one has no dims.
   static Result<Value*> besideRows(Builder& b, const Node& node, Value* parameter) {
     const int64_t axis = node.integer("axis");
-    if (parameter->type().numElements() == 1) return b.create("reshape", {parameter}, {{"shape", std::vector<int64_t>()}});
+    if (isSingle(parameter)) return b.create("reshape", {parameter}, {{"shape", std::vector<int64_t>()}});
     if (axis < 0 || parameter->type().rank() != 1) return parameter;
     std::vector<int64_t> sizes(static_cast<size_t>(node.operand(0)->type().rank()), 1);
     sizes[static_cast<size_t>(axis)] = parameter->type().numElements();
@@ -252,6 +252,7 @@ class Expansion {
 
   // Input channels, cut so that in no stretch a sum of products with -128..127 can reach 2^24: [0, .., all]; empty when one alone can.
   static std::vector<int64_t> exactStretches(const Tensor& weights) {
+    const auto w = weights.as<float>();
     const int64_t outputs = weights.sizes()[0], channels = weights.sizes()[1];
     const int64_t taps = weights.numElements() / std::max<int64_t>(1, outputs * channels);
     const double most = static_cast<double>(kExact) / kMiddle;
@@ -261,7 +262,7 @@ class Expansion {
       bool fits = true;
       for (int64_t o = 0; o < outputs; ++o) {
         double& sum = added[static_cast<size_t>(o)] = 0;
-        for (int64_t k = 0; k < taps; ++k) sum += std::fabs(weights.at((o * channels + c) * taps + k));
+        for (int64_t k = 0; k < taps; ++k) sum += std::fabs(w[static_cast<size_t>((o * channels + c) * taps + k)]);
         if (sum >= most) return {};
         fits = fits && sums[static_cast<size_t>(o)] + sum < most;
       }

@@ -31,6 +31,8 @@ std::optional<double> scalarConstant(const Value* value) {
   return t->at(0);
 }
 
+bool isSingle(const Value* value) { return value->type().isStatic() && value->type().numElements() == 1; }
+
 bool isScalar(const Value* value, double expected, double tolerance) {
   const auto v = scalarConstant(value);
   return v && std::fabs(*v - expected) <= tolerance;

@@ -20,6 +20,8 @@ std::optional<std::vector<float>> constantVector(const Value* value);
 // The single value of a one-element constant of any dtype.
 std::optional<double> scalarConstant(const Value* value);
 bool isScalar(const Value* value, double expected, double tolerance = 0);
+// One element, whatever the rank.
+bool isSingle(const Value* value);
 
 // A constant that broadcasts along one axis of `shape` only (sizes [.., C, .., 1]) or is a single value:
 // its C values (C repeated when single).  Nothing otherwise.

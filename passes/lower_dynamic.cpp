@@ -10,8 +10,6 @@
 namespace qc {
 namespace {
 
-bool isScalar(const Value* v) { return v->type().isStatic() && v->type().numElements() == 1; }
-
 // The zero point as s32; without one it is 0.
 Result<Value*> zeroPointOf(Builder& b, Value* z) {
   if (!z) {
@@ -25,8 +23,8 @@ Result<Value*> zeroPointOf(Builder& b, Value* z) {
 Result<bool> lowerLayer(const Match& m, Rewriter& rw, bool groups) {
   Node* node = m.root();
   Node *x = m.node("x"), *w = m.node("w");
-  if (x->integer("axis") >= 0 && !isScalar(x->operand(1))) return false;
-  if (x->operand(2) && x->integer("axis") >= 0 && !isScalar(x->operand(2))) return false;
+  if (x->integer("axis") >= 0 && !isSingle(x->operand(1))) return false;
+  if (x->operand(2) && x->integer("axis") >= 0 && !isSingle(x->operand(2))) return false;
   Value *integers = x->operand(0), *weights = w->operand(0), *bias = node->operand(2);
   if (sizeOf(integers->type().dtype) != 1 || !weights->constant() || sizeOf(weights->type().dtype) != 1) return false;
   if (node->operand(3) || !node->string("post").empty() || (bias && bias->type().dtype != DType::f32)) return false;
@@ -34,7 +32,7 @@ Result<bool> lowerLayer(const Match& m, Rewriter& rw, bool groups) {
   const bool conv = node->is("conv");
   if (q.blockSize && !groups) return false;
   if (q.perChannel() && (q.blockSize ? conv || q.axis != 1 : q.axis != 0)) return false;
-  if (conv && (!isScalar(x->operand(1)) || (x->operand(2) && !isScalar(x->operand(2))))) return false;
+  if (conv && (!isSingle(x->operand(1)) || (x->operand(2) && !isSingle(x->operand(2))))) return false;
   AttrDict attrs = node->attrs();
   attrs.erase("post");
   Builder b = rw.before(node);

@@ -100,17 +100,15 @@ std::optional<Tensor> narrowWeights(const Tensor& w) {
   return t;
 }
 
-bool isScalar(const Value* v) { return v->type().isStatic() && v->type().numElements() == 1; }
-
 bool isRowParameter(const Value* v, const Value* x) {
-  if (isScalar(v)) return true;
+  if (isSingle(v)) return true;
   const Shape &own = v->type().shape, &rows = x->type().shape;
   return own.size() == rows.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, rows.begin());
 }
 
 // A scalar parameter in the shape that scalars have.
 Result<Value*> asScalar(Builder& b, Value* v) {
-  if (!isScalar(v) || v->type().rank() == 0) return v;
+  if (!isSingle(v) || v->type().rank() == 0) return v;
   return b.create("reshape", {v}, {{"shape", std::vector<int64_t>()}});
 }
 
@@ -174,7 +172,7 @@ std::optional<Scaling> matchScaling(Value* v) {
   if (!div) return std::nullopt;
   found.x = div->operand(0);
   found.scale = div->operand(1);
-  if (found.zeroPoint && isScalar(found.zeroPoint) != isScalar(found.scale)) return std::nullopt;
+  if (found.zeroPoint && isSingle(found.zeroPoint) != isSingle(found.scale)) return std::nullopt;
   const bool fits = isPlain(found.x, DType::f32) && isPlain(found.scale, DType::f32) && isRowParameter(found.scale, found.x) &&
                     (!found.zeroPoint || isRowParameter(found.zeroPoint, found.x));
   return fits ? std::optional(found) : std::nullopt;

@@ -72,8 +72,8 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "static") return o.rules.load();
   QC_ASSIGN(const Backend backend, parseBackend(o.rules.backend));
   const auto all = [&](const QConfig& config) { return o.rules.guarded(QConfigMapping().global(config)); };
-  if (o.mode == "dynamic" && !o.perToken && !o.perTensor) return o.rules.guarded(dynamicQConfigMapping(backend));
-  if (o.mode == "dynamic") return all(dynamicQConfig(backend, o.perToken));
+  if (o.mode == "dynamic")
+    return o.perToken || o.perTensor ? all(dynamicQConfig(backend, o.perToken)) : o.rules.guarded(dynamicQConfigMapping(backend));
   if (o.mode == "weight-only") {
     const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
     return o.rules.guarded(weightOnlyQConfigMapping(backend, static_cast<int>(o.weightBits), groupSize));

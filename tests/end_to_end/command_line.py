@@ -34,9 +34,9 @@ def present_targets():
     return present
 
 
-def npy_header(shape):
-    """What stands before the float32 values of a .npy file."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {tuple(shape)}, }}".ljust(117) + "\n"
+def npy_header(shape, descr="<f4"):
+    """What stands before the values of a .npy file, float32 unless said otherwise."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple(shape)}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
 
 

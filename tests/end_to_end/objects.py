@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from command_line import run
+from command_line import npy_header, run
 
 RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
 CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
@@ -58,9 +58,8 @@ int main(int argc, char** argv) {{
 
 
 def write_indices(path, values):
-    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': (1, {len(values)}), }}".ljust(117) + "\n"
     payload = struct.pack(f"<{len(values)}q", *values)
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + payload)
+    path.write_bytes(npy_header((1, len(values)), "<i8") + payload)
     return payload
 
 
