@@ -13,18 +13,21 @@ namespace qc {
 using onnx::AttributeProto;
 
 OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-                   const std::filesystem::path& folder, std::string location)
+                   const std::filesystem::path& folder, std::string location, const std::unordered_set<std::string>& reads)
     : proto_(proto),
       opset_(opset),
       inputs_(std::move(inputs)),
       graph_(graph),
       budget_(budget),
       folder_(folder),
-      location_(std::move(location)) {}
+      location_(std::move(location)),
+      reads_(reads) {}
 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
-bool OnnxNode::outputUsed(int i) const { return i < proto_.output_size() && !proto_.output(i).empty(); }
+bool OnnxNode::outputUsed(int i) const {
+  return i < proto_.output_size() && !proto_.output(i).empty() && reads_.contains(proto_.output(i));
+}
 
 bool OnnxNode::has(std::string_view name) const {
   return std::any_of(proto_.attribute().begin(), proto_.attribute().end(), [&](const AttributeProto& a) { return a.name() == name; });

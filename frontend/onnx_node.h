@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "ir/graph.h"
@@ -24,13 +25,13 @@ namespace qc {
 class OnnxNode {
  public:
   OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-           const std::filesystem::path& folder, std::string location);
+           const std::filesystem::path& folder, std::string location, const std::unordered_set<std::string>& reads);
 
   std::string_view op() const;
   int opset() const { return opset_; }
   int numInputs() const { return static_cast<int>(inputs_.size()); }
   int numOutputs() const;
-  bool outputUsed(int i) const;                                                                      // has a name
+  bool outputUsed(int i) const;                                                                      // has a name, and something reads it
   Value* input(int i) const { return i < numInputs() ? inputs_[static_cast<size_t>(i)] : nullptr; }  // null: absent
   const TensorType& type(int i) const { return inputs_[static_cast<size_t>(i)]->type(); }
   const std::string& location() const { return location_; }
@@ -85,6 +86,7 @@ class OnnxNode {
   FoldBudget& budget_;
   const std::filesystem::path& folder_;
   std::string location_;
+  const std::unordered_set<std::string>& reads_;
   std::vector<Value*> outputs_;
 };
 

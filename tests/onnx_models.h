@@ -41,6 +41,12 @@ inline onnx::AttributeProto ints(const std::string& name, const Ints& values) {
   return a;
 }
 
+inline onnx::AttributeProto subgraph(const std::string& name, const onnx::GraphProto& graph) {
+  auto a = attribute(name, onnx::AttributeProto::GRAPH);
+  *a.mutable_g() = graph;
+  return a;
+}
+
 class Model {
  public:
   explicit Model(int opset = 13) {

@@ -85,11 +85,11 @@ TEST(OnnxImport, InitializersMayBeListedAsInputs) {
 TEST(OnnxImport, BindsFreeDims) {
   Model m;
   m.input("x", {-1, 3, -2, -3}).node("Relu", {"x"}, {"y"}).output("y");
-  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'x'"), HasSubstr("N1,3,N2,N3"), HasSubstr("--shape x=1x3xNxN")));
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'x'"), HasSubstr("N1,3,N2,N3"), HasSubstr("x=1x3xNxN")));
   EXPECT_THAT(imported(m, {.shapes = {{"x", {2, 3, 5, 6}}}}).outputs()[0]->type().sizes(), ElementsAre(2, 3, 5, 6));
   EXPECT_THAT(errorOf(m, {.shapes = {{"x", {2, 4, 5, 6}}}}), HasSubstr("does not fit"));
   EXPECT_THAT(errorOf(m, {.shapes = {{"x", {2, 3, -1, 6}}}}), HasSubstr("below 0"));
-  EXPECT_THAT(errorOf(m, {.shapes = {{"z", {1}}}}), HasSubstr("does not have"));
+  EXPECT_THAT(errorOf(m, {.shapes = {{"z", {1}}}}), HasSubstr("neither an input"));
   Model batch;
   batch.input("x", {-1, 3}).node("Relu", {"x"}, {"y"}).output("y");
   EXPECT_THAT(imported(batch).inputs()[0]->type().sizes(), ElementsAre(1, 3));
@@ -170,10 +170,9 @@ TEST(OnnxImport, ListsEveryUnsupportedOp) {
       .output("y");
   EXPECT_THAT(errorOf(m),
               AllOf(HasSubstr("Frobnicate (2 times: 'first', 'Frobnicate:b')"), HasSubstr("my.domain.Blur (1 time"), HasSubstr("help:")));
-  Model loops;
-  loops.input("x", {2}).node("Scan", {"x"}, {"a"}).node("Loop", {"a"}, {"b"}).node("NonMaxSuppression", {"b"}, {"y"}).output("y");
-  EXPECT_THAT(errorOf(loops), AllOf(HasSubstr("Loop: a loop whose number of rounds"), HasSubstr("Scan: a loop over a sequence"),
-                                    HasSubstr("run it in the application")));
+  Model detector;
+  detector.input("x", {2}).node("NonMaxSuppression", {"x"}, {"y"}).output("y");
+  EXPECT_THAT(errorOf(detector), HasSubstr("run it in the application"));
 }
 
 TEST(OnnxImport, ComposesOps) {
@@ -201,7 +200,7 @@ TEST(OnnxImport, ComposesOps) {
 TEST(OnnxImport, RefusesBrokenGraphs) {
   Model cycle;
   cycle.input("x", {2}).node("Add", {"x", "b"}, {"a"}).node("Relu", {"a"}, {"b"}, {}, "second").output("b");
-  EXPECT_THAT(errorOf(cycle), AllOf(HasSubstr("'b'"), HasSubstr("nothing before it computes")));
+  EXPECT_THAT(errorOf(cycle), AllOf(HasSubstr("circle"), HasSubstr("'second' -> 'Add:a'")));
   Model twice;
   twice.input("x", {2}).node("Relu", {"x"}, {"y"}).node("Tanh", {"x"}, {"y"}).output("y");
   EXPECT_THAT(errorOf(twice), HasSubstr("same name"));

@@ -1,0 +1,114 @@
+// From an ONNX model to a graph: what the files onnx_import.cpp (the model), onnx_functions.cpp (nodes and model-local functions) and
+// onnx_control.cpp (If, Loop and Scan, which become straight code) share.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "frontend/onnx_import.h"
+#include "frontend/onnx_node.h"
+#include "frontend/onnx_order.h"
+
+namespace qc {
+
+// Values by name, with those of the graphs around it.
+class OnnxScope {
+ public:
+  explicit OnnxScope(const OnnxScope* outer = nullptr) : outer_(outer) {}
+  bool define(const std::string& name, Value* value) { return values_.emplace(name, value).second; }
+  bool holds(const std::string& name) const { return values_.contains(name); }
+  // Nothing: no such name; null: an operand that the caller of a function left out.
+  std::optional<Value*> find(const std::string& name) const {
+    for (const OnnxScope* s = this; s; s = s->outer_)
+      if (const auto it = s->values_.find(name); it != s->values_.end()) return it->second;
+    return std::nullopt;
+  }
+
+ private:
+  const OnnxScope* outer_;
+  std::unordered_map<std::string, Value*> values_;
+};
+
+class OnnxImporter {
+ public:
+  OnnxImporter(const onnx::ModelProto& model, const std::filesystem::path& folder, const ImportOptions& options);
+  Result<Graph> run();
+
+ private:
+  // Where nodes are read.
+  struct Frame {
+    OnnxScope& scope;
+    const std::unordered_set<std::string>& reads;  // names that something reads; results that nothing reads are not asked for
+    int opset;
+    int depth = 0;                                       // of nested subgraphs
+    std::string prefix = {};                             // of names: the rounds of loops and the calls of functions around
+    std::vector<const onnx::FunctionProto*> calls = {};  // functions around, outermost first
+  };
+
+  // The model: onnx_import.cpp
+  Status readOpsets();
+  Status reportUnsupported();
+  void collectUnsupported(const OnnxNodes& nodes, int depth, std::map<std::string, std::vector<std::string>>& found,
+                          std::unordered_set<const onnx::FunctionProto*>& seen);
+  Status addInitializers(const onnx::GraphProto& g, OnnxScope& scope);
+  Status addInputs(OnnxScope& scope);
+  Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, OnnxScope& scope);
+  Status addOutputs(const OnnxScope& scope);
+  Status define(OnnxScope& scope, const std::string& name, Value* value);
+  Value* widened(Value* v);
+
+  // Nodes and functions: onnx_functions.cpp
+  void indexFunctions();
+  const onnx::FunctionProto* findFunction(const onnx::NodeProto& node) const;
+  Status addNodes(const OnnxNodes& nodes, Frame& frame);
+  Status addNode(const onnx::NodeProto& proto, OnnxNode& node, Frame& frame);
+  Status addConstant(OnnxNode& node);
+  Status addCall(const onnx::NodeProto& proto, const onnx::FunctionProto& function, OnnxNode& node, const Frame& frame);
+  static Status checkArity(const OnnxOp& row, const OnnxNode& node);
+  Result<std::vector<Value*>> operandsOf(const onnx::NodeProto& node, const Frame& frame);
+  Status nameOutputs(const onnx::NodeProto& proto, const OnnxNode& node, Frame& frame);
+
+  // Control flow: onnx_control.cpp
+  using ControlFn = Status (OnnxImporter::*)(OnnxNode&, const Frame&);
+  static ControlFn controlOp(const onnx::NodeProto& node);  // null: another op
+  Status addIf(OnnxNode& node, const Frame& frame);
+  Status addLoop(OnnxNode& node, const Frame& frame);
+  Status addScan(OnnxNode& node, const Frame& frame);
+  // One passage through a subgraph: its outputs for values of its inputs.
+  Result<std::vector<Value*>> runBody(const onnx::GraphProto& body, const OnnxScope& outer, const std::vector<Value*>& inputs,
+                                      const Frame& frame, const std::string& prefix);
+  Status countStep();
+
+  const onnx::ModelProto& model_;
+  const std::filesystem::path& folder_;
+  const ImportOptions& options_;
+  Graph graph_;
+  FoldBudget budget_;
+  int opset_ = 1;
+  int64_t steps_ = 0;  // nodes that functions and rounds of loops have become
+  std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
+  std::unordered_map<const onnx::FunctionProto*, std::unordered_set<std::string>> functionReads_;
+  std::unordered_map<const OnnxNodes*, std::vector<int>> schedules_;
+  std::deque<OnnxNodes> substituted_;  // bodies whose attributes are those of a call: kept, as schedules_ goes by address
+};
+
+constexpr int kMaxOnnxDepth = 16;  // of nested subgraphs
+
+const OnnxOp* findConverter(std::string_view domain, std::string_view op);
+std::string onnxNodeName(const onnx::NodeProto& node);  // its own, or op and first output
+bool isStandard(const onnx::NodeProto& node);           // of ONNX's own domain
+Tensor toFloat32(const Tensor& t);
+// One error for all of them, with remedies: the names of nodes by op.
+Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& nodes);
+// What the ops of an opset mean is known, or an error about `whose`.
+Status checkOpset(int opset, const std::string& whose);
+
+}  // namespace qc
