@@ -15,6 +15,10 @@
 
 namespace qc {
 
+// The smallest scale: whatever it is multiplied with or divided by, be it as small, float32 holds the result as a normal number
+// (sx * sw of a bias, sx * sw / sy of a result).
+inline constexpr double kSmallestScale = 0x1p-62;
+
 enum class QScheme : uint8_t { affine, symmetric, floatQparams };
 
 // A point of the graph where a spec can sit, named so that it survives printing: a value, or the use of a
@@ -30,12 +34,12 @@ struct ObservedSpec {
   DType dtype = DType::u8;
   int64_t qmin = 0, qmax = 255;
   QScheme scheme = QScheme::affine;
-  int axis = -1;                        // >= 0: per channel
-  int64_t blockSize = 0;                // > 0: group-wise along `axis`
-  bool dynamic = false;                 // parameters computed at run time from each input
-  double eps = 1.1920928955078125e-07;  // smallest scale; 2^-23
-  std::string observer = "minmax";      // a row of the observer table (quantizer/observer.h)
-  AttrDict observerArgs;                // bins, averaging_constant, percentile, ...
+  int axis = -1;                    // >= 0: per channel
+  int64_t blockSize = 0;            // > 0: group-wise along `axis`
+  bool dynamic = false;             // parameters computed at run time from each input
+  double eps = kSmallestScale;      // no scale is smaller
+  std::string observer = "minmax";  // a row of the observer table (quantizer/observer.h)
+  AttrDict observerArgs;            // bins, averaging_constant, percentile, ...
   bool operator==(const ObservedSpec&) const = default;
 };
 // Parameters known beforehand: sigmoid, softmax, tanh.

@@ -84,7 +84,8 @@ LearnableGradients learnableBackward(std::span<const float> x, std::span<const f
 Status MovingAverageFakeQuantize::refresh() {
   params_ = {DType::s32, config_.qmin, config_.qmax, config_.perChannel ? 0 : -1, 0, {}, {}};
   for (const ValueRange& r : averages_) {
-    QC_ASSIGN(const ScaleZero sz, chooseQParams(r.min, r.max, config_.qmin, config_.qmax, ChooseVariant::fbgemm, config_.symmetric));
+    QC_ASSIGN(const ScaleZero sz,
+              chooseQParams(r.min, r.max, config_.qmin, config_.qmax, ChooseVariant::fbgemm, config_.symmetric, false, config_.eps));
     params_.scales.push_back(sz.scale);
     params_.zeroPoints.push_back(sz.zeroPoint);
   }

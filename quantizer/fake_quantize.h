@@ -51,6 +51,7 @@ class MovingAverageFakeQuantize {
     bool symmetric = false;
     bool perChannel = false;  // along axis 0
     double averagingConstant = 0.01;
+    double eps = kSmallestScale;  // smallest scale; PyTorch's: kEpsRunTime
   };
   explicit MovingAverageFakeQuantize(Config config) : config_(config) {}
 

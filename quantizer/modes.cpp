@@ -42,6 +42,18 @@ const WeightRow* rowOf(const Node& node) {
 bool isRecurrent(const WeightRow& row) { return row.operands.size() > 1; }
 bool isTable(const WeightRow& row) { return row.op == "gather"; }
 
+// Below its smallest normal number float16 has steps of 6e-8, whatever the size of the values.
+std::string tooSmallForHalf(const Node& node, const WeightRow& row) {
+  constexpr float kSmallestNormal = 0x1p-14f;
+  for (const int i : row.operands) {
+    const MinMax range = minMaxOf(node.operand(i)->constant()->as<float>());
+    const float largest = std::max(-range.min, range.max);
+    if (largest > 0 && largest < kSmallestNormal)
+      return fmt::format("its weights, at most {:.2g}, are below the normal numbers of float16", largest);
+  }
+  return {};
+}
+
 std::string refuseWeights(const Node& node, const WeightRow& row, const QConfig& config, QuantMode mode) {
   for (const int i : row.operands) {
     const Value* w = node.operand(i);
@@ -56,7 +68,7 @@ std::string refuseWeights(const Node& node, const WeightRow& row, const QConfig&
     return "its input is not float32";
   const bool fused = node.operand(3) && !isRecurrent(row);
   if (fused || (node.attrs().find("post") && !node.string("post").empty())) return "it is fused already";
-  if (mode == QuantMode::halfWeights) return {};
+  if (mode == QuantMode::halfWeights) return tooSmallForHalf(node, row);
   if (config.weight.blockSize > 0 && row.groupAxis < 0) return "group-wise weights are for linear layers and embeddings";
   return {};
 }

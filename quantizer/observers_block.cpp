@@ -98,7 +98,7 @@ class BlockObserver final : public Observer {
     const ObservedSpec& s = spec();
     if (kind_ == Kind::token && s.dtype == DType::s8 && s.qmin == -128 && s.qmax == 127) {
       const float ends[] = {r.min, r.max};
-      QC_ASSIGN(const TokenQParams t, tokenQParams(ends, s.scheme == QScheme::symmetric));
+      QC_ASSIGN(const TokenQParams t, tokenQParams(ends, s.scheme == QScheme::symmetric, s.eps));
       return ScaleZero{static_cast<float>(t.scale), t.zeroPoint};
     }
     const BlockMapping mapping = s.scheme == QScheme::affine                  ? BlockMapping::asymmetric

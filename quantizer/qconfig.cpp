@@ -245,13 +245,13 @@ struct BackendRow {
 };
 constexpr auto kAffine = QScheme::affine, kSymmetric = QScheme::symmetric;
 constexpr BackendRow kBackends[] = {
-    {Backend::x86, "x86", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kEpsDefault, false},
-    {Backend::fbgemm, "fbgemm", DType::u8, {0, 127}, kAffine, "histogram", true, -128, kEpsDefault, true},
-    {Backend::onednn, "onednn", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kEpsDefault, true},
-    {Backend::qnnpack, "qnnpack", DType::u8, {0, 255}, kAffine, "histogram", false, -128, kEpsDefault, true},
+    {Backend::x86, "x86", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kSmallestScale, false},
+    {Backend::fbgemm, "fbgemm", DType::u8, {0, 127}, kAffine, "histogram", true, -128, kSmallestScale, true},
+    {Backend::onednn, "onednn", DType::u8, {0, 255}, kAffine, "histogram", true, -128, kSmallestScale, true},
+    {Backend::qnnpack, "qnnpack", DType::u8, {0, 255}, kAffine, "histogram", false, -128, kSmallestScale, true},
     {Backend::xnnpack, "xnnpack", DType::s8, {-128, 127}, kAffine, "histogram", true, -127, kEpsXnnpack, true},
-    {Backend::onnxruntime, "onnxruntime", DType::s8, {-128, 127}, kAffine, "minmax", false, -127, kEpsDefault, true},
-    {Backend::tensorrt, "tensorrt", DType::s8, {-127, 127}, kSymmetric, "entropy", true, -127, kEpsDefault, true},
+    {Backend::onnxruntime, "onnxruntime", DType::s8, {-128, 127}, kAffine, "minmax", false, -127, kSmallestScale, true},
+    {Backend::tensorrt, "tensorrt", DType::s8, {-127, 127}, kSymmetric, "entropy", true, -127, kSmallestScale, true},
 };
 const BackendRow& rowOf(Backend backend) {
   return *std::find_if(std::begin(kBackends), std::end(kBackends), [&](const BackendRow& r) { return r.backend == backend; });

@@ -115,7 +115,7 @@ Result<ScaleZero> calculateQParams(float min, float max, const QParamsRequest& r
   if (std::isinf(min) && std::isinf(max) && min > 0 && max < 0) return ScaleZero{};
   QC_TRY(checkData(min, max));
   const float lo = std::min(min, 0.0f), hi = std::max(max, 0.0f);
-  const float epsilon = static_cast<float>(eps);
+  const auto epsilon = static_cast<float>(lo == 0 && hi == 0 ? std::max(eps, kEpsTorch) : eps);
   const float steps = static_cast<float>(qmax - qmin);
   switch (scheme) {
     case QScheme::affine: {
@@ -149,8 +149,8 @@ Result<FloatQParams> calculateFloatQParams(float min, float max, int64_t qmin, i
 }
 
 Result<ScaleZero> chooseQParams(float min, float max, int64_t qmin, int64_t qmax, ChooseVariant variant, bool preserveSparsity,
-                                bool reduceRange) {
-  constexpr float kSmallScale = 6.1e-5f;  // below, 1 / scale and fixed-point multipliers get out of hand
+                                bool reduceRange, double eps) {
+  const auto smallest = static_cast<float>(eps);
   QC_TRY(checkRange(qmin, qmax));
   QC_TRY(checkData(min, max));
   if (reduceRange) {
@@ -171,13 +171,13 @@ Result<ScaleZero> chooseQParams(float min, float max, int64_t qmin, int64_t qmax
   if (variant == ChooseVariant::fbgemm) scale = static_cast<float>(scale);
   if (static_cast<float>(scale) == 0.0f || std::isinf(1.0f / static_cast<float>(scale))) scale = 0.1;
   if (variant == ChooseVariant::fbgemm) scale = static_cast<float>(scale);
-  if (scale < kSmallScale) {
-    const float amplify = kSmallScale / static_cast<float>(scale);
-    scale = kSmallScale;
+  if (scale < smallest) {
+    const float amplify = smallest / static_cast<float>(scale);
+    scale = smallest;
     if (min == 0.0f) {
-      max = kSmallScale * static_cast<float>(qmax - qmin);
+      max = smallest * static_cast<float>(qmax - qmin);
     } else if (max == 0.0f) {
-      min = -kSmallScale * static_cast<float>(qmax - qmin);
+      min = -smallest * static_cast<float>(qmax - qmin);
     } else {
       min *= amplify;
       max *= amplify;
@@ -243,15 +243,18 @@ Result<QuantParams> groupwiseQParams(std::span<const float> data, std::span<cons
   return quant;
 }
 
-Result<TokenQParams> tokenQParams(std::span<const float> row, bool symmetric) {
+Result<TokenQParams> tokenQParams(std::span<const float> row, bool symmetric, std::optional<double> eps) {
   const MinMax range = minMaxOf(row);
   if (range.nonFinite > 0) return fail(ErrorCode::kInvalidData, "a token holds {} values that are not finite", range.nonFinite);
   const float lo = range.finite ? std::min(range.min, 0.0f) : 0.0f, hi = range.finite ? std::max(range.max, 0.0f) : 0.0f;
-  if (symmetric) return TokenQParams{std::max(std::max(-lo, hi), 1e-5f) / 127.0f, 0};
+  if (symmetric) {
+    const float largest = std::max(-lo, hi);
+    return TokenQParams{eps ? std::max(largest / 127.0f, static_cast<float>(*eps)) : std::max(largest, 1e-5f) / 127.0f, 0};
+  }
   constexpr float kMin = -128, kMax = 127;
   // All in float32, as PyTorch does; a range that float32 cannot hold is halved first.
   const float width = std::isfinite(hi - lo) ? (hi - lo) / (kMax - kMin) : (hi / 2 - lo / 2) / ((kMax - kMin) / 2);
-  const float scale = std::max(width, static_cast<float>(kEpsDefault));
+  const float scale = std::max(width, static_cast<float>(eps.value_or(kEpsTorch)));
   // The end whose rounding error is smaller gives the zero point.
   const float atMin = lo / scale, atMax = hi / scale;
   const float zp = kMin + atMin + (kMax + atMax) > 0 ? kMin - atMin : kMax - atMax;

@@ -4,6 +4,7 @@
 
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
+#include "runtime/small_ranges.h"
 
 namespace qc {
 namespace {
@@ -47,6 +48,8 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Q
     if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
       cx.remarks.push_back(
           {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
+  QC_ASSIGN(std::vector<Remark> small, smallRanges(graph, ranges));
+  cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
   const Graph original = graph.clone();
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));

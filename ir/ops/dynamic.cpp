@@ -10,6 +10,7 @@
 
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/quant_spec.h"
 
 namespace qc {
 namespace {
@@ -117,7 +118,7 @@ std::vector<AttrSpec> dynamicRangeAttrs() {
           integerAttr("qmin", 0),
           integerAttr("qmax", 255),
           stringAttr("scheme", "affine"),
-          realAttr("eps", 0x1p-23)};
+          realAttr("eps", kSmallestScale)};
 }
 
 Status requireIntegerRange(const InferContext& c) {

@@ -80,7 +80,8 @@ Result<json> fused(const json& j) {
                                .qmax = j["qmax"],
                                .symmetric = j["symmetric"],
                                .perChannel = j["per_channel"],
-                               .averagingConstant = j["averaging_constant"]});
+                               .averagingConstant = j["averaging_constant"],
+                               .eps = kEpsRunTime});
   json steps = json::array();
   for (const json& x : j["batches"]) {
     QC_ASSIGN(const FakeQuantized q, f.step(floats(x["bits"]), x["shape"].get<Ints>()));

@@ -102,7 +102,8 @@ TEST(FakeQuantize, RecordedMovingAverages) {
                                  .qmax = c["qmax"],
                                  .symmetric = c["symmetric"],
                                  .perChannel = !c["per_channel_axis"].is_null(),
-                                 .averagingConstant = c["averaging_constant"]});
+                                 .averagingConstant = c["averaging_constant"],
+                                 .eps = kEpsRunTime});
     for (const json& s : c["steps"]) {
       f.observe = s["observe"];
       const auto out = f.step(numbers(s["x"]["data"]), s["x"]["shape"].get<Ints>());

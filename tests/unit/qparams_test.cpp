@@ -26,7 +26,7 @@ struct Row {
 
 TEST(QParams, WorkedTable) {
   const auto A = QScheme::affine, S = QScheme::symmetric;
-  const double e = kEpsDefault, x = kEpsXnnpack;
+  const double e = kEpsTorch, x = kEpsXnnpack;
   const std::vector<Row> rows = {
       {-1, 3, DType::u8, A, {}, false, e, 0.01568627543747425f, 64},
       {-1, 3, DType::u8, A, {}, true, e, 0.031496062874794006f, 32},
@@ -54,6 +54,25 @@ TEST(QParams, WorkedTable) {
   }
 }
 
+// Scales are as small as the data wants them, down to what products of two bear; PyTorch's floors are options.
+TEST(QParams, SmallRanges) {
+  for (const float size : {1.0f, 0x1p-20f, 0x1p-50f}) {
+    EXPECT_EQ(calculateQParams(-size, 3 * size, {})->scale, 4 * size / 255);
+    EXPECT_EQ(calculateQParams(-size, 3 * size, {DType::s8, -127, 127, QScheme::symmetric, kSmallestScale, {}})->scale, 3 * size / 127);
+    EXPECT_EQ(calculateFloatQParams(-size, 3 * size, 0, 255)->scale, 4 * size / 255);
+    const std::vector<float> row = {-size, 2 * size};
+    EXPECT_EQ(static_cast<float>(tokenQParams(row, true, kSmallestScale)->scale), 2 * size / 127);
+    EXPECT_EQ(static_cast<float>(tokenQParams(row, false, kSmallestScale)->scale), 3 * size / 255);
+    EXPECT_EQ(chooseQParams(0, size, 0, 255, ChooseVariant::fbgemm, false, false, kSmallestScale)->scale, size / 255);
+  }
+  EXPECT_EQ(calculateQParams(-1e-30f, 1e-30f, {})->scale, static_cast<float>(kSmallestScale));
+  EXPECT_EQ(calculateQParams(0, 1e-9f, {DType::u8, 0, 255, QScheme::affine, kEpsTorch, {}})->scale, static_cast<float>(kEpsTorch));
+  EXPECT_EQ(calculateQParams(0, 0, {})->scale, static_cast<float>(kEpsTorch));  // nothing but zeros
+  const auto smallest = static_cast<float>(kSmallestScale);
+  EXPECT_TRUE(std::isnormal(smallest * smallest));
+  EXPECT_TRUE(std::isnormal(smallest * smallest / 1.0f) && std::isnormal(1.0f / smallest));
+}
+
 TEST(QParams, UnobservedIsOneAndZero) {
   const auto q = calculateQParams(INFINITY, -INFINITY, {});
   ASSERT_TRUE(q);
@@ -69,7 +88,7 @@ TEST(QParams, BadRangesAreErrors) {
   EXPECT_FALSE(selectRange(DType::s8, IntRange{5, 5}));
   EXPECT_FALSE(selectRange(DType::u8, IntRange{3, 200}));
   EXPECT_FALSE(selectRange(DType::f32));
-  QParamsRequest outside{DType::u8, 0, 127, QScheme::symmetric, kEpsDefault, false};  // zero point 128
+  QParamsRequest outside{DType::u8, 0, 127, QScheme::symmetric, kEpsTorch, false};  // zero point 128
   EXPECT_FALSE(calculateQParams(-1, 1, outside));
 }
 
