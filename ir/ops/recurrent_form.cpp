@@ -5,6 +5,8 @@
 #include <array>
 #include <cctype>
 
+#include "ir/op_def.h"
+
 namespace qc {
 namespace {
 
@@ -27,25 +29,35 @@ const Kind* kindOf(std::string_view op) {
   return row == std::end(kKinds) ? nullptr : row;
 }
 
+// An activation is the elementwise op of that meaning, with its NaN: what ONNX has as an op of its own is not written again here.
 struct Activation {
   const char* name;   // lower case
   int parameters;     // alpha, then beta
   float alpha, beta;  // defaults
-  ScalarExpr (*make)(const ScalarExpr& x, float alpha, float beta);
+  const char* op;     // of the registry, with attributes `alpha` and `beta` where it has any; null: `make`
+  ScalarExpr (*make)(const ScalarExpr& x, float alpha, float beta) = nullptr;
+
+  ScalarExpr expression(float a, float b) const {
+    if (!op) return make(ScalarExpr::arg(0), a, b);
+    AttrDict attrs;
+    if (parameters > 0) attrs.set("alpha", static_cast<double>(a));
+    if (parameters > 1) attrs.set("beta", static_cast<double>(b));
+    return OpRegistry::get().at(op).scalar(attrs);
+  }
 };
 
 const Activation kActivations[] = {
-    {"relu", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f); }},
-    {"tanh", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::tanh(x); }},
-    {"sigmoid", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::sigmoid(x); }},
-    {"affine", 2, 1, 0, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
-    {"leakyrelu", 1, 0.01f, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * x, x); }},
-    {"thresholdedrelu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(a, x), x, 0.0f); }},
-    {"scaledtanh", 2, 1, 1, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
-    {"hardsigmoid", 2, 0.2f, 0.5f, [](const ScalarExpr& x, float a, float b) { return expr::clamp(a * x + b, 0.0f, 1.0f); }},
-    {"elu", 1, 1, 0, [](const ScalarExpr& x, float a, float) { return expr::select(expr::lt(x, 0.0f), a * expr::expm1(x), x); }},
-    {"softsign", 0, 0, 0, [](const ScalarExpr& x, float, float) { return x / (expr::abs(x) + 1.0f); }},
-    {"softplus", 0, 0, 0, [](const ScalarExpr& x, float, float) { return expr::max(x, 0.0f) + expr::log1p(expr::exp(-expr::abs(x))); }},
+    {"relu", 0, 0, 0, "relu"},
+    {"tanh", 0, 0, 0, "tanh"},
+    {"sigmoid", 0, 0, 0, "sigmoid"},
+    {"affine", 2, 1, 0, nullptr, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
+    {"leakyrelu", 1, 0.01f, 0, "leaky_relu"},
+    {"thresholdedrelu", 1, 1, 0, "thresholded_relu"},
+    {"scaledtanh", 2, 1, 1, nullptr, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
+    {"hardsigmoid", 2, 0.2f, 0.5f, "hardsigmoid"},
+    {"elu", 1, 1, 0, "elu"},
+    {"softsign", 0, 0, 0, "softsign"},
+    {"softplus", 0, 0, 0, "softplus"},
 };
 
 std::vector<std::string> splitNames(std::string_view list) {
@@ -78,7 +90,7 @@ Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& 
     };
     const float alpha = row->parameters > 0 ? parameter("activation_alpha", nextAlpha, row->alpha) : 0;
     const float beta = row->parameters > 1 ? parameter("activation_beta", nextBeta, row->beta) : 0;
-    expressions.push_back(row->make(ScalarExpr::arg(0), alpha, beta));
+    expressions.push_back(row->expression(alpha, beta));
   }
   for (size_t i = 0; expressions.size() < all; ++i) expressions.push_back(expressions[i]);
   return expressions;

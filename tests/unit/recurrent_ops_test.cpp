@@ -1,6 +1,10 @@
 // lstm, gru and rnn against ONNX Runtime 1.31 (recorded), batch-first layout, sequence lengths, refusals.
 #include <gmock/gmock.h>
 
+#include <cmath>
+#include <limits>
+#include <tuple>
+
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
@@ -251,6 +255,40 @@ TEST(Recurrent, EmptySequenceKeepsTheState) {
       {{"hidden_size", kHidden}});
   EXPECT_EQ(results[0].numElements(), 0);
   EXPECT_TRUE(results[1].sameBytes(data(5, {1, 1, 2})));
+}
+
+// An activation inside a cell is the op of that name outside, NaN and infinities included.
+TEST(Recurrent, ActivationsAreThoseOfTheRegistry) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> values = {nan, inf, -inf, -3.0f, -0.0f, 0.0f, 0.3f, 5.0f};
+  const auto count = static_cast<int64_t>(values.size());
+  const std::tuple<const char*, const char*, AttrDict> kinds[] = {
+      {"Relu", "relu", {}},
+      {"Tanh", "tanh", {}},
+      {"Sigmoid", "sigmoid", {}},
+      {"LeakyRelu", "leaky_relu", {{"alpha", 0.25}}},
+      {"ThresholdedRelu", "thresholded_relu", {{"alpha", 0.5}}},
+      {"HardSigmoid", "hardsigmoid", {{"alpha", 0.3}, {"beta", 0.25}}},
+      {"Elu", "elu", {{"alpha", 0.75}}},
+      {"Softsign", "softsign", {}},
+      {"Softplus", "softplus", {}},
+  };
+  for (const auto& [name, op, attrs] : kinds) {
+    AttrDict cell = {{"hidden_size", int64_t{1}}, {"activations", std::string(name)}};
+    if (attrs.find("alpha")) cell.set("activation_alpha", std::vector{attrs.real("alpha")});
+    if (attrs.find("beta")) cell.set("activation_beta", std::vector{attrs.real("beta")});
+    // One step, an entry of the batch for each value; the state is 0.
+    const Tensor inside = evaluate("rnn",
+                                   {{Tensor::ofFloats({1, count, 1}, values)},
+                                    {Tensor::ofFloats({1, 1, 1}, std::vector{1.0f})},
+                                    {Tensor::ofFloats({1, 1, 1}, std::vector{0.0f})}},
+                                   cell);
+    const Tensor outside = evaluate(op, {{Tensor::ofFloats({count}, values)}}, attrs);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float a = inside.as<float>()[i], b = outside.as<float>()[i];
+      EXPECT_TRUE(a == b || (std::isnan(a) && std::isnan(b))) << name << "(" << values[i] << ") is " << a << " inside and " << b;
+    }
+  }
 }
 
 // The split form gives the bits of the whole op, with and without biases.
