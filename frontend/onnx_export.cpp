@@ -8,6 +8,34 @@ namespace qc {
 
 using Ints = std::vector<int64_t>;
 
+namespace {
+
+// How far a node is from what a layer is known by: 0 computes, 1 shapes or finishes, 2 changes the form of numbers.
+int standing(const Node& node, const std::string& op) {
+  static const std::set<std::string, std::less<>> kForms = {"quantize", "dequantize", "quantize_with", "dequantize_with",
+                                                            "dynamic_qparams"};
+  static const std::set<std::string, std::less<>> kFinishing = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice",
+                                                                "Split",   "Concat",    "Expand",  "Gather",    "Pad",
+                                                                "Mul",     "Add",       "Sub",     "Div",       "Clip"};
+  return kForms.contains(node.op()) || op == "Cast" || op == "DequantizeLinear" ? 2 : kFinishing.contains(op) ? 1 : 0;
+}
+
+void writeInfo(onnx::ModelProto& model, const ModelInfo& info) {
+  model.set_producer_name(info.producer.empty() ? "qcompile" : info.producer);
+  if (!info.producerVersion.empty()) model.set_producer_version(info.producerVersion);
+  if (!info.domain.empty()) model.set_domain(info.domain);
+  if (!info.docString.empty()) model.set_doc_string(info.docString);
+  if (!info.graphDocString.empty()) model.mutable_graph()->set_doc_string(info.graphDocString);
+  if (info.modelVersion) model.set_model_version(info.modelVersion);
+  for (const auto& [key, value] : info.properties) {
+    auto& entry = *model.add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(value);
+  }
+}
+
+}  // namespace
+
 std::string OnnxExporter::name(const Value* v) {
   if (!v) return {};
   if (const auto known = names_.find(v); known != names_.end()) return known->second;
@@ -37,8 +65,11 @@ onnx::NodeProto& OnnxExporter::add(const Node& node, const std::string& op, std:
                                    std::vector<std::string> outputs) {
   auto& proto = *proto_->add_node();
   proto.set_op_type(op);
-  const bool isFirst = usedLocations_.insert(node.location()).second;
-  if (isFirst && !node.location().empty()) proto.set_name(node.location());
+  if (!node.location().empty()) {
+    auto [group, isNew] = byLocation_.try_emplace(node.location());
+    if (isNew) locations_.push_back(node.location());
+    group->second.emplace_back(standing(node, op), &proto);
+  }
   while (!inputs.empty() && inputs.back().empty()) inputs.pop_back();
   for (auto& i : inputs) proto.add_input(std::move(i));
   for (auto& o : outputs) proto.add_output(std::move(o));
@@ -136,6 +167,26 @@ void OnnxExporter::nameResults() {
       if (!names_.contains(n->result(i))) names_[n->result(i)] = fresh(n->result(i)->name());
 }
 
+// A node of the user's may have become several: the one that computes has the name, what prepares its operands and finishes its result is
+// named after it.
+void OnnxExporter::nameNodes() {
+  std::set<std::string> names;
+  for (const std::string& location : locations_) {
+    const auto& nodes = byLocation_.at(location);
+    std::min_element(nodes.begin(), nodes.end(), [](const auto& a, const auto& b) {
+      return a.first < b.first;
+    })->second->set_name(location);
+    names.insert(location);
+  }
+  for (const std::string& location : locations_)
+    for (const auto& [order, node] : byLocation_.at(location)) {
+      if (!node->name().empty()) continue;
+      std::string name = fmt::format("{}/{}", location, node->op_type());
+      for (int i = 1; !names.insert(name).second; ++i) name = fmt::format("{}/{}_{}", location, node->op_type(), i);
+      node->set_name(name);
+    }
+}
+
 Status OnnxExporter::addNode(const Node& n) {
   if (n.is("const")) return {};
   const auto row = onnxExportRows().find(n.op());
@@ -148,13 +199,14 @@ Status OnnxExporter::addNode(const Node& n) {
 
 Result<std::string> OnnxExporter::run() {
   onnx::ModelProto model;
-  model.set_producer_name("qcompile");
+  writeInfo(model, graph_.info());
   proto_ = model.mutable_graph();
   proto_->set_name(graph_.name());
   nameResults();
   for (const Node* n = graph_.front(); n; n = n->next()) QC_TRY(addNode(*n));
   for (const Value* v : graph_.inputs()) describe(*proto_->add_input(), v, v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) describe(*proto_->add_output(), graph_.outputs()[i], graph_.outputNames()[i]);
+  nameNodes();
   for (const auto& [v, name] : aliases_) {
     auto& identity = *proto_->add_node();
     identity.set_op_type("Identity");

@@ -28,7 +28,7 @@ class OnnxExporter {
   std::vector<std::string> resultNames(const Node& n);
   std::string fresh(const std::string& base);  // a name that nothing has
 
-  // The first node of a location carries its name; absent trailing operands are cut.
+  // Absent trailing operands are cut.
   onnx::NodeProto& add(const Node& node, const std::string& op, std::vector<std::string> inputs, std::vector<std::string> outputs);
   // One node with a fresh result, which is returned.
   std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
@@ -47,13 +47,16 @@ class OnnxExporter {
  private:
   void nameResults();
   Status addNode(const Node& node);
+  void nameNodes();
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 
   const Graph& graph_;
   onnx::GraphProto* proto_ = nullptr;
   std::map<const Value*, std::string> names_;
   std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
-  std::set<std::string> taken_, usedLocations_;
+  std::set<std::string> taken_;
+  std::map<std::string, std::vector<std::pair<int, onnx::NodeProto*>>> byLocation_;  // what a node of the user's has become
+  std::vector<std::string> locations_;                                               // in the order of the graph
   std::map<std::string, std::pair<std::string, std::string>> quantNames_;
   int opset_;
   bool microsoft_ = false;

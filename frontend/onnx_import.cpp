@@ -39,6 +39,18 @@ std::string_view remedyFor(std::string_view op) {
   return {};
 }
 
+ModelInfo infoOf(const onnx::ModelProto& model) {
+  ModelInfo info{model.producer_name(),
+                 model.producer_version(),
+                 model.domain(),
+                 model.doc_string(),
+                 model.graph().doc_string(),
+                 model.model_version(),
+                 {}};
+  for (const auto& entry : model.metadata_props()) info.properties.emplace_back(entry.key(), entry.value());
+  return info;
+}
+
 }  // namespace
 
 const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
@@ -105,6 +117,7 @@ Result<Graph> OnnxImporter::run() {
   Frame frame{scope, reads, opset_};
   QC_TRY(addNodes(model_.graph().node(), frame));
   QC_TRY(addOutputs(scope));
+  graph_.setInfo(infoOf(model_));
   graph_.eraseDeadNodes();
   QC_TRY(verify(graph_));
   return std::move(graph_);

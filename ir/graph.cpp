@@ -143,6 +143,7 @@ void Graph::adopt() {
 
 Graph::Graph(Graph&& other) noexcept
     : name_(std::move(other.name_)),
+      info_(std::move(other.info_)),
       inputs_(std::move(other.inputs_)),
       inputViews_(std::move(other.inputViews_)),
       outputs_(std::move(other.outputs_)),
@@ -167,6 +168,7 @@ Graph& Graph::operator=(Graph&& other) noexcept {
 
 Graph Graph::clone() const {
   Graph copy(name_);
+  copy.info_ = info_;
   std::unordered_map<const Value*, Value*> map;
   copy.constants_ = constants_;
   for (const Value* v : inputViews_) map[v] = copy.addInput(v->name(), v->type());

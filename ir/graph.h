@@ -155,6 +155,13 @@ class ConstantPool {
   std::map<std::string, Tensor, std::less<>> entries_;
 };
 
+// What a file says of its model beside the program.  Carried from import to export; nothing here reads it.
+struct ModelInfo {
+  std::string producer, producerVersion, domain, docString, graphDocString;
+  int64_t modelVersion = 0;
+  std::vector<std::pair<std::string, std::string>> properties;
+};
+
 class Graph {
  public:
   explicit Graph(std::string name = "main");
@@ -165,6 +172,9 @@ class Graph {
 
   const std::string& name() const { return name_; }
   void setName(std::string name) { name_ = std::move(name); }
+
+  const ModelInfo& info() const { return info_; }
+  void setInfo(ModelInfo info) { info_ = std::move(info); }
 
   Value* addInput(std::string_view name, TensorType type);
   const std::vector<Value*>& inputs() const { return inputViews_; }
@@ -200,6 +210,7 @@ class Graph {
   std::string uniqueName(std::string_view wanted);
   void adopt();  // re-points owner links after a move
   std::string name_;
+  ModelInfo info_;
   std::vector<std::unique_ptr<Value>> inputs_;
   std::vector<Value*> inputViews_;
   std::vector<Value*> outputs_;

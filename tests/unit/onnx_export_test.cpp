@@ -1,0 +1,119 @@
+// What a written file keeps of the user's: what it says of itself, and the names of nodes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "frontend/npy.h"
+#include "quantizer/qconfig.h"
+#include "runtime/qcompile.h"
+#include "tests/onnx_models.h"
+
+namespace qc {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using testing::integer;
+using testing::ints;
+
+class Export : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  static testing::Model network() {
+    testing::Model m;
+    m.input("x", {1, 3, 8, 8}).floats("w", {8, 3, 3, 3}).floats("d", {8, 1, 3, 3});
+    m.floats("one", {8}, std::vector<float>(8, 1.0f)).floats("m", {512, 16}).floats("b", {16}).floats("v", {16, 16});
+    m.floats("lw", {1, 32, 16}).floats("lr", {1, 32, 8}).int64s("steps", {-1, 1, 16});
+    m.node("Conv", {"x", "w"}, {"c"}, {ints("pads", {1, 1, 1, 1})}, "conv");
+    m.node("BatchNormalization", {"c", "one", "one", "one", "one"}, {"n"}, {}, "bn").node("Relu", {"n"}, {"r"}, {}, "act");
+    m.node("Conv", {"r", "d"}, {"e"}, {ints("pads", {1, 1, 1, 1}), integer("group", 8)}, "depthwise");
+    m.node("Add", {"e", "r"}, {"a"}, {}, "residual").node("Flatten", {"a"}, {"f"}, {}, "flatten");
+    m.node("Gemm", {"f", "m", "b"}, {"g"}, {}, "fc").node("MatMul", {"g", "v"}, {"h"}, {}, "mm");
+    m.node("Reshape", {"h", "steps"}, {"s"}, {}, "reshape");
+    m.node("LSTM", {"s", "lw", "lr"}, {"y"}, {integer("hidden_size", 8)}, "lstm").output("y");
+    return m;
+  }
+
+  // As read, as quantized with the mode, and as written.
+  onnx::ModelProto quantized(const testing::Model& m, const std::optional<QConfigMapping>& mode) const {
+    std::ofstream(path("m.onnx"), std::ios::binary) << m.bytes();
+    Tensor t(DType::f32, {4, 3, 8, 8});
+    for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i * 37 % 101) / 50 - 1;
+    EXPECT_TRUE(writeNpy(path("x.npy"), t));
+    const Model model = load(path("m.onnx")).value();
+    const QConfigMapping byDefault = defaultQConfigMapping(Backend::x86);
+    const auto int8 =
+        mode ? quantize(model, *mode)
+             : quantize(model, byDefault, calibrate(model, byDefault, openDataset({"npy:" + path("x.npy")}, model).value()).value());
+    EXPECT_TRUE(int8) << int8.error().render();
+    EXPECT_TRUE(save(int8->model, path("out.onnx")));
+    onnx::ModelProto proto;
+    std::ifstream file(path("out.onnx"), std::ios::binary);
+    EXPECT_TRUE(proto.ParseFromIstream(&file));
+    return proto;
+  }
+
+  const fs::path folder_ = fs::temp_directory_path() / ("qc_export_" + std::to_string(::getpid()));
+};
+
+TEST_F(Export, KeepsWhatTheModelSaysOfItself) {
+  testing::Model m = network();
+  m.proto().set_producer_name("trainer");
+  m.proto().set_producer_version("1.2");
+  m.proto().set_domain("org.example");
+  m.proto().set_model_version(7);
+  m.proto().set_doc_string("what it is for");
+  m.graph().set_doc_string("how it is made");
+  for (const char* key : {"names", "stride"}) {
+    auto& entry = *m.proto().add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(std::string("{0: '") + key + "'}");
+  }
+  const onnx::ModelProto out = quantized(m, std::nullopt);
+  EXPECT_EQ(out.producer_name(), "trainer");
+  EXPECT_EQ(out.producer_version(), "1.2");
+  EXPECT_EQ(out.domain(), "org.example");
+  EXPECT_EQ(out.model_version(), 7);
+  EXPECT_EQ(out.doc_string(), "what it is for");
+  EXPECT_EQ(out.graph().doc_string(), "how it is made");
+  ASSERT_EQ(out.metadata_props_size(), 2);
+  EXPECT_EQ(out.metadata_props(1).key(), "stride");
+  EXPECT_EQ(out.metadata_props(1).value(), "{0: 'stride'}");
+}
+
+// The node that computes has the user's name, in every mode; no two nodes have one name.
+TEST_F(Export, ComputingNodesKeepTheirNames) {
+  const std::map<std::string, std::set<std::string>> kinds = {{"conv", {"Conv", "ConvInteger"}},
+                                                              {"depthwise", {"Conv", "ConvInteger"}},
+                                                              {"residual", {"Add"}},
+                                                              {"flatten", {"Flatten", "Reshape"}},
+                                                              {"fc", {"Gemm", "MatMulInteger"}},
+                                                              {"mm", {"MatMul", "Gemm", "MatMulInteger"}},
+                                                              {"act", {"Relu"}},
+                                                              {"reshape", {"Reshape"}},
+                                                              {"lstm", {"LSTM", "DynamicQuantizeLSTM"}}};
+  const std::map<std::string, std::optional<QConfigMapping>> modes = {
+      {"static", std::nullopt}, {"dynamic", dynamicQConfigMapping(Backend::x86)}, {"weight-only", weightOnlyQConfigMapping(Backend::x86)}};
+  for (const auto& [mode, rules] : modes) {
+    const onnx::ModelProto out = quantized(network(), rules);
+    std::map<std::string, std::string> named;
+    for (const auto& n : out.graph().node()) {
+      EXPECT_FALSE(n.name().empty()) << mode << ": a " << n.op_type();
+      EXPECT_TRUE(named.emplace(n.name(), n.op_type()).second) << mode << ": two nodes are called " << n.name();
+    }
+    for (const auto& [name, ops] : kinds) {
+      if (!named.contains(name)) continue;  // an activation that another node took in
+      EXPECT_TRUE(ops.contains(named.at(name))) << mode << ": " << name << " is a " << named.at(name);
+    }
+    for (const char* kept : {"conv", "depthwise", "fc", "mm", "lstm"}) EXPECT_TRUE(named.contains(kept)) << mode << ": " << kept;
+  }
+}
+
+}  // namespace
+}  // namespace qc
