@@ -19,31 +19,16 @@ Value* boolean(OnnxNode& n, bool value) {
 Value* counter(OnnxNode& n, int64_t value) { return n.constantValue(Tensor::ofInts({}, std::vector{value})); }
 
 // Results of the rounds along a new axis; of none: `like` says what one would be.
-Result<Value*> stacked(OnnxNode& n, std::vector<Value*> rounds, const Value* like, int64_t axis, bool reverse) {
-  const TensorType& type = like->type();
-  QC_ASSIGN(axis, n.axis(axis, type.rank() + 1));
-  Ints sizes = type.sizes();
-  sizes.insert(sizes.begin() + axis, rounds.empty() ? 0 : 1);
-  if (rounds.empty()) return n.constantValue(Tensor(type.dtype, sizes));
-  if (reverse) std::reverse(rounds.begin(), rounds.end());
-  for (Value*& v : rounds) {
-    if (v->type().shape != type.shape || v->type().dtype != type.dtype)
-      return n.error(ErrorCode::kUnsupported, "the results of its rounds are {} and {}, and are to be stacked", type.str(),
-                     v->type().str());
-    QC_ASSIGN(v, n.reshape(v, sizes));
-  }
-  if (rounds.size() == 1) return rounds.front();
-  return n.create("concat", std::move(rounds), {{"axis", axis}});
-}
-
-// Element `index` along `axis`, which goes.
-Result<Value*> elementOf(OnnxNode& n, Value* v, int64_t axis, int64_t index) {
-  Ints sizes = v->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
-  starts[static_cast<size_t>(axis)] = index;
-  sizes[static_cast<size_t>(axis)] = 1;
-  QC_ASSIGN(Value * slice, n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
-  sizes.erase(sizes.begin() + axis);
-  return n.reshape(slice, sizes);
+Result<Value*> stacked(OnnxNode& n, const OnnxValues& rounds, const OnnxValue& like, int64_t axis, bool reverse) {
+  if (!like.tensor) return n.error(ErrorCode::kInvalidModel, "a result of its rounds is no tensor, and is to be stacked");
+  std::vector<Value*> values;
+  for (const OnnxValue& v : rounds) values.push_back(v.tensor);
+  if (reverse) std::reverse(values.begin(), values.end());
+  if (!values.empty()) return joined(n, std::move(values), axis, true);
+  QC_ASSIGN(axis, n.axis(axis, like.tensor->type().rank() + 1));
+  Ints sizes = like.tensor->type().sizes();
+  sizes.insert(sizes.begin() + axis, 0);
+  return n.constantValue(Tensor(like.tensor->type().dtype, sizes));
 }
 
 // One entry for each of `count`, or the same for all where there are none.
@@ -67,34 +52,34 @@ OnnxImporter::ControlFn OnnxImporter::controlOp(const onnx::NodeProto& node) {
   return it == kOps.end() ? nullptr : it->second;
 }
 
-Result<std::vector<Value*>> OnnxImporter::runBody(const onnx::GraphProto& body, const OnnxScope& outer, const std::vector<Value*>& inputs,
-                                                  const Frame& frame, const std::string& prefix) {
+Result<OnnxValues> OnnxImporter::runBody(const onnx::GraphProto& body, const OnnxScope& outer, const OnnxValues& inputs, const Frame& frame,
+                                         const std::string& prefix) {
   if (frame.depth >= kMaxOnnxDepth) return fail(ErrorCode::kResource, "subgraphs nested deeper than {}", kMaxOnnxDepth);
   OnnxScope scope(&outer);
   for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(define(scope, body.input(static_cast<int>(i)).name(), inputs[i]));
   Frame inner{scope, frame.reads, frame.opset, frame.depth + 1, prefix, frame.calls};
   QC_TRY(addNodes(body.node(), inner));
-  std::vector<Value*> outputs;
+  OnnxValues outputs;
   for (const auto& info : body.output()) {
     const auto value = scope.find(info.name());
-    if (!value || !*value) return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
+    if (!value || (!value->tensor && !value->sequence))
+      return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
     outputs.push_back(*value);
   }
   return outputs;
 }
 
 // An If whose condition is known becomes the branch that is taken.
-Status OnnxImporter::addIf(OnnxNode& node, const Frame& frame) {
+Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
   QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
   QC_ASSIGN(const onnx::GraphProto* branch, node.subgraph(condition != 0 ? "then_branch" : "else_branch"));
   OnnxScope scope(&frame.scope);
   QC_TRY(addInitializers(*branch, scope));
-  QC_ASSIGN(std::vector<Value*> outputs, runBody(*branch, scope, {}, frame, frame.prefix));
-  return node.setOutputs(std::move(outputs));
+  return runBody(*branch, scope, {}, frame, frame.prefix);
 }
 
 // inputs: rounds, condition, carried values; body: (round, condition, carried) -> (condition, carried, results of the round)
-Status OnnxImporter::addLoop(OnnxNode& node, const Frame& frame) {
+Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
   QC_ASSIGN(const onnx::GraphProto* body, node.subgraph("body"));
   const int carried = std::max(node.numInputs() - 2, 0), results = body->output_size() - 1 - carried;
   if (node.numInputs() < 2 || body->input_size() != 2 + carried || results < 0)
@@ -111,22 +96,18 @@ Status OnnxImporter::addLoop(OnnxNode& node, const Frame& frame) {
   }
   OnnxScope constants(&frame.scope);
   QC_TRY(addInitializers(*body, constants));
-  std::vector<Value*> state;
-  for (int i = 0; i < carried; ++i) {
-    if (!node.input(2 + i)) return node.error(ErrorCode::kInvalidModel, "carried value {} is absent", i);
-    state.push_back(node.input(2 + i));
-  }
+  OnnxValues state(operands.begin() + 2, operands.end());
   const auto round = [&](int64_t i) {
-    std::vector<Value*> inputs{counter(node, i), boolean(node, true)};
+    OnnxValues inputs{{counter(node, i)}, {boolean(node, true)}};
     inputs.insert(inputs.end(), state.begin(), state.end());
     return runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i));
   };
-  std::vector<std::vector<Value*>> stacks(static_cast<size_t>(results));
+  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
   int64_t i = 0;
   for (; i < most && goesOn; ++i) {
     QC_TRY(countStep());
-    QC_ASSIGN(const std::vector<Value*> out, round(i));
-    const Tensor* condition = out[0]->constant();
+    QC_ASSIGN(const OnnxValues out, round(i));
+    const Tensor* condition = out[0].tensor ? out[0].tensor->constant() : nullptr;
     if (!condition || condition->numElements() != 1)
       return node
           .error(ErrorCode::kUnsupported, "the number of its rounds depends on the data: '{}' decides after round {}",
@@ -136,22 +117,22 @@ Status OnnxImporter::addLoop(OnnxNode& node, const Frame& frame) {
     std::copy_n(out.begin() + 1, carried, state.begin());
     for (int r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(1 + carried + r)]);
   }
-  std::vector<Value*> like;
+  OnnxValues like;
   if (i == 0 && results > 0) {  // what nobody reads goes again
-    QC_ASSIGN(const std::vector<Value*> out, round(0));
+    QC_ASSIGN(const OnnxValues out, round(0));
     like.assign(out.begin() + 1 + carried, out.end());
   }
-  std::vector<Value*> outputs = state;
+  OnnxValues outputs = state;
   for (int r = 0; r < results; ++r) {
-    const auto& stack = stacks[static_cast<size_t>(r)];
+    const OnnxValues& stack = stacks[static_cast<size_t>(r)];
     QC_ASSIGN(Value * all, stacked(node, stack, stack.empty() ? like[static_cast<size_t>(r)] : stack.front(), 0, false));
-    outputs.push_back(all);
+    outputs.push_back({all});
   }
-  return node.setOutputs(std::move(outputs));
+  return outputs;
 }
 
 // inputs: states, sequences; body: (states, elements) -> (states, results of the step)
-Status OnnxImporter::addScan(OnnxNode& node, const Frame& frame) {
+Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
   if (node.opset() < 9)
     return node.error(ErrorCode::kUnsupported, "the form of opset 8, with a batch dim of its own")
         .help("convert the model with onnx.version_converter.convert_version(model, 13)");
@@ -165,15 +146,16 @@ Status OnnxImporter::addScan(OnnxNode& node, const Frame& frame) {
   QC_ASSIGN(const Ints backwards, perItem(node, "scan_input_directions", sequences, 1));
   QC_ASSIGN(const Ints outAxes, perItem(node, "scan_output_axes", results, kMaxRank));
   QC_ASSIGN(const Ints outBackwards, perItem(node, "scan_output_directions", results, 1));
-  std::vector<Value*> state, sources;
+  OnnxValues state;
+  std::vector<Value*> sources;
   int64_t length = -1;
   for (int i = 0; i < node.numInputs(); ++i) {
     Value* v = node.input(i);
-    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is absent", i);
     if (i < states) {
-      state.push_back(v);
+      state.push_back(operands[static_cast<size_t>(i)]);
       continue;
     }
+    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is no tensor", i);
     int64_t& axis = axes[static_cast<size_t>(i - states)];
     QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
     const int64_t size = v->type().sizes()[static_cast<size_t>(axis)];
@@ -185,24 +167,24 @@ Status OnnxImporter::addScan(OnnxNode& node, const Frame& frame) {
   if (length == 0) return node.error(ErrorCode::kUnsupported, "a sequence of no steps").on(sources.front()->name());
   OnnxScope constants(&frame.scope);
   QC_TRY(addInitializers(*body, constants));
-  std::vector<std::vector<Value*>> stacks(static_cast<size_t>(results));
+  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
   for (int64_t i = 0; i < length; ++i) {
     QC_TRY(countStep());
-    std::vector<Value*> inputs = state;
+    OnnxValues inputs = state;
     for (size_t s = 0; s < sources.size(); ++s) {
-      QC_ASSIGN(Value * element, elementOf(node, sources[s], axes[s], backwards[s] ? length - 1 - i : i));
-      inputs.push_back(element);
+      QC_ASSIGN(Value * element, sliceAt(node, sources[s], axes[s], backwards[s] ? length - 1 - i : i, 1, false));
+      inputs.push_back({element});
     }
-    QC_ASSIGN(const std::vector<Value*> out, runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i)));
+    QC_ASSIGN(const OnnxValues out, runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i)));
     std::copy_n(out.begin(), states, state.begin());
     for (int64_t r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(states + r)]);
   }
-  std::vector<Value*> outputs = state;
+  OnnxValues outputs = state;
   for (size_t r = 0; r < stacks.size(); ++r) {
     QC_ASSIGN(Value * all, stacked(node, stacks[r], stacks[r].front(), outAxes[r], outBackwards[r] != 0));
-    outputs.push_back(all);
+    outputs.push_back({all});
   }
-  return node.setOutputs(std::move(outputs));
+  return outputs;
 }
 
 }  // namespace qc

@@ -81,7 +81,8 @@ Status OnnxImporter::countStep() {
       .help("export with shorter loops, or as LSTM, GRU or RNN");
 }
 
-Status OnnxImporter::addCall(const onnx::NodeProto& proto, const onnx::FunctionProto& function, OnnxNode& node, const Frame& frame) {
+Result<OnnxValues> OnnxImporter::addCall(const onnx::NodeProto& proto, const onnx::FunctionProto& function, const OnnxNode& node,
+                                         const OnnxValues& operands, const Frame& frame) {
   if (std::find(frame.calls.begin(), frame.calls.end(), &function) != frame.calls.end())
     return fail(ErrorCode::kInvalidModel, "function '{}' calls itself", function.name());
   if (frame.calls.size() >= kMaxCalls) return fail(ErrorCode::kResource, "functions that call one another more than {} deep", kMaxCalls);
@@ -90,7 +91,7 @@ Status OnnxImporter::addCall(const onnx::NodeProto& proto, const onnx::FunctionP
                 function.input_size(), function.output_size(), node.numInputs(), proto.output_size());
   OnnxScope scope;
   for (int i = 0; i < function.input_size(); ++i)
-    if (!scope.define(function.input(i), node.input(i)))
+    if (!scope.define(function.input(i), i < node.numInputs() ? operands[static_cast<size_t>(i)] : OnnxValue{}))
       return fail(ErrorCode::kInvalidModel, "function '{}' has two inputs of one name", function.name()).on(function.input(i));
 
   Attributes values;
@@ -121,37 +122,38 @@ Status OnnxImporter::addCall(const onnx::NodeProto& proto, const onnx::FunctionP
   } else {
     QC_TRY(addNodes(function.node(), inner));
   }
-  std::vector<Value*> outputs;
+  OnnxValues outputs;
   for (int i = 0; i < proto.output_size(); ++i) {
     const auto value = scope.find(function.output(i));
     if (!value && node.outputUsed(i))
       return fail(ErrorCode::kInvalidModel, "function '{}' returns a value that it does not compute", function.name())
           .on(function.output(i));
-    outputs.push_back(value.value_or(nullptr));
+    outputs.push_back(value.value_or(OnnxValue{}));
   }
-  return node.setOutputs(std::move(outputs));
+  return outputs;
 }
 
-Result<std::vector<Value*>> OnnxImporter::operandsOf(const onnx::NodeProto& node, const Frame& frame) {
-  std::vector<Value*> operands;
+Result<OnnxValues> OnnxImporter::operandsOf(const onnx::NodeProto& node, const Frame& frame) {
+  OnnxValues operands;
   for (const auto& name : node.input()) {
     const auto value = frame.scope.find(name);
     if (!name.empty() && !value)
       return fail(ErrorCode::kInvalidModel, "{} reads a value that nothing computes", node.op_type())
           .at(frame.prefix + onnxNodeName(node))
           .on(name);
-    operands.push_back(name.empty() ? nullptr : *value);
+    operands.push_back(name.empty() ? OnnxValue{} : *value);
   }
   return operands;
 }
 
-Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const OnnxNode& node, Frame& frame) {
-  for (int i = 0; i < proto.output_size() && i < static_cast<int>(node.outputs().size()); ++i) {
-    Value* v = node.outputs()[static_cast<size_t>(i)];
-    if (!v || proto.output(i).empty()) continue;
-    QC_TRY(define(frame.scope, proto.output(i), v));
+Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const std::string& location, const OnnxValues& outputs, const Frame& frame) {
+  for (int i = 0; i < proto.output_size() && i < static_cast<int>(outputs.size()); ++i) {
+    const OnnxValue& value = outputs[static_cast<size_t>(i)];
+    if ((!value.tensor && !value.sequence) || proto.output(i).empty()) continue;
+    QC_TRY(define(frame.scope, proto.output(i), value));
     // A value that was there before (a dropped Dropout) keeps the name it has; what functions and loops compute gets the caller's.
-    if (v->producer() && isWithin(v->producer()->location(), node.location())) graph_.rename(v, frame.prefix + proto.output(i));
+    Value* v = value.tensor;
+    if (v && v->producer() && isWithin(v->producer()->location(), location)) graph_.rename(v, frame.prefix + proto.output(i));
   }
   return {};
 }
@@ -189,15 +191,25 @@ Status OnnxImporter::checkArity(const OnnxOp& row, const OnnxNode& node) {
   return {};
 }
 
-Status OnnxImporter::addNode(const onnx::NodeProto& proto, OnnxNode& node, Frame& frame) {
-  if (proto.op_type() == "Constant" && isStandard(proto)) return addConstant(node);
-  if (const ControlFn control = controlOp(proto)) return (this->*control)(node, frame);
-  if (const OnnxOp* row = findConverter(proto.domain(), proto.op_type())) {
+Result<OnnxValues> OnnxImporter::addNode(const onnx::NodeProto& proto, OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
+  const OnnxOp* row = findConverter(proto.domain(), proto.op_type());
+  if (const ControlFn control = controlOp(proto)) return (this->*control)(node, operands, frame);
+  const bool onSequences = std::any_of(operands.begin(), operands.end(), [](const OnnxValue& v) { return v.sequence != nullptr; });
+  if (const OnnxSequenceFn run = isStandard(proto) ? findSequenceOp(proto.op_type(), onSequences) : nullptr) return run(node, operands);
+  if (proto.op_type() == "Constant" && isStandard(proto)) {
+    QC_TRY(addConstant(node));
+  } else if (row) {
+    if (onSequences) return fail(ErrorCode::kInvalidModel, "{} takes tensors, and is given a sequence", row->name);
     QC_TRY(checkArity(*row, node));
-    return row->convert(node);
+    QC_TRY(row->convert(node));
+  } else if (const onnx::FunctionProto* function = findFunction(proto)) {
+    return addCall(proto, *function, node, operands, frame);
+  } else {
+    return unsupportedOps({{proto.domain().empty() ? proto.op_type() : proto.domain() + "." + proto.op_type(), {node.location()}}});
   }
-  if (const onnx::FunctionProto* function = findFunction(proto)) return addCall(proto, *function, node, frame);
-  return unsupportedOps({{proto.domain().empty() ? proto.op_type() : proto.domain() + "." + proto.op_type(), {node.location()}}});
+  OnnxValues outputs;
+  for (Value* v : node.outputs()) outputs.push_back({v});
+  return outputs;
 }
 
 Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
@@ -209,11 +221,13 @@ Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
   for (size_t k = 0; k < schedule->second.size(); ++k) {
     const onnx::NodeProto& proto = nodes[schedule->second[k]];
     if (!frame.prefix.empty()) QC_TRY(countStep());
-    QC_ASSIGN(std::vector<Value*> operands, operandsOf(proto, frame));
-    OnnxNode node(proto, frame.opset, std::move(operands), graph_, budget_, folder_, frame.prefix + onnxNodeName(proto), frame.reads);
-    if (auto status = addNode(proto, node, frame); !status)
-      return tl::make_unexpected(std::move(status.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : ""));
-    QC_TRY(nameOutputs(proto, node, frame));
+    QC_ASSIGN(const OnnxValues operands, operandsOf(proto, frame));
+    std::vector<Value*> tensors;
+    for (const OnnxValue& v : operands) tensors.push_back(v.tensor);
+    OnnxNode node(proto, frame.opset, std::move(tensors), graph_, budget_, folder_, frame.prefix + onnxNodeName(proto), frame.reads);
+    auto outputs = addNode(proto, node, operands, frame);
+    if (!outputs) return tl::make_unexpected(std::move(outputs.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : ""));
+    QC_TRY(nameOutputs(proto, node.location(), *outputs, frame));
     schedule = schedules_.find(&nodes);  // the map may have grown
   }
   return {};

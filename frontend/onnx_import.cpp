@@ -29,8 +29,7 @@ std::string_view remedyFor(std::string_view op) {
       {"RandomNormalLike", "results would not repeat: feed random numbers as an input"},
       {"RandomUniform", "results would not repeat: feed random numbers as an input"},
       {"RandomUniformLike", "results would not repeat: feed random numbers as an input"},
-      {"SequenceConstruct", "only tensors are supported: export with tensors in place of sequences"},
-      {"SplitToSequence", "only tensors are supported: export with tensors in place of sequences"},
+      {"SequenceMap", "only sequences that are built op by op are supported: export with tensors in their place"},
       {"SoftmaxCrossEntropyLoss", "a loss belongs to training: export the model in eval mode"},
       {"NegativeLogLikelihoodLoss", "a loss belongs to training: export the model in eval mode"},
   };
@@ -142,7 +141,7 @@ void OnnxImporter::collectUnsupported(const OnnxNodes& nodes, int depth, std::ma
           collectUnsupported(attribute.g().node(), depth + 1, found, seen);
     } else if (const onnx::FunctionProto* function = findConverter(node.domain(), node.op_type()) ? nullptr : findFunction(node)) {
       if (seen.insert(function).second) collectUnsupported(function->node(), depth, found, seen);
-    } else if (!findConverter(node.domain(), node.op_type())) {
+    } else if (!findConverter(node.domain(), node.op_type()) && !(isStandard(node) && findSequenceOp(node.op_type(), true))) {
       found[node.domain().empty() ? node.op_type() : node.domain() + "." + node.op_type()].push_back(onnxNodeName(node));
     }
   }
@@ -156,9 +155,9 @@ Status OnnxImporter::reportUnsupported() {
   return unsupportedOps(found);
 }
 
-Status OnnxImporter::define(OnnxScope& scope, const std::string& name, Value* value) {
+Status OnnxImporter::define(OnnxScope& scope, const std::string& name, OnnxValue value) {
   if (name.empty()) return {};
-  if (!scope.define(name, value)) return fail(ErrorCode::kInvalidModel, "two values have the same name").on(name);
+  if (!scope.define(name, std::move(value))) return fail(ErrorCode::kInvalidModel, "two values have the same name").on(name);
   return {};
 }
 
@@ -175,7 +174,7 @@ Status OnnxImporter::addInitializers(const onnx::GraphProto& g, OnnxScope& scope
   for (const auto& initializer : g.initializer()) {
     QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
     if (tensor.dtype() == DType::f16 || tensor.dtype() == DType::bf16) tensor = toFloat32(tensor);
-    QC_TRY(define(scope, initializer.name(), b.constant(initializer.name(), std::move(tensor))));
+    QC_TRY(define(scope, initializer.name(), {b.constant(initializer.name(), std::move(tensor))}));
   }
   return {};
 }
@@ -203,7 +202,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
     return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str())
         .on(info.name());
   Builder b(graph_);
-  return define(scope, info.name(), b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value));
+  return define(scope, info.name(), {b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value)});
 }
 
 Status OnnxImporter::addInputs(OnnxScope& scope) {
@@ -224,7 +223,7 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
         return fail(ErrorCode::kResource, "an input of [{}]", toString(toShape(sizes))).on(info.name());
       bytes *= s;
     }
-    QC_TRY(define(scope, info.name(), widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))));
+    QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))}));
   }
   return {};
 }
@@ -234,8 +233,9 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
   std::vector<std::string> names;
   for (const auto& info : model_.graph().output()) {
     const auto found = scope.find(info.name());
-    if (!found || !*found) return fail(ErrorCode::kInvalidModel, "an output that nothing computes").on(info.name());
-    Value* v = *found;
+    if (found && found->sequence) return fail(ErrorCode::kUnsupported, "an output that is a sequence of tensors").on(info.name());
+    if (!found || !found->tensor) return fail(ErrorCode::kInvalidModel, "an output that nothing computes").on(info.name());
+    Value* v = found->tensor;
     const int declared = info.type().tensor_type().elem_type();
     if (v->type().dtype == DType::f32 && !v->type().isQuantized() && (declared == 10 || declared == 16)) {
       Builder b(graph_);

@@ -1,5 +1,5 @@
-// From an ONNX model to a graph: what the files onnx_import.cpp (the model), onnx_functions.cpp (nodes and model-local functions) and
-// onnx_control.cpp (If, Loop and Scan, which become straight code) share.
+// From an ONNX model to a graph: what the files onnx_import.cpp (the model), onnx_functions.cpp (nodes and model-local functions),
+// onnx_control.cpp (If, Loop and Scan, which become straight code) and onnx_sequences.cpp share.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -7,6 +7,7 @@
 #include <deque>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -19,14 +20,21 @@
 
 namespace qc {
 
+// What a name stands for: a tensor, or a sequence of tensors whose number is known when the model is loaded.
+struct OnnxValue {
+  Value* tensor = nullptr;  // null: a sequence, or an operand that the caller of a function left out
+  std::shared_ptr<const std::vector<Value*>> sequence = {};
+};
+using OnnxValues = std::vector<OnnxValue>;
+
 // Values by name, with those of the graphs around it.
 class OnnxScope {
  public:
   explicit OnnxScope(const OnnxScope* outer = nullptr) : outer_(outer) {}
-  bool define(const std::string& name, Value* value) { return values_.emplace(name, value).second; }
+  bool define(const std::string& name, OnnxValue value) { return values_.emplace(name, std::move(value)).second; }
   bool holds(const std::string& name) const { return values_.contains(name); }
-  // Nothing: no such name; null: an operand that the caller of a function left out.
-  std::optional<Value*> find(const std::string& name) const {
+  // Nothing: no such name.
+  std::optional<OnnxValue> find(const std::string& name) const {
     for (const OnnxScope* s = this; s; s = s->outer_)
       if (const auto it = s->values_.find(name); it != s->values_.end()) return it->second;
     return std::nullopt;
@@ -34,7 +42,7 @@ class OnnxScope {
 
  private:
   const OnnxScope* outer_;
-  std::unordered_map<std::string, Value*> values_;
+  std::unordered_map<std::string, OnnxValue> values_;
 };
 
 class OnnxImporter {
@@ -62,29 +70,30 @@ class OnnxImporter {
   Status addInputs(OnnxScope& scope);
   Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, OnnxScope& scope);
   Status addOutputs(const OnnxScope& scope);
-  Status define(OnnxScope& scope, const std::string& name, Value* value);
+  Status define(OnnxScope& scope, const std::string& name, OnnxValue value);
   Value* widened(Value* v);
 
   // Nodes and functions: onnx_functions.cpp
   void indexFunctions();
   const onnx::FunctionProto* findFunction(const onnx::NodeProto& node) const;
   Status addNodes(const OnnxNodes& nodes, Frame& frame);
-  Status addNode(const onnx::NodeProto& proto, OnnxNode& node, Frame& frame);
+  Result<OnnxValues> addNode(const onnx::NodeProto& proto, OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Status addConstant(OnnxNode& node);
-  Status addCall(const onnx::NodeProto& proto, const onnx::FunctionProto& function, OnnxNode& node, const Frame& frame);
+  Result<OnnxValues> addCall(const onnx::NodeProto& proto, const onnx::FunctionProto& function, const OnnxNode& node,
+                             const OnnxValues& operands, const Frame& frame);
   static Status checkArity(const OnnxOp& row, const OnnxNode& node);
-  Result<std::vector<Value*>> operandsOf(const onnx::NodeProto& node, const Frame& frame);
-  Status nameOutputs(const onnx::NodeProto& proto, const OnnxNode& node, Frame& frame);
+  Result<OnnxValues> operandsOf(const onnx::NodeProto& node, const Frame& frame);
+  Status nameOutputs(const onnx::NodeProto& proto, const std::string& location, const OnnxValues& outputs, const Frame& frame);
 
   // Control flow: onnx_control.cpp
-  using ControlFn = Status (OnnxImporter::*)(OnnxNode&, const Frame&);
+  using ControlFn = Result<OnnxValues> (OnnxImporter::*)(OnnxNode&, const OnnxValues&, const Frame&);
   static ControlFn controlOp(const onnx::NodeProto& node);  // null: another op
-  Status addIf(OnnxNode& node, const Frame& frame);
-  Status addLoop(OnnxNode& node, const Frame& frame);
-  Status addScan(OnnxNode& node, const Frame& frame);
+  Result<OnnxValues> addIf(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
+  Result<OnnxValues> addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
+  Result<OnnxValues> addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   // One passage through a subgraph: its outputs for values of its inputs.
-  Result<std::vector<Value*>> runBody(const onnx::GraphProto& body, const OnnxScope& outer, const std::vector<Value*>& inputs,
-                                      const Frame& frame, const std::string& prefix);
+  Result<OnnxValues> runBody(const onnx::GraphProto& body, const OnnxScope& outer, const OnnxValues& inputs, const Frame& frame,
+                             const std::string& prefix);
   Status countStep();
 
   const onnx::ModelProto& model_;
@@ -101,6 +110,15 @@ class OnnxImporter {
 };
 
 constexpr int kMaxOnnxDepth = 16;  // of nested subgraphs
+
+// Ops on sequences: onnx_sequences.cpp.  Null: another op, or one of tensors that are no sequences.
+using OnnxSequenceFn = Result<OnnxValues> (*)(OnnxNode&, const OnnxValues& operands);
+OnnxSequenceFn findSequenceOp(std::string_view op, bool onSequences);
+
+// Tensors along an axis, or along a new one.
+Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, bool newAxis);
+// The elements from `start` on along `axis`, which goes unless `keep`.
+Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64_t size, bool keep);
 
 const OnnxOp* findConverter(std::string_view domain, std::string_view op);
 std::string onnxNodeName(const onnx::NodeProto& node);  // its own, or op and first output

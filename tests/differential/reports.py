@@ -27,7 +27,6 @@ FLOAT_DB, INT8_DB = 40, 20
 # What is not supported: refused with a message that has this word.
 OPEN = {
     "02_contrib_bert": "com.microsoft", "03_matmulnbits": "MatMulNBits", "04_gridsample": "GridSample", "05_if_rate": "sr",
-    "21_split_sequence": "SplitToSequence",
 }
 REFUSED = {"85_reshape_below_minus_one": "-2"}
 # Decibels asked of the quantized model where they are not INT8_DB.

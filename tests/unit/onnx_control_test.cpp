@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "frontend/onnx_import.h"
 #include "ir/interp.h"
 #include "ir/text.h"
@@ -140,6 +142,46 @@ TEST(OnnxControl, BranchesThatAreNotTakenDoNotMatter) {
   taken.input("x", {2}).small("on", {}, kBool, {0});
   taken.node("If", {"on"}, {"y"}, {subgraph("then_branch", good.graph()), subgraph("else_branch", bad.graph())}).output("y");
   EXPECT_THAT(errorOf(taken), HasSubstr("Frobnicate"));
+}
+
+// Splits, takes apart, puts together: nothing of it is left but slices and a concat.
+TEST(OnnxControl, SequencesOfKnownLengthAreTakenApart) {
+  Model m;
+  m.input("x", {2, 5}).int64s("two", {}, {2}).int64s("last", {}, {-1}).int64s("first", {}, {0});
+  m.node("SplitToSequence", {"x", "two"}, {"parts"}, {integer("axis", 1)});  // 2, 2 and 1 columns
+  m.node("Identity", {"parts"}, {"same"}).node("SequenceAt", {"same", "last"}, {"tail"}).node("SequenceErase", {"parts", "last"}, {"rest"});
+  m.node("SequenceInsert", {"rest", "tail", "first"}, {"turned"}).node("SequenceLength", {"turned"}, {"count"});
+  m.node("ConcatFromSequence", {"turned"}, {"y"}, {integer("axis", 1)}).output("y").output("count", kInt64);
+  const Graph g = imported(m);
+  EXPECT_THAT(run(g, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}), ElementsAre(5, 1, 2, 3, 4, 10, 6, 7, 8, 9));
+  EXPECT_THAT(run(g, std::vector<float>(10), 1), ElementsAre(3));
+}
+
+TEST(OnnxControl, SequencesGrowInLoops) {
+  Model body;  // inserts x * round
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("list", {});
+  body.node("Cast", {"i"}, {"f"}, {integer("to", onnx::TensorProto::FLOAT)}).node("Mul", {"x", "f"}, {"v"});
+  body.node("SequenceInsert", {"list", "v"}, {"more"}).node("Identity", {"goes"}, {"on"}).output("on", kBool).output("more");
+  Model m;
+  m.input("x", {2}).int64s("n", {}, {3}).small("true", {}, kBool, {1}).node("SequenceEmpty", {}, {"none"});
+  m.node("Loop", {"n", "true", "none"}, {"all"}, {subgraph("body", body.graph())});
+  m.node("ConcatFromSequence", {"all"}, {"y"}, {integer("axis", 0), integer("new_axis", 1)}).output("y");
+  EXPECT_THAT(run(imported(m), {1, -1}), ElementsAre(0, 0, 1, -1, 2, -2));
+}
+
+TEST(OnnxControl, SequencesThatDoNotFitAreRefused) {
+  const auto error = [](const std::function<void(Model&)>& add) {
+    Model m;
+    m.input("x", {2, 5}).int64s("far", {}, {7}).int64s("sizes", {2, 2});
+    m.node("SplitToSequence", {"x"}, {"parts"}, {}, "split");
+    add(m);
+    return errorOf(m.output("y"));
+  };
+  EXPECT_THAT(error([](Model& m) { m.node("SequenceAt", {"parts", "far"}, {"y"}); }), HasSubstr("position 7 of a sequence of 2"));
+  EXPECT_THAT(error([](Model& m) { m.node("Relu", {"parts"}, {"y"}, {}, "relu"); }), AllOf(HasSubstr("'relu'"), HasSubstr("sequence")));
+  EXPECT_THAT(error([](Model& m) { m.node("SequenceLength", {"x"}, {"y"}); }), HasSubstr("no sequence"));
+  EXPECT_THAT(error([](Model& m) { m.node("SplitToSequence", {"x", "sizes"}, {"y"}, {integer("axis", 1)}); }), HasSubstr("do not add up"));
+  EXPECT_THAT(error([](Model& m) { m.node("Identity", {"parts"}, {"y"}); }), HasSubstr("an output that is a sequence"));
 }
 
 // ---- functions --------------------------------------------------------------------------------------------------------------
