@@ -33,6 +33,9 @@ Status checkKernels(const Program& program) {
       .help("run the model with the JIT, or take these ops out of it");
 }
 
+// What qcrt_cpu_supports is asked for: machines without extensions of ours need nothing but what each of their kind has.
+std::string runtimeTarget(const Target& target) { return target.machine.empty() ? target.str() : "generic"; }
+
 // The module under construction: kernels, constants, and the function that runs the steps.
 class AotEmitter {
  public:
@@ -43,10 +46,10 @@ class AotEmitter {
     for (const Step& step : program_.steps()) QC_TRY(kernelFor(step));
     for (size_t i = 0; i < program_.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapes_[kernelOf_[i]].scratchBytes));
     emitRun();
+    emitMemoryBytes();
     emitError();
     return {};
   }
-  int64_t scratchBytes() const { return scratch_; }
 
  private:
   Status kernelFor(const Step& step) {
@@ -93,13 +96,33 @@ class AotEmitter {
     return nullptr;
   }
 
+  // What C calls: on some machines an int stands sign-extended in its register.
+  llvm::Function* exported(const char* suffix, llvm::Type* result, std::vector<llvm::Type*> parameters) {
+    auto* function = llvm::Function::Create(llvm::FunctionType::get(result, parameters, false), llvm::GlobalValue::ExternalLinkage,
+                                            name_ + suffix, module_);
+    if (result == b_.getInt32Ty()) function->addRetAttr(llvm::Attribute::SExt);
+    return function;
+  }
+
+  // size_t NAME_memory_bytes(int threads)
+  void emitMemoryBytes() {
+    llvm::Type* size = module_.getDataLayout().getIntPtrType(module_.getContext());
+    llvm::Function* function = exported("_memory_bytes", size, {b_.getInt32Ty()});
+    b_.SetInsertPoint(llvm::BasicBlock::Create(module_.getContext(), "entry", function));
+    const auto number = [&](int64_t n) { return llvm::ConstantInt::get(size, static_cast<uint64_t>(n)); };
+    llvm::Value* threads = b_.CreateSExtOrTrunc(function->getArg(0), size);
+    const int64_t arena = std::max<int64_t>(rounded(program_.arenaBytes()), kAlignment);
+    b_.CreateRet(b_.CreateAdd(number(arena), b_.CreateMul(number(scratch_), threads)));
+  }
+
   // int NAME_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool)
   void emitRun() {
     llvm::Type *ptr = b_.getPtrTy(), *i64 = b_.getInt64Ty(), *i32 = b_.getInt32Ty();
-    run_ = llvm::Function::Create(llvm::FunctionType::get(i32, {ptr, ptr, ptr, ptr}, false), llvm::GlobalValue::ExternalLinkage,
-                                  name_ + "_run", module_);
+    run_ = exported("_run", i32, {ptr, ptr, ptr, ptr});
     const auto supports = module_.getOrInsertFunction("qcrt_cpu_supports", i32, ptr);
     const auto threadsOf = module_.getOrInsertFunction("qcrt_pool_threads", i32, ptr);
+    const auto enter = module_.getOrInsertFunction("qcrt_fp_enter", i64);
+    leave_ = module_.getOrInsertFunction("qcrt_fp_leave", b_.getVoidTy(), i64);
     const auto runPool = module_.getOrInsertFunction("qcrt_pool_run", i32, ptr, ptr, ptr, i64, i64, ptr, i64);
     auto* entry = llvm::BasicBlock::Create(module_.getContext(), "entry", run_);
     auto* refuse = llvm::BasicBlock::Create(module_.getContext(), "refuse", run_);
@@ -108,11 +131,12 @@ class AotEmitter {
     size_t most = 1;
     for (const Step& step : program_.steps()) most = std::max(most, step.buffers.size());
     llvm::Value* buffers = b_.CreateAlloca(llvm::ArrayType::get(ptr, most));
-    llvm::Value* ready = b_.CreateCall(supports, {b_.CreateGlobalStringPtr(program_.target().str(), name_ + "_target")});
+    llvm::Value* ready = b_.CreateCall(supports, {b_.CreateGlobalStringPtr(runtimeTarget(program_.target()), name_ + "_target")});
     b_.CreateCondBr(b_.CreateICmpNE(ready, b_.getInt32(0)), steps, refuse);
     b_.SetInsertPoint(refuse);
     b_.CreateRet(b_.getInt32(1));
     b_.SetInsertPoint(steps);
+    state_ = b_.CreateCall(enter);
     llvm::Value* threads = b_.CreateSExt(b_.CreateCall(threadsOf, {run_->getArg(3)}), i64);
     llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_.arenaBytes()));
     for (size_t s = 0; s < program_.steps().size(); ++s) {
@@ -129,7 +153,13 @@ class AotEmitter {
     for (const Program::Copy& copy : program_.copies())
       b_.CreateMemMove(address({BufferRef::Kind::output, copy.output, nullptr}, copy.bytes), llvm::MaybeAlign(1),
                        address(copy.from, copy.bytes), llvm::MaybeAlign(1), static_cast<uint64_t>(copy.bytes));
-    b_.CreateRet(b_.getInt32(0));
+    returnStatus(0);
+  }
+
+  // With the floating-point state as the caller had it.
+  void returnStatus(size_t status) {
+    b_.CreateCall(leave_, {state_});
+    b_.CreateRet(b_.getInt32(static_cast<uint32_t>(status)));
   }
 
   // Each step that may meet bad data has a status of its own.
@@ -138,7 +168,7 @@ class AotEmitter {
     auto* good = llvm::BasicBlock::Create(module_.getContext(), "good", run_);
     b_.CreateCondBr(b_.CreateICmpNE(refused, b_.getInt32(0)), bad, good);
     b_.SetInsertPoint(bad);
-    b_.CreateRet(b_.getInt32(static_cast<uint32_t>(messages_.size())));
+    returnStatus(messages_.size());
     b_.SetInsertPoint(good);
     messages_.push_back(fmt::format("node '{}': {}", node.location(), reason));
   }
@@ -146,8 +176,7 @@ class AotEmitter {
   // const char* NAME_error(int status)
   void emitError() {
     llvm::Type* ptr = b_.getPtrTy();
-    auto* function = llvm::Function::Create(llvm::FunctionType::get(ptr, {b_.getInt32Ty()}, false), llvm::GlobalValue::ExternalLinkage,
-                                            name_ + "_error", module_);
+    auto* function = exported("_error", ptr, {b_.getInt32Ty()});
     const auto block = [&](const char* label) { return llvm::BasicBlock::Create(module_.getContext(), label, function); };
     auto *entry = block("entry"), *unknown = block("unknown");
     b_.SetInsertPoint(entry);
@@ -176,6 +205,8 @@ class AotEmitter {
   llvm::Module& module_;
   llvm::IRBuilder<> b_;
   llvm::Function* run_ = nullptr;
+  llvm::FunctionCallee leave_;                  // puts back the state that
+  llvm::Value* state_ = nullptr;                // this holds
   std::map<std::string, std::string> symbols_;  // kernel key -> symbol
   std::map<std::string, KernelShape> shapes_;   // by symbol
   std::map<std::string, std::string> reasons_;  // by symbol: what is wrong where it returns 1; empty: it does not
@@ -194,24 +225,24 @@ std::string portLine(const char* kind, size_t i, const std::string& name, const 
   return fmt::format("   {}[{}]  {}: {}, {} bytes\n", kind, i, shown, type.str(), type.byteSize());
 }
 
-std::string headerText(const Program& program, const std::string& name, int64_t scratchBytes) {
+std::string headerText(const Program& program, const std::string& name) {
   const Graph& g = program.graph();
   std::string ports;
   for (size_t i = 0; i < g.inputs().size(); ++i) ports += portLine("inputs", i, g.inputs()[i]->name(), g.inputs()[i]->type());
   for (size_t i = 0; i < g.outputs().size(); ++i) ports += portLine("outputs", i, g.outputNames()[i], g.outputs()[i]->type());
   return fmt::format(
-      "/* {0}, compiled for {1}.  Link with qcompile_rt, pthread and stdc++.\n{2}*/\n"
+      "/* {0}, compiled for {1}.  Link with qcompile_rt, pthread and m.\n{2}*/\n"
       "#pragma once\n\n#include <stddef.h>\n\n#include \"runtime/rt/pool.h\"\n\n"
       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
       "/* Working memory of a run on a pool of that many threads, in bytes; aligned to {3}. */\n"
-      "static inline size_t {0}_memory_bytes(int threads) {{ return (size_t){4} + (size_t){5} * (size_t)threads; }}\n\n"
+      "size_t {0}_memory_bytes(int threads);\n\n"
       "/* 0: done.  1: this CPU lacks what the code needs, and nothing was done.  More: the run met bad data, such as an index outside a\n"
       "   table, and the outputs are of no use.  One run at a time for each pool and memory. */\n"
       "int {0}_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool);\n"
       "/* What a status that {0}_run returned means, with the node's name. */\n"
       "const char* {0}_error(int status);\n\n"
       "#ifdef __cplusplus\n}}\n#endif\n",
-      name, program.target().str(), ports, kAlignment, std::max<int64_t>(rounded(program.arenaBytes()), kAlignment), scratchBytes);
+      name, program.target().str(), ports, kAlignment);
 }
 
 bool isIdentifier(const std::string& name) {
@@ -226,14 +257,9 @@ Result<AotModel> compileToObject(Graph graph, const Target& target, const std::s
   QC_ASSIGN(const Program program, buildProgram(std::move(graph), target, {.load = false}));
   QC_TRY(checkKernels(program));
   AotModel model;
-  int64_t scratch = 0;
-  QC_ASSIGN(model.object, emitObject(target, name, [&](llvm::Module& module) -> Status {
-              AotEmitter emitter(program, name, module);
-              QC_TRY(emitter.emit());
-              scratch = emitter.scratchBytes();
-              return {};
-            }));
-  model.header = headerText(program, name, scratch);
+  QC_ASSIGN(model.object,
+            emitObject(target, name, [&](llvm::Module& module) -> Status { return AotEmitter(program, name, module).emit(); }));
+  model.header = headerText(program, name);
   return model;
 }
 

@@ -23,8 +23,10 @@ KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const K
   function_->addFnAttr("tune-cpu", target.llvmTuneCpu());
   function_->getArg(3)->addAttr(llvm::Attribute::getWithAlignment(module.getContext(), llvm::Align(64)));
   b.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "entry", function_));
+  function_->addRetAttr(llvm::Attribute::SExt);
+  const unsigned pointerBytes = module.getDataLayout().getPointerSize();
   int64_t slot = 0;
-  auto next = [&] { return b.CreateAlignedLoad(pointer, at(function_->getArg(0), 8 * slot++), llvm::Align(8)); };
+  auto next = [&] { return b.CreateAlignedLoad(pointer, at(function_->getArg(0), pointerBytes * slot++), llvm::Align(pointerBytes)); };
   for (int i = 0; i < node.numOperands(); ++i) {
     operands_.push_back(node.operand(i) ? next() : nullptr);
     if (!node.operand(i)) ++slot;
@@ -283,13 +285,14 @@ Reg KernelEmitter::trunc(Reg x) {
 
 Reg KernelEmitter::roundToInt(Reg x) {
   const int n = lanesOf(x);
-  if (target_.arch != Arch::aarch64) {
+  if (target_.isX86()) {
     if (n == 16 && has(Isa::avx512))
       return intrinsic(llvm::Intrinsic::x86_avx512_mask_cvtps2dq_512,
                        {x, llvm::Constant::getNullValue(i32(16)), b.getInt16(0xffff), b.getInt32(4)});
     if (n == 8 && has(Isa::avx2)) return intrinsic(llvm::Intrinsic::x86_avx_cvt_ps2dq_256, {x});
     if (n == 4) return intrinsic(llvm::Intrinsic::x86_sse2_cvtps2dq, {x});
   }
+  if (!target_.machine.empty()) return b.CreateIntrinsic(llvm::Intrinsic::fptosi_sat, {i32(n), x->getType()}, {roundEven(x)});
   Reg bounded = max(roundEven(x), floats(-2147483648.0f, n));
   return b.CreateFPToSI(bounded, i32(n));
 }

@@ -37,14 +37,10 @@ struct LlvmFatalError {
 void initializeLlvm() {
   static std::once_flag once;
   std::call_once(once, [] {
-    LLVMInitializeX86TargetInfo();
-    LLVMInitializeX86Target();
-    LLVMInitializeX86TargetMC();
-    LLVMInitializeX86AsmPrinter();
-    LLVMInitializeAArch64TargetInfo();
-    LLVMInitializeAArch64Target();
-    LLVMInitializeAArch64TargetMC();
-    LLVMInitializeAArch64AsmPrinter();
+    llvm::InitializeAllTargetInfos();
+    llvm::InitializeAllTargets();
+    llvm::InitializeAllTargetMCs();
+    llvm::InitializeAllAsmPrinters();
     llvm::install_fatal_error_handler(onFatalError);
   });
 }
@@ -59,9 +55,11 @@ Result<std::unique_ptr<llvm::TargetMachine>> makeTargetMachine(const Target& tar
   if (triple.empty()) return fail(ErrorCode::kUnsupported, "no code generator for this machine's architecture");
   std::string message;
   const llvm::Target* backend = llvm::TargetRegistry::lookupTarget(triple, message);
-  if (!backend) return fail(ErrorCode::kInternal, "LLVM has no back end for {}: {}", triple, message);
+  if (!backend)
+    return fail(ErrorCode::kInvalidArgument, "LLVM has no back end for '{}'", triple).help("this build's LLVM was made without it");
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
+  options.MCOptions.ABIName = target.llvmAbi();
   const char* cpu = target.arch == Arch::aarch64 ? "generic" : triple.starts_with("x86_64") ? "x86-64" : "generic";
   std::unique_ptr<llvm::TargetMachine> machine(backend->createTargetMachine(triple, cpu, target.llvmFeatures(), options, llvm::Reloc::PIC_,
                                                                             llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));

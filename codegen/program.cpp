@@ -7,6 +7,7 @@
 
 #include "codegen/object_cache.h"
 #include "codegen/select_kernels.h"
+#include "ir/arithmetic.h"
 #include "ir/verify.h"
 #include "passes/memory_plan.h"
 #include "passes/pass_manager.h"
@@ -158,6 +159,7 @@ class ProgramBuilder {
 };
 
 Result<Program> buildProgram(Graph graph, const Target& target, const CompileOptions& options) {
+  const DefinedArithmetic defined;
   for (const Value* v : graph.inputs())
     if (!v->type().isStatic())
       return fail(ErrorCode::kInvalidArgument, "the shape [{}] is not known", toString(v->type().shape))

@@ -1,9 +1,14 @@
 #include "codegen/target.h"
 
+#include <llvm/TargetParser/Triple.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <optional>
 #include <vector>
+
+#include "quantizer/nearest.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -50,6 +55,41 @@ constexpr std::array kArchs{
     ArchInfo{Arch::aarch64, "aarch64", "aarch64-unknown-linux-gnu", kNeon},
 };
 const ArchInfo& infoOf(Arch arch) { return kArchs[static_cast<size_t>(arch)]; }
+
+// What other programs call the same.
+constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
+    {"x86_64", "x86-64"},
+    {"amd64", "x86-64"},
+    {"x64", "x86-64"},
+    {"arm64", "aarch64"},
+    {"armv8", "aarch64"},
+    {"avx-vnni", "avxvnni"},
+    {"avx512-vnni", "avx512vnni"},
+    {"amx", "amx-int8"},
+    {"amx-tile", "amx-int8"},
+    {"asimd", "neon"},
+    {"riscv64", "riscv64-unknown-linux-gnu"},
+    {"armv7", "armv7-unknown-linux-gnueabihf"},
+};
+std::string_view resolved(std::string_view word) {
+  for (const auto& [alias, name] : kAliases)
+    if (alias == word) return name;
+  return word;
+}
+
+// How code for a machine beyond the tables of extensions is generated: with what every Linux of it has.  A row is here once its objects
+// gave the right bits under an emulator.  (NEON of 32 bits has no denormal numbers.)
+struct MachineInfo {
+  std::string_view prefix, features, abi;  // prefix: of the triple
+};
+constexpr std::array kMachines{
+    MachineInfo{"riscv64", "+m,+a,+f,+d,+c", "lp64d"},
+    MachineInfo{"armv7", "+vfp3d16,-neon", ""},
+};
+const MachineInfo* findMachine(std::string_view triple) {
+  const auto it = std::find_if(kMachines.begin(), kMachines.end(), [&](const MachineInfo& m) { return triple.starts_with(m.prefix); });
+  return it == kMachines.end() ? nullptr : &*it;
+}
 
 constexpr Arch hostArch() {
 #if defined(__x86_64__)
@@ -124,10 +164,32 @@ const IsaInfo* findIsa(std::string_view name) {
   return it == kTable.end() ? nullptr : &*it;
 }
 
-std::string knownNames() {
-  std::string names = "host, generic, x86-64, aarch64";
-  for (const IsaInfo& info : kTable) names += fmt::format(", {}", info.name);
+std::vector<std::string> knownNames() {
+  std::vector<std::string> names = {"host", "generic", "riscv64", "armv7"};
+  for (const ArchInfo& info : kArchs)
+    if (info.arch != Arch::generic) names.emplace_back(info.name);
+  for (const IsaInfo& info : kTable) names.emplace_back(info.name);
   return names;
+}
+
+Failure unknownTarget(std::string_view word, std::string_view text) {
+  const std::vector<std::string> names = knownNames();
+  std::string known;
+  for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
+  const std::string meant = didYouMean(word, names);
+  return fail(ErrorCode::kInvalidArgument, "unknown target '{}'{}", word, word == text ? "" : fmt::format(" in '{}'", text))
+      .help(fmt::format("{}{}known are: {}, joined by '+'; a triple such as riscv64-linux-gnu names its architecture", meant,
+                        meant.empty() ? "" : " ", known));
+}
+
+// A triple names a machine; those of the architectures above mean them.  Nothing where there is no code for it.
+std::optional<Target> ofTriple(std::string_view triple) {
+  if (triple.find('-') == std::string_view::npos || !llvm::Triple(llvm::Triple::normalize(triple)).isOSLinux()) return std::nullopt;
+  const std::string_view first = triple.substr(0, triple.find('-'));
+  const auto arch = std::find_if(kArchs.begin(), kArchs.end(), [&](const ArchInfo& a) { return a.name == resolved(first); });
+  if (arch != kArchs.end()) return Target{arch->arch, arch->baseline};
+  if (!findMachine(first)) return std::nullopt;
+  return Target{Arch::generic, 0, llvm::Triple::normalize(triple)};
 }
 
 }  // namespace
@@ -147,7 +209,7 @@ Result<Target> Target::parse(std::string_view text) {
   bool archGiven = false, first = true;
   for (size_t begin = 0; begin <= text.size(); first = false) {
     const size_t end = std::min(text.find('+', begin), text.size());
-    const std::string_view word = text.substr(begin, end - begin);
+    const std::string_view word = resolved(text.substr(begin, end - begin));
     begin = end + 1;
     const auto arch = std::find_if(kArchs.begin(), kArchs.end(), [&](const ArchInfo& a) { return a.name == word; });
     if (first && arch != kArchs.end()) {
@@ -157,7 +219,15 @@ Result<Target> Target::parse(std::string_view text) {
       continue;
     }
     const IsaInfo* info = findIsa(word);
-    if (!info) return fail(ErrorCode::kInvalidArgument, "unknown target '{}' in '{}'", word, text).help("known are: " + knownNames());
+    if (!info) {
+      const std::optional<Target> other = first ? ofTriple(word) : std::nullopt;
+      if (!other) return unknownTarget(word, text);
+      target = *other;
+      archGiven = true;
+      continue;
+    }
+    if (!target.machine.empty())
+      return fail(ErrorCode::kInvalidArgument, "target '{}': {} belongs to {}", text, word, toString(info->arch)).help("leave it out");
     if (archGiven && info->arch != target.arch)
       return fail(ErrorCode::kInvalidArgument, "target '{}': {} belongs to {}", text, word, toString(info->arch));
     target.arch = info->arch;
@@ -168,6 +238,7 @@ Result<Target> Target::parse(std::string_view text) {
 }
 
 std::string Target::str() const {
+  if (!machine.empty()) return machine;
   std::string text(toString(arch));
   for (const IsaInfo& info : kTable) {
     // avx512 goes without saying where avx512vnni stands; the others are named, as users know them.
@@ -183,16 +254,24 @@ Target Target::cap(const Target& limit) const {
   return {arch, (isas & limit.isas) | emulated};
 }
 
-bool Target::runsOn(const Target& machine) const {
-  if (arch == Arch::generic) return isas == 0;
-  return arch == machine.arch && machine.has(emulatesTiles() ? isas & ~kEmulatedTiles : isas);
+bool Target::isX86() const { return arch == Arch::x86_64 || (arch == Arch::generic && machine.empty() && hostArch() == Arch::x86_64); }
+
+bool Target::runsOn(const Target& other) const {
+  if (arch == Arch::generic) return isas == 0 && machine.empty();
+  return arch == other.arch && other.has(emulatesTiles() ? isas & ~kEmulatedTiles : isas);
 }
 
 int Target::vectorBytes() const { return has(Isa::avx512) ? 64 : has(Isa::avx2) ? 32 : 16; }
 
-std::string Target::llvmTriple() const { return std::string(infoOf(arch == Arch::generic ? hostArch() : arch).triple); }
+std::string Target::llvmTriple() const {
+  if (!machine.empty()) return machine;
+  return std::string(infoOf(arch == Arch::generic ? hostArch() : arch).triple);
+}
+
+std::string Target::llvmAbi() const { return machine.empty() ? "" : std::string(findMachine(machine)->abi); }
 
 std::string Target::llvmFeatures() const {
+  if (!machine.empty()) return std::string(findMachine(machine)->features);
   std::string features;
   for (const IsaInfo& info : kTable)
     if (has(info.isa) && !info.features.empty() && !(info.isa == Isa::amxInt8 && emulatesTiles()))

@@ -1,6 +1,8 @@
 // What code is generated for: an architecture and a set of ISA extensions, printed and parsed as
 // "x86-64+avx2+avx512vnni+amx-int8".  Detection asks the CPU (cpuid) and the OS (XGETBV), never a CPU name.
 //
+// Other machines are named by LLVM's triple ("riscv64-linux-gnu", or "riscv64" for short) and get plain code without extensions of its own.
+//
 //   Target host = Target::host();
 //   Target t = host.cap(Target::parse("avx2").value());     // what both have: test a lower tier on this machine
 //
@@ -30,9 +32,10 @@ constexpr IsaSet isaBit(Isa isa) { return IsaSet{1} << static_cast<unsigned>(isa
 struct Target {
   Arch arch = Arch::generic;
   IsaSet isas = 0;
+  std::string machine = {};  // of arch generic: LLVM's triple of another kind of machine; empty: this one
 
   static Target host();
-  // "host", "generic", "x86-64+avx2", or extensions alone ("avx512vnni"): their architecture and all they imply.
+  // "host", "generic", "x86-64+avx2", or extensions alone ("avx512vnni"): their architecture and all they imply; or a triple.
   static Result<Target> parse(std::string_view text);
   std::string str() const;
 
@@ -41,8 +44,9 @@ struct Target {
   // This target without what `limit` lacks.  Another architecture leaves the generic target of this one.  A limit with
   // emulated AMX adds it where AVX-512-VNNI remains: whoever names it wants it.
   Target cap(const Target& limit) const;
-  // True if code for this target runs on a machine of type `machine`.
-  bool runsOn(const Target& machine) const;
+  bool isX86() const;
+  // True if code for this target runs on a machine of type `other`.
+  bool runsOn(const Target& other) const;
   bool emulatesTiles() const { return has(Isa::amxEmulated); }
   int vectorBytes() const;  // of the widest vector: 64, 32 or 16
 
@@ -50,6 +54,7 @@ struct Target {
   std::string llvmTriple() const;
   std::string llvmFeatures() const;
   std::string llvmTuneCpu() const;
+  std::string llvmAbi() const;  // empty: the triple's own
 
   friend bool operator==(const Target&, const Target&) = default;
 };

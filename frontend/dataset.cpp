@@ -15,6 +15,7 @@
 #include "frontend/image.h"
 #include "frontend/npy.h"
 #include "frontend/onnx_tensor.h"
+#include "ir/arithmetic.h"
 
 namespace qc {
 namespace {
@@ -397,6 +398,7 @@ Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sampl
 }  // namespace
 
 Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs) {
+  const DefinedArithmetic defined;
   Dataset d;
   d.inputs_ = inputs;
   for (const std::string& source : sources) {
@@ -422,6 +424,7 @@ Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const { return 
 Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const { return sampleFor(i, true); }
 
 Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
+  const DefinedArithmetic defined;
   const Entry& e = entries_[static_cast<size_t>(i)];
   QC_ASSIGN(const Arrays arrays, sources_[static_cast<size_t>(e.source)]->sample(e.index));
   Arrays result;

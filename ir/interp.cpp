@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "ir/arithmetic.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
 
@@ -45,6 +46,7 @@ int64_t resultBytes(const Node& node) {
 }  // namespace
 
 Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
+  const DefinedArithmetic defined;
   if (node.is("const")) return std::vector<Tensor>{node.constant()};
   QC_CHECK(node.def().eval, "op {} has no reference evaluation", node.op());
   QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
@@ -56,6 +58,7 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
 }
 
 Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
+  const DefinedArithmetic defined;
   QC_TRY(checkInputs(graph, inputs));
   struct Slot {
     Tensor tensor;

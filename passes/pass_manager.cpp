@@ -5,6 +5,7 @@
 #include <fstream>
 #include <regex>
 
+#include "ir/arithmetic.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
 #include "passes/replay.h"
@@ -136,6 +137,7 @@ PassManager::PassManager(Pipeline pipeline, PassManagerOptions options) : pipeli
 }
 
 Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stage) {
+  const DefinedArithmetic defined;
   stage_ = stage;
   timings_.clear();
   size_t count = pipeline_.steps().size();

@@ -1,5 +1,7 @@
 #include "quantizer/convergence.h"
 
+#include "ir/arithmetic.h"
+
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -34,6 +36,7 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
 }  // namespace
 
 Convergence assess(const Ranges& ranges) {
+  const DefinedArithmetic defined;
   Convergence c;
   c.samples = ranges.samples();
   c.warnings = dataWarnings(ranges);

@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "ir/arithmetic.h"
 #include "quantizer/nearest.h"
 #include "quantizer/qconfig.h"
 #include "quantizer/spec_json.h"
@@ -149,6 +150,7 @@ json entryJson(const QConfigEntry& entry) {
 }  // namespace
 
 Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_view sourceName) {
+  const DefinedArithmetic defined;
   QC_ASSIGN(const json j, parseConfig(text, sourceName));
   const std::string where(sourceName);
   QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "quantized_inputs", "quantized_outputs", "rules"}, where));

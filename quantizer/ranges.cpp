@@ -7,6 +7,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "quantizer/spec_json.h"
 #include "quantizer/trace_json.h"
@@ -163,6 +164,7 @@ Status Ranges::observe(int64_t id, const TensorRef& value) {
 }
 
 Status Ranges::merge(const Ranges& other, bool approximate) {
+  const DefinedArithmetic defined;
   if (model_ != other.model_)
     return fail(ErrorCode::kInvalidData, "ranges of different models: {} and {}", model_, other.model_)
         .help("calibrate with the same model file");

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "ir/arithmetic.h"
 #include "ir/memory_limit.h"
 #include "passes/pass_manager.h"
 #include "runtime/other_shapes.h"
@@ -218,12 +219,14 @@ Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContex
 }
 
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
   return Calibration(model, std::move(prepared), samples, options).run();
 }
 
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
   return Calibration(model, std::move(prepared), samples, options).run();

@@ -4,9 +4,9 @@
 #include <chrono>
 #include <cstring>
 
+#include "ir/arithmetic.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
-#include "runtime/rt/fp_state.h"
 #include "runtime/rt/pool.h"
 
 namespace qc {
@@ -17,18 +17,6 @@ constexpr double kWorthSplitting = 20000;
 
 struct PoolDeleter {
   void operator()(qcrt_pool* pool) const { qcrt_pool_destroy(pool); }
-};
-
-// Runs and evaluations compute the same bits whatever state the caller's thread is in.
-class DefinedArithmetic {
- public:
-  DefinedArithmetic() : former_(qcrt_fp_enter()) {}
-  ~DefinedArithmetic() { qcrt_fp_leave(former_); }
-  DefinedArithmetic(const DefinedArithmetic&) = delete;
-  DefinedArithmetic& operator=(const DefinedArithmetic&) = delete;
-
- private:
-  uint64_t former_;
 };
 
 Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
@@ -182,6 +170,7 @@ Result<TensorMap> Session::run(const TensorMap& inputs) {
 }
 
 Result<Executable> Executable::fromGraph(Graph graph, const Target& target, const CompileOptions& options) {
+  const DefinedArithmetic defined;
   QC_ASSIGN(Program program, buildProgram(std::move(graph), target, options));
   return Executable(std::make_shared<Program>(std::move(program)));
 }
@@ -200,6 +189,7 @@ std::vector<Port> Executable::outputs() const {
 }
 
 Result<Session> Executable::session(const SessionOptions& options) const {
+  const DefinedArithmetic defined;
   if (options.threads < 1 || options.threads > 1024)
     return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
   QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));

@@ -5,6 +5,7 @@
 
 #include "frontend/onnx_export.h"
 #include "frontend/onnx_import.h"
+#include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
@@ -37,6 +38,7 @@ bool Model::isQuantized() const {
 }
 
 Result<Model> load(const std::string& path, const LoadOptions& options) {
+  const DefinedArithmetic defined;
   const std::string name = std::filesystem::path(path).stem().string();
   if (endsWith(path, ".qir")) {
     QC_ASSIGN(const std::string text, readFile(path));
@@ -56,6 +58,7 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
 }
 
 Status save(const Model& model, const std::string& path) {
+  const DefinedArithmetic defined;
   if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
   // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
   Graph graph = model.graph().clone();
@@ -66,12 +69,14 @@ Status save(const Model& model, const std::string& path) {
 }
 
 Result<Graph> lowerModel(const Model& model, PassContext& cx) {
+  const DefinedArithmetic defined;
   Graph graph = model.graph().clone();
   QC_TRY(runPipeline("lower", graph, cx));
   return graph;
 }
 
 Result<Executable> compile(const Model& model, const BuildOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph graph, lowerModel(model, cx));
   return Executable::fromGraph(std::move(graph), options.target, options.compile);

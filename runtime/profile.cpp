@@ -1,5 +1,7 @@
 #include "runtime/profile.h"
 
+#include "ir/arithmetic.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -60,6 +62,7 @@ int64_t operationsOf(const Node& node) {
 }
 
 Result<std::vector<StepProfile>> profile(const Executable& exe, std::span<const Tensor> inputs, int runs, const SessionOptions& options) {
+  const DefinedArithmetic defined;
   QC_ASSIGN(Session session, exe.session(options));
   std::vector<Tensor> outputs;
   for (const Port& p : exe.outputs()) outputs.emplace_back(p.type.dtype, p.type.sizes());

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "ir/arithmetic.h"
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
 #include "runtime/small_ranges.h"
@@ -19,6 +20,7 @@ Result<QuantizedModel> converted(Graph graph, const Model& model, PassContext& c
 }  // namespace
 
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
+  const DefinedArithmetic defined;
   std::vector<InputInfo> inputs;
   for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
   return Dataset::open(sources, inputs);
@@ -64,18 +66,21 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Q
 }  // namespace
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
   return quantizePrepared(std::move(graph), model, rules, ranges, options, cx);
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
   return quantizePrepared(std::move(graph), model, {}, ranges, options, cx);
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
   for (const Node* n = graph.front(); n; n = n->next())

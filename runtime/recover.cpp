@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 
+#include "ir/arithmetic.h"
 #include "ir/qmath.h"
 #include "passes/bias_corrections.h"
 #include "passes/equalize_layers.h"
@@ -208,6 +209,7 @@ Model::Reshaper easedReshaper(const Model& model, const Graph& simplified, const
 }  // namespace
 
 Result<Model> eased(const Model& model, const QConfigMapping& rules, const Dataset& samples, const RecoverOptions& options) {
+  const DefinedArithmetic defined;
   PassContext cx;
   QC_ASSIGN(const Graph prepared, preparedGraph(model, rules, cx));
   const bool quantizes = !int8Layers(prepared).empty();
@@ -255,6 +257,7 @@ Result<Model> eased(const Model& model, const QConfigMapping& rules, const Datas
 }
 
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
+  const DefinedArithmetic defined;
   if (!options.looksAtLayers()) return {};
   const Graph original = prepared.clone();
   const std::vector<const Node*> layers = int8Layers(original);
@@ -280,6 +283,7 @@ Status recover(Graph& prepared, const GroupParams& params, const Dataset& sample
 
 Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
                                               const RecoverOptions& options) {
+  const DefinedArithmetic defined;
   struct Sums {
     double signal = 0, noise = 0, own = 0;
   };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ir/arithmetic.h"
 #include "runtime/other_shapes.h"
 
 namespace qc {
@@ -49,6 +50,7 @@ int64_t Specializer::compiled() const {
 }
 
 Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
+  const DefinedArithmetic defined;
   QC_ASSIGN(std::shared_ptr<const Executable> exe, model_->executableFor(inputs));
   auto it = sessions_.find(exe.get());
   if (it == sessions_.end()) {

@@ -43,7 +43,7 @@ Result<Tensor> parseValue(const std::string& text) {
 Result<Target> targetHere(const std::string& text) {
   const Target host = Target::host();
   QC_ASSIGN(const Target wanted, Target::parse(text));
-  if (wanted.arch != Arch::generic && wanted.arch != host.arch)
+  if (!wanted.machine.empty() || (wanted.arch != Arch::generic && wanted.arch != host.arch))
     return fail(ErrorCode::kInvalidArgument, "--target {}: this machine is {}", text, toString(host.arch))
         .help("`qcompile compile --target` writes an object file for another machine; here, any target of this one");
   const Target capped = host.cap(wanted);

@@ -76,7 +76,7 @@ def check(args, model, options, feeds, work):
     for kind, _, name, size in PORT.findall((work / "model.h").read_text()):
         ports[kind].append((name, int(size)))
     (work / "main.c").write_text(PROGRAM % tuple(", ".join(str(size) for _, size in ports[kind]) for kind in ("inputs", "outputs")))
-    libraries = [args.rt, "-I", args.source, "-lpthread", "-lstdc++", "-lm"]
+    libraries = [args.rt, "-I", args.source, "-lpthread", "-lm"]
     tool(args.cc, work / "main.c", work / "model.o", *libraries, "-o", work / "main")
     given = b"".join(np.ascontiguousarray(feed[name]).tobytes() for feed in feeds for name, _ in ports["inputs"])
     wanted = b"".join(expected(args, model, options, feed, ports["outputs"], work) for feed in feeds)

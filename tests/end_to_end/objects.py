@@ -71,7 +71,7 @@ def check(work, model):
     refused = run("run", model, "--input", f"ids={work}/bad.npy", "--output-dir", work, code=1).stderr
     assert "Gather" in refused and f"index {ROWS} is outside" in refused, refused
     run("compile", model, "-o", work / "words.o")
-    libraries = [RT, "-I", ROOT, "-lpthread", "-lstdc++", "-lm"]
+    libraries = [RT, "-I", ROOT, "-lpthread", "-lm"]
     subprocess.run([CC, work / "main.c", work / "words.o", *libraries, "-o", work / "main"], check=True, cwd=work)
     for threads in "1", "2":
         done = subprocess.run([work / "main", threads], input=b"".join([payloads[0], payloads[1], payloads[0]]), capture_output=True, check=True).stdout

@@ -48,7 +48,7 @@ def objects(work, models):
     pixels = write_sample(work / "x.npy", 3)
     for model in models:
         run("compile", model, "-o", work / "digits.o")
-        subprocess.run([CC, work / "main.c", work / "digits.o", RT, "-I", ROOT, "-lpthread", "-lstdc++", "-lm", "-o", work / "main"], check=True, cwd=work)
+        subprocess.run([CC, work / "main.c", work / "digits.o", RT, "-I", ROOT, "-lpthread", "-lm", "-o", work / "main"], check=True, cwd=work)
         scores = subprocess.run([work / "main"], input=pixels, capture_output=True, check=True).stdout
         run("run", model, "--input", f"image={work}/x.npy", "--output-dir", work)
         assert scores == (work / "scores.npy").read_bytes()[-40:], f"{model}: the object gives other bytes"

@@ -52,4 +52,30 @@ TEST(Target, EmulatesTilesOnlyOnRequest) {
 }
 
 }  // namespace
+TEST(Target, TakesTheNamesThatOthersUse) {
+  const std::pair<const char*, const char*> same[] = {{"arm64", "aarch64"},
+                                                      {"x86_64", "x86-64"},
+                                                      {"avx-vnni", "avxvnni"},
+                                                      {"amx", "amx-int8"},
+                                                      {"arm64+dotprod", "dotprod"},
+                                                      {"x86_64+avx512-vnni", "avx512vnni"},
+                                                      {"x86_64-linux-gnu", "x86-64"},
+                                                      {"aarch64-unknown-linux-gnu", "aarch64"},
+                                                      {"riscv64", "riscv64-linux-gnu"},
+                                                      {"armv7", "armv7-linux-gnueabihf"}};
+  for (const auto& [alias, name] : same) {
+    const Result<Target> a = Target::parse(alias), b = Target::parse(name);
+    ASSERT_TRUE(a && b) << alias;
+    EXPECT_EQ(*a, *b) << alias;
+    EXPECT_EQ(Target::parse(a->str()).value(), *a) << alias;
+  }
+}
+
+TEST(Target, RefusesMachinesWithoutCode) {
+  for (const char* text : {"s390x-linux-gnu", "riscv64+avx2", "avx2+riscv64", "x86_64-pc-windows-msvc", "arm64-apple-darwin", "riscv46", "",
+                           "+", "wasm32-unknown-unknown"})
+    EXPECT_FALSE(Target::parse(text)) << text;
+  EXPECT_FALSE(Target::parse("riscv64")->runsOn(Target::host()));
+}
+
 }  // namespace qc
