@@ -1,6 +1,7 @@
 #include "codegen/aot.h"
 
 #include <llvm/IR/Constants.h>
+#include <llvm/Object/ArchiveWriter.h>
 
 #include <map>
 #include <set>
@@ -225,13 +226,13 @@ std::string portLine(const char* kind, size_t i, const std::string& name, const 
   return fmt::format("   {}[{}]  {}: {}, {} bytes\n", kind, i, shown, type.str(), type.byteSize());
 }
 
-std::string headerText(const Program& program, const std::string& name) {
+std::string headerText(const Program& program, const std::string& name, bool needsRt) {
   const Graph& g = program.graph();
   std::string ports;
   for (size_t i = 0; i < g.inputs().size(); ++i) ports += portLine("inputs", i, g.inputs()[i]->name(), g.inputs()[i]->type());
   for (size_t i = 0; i < g.outputs().size(); ++i) ports += portLine("outputs", i, g.outputNames()[i], g.outputs()[i]->type());
   return fmt::format(
-      "/* {0}, compiled for {1}.  Link with qcompile_rt, pthread and m.\n{2}*/\n"
+      "/* {0}, compiled for {1}.  {4}\n{2}*/\n"
       "#pragma once\n\n#include <stddef.h>\n\n#include \"runtime/rt/pool.h\"\n\n"
       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
       "/* Working memory of a run on a pool of that many threads, in bytes; aligned to {3}. */\n"
@@ -242,7 +243,8 @@ std::string headerText(const Program& program, const std::string& name) {
       "/* What a status that {0}_run returned means, with the node's name. */\n"
       "const char* {0}_error(int status);\n\n"
       "#ifdef __cplusplus\n}}\n#endif\n",
-      name, program.target().str(), ports, kAlignment);
+      name, program.target().str(), ports, kAlignment,
+      needsRt ? "Link with qcompile_rt, pthread and m." : "The library holds qcompile_rt: its functions are there, too.");
 }
 
 bool isIdentifier(const std::string& name) {
@@ -252,15 +254,23 @@ bool isIdentifier(const std::string& name) {
 
 }  // namespace
 
-Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name) {
+Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name, const AotOptions& options) {
   if (!isIdentifier(name)) return fail(ErrorCode::kInvalidArgument, "'{}' is no C identifier", name).help("choose another with --name");
   QC_ASSIGN(const Program program, buildProgram(std::move(graph), target, {.load = false}));
   QC_TRY(checkKernels(program));
   AotModel model;
   QC_ASSIGN(model.object,
             emitObject(target, name, [&](llvm::Module& module) -> Status { return AotEmitter(program, name, module).emit(); }));
-  model.header = headerText(program, name);
+  model.header = headerText(program, name, options.needsRt);
   return model;
+}
+
+Result<std::string> archiveOf(const std::string& object, const std::string& member) {
+  const llvm::NewArchiveMember only(llvm::MemoryBufferRef(object, member));
+  auto archive = llvm::writeArchiveToBuffer(only, llvm::SymtabWritingMode::NormalSymtab, llvm::object::Archive::K_GNU,
+                                            /*Deterministic=*/true, /*Thin=*/false);
+  if (!archive) return fail(ErrorCode::kInternal, "LLVM cannot write a static library: {}", llvm::toString(archive.takeError()));
+  return (*archive)->getBuffer().str();
 }
 
 }  // namespace qc

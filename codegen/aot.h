@@ -16,6 +16,12 @@ struct AotModel {
 
 // `name` prefixes all symbols and is a C identifier.  The target may be another machine's.  Errors: steps without a kernel, by name, since
 // the reference evaluation of an op is not part of qcompile_rt.
-Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name);
+struct AotOptions {
+  bool needsRt = true;  // whether the header says that qcompile_rt is to be linked; a shared library brings it
+};
+Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name, const AotOptions& options = {});
+
+// A static library (ar) with that object as its one member.
+Result<std::string> archiveOf(const std::string& object, const std::string& member);
 
 }  // namespace qc

@@ -1,10 +1,11 @@
-// compile: a model as an object file and a C header, for this machine or another.
+// compile: a model as an object file, a static or a shared library, and a C header, for this machine or another.
 #include <filesystem>
 
 #include "codegen/aot.h"
 #include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/linker.h"
 
 namespace qc::tools {
 namespace {
@@ -14,11 +15,31 @@ namespace fs = std::filesystem;
 struct CompileFlags {
   ModelOptions model;
   std::string target = "host", output, header, name;
+  LinkOptions link;
 };
 
+enum class Kind { object, archive, library };
+
+struct OutputFile {
+  Kind kind;
+  fs::path base;  // without the suffix that says the kind
+};
+
+// The suffix says what is written: NAME.o, NAME.a, NAME.so or NAME.so.1.2.
+Result<OutputFile> outputFile(const std::string& path) {
+  fs::path base = path;
+  if (base.extension() == ".o") return OutputFile{Kind::object, base.replace_extension()};
+  if (base.extension() == ".a") return OutputFile{Kind::archive, base.replace_extension()};
+  const auto isVersion = [](const std::string& e) { return e.size() > 1 && e.find_first_not_of("0123456789", 1) == std::string::npos; };
+  while (isVersion(base.extension().string())) base.replace_extension();
+  if (base.extension() == ".so") return OutputFile{Kind::library, base.replace_extension()};
+  return fail(ErrorCode::kInvalidArgument, "'{}' does not say what to write", path)
+      .help("end it in .o for an object file, .a for a static library, or .so for a shared library");
+}
+
 // The file's name as a C identifier.
-std::string identifierFor(const std::string& path) {
-  std::string name = fs::path(path).stem().string();
+std::string identifierFor(const fs::path& base) {
+  std::string name = base.filename().string();
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0]))) name.insert(0, "m_");
@@ -27,15 +48,26 @@ std::string identifierFor(const std::string& path) {
 
 Status runCompile(const CompileFlags& o) {
   const double start = now();
+  QC_ASSIGN(const OutputFile output, outputFile(o.output));
+  if (output.kind != Kind::library && !(o.link.linker.empty() && o.link.rt.empty()))
+    return fail(ErrorCode::kInvalidArgument, "{} is for shared libraries, and '{}' is none", o.link.rt.empty() ? "--linker" : "--rt",
+                o.output)
+        .help("leave it out, or write NAME.so");
   QC_ASSIGN(const Target target, Target::parse(o.target));
   QC_ASSIGN(const Model model, o.model.load());
   PassContext cx;
   QC_ASSIGN(Graph graph, lowerModel(model, cx));
-  const std::string name = o.name.empty() ? identifierFor(o.output) : o.name;
-  const std::string header = o.header.empty() ? fs::path(o.output).replace_extension(".h").string() : o.header;
+  const std::string name = o.name.empty() ? identifierFor(output.base) : o.name;
+  const std::string header = o.header.empty() ? output.base.string() + ".h" : o.header;
   if (header == o.output)
-    return fail(ErrorCode::kInvalidArgument, "the object and its header are both '{}'", header).help("name the object NAME.o");
-  QC_ASSIGN(const AotModel aot, compileToObject(std::move(graph), target, name));
+    return fail(ErrorCode::kInvalidArgument, "the code and its header are both '{}'", header)
+        .help("give the header another name with --header");
+  QC_ASSIGN(AotModel aot, compileToObject(std::move(graph), target, name, {.needsRt = output.kind != Kind::library}));
+  if (output.kind == Kind::archive) {
+    QC_ASSIGN(aot.object, archiveOf(aot.object, name + ".o"));
+  } else if (output.kind == Kind::library) {
+    QC_ASSIGN(aot.object, sharedLibrary(aot.object, name, fs::path(o.output).filename().string(), target, o.link));
+  }
   QC_TRY(writeFileAtomically(o.output, aot.object));
   QC_TRY(writeFileAtomically(header, aot.header));
   fmt::print("{}: {}_run, {}, {}, {:.1f} s; {}\n", o.output, name, target.str(), megabytes(static_cast<int64_t>(aot.object.size())),
@@ -47,12 +79,19 @@ Status runCompile(const CompileFlags& o) {
 
 void addCompileCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<CompileFlags>();
-  CLI::App* verb = app.add_subcommand("compile", "an object file and a C header, to be linked with qcompile_rt");
+  CLI::App* verb = app.add_subcommand("compile", "an object file, static or shared library and a C header, to be called from C");
   o->model.addTo(*verb);
-  verb->add_option("--target", o->target, "host, avx2, avx512vnni, aarch64+dotprod, ...; another machine's as well");
-  verb->add_option("-o,--output", o->output, "object file (.o)")->required();
-  verb->add_option("--header", o->header, "C header; default: beside the object");
-  verb->add_option("--name", o->name, "prefix of the symbols; default: the name of the object file");
+  verb->add_option("--target", o->target, "host, avx2, avx512vnni, aarch64+dotprod, riscv64, armv7, ...; another machine's as well");
+  verb->add_option("-o,--output", o->output,
+                   "NAME.o: object file, to be linked with qcompile_rt; NAME.a: the same as a static library; NAME.so: shared library with "
+                   "qcompile_rt in it")
+      ->required();
+  verb->add_option("--header", o->header, "C header; default: NAME.h beside the output");
+  verb->add_option("--name", o->name, "prefix of the symbols; default: the name of the output without its suffix");
+  verb->add_option("--linker", o->link.linker,
+                   "for .so: the C compiler or linker; default: the first of cc, gcc, clang, ld.lld, ld that is here, or "
+                   "TRIPLE-gcc for another machine");
+  verb->add_option("--rt", o->link.rt, "for .so: libqcompile_rt.a of the target's machine; default: the one that came with this program");
   verb->callback([o, &exitCode] { exitCode = report(runCompile(*o)); });
 }
 
