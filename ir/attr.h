@@ -30,11 +30,26 @@ AttrKind kindOf(const Attr& attr);
 std::string_view toString(AttrKind kind);
 std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
 
+// What an attribute says of the dims of the op's data: passes that move dims rename it by this.
+enum class AttrMeaning : uint8_t {
+  plain,
+  axis,               // one axis; none where it is negative
+  axes,               // a sorted list of axes
+  perDim,             // one entry for each dim
+  perDimPair,         // begins of all dims, then ends
+  permutation,        // an axis for each dim
+  shape,              // the sizes of the result
+  perSpatialDim,      // one entry for each dim behind batch and channels; may be empty
+  perSpatialDimPair,  // begins of the spatial dims, then ends; may be empty
+};
+
 // What an op declares about one attribute.  Without a default the attribute is required.
 struct AttrSpec {
   std::string name;
   AttrKind kind;
   std::optional<Attr> byDefault;
+  AttrMeaning meaning = AttrMeaning::plain;
+  int64_t neutral = 0;  // the entry of a dim of size 1 that changes nothing (perSpatialDim, perSpatialDimPair)
 };
 
 class AttrDict {

@@ -2,6 +2,7 @@
 // evaluation and the stages in which it is legal.  Adding an elementwise op is one line in ops/elementwise.cpp.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <span>
@@ -38,12 +39,22 @@ enum Trait : uint32_t {
   kMovesData = 1u << 3,    // output elements are input elements (or padding): any dtype, qparams pass through
   kSharesQuant = 1u << 4,  // quantized: output has the input's parameters (max pool, reshape, concat, ...)
   kView = 1u << 5,         // result 0 has the bytes of operand 0: no code, no memory of its own
+  kPermutable = 1u << 6,   // of permuted data, with the attributes renamed by their meaning, the results are those of the data, permuted
+};
+
+enum class OperandRole : uint8_t {
+  data,       // its dims are those of the results, or become them as the op says
+  broadcast,  // the same, numpy-wise
+  weight,     // [output channels, input channels, spatial dims...], or as the op says
+  bias,       // one number for each output channel
+  parameter,  // numbers per channel, tables, scales and zero points
 };
 
 struct OperandSpec {
   std::string name;
   bool optional = false;
   bool variadic = false;  // last operand only: zero or more
+  OperandRole role = OperandRole::data;
 };
 
 // What an op's functions see of the node under construction or evaluation.
@@ -87,6 +98,9 @@ struct OpDef {
   std::function<ScalarExpr(const AttrDict&)> scalar;
 
   bool has(Trait trait) const { return (traits & trait) != 0; }
+  const OperandSpec& operand(int i) const {
+    return operands[std::min(static_cast<size_t>(i), operands.size() - 1)];
+  }  // the last may be many
   bool legalIn(Stage stage) const { return (stages & stageBit(stage)) != 0; }
 };
 

@@ -1,8 +1,8 @@
 // layout: spatial ops run channel-last.  Each gets a transpose before and after it and layout="channels_last"; then
 // transposes sink through ops that do not care about the order of dims (their axes are renamed) until they meet and
 // cancel, or only move dims of size 1 and become a reshape; through a reshape where dims stay together.  1-d convolutions and pools become
-// 2-d of height 1. Which ops let a transpose through, and which of their attributes name dims, is the table kAgnostic. Tests:
-// tests/golden/layout.
+// 2-d of height 1. Which ops let a transpose through (kPermutable), and which of their attributes and operands name dims, their
+// declarations say.  Tests: tests/golden/layout, tests/unit/layout_test.cpp.
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -33,34 +33,74 @@ Result<Value*> transposed(Builder& b, Value* v, const Perm& perm) { return b.cre
 
 // ---- spatial ops to channels_last -------------------------------------------------------------
 
-// Operands that are laid out like the input (the residual of a conv is; weights, bias and statistics are not).
-std::vector<int> spatialOperands(const Node& node) {
-  const auto& operands = node.def().operands;
-  return operands.size() >= 4 && operands[3].name == "residual" ? std::vector<int>{0, 3} : std::vector<int>{0};
-}
-
-std::vector<int64_t> withFront(int64_t value, std::vector<int64_t> list) {
-  if (!list.empty()) list.insert(list.begin(), value);
+// The indices of the operands that are laid out like the result.
+std::vector<int> dataOperands(const Node& node) {
+  std::vector<int> list;
+  for (int i = 0; i < node.numOperands(); ++i) {
+    const OperandRole role = node.def().operand(i).role;
+    if (role == OperandRole::data || role == OperandRole::broadcast) list.push_back(i);
+  }
   return list;
 }
 
-// Height 1 in front of the one spatial dim, in attributes and weights.
-Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> operands, AttrDict attrs) {
-  for (const char* name : {"strides", "dilations", "kernel_shape"})
-    if (attrs.find(name)) attrs.set(name, withFront(1, attrs.integers(name)));
-  if (attrs.find("output_padding")) attrs.set("output_padding", withFront(0, attrs.integers("output_padding")));
-  if (const auto& pads = attrs.integers("pads"); pads.size() == 2) attrs.set("pads", std::vector<int64_t>{0, pads[0], 0, pads[1]});
-  for (const int i : spatialOperands(*node)) {
-    Value*& v = operands[static_cast<size_t>(i) < operands.size() ? static_cast<size_t>(i) : 0];
-    if (static_cast<size_t>(i) >= operands.size() || !v) continue;
-    std::vector<int64_t> shape = v->type().sizes();
-    shape.insert(shape.begin() + 1, 1);
-    QC_ASSIGN(v, b.create("reshape", {v}, {{"shape", shape}}));
+// The attributes for data whose dim d stands at where[d].
+AttrDict renamed(const Node& node, const Perm& where) {
+  AttrDict attrs = node.attrs();
+  const auto moved = [&](const auto& list) {  // rank after rank: one entry per dim, or begins and then ends
+    auto to = list;
+    for (size_t i = 0; i < list.size(); ++i) to[static_cast<size_t>(where[i % where.size()]) + i / where.size() * where.size()] = list[i];
+    return to;
+  };
+  for (const AttrSpec& spec : node.def().attrs) {
+    const Attr* attr = attrs.find(spec.name);
+    if (!attr) continue;
+    switch (spec.meaning) {
+      case AttrMeaning::axis:
+        if (const int64_t axis = attrs.integer(spec.name); axis >= 0) attrs.set(spec.name, where[static_cast<size_t>(axis)]);
+        break;
+      case AttrMeaning::axes: {
+        std::vector<int64_t> axes = attrs.integers(spec.name);
+        for (int64_t& axis : axes) axis = where[static_cast<size_t>(axis)];
+        std::sort(axes.begin(), axes.end());
+        attrs.set(spec.name, axes);
+        break;
+      }
+      case AttrMeaning::perDim:
+      case AttrMeaning::perDimPair:
+        if (const auto* reals = std::get_if<std::vector<double>>(attr))
+          attrs.set(spec.name, moved(*reals));
+        else
+          attrs.set(spec.name, moved(attrs.integers(spec.name)));
+        break;
+      default: break;  // spatial dims keep their order, and the rest is not about dims
+    }
   }
-  if (operands.size() > 1 && node->def().operands.size() > 1 && operands[1]) {
-    std::vector<int64_t> shape = operands[1]->type().sizes();
-    shape.insert(shape.begin() + 2, 1);
-    QC_ASSIGN(operands[1], b.create("reshape", {operands[1]}, {{"shape", shape}}));
+  return attrs;
+}
+
+// Whether windows over one spatial dim may as well be windows over two, the first of size 1.
+bool canLift(const Node& node) {
+  return node.operand(0)->type().rank() == 3 && std::any_of(node.def().attrs.begin(), node.def().attrs.end(), [](const AttrSpec& spec) {
+           return spec.meaning == AttrMeaning::perSpatialDim;
+         });
+}
+
+// Height 1 in front of the one spatial dim, in attributes, data and weights; the operands are in channels_last.
+Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> operands, AttrDict attrs) {
+  for (const AttrSpec& spec : node->def().attrs) {
+    if (spec.meaning != AttrMeaning::perSpatialDim && spec.meaning != AttrMeaning::perSpatialDimPair) continue;
+    std::vector<int64_t> list = attrs.integers(spec.name);
+    if (list.empty()) continue;
+    if (spec.meaning == AttrMeaning::perSpatialDimPair) list.insert(list.begin() + 1, spec.neutral);
+    list.insert(list.begin(), spec.neutral);
+    attrs.set(spec.name, list);
+  }
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const OperandRole role = node->def().operand(static_cast<int>(i)).role;
+    if (!operands[i] || role == OperandRole::bias || role == OperandRole::parameter) continue;
+    std::vector<int64_t> shape = operands[i]->type().sizes();
+    shape.insert(shape.begin() + (role == OperandRole::weight ? 2 : 1), 1);
+    QC_ASSIGN(operands[i], b.create("reshape", {operands[i]}, {{"shape", shape}}));
   }
   QC_ASSIGN(Value * y, b.create(node->op(), std::move(operands), std::move(attrs)));
   std::vector<int64_t> shape = y->type().sizes();
@@ -81,28 +121,14 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
   const Perm last = toChannelsLast(rank);
   Builder b = rw.before(node);
   std::vector<Value*> operands = node->operands();
-  for (const int i : spatialOperands(*node))
+  for (const int i : dataOperands(*node))
     if (Value* v = node->operand(i)) {
       QC_ASSIGN(operands[static_cast<size_t>(i)], transposed(b, v, last));
     }
-  AttrDict attrs = node->attrs();
+  AttrDict attrs = renamed(*node, inverse(last));
   attrs.set("layout", std::string("channels_last"));
-  for (const char* name : {"sizes", "scales"}) {  // resize: full rank
-    if (!attrs.find(name)) continue;
-    const auto permute = [&](auto list) {
-      auto moved = list;
-      for (size_t i = 0; i < list.size(); ++i) moved[i] = list[static_cast<size_t>(last[i])];
-      return moved;
-    };
-    if (const auto* ints = std::get_if<std::vector<int64_t>>(attrs.find(name)))
-      attrs.set(name, permute(*ints));
-    else
-      attrs.set(name, permute(attrs.reals(name)));
-  }
-  const bool lift =
-      rank == 3 && !attrs.find("sizes") && (attrs.find("kernel_shape") || node->def().operands.size() > 2) && attrs.find("strides");
   Value* y = nullptr;
-  if (lift) {
+  if (canLift(*node)) {
     QC_ASSIGN(y, asTwoDimensional(b, node, std::move(operands), std::move(attrs)));
   } else {
     QC_ASSIGN(y, b.create(node->op(), std::move(operands), std::move(attrs)));
@@ -114,43 +140,12 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
 
 // ---- sinking ----------------------------------------------------------------------------------
 
-struct Agnostic {
-  int dataOperands = -1;                // the first so many are permuted; -1: all
-  bool broadcasts = false;              // operands may have other shapes, numpy-wise
-  std::vector<std::string> axis;        // attributes that hold one axis
-  std::vector<std::string> axes;        // attributes that hold a list of axes
-  std::vector<std::string> perDim;      // attributes with one entry per dim
-  std::vector<std::string> perDimPair;  // begins then ends
-};
+// Parameters per channel name an axis of their own, and integers with such parameters are not transposed.
+bool perChannel(const Value* v) { return v && v->type().isQuantized() && v->type().quant->perChannel(); }
 
-const Agnostic* agnosticRow(const Node& node) {
-  static const std::map<std::string, Agnostic, std::less<>> kAgnostic = {
-      {"map", {-1, true, {}, {}, {}, {}}},
-      {"lut", {1, false, {}, {}, {}, {}}},
-      {"quantize", {1, false, {}, {}, {}, {}}},
-      {"dequantize", {1, false, {}, {}, {}, {}}},
-      {"observe", {1, false, {}, {}, {}, {}}},
-      {"fake_quantize", {1, false, {}, {}, {}, {}}},
-      {"concat", {-1, false, {"axis"}, {}, {}, {}}},
-      {"split", {1, false, {"axis"}, {}, {}, {}}},
-      {"softmax", {1, false, {"axis"}, {}, {}, {}}},
-      {"log_softmax", {1, false, {"axis"}, {}, {}, {}}},
-      {"slice", {1, false, {}, {}, {"starts", "sizes", "steps"}, {}}},
-      {"pad", {1, false, {}, {}, {}, {"pads"}}},
-      {"tile", {1, false, {}, {}, {"repeats"}, {}}},
-      {"reduce_mean", {1, false, {}, {"axes"}, {}, {}}},
-      {"reduce_sum", {1, false, {}, {"axes"}, {}, {}}},
-      {"reduce_max", {1, false, {}, {"axes"}, {}, {}}},
-      {"reduce_min", {1, false, {}, {"axes"}, {}, {}}},
-      {"q.reduce_mean", {1, false, {}, {"axes"}, {}, {}}},
-  };
-  static const Agnostic kElementwiseRow{-1, true, {}, {}, {}, {}};
-  // Parameters per channel name an axis of their own, and integers with such parameters are not transposed.
-  const auto perChannel = [](const Value* v) { return v && v->type().isQuantized() && v->type().quant->perChannel(); };
-  if (perChannel(node.numOperands() > 0 ? node.operand(0) : nullptr) || perChannel(node.numResults() > 0 ? node.result() : nullptr))
-    return nullptr;
-  if (const auto it = kAgnostic.find(node.op()); it != kAgnostic.end()) return &it->second;
-  return node.def().has(kElementwise) ? &kElementwiseRow : nullptr;
+bool letsThrough(const Node& node) {
+  if (!node.def().has(kPermutable) || node.numOperands() == 0 || node.numResults() == 0) return false;
+  return !perChannel(node.operand(0)) && !perChannel(node.result());
 }
 
 Node* transposeBehind(const Value* v) {
@@ -158,39 +153,18 @@ Node* transposeBehind(const Value* v) {
   return p && p->is("transpose") ? p : nullptr;
 }
 
-AttrDict permutedAttrs(const Node& node, const Agnostic& row, const Perm& perm) {
-  AttrDict attrs = node.attrs();
-  for (const auto& name : row.axis) attrs.set(name, perm[static_cast<size_t>(attrs.integer(name))]);
-  for (const auto& name : row.axes) {
-    std::vector<int64_t> axes = attrs.integers(name);
-    for (int64_t& a : axes) a = perm[static_cast<size_t>(a)];
-    std::sort(axes.begin(), axes.end());
-    attrs.set(name, axes);
-  }
-  for (const auto& name : row.perDim) {
-    const std::vector<int64_t> list = attrs.integers(name);
-    std::vector<int64_t> moved(list.size());
-    for (size_t i = 0; i < list.size(); ++i) moved[static_cast<size_t>(perm[i])] = list[i];
-    attrs.set(name, moved);
-  }
-  for (const auto& name : row.perDimPair) {
-    const std::vector<int64_t> list = attrs.integers(name);
-    const size_t rank = perm.size();
-    std::vector<int64_t> moved(list.size());
-    for (size_t i = 0; i < list.size(); ++i) moved[static_cast<size_t>(perm[i % rank]) + (i / rank) * rank] = list[i];
-    attrs.set(name, moved);
-  }
-  return attrs;
-}
-
 // The permutation of the result: that of the operand, or what is left of it when reduced dims go.
 Perm resultPerm(const Node& node, const Perm& perm) {
   const Attr* keep = node.attrs().find("keepdims");
   if (!keep || std::get<int64_t>(*keep) != 0) return perm;
-  const auto& axes = node.integers("axes");
+  std::vector<int64_t> gone;
+  for (const AttrSpec& spec : node.def().attrs) {
+    if (spec.meaning == AttrMeaning::axis) gone.push_back(node.integer(spec.name));
+    if (spec.meaning == AttrMeaning::axes) gone = node.integers(spec.name);
+  }
   Perm left;
   for (size_t i = 0; i < perm.size(); ++i)
-    if (std::find(axes.begin(), axes.end(), static_cast<int64_t>(i)) == axes.end()) left.push_back(perm[i]);
+    if (std::find(gone.begin(), gone.end(), static_cast<int64_t>(i)) == gone.end()) left.push_back(perm[i]);
   Perm sorted = left;
   std::sort(sorted.begin(), sorted.end());
   for (int64_t& p : left) p = std::lower_bound(sorted.begin(), sorted.end(), p) - sorted.begin();
@@ -209,34 +183,39 @@ Result<Value*> undone(Builder& b, Value* v, const Perm& perm) {
   return transposed(b, v, inverse(perm));
 }
 
-// op(transpose(x)) -> transpose(op'(x)) when that removes more transposes than it adds.
+// op(transpose(x)) -> transpose(op'(x)) when that removes more transposes in front of the op than it adds there, in number and in elements.
+// The elements that are transposed in front of an op fall with each step as long as nothing changes before it, which is how sinking ends:
+// the ops before it come to rest first.
 Result<bool> sink(Node* node, Rewriter& rw) {
-  const Agnostic* row = agnosticRow(*node);
-  if (!row || node->numOperands() == 0) return false;
-  const int data = row->dataOperands < 0 ? node->numOperands() : row->dataOperands;
+  if (!letsThrough(*node)) return false;
+  const std::vector<int> data = dataOperands(*node);
+  const bool broadcasts = node->def().operand(0).role == OperandRole::broadcast;
   Perm perm;
   int moving = 0, standing = 0;
-  for (int i = 0; i < data; ++i) {
+  int64_t removed = 0, added = 0;  // elements
+  for (const int i : data) {
     const Value* v = node->operand(i);
-    if (!v || !v->type().isStatic()) return false;
+    if (!v || !v->type().isStatic() || v->type().numElements() == 0) return false;
     Node* t = transposeBehind(v);
     if (t && (perm.empty() || perm == t->integers("perm")) && t->result()->type().rank() == node->operand(i)->type().rank()) {
       perm = t->integers("perm");
       ++moving;
+      removed += v->type().numElements();
     } else if (!v->constant() && v->type().numElements() != 1) {
+      added += v->type().numElements();
       // A broadcast operand is small: moving it is cheap.
-      if (!(row->broadcasts && v->type().numElements() * 4 <= node->result()->type().numElements())) ++standing;
+      if (!(broadcasts && v->type().numElements() * 4 <= node->result()->type().numElements())) ++standing;
     }
   }
-  if (moving == 0 || standing >= moving) return false;  // strictly fewer afterwards, or two ops could pass a transpose to and fro
+  if (moving == 0 || standing >= moving || added >= std::max<int64_t>(removed, 1)) return false;
   for (int i = 0; i < node->numResults(); ++i)
-    if (row->broadcasts && node->result(i)->type().rank() != static_cast<int>(perm.size())) return false;
+    if (broadcasts && node->result(i)->type().rank() != static_cast<int>(perm.size())) return false;
   Builder b = rw.before(node);
   std::vector<Value*> operands = node->operands();
-  for (int i = 0; i < data; ++i) {
+  for (const int i : data) {
     QC_ASSIGN(operands[static_cast<size_t>(i)], undone(b, operands[static_cast<size_t>(i)], perm));
   }
-  QC_ASSIGN(Node * moved, b.createNode(node->op(), std::move(operands), permutedAttrs(*node, *row, perm)));
+  QC_ASSIGN(Node * moved, b.createNode(node->op(), std::move(operands), renamed(*node, perm)));
   const Perm back = resultPerm(*node, perm);
   std::vector<Value*> results;
   for (int i = 0; i < moved->numResults(); ++i) {
@@ -285,7 +264,7 @@ bool wouldCancel(const Value* v, const Perm& perm, int depth) {
       if (user->integers("perm") == inverse(perm)) return true;
       continue;
     }
-    if (depth == 0 || !agnosticRow(*user)) continue;
+    if (depth == 0 || !letsThrough(*user)) continue;
     for (int i = 0; i < user->numResults(); ++i)
       if (wouldCancel(user->result(i), perm, depth - 1)) return true;
   }
@@ -335,6 +314,8 @@ Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
 }  // namespace
 
 Status layout(Graph& graph, PassContext& cx) {
+  constexpr int64_t kMostPerNode = 100;  // far above what real graphs take
+  const int64_t nodes = graph.numNodes();
   Rewriter rw(graph);
   int spatial = 0;
   for (Node* node : graph.nodes()) {
@@ -342,19 +323,22 @@ Status layout(Graph& graph, PassContext& cx) {
     QC_ASSIGN(const bool changed, toChannelsLastForm(node, rw));
     spatial += changed;
   }
-  int sunk = 0;
+  int64_t sunk = 0;
   for (bool changed = true; changed;) {
     changed = false;
     Rewriter round(graph);
     for (Node* node : graph.nodes()) {
       if (round.wasErased(node)) continue;
+      const std::string location = node->location();
       QC_ASSIGN(const bool done, node->is("reshape") ? sinkThroughReshape(node, round) : sink(node, round));
       changed |= done;
       sunk += done;
+      if (sunk > kMostPerNode * (nodes + 1))
+        return fail(ErrorCode::kInternal, "pass layout: transposes sink without end; the last one through '{}'", node->op()).at(location);
     }
     QC_TRY(canonicalize(graph, cx));  // cancels and composes what met
   }
-  cx.countHits({{"spatial", spatial}, {"sunk", sunk}});
+  cx.countHits({{"spatial", spatial}, {"sunk", static_cast<int>(sunk)}});
   graph.eraseDeadNodes();
   return {};
 }

@@ -380,14 +380,16 @@ Status evalDynamicConv(const EvalContext& c) {
 }  // namespace
 
 void registerConvOps(OpRegistry& registry) {
-  const std::vector<AttrSpec> spatial = {integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"), integersOrEmptyAttr("dilations"),
-                                         integerAttr("group", 1), layoutAttr()};
+  const std::vector<AttrSpec> spatial = {perSpatialDimAttr("strides", 1),
+                                         meaning(AttrMeaning::perSpatialDimPair, integersOrEmptyAttr("pads")),
+                                         perSpatialDimAttr("dilations", 1), integerAttr("group", 1), layoutAttr()};
   const auto with = [&](std::vector<AttrSpec> more) {
     more.insert(more.begin(), spatial.begin(), spatial.end());
     return more;
   };
   const auto add = [&](std::string name, std::string summary, bool transposed, bool quantized, std::vector<AttrSpec> attrs, InferFn infer) {
-    std::vector<OperandSpec> operands = {{"x"}, {"w"}, {"bias", true}};
+    std::vector<OperandSpec> operands = {
+        {"x"}, {.name = "w", .role = OperandRole::weight}, {.name = "bias", .optional = true, .role = OperandRole::bias}};
     if (!transposed) operands.push_back({"residual", true});
     EvalFn eval = [=](const EvalContext& c) { return quantized ? evalQuantizedConv(c, transposed) : evalFloatConv(c, transposed); };
     registry.add({.name = std::move(name),
@@ -400,13 +402,17 @@ void registerConvOps(OpRegistry& registry) {
   };
   const AttrSpec post = stringAttr("post", ""), to = quantAttr("to", false);
   add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv);
-  add("conv_transpose", "transposed convolution", true, false, {integersOrEmptyAttr("output_padding")}, inferConvTranspose);
+  add("conv_transpose", "transposed convolution", true, false, {perSpatialDimAttr("output_padding", 0)}, inferConvTranspose);
   add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);
   add("q.conv_transpose", "integer transposed convolution", true, true,
-      {integersOrEmptyAttr("output_padding"), to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConvTranspose);
+      {perSpatialDimAttr("output_padding", 0), to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConvTranspose);
   registry.add({.name = "q.dynamic_conv",
                 .summary = "integer convolution whose input's scale and zero point are operands; float result",
-                .operands = {{"x"}, {"w"}, {"bias", true}, {"scale"}, {"zero_point"}},
+                .operands = {{"x"},
+                             {.name = "w", .role = OperandRole::weight},
+                             {.name = "bias", .optional = true, .role = OperandRole::bias},
+                             {.name = "scale", .role = OperandRole::parameter},
+                             {.name = "zero_point", .role = OperandRole::parameter}},
                 .attrs = with({}),
                 .infer = inferDynamicConv,
                 .eval = evalDynamicConv,

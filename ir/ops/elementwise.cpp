@@ -357,8 +357,9 @@ void registerElementwiseOps(OpRegistry& registry) {
     OpDef def;
     def.name = row.name;
     def.operands = row.operands;
+    for (OperandSpec& operand : def.operands) operand.role = OperandRole::broadcast;
     def.attrs = row.attrs;
-    def.traits = kPure | kElementwise | row.traits;
+    def.traits = kPure | kElementwise | kPermutable | row.traits;
     def.scalar = row.scalar;
     def.eval = evaluationOf(row.name);
     AttrDict defaults;

@@ -162,6 +162,18 @@ AttrSpec realAttr(std::string name, double byDefault) { return {std::move(name),
 AttrSpec stringAttr(std::string name, std::string byDefault) { return {std::move(name), AttrKind::string, Attr(std::move(byDefault))}; }
 AttrSpec integersAttr(std::string name) { return {std::move(name), AttrKind::integers, std::nullopt}; }
 AttrSpec integersOrEmptyAttr(std::string name) { return {std::move(name), AttrKind::integers, Attr(std::vector<int64_t>{})}; }
+AttrSpec meaning(AttrMeaning what, AttrSpec spec) {
+  spec.meaning = what;
+  return spec;
+}
+AttrSpec axisAttr(std::string name) { return meaning(AttrMeaning::axis, integerAttr(std::move(name))); }
+AttrSpec axesAttr() { return meaning(AttrMeaning::axes, integersAttr("axes")); }
+AttrSpec perDimAttr(std::string name) { return meaning(AttrMeaning::perDim, integersAttr(std::move(name))); }
+AttrSpec perSpatialDimAttr(std::string name, int64_t neutral) {
+  AttrSpec spec = meaning(AttrMeaning::perSpatialDim, integersOrEmptyAttr(std::move(name)));
+  spec.neutral = neutral;
+  return spec;
+}
 AttrSpec quantAttr(std::string name, bool required) {
   return {std::move(name), AttrKind::quant, required ? std::optional<Attr>() : std::optional<Attr>(QuantAttr{})};
 }

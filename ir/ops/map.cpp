@@ -97,9 +97,9 @@ void registerMapOps(OpRegistry& registry) {
   OpDef map;
   map.name = "map";
   map.summary = "a fused scalar expression over float and quantized operands, quantized to `to` if given";
-  map.operands = {{"xs", false, true}};
+  map.operands = {{"xs", false, true, OperandRole::broadcast}};
   map.attrs = {{"expr", AttrKind::string, std::nullopt}, to};
-  map.traits = kPure | kElementwise;
+  map.traits = kPure | kElementwise | kPermutable;
   map.infer = inferMap;
   map.eval = evaluateMap;
   map.scalar = [](const AttrDict& attrs) { return expressionOf(attrs).value(); };
@@ -108,7 +108,8 @@ void registerMapOps(OpRegistry& registry) {
   OpDef lut;
   lut.name = "lut";
   lut.summary = "table[x] for 8-bit x, by storage bits";
-  lut.operands = {{"x"}, {"table"}};
+  lut.operands = {{"x"}, {.name = "table", .role = OperandRole::parameter}};
+  lut.traits = kPure | kPermutable;
   lut.attrs = {to};
   lut.stages = stageBit(Stage::kQuant) | stageBit(Stage::kKernel);
   lut.infer = inferLut;
@@ -120,6 +121,7 @@ void registerMapOps(OpRegistry& registry) {
   cast.summary = "to another dtype: float to integer truncates and saturates, integers wrap, not 0 is true";
   cast.operands = {{"x"}};
   cast.attrs = {{"to", AttrKind::dtype, std::nullopt}};
+  cast.traits = kPure | kPermutable;
   cast.infer = inferCast;
   cast.eval = evaluateCast;
   registry.add(std::move(cast));

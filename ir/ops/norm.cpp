@@ -290,30 +290,39 @@ Status evalSoftmax(const EvalContext& c, bool logarithm) {
 
 void registerNormOps(OpRegistry& registry) {
   const AttrSpec epsilon = realAttr("epsilon", 1e-5);
+  const auto statistics = [](std::initializer_list<const char*> names) {  // x, and numbers per channel
+    std::vector<OperandSpec> operands = {{"x"}};
+    for (const char* name : names) operands.push_back({.name = name, .role = OperandRole::parameter});
+    return operands;
+  };
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-                       EvalFn eval) {
+                       EvalFn eval, uint32_t traits = kPure) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = std::move(operands),
                   .attrs = std::move(attrs),
+                  .traits = traits,
                   .infer = std::move(infer),
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  add("batch_norm", "per-channel normalisation by given statistics", {{"x"}, {"scale"}, {"bias"}, {"mean"}, {"var"}},
-      {epsilon, layoutAttr()}, inferPerChannel, evalBatchNorm);
-  add("instance_norm", "normalisation of each channel of each sample", {{"x"}, {"scale"}, {"bias"}}, {epsilon, layoutAttr()},
+  add("batch_norm", "per-channel normalisation by given statistics", statistics({"scale", "bias", "mean", "var"}), {epsilon, layoutAttr()},
+      inferPerChannel, evalBatchNorm);
+  add("instance_norm", "normalisation of each channel of each sample", statistics({"scale", "bias"}), {epsilon, layoutAttr()},
       inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); });
-  add("group_norm", "normalisation of each group of channels of each sample", {{"x"}, {"scale"}, {"bias"}},
+  add("group_norm", "normalisation of each group of channels of each sample", statistics({"scale", "bias"}),
       {integerAttr("num_groups"), epsilon, layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); });
-  add("layer_norm", "normalisation over the dims from axis on", {{"x"}, {"scale", true}, {"bias", true}}, {integerAttr("axis"), epsilon},
-      inferLayerNorm, evalLayerNorm);
+  add("layer_norm", "normalisation over the dims from axis on",
+      {{"x"}, {"scale", true, false, OperandRole::parameter}, {"bias", true, false, OperandRole::parameter}},
+      {integerAttr("axis"), epsilon}, inferLayerNorm, evalLayerNorm);
   add("lrn", "local response normalisation across channels", {{"x"}},
       {integerAttr("size"), realAttr("alpha", 1e-4), realAttr("beta", 0.75), realAttr("bias", 1.0), layoutAttr()}, inferLrn, evalLrn);
-  add("softmax", "exp(x) over its sum along an axis", {{"x"}}, {integerAttr("axis")}, inferSoftmax,
-      [](const EvalContext& c) { return evalSoftmax(c, false); });
-  add("log_softmax", "logarithm of softmax", {{"x"}}, {integerAttr("axis")}, inferSoftmax,
-      [](const EvalContext& c) { return evalSoftmax(c, true); });
+  add(
+      "softmax", "exp(x) over its sum along an axis", {{"x"}}, {axisAttr()}, inferSoftmax,
+      [](const EvalContext& c) { return evalSoftmax(c, false); }, kPure | kPermutable);
+  add(
+      "log_softmax", "logarithm of softmax", {{"x"}}, {axisAttr()}, inferSoftmax, [](const EvalContext& c) { return evalSoftmax(c, true); },
+      kPure | kPermutable);
 }
 
 }  // namespace qc

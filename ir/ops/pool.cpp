@@ -185,8 +185,13 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
 
 void registerPoolOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval) {
-    std::vector<AttrSpec> attrs = {integersAttr("kernel_shape"),     integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
-                                   integersOrEmptyAttr("dilations"), integerAttr("ceil_mode", 0),    layoutAttr()};
+    std::vector<AttrSpec> attrs = {meaning(AttrMeaning::perSpatialDim, integersAttr("kernel_shape")),
+                                   perSpatialDimAttr("strides", 1),
+                                   meaning(AttrMeaning::perSpatialDimPair, integersOrEmptyAttr("pads")),
+                                   perSpatialDimAttr("dilations", 1),
+                                   integerAttr("ceil_mode", 0),
+                                   layoutAttr()};
+    attrs.front().neutral = 1;
     attrs.insert(attrs.end(), more.begin(), more.end());
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),

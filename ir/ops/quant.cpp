@@ -222,26 +222,29 @@ Status evalDequantizeWith(const EvalContext& c) {
 
 void registerQuantOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-                       EvalFn eval) -> OpDef {
+                       EvalFn eval, uint32_t traits = kPure) -> OpDef {
     return {.name = std::move(name),
             .summary = std::move(summary),
             .operands = std::move(operands),
             .attrs = std::move(attrs),
+            .traits = traits,
             .infer = std::move(infer),
             .eval = std::move(eval),
             .scalar = {}};
   };
-  const AttrSpec to = quantAttr("to", true), axis = integerAttr("axis", -1);
+  const AttrSpec to = quantAttr("to", true), axis = meaning(AttrMeaning::axis, integerAttr("axis", -1));
   const AttrSpec storage{"storage", AttrKind::dtype, Attr(DType::u8)}, qmin = integerAttr("qmin", 0), qmax = integerAttr("qmax", 255);
-  const std::vector<OperandSpec> withParams = {{"x"}, {"scale"}, {"zero_point", true}};
-  registry.add(add("quantize", "real numbers to integers", {{"x"}}, {to}, inferQuantize, evalQuantize));
-  registry.add(add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize));
+  const std::vector<OperandSpec> withParams = {
+      {"x"}, {.name = "scale", .role = OperandRole::parameter}, {.name = "zero_point", .optional = true, .role = OperandRole::parameter}};
+  registry.add(add("quantize", "real numbers to integers", {{"x"}}, {to}, inferQuantize, evalQuantize, kPure | kPermutable));
   registry.add(
-      add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize, evalFakeQuantize));
+      add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize, kPure | kPermutable));
+  registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize,
+                   evalFakeQuantize, kPure | kPermutable));
   OpDef observe = add(
       "observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
       [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
-  observe.traits = kView;  // never folded, merged or erased; a tap on the bytes of its operand
+  observe.traits = kView | kPermutable;  // never folded, merged or erased; a tap on the bytes of its operand
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
   OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor or of each of its rows", {{"x"}}, {},

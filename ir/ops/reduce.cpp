@@ -321,23 +321,24 @@ void registerReduceOps(OpRegistry& registry) {
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  const std::vector<AttrSpec> reduce = {integersAttr("axes"), keepDims};
-  add("reduce_mean", "mean over axes", kPure, reduce, inferArithmetic, evalReduce<Mean>);
-  add("reduce_sum", "sum over axes", kPure, reduce, inferArithmetic, evalReduce<Sum>);
-  add("reduce_prod", "product over axes", kPure, reduce, inferArithmetic, evalReduce<Product>);
-  add("reduce_max", "largest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection,
+  const std::vector<AttrSpec> reduce = {axesAttr(), keepDims};
+  constexpr uint32_t kReduce = kPure | kPermutable;
+  add("reduce_mean", "mean over axes", kReduce, reduce, inferArithmetic, evalReduce<Mean>);
+  add("reduce_sum", "sum over axes", kReduce, reduce, inferArithmetic, evalReduce<Sum>);
+  add("reduce_prod", "product over axes", kReduce, reduce, inferArithmetic, evalReduce<Product>);
+  add("reduce_max", "largest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
       evalReduce<Max>);
-  add("reduce_min", "smallest element over axes; quantized: parameters pass through", kPure | kSharesQuant, reduce, inferSelection,
+  add("reduce_min", "smallest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
       evalReduce<Min>);
-  add("q.reduce_mean", "mean of integers over axes, requantized", kPure, {integersAttr("axes"), keepDims, quantAttr("to", true)},
+  add("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, quantAttr("to", true)},
       inferQuantizedMean, evalQuantizedMean);
-  const std::vector<AttrSpec> arg = {integerAttr("axis"), keepDims, integerAttr("select_last", 0)};
-  add("argmax", "index of the largest element along an axis", kPure, arg, inferArg, evalArg<true>);
-  add("argmin", "index of the smallest element along an axis", kPure, arg, inferArg, evalArg<false>);
-  add("topk", "the k largest or smallest elements along an axis and their indices, in order", kPure,
-      {integerAttr("k"), integerAttr("axis"), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
-  add("cumsum", "running sum along an axis", kPure, {integerAttr("axis"), integerAttr("exclusive", 0), integerAttr("reverse", 0)},
-      inferCumsum, evalCumsum);
+  const std::vector<AttrSpec> arg = {axisAttr(), keepDims, integerAttr("select_last", 0)};
+  add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>);
+  add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>);
+  add("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
+      {integerAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
+  add("cumsum", "running sum along an axis", kReduce, {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)}, inferCumsum,
+      evalCumsum);
 }
 
 }  // namespace qc

@@ -245,14 +245,14 @@ void registerResizeOps(OpRegistry& r) {
   def.name = "resize";
   def.summary = "nearest, linear or cubic interpolation to given sizes";
   def.operands = {{"x"}};
-  def.attrs = {integersAttr("sizes"),
-               {"scales", AttrKind::reals, std::nullopt},
+  def.attrs = {perDimAttr("sizes"),
+               {"scales", AttrKind::reals, std::nullopt, AttrMeaning::perDim},
                stringAttr("mode", "nearest"),
                stringAttr("coordinate", "half_pixel"),
                stringAttr("nearest", "round_prefer_floor"),
                realAttr("cubic_a", -0.75),
                integerAttr("exclude_outside", 0),
-               {"roi", AttrKind::reals, Attr(std::vector<double>{})},
+               {"roi", AttrKind::reals, Attr(std::vector<double>{}), AttrMeaning::perDimPair},
                realAttr("extrapolation", 0.0),
                layoutAttr()};
   def.traits = kPure;

@@ -380,15 +380,18 @@ void registerShapeOps(OpRegistry& r) {
   constant.summary = "a tensor of the graph's constant pool";
   constant.infer = inferConst;
   r.add(std::move(constant));
-  add("reshape", "the same elements in other dims", {integersAttr("shape")}, inferReshape, evalReshape, kMove | kView);
-  add("transpose", "dims in another order: result dim i is operand dim perm[i]", {integersAttr("perm")}, inferTranspose, evalBoxes);
-  add("split", "pieces along an axis", {integerAttr("axis"), integersAttr("sizes")}, inferSplit, evalBoxes);
-  add("slice", "a box with steps: y[i] = x[start + i * step]", {integersAttr("starts"), integersAttr("sizes"), integersAttr("steps")},
-      inferSlice, evalBoxes);
+  add("reshape", "the same elements in other dims", {meaning(AttrMeaning::shape, integersAttr("shape"))}, inferReshape, evalReshape,
+      kMove | kView);
+  add("transpose", "dims in another order: result dim i is operand dim perm[i]", {meaning(AttrMeaning::permutation, integersAttr("perm"))},
+      inferTranspose, evalBoxes);
+  add("split", "pieces along an axis", {axisAttr(), integersAttr("sizes")}, inferSplit, evalBoxes, kMove | kPermutable);
+  add("slice", "a box with steps: y[i] = x[start + i * step]", {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps")}, inferSlice,
+      evalBoxes, kMove | kPermutable);
   add("pad", "more elements around: constant, reflected, edge or wrapped",
-      {integersAttr("pads"), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad);
-  add("expand", "broadcast to a shape", {integersAttr("shape")}, inferExpand, evalBoxes);
-  add("tile", "repeated along each dim", {integersAttr("repeats")}, inferTile, evalBoxes);
+      {meaning(AttrMeaning::perDimPair, integersAttr("pads")), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad,
+      kMove | kPermutable);
+  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, integersAttr("shape"))}, inferExpand, evalBoxes);
+  add("tile", "repeated along each dim", {perDimAttr("repeats")}, inferTile, evalBoxes, kMove | kPermutable);
   add(
       "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {
@@ -403,8 +406,8 @@ void registerShapeOps(OpRegistry& r) {
   concat.name = "concat";
   concat.summary = "one after another along an axis";
   concat.operands = {{.name = "x", .variadic = true}};
-  concat.attrs = {integerAttr("axis")};
-  concat.traits = kMove;
+  concat.attrs = {axisAttr()};
+  concat.traits = kMove | kPermutable;
   concat.infer = inferConcat;
   concat.eval = evalBoxes;
   r.add(std::move(concat));
