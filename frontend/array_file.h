@@ -29,6 +29,8 @@ class ArrayFile {
   virtual ~ArrayFile() = default;
   const NpyHeader& header() const { return header_; }
   int64_t rows() const { return header_.sizes.empty() ? 1 : header_.sizes[0]; }
+  // Compares the whole of a member of an npz with its checksum, in one pass over it; to be asked once before rows are read.
+  virtual Status check() const = 0;
   // [1, the other sizes].  Safe to call from several threads.
   virtual Result<Tensor> row(int64_t i) const = 0;
 

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <optional>
 
@@ -16,6 +15,8 @@
 #include "frontend/npy.h"
 #include "frontend/onnx_tensor.h"
 #include "ir/arithmetic.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 
 namespace qc {
 namespace {
@@ -265,6 +266,7 @@ class ArraySource : public SampleSource {
       if (s->count_ >= 0 && array->rows() != s->count_)
         return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, array->rows());
       s->count_ = array->rows();
+      QC_TRY(array->check());
     }
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
@@ -308,7 +310,7 @@ class RawSource : public SampleSource {
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
   std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    QC_ASSIGN(const std::string bytes, wholeFile(files_[static_cast<size_t>(i)]));
+    QC_ASSIGN(const std::string bytes, readFile(files_[static_cast<size_t>(i)]));
     const int64_t count = numElements(input_.sizes);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
       return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(),
@@ -350,10 +352,9 @@ class TestDataSource : public SampleSource {
     Arrays result;
     for (size_t k = 0; k < inputs_.size(); ++k) {
       const fs::path path = fs::path(folders_[static_cast<size_t>(i)]) / fmt::format("input_{}.pb", k);
-      std::ifstream file(path, std::ios::binary);
+      QC_ASSIGN(const std::string bytes, readFile(path.string()));
       onnx::TensorProto proto;
-      if (!file || !proto.ParseFromIstream(&file))
-        return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
+      if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
       QC_ASSIGN(result[inputs_[k].name], tensorFromOnnx(proto, {}));
     }
     return result;
@@ -412,6 +413,8 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
     QC_ASSIGN(auto opened, kind->second(text, inputs));
     QC_TRY(text.nothingLeft());
     const int64_t end = std::min(opened->size(), skip + limit);
+    QC_TRY(checkMemory(std::max<int64_t>(end - skip, 0) * static_cast<int64_t>(sizeof(Entry)),
+                       fmt::format("the list of samples of '{}'", source)));
     for (int64_t i = skip; i < end; ++i) d.entries_.push_back({static_cast<int>(d.sources_.size()), i});
     d.sources_.push_back(std::move(opened));
   }

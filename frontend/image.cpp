@@ -9,12 +9,22 @@
 #include <filesystem>
 #include <memory>
 
-#include "frontend/npy.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 
 namespace qc {
 namespace {
 
-constexpr int64_t kMaxPixels = int64_t{1} << 28;
+constexpr int64_t kMaxPixels = int64_t{1} << 28, kMaxFile = int64_t{1} << 30;
+
+// Every scan of a progressive file is a pass over the whole image, however few bytes it has.  Encoders write about ten.
+Status checkScans(std::string_view bytes, int64_t pixels, const std::string& path) {
+  constexpr int64_t kUsual = 16, kMost = 100, kMostWork = int64_t{1} << 29;
+  int64_t scans = 0;
+  for (size_t at = bytes.find("\xff\xda"); at != bytes.npos; at = bytes.find("\xff\xda", at + 2)) ++scans;
+  if (scans <= kUsual || (scans <= kMost && scans * pixels <= kMostWork)) return {};
+  return fail(ErrorCode::kInvalidData, "'{}' has {} scans of {} pixels", path, scans, pixels).help("save it again as an ordinary JPEG");
+}
 
 Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
   const std::unique_ptr<void, int (*)(void*)> decoder(tjInitDecompress(), tjDestroy);
@@ -27,6 +37,8 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
   if (colors == TJCS_CMYK || colors == TJCS_YCCK)
     return fail(ErrorCode::kUnsupported, "'{}' has the colours of print (CMYK), which have no one meaning in RGB", path)
         .help("convert it, for example: Image.open(file).convert('RGB').save(file) with Pillow");
+  QC_TRY(checkScans(bytes, int64_t{width} * height, path));
+  QC_TRY(checkMemory(int64_t{width} * height * 9, fmt::format("decoding '{}'", path)));  // pixels, and coefficients where it is progressive
   Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3), path};
   // Slow, exact IDCT: the one that other decoders use by default.
   if (tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0 &&
@@ -45,6 +57,10 @@ Result<Image> decodePng(const std::string& bytes, const std::string& path) {
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, png.width, png.height);
   }
   png.format = PNG_FORMAT_RGB;
+  if (auto s = checkMemory(int64_t{png.width} * png.height * 8, fmt::format("decoding '{}'", path)); !s) {
+    png_image_free(&png);
+    return tl::make_unexpected(std::move(s).error());
+  }
   Image image{png.width, png.height, std::vector<uint8_t>(PNG_IMAGE_SIZE(png)), path};
   const png_color black{0, 0, 0};
   if (!png_image_finish_read(&png, &black, image.rgb.data(), 0, nullptr)) {
@@ -134,9 +150,11 @@ bool looksLikeImage(const std::string& path) {
 }
 
 Result<Image> readImage(const std::string& path) {
-  const Result<std::string> file = wholeFile(path);
-  if (!file) return tl::make_unexpected(file.error());
-  const std::string& bytes = *file;
+  QC_ASSIGN(const std::string bytes, readFile(path, kMaxFile));
+  return decodeImage(bytes, path);
+}
+
+Result<Image> decodeImage(const std::string& bytes, const std::string& path) {
   if (bytes.starts_with("\x89PNG")) return decodePng(bytes, path);
   if (bytes.starts_with("\xff\xd8")) return decodeJpeg(bytes, path);
   return fail(ErrorCode::kInvalidData, "'{}' is neither JPEG nor PNG", path);

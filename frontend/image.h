@@ -25,7 +25,8 @@ struct Image {
 };
 
 Result<Image> readImage(const std::string& path);  // by content, not by suffix
-bool looksLikeImage(const std::string& path);      // by suffix: which files of a folder to take
+Result<Image> decodeImage(const std::string& bytes, const std::string& name);
+bool looksLikeImage(const std::string& path);  // by suffix: which files of a folder to take
 
 // Separable resampling whose support grows with the reduction, 8-bit between the passes, as Pillow does.
 Image resized(const Image& image, int64_t width, int64_t height, ImageOptions::Filter filter);

@@ -4,11 +4,11 @@
 #include <cctype>
 #include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <sstream>
 
 #include "frontend/npy.h"
+#include "ir/files.h"
 
 namespace qc {
 namespace {
@@ -31,14 +31,16 @@ std::vector<std::string> columnsOf(const std::string& line) {
   return result;
 }
 
+constexpr int64_t kLargest = int64_t{1} << 30;
+
 struct Row {
   int64_t line;
   std::vector<std::string> columns;
 };
 
 Result<std::vector<Row>> rowsOf(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return fail(ErrorCode::kNotFound, "cannot open labels '{}'", path);
+  QC_ASSIGN(const std::string text, readFile(path, kLargest));
+  std::istringstream file(text);
   std::vector<Row> rows;
   int64_t number = 0;
   for (std::string line; std::getline(file, line);) {

@@ -5,14 +5,14 @@
 #include <string>
 #include <string_view>
 
+#include "ir/files.h"
 #include "ir/tensor.h"
 
 namespace qc {
 
-// Of a regular file only: a pipe or device would block or never end.
-Result<std::string> wholeFile(const std::string& path);
 Result<Tensor> parseNpy(std::string_view bytes, std::string_view name);
 Result<Tensor> readNpy(const std::string& path);
 Status writeNpy(const std::string& path, const Tensor& tensor);
+Status addNpy(OutputFiles& files, const std::string& path, const Tensor& tensor);  // one of several that appear together
 
 }  // namespace qc

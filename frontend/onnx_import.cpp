@@ -4,11 +4,12 @@
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "frontend/onnx_bind.h"
 #include "frontend/onnx_importer.h"
 #include "frontend/onnx_tensor.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 #include "ir/op_def.h"
 #include "ir/verify.h"
 
@@ -100,7 +101,7 @@ Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& no
             "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
 }
 
-OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const std::filesystem::path& folder, const ImportOptions& options)
+OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options)
     : model_(model), folder_(folder), options_(options), graph_(model.graph().name().empty() ? "main" : model.graph().name()) {}
 
 Result<Graph> OnnxImporter::run() {
@@ -250,7 +251,9 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
   return {};
 }
 
-Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options) {
+namespace {
+
+Result<onnx::ModelProto> parseModel(std::string_view bytes) {
   if (bytes.size() > static_cast<size_t>(INT32_MAX))
     return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
   google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
@@ -259,18 +262,31 @@ Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& fo
   onnx::ModelProto model;
   if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph())
     return fail(ErrorCode::kInvalidModel, "the bytes are no ONNX model").help("the file may be truncated, or a Git LFS pointer");
-  return OnnxImporter(model, folder, options).run();
+  return model;
+}
+
+}  // namespace
+
+Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options) {
+  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes));
+  Descriptor opened;
+  if (!folder.empty()) {
+    QC_ASSIGN(opened, openFolder(folder.string()));
+  }
+  return OnnxImporter(model, opened, options).run();
 }
 
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return fail(ErrorCode::kNotFound, "there is no file '{}'", path);
-  std::ifstream file(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.good() && !file.eof()) return fail(ErrorCode::kIo, "cannot read '{}'", path);
-  std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (folder.empty()) folder = ".";
-  return importOnnx(bytes, folder, options);
+  QC_ASSIGN(const InputFile file, InputFile::open(path));
+  QC_ASSIGN(const Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
+  // The parsed form takes about as much as the bytes, which go before the graph is made.
+  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
+  auto model = [&]() -> Result<onnx::ModelProto> {
+    QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
+    return parseModel(bytes);
+  }();
+  if (!model) return tl::make_unexpected(std::move(model).error());
+  return OnnxImporter(*model, folder, options).run();
 }
 
 }  // namespace qc

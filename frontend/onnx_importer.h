@@ -5,7 +5,6 @@
 #include <onnx/onnx_pb.h>
 
 #include <deque>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -47,7 +46,7 @@ class OnnxScope {
 
 class OnnxImporter {
  public:
-  OnnxImporter(const onnx::ModelProto& model, const std::filesystem::path& folder, const ImportOptions& options);
+  OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options);
   Result<Graph> run();
 
  private:
@@ -97,7 +96,7 @@ class OnnxImporter {
   Status countStep();
 
   const onnx::ModelProto& model_;
-  const std::filesystem::path& folder_;
+  const Descriptor& folder_;
   const ImportOptions& options_;
   Graph graph_;
   FoldBudget budget_;

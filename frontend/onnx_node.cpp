@@ -13,7 +13,7 @@ namespace qc {
 using onnx::AttributeProto;
 
 OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-                   const std::filesystem::path& folder, std::string location, const std::unordered_set<std::string>& reads)
+                   const Descriptor& folder, std::string location, const std::unordered_set<std::string>& reads)
     : proto_(proto),
       opset_(opset),
       inputs_(std::move(inputs)),

@@ -2,7 +2,6 @@
 // A converter is a row of one of the tables in onnx_ops_*.cpp.
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "ir/files.h"
 #include "ir/graph.h"
 #include "ir/interp.h"
 
@@ -24,8 +24,8 @@ namespace qc {
 
 class OnnxNode {
  public:
-  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-           const std::filesystem::path& folder, std::string location, const std::unordered_set<std::string>& reads);
+  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget, const Descriptor& folder,
+           std::string location, const std::unordered_set<std::string>& reads);
 
   std::string_view op() const;
   int opset() const { return opset_; }
@@ -84,7 +84,7 @@ class OnnxNode {
   std::vector<Value*> inputs_;
   Graph& graph_;
   FoldBudget& budget_;
-  const std::filesystem::path& folder_;
+  const Descriptor& folder_;
   std::string location_;
   const std::unordered_set<std::string>& reads_;
   std::vector<Value*> outputs_;

@@ -1,13 +1,11 @@
 #include "frontend/onnx_tensor.h"
 
-#include <fcntl.h>
 #include <onnx/onnx_pb.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <charconv>
 #include <cstring>
+
+#include "ir/memory_limit.h"
 
 namespace qc {
 namespace {
@@ -30,9 +28,14 @@ Result<int64_t> parseNumber(const std::string& text) {
   return value;
 }
 
-// The one place that opens a file named by a model.  The path must stay inside the folder, also through links.
-Result<std::string> readExternal(const onnx::TensorProto& proto, const std::filesystem::path& folder, int64_t bytes) {
-  if (folder.empty()) return fail(ErrorCode::kInvalidModel, "external data is not allowed here");
+// Where the bytes lie: the one place that opens a file named by a model.
+struct External {
+  InputFile file;
+  uint64_t offset = 0;
+};
+
+Result<External> openExternal(const onnx::TensorProto& proto, const Descriptor& folder, int64_t bytes) {
+  if (!folder) return fail(ErrorCode::kInvalidModel, "external data is not allowed here");
   std::string location;
   int64_t offset = 0, length = bytes;
   for (const auto& entry : proto.external_data()) {
@@ -44,36 +47,16 @@ Result<std::string> readExternal(const onnx::TensorProto& proto, const std::file
       QC_ASSIGN(length, parseNumber(entry.value()));
     }
   }
-  const std::filesystem::path relative(location);
-  bool escapes = location.empty() || relative.is_absolute() || location.find('\0') != std::string::npos;
-  for (const auto& part : relative) escapes = escapes || part == "..";
-  if (escapes) return fail(ErrorCode::kInvalidModel, "external data '{}' is outside the model's folder", location);
   if (length != bytes) return fail(ErrorCode::kInvalidModel, "external data '{}' gives {} bytes, {} are needed", location, length, bytes);
-  std::error_code error;
-  const auto root = std::filesystem::canonical(folder, error);
-  const auto path = error ? std::filesystem::path() : std::filesystem::canonical(root / relative, error);
-  if (error) return fail(ErrorCode::kNotFound, "external data '{}' is not there", location).help("keep the data file beside the model");
-  const auto inside = std::mismatch(root.begin(), root.end(), path.begin(), path.end()).first == root.end();
-  if (!inside) return fail(ErrorCode::kInvalidModel, "external data '{}' leads out of the model's folder", location);
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  struct stat info{};
-  if (fd < 0 || ::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    if (fd >= 0) ::close(fd);
-    return fail(ErrorCode::kIo, "cannot read external data '{}'", location);
+  auto file = openBeneath(folder, location);
+  if (!file) {
+    const Error& e = file.error();
+    return fail(e.code(), "external data: {}", e.message()).help("keep the data file beside the model");
   }
-  std::string data;
-  bool good = offset <= info.st_size && bytes <= info.st_size - offset;
-  if (good) {
-    data.resize(static_cast<size_t>(bytes));
-    for (int64_t done = 0; good && done < bytes;) {
-      const ssize_t n = ::pread(fd, data.data() + done, static_cast<size_t>(bytes - done), offset + done);
-      good = n > 0 || (n < 0 && errno == EINTR);
-      if (n > 0) done += n;
-    }
-  }
-  ::close(fd);
-  if (!good) return fail(ErrorCode::kInvalidModel, "external data '{}' is too short for {} bytes at {}", location, bytes, offset);
-  return data;
+  const auto size = static_cast<int64_t>(file->size());
+  if (offset > size || bytes > size - offset)
+    return fail(ErrorCode::kInvalidModel, "external data '{}' is too short for {} bytes at {}", location, bytes, offset);
+  return External{*std::move(file), static_cast<uint64_t>(offset)};
 }
 
 void unpackHalfBytes(std::string_view packed, DType dtype, Tensor& out) {
@@ -83,6 +66,20 @@ void unpackHalfBytes(std::string_view packed, DType dtype, Tensor& out) {
     const int nibble = i % 2 ? byte >> 4 : byte & 15;
     to[i] = static_cast<uint8_t>(dtype == DType::s4 && nibble > 7 ? nibble - 16 : nibble);
   }
+}
+
+Result<Tensor> readExternal(const onnx::TensorProto& proto, const Descriptor& folder, DType dtype, std::vector<int64_t> sizes,
+                            int64_t bytes) {
+  auto external = openExternal(proto, folder, bytes);
+  if (!external) return tl::make_unexpected(std::move(external).error().on(proto.name()));
+  Tensor tensor(dtype, std::move(sizes));
+  if (isHalfByte(dtype)) {
+    QC_ASSIGN(const std::string packed, external->file.head(external->offset, static_cast<size_t>(bytes)));
+    unpackHalfBytes(packed, dtype, tensor);
+  } else {
+    QC_TRY(external->file.read(external->offset, tensor.mutableData(), static_cast<size_t>(bytes)));
+  }
+  return tensor;
 }
 
 // Typed fields: which one holds a dtype, and how an entry becomes an element.
@@ -138,7 +135,7 @@ int dtypeToOnnx(DType dtype) {
   return 0;
 }
 
-Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const std::filesystem::path& folder) {
+Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder) {
   QC_ASSIGN(const DType dtype, dtypeFromOnnx(proto.data_type()));
   if (proto.has_segment()) return fail(ErrorCode::kUnsupported, "segmented tensor data").on(proto.name());
   std::vector<int64_t> sizes(proto.dims().begin(), proto.dims().end());
@@ -149,15 +146,10 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const std::filesys
   }
   const int64_t bytes = isHalfByte(dtype) ? (count + 1) / 2 : count * sizeOf(dtype);
   if (bytes > kMaxBytes) return fail(ErrorCode::kResource, "{} bytes in one tensor", bytes).on(proto.name());
-  std::string external;
-  std::string_view raw = proto.raw_data();
-  if (proto.data_location() == onnx::TensorProto::EXTERNAL) {
-    auto data = readExternal(proto, folder, bytes);
-    if (!data) return tl::make_unexpected(std::move(data.error()).on(proto.name()));
-    external = std::move(*data);
-    raw = external;
-  }
-  const bool isRaw = proto.has_raw_data() || !external.empty();
+  if (auto s = checkMemory(count * sizeOf(dtype), "this tensor"); !s) return tl::make_unexpected(std::move(s).error().on(proto.name()));
+  if (proto.data_location() == onnx::TensorProto::EXTERNAL) return readExternal(proto, folder, dtype, std::move(sizes), bytes);
+  const std::string_view raw = proto.raw_data();
+  const bool isRaw = proto.has_raw_data();
   // Compare before allocating: a dim is a claim, the bytes are there or not.
   const int64_t typed = static_cast<int64_t>(proto.float_data_size()) + proto.int32_data_size() + proto.int64_data_size() +
                         proto.double_data_size() + proto.uint64_data_size();

@@ -1,8 +1,7 @@
 // TensorProto -> Tensor: raw and typed data of every numeric type, external data from the model's folder only.
 #pragma once
 
-#include <filesystem>
-
+#include "ir/files.h"
 #include "ir/tensor.h"
 
 namespace onnx {
@@ -14,7 +13,7 @@ namespace qc {
 Result<DType> dtypeFromOnnx(int dataType);
 int dtypeToOnnx(DType dtype);
 
-// `folder`: where external data may lie; empty refuses external data.
-Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const std::filesystem::path& folder);
+// `folder`: beneath which external data lies, opened; none refuses external data.
+Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder);
 
 }  // namespace qc

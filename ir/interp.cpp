@@ -39,7 +39,7 @@ Status checkInputs(const Graph& graph, std::span<const Tensor> inputs) {
 int64_t resultBytes(const Node& node) {
   int64_t bytes = 0;
   for (int i = 0; i < node.numResults() && !node.is("const"); ++i)
-    if (node.result(i)->type().isStatic()) bytes += node.result(i)->type().byteSize();
+    if (node.result(i)->type().isStatic()) bytes += std::min(node.result(i)->type().byteSize(), INT64_MAX - bytes);
   return bytes;
 }
 
@@ -49,6 +49,8 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
   const DefinedArithmetic defined;
   if (node.is("const")) return std::vector<Tensor>{node.constant()};
   QC_CHECK(node.def().eval, "op {} has no reference evaluation", node.op());
+  if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
+    return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));
   QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
   std::vector<TensorRef> in, out;
   for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
@@ -63,34 +65,26 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
   struct Slot {
     Tensor tensor;
     int pendingUses;
-    int64_t bytes;
   };
   std::unordered_map<const Value*, Slot> slots;
-  int64_t live = 0;
-  const auto define = [&](const Value* v, Tensor t, bool owned) {
-    const int64_t bytes = owned ? t.byteSize() : 0;
-    live += bytes;
-    slots.emplace(v, Slot{std::move(t), static_cast<int>(v->uses().size()) + (v->isOutput() ? 1 : 0), bytes});
+  const auto define = [&](const Value* v, Tensor t) {
+    slots.emplace(v, Slot{std::move(t), static_cast<int>(v->uses().size()) + (v->isOutput() ? 1 : 0)});
   };
   const auto release = [&](const Value* v) {
     const auto it = slots.find(v);
     if (--it->second.pendingUses > 0) return;
-    live -= it->second.bytes;
     slots.erase(it);
   };
-  for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i], false);
+  for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
   for (const Node* node = graph.front(); node; node = node->next()) {
     std::vector<const Tensor*> operands;
     for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
-    if (auto s = checkMemory(live + resultBytes(*node), "evaluating the graph up to here"); !s)
-      return tl::make_unexpected(std::move(s.error()).at(node->location()).on(node->numResults() ? node->result()->name() : ""));
     QC_ASSIGN(std::vector<Tensor> results, evaluateNode(*node, operands));
     if (options.onNode) QC_TRY(options.onNode(*node, results));
     for (const Value* v : node->operands())
       if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)
-      if (node->result(i)->hasUses() || node->result(i)->isOutput())
-        define(node->result(i), std::move(results[static_cast<size_t>(i)]), !node->is("const"));
+      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]));
   }
   std::vector<Tensor> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);
@@ -124,6 +118,7 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t ma
     const TensorType& type = node.result(i)->type();
     if (!type.isStatic() || type.byteSize() > maxBytes) return std::nullopt;
   }
+  if (!checkMemory(resultBytes(node), "folding")) return std::nullopt;  // whoever runs it will be told
   QC_ASSIGN(std::vector<Tensor> results, evaluateNode(node, operands));
   return std::optional(std::move(results));
 }

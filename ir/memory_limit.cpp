@@ -1,8 +1,10 @@
 #include "ir/memory_limit.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -40,10 +42,44 @@ int64_t memoryLimit() {
   return limit;
 }
 
+namespace {
+std::atomic<int64_t> inUse{0};
+constexpr std::string_view kRemedy = "use smaller shapes; QC_MEMORY_LIMIT=BYTES sets another limit";
+}  // namespace
+
+int64_t memoryInUse() { return inUse.load(std::memory_order_relaxed); }
+
+void countMemory(int64_t bytes) {
+  const int64_t before = inUse.fetch_add(bytes, std::memory_order_relaxed);
+  if (bytes > 0 && bytes > memoryLimit() - before) {
+    inUse.fetch_sub(bytes, std::memory_order_relaxed);
+    throw MemoryExceeded();
+  }
+}
+
 Status checkMemory(int64_t bytes, std::string_view what) {
-  if (bytes <= memoryLimit()) return {};
-  return fail(ErrorCode::kResource, "{} takes {} bytes, more than the limit of {}", what, bytes, memoryLimit())
-      .help("use smaller shapes; QC_MEMORY_LIMIT=BYTES sets another limit");
+  const int64_t used = memoryInUse();
+  if (bytes <= memoryLimit() - used) return {};
+  return fail(ErrorCode::kResource, "{} takes {} bytes{}, more than the limit of {}", what, bytes,
+              used > 0 ? fmt::format(" beside {} in use", used) : "", memoryLimit())
+      .help(kRemedy);
+}
+
+void limitMemoryOfProcess() {
+  constexpr int64_t kAllowance = int64_t{512} << 20;
+  const auto wanted = static_cast<rlim_t>(std::min(memoryLimit(), INT64_MAX - kAllowance) + kAllowance);
+  int64_t pages = 0;
+  std::ifstream file("/proc/self/statm");
+  for (int field = 0; field < 6; ++field) file >> pages;  // the sixth: data and stack
+  rlimit limit{};
+  // Sanitizers map more than any machine has.
+  if (!file || pages * ::sysconf(_SC_PAGESIZE) > static_cast<int64_t>(wanted / 2) || ::getrlimit(RLIMIT_DATA, &limit) != 0) return;
+  limit.rlim_cur = std::min(limit.rlim_cur, wanted);
+  ::setrlimit(RLIMIT_DATA, &limit);
+}
+
+Error memoryExhausted() {
+  return fail(ErrorCode::kResource, "this takes more memory than the limit of {} bytes", memoryLimit()).help(kRemedy);
 }
 
 }  // namespace qc

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
+#include <stdexcept>
 
 #include "ir/status.h"
 
@@ -11,7 +13,48 @@ namespace qc {
 // Three quarters of the memory this process may use (the machine's, or its control group's), or what QC_MEMORY_LIMIT says, in bytes.
 int64_t memoryLimit();
 
-// An error if `bytes` are more than memoryLimit(); `what` names what needs them.
+// The bytes that tensors hold in this process.
+int64_t memoryInUse();
+void countMemory(int64_t bytes);  // allocated, or given back if negative
+
+// An error if `bytes` more than what is in use pass memoryLimit(); `what` names what needs them.
 Status checkMemory(int64_t bytes, std::string_view what);
+
+// Memory that is no tensor's, counted while this lives.
+class MemoryClaim {
+ public:
+  static Result<MemoryClaim> make(int64_t bytes, std::string_view what) {
+    QC_TRY(checkMemory(bytes, what));
+    return MemoryClaim(bytes);
+  }
+  MemoryClaim(MemoryClaim&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)) {}
+  MemoryClaim& operator=(MemoryClaim&&) = delete;
+  ~MemoryClaim() { countMemory(-bytes_); }
+
+ private:
+  explicit MemoryClaim(int64_t bytes) : bytes_(bytes) { countMemory(bytes); }
+  int64_t bytes_;
+};
+
+// What a tensor throws that nobody checked before: the last line of defence, before the system's.
+class MemoryExceeded : public std::bad_alloc {
+ public:
+  const char* what() const noexcept override { return "a tensor passes the limit of memory"; }
+};
+
+// For programs: what is no tensor meets the limit as well, with an allowance for code and tables, as std::bad_alloc.
+void limitMemoryOfProcess();
+
+// The error in place of the exception that says that there is no memory; for functions that callers outside of the library use.
+Error memoryExhausted();
+template <class Function>
+auto withinMemory(Function&& function) -> decltype(function()) {
+  try {
+    return function();
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {  // a container that could never be that large
+  }
+  return tl::make_unexpected(memoryExhausted());
+}
 
 }  // namespace qc

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "ir/visible.h"
+
 namespace qc {
 
 std::string_view toString(ErrorCode code) {
@@ -21,10 +23,10 @@ std::string_view toString(ErrorCode code) {
 
 std::string Error::render() const {
   std::string text(toString(code_));
-  if (!node_.empty()) text += fmt::format(": node '{}'", node_);
-  if (!tensor_.empty()) text += fmt::format("{} tensor '{}'", node_.empty() ? ":" : ",", tensor_);
-  text += ": " + message_;
-  if (!remedy_.empty()) text += "\n  help: " + remedy_;
+  if (!node_.empty()) text += fmt::format(": node '{}'", visible(node_));
+  if (!tensor_.empty()) text += fmt::format("{} tensor '{}'", node_.empty() ? ":" : ",", visible(tensor_));
+  text += ": " + visible(message_, true);
+  if (!remedy_.empty()) text += "\n  help: " + visible(remedy_, true);
   return text;
 }
 

@@ -7,6 +7,8 @@
 #include <limits>
 #include <new>
 
+#include "ir/memory_limit.h"
+
 namespace qc {
 namespace {
 
@@ -80,9 +82,17 @@ int64_t TensorRef::numElements() const {
 Tensor::Tensor(DType dtype, std::vector<int64_t> sizes) : dtype_(dtype), sizes_(std::move(sizes)) {
   // At least one byte, so that an empty tensor still has an address (null means absent).
   const size_t bytes = std::max<size_t>(static_cast<size_t>(byteSize()), 1);
-  void* p = ::operator new(bytes, std::align_val_t{kAlignment});
+  countMemory(static_cast<int64_t>(bytes));
+  void* p = ::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow);
+  if (!p) {
+    countMemory(-static_cast<int64_t>(bytes));
+    throw MemoryExceeded();
+  }
   std::memset(p, 0, bytes);
-  owner_ = std::shared_ptr<void>(p, [](void* q) { ::operator delete(q, std::align_val_t{kAlignment}); });
+  owner_ = std::shared_ptr<void>(p, [bytes](void* q) {
+    ::operator delete(q, std::align_val_t{kAlignment});
+    countMemory(-static_cast<int64_t>(bytes));
+  });
   data_ = p;
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <optional>
 
+#include "ir/visible.h"
+
 namespace qc {
 namespace {
 
@@ -36,17 +38,20 @@ std::string realText(float value) { return shortest(value); }
 
 std::string quoted(std::string_view text) {
   std::string out = "\"";
-  for (const char c : text) {
+  while (!text.empty()) {
+    const char c = text[0];
+    const size_t n = printableLength(text);
     if (c == '"' || c == '\\')
       (out += '\\') += c;
     else if (c == '\n')
       out += "\\n";
     else if (c == '\t')
       out += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+    else if (n == 0)
       out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     else
-      out += c;
+      out += text.substr(0, n);
+    text.remove_prefix(std::max<size_t>(n, 1));
   }
   return out + "\"";
 }

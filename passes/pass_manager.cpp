@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <regex>
 
 #include "ir/arithmetic.h"
+#include "ir/files.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
 #include "passes/replay.h"
@@ -204,11 +204,7 @@ Status PassManager::dump(size_t number, std::string_view name, const Graph& grap
   std::error_code error;
   std::filesystem::create_directories(options_.dumpDir, error);
   const std::string path = fmt::format("{}/{:02}-{}.qir", options_.dumpDir, number, name);
-  std::ofstream file(path, std::ios::binary);
-  file << print(graph, options_.print);
-  file.close();
-  if (!file) return fail(ErrorCode::kIo, "cannot write '{}'", path);
-  return {};
+  return writeFileAtomically(path, print(graph, options_.print));
 }
 
 Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options) {

@@ -1,12 +1,14 @@
 #include "passes/replay.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
+#include "ir/files.h"
 #include "ir/text.h"
 
 namespace qc {
@@ -46,13 +48,19 @@ Replay::~Replay() { tActive = outer_; }
 std::string Replay::write() const {
   std::error_code ignored;
   std::filesystem::create_directories(folder_, ignored);
-  const std::string path = fmt::format("{}/qcompile-replay-{}.qir", folder_, getpid());
-  std::ofstream file(path, std::ios::binary);
-  file << fmt::format("// RUN: qcompile opt --pipeline='{}' --verify-each{} {}\n", pipeline_,
-                      stage_ ? fmt::format(" --stage={}", toString(*stage_)) : "", path);
-  file << print(before_, {.locations = true, .payloads = true});
-  file.close();
-  return file ? path : std::string();
+  // Nobody who shares the folder knows the name before, and no link is followed.
+  std::string path = fmt::format("{}/qcompile-replay-XXXXXX.qir", folder_);
+  const Descriptor file(::mkostemps(path.data(), 4, O_CLOEXEC));
+  if (!file) return "";
+  const std::string text =
+      fmt::format("// RUN: qcompile opt --pipeline='{}' --verify-each{} {}\n{}", pipeline_,
+                  stage_ ? fmt::format(" --stage={}", toString(*stage_)) : "", path, print(before_, {.locations = true, .payloads = true}));
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t n = ::write(*file, text.data() + done, text.size() - done);
+    if (n <= 0) return "";
+    done += static_cast<size_t>(n);
+  }
+  return path;
 }
 
 }  // namespace qc

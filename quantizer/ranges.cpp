@@ -261,11 +261,7 @@ Result<json> readBody(std::string_view bytes, std::string_view source) {
   const std::string_view body = bytes.substr(line + 1);
   if (bytes.substr(0, line) != fmt::format("{}{} {}", kMagic, hashOf(body), body.size()))
     return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source);
-  try {
-    return json::parse(body);
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidData, "'{}': {}", source, reasonOf(e));
-  }
+  return parseJson(body, fmt::format("'{}'", source), ErrorCode::kInvalidData);
 }
 
 Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {

@@ -1,9 +1,8 @@
 #include "quantizer/spec_json.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
+#include "ir/files.h"
 #include "quantizer/nearest.h"
 #include "quantizer/observer.h"
 
@@ -57,22 +56,32 @@ std::string asText(const std::string& name) {
   return json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
 
-Result<std::string> readConfig(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
+namespace {
+constexpr size_t kLargest = size_t{16} << 20;
+constexpr int kDeepest = 64;
+struct TooDeep {};
+}  // namespace
+
+Result<json> parseJson(std::string_view text, std::string_view source, ErrorCode code) {
+  // The parser copes with any depth, but what comes later, down to the destructor, recurses.
+  const auto bounded = [](int depth, json::parse_event_t, json&) {
+    if (depth > kDeepest) throw TooDeep();
+    return true;
+  };
+  try {
+    return json::parse(text, bounded, true, true);
+  } catch (const json::exception& e) {
+    return fail(code, "{}: {}", source, reasonOf(e));
+  } catch (const TooDeep&) {
+    return fail(code, "{}: nested more than {} deep", source, kDeepest);
+  }
 }
 
+Result<std::string> readConfig(const std::string& path) { return readFile(path, kLargest); }
+
 Result<json> parseConfig(std::string_view text, std::string_view source) {
-  constexpr size_t kLargest = size_t{16} << 20;
   if (text.size() > kLargest) return fail(ErrorCode::kInvalidArgument, "{}: larger than 16 MB", source);
-  try {
-    return json::parse(text, nullptr, true, true);
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}", source, reasonOf(e));
-  }
+  return parseJson(text, source, ErrorCode::kInvalidArgument);
 }
 
 Status checkKeys(const json& object, const std::vector<std::string>& known, std::string_view where) {

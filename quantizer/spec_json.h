@@ -19,6 +19,8 @@ std::string reasonOf(const nlohmann::json::exception& error);
 std::string asText(const std::string& name);
 // A configuration file: JSON with comments, at most 16 MB.
 Result<std::string> readConfig(const std::string& path);
+// With comments, and of bounded depth.
+Result<nlohmann::json> parseJson(std::string_view text, std::string_view source, ErrorCode code);
 Result<nlohmann::json> parseConfig(std::string_view text, std::string_view source);
 
 // `where` starts every message: "rules.rules[2].qconfig".

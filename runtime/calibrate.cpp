@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "ir/arithmetic.h"
+#include "ir/files.h"
 #include "ir/memory_limit.h"
 #include "passes/pass_manager.h"
 #include "runtime/other_shapes.h"
@@ -117,6 +118,7 @@ class Calibration {
   // Goes on where the checkpoint ends.
   Status takeUp() {
     QC_ASSIGN(Ranges earlier, Ranges::load(options_.checkpoint));
+    releaseInput(options_.checkpoint);  // it is written again
     QC_TRY(earlier.checkFor(prepared_));
     const auto other = [&](std::string_view what) {
       return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)

@@ -1,9 +1,9 @@
 #include "tools/cmd.h"
 
 #include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <sstream>
+
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 
 namespace qc::tools {
 
@@ -13,16 +13,19 @@ int report(const Error& error) {
 }
 
 Result<std::string> readTextFile(const std::string& path) {
-  std::ostringstream text;
-  if (path == "-") {
-    text << std::cin.rdbuf();
-    return text.str();
+  constexpr size_t kLargest = size_t{1} << 30;
+  if (path != "-") return readFile(path, kLargest);
+  std::string text;
+  for (size_t n = 1; n > 0;) {
+    const size_t before = text.size();
+    if (before > kLargest) return fail(ErrorCode::kResource, "the standard input has more than {} bytes", kLargest);
+    QC_TRY(checkMemory(static_cast<int64_t>(2 * before), "the standard input"));
+    text.resize(before + (size_t{1} << 20));
+    n = std::fread(text.data() + before, 1, text.size() - before, stdin);
+    text.resize(before + n);
   }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return fail(ErrorCode::kNotFound, "cannot open '{}'", path);
-  text << file.rdbuf();
-  if (file.bad()) return fail(ErrorCode::kIo, "cannot read '{}'", path);
-  return text.str();
+  if (std::ferror(stdin)) return fail(ErrorCode::kIo, "cannot read the standard input");
+  return text;
 }
 
 }  // namespace qc::tools

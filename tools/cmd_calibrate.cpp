@@ -30,7 +30,7 @@ void stopOnSignals() {
   for (const int signal : {SIGINT, SIGTERM})
     std::signal(signal, [](int s) {
       stopRequested = true;
-      std::signal(s, SIG_DFL);
+      std::signal(s, endBySignal);
     });
 }
 
@@ -110,8 +110,7 @@ Status runCalibrate(const CalibrateFlags& o) {
   options.checkpointSeconds = o.checkpointSeconds;
   options.resume = o.resume;
   options.stop = &stopRequested;
-  removeLeftovers(options.checkpoint);
-  removeLeftovers(o.output);
+  QC_TRY(checkOutputs({o.output, options.checkpoint}));
   Progress progress("calibrate");
   options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   stopOnSignals();

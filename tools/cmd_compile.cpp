@@ -20,19 +20,19 @@ struct CompileFlags {
 
 enum class Kind { object, archive, library };
 
-struct OutputFile {
+struct CodeFile {
   Kind kind;
   fs::path base;  // without the suffix that says the kind
 };
 
 // The suffix says what is written: NAME.o, NAME.a, NAME.so or NAME.so.1.2.
-Result<OutputFile> outputFile(const std::string& path) {
+Result<CodeFile> codeFile(const std::string& path) {
   fs::path base = path;
-  if (base.extension() == ".o") return OutputFile{Kind::object, base.replace_extension()};
-  if (base.extension() == ".a") return OutputFile{Kind::archive, base.replace_extension()};
+  if (base.extension() == ".o") return CodeFile{Kind::object, base.replace_extension()};
+  if (base.extension() == ".a") return CodeFile{Kind::archive, base.replace_extension()};
   const auto isVersion = [](const std::string& e) { return e.size() > 1 && e.find_first_not_of("0123456789", 1) == std::string::npos; };
   while (isVersion(base.extension().string())) base.replace_extension();
-  if (base.extension() == ".so") return OutputFile{Kind::library, base.replace_extension()};
+  if (base.extension() == ".so") return CodeFile{Kind::library, base.replace_extension()};
   return fail(ErrorCode::kInvalidArgument, "'{}' does not say what to write", path)
       .help("end it in .o for an object file, .a for a static library, or .so for a shared library");
 }
@@ -48,28 +48,31 @@ std::string identifierFor(const fs::path& base) {
 
 Status runCompile(const CompileFlags& o) {
   const double start = now();
-  QC_ASSIGN(const OutputFile output, outputFile(o.output));
+  QC_ASSIGN(const CodeFile output, codeFile(o.output));
   if (output.kind != Kind::library && !(o.link.linker.empty() && o.link.rt.empty()))
     return fail(ErrorCode::kInvalidArgument, "{} is for shared libraries, and '{}' is none", o.link.rt.empty() ? "--linker" : "--rt",
                 o.output)
         .help("leave it out, or write NAME.so");
   QC_ASSIGN(const Target target, Target::parse(o.target));
-  QC_ASSIGN(const Model model, o.model.load());
-  PassContext cx;
-  QC_ASSIGN(Graph graph, lowerModel(model, cx));
   const std::string name = o.name.empty() ? identifierFor(output.base) : o.name;
   const std::string header = o.header.empty() ? output.base.string() + ".h" : o.header;
   if (header == o.output)
     return fail(ErrorCode::kInvalidArgument, "the code and its header are both '{}'", header)
         .help("give the header another name with --header");
+  QC_ASSIGN(const Model model, o.model.load());
+  QC_TRY(checkOutputs({o.output, header}));
+  PassContext cx;
+  QC_ASSIGN(Graph graph, lowerModel(model, cx));
   QC_ASSIGN(AotModel aot, compileToObject(std::move(graph), target, name, {.needsRt = output.kind != Kind::library}));
   if (output.kind == Kind::archive) {
     QC_ASSIGN(aot.object, archiveOf(aot.object, name + ".o"));
   } else if (output.kind == Kind::library) {
     QC_ASSIGN(aot.object, sharedLibrary(aot.object, name, fs::path(o.output).filename().string(), target, o.link));
   }
-  QC_TRY(writeFileAtomically(o.output, aot.object));
-  QC_TRY(writeFileAtomically(header, aot.header));
+  OutputFiles files;
+  QC_TRY(files.add(o.output, {aot.object}));
+  QC_TRY(files.add(header, {aot.header}));
+  QC_TRY(files.publish());
   fmt::print("{}: {}_run, {}, {}, {:.1f} s; {}\n", o.output, name, target.str(), megabytes(static_cast<int64_t>(aot.object.size())),
              now() - start, header);
   return {};

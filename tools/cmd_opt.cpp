@@ -250,7 +250,8 @@ Result<int> optCommand(const OptOptions& o) {
 void addOptCommand(CLI::App& app, int& exitCode) {
   CLI::App* cmd = app.add_subcommand("opt", "Run passes over a graph in text form (.qir) and print it");
   auto o = std::make_shared<OptOptions>();
-  o->manager.replayDir = (std::filesystem::temp_directory_path() / "qcompile").string();
+  std::error_code none;
+  o->manager.replayDir = (std::filesystem::temp_directory_path(none) / "qcompile").string();
   cmd->add_option("input", o->input, "the .qir file, - for stdin")->capture_default_str();
   cmd->add_option("--pipeline", o->pipeline, "passes in order: 'fold-batch-norm,prepare{observer=minmax}'");
   cmd->add_option("--stage", o->stage, "stage of the input: float, observed, qdq, quant or kernel");

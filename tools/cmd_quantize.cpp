@@ -201,6 +201,9 @@ nlohmann::json reportJson(const QuantizedModel& quantized, const QConfigMapping&
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_TRY(checkMode(o));
+  std::vector<std::string> outputs{o.output};
+  if (!o.writeRules.empty()) outputs.push_back(o.writeRules);
+  QC_TRY(checkOutputs(outputs));
   QC_ASSIGN(Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QuantizeOptions options;
@@ -209,6 +212,7 @@ Status runQuantize(const QuantizeFlags& o) {
   options.recover = o.recovery.options(o.threads, progress);
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
+    QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
     if (o.limit > 0) samples.keepFirst(o.limit);
     options.samples = &samples;
     options.compareSamples = o.recovery.compare;

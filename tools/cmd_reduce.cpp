@@ -7,6 +7,7 @@
 #include <functional>
 #include <set>
 
+#include "ir/files.h"
 #include "ir/verify.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -203,14 +204,12 @@ class Reducer {
 
 Status runReduce(const ReduceFlags& o) {
   QC_ASSIGN(const Model model, o.model.load());
-  const std::string candidate =
-      (fs::temp_directory_path() / fmt::format("qcompile-reduce-{}{}", ::getpid(), fs::path(o.output).extension().string())).string();
+  QC_TRY(checkOutput(o.output));
+  QC_ASSIGN(const TemporaryFolder folder, TemporaryFolder::create("qcompile-reduce"));
+  const std::string candidate = (fs::path(folder.path()) / ("model" + fs::path(o.output).extension().string())).string();
   const int before = model.graph().numNodes();
   Reducer reducer(model.graph().clone(), o, candidate);
-  const Status status = reducer.run();
-  std::error_code error;
-  fs::remove(candidate, error);
-  QC_TRY(status);
+  QC_TRY(reducer.run());
   QC_TRY(save(Model(reducer.graph().clone(), model.name()), o.output));
   fmt::print("{}: {} of {} nodes, {} runs of the command\n", o.output, reducer.graph().numNodes(), before, reducer.tries());
   return {};

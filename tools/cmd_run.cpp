@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <set>
 
 #include "frontend/npy.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
+#include "ir/visible.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -22,12 +24,6 @@ struct RunOptions {
   std::vector<std::string> inputs;
   std::string outputDir = ".", engineName = "jit";
 };
-
-std::string fileNameFor(std::string name) {
-  for (char& c : name)
-    if (c == '/' || c == '\\' || c == ':') c = '_';
-  return name + ".npy";
-}
 
 Result<TensorMap> readInputs(const RunOptions& o) {
   TensorMap inputs;
@@ -90,6 +86,19 @@ Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
   return stacked;
 }
 
+// Of the outputs in the order of their names, which is that of a TensorMap.
+Result<std::vector<std::string>> outputPaths(const RunOptions& o, const Model& model) {
+  std::set<std::string> names;
+  for (const Port& port : model.outputs()) names.insert(port.name);
+  std::error_code error;
+  std::filesystem::create_directories(o.outputDir, error);
+  if (error) return fail(ErrorCode::kIo, "cannot create '{}': {}", o.outputDir, error.message());
+  std::vector<std::string> paths = fileNames({names.begin(), names.end()}, ".npy");
+  for (std::string& path : paths) path = (std::filesystem::path(o.outputDir) / path).string();
+  QC_TRY(checkOutputs(paths));
+  return paths;
+}
+
 Status run(const RunOptions& o) {
   if (o.engineName != "jit" && o.engineName != "interpreter")
     return fail(ErrorCode::kInvalidArgument, "unknown engine '{}'", o.engineName).help("jit or interpreter");
@@ -103,6 +112,7 @@ Status run(const RunOptions& o) {
     if (!given && tensor.rank() > 0) shaped.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
   }
   QC_ASSIGN(const Model model, shaped.load());
+  QC_ASSIGN(const std::vector<std::string> paths, outputPaths(o, model));
   QC_ASSIGN(const Engine engine, makeEngine(o, model));
   TensorMap outputs;
   if (o.data.sources.empty()) {
@@ -111,14 +121,10 @@ Status run(const RunOptions& o) {
     QC_ASSIGN(const Dataset data, o.data.open(model));
     QC_ASSIGN(outputs, runSamples(engine, data));
   }
-  std::error_code error;
-  std::filesystem::create_directories(o.outputDir, error);
-  if (error) return fail(ErrorCode::kIo, "cannot create '{}': {}", o.outputDir, error.message());
-  for (const auto& [name, tensor] : outputs) {
-    const std::string path = (std::filesystem::path(o.outputDir) / fileNameFor(name)).string();
-    QC_TRY(writeNpy(path, tensor));
-    fmt::print("{} {} {}\n", name, tensor.type().str(), path);
-  }
+  OutputFiles files;
+  for (size_t i = 0; const auto& [name, tensor] : outputs) QC_TRY(addNpy(files, paths[i++], tensor));
+  QC_TRY(files.publish());
+  for (size_t i = 0; const auto& [name, tensor] : outputs) fmt::print("{} {} {}\n", name, tensor.type().str(), paths[i++]);
   return {};
 }
 

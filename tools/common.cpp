@@ -1,4 +1,5 @@
 #include "tools/common.h"
+#include "ir/visible.h"
 
 #include <unistd.h>
 
@@ -9,8 +10,8 @@
 #include <random>
 
 #include "codegen/object_cache.h"
-
 #include "frontend/npy.h"
+#include "ir/visible.h"
 
 namespace qc::tools {
 namespace {
@@ -159,7 +160,7 @@ Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
   return fail(ErrorCode::kInvalidArgument, "{} {}: expected a size such as 2G, 500M or 1000000", option, text);
 }
 
-void printJson(const nlohmann::json& object) { fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)); }
+void printJson(const nlohmann::json& object) { fmt::print("{}\n", object.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)); }
 
 nlohmann::json layersJson(const std::vector<StepProfile>& steps) {
   nlohmann::json list = nlohmann::json::array();
@@ -177,12 +178,14 @@ nlohmann::json layersJson(const std::vector<StepProfile>& steps) {
 
 std::string Table::str() const {
   std::vector<size_t> widths;
-  for (const auto& row : rows_) {
+  std::vector<std::vector<std::string>> rows = rows_;
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = visible(cell);
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
   std::string text;
-  for (const auto& row : rows_) {
+  for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       const bool number = !row[i].empty() && (std::isdigit(static_cast<unsigned char>(row[i][0])) || row[i][0] == '-' || row[i][0] == '+');

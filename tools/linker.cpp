@@ -8,7 +8,6 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <vector>
 
@@ -20,28 +19,6 @@ namespace qc::tools {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A folder of our own for the object on its way to the linker; gone with everything in it at the end.
-class TemporaryFolder {
- public:
-  static Result<TemporaryFolder> make() {
-    std::string path = (fs::temp_directory_path() / "qcompile-link-XXXXXX").string();
-    if (!::mkdtemp(path.data()))
-      return fail(ErrorCode::kIo, "cannot make a folder like '{}'", path).help("set TMPDIR to one that may be written");
-    return TemporaryFolder(path);
-  }
-  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
-  ~TemporaryFolder() {
-    std::error_code error;
-    if (!path_.empty()) fs::remove_all(path_, error);
-  }
-  std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
-
- private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
 
 // What Debian and others call a machine in the names of compilers and folders.
 std::string gnuName(const Target& target) {
@@ -150,8 +127,9 @@ Result<std::string> sharedLibrary(const std::string& object, const std::string& 
                                   const LinkOptions& options) {
   QC_ASSIGN(const std::string linker, findLinker(target, options.linker));
   QC_ASSIGN(const std::string rt, findRt(target, options.rt));
-  QC_ASSIGN(const TemporaryFolder folder, TemporaryFolder::make());
-  const std::string input = folder.file("model.o"), exports = folder.file("exports"), output = folder.file("library.so");
+  QC_ASSIGN(const TemporaryFolder folder, TemporaryFolder::create("qcompile-link"));
+  const auto file = [&](const char* own) { return folder.path() + "/" + own; };
+  const std::string input = file("model.o"), exports = file("exports"), output = file("library.so");
   QC_TRY(writeFileAtomically(input, object));
   QC_TRY(
       writeFileAtomically(exports, fmt::format("{{ global: {}_run; {}_error; {}_memory_bytes; qcrt_*; local: *; }};\n", name, name, name)));
@@ -161,7 +139,7 @@ Result<std::string> sharedLibrary(const std::string& object, const std::string& 
       linker, "-shared", "-o", output, input, rt, linkerOption("--version-script=" + exports), linkerOption("-soname=" + soname)};
   const std::vector<std::string> libraries = bare ? systemLibraries(target) : std::vector<std::string>{"-lpthread", "-lm"};
   command.insert(command.end(), libraries.begin(), libraries.end());
-  const std::string log = folder.file("log");
+  const std::string log = file("log");
   QC_ASSIGN(const int code, runProgram(command, log));
   if (code != 0) {
     const Result<std::string> said = readFile(log);

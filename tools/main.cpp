@@ -1,7 +1,12 @@
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <stdexcept>
 
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 #include "tools/cmd.h"
+#include "tools/streams.h"
 
 namespace {
 
@@ -29,11 +34,21 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  qc::tools::StandardStreams streams;
+  qc::protectInputs();
+  qc::removeTemporariesOnSignals();
+  qc::limitMemoryOfProcess();
   try {
-    return run(argc, argv);
+    return streams.finish(run(argc, argv));
+  } catch (const std::bad_alloc&) {
+    return streams.finish(qc::tools::report(qc::memoryExhausted()));
+  } catch (const std::length_error&) {  // a container that could never be that large
+    return streams.finish(qc::tools::report(qc::memoryExhausted()));
   } catch (const std::exception& error) {
-    // Only memory exhaustion and the like come here: everything else is a Result.
-    std::fprintf(stderr, "qcompile: %s\n", error.what());
+    // What cannot be printed comes here, and is told by finish(); everything else is a Result.
+    const int code = streams.finish(qc::tools::kDone);
+    if (code != qc::tools::kDone) return code;
+    fmt::print(stderr, "qcompile: {}\n", error.what());
     return qc::tools::kInternalError;
   }
 }

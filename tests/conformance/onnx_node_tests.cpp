@@ -51,7 +51,7 @@ Verdict verdictOf(const Error& error) {
 Result<std::vector<Tensor>> readTensors(const fs::path& folder, const std::string& kind) {
   std::vector<Tensor> tensors;
   for (int i = 0; fs::exists(folder / fmt::format("{}_{}.pb", kind, i)); ++i) {
-    QC_ASSIGN(const std::string bytes, wholeFile((folder / fmt::format("{}_{}.pb", kind, i)).string()));
+    QC_ASSIGN(const std::string bytes, readFile((folder / fmt::format("{}_{}.pb", kind, i)).string()));
     onnx::TensorProto proto;
     if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kUnsupported, "{} {} is no tensor", kind, i);
     QC_ASSIGN(Tensor tensor, tensorFromOnnx(proto, {}));
@@ -152,7 +152,7 @@ Verdict runDataSet(const std::string& bytes, const fs::path& folder, const fs::p
 }
 
 Verdict runTest(const fs::path& folder) {
-  const auto bytes = wholeFile((folder / "model.onnx").string());
+  const auto bytes = readFile((folder / "model.onnx").string());
   if (!bytes) return verdictOf(bytes.error());
   Verdict verdict{Outcome::unsupported, "no data"};
   for (int i = 0; fs::exists(folder / fmt::format("test_data_set_{}", i)); ++i) {

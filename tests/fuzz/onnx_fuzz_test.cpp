@@ -497,7 +497,7 @@ TEST_F(OnnxFuzz, OneFile) {
   const char* path = std::getenv("QC_FUZZ_MODEL");
   if (!path) GTEST_SKIP() << "QC_FUZZ_MODEL is not set";
   Count count;
-  run(wholeFile(path).value(), count);
+  run(readFile(path).value(), count);
 }
 
 TEST_F(OnnxFuzz, Corpus) {
@@ -506,7 +506,7 @@ TEST_F(OnnxFuzz, Corpus) {
     if (entry.path().extension() != ".onnx") continue;
     SCOPED_TRACE(entry.path().string());
     Count count;
-    run(wholeFile(entry.path().string()).value(), count);
+    run(readFile(entry.path().string()).value(), count);
     ++files;
   }
   EXPECT_GT(files, 0);
@@ -542,7 +542,7 @@ TEST_F(OnnxFuzz, NodeTests) {
   Count count;
   uint32_t seed = 100000;
   for (const fs::path& path : models) {
-    const auto bytes = wholeFile(path.string());
+    const auto bytes = readFile(path.string());
     for (int i = 0; bytes && bytes->size() < 20000 && i < 4; ++i) mutate(*bytes, seed++, count);
   }
   EXPECT_GT(count.graphs, 100);

@@ -77,9 +77,12 @@ std::string npz(const std::string& stored, const std::string& plain) {
     const std::string& data = big ? packed : stored;
     const std::string name = big ? "b.npy" : "a.npy";
     const size_t offset = out.size();
-    put(out, 0x04034b50, 4), out.append(22, '\0'), put(out, name.size(), 2), put(out, 0, 2);
+    const std::string& whole = big ? plain : stored;
+    const uint64_t crc = crc32(0, reinterpret_cast<const Bytef*>(whole.data()), static_cast<uInt>(whole.size()));
+    put(out, 0x04034b50, 4), out.append(4, '\0'), put(out, big ? 8 : 0, 2), out.append(16, '\0'), put(out, name.size(), 2), put(out, 0, 2);
     out += name + data;
-    put(directory, 0x02014b50, 4), directory.append(6, '\0'), put(directory, big ? 8 : 0, 2), directory.append(8, '\0');
+    put(directory, 0x02014b50, 4), directory.append(6, '\0'), put(directory, big ? 8 : 0, 2), directory.append(4, '\0'),
+        put(directory, crc, 4);
     put(directory, big ? 0xffffffff : data.size(), 4), put(directory, big ? 0xffffffff : data.size(), 4), put(directory, name.size(), 2);
     put(directory, big ? extra.size() : 0, 2), directory.append(10, '\0'), put(directory, offset, 4);
     directory += name + (big ? extra : "");
@@ -94,7 +97,7 @@ std::string npz(const std::string& stored, const std::string& plain) {
 TEST_F(ReadersFuzz, Npy) {
   const std::string path = (folder_ / "a.npy").string();
   ASSERT_TRUE(writeNpy(path, Tensor(DType::f32, {2, 3})));
-  const std::string bytes = wholeFile(path).value();
+  const std::string bytes = readFile(path).value();
   for (int i = 0; i < 20000; ++i) static_cast<void>(parseNpy(mutated(bytes), "mutated"));
 }
 
@@ -102,12 +105,14 @@ TEST_F(ReadersFuzz, Npy) {
 Result<std::map<std::string, std::vector<float>>> allOf(const std::string& path) {
   QC_ASSIGN(const auto files, openNpz(path));
   std::map<std::string, std::vector<float>> arrays;
-  for (const auto& [name, array] : files)
+  for (const auto& [name, array] : files) {
+    QC_TRY(array->check());
     for (int64_t i = 0; i < std::min<int64_t>(array->rows(), 100); ++i) {
       QC_ASSIGN(const Tensor row, array->row(i));
       const std::vector<float> values = row.toFloats();
       arrays[name].insert(arrays[name].end(), values.begin(), values.end());
     }
+  }
   return arrays;
 }
 
@@ -115,7 +120,7 @@ TEST_F(ReadersFuzz, Npz) {
   const std::string path = (folder_ / "a.npy").string();
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   ASSERT_TRUE(writeNpy(path, Tensor::ofFloats({2, 3}, values)));
-  const std::string array = wholeFile(path).value(), bytes = npz(array, array);
+  const std::string array = readFile(path).value(), bytes = npz(array, array);
   const auto arrays = allOf(file("whole.npz", bytes));
   ASSERT_TRUE(arrays) << arrays.error().render();
   ASSERT_EQ(arrays->size(), 2u);
@@ -126,7 +131,7 @@ TEST_F(ReadersFuzz, Npz) {
 }
 
 TEST_F(ReadersFuzz, Images) {
-  const std::string bytes = wholeFile(std::string(QC_TEST_DATA) + "/digits/calib/000.png").value();
+  const std::string bytes = readFile(std::string(QC_TEST_DATA) + "/digits/calib/000.png").value();
   for (int i = 0; i < 500; ++i) {
     const auto image = readImage(file("mutated.png", mutated(bytes)));
     if (image && image->width * image->height < 1 << 16) static_cast<void>(imageTensor(*image, {.resize = 8, .width = 8, .height = 8}));
