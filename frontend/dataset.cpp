@@ -443,6 +443,25 @@ void Dataset::keepFirst(int64_t count) {
   if (count < size()) entries_.erase(entries_.begin() + std::max<int64_t>(0, count), entries_.end());
 }
 
+void Dataset::forgetFirst(int64_t count) { entries_.erase(entries_.begin(), entries_.begin() + std::clamp<int64_t>(count, 0, size())); }
+
+Dataset Dataset::thinned(int64_t count) const {
+  Dataset some = *this;
+  if (count >= size()) return some;
+  some.entries_.clear();
+  for (int64_t i = 0; i < count; ++i) some.entries_.push_back(entries_[static_cast<size_t>(i * size() / count)]);
+  return some;
+}
+
+Dataset Dataset::leaveOut() {
+  Dataset out = *this;
+  out.entries_.clear();
+  std::vector<Entry> kept;
+  for (int64_t i = 0; i < size(); ++i) (isLeftOut(i, size()) ? out.entries_ : kept).push_back(entries_[static_cast<size_t>(i)]);
+  entries_ = std::move(kept);
+  return out;
+}
+
 std::string Dataset::sampleName(int64_t i) const {
   const Entry& e = entries_[static_cast<size_t>(i)];
   return sources_[static_cast<size_t>(e.source)]->name(e.index);

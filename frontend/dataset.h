@@ -10,6 +10,7 @@
 // layout=nhwc for data that is to be transposed to channel-first.  Several sources run one after another.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -39,6 +40,10 @@ class Dataset {
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   void keepFirst(int64_t count);  // forgets the samples behind them
+  void forgetFirst(int64_t count);
+  Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
+  Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one
+  static bool isLeftOut(int64_t i, int64_t size) { return (i + 1) % std::clamp<int64_t>(size, 1, 5) == 0; }
   // Every input of the model, with its dtype and sizes.
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
   // The same, but sizes may be others of the same rank.

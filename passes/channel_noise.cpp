@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "passes/graph_util.h"
 #include "quantizer/multiversion.h"
@@ -23,6 +25,8 @@ struct WeightLayout {
   }
   size_t channel(int64_t output, int64_t i) const { return static_cast<size_t>(output / outputsPerGroup * channels + i / taps); }
 };
+
+constexpr double kWorthwhileOnOne = 0.1;  // of the noise: one sample does not tell what the next is like
 
 constexpr int64_t kTogether = 8;  // outputs: their sums do not wait for each other
 struct OutputSums {
@@ -75,6 +79,19 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   return noise;
 }
 
+// How much the results of the readers change with the square of channel j: the sum of the squares of its weights.
+std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t channels) {
+  std::vector<double> squares(channels, 0.0);
+  for (const Node* reader : readers) {
+    const WeightLayout layout(*reader);
+    const auto w = floatConstant(reader->operand(1))->as<float>();
+    for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at)
+      squares[layout.channel(at / layout.perOutput, at % layout.perOutput)] +=
+          static_cast<double>(w[static_cast<size_t>(at)]) * w[static_cast<size_t>(at)];
+  }
+  return squares;
+}
+
 std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
   std::vector<double> largest(channels, 0.0);
   for (const Node* reader : readers) {
@@ -110,11 +127,57 @@ std::vector<double> factors(const std::vector<double>& weights, const ChannelSta
 
 double largestOf(const ChannelStatistics& x, size_t j) { return std::max(std::fabs(x.min[j]), std::fabs(x.max[j])); }
 
-// Only channels above a limit, down to it: a single outlier is no reason to touch the rest.
-std::vector<double> limiting(const ChannelStatistics& x, double limit) {
+// Only channels above that share of the largest, down to it: a single outlier is no reason to touch the rest.
+std::vector<double> limiting(const ChannelStatistics& x, double share) {
+  double largest = 0;
+  for (size_t j = 0; j < x.max.size(); ++j) largest = std::max(largest, largestOf(x, j));
+  const double limit = share * largest;
+  if (!(limit > 0)) return std::vector<double>(x.max.size(), 1.0);
   std::vector<double> s;
   for (size_t j = 0; j < x.max.size(); ++j) s.push_back(static_cast<double>(static_cast<float>(std::max(1.0, largestOf(x, j) / limit))));
   return s;
+}
+
+// How factors follow from the ranges of channels.
+using Rule = std::function<std::vector<double>(const ChannelStatistics&)>;
+
+// The variance, times 12, that values beyond the range add to the results, when factors and range come from all shares but one and values
+// from that one: at least its extreme is cut off, once.
+double cutOffNoise(const ChannelStatistics& x, const std::vector<ChannelStatistics>& others, const std::vector<double>& squares,
+                   const Rule& rule) {
+  double noise = 0;
+  for (size_t k = 0; k < others.size(); ++k) {
+    const ChannelStatistics::Share& share = x.shares[k];
+    const std::vector<double> s = rule(others[k]);
+    double low = 0, high = 0, beyond = 0;
+    for (size_t j = 0; j < s.size(); ++j) {
+      low = std::min(low, others[k].min[j] / s[j]);
+      high = std::max(high, others[k].max[j] / s[j]);
+    }
+    for (size_t j = 0; j < s.size(); ++j) {
+      const double above = std::max(0.0, share.max[j] - high * s[j]), below = std::max(0.0, low * s[j] - share.min[j]);
+      beyond += (above * above + below * below) * squares[j];
+    }
+    noise += 12 * beyond / share.positions;
+  }
+  return others.empty() ? 0 : noise / static_cast<double>(others.size());
+}
+
+// For every share what the others say; nothing where there are not two.
+std::vector<ChannelStatistics> withoutEach(const ChannelStatistics& x) {
+  std::vector<ChannelStatistics> others;
+  if (x.shares.size() < 2) return others;
+  for (size_t left = 0; left < x.shares.size(); ++left) {
+    ChannelStatistics& o = others.emplace_back();
+    o.min.assign(x.min.size(), 0.0f);
+    o.max.assign(x.max.size(), 0.0f);
+    for (size_t k = 0; k < x.shares.size(); ++k)
+      for (size_t j = 0; k != left && j < o.max.size(); ++j) {
+        o.min[j] = std::min(o.min[j], x.shares[k].min[j]);
+        o.max[j] = std::max(o.max[j], x.shares[k].max[j]);
+      }
+  }
+  return others;
 }
 
 }  // namespace
@@ -137,19 +200,26 @@ bool readsChannels(const Node& node) {
 }
 
 std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile) {
-  const std::vector<double> weights = largestWeights(readers, x.max.size());
+  const size_t channels = x.max.size();
+  const std::vector<double> weights = largestWeights(readers, channels), squares = squaredWeights(readers, channels);
+  const std::vector<ChannelStatistics> others = withoutEach(x);
+  if (x.shares.size() == 1) worthwhile = std::min(worthwhile, kWorthwhileOnOne);
   std::vector<double> best;
-  double least = worthwhile * expectedNoise(readers, x, std::vector<double>(x.max.size(), 1.0));
-  const auto consider = [&](std::vector<double> s) {
-    if (const double noise = expectedNoise(readers, x, s); noise < least) {
+  double least = std::numeric_limits<double>::infinity();
+  const auto consider = [&](const Rule& rule, double demanded) {
+    std::vector<double> s = rule(x);
+    const double cutOff = cutOffNoise(x, others, squares, rule);
+    if (cutOff >= least) return;
+    if (const double noise = (expectedNoise(readers, x, s) + cutOff) * demanded; noise < least) {
       least = noise;
       best = std::move(s);
     }
   };
-  for (int tenths = 1; tenths <= 10; ++tenths) consider(factors(weights, x, tenths / 10.0));
-  double largest = 0;
-  for (size_t j = 0; j < x.max.size(); ++j) largest = std::max(largest, largestOf(x, j));
-  for (int halvings = 1; halvings <= 10 && largest > 0; ++halvings) consider(limiting(x, largest * std::exp2(-halvings / 2.0)));
+  consider([](const ChannelStatistics& y) { return std::vector<double>(y.max.size(), 1.0); }, worthwhile);
+  best.clear();
+  for (int tenths = 1; tenths <= 10; ++tenths) consider([&](const ChannelStatistics& y) { return factors(weights, y, tenths / 10.0); }, 1);
+  for (int halvings = 1; halvings <= 10; ++halvings)
+    consider([&](const ChannelStatistics& y) { return limiting(y, std::exp2(-halvings / 2.0)); }, 1);
   return best;
 }
 

@@ -10,10 +10,17 @@
 
 namespace qc {
 
-// What calibration knows of a value: per channel its range and mean square.
+// What calibration knows of a value: per channel its range, 0 included, and mean square.
 struct ChannelStatistics {
   std::vector<float> min, max;
   std::vector<double> square;
+  // The same range over shares of the samples: how far what one share holds leaves the range of the others is how far new samples will
+  // leave that of all.  Empty: not known, and not reckoned with.
+  struct Share {
+    std::vector<float> min, max;
+    double positions = 0;  // values of each channel
+  };
+  std::vector<Share> shares = {};
 };
 using ChannelsByValue = std::map<std::string, ChannelStatistics>;
 
@@ -24,7 +31,8 @@ ChannelStatistics spreadChannels(int64_t channels, double spread);
 bool readsChannels(const Node& node);
 
 // The factors with which rounding the value and the weights of its readers is expected to disturb their results least: max|x|^a /
-// max|w|^(1-a) for the best a.  Nothing when the noise does not fall below `worthwhile` times what it is.
+// max|w|^(1-a) for the best a.  Nothing when the noise does not fall below `worthwhile` times what it is.  Channels of equal range are all
+// cut off where a new sample goes further, unlike quiet ones beside a loud one; that counts as noise, too, measured from share to share.
 std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile);
 
 // Multiplies what reads channel j by s[j]; the weight becomes a constant of this node's own.

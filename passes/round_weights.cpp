@@ -81,13 +81,14 @@ QC_MULTIVERSION int64_t nextMove(const float* gradient, const float* curvature, 
   return padded;
 }
 
-std::vector<float> regularized(const float* gram, int64_t depth, int64_t positions) {
+std::vector<float> regularized(const float* gram, const LayerStatistics& t) {
+  const int64_t depth = t.depth;
   std::vector<float> h(gram, gram + depth * depth);
   double trace = 0;
   for (int64_t i = 0; i < depth; ++i) trace += h[static_cast<size_t>(i * depth + i)];
   const auto damping = static_cast<float>(trace / static_cast<double>(depth) * kDamping);
-  const auto keep =
-      static_cast<float>(static_cast<double>(positions) / (static_cast<double>(positions) + kPrior * static_cast<double>(depth)));
+  const auto keep = static_cast<float>(t.trust() * static_cast<double>(t.positions) /
+                                       (static_cast<double>(t.positions) + kPrior * static_cast<double>(depth)));
   for (int64_t i = 0; i < depth; ++i)
     for (int64_t j = 0; j < depth; ++j)
       h[static_cast<size_t>(i * depth + j)] = h[static_cast<size_t>(i * depth + j)] * (i == j ? 1 : keep) + (i == j ? damping : 0);
@@ -100,9 +101,10 @@ struct Curvature {
   std::vector<float> h, diagonal, panels;  // [depth, depth]; [padded]; [padded / kLanes, depth, kLanes]; zeros beyond
 };
 
-Curvature curvatureOf(const float* gram, int64_t depth, int64_t positions) {
+Curvature curvatureOf(const float* gram, const LayerStatistics& t) {
+  const int64_t depth = t.depth;
   const int64_t padded = (depth + kLanes - 1) / kLanes * kLanes;
-  Curvature c{depth, padded, regularized(gram, depth, positions), {}, {}};
+  Curvature c{depth, padded, regularized(gram, t), {}, {}};
   c.diagonal.assign(static_cast<size_t>(padded), 0.0f);
   c.panels.assign(static_cast<size_t>(padded * depth), 0.0f);
   for (int64_t j = 0; j < depth; ++j) {
@@ -155,7 +157,7 @@ LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlat
   LayerStatistics t;
   t.groups = layer.is("conv") ? layer.integer("group") : 1;
   t.depth = weight.numElements() / weight.sizes()[0];
-  t.positions = int64_t{1} << 40;
+  t.positions = t.samples = int64_t{1} << 40;
   for (int64_t g = 0; g < t.groups; ++g)
     for (int64_t i = 0; i < t.depth; ++i)
       for (int64_t j = 0; j < t.depth; ++j) t.gram.push_back(static_cast<float>(std::pow(correlation, std::abs(i - j))));
@@ -178,7 +180,7 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
   const auto low = static_cast<float>(params.qmin), high = static_cast<float>(params.qmax);
   const int64_t channels = weight.sizes()[0], perGroup = channels / t.groups;
   for (int64_t g = 0; g < t.groups; ++g) {
-    const Curvature curvature = curvatureOf(t.gram.data() + g * t.depth * t.depth, t.depth, t.positions);
+    const Curvature curvature = curvatureOf(t.gram.data() + g * t.depth * t.depth, t);
     std::vector<Attempt> attempts, best(static_cast<size_t>(perGroup));
     const auto finish = [&] {
       descendTogether(curvature, low, high, attempts);

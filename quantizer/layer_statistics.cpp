@@ -116,6 +116,7 @@ void LayerSampler::add(const TensorRef& input, int64_t sample) {
     rest = rest.subspan(count);
   }
   statistics_.positions += wanted;
+  statistics_.samples += wanted > 0;
 }
 
 LayerStatistics LayerSampler::take() && {

@@ -21,9 +21,13 @@ struct LayerStatistics {
   int64_t groups = 1;
   int64_t depth = 0;        // inputs of one output: channels of a group times taps of the kernel
   int64_t positions = 0;    // summed over
+  int64_t samples = 0;      // that these are from
   std::vector<float> gram;  // [groups, depth, depth]: sums of x_i x_j; empty when it was not asked for
   std::vector<double> sum;  // [groups, depth]: sums of x_i
 
+  // How far they hold for other samples: positions of one sample go together, so that the samples count.  What is found is drawn towards
+  // nothing by the weight of one sample.
+  double trust() const { return static_cast<double>(samples) / static_cast<double>(samples + 1); }
   double mean(int64_t i) const { return positions ? sum[static_cast<size_t>(i)] / static_cast<double>(positions) : 0.0; }
 };
 

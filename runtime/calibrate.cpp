@@ -220,6 +220,14 @@ Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContex
   return graph;
 }
 
+Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params) {
+  Graph graph = prepared.clone();
+  PassContext cx;
+  cx.provide(params);
+  QC_TRY(runPipeline("convert", graph, cx));
+  return graph;
+}
+
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
   const DefinedArithmetic defined;
   PassContext cx;

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "frontend/dataset.h"
+#include "passes/group_params.h"
 #include "passes/pass.h"
 #include "quantizer/qconfig.h"
 #include "quantizer/quantizer.h"
@@ -47,6 +48,9 @@ Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset
 // The float graph that observers watch: simplified, annotated, with observers in place.  cx gets the CoverageReport, and the rules.
 Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx);
 Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx);
+
+// The same with quantize and dequantize in place of the observers.
+Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params);
 
 // Memory of this process without the files it maps, in bytes; the largest it has been; 0 where the system does not say.
 int64_t residentBytes();

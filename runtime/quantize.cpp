@@ -41,6 +41,17 @@ Status integerEnds(Model& model, const QConfigMapping& rules, const QuantizeOpti
   return {};
 }
 
+Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeOptions& options) {
+  const Dataset* samples = options.recover.check ? options.recover.check : options.samples;
+  if (!samples || options.compareSamples <= 0) return {};
+  CompareOptions how{.samples = options.compareSamples, .threads = options.recover.threads};
+  how.progress = [&](int64_t done, int64_t total) { options.recover.tell("compare", static_cast<size_t>(done), static_cast<size_t>(total)); };
+  QC_ASSIGN(Comparison found, compareLayers(original, quantized.model.graph(), *samples, how));
+  quantized.layers = std::move(found.layers);
+  quantized.compared = found.samples;
+  return {};
+}
+
 Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const QConfigMapping& rules, const Ranges& ranges,
                                         const QuantizeOptions& options, PassContext& cx) {
   QC_TRY(ranges.checkFor(graph));
@@ -55,10 +66,7 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Q
   const Graph original = graph.clone();
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
-  if (options.samples && options.compareSamples > 0) {
-    QC_ASSIGN(quantized.layers,
-              compareLayers(original, quantized.model.graph(), *options.samples, options.compareSamples, options.recover));
-  }
+  QC_TRY(compare(original, quantized, options));
   QC_TRY(integerEnds(quantized.model, rules, options));
   return quantized;
 }
@@ -89,8 +97,10 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
           .at(n->location())
           .on(n->operand(0)->name())
           .help("give samples with -d, saved ranges with --ranges, or rules that need neither (--mode dynamic, weight-only, fp16-weights)");
+  const Graph original = graph.clone();
   if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
+  QC_TRY(compare(original, quantized, options));
   QC_TRY(integerEnds(quantized.model, rules, options));
   return quantized;
 }

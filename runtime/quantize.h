@@ -11,6 +11,7 @@
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
 #include "runtime/calibrate.h"
+#include "runtime/compare.h"
 #include "runtime/model.h"
 #include "runtime/recover.h"
 
@@ -25,11 +26,12 @@ struct QuantizedModel {
   CoverageReport coverage;
   std::vector<Remark> remarks;
   std::vector<LayerNoise> layers;  // when samples were compared
+  int64_t compared = 0;            // so many
 };
 struct QuantizeOptions {
   const Dataset* samples = nullptr;  // calibration samples: without them weights are rounded to the nearest and nothing is compared
   RecoverOptions recover = {};
-  int64_t compareSamples = 0;  // run through both models to tell the noise of each layer
+  int64_t compareSamples = 0;  // of those of recover.check, else of the samples, run through both models to tell the noise of each layer
   // Inputs and outputs of the model that become integers, by index.  Rules may name them as well.
   std::vector<int64_t> quantizedInputs = {}, quantizedOutputs = {};
 };

@@ -1,6 +1,5 @@
 // What calibration samples can win back of the accuracy that rounding costs: better integers for weights, biases that keep the means.
 // Each is a pass of its own (passes/round_weights.cpp, correct_bias.cpp); here the samples run and the passes get what they need.
-// And the comparison that shows what is left: float and int8 side by side, layer by layer.
 #pragma once
 
 #include <functional>
@@ -28,8 +27,12 @@ struct RecoverOptions {
   int64_t samples = 128;     // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;  // of every layer, at least, over all samples
   int threads = 1;
+  // Samples that have no part in calibration: what moves channels is kept if it helps on them.  None: a part of the samples is left out of
+  // that decision.
+  const Dataset* check = nullptr;
   LayerObserver* observer = nullptr;  // that calibration of the same model and samples carried: they need not run for it again
   std::function<void(const char* stage, int64_t done, int64_t total)> progress = {};
+  std::function<void(const Remark&)> remark = {};  // what was decided against
 
   void tell(const char* stage, size_t done, size_t total) const {
     if (progress) progress(stage, static_cast<int64_t>(done), static_cast<int64_t>(total));
@@ -46,14 +49,5 @@ Result<Model> eased(const Model& model, const QConfigMapping& rules, const Datas
 
 // Edits a graph with observers (after `prepare`) whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& prepared, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);
-
-// Signal to noise in dB at the result of every int8 layer: float model against int8 model, both on the same samples.
-struct LayerNoise {
-  std::string node, op;
-  double total = 0;  // noise of everything up to here
-  double own = 0;    // of rounding this very result alone
-};
-Result<std::vector<LayerNoise>> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, int64_t limit,
-                                              const RecoverOptions& options);
 
 }  // namespace qc

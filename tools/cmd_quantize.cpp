@@ -16,7 +16,7 @@ namespace {
 // What is done against the loss of accuracy, and shown of it.
 struct RecoveryFlags {
   std::string roundWeights = "calibrated", biasCorrection = "fast", smooth = "on", equalize = "on";
-  int64_t samples = 128, compare = 4;
+  int64_t samples = 128, compare = 16;
   std::string given, movesChannels;  // a flag that the user gave: of those that need samples; of those that move channels
   bool smoothGiven = false;
 
@@ -30,7 +30,9 @@ struct RecoveryFlags {
     verb.add_option("--equalize", equalize, "on: channels of one layer and the weights of the next share their differences; off")
         ->check(CLI::IsMember({"on", "off"}));
     verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
-    verb.add_option("--compare-samples", compare, "samples that run through both models to tell the noise of each layer")
+    verb.add_option(
+            "--compare-samples", compare,
+            "samples that run through both models to tell the noise of each layer, at most: those of --check, or left out of calibration")
         ->check(CLI::Range(0, 1 << 30));
   }
   void noteGiven(const CLI::App& verb) {
@@ -58,6 +60,7 @@ struct RecoveryFlags {
 struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
+  std::vector<std::string> check;
   RulesOptions rules;
   std::string ranges, output, writeRules, mode = "static";
   int64_t weightBits = 8, groupSize = -1;
@@ -108,17 +111,39 @@ Status checkMode(const QuantizeFlags& o) {
   return {};
 }
 
-// Saved ones, or those of the samples, with what calibration has to say about them.
-Result<Ranges> rangesFor(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules, const Dataset& samples,
-                         LayerObserver* layers, StagedProgress& progress) {
-  if (!o.ranges.empty()) return Ranges::load(o.ranges);
-  CalibrateOptions options;
-  options.threads = o.threads;
-  options.layers = layers;
-  options.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
-  QC_ASSIGN(Ranges ranges, calibrate(model, rules, samples, options));
-  for (const std::string& warning : assess(ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
-  return ranges;
+// The model and the ranges that it was made with, without for modes that need none.
+struct Quantized {
+  QuantizedModel result;
+  Ranges ranges = {};
+};
+
+// From saved ranges, or those of the samples.  check: what is decided and measured on; null: a part of the samples, and nothing.
+Result<Quantized> quantized(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules, const Dataset& samples,
+                            const Dataset* check, StagedProgress& progress) {
+  QuantizeOptions options;
+  options.recover = o.recovery.options(o.threads, progress);
+  options.recover.check = check;
+  options.compareSamples = o.recovery.compare;
+  std::vector<Remark> decisions;
+  options.recover.remark = [&](const Remark& remark) { decisions.push_back(remark); };
+  if (samples.size() == 0 && o.ranges.empty()) {
+    QC_ASSIGN(QuantizedModel result, quantize(model, rules, options));
+    return Quantized{std::move(result)};
+  }
+  if (samples.size() > 0) options.samples = &samples;
+  Model easier(model.graph().clone(), model.name(), model.reshaper());
+  // Saved ranges are those of the model as it is.
+  if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
+    QC_ASSIGN(easier, eased(model, rules, samples, options.recover));
+  }
+  LayerObserver layers(options.recover.layers());
+  if (options.recover.looksAtLayers()) options.recover.observer = &layers;
+  CalibrateOptions calibration{.threads = o.threads, .layers = options.recover.observer};
+  calibration.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
+  QC_ASSIGN(Ranges ranges, o.ranges.empty() ? calibrate(easier, rules, samples, calibration) : Ranges::load(o.ranges));
+  QC_ASSIGN(QuantizedModel result, quantize(easier, rules, ranges, options));
+  result.remarks.insert(result.remarks.begin(), decisions.begin(), decisions.end());
+  return Quantized{std::move(result), std::move(ranges)};
 }
 
 // How the quantized ones are, where that is not the static default: "weights s8 per channel, input u8 at run time per tensor".
@@ -164,7 +189,7 @@ void printCoverage(const CoverageReport& coverage, bool all) {
 }
 
 // The layers whose results differ most from the float model's; the rounding of their own result alone beside it.
-void printNoise(const std::vector<LayerNoise>& layers, bool all) {
+void printNoise(const std::vector<LayerNoise>& layers, const std::string& on, bool all) {
   constexpr size_t kShown = 5;
   if (layers.empty()) return;
   std::vector<LayerNoise> worst;
@@ -179,7 +204,7 @@ void printNoise(const std::vector<LayerNoise>& layers, bool all) {
     table.add({worst[i].op, fmt::format("{:.1f}", worst[i].total), fmt::format("{:.1f}", worst[i].own), worst[i].node});
   for (const LayerNoise& layer : layers)
     if (layer.op == "output") table.add({layer.op, fmt::format("{:.1f}", layer.total), "", layer.node});
-  fmt::print("\nfloat against int8{}:\n{}", all ? "" : ", the noisiest layers", table.str());
+  fmt::print("\nfloat against int8, on {}{}:\n{}", on, all ? "" : "; the noisiest layers", table.str());
 }
 
 int64_t fileSize(const std::string& path) {
@@ -198,6 +223,45 @@ nlohmann::json reportJson(const QuantizedModel& quantized, const QConfigMapping&
   return {{"coverage", rows}, {"layers", noise}, {"rules", nlohmann::json::parse(rules.toJson())}};
 }
 
+// What the noise of layers and the decisions of recovery are measured on: other samples than those of calibration, where there are enough.
+struct CheckSamples {
+  enum class Kind { none, calibration, leftOut, given };
+  Kind kind = Kind::none;
+  Dataset samples = {};
+
+  std::string_view name() const {  // as in JSON
+    constexpr std::string_view kNames[] = {"none", "calibration", "left_out", "check"};
+    return kNames[static_cast<size_t>(kind)];
+  }
+  bool usedAfterwards = false;  // left out for the measurement alone
+  std::string str(int64_t count) const {
+    switch (kind) {
+      case Kind::given: return fmt::format("{} samples of --check", count);
+      case Kind::leftOut:
+        return fmt::format("{} samples left out of calibration{}", count, usedAfterwards ? " (the file was then calibrated with all)" : "");
+      default: return fmt::format("{} of the calibration samples, which flatters: --check names others", count);
+    }
+  }
+};
+
+// With --calibration-limit what it leaves over comes first; else a fifth of the samples.
+Result<CheckSamples> checkSamples(const QuantizeFlags& o, const Model& model, Dataset& calibration) {
+  using Kind = CheckSamples::Kind;
+  Dataset rest = calibration;
+  if (o.limit > 0) calibration.keepFirst(o.limit);
+  if (!o.check.empty()) {
+    QC_ASSIGN(Dataset given, openDataset(o.check, model));
+    return CheckSamples{Kind::given, std::move(given)};
+  }
+  // Saved ranges have likely seen the samples.
+  if (calibration.size() < 2 || !o.ranges.empty()) return CheckSamples{calibration.size() > 0 ? Kind::calibration : Kind::none};
+  rest.forgetFirst(calibration.size());
+  if (rest.size() > 0 && rest.size() >= calibration.size() / 5) return CheckSamples{Kind::leftOut, std::move(rest)};
+  return CheckSamples{Kind::leftOut, calibration.leaveOut()};
+}
+
+constexpr int64_t kFew = 128;  // calibration samples, of which a fifth is missed
+
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_TRY(checkMode(o));
@@ -206,47 +270,51 @@ Status runQuantize(const QuantizeFlags& o) {
   QC_TRY(checkOutputs(outputs));
   QC_ASSIGN(Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
-  QuantizeOptions options;
   Dataset samples;
-  StagedProgress progress;
-  options.recover = o.recovery.options(o.threads, progress);
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
-    QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
-    if (o.limit > 0) samples.keepFirst(o.limit);
-    options.samples = &samples;
-    options.compareSamples = o.recovery.compare;
-    // Saved ranges are those of the model as it is.
-    if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
-      QC_ASSIGN(model, eased(model, rules, samples, options.recover));
-    }
   }
-  const bool calibrates = !o.data.sources.empty() || !o.ranges.empty();
-  Ranges ranges;
-  LayerObserver layers(options.recover.layers());
-  if (options.recover.looksAtLayers()) options.recover.observer = &layers;
-  if (calibrates) {
-    QC_ASSIGN(ranges, rangesFor(o, model, rules, samples, options.recover.observer, progress));
+  StagedProgress progress;
+  Dataset seen = samples;
+  QC_ASSIGN(CheckSamples check, checkSamples(o, model, seen));
+  QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
+  QC_ASSIGN(Quantized made, quantized(o, model, rules, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
+  const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
+  if (check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
+    // So few that those left out are missed: measured without them, made with all.
+    check.usedAfterwards = true;
+    samples.keepFirst(asked);
+    QuantizeFlags whole = o;
+    whole.recovery.compare = 0;
+    QC_ASSIGN(Quantized withAll, quantized(whole, model, rules, samples, nullptr, progress));
+    withAll.result.layers = std::move(made.result.layers);
+    withAll.result.compared = made.result.compared;
+    made = std::move(withAll);
   }
-  QC_ASSIGN(const QuantizedModel quantized, calibrates ? quantize(model, rules, ranges, options) : quantize(model, rules, options));
-  QC_TRY(save(quantized.model, o.output));
+  const QuantizedModel& result = made.result;
+  if (o.ranges.empty() && samples.size() > 0)
+    for (const std::string& warning : assess(made.ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
+  QC_TRY(save(result.model, o.output));
   if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
-    nlohmann::json report = reportJson(quantized, rules);
-    report.update({{"output", o.output},
-                   {"samples", ranges.samples()},
-                   {"seconds", now() - start},
-                   {"bytes_before", before},
-                   {"bytes_after", after}});
+    nlohmann::json report = reportJson(result, rules);
+    report.update(
+        {{"output", o.output},
+         {"samples", made.ranges.samples()},
+         {"measured_on",
+          {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
+         {"seconds", now() - start},
+         {"bytes_before", before},
+         {"bytes_after", after}});
     printJson(report);
     return {};
   }
-  printCoverage(quantized.coverage, o.all);
-  printNoise(quantized.layers, o.all);
-  for (const Remark& r : quantized.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
+  printCoverage(result.coverage, o.all);
+  printNoise(result.layers, check.str(result.compared), o.all);
+  for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
-             ranges.samples(), now() - start);
+             made.ranges.samples(), now() - start);
   return {};
 }
 
@@ -264,6 +332,8 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("quantize", "from a float model and samples to an int8 model");
   addShared(*options, *verb);
   options->data.addTo(*verb, false);
+  verb->add_option("--check", options->check, "samples to measure on, a SOURCE as of -d; else a fifth of those of -d is left out for that")
+      ->take_all();
   verb->add_option("--mode", options->mode, "static (with samples); without: dynamic, weight-only, fp16-weights")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only", "fp16-weights"}));
   CLI::Option* perToken =

@@ -9,6 +9,7 @@
 #include <limits>
 #include <thread>
 
+#include "frontend/npy.h"
 #include "ir/text.h"
 #include "quantizer/pattern_quantizer.h"
 
@@ -143,10 +144,42 @@ TEST(Api, WeightsThatAreNoNumbersAreNamed) {
 
 // What stays float keeps its bits: nothing is moved between its channels.
 TEST(Api, FloatModelsAreNotEased) {
-  const Model model = digits();
-  const Dataset samples = openDataset({kCalib}, model).value();
+  auto graph = parseGraph(R"(const #v : f32[16,8] = rand(1, -1.0, 1.0)
+const #s : f32[16] = [300.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+const #w : f32[8,16] = rand(2, -1.0, 1.0)
+graph @loud(%x: f32[64,8]) -> ("y") {
+  %v = const #v : f32[16,8]
+  %s = const #s : f32[16]
+  %w = const #w : f32[8,16]
+  %n = linear %x, %v : f32[64,16]
+  %l = layer_norm %n, %s {axis=1} : f32[64,16]
+  %y = linear %l, %w : f32[64,8]
+  return %y
+})");
+  ASSERT_TRUE(graph) << graph.error().render();
+  const Model model(std::move(*graph), "loud");
+  Tensor x(DType::f32, {10, 64, 8});
+  uint32_t state = 1;
+  for (float& v : x.mutableAs<float>()) v = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1.0f;
+  const std::string path = testing::TempDir() + "loud.npy";
+  ASSERT_TRUE(writeNpy(path, x));
+  const Dataset samples = openDataset({"npy:" + path}, model).value();
   EXPECT_EQ(eased(model, QConfigMapping().global(keepFloat()), samples, {}).value().text(), model.text());
   EXPECT_NE(eased(model, defaultQConfigMapping(Backend::x86), samples, {}).value().text(), model.text());
+  std::filesystem::remove(path);
+}
+
+// Samples that the statistics did not see have the last word.
+TEST(Api, WhatDoesNotHelpIsNotMovedAndSaid) {
+  const Model model = digits();
+  const Dataset samples = openDataset({kCalib}, model).value();
+  std::vector<Remark> remarks;
+  RecoverOptions options;
+  options.remark = [&](const Remark& r) { remarks.push_back(r); };
+  const std::string text = eased(model, defaultQConfigMapping(Backend::x86), samples, options).value().text();
+  ASSERT_EQ(remarks.size(), 1u);
+  EXPECT_NE(remarks[0].message.find("equalize is left out"), std::string::npos) << remarks[0].message;
+  EXPECT_EQ(text, model.text());
 }
 
 TEST(Api, RulesThatKernelsCannotHonour) {

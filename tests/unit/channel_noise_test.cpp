@@ -47,5 +47,41 @@ TEST(ChannelNoise, OneOutlierIsLimitedAlone) {
   }
 }
 
+// Quiet channels beside loud ones: worth evening out, unless every share of the samples leaves the range of the others by as much.
+ChannelStatistics quietChannels(double strays) {
+  ChannelStatistics x = evenChannels();
+  for (size_t c = 0; c < 24; ++c) {
+    x.min[c] = -0.05f;
+    x.max[c] = 0.05f;
+    x.square[c] = 0.0003;
+  }
+  for (size_t k = 0; k < 8; ++k) {
+    ChannelStatistics::Share share{x.min, x.max, 8};
+    for (size_t c = k; c < 24; c += 8) share.max[c] = static_cast<float>(0.05 * (1 + strays));
+    x.shares.push_back(std::move(share));
+  }
+  for (size_t c = 0; c < 24; ++c) x.max[c] = static_cast<float>(0.05 * (1 + strays));
+  return x;
+}
+
+TEST(ChannelNoise, WhatNewSamplesCutOffCounts) {
+  const Graph graph = linearOf32();
+  const std::vector<double> even = bestFactors({graph.back()}, quietChannels(0), 0.8);
+  ASSERT_FALSE(even.empty());
+  EXPECT_LT(even[0], even[31]);
+  // Shares that each raise channels of their own tenfold beyond the loudest: whatever the factors, new samples would be cut off.
+  ChannelStatistics strays = quietChannels(200), trusted = strays;
+  trusted.shares.clear();
+  EXPECT_FALSE(bestFactors({graph.back()}, trusted, 0.95).empty());
+  EXPECT_TRUE(bestFactors({graph.back()}, strays, 0.95).empty());
+}
+
+TEST(ChannelNoise, OneSampleHasToPromiseMore) {
+  const Graph graph = linearOf32();
+  ChannelStatistics x = quietChannels(0);
+  x.shares.resize(1);
+  EXPECT_TRUE(bestFactors({graph.back()}, x, 0.8).empty());
+}
+
 }  // namespace
 }  // namespace qc
