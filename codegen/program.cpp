@@ -164,7 +164,7 @@ Result<Program> buildProgram(Graph graph, const Target& target, const CompileOpt
     if (!v->type().isStatic())
       return fail(ErrorCode::kInvalidArgument, "the shape [{}] is not known", toString(v->type().shape))
           .on(v->name())
-          .help("bind it with --shape");
+          .help("bind it with LoadOptions::shapes");
   return ProgramBuilder(std::move(graph), target).build(options);
 }
 

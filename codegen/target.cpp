@@ -292,7 +292,8 @@ Status requestAmxPermission() {
   constexpr long kTileData = 18;
   if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return {};
 #endif
-  return fail(ErrorCode::kInternal, "the operating system refuses the AMX tile state to this process").help("use --target avx512vnni");
+  return fail(ErrorCode::kInternal, "the operating system refuses the AMX tile state to this process")
+      .help("cap BuildOptions::target avx512vnni");
 }
 
 }  // namespace qc

@@ -17,6 +17,7 @@
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/memory_limit.h"
+#include "ir/op_def.h"
 
 namespace qc {
 namespace {
@@ -27,6 +28,56 @@ using Arrays = std::map<std::string, Tensor>;
 constexpr int64_t kMaxSide = 1 << 14;
 constexpr int64_t kNoLimit = 1'000'000'000'000;
 
+using Options = std::vector<DataSourceOption>;
+const Options kOfAll = {{"skip", "N", "the first N samples are left out; default 0"}, {"limit", "N", "at most N samples; default all"}};
+const Options kOfOneInput = {{"input", "NAME", "the input that they are for; default the only one"}};
+const Options kOfArrays = {{"mean", "A[,B,..]", "(x - mean) / std, one number or one per channel; default 0"},
+                           {"std", "A[,B,..]", "see mean; default 1"},
+                           {"layout", "as-is|nhwc", "nhwc: samples are channel-last and become channel-first; default as-is"}};
+const Options kOfImages = {
+    {"size", "N", "centre crop of N x N pixels; default what the input takes"},
+    {"resize", "N", "before that, the short side becomes N; default none"},
+    {"mean", "A[,B,C]", "(pixel - mean) / std with pixels of 0 to 255; one number or one per channel, in the order of `order`; default 0"},
+    {"std", "A[,B,C]", "see mean; default 1"},
+    {"layout", "nchw|nhwc", "of the input; default nchw"},
+    {"order", "rgb|bgr|grey", "of the channels; default rgb"},
+    {"filter", "bilinear|bicubic|nearest", "of resize; default bilinear"}};
+const Options kOfRaw = {{"dtype", "f32|u8|s8|...", "of the elements, little-endian; default the input's"},
+                        {"shift", "A", "(value - shift) * scale, before mean and std; default 0"},
+                        {"scale", "A", "see shift; default 1"},
+                        {"suffix", ".bin", "of the files that are taken; default .bin"}};
+
+Options joined(std::initializer_list<Options> parts) {
+  Options all;
+  for (const Options& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+const DataSourceKind kKinds[] = {
+    {"images", "images:DIR", "JPEG and PNG files", joined({kOfImages, kOfOneInput, kOfAll})},
+    {"npy", "npy:FILE", "an array whose first axis counts the samples", joined({kOfArrays, kOfOneInput, kOfAll})},
+    {"npz", "npz:FILE", "one array per input, by its name; the first axis counts the samples", joined({kOfArrays, kOfAll})},
+    {"raw", "raw:DIR", "files of raw elements, one sample each", joined({kOfRaw, kOfArrays, kOfOneInput, kOfAll})},
+    {"testdata", "testdata:DIR", "folders test_data_set_*/input_N.pb, as ONNX's tests have them", kOfAll}};
+
+const DataSourceKind* findKind(std::string_view name) {
+  for (const DataSourceKind& kind : kKinds)
+    if (kind.name == name) return &kind;
+  return nullptr;
+}
+
+template <class Rows>
+std::string nearestOf(std::string_view wanted, const Rows& rows) {
+  std::vector<std::string> names;
+  std::string list;
+  for (const auto& row : rows) {
+    names.emplace_back(row.name);
+    list += (list.empty() ? "" : ", ") + names.back();
+  }
+  const std::vector<std::string> near = nearestNames(wanted, names, 1);
+  return fmt::format("did you mean '{}'? there are {}", near.front(), list);
+}
+
 // KIND:PATH?key=value&key=value
 class SourceText {
  public:
@@ -34,8 +85,11 @@ class SourceText {
     SourceText s;
     const size_t colon = text.find(':');
     if (colon == std::string::npos)
-      return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text).help("write npy:FILE, images:DIR?size=224, ...");
+      return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text)
+          .help(fmt::format("say of which kind it is: images:DIR, npy:FILE, npz:FILE, raw:DIR or testdata:DIR"));
     s.kind = text.substr(0, colon);
+    const DataSourceKind* kind = findKind(s.kind);
+    if (!kind) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", s.kind).help(nearestOf(s.kind, kKinds));
     const size_t question = text.find('?', colon);
     s.path = text.substr(colon + 1, question == std::string::npos ? question : question - colon - 1);
     for (size_t at = question; at < text.size();) {
@@ -43,7 +97,11 @@ class SourceText {
       const std::string item = text.substr(at + 1, end - at - 1);
       const size_t equals = item.find('=');
       if (equals == std::string::npos) return fail(ErrorCode::kInvalidArgument, "'{}' in a data source lacks a value", item);
-      s.options[item.substr(0, equals)] = item.substr(equals + 1);
+      const std::string key = item.substr(0, equals);
+      if (std::none_of(kind->options.begin(), kind->options.end(), [&](const DataSourceOption& o) { return o.name == key; }))
+        return fail(ErrorCode::kInvalidArgument, "{}: has no option '{}'", s.kind, key).help(nearestOf(key, kind->options));
+      if (!s.options.emplace(key, item.substr(equals + 1)).second)
+        return fail(ErrorCode::kInvalidArgument, "{}= stands twice in the data source '{}'", key, text).help("leave one of them out");
       at = end;
     }
     return s;
@@ -93,10 +151,6 @@ class SourceText {
     std::string all = kind;
     for (const auto& [key, value] : options) all += '&' + key + '=' + value;
     return all;
-  }
-  Status nothingLeft() const {
-    if (options.empty()) return {};
-    return fail(ErrorCode::kInvalidArgument, "a {} source has no option '{}'", kind, options.begin()->first);
   }
 
   std::string kind, path;
@@ -303,6 +357,7 @@ class RawSource : public SampleSource {
     QC_ASSIGN(const auto scale, text.numbers("scale", {1}));
     s->shift_ = static_cast<float>(shift.at(0));
     s->scale_ = static_cast<float>(scale.at(0));
+    QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
     const std::string suffix = text.take("suffix").value_or(".bin");
     QC_ASSIGN(s->files_, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
     return std::shared_ptr<const SampleSource>(std::move(s));
@@ -316,22 +371,28 @@ class RawSource : public SampleSource {
       return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(),
                   count, toString(dtype_))
           .on(input_.name);
+    std::vector<int64_t> sizes = input_.sizes;  // as the file has them
+    if (normalisation_.transpose && sizes.size() >= 3) std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
+    const std::string& file = files_[static_cast<size_t>(i)];
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
-      Tensor t(dtype_, input_.sizes);
+      Tensor t(dtype_, sizes);
       std::memcpy(t.mutableData(), bytes.data(), bytes.size());
-      return Arrays{{input_.name, std::move(t)}};
+      QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
+      return Arrays{{input_.name, std::move(ready)}};
     }
-    Tensor t(DType::f32, input_.sizes);
+    Tensor t(DType::f32, sizes);
     auto to = t.mutableAs<float>();
     for (int64_t e = 0; e < count; ++e)
       to[static_cast<size_t>(e)] = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
-    return Arrays{{input_.name, std::move(t)}};
+    QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
+    return Arrays{{input_.name, std::move(ready)}};
   }
 
  private:
   InputInfo input_;
   DType dtype_ = DType::f32;
   float shift_ = 0, scale_ = 1;
+  Normalisation normalisation_;
   std::vector<std::string> files_;
 };
 
@@ -366,11 +427,9 @@ class TestDataSource : public SampleSource {
 };
 
 using Opener = Result<std::shared_ptr<const SampleSource>> (*)(SourceText&, const std::vector<InputInfo>&);
-constexpr std::pair<const char*, Opener> kKinds[] = {{"images", ImageSource::open},
-                                                     {"npy", ArraySource::open},
-                                                     {"npz", ArraySource::open},
-                                                     {"raw", RawSource::open},
-                                                     {"testdata", TestDataSource::open}};
+// In the order of kKinds.
+constexpr Opener kOpeners[] = {ImageSource::open, ArraySource::open, ArraySource::open, RawSource::open, TestDataSource::open};
+static_assert(std::size(kOpeners) == std::size(kKinds));
 
 // Sizes of the same elements with as many dims as the input has, less leading ones; nothing where that cannot be.
 std::optional<std::vector<int64_t>> ofRank(std::vector<int64_t> sizes, size_t rank) {
@@ -385,7 +444,7 @@ Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sampl
   if (t.numElements() != numElements(input.sizes))
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
         .on(input.name)
-        .help("bind the model's shape with --shape, or prepare the data for it");
+        .help("bind the model's shape with LoadOptions::shapes, or prepare the data for it");
   if (t.dtype() == input.dtype) return t.reshaped(input.sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype))
@@ -398,6 +457,8 @@ Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sampl
 
 }  // namespace
 
+std::span<const DataSourceKind> dataSourceKinds() { return kKinds; }
+
 Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs) {
   const DefinedArithmetic defined;
   Dataset d;
@@ -405,13 +466,9 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
   for (const std::string& source : sources) {
     QC_ASSIGN(SourceText text, SourceText::parse(source));
     d.settings_.push_back(text.settings());
-    const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const auto& k) { return k.first == text.kind; });
-    if (kind == std::end(kKinds))
-      return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", text.kind).help("images, npy, npz, raw or testdata");
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
     QC_ASSIGN(const int64_t limit, text.integer("limit", kNoLimit));
-    QC_ASSIGN(auto opened, kind->second(text, inputs));
-    QC_TRY(text.nothingLeft());
+    QC_ASSIGN(auto opened, kOpeners[findKind(text.kind) - kKinds](text, inputs));
     const int64_t end = std::min(opened->size(), skip + limit);
     QC_TRY(checkMemory(std::max<int64_t>(end - skip, 0) * static_cast<int64_t>(sizeof(Entry)),
                        fmt::format("the list of samples of '{}'", source)));

@@ -1,19 +1,16 @@
 // Calibration and evaluation samples from files, one at a time: memory does not grow with their number.
 //
-//   images:DIR?size=224&resize=256&mean=..&std=..&layout=nchw&order=rgb&filter=bilinear   JPEG and PNG files in name order
-//   npy:FILE       first axis = sample, for the only input, or input=NAME
-//   npz:FILE       one array per input, first axis = sample
-//   raw:DIR        files of raw little-endian elements in name order; dtype=s8, shift= and scale=: x = (value - shift) * scale
-//   testdata:DIR   folders test_data_set_*/input_N.pb
+//   images:DIR?size=224&resize=256&mean=..&std=..     npy:FILE     npz:FILE     raw:DIR?dtype=s8     testdata:DIR
 //
-// Every source takes skip= and limit=.  npy, npz and raw take mean=, std= (applied as (x - mean) / std along the channels) and
-// layout=nhwc for data that is to be transposed to channel-first.  Several sources run one after another.
+// dataSourceKinds() is the table of kinds and their options.  Several sources run one after another.
 #pragma once
 
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ir/tensor.h"
@@ -25,6 +22,15 @@ struct InputInfo {
   DType dtype = DType::f32;
   std::vector<int64_t> sizes;
 };
+
+struct DataSourceOption {
+  std::string_view name, value, help;
+};
+struct DataSourceKind {
+  std::string_view name, form, help;
+  std::vector<DataSourceOption> options;
+};
+std::span<const DataSourceKind> dataSourceKinds();
 
 class SampleSource {
  public:

@@ -166,8 +166,8 @@ class Binder {
     if (free_.empty()) return {};
     for (const std::string& symbol : freeSymbols_) remedies_.insert(symbol + "=N");
     std::string remedy = "bind by input or by symbol: ";
-    if (!firstExample_.empty()) remedy += fmt::format("--shape {}, or ", firstExample_);
-    remedy += fmt::format("--shape {}", fmt::join(remedies_, " --shape "));
+    if (!firstExample_.empty()) remedy += fmt::format("LoadOptions::shapes {}, or ", firstExample_);
+    remedy += fmt::format("LoadOptions::shapes {}", fmt::join(remedies_, " LoadOptions::shapes "));
     return fail(ErrorCode::kInvalidArgument, "{} {} free", fmt::join(free_, ", "), free_.size() == 1 ? "is" : "are")
         .on(firstFree_)
         .help(remedy);

@@ -114,7 +114,8 @@ Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
   return tl::make_unexpected(
       Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
                 .on(v->name())
-                .help("fix it: sizes of inputs with --shape NAME=1x3x224x224, the value of an input with --bind NAME=VALUE")));
+                .help("fix it: sizes of inputs with LoadOptions::shapes NAME=1x3x224x224, the value of an input with LoadOptions::values "
+                      "NAME=VALUE")));
 }
 
 Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what) const {

@@ -18,7 +18,7 @@ Result<std::vector<Tensor>> allocateResults(const Node& node) {
       return fail(ErrorCode::kUnsupported, "the shape [{}] of result {} is not known before running", toString(type.shape), i)
           .at(node.location())
           .on(node.result(i)->name())
-          .help("bind symbolic dims with --shape");
+          .help("bind symbolic dims with LoadOptions::shapes");
     results.emplace_back(type.dtype, type.sizes());
   }
   return results;

@@ -183,7 +183,7 @@ Status Ranges::merge(const Ranges& other, bool approximate) {
                   "what observer '{}' finds depends on the order of the samples, so shards cannot give what one run gives",
                   entry.observer->name())
           .on(entry.name)
-          .help("calibrate in one run, choose another observer, or accept an approximation with --approximate");
+          .help("calibrate in one run, choose another observer, or accept an approximation with Ranges::merge(.., approximate)");
     Status status = entry.observer->merge(*it->second.observer);
     if (!status) return tl::make_unexpected(std::move(status).error().on(entry.name));
     entry.trace.merge(it->second.trace);

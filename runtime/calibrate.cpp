@@ -54,6 +54,10 @@ class Calibration {
   }
 
   Status prepare() {
+    if (const int64_t used = residentBytes(); options_.memoryLimit > 0 && used > options_.memoryLimit)
+      return fail(ErrorCode::kInvalidArgument, "a limit of {} MB is below the {} MB that are in use before the first sample",
+                  options_.memoryLimit >> 20, used >> 20)
+          .help("allow more with CalibrateOptions::memoryLimit");
     QC_ASSIGN(ranges_, Ranges::forGraph(prepared_));
     ranges_.setData(data_, total_);
     std::error_code error;
@@ -122,7 +126,7 @@ class Calibration {
     QC_TRY(earlier.checkFor(prepared_));
     const auto other = [&](std::string_view what) {
       return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)
-          .help("delete it, or run without --resume");
+          .help("delete it, or run without CalibrateOptions::resume");
     };
     if (earlier.parts().size() != 1 || earlier.parts()[0].data != data_ || earlier.parts()[0].total != total_)
       return other("other calibration data");
@@ -134,14 +138,14 @@ class Calibration {
   }
 
   Status mayGoOn() {
-    const char* help = "run it again with --resume";
+    const char* help = "run it again with CalibrateOptions::resume";
     const int64_t used = options_.memoryLimit > 0 ? residentBytes() : 0;
     const bool stopped = options_.stop && options_.stop->load(), tooLarge = used > options_.memoryLimit;
     if (!stopped && !tooLarge) return {};
     if (!options_.checkpoint.empty()) QC_TRY(ranges_.save(options_.checkpoint));
     if (stopped) return fail(ErrorCode::kResource, "stopped after {} of {} samples", next_ - begin_, end_ - begin_).help(help);
     return fail(ErrorCode::kResource, "calibration holds {} bytes, more than the limit of {}", used, options_.memoryLimit)
-        .help("allow more with --memory-limit, use smaller shapes, or observers with fewer bins");
+        .help("allow more with CalibrateOptions::memoryLimit, use smaller shapes, or observers with fewer bins");
   }
 
   Status observeSample() {

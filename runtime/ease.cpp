@@ -47,7 +47,7 @@ Model::Reshaper easedReshaper(const Model& model, const Graph& simplified, const
       if (!sameValue(other, *graph->findValue(name)))
         return fail(ErrorCode::kUnsupported, "this value does not exist at the shapes of a sample")
             .on(name)
-            .help("calibrate with --smooth-quant off --equalize off, or with samples of the model's shape");
+            .help("calibrate with RecoverOptions::smoothQuant and RecoverOptions::equalize off, or with samples of the model's shape");
     QC_ASSIGN(Graph eased, easedGraph(std::move(other), channels, ways));
     return Model(std::move(eased), float32->name());
   };

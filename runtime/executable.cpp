@@ -23,7 +23,7 @@ Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
   if (t.dtype() == port.type.dtype && t.sizes() == port.type.sizes()) return {};
   return fail(ErrorCode::kInvalidArgument, "{} is {}, expected {}", what, t.type().str(), port.type.str())
       .on(port.name)
-      .help("convert the array, or compile for its shape with --shape");
+      .help("convert the array, or compile for its shape with LoadOptions::shapes");
 }
 
 }  // namespace

@@ -96,7 +96,7 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
       return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
           .at(n->location())
           .on(n->operand(0)->name())
-          .help("give samples with -d, saved ranges with --ranges, or rules that need neither (--mode dynamic, weight-only, fp16-weights)");
+          .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
   const Graph original = graph.clone();
   if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
   QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));

@@ -7,8 +7,29 @@
 
 namespace qc::tools {
 
+namespace {
+
+// The library's errors speak of its API; here the same things have flags.
+constexpr std::pair<std::string_view, std::string_view> kWords[] = {
+    {"LoadOptions::shapes", "--shape"},
+    {"LoadOptions::values", "--bind"},
+    {"CalibrateOptions::resume", "--resume"},
+    {"CalibrateOptions::memoryLimit", "--memory-limit"},
+    {"Ranges::merge(.., approximate)", "--approximate"},
+    {"cap BuildOptions::target", "use --target"},
+    {"RecoverOptions::smoothQuant and RecoverOptions::equalize off", "--smooth-quant off --equalize off"},
+};
+
+}  // namespace
+
+std::string inFlags(std::string text) {
+  for (const auto& [api, flag] : kWords)
+    for (size_t at = 0; (at = text.find(api, at)) != std::string::npos; at += flag.size()) text.replace(at, api.size(), flag);
+  return text;
+}
+
 int report(const Error& error) {
-  fmt::print(stderr, "qcompile: {}\n", error.render());
+  fmt::print(stderr, "qcompile: {}\n", inFlags(error.render()));
   return error.code() == ErrorCode::kInternal ? kInternalError : kUserError;
 }
 

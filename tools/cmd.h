@@ -16,6 +16,8 @@ namespace qc::tools {
 
 enum ExitCode : int { kDone = 0, kUserError = 1, kUsage = 2, kInternalError = 3 };
 
+// The words of the API that an error or a note speaks of, as the flags that stand for them.
+std::string inFlags(std::string text);
 // Prints the error on stderr and says which exit code it is.
 int report(const Error& error);
 inline int report(const Status& status) { return status ? kDone : report(status.error()); }
@@ -34,5 +36,7 @@ void addEvalCommand(CLI::App& app, int& exitCode);
 void addBenchCommand(CLI::App& app, int& exitCode);
 void addOptCommand(CLI::App& app, int& exitCode);
 void addDoctorCommand(CLI::App& app, int& exitCode);
+void addCompletionCommand(CLI::App& app, int& exitCode);
+void addManCommand(CLI::App& app, int& exitCode);
 
 }  // namespace qc::tools

@@ -113,6 +113,7 @@ Status bench(const BenchOptions& o) {
 void addBenchCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* verb = app.add_subcommand("bench", "measure latency");
+  verb->footer("qcompile bench m.int8.onnx --threads 2");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   verb->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::NonNegativeNumber);

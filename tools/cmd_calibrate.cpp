@@ -145,17 +145,19 @@ Status runMerge(const MergeFlags& o) {
 void addCalibrateCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<CalibrateFlags>();
   CLI::App* verb = app.add_subcommand("calibrate", "collect the ranges of all values into a file");
+  verb->footer("qcompile calibrate m.onnx -d 'images:calib?size=224' -o m.qcal");
   o->model.addTo(*verb);
   o->data.addTo(*verb, true);
   o->rules.addTo(*verb);
-  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
+  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->type_name("FILE")->required();
   verb->add_option("--calibration-limit", o->limit, "at most so many samples of the whole set")->check(CLI::Range(1, 1 << 30));
   verb->add_option("--threads", o->threads, "threads of a run")->check(CLI::Range(1, 1024));
-  verb->add_option("--shard", o->shard, "I/N: only part I (from 0) of N equal parts of the samples; join them with merge");
+  verb->add_option("--shard", o->shard, "I/N: only part I (from 0) of N equal parts of the samples; join them with merge")
+      ->type_name("I/N");
   verb->add_flag("--resume", o->resume, "go on from OUTPUT.partial, which an interrupted run left");
   verb->add_option("--checkpoint-seconds", o->checkpointSeconds, "how often OUTPUT.partial is written; 0: after every sample")
       ->check(CLI::NonNegativeNumber);
-  verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M");
+  verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M")->type_name("SIZE");
   verb->add_flag("--all", o->all, "every range, and which samples set it");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
   verb->callback([o, &exitCode] { exitCode = report(runCalibrate(*o)); });
@@ -164,8 +166,9 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
 void addMergeCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<MergeFlags>();
   CLI::App* verb = app.add_subcommand("merge", "join the ranges files of shards; all shards of a set give the bytes of one run");
+  verb->footer("qcompile merge part0.qcal part1.qcal -o m.qcal");
   verb->add_option("inputs", o->inputs, "ranges files of the same model and rules")->required();
-  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->required();
+  verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->type_name("FILE")->required();
   verb->add_flag("--approximate", o->approximate,
                  "accept observers that depend on the order of samples (moving averages: weighted by batches)");
   verb->add_flag("--all", o->all, "every range, and which samples set it");

@@ -83,18 +83,23 @@ Status runCompile(const CompileFlags& o) {
 void addCompileCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<CompileFlags>();
   CLI::App* verb = app.add_subcommand("compile", "an object file, static or shared library and a C header, to be called from C");
+  verb->footer("qcompile compile m.int8.onnx --target avx2 -o m.o");
   o->model.addTo(*verb);
-  verb->add_option("--target", o->target, "host, avx2, avx512vnni, aarch64+dotprod, riscv64, armv7, ...; another machine's as well");
+  verb->add_option("--target", o->target, "host, avx2, avx512vnni, aarch64+dotprod, riscv64, armv7, ...; another machine's as well")
+      ->type_name("TARGET");
   verb->add_option("-o,--output", o->output,
                    "NAME.o: object file, to be linked with qcompile_rt; NAME.a: the same as a static library; NAME.so: shared library with "
                    "qcompile_rt in it")
+      ->type_name("FILE")
       ->required();
-  verb->add_option("--header", o->header, "C header; default: NAME.h beside the output");
-  verb->add_option("--name", o->name, "prefix of the symbols; default: the name of the output without its suffix");
+  verb->add_option("--header", o->header, "C header; default: NAME.h beside the output")->type_name("FILE");
+  verb->add_option("--name", o->name, "prefix of the symbols; default: the name of the output without its suffix")->type_name("PREFIX");
   verb->add_option("--linker", o->link.linker,
                    "for .so: the C compiler or linker; default: the first of cc, gcc, clang, ld.lld, ld that is here, or "
-                   "TRIPLE-gcc for another machine");
-  verb->add_option("--rt", o->link.rt, "for .so: libqcompile_rt.a of the target's machine; default: the one that came with this program");
+                   "TRIPLE-gcc for another machine")
+      ->type_name("PROGRAM");
+  verb->add_option("--rt", o->link.rt, "for .so: libqcompile_rt.a of the target's machine; default: the one that came with this program")
+      ->type_name("FILE");
   verb->callback([o, &exitCode] { exitCode = report(runCompile(*o)); });
 }
 

@@ -1,8 +1,10 @@
 // eval: a metric of a model on labelled data, through the JIT.
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "frontend/labels.h"
+#include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -13,7 +15,7 @@ struct EvalOptions {
   ModelOptions model;
   EngineOptions engine;
   DataOptions data;
-  std::string labels, metric = "top1", output;
+  std::string labels, metric = "top1", output, predictions;
   int64_t limit = -1;
   bool json = false;
 };
@@ -26,52 +28,98 @@ int64_t rankOf(const Tensor& scores, int64_t label) {
   return rank;
 }
 
-struct Metric {
-  std::string name;
-  int64_t k;
-};
-
-Result<Metric> parseMetric(const std::string& text) {
-  for (const Metric& m : {Metric{"top1", 1}, Metric{"top5", 5}})
-    if (m.name == text) return m;
-  return fail(ErrorCode::kInvalidArgument, "unknown metric '{}'", text).help("top1 or top5");
+int64_t bestOf(const Tensor& scores) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < scores.numElements(); ++i)
+    if (scores.at(i) > scores.at(best) || std::isnan(scores.at(best))) best = i;
+  return best;
 }
 
+// The first output, or the one that is named; it holds numbers for each class.
+Result<std::string> scoresOutput(const Executable& exe, const std::string& named) {
+  std::string names;
+  for (const Port& p : exe.outputs()) {
+    if (!named.empty() && p.name != named) {
+      names += (names.empty() ? "'" : ", '") + p.name + "'";
+      continue;
+    }
+    if (p.type.numElements() == 0) return fail(ErrorCode::kInvalidModel, "the output holds no scores").on(p.name);
+    return p.name;
+  }
+  return fail(ErrorCode::kInvalidArgument, "the model has no output '{}'", named).help("it has " + names);
+}
+
+// One line per sample, columns between tabs; those of the label where there are labels.
+class Predictions {
+ public:
+  explicit Predictions(bool labelled)
+      : text_(labelled ? "sample\tpredicted\tscore\tlabel\trank\tcorrect\n" : "sample\tpredicted\tscore\n") {}
+  void add(std::string sample, const Tensor& scores, const std::optional<int64_t>& label, int64_t k) {
+    for (char& c : sample)
+      if (static_cast<unsigned char>(c) < ' ') c = ' ';  // a name is one cell
+    const int64_t best = bestOf(scores);
+    text_ += fmt::format("{}\t{}\t{}", sample, best, scores.at(best));
+    if (label) text_ += fmt::format("\t{}\t{}\t{}", *label, rankOf(scores, *label), rankOf(scores, *label) < k ? 1 : 0);
+    text_ += '\n';
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
 Status eval(const EvalOptions& o) {
-  QC_ASSIGN(const Metric metric, parseMetric(o.metric));
+  if (o.labels.empty() && o.predictions.empty())
+    return fail(ErrorCode::kInvalidArgument, "there is nothing to be done: neither labels nor a file for predictions is given")
+        .help("give --labels FILE for the accuracy, --predictions FILE for the answers, or both");
+  const int64_t k = o.metric == "top5" ? 5 : 1;
   QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const Dataset data, o.data.open(model));
-  QC_ASSIGN(const Labels labels, Labels::read(o.labels));
+  std::optional<Labels> labels;
+  if (!o.labels.empty()) {
+    QC_ASSIGN(labels, Labels::read(o.labels));
+  }
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
-  const std::string output = o.output.empty() ? exe.outputs().front().name : o.output;
+  QC_ASSIGN(const std::string output, scoresOutput(exe, o.output));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
   int64_t hits = 0;
   double seconds = 0;
+  Predictions predictions(labels.has_value());
   Progress progress("eval");
   for (int64_t i = 0; i < count; ++i) {
     QC_ASSIGN(const TensorMap inputs, data.sample(i));
-    QC_ASSIGN(const int64_t label, labels.of(data.sampleName(i), data.sampleIndex(i)));
+    std::optional<int64_t> label;
+    if (labels) {
+      QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
+    }
     const double start = now();
     QC_ASSIGN(const TensorMap outputs, session.run(inputs));
     seconds += now() - start;
-    const auto it = outputs.find(output);
-    if (it == outputs.end()) return fail(ErrorCode::kInvalidArgument, "the model has no such output").on(output);
-    if (label < 0 || label >= it->second.numElements())
-      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, data.sampleName(i),
-                  it->second.numElements())
+    const Tensor& scores = outputs.at(output);
+    if (label && (*label < 0 || *label >= scores.numElements()))
+      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", *label, data.sampleName(i),
+                  scores.numElements())
           .on(output);
-    hits += rankOf(it->second, label) < metric.k;
+    hits += label && rankOf(scores, *label) < k;
+    if (!o.predictions.empty()) predictions.add(data.sampleName(i), scores, label, k);
     progress.update(i + 1, count);
   }
+  if (!o.predictions.empty()) QC_TRY(writeFileAtomically(o.predictions, predictions.text()));
   const double value = count ? static_cast<double>(hits) / static_cast<double>(count) : 0;
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
-  if (o.json)
-    printJson({{metric.name, value}, {"samples", count}, {"correct", hits}, {"standard_error", standardError}, {"mean_ms", milliseconds}});
-  else
-    fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", metric.name, value * 100, count,
+  if (o.json) {
+    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}};
+    if (labels) j.update({{o.metric, value}, {"correct", hits}, {"standard_error", standardError}});
+    if (!o.predictions.empty()) j["predictions"] = o.predictions;
+    printJson(j);
+    return {};
+  }
+  if (labels)
+    fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", o.metric, value * 100, count,
                standardError * 100, milliseconds);
+  if (!o.predictions.empty()) fmt::print("{}: predictions of {} samples, {:.3f} ms each\n", o.predictions, count, milliseconds);
   return {};
 }
 
@@ -80,12 +128,16 @@ Status eval(const EvalOptions& o) {
 void addEvalCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<EvalOptions>();
   CLI::App* verb = app.add_subcommand("eval", "accuracy on labelled data");
+  verb->footer("qcompile eval m.int8.onnx -d 'images:val?size=224' --labels labels.tsv");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   options->data.addTo(*verb, true);
-  verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class index, or npy")->required();
-  verb->add_option("--metric", options->metric, "top1 or top5");
-  verb->add_option("--output", options->output, "output that holds the scores; default the first");
+  verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class index, or npy")->type_name("FILE");
+  verb->add_option("--predictions", options->predictions, "the answer to every sample, as a table with tabs; needs no labels")
+      ->type_name("FILE");
+  verb->add_option("--metric", options->metric, "share of samples whose label is the best answer, or among the five best")
+      ->check(CLI::IsMember({"top1", "top5"}));
+  verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");
   verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, &exitCode] { exitCode = report(eval(*options)); });

@@ -116,6 +116,7 @@ Status doctor(const DoctorOptions& o) {
 void addInspectCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* verb = app.add_subcommand("inspect", "what a model holds");
+  verb->footer("qcompile inspect m.onnx --kernels");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   CLI::Option* text = verb->add_flag("--text", options->text, "the imported graph as .qir, and nothing else");
@@ -127,6 +128,7 @@ void addInspectCommand(CLI::App& app, int& exitCode) {
 void addDoctorCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<DoctorOptions>();
   CLI::App* verb = app.add_subcommand("doctor", "what this machine and this build can do");
+  verb->footer("qcompile doctor --ops --json");
   verb->add_flag("--ops", options->ops, "every op");
   verb->add_flag("--passes", options->passes, "every pass");
   verb->add_flag("--kernels", options->kernels, "every kernel");

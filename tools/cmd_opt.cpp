@@ -248,20 +248,22 @@ Result<int> optCommand(const OptOptions& o) {
 }  // namespace
 
 void addOptCommand(CLI::App& app, int& exitCode) {
-  CLI::App* cmd = app.add_subcommand("opt", "Run passes over a graph in text form (.qir) and print it");
+  CLI::App* cmd = app.add_subcommand("opt", "run passes over a graph in text form (.qir) and print it");
+  cmd->footer("qcompile opt g.qir --pipeline=fold-batch-norm,canonicalize --print-changed");
   auto o = std::make_shared<OptOptions>();
   std::error_code none;
   o->manager.replayDir = (std::filesystem::temp_directory_path(none) / "qcompile").string();
   cmd->add_option("input", o->input, "the .qir file, - for stdin")->capture_default_str();
-  cmd->add_option("--pipeline", o->pipeline, "passes in order: 'fold-batch-norm,prepare{observer=minmax}'");
-  cmd->add_option("--stage", o->stage, "stage of the input: float, observed, qdq, quant or kernel");
+  cmd->add_option("--pipeline", o->pipeline, "passes in order: 'fold-batch-norm,prepare{observer=minmax}'")->type_name("PASSES");
+  cmd->add_option("--stage", o->stage, "stage of the input: float, observed, qdq, quant or kernel")->type_name("STAGE");
   cmd->add_flag("--split", o->split, "the file holds several graphs between lines '// -----'");
   cmd->add_flag("--verify-each", o->manager.verifyEach, "verify after every pass");
   cmd->add_flag("--verify-diagnostics", o->verifyDiagnostics, "expect the errors that comments announce: // expected-error@+1 {{text}}");
-  cmd->add_option("--print-after", o->manager.printAfter, "print the graph (stderr) after the passes that this regular expression finds");
+  cmd->add_option("--print-after", o->manager.printAfter, "print the graph (stderr) after the passes that this regular expression finds")
+      ->type_name("REGEX");
   cmd->add_flag("--print-changed", o->manager.printChanged, "print what each pass changed (stderr)");
-  cmd->add_option("--dump-dir", o->manager.dumpDir, "write the graph after each pass into this folder");
-  cmd->add_option("--replay-dir", o->manager.replayDir, "where a failing pass leaves its input")->capture_default_str();
+  cmd->add_option("--dump-dir", o->manager.dumpDir, "write the graph after each pass into this folder")->type_name("DIR");
+  cmd->add_option("--replay-dir", o->manager.replayDir, "where a failing pass leaves its input")->type_name("DIR")->capture_default_str();
   cmd->add_option("--stop-after", o->manager.stopAfter, "run this many passes only");
   cmd->add_flag("--time-passes", o->timePasses, "print the time of each pass (stderr)");
   cmd->add_flag("--pass-stats", o->passStats, "print how often each rule fired (stderr)");
@@ -269,7 +271,8 @@ void addOptCommand(CLI::App& app, int& exitCode) {
   cmd->add_flag("--payloads", o->manager.print.payloads, "print all constants in full");
   cmd->add_flag("--run", o->run, "interpret the result and print its outputs instead of the graph");
   cmd->add_flag("--memory-plan", o->memoryPlan, "print where in the arena the values of the result live instead of the graph");
-  cmd->add_option("--input", o->inputs, "an input for --run: NAME=[1, 2] or any payload form; others are generated");
+  cmd->add_option("--input", o->inputs, "an input for --run: NAME=[1, 2] or any payload form; others are generated")
+      ->type_name("NAME=PAYLOAD");
   cmd->add_flag("--list-passes", o->listPasses, "print passes, their options and the named pipelines");
   cmd->add_flag("--show-pipeline", o->showPipeline, "print the pipeline with named pipelines expanded");
   cmd->callback([o, &exitCode] {

@@ -94,6 +94,7 @@ Status runProfile(const ProfileFlags& o) {
 void addProfileCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<ProfileFlags>();
   CLI::App* verb = app.add_subcommand("profile", "time, share, kernel and rate of every layer");
+  verb->footer("qcompile profile m.int8.onnx --sort time");
   o->model.addTo(*verb);
   o->engine.addTo(*verb);
   o->data.addTo(*verb, false);

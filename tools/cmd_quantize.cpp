@@ -330,6 +330,7 @@ void addShared(QuantizeFlags& o, CLI::App& verb) {
 void addQuantizeCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<QuantizeFlags>();
   CLI::App* verb = app.add_subcommand("quantize", "from a float model and samples to an int8 model");
+  verb->footer("qcompile quantize m.onnx -d 'images:calib?size=224&resize=256' -o m.int8.onnx");
   addShared(*options, *verb);
   options->data.addTo(*verb, false);
   verb->add_option("--check", options->check, "samples to measure on, a SOURCE as of -d; else a fifth of those of -d is left out for that")
@@ -345,9 +346,10 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
       ->check(CLI::IsMember({8, 4}));
   verb->add_option("--group-size", options->groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
       ->check(CLI::Range(0, 1 << 20));
-  verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples");
-  verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->required();
-  verb->add_option("--write-rules", options->writeRules, "the rules as they were applied, every setting spelled out, for --config");
+  verb->add_option("--ranges", options->ranges, "ranges of an earlier calibrate run, in place of samples")->type_name("FILE");
+  verb->add_option("-o,--output", options->output, "QDQ ONNX, or .qir")->type_name("FILE")->required();
+  verb->add_option("--write-rules", options->writeRules, "the rules as they were applied, every setting spelled out, for --config")
+      ->type_name("FILE");
   options->recovery.addTo(*verb);
   verb->add_flag("--all", options->all, "name every node that stayed float, and the noise of every layer");
   verb->add_flag("--json", options->json, "one JSON object on stdout");

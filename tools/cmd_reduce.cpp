@@ -220,10 +220,15 @@ Status runReduce(const ReduceFlags& o) {
 void addReduceCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<ReduceFlags>();
   CLI::App* verb = app.add_subcommand("reduce", "the smallest part of a model on which a command still succeeds");
+  verb->footer("qcompile reduce m.onnx --test 'sh fails.sh {}' -o small.qir");
   o->model.addTo(*verb);
-  verb->add_option("--test", o->test, "shell command that exits with 0 while the failure is there; {} stands for the file")->required();
-  verb->add_option("-o,--output", o->output, "reduced model, .qir or .onnx; the command sees files of the same kind")->required();
-  verb->add_option("--tries", o->tries, "at most so many runs of the command")->check(CLI::PositiveNumber);
+  verb->add_option("--test", o->test, "shell command that exits with 0 while the failure is there; {} stands for the file")
+      ->type_name("COMMAND")
+      ->required();
+  verb->add_option("-o,--output", o->output, "reduced model, .qir or .onnx; the command sees files of the same kind")
+      ->type_name("FILE")
+      ->required();
+  verb->add_option("--tries", o->tries, "at most so many runs of the command")->check(CLI::Range(1, 1 << 30));
   verb->callback([o, &exitCode] { exitCode = report(runReduce(*o)); });
 }
 

@@ -100,8 +100,6 @@ Result<std::vector<std::string>> outputPaths(const RunOptions& o, const Model& m
 }
 
 Status run(const RunOptions& o) {
-  if (o.engineName != "jit" && o.engineName != "interpreter")
-    return fail(ErrorCode::kInvalidArgument, "unknown engine '{}'", o.engineName).help("jit or interpreter");
   if (!o.inputs.empty() && !o.data.sources.empty())
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
@@ -133,12 +131,14 @@ Status run(const RunOptions& o) {
 void addRunCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* verb = app.add_subcommand("run", "run on arrays from files, or on every sample of a source");
+  verb->footer("qcompile run m.onnx --input data=x.npy --output-dir out");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   options->data.addTo(*verb, false);
-  verb->add_option("--input", options->inputs, "NAME=FILE.npy, one for each input")->take_all();
-  verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes; with -d all samples, stacked");
-  verb->add_option("--engine", options->engineName, "jit or interpreter");
+  verb->add_option("--input", options->inputs, "NAME=FILE.npy, one for each input")->type_name("NAME=FILE.npy")->take_all();
+  verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes; with -d all samples, stacked")
+      ->type_name("DIR");
+  verb->add_option("--engine", options->engineName, "machine code, or the reference")->check(CLI::IsMember({"jit", "interpreter"}));
   verb->callback([options, &exitCode] { exitCode = report(run(*options)); });
 }
 

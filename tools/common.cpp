@@ -66,8 +66,8 @@ Result<std::pair<std::string, std::string>> splitAssignment(const std::string& t
 
 void ModelOptions::addTo(CLI::App& verb) {
   verb.add_option("model", path, "ONNX model (float, QDQ or QOperator) or .qir")->required();
-  verb.add_option("--shape", shapes, "sizes of an input with free dims: NAME=1x3x224x224")->take_all();
-  verb.add_option("--bind", values, "an input that becomes a constant: NAME=NUMBER or NAME=FILE.npy")->take_all();
+  verb.add_option("--shape", shapes, "sizes of an input with free dims: NAME=1x3x224x224")->type_name("NAME=SIZES")->take_all();
+  verb.add_option("--bind", values, "an input that becomes a constant: NAME=NUMBER or NAME=FILE.npy")->type_name("NAME=VALUE")->take_all();
 }
 
 Result<Model> ModelOptions::load() const {
@@ -85,10 +85,11 @@ Result<Model> ModelOptions::load() const {
 }
 
 void EngineOptions::addTo(CLI::App& verb) {
-  verb.add_option("--target", target, "cap the instruction sets used: host, generic, avx2, avx512vnni, x86-64+avx2, ...");
+  verb.add_option("--target", target, "cap the instruction sets used: host, generic, avx2, avx512vnni, x86-64+avx2, ...")
+      ->type_name("TARGET");
   verb.add_option("--threads", threads, "threads of one run")->check(CLI::Range(1, 1024));
   verb.add_flag("--no-cache", noCache, "compile every kernel anew; else compiled ones are kept in $QC_CACHE_DIR or ~/.cache/qcompile");
-  verb.add_option("--cache-size", cacheSize, "bound of that folder, 256M by default; those used longest ago go first");
+  verb.add_option("--cache-size", cacheSize, "bound of that folder; those used longest ago go first; 256M unless given")->type_name("SIZE");
 }
 
 Result<BuildOptions> EngineOptions::build() const {
@@ -117,15 +118,16 @@ Tensor syntheticInput(const Port& port) {
 }
 
 void DataOptions::addTo(CLI::App& verb, bool required) {
-  auto* option = verb.add_option("-d,--data", sources, "images:DIR?size=224&..., npy:FILE, npz:FILE, raw:DIR, testdata:DIR")->take_all();
+  auto* option =
+      verb.add_option("-d,--data", sources, "samples, images:DIR?size=224 and others: see below")->type_name("SOURCE")->take_all();
   if (required) option->required();
 }
 
 Result<Dataset> DataOptions::open(const Model& model) const { return openDataset(sources, model); }
 
 void RulesOptions::addTo(CLI::App& verb) {
-  verb.add_option("--config", config, "quantization rules, JSON with comments");
-  verb.add_option("--backend", backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt");
+  verb.add_option("--config", config, "quantization rules, JSON with comments")->type_name("FILE");
+  verb.add_option("--backend", backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt")->type_name("NAME");
   verb.add_option("--guard-masked-scores", guardMaskedScores, "on: the constants of attention masks are never observed; off")
       ->check(CLI::IsMember({"on", "off"}));
   verb.add_option("--guard-biases", guardBiases, "on: weight scales grow where a bias would leave int32; off")
@@ -201,7 +203,7 @@ std::string Table::str() const {
 Progress::Progress(std::string label) : label_(std::move(label)), start_(now()), terminal_(::isatty(STDERR_FILENO)) {}
 
 Progress::~Progress() {
-  if (terminal_ && drawn_ > 0) fmt::print(stderr, "\n");
+  if (terminal_ && drawn_ > 0 && !ended_) fmt::print(stderr, "\n");
 }
 
 void Progress::update(int64_t done, int64_t total) {
@@ -216,12 +218,15 @@ void Progress::update(int64_t done, int64_t total) {
     return;
   }
   if (done < total && t - drawn_ < 0.1) return;
+  if (ended_ && done >= total) return;
   drawn_ = t;
   constexpr int kWidth = 30;
   const int filled = total > 0 ? static_cast<int>(done * kWidth / total) : 0;
   const double left = done > 0 ? (t - start_) / static_cast<double>(done) * static_cast<double>(total - done) : 0;
   fmt::print(stderr, "\r{} [{}{}] {}/{} {:.0f} s left ", label_, std::string(static_cast<size_t>(filled), '='),
              std::string(static_cast<size_t>(kWidth - filled), ' '), done, total, left);
+  ended_ = done >= total;  // what is printed next begins a line of its own
+  if (ended_) fmt::print(stderr, "\n");
   std::fflush(stderr);
 }
 

@@ -86,7 +86,7 @@ class Progress {
  private:
   std::string label_;
   double start_ = 0, drawn_ = 0;
-  bool terminal_ = false;
+  bool terminal_ = false, ended_ = false;
 };
 
 // The same for a job of several stages, one line each.

@@ -21,7 +21,7 @@ Ints sizesOf(const TensorRef& r) { return {r.sizes.begin(), r.sizes.end()}; }
 
 Status requireStatic(const InferContext& c, int operand) {
   if (c.type(operand).isStatic()) return {};
-  return fail(ErrorCode::kUnsupported, "{} has unknown dims", describe(c, operand)).help("bind symbolic dims with --shape");
+  return fail(ErrorCode::kUnsupported, "{} has unknown dims", describe(c, operand)).help("bind symbolic dims with LoadOptions::shapes");
 }
 
 // Ops that cut the channel dim apart cannot keep one scale per channel.
