@@ -1,12 +1,14 @@
 // The one generator of convolutions and matrix products: see gemm.h for how the work is cut.
 #include <algorithm>
 #include <optional>
+#include <tuple>
 
 #include "codegen/emit.h"
 #include "codegen/emit_epilogue.h"
 #include "codegen/emit_weight_panel.h"
 #include "codegen/families.h"
 #include "codegen/gemm.h"
+#include "codegen/stage_strip.h"
 #include "codegen/tile_unit.h"
 
 namespace qc {
@@ -14,8 +16,6 @@ namespace {
 
 using Dot = GemmIsa::Dot;
 using Regs = std::vector<Reg>;
-
-constexpr int64_t kSlack = 128;  // copies into scratch may end in a whole vector
 
 class ConvGemm {
  public:
@@ -26,14 +26,17 @@ class ConvGemm {
         g_(plan.conv),
         layout_(plan.packing, plan.conv),
         vectors_(plan.packing.panel / isa.lanes),
-        epilogue_(e, node, plan.packing) {
+        epilogue_(e, node, plan.packing),
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa.input},
+        leavesOutPadding_(isa.dot == Dot::fma && node.is("k.conv") && node.integer("bounded") != 0) {
     elementBytes_ = sizeOf(isa.input);
     const int64_t lineStride = plan.staged ? plan.stagedWidth * g_.groupChannels() : g_.inW * g_.channels;
     pixelStride_ = (plan.staged ? g_.groupChannels() : g_.channels) * elementBytes_;
     rowStride_ = lineStride * elementBytes_;
+    planeStride_ = plan.staged ? strip_.planeBytes() : g_.dilationD * g_.inH * rowStride_;
     tailColumns_ = g_.groupOutputs() % plan.packing.panel;
     masksTail_ = tailColumns_ && Epilogue::takesMasks(e, plan.packing);
-    stripBytes_ = plan.staged ? (plan.stagedRows * rowStride_ + kSlack + 63) / 64 * 64 : 0;
+    stripBytes_ = plan.staged ? strip_.bytes() : plan.sparse ? (pixelBytesOfGroup() + StagedStrip::kSlack + 63) / 64 * 64 : 0;
     resultTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.resultBytes() + 63) / 64 * 64;
     residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
     together_ = plan.tilesOf(plan.stripRows * g_.outW) > 1 ? 2 : 1;
@@ -43,10 +46,11 @@ class ConvGemm {
 
   KernelShape emit() {
     if (isa_.dot == Dot::pairs) ones_ = e_.ints(1, e_.i16(2 * isa_.lanes));
-    if (plan_.staged) padding_ = paddingVector();
+    if (plan_.staged || plan_.sparse) padding_ = paddingVector();
+    if (plan_.sparse) storePaddingPixel();
     if (isa_.usesTiles())
       tiles_.emplace(e_, tileShapes());
-    else if (!isLinear())
+    else if (!isLinear() && !plan_.sparse)
       offsets_ = e_.table(offsetTable());
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
     if (tiles_) tiles_->release();
@@ -57,8 +61,9 @@ class ConvGemm {
  private:
   // What a unit fixes.
   struct Unit {
-    Reg group, image, firstRow, pixels;  // pixels of this strip
-    Reg input;                           // address of the strip's first pixel at (ky, kx) = 0
+    Reg group, plane, firstRow, pixels;  // plane of the result over all images; pixels of this strip
+    Reg input;                           // address of the strip's first pixel at (kz, ky, kx) = 0; sparse: of the plane at kz = 0
+    Reg beginZ, endZ;                    // planes of the kernel that take part
   };
 
   // Scratch: the strip, tiles of panels wider than the channels left, a panel of floats.
@@ -96,18 +101,19 @@ class ConvGemm {
   void emitUnit(Reg unit) {
     Unit u;
     Reg rest = unit;
-    u.group = quotient(rest, plan_.blocks * g_.batch * plan_.strips);
-    Reg block = quotient(rest, g_.batch * plan_.strips);
-    u.image = quotient(rest, plan_.strips);
+    u.group = quotient(rest, plan_.blocks * g_.planes() * plan_.strips);
+    Reg block = quotient(rest, g_.planes() * plan_.strips);
+    u.plane = quotient(rest, plan_.strips);
     u.firstRow = mul(rest, plan_.stripRows);
     Reg rows = plan_.strips == 1 ? e_.i64(g_.outH) : e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), u.firstRow));
     u.pixels = mul(rows, g_.outW);
+    std::tie(u.beginZ, u.endZ) = leavesOutPadding_ ? planesInside(e_, g_, u.plane) : std::pair(e_.i64(0), e_.i64(g_.kernelD));
     if (plan_.staged) {
-      stage(u);
+      stageStrip(e_, strip_, {u.plane, u.firstRow, g_.groups > 1 ? u.group : nullptr, u.beginZ, u.endZ}, padding_);
       u.input = e_.scratch();
     } else {
-      Reg offset = mul(u.image, g_.inH * g_.inW * g_.channels * elementBytes_);
-      offset = e_.b.CreateAdd(offset, mul(u.firstRow, g_.strideH * rowStride_));
+      Reg offset = mul(firstPlane(e_, g_, u.plane), g_.inH * g_.inW * g_.channels * elementBytes_);
+      if (!plan_.sparse) offset = e_.b.CreateAdd(offset, mul(u.firstRow, g_.strideH * rowStride_));
       if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
       u.input = e_.at(e_.operand(0), offset);
     }
@@ -115,67 +121,6 @@ class ConvGemm {
     Reg last =
         plan_.blocks == 1 ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, e_.i64(plan_.panelsPerBlock)));
     e_.loop(first, last, 1, [&](Reg panel) { emitPanel(u, panel); }, true);
-  }
-
-  // --- staging: the strip's input rows with their padding, dense, of this group's channels only ---
-
-  void fill(Reg to, int64_t bytes) {  // rounded up to whole vectors: what follows is written later
-    const int64_t width = isa_.lanes * 4;
-    const int64_t count = (bytes + width - 1) / width * width;
-    auto one = [&](Reg o) { e_.store(padding_, e_.at(to, o)); };
-    if (count > 4 * width)
-      e_.loop(e_.i64(0), e_.i64(count), width, one, true);
-    else
-      for (int64_t o = 0; o < count; o += width) one(e_.i64(o));
-  }
-
-  void copyElements(Reg to, Reg from, int64_t count) {
-    if (!isa_.widens()) return e_.copyBytes(to, from, count * elementBytes_);
-    const int64_t width = std::max(8, 2 * isa_.lanes);
-    const int64_t whole = count / width * width;
-    auto widen = [&](Reg bytes) { return e_.b.CreateZExt(bytes, e_.i16(static_cast<int>(width))); };
-    auto one = [&](Reg o) {
-      e_.store(widen(e_.load(e_.i8(static_cast<int>(width)), e_.at(from, o))), e_.at(to, e_.b.CreateShl(o, e_.i64(1))));
-    };
-    if (whole > 2 * width)
-      e_.loop(e_.i64(0), e_.i64(whole), width, one, true);
-    else
-      for (int64_t o = 0; o < whole; o += width) one(e_.i64(o));
-    if (whole < count)
-      e_.store(widen(e_.loadPart(e_.i8(static_cast<int>(width)), e_.at(from, whole), static_cast<int>(count - whole))),
-               e_.at(to, 2 * whole));
-  }
-
-  void stage(const Unit& u) {
-    const int64_t cg = g_.groupChannels(), sourceBytes = isa_.input == DType::f32 ? 4 : 1;
-    const int64_t copied = std::max<int64_t>(0, std::min(g_.inW, plan_.stagedWidth - g_.padLeft));
-    const int64_t left = std::min(g_.padLeft, plan_.stagedWidth), right = plan_.stagedWidth - left - copied;
-    Reg top = e_.b.CreateSub(mul(u.firstRow, g_.strideH), e_.i64(g_.padTop));
-    Reg image = mul(u.image, g_.inH);
-    e_.loop(
-        e_.i64(0), e_.i64(plan_.stagedRows), 1,
-        [&](Reg row) {
-          Reg to = e_.at(e_.scratch(), mul(row, rowStride_));
-          Reg y = e_.b.CreateAdd(top, row);
-          auto copyRow = [&] {
-            if (left) fill(to, left * cg * elementBytes_);
-            Reg source = mul(e_.b.CreateAdd(image, y), g_.inW * g_.channels * sourceBytes);
-            if (g_.groups > 1) source = e_.b.CreateAdd(source, mul(u.group, cg * sourceBytes));
-            Reg from = e_.at(e_.operand(0), source);
-            Reg inner = e_.at(to, left * cg * elementBytes_);
-            if (g_.groups == 1)
-              copyElements(inner, from, copied * cg);
-            else
-              e_.loop(e_.i64(0), e_.i64(copied), 1, [&](Reg x) {
-                copyElements(e_.at(inner, mul(x, cg * elementBytes_)), e_.at(from, mul(x, g_.channels * sourceBytes)), cg);
-              });
-            if (right) fill(e_.at(inner, copied * cg * elementBytes_), right * cg * elementBytes_);
-          };
-          if (copied == 0) return fill(to, rowStride_);
-          // One unsigned comparison: 0 <= y < inH.
-          e_.ifThen(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), copyRow, [&] { fill(to, rowStride_); });
-        },
-        true);
   }
 
   // --- compute ---
@@ -203,13 +148,13 @@ class ConvGemm {
     }
     if (tiles_) return emitTiles(u, weights, channels, column);
     Reg isTail = tailColumns_ && !masksTail_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
-    Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
+    Reg firstPixel = e_.b.CreateAdd(mul(u.plane, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
     Reg lastStart = e_.b.CreateSub(u.pixels, e_.i64(plan_.tileRows));
     e_.loop(
         e_.i64(0), u.pixels, plan_.tileRows,
         [&](Reg begin) {
           Reg start = e_.minOf(begin, lastStart);
-          const Regs acc = accumulate(inputRows(u, start), weights, channels.bias);
+          const Regs acc = accumulate(u, start, weights, channels.bias);
           Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, start), g_.outputs), column);
           storeTile(acc, channels, element, isTail);
         },
@@ -314,10 +259,14 @@ class ConvGemm {
   }
 
   // The products of every half of the weights are added up.
-  Regs accumulate(const Regs& rows, Reg weights, Reg bias) {
+  Regs accumulate(const Unit& u, Reg start, Reg weights, Reg bias) {
     Regs acc = accumulators(bias);
-    for (int64_t half = 0; half < plan_.packing.halves; ++half)
-      acc = accumulateHalf(std::move(acc), rows, e_.at(weights, half * layout_.halfElements() * sizeOf(isa_.weight)));
+    const Regs rows = plan_.sparse ? Regs{} : inputRows(u, start);
+    const std::vector<Corner> corners = plan_.sparse ? cornersOf(u, start) : std::vector<Corner>{};
+    for (int64_t half = 0; half < plan_.packing.halves; ++half) {
+      Reg these = e_.at(weights, half * layout_.halfElements() * sizeOf(isa_.weight));
+      acc = plan_.sparse ? accumulateSparse(std::move(acc), u, corners, these) : accumulateHalf(std::move(acc), u, rows, these);
+    }
     return acc;
   }
 
@@ -333,27 +282,86 @@ class ConvGemm {
     return acc;
   }
 
-  Regs accumulateHalf(Regs acc, const Regs& rows, Reg weights) {
-    const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight);
-    const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
-    // Nested loops over ky and, where runs are single points, kx.
-    auto overX = [&](Regs& sums, Reg firstRun, Reg offset) {
-      if (across == 1) return run(sums, rows, e_.at(weights, mul(firstRun, runBytes)), offset);
+  int64_t runBytes() const { return layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight); }
+  int64_t runsPerRow() const { return plan_.packing.rowRuns ? 1 : g_.kernelW; }
+
+  // Nested loops over the dims of the kernel: the values carried through body(first run, input offset of its row).
+  Regs overRows(Regs acc, const Unit& u, const std::function<void(Regs&, Reg, Reg)>& body) {
+    const auto plane = [&](Regs& sums, Reg firstRow, Reg offset) {
+      if (g_.kernelH == 1) return body(sums, mul(firstRow, runsPerRow()), offset);
       sums = e_.loop(
-          e_.i64(0), e_.i64(across), 1, sums,
-          [&](Reg kx, Regs& inner) {
-            run(inner, rows, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes)),
-                e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
+          e_.i64(0), e_.i64(g_.kernelH), 1, sums,
+          [&](Reg ky, Regs& inner) {
+            body(inner, mul(e_.b.CreateAdd(firstRow, ky), runsPerRow()), e_.b.CreateAdd(offset, mul(ky, g_.dilationH * rowStride_)));
           },
           true);
     };
-    if (g_.kernelH == 1) {
-      overX(acc, e_.i64(0), e_.i64(0));
+    if (g_.kernelD == 1) {
+      plane(acc, e_.i64(0), e_.i64(0));
       return acc;
     }
-    return e_.loop(
-        e_.i64(0), e_.i64(g_.kernelH), 1, acc,
-        [&](Reg ky, Regs& sums) { overX(sums, mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
+    return e_.loop(u.beginZ, u.endZ, 1, acc, [&](Reg kz, Regs& sums) { plane(sums, mul(kz, g_.kernelH), mul(kz, planeStride_)); });
+  }
+
+  Regs accumulateHalf(Regs acc, const Unit& u, const Regs& rows, Reg weights) {
+    return overRows(std::move(acc), u, [&](Regs& sums, Reg firstRun, Reg offset) {
+      if (runsPerRow() == 1) return run(sums, rows, e_.at(weights, mul(firstRun, runBytes())), offset);
+      sums = e_.loop(
+          e_.i64(0), e_.i64(g_.kernelW), 1, sums,
+          [&](Reg kx, Regs& inner) {
+            run(inner, rows, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes())),
+                e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
+          },
+          true);
+    });
+  }
+
+  // --- sparse: every tap of a pixel is in the input or is the one pixel of padding in scratch ---
+
+  int64_t pixelBytesOfGroup() const { return g_.groupChannels() * elementBytes_; }
+  void storePaddingPixel() {
+    for (int64_t o = 0; o < pixelBytesOfGroup(); o += 4 * isa_.lanes) e_.store(padding_, e_.at(e_.scratch(), o));
+  }
+
+  struct Corner {
+    Reg y, x;  // of the input under an output pixel at (ky, kx) = 0
+  };
+  std::vector<Corner> cornersOf(const Unit& u, Reg start) {
+    std::vector<Corner> corners;
+    for (int r = 0; r < plan_.tileRows; ++r) {
+      Reg x = e_.b.CreateAdd(start, e_.i64(r));
+      Reg y = e_.b.CreateAdd(quotient(x, g_.outW), u.firstRow);
+      corners.push_back({e_.b.CreateSub(mul(y, g_.strideH), e_.i64(g_.padTop)), e_.b.CreateSub(mul(x, g_.strideW), e_.i64(g_.padLeft))});
+    }
+    return corners;
+  }
+
+  Regs accumulateSparse(Regs acc, const Unit& u, const std::vector<Corner>& corners, Reg weights) {
+    Reg originZ = e_.b.CreateSub(mul(e_.b.CreateURem(u.plane, e_.i64(g_.outD)), g_.strideD), e_.i64(g_.padFront));
+    const auto tap = [&](Regs& sums, Reg plane, Reg insideZ, Reg row, Reg ky, Reg kx) {
+      Reg offsetY = mul(ky, g_.dilationH), offsetX = mul(kx, g_.dilationW), any = e_.b.getFalse();
+      Regs pixels;
+      for (const Corner& corner : corners) {
+        Reg y = e_.b.CreateAdd(corner.y, offsetY), x = e_.b.CreateAdd(corner.x, offsetX);
+        Reg inside = e_.b.CreateAnd(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), e_.b.CreateICmpULT(x, e_.i64(g_.inW)));
+        if (insideZ) inside = e_.b.CreateAnd(inside, insideZ);
+        Reg pixel = e_.at(plane, e_.b.CreateAdd(mul(y, rowStride_), mul(x, pixelStride_)));
+        pixels.push_back(e_.opaque(e_.b.CreateSelect(inside, pixel, e_.scratch())));
+        any = e_.b.CreateOr(any, inside);
+      }
+      Reg here = e_.at(weights, mul(e_.b.CreateAdd(mul(row, g_.kernelW), kx), runBytes()));
+      if (!leavesOutPadding_) return run(sums, pixels, here, e_.i64(0));
+      sums = e_.loop(e_.i64(0), e_.b.CreateZExt(any, e_.b.getInt64Ty()), 1, sums,
+                     [&](Reg, Regs& inner) { run(inner, pixels, here, e_.i64(0)); });
+    };
+    return e_.loop(u.beginZ, u.endZ, 1, acc, [&](Reg kz, Regs& byPlane) {
+      Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride_));
+      Reg insideZ = leavesOutPadding_ || g_.kernelD == 1 ? nullptr : e_.b.CreateICmpULT(z, e_.i64(g_.inD));
+      byPlane = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, byPlane, [&](Reg ky, Regs& byRow) {
+        byRow = e_.loop(e_.i64(0), e_.i64(g_.kernelW), 1, byRow,
+                        [&](Reg kx, Regs& sums) { tap(sums, plane, insideZ, e_.b.CreateAdd(mul(kz, g_.kernelH), ky), ky, kx); });
+      });
+    });
   }
 
   // --- the matrix unit: `together_` tiles of pixels by `vectors_` of columns ---
@@ -392,7 +400,7 @@ class ConvGemm {
     Reg count = plan_.flat ? e_.b.CreateUDiv(e_.b.CreateAdd(u.pixels, e_.i64(rows - 1)), e_.i64(rows))
                            : mul(e_.b.CreateUDiv(u.pixels, e_.i64(g_.outW)), perLine);
     Reg last = e_.b.CreateSub(count, e_.i64(1));
-    Reg firstPixel = e_.b.CreateAdd(mul(u.image, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
+    Reg firstPixel = e_.b.CreateAdd(mul(u.plane, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
     Reg sums = e_.at(e_.scratch(), stripBytes_);
     e_.loop(
         e_.i64(0), count, together_,
@@ -400,7 +408,7 @@ class ConvGemm {
           std::vector<TilePlace> places;
           for (int t = 0; t < together_; ++t)
             places.push_back(tilePlace(u, t ? e_.minOf(e_.b.CreateAdd(begin, e_.i64(t)), last) : begin, perLine));
-          multiplyTiles(places, weights);
+          multiplyTiles(u, places, weights);
           const int64_t rowBytes = int64_t{vectors_} * TileUnit::kRowBytes;
           for (int t = 0; t < together_; ++t)
             for (int v = 0; v < vectors_; ++v)
@@ -413,27 +421,23 @@ class ConvGemm {
         true);
   }
 
-  void multiplyTiles(const std::vector<TilePlace>& places, Reg weights) {
+  void multiplyTiles(const Unit& u, const std::vector<TilePlace>& places, Reg weights) {
     for (int t = 0; t < together_; ++t)
       for (int v = 0; v < vectors_; ++v) tiles_->zero(sumTile(t, v));
-    for (int64_t half = 0; half < plan_.packing.halves; ++half) multiplyHalf(places, e_.at(weights, half * layout_.halfElements()));
+    for (int64_t half = 0; half < plan_.packing.halves; ++half) multiplyHalf(u, places, e_.at(weights, half * layout_.halfElements()));
   }
 
-  void multiplyHalf(const std::vector<TilePlace>& places, Reg weights) {
-    const int64_t runBytes = layout_.paddedRun() * plan_.packing.panel;
-    const int64_t across = plan_.packing.rowRuns ? 1 : g_.kernelW;
-    auto overX = [&](Reg firstRun, Reg offset) {
-      if (across == 1) return tileRun(places, e_.at(weights, mul(firstRun, runBytes)), offset);
+  void multiplyHalf(const Unit& u, const std::vector<TilePlace>& places, Reg weights) {
+    overRows({}, u, [&](Regs&, Reg firstRun, Reg offset) {
+      if (runsPerRow() == 1) return tileRun(places, e_.at(weights, mul(firstRun, runBytes())), offset);
       e_.loop(
-          e_.i64(0), e_.i64(across), 1,
+          e_.i64(0), e_.i64(g_.kernelW), 1,
           [&](Reg kx) {
-            tileRun(places, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes)),
+            tileRun(places, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes())),
                     e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
           },
           true);
-    };
-    if (g_.kernelH == 1) return overX(e_.i64(0), e_.i64(0));
-    e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, [&](Reg ky) { overX(mul(ky, across), mul(ky, g_.dilationH * rowStride_)); }, true);
+    });
   }
 
   void tileRun(const std::vector<TilePlace>& places, Reg weights, Reg inputOffset) {
@@ -533,7 +537,9 @@ class ConvGemm {
   PackedLayout layout_;
   int vectors_;
   Epilogue epilogue_;
-  int64_t elementBytes_ = 1, pixelStride_ = 0, rowStride_ = 0, tailColumns_ = 0;
+  StagedStrip strip_;
+  bool leavesOutPadding_;  // taps in the padding add nothing
+  int64_t elementBytes_ = 1, pixelStride_ = 0, rowStride_ = 0, planeStride_ = 0, tailColumns_ = 0;
   bool masksTail_ = false;
   int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
   int together_ = 1;  // tiles of pixels computed at a time on the matrix unit
@@ -551,7 +557,7 @@ Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node) {
   if (node.string("packing") != plan.packing.str())
     return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
                 node.string("packing"));
-  if (plan.staged && plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
+  if (plan.staged && plan.conv.kernelD * plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
     return fail(ErrorCode::kUnsupported, "one strip of the input exceeds the address range of a kernel").at(node.location());
   ConvGemm gemm(e, node, isa, plan);
   if (!node.is("k.weight_linear")) return gemm.emit();

@@ -2,10 +2,10 @@
 //
 // Integers: the bytes of four neighbouring taps are interleaved so that each 32-bit lane holds one channel's four taps, and
 // multiplied by the packed weights four at a time.  The interleaving works within 128-bit lanes; its column order is the one
-// ("quad") that the epilogue's packs undo.  Floats: one FMA per tap, in the order (ky, kx).
+// ("quad") that the epilogue's packs undo.  Floats: one FMA per tap, in the order (kz, ky, kx).
 // Channels that fill half a panel or less share it with those of the next pixels, whose bytes follow (Packing::copies): all
 // loops then step over that many pixels at a time.
-// A work unit is a strip of output rows of one image.  Its input rows are copied into scratch with their padding, so that
+// A work unit is a strip of output rows of one plane.  Its input rows are copied into scratch with their padding, so that
 // the loops know no borders and whole vectors may be read past the last channel.  Tests: tests/kernels.
 #include <algorithm>
 
@@ -13,6 +13,7 @@
 #include "codegen/emit_epilogue.h"
 #include "codegen/families.h"
 #include "codegen/gemm.h"
+#include "codegen/stage_strip.h"
 
 namespace qc {
 
@@ -34,7 +35,6 @@ namespace {
 using Dot = DepthwiseIsa::Dot;
 using Regs = std::vector<Reg>;
 
-constexpr int64_t kSlack = 128;             // scratch behind the last row: whole vectors of the last pixel
 constexpr int64_t kStripBytes = 96 * 1024;  // of staged input
 
 struct DepthwisePlan {
@@ -89,7 +89,7 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
   p.taps = true;
   if (problem.wideWeights && !real) p.halves = 2;
   plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
-  const int64_t bytesPerRow = plan.stagedWidth * g.channels * (real ? 4 : 1);
+  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth * g.channels * (real ? 4 : 1);
   const int64_t reach = (g.kernelH - 1) * g.dilationH + 1;
   // Strips small enough for the second cache and enough of them for two threads.
   const int64_t most = std::max<int64_t>((kStripBytes / std::max<int64_t>(bytesPerRow, 1) - reach) / g.strideH + 1, 1);
@@ -103,58 +103,39 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
 class Depthwise {
  public:
   Depthwise(KernelEmitter& e, const Node& node, const DepthwiseIsa& isa, const DepthwisePlan& plan)
-      : e_(e), isa_(isa), plan_(plan), g_(plan.conv), layout_(plan.packing, plan.conv), epilogue_(e, node, plan.packing) {
+      : e_(e),
+        isa_(isa),
+        plan_(plan),
+        g_(plan.conv),
+        layout_(plan.packing, plan.conv),
+        epilogue_(e, node, plan.packing),
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, isa.dot == Dot::fma ? DType::f32 : DType::u8} {
     vectors_ = plan.packing.panel / isa.lanes;
     bytes_ = isa.dot == Dot::fma ? 4 : 1;
-    pixel_ = g_.channels * bytes_;
-    row_ = plan.stagedWidth * pixel_;
+    pixel_ = strip_.pixelBytes();
+    row_ = strip_.rowBytes();
     tail_ = plan.columns() % plan.packing.panel;
   }
 
   KernelShape emit() {
-    Reg zero = bytes_ == 4 ? nullptr : e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty());
+    Reg padding = bytes_ == 4 ? e_.floats(0, isa_.lanes)
+                              : e_.splat(e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty()), 4 * isa_.lanes);
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
-      Reg image = e_.b.CreateUDiv(unit, e_.i64(plan_.strips)), strip = e_.b.CreateURem(unit, e_.i64(plan_.strips));
+      Reg plane = e_.b.CreateUDiv(unit, e_.i64(plan_.strips)), strip = e_.b.CreateURem(unit, e_.i64(plan_.strips));
       Reg first = e_.b.CreateMul(strip, e_.i64(plan_.stripRows));
       Reg rows = e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), first));
-      stage(image, first, zero);
-      e_.loop(e_.i64(0), rows, 1, [&](Reg row) { emitRow(image, first, row); }, true);
+      stageStrip(e_, strip_, {plane, first, nullptr, e_.i64(0), e_.i64(g_.kernelD)}, padding);
+      e_.loop(e_.i64(0), rows, 1, [&](Reg row) { emitRow(plane, first, row); }, true);
     });
-    return {g_.batch * plan_.strips, (plan_.stagedRows * row_ + kSlack + 63) / 64 * 64};
+    return {g_.planes() * plan_.strips, strip_.bytes()};
   }
 
  private:
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
 
-  // Padding pixels: the zero point, or float zeros.
-  void fill(Reg to, int64_t pixels, Reg zero) {
-    if (pixels == 0) return;
-    e_.fillBytes(to, zero ? zero : e_.b.getInt8(0), e_.i64(pixels * pixel_));
-  }
-
-  void stage(Reg image, Reg first, Reg zero) {
-    const int64_t left = std::min(g_.padLeft, plan_.stagedWidth);
-    const int64_t copied = std::max<int64_t>(0, std::min(g_.inW, plan_.stagedWidth - left)), right = plan_.stagedWidth - left - copied;
-    Reg top = e_.b.CreateSub(mul(first, g_.strideH), e_.i64(g_.padTop));
-    Reg source = e_.at(e_.operand(0), mul(image, g_.inH * g_.inW * pixel_));
-    e_.loop(
-        e_.i64(0), e_.i64(plan_.stagedRows), 1,
-        [&](Reg r) {
-          Reg to = e_.at(e_.scratch(), mul(r, row_)), y = e_.b.CreateAdd(top, r);
-          const auto copyRow = [&] {
-            fill(to, left, zero);
-            Reg inner = e_.at(to, left * pixel_);
-            if (copied) e_.copyBytes(inner, e_.at(source, mul(y, g_.inW * pixel_)), copied * pixel_);
-            fill(e_.at(inner, copied * pixel_), right, zero);
-          };
-          e_.ifThen(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), copyRow, [&] { fill(to, plan_.stagedWidth, zero); });
-        },
-        true);
-  }
-
-  void emitRow(Reg image, Reg first, Reg row) {
+  void emitRow(Reg plane, Reg first, Reg row) {
     Reg input = e_.at(e_.scratch(), mul(row, g_.strideH * row_));
-    Reg firstPixel = mul(e_.b.CreateAdd(mul(image, g_.outH), e_.b.CreateAdd(first, row)), g_.outW);
+    Reg firstPixel = mul(e_.b.CreateAdd(mul(plane, g_.outH), e_.b.CreateAdd(first, row)), g_.outW);
     e_.loop(
         e_.i64(0), e_.i64(layout_.panels()), 1,
         [&](Reg panel) {
@@ -201,9 +182,10 @@ class Depthwise {
       for (int v = 0; v < vectors_; ++v)
         acc.push_back(isa_.dot == Dot::fma ? e_.floats(0, isa_.lanes)
                                            : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
-    const auto line = [&](Reg ky, Regs& sums) {
-      Reg in = e_.at(input, mul(ky, g_.dilationH * row_));
-      Reg w = e_.at(weights, mul(ky, layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
+    const auto line = [&](Reg kz, Reg ky, Regs& sums) {
+      Reg in = e_.at(input, e_.b.CreateAdd(mul(kz, strip_.planeBytes()), mul(ky, g_.dilationH * row_)));
+      Reg w = e_.at(
+          weights, mul(e_.b.CreateAdd(mul(kz, g_.kernelH), ky), layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
       for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group)
         isa_.dot == Dot::fma ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
     };
@@ -211,10 +193,16 @@ class Depthwise {
     for (int64_t half = 0; half < plan_.packing.halves; ++half) {
       weights = e_.at(first, half * layout_.halfElements() * sizeOf(plan_.packing.element));
       // Small filters are written out; the accumulators of large ones stay in registers around a loop.
-      if (g_.kernelH * g_.kernelW > 9)
-        acc = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, acc, line, true);
+      const auto plane = [&](Reg kz, Regs& sums) {
+        if (g_.kernelH * g_.kernelW > 9)
+          sums = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, sums, [&](Reg ky, Regs& inner) { line(kz, ky, inner); }, true);
+        else
+          for (int64_t ky = 0; ky < g_.kernelH; ++ky) line(kz, e_.i64(ky), sums);
+      };
+      if (g_.kernelD > 1)
+        acc = e_.loop(e_.i64(0), e_.i64(g_.kernelD), 1, acc, plane, true);
       else
-        for (int64_t ky = 0; ky < g_.kernelH; ++ky) line(e_.i64(ky), acc);
+        plane(e_.i64(0), acc);
     }
     return acc;
   }
@@ -307,6 +295,7 @@ class Depthwise {
   const ConvGeometry& g_;
   PackedLayout layout_;
   Epilogue epilogue_;
+  StagedStrip strip_;
   int vectors_ = 1;
   int64_t bytes_ = 1, pixel_ = 0, row_ = 0, tail_ = 0;
 };
@@ -318,9 +307,10 @@ bool supportsDepthwise(const KernelDef& def, const Node& node, const Target&) {
   const auto problem = GemmProblem::of(node);
   if (!problem) return false;
   const ConvGeometry& g = problem->conv;
-  if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelH * g.kernelW > 128 || g.pixels() == 0) return false;
+  if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
+    return false;
   const auto plan = planDepthwise(def, node);
-  if (!plan || plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
+  if (!plan || g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
   const bool tail = plan->columns() % plan->packing.panel != 0;
   return !tail || (hasMasks(def) && plan->packing.panel <= 64);
 }
@@ -333,10 +323,10 @@ double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
   const int vectors = plan->packing.panel / isa.lanes;
   const double panels = static_cast<double>(PackedLayout(plan->packing, g).panels());
   const double steps =
-      static_cast<double>(plan->packing.halves * g.kernelH * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
+      static_cast<double>(plan->packing.halves * g.kernelRows() * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
   const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
   const double staged =
-      static_cast<double>(plan->strips * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /
+      static_cast<double>(plan->strips * g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /
       (2.0 * isa.lanes);
   return static_cast<double>(g.pixels()) / plan->packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
 }

@@ -1,7 +1,8 @@
-// Pools over the spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool;
+// Pools over one to three spatial dims of channel-last tensors, vectorised over channels: max_pool, avg_pool, q.avg_pool;
 // and lrn, a window over channels.  The order of float sums is that of ir/ops/pool.cpp and norm.cpp.  A unit is one row of output pixels.
 // Tests: tests/kernels.
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "codegen/families.h"
@@ -12,24 +13,32 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
+// Dims are planes, rows and columns; missing ones in front have size 1.
 struct PoolShape {
-  int64_t batch, inH, inW, outH, outW, channels;
-  int64_t kernel[2], stride[2], pad[2], padEnd[2];
+  static constexpr size_t kDims = 3;
+  int64_t batch, channels;
+  int64_t in[kDims] = {1, 1, 1}, out[kDims] = {1, 1, 1}, kernel[kDims] = {1, 1, 1}, stride[kDims] = {1, 1, 1}, dilation[kDims] = {1, 1, 1},
+          pad[kDims] = {}, padEnd[kDims] = {};
 
   explicit PoolShape(const Node& node) {
     const Ints x = node.operand(0)->type().sizes(), y = node.result()->type().sizes();
-    batch = x[0], inH = x[1], inW = x[2], channels = x[3], outH = y[1], outW = y[2];
+    const size_t spatial = x.size() - 2;
+    batch = x[0], channels = x.back();
     const auto at = [&](const char* name, size_t i, int64_t byDefault) {
       const Ints& list = node.integers(name);
       return list.empty() ? byDefault : list[i];
     };
-    for (size_t i = 0; i < 2; ++i) {
-      kernel[i] = node.integers("kernel_shape")[i];
-      stride[i] = at("strides", i, 1);
-      pad[i] = at("pads", i, 0);
-      padEnd[i] = at("pads", i + 2, 0);
+    for (size_t i = 0; i < spatial; ++i) {
+      const size_t d = kDims - spatial + i;
+      in[d] = x[i + 1], out[d] = y[i + 1];
+      kernel[d] = node.integers("kernel_shape")[i];
+      stride[d] = at("strides", i, 1);
+      dilation[d] = at("dilations", i, 1);
+      pad[d] = at("pads", i, 0);
+      padEnd[d] = at("pads", i + spatial, 0);
     }
   }
+  int64_t rows() const { return batch * out[0] * out[1]; }  // of results
 };
 
 // What is kept while the taps of a window go by, and what becomes of it.
@@ -39,58 +48,79 @@ struct Combiner {
   std::function<void(KernelEmitter&, Reg acc, Reg taps, Reg counted, Reg address, int width, int count)> finish;
 };
 
-// One vector of channels of one window whose first and last taps are run-time values.
-void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, Reg row, Reg column, const Reg first[2],
-                const Reg last[2], Reg counted, Reg out, int64_t elementBytes, int width, int count) {
-  KernelEmitter::Values acc{combine.start(e, width)};
+// The taps of one window along one dim that lie inside the input, and how many count for an average.
+struct Taps {
+  Reg origin, first, last, counted;
+};
+
+Taps tapsOf(KernelEmitter& e, const PoolShape& p, size_t d, Reg position, bool includePad) {
+  Taps t;
+  t.origin = e.b.CreateSub(e.b.CreateMul(position, e.i64(p.stride[d])), e.i64(p.pad[d]));
+  // The first tap at `place` or behind it.
+  const auto tapAt = [&](int64_t place) {
+    Reg distance = e.maxOf(e.b.CreateSub(e.i64(place), t.origin), e.i64(0));
+    if (p.dilation[d] > 1) distance = e.b.CreateUDiv(e.b.CreateAdd(distance, e.i64(p.dilation[d] - 1)), e.i64(p.dilation[d]));
+    return e.minOf(distance, e.i64(p.kernel[d]));
+  };
+  t.first = tapAt(0);
+  t.last = tapAt(p.in[d]);
+  t.counted = includePad ? tapAt(p.in[d] + p.padEnd[d]) : e.b.CreateSub(t.last, t.first);
+  return t;
+}
+
+// One vector of channels of one window.
+void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, const std::array<Taps, PoolShape::kDims>& taps,
+                Reg out, int64_t elementBytes, int width, int count) {
   const int64_t pixel = p.channels * elementBytes;
-  acc = e.loop(first[0], last[0], 1, acc, [&](Reg ky, KernelEmitter::Values& outer) {
-    Reg line = e.at(image, e.b.CreateMul(e.b.CreateAdd(row, ky), e.i64(p.inW * pixel)));
-    outer = e.loop(first[1], last[1], 1, outer, [&](Reg kx, KernelEmitter::Values& inner) {
-      Reg address = e.at(line, e.b.CreateMul(e.b.CreateAdd(column, kx), e.i64(pixel)));
-      inner[0] = combine.add(e, inner[0], address, width, count);
-    });
-  });
-  Reg taps = e.b.CreateMul(e.b.CreateSub(last[0], first[0]), e.b.CreateSub(last[1], first[1]));
-  combine.finish(e, acc[0], taps, counted, out, width, count);
+  const int64_t steps[PoolShape::kDims] = {p.in[1] * p.in[2] * pixel, p.in[2] * pixel, pixel};
+  const std::function<KernelEmitter::Values(size_t, Reg, KernelEmitter::Values)> over = [&](size_t d, Reg base, KernelEmitter::Values acc) {
+    const auto tap = [&](Reg k, KernelEmitter::Values& sums) {
+      Reg place = e.b.CreateAdd(taps[d].origin, e.b.CreateMul(k, e.i64(p.dilation[d])));
+      Reg address = e.at(base, e.b.CreateMul(place, e.i64(steps[d])));
+      if (d + 1 == PoolShape::kDims)
+        sums[0] = combine.add(e, sums[0], address, width, count);
+      else
+        sums = over(d + 1, address, sums);
+    };
+    if (p.kernel[d] > 1 || p.pad[d] || p.padEnd[d]) return e.loop(taps[d].first, taps[d].last, 1, acc, tap);
+    tap(e.i64(0), acc);
+    return acc;
+  };
+  const KernelEmitter::Values acc = over(0, image, {combine.start(e, width)});
+  Reg inside = e.i64(1), counted = e.i64(1);
+  for (const Taps& t : taps) {
+    inside = e.b.CreateMul(inside, e.b.CreateSub(t.last, t.first));
+    counted = e.b.CreateMul(counted, t.counted);
+  }
+  combine.finish(e, acc[0], inside, counted, out, width, count);
 }
 
 KernelShape emitPool(KernelEmitter& e, const Node& node, const Combiner& combine, int64_t inBytes, int64_t outBytes, int width,
                      bool includePad) {
   const PoolShape p(node);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg n = e.b.CreateUDiv(unit, e.i64(p.outH)), oy = e.b.CreateURem(unit, e.i64(p.outH));
-    Reg image = e.at(e.operand(0), e.b.CreateMul(n, e.i64(p.inH * p.inW * p.channels * inBytes)));
-    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.i64(p.outW * p.channels * outBytes)));
-    // Taps inside the input, and those that count for an average.
-    const auto range = [&](size_t i, Reg o, int64_t size, Reg& origin, Reg& first, Reg& last) {
-      origin = e.b.CreateSub(e.b.CreateMul(o, e.i64(p.stride[i])), e.i64(p.pad[i]));
-      first = e.maxOf(e.b.CreateNeg(origin), e.i64(0));
-      last = e.minOf(e.b.CreateSub(e.i64(size), origin), e.i64(p.kernel[i]));
-      return includePad ? e.minOf(e.b.CreateSub(e.i64(size + p.padEnd[i]), origin), e.i64(p.kernel[i])) : e.b.CreateSub(last, first);
-    };
-    Reg row, firstY, lastY;
-    Reg countY = range(0, oy, p.inH, row, firstY, lastY);
+    Reg oy = e.b.CreateURem(unit, e.i64(p.out[1])), plane = e.b.CreateUDiv(unit, e.i64(p.out[1]));
+    Reg oz = e.b.CreateURem(plane, e.i64(p.out[0])), n = e.b.CreateUDiv(plane, e.i64(p.out[0]));
+    Reg image = e.at(e.operand(0), e.b.CreateMul(n, e.i64(p.in[0] * p.in[1] * p.in[2] * p.channels * inBytes)));
+    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.i64(p.out[2] * p.channels * outBytes)));
+    const Taps z = tapsOf(e, p, 0, oz, includePad), y = tapsOf(e, p, 1, oy, includePad);
     e.loop(
-        e.i64(0), e.i64(p.outW), 1,
+        e.i64(0), e.i64(p.out[2]), 1,
         [&](Reg ox) {
-          Reg column, firstX, lastX;
-          Reg countX = range(1, ox, p.inW, column, firstX, lastX);
-          Reg counted = e.b.CreateMul(countY, countX);
-          const Reg first[2] = {firstY, firstX}, last[2] = {lastY, lastX};
+          const std::array<Taps, PoolShape::kDims> taps{z, y, tapsOf(e, p, 2, ox, includePad)};
           Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * outBytes)));
           const int64_t whole = p.channels / width * width;
           const auto rest = static_cast<int>(p.channels % width);
           const auto block = [&](Reg c, int count) {
-            emitWindow(e, p, combine, e.at(image, e.b.CreateMul(c, e.i64(inBytes))), row, column, first, last, counted,
-                       e.at(out, e.b.CreateMul(c, e.i64(outBytes))), inBytes, width, count);
+            emitWindow(e, p, combine, e.at(image, e.b.CreateMul(c, e.i64(inBytes))), taps, e.at(out, e.b.CreateMul(c, e.i64(outBytes))),
+                       inBytes, width, count);
           };
           if (whole) e.loop(e.i64(0), e.i64(whole), width, [&](Reg c) { block(c, width); }, true);
           if (rest) block(e.i64(whole), rest);
         },
         true);
   });
-  return {p.batch * p.outH, 0};
+  return {p.rows(), 0};
 }
 
 Combiner maximum(const TensorType& type) {
@@ -127,28 +157,31 @@ void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const Ke
 
 bool supportsPool(const KernelDef&, const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  if (x.rank() != 4 || node.string("layout") != "channels_last" || x.numElements() == 0 || node.result()->type().numElements() == 0)
+  if (x.rank() < 3 || x.rank() > 5 || node.string("layout") != "channels_last" || x.numElements() == 0 ||
+      node.result()->type().numElements() == 0)
     return false;
-  const Ints& dilations = node.integers("dilations");
-  if (std::any_of(dilations.begin(), dilations.end(), [](int64_t d) { return d != 1; })) return false;
-  // Every window reaches into the input, so that no maximum is over nothing and no count is zero.
+  // Every window reaches into the input, so that no maximum is over nothing and no count is zero: dilated ones could step over it.
   const PoolShape p(node);
-  for (size_t i = 0; i < 2; ++i)
-    if (p.pad[i] >= p.kernel[i] || ((i ? p.outW : p.outH) - 1) * p.stride[i] - p.pad[i] >= (i ? p.inW : p.inH)) return false;
+  for (size_t d = 0; d < PoolShape::kDims; ++d)
+    for (int64_t o = 0; o < p.out[d]; ++o) {
+      const int64_t origin = o * p.stride[d] - p.pad[d], steps = origin >= 0 ? 0 : (-origin + p.dilation[d] - 1) / p.dilation[d];
+      if (steps >= p.kernel[d] || origin + steps * p.dilation[d] >= p.in[d]) return false;
+    }
   if (node.is("q.avg_pool")) return isPerTensorByte(x) && isPerTensorByte(node.result()->type());
   return isPlainFloat(x) || (node.is("max_pool") && (isPerTensorByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
 }
 
 double costPool(const KernelDef&, const Node& node, const Target& target) {
   const PoolShape p(node);
-  return 100 + static_cast<double>(node.result()->type().numElements() * p.kernel[0] * p.kernel[1]) * 3 * 4 / target.vectorBytes();
+  return 100 +
+         static_cast<double>(node.result()->type().numElements() * p.kernel[0] * p.kernel[1] * p.kernel[2]) * 3 * 4 / target.vectorBytes();
 }
 
 Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node) {
   const TensorType& x = node.operand(0)->type();
   const int64_t bytes = sizeOf(x.dtype);
   // As many channels at once as there are, up to a vector.
-  const int64_t most = e.target().vectorBytes() / bytes, channels = x.shape[3].size();
+  const int64_t most = e.target().vectorBytes() / bytes, channels = x.shape.back().size();
   int width = static_cast<int>(most);
   while (width > 16 / bytes && width / 2 >= channels) width /= 2;
   return emitPool(e, node, maximum(x), bytes, bytes, width, false);

@@ -62,6 +62,31 @@ const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
   return *std::min_element(isa.blocks.begin(), isa.blocks.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
 }
 
+// Taps of output positions along one dim that lie in the input, of all of them.
+double insideShare(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
+  int64_t inside = 0;
+  for (int64_t k = 0; k < kernel; ++k) {
+    const int64_t origin = k * dilation - pad;  // of output position 0
+    const int64_t first = origin >= 0 ? 0 : ceilDiv(-origin, stride), last = origin >= in ? 0 : std::min(out, ceilDiv(in - origin, stride));
+    inside += std::max<int64_t>(0, last - first);
+  }
+  return static_cast<double>(inside) / static_cast<double>(std::max<int64_t>(1, out * kernel));
+}
+
+double insideShare(const ConvGeometry& g) {
+  return insideShare(g.inD, g.outD, g.kernelD, g.strideD, g.dilationD, g.padFront) *
+         insideShare(g.inH, g.outH, g.kernelH, g.strideH, g.dilationH, g.padTop) *
+         insideShare(g.inW, g.outW, g.kernelW, g.strideW, g.dilationW, g.padLeft);
+}
+
+// Whether the taps of a pixel are better looked up one by one than staged with their padding: where most of them lie in it and each is a
+// run long enough to pay for that.
+bool isSparse(const GemmIsa& isa, const ConvGeometry& g) {
+  constexpr int64_t kShortestRun = 32;
+  constexpr double kMostInside = 0.6;
+  return !isa.widens() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMostInside;
+}
+
 bool hasRowRuns(const ConvGeometry& conv, bool staged) { return conv.dilationW == 1 && (staged || conv.groups == 1); }
 
 // Elements of k per matrix tile: equal shares of a run, so that no tile is configured for a rest.
@@ -78,7 +103,8 @@ bool readsBeyondRuns(const ConvGeometry& conv, bool rowRuns) {
   return run % tileDepth(conv, rowRuns) != 0;
 }
 
-Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const ConvGeometry& conv, const GemmIsa::Block& block, bool staged) {
+Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const ConvGeometry& conv, const GemmIsa::Block& block,
+                      const GemmPlan& plan) {
   const bool permuted = isa.packs() && problem.quantizedResult && !problem.floatResidual;
   Packing p;
   p.element = isa.weight;
@@ -90,7 +116,7 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
                                               : Packing::Columns::quad;
   p.offset = isa.inputOffset();
   if (problem.wideWeights && isa.weight == DType::s8) p.halves = 2;
-  p.rowRuns = hasRowRuns(conv, staged);
+  p.rowRuns = !plan.sparse && hasRowRuns(conv, plan.staged);
   if (isa.usesTiles()) p.runPad = tileDepth(conv, p.rowRuns);
   return p;
 }
@@ -124,7 +150,7 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
 // On the matrix unit: products, then sums through memory, then the epilogue; few rows cost nearly as much as many.
 double tileCycles(const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
   const ConvGeometry& g = plan.conv;
-  const double tiles = static_cast<double>(plan.tilesOf(plan.stripRows * g.outW) * plan.strips * g.batch * g.groups * plan.panels);
+  const double tiles = static_cast<double>(plan.tilesOf(plan.stripRows * g.outW) * plan.strips * g.planes() * g.groups * plan.panels);
   const double steps = static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / plan.depth);
   const double product = std::max(9.3, 5.3 + 0.667 * plan.tileRows) / block.efficiency;
   constexpr double kStore = 19, kEpilogue = 3.4;  // of a tile, of a vector
@@ -133,20 +159,24 @@ double tileCycles(const GemmPlan& plan, const GemmIsa::Block& block, const Packe
 
 double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
   const ConvGeometry& g = plan.conv;
-  const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.batch);
+  const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.planes());
   const double panelTiles = tiles * static_cast<double>(g.groups * plan.panels);
-  const double steps = static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / isa.group);
+  // Floats leave out what lies in the padding.
+  const double share = !plan.sparse ? 1 : isa.dot == Dot::fma ? insideShare(g) : 1;
+  const double steps = share * static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / isa.group);
+  const double lookups = plan.sparse ? 5.0 * plan.tileRows * static_cast<double>(layout.runs()) : 0;
   const double products = plan.tileRows * block.vectors * isa.lanes * isa.group;
   const double loads = (plan.tileRows + block.vectors) * 0.5;  // two loads a cycle
   const double perStep = std::max(products / (isa.macsPerCycle * block.efficiency), loads);
   const double epilogue = plan.tileRows * block.vectors * (isa.lanes == 4 ? 8.0 : 3.0) + 12;
-  const double staging = plan.staged
-                             ? static_cast<double>(g.batch * plan.strips * plan.blocks * plan.stagedRows * plan.stagedWidth * g.channels) *
-                                   (isa.widens() ? 0.06 : 0.03) * static_cast<double>(sizeOf(isa.input))
-                             : 0.0;
+  const double staging =
+      plan.staged
+          ? static_cast<double>(g.planes() * plan.strips * plan.blocks * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels) *
+                (isa.widens() ? 0.06 : 0.03) * static_cast<double>(sizeOf(isa.input))
+          : 0.0;
   const double weightBytes = static_cast<double>(layout.size() * sizeOf(isa.weight));
   const double streaming = weightBytes > static_cast<double>(kLevel2) ? weightBytes / 12.0 : weightBytes / 40.0;
-  const double computing = isa.usesTiles() ? tileCycles(plan, block, layout) : panelTiles * (steps * perStep + epilogue);
+  const double computing = isa.usesTiles() ? tileCycles(plan, block, layout) : panelTiles * (steps * perStep + lookups + epilogue);
   constexpr double kCall = 200, kConfiguration = 200;
   return std::max(computing, streaming) + staging + kCall + (isa.usesTiles() ? kConfiguration : 0.0);
 }
@@ -212,8 +242,9 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   g = problem.conv;
   if (g.isMatrixProduct()) {
     g.inW = g.outW = g.pixels();
-    g.batch = g.inH = g.outH = 1;
+    g.batch = g.inD = g.outD = g.inH = g.outH = 1;
   }
+  plan.sparse = isSparse(isa, g);
   plan.extentH = (g.kernelH - 1) * g.dilationH + 1;
   plan.extentW = (g.kernelW - 1) * g.dilationW + 1;
   if (g.inH == 1 && g.outH == 1 && g.kernelH == 1 && g.padTop == 0) {
@@ -225,24 +256,25 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
     g.strideH = std::exchange(g.strideW, 1);
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
-  plan.staged = g.isPadded() || isa.widens() || gathers;
+  plan.staged = !plan.sparse && (g.isPadded() || isa.widens() || gathers);
   const GemmIsa::Block& block = chooseBlock(isa, g.groupOutputs());
   if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
-  plan.packing = choosePacking(isa, problem, g, block, plan.staged);
+  plan.packing = choosePacking(isa, problem, g, block, plan);
   const PackedLayout layout(plan.packing, g);
   plan.panels = layout.panels();
 
   const int64_t pixels = g.outH * g.outW;
   const int64_t weightBytes = layout.size() * sizeOf(isa.weight) / g.groups;
   plan.stagedWidth = (g.outW - 1) * g.strideW + plan.extentW;
-  const int64_t inputRowBytes = g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
+  const int64_t inputRowBytes =
+      g.kernelD * g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
   // Enough units for many threads, each worth waking a thread for.
   constexpr double kUnitCycles = 10000;
   constexpr int64_t kMostUnits = 32;
   constexpr double kWeightBytesPerCycle = 8;  // from memory: what a single row of pixels waits for
-  const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.batch * g.groups),
+  const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.planes() * g.groups),
                                static_cast<double>(weightBytes) / kWeightBytesPerCycle);
-  const int64_t outer = g.batch * g.groups;
+  const int64_t outer = g.planes() * g.groups;
   int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
@@ -311,6 +343,16 @@ bool pairsStayExact(const Tensor& packed) {
     if (255 * high > 32767 || 255 * low < -32768) return false;
   }
   return true;
+}
+
+bool isPadded(const Node& node) {
+  const auto& pads = node.attrs().find("pads") ? node.integers("pads") : std::vector<int64_t>();
+  return std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; });
+}
+
+bool allFinite(const Tensor& weights) {
+  const std::span<const float> w = weights.as<float>();
+  return std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
 }
 
 bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
@@ -413,8 +455,9 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));
     bias = builder.constant(base + ".bias", layout.packChannels(biases));
-  } else if (givenBias) {
-    bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
+  } else {
+    if (givenBias) bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
+    if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(weights)});
   }
   Value* packed = builder.constant(base + ".packed", layout.pack(weights));
   std::vector<Value*> operands{node.operand(0), packed, scale, bias};

@@ -1,9 +1,9 @@
 // The family of implicit-GEMM kernels: what distinguishes its rows (GemmIsa) and how a convolution is cut into work
 // units, strips, panels and tiles (GemmPlan).  Selection, packing and the emitter all derive from these.
 //
-//   unit   = (conv group, block of panels, image, strip of output rows)
-//   strip  : its input rows are copied once into scratch, padded with the zero point and widened if the row needs it
-//            (staged), or read in place
+//   unit   = (conv group, block of panels, plane of the result, strip of output rows); an image has one plane, or in 3-d outD
+//   strip  : its input rows, of every plane of the kernel, are copied once into scratch, padded with the zero point and widened if the
+//            row needs it (staged), or read in place; where most taps lie in the padding (sparse: far dilated ones) each is looked up
 //   tile   = `tileRows` consecutive output pixels of the strip x one panel of channels, accumulated in registers.
 //            The last tile of a strip overlaps the one before, so there is no second, smaller kernel.
 // Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in the first cache.
@@ -54,11 +54,11 @@ struct GemmPlan {
   ConvGeometry conv;
   int64_t extentH = 1, extentW = 1;  // input pixels under one output pixel
   Packing packing;
-  bool staged = false;
+  bool staged = false, sparse = false;  // at most one
   int tileRows = 1;
-  int64_t stripRows = 1, strips = 1;                   // output rows; strips per image
+  int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane
   int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
-  int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one strip's input
+  int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one plane of a strip's input
   double cycles = 0;
 
   // Of Dot::tiles.
@@ -69,7 +69,7 @@ struct GemmPlan {
     return line == 0 ? 0 : pixels / line * ((line + tileRows - 1) / tileRows);
   }
 
-  int64_t units() const { return conv.groups * blocks * conv.batch * strips; }
+  int64_t units() const { return conv.groups * blocks * conv.planes() * strips; }
 };
 
 // What of a convolution the family can compute, before or after packing.

@@ -52,7 +52,7 @@ template <class T>
 void scatter(const PackedLayout& layout, const ConvGeometry& conv, T* packed, T* dense, bool toPacked, int64_t copy, int64_t half) {
   std::vector<int64_t> places;  // of an output's weights behind its first: the same for every output
   for (int64_t ic = 0; ic < conv.groupChannels(); ++ic)
-    for (int64_t ky = 0; ky < conv.kernelH; ++ky)
+    for (int64_t ky = 0; ky < conv.kernelRows(); ++ky)
       for (int64_t kx = 0; kx < conv.kernelW; ++kx) places.push_back(layout.index(0, ic, ky, kx) - layout.index(0, 0, 0, 0));
   for (int64_t o = 0; o < conv.outputs; ++o) {
     T* slots = packed + layout.index(o, 0, 0, 0, copy, half);
@@ -126,7 +126,9 @@ Result<Packing> Packing::parse(std::string_view text) {
   return p;
 }
 
-bool ConvGeometry::isMatrixProduct() const { return kernelH == 1 && kernelW == 1 && strideH == 1 && strideW == 1 && !isPadded(); }
+bool ConvGeometry::isMatrixProduct() const {
+  return kernelRows() == 1 && kernelW == 1 && strideD == 1 && strideH == 1 && strideW == 1 && !isPadded();
+}
 
 Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const std::vector<int64_t>& weightShape, const AttrDict& attrs) {
   const auto mismatch = [&](std::string_view what) {
@@ -148,7 +150,7 @@ Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const 
     return g;
   }
   const size_t spatial = weightShape.size() - 2;
-  if (spatial > 2 || xSizes.size() != spatial + 2) return mismatch("convolution over other than 1 or 2 spatial dims");
+  if (spatial > 3 || xSizes.size() != spatial + 2) return mismatch("convolution over other than 1 to 3 spatial dims");
   const Attr* group = attrs.find("group");
   g.groups = group && std::holds_alternative<int64_t>(*group) ? std::get<int64_t>(*group) : 1;
   const std::vector<int64_t> strides = listOr(attrs, "strides", spatial, 1), dilations = listOr(attrs, "dilations", spatial, 1);
@@ -159,15 +161,21 @@ Result<ConvGeometry> ConvGeometry::of(const std::vector<int64_t>& xSizes, const 
   if (g.groups < 1 || g.channels % g.groups || g.outputs % g.groups || g.channels / g.groups != weightShape[1])
     return mismatch("channels and groups do not fit");
   g.batch = xSizes[0];
-  const size_t last = spatial - 1;
-  g.inW = xSizes[1 + last], g.kernelW = weightShape[2 + last], g.strideW = strides[last], g.dilationW = dilations[last];
-  g.padLeft = pads[last], g.padRight = pads[spatial + last];
-  if (spatial == 2) {
-    g.inH = xSizes[1], g.kernelH = weightShape[2], g.strideH = strides[0], g.dilationH = dilations[0];
-    g.padTop = pads[0], g.padBottom = pads[2];
+  const size_t w = spatial - 1;  // of W; H and D are in front of it
+  g.inW = xSizes[1 + w], g.kernelW = weightShape[2 + w], g.strideW = strides[w], g.dilationW = dilations[w];
+  g.padLeft = pads[w], g.padRight = pads[spatial + w];
+  if (spatial >= 2) {
+    const size_t h = w - 1;
+    g.inH = xSizes[1 + h], g.kernelH = weightShape[2 + h], g.strideH = strides[h], g.dilationH = dilations[h];
+    g.padTop = pads[h], g.padBottom = pads[spatial + h];
+  }
+  if (spatial == 3) {
+    g.inD = xSizes[1], g.kernelD = weightShape[2], g.strideD = strides[0], g.dilationD = dilations[0];
+    g.padFront = pads[0], g.padBack = pads[spatial];
   }
   g.outW = outputSize(g.inW, g.padLeft, g.padRight, g.kernelW, g.strideW, g.dilationW);
   g.outH = outputSize(g.inH, g.padTop, g.padBottom, g.kernelH, g.strideH, g.dilationH);
+  g.outD = outputSize(g.inD, g.padFront, g.padBack, g.kernelD, g.strideD, g.dilationD);
   return g;
 }
 
@@ -176,6 +184,7 @@ std::vector<int64_t> ConvGeometry::resultSizes(const std::vector<int64_t>& xSize
   sizes.back() = outputs;
   if (weightShape.size() == 3) sizes[1] = outW;
   if (weightShape.size() == 4) sizes[1] = outH, sizes[2] = outW;
+  if (weightShape.size() == 5) sizes[1] = outD, sizes[2] = outH, sizes[3] = outW;
   return sizes;
 }
 
@@ -236,7 +245,7 @@ Tensor PackedLayout::pack(const Tensor& weights) const {
 }
 
 Tensor PackedLayout::unpack(const Tensor& packed) const {
-  const std::vector<int64_t> sizes{conv_.outputs, conv_.groupChannels(), conv_.kernelH, conv_.kernelW};
+  const std::vector<int64_t> sizes{conv_.outputs, conv_.groupChannels(), conv_.kernelRows(), conv_.kernelW};
   Tensor dense(p_.element, sizes);
   scatterAs(*this, conv_, p_.element, const_cast<void*>(packed.data()), dense.mutableData(), false);
   if (p_.halves == 1) return dense;

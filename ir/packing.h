@@ -5,9 +5,9 @@
 //   [conv group][panel][run][step of `group` elements along k][column of the panel][element of the step]
 //
 // A run is a stretch of k that is contiguous in the input: all of (kx, ic) for one ky if rowRuns, else all of ic for one
-// (ky, kx).  Runs are padded with zeros to a multiple of `runPad`.  Columns beyond the last channel are zero, and so are
-// their scale and bias.  Columns are permuted within a panel so that the saturating packs of the vector unit, which
-// work within 128-bit lanes, leave channels in their natural order:
+// (ky, kx).  In three dims ky counts the rows of all planes of the kernel: kz * kernelH + ky.  Runs are padded with zeros to a multiple of
+// `runPad`.  Columns beyond the last channel are zero, and so are their scale and bias.  Columns are permuted within a panel so that the
+// saturating packs of the vector unit, which work within 128-bit lanes, leave channels in their natural order:
 //
 //   natural  vector t, lane j holds channel t*lanes + j
 //   pair     two vectors interleave by fours: (t/2)*2*lanes + (j/4)*8 + (t%2)*4 + j%4
@@ -52,23 +52,25 @@ struct Packing {
   friend bool operator==(const Packing&, const Packing&) = default;
 };
 
-// A convolution over channel-last tensors, 1-d as one row, linear as rows * 1 pixels.
+// A convolution over channel-last tensors, 1-d as one row, 2-d as one plane, linear as rows * 1 pixels.
 struct ConvGeometry {
-  int64_t batch = 1, inH = 1, inW = 1, channels = 1;  // of the input, all groups
-  int64_t outH = 1, outW = 1, outputs = 1;
-  int64_t kernelH = 1, kernelW = 1, strideH = 1, strideW = 1, dilationH = 1, dilationW = 1;
-  int64_t padTop = 0, padLeft = 0, padBottom = 0, padRight = 0;
+  int64_t batch = 1, inD = 1, inH = 1, inW = 1, channels = 1;  // of the input, all groups
+  int64_t outD = 1, outH = 1, outW = 1, outputs = 1;
+  int64_t kernelD = 1, kernelH = 1, kernelW = 1, strideD = 1, strideH = 1, strideW = 1, dilationD = 1, dilationH = 1, dilationW = 1;
+  int64_t padFront = 0, padTop = 0, padLeft = 0, padBack = 0, padBottom = 0, padRight = 0;
   int64_t groups = 1;
 
   int64_t groupChannels() const { return channels / groups; }
   int64_t groupOutputs() const { return outputs / groups; }
-  int64_t pixels() const { return batch * outH * outW; }
-  int64_t depth() const { return kernelH * kernelW * groupChannels(); }  // k of one output
+  int64_t planes() const { return batch * outD; }  // of the result
+  int64_t pixels() const { return planes() * outH * outW; }
+  int64_t kernelRows() const { return kernelD * kernelH; }
+  int64_t depth() const { return kernelRows() * kernelW * groupChannels(); }  // k of one output
   int64_t macs() const { return pixels() * outputs * depth(); }
-  bool isPadded() const { return padTop || padLeft || padBottom || padRight; }
+  bool isPadded() const { return padFront || padBack || padTop || padLeft || padBottom || padRight; }
   bool isMatrixProduct() const;  // every output pixel reads one input pixel, in order
 
-  // x [..., K] with weights [N, K], or x [n, spatial..., C] with weights [O, C/g, k...] of 1 or 2 spatial dims.
+  // x [..., K] with weights [N, K], or x [n, spatial..., C] with weights [O, C/g, k...] of 1 to 3 spatial dims.
   // Attributes strides, pads, dilations, group may be absent (linear).
   static Result<ConvGeometry> of(const std::vector<int64_t>& xSizes, const std::vector<int64_t>& weightShape, const AttrDict& attrs);
   std::vector<int64_t> resultSizes(const std::vector<int64_t>& xSizes, const std::vector<int64_t>& weightShape) const;
@@ -82,7 +84,7 @@ class PackedLayout {
   }
 
   const Packing& packing() const { return p_; }
-  int64_t runs() const { return p_.rowRuns ? conv_.kernelH : conv_.kernelH * conv_.kernelW; }
+  int64_t runs() const { return p_.rowRuns ? conv_.kernelRows() : conv_.kernelRows() * conv_.kernelW; }
   int64_t runLength() const { return p_.rowRuns ? conv_.kernelW * conv_.groupChannels() : conv_.groupChannels(); }
   int64_t paddedRun() const { return (runLength() + p_.runPad - 1) / p_.runPad * p_.runPad; }
   int64_t panels() const { return (conv_.groupOutputs() * p_.copies + p_.panel - 1) / p_.panel; }  // of one conv group
@@ -93,12 +95,12 @@ class PackedLayout {
 
   // Output channel c (over all groups) -> entry of scale and bias.
   int64_t column(int64_t channel, int64_t copy = 0) const;
-  // Weight (channel, ic within the group, ky, kx) -> element of the packed tensor.
+  // Weight (channel, ic within the group, ky of all kernel rows, kx) -> element of the packed tensor.
   int64_t index(int64_t channel, int64_t ic, int64_t ky, int64_t kx, int64_t copy = 0, int64_t half = 0) const;
 
-  // Weights as a dense tensor [O, C/g, kh, kw] (any rank with that element order) of s8, s16 or f32 -> packed.
+  // Weights as a dense tensor [O, C/g, kd * kh, kw] (any rank with that element order) of s8, s16 or f32 -> packed.
   Tensor pack(const Tensor& weights) const;
-  Tensor unpack(const Tensor& packed) const;            // [O, C/g, kh, kw]; of two halves: s16
+  Tensor unpack(const Tensor& packed) const;            // [O, C/g, kd * kh, kw]; of two halves: s16
   Tensor packChannels(const Tensor& perChannel) const;  // [O] or [1] of s32 or f32 -> [columns()], padding zero
 
  private:

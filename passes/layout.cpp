@@ -85,6 +85,12 @@ bool canLift(const Node& node) {
          });
 }
 
+// A value of another shape of the same size; a constant stays one, for the passes that look into weights.
+Result<Value*> reshaped(Builder& b, Value* v, const std::vector<int64_t>& shape) {
+  if (const Tensor* t = v->constant()) return b.constant(v->name(), t->reshaped(shape), v->type().quant);
+  return b.create("reshape", {v}, {{"shape", shape}});
+}
+
 // Height 1 in front of the one spatial dim, in attributes, data and weights; the operands are in channels_last.
 Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> operands, AttrDict attrs) {
   for (const AttrSpec& spec : node->def().attrs) {
@@ -100,7 +106,7 @@ Result<Value*> asTwoDimensional(Builder& b, Node* node, std::vector<Value*> oper
     if (!operands[i] || role == OperandRole::bias || role == OperandRole::parameter) continue;
     std::vector<int64_t> shape = operands[i]->type().sizes();
     shape.insert(shape.begin() + (role == OperandRole::weight ? 2 : 1), 1);
-    QC_ASSIGN(operands[i], b.create("reshape", {operands[i]}, {{"shape", shape}}));
+    QC_ASSIGN(operands[i], reshaped(b, operands[i], shape));
   }
   QC_ASSIGN(Value * y, b.create(node->op(), std::move(operands), std::move(attrs)));
   std::vector<int64_t> shape = y->type().sizes();

@@ -2,10 +2,9 @@
 // stride, whose results interleave.  Output position o = stride * m + phase meets only the taps t with t * dilation = phase modulo the
 // stride, and input position m + (phase - t * dilation) / stride: for each phase that is a plain convolution over m with those taps last to
 // first, which is the order in which conv_transpose is defined to sum, so the bits are the same.  Phases of the same geometry are one
-// convolution with more output channels.  Left whole: more stride than kernel (phases without taps).
+// convolution with more output channels.  A phase without taps, where the stride is more than the kernel, is the bias alone.
 // Tests: tests/golden/split_conv_transpose, tests/unit/conv_transpose_test.cpp.
 #include <numeric>
-#include <optional>
 
 #include "ir/rewriter.h"
 #include "passes/passes.h"
@@ -15,7 +14,7 @@ namespace {
 
 // The taps of one phase along one spatial dim, and the convolution they make.
 struct PhaseAxis {
-  int64_t lastTap = 0, tapStep = 1, taps = 0;
+  int64_t lastTap = 0, tapStep = 1, taps = 0;  // no taps: no products
   int64_t dilation = 1, padBegin = 0, padEnd = 0;
   bool sameGeometry(const PhaseAxis& o) const {
     return taps == o.taps && dilation == o.dilation && padBegin == o.padBegin && padEnd == o.padEnd;
@@ -27,7 +26,7 @@ struct SpatialDim {
   // Results per phase: all positions that any tap reaches, or that are kept.
   int64_t positions() const { return (std::max((in - 1) * stride + (kernel - 1) * dilation + 1, pad + out) + stride - 1) / stride; }
 
-  std::optional<PhaseAxis> phase(int64_t phase) const {
+  PhaseAxis phase(int64_t phase) const {
     PhaseAxis p;
     p.tapStep = stride / std::gcd(stride, dilation);
     p.dilation = p.tapStep * dilation / stride;
@@ -36,10 +35,9 @@ struct SpatialDim {
         p.lastTap = t;
         ++p.taps;
       }
-    if (p.taps == 0) return std::nullopt;
+    if (p.taps == 0) return p;
     p.padBegin = (p.lastTap * dilation - phase) / stride;
     p.padEnd = positions() - in - p.padBegin + (p.taps - 1) * p.dilation;
-    if (p.padBegin < 0 || p.padEnd < 0) return std::nullopt;
     return p;
   }
 };
@@ -58,21 +56,23 @@ std::vector<SpatialDim> spatialDimsOf(const Node& node) {
   return dims;
 }
 
-// Phases in row-major order over the dims; nothing if one of them has no taps.
-std::optional<std::vector<Phase>> phasesOf(const std::vector<SpatialDim>& dims) {
+// Phases in row-major order over the dims.
+std::vector<Phase> phasesOf(const std::vector<SpatialDim>& dims) {
   std::vector<Phase> all = {{}};
   for (const SpatialDim& dim : dims) {
     std::vector<Phase> longer;
     for (const Phase& start : all)
       for (int64_t i = 0; i < dim.stride; ++i) {
-        const auto axis = dim.phase(i);
-        if (!axis) return std::nullopt;
         longer.push_back(start);
-        longer.back().push_back(*axis);
+        longer.back().push_back(dim.phase(i));
       }
     all = std::move(longer);
   }
   return all;
+}
+
+bool hasTaps(const Phase& phase) {
+  return std::all_of(phase.begin(), phase.end(), [](const PhaseAxis& axis) { return axis.taps > 0; });
 }
 
 bool sameGeometry(const Phase& a, const Phase& b) {
@@ -131,19 +131,24 @@ QuantPtr phaseParams(const QuantPtr& quant, int64_t slices, int64_t channels) {
   return q;
 }
 
+// The same with zero points of 0, which is what the weights of no tap hold.
+QuantPtr centred(const QuantPtr& quant, int64_t slices, int64_t channels) {
+  auto q = std::make_shared<QuantParams>(*phaseParams(quant, slices, channels));
+  std::fill(q->zeroPoints.begin(), q->zeroPoints.end(), 0);
+  return q;
+}
+
 class Splitter {
  public:
   Splitter(Node& node, Rewriter& rw) : node_(node), b_(rw.before(&node)), dims_(spatialDimsOf(node)) {}
 
-  // Null: left whole.
   Result<Value*> split() {
-    const auto phases = phasesOf(dims_);
-    if (!phases) return nullptr;
-    const bool merges = node_.integer("group") == 1 &&
-                        std::all_of(phases->begin(), phases->end(), [&](const Phase& p) { return sameGeometry(p, phases->front()); });
+    const std::vector<Phase> phases = phasesOf(dims_);
+    const bool merges = node_.integer("group") == 1 && hasTaps(phases.front()) &&
+                        std::all_of(phases.begin(), phases.end(), [&](const Phase& p) { return sameGeometry(p, phases.front()); });
     std::vector<Value*> parts;
-    for (size_t i = 0; i < phases->size(); i += merges ? phases->size() : 1) {
-      QC_ASSIGN(Value * part, convolution(std::span(*phases).subspan(i, merges ? phases->size() : 1)));
+    for (size_t i = 0; i < phases.size(); i += merges ? phases.size() : 1) {
+      QC_ASSIGN(Value * part, hasTaps(phases[i]) ? convolution(std::span(phases).subspan(i, merges ? phases.size() : 1)) : biasAlone());
       parts.push_back(part);
     }
     Value* y = parts[0];
@@ -151,7 +156,7 @@ class Splitter {
     if (parts.size() > 1) {
       QC_ASSIGN(y, b_.create("concat", parts, {{"axis", rank - 1}}));
     }
-    QC_ASSIGN(y, interleaved(y, static_cast<int64_t>(phases->size())));
+    QC_ASSIGN(y, interleaved(y, static_cast<int64_t>(phases.size())));
     return cropped(y);
   }
 
@@ -172,9 +177,36 @@ class Splitter {
     }
     pads.insert(pads.end(), padEnds.begin(), padEnds.end());
     AttrDict attrs{{"pads", pads}, {"dilations", dilations}, {"group", groups}, {"layout", std::string("channels_last")}};
+    return withEpilogue(std::move(operands), std::move(attrs));
+  }
+
+  Result<Value*> withEpilogue(std::vector<Value*> operands, AttrDict attrs) {
     for (const char* name : {"to", "clamp_min", "clamp_max"})
       if (const Attr* attr = node_.attrs().find(name)) attrs.set(name, *attr);
-    return b_.create(node_.is("conv_transpose") ? "conv" : "q.conv", operands, attrs);
+    return b_.create(node_.is("conv_transpose") ? "conv" : "q.conv", std::move(operands), std::move(attrs));
+  }
+
+  // A phase without products: floats are 0 + bias; integers a convolution by one tap of 0, which has the epilogue.
+  Result<Value*> biasAlone() {
+    const TensorType &w = node_.operand(1)->type(), &y = node_.result()->type();
+    const int64_t groups = node_.integer("group"), slices = w.sizes()[1], outputs = groups * slices;
+    std::vector<int64_t> sizes{y.sizes()[0]}, kernel{outputs, w.sizes()[0] / groups}, pads(dims_.size(), 0);
+    for (const SpatialDim& dim : dims_) {
+      sizes.push_back(dim.positions());
+      kernel.push_back(1);
+      pads.push_back(dim.positions() - dim.in);
+    }
+    sizes.push_back(outputs);
+    if (w.isQuantized()) {
+      std::vector<Value*> operands{node_.operand(0),
+                                   b_.constant(node_.operand(1)->name(), Tensor(w.dtype, kernel), centred(w.quant, slices, outputs))};
+      if (node_.operand(2)) operands.push_back(node_.operand(2));
+      return withEpilogue(std::move(operands), {{"pads", pads}, {"group", groups}, {"layout", std::string("channels_last")}});
+    }
+    Tensor row(w.dtype, {outputs});
+    if (node_.operand(2))
+      for (int64_t o = 0; o < outputs; ++o) storeElement(row.dtype(), row.mutableData(), o, 0.0 + node_.operand(2)->constant()->at(o));
+    return b_.create("expand", {b_.constant(node_.operand(1)->name(), std::move(row))}, {{"shape", sizes}});
   }
 
   // [N, m..., phases * O] -> [N, m * stride..., O]
@@ -225,7 +257,6 @@ Status splitConvTranspose(Graph& graph, PassContext& cx) {
   for (Node* node : graph.nodes()) {
     if (rw.wasErased(node) || !canSplit(*node)) continue;
     QC_ASSIGN(Value * y, Splitter(*node, rw).split());
-    if (!y) continue;
     rw.replace(node, {y});
     ++split;
   }

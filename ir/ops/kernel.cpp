@@ -7,7 +7,8 @@
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
 //   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32
 //   residual channels last, of the result's shape; quantized per tensor or f32
-// bounded=1 promises |acc * scale| < 2^31 for every input of the integer form, which was proved from the weights.
+// bounded=1 promises |acc * scale| < 2^31 for every input of the integer form, which was proved from the weights; of floats, that all
+// weights are finite, so that a tap in the padding adds nothing.
 // Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/kernel.h).
 #include <cmath>
 
@@ -63,41 +64,45 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   return std::vector<TensorType>{result};
 }
 
-// Sums of one output, in the order that qmath.h fixes.  `at(k)` is the input value for weight k = (ky, kx, ic), padding included.
+// Sums of one output, in the order that qmath.h fixes.  `at(k)` is the input value for weight k = (kz, ky, kx, ic), padding included.
 struct Sums {
   const ConvGeometry& g;
   const TensorRef& x;
   int32_t padding, inputOffset;
 
-  // Input element of pixel (n, oy, ox) at (ky, kx, ic) or -1 in the padding.
-  int64_t offset(int64_t n, int64_t oy, int64_t ox, int64_t ky, int64_t kx, int64_t channel) const {
-    const int64_t iy = oy * g.strideH - g.padTop + ky * g.dilationH, ix = ox * g.strideW - g.padLeft + kx * g.dilationW;
-    if (iy < 0 || ix < 0 || iy >= g.inH || ix >= g.inW) return -1;
-    return ((n * g.inH + iy) * g.inW + ix) * g.channels + channel;
+  struct Pixel {
+    int64_t n, z, y, x;
+  };
+
+  // Input element of an output pixel at (row of all kernel rows, kx, ic) or -1 in the padding.
+  int64_t offset(const Pixel& at, int64_t row, int64_t kx, int64_t channel) const {
+    const int64_t iz = at.z * g.strideD - g.padFront + row / g.kernelH * g.dilationD;
+    const int64_t iy = at.y * g.strideH - g.padTop + row % g.kernelH * g.dilationH, ix = at.x * g.strideW - g.padLeft + kx * g.dilationW;
+    if (iz < 0 || iy < 0 || ix < 0 || iz >= g.inD || iy >= g.inH || ix >= g.inW) return -1;
+    return (((at.n * g.inD + iz) * g.inH + iy) * g.inW + ix) * g.channels + channel;
   }
 
   template <class Step>
-  void walk(int64_t n, int64_t oy, int64_t ox, int64_t o, const Step& step) const {
-    const int64_t cg = g.groupChannels(), first = o / g.groupOutputs() * cg;
-    for (int64_t ky = 0; ky < g.kernelH; ++ky)
+  void walk(const Pixel& at, int64_t o, const Step& step) const {
+    const int64_t cg = g.groupChannels(), first = o / g.groupOutputs() * cg, rows = g.kernelRows();
+    for (int64_t row = 0; row < rows; ++row)
       for (int64_t kx = 0; kx < g.kernelW; ++kx)
-        for (int64_t ic = 0; ic < cg; ++ic) step(offset(n, oy, ox, ky, kx, first + ic), ((o * cg + ic) * g.kernelH + ky) * g.kernelW + kx);
+        for (int64_t ic = 0; ic < cg; ++ic) step(offset(at, row, kx, first + ic), ((o * cg + ic) * rows + row) * g.kernelW + kx);
   }
 
-  int32_t integer(int64_t n, int64_t oy, int64_t ox, int64_t o, const Tensor& w, int32_t bias) const {
+  int32_t integer(const Pixel& at, int64_t o, const Tensor& w, int32_t bias) const {
     int64_t sum = bias;
     const bool wide = w.dtype() == DType::s16;
-    walk(n, oy, ox, o, [&](int64_t i, int64_t k) {
+    walk(at, o, [&](int64_t i, int64_t k) {
       const int64_t q = (i < 0 ? padding : x.as<uint8_t>()[i]) - inputOffset;
       sum += q * (wide ? w.as<int16_t>()[static_cast<size_t>(k)] : w.as<int8_t>()[static_cast<size_t>(k)]);
     });
     return static_cast<int32_t>(sum);
   }
 
-  float real(int64_t n, int64_t oy, int64_t ox, int64_t o, const Tensor& w) const {
+  float real(const Pixel& at, int64_t o, const Tensor& w) const {
     float sum = 0;
-    walk(n, oy, ox, o,
-         [&](int64_t i, int64_t k) { sum = std::fma(i < 0 ? 0.0f : x.as<float>()[i], w.as<float>()[static_cast<size_t>(k)], sum); });
+    walk(at, o, [&](int64_t i, int64_t k) { sum = std::fma(i < 0 ? 0.0f : x.as<float>()[i], w.as<float>()[static_cast<size_t>(k)], sum); });
     return sum;
   }
 };
@@ -130,14 +135,15 @@ Status evalConv(const EvalContext& c) {
   const int32_t qmax = to ? static_cast<int32_t>(std::min(to->qmax, attrs.integer("clamp_max"))) : 0;
   const Sums sums{g, c.in(kX), quantized ? xType.quant->zeroPoint() : 0, packing.offset};
   int64_t i = 0;
-  for (int64_t n = 0; n < g.batch; ++n)
+  for (int64_t plane = 0; plane < g.planes(); ++plane)
     for (int64_t oy = 0; oy < g.outH; ++oy)
       for (int64_t ox = 0; ox < g.outW; ++ox)
         for (int64_t o = 0; o < g.outputs; ++o, ++i) {
+          const Sums::Pixel at{plane / g.outD, plane % g.outD, oy, ox};
           const int64_t column = layout.column(o);
           float y = 0;
           if (quantized) {
-            const int32_t acc = sums.integer(n, oy, ox, o, w, c.in(kBias).as<int32_t>()[column]);
+            const int32_t acc = sums.integer(at, o, w, c.in(kBias).as<int32_t>()[column]);
             const float scale = c.in(kScale).as<float>()[column];
             if (integerForm) {
               storeElement(to->storage, c.out().data, i, qmath::requantize(acc, scale, to->zeroPoint(), qmin, qmax));
@@ -145,7 +151,7 @@ Status evalConv(const EvalContext& c) {
             }
             y = static_cast<float>(acc) * scale;
           } else {
-            y = sums.real(n, oy, ox, o, w);
+            y = sums.real(at, o, w);
             if (c.has(kBias)) y += c.in(kBias).as<float>()[column];
           }
           if (!post.empty()) {

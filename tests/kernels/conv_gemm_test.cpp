@@ -65,6 +65,40 @@ const std::vector<ConvCase>& cases() {
       {"1-d valid", {1, 40, 6}, {130, 6, 3}, {}, {}, {3}},
       {"small image", {1, 2, 2, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}},
       {"kernel beyond image", {1, 1, 2, 16}, {32, 16, 3, 5}, {}, {1, 2, 1, 2}, {}},
+      {"3-d", {1, 5, 7, 6, 16}, {64, 16, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}},
+      {"3-d batch, tail", {2, 3, 5, 7, 5}, {37, 5, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}},
+      {"3-d valid", {2, 5, 6, 7, 6}, {24, 6, 2, 3, 4}, {}, {}, {}},
+      {"3-d stem", {1, 5, 13, 15, 3}, {32, 3, 3, 7, 7}, {1, 2, 2}, {1, 3, 3, 1, 3, 3}, {}},
+      {"3-d stride 2", {2, 6, 7, 8, 9}, {40, 9, 3, 3, 3}, {2, 2, 2}, {1, 1, 1, 1, 1, 1}, {}},
+      {"3-d stride beyond the kernel", {1, 7, 6, 6, 4}, {20, 4, 2, 2, 2}, {3, 3, 3}, {}, {}},
+      {"3-d asymmetric", {1, 4, 6, 5, 7}, {33, 7, 3, 2, 3}, {2, 1, 2}, {0, 1, 2, 2, 0, 1}, {}},
+      {"3-d dilated", {1, 7, 9, 8, 4}, {20, 4, 3, 3, 3}, {}, {2, 1, 2, 2, 1, 2}, {2, 1, 2}},
+      {"3-d dilated valid", {1, 7, 9, 8, 3}, {17, 3, 3, 3, 2}, {}, {}, {3, 2, 2}},
+      {"3-d 1x1x1", {2, 3, 4, 5, 19}, {81, 19, 1, 1, 1}, {}, {}, {}},
+      {"3-d 1x1x1 stride 2", {2, 5, 6, 7, 32}, {64, 32, 1, 1, 1}, {2, 2, 2}, {}, {}},
+      {"3-d over time", {1, 6, 5, 4, 24}, {48, 24, 3, 1, 1}, {}, {1, 0, 0, 1, 0, 0}, {}},
+      {"3-d over space", {2, 4, 7, 6, 8}, {48, 8, 1, 3, 3}, {1, 2, 2}, {0, 1, 1, 0, 1, 1}, {}},
+      {"3-d one row", {1, 4, 1, 9, 8}, {24, 8, 3, 1, 3}, {}, {1, 0, 1, 1, 0, 1}, {}},
+      {"3-d one column", {1, 4, 9, 1, 8}, {24, 8, 3, 3, 1}, {}, {1, 1, 0, 1, 1, 0}, {}},
+      {"3-d groups", {1, 4, 5, 6, 24}, {36, 6, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 4},
+      {"3-d groups valid", {1, 4, 6, 7, 12}, {18, 4, 2, 3, 3}, {}, {}, {}, 3},
+      {"3-d small, most taps outside", {2, 2, 2, 3, 40}, {70, 40, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}},
+      {"3-d kernel beyond the image", {1, 1, 2, 2, 8}, {32, 8, 5, 3, 3}, {}, {2, 1, 1, 2, 1, 1}, {}},
+      {"3-d residual", {1, 3, 5, 5, 16}, {43, 16, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 1, true, "max(a0 + a1, 0)"},
+      {"3-d float result", {1, 3, 5, 5, 16}, {72, 16, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 1, false, "", kReal},
+      {"3-d signed result", {1, 3, 5, 5, 16}, {96, 16, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 1, false, "", kS8},
+      {"3-d depthwise", {1, 4, 5, 6, 64}, {64, 1, 3, 3, 3}, {}, {1, 1, 1, 1, 1, 1}, {}, 64},
+      {"3-d depthwise stride 2", {2, 5, 7, 6, 32}, {32, 1, 3, 3, 3}, {2, 2, 2}, {1, 1, 1, 1, 1, 1}, {}, 32},
+      {"3-d depthwise dilated", {1, 7, 7, 9, 20}, {20, 1, 3, 2, 3}, {}, {2, 1, 2, 2, 0, 2}, {2, 1, 2}, 20},
+      {"3-d depthwise valid", {1, 5, 6, 9, 24}, {24, 1, 2, 3, 2}, {}, {}, {}, 24},
+      {"3-d depthwise large", {1, 6, 7, 9, 16}, {16, 1, 3, 5, 5}, {}, {1, 2, 2, 1, 2, 2}, {}, 16, true, "max(a0 + a1, 0)"},
+      {"3-d depthwise over time", {1, 5, 3, 4, 72}, {72, 1, 5, 1, 1}, {}, {2, 0, 0, 2, 0, 0}, {}, 72},
+      {"far dilated", {1, 14, 15, 40}, {70, 40, 3, 3}, {}, {12, 12, 12, 12}, {12, 12}},
+      {"far dilated stride 2", {2, 9, 8, 36}, {33, 36, 3, 3}, {2, 2}, {6, 7, 6, 7}, {6, 7}},
+      {"far dilated groups", {1, 10, 9, 96}, {24, 32, 3, 3}, {}, {8, 8, 8, 8}, {8, 8}, 3},
+      {"far dilated float result", {1, 10, 9, 37}, {64, 37, 3, 3}, {}, {8, 8, 8, 8}, {8, 8}, 1, true, "max(a0 + a1, 0)", kReal},
+      {"far dilated 3-d", {1, 5, 6, 7, 33}, {20, 33, 3, 3, 3}, {}, {4, 5, 6, 4, 5, 6}, {4, 5, 6}},
+      {"taps of padding alone", {1, 6, 5, 40}, {24, 40, 5, 3}, {}, {14, 9, 14, 9}, {7, 9}},
       {"linear", {13, 40}, {128, 40}, {}, {}, {}},
       {"linear 1", {1, 77}, {200, 77}, {}, {}, {}},
       {"linear 1x1", {1, 1}, {1, 1}, {}, {}, {}},
@@ -107,7 +141,7 @@ enum class Values { random, extreme, small, wide };  // wide: u8 weights that le
 // Rows may refuse what their family leaves to others; every refusal must be one of these.
 bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
   const bool depthwiseRow = def.supports == findKernel("dw_u8s8_generic")->supports;
-  const bool depthwiseCase = c.w.size() == 4 && c.group == c.w[0] && c.group == c.x.back();
+  const bool depthwiseCase = c.w.size() >= 4 && c.group == c.w[0] && c.group == c.x.back();
   if (def.supports == findKernel("thin_conv_f32")->supports) return true;  // for few outputs only: thin_conv_test
   if (!depthwiseRow) return def.id.find("pairs") != std::string_view::npos && values != Values::small;
   return !depthwiseCase || c.x.back() % 64 != 0;  // tails need masked loads or narrow panels

@@ -49,18 +49,25 @@ TEST(Lut, EveryEntryAndTails) {
 
 TEST(Pools, WindowsAndChannels) {
   struct Window {
-    const char* attrs;
-    int h, w, oh, ow;
+    const char *attrs, *in, *out;  // spatial sizes
   };
   const Window windows[] = {
-      {"kernel_shape=[2,2], strides=[2,2]", 6, 8, 3, 4},
-      {"kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]", 9, 7, 5, 4},
-      {"kernel_shape=[3,2], strides=[1,2], pads=[2,0,1,1]", 5, 7, 6, 4},
-      {"kernel_shape=[5,5], pads=[2,2,2,2]", 4, 4, 4, 4},
+      {"kernel_shape=[2,2], strides=[2,2]", "6,8", "3,4"},
+      {"kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]", "9,7", "5,4"},
+      {"kernel_shape=[3,2], strides=[1,2], pads=[2,0,1,1]", "5,7", "6,4"},
+      {"kernel_shape=[5,5], pads=[2,2,2,2]", "4,4", "4,4"},
+      {"kernel_shape=[3,2], pads=[2,1,2,2], dilations=[2,3], strides=[1,2]", "7,8", "7,4"},
+      {"kernel_shape=[3,3], strides=[2,2], ceil_mode=1", "6,7", "3,3"},
+      {"kernel_shape=[3], strides=[2], pads=[1,1]", "9", "5"},
+      {"kernel_shape=[3], dilations=[4]", "12", "4"},
+      {"kernel_shape=[2,2,2], strides=[2,2,2]", "4,6,8", "2,3,4"},
+      {"kernel_shape=[3,3,3], strides=[2,1,2], pads=[1,1,1,1,1,1]", "5,4,7", "3,4,4"},
+      {"kernel_shape=[2,3,1], strides=[1,2,3], pads=[1,0,0,0,2,0]", "3,5,7", "3,3,3"},
+      {"kernel_shape=[2,3,2], pads=[1,2,0,0,1,1], dilations=[2,2,3]", "4,5,6", "3,4,4"},
   };
   for (const Window& w : windows)
     for (const int c : {1, 3, 16, 24, 64, 70}) {
-      const std::string x = fmt::format("[2,{},{},{}]", w.h, w.w, c), y = fmt::format("[2,{},{},{}]", w.oh, w.ow, c);
+      const std::string x = fmt::format("[2,{},{}]", w.in, c), y = fmt::format("[2,{},{}]", w.out, c);
       for (const char* t : {"f32", "!a", "!s"})
         checkRows(fmt::format("{}graph @g(%x: {}{}) {{\n%y = max_pool %x {{{}, layout=\"channels_last\"}} : {}{}\nreturn %y\n}}\n", kTypes,
                               t, x, w.attrs, t, y));

@@ -67,7 +67,8 @@ TEST(Packing, UnpackUndoesPackAndPaddingIsZero) {
 TEST(ConvGeometry, RefusesWhatDoesNotFit) {
   EXPECT_FALSE(ConvGeometry::of({1, 4}, {3, 5}, {}).has_value());
   EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 3}, {4, 2, 3, 3}, {}).has_value());
-  EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 8, 3}, {4, 3, 3, 3, 3}, {}).has_value());
+  EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 8, 8, 3}, {4, 3, 3, 3, 3, 3}, {}).has_value());
+  EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 8, 3}, {4, 3, 3, 3}, {}).has_value());
   EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 3}, {4, 3, 3, 3}, {{"strides", std::vector<int64_t>{0, 1}}}).has_value());
   EXPECT_FALSE(ConvGeometry::of({1, 8, 8, 3}, {4, 3, 3, 3}, {{"pads", std::vector<int64_t>{1, 1}}}).has_value());
   EXPECT_EQ(ConvGeometry::of({1, 2, 2, 3}, {4, 3, 3, 3}, {})->outH, 0);
