@@ -2,6 +2,8 @@
 // raised by 128, which stands for the same real numbers.  Kernels then see one activation type (u8 x s8 is what the
 // dot-product instructions take).  Graph inputs and outputs keep the type that the user was promised.
 // Runs on the quant stage before tables are built.  Tests: tests/golden/unsigned_activations.
+#include <map>
+
 #include "ir/rewriter.h"
 #include "passes/passes.h"
 
@@ -28,6 +30,36 @@ void raiseClamps(Node& node) {
   }
 }
 
+// Constants that an op passes on or joins to other data (a table that is gathered from, a part of a concat) have the parameters of its
+// result and follow it.  The constant itself stays for those who read it as weights.
+class RaisedConstants {
+ public:
+  void follow(Node& node) {
+    if (node.attrs().find("to") || node.numResults() == 0) return;  // an op that says what its result is computes it anew
+    const QuantPtr& result = node.result()->type().quant;
+    if (!isSignedActivation(result)) return;
+    for (int i = 0; i < node.numOperands(); ++i) {
+      Value* v = node.operand(i);
+      if (v && v->constant() && v->type().quant && *v->type().quant == *result) node.setOperand(i, raisedConstant(v));
+    }
+  }
+
+ private:
+  Value* raisedConstant(Value* v) {
+    Value*& known = raised_[v];
+    if (known) return known;
+    const Tensor& from = *v->constant();
+    Tensor to(DType::u8, from.sizes());
+    const auto* bytes = static_cast<const uint8_t*>(from.data());
+    auto* raisedBytes = static_cast<uint8_t*>(to.mutableData());
+    for (int64_t i = 0; i < from.numElements(); ++i) raisedBytes[i] = bytes[i] ^ 0x80;  // + 128
+    Builder b(v->graph());
+    b.before(v->producer());
+    return known = b.constant(v->name() + "_u8", std::move(to), raised(v->type().quant));
+  }
+  std::map<Value*, Value*> raised_;
+};
+
 Result<Value*> requantize(Builder& b, Value* x, const QuantPtr& to) {
   return b.create("map", {x}, {{"expr", std::string("a0")}, {"to", QuantAttr{to}}});
 }
@@ -49,8 +81,10 @@ Status unsignedActivations(Graph& graph, PassContext& cx) {
   const std::vector<Value*> outputs = graph.outputs();
   std::vector<QuantPtr> promised;
   for (const Value* v : outputs) promised.push_back(v->type().quant);
+  RaisedConstants constants;
   for (Node* node : graph.nodes()) {
     if (node->is("const")) continue;
+    constants.follow(*node);
     if (const Attr* to = node->attrs().find("to"))
       if (const auto* quant = std::get_if<QuantAttr>(to); quant && isSignedActivation(quant->params)) {
         node->attrs().set("to", QuantAttr{raised(quant->params)});
