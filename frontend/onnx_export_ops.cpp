@@ -428,6 +428,7 @@ OnnxExportRows plainRows() {
       {"gelu", same("Gelu", {"approximate"}, 20)},
       {"clip", clip},
       {"identity", same("Identity")},
+      {"storage_cast", same("Identity")},  // integers are plain in ONNX
       {"not", same("Not")},
       {"cast", cast},
       {"add", same("Add")},

@@ -153,7 +153,13 @@ Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const std::string
     QC_TRY(define(frame.scope, proto.output(i), value));
     // A value that was there before (a dropped Dropout) keeps the name it has; what functions and loops compute gets the caller's.
     Value* v = value.tensor;
-    if (v && v->producer() && isWithin(v->producer()->location(), location)) graph_.rename(v, frame.prefix + proto.output(i));
+    if (!v || !v->producer() || !isWithin(v->producer()->location(), location)) continue;
+    std::string name = frame.prefix + proto.output(i);
+    if (v->producer()->is("storage_cast")) {  // a quantize: its own result has the name
+      graph_.rename(v->producer()->operand(0), name);
+      name += "_integers";
+    }
+    graph_.rename(v, name);
   }
   return {};
 }

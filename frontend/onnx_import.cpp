@@ -117,6 +117,7 @@ Result<Graph> OnnxImporter::run() {
   Frame frame{scope, reads, opset_};
   QC_TRY(addNodes(model_.graph().node(), frame));
   QC_TRY(addOutputs(scope));
+  giveInputsMeaning();
   graph_.setInfo(infoOf(model_));
   graph_.eraseDeadNodes();
   QC_TRY(verify(graph_));
@@ -229,6 +230,24 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
   return {};
 }
 
+// A graph input that is only read with one meaning has it.
+void OnnxImporter::giveInputsMeaning() {
+  for (Value* input : graph_.inputs()) {
+    const std::vector<Node*> users = input->users();
+    const Node* first = users.empty() ? nullptr : users.front();
+    const auto alike = [&](const Node* user) {
+      return user->is("storage_cast") && user->result()->type().isQuantized() && user->result()->type() == first->result()->type();
+    };
+    if (input->type().isQuantized() || input->isOutput() || !first || !std::all_of(users.begin(), users.end(), alike)) continue;
+    const TensorType type = first->result()->type();
+    for (Node* user : users) {
+      user->result()->replaceAllUsesWith(input, true);
+      graph_.erase(user);
+    }
+    input->setType(type);
+  }
+}
+
 Status OnnxImporter::addOutputs(const OnnxScope& scope) {
   std::vector<Value*> outputs;
   std::vector<std::string> names;
@@ -237,6 +256,7 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
     if (found && found->sequence) return fail(ErrorCode::kUnsupported, "an output that is a sequence of tensors").on(info.name());
     if (!found || !found->tensor) return fail(ErrorCode::kInvalidModel, "an output that nothing computes").on(info.name());
     Value* v = found->tensor;
+    if (v->producer() && v->producer()->is("storage_cast")) v = v->producer()->operand(0);  // the same bytes
     const int declared = info.type().tensor_type().elem_type();
     if (v->type().dtype == DType::f32 && !v->type().isQuantized() && (declared == 10 || declared == 16)) {
       Builder b(graph_);

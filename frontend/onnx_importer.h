@@ -69,6 +69,7 @@ class OnnxImporter {
   Status addInputs(OnnxScope& scope);
   Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, OnnxScope& scope);
   Status addOutputs(const OnnxScope& scope);
+  void giveInputsMeaning();
   Status define(OnnxScope& scope, const std::string& name, OnnxValue value);
   Value* widened(Value* v);
 

@@ -1,5 +1,6 @@
 // ONNX quantization: QuantizeLinear and DequantizeLinear, and the QOperator forms, which import as dequantize -> float op ->
 // quantize.  Lowering fuses them again, so both kinds of quantized model take one way through the compiler.
+// Integers are plain outside of that, as in ONNX: what computes on them computes on them (storage_cast).
 // Parameters that are computed (dynamic quantization) stay operands; the integer ops that go with them subtract the zero points
 // and compute in s32.
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "frontend/onnx_node.h"
 #include "frontend/onnx_tensor.h"
 #include "frontend/onnx_window.h"
+#include "ir/op_def.h"
 
 namespace qc {
 namespace {
@@ -72,19 +74,54 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
 
 DType storageOf(OnnxNode& n, int zeroPoint, DType byDefault) { return n.input(zeroPoint) ? n.type(zeroPoint).dtype : byDefault; }
 
-// Gives plain integers their meaning: a constant or a graph input gets the quantized type; integers that are quantized
-// already must mean the same.
-Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q) {
-  if (x->type().isQuantized()) {
-    if (*x->type().quant == *q) return x;
-    return n.error(ErrorCode::kUnsupported, "the integers of '{}' are read with other parameters than they were written with", x->name());
-  }
+constexpr int kFarthestMeaning = 32;  // movers in a row
+
+// storage_cast from a quantized value: what QuantizeLinear gives.
+const Node* plainForm(const Value* v) {
+  const Node* p = v->producer();
+  return p && p->is("storage_cast") && p->operand(0)->type().isQuantized() ? p : nullptr;
+}
+
+// Integers that a quantize clamps are the same when its range is narrowed to the bounds of a Clip behind it.
+Result<Value*> narrowed(OnnxNode& n, const Node& clip, const QuantPtr& q) {
+  const Node* plain = plainForm(clip.operand(0));
+  const Node* quantize = plain ? plain->operand(0)->producer() : nullptr;
+  if (!quantize || !quantize->is("quantize") || !(*plain->operand(0)->type().quant == *q)) return static_cast<Value*>(nullptr);
+  auto narrow = std::make_shared<QuantParams>(*q);
+  const double low = std::ceil(std::max(clip.real("min"), static_cast<double>(q->qmin))),
+               high = std::floor(std::min(clip.real("max"), static_cast<double>(q->qmax)));
+  const bool holdsZero = std::all_of(q->zeroPoints.begin(), q->zeroPoints.end(), [&](int32_t z) { return low <= z && z <= high; });
+  if (!(low < high) || !holdsZero) return static_cast<Value*>(nullptr);
+  narrow->qmin = static_cast<int64_t>(low);
+  narrow->qmax = static_cast<int64_t>(high);
+  return n.create("quantize", {quantize->operand(0)}, {{"to", QuantAttr{QuantPtr(std::move(narrow))}}});
+}
+
+// ONNX's integers are plain: a DequantizeLinear gives them their meaning.  It goes to where they come from, through what moves or selects
+// them, so that a table or the result of a QuantizeLinear has it; integers that are computed get it where they are read.
+Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth = 0) {
   if (const Tensor* t = x->constant()) return n.constantValue(*t, q);
-  if (!x->producer() && !x->hasUses()) {
-    x->setType(TensorType(q, x->type().shape));
-    return x;
+  if (const Node* plain = plainForm(x); plain && *plain->operand(0)->type().quant == *q) return plain->operand(0);
+  const Node* p = x->producer();
+  if (p && p->is("clip") && !x->type().isQuantized()) {
+    QC_ASSIGN(Value * y, narrowed(n, *p, q));
+    if (y) return y;
   }
-  return n.error(ErrorCode::kUnsupported, "'{}' holds plain integers that are computed", x->name());
+  const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kFarthestMeaning;
+  if (moves) {
+    std::vector<Value*> operands = p->operands();
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (operands[i] && operands[i]->type().dtype == x->type().dtype &&
+          p->def().operand(static_cast<int>(i)).role != OperandRole::parameter) {
+        QC_ASSIGN(operands[i], withMeaning(n, operands[i], q, depth + 1));
+      }
+    AttrDict attrs = p->attrs();
+    if (p->is("pad"))  // its value is an integer, and stands for a real number now
+      attrs.set("value", static_cast<double>(q->scale(0)) * (attrs.real("value") - q->zeroPoint(0)));
+    QC_ASSIGN(const std::vector<Value*> results, n.createAll(p->op(), std::move(operands), std::move(attrs)));
+    return results[static_cast<size_t>(x->resultIndex())];
+  }
+  return n.create("storage_cast", {x}, {{"to", QuantAttr{q}}});
 }
 
 Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0) {
@@ -96,7 +133,8 @@ Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t
 Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0,
                          DType byDefault = DType::u8) {
   QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape, block));
-  return n.create("quantize", {y}, {{"to", QuantAttr{q}}});
+  QC_ASSIGN(Value * integers, n.create("quantize", {y}, {{"to", QuantAttr{q}}}));
+  return n.create("storage_cast", {integers});
 }
 
 // Those of a convolution by operand `weight`.

@@ -81,9 +81,30 @@ Status unsignedActivations(Graph& graph, PassContext& cx) {
   const std::vector<Value*> outputs = graph.outputs();
   std::vector<QuantPtr> promised;
   for (const Value* v : outputs) promised.push_back(v->type().quant);
+  // Where integers are read as plain ones, or plain ones get their meaning, they are what they were.
+  std::map<Node*, QuantPtr> casts;
+  for (Node* node : graph.nodes())
+    if (node->is("storage_cast")) casts[node] = (node->operand(0)->type().isQuantized() ? node->operand(0) : node->result())->type().quant;
   RaisedConstants constants;
   for (Node* node : graph.nodes()) {
     if (node->is("const")) continue;
+    if (const auto cast = casts.find(node); cast != casts.end()) {
+      if (!isSignedActivation(cast->second)) continue;
+      const bool toPlain = !node->result()->type().isQuantized();
+      Value* x = toPlain ? node->operand(0) : node->result();
+      if (toPlain && *x->type().quant == *cast->second) continue;  // a constant, or an input
+      Builder b(graph);
+      b.before(toPlain ? node : node->next());
+      QC_ASSIGN(Value * y, requantize(b, x, toPlain ? cast->second : raised(cast->second)));
+      if (toPlain) {
+        node->setOperand(0, y);
+      } else {
+        for (Use* use : x->uses())
+          if (use->user() != y->producer()) use->user()->setOperand(use->index(), y);
+      }
+      ++changed;
+      continue;
+    }
     constants.follow(*node);
     if (const Attr* to = node->attrs().find("to"))
       if (const auto* quant = std::get_if<QuantAttr>(to); quant && isSignedActivation(quant->params)) {

@@ -1,5 +1,6 @@
 // Between real numbers and integers (formulas in ir/qmath.h).
 //   quantize, dequantize         parameters known at compile time: they are part of the type
+//   storage_cast                 the same integers, read as plain numbers of their storage type or given a meaning
 //   fake_quantize                dequantize(quantize(x))
 //   observe                      identity that marks where an observer sits
 //   dynamic_qparams              scale and zero point at run time, of a tensor or of each row of its last dim; formulas in dynamic.h
@@ -36,6 +37,18 @@ Result<Types> inferDequantize(const InferContext& c) {
   if (!x.isQuantized()) return fail(ErrorCode::kInvalidModel, "'{}' takes a quantized tensor, got {}", c.op, describe(c, 0));
   QC_TRY(checkQuantParams(*x.quant, x.shape));
   return checkedResults({TensorType(DType::f32, x.shape)});
+}
+
+Result<Types> inferStorageCast(const InferContext& c) {
+  const TensorType& x = c.type(0);
+  if (!c.attrs.quant("to")) {
+    if (!x.isQuantized()) return fail(ErrorCode::kInvalidModel, "'{}' without 'to' takes a quantized tensor, got {}", c.op, describe(c, 0));
+    return checkedResults({TensorType(x.dtype, x.shape)});
+  }
+  QC_ASSIGN(QuantPtr to, requireTo(c));
+  if (x.isQuantized() || x.dtype != to->storage)
+    return fail(ErrorCode::kInvalidModel, "'{}' takes plain integers of type {}, got {}", c.op, toString(to->storage), describe(c, 0));
+  return checkedResults({TensorType(std::move(to), x.shape)});
 }
 
 Result<Types> inferFakeQuantize(const InferContext& c) {
@@ -165,7 +178,7 @@ Status evalFakeQuantize(const EvalContext& c) {
   return {};
 }
 
-Status evalObserve(const EvalContext& c) {
+Status evalSameBytes(const EvalContext& c) {
   const auto bytes = static_cast<size_t>(c.in(0).numElements() * sizeOf(c.in(0).dtype));
   std::copy_n(c.in(0).as<const uint8_t>(), bytes, c.out().as<uint8_t>());
   return {};
@@ -241,9 +254,11 @@ void registerQuantOps(OpRegistry& registry) {
       add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize, kPure | kPermutable));
   registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize,
                    evalFakeQuantize, kPure | kPermutable));
+  registry.add(add("storage_cast", "the same integers with another meaning: plain, or with the parameters `to`", {{"x"}},
+                   {quantAttr("to", false)}, inferStorageCast, evalSameBytes, kPure | kView | kPermutable));
   OpDef observe = add(
       "observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
-      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalObserve);
+      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalSameBytes);
   observe.traits = kView | kPermutable;  // never folded, merged or erased; a tap on the bytes of its operand
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
