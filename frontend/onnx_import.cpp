@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "frontend/file_kind.h"
 #include "frontend/onnx_bind.h"
 #include "frontend/onnx_importer.h"
 #include "frontend/onnx_tensor.h"
@@ -273,15 +274,19 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
 
 namespace {
 
-Result<onnx::ModelProto> parseModel(std::string_view bytes) {
+Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& name = {}) {
   if (bytes.size() > static_cast<size_t>(INT32_MAX))
     return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
   google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
   stream.SetTotalBytesLimit(INT32_MAX);
   stream.SetRecursionLimit(64);
   onnx::ModelProto model;
-  if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph())
-    return fail(ErrorCode::kInvalidModel, "the bytes are no ONNX model").help("the file may be truncated, or a Git LFS pointer");
+  if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph()) {
+    const FileKind kind = kindOfBytes(bytes);
+    return fail(ErrorCode::kInvalidModel, "{} no ONNX model, but {}", name.empty() ? "these bytes are" : fmt::format("'{}' is", name),
+                kind.what)
+        .help(kind.remedy);
+  }
   return model;
 }
 
@@ -297,13 +302,17 @@ Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& fo
 }
 
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    const FileKind kind = kindOfFolder(path);
+    return fail(ErrorCode::kInvalidArgument, "'{}' is {}, not a model's file", path, kind.what).help(kind.remedy);
+  }
   QC_ASSIGN(const InputFile file, InputFile::open(path));
   QC_ASSIGN(const Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
   // The parsed form takes about as much as the bytes, which go before the graph is made.
   QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
   auto model = [&]() -> Result<onnx::ModelProto> {
     QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
-    return parseModel(bytes);
+    return parseModel(bytes, path);
   }();
   if (!model) return tl::make_unexpected(std::move(model).error());
   return OnnxImporter(*model, folder, options).run();

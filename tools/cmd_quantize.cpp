@@ -107,7 +107,9 @@ Status checkMode(const QuantizeFlags& o) {
   if (o.perTensor && o.rules.backend != "x86")
     return fail(ErrorCode::kInvalidArgument, "--per-tensor is what --backend {} does anyway", o.rules.backend).help("leave it out");
   if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
-    return fail(ErrorCode::kInvalidArgument, "--weight-bits and --group-size are for --mode weight-only");
+    return fail(ErrorCode::kInvalidArgument, "{} is for weights that are quantized alone",
+                o.groupSize >= 0 ? "--group-size" : "--weight-bits")
+        .help("add --mode weight-only");
   return {};
 }
 
