@@ -24,9 +24,6 @@
 namespace qc {
 namespace {
 
-// Bumped when the same node would give other code, so that cached objects are not reused.
-constexpr int kEmitterVersion = 2;
-
 struct LlvmFatalError {
   std::string message;
 };
@@ -159,8 +156,6 @@ Result<std::string> kernelText(const KernelJob& job, const Target& target, Kerne
   QC_ASSIGN(Compiled compiled, compileGuarded(job, target, *machine, llvm::CodeGenFileType::AssemblyFile, kind == KernelText::ir));
   return kind == KernelText::ir ? std::move(compiled.ir) : std::move(compiled.object.bytes);
 }
-
-std::string codegenVersion() { return fmt::format("qcompile-{}-llvm-{}", kEmitterVersion, LLVM_VERSION_STRING); }
 
 Result<std::string> emitObject(const Target& target, const std::string& name, const std::function<Status(llvm::Module&)>& fill) {
   QC_ASSIGN(const std::unique_ptr<llvm::TargetMachine> machine, makeTargetMachine(target));

@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <vector>
 
 namespace qc {
@@ -65,11 +64,8 @@ std::string buildId() {
   return search.id;
 }
 
-// A folder of ours that nobody else can write to.
-bool isSafe(const std::string& folder) {
-  struct stat info{};
-  return ::lstat(folder.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 022) == 0;
-}
+// Ours or the system's, and nobody else can write to it.
+bool isSafe(const struct stat& info) { return (info.st_uid == ::geteuid() || info.st_uid == 0) && (info.st_mode & 022) == 0; }
 
 template <class T>
 void put(std::string& out, T value) {
@@ -86,17 +82,23 @@ bool take(std::string_view& in, T& value) {
 
 }  // namespace
 
+namespace {
+
+std::string fileFor(std::string_view key) {
+  return hex(sha256(fmt::format("{}\n{}", ObjectCache::programVersion(), key))) + std::string(kSuffix);
+}
+
+}  // namespace
+
 ObjectCache::ObjectCache(std::string folder, int64_t maxBytes) : folder_(std::move(folder)), maxBytes_(maxBytes) {
   std::error_code error;
-  if (folder_.empty()) return;
-  if (maxBytes_ <= 0 || buildId().empty()) {
-    folder_.clear();
-    return;
-  }
+  if (folder_.empty() || maxBytes_ <= 0 || buildId().empty()) return;
   const mode_t before = ::umask(077);
   fs::create_directories(folder_, error);
   ::umask(before);
-  if (!isSafe(folder_)) folder_.clear();
+  Descriptor opened(::open(folder_.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info{};
+  if (opened && ::fstat(*opened, &info) == 0 && isSafe(info)) opened_ = std::make_shared<const Descriptor>(std::move(opened));
 }
 
 std::string ObjectCache::defaultFolder() {
@@ -119,21 +121,28 @@ std::string ObjectCache::symbolFor(std::string_view key) {
   return "k" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))).substr(0, 32);
 }
 
-std::string ObjectCache::pathFor(std::string_view key) const {
-  return folder_ + "/" + hex(sha256(fmt::format("{}\n{}", programVersion(), key))) + std::string(kSuffix);
-}
-
 std::optional<KernelObject> ObjectCache::find(std::string_view key) const {
   if (!enabled()) return std::nullopt;
-  const std::string path = pathFor(key);
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return std::nullopt;
-  const auto size = static_cast<std::streamoff>(file.tellg());
-  if (size < 0 || size > static_cast<std::streamoff>(kLargest)) return std::nullopt;
-  std::string bytes(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  file.read(bytes.data(), size);
-  bytes.resize(static_cast<size_t>(file.gcount()));
+  const std::string name = fileFor(key);
+  Descriptor descriptor(::openat(**opened_, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat info{};
+  if (!descriptor || ::fstat(*descriptor, &info) != 0 || !S_ISREG(info.st_mode) || !isSafe(info)) return std::nullopt;
+  const auto file = InputFile::of(std::move(descriptor), name);
+  const auto bytes = file ? file->whole(kLargest) : Result<std::string>(tl::make_unexpected(file.error()));
+  auto object = bytes ? decodeObject(*bytes, key) : std::nullopt;
+  if (object) ::utimensat(**opened_, name.c_str(), nullptr, AT_SYMLINK_NOFOLLOW);  // used now: prune() takes others first
+  return object;
+}
+
+void ObjectCache::store(std::string_view key, const KernelObject& object) const {
+  if (!enabled()) return;
+  const std::string bytes = encodeObject(key, object);
+  if (bytes.size() > kLargest) return;
+  auto file = OutputFile::createPrivate(opened_, fileFor(key));
+  if (file && file->write(bytes)) static_cast<void>(file->publish());
+}
+
+std::optional<KernelObject> decodeObject(std::string_view bytes, std::string_view key) {
   std::string_view rest = bytes;
   if (!rest.starts_with(kMagic) || rest.size() < kMagic.size() + kDigest) return std::nullopt;
   rest.remove_prefix(kMagic.size());
@@ -141,20 +150,19 @@ std::optional<KernelObject> ObjectCache::find(std::string_view key) const {
   rest.remove_prefix(kDigest);
   if (sha256(rest) != digest) return std::nullopt;
   KernelObject object;
-  object.symbol = symbolFor(key);
+  object.symbol = ObjectCache::symbolFor(key);
   int64_t instructions = 0, keySize = 0;
   if (!take(rest, object.shape.units) || !take(rest, object.shape.scratchBytes) || !take(rest, instructions) || !take(rest, keySize))
     return std::nullopt;
+  if (instructions < 0 || instructions > INT32_MAX || object.shape.units < 0 || object.shape.scratchBytes < 0) return std::nullopt;
   if (keySize != static_cast<int64_t>(key.size()) || !rest.starts_with(key)) return std::nullopt;
   rest.remove_prefix(key.size());
   object.irInstructions = static_cast<int>(instructions);
   object.bytes.assign(rest);
-  ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);  // used now: prune() takes others first
   return object;
 }
 
-void ObjectCache::store(std::string_view key, const KernelObject& object) const {
-  if (!enabled()) return;
+std::string encodeObject(std::string_view key, const KernelObject& object) {
   std::string payload;
   put(payload, object.shape.units);
   put(payload, object.shape.scratchBytes);
@@ -162,47 +170,36 @@ void ObjectCache::store(std::string_view key, const KernelObject& object) const 
   put(payload, static_cast<int64_t>(key.size()));
   payload += key;
   payload += object.bytes;
-  if (payload.size() + kMagic.size() + kDigest > kLargest) return;
-  const std::string path = pathFor(key);
-  std::string temporary = path + ".XXXXXX";
-  const int fd = ::mkstemp(temporary.data());
-  if (fd < 0) return;
-  const std::string whole = std::string(kMagic) + sha256(payload) + payload;
-  bool good = true;
-  for (size_t done = 0; good && done < whole.size();) {
-    const ssize_t n = ::write(fd, whole.data() + done, whole.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    good = n > 0;
-    if (good) done += static_cast<size_t>(n);
-  }
-  good = ::close(fd) == 0 && good;
-  if (!good || ::rename(temporary.c_str(), path.c_str()) != 0) ::unlink(temporary.c_str());
+  return sealedObject(payload);
 }
+
+std::string sealedObject(std::string_view payload) { return fmt::format("{}{}{}", kMagic, sha256(payload), payload); }
 
 void ObjectCache::prune() const {
   if (!enabled()) return;
   struct Entry {
-    fs::path path;
-    fs::file_time_type used;
+    std::string name;
+    std::pair<int64_t, int64_t> used;
     int64_t bytes;
   };
   std::vector<Entry> entries;
   int64_t total = 0;
   std::error_code error;
-  for (fs::directory_iterator it(folder_, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().filename().string().find(kSuffix) == std::string::npos) continue;  // ours: objects and what killed writers left
-    std::error_code gone;
-    const auto bytes = static_cast<int64_t>(fs::file_size(it->path(), gone));
-    const auto used = fs::last_write_time(it->path(), gone);
-    if (gone) continue;
-    total += bytes;
-    entries.push_back({it->path(), used, bytes});
+  for (fs::directory_iterator it(fmt::format("/proc/self/fd/{}", **opened_), error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    struct stat info{};
+    // Ours: objects and what killed writers left.
+    if (name.find(kSuffix) == std::string::npos || ::fstatat(**opened_, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISREG(info.st_mode))
+      continue;
+    total += info.st_size;
+    entries.push_back({name, {info.st_mtim.tv_sec, info.st_mtim.tv_nsec}, info.st_size});
   }
   if (total <= maxBytes_) return;
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.used < b.used; });
   for (const Entry& e : entries) {
     if (total <= maxBytes_ / 4 * 3) return;
-    if (fs::remove(e.path, error)) total -= e.bytes;
+    if (::unlinkat(**opened_, e.name.c_str(), 0) == 0) total -= e.bytes;
   }
 }
 

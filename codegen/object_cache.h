@@ -2,17 +2,20 @@
 // the target, the version of LLVM and the build of this very program.  The cache is a memory, never a source of errors: a file that is
 // missing, damaged or of another version is a miss, and what cannot be written is not remembered.
 //
-// The folder holds code that will run: it is created for its owner alone, and not used when others may write to it.
+// The folder holds code that will run: it is created for its owner alone.  Folder and files count only where they belong to us or to root
+// and nobody else may write to them; anything else in their place, a pipe or a link too, is a miss.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "codegen/jit.h"
+#include "ir/files.h"
 
 namespace qc {
 
@@ -26,7 +29,7 @@ class ObjectCache {
   // What a key has in common with all others of this program: versions and build.
   static std::string programVersion();
 
-  bool enabled() const { return !folder_.empty(); }
+  bool enabled() const { return opened_ != nullptr; }
   const std::string& folder() const { return folder_; }
 
   // The object's symbol is symbolFor(key), whoever compiled it.
@@ -38,10 +41,15 @@ class ObjectCache {
   static std::string symbolFor(std::string_view key);  // "k" and 32 hex digits
 
  private:
-  std::string pathFor(std::string_view key) const;
   std::string folder_;
+  std::shared_ptr<const Descriptor> opened_;  // what was looked at is what is used, whoever renames the folder
   int64_t maxBytes_;
 };
+
+// The bytes of a file for this key; and what such bytes hold, unless they are damaged or were made for another key.
+std::string encodeObject(std::string_view key, const KernelObject& object);
+std::string sealedObject(std::string_view payload);  // with the head and checksum of such a file
+std::optional<KernelObject> decodeObject(std::string_view bytes, std::string_view key);
 
 // The same in the memory of this process, for models that are compiled several times in slightly different forms, as those are that
 // calibration samples run through.  Any thread may use it.

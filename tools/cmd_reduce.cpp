@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -76,6 +77,8 @@ class Reducer {
     ++tries_;
     if (!save(Model(graph.clone(), "reduced"), candidate_)) return false;
     const int status = std::system(commandFor(flags_.test, candidate_).c_str());
+    // While the command runs, Ctrl-C is its own; it was meant for both.
+    if (status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) std::raise(SIGINT);
     return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
   }
 

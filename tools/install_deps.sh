@@ -4,6 +4,7 @@ set -euo pipefail
 packages=(g++ cmake ninja-build ccache git python3 llvm-19-dev llvm-19-tools libonnx-dev libprotobuf-dev protobuf-compiler libfmt-dev
   libexpected-dev libcli11-dev nlohmann-json3-dev libturbojpeg0-dev libpng-dev zlib1g-dev libgtest-dev libgmock-dev
   libonnx-testdata
+  clang-19 libclang-rt-19-dev  # fuzzing
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)  # kernels for AArch64 are tested under an emulator
 missing=()
 for package in "${packages[@]}"; do

@@ -60,9 +60,13 @@ StandardStreams::StandardStreams() {
     if (::fcntl(descriptor, F_GETFD) < 0) static_cast<void>(::open("/dev/null", descriptor == 2 ? O_WRONLY : O_RDONLY));
   stdout = open(out_);
   stderr = open(err_);
+  cout_ = std::cout.rdbuf(&outBuffer_);
+  cerr_ = std::cerr.rdbuf(&errBuffer_);
 }
 
 StandardStreams::~StandardStreams() {
+  std::cout.rdbuf(cout_);
+  std::cerr.rdbuf(cerr_);
   for (const auto& [stream, plain] : {std::pair{&stdout, out_.plain}, {&stderr, err_.plain}}) {
     if (*stream == plain) continue;
     std::fclose(*stream);
@@ -72,10 +76,6 @@ StandardStreams::~StandardStreams() {
 
 int StandardStreams::finish(int exitCode) {
   std::fflush(stdout);
-  errno = 0;
-  std::cout.flush();  // help, which CLI11 prints
-  std::fflush(out_.plain);
-  if ((!std::cout || std::ferror(out_.plain)) && out_.error == 0) out_.error = errno ? errno : EIO;
   if (!out_.cut.empty()) out_.error = std::max(out_.error, writeAll(1, visible(std::exchange(out_.cut, {}))));
   if (out_.error == 0) return exitCode;
   const Error error = fail(ErrorCode::kIo, "cannot write the standard output: {}", std::strerror(out_.error));

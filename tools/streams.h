@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdio>
+#include <streambuf>
 #include <string>
 
 namespace qc::tools {
@@ -25,10 +26,22 @@ class StandardStreams {
     std::string cut = {};  // the beginning of a character
     int error = 0;
   };
+  // std::cout and std::cerr, which CLI11 prints help on, end in the same place.
+  struct Buffer : std::streambuf {
+    explicit Buffer(FILE*& file) : file_(file) {}
+    int overflow(int c) override { return c == EOF ? 0 : std::fputc(c, file_); }
+    std::streamsize xsputn(const char* data, std::streamsize n) override {
+      return static_cast<std::streamsize>(std::fwrite(data, 1, static_cast<size_t>(n), file_));
+    }
+    int sync() override { return std::fflush(file_); }
+    FILE*& file_;
+  };
   static FILE* open(Stream& stream);
   static ssize_t write(void* cookie, const char* data, size_t size);
 
   Stream out_{1, stdout}, err_{2, stderr};
+  Buffer outBuffer_{stdout}, errBuffer_{stderr};
+  std::streambuf *cout_ = nullptr, *cerr_ = nullptr;
 };
 
 }  // namespace qc::tools

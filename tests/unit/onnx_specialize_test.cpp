@@ -1,5 +1,6 @@
 // Shapes that are known only at run time, and compiled kernels that are kept on disk: remembered, bounded, never wrong.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -146,6 +147,59 @@ TEST_F(SpecializeTest, CacheOfAnotherKernelIsAMiss) {
   for (const fs::path& path : files())
     if (std::find(all.begin(), all.end(), path) == all.end()) fs::copy_file(path, all[0], fs::copy_options::overwrite_existing);
   EXPECT_LT(compiled(cache()).program().cachedKernels(), compiled("").program().uniqueKernels()) << "a file under another's name";
+}
+
+// Whatever stands in an entry's place but a file that only we or root can write: a miss, compiled anew and put in its place where it can
+// be.
+TEST_F(SpecializeTest, CacheTakesOnlyWhatNobodyElseCanWrite) {
+  compiled(cache());
+  const ObjectCache store(cache());
+  KernelObject object;
+  object.bytes = "x";
+  const std::vector<fs::path> before = files();
+  store.store("key", object);
+  fs::path entry;
+  for (const fs::path& path : files())
+    if (std::find(before.begin(), before.end(), path) == before.end()) entry = path;
+  ASSERT_TRUE(store.find("key"));
+  const auto again = [&] {
+    store.store("key", object);
+    return store.find("key").has_value();
+  };
+  for (const fs::perms perms : {fs::perms::group_write, fs::perms::others_write}) {
+    fs::permissions(entry, perms, fs::perm_options::add);
+    EXPECT_FALSE(store.find("key"));
+    EXPECT_TRUE(again());
+  }
+  fs::rename(entry, entry.string() + ".moved");
+  fs::create_symlink(entry.string() + ".moved", entry);
+  EXPECT_FALSE(store.find("key"));
+  EXPECT_TRUE(again());
+  fs::remove(entry);
+  ASSERT_EQ(::mkfifo(entry.c_str(), 0600), 0);
+  EXPECT_FALSE(store.find("key")) << "and does not wait for a writer";
+  EXPECT_TRUE(again());
+  fs::remove(entry);
+  fs::create_directory(entry);
+  EXPECT_FALSE(store.find("key"));
+  EXPECT_FALSE(again());
+  fs::remove(entry);
+  fs::resize_file(entry.string() + ".moved", uintmax_t{1} << 40);
+  fs::rename(entry.string() + ".moved", entry);
+  EXPECT_FALSE(store.find("key"));
+  if (::geteuid() == 0) {
+    EXPECT_TRUE(again());
+    ASSERT_EQ(::chown(entry.c_str(), 12345, 12345), 0);
+    EXPECT_FALSE(store.find("key"));
+    ASSERT_EQ(::chown(cache().c_str(), 12345, 12345), 0);
+    EXPECT_FALSE(ObjectCache(cache()).enabled());
+    ASSERT_EQ(::chown(cache().c_str(), 0, 0), 0);
+  }
+  fs::rename(cache(), cache() + ".moved");
+  fs::create_symlink(cache() + ".moved", cache());
+  EXPECT_FALSE(ObjectCache(cache()).enabled()) << "a link";
+  fs::remove(cache());
+  fs::rename(cache() + ".moved", cache());
 }
 
 TEST_F(SpecializeTest, CacheIsBoundedAndPrivate) {
