@@ -437,14 +437,39 @@ std::optional<std::vector<int64_t>> ofRank(std::vector<int64_t> sizes, size_t ra
   return sizes.size() == rank ? std::optional(std::move(sizes)) : std::nullopt;
 }
 
-// The array as the input wants it: same elements in its dtype and sizes.
+std::vector<int64_t> withoutOnes(std::vector<int64_t> sizes) {
+  std::erase(sizes, 1);
+  return sizes;
+}
+
+// Where the sizes are those of the input with the channels at the other end, what to do about it.
+std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const std::vector<int64_t>& wanted) {
+  const std::vector<int64_t> have = withoutOnes(sizes), want = withoutOnes(wanted);
+  if (have.size() != want.size() || have.size() < 2 || have == want) return std::nullopt;
+  std::vector<int64_t> last = want, first = want;
+  std::rotate(last.begin(), last.begin() + 1, last.end());  // channels of the input moved behind
+  std::rotate(first.begin(), first.end() - 1, first.end());
+  if (have == last)
+    return "it is channel-last and the model takes channel-first: of arrays say layout=nhwc in the source (they become channel-first), of "
+           "images leave layout=nhwc out";
+  if (have == first)
+    return "it is channel-first and the model takes channel-last: transpose the array, of images say layout=nhwc in the source";
+  return std::nullopt;
+}
+
+// The array as the input wants it: in its dtype and sizes, dims of 1 put in or left out.  The order of the elements is never taken for
+// another.
 Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sample, bool anySize) {
-  if (const auto own = ofRank(t.sizes(), input.sizes.size()); anySize && own && t.numElements() != numElements(input.sizes))
+  const bool same = withoutOnes(t.sizes()) == withoutOnes(input.sizes);
+  const std::optional<std::string> layout = same ? std::nullopt : otherLayout(t.sizes(), input.sizes);
+  const auto own = ofRank(t.sizes(), input.sizes.size());
+  if (!same && anySize && own && !layout) {
     input.sizes = *own;
-  if (t.numElements() != numElements(input.sizes))
+  } else if (!same) {
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
         .on(input.name)
-        .help("bind the model's shape with LoadOptions::shapes, or prepare the data for it");
+        .help(layout ? *layout : "bind the model's shape with LoadOptions::shapes, or prepare the data for it");
+  }
   if (t.dtype() == input.dtype) return t.reshaped(input.sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype))

@@ -41,9 +41,15 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
   QC_TRY(checkMemory(int64_t{width} * height * 9, fmt::format("decoding '{}'", path)));  // pixels, and coefficients where it is progressive
   Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3), path};
   // Slow, exact IDCT: the one that other decoders use by default.
-  if (tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0 &&
-      tjGetErrorCode(decoder.get()) == TJERR_FATAL)
-    return fail(ErrorCode::kInvalidData, "'{}' is damaged: {}", path, tjGetErrorStr2(decoder.get()));
+  const bool warned =
+      tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0;
+  const std::string_view words = warned ? tjGetErrorStr2(decoder.get()) : "";
+  // Missing pixels are only a warning to the decoder, which makes them up in grey.
+  if (warned && (tjGetErrorCode(decoder.get()) == TJERR_FATAL || words.find("remature end") != words.npos))
+    return fail(ErrorCode::kInvalidData, "'{}' is damaged: {}", path, words);
+  if (bytes.find("\xff\xd9", bytes.rfind("\xff\xda")) == bytes.npos)  // no end behind the last scan
+    return fail(ErrorCode::kInvalidData, "'{}' ends too soon: parts of the image are missing", path)
+        .help("fetch the file again, or leave it out");
   return image;
 }
 

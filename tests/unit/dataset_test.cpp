@@ -72,6 +72,61 @@ TEST_F(DatasetTest, NormalisesAndTransposes) {
   EXPECT_EQ(x.toFloats(), expected);
 }
 
+// The decoder fills what is missing with grey and only warns.
+TEST_F(DatasetTest, ImagesThatEndTooSoonAreErrors) {
+  for (const char* name : {"baseline.jpg", "progressive.jpg", "rgb.png"}) {
+    const std::string file = std::string(QC_TEST_DATA) + "/images/" + name;
+    ASSERT_TRUE(readImage(file)) << name;
+    std::ifstream stream(file, std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+    for (size_t size = 0; size + 12 < bytes.size(); size += 1 + bytes.size() / 50) {
+      const auto image = decodeImage(bytes.substr(0, size), name);
+      EXPECT_FALSE(image) << name << " cut to " << size << " of " << bytes.size();
+    }
+  }
+}
+
+// Shapes are compared, not numbers of elements.
+TEST_F(DatasetTest, SamplesOfAnotherLayoutAreErrors) {
+  const std::vector<InputInfo> first{{"x", DType::f32, {1, 3, 4, 5}}}, last{{"x", DType::f32, {1, 4, 5, 3}}},
+      flat{{"x", DType::f32, {1, 60}}};
+  const auto error = [&](const std::vector<int64_t>& sizes, const std::vector<InputInfo>& inputs,
+                         const std::string& options = "") -> std::string {
+    EXPECT_TRUE(writeNpy(path("a.npy"), counting(DType::f32, sizes)));
+    const auto d = Dataset::open({"npy:" + path("a.npy") + options}, inputs);
+    if (!d) return d.error().render();
+    const auto sample = d->sample(0), other = d->sampleOfAnySize(0);
+    if (!sample) return sample.error().render();
+    EXPECT_EQ(sample->at("x").toFloats(), counting(DType::f32, inputs[0].sizes).toFloats());
+    EXPECT_TRUE(other);
+    return std::string("taken");
+  };
+  EXPECT_EQ(error({2, 3, 4, 5}, first), "taken");
+  EXPECT_EQ(error({2, 1, 3, 4, 5}, first), "taken") << "with a batch dim of its own";
+  EXPECT_NE(error({2, 4, 5, 3}, first).find("say layout=nhwc"), std::string::npos);
+  EXPECT_NE(error({2, 3, 4, 5}, last).find("channel-last"), std::string::npos);
+  EXPECT_NE(error({2, 3, 5, 4}, first).find("3,5,4]"), std::string::npos) << "height and width";
+  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{2, 60}, {2, 12, 5}, {2, 3, 20}, {2, 5, 4, 3}})
+    EXPECT_NE(error(sizes, first).find("the model takes [1,3,4,5]"), std::string::npos);
+  EXPECT_NE(error({2, 3, 4, 5}, flat).find("the model takes [1,60]"), std::string::npos);
+  EXPECT_EQ(error({2, 60}, flat), "taken");
+}
+
+TEST_F(DatasetTest, ImagesOfAnotherLayoutAreErrors) {
+  const std::string source = std::string("images:") + QC_TEST_DATA + "/images?size=16";
+  const std::vector<InputInfo> first{{"x", DType::f32, {1, 3, 16, 16}}}, last{{"x", DType::f32, {1, 16, 16, 3}}};
+  EXPECT_TRUE(Dataset::open({source}, first)->sample(0));
+  EXPECT_TRUE(Dataset::open({source + "&layout=nhwc"}, last)->sample(0));
+  for (const auto& [text, inputs] : {std::pair{source + "&layout=nhwc", first}, std::pair{source, last}}) {
+    const auto d = Dataset::open({text}, inputs);
+    ASSERT_TRUE(d);
+    for (const auto& sample : {d->sample(0), d->sampleOfAnySize(0)}) {
+      ASSERT_FALSE(sample) << text;
+      EXPECT_NE(sample.error().render().find("layout=nhwc"), std::string::npos) << sample.error().render();
+    }
+  }
+}
+
 TEST_F(DatasetTest, SkipAndLimitCount) {
   ASSERT_TRUE(writeNpy(path("a.npy"), counting(DType::f32, {10, 3, 2, 2})));
   const Dataset d = Dataset::open({"npy:" + path("a.npy") + "?skip=4&limit=3", "npy:" + path("a.npy") + "?limit=1"}, image_).value();
