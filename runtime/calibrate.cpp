@@ -233,17 +233,21 @@ Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params) {
 }
 
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
-  return Calibration(model, std::move(prepared), samples, options).run();
+  return withinMemory([&]() -> Result<Ranges> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
+    return Calibration(model, std::move(prepared), samples, options).run();
+  });
 }
 
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
-  return Calibration(model, std::move(prepared), samples, options).run();
+  return withinMemory([&]() -> Result<Ranges> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
+    return Calibration(model, std::move(prepared), samples, options).run();
+  });
 }
 
 int64_t residentBytes() {

@@ -150,23 +150,25 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
 }
 
 Result<TensorMap> Session::run(const TensorMap& inputs) {
-  std::vector<Tensor> in, out;
-  for (const Port& port : impl_->inputs) {
-    const auto it = inputs.find(port.name);
-    if (it == inputs.end()) return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(port.name);
-    in.push_back(it->second);
-  }
-  for (const auto& [name, tensor] : inputs)
-    if (std::none_of(impl_->inputs.begin(), impl_->inputs.end(), [&](const Port& p) { return p.name == name; }))
-      return fail(ErrorCode::kInvalidArgument, "the model has no such input").on(name);
-  int64_t bytes = 0;
-  for (const Port& port : impl_->outputs) bytes += port.type.byteSize();
-  QC_TRY(checkMemory(bytes, "the outputs"));
-  for (const Port& port : impl_->outputs) out.emplace_back(port.type.dtype, port.type.sizes());
-  QC_TRY(run(in, out));
-  TensorMap result;
-  for (size_t i = 0; i < out.size(); ++i) result.emplace(impl_->outputs[i].name, std::move(out[i]));
-  return result;
+  return withinMemory([&]() -> Result<TensorMap> {
+    std::vector<Tensor> in, out;
+    for (const Port& port : impl_->inputs) {
+      const auto it = inputs.find(port.name);
+      if (it == inputs.end()) return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(port.name);
+      in.push_back(it->second);
+    }
+    for (const auto& [name, tensor] : inputs)
+      if (std::none_of(impl_->inputs.begin(), impl_->inputs.end(), [&](const Port& p) { return p.name == name; }))
+        return fail(ErrorCode::kInvalidArgument, "the model has no such input").on(name);
+    int64_t bytes = 0;
+    for (const Port& port : impl_->outputs) bytes += port.type.byteSize();
+    QC_TRY(checkMemory(bytes, "the outputs"));
+    for (const Port& port : impl_->outputs) out.emplace_back(port.type.dtype, port.type.sizes());
+    QC_TRY(run(in, out));
+    TensorMap result;
+    for (size_t i = 0; i < out.size(); ++i) result.emplace(impl_->outputs[i].name, std::move(out[i]));
+    return result;
+  });
 }
 
 Result<Executable> Executable::fromGraph(Graph graph, const Target& target, const CompileOptions& options) {
@@ -189,21 +191,23 @@ std::vector<Port> Executable::outputs() const {
 }
 
 Result<Session> Executable::session(const SessionOptions& options) const {
-  const DefinedArithmetic defined;
-  if (options.threads < 1 || options.threads > 1024)
-    return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
-  QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));
-  auto impl = std::make_unique<Session::Impl>();
-  impl->program = program_;
-  impl->inputs = inputs();
-  impl->outputs = outputs();
-  impl->threads = options.threads;
-  impl->pool.reset(qcrt_pool_create(options.threads));
-  if (!impl->pool) return fail(ErrorCode::kResource, "cannot start {} threads", options.threads);
-  impl->arena = Tensor(DType::u8, {program_->arenaBytes()});
-  impl->scratch = Tensor(DType::u8, {program_->scratchBytes() * options.threads});
-  impl->prepare();
-  return Session(std::move(impl));
+  return withinMemory([&]() -> Result<Session> {
+    const DefinedArithmetic defined;
+    if (options.threads < 1 || options.threads > 1024)
+      return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
+    QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));
+    auto impl = std::make_unique<Session::Impl>();
+    impl->program = program_;
+    impl->inputs = inputs();
+    impl->outputs = outputs();
+    impl->threads = options.threads;
+    impl->pool.reset(qcrt_pool_create(options.threads));
+    if (!impl->pool) return fail(ErrorCode::kResource, "cannot start {} threads", options.threads);
+    impl->arena = Tensor(DType::u8, {program_->arenaBytes()});
+    impl->scratch = Tensor(DType::u8, {program_->scratchBytes() * options.threads});
+    impl->prepare();
+    return Session(std::move(impl));
+  });
 }
 
 }  // namespace qc

@@ -7,6 +7,7 @@
 #include "frontend/onnx_import.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
+#include "ir/memory_limit.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
 
@@ -38,34 +39,38 @@ bool Model::isQuantized() const {
 }
 
 Result<Model> load(const std::string& path, const LoadOptions& options) {
-  const DefinedArithmetic defined;
-  const std::string name = std::filesystem::path(path).stem().string();
-  if (endsWith(path, ".qir")) {
-    QC_ASSIGN(const std::string text, readFile(path));
-    QC_ASSIGN(Graph graph, parseGraph(text, path));
-    return Model(std::move(graph), name);
-  }
-  ImportOptions import;
-  import.shapes = options.shapes;
-  import.values = options.values;
-  QC_ASSIGN(Graph graph, importOnnxFile(path, import));
-  return Model(std::move(graph), name, [path, options](const Shapes& shapes) {
-    LoadOptions other = options;
-    for (const auto& [input, sizes] : shapes)
-      if (!other.values.contains(input)) other.shapes[input] = sizes;
-    return load(path, other);
+  return withinMemory([&]() -> Result<Model> {
+    const DefinedArithmetic defined;
+    const std::string name = std::filesystem::path(path).stem().string();
+    if (endsWith(path, ".qir")) {
+      QC_ASSIGN(const std::string text, readFile(path));
+      QC_ASSIGN(Graph graph, parseGraph(text, path));
+      return Model(std::move(graph), name);
+    }
+    ImportOptions import;
+    import.shapes = options.shapes;
+    import.values = options.values;
+    QC_ASSIGN(Graph graph, importOnnxFile(path, import));
+    return Model(std::move(graph), name, [path, options](const Shapes& shapes) {
+      LoadOptions other = options;
+      for (const auto& [input, sizes] : shapes)
+        if (!other.values.contains(input)) other.shapes[input] = sizes;
+      return load(path, other);
+    });
   });
 }
 
 Status save(const Model& model, const std::string& path) {
-  const DefinedArithmetic defined;
-  if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
-  // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
-  Graph graph = model.graph().clone();
-  PassContext cx;
-  QC_TRY(runPipeline("lower-dynamic{groups=0}", graph, cx));
-  QC_ASSIGN(const std::string bytes, exportOnnx(graph));
-  return writeFileAtomically(path, bytes);
+  return withinMemory([&]() -> Status {
+    const DefinedArithmetic defined;
+    if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
+    // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
+    Graph graph = model.graph().clone();
+    PassContext cx;
+    QC_TRY(runPipeline("lower-dynamic{groups=0}", graph, cx));
+    QC_ASSIGN(const std::string bytes, exportOnnx(graph));
+    return writeFileAtomically(path, bytes);
+  });
 }
 
 Result<Graph> lowerModel(const Model& model, PassContext& cx) {
@@ -76,10 +81,12 @@ Result<Graph> lowerModel(const Model& model, PassContext& cx) {
 }
 
 Result<Executable> compile(const Model& model, const BuildOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph graph, lowerModel(model, cx));
-  return Executable::fromGraph(std::move(graph), options.target, options.compile);
+  return withinMemory([&]() -> Result<Executable> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph graph, lowerModel(model, cx));
+    return Executable::fromGraph(std::move(graph), options.target, options.compile);
+  });
 }
 
 }  // namespace qc

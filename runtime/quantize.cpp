@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "ir/arithmetic.h"
+#include "ir/memory_limit.h"
 #include "passes/group_params.h"
 #include "passes/pass_manager.h"
 #include "runtime/small_ranges.h"
@@ -20,10 +21,12 @@ Result<QuantizedModel> converted(Graph graph, const Model& model, PassContext& c
 }  // namespace
 
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
-  const DefinedArithmetic defined;
-  std::vector<InputInfo> inputs;
-  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
-  return Dataset::open(sources, inputs);
+  return withinMemory([&]() -> Result<Dataset> {
+    const DefinedArithmetic defined;
+    std::vector<InputInfo> inputs;
+    for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
+    return Dataset::open(sources, inputs);
+  });
 }
 
 namespace {
@@ -45,7 +48,9 @@ Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeO
   const Dataset* samples = options.recover.check ? options.recover.check : options.samples;
   if (!samples || options.compareSamples <= 0) return {};
   CompareOptions how{.samples = options.compareSamples, .threads = options.recover.threads};
-  how.progress = [&](int64_t done, int64_t total) { options.recover.tell("compare", static_cast<size_t>(done), static_cast<size_t>(total)); };
+  how.progress = [&](int64_t done, int64_t total) {
+    options.recover.tell("compare", static_cast<size_t>(done), static_cast<size_t>(total));
+  };
   QC_ASSIGN(Comparison found, compareLayers(original, quantized.model.graph(), *samples, how));
   quantized.layers = std::move(found.layers);
   quantized.compared = found.samples;
@@ -74,35 +79,41 @@ Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const Q
 }  // namespace
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
-  return quantizePrepared(std::move(graph), model, rules, ranges, options, cx);
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
+    return quantizePrepared(std::move(graph), model, rules, ranges, options, cx);
+  });
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
-  return quantizePrepared(std::move(graph), model, {}, ranges, options, cx);
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
+    return quantizePrepared(std::move(graph), model, {}, ranges, options, cx);
+  });
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
-  const DefinedArithmetic defined;
-  PassContext cx;
-  QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
-      return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
-          .at(n->location())
-          .on(n->operand(0)->name())
-          .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
-  const Graph original = graph.clone();
-  if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
-  QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
-  QC_TRY(compare(original, quantized, options));
-  QC_TRY(integerEnds(quantized.model, rules, options));
-  return quantized;
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
+    for (const Node* n = graph.front(); n; n = n->next())
+      if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
+        return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
+            .at(n->location())
+            .on(n->operand(0)->name())
+            .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
+    const Graph original = graph.clone();
+    if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
+    QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
+    QC_TRY(compare(original, quantized, options));
+    QC_TRY(integerEnds(quantized.model, rules, options));
+    return quantized;
+  });
 }
 
 }  // namespace qc
