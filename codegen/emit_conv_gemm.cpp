@@ -265,7 +265,7 @@ class ConvGemm {
     const std::vector<Corner> corners = plan_.sparse ? cornersOf(u, start) : std::vector<Corner>{};
     for (int64_t half = 0; half < plan_.packing.halves; ++half) {
       Reg these = e_.at(weights, half * layout_.halfElements() * sizeOf(isa_.weight));
-      acc = plan_.sparse ? accumulateSparse(std::move(acc), u, corners, these) : accumulateHalf(std::move(acc), u, rows, these);
+      acc = plan_.sparse ? accumulateSparse(std::move(acc), u, corners, these, bias) : accumulateHalf(std::move(acc), u, rows, these);
     }
     return acc;
   }
@@ -336,7 +336,19 @@ class ConvGemm {
     return corners;
   }
 
-  Regs accumulateSparse(Regs acc, const Unit& u, const std::vector<Corner>& corners, Reg weights) {
+  // What a run adds that reads only padding.
+  void addSums(Regs& acc, Reg bias, Reg run) {
+    Reg sums = e_.at(bias, mul(e_.b.CreateAdd(run, e_.i64(1)), 4 * layout_.columns()));
+    for (int v = 0; v < vectors_; ++v) {
+      Reg sum = e_.load(e_.i32(isa_.lanes), e_.at(sums, int64_t{v} * isa_.lanes * 4));
+      for (int r = 0; r < plan_.tileRows; ++r) {
+        Reg& to = acc[static_cast<size_t>(r * vectors_ + v)];
+        to = e_.b.CreateAdd(to, sum);
+      }
+    }
+  }
+
+  Regs accumulateSparse(Regs acc, const Unit& u, const std::vector<Corner>& corners, Reg weights, Reg bias) {
     Reg originZ = e_.b.CreateSub(mul(e_.b.CreateURem(u.plane, e_.i64(g_.outD)), g_.strideD), e_.i64(g_.padFront));
     const auto tap = [&](Regs& sums, Reg plane, Reg insideZ, Reg row, Reg ky, Reg kx) {
       Reg offsetY = mul(ky, g_.dilationH), offsetX = mul(kx, g_.dilationW), any = e_.b.getFalse();
@@ -349,10 +361,13 @@ class ConvGemm {
         pixels.push_back(e_.opaque(e_.b.CreateSelect(inside, pixel, e_.scratch())));
         any = e_.b.CreateOr(any, inside);
       }
-      Reg here = e_.at(weights, mul(e_.b.CreateAdd(mul(row, g_.kernelW), kx), runBytes()));
-      if (!leavesOutPadding_) return run(sums, pixels, here, e_.i64(0));
-      sums = e_.loop(e_.i64(0), e_.b.CreateZExt(any, e_.b.getInt64Ty()), 1, sums,
-                     [&](Reg, Regs& inner) { run(inner, pixels, here, e_.i64(0)); });
+      Reg index = e_.b.CreateAdd(mul(row, g_.kernelW), kx), here = e_.at(weights, mul(index, runBytes()));
+      if (!leavesOutPadding_ && !plan_.packing.sums) return run(sums, pixels, here, e_.i64(0));
+      const auto where = [&](Reg condition, const std::function<void(Regs&)>& body) {
+        sums = e_.loop(e_.i64(0), e_.b.CreateZExt(condition, e_.b.getInt64Ty()), 1, sums, [&](Reg, Regs& inner) { body(inner); });
+      };
+      where(any, [&](Regs& inner) { run(inner, pixels, here, e_.i64(0)); });
+      if (plan_.packing.sums) where(e_.b.CreateNot(any), [&](Regs& inner) { addSums(inner, bias, index); });
     };
     return e_.loop(u.beginZ, u.endZ, 1, acc, [&](Reg kz, Regs& byPlane) {
       Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride_));

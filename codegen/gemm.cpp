@@ -117,6 +117,7 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
   p.offset = isa.inputOffset();
   if (problem.wideWeights && isa.weight == DType::s8) p.halves = 2;
   p.rowRuns = !plan.sparse && hasRowRuns(conv, plan.staged);
+  p.sums = plan.sparse && isa.dot != Dot::fma && p.halves == 1;
   if (isa.usesTiles()) p.runPad = tileDepth(conv, p.rowRuns);
   return p;
 }
@@ -161,8 +162,7 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
   const ConvGeometry& g = plan.conv;
   const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.planes());
   const double panelTiles = tiles * static_cast<double>(g.groups * plan.panels);
-  // Floats leave out what lies in the padding.
-  const double share = !plan.sparse ? 1 : isa.dot == Dot::fma ? insideShare(g) : 1;
+  const double share = plan.sparse && layout.packing().halves == 1 ? insideShare(g) : 1;  // the rest is left out
   const double steps = share * static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / isa.group);
   const double lookups = plan.sparse ? 5.0 * plan.tileRows * static_cast<double>(layout.runs()) : 0;
   const double products = plan.tileRows * block.vectors * isa.lanes * isa.group;
@@ -355,6 +355,27 @@ bool allFinite(const Tensor& weights) {
   return std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
 }
 
+// The bias, then what every run adds where all it reads is the zero point `zx`.
+Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor& weights, int64_t zx) {
+  const int64_t outputs = weights.sizes()[0], runs = layout.runs(), inputs = weights.sizes()[1];
+  Tensor all(DType::s32, {layout.biasEntries()}), sums(DType::s32, {outputs});
+  const std::span<int32_t> to = all.mutableAs<int32_t>();
+  const auto put = [&](int64_t place, const Tensor& values) {
+    const Tensor packed = layout.packChannels(values);
+    std::copy(packed.as<int32_t>().begin(), packed.as<int32_t>().end(), to.begin() + place * layout.columns());
+  };
+  put(0, bias);
+  for (int64_t run = 0; run < runs; ++run) {
+    for (int64_t o = 0; o < outputs; ++o) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < inputs; ++i) sum += static_cast<int64_t>(weights.at((o * inputs + i) * runs + run));
+      sums.mutableAs<int32_t>()[static_cast<size_t>(o)] = static_cast<int32_t>(zx * sum);  // wraps, like the sums it stands for
+    }
+    put(1 + run, sums);
+  }
+  return all;
+}
+
 bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
 
 bool supportsTypes(const Node& node) {
@@ -454,7 +475,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     }
     attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));
-    bias = builder.constant(base + ".bias", layout.packChannels(biases));
+    bias = builder.constant(base + ".bias", layout.packing().sums ? withRunSums(layout, biases, weights, zx) : layout.packChannels(biases));
   } else {
     if (givenBias) bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
     if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(weights)});

@@ -84,7 +84,8 @@ std::string Packing::str() const {
                                            : "points");
   if (offset) text += fmt::format(" offset={}", offset);
   if (copies != 1) text += fmt::format(" copies={}", copies);
-  return halves == 1 ? text : text + fmt::format(" halves={}", halves);
+  if (halves != 1) text += fmt::format(" halves={}", halves);
+  return sums ? text + " sums" : text;
 }
 
 Result<Packing> Packing::parse(std::string_view text) {
@@ -106,6 +107,10 @@ Result<Packing> Packing::parse(std::string_view text) {
     if (p.halves != 2) return malformed();
     ++known;
   }
+  if (w.size() > known && w[known] == "sums") {
+    p.sums = true;
+    ++known;
+  }
   if (w.size() != known) return malformed();
   const std::optional<DType> element = parseDType(w[0]);
   if (!element || (*element != DType::s8 && *element != DType::s16 && *element != DType::f32)) return malformed();
@@ -119,6 +124,7 @@ Result<Packing> Packing::parse(std::string_view text) {
   p.rowRuns = w[6] != "points";
   p.taps = w[6] == "taps";
   if ((p.copies > 1 && !p.taps) || (p.halves > 1 && p.element != DType::s8)) return malformed();
+  if (p.sums && (p.rowRuns || p.halves > 1 || p.element == DType::f32)) return malformed();
   constexpr int kLimit = 1 << 16;
   const int vectors = p.columns == Columns::quad ? 4 : p.columns == Columns::pair ? 2 : 1;
   const bool sizes = p.lanes > 0 && p.panel > 0 && p.group > 0 && p.runPad > 0 && p.panel <= kLimit && p.runPad <= kLimit;

@@ -14,8 +14,8 @@
 //   quad     four vectors interleave by fours: (t/4)*4*lanes + (j/4)*16 + (t%4)*4 + j%4
 //
 // Scale and bias of k.conv are vectors of columns() entries in the same order.  For quantized kernels the bias holds
-// bias[c] - (zx - offset) * sum of the channel's weights, so kernels multiply raw storage values, minus the offset.
-// Linear layers are convolutions with a 1x1 kernel over one row of pixels.
+// bias[c] - (zx - offset) * sum of the channel's weights (then maybe sums of runs, see Packing::sums), so kernels multiply raw storage
+// values, minus the offset. Linear layers are convolutions with a 1x1 kernel over one row of pixels.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,11 @@ struct Packing {
   // 2: weights of up to nine bits (-256..254) as sums of two s8; a panel holds all first ones, then all second ones.
   int halves = 1;
 
-  std::string str() const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0, "copies=4", "halves=2" if not 1
+  // The bias is followed by what each run adds where all it reads is padding, (zx - offset) * sum of its weights: kernels may leave it out.
+  bool sums = false;
+
+  std::string str()
+      const;  // "s8 panel=64 lanes=16 group=4 pad=4 quad rows", then "offset=128" if not 0, "copies=4", "halves=2" if not 1, "sums"
   static Result<Packing> parse(std::string_view text);
   friend bool operator==(const Packing&, const Packing&) = default;
 };
@@ -88,6 +92,7 @@ class PackedLayout {
   int64_t runLength() const { return p_.rowRuns ? conv_.kernelW * conv_.groupChannels() : conv_.groupChannels(); }
   int64_t paddedRun() const { return (runLength() + p_.runPad - 1) / p_.runPad * p_.runPad; }
   int64_t panels() const { return (conv_.groupOutputs() * p_.copies + p_.panel - 1) / p_.panel; }  // of one conv group
+  int64_t biasEntries() const { return p_.sums ? columns() * (1 + runs()) : columns(); }
   int64_t columns() const { return conv_.groups * panels() * p_.panel; }
   int64_t halfElements() const { return runs() * paddedRun() * p_.panel; }
   int64_t panelElements() const { return p_.halves * halfElements(); }

@@ -5,7 +5,7 @@
 //   w        packed weights (ir/packing.h), raw integers of zero point 0 or f32
 //   scale    quantized only: f32, one entry per packed column.  Without post, residual and with `to`: the multiplier
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
-//   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32
+//   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32; of a packing with sums then those
 //   residual channels last, of the result's shape; quantized per tensor or f32
 // bounded=1 promises |acc * scale| < 2^31 for every input of the integer form, which was proved from the weights; of floats, that all
 // weights are finite, so that a tap in the padding adds nothing.
@@ -42,11 +42,11 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
                 layout.size());
   if ((packing.element == DType::f32) == quantized)
     return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
-  const auto perColumn = [&](int i, DType dtype, bool required) {
-    return c.has(i) ? c.type(i) == TensorType(dtype, Shape{layout.columns()}) : !required;
+  const auto holds = [&](int i, DType dtype, int64_t entries, bool required) {
+    return c.has(i) ? c.type(i) == TensorType(dtype, Shape{entries}) : !required;
   };
-  if (!perColumn(kScale, DType::f32, quantized) || !perColumn(kBias, quantized ? DType::s32 : DType::f32, quantized) ||
-      (c.has(kScale) && !quantized))
+  if (!holds(kScale, DType::f32, layout.columns(), quantized) ||
+      !holds(kBias, quantized ? DType::s32 : DType::f32, layout.biasEntries(), quantized) || (c.has(kScale) && !quantized))
     return fail(ErrorCode::kInvalidModel, "scale or bias do not fit {} columns", layout.columns());
   TensorType result(DType::f32, toShape(conv.resultSizes(x.sizes(), c.attrs.integers("weight_shape"))));
   if (const QuantPtr& to = c.attrs.quant("to")) {
