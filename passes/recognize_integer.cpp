@@ -1,13 +1,15 @@
 // recognize-integer: integer layers as ONNX writes them become layers between quantize and dequantize, so that models quantized at run
 // time by other tools take the same way as ours.
 //   mul(cast(matmul(sub(cast q, cast z), W)), mul(s, sw))   ->  matmul(dequantize_with(q, s, z), dequantize(w of scale sw))
+//   mul(cast(matmul(..)), sw) with a constant zero point  ->  the same with s = 1
 //   conv likewise; also with the zero point taken off afterwards: sub(matmul(cast q, W), mul(z, sums of W))
 //   cast(clip(round(x / s) + cast z, qmin, qmax)) to 8 bits, in front of one  ->  quantize_with(x, s, z)
 // The latter makes z of NaN, of which ONNX says nothing.
-// W are integer constants with their own zero point taken off; they must fit in 8 bits.  Lowering makes exact integer sums of it again
-// and scales them in the same order.  Tests: tests/golden/recognize_integer.
+// W are integer constants with their own zero point taken off; they must fit in 8 bits, with a zero point or without.  Lowering makes exact
+// integer sums of it again and scales them in the same order.  Tests: tests/golden/recognize_integer.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "passes/apply_rules.h"
 #include "passes/graph_util.h"
@@ -89,15 +91,48 @@ std::optional<std::vector<float>> weightScales(const Value* v, int64_t channels,
   return fine ? std::optional(std::move(scales)) : std::nullopt;
 }
 
-// The weights in 8 bits: signed if they fit, else nothing.
-std::optional<Tensor> narrowWeights(const Tensor& w) {
-  Tensor t(DType::s8, w.sizes());
+// Weights of 8 bits: s8 as they are where that holds them, else with a zero point, of the whole or of each output channel, that brings them
+// there (u8 weights less their own).  Nothing: they need more bits.
+struct NarrowWeights {
+  Tensor values;
+  std::vector<int32_t> zeroPoints;  // value = s8 - zero point
+};
+std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, int channelAxis) {
+  const auto all = w.as<int32_t>();
+  int64_t inner = 1;  // elements between two channels
+  for (size_t d = static_cast<size_t>(channelAxis) + 1; d < w.sizes().size(); ++d) inner *= w.sizes()[d];
+  const auto channelOf = [&](int64_t i) { return static_cast<size_t>(i / inner % channels); };
+  std::vector<std::pair<int32_t, int32_t>> ranges(static_cast<size_t>(channels), {0, 0});
+  std::pair<int32_t, int32_t> whole{0, 0};
   for (int64_t i = 0; i < w.numElements(); ++i) {
-    const int32_t v = w.as<int32_t>()[static_cast<size_t>(i)];
-    if (v < -128 || v > 127) return std::nullopt;
-    t.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(v);
+    const int32_t v = all[static_cast<size_t>(i)];
+    auto& [low, high] = ranges[channelOf(i)];
+    low = std::min(low, v), high = std::max(high, v);
+    whole = {std::min(whole.first, v), std::max(whole.second, v)};
   }
-  return t;
+  const auto zeroFor = [](const std::pair<int32_t, int32_t>& r) -> std::optional<int32_t> {
+    if (r.first >= -128 && r.second <= 127) return 0;
+    if (int64_t{r.second} - r.first > 255) return std::nullopt;
+    return std::clamp(-128 - r.first, -128, 127);
+  };
+  NarrowWeights narrow{Tensor(DType::s8, w.sizes()), {}};
+  if (const auto zero = zeroFor(whole)) {
+    narrow.zeroPoints = {*zero};
+  } else {
+    for (const auto& range : ranges) {
+      const auto own = zeroFor(range);
+      if (!own) return std::nullopt;
+      narrow.zeroPoints.push_back(*own);
+    }
+  }
+  auto to = narrow.values.mutableAs<int8_t>();
+  for (int64_t i = 0; i < w.numElements(); ++i) {
+    const int32_t zero = narrow.zeroPoints[narrow.zeroPoints.size() == 1 ? 0 : channelOf(i)];
+    const int32_t v = all[static_cast<size_t>(i)] + zero;
+    if (v < -128 || v > 127) return std::nullopt;  // a zero point of 8 bits does not reach it
+    to[static_cast<size_t>(i)] = static_cast<int8_t>(v);
+  }
+  return narrow;
 }
 
 bool isRowParameter(const Value* v, const Value* x) {
@@ -117,8 +152,9 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
   if (!isPlain(root->result(), DType::f32)) return false;
   for (const int side : {0, 1}) {
     Node* cast = producerOf(root->operand(side), "cast");
-    Node* scales = producerOf(root->operand(1 - side), "mul");
-    if (!cast || !scales) continue;
+    Value* factor = root->operand(1 - side);
+    Node* scales = producerOf(factor, "mul");
+    if (!cast || (!scales && !floatConstant(factor))) continue;
     IntegerLayer layer;
     if (!matchCentred(cast->operand(0)->producer(), layer)) layer = {};
     if (!layer.product && !matchShifted(cast->operand(0)->producer(), layer)) continue;
@@ -126,22 +162,27 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
     const bool conv = layer.product->is("conv");
     if (layer.product->operand(2) || layer.product->operand(3) || (!conv && w->type().rank() != 2)) continue;
     const int axis = conv ? 0 : 1, spatial = conv ? w->type().rank() - 2 : 0;
-    const auto [weightScale, scale] = operandsBy(*scales, [](const Value* v) { return floatConstant(v) != nullptr; });
-    if (!weightScale || !isPlain(scale, DType::f32)) continue;
-    const auto values = weightScales(weightScale, w->type().sizes()[static_cast<size_t>(axis)], spatial);
-    auto narrow = narrowWeights(*w->constant());
-    if (!values || !narrow || !isRowParameter(scale, layer.integers) ||
+    // Where all is known, the factor is that of the weights and the input's scale 1: the same product.
+    Value *weightScale = factor, *scale = nullptr;
+    if (scales) std::tie(weightScale, scale) = operandsBy(*scales, [](const Value* v) { return floatConstant(v) != nullptr; });
+    if (!weightScale || (scale && !isPlain(scale, DType::f32)) || (scales && !scale)) continue;
+    const int64_t channels = w->type().sizes()[static_cast<size_t>(axis)];
+    auto values = weightScales(weightScale, channels, spatial);
+    auto narrow = narrowWeights(*w->constant(), channels, axis);
+    if (!values || !narrow || (scale && !isRowParameter(scale, layer.integers)) ||
         (layer.zeroPoint && !isRowParameter(layer.zeroPoint, layer.integers)))
       continue;
-    QuantParams q{DType::s8, -128, 127, values->size() == 1 ? -1 : axis, 0, *values, {0}};
+    if (narrow->zeroPoints.size() > 1) values->resize(narrow->zeroPoints.size(), values->front());
+    QuantParams q{DType::s8, -128, 127, values->size() == 1 ? -1 : axis, 0, *values, narrow->zeroPoints};
     Builder b = rw.before(root);
+    if (!scale) scale = b.constant("one", Tensor::ofFloats({}, std::vector{1.0f}));
     QC_ASSIGN(Value * s, asScalar(b, scale));
     Value* z = layer.zeroPoint;
     if (z) {
       QC_ASSIGN(z, asScalar(b, z));
     }
     QC_ASSIGN(Value * x, b.create("dequantize_with", {layer.integers, s, z}));
-    Value* integers = b.constant(w->name() + "_s8", std::move(*narrow), std::make_shared<const QuantParams>(std::move(q)));
+    Value* integers = b.constant(w->name() + "_s8", std::move(narrow->values), std::make_shared<const QuantParams>(std::move(q)));
     QC_ASSIGN(Value * weights, b.create("dequantize", {integers}));
     b.at(layer.product->location());
     QC_ASSIGN(Value * y, b.create(layer.product->op(), {x, weights}, layer.product->attrs()));

@@ -9,6 +9,7 @@
 #include "runtime/quantize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/require_int8.h"
 
 namespace qc::tools {
 namespace {
@@ -60,7 +61,7 @@ struct RecoveryFlags {
 struct QuantizeFlags {
   ModelOptions model;
   DataOptions data;
-  std::vector<std::string> check;
+  std::vector<std::string> check, requireInt8;
   RulesOptions rules;
   std::string ranges, output, writeRules, mode = "static";
   int64_t weightBits = 8, groupSize = -1;
@@ -264,6 +265,16 @@ Result<CheckSamples> checkSamples(const QuantizeFlags& o, const Model& model, Da
 
 constexpr int64_t kFew = 128;  // calibration samples, of which a fifth is missed
 
+// Why there is no table of noise; empty: there is one, or it was not wanted.
+std::string whyUnmeasured(const QuantizeFlags& o, const QuantizedModel& result, const Dataset& samples) {
+  if (result.compared > 0 || o.recovery.compare == 0 || o.mode != "static" || result.coverage.quantizedCount() == 0) return {};
+  if (samples.size() == 0)
+    return "without samples weights are rounded to the nearest, biases are not corrected and nothing is measured; add -d SOURCE for all of "
+           "that";
+  return "no layer was compared with the float model's: none of the samples has the shape that the model was loaded for; load it for "
+         "theirs (--shape)";
+}
+
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_TRY(checkMode(o));
@@ -296,6 +307,9 @@ Status runQuantize(const QuantizeFlags& o) {
   const QuantizedModel& result = made.result;
   if (o.ranges.empty() && samples.size() > 0)
     for (const std::string& warning : assess(made.ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
+  QC_TRY(requireInt8(result.coverage, o.requireInt8));
+  if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   QC_TRY(save(result.model, o.output));
   if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
   const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
@@ -306,6 +320,7 @@ Status runQuantize(const QuantizeFlags& o) {
          {"samples", made.ranges.samples()},
          {"measured_on",
           {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
+         {"unmeasured", unmeasured},
          {"seconds", now() - start},
          {"bytes_before", before},
          {"bytes_after", after}});
@@ -315,6 +330,7 @@ Status runQuantize(const QuantizeFlags& o) {
   printCoverage(result.coverage, o.all);
   printNoise(result.layers, check.str(result.compared), o.all);
   for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
+  if (!unmeasured.empty()) fmt::print("note: {}\n", unmeasured);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
              made.ranges.samples(), now() - start);
   return {};
@@ -336,6 +352,9 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   addShared(*options, *verb);
   options->data.addTo(*verb, false);
   verb->add_option("--check", options->check, "samples to measure on, a SOURCE as of -d; else a fifth of those of -d is left out for that")
+      ->take_all();
+  verb->add_option("--require-int8", options->requireInt8,
+                   "fail, and write nothing, unless this is quantized: a share of the ops (0.9, 90%) or nodes by regular expression")
       ->take_all();
   verb->add_option("--mode", options->mode, "static (with samples); without: dynamic, weight-only, fp16-weights")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only", "fp16-weights"}));

@@ -1,6 +1,6 @@
 #include "tools/common.h"
-#include "ir/visible.h"
 
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -104,7 +104,17 @@ Result<BuildOptions> EngineOptions::build() const {
 
 Result<Executable> EngineOptions::compile(const Model& model) const {
   QC_ASSIGN(const BuildOptions options, build());
-  return qc::compile(model, options);
+  QC_ASSIGN(Executable exe, qc::compile(model, options));
+  std::vector<std::string> steps;  // that no kernel computes
+  for (const Node* n = exe.program().graph().front(); n; n = n->next())
+    if (!n->is("const") && n->string("kernel") == "reference") steps.push_back(fmt::format("{} '{}'", n->op(), n->location()));
+  if (!steps.empty()) {
+    const size_t shown = std::min<size_t>(steps.size(), 3);
+    fmt::print(stderr, "note: {} step{} no kernel and run{} by reference evaluation, slowly: {}{}\n", steps.size(),
+               steps.size() == 1 ? " has" : "s have", steps.size() == 1 ? "s" : "",
+               fmt::join(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(shown), ", "), shown < steps.size() ? ", ..." : "");
+  }
+  return exe;
 }
 
 Tensor syntheticInput(const Port& port) {

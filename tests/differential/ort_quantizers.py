@@ -171,7 +171,7 @@ def tool(*arguments):
 def without_kernel(qcompile, model):
     steps = json.loads(tool(qcompile, "inspect", model, "--kernels", "--json"))["kernels"]
     layers = ("q.", "k.", "conv", "linear", "matmul", "gather", "lstm")
-    return [s["op"] + " " + s["node"] for s in steps if not s["kernel"] and s["op"].startswith(layers)]
+    return [s["op"] + " " + s["node"] for s in steps if s["kernel"] == "reference" and s["op"].startswith(layers)]
 
 
 def check(qcompile, model, feed, form, types, work):
