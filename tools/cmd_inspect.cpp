@@ -5,6 +5,7 @@
 
 #include "ir/text.h"
 #include "passes/pass.h"
+#include "runtime/op_states.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -77,6 +78,13 @@ struct DoctorOptions {
   bool ops = false, passes = false, kernels = false, json = false;
 };
 
+nlohmann::json formJson(const OpForm& f) {
+  nlohmann::json j = {{"state", f.state}, {"object", f.object()}};
+  if (!f.kernels.empty()) j["kernels"] = f.kernels;
+  if (!f.why.empty()) j["why"] = f.why;
+  return j;
+}
+
 // Those tables that are asked for, or all.
 void doctorJson(const DoctorOptions& o) {
   const Target host = Target::host();
@@ -84,13 +92,31 @@ void doctorJson(const DoctorOptions& o) {
   nlohmann::json j = {{"target", host.str()}, {"codegen", codegenVersion()}, {"isas", nlohmann::json::array()}};
   for (const IsaInfo& info : isaTable())
     if (host.has(info.isa)) j["isas"].push_back(info.name);
-  if (o.ops || all)
+  if (o.ops) {
+    for (const OpState& s : opStates(host))
+      j["ops"].push_back({{"name", s.op},
+                          {"summary", OpRegistry::get().at(s.op).summary},
+                          {"float", formJson(s.real)},
+                          {"static_int8", formJson(s.staticInt8)},
+                          {"dynamic", formJson(s.dynamic)},
+                          {"integer", formJson(s.integer)}});
+  } else if (all) {  // their states take seconds: on request
     for (const auto& [name, def] : OpRegistry::get().ops()) j["ops"].push_back({{"name", name}, {"summary", def.summary}});
+  }
   if (o.passes || all)
     for (const auto& [name, pass] : PassRegistry::get().passes()) j["passes"].push_back({{"name", name}, {"summary", pass.summary}});
   if (o.kernels || all)
     for (const KernelDef& k : kernelTable()) j["kernels"].push_back({{"name", k.id}, {"here", host.has(k.isas)}});
   printJson(j);
+}
+
+void printOps(const Target& target) {
+  Table table({"op", "float", "static int8", "dynamic", "integer", "summary"});
+  for (const OpState& s : opStates(target))
+    table.add({s.op, s.real.state, s.staticInt8.state, s.dynamic.state, s.integer.state, OpRegistry::get().at(s.op).summary});
+  fmt::print(
+      "{}kernel, view: may be part of an object.  evaluation: runs by the op's reference.  float: stays float.  none: no such form\n",
+      table.str());
 }
 
 Status doctor(const DoctorOptions& o) {
@@ -102,8 +128,7 @@ Status doctor(const DoctorOptions& o) {
   fmt::print("target   {}\ncodegen  {}\n", host.str(), codegenVersion());
   fmt::print("ops      {}\npasses   {}\nkernels  {}\n", OpRegistry::get().ops().size(), PassRegistry::get().passes().size(),
              kernelTable().size());
-  if (o.ops)
-    for (const auto& [name, def] : OpRegistry::get().ops()) fmt::print("op      {:<20} {}\n", name, def.summary);
+  if (o.ops) printOps(host);
   if (o.passes)
     for (const auto& [name, pass] : PassRegistry::get().passes()) fmt::print("pass    {:<22} {}\n", name, pass.summary);
   if (o.kernels)
@@ -129,7 +154,8 @@ void addDoctorCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<DoctorOptions>();
   CLI::App* verb = app.add_subcommand("doctor", "what this machine and this build can do");
   verb->footer("qcompile doctor --ops --json");
-  verb->add_flag("--ops", options->ops, "every op");
+  verb->add_flag("--ops", options->ops,
+                 "every op, and what runs for it: float, static int8, dynamic, on plain integers; kernel or evaluation");
   verb->add_flag("--passes", options->passes, "every pass");
   verb->add_flag("--kernels", options->kernels, "every kernel");
   verb->add_flag("--json", options->json, "one JSON object on stdout; all tables unless some are named");

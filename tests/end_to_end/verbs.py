@@ -9,6 +9,7 @@ part is left out and says so.  Standard library only.
 import json
 import os
 import pathlib
+import platform
 import shutil
 import struct
 import subprocess
@@ -93,6 +94,19 @@ def tables(model):
         assert "excludes" in run(flags[0], model, *flags[1:], code=2).stderr
     assert {"target", "codegen", "isas", "ops", "passes", "kernels"} == set(json.loads(run("doctor", "--json").stdout))
     assert {"target", "codegen", "isas", "passes"} == set(json.loads(run("doctor", "--passes", "--json").stdout))
+    ops = {row["name"]: row for row in json.loads(run("doctor", "--ops", "--json").stdout)["ops"]}
+    forms = ("float", "static_int8", "dynamic", "integer")
+    assert set(ops) == {row["name"] for row in json.loads(run("doctor", "--json").stdout)["ops"]}
+    for row in ops.values():
+        for form in (row[f] for f in forms):
+            assert form["state"] in {"kernel", "view", "evaluation", "float", "none"} and form["object"] == (form["state"] in {"kernel", "view"}), row
+    states = {name: [row[f]["state"] for f in forms] for name, row in ops.items()}
+    assert states["conv"][:3] == states["linear"][:3] == ["kernel"] * 3 and states["add"][3] == "kernel", states
+    assert states["softmax"][1] == "float" and ops["softmax"]["static_int8"]["why"] and states["lut"][1] == "kernel", states
+    for name in ("relu", "sigmoid", "max_pool", "concat", "slice", "transpose", "q.conv", "q.linear"):
+        assert states[name][1] == "kernel", (name, states[name])
+    if platform.machine() == "x86_64":  # none of the data ops is left without a form
+        assert not [name for name, s in states.items() if set(s) == {"none"} and name != "const"], states
     print("tables: passed")
 
 
