@@ -11,8 +11,10 @@ bool isPlain8Bit(const QuantParams& q) { return (q.storage == DType::u8 || q.sto
 
 }  // namespace
 
+bool hasLut(const QuantParams& in, const QuantParams* out) { return isPlain8Bit(in) && (!out || isPlain8Bit(*out)); }
+
 Tensor buildLut(const ScalarExpr& expression, const QuantParams& in, const QuantParams* out) {
-  QC_CHECK(isPlain8Bit(in) && (!out || isPlain8Bit(*out)) && expression.arity() <= 1);
+  QC_CHECK(hasLut(in, out) && expression.arity() <= 1);
   std::array<float, 256> values;
   for (int bits = 0; bits < 256; ++bits) {
     const int q = in.storage == DType::s8 ? static_cast<int8_t>(bits) : bits;

@@ -169,6 +169,7 @@ Result<bool> mapToLut(const Match& m, Rewriter& rw) {
   if (map->numOperands() != 1 || !isSmallQuantized(map->operand(0))) return false;
   QC_ASSIGN(const ScalarExpr expr, ScalarExpr::parse(map->string("expr")));
   const QuantPtr& to = map->attrs().quant("to");
+  if (!hasLut(*map->operand(0)->type().quant, to.get())) return false;
   Builder b = rw.before(map);
   Value* table = b.constant({}, buildLut(expr, *map->operand(0)->type().quant, to.get()));
   QC_ASSIGN(Value * y, b.create("lut", {map->operand(0), table}, {{"to", QuantAttr{to}}}));
