@@ -211,6 +211,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
 Status OnnxImporter::addInputs(OnnxScope& scope) {
   QC_ASSIGN(const auto shapes, bindShapes(model_.graph(), options_));
   for (const auto& info : model_.graph().input()) {
+    if (info.name().empty()) return fail(ErrorCode::kInvalidModel, "an input without a name");
     if (scope.holds(info.name())) continue;  // IR 3 lists initializers as inputs
     if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is no tensor").on(info.name());
     auto dtype = dtypeFromOnnx(info.type().tensor_type().elem_type());
