@@ -39,7 +39,7 @@ constexpr Signature kSignatures[] = {
      "\x7f"
      "ELF"sv,
      "a program or library", "a model is wanted here"},
-    {0, "qcal 1 "sv, "a ranges file of calibrate", "give the model; ranges go to `quantize --ranges`"},
+    {0, "qcal 1 "sv, "a ranges file of calibrate", "give the model that the ranges are of"},
     {8, "{\""sv, "a safetensors file, weights without a graph", kExport},
     {0, "\x08\x01\x12"sv, "a TensorFlow SavedModel", kTensorFlow},
 };
@@ -56,7 +56,7 @@ FileKind zipKind(std::string_view bytes) {
   const auto holds = [&](std::string_view name) { return head.find(name) != std::string_view::npos; };
   if (holds("data.pkl") || holds("/byteorder") || holds(".data/serialization_id"))
     return {"a PyTorch file (.pt, .pth)", std::string(kExport)};
-  if (holds(".npy")) return {"an archive of numpy arrays (.npz)", "a model is wanted here; arrays are samples: -d npz:FILE"};
+  if (holds(".npy")) return {"an archive of numpy arrays (.npz)", "a model is wanted here; arrays are samples: npz:FILE"};
   if (holds("model.weights.h5")) return {"a Keras model", std::string(kTensorFlow)};
   return {"a zip archive", std::string(kUnpack)};
 }

@@ -267,7 +267,7 @@ def helps():
     for verb in verbs:
         text = run(verb, "--help").stdout
         assert f"Example:\n  qcompile {verb}" in text and run("help", verb).stdout == text, text
-        for option in set(re.findall(r"^ {2}(?:-\w, | {4})(--[a-z-]+)", text, re.M)):
+        for option in set(re.findall(r"^ {2}(?:-\w, | {4})(--[a-z0-9-]+)", text, re.M)):
             assert re.search(rf"{option}\b.*\n? .*\w", text), (verb, option)
             assert option.replace("-", "\\-") in manual and option in bash and option in zsh, (verb, option)
     for words in ("default 1", "images:DIR", "raw:DIR", "mean=", "dtype=", "default bilinear"):
