@@ -55,7 +55,7 @@ class ConvGemm {
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit); });
     if (tiles_) tiles_->release();
     if (tiles_) return {.units = plan_.units(), .scratchBytes = stripBytes_ + together_ * plan_.tileRows * vectors_ * TileUnit::kRowBytes};
-    return {.units = plan_.units(), .scratchBytes = panelPlace() + (weightPanel_ ? weightPanel_->scratchBytes() : 0)};
+    return {.units = plan_.units(), .scratchBytes = panelPlace() + (weightPanel_ ? weightPanel_->scratchBytes() : 0) + sumsBytes()};
   }
 
  private:
@@ -64,6 +64,11 @@ class ConvGemm {
     Reg group, plane, firstRow, pixels;  // plane of the result over all images; pixels of this strip
     Reg input;                           // address of the strip's first pixel at (kz, ky, kx) = 0; sparse: of the plane at kz = 0
     Reg beginZ, endZ;                    // planes of the kernel that take part
+  };
+
+  // Rows of the kernel, those of all its planes counted through, that take part.
+  struct Rows {
+    Reg begin, end;
   };
 
   // Scratch: the strip, tiles of panels wider than the channels left, a panel of floats.
@@ -150,11 +155,13 @@ class ConvGemm {
     Reg isTail = tailColumns_ && !masksTail_ ? e_.b.CreateICmpEQ(panel, e_.i64(plan_.panels - 1)) : nullptr;
     Reg firstPixel = e_.b.CreateAdd(mul(u.plane, g_.outH * g_.outW), mul(u.firstRow, g_.outW));
     Reg lastStart = e_.b.CreateSub(u.pixels, e_.i64(plan_.tileRows));
+    if (chunked()) accumulateInChunks(u, weights, channels.bias, lastStart);
     e_.loop(
         e_.i64(0), u.pixels, plan_.tileRows,
         [&](Reg begin) {
           Reg start = e_.minOf(begin, lastStart);
-          const Regs acc = accumulate(u, start, weights, channels.bias);
+          const Regs acc =
+              chunked() ? loadSums(sumsAt(begin)) : accumulate(accumulators(channels.bias), u, rowsOf(u), start, weights, channels.bias);
           Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, start), g_.outputs), column);
           storeTile(acc, channels, element, isTail);
         },
@@ -258,17 +265,47 @@ class ConvGemm {
     if (tail) step(acc, rows, weights, inputOffset, 4 * steps, stepBytes * steps, static_cast<int>(tail));
   }
 
-  // The products of every half of the weights are added up.
-  Regs accumulate(const Unit& u, Reg start, Reg weights, Reg bias) {
-    Regs acc = accumulators(bias);
+  // The products of some rows of the kernel; those of every half of the weights are added up.
+  Regs accumulate(Regs acc, const Unit& u, const Rows& kernelRows, Reg start, Reg weights, Reg bias) {
     const Regs rows = plan_.sparse ? Regs{} : inputRows(u, start);
     const std::vector<Corner> corners = plan_.sparse ? cornersOf(u, start) : std::vector<Corner>{};
     for (int64_t half = 0; half < plan_.packing.halves; ++half) {
       Reg these = e_.at(weights, half * layout_.halfElements() * sizeOf(isa_.weight));
-      acc = plan_.sparse ? accumulateSparse(std::move(acc), u, corners, these, bias) : accumulateHalf(std::move(acc), u, rows, these);
+      acc = plan_.sparse ? accumulateSparse(std::move(acc), u, kernelRows, corners, these, bias)
+                         : accumulateHalf(std::move(acc), kernelRows, rows, these);
     }
     return acc;
   }
+
+  // A panel that does not stay in the second cache between tiles: a chunk of its rows at a time meets all tiles, whose sums wait in
+  // scratch.
+  void accumulateInChunks(const Unit& u, Reg weights, Reg bias, Reg lastStart) {
+    const auto tiles = [&](const std::function<void(Reg, Reg)>& body) {
+      e_.loop(e_.i64(0), u.pixels, plan_.tileRows, [&](Reg begin) { body(begin, sumsAt(begin)); }, true);
+    };
+    tiles([&](Reg, Reg sums) { storeSums(accumulators(bias), sums); });
+    const Rows all = rowsOf(u);
+    e_.loop(all.begin, all.end, plan_.chunkRows, [&](Reg first) {
+      const Rows chunk{first, e_.minOf(all.end, e_.b.CreateAdd(first, e_.i64(plan_.chunkRows)))};
+      tiles([&](Reg begin, Reg sums) { storeSums(accumulate(loadSums(sums), u, chunk, e_.minOf(begin, lastStart), weights, bias), sums); });
+    });
+  }
+
+  Reg sumsAt(Reg begin) { return e_.opaque(e_.at(e_.at(e_.scratch(), panelPlace()), mul(begin, int64_t{4} * plan_.packing.panel))); }
+  llvm::Type* sumType() { return isa_.dot == Dot::fma ? e_.f32(isa_.lanes) : e_.i32(isa_.lanes); }
+  Regs loadSums(Reg from) {
+    Regs acc;
+    for (int i = 0; i < plan_.tileRows * vectors_; ++i) acc.push_back(e_.load(sumType(), e_.at(from, int64_t{4} * i * isa_.lanes)));
+    return acc;
+  }
+  void storeSums(const Regs& acc, Reg to) {
+    for (size_t i = 0; i < acc.size(); ++i) e_.store(acc[i], e_.at(to, static_cast<int64_t>(4 * i) * isa_.lanes));
+  }
+  int64_t sumsBytes() const {
+    const int64_t tiles = (plan_.stripRows * g_.outW + plan_.tileRows - 1) / plan_.tileRows;
+    return chunked() ? tiles * plan_.tileRows * plan_.packing.panel * 4 : 0;
+  }
+  bool chunked() const { return plan_.chunkRows < g_.kernelRows(); }
 
   Regs accumulators(Reg bias) {
     Regs acc;
@@ -285,26 +322,27 @@ class ConvGemm {
   int64_t runBytes() const { return layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight); }
   int64_t runsPerRow() const { return plan_.packing.rowRuns ? 1 : g_.kernelW; }
 
-  // Nested loops over the dims of the kernel: the values carried through body(first run, input offset of its row).
-  Regs overRows(Regs acc, const Unit& u, const std::function<void(Regs&, Reg, Reg)>& body) {
-    const auto plane = [&](Regs& sums, Reg firstRow, Reg offset) {
-      if (g_.kernelH == 1) return body(sums, mul(firstRow, runsPerRow()), offset);
-      sums = e_.loop(
-          e_.i64(0), e_.i64(g_.kernelH), 1, sums,
-          [&](Reg ky, Regs& inner) {
-            body(inner, mul(e_.b.CreateAdd(firstRow, ky), runsPerRow()), e_.b.CreateAdd(offset, mul(ky, g_.dilationH * rowStride_)));
-          },
-          true);
-    };
-    if (g_.kernelD == 1) {
-      plane(acc, e_.i64(0), e_.i64(0));
+  Rows rowsOf(const Unit& u) { return {mul(u.beginZ, g_.kernelH), mul(u.endZ, g_.kernelH)}; }
+
+  // The values carried through body(first run of a row, input offset of the row).
+  Regs overRows(Regs acc, const Rows& rows, const std::function<void(Regs&, Reg, Reg)>& body) {
+    if (g_.kernelRows() == 1) {
+      body(acc, e_.i64(0), e_.i64(0));
       return acc;
     }
-    return e_.loop(u.beginZ, u.endZ, 1, acc, [&](Reg kz, Regs& sums) { plane(sums, mul(kz, g_.kernelH), mul(kz, planeStride_)); });
+    const bool always = g_.kernelD == 1 && plan_.chunkRows == g_.kernelH;
+    return e_.loop(
+        rows.begin, rows.end, 1, acc,
+        [&](Reg row, Regs& sums) {
+          Reg ky = row, kz = quotient(ky, g_.kernelH);
+          if (g_.kernelD == 1) kz = e_.i64(0), ky = row;
+          body(sums, mul(row, runsPerRow()), e_.b.CreateAdd(mul(kz, planeStride_), mul(ky, g_.dilationH * rowStride_)));
+        },
+        always);
   }
 
-  Regs accumulateHalf(Regs acc, const Unit& u, const Regs& rows, Reg weights) {
-    return overRows(std::move(acc), u, [&](Regs& sums, Reg firstRun, Reg offset) {
+  Regs accumulateHalf(Regs acc, const Rows& kernelRows, const Regs& rows, Reg weights) {
+    return overRows(std::move(acc), kernelRows, [&](Regs& sums, Reg firstRun, Reg offset) {
       if (runsPerRow() == 1) return run(sums, rows, e_.at(weights, mul(firstRun, runBytes())), offset);
       sums = e_.loop(
           e_.i64(0), e_.i64(g_.kernelW), 1, sums,
@@ -348,7 +386,7 @@ class ConvGemm {
     }
   }
 
-  Regs accumulateSparse(Regs acc, const Unit& u, const std::vector<Corner>& corners, Reg weights, Reg bias) {
+  Regs accumulateSparse(Regs acc, const Unit& u, const Rows& kernelRows, const std::vector<Corner>& corners, Reg weights, Reg bias) {
     Reg originZ = e_.b.CreateSub(mul(e_.b.CreateURem(u.plane, e_.i64(g_.outD)), g_.strideD), e_.i64(g_.padFront));
     const auto tap = [&](Regs& sums, Reg plane, Reg insideZ, Reg row, Reg ky, Reg kx) {
       Reg offsetY = mul(ky, g_.dilationH), offsetX = mul(kx, g_.dilationW), any = e_.b.getFalse();
@@ -369,13 +407,11 @@ class ConvGemm {
       where(any, [&](Regs& inner) { run(inner, pixels, here, e_.i64(0)); });
       if (plan_.packing.sums) where(e_.b.CreateNot(any), [&](Regs& inner) { addSums(inner, bias, index); });
     };
-    return e_.loop(u.beginZ, u.endZ, 1, acc, [&](Reg kz, Regs& byPlane) {
+    return e_.loop(kernelRows.begin, kernelRows.end, 1, acc, [&](Reg row, Regs& byRow) {
+      Reg ky = row, kz = quotient(ky, g_.kernelH);
       Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride_));
       Reg insideZ = leavesOutPadding_ || g_.kernelD == 1 ? nullptr : e_.b.CreateICmpULT(z, e_.i64(g_.inD));
-      byPlane = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, byPlane, [&](Reg ky, Regs& byRow) {
-        byRow = e_.loop(e_.i64(0), e_.i64(g_.kernelW), 1, byRow,
-                        [&](Reg kx, Regs& sums) { tap(sums, plane, insideZ, e_.b.CreateAdd(mul(kz, g_.kernelH), ky), ky, kx); });
-      });
+      byRow = e_.loop(e_.i64(0), e_.i64(g_.kernelW), 1, byRow, [&](Reg kx, Regs& sums) { tap(sums, plane, insideZ, row, ky, kx); }, true);
     });
   }
 
@@ -430,7 +466,7 @@ class ConvGemm {
               tiles_->store(sumTile(t, v), e_.at(sums, t * rows * rowBytes + v * TileUnit::kRowBytes), e_.i64(rowBytes));
           for (int t = 0; t < together_; ++t) {
             Reg pixel = e_.b.CreateAdd(firstPixel, places[static_cast<size_t>(t)].pixel);
-            storeSums(e_.at(sums, t * rows * rowBytes), channels, pixel, column);
+            storeTileSums(e_.at(sums, t * rows * rowBytes), channels, pixel, column);
           }
         },
         true);
@@ -443,7 +479,7 @@ class ConvGemm {
   }
 
   void multiplyHalf(const Unit& u, const std::vector<TilePlace>& places, Reg weights) {
-    overRows({}, u, [&](Regs&, Reg firstRun, Reg offset) {
+    overRows({}, rowsOf(u), [&](Regs&, Reg firstRun, Reg offset) {
       if (runsPerRow() == 1) return tileRun(places, e_.at(weights, mul(firstRun, runBytes())), offset);
       e_.loop(
           e_.i64(0), e_.i64(g_.kernelW), 1,
@@ -477,7 +513,7 @@ class ConvGemm {
   }
 
   // The sums of one tile, a few rows at a time; the last few overlap those before.
-  void storeSums(Reg sums, const Epilogue::Channels& channels, Reg pixel, Reg column) {
+  void storeTileSums(Reg sums, const Epilogue::Channels& channels, Reg pixel, Reg column) {
     const int rowsAtOnce = std::min(4, plan_.tileRows);
     const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes();
     Regs bias;

@@ -87,6 +87,15 @@ bool isSparse(const GemmIsa& isa, const ConvGeometry& g) {
   return !isa.widens() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMostInside;
 }
 
+// Kernel rows whose weights are kept near while all tiles of a strip meet them.
+int64_t chooseChunk(const GemmIsa& isa, const GemmPlan& plan, const PackedLayout& layout) {
+  constexpr int64_t kNear = kLevel2 / 6, kFewestTiles = 4;
+  const int64_t rows = plan.conv.kernelRows(), bytes = layout.panelElements() * sizeOf(isa.weight);
+  const bool fewTiles = plan.stripRows * plan.conv.outW < kFewestTiles * plan.tileRows;
+  if (isa.usesTiles() || fewTiles || layout.packing().halves > 1 || bytes <= kNear) return rows;
+  return std::clamp<int64_t>(kNear / ceilDiv(bytes, rows), 1, rows);
+}
+
 bool hasRowRuns(const ConvGeometry& conv, bool staged) { return conv.dilationW == 1 && (staged || conv.groups == 1); }
 
 // Elements of k per matrix tile: equal shares of a run, so that no tile is configured for a rest.
@@ -301,6 +310,7 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.panelsPerBlock = ceilDiv(ceilDiv(plan.panels, blocks), panelsPerLine) * panelsPerLine;
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
+  plan.chunkRows = chooseChunk(isa, plan, layout);
   plan.cycles = estimateCycles(isa, plan, block, layout);
   return plan;
 }

@@ -6,7 +6,8 @@
 //            row needs it (staged), or read in place; where most taps lie in the padding (sparse: far dilated ones) each is looked up
 //   tile   = `tileRows` consecutive output pixels of the strip x one panel of channels, accumulated in registers.
 //            The last tile of a strip overlaps the one before, so there is no second, smaller kernel.
-// Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in the first cache.
+// Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in a near cache.  One too large for that is cut
+// into chunks of kernel rows; the sums of all tiles then wait in scratch between chunks.
 //
 // On the matrix unit (Dot::tiles) a tile's pixels must lie at one constant distance.  The strip is one line of pixels
 // if that holds for all of it, else every output row is a line; tiles overlap at the end of a line, and two of them
@@ -59,6 +60,7 @@ struct GemmPlan {
   int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane
   int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
   int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one plane of a strip's input
+  int64_t chunkRows = 1;  // rows of the kernel, of all its planes, whose weights meet all tiles of a strip before the next do
   double cycles = 0;
 
   // Of Dot::tiles.
