@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <random>
 
 #include "frontend/array_file.h"
 #include "frontend/image.h"
@@ -47,6 +48,8 @@ const Options kOfRaw = {{"dtype", "f32|u8|s8|...", "of the elements, little-endi
                         {"scale", "A", "see shift; default 1"},
                         {"suffix", ".bin", "of the files that are taken; default .bin"}};
 
+const Options kOfNoise = {{"seed", "N", "other noise; default 0"}};
+
 Options joined(std::initializer_list<Options> parts) {
   Options all;
   for (const Options& part : parts) all.insert(all.end(), part.begin(), part.end());
@@ -58,7 +61,8 @@ const DataSourceKind kKinds[] = {
     {"npy", "npy:FILE", "an array whose first axis counts the samples", joined({kOfArrays, kOfOneInput, kOfAll})},
     {"npz", "npz:FILE", "one array per input, by its name; the first axis counts the samples", joined({kOfArrays, kOfAll})},
     {"raw", "raw:DIR", "files of raw elements, one sample each", joined({kOfRaw, kOfArrays, kOfOneInput, kOfAll})},
-    {"testdata", "testdata:DIR", "folders test_data_set_*/input_N.pb, as ONNX's tests have them", kOfAll}};
+    {"testdata", "testdata:DIR", "folders test_data_set_*/input_N.pb, as ONNX's tests have them", kOfAll},
+    {"random", "random:N", "N samples of normal noise, integers 0 and 1: to try things out, no data", joined({kOfNoise, kOfAll})}};
 
 const DataSourceKind* findKind(std::string_view name) {
   for (const DataSourceKind& kind : kKinds)
@@ -86,7 +90,7 @@ class SourceText {
     const size_t colon = text.find(':');
     if (colon == std::string::npos)
       return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text)
-          .help(fmt::format("say of which kind it is: images:DIR, npy:FILE, npz:FILE, raw:DIR or testdata:DIR"));
+          .help(fmt::format("say of which kind it is: images:DIR, npy:FILE, npz:FILE, raw:DIR, testdata:DIR or random:N"));
     s.kind = text.substr(0, colon);
     const DataSourceKind* kind = findKind(s.kind);
     if (!kind) return fail(ErrorCode::kInvalidArgument, "unknown kind of data source '{}'", s.kind).help(nearestOf(s.kind, kKinds));
@@ -426,9 +430,46 @@ class TestDataSource : public SampleSource {
   std::vector<std::string> folders_;
 };
 
+class RandomSource : public SampleSource {
+ public:
+  static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
+    auto s = std::make_shared<RandomSource>();
+    s->inputs_ = inputs;
+    const auto [rest, error] = std::from_chars(text.path.data(), text.path.data() + text.path.size(), s->size_);
+    if (error != std::errc() || rest != text.path.data() + text.path.size() || s->size_ < 1 || s->size_ > 1'000'000)
+      return fail(ErrorCode::kInvalidArgument, "'random:{}': not a number of samples", text.path).help("random:16");
+    QC_ASSIGN(s->seed_, text.integer("seed", 0));
+    return std::shared_ptr<const SampleSource>(std::move(s));
+  }
+  int64_t size() const override { return size_; }
+  std::string name(int64_t i) const override { return fmt::format("random {}", i); }
+  std::string warning() const override {
+    return fmt::format("random:{} is noise: ranges, decisions and figures from it say nothing of real data", size_);
+  }
+  Result<Arrays> sample(int64_t i) const override {
+    Arrays result;
+    std::seed_seq seeds{seed_, i};
+    std::mt19937_64 random(seeds);
+    std::normal_distribution<double> normal;
+    for (const InputInfo& input : inputs_) {
+      Tensor t(input.dtype, input.sizes);
+      void* data = t.mutableData();
+      for (int64_t e = 0; e < t.numElements(); ++e)
+        storeElement(input.dtype, data, e, isFloat(input.dtype) ? normal(random) : static_cast<double>(random() % 2));
+      result.insert_or_assign(input.name, std::move(t));
+    }
+    return result;
+  }
+
+ private:
+  std::vector<InputInfo> inputs_;
+  int64_t size_ = 0, seed_ = 0;
+};
+
 using Opener = Result<std::shared_ptr<const SampleSource>> (*)(SourceText&, const std::vector<InputInfo>&);
 // In the order of kKinds.
-constexpr Opener kOpeners[] = {ImageSource::open, ArraySource::open, ArraySource::open, RawSource::open, TestDataSource::open};
+constexpr Opener kOpeners[] = {ImageSource::open, ArraySource::open,    ArraySource::open,
+                               RawSource::open,   TestDataSource::open, RandomSource::open};
 static_assert(std::size(kOpeners) == std::size(kKinds));
 
 // Sizes of the same elements with as many dims as the input has, less leading ones; nothing where that cannot be.
@@ -519,6 +560,13 @@ Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize
     QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), anySize));
   }
   return result;
+}
+
+std::vector<std::string> Dataset::warnings() const {
+  std::vector<std::string> warnings;
+  for (const auto& source : sources_)
+    if (std::string text = source->warning(); !text.empty()) warnings.push_back(std::move(text));
+  return warnings;
 }
 
 void Dataset::keepFirst(int64_t count) {

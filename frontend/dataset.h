@@ -1,6 +1,6 @@
 // Calibration and evaluation samples from files, one at a time: memory does not grow with their number.
 //
-//   images:DIR?size=224&resize=256&mean=..&std=..     npy:FILE     npz:FILE     raw:DIR?dtype=s8     testdata:DIR
+//   images:DIR?size=224&resize=256&mean=..&std=..     npy:FILE     npz:FILE     raw:DIR?dtype=s8     testdata:DIR     random:N
 //
 // dataSourceKinds() is the table of kinds and their options.  Several sources run one after another.
 #pragma once
@@ -38,6 +38,7 @@ class SampleSource {
   virtual int64_t size() const = 0;
   virtual Result<std::map<std::string, Tensor>> sample(int64_t i) const = 0;
   virtual std::string name(int64_t i) const = 0;
+  virtual std::string warning() const { return {}; }  // what the user should know of all of it
 };
 
 class Dataset {
@@ -45,7 +46,8 @@ class Dataset {
   static Result<Dataset> open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs);
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
-  void keepFirst(int64_t count);  // forgets the samples behind them
+  std::vector<std::string> warnings() const;  // of its sources
+  void keepFirst(int64_t count);              // forgets the samples behind them
   void forgetFirst(int64_t count);
   Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
   Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one

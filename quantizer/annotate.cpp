@@ -18,6 +18,7 @@
 #include "quantizer/modes.h"
 #include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
+#include "quantizer/standalone.h"
 
 namespace qc {
 namespace {
@@ -27,13 +28,16 @@ struct Plan {
   const QConfig* config = nullptr;
   QuantMode mode = QuantMode::none;
   std::string how;                // of the modes without calibration
+  std::string_view remedy = {};   // the configuration by which a rule makes integers of more of it
   std::vector<QuantSpec> inputs;  // in those
   bool claimed = false;           // annotated by someone else
   bool byRule = false;            // kept float by a rule
   bool shares = false;            // the result takes the parameters of the first data operand
   bool alone = true;              // the only member of its unit
   bool floatBias = false;
-  bool onlyFused = false;  // the backend has it behind other ops only
+  bool forced = false;     // its rule counts no cost
+  bool costs = false;      // the remedy has to
+  bool onlyFused = false;  // the backend has it together with other ops only
   std::string reason;
   bool genuine = false;        // has integers at hand: not only floats rounded for its sake and moved
   const Node* unit = nullptr;  // last node of the unit that this belongs to
@@ -66,7 +70,9 @@ class Annotator {
       if (n->is("const")) continue;
       const Plan& p = plan(n);
       const bool quantized = p.claimed ? !n->annotation()->keepFloat : p.mode != QuantMode::none;
-      report.rows.push_back({displayName(*n), std::string(n->op()), quantized, p.claimed ? n->annotation()->reason : p.reason});
+      CoverageRow row{displayName(*n), std::string(n->op()), quantized, p.claimed ? n->annotation()->reason : p.reason, {}};
+      if (!p.claimed && !p.remedy.empty()) row.remedy = CoverageRow::Rule{row.node, std::string(p.remedy), p.costs};
+      report.rows.push_back(std::move(row));
     }
     return report;
   }
@@ -87,19 +93,26 @@ class Annotator {
       }
       const auto decision = rules_.of(*n);
       p.config = decision.config();
+      // Of everything, what is cheap stays where its neighbours are.
+      const bool heavy = p.policy->role == Role::weighted || p.policy->role == Role::product || p.policy->role == Role::keepFloat;
+      p.forced = decision.rule && decision.rule->force && (heavy || decision.rule->level != QConfigMapping::Level::global);
       if (!p.config) {
         p.reason = decision.str();
         p.byRule = decision.rule != nullptr;
         continue;
       }
       if (const QuantMode mode = modeOf(*p.config); mode != QuantMode::full) {
-        ModeDecision d = decideMode(*n, *p.config, mode, options_.minWorkPerElement, decision.rule->level == QConfigMapping::Level::global);
+        ModeDecision d = decideMode(*n, *p.config, mode, p.forced ? 0 : options_.minWorkPerElement,
+                                    decision.rule->level == QConfigMapping::Level::global && !p.forced);
         if (d.refusal.empty() && backend_)
           if (const auto types = backend_->accept(*n, *p.config); !types) d.refusal = types.error().message();
         p.mode = d.refusal.empty() ? d.mode : QuantMode::none;
         p.how = std::move(d.how);
         p.inputs = std::move(d.inputs);
+        p.remedy = d.remedy;
+        p.costs = !d.refusal.empty();
         p.reason = d.refusal.empty() ? decision.str() : std::move(d.refusal);
+        if (p.mode == QuantMode::none && p.forced) p.reason += ", which no rule forces";
         continue;
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
@@ -113,7 +126,11 @@ class Annotator {
       if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
       if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul)
         p.reason = "products of activations are left in float";
-      if (!p.reason.empty()) continue;
+      if (!p.reason.empty()) {
+        if (p.forced) p.reason += ", which no rule forces";
+        if (!backend_) p.remedy = modeForWeights(*n);
+        continue;
+      }
       p.mode = QuantMode::full;
       p.reason = decision.str();
     }
@@ -175,7 +192,19 @@ class Annotator {
     std::vector<std::string_view> ops;
     for (const Node* n : chain) ops.push_back(n->op());
     ops.push_back(next->op());
-    return backend_->find(ops) != nullptr;
+    return backend_->begins(ops);
+  }
+
+  // A chain grows along the beginning of a pattern; what is beyond the longest whole one is not part of it.
+  std::vector<Node*> grow(Node* anchor) const {
+    std::vector<Node*> chain = grown(anchor);
+    while (backend_ && chain.size() > 1) {
+      std::vector<std::string_view> ops;
+      for (const Node* n : chain) ops.push_back(n->op());
+      if (backend_->find(ops)) break;
+      chain.pop_back();
+    }
+    return chain;
   }
 
   // ---- Decision ---------------------------------------------------------------------------------
@@ -214,6 +243,20 @@ class Annotator {
     });
   }
 
+  // The op in front of it is int8 only together with what follows: this is what follows, as a pattern of the backend has it.
+  bool completes(const Node& node) const {
+    std::vector<std::string_view> ops = {node.op()};
+    const Node* at = backend_ ? &node : nullptr;
+    while (at) {
+      const Node* before = nullptr;
+      for (const Value* v : at->operands())
+        if (v && isInt8(v->producer()) && plan(v->producer()).onlyFused && v->hasOneUse()) before = v->producer();
+      if (before) ops.insert(ops.begin(), before->op());
+      at = before && plan(before).policy->role != Role::weighted ? before : nullptr;
+    }
+    return ops.size() > 1 && backend_->begins(ops);
+  }
+
   // Some node with enough work to pay for it quantizes this value, whatever `asker` does.
   bool quantizedAnyway(const Value* v, const Node* asker) const {
     for (const Use* use : v->uses()) {
@@ -228,6 +271,7 @@ class Annotator {
   // Why this node should not be int8 as things stand; empty when it should.
   std::string objection(const Node& node) const {
     const Plan& p = plan(&node);
+    if (p.forced) return {};
     const bool heavy = p.policy->role == Role::weighted || p.policy->role == Role::product;
     // Movement may start from floats, unless it drops most of them.
     const bool movable =
@@ -242,7 +286,7 @@ class Annotator {
         return fmt::format("too little work to pay for rounding '{}' ({:.1f} multiply-adds per element)", v->name(), work);
     }
     // A max pool is worth it by itself: the result is smaller than what would otherwise be dequantized.
-    if (!heavy && !node.is("max_pool") && !wanted(node)) return "nothing in int8 reads its result";
+    if (!heavy && !node.is("max_pool") && !wanted(node) && !completes(node)) return "nothing in int8 reads its result";
     return {};
   }
 
@@ -260,6 +304,8 @@ class Annotator {
         if (why.empty()) continue;
         p.mode = QuantMode::none;
         p.reason = std::move(why);
+        if (p.policy->role == Role::weighted || p.policy->role == Role::product) p.remedy = "default";
+        p.costs = true;
         changed = true;
       }
     }
@@ -294,7 +340,7 @@ class Annotator {
 
   // What a conv or linear computes on its way out: activations, arithmetic with a number, one residual add.  Each is the only reader
   // of the value before it, so nothing inside the unit is rounded.  This is what lower-quant can absorb.
-  std::vector<Node*> grow(Node* anchor) const {
+  std::vector<Node*> grown(Node* anchor) const {
     std::vector<Node*> chain = {anchor};
     bool residual = anchor->is("conv_transpose");  // its kernels end in a clamp at most
     while (true) {
@@ -360,13 +406,13 @@ class Annotator {
     return region.size() == 1 && backend_->find({node.op(), region.front()->op()});
   }
 
-  // Ops that the backend has behind others only, and that stand alone, are float after all; units are then formed anew.
+  // Ops that the backend has together with others only, and that stand alone, are float after all; units are then formed anew.
   bool releaseUnfused() {
     bool any = false;
     for (auto& [node, p] : plans_) {
       if (p.mode == QuantMode::full && p.onlyFused && p.alone) {
         p.mode = QuantMode::none;
-        p.reason = fmt::format("backend '{}' has {} behind other ops only", backend_->name(), node->op());
+        p.reason = fmt::format("backend '{}' has {} together with other ops only", backend_->name(), node->op());
         any = true;
       }
     }
@@ -496,7 +542,7 @@ class Annotator {
           annotateInputs(*n, a);
         else
           a.inputs = p.inputs;
-        if (p.mode == QuantMode::full && p.unit == n && (sharesResult(p) || wanted(*n))) a.output = outputSpec(*n);
+        if (p.mode == QuantMode::full && p.unit == n && (sharesResult(p) || p.forced || wanted(*n))) a.output = outputSpec(*n);
         if (p.mode != QuantMode::full) p.reason = p.how + ", " + p.reason;
         if (p.mode == QuantMode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
       }
@@ -524,6 +570,8 @@ class Annotator {
 }  // namespace
 
 Status DefaultQuantizer::annotate(Graph& graph) {
+  for (const QConfigMapping::Standalone& part : rules_.standalone())
+    QC_TRY(StandaloneQuantizer(part.from, part.to, *part.rules, options_).annotate(graph));
   QC_ASSIGN(const ResolvedRules rules, rules_.resolve(graph));
   Annotator annotator(graph, rules, rules_.backendConfig(), rules_.guards(), options_);
   QC_TRY(annotator.run());

@@ -66,23 +66,49 @@ BackendConfig& BackendConfig::remove(const std::vector<std::string>& ops) {
   return *this;
 }
 
+namespace {
+
+// Whether a pattern starts with these ops, with or without what is folded into the layer in front of it.
+bool startsWith(const BackendPattern& pattern, std::span<const std::string_view> ops, bool folded, bool whole) {
+  size_t at = 0;
+  for (size_t i = 0; i < pattern.ops.size(); ++i) {
+    if (folded && i > 0 && pattern.ops[i] == "batch_norm") continue;
+    if (at == ops.size()) return !whole;
+    if (pattern.ops[i] != ops[at]) return false;
+    ++at;
+  }
+  return at == ops.size();
+}
+
+}  // namespace
+
 const BackendPattern* BackendConfig::find(std::span<const std::string_view> ops) const {
-  const auto it = std::find_if(patterns_.begin(), patterns_.end(),
-                               [&](const BackendPattern& p) { return std::equal(p.ops.begin(), p.ops.end(), ops.begin(), ops.end()); });
-  return it == patterns_.end() ? nullptr : &*it;
+  for (const bool folded : {false, true})
+    for (const BackendPattern& p : patterns_)
+      if (startsWith(p, ops, folded, true)) return &p;
+  return nullptr;
+}
+
+bool BackendConfig::begins(std::span<const std::string_view> ops) const {
+  return std::any_of(patterns_.begin(), patterns_.end(), [&](const BackendPattern& p) { return startsWith(p, ops, true, false); });
 }
 
 Result<const DTypeConfig*> BackendConfig::accept(const Node& node, const QConfig& config) const {
-  const BackendPattern* pattern = find({node.op()});
-  for (const BackendPattern& longer : patterns_)
-    if (!pattern && std::find(longer.ops.begin() + 1, longer.ops.end(), node.op()) != longer.ops.end()) pattern = &longer;
-  if (!pattern) return fail(ErrorCode::kUnsupported, "backend '{}' has no pattern for {}", name_, node.op());
-  std::string wanted;
-  for (const DTypeConfig& d : pattern->dtypes) {
-    const std::string why = misfit(d, node, config);
-    if (why.empty()) return &d;
-    wanted += (wanted.empty() ? "" : ", or ") + why;
+  std::vector<const BackendPattern*> candidates;
+  if (const BackendPattern* own = find({node.op()})) {
+    candidates.push_back(own);
+  } else {
+    for (const BackendPattern& p : patterns_)
+      if (std::find(p.ops.begin(), p.ops.end(), node.op()) != p.ops.end()) candidates.push_back(&p);
   }
+  if (candidates.empty()) return fail(ErrorCode::kUnsupported, "backend '{}' has no pattern for {}", name_, node.op());
+  std::string wanted;
+  for (const BackendPattern* pattern : candidates)
+    for (const DTypeConfig& d : pattern->dtypes) {
+      const std::string why = misfit(d, node, config);
+      if (why.empty()) return &d;
+      if (wanted.find(why) == std::string::npos) wanted += (wanted.empty() ? "" : ", or ") + why;
+    }
   return fail(ErrorCode::kUnsupported, "backend '{}' wants for {}: {}", name_, node.op(), wanted.empty() ? "nothing in integers" : wanted);
 }
 

@@ -69,11 +69,13 @@ class BackendConfig {
 
   BackendConfig& set(BackendPattern pattern);  // the same ops again: replaces the pattern, keeps the place
   BackendConfig& remove(const std::vector<std::string>& ops);
+  // A batch_norm of a pattern is part of the layer in front of it when quantizers look, so the pattern is found without it, too.
   const BackendPattern* find(std::span<const std::string_view> ops) const;
+  bool begins(std::span<const std::string_view> ops) const;  // whether a pattern starts so, or is so
   const BackendPattern* find(std::initializer_list<std::string_view> ops) const { return find(std::span(ops.begin(), ops.size())); }
 
-  // The first dtype configuration that accepts what the rule asks for, or why none does: of the op's own pattern, else of the first one
-  // that has the op behind others.
+  // The first dtype configuration that accepts what the rule asks for, or why none does: of the op's own pattern, else of those that have
+  // the op together with others.
   Result<const DTypeConfig*> accept(const Node& node, const QConfig& config) const;
 
   static Result<BackendConfig> parse(std::string_view json, std::string_view sourceName = "backend config");

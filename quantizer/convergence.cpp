@@ -33,6 +33,9 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
   return warnings;
 }
 
+// Where values stop, whatever the sample: several of 16, and not one or two that came in twice.
+bool isBound(const SampleTrace::Extreme& end, int64_t samples) { return end.times > 2 && end.times * 16 > samples; }
+
 }  // namespace
 
 Convergence assess(const Ranges& ranges) {
@@ -60,11 +63,9 @@ Convergence assess(const Ranges& ranges) {
     row.needed = std::min(entry.trace.samplesToCover(row.chosen, kSlack), last);
     if (row.nonFinite > 0) c.warnings.push_back(fmt::format("value '{}': {} elements are NaN or infinite", row.name, row.nonFinite));
     for (const SampleTrace::Extreme& e : {row.lowest, row.highest})
-      if (e.value != 0) ++ends[{e.sample, e.name}];  // every sample reaches the 0 of a ReLU
+      if (e.value != 0 && !isBound(e, c.samples)) ++ends[{e.sample, e.name}];  // every sample reaches the 0 of a ReLU
     c.rows.push_back(std::move(row));
   }
-  if (ranges.observers() == 0)
-    c.warnings.push_back("the rules observe no values, so there are no ranges; quantize needs none with such rules");
   if (silent > 0) c.warnings.push_back(fmt::format("{} of {} observers saw nothing", silent, ranges.observers()));
   std::sort(c.rows.begin(), c.rows.end(), [](const auto& a, const auto& b) { return std::tie(b.needed, a.id) < std::tie(a.needed, b.id); });
   if (!c.rows.empty()) c.enough = c.rows[c.rows.size() / 20].needed;
@@ -82,7 +83,9 @@ Convergence assess(const Ranges& ranges) {
 
 std::string Convergence::verdict() const {
   if (rows.empty()) return fmt::format("{} samples; no record of which of them mattered", samples);
+  if (converged && enough == 1) return fmt::format("converged: of {} samples, any gives 95% of the ranges", samples);
   if (converged) return fmt::format("converged: the first {} samples of {} give 95% of the ranges", enough, samples);
+  if (samples < kFew) return fmt::format("too few to tell: {} samples", samples);
   return fmt::format("not converged: after {} samples more than 5% of the ranges still grew; add samples", enough);
 }
 

@@ -139,13 +139,22 @@ QuantMode modeOf(const QConfig& config) {
   return QuantMode::full;
 }
 
+std::string_view modeForWeights(const Node& node) {
+  const WeightRow* row = rowOf(node);
+  if (!row || !(isRecurrent(*row) || isTable(*row)) || !refuseWeights(node, *row, {}, QuantMode::weightOnly).empty()) return {};
+  return isTable(*row) ? "weight_only" : "dynamic";
+}
+
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule) {
   const WeightRow* row = rowOf(node);
   if (!row) return {.refusal = "it has no weights"};
   if (config.weight.observer == "placeholder" && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
   ModeDecision d;
   d.refusal = refuseWeights(node, *row, config, mode);
-  if (d.refusal.empty() && mode == QuantMode::dynamic) d.refusal = refuseDynamic(node, *row, config, minWorkPerElement);
+  if (d.refusal.empty() && mode == QuantMode::dynamic) {
+    d.refusal = refuseDynamic(node, *row, config, minWorkPerElement);
+    if (!d.refusal.empty() && minWorkPerElement > 0 && refuseDynamic(node, *row, config, 0).empty()) d.remedy = "dynamic";
+  }
   if (!d.refusal.empty()) return d;
   d.mode = mode;
   d.inputs.resize(static_cast<size_t>(node.numOperands()));
@@ -159,6 +168,7 @@ ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode,
     if (!rawFeatures || i == kRecurrentWeights) d.inputs[static_cast<size_t>(i)] = weightSpec(node, *row, config, i);
   d.how = fmt::format("{} {}", isTable(*row) ? "rows" : "weights", describeWeights(config, *row));
   if (rawFeatures) {
+    d.remedy = mode == QuantMode::dynamic ? "dynamic" : "weight_only";
     d.mode = QuantMode::weightOnly;
     d.how += " if recurrent, the rest in float as it reads the model's input";
   } else if (mode == QuantMode::dynamic && !isTable(*row)) {

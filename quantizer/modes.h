@@ -23,10 +23,13 @@ struct ModeDecision {
   std::string refusal = {};            // why the node stays float; empty when it does not
   std::string how = {};                // "input u8 at run time per tensor, weights s8 per channel"
   std::vector<QuantSpec> inputs = {};  // of the operands
+  std::string_view remedy = {};        // the configuration by which a rule that forces it gives more; empty: none
 };
 // For every mode but `full`.  minWorkPerElement: see BackendOptions.  byGlobalRule: no rule names this node or its type; then of a
 // recurrent layer that reads the model's input the recurrent weights alone become integers: raw features span orders of magnitude, so that
 // one scale for a sequence of them loses the quiet ones, and so does one scale for the weights that make up for it.
+// The configuration for an op with weights whose static mode is float, and that has another one; empty where there is none.
+std::string_view modeForWeights(const Node& node);
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule);
 
 }  // namespace qc

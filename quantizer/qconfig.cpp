@@ -377,9 +377,20 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
     if (known.level != rule.level || known.name != rule.name || known.type != rule.type || known.order != rule.order) continue;
     known.entry = std::move(rule.entry);
     known.optional = rule.optional;
+    known.force = rule.force;
+    given_ = static_cast<size_t>(&known - rules_.data());
     return *this;
   }
+  given_ = rules_.size();
   rules_.push_back(std::move(rule));
+  return *this;
+}
+QConfigMapping& QConfigMapping::force() {
+  if (given_ < rules_.size()) rules_[given_].force = true;
+  return *this;
+}
+QConfigMapping& QConfigMapping::standalone(std::string from, std::string to, QConfigMapping rules) {
+  standalone_.push_back({std::move(from), std::move(to), std::make_shared<const QConfigMapping>(std::move(rules))});
   return *this;
 }
 QConfigMapping& QConfigMapping::global(QConfigEntry e) { return set({Level::global, {}, {}, 0, std::move(e), false}); }

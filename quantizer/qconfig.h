@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <regex>
 #include <string>
@@ -72,6 +73,14 @@ class QConfigMapping {
   // Every node on a path from value `from` to value `to`.
   QConfigMapping& between(std::string from, std::string to, QConfigEntry entry);
 
+  // A stretch quantized on its own, by rules of its own (standalone.h).
+  struct Standalone {
+    std::string from, to;
+    std::shared_ptr<const QConfigMapping> rules;
+  };
+  QConfigMapping& standalone(std::string from, std::string to, QConfigMapping rules);
+  const std::vector<Standalone>& standalone() const { return standalone_; }
+
   // Held against every rule; none: our own compiler.
   QConfigMapping& backendConfig(std::optional<BackendConfig> config);
   const BackendConfig* backendConfig() const { return backendConfig_ ? &*backendConfig_ : nullptr; }
@@ -101,13 +110,17 @@ class QConfigMapping {
     int64_t order = 0;
     QConfigEntry entry = {};
     bool optional = false;    // may match nothing
+    bool force = false;       // whatever it costs: no layer is left in float for having little work or float neighbours
     std::string str() const;  // "name regex '/head/.*'"
   };
   const std::vector<Rule>& rules() const { return rules_; }
+  QConfigMapping& force();         // the rule given last: rules.name("fc", defaultQConfig(backend)).force()
   QConfigMapping& set(Rule rule);  // the same key again: replaces the entry, keeps the place
 
  private:
   std::vector<Rule> rules_;
+  size_t given_ = 0;  // place of the rule given last
+  std::vector<Standalone> standalone_;
   std::optional<BackendConfig> backendConfig_;
   Guards guards_;
   std::vector<int64_t> quantizedInputs_, quantizedOutputs_;
@@ -115,6 +128,8 @@ class QConfigMapping {
 
 // Everything by the backend's default; fbgemm has transposed convolutions with one weight scale.
 QConfigMapping defaultQConfigMapping(Backend backend);
+// For a table of one's own: the types that its first pattern with weights asks for.
+QConfigMapping defaultQConfigMapping(const BackendConfig& backend);
 // Everything by dynamicQConfig.  x86: the inputs of linear layers per token, as torchao has it, so that a loud row costs the others nothing
 // (our kernels are as fast either way); the others per tensor, as PyTorch and DynamicQuantizeLinear of ONNX have it.
 QConfigMapping dynamicQConfigMapping(Backend backend);

@@ -12,8 +12,10 @@
 //       {"name_regex": "/head/.*", "qconfig": "float"},
 //       {"name": "/stem/Conv", "qconfig": {"activation": {"observer": "minmax"}, "weight": {"observer": "minmax", "axis": -1}}},
 //       {"name": "/layer1", "object_type": "Conv", "order": 0, "qconfig": "float"},
-//       {"from": "x", "to": "y", "qconfig": "float", "optional": true}     // may match nothing
-//     ]
+//       {"from": "x", "to": "y", "qconfig": "float", "optional": true},    // may match nothing
+//       {"name": "/head/fc", "qconfig": "default", "force": true}          // whatever it costs; beside "global" as well
+//     ],
+//     "standalone": [{"from": "x", "to": "y", "rules": {..}}]              // a stretch on its own, by rules of its own
 //   }
 //
 // A configuration's parts have: dtype, range [lo, hi], scheme (affine, symmetric, float_qparams), axis, block_size, dynamic, eps, observer,
@@ -64,7 +66,7 @@ Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string
 }
 
 Status readRule(const json& j, Backend backend, const std::string& where, QConfigMapping& mapping) {
-  QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig", "optional"}, where));
+  QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig", "optional", "force"}, where));
   if (!j.contains("qconfig")) return fail(ErrorCode::kInvalidArgument, "{} lacks 'qconfig'", where);
   QC_ASSIGN(QConfigEntry entry, readEntry(j["qconfig"], backend, where + ".qconfig"));
   std::string type, name, regex, from, to;
@@ -76,13 +78,14 @@ Status readRule(const json& j, Backend backend, const std::string& where, QConfi
   QC_TRY(readString(j, "to", where, to));
   QC_TRY(readInteger(j, "order", where, order));
   if (order < 0) return wrongKind(where, "order", "a number from 0");
-  const bool optional = j.contains("optional");
-  if (optional && !j["optional"].is_boolean()) return wrongKind(where, "optional", "true or false");
+  for (const char* key : {"optional", "force"})
+    if (j.contains(key) && !j[key].is_boolean()) return wrongKind(where, key, "true or false");
+  const size_t others = 1 + j.contains("optional") + j.contains("force");  // with qconfig
   const auto only = [&](std::initializer_list<const char*> keys) {
-    return j.size() == keys.size() + 1 + optional && std::all_of(keys.begin(), keys.end(), [&](const char* k) { return j.contains(k); });
+    return j.size() == keys.size() + others && std::all_of(keys.begin(), keys.end(), [&](const char* k) { return j.contains(k); });
   };
   using Rule = QConfigMapping::Rule;
-  Rule rule{.entry = std::move(entry), .optional = optional && j["optional"].get<bool>()};
+  Rule rule{.entry = std::move(entry), .optional = j.value("optional", false), .force = j.value("force", false)};
   const auto fill = [&](Level level, std::string first, std::string second) {
     rule.level = level;
     rule.name = std::move(first);
@@ -142,6 +145,23 @@ Result<std::vector<int64_t>> readIndexes(const json& j, const char* key, const s
   return indexes;
 }
 
+Status readStandalone(const json& j, const std::string& where, QConfigMapping& mapping) {
+  if (!j.is_array()) return wrongKind(where, "standalone", "a list");
+  for (const json& part : j) {
+    QC_TRY(checkKeys(part, {"from", "to", "rules"}, where));
+    std::string from, to;
+    QC_TRY(readString(part, "from", where, from));
+    QC_TRY(readString(part, "to", where, to));
+    if (part.size() != 3) return fail(ErrorCode::kInvalidArgument, "{}: a stretch has 'from', 'to' and 'rules'", where);
+    if (part["rules"].is_object() && part["rules"].contains("standalone"))
+      return fail(ErrorCode::kInvalidArgument, "{}: a stretch holds no other stretch", where);
+    QC_ASSIGN(QConfigMapping rules,
+              QConfigMapping::parse(part["rules"].dump(-1, ' ', false, json::error_handler_t::replace), where + ".rules"));
+    mapping.standalone(std::move(from), std::move(to), std::move(rules));
+  }
+  return {};
+}
+
 json entryJson(const QConfigEntry& entry) {
   if (!entry) return "float";
   return {{"activation", specJson(entry->activation)}, {"weight", specJson(entry->weight)}};
@@ -153,7 +173,9 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   const DefinedArithmetic defined;
   QC_ASSIGN(const json j, parseConfig(text, sourceName));
   const std::string where(sourceName);
-  QC_TRY(checkKeys(j, {"backend", "backend_config", "global", "guards", "quantized_inputs", "quantized_outputs", "rules"}, where));
+  QC_TRY(checkKeys(
+      j, {"backend", "backend_config", "global", "force", "guards", "quantized_inputs", "quantized_outputs", "rules", "standalone"},
+      where));
   std::string backendName = "x86";
   QC_TRY(readString(j, "backend", where, backendName));
   QC_ASSIGN(const Backend backend, parseBackend(backendName));
@@ -167,6 +189,9 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   mapping.quantizedInputs(std::move(inputs)).quantizedOutputs(std::move(outputs));
   QC_ASSIGN(QConfigEntry global, readEntry(j.contains("global") ? j["global"] : json("default"), backend, where + ".global"));
   mapping.global(std::move(global));
+  if (j.contains("force") && !j["force"].is_boolean()) return wrongKind(where, "force", "true or false");
+  if (j.value("force", false)) mapping.force();
+  if (j.contains("standalone")) QC_TRY(readStandalone(j["standalone"], where + ".standalone", mapping));
   if (!j.contains("rules")) return mapping;
   if (!j["rules"].is_array()) return wrongKind(where, "rules", "a list");
   for (size_t i = 0; i < j["rules"].size(); ++i) QC_TRY(readRule(j["rules"][i], backend, fmt::format("{}.rules[{}]", where, i), mapping));
@@ -188,6 +213,8 @@ std::string QConfigMapping::toJson() const {
   for (const Rule& rule : rules_) {
     json j = {{"qconfig", entryJson(rule.entry)}};
     if (rule.optional) j["optional"] = true;
+    if (rule.force && rule.level != Level::global) j["force"] = true;
+    if (rule.force && rule.level == Level::global) result["force"] = true;
     switch (rule.level) {
       case Level::global: result["global"] = entryJson(rule.entry); continue;
       case Level::objectType: j["object_type"] = rule.type; break;
@@ -206,6 +233,8 @@ std::string QConfigMapping::toJson() const {
     list.push_back(std::move(j));
   }
   result["rules"] = std::move(list);
+  for (const Standalone& s : standalone_)
+    result["standalone"].push_back({{"from", s.from}, {"to", s.to}, {"rules", json::parse(s.rules->toJson())}});
   return result.dump(2, ' ', false, json::error_handler_t::replace);
 }
 

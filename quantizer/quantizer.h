@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,12 @@ struct CoverageRow {
   std::string op;
   bool quantized = false;
   std::string reason;
+  // By which it becomes integers, or more of it does, where its cost speaks against it: name, configuration and force of a rule.
+  struct Rule {
+    std::string name, qconfig;
+    bool force = false;
+  };
+  std::optional<Rule> remedy = {};
 };
 struct CoverageReport {
   std::vector<CoverageRow> rows;

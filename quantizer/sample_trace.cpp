@@ -62,10 +62,20 @@ uint64_t hashOfBytes(const void* data, size_t size) {
 // ---- which samples shaped a range --------------------------------------------------------------
 
 void SampleTrace::take(const Extreme& low, const Extreme& high) {
-  const bool first = lowest_.sample < 0;
-  if (first || std::tie(low.value, low.sample, low.name) < std::tie(lowest_.value, lowest_.sample, lowest_.name)) lowest_ = low;
-  const float mine = -highest_.value, other = -high.value;
-  if (first || std::tie(other, high.sample, high.name) < std::tie(mine, highest_.sample, highest_.name)) highest_ = high;
+  const auto join = [](Extreme& known, const Extreme& other, float mine, float theirs, int64_t& last) {
+    const bool again = other.sample == last;  // several values of one sample
+    if (known.sample < 0 || theirs < mine) {
+      known = other;
+      last = other.sample;
+    } else if (theirs == mine) {
+      last = other.sample;
+      const int64_t times = known.times + (again ? 0 : other.times);
+      if (std::tie(other.sample, other.name) < std::tie(known.sample, known.name)) known = other;
+      known.times = times;
+    }
+  };
+  join(lowest_, low, lowest_.value, low.value, lastLow_);
+  join(highest_, high, -highest_.value, -high.value, lastHigh_);
 }
 
 void SampleTrace::see(ValueRange range, int64_t sample, const std::string& name) {

@@ -17,11 +17,13 @@ namespace qc {
 
 class SampleTrace {
  public:
-  // One end of the range.  Of several samples with the same value, the first.
+  // One end of the range.  Of several samples with the same value, the first.  Where many have it, values stop there (the 6 of a ReLU6),
+  // and it says nothing of that sample.
   struct Extreme {
     float value = 0;
     int64_t sample = -1;
     std::string name;
+    int64_t times = 1;  // so many samples have it
   };
 
   void see(ValueRange range, int64_t sample, const std::string& name);
@@ -40,7 +42,8 @@ class SampleTrace {
   void take(const Extreme& low, const Extreme& high);
 
   Extreme lowest_, highest_;
-  std::map<int, ValueRange> buckets_;  // of consecutive samples, growing with their number
+  int64_t lastLow_ = -1, lastHigh_ = -1;  // samples that were counted last
+  std::map<int, ValueRange> buckets_;     // of consecutive samples, growing with their number
 };
 
 // What the samples of one input looked like: constant, the same over and over, noise?  Whole counts, so that shards merge exactly.

@@ -24,15 +24,22 @@ Result<int64_t> readCount(const json& j, const char* key, const std::string& whe
   return value;
 }
 
-json extremeJson(const SampleTrace::Extreme& e) { return json::array({e.value, e.sample, e.name}); }
+json extremeJson(const SampleTrace::Extreme& e) {
+  json j = json::array({e.value, e.sample, e.name});
+  if (e.times > 1) j.push_back(e.times);
+  return j;
+}
 
 Result<SampleTrace::Extreme> readExtreme(const json& j, const char* key, const std::string& where) {
-  if (!j.contains(key) || !j[key].is_array() || j[key].size() != 3 || !j[key][1].is_number_integer() || !j[key][2].is_string())
+  if (!j.contains(key) || !j[key].is_array() || j[key].size() < 3 || j[key].size() > 4 ||
+      (j[key].size() == 4 && !j[key][3].is_number_integer()) || !j[key][1].is_number_integer() || !j[key][2].is_string())
     return wrongKind(where, key, "value, sample and its name");
   SampleTrace::Extreme e;
   QC_ASSIGN(e.value, readFloat(j[key][0], where));
   e.sample = j[key][1].get<int64_t>();
   e.name = j[key][2].get<std::string>();
+  if (j[key].size() == 4) e.times = j[key][3].get<int64_t>();
+  if (e.times < 1 || e.times > kMaxSamples) return fail(ErrorCode::kInvalidData, "{}.{}: of {} samples", where, key, e.times);
   if (e.sample < 0 || e.sample > kMaxSamples) return fail(ErrorCode::kInvalidData, "{}.{}: sample {}", where, key, e.sample);
   return e;
 }

@@ -5,6 +5,7 @@
 
 #include "ir/files.h"
 #include "quantizer/convergence.h"
+#include "quantizer/modes.h"
 #include "runtime/calibrate.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -97,6 +98,14 @@ Status printResult(const Ranges& ranges, const std::string& output, bool json, b
   return {};
 }
 
+// Of a model without observers: by the rules, or by its own ops.
+std::string whyNothing(const QConfigMapping& rules) {
+  const bool wantsRanges = std::any_of(rules.rules().begin(), rules.rules().end(),
+                                       [](const QConfigMapping::Rule& r) { return r.entry && modeOf(*r.entry) == QuantMode::full; });
+  if (!wantsRanges) return "the rules observe no values, so there are no ranges; quantize needs none with such rules";
+  return "no op of this model becomes int8 by these rules, so there are no ranges; quantize lists why";
+}
+
 Status runCalibrate(const CalibrateFlags& o) {
   const double start = now();
   CalibrateOptions options;
@@ -116,6 +125,7 @@ Status runCalibrate(const CalibrateFlags& o) {
   options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   stopOnSignals();
   QC_ASSIGN(const Ranges ranges, calibrate(model, rules, samples, options));
+  if (ranges.observers() == 0) fmt::print(stderr, "warning: {}\n", whyNothing(rules));
   QC_TRY(ranges.save(o.output));
   std::error_code error;
   std::filesystem::remove(options.checkpoint, error);

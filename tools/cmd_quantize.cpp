@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <tuple>
 
 #include "ir/files.h"
@@ -74,13 +75,18 @@ struct QuantizeFlags {
 
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "static") return o.rules.load();
-  QC_ASSIGN(const Backend backend, parseBackend(o.rules.backend));
-  const auto all = [&](const QConfig& config) { return o.rules.guarded(QConfigMapping().global(config)); };
+  QC_ASSIGN(const Backend backend, parseBackend(o.rules.hasTable() ? "x86" : o.rules.backend));
+  std::optional<BackendConfig> table;
+  if (o.rules.hasTable()) {
+    QC_ASSIGN(table, BackendConfig::load(o.rules.backend));
+  }
+  const auto rules = [&](QConfigMapping mapping) { return o.rules.guarded(table ? mapping.backendConfig(table) : std::move(mapping)); };
+  const auto all = [&](const QConfig& config) { return rules(QConfigMapping().global(config)); };
   if (o.mode == "dynamic")
-    return o.perToken || o.perTensor ? all(dynamicQConfig(backend, o.perToken)) : o.rules.guarded(dynamicQConfigMapping(backend));
+    return o.perToken || o.perTensor ? all(dynamicQConfig(backend, o.perToken)) : rules(dynamicQConfigMapping(backend));
   if (o.mode == "weight-only") {
     const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
-    return o.rules.guarded(weightOnlyQConfigMapping(backend, static_cast<int>(o.weightBits), groupSize));
+    return rules(weightOnlyQConfigMapping(backend, static_cast<int>(o.weightBits), groupSize));
   }
   return all(halfWeightsQConfig());
 }
@@ -103,6 +109,8 @@ Status checkMode(const QuantizeFlags& o) {
         .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
   if (!isStatic && !o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "--mode and --config exclude each other").help("name the mode in the rules");
+  if (!isStatic && !o.rules.observer.empty())
+    return fail(ErrorCode::kInvalidArgument, "--observer is for --mode static").help("the other modes observe no activations");
   if ((o.perToken || o.perTensor) && o.mode != "dynamic")
     return fail(ErrorCode::kInvalidArgument, "--per-{} is for --mode dynamic", o.perToken ? "token" : "tensor");
   if (o.perTensor && o.rules.backend != "x86")
@@ -216,10 +224,32 @@ int64_t fileSize(const std::string& path) {
   return error ? 0 : static_cast<int64_t>(size);
 }
 
+// What makes integers of it all the same, as --config takes it.
+nlohmann::json ruleJson(const CoverageRow& row) {
+  if (!row.remedy) return nullptr;
+  nlohmann::json rule = {{"name", row.remedy->name}, {"qconfig", row.remedy->qconfig}};
+  if (row.remedy->force) rule["force"] = true;
+  return rule;
+}
+
+// One for each reason, of its first node.
+void printRemedies(const CoverageReport& coverage, bool all) {
+  constexpr size_t kShown = 3;
+  std::set<std::tuple<std::string, std::string, bool>> known;
+  std::vector<std::string> rules;
+  for (const CoverageRow& row : coverage.rows)
+    if (row.remedy && (all || known.emplace(row.op, row.remedy->qconfig, row.quantized).second))
+      rules.push_back(ruleJson(row).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  if (rules.empty()) return;
+  if (!all && rules.size() > kShown) rules.resize(kShown);
+  fmt::print("\na rule makes them integers all the same, in {{\"rules\": [..]}} of --config:\n");
+  for (const std::string& rule : rules) fmt::print("  {}\n", rule);
+}
+
 nlohmann::json reportJson(const QuantizedModel& quantized, const QConfigMapping& rules) {
   nlohmann::json rows = nlohmann::json::array();
   for (const CoverageRow& row : quantized.coverage.rows)
-    rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}});
+    rows.push_back({{"node", row.node}, {"op", row.op}, {"int8", row.quantized}, {"reason", row.reason}, {"rule", ruleJson(row)}});
   nlohmann::json noise = nlohmann::json::array();
   for (const LayerNoise& l : quantized.layers)
     noise.push_back({{"node", l.node}, {"op", l.op}, {"sqnr_db", l.total}, {"own_sqnr_db", l.own}});
@@ -253,7 +283,7 @@ Result<CheckSamples> checkSamples(const QuantizeFlags& o, const Model& model, Da
   Dataset rest = calibration;
   if (o.limit > 0) calibration.keepFirst(o.limit);
   if (!o.check.empty()) {
-    QC_ASSIGN(Dataset given, openDataset(o.check, model));
+    QC_ASSIGN(Dataset given, DataOptions{o.check}.open(model));
     return CheckSamples{Kind::given, std::move(given)};
   }
   // Saved ranges have likely seen the samples.
@@ -328,6 +358,7 @@ Status runQuantize(const QuantizeFlags& o) {
     return {};
   }
   printCoverage(result.coverage, o.all);
+  printRemedies(result.coverage, o.all);
   printNoise(result.layers, check.str(result.compared), o.all);
   for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
   if (!unmeasured.empty()) fmt::print("note: {}\n", unmeasured);

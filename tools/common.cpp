@@ -12,6 +12,9 @@
 #include "codegen/object_cache.h"
 #include "frontend/npy.h"
 #include "ir/visible.h"
+#include "quantizer/modes.h"
+#include "quantizer/observer.h"
+#include "quantizer/spec_json.h"
 
 namespace qc::tools {
 namespace {
@@ -133,11 +136,56 @@ void DataOptions::addTo(CLI::App& verb, bool required) {
   if (required) option->required();
 }
 
-Result<Dataset> DataOptions::open(const Model& model) const { return openDataset(sources, model); }
+Result<Dataset> DataOptions::open(const Model& model) const {
+  QC_ASSIGN(Dataset samples, openDataset(sources, model));
+  for (const std::string& warning : samples.warnings()) fmt::print(stderr, "warning: {}\n", warning);
+  return samples;
+}
+
+namespace {
+
+// Those that give one range to a whole activation; the names of the others begin so.
+bool isForActivations(const ObserverDef& def) { return def.computesQParams && !def.name.starts_with("per_") && def.name != "fixed"; }
+
+std::string observerNames() {
+  std::string names;
+  for (const ObserverDef* def : observerTable())
+    if (isForActivations(*def)) names += (names.empty() ? "" : ", ") + def->name;
+  return names;
+}
+
+// "percentile:percentile=99.9,bins=1024" for every activation that the rules observe.
+Status setObserver(QConfigMapping& rules, const std::string& text) {
+  const size_t colon = text.find(':');
+  nlohmann::json spec = {{"observer", text.substr(0, colon)}, {"args", nlohmann::json::object()}};
+  const ObserverDef* def = findObserver(text.substr(0, colon));
+  if (!def || !isForActivations(*def))
+    return fail(ErrorCode::kInvalidArgument, "--observer {}: there is no such observer of activations", text.substr(0, colon))
+        .help(observerNames());
+  for (size_t at = colon; at != std::string::npos && at < text.size();) {
+    const size_t end = text.find(',', at + 1);
+    QC_ASSIGN(const auto field, splitAssignment(text.substr(at + 1, end - at - 1), "--observer NAME:field=value; here"));
+    const nlohmann::json value = nlohmann::json::parse(field.second, nullptr, false);
+    spec["args"][field.first] = value.is_number() ? value : nlohmann::json(field.second);
+    at = end;
+  }
+  for (QConfigMapping::Rule rule : std::vector(rules.rules())) {
+    if (!rule.entry || modeOf(*rule.entry) != QuantMode::full) continue;
+    QC_ASSIGN(rule.entry->activation, readSpec(spec, rule.entry->activation, "--observer"));
+    rules.set(std::move(rule));
+  }
+  return {};
+}
+
+}  // namespace
 
 void RulesOptions::addTo(CLI::App& verb) {
   verb.add_option("--config", config, "quantization rules, JSON with comments")->type_name("FILE");
-  verb.add_option("--backend", backend, "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt")->type_name("NAME");
+  verb.add_option("--backend", backend,
+                  "default rules: x86, fbgemm, onednn, qnnpack, xnnpack, onnxruntime, tensorrt, or FILE.json: a table of one's own")
+      ->type_name("NAME");
+  verb.add_option("--observer", observer, "of activations, in place of the default rules': NAME or NAME:field=value,..: " + observerNames())
+      ->type_name("NAME");
   verb.add_option("--guard-masked-scores", guardMaskedScores, "on: the constants of attention masks are never observed; off")
       ->check(CLI::IsMember({"on", "off"}));
   verb.add_option("--guard-biases", guardBiases, "on: weight scales grow where a bias would leave int32; off")
@@ -152,13 +200,32 @@ QConfigMapping RulesOptions::guarded(QConfigMapping rules) const {
   return rules;
 }
 
-Result<QConfigMapping> RulesOptions::load() const {
-  if (!config.empty()) {
-    QC_ASSIGN(QConfigMapping rules, QConfigMapping::load(config));
-    return guarded(std::move(rules));
+Result<QConfigMapping> RulesOptions::backendRules() const {
+  if (hasTable()) {
+    QC_ASSIGN(const BackendConfig table, BackendConfig::load(backend));
+    return defaultQConfigMapping(table);
   }
   QC_ASSIGN(const Backend chosen, parseBackend(backend));
-  return guarded(defaultQConfigMapping(chosen));
+  return defaultQConfigMapping(chosen);
+}
+
+Result<QConfigMapping> RulesOptions::load() const {
+  if (config.empty()) {
+    QC_ASSIGN(QConfigMapping rules, backendRules());
+    if (!observer.empty()) QC_TRY(setObserver(rules, observer));
+    return guarded(std::move(rules));
+  }
+  if (!observer.empty())
+    return fail(ErrorCode::kInvalidArgument, "--observer and --config exclude each other").help("name the observer in the rules");
+  if (backend != "x86" && !hasTable())
+    return fail(ErrorCode::kInvalidArgument, "--backend {} and --config exclude each other", backend)
+        .help(fmt::format("write \"backend\": \"{}\" in the rules", backend));
+  QC_ASSIGN(QConfigMapping rules, QConfigMapping::load(config));
+  if (hasTable()) {
+    QC_ASSIGN(BackendConfig table, BackendConfig::load(backend));
+    rules.backendConfig(std::move(table));
+  }
+  return guarded(std::move(rules));
 }
 
 Result<int64_t> parseBytes(const std::string& text, const std::string& option) {

@@ -44,11 +44,14 @@ struct DataOptions {
   Result<Dataset> open(const Model& model) const;
 };
 
-// --config, --backend, --guard-masked-scores, --guard-biases
+// --config, --backend, --observer, --guard-masked-scores, --guard-biases
 struct RulesOptions {
-  std::string config, backend = "x86", guardMaskedScores = {}, guardBiases = {};  // guards: empty: as the rules say
+  std::string config, backend = "x86", observer = {}, guardMaskedScores = {}, guardBiases = {};  // guards: empty: as the rules say
   void addTo(CLI::App& verb);
   Result<QConfigMapping> load() const;
+  // The default rules of --backend, or of the table in its file.
+  Result<QConfigMapping> backendRules() const;
+  bool hasTable() const { return backend.ends_with(".json"); }
   QConfigMapping guarded(QConfigMapping rules) const;
 };
 

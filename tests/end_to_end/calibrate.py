@@ -149,6 +149,17 @@ def warnings(work):
     report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
     assert report["influences"][0]["sample"] == 24 and any("outlier" in w for w in report["warnings"]), report["influences"]
     assert "only 2 calibration samples" in told(noise[:2])
+
+    # Activations that stop at a bound: the first sample that reaches it is no outlier; a few samples are too few to tell, not unfinished.
+    bounded = work / "bounded.qir"
+    stages = [f"  %r{i + 1} = clip %c{i} {{max=6.0, min=-6.0}} : f32[1,256]" for i in range(6)]
+    layers = [f"  %c{i} = linear %r{i}, %w : f32[1,256]" for i in range(6)]
+    body = [line for pair in zip(layers, stages) for line in pair]
+    bounded.write_text("\n".join(["const #w : f32[256,256] = rand(1, -3.0, 3.0)", "graph @b(%r0: f32[1,256]) -> (\"y\") {", "  %w = const #w : f32[256,256]",
+                                  *body, "  %y = linear %r6, %w : f32[1,256]", "  return %y", "}", ""]))
+    done = run("calibrate", bounded, "-d", "random:40", "--observer", "minmax", "-o", work / "w.qcal")
+    assert "outlier" not in done.stderr and "first 1 samples" not in done.stdout, done.stdout + done.stderr
+    assert "too few to tell: 3 samples" in run("calibrate", bounded, "-d", "random:3", "-o", work / "w.qcal").stdout
     print("warnings: passed")
 
 

@@ -47,6 +47,67 @@ class Annotate : public testing::Test {
   CoverageReport report_;
 };
 
+// Too little work stays float, says so and which rule makes it int8; that rule does.
+TEST_F(Annotate, RulesForceWhatDoesNotPay) {
+  constexpr const char* kSmall = R"(
+  const #s : f32[4,4] = rand(1, -1.0, 1.0)
+  const #r : f32[1,16,4] = rand(2, -1.0, 1.0)
+  graph @g(%x: f32[1,4], %t: f32[5,1,4]) -> ("y", "h") {
+    %s = const #s : f32[4,4]
+    %r = const #r : f32[1,16,4]
+    %y = linear %x, %s : f32[1,4]
+    %h, %n, %c = lstm %t, %r, %r {hidden_size=4} : f32[5,1,1,4], f32[1,1,4], f32[1,1,4]
+    return %y, %h
+  })";
+  annotate(kSmall);
+  EXPECT_FALSE(row("y").quantized);
+  EXPECT_THAT(row("y").reason, HasSubstr("too little work"));
+  ASSERT_TRUE(row("y").remedy && row("h").remedy);
+  EXPECT_TRUE(row("y").remedy->force);
+  EXPECT_EQ(row("h").remedy->qconfig, "dynamic");
+  const auto rule = [&](const std::string& value) {
+    const CoverageRow::Rule r = *row(value).remedy;
+    return fmt::format(R"({{"rules": [{{"name": "{}", "qconfig": "{}"{}}}]}})", r.name, r.qconfig, r.force ? R"(, "force": true)" : "");
+  };
+  const std::string forLinear = rule("y"), forLstm = rule("h");
+  annotate(kSmall, QConfigMapping::parse(forLinear).value());
+  EXPECT_TRUE(row("y").quantized) << forLinear;
+  annotate(kSmall, QConfigMapping::parse(forLstm).value());
+  EXPECT_TRUE(row("h").quantized) << forLstm;
+  annotate(kSmall, QConfigMapping::parse(R"({"force": true})").value());
+  EXPECT_TRUE(row("y").quantized);
+  EXPECT_THAT(row("h").reason, HasSubstr("which no rule forces"));
+  annotate(kSmall, defaultQConfigMapping(Backend::x86).objectType("linear", defaultQConfig(Backend::x86)).force());
+  EXPECT_TRUE(row("y").quantized);
+  // At run time: the input of the linear layer has too little work, the LSTM reads raw features.
+  annotate(kSmall, dynamicQConfigMapping(Backend::x86));
+  EXPECT_FALSE(row("y").quantized);
+  EXPECT_THAT(in("h", 0), HasSubstr("-"));
+  annotate(kSmall, QConfigMapping().global(dynamicQConfig(Backend::x86)).force());
+  EXPECT_TRUE(row("y").quantized);
+  EXPECT_THAT(in("h", 0), HasSubstr("dyn"));
+}
+
+// A stretch of its own in the rules: its values are not shared with those outside, and its rules are its own.
+TEST_F(Annotate, StretchesByRules) {
+  const auto rules =
+      QConfigMapping::parse(R"({"standalone": [{"from": "r", "to": "c", "rules": {"backend": "xnnpack", "backend_config": null}}]})");
+  ASSERT_TRUE(rules) << rules.error().render();
+  annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+    %w = const #w : f32[16,16,3,3]
+    %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %r = relu %a : f32[1,16,8,8]
+    %c = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    %y = conv %c, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+    return %y
+  })",
+           *rules);
+  EXPECT_THAT(in("a", 0), HasSubstr("u8.histogram"));
+  EXPECT_THAT(in("c", 0), HasSubstr("s8.histogram"));
+  EXPECT_THAT(row("c").reason, HasSubstr("on its own from 'r' to 'c'"));
+  EXPECT_TRUE(row("c").quantized);
+}
+
 TEST_F(Annotate, ConvReluConv) {
   annotate(R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
     %w = const #w : f32[16,16,3,3]

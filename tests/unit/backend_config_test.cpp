@@ -182,9 +182,64 @@ TEST_F(Tables, OpsThatExistBehindOthersOnly) {
   BackendConfig table = *builtinBackendConfig("qnnpack");
   table.remove({"relu"}).remove({"add", "relu"}).remove({"mul", "relu"});
   annotate(defaultQConfigMapping(Backend::qnnpack).backendConfig(table));
-  EXPECT_THAT(reason("r"), HasSubstr("float: backend 'qnnpack' has relu behind other ops only"));
+  EXPECT_THAT(reason("r"), HasSubstr("float: backend 'qnnpack' has relu together with other ops only"));
   EXPECT_THAT(reason("m"), HasSubstr("float: one of its inputs is float"));
   EXPECT_THAT(reason("b"), HasSubstr("conv + clip as one op"));
+}
+
+// Patterns of several ops alone, as PyTorch's tutorial has them: each as one op, whatever reads the result; an op outside them stays float.
+TEST_F(Tables, PatternsOfSeveralOpsAlone) {
+  constexpr const char* kNet = R"(
+const #w : f32[16,16,3,3] = rand(7, -1.0, 1.0)
+const #l : f32[10,16] = rand(8, -1.0, 1.0)
+graph @g(%x: f32[1,16,8,8], %v: f32[4,16]) -> ("s", "q", "z") {
+  %w = const #w : f32[16,16,3,3]
+  %l = const #l : f32[10,16]
+  %a = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %r = relu %a : f32[1,16,8,8]
+  %c = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %t = add %c, %r : f32[1,16,8,8]
+  %s = relu %t : f32[1,16,8,8]
+  %q = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %z = linear %v, %l : f32[4,10]
+  return %s, %q, %z
+})";
+  const auto table = [](const std::vector<std::string>& patterns) {
+    std::string list;
+    for (const std::string& ops : patterns)
+      list += (list.empty() ? "" : ", ") +
+              ("{\"ops\": " + ops + R"(, "dtypes": [{"input": "u8", "output": "u8", "weight": "s8", "bias": "f32"}]})");
+    return BackendConfig::parse(R"({"name": "npu", "patterns": [)" + list + "]}").value();
+  };
+  const auto place = [&](const BackendConfig& config) {
+    graph_ = *parseGraph(kNet);
+    const auto report = annotateGraph(graph_, defaultQConfigMapping(config));
+    ASSERT_TRUE(report) << report.error().render();
+    report_ = *report;
+  };
+  place(table({R"(["conv", "relu"])", R"(["linear"])"}));
+  EXPECT_THAT(reason("a"), HasSubstr("int8: conv + relu as one op"));
+  EXPECT_THAT(reason("c"), HasSubstr("float: backend 'npu' has conv together with other ops only"));
+  EXPECT_THAT(reason("q"), HasSubstr("together with other ops only"));
+  EXPECT_THAT(reason("t"), HasSubstr("no pattern for add"));
+  EXPECT_THAT(reason("z"), HasSubstr("int8:"));
+  // Three ops without the two in front; a norm that is folded into its layer.
+  place(table({R"(["conv", "add", "relu"])", R"(["conv", "batch_norm", "relu"])"}));
+  EXPECT_THAT(reason("a"), HasSubstr("int8: conv + relu as one op"));
+  EXPECT_THAT(reason("s"), HasSubstr("int8: conv + add + relu as one op"));
+  EXPECT_THAT(reason("z"), HasSubstr("no pattern for linear"));
+  place(table({R"(["conv", "batch_norm"])"}));
+  EXPECT_THAT(reason("a"), HasSubstr("int8:"));
+}
+
+// Types that the default rules do not have: the rules follow the table.
+TEST_F(Tables, RulesFollowATable) {
+  const BackendConfig table = BackendConfig::parse(R"({"patterns": [{"ops": ["conv"], "dtypes": [
+    {"input": {"dtype": "s8", "scale_min": 0.0001, "exact_zero_point": 0}, "output": "s8", "weight": {"dtype": "s8", "qmin_lowest": -127}}]}]})")
+                                  .value();
+  annotate(defaultQConfigMapping(table));
+  EXPECT_THAT(in("a", 0), HasSubstr("s8.histogram/sym/eps=0.0001"));
+  EXPECT_THAT(in("a", 1), HasSubstr("s8[-127:127].per_channel_minmax"));
 }
 
 // A rule may hand the input's parameters on.

@@ -41,6 +41,22 @@ TEST(SampleTrace, CountsTheSamplesThatWereNeeded) {
   EXPECT_GE(trace.samplesToCover({0, 500}, 0), 1000) << "never seen";
 }
 
+// Where values stop, many samples have the same end; several values of one sample count once, in one run and in shards.
+TEST(SampleTrace, CountsTheSamplesThatShareAnEnd) {
+  SampleTrace whole, parts[2];
+  for (int64_t i = 0; i < 30; ++i)
+    for (const float high : {3.0f, 6.0f, 6.0f}) {
+      const ValueRange range{-static_cast<float>(i), i % 3 ? high : 5.0f};
+      whole.see(range, i, "s");
+      parts[i / 15].see(range, i, "s");
+    }
+  EXPECT_EQ(whole.highest().times, 20);
+  EXPECT_EQ(whole.highest().sample, 1);
+  EXPECT_EQ(whole.lowest().times, 1);
+  parts[1].merge(parts[0]);
+  EXPECT_EQ(TraceJson::write(parts[1]), TraceJson::write(whole));
+}
+
 TEST(InputTrace, TellsNoiseFromImages) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Tables of a backend, observers, noise as samples, and rules that force what does not pay, through the command line.
+
+    rules.py QCOMPILE DATA_DIR
+
+Standard library only.
+"""
+import json
+import pathlib
+import tempfile
+
+from command_line import DATA, run
+
+MODEL = DATA / "digits.onnx"
+SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255"
+
+SMALL = """const #w : f32[4,4] = rand(1, -1.0, 1.0)
+graph @g(%x: f32[1,4]) -> ("y") {
+  %w = const #w : f32[4,4]
+  %y = linear %x, %w : f32[1,4]
+  return %y
+}
+"""
+
+
+def coverage(*args):
+    report = json.loads(run("quantize", *args, "--json").stdout)
+    return {row["node"]: row for row in report["coverage"]}, report
+
+
+def tables(work):
+    """A table with [conv, relu] and [linear] alone, and one that cannot be read."""
+    types = [{"input": "u8", "output": "u8", "weight": "s8", "bias": "f32"}]
+    table = work / "npu.json"
+    table.write_text(json.dumps({"name": "npu", "patterns": [{"ops": ["conv", "relu"], "dtypes": types}, {"ops": ["linear"], "dtypes": types}]}))
+    rows, _ = coverage(MODEL, "-d", SAMPLES, "--backend", table, "-o", work / "q.onnx")
+    ops = {op: [r["int8"] for r in rows.values() if r["op"] == op] for op in ("conv", "relu", "linear", "add")}
+    assert sum(ops["conv"]) >= 4 and all(ops["linear"]) and not any(ops["add"]), ops
+    assert sum(ops["conv"]) == sum(ops["relu"]), "each with the one behind it"
+    run("calibrate", MODEL, "-d", SAMPLES, "--backend", table, "-o", work / "npu.qcal")
+    run("quantize", MODEL, "--ranges", work / "npu.qcal", "--backend", table, "-o", work / "again.onnx")
+    run("quantize", MODEL, "--mode", "weight-only", "--backend", table, "-o", work / "again.onnx")
+    rules = work / "rules.json"
+    rules.write_text('{"rules": [{"object_type": "linear", "qconfig": "float"}]}')
+    rows, _ = coverage(MODEL, "-d", SAMPLES, "--config", rules, "--backend", table, "-o", work / "q.onnx")
+    assert not any(r["int8"] for r in rows.values() if r["op"] == "linear") and any(r["int8"] for r in rows.values())
+    assert "exclude each other" in run("quantize", MODEL, "-d", SAMPLES, "--config", rules, "--backend", "qnnpack", "-o", work / "q", code=1).stderr
+    run("quantize", MODEL, "-d", SAMPLES, "--backend", work / "none.json", "-o", work / "q", code=1)
+    table.write_text('{"name": "npu", "patterns": [{"ops": ["cnov"], "dtypes": []}]}')
+    assert "conv" in run("quantize", MODEL, "-d", SAMPLES, "--backend", table, "-o", work / "q", code=1).stderr
+    print("tables: passed")
+
+
+def observers(work):
+    ranges = set()
+    for text in ("minmax", "percentile", "percentile:percentile=98,bins=512", "entropy", "mse", "moving_average:averaging_constant=0.3",
+                 "histogram:search=reference", "histogram:bins=256"):
+        report = json.loads(run("calibrate", MODEL, "-d", SAMPLES, "--observer", text, "-o", work / "o.qcal", "--json").stdout)
+        assert f'"observer":"{text.split(":")[0]}"' in (work / "o.qcal").read_text()
+        ranges.add(json.dumps(report["ranges"]))
+        run("quantize", MODEL, "--ranges", work / "o.qcal", "--observer", text, "-o", work / "q.onnx")
+        run("quantize", MODEL, "-d", SAMPLES, "--observer", text, "--backend", "qnnpack", "-o", work / "q.onnx")
+    assert len(ranges) >= 6, "different ranges"
+    for text, words in (("minimax", "histogram, minmax"), ("per_channel_minmax", "no such observer"), ("percentile:share=3", "no argument 'share'"),
+                        ("percentile:percentile=30", "not in (50, 100]"), ("percentile:percentile=high", "is a real"), ("histogram:bins", "lacks NAME")):
+        refused = run("quantize", MODEL, "-d", SAMPLES, "--observer", text, "-o", work / "q.onnx", code=1).stderr
+        assert words in refused, refused
+    assert "--mode static" in run("quantize", MODEL, "--mode", "dynamic", "--observer", "minmax", "-o", work / "q.onnx", code=1).stderr
+    (work / "rules.json").write_text("{}")
+    assert "exclude each other" in run("quantize", MODEL, "-d", SAMPLES, "--observer", "mse", "--config", work / "rules.json", "-o", work / "q", code=1).stderr
+    print("observers: passed")
+
+
+def noise(work):
+    first = run("quantize", MODEL, "-d", "random:12", "-o", work / "a.onnx")
+    assert "random:12 is noise" in first.stderr and "12 calibration samples" in first.stdout, first.stderr
+    run("quantize", MODEL, "-d", "random:12", "-o", work / "b.onnx")
+    run("quantize", MODEL, "-d", "random:12?seed=1", "-o", work / "c.onnx")
+    a, b, c = ((work / f"{n}.onnx").read_bytes() for n in "abc")
+    assert a == b != c, "the same noise every time, another by seed"
+    assert "is noise" in run("calibrate", MODEL, "-d", "random:20", "-o", work / "n.qcal").stderr
+    assert "is noise" in run("quantize", MODEL, "-d", SAMPLES, "--check", "random:3", "-o", work / "a.onnx").stderr
+    for text in ("random:0", "random:-1", "random:x", "random:", "random:3?mean=1"):
+        run("calibrate", MODEL, "-d", text, "-o", work / "n.qcal", code=1)
+    print("noise: passed")
+
+
+def force(work):
+    (work / "small.qir").write_text(SMALL)
+    args = (work / "small.qir", "-d", "random:20", "-o", work / "q.qir")
+    rows, _ = coverage(*args)
+    row = next(iter(rows.values()))
+    assert not row["int8"] and "too little work" in row["reason"] and row["rule"] == {"name": row["node"], "qconfig": "default", "force": True}, row
+    text = run("quantize", *args)
+    assert '{"force":true,"name":"' in text.stdout and "a rule makes them integers" in text.stdout, text.stdout
+    assert "no op of this model becomes int8" in run("calibrate", work / "small.qir", "-d", "random:20", "-o", work / "s.qcal").stderr
+    (work / "force.json").write_text(json.dumps({"rules": [row["rule"]]}))
+    rows, report = coverage(*args, "--config", work / "force.json")
+    forced = rows[row["node"]]
+    assert forced["int8"] and forced["rule"] is None and report["layers"][-1]["sqnr_db"] > 20, report
+    run("quantize", *args, "--config", work / "force.json", "--write-rules", work / "written.json")
+    assert json.loads((work / "written.json").read_text())["rules"][0]["force"] is True
+    print("force: passed")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        tables(work)
+        observers(work)
+        noise(work)
+        force(work)
+
+
+main()
