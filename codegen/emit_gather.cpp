@@ -4,6 +4,7 @@
 #include <functional>
 #include <numeric>
 
+#include "codegen/emit_index.h"
 #include "codegen/families.h"
 #include "codegen/vector_loop.h"
 
@@ -20,18 +21,6 @@ struct RowTable {
   int64_t blocks() const { return (indices + block() - 1) / block(); }
   int64_t resultBytes() const { return outer * indices * runBytes; }
 };
-
-// A non-negative index below `rows`; others are refused.
-Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, int64_t rows) {
-  const DType dtype = node.operand(operand)->type().dtype;
-  Reg raw =
-      e.load(e.b.getIntNTy(static_cast<unsigned>(8 * sizeOf(dtype))), e.at(e.operand(operand), e.b.CreateMul(place, e.i64(sizeOf(dtype)))));
-  raw = e.b.CreateSExt(raw, e.b.getInt64Ty());
-  Reg index = e.b.CreateSelect(e.b.CreateICmpSLT(raw, e.i64(0)), e.b.CreateAdd(raw, e.i64(rows)), raw);
-  Reg isBad = e.b.CreateICmpUGE(index, e.i64(rows));
-  e.refuse(isBad, fmt::format("an index is outside a dim of {}", rows));
-  return e.b.CreateSelect(isBad, e.i64(0), index);
-}
 
 // Calls read(row of x, address of the run in the result) for every index; rows count through all of `outer`.
 KernelShape emitTable(KernelEmitter& e, const Node& node, int indexOperand, const RowTable& t,

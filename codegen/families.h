@@ -84,6 +84,40 @@ bool supportsEmbedding(const KernelDef&, const Node& node, const Target&);
 double costEmbedding(const KernelDef&, const Node& node, const Target& target);
 Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node);
 
+// emit_index.cpp: ops that address elements by indices
+bool supportsGatherNd(const KernelDef&, const Node& node, const Target&);
+double costGatherNd(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node);
+bool supportsGatherElements(const KernelDef&, const Node& node, const Target&);
+double costGatherElements(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node);
+bool supportsScatterNd(const KernelDef&, const Node& node, const Target&);
+double costScatterNd(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node);
+bool supportsScatterElements(const KernelDef&, const Node& node, const Target&);
+double costScatterElements(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node);
+bool supportsOneHot(const KernelDef&, const Node& node, const Target&);
+double costOneHot(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node);
+bool supportsTrilu(const KernelDef&, const Node& node, const Target&);
+double costTrilu(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node);
+bool supportsReverseSequence(const KernelDef&, const Node& node, const Target&);
+double costReverseSequence(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node);
+
+// emit_scan.cpp: rows in order
+bool supportsCumsum(const KernelDef&, const Node& node, const Target&);
+double costCumsum(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node);
+bool supportsTopK(const KernelDef&, const Node& node, const Target&);
+double costTopK(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitTopK(KernelEmitter& e, const Node& node);
+bool supportsFold(const KernelDef&, const Node& node, const Target&);
+double costFold(const KernelDef&, const Node& node, const Target& target);
+Result<KernelShape> emitFold(KernelEmitter& e, const Node& node);
+
 // emit_resize.cpp: resize, q.resize
 bool supportsResize(const KernelDef&, const Node& node, const Target&);
 double costResize(const KernelDef&, const Node& node, const Target& target);

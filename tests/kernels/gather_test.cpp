@@ -1,6 +1,5 @@
 // Rows by index against the reference evaluation: every width of element and run, negative indices, packed tables, and indices outside,
 // of which code and evaluation must say the same.
-#include "ir/text.h"
 #include "tests/kernels/harness.h"
 
 namespace qc::testing {
@@ -73,36 +72,6 @@ TEST(Gather, PackedTables) {
           checkRows(embeddingText(6, columns, group, half, isSigned, columns % 2 == 0));
           checkRows(embeddingText(6, columns, group, half, isSigned, columns % 2 != 0));
         }
-}
-
-// Code and evaluation refuse the same indices, and the code reads and writes nothing outside.
-void expectRefused(const std::string& text, int indexOperand, const std::vector<int64_t>& rows) {
-  auto graph = parseGraph(text);
-  ASSERT_TRUE(graph) << graph.error().render();
-  Node* node = graph->back();
-  std::mt19937 rng(3);
-  std::vector<Tensor> tensors;
-  for (const Value* v : node->operands()) tensors.push_back(v ? randomTensor(v->type().dtype, v->type().sizes(), rng) : Tensor());
-  std::vector<const Tensor*> operands;
-  for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
-  Tensor& indices = tensors[static_cast<size_t>(indexOperand)];
-  for (const KernelDef* row : rowsFor(node->op()))
-    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
-      const auto kernel = compilePacked(*row, *node, Target::host().cap(Target::parse(name).value()));
-      ASSERT_TRUE(kernel) << kernel.error().render();
-      for (const int64_t bad : rows)
-        for (int64_t place = 0; place < indices.numElements(); ++place) {
-          for (int64_t i = 0; i < indices.numElements(); ++i) storeElement(indices.dtype(), indices.mutableData(), i, 0.0);
-          EXPECT_EQ(runGuardedAll(*kernel, operands).status, 0);
-          if (indices.dtype() == DType::s64)
-            indices.mutableAs<int64_t>()[static_cast<size_t>(place)] = bad;
-          else
-            indices.mutableAs<int32_t>()[static_cast<size_t>(place)] = static_cast<int32_t>(bad);
-          const auto expected = evaluateNode(*node, operands);
-          EXPECT_EQ(runGuardedAll(*kernel, operands).status, expected ? 0 : 1) << bad << " at " << place;
-          EXPECT_FALSE(expected) << bad;
-        }
-    }
 }
 
 TEST(Gather, RefusesIndicesOutside) {

@@ -343,6 +343,42 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
   reportDifference(runGuarded(kernel, given), (*expected)[0], context);
 }
 
+void expectRefused(const std::string& text, int indexOperand, const std::vector<int64_t>& bad) {
+  auto graph = parseGraph(text);
+  ASSERT_TRUE(graph) << graph.error().render();
+  Node* node = graph->back();
+  std::mt19937 rng(3);
+  std::vector<Tensor> tensors;
+  for (const Value* v : node->operands()) tensors.push_back(v ? randomTensor(v->type().dtype, v->type().sizes(), rng) : Tensor());
+  std::vector<const Tensor*> operands;
+  for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
+  Tensor& indices = tensors[static_cast<size_t>(indexOperand)];
+  for (const KernelDef* row : rowsFor(node->op()))
+    for (const char* name : {"generic", "avx2", "avx512vnni"}) {
+      const auto kernel = compilePacked(*row, *node, Target::host().cap(Target::parse(name).value()));
+      ASSERT_TRUE(kernel) << kernel.error().render();
+      for (const int64_t index : bad)
+        for (int64_t place = 0; place < indices.numElements(); ++place) {
+          for (int64_t i = 0; i < indices.numElements(); ++i) storeElement(indices.dtype(), indices.mutableData(), i, 0.0);
+          EXPECT_EQ(runGuardedAll(*kernel, operands).status, 0);
+          if (indices.dtype() == DType::s64)
+            indices.mutableAs<int64_t>()[static_cast<size_t>(place)] = index;
+          else
+            indices.mutableAs<int32_t>()[static_cast<size_t>(place)] = static_cast<int32_t>(index);
+          const auto expected = evaluateNode(*node, operands);
+          EXPECT_EQ(runGuardedAll(*kernel, operands).status, expected ? 0 : 1) << index << " at " << place;
+          EXPECT_FALSE(expected) << index;
+        }
+    }
+}
+
+std::string someIntegers(int64_t count, int64_t low, int64_t high) {
+  std::mt19937 rng(static_cast<unsigned>(17 * count + high));
+  std::string text = "[";
+  for (int64_t i = 0; i < count; ++i) text += (i ? "," : "") + std::to_string(std::uniform_int_distribution<int64_t>(low, high)(rng));
+  return text + "]";
+}
+
 Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, bool extremes) {
   Tensor tensor(dtype, std::move(sizes));
   for (int64_t i = 0; i < tensor.numElements(); ++i) {

@@ -64,6 +64,13 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
 void checkRows(const std::string& text, bool mayBeNone = false,
                const std::vector<const char*>& targets = {"generic", "avx2", "avx512vnni"});
 
+// Code and evaluation refuse the last node of a graph text for each of the values `bad`, in any one place of an operand of indices, and no
+// index of 0; the code reads and writes nothing outside.
+void expectRefused(const std::string& text, int indexOperand, const std::vector<int64_t>& bad);
+
+// Integers in [low, high], in the text form's list.
+std::string someIntegers(int64_t count, int64_t low, int64_t high);
+
 // Values over the whole range of a storage type; `extremes` picks only the ends.
 Tensor randomTensor(DType dtype, std::vector<int64_t> sizes, std::mt19937& rng, bool extremes = false);
 
