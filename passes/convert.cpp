@@ -139,13 +139,15 @@ class Conversion {
   QuantPtr biasSafe(const Node& node, const QuantPtr& weight, const Tensor* bias, const QuantParams* x) {
     if (!bias || !x || bias->dtype() != DType::f32) return weight;
     auto safe = std::make_shared<QuantParams>(*weight);
-    int widened = 0;
+    int widened = 0,
+        notable = 0;  // beyond what PyTorch's observers take for the smallest scale: below, a channel's weights are next to nothing
     for (int64_t c = 0; c < bias->numElements(); ++c) {
       float& scale = safe->scales.size() == 1 ? safe->scales[0] : safe->scales[static_cast<size_t>(c)];
       const double needed = std::fabs(static_cast<double>(bias->as<float>()[static_cast<size_t>(c)])) / kLargestBias / x->scale();
       if (needed > scale) {
         scale = static_cast<float>(needed * (1 + 1e-6));
         ++widened;
+        notable += scale > static_cast<float>(kEpsTorch);
       }
     }
     if (!widened) return weight;
@@ -154,7 +156,7 @@ class Conversion {
                  fmt::format("the bias of {} output channels leaves int32 and is cut off there; the guard of biases is off", widened));
       return weight;
     }
-    cx_.remark(&node, fmt::format("weight scale of {} output channels widened so that the bias fits in int32", widened));
+    if (notable > 0) cx_.remark(&node, fmt::format("weight scale of {} output channels widened so that the bias fits in int32", notable));
     return safe;
   }
 

@@ -83,7 +83,7 @@ Convergence assess(const Ranges& ranges) {
 
 std::string Convergence::verdict() const {
   if (rows.empty()) return fmt::format("{} samples; no record of which of them mattered", samples);
-  if (converged && enough == 1) return fmt::format("converged: of {} samples, any gives 95% of the ranges", samples);
+  if (converged && enough == 1) return fmt::format("converged: the first sample of {} already gives 95% of the ranges", samples);
   if (converged) return fmt::format("converged: the first {} samples of {} give 95% of the ranges", enough, samples);
   if (samples < kFew) return fmt::format("too few to tell: {} samples", samples);
   return fmt::format("not converged: after {} samples more than 5% of the ranges still grew; add samples", enough);
