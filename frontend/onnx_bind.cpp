@@ -88,7 +88,7 @@ class Binder {
     };
     for (const auto& [name, sizes] : options_.shapes) {
       if (std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; }))
-        return fail(ErrorCode::kInvalidArgument, "a size below 0 in {}", toString(toShape(sizes))).on(name);
+        return fail(ErrorCode::kInvalidArgument, "a size below 0 in {}", toString(Attr(sizes))).on(name);
       if (isInput(name)) continue;
       if (!symbols.contains(name)) return unknown(name, "a shape");
       if (sizes.size() != 1)
@@ -106,7 +106,7 @@ class Binder {
     for (int d = 0; fits && d < shape.dim_size(); ++d)
       fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
     if (!fits)
-      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(toShape(sizes)), declared(info))
+      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declared(info))
           .on(info.name());
     for (int d = 0; d < shape.dim_size(); ++d) {
       const std::string symbol = symbolOf(shape.dim(d));

@@ -224,7 +224,7 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
     int64_t bytes = sizeOf(*dtype);
     for (const int64_t s : sizes) {
       if (s > 0 && bytes > (int64_t{1} << 40) / s)
-        return fail(ErrorCode::kResource, "an input of [{}]", toString(toShape(sizes))).on(info.name());
+        return fail(ErrorCode::kResource, "an input of {}", toString(Attr(sizes))).on(info.name());
       bytes *= s;
     }
     QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))}));

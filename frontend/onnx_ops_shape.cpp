@@ -45,7 +45,7 @@ Status reshape(OnnxNode& n) {
       wanted[i] = sizes[i];
     }
     if (wanted[i] < -1 || (wanted[i] == -1 && free >= 0))
-      return n.error(ErrorCode::kInvalidModel, "target shape [{}]", toString(toShape(wanted)));
+      return n.error(ErrorCode::kInvalidModel, "target shape {}", toString(Attr(wanted)));
     if (wanted[i] == -1) {
       free = static_cast<int>(i);
     } else {

@@ -86,11 +86,21 @@ const Tensor& Node::constant() const {
   return *t;
 }
 
+// Numbers of neighbours are this far apart, so that a new node finds one between them: an edit does not number the whole list anew.
+constexpr int64_t kOrderStep = int64_t{1} << 32;
+
+// The number of a node between two others; 0: none is left.
+static int64_t orderBetween(const int64_t* previous, const int64_t* next) {
+  const int64_t low = previous ? *previous : 0;
+  if (!next) return low + kOrderStep;  // 2^31 nodes do not fit into memory
+  return *next - low > 1 ? low + (*next - low) / 2 : 0;
+}
+
 bool Node::isBefore(const Node* other) const {
   QC_CHECK(graph_ == other->graph_);
   if (!graph_->orderValid_) {
     int64_t order = 0;
-    for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order++;
+    for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order += kOrderStep;
     graph_->orderValid_ = true;
   }
   return order_ < other->order_;
@@ -278,7 +288,8 @@ Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict att
   (node->previous_ ? node->previous_->next_ : front_) = node;
   (before ? before->previous_ : back_) = node;
   ++numNodes_;
-  orderValid_ = false;
+  node->order_ = orderBetween(node->previous_ ? &node->previous_->order_ : nullptr, before ? &before->order_ : nullptr);
+  orderValid_ = orderValid_ && node->order_ != 0;
   return node;
 }
 
@@ -302,7 +313,8 @@ void Graph::moveBefore(Node* node, Node* before) {
   node->previous_ = before ? before->previous_ : back_;
   (node->previous_ ? node->previous_->next_ : front_) = node;
   (before ? before->previous_ : back_) = node;
-  orderValid_ = false;
+  node->order_ = orderBetween(node->previous_ ? &node->previous_->order_ : nullptr, before ? &before->order_ : nullptr);
+  orderValid_ = orderValid_ && node->order_ != 0;
 }
 
 void Graph::rename(Value* value, std::string_view name) {

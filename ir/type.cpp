@@ -54,7 +54,9 @@ class SymbolTable {
   }
   std::string name(int64_t id) {
     const std::lock_guard lock(mutex_);
-    return names_[static_cast<size_t>(-id - 2)];
+    // A size that nobody checked may look like a symbol: it is printed as the number it is.
+    const auto place = static_cast<uint64_t>(-(id + 2));
+    return place < names_.size() ? names_[place] : std::to_string(id);
   }
   static SymbolTable& get() {
     static SymbolTable table;

@@ -255,12 +255,12 @@ Result<Types> inferExpand(const InferContext& c) {
   QC_TRY(requirePerTensor(c, 0));
   const Ints& shape = c.attrs.integers("shape");
   if (static_cast<int>(shape.size()) < x.rank())
-    return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: [{}]", describe(c, 0), toString(toShape(shape)));
+    return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: {}", describe(c, 0), toString(Attr(shape)));
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] < 0) return fail(ErrorCode::kInvalidModel, "expand: `shape` holds {}", shape[i]);
     const size_t lead = shape.size() - x.shape.size();
     if (i >= lead && x.shape[i - lead].isStatic() && x.shape[i - lead].size() != 1 && x.shape[i - lead].size() != shape[i])
-      return fail(ErrorCode::kInvalidModel, "expand of {} to [{}]", describe(c, 0), toString(toShape(shape)));
+      return fail(ErrorCode::kInvalidModel, "expand of {} to {}", describe(c, 0), toString(Attr(shape)));
   }
   return resultLike(c, toShape(shape));
 }
