@@ -193,6 +193,7 @@ const std::map<std::string, Maker>& makers() {
       {"cast", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"to", DType::s32}}}; }},
       {"quantize", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"to", QuantAttr{u8()}}}}; }},
       {"dequantize", [](Random& r) { return Case{{TensorType(u8(), toShape(r.sizes(r.in(2, 5))))}, {}}; }},
+      {"storage_cast", [](Random& r) { return Case{{TensorType(u8(), toShape(r.sizes(r.in(2, 5))))}, {}}; }},
       {"fake_quantize", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"to", QuantAttr{u8()}}}}; }},
       {"observe", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"id", int64_t{0}}}}; }},
       {"concat",

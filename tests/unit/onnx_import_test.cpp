@@ -426,9 +426,10 @@ TEST_F(ExternalData, IsReadFromTheModelsFolderOnly) {
   for (const std::string& location : {std::string("../outside.bin"), std::string("sub/../../outside.bin"), (root_ / "outside.bin").string(),
                                       std::string(), std::string("w.bin\0x", 7)})
     EXPECT_THAT(attempt(location), HasSubstr("outside the model's folder")) << location;
-  for (const char* location : {"link.bin", "up/outside.bin"}) EXPECT_THAT(attempt(location), HasSubstr("leads out of")) << location;
+  for (const char* location : {"link.bin", "up/outside.bin"})
+    EXPECT_THAT(attempt(location), HasSubstr("outside the model's folder")) << location;
   EXPECT_THAT(attempt("none.bin"), HasSubstr("not there"));
-  EXPECT_THAT(attempt("sub"), HasSubstr("cannot read"));
+  EXPECT_THAT(attempt("sub"), HasSubstr("is a folder"));
 }
 
 TEST_F(ExternalData, StaysWithinTheFile) {

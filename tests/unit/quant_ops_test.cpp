@@ -108,9 +108,9 @@ TEST(Dynamic, ParametersOfATensor) {
   EXPECT_EQ(params({0.5f, 3}), std::pair(0.0117647061124444f, int64_t{0}));
   EXPECT_EQ(params({-3, -0.5f}), std::pair(0.0117647061124444f, int64_t{255}));
   EXPECT_EQ(params({-1, 3, kInf, -kInf, std::nanf("")}), std::pair(0.01568627543747425f, int64_t{64}));
-  EXPECT_EQ(params({0, 0}), std::pair(1.1920929e-07f, int64_t{0}));
+  EXPECT_EQ(params({0, 0}), std::pair(static_cast<float>(kSmallestScale), int64_t{0}));
   EXPECT_EQ(params({0, 0}, {{"eps", 0.0}}), std::pair(1.0f, int64_t{0}));
-  EXPECT_EQ(params({}), std::pair(1.1920929e-07f, int64_t{0}));
+  EXPECT_EQ(params({}), std::pair(static_cast<float>(kSmallestScale), int64_t{0}));
   EXPECT_TRUE(std::isfinite(params({-3e38f, 3e38f}).first));
   EXPECT_THAT(inferred("dynamic_qparams", {{DType::f32, {2}}}, {{"qmax", int64_t{256}}}), HasSubstr("0..256"));
 }
