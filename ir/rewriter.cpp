@@ -75,7 +75,10 @@ Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vect
     QC_CHECK(rule.pattern.kind == Pattern::Kind::op, "rule {} has no op at its root", rule.name);
     for (const std::string& op : rule.pattern.ops) byRoot[op].push_back(&rule);
   }
-  int rewrites = 0;
+  // Beyond any graph of this size that is rewritten towards an end.
+  constexpr int64_t kMostPerNode = 100;
+  const int64_t most = maxRewrites + kMostPerNode * graph.numNodes();
+  int64_t rewrites = 0;
   // Sweeps in schedule order until one changes nothing.  A node that a rule creates in front of the current one is
   // seen in the next sweep; matching is cheap enough (dispatch by root op) that no finer bookkeeping pays.
   for (bool again = true; again;) {
@@ -88,14 +91,16 @@ Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vect
       for (const RewriteRule* rule : it->second) {
         const auto found = match(rule->pattern, *node);
         if (!found) continue;
+        const std::string location = node->location();  // the node may be gone afterwards
         QC_ASSIGN(const bool fired, rule->apply(*found, rewriter));
         if (!fired) continue;
         again = true;
         ++hits[rule->name];
-        if (++rewrites > maxRewrites)
+        if (++rewrites > most)
           return fail(ErrorCode::kInternal, "rewriting does not end: rule '{}' ({}) fired {} times", rule->name, rule->pattern.str(),
-                      hits[rule->name]);
-        break;  // the node may be gone
+                      hits[rule->name])
+              .at(location);
+        break;
       }
     }
   }

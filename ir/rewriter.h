@@ -35,7 +35,8 @@ struct RewriteRule {
   std::function<Result<bool>(const Match&, Rewriter&)> apply;
 };
 
-// Hits per rule.  Stops with kInternal after maxRewrites, naming the rule that keeps firing.
+// Hits per rule.  Stops with kInternal after maxRewrites and a hundred more for each node of the graph, naming the rule that keeps firing
+// and the node.
 Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vector<RewriteRule>& rules, int maxRewrites = 100000);
 
 }  // namespace qc
