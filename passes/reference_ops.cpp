@@ -3,9 +3,13 @@
 //   quantize     div s, round, add zp, clip, cast          dequantize   cast, sub zp, mul s
 //   q.conv ...   conv of s32(x - zx) and s32(w - zw) with the int32 bias, cast, mul m, round, add zp, clip, cast
 //   lut          gather from the table                      map          dequantize, map, quantize
-//   movement     the same op on the integers                other q.*    dequantize, the float op, quantize (within one step)
+//   q.resize     float taps of x - zx, mul m, round ..      q.avg_pool, q.reduce_mean   s32 sums of x - zx, mul m, round ..
+//   q.dynamic_linear, q.dynamic_conv                        the same sums with the zero point operand, cast, mul of both scales, add bias
+//   movement, selection                                     the same op on the integers
+// Every form computes the bits of the op's own evaluation; an op without a form (recurrent layers that quantize as they go, packed
+// weights) is refused by name.
 // rounding="truncate" converts sums towards zero, as PyTorch's reference representation does.  Runs behind lower-quant.
-// Tests: tests/golden/reference_ops.
+// Tests: tests/golden/reference_ops, tests/unit/reference_ops_test.cpp.
 #include <cmath>
 
 #include "ir/qmath.h"
@@ -51,7 +55,7 @@ class Decomposition {
   Status decompose(Node* node) {
     const std::vector<Value*> operands = node->operands();
     const bool reads = std::any_of(operands.begin(), operands.end(), [&](const Value* v) { return isQuantized(v); });
-    if (!reads && !node->result()->type().isQuantized()) return {};
+    if (!reads && !node->result()->type().isQuantized() && !node->op().starts_with("q.")) return {};
     if (node->is("const")) {
       plain_[node->result()] = b_.constant(node->result()->name(), node->constant());
       return {};
@@ -68,13 +72,27 @@ class Decomposition {
   }
 
   Result<std::vector<Value*>> replacement(Node* node) {
-    const std::string_view op = node->op();
-    if (op == "quantize") return one(quantized(node->operand(0), *node->attrs().quant("to")));
-    if (op == "dequantize") return one(real(node->operand(0)));
-    if (op == "q.conv" || op == "q.conv_transpose" || op == "q.linear" || op == "q.matmul") return one(product(node));
-    if (op == "lut") return one(lookup(node));
-    if (node->def().has(kMovesData) || node->def().has(kSharesQuant)) return moved(node);
-    return one(throughFloat(node));
+    using Form = Result<Value*> (Decomposition::*)(Node*);
+    static const std::map<std::string_view, Form> kForms = {
+        {"quantize", &Decomposition::quantize},
+        {"dequantize", &Decomposition::dequantize},
+        {"storage_cast", &Decomposition::integers},
+        {"q.conv", &Decomposition::product},
+        {"q.conv_transpose", &Decomposition::product},
+        {"q.linear", &Decomposition::product},
+        {"q.matmul", &Decomposition::product},
+        {"q.dynamic_linear", &Decomposition::dynamicLinear},
+        {"q.dynamic_conv", &Decomposition::dynamicConv},
+        {"q.avg_pool", &Decomposition::average},
+        {"q.reduce_mean", &Decomposition::mean},
+        {"q.resize", &Decomposition::resize},
+        {"lut", &Decomposition::lookup},
+        {"map", &Decomposition::map},
+    };
+    if (const auto form = kForms.find(node->op()); form != kForms.end()) return one((this->*form->second)(node));
+    if (node->op().starts_with("q."))
+      return fail(ErrorCode::kUnsupported, "'{}' has no form in plain integers", node->op()).help("keep this layer in float");
+    return moved(node);
   }
 
   static Result<std::vector<Value*>> one(Result<Value*> v) {
@@ -102,36 +120,65 @@ class Decomposition {
     return {};
   }
 
+  // Of an axis that the layout may have moved: where the channels of a result of `rank` are.
+  static int channelsOf(const Node& node, int rank) {
+    const Attr* layout = node.attrs().find("layout");
+    return layout && std::get<std::string>(*layout) == "channels_first" ? 1 : rank - 1;
+  }
+
   Result<Value*> quantized(Value* x, const QuantParams& q) {
     QC_TRY(checkAxis(q));
+    if (x->type().dtype != DType::f32) {
+      QC_ASSIGN(x, b_.create("cast", {x}, {{"to", DType::f32}}));
+    }
     QC_ASSIGN(Value * v, b_.create("div", {x, parameter(DType::f32, q.scales, q.axis, x->type().rank())}));
     return rounded(v, q, q.qmin, q.qmax, false);
   }
 
-  // rne(v) + zp in [low, high], as integers.
+  // rne(v) + zp in [low, high], as integers; zp where v is no number.
   Result<Value*> rounded(Value* v, const QuantParams& q, int64_t low, int64_t high, bool truncate) {
+    QC_ASSIGN(Value * none, b_.create("isnan", {v}));
+    QC_ASSIGN(v, b_.create("where", {none, number(0), v}));
     if (truncate) {
       QC_ASSIGN(v, b_.create("cast", {v}, {{"to", DType::s32}}));
       QC_ASSIGN(v, b_.create("cast", {v}, {{"to", DType::f32}}));
     } else {
       QC_ASSIGN(v, b_.create("round", {v}));
     }
-    QC_ASSIGN(v, b_.create("add", {v, parameter(DType::f32, asFloats(q.zeroPoints), q.axis, v->type().rank())}));
-    // The largest float32 within s32 is below its end; bounds of narrower types are exact.
-    QC_ASSIGN(v, b_.create("clip", {v},
-                           {{"min", static_cast<double>(low)}, {"max", high > (1 << 30) ? 2147483520.0 : static_cast<double>(high)}}));
+    const int rank = v->type().rank();
+    if (sizeOf(q.storage) > 2) {  // not all of these sums are floats
+      QC_ASSIGN(v, b_.create("clip", {v}, {{"min", -2147483648.0}, {"max", 2147483520.0}}));
+      QC_ASSIGN(v, b_.create("cast", {v}, {{"to", DType::s64}}));
+      const std::vector<int64_t> zeros(q.zeroPoints.begin(), q.zeroPoints.end());
+      QC_ASSIGN(v, b_.create("add", {v, parameter(DType::s64, zeros, q.axis, rank)}));
+    } else {
+      QC_ASSIGN(v, b_.create("add", {v, parameter(DType::f32, asFloats(q.zeroPoints), q.axis, rank)}));
+    }
+    QC_ASSIGN(v, b_.create("clip", {v}, {{"min", static_cast<double>(low)}, {"max", static_cast<double>(high)}}));
     return b_.create("cast", {v}, {{"to", q.storage}});
   }
 
   Result<Value*> real(Value* v) {
     const QuantParams& q = paramsOf(v);
+    QC_ASSIGN(Value * x, difference(v));
+    return b_.create("mul", {x, parameter(DType::f32, q.scales, q.axis, v->type().rank())});
+  }
+
+  // float(q - zp)
+  Result<Value*> difference(Value* v) {
+    const QuantParams& q = paramsOf(v);
     QC_TRY(checkAxis(q));
     const int rank = v->type().rank();
-    QC_ASSIGN(Value * x, b_.create("cast", {plain_.at(v)}, {{"to", DType::f32}}));
-    if (q.zeroPoints != std::vector<int32_t>{0}) {
-      QC_ASSIGN(x, b_.create("sub", {x, parameter(DType::f32, asFloats(q.zeroPoints), q.axis, rank)}));
+    Value* x = plain_.at(v);
+    const bool shifts = q.zeroPoints != std::vector<int32_t>{0}, wide = sizeOf(q.storage) > 2;
+    if (shifts && wide) {  // floats would round before the difference
+      QC_ASSIGN(x, b_.create("cast", {x}, {{"to", DType::s64}}));
+      const std::vector<int64_t> zeros(q.zeroPoints.begin(), q.zeroPoints.end());
+      QC_ASSIGN(x, b_.create("sub", {x, parameter(DType::s64, zeros, q.axis, rank)}));
     }
-    return b_.create("mul", {x, parameter(DType::f32, q.scales, q.axis, rank)});
+    QC_ASSIGN(x, b_.create("cast", {x}, {{"to", DType::f32}}));
+    if (!shifts || wide) return x;
+    return b_.create("sub", {x, parameter(DType::f32, asFloats(q.zeroPoints), q.axis, rank)});
   }
 
   // s32(q - zp)
@@ -144,6 +191,10 @@ class Decomposition {
   }
 
   // ---- Ops --------------------------------------------------------------------------------------
+
+  Result<Value*> quantize(Node* node) { return quantized(node->operand(0), *node->attrs().quant("to")); }
+  Result<Value*> dequantize(Node* node) { return real(node->operand(0)); }
+  Result<Value*> integers(Node* node) { return isQuantized(node->operand(0)) ? plain_.at(node->operand(0)) : node->operand(0); }
 
   Result<Value*> product(Node* node) {
     const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(node->operand(1));
@@ -159,9 +210,11 @@ class Decomposition {
     const bool hasPost = node->attrs().find("post") && !node->string("post").empty();
     const bool integerForm = to && !hasPost && !node->operand(3);
     std::vector<float> scales;
-    for (const float sw : w.scales) scales.push_back(integerForm ? qmath::requantMultiplier(x.scale(), sw, to->scale()) : x.scale() * sw);
-    // Channels are dim 1 of a conv's result and the last of a linear's.
-    const int rank = sum->type().rank(), axis = node->is("q.linear") || node->is("q.matmul") ? rank - 1 : 1;
+    // Each group of a transposed convolution has the channels of its weight once more.
+    const int64_t repeats = node->is("q.conv_transpose") && w.scales.size() > 1 ? node->integer("group") : 1;
+    for (int64_t i = 0; i < repeats; ++i)
+      for (const float sw : w.scales) scales.push_back(integerForm ? qmath::requantMultiplier(x.scale(), sw, to->scale()) : x.scale() * sw);
+    const int rank = sum->type().rank(), axis = channelsOf(*node, rank);
     QC_ASSIGN(Value * y, b_.create("mul", {sum, parameter(DType::f32, scales, axis, rank)}));
     if (hasPost || node->operand(3)) {
       std::vector<Value*> args = {y};
@@ -198,10 +251,11 @@ class Decomposition {
     std::vector<Value*> operands;
     for (Value* v : node->operands()) operands.push_back(isQuantized(v) ? plain_.at(v) : v);
     AttrDict attrs = node->attrs();
-    if (node->is("pad") && attrs.string("mode") == "constant") {
+    for (const char* filler : {"value", "extrapolation"}) {  // a number for what lies outside: its integer
+      if (!attrs.find(filler) || !isQuantized(node->operand(0)) || !std::holds_alternative<double>(*attrs.find(filler))) continue;
       const QuantParams& q = paramsOf(node->operand(0));
-      attrs.set("value", static_cast<double>(qmath::quantize(static_cast<float>(attrs.real("value")), q.scale(), q.zeroPoint(),
-                                                             static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax))));
+      attrs.set(filler, static_cast<double>(qmath::quantize(static_cast<float>(attrs.real(filler)), q.scale(), q.zeroPoint(),
+                                                            static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax))));
     }
     QC_ASSIGN(Node * made, b_.createNode(node->op(), std::move(operands), std::move(attrs)));
     std::vector<Value*> results;
@@ -209,24 +263,173 @@ class Decomposition {
     return results;
   }
 
-  Result<Value*> throughFloat(Node* node) {
+  Result<Value*> map(Node* node) {
     std::vector<Value*> operands;
     for (Value* v : node->operands()) {
-      if (!isQuantized(v)) {
-        operands.push_back(v);
-        continue;
+      if (isQuantized(v)) {
+        QC_ASSIGN(v, real(v));
       }
-      QC_ASSIGN(Value * x, real(v));
-      operands.push_back(x);
+      operands.push_back(v);
     }
     AttrDict attrs = node->attrs();
-    const QuantPtr to = attrs.find("to") ? attrs.quant("to") : nullptr;
+    const QuantPtr to = attrs.quant("to");
     attrs.erase("to");
-    const std::string op(node->op().starts_with("q.") ? node->op().substr(2) : node->op());
-    QC_ASSIGN(Value * y, b_.create(op, operands, std::move(attrs)));
-    if (!to) return y;
-    QC_ASSIGN(y, b_.create("mul", {y, number(1.0f / to->scale())}));
-    return rounded(y, *to, to->qmin, to->qmax, truncate_);
+    QC_ASSIGN(Value * y, b_.create("map", operands, std::move(attrs)));
+    return to ? scaled(y, number(1.0f / to->scale()), *to) : y;
+  }
+
+  Result<Value*> resize(Node* node) {
+    const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
+    QC_ASSIGN(Value * x, difference(node->operand(0)));
+    AttrDict attrs = node->attrs();
+    attrs.erase("to");
+    attrs.set("extrapolation", static_cast<double>(static_cast<float>(attrs.real("extrapolation")) / from.scale()));
+    QC_ASSIGN(Value * y, b_.create("resize", {x}, std::move(attrs)));
+    return scaled(y, number(from.scale() / to.scale()), to);
+  }
+
+  Result<Value*> mean(Node* node) {
+    const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
+    int64_t count = 1;
+    for (const int64_t axis : node->integers("axes")) {
+      const Dim dim = node->operand(0)->type().shape[static_cast<size_t>(axis)];
+      if (!dim.isStatic()) return unbound(*node);
+      count *= dim.size();
+    }
+    QC_ASSIGN(Value * x, centred(node->operand(0)));
+    AttrDict attrs = node->attrs();
+    attrs.erase("to");
+    QC_ASSIGN(Value * sum, b_.create("reduce_sum", {x}, std::move(attrs)));
+    return scaled(sum, number((from.scale() / to.scale()) / static_cast<float>(count)), to);
+  }
+
+  // Sums and how many elements are in each: two convolutions with ones.
+  Result<Value*> average(Node* node) {
+    const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
+    const TensorType& type = node->operand(0)->type();
+    if (!type.isStatic()) return unbound(*node);
+    if (channelsOf(*node, type.rank()) != 1)
+      return fail(ErrorCode::kUnsupported, "'{}' with channels last has no reference form; run reference-ops before layout", node->op());
+    const std::vector<int64_t> sizes = type.sizes(), out = node->result()->type().sizes(), &kernel = node->integers("kernel_shape");
+    const size_t spatial = kernel.size();
+    const auto given = [&](const char* name, size_t count, int64_t otherwise) {
+      const auto& values = node->integers(name);
+      return values.empty() ? std::vector<int64_t>(count, otherwise) : values;
+    };
+    const auto strides = given("strides", spatial, 1), dilations = given("dilations", spatial, 1);
+    auto pads = given("pads", 2 * spatial, 0), outside = std::vector<int64_t>(2 * spatial, 0);
+    std::vector<int64_t> weight = {sizes[1], 1}, one = {1, 1}, image = {1, 1};
+    const bool countsPads = node->integer("count_include_pad") != 0;
+    for (size_t d = 0; d < spatial; ++d) {
+      const int64_t in = sizes[2 + d], reach = (out[2 + d] - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1;
+      const int64_t last = std::max(pads[spatial + d], reach - in - pads[d]);  // ceil_mode: windows that begin inside
+      image.push_back(in + (countsPads ? pads[d] + pads[spatial + d] : 0));
+      outside[d] = countsPads ? 0 : pads[d];
+      outside[spatial + d] = countsPads ? last - pads[spatial + d] : last;
+      pads[spatial + d] = last;
+      weight.push_back(kernel[d]);
+      one.push_back(kernel[d]);
+    }
+    const auto sumOf = [&](Value* x, const std::vector<int64_t>& ones, const std::vector<int64_t>& around) {
+      return b_.create("conv", {x, filled(ones)}, {{"strides", strides}, {"dilations", dilations}, {"pads", around}, {"group", ones[0]}});
+    };
+    QC_ASSIGN(Value * x, centred(node->operand(0)));
+    QC_ASSIGN(Value * sum, sumOf(x, weight, pads));
+    QC_ASSIGN(Value * count, sumOf(filled(image), one, outside));
+    QC_ASSIGN(count, b_.create("cast", {count}, {{"to", DType::f32}}));
+    QC_ASSIGN(count, b_.create("clip", {count}, {{"min", 1.0}}));
+    QC_ASSIGN(Value * multiplier, b_.create("div", {number(from.scale() / to.scale()), count}));
+    return scaled(sum, multiplier, to);
+  }
+
+  Result<Value*> dynamicConv(Node* node) {
+    QC_ASSIGN(Value * x, dynamicIntegers(node));
+    QC_ASSIGN(Value * w, centred(node->operand(1)));
+    QC_ASSIGN(Value * sum, b_.create("conv", {x, w}, node->attrs()));
+    const int rank = sum->type().rank(), axis = channelsOf(*node, rank);
+    QC_ASSIGN(Value * scale, b_.create("reshape", {node->operand(3)}, {{"shape", std::vector<int64_t>()}}));
+    QC_ASSIGN(Value * y, dynamicTerm(sum, scale, parameter(DType::f32, paramsOf(node->operand(1)).scales, axis, rank)));
+    Value* bias = node->operand(2);
+    if (!bias) return y;
+    std::vector<int64_t> along(static_cast<size_t>(rank - axis), 1);
+    along[0] = bias->type().numElements();
+    QC_ASSIGN(bias, b_.create("reshape", {bias}, {{"shape", along}}));
+    return b_.create("add", {y, bias});
+  }
+
+  // Groups of a row add up in order.
+  Result<Value*> dynamicLinear(Node* node) {
+    QC_ASSIGN(Value * x, dynamicIntegers(node));
+    const TensorType& type = node->operand(1)->type();
+    QuantParams w = paramsOf(node->operand(1));
+    const int64_t outputs = type.shape[0].size(), depth = type.shape[1].size(),
+                  group = w.blockSize ? w.blockSize : std::max<int64_t>(depth, 1),
+                  groups = std::max<int64_t>((depth + group - 1) / group, 1);
+    QC_ASSIGN(Value * weights, b_.create("cast", {plain_.at(node->operand(1))}, {{"to", DType::s32}}));
+    if (groups > 1 && !x->type().isStatic()) return unbound(*node);
+    Value* y = nullptr;
+    for (int64_t g = 0; g < groups; ++g) {
+      std::vector<float> scales;
+      std::vector<int32_t> zeros;
+      for (int64_t o = 0; o < (w.perChannel() ? outputs : 1); ++o) {
+        const int64_t i = w.blockSize ? o * groups + g : o;
+        scales.push_back(w.scale(i));
+        zeros.push_back(w.zeroPoint(i));
+      }
+      const int64_t from = g * group, length = std::min(group, depth - from);
+      Value *part = x, *rows = weights;
+      if (groups > 1) {
+        QC_ASSIGN(part, stretch(x, from, length));
+        QC_ASSIGN(rows, stretch(weights, from, length));
+      }
+      QC_ASSIGN(rows, b_.create("sub", {rows, parameter(DType::s32, zeros, 0, 2)}));
+      QC_ASSIGN(Value * sum, b_.create("linear", {part, rows}));
+      const int rank = sum->type().rank();
+      QC_ASSIGN(Value * term, dynamicTerm(sum, node->operand(3), parameter(DType::f32, scales, rank - 1, rank)));
+      if (y) {
+        QC_ASSIGN(term, b_.create("add", {y, term}));
+      }
+      y = term;
+    }
+    return node->operand(2) ? b_.create("add", {y, node->operand(2)}) : y;
+  }
+
+  // s32(x - z) with a zero point known at run time
+  Result<Value*> dynamicIntegers(Node* node) {
+    QC_ASSIGN(Value * x, b_.create("cast", {node->operand(0)}, {{"to", DType::s32}}));
+    return b_.create("sub", {x, node->operand(4)});
+  }
+
+  // float(sum) * (s * sw)
+  Result<Value*> dynamicTerm(Value* sum, Value* scale, Value* weightScales) {
+    QC_ASSIGN(Value * y, b_.create("cast", {sum}, {{"to", DType::f32}}));
+    QC_ASSIGN(Value * both, b_.create("mul", {scale, weightScales}));
+    return b_.create("mul", {y, both});
+  }
+
+  // Of the last dim.
+  Result<Value*> stretch(Value* x, int64_t from, int64_t length) {
+    std::vector<int64_t> sizes = x->type().sizes(), starts(sizes.size(), 0);
+    const std::vector<int64_t> steps(sizes.size(), 1);
+    starts.back() = from;
+    sizes.back() = length;
+    return b_.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
+  }
+
+  // rne(float(v) * multiplier) + zp
+  Result<Value*> scaled(Value* v, Value* multiplier, const QuantParams& to) {
+    QC_ASSIGN(v, b_.create("cast", {v}, {{"to", DType::f32}}));
+    QC_ASSIGN(v, b_.create("mul", {v, multiplier}));
+    return rounded(v, to, to.qmin, to.qmax, truncate_);
+  }
+
+  Value* filled(const std::vector<int64_t>& sizes) {
+    return b_.constant({}, Tensor::of<int32_t>(DType::s32, sizes, std::vector<int32_t>(static_cast<size_t>(numElements(sizes)), 1)));
+  }
+
+  static Failure unbound(const Node& node) {
+    return fail(ErrorCode::kUnsupported, "'{}' counts elements of {}, whose sizes are not known", node.op(), node.operand(0)->type().str())
+        .help("bind its shapes first");
   }
 
   Graph& graph_;
