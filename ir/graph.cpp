@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_set>
 
 #include "ir/op_def.h"
 #include "ir/text.h"
@@ -326,10 +327,11 @@ void Graph::rename(Value* value, std::string_view name) {
 
 int Graph::eraseDeadNodes() {
   int erased = 0;
+  const std::unordered_set<const Value*> outputs(outputs_.begin(), outputs_.end());  // there may be as many as nodes
   for (Node* n = back_; n;) {
     Node* previous = n->previous_;
-    const bool dead = n->def_->has(kPure) &&
-                      std::all_of(n->results_.begin(), n->results_.end(), [](const auto& r) { return !r->hasUses() && !r->isOutput(); });
+    const bool dead = n->def_->has(kPure) && std::all_of(n->results_.begin(), n->results_.end(),
+                                                         [&](const auto& r) { return !r->hasUses() && !outputs.contains(r.get()); });
     if (dead) {
       erase(n);
       ++erased;

@@ -5,6 +5,7 @@
 // A fused quantize multiplies by the reciprocal of the scale (qmath::finish).
 // Tests: tests/golden/fuse_elementwise.
 #include <algorithm>
+#include <optional>
 
 #include "ir/lut.h"
 #include "ir/rewriter.h"
@@ -16,6 +17,7 @@ namespace {
 
 constexpr size_t kMaxInstructions = 160;  // of one fused expression; beyond this registers spill
 constexpr size_t kMaxOperands = 8;
+constexpr int kMaxDepth = 24;  // of the ops that one map is made of
 
 bool isFusible(const Node& node) {
   if (!node.def().has(kElementwise) || !node.def().scalar || node.numResults() != 1 || node.is("map")) return false;
@@ -91,7 +93,7 @@ Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
 
 class MapBuilder {
  public:
-  explicit MapBuilder(const Shape& shape) : shape_(shape) {}
+  MapBuilder(const Shape& shape, int maxDepth) : shape_(shape), maxDepth_(maxDepth) {}
 
   // The expression that computes v; grows the operand list.  Inlines producers that serve nothing else.
   ScalarExpr add(Value* v, int depth) {
@@ -99,7 +101,7 @@ class MapBuilder {
     if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
       return ScalarExpr(static_cast<float>(*constant));
     if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
-    if (producer && depth < kMaxDepth && isFusible(*producer) && onlyUser(v) && v->type().shape == shape_) {
+    if (producer && depth < maxDepth_ && isFusible(*producer) && onlyUser(v) && v->type().shape == shape_) {
       std::vector<ScalarExpr> args;
       for (Value* input : producer->operands()) args.push_back(add(input, depth + 1));
       ++inlined_;
@@ -111,38 +113,52 @@ class MapBuilder {
   int inlined() const { return inlined_; }
 
  private:
-  static constexpr int kMaxDepth = 24;
   ScalarExpr operand(Value* v) {
     auto it = std::find(operands_.begin(), operands_.end(), v);
     if (it == operands_.end()) it = operands_.insert(operands_.end(), v);
     return ScalarExpr::arg(static_cast<int>(it - operands_.begin()));
   }
   const Shape& shape_;
+  const int maxDepth_;
   std::vector<Value*> operands_;
   int inlined_ = 0;
 };
 
-// `root` is the last elementwise op or the quantize behind it.
+struct MapParts {
+  ScalarExpr expr = ScalarExpr::arg(0);
+  std::vector<Value*> operands;
+};
+
+// What `root` and up to maxDepth ops before it compute; nothing if that is too much for one map.
+std::optional<MapParts> partsOf(const Node& root, int maxDepth) {
+  const Shape& shape = root.result()->type().shape;
+  MapBuilder builder(shape, maxDepth);
+  MapParts parts;
+  if (root.is("quantize")) {
+    parts.expr = builder.add(root.operand(0), 0);
+    if (builder.inlined() == 0) return std::nullopt;
+  } else {
+    std::vector<ScalarExpr> args;
+    for (Value* v : root.operands()) args.push_back(builder.add(v, 1));
+    parts.expr = root.def().scalar(root.attrs()).substitute(args);
+  }
+  parts.operands = builder.operands();
+  if (parts.operands.empty() || parts.operands.size() > kMaxOperands) return std::nullopt;
+  if (ExprProgram(parts.expr.expand()).instructions().size() > kMaxInstructions) return std::nullopt;
+  return parts;
+}
+
+// `root` is the last elementwise op or the quantize behind it.  A chain that is too long for one map is taken in pieces.
 Result<bool> buildMap(Node* root, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
   if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
   if (!quantizes && !isFusible(*root)) return false;
-  const Shape shape = root->result()->type().shape;
-  MapBuilder builder(shape);
-  ScalarExpr expr = ScalarExpr::arg(0);
-  if (quantizes) {
-    expr = builder.add(root->operand(0), 0);
-    if (builder.inlined() == 0) return false;
-  } else {
-    std::vector<ScalarExpr> args;
-    for (Value* v : root->operands()) args.push_back(builder.add(v, 1));
-    expr = root->def().scalar(root->attrs()).substitute(args);
-  }
-  if (builder.operands().empty() || builder.operands().size() > kMaxOperands) return false;
-  if (ExprProgram(expr.expand()).instructions().size() > kMaxInstructions) return false;
-  AttrDict attrs{{"expr", expr.str()}};
+  std::optional<MapParts> parts;
+  for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth);
+  if (!parts) return false;
+  AttrDict attrs{{"expr", parts->expr.str()}};
   if (quantizes) attrs.set("to", QuantAttr{root->attrs().quant("to")});
-  QC_ASSIGN(Value * y, rw.before(root).create("map", builder.operands(), std::move(attrs)));
+  QC_ASSIGN(Value * y, rw.before(root).create("map", parts->operands, std::move(attrs)));
   if (y->type() != root->result()->type()) {
     rw.eraseIfDead(y->producer());
     return false;
