@@ -152,6 +152,7 @@ std::optional<MapParts> partsOf(const Node& root, int maxDepth) {
 Result<bool> buildMap(Node* root, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
   if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
+  if (quantizes && !hasReciprocal(*root->attrs().quant("to"))) return false;
   if (!quantizes && !isFusible(*root)) return false;
   std::optional<MapParts> parts;
   for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth);

@@ -1,5 +1,6 @@
 #include "passes/graph_util.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace qc {
@@ -50,6 +51,10 @@ std::optional<std::vector<float>> perChannelConstant(const Value* value, const S
     if (t->sizes()[static_cast<size_t>(i)] != (i + rank - t->rank() == axis ? channels : 1)) return std::nullopt;
   const auto values = t->as<float>();
   return std::vector<float>(values.begin(), values.end());
+}
+
+bool hasReciprocal(const QuantParams& q) {
+  return std::all_of(q.scales.begin(), q.scales.end(), [](float s) { return std::isfinite(1.0f / s); });
 }
 
 Node* onlyUser(const Value* value) { return value->hasOneUse() && !value->isOutput() ? value->uses().front()->user() : nullptr; }

@@ -30,6 +30,10 @@ std::optional<std::vector<float>> perChannelConstant(const Value* value, const S
 // The single user of a value that is not a graph output, else null.
 Node* onlyUser(const Value* value);
 
+// Whether fused ops can round to these integers: they multiply by the reciprocal of the scale, which for the smallest denormals is no
+// number.  A quantize of its own divides.
+bool hasReciprocal(const QuantParams& q);
+
 // Where the channel dim of a spatial op's tensor stands: 1, or the last for layout="channels_last".
 int channelAxis(const Node& spatial);
 

@@ -61,11 +61,14 @@ bool absorb(Epilogue& e, const Node& user, const Value* current) {
   return true;
 }
 
+// A quantize that a fused op can take in.
+bool isRoundedBy(const Node* user) { return user && user->is("quantize") && hasReciprocal(*user->attrs().quant("to")); }
+
 Epilogue findEpilogue(const Node& op) {
   Epilogue e;
   const Value* current = op.result();
   while (Node* user = onlyUser(current)) {
-    if (user->is("quantize")) {
+    if (isRoundedBy(user)) {
       e.quantize = user;
       return e;
     }
@@ -180,7 +183,7 @@ Result<bool> lowerMatmul(const Match& m, Rewriter& rw) {
   if (!a || !b || a->type().quant->perChannel() || b->type().quant->perChannel()) return false;
   if (sizeOf(a->type().dtype) != 1 || sizeOf(b->type().dtype) != 1) return false;
   Node* user = onlyUser(node->result());
-  Node* last = user && user->is("quantize") ? user : node;
+  Node* last = isRoundedBy(user) ? user : node;
   AttrDict attrs;
   if (last != node) attrs.set("to", QuantAttr{last->attrs().quant("to")});
   QC_ASSIGN(Value * y, rw.before(last).create("q.matmul", {a, b}, std::move(attrs)));
@@ -193,7 +196,7 @@ Result<bool> lowerAveraging(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   Value* x = quantizedSource(node->operand(0));
   Node* quantize = onlyUser(node->result());
-  if (!x || x->type().quant->perChannel() || sizeOf(x->type().dtype) != 1 || !quantize || !quantize->is("quantize")) return false;
+  if (!x || x->type().quant->perChannel() || sizeOf(x->type().dtype) != 1 || !isRoundedBy(quantize)) return false;
   if (node->is("resize") && node->string("mode") != "linear") return false;
   AttrDict attrs = node->attrs();
   attrs.set("to", QuantAttr{quantize->attrs().quant("to")});
@@ -235,6 +238,7 @@ Result<bool> lowerMovement(Node* node, Rewriter& rw) {
     if (!operands[i] || operands[i]->type().dtype != DType::f32) continue;
     Value* source = quantizedSource(operands[i]);
     if (!source || source->type().quant->perChannel() || source->type().dtype != common->storage) return false;
+    if (!(*source->type().quant == *common) && !hasReciprocal(*common)) return false;
     operands[i] = source;
     data.push_back(i);
   }
@@ -256,6 +260,7 @@ Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
   Value* x = quantizedSource(quantize->operand(0));
   const QuantPtr& to = quantize->attrs().quant("to");
   if (!x || x->type().quant->perChannel() || to->perChannel() || sizeOf(x->type().dtype) != 1 || sizeOf(to->storage) != 1) return false;
+  if (!(*x->type().quant == *to) && !hasReciprocal(*to)) return false;
   Builder b = rw.before(quantize);
   QC_ASSIGN(Value * y, requantized(b, x, to));
   rw.replace(quantize, {y});

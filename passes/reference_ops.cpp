@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "ir/qmath.h"
+#include "passes/graph_util.h"
 #include "passes/passes.h"
 
 namespace qc {
@@ -120,11 +121,8 @@ class Decomposition {
     return {};
   }
 
-  // Of an axis that the layout may have moved: where the channels of a result of `rank` are.
-  static int channelsOf(const Node& node, int rank) {
-    const Attr* layout = node.attrs().find("layout");
-    return layout && std::get<std::string>(*layout) == "channels_first" ? 1 : rank - 1;
-  }
+  // Where the channels of a result are.
+  static int channelsOf(const Node& node, int rank) { return node.attrs().find("layout") ? channelAxis(node) : rank - 1; }
 
   Result<Value*> quantized(Value* x, const QuantParams& q) {
     QC_TRY(checkAxis(q));

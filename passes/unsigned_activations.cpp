@@ -5,12 +5,13 @@
 #include <map>
 
 #include "ir/rewriter.h"
+#include "passes/graph_util.h"
 #include "passes/passes.h"
 
 namespace qc {
 namespace {
 
-bool isSignedActivation(const QuantPtr& q) { return q && q->storage == DType::s8 && !q->perChannel(); }
+bool isSignedActivation(const QuantPtr& q) { return q && q->storage == DType::s8 && !q->perChannel() && hasReciprocal(*q); }
 
 QuantPtr raised(const QuantPtr& q) {
   auto u = std::make_shared<QuantParams>(*q);
