@@ -21,12 +21,14 @@ constexpr const char* kPrelude = R"(
 !i = q<s32, scale=1e-7, zp=77>
 !w = q<s8, axis=0, scale=[0.01,0.02,0.03,0.015], zp=0>
 !v = q<s8, axis=1, scale=[0.01,0.02], zp=0>
+!g = q<s4, axis=1, block=4, scale=[0.1,0.2,0.3,0.05,0.15,0.25,0.4,0.35], zp=0>
 !y = q<u8, scale=0.07, zp=9>
 !z = q<s8, scale=0.11, zp=-3>
 const #w : s8[4,4,3,3] = rand(1, -127, 127)
 const #d : s8[4,1,3,3] = rand(2, -127, 127)
 const #t : s8[4,2,2,2] = rand(3, -127, 127)
 const #l : s8[4,6] = rand(4, -127, 127)
+const #e : s4[4,6] = rand(6, -8, 7)
 const #b : s32[4] = [100, -2000, 30, 4000]
 const #fb : f32[4] = [0.5, -0.25, 3.0, 0.0]
 const #u : u8[256] = iota
@@ -93,6 +95,7 @@ constexpr Case kCases[] = {
      "%w = const #l : !w[4,6]\n%b = const #fb : f32[4]\n"
      "%r = q.dynamic_linear %x, %w, %b, %s, %z : f32[2,3,4]"},
     {"%x: s8[2,3,6], %s: f32[2,3,1], %z: s32[2,3,1]", "%w = const #l : !s[4,6]\n%r = q.dynamic_linear %x, %w, _, %s, %z : f32[2,3,4]"},
+    {"%x: s8[2,3,6], %s: f32[2,3,1], %z: s32[2,3,1]", "%w = const #e : !g[4,6]\n%r = q.dynamic_linear %x, %w, _, %s, %z : f32[2,3,4]"},
     {"%x: u8[2,4,5,6], %s: f32[1], %z: s32[]",
      "%w = const #w : !w[4,4,3,3]\n%b = const #fb : f32[4]\n"
      "%r = q.dynamic_conv %x, %w, %b, %s, %z {pads=[1,1,1,1]} : f32[2,4,5,6]"},
@@ -159,6 +162,18 @@ TEST(ReferenceOps, EveryIntegerOpKeepsItsBytes) {
         name.find("gru") == std::string::npos && name.find("rnn") == std::string::npos) {
       EXPECT_TRUE(seen.contains(name)) << name;
     }
+}
+
+TEST(ReferenceOps, RefusesWhatHasNoPlainForm) {
+  auto graph = parseGraph(
+      "const #w : u8[4,8] = rand(1, 0, 255)\nconst #s : f32[4,1] = rand(2, 0.1, 1.0)\n"
+      "graph @g(%x: f32[3,8]) -> (\"y\") {\n%w = const #w : u8[4,8]\n%s = const #s : f32[4,1]\n"
+      "%y = q.weight_linear %x, %w, %s, _, _ {columns=8, group=8, bits=8, signed=0} : f32[3,4]\nreturn %y\n}\n");
+  ASSERT_TRUE(graph) << graph.error().render();
+  PassContext cx;
+  const Status status = runPipeline("reference-ops", *graph, cx);
+  ASSERT_FALSE(status);
+  EXPECT_NE(status.error().render().find("'q.weight_linear' has no form in plain integers"), std::string::npos) << status.error().render();
 }
 
 }  // namespace
