@@ -177,6 +177,7 @@ Status OnnxImporter::addInitializers(const onnx::GraphProto& g, OnnxScope& scope
   for (const auto& initializer : g.initializer()) {
     QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
     if (tensor.dtype() == DType::f16 || tensor.dtype() == DType::bf16) tensor = toFloat32(tensor);
+    budget_.payload += tensor.byteSize();
     QC_TRY(define(scope, initializer.name(), {b.constant(initializer.name(), std::move(tensor))}));
   }
   return {};

@@ -96,9 +96,11 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
   for (const Value* v : node.operands())
     if (v && v->constant()) from += v->constant()->byteSize();
   const int64_t bytes = resultBytes(node), growth = std::max<int64_t>(bytes - from, 0);
-  if (growth > FoldBudget::kGrowthOfOne || budget.grown + growth > FoldBudget::kGrowthOfAll || budget.total + bytes > memoryLimit() / 2)
-    return std::nullopt;
-  QC_ASSIGN(auto folded, foldNode(node, maxBytes));
+  const int64_t ofOne = std::max(FoldBudget::kGrowthOfOne, (FoldBudget::kWidening - 1) * from);
+  const int64_t ofAll = FoldBudget::kGrowthOfAll + FoldBudget::kWidening * budget.payload;
+  if (growth > ofOne || budget.grown + growth > ofAll || budget.total + bytes > memoryLimit() / 2) return std::nullopt;
+  // What is no larger than what it is made of has been allowed already.
+  QC_ASSIGN(auto folded, foldNode(node, std::max(maxBytes, FoldBudget::kWidening * from)));
   if (folded) {
     budget.grown += growth;
     budget.total += bytes;

@@ -26,6 +26,10 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
 // nor add up.
 struct FoldBudget {
   static constexpr int64_t kGrowthOfOne = int64_t{1} << 26, kGrowthOfAll = int64_t{1} << 28;  // bytes beyond those of the operands
+  static constexpr int64_t kWidening = 4;                                                     // s8 to s32
+  // Bytes of constants that the model brings.  What they become may be that much larger all together, so that the size of a model does not
+  // decide how it runs; what is made of nothing (an Expand of one number) is held to the numbers above.
+  int64_t payload = 0;
   int64_t grown = 0, total = 0;
 };
 

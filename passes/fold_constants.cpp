@@ -8,6 +8,7 @@ namespace qc {
 Status foldConstants(Graph& graph, PassContext& cx) {
   const int64_t maxBytes = cx.options.integer("max_bytes");
   FoldBudget budget;
+  for (const auto& [name, tensor] : graph.constants().entries()) budget.payload += tensor.byteSize();
   std::map<std::string, int> hits;
   Rewriter rewriter(graph);
   for (Node* node : graph.nodes()) {
