@@ -162,6 +162,25 @@ Status batchNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
   QC_ASSIGN(const int64_t training, n.integer("training_mode", 0));
   QC_ASSIGN(const int64_t spatial, n.integer("spatial", 1));
+  // Of a constant (the weights of a weight-standardized network) the statistics are known: mean and variance of all but the channels.
+  if (training && spatial && n.input(0)->constant() && n.type(0).rank() >= 2) {
+    for (int i = 1; i < n.numOutputs(); ++i)
+      if (n.outputUsed(i)) return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
+    Ints axes{0};
+    for (int64_t d = 2; d < n.type(0).rank(); ++d) axes.push_back(d);
+    const AttrDict kept{{"axes", axes}, {"keepdims", int64_t{0}}};
+    Ints perChannel(static_cast<size_t>(n.type(0).rank()), 1);
+    perChannel[1] = n.type(0).sizes()[1];
+    QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, kept));
+    QC_ASSIGN(Value * shift, n.reshape(mean, perChannel));
+    QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), shift}));
+    QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
+    QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, kept));
+    QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), mean, variance}, {{"epsilon", epsilon}}));
+    std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
+    outputs[0] = y;
+    return n.setOutputs(std::move(outputs));
+  }
   if (training || !spatial)
     return n.error(ErrorCode::kUnsupported, "only inference with per-channel statistics").help("export the model in eval mode");
   for (int i = 1; i < n.numOutputs(); ++i)

@@ -151,6 +151,8 @@ bool perChannel(const Value* v) { return v && v->type().isQuantized() && v->type
 
 bool letsThrough(const Node& node) {
   if (!node.def().has(kPermutable) || node.numOperands() == 0 || node.numResults() == 0) return false;
+  for (const auto& [name, attr] : node.attrs())  // of a float node, as fake_quantize is
+    if (const auto* quant = std::get_if<QuantAttr>(&attr); quant && quant->params && quant->params->perChannel()) return false;
   return !perChannel(node.operand(0)) && !perChannel(node.result());
 }
 

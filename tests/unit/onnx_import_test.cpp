@@ -227,6 +227,21 @@ TEST(OnnxImport, RefusesBrokenGraphs) {
   EXPECT_FALSE(importOnnx("", {}));
 }
 
+// Weights that are standardized: statistics of a constant are known.
+TEST(OnnxImport, FoldsNormsOfConstantsInTrainingForm) {
+  Model m(17);
+  m.input("x", {1, 2}).floats("w", {1, 2, 4}, {1, 2, 3, 4, -2, 0, 0, 2}).floats("one", {2}, {1, 2}).floats("zero", {2}, {0, 1});
+  m.node("BatchNormalization", {"w", "one", "zero", "zero", "one"}, {"n", "mean", "var"},
+         {integer("training_mode", 1), real("epsilon", 0)});
+  m.int64s("shape", {2, 4}).node("Reshape", {"n", "shape"}, {"r"}).node("MatMul", {"x", "r"}, {"y"}).output("y");
+  const Graph g = imported(m);
+  EXPECT_THAT(opsOf(g), ElementsAre("matmul"));
+  const auto y =
+      run(g).at(0).toFloats();  // x = -1.5, -1.25; (w - mean) / deviation: -1.3416, -0.4472, ..; -1.4142, 0, 0, 1.4142 times 2, plus 1
+  EXPECT_NEAR(y[0], -1.5 * -1.341641 + -1.25 * (2 * -1.414214 + 1), 1e-5);
+  EXPECT_NEAR(y[1], -1.5 * -0.447214 + -1.25, 1e-5);
+}
+
 TEST(OnnxImport, RefusesTraining) {
   Model m;
   m.input("x", {2})
