@@ -29,6 +29,9 @@ OPEN = {
     "02_contrib_bert": "com.microsoft", "03_matmulnbits": "MatMulNBits", "04_gridsample": "GridSample", "05_if_rate": "sr",
 }
 REFUSED = {"85_reshape_below_minus_one": "-2"}
+# Outputs that were recorded of other weights (ONNX Runtime and ONNX's reference evaluator agree with one another, and not with them): ONNX
+# Runtime is asked instead.
+RECORDED_WRONG = {"83_weight_standardized"}
 # Decibels asked of the quantized model where they are not INT8_DB.
 EXPECTED = {"72_small_weights": 34}
 
@@ -75,6 +78,10 @@ def check(qcompile, folder, engine, work):
                             *options, "--output-dir", work)
         return code == 1 and word in err, f"exit code {code}: {' '.join(err.split())[:140]}"
     expected = {name: np.load(folder / file) for name, file in case["outputs"].items()}
+    if folder.name in RECORDED_WRONG:
+        import onnxruntime  # noqa: PLC0415  needed here alone
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        expected = dict(zip(expected, session.run(list(expected), {n: np.load(folder / f) for n, f in case["inputs"].items()})))
     run = ["--engine", engine]
     db = worst(expected, outputs_of(qcompile, model, folder, case, options + run, work))
     good, words = db >= FLOAT_DB, f"{db:.1f} dB"

@@ -115,7 +115,10 @@ TEST(Reductions, SpecialValues) {
       auto graph = parseGraph(unary(op, fmt::format("f32[{}]", shape), arg || soft ? "axis=1" : "axes=[1]",
                                     fmt::format("{}[{}]", arg ? "s64" : "f32", soft ? shape : reduced)));
       ASSERT_TRUE(graph) << graph.error().render();
-      for (const KernelDef* row : rowsFor(op))
+      int rows = 0;
+      for (const KernelDef* row : rowsFor(op)) {
+        if (!row->supports(*row, *graph->back(), targetOf(*row))) continue;  // those of integers
+        ++rows;
         for (int round = 0; round < 60; ++round) {
           Tensor x = randomTensor(DType::f32, graph->back()->operand(0)->type().sizes(), rng);
           auto* data = static_cast<float*>(x.mutableData());
@@ -125,6 +128,8 @@ TEST(Reductions, SpecialValues) {
             if (rng() % 5) data[i] = kValues[(rng() % kinds) + (round % 4 == 3 && kinds < 7 && !soft ? 1 : 0)];
           expectExact(*row, *graph->back(), {&x}, fmt::format("{} of [{}], round {}", op, shape, round));
         }
+      }
+      EXPECT_GT(rows, 0) << op;
     }
 }
 
