@@ -1,6 +1,7 @@
 #include "ir/interp.h"
 
 #include <algorithm>
+#include <limits>
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
@@ -99,8 +100,7 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
   const int64_t ofOne = std::max(FoldBudget::kGrowthOfOne, (FoldBudget::kWidening - 1) * from);
   const int64_t ofAll = FoldBudget::kGrowthOfAll + FoldBudget::kWidening * budget.payload;
   if (growth > ofOne || budget.grown + growth > ofAll || budget.total + bytes > memoryLimit() / 2) return std::nullopt;
-  // What is no larger than what it is made of has been allowed already.
-  QC_ASSIGN(auto folded, foldNode(node, std::max(maxBytes, FoldBudget::kWidening * from)));
+  QC_ASSIGN(auto folded, foldNode(node, maxBytes > 0 ? maxBytes : std::numeric_limits<int64_t>::max()));
   if (folded) {
     budget.grown += growth;
     budget.total += bytes;

@@ -33,8 +33,8 @@ struct FoldBudget {
   int64_t grown = 0, total = 0;
 };
 
-// Nothing also where the budget would be passed; what is made is added to it.
-Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes = int64_t{1} << 28);
+// Nothing also where the budget would be passed; what is made is added to it.  maxBytes: of one result; 0: the budget alone.
+Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes = 0);
 
 // If every operand of a pure node is constant: its results.  Nothing when not constant or over `maxBytes`.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes = int64_t{1} << 28);

@@ -47,7 +47,7 @@ const Pass kPasses[] = {
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm, kBeforeKernel},
     {"fold-constants",
      "evaluates nodes whose operands are constant",
-     {{"max_bytes", AttrKind::integer, int64_t{1} << 28}},
+     {{"max_bytes", AttrKind::integer, int64_t{0}}},
      std::nullopt,
      foldConstants,
      kBeforeKernel},

@@ -176,5 +176,23 @@ TEST(FoldBatchNorm, OnlyWhereNothingElseReads) {
   EXPECT_GT(beside, 50);
 }
 
+// What a model brings may be widened whatever else was folded; what a few bytes describe may not grow without end.
+TEST(Folding, BudgetGrowsWithWhatTheModelBrings) {
+  Graph graph("g");
+  Builder b(graph);
+  Value* weights = b.constant("w", Tensor(DType::s8, {1000}));
+  const Node& widening = *b.make("cast", {weights}, {{"to", DType::s32}})->producer();
+  const Node& transpose = *b.make("transpose", {b.constant("t", Tensor(DType::f32, {10, 100}))}, {{"perm", Ints{1, 0}}})->producer();
+  const Node& expand = *b.make("expand", {b.constant("one", Tensor(DType::f32, {1}))}, {{"shape", Ints{1000}}})->producer();
+  FoldBudget spent;
+  spent.grown = FoldBudget::kGrowthOfAll;
+  EXPECT_FALSE(foldNode(widening, spent).value().has_value());
+  EXPECT_FALSE(foldNode(expand, spent).value().has_value());
+  EXPECT_TRUE(foldNode(transpose, spent).value().has_value()) << "it does not grow";
+  spent.payload = 1000;
+  EXPECT_TRUE(foldNode(widening, spent).value().has_value());
+  EXPECT_FALSE(foldNode(expand, spent).value().has_value()) << "the widening took what the payload allowed";
+}
+
 }  // namespace
 }  // namespace qc
