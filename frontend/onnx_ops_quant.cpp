@@ -82,16 +82,31 @@ const Node* plainForm(const Value* v) {
   return p && p->is("storage_cast") && p->operand(0)->type().isQuantized() ? p : nullptr;
 }
 
-// Integers that a quantize clamps are the same when its range is narrowed to the bounds of a Clip behind it.
-Result<Value*> narrowed(OnnxNode& n, const Node& clip, const QuantPtr& q) {
-  const Node* plain = plainForm(clip.operand(0));
+// Integers that a quantize clamps are the same when its range is narrowed to the bounds of what clips them behind it.  Null: nothing does.
+Result<Value*> narrowed(OnnxNode& n, Value* x, const QuantPtr& q) {
+  auto low = static_cast<double>(q->qmin), high = static_cast<double>(q->qmax);
+  const Value* v = x;
+  for (const Node* p = v->producer(); p && (p->is("clip") || p->is("max") || p->is("min")); p = v->producer()) {
+    if (p->is("clip")) {
+      low = std::max(low, p->real("min"));
+      high = std::min(high, p->real("max"));
+      v = p->operand(0);
+      continue;
+    }
+    const int bound = p->operand(1)->constant() ? 1 : 0;
+    const Tensor* c = p->operand(bound)->constant();
+    if (!c || c->numElements() != 1) break;
+    (p->is("max") ? low : high) = p->is("max") ? std::max(low, c->at(0)) : std::min(high, c->at(0));
+    v = p->operand(1 - bound);
+  }
+  const Node* plain = plainForm(v);
   const Node* quantize = plain ? plain->operand(0)->producer() : nullptr;
-  if (!quantize || !quantize->is("quantize") || !(*plain->operand(0)->type().quant == *q)) return static_cast<Value*>(nullptr);
-  auto narrow = std::make_shared<QuantParams>(*q);
-  const double low = std::ceil(std::max(clip.real("min"), static_cast<double>(q->qmin))),
-               high = std::floor(std::min(clip.real("max"), static_cast<double>(q->qmax)));
+  low = std::ceil(low), high = std::floor(high);
   const bool holdsZero = std::all_of(q->zeroPoints.begin(), q->zeroPoints.end(), [&](int32_t z) { return low <= z && z <= high; });
-  if (!(low < high) || !holdsZero) return static_cast<Value*>(nullptr);
+  if (v == x || !quantize || !quantize->is("quantize") || !(*plain->operand(0)->type().quant == *q) || !(low < high) || !holdsZero ||
+      v->type().shape != x->type().shape)
+    return static_cast<Value*>(nullptr);
+  auto narrow = std::make_shared<QuantParams>(*q);
   narrow->qmin = static_cast<int64_t>(low);
   narrow->qmax = static_cast<int64_t>(high);
   return n.create("quantize", {quantize->operand(0)}, {{"to", QuantAttr{QuantPtr(std::move(narrow))}}});
@@ -103,10 +118,8 @@ Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth =
   if (const Tensor* t = x->constant()) return n.constantValue(*t, q);
   if (const Node* plain = plainForm(x); plain && *plain->operand(0)->type().quant == *q) return plain->operand(0);
   const Node* p = x->producer();
-  if (p && p->is("clip") && !x->type().isQuantized()) {
-    QC_ASSIGN(Value * y, narrowed(n, *p, q));
-    if (y) return y;
-  }
+  QC_ASSIGN(Value * narrow, narrowed(n, x, q));
+  if (narrow) return narrow;
   const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kFarthestMeaning;
   if (moves) {
     std::vector<Value*> operands = p->operands();
