@@ -168,6 +168,7 @@ Status OnnxImporter::addConstant(OnnxNode& node) {
   if (node.has("value")) {
     QC_ASSIGN(Tensor t, node.tensor("value"));
     if (t.dtype() == DType::f16 || t.dtype() == DType::bf16) t = toFloat32(t);
+    budget_.payload += t.byteSize();
     return node.setOutput(node.constantValue(std::move(t)));
   }
   if (node.has("value_float")) {

@@ -320,4 +320,22 @@ Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& optio
   return OnnxImporter(*model, folder, options).run();
 }
 
+Result<int64_t> modelBytes(const std::string& path) {
+  QC_ASSIGN(const InputFile file, InputFile::open(path));
+  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
+  QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
+  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes, path));
+  auto total = static_cast<int64_t>(file.size());
+  for (const auto& initializer : model.graph().initializer()) {
+    if (initializer.data_location() != onnx::TensorProto::EXTERNAL) continue;
+    QC_ASSIGN(const DType dtype, dtypeFromOnnx(initializer.data_type()));
+    int64_t elements = 1;
+    for (const int64_t size : initializer.dims())
+      if (size < 0 || __builtin_mul_overflow(elements, size, &elements))
+        return fail(ErrorCode::kInvalidModel, "a dim of {}", size).on(initializer.name());
+    total += dtype == DType::s4 || dtype == DType::u4 ? (elements + 1) / 2 : elements * sizeOf(dtype);
+  }
+  return total;
+}
+
 }  // namespace qc

@@ -22,4 +22,7 @@ struct ImportOptions {
 Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options = {});
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options = {});
 
+// Bytes of the file and of the weights that it keeps beside itself.
+Result<int64_t> modelBytes(const std::string& path);
+
 }  // namespace qc

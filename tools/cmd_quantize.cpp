@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "frontend/onnx_import.h"
 #include "ir/files.h"
 #include "quantizer/convergence.h"
 #include "runtime/quantize.h"
@@ -218,7 +219,10 @@ void printNoise(const std::vector<LayerNoise>& layers, const std::string& on, bo
   fmt::print("\nfloat against int8, on {}{}:\n{}", on, all ? "" : "; the noisiest layers", table.str());
 }
 
+// What belongs to a model: of ONNX the weights beside the file as well.
 int64_t fileSize(const std::string& path) {
+  if (path.ends_with(".onnx"))
+    if (const auto bytes = modelBytes(path)) return *bytes;
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
   return error ? 0 : static_cast<int64_t>(size);

@@ -447,6 +447,21 @@ TEST_F(ExternalData, IsReadFromTheModelsFolderOnly) {
   EXPECT_THAT(attempt("sub"), HasSubstr("is a folder"));
 }
 
+TEST_F(ExternalData, CountsAmongWhatBelongsToAModel) {
+  Model m;
+  m.input("x", {2}).floats("w", {2}).node("Add", {"x", "w"}, {"y"}).output("y");
+  auto& w = *m.graph().mutable_initializer(0);
+  w.clear_float_data();
+  w.set_data_location(onnx::TensorProto::EXTERNAL);
+  auto& entry = *w.add_external_data();
+  entry.set_key("location");
+  entry.set_value("w.bin");
+  const fs::path file = root_ / "model" / "m.onnx";
+  std::ofstream(file, std::ios::binary) << m.bytes();
+  EXPECT_EQ(modelBytes(file.string()).value(), static_cast<int64_t>(m.bytes().size()) + 8);
+  EXPECT_FALSE(modelBytes((root_ / "none.onnx").string()));
+}
+
 TEST_F(ExternalData, StaysWithinTheFile) {
   EXPECT_THAT(attempt("w.bin", "12"), HasSubstr("too short"));
   EXPECT_THAT(attempt("w.bin", "9223372036854775807"), HasSubstr("too short"));
