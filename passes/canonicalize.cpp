@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 
+#include "ir/ops/resize.h"
 #include "passes/apply_rules.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
@@ -168,12 +169,29 @@ Result<bool> simplifyReshape(const Match& m, Rewriter& rw) {
 Result<bool> dropIdentity(const Match& m, Rewriter& rw) { return replaceWith(rw, m.root(), m.root()->operand(0)); }
 
 // slice, pad, expand, tile, cast, resize of everything by nothing
+// Whether every result of a resize to its own size is the element at the same place, whatever the mode and the scales.
+bool takesEveryElement(const Node& resize) {
+  const std::vector<int64_t> sizes = resize.operand(0)->type().sizes();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    const auto taps = resizeTaps(resize.attrs(), d, sizes[d], sizes[d]);
+    for (size_t o = 0; o < taps.size(); ++o) {
+      float own = 0;
+      for (const ResizeTap& tap : taps[o]) {
+        if (tap.weight != 0 && tap.index != static_cast<int64_t>(o)) return false;
+        own += tap.weight;
+      }
+      if (own != 1) return false;
+    }
+  }
+  return true;
+}
+
 Result<bool> dropNoOp(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   if (node->result()->type() != node->operand(0)->type()) return false;
   if (node->is("slice") && std::any_of(node->integers("steps").begin(), node->integers("steps").end(), [](int64_t s) { return s != 1; }))
     return false;
-  if (node->is("resize") && node->string("mode") != "nearest") return false;
+  if (node->is("resize") && (!node->operand(0)->type().isStatic() || !takesEveryElement(*node))) return false;
   return replaceWith(rw, node, node->operand(0));
 }
 
