@@ -36,7 +36,9 @@ Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t bloc
 }
 
 // The parameters that operands `scale` and `zeroPoint` hold, for integers of type `storage` along `axis` of `shape`.
-Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape, int64_t block = 0) {
+// zeros, where given: scales of 0 are allowed, become 1 and are listed there by index.
+Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape, int64_t block = 0,
+                             std::vector<size_t>* zeros = nullptr) {
   QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale"));
   auto q = std::make_shared<QuantParams>();
   if (!isInteger(storage) || sizeOf(storage) > 4) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
@@ -44,6 +46,11 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
   q->qmin = rangeOf(storage).min;
   q->qmax = rangeOf(storage).max;
   q->scales = s->toFloats();
+  for (size_t i = 0; zeros && i < q->scales.size(); ++i) {
+    if (q->scales[i] != 0) continue;
+    zeros->push_back(i);
+    q->scales[i] = 1;
+  }
   for (const float v : q->scales)
     if (!(v > 0) || !std::isfinite(v)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", v);
   q->zeroPoints.assign(q->scales.size(), 0);
@@ -259,7 +266,29 @@ Status dequantizeLinear(OnnxNode& n) {
     QC_TRY(knownBlocks(n, block));
     return dequantizeWith(n, axis);
   }
-  QC_ASSIGN(Value * y, dequantized(n, 0, 1, 2, axis, block));
+  std::vector<size_t> zeros;
+  QC_ASSIGN(const QuantPtr q, quantParams(n, 1, 2, n.type(0).dtype, axis, n.type(0).shape, block, &zeros));
+  Value* x = n.input(0);
+  if (zeros.size() == q->scales.size()) {  // some quantizers write it for tensors and channels of zeros: 0 whatever the integers
+    QC_ASSIGN(Value * nothing, n.create("expand", {n.scalar(0)}, {{"shape", n.type(0).sizes()}}));
+    return n.setOutput(nothing);
+  }
+  if (!zeros.empty()) {
+    const Tensor* t = x->constant();
+    if (!t || q->axis < 0 || q->blockSize) return n.error(ErrorCode::kUnsupported, "some scales are 0, and the integers are computed");
+    Tensor zeroed(t->dtype(), t->sizes());
+    int64_t inner = 1;
+    for (size_t d = static_cast<size_t>(q->axis) + 1; d < t->sizes().size(); ++d) inner *= t->sizes()[d];
+    void* data = zeroed.mutableData();
+    std::memcpy(data, t->data(), static_cast<size_t>(t->byteSize()));
+    for (int64_t i = 0; i < t->numElements(); ++i)
+      if (const auto c = static_cast<size_t>(i / inner % t->sizes()[static_cast<size_t>(q->axis)]);
+          std::binary_search(zeros.begin(), zeros.end(), c))
+        storeElement(t->dtype(), data, i, q->zeroPoint(static_cast<int64_t>(c)));
+    x = n.constantValue(std::move(zeroed));
+  }
+  QC_ASSIGN(Value * integers, withMeaning(n, x, q));
+  QC_ASSIGN(Value * y, n.create("dequantize", {integers}));
   return n.setOutput(y);
 }
 

@@ -91,6 +91,17 @@ TEST(OnnxIntegers, ArePassedOn) {
   expectResult(cast.node("Cast", {"q"}, {"r"}, {integer("to", kFloat)}), {0.0f, 12.0f, 16.0f, 40.0f}, "Cast", false);
 }
 
+// A scale of 0 stands for zeros, of the whole or of a channel.
+TEST(OnnxIntegers, OfScaleZeroAreZero) {
+  Model whole = quantizedModel();
+  whole.floats("s0", {}, {0.0f}).node("DequantizeLinear", {"q", "s0", "z"}, {"d"}).node("Add", {"d", "x"}, {"r"});
+  expectResult(whole, {-1.0f, 0.2f, 0.6f, 3.0f}, "all", false);
+  Model channel;
+  channel.input("x", {2, 2}).small("w", {2, 2}, onnx::TensorProto::INT8, {1, 2, 3, 4}).floats("ws", {2}, {0.5f, 0.0f});
+  channel.node("DequantizeLinear", {"w", "ws"}, {"d"}, {integer("axis", 1)}).node("MatMul", {"x", "d"}, {"r"});
+  expectResult(channel, {-1.0f * 0.5f + 0.2f * 1.5f, 0, 0.6f * 0.5f + 3.0f * 1.5f, 0}, "a channel", false);
+}
+
 TEST(OnnxIntegers, AreMultiplied) {
   Model m = quantizedModel({2, 2});
   m.small("w", {2, 2}, onnx::TensorProto::INT8, {1, -2, 3, 4}).floats("scale", {2}, {0.5f, 0.25f});
