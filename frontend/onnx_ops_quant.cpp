@@ -26,6 +26,7 @@ Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t bloc
     const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
     const bool blocked = static_cast<int64_t>(d) == axis;
     if (blocked && block == 0 && blocks > 0) block = (size + blocks - 1) / blocks;
+    if (blocked && block > size) block = std::max<int64_t>(size, 1);  // one block, and a number that can be added to
     if (blocked ? block < 1 || blocks != (size + block - 1) / block : blocks != size)
       return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis,
                      toString(shape));

@@ -260,7 +260,8 @@ Status checkQuantParams(const QuantParams& q) {
   if (q.zeroPoints.size() != 1 && q.zeroPoints.size() != q.scales.size())
     return fail(ErrorCode::kInvalidModel, "{} scales, but {} zero points", q.scales.size(), q.zeroPoints.size());
   if (q.axis < 0 && q.scales.size() != 1) return fail(ErrorCode::kInvalidModel, "{} scales need an axis", q.scales.size());
-  if (q.blockSize < 0 || (q.blockSize > 0 && q.axis < 0))
+  constexpr int64_t kLargestBlock = int64_t{1} << 40;  // numbers of elements are added to it
+  if (q.blockSize < 0 || q.blockSize > kLargestBlock || (q.blockSize > 0 && q.axis < 0))
     return fail(ErrorCode::kInvalidModel, "a block of {} along axis {} makes no sense", q.blockSize, q.axis);
   return {};
 }
