@@ -126,8 +126,10 @@ Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth =
   if (const Tensor* t = x->constant()) return n.constantValue(*t, q);
   if (const Node* plain = plainForm(x); plain && *plain->operand(0)->type().quant == *q) return plain->operand(0);
   const Node* p = x->producer();
-  QC_ASSIGN(Value * narrow, narrowed(n, x, q));
-  if (narrow) return narrow;
+  if (depth == 0) {  // what is moved along with other data keeps their parameters
+    QC_ASSIGN(Value * narrow, narrowed(n, x, q));
+    if (narrow) return narrow;
+  }
   const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kFarthestMeaning;
   if (moves) {
     std::vector<Value*> operands = p->operands();

@@ -78,6 +78,13 @@ TEST(OnnxIntegers, AreReadWithOtherParameters) {
   expectResult(joined, {-1.0f, 0.2f, 0.6f, 3.0f, -1.0f, -0.9f, -0.7f, 0.5f}, "Concat of unlike scales");
 }
 
+TEST(OnnxIntegers, AreClippedBesideOthers) {
+  Model m = quantizedModel();
+  m.small("low", {}, kU8, {5}).small("high", {}, kU8, {20}).node("Clip", {"q", "low", "high"}, {"c"});
+  m.node("Concat", {"c", "q"}, {"r"}, {integer("axis", 0)});
+  expectResult(m, {-0.5f, 0.2f, 0.6f, 1.0f, -1.0f, 0.2f, 0.6f, 3.0f}, "Concat of clipped integers and others");
+}
+
 TEST(OnnxIntegers, ArePassedOn) {
   Model pooled = quantizedModel({1, 1, 4});
   expectResult(pooled.node("MaxPool", {"q"}, {"r"}, {ints("kernel_shape", {2})}), {0.2f, 0.6f, 3.0f}, "MaxPool");
