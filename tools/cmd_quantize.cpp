@@ -219,10 +219,7 @@ void printNoise(const std::vector<LayerNoise>& layers, const std::string& on, bo
   fmt::print("\nfloat against int8, on {}{}:\n{}", on, all ? "" : "; the noisiest layers", table.str());
 }
 
-// What belongs to a model: of ONNX the weights beside the file as well.
 int64_t fileSize(const std::string& path) {
-  if (path.ends_with(".onnx"))
-    if (const auto bytes = modelBytes(path)) return *bytes;
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
   return error ? 0 : static_cast<int64_t>(size);
@@ -346,7 +343,9 @@ Status runQuantize(const QuantizeFlags& o) {
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   QC_TRY(save(result.model, o.output));
   if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
-  const int64_t before = fileSize(o.model.path), after = fileSize(o.output);
+  // Of a model that is read, the weights beside its file belong to it; what is written is one file.
+  const auto read = o.model.path.ends_with(".onnx") ? modelBytes(o.model.path) : Result<int64_t>(fileSize(o.model.path));
+  const int64_t before = read ? *read : fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
     nlohmann::json report = reportJson(result, rules);
     report.update(
