@@ -6,8 +6,8 @@
 #include <map>
 #include <set>
 
-#include "codegen/emit.h"
-#include "codegen/emit_object.h"
+#include "codegen/emit/emit.h"
+#include "codegen/emit/object.h"
 
 namespace qc {
 namespace {

@@ -18,8 +18,8 @@
 #include <mutex>
 #include <thread>
 
-#include "codegen/emit.h"
-#include "codegen/emit_object.h"
+#include "codegen/emit/emit.h"
+#include "codegen/emit/object.h"
 
 namespace qc {
 namespace {

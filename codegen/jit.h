@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "codegen/kernel.h"
+#include "codegen/plan/kernel.h"
 
 namespace qc {
 

@@ -6,10 +6,10 @@
 #include <thread>
 
 #include "codegen/object_cache.h"
-#include "codegen/select_kernels.h"
+#include "codegen/plan/select_kernels.h"
 #include "ir/arithmetic.h"
 #include "ir/verify.h"
-#include "passes/memory_plan.h"
+#include "passes/lower/memory_plan.h"
 #include "passes/pass_manager.h"
 
 namespace qc {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "codegen/jit.h"
-#include "codegen/kernel.h"
+#include "codegen/plan/kernel.h"
 #include "ir/graph.h"
 
 namespace qc {

@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "quantizer/nearest.h"
+#include "quantizer/rules/nearest.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>

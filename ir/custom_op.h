@@ -2,8 +2,8 @@
 //
 //   QC_TRY(registerOp({.name = "acme.swoosh", .operands = {{"x"}}, .infer = ..., .eval = ...}));
 //
-// To take part in quantization an op needs, besides, a policy (quantizer/op_policy.h) and a lowering to its integer form
-// (passes/lowering.h).  Generated code exists for the built-in ops only; others run in the interpreter.
+// To take part in quantization an op needs, besides, a policy (quantizer/rules/op_policy.h) and a lowering to its integer form
+// (passes/lower/lowering.h).  Generated code exists for the built-in ops only; others run in the interpreter.
 #pragma once
 
 #include "ir/op_def.h"

@@ -38,7 +38,7 @@ struct ObservedSpec {
   int64_t blockSize = 0;            // > 0: group-wise along `axis`
   bool dynamic = false;             // parameters computed at run time from each input
   double eps = kSmallestScale;      // no scale is smaller
-  std::string observer = "minmax";  // a row of the observer table (quantizer/observer.h)
+  std::string observer = "minmax";  // a row of the observer table (quantizer/observers/observer.h)
   AttrDict observerArgs;            // bins, averaging_constant, percentile, ...
   bool operator==(const ObservedSpec&) const = default;
 };

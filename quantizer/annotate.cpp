@@ -16,9 +16,9 @@
 #include "ir/op_def.h"
 #include "quantizer/mask_sentinels.h"
 #include "quantizer/modes.h"
-#include "quantizer/op_policy.h"
 #include "quantizer/quantizer.h"
-#include "quantizer/standalone.h"
+#include "quantizer/rules/op_policy.h"
+#include "quantizer/rules/standalone.h"
 
 namespace qc {
 namespace {

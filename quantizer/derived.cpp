@@ -4,8 +4,8 @@
 #include <map>
 #include <vector>
 
-#include "quantizer/nearest.h"
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
+#include "quantizer/rules/nearest.h"
 
 namespace qc {
 namespace {

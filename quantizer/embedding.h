@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "ir/status.h"
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
 
 namespace qc {
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "ir/graph.h"
-#include "quantizer/product_sums.h"
+#include "quantizer/observers/product_sums.h"
 
 namespace qc {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "ir/op_def.h"
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
 
 namespace qc {
 namespace {

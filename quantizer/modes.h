@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "quantizer/op_policy.h"
-#include "quantizer/qconfig.h"
+#include "quantizer/rules/op_policy.h"
+#include "quantizer/rules/qconfig.h"
 
 namespace qc {
 

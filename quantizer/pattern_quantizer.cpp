@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quantizer/op_policy.h"
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
+#include "quantizer/rules/op_policy.h"
 
 namespace qc {
 namespace {

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "quantizer/derived.h"
-#include "quantizer/observer.h"
+#include "quantizer/observers/observer.h"
 #include "quantizer/sharing.h"
 
 namespace qc {

@@ -14,7 +14,7 @@
 
 #include "ir/graph.h"
 #include "ir/status.h"
-#include "quantizer/qconfig.h"
+#include "quantizer/rules/qconfig.h"
 
 namespace qc {
 

@@ -9,7 +9,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/files.h"
-#include "quantizer/spec_json.h"
+#include "quantizer/rules/spec_json.h"
 #include "quantizer/trace_json.h"
 
 namespace qc {

@@ -18,8 +18,8 @@
 
 #include "ir/graph.h"
 #include "ir/status.h"
-#include "quantizer/observer.h"
-#include "quantizer/sample_trace.h"
+#include "quantizer/observers/observer.h"
+#include "quantizer/observers/sample_trace.h"
 
 namespace qc {
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "quantizer/spec_json.h"
+#include "quantizer/rules/spec_json.h"
 
 namespace qc {
 namespace {

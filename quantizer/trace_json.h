@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "quantizer/sample_trace.h"
+#include "quantizer/observers/sample_trace.h"
 
 namespace qc {
 

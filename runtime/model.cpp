@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "frontend/onnx_export.h"
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/memory_limit.h"
@@ -19,6 +19,18 @@ bool endsWith(const std::string& text, std::string_view suffix) {
 }
 
 }  // namespace
+
+Shapes shapesOf(const std::map<std::string, Tensor>& sample) {
+  Shapes shapes;
+  for (const auto& [name, tensor] : sample) shapes[name] = tensor.sizes();
+  return shapes;
+}
+
+Shapes inputShapes(const Graph& graph) {
+  Shapes shapes;
+  for (const Value* input : graph.inputs()) shapes[input->name()] = input->type().sizes();
+  return shapes;
+}
 
 std::vector<Port> Model::inputs() const {
   std::vector<Port> ports;

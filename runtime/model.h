@@ -15,6 +15,8 @@ namespace qc {
 
 // Sizes by input.
 using Shapes = std::map<std::string, std::vector<int64_t>>;
+Shapes shapesOf(const std::map<std::string, Tensor>& sample);
+Shapes inputShapes(const Graph& graph);
 
 struct LoadOptions {
   // Sizes for inputs with symbolic or unnamed dims; an unbound leading batch dim is 1.

@@ -1,9 +1,9 @@
 // The public C++ API in one header: load, calibrate, quantize, compile, run.  README.md has an example.
 #pragma once
 
-#include "frontend/dataset.h"
-#include "frontend/npy.h"
-#include "quantizer/qconfig.h"
+#include "frontend/data/dataset.h"
+#include "frontend/data/npy.h"
+#include "quantizer/rules/qconfig.h"
 #include "runtime/executable.h"
 #include "runtime/model.h"
-#include "runtime/quantize.h"
+#include "runtime/workflow/quantize.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "ir/arithmetic.h"
-#include "runtime/other_shapes.h"
 
 namespace qc {
 

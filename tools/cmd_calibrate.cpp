@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
-#include "quantizer/convergence.h"
 #include "quantizer/modes.h"
-#include "runtime/calibrate.h"
+#include "quantizer/observers/convergence.h"
+#include "runtime/workflow/calibrate.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 

@@ -1,7 +1,7 @@
 // completion and man: what the table of verbs and options is for shells and readers of manual pages.
 #include <nlohmann/json.hpp>
 
-#include "frontend/dataset.h"
+#include "frontend/data/dataset.h"
 #include "tools/cmd.h"
 #include "tools/option_table.h"
 

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "frontend/labels.h"
+#include "frontend/data/labels.h"
 #include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"

@@ -5,7 +5,7 @@
 
 #include "ir/text.h"
 #include "passes/pass.h"
-#include "runtime/op_states.h"
+#include "runtime/workflow/op_states.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 

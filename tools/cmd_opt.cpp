@@ -4,12 +4,12 @@
 #include <regex>
 #include <set>
 
-#include "codegen/select_kernels.h"
+#include "codegen/plan/select_kernels.h"
 #include "ir/interp.h"
 #include "ir/payload.h"
 #include "ir/text.h"
 #include "ir/verify.h"
-#include "passes/memory_plan.h"
+#include "passes/lower/memory_plan.h"
 #include "passes/pass_manager.h"
 #include "tools/cmd.h"
 

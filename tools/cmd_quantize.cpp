@@ -5,10 +5,10 @@
 #include <set>
 #include <tuple>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "ir/files.h"
-#include "quantizer/convergence.h"
-#include "runtime/quantize.h"
+#include "quantizer/observers/convergence.h"
+#include "runtime/workflow/quantize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/require_int8.h"

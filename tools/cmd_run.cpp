@@ -7,7 +7,7 @@
 #include <functional>
 #include <set>
 
-#include "frontend/npy.h"
+#include "frontend/data/npy.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/visible.h"

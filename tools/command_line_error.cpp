@@ -7,7 +7,7 @@
 #include <map>
 
 #include "ir/edit_distance.h"
-#include "quantizer/nearest.h"
+#include "quantizer/rules/nearest.h"
 #include "tools/option_table.h"
 
 namespace qc::tools {

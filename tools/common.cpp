@@ -10,11 +10,11 @@
 #include <random>
 
 #include "codegen/object_cache.h"
-#include "frontend/npy.h"
+#include "frontend/data/npy.h"
 #include "ir/visible.h"
 #include "quantizer/modes.h"
-#include "quantizer/observer.h"
-#include "quantizer/spec_json.h"
+#include "quantizer/observers/observer.h"
+#include "quantizer/rules/spec_json.h"
 
 namespace qc::tools {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "runtime/model.h"
 #include "runtime/profile.h"
-#include "runtime/quantize.h"
+#include "runtime/workflow/quantize.h"
 
 namespace qc::tools {
 

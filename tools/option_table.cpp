@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "frontend/dataset.h"
+#include "frontend/data/dataset.h"
 
 namespace qc::tools {
 namespace {

@@ -9,7 +9,7 @@
 //   residual channels last, of the result's shape; quantized per tensor or f32
 // bounded=1 promises |acc * scale| < 2^31 for every input of the integer form, which was proved from the weights; of floats, that all
 // weights are finite, so that a tap in the padding adds nothing.
-// Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/kernel.h).
+// Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/plan/kernel.h).
 #include <cmath>
 
 #include "ir/op_def.h"

@@ -13,8 +13,8 @@
 #include <cstring>
 #include <thread>
 
-#include "codegen/gemm.h"
 #include "codegen/jit.h"
+#include "codegen/plan/gemm.h"
 
 namespace qc {
 namespace {

@@ -19,10 +19,10 @@
 #include <map>
 #include <set>
 
-#include "frontend/npy.h"
-#include "frontend/onnx_export.h"
-#include "frontend/onnx_import.h"
-#include "frontend/onnx_tensor.h"
+#include "frontend/data/npy.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
+#include "frontend/onnx/tensor.h"
 #include "ir/interp.h"
 
 namespace qc {

@@ -7,14 +7,14 @@
 #include "ir/interp.h"
 #include "ir/qmath.h"
 #include "ir/text.h"
-#include "passes/group_params.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/group_params.h"
 #include "quantizer/embedding.h"
-#include "quantizer/fake_quantize.h"
-#include "quantizer/observer.h"
+#include "quantizer/observers/fake_quantize.h"
+#include "quantizer/observers/observer.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/ranges.h"
-#include "quantizer/spec_json.h"
+#include "quantizer/rules/spec_json.h"
 
 namespace qc {
 namespace {

@@ -2,15 +2,15 @@
 
 #include <chrono>
 
-#include "frontend/onnx_export.h"
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/verify.h"
-#include "passes/group_params.h"
 #include "passes/pass_manager.h"
-#include "quantizer/qconfig.h"
+#include "passes/quantize/group_params.h"
 #include "quantizer/ranges.h"
+#include "quantizer/rules/qconfig.h"
 
 namespace qc::testing {
 namespace {

@@ -12,7 +12,7 @@
 #include <random>
 #include <set>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "ir/files.h"
 #include "tests/fuzz/model_way.h"
 #include "tests/fuzz/onnx_damage.h"

@@ -7,10 +7,10 @@
 #include <fstream>
 #include <random>
 
-#include "frontend/array_file.h"
-#include "frontend/image.h"
-#include "frontend/labels.h"
-#include "frontend/npy.h"
+#include "frontend/data/array_file.h"
+#include "frontend/data/image.h"
+#include "frontend/data/labels.h"
+#include "frontend/data/npy.h"
 
 namespace qc {
 namespace {

@@ -1,5 +1,5 @@
 // Every row of the convolution families (implicit GEMM, depthwise) on shapes around their block sizes.
-#include "codegen/gemm.h"
+#include "codegen/plan/gemm.h"
 #include "ir/packing.h"
 #include "ir/text.h"
 #include "tests/kernels/harness.h"

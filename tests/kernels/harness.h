@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "codegen/jit.h"
-#include "codegen/kernel.h"
+#include "codegen/plan/kernel.h"
 #include "ir/interp.h"
 
 namespace qc::testing {

@@ -1,5 +1,5 @@
 // Tile operations: computed by emulation against plain loops, and as instructions in the code for real AMX.
-#include "codegen/tile_unit.h"
+#include "codegen/emit/tile_unit.h"
 
 #include <cstring>
 

@@ -9,7 +9,7 @@
 #include <limits>
 #include <thread>
 
-#include "frontend/npy.h"
+#include "frontend/data/npy.h"
 #include "ir/text.h"
 #include "quantizer/pattern_quantizer.h"
 

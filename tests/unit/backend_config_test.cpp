@@ -1,5 +1,5 @@
 // Tables of what backends can run, held against rules.
-#include "quantizer/backend_config.h"
+#include "quantizer/rules/backend_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

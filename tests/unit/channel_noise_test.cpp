@@ -1,4 +1,4 @@
-#include "passes/channel_noise.h"
+#include "passes/quantize/channel_noise.h"
 
 #include <gtest/gtest.h>
 

@@ -6,9 +6,9 @@
 #include <fstream>
 
 #include "json_schema.h"
-#include "quantizer/backend_config.h"
-#include "quantizer/observer.h"
-#include "quantizer/qconfig.h"
+#include "quantizer/observers/observer.h"
+#include "quantizer/rules/backend_config.h"
+#include "quantizer/rules/qconfig.h"
 
 namespace qc {
 namespace {

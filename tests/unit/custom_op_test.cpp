@@ -12,11 +12,11 @@
 #include "ir/interp.h"
 #include "ir/qmath.h"
 #include "ir/text.h"
-#include "passes/group_params.h"
-#include "passes/lowering.h"
+#include "passes/lower/lowering.h"
 #include "passes/pass_manager.h"
-#include "quantizer/op_policy.h"
+#include "passes/quantize/group_params.h"
 #include "quantizer/quantizer.h"
+#include "quantizer/rules/op_policy.h"
 
 namespace qc {
 namespace {

@@ -1,5 +1,5 @@
 // Readers of calibration and evaluation data: what they give, and that damaged files are errors.
-#include "frontend/dataset.h"
+#include "frontend/data/dataset.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,9 +8,9 @@
 #include <fstream>
 #include <numeric>
 
-#include "frontend/image.h"
-#include "frontend/labels.h"
-#include "frontend/npy.h"
+#include "frontend/data/image.h"
+#include "frontend/data/labels.h"
+#include "frontend/data/npy.h"
 
 namespace qc {
 namespace {

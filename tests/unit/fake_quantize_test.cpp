@@ -1,5 +1,5 @@
 // Fake quantization, its gradients, and the observer fused with it, against PyTorch's recorded values.
-#include "quantizer/fake_quantize.h"
+#include "quantizer/observers/fake_quantize.h"
 
 #include "vectors.h"
 

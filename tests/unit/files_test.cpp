@@ -13,7 +13,7 @@
 #include <fstream>
 #include <thread>
 
-#include "frontend/npy_dict.h"
+#include "frontend/data/npy_dict.h"
 #include "ir/text_lexer.h"
 #include "ir/visible.h"
 

@@ -8,8 +8,8 @@
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
-#include "runtime/calibrate.h"
-#include "runtime/quantize.h"
+#include "runtime/workflow/calibrate.h"
+#include "runtime/workflow/quantize.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

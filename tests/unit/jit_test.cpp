@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "codegen/kernel.h"
+#include "codegen/plan/kernel.h"
 #include "ir/op_def.h"
 
 namespace qc {

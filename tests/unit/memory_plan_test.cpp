@@ -1,5 +1,5 @@
 // The checker of memory plans: it finds what a planner could do wrong.  Plans themselves: tests/golden/memory_plan.
-#include "passes/memory_plan.h"
+#include "passes/lower/memory_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,12 +1,12 @@
 // Observers: worked examples, merging and saving, awkward data, and the recorded PyTorch states.
-#include "quantizer/observer.h"
+#include "quantizer/observers/observer.h"
 
 #include <chrono>
 #include <random>
 
 #include "ir/qmath.h"
-#include "quantizer/grid_histogram.h"
-#include "quantizer/histogram.h"
+#include "quantizer/observers/grid_histogram.h"
+#include "quantizer/observers/histogram.h"
 #include "vectors.h"
 
 namespace qc {

@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "frontend/npy.h"
-#include "quantizer/qconfig.h"
-#include "runtime/quantize.h"
+#include "frontend/data/npy.h"
+#include "quantizer/rules/qconfig.h"
+#include "runtime/workflow/quantize.h"
 #include "tests/onnx_models.h"
 
 namespace qc {

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "tests/onnx_models.h"

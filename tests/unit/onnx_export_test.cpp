@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "frontend/npy.h"
-#include "quantizer/qconfig.h"
+#include "frontend/data/npy.h"
+#include "quantizer/rules/qconfig.h"
 #include "runtime/qcompile.h"
 #include "tests/onnx_models.h"
 

@@ -1,5 +1,5 @@
 // ONNX import and export: what becomes of names, shapes, constants, quantization and branches, and what damaged or foreign models are told.
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "frontend/onnx_export.h"
+#include "frontend/onnx/export.h"
 #include "ir/interp.h"
 #include "tests/onnx_models.h"
 

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "runtime/model.h"
 #include "tests/onnx_models.h"

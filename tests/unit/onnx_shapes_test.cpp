@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "frontend/npy.h"
+#include "frontend/data/npy.h"
 #include "runtime/qcompile.h"
 #include "tests/onnx_models.h"
 

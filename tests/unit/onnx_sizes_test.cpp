@@ -5,7 +5,7 @@
 #include <functional>
 #include <limits>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "tests/onnx_models.h"
 
 namespace qc {

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <random>
 
-#include "frontend/onnx_import.h"
+#include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "passes/pass_manager.h"
 #include "quantizer/quantizer.h"

@@ -1,5 +1,5 @@
 // Sums of products against plain loops in the order that the header defines, to the bit.
-#include "quantizer/product_sums.h"
+#include "quantizer/observers/product_sums.h"
 
 #include <gtest/gtest.h>
 

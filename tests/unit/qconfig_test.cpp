@@ -1,12 +1,12 @@
 // Rules: priority, names, types, errors that help, JSON.
-#include "quantizer/qconfig.h"
+#include "quantizer/rules/qconfig.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "ir/op_def.h"
 #include "ir/text.h"
-#include "quantizer/nearest.h"
+#include "quantizer/rules/nearest.h"
 
 namespace qc {
 namespace {

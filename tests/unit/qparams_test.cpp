@@ -1,5 +1,5 @@
 // Formulas from ranges to quantization parameters: the worked tables always, the recorded PyTorch vectors where available.
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
 
 #include "ir/qmath.h"
 #include "quantizer/embedding.h"

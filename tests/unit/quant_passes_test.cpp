@@ -5,9 +5,9 @@
 #include "ir/text.h"
 #include "op_testing.h"
 #include "passes/pass_manager.h"
-#include "quantizer/op_policy.h"
+#include "quantizer/rules/op_policy.h"
+#include "quantizer/rules/standalone.h"
 #include "quantizer/sharing.h"
-#include "quantizer/standalone.h"
 
 namespace qc {
 namespace {

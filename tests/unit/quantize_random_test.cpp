@@ -7,12 +7,12 @@
 #include <cmath>
 #include <map>
 
-#include "codegen/select_kernels.h"
-#include "frontend/onnx_export.h"
-#include "frontend/onnx_import.h"
+#include "codegen/plan/select_kernels.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
 #include "op_testing.h"
-#include "passes/group_params.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/group_params.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"

@@ -6,8 +6,8 @@
 #include <set>
 
 #include "ir/interp.h"
-#include "passes/group_params.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/group_params.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/ranges.h"
 #include "vectors.h"

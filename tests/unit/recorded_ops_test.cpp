@@ -3,7 +3,7 @@
 #include "ir/qmath.h"
 #include "op_testing.h"
 #include "passes/pass_manager.h"
-#include "quantizer/qparams.h"
+#include "quantizer/observers/qparams.h"
 #include "vectors.h"
 
 namespace qc {

@@ -1,5 +1,5 @@
 // Which samples shaped the ranges: exact merging in any order, the number of samples that was enough, what looks wrong with the data.
-#include "quantizer/sample_trace.h"
+#include "quantizer/observers/sample_trace.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Photographs, decoded and made to a model's input.
-#include "frontend/image.h"
+#include "frontend/data/image.h"
 #include "ir/memory_limit.h"
 #include "tests/fuzz/targets/target.h"
 

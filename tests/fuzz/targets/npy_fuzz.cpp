@@ -1,8 +1,8 @@
 // Arrays: npy and npz, whole and row by row.
 #include <algorithm>
 
-#include "frontend/array_file.h"
-#include "frontend/npy.h"
+#include "frontend/data/array_file.h"
+#include "frontend/data/npy.h"
 #include "ir/memory_limit.h"
 #include "tests/fuzz/targets/scratch_file.h"
 #include "tests/fuzz/targets/target.h"

@@ -1,5 +1,5 @@
 // Ranges files.  Half of the inputs are bodies, sealed here, since noise does not guess a checksum.
-#include "quantizer/convergence.h"
+#include "quantizer/observers/convergence.h"
 #include "quantizer/ranges.h"
 #include "tests/fuzz/targets/target.h"
 

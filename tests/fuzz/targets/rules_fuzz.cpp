@@ -1,6 +1,6 @@
 // Rules and backends in JSON: what is accepted can be written, and reads back as the same.
-#include "quantizer/backend_config.h"
-#include "quantizer/qconfig.h"
+#include "quantizer/rules/backend_config.h"
+#include "quantizer/rules/qconfig.h"
 #include "tests/fuzz/targets/target.h"
 
 using namespace qc::testing;

@@ -1,0 +1,347 @@
+// Depthwise convolution: one filter per channel, vectorised over channels.
+//
+// Integers: the bytes of four neighbouring taps are interleaved so that each 32-bit lane holds one channel's four taps, and
+// multiplied by the packed weights four at a time.  The interleaving works within 128-bit lanes; its column order is the one
+// ("quad") that the epilogue's packs undo.  Floats: one FMA per tap, in the order (kz, ky, kx).
+// Channels that fill half a panel or less share it with those of the next pixels, whose bytes follow (Packing::copies): all
+// loops then step over that many pixels at a time.
+// A work unit is a strip of output rows of one plane.  Its input rows are copied into scratch with their padding, so that
+// the loops know no borders and whole vectors may be read past the last channel.  Tests: tests/kernels.
+#include <algorithm>
+
+#include "codegen/emit/emit.h"
+#include "codegen/emit/epilogue.h"
+#include "codegen/emit/stage_strip.h"
+#include "codegen/plan/families.h"
+#include "codegen/plan/gemm.h"
+
+namespace qc {
+
+struct DepthwiseIsa {
+  enum class Dot : uint8_t { vnni, words, generic, fma } dot;
+  int lanes;    // 32-bit
+  int vectors;  // of a panel, at most
+};
+const DepthwiseIsa kDepthwiseAvx512Vnni{DepthwiseIsa::Dot::vnni, 16, 4};
+const DepthwiseIsa kDepthwiseAvxVnni{DepthwiseIsa::Dot::vnni, 8, 4};
+const DepthwiseIsa kDepthwiseAvx2{DepthwiseIsa::Dot::words, 8, 4};
+const DepthwiseIsa kDepthwiseGeneric{DepthwiseIsa::Dot::generic, 4, 1};
+const DepthwiseIsa kDepthwiseF32Avx512{DepthwiseIsa::Dot::fma, 16, 4};
+const DepthwiseIsa kDepthwiseF32Avx2{DepthwiseIsa::Dot::fma, 8, 4};
+const DepthwiseIsa kDepthwiseF32Generic{DepthwiseIsa::Dot::fma, 4, 1};
+
+namespace {
+
+using Dot = DepthwiseIsa::Dot;
+using Regs = std::vector<Reg>;
+
+constexpr int64_t kStripBytes = 96 * 1024;  // of staged input
+
+struct DepthwisePlan {
+  ConvGeometry conv;
+  Packing packing;
+  int64_t stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
+  int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
+
+  int tilePixels() const { return tileColumns * packing.copies; }
+  int64_t columns() const { return conv.channels * packing.copies; }  // of all panels, those that hold results
+};
+
+const DepthwiseIsa& isaOf(const KernelDef& def) { return *static_cast<const DepthwiseIsa*>(def.traits); }
+bool hasMasks(const KernelDef& def) { return (def.isas & isaBit(Isa::avx512)) != 0; }
+
+// The widest panel that wastes little: channels beyond the last need masks, or there must be none.
+int panelVectors(const DepthwiseIsa& isa, int64_t channels, bool masks) {
+  if (channels <= isa.lanes) return 1;
+  for (int v = isa.vectors; v > 1; v /= 2) {
+    const bool fits = channels % (v * isa.lanes) == 0;
+    if (fits || (masks && (channels > v * isa.lanes / 2 || isa.dot != Dot::fma))) return v == 2 && isa.dot != Dot::fma ? 4 : v;
+  }
+  return 1;
+}
+
+// How many neighbouring pixels fill a panel together.  Without masks they must fill it to the last column.
+int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g, bool masks) {
+  constexpr int kPacked = 4;  // vectors whose stores are packed to bytes
+  const int64_t panel = kPacked * isa.lanes;
+  if (isa.vectors < kPacked || g.strideW != 1 || (!masks && panel % g.channels != 0)) return 1;
+  return static_cast<int>(std::clamp<int64_t>(panel / g.channels, 1, std::max<int64_t>(g.outW, 1)));
+}
+
+// Depends on the row alone, so that selection, packing and emission agree on every machine.
+Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
+  const DepthwiseIsa& isa = isaOf(def);
+  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
+  DepthwisePlan plan;
+  const ConvGeometry& g = plan.conv = problem.conv;
+  const bool masks = hasMasks(def);
+  const bool real = isa.dot == Dot::fma;
+  // Interleaved columns need the packed stores of 8-bit results to put them back in order.
+  const bool interleaves = !real && problem.quantizedResult && !problem.floatResidual;
+  Packing& p = plan.packing;
+  if (interleaves) p.copies = pixelsPerPanel(isa, g, masks);
+  const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies, masks) : 1;
+  p.element = real ? DType::f32 : DType::s8;
+  p.lanes = isa.lanes;
+  p.panel = vectors * isa.lanes;
+  p.group = p.runPad = real ? 1 : 4;
+  p.columns = interleaves && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
+  p.taps = true;
+  if (problem.wideWeights && !real) p.halves = 2;
+  plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
+  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth * g.channels * (real ? 4 : 1);
+  const int64_t reach = (g.kernelH - 1) * g.dilationH + 1;
+  // Strips small enough for the second cache and enough of them for two threads.
+  const int64_t most = std::max<int64_t>((kStripBytes / std::max<int64_t>(bytesPerRow, 1) - reach) / g.strideH + 1, 1);
+  plan.stripRows = std::clamp<int64_t>(std::min(most, (g.outH + 3) / 4), 1, g.outH);
+  plan.strips = (g.outH + plan.stripRows - 1) / plan.stripRows;
+  plan.stagedRows = (plan.stripRows - 1) * g.strideH + reach;
+  plan.tileColumns = g.outW >= 2 * p.copies ? 2 : 1;
+  return plan;
+}
+
+class Depthwise {
+ public:
+  Depthwise(KernelEmitter& e, const Node& node, const DepthwiseIsa& isa, const DepthwisePlan& plan)
+      : e_(e),
+        isa_(isa),
+        plan_(plan),
+        g_(plan.conv),
+        layout_(plan.packing, plan.conv),
+        epilogue_(e, node, plan.packing),
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, isa.dot == Dot::fma ? DType::f32 : DType::u8} {
+    vectors_ = plan.packing.panel / isa.lanes;
+    bytes_ = isa.dot == Dot::fma ? 4 : 1;
+    pixel_ = strip_.pixelBytes();
+    row_ = strip_.rowBytes();
+    tail_ = plan.columns() % plan.packing.panel;
+  }
+
+  KernelShape emit() {
+    Reg padding = bytes_ == 4 ? e_.floats(0, isa_.lanes)
+                              : e_.splat(e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty()), 4 * isa_.lanes);
+    e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
+      Reg plane = e_.b.CreateUDiv(unit, e_.i64(plan_.strips)), strip = e_.b.CreateURem(unit, e_.i64(plan_.strips));
+      Reg first = e_.b.CreateMul(strip, e_.i64(plan_.stripRows));
+      Reg rows = e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), first));
+      stageStrip(e_, strip_, {plane, first, nullptr, e_.i64(0), e_.i64(g_.kernelD)}, padding);
+      e_.loop(e_.i64(0), rows, 1, [&](Reg row) { emitRow(plane, first, row); }, true);
+    });
+    return {g_.planes() * plan_.strips, strip_.bytes()};
+  }
+
+ private:
+  Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
+
+  void emitRow(Reg plane, Reg first, Reg row) {
+    Reg input = e_.at(e_.scratch(), mul(row, g_.strideH * row_));
+    Reg firstPixel = mul(e_.b.CreateAdd(mul(plane, g_.outH), e_.b.CreateAdd(first, row)), g_.outW);
+    e_.loop(
+        e_.i64(0), e_.i64(layout_.panels()), 1,
+        [&](Reg panel) {
+          Reg column = mul(panel, plan_.packing.panel);
+          Epilogue::Channels channels;
+          if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), mul(column, 4));
+          if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), mul(column, 4));
+          if (tail_) {
+            Reg valid = e_.i64((int64_t{1} << tail_) - 1);
+            channels.valid = layout_.panels() == 1 ? valid
+                                                   : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(layout_.panels() - 1)), valid,
+                                                                       e_.b.getInt64(~uint64_t{0}));
+          }
+          Reg weights = e_.at(e_.operand(1), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
+          Reg in = e_.at(input, mul(column, bytes_));
+          // The last tile of the row overlaps the one before.
+          e_.loop(
+              e_.i64(0), e_.i64(g_.outW), plan_.tilePixels(),
+              [&](Reg begin) {
+                Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tilePixels()));
+                const Regs acc = accumulate(e_.at(in, mul(x, g_.strideW * pixel_)), weights, channels.bias);
+                Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, x), g_.channels), column);
+                store(acc, channels, element);
+              },
+              true);
+        },
+        true);
+  }
+
+  void store(const Regs& acc, const Epilogue::Channels& channels, Reg element) {
+    const auto rowsAt = [&](Reg base, int64_t bytes) {
+      Regs rows;
+      for (int t = 0; bytes && t < plan_.tileColumns; ++t)
+        rows.push_back(e_.at(e_.at(base, mul(element, bytes)), t * plan_.columns() * bytes));
+      return rows;
+    };
+    epilogue_.store(acc, plan_.tileColumns, vectors_, channels, rowsAt(e_.result(), epilogue_.resultBytes()),
+                    epilogue_.residualBytes() ? rowsAt(e_.operand(4), epilogue_.residualBytes()) : Regs{});
+  }
+
+  Regs accumulate(Reg input, Reg weights, Reg bias) {
+    Regs acc;
+    for (int t = 0; t < plan_.tileColumns; ++t)
+      for (int v = 0; v < vectors_; ++v)
+        acc.push_back(isa_.dot == Dot::fma ? e_.floats(0, isa_.lanes)
+                                           : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
+    const auto line = [&](Reg kz, Reg ky, Regs& sums) {
+      Reg in = e_.at(input, e_.b.CreateAdd(mul(kz, strip_.planeBytes()), mul(ky, g_.dilationH * row_)));
+      Reg w = e_.at(
+          weights, mul(e_.b.CreateAdd(mul(kz, g_.kernelH), ky), layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
+      for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group)
+        isa_.dot == Dot::fma ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
+    };
+    Reg first = weights;
+    for (int64_t half = 0; half < plan_.packing.halves; ++half) {
+      weights = e_.at(first, half * layout_.halfElements() * sizeOf(plan_.packing.element));
+      // Small filters are written out; the accumulators of large ones stay in registers around a loop.
+      const auto plane = [&](Reg kz, Regs& sums) {
+        if (g_.kernelH * g_.kernelW > 9)
+          sums = e_.loop(e_.i64(0), e_.i64(g_.kernelH), 1, sums, [&](Reg ky, Regs& inner) { line(kz, ky, inner); }, true);
+        else
+          for (int64_t ky = 0; ky < g_.kernelH; ++ky) line(kz, e_.i64(ky), sums);
+      };
+      if (g_.kernelD > 1)
+        acc = e_.loop(e_.i64(0), e_.i64(g_.kernelD), 1, acc, plane, true);
+      else
+        plane(e_.i64(0), acc);
+    }
+    return acc;
+  }
+
+  int64_t tapOffset(int tile, int64_t kx) const { return (int64_t{tile} * plan_.packing.copies * g_.strideW + kx * g_.dilationW) * pixel_; }
+
+  void floatTap(Regs& acc, Reg in, Reg w, int64_t kx) {
+    for (int v = 0; v < vectors_; ++v) {
+      Reg weight = e_.load(e_.f32(isa_.lanes), e_.at(w, (kx * plan_.packing.panel + int64_t{v} * isa_.lanes) * 4));
+      for (int t = 0; t < plan_.tileColumns; ++t) {
+        Reg& sum = acc[static_cast<size_t>(t * vectors_ + v)];
+        sum = e_.fma(e_.load(e_.f32(isa_.lanes), e_.at(in, tapOffset(t, kx) + int64_t{v} * isa_.lanes * 4)), weight, sum);
+      }
+    }
+  }
+
+  void integerTaps(Regs& acc, Reg in, Reg w, int64_t kx) {
+    const auto taps = static_cast<int>(std::min<int64_t>(4, g_.kernelW - kx));
+    Regs weights;
+    for (int v = 0; v < vectors_; ++v)
+      weights.push_back(e_.load(e_.i32(isa_.lanes), e_.at(w, kx * plan_.packing.panel + int64_t{v} * isa_.lanes * 4)));
+    for (int t = 0; t < plan_.tileColumns; ++t) {
+      // A tap that does not exist meets zero weights: any bytes will do.
+      Regs bytes;
+      for (int k = 0; k < 4; ++k)
+        bytes.push_back(k < taps ? e_.load(e_.i8(plan_.packing.panel), e_.at(in, tapOffset(t, kx + k))) : bytes[0]);
+      const Regs interleaved = interleave(bytes);
+      for (int v = 0; v < vectors_; ++v) {
+        Reg& sum = acc[static_cast<size_t>(t * vectors_ + v)];
+        sum = dot(sum, interleaved[static_cast<size_t>(v)], weights[static_cast<size_t>(v)]);
+      }
+    }
+  }
+
+  // Elements 0..half-1 (or half..) of each 16-byte lane of a and c in turn, `size` bytes at a time: punpckl / punpckh.
+  Reg unpack(Reg a, Reg c, int size, bool high) {
+    const int n = KernelEmitter::lanesOf(a), perLane = 16 / size;
+    std::vector<int> mask;
+    for (int lane = 0; lane < n; lane += perLane)
+      for (int i = 0; i < perLane / 2; ++i) {
+        const int from = lane + i + (high ? perLane / 2 : 0);
+        mask.push_back(from);
+        mask.push_back(n + from);
+      }
+    return e_.b.CreateShuffleVector(a, c, mask);
+  }
+
+  // Bytes of four taps -> 32-bit lanes of one channel each, in the packing's column order.
+  Regs interleave(const Regs& taps) {
+    const int panel = plan_.packing.panel;
+    if (plan_.packing.columns == Packing::Columns::natural) {
+      std::vector<int> first, last;
+      for (int i = 0; i < 2 * panel; ++i) first.push_back(i);
+      Reg ab = e_.b.CreateShuffleVector(taps[0], taps[1], first), cd = e_.b.CreateShuffleVector(taps[2], taps[3], first);
+      for (int c = 0; c < panel; ++c) last.insert(last.end(), {c, panel + c, 2 * panel + c, 3 * panel + c});
+      return {e_.bitcast(e_.b.CreateShuffleVector(ab, cd, last), e_.i32(panel))};
+    }
+    Regs result;
+    for (const bool high : {false, true}) {
+      Reg ab = e_.bitcast(unpack(taps[0], taps[1], 1, high), e_.i16(panel / 2)),
+          cd = e_.bitcast(unpack(taps[2], taps[3], 1, high), e_.i16(panel / 2));
+      for (const bool upper : {false, true}) result.push_back(e_.bitcast(unpack(ab, cd, 2, upper), e_.i32(isa_.lanes)));
+    }
+    return result;
+  }
+
+  Reg dot(Reg acc, Reg x, Reg w) {
+    const int lanes = isa_.lanes;
+    if (isa_.dot == Dot::vnni)
+      return e_.intrinsic(lanes == 16 ? llvm::Intrinsic::x86_avx512_vpdpbusd_512 : llvm::Intrinsic::x86_avx512_vpdpbusd_256, {acc, x, w});
+    if (isa_.dot == Dot::words) {
+      // Even and odd bytes as 16-bit words: x unsigned, w signed.
+      Reg xs = e_.bitcast(x, e_.i16(2 * lanes)), ws = e_.bitcast(w, e_.i16(2 * lanes)), eight = e_.ints(8, e_.i16(2 * lanes));
+      const auto add = [&](Reg a, Reg c) { acc = e_.b.CreateAdd(acc, e_.intrinsic(llvm::Intrinsic::x86_avx2_pmadd_wd, {a, c})); };
+      add(e_.b.CreateAnd(xs, e_.ints(255, e_.i16(2 * lanes))), e_.b.CreateAShr(e_.b.CreateShl(ws, eight), eight));
+      add(e_.b.CreateLShr(xs, eight), e_.b.CreateAShr(ws, eight));
+      return acc;
+    }
+    for (int k = 0; k < 4; ++k) {
+      Reg xk = e_.b.CreateAnd(e_.b.CreateLShr(x, e_.ints(8 * k, e_.i32(lanes))), e_.ints(255, e_.i32(lanes)));
+      Reg wk = e_.b.CreateAShr(e_.b.CreateShl(w, e_.ints(24 - 8 * k, e_.i32(lanes))), e_.ints(24, e_.i32(lanes)));
+      acc = e_.b.CreateAdd(acc, e_.b.CreateMul(xk, wk));
+    }
+    return acc;
+  }
+
+  KernelEmitter& e_;
+  const DepthwiseIsa& isa_;
+  const DepthwisePlan& plan_;
+  const ConvGeometry& g_;
+  PackedLayout layout_;
+  Epilogue epilogue_;
+  StagedStrip strip_;
+  int vectors_ = 1;
+  int64_t bytes_ = 1, pixel_ = 0, row_ = 0, tail_ = 0;
+};
+
+}  // namespace
+
+bool supportsDepthwise(const KernelDef& def, const Node& node, const Target&) {
+  if (!supportsConvNode(node)) return false;
+  const auto problem = GemmProblem::of(node);
+  if (!problem) return false;
+  const ConvGeometry& g = problem->conv;
+  if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
+    return false;
+  const auto plan = planDepthwise(def, node);
+  if (!plan || g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
+  const bool tail = plan->columns() % plan->packing.panel != 0;
+  return !tail || (hasMasks(def) && plan->packing.panel <= 64);
+}
+
+double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
+  const DepthwiseIsa& isa = isaOf(def);
+  const auto plan = planDepthwise(def, node);
+  if (!plan) return INFINITY;
+  const ConvGeometry& g = plan->conv;
+  const int vectors = plan->packing.panel / isa.lanes;
+  const double panels = static_cast<double>(PackedLayout(plan->packing, g).panels());
+  const double steps =
+      static_cast<double>(plan->packing.halves * g.kernelRows() * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
+  const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
+  const double staged =
+      static_cast<double>(plan->strips * g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /
+      (2.0 * isa.lanes);
+  return static_cast<double>(g.pixels()) / plan->packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
+}
+
+Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& builder) {
+  QC_ASSIGN(const DepthwisePlan plan, planDepthwise(def, node));
+  return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
+}
+
+Result<KernelShape> emitDepthwise(KernelEmitter& e, const Node& node) {
+  QC_ASSIGN(const DepthwisePlan plan, planDepthwise(e.def(), node));
+  if (node.string("packing") != plan.packing.str())
+    return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
+                node.string("packing"));
+  return Depthwise(e, node, isaOf(e.def()), plan).emit();
+}
+
+}  // namespace qc

@@ -1,0 +1,180 @@
+// Elementwise kernels on floats and quantized values: map, lut, quantize, dequantize.  Tests: tests/kernels.
+#include "codegen/emit/vector_loop.h"
+#include "codegen/plan/families.h"
+#include "codegen/plan/iteration_space.h"
+
+namespace qc {
+namespace {
+
+// ---- map --------------------------------------------------------------------------------------
+
+// Reads one operand as float lanes; everything that does not change inside the loops is prepared by the constructor.
+class Source {
+ public:
+  Source(KernelEmitter& e, const TensorType& type, int operand, bool dense) : e_(e), type_(type), operand_(operand), dense_(dense) {
+    if (type.isQuantized()) {
+      scale_ = e.operandParam(operand, ParamField::scale);
+      zeroPoint_ = e.operandParam(operand, ParamField::zeroPoint);
+    }
+  }
+  Reg address(Reg elementOffset) const { return e_.at(e_.operand(operand_), scaled(elementOffset)); }
+  Reg load(Reg address, Reg index, int lanes, int width) const {
+    Reg p = dense_ ? e_.at(address, scaled(index)) : address;
+    const int count = dense_ ? lanes : 1;
+    llvm::Type* element = type_.isQuantized() ? e_.i8(dense_ ? width : 1) : e_.f32(dense_ ? width : 1);
+    Reg v = count == width || !dense_ ? e_.load(element, p) : e_.loadPart(element, p, count);
+    if (type_.isQuantized()) v = e_.dequantize(v, isSigned(type_.dtype), scale_, zeroPoint_);
+    return dense_ ? v : e_.splat(e_.b.CreateExtractElement(v, uint64_t{0}), width);
+  }
+
+ private:
+  Reg scaled(Reg elements) const { return type_.isQuantized() ? elements : e_.b.CreateShl(elements, 2); }
+  KernelEmitter& e_;
+  TensorType type_;
+  int operand_;
+  bool dense_;
+  Reg scale_ = nullptr, zeroPoint_ = nullptr;
+};
+
+using Finish = std::function<Reg(Reg)>;  // float lanes -> what is stored
+
+KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const std::function<Reg(std::span<Reg const>)>& compute,
+                      bool narrow) {
+  const IterationSpace space = iterationSpace(node, operands);
+  std::vector<Source> sources;
+  for (int i = 0; i < operands; ++i) sources.emplace_back(e, node.operand(i)->type(), i, space.strides[static_cast<size_t>(i)].back() != 0);
+  const int width = e.lanes();
+  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+    std::vector<Reg> addresses;
+    for (size_t i = 0; i < sources.size(); ++i) addresses.push_back(sources[i].address(offsets[i]));
+    Reg out = e.at(e.result(), narrow ? offsets.back() : e.b.CreateShl(offsets.back(), 2));
+    vectorLoop(e, count, width, [&](Reg index, int lanes) {
+      std::vector<Reg> args;
+      for (size_t i = 0; i < sources.size(); ++i) args.push_back(sources[i].load(addresses[i], index, lanes, width));
+      Reg y = compute(args);
+      Reg p = e.at(out, narrow ? index : e.b.CreateShl(index, 2));
+      storeUpTo(e, y, p, lanes);
+    });
+  });
+}
+
+bool isEmpty(const Node& node) { return node.result()->type().numElements() == 0; }
+
+double elementwiseCost(const Node& node, double instructions, const Target& target) {
+  return 50 + static_cast<double>(node.result()->type().numElements()) * instructions * 4 / target.vectorBytes();
+}
+
+}  // namespace
+
+bool supportsMap(const KernelDef&, const Node& node, const Target&) {
+  for (const Value* v : node.operands())
+    if (!isPerTensorByte(v->type()) && !isPlainFloat(v->type())) return false;
+  return !isEmpty(node) && (isPerTensorByte(node.result()->type()) || isPlainFloat(node.result()->type()));
+}
+
+double costMap(const KernelDef&, const Node& node, const Target& target) {
+  const auto expr = ScalarExpr::parse(node.string("expr"));
+  return elementwiseCost(
+      node, expr ? static_cast<double>(ExprProgram(expr->expand()).instructions().size()) + 4.0 * node.numOperands() : 1e9, target);
+}
+
+Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
+  QC_ASSIGN(const ScalarExpr expr, ScalarExpr::parse(node.string("expr")));
+  const bool quantizes = node.result()->type().isQuantized();
+  KernelEmitter::Bounds bounds{};
+  Reg inverse = nullptr;
+  if (quantizes) {
+    bounds = e.resultBounds();
+    inverse = e.splat(e.resultParam(0, ParamField::inverseScale), e.lanes());
+  }
+  return emitLoops(
+      e, node, node.numOperands(),
+      [&](std::span<Reg const> args) {
+        Reg y = e.expression(expr, args);
+        if (!quantizes) return y;
+        return e.b.CreateTrunc(e.roundClamp(e.b.CreateFMul(y, inverse), bounds), e.i8(e.lanes()));
+      },
+      quantizes);
+}
+
+bool supportsQuantize(const KernelDef&, const Node& node, const Target&) {
+  return !isEmpty(node) && isPerTensorByte(node.result()->type()) && isPlainFloat(node.operand(0)->type());
+}
+
+double costQuantize(const KernelDef&, const Node& node, const Target& target) { return elementwiseCost(node, 12, target); }
+
+Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node) {
+  const KernelEmitter::Bounds bounds = e.resultBounds();
+  Reg scale = e.splat(e.resultParam(0, ParamField::scale), e.lanes());
+  return emitLoops(
+      e, node, 1,
+      [&](std::span<Reg const> args) { return e.b.CreateTrunc(e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), e.i8(e.lanes())); },
+      true);
+}
+
+bool supportsDequantize(const KernelDef&, const Node& node, const Target&) {
+  return !isEmpty(node) && isPerTensorByte(node.operand(0)->type());
+}
+
+Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node) {
+  return emitLoops(e, node, 1, [](std::span<Reg const> args) { return args[0]; }, false);
+}
+
+// ---- lut --------------------------------------------------------------------------------------
+
+bool supportsLut(const KernelDef&, const Node& node, const Target&) {
+  return !isEmpty(node) && sizeOf(node.operand(0)->type().dtype) == 1 && sizeOf(node.result()->type().dtype) == 1;
+}
+
+double costLut(const KernelDef&, const Node& node, const Target& target) {
+  return elementwiseCost(node, target.has(Isa::avx2) ? 16 : target.vectorBytes() / 4.0, target);
+}
+
+namespace {
+
+// 16 rows of 16 entries: a byte shuffle looks up the low nibble in each row; adding 0x70 with saturation to (x ^ row << 4)
+// sets the top bit, for which the shuffle gives 0, in every byte whose high nibble is another row's.
+Reg lookUp(KernelEmitter& e, const std::vector<Reg>& rows, Reg x, int width) {
+  Reg y = nullptr;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    Reg index = e.b.CreateXor(x, e.ints(static_cast<int64_t>(r) << 4, e.i8(width)));
+    index = e.b.CreateBinaryIntrinsic(llvm::Intrinsic::uadd_sat, index, e.ints(0x70, e.i8(width)));
+    Reg part = e.intrinsic(width == 64 ? llvm::Intrinsic::x86_avx512_pshuf_b_512 : llvm::Intrinsic::x86_avx2_pshuf_b, {rows[r], index});
+    y = y ? e.b.CreateOr(y, part) : part;
+  }
+  return y;
+}
+
+}  // namespace
+
+Result<KernelShape> emitLut(KernelEmitter& e, const Node& node) {
+  const IterationSpace space = iterationSpace(node, 1);
+  if (!e.has(Isa::avx2)) {
+    return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+      Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
+      e.loop(
+          e.i64(0), e.i64(count), 1,
+          [&](Reg i) {
+            Reg index = e.b.CreateZExt(e.load(e.b.getInt8Ty(), e.at(in, i)), e.b.getInt64Ty());
+            e.store(e.load(e.b.getInt8Ty(), e.at(e.operand(1), index)), e.at(out, i));
+          },
+          true);
+    });
+  }
+  const int width = e.target().vectorBytes();
+  std::vector<Reg> rows;
+  std::vector<int> repeat;
+  for (int i = 0; i < width; ++i) repeat.push_back(i % 16);
+  for (int r = 0; r < 16; ++r) {
+    Reg row = e.load(e.i8(16), e.at(e.operand(1), int64_t{16} * r));
+    rows.push_back(e.b.CreateShuffleVector(row, repeat));
+  }
+  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+    Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
+    vectorLoop(e, count, width, [&](Reg i, int lanes) {
+      storeUpTo(e, lookUp(e, rows, loadUpTo(e, e.i8(width), e.at(in, i), lanes), width), e.at(out, i), lanes);
+    });
+  });
+}
+
+}  // namespace qc

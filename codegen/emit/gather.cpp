@@ -1,0 +1,150 @@
+// Rows by index: gather, and q.embedding, whose rows are packed integers that become floats.  An index outside of the table is refused,
+// and read as 0 so that nothing outside is touched.  Tests: tests/kernels/gather_test.cpp.
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "codegen/emit/index.h"
+#include "codegen/emit/vector_loop.h"
+#include "codegen/plan/families.h"
+
+namespace qc {
+namespace {
+
+constexpr int64_t kUnitBytes = 4096;  // of the result: enough to pay for a unit's arithmetic
+
+// x seen as [outer][rows][run], of which every index takes one run; result: [outer][indices][run].
+struct RowTable {
+  int64_t outer = 1, rows = 0, indices = 0;
+  int64_t runBytes = 0;                                                                     // of the result
+  int64_t block() const { return std::clamp<int64_t>(kUnitBytes / runBytes, 1, indices); }  // indices of a unit
+  int64_t blocks() const { return (indices + block() - 1) / block(); }
+  int64_t resultBytes() const { return outer * indices * runBytes; }
+};
+
+// Calls read(row of x, address of the run in the result) for every index; rows count through all of `outer`.
+KernelShape emitTable(KernelEmitter& e, const Node& node, int indexOperand, const RowTable& t,
+                      const std::function<void(Reg row, Reg to)>& read) {
+  e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
+    Reg outer = e.b.CreateUDiv(unit, e.i64(t.blocks())), block = e.b.CreateURem(unit, e.i64(t.blocks()));
+    Reg first = e.b.CreateMul(block, e.i64(t.block()));
+    Reg last = e.minOf(e.b.CreateAdd(first, e.i64(t.block())), e.i64(t.indices));
+    Reg firstRow = e.b.CreateMul(outer, e.i64(t.rows)), firstResult = e.b.CreateMul(outer, e.i64(t.indices));
+    e.loop(
+        first, last, 1,
+        [&](Reg i) {
+          Reg row = e.b.CreateAdd(firstRow, checkedIndex(e, node, indexOperand, i, t.rows));
+          read(row, e.at(e.result(), e.b.CreateMul(e.b.CreateAdd(firstResult, i), e.i64(t.runBytes))));
+        },
+        true);
+  });
+  return {t.outer * t.blocks(), 0};
+}
+
+int64_t product(std::span<const int64_t> sizes) { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()); }
+
+RowTable gatherTable(const Node& node) {
+  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  const auto axis = static_cast<size_t>(node.integer("axis"));
+  return {product(std::span(sizes).first(axis)), sizes[axis], node.operand(1)->type().numElements(),
+          product(std::span(sizes).subspan(axis + 1)) * sizeOf(node.operand(0)->type().dtype)};
+}
+
+// Packed rows, as in ir/ops/packed_weights.cpp.
+class PackedRow {
+ public:
+  PackedRow(KernelEmitter& e, const Node& node)
+      : e_(e),
+        columns_(node.integer("columns")),
+        group_(node.integer("group")),
+        stride_(node.operand(0)->type().sizes()[1]),
+        sets_(node.operand(1)->type().sizes()[1]),
+        half_(node.integer("bits") == 4),
+        signed_(node.integer("signed") != 0) {
+    const bool even = group_ % 2 == 0 || sets_ == 1;  // else groups begin in the middle of bytes
+    width_ = half_ && !even ? 1 : laneCount(e, std::min(group_, columns_));
+  }
+
+  void read(Reg row, Reg to) {
+    weights_ = e_.opaque(e_.at(e_.operand(0), e_.b.CreateMul(row, e_.i64(stride_))));
+    to_ = to;
+    Reg first = e_.b.CreateMul(row, e_.i64(sets_));
+    const int64_t whole = columns_ / group_;
+    e_.loop(e_.i64(0), e_.i64(whole), 1, [&](Reg s) { group(e_.b.CreateAdd(first, s), e_.b.CreateMul(s, e_.i64(group_)), group_); }, true);
+    if (const int64_t rest = columns_ % group_) group(e_.b.CreateAdd(first, e_.i64(whole)), e_.i64(whole * group_), rest);
+  }
+
+ private:
+  void group(Reg set, Reg column, int64_t count) {
+    Reg place = e_.b.CreateMul(set, e_.i64(4));
+    Reg scale = e_.load(e_.b.getFloatTy(), e_.at(e_.operand(1), place));
+    Reg zero = e_.operand(2) ? e_.load(e_.b.getInt32Ty(), e_.at(e_.operand(2), place)) : e_.i32c(0);
+    vectorLoop(e_, count, width_, [&](Reg i, int lanes) {
+      Reg k = e_.b.CreateAdd(column, i);
+      storeUpTo(e_, e_.dequantize(integers(k, lanes), signed_, scale, zero), e_.at(to_, e_.b.CreateMul(k, e_.i64(4))), lanes);
+    });
+  }
+
+  // `lanes` weights from column k on, as bytes.
+  Reg integers(Reg k, int lanes) {
+    llvm::IRBuilder<>& b = e_.b;
+    if (!half_) return loadUpTo(e_, e_.i8(width_), e_.at(weights_, k), lanes);
+    Reg from = e_.at(weights_, b.CreateLShr(k, e_.i64(1)));
+    Reg nibbles = nullptr;
+    if (width_ == 1) {
+      Reg shift = b.CreateShl(b.CreateAnd(b.CreateTrunc(k, b.getInt8Ty()), b.getInt8(1)), b.getInt8(2));
+      nibbles = e_.splat(b.CreateAnd(b.CreateLShr(e_.load(b.getInt8Ty(), from), shift), b.getInt8(15)), 1);
+    } else {
+      Reg bytes = loadUpTo(e_, e_.i8(width_ / 2), from, (lanes + 1) / 2);
+      Reg low = b.CreateAnd(bytes, e_.ints(15, bytes->getType())), high = b.CreateLShr(bytes, e_.ints(4, bytes->getType()));
+      llvm::SmallVector<int> order;
+      for (int i = 0; i < width_; ++i) order.push_back(i / 2 + i % 2 * width_ / 2);
+      nibbles = b.CreateShuffleVector(low, high, order);
+    }
+    if (!signed_) return nibbles;
+    Reg eight = e_.ints(8, nibbles->getType());  // the sign bit
+    return b.CreateSub(b.CreateXor(nibbles, eight), eight);
+  }
+
+  KernelEmitter& e_;
+  int64_t columns_, group_, stride_, sets_;
+  bool half_, signed_;
+  int width_;
+  Reg weights_ = nullptr, to_ = nullptr;
+};
+
+RowTable embeddingTable(const Node& node) {
+  return {1, node.operand(0)->type().sizes()[0], node.operand(3)->type().numElements(), 4 * node.integer("columns")};
+}
+
+// Nothing to read from or to: the op's evaluation has no loop to be faster than.
+bool isEmpty(const RowTable& t) { return t.resultBytes() == 0 || t.rows == 0; }
+
+}  // namespace
+
+bool supportsGather(const KernelDef&, const Node& node, const Target&) { return !isEmpty(gatherTable(node)); }
+
+double costGather(const KernelDef&, const Node& node, const Target& target) {
+  const RowTable t = gatherTable(node);
+  return 50 + static_cast<double>(t.outer * t.indices) * (8 + 4 * static_cast<double>(t.runBytes) / target.vectorBytes());
+}
+
+Result<KernelShape> emitGather(KernelEmitter& e, const Node& node) {
+  const RowTable t = gatherTable(node);
+  return emitTable(e, node, 1, t,
+                   [&](Reg row, Reg to) { e.copyBytes(to, e.at(e.operand(0), e.b.CreateMul(row, e.i64(t.runBytes))), t.runBytes); });
+}
+
+bool supportsEmbedding(const KernelDef&, const Node& node, const Target&) { return !isEmpty(embeddingTable(node)); }
+
+double costEmbedding(const KernelDef&, const Node& node, const Target& target) {
+  const RowTable t = embeddingTable(node);
+  return 50 + static_cast<double>(t.indices) * (8 + 3 * static_cast<double>(t.runBytes) / target.vectorBytes());
+}
+
+Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node) {
+  PackedRow packed(e, node);
+  return emitTable(e, node, 3, embeddingTable(node), [&](Reg row, Reg to) { packed.read(row, to); });
+}
+
+}  // namespace qc

@@ -1,0 +1,183 @@
+// The steps of lstm, gru and rnn, whose inputs a linear has multiplied by their weights already (ir/ops/recurrent.h).
+// One direction of one batch entry is a work unit, since its steps depend on one another; of all batch entries, where they share what
+// their states are quantized with.  A step multiplies the state by the recurrent weights (recurrent_product.h) and then computes its
+// formulas vector by vector; the state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp,
+// ir/ops/dynamic_recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
+#include <algorithm>
+
+#include "codegen/emit/recurrent_product.h"
+#include "codegen/emit/vector_loop.h"
+#include "codegen/plan/families.h"
+
+namespace qc {
+namespace {
+
+using Operand = RecurrentForm::Operand;
+using Step = RecurrentStep;
+constexpr int64_t kPanel = RecurrentForm::kPanel;
+constexpr int64_t kFloat = 4;  // bytes
+
+class Recurrence {
+ public:
+  Recurrence(KernelEmitter& e, const Node& node, const RecurrentForm& form)
+      : e_(e), form_(form), product_(RecurrentProductEmitter::of(e, node, form)) {
+    const std::vector<int64_t> x = node.operand(0)->type().sizes();
+    sequence_ = x[form.batchFirst ? 1 : 0];
+    batch_ = x[form.batchFirst ? 0 : 1];
+    together_ = product_->takesWholeBatch() ? std::max<int64_t>(batch_, 1) : 1;
+    rows_ = form.gates * form.hidden;
+    padded_ = form.panels() * kPanel;
+  }
+
+  KernelShape emit() {
+    // Each direction has activations of its own, hence code of its own.
+    const int64_t units = batch_ / together_;
+    for (int64_t d = 0; d < form_.directions; ++d)
+      e_.loop(e_.maxOf(e_.begin(), e_.i64(d * units)), e_.minOf(e_.end(), e_.i64((d + 1) * units)), 1,
+              [&](Reg unit) { run(d, mul(e_.b.CreateSub(unit, e_.i64(d * units)), together_)); });
+    return {form_.directions * units, (together_ * entryBytes() + product_->scratchBytes(together_) + 63) / 64 * 64};
+  }
+
+ private:
+  // Scratch: for each batch entry of the unit vectors of `padded_` floats, the values of RecurrentStep before `input`, then the sums
+  // [gates][padded]; behind all entries what the product needs.
+  static constexpr int64_t kVectors = Step::input;
+  int64_t entryBytes() const { return (kVectors + form_.gates) * padded_ * kFloat; }
+  Reg homeOf(Reg entry) { return together_ == 1 ? e_.scratch() : e_.at(e_.scratch(), mul(entry, entryBytes())); }
+  Reg vector(int64_t which) { return e_.at(home_, which * padded_ * kFloat); }
+  Reg sums() { return vector(kVectors); }
+
+  Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
+  Reg floatsAt(Reg base, Reg index) { return e_.at(base, mul(index, kFloat)); }
+  Reg operand(Operand o) { return form_.place(o) < 0 ? nullptr : e_.operand(form_.place(o)); }
+  Reg add(Reg a, Reg c) { return e_.b.CreateFAdd(a, c); }
+
+  // The batch entries of the unit, one after another: `index` within the unit, `entry` within the batch.
+  void forEntries(Reg first, const std::function<void(Reg index, Reg entry)>& body) {
+    const auto visit = [&](Reg index) {
+      home_ = homeOf(index);
+      body(index, e_.b.CreateAdd(first, index));
+    };
+    if (together_ == 1)
+      visit(e_.i64(0));
+    else
+      e_.loop(e_.i64(0), e_.i64(together_), 1, visit, true);
+  }
+
+  // Of the batch entries [first, first + together_).
+  void run(int64_t direction, Reg first) {
+    const int64_t d = direction, hidden = form_.hidden, directions = form_.directions;
+    const auto state = [&](Reg entry) {
+      return form_.batchFirst ? mul(e_.b.CreateAdd(mul(entry, directions), e_.i64(d)), hidden)
+                              : mul(e_.b.CreateAdd(entry, e_.i64(d * batch_)), hidden);
+    };
+    const auto initial = [&](Operand o, Step::Value to, Reg entry) {
+      if (Reg given = operand(o))
+        e_.copyBytes(vector(to), floatsAt(given, state(entry)), hidden * kFloat);
+      else
+        e_.fillBytes(vector(to), e_.b.getInt8(0), e_.i64(padded_ * kFloat));
+    };
+    const bool hasMemory = form_.cell == RecurrentForm::Cell::lstm;
+    forEntries(first, [&](Reg, Reg entry) {
+      initial(Operand::initialH, Step::h, entry);
+      if (hasMemory) initial(Operand::initialC, Step::c, entry);
+    });
+    product_->begin(d, e_.at(e_.scratch(), together_ * entryBytes()));
+    bias_ = operand(Operand::b) ? e_.at(operand(Operand::b), d * rows_ * kFloat) : nullptr;
+    peepholes_ = operand(Operand::p) ? e_.at(operand(Operand::p), d * 3 * hidden * kFloat) : nullptr;
+    step_ = Step::of(form_, d, peepholes_ != nullptr);
+    e_.loop(e_.i64(0), e_.i64(sequence_), 1,
+            [&](Reg step) { takeStep(d, first, form_.reverse(d) ? e_.b.CreateSub(e_.i64(sequence_ - 1), step) : step); });
+    forEntries(first, [&](Reg, Reg entry) {
+      e_.copyBytes(floatsAt(e_.result(1), state(entry)), vector(Step::h), hidden * kFloat);
+      if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state(entry)), vector(Step::c), hidden * kFloat);
+    });
+  }
+
+  void takeStep(int64_t d, Reg first, Reg t) {
+    for (const Step::Part& part : step_.parts) {
+      const auto factorOf = [&](Reg index) { return e_.at(homeOf(index), part.factor * padded_ * kFloat); };
+      product_->prepare(together_, factorOf);
+      forEntries(first, [&](Reg index, Reg entry) {
+        place(d, entry, t);
+        product_->multiply(index, vector(part.factor), part.first, part.gates, sums());
+        forUnits([&](const Lane& l) { assign(part, l); });
+      });
+    }
+  }
+  // Inputs are rows of all directions, outputs vectors of one.
+  void place(int64_t d, Reg entry, Reg t) {
+    Reg row = form_.batchFirst ? e_.b.CreateAdd(mul(entry, sequence_), t) : e_.b.CreateAdd(mul(t, batch_), entry);
+    input_ = e_.at(e_.operand(0), e_.b.CreateAdd(mul(row, form_.directions * rows_ * kFloat), e_.i64(d * rows_ * kFloat)));
+    Reg output = form_.batchFirst ? e_.b.CreateAdd(mul(row, form_.directions), e_.i64(d))
+                                  : e_.b.CreateAdd(mul(t, form_.directions * batch_), e_.b.CreateAdd(entry, e_.i64(d * batch_)));
+    output_ = e_.at(e_.result(0), mul(output, form_.hidden * kFloat));
+  }
+
+  // One vector of the hidden units under computation.
+  struct Lane {
+    Reg index;
+    int count, width;
+  };
+  void forUnits(const std::function<void(const Lane&)>& body) {
+    const int width = std::min<int>(laneCount(e_, form_.hidden), kPanel);
+    vectorLoop(e_, form_.hidden, width, [&](Reg i, int count) { body({i, count, width}); });
+  }
+  Reg own(int64_t which, const Lane& l) { return e_.load(e_.f32(l.width), floatsAt(vector(which), l.index)); }
+  void setOwn(int64_t which, const Lane& l, Reg value) { e_.store(value, floatsAt(vector(which), l.index)); }
+  Reg given(Reg base, int64_t row, const Lane& l) {
+    return loadUpTo(e_, e_.f32(l.width), floatsAt(e_.at(base, row * form_.hidden * kFloat), l.index), l.count);
+  }
+  Reg fromState(int64_t gate, const Lane& l) {
+    Reg dot = own(kVectors + gate, l);
+    return add(dot, bias_ ? given(bias_, gate, l) : e_.floats(0, l.width));
+  }
+  Reg fromInput(int64_t gate, const Lane& l) { return given(input_, gate, l); }
+
+  void assign(const Step::Part& part, const Lane& l) {
+    KernelEmitter::Values values(Step::kValues);
+    for (int v = 0; v < Step::kValues; ++v) values[static_cast<size_t>(v)] = load(v, l);
+    for (const auto& [to, formula] : part.assignments) {
+      values[to] = e_.expression(formula, values);
+      setOwn(to, l, values[to]);
+      if (to == Step::h) storeUpTo(e_, values[to], floatsAt(output_, l.index), l.count);
+    }
+  }
+  // A value of RecurrentStep; null where the cell has none such.  What no formula reads is not loaded in the end.
+  Reg load(int v, const Lane& l) {
+    if (v >= Step::peephole) return peepholes_ ? given(peepholes_, v - Step::peephole, l) : nullptr;
+    if (v < Step::input) return own(v, l);
+    const int gate = v - (v < Step::state ? Step::input : Step::state);
+    if (gate >= form_.gates) return nullptr;
+    return v < Step::state ? fromInput(gate, l) : fromState(gate, l);
+  }
+
+  KernelEmitter& e_;
+  const RecurrentForm& form_;
+  std::unique_ptr<RecurrentProductEmitter> product_;
+  Step step_;
+  int64_t sequence_ = 0, batch_ = 0, together_ = 1, rows_ = 0, padded_ = 0;
+  Reg bias_ = nullptr, peepholes_ = nullptr;                 // of the direction
+  Reg home_ = nullptr, input_ = nullptr, output_ = nullptr;  // of the batch entry
+};
+
+}  // namespace
+
+bool supportsRecurrence(const KernelDef&, const Node& node, const Target&) {
+  constexpr int64_t kMostHidden = 1 << 14;  // the state of a unit stays near
+  const auto form = RecurrentForm::of(node.op(), node.attrs());
+  return form && form->hidden <= kMostHidden && node.result(0)->type().isStatic();
+}
+
+double costRecurrence(const KernelDef&, const Node& node, const Target& target) {
+  const TensorType &x = node.operand(0)->type(), &r = node.operand(1)->type();
+  const double steps = static_cast<double>(x.shape[0].size() * x.shape[1].size());
+  return steps * static_cast<double>(r.numElements() * sizeOf(r.dtype)) / (target.vectorBytes() / 2.0);
+}
+
+Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node) {
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(node.op(), node.attrs()));
+  return Recurrence(e, node, form).emit();
+}
+
+}  // namespace qc

@@ -1,0 +1,333 @@
+// Ops that reduce rows: softmax, log_softmax, layer_norm, instance_norm, group_norm, reduce_sum, reduce_mean, reduce_max,
+// reduce_min, q.reduce_mean, argmax, argmin.  The operations and their order are those of ir/ops/norm.cpp and ir/ops/reduce.cpp.
+// Tests: tests/kernels/rows_test.cpp.
+#include <cmath>
+#include <limits>
+
+#include "codegen/emit/vector_loop.h"
+#include "codegen/plan/families.h"
+#include "codegen/plan/rows.h"
+
+namespace qc {
+namespace {
+
+using Values = KernelEmitter::Values;
+
+double rowsCost(const Node& node, const Target& target, double perVector) {
+  return 100 + static_cast<double>(node.operand(0)->type().numElements()) * perVector * 4 / target.vectorBytes();
+}
+
+bool isPlainByte(const TensorType& t) { return !t.isQuantized() && (t.dtype == DType::u8 || t.dtype == DType::s8); }
+
+// max or min: m = x > m ? x : m, from `start`; the lanes may meet in any order, which zeros of either sign tell apart.
+Reg extreme(KernelEmitter& e, const Rows& rows, bool largest, Reg start, const std::function<Reg(Reg, int)>& element) {
+  const auto better = [&](Reg x, Reg m) { return largest ? e.max(x, m) : e.min(x, m); };
+  const Values m = rows.fold(
+      {start}, [&](Reg i, int lanes, Values& carried) { carried[0] = better(rows.masked(element(i, lanes), lanes, start), carried[0]); });
+  return rows.combined(m[0], better);
+}
+
+}  // namespace
+
+// ---- softmax ----------------------------------------------------------------------------------
+
+namespace {
+
+RowSpace softmaxSpace(const Node& node) { return *RowSpace::around(node.operand(0)->type().sizes(), {node.integer("axis")}); }
+
+}  // namespace
+
+bool supportsSoftmax(const KernelDef&, const Node& node, const Target&) {
+  const TensorType& x = node.operand(0)->type();
+  return isPlainFloat(x) && x.numElements() > 0;
+}
+
+double costSoftmax(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 60); }
+
+Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node) {
+  const bool logarithm = node.is("log_softmax");
+  const ScalarExpr exponential = expr::exp(ScalarExpr::arg(0)), log = expr::log(ScalarExpr::arg(0));
+  return emitRows(e, softmaxSpace(node), [&](Rows& rows) {
+    Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
+    Reg lowest = e.floats(-std::numeric_limits<float>::infinity(), rows.width());
+    // The sign of a zero m does not matter: exp takes x - m = +-0 to 1.
+    Reg m = extreme(e, rows, true, lowest, [&](Reg i, int lanes) { return rows.load(x, i, lanes); });
+    rows.each([&](Reg i, int lanes) {
+      Reg shifted = e.b.CreateFSub(rows.load(x, i, lanes), m);
+      rows.store(e.expression(exponential, {{shifted}}), y, i, lanes);
+    });
+    Reg sum = rows.sum([&](Reg i, int lanes) { return rows.load(y, i, lanes); });
+    Reg logSum = logarithm ? e.expression(log, {{sum}}) : nullptr;
+    rows.each([&](Reg i, int lanes) {
+      Reg v = logarithm ? e.b.CreateFSub(e.b.CreateFSub(rows.load(x, i, lanes), m), logSum) : e.b.CreateFDiv(rows.load(y, i, lanes), sum);
+      rows.store(v, y, i, lanes);
+    });
+  });
+}
+
+// ---- norms ------------------------------------------------------------------------------------
+
+namespace {
+
+std::vector<int64_t> axesFrom(int64_t first, int64_t rank) {
+  std::vector<int64_t> axes;
+  for (int64_t d = first; d < rank; ++d) axes.push_back(d);
+  return axes;
+}
+
+bool isLast(const Node& node) { return node.string("layout") == "channels_last"; }
+
+// The normalized dims as the middle one.  For instance_norm in either layout these are the pixels, for group_norm those of all
+// channels of a group.
+std::optional<RowSpace> normSpace(const Node& node) {
+  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  const auto rank = static_cast<int64_t>(sizes.size());
+  if (node.is("layer_norm")) return RowSpace::around(sizes, axesFrom(node.integer("axis"), rank));
+  if (rank < 3) return std::nullopt;
+  if (node.is("group_norm")) {
+    // The channels of a group follow one another only where they come first.
+    if (isLast(node)) return std::nullopt;
+    const int64_t groups = sizes[0] * node.integer("num_groups");
+    return RowSpace{groups, groups ? numElements(sizes) / groups : 0, 1};
+  }
+  if (!isLast(node)) return RowSpace::around(sizes, axesFrom(2, rank));
+  RowSpace space{sizes[0], 1, sizes.back()};
+  for (int64_t d = 1; d + 1 < rank; ++d) space.length *= sizes[static_cast<size_t>(d)];
+  return space;
+}
+
+}  // namespace
+
+bool supportsNorm(const KernelDef&, const Node& node, const Target&) {
+  const TensorType& x = node.operand(0)->type();
+  if (!isPlainFloat(x) || x.numElements() == 0) return false;
+  const auto space = normSpace(node);
+  if (!space) return false;
+  // Parameters that broadcast within the normalized dims are rare.
+  for (int i = 1; node.is("layer_norm") && i < node.numOperands(); ++i)
+    if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return false;
+  return true;
+}
+
+double costNorm(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 12); }
+
+namespace {
+
+struct Moments {
+  Reg mean, r;
+};
+
+Moments moments(KernelEmitter& e, const Rows& rows, Reg x, float epsilon) {
+  const int width = rows.width();
+  Reg count = e.floats(static_cast<float>(rows.space().length), width);
+  Reg mean = e.b.CreateFDiv(rows.sum([&](Reg i, int lanes) { return rows.load(x, i, lanes); }), count);
+  Reg squares = rows.sum([&](Reg i, int lanes) {
+    Reg d = e.b.CreateFSub(rows.load(x, i, lanes), mean);
+    return e.b.CreateFMul(d, d);
+  });
+  Reg variance = e.b.CreateFAdd(e.b.CreateFDiv(squares, count), e.floats(epsilon, width));
+  return {mean, e.b.CreateFDiv(e.floats(1, width), e.b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, variance))};
+}
+
+Reg normalized(KernelEmitter& e, Reg x, const Moments& m, Reg scale, Reg bias) {
+  Reg v = e.b.CreateFMul(e.b.CreateFSub(x, m.mean), m.r);
+  if (scale) v = e.b.CreateFMul(v, scale);
+  return bias ? e.b.CreateFAdd(v, bias) : v;
+}
+
+Reg splatParameter(KernelEmitter& e, int operand, Reg index, int width) {
+  return e.splat(e.load(e.f32(), e.at(e.operand(operand), e.b.CreateShl(index, 2))), width);
+}
+
+// One parameter per element (layer_norm), per column (channels-last pixels), or per row (channels-first pixels).
+void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
+  const bool layer = node.is("layer_norm");
+  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  const auto perRow = [&](int operand) -> Reg {
+    if (layer || !e.operand(operand)) return nullptr;
+    if (!rows.space().along())
+      return loadUpTo(e, e.f32(rows.width()), e.at(e.operand(operand), e.b.CreateShl(rows.column(), 2)), rows.columns());
+    return splatParameter(e, operand, e.b.CreateURem(rows.outer(), e.i64(isLast(node) ? sizes.back() : sizes[1])), rows.width());
+  };
+  Reg scale = perRow(1), bias = perRow(2);
+  rows.each([&](Reg i, int lanes) {
+    const auto parameter = [&](Reg fixed, int operand) {
+      return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes);
+    };
+    rows.store(normalized(e, rows.load(x, i, lanes), m, parameter(scale, 1), parameter(bias, 2)), y, i, lanes);
+  });
+}
+
+// A row is the channels of one group, each of which has its parameters.
+void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
+  const int64_t groups = node.integer("num_groups"), channels = node.operand(0)->type().shape[1].size() / groups,
+                pixels = rows.space().length / channels;
+  Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
+  e.loop(
+      e.i64(0), e.i64(channels), 1,
+      [&](Reg c) {
+        Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
+        Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
+        vectorLoop(e, pixels, rows.width(), [&](Reg i, int lanes) {
+          Reg place = e.b.CreateAdd(start, i);
+          rows.store(normalized(e, rows.load(x, place, lanes), m, scale, bias), y, place, lanes);
+        });
+      },
+      true);
+}
+
+}  // namespace
+
+Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node) {
+  const auto epsilon = static_cast<float>(node.real("epsilon"));
+  return emitRows(e, *normSpace(node), [&](Rows& rows) {
+    Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
+    const Moments m = moments(e, rows, x, epsilon);
+    if (node.is("group_norm"))
+      storeGroupNorm(e, node, rows, m, x, y);
+    else
+      storeNorm(e, node, rows, m, x, y);
+  });
+}
+
+// ---- reductions -------------------------------------------------------------------------------
+
+namespace {
+
+std::optional<RowSpace> reductionSpace(const Node& node) {
+  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  if (node.attrs().find("axis")) return RowSpace::around(sizes, {node.integer("axis")});
+  return RowSpace::around(sizes, node.integers("axes"));
+}
+
+// Elements as float lanes, which hold every 8-bit integer.
+std::function<Reg(Reg, int)> reader(KernelEmitter& e, const Rows& rows, const TensorType& type) {
+  const bool isByte = sizeOf(type.dtype) == 1;
+  Reg x = rows.at(e.operand(0), isByte ? 1 : 4);
+  const bool hasSign = isSigned(type.dtype);
+  return [&e, &rows, x, isByte, hasSign](Reg i, int lanes) {
+    return isByte ? e.toFloat(rows.loadBytes(x, i, lanes, hasSign)) : rows.load(x, i, lanes);
+  };
+}
+
+void storeReduced(KernelEmitter& e, const Rows& rows, Reg v) {
+  auto* type = llvm::cast<llvm::FixedVectorType>(v->getType());
+  Reg out = rows.reducedAt(e.result(), static_cast<int64_t>(type->getScalarSizeInBits()) / 8);
+  if (rows.space().along())
+    e.store(e.b.CreateExtractElement(v, uint64_t{0}), out);
+  else
+    storeUpTo(e, v, out, rows.columns());
+}
+
+// Of zeros of both signs the first one counts.  Across, elements come in order.
+Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<Reg(Reg, int)>& element) {
+  if (!rows.space().along()) return m;
+  Reg zero = e.floats(0, rows.width());
+  Reg isZero = e.b.CreateFCmpOEQ(e.b.CreateExtractElement(m, uint64_t{0}), llvm::ConstantFP::get(e.f32(), 0));
+  // A place for the sign, by position: the smallest position of a zero, with the sign as its lowest bit.
+  llvm::Type* ints = e.i32(rows.width());
+  Reg steps = e.b.CreateSelect(isZero, e.i64(rows.space().length), e.i64(0));
+  Reg none = e.ints(INT32_MAX, ints);
+  const auto mark = [&](Reg i, int lanes, Reg best) {
+    Reg x = element(i, lanes);
+    Reg position = e.b.CreateAdd(e.splat(e.b.CreateTrunc(e.b.CreateShl(i, 1), e.b.getInt32Ty()), rows.width()), [&] {
+      llvm::SmallVector<llvm::Constant*> lane;
+      for (int l = 0; l < rows.width(); ++l) lane.push_back(e.b.getInt32(static_cast<uint32_t>(2 * l)));
+      return llvm::ConstantVector::get(lane);
+    }());
+    Reg sign = e.b.CreateLShr(e.bitcast(x, ints), e.ints(31, ints));
+    Reg candidate = e.b.CreateSelect(e.b.CreateFCmpOEQ(x, zero), e.b.CreateOr(position, sign), none);
+    return e.b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, rows.masked(candidate, lanes, none), best);
+  };
+  const int64_t whole = rows.space().length / rows.width() * rows.width();
+  Values best = e.loop(e.i64(0), e.minOf(steps, e.i64(whole)), rows.width(), {none},
+                       [&](Reg i, Values& carried) { carried[0] = mark(i, rows.width(), carried[0]); });
+  if (const auto rest = static_cast<int>(rows.space().length - whole)) best[0] = mark(e.i64(whole), rest, best[0]);
+  Reg first = rows.combined(best[0], [&](Reg a, Reg b) { return e.b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, a, b); });
+  Reg signedZero = e.bitcast(e.b.CreateShl(first, e.ints(31, ints)), e.f32(rows.width()));
+  return e.b.CreateSelect(e.splat(isZero, rows.width()), signedZero, m);
+}
+
+}  // namespace
+
+bool supportsReduction(const KernelDef&, const Node& node, const Target&) {
+  const TensorType& x = node.operand(0)->type();
+  if (x.numElements() == 0 || x.numElements() > INT32_MAX / 2) return false;
+  const bool selects = !node.is("reduce_sum") && !node.is("reduce_mean") && !node.is("q.reduce_mean");
+  const bool types = node.is("q.reduce_mean") ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
+                                              : isPlainFloat(x) || (selects && (isPerTensorByte(x) || isPlainByte(x)));
+  return types && reductionSpace(node).has_value();
+}
+
+double costReduction(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 2); }
+
+Result<KernelShape> emitSum(KernelEmitter& e, const Node& node) {
+  const RowSpace space = *reductionSpace(node);
+  return emitRows(e, space, [&](Rows& rows) {
+    const auto element = reader(e, rows, node.operand(0)->type());
+    Reg sum = rows.sum(element);
+    if (node.is("reduce_mean")) sum = e.b.CreateFDiv(sum, e.floats(static_cast<float>(space.length), rows.width()));
+    storeReduced(e, rows, sum);
+  });
+}
+
+// requantize(sum - n * zx, (sx / sy) / n, zy), rounded in float32 in that order.
+Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node) {
+  const RowSpace space = *reductionSpace(node);
+  const bool hasSign = isSigned(node.operand(0)->type().dtype);
+  const KernelEmitter::Bounds bounds = e.resultBounds();
+  Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.i32c(space.length));
+  Reg ratio = e.b.CreateFDiv(e.operandParam(0, ParamField::scale), e.resultParam(0, ParamField::scale));
+  Reg multiplier = e.b.CreateFDiv(ratio, llvm::ConstantFP::get(e.f32(), static_cast<double>(static_cast<float>(space.length))));
+  return emitRows(e, space, [&](Rows& rows) {
+    Reg x = rows.at(e.operand(0), 1);
+    const Values sum = rows.fold({e.ints(0, e.i32(rows.width()))}, [&](Reg i, int lanes, Values& carried) {
+      carried[0] = e.b.CreateAdd(carried[0], rows.loadBytes(x, i, lanes, hasSign));
+    });
+    Reg total = rows.combined(sum[0], [&](Reg a, Reg b) { return e.b.CreateAdd(a, b); });
+    Reg centred = e.b.CreateSub(total, e.splat(zero, rows.width()));
+    Reg q = e.roundClamp(e.b.CreateFMul(e.toFloat(centred), e.splat(multiplier, rows.width())), bounds);
+    storeReduced(e, rows, e.b.CreateTrunc(q, e.i8(rows.width())));
+  });
+}
+
+Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node) {
+  const TensorType& type = node.operand(0)->type();
+  const bool largest = node.is("reduce_max"), isByte = sizeOf(type.dtype) == 1;
+  return emitRows(e, *reductionSpace(node), [&](Rows& rows) {
+    const auto element = reader(e, rows, type);
+    Reg start = e.floats(largest ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity(), rows.width());
+    if (isByte) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
+    Reg m = extreme(e, rows, largest, start, element);
+    storeReduced(
+        e, rows,
+        isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
+  });
+}
+
+// The first or last element equal to the extreme; a NaN never is.
+Result<KernelShape> emitArg(KernelEmitter& e, const Node& node) {
+  const bool largest = node.is("argmax"), last = node.integer("select_last") != 0;
+  return emitRows(e, *reductionSpace(node), [&](Rows& rows) {
+    const auto element = reader(e, rows, node.operand(0)->type());
+    const int width = rows.width();
+    llvm::Type* ints = e.i32(width);
+    Reg start = e.floats(largest ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity(), width);
+    Reg m = extreme(e, rows, largest, start, element);
+    Reg none = e.ints(last ? -1 : INT32_MAX, ints);
+    const auto better = [&](Reg a, Reg b) { return e.b.CreateBinaryIntrinsic(last ? llvm::Intrinsic::smax : llvm::Intrinsic::smin, a, b); };
+    llvm::SmallVector<llvm::Constant*> lane;
+    for (int l = 0; l < width; ++l) lane.push_back(e.b.getInt32(static_cast<uint32_t>(rows.space().along() ? l : 0)));
+    Reg lanesFrom = llvm::ConstantVector::get(lane);
+    const Values best = rows.fold({none}, [&](Reg i, int lanes, Values& carried) {
+      Reg position = e.b.CreateAdd(e.splat(e.b.CreateTrunc(i, e.b.getInt32Ty()), width), lanesFrom);
+      Reg candidate = e.b.CreateSelect(e.b.CreateFCmpOEQ(element(i, lanes), m), position, none);
+      carried[0] = better(rows.masked(candidate, lanes, none), carried[0]);
+    });
+    Reg found = rows.combined(best[0], better);
+    found = e.b.CreateSelect(e.b.CreateICmpEQ(found, none), e.ints(0, ints), found);
+    storeReduced(e, rows, e.b.CreateSExt(found, e.i64s(width)));
+  });
+}
+
+}  // namespace qc

@@ -1,0 +1,96 @@
+// The family of implicit-GEMM kernels: what distinguishes its rows (GemmIsa) and how a convolution is cut into work
+// units, strips, panels and tiles (GemmPlan).  Selection, packing and the emitter all derive from these.
+//
+//   unit   = (conv group, block of panels, plane of the result, strip of output rows); an image has one plane, or in 3-d outD
+//   strip  : its input rows, of every plane of the kernel, are copied once into scratch, padded with the zero point and widened if the
+//            row needs it (staged), or read in place; where most taps lie in the padding (sparse: far dilated ones) each is looked up
+//   tile   = `tileRows` consecutive output pixels of the strip x one panel of channels, accumulated in registers.
+//            The last tile of a strip overlaps the one before, so there is no second, smaller kernel.
+// Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in a near cache.  One too large for that is cut
+// into chunks of kernel rows; the sums of all tiles then wait in scratch between chunks.
+//
+// On the matrix unit (Dot::tiles) a tile's pixels must lie at one constant distance.  The strip is one line of pixels
+// if that holds for all of it, else every output row is a line; tiles overlap at the end of a line, and two of them
+// are computed at a time, for each weight that is loaded to meet both.
+#pragma once
+
+#include <array>
+
+#include "codegen/plan/kernel.h"
+#include "ir/packing.h"
+
+namespace qc {
+
+struct GemmIsa {
+  enum class Dot : uint8_t {
+    vnni,     // vpdpbusd: u8 x s8, four products per lane
+    pairs,    // vpmaddubsw + vpmaddwd: exact only where no pair of weights saturates 16 bits
+    words,    // vpmaddwd of both operands widened to 16 bits
+    generic,  // the same in plain vector code for any target
+    usdot,    // NEON u8 x s8, four products per lane
+    sdot,     // NEON s8 x s8: the input is shifted by 128 on the way
+    fma,
+    tiles,  // AMX: u8 x s8, 16 pixels x 64 of k x 16 columns
+  };
+  struct Block {
+    int vectors, rows;  // registers: vectors of columns x rows of pixels (of one matrix tile, if the row computes by tiles)
+    double efficiency;  // of the peak
+  };
+  Dot dot;
+  DType input, weight;  // as multiplied
+  int lanes;
+  int group;            // elements of k per 32-bit lane
+  double macsPerCycle;  // peak
+  std::array<Block, 3> blocks;
+
+  bool widens() const { return input == DType::s16; }
+  int inputOffset() const { return dot == Dot::sdot ? 128 : 0; }
+  bool usesTiles() const { return dot == Dot::tiles; }
+  bool packs() const { return dot != Dot::generic && lanes >= 8; }  // has the lane-wise saturating packs
+};
+
+struct GemmPlan {
+  // As the loops see it: one row of pixels (1-d, linear) is turned into a column of single pixels, so that strips cut
+  // it; kernelW and dilationW keep their meaning along k.
+  ConvGeometry conv;
+  int64_t extentH = 1, extentW = 1;  // input pixels under one output pixel
+  Packing packing;
+  bool staged = false, sparse = false;  // at most one
+  int tileRows = 1;
+  int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane
+  int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
+  int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one plane of a strip's input
+  int64_t chunkRows = 1;  // rows of the kernel, of all its planes, whose weights meet all tiles of a strip before the next do
+  double cycles = 0;
+
+  // Of Dot::tiles.
+  bool flat = false;                       // the strip is one line
+  int depth = 0;                           // elements of k per tile
+  int64_t tilesOf(int64_t pixels) const {  // of a strip
+    const int64_t line = flat ? pixels : conv.outW;
+    return line == 0 ? 0 : pixels / line * ((line + tileRows - 1) / tileRows);
+  }
+
+  int64_t units() const { return conv.groups * blocks * conv.planes() * strips; }
+};
+
+// What of a convolution the family can compute, before or after packing.
+struct GemmProblem {
+  ConvGeometry conv;
+  bool quantizedResult = false;  // 8-bit: packed stores
+  bool floatResidual = false;
+  bool wideWeights = false;  // integers that leave s8 around their zero point
+  static Result<GemmProblem> of(const Node& node);
+};
+GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
+const GemmIsa& gemmIsaOf(const KernelDef& def);
+
+// Types and constants that every kernel of k.conv takes: u8 or f32 activations, constant weights that are s8, or two halves of it, around
+// their zero point, constant bias.
+bool supportsConvNode(const Node& node);
+
+// The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.
+// `node` is one of conv, linear, q.conv, q.linear that supportsConvGemm accepts.
+Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder);
+
+}  // namespace qc

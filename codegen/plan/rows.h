@@ -1,0 +1,71 @@
+// Rows: a tensor seen as [outer][length][inner], of which an op reduces the middle dim.  An emitter is written once against this
+// class; what is a vector depends on the form.  Along (inner = 1): a vector is a piece of one row and results are splats.
+// Across (inner > 1): a vector is one element each of neighbouring rows.  Sums are qmath::StripedSum in both.
+//
+//   return emitRows(e, space, [&](Rows& rows) {
+//     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
+//     Reg total = rows.sum([&](Reg i, int lanes) { return rows.load(x, i, lanes); });
+//     rows.each([&](Reg i, int lanes) { rows.store(e.b.CreateFDiv(rows.load(x, i, lanes), total), y, i, lanes); });
+//   });
+#pragma once
+
+#include <optional>
+
+#include "codegen/emit/emit.h"
+
+namespace qc {
+
+struct RowSpace {
+  int64_t outer = 1, length = 1, inner = 1;
+  bool along() const { return inner == 1; }
+  // Around one axis, or around axes that have only dims of size 1 between them; nothing for other axes.
+  static std::optional<RowSpace> around(const std::vector<int64_t>& sizes, const std::vector<int64_t>& axes);
+};
+
+class Rows {
+ public:
+  Rows(KernelEmitter& e, const RowSpace& space, Reg outer, Reg column, int width, int count)
+      : e_(e), space_(space), outer_(outer), column_(column), width_(width), count_(count) {}
+
+  KernelEmitter& emitter() const { return e_; }
+  const RowSpace& space() const { return space_; }
+  int width() const { return width_; }    // lanes of every vector
+  Reg outer() const { return outer_; }    // along: the row
+  Reg column() const { return column_; }  // across: the first of the rows, within inner
+  int columns() const { return count_; }  // across: how many of them; along: 1
+
+  // Where the row, or the first of the rows, starts in a tensor like x, or in one with one element per row (a reduction's result).
+  Reg at(Reg tensor, int64_t elementBytes) const;
+  Reg reducedAt(Reg tensor, int64_t elementBytes) const;
+
+  // Element i of every row in the vector, or elements [i, i + lanes) of the row; float or 8-bit (widened to i32 lanes).
+  Reg load(Reg row, Reg i, int lanes) const;
+  Reg loadBytes(Reg row, Reg i, int lanes, bool hasSign) const;
+  void store(Reg v, Reg row, Reg i, int lanes) const;
+
+  // All vectors in order; lanes is how many of the vector's are in use.  The body replaces what is carried.
+  void each(const std::function<void(Reg i, int lanes)>& visit) const;
+  KernelEmitter::Values fold(KernelEmitter::Values carried,
+                             const std::function<void(Reg i, int lanes, KernelEmitter::Values&)>& body) const;
+  // term(i, lanes) gives float lanes; those not in use count as zero.
+  Reg sum(const std::function<Reg(Reg i, int lanes)>& term) const;
+  // Lanes not in use replaced, so that they have no part in a fold.  Across, they have none anyway.
+  Reg masked(Reg v, int lanes, Reg others) const;
+  // Along: all lanes combined and splat.  Across: v itself.
+  Reg combined(Reg v, const std::function<Reg(Reg, Reg)>& combine) const;
+
+ private:
+  Reg byteOffset(Reg i, int64_t elementBytes) const;
+  Reg sumAlong(const std::function<Reg(Reg, int)>& term) const;
+  Reg sumAcross(const std::function<Reg(Reg, int)>& term) const;
+
+  KernelEmitter& e_;
+  RowSpace space_;
+  Reg outer_, column_;
+  int width_, count_;
+};
+
+// A unit is one row, or one vector of rows.
+KernelShape emitRows(KernelEmitter& e, const RowSpace& space, const std::function<void(Rows&)>& body);
+
+}  // namespace qc

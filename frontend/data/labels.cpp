@@ -1,0 +1,127 @@
+#include "frontend/data/labels.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <filesystem>
+#include <optional>
+#include <sstream>
+
+#include "frontend/data/npy.h"
+#include "ir/files.h"
+
+namespace qc {
+namespace {
+
+std::optional<int64_t> asInteger(std::string text) {
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\r')) text.pop_back();
+  while (!text.empty() && text.front() == ' ') text.erase(0, 1);
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value) : std::nullopt;
+}
+
+std::vector<std::string> columnsOf(const std::string& line) {
+  const char separator = line.find('\t') != std::string::npos ? '\t' : line.find(',') != std::string::npos ? ',' : ' ';
+  std::vector<std::string> result;
+  std::istringstream stream(line);
+  for (std::string column; std::getline(stream, column, separator);)
+    if (separator != ' ' || !column.empty()) result.push_back(column);
+  if (!result.empty() && result.back().ends_with('\r')) result.back().pop_back();
+  return result;
+}
+
+constexpr int64_t kLargest = int64_t{1} << 30;
+
+struct Row {
+  int64_t line;
+  std::vector<std::string> columns;
+};
+
+Result<std::vector<Row>> rowsOf(const std::string& path) {
+  QC_ASSIGN(const std::string text, readFile(path, kLargest));
+  std::istringstream file(text);
+  std::vector<Row> rows;
+  int64_t number = 0;
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    if (line.empty() || line[0] == '#' || line == "\r") continue;
+    rows.push_back({number, columnsOf(line)});
+  }
+  return rows;
+}
+
+// No number behind the first column.
+bool isHeader(const Row& row) {
+  return std::none_of(row.columns.begin() + 1, row.columns.end(), [](const std::string& column) { return asInteger(column).has_value(); });
+}
+
+constexpr size_t kDocumented = 1;  // file or index, class index
+
+// The first of these names that a header has.
+size_t columnNamed(const std::vector<std::string>& header) {
+  for (const std::string_view name : {"index", "class_index", "label_index", "class", "label"})
+    for (size_t i = 1; i < header.size(); ++i) {
+      std::string lower = header[i];
+      std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+      if (lower == name) return i;
+    }
+  return kDocumented;
+}
+
+// The form of MLPerf Tiny: file, number of classes, class index.
+bool isMlperf(const std::vector<Row>& rows) {
+  return std::all_of(rows.begin(), rows.end(), [&](const Row& row) {
+    if (row.columns.size() != 3 || row.columns[1] != rows[0].columns[1]) return false;
+    const auto count = asInteger(row.columns[1]), label = asInteger(row.columns[2]);
+    return count && label && *label >= 0 && *label < *count;
+  });
+}
+
+}  // namespace
+
+Result<Labels> Labels::read(const std::string& path) {
+  Labels labels;
+  labels.path_ = path;
+  if (path.ends_with(".npy")) {
+    QC_ASSIGN(const Tensor t, readNpy(path));
+    if (!isInteger(t.dtype()) || t.rank() != 1)
+      return fail(ErrorCode::kInvalidData, "'{}' holds {}, expected one class index for each sample", path, t.type().str())
+          .help("save labels.astype('int64').reshape(-1), or labels.argmax(-1) of one-hot rows");
+    const std::vector<int64_t> values = t.toInts();
+    for (size_t i = 0; i < values.size(); ++i) labels.byIndex_[static_cast<int64_t>(i)] = values[i];
+  } else {
+    QC_ASSIGN(std::vector<Row> rows, rowsOf(path));
+    size_t column = kDocumented;
+    if (!rows.empty() && isHeader(rows[0])) {
+      column = columnNamed(rows[0].columns);
+      rows.erase(rows.begin());
+    } else if (!rows.empty() && isMlperf(rows)) {
+      column = 2;
+    }
+    for (const Row& row : rows) {
+      const auto label = column < row.columns.size() ? asInteger(row.columns[column]) : std::nullopt;
+      if (!label)
+        return fail(ErrorCode::kInvalidData, "'{}' line {}: {} is no class index", path, row.line,
+                    column < row.columns.size() ? "'" + row.columns[column] + "'" : fmt::format("column {} is missing and", column + 1))
+            .help(
+                "write: file or index, class index; other columns need a header that names the one of the class 'index', 'class' or "
+                "'label'");
+      if (const auto index = asInteger(row.columns[0]))
+        labels.byIndex_[*index] = *label;
+      else
+        labels.byName_[row.columns[0]] = *label;
+    }
+  }
+  if (labels.size() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no labels", path).help("write: file or index, class index");
+  return labels;
+}
+
+Result<int64_t> Labels::of(const std::string& sampleName, int64_t index) const {
+  if (const auto it = byName_.find(sampleName); it != byName_.end()) return it->second;
+  if (const auto it = byName_.find(std::filesystem::path(sampleName).filename().string()); it != byName_.end()) return it->second;
+  if (const auto it = byIndex_.find(index); byName_.empty() && it != byIndex_.end()) return it->second;
+  return fail(ErrorCode::kNotFound, "'{}' has no label for sample '{}' (index {})", path_, sampleName, index);
+}
+
+}  // namespace qc

@@ -1,0 +1,192 @@
+#include "frontend/onnx/bind.h"
+
+#include <fmt/ranges.h>
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+using Dimension = onnx::TensorShapeProto::Dimension;
+
+// Exporters that know nothing of a dim write a question mark, or no name.
+std::string symbolOf(const Dimension& dim) { return !dim.has_dim_param() || dim.dim_param() == "?" ? std::string() : dim.dim_param(); }
+
+const onnx::TensorShapeProto& shapeOf(const onnx::ValueInfoProto& info) { return info.type().tensor_type().shape(); }
+
+std::string declared(const onnx::ValueInfoProto& info) {
+  std::string text;
+  for (const Dimension& dim : shapeOf(info).dim()) {
+    const std::string symbol = symbolOf(dim);
+    text += (text.empty() ? "" : ",") + (isFixed(dim) ? std::to_string(dim.dim_value()) : symbol.empty() ? "?" : symbol);
+  }
+  return text;
+}
+
+class Binder {
+ public:
+  Binder(const onnx::GraphProto& graph, const ImportOptions& options) : options_(options) {
+    std::set<std::string> constants;
+    for (const auto& initializer : graph.initializer()) constants.insert(initializer.name());
+    for (const auto& info : graph.input())
+      if (!constants.contains(info.name())) inputs_.push_back(&info);
+  }
+
+  Result<std::map<std::string, Ints>> run() {
+    QC_TRY(checkNames());
+    for (const auto* info : inputs_) {
+      if (const auto given = options_.shapes.find(info->name()); given != options_.shapes.end() && !isSymbol(info->name()))
+        QC_TRY(takeSizes(*info, given->second));
+      if (const auto value = options_.values.find(info->name()); value != options_.values.end()) takeValue(*info, value->second);
+    }
+    std::map<std::string, Ints> sizes;
+    for (const auto* info : inputs_) {
+      if (options_.values.contains(info->name())) continue;
+      const auto given = options_.shapes.find(info->name());
+      sizes[info->name()] = given != options_.shapes.end() && !isSymbol(info->name()) ? given->second : inferred(*info);
+    }
+    QC_TRY(reportFree());
+    return sizes;
+  }
+
+ private:
+  struct Known {
+    int64_t size;
+    std::string from;  // what said so
+  };
+
+  bool isInput(const std::string& name) const {
+    return std::any_of(inputs_.begin(), inputs_.end(), [&](const auto* info) { return info->name() == name; });
+  }
+  // An input of one dim may have the name of a symbol; then one size is the input's all the same.
+  bool isSymbol(const std::string& name) const { return !isInput(name); }
+
+  std::set<std::string> symbols() const {
+    std::set<std::string> names;
+    for (const auto* info : inputs_)
+      for (const Dimension& dim : shapeOf(*info).dim())
+        if (!isFixed(dim) && !symbolOf(dim).empty()) names.insert(symbolOf(dim));
+    return names;
+  }
+
+  // First, so that a misspelt name is not reported as a free dim of the right one.
+  Status checkNames() {
+    const std::set<std::string> symbols = this->symbols();
+    std::vector<std::string> known(symbols.begin(), symbols.end());
+    for (const auto* info : inputs_) known.push_back(info->name());
+    const auto unknown = [&](const std::string& name, const char* what) {
+      return fail(ErrorCode::kInvalidArgument, "{} is given for '{}', which is neither an input of the model nor a symbol of one", what,
+                  name)
+          .on(name)
+          .help(fmt::format("the model has '{}'", fmt::join(nearestNames(name, known, 8), "', '")));
+    };
+    for (const auto& [name, sizes] : options_.shapes) {
+      if (std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; }))
+        return fail(ErrorCode::kInvalidArgument, "a size below 0 in {}", toString(Attr(sizes))).on(name);
+      if (isInput(name)) continue;
+      if (!symbols.contains(name)) return unknown(name, "a shape");
+      if (sizes.size() != 1)
+        return fail(ErrorCode::kInvalidArgument, "{} sizes for one symbol", sizes.size()).on(name).help(fmt::format("write {}=N", name));
+      known_[name] = {sizes[0], fmt::format("{}={}", name, sizes[0])};
+    }
+    for (const auto& [name, value] : options_.values)
+      if (!isInput(name)) return unknown(name, "a value");
+    return {};
+  }
+
+  Status takeSizes(const onnx::ValueInfoProto& info, const Ints& sizes) {
+    const auto& shape = shapeOf(info);
+    bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == shape.dim_size();
+    for (int d = 0; fits && d < shape.dim_size(); ++d)
+      fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
+    if (!fits)
+      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declared(info))
+          .on(info.name());
+    for (int d = 0; d < shape.dim_size(); ++d) {
+      const std::string symbol = symbolOf(shape.dim(d));
+      if (isFixed(shape.dim(d)) || symbol.empty()) continue;
+      const Known here{sizes[static_cast<size_t>(d)], fmt::format("{}={}", info.name(), fmt::join(sizes, "x"))};
+      const auto [before, isNew] = known_.emplace(symbol, here);
+      if (!isNew && before->second.size != here.size)
+        return fail(ErrorCode::kInvalidArgument, "'{}' is {} by {} and {} by {}", symbol, before->second.size, before->second.from,
+                    here.size, here.from)
+            .on(info.name())
+            .help(fmt::format("dim {} of [{}] has the same size wherever the model names it", d, declared(info)));
+    }
+    return {};
+  }
+
+  // Whether the value fits is for those to say who make a constant of it.
+  void takeValue(const onnx::ValueInfoProto& info, const Tensor& value) {
+    if (value.rank() == shapeOf(info).dim_size()) static_cast<void>(takeSizes(info, value.sizes()));
+  }
+
+  Ints inferred(const onnx::ValueInfoProto& info) {
+    if (!info.type().tensor_type().has_shape() && info.type().has_tensor_type()) {
+      free_.push_back(fmt::format("'{}' (of any number of dims)", info.name()));
+      remedies_.insert(fmt::format("{}=1x3x224x224", info.name()));
+      return {};
+    }
+    Ints sizes;
+    std::string example;
+    bool unnamed = false, isFree = false;
+    const auto& shape = shapeOf(info);
+    for (int d = 0; d < shape.dim_size(); ++d) {
+      const Dimension& dim = shape.dim(d);
+      const std::string symbol = symbolOf(dim);
+      const auto known = isFixed(dim) ? known_.end() : known_.find(symbol);
+      if (isFixed(dim) || known != known_.end()) {
+        sizes.push_back(isFixed(dim) ? dim.dim_value() : known->second.size);
+      } else {
+        if (d > 0) {
+          free_.push_back(fmt::format("dim {} of '{}' [{}]", d, info.name(), declared(info)));
+          isFree = true;
+          unnamed = unnamed || symbol.empty();
+          if (!symbol.empty()) freeSymbols_.insert(symbol);
+        }
+        sizes.push_back(1);
+      }
+      example += (d ? "x" : "") + (isFixed(dim) || known != known_.end() || d == 0 ? std::to_string(sizes.back()) : "N");
+    }
+    if (isFree) {
+      if (free_.size() == 1 || firstFree_.empty()) firstFree_ = info.name();
+      if (unnamed) remedies_.insert(fmt::format("{}={}", info.name(), example));
+      if (!unnamed && firstExample_.empty()) firstExample_ = fmt::format("{}={}", info.name(), example);
+    }
+    return sizes;
+  }
+
+  Status reportFree() {
+    if (free_.empty()) return {};
+    for (const std::string& symbol : freeSymbols_) remedies_.insert(symbol + "=N");
+    std::string remedy = "bind by input or by symbol: ";
+    if (!firstExample_.empty()) remedy += fmt::format("LoadOptions::shapes {}, or ", firstExample_);
+    remedy += fmt::format("LoadOptions::shapes {}", fmt::join(remedies_, " LoadOptions::shapes "));
+    return fail(ErrorCode::kInvalidArgument, "{} {} free", fmt::join(free_, ", "), free_.size() == 1 ? "is" : "are")
+        .on(firstFree_)
+        .help(remedy);
+  }
+
+  const ImportOptions& options_;
+  std::vector<const onnx::ValueInfoProto*> inputs_;
+  std::map<std::string, Known> known_;
+  std::vector<std::string> free_;
+  std::set<std::string> freeSymbols_, remedies_;
+  std::string firstFree_, firstExample_;
+};
+
+}  // namespace
+
+bool isFixed(const Dimension& dim) { return dim.has_dim_value() && dim.dim_value() >= 0; }
+
+Result<std::map<std::string, Ints>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options) {
+  return Binder(graph, options).run();
+}
+
+}  // namespace qc

@@ -1,0 +1,25 @@
+// Sizes of the inputs of an ONNX model whose dims are free: bound by input, by symbol, or by another input that shares the symbol.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "frontend/onnx/import.h"
+
+namespace onnx {
+class GraphProto;
+class TensorShapeProto_Dimension;
+}  // namespace onnx
+
+namespace qc {
+
+// Sizes by input, initializers that are listed as inputs left out.  A dim takes its fixed size; else that of `options` for its input; else
+// the one that its symbol has elsewhere; else, where it is the leading one, 1.  One error names everything that stays free.  Two sizes for
+// one symbol and names that the model does not have are errors.
+Result<std::map<std::string, std::vector<int64_t>>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options);
+
+// Some exporters write -1 for a free dim; an explicit 0 is a size.
+bool isFixed(const onnx::TensorShapeProto_Dimension& dim);
+
+}  // namespace qc

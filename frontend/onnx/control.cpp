@@ -1,0 +1,190 @@
+// Control flow that is decided when the model is loaded becomes straight code: an If the branch that is taken, a Loop and a Scan their
+// rounds one after another.
+#include <algorithm>
+#include <limits>
+
+#include "frontend/onnx/importer.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+Value* boolean(OnnxNode& n, bool value) {
+  Tensor t(DType::boolean, {});
+  storeElement(DType::boolean, t.mutableData(), 0, value ? 1 : 0);
+  return n.constantValue(std::move(t));
+}
+
+Value* counter(OnnxNode& n, int64_t value) { return n.constantValue(Tensor::ofInts({}, std::vector{value})); }
+
+// Results of the rounds along a new axis; of none: `like` says what one would be.
+Result<Value*> stacked(OnnxNode& n, const OnnxValues& rounds, const OnnxValue& like, int64_t axis, bool reverse) {
+  if (!like.tensor) return n.error(ErrorCode::kInvalidModel, "a result of its rounds is no tensor, and is to be stacked");
+  std::vector<Value*> values;
+  for (const OnnxValue& v : rounds) values.push_back(v.tensor);
+  if (reverse) std::reverse(values.begin(), values.end());
+  if (!values.empty()) return joined(n, std::move(values), axis, true);
+  QC_ASSIGN(axis, n.axis(axis, like.tensor->type().rank() + 1));
+  Ints sizes = like.tensor->type().sizes();
+  sizes.insert(sizes.begin() + axis, 0);
+  return n.constantValue(Tensor(like.tensor->type().dtype, sizes));
+}
+
+// One entry for each of `count`, or the same for all where there are none.
+Result<Ints> perItem(OnnxNode& n, const char* attribute, int64_t count, int64_t most) {
+  QC_ASSIGN(Ints list, n.integers(attribute, Ints(static_cast<size_t>(count), 0)));
+  const bool known = std::all_of(list.begin(), list.end(), [&](int64_t v) { return v >= -most - 1 && v <= most; });
+  if (static_cast<int64_t>(list.size()) != count || !known)
+    return n.error(ErrorCode::kInvalidModel, "attribute `{}` has {} entries for {} values, or one out of range", attribute, list.size(),
+                   count);
+  return list;
+}
+
+constexpr int64_t kMaxRank = 64;
+
+}  // namespace
+
+OnnxImporter::ControlFn OnnxImporter::controlOp(const onnx::NodeProto& node) {
+  static const std::map<std::string, ControlFn, std::less<>> kOps = {
+      {"If", &OnnxImporter::addIf}, {"Loop", &OnnxImporter::addLoop}, {"Scan", &OnnxImporter::addScan}};
+  const auto it = isStandard(node) ? kOps.find(node.op_type()) : kOps.end();
+  return it == kOps.end() ? nullptr : it->second;
+}
+
+Result<OnnxValues> OnnxImporter::runBody(const onnx::GraphProto& body, const OnnxScope& outer, const OnnxValues& inputs, const Frame& frame,
+                                         const std::string& prefix) {
+  if (frame.depth >= kMaxOnnxDepth) return fail(ErrorCode::kResource, "subgraphs nested deeper than {}", kMaxOnnxDepth);
+  OnnxScope scope(&outer);
+  for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(define(scope, body.input(static_cast<int>(i)).name(), inputs[i]));
+  Frame inner{scope, frame.reads, frame.opset, frame.depth + 1, prefix, frame.calls};
+  QC_TRY(addNodes(body.node(), inner));
+  OnnxValues outputs;
+  for (const auto& info : body.output()) {
+    const auto value = scope.find(info.name());
+    if (!value || (!value->tensor && !value->sequence))
+      return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
+    outputs.push_back(*value);
+  }
+  return outputs;
+}
+
+// An If whose condition is known becomes the branch that is taken.
+Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
+  QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
+  QC_ASSIGN(const onnx::GraphProto* branch, node.subgraph(condition != 0 ? "then_branch" : "else_branch"));
+  OnnxScope scope(&frame.scope);
+  QC_TRY(addInitializers(*branch, scope));
+  return runBody(*branch, scope, {}, frame, frame.prefix);
+}
+
+// inputs: rounds, condition, carried values; body: (round, condition, carried) -> (condition, carried, results of the round)
+Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
+  QC_ASSIGN(const onnx::GraphProto* body, node.subgraph("body"));
+  const int carried = std::max(node.numInputs() - 2, 0), results = body->output_size() - 1 - carried;
+  if (node.numInputs() < 2 || body->input_size() != 2 + carried || results < 0)
+    return node.error(ErrorCode::kInvalidModel, "{} carried values, and a body of {} inputs and {} outputs", carried, body->input_size(),
+                      body->output_size());
+  int64_t most = std::numeric_limits<int64_t>::max();
+  if (node.input(0)) {
+    QC_ASSIGN(most, node.constantInteger(0, "the number of rounds"));
+  }
+  bool goesOn = true;
+  if (node.input(1)) {
+    QC_ASSIGN(const double condition, node.constantScalar(1, "the condition"));
+    goesOn = condition != 0;
+  }
+  OnnxScope constants(&frame.scope);
+  QC_TRY(addInitializers(*body, constants));
+  OnnxValues state(operands.begin() + 2, operands.end());
+  const auto round = [&](int64_t i) {
+    OnnxValues inputs{{counter(node, i)}, {boolean(node, true)}};
+    inputs.insert(inputs.end(), state.begin(), state.end());
+    return runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i));
+  };
+  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
+  int64_t i = 0;
+  for (; i < most && goesOn; ++i) {
+    QC_TRY(countStep());
+    QC_ASSIGN(const OnnxValues out, round(i));
+    const Tensor* condition = out[0].tensor ? out[0].tensor->constant() : nullptr;
+    if (!condition || condition->numElements() != 1)
+      return node
+          .error(ErrorCode::kUnsupported, "the number of its rounds depends on the data: '{}' decides after round {}",
+                 body->output(0).name(), i)
+          .help("export with a fixed number of rounds; only loops whose length is known when the model is loaded are unrolled");
+    goesOn = condition->at(0) != 0;
+    std::copy_n(out.begin() + 1, carried, state.begin());
+    for (int r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(1 + carried + r)]);
+  }
+  OnnxValues like;
+  if (i == 0 && results > 0) {  // what nobody reads goes again
+    QC_ASSIGN(const OnnxValues out, round(0));
+    like.assign(out.begin() + 1 + carried, out.end());
+  }
+  OnnxValues outputs = state;
+  for (int r = 0; r < results; ++r) {
+    const OnnxValues& stack = stacks[static_cast<size_t>(r)];
+    QC_ASSIGN(Value * all, stacked(node, stack, stack.empty() ? like[static_cast<size_t>(r)] : stack.front(), 0, false));
+    outputs.push_back({all});
+  }
+  return outputs;
+}
+
+// inputs: states, sequences; body: (states, elements) -> (states, results of the step)
+Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
+  if (node.opset() < 9)
+    return node.error(ErrorCode::kUnsupported, "the form of opset 8, with a batch dim of its own")
+        .help("convert the model with onnx.version_converter.convert_version(model, 13)");
+  QC_ASSIGN(const onnx::GraphProto* body, node.subgraph("body"));
+  QC_ASSIGN(const int64_t sequences, node.integer("num_scan_inputs"));
+  const int64_t states = node.numInputs() - sequences, results = body->output_size() - states;
+  if (sequences < 1 || states < 0 || body->input_size() != node.numInputs() || results < 0)
+    return node.error(ErrorCode::kInvalidModel, "{} inputs of which {} are sequences, and a body of {} inputs and {} outputs",
+                      node.numInputs(), sequences, body->input_size(), body->output_size());
+  QC_ASSIGN(Ints axes, perItem(node, "scan_input_axes", sequences, kMaxRank));
+  QC_ASSIGN(const Ints backwards, perItem(node, "scan_input_directions", sequences, 1));
+  QC_ASSIGN(const Ints outAxes, perItem(node, "scan_output_axes", results, kMaxRank));
+  QC_ASSIGN(const Ints outBackwards, perItem(node, "scan_output_directions", results, 1));
+  OnnxValues state;
+  std::vector<Value*> sources;
+  int64_t length = -1;
+  for (int i = 0; i < node.numInputs(); ++i) {
+    Value* v = node.input(i);
+    if (i < states) {
+      state.push_back(operands[static_cast<size_t>(i)]);
+      continue;
+    }
+    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is no tensor", i);
+    int64_t& axis = axes[static_cast<size_t>(i - states)];
+    QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
+    const int64_t size = v->type().sizes()[static_cast<size_t>(axis)];
+    if (length >= 0 && size != length)
+      return node.error(ErrorCode::kInvalidModel, "sequences of {} and of {} steps", length, size).on(v->name());
+    length = size;
+    sources.push_back(v);
+  }
+  if (length == 0) return node.error(ErrorCode::kUnsupported, "a sequence of no steps").on(sources.front()->name());
+  OnnxScope constants(&frame.scope);
+  QC_TRY(addInitializers(*body, constants));
+  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
+  for (int64_t i = 0; i < length; ++i) {
+    QC_TRY(countStep());
+    OnnxValues inputs = state;
+    for (size_t s = 0; s < sources.size(); ++s) {
+      QC_ASSIGN(Value * element, sliceAt(node, sources[s], axes[s], backwards[s] ? length - 1 - i : i, 1, false));
+      inputs.push_back({element});
+    }
+    QC_ASSIGN(const OnnxValues out, runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i)));
+    std::copy_n(out.begin(), states, state.begin());
+    for (int64_t r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(states + r)]);
+  }
+  OnnxValues outputs = state;
+  for (size_t r = 0; r < stacks.size(); ++r) {
+    QC_ASSIGN(Value * all, stacked(node, stacks[r], stacks[r].front(), outAxes[r], outBackwards[r] != 0));
+    outputs.push_back({all});
+  }
+  return outputs;
+}
+
+}  // namespace qc

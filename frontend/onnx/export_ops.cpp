@@ -1,0 +1,510 @@
+// IR ops -> ONNX nodes.  One row per op; most rows only rename.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "frontend/onnx/exporter.h"
+#include "frontend/onnx/tensor.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+onnx::AttributeProto& attribute(onnx::NodeProto& n, const char* name, onnx::AttributeProto::AttributeType type) {
+  auto& a = *n.add_attribute();
+  a.set_name(name);
+  a.set_type(type);
+  return a;
+}
+
+Ints orOnes(const Ints& list, size_t n, int64_t value = 1) { return list.empty() ? Ints(n, value) : list; }
+
+}  // namespace
+
+void setInt(onnx::NodeProto& n, const char* name, int64_t v) { attribute(n, name, onnx::AttributeProto::INT).set_i(v); }
+void setFloat(onnx::NodeProto& n, const char* name, double v) {
+  attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v));
+}
+void setString(onnx::NodeProto& n, const char* name, const std::string& v) { attribute(n, name, onnx::AttributeProto::STRING).set_s(v); }
+void setInts(onnx::NodeProto& n, const char* name, const Ints& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::INTS);
+  for (const int64_t i : v) a.add_ints(i);
+}
+void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::FLOATS);
+  for (const double x : v) a.add_floats(static_cast<float>(x));
+}
+void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::STRINGS);
+  for (const std::string& x : v) a.add_strings(x);
+}
+
+void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
+  const Ints weight = n.operand(1)->type().sizes(), kernel(weight.begin() + 2, weight.end());
+  setInts(proto, "kernel_shape", kernel);
+  setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
+  setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));
+  setInts(proto, "dilations", orOnes(n.integers("dilations"), kernel.size()));
+  setInt(proto, "group", n.integer("group"));
+}
+
+namespace {
+
+// An attribute that carries over, perhaps under another name.
+struct Copied {
+  const char* ours;
+  const char* onnx;
+  Copied(const char* both) : ours(both), onnx(both) {}  // NOLINT(google-explicit-constructor): rows read better
+  Copied(const char* o, const char* x) : ours(o), onnx(x) {}
+};
+
+void copy(onnx::NodeProto& proto, const Node& n, const Copied& c) {
+  const Attr& attr = *n.attrs().find(c.ours);
+  if (const auto* integer = std::get_if<int64_t>(&attr)) setInt(proto, c.onnx, *integer);
+  if (const auto* real = std::get_if<double>(&attr)) setFloat(proto, c.onnx, *real);
+  if (const auto* text = std::get_if<std::string>(&attr)) setString(proto, c.onnx, *text);
+  if (const auto* list = std::get_if<Ints>(&attr)) setInts(proto, c.onnx, *list);
+  if (const auto* list = std::get_if<std::vector<double>>(&attr); list && !list->empty()) {
+    auto& a = attribute(proto, c.onnx, onnx::AttributeProto::FLOATS);
+    for (const double v : *list) a.add_floats(static_cast<float>(v));
+  }
+}
+
+// Same operands and results.
+OnnxExportRow same(const char* op, const std::vector<Copied>& attrs = {}, int opset = 13) {
+  return [=](OnnxExporter& e, const Node& n) -> Status {
+    e.needOpset(opset);
+    auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
+    for (const Copied& c : attrs) copy(proto, n, c);
+    return {};
+  };
+}
+
+// One list of sizes, an attribute here, is the second operand there.
+OnnxExportRow sizesAsOperand(const char* op, const char* attr, const std::vector<Copied>& attrs = {}) {
+  return [=](OnnxExporter& e, const Node& n) -> Status {
+    auto& proto = e.add(n, op, {e.name(n.operand(0)), e.ints(n.integers(attr))}, e.resultNames(n));
+    for (const Copied& c : attrs) copy(proto, n, c);
+    return {};
+  };
+}
+
+// ---- convolution, pooling, products -------------------------------------------------------------------------------------
+
+void windowAttrs(onnx::NodeProto& proto, const Node& n, const Ints& kernel) {
+  setInts(proto, "kernel_shape", kernel);
+  setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
+  setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));
+}
+
+// cast(8-bit) or sub(cast(8-bit), cast(zero point)): what the integer ops of ONNX take.  A zero point per channel has trailing dims of 1
+// here and is a vector there.
+struct IntegerOperand {
+  const Value *x = nullptr, *zero = nullptr;
+};
+IntegerOperand integerOperand(const Value* v) {
+  const auto eightBits = [](const Value* u) -> const Value* {
+    const Node* cast = u->producer();
+    const bool fits =
+        cast && cast->is("cast") && (cast->operand(0)->type().dtype == DType::u8 || cast->operand(0)->type().dtype == DType::s8);
+    return fits ? cast->operand(0) : nullptr;
+  };
+  const Node* sub = v->producer();
+  if (!sub || !sub->is("sub")) return {eightBits(v)};
+  const Value* zero = sub->operand(1);
+  if (zero->producer() && zero->producer()->is("reshape")) zero = zero->producer()->operand(0);
+  const IntegerOperand found{eightBits(sub->operand(0)), eightBits(zero)};
+  const bool fits = found.x && found.zero && found.zero->type().dtype == found.x->type().dtype && found.zero->type().rank() <= 1;
+  return fits ? found : IntegerOperand();
+}
+
+// False: the operands are no 8-bit integers.
+bool addIntegerOp(OnnxExporter& e, const Node& n, const char* op, onnx::NodeProto** proto) {
+  const IntegerOperand a = integerOperand(n.operand(0)), b = integerOperand(n.operand(1));
+  if (!a.x || !b.x) return false;
+  *proto = &e.add(n, op, {e.name(a.x), e.name(b.x), e.name(a.zero), e.name(b.zero)}, e.resultNames(n));
+  return true;
+}
+
+Status conv(OnnxExporter& e, const Node& n) {
+  const bool transposed = n.is("conv_transpose"), isFloat = qc::isFloat(n.result()->type().dtype);
+  std::vector<std::string> inputs = e.operandNames(n);
+  if (inputs.size() > 3) return fail(ErrorCode::kUnsupported, "a fused residual cannot be exported").at(n.location());
+  onnx::NodeProto* proto = nullptr;
+  if (isFloat)
+    proto = &e.add(n, transposed ? "ConvTranspose" : "Conv", inputs, e.resultNames(n));
+  else if (transposed || inputs.size() > 2 || !addIntegerOp(e, n, "ConvInteger", &proto))
+    return fail(ErrorCode::kUnsupported, "'{}' of {} has no ONNX form", n.op(), n.operand(0)->type().str()).at(n.location());
+  setConvAttrs(*proto, n);
+  if (transposed && !n.integers("output_padding").empty()) setInts(*proto, "output_padding", n.integers("output_padding"));
+  return {};
+}
+
+Status pool(OnnxExporter& e, const Node& n) {
+  const bool average = n.is("avg_pool");
+  auto& proto = e.add(n, average ? "AveragePool" : "MaxPool", e.operandNames(n), e.resultNames(n));
+  const Ints& kernel = n.integers("kernel_shape");
+  windowAttrs(proto, n, kernel);
+  setInt(proto, "ceil_mode", n.integer("ceil_mode"));
+  const Ints dilations = orOnes(n.integers("dilations"), kernel.size());
+  const bool dilated = std::any_of(dilations.begin(), dilations.end(), [](int64_t d) { return d != 1; });
+  if (average) {
+    setInt(proto, "count_include_pad", n.integer("count_include_pad"));
+    if (dilated) e.needOpset(19);
+  }
+  if (dilated) setInts(proto, "dilations", dilations);
+  return {};
+}
+
+// linear x[..., K], w[N, K]: Gemm for matrices, else MatMul with the transposed weight and an Add.
+Status linear(OnnxExporter& e, const Node& n) {
+  std::vector<std::string> inputs = e.operandNames(n);
+  if (inputs.size() > 3) return fail(ErrorCode::kUnsupported, "a fused residual cannot be exported").at(n.location());
+  if (n.operand(0)->type().rank() == 2) {
+    setInt(e.add(n, "Gemm", inputs, e.resultNames(n)), "transB", 1);
+    return {};
+  }
+  const std::string transposed = e.fresh(inputs[1] + "_t");
+  setInts(e.add(n, "Transpose", {inputs[1]}, {transposed}), "perm", {1, 0});
+  if (inputs.size() < 3 || inputs[2].empty()) {
+    e.add(n, "MatMul", {inputs[0], transposed}, e.resultNames(n));
+    return {};
+  }
+  e.add(n, "Add", {e.step(n, "MatMul", {inputs[0], transposed}, "mm"), inputs[2]}, e.resultNames(n));
+  return {};
+}
+
+Status matmul(OnnxExporter& e, const Node& n) {
+  onnx::NodeProto* proto = nullptr;
+  if (n.result()->type().dtype != DType::s32 || !addIntegerOp(e, n, "MatMulInteger", &proto))
+    e.add(n, "MatMul", e.operandNames(n), e.resultNames(n));
+  return {};
+}
+
+// ---- elementwise ----------------------------------------------------------------------------------------------------------
+
+Status clip(OnnxExporter& e, const Node& n) {
+  const DType dtype = n.result()->type().dtype;
+  const auto bound = [&](double v) { return std::isinf(v) ? std::string() : e.scalarOf(dtype, v); };
+  e.add(n, "Clip", {e.name(n.operand(0)), bound(n.real("min")), bound(n.real("max"))}, e.resultNames(n));
+  return {};
+}
+
+Status silu(OnnxExporter& e, const Node& n) {
+  const std::string x = e.name(n.operand(0));
+  e.add(n, "Mul", {x, e.step(n, "Sigmoid", {x}, "sigmoid")}, e.resultNames(n));
+  return {};
+}
+
+Status mish(OnnxExporter& e, const Node& n) {
+  const std::string x = e.name(n.operand(0));
+  e.add(n, "Mul", {x, e.step(n, "Tanh", {e.step(n, "Softplus", {x}, "softplus")}, "tanh")}, e.resultNames(n));
+  return {};
+}
+
+Status cast(OnnxExporter& e, const Node& n) {
+  setInt(e.add(n, "Cast", e.operandNames(n), e.resultNames(n)), "to", dtypeToOnnx(n.result()->type().dtype));
+  return {};
+}
+
+// ---- norms, reductions, order -----------------------------------------------------------------------------------------------
+
+Status layerNorm(OnnxExporter& e, const Node& n) {
+  e.needOpset(17);
+  std::vector<std::string> inputs = e.operandNames(n);
+  if (inputs.size() < 2 || inputs[1].empty()) {
+    const Ints sizes = n.operand(0)->type().sizes();
+    Tensor ones(DType::f32, Ints(sizes.begin() + n.integer("axis"), sizes.end()));
+    for (float& v : ones.mutableAs<float>()) v = 1.0f;
+    inputs.resize(std::max<size_t>(inputs.size(), 2));
+    inputs[1] = e.initializer("ones", ones);
+  }
+  auto& proto = e.add(n, "LayerNormalization", inputs, e.resultNames(n));
+  for (const char* attr : {"epsilon", "axis"}) copy(proto, n, attr);
+  return {};
+}
+
+// The axes became an operand with opset 18, those of ReduceSum with 13.
+OnnxExportRow reduction(const char* op, int operandSince = 18) {
+  return [=](OnnxExporter& e, const Node& n) -> Status {
+    const bool asOperand = e.opset() >= operandSince;
+    std::vector<std::string> inputs = e.operandNames(n);
+    if (asOperand) inputs.push_back(e.ints(n.integers("axes")));
+    auto& proto = e.add(n, op, inputs, e.resultNames(n));
+    if (!asOperand) setInts(proto, "axes", n.integers("axes"));
+    copy(proto, n, "keepdims");
+    return {};
+  };
+}
+
+Status topk(OnnxExporter& e, const Node& n) {
+  auto& proto = e.add(n, "TopK", {e.name(n.operand(0)), e.ints({n.integer("k")})}, e.resultNames(n));
+  for (const char* attr : {"axis", "largest", "sorted"}) copy(proto, n, attr);
+  return {};
+}
+
+Status cumsum(OnnxExporter& e, const Node& n) {
+  auto& proto = e.add(n, "CumSum", {e.name(n.operand(0)), e.integer(n.integer("axis"))}, e.resultNames(n));
+  for (const char* attr : {"exclusive", "reverse"}) copy(proto, n, attr);
+  return {};
+}
+
+// ---- movement -----------------------------------------------------------------------------------------------------------------
+
+Status slice(OnnxExporter& e, const Node& n) {
+  const Ints &starts = n.integers("starts"), &sizes = n.integers("sizes"), &steps = n.integers("steps");
+  Ints ends, axes;
+  for (size_t d = 0; d < starts.size(); ++d) {
+    const int64_t end = starts[d] + sizes[d] * steps[d];
+    ends.push_back(end < 0 ? INT64_MIN + 1 : end);
+    axes.push_back(static_cast<int64_t>(d));
+  }
+  e.add(n, "Slice", {e.name(n.operand(0)), e.ints(starts), e.ints(ends), e.ints(axes), e.ints(steps)}, e.resultNames(n));
+  return {};
+}
+
+// A size of 0 is copied from the input there unless it says otherwise.
+Status reshape(OnnxExporter& e, const Node& n) {
+  const Ints& shape = n.integers("shape");
+  auto& proto = e.add(n, "Reshape", {e.name(n.operand(0)), e.ints(shape)}, e.resultNames(n));
+  if (std::find(shape.begin(), shape.end(), 0) == shape.end()) return {};
+  e.needOpset(14);
+  setInt(proto, "allowzero", 1);
+  return {};
+}
+
+Status pad(OnnxExporter& e, const Node& n) {
+  const std::string value = e.scalarOf(n.result()->type().dtype, n.real("value"));
+  setString(e.add(n, "Pad", {e.name(n.operand(0)), e.ints(n.integers("pads")), value}, e.resultNames(n)), "mode", n.string("mode"));
+  if (n.string("mode") == "wrap") e.needOpset(19);
+  return {};
+}
+
+Status oneHot(OnnxExporter& e, const Node& n) {
+  copy(e.add(n, "OneHot", {e.name(n.operand(0)), e.integer(n.integer("depth")), e.name(n.operand(1))}, e.resultNames(n)), n, "axis");
+  return {};
+}
+
+Status trilu(OnnxExporter& e, const Node& n) {
+  e.needOpset(14);
+  copy(e.add(n, "Trilu", {e.name(n.operand(0)), e.integer(n.integer("k"))}, e.resultNames(n)), n, "upper");
+  return {};
+}
+
+OnnxExportRow scatter(const char* op, const std::vector<Copied>& attrs = {}) {
+  return [=](OnnxExporter& e, const Node& n) -> Status {
+    auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
+    for (const Copied& c : attrs) copy(proto, n, c);
+    const std::string& reduction = n.string("reduction");
+    if (reduction == "none") return {};
+    e.needOpset(reduction == "min" || reduction == "max" ? 18 : 16);
+    setString(proto, "reduction", reduction);
+    return {};
+  };
+}
+
+// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes.
+Status resize(OnnxExporter& e, const Node& n) {
+  const std::vector<double>& scales = n.attrs().reals("scales");
+  const Ints in = n.operand(0)->type().sizes();
+  const Ints& sizes = n.integers("sizes");
+  bool follows = true, reached = true;
+  for (size_t d = 0; d < scales.size(); ++d) {
+    follows = follows && scales[d] == static_cast<double>(sizes[d]) / static_cast<double>(std::max<int64_t>(in[d], 1));
+    reached = reached &&
+              static_cast<int64_t>(std::floor(static_cast<double>(in[d]) * static_cast<double>(static_cast<float>(scales[d])))) == sizes[d];
+  }
+  if (!follows && !reached)
+    return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
+        .at(n.location())
+        .help("save as .qir instead");
+  const bool crops = n.string("coordinate") == "tf_crop_and_resize";
+  const std::vector<double>& box = n.attrs().reals("roi");
+  const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
+  std::vector<std::string> inputs = {e.name(n.operand(0)),
+                                     crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
+  if (follows)
+    inputs.insert(inputs.end(), {"", e.ints(sizes)});
+  else
+    inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
+  auto& proto = e.add(n, "Resize", inputs, e.resultNames(n));
+  for (const Copied& c : {Copied("mode"), Copied("coordinate", "coordinate_transformation_mode"), Copied("nearest", "nearest_mode"),
+                          Copied("cubic_a", "cubic_coeff_a"), Copied("exclude_outside"), Copied("extrapolation", "extrapolation_value")})
+    copy(proto, n, c);
+  if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
+  return {};
+}
+
+// ---- quantization ----------------------------------------------------------------------------------------------------------------
+
+// A range narrower than the storage type's is kept by a clip before the rounding: both bounds are whole steps.
+std::string clippedTo(OnnxExporter& e, const Node& n, const QuantParams& q, const std::string& x) {
+  const IntRange full = rangeOf(q.storage);
+  if ((q.qmin <= full.min && q.qmax >= full.max) || q.scales.size() != 1) return x;
+  const auto real = [&](int64_t v) { return e.scalar(q.scale() * static_cast<float>(v - q.zeroPoint())); };
+  return e.step(n, "Clip", {x, real(q.qmin), real(q.qmax)}, "clip");
+}
+
+void axisOf(onnx::NodeProto& proto, const QuantParams& q) {
+  if (q.perChannel() || q.blockSize) setInt(proto, "axis", q.axis);
+  if (q.blockSize) setInt(proto, "block_size", q.blockSize);
+}
+
+void opsetOf(OnnxExporter& e, const QuantParams& q) {
+  const bool wide = q.storage == DType::u16 || q.storage == DType::s16, narrow = q.storage == DType::u4 || q.storage == DType::s4;
+  if (wide || narrow || q.blockSize) e.needOpset(21);
+}
+
+void addQuantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& result) {
+  opsetOf(e, *q);
+  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().sizes());
+  axisOf(e.add(n, "QuantizeLinear", {clippedTo(e, n, *q, e.name(n.operand(0))), scale, zero}, {result}), *q);
+}
+
+void addDequantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& integers) {
+  opsetOf(e, *q);
+  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().sizes());
+  axisOf(e.add(n, "DequantizeLinear", {integers, scale, zero}, e.resultNames(n)), *q);
+}
+
+Status quantize(OnnxExporter& e, const Node& n) {
+  addQuantize(e, n, n.result()->type().quant, e.name(n.result()));
+  return {};
+}
+
+Status dequantize(OnnxExporter& e, const Node& n) {
+  addDequantize(e, n, n.operand(0)->type().quant, e.name(n.operand(0)));
+  return {};
+}
+
+Status fakeQuantize(OnnxExporter& e, const Node& n) {
+  const std::string integers = e.fresh(e.name(n.result()) + "_integers");
+  addQuantize(e, n, n.attrs().quant("to"), integers);
+  addDequantize(e, n, n.attrs().quant("to"), integers);
+  return {};
+}
+
+OnnxExportRows plainRows() {
+  return {
+      {"relu", same("Relu")},
+      {"sigmoid", same("Sigmoid")},
+      {"tanh", same("Tanh")},
+      {"exp", same("Exp")},
+      {"log", same("Log")},
+      {"sqrt", same("Sqrt")},
+      {"neg", same("Neg")},
+      {"abs", same("Abs")},
+      {"reciprocal", same("Reciprocal")},
+      {"floor", same("Floor")},
+      {"ceil", same("Ceil")},
+      {"round", same("Round")},
+      {"sign", same("Sign")},
+      {"sin", same("Sin")},
+      {"cos", same("Cos")},
+      {"tan", same("Tan")},
+      {"erf", same("Erf")},
+      {"asin", same("Asin")},
+      {"acos", same("Acos")},
+      {"atan", same("Atan")},
+      {"sinh", same("Sinh")},
+      {"cosh", same("Cosh")},
+      {"asinh", same("Asinh")},
+      {"acosh", same("Acosh")},
+      {"atanh", same("Atanh")},
+      {"isnan", same("IsNaN")},
+      {"isinf", same("IsInf", {"detect_negative", "detect_positive"})},
+      {"softplus", same("Softplus")},
+      {"softsign", same("Softsign")},
+      {"leaky_relu", same("LeakyRelu", {"alpha"})},
+      {"elu", same("Elu", {"alpha"})},
+      {"celu", same("Celu", {"alpha"})},
+      {"selu", same("Selu", {"alpha", "gamma"})},
+      {"thresholded_relu", same("ThresholdedRelu", {"alpha"})},
+      {"hardsigmoid", same("HardSigmoid", {"alpha", "beta"})},
+      {"hardswish", same("HardSwish", {}, 14)},
+      {"silu", silu},
+      {"mish", mish},
+      {"gelu", same("Gelu", {"approximate"}, 20)},
+      {"clip", clip},
+      {"identity", same("Identity")},
+      {"storage_cast", same("Identity")},  // integers are plain in ONNX
+      {"not", same("Not")},
+      {"cast", cast},
+      {"add", same("Add")},
+      {"sub", same("Sub")},
+      {"mul", same("Mul")},
+      {"div", same("Div")},
+      {"pow", same("Pow")},
+      {"min", same("Min")},
+      {"max", same("Max")},
+      {"mod", same("Mod", {"fmod"})},
+      {"prelu", same("PRelu")},
+      {"equal", same("Equal")},
+      {"greater", same("Greater")},
+      {"less", same("Less")},
+      {"greater_equal", same("GreaterOrEqual")},
+      {"less_equal", same("LessOrEqual")},
+      {"and", same("And")},
+      {"or", same("Or")},
+      {"xor", same("Xor")},
+      {"where", same("Where")},
+      {"conv", conv},
+      {"conv_transpose", conv},
+      {"linear", linear},
+      {"matmul", matmul},
+      {"max_pool", pool},
+      {"avg_pool", pool},
+      {"batch_norm", same("BatchNormalization", {"epsilon"})},
+      {"instance_norm", same("InstanceNormalization", {"epsilon"})},
+      {"group_norm", same("GroupNormalization", {"epsilon", "num_groups"}, 21)},
+      {"layer_norm", layerNorm},
+      {"lrn", same("LRN", {"size", "alpha", "beta", "bias"})},
+      {"softmax", same("Softmax", {"axis"})},
+      {"log_softmax", same("LogSoftmax", {"axis"})},
+      {"reduce_mean", reduction("ReduceMean")},
+      {"reduce_max", reduction("ReduceMax")},
+      {"reduce_min", reduction("ReduceMin")},
+      {"reduce_prod", reduction("ReduceProd")},
+      {"reduce_sum", reduction("ReduceSum", 13)},
+      {"argmax", same("ArgMax", {"axis", "keepdims", {"select_last", "select_last_index"}})},
+      {"argmin", same("ArgMin", {"axis", "keepdims", {"select_last", "select_last_index"}})},
+      {"topk", topk},
+      {"cumsum", cumsum},
+      {"concat", same("Concat", {"axis"})},
+      {"gather", same("Gather", {"axis"})},
+      {"gather_elements", same("GatherElements", {"axis"})},
+      {"gather_nd", same("GatherND", {"batch_dims"})},
+      {"scatter_elements", scatter("ScatterElements", {"axis"})},
+      {"scatter_nd", scatter("ScatterND")},
+      {"reshape", reshape},
+      {"expand", sizesAsOperand("Expand", "shape")},
+      {"tile", sizesAsOperand("Tile", "repeats")},
+      {"split", sizesAsOperand("Split", "sizes", {"axis"})},
+      {"transpose", same("Transpose", {"perm"})},
+      {"slice", slice},
+      {"pad", pad},
+      {"resize", resize},
+      {"depth_to_space", same("DepthToSpace", {"blocksize", "mode"})},
+      {"space_to_depth", same("SpaceToDepth", {"blocksize"})},
+      {"one_hot", oneHot},
+      {"trilu", trilu},
+      {"reverse_sequence", same("ReverseSequence", {"batch_axis", "time_axis"})},
+      {"quantize", quantize},
+      {"dequantize", dequantize},
+      {"fake_quantize", fakeQuantize},
+  };
+}
+
+}  // namespace
+
+const OnnxExportRows& onnxExportRows() {
+  static const OnnxExportRows kRows = [] {
+    OnnxExportRows rows = plainRows();
+    addDynamicExportRows(rows);
+    return rows;
+  }();
+  return kRows;
+}
+
+}  // namespace qc

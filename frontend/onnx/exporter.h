@@ -1,0 +1,79 @@
+// What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
+// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time and the
+// recurrent ones are in export_quant.cpp.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+class OnnxExporter {
+ public:
+  OnnxExporter(const Graph& graph, int opset) : graph_(graph), opset_(opset) {}
+  Result<std::string> run();
+  int opset() const { return opset_; }
+  void needOpset(int version) { opset_ = std::max(opset_, version); }
+
+  // Empty: an absent operand.  A constant becomes an initializer when it is first named.
+  std::string name(const Value* v);
+  std::vector<std::string> operandNames(const Node& n);
+  std::vector<std::string> resultNames(const Node& n);
+  std::string fresh(const std::string& base);  // a name that nothing has
+
+  // Absent trailing operands are cut.
+  onnx::NodeProto& add(const Node& node, const std::string& op, std::vector<std::string> inputs, std::vector<std::string> outputs);
+  // One node with a fresh result, which is returned.
+  std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
+
+  std::string initializer(const std::string& base, const Tensor& t);
+  std::string ints(const std::vector<int64_t>& values);
+  std::string integer(int64_t value);  // of rank 0
+  std::string scalar(float value) { return scalarOf(DType::f32, value); }
+  std::string scalarOf(DType dtype, double value);  // of rank 0
+  // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have the shape `sizes` over blocks.
+  std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
+  // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.
+  std::map<const Value*, std::string> narrowZeroPoints;
+  void needMicrosoftDomain() { microsoft_ = true; }
+
+ private:
+  void nameResults();
+  Status addNode(const Node& node);
+  void nameNodes();
+  static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
+
+  const Graph& graph_;
+  onnx::GraphProto* proto_ = nullptr;
+  std::map<const Value*, std::string> names_;
+  std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
+  std::set<std::string> taken_;
+  std::map<std::string, std::vector<std::pair<int, onnx::NodeProto*>>> byLocation_;  // what a node of the user's has become
+  std::vector<std::string> locations_;                                               // in the order of the graph
+  std::map<std::string, std::pair<std::string, std::string>> quantNames_;
+  int opset_;
+  bool microsoft_ = false;
+};
+
+using OnnxExportRow = std::function<Status(OnnxExporter&, const Node&)>;
+using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
+const OnnxExportRows& onnxExportRows();
+void addDynamicExportRows(OnnxExportRows& rows);
+
+void setInt(onnx::NodeProto& n, const char* name, int64_t v);
+void setFloat(onnx::NodeProto& n, const char* name, double v);
+void setString(onnx::NodeProto& n, const char* name, const std::string& v);
+void setInts(onnx::NodeProto& n, const char* name, const std::vector<int64_t>& v);
+void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v);
+void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v);
+// kernel_shape, strides, pads, dilations and group of a convolution.
+void setConvAttrs(onnx::NodeProto& proto, const Node& n);
+
+}  // namespace qc

@@ -1,0 +1,341 @@
+#include "frontend/onnx/import.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+
+#include "frontend/file_kind.h"
+#include "frontend/onnx/bind.h"
+#include "frontend/onnx/importer.h"
+#include "frontend/onnx/tensor.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
+#include "ir/op_def.h"
+#include "ir/verify.h"
+
+namespace qc {
+namespace {
+
+constexpr int kMinOpset = 7;
+constexpr int kMaxOpset = 28;  // the newest whose node tests have been run
+
+// What to do about ops that cannot be compiled as they are.
+std::string_view remedyFor(std::string_view op) {
+  static constexpr std::pair<std::string_view, std::string_view> kRemedies[] = {
+      {"NonMaxSuppression", "the number of its results depends on the data: run it in the application, on the outputs before it"},
+      {"NonZero", "the number of its results depends on the data: export without it"},
+      {"Unique", "the number of its results depends on the data: export without it"},
+      {"Compress", "the number of its results depends on the data: export without it"},
+      {"RandomNormal", "results would not repeat: feed random numbers as an input"},
+      {"RandomNormalLike", "results would not repeat: feed random numbers as an input"},
+      {"RandomUniform", "results would not repeat: feed random numbers as an input"},
+      {"RandomUniformLike", "results would not repeat: feed random numbers as an input"},
+      {"SequenceMap", "only sequences that are built op by op are supported: export with tensors in their place"},
+      {"SoftmaxCrossEntropyLoss", "a loss belongs to training: export the model in eval mode"},
+      {"NegativeLogLikelihoodLoss", "a loss belongs to training: export the model in eval mode"},
+  };
+  for (const auto& [name, remedy] : kRemedies)
+    if (name == op) return remedy;
+  return {};
+}
+
+ModelInfo infoOf(const onnx::ModelProto& model) {
+  ModelInfo info{model.producer_name(),
+                 model.producer_version(),
+                 model.domain(),
+                 model.doc_string(),
+                 model.graph().doc_string(),
+                 model.model_version(),
+                 {}};
+  for (const auto& entry : model.metadata_props()) info.properties.emplace_back(entry.key(), entry.value());
+  return info;
+}
+
+}  // namespace
+
+const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
+  const auto key = [](std::string_view d, std::string_view o) { return fmt::format("{}::{}", d == "ai.onnx" ? "" : d, o); };
+  static const auto table = [&] {
+    std::unordered_map<std::string, const OnnxOp*> t;
+    for (const auto rows :
+         {onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
+      for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
+    return t;
+  }();
+  const auto it = table.find(key(domain, op));
+  return it == table.end() ? nullptr : it->second;
+}
+
+std::string onnxNodeName(const onnx::NodeProto& node) {
+  return node.name().empty() ? fmt::format("{}:{}", node.op_type(), node.output_size() ? node.output(0) : "") : node.name();
+}
+
+bool isStandard(const onnx::NodeProto& node) { return node.domain().empty() || node.domain() == "ai.onnx"; }
+
+Status checkOpset(int opset, const std::string& whose) {
+  if (opset < kMinOpset)
+    return fail(ErrorCode::kUnsupported, "{} is of opset {}; {} and later are supported", whose, opset, kMinOpset)
+        .help("convert it with onnx.version_converter.convert_version(model, 13)");
+  if (opset > kMaxOpset)
+    return fail(ErrorCode::kUnsupported, "{} is of opset {}; what ops mean is known up to opset {}", whose, opset, kMaxOpset)
+        .help(fmt::format("convert it with onnx.version_converter.convert_version(model, {})", kMaxOpset));
+  return {};
+}
+
+Tensor toFloat32(const Tensor& t) {
+  const std::vector<float> values = t.toFloats();
+  return Tensor::ofFloats(t.sizes(), values);
+}
+
+Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& nodesByOp) {
+  std::string list, remedies;
+  for (const auto& [op, nodes] : nodesByOp) {
+    list += fmt::format("{}{} ({} time{}: ", list.empty() ? "" : "; ", op, nodes.size(), nodes.size() == 1 ? "" : "s");
+    for (size_t i = 0; i < std::min<size_t>(nodes.size(), 3); ++i) list += (i ? ", '" : "'") + nodes[i] + "'";
+    list += nodes.size() > 3 ? ", ...)" : ")";
+    const std::string_view remedy = remedyFor(op);
+    if (!remedy.empty() && remedies.find(remedy) == std::string::npos) remedies += fmt::format("{}: {}; ", op, remedy);
+  }
+  return fail(ErrorCode::kUnsupported, "ops that are not supported: {}", list)
+      .help(remedies +
+            "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
+}
+
+OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options)
+    : model_(model), folder_(folder), options_(options), graph_(model.graph().name().empty() ? "main" : model.graph().name()) {}
+
+Result<Graph> OnnxImporter::run() {
+  QC_TRY(readOpsets());
+  indexFunctions();
+  QC_TRY(reportUnsupported());
+  OnnxScope scope;
+  QC_TRY(addInitializers(model_.graph(), scope));
+  QC_TRY(addInputs(scope));
+  std::unordered_set<std::string> reads;
+  collectReads(model_.graph().node(), reads);
+  for (const auto& output : model_.graph().output()) reads.insert(output.name());
+  Frame frame{scope, reads, opset_};
+  QC_TRY(addNodes(model_.graph().node(), frame));
+  QC_TRY(addOutputs(scope));
+  giveInputsMeaning();
+  graph_.setInfo(infoOf(model_));
+  graph_.eraseDeadNodes();
+  QC_TRY(verify(graph_));
+  return std::move(graph_);
+}
+
+Status OnnxImporter::readOpsets() {
+  for (const auto& entry : model_.opset_import()) {
+    const std::string domain = entry.domain() == "ai.onnx" ? "" : entry.domain();
+    if (!domain.empty()) continue;
+    opset_ = static_cast<int>(std::clamp<int64_t>(entry.version(), 0, 1 << 20));
+  }
+  return checkOpset(opset_, "the model");  // IR 1 and 2 had no opset imports: opset 1
+}
+
+// All at once, so that a user does not find them one by one.  Branches of an If are left to the import: those not taken do not matter.
+void OnnxImporter::collectUnsupported(const OnnxNodes& nodes, int depth, std::map<std::string, std::vector<std::string>>& found,
+                                      std::unordered_set<const onnx::FunctionProto*>& seen) {
+  for (const auto& node : nodes) {
+    if (controlOp(node) || (node.op_type() == "Constant" && isStandard(node))) {
+      for (const auto& attribute : node.attribute())
+        if (attribute.has_g() && node.op_type() != "If" && depth < kMaxOnnxDepth)
+          collectUnsupported(attribute.g().node(), depth + 1, found, seen);
+    } else if (const onnx::FunctionProto* function = findConverter(node.domain(), node.op_type()) ? nullptr : findFunction(node)) {
+      if (seen.insert(function).second) collectUnsupported(function->node(), depth, found, seen);
+    } else if (!findConverter(node.domain(), node.op_type()) && !(isStandard(node) && findSequenceOp(node.op_type(), true))) {
+      found[node.domain().empty() ? node.op_type() : node.domain() + "." + node.op_type()].push_back(onnxNodeName(node));
+    }
+  }
+}
+
+Status OnnxImporter::reportUnsupported() {
+  std::map<std::string, std::vector<std::string>> found;
+  std::unordered_set<const onnx::FunctionProto*> seen;
+  collectUnsupported(model_.graph().node(), 0, found, seen);
+  if (found.empty()) return {};
+  return unsupportedOps(found);
+}
+
+Status OnnxImporter::define(OnnxScope& scope, const std::string& name, OnnxValue value) {
+  if (name.empty()) return {};
+  if (!scope.define(name, std::move(value))) return fail(ErrorCode::kInvalidModel, "two values have the same name").on(name);
+  return {};
+}
+
+// The value computes in float32 whatever the width in the file.
+Value* OnnxImporter::widened(Value* v) {
+  if (v->type().dtype != DType::f16 && v->type().dtype != DType::bf16) return v;
+  Builder b(graph_);
+  return b.make("cast", {v}, {{"to", DType::f32}}, v->name() + "_f32");
+}
+
+Status OnnxImporter::addInitializers(const onnx::GraphProto& g, OnnxScope& scope) {
+  Builder b(graph_);
+  if (g.sparse_initializer_size()) return fail(ErrorCode::kUnsupported, "sparse initializers");
+  for (const auto& initializer : g.initializer()) {
+    QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
+    if (tensor.dtype() == DType::f16 || tensor.dtype() == DType::bf16) tensor = toFloat32(tensor);
+    budget_.payload += tensor.byteSize();
+    QC_TRY(define(scope, initializer.name(), {b.constant(initializer.name(), std::move(tensor))}));
+  }
+  return {};
+}
+
+namespace {
+
+// One number of any type stands for a scalar of the input's type, if that holds it exactly.
+std::optional<Tensor> converted(const Tensor& value, DType dtype, const onnx::TypeProto::Tensor& declared) {
+  if (value.dtype() == dtype || value.numElements() != 1) return value;
+  Tensor t(dtype, std::vector<int64_t>(static_cast<size_t>(declared.shape().dim_size()), 1));
+  storeElement(dtype, t.mutableData(), 0, value.at(0));
+  if (isInteger(dtype) && t.at(0) != value.at(0)) return std::nullopt;
+  return t;
+}
+
+}  // namespace
+
+Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, OnnxScope& scope) {
+  const auto& shape = info.type().tensor_type().shape();
+  const std::optional<Tensor> value = converted(given, dtype, info.type().tensor_type());
+  bool fits = value && value->dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value->rank());
+  for (int d = 0; fits && d < shape.dim_size(); ++d)
+    fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == value->sizes()[static_cast<size_t>(d)];
+  if (!fits)
+    return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str())
+        .on(info.name());
+  Builder b(graph_);
+  return define(scope, info.name(), {b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value)});
+}
+
+Status OnnxImporter::addInputs(OnnxScope& scope) {
+  QC_ASSIGN(const auto shapes, bindShapes(model_.graph(), options_));
+  for (const auto& info : model_.graph().input()) {
+    if (info.name().empty()) return fail(ErrorCode::kInvalidModel, "an input without a name");
+    if (scope.holds(info.name())) continue;  // IR 3 lists initializers as inputs
+    if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is no tensor").on(info.name());
+    auto dtype = dtypeFromOnnx(info.type().tensor_type().elem_type());
+    if (!dtype) return tl::make_unexpected(std::move(dtype.error()).on(info.name()));
+    if (const auto value = options_.values.find(info.name()); value != options_.values.end()) {
+      QC_TRY(bindValue(info, *dtype, value->second, scope));
+      continue;
+    }
+    const std::vector<int64_t>& sizes = shapes.at(info.name());
+    int64_t bytes = sizeOf(*dtype);
+    for (const int64_t s : sizes) {
+      if (s > 0 && bytes > (int64_t{1} << 40) / s)
+        return fail(ErrorCode::kResource, "an input of {}", toString(Attr(sizes))).on(info.name());
+      bytes *= s;
+    }
+    QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))}));
+  }
+  return {};
+}
+
+// A graph input that is only read with one meaning has it.
+void OnnxImporter::giveInputsMeaning() {
+  for (Value* input : graph_.inputs()) {
+    const std::vector<Node*> users = input->users();
+    const Node* first = users.empty() ? nullptr : users.front();
+    const auto alike = [&](const Node* user) {
+      return user->is("storage_cast") && user->result()->type().isQuantized() && user->result()->type() == first->result()->type();
+    };
+    if (input->type().isQuantized() || input->isOutput() || !first || !std::all_of(users.begin(), users.end(), alike)) continue;
+    const TensorType type = first->result()->type();
+    for (Node* user : users) {
+      user->result()->replaceAllUsesWith(input, true);
+      graph_.erase(user);
+    }
+    input->setType(type);
+  }
+}
+
+Status OnnxImporter::addOutputs(const OnnxScope& scope) {
+  std::vector<Value*> outputs;
+  std::vector<std::string> names;
+  for (const auto& info : model_.graph().output()) {
+    const auto found = scope.find(info.name());
+    if (found && found->sequence) return fail(ErrorCode::kUnsupported, "an output that is a sequence of tensors").on(info.name());
+    if (!found || !found->tensor) return fail(ErrorCode::kInvalidModel, "an output that nothing computes").on(info.name());
+    Value* v = found->tensor;
+    if (v->producer() && v->producer()->is("storage_cast")) v = v->producer()->operand(0);  // the same bytes
+    const int declared = info.type().tensor_type().elem_type();
+    if (v->type().dtype == DType::f32 && !v->type().isQuantized() && (declared == 10 || declared == 16)) {
+      Builder b(graph_);
+      v = b.make("cast", {v}, {{"to", declared == 10 ? DType::f16 : DType::bf16}});
+    }
+    outputs.push_back(v);
+    names.push_back(info.name());
+  }
+  if (outputs.empty()) return fail(ErrorCode::kInvalidModel, "the model has no outputs");
+  graph_.setOutputs(std::move(outputs));
+  graph_.setOutputNames(std::move(names));
+  return {};
+}
+
+namespace {
+
+Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& name = {}) {
+  if (bytes.size() > static_cast<size_t>(INT32_MAX))
+    return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
+  google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+  stream.SetTotalBytesLimit(INT32_MAX);
+  stream.SetRecursionLimit(64);
+  onnx::ModelProto model;
+  if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph()) {
+    const FileKind kind = kindOfBytes(bytes);
+    return fail(ErrorCode::kInvalidModel, "{} no ONNX model, but {}", name.empty() ? "these bytes are" : fmt::format("'{}' is", name),
+                kind.what)
+        .help(kind.remedy);
+  }
+  return model;
+}
+
+}  // namespace
+
+Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options) {
+  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes));
+  Descriptor opened;
+  if (!folder.empty()) {
+    QC_ASSIGN(opened, openFolder(folder.string()));
+  }
+  return OnnxImporter(model, opened, options).run();
+}
+
+Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    const FileKind kind = kindOfFolder(path);
+    return fail(ErrorCode::kInvalidArgument, "'{}' is {}, not a model's file", path, kind.what).help(kind.remedy);
+  }
+  QC_ASSIGN(const InputFile file, InputFile::open(path));
+  QC_ASSIGN(const Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
+  // The parsed form takes about as much as the bytes, which go before the graph is made.
+  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
+  auto model = [&]() -> Result<onnx::ModelProto> {
+    QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
+    return parseModel(bytes, path);
+  }();
+  if (!model) return tl::make_unexpected(std::move(model).error());
+  return OnnxImporter(*model, folder, options).run();
+}
+
+Result<int64_t> modelBytes(const std::string& path) {
+  QC_ASSIGN(const InputFile file, InputFile::open(path));
+  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
+  QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
+  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes, path));
+  auto total = static_cast<int64_t>(file.size());
+  for (const auto& initializer : model.graph().initializer()) {
+    if (initializer.data_location() != onnx::TensorProto::EXTERNAL) continue;
+    QC_ASSIGN(const DType dtype, dtypeFromOnnx(initializer.data_type()));
+    int64_t elements = 1;
+    for (const int64_t size : initializer.dims())
+      if (size < 0 || __builtin_mul_overflow(elements, size, &elements))
+        return fail(ErrorCode::kInvalidModel, "a dim of {}", size).on(initializer.name());
+    total += dtype == DType::s4 || dtype == DType::u4 ? (elements + 1) / 2 : elements * sizeOf(dtype);
+  }
+  return total;
+}
+
+}  // namespace qc

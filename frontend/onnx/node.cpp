@@ -1,0 +1,209 @@
+#include "frontend/onnx/node.h"
+
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "frontend/onnx/tensor.h"
+#include "ir/interp.h"
+
+namespace qc {
+
+using onnx::AttributeProto;
+
+OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
+                   const Descriptor& folder, std::string location, const std::unordered_set<std::string>& reads)
+    : proto_(proto),
+      opset_(opset),
+      inputs_(std::move(inputs)),
+      graph_(graph),
+      budget_(budget),
+      folder_(folder),
+      location_(std::move(location)),
+      reads_(reads) {}
+
+std::string_view OnnxNode::op() const { return proto_.op_type(); }
+int OnnxNode::numOutputs() const { return proto_.output_size(); }
+bool OnnxNode::outputUsed(int i) const {
+  return i < proto_.output_size() && !proto_.output(i).empty() && reads_.contains(proto_.output(i));
+}
+
+bool OnnxNode::has(std::string_view name) const {
+  return std::any_of(proto_.attribute().begin(), proto_.attribute().end(), [&](const AttributeProto& a) { return a.name() == name; });
+}
+
+Result<const AttributeProto*> OnnxNode::attribute(std::string_view name, int kind) const {
+  for (const AttributeProto& a : proto_.attribute()) {
+    if (a.name() != name) continue;
+    if (!a.ref_attr_name().empty()) return error(ErrorCode::kUnsupported, "attribute `{}` refers to a function's attribute", name);
+    // Files of IR 3 may lack the type; then the field that is filled tells.
+    if (a.type() != kind && a.type() != AttributeProto::UNDEFINED)
+      return error(ErrorCode::kInvalidModel, "attribute `{}` is {}, expected {}", name, AttributeProto::AttributeType_Name(a.type()),
+                   AttributeProto::AttributeType_Name(static_cast<AttributeProto::AttributeType>(kind)));
+    return &a;
+  }
+  return static_cast<const AttributeProto*>(nullptr);
+}
+
+namespace {
+template <class T>
+Result<T> orDefault(const OnnxNode& node, std::string_view name, std::optional<T> byDefault) {
+  if (byDefault) return *std::move(byDefault);
+  return node.error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
+}
+}  // namespace
+
+Result<int64_t> OnnxNode::integer(std::string_view name, std::optional<int64_t> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::INT));
+  return a ? Result<int64_t>(a->i()) : orDefault(*this, name, byDefault);
+}
+
+Result<double> OnnxNode::real(std::string_view name, std::optional<double> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::FLOAT));
+  return a ? Result<double>(a->f()) : orDefault(*this, name, byDefault);
+}
+
+Result<std::string> OnnxNode::string(std::string_view name, std::optional<std::string> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::STRING));
+  return a ? Result<std::string>(a->s()) : orDefault(*this, name, std::move(byDefault));
+}
+
+Result<std::vector<int64_t>> OnnxNode::integers(std::string_view name, std::optional<std::vector<int64_t>> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::INTS));
+  return a ? Result<std::vector<int64_t>>(std::vector<int64_t>(a->ints().begin(), a->ints().end()))
+           : orDefault(*this, name, std::move(byDefault));
+}
+
+Result<std::vector<double>> OnnxNode::reals(std::string_view name, std::optional<std::vector<double>> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::FLOATS));
+  return a ? Result<std::vector<double>>(std::vector<double>(a->floats().begin(), a->floats().end()))
+           : orDefault(*this, name, std::move(byDefault));
+}
+
+Result<std::vector<std::string>> OnnxNode::strings(std::string_view name, std::optional<std::vector<std::string>> byDefault) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::STRINGS));
+  if (!a) return orDefault(*this, name, std::move(byDefault));
+  return std::vector<std::string>(a->strings().begin(), a->strings().end());
+}
+
+Result<Tensor> OnnxNode::tensor(std::string_view name) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::TENSOR));
+  if (!a) return error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
+  return tensorFromOnnx(a->t(), folder_);
+}
+
+Result<const onnx::GraphProto*> OnnxNode::subgraph(std::string_view name) const {
+  QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::GRAPH));
+  if (!a) return error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
+  return &a->g();
+}
+
+Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
+  const Value* v = input(i);
+  if (!v) return error(ErrorCode::kInvalidModel, "{} is missing", what);
+  if (const Tensor* t = v->constant()) return t;
+  // Quantized models keep even pad values as integers.
+  if (v->producer() && v->producer()->is("dequantize") && v->producer()->operand(0)->constant()) {
+    QC_ASSIGN(auto folded, foldNode(*v->producer()));
+    if (folded) {
+      Builder b(graph_);
+      return b.constant({}, std::move(folded->front()))->constant();
+    }
+  }
+  return tl::make_unexpected(
+      Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
+                .on(v->name())
+                .help("fix it: sizes of inputs with LoadOptions::shapes NAME=1x3x224x224, the value of an input with LoadOptions::values "
+                      "NAME=VALUE")));
+}
+
+Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what) const {
+  QC_ASSIGN(const Tensor* t, constant(i, what));
+  if (!isInteger(t->dtype())) return error(ErrorCode::kInvalidModel, "{} is {}, expected integers", what, t->type().str());
+  if (t->numElements() > 65536) return error(ErrorCode::kInvalidModel, "{} has {} entries", what, t->numElements());
+  return t->toInts();
+}
+
+Result<double> OnnxNode::constantScalar(int i, std::string_view what) const {
+  QC_ASSIGN(const Tensor* t, constant(i, what));
+  if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
+  return t->at(0);
+}
+
+Result<int64_t> OnnxNode::constantInteger(int i, std::string_view what) const {
+  QC_ASSIGN(const Tensor* t, constant(i, what));
+  if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
+  if (isInteger(t->dtype())) return t->toInts().front();
+  const double value = t->at(0);
+  if (!(std::abs(value) < 1e15) || value != std::floor(value))
+    return error(ErrorCode::kInvalidModel, "{} is {}, expected a whole number", what, value);
+  return static_cast<int64_t>(value);
+}
+
+Result<std::optional<std::vector<int64_t>>> OnnxNode::intsFrom(int operand, std::string_view attribute) const {
+  if (input(operand)) {
+    QC_ASSIGN(std::vector<int64_t> values, constantInts(operand, attribute));
+    return std::optional(std::move(values));
+  }
+  if (!has(attribute)) return std::optional<std::vector<int64_t>>();
+  QC_ASSIGN(std::vector<int64_t> values, integers(attribute));
+  return std::optional(std::move(values));
+}
+
+Result<int64_t> OnnxNode::axis(int64_t value, int64_t rank) const {
+  if (value < -rank || value >= rank) return error(ErrorCode::kInvalidModel, "axis {} of a tensor with {} dims", value, rank);
+  return value < 0 ? value + rank : value;
+}
+
+Result<std::vector<int64_t>> OnnxNode::axes(std::vector<int64_t> values, int64_t rank) const {
+  for (int64_t& v : values) {
+    QC_ASSIGN(v, axis(v, rank));
+  }
+  std::sort(values.begin(), values.end());
+  if (std::adjacent_find(values.begin(), values.end()) != values.end()) return error(ErrorCode::kInvalidModel, "an axis is named twice");
+  return values;
+}
+
+Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector<Value*> operands, AttrDict attrs) {
+  Builder b(graph_);
+  b.at(location_);
+  QC_ASSIGN(Node * node, b.createNode(op, std::move(operands), std::move(attrs)));
+  std::vector<Value*> results;
+  // dequantize keeps the integers of weights visible: it is not folded.
+  auto folded = node->is("dequantize") ? std::optional<std::vector<Tensor>>() : std::nullopt;
+  if (!node->is("dequantize")) {
+    QC_ASSIGN(folded, foldNode(*node, budget_));
+  }
+  for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));
+  if (!folded) return results;
+  for (size_t i = 0; i < results.size(); ++i) results[i] = b.constant({}, std::move((*folded)[i]), results[i]->type().quant);
+  graph_.erase(node);
+  return results;
+}
+
+Result<Value*> OnnxNode::create(std::string_view op, std::vector<Value*> operands, AttrDict attrs) {
+  QC_ASSIGN(const std::vector<Value*> results, createAll(op, std::move(operands), std::move(attrs)));
+  return results.front();
+}
+
+Value* OnnxNode::constantValue(Tensor tensor, QuantPtr quant) {
+  Builder b(graph_);
+  b.at(location_);
+  return b.constant({}, std::move(tensor), std::move(quant));
+}
+
+Value* OnnxNode::scalar(float value) { return constantValue(Tensor::ofFloats({}, std::vector{value})); }
+Value* OnnxNode::ints(const std::vector<int64_t>& values) {
+  return constantValue(Tensor::ofInts({static_cast<int64_t>(values.size())}, values));
+}
+Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return create("reshape", {v}, {{"shape", std::move(shape)}}); }
+
+Status OnnxNode::setOutputs(std::vector<Value*> outputs) {
+  outputs_ = std::move(outputs);
+  for (int i = static_cast<int>(outputs_.size()); i < numOutputs(); ++i)
+    if (outputUsed(i)) return error(ErrorCode::kUnsupported, "output {} ('{}') is not supported", i, proto_.output(i));
+  return {};
+}
+
+}  // namespace qc

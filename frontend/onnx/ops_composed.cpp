@@ -1,0 +1,394 @@
+// ONNX ops that have no op of their own here and become several.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "frontend/onnx/tensor.h"
+#include "frontend/onnx/window.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+Ints range(int64_t from, int64_t to) {
+  Ints list(static_cast<size_t>(std::max<int64_t>(to - from, 0)));
+  std::iota(list.begin(), list.end(), from);
+  return list;
+}
+
+int64_t product(const Ints& sizes) { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()); }
+
+// A constant of x's dtype.
+Value* like(OnnxNode& n, const Value* x, double value) {
+  Tensor t(x->type().dtype, {});
+  storeElement(t.dtype(), t.mutableData(), 0, value);
+  return n.constantValue(std::move(t));
+}
+
+// ---- norms ------------------------------------------------------------------------------------------------------------------
+
+// x / sqrt(mean of squares over the dims from axis on + epsilon) * scale
+Status rmsNormalization(OnnxNode& n) {
+  QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  if (n.outputUsed(1)) return n.error(ErrorCode::kUnsupported, "the inverse deviation as an output");
+  Value* x = n.input(0);
+  QC_ASSIGN(Value * square, n.create("mul", {x, x}));
+  QC_ASSIGN(Value * mean, n.create("reduce_mean", {square}, {{"axes", range(axis, n.type(0).rank())}}));
+  QC_ASSIGN(Value * shifted, n.create("add", {mean, like(n, x, epsilon)}));
+  QC_ASSIGN(Value * deviation, n.create("sqrt", {shifted}));
+  QC_ASSIGN(Value * y, n.create("div", {x, deviation}));
+  QC_ASSIGN(y, n.create("mul", {y, n.input(1)}));
+  return n.setOutput(y);
+}
+
+// (x - mean) / (deviation + 1e-9) over the axes
+Status meanVarianceNormalization(OnnxNode& n) {
+  QC_ASSIGN(const Ints raw, n.integers("axes", Ints{0, 2, 3}));
+  QC_ASSIGN(const Ints axes, n.axes(raw, n.type(0).rank()));
+  Value* x = n.input(0);
+  QC_ASSIGN(Value * mean, n.create("reduce_mean", {x}, {{"axes", axes}}));
+  QC_ASSIGN(Value * centred, n.create("sub", {x, mean}));
+  QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
+  QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, {{"axes", axes}}));
+  QC_ASSIGN(Value * deviation, n.create("sqrt", {variance}));
+  QC_ASSIGN(deviation, n.create("add", {deviation, like(n, x, 1e-9)}));
+  QC_ASSIGN(Value * y, n.create("div", {centred, deviation}));
+  return n.setOutput(y);
+}
+
+// ---- pooling ----------------------------------------------------------------------------------------------------------------
+
+Result<Value*> toPower(OnnxNode& n, Value* x, double p) {
+  if (p == 1) return n.create("abs", {x});
+  if (p == 2) return n.create("mul", {x, x});
+  QC_ASSIGN(Value * magnitude, n.create("abs", {x}));
+  return n.create("pow", {magnitude, like(n, x, p)});
+}
+
+Result<Value*> root(OnnxNode& n, Value* x, double p) {
+  if (p == 1) return x;
+  if (p == 2) return n.create("sqrt", {x});
+  return n.create("pow", {x, like(n, x, 1 / p)});
+}
+
+// An integer since opset 2, a float before and in GlobalLpPool-1.
+Result<double> exponent(OnnxNode& n) {
+  QC_ASSIGN(const int64_t p, n.integer("p", 2));
+  if (p < 1 || p > 64) return n.error(ErrorCode::kInvalidModel, "p of {}", p);
+  return static_cast<double>(p);
+}
+
+Status globalLpPool(OnnxNode& n) {
+  QC_ASSIGN(const double p, exponent(n));
+  if (n.type(0).rank() < 3) return n.error(ErrorCode::kInvalidModel, "input {}", n.type(0).str());
+  QC_ASSIGN(Value * y, toPower(n, n.input(0), p));
+  QC_ASSIGN(y, n.create("reduce_sum", {y}, {{"axes", range(2, n.type(0).rank())}}));
+  QC_ASSIGN(y, root(n, y, p));
+  return n.setOutput(y);
+}
+
+// The sum over a window is a depthwise convolution with ones.
+Status lpPool(OnnxNode& n) {
+  QC_ASSIGN(const double p, exponent(n));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n));
+  const Ints sizes = n.type(0).sizes();
+  const size_t spatial = w.kernel.size();
+  for (size_t d = 0; d < spatial && w.ceil; ++d) {  // one more window if any of it lies inside
+    const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, total = sizes[d + 2] + w.pads[d] + w.pads[d + spatial];
+    const int64_t outs = total < reach ? 1 : (total - reach + w.strides[d] - 1) / w.strides[d] + 1;
+    const bool starts = (outs - 1) * w.strides[d] < sizes[d + 2] + w.pads[d];
+    w.pads[d + spatial] += std::max<int64_t>((outs - (starts ? 1 : 2)) * w.strides[d] + reach - total, 0);
+  }
+  Ints weight = {sizes[1], 1};
+  weight.insert(weight.end(), w.kernel.begin(), w.kernel.end());
+  QC_ASSIGN(Value * y, toPower(n, n.input(0), p));
+  QC_ASSIGN(Value * ones, n.create("expand", {like(n, y, 1)}, {{"shape", weight}}));
+  QC_ASSIGN(y, n.create("conv", {y, ones}, {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", sizes[1]}}));
+  QC_ASSIGN(y, root(n, y, p));
+  return n.setOutput(y);
+}
+
+// ---- movement -----------------------------------------------------------------------------------------------------------------
+
+// Odd rests: the larger part behind, for what is cut and for what is added.
+Status centerCropPad(OnnxNode& n) {
+  const auto rank = static_cast<int64_t>(n.type(0).rank());
+  QC_ASSIGN(const Ints wanted, n.constantInts(1, "the target shape"));
+  QC_ASSIGN(const Ints axes, n.integers("axes", range(0, rank)));
+  if (axes.size() != wanted.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes for {} axes", wanted.size(), axes.size());
+  Ints starts(static_cast<size_t>(rank), 0), sizes = n.type(0).sizes(), pads(2 * static_cast<size_t>(rank), 0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
+    const auto a = static_cast<size_t>(axis);
+    if (wanted[i] < 0 || wanted[i] > int64_t{1} << 40) return n.error(ErrorCode::kInvalidModel, "a size of {}", wanted[i]);
+    const int64_t less = std::max<int64_t>(sizes[a] - wanted[i], 0), more = std::max<int64_t>(wanted[i] - sizes[a], 0);
+    starts[a] = less / 2;
+    sizes[a] -= less;
+    pads[a] = more / 2;
+    pads[a + static_cast<size_t>(rank)] = more - more / 2;
+  }
+  QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}}));
+  QC_ASSIGN(y, n.create("pad", {y}, {{"pads", pads}}));
+  return n.setOutput(y);
+}
+
+Status eyeLike(OnnxNode& n) {
+  const Ints sizes = n.type(0).sizes();
+  QC_ASSIGN(const int64_t k, n.integer("k", 0));
+  QC_ASSIGN(const int64_t code, n.integer("dtype", 0));
+  DType dtype = n.type(0).dtype;
+  if (n.has("dtype")) {
+    QC_ASSIGN(dtype, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
+  }
+  if (dtype == DType::f16 || dtype == DType::bf16) dtype = DType::f32;  // computed in float32 throughout
+  if (sizes.size() != 2) return n.error(ErrorCode::kInvalidModel, "input {}, expected a matrix", n.type(0).str());
+  if (product(sizes) > 1 << 24) return n.error(ErrorCode::kResource, "a matrix of {} elements", product(sizes));
+  Tensor t(dtype, sizes);
+  void* data = t.mutableData();
+  for (int64_t row = 0; row < sizes[0]; ++row)
+    if (k > -sizes[0] && k < sizes[1] && row + k >= 0 && row + k < sizes[1]) storeElement(dtype, data, row * sizes[1] + row + k, 1);
+  return n.setOutput(n.constantValue(std::move(t)));
+}
+
+// 1 at the largest element along the axis, the first of equals; before opset 13 over the matrix [dims before axis, the rest].
+Status hardmax(OnnxNode& n) {
+  QC_ASSIGN(const int64_t raw, n.integer("axis", n.opset() < 13 ? 1 : -1));
+  QC_ASSIGN(int64_t axis, n.axis(raw, std::max(n.type(0).rank(), 1)));
+  const Ints sizes = n.type(0).sizes();
+  Value* x = n.input(0);
+  if (n.opset() < 13) {
+    QC_ASSIGN(x, n.reshape(x, {product(Ints(sizes.begin(), sizes.begin() + axis)), product(Ints(sizes.begin() + axis, sizes.end()))}));
+    axis = 1;
+  }
+  QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
+  Tensor values(x->type().dtype, {2});
+  storeElement(values.dtype(), values.mutableData(), 1, 1);
+  const int64_t depth = x->type().sizes()[static_cast<size_t>(axis)];
+  QC_ASSIGN(Value * y, n.create("one_hot", {largest, n.constantValue(std::move(values))}, {{"axis", axis}, {"depth", depth}}));
+  QC_ASSIGN(y, n.reshape(y, sizes));
+  return n.setOutput(y);
+}
+
+// x + bias below -lambd, x - bias above lambd, 0 between
+Status shrink(OnnxNode& n) {
+  QC_ASSIGN(const double bias, n.real("bias", 0.0));
+  QC_ASSIGN(const double lambd, n.real("lambd", 0.5));
+  Value* x = n.input(0);
+  QC_ASSIGN(Value * below, n.create("less", {x, like(n, x, -lambd)}));
+  QC_ASSIGN(Value * above, n.create("less", {like(n, x, lambd), x}));
+  QC_ASSIGN(Value * raised, n.create("add", {x, like(n, x, bias)}));
+  QC_ASSIGN(Value * lowered, n.create("sub", {x, like(n, x, bias)}));
+  QC_ASSIGN(Value * y, n.create("where", {above, lowered, like(n, x, 0)}));
+  QC_ASSIGN(y, n.create("where", {below, raised, y}));
+  return n.setOutput(y);
+}
+
+// ---- Einsum ---------------------------------------------------------------------------------------------------------------------
+
+// A value whose dims carry one letter each; the dims of an ellipsis carry digits, counted from the right.
+struct Labelled {
+  Value* value;
+  std::string labels;
+  int64_t size(char label) const { return value->type().sizes()[labels.find(label)]; }
+  bool has(char label) const { return labels.find(label) != std::string::npos; }
+};
+
+Result<std::string> expandEllipsis(OnnxNode& n, const std::string& term, size_t dims) {
+  std::string labels;
+  for (size_t i = 0; i < term.size(); ++i) {
+    if (term[i] != '.') {
+      if (!std::isalpha(static_cast<unsigned char>(term[i]))) return n.error(ErrorCode::kInvalidModel, "equation has '{}'", term[i]);
+      labels += term[i];
+      continue;
+    }
+    if (term.compare(i, 3, "...") != 0 || dims > 9) return n.error(ErrorCode::kInvalidModel, "equation term '{}'", term);
+    for (size_t d = dims; d > 0; --d) labels += static_cast<char>('0' + d);
+    i += 2;
+  }
+  return labels;
+}
+
+Result<Labelled> permuted(OnnxNode& n, Labelled v, const std::string& order) {
+  if (v.labels == order) return v;
+  Ints perm;
+  for (const char c : order) perm.push_back(static_cast<int64_t>(v.labels.find(c)));
+  QC_ASSIGN(v.value, n.create("transpose", {v.value}, {{"perm", perm}}));
+  v.labels = order;
+  return v;
+}
+
+// The diagonal over two dims of the same label, which moves to the end.
+Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
+  for (size_t i = 0; i < v.labels.size(); ++i) {
+    const size_t j = v.labels.find(v.labels[i], i + 1);
+    if (j == std::string::npos) continue;
+    Ints sizes = v.value->type().sizes(), perm;
+    if (sizes[i] != sizes[j]) return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", v.labels[i], sizes[i], sizes[j]);
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (d != i && d != j) perm.push_back(static_cast<int64_t>(d));
+    const int64_t side = sizes[i];
+    Ints shape;
+    std::string labels;
+    for (const int64_t d : perm) {
+      shape.push_back(sizes[static_cast<size_t>(d)]);
+      labels += v.labels[static_cast<size_t>(d)];
+    }
+    perm.insert(perm.end(), {static_cast<int64_t>(i), static_cast<int64_t>(j)});
+    labels += v.labels[i];
+    QC_ASSIGN(v.value, n.create("transpose", {v.value}, {{"perm", perm}}));
+    const size_t last = shape.size();
+    Ints steps(last + 1, 1);
+    steps[last] = side + 1;
+    shape.push_back(side * side);
+    QC_ASSIGN(v.value, n.reshape(v.value, shape));
+    shape[last] = side;
+    QC_ASSIGN(v.value, n.create("slice", {v.value}, {{"starts", Ints(shape.size(), 0)}, {"sizes", shape}, {"steps", steps}}));
+    v.labels = labels;
+    --i;
+  }
+  return v;
+}
+
+// Sums the labels that nothing else wants.
+Result<Labelled> reducedTo(OnnxNode& n, Labelled v, const std::string& wanted) {
+  Ints axes;
+  std::string kept;
+  for (size_t d = 0; d < v.labels.size(); ++d) {
+    if (wanted.find(v.labels[d]) == std::string::npos)
+      axes.push_back(static_cast<int64_t>(d));
+    else
+      kept += v.labels[d];
+  }
+  if (axes.empty()) return v;
+  QC_ASSIGN(v.value, n.create("reduce_sum", {v.value}, {{"axes", axes}, {"keepdims", int64_t{0}}}));
+  v.labels = kept;
+  return v;
+}
+
+// One dim per group of labels: [batch..., rows, columns]; batch dims stay apart, so that matmul broadcasts them.
+Result<Value*> asMatrix(OnnxNode& n, const Labelled& v, const std::string& batch, const std::string& rows, const std::string& columns) {
+  std::string order = rows + columns;
+  for (const char c : std::string(batch.rbegin(), batch.rend()))
+    if (v.has(c)) order.insert(order.begin(), c);
+  QC_ASSIGN(const Labelled moved, permuted(n, v, order));
+  Ints shape;
+  for (const char c : batch) shape.push_back(v.has(c) ? v.size(c) : 1);
+  for (const std::string& group : {rows, columns}) {
+    int64_t size = 1;
+    for (const char c : group) size *= v.size(c);
+    shape.push_back(size);
+  }
+  return n.reshape(moved.value, shape);
+}
+
+Result<Labelled> contracted(OnnxNode& n, Labelled a, Labelled b, const std::string& wanted) {
+  QC_ASSIGN(a, reducedTo(n, a, wanted + b.labels));
+  QC_ASSIGN(b, reducedTo(n, b, wanted + a.labels));
+  std::string batch, inner, left, right;
+  for (const char c : a.labels) {
+    const bool kept = wanted.find(c) != std::string::npos, digit = c <= '9';
+    (b.has(c) && kept ? batch : b.has(c) && !digit ? inner : digit ? batch : left) += c;
+  }
+  for (const char c : b.labels)
+    if (!a.has(c)) (c <= '9' ? batch : right) += c;
+  for (const char c : inner)
+    if (a.size(c) != b.size(c)) return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", c, a.size(c), b.size(c));
+  QC_ASSIGN(Value * x, asMatrix(n, a, batch, left, inner));
+  QC_ASSIGN(Value * y, asMatrix(n, b, batch, inner, right));
+  QC_ASSIGN(Value * z, n.create("matmul", {x, y}));
+  const Ints sizes = z->type().sizes();
+  Ints shape(sizes.begin(), sizes.begin() + static_cast<ptrdiff_t>(batch.size()));
+  for (const char c : left) shape.push_back(a.size(c));
+  for (const char c : right) shape.push_back(b.size(c));
+  QC_ASSIGN(z, n.reshape(z, shape));
+  return Labelled{z, batch + left + right};
+}
+
+struct Equation {
+  std::vector<std::string> terms;
+  std::string result;
+};
+
+Result<Equation> parseEquation(OnnxNode& n) {
+  QC_ASSIGN(std::string text, n.string("equation"));
+  std::erase(text, ' ');
+  const size_t arrow = text.find("->");
+  const std::string left = text.substr(0, arrow);
+  std::vector<std::string> terms;
+  for (size_t begin = 0; begin <= left.size();) {
+    const size_t end = std::min(left.find(',', begin), left.size());
+    terms.push_back(left.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  if (static_cast<int>(terms.size()) != n.numInputs())
+    return n.error(ErrorCode::kInvalidModel, "{} terms for {} inputs", terms.size(), n.numInputs());
+  Equation equation;
+  std::map<char, int> uses;
+  size_t ellipsis = 0;
+  for (int i = 0; i < n.numInputs(); ++i) {
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
+    const std::string& term = terms[static_cast<size_t>(i)];
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is absent", i);
+    const auto letters = static_cast<size_t>(std::count_if(term.begin(), term.end(), [](char c) { return c != '.'; }));
+    const auto rank = static_cast<size_t>(n.type(i).rank());
+    if (letters > rank) return n.error(ErrorCode::kInvalidModel, "term '{}' for {}", term, n.type(i).str());
+    ellipsis = std::max(ellipsis, term.find('.') == std::string::npos ? 0 : rank - letters);
+    QC_ASSIGN(const std::string labels, expandEllipsis(n, term, rank - letters));
+    if (labels.size() != rank) return n.error(ErrorCode::kInvalidModel, "term '{}' for {}", term, n.type(i).str());
+    for (const char c : labels) ++uses[c];
+    equation.terms.push_back(labels);
+  }
+  if (arrow == std::string::npos) {  // implicit: the ellipsis, then what occurs once, in alphabetical order
+    QC_ASSIGN(equation.result, expandEllipsis(n, "...", ellipsis));
+    for (const auto& [label, count] : uses)
+      if (count == 1 && label > '9') equation.result += label;
+  } else {
+    QC_ASSIGN(equation.result, expandEllipsis(n, text.substr(arrow + 2), ellipsis));
+  }
+  for (const char c : equation.result)
+    if (!uses.contains(c) || std::count(equation.result.begin(), equation.result.end(), c) != 1)
+      return n.error(ErrorCode::kInvalidModel, "'{}' of the result in '{}'", c, text);
+  return equation;
+}
+
+Status einsum(OnnxNode& n) {
+  QC_ASSIGN(const Equation equation, parseEquation(n));
+  Labelled result{};
+  for (size_t i = 0; i < equation.terms.size(); ++i) {
+    QC_ASSIGN(Labelled next, withoutRepeats(n, {n.input(static_cast<int>(i)), equation.terms[i]}));
+    std::string wanted = equation.result;
+    for (size_t later = i + 1; later < equation.terms.size(); ++later) wanted += equation.terms[later];
+    if (i == 0) {
+      QC_ASSIGN(result, reducedTo(n, next, wanted));
+    } else {
+      QC_ASSIGN(result, contracted(n, result, next, wanted));
+    }
+  }
+  QC_ASSIGN(result, reducedTo(n, result, equation.result));
+  QC_ASSIGN(result, permuted(n, result, equation.result));
+  return n.setOutput(result.value);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxComposedOps() {
+  static const OnnxOp kOps[] = {
+      {"RMSNormalization", 2, 2, rmsNormalization},
+      {"SimplifiedLayerNormalization", 2, 2, rmsNormalization},
+      {"MeanVarianceNormalization", 1, 1, meanVarianceNormalization},
+      {"LpPool", 1, 1, lpPool},
+      {"GlobalLpPool", 1, 1, globalLpPool},
+      {"CenterCropPad", 2, 2, centerCropPad},
+      {"EyeLike", 1, 1, eyeLike},
+      {"Hardmax", 1, 1, hardmax},
+      {"Shrink", 1, 1, shrink},
+      {"Einsum", 1, -1, einsum},
+  };
+  return kOps;
+}
+
+}  // namespace qc

@@ -1,0 +1,317 @@
+// ONNX elementwise ops, reductions, and what is one of them under another name.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "frontend/onnx/node.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+// An op of the same operands; `reals` are float attributes that pass through: (ONNX name, default).
+struct RealAttr {
+  const char* name;
+  double byDefault;
+};
+
+std::function<Status(OnnxNode&)> same(const char* op, const std::vector<RealAttr>& reals = {}) {
+  return [op, reals](OnnxNode& n) -> Status {
+    AttrDict attrs;
+    for (const RealAttr& r : reals) {
+      QC_ASSIGN(const double v, n.real(r.name, r.byDefault));
+      attrs.set(r.name, v);
+    }
+    std::vector<Value*> operands;
+    for (int i = 0; i < n.numInputs(); ++i) operands.push_back(n.input(i));
+    QC_ASSIGN(Value * y, n.create(op, std::move(operands), std::move(attrs)));
+    return n.setOutput(y);
+  };
+}
+
+// Max, Min, Sum, Mean of any number of operands.
+std::function<Status(OnnxNode&)> folded(const char* op, bool mean = false) {
+  return [op, mean](OnnxNode& n) -> Status {
+    Value* y = n.input(0);
+    for (int i = 1; i < n.numInputs(); ++i) {
+      QC_ASSIGN(y, n.create(op, {y, n.input(i)}));
+    }
+    if (mean && n.numInputs() > 1) {
+      QC_ASSIGN(y, n.create("div", {y, n.scalar(static_cast<float>(n.numInputs()))}));
+    }
+    return n.setOutput(y);
+  };
+}
+
+Result<double> bound(OnnxNode& n, int operand, const char* attribute, double byDefault) {
+  if (n.opset() < 11) return n.real(attribute, byDefault);
+  return n.input(operand) ? n.constantScalar(operand, attribute) : Result<double>(byDefault);
+}
+
+Status clip(OnnxNode& n) {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  const bool dynamic = (n.input(1) && !n.input(1)->constant()) || (n.input(2) && !n.input(2)->constant());
+  const auto bounded = [&]() -> Status {
+    Value* y = n.input(0);
+    if (n.input(1)) {
+      QC_ASSIGN(y, n.create("max", {y, n.input(1)}));
+    }
+    if (n.input(2)) {
+      QC_ASSIGN(y, n.create("min", {y, n.input(2)}));
+    }
+    return n.setOutput(y);
+  };
+  if (dynamic) return bounded();
+  QC_ASSIGN(const double low, bound(n, 1, "min", -kInf));
+  QC_ASSIGN(const double high, bound(n, 2, "max", kInf));
+  if (!isFloat(n.type(0).dtype)) return bounded();
+  QC_ASSIGN(Value * y, n.create("clip", {n.input(0)}, {{"min", low}, {"max", high}}));
+  return n.setOutput(y);
+}
+
+Status gelu(OnnxNode& n) {
+  QC_ASSIGN(const std::string approximate, n.string("approximate", "none"));
+  QC_ASSIGN(Value * y, n.create("gelu", {n.input(0)}, {{"approximate", approximate}}));
+  return n.setOutput(y);
+}
+
+Status mod(OnnxNode& n) {
+  QC_ASSIGN(const int64_t fmod, n.integer("fmod", 0));
+  QC_ASSIGN(Value * y, n.create("mod", {n.input(0), n.input(1)}, {{"fmod", fmod}}));
+  return n.setOutput(y);
+}
+
+Status isinf(OnnxNode& n) {
+  QC_ASSIGN(const int64_t negative, n.integer("detect_negative", 1));
+  QC_ASSIGN(const int64_t positive, n.integer("detect_positive", 1));
+  QC_ASSIGN(Value * y, n.create("isinf", {n.input(0)}, {{"detect_negative", negative}, {"detect_positive", positive}}));
+  return n.setOutput(y);
+}
+
+// The exponent may be of another type than the base, which is the result's.
+Status pow(OnnxNode& n) {
+  const DType base = n.type(0).dtype, exponent = n.type(1).dtype;
+  const DType common = isFloat(base) ? base : isFloat(exponent) ? DType::f64 : DType::s64;
+  Value *x = n.input(0), *e = n.input(1);
+  if (base == exponent) {
+    QC_ASSIGN(x, n.create("pow", {x, e}));
+    return n.setOutput(x);
+  }
+  for (Value** v : {&x, &e}) {
+    if ((*v)->type().dtype == common) continue;
+    QC_ASSIGN(*v, n.create("cast", {*v}, {{"to", common}}));
+  }
+  QC_ASSIGN(x, n.create("pow", {x, e}));
+  if (common != base) {
+    QC_ASSIGN(x, n.create("cast", {x}, {{"to", base}}));
+  }
+  return n.setOutput(x);
+}
+
+Status swish(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  Value* scaled = n.input(0);
+  if (alpha != 1.0) {
+    QC_ASSIGN(scaled, n.create("mul", {scaled, n.scalar(static_cast<float>(alpha))}));
+  }
+  QC_ASSIGN(Value * gate, n.create("sigmoid", {scaled}));
+  QC_ASSIGN(Value * y, n.create("mul", {n.input(0), gate}));
+  return n.setOutput(y);
+}
+
+Status cast(OnnxNode& n) {
+  QC_ASSIGN(const int64_t code, n.integer("to"));
+  constexpr std::pair<int64_t, DType> kTypes[] = {
+      {1, DType::f32},     {2, DType::u8},   {3, DType::s8},   {4, DType::u16},  {5, DType::s16},  {6, DType::s32}, {7, DType::s64},
+      {9, DType::boolean}, {10, DType::f32}, {11, DType::f64}, {12, DType::u32}, {13, DType::u64}, {16, DType::f32}};
+  for (const auto& [c, dtype] : kTypes) {
+    if (c != code) continue;
+    // Half types are computed in float32 throughout.
+    QC_ASSIGN(Value * y, n.create("cast", {n.input(0)}, {{"to", dtype}}));
+    return n.setOutput(y);
+  }
+  return n.error(ErrorCode::kUnsupported, "to type {}", code);
+}
+
+Status castLike(OnnxNode& n) {
+  QC_ASSIGN(Value * y, n.create("cast", {n.input(0)}, {{"to", n.type(1).dtype}}));
+  return n.setOutput(y);
+}
+
+// PRelu's slope broadcasts along the channels: [C,1,1]; a plain [C] against NCHW is written by some exporters too.
+Status prelu(OnnxNode& n) {
+  Value* slope = n.input(1);
+  const TensorType &x = n.type(0), &s = slope->type();
+  if (s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] == x.shape[1] && !(s.shape[0] == x.shape.back())) {
+    Ints shape(static_cast<size_t>(x.rank() - 1), 1);
+    shape[0] = s.shape[0].size();
+    QC_ASSIGN(slope, n.reshape(slope, shape));
+  }
+  QC_ASSIGN(Value * y, n.create("prelu", {n.input(0), slope}));
+  return n.setOutput(y);
+}
+
+struct Reduction {
+  Ints axes;
+  int64_t keepdims = 1;
+  bool nothing = false;  // noop_with_empty_axes
+};
+
+Result<Reduction> reduction(OnnxNode& n) {
+  Reduction r;
+  QC_ASSIGN(r.keepdims, n.integer("keepdims", 1));
+  QC_ASSIGN(const int64_t noop, n.integer("noop_with_empty_axes", 0));
+  QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
+  const int rank = n.type(0).rank();
+  if (axes && !axes->empty()) {
+    QC_ASSIGN(r.axes, n.axes(std::move(*axes), rank));
+  } else if (noop) {
+    r.nothing = true;
+  } else {
+    r.axes.resize(static_cast<size_t>(rank));
+    std::iota(r.axes.begin(), r.axes.end(), 0);
+  }
+  return r;
+}
+
+// before(x), reduce, after(y); names of unary ops or null.
+std::function<Status(OnnxNode&)> reduce(const char* op, const char* before = nullptr, const char* after = nullptr) {
+  return [op, before, after](OnnxNode& n) -> Status {
+    QC_ASSIGN(const Reduction r, reduction(n));
+    Value* y = n.input(0);
+    if (before) {
+      const bool square = std::string_view(before) == "square";
+      QC_ASSIGN(y, square ? n.create("mul", {y, y}) : n.create(before, {y}));
+    }
+    if (!r.nothing) {
+      QC_ASSIGN(y, n.create(op, {y}, {{"axes", r.axes}, {"keepdims", r.keepdims}}));
+    }
+    if (after) {
+      QC_ASSIGN(y, n.create(after, {y}));
+    }
+    return n.setOutput(y);
+  };
+}
+
+Status argOp(OnnxNode& n, const char* op) {
+  QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  QC_ASSIGN(const int64_t keepdims, n.integer("keepdims", 1));
+  QC_ASSIGN(const int64_t last, n.integer("select_last_index", 0));
+  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, {{"axis", axis}, {"keepdims", keepdims}, {"select_last", last}}));
+  return n.setOutput(y);
+}
+
+Status topk(OnnxNode& n) {
+  int64_t k = 0;
+  if (n.opset() >= 10) {
+    QC_ASSIGN(k, n.constantInteger(1, "k"));
+  } else {
+    QC_ASSIGN(k, n.integer("k"));
+  }
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  QC_ASSIGN(const int64_t largest, n.integer("largest", 1));
+  QC_ASSIGN(const int64_t sorted, n.integer("sorted", 1));
+  QC_ASSIGN(auto results, n.createAll("topk", {n.input(0)}, {{"k", k}, {"axis", axis}, {"largest", largest}, {"sorted", sorted}}));
+  return n.setOutputs(std::move(results));
+}
+
+Status cumsum(OnnxNode& n) {
+  QC_ASSIGN(const int64_t raw, n.constantInteger(1, "axis"));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  QC_ASSIGN(const int64_t exclusive, n.integer("exclusive", 0));
+  QC_ASSIGN(const int64_t reverse, n.integer("reverse", 0));
+  QC_ASSIGN(Value * y, n.create("cumsum", {n.input(0)}, {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxMathOps() {
+  static const OnnxOp kOps[] = {
+      {"Relu", 1, 1, same("relu")},
+      {"Sigmoid", 1, 1, same("sigmoid")},
+      {"Tanh", 1, 1, same("tanh")},
+      {"Exp", 1, 1, same("exp")},
+      {"Log", 1, 1, same("log")},
+      {"Sqrt", 1, 1, same("sqrt")},
+      {"Neg", 1, 1, same("neg")},
+      {"Abs", 1, 1, same("abs")},
+      {"Reciprocal", 1, 1, same("reciprocal")},
+      {"Floor", 1, 1, same("floor")},
+      {"Ceil", 1, 1, same("ceil")},
+      {"Round", 1, 1, same("round")},
+      {"Sign", 1, 1, same("sign")},
+      {"Sin", 1, 1, same("sin")},
+      {"Cos", 1, 1, same("cos")},
+      {"Tan", 1, 1, same("tan")},
+      {"Asin", 1, 1, same("asin")},
+      {"Acos", 1, 1, same("acos")},
+      {"Atan", 1, 1, same("atan")},
+      {"Sinh", 1, 1, same("sinh")},
+      {"Cosh", 1, 1, same("cosh")},
+      {"Asinh", 1, 1, same("asinh")},
+      {"Acosh", 1, 1, same("acosh")},
+      {"Atanh", 1, 1, same("atanh")},
+      {"IsInf", 1, 1, isinf},
+      {"Swish", 1, 1, swish},
+      {"Erf", 1, 1, same("erf")},
+      {"Not", 1, 1, same("not")},
+      {"Softplus", 1, 1, same("softplus")},
+      {"Softsign", 1, 1, same("softsign")},
+      {"HardSwish", 1, 1, same("hardswish")},
+      {"Mish", 1, 1, same("mish")},
+      {"IsNaN", 1, 1, same("isnan")},
+      {"Identity", 1, 1, [](OnnxNode& n) { return n.setOutput(n.input(0)); }},
+      {"LeakyRelu", 1, 1, same("leaky_relu", {{"alpha", 0.01}})},
+      {"Elu", 1, 1, same("elu", {{"alpha", 1.0}})},
+      {"Celu", 1, 1, same("celu", {{"alpha", 1.0}})},
+      {"Selu", 1, 1, same("selu", {{"alpha", 1.67326319217681884765625}, {"gamma", 1.05070102214813232421875}})},
+      {"ThresholdedRelu", 1, 1, same("thresholded_relu", {{"alpha", 1.0}})},
+      {"HardSigmoid", 1, 1, same("hardsigmoid", {{"alpha", 0.2}, {"beta", 0.5}})},
+      {"Gelu", 1, 1, gelu},
+      {"Clip", 1, 3, clip},
+      {"PRelu", 2, 2, prelu},
+      {"Cast", 1, 1, cast},
+      {"CastLike", 2, 2, castLike},
+      {"Mod", 2, 2, mod},
+      {"Add", 2, 2, same("add")},
+      {"Sub", 2, 2, same("sub")},
+      {"Mul", 2, 2, same("mul")},
+      {"Div", 2, 2, same("div")},
+      {"Pow", 2, 2, pow},
+      {"Max", 1, -1, folded("max")},
+      {"Min", 1, -1, folded("min")},
+      {"Sum", 1, -1, folded("add")},
+      {"Mean", 1, -1, folded("add", true)},
+      {"Equal", 2, 2, same("equal")},
+      {"Greater", 2, 2, same("greater")},
+      {"Less", 2, 2, same("less")},
+      {"GreaterOrEqual", 2, 2, same("greater_equal")},
+      {"LessOrEqual", 2, 2, same("less_equal")},
+      {"And", 2, 2, same("and")},
+      {"Or", 2, 2, same("or")},
+      {"Xor", 2, 2, same("xor")},
+      {"Where", 3, 3, same("where")},
+      {"ReduceMean", 1, 2, reduce("reduce_mean")},
+      {"ReduceSum", 1, 2, reduce("reduce_sum")},
+      {"ReduceMax", 1, 2, reduce("reduce_max")},
+      {"ReduceMin", 1, 2, reduce("reduce_min")},
+      {"ReduceProd", 1, 2, reduce("reduce_prod")},
+      {"ReduceL1", 1, 2, reduce("reduce_sum", "abs")},
+      {"ReduceL2", 1, 2, reduce("reduce_sum", "square", "sqrt")},
+      {"ReduceSumSquare", 1, 2, reduce("reduce_sum", "square")},
+      {"ReduceLogSum", 1, 2, reduce("reduce_sum", nullptr, "log")},
+      {"ReduceLogSumExp", 1, 2, reduce("reduce_sum", "exp", "log")},
+      {"ArgMax", 1, 1, [](OnnxNode& n) { return argOp(n, "argmax"); }},
+      {"ArgMin", 1, 1, [](OnnxNode& n) { return argOp(n, "argmin"); }},
+      {"TopK", 1, 2, topk},
+      {"CumSum", 2, 2, cumsum},
+  };
+  return kOps;
+}
+
+}  // namespace qc

@@ -1,0 +1,351 @@
+// ONNX neural network ops: convolution, pooling, normalisation, Gemm and MatMul, softmax.
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "frontend/onnx/window.h"
+
+namespace qc {
+
+using Ints = std::vector<int64_t>;
+
+namespace {
+
+constexpr int64_t kMaxWindow = int64_t{1} << 30;
+
+// SAME padding puts the odd element at the end (UPPER) or the beginning (LOWER).
+Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, const Ints& spatial) {
+  if (mode == "NOTSET") return {};
+  w.pads.assign(2 * spatial.size(), 0);
+  if (mode == "VALID") return {};
+  if (mode != "SAME_UPPER" && mode != "SAME_LOWER") return n.error(ErrorCode::kInvalidModel, "auto_pad '{}'", mode);
+  for (size_t d = 0; d < spatial.size(); ++d) {
+    const int64_t out = (spatial[d] + w.strides[d] - 1) / w.strides[d];
+    const int64_t total = std::max<int64_t>((out - 1) * w.strides[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - spatial[d], 0);
+    const int64_t less = total / 2, more = total - less;
+    w.pads[d] = mode == "SAME_UPPER" ? less : more;
+    w.pads[d + spatial.size()] = mode == "SAME_UPPER" ? more : less;
+  }
+  return {};
+}
+
+}  // namespace
+
+Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
+  for (const Ints* list : lists)
+    for (const int64_t v : *list)
+      if (v < least || v > kMaxWindow) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
+  return {};
+}
+
+Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
+  const TensorType& x = n.type(0);
+  if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
+  const auto spatial = static_cast<size_t>(x.rank() - 2);
+  OnnxWindow w;
+  QC_ASSIGN(w.kernel, n.integers("kernel_shape", kernel));
+  QC_ASSIGN(w.strides, n.integers("strides", Ints(spatial, 1)));
+  QC_ASSIGN(w.dilations, n.integers("dilations", Ints(spatial, 1)));
+  QC_ASSIGN(w.pads, n.integers("pads", Ints(2 * spatial, 0)));
+  QC_ASSIGN(const int64_t ceil, n.integer("ceil_mode", 0));
+  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
+  w.ceil = ceil != 0;
+  if (w.kernel.size() != spatial || w.strides.size() != spatial || w.dilations.size() != spatial || w.pads.size() != 2 * spatial)
+    return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
+  QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
+  QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
+  const Ints sizes = x.sizes();
+  QC_TRY(resolveAutoPad(n, w, autoPad, Ints(sizes.begin() + 2, sizes.end())));
+  return w;
+}
+
+namespace {
+
+// Negative pads crop first.
+Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
+  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return x;
+  Ints starts(static_cast<size_t>(x->type().rank()), 0), sizes = x->type().sizes();
+  const size_t spatial = pads.size() / 2;
+  for (size_t d = 0; d < spatial; ++d) {
+    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + spatial], 0);
+    starts[d + 2] = before;
+    if (before > sizes[d + 2] || after > sizes[d + 2] - before)
+      return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    sizes[d + 2] -= before + after;
+    pads[d] = std::max<int64_t>(pads[d], 0);
+    pads[d + spatial] = std::max<int64_t>(pads[d + spatial], 0);
+  }
+  return n.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
+}
+
+Ints spatialSizes(const Value* weight) {
+  const Ints sizes = weight->type().sizes();
+  return {sizes.begin() + std::min<ptrdiff_t>(2, static_cast<ptrdiff_t>(sizes.size())), sizes.end()};
+}
+
+Status conv(OnnxNode& n) {
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, spatialSizes(n.input(1))));
+  if (w.kernel != spatialSizes(n.input(1)))
+    return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  QC_ASSIGN(Value * x, cropped(n, n.input(0), w.pads));
+  QC_ASSIGN(Value * y, n.create("conv", {x, n.input(1), n.input(2)},
+                                {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}}));
+  return n.setOutput(y);
+}
+
+Status convTranspose(OnnxNode& n) {
+  const bool hasOutputShape = n.has("output_shape");
+  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
+  const TensorType& x = n.type(0);
+  if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}", x.str());
+  const auto spatial = static_cast<size_t>(x.rank() - 2);
+  const Ints kernel = spatialSizes(n.input(1));
+  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
+  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
+  QC_ASSIGN(Ints pads, n.integers("pads", Ints(2 * spatial, 0)));
+  QC_ASSIGN(Ints outputPadding, n.integers("output_padding", Ints(spatial, 0)));
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  if (kernel.size() != spatial || strides.size() != spatial || dilations.size() != spatial || pads.size() != 2 * spatial ||
+      outputPadding.size() != spatial)
+    return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
+  QC_TRY(checkOnnxWindow(n, {&strides, &dilations}, 1));
+  QC_TRY(checkOnnxWindow(n, {&pads, &outputPadding}, 0));
+  if (hasOutputShape || autoPad == "SAME_UPPER" || autoPad == "SAME_LOWER") {
+    const Ints sizes = x.sizes();
+    Ints wanted;
+    if (hasOutputShape) {
+      QC_ASSIGN(wanted, n.integers("output_shape"));
+      QC_TRY(checkOnnxWindow(n, {&wanted}, 1));
+    }
+    QC_TRY(checkOnnxWindow(n, {&sizes, &kernel}, 0));
+    for (size_t d = 0; d < spatial; ++d) {
+      const int64_t out = hasOutputShape && wanted.size() >= spatial ? wanted[wanted.size() - spatial + d] : sizes[d + 2] * strides[d];
+      int64_t total = strides[d] * (sizes[d + 2] - 1) + outputPadding[d] + (kernel[d] - 1) * dilations[d] + 1 - out;
+      if (total < 0) {
+        outputPadding[d] -= total;
+        total = 0;
+      }
+      const int64_t less = total / 2, more = total - less;
+      pads[d] = autoPad == "SAME_UPPER" ? less : more;
+      pads[d + spatial] = autoPad == "SAME_UPPER" ? more : less;
+    }
+  }
+  QC_ASSIGN(
+      Value * y,
+      n.create("conv_transpose", {n.input(0), n.input(1), n.input(2)},
+               {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"output_padding", outputPadding}, {"group", group}}));
+  return n.setOutput(y);
+}
+
+Status pool(OnnxNode& n, const char* op) {
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
+  AttrDict attrs{
+      {"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
+  if (std::string_view(op) == "avg_pool") {
+    QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
+    attrs.set("count_include_pad", include);
+  }
+  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, std::move(attrs)));
+  return n.setOutput(y);
+}
+
+Status globalPool(OnnxNode& n, const char* reduce) {
+  if (n.type(0).rank() < 3) return n.error(ErrorCode::kInvalidModel, "input {}", n.type(0).str());
+  Ints axes(static_cast<size_t>(n.type(0).rank() - 2));
+  std::iota(axes.begin(), axes.end(), 2);
+  QC_ASSIGN(Value * y, n.create(reduce, {n.input(0)}, {{"axes", axes}}));
+  return n.setOutput(y);
+}
+
+Status batchNorm(OnnxNode& n) {
+  QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
+  QC_ASSIGN(const int64_t training, n.integer("training_mode", 0));
+  QC_ASSIGN(const int64_t spatial, n.integer("spatial", 1));
+  // Of a constant (the weights of a weight-standardized network) the statistics are known: mean and variance of all but the channels.
+  if (training && spatial && n.input(0)->constant() && n.type(0).rank() >= 2) {
+    for (int i = 1; i < n.numOutputs(); ++i)
+      if (n.outputUsed(i)) return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
+    Ints axes{0};
+    for (int64_t d = 2; d < n.type(0).rank(); ++d) axes.push_back(d);
+    const AttrDict kept{{"axes", axes}, {"keepdims", int64_t{0}}};
+    Ints perChannel(static_cast<size_t>(n.type(0).rank()), 1);
+    perChannel[1] = n.type(0).sizes()[1];
+    QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, kept));
+    QC_ASSIGN(Value * shift, n.reshape(mean, perChannel));
+    QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), shift}));
+    QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
+    QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, kept));
+    QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), mean, variance}, {{"epsilon", epsilon}}));
+    std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
+    outputs[0] = y;
+    return n.setOutputs(std::move(outputs));
+  }
+  if (training || !spatial)
+    return n.error(ErrorCode::kUnsupported, "only inference with per-channel statistics").help("export the model in eval mode");
+  for (int i = 1; i < n.numOutputs(); ++i)
+    if (n.outputUsed(i) && n.opset() >= 14)
+      return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
+  QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), n.input(3), n.input(4)}, {{"epsilon", epsilon}}));
+  std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
+  outputs[0] = y;
+  return n.setOutputs(std::move(outputs));
+}
+
+Status norm(OnnxNode& n, const char* op) {
+  QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
+  AttrDict attrs{{"epsilon", epsilon}};
+  if (n.op() == "GroupNormalization") {
+    QC_ASSIGN(const int64_t groups, n.integer("num_groups"));
+    attrs.set("num_groups", groups);
+  }
+  if (n.op() == "LayerNormalization") {
+    QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+    QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+    attrs.set("axis", axis);
+  }
+  QC_ASSIGN(Value * y, n.create(op, {n.input(0), n.input(1), n.input(2)}, attrs));
+  if (!n.outputUsed(1) && !n.outputUsed(2)) return n.setOutput(y);
+  if (n.op() != "LayerNormalization") return n.error(ErrorCode::kUnsupported, "statistics as outputs");
+  Ints axes(static_cast<size_t>(n.type(0).rank() - attrs.integer("axis")));
+  std::iota(axes.begin(), axes.end(), attrs.integer("axis"));
+  QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, {{"axes", axes}}));
+  QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), mean}));
+  QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
+  QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, {{"axes", axes}}));
+  QC_ASSIGN(variance, n.create("add", {variance, n.scalar(static_cast<float>(epsilon))}));
+  QC_ASSIGN(variance, n.create("sqrt", {variance}));
+  QC_ASSIGN(variance, n.create("reciprocal", {variance}));
+  return n.setOutputs({y, mean, variance});
+}
+
+Status lrn(OnnxNode& n) {
+  QC_ASSIGN(const int64_t size, n.integer("size"));
+  QC_ASSIGN(const double alpha, n.real("alpha", 1e-4));
+  QC_ASSIGN(const double beta, n.real("beta", 0.75));
+  QC_ASSIGN(const double bias, n.real("bias", 1.0));
+  QC_ASSIGN(Value * y, n.create("lrn", {n.input(0)}, {{"size", size}, {"alpha", alpha}, {"beta", beta}, {"bias", bias}}));
+  return n.setOutput(y);
+}
+
+// Scaled by a constant unless the factor is one.
+Result<Value*> scaled(OnnxNode& n, Value* v, double factor) {
+  if (factor == 1.0) return v;
+  return n.create("mul", {v, n.scalar(static_cast<float>(factor))});
+}
+
+Result<Value*> transposed2d(OnnxNode& n, Value* v) {
+  // The integers behind a dequantize are transposed, so that weights stay constants.
+  if (Node* dq = v->producer(); dq && dq->is("dequantize") && dq->operand(0)->constant()) {
+    QC_ASSIGN(Value * q, n.create("transpose", {dq->operand(0)}, {{"perm", Ints{1, 0}}}));
+    return n.create("dequantize", {q});
+  }
+  return n.create("transpose", {v}, {{"perm", Ints{1, 0}}});
+}
+
+Status gemm(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  QC_ASSIGN(const double beta, n.real("beta", 1.0));
+  QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
+  QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
+  if (n.type(0).rank() != 2 || n.type(1).rank() != 2)
+    return n.error(ErrorCode::kInvalidModel, "operands {} and {}", n.type(0).str(), n.type(1).str());
+  Value *a = n.input(0), *b = n.input(1), *c = n.input(2);
+  if (transA) {
+    QC_ASSIGN(a, transposed2d(n, a));
+  }
+  if (!transB) {
+    QC_ASSIGN(b, transposed2d(n, b));  // linear wants [N, K]
+  }
+  QC_ASSIGN(b, scaled(n, b, alpha));
+  if (c) {
+    QC_ASSIGN(c, scaled(n, c, beta));
+  }
+  const Dim columns = b->type().shape[0];
+  // A bias of one value per column, in any of the shapes that broadcast to it.
+  const bool isBias =
+      c && c->type().isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns && c->type().numElements() == columns.size();
+  Value* bias = nullptr;
+  if (isBias) {
+    bias = c;
+    if (c->type().rank() > 1) {
+      QC_ASSIGN(bias, n.reshape(c, {columns.size()}));
+    }
+  }
+  QC_ASSIGN(Value * y, n.create("linear", {a, b, bias}));
+  if (c && !isBias) {
+    QC_ASSIGN(y, n.create("add", {y, c}));
+  }
+  return n.setOutput(y);
+}
+
+Status matmul(OnnxNode& n) {
+  QC_ASSIGN(Value * y, n.create("matmul", {n.input(0), n.input(1)}));
+  return n.setOutput(y);
+}
+
+// Before opset 13 softmax works on the matrix [dims before axis, the rest].
+Status softmax(OnnxNode& n, const char* op) {
+  const TensorType& x = n.type(0);
+  QC_ASSIGN(const int64_t raw, n.integer("axis", n.opset() < 13 ? 1 : -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, std::max(x.rank(), 1)));
+  const Ints sizes = x.sizes();
+  const bool flattens = n.opset() < 13 && std::any_of(sizes.begin() + axis + 1, sizes.end(), [](int64_t s) { return s != 1; });
+  if (!flattens) {
+    QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, {{"axis", axis}}));
+    return n.setOutput(y);
+  }
+  const int64_t rows = std::accumulate(sizes.begin(), sizes.begin() + axis, int64_t{1}, std::multiplies<>());
+  const int64_t columns = std::accumulate(sizes.begin() + axis, sizes.end(), int64_t{1}, std::multiplies<>());
+  QC_ASSIGN(Value * flat, n.reshape(n.input(0), {rows, columns}));
+  QC_ASSIGN(Value * y, n.create(op, {flat}, {{"axis", int64_t{1}}}));
+  QC_ASSIGN(y, n.reshape(y, sizes));
+  return n.setOutput(y);
+}
+
+Status lpNormalization(OnnxNode& n) {
+  QC_ASSIGN(const int64_t p, n.integer("p", 2));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  if (p != 1 && p != 2) return n.error(ErrorCode::kInvalidModel, "p of {}", p);
+  Value* x = n.input(0);
+  QC_ASSIGN(Value * magnitude, p == 1 ? n.create("abs", {x}) : n.create("mul", {x, x}));
+  QC_ASSIGN(Value * sum, n.create("reduce_sum", {magnitude}, {{"axes", Ints{axis}}}));
+  if (p == 2) {
+    QC_ASSIGN(sum, n.create("sqrt", {sum}));
+  }
+  // Zeros stay zeros: the smallest positive number changes no other divisor.
+  const DType dtype = x->type().dtype;
+  Tensor least(dtype, {});
+  storeElement(dtype, least.mutableData(), 0,
+               dtype == DType::f64 ? std::numeric_limits<double>::denorm_min() : std::numeric_limits<float>::denorm_min());
+  QC_ASSIGN(sum, n.create("max", {sum, n.constantValue(std::move(least))}));
+  QC_ASSIGN(Value * y, n.create("div", {x, sum}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxNnOps() {
+  static const OnnxOp kOps[] = {
+      {"Conv", 2, 3, conv},
+      {"ConvTranspose", 2, 3, convTranspose},
+      {"MaxPool", 1, 1, [](OnnxNode& n) { return pool(n, "max_pool"); }},
+      {"AveragePool", 1, 1, [](OnnxNode& n) { return pool(n, "avg_pool"); }},
+      {"GlobalAveragePool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_mean"); }},
+      {"GlobalMaxPool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_max"); }},
+      {"BatchNormalization", 5, 5, batchNorm},
+      {"InstanceNormalization", 3, 3, [](OnnxNode& n) { return norm(n, "instance_norm"); }},
+      {"GroupNormalization", 3, 3, [](OnnxNode& n) { return norm(n, "group_norm"); }},
+      {"LayerNormalization", 2, 3, [](OnnxNode& n) { return norm(n, "layer_norm"); }},
+      {"LRN", 1, 1, lrn},
+      {"LpNormalization", 1, 1, lpNormalization},
+      {"Gemm", 2, 3, gemm},
+      {"MatMul", 2, 2, matmul},
+      {"Softmax", 1, 1, [](OnnxNode& n) { return softmax(n, "softmax"); }},
+      {"LogSoftmax", 1, 1, [](OnnxNode& n) { return softmax(n, "log_softmax"); }},
+  };
+  return kOps;
+}
+
+}  // namespace qc

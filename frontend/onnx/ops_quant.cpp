@@ -1,0 +1,462 @@
+// ONNX quantization: QuantizeLinear and DequantizeLinear, and the QOperator forms, which import as dequantize -> float op ->
+// quantize.  Lowering fuses them again, so both kinds of quantized model take one way through the compiler.
+// Integers are plain outside of that, as in ONNX: what computes on them computes on them (storage_cast).
+// Parameters that are computed (dynamic quantization) stay operands; the integer ops that go with them subtract the zero points
+// and compute in s32.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "frontend/onnx/node.h"
+#include "frontend/onnx/tensor.h"
+#include "frontend/onnx/window.h"
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+// Scales of the tensor's own rank: one for each block of `block` elements along the axis.  A block of 0: the dims tell.
+Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t block, const Shape& shape, QuantParams& q) {
+  if (scales.rank() != static_cast<int>(shape.size()))
+    return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
+  QC_ASSIGN(axis, n.axis(axis, scales.rank()));
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
+    const bool blocked = static_cast<int64_t>(d) == axis;
+    if (blocked && block == 0 && blocks > 0) block = (size + blocks - 1) / blocks;
+    if (blocked && block > size) block = std::max<int64_t>(size, 1);  // one block, and a number that can be added to
+    if (blocked ? block < 1 || blocks != (size + block - 1) / block : blocks != size)
+      return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis,
+                     toString(shape));
+  }
+  q.axis = static_cast<int>(axis);
+  q.blockSize = block;
+  return {};
+}
+
+// The parameters that operands `scale` and `zeroPoint` hold, for integers of type `storage` along `axis` of `shape`.
+// zeros, where given: scales of 0 are allowed, become 1 and are listed there by index.
+Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape, int64_t block = 0,
+                             std::vector<size_t>* zeros = nullptr) {
+  QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale"));
+  auto q = std::make_shared<QuantParams>();
+  if (!isInteger(storage) || sizeOf(storage) > 4) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
+  q->storage = storage;
+  q->qmin = rangeOf(storage).min;
+  q->qmax = rangeOf(storage).max;
+  q->scales = s->toFloats();
+  for (size_t i = 0; zeros && i < q->scales.size(); ++i) {
+    if (q->scales[i] != 0) continue;
+    zeros->push_back(i);
+    q->scales[i] = 1;
+  }
+  for (const float v : q->scales)
+    if (!(v > 0) || !std::isfinite(v)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", v);
+  q->zeroPoints.assign(q->scales.size(), 0);
+  if (n.input(zeroPoint)) {
+    QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
+    if (z->dtype() != storage)
+      return n.error(ErrorCode::kInvalidModel, "zero points {} for integers of type {}", z->type().str(), toString(storage));
+    if (z->numElements() != s->numElements())
+      return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
+    for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
+  }
+  if (block < 0) return n.error(ErrorCode::kInvalidModel, "block_size {}", block);
+  if (block > 0 || s->rank() > 1) {
+    QC_TRY(blockParams(n, *s, axis, block, shape, *q));
+  } else if (q->scales.size() != 1) {  // one scale is the tensor's, whatever its shape and whatever the axis
+    if (shape.empty()) return n.error(ErrorCode::kInvalidModel, "{} scales for one number", q->scales.size());
+    QC_ASSIGN(int64_t a, n.axis(axis, static_cast<int64_t>(shape.size())));
+    // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
+    const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
+    if (shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
+      a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
+    if (!fits(shape[static_cast<size_t>(a)]))
+      return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
+    q->axis = static_cast<int>(a);
+  }
+  return QuantPtr(std::move(q));
+}
+
+DType storageOf(OnnxNode& n, int zeroPoint, DType byDefault) { return n.input(zeroPoint) ? n.type(zeroPoint).dtype : byDefault; }
+
+constexpr int kFarthestMeaning = 32;  // movers in a row
+
+// storage_cast from a quantized value: what QuantizeLinear gives.
+const Node* plainForm(const Value* v) {
+  const Node* p = v->producer();
+  return p && p->is("storage_cast") && p->operand(0)->type().isQuantized() ? p : nullptr;
+}
+
+// Integers that a quantize clamps are the same when its range is narrowed to the bounds of what clips them behind it.  Null: nothing does.
+Result<Value*> narrowed(OnnxNode& n, Value* x, const QuantPtr& q) {
+  auto low = static_cast<double>(q->qmin), high = static_cast<double>(q->qmax);
+  const Value* v = x;
+  for (const Node* p = v->producer(); p && (p->is("clip") || p->is("max") || p->is("min")); p = v->producer()) {
+    if (p->is("clip")) {
+      low = std::max(low, p->real("min"));
+      high = std::min(high, p->real("max"));
+      v = p->operand(0);
+      continue;
+    }
+    const int bound = p->operand(1)->constant() ? 1 : 0;
+    const Tensor* c = p->operand(bound)->constant();
+    if (!c || c->numElements() != 1) break;
+    (p->is("max") ? low : high) = p->is("max") ? std::max(low, c->at(0)) : std::min(high, c->at(0));
+    v = p->operand(1 - bound);
+  }
+  const Node* plain = plainForm(v);
+  const Node* quantize = plain ? plain->operand(0)->producer() : nullptr;
+  low = std::ceil(low), high = std::floor(high);
+  const bool holdsZero = std::all_of(q->zeroPoints.begin(), q->zeroPoints.end(), [&](int32_t z) { return low <= z && z <= high; });
+  if (v == x || !quantize || !quantize->is("quantize") || !(*plain->operand(0)->type().quant == *q) || !(low < high) || !holdsZero ||
+      v->type().shape != x->type().shape)
+    return static_cast<Value*>(nullptr);
+  auto narrow = std::make_shared<QuantParams>(*q);
+  narrow->qmin = static_cast<int64_t>(low);
+  narrow->qmax = static_cast<int64_t>(high);
+  return n.create("quantize", {quantize->operand(0)}, {{"to", QuantAttr{QuantPtr(std::move(narrow))}}});
+}
+
+// ONNX's integers are plain: a DequantizeLinear gives them their meaning.  It goes to where they come from, through what moves or selects
+// them, so that a table or the result of a QuantizeLinear has it; integers that are computed get it where they are read.
+Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth = 0) {
+  if (const Tensor* t = x->constant()) return n.constantValue(*t, q);
+  if (const Node* plain = plainForm(x); plain && *plain->operand(0)->type().quant == *q) return plain->operand(0);
+  const Node* p = x->producer();
+  if (depth == 0) {  // what is moved along with other data keeps their parameters
+    QC_ASSIGN(Value * narrow, narrowed(n, x, q));
+    if (narrow) return narrow;
+  }
+  const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kFarthestMeaning;
+  if (moves) {
+    std::vector<Value*> operands = p->operands();
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (operands[i] && operands[i]->type().dtype == x->type().dtype &&
+          p->def().operand(static_cast<int>(i)).role != OperandRole::parameter) {
+        QC_ASSIGN(operands[i], withMeaning(n, operands[i], q, depth + 1));
+      }
+    AttrDict attrs = p->attrs();
+    if (p->is("pad"))  // its value is an integer, and stands for a real number now
+      attrs.set("value", static_cast<double>(q->scale(0)) * (attrs.real("value") - q->zeroPoint(0)));
+    QC_ASSIGN(const std::vector<Value*> results, n.createAll(p->op(), std::move(operands), std::move(attrs)));
+    return results[static_cast<size_t>(x->resultIndex())];
+  }
+  return n.create("storage_cast", {x}, {{"to", QuantAttr{q}}});
+}
+
+Result<Value*> dequantized(OnnxNode& n, int x, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, n.type(x).dtype, axis, n.type(x).shape, block));
+  QC_ASSIGN(Value * integers, withMeaning(n, n.input(x), q));
+  return n.create("dequantize", {integers});
+}
+
+Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_t axis = 1, int64_t block = 0,
+                         DType byDefault = DType::u8) {
+  QC_ASSIGN(const QuantPtr q, quantParams(n, scale, zeroPoint, storageOf(n, zeroPoint, byDefault), axis, y->type().shape, block));
+  QC_ASSIGN(Value * integers, n.create("quantize", {y}, {{"to", QuantAttr{q}}}));
+  return n.create("storage_cast", {integers});
+}
+
+// Those of a convolution by operand `weight`.
+Result<AttrDict> convAttrs(OnnxNode& n, int weight) {
+  if (n.type(weight).rank() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
+  Ints kernel = n.type(weight).sizes();
+  kernel.erase(kernel.begin(), kernel.begin() + 2);
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel));
+  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(weight).str());
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  return AttrDict{{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}};
+}
+
+// ---- parameters computed at run time ------------------------------------------------------------------------------------
+
+bool parametersComputed(OnnxNode& n) { return !n.input(1)->constant() || (n.input(2) && !n.input(2)->constant()); }
+
+// Parameters of blocks are part of the type: known when the model is loaded.
+Status knownBlocks(OnnxNode& n, int64_t block) {
+  if (!block) return {};
+  QC_TRY(n.constant(1, "the scales of blocks"));
+  if (n.input(2)) QC_TRY(n.constant(2, "the zero points of blocks"));
+  return {};
+}
+
+// The axis of a parameter per slice; -1 for a scalar.
+Result<int64_t> parameterAxis(OnnxNode& n, int64_t axis) {
+  const TensorType& scale = n.type(1);
+  if (scale.rank() == 0 || n.type(0).rank() == 0 || (scale.isStatic() && scale.numElements() == 1)) return int64_t{-1};
+  return n.axis(axis, n.type(0).rank());
+}
+
+Status quantizeWith(OnnxNode& n, int64_t axis) {
+  const DType storage = storageOf(n, 2, DType::u8);
+  if (!isInteger(storage) || sizeOf(storage) > 2) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
+  const IntRange range = rangeOf(storage);
+  QC_ASSIGN(axis, parameterAxis(n, axis));
+  QC_ASSIGN(Value * y, n.create("quantize_with", {n.input(0), n.input(1), n.input(2)},
+                                {{"storage", storage}, {"qmin", range.min}, {"qmax", range.max}, {"axis", axis}}));
+  return n.setOutput(y);
+}
+
+Status dequantizeWith(OnnxNode& n, int64_t axis) {
+  QC_ASSIGN(axis, parameterAxis(n, axis));
+  QC_ASSIGN(Value * y, n.create("dequantize_with", {n.input(0), n.input(1), n.input(2)}, {{"axis", axis}}));
+  return n.setOutput(y);
+}
+
+Status dynamicQuantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const std::vector<Value*> params, n.createAll("dynamic_qparams", {n.input(0)}, {{"eps", 0.0}}));
+  QC_ASSIGN(Value * y, n.create("quantize_with", {n.input(0), params[0], params[1]}));
+  QC_ASSIGN(Value * zp, n.create("cast", {params[1]}, {{"to", DType::u8}}));
+  return n.setOutputs({y, params[0], zp});
+}
+
+// Operand i as s32 minus its zero point.  A zero point per slice of dim `axis` gets trailing dims of 1 up to `rank`.
+Result<Value*> centred(OnnxNode& n, int i, int zeroPoint, int64_t axis, int64_t rank) {
+  QC_ASSIGN(Value * x, n.create("cast", {n.input(i)}, {{"to", DType::s32}}));
+  if (!n.input(zeroPoint)) return x;
+  QC_ASSIGN(Value * z, n.create("cast", {n.input(zeroPoint)}, {{"to", DType::s32}}));
+  if (z->type().rank() == 1 && z->type().isStatic() && z->type().numElements() != 1) {
+    Ints shape(static_cast<size_t>(std::max<int64_t>(rank - axis, 1)), 1);
+    shape[0] = z->type().numElements();
+    QC_ASSIGN(z, n.reshape(z, shape));
+  }
+  return n.create("sub", {x, z});
+}
+
+Status matmulInteger(OnnxNode& n) {
+  const int64_t rankA = n.type(0).rank(), rankB = n.type(1).rank();
+  QC_ASSIGN(Value * a, centred(n, 0, 2, rankA - 2, rankA));
+  QC_ASSIGN(Value * b, centred(n, 1, 3, rankB - 1, rankB));
+  QC_ASSIGN(Value * y, n.create("matmul", {a, b}));
+  return n.setOutput(y);
+}
+
+Status convInteger(OnnxNode& n) {
+  QC_ASSIGN(Value * x, centred(n, 0, 2, 0, 0));
+  QC_ASSIGN(Value * w, centred(n, 1, 3, 0, n.type(1).rank()));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 1));
+  QC_ASSIGN(Value * y, n.create("conv", {x, w}, attrs));
+  return n.setOutput(y);
+}
+
+// ---- parameters known when the model is loaded --------------------------------------------------------------------------
+
+Status quantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
+  if (parametersComputed(n)) {
+    QC_TRY(knownBlocks(n, block));
+    return quantizeWith(n, axis);
+  }
+  DType storage = DType::u8;
+  if (n.has("output_dtype")) {
+    QC_ASSIGN(const int64_t code, n.integer("output_dtype"));
+    if (code != 0) {
+      QC_ASSIGN(storage, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
+    }
+  }
+  QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis, block, storage));
+  return n.setOutput(y);
+}
+
+Status dequantizeLinear(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, n.integer("axis", 1));
+  QC_ASSIGN(const int64_t block, n.integer("block_size", 0));
+  if (parametersComputed(n)) {
+    QC_TRY(knownBlocks(n, block));
+    return dequantizeWith(n, axis);
+  }
+  std::vector<size_t> zeros;
+  QC_ASSIGN(const QuantPtr q, quantParams(n, 1, 2, n.type(0).dtype, axis, n.type(0).shape, block, &zeros));
+  Value* x = n.input(0);
+  if (zeros.size() == q->scales.size()) {  // some quantizers write it for tensors and channels of zeros: 0 whatever the integers
+    QC_ASSIGN(Value * nothing, n.create("expand", {n.scalar(0)}, {{"shape", n.type(0).sizes()}}));
+    return n.setOutput(nothing);
+  }
+  if (!zeros.empty()) {
+    const Tensor* t = x->constant();
+    if (!t || q->axis < 0 || q->blockSize) return n.error(ErrorCode::kUnsupported, "some scales are 0, and the integers are computed");
+    Tensor zeroed(t->dtype(), t->sizes());
+    int64_t inner = 1;
+    for (size_t d = static_cast<size_t>(q->axis) + 1; d < t->sizes().size(); ++d) inner *= t->sizes()[d];
+    void* data = zeroed.mutableData();
+    std::memcpy(data, t->data(), static_cast<size_t>(t->byteSize()));
+    for (int64_t i = 0; i < t->numElements(); ++i)
+      if (const auto c = static_cast<size_t>(i / inner % t->sizes()[static_cast<size_t>(q->axis)]);
+          std::binary_search(zeros.begin(), zeros.end(), c))
+        storeElement(t->dtype(), data, i, q->zeroPoint(static_cast<int64_t>(c)));
+    x = n.constantValue(std::move(zeroed));
+  }
+  QC_ASSIGN(Value * integers, withMeaning(n, x, q));
+  QC_ASSIGN(Value * y, n.create("dequantize", {integers}));
+  return n.setOutput(y);
+}
+
+// The bias is s32 of scale xs * ws: [C], or [1, C] as quantizers make it of an Add behind a MatMul.
+Result<Value*> integerBias(OnnxNode& n, int bias, int xScale, int wScale) {
+  if (!n.input(bias)) return static_cast<Value*>(nullptr);
+  QC_ASSIGN(const Tensor* b, n.constant(bias, "the bias"));
+  QC_ASSIGN(const Tensor* sx, n.constant(xScale, "the input scale"));
+  QC_ASSIGN(const Tensor* sw, n.constant(wScale, "the weight scale"));
+  auto q = std::make_shared<QuantParams>();
+  q->storage = DType::s32;
+  q->qmin = rangeOf(DType::s32).min;
+  q->qmax = rangeOf(DType::s32).max;
+  q->zeroPoints = {0};
+  for (int64_t i = 0; i < sw->numElements(); ++i) q->scales.push_back(static_cast<float>(sx->at(0)) * static_cast<float>(sw->at(i)));
+  if (q->scales.size() > 1) q->axis = 0;
+  const int64_t channels = b->numElements();
+  if (b->dtype() != DType::s32 || b->rank() < 1 || b->sizes().back() != channels ||
+      (q->axis == 0 && channels != static_cast<int64_t>(q->scales.size())))
+    return n.error(ErrorCode::kInvalidModel, "bias {}", b->type().str());
+  return n.create("dequantize", {n.constantValue(b->reshaped({channels}), q)});
+}
+
+// x, xs, xz, w, ws, wz, ys, yz, B?
+Status qlinearConv(OnnxNode& n) {
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * w, dequantized(n, 3, 4, 5, 0));
+  QC_ASSIGN(Value * b, integerBias(n, 8, 1, 4));
+  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 3));
+  QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, attrs));
+  QC_ASSIGN(y, quantized(n, y, 6, 7));
+  return n.setOutput(y);
+}
+
+Status qlinearMatmul(OnnxNode& n) {
+  QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5, -1));
+  QC_ASSIGN(Value * y, n.create("matmul", {a, b}));
+  QC_ASSIGN(y, quantized(n, y, 6, 7));
+  return n.setOutput(y);
+}
+
+// a, as, az, b, bs, bz, c?, ys?, yz?
+Status qgemm(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
+  QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
+  if (alpha != 1.0 || transA) return n.error(ErrorCode::kUnsupported, "alpha {} or transA", alpha);
+  QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5, transB ? 0 : 1));
+  QC_ASSIGN(Value * c, integerBias(n, 6, 1, 4));
+  if (!transB) {
+    QC_ASSIGN(Value * integers, n.create("transpose", {b->producer()->operand(0)}, {{"perm", Ints{1, 0}}}));
+    QC_ASSIGN(b, n.create("dequantize", {integers}));
+  }
+  QC_ASSIGN(Value * y, n.create("linear", {a, b, c}));
+  if (n.input(7)) {
+    QC_ASSIGN(y, quantized(n, y, 7, 8));
+  }
+  return n.setOutput(y);
+}
+
+// a, as, az, b, bs, bz, ys, yz
+std::function<Status(OnnxNode&)> qlinearBinary(const char* op) {
+  return [op](OnnxNode& n) -> Status {
+    QC_ASSIGN(Value * a, dequantized(n, 0, 1, 2));
+    QC_ASSIGN(Value * b, dequantized(n, 3, 4, 5));
+    QC_ASSIGN(Value * y, n.create(op, {a, b}));
+    QC_ASSIGN(y, quantized(n, y, 6, 7));
+    return n.setOutput(y);
+  };
+}
+
+// x, xs, xz, ys, yz
+std::function<Status(OnnxNode&)> qlinearUnary(const char* op, const char* real = nullptr, double byDefault = 0) {
+  return [op, real, byDefault](OnnxNode& n) -> Status {
+    AttrDict attrs;
+    if (real) {
+      QC_ASSIGN(const double v, n.real(real, byDefault));
+      attrs.set(real, v);
+    }
+    QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+    QC_ASSIGN(Value * y, n.create(op, {x}, std::move(attrs)));
+    QC_ASSIGN(y, quantized(n, y, 3, 4));
+    return n.setOutput(y);
+  };
+}
+
+Status qlinearAveragePool(OnnxNode& n) {
+  QC_ASSIGN(const int64_t last, n.integer("channels_last", 0));
+  if (last) return n.error(ErrorCode::kUnsupported, "channels_last");
+  QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(Value * y, n.create("avg_pool", {x},
+                                {{"kernel_shape", w.kernel},
+                                 {"strides", w.strides},
+                                 {"pads", w.pads},
+                                 {"dilations", w.dilations},
+                                 {"ceil_mode", int64_t{w.ceil}},
+                                 {"count_include_pad", include}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
+Status qlinearGlobalAveragePool(OnnxNode& n) {
+  QC_ASSIGN(const int64_t last, n.integer("channels_last", 0));
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  Ints axes;
+  for (int d = last ? 1 : 2; d < x->type().rank() - (last ? 1 : 0); ++d) axes.push_back(d);
+  QC_ASSIGN(Value * y, n.create("reduce_mean", {x}, {{"axes", axes}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
+// ys, yz, then x, xs, xz of each piece
+Status qlinearConcat(OnnxNode& n) {
+  std::vector<Value*> pieces;
+  for (int i = 2; i + 1 < n.numInputs(); i += 3) {
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
+    QC_ASSIGN(Value * x, dequantized(n, i, i + 1, i + 2));
+    pieces.push_back(x);
+  }
+  if (pieces.empty()) return n.error(ErrorCode::kInvalidModel, "no pieces");
+  QC_ASSIGN(const int64_t raw, n.integer("axis"));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, pieces.front()->type().rank()));
+  QC_ASSIGN(Value * y, n.create("concat", std::move(pieces), {{"axis", axis}}));
+  QC_ASSIGN(y, quantized(n, y, 0, 1));
+  return n.setOutput(y);
+}
+
+Status qlinearSoftmax(OnnxNode& n) {
+  QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, x->type().rank()));
+  QC_ASSIGN(Value * y, n.create("softmax", {x}, {{"axis", axis}}));
+  QC_ASSIGN(y, quantized(n, y, 3, 4));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxQuantOps() {
+  constexpr const char* kMicrosoft = "com.microsoft";
+  static const OnnxOp kOps[] = {
+      {"QuantizeLinear", 2, 3, quantizeLinear},
+      {"DequantizeLinear", 2, 3, dequantizeLinear},
+      {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
+      {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
+      {"DynamicQuantizeLinear", 1, 1, dynamicQuantizeLinear},
+      {"MatMulInteger", 2, 4, matmulInteger, "", 1u << 2},
+      {"ConvInteger", 2, 4, convInteger, "", 1u << 2},
+      {"QLinearConv", 8, 9, qlinearConv},
+      {"QLinearMatMul", 8, 8, qlinearMatmul},
+      {"QGemm", 6, 9, qgemm, kMicrosoft},
+      {"QLinearAdd", 8, 8, qlinearBinary("add"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+      {"QLinearMul", 8, 8, qlinearBinary("mul"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+      {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu", "alpha", 0.01), kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearAveragePool", 5, 5, qlinearAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearConcat", 3, -1, qlinearConcat, kMicrosoft},
+  };
+  return kOps;
+}
+
+}  // namespace qc

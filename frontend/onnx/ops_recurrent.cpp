@@ -1,0 +1,116 @@
+// LSTM, GRU, RNN, DynamicQuantizeLSTM and ReverseSequence: operands and attributes carry over; lists of names become one text.
+#include "frontend/onnx/node.h"
+
+namespace qc {
+namespace {
+
+// Attributes that only some of the ops or opsets have.
+struct OwnAttr {
+  const char* op;
+  const char* name;
+};
+constexpr OwnAttr kOwn[] = {{"lstm", "input_forget"}, {"gru", "linear_before_reset"}};
+
+Result<AttrDict> recurrentAttrs(OnnxNode& n, const char* op, int hiddenOperand, size_t hiddenDim) {
+  AttrDict attrs;
+  if (n.has("hidden_size")) {
+    QC_ASSIGN(const int64_t hidden, n.integer("hidden_size"));
+    attrs.set("hidden_size", hidden);
+  } else {
+    const Shape& r = n.type(hiddenOperand).shape;
+    if (r.size() != 3 || !r[hiddenDim].isStatic())
+      return n.error(ErrorCode::kInvalidModel, "neither hidden_size nor the shape of R is known");
+    attrs.set("hidden_size", r[hiddenDim].size());
+  }
+  QC_ASSIGN(const std::string direction, n.string("direction", "forward"));
+  QC_ASSIGN(const std::vector<std::string> names, n.strings("activations", std::vector<std::string>{}));
+  QC_ASSIGN(std::vector<double> alpha, n.reals("activation_alpha", std::vector<double>{}));
+  QC_ASSIGN(std::vector<double> beta, n.reals("activation_beta", std::vector<double>{}));
+  QC_ASSIGN(const double clip, n.real("clip", 0.0));
+  QC_ASSIGN(const int64_t layout, n.integer("layout", 0));
+  attrs.set("direction", direction);
+  attrs.set("activations", fmt::format("{}", fmt::join(names, ",")));
+  attrs.set("activation_alpha", std::move(alpha));
+  attrs.set("activation_beta", std::move(beta));
+  attrs.set("clip", clip);
+  attrs.set("batch_first", layout);
+  for (const OwnAttr& own : kOwn) {
+    if (own.op != std::string_view(op)) continue;
+    QC_ASSIGN(const int64_t value, n.integer(own.name, 0));
+    attrs.set(own.name, value);
+  }
+  return attrs;
+}
+
+Status recurrent(OnnxNode& n, const char* op) {
+  QC_ASSIGN(AttrDict attrs, recurrentAttrs(n, op, 2, 2));
+  std::vector<Value*> operands;
+  for (int i = 0; i < n.numInputs(); ++i) operands.push_back(n.input(i));
+  QC_ASSIGN(std::vector<Value*> results, n.createAll(op, std::move(operands), std::move(attrs)));
+  return n.setOutputs(std::move(results));
+}
+
+// Integer weights [directions, depth, rows] with scales and zero points [directions, rows] or [directions] -> [directions, rows, depth].
+Result<Value*> rowWeights(OnnxNode& n, int weight, int scale, int zeroPoint) {
+  QC_ASSIGN(const Tensor* w, n.constant(weight, "the weight"));
+  QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale of the weight"));
+  QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point of the weight"));
+  if (w->rank() != 3 || (w->dtype() != DType::s8 && w->dtype() != DType::u8))
+    return n.error(ErrorCode::kInvalidModel, "weights of type {}", w->type().str());
+  const int64_t directions = w->sizes()[0], depth = w->sizes()[1], rows = w->sizes()[2];
+  const bool perRow = s->numElements() == directions * rows;
+  if ((!perRow && s->numElements() != directions) || z->numElements() != s->numElements() || z->dtype() != w->dtype() || depth < 1)
+    return n.error(ErrorCode::kInvalidModel, "scales {} and zero points {} for weights {}", s->type().str(), z->type().str(),
+                   w->type().str());
+  auto q = std::make_shared<QuantParams>();
+  q->storage = w->dtype();
+  q->qmin = rangeOf(w->dtype()).min;
+  q->qmax = rangeOf(w->dtype()).max;
+  q->axis = 2;
+  q->blockSize = depth;
+  Tensor t(w->dtype(), {directions, rows, depth});
+  void* data = t.mutableData();
+  for (int64_t d = 0; d < directions; ++d)
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t from = perRow ? d * rows + r : d;
+      q->scales.push_back(static_cast<float>(s->at(from)));
+      q->zeroPoints.push_back(static_cast<int32_t>(z->at(from)));
+      if (!(q->scales.back() > 0)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", q->scales.back());
+      for (int64_t k = 0; k < depth; ++k) storeElement(w->dtype(), data, (d * rows + r) * depth + k, w->at((d * depth + k) * rows + r));
+    }
+  return n.constantValue(std::move(t), std::move(q));
+}
+
+// X, W, R, B, sequence_lens, initial_h, initial_c, P, W_scale, W_zero_point, R_scale, R_zero_point
+Status dynamicQuantizeLstm(OnnxNode& n) {
+  QC_ASSIGN(AttrDict attrs, recurrentAttrs(n, "lstm", 2, 1));
+  attrs.set("eps", 0.0);
+  std::vector<Value*> operands;
+  for (int i = 0; i < 8; ++i) operands.push_back(n.input(i));
+  QC_ASSIGN(operands[1], rowWeights(n, 1, 8, 9));
+  QC_ASSIGN(operands[2], rowWeights(n, 2, 10, 11));
+  QC_ASSIGN(std::vector<Value*> results, n.createAll("q.dynamic_lstm", std::move(operands), std::move(attrs)));
+  return n.setOutputs(std::move(results));
+}
+
+Status reverseSequence(OnnxNode& n) {
+  QC_ASSIGN(const int64_t batch, n.integer("batch_axis", 1));
+  QC_ASSIGN(const int64_t time, n.integer("time_axis", 0));
+  QC_ASSIGN(Value * y, n.create("reverse_sequence", {n.input(0), n.input(1)}, {{"batch_axis", batch}, {"time_axis", time}}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxRecurrentOps() {
+  static const OnnxOp kOps[] = {
+      {"LSTM", 3, 8, [](OnnxNode& n) { return recurrent(n, "lstm"); }},
+      {"GRU", 3, 6, [](OnnxNode& n) { return recurrent(n, "gru"); }},
+      {"RNN", 3, 6, [](OnnxNode& n) { return recurrent(n, "rnn"); }},
+      {"DynamicQuantizeLSTM", 12, 12, dynamicQuantizeLstm, "com.microsoft", 0xf8},
+      {"ReverseSequence", 2, 2, reverseSequence},
+  };
+  return kOps;
+}
+
+}  // namespace qc

@@ -1,0 +1,481 @@
+// ONNX ops that move data, and those that answer questions about shapes, which are constants here.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "frontend/onnx/node.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+constexpr int64_t kMaxPad = int64_t{1} << 40;
+
+Ints sizesOf(OnnxNode& n, int i) { return n.type(i).sizes(); }
+
+Status shape(OnnxNode& n) {
+  Ints sizes = sizesOf(n, 0);
+  const auto rank = static_cast<int64_t>(sizes.size());
+  QC_ASSIGN(int64_t start, n.integer("start", 0));
+  QC_ASSIGN(int64_t end, n.integer("end", rank));
+  const auto clamped = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
+  start = clamped(start);
+  end = std::max(clamped(end), start);
+  return n.setOutput(n.ints(Ints(sizes.begin() + start, sizes.begin() + end)));
+}
+
+Status size(OnnxNode& n) { return n.setOutput(n.constantValue(Tensor::ofInts({}, std::vector{n.type(0).numElements()}))); }
+
+Status reshape(OnnxNode& n) {
+  Ints wanted;
+  if (n.opset() >= 5 && n.input(1)) {
+    QC_ASSIGN(wanted, n.constantInts(1, "the target shape"));
+  } else {
+    QC_ASSIGN(wanted, n.integers("shape"));
+  }
+  QC_ASSIGN(const int64_t allowZero, n.integer("allowzero", 0));
+  const Ints sizes = sizesOf(n, 0);
+  int64_t known = 1;
+  int free = -1;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i] == 0 && !allowZero) {
+      if (i >= sizes.size()) return n.error(ErrorCode::kInvalidModel, "dim {} is to be copied from an input of {} dims", i, sizes.size());
+      wanted[i] = sizes[i];
+    }
+    if (wanted[i] < -1 || (wanted[i] == -1 && free >= 0))
+      return n.error(ErrorCode::kInvalidModel, "target shape {}", toString(Attr(wanted)));
+    if (wanted[i] == -1) {
+      free = static_cast<int>(i);
+    } else {
+      if (wanted[i] > 0 && known > (int64_t{1} << 40) / wanted[i])
+        return n.error(ErrorCode::kResource, "a target of more than 2^40 elements");
+      known *= wanted[i];
+    }
+  }
+  if (free >= 0) {
+    const int64_t total = numElements(sizes);
+    if (known == 0 || total % known) return n.error(ErrorCode::kInvalidModel, "{} elements do not divide into the target", total);
+    wanted[static_cast<size_t>(free)] = total / known;
+  }
+  QC_ASSIGN(Value * y, n.reshape(n.input(0), wanted));
+  return n.setOutput(y);
+}
+
+Status flatten(OnnxNode& n) {
+  const Ints sizes = sizesOf(n, 0);
+  QC_ASSIGN(const int64_t raw, n.integer("axis", 1));
+  const auto rank = static_cast<int64_t>(sizes.size());
+  const int64_t axis = raw < 0 ? raw + rank : raw;
+  if (axis < 0 || axis > rank) return n.error(ErrorCode::kInvalidModel, "axis {} of {} dims", raw, rank);
+  const int64_t rows = std::accumulate(sizes.begin(), sizes.begin() + axis, int64_t{1}, std::multiplies<>());
+  const int64_t columns = std::accumulate(sizes.begin() + axis, sizes.end(), int64_t{1}, std::multiplies<>());
+  QC_ASSIGN(Value * y, n.reshape(n.input(0), {rows, columns}));
+  return n.setOutput(y);
+}
+
+Status squeeze(OnnxNode& n) {
+  QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
+  const Ints sizes = sizesOf(n, 0);
+  Ints drop, kept;
+  if (axes) {
+    QC_ASSIGN(drop, n.axes(std::move(*axes), static_cast<int64_t>(sizes.size())));
+  }
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    const bool named = std::find(drop.begin(), drop.end(), static_cast<int64_t>(d)) != drop.end();
+    if (named && sizes[d] != 1) return n.error(ErrorCode::kInvalidModel, "dim {} has size {}", d, sizes[d]);
+    if (!(axes ? named : sizes[d] == 1)) kept.push_back(sizes[d]);
+  }
+  QC_ASSIGN(Value * y, n.reshape(n.input(0), kept));
+  return n.setOutput(y);
+}
+
+Status unsqueeze(OnnxNode& n) {
+  QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
+  if (!axes) return n.error(ErrorCode::kInvalidModel, "axes are missing");
+  Ints sizes = sizesOf(n, 0);
+  QC_ASSIGN(const Ints at, n.axes(*axes, static_cast<int64_t>(sizes.size() + axes->size())));
+  for (const int64_t a : at) sizes.insert(sizes.begin() + a, 1);
+  QC_ASSIGN(Value * y, n.reshape(n.input(0), sizes));
+  return n.setOutput(y);
+}
+
+Status transpose(OnnxNode& n) {
+  Ints reversed(static_cast<size_t>(n.type(0).rank()));
+  std::iota(reversed.rbegin(), reversed.rend(), 0);
+  QC_ASSIGN(const Ints perm, n.integers("perm", reversed));
+  QC_ASSIGN(Value * y, n.create("transpose", {n.input(0)}, {{"perm", perm}}));
+  return n.setOutput(y);
+}
+
+Status concat(OnnxNode& n) {
+  QC_ASSIGN(const int64_t raw, n.integer("axis"));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  std::vector<Value*> operands;
+  for (int i = 0; i < n.numInputs(); ++i) {
+    if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
+    // An empty piece says nothing, and may have other dims in older exports.
+    if (n.type(i).isStatic() && n.type(i).numElements() == 0 && n.numInputs() > 1 && n.type(i).rank() == 1) continue;
+    operands.push_back(n.input(i));
+  }
+  if (operands.empty()) return n.setOutput(n.input(0));
+  QC_ASSIGN(Value * y, n.create("concat", std::move(operands), {{"axis", axis}}));
+  return n.setOutput(y);
+}
+
+Status split(OnnxNode& n) {
+  QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  QC_ASSIGN(auto sizes, n.intsFrom(1, "split"));
+  if (!sizes) {
+    const int64_t dim = n.type(0).shape[static_cast<size_t>(axis)].size();
+    QC_ASSIGN(const int64_t pieces, n.integer("num_outputs", n.numOutputs()));
+    if (pieces < 1 || pieces > 65536) return n.error(ErrorCode::kInvalidModel, "{} pieces", pieces);
+    const int64_t piece = (dim + pieces - 1) / pieces;
+    sizes.emplace();
+    for (int64_t i = 0; i < pieces; ++i) sizes->push_back(std::clamp<int64_t>(dim - i * piece, 0, piece));
+  }
+  QC_ASSIGN(auto results, n.createAll("split", {n.input(0)}, {{"axis", axis}, {"sizes", *sizes}}));
+  return n.setOutputs(std::move(results));
+}
+
+Status slice(OnnxNode& n) {
+  const Ints dims = sizesOf(n, 0);
+  const auto rank = static_cast<int64_t>(dims.size());
+  Ints starts, ends, axes, steps;
+  if (n.opset() >= 10) {
+    QC_ASSIGN(starts, n.constantInts(1, "starts"));
+    QC_ASSIGN(ends, n.constantInts(2, "ends"));
+    if (n.input(3)) {
+      QC_ASSIGN(axes, n.constantInts(3, "axes"));
+    }
+    if (n.input(4)) {
+      QC_ASSIGN(steps, n.constantInts(4, "steps"));
+    }
+  } else {
+    QC_ASSIGN(starts, n.integers("starts"));
+    QC_ASSIGN(ends, n.integers("ends"));
+    QC_ASSIGN(axes, n.integers("axes", Ints()));
+  }
+  if (axes.empty()) {
+    axes.resize(starts.size());
+    std::iota(axes.begin(), axes.end(), 0);
+  }
+  if (steps.empty()) steps.assign(starts.size(), 1);
+  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
+    return n.error(ErrorCode::kInvalidModel, "starts, ends, axes and steps differ in length");
+  Ints allStarts(dims.size(), 0), allSizes = dims, allSteps(dims.size(), 1);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
+    const auto a = static_cast<size_t>(axis);
+    const int64_t dim = dims[a], step = std::clamp<int64_t>(steps[i], -(int64_t{1} << 40), int64_t{1} << 40);
+    if (step == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
+    const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
+    const int64_t start = std::clamp<int64_t>(starts[i] < 0 ? starts[i] + dim : starts[i], step > 0 ? 0 : -1, high);
+    const int64_t end =
+        std::clamp<int64_t>(ends[i] < 0 && ends[i] > std::numeric_limits<int64_t>::min() / 2 ? ends[i] + dim : ends[i], low, high);
+    allSizes[a] = std::max<int64_t>(step > 0 ? (end - start + step - 1) / step : (start - end - step - 1) / -step, 0);
+    allStarts[a] = allSizes[a] ? start : 0;
+    allSteps[a] = allSizes[a] ? std::clamp<int64_t>(step, -dim - 1, dim + 1) : 1;
+  }
+  QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", allStarts}, {"sizes", allSizes}, {"steps", allSteps}}));
+  return n.setOutput(y);
+}
+
+Status pad(OnnxNode& n) {
+  QC_ASSIGN(const std::string mode, n.string("mode", "constant"));
+  const auto rank = static_cast<size_t>(n.type(0).rank());
+  Ints given, pads(2 * rank, 0);
+  double value = 0;
+  if (n.opset() >= 11) {
+    QC_ASSIGN(given, n.constantInts(1, "pads"));
+    if (n.input(2)) {
+      QC_ASSIGN(value, n.constantScalar(2, "the pad value"));
+    }
+  } else {
+    QC_ASSIGN(given, n.integers("pads"));
+    QC_ASSIGN(value, n.real("value", 0.0));
+  }
+  if (n.input(3)) {
+    QC_ASSIGN(const Ints axes, n.constantInts(3, "axes"));
+    if (given.size() != 2 * axes.size()) return n.error(ErrorCode::kInvalidModel, "{} pads for {} axes", given.size(), axes.size());
+    for (size_t i = 0; i < axes.size(); ++i) {
+      QC_ASSIGN(const int64_t axis, n.axis(axes[i], static_cast<int64_t>(rank)));
+      pads[static_cast<size_t>(axis)] = given[i];
+      pads[static_cast<size_t>(axis) + rank] = given[i + axes.size()];
+    }
+  } else {
+    if (given.size() != 2 * rank) return n.error(ErrorCode::kInvalidModel, "{} pads for {} dims", given.size(), rank);
+    pads = given;
+  }
+  for (const int64_t p : pads)
+    if (p < -kMaxPad || p > kMaxPad) return n.error(ErrorCode::kInvalidModel, "a pad of {}", p);
+  // Negative pads cut.
+  Value* x = n.input(0);
+  if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) {
+    Ints starts(rank, 0), sizes = sizesOf(n, 0);
+    for (size_t d = 0; d < rank; ++d) {
+      const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + rank], 0);
+      if (before > sizes[d] || after > sizes[d] - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+      starts[d] = before;
+      sizes[d] -= before + after;
+    }
+    QC_ASSIGN(x, n.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(rank, 1)}}));
+    for (int64_t& p : pads) p = std::max<int64_t>(p, 0);
+  }
+  QC_ASSIGN(Value * y, n.create("pad", {x}, {{"pads", pads}, {"mode", mode}, {"value", value}}));
+  return n.setOutput(y);
+}
+
+Status expand(OnnxNode& n) {
+  QC_ASSIGN(Ints wanted, n.constantInts(1, "the target shape"));
+  const Ints sizes = sizesOf(n, 0);
+  // Broadcasting goes both ways: a 1 in the target keeps the input's dim.
+  if (wanted.size() < sizes.size()) wanted.insert(wanted.begin(), sizes.size() - wanted.size(), 1);
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    int64_t& w = wanted[wanted.size() - 1 - i];
+    if (w == 1) w = sizes[sizes.size() - 1 - i];
+  }
+  QC_ASSIGN(Value * y, n.create("expand", {n.input(0)}, {{"shape", wanted}}));
+  return n.setOutput(y);
+}
+
+Status tile(OnnxNode& n) {
+  QC_ASSIGN(const Ints repeats, n.constantInts(1, "repeats"));
+  QC_ASSIGN(Value * y, n.create("tile", {n.input(0)}, {{"repeats", repeats}}));
+  return n.setOutput(y);
+}
+
+Status gatherLike(OnnxNode& n, const char* op) {
+  QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  AttrDict attrs{{"axis", axis}};
+  std::vector<Value*> operands = {n.input(0), n.input(1)};
+  if (n.input(2)) operands.push_back(n.input(2));
+  if (std::string_view(op) == "scatter_elements") {
+    QC_ASSIGN(const std::string reduction, n.string("reduction", "none"));
+    attrs.set("reduction", reduction);
+  }
+  QC_ASSIGN(Value * y, n.create(op, std::move(operands), std::move(attrs)));
+  return n.setOutput(y);
+}
+
+Status gatherNd(OnnxNode& n) {
+  QC_ASSIGN(const int64_t batch, n.integer("batch_dims", 0));
+  QC_ASSIGN(Value * y, n.create("gather_nd", {n.input(0), n.input(1)}, {{"batch_dims", batch}}));
+  return n.setOutput(y);
+}
+
+Status scatterNd(OnnxNode& n) {
+  QC_ASSIGN(const std::string reduction, n.string("reduction", "none"));
+  QC_ASSIGN(Value * y, n.create("scatter_nd", {n.input(0), n.input(1), n.input(2)}, {{"reduction", reduction}}));
+  return n.setOutput(y);
+}
+
+Status depthSpace(OnnxNode& n, const char* op) {
+  QC_ASSIGN(const int64_t block, n.integer("blocksize"));
+  AttrDict attrs{{"blocksize", block}};
+  if (std::string_view(op) == "depth_to_space") {
+    QC_ASSIGN(const std::string mode, n.string("mode", "DCR"));
+    attrs.set("mode", mode);
+  }
+  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, std::move(attrs)));
+  return n.setOutput(y);
+}
+
+Status constantOfShape(OnnxNode& n) {
+  QC_ASSIGN(const Ints shape, n.constantInts(0, "the shape"));
+  Tensor value = Tensor::ofFloats({1}, std::vector{0.0f});
+  if (n.has("value")) {
+    QC_ASSIGN(value, n.tensor("value"));
+  }
+  if (value.numElements() != 1) return n.error(ErrorCode::kInvalidModel, "value is {}", value.type().str());
+  Value* one = n.constantValue(value.reshaped({}));
+  QC_ASSIGN(Value * y, n.create("expand", {one}, {{"shape", shape}}));
+  return n.setOutput(y);
+}
+
+Status range(OnnxNode& n) {
+  QC_ASSIGN(const double start, n.constantScalar(0, "start"));
+  QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
+  QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));
+  const double count = std::max(std::ceil((limit - start) / delta), 0.0);
+  if (!(delta != 0) || !(count < (1 << 24)) || std::isnan(limit - start) || std::isnan(delta))
+    return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
+  Tensor t(n.type(0).dtype, {static_cast<int64_t>(count)});
+  void* data = t.mutableData();
+  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), data, i, start + static_cast<double>(i) * delta);
+  return n.setOutput(n.constantValue(std::move(t)));
+}
+
+Status oneHot(OnnxNode& n) {
+  QC_ASSIGN(const int64_t depth, n.constantInteger(1, "depth"));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank() + 1));
+  QC_ASSIGN(Value * y, n.create("one_hot", {n.input(0), n.input(2)}, {{"axis", axis}, {"depth", depth}}));
+  return n.setOutput(y);
+}
+
+Status trilu(OnnxNode& n) {
+  QC_ASSIGN(const int64_t upper, n.integer("upper", 1));
+  int64_t k = 0;
+  if (n.input(1)) {
+    QC_ASSIGN(k, n.constantInteger(1, "k"));
+  }
+  QC_ASSIGN(Value * y, n.create("trilu", {n.input(0)}, {{"upper", upper}, {"k", k}}));
+  return n.setOutput(y);
+}
+
+// Inference only: the data passes, the mask is all true.
+Status dropout(OnnxNode& n) {
+  if (n.input(2)) {
+    QC_ASSIGN(const double training, n.constantScalar(2, "training_mode"));
+    double ratio = 0.5;
+    if (n.input(1)) {
+      QC_ASSIGN(ratio, n.constantScalar(1, "ratio"));
+    }
+    if (training != 0 && ratio != 0) return n.error(ErrorCode::kUnsupported, "training mode").help("export the model in eval mode");
+  }
+  Value* mask = nullptr;
+  if (n.outputUsed(1)) {
+    const DType dtype = n.opset() < 10 ? n.type(0).dtype : DType::boolean;
+    Tensor one(dtype, {});
+    storeElement(dtype, one.mutableData(), 0, 1);
+    QC_ASSIGN(mask, n.create("expand", {n.constantValue(std::move(one))}, {{"shape", sizesOf(n, 0)}}));
+  }
+  return n.setOutputs({n.input(0), mask});
+}
+
+// roi over all dims: starts, then ends; whole dims where the operand names no axis.
+Result<std::vector<double>> cropBox(OnnxNode& n, size_t rank, const std::vector<size_t>& axes) {
+  QC_ASSIGN(const Tensor* box, n.constant(1, "roi"));
+  if (box->numElements() != static_cast<int64_t>(2 * axes.size()))
+    return n.error(ErrorCode::kInvalidModel, "{} numbers in roi", box->numElements());
+  std::vector<double> roi(rank, 0.0);
+  roi.resize(2 * rank, 1.0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    roi[axes[i]] = box->at(static_cast<int64_t>(i));
+    roi[axes[i] + rank] = box->at(static_cast<int64_t>(i + axes.size()));
+  }
+  return roi;
+}
+
+Status resize(OnnxNode& n) {
+  const Ints dims = sizesOf(n, 0);
+  const size_t rank = dims.size();
+  const bool upsample = n.op() == "Upsample";
+  QC_ASSIGN(std::string mode, n.string("mode", "nearest"));
+  if (mode == "bilinear" || mode == "trilinear") mode = "linear";
+  // Opset 10 and Upsample sample at o / scale and take the floor.
+  const bool old = upsample || n.opset() < 11;
+  QC_ASSIGN(const std::string coordinate, n.string("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel"));
+  QC_ASSIGN(const std::string nearest, n.string("nearest_mode", old ? "floor" : "round_prefer_floor"));
+  QC_ASSIGN(const double cubic, n.real("cubic_coeff_a", -0.75));
+  QC_ASSIGN(const int64_t exclude, n.integer("exclude_outside", 0));
+  QC_ASSIGN(const int64_t antialias, n.integer("antialias", 0));
+  QC_ASSIGN(const std::string policy, n.string("keep_aspect_ratio_policy", "stretch"));
+  QC_ASSIGN(const double extrapolation, n.real("extrapolation_value", 0.0));
+  if (antialias) return n.error(ErrorCode::kUnsupported, "antialias");
+  if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
+    return n.error(ErrorCode::kInvalidModel, "keep_aspect_ratio_policy '{}'", policy);
+  std::vector<double> scales(rank, 1.0);
+  Ints sizes = dims;
+  const auto present = [&](int i) { return n.input(i) && !(n.type(i).isStatic() && n.type(i).numElements() == 0); };
+  const int scalesAt = old ? 1 : 2;
+  std::vector<size_t> axes(rank);
+  std::iota(axes.begin(), axes.end(), 0);
+  if (n.has("axes")) {
+    QC_ASSIGN(const Ints raw, n.integers("axes"));
+    axes.clear();
+    for (const int64_t a : raw) {
+      QC_ASSIGN(const int64_t axis, n.axis(a, static_cast<int64_t>(rank)));
+      axes.push_back(static_cast<size_t>(axis));
+    }
+  }
+  std::vector<double> roi;
+  if (coordinate == "tf_crop_and_resize") {
+    QC_ASSIGN(roi, cropBox(n, rank, axes));
+  }
+  if (!old && present(3)) {
+    QC_ASSIGN(const Ints wanted, n.constantInts(3, "sizes"));
+    if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes", wanted.size());
+    double common = policy == "not_larger" ? std::numeric_limits<double>::infinity() : 0;
+    for (size_t i = 0; i < axes.size(); ++i) {
+      sizes[axes[i]] = wanted[i];
+      const double scale = scales[axes[i]] = static_cast<double>(wanted[i]) / static_cast<double>(std::max<int64_t>(dims[axes[i]], 1));
+      common = policy == "not_larger" ? std::min(common, scale) : std::max(common, scale);
+    }
+    // One scale for all axes, sizes to the nearest integer, halves up.
+    for (size_t i = 0; i < axes.size() && policy != "stretch"; ++i) {
+      const double size = std::floor(common * static_cast<double>(dims[axes[i]]) + 0.5);
+      if (!(size >= 0 && size <= 1e9)) return n.error(ErrorCode::kInvalidModel, "a size of {}", size);
+      scales[axes[i]] = common;
+      sizes[axes[i]] = static_cast<int64_t>(size);
+    }
+  } else {
+    std::vector<double> wanted;
+    if (present(scalesAt)) {
+      QC_ASSIGN(const Tensor* t, n.constant(scalesAt, "scales"));
+      for (int64_t i = 0; i < t->numElements(); ++i) wanted.push_back(t->at(i));
+    } else {
+      QC_ASSIGN(wanted, n.reals("scales"));
+    }
+    if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} scales", wanted.size());
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const double size = std::floor(static_cast<double>(dims[axes[i]]) * wanted[i]);
+      if (!(wanted[i] > 0) || size > 1e9) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
+      scales[axes[i]] = wanted[i];
+      sizes[axes[i]] = static_cast<int64_t>(size);
+    }
+  }
+  QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},
+                                {{"sizes", sizes},
+                                 {"scales", scales},
+                                 {"mode", mode},
+                                 {"coordinate", coordinate},
+                                 {"nearest", nearest},
+                                 {"cubic_a", cubic},
+                                 {"exclude_outside", exclude},
+                                 {"roi", roi},
+                                 {"extrapolation", extrapolation}}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxShapeOps() {
+  static const OnnxOp kOps[] = {
+      {"Shape", 1, 1, shape},
+      {"Size", 1, 1, size},
+      {"Reshape", 1, 2, reshape},
+      {"Flatten", 1, 1, flatten},
+      {"Squeeze", 1, 2, squeeze},
+      {"Unsqueeze", 1, 2, unsqueeze},
+      {"Transpose", 1, 1, transpose},
+      {"Concat", 1, -1, concat},
+      {"Split", 1, 2, split},
+      {"Slice", 1, 5, slice},
+      {"Pad", 1, 4, pad},
+      {"Expand", 2, 2, expand},
+      {"Tile", 2, 2, tile},
+      {"Gather", 2, 2, [](OnnxNode& n) { return gatherLike(n, "gather"); }},
+      {"GatherElements", 2, 2, [](OnnxNode& n) { return gatherLike(n, "gather_elements"); }},
+      {"GatherND", 2, 2, gatherNd},
+      {"ScatterElements", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
+      {"Scatter", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
+      {"ScatterND", 3, 3, scatterNd},
+      {"DepthToSpace", 1, 1, [](OnnxNode& n) { return depthSpace(n, "depth_to_space"); }},
+      {"SpaceToDepth", 1, 1, [](OnnxNode& n) { return depthSpace(n, "space_to_depth"); }},
+      {"ConstantOfShape", 1, 1, constantOfShape},
+      {"Range", 3, 3, range},
+      {"OneHot", 3, 3, oneHot},
+      {"Trilu", 1, 2, trilu},
+      {"Dropout", 1, 3, dropout},
+      {"Resize", 1, 4, resize},
+      {"Upsample", 1, 2, resize},
+  };
+  return kOps;
+}
+
+}  // namespace qc

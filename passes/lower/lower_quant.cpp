@@ -1,0 +1,319 @@
+// lower-quant: float ops between dequantize and quantize become integer ops.
+//   quantize(post(conv(dequantize x, dequantize w, dequantize b), dequantize r))  ->  q.conv x, w, b, r {post, to}
+//   quantize(move(dequantize x))                                                   ->  move x
+//   quantize(mean / average pool / linear resize (dequantize x))                   ->  q.* x {to}
+// A conv whose result is not quantized keeps a float result.  relu and clip alone become clamp bounds (integer form);
+// any other fused function is computed in float before the one rounding.
+// Elementwise ops are left to fuse-elementwise.  Tests: tests/golden/lower_quant.
+#include <algorithm>
+#include <cmath>
+
+#include "ir/qmath.h"
+#include "passes/graph_util.h"
+#include "passes/lower/lowering.h"
+#include "passes/passes.h"
+#include "passes/simplify/apply_rules.h"
+
+namespace qc {
+namespace {
+
+// What follows a conv up to its quantize.
+struct Epilogue {
+  ScalarExpr post = ScalarExpr::arg(0);
+  bool onlyClamps = true;
+  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
+  Value* residual = nullptr;  // quantized
+  Node* quantize = nullptr;   // null: none was reached
+};
+
+// Adds one elementwise user to the epilogue; false when it cannot join.
+bool absorb(Epilogue& e, const Node& user, const Value* current) {
+  if (!user.def().has(kElementwise) || !user.def().scalar || user.result()->type() != current->type()) return false;
+  if (user.result()->type().dtype != DType::f32) return false;
+  const ScalarExpr meaning = user.def().scalar(user.attrs());
+  if (user.numOperands() == 1) {
+    e.onlyClamps = e.onlyClamps && (user.is("relu") || user.is("clip"));
+    if (e.onlyClamps) {
+      const double lo = user.is("relu") ? 0 : user.real("min"),
+                   hi = user.is("relu") ? std::numeric_limits<double>::infinity() : user.real("max");
+      e.low = std::min(std::max(e.low, lo), std::max(hi, lo));
+      e.high = std::max(std::min(e.high, hi), std::min(hi, lo));
+    }
+    e.post = meaning.substitute(std::vector{e.post});
+    return true;
+  }
+  if (user.numOperands() != 2 || user.operand(0) == user.operand(1)) return false;
+  const int mine = user.operand(0) == current ? 0 : 1;
+  if (const Tensor* t = floatConstant(user.operand(1 - mine)); t && t->numElements() == 1 && std::isfinite(t->at(0))) {
+    e.onlyClamps = false;
+    std::vector<ScalarExpr> args(2, e.post);
+    args[static_cast<size_t>(1 - mine)] = ScalarExpr(static_cast<float>(t->at(0)));
+    e.post = meaning.substitute(args);
+    return true;
+  }
+  Value* other = e.residual ? nullptr : quantizedSource(user.operand(1 - mine));
+  if (!other || other->type().shape != current->type().shape || other->type().quant->perChannel()) return false;
+  e.residual = other;
+  e.onlyClamps = false;
+  std::vector<ScalarExpr> args(2, e.post);
+  args[static_cast<size_t>(1 - mine)] = ScalarExpr::arg(1);
+  e.post = meaning.substitute(args);
+  return true;
+}
+
+// A quantize that a fused op can take in.
+bool isRoundedBy(const Node* user) { return user && user->is("quantize") && hasReciprocal(*user->attrs().quant("to")); }
+
+Epilogue findEpilogue(const Node& op) {
+  Epilogue e;
+  const Value* current = op.result();
+  while (Node* user = onlyUser(current)) {
+    if (isRoundedBy(user)) {
+      e.quantize = user;
+      return e;
+    }
+    if (!absorb(e, *user, current)) break;
+    current = user->result();
+  }
+  return {};  // no quantize at the end: the ops after it stay what they are
+}
+
+// |b / (sx * sw)| stays below this, which leaves int32 room for the products.
+constexpr float kLargestBias = 1 << 30;
+
+// Weights whose scales are wide enough for the bias: a channel of (nearly) no weights has a scale so small that its bias would
+// leave int32.  Rounding such weights anew moves the result by less than the bias itself is rounded.
+Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, float sx) {
+  const QuantParams& q = *w->type().quant;
+  const auto channels = static_cast<int64_t>(bias.size());
+  auto safe = std::make_shared<QuantParams>(q);
+  safe->scales.assign(q.perChannel() ? static_cast<size_t>(channels) : 1, 0.0f);
+  bool widened = false;
+  for (int64_t c = 0; c < channels; ++c) {
+    float& scale = safe->scales[q.perChannel() ? static_cast<size_t>(c) : 0];
+    const float needed = std::fabs(bias[static_cast<size_t>(c)]) / kLargestBias / sx * 1.000001f;
+    scale = std::max({scale, q.scale(c), needed});
+    widened = widened || needed > q.scale(c);
+  }
+  if (!widened) return w;
+  const Tensor& from = *w->constant();
+  Tensor to(from.dtype(), from.sizes());
+  void* data = to.mutableData();
+  int64_t inner = 1;
+  for (int i = q.axis + 1; i < from.rank(); ++i) inner *= from.sizes()[static_cast<size_t>(i)];
+  for (int64_t i = 0; i < from.numElements(); ++i) {
+    const int64_t c = q.perChannel() ? i / inner % from.sizes()[static_cast<size_t>(q.axis)] : 0;
+    const float real = qmath::dequantize(static_cast<int32_t>(from.at(i)), q.scale(c), q.zeroPoint(c));
+    storeElement(from.dtype(), data, i,
+                 qmath::quantize(real, safe->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
+  }
+  return b.constant(w->name() + "_safe", std::move(to), std::move(safe));
+}
+
+// As plain s32 of scale sx * sw[c].  Integers of exactly that scale are kept as they are.
+Value* integerBias(Builder& b, const Value* bias, const std::vector<float>& real, const QuantParams& x, const QuantParams& w) {
+  const auto channels = static_cast<int64_t>(real.size());
+  if (const Value* source = quantizedSource(bias); source && source->type().dtype == DType::s32) {
+    const QuantParams& q = *source->type().quant;
+    bool matches = true;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float expected = x.scale() * w.scale(c);
+      matches = matches && q.zeroPoint(c) == 0 && std::fabs(q.scale(c) - expected) <= 1e-4f * expected;
+    }
+    if (matches) return b.constant(bias->name() + "_s32", Tensor::of<int32_t>(DType::s32, {channels}, source->constant()->as<int32_t>()));
+  }
+  Tensor t(DType::s32, {channels});
+  for (int64_t c = 0; c < channels; ++c)
+    t.mutableAs<int32_t>()[static_cast<size_t>(c)] = qmath::quantizeBias(real[static_cast<size_t>(c)], x.scale(), w.scale(c));
+  return b.constant(bias->name() + "_s32", std::move(t));
+}
+
+void setEpilogueAttrs(AttrDict& attrs, const Epilogue& e, bool clampsAllowed) {
+  if (!e.quantize) return;
+  const QuantPtr& to = e.quantize->attrs().quant("to");
+  attrs.set("to", QuantAttr{to});
+  if (e.onlyClamps && clampsAllowed) {
+    const auto bound = [&](double v) {
+      return static_cast<int64_t>(qmath::quantize(static_cast<float>(v), to->scale(), to->zeroPoint(), static_cast<int32_t>(to->qmin),
+                                                  static_cast<int32_t>(to->qmax)));
+    };
+    if (const int64_t lo = bound(e.low); lo > to->qmin) attrs.set("clamp_min", lo);
+    if (const int64_t hi = bound(e.high); hi < to->qmax) attrs.set("clamp_max", hi);
+  } else if (!e.post.isArg(0)) {
+    attrs.set("post", e.post.str());
+  }
+}
+
+// conv, conv_transpose, linear on quantized activations and constant quantized weights
+Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  Value* x = quantizedSource(node->operand(0));
+  Value* w = quantizedSource(node->operand(1));
+  if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand(3)) return false;
+  if (sizeOf(x->type().dtype) != 1 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
+  const bool transposed = node->is("conv_transpose");
+  if (!transposed && !node->string("post").empty()) return false;
+  const QuantParams& wq = *w->type().quant;
+  if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;
+  Epilogue e = findEpilogue(*node);
+  if (transposed && !(e.onlyClamps && !e.residual)) e = {};
+  Node* last = e.quantize ? e.quantize : node;
+  Builder b = rw.before(last);
+  b.at(node->location());
+  Value* bias = nullptr;
+  if (node->operand(2)) {
+    const auto real = constantVector(node->operand(2));
+    if (!real) return false;
+    w = biasSafeWeight(b, w, *real, x->type().quant->scale());
+    bias = integerBias(b, node->operand(2), *real, *x->type().quant, *w->type().quant);
+  }
+  AttrDict attrs = node->attrs();
+  setEpilogueAttrs(attrs, e, true);
+  std::vector<Value*> operands = {x, w, bias};
+  if (e.residual) operands.push_back(e.residual);
+  QC_ASSIGN(Value * y, b.create("q." + std::string(node->op()), std::move(operands), std::move(attrs)));
+  rw.replace(last, {y});
+  return true;
+}
+
+Result<bool> lowerMatmul(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  Value* a = quantizedSource(node->operand(0));
+  Value* b = quantizedSource(node->operand(1));
+  if (!a || !b || a->type().quant->perChannel() || b->type().quant->perChannel()) return false;
+  if (sizeOf(a->type().dtype) != 1 || sizeOf(b->type().dtype) != 1) return false;
+  Node* user = onlyUser(node->result());
+  Node* last = isRoundedBy(user) ? user : node;
+  AttrDict attrs;
+  if (last != node) attrs.set("to", QuantAttr{last->attrs().quant("to")});
+  QC_ASSIGN(Value * y, rw.before(last).create("q.matmul", {a, b}, std::move(attrs)));
+  rw.replace(last, {y});
+  return true;
+}
+
+// Average pool, mean and interpolation, whose result is rounded anew.
+Result<bool> lowerAveraging(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  Value* x = quantizedSource(node->operand(0));
+  Node* quantize = onlyUser(node->result());
+  if (!x || x->type().quant->perChannel() || sizeOf(x->type().dtype) != 1 || !isRoundedBy(quantize)) return false;
+  if (node->is("resize") && node->string("mode") != "linear") return false;
+  AttrDict attrs = node->attrs();
+  attrs.set("to", QuantAttr{quantize->attrs().quant("to")});
+  std::vector<Value*> operands = node->operands();
+  operands[0] = x;
+  QC_ASSIGN(Value * y, rw.before(quantize).create("q." + std::string(node->op()), std::move(operands), std::move(attrs)));
+  rw.replace(quantize, {y});
+  return true;
+}
+
+Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to) {
+  if (*x->type().quant == *to) return x;
+  return b.create("map", {x}, {{"expr", std::string("a0")}, {"to", QuantAttr{to}}});
+}
+
+// The parameters that every user of every result quantizes to, or null.
+QuantPtr commonQuantize(const Node& node) {
+  QuantPtr common;
+  for (int i = 0; i < node.numResults(); ++i) {
+    const Value* r = node.result(i);
+    if (r->isOutput() || !r->hasUses()) return nullptr;
+    for (const Node* user : r->users()) {
+      if (!user->is("quantize")) return nullptr;
+      const QuantPtr& to = user->attrs().quant("to");
+      if (to->perChannel() || (common && !(*common == *to))) return nullptr;
+      common = to;
+    }
+  }
+  return common;
+}
+
+// Data movement between dequantize and quantize moves the integers.
+Result<bool> lowerMovement(Node* node, Rewriter& rw) {
+  const QuantPtr common = commonQuantize(*node);
+  if (!common) return false;
+  std::vector<Value*> operands = node->operands();
+  std::vector<size_t> data;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (!operands[i] || operands[i]->type().dtype != DType::f32) continue;
+    Value* source = quantizedSource(operands[i]);
+    if (!source || source->type().quant->perChannel() || source->type().dtype != common->storage) return false;
+    if (!(*source->type().quant == *common) && !hasReciprocal(*common)) return false;
+    operands[i] = source;
+    data.push_back(i);
+  }
+  if (data.empty()) return false;
+  Builder b = rw.before(node);
+  for (const size_t i : data) {
+    QC_ASSIGN(operands[i], requantized(b, operands[i], common));
+  }
+  QC_ASSIGN(Node * moved, b.createNode(node->op(), std::move(operands), node->attrs()));
+  std::vector<Node*> quantizes;
+  for (int i = 0; i < node->numResults(); ++i)
+    for (Node* user : node->result(i)->users()) quantizes.push_back(user);
+  for (Node* q : quantizes) rw.replace(q, {moved->result(q->operand(0)->resultIndex())});
+  return true;
+}
+
+Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
+  Node* quantize = m.root();
+  Value* x = quantizedSource(quantize->operand(0));
+  const QuantPtr& to = quantize->attrs().quant("to");
+  if (!x || x->type().quant->perChannel() || to->perChannel() || sizeOf(x->type().dtype) != 1 || sizeOf(to->storage) != 1) return false;
+  if (!(*x->type().quant == *to) && !hasReciprocal(*to)) return false;
+  Builder b = rw.before(quantize);
+  QC_ASSIGN(Value * y, requantized(b, x, to));
+  rw.replace(quantize, {y});
+  return true;
+}
+
+// An integer form that cannot be, such as sums that could leave int32, is no error of the model: the layer stays float between
+// its dequantize and quantize, and the user is told.
+RewriteRule orKeepFloat(RewriteRule rule, PassContext& cx) {
+  rule.apply = [apply = std::move(rule.apply), &cx](const Match& m, Rewriter& rw) -> Result<bool> {
+    Result<bool> done = apply(m, rw);
+    if (done || done.error().code() != ErrorCode::kUnsupported) return done;
+    const std::string text = "stays float: " + done.error().message();
+    const std::string& node = m.root()->location();
+    // Every sweep tries again.
+    const bool told =
+        std::any_of(cx.remarks.begin(), cx.remarks.end(), [&](const Remark& r) { return r.node == node && r.message == text; });
+    if (!told) cx.remark(m.root(), text);
+    return false;
+  };
+  return rule;
+}
+
+std::vector<RewriteRule>& ownRules() {
+  static auto* const rules = new std::vector<RewriteRule>;
+  return *rules;
+}
+
+std::vector<RewriteRule> rules() {
+  std::vector<std::string> movers;
+  for (const auto& [name, def] : OpRegistry::get().ops())
+    if ((def.has(kMovesData) || def.has(kSharesQuant)) && name != "const" && name != "resize") movers.push_back(name);
+  return {
+      {"weighted", oneOf({"conv", "conv_transpose", "linear"}), lowerWeighted},
+      {"matmul", op("matmul"), lowerMatmul},
+      {"averaging", oneOf({"avg_pool", "reduce_mean", "resize"}), lowerAveraging},
+      {"movement", oneOf(movers), [](const Match& m, Rewriter& rw) { return lowerMovement(m.root(), rw); }},
+      {"nearest-resize", op("resize").where([](const Node& n) { return n.string("mode") == "nearest"; }),
+       [](const Match& m, Rewriter& rw) { return lowerMovement(m.root(), rw); }},
+      {"quantize-of-dequantize", op("quantize"), lowerQuantizeOfDequantize},
+  };
+}
+
+}  // namespace
+
+void registerLowering(RewriteRule rule) { ownRules().push_back(std::move(rule)); }
+
+Status lowerQuant(Graph& graph, PassContext& cx) {
+  QC_TRY(cse(graph, cx));
+  std::vector<RewriteRule> builtIn = rules();
+  for (RewriteRule& rule : builtIn) rule = orKeepFloat(std::move(rule), cx);
+  if (!ownRules().empty()) QC_TRY(applyRules(ownRules(), graph, cx));
+  return applyRules(builtIn, graph, cx);
+}
+
+}  // namespace qc

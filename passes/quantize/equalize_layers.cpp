@@ -1,0 +1,107 @@
+// equalize-layers: between two layers with only a relu or a pool in the middle, channels that are much larger than the rest take the range
+// of all.  The first layer's channels are divided by a factor each, the second's inputs multiplied by it: the same function, with a value
+// between them that fits 8 bits better (cross-layer equalization; here with the factors that promise the least noise, see channel_noise.h).
+// Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.  Tests: tests/golden/equalize_layers.
+#include "passes/quantize/equalize_layers.h"
+
+#include <algorithm>
+
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+constexpr double kWorthwhile = 0.8;  // of the noise without
+
+// f(x / s) = f(x) / s for every s > 0.
+bool commutes(const Node& n) { return n.is("relu") || n.is("leaky_relu") || n.is("identity"); }
+bool keepsChannels(const Node& n) { return (n.is("max_pool") || n.is("avg_pool")) && n.string("layout") != "channels_last"; }
+
+// The layers that read a value, through pools; false when something else does, too.
+bool collectReaders(const Value* value, std::vector<Node*>& readers) {
+  if (value->isOutput()) return false;
+  for (Node* user : value->users()) {
+    if (keepsChannels(*user)) {
+      if (!collectReaders(user->result(), readers)) return false;
+    } else if (readsChannels(*user) && user->operand(0) == value && user->operand(2) != value && user->operand(3) != value) {
+      readers.push_back(user);
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The layer whose channels the value's are.
+Node* producerOf(const Value* value) {
+  Node* node = value->producer();
+  while (node && commutes(*node) && node->operand(0)->hasOneUse() && !node->operand(0)->isOutput()) node = node->operand(0)->producer();
+  if (!node || !readsChannels(*node) || node->operand(3) || !node->string("post").empty()) return nullptr;
+  if (node->operand(2) && !floatConstant(node->operand(2))) return nullptr;
+  return node;
+}
+
+int64_t outputChannels(const Node& layer) { return floatConstant(layer.operand(1))->sizes()[0]; }
+
+void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
+  const Tensor& w = *floatConstant(layer->operand(1));
+  const int64_t perOutput = w.numElements() / w.sizes()[0];
+  Tensor out(DType::f32, w.sizes());
+  for (int64_t i = 0; i < w.numElements(); ++i)
+    out.mutableAs<float>()[static_cast<size_t>(i)] =
+        w.as<float>()[static_cast<size_t>(i)] / static_cast<float>(s[static_cast<size_t>(i / perOutput)]);
+  Builder b(graph);
+  b.before(layer);
+  layer->setOperand(1, b.constant(layer->operand(1)->name() + "_equalized", std::move(out)));
+  if (layer->operand(2))
+    layer->setOperand(2, b.constant(layer->operand(2)->name() + "_equalized", scaledLast(*floatConstant(layer->operand(2)), s, true)));
+}
+
+}  // namespace
+
+int equalizableAxis(const Node& node) {
+  if (node.numResults() != 1 || !node.result()->hasUses() || !(commutes(node) || readsChannels(node))) return -1;
+  // The last of a chain alone, so that a value is looked at once.
+  const Node* next = onlyUser(node.result());
+  if (next && commutes(*next)) return -1;
+  const Node* producer = producerOf(node.result());
+  std::vector<Node*> readers;
+  if (!producer || !collectReaders(node.result(), readers) || readers.empty()) return -1;
+  const Tensor* bias = floatConstant(producer->operand(2));
+  if (bias && bias->numElements() != outputChannels(*producer)) return -1;
+  const bool fits = std::all_of(readers.begin(), readers.end(), [&](const Node* r) {
+    const int64_t groups = r->is("conv") ? r->integer("group") : 1;
+    return r->is("conv") == producer->is("conv") && floatConstant(r->operand(1))->sizes()[1] * groups == outputChannels(*producer);
+  });
+  return !fits ? -1 : producer->is("conv") ? 1 : node.result()->type().rank() - 1;
+}
+
+Status equalizeLayers(Graph& graph, PassContext& cx) {
+  const double spread = cx.options.real("spread");
+  const auto* known = cx.get<ChannelsByValue>();
+  int layers = 0;
+  for (Node* node : graph.nodes()) {
+    if (equalizableAxis(*node) < 0) continue;
+    Node* producer = producerOf(node->result());
+    std::vector<Node*> readers;
+    collectReaders(node->result(), readers);
+    ChannelStatistics x;
+    if (spread > 0) {
+      x = spreadChannels(outputChannels(*producer), spread);
+    } else if (known) {
+      if (const auto it = known->find(node->result()->name()); it != known->end()) x = it->second;
+    }
+    if (static_cast<int64_t>(x.max.size()) != outputChannels(*producer)) continue;
+    const std::vector<double> s = bestFactors(readers, x, kWorthwhile);
+    if (s.empty()) continue;
+    divideOutputs(graph, producer, s);
+    for (Node* reader : readers) scaleInputs(graph, reader, s);
+    ++layers;
+  }
+  cx.countHits({{"pairs", layers}});
+  graph.eraseDeadNodes();
+  return {};
+}
+
+}  // namespace qc

@@ -1,0 +1,332 @@
+// canonicalize: the one form of each idiom that later passes look for.  Linear algebra on constants becomes `linear`
+// with a bias; additions of per-channel constants become biases; explicit zero padding joins the conv behind it;
+// data movement that does nothing, or twice, goes.  Rules are rows of the table at the end.
+// Tests: tests/golden/canonicalize.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+#include "ir/ops/resize.h"
+#include "passes/graph_util.h"
+#include "passes/passes.h"
+#include "passes/simplify/apply_rules.h"
+
+namespace qc {
+namespace {
+
+bool isConstantLike(const Value* v) {
+  return v && (v->constant() || (v->producer() && v->producer()->is("dequantize") && v->producer()->operand(0)->constant()));
+}
+
+// Transposes the two dims of a constant, or of the integer constant behind a dequantize.
+Result<Value*> transposeMatrix(Builder& b, Value* w) {
+  if (w->constant()) {
+    QC_ASSIGN(Value * t, b.create("transpose", {w}, {{"perm", std::vector<int64_t>{1, 0}}}));
+    return t;
+  }
+  QC_ASSIGN(Value * t, b.create("transpose", {w->producer()->operand(0)}, {{"perm", std::vector<int64_t>{1, 0}}}));
+  return b.create("dequantize", {t});
+}
+
+// matmul(x, W[K,N]) -> linear(x, W^T[N,K]); W may be the transpose of the weight already, as a linear is written in ONNX
+Result<bool> matmulToLinear(const Match& m, Rewriter& rw) {
+  Node* matmul = m.root();
+  Value* w = matmul->operand(1);
+  if (w->type().rank() != 2 || matmul->operand(0)->type().rank() < 2) return false;
+  if (w->type().dtype != DType::f32 || isConstantLike(matmul->operand(0))) return false;
+  Node* swap = w->producer() && w->producer()->is("transpose") && w->producer()->integers("perm") == std::vector<int64_t>{1, 0}
+                   ? w->producer()
+                   : nullptr;
+  if (!isConstantLike(swap ? swap->operand(0) : w)) return false;
+  Builder b = rw.before(matmul);
+  Value* transposed = swap ? swap->operand(0) : nullptr;
+  if (!transposed) {
+    QC_ASSIGN(transposed, transposeMatrix(b, w));
+  }
+  QC_ASSIGN(Value * y, b.create("linear", {matmul->operand(0), transposed}));
+  rw.replace(matmul, {y});
+  return true;
+}
+
+// Axis of output channels of a conv, conv_transpose or linear result.
+int outputChannelAxis(const Node& node) { return node.is("linear") ? node.result()->type().rank() - 1 : channelAxis(node); }
+
+bool hasPost(const Node& node) { return !node.is("conv_transpose") && !node.string("post").empty(); }
+
+// add(conv(x, w, b?), c) with per-channel c -> conv(x, w, b + c)
+Result<bool> addToBias(const Match& m, Rewriter& rw) {
+  Node* add = m.root();
+  Node* conv = m.node("conv");
+  if (hasPost(*conv) || conv->operand(3) || add->result()->type() != conv->result()->type()) return false;
+  const Tensor* bias = floatConstant(conv->operand(2));
+  if (conv->operand(2) && !bias) return false;
+  const int axis = outputChannelAxis(*conv);
+  const auto addend = perChannelConstant(m["c"], conv->result()->type().shape, axis);
+  if (!addend) return false;
+  Tensor sum(DType::f32, {static_cast<int64_t>(addend->size())});
+  for (size_t c = 0; c < addend->size(); ++c) sum.mutableAs<float>()[c] = (bias ? bias->as<float>()[c] : 0.0f) + (*addend)[c];
+  Builder b = rw.before(add);
+  b.at(conv->location());
+  Value* biasValue = b.constant(m["c"]->name(), std::move(sum));
+  QC_ASSIGN(Value * y, b.create(conv->op(), {conv->operand(0), conv->operand(1), biasValue}, conv->attrs()));
+  rw.replace(add, {y});
+  return true;
+}
+
+// add(linear(x, w), dequantize(b)) -> linear(x, w, dequantize(b)) for a constant b of one integer per channel
+Result<bool> addDequantizedBias(const Match& m, Rewriter& rw) {
+  Node* add = m.root();
+  Node* linear = m.node("linear");
+  if (!isConstantLike(m["c"]) || linear->operand(2) || linear->operand(3) || hasPost(*linear) ||
+      add->result()->type() != linear->result()->type())
+    return false;
+  if (m["c"]->type().rank() != 1 || m["c"]->type().shape[0] != linear->result()->type().shape.back()) return false;
+  Builder b = rw.before(add);
+  b.at(linear->location());
+  QC_ASSIGN(Value * y, b.create("linear", {linear->operand(0), linear->operand(1), m["c"]}, linear->attrs()));
+  rw.replace(add, {y});
+  return true;
+}
+
+// conv(pad(x) with zeros on spatial dims) -> conv with larger pads
+Result<bool> padIntoConv(const Match& m, Rewriter& rw) {
+  Node* conv = m.root();
+  Node* pad = m.node("pad");
+  const int rank = conv->operand(0)->type().rank(), channel = channelAxis(*conv);
+  if (pad->string("mode") != "constant" || pad->real("value") != 0) return false;
+  const auto& padding = pad->integers("pads");
+  std::vector<int64_t> pads = conv->integers("pads");
+  const auto spatial = static_cast<size_t>(rank - 2);
+  pads.resize(2 * spatial, 0);
+  size_t s = 0;
+  for (int d = 0; d < rank; ++d) {
+    const int64_t begin = padding[static_cast<size_t>(d)], end = padding[static_cast<size_t>(d + rank)];
+    if (d == 0 || d == channel) {
+      if (begin || end) return false;
+      continue;
+    }
+    pads[s] += begin;
+    pads[s + spatial] += end;
+    ++s;
+  }
+  AttrDict attrs = conv->attrs();
+  attrs.set("pads", pads);
+  std::vector<Value*> operands = conv->operands();
+  operands[0] = pad->operand(0);
+  Builder b = rw.before(conv);
+  QC_ASSIGN(Value * y, b.create(conv->op(), std::move(operands), std::move(attrs)));
+  rw.replace(conv, {y});
+  return true;
+}
+
+bool isIdentityPermutation(const std::vector<int64_t>& perm) {
+  for (size_t i = 0; i < perm.size(); ++i)
+    if (perm[i] != static_cast<int64_t>(i)) return false;
+  return true;
+}
+
+Result<bool> replaceWith(Rewriter& rw, Node* node, Value* value) {
+  rw.replace(node, {value});
+  return true;
+}
+
+Result<bool> simplifyTranspose(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  std::vector<int64_t> perm = node->integers("perm");
+  Value* x = node->operand(0);
+  if (isIdentityPermutation(perm)) return replaceWith(rw, node, x);
+  if (Node* inner = x->producer(); inner && inner->is("transpose")) {
+    const auto& first = inner->integers("perm");
+    for (int64_t& p : perm) p = first[static_cast<size_t>(p)];
+    QC_ASSIGN(Value * y, rw.before(node).create("transpose", {inner->operand(0)}, {{"perm", perm}}));
+    return replaceWith(rw, node, y);
+  }
+  // Only dims of size 1 move: the order of the bytes stays.
+  if (!x->type().isStatic() || (x->type().isQuantized() && x->type().quant->perChannel())) return false;
+  std::vector<int64_t> moved;
+  for (const int64_t p : perm)
+    if (x->type().shape[static_cast<size_t>(p)].size() != 1) moved.push_back(p);
+  if (!std::is_sorted(moved.begin(), moved.end())) return false;
+  QC_ASSIGN(Value * y, rw.before(node).create("reshape", {x}, {{"shape", node->result()->type().sizes()}}));
+  return replaceWith(rw, node, y);
+}
+
+Result<bool> simplifyReshape(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  Value* x = node->operand(0);
+  if (node->result()->type() == x->type()) return replaceWith(rw, node, x);
+  if (Node* inner = x->producer(); inner && inner->is("reshape")) {
+    const TensorType& source = inner->operand(0)->type();
+    if (source.isQuantized() && source.quant->perChannel()) return false;
+    QC_ASSIGN(Value * y, rw.before(node).create("reshape", {inner->operand(0)}, node->attrs()));
+    return replaceWith(rw, node, y);
+  }
+  return false;
+}
+
+Result<bool> dropIdentity(const Match& m, Rewriter& rw) { return replaceWith(rw, m.root(), m.root()->operand(0)); }
+
+// slice, pad, expand, tile, cast, resize of everything by nothing
+// Whether every result of a resize to its own size is the element at the same place, whatever the mode and the scales.
+bool takesEveryElement(const Node& resize) {
+  const std::vector<int64_t> sizes = resize.operand(0)->type().sizes();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    const auto taps = resizeTaps(resize.attrs(), d, sizes[d], sizes[d]);
+    for (size_t o = 0; o < taps.size(); ++o) {
+      float own = 0;
+      for (const ResizeTap& tap : taps[o]) {
+        if (tap.weight != 0 && tap.index != static_cast<int64_t>(o)) return false;
+        own += tap.weight;
+      }
+      if (own != 1) return false;
+    }
+  }
+  return true;
+}
+
+Result<bool> dropNoOp(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  if (node->result()->type() != node->operand(0)->type()) return false;
+  if (node->is("slice") && std::any_of(node->integers("steps").begin(), node->integers("steps").end(), [](int64_t s) { return s != 1; }))
+    return false;
+  if (node->is("resize") && (!node->operand(0)->type().isStatic() || !takesEveryElement(*node))) return false;
+  return replaceWith(rw, node, node->operand(0));
+}
+
+Result<bool> concatOfOne(const Match& m, Rewriter& rw) {
+  if (m.root()->numOperands() != 1) return false;
+  return dropIdentity(m, rw);
+}
+
+// x + 0, x - 0, x * 1, x / 1, pow(x, 1) where the constant does not change the shape
+Result<bool> dropNeutral(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  const double neutral = node->is("add") || node->is("sub") ? 0 : 1;
+  for (int i = 0; i < (node->def().has(kCommutative) ? 2 : 1); ++i)
+    if (isScalar(node->operand(1 - i), neutral) && node->operand(i)->type() == node->result()->type())
+      return replaceWith(rw, node, node->operand(i));
+  return false;
+}
+
+// max(x, 0) -> relu; max or min with a scalar -> clip; clip[0, inf] -> relu; clip(relu) and clip(clip) -> clip
+Result<bool> boundToClip(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  if (node->numOperands() != 2 || node->result()->type().dtype != DType::f32) return false;
+  for (int i = 0; i < 2; ++i) {
+    const auto bound = scalarConstant(node->operand(i));
+    Value* x = node->operand(1 - i);
+    if (!bound || std::isnan(*bound) || x->type() != node->result()->type()) continue;
+    QC_ASSIGN(Value * y, rw.before(node).create("clip", {x}, {{node->is("max") ? "min" : "max", *bound}}));
+    return replaceWith(rw, node, y);
+  }
+  return false;
+}
+
+Result<bool> simplifyClip(const Match& m, Rewriter& rw) {
+  Node* node = m.root();
+  const double lo = node->real("min"), hi = node->real("max");
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  Node* inner = node->operand(0)->producer();
+  if (lo == -kInf && hi == kInf) return dropIdentity(m, rw);
+  if (lo == 0 && hi == kInf && node->result()->type().dtype == DType::f32) {
+    QC_ASSIGN(Value * y, rw.before(node).create("relu", {node->operand(0)}));
+    return replaceWith(rw, node, y);
+  }
+  if (!inner || !(inner->is("clip") || inner->is("relu")) || !onlyUser(node->operand(0))) return false;
+  const double innerLo = inner->is("relu") ? 0 : inner->real("min"), innerHi = inner->is("relu") ? kInf : inner->real("max");
+  const double newLo = std::clamp(innerLo, std::min(lo, hi), hi), newHi = std::max(std::min(innerHi, hi), lo);
+  if (lo > hi || innerLo > innerHi || newLo > newHi) return false;
+  QC_ASSIGN(Value * y, rw.before(node).create("clip", {inner->operand(0)}, {{"min", newLo}, {"max", newHi}}));
+  return replaceWith(rw, node, y);
+}
+
+// Integers start, start + step, start + 2 step, ... with step != 0, or one integer; negative ones count from the end of a dim of `size`.
+struct IndexRange {
+  int64_t start = 0, step = 1, count = 0;
+  static std::optional<IndexRange> of(const Tensor& indices, int64_t size) {
+    IndexRange range{0, 1, indices.numElements()};
+    if (range.count == 0) return std::nullopt;
+    const bool wide = indices.dtype() == DType::s64;
+    for (int64_t i = 0, before = 0; i < range.count; ++i) {
+      const auto at = static_cast<size_t>(i);
+      int64_t index = wide ? indices.as<int64_t>()[at] : indices.as<int32_t>()[at];
+      if (index < -size || index >= size) return std::nullopt;
+      if (index < 0) index += size;
+      if (i == 0) range.start = index;
+      if (i == 1) range.step = index - before;
+      if (i > 0 && (range.step == 0 || index - before != range.step)) return std::nullopt;
+      before = index;
+    }
+    return range;
+  }
+};
+
+// gather(x, constant range) -> slice(x), in the shape of the indices; a table of weights stays one
+Result<bool> gatherToSlice(const Match& m, Rewriter& rw) {
+  Node* gather = m.root();
+  Value* x = gather->operand(0);
+  const Tensor* indices = gather->operand(1)->constant();
+  if (!indices || !x->type().isStatic() || isConstantLike(x)) return false;
+  const auto axis = static_cast<size_t>(gather->integer("axis"));
+  std::vector<int64_t> sizes = x->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
+  const auto range = IndexRange::of(*indices, sizes[axis]);
+  if (!range) return false;
+  sizes[axis] = range->count;
+  starts[axis] = range->start;
+  steps[axis] = range->step;
+  Builder b = rw.before(gather);
+  QC_ASSIGN(Value * y, b.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
+  if (y->type() != gather->result()->type()) {
+    QC_ASSIGN(y, b.create("reshape", {y}, {{"shape", gather->result()->type().sizes()}}));
+  }
+  return replaceWith(rw, gather, y);
+}
+
+// An avg_pool whose one window is the whole plane is a mean over the spatial axes.
+Result<bool> poolToMean(const Match& m, Rewriter& rw) {
+  Node* pool = m.root();
+  const TensorType& x = pool->operand(0)->type();
+  if (!x.isStatic()) return false;
+  const auto& pads = pool->integers("pads");
+  if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; })) return false;
+  const auto& kernel = pool->integers("kernel_shape");
+  const int first = channelAxis(*pool) == 1 ? 2 : 1;
+  std::vector<int64_t> axes(kernel.size());
+  std::iota(axes.begin(), axes.end(), first);
+  for (size_t i = 0; i < kernel.size(); ++i)
+    if (kernel[i] != x.shape[static_cast<size_t>(axes[i])].size() || pool->result()->type().shape[static_cast<size_t>(axes[i])].size() != 1)
+      return false;
+  QC_ASSIGN(Value * y, rw.before(pool).create("reduce_mean", {pool->operand(0)}, {{"axes", axes}}));
+  return replaceWith(rw, pool, y);
+}
+
+std::vector<RewriteRule> rules() {
+  const auto weighted = [] { return oneOf({"conv", "conv_transpose", "linear"}).as("conv").oneUse(); };
+  return {
+      {"matmul-to-linear", op("matmul"), matmulToLinear},
+      {"add-to-bias", op("add", {weighted(), constant("c")}), addToBias},
+      {"add-to-bias", op("add", {op("linear").as("linear").oneUse(), op("dequantize").as("c")}), addDequantizedBias},
+      {"pad-into-conv", oneOf({"conv", "q.conv"}, {op("pad").as("pad")}), padIntoConv},
+      {"transpose", op("transpose"), simplifyTranspose},
+      {"reshape", op("reshape"), simplifyReshape},
+      {"identity", op("identity"), dropIdentity},
+      {"no-op", oneOf({"slice", "pad", "expand", "tile", "cast", "resize"}), dropNoOp},
+      {"gather-to-slice", op("gather"), gatherToSlice},
+      {"concat-of-one", op("concat"), concatOfOne},
+      {"neutral", oneOf({"add", "sub", "mul", "div", "pow"}), dropNeutral},
+      {"bound-to-clip", oneOf({"max", "min"}), boundToClip},
+      {"clip", op("clip"), simplifyClip},
+      {"pool-to-mean", op("avg_pool"), poolToMean},
+  };
+}
+
+}  // namespace
+
+Status canonicalize(Graph& graph, PassContext& cx) {
+  static const std::vector<RewriteRule> kRules = rules();
+  return applyRules(kRules, graph, cx);
+}
+
+}  // namespace qc

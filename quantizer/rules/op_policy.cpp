@@ -1,0 +1,221 @@
+#include "quantizer/rules/op_policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <list>
+
+#include "quantizer/observers/qparams.h"
+
+namespace qc {
+namespace {
+
+constexpr std::string_view kNormWhy = "normalization is kept in float: its statistics need the precision";
+constexpr std::string_view kSoftmaxWhy = "kept in float: int8 costs accuracy and saves little";
+constexpr std::string_view kReduceWhy = "this reduction has no int8 form";
+constexpr std::string_view kRecurrentWhy = "recurrent layers run in float";
+constexpr std::string_view kIndexWhy = "computes positions, not values";
+
+const OpPolicy kTable[] = {
+    {"conv", Role::weighted, {}, {}, 0},
+    {"linear", Role::weighted, {}, {}, 0},
+    {"conv_transpose", Role::weighted, {}, {}, 1},
+    {"matmul", Role::product, {}, {}},
+
+    {"relu", Role::elementwise, {}, {}},
+    {"clip", Role::elementwise, {}, {}},
+    {"sigmoid", Role::elementwise, {}, 0},
+    {"hardsigmoid", Role::elementwise, {}, 0},
+    {"tanh", Role::elementwise, {}, -1},
+    {"hardswish", Role::elementwise, {}, {}},
+    {"silu", Role::elementwise, {}, {}},
+    {"gelu", Role::elementwise, {}, {}},
+    {"mish", Role::elementwise, {}, {}},
+    {"elu", Role::elementwise, {}, {}},
+    {"selu", Role::elementwise, {}, {}},
+    {"celu", Role::elementwise, {}, {}},
+    {"leaky_relu", Role::elementwise, {}, {}},
+    {"thresholded_relu", Role::elementwise, {}, {}},
+    {"prelu", Role::elementwise, {}, {}},
+    {"softplus", Role::elementwise, {}, {}},
+    {"softsign", Role::elementwise, {}, {}},
+    {"neg", Role::elementwise, {}, {}},
+    {"abs", Role::elementwise, {}, {}},
+    {"add", Role::elementwise, {}, {}},
+    {"sub", Role::elementwise, {}, {}},
+    {"mul", Role::elementwise, {}, {}},
+    {"min", Role::elementwise, {}, {}},
+    {"max", Role::elementwise, {}, {}},
+
+    {"avg_pool", Role::averaging, {}, {}},
+    {"reduce_mean", Role::averaging, {}, {}},
+
+    {"max_pool", Role::sharing, {}, {}},
+    {"reshape", Role::sharing, {}, {}},
+    {"transpose", Role::sharing, {}, {}},
+    {"concat", Role::sharing, {}, {}},
+    {"slice", Role::sharing, {}, {}},
+    {"split", Role::sharing, {}, {}},
+    {"pad", Role::sharing, {}, {}},
+    {"expand", Role::sharing, {}, {}},
+    {"tile", Role::sharing, {}, {}},
+    {"gather", Role::sharing, {}, {}},
+    {"depth_to_space", Role::sharing, {}, {}},
+    {"space_to_depth", Role::sharing, {}, {}},
+    {"resize", Role::sharing, {}, {}},
+
+    {"softmax", Role::keepFloat, kSoftmaxWhy, 0, -1, false},
+    {"log_softmax", Role::keepFloat, kSoftmaxWhy, {}},
+    {"layer_norm", Role::keepFloat, kNormWhy, {}},
+    {"instance_norm", Role::keepFloat, kNormWhy, {}},
+    {"group_norm", Role::keepFloat, kNormWhy, {}},
+    {"lrn", Role::keepFloat, kNormWhy, {}},
+    {"batch_norm", Role::keepFloat, "not folded into a convolution in front of it", {}},
+    {"reduce_sum", Role::keepFloat, kReduceWhy, {}},
+    {"reduce_max", Role::keepFloat, kReduceWhy, {}},
+    {"reduce_min", Role::keepFloat, kReduceWhy, {}},
+    {"reduce_prod", Role::keepFloat, kReduceWhy, {}},
+    {"cumsum", Role::keepFloat, kReduceWhy, {}},
+    {"argmax", Role::keepFloat, kIndexWhy, {}},
+    {"argmin", Role::keepFloat, kIndexWhy, {}},
+    {"topk", Role::keepFloat, kIndexWhy, {}},
+    {"one_hot", Role::keepFloat, kIndexWhy, {}},
+    {"lstm", Role::keepFloat, kRecurrentWhy, {}},
+    {"gru", Role::keepFloat, kRecurrentWhy, {}},
+    {"rnn", Role::keepFloat, kRecurrentWhy, {}},
+};
+const OpPolicy kNoRow = {"", Role::keepFloat, "this op has no int8 form", {}};
+
+bool isFloatValue(const Value* v) { return v && v->type().dtype == DType::f32 && !v->type().isQuantized(); }
+
+bool has(const Node& node, std::string_view attr) { return node.attrs().find(attr) != nullptr; }
+
+int64_t sizeOfDim(const Value* v, int axis) {
+  const Shape& shape = v->type().shape;
+  const auto d = static_cast<size_t>(axis);
+  return d < shape.size() && shape[d].isStatic() ? shape[d].size() : 0;
+}
+
+// Products summed for one output element; 0: not known.
+int64_t sumLength(const Node& node) {
+  const Value* b = node.operand(1);
+  if (node.is("matmul")) return sizeOfDim(node.operand(0), node.operand(0)->type().rank() - 1);
+  const Tensor* w = b->constant();
+  if (!w) return 0;
+  const int64_t outputs = std::max<int64_t>(1, w->rank() ? w->sizes()[0] : 1);
+  // Transposed: every output sums over the inputs of its group and at most the whole kernel.
+  if (node.is("conv_transpose"))
+    return w->rank() > 1 && w->sizes()[1] ? w->numElements() / w->sizes()[1] / std::max<int64_t>(1, node.integer("group")) : 0;
+  return w->numElements() / outputs;
+}
+
+std::string refuseWeighted(const Node& node) {
+  const Value *w = node.operand(1), *bias = node.operand(2);
+  if (!w->constant()) return "its weight is computed at run time";
+  if (!isFloatValue(node.operand(0)) || !isFloatValue(w) || (bias && !isFloatValue(bias))) return "its operands are not float32";
+  if (bias && !bias->constant()) return "its bias is computed at run time";
+  if (node.operand(3) || (has(node, "post") && !node.string("post").empty())) return "it is fused already";
+  if (minMaxOf(w->constant()->as<float>()).nonFinite > 0) return "its weight holds values that are not finite";
+  if (bias && minMaxOf(bias->constant()->as<float>()).nonFinite > 0) return "its bias holds values that are not finite";
+  if (w->constant()->numElements() == 0) return "its weight is empty";
+  // Half of int32 for the sum, half for the bias.
+  if (sumLength(node) > (int64_t{1} << 30) / (255 * 128)) return fmt::format("a sum of {} products may leave int32", sumLength(node));
+  return {};
+}
+
+std::string refuseProduct(const Node& node) {
+  if (!isFloatValue(node.operand(0)) || !isFloatValue(node.operand(1))) return "its operands are not float32";
+  if (sumLength(node) > (int64_t{1} << 31) / (255 * 255)) return fmt::format("a sum of {} products may leave int32", sumLength(node));
+  return {};
+}
+
+std::string refuseSharing(const Node& node, const OpPolicy& policy) {
+  if (node.is("resize") && node.string("mode") == "cubic") return "cubic interpolation leaves the range of its input";
+  if (node.is("pad") && node.string("mode") == "constant" && !std::isfinite(node.real("value")))
+    return "it pads with a value that is not finite";
+  for (int i = 0; i < node.numOperands(); ++i)
+    if (isDataOperand(node, policy, i) && node.operand(i)->constant())
+      return node.is("gather") ? "a table lookup; the table is float" : "joins a constant";
+  return {};
+}
+
+}  // namespace
+
+// Rows of integrators; a list, so that references stay.
+struct OwnRow {
+  std::string op, why;
+  OpPolicy policy;
+};
+static std::list<OwnRow>& ownRows() {
+  static auto* const rows = new std::list<OwnRow>;
+  return *rows;
+}
+
+static const OpPolicy* findPolicy(std::string_view op) {
+  for (const OpPolicy& row : kTable)
+    if (row.op == op) return &row;
+  for (const OwnRow& row : ownRows())
+    if (row.op == op) return &row.policy;
+  return nullptr;
+}
+
+const OpPolicy& policyOf(const Node& node) {
+  const OpPolicy* row = findPolicy(node.op());
+  return row ? *row : kNoRow;
+}
+
+Status registerOpPolicy(const OpPolicy& policy) {
+  if (policy.op.empty() || findPolicy(policy.op)) return fail(ErrorCode::kInvalidArgument, "op '{}' has a policy", policy.op);
+  OwnRow& row = ownRows().emplace_back(OwnRow{std::string(policy.op), std::string(policy.why), policy});
+  row.policy.op = row.op;
+  row.policy.why = row.why;
+  return {};
+}
+
+bool isDataOperand(const Node& node, const OpPolicy& policy, int i) {
+  if (!node.operand(i)) return false;
+  switch (policy.role) {
+    case Role::weighted:
+    case Role::averaging: return i == 0;
+    case Role::product: return i < 2;
+    case Role::elementwise: return !node.operand(i)->constant();
+    case Role::sharing: return node.is("concat") || i == 0;
+    case Role::keepFloat: return false;
+  }
+  return false;
+}
+
+std::string refusal(const Node& node, const OpPolicy& policy) {
+  if (policy.role == Role::keepFloat) return std::string(policy.why);
+  if (node.numResults() == 0) return "it has no result";
+  if (policy.role == Role::weighted) return refuseWeighted(node);
+  if (policy.role == Role::product) return refuseProduct(node);
+  bool data = false;
+  for (int i = 0; i < node.numOperands(); ++i) {
+    if (policy.role == Role::elementwise && node.operand(i) && !isFloatValue(node.operand(i))) return "its operands are not float32";
+    if (!isDataOperand(node, policy, i)) continue;
+    if (!isFloatValue(node.operand(i))) return "its operands are not float32";
+    data = true;
+  }
+  if (!data) return "all its operands are constant";
+  if (policy.role == Role::sharing) return refuseSharing(node, policy);
+  return {};
+}
+
+std::optional<QuantParams> fixedParams(const OpPolicy& policy, DType dtype, int64_t qmin, int64_t qmax) {
+  if (!policy.fixedLow || sizeOf(dtype) != 1) return std::nullopt;
+  const float levels = static_cast<float>(qmax - qmin + 1), width = static_cast<float>(1 - *policy.fixedLow);
+  const int64_t zp = *policy.fixedLow == 0 ? qmin : (qmin + qmax + 1) / 2;
+  return QuantParams{dtype, qmin, qmax, -1, 0, {width / levels}, {static_cast<int32_t>(zp)}};
+}
+
+double workPerElement(const Node& node, int i) {
+  const TensorType &out = node.result()->type(), &in = node.operand(i)->type();
+  if (!out.isStatic() || !in.isStatic() || in.numElements() == 0) return 0;
+  double multiplies = static_cast<double>(sumLength(node)) * static_cast<double>(out.numElements());
+  if (node.is("conv_transpose"))  // counted per input: each meets one weight of every output channel of its group
+    multiplies = static_cast<double>(in.numElements()) * static_cast<double>(node.operand(1)->type().numElements()) /
+                 static_cast<double>(std::max<int64_t>(1, sizeOfDim(node.operand(1), 0)));
+  return multiplies / static_cast<double>(in.numElements());
+}
+
+}  // namespace qc

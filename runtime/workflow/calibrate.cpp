@@ -1,0 +1,265 @@
+#include "runtime/workflow/calibrate.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "ir/arithmetic.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
+#include "passes/pass_manager.h"
+#include "runtime/workflow/other_shapes.h"
+
+namespace qc {
+namespace {
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+class Calibration {
+ public:
+  Calibration(const Model& model, Graph prepared, const Dataset& samples, const CalibrateOptions& options)
+      : model_(model), prepared_(std::move(prepared)), samples_(samples), options_(options) {}
+
+  Result<Ranges> run() {
+    QC_TRY(chooseSamples());
+    QC_TRY(prepare());
+    double saved = seconds();
+    for (; next_ < end_; ++next_) {
+      QC_TRY(mayGoOn());
+      QC_TRY(observeSample());
+      if (options_.progress) options_.progress(next_ + 1 - begin_, end_ - begin_);
+      if (options_.checkpoint.empty() || next_ + 1 == end_ || seconds() - saved < options_.checkpointSeconds) continue;
+      QC_TRY(ranges_.save(options_.checkpoint));
+      saved = seconds();
+    }
+    return std::move(ranges_);
+  }
+
+ private:
+  Status chooseSamples() {
+    const auto [index, count] = options_.shard;
+    if (count < 1 || index < 0 || index >= count)
+      return fail(ErrorCode::kInvalidArgument, "shard {} of {}", index, count).help("shards count from 0: 0/4 to 3/4");
+    total_ = options_.limit >= 0 ? std::min(options_.limit, samples_.size()) : samples_.size();
+    if (total_ == 0) return fail(ErrorCode::kInvalidData, "there are no calibration samples").help("check the path and the limit");
+    if (total_ < count) return fail(ErrorCode::kInvalidArgument, "{} samples cannot be cut into {} shards", total_, count);
+    begin_ = next_ = total_ * index / count;
+    end_ = total_ * (index + 1) / count;
+    data_ = samples_.fingerprint(total_);
+    return {};
+  }
+
+  Status prepare() {
+    if (const int64_t used = residentBytes(); options_.memoryLimit > 0 && used > options_.memoryLimit)
+      return fail(ErrorCode::kInvalidArgument, "a limit of {} MB is below the {} MB that are in use before the first sample",
+                  options_.memoryLimit >> 20, used >> 20)
+          .help("allow more with CalibrateOptions::memoryLimit");
+    QC_ASSIGN(ranges_, Ranges::forGraph(prepared_));
+    ranges_.setData(data_, total_);
+    std::error_code error;
+    if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp());
+    watchesLayers_ = options_.layers && next_ == 0 && end_ == samples_.size();
+    if (watchesLayers_) options_.layers->watch(prepared_, int8Layers(prepared_), samples_.size());
+    return {};
+  }
+
+  // What runs samples of one combination of shapes.
+  struct Runner {
+    Session session;
+    std::vector<Port> inputs;
+    std::vector<Tensor> outputs;  // of the model, then the values that the observer of the layers sees
+    std::vector<int> layers;      // for each of those its place among the outputs; -1: folded away at these shapes
+  };
+
+  Result<Runner> runnerAt(const Shapes& shapes) {
+    QC_ASSIGN(Graph graph, shapes == inputShapes(prepared_) ? Result<Graph>(prepared_.clone()) : observedAt(shapes));
+    std::vector<int> layers;
+    std::vector<Value*> outputs = graph.outputs();
+    std::vector<std::string> names = graph.outputNames();
+    if (watchesLayers_)
+      for (const std::string& name : options_.layers->values()) {
+        Value* value = sameValue(graph, *prepared_.findValue(name));
+        layers.push_back(value ? static_cast<int>(outputs.size()) : -1);
+        if (!value) continue;
+        outputs.push_back(value);
+        names.push_back(fmt::format("layer_{}", outputs.size()));
+      }
+    graph.setOutputs(std::move(outputs));
+    graph.setOutputNames(std::move(names));
+    PassContext cx;
+    QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
+    QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
+    QC_ASSIGN(Session session, exe.session({.threads = options_.threads}));
+    int64_t bytes = 0;
+    for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
+    QC_TRY(checkMemory(bytes, "the outputs"));
+    Runner runner{std::move(session), exe.inputs(), {}, std::move(layers)};
+    for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
+    return runner;
+  }
+
+  // The model at other shapes, with the same observers at the same values.
+  Result<Graph> observedAt(const Shapes& shapes) {
+    QC_ASSIGN(Graph graph, simplifiedAt(model_, shapes));
+    for (const Node* observe = prepared_.front(); observe; observe = observe->next()) {
+      if (!observe->is("observe")) continue;
+      Value* value = sameValue(graph, *observe->operand(0));
+      if (!value) continue;
+      Builder b(graph);
+      b.before(value->producer() ? value->producer()->next() : graph.front());
+      QC_ASSIGN(Value * watched, b.create("observe", {value}, observe->attrs()));
+      watched->producer()->annotation() = observe->annotation();
+      value->replaceAllUsesWith(watched);
+      watched->producer()->setOperand(0, value);
+    }
+    return graph;
+  }
+
+  // Goes on where the checkpoint ends.
+  Status takeUp() {
+    QC_ASSIGN(Ranges earlier, Ranges::load(options_.checkpoint));
+    releaseInput(options_.checkpoint);  // it is written again
+    QC_TRY(earlier.checkFor(prepared_));
+    const auto other = [&](std::string_view what) {
+      return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)
+          .help("delete it, or run without CalibrateOptions::resume");
+    };
+    if (earlier.parts().size() != 1 || earlier.parts()[0].data != data_ || earlier.parts()[0].total != total_)
+      return other("other calibration data");
+    const auto& seen = earlier.parts()[0].seen;
+    if (seen.size() > 1 || (seen.size() == 1 && (seen[0].first != begin_ || seen[0].second > end_))) return other("another shard");
+    if (!seen.empty()) next_ = seen[0].second;
+    ranges_ = std::move(earlier);
+    return {};
+  }
+
+  Status mayGoOn() {
+    const char* help = "run it again with CalibrateOptions::resume";
+    const int64_t used = options_.memoryLimit > 0 ? residentBytes() : 0;
+    const bool stopped = options_.stop && options_.stop->load(), tooLarge = used > options_.memoryLimit;
+    if (!stopped && !tooLarge) return {};
+    if (!options_.checkpoint.empty()) QC_TRY(ranges_.save(options_.checkpoint));
+    if (stopped) return fail(ErrorCode::kResource, "stopped after {} of {} samples", next_ - begin_, end_ - begin_).help(help);
+    return fail(ErrorCode::kResource, "calibration holds {} bytes, more than the limit of {}", used, options_.memoryLimit)
+        .help("allow more with CalibrateOptions::memoryLimit, use smaller shapes, or observers with fewer bins");
+  }
+
+  Status observeSample() {
+    QC_ASSIGN(const TensorMap sample, anySample(model_, samples_, next_));
+    QC_ASSIGN(Runner * runner, runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); }));
+    // Without folders, which differ between the machines that shards run on.
+    ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
+    std::vector<Tensor> inputs;
+    for (const Port& p : runner->inputs) {
+      const auto it = sample.find(p.name);
+      if (it == sample.end())
+        return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
+      ranges_.seeInput(p.name, it->second.ref());
+      inputs.push_back(it->second);
+    }
+    const auto observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
+      return step.node->is("observe") ? ranges_.observe(step.node->integer("id"), results[0]) : Status();
+    };
+    QC_TRY(runner->session.run(inputs, runner->outputs, observe));
+    if (watchesLayers_) {
+      std::vector<Tensor> seen;
+      for (const int at : runner->layers) seen.push_back(at < 0 ? Tensor() : runner->outputs[static_cast<size_t>(at)]);
+      options_.layers->see(next_, seen);
+    }
+    ranges_.countSample();
+    return {};
+  }
+
+  const Model& model_;
+  Graph prepared_;
+  const Dataset& samples_;
+  const CalibrateOptions& options_;
+  int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
+  bool watchesLayers_ = false;
+  std::string data_;
+  Ranges ranges_;
+  PerShapes<Runner> runners_;
+};
+
+// NaN in a weight makes every result NaN, which ranges ignore: no int8 model of it is worth anything.
+Status refuseNaN(const Graph& graph) {
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    for (const Value* v : n->operands()) {
+      const Tensor* t = v ? v->constant() : nullptr;
+      if (!t || t->dtype() != DType::f32) continue;
+      const auto x = t->as<float>();
+      if (const auto bad = std::count_if(x.begin(), x.end(), [](float e) { return std::isnan(e); }))
+        return fail(ErrorCode::kInvalidModel, "{} of {} values of this constant are NaN", bad, t->numElements())
+            .at(n->location())
+            .on(v->name())
+            .help("export the model again from weights that are numbers");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx) {
+  DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
+  cx.provide(rules);
+  return preparedGraph(model, quantizer, cx);
+}
+
+Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx) {
+  if (model.isQuantized())
+    return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
+  Graph graph = model.graph().clone();
+  QC_TRY(refuseNaN(graph));
+  QC_TRY(runPipeline("simplify", graph, cx));
+  QC_TRY(quantizer.transform(graph));
+  QC_TRY(quantizer.annotate(graph));
+  QC_TRY(quantizer.validate(graph));
+  cx.provide(quantizer.report(graph));
+  QC_TRY(runPipeline("prepare", graph, cx));
+  return graph;
+}
+
+Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params) {
+  Graph graph = prepared.clone();
+  PassContext cx;
+  cx.provide(params);
+  QC_TRY(runPipeline("convert", graph, cx));
+  return graph;
+}
+
+Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
+  return withinMemory([&]() -> Result<Ranges> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
+    return Calibration(model, std::move(prepared), samples, options).run();
+  });
+}
+
+Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
+  return withinMemory([&]() -> Result<Ranges> {
+    const DefinedArithmetic defined;
+    PassContext cx;
+    QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
+    return Calibration(model, std::move(prepared), samples, options).run();
+  });
+}
+
+int64_t residentBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssAnon:")) return std::atoll(line.c_str() + 8) * 1024;
+  return 0;
+}
+
+int64_t peakResidentBytes() {
+  struct rusage usage{};
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+}
+
+}  // namespace qc

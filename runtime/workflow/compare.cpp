@@ -1,0 +1,112 @@
+#include "runtime/workflow/compare.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ir/arithmetic.h"
+#include "ir/qmath.h"
+#include "runtime/workflow/layer_observer.h"
+#include "runtime/workflow/other_shapes.h"
+#include "runtime/workflow/taps.h"
+
+namespace qc {
+namespace {
+
+// The first of these samples, by index, that have the shapes of the graph.
+Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset& samples, const std::vector<int64_t>& indices,
+                                              int64_t count) {
+  std::vector<TensorMap> fitting;
+  const Shapes own = inputShapes(graph);
+  for (size_t i = 0; i < indices.size() && static_cast<int64_t>(fitting.size()) < count; ++i) {
+    QC_ASSIGN(TensorMap sample, samples.sampleOfAnySize(indices[i]));
+    if (shapesOf(sample) == own) fitting.push_back(std::move(sample));
+  }
+  return fitting;
+}
+
+double decibels(double signal, double noise) {
+  constexpr double kMost = 120;
+  if (!(noise > 0)) return kMost;
+  return signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : 0.0;
+}
+
+}  // namespace
+
+Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
+  const DefinedArithmetic defined;
+  struct Sums {
+    double signal = 0, noise = 0, own = 0;
+  };
+  Comparison result;
+  std::vector<LayerNoise>& layers = result.layers;
+  std::vector<std::string> before, after;
+  std::vector<QuantPtr> params;
+  // Behind each layer the first value that is rounded: its own result, or that of the ops it ends in.
+  for (const Node* n = quantized.front(); n && !options.outputsAlone; n = n->next()) {
+    if (!n->is("quantize") || !n->operand(0)->producer() || n->operand(0)->producer()->is("dequantize")) continue;
+    const Node* producer = n->operand(0)->producer();
+    const std::string& name = n->operand(0)->name();
+    const auto users = n->result()->users();
+    if (users.empty() || !users.front()->is("dequantize") || !prepared.findValue(name)) continue;
+    before.push_back(name);
+    after.push_back(users.front()->result()->name());
+    params.push_back(n->result()->type().quant);
+    layers.push_back({producer->location().empty() ? name : producer->location(), std::string(producer->op()), 0, 0});
+  }
+  for (size_t i = 0; i < quantized.outputs().size(); ++i) {
+    before.push_back(prepared.outputs()[i]->name());
+    after.push_back(quantized.outputs()[i]->name());
+    params.push_back(nullptr);
+    layers.push_back({quantized.outputNames()[i], "output", 0, 0});
+  }
+  QC_ASSIGN(std::vector<TensorMap> fitting,
+            fittingSamples(prepared, samples, spreadSamples(samples.size(), options.samples), options.samples));
+  if (fitting.empty()) {
+    QC_ASSIGN(fitting, fittingSamples(prepared, samples, spreadSamples(samples.size(), samples.size()), options.samples));
+  }
+  result.samples = static_cast<int64_t>(fitting.size());
+  if (fitting.empty()) return Comparison();
+  QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
+  QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
+  std::vector<Sums> sums(layers.size());
+  for (size_t i = 0; i < fitting.size(); ++i) {
+    if (options.progress) options.progress(static_cast<int64_t>(i) + 1, result.samples);
+    QC_TRY(reference.run(fitting[i]));
+    QC_TRY(int8.run(fitting[i]));
+    for (size_t k = 0; k < layers.size(); ++k) {
+      const Tensor &x = reference.value(k), &y = int8.value(k);
+      if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
+      Sums& s = sums[k];
+      const auto a = x.as<float>(), b = y.as<float>();
+      for (size_t e = 0; e < a.size(); ++e) {
+        const double d = static_cast<double>(a[e]) - b[e];
+        s.signal += static_cast<double>(a[e]) * a[e];
+        s.noise += d * d;
+        if (!params[k]) continue;
+        const QuantParams& p = *params[k];
+        const float scale = p.scale(0);
+        const int32_t q = qmath::quantize(a[e], scale, p.zeroPoint(0), static_cast<int32_t>(p.qmin), static_cast<int32_t>(p.qmax));
+        const double own = static_cast<double>(a[e]) - static_cast<double>(scale * static_cast<float>(q - p.zeroPoint(0)));
+        s.own += own * own;
+      }
+    }
+  }
+  for (size_t k = 0; k < layers.size(); ++k) {
+    layers[k].total = decibels(sums[k].signal, sums[k].noise);
+    layers[k].own = decibels(sums[k].signal, sums[k].own);
+  }
+  return result;
+}
+
+double Comparison::outputs() const {
+  double sum = 0;
+  int count = 0;
+  for (const LayerNoise& layer : layers) {
+    if (layer.op != "output") continue;
+    sum += layer.total;
+    ++count;
+  }
+  return count ? sum / count : 0;
+}
+
+}  // namespace qc

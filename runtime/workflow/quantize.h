@@ -1,0 +1,45 @@
+// From a float model and samples to a quantized model: calibrate, then quantize.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "frontend/data/dataset.h"
+#include "passes/pass.h"
+#include "quantizer/quantizer.h"
+#include "quantizer/ranges.h"
+#include "quantizer/rules/qconfig.h"
+#include "runtime/model.h"
+#include "runtime/workflow/calibrate.h"
+#include "runtime/workflow/compare.h"
+#include "runtime/workflow/recover.h"
+
+namespace qc {
+
+// Samples for the inputs of a model; the syntax of a source is in frontend/data/dataset.h.
+Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model);
+
+// What became int8, what stayed float, and why.
+struct QuantizedModel {
+  Model model;
+  CoverageReport coverage;
+  std::vector<Remark> remarks;
+  std::vector<LayerNoise> layers;  // when samples were compared
+  int64_t compared = 0;            // so many
+};
+struct QuantizeOptions {
+  const Dataset* samples = nullptr;  // calibration samples: without them weights are rounded to the nearest and nothing is compared
+  RecoverOptions recover = {};
+  int64_t compareSamples = 0;  // of those of recover.check, else of the samples, run through both models to tell the noise of each layer
+  // Inputs and outputs of the model that become integers, by index.  Rules may name them as well.
+  std::vector<int64_t> quantizedInputs = {}, quantizedOutputs = {};
+};
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
+// With a quantizer of one's own in place of rules; the one that calibrate() had.
+Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options = {});
+// Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.  Of the
+// options for recovery smoothQuant alone has an effect: on dynamic layers behind norms.
+Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options = {});
+
+}  // namespace qc
