@@ -62,6 +62,14 @@ std::vector<Value*> Node::operands() const {
   return values;
 }
 
+Value* Node::operand(std::string_view name) const { return operand(def_->operandIndex(name)); }
+
+void Node::setOperand(std::string_view name, Value* value) {
+  const int i = def_->operandIndex(name);
+  QC_CHECK(i >= 0, "op {}, operand {}", op(), name);
+  setOperand(i, value);
+}
+
 void Node::setOperand(int i, Value* value) {
   while (numOperands() <= i) addOperand(nullptr);
   operands_[static_cast<size_t>(i)].set(value);

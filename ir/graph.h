@@ -94,9 +94,11 @@ class Node {
   bool is(std::string_view op) const { return this->op() == op; }
 
   int numOperands() const { return static_cast<int>(operands_.size()); }
-  Value* operand(int i) const { return i < numOperands() ? operands_[static_cast<size_t>(i)].get() : nullptr; }  // null: absent
+  Value* operand(int i) const { return i >= 0 && i < numOperands() ? operands_[static_cast<size_t>(i)].get() : nullptr; }  // null: absent
+  Value* operand(std::string_view name) const;  // as its declaration names it; null: absent, or no operand has this name
   std::vector<Value*> operands() const;
   void setOperand(int i, Value* value);
+  void setOperand(std::string_view name, Value* value);  // QC_CHECK: the op has it
   void addOperand(Value* value);
 
   int numResults() const { return static_cast<int>(results_.size()); }

@@ -20,6 +20,11 @@ Result<Stage> parseStage(std::string_view text) {
   return fail(ErrorCode::kInvalidArgument, "unknown stage '{}'", text).help("stages are float, observed, qdq, quant, kernel");
 }
 
+int OpDef::operandIndex(std::string_view operand) const {
+  const auto it = std::find_if(operands.begin(), operands.end(), [&](const OperandSpec& spec) { return spec.name == operand; });
+  return it == operands.end() ? -1 : static_cast<int>(it - operands.begin());
+}
+
 // Never destroyed: graphs of static lifetime may outlive it.
 static OpRegistry& mutableRegistry() {
   static auto* const registry = [] {

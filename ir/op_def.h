@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -50,11 +51,18 @@ enum class OperandRole : uint8_t {
   parameter,  // numbers per channel, tables, scales and zero points
 };
 
+// Where parameters per channel or per group lie in a weight; -1: it has none of the kind.
+struct WeightAxes {
+  int channel = -1;  // of output channels
+  int group = -1;    // along which the elements of one output channel lie in line, to be cut into groups
+};
+
 struct OperandSpec {
   std::string name;
   bool optional = false;
   bool variadic = false;  // last operand only: zero or more
   OperandRole role = OperandRole::data;
+  std::optional<WeightAxes> weight = {};  // where constant, its elements are weights that were trained
 };
 
 // What an op's functions see of the node under construction or evaluation.
@@ -101,6 +109,7 @@ struct OpDef {
   const OperandSpec& operand(int i) const {
     return operands[std::min(static_cast<size_t>(i), operands.size() - 1)];
   }  // the last may be many
+  int operandIndex(std::string_view name) const;  // -1: no operand has this name
   bool legalIn(Stage stage) const { return (stages & stageBit(stage)) != 0; }
 };
 

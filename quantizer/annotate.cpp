@@ -117,7 +117,7 @@ class Annotator {
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
-      if (p.reason.empty() && !backend_) p.reason = unfitForKernels(*p.policy, *p.config);
+      if (p.reason.empty() && !backend_) p.reason = unfitForKernels(*n, *p.policy, *p.config);
       if (const auto mask = maskAt(*n); mask && p.policy->role != Role::keepFloat)
         p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", *mask);
       p.shares = p.policy->role == Role::sharing;
@@ -138,7 +138,7 @@ class Annotator {
   }
 
   // What our own kernels cannot take of a rule.
-  static std::string unfitForKernels(const OpPolicy& policy, const QConfig& config) {
+  static std::string unfitForKernels(const Node& node, const OpPolicy& policy, const QConfig& config) {
     const ObservedSpec &x = config.activation, &w = config.weight;
     const auto bytes = [](const ObservedSpec& spec) { return spec.dtype == DType::u8 || spec.dtype == DType::s8; };
     if (x.observer != "placeholder" && x.observer != "reuse_input") {
@@ -148,8 +148,8 @@ class Annotator {
     }
     if (policy.role != Role::weighted || w.observer == "placeholder") return {};
     if (!bytes(w)) return fmt::format("its rule asks for {} weights, integer kernels take s8 and u8", toString(w.dtype));
-    if (w.axis > 0 && w.axis != policy.weightAxis)
-      return fmt::format("its rule asks for weight scales along axis {}, its channels are on axis {}", w.axis, policy.weightAxis);
+    if (const int own = weightOf(node.def())->weight->channel; w.axis > 0 && w.axis != own)
+      return fmt::format("its rule asks for weight scales along axis {}, its channels are on axis {}", w.axis, own);
     return {};
   }
 
@@ -497,12 +497,9 @@ class Annotator {
     const Plan& p = plan(&node);
     ObservedSpec spec = p.config->weight;
     if (spec.axis < 0) return spec;
-    spec.axis = p.policy->weightAxis;
-    if (node.is("conv_transpose") && node.integer("group") != 1) {  // channels of several groups share an index on that axis
-      constexpr std::string_view kPrefix = "per_channel_";
-      if (spec.observer.starts_with(kPrefix)) spec.observer = spec.observer.substr(kPrefix.size());
-      spec.axis = -1;
-    }
+    spec.axis = weightChannelAxis(node);
+    constexpr std::string_view kPrefix = "per_channel_";
+    if (spec.axis < 0 && spec.observer.starts_with(kPrefix)) spec.observer = spec.observer.substr(kPrefix.size());
     return spec;
   }
 
@@ -511,8 +508,9 @@ class Annotator {
     a.inputs.resize(static_cast<size_t>(node.numOperands()));
     const std::string& self = node.result()->name();
     if (p.policy->role == Role::weighted) {
-      a.inputs[1] = weightSpec(node);
-      if (node.operand(2) && !p.floatBias) a.inputs[2] = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
+      const auto at = [&](std::string_view name) -> QuantSpec& { return a.inputs[static_cast<size_t>(node.def().operandIndex(name))]; };
+      at("w") = weightSpec(node);
+      if (node.operand("bias") && !p.floatBias) at("bias") = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
     }
     int owner = -1;
     for (int i = 0; i < node.numOperands(); ++i) {

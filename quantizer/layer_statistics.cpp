@@ -17,7 +17,7 @@ uint64_t scramble(uint64_t x) {
 }  // namespace
 
 std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOptions& options) {
-  const Tensor* weight = layer.operand(1) ? layer.operand(1)->constant() : nullptr;
+  const Tensor* weight = layer.operand("w") ? layer.operand("w")->constant() : nullptr;
   const TensorType& x = layer.operand(0)->type();
   if (!weight || !x.isStatic() || weight->dtype() != DType::f32 || weight->numElements() == 0) return std::nullopt;
   LayerSampler s;

@@ -161,7 +161,7 @@ void PatternQuantizer::annotateChain(const Row& row, const std::vector<Node*>& c
     case Kind::weighted: {
       inputs[0] = config.activation;
       ObservedSpec weight = config.weight;
-      if (weight.axis >= 0) weight.axis = policyOf(*first).weightAxis;
+      if (weight.axis >= 0) weight.axis = weightOf(first->def())->weight->channel;
       inputs[1] = weight;
       break;
     }

@@ -135,14 +135,14 @@ class ConvGemm {
     Reg weights = nullptr;
     if (weightPanel_) {
       weights = e_.opaque(e_.at(e_.scratch(), panelPlace()));
-      weightPanel_->expand(e_.operand(1), e_.operand(2), panel, weights);
+      weightPanel_->expand(e_.operand("w"), e_.operand("sets"), panel, weights);
     } else {
-      weights = e_.opaque(e_.at(e_.operand(1), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight))));
+      weights = e_.opaque(e_.at(e_.operand("w"), mul(globalPanel, layout_.panelElements() * sizeOf(isa_.weight))));
     }
     Reg channelOffset = mul(globalPanel, int64_t{4} * plan_.packing.panel);
     Epilogue::Channels channels;
-    if (e_.operand(2) && !weightPanel_) channels.scale = e_.opaque(e_.at(e_.operand(2), channelOffset));
-    if (e_.operand(3)) channels.bias = e_.opaque(e_.at(e_.operand(3), channelOffset));
+    if (e_.operand("scale")) channels.scale = e_.opaque(e_.at(e_.operand("scale"), channelOffset));
+    if (e_.operand("bias")) channels.bias = e_.opaque(e_.at(e_.operand("bias"), channelOffset));
     Reg column = mul(panel, plan_.packing.panel);
     if (g_.groups > 1) column = e_.b.CreateAdd(column, mul(u.group, g_.groupOutputs()));
     if (masksTail_) {
@@ -530,7 +530,7 @@ class ConvGemm {
               acc.push_back(e_.b.CreateAdd(e_.load(e_.i32(isa_.lanes), e_.at(from, (int64_t{r} * vectors_ + v) * TileUnit::kRowBytes)),
                                            bias[static_cast<size_t>(v)]));
             results.push_back(e_.at(e_.at(e_.result(), mul(element, rb)), r * g_.outputs * rb));
-            if (sb) residuals.push_back(e_.at(e_.at(e_.operand(4), mul(element, sb)), r * g_.outputs * sb));
+            if (sb) residuals.push_back(e_.at(e_.at(e_.operand("residual"), mul(element, sb)), r * g_.outputs * sb));
           }
           epilogue_.store(acc, rowsAtOnce, vectors_, channels, results, residuals);
         },
@@ -543,7 +543,7 @@ class ConvGemm {
   void storeTile(const Regs& acc, const Epilogue::Channels& channels, Reg element, Reg isTail) {
     const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes(), panel = plan_.packing.panel;
     Reg out = e_.opaque(e_.at(e_.result(), mul(element, rb)));
-    Reg residual = sb ? e_.opaque(e_.at(e_.operand(4), mul(element, sb))) : nullptr;
+    Reg residual = sb ? e_.opaque(e_.at(e_.operand("residual"), mul(element, sb))) : nullptr;
     auto rowsOf = [&](Reg base, Reg stride) {
       Regs rows{base};
       for (int r = 1; r < plan_.tileRows; ++r) rows.push_back(e_.at(rows.back(), stride));

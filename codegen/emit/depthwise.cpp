@@ -141,15 +141,15 @@ class Depthwise {
         [&](Reg panel) {
           Reg column = mul(panel, plan_.packing.panel);
           Epilogue::Channels channels;
-          if (e_.operand(2)) channels.scale = e_.at(e_.operand(2), mul(column, 4));
-          if (e_.operand(3)) channels.bias = e_.at(e_.operand(3), mul(column, 4));
+          if (e_.operand("scale")) channels.scale = e_.at(e_.operand("scale"), mul(column, 4));
+          if (e_.operand("bias")) channels.bias = e_.at(e_.operand("bias"), mul(column, 4));
           if (tail_) {
             Reg valid = e_.i64((int64_t{1} << tail_) - 1);
             channels.valid = layout_.panels() == 1 ? valid
                                                    : e_.b.CreateSelect(e_.b.CreateICmpEQ(panel, e_.i64(layout_.panels() - 1)), valid,
                                                                        e_.b.getInt64(~uint64_t{0}));
           }
-          Reg weights = e_.at(e_.operand(1), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
+          Reg weights = e_.at(e_.operand("w"), mul(panel, layout_.panelElements() * sizeOf(plan_.packing.element)));
           Reg in = e_.at(input, mul(column, bytes_));
           // The last tile of the row overlaps the one before.
           e_.loop(
@@ -173,7 +173,7 @@ class Depthwise {
       return rows;
     };
     epilogue_.store(acc, plan_.tileColumns, vectors_, channels, rowsAt(e_.result(), epilogue_.resultBytes()),
-                    epilogue_.residualBytes() ? rowsAt(e_.operand(4), epilogue_.residualBytes()) : Regs{});
+                    epilogue_.residualBytes() ? rowsAt(e_.operand("residual"), epilogue_.residualBytes()) : Regs{});
   }
 
   Regs accumulate(Reg input, Reg weights, Reg bias) {

@@ -11,7 +11,7 @@ namespace qc {
 using llvm::Intrinsic::ID;
 
 KernelEmitter::KernelEmitter(llvm::Module& module, const Target& target, const KernelDef& def, const Node& node, const std::string& symbol)
-    : b(module.getContext()), module_(module), def_(def), target_(target) {
+    : b(module.getContext()), module_(module), def_(def), target_(target), node_(node) {
   llvm::Type* pointer = b.getPtrTy();
   auto* type = llvm::FunctionType::get(b.getInt32Ty(), {pointer, b.getInt64Ty(), b.getInt64Ty(), pointer}, false);
   function_ = llvm::Function::Create(type, llvm::Function::ExternalLinkage, symbol, module);

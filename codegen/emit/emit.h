@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "codegen/plan/kernel.h"
+#include "ir/op_def.h"
 #include "ir/scalar_expr.h"
 
 namespace qc {
@@ -50,13 +51,15 @@ class KernelEmitter {
   int lanes() const { return target_.vectorBytes() / 4; }  // 32-bit lanes of the widest vector
 
   // Arguments.  operand() is null for an absent operand.
-  Reg operand(int i) const { return i < static_cast<int>(operands_.size()) ? operands_[static_cast<size_t>(i)] : nullptr; }
+  Reg operand(int i) const { return i >= 0 && i < static_cast<int>(operands_.size()) ? operands_[static_cast<size_t>(i)] : nullptr; }
+  Reg operand(std::string_view name) const { return operand(node_.def().operandIndex(name)); }
   Reg result(int i = 0) const { return results_[static_cast<size_t>(i)]; }
   Reg begin() const { return function_->getArg(1); }
   Reg end() const { return function_->getArg(2); }
   Reg scratch() const { return function_->getArg(3); }
   // Quantization parameter of an operand or result, loaded where the builder stands: i32 or float.
   Reg operandParam(int i, ParamField field) { return param(i, field); }
+  Reg operandParam(std::string_view name, ParamField field) { return param(node_.def().operandIndex(name), field); }
   Reg resultParam(int i, ParamField field) { return param(static_cast<int>(operands_.size()) + i, field); }
 
   // Types and constants.
@@ -139,6 +142,7 @@ class KernelEmitter {
   const KernelDef& def_;
   Target target_;
   llvm::Function* function_ = nullptr;
+  const Node& node_;
   std::vector<Reg> operands_, results_;
   Reg params_ = nullptr;
   llvm::AllocaInst* status_ = nullptr;

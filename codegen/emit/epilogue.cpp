@@ -5,12 +5,10 @@
 namespace qc {
 namespace {
 
-enum Operand { kX, kW, kScale, kBias, kResidual };
-
 ScalarExpr postOf(const Node& node) {
   if (node.is("k.weight_linear")) return ScalarExpr::arg(0);
   const std::string& text = node.string("post");
-  if (text.empty()) return node.operand(kResidual) ? ScalarExpr::arg(0) + ScalarExpr::arg(1) : ScalarExpr::arg(0);
+  if (text.empty()) return node.operand("residual") ? ScalarExpr::arg(0) + ScalarExpr::arg(1) : ScalarExpr::arg(0);
   return ScalarExpr::parse(text).value();  // parsed once already, when the node was built
 }
 
@@ -26,7 +24,7 @@ struct Epilogue::Chunk {
 
 Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) : e_(e), packing_(packing), post_(postOf(node)) {
   const TensorType& y = node.result()->type();
-  integer_ = node.operand(kX)->type().isQuantized();
+  integer_ = node.operand("x")->type().isQuantized();
   hasPost_ = !post_.isArg(0);
   bounded_ = integer_ && !hasPost_ && node.integer("bounded") != 0;
   resultQuantized_ = y.isQuantized();
@@ -34,14 +32,14 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
   resultSigned_ = isSigned(y.dtype);
   const bool natural = packing.columns == Packing::Columns::natural && packing.panel > packing.lanes;
   bool floatResidual = false;
-  if (const qc::Value* residual = node.operand(kResidual)) {
+  if (const qc::Value* residual = node.operand("residual")) {
     residualQuantized_ = residual->type().isQuantized();
     residualSigned_ = isSigned(residual->type().dtype);
     residualBytes_ = static_cast<int>(sizeOf(residual->type().dtype));
     floatResidual = !residualQuantized_;
     if (residualQuantized_) {
-      residualScale_ = e.splat(e.operandParam(kResidual, ParamField::scale), packing.lanes);
-      residualZero_ = e.splat(e.operandParam(kResidual, ParamField::zeroPoint), packing.lanes);
+      residualScale_ = e.splat(e.operandParam("residual", ParamField::scale), packing.lanes);
+      residualZero_ = e.splat(e.operandParam("residual", ParamField::zeroPoint), packing.lanes);
     }
   }
   packs_ = resultQuantized_ && !natural && !floatResidual && e.target().arch != Arch::aarch64 && packing.lanes >= 8;

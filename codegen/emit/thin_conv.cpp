@@ -66,7 +66,7 @@ class ThinConvEmitter {
     // Weights (output, channel, ky, kx) in the order of use: (ky, kx, channel, output).
     const int64_t plane = c.kernelH * c.kernelW;
     emitBoxCopy(e_, {{plane, c.channels, c.outputs}, {1, plane, plane * c.channels}, {c.channels * c.outputs, c.outputs, 1}}, 4,
-                e_.operand(1), e_.at(e_.scratch(), plan_.weights));
+                e_.operand("w"), e_.at(e_.scratch(), plan_.weights));
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
       Reg image = e_.b.CreateUDiv(unit, e_.i64(c.outH)), oy = e_.b.CreateURem(unit, e_.i64(c.outH));
       stageRows(unit, image, oy);
@@ -160,7 +160,7 @@ class ThinConvEmitter {
   }
 
   Reg finished(Reg sum, int64_t output) {
-    if (e_.operand(2)) sum = e_.b.CreateFAdd(sum, e_.splat(e_.load(e_.f32(), e_.at(e_.operand(2), 4 * output)), plan_.lanes));
+    if (e_.operand("bias")) sum = e_.b.CreateFAdd(sum, e_.splat(e_.load(e_.f32(), e_.at(e_.operand("bias"), 4 * output)), plan_.lanes));
     return e_.expression(post_, {{sum}});
   }
 
@@ -179,7 +179,7 @@ bool allOnes(const Ints& list) {
 bool supportsThinConv(const KernelDef&, const Node& node, const Target& target) {
   const TensorType &x = node.operand(0)->type(), &w = node.operand(1)->type(), &y = node.result()->type();
   if (!isPlainFloat(x) || !isPlainFloat(w) || !isPlainFloat(y) || x.rank() != 4 || node.string("layout") != "channels_last") return false;
-  if (node.operand(3) || node.integer("group") != 1 || !allOnes(node.integers("strides")) || !allOnes(node.integers("dilations")))
+  if (node.operand("residual") || node.integer("group") != 1 || !allOnes(node.integers("strides")) || !allOnes(node.integers("dilations")))
     return false;
   if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return false;
   const ThinConv c(node);

@@ -76,31 +76,29 @@ void WeightPanel::lines(Reg first, int64_t count, const Set& set) {
 
 namespace {
 
-enum Operand { kX, kW, kScale, kZeroPoint, kBias };
-
 constexpr int64_t kMostScratch = int64_t{1} << 26;  // floats of one panel, for every thread
 
-const Tensor* constantAt(const Node& node, int i) { return node.operand(i) ? node.operand(i)->constant() : nullptr; }
+const Tensor* constantAt(const Node& node, std::string_view name) { return node.operand(name) ? node.operand(name)->constant() : nullptr; }
 
 // As attributes of the k.weight_linear node.
 AttrDict panelAttrs(const Node& node, const Packing& packing) {
   const int64_t columns = node.integer("columns"), group = node.integer("group");
   const bool half = node.integer("bits") == 4 && (group % 2 == 0 || group == columns);
-  return {{"weight_shape", std::vector<int64_t>{node.operand(kW)->type().sizes()[0], columns}},
+  return {{"weight_shape", std::vector<int64_t>{node.operand("w")->type().sizes()[0], columns}},
           {"packing", packing.str()},
           {"block", group},
           {"bits", int64_t{half ? 4 : 8}},
           {"signed", node.integer("signed")},
-          {"zero_points", int64_t{node.operand(kZeroPoint) != nullptr}}};
+          {"zero_points", int64_t{node.operand("zero_point") != nullptr}}};
 }
 
 }  // namespace
 
 bool supportsWeightLinear(const KernelDef& def, const Node& node, const Target&) {
-  if (!node.operand(kX)->type().isStatic() || node.result()->type().numElements() == 0) return false;
-  for (const int i : {kW, kScale, kZeroPoint, kBias})
-    if (node.operand(i) && !constantAt(node, i)) return false;
-  if (const Tensor* zero = constantAt(node, kZeroPoint))
+  if (!node.operand("x")->type().isStatic() || node.result()->type().numElements() == 0) return false;
+  for (const char* name : {"w", "scale", "zero_point", "bias"})
+    if (node.operand(name) && !constantAt(node, name)) return false;
+  if (const Tensor* zero = constantAt(node, "zero_point"))
     for (const int32_t z : zero->as<int32_t>())
       if (z < -kMostZeroPoint || z > kMostZeroPoint) return false;
   const Result<GemmProblem> problem = GemmProblem::of(node);
@@ -122,8 +120,8 @@ Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& 
   const GemmPlan plan = planGemm(gemmIsaOf(def), problem);
   const AttrDict attrs = panelAttrs(node, plan.packing);
   QC_ASSIGN(const WeightPanels panels, WeightPanels::of(attrs));
-  const Tensor &w = *constantAt(node, kW), &scale = *constantAt(node, kScale);
-  const Tensor* zero = constantAt(node, kZeroPoint);
+  const Tensor &w = *constantAt(node, "w"), &scale = *constantAt(node, "scale");
+  const Tensor* zero = constantAt(node, "zero_point");
   const bool wasHalf = node.integer("bits") == 4;
   const int64_t stride = w.sizes()[1], sets = scale.sizes()[1];
   const auto* bytes = static_cast<const uint8_t*>(w.data());
@@ -143,12 +141,12 @@ Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& 
       if (zero) parameters.mutableAs<float>()[at + static_cast<size_t>(panels.panel)] = static_cast<float>(zero->as<int32_t>()[from]);
     }
   }
-  const std::string base = node.operand(kW)->name();
+  const std::string base = node.operand("w")->name();
   Value* bias = nullptr;
-  if (const Tensor* given = constantAt(node, kBias))
+  if (const Tensor* given = constantAt(node, "bias"))
     bias = builder.constant(base + ".bias", PackedLayout(plan.packing, plan.conv).packChannels(*given));
   return builder.createNode("k.weight_linear",
-                            {node.operand(kX), builder.constant(base + ".panels", std::move(packed)),
+                            {node.operand("x"), builder.constant(base + ".panels", std::move(packed)),
                              builder.constant(base + ".sets", std::move(parameters)), bias},
                             attrs, node.result()->name());
 }

@@ -38,15 +38,12 @@ bool isInteger(const Node& node) { return node.operand(0)->type().isQuantized();
 
 std::vector<int64_t> weightShapeOf(const Node& node) {
   if (const Attr* packed = node.attrs().find("weight_shape")) return std::get<std::vector<int64_t>>(*packed);
-  std::vector<int64_t> sizes = node.operand(1)->type().sizes();
+  std::vector<int64_t> sizes = node.operand("w")->type().sizes();
   if (const Attr* columns = node.attrs().find("columns")) sizes[1] = std::get<int64_t>(*columns);  // of q.weight_linear
   return sizes;
 }
 
-Value* residualOf(const Node& node) {
-  if (node.is("k.conv")) return node.operand(4);
-  return node.is("q.weight_linear") || node.is("k.weight_linear") ? nullptr : node.operand(3);
-}
+Value* residualOf(const Node& node) { return node.operand("residual"); }
 
 const std::string& postOf(const Node& node) {
   static const std::string empty;
@@ -205,15 +202,15 @@ bool isCentred(const QuantParams& quant) {
 
 // Constant 8-bit weights with parameters per tensor or per output channel.
 bool hasByteWeights(const Node& node) {
-  const TensorType& type = node.operand(1)->type();
-  return node.operand(1)->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
+  const TensorType& type = node.operand("w")->type();
+  return node.operand("w")->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
          type.quant->blockSize == 0 && type.quant->axis <= 0;
 }
 
 bool leavesBytes(const Node& node) {
   if (!hasByteWeights(node)) return false;
-  const Tensor& w = *node.operand(1)->constant();
-  const QuantParams& quant = *node.operand(1)->type().quant;
+  const Tensor& w = *node.operand("w")->constant();
+  const QuantParams& quant = *node.operand("w")->type().quant;
   if (w.dtype() == DType::s8 && isCentred(quant)) return false;
   const int64_t sets = quant.perChannel() ? w.sizes()[0] : 1, each = w.numElements() / std::max<int64_t>(sets, 1);
   for (int64_t s = 0; s < sets; ++s) {
@@ -322,8 +319,8 @@ namespace {
 // Weights as integers of zero point 0: s8, or s16 where they leave it.
 std::optional<Tensor> centredWeights(const Node& node) {
   if (!hasByteWeights(node)) return std::nullopt;
-  const Tensor* w = node.operand(1)->constant();
-  const QuantParams& quant = *node.operand(1)->type().quant;
+  const Tensor* w = node.operand("w")->constant();
+  const QuantParams& quant = *node.operand("w")->type().quant;
   if (w->dtype() == DType::s8 && isCentred(quant)) return *w;
   const bool wide = leavesBytes(node);
   Tensor centred(wide ? DType::s16 : DType::s8, w->sizes());
@@ -406,8 +403,8 @@ bool supportsTypes(const Node& node) {
 
 bool supportsConvNode(const Node& node) {
   if (!supportsTypes(node)) return false;
-  const Tensor* w = node.operand(1)->constant();
-  if (!w || (node.operand(2) && !node.operand(2)->constant())) return false;
+  const Tensor* w = node.operand("w")->constant();
+  if (!w || (node.operand("bias") && !node.operand("bias")->constant())) return false;
   if (!isInteger(node)) return w->dtype() == DType::f32;
   const std::optional<Tensor> centred = centredWeights(node);
   return centred && fits(*centred, DType::s8);
@@ -416,8 +413,8 @@ bool supportsConvNode(const Node& node) {
 bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target) {
   const GemmIsa& isa = gemmIsaOf(def);
   if (!supportsTypes(node)) return false;
-  const Tensor* w = node.operand(1)->constant();
-  if (!w || (node.operand(2) && !node.operand(2)->constant())) return false;
+  const Tensor* w = node.operand("w")->constant();
+  if (!w || (node.operand("bias") && !node.operand("bias")->constant())) return false;
   const Result<GemmProblem> problem = GemmProblem::of(node);
   if (!problem || problem->conv.depth() == 0) return false;
   if (!isInteger(node)) return w->dtype() == DType::f32;
@@ -443,18 +440,18 @@ Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& buil
 
 Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder) {
   const TensorType& x = node.operand(0)->type();
-  const std::vector<int64_t> weightShape = node.operand(1)->type().sizes();
-  const Tensor* givenBias = node.operand(2) ? node.operand(2)->constant() : nullptr;
+  const std::vector<int64_t> weightShape = node.operand("w")->type().sizes();
+  const Tensor* givenBias = node.operand("bias") ? node.operand("bias")->constant() : nullptr;
   const QuantPtr to = node.result()->type().quant;
   const int64_t outputs = weightShape[0], inner = numElements(weightShape) / std::max<int64_t>(outputs, 1);
-  const std::string base = node.operand(1)->name();
+  const std::string base = node.operand("w")->name();
   AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing().str()}, {"to", QuantAttr{to}}};
   for (const char* name : {"strides", "pads", "dilations", "group", "post", "clamp_min", "clamp_max"})
     if (const Attr* attr = node.attrs().find(name);
         attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
       attrs.set(name, *attr);
   Value *scale = nullptr, *bias = nullptr;
-  Tensor weights = *node.operand(1)->constant();
+  Tensor weights = *node.operand("w")->constant();
   if (isInteger(node)) {
     std::optional<Tensor> centred = centredWeights(node);
     if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
@@ -463,7 +460,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       const auto at = static_cast<size_t>(i);
       return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
     };
-    const QuantParams& wq = *node.operand(1)->type().quant;
+    const QuantParams& wq = *node.operand("w")->type().quant;
     const bool integerForm = to && postOf(node).empty() && !residualOf(node);
     bool bounded = integerForm;
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;

@@ -41,7 +41,7 @@ void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::str
 }
 
 void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
-  const Ints weight = n.operand(1)->type().sizes(), kernel(weight.begin() + 2, weight.end());
+  const Ints weight = n.operand("w")->type().sizes(), kernel(weight.begin() + 2, weight.end());
   setInts(proto, "kernel_shape", kernel);
   setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
   setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));

@@ -15,8 +15,6 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-enum LayerOperand { kX, kW, kBias, kScale, kZeroPoint };
-
 // One parameter for a whole tensor, as ONNX writes it.
 bool isScalar(const Value* v) {
   return v->type().rank() == 0 || (v->type().rank() == 1 && v->type().isStatic() && v->type().numElements() == 1);
@@ -178,15 +176,15 @@ Tensor zeroPointsOf(const QuantParams& q) {
 
 // float(acc) * (scale * sw) + bias, where sw and bias broadcast with trailing ones for the spatial dims of a conv.
 void scaleSums(OnnxExporter& e, const Node& n, const std::string& acc, int64_t spatial) {
-  const QuantParams& q = *n.operand(kW)->type().quant;
+  const QuantParams& q = *n.operand("w")->type().quant;
   Ints shape;
   if (q.scales.size() > 1) {
     shape.assign(static_cast<size_t>(1 + spatial), 1);
     shape[0] = static_cast<int64_t>(q.scales.size());
   }
   const std::string weightScale = e.initializer(e.name(n.result()) + "_weight_scale", Tensor::ofFloats(shape, q.scales));
-  const std::string scale = e.step(n, "Mul", {e.name(n.operand(kScale)), weightScale}, "scales");
-  const Value* bias = n.operand(kBias);
+  const std::string scale = e.step(n, "Mul", {e.name(n.operand("scale")), weightScale}, "scales");
+  const Value* bias = n.operand("bias");
   const std::string product = bias ? e.fresh(e.name(n.result()) + "_scaled") : e.name(n.result());
   e.add(n, "Mul", {cast(e, n, acc, DType::f32, "sum"), scale}, {product});
   if (!bias) return;
@@ -201,7 +199,7 @@ void scaleSums(OnnxExporter& e, const Node& n, const std::string& acc, int64_t s
 }
 
 Status dynamicLinear(OnnxExporter& e, const Node& n) {
-  const Value* w = n.operand(kW);
+  const Value* w = n.operand("w");
   const QuantParams& q = *w->type().quant;
   if (q.blockSize) return fail(ErrorCode::kUnsupported, "group-wise weights with integer inputs have no ONNX form").at(n.location());
   const int64_t rows = w->type().sizes()[0], depth = w->type().sizes()[1];
@@ -211,10 +209,10 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
     weights = Tensor(wide, weights.sizes(), std::make_shared<Tensor>(weights), w->constant()->data());
   }
   const std::string transposed = e.initializer(w->name() + "_t", transposedRows(weights, 1, rows, depth, {depth, rows}));
-  const std::string x = e.name(n.operand(kX)),
+  const std::string x = e.name(n.operand("x")),
                     weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
-  const std::string zp = narrowZeroPoint(e, n, n.operand(kZeroPoint), n.operand(kX)->type().dtype);
-  if (isScalar(n.operand(kZeroPoint))) {
+  const std::string zp = narrowZeroPoint(e, n, n.operand("zero_point"), n.operand("x")->type().dtype);
+  if (isScalar(n.operand("zero_point"))) {
     scaleSums(e, n, e.step(n, "MatMulInteger", {x, transposed, zp, weightZero}, "acc"), 0);
     return {};
   }
@@ -231,7 +229,7 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
 }
 
 Status dynamicConv(OnnxExporter& e, const Node& n) {
-  const Value* w = n.operand(kW);
+  const Value* w = n.operand("w");
   const QuantParams& q = *w->type().quant;
   if (hasZeroPoints(q) && q.zeroPoints.size() > 1)
     return fail(ErrorCode::kUnsupported, "ConvInteger takes one zero point for all weights").at(n.location());
@@ -239,9 +237,9 @@ Status dynamicConv(OnnxExporter& e, const Node& n) {
   const std::string weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
   auto& proto = e.add(
       n, "ConvInteger",
-      {e.name(n.operand(kX)), e.name(w), narrowZeroPoint(e, n, n.operand(kZeroPoint), n.operand(kX)->type().dtype), weightZero}, {acc});
+      {e.name(n.operand("x")), e.name(w), narrowZeroPoint(e, n, n.operand("zero_point"), n.operand("x")->type().dtype), weightZero}, {acc});
   setConvAttrs(proto, n);
-  scaleSums(e, n, acc, n.operand(kX)->type().rank() - 2);
+  scaleSums(e, n, acc, n.operand("x")->type().rank() - 2);
   return {};
 }
 

@@ -388,8 +388,9 @@ void registerConvOps(OpRegistry& registry) {
     return more;
   };
   const auto add = [&](std::string name, std::string summary, bool transposed, bool quantized, std::vector<AttrSpec> attrs, InferFn infer) {
-    std::vector<OperandSpec> operands = {
-        {"x"}, {.name = "w", .role = OperandRole::weight}, {.name = "bias", .optional = true, .role = OperandRole::bias}};
+    std::vector<OperandSpec> operands = {{"x"},
+                                         {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{transposed ? 1 : 0, -1}},
+                                         {.name = "bias", .optional = true, .role = OperandRole::bias}};
     if (!transposed) operands.push_back({"residual", true});
     EvalFn eval = [=](const EvalContext& c) { return quantized ? evalQuantizedConv(c, transposed) : evalFloatConv(c, transposed); };
     registry.add({.name = std::move(name),
@@ -409,7 +410,7 @@ void registerConvOps(OpRegistry& registry) {
   registry.add({.name = "q.dynamic_conv",
                 .summary = "integer convolution whose input's scale and zero point are operands; float result",
                 .operands = {{"x"},
-                             {.name = "w", .role = OperandRole::weight},
+                             {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{0, -1}},
                              {.name = "bias", .optional = true, .role = OperandRole::bias},
                              {.name = "scale", .role = OperandRole::parameter},
                              {.name = "zero_point", .role = OperandRole::parameter}},

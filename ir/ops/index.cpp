@@ -329,7 +329,8 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
 }  // namespace
 
 void registerIndexOps(OpRegistry& r) {
-  r.add(define("gather", "slices of x by index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGather, evalGather));
+  const OperandSpec table{.name = "x", .weight = WeightAxes{0, 1}};  // of embeddings
+  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {integerAttr("axis")}, inferGather, evalGather));
   r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGatherElements,
                evalGatherElements));
   r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,

@@ -228,8 +228,10 @@ MatmulGeometry MatmulGeometry::of(std::span<const int64_t> sizesA, std::span<con
 }
 
 void registerMatmulOps(OpRegistry& registry) {
-  const std::vector<OperandSpec> weighted = {
-      {"x"}, {.name = "w", .role = OperandRole::weight}, {.name = "bias", .optional = true, .role = OperandRole::bias}, {"residual", true}};
+  const std::vector<OperandSpec> weighted = {{"x"},
+                                             {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{0, 1}},
+                                             {.name = "bias", .optional = true, .role = OperandRole::bias},
+                                             {"residual", true}};
   const AttrSpec post = stringAttr("post", ""), to = quantAttr("to", false);
   registry.add({.name = "linear",
                 .summary = "x [..., K] times the rows of w [N, K], plus bias",

@@ -87,13 +87,15 @@ void add(OpRegistry& r, const Declaration& d) {
 
   def.name = d.name;
   def.summary = fmt::format("{} over a sequence", d.summary);
-  def.operands = {{"X"}, {"W"}, {"R"}, optional("B"), optional("sequence_lens"), optional("initial_h")};
+  // [directions, rows, depth]: no axis of channels, a row of one direction is one.
+  const auto weight = [](const char* name) { return OperandSpec{.name = name, .role = OperandRole::weight, .weight = WeightAxes{-1, 2}}; };
+  def.operands = {{"X"}, weight("W"), weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   r.add(def);
 
   def.name = fmt::format("{}_steps", d.name);
   def.summary = fmt::format("{} whose inputs are multiplied by their weights already", d.summary);
-  def.operands = {{"X"}, {"R"}, optional("B"), optional("initial_h")};
+  def.operands = {{"X"}, weight("R"), optional("B"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   r.add(std::move(def));
 }

@@ -92,7 +92,7 @@ int32_t WeightPanels::get(const uint8_t* weights, int64_t row, int64_t k) const 
 void registerWeightPanelOps(OpRegistry& registry) {
   registry.add({.name = "k.weight_linear",
                 .summary = "linear layer in float over panels of integer weights",
-                .operands = {{"x"}, {"w"}, {"sets"}, {"bias", true}},
+                .operands = {{"x"}, {"w"}, {"sets"}, {"bias", true}},  // w: panels, no axes of their own
                 .attrs = {{"weight_shape", AttrKind::integers, std::nullopt},
                           {"packing", AttrKind::string, std::nullopt},
                           integerAttr("block"),

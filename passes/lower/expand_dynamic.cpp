@@ -27,18 +27,17 @@ namespace {
 constexpr int64_t kExact = int64_t{1} << 24;   // integers below are floats
 constexpr int64_t kMostSmall = (1 << 16) - 1;  // sums of two such integers are floats
 constexpr int32_t kMiddle = 128;               // of u8: the largest magnitude then is 128
-enum Operand { kX, kW, kBias, kScale, kZeroPoint };
 
 class Expansion {
  public:
   explicit Expansion(Graph& graph) : rewriter_(graph) {}
 
   Result<bool> run(Node* node) {
-    const Value *x = node->operand(kX), *w = node->operand(kW);
+    const Value *x = node->operand("x"), *w = node->operand("w");
     const DType integer = x->type().dtype;
-    if (!isByte(integer) || x->constant() || !w->constant() || !isOf(node->operand(kZeroPoint), integer)) return false;
+    if (!isByte(integer) || x->constant() || !w->constant() || !isOf(node->operand("zero_point"), integer)) return false;
     const QuantParams& q = *w->type().quant;
-    if (!isByte(w->type().dtype) || q.blockSize || !node->operand(kX)->type().isStatic()) return false;
+    if (!isByte(w->type().dtype) || q.blockSize || !node->operand("x")->type().isStatic()) return false;
     const Tensor weights = centredWeights(*w->constant(), q);
     const std::vector<int64_t> cuts = exactStretches(weights);
     const bool conv = node->is("q.dynamic_conv"), whole = cuts.size() == 2;
@@ -53,7 +52,7 @@ class Expansion {
     };
     std::string expr;
     if (whole) {
-      QC_ASSIGN(Value * zero, b.create("cast", {node->operand(kZeroPoint)}, {{"to", DType::f32}}));
+      QC_ASSIGN(Value * zero, b.create("cast", {node->operand("zero_point")}, {{"to", DType::f32}}));
       QC_ASSIGN(Value * raw, product(b, *node, quantized, *w->constant()));
       operands = {raw, zero, b.constant(w->name() + ".sums", std::move(sums))};
       expr = fmt::format("(a0 - ({}) * a2)", centred(integer, "a1"));
@@ -62,7 +61,7 @@ class Expansion {
       operands = {sum};
       expr = "a0";
     }
-    expr += fmt::format(" * ({} * ", argument(node->operand(kScale)));
+    expr += fmt::format(" * ({} * ", argument(node->operand("scale")));
     const auto spatial = static_cast<size_t>(w->type().rank() - 2);
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
@@ -70,7 +69,7 @@ class Expansion {
       const auto sizes = alongChannels(static_cast<int64_t>(q.scales.size()), spatial);
       expr += argument(b.constant(w->name() + ".scales", Tensor::ofFloats(sizes, q.scales))) + ")";
     }
-    if (Value* bias = node->operand(kBias)) {
+    if (Value* bias = node->operand("bias")) {
       if (spatial > 0) {
         QC_ASSIGN(bias, b.create("reshape", {bias}, {{"shape", alongChannels(bias->type().numElements(), spatial)}}));
       }
@@ -159,7 +158,7 @@ class Expansion {
 
   // Made once for all layers that read these integers.
   Result<Value*> integersOf(Builder& b, const Node& node) {
-    Value* q = node.operand(kX);
+    Value* q = node.operand("x");
     const auto known = quantized_.find(q);
     if (known != quantized_.end()) return known->second;
     const DType integer = q->type().dtype;
@@ -198,14 +197,14 @@ class Expansion {
 
   // Sums of (q - 128) * w as floats; `w`: the weights, or some of their input channels.
   static Result<Value*> product(Builder& b, const Node& node, Value* quantized, const Tensor& w) {
-    const Value* all = node.operand(kW);
+    const Value* all = node.operand("w");
     Value* integers = b.constant(all->name(), w, unscaled(*all->type().quant));
     return b.create(node.is("q.dynamic_conv") ? "q.conv" : "q.linear", {quantized, integers}, node.attrs());
   }
 
   // Sums that leave the integers among floats: of stretches of input channels, joined as s32, with the zero point taken off there.
   static Result<Value*> longSum(Builder& b, const Node& node, Value* quantized, const std::vector<int64_t>& cuts, const Tensor& sums) {
-    const Tensor& w = *node.operand(kW)->constant();
+    const Tensor& w = *node.operand("w")->constant();
     const AttrDict toInt{{"to", DType::s32}};
     std::vector<int64_t> starts(static_cast<size_t>(quantized->type().rank()), 0), sizes = quantized->type().sizes();
     const std::vector<int64_t> steps(starts.size(), 1);
@@ -222,12 +221,12 @@ class Expansion {
       }
       sum = part;
     }
-    QC_ASSIGN(Value * zero, b.create("cast", {node.operand(kZeroPoint)}, toInt));
-    if (node.operand(kX)->type().dtype == DType::u8) {
+    QC_ASSIGN(Value * zero, b.create("cast", {node.operand("zero_point")}, toInt));
+    if (node.operand("x")->type().dtype == DType::u8) {
       QC_ASSIGN(zero, b.create("sub", {zero, b.constant({}, integers({}, [](int64_t) { return kMiddle; }))}));
     }
     const Tensor whole = integers(sums.sizes(), [&](int64_t k) { return static_cast<int32_t>(sums.at(k)); });
-    QC_ASSIGN(Value * offset, b.create("mul", {zero, b.constant(node.operand(kW)->name() + ".sums", whole)}));
+    QC_ASSIGN(Value * offset, b.create("mul", {zero, b.constant(node.operand("w")->name() + ".sums", whole)}));
     QC_ASSIGN(sum, b.create("sub", {sum, offset}));
     return b.create("cast", {sum}, {{"to", DType::f32}});
   }
@@ -291,7 +290,7 @@ class Expansion {
     if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; }))
       return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
     const int64_t outputs = w.sizes()[0], inputs = w.sizes()[1], taps = w.numElements() / (outputs * inputs);
-    std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand(kX)->type().sizes();
+    std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand("x")->type().sizes();
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
     Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
     for (int64_t i = 0; i < w.numElements(); ++i)

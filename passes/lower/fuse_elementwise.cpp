@@ -65,7 +65,7 @@ bool extend(Chain& chain, const Node& user, const Value* current, bool residualA
 
 Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
   Node* node = m.root();
-  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand(3) ||
+  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand("residual") ||
       !node->string("post").empty())
     return false;
   Chain chain;

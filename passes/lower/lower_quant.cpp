@@ -148,8 +148,8 @@ void setEpilogueAttrs(AttrDict& attrs, const Epilogue& e, bool clampsAllowed) {
 Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   Value* x = quantizedSource(node->operand(0));
-  Value* w = quantizedSource(node->operand(1));
-  if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand(3)) return false;
+  Value* w = quantizedSource(node->operand("w"));
+  if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand("residual")) return false;
   if (sizeOf(x->type().dtype) != 1 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
   const bool transposed = node->is("conv_transpose");
   if (!transposed && !node->string("post").empty()) return false;
@@ -161,11 +161,11 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   Builder b = rw.before(last);
   b.at(node->location());
   Value* bias = nullptr;
-  if (node->operand(2)) {
-    const auto real = constantVector(node->operand(2));
+  if (node->operand("bias")) {
+    const auto real = constantVector(node->operand("bias"));
     if (!real) return false;
     w = biasSafeWeight(b, w, *real, x->type().quant->scale());
-    bias = integerBias(b, node->operand(2), *real, *x->type().quant, *w->type().quant);
+    bias = integerBias(b, node->operand("bias"), *real, *x->type().quant, *w->type().quant);
   }
   AttrDict attrs = node->attrs();
   setEpilogueAttrs(attrs, e, true);

@@ -45,7 +45,7 @@ struct SpatialDim {
 using Phase = std::vector<PhaseAxis>;  // one per spatial dim
 
 std::vector<SpatialDim> spatialDimsOf(const Node& node) {
-  const std::vector<int64_t> x = node.operand(0)->type().sizes(), w = node.operand(1)->type().sizes(), y = node.result()->type().sizes();
+  const std::vector<int64_t> x = node.operand(0)->type().sizes(), w = node.operand("w")->type().sizes(), y = node.result()->type().sizes();
   const auto value = [&](const char* name, size_t i, int64_t byDefault) {
     const auto& list = node.integers(name);
     return list.empty() ? byDefault : list[i];
@@ -162,13 +162,14 @@ class Splitter {
 
  private:
   Result<Value*> convolution(std::span<const Phase> phases) {
-    const Value *w = node_.operand(1), *bias = node_.operand(2);
+    const Value *w = node_.operand("w"), *bias = node_.operand("bias");
     const int64_t groups = node_.integer("group"), slices = w->type().sizes()[1];
     const Tensor weights = phaseWeights(*w->constant(), groups, dims_, phases);
     std::vector<Value*> operands{node_.operand(0),
                                  b_.constant(w->name(), weights, phaseParams(w->type().quant, slices, weights.sizes()[0]))};
     if (bias)
-      operands.push_back(phases.size() == 1 ? node_.operand(2) : b_.constant(bias->name(), repeated(*bias->constant(), phases.size())));
+      operands.push_back(phases.size() == 1 ? node_.operand("bias")
+                                            : b_.constant(bias->name(), repeated(*bias->constant(), phases.size())));
     std::vector<int64_t> pads, padEnds, dilations;
     for (const PhaseAxis& axis : phases[0]) {
       pads.push_back(axis.padBegin);
@@ -188,7 +189,7 @@ class Splitter {
 
   // A phase without products: floats are 0 + bias; integers a convolution by one tap of 0, which has the epilogue.
   Result<Value*> biasAlone() {
-    const TensorType &w = node_.operand(1)->type(), &y = node_.result()->type();
+    const TensorType &w = node_.operand("w")->type(), &y = node_.result()->type();
     const int64_t groups = node_.integer("group"), slices = w.sizes()[1], outputs = groups * slices;
     std::vector<int64_t> sizes{y.sizes()[0]}, kernel{outputs, w.sizes()[0] / groups}, pads(dims_.size(), 0);
     for (const SpatialDim& dim : dims_) {
@@ -199,14 +200,14 @@ class Splitter {
     sizes.push_back(outputs);
     if (w.isQuantized()) {
       std::vector<Value*> operands{node_.operand(0),
-                                   b_.constant(node_.operand(1)->name(), Tensor(w.dtype, kernel), centred(w.quant, slices, outputs))};
-      if (node_.operand(2)) operands.push_back(node_.operand(2));
+                                   b_.constant(node_.operand("w")->name(), Tensor(w.dtype, kernel), centred(w.quant, slices, outputs))};
+      if (node_.operand("bias")) operands.push_back(node_.operand("bias"));
       return withEpilogue(std::move(operands), {{"pads", pads}, {"group", groups}, {"layout", std::string("channels_last")}});
     }
     Tensor row(w.dtype, {outputs});
-    if (node_.operand(2))
-      for (int64_t o = 0; o < outputs; ++o) storeElement(row.dtype(), row.mutableData(), o, 0.0 + node_.operand(2)->constant()->at(o));
-    return b_.create("expand", {b_.constant(node_.operand(1)->name(), std::move(row))}, {{"shape", sizes}});
+    if (node_.operand("bias"))
+      for (int64_t o = 0; o < outputs; ++o) storeElement(row.dtype(), row.mutableData(), o, 0.0 + node_.operand("bias")->constant()->at(o));
+    return b_.create("expand", {b_.constant(node_.operand("w")->name(), std::move(row))}, {{"shape", sizes}});
   }
 
   // [N, m..., phases * O] -> [N, m * stride..., O]
@@ -244,8 +245,8 @@ class Splitter {
 
 bool canSplit(const Node& node) {
   if (!node.is("conv_transpose") && !node.is("q.conv_transpose")) return false;
-  const Value* bias = node.operand(2);
-  return node.string("layout") == "channels_last" && node.operand(0)->type().isStatic() && node.operand(1)->constant() &&
+  const Value* bias = node.operand("bias");
+  return node.string("layout") == "channels_last" && node.operand(0)->type().isStatic() && node.operand("w")->constant() &&
          (!bias || bias->constant());
 }
 

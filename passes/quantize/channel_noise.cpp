@@ -15,7 +15,7 @@ namespace {
 struct WeightLayout {
   int64_t outputs, perOutput, taps, channels, outputsPerGroup;
   explicit WeightLayout(const Node& node) {
-    const Tensor& w = *floatConstant(node.operand(1));
+    const Tensor& w = *floatConstant(node.operand("w"));
     const int64_t groups = node.is("conv") ? node.integer("group") : 1;
     outputs = w.sizes()[0];
     perOutput = w.numElements() / std::max<int64_t>(1, outputs);
@@ -57,7 +57,7 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   const double step = (high - low) / 255;
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
-    const auto w = floatConstant(reader->operand(1))->as<float>();
+    const auto w = floatConstant(reader->operand("w"))->as<float>();
     std::vector<double> scale(static_cast<size_t>(layout.perOutput));
     for (int64_t group = 0; group < layout.outputs; group += layout.outputsPerGroup) {
       double energy = 0;  // of what one output reads
@@ -84,7 +84,7 @@ std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t cha
   std::vector<double> squares(channels, 0.0);
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
-    const auto w = floatConstant(reader->operand(1))->as<float>();
+    const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at)
       squares[layout.channel(at / layout.perOutput, at % layout.perOutput)] +=
           static_cast<double>(w[static_cast<size_t>(at)]) * w[static_cast<size_t>(at)];
@@ -96,7 +96,7 @@ std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t cha
   std::vector<double> largest(channels, 0.0);
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
-    const auto w = floatConstant(reader->operand(1))->as<float>();
+    const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
       double& v = largest[layout.channel(at / layout.perOutput, at % layout.perOutput)];
       v = std::max(v, static_cast<double>(std::fabs(w[static_cast<size_t>(at)])));
@@ -195,8 +195,8 @@ ChannelStatistics spreadChannels(int64_t channels, double spread) {
 
 bool readsChannels(const Node& node) {
   const Tensor* w =
-      node.is("linear") || (node.is("conv") && node.string("layout") != "channels_last") ? floatConstant(node.operand(1)) : nullptr;
-  return w && w->rank() >= 2 && w->numElements() > 0 && node.operand(1) != node.operand(0);
+      node.is("linear") || (node.is("conv") && node.string("layout") != "channels_last") ? floatConstant(node.operand("w")) : nullptr;
+  return w && w->rank() >= 2 && w->numElements() > 0 && node.operand("w") != node.operand(0);
 }
 
 std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile) {
@@ -225,14 +225,14 @@ std::vector<double> bestFactors(const std::vector<Node*>& readers, const Channel
 
 void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
   const WeightLayout layout(*reader);
-  const Tensor& w = *floatConstant(reader->operand(1));
+  const Tensor& w = *floatConstant(reader->operand("w"));
   Tensor out(DType::f32, w.sizes());
   for (int64_t at = 0; at < w.numElements(); ++at)
     out.mutableAs<float>()[static_cast<size_t>(at)] =
         w.as<float>()[static_cast<size_t>(at)] * static_cast<float>(s[layout.channel(at / layout.perOutput, at % layout.perOutput)]);
   Builder b(graph);
   b.before(reader);
-  reader->setOperand(1, b.constant(reader->operand(1)->name() + "_smoothed", std::move(out)));
+  reader->setOperand("w", b.constant(reader->operand("w")->name() + "_smoothed", std::move(out)));
 }
 
 Tensor scaledLast(const Tensor& t, const std::vector<double>& s, bool divide) {

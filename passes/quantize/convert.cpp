@@ -201,7 +201,7 @@ class Conversion {
   Status convertBias(Node* node, int operand) {
     Value* bias = node->operand(operand);
     const QuantParams* x = paramsBehind(node->operand(0));
-    const QuantParams* w = paramsBehind(node->operand(1));
+    const QuantParams* w = paramsBehind(node->operand("w"));
     if (!bias || !bias->constant() || bias->type().dtype != DType::f32 || !x || !w) return {};
     const int64_t channels = bias->type().numElements();
     QuantParams q{DType::s32, rangeOf(DType::s32).min, rangeOf(DType::s32).max, w->perChannel() ? 0 : -1, 0, {}, {0}};

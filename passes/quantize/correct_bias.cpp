@@ -13,15 +13,15 @@ Status correctBias(Graph& graph, PassContext& cx) {
   for (Node* node : graph.nodes()) {
     auto& annotation = node->annotation();
     if (!annotation || annotation->inputs.size() < 2 || !isSet(annotation->inputs[0]) || !isSet(annotation->inputs[1])) continue;
-    if (!(node->is("conv") || node->is("linear")) || !node->operand(1)->constant()) continue;
-    const int64_t channels = node->operand(1)->constant()->sizes()[0];
+    if (!(node->is("conv") || node->is("linear")) || !node->operand("w")->constant()) continue;
+    const int64_t channels = node->operand("w")->constant()->sizes()[0];
     std::vector<float> add(static_cast<size_t>(channels), static_cast<float>(shift));
     if (shift == 0) {
       const auto it = known ? known->find(node->result()->name()) : BiasCorrections::const_iterator();
       if (!known || it == known->end() || it->second.size() != add.size()) continue;
       add = it->second;
     }
-    const Value* old = node->operand(2);
+    const Value* old = node->operand("bias");
     if (old && (!old->constant() || old->type().dtype != DType::f32)) continue;
     Tensor bias(DType::f32, old ? old->constant()->sizes() : std::vector<int64_t>{channels});
     if (bias.numElements() != channels) continue;
@@ -30,7 +30,7 @@ Status correctBias(Graph& graph, PassContext& cx) {
     b.before(node);
     Value* constant = b.constant((old ? old->name() : node->result()->name() + "_bias") + "_corrected", std::move(bias));
     while (node->numOperands() < 3) node->addOperand(nullptr);
-    node->setOperand(2, constant);
+    node->setOperand("bias", constant);
     if (annotation->inputs.size() < 3) annotation->inputs.resize(3);
     annotation->inputs[2] = DerivedSpec{{{node->result()->name(), 0}, {node->result()->name(), 1}}, "bias", DType::s32};
     ++layers;

@@ -24,7 +24,7 @@ bool collectReaders(const Value* value, std::vector<Node*>& readers) {
   for (Node* user : value->users()) {
     if (keepsChannels(*user)) {
       if (!collectReaders(user->result(), readers)) return false;
-    } else if (readsChannels(*user) && user->operand(0) == value && user->operand(2) != value && user->operand(3) != value) {
+    } else if (readsChannels(*user) && user->operand(0) == value && user->operand("bias") != value && user->operand("residual") != value) {
       readers.push_back(user);
     } else {
       return false;
@@ -37,15 +37,15 @@ bool collectReaders(const Value* value, std::vector<Node*>& readers) {
 Node* producerOf(const Value* value) {
   Node* node = value->producer();
   while (node && commutes(*node) && node->operand(0)->hasOneUse() && !node->operand(0)->isOutput()) node = node->operand(0)->producer();
-  if (!node || !readsChannels(*node) || node->operand(3) || !node->string("post").empty()) return nullptr;
-  if (node->operand(2) && !floatConstant(node->operand(2))) return nullptr;
+  if (!node || !readsChannels(*node) || node->operand("residual") || !node->string("post").empty()) return nullptr;
+  if (node->operand("bias") && !floatConstant(node->operand("bias"))) return nullptr;
   return node;
 }
 
-int64_t outputChannels(const Node& layer) { return floatConstant(layer.operand(1))->sizes()[0]; }
+int64_t outputChannels(const Node& layer) { return floatConstant(layer.operand("w"))->sizes()[0]; }
 
 void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
-  const Tensor& w = *floatConstant(layer->operand(1));
+  const Tensor& w = *floatConstant(layer->operand("w"));
   const int64_t perOutput = w.numElements() / w.sizes()[0];
   Tensor out(DType::f32, w.sizes());
   for (int64_t i = 0; i < w.numElements(); ++i)
@@ -53,9 +53,10 @@ void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
         w.as<float>()[static_cast<size_t>(i)] / static_cast<float>(s[static_cast<size_t>(i / perOutput)]);
   Builder b(graph);
   b.before(layer);
-  layer->setOperand(1, b.constant(layer->operand(1)->name() + "_equalized", std::move(out)));
-  if (layer->operand(2))
-    layer->setOperand(2, b.constant(layer->operand(2)->name() + "_equalized", scaledLast(*floatConstant(layer->operand(2)), s, true)));
+  layer->setOperand("w", b.constant(layer->operand("w")->name() + "_equalized", std::move(out)));
+  if (layer->operand("bias"))
+    layer->setOperand(
+        "bias", b.constant(layer->operand("bias")->name() + "_equalized", scaledLast(*floatConstant(layer->operand("bias")), s, true)));
 }
 
 }  // namespace
@@ -68,11 +69,11 @@ int equalizableAxis(const Node& node) {
   const Node* producer = producerOf(node.result());
   std::vector<Node*> readers;
   if (!producer || !collectReaders(node.result(), readers) || readers.empty()) return -1;
-  const Tensor* bias = floatConstant(producer->operand(2));
+  const Tensor* bias = floatConstant(producer->operand("bias"));
   if (bias && bias->numElements() != outputChannels(*producer)) return -1;
   const bool fits = std::all_of(readers.begin(), readers.end(), [&](const Node* r) {
     const int64_t groups = r->is("conv") ? r->integer("group") : 1;
-    return r->is("conv") == producer->is("conv") && floatConstant(r->operand(1))->sizes()[1] * groups == outputChannels(*producer);
+    return r->is("conv") == producer->is("conv") && floatConstant(r->operand("w"))->sizes()[1] * groups == outputChannels(*producer);
   });
   return !fits ? -1 : producer->is("conv") ? 1 : node.result()->type().rank() - 1;
 }

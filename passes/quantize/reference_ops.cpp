@@ -195,18 +195,18 @@ class Decomposition {
   Result<Value*> integers(Node* node) { return isQuantized(node->operand(0)) ? plain_.at(node->operand(0)) : node->operand(0); }
 
   Result<Value*> product(Node* node) {
-    const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(node->operand(1));
+    const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(node->operand("w"));
     const QuantPtr to = node->attrs().find("to") ? node->attrs().quant("to") : nullptr;
     QC_ASSIGN(Value * a, centred(node->operand(0)));
-    QC_ASSIGN(Value * b, centred(node->operand(1)));
+    QC_ASSIGN(Value * b, centred(node->operand("w")));
     std::vector<Value*> operands = {a, b};
-    if (node->operand(2)) operands.push_back(node->operand(2));
+    if (node->operand("bias")) operands.push_back(node->operand("bias"));
     AttrDict attrs = node->attrs();
     for (const char* name : {"to", "post", "clamp_min", "clamp_max"}) attrs.erase(name);
     QC_ASSIGN(Value * sum, b_.create(node->op().substr(2), operands, std::move(attrs)));
     QC_ASSIGN(sum, b_.create("cast", {sum}, {{"to", DType::f32}}));
     const bool hasPost = node->attrs().find("post") && !node->string("post").empty();
-    const bool integerForm = to && !hasPost && !node->operand(3);
+    const bool integerForm = to && !hasPost && !node->operand("residual");
     std::vector<float> scales;
     // Each group of a transposed convolution has the channels of its weight once more.
     const int64_t repeats = node->is("q.conv_transpose") && w.scales.size() > 1 ? node->integer("group") : 1;
@@ -214,10 +214,10 @@ class Decomposition {
       for (const float sw : w.scales) scales.push_back(integerForm ? qmath::requantMultiplier(x.scale(), sw, to->scale()) : x.scale() * sw);
     const int rank = sum->type().rank(), axis = channelsOf(*node, rank);
     QC_ASSIGN(Value * y, b_.create("mul", {sum, parameter(DType::f32, scales, axis, rank)}));
-    if (hasPost || node->operand(3)) {
+    if (hasPost || node->operand("residual")) {
       std::vector<Value*> args = {y};
-      if (node->operand(3)) {
-        QC_ASSIGN(Value * residual, real(node->operand(3)));
+      if (node->operand("residual")) {
+        QC_ASSIGN(Value * residual, real(node->operand("residual")));
         args.push_back(residual);
       }
       QC_ASSIGN(y, b_.create("map", args, {{"expr", hasPost ? node->string("post") : std::string("a0 + a1")}}));
@@ -342,12 +342,12 @@ class Decomposition {
 
   Result<Value*> dynamicConv(Node* node) {
     QC_ASSIGN(Value * x, dynamicIntegers(node));
-    QC_ASSIGN(Value * w, centred(node->operand(1)));
+    QC_ASSIGN(Value * w, centred(node->operand("w")));
     QC_ASSIGN(Value * sum, b_.create("conv", {x, w}, node->attrs()));
     const int rank = sum->type().rank(), axis = channelsOf(*node, rank);
-    QC_ASSIGN(Value * scale, b_.create("reshape", {node->operand(3)}, {{"shape", std::vector<int64_t>()}}));
-    QC_ASSIGN(Value * y, dynamicTerm(sum, scale, parameter(DType::f32, paramsOf(node->operand(1)).scales, axis, rank)));
-    Value* bias = node->operand(2);
+    QC_ASSIGN(Value * scale, b_.create("reshape", {node->operand("scale")}, {{"shape", std::vector<int64_t>()}}));
+    QC_ASSIGN(Value * y, dynamicTerm(sum, scale, parameter(DType::f32, paramsOf(node->operand("w")).scales, axis, rank)));
+    Value* bias = node->operand("bias");
     if (!bias) return y;
     std::vector<int64_t> along(static_cast<size_t>(rank - axis), 1);
     along[0] = bias->type().numElements();
@@ -358,12 +358,12 @@ class Decomposition {
   // Groups of a row add up in order.
   Result<Value*> dynamicLinear(Node* node) {
     QC_ASSIGN(Value * x, dynamicIntegers(node));
-    const TensorType& type = node->operand(1)->type();
-    QuantParams w = paramsOf(node->operand(1));
+    const TensorType& type = node->operand("w")->type();
+    QuantParams w = paramsOf(node->operand("w"));
     const int64_t outputs = type.shape[0].size(), depth = type.shape[1].size(),
                   group = w.blockSize ? w.blockSize : std::max<int64_t>(depth, 1),
                   groups = std::max<int64_t>((depth + group - 1) / group, 1);
-    QC_ASSIGN(Value * weights, b_.create("cast", {plain_.at(node->operand(1))}, {{"to", DType::s32}}));
+    QC_ASSIGN(Value * weights, b_.create("cast", {plain_.at(node->operand("w"))}, {{"to", DType::s32}}));
     if (groups > 1 && !x->type().isStatic()) return unbound(*node);
     Value* y = nullptr;
     for (int64_t g = 0; g < groups; ++g) {
@@ -383,19 +383,19 @@ class Decomposition {
       QC_ASSIGN(rows, b_.create("sub", {rows, parameter(DType::s32, zeros, 0, 2)}));
       QC_ASSIGN(Value * sum, b_.create("linear", {part, rows}));
       const int rank = sum->type().rank();
-      QC_ASSIGN(Value * term, dynamicTerm(sum, node->operand(3), parameter(DType::f32, scales, rank - 1, rank)));
+      QC_ASSIGN(Value * term, dynamicTerm(sum, node->operand("scale"), parameter(DType::f32, scales, rank - 1, rank)));
       if (y) {
         QC_ASSIGN(term, b_.create("add", {y, term}));
       }
       y = term;
     }
-    return node->operand(2) ? b_.create("add", {y, node->operand(2)}) : y;
+    return node->operand("bias") ? b_.create("add", {y, node->operand("bias")}) : y;
   }
 
   // s32(x - z) with a zero point known at run time
   Result<Value*> dynamicIntegers(Node* node) {
     QC_ASSIGN(Value * x, b_.create("cast", {node->operand(0)}, {{"to", DType::s32}}));
-    return b_.create("sub", {x, node->operand(4)});
+    return b_.create("sub", {x, node->operand("zero_point")});
   }
 
   // float(sum) * (s * sw)

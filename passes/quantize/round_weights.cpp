@@ -224,9 +224,9 @@ Status roundWeights(Graph& graph, PassContext& cx) {
     auto& annotation = node->annotation();
     if (!annotation || annotation->inputs.size() < 2 || !(node->is("conv") || node->is("linear"))) continue;
     const auto* spec = std::get_if<ObservedSpec>(&annotation->inputs[1]);
-    const Tensor* weight = node->operand(1)->constant();
+    const Tensor* weight = node->operand("w")->constant();
     // A weight that others read keeps one set of integers, the nearest.
-    if (!spec || !weight || weight->dtype() != DType::f32 || !node->operand(1)->hasOneUse() || weight->numElements() == 0) continue;
+    if (!spec || !weight || weight->dtype() != DType::f32 || !node->operand("w")->hasOneUse() || weight->numElements() == 0) continue;
     LayerStatistics replacement;
     const LayerStatistics* statistics = nullptr;
     if (correlation > 0) {
@@ -243,8 +243,8 @@ Status roundWeights(Graph& graph, PassContext& cx) {
     Tensor rounded = roundedWeight(*weight, params, *statistics, mostScales, moved);
     Builder b(graph);
     b.before(node);
-    Value* constant = b.constant(node->operand(1)->name() + "_rounded", std::move(rounded));
-    node->setOperand(1, constant);
+    Value* constant = b.constant(node->operand("w")->name() + "_rounded", std::move(rounded));
+    node->setOperand("w", constant);
     annotation->inputs[1] = FixedSpec{std::move(params)};
     ++layers;
     cx.countHits({{"moved", static_cast<int>(moved)}});

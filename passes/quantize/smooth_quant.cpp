@@ -33,8 +33,8 @@ struct Readers {
 Readers readersOf(const Value& value, bool dynamic) {
   Readers readers;
   for (Node* user : value.users()) {
-    const Tensor* w = user->is("linear") ? floatConstant(user->operand(1)) : nullptr;
-    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand(1) != &value &&
+    const Tensor* w = user->is("linear") ? floatConstant(user->operand("w")) : nullptr;
+    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand("w") != &value &&
                         (!dynamic || (user->annotation() && user->annotation()->dynamicInput(0)));
     (simple ? readers.linears : readers.others).push_back(user);
   }
@@ -61,13 +61,14 @@ Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<
   const auto channels = static_cast<int64_t>(s.size());
   Builder b(graph);
   b.before(norm);
-  const Tensor* scale = floatConstant(norm->operand(1));
+  const Tensor* scale = floatConstant(norm->operand("scale"));
   Tensor ones(DType::f32, {channels});
   std::fill(ones.mutableAs<float>().begin(), ones.mutableAs<float>().end(), 1.0f);
   while (norm->numOperands() < 2) norm->addOperand(nullptr);
-  norm->setOperand(1, b.constant(norm->result()->name() + "_smoothed_scale", scaledLast(scale ? *scale : ones, s, true)));
-  if (norm->operand(2))
-    norm->setOperand(2, b.constant(norm->result()->name() + "_smoothed_bias", scaledLast(*floatConstant(norm->operand(2)), s, true)));
+  norm->setOperand("scale", b.constant(norm->result()->name() + "_smoothed_scale", scaledLast(scale ? *scale : ones, s, true)));
+  if (norm->operand("bias"))
+    norm->setOperand("bias",
+                     b.constant(norm->result()->name() + "_smoothed_bias", scaledLast(*floatConstant(norm->operand("bias")), s, true)));
   for (Node* linear : readers.linears) scaleInputs(graph, linear, s);
   if (readers.others.empty() && !norm->result()->isOutput()) return {};
   Builder after(graph);
@@ -92,7 +93,7 @@ bool isFoldable(const Node& n) {
     const Tensor* t = floatConstant(v);
     return !v || (t && t->rank() == 1 && Dim(t->sizes()[0]) == n.result()->type().shape.back());
   };
-  return n.is("layer_norm") && n.integer("axis") == n.result()->type().rank() - 1 && fits(n.operand(1)) && fits(n.operand(2));
+  return n.is("layer_norm") && n.integer("axis") == n.result()->type().rank() - 1 && fits(n.operand("scale")) && fits(n.operand("bias"));
 }
 
 // The activation of a linear layer, read by linear layers alone.
@@ -155,7 +156,7 @@ Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const
 
 // The channels of a norm: scale times values of mean 0 and variance 1, plus bias.
 ChannelStatistics normalChannels(const Node& norm, int64_t channels) {
-  const Tensor *scale = floatConstant(norm.operand(1)), *bias = floatConstant(norm.operand(2));
+  const Tensor *scale = floatConstant(norm.operand("scale")), *bias = floatConstant(norm.operand("bias"));
   ChannelStatistics x;
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
     const double deviation = scale ? std::fabs(scale->as<float>()[c]) : 1.0, mean = bias ? bias->as<float>()[c] : 0.0;

@@ -59,9 +59,9 @@ bool hasPost(const Node& node) { return !node.is("conv_transpose") && !node.stri
 Result<bool> addToBias(const Match& m, Rewriter& rw) {
   Node* add = m.root();
   Node* conv = m.node("conv");
-  if (hasPost(*conv) || conv->operand(3) || add->result()->type() != conv->result()->type()) return false;
-  const Tensor* bias = floatConstant(conv->operand(2));
-  if (conv->operand(2) && !bias) return false;
+  if (hasPost(*conv) || conv->operand("residual") || add->result()->type() != conv->result()->type()) return false;
+  const Tensor* bias = floatConstant(conv->operand("bias"));
+  if (conv->operand("bias") && !bias) return false;
   const int axis = outputChannelAxis(*conv);
   const auto addend = perChannelConstant(m["c"], conv->result()->type().shape, axis);
   if (!addend) return false;
@@ -70,7 +70,7 @@ Result<bool> addToBias(const Match& m, Rewriter& rw) {
   Builder b = rw.before(add);
   b.at(conv->location());
   Value* biasValue = b.constant(m["c"]->name(), std::move(sum));
-  QC_ASSIGN(Value * y, b.create(conv->op(), {conv->operand(0), conv->operand(1), biasValue}, conv->attrs()));
+  QC_ASSIGN(Value * y, b.create(conv->op(), {conv->operand(0), conv->operand("w"), biasValue}, conv->attrs()));
   rw.replace(add, {y});
   return true;
 }
@@ -79,13 +79,13 @@ Result<bool> addToBias(const Match& m, Rewriter& rw) {
 Result<bool> addDequantizedBias(const Match& m, Rewriter& rw) {
   Node* add = m.root();
   Node* linear = m.node("linear");
-  if (!isConstantLike(m["c"]) || linear->operand(2) || linear->operand(3) || hasPost(*linear) ||
+  if (!isConstantLike(m["c"]) || linear->operand("bias") || linear->operand("residual") || hasPost(*linear) ||
       add->result()->type() != linear->result()->type())
     return false;
   if (m["c"]->type().rank() != 1 || m["c"]->type().shape[0] != linear->result()->type().shape.back()) return false;
   Builder b = rw.before(add);
   b.at(linear->location());
-  QC_ASSIGN(Value * y, b.create("linear", {linear->operand(0), linear->operand(1), m["c"]}, linear->attrs()));
+  QC_ASSIGN(Value * y, b.create("linear", {linear->operand(0), linear->operand("w"), m["c"]}, linear->attrs()));
   rw.replace(add, {y});
   return true;
 }

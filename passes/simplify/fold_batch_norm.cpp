@@ -50,9 +50,9 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
   Node* bn = m.root();
   Node* conv = m.node("conv");
   const auto stats = constantStatistics(*bn);
-  const Tensor* weight = floatConstant(conv->operand(1));
-  const Tensor* bias = floatConstant(conv->operand(2));
-  if (!stats || !weight || (conv->operand(2) && !bias) || conv->operand(3)) return false;
+  const Tensor* weight = floatConstant(conv->operand("w"));
+  const Tensor* bias = floatConstant(conv->operand("bias"));
+  if (!stats || !weight || (conv->operand("bias") && !bias) || conv->operand("residual")) return false;
   if (!conv->is("conv_transpose") && !conv->string("post").empty()) return false;
   // A linear's channels are its last dim; BatchNorm normalises dim 1.
   if (conv->is("linear") && conv->result()->type().rank() != 2) return false;
@@ -66,8 +66,8 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
   }
   Builder b = rw.before(bn);
   b.at(conv->location());
-  Value* w = b.constant(conv->operand(1)->name(), scaleWeight(*weight, *stats, transposed ? 1 : 0, groups));
-  Value* biasValue = b.constant(conv->operand(1)->name() + "_bias", std::move(newBias));
+  Value* w = b.constant(conv->operand("w")->name(), scaleWeight(*weight, *stats, transposed ? 1 : 0, groups));
+  Value* biasValue = b.constant(conv->operand("w")->name() + "_bias", std::move(newBias));
   QC_ASSIGN(Value * folded, b.create(conv->op(), {conv->operand(0), w, biasValue}, conv->attrs()));
   rw.replace(bn, {folded});
   return true;

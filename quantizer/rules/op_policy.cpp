@@ -13,38 +13,27 @@ constexpr std::string_view kNormWhy = "normalization is kept in float: its stati
 constexpr std::string_view kSoftmaxWhy = "kept in float: int8 costs accuracy and saves little";
 constexpr std::string_view kReduceWhy = "this reduction has no int8 form";
 constexpr std::string_view kRecurrentWhy = "recurrent layers run in float";
+constexpr std::string_view kSteepWhy = "kept in float: somewhere a step of its input moves the result over much of its range";
 constexpr std::string_view kIndexWhy = "computes positions, not values";
 
 const OpPolicy kTable[] = {
-    {"conv", Role::weighted, {}, {}, 0},
-    {"linear", Role::weighted, {}, {}, 0},
-    {"conv_transpose", Role::weighted, {}, {}, 1},
+    {"conv", Role::weighted, {}, {}},
+    {"linear", Role::weighted, {}, {}},
+    {"conv_transpose", Role::weighted, {}, {}},
     {"matmul", Role::product, {}, {}},
 
-    {"relu", Role::elementwise, {}, {}},
-    {"clip", Role::elementwise, {}, {}},
+    // Elementwise ops of floats need no row: these know the range of their result, and those below have no slope to speak of.
     {"sigmoid", Role::elementwise, {}, 0},
     {"hardsigmoid", Role::elementwise, {}, 0},
     {"tanh", Role::elementwise, {}, -1},
-    {"hardswish", Role::elementwise, {}, {}},
-    {"silu", Role::elementwise, {}, {}},
-    {"gelu", Role::elementwise, {}, {}},
-    {"mish", Role::elementwise, {}, {}},
-    {"elu", Role::elementwise, {}, {}},
-    {"selu", Role::elementwise, {}, {}},
-    {"celu", Role::elementwise, {}, {}},
-    {"leaky_relu", Role::elementwise, {}, {}},
-    {"thresholded_relu", Role::elementwise, {}, {}},
-    {"prelu", Role::elementwise, {}, {}},
-    {"softplus", Role::elementwise, {}, {}},
-    {"softsign", Role::elementwise, {}, {}},
-    {"neg", Role::elementwise, {}, {}},
-    {"abs", Role::elementwise, {}, {}},
-    {"add", Role::elementwise, {}, {}},
-    {"sub", Role::elementwise, {}, {}},
-    {"mul", Role::elementwise, {}, {}},
-    {"min", Role::elementwise, {}, {}},
-    {"max", Role::elementwise, {}, {}},
+    {"log", Role::keepFloat, kSteepWhy, {}},
+    {"sqrt", Role::keepFloat, kSteepWhy, {}},
+    {"reciprocal", Role::keepFloat, kSteepWhy, {}},
+    {"tan", Role::keepFloat, kSteepWhy, {}},
+    {"acosh", Role::keepFloat, kSteepWhy, {}},
+    {"atanh", Role::keepFloat, kSteepWhy, {}},
+    {"mod", Role::keepFloat, kSteepWhy, {}},
+    {"sign", Role::keepFloat, kSteepWhy, {}},
 
     {"avg_pool", Role::averaging, {}, {}},
     {"reduce_mean", Role::averaging, {}, {}},
@@ -63,7 +52,7 @@ const OpPolicy kTable[] = {
     {"space_to_depth", Role::sharing, {}, {}},
     {"resize", Role::sharing, {}, {}},
 
-    {"softmax", Role::keepFloat, kSoftmaxWhy, 0, -1, false},
+    {"softmax", Role::keepFloat, kSoftmaxWhy, 0, false},
     {"log_softmax", Role::keepFloat, kSoftmaxWhy, {}},
     {"layer_norm", Role::keepFloat, kNormWhy, {}},
     {"instance_norm", Role::keepFloat, kNormWhy, {}},
@@ -84,6 +73,7 @@ const OpPolicy kTable[] = {
     {"rnn", Role::keepFloat, kRecurrentWhy, {}},
 };
 const OpPolicy kNoRow = {"", Role::keepFloat, "this op has no int8 form", {}};
+const OpPolicy kElementwiseRow = {"", Role::elementwise, {}, {}};
 
 bool isFloatValue(const Value* v) { return v && v->type().dtype == DType::f32 && !v->type().isQuantized(); }
 
@@ -97,9 +87,8 @@ int64_t sizeOfDim(const Value* v, int axis) {
 
 // Products summed for one output element; 0: not known.
 int64_t sumLength(const Node& node) {
-  const Value* b = node.operand(1);
   if (node.is("matmul")) return sizeOfDim(node.operand(0), node.operand(0)->type().rank() - 1);
-  const Tensor* w = b->constant();
+  const Tensor* w = node.operand("w")->constant();
   if (!w) return 0;
   const int64_t outputs = std::max<int64_t>(1, w->rank() ? w->sizes()[0] : 1);
   // Transposed: every output sums over the inputs of its group and at most the whole kernel.
@@ -109,11 +98,11 @@ int64_t sumLength(const Node& node) {
 }
 
 std::string refuseWeighted(const Node& node) {
-  const Value *w = node.operand(1), *bias = node.operand(2);
+  const Value *w = node.operand("w"), *bias = node.operand("bias");
   if (!w->constant()) return "its weight is computed at run time";
   if (!isFloatValue(node.operand(0)) || !isFloatValue(w) || (bias && !isFloatValue(bias))) return "its operands are not float32";
   if (bias && !bias->constant()) return "its bias is computed at run time";
-  if (node.operand(3) || (has(node, "post") && !node.string("post").empty())) return "it is fused already";
+  if (node.operand("residual") || (has(node, "post") && !node.string("post").empty())) return "it is fused already";
   if (minMaxOf(w->constant()->as<float>()).nonFinite > 0) return "its weight holds values that are not finite";
   if (bias && minMaxOf(bias->constant()->as<float>()).nonFinite > 0) return "its bias holds values that are not finite";
   if (w->constant()->numElements() == 0) return "its weight is empty";
@@ -160,7 +149,22 @@ static const OpPolicy* findPolicy(std::string_view op) {
 
 const OpPolicy& policyOf(const Node& node) {
   const OpPolicy* row = findPolicy(node.op());
-  return row ? *row : kNoRow;
+  if (row) return *row;
+  return node.def().has(kElementwise) && !node.def().has(kMovesData) ? kElementwiseRow : kNoRow;
+}
+
+const OperandSpec* weightOf(const OpDef& def) {
+  for (const OperandSpec& operand : def.operands)
+    if (operand.weight && operand.role == OperandRole::weight) return &operand;
+  return nullptr;
+}
+
+int weightChannelAxis(const Node& node) {
+  const OperandSpec* weight = weightOf(node.def());
+  if (!weight) return -1;
+  // The channels of several groups of a transposed convolution share an index on that axis.
+  const bool shared = weight->weight->channel > 0 && node.attrs().find("group") && node.integer("group") != 1;
+  return shared ? -1 : weight->weight->channel;
 }
 
 Status registerOpPolicy(const OpPolicy& policy) {
@@ -197,6 +201,7 @@ std::string refusal(const Node& node, const OpPolicy& policy) {
     data = true;
   }
   if (!data) return "all its operands are constant";
+  if (policy.role == Role::elementwise && !isFloatValue(node.result())) return "its result is not float32";
   if (policy.role == Role::sharing) return refuseSharing(node, policy);
   return {};
 }
@@ -213,8 +218,8 @@ double workPerElement(const Node& node, int i) {
   if (!out.isStatic() || !in.isStatic() || in.numElements() == 0) return 0;
   double multiplies = static_cast<double>(sumLength(node)) * static_cast<double>(out.numElements());
   if (node.is("conv_transpose"))  // counted per input: each meets one weight of every output channel of its group
-    multiplies = static_cast<double>(in.numElements()) * static_cast<double>(node.operand(1)->type().numElements()) /
-                 static_cast<double>(std::max<int64_t>(1, sizeOfDim(node.operand(1), 0)));
+    multiplies = static_cast<double>(in.numElements()) * static_cast<double>(node.operand("w")->type().numElements()) /
+                 static_cast<double>(std::max<int64_t>(1, sizeOfDim(node.operand("w"), 0)));
   return multiplies / static_cast<double>(in.numElements());
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "ir/graph.h"
+#include "ir/op_def.h"
 
 namespace qc {
 
@@ -23,15 +24,18 @@ struct OpPolicy {
   Role role;
   std::string_view why;         // keepFloat: the reason
   std::optional<int> fixedLow;  // the result lies in [fixedLow, 1] whatever the input: parameters are known beforehand
-  // Role::weighted, product: the axis of output channels in the weight; -1 does not apply.
-  int weightAxis = -1;
   // Whether results come near both ends of that range.  A softmax over many positions does not: of a hundred equal ones each is 0.01, two
   // steps of 1/256.  Our own compiler then observes the range; backends with a table keep the fixed parameters, as PyTorch does.
   bool fillsRange = true;
 };
 
-// Never null: an op without a row stays float.
+// An op without a row stays float, unless its declaration makes it elementwise.
 const OpPolicy& policyOf(const Node& node);
+
+// The operand that holds the weights of a layer, from the op's declaration, and where its output channels lie; null: it has none.
+const OperandSpec* weightOf(const OpDef& def);
+// The axis of the channels of operand "w" of this very node that may have parameters each; -1: one set of parameters for all.
+int weightChannelAxis(const Node& node);
 
 // A row for an op of one's own (ir/custom_op.h).  Error: there is one.  From one thread, before graphs are annotated.
 Status registerOpPolicy(const OpPolicy& policy);

@@ -9,7 +9,7 @@ std::vector<const Node*> int8Layers(const Graph& prepared) {
   for (const Node* n = prepared.front(); n; n = n->next()) {
     const auto& a = n->annotation();
     if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) &&
-        n->operand(1)->constant())
+        n->operand("w")->constant())
       layers.push_back(n);
   }
   return layers;
@@ -26,7 +26,7 @@ void LayerObserver::watch(const Graph& graph, const std::vector<const Node*>& la
   watches_ = true;
   samples_ = spreadSamples(size, options_.samples);
   for (const Node* layer : layers) {
-    const Tensor& weight = *layer->operand(1)->constant();
+    const Tensor& weight = *layer->operand("w")->constant();
     const int64_t depth = weight.numElements() / std::max<int64_t>(1, weight.sizes()[0]);
     const int64_t positions = std::max(options_.positions, 4 * depth) / std::max<int64_t>(1, static_cast<int64_t>(samples_.size())) + 1;
     auto sampler = LayerSampler::of(*layer, {.positionsPerSample = positions, .gram = options_.gram});

@@ -51,7 +51,7 @@ std::vector<float> lackOfMean(const Tensor& w, const LayerStatistics& x, const T
 // The weight as the quantized graph computes with it: integers behind a dequantize.
 std::optional<Tensor> weightInUse(const Graph& quantized, const std::string& layer) {
   const Value* result = quantized.findValue(layer);
-  const Value* w = result && result->producer() ? result->producer()->operand(1) : nullptr;
+  const Value* w = result && result->producer() ? result->producer()->operand("w") : nullptr;
   const Node* dequantize = w ? w->producer() : nullptr;
   if (!dequantize || !dequantize->is("dequantize") || !dequantize->operand(0)->constant()) return std::nullopt;
   const Tensor& q = *dequantize->operand(0)->constant();
@@ -73,7 +73,7 @@ Status correctFast(Graph& prepared, const Graph& original, const GroupParams& pa
     const auto input = inputs.find(name);
     const auto weight = weightInUse(int8, name);
     if (input != inputs.end() && weight)
-      corrections.emplace(name, lackOfMean(*layer->operand(1)->constant(), input->second, *weight, input->second));
+      corrections.emplace(name, lackOfMean(*layer->operand("w")->constant(), input->second, *weight, input->second));
   }
   cx.provide(std::move(corrections));
   return runPipeline("correct-bias", prepared, cx);
@@ -89,7 +89,7 @@ Status correctFully(Graph& prepared, const Graph& original, const GroupParams& p
     const auto before = expected.find(name), after = seen.find(name);
     const auto weight = weightInUse(int8, name);
     if (before == expected.end() || after == seen.end() || !weight) continue;
-    cx.provide(BiasCorrections{{name, lackOfMean(*layer->operand(1)->constant(), before->second, *weight, after->second)}});
+    cx.provide(BiasCorrections{{name, lackOfMean(*layer->operand("w")->constant(), before->second, *weight, after->second)}});
     QC_TRY(runPipeline("correct-bias", prepared, cx));
   }
   return {};

@@ -142,7 +142,7 @@ TEST(WeightAxis, IsThatOfOutputChannels) {
     ASSERT_TRUE(annotateGraph(net.graph, defaultQConfigMapping(Backend::x86), options));
     const ObservedSpec spec = std::get<ObservedSpec>(node->annotation()->inputs[1]);
     const bool grouped = node->is("conv_transpose") && node->integer("group") > 1;
-    EXPECT_EQ(spec.axis, grouped ? -1 : policyOf(*node).weightAxis);
+    EXPECT_EQ(spec.axis, grouped ? -1 : weightOf(node->def())->weight->channel);
     PassContext cx;
     const int64_t channels = node->result()->type().shape[1].size();
     ASSERT_TRUE(runPipeline("prepare,convert{range=[-3.0, 2.5]}", net.graph, cx));
