@@ -1,6 +1,7 @@
 #include "frontend/onnx/export.h"
 
 #include "frontend/onnx/exporter.h"
+#include "frontend/onnx/node.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/op_def.h"
 
@@ -80,6 +81,20 @@ std::string OnnxExporter::step(const Node& node, const std::string& op, std::vec
   std::string result = fresh(name(node.result()) + "_" + suffix);
   add(node, op, std::move(inputs), {result});
   return result;
+}
+
+void OnnxExporter::call(onnx::NodeProto& node, onnx::FunctionProto body) {
+  needDomain(kOwnDomain);
+  node.set_domain(kOwnDomain);
+  body.set_domain(kOwnDomain);
+  body.set_name(node.op_type());
+  auto [known, isNew] = functions_.try_emplace(body.SerializeAsString());
+  if (isNew) {
+    known->second = fmt::format("{}_{}", body.name(), functions_.size());
+    body.set_name(known->second);
+    *model_->add_functions() = std::move(body);
+  }
+  node.set_op_type(known->second);
 }
 
 std::string OnnxExporter::initializer(const std::string& base, const Tensor& t) {
@@ -200,6 +215,7 @@ Status OnnxExporter::addNode(const Node& n) {
 Result<std::string> OnnxExporter::run() {
   onnx::ModelProto model;
   writeInfo(model, graph_.info());
+  model_ = &model;
   proto_ = model.mutable_graph();
   proto_->set_name(graph_.name());
   nameResults();
@@ -214,14 +230,14 @@ Result<std::string> OnnxExporter::run() {
     identity.add_output(name);
   }
   model.set_ir_version(opset_ >= 21 ? 10 : opset_ >= 19 ? 9 : 8);
-  auto& opset = *model.add_opset_import();
-  opset.set_domain("");
-  opset.set_version(opset_);
-  if (microsoft_) {
-    auto& microsoft = *model.add_opset_import();
-    microsoft.set_domain("com.microsoft");
-    microsoft.set_version(1);
-  }
+  const auto require = [](auto& whose, const std::string& domain, int version) {
+    auto& opset = *whose.add_opset_import();
+    opset.set_domain(domain);
+    opset.set_version(version);
+  };
+  require(model, "", opset_);
+  for (const std::string& domain : domains_) require(model, domain, 1);
+  for (auto& function : *model.mutable_functions()) require(function, "", opset_);
   std::string bytes;
   if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes))
     return fail(ErrorCode::kResource, "the model is larger than protobuf allows");

@@ -502,6 +502,7 @@ const OnnxExportRows& onnxExportRows() {
   static const OnnxExportRows kRows = [] {
     OnnxExportRows rows = plainRows();
     addDynamicExportRows(rows);
+    addRecurrentExportRows(rows);
     return rows;
   }();
   return kRows;

@@ -1,14 +1,12 @@
-// ONNX forms of what is quantized at run time, and of the recurrent ops.
+// ONNX forms of what is quantized at run time; the recurrent ops are in export_recurrent.cpp.
 //   dynamic_qparams + quantize_with   DynamicQuantizeLinear where it computes the same (u8, 0..255, affine, per tensor); else arithmetic
 //   q.dynamic_linear, q.dynamic_conv  MatMulInteger, ConvInteger, then the scales and the bias in float
-//   q.dynamic_lstm                    DynamicQuantizeLSTM (com.microsoft) per tensor; else, and for gru and rnn, which ONNX has no such
-//                                     form of: the float op over dequantized weights
-//   lstm, gru, rnn                    the op itself
 #include <cfloat>
 
 #include "frontend/onnx/exporter.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/op_def.h"
+#include "ir/ops/dynamic.h"
 
 namespace qc {
 namespace {
@@ -24,10 +22,7 @@ bool isScalar(const Value* v) {
 
 // The one quantize_with that DynamicQuantizeLinear would do along with these parameters.
 const Node* joinedQuantize(const Node& params) {
-  const bool standard = params.attrs().dtype("storage") == DType::u8 && params.integer("qmin") == 0 && params.integer("qmax") == 255 &&
-                        params.string("scheme") == "affine" && params.string("granularity") == "tensor" &&
-                        params.real("eps") <= static_cast<double>(FLT_MIN);
-  if (!standard) return nullptr;
+  if (!isStandardRange(params.attrs()) || params.real("eps") > static_cast<double>(FLT_MIN)) return nullptr;
   for (const Node* user : params.result(0)->users())
     if (user->is("quantize_with") && user->operand(0) == params.operand(0) && user->operand(1) == params.result(0) &&
         user->operand(2) == params.result(1) && user->integer("axis") < 0 && user->attrs().dtype("storage") == DType::u8 &&
@@ -68,7 +63,7 @@ std::string reduce(OnnxExporter& e, const Node& n, const char* op, bool token, c
   return result;
 }
 
-Status dynamicParams(OnnxExporter& e, const Node& n) {
+Status dynamicQParams(OnnxExporter& e, const Node& n) {
   const Value* z = n.result(1);
   if (const Node* quantize = joinedQuantize(n)) {
     e.narrowZeroPoints[z] = e.fresh(e.name(n.result(1)) + "_u8");
@@ -150,16 +145,6 @@ Status dequantizeWith(OnnxExporter& e, const Node& n) {
 }
 
 // ---- layers -------------------------------------------------------------------------------------------------------------
-
-// [D][R][K] -> [D][K][R]
-Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, Ints sizes) {
-  Tensor t(w.dtype(), std::move(sizes));
-  void* data = t.mutableData();
-  for (int64_t d = 0; d < directions; ++d)
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t k = 0; k < depth; ++k) storeElement(w.dtype(), data, (d * depth + k) * rows + r, w.at((d * rows + r) * depth + k));
-  return t;
-}
 
 bool hasZeroPoints(const QuantParams& q) {
   for (const int32_t z : q.zeroPoints)
@@ -243,104 +228,23 @@ Status dynamicConv(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// ---- recurrent ----------------------------------------------------------------------------------------------------------
+}  // namespace
 
-void setRecurrentAttrs(onnx::NodeProto& proto, const Node& n) {
-  setInt(proto, "hidden_size", n.integer("hidden_size"));
-  setString(proto, "direction", n.string("direction"));
-  std::vector<std::string> activations;
-  std::string rest = n.string("activations");
-  for (size_t comma; !rest.empty(); rest = comma == std::string::npos ? "" : rest.substr(comma + 1)) {
-    comma = rest.find(',');
-    activations.push_back(rest.substr(0, comma));
-  }
-  if (!activations.empty()) setStrings(proto, "activations", activations);
-  for (const char* name : {"activation_alpha", "activation_beta"})
-    if (const auto& values = n.attrs().reals(name); !values.empty()) setFloats(proto, name, values);
-  if (n.real("clip") > 0) setFloat(proto, "clip", n.real("clip"));
-  for (const char* name : {"input_forget", "linear_before_reset"})
-    if (n.attrs().find(name) && n.integer(name) != 0) setInt(proto, name, n.integer(name));
-}
-
-Status recurrent(OnnxExporter& e, const Node& n, const char* op, std::vector<std::string> inputs) {
-  auto& proto = e.add(n, op, std::move(inputs), e.resultNames(n));
-  setRecurrentAttrs(proto, n);
-  if (n.integer("batch_first")) {
-    setInt(proto, "layout", 1);
-    e.needOpset(14);
-  }
-  return {};
-}
-
-// The float op over dequantized weights.
-Status weightsOnly(OnnxExporter& e, const Node& n, const char* op) {
-  std::vector<std::string> inputs = e.operandNames(n);
-  for (const size_t i : {size_t{1}, size_t{2}}) {
-    const Value* w = n.operand(static_cast<int>(i));
-    const QuantParams& q = *w->type().quant;
-    const auto [scale, zero] = e.quantParams(q, w->name(), w->type().sizes());
-    const std::string real = e.fresh(inputs[i] + "_real");
-    auto& proto = e.add(n, "DequantizeLinear", {inputs[i], scale, zero}, {real});
-    if (q.perChannel()) setInt(proto, "axis", q.axis);
-    if (q.blockSize) {
-      setInt(proto, "block_size", q.blockSize);
-      e.needOpset(21);
-    }
-    inputs[i] = real;
-  }
-  return recurrent(e, n, op, std::move(inputs));
-}
-
-// One value per direction and row, or per direction.
-Tensor rowValues(const QuantParams& q, int64_t directions, int64_t rows, DType dtype) {
-  Tensor t(dtype, {directions, rows});
+Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, Ints sizes) {
+  Tensor t(w.dtype(), std::move(sizes));
   void* data = t.mutableData();
   for (int64_t d = 0; d < directions; ++d)
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t index = q.blockSize ? d * rows + r : q.axis == 1 ? r : q.axis == 0 ? d : 0;
-      storeElement(dtype, data, d * rows + r, dtype == DType::f32 ? static_cast<double>(q.scale(index)) : q.zeroPoint(index));
-    }
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t k = 0; k < depth; ++k) storeElement(w.dtype(), data, (d * depth + k) * rows + r, w.at((d * rows + r) * depth + k));
   return t;
 }
 
-Status dynamicLstm(OnnxExporter& e, const Node& n) {
-  const bool standard = n.attrs().dtype("storage") == DType::u8 && n.integer("qmin") == 0 && n.integer("qmax") == 255 &&
-                        n.string("scheme") == "affine" && n.string("granularity") == "tensor" && !n.integer("batch_first");
-  if (!standard) return weightsOnly(e, n, "LSTM");
-  for (const int i : {1, 2})
-    if (const DType dtype = n.operand(i)->type().dtype; dtype != DType::s8 && dtype != DType::u8) return weightsOnly(e, n, "LSTM");
-  e.needMicrosoftDomain();
-  std::vector<std::string> inputs(8);
-  for (int i = 0; i < n.numOperands(); ++i)
-    if (i != 1 && i != 2) inputs[static_cast<size_t>(i)] = e.name(n.operand(i));
-  for (const int i : {1, 2}) {
-    const Value* w = n.operand(i);
-    const Ints sizes = w->type().sizes();
-    const DType dtype = w->type().dtype;
-    inputs[static_cast<size_t>(i)] =
-        e.initializer(w->name() + "_t", transposedRows(*w->constant(), sizes[0], sizes[1], sizes[2], {sizes[0], sizes[2], sizes[1]}));
-    inputs.push_back(e.initializer(w->name() + "_scale", rowValues(*w->type().quant, sizes[0], sizes[1], DType::f32)));
-    inputs.push_back(e.initializer(w->name() + "_zero_point", rowValues(*w->type().quant, sizes[0], sizes[1], dtype)));
-  }
-  auto& proto = e.add(n, "DynamicQuantizeLSTM", std::move(inputs), e.resultNames(n));
-  proto.set_domain("com.microsoft");
-  setRecurrentAttrs(proto, n);
-  return {};
-}
-
-}  // namespace
-
 void addDynamicExportRows(OnnxExportRows& table) {
-  table["dynamic_qparams"] = dynamicParams;
+  table["dynamic_qparams"] = dynamicQParams;
   table["quantize_with"] = quantizeWith;
   table["dequantize_with"] = dequantizeWith;
   table["q.dynamic_linear"] = dynamicLinear;
   table["q.dynamic_conv"] = dynamicConv;
-  table["q.dynamic_lstm"] = dynamicLstm;
-  for (const auto& [op, onnxOp] : {std::pair{"lstm", "LSTM"}, std::pair{"gru", "GRU"}, std::pair{"rnn", "RNN"}})
-    table[op] = [name = onnxOp](OnnxExporter& e, const Node& n) { return recurrent(e, n, name, e.operandNames(n)); };
-  for (const auto& [op, onnxOp] : {std::pair{"q.dynamic_gru", "GRU"}, std::pair{"q.dynamic_rnn", "RNN"}})
-    table[op] = [name = onnxOp](OnnxExporter& e, const Node& n) { return weightsOnly(e, n, name); };
 }
 
 }  // namespace qc

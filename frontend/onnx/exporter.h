@@ -1,6 +1,6 @@
 // What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
-// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time and the
-// recurrent ones are in export_quant.cpp.
+// A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time
+// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -42,7 +42,10 @@ class OnnxExporter {
   std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
   // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.
   std::map<const Value*, std::string> narrowZeroPoints;
-  void needMicrosoftDomain() { microsoft_ = true; }
+  void needDomain(const std::string& domain) { domains_.insert(domain); }
+  // Makes the node a call of a function with this body, which the file carries along, of the node's op type and a number; equal bodies are
+  // one function.
+  void call(onnx::NodeProto& node, onnx::FunctionProto body);
 
  private:
   void nameResults();
@@ -59,13 +62,19 @@ class OnnxExporter {
   std::vector<std::string> locations_;                                               // in the order of the graph
   std::map<std::string, std::pair<std::string, std::string>> quantNames_;
   int opset_;
-  bool microsoft_ = false;
+  std::set<std::string> domains_;  // besides ONNX's own
+  onnx::ModelProto* model_ = nullptr;
+  std::map<std::string, std::string> functions_;  // body -> name
 };
 
 using OnnxExportRow = std::function<Status(OnnxExporter&, const Node&)>;
 using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
 const OnnxExportRows& onnxExportRows();
 void addDynamicExportRows(OnnxExportRows& rows);
+void addRecurrentExportRows(OnnxExportRows& rows);
+
+// [D][R][K] -> [D][K][R]
+Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, std::vector<int64_t> sizes);
 
 void setInt(onnx::NodeProto& n, const char* name, int64_t v);
 void setFloat(onnx::NodeProto& n, const char* name, double v);

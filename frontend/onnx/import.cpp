@@ -63,6 +63,7 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
       for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
     return t;
   }();
+  if (const size_t number = op.rfind('_'); domain == kOwnDomain) op = op.substr(0, number);
   const auto it = table.find(key(domain, op));
   return it == table.end() ? nullptr : it->second;
 }

@@ -99,6 +99,10 @@ struct OnnxOp {
   uint32_t optional = 0;  // bit i: operand i may be absent although i < minInputs
 };
 
+// Of functions that files written here carry along, which are read back as one op.  Their names end in a number, `Op_1`: a model may have
+// several bodies for one op.
+inline constexpr const char* kOwnDomain = "qcompile";
+
 std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxShapeOps();

@@ -1,4 +1,5 @@
-// LSTM, GRU, RNN, DynamicQuantizeLSTM and ReverseSequence: operands and attributes carry over; lists of names become one text.
+// LSTM, GRU, RNN, their forms that quantize at run time (frontend/onnx/recurrent_function.h) and ReverseSequence: operands and attributes
+// carry over; lists of names become one text.
 #include "frontend/onnx/node.h"
 
 namespace qc {
@@ -81,15 +82,17 @@ Result<Value*> rowWeights(OnnxNode& n, int weight, int scale, int zeroPoint) {
   return n.constantValue(std::move(t), std::move(q));
 }
 
-// X, W, R, B, sequence_lens, initial_h, initial_c, P, W_scale, W_zero_point, R_scale, R_zero_point
-Status dynamicQuantizeLstm(OnnxNode& n) {
-  QC_ASSIGN(AttrDict attrs, recurrentAttrs(n, "lstm", 2, 1));
-  attrs.set("eps", 0.0);
+// The operands of the op come from these inputs, -1: none; behind them scale and zero point of W, then of R.
+Status dynamicQuantized(OnnxNode& n, const std::string& op, std::initializer_list<int> inputs) {
+  QC_ASSIGN(AttrDict attrs, recurrentAttrs(n, op.c_str(), 2, 1));
+  QC_ASSIGN(const double eps, n.real("eps", 0.0));
+  attrs.set("eps", eps);
   std::vector<Value*> operands;
-  for (int i = 0; i < 8; ++i) operands.push_back(n.input(i));
-  QC_ASSIGN(operands[1], rowWeights(n, 1, 8, 9));
-  QC_ASSIGN(operands[2], rowWeights(n, 2, 10, 11));
-  QC_ASSIGN(std::vector<Value*> results, n.createAll("q.dynamic_lstm", std::move(operands), std::move(attrs)));
+  for (const int i : inputs) operands.push_back(i < 0 ? nullptr : n.input(i));
+  const int parameters = n.numInputs() - 4;
+  QC_ASSIGN(operands[1], rowWeights(n, 1, parameters, parameters + 1));
+  QC_ASSIGN(operands[2], rowWeights(n, 2, parameters + 2, parameters + 3));
+  QC_ASSIGN(std::vector<Value*> results, n.createAll("q.dynamic_" + op, std::move(operands), std::move(attrs)));
   return n.setOutputs(std::move(results));
 }
 
@@ -107,7 +110,10 @@ std::span<const OnnxOp> onnxRecurrentOps() {
       {"LSTM", 3, 8, [](OnnxNode& n) { return recurrent(n, "lstm"); }},
       {"GRU", 3, 6, [](OnnxNode& n) { return recurrent(n, "gru"); }},
       {"RNN", 3, 6, [](OnnxNode& n) { return recurrent(n, "rnn"); }},
-      {"DynamicQuantizeLSTM", 12, 12, dynamicQuantizeLstm, "com.microsoft", 0xf8},
+      {"DynamicQuantizeLSTM", 12, 12, [](OnnxNode& n) { return dynamicQuantized(n, "lstm", {0, 1, 2, 3, 4, 5, 6, 7}); }, "com.microsoft",
+       0xf8},
+      {"DynamicQuantizeGRU", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "gru", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
+      {"DynamicQuantizeRNN", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "rnn", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
       {"ReverseSequence", 2, 2, reverseSequence},
   };
   return kOps;

@@ -145,6 +145,11 @@ DynamicRange dynamicRangeOf(const AttrDict& attrs) {
           attrs.string("scheme") == "symmetric", static_cast<float>(attrs.real("eps"))};
 }
 
+bool isStandardRange(const AttrDict& attrs) {
+  return attrs.dtype("storage") == DType::u8 && attrs.integer("qmin") == 0 && attrs.integer("qmax") == 255 &&
+         attrs.string("scheme") == "affine" && attrs.string("granularity") == "tensor";
+}
+
 AttrSpec granularityAttr() { return stringAttr("granularity", "tensor"); }
 Status requireGranularity(const InferContext& c) { return requireOneOf(c, "granularity", {"tensor", "token"}); }
 

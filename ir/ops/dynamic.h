@@ -36,6 +36,11 @@ std::vector<AttrSpec> dynamicRangeAttrs();
 Status requireDynamicRange(const InferContext& c);
 DynamicRange dynamicRangeOf(const AttrDict& attrs);
 
+// Whether the integers are those of ONNX's DynamicQuantizeLinear: all of u8, affine, one set of parameters.  It has no smallest scale.
+bool isStandardRange(const AttrDict& attrs);
+// Whether a recurrent layer that quantizes at run time stays one in an ONNX file.
+bool isPortableRecurrence(const Node& node);
+
 // "tensor": one set of parameters; "token": one for every row of the last dim.
 AttrSpec granularityAttr();
 Status requireGranularity(const InferContext& c);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ops/dynamic.h"
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
 #include "passes/passes.h"
@@ -265,9 +266,9 @@ class Conversion {
     Builder b(graph_);
     b.before(node);
     QC_ASSIGN(Node * dynamic, b.createNode("q.dynamic_" + std::string(node->op()), std::move(operands), std::move(attrs)));
-    if (!node->is("lstm"))
-      cx_.remark(node, fmt::format("ONNX has no {} that quantizes at run time: in an ONNX file this layer has integer weights and float "
-                                   "arithmetic; .qir keeps it",
+    if (!isPortableRecurrence(*dynamic))
+      cx_.remark(node, fmt::format("ONNX has no {} that quantizes at run time in this way: in an ONNX file this layer has integer weights "
+                                   "and float arithmetic; .qir keeps it",
                                    node->op()));
     Rewriter rewriter(graph_);
     std::vector<Value*> results;

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""LSTM, GRU and RNN that quantize at run time, written as ONNX: what ONNX Runtime computes of the files beside what we do.
+
+    recurrences_vs_ort.py QCOMPILE [WORD]
+
+Each case (those with WORD in their name) is a small model made here: a linear layer and a recurrent one, with every activation, direction, clip,
+order of operations, batch order, with and without biases and initial states.  The file must pass ONNX's checker and hold integer products
+(DynamicQuantizeLSTM, or a function of the file for GRU and RNN), every output must be within 40 dB of ONNX Runtime's on that file, and what is
+read back must give the bytes of the .qir, on kernels and in the interpreter.
+
+Needs numpy, onnx and onnxruntime, of the Python that runs it; exit code 77, which ctest reports as skipped, when one is missing.
+"""
+import itertools
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto as T
+    from onnx import helper, numpy_helper
+except ImportError as missing:
+    print(f"left out: {missing}")
+    sys.exit(77)
+
+LEAST_DB = 40
+GATES, STATES = {"LSTM": 4, "GRU": 3, "RNN": 1}, {"LSTM": 3, "GRU": 2, "RNN": 1}  # activations of one direction
+STEPS, BATCH, FEATURES, INPUT, HIDDEN = 9, 3, 12, 20, 19
+PARAMETERS = {"Affine": (0.5, 0.1), "LeakyRelu": (0.1, None), "ThresholdedRelu": (0.2, None), "ScaledTanh": (0.8, 0.6), "HardSigmoid": (0.2, 0.5), "Elu": (0.7, None)}
+ACTIVATIONS = ["Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", *PARAMETERS]
+
+
+def with_parameters(names):
+    given = [PARAMETERS[n] for n in names if n in PARAMETERS]
+    attributes = {"activations": names, "activation_alpha": [a for a, _ in given], "activation_beta": [b for _, b in given if b is not None]}
+    return {key: value for key, value in attributes.items() if value}
+
+
+def cases():
+    for op, direction in itertools.product(("GRU", "RNN"), ("forward", "reverse", "bidirectional")):
+        yield f"{op} {direction}", op, {"direction": direction}, "Bh"
+        yield f"{op} {direction} clipped, plain", op, {"direction": direction, "clip": 0.4}, ""
+        yield f"{op} {direction} batch first", op, {"direction": direction, "layout": 1}, "Bh"
+        if op == "GRU":
+            yield f"{op} {direction} linear before reset", op, {"direction": direction, "linear_before_reset": 1}, "B"
+    for name in ACTIVATIONS:
+        yield f"RNN {name}", "RNN", with_parameters([name]), "B"
+        yield f"GRU both ways, {name}", "GRU", {"direction": "bidirectional", **with_parameters(["Sigmoid", name, "HardSigmoid", "Tanh"])}, "Bh"
+    yield "LSTM", "LSTM", {}, "Bh"
+    yield "LSTM both ways", "LSTM", {"direction": "bidirectional"}, "B"
+
+
+def model(op, attributes, operands, seed):
+    random = np.random.default_rng(seed)
+    directions, rows = 2 if attributes.get("direction") == "bidirectional" else 1, GATES[op] * HIDDEN
+    array = lambda name, *shape, scale: numpy_helper.from_array((random.uniform(-1, 1, shape) * scale).astype(np.float32), name)
+    state = (BATCH, directions, HIDDEN) if attributes.get("layout") else (directions, BATCH, HIDDEN)
+    weights = [array("front", FEATURES, INPUT, scale=0.5), array("W", directions, rows, INPUT, scale=0.3), array("R", directions, rows, HIDDEN, scale=0.25),
+               array("B", directions, 2 * rows, scale=0.3), array("h", *state, scale=0.5)]
+    given = ["front_x", "W", "R", "B" if "B" in operands else "", "", "h" if "h" in operands else ""]
+    while not given[-1]:
+        given.pop()
+    time = (BATCH, STEPS) if attributes.get("layout") else (STEPS, BATCH)
+    nodes = [helper.make_node("MatMul", ["x", "front"], ["front_x"], name="front"),
+             helper.make_node(op, given, ["y", "last"], name="layer", hidden_size=HIDDEN, **attributes)]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", T.FLOAT, (*time, FEATURES))],
+                              [helper.make_tensor_value_info(name, T.FLOAT, None) for name in ("y", "last")], weights)
+    feed = random.normal(size=(*time, FEATURES)).astype(np.float32)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), feed
+
+
+def db(reference, other):
+    noise = np.mean(np.square(reference.astype(np.float64) - other)) or 1e-30
+    return 10 * np.log10(max(np.mean(np.square(reference.astype(np.float64))), 1e-30) / noise)
+
+
+def run(qcompile, file, feed, engine, work):
+    np.save(work / "x.npy", feed)
+    call([qcompile, "run", file, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out", "--engine", engine])
+    return [np.load(work / "out" / f"{name}.npy") for name in ("y", "last")]
+
+
+def call(command):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-600:])
+    return done
+
+
+def check(qcompile, op, attributes, operands, seed, work):
+    floats, feed = model(op, attributes, operands, seed)
+    onnx.save(floats, work / "m.onnx")
+    for suffix in ("onnx", "qir"):
+        call([qcompile, "quantize", work / "m.onnx", "--mode", "dynamic", "-o", work / f"q.{suffix}"])
+    written = onnx.load(work / "q.onnx")
+    onnx.checker.check_model(written, full_check=True)
+    ops = [node.op_type for node in written.graph.node if node.name == "layer"]
+    if not any(name.startswith("DynamicQuantize" + op) for name in ops):
+        return False, f"the layer is {ops}"
+    session = onnxruntime.InferenceSession(str(work / "q.onnx"), providers=["CPUExecutionProvider"])
+    there, here = session.run(["y", "last"], {"x": feed}), run(qcompile, work / "q.onnx", feed, "jit", work)
+    text = run(qcompile, work / "q.qir", feed, "jit", work)
+    same = all(a.tobytes() == b.tobytes() for a, b in zip(here, run(qcompile, work / "q.onnx", feed, "interpreter", work)))
+    read_back = all(a.tobytes() == b.tobytes() for a, b in zip(here, text))
+    worst = min(db(a, b) for a, b in zip(there, here))
+    quantization = min(db(a, b) for a, b in zip(run(qcompile, work / "m.onnx", feed, "jit", work), here))
+    return worst >= LEAST_DB and same and read_back, (f"{worst:.0f} dB to ONNX Runtime, {quantization:.0f} dB to float"
+                                                      f"{'' if same else ', interpreter DIFFERS'}{'' if read_back else ', .qir DIFFERS'}")
+
+
+def main():
+    qcompile, word = pathlib.Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+    failed, count = [], 0
+    onnxruntime.set_default_logger_severity(4)
+    for seed, (name, op, attributes, operands) in enumerate(cases()):
+        if word not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                good, words = check(qcompile, op, attributes, operands, seed, pathlib.Path(folder))
+            except Exception as error:  # noqa: BLE001
+                good, words = False, f"FAILED {' '.join(str(error).split())[:600]}"
+        count += 1
+        print(f"{name:40} {'ok ' if good else 'BAD'} {words}", flush=True)
+        failed += [] if good else [name]
+    print("not the same: " + ", ".join(failed) if failed else f"{count} recurrent layers agree with ONNX Runtime {onnxruntime.__version__}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
