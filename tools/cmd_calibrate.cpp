@@ -9,6 +9,7 @@
 #include "runtime/workflow/calibrate.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 
 namespace qc::tools {
 namespace {
@@ -84,14 +85,16 @@ void printVerdict(const Convergence& c, bool all) {
   for (const std::string& w : c.warnings) fmt::print(stderr, "warning: {}\n", w);
 }
 
-Status printResult(const Ranges& ranges, const std::string& output, bool json, bool all, double seconds) {
+Status printResult(const Ranges& ranges, const InputReport& inputs, const std::string& output, bool json, bool all, double seconds) {
   const Convergence verdict = assess(ranges);
   if (json) {
     nlohmann::json j = verdictJson(verdict);
     j.update({{"output", output}, {"observers", ranges.observers()}, {"seconds", seconds}, {"peak_bytes", peakResidentBytes()}});
+    if (!inputs.sources.empty()) j["fed"] = inputsJson(inputs);
     printJson(j);
     return {};
   }
+  printInputs(inputs);
   printVerdict(verdict, all);
   fmt::print("{}: {} observers, {} samples, {:.1f} s, peak memory {}\n", output, ranges.observers(), ranges.samples(), seconds,
              megabytes(peakResidentBytes()));
@@ -121,6 +124,10 @@ Status runCalibrate(const CalibrateFlags& o) {
   options.resume = o.resume;
   options.stop = &stopRequested;
   QC_TRY(checkOutputs({o.output, options.checkpoint}));
+  Dataset used = samples;
+  if (o.limit > 0) used.keepFirst(o.limit);
+  QC_ASSIGN(const InputReport inputs, checkInputs(model, used));
+  warnOfInputs(inputs);
   Progress progress("calibrate");
   options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   stopOnSignals();
@@ -129,7 +136,7 @@ Status runCalibrate(const CalibrateFlags& o) {
   QC_TRY(ranges.save(o.output));
   std::error_code error;
   std::filesystem::remove(options.checkpoint, error);
-  return printResult(ranges, o.output, o.json, o.all, now() - start);
+  return printResult(ranges, inputs, o.output, o.json, o.all, now() - start);
 }
 
 struct MergeFlags {
@@ -148,7 +155,7 @@ Status runMerge(const MergeFlags& o) {
           .help(s.error().remedy());
   }
   QC_TRY(merged.save(o.output));
-  return printResult(merged, o.output, o.json, o.all, now() - start);
+  return printResult(merged, {}, o.output, o.json, o.all, now() - start);
 }
 
 }  // namespace

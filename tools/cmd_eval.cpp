@@ -7,6 +7,7 @@
 #include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 
 namespace qc::tools {
 namespace {
@@ -82,19 +83,23 @@ Status eval(const EvalOptions& o) {
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
   QC_ASSIGN(const std::string output, scoresOutput(exe, o.output));
+  Dataset used = data;
+  if (o.limit > 0) used.keepFirst(o.limit);
+  QC_ASSIGN(const InputReport inputs, checkInputs(model, used));
+  warnOfInputs(inputs);
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
   int64_t hits = 0;
   double seconds = 0;
   Predictions predictions(labels.has_value());
   Progress progress("eval");
   for (int64_t i = 0; i < count; ++i) {
-    QC_ASSIGN(const TensorMap inputs, data.sample(i));
+    QC_ASSIGN(const TensorMap sample, data.sample(i));
     std::optional<int64_t> label;
     if (labels) {
       QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
     }
     const double start = now();
-    QC_ASSIGN(const TensorMap outputs, session.run(inputs));
+    QC_ASSIGN(const TensorMap outputs, session.run(sample));
     seconds += now() - start;
     const Tensor& scores = outputs.at(output);
     if (label && (*label < 0 || *label >= scores.numElements()))
@@ -110,12 +115,13 @@ Status eval(const EvalOptions& o) {
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json) {
-    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}};
+    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}, {"fed", inputsJson(inputs)}};
     if (labels) j.update({{o.metric, value}, {"correct", hits}, {"standard_error", standardError}});
     if (!o.predictions.empty()) j["predictions"] = o.predictions;
     printJson(j);
     return {};
   }
+  printInputs(inputs);
   if (labels)
     fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", o.metric, value * 100, count,
                standardError * 100, milliseconds);

@@ -1,6 +1,7 @@
 // quantize: the main job.
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
@@ -11,6 +12,7 @@
 #include "runtime/workflow/quantize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 #include "tools/require_int8.h"
 
 namespace qc::tools {
@@ -306,6 +308,22 @@ std::string whyUnmeasured(const QuantizeFlags& o, const QuantizedModel& result, 
          "theirs (--shape)";
 }
 
+// Those of -d as far as they are used, then those of --check.
+Result<InputReport> fedInputs(const QuantizeFlags& o, const Model& model, Dataset samples) {
+  if (o.limit > 0) samples.keepFirst(o.limit);
+  Ranges saved;
+  if (!o.ranges.empty()) {
+    QC_ASSIGN(saved, Ranges::load(o.ranges));
+  }
+  QC_ASSIGN(InputReport report, checkInputs(model, samples, o.ranges.empty() ? nullptr : &saved));
+  if (o.check.empty()) return report;
+  QC_ASSIGN(const Dataset check, openDataset(o.check, model));
+  QC_ASSIGN(InputReport more, checkInputs(model, check, o.ranges.empty() ? nullptr : &saved));
+  std::move(more.sources.begin(), more.sources.end(), std::back_inserter(report.sources));
+  std::move(more.warnings.begin(), more.warnings.end(), std::back_inserter(report.warnings));
+  return report;
+}
+
 Status runQuantize(const QuantizeFlags& o) {
   const double start = now();
   QC_TRY(checkMode(o));
@@ -317,6 +335,11 @@ Status runQuantize(const QuantizeFlags& o) {
   Dataset samples;
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
+  }
+  InputReport inputs;
+  if (samples.size() > 0) {
+    QC_ASSIGN(inputs, fedInputs(o, model, samples));
+    warnOfInputs(inputs);
   }
   StagedProgress progress;
   Dataset seen = samples;
@@ -354,6 +377,7 @@ Status runQuantize(const QuantizeFlags& o) {
          {"measured_on",
           {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
          {"unmeasured", unmeasured},
+         {"fed", inputsJson(inputs)},
          {"seconds", now() - start},
          {"bytes_before", before},
          {"bytes_after", after}});
@@ -365,6 +389,8 @@ Status runQuantize(const QuantizeFlags& o) {
   printNoise(result.layers, check.str(result.compared), o.all);
   for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
   if (!unmeasured.empty()) fmt::print("note: {}\n", unmeasured);
+  if (!inputs.sources.empty()) fmt::print("\n");
+  printInputs(inputs);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
              made.ranges.samples(), now() - start);
   return {};

@@ -13,6 +13,7 @@
 #include "ir/visible.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 
 namespace qc::tools {
 namespace {
@@ -117,6 +118,8 @@ Status run(const RunOptions& o) {
     QC_ASSIGN(outputs, engine(inputs));
   } else {
     QC_ASSIGN(const Dataset data, o.data.open(model));
+    QC_ASSIGN(const InputReport fed, checkInputs(model, data));
+    warnOfInputs(fed);
     QC_ASSIGN(outputs, runSamples(engine, data));
   }
   OutputFiles files;

@@ -1,5 +1,6 @@
 #include "frontend/data/dataset.h"
 
+#include <fmt/ranges.h>
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
@@ -173,6 +174,11 @@ Result<std::vector<std::string>> filesOf(const std::string& dir, const std::func
   return files;
 }
 
+// "123.675,116.28,103.53"; what stands for none where the list is empty.
+std::string listText(const std::vector<double>& list, std::string_view none) {
+  return list.empty() ? fmt::format("{} (not given)", none) : fmt::format("{:g}", fmt::join(list, ","));
+}
+
 bool isFolder(const fs::path& path) {
   std::error_code error;
   return fs::is_directory(path, error);
@@ -192,8 +198,10 @@ class ImageSource : public SampleSource {
     QC_ASSIGN(const int64_t size, text.integer("size", 0));
     for (const int64_t side : {o.resize, size})
       if (side > kMaxSide) return fail(ErrorCode::kInvalidArgument, "images of {} pixels a side", side);
-    QC_ASSIGN(o.mean, text.numbers("mean", {0}));
-    QC_ASSIGN(o.std, text.numbers("std", {1}));
+    QC_ASSIGN(s->mean_, text.numbers("mean", {}));
+    QC_ASSIGN(s->std_, text.numbers("std", {}));
+    if (!s->mean_.empty()) o.mean = s->mean_;
+    if (!s->std_.empty()) o.std = s->std_;
     const size_t channels = order == "grey" ? 1 : 3;
     for (const auto& [key, list] : {std::pair{"mean", &o.mean}, {"std", &o.std}})
       if (list->size() != 1 && list->size() != channels)
@@ -239,9 +247,25 @@ class ImageSource : public SampleSource {
     QC_ASSIGN(Tensor t, imageTensor(image, options_));
     return Arrays{{input_, std::move(t)}};
   }
+  Preprocessing preprocessing() const override {
+    constexpr const char *kOrders[] = {"rgb", "bgr", "grey"}, *kFilters[] = {"nearest", "bilinear", "bicubic"};
+    const std::string size = options_.width > 0 ? fmt::format("{}x{}", options_.width, options_.height) : "as they are";
+    return {{},
+            {{"order", kOrders[static_cast<size_t>(options_.order)]},
+             {"resize", options_.resize > 0 ? std::to_string(options_.resize) : "none"},
+             {"size", size},
+             {"filter", kFilters[static_cast<size_t>(options_.filter)]},
+             {"mean", listText(mean_, "0")},
+             {"std", listText(std_, "1")},
+             {"layout", options_.channelsFirst ? "nchw" : "nhwc"}},
+            mean_,
+            std_,
+            true};
+  }
 
  private:
   ImageOptions options_;
+  std::vector<double> mean_, std_;  // as given
   std::string input_;
   std::vector<std::string> files_;
 };
@@ -262,6 +286,10 @@ struct Normalisation {
     QC_ASSIGN(const std::string layout, text.oneOf("layout", {"as-is", "nhwc"}));
     n.transpose = layout == "nhwc";
     return n;
+  }
+
+  Preprocessing preprocessing() const {
+    return {{}, {{"mean", listText(mean, "0")}, {"std", listText(std, "1")}, {"layout", transpose ? "nhwc" : "as-is"}}, mean, std};
   }
 
   Result<Tensor> apply(const Tensor& t, const std::string& file) const {
@@ -339,6 +367,7 @@ class ArraySource : public SampleSource {
     }
     return result;
   }
+  Preprocessing preprocessing() const override { return normalisation_.preprocessing(); }
 
  private:
   std::string path_;
@@ -391,6 +420,13 @@ class RawSource : public SampleSource {
     QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
     return Arrays{{input_.name, std::move(ready)}};
   }
+  Preprocessing preprocessing() const override {
+    Preprocessing p = normalisation_.preprocessing();
+    p.settings.insert(
+        p.settings.begin(),
+        {{"dtype", std::string(toString(dtype_))}, {"shift", fmt::format("{:g}", shift_)}, {"scale", fmt::format("{:g}", scale_)}});
+    return p;
+  }
 
  private:
   InputInfo input_;
@@ -424,6 +460,7 @@ class TestDataSource : public SampleSource {
     }
     return result;
   }
+  Preprocessing preprocessing() const override { return {}; }
 
  private:
   std::vector<InputInfo> inputs_;
@@ -460,6 +497,7 @@ class RandomSource : public SampleSource {
     }
     return result;
   }
+  Preprocessing preprocessing() const override { return {{}, {{"seed", std::to_string(seed_)}}, {}, {}}; }
 
  private:
   std::vector<InputInfo> inputs_;
@@ -531,6 +569,7 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
   d.inputs_ = inputs;
   for (const std::string& source : sources) {
     QC_ASSIGN(SourceText text, SourceText::parse(source));
+    d.names_.push_back(fmt::format("{}:{}", text.kind, text.path));
     d.settings_.push_back(text.settings());
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
     QC_ASSIGN(const int64_t limit, text.integer("limit", kNoLimit));
@@ -567,6 +606,23 @@ std::vector<std::string> Dataset::warnings() const {
   for (const auto& source : sources_)
     if (std::string text = source->warning(); !text.empty()) warnings.push_back(std::move(text));
   return warnings;
+}
+
+std::string Preprocessing::str() const {
+  std::string text = source + ":";
+  for (const auto& [name, value] : settings) text += fmt::format("{}{}={}", &name == &settings.front().first ? " " : ", ", name, value);
+  return settings.empty() ? source + ": as they are" : text;
+}
+
+std::vector<Dataset::Part> Dataset::parts() const {
+  std::vector<Part> parts;
+  for (size_t k = 0; k < sources_.size(); ++k) {
+    Part part{sources_[k]->preprocessing(), *this};
+    part.how.source = names_[k];
+    std::erase_if(part.samples.entries_, [&](const Entry& e) { return e.source != static_cast<int>(k); });
+    if (part.samples.size() > 0) parts.push_back(std::move(part));
+  }
+  return parts;
 }
 
 void Dataset::keepFirst(int64_t count) {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ir/tensor.h"
@@ -32,6 +33,15 @@ struct DataSourceKind {
 };
 std::span<const DataSourceKind> dataSourceKinds();
 
+// What a source does to its elements before they are fed to the model.
+struct Preprocessing {
+  std::string source;                                         // "images:calib"
+  std::vector<std::pair<std::string, std::string>> settings;  // every one by its name in the source's text, the defaults spelled out
+  std::vector<double> mean, std;                              // (x - mean) / std; empty: not given
+  bool pixels = false;                                        // in front of that, elements are pixels of 0 to 255
+  std::string str() const;
+};
+
 class SampleSource {
  public:
   virtual ~SampleSource() = default;
@@ -39,6 +49,7 @@ class SampleSource {
   virtual Result<std::map<std::string, Tensor>> sample(int64_t i) const = 0;
   virtual std::string name(int64_t i) const = 0;
   virtual std::string warning() const { return {}; }  // what the user should know of all of it
+  virtual Preprocessing preprocessing() const = 0;    // its `source` is left to the caller
 };
 
 class Dataset {
@@ -47,7 +58,10 @@ class Dataset {
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   std::vector<std::string> warnings() const;  // of its sources
-  void keepFirst(int64_t count);              // forgets the samples behind them
+  // The samples of each source that has any left, apart.
+  struct Part;
+  std::vector<Part> parts() const;
+  void keepFirst(int64_t count);  // forgets the samples behind them
   void forgetFirst(int64_t count);
   Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
   Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one
@@ -70,9 +84,14 @@ class Dataset {
   Result<std::map<std::string, Tensor>> sampleFor(int64_t i, bool anySize) const;
 
   std::vector<std::shared_ptr<const SampleSource>> sources_;
-  std::vector<std::string> settings_;
+  std::vector<std::string> names_, settings_;  // of the sources: kind and path; the rest
   std::vector<Entry> entries_;
   std::vector<InputInfo> inputs_;
+};
+
+struct Dataset::Part {
+  Preprocessing how;
+  Dataset samples;
 };
 
 }  // namespace qc

@@ -119,6 +119,7 @@ void InputTrace::see(const TensorRef& tensor) {
   const std::span<const float> x(tensor.as<const float>(), static_cast<size_t>(n));
   const MinMax range = minMaxOf(x);
   nonFinite_ += range.nonFinite;
+  if (range.finite > 0) extend({range.min, range.max});
   if (range.nonFinite > 0) return;
   if (range.min == range.max) {
     constant_ += n > 1;
@@ -128,6 +129,13 @@ void InputTrace::see(const TensorRef& tensor) {
   const int64_t width = tensor.sizes.empty() ? 1 : tensor.sizes.back();
   const bool hasNeighbours = width >= 16 && n >= 1024 && (tensor.sizes.size() >= 3 || width >= 1024);
   if (hasNeighbours && std::abs(neighbourCorrelation(x, width)) < std::max(0.02, 3 / std::sqrt(static_cast<double>(n)))) ++noise_;
+}
+
+void InputTrace::extend(ValueRange range) {
+  if (range_)
+    join(*range_, range);
+  else
+    range_ = range;
 }
 
 void InputTrace::merge(const InputTrace& other) {
@@ -142,6 +150,7 @@ void InputTrace::merge(const InputTrace& other) {
   constant_ += other.constant_;
   noise_ += other.noise_;
   nonFinite_ += other.nonFinite_;
+  if (other.range_) extend(*other.range_);
 }
 
 // ---- which part of the data was seen -----------------------------------------------------------
