@@ -2,7 +2,8 @@
 // One direction of one batch entry is a work unit, since its steps depend on one another; of all batch entries, where they share what
 // their states are quantized with.  A step multiplies the state by the recurrent weights (recurrent_product.h) and then computes its
 // formulas vector by vector; the state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp,
-// ir/ops/dynamic_recurrent.cpp.  Tests: tests/kernels/recurrent_test.cpp.
+// ir/ops/dynamic_recurrent.cpp.  Batch entries with lengths of their own take no part in steps behind their last.  Tests:
+// tests/kernels/recurrent_test.cpp.
 #include <algorithm>
 
 #include "codegen/emit/recurrent_product.h"
@@ -86,22 +87,61 @@ class Recurrence {
     bias_ = operand(Operand::b) ? e_.at(operand(Operand::b), d * rows_ * kFloat) : nullptr;
     peepholes_ = operand(Operand::p) ? e_.at(operand(Operand::p), d * 3 * hidden * kFloat) : nullptr;
     step_ = Step::of(form_, d, peepholes_ != nullptr);
-    e_.loop(e_.i64(0), e_.i64(sequence_), 1,
-            [&](Reg step) { takeStep(d, first, form_.reverse(d) ? e_.b.CreateSub(e_.i64(sequence_ - 1), step) : step); });
+    e_.loop(e_.i64(0), longest(first), 1, [&](Reg step) { takeStep(d, first, step); });
     forEntries(first, [&](Reg, Reg entry) {
+      if (hasLengths()) clearBehind(d, entry);
       e_.copyBytes(floatsAt(e_.result(1), state(entry)), vector(Step::h), hidden * kFloat);
       if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state(entry)), vector(Step::c), hidden * kFloat);
     });
   }
 
-  void takeStep(int64_t d, Reg first, Reg t) {
+  bool hasLengths() { return operand(Operand::lengths) != nullptr; }
+  Reg givenLength(Reg entry) {
+    Reg given = e_.load(e_.b.getInt32Ty(), e_.at(operand(Operand::lengths), mul(entry, sizeOf(DType::s32))));
+    return e_.b.CreateSExt(given, e_.b.getInt64Ty());
+  }
+  Reg isBad(Reg length) { return e_.b.CreateICmpUGT(length, e_.i64(sequence_)); }
+  // Of the batch entry's sequence: 0 where what is given is refused.
+  Reg lengthOf(Reg entry) {
+    if (!hasLengths()) return e_.i64(sequence_);
+    Reg given = givenLength(entry);
+    return e_.b.CreateSelect(isBad(given), e_.i64(0), given);
+  }
+
+  Reg longest(Reg first) {
+    if (!hasLengths()) return e_.i64(sequence_);
+    return e_.loop(
+        e_.i64(0), e_.i64(together_), 1, {e_.i64(0)},
+        [&](Reg index, KernelEmitter::Values& found) {
+          Reg entry = e_.b.CreateAdd(first, index);
+          e_.refuse(isBad(givenLength(entry)), fmt::format("a sequence length is outside of 0 to {} steps", sequence_));
+          found[0] = e_.maxOf(found[0], lengthOf(entry));
+        },
+        true)[0];
+  }
+  // Zeros where the sequence has ended.
+  void clearBehind(int64_t d, Reg entry) {
+    e_.loop(lengthOf(entry), e_.i64(sequence_), 1, [&](Reg t) {
+      place(d, entry, t);
+      e_.fillBytes(output_, e_.b.getInt8(0), e_.i64(form_.hidden * kFloat));
+    });
+  }
+
+  void takeStep(int64_t d, Reg first, Reg step) {
+    const auto runs = [&](Reg index) { return e_.b.CreateICmpSLT(step, lengthOf(e_.b.CreateAdd(first, index))); };
     for (const Step::Part& part : step_.parts) {
       const auto factorOf = [&](Reg index) { return e_.at(homeOf(index), part.factor * padded_ * kFloat); };
-      product_->prepare(together_, factorOf);
+      product_->prepare(together_, factorOf, hasLengths() ? runs : RecurrentProductEmitter::VectorOf());
       forEntries(first, [&](Reg index, Reg entry) {
-        place(d, entry, t);
-        product_->multiply(index, vector(part.factor), part.first, part.gates, sums());
-        forUnits([&](const Lane& l) { assign(part, l); });
+        const auto take = [&] {
+          place(d, entry, form_.reverse(d) ? e_.b.CreateSub(e_.b.CreateSub(lengthOf(entry), e_.i64(1)), step) : step);
+          product_->multiply(index, vector(part.factor), part.first, part.gates, sums());
+          forUnits([&](const Lane& l) { assign(part, l); });
+        };
+        if (hasLengths())
+          e_.ifThen(runs(index), take);
+        else
+          take();
       });
     }
   }

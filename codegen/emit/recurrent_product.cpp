@@ -72,13 +72,17 @@ class IntegerProduct : public RecurrentProductEmitter {
     integers_ = scratch;
   }
 
-  void prepare(int64_t batch, const VectorOf& vectorOf) override {
+  void prepare(int64_t batch, const VectorOf& vectorOf, const VectorOf& runs) override {
     const Rows rows(e_, {1, form_.hidden, 1}, e_.i64(0), nullptr, laneCount(e_, form_.hidden), 1);
     Values extremes = noExtremes(rows);
     const auto entries = [&](const std::function<void(Reg, Values&)>& body) {
       extremes = e_.loop(e_.i64(0), e_.i64(batch), 1, extremes, body, true);
     };
-    entries([&](Reg entry, Values& found) { found = takeExtremes(rows, vectorOf(entry), found); });
+    entries([&](Reg entry, Values& found) {
+      if (!runs) return void(found = takeExtremes(rows, vectorOf(entry), found));
+      found = e_.loop(e_.i64(0), e_.b.CreateZExt(runs(entry), e_.b.getInt64Ty()), 1, found,
+                      [&](Reg, Values& ofRunning) { ofRunning = takeExtremes(rows, vectorOf(entry), ofRunning); });
+    });
     const auto [scale, zeroPoint] = paramsFromExtremes(rows, extremes, range_);
     const auto scalar = [&](Reg v) { return e_.b.CreateExtractElement(v, uint64_t{0}); };
     const auto bounds = e_.bounds(scalar(zeroPoint), e_.i32c(range_.qmin), e_.i32c(range_.qmax));

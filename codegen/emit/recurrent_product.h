@@ -21,8 +21,8 @@ class RecurrentProductEmitter {
   virtual bool takesWholeBatch() const { return false; }
   virtual int64_t scratchBytes(int64_t /*batch*/) const { return 0; }
   virtual void begin(int64_t direction, Reg scratch) = 0;
-  // Before the products of a step's part: what the batch entries [0, batch) are multiplied with.
-  virtual void prepare(int64_t /*batch*/, const VectorOf& /*vectorOf*/) {}
+  // Before the products of a step's part: what the batch entries [0, batch) are multiplied with, and which of them are (an i1; null: all).
+  virtual void prepare(int64_t /*batch*/, const VectorOf& /*vectorOf*/, const VectorOf& /*runs*/) {}
   // sums[g] = dot(R[g], vector) for gates [first, first + count), each gate padded to whole panels.
   void multiply(Reg entry, Reg vector, int64_t first, int64_t count, Reg sums);
 

@@ -95,7 +95,7 @@ void add(OpRegistry& r, const Declaration& d) {
 
   def.name = fmt::format("{}_steps", d.name);
   def.summary = fmt::format("{} whose inputs are multiplied by their weights already", d.summary);
-  def.operands = {{"X"}, weight("R"), optional("B"), optional("initial_h")};
+  def.operands = {{"X"}, weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   r.add(std::move(def));
 }

@@ -4,7 +4,7 @@
 //   X  [seq, batch, directions * gates * hidden] (batch first: [batch, seq, ...]) = dot(W, x) + Wb
 //   R  [directions, gates, panels, hidden, kPanel]: the recurrent weights, kPanel rows side by side, zeros behind the last row
 //   B  [directions, gates * hidden]: the recurrent bias alone
-// and has neither W nor sequence_lens.  The other operands, the results and all arithmetic are those of the whole op.
+// and has no W.  The other operands, the results and all arithmetic are those of the whole op.
 //
 // q.dynamic_lstm, q.dynamic_gru and q.dynamic_rnn (dynamic_recurrent.cpp) multiply integers, and their split form has
 //   R       [directions, gates, panels, lines, kPanel, kGroup]: minus their zero points, s8 or, where that is too narrow, s16;

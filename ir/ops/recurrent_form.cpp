@@ -101,8 +101,8 @@ Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& 
 bool isRecurrent(std::string_view op) { return kindOf(op) != nullptr; }
 
 int RecurrentForm::place(Operand operand) const {
-  constexpr std::array<int, 10> kWhole = {0, 1, 2, 3, 4, 5, 6, 7, -1, -1}, kSplit = {0, -1, 1, 2, -1, 3, 4, 5, -1, -1},
-                                kSplitDynamic = {0, -1, 1, 4, -1, 5, 6, 7, 2, 3};
+  constexpr std::array<int, 10> kWhole = {0, 1, 2, 3, 4, 5, 6, 7, -1, -1}, kSplit = {0, -1, 1, 2, 3, 4, 5, 6, -1, -1},
+                                kSplitDynamic = {0, -1, 1, 4, 5, 6, 7, 8, 2, 3};
   const bool ofLstm = operand == Operand::initialC || operand == Operand::p;
   const auto& places = !steps ? kWhole : dynamic ? kSplitDynamic : kSplit;
   return ofLstm && cell != Cell::lstm ? -1 : places[static_cast<size_t>(operand)];

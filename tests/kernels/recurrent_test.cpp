@@ -13,6 +13,7 @@ struct Layer {
 struct Size {
   int hidden, batch, sequence, directions;
   bool batchFirst;
+  const char* lengths = nullptr;  // one for each batch entry, or all run to the end
 };
 
 // A graph of one node under construction.
@@ -58,6 +59,10 @@ void check(const Layer& layer, const Size& s, const char* weights = nullptr, con
     text.input("r", {s.directions, layer.gates, panels, s.hidden, 16});
   }
   text.input("b", {s.directions, rows}, layer.bias);
+  if (s.lengths)
+    text.constant("n", "s32", {s.batch}, s.lengths);
+  else
+    text.given += ", _";
   text.input("h", state, layer.initial);
   if (lstm) {
     text.input("c", state, layer.initial);
@@ -96,6 +101,25 @@ TEST(Recurrence, DirectionsAndBatchOrder) {
     }
 }
 
+const char* const kLengths[] = {"[4, 2, 0]", "[1, 4, 3]", "[0, 0, 0]", "[2, 2, 1]"};
+
+TEST(Recurrence, LengthsOfTheirOwn) {
+  size_t next = 0;
+  for (const Layer& layer : kLayers)
+    for (const bool batchFirst : {false, true}) check(layer, {19, 3, 4, 2, batchFirst, kLengths[next++ % std::size(kLengths)]});
+}
+
+TEST(Recurrence, LengthsOutsideAreRefused) {
+  for (const char* cell : {"rnn_steps", "q.dynamic_rnn_steps"}) {
+    const bool dynamic = cell[0] == 'q';
+    expectRefused(fmt::format("graph @g(%x: f32[4,3,5], {}, %n: s32[3]) {{\n%y, %last = {} %x, %r, {}_, %n {{hidden_size=5}} : "
+                              "f32[4,1,3,5], f32[1,3,5]\nreturn %y, %last\n}}\n",
+                              dynamic ? "%r: s8[1,1,1,2,16,4], %s: f32[1,1,1,16], %t: s32[1,1,1,16]" : "%r: f32[1,1,1,5,16]", cell,
+                              dynamic ? "%s, %t, " : ""),
+                  dynamic ? 5 : 3, {-1, 5, INT32_MAX, INT32_MIN});
+  }
+}
+
 TEST(DynamicRecurrence, EveryCell) {
   for (const Layer& layer : kLayers) check(layer, {67, 2, 3, 1, false}, "s8");
 }
@@ -115,6 +139,12 @@ TEST(DynamicRecurrence, DirectionsAndBatchOrder) {
       check(layer, {19, 3, 4, 2, batchFirst}, "s8");
       check(layer, {33, 1, 1, 1, batchFirst}, "s16");
     }
+}
+
+TEST(DynamicRecurrence, LengthsOfTheirOwn) {
+  size_t next = 0;
+  for (const Layer& layer : kLayers) check(layer, {19, 3, 4, 2, next % 3 == 0, kLengths[next++ % std::size(kLengths)]}, "s8");
+  for (const char* lengths : kLengths) check(kLayers[6], {33, 3, 4, 2, true, lengths}, "s16");
 }
 
 TEST(DynamicRecurrence, EveryRange) {

@@ -246,6 +246,7 @@ void checkRecurrence(const RecurrentCase& c, const char* range, const char* weig
   matrix("r", kHidden);
   constant("b", fmt::format("f32[2,{}]", 2 * rows), fmt::format("f32[2,{}]", 2 * rows), "rand(3, -0.5, 0.5)");
   constant("h", state, state, "rand(4, -1.0, 1.0)");
+  constant("n", fmt::format("s32[{}]", kBatch), fmt::format("s32[{}]", kBatch), "[4, 0, 2]");
   if (lstm) constant("p", fmt::format("f32[2,{}]", 3 * kHidden), fmt::format("f32[2,{}]", 3 * kHidden), "rand(5, -1.0, 1.0)");
   const std::string memory = lstm ? ", %c" : "";
   const std::string text = fmt::format(
@@ -271,6 +272,8 @@ TEST(Modes, RecurrencesOfEveryForm) {
       {"q.dynamic_gru", 3, ""},
       {"q.dynamic_gru", 3, ", linear_before_reset=1"},
       {"q.dynamic_rnn", 1, ", activations=\"Relu,Tanh\""},
+      {"q.dynamic_lstm", 4, "", "%b, %n, %h, %h, %p"},
+      {"q.dynamic_gru", 3, "", "_, %n"},
   };
   for (const RecurrentCase& c : cases)
     for (const char* granularity : {"", ", granularity=\"token\""})
