@@ -21,8 +21,7 @@ struct BenchOptions {
 
 class Runner {
  public:
-  Runner(const Executable& exe, Session session) : session_(std::move(session)) {
-    for (const Port& p : exe.inputs()) inputs_.push_back(syntheticInput(p));
+  Runner(const Executable& exe, Session session) : session_(std::move(session)), inputs_(syntheticInputs(exe)) {
     for (const Port& p : exe.outputs()) outputs_.emplace_back(p.type.dtype, p.type.sizes());
   }
   Result<double> milliseconds() {
@@ -53,9 +52,7 @@ Status serve(Runner& runner, double prepareSeconds) {
 }
 
 Result<std::vector<StepProfile>> layersOf(const Executable& exe, int threads) {
-  std::vector<Tensor> inputs;
-  for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
-  return profile(exe, inputs, 20, {.threads = threads});
+  return profile(exe, syntheticInputs(exe), 20, {.threads = threads});
 }
 
 void printLayers(const std::vector<StepProfile>& steps) {

@@ -60,7 +60,7 @@ Status runProfile(const ProfileFlags& o) {
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   std::vector<Tensor> inputs;
   if (o.data.sources.empty()) {
-    for (const Port& p : exe.inputs()) inputs.push_back(syntheticInput(p));
+    inputs = syntheticInputs(exe);
   } else {
     QC_ASSIGN(const Dataset data, o.data.open(model));
     QC_ASSIGN(const TensorMap sample, data.sample(0));

@@ -120,6 +120,8 @@ Result<Executable> EngineOptions::compile(const Model& model) const {
   return exe;
 }
 
+namespace {
+
 Tensor syntheticInput(const Port& port) {
   Tensor t(port.type.dtype, port.type.sizes());
   std::mt19937 random(0);
@@ -128,6 +130,27 @@ Tensor syntheticInput(const Port& port) {
   for (int64_t i = 0; i < t.numElements(); ++i)
     storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
   return t;
+}
+
+}  // namespace
+
+std::vector<Tensor> syntheticInputs(const Executable& exe) {
+  const Graph& graph = exe.program().graph();
+  std::map<const Value*, int64_t> lengths;
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    const Value* v = n->operand("sequence_lens");
+    if (!v) continue;
+    while (v->producer() && (v->producer()->is("cast") || v->producer()->is("reshape"))) v = v->producer()->operand(0);
+    lengths[v] = n->operand(0)->type().sizes()[n->integer("batch_first") ? 1 : 0];
+  }
+  std::vector<Tensor> inputs;
+  const std::vector<Port> ports = exe.inputs();
+  for (size_t i = 0; i < ports.size(); ++i) {
+    Tensor& t = inputs.emplace_back(syntheticInput(ports[i]));
+    if (const auto whole = lengths.find(graph.inputs()[i]); whole != lengths.end())
+      for (int64_t k = 0; k < t.numElements(); ++k) storeElement(t.dtype(), t.mutableData(), k, static_cast<double>(whole->second));
+  }
+  return inputs;
 }
 
 void DataOptions::addTo(CLI::App& verb, bool required) {

@@ -34,8 +34,9 @@ struct EngineOptions {
   Result<Executable> compile(const Model& model) const;
 };
 
-// Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
-Tensor syntheticInput(const Port& port);
+// One for each input.  Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
+// Lengths of sequences do: they are whole.
+std::vector<Tensor> syntheticInputs(const Executable& exe);
 
 // -d SOURCE, repeatable.
 struct DataOptions {

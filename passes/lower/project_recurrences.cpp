@@ -143,7 +143,8 @@ Result<bool> project(Node& node, Rewriter& rw) {
   QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(node.op(), node.attrs()));
   const auto operand = [&](Operand o) { return form.place(o) < 0 ? nullptr : node.operand(form.place(o)); };
   Value *w = operand(Operand::w), *r = operand(Operand::r), *b = operand(Operand::b);
-  if (form.steps || !node.operand(0)->type().isStatic() || (form.dynamic && !(w->constant() && r->constant()))) return false;
+  if (form.steps || (form.dynamic && !(w->constant() && r->constant()))) return false;
+  if (operand(Operand::lengths) && !node.operand(0)->type().isStatic()) return false;
   Builder builder = rw.before(&node);
   std::pair<Value*, Value*> bias;
   if (b && !b->constant()) {
