@@ -25,12 +25,19 @@ struct Remark {
   std::string message;
 };
 
+struct PassTiming {
+  std::string pass;
+  double seconds = 0;
+  int nodesBefore = 0, nodesAfter = 0;
+};
+
 class PassContext {
  public:
   AttrDict options;      // of the running pass, defaults filled in
   std::string passName;  // of the running pass; set by the manager
   std::vector<Remark> remarks;
   std::map<std::string, int> hits;  // "pass/rule" -> rewrites
+  std::vector<PassTiming> timings;  // of every pass that ran, in order
 
   void remark(const Node* node, std::string message) {
     remarks.push_back({passName, node ? node->location() : std::string(), std::move(message)});
@@ -44,6 +51,7 @@ class PassContext {
   void provide(T value) {
     extensions_[typeid(T).name()] = std::move(value);
   }
+  bool provides(std::string_view type) const { return extensions_.contains(std::string(type)); }
   template <class T>
   T* get() {
     const auto it = extensions_.find(typeid(T).name());
@@ -54,6 +62,17 @@ class PassContext {
   std::map<std::string, std::any> extensions_;
 };
 
+// What is not text and a pass cannot do without: PassContext::provide() gave it, or one of its options stands in for it.
+struct PassNeed {
+  std::string type;  // typeid's name
+  std::string what;  // in words
+  std::vector<std::string> instead;
+};
+template <class T>
+PassNeed needs(std::string what, std::vector<std::string> instead) {
+  return {typeid(T).name(), std::move(what), std::move(instead)};
+}
+
 struct Pass {
   std::string name;  // kebab-case, the one name everywhere
   std::string summary;
@@ -61,6 +80,7 @@ struct Pass {
   std::optional<Stage> leaves;  // stage afterwards; none: unchanged
   std::function<Status(Graph&, PassContext&)> run;
   StageSet accepts = kAllStages;  // stages it works in; a pipeline that runs it in another is refused
+  std::vector<PassNeed> needs = {};
 };
 
 class PassRegistry {

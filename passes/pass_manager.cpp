@@ -1,5 +1,9 @@
 #include "passes/pass_manager.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include <chrono>
 #include <filesystem>
 #include <regex>
@@ -106,6 +110,20 @@ Status checkAccepts(const Pass& pass, Stage stage) {
       .help(fmt::format("{} leaves a graph there; the order is annotate, prepare, convert, lower, compile", passesInto(pass.accepts)));
 }
 
+Status checkNeeds(const Pipeline::Step& step, const PassContext& cx) {
+  for (const PassNeed& need : step.pass->needs) {
+    const bool stoodIn = std::any_of(need.instead.begin(), need.instead.end(), [&](const std::string& option) {
+      const auto spec =
+          std::find_if(step.pass->options.begin(), step.pass->options.end(), [&](const AttrSpec& s) { return s.name == option; });
+      return spec != step.pass->options.end() && !(*step.options.find(option) == *spec->byDefault);
+    });
+    if (stoodIn || cx.provides(need.type)) continue;
+    return fail(ErrorCode::kInvalidArgument, "pass `{}` needs {}, and nothing provides it", step.pass->name, need.what)
+        .help(fmt::format("give its option {}, which stands in for it, or PassContext::provide() it", fmt::join(need.instead, " or ")));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Pipeline> Pipeline::parse(std::string_view text, const PassRegistry& registry) {
@@ -139,9 +157,9 @@ PassManager::PassManager(Pipeline pipeline, PassManagerOptions options) : pipeli
 Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stage) {
   const DefinedArithmetic defined;
   stage_ = stage;
-  timings_.clear();
   size_t count = pipeline_.steps().size();
   if (options_.stopAfter >= 0) count = std::min(count, static_cast<size_t>(options_.stopAfter));
+  for (size_t i = 0; i < count; ++i) QC_TRY(checkNeeds(pipeline_.steps()[i], cx));
   QC_TRY(dump(0, "input", graph));
   for (size_t i = 0; i < count; ++i) QC_TRY(runStep(i, graph, cx));
   return {};
@@ -167,7 +185,7 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   const Status status = step.pass->run(graph, cx);
   timing.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   timing.nodesAfter = graph.numNodes();
-  timings_.push_back(timing);
+  cx.timings.push_back(timing);
   if (!status) {
     Failure failure = inPass("in", *step.pass, status.error(), status.error().code());
     return status.error().code() == ErrorCode::kInternal ? evidence(std::move(failure)) : std::move(failure);

@@ -47,12 +47,6 @@ struct PassManagerOptions {
   std::function<void(std::string_view)> log;  // takes what is printed
 };
 
-struct PassTiming {
-  std::string pass;
-  double seconds = 0;
-  int nodesBefore = 0, nodesAfter = 0;
-};
-
 class PassManager {
  public:
   explicit PassManager(Pipeline pipeline, PassManagerOptions options = {});
@@ -60,7 +54,6 @@ class PassManager {
   // `stage`: of the graph as given, if known.  After an error the graph is valid to destroy, nothing else.
   Status run(Graph& graph, PassContext& cx, std::optional<Stage> stage = std::nullopt);
   std::optional<Stage> stage() const { return stage_; }  // of the graph after the last pass that ran
-  const std::vector<PassTiming>& timings() const { return timings_; }
 
  private:
   Status runStep(size_t index, Graph& graph, PassContext& cx);
@@ -69,7 +62,6 @@ class PassManager {
   Pipeline pipeline_;
   PassManagerOptions options_;
   std::optional<Stage> stage_;
-  std::vector<PassTiming> timings_;
 };
 
 // Parses and runs in one go.

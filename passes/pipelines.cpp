@@ -1,5 +1,8 @@
 // Every pass of this room and every named pipeline.  A pass is a row here and a file of the same name.
 #include "passes/passes.h"
+#include "passes/quantize/bias_corrections.h"
+#include "quantizer/channel_statistics.h"
+#include "quantizer/layer_statistics.h"
 
 namespace qc {
 namespace {
@@ -28,7 +31,8 @@ const Pass kPasses[] = {
      {{"shift", AttrKind::real, 0.0}},
      std::nullopt,
      correctBias,
-     kFloat | kObserved},
+     kFloat | kObserved,
+     {needs<BiasCorrections>("what to add to the biases", {"shift"})}},
     {"cse", "merges nodes that compute the same", {}, std::nullopt, cse},
     {"dce", "removes nodes without uses", {}, std::nullopt, dce},
     {"duplicate-dequantize", "gives every reader of a dequantize one of its own", {}, std::nullopt, duplicateDequantize, kBeforeKernel},
@@ -43,7 +47,8 @@ const Pass kPasses[] = {
      {{"spread", AttrKind::real, 0.0}},
      std::nullopt,
      equalizeLayers,
-     kFloat},
+     kFloat,
+     {needs<ChannelsByValue>("statistics of channels", {"spread"})}},
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm, kBeforeKernel},
     {"fold-constants",
      "evaluates nodes whose operands are constant",
@@ -102,13 +107,15 @@ const Pass kPasses[] = {
      {{"correlation", AttrKind::real, 0.0}, {"scales", AttrKind::integer, int64_t{64}}},
      std::nullopt,
      roundWeights,
-     kFloat | kObserved},
+     kFloat | kObserved,
+     {needs<StatisticsByLayer>("statistics of what the layers read", {"correlation"})}},
     {"smooth-quant",
      "moves outliers in what linear layers read into their weights",
      {{"spread", AttrKind::real, 0.0}, {"dynamic", AttrKind::integer, int64_t{0}}},
      std::nullopt,
      smoothQuant,
-     kFloat | kObserved},
+     kFloat | kObserved,
+     {needs<ChannelsByValue>("statistics of channels", {"spread", "dynamic"})}},
     {"split-conv-transpose",
      "turns transposed convolutions into plain ones whose results interleave",
      {},

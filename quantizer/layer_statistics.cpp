@@ -125,4 +125,19 @@ LayerStatistics LayerSampler::take() && {
   return std::move(statistics_);
 }
 
+std::vector<float> missingMean(const Tensor& w, const LayerStatistics& x, const Tensor& rounded, const LayerStatistics& seen) {
+  const int64_t channels = w.sizes()[0], perGroup = channels / x.groups;
+  std::vector<float> missing;
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0;
+    for (int64_t i = 0; i < x.depth; ++i) {
+      const auto at = static_cast<size_t>(c * x.depth + i);
+      const int64_t input = c / perGroup * x.depth + i;
+      sum += static_cast<double>(w.as<float>()[at]) * x.mean(input) - static_cast<double>(rounded.as<float>()[at]) * seen.mean(input);
+    }
+    missing.push_back(static_cast<float>(sum * x.trust()));
+  }
+  return missing;
+}
+
 }  // namespace qc

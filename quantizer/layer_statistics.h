@@ -31,6 +31,10 @@ struct LayerStatistics {
   double mean(int64_t i) const { return positions ? sum[static_cast<size_t>(i)] / static_cast<double>(positions) : 0.0; }
 };
 
+// W E[x] - W' E[x'] for every output channel: what the mean of a layer with the weights W' on the inputs `seen` lacks of that with the
+// weights W on the inputs x, drawn towards nothing by trust().  Weights [channels, ...], f32.
+std::vector<float> missingMean(const Tensor& w, const LayerStatistics& x, const Tensor& rounded, const LayerStatistics& seen);
+
 // By the name of the layer's result.
 using StatisticsByLayer = std::map<std::string, LayerStatistics>;
 

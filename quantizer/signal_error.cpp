@@ -45,6 +45,12 @@ double cosineSimilarity(std::span<const float> reference, std::span<const float>
   return norms == 0 ? 0 : s.product / norms;
 }
 
+double decibels(double signal, double noise) {
+  constexpr double kMax = 120;
+  if (!(noise > 0)) return kMax;
+  return signal > 0 ? std::min(kMax, 10 * std::log10(signal / noise)) : 0.0;
+}
+
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual) {
   if (reference.empty()) return 0;
   return sumsOf(reference, actual).difference / static_cast<double>(reference.size());

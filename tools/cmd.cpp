@@ -4,6 +4,7 @@
 
 #include "ir/files.h"
 #include "ir/memory_limit.h"
+#include "runtime/workflow/recipes.h"
 
 namespace qc::tools {
 
@@ -17,14 +18,17 @@ constexpr std::pair<std::string_view, std::string_view> kWords[] = {
     {"CalibrateOptions::memoryLimit", "--memory-limit"},
     {"Ranges::merge(.., approximate)", "--approximate"},
     {"cap BuildOptions::target", "use --target"},
-    {"RecoverOptions::smoothQuant and RecoverOptions::equalize off", "--smooth-quant off --equalize off"},
 };
 
 }  // namespace
 
 std::string inFlags(std::string text) {
-  for (const auto& [api, flag] : kWords)
+  const auto replace = [&](std::string_view api, std::string_view flag) {
     for (size_t at = 0; (at = text.find(api, at)) != std::string::npos; at += flag.size()) text.replace(at, api.size(), flag);
+  };
+  for (const auto& [api, flag] : kWords) replace(api, flag);
+  for (const Recipe& recipe : recipes())
+    replace(fmt::format("choose(\"{}\", \"{}\")", recipe.name, recipe.off), fmt::format("--{} {}", recipe.name, recipe.off));
   return text;
 }
 

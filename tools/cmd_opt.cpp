@@ -12,6 +12,7 @@
 #include "passes/lower/memory_plan.h"
 #include "passes/pass_manager.h"
 #include "tools/cmd.h"
+#include "tools/common.h"
 
 namespace qc::tools {
 namespace {
@@ -116,16 +117,8 @@ Result<std::string> memoryPlanOf(const Graph& graph) {
 
 // ---- One graph --------------------------------------------------------------------------------
 
-void printStats(const PassManager& manager, const PassContext& cx, const OptOptions& o) {
-  if (o.timePasses) {
-    double total = 0;
-    for (const PassTiming& t : manager.timings()) total += t.seconds;
-    fmt::print(stderr, "{:>10}  {:>5}  {:>13}  pass\n", "ms", "share", "nodes");
-    for (const PassTiming& t : manager.timings())
-      fmt::print(stderr, "{:10.3f}  {:4.0f}%  {:5} -> {:4}  {}\n", t.seconds * 1e3, total > 0 ? 100 * t.seconds / total : 0, t.nodesBefore,
-                 t.nodesAfter, t.pass);
-    fmt::print(stderr, "{:10.3f}  100%  {:13}  total\n", total * 1e3, "");
-  }
+void printStats(const PassContext& cx, const OptOptions& o) {
+  if (o.timePasses) printTimings(cx.timings);
   if (o.passStats)
     for (const auto& [rule, n] : cx.hits) fmt::print(stderr, "{:6}  {}\n", n, rule);
   for (const Remark& r : cx.remarks)
@@ -140,7 +133,7 @@ Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::o
   PassManager manager(pipeline, o.manager);
   PassContext cx;
   const Status status = manager.run(graph, cx, stage);
-  printStats(manager, cx, o);
+  printStats(cx, o);
   QC_TRY(status);
   if (o.memoryPlan) return memoryPlanOf(graph);
   return o.run ? runGraph(graph, o.inputs) : Result<std::string>(print(graph, o.manager.print));

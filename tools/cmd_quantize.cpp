@@ -18,22 +18,19 @@
 namespace qc::tools {
 namespace {
 
-// What is done against the loss of accuracy, and shown of it.
+// What is done against the loss of accuracy, one option for each recipe, and shown of it.
 struct RecoveryFlags {
-  std::string roundWeights = "calibrated", biasCorrection = "fast", smooth = "on", equalize = "on";
+  std::map<std::string_view, std::string> choices;  // by recipe
   int64_t samples = 128, compare = 16;
-  std::string given, movesChannels;  // a flag that the user gave: of those that need samples; of those that move channels
-  bool smoothGiven = false;
+  // A flag that the user gave: one that works on samples; one that moves channels; one that has an effect without samples.
+  std::string given, movesChannels, dynamic;
 
   void addTo(CLI::App& verb) {
-    verb.add_option("--round-weights", roundWeights, "calibrated: to the integers that change the results of a layer least; nearest")
-        ->check(CLI::IsMember({"calibrated", "nearest"}));
-    verb.add_option("--bias-correction", biasCorrection, "fast: for the mean error of the weights; full: from runs of the int8 model; off")
-        ->check(CLI::IsMember({"off", "fast", "full"}));
-    verb.add_option("--smooth-quant", smooth, "on: outliers in what linear layers read go into their weights; off")
-        ->check(CLI::IsMember({"on", "off"}));
-    verb.add_option("--equalize", equalize, "on: channels of one layer and the weights of the next share their differences; off")
-        ->check(CLI::IsMember({"on", "off"}));
+    for (const Recipe& recipe : recipes()) {
+      std::string& choice = choices[recipe.name] = recipe.byDefault;
+      verb.add_option(fmt::format("--{}", recipe.name), choice, std::string(recipe.help))
+          ->check(CLI::IsMember(std::vector<std::string>(recipe.choices.begin(), recipe.choices.end())));
+    }
     verb.add_option("--recovery-samples", samples, "calibration samples that these use, at most")->check(CLI::Range(1, 1 << 30));
     verb.add_option(
             "--compare-samples", compare,
@@ -41,21 +38,19 @@ struct RecoveryFlags {
         ->check(CLI::Range(0, 1 << 30));
   }
   void noteGiven(const CLI::App& verb) {
-    for (const char* flag : {"--round-weights", "--bias-correction", "--recovery-samples", "--compare-samples", "--equalize"})
+    for (const char* flag : {"--recovery-samples", "--compare-samples"})
       if (verb.count(flag) > 0) given = flag;
-    smoothGiven = verb.count("--smooth-quant") > 0;
-    for (const char* flag : {"--smooth-quant", "--equalize"})
-      if (verb.count(flag) > 0 && verb.get_option(flag)->as<std::string>() == "on") movesChannels = flag;
+    for (const Recipe& recipe : recipes()) {
+      const std::string flag = fmt::format("--{}", recipe.name);
+      if (verb.count(flag) == 0) continue;
+      (recipe.helpsDynamic ? dynamic : given) = flag;
+      if (recipe.movesChannels() && choices.at(recipe.name) != recipe.off) movesChannels = flag;
+    }
   }
   RecoverOptions options(int threads, StagedProgress& progress) const {
     RecoverOptions o;
     o.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
-    o.smoothQuant = smooth == "on";
-    o.equalize = equalize == "on";
-    o.roundWeights = roundWeights == "calibrated";
-    o.biasCorrection = biasCorrection == "off"    ? BiasCorrection::off
-                       : biasCorrection == "fast" ? BiasCorrection::fast
-                                                  : BiasCorrection::full;
+    for (const auto& [recipe, choice] : choices) o.choose(std::string(recipe), choice);
     o.samples = samples;
     o.threads = threads;
     return o;
@@ -72,7 +67,7 @@ struct QuantizeFlags {
   bool perToken = false, perTensor = false;
   int64_t limit = -1;
   int threads = 1;
-  bool json = false, all = false;
+  bool json = false, all = false, timePasses = false;
   RecoveryFlags recovery;
 };
 
@@ -105,8 +100,9 @@ Status checkMode(const QuantizeFlags& o) {
   if (!o.recovery.movesChannels.empty() && !o.ranges.empty())
     return fail(ErrorCode::kInvalidArgument, "{} changes the ranges that were saved", o.recovery.movesChannels)
         .help("leave out --ranges, or the flag: with --ranges, samples serve to round weights and to correct biases");
-  if (o.recovery.smoothGiven && (o.mode == "weight-only" || o.mode == "fp16-weights" || (!o.ranges.empty() && o.data.sources.empty())))
-    return fail(ErrorCode::kInvalidArgument, "--smooth-quant has no effect here").help("it is for --mode static with samples and dynamic");
+  if (!o.recovery.dynamic.empty() && (o.mode == "weight-only" || o.mode == "fp16-weights" || (!o.ranges.empty() && o.data.sources.empty())))
+    return fail(ErrorCode::kInvalidArgument, "{} has no effect here", o.recovery.dynamic)
+        .help("it is for --mode static with samples and dynamic");
   if (isStatic && o.data.sources.empty() && o.ranges.empty() && o.rules.config.empty())
     return fail(ErrorCode::kInvalidArgument, "no calibration data")
         .help("give samples with -d, saved ranges with --ranges, or a --mode that needs neither");
@@ -125,39 +121,22 @@ Status checkMode(const QuantizeFlags& o) {
   return {};
 }
 
-// The model and the ranges that it was made with, without for modes that need none.
-struct Quantized {
-  QuantizedModel result;
-  Ranges ranges = {};
-};
-
 // From saved ranges, or those of the samples.  check: what is decided and measured on; null: a part of the samples, and nothing.
-Result<Quantized> quantized(const QuantizeFlags& o, const Model& model, const QConfigMapping& rules, const Dataset& samples,
-                            const Dataset* check, StagedProgress& progress) {
+Result<QuantizedModel> quantized(const QuantizeFlags& o, const PreparedModel& model, const Dataset& samples, const Dataset* check,
+                                 StagedProgress& progress) {
   QuantizeOptions options;
   options.recover = o.recovery.options(o.threads, progress);
   options.recover.check = check;
   options.compareSamples = o.recovery.compare;
-  std::vector<Remark> decisions;
-  options.recover.remark = [&](const Remark& remark) { decisions.push_back(remark); };
-  if (samples.size() == 0 && o.ranges.empty()) {
-    QC_ASSIGN(QuantizedModel result, quantize(model, rules, options));
-    return Quantized{std::move(result)};
-  }
   if (samples.size() > 0) options.samples = &samples;
-  Model easier(model.graph().clone(), model.name(), model.reshaper());
-  // Saved ranges are those of the model as it is.
-  if (o.ranges.empty() && (options.recover.smoothQuant || options.recover.equalize)) {
-    QC_ASSIGN(easier, eased(model, rules, samples, options.recover));
+  if (!o.ranges.empty()) {
+    QC_ASSIGN(const Ranges ranges, Ranges::load(o.ranges));
+    return quantize(model, ranges, options);
   }
-  LayerObserver layers(options.recover.layers());
-  if (options.recover.looksAtLayers()) options.recover.observer = &layers;
-  CalibrateOptions calibration{.threads = o.threads, .layers = options.recover.observer};
+  if (samples.size() == 0) return quantize(model, options);
+  CalibrateOptions calibration{.threads = o.threads};
   calibration.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
-  QC_ASSIGN(Ranges ranges, o.ranges.empty() ? calibrate(easier, rules, samples, calibration) : Ranges::load(o.ranges));
-  QC_ASSIGN(QuantizedModel result, quantize(easier, rules, ranges, options));
-  result.remarks.insert(result.remarks.begin(), decisions.begin(), decisions.end());
-  return Quantized{std::move(result), std::move(ranges)};
+  return calibrateAndQuantize(model, samples, options, calibration);
 }
 
 // How the quantized ones are, where that is not the static default: "weights s8 per channel, input u8 at run time per tensor".
@@ -345,7 +324,8 @@ Status runQuantize(const QuantizeFlags& o) {
   Dataset seen = samples;
   QC_ASSIGN(CheckSamples check, checkSamples(o, model, seen));
   QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
-  QC_ASSIGN(Quantized made, quantized(o, model, rules, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
+  QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(QuantizedModel result, quantized(o, prepared, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
   if (check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
     // So few that those left out are missed: measured without them, made with all.
@@ -353,17 +333,17 @@ Status runQuantize(const QuantizeFlags& o) {
     samples.keepFirst(asked);
     QuantizeFlags whole = o;
     whole.recovery.compare = 0;
-    QC_ASSIGN(Quantized withAll, quantized(whole, model, rules, samples, nullptr, progress));
-    withAll.result.layers = std::move(made.result.layers);
-    withAll.result.compared = made.result.compared;
-    made = std::move(withAll);
+    QC_ASSIGN(QuantizedModel withAll, quantized(whole, prepared, samples, nullptr, progress));
+    withAll.layers = std::move(result.layers);
+    withAll.compared = result.compared;
+    result = std::move(withAll);
   }
-  const QuantizedModel& result = made.result;
   if (o.ranges.empty() && samples.size() > 0)
-    for (const std::string& warning : assess(made.ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
+    for (const std::string& warning : assess(result.ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
   QC_TRY(requireInt8(result.coverage, o.requireInt8));
   if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
+  if (o.timePasses) printTimings(result.timings);
   QC_TRY(save(result.model, o.output));
   if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
   // Of a model that is read, the weights beside its file belong to it; what is written is one file.
@@ -373,7 +353,7 @@ Status runQuantize(const QuantizeFlags& o) {
     nlohmann::json report = reportJson(result, rules);
     report.update(
         {{"output", o.output},
-         {"samples", made.ranges.samples()},
+         {"samples", result.ranges.samples()},
          {"measured_on",
           {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
          {"unmeasured", unmeasured},
@@ -392,7 +372,7 @@ Status runQuantize(const QuantizeFlags& o) {
   if (!inputs.sources.empty()) fmt::print("\n");
   printInputs(inputs);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
-             made.ranges.samples(), now() - start);
+             result.ranges.samples(), now() - start);
   return {};
 }
 
@@ -433,6 +413,7 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
       ->type_name("FILE");
   options->recovery.addTo(*verb);
   verb->add_flag("--all", options->all, "name every node that stayed float, and the noise of every layer");
+  verb->add_flag("--time-passes", options->timePasses, "print the time of each pass over the model's graph (stderr)");
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, verb, &exitCode] {
     options->recovery.noteGiven(*verb);

@@ -334,4 +334,14 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
 
+void printTimings(const std::vector<PassTiming>& timings) {
+  double total = 0;
+  for (const PassTiming& t : timings) total += t.seconds;
+  fmt::print(stderr, "{:>10}  {:>5}  {:>13}  pass\n", "ms", "share", "nodes");
+  for (const PassTiming& t : timings)
+    fmt::print(stderr, "{:10.3f}  {:4.0f}%  {:5} -> {:4}  {}\n", t.seconds * 1e3, total > 0 ? 100 * t.seconds / total : 0, t.nodesBefore,
+               t.nodesAfter, t.pass);
+  fmt::print(stderr, "{:10.3f}  100%  {:13}  total\n", total * 1e3, "");
+}
+
 }  // namespace qc::tools

@@ -109,4 +109,7 @@ class StagedProgress {
 double now();  // seconds of a steady clock
 std::string megabytes(int64_t bytes);
 
+// A table on stderr: milliseconds, share and nodes before and after, pass by pass.
+void printTimings(const std::vector<PassTiming>& timings);
+
 }  // namespace qc::tools

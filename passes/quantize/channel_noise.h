@@ -2,27 +2,12 @@
 // per channel, and the weights that read it multiplied by s, is the same function; rounding disturbs it less or more.
 #pragma once
 
-#include <map>
-#include <string>
 #include <vector>
 
 #include "ir/graph.h"
+#include "quantizer/channel_statistics.h"
 
 namespace qc {
-
-// What calibration knows of a value: per channel its range, 0 included, and mean square.
-struct ChannelStatistics {
-  std::vector<float> min, max;
-  std::vector<double> square;
-  // The same range over shares of the samples: how far what one share holds leaves the range of the others is how far new samples will
-  // leave that of all.  Empty: not known, and not reckoned with.
-  struct Share {
-    std::vector<float> min, max;
-    double positions = 0;  // values of each channel
-  };
-  std::vector<Share> shares = {};
-};
-using ChannelsByValue = std::map<std::string, ChannelStatistics>;
 
 // Channel c of n ranges over +-spread^(c / (n - 1)): stands in for data in tests.
 ChannelStatistics spreadChannels(int64_t channels, double spread);

@@ -21,8 +21,8 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 
 class Calibration {
  public:
-  Calibration(const Model& model, Graph prepared, const Dataset& samples, const CalibrateOptions& options)
-      : model_(model), prepared_(std::move(prepared)), samples_(samples), options_(options) {}
+  Calibration(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options)
+      : reshaper_(model.reshaper), prepared_(*model.observed), samples_(samples), options_(options) {}
 
   Result<Ranges> run() {
     QC_TRY(chooseSamples());
@@ -104,7 +104,7 @@ class Calibration {
 
   // The model at other shapes, with the same observers at the same values.
   Result<Graph> observedAt(const Shapes& shapes) {
-    QC_ASSIGN(Graph graph, simplifiedAt(model_, shapes));
+    QC_ASSIGN(Graph graph, simplifiedAt(reshaper_, shapes));
     for (const Node* observe = prepared_.front(); observe; observe = observe->next()) {
       if (!observe->is("observe")) continue;
       Value* value = sameValue(graph, *observe->operand(0));
@@ -149,7 +149,7 @@ class Calibration {
   }
 
   Status observeSample() {
-    QC_ASSIGN(const TensorMap sample, anySample(model_, samples_, next_));
+    QC_ASSIGN(const TensorMap sample, anySample(reshaper_, samples_, next_));
     QC_ASSIGN(Runner * runner, runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); }));
     // Without folders, which differ between the machines that shards run on.
     ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
@@ -174,8 +174,8 @@ class Calibration {
     return {};
   }
 
-  const Model& model_;
-  Graph prepared_;
+  const Model::Reshaper& reshaper_;
+  const Graph& prepared_;
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
@@ -185,68 +185,28 @@ class Calibration {
   PerShapes<Runner> runners_;
 };
 
-// NaN in a weight makes every result NaN, which ranges ignore: no int8 model of it is worth anything.
-Status refuseNaN(const Graph& graph) {
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    for (const Value* v : n->operands()) {
-      const Tensor* t = v ? v->constant() : nullptr;
-      if (!t || t->dtype() != DType::f32) continue;
-      const auto x = t->as<float>();
-      if (const auto bad = std::count_if(x.begin(), x.end(), [](float e) { return std::isnan(e); }))
-        return fail(ErrorCode::kInvalidModel, "{} of {} values of this constant are NaN", bad, t->numElements())
-            .at(n->location())
-            .on(v->name())
-            .help("export the model again from weights that are numbers");
-    }
-  }
-  return {};
-}
-
 }  // namespace
 
-Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx) {
-  DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
-  cx.provide(rules);
-  return preparedGraph(model, quantizer, cx);
-}
-
-Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx) {
-  if (model.isQuantized())
-    return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
-  Graph graph = model.graph().clone();
-  QC_TRY(refuseNaN(graph));
-  QC_TRY(runPipeline("simplify", graph, cx));
-  QC_TRY(quantizer.transform(graph));
-  QC_TRY(quantizer.annotate(graph));
-  QC_TRY(quantizer.validate(graph));
-  cx.provide(quantizer.report(graph));
-  QC_TRY(runPipeline("prepare", graph, cx));
-  return graph;
-}
-
-Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params) {
-  Graph graph = prepared.clone();
-  PassContext cx;
-  cx.provide(params);
-  QC_TRY(runPipeline("convert", graph, cx));
-  return graph;
+Result<Ranges> calibrate(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options) {
+  return withinMemory([&]() -> Result<Ranges> {
+    const DefinedArithmetic defined;
+    return Calibration(model, samples, options).run();
+  });
 }
 
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
   return withinMemory([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
-    PassContext cx;
-    QC_ASSIGN(Graph prepared, preparedGraph(model, rules, cx));
-    return Calibration(model, std::move(prepared), samples, options).run();
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+    return calibrate(prepared, samples, options);
   });
 }
 
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
   return withinMemory([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
-    PassContext cx;
-    QC_ASSIGN(Graph prepared, preparedGraph(model, quantizer, cx));
-    return Calibration(model, std::move(prepared), samples, options).run();
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer));
+    return calibrate(prepared, samples, options);
   });
 }
 

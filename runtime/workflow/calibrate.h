@@ -11,13 +11,12 @@
 #include <string>
 
 #include "frontend/data/dataset.h"
-#include "passes/pass.h"
-#include "passes/quantize/group_params.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
 #include "quantizer/rules/qconfig.h"
 #include "runtime/model.h"
 #include "runtime/workflow/layer_observer.h"
+#include "runtime/workflow/prepared_model.h"
 
 namespace qc {
 
@@ -45,12 +44,8 @@ Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const 
 // The same with a quantizer of one's own in place of rules (X86Quantizer, ComposableQuantizer, ...).
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options = {});
 
-// The float graph that observers watch: simplified, annotated, with observers in place.  cx gets the CoverageReport, and the rules.
-Result<Graph> preparedGraph(const Model& model, const QConfigMapping& rules, PassContext& cx);
-Result<Graph> preparedGraph(const Model& model, Quantizer& quantizer, PassContext& cx);
-
-// The same with quantize and dequantize in place of the observers.
-Result<Graph> convertedGraph(const Graph& prepared, const GroupParams& params);
+// Of a model that is prepared already.
+Result<Ranges> calibrate(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options = {});
 
 // Memory of this process without the files it maps, in bytes; the largest it has been; 0 where the system does not say.
 int64_t residentBytes();

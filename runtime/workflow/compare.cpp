@@ -5,6 +5,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/qmath.h"
+#include "quantizer/signal_error.h"
 #include "runtime/workflow/layer_observer.h"
 #include "runtime/workflow/other_shapes.h"
 #include "runtime/workflow/taps.h"
@@ -22,12 +23,6 @@ Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset&
     if (shapesOf(sample) == own) fitting.push_back(std::move(sample));
   }
   return fitting;
-}
-
-double decibels(double signal, double noise) {
-  constexpr double kMost = 120;
-  if (!(noise > 0)) return kMost;
-  return signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : 0.0;
 }
 
 }  // namespace

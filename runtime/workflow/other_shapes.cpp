@@ -4,17 +4,17 @@
 
 namespace qc {
 
-Result<std::map<std::string, Tensor>> anySample(const Model& model, const Dataset& samples, int64_t index) {
-  return model.reshaper() ? samples.sampleOfAnySize(index) : samples.sample(index);
+Result<std::map<std::string, Tensor>> anySample(const Model::Reshaper& reshaper, const Dataset& samples, int64_t index) {
+  return reshaper ? samples.sampleOfAnySize(index) : samples.sample(index);
 }
 
-Result<Graph> simplifiedAt(const Model& model, const Shapes& shapes) {
+Result<Graph> simplifiedAt(const Model::Reshaper& reshaper, const Shapes& shapes) {
   std::string list;
   for (const auto& [name, sizes] : shapes) list += fmt::format("{}{}=[{}]", list.empty() ? "" : ", ", name, toString(toShape(sizes)));
-  if (!model.reshaper())
+  if (!reshaper)
     return fail(ErrorCode::kInvalidData, "a sample has {}, and this model has one shape", list)
         .help("give samples of the model's shape, or an ONNX model whose dims are free");
-  const auto other = model.reshaper()(shapes);
+  const auto other = reshaper(shapes);
   if (!other)
     return fail(ErrorCode::kInvalidData, "a sample has {}, which the model does not take: {}", list, other.error().message())
         .at(other.error().node())

@@ -11,10 +11,10 @@
 namespace qc {
 
 // A sample of the shapes that the model has, or, where it can be had at others, of whatever shapes.
-Result<std::map<std::string, Tensor>> anySample(const Model& model, const Dataset& samples, int64_t index);
+Result<std::map<std::string, Tensor>> anySample(const Model::Reshaper& reshaper, const Dataset& samples, int64_t index);
 
 // The float graph of a model at these shapes, simplified like the one that is quantized.  Error: the model cannot be had at them.
-Result<Graph> simplifiedAt(const Model& model, const Shapes& shapes);
+Result<Graph> simplifiedAt(const Model::Reshaper& reshaper, const Shapes& shapes);
 
 // The value of `other` that has the name of `value` and is computed by the same op; null where other shapes folded it away.  A value
 // behind an observer is looked for under the name that it has in front.

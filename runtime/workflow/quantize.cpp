@@ -5,21 +5,9 @@
 #include "ir/arithmetic.h"
 #include "ir/memory_limit.h"
 #include "passes/pass_manager.h"
-#include "passes/quantize/group_params.h"
 #include "runtime/workflow/small_ranges.h"
 
 namespace qc {
-namespace {
-
-Result<QuantizedModel> converted(Graph graph, const Model& model, PassContext& cx) {
-  QC_TRY(runPipeline("convert", graph, cx));
-  CoverageReport* coverage = cx.get<CoverageReport>();
-  QC_CHECK(coverage);
-  return QuantizedModel{Model(std::move(graph), model.name()), std::move(*coverage), std::move(cx.remarks), {}};
-}
-
-}  // namespace
-
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
   return withinMemory([&]() -> Result<Dataset> {
     const DefinedArithmetic defined;
@@ -57,62 +45,109 @@ Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeO
   return {};
 }
 
-Result<QuantizedModel> quantizePrepared(Graph graph, const Model& model, const QConfigMapping& rules, const Ranges& ranges,
-                                        const QuantizeOptions& options, PassContext& cx) {
-  QC_TRY(ranges.checkFor(graph));
-  QC_ASSIGN(GroupParams params, ranges.params());
-  cx.provide(params);
-  for (const auto& [id, entry] : ranges.entries())
-    if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
-      cx.remarks.push_back(
-          {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
-  QC_ASSIGN(std::vector<Remark> small, smallRanges(graph, ranges));
-  cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
-  const Graph original = graph.clone();
-  if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
-  QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
-  QC_TRY(compare(original, quantized, options));
-  QC_TRY(integerEnds(quantized.model, rules, options));
+// What all passes behind annotation share.
+PassContext contextOf(const PreparedModel& model) {
+  PassContext cx;
+  if (model.rules) cx.provide(*model.rules);
+  cx.remarks = model.remarks;
+  cx.timings = model.timings;
+  return cx;
+}
+
+// The observed graph, by now edited by recipes, as integers, held against what it was.
+Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassContext& cx, const QuantizeOptions& options) {
+  QC_TRY(runPipeline("convert", graph, cx));
+  QuantizedModel quantized{Model(std::move(graph), model.name), model.coverage, std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
+  QC_TRY(compare(*model.observed, quantized, options));
+  QC_TRY(integerEnds(quantized.model, model.rules ? *model.rules : QConfigMapping(), options));
   return quantized;
 }
 
 }  // namespace
 
+Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Dataset& samples, const QuantizeOptions& options,
+                                            const CalibrateOptions& calibration) {
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    QuantizeOptions how = options;
+    how.samples = &samples;
+    std::vector<Remark> decisions;
+    how.recover.remark = [&](const Remark& remark) { decisions.push_back(remark); };
+    PreparedModel easier = model;
+    if (how.recover.movesChannels()) {
+      QC_ASSIGN(easier, eased(std::move(easier), samples, how.recover));
+    }
+    LayerObserver layers(how.recover.layers());
+    if (how.recover.looksAtLayers()) how.recover.observer = &layers;
+    CalibrateOptions watched = calibration;
+    watched.layers = how.recover.observer;
+    QC_ASSIGN(const Ranges ranges, calibrate(easier, samples, watched));
+    QC_ASSIGN(QuantizedModel quantized, quantize(easier, ranges, how));
+    quantized.remarks.insert(quantized.remarks.begin(), decisions.begin(), decisions.end());
+    return quantized;
+  });
+}
+
+Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options) {
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    QC_TRY(ranges.checkFor(*model.observed));
+    QC_ASSIGN(GroupParams params, ranges.params());
+    PassContext cx = contextOf(model);
+    cx.provide(params);
+    for (const auto& [id, entry] : ranges.entries())
+      if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
+        cx.remarks.push_back(
+            {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
+    QC_ASSIGN(std::vector<Remark> small, smallRanges(*model.observed, ranges));
+    cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
+    Graph graph = model.observed->clone();
+    if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
+    QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
+    quantized.ranges = ranges;
+    return quantized;
+  });
+}
+
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    PassContext cx;
-    QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
-    return quantizePrepared(std::move(graph), model, rules, ranges, options, cx);
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+    return quantize(prepared, ranges, options);
   });
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    PassContext cx;
-    QC_ASSIGN(Graph graph, preparedGraph(model, quantizer, cx));
-    return quantizePrepared(std::move(graph), model, {}, ranges, options, cx);
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer));
+    return quantize(prepared, ranges, options);
+  });
+}
+
+Result<QuantizedModel> quantize(const PreparedModel& model, const QuantizeOptions& options) {
+  return withinMemory([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    QC_TRY(options.recover.checkChoices());
+    for (const Node* n = model.observed->front(); n; n = n->next())
+      if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
+        return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
+            .at(n->location())
+            .on(n->operand(0)->name())
+            .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
+    PassContext cx = contextOf(model);
+    Graph graph = model.observed->clone();
+    for (const Recipe& recipe : recipes())
+      if (recipe.helpsDynamic && options.recover.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
+    return finished(std::move(graph), model, cx, options);
   });
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    PassContext cx;
-    QC_ASSIGN(Graph graph, preparedGraph(model, rules, cx));
-    for (const Node* n = graph.front(); n; n = n->next())
-      if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
-        return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
-            .at(n->location())
-            .on(n->operand(0)->name())
-            .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
-    const Graph original = graph.clone();
-    if (options.recover.smoothQuant) QC_TRY(runPipeline("smooth-quant{dynamic=1}", graph, cx));
-    QC_ASSIGN(QuantizedModel quantized, converted(std::move(graph), model, cx));
-    QC_TRY(compare(original, quantized, options));
-    QC_TRY(integerEnds(quantized.model, rules, options));
-    return quantized;
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+    return quantize(prepared, options);
   });
 }
 

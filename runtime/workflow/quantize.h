@@ -25,8 +25,10 @@ struct QuantizedModel {
   Model model;
   CoverageReport coverage;
   std::vector<Remark> remarks;
-  std::vector<LayerNoise> layers;  // when samples were compared
-  int64_t compared = 0;            // so many
+  std::vector<LayerNoise> layers;   // when samples were compared
+  int64_t compared = 0;             // so many
+  Ranges ranges = {};               // that it was made with; empty for modes that need none
+  std::vector<PassTiming> timings;  // of the passes, from the float model on, trials left out
 };
 struct QuantizeOptions {
   const Dataset* samples = nullptr;  // calibration samples: without them weights are rounded to the nearest and nothing is compared
@@ -35,11 +37,21 @@ struct QuantizeOptions {
   // Inputs and outputs of the model that become integers, by index.  Rules may name them as well.
   std::vector<int64_t> quantizedInputs = {}, quantizedOutputs = {};
 };
+
+// The main job: recipes of channels, calibration on all samples, recipes of layers, conversion, comparison.  options.samples is not read.
+// Of `calibration` its limit, threads and progress count.
+Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Dataset& samples, const QuantizeOptions& options = {},
+                                            const CalibrateOptions& calibration = {});
+
+// With ranges of an earlier calibration of the same model and rules: recipes of channels, which would change them, are left out.
+Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options = {});
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options = {});
 // With a quantizer of one's own in place of rules; the one that calibrate() had.
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options = {});
+
 // Without calibration: for rules that ask for nothing to be observed (dynamic, weight-only, float16 weights).  Error: they do.  Of the
-// options for recovery smoothQuant alone has an effect: on dynamic layers behind norms.
+// recipes those that help dynamic layers alone have an effect.
+Result<QuantizedModel> quantize(const PreparedModel& model, const QuantizeOptions& options = {});
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options = {});
 
 }  // namespace qc

@@ -349,7 +349,7 @@ graph @loud(%x: f32[12,16]) -> ("y") {{
   const Tensor expected = runInterpreted(model, inputs);
   const auto error = [&](const QConfig& config, bool smooth) {
     QuantizeOptions options;
-    options.recover.smoothQuant = smooth;
+    options.recover.choose("smooth-quant", smooth ? "on" : "off");
     return distance(runInterpreted(quantize(model, QConfigMapping().global(config), options).value().model, inputs), expected);
   };
   for (const bool perToken : {false, true}) {

@@ -82,16 +82,9 @@ TEST_F(OtherShapes, RangesAreThoseOfAllSamples) {
 TEST_F(OtherShapes, RecoverySeesThemToo) {
   Model model = loaded(4);
   const Dataset samples = openDataset({source("short"), source("long")}, model).value();
-  for (const BiasCorrection correction : {BiasCorrection::fast, BiasCorrection::full}) {
-    QuantizeOptions options{.samples = &samples, .recover = {.biasCorrection = correction}, .compareSamples = 2};
-    const auto easier = eased(model, minmax(), samples, options.recover);
-    ASSERT_TRUE(easier) << easier.error().render();
-    LayerObserver layers(options.recover.layers());
-    options.recover.observer = &layers;
-    const auto found = calibrate(*easier, minmax(), samples, {.layers = &layers});
-    ASSERT_TRUE(found) << found.error().render();
-    EXPECT_TRUE(layers.complete());
-    const auto int8 = quantize(*easier, minmax(), *found, options);
+  for (const char* correction : {"fast", "full"}) {
+    const QuantizeOptions options{.recover = {.choices = {{"bias-correction", correction}}}, .compareSamples = 2};
+    const auto int8 = calibrateAndQuantize(prepareModel(model, minmax()).value(), samples, options);
     ASSERT_TRUE(int8) << int8.error().render();
     EXPECT_FALSE(int8->layers.empty()) << "compared on the samples that fit";
     const TensorMap input = samples.sample(0).value();

@@ -121,7 +121,7 @@ TEST(PassManager, HandsOutOptionsAndCollectsRemarks) {
   EXPECT_EQ(cx.remarks[0].message, "usual");
   EXPECT_EQ(cx.remarks[1].message, "other");
   EXPECT_EQ(cx.remarks[1].pass, "options");
-  EXPECT_EQ(manager.timings().size(), 2u);
+  EXPECT_EQ(cx.timings.size(), 2u);
 }
 
 TEST(PassManager, FollowsTheStage) {

@@ -1,4 +1,4 @@
-#include "runtime/workflow/channel_observer.h"
+#include "quantizer/channel_statistics.h"
 
 #include <algorithm>
 #include <limits>
@@ -10,9 +10,9 @@ namespace {
 
 constexpr size_t kShares = 8;
 
-constexpr size_t kTogether = 8;  // channels: their sums do not wait for each other
-using Floats [[gnu::vector_size(kTogether * sizeof(float))]] = float;
-using Doubles [[gnu::vector_size(kTogether * sizeof(double))]] = double;
+constexpr size_t kLanes = 8;  // channels: their sums do not wait for each other
+using Floats [[gnu::vector_size(kLanes * sizeof(float))]] = float;
+using Doubles [[gnu::vector_size(kLanes * sizeof(double))]] = double;
 struct ChannelSums {
   Floats min, max;
   Doubles square;
@@ -21,8 +21,8 @@ struct ChannelSums {
 // `count` channels of `inner` elements each; lanes beyond repeat the last.
 QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, double share, ChannelSums& sums) {
   ChannelSums s = sums;
-  size_t first[kTogether];
-  for (size_t c = 0; c < kTogether; ++c) first[c] = std::min(c, count - 1) * inner;
+  size_t first[kLanes];
+  for (size_t c = 0; c < kLanes; ++c) first[c] = std::min(c, count - 1) * inner;
   for (size_t i = 0; i < inner; ++i) {
     const Floats v = {x[first[0] + i], x[first[1] + i], x[first[2] + i], x[first[3] + i],
                       x[first[4] + i], x[first[5] + i], x[first[6] + i], x[first[7] + i]};
@@ -48,8 +48,8 @@ void ChannelObserver::add(const Tensor& value) {
   const auto x = value.as<float>();
   const double positions = static_cast<double>(x.size()) / static_cast<double>(channels_);
   share.positions += positions;
-  for (size_t c = 0; c < channels_; c += kTogether) {
-    const size_t count = std::min(kTogether, channels_ - c);
+  for (size_t c = 0; c < channels_; c += kLanes) {
+    const size_t count = std::min(kLanes, channels_ - c);
     ChannelSums sums{};
     for (size_t k = 0; k < count; ++k) {
       sums.min[k] = share.min[c + k];

@@ -1,0 +1,69 @@
+#include "runtime/workflow/prepared_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "passes/pass_manager.h"
+
+namespace qc {
+namespace {
+
+// NaN in a weight makes every result NaN, which ranges ignore: no int8 model of it is worth anything.
+Status refuseNaN(const Graph& graph) {
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    for (const Value* v : n->operands()) {
+      const Tensor* t = v ? v->constant() : nullptr;
+      if (!t || t->dtype() != DType::f32) continue;
+      const auto x = t->as<float>();
+      if (const auto bad = std::count_if(x.begin(), x.end(), [](float e) { return std::isnan(e); }))
+        return fail(ErrorCode::kInvalidModel, "{} of {} values of this constant are NaN", bad, t->numElements())
+            .at(n->location())
+            .on(v->name())
+            .help("export the model again from weights that are numbers");
+    }
+  }
+  return {};
+}
+
+Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::optional<QConfigMapping> rules) {
+  if (model.isQuantized())
+    return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
+  Graph graph = model.graph().clone();
+  QC_TRY(refuseNaN(graph));
+  PassContext cx;
+  if (rules) cx.provide(*rules);
+  QC_TRY(runPipeline("simplify", graph, cx));
+  Graph simplified = graph.clone();
+  QC_TRY(quantizer.transform(graph));
+  QC_TRY(quantizer.annotate(graph));
+  QC_TRY(quantizer.validate(graph));
+  CoverageReport coverage = quantizer.report(graph);
+  QC_TRY(runPipeline("prepare", graph, cx));
+  return PreparedModel{.name = model.name(),
+                       .reshaper = model.reshaper(),
+                       .rules = std::move(rules),
+                       .simplified = std::make_shared<const Graph>(std::move(simplified)),
+                       .observed = std::make_shared<const Graph>(std::move(graph)),
+                       .coverage = std::move(coverage),
+                       .remarks = std::move(cx.remarks),
+                       .timings = std::move(cx.timings)};
+}
+
+}  // namespace
+
+Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules) {
+  DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
+  return prepared(model, quantizer, rules);
+}
+
+Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer) { return prepared(model, quantizer, std::nullopt); }
+
+Result<Graph> convertedGraph(const Graph& observed, const GroupParams& params) {
+  Graph graph = observed.clone();
+  PassContext cx;
+  cx.provide(params);
+  QC_TRY(runPipeline("convert", graph, cx));
+  return graph;
+}
+
+}  // namespace qc

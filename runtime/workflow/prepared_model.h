@@ -1,0 +1,35 @@
+// A float model on its way to integers: simplified once, and once given the observers that its rules ask for.  Recipes, calibration and
+// quantization hand it on from one to the next.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "passes/pass.h"
+#include "passes/quantize/group_params.h"
+#include "quantizer/quantizer.h"
+#include "quantizer/rules/qconfig.h"
+#include "runtime/model.h"
+
+namespace qc {
+
+struct PreparedModel {
+  std::string name;
+  Model::Reshaper reshaper;                 // the float model at other shapes; empty: it has one shape
+  std::optional<QConfigMapping> rules;      // none: a quantizer of one's own decided
+  std::shared_ptr<const Graph> simplified;  // float, without annotations
+  std::shared_ptr<const Graph> observed;    // the same, annotated and with observers in place
+  CoverageReport coverage;
+  std::vector<Remark> remarks;
+  std::vector<PassTiming> timings;
+};
+
+// Errors: the model is quantized already; a weight is NaN; what the rules or the quantizer refuse.
+Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules);
+Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer);
+
+// The observed graph with quantize and dequantize in place of the observers.
+Result<Graph> convertedGraph(const Graph& observed, const GroupParams& params);
+
+}  // namespace qc
