@@ -29,6 +29,7 @@ except ImportError as missing:
 LEAST_DB = 40
 GATES, STATES = {"LSTM": 4, "GRU": 3, "RNN": 1}, {"LSTM": 3, "GRU": 2, "RNN": 1}  # activations of one direction
 STEPS, BATCH, FEATURES, INPUT, HIDDEN = 9, 3, 12, 20, 19
+LENGTHS = [4, STEPS, 1]
 PARAMETERS = {"Affine": (0.5, 0.1), "LeakyRelu": (0.1, None), "ThresholdedRelu": (0.2, None), "ScaledTanh": (0.8, 0.6), "HardSigmoid": (0.2, 0.5), "Elu": (0.7, None)}
 ACTIVATIONS = ["Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", *PARAMETERS]
 
@@ -51,6 +52,9 @@ def cases():
         yield f"GRU both ways, {name}", "GRU", {"direction": "bidirectional", **with_parameters(["Sigmoid", name, "HardSigmoid", "Tanh"])}, "Bh"
     yield "LSTM", "LSTM", {}, "Bh"
     yield "LSTM both ways", "LSTM", {"direction": "bidirectional"}, "B"
+    for op in GATES:
+        for direction in ("forward", "reverse", "bidirectional"):
+            yield f"{op} {direction} with lengths", op, {"direction": direction}, "BhL"
 
 
 def model(op, attributes, operands, seed):
@@ -59,8 +63,8 @@ def model(op, attributes, operands, seed):
     array = lambda name, *shape, scale: numpy_helper.from_array((random.uniform(-1, 1, shape) * scale).astype(np.float32), name)
     state = (BATCH, directions, HIDDEN) if attributes.get("layout") else (directions, BATCH, HIDDEN)
     weights = [array("front", FEATURES, INPUT, scale=0.5), array("W", directions, rows, INPUT, scale=0.3), array("R", directions, rows, HIDDEN, scale=0.25),
-               array("B", directions, 2 * rows, scale=0.3), array("h", *state, scale=0.5)]
-    given = ["front_x", "W", "R", "B" if "B" in operands else "", "", "h" if "h" in operands else ""]
+               array("B", directions, 2 * rows, scale=0.3), array("h", *state, scale=0.5), numpy_helper.from_array(np.array(LENGTHS, np.int32), "lengths")]
+    given = ["front_x", "W", "R", "B" if "B" in operands else "", "lengths" if "L" in operands else "", "h" if "h" in operands else ""]
     while not given[-1]:
         given.pop()
     time = (BATCH, STEPS) if attributes.get("layout") else (STEPS, BATCH)
@@ -69,6 +73,9 @@ def model(op, attributes, operands, seed):
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", T.FLOAT, (*time, FEATURES))],
                               [helper.make_tensor_value_info(name, T.FLOAT, None) for name in ("y", "last")], weights)
     feed = random.normal(size=(*time, FEATURES)).astype(np.float32)
+    if "L" in operands:  # DynamicQuantizeLSTM of ONNX Runtime looks for its range behind the ends of sequences, too
+        for entry, length in enumerate(LENGTHS):
+            feed[length:, entry] = 0
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), feed
 
 
@@ -98,13 +105,14 @@ def check(qcompile, op, attributes, operands, seed, work):
     written = onnx.load(work / "q.onnx")
     onnx.checker.check_model(written, full_check=True)
     ops = [node.op_type for node in written.graph.node if node.name == "layer"]
-    if not any(name.startswith("DynamicQuantize" + op) for name in ops):
+    portable = op == "LSTM" or "L" not in operands  # functions know no lengths: integer weights, and float arithmetic
+    if not any(name.startswith("DynamicQuantize" + op) for name in ops) and portable:
         return False, f"the layer is {ops}"
     session = onnxruntime.InferenceSession(str(work / "q.onnx"), providers=["CPUExecutionProvider"])
     there, here = session.run(["y", "last"], {"x": feed}), run(qcompile, work / "q.onnx", feed, "jit", work)
     text = run(qcompile, work / "q.qir", feed, "jit", work)
     same = all(a.tobytes() == b.tobytes() for a, b in zip(here, run(qcompile, work / "q.onnx", feed, "interpreter", work)))
-    read_back = all(a.tobytes() == b.tobytes() for a, b in zip(here, text))
+    read_back = not portable or all(a.tobytes() == b.tobytes() for a, b in zip(here, text))
     worst = min(db(a, b) for a, b in zip(there, here))
     quantization = min(db(a, b) for a, b in zip(run(qcompile, work / "m.onnx", feed, "jit", work), here))
     return worst >= LEAST_DB and same and read_back, (f"{worst:.0f} dB to ONNX Runtime, {quantization:.0f} dB to float"
