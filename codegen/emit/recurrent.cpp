@@ -1,9 +1,9 @@
 // The steps of lstm, gru and rnn, whose inputs a linear has multiplied by their weights already (ir/ops/recurrent.h).
 // One direction of one batch entry is a work unit, since its steps depend on one another; of all batch entries, where they share what
-// their states are quantized with.  A step multiplies the state by the recurrent weights (recurrent_product.h) and then computes its
-// formulas vector by vector; the state and the sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp,
-// ir/ops/dynamic_recurrent.cpp.  Batch entries with lengths of their own take no part in steps behind their last.  Tests:
-// tests/kernels/recurrent_test.cpp.
+// their states are quantized with.  Neighbouring units take their steps together, so that weights are loaded once for several.  A step
+// multiplies the state by the recurrent weights (recurrent_product.h) and then computes its formulas vector by vector; the state and the
+// sums stay in scratch.  Order of operations: ir/ops/recurrent.cpp, ir/ops/dynamic_recurrent.cpp.  Batch entries with lengths of their own
+// take no part in steps behind their last.  Tests: tests/kernels/recurrent_test.cpp.
 #include <algorithm>
 
 #include "codegen/emit/recurrent_product.h"
@@ -25,18 +25,26 @@ class Recurrence {
     const std::vector<int64_t> x = node.operand(0)->type().sizes();
     sequence_ = x[form.batchFirst ? 1 : 0];
     batch_ = x[form.batchFirst ? 0 : 1];
-    together_ = product_->takesWholeBatch() ? std::max<int64_t>(batch_, 1) : 1;
     rows_ = form.gates * form.hidden;
     padded_ = form.panels() * kPanel;
   }
 
   KernelShape emit() {
     // Each direction has activations of its own, hence code of its own.
-    const int64_t units = batch_ / together_;
-    for (int64_t d = 0; d < form_.directions; ++d)
-      e_.loop(e_.maxOf(e_.begin(), e_.i64(d * units)), e_.minOf(e_.end(), e_.i64((d + 1) * units)), 1,
-              [&](Reg unit) { run(d, mul(e_.b.CreateSub(unit, e_.i64(d * units)), together_)); });
-    return {form_.directions * units, (together_ * entryBytes() + product_->scratchBytes(together_) + 63) / 64 * 64};
+    const bool whole = product_->takesWholeBatch();
+    const int64_t most = std::max<int64_t>(whole ? batch_ : std::min(batch_, product_->mostAtOnce()), 1), units = whole ? 1 : batch_;
+    for (int64_t d = 0; d < form_.directions; ++d) {
+      Reg begin = e_.maxOf(e_.begin(), e_.i64(d * units)), end = e_.maxOf(e_.minOf(e_.end(), e_.i64((d + 1) * units)), begin);
+      const int64_t each = whole ? 1 : most;  // units at once
+      Reg rest = e_.b.CreateSub(end, e_.b.CreateURem(e_.b.CreateSub(end, begin), e_.i64(each)));
+      const auto runAll = [&](int64_t together, Reg from, Reg to, int64_t step) {
+        together_ = together;
+        e_.loop(from, to, step, [&](Reg unit) { run(d, e_.b.CreateSub(unit, e_.i64(d * units))); });
+      };
+      runAll(most, begin, rest, each);
+      if (each > 1) runAll(1, rest, end, 1);
+    }
+    return {form_.directions * units, (most * entryBytes() + product_->scratchBytes(most) + 63) / 64 * 64};
   }
 
  private:
@@ -46,7 +54,6 @@ class Recurrence {
   int64_t entryBytes() const { return (kVectors + form_.gates) * padded_ * kFloat; }
   Reg homeOf(Reg entry) { return together_ == 1 ? e_.scratch() : e_.at(e_.scratch(), mul(entry, entryBytes())); }
   Reg vector(int64_t which) { return e_.at(home_, which * padded_ * kFloat); }
-  Reg sums() { return vector(kVectors); }
 
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
   Reg floatsAt(Reg base, Reg index) { return e_.at(base, mul(index, kFloat)); }
@@ -132,10 +139,19 @@ class Recurrence {
     for (const Step::Part& part : step_.parts) {
       const auto factorOf = [&](Reg index) { return e_.at(homeOf(index), part.factor * padded_ * kFloat); };
       product_->prepare(together_, factorOf, hasLengths() ? runs : RecurrentProductEmitter::VectorOf());
+      // All at once, those that have ended too; or each by itself.
+      std::vector<RecurrentProductEmitter::Entry> together;
+      const auto vectorsOf = [&](Reg index) -> RecurrentProductEmitter::Entry {
+        return {index, factorOf(index), e_.at(homeOf(index), kVectors * padded_ * kFloat)};
+      };
+      if (!product_->takesWholeBatch() && together_ > 1) {
+        for (int64_t i = 0; i < together_; ++i) together.push_back(vectorsOf(e_.i64(i)));
+        product_->multiply(together, part.first, part.gates);
+      }
       forEntries(first, [&](Reg index, Reg entry) {
         const auto take = [&] {
           place(d, entry, form_.reverse(d) ? e_.b.CreateSub(e_.b.CreateSub(lengthOf(entry), e_.i64(1)), step) : step);
-          product_->multiply(index, vector(part.factor), part.first, part.gates, sums());
+          if (together.empty()) product_->multiply({{vectorsOf(index)}}, part.first, part.gates);
           forUnits([&](const Lane& l) { assign(part, l); });
         };
         if (hasLengths())

@@ -12,7 +12,7 @@ namespace {
 using Operand = RecurrentForm::Operand;
 using Values = KernelEmitter::Values;
 constexpr int64_t kPanel = RecurrentForm::kPanel;
-constexpr int64_t kChains = 8;  // of sums
+constexpr int64_t kChains = 8;  // of sums, and twice as many where there are registers for them
 
 int lanesOf(const KernelEmitter& e) { return std::min<int>(e.lanes(), kPanel); }
 
@@ -23,27 +23,34 @@ class FloatProduct : public RecurrentProductEmitter {
   void begin(int64_t direction, Reg /*scratch*/) override {
     weights_ = e_.opaque(e_.at(e_.operand(form_.place(Operand::r)), direction * form_.gates * form_.panels() * panelBytes()));
   }
+  int64_t mostAtOnce() const override { return std::clamp<int64_t>(chains(4) / perPanel_, 1, 4); }
 
  private:
   int64_t panelBytes() const { return form_.panelSize() * 4; }
-  Reg source(Reg /*entry*/, Reg vector) override { return vector; }
 
-  void multiplyPanels(Reg factors, Reg first, int64_t count, Reg sums) override {
+  void multiplyPanels(std::span<const Entry> entries, Reg first, int64_t count) override {
     Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes())));
-    Values acc(static_cast<size_t>(count * perPanel_), e_.floats(0, lanes_));
+    Values acc(entries.size() * static_cast<size_t>(count * perPanel_), e_.floats(0, lanes_));  // those of one register side by side
     acc = e_.loop(
         e_.i64(0), e_.i64(form_.hidden), 1, acc,
         [&](Reg k, Values& values) {
-          Reg factor = e_.splat(e_.load(e_.f32(), e_.at(factors, mul(k, 4))), lanes_);
+          Values factors;
+          for (const Entry& entry : entries) factors.push_back(e_.splat(e_.load(e_.f32(), e_.at(entry.vector, mul(k, 4))), lanes_));
           Reg line = e_.at(base, mul(k, kPanel * 4));
+          auto sum = values.begin();
           for (int64_t i = 0; i < count * perPanel_; ++i) {
             Reg w = e_.load(e_.f32(lanes_), e_.at(line, i / perPanel_ * panelBytes() + i % perPanel_ * lanes_ * 4));
-            values[static_cast<size_t>(i)] = e_.fma(w, factor, values[static_cast<size_t>(i)]);
+            for (Reg factor : factors) {
+              *sum = e_.fma(w, factor, *sum);
+              ++sum;
+            }
           }
         },
         true);
-    Reg to = e_.at(sums, mul(first, kPanel * 4));
-    for (size_t i = 0; i < acc.size(); ++i) e_.store(acc[i], e_.at(to, static_cast<int64_t>(i) * lanes_ * 4));
+    for (size_t i = 0; i < acc.size(); ++i) {
+      Reg to = e_.at(entries[i % entries.size()].sums, mul(first, kPanel * 4));
+      e_.store(acc[i], e_.at(to, static_cast<int64_t>(i / entries.size()) * lanes_ * 4));
+    }
   }
 
   Reg weights_ = nullptr;
@@ -111,9 +118,9 @@ class IntegerProduct : public RecurrentProductEmitter {
   int64_t elementBytes() const { return inBytes_ ? 1 : 2; }
   int64_t stateBytes() const { return form_.panels() * kPanel * elementBytes(); }  // whole vectors
   Reg stateOf(Reg entry) { return e_.at(integers_, mul(entry, stateBytes())); }
-  Reg source(Reg entry, Reg /*vector*/) override { return stateOf(entry); }
 
-  void multiplyPanels(Reg factors, Reg first, int64_t count, Reg sums) override {
+  void multiplyPanels(std::span<const Entry> entries, Reg first, int64_t count) override {
+    Reg factors = stateOf(entries[0].index), sums = entries[0].sums;
     Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes())));
     Values acc(static_cast<size_t>(count * perPanel_), e_.ints(0, e_.i32(lanes_)));
     acc = e_.loop(
@@ -179,14 +186,18 @@ std::unique_ptr<RecurrentProductEmitter> RecurrentProductEmitter::of(KernelEmitt
   return std::make_unique<FloatProduct>(e, form);
 }
 
-void RecurrentProductEmitter::multiply(Reg entry, Reg vector, int64_t first, int64_t count, Reg sums) {
-  Reg factors = source(entry, vector);
-  const int64_t most = std::max<int64_t>(kChains / perPanel_, 1), panels = count * form_.panels();
+int64_t RecurrentProductEmitter::chains(int64_t entries) const {
+  const bool manyRegisters = e_.target().arch == Arch::aarch64 || lanes_ == 16;
+  return entries > 1 && manyRegisters ? 2 * kChains : kChains;
+}
+
+void RecurrentProductEmitter::multiply(std::span<const Entry> entries, int64_t first, int64_t count) {
+  const auto size = static_cast<int64_t>(entries.size());
+  const int64_t most = std::max<int64_t>(chains(size) / (perPanel_ * size), 1), panels = count * form_.panels();
   const int64_t groups = (panels + most - 1) / most, each = (panels + groups - 1) / groups, from = first * form_.panels();
   e_.loop(
-      e_.i64(0), e_.i64(panels / each), 1, [&](Reg i) { multiplyPanels(factors, e_.b.CreateAdd(mul(i, each), e_.i64(from)), each, sums); },
-      true);
-  if (panels % each) multiplyPanels(factors, e_.i64(from + panels / each * each), panels % each, sums);
+      e_.i64(0), e_.i64(panels / each), 1, [&](Reg i) { multiplyPanels(entries, e_.b.CreateAdd(mul(i, each), e_.i64(from)), each); }, true);
+  if (panels % each) multiplyPanels(entries, e_.i64(from + panels / each * each), panels % each);
 }
 
 }  // namespace qc

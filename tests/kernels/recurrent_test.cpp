@@ -101,6 +101,12 @@ TEST(Recurrence, DirectionsAndBatchOrder) {
     }
 }
 
+// More entries than take their steps together, and some left.
+TEST(Recurrence, Batches) {
+  for (const int layer : {0, 3}) check(kLayers[layer], {19, 7, 3, 2, false});
+  check(kLayers[3], {37, 6, 4, 1, false, "[4, 0, 3, 1, 2, 4]"});
+}
+
 const char* const kLengths[] = {"[4, 2, 0]", "[1, 4, 3]", "[0, 0, 0]", "[2, 2, 1]"};
 
 TEST(Recurrence, LengthsOfTheirOwn) {
