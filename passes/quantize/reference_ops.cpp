@@ -195,10 +195,11 @@ class Decomposition {
   Result<Value*> integers(Node* node) { return isQuantized(node->operand(0)) ? plain_.at(node->operand(0)) : node->operand(0); }
 
   Result<Value*> product(Node* node) {
-    const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(node->operand("w"));
+    Value* second = node->operand(1);  // the weight, or what else a matmul multiplies
+    const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(second);
     const QuantPtr to = node->attrs().find("to") ? node->attrs().quant("to") : nullptr;
     QC_ASSIGN(Value * a, centred(node->operand(0)));
-    QC_ASSIGN(Value * b, centred(node->operand("w")));
+    QC_ASSIGN(Value * b, centred(second));
     std::vector<Value*> operands = {a, b};
     if (node->operand("bias")) operands.push_back(node->operand("bias"));
     AttrDict attrs = node->attrs();
