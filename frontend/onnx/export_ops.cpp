@@ -1,4 +1,4 @@
-// IR ops -> ONNX nodes.  One row per op; most rows only rename.
+// IR ops -> ONNX nodes: a row for each op that is more than renamed (ir/onnx_names.h).
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -40,6 +40,14 @@ void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::str
   for (const std::string& x : v) a.add_strings(x);
 }
 
+void setAttr(onnx::NodeProto& n, const char* name, const Attr& v) {
+  if (const auto* integer = std::get_if<int64_t>(&v)) setInt(n, name, *integer);
+  if (const auto* real = std::get_if<double>(&v)) setFloat(n, name, *real);
+  if (const auto* text = std::get_if<std::string>(&v)) setString(n, name, *text);
+  if (const auto* list = std::get_if<Ints>(&v)) setInts(n, name, *list);
+  if (const auto* list = std::get_if<std::vector<double>>(&v); list && !list->empty()) setFloats(n, name, *list);
+}
+
 void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
   const Ints weight = n.operand("w")->type().sizes(), kernel(weight.begin() + 2, weight.end());
   setInts(proto, "kernel_shape", kernel);
@@ -59,27 +67,7 @@ struct Copied {
   Copied(const char* o, const char* x) : ours(o), onnx(x) {}
 };
 
-void copy(onnx::NodeProto& proto, const Node& n, const Copied& c) {
-  const Attr& attr = *n.attrs().find(c.ours);
-  if (const auto* integer = std::get_if<int64_t>(&attr)) setInt(proto, c.onnx, *integer);
-  if (const auto* real = std::get_if<double>(&attr)) setFloat(proto, c.onnx, *real);
-  if (const auto* text = std::get_if<std::string>(&attr)) setString(proto, c.onnx, *text);
-  if (const auto* list = std::get_if<Ints>(&attr)) setInts(proto, c.onnx, *list);
-  if (const auto* list = std::get_if<std::vector<double>>(&attr); list && !list->empty()) {
-    auto& a = attribute(proto, c.onnx, onnx::AttributeProto::FLOATS);
-    for (const double v : *list) a.add_floats(static_cast<float>(v));
-  }
-}
-
-// Same operands and results.
-OnnxExportRow same(const char* op, const std::vector<Copied>& attrs = {}, int opset = 13) {
-  return [=](OnnxExporter& e, const Node& n) -> Status {
-    e.needOpset(opset);
-    auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
-    for (const Copied& c : attrs) copy(proto, n, c);
-    return {};
-  };
-}
+void copy(onnx::NodeProto& proto, const Node& n, const Copied& c) { setAttr(proto, c.onnx, *n.attrs().find(c.ours)); }
 
 // One list of sizes, an attribute here, is the second operand there.
 OnnxExportRow sizesAsOperand(const char* op, const char* attr, const std::vector<Copied>& attrs = {}) {
@@ -183,6 +171,11 @@ Status matmul(OnnxExporter& e, const Node& n) {
 }
 
 // ---- elementwise ----------------------------------------------------------------------------------------------------------
+
+Status identity(OnnxExporter& e, const Node& n) {
+  e.add(n, "Identity", e.operandNames(n), e.resultNames(n));
+  return {};
+}
 
 Status clip(OnnxExporter& e, const Node& n) {
   const DType dtype = n.result()->type().dtype;
@@ -387,109 +380,36 @@ Status fakeQuantize(OnnxExporter& e, const Node& n) {
 
 OnnxExportRows plainRows() {
   return {
-      {"relu", same("Relu")},
-      {"sigmoid", same("Sigmoid")},
-      {"tanh", same("Tanh")},
-      {"exp", same("Exp")},
-      {"log", same("Log")},
-      {"sqrt", same("Sqrt")},
-      {"neg", same("Neg")},
-      {"abs", same("Abs")},
-      {"reciprocal", same("Reciprocal")},
-      {"floor", same("Floor")},
-      {"ceil", same("Ceil")},
-      {"round", same("Round")},
-      {"sign", same("Sign")},
-      {"sin", same("Sin")},
-      {"cos", same("Cos")},
-      {"tan", same("Tan")},
-      {"erf", same("Erf")},
-      {"asin", same("Asin")},
-      {"acos", same("Acos")},
-      {"atan", same("Atan")},
-      {"sinh", same("Sinh")},
-      {"cosh", same("Cosh")},
-      {"asinh", same("Asinh")},
-      {"acosh", same("Acosh")},
-      {"atanh", same("Atanh")},
-      {"isnan", same("IsNaN")},
-      {"isinf", same("IsInf", {"detect_negative", "detect_positive"})},
-      {"softplus", same("Softplus")},
-      {"softsign", same("Softsign")},
-      {"leaky_relu", same("LeakyRelu", {"alpha"})},
-      {"elu", same("Elu", {"alpha"})},
-      {"celu", same("Celu", {"alpha"})},
-      {"selu", same("Selu", {"alpha", "gamma"})},
-      {"thresholded_relu", same("ThresholdedRelu", {"alpha"})},
-      {"hardsigmoid", same("HardSigmoid", {"alpha", "beta"})},
-      {"hardswish", same("HardSwish", {}, 14)},
       {"silu", silu},
       {"mish", mish},
-      {"gelu", same("Gelu", {"approximate"}, 20)},
       {"clip", clip},
-      {"identity", same("Identity")},
-      {"storage_cast", same("Identity")},  // integers are plain in ONNX
-      {"not", same("Not")},
+      {"storage_cast", identity},  // integers are plain in ONNX
       {"cast", cast},
-      {"add", same("Add")},
-      {"sub", same("Sub")},
-      {"mul", same("Mul")},
-      {"div", same("Div")},
-      {"pow", same("Pow")},
-      {"min", same("Min")},
-      {"max", same("Max")},
-      {"mod", same("Mod", {"fmod"})},
-      {"prelu", same("PRelu")},
-      {"equal", same("Equal")},
-      {"greater", same("Greater")},
-      {"less", same("Less")},
-      {"greater_equal", same("GreaterOrEqual")},
-      {"less_equal", same("LessOrEqual")},
-      {"and", same("And")},
-      {"or", same("Or")},
-      {"xor", same("Xor")},
-      {"where", same("Where")},
       {"conv", conv},
       {"conv_transpose", conv},
       {"linear", linear},
       {"matmul", matmul},
       {"max_pool", pool},
       {"avg_pool", pool},
-      {"batch_norm", same("BatchNormalization", {"epsilon"})},
-      {"instance_norm", same("InstanceNormalization", {"epsilon"})},
-      {"group_norm", same("GroupNormalization", {"epsilon", "num_groups"}, 21)},
       {"layer_norm", layerNorm},
-      {"lrn", same("LRN", {"size", "alpha", "beta", "bias"})},
-      {"softmax", same("Softmax", {"axis"})},
-      {"log_softmax", same("LogSoftmax", {"axis"})},
       {"reduce_mean", reduction("ReduceMean")},
       {"reduce_max", reduction("ReduceMax")},
       {"reduce_min", reduction("ReduceMin")},
       {"reduce_prod", reduction("ReduceProd")},
       {"reduce_sum", reduction("ReduceSum", 13)},
-      {"argmax", same("ArgMax", {"axis", "keepdims", {"select_last", "select_last_index"}})},
-      {"argmin", same("ArgMin", {"axis", "keepdims", {"select_last", "select_last_index"}})},
       {"topk", topk},
       {"cumsum", cumsum},
-      {"concat", same("Concat", {"axis"})},
-      {"gather", same("Gather", {"axis"})},
-      {"gather_elements", same("GatherElements", {"axis"})},
-      {"gather_nd", same("GatherND", {"batch_dims"})},
       {"scatter_elements", scatter("ScatterElements", {"axis"})},
       {"scatter_nd", scatter("ScatterND")},
       {"reshape", reshape},
       {"expand", sizesAsOperand("Expand", "shape")},
       {"tile", sizesAsOperand("Tile", "repeats")},
       {"split", sizesAsOperand("Split", "sizes", {"axis"})},
-      {"transpose", same("Transpose", {"perm"})},
       {"slice", slice},
       {"pad", pad},
       {"resize", resize},
-      {"depth_to_space", same("DepthToSpace", {"blocksize", "mode"})},
-      {"space_to_depth", same("SpaceToDepth", {"blocksize"})},
       {"one_hot", oneHot},
       {"trilu", trilu},
-      {"reverse_sequence", same("ReverseSequence", {"batch_axis", "time_axis"})},
       {"quantize", quantize},
       {"dequantize", dequantize},
       {"fake_quantize", fakeQuantize},
@@ -503,6 +423,7 @@ const OnnxExportRows& onnxExportRows() {
     OnnxExportRows rows = plainRows();
     addDynamicExportRows(rows);
     addRecurrentExportRows(rows);
+    addRenamedExportRows(rows);
     return rows;
   }();
   return kRows;

@@ -1,6 +1,6 @@
 // What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
 // A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time
-// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp.
+// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp; rows of those that are only renamed are made in renamed.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -72,6 +72,7 @@ using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
 const OnnxExportRows& onnxExportRows();
 void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
+void addRenamedExportRows(OnnxExportRows& rows);
 
 // [D][R][K] -> [D][K][R]
 Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, std::vector<int64_t> sizes);
@@ -82,6 +83,7 @@ void setString(onnx::NodeProto& n, const char* name, const std::string& v);
 void setInts(onnx::NodeProto& n, const char* name, const std::vector<int64_t>& v);
 void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v);
 void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v);
+void setAttr(onnx::NodeProto& n, const char* name, const Attr& v);  // an empty list of numbers: none
 // kernel_shape, strides, pads, dilations and group of a convolution.
 void setConvAttrs(onnx::NodeProto& proto, const Node& n);
 

@@ -1,5 +1,5 @@
 // What a converter sees of one ONNX node: operands, typed attributes, the opset, and a builder that folds constants as it goes.
-// A converter is a row of one of the tables in onnx_ops_*.cpp.
+// A converter is a row of one of the tables in ops_*.cpp, unless the op is only renamed: then it is made from a row of ir/onnx_names.h.
 #pragma once
 
 #include <functional>
@@ -103,6 +103,10 @@ struct OnnxOp {
 // several bodies for one op.
 inline constexpr const char* kOwnDomain = "qcompile";
 
+// The attributes of an op of ours that is renamed in ONNX, from a node that has those of its namesake.
+Result<AttrDict> renamedAttrs(OnnxNode& n, std::string_view op);
+
+std::span<const OnnxOp> onnxRenamedOps();
 std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxShapeOps();

@@ -1,4 +1,4 @@
-// ONNX elementwise ops, reductions, and what is one of them under another name.
+// ONNX elementwise ops and reductions, those that are more than renamed.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -10,26 +10,6 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-
-// An op of the same operands; `reals` are float attributes that pass through: (ONNX name, default).
-struct RealAttr {
-  const char* name;
-  double byDefault;
-};
-
-std::function<Status(OnnxNode&)> same(const char* op, const std::vector<RealAttr>& reals = {}) {
-  return [op, reals](OnnxNode& n) -> Status {
-    AttrDict attrs;
-    for (const RealAttr& r : reals) {
-      QC_ASSIGN(const double v, n.real(r.name, r.byDefault));
-      attrs.set(r.name, v);
-    }
-    std::vector<Value*> operands;
-    for (int i = 0; i < n.numInputs(); ++i) operands.push_back(n.input(i));
-    QC_ASSIGN(Value * y, n.create(op, std::move(operands), std::move(attrs)));
-    return n.setOutput(y);
-  };
-}
 
 // Max, Min, Sum, Mean of any number of operands.
 std::function<Status(OnnxNode&)> folded(const char* op, bool mean = false) {
@@ -68,25 +48,6 @@ Status clip(OnnxNode& n) {
   QC_ASSIGN(const double high, bound(n, 2, "max", kInf));
   if (!isFloat(n.type(0).dtype)) return bounded();
   QC_ASSIGN(Value * y, n.create("clip", {n.input(0)}, {{"min", low}, {"max", high}}));
-  return n.setOutput(y);
-}
-
-Status gelu(OnnxNode& n) {
-  QC_ASSIGN(const std::string approximate, n.string("approximate", "none"));
-  QC_ASSIGN(Value * y, n.create("gelu", {n.input(0)}, {{"approximate", approximate}}));
-  return n.setOutput(y);
-}
-
-Status mod(OnnxNode& n) {
-  QC_ASSIGN(const int64_t fmod, n.integer("fmod", 0));
-  QC_ASSIGN(Value * y, n.create("mod", {n.input(0), n.input(1)}, {{"fmod", fmod}}));
-  return n.setOutput(y);
-}
-
-Status isinf(OnnxNode& n) {
-  QC_ASSIGN(const int64_t negative, n.integer("detect_negative", 1));
-  QC_ASSIGN(const int64_t positive, n.integer("detect_positive", 1));
-  QC_ASSIGN(Value * y, n.create("isinf", {n.input(0)}, {{"detect_negative", negative}, {"detect_positive", positive}}));
   return n.setOutput(y);
 }
 
@@ -195,15 +156,6 @@ std::function<Status(OnnxNode&)> reduce(const char* op, const char* before = nul
   };
 }
 
-Status argOp(OnnxNode& n, const char* op) {
-  QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
-  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  QC_ASSIGN(const int64_t keepdims, n.integer("keepdims", 1));
-  QC_ASSIGN(const int64_t last, n.integer("select_last_index", 0));
-  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, {{"axis", axis}, {"keepdims", keepdims}, {"select_last", last}}));
-  return n.setOutput(y);
-}
-
 Status topk(OnnxNode& n) {
   int64_t k = 0;
   if (n.opset() >= 10) {
@@ -232,70 +184,17 @@ Status cumsum(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxMathOps() {
   static const OnnxOp kOps[] = {
-      {"Relu", 1, 1, same("relu")},
-      {"Sigmoid", 1, 1, same("sigmoid")},
-      {"Tanh", 1, 1, same("tanh")},
-      {"Exp", 1, 1, same("exp")},
-      {"Log", 1, 1, same("log")},
-      {"Sqrt", 1, 1, same("sqrt")},
-      {"Neg", 1, 1, same("neg")},
-      {"Abs", 1, 1, same("abs")},
-      {"Reciprocal", 1, 1, same("reciprocal")},
-      {"Floor", 1, 1, same("floor")},
-      {"Ceil", 1, 1, same("ceil")},
-      {"Round", 1, 1, same("round")},
-      {"Sign", 1, 1, same("sign")},
-      {"Sin", 1, 1, same("sin")},
-      {"Cos", 1, 1, same("cos")},
-      {"Tan", 1, 1, same("tan")},
-      {"Asin", 1, 1, same("asin")},
-      {"Acos", 1, 1, same("acos")},
-      {"Atan", 1, 1, same("atan")},
-      {"Sinh", 1, 1, same("sinh")},
-      {"Cosh", 1, 1, same("cosh")},
-      {"Asinh", 1, 1, same("asinh")},
-      {"Acosh", 1, 1, same("acosh")},
-      {"Atanh", 1, 1, same("atanh")},
-      {"IsInf", 1, 1, isinf},
       {"Swish", 1, 1, swish},
-      {"Erf", 1, 1, same("erf")},
-      {"Not", 1, 1, same("not")},
-      {"Softplus", 1, 1, same("softplus")},
-      {"Softsign", 1, 1, same("softsign")},
-      {"HardSwish", 1, 1, same("hardswish")},
-      {"Mish", 1, 1, same("mish")},
-      {"IsNaN", 1, 1, same("isnan")},
       {"Identity", 1, 1, [](OnnxNode& n) { return n.setOutput(n.input(0)); }},
-      {"LeakyRelu", 1, 1, same("leaky_relu", {{"alpha", 0.01}})},
-      {"Elu", 1, 1, same("elu", {{"alpha", 1.0}})},
-      {"Celu", 1, 1, same("celu", {{"alpha", 1.0}})},
-      {"Selu", 1, 1, same("selu", {{"alpha", 1.67326319217681884765625}, {"gamma", 1.05070102214813232421875}})},
-      {"ThresholdedRelu", 1, 1, same("thresholded_relu", {{"alpha", 1.0}})},
-      {"HardSigmoid", 1, 1, same("hardsigmoid", {{"alpha", 0.2}, {"beta", 0.5}})},
-      {"Gelu", 1, 1, gelu},
       {"Clip", 1, 3, clip},
       {"PRelu", 2, 2, prelu},
       {"Cast", 1, 1, cast},
       {"CastLike", 2, 2, castLike},
-      {"Mod", 2, 2, mod},
-      {"Add", 2, 2, same("add")},
-      {"Sub", 2, 2, same("sub")},
-      {"Mul", 2, 2, same("mul")},
-      {"Div", 2, 2, same("div")},
       {"Pow", 2, 2, pow},
       {"Max", 1, -1, folded("max")},
       {"Min", 1, -1, folded("min")},
       {"Sum", 1, -1, folded("add")},
       {"Mean", 1, -1, folded("add", true)},
-      {"Equal", 2, 2, same("equal")},
-      {"Greater", 2, 2, same("greater")},
-      {"Less", 2, 2, same("less")},
-      {"GreaterOrEqual", 2, 2, same("greater_equal")},
-      {"LessOrEqual", 2, 2, same("less_equal")},
-      {"And", 2, 2, same("and")},
-      {"Or", 2, 2, same("or")},
-      {"Xor", 2, 2, same("xor")},
-      {"Where", 3, 3, same("where")},
       {"ReduceMean", 1, 2, reduce("reduce_mean")},
       {"ReduceSum", 1, 2, reduce("reduce_sum")},
       {"ReduceMax", 1, 2, reduce("reduce_max")},
@@ -306,8 +205,6 @@ std::span<const OnnxOp> onnxMathOps() {
       {"ReduceSumSquare", 1, 2, reduce("reduce_sum", "square")},
       {"ReduceLogSum", 1, 2, reduce("reduce_sum", nullptr, "log")},
       {"ReduceLogSumExp", 1, 2, reduce("reduce_sum", "exp", "log")},
-      {"ArgMax", 1, 1, [](OnnxNode& n) { return argOp(n, "argmax"); }},
-      {"ArgMin", 1, 1, [](OnnxNode& n) { return argOp(n, "argmin"); }},
       {"TopK", 1, 2, topk},
       {"CumSum", 2, 2, cumsum},
   };

@@ -192,23 +192,14 @@ Status batchNorm(OnnxNode& n) {
   return n.setOutputs(std::move(outputs));
 }
 
-Status norm(OnnxNode& n, const char* op) {
+Status layerNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
-  AttrDict attrs{{"epsilon", epsilon}};
-  if (n.op() == "GroupNormalization") {
-    QC_ASSIGN(const int64_t groups, n.integer("num_groups"));
-    attrs.set("num_groups", groups);
-  }
-  if (n.op() == "LayerNormalization") {
-    QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
-    QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-    attrs.set("axis", axis);
-  }
-  QC_ASSIGN(Value * y, n.create(op, {n.input(0), n.input(1), n.input(2)}, attrs));
+  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
+  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
+  QC_ASSIGN(Value * y, n.create("layer_norm", {n.input(0), n.input(1), n.input(2)}, {{"epsilon", epsilon}, {"axis", axis}}));
   if (!n.outputUsed(1) && !n.outputUsed(2)) return n.setOutput(y);
-  if (n.op() != "LayerNormalization") return n.error(ErrorCode::kUnsupported, "statistics as outputs");
-  Ints axes(static_cast<size_t>(n.type(0).rank() - attrs.integer("axis")));
-  std::iota(axes.begin(), axes.end(), attrs.integer("axis"));
+  Ints axes(static_cast<size_t>(n.type(0).rank() - axis));
+  std::iota(axes.begin(), axes.end(), axis);
   QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, {{"axes", axes}}));
   QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), mean}));
   QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
@@ -217,15 +208,6 @@ Status norm(OnnxNode& n, const char* op) {
   QC_ASSIGN(variance, n.create("sqrt", {variance}));
   QC_ASSIGN(variance, n.create("reciprocal", {variance}));
   return n.setOutputs({y, mean, variance});
-}
-
-Status lrn(OnnxNode& n) {
-  QC_ASSIGN(const int64_t size, n.integer("size"));
-  QC_ASSIGN(const double alpha, n.real("alpha", 1e-4));
-  QC_ASSIGN(const double beta, n.real("beta", 0.75));
-  QC_ASSIGN(const double bias, n.real("bias", 1.0));
-  QC_ASSIGN(Value * y, n.create("lrn", {n.input(0)}, {{"size", size}, {"alpha", alpha}, {"beta", beta}, {"bias", bias}}));
-  return n.setOutput(y);
 }
 
 // Scaled by a constant unless the factor is one.
@@ -276,11 +258,6 @@ Status gemm(OnnxNode& n) {
   if (c && !isBias) {
     QC_ASSIGN(y, n.create("add", {y, c}));
   }
-  return n.setOutput(y);
-}
-
-Status matmul(OnnxNode& n) {
-  QC_ASSIGN(Value * y, n.create("matmul", {n.input(0), n.input(1)}));
   return n.setOutput(y);
 }
 
@@ -335,13 +312,9 @@ std::span<const OnnxOp> onnxNnOps() {
       {"GlobalAveragePool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_mean"); }},
       {"GlobalMaxPool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_max"); }},
       {"BatchNormalization", 5, 5, batchNorm},
-      {"InstanceNormalization", 3, 3, [](OnnxNode& n) { return norm(n, "instance_norm"); }},
-      {"GroupNormalization", 3, 3, [](OnnxNode& n) { return norm(n, "group_norm"); }},
-      {"LayerNormalization", 2, 3, [](OnnxNode& n) { return norm(n, "layer_norm"); }},
-      {"LRN", 1, 1, lrn},
+      {"LayerNormalization", 2, 3, layerNorm},
       {"LpNormalization", 1, 1, lpNormalization},
       {"Gemm", 2, 3, gemm},
-      {"MatMul", 2, 2, matmul},
       {"Softmax", 1, 1, [](OnnxNode& n) { return softmax(n, "softmax"); }},
       {"LogSoftmax", 1, 1, [](OnnxNode& n) { return softmax(n, "log_softmax"); }},
   };

@@ -366,13 +366,9 @@ std::function<Status(OnnxNode&)> qlinearBinary(const char* op) {
 }
 
 // x, xs, xz, ys, yz
-std::function<Status(OnnxNode&)> qlinearUnary(const char* op, const char* real = nullptr, double byDefault = 0) {
-  return [op, real, byDefault](OnnxNode& n) -> Status {
-    AttrDict attrs;
-    if (real) {
-      QC_ASSIGN(const double v, n.real(real, byDefault));
-      attrs.set(real, v);
-    }
+std::function<Status(OnnxNode&)> qlinearUnary(const char* op) {
+  return [op](OnnxNode& n) -> Status {
+    QC_ASSIGN(AttrDict attrs, renamedAttrs(n, op));
     QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
     QC_ASSIGN(Value * y, n.create(op, {x}, std::move(attrs)));
     QC_ASSIGN(y, quantized(n, y, 3, 4));
@@ -450,7 +446,7 @@ std::span<const OnnxOp> onnxQuantOps() {
       {"QLinearAdd", 8, 8, qlinearBinary("add"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
       {"QLinearMul", 8, 8, qlinearBinary("mul"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
       {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu", "alpha", 0.01), kMicrosoft, 1u << 2 | 1u << 4},
+      {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu"), kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearAveragePool", 5, 5, qlinearAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
       {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},

@@ -1,5 +1,5 @@
-// LSTM, GRU, RNN, their forms that quantize at run time (frontend/onnx/recurrent_function.h) and ReverseSequence: operands and attributes
-// carry over; lists of names become one text.
+// LSTM, GRU, RNN and their forms that quantize at run time (frontend/onnx/recurrent_function.h): operands and attributes carry over; lists
+// of names become one text.
 #include "frontend/onnx/node.h"
 
 namespace qc {
@@ -96,13 +96,6 @@ Status dynamicQuantized(OnnxNode& n, const std::string& op, std::initializer_lis
   return n.setOutputs(std::move(results));
 }
 
-Status reverseSequence(OnnxNode& n) {
-  QC_ASSIGN(const int64_t batch, n.integer("batch_axis", 1));
-  QC_ASSIGN(const int64_t time, n.integer("time_axis", 0));
-  QC_ASSIGN(Value * y, n.create("reverse_sequence", {n.input(0), n.input(1)}, {{"batch_axis", batch}, {"time_axis", time}}));
-  return n.setOutput(y);
-}
-
 }  // namespace
 
 std::span<const OnnxOp> onnxRecurrentOps() {
@@ -114,7 +107,6 @@ std::span<const OnnxOp> onnxRecurrentOps() {
        0xf8},
       {"DynamicQuantizeGRU", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "gru", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
       {"DynamicQuantizeRNN", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "rnn", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
-      {"ReverseSequence", 2, 2, reverseSequence},
   };
   return kOps;
 }

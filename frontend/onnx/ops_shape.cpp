@@ -247,43 +247,6 @@ Status tile(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-Status gatherLike(OnnxNode& n, const char* op) {
-  QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
-  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  AttrDict attrs{{"axis", axis}};
-  std::vector<Value*> operands = {n.input(0), n.input(1)};
-  if (n.input(2)) operands.push_back(n.input(2));
-  if (std::string_view(op) == "scatter_elements") {
-    QC_ASSIGN(const std::string reduction, n.string("reduction", "none"));
-    attrs.set("reduction", reduction);
-  }
-  QC_ASSIGN(Value * y, n.create(op, std::move(operands), std::move(attrs)));
-  return n.setOutput(y);
-}
-
-Status gatherNd(OnnxNode& n) {
-  QC_ASSIGN(const int64_t batch, n.integer("batch_dims", 0));
-  QC_ASSIGN(Value * y, n.create("gather_nd", {n.input(0), n.input(1)}, {{"batch_dims", batch}}));
-  return n.setOutput(y);
-}
-
-Status scatterNd(OnnxNode& n) {
-  QC_ASSIGN(const std::string reduction, n.string("reduction", "none"));
-  QC_ASSIGN(Value * y, n.create("scatter_nd", {n.input(0), n.input(1), n.input(2)}, {{"reduction", reduction}}));
-  return n.setOutput(y);
-}
-
-Status depthSpace(OnnxNode& n, const char* op) {
-  QC_ASSIGN(const int64_t block, n.integer("blocksize"));
-  AttrDict attrs{{"blocksize", block}};
-  if (std::string_view(op) == "depth_to_space") {
-    QC_ASSIGN(const std::string mode, n.string("mode", "DCR"));
-    attrs.set("mode", mode);
-  }
-  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, std::move(attrs)));
-  return n.setOutput(y);
-}
-
 Status constantOfShape(OnnxNode& n) {
   QC_ASSIGN(const Ints shape, n.constantInts(0, "the shape"));
   Tensor value = Tensor::ofFloats({1}, std::vector{0.0f});
@@ -459,14 +422,6 @@ std::span<const OnnxOp> onnxShapeOps() {
       {"Pad", 1, 4, pad},
       {"Expand", 2, 2, expand},
       {"Tile", 2, 2, tile},
-      {"Gather", 2, 2, [](OnnxNode& n) { return gatherLike(n, "gather"); }},
-      {"GatherElements", 2, 2, [](OnnxNode& n) { return gatherLike(n, "gather_elements"); }},
-      {"GatherND", 2, 2, gatherNd},
-      {"ScatterElements", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
-      {"Scatter", 3, 3, [](OnnxNode& n) { return gatherLike(n, "scatter_elements"); }},
-      {"ScatterND", 3, 3, scatterNd},
-      {"DepthToSpace", 1, 1, [](OnnxNode& n) { return depthSpace(n, "depth_to_space"); }},
-      {"SpaceToDepth", 1, 1, [](OnnxNode& n) { return depthSpace(n, "space_to_depth"); }},
       {"ConstantOfShape", 1, 1, constantOfShape},
       {"Range", 3, 3, range},
       {"OneHot", 3, 3, oneHot},

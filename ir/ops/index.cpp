@@ -330,13 +330,13 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
 
 void registerIndexOps(OpRegistry& r) {
   const OperandSpec table{.name = "x", .weight = WeightAxes{0, 1}};  // of embeddings
-  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {integerAttr("axis")}, inferGather, evalGather));
-  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {integerAttr("axis")}, inferGatherElements,
+  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather));
+  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {axisAttr()}, inferGatherElements,
                evalGatherElements));
   r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,
                evalGatherNd));
   r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
-               {integerAttr("axis"), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, kPure));
+               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, kPure));
   r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}},
                {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, kPure));
   r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}},

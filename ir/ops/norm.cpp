@@ -311,7 +311,7 @@ void registerNormOps(OpRegistry& registry) {
   add("instance_norm", "normalisation of each channel of each sample", statistics({"scale", "bias"}), {epsilon, layoutAttr()},
       inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); });
   add("group_norm", "normalisation of each group of channels of each sample", statistics({"scale", "bias"}),
-      {integerAttr("num_groups"), epsilon, layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); });
+      {epsilon, integerAttr("num_groups"), layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); });
   add("layer_norm", "normalisation over the dims from axis on",
       {{"x"}, {"scale", true, false, OperandRole::parameter}, {"bias", true, false, OperandRole::parameter}},
       {integerAttr("axis"), epsilon}, inferLayerNorm, evalLayerNorm);

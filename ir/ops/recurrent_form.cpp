@@ -5,6 +5,7 @@
 #include <array>
 #include <cctype>
 
+#include "ir/onnx_names.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -29,35 +30,40 @@ const Kind* kindOf(std::string_view op) {
   return row == std::end(kKinds) ? nullptr : row;
 }
 
-// An activation is the elementwise op of that meaning, with its NaN: what ONNX has as an op of its own is not written again here.
+// An activation is the elementwise op of that name, with its NaN; what ONNX has as an op of its own is not written again here.
 struct Activation {
-  const char* name;   // lower case
-  int parameters;     // alpha, then beta
-  float alpha, beta;  // defaults
-  const char* op;     // of the registry, with attributes `alpha` and `beta` where it has any; null: `make`
+  std::string_view name;      // of the registry, with attributes `alpha` and `beta` where it has any, unless there is `make`
+  float alpha = 0, beta = 0;  // by default, for `make`
   ScalarExpr (*make)(const ScalarExpr& x, float alpha, float beta) = nullptr;
 
-  ScalarExpr expression(float a, float b) const {
-    if (!op) return make(ScalarExpr::arg(0), a, b);
+  // Nothing: there is no such parameter.
+  std::optional<float> byDefault(std::string_view parameter) const {
+    if (make) return parameter == "alpha" ? alpha : beta;
+    for (const AttrSpec& spec : OpRegistry::get().at(name).attrs)
+      if (spec.name == parameter) return static_cast<float>(std::get<double>(*spec.byDefault));
+    return std::nullopt;
+  }
+  ScalarExpr expression(std::optional<float> a, std::optional<float> b) const {
+    if (make) return make(ScalarExpr::arg(0), *a, *b);
     AttrDict attrs;
-    if (parameters > 0) attrs.set("alpha", static_cast<double>(a));
-    if (parameters > 1) attrs.set("beta", static_cast<double>(b));
-    return OpRegistry::get().at(op).scalar(attrs);
+    if (a) attrs.set("alpha", static_cast<double>(*a));
+    if (b) attrs.set("beta", static_cast<double>(*b));
+    return OpRegistry::get().at(name).scalar(attrs);
   }
 };
 
 const Activation kActivations[] = {
-    {"relu", 0, 0, 0, "relu"},
-    {"tanh", 0, 0, 0, "tanh"},
-    {"sigmoid", 0, 0, 0, "sigmoid"},
-    {"affine", 2, 1, 0, nullptr, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
-    {"leakyrelu", 1, 0.01f, 0, "leaky_relu"},
-    {"thresholdedrelu", 1, 1, 0, "thresholded_relu"},
-    {"scaledtanh", 2, 1, 1, nullptr, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
-    {"hardsigmoid", 2, 0.2f, 0.5f, "hardsigmoid"},
-    {"elu", 1, 1, 0, "elu"},
-    {"softsign", 0, 0, 0, "softsign"},
-    {"softplus", 0, 0, 0, "softplus"},
+    {"relu"},
+    {"tanh"},
+    {"sigmoid"},
+    {"affine", 1, 0, [](const ScalarExpr& x, float a, float b) { return a * x + b; }},
+    {"leaky_relu"},
+    {"thresholded_relu"},
+    {"scaled_tanh", 1, 1, [](const ScalarExpr& x, float a, float b) { return a * expr::tanh(b * x); }},
+    {"hardsigmoid"},
+    {"elu"},
+    {"softsign"},
+    {"softplus"},
 };
 
 std::vector<std::string> splitNames(std::string_view list) {
@@ -82,14 +88,15 @@ Result<std::vector<ScalarExpr>> activationsOf(const Kind& kind, const AttrDict& 
   // Parameters are listed for those activations that have any, in order, and may end early.
   size_t nextAlpha = 0, nextBeta = 0;
   for (const std::string& name : names) {
-    const auto* row = std::find_if(std::begin(kActivations), std::end(kActivations), [&](const Activation& a) { return name == a.name; });
+    const auto* row =
+        std::find_if(std::begin(kActivations), std::end(kActivations), [&](const Activation& a) { return sameSpelling(name, a.name); });
     if (row == std::end(kActivations)) return fail(ErrorCode::kUnsupported, "{}: unknown activation '{}'", kind.name, name);
-    const auto parameter = [&](const char* attr, size_t& next, float byDefault) {
+    const auto parameter = [&](const char* attr, size_t& next, std::optional<float> byDefault) {
       const std::vector<double>& values = attrs.reals(attr);
-      return next < values.size() ? static_cast<float>(values[next++]) : byDefault;
+      return byDefault && next < values.size() ? std::optional(static_cast<float>(values[next++])) : byDefault;
     };
-    const float alpha = row->parameters > 0 ? parameter("activation_alpha", nextAlpha, row->alpha) : 0;
-    const float beta = row->parameters > 1 ? parameter("activation_beta", nextBeta, row->beta) : 0;
+    const auto alpha = parameter("activation_alpha", nextAlpha, row->byDefault("alpha"));
+    const auto beta = parameter("activation_beta", nextBeta, row->byDefault("beta"));
     expressions.push_back(row->expression(alpha, beta));
   }
   for (size_t i = 0; expressions.size() < all; ++i) expressions.push_back(expressions[i]);

@@ -1,10 +1,10 @@
 #include "quantizer/rules/qconfig.h"
 
 #include <algorithm>
-#include <cctype>
 #include <limits>
 #include <set>
 
+#include "ir/onnx_names.h"
 #include "quantizer/observers/qparams.h"
 #include "quantizer/rules/nearest.h"
 
@@ -15,40 +15,6 @@ using Level = QConfigMapping::Level;
 using Rule = QConfigMapping::Rule;
 
 constexpr size_t kLongestName = 2048;  // std::regex recurses per character
-
-std::string normalized(std::string_view type) {
-  std::string result;
-  for (const char c : type)
-    if (c != '_' && c != '.') result += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
-
-// ONNX names that are not simply ours in another spelling, after normalized().
-const std::vector<std::pair<std::string_view, std::string_view>>& onnxAliases() {
-  static const std::vector<std::pair<std::string_view, std::string_view>> aliases = {
-      {"gemm", "linear"},
-      {"averagepool", "avg_pool"},
-      {"globalaveragepool", "reduce_mean"},
-      {"globalmaxpool", "reduce_max"},
-      {"batchnormalization", "batch_norm"},
-      {"instancenormalization", "instance_norm"},
-      {"layernormalization", "layer_norm"},
-      {"groupnormalization", "group_norm"},
-      {"swish", "silu"},
-      {"flatten", "reshape"},
-      {"squeeze", "reshape"},
-      {"unsqueeze", "reshape"},
-      {"upsample", "resize"},
-  };
-  return aliases;
-}
-
-bool typeMatches(std::string_view wanted, std::string_view op) {
-  const std::string key = normalized(wanted);
-  if (key == normalized(op)) return true;
-  if (wanted == "MatMul" && op == "linear") return true;  // ONNX's MatMul by a constant matrix
-  return std::any_of(onnxAliases().begin(), onnxAliases().end(), [&](const auto& a) { return a.first == key && a.second == op; });
-}
 
 std::vector<std::string> namesOf(const Node& node) {
   std::vector<std::string> names;
@@ -155,8 +121,8 @@ class Resolver {
     const Rule& rule = rules_[i];
     switch (rule.level) {
       case Level::global: return 0;
-      case Level::objectType: return typeMatches(rule.type, node.op()) ? 0 : -1;
-      case Level::nameTypeOrder: return rule.name == module && order == rule.order && typeMatches(rule.type, node.op()) ? 0 : -1;
+      case Level::objectType: return namesOp(rule.type, node.op()) ? 0 : -1;
+      case Level::nameTypeOrder: return rule.name == module && order == rule.order && namesOp(rule.type, node.op()) ? 0 : -1;
       case Level::between: return stretches_[i].contains(&node) ? 0 : -1;
       case Level::name: {
         int best = -1;

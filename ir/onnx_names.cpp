@@ -1,0 +1,158 @@
+#include "ir/onnx_names.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+std::vector<OnnxName> table() {
+  using enum OnnxUse;
+  const OnnxAttr axis{"axis", "axis", Attr(int64_t{0})}, last{"select_last", "select_last_index"};
+  return {
+      {"Relu", "relu"},
+      {"Sigmoid", "sigmoid"},
+      {"Tanh", "tanh"},
+      {"LeakyRelu", "leaky_relu"},
+      {"ThresholdedRelu", "thresholded_relu"},
+      {"Elu", "elu"},
+      {"Selu", "selu"},
+      {"Celu", "celu"},
+      {"PRelu", "prelu", writing},
+      {"Clip", "clip", naming},
+      {"HardSigmoid", "hardsigmoid"},
+      {"HardSwish", "hardswish", both, {}, 14},
+      {"Softplus", "softplus"},
+      {"Softsign", "softsign"},
+      {"Gelu", "gelu", both, {}, 20},
+      {"Mish", "mish", reading},
+      {"Swish", "silu", naming},
+      {"Erf", "erf"},
+      {"Exp", "exp"},
+      {"Log", "log"},
+      {"Sqrt", "sqrt"},
+      {"Reciprocal", "reciprocal"},
+      {"Sin", "sin"},
+      {"Cos", "cos"},
+      {"Tan", "tan"},
+      {"Asin", "asin"},
+      {"Acos", "acos"},
+      {"Atan", "atan"},
+      {"Sinh", "sinh"},
+      {"Cosh", "cosh"},
+      {"Asinh", "asinh"},
+      {"Acosh", "acosh"},
+      {"Atanh", "atanh"},
+      {"Floor", "floor"},
+      {"Ceil", "ceil"},
+      {"Round", "round"},
+      {"Neg", "neg"},
+      {"Abs", "abs"},
+      {"Sign", "sign"},
+      {"Not", "not"},
+      {"IsNaN", "isnan"},
+      {"IsInf", "isinf"},
+      {"Identity", "identity", writing},
+
+      {"Add", "add"},
+      {"Sub", "sub"},
+      {"Mul", "mul"},
+      {"Div", "div"},
+      {"Pow", "pow", writing},
+      {"Min", "min", writing},
+      {"Max", "max", writing},
+      {"Mod", "mod"},
+      {"Equal", "equal"},
+      {"Less", "less"},
+      {"LessOrEqual", "less_equal"},
+      {"Greater", "greater"},
+      {"GreaterOrEqual", "greater_equal"},
+      {"And", "and"},
+      {"Or", "or"},
+      {"Xor", "xor"},
+      {"Where", "where"},
+
+      {"Gemm", "linear", naming},
+      {"MatMul", "linear", naming},  // by a constant matrix
+      {"MatMul", "matmul", reading},
+      {"AveragePool", "avg_pool", naming},
+      {"GlobalAveragePool", "reduce_mean", naming},
+      {"GlobalMaxPool", "reduce_max", naming},
+      {"BatchNormalization", "batch_norm", writing},
+      {"InstanceNormalization", "instance_norm"},
+      {"GroupNormalization", "group_norm", both, {}, 21},
+      {"LayerNormalization", "layer_norm", naming},
+      {"LRN", "lrn"},
+      {"Softmax", "softmax", writing},
+      {"LogSoftmax", "log_softmax", writing},
+      {"ArgMax", "argmax", both, {axis, last}},
+      {"ArgMin", "argmin", both, {axis, last}},
+
+      {"Transpose", "transpose", writing},
+      {"Concat", "concat", writing},
+      {"Gather", "gather", both, {axis}},
+      {"GatherElements", "gather_elements", both, {axis}},
+      {"GatherND", "gather_nd"},
+      {"ScatterElements", "scatter_elements", reading, {axis}},
+      {"Scatter", "scatter_elements", reading, {axis}},
+      {"ScatterND", "scatter_nd", reading},
+      {"DepthToSpace", "depth_to_space"},
+      {"SpaceToDepth", "space_to_depth"},
+      {"ReverseSequence",
+       "reverse_sequence",
+       both,
+       {{"batch_axis", "batch_axis", Attr(int64_t{1})}, {"time_axis", "time_axis", Attr(int64_t{0})}}},
+      {"Flatten", "reshape", naming},
+      {"Squeeze", "reshape", naming},
+      {"Unsqueeze", "reshape", naming},
+      {"Upsample", "resize", naming},
+  };
+}
+
+}  // namespace
+
+bool sameSpelling(std::string_view a, std::string_view b) {
+  const auto next = [](std::string_view& name) {  // 0: the end
+    while (!name.empty() && (name.front() == '_' || name.front() == '.')) name.remove_prefix(1);
+    if (name.empty()) return 0;
+    const int c = std::tolower(static_cast<unsigned char>(name.front()));
+    name.remove_prefix(1);
+    return c;
+  };
+  for (;;) {
+    const int c = next(a);
+    if (c != next(b)) return false;
+    if (!c) return true;
+  }
+}
+
+std::span<const OnnxName> onnxNames() {
+  static const std::vector<OnnxName> names = table();
+  return names;
+}
+
+const OpDef& OnnxName::def() const { return OpRegistry::get().at(ours); }
+
+std::vector<CarriedAttr> OnnxName::carried() const {
+  std::vector<CarriedAttr> list;
+  for (const AttrSpec& spec : def().attrs) {
+    if (spec.name == "layout") continue;  // ONNX has but one
+    AttrSpec& theirs = list.emplace_back(CarriedAttr{spec.name, spec}).theirs;
+    const auto other = std::find_if(attrs.begin(), attrs.end(), [&](const OnnxAttr& a) { return a.ours == spec.name; });
+    if (other == attrs.end()) continue;
+    theirs.name = other->theirs;
+    if (other->byDefault) theirs.byDefault = other->byDefault;
+  }
+  return list;
+}
+
+bool namesOp(std::string_view wanted, std::string_view op) {
+  if (OpRegistry::get().find(wanted)) return wanted == op;
+  return sameSpelling(wanted, op) || std::any_of(onnxNames().begin(), onnxNames().end(), [&](const OnnxName& name) {
+           return name.ours == op && sameSpelling(wanted, name.theirs);
+         });
+}
+
+}  // namespace qc
