@@ -82,7 +82,7 @@ std::vector<OnnxName> table() {
       {"GlobalMaxPool", "reduce_max", naming},
       {"BatchNormalization", "batch_norm", writing},
       {"InstanceNormalization", "instance_norm"},
-      {"GroupNormalization", "group_norm", both, {}, 21},
+      {"GroupNormalization", "group_norm", writing, {}, 21},
       {"LayerNormalization", "layer_norm", naming},
       {"LRN", "lrn"},
       {"Softmax", "softmax", writing},

@@ -192,6 +192,28 @@ Status batchNorm(OnnxNode& n) {
   return n.setOutputs(std::move(outputs));
 }
 
+// One value per group, once for every channel of it.
+Result<Value*> perChannel(OnnxNode& n, Value* v, int64_t groups, int64_t channels) {
+  if (v->type().sizes() != Ints{groups} || groups < 1 || channels % groups) return v;  // the op says what it needs
+  QC_ASSIGN(v, n.reshape(v, {groups, 1}));
+  QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Ints{groups, channels / groups}}}));
+  return n.reshape(v, {channels});
+}
+
+// Scale and bias are one value per channel since opset 21, one per group before.
+Status groupNorm(OnnxNode& n) {
+  QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
+  QC_ASSIGN(const int64_t groups, n.integer("num_groups"));
+  Value *scale = n.input(1), *bias = n.input(2);
+  if (n.opset() < 21 && n.type(0).rank() >= 2) {
+    const int64_t channels = n.type(0).sizes()[1];
+    QC_ASSIGN(scale, perChannel(n, scale, groups, channels));
+    QC_ASSIGN(bias, perChannel(n, bias, groups, channels));
+  }
+  QC_ASSIGN(Value * y, n.create("group_norm", {n.input(0), scale, bias}, {{"epsilon", epsilon}, {"num_groups", groups}}));
+  return n.setOutput(y);
+}
+
 Status layerNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
@@ -312,6 +334,7 @@ std::span<const OnnxOp> onnxNnOps() {
       {"GlobalAveragePool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_mean"); }},
       {"GlobalMaxPool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_max"); }},
       {"BatchNormalization", 5, 5, batchNorm},
+      {"GroupNormalization", 3, 3, groupNorm},
       {"LayerNormalization", 2, 3, layerNorm},
       {"LpNormalization", 1, 1, lpNormalization},
       {"Gemm", 2, 3, gemm},

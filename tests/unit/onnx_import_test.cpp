@@ -242,6 +242,28 @@ TEST(OnnxImport, FoldsNormsOfConstantsInTrainingForm) {
   EXPECT_NEAR(y[1], -1.5 * -0.447214 + -1.25, 1e-5);
 }
 
+// One scale and bias per group before opset 21, one per channel since.
+TEST(OnnxImport, GroupNormalizationBeforeOpset21ScalesGroups) {
+  std::vector<float> results[3];
+  for (const int form : {0, 1, 2}) {  // known per group, computed per group, known per channel
+    Model m(form == 2 ? 21 : 18);
+    m.input("x", {1, 4, 2});
+    if (form == 0) m.floats("scale", {2}, {-1.5f, -1.25f}).floats("bias", {2}, {1, -1});
+    if (form == 1) m.input("scale", {2}).floats("bias", {2}, {1, -1});  // the inputs are -1.5, -1.25, ..
+    if (form == 2) m.floats("scale", {4}, {-1.5f, -1.5f, -1.25f, -1.25f}).floats("bias", {4}, {1, 1, -1, -1});
+    m.node("GroupNormalization", {"x", "scale", "bias"}, {"y"}, {integer("num_groups", 2)}).output("y");
+    results[form] = run(imported(m)).at(0).toFloats();
+  }
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+  Model wrong(18);
+  wrong.input("x", {1, 4, 2})
+      .floats("s", {3}, {1, 2, 3})
+      .node("GroupNormalization", {"x", "s", "s"}, {"y"}, {integer("num_groups", 2)})
+      .output("y");
+  EXPECT_THAT(errorOf(wrong), HasSubstr("needs scale of shape [4]"));
+}
+
 TEST(OnnxImport, RefusesTraining) {
   Model m;
   m.input("x", {2})
