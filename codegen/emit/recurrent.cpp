@@ -32,7 +32,8 @@ class Recurrence {
   KernelShape emit() {
     // Each direction has activations of its own, hence code of its own.
     const bool whole = product_->takesWholeBatch();
-    const int64_t most = std::max<int64_t>(whole ? batch_ : std::min(batch_, product_->mostAtOnce()), 1), units = whole ? 1 : batch_;
+    const int64_t most = std::max<int64_t>(whole ? batch_ : std::min(batch_, product_->mostAtOnce()), 1),
+                  units = whole ? std::min<int64_t>(batch_, 1) : batch_;
     for (int64_t d = 0; d < form_.directions; ++d) {
       Reg begin = e_.maxOf(e_.begin(), e_.i64(d * units)), end = e_.maxOf(e_.minOf(e_.end(), e_.i64((d + 1) * units)), begin);
       const int64_t each = whole ? 1 : most;  // units at once
