@@ -98,8 +98,15 @@ class Recurrence {
     e_.loop(e_.i64(0), longest(first), 1, [&](Reg step) { takeStep(d, first, step); });
     forEntries(first, [&](Reg, Reg entry) {
       if (hasLengths()) clearBehind(d, entry);
-      e_.copyBytes(floatsAt(e_.result(1), state(entry)), vector(Step::h), hidden * kFloat);
-      if (hasMemory) e_.copyBytes(floatsAt(e_.result(2), state(entry)), vector(Step::c), hidden * kFloat);
+      const auto finish = [&](int result, Step::Value from) {
+        Reg to = floatsAt(e_.result(result), state(entry));
+        const auto copy = [&] { e_.copyBytes(to, vector(from), hidden * kFloat); };
+        if (!hasLengths()) return copy();
+        e_.ifThen(e_.b.CreateICmpSGT(lengthOf(entry), e_.i64(0)), copy,
+                  [&] { e_.fillBytes(to, e_.b.getInt8(0), e_.i64(hidden * kFloat)); });
+      };
+      finish(1, Step::h);
+      if (hasMemory) finish(2, Step::c);
     });
   }
 

@@ -92,10 +92,11 @@ Status dynamicLstm(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// X, W, R, B, sequence_lens (absent), initial_h
+// X, W, R, B, sequence_lens, initial_h
 Status dynamicFunction(OnnxExporter& e, const Node& n, const char* op) {
   QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(n.op(), n.attrs()));
-  auto function = recurrentFunction(form);
+  const Value* lengths = n.operand("sequence_lens");
+  auto function = recurrentFunction(form, lengths != nullptr);
   if (!function) return tl::make_unexpected(std::move(function.error()).at(n.location()));
   std::vector<std::string> parameters;
   const std::string w = integerWeights(e, n.operand(1), parameters), r = integerWeights(e, n.operand(2), parameters);
@@ -105,6 +106,7 @@ Status dynamicFunction(OnnxExporter& e, const Node& n, const char* op) {
   };
   std::vector<std::string> inputs = {e.name(n.operand(0)), w, r, orZeros(3, "_bias", {form.directions, 2 * form.gates * form.hidden}),
                                      orZeros(5, "_initial", n.result(1)->type().sizes())};
+  if (lengths) inputs.push_back(e.name(lengths));
   inputs.insert(inputs.end(), parameters.begin(), parameters.end());
   auto& proto = e.add(n, fmt::format("DynamicQuantize{}", op), std::move(inputs), e.resultNames(n));
   setRecurrentAttrs(proto, n);

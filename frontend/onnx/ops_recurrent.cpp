@@ -96,6 +96,10 @@ Status dynamicQuantized(OnnxNode& n, const std::string& op, std::initializer_lis
   return n.setOutputs(std::move(results));
 }
 
+Status dynamicFunction(OnnxNode& n, const std::string& op) {
+  return dynamicQuantized(n, op, {0, 1, 2, 3, n.numInputs() == 10 ? 5 : -1, 4});
+}
+
 }  // namespace
 
 std::span<const OnnxOp> onnxRecurrentOps() {
@@ -105,8 +109,8 @@ std::span<const OnnxOp> onnxRecurrentOps() {
       {"RNN", 3, 6, [](OnnxNode& n) { return recurrent(n, "rnn"); }},
       {"DynamicQuantizeLSTM", 12, 12, [](OnnxNode& n) { return dynamicQuantized(n, "lstm", {0, 1, 2, 3, 4, 5, 6, 7}); }, "com.microsoft",
        0xf8},
-      {"DynamicQuantizeGRU", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "gru", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
-      {"DynamicQuantizeRNN", 9, 9, [](OnnxNode& n) { return dynamicQuantized(n, "rnn", {0, 1, 2, 3, -1, 4}); }, kOwnDomain},
+      {"DynamicQuantizeGRU", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "gru"); }, kOwnDomain},
+      {"DynamicQuantizeRNN", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "rnn"); }, kOwnDomain},
   };
   return kOps;
 }

@@ -60,6 +60,13 @@ class Nodes {
     setInts(node, "perm", permutation);
     return node.output(0);
   }
+  // A ReverseSequence: [sequence, batch, ..] -> the same.
+  std::string backwards(const std::string& x, const std::string& lengths) {
+    auto& node = add("ReverseSequence", {x, lengths});
+    setInt(node, "time_axis", 0);
+    setInt(node, "batch_axis", 1);
+    return node.output(0);
+  }
   // Along the last dim, into parts of these sizes.
   Names split(const std::string& x, const Ints& sizes) {
     if (sizes.size() == 1) return {x};
@@ -169,12 +176,14 @@ struct Results {
 
 class Layer {
  public:
-  Layer(const RecurrentForm& form, onnx::FunctionProto& function) : form_(form), nodes_(*function.mutable_node(), counter_) {}
+  Layer(const RecurrentForm& form, bool hasLengths, onnx::FunctionProto& function)
+      : form_(form), hasLengths_(hasLengths), nodes_(*function.mutable_node(), counter_) {}
 
   Status write() {
     const auto batchSecond = [&](const std::string& v) { return form_.batchFirst ? nodes_.transposed(v, {1, 0, 2}) : v; };
     const std::string x = batchSecond("X"), initial = batchSecond("initial_h");
-    const Quantized input = quantized(nodes_, x);
+    if (hasLengths_) findRunning(x);
+    const Quantized input = quantized(nodes_, orZero(nodes_, running_, x));
     Names all, last;
     for (int64_t d = 0; d < form_.directions; ++d) {
       QC_ASSIGN(const Results results, direction(d, input, initial));
@@ -187,6 +196,20 @@ class Layer {
   }
 
  private:
+  // [sequence, batch, 1]: whether the batch entry takes part in the step.  What does not is 0 wherever a range is looked for, since all
+  // ranges hold 0.
+  void findRunning(const std::string& x) {
+    lengths_ = nodes_.cast("sequence_lens", DType::s64);
+    const std::string steps = nodes_.step("Gather", {nodes_.step("Shape", {x}), nodes_.constant(int64_t{0})});
+    const std::string times = nodes_.step("Range", {nodes_.constant(int64_t{0}), steps, nodes_.constant(int64_t{1})});
+    const std::string runs = nodes_.step("Less", {nodes_.step("Unsqueeze", {times, nodes_.constant(Ints{1})}), lengths_});
+    running_ = nodes_.step("Unsqueeze", {runs, nodes_.constant(Ints{2})});
+    notEmpty_ = nodes_.step("Unsqueeze", {nodes_.step("Greater", {lengths_, nodes_.constant(int64_t{0})}), nodes_.constant(Ints{1})});
+  }
+  std::string orZero(Nodes& n, const std::string& runs, const std::string& x) {
+    return hasLengths_ ? n.step("Where", {runs, x, n.constant(0.0f)}) : x;
+  }
+
   std::string part(const std::string& input, int64_t direction) { return nodes_.step("Gather", {input, nodes_.constant(direction)}); }
 
   void join(const Names& parts, int64_t axis, const Ints& batchFirst, const std::string& result) {
@@ -199,6 +222,7 @@ class Layer {
     const int64_t rows = form_.gates * form_.hidden;
     const Names biases = nodes_.split(part("B", d), {rows, rows});
     const std::string fromInputs = product(nodes_, input, {part("W", d), part("W_scale", d), part("W_zero_point", d), biases[0]});
+    const bool backwards = hasLengths_ && form_.reverse(d);  // sequences that end at different times begin together
     const Step step = Step::of(form_, d, false);
     // The weights of each of its products.
     Ints sizes;
@@ -210,10 +234,10 @@ class Layer {
     body.set_name(nodes_.fresh("step"));
     Nodes inner(*body.mutable_node(), counter_);
     std::array<std::string, Step::kValues> values;
-    values[Step::h] = inner.fresh("h");
-    const std::string now = inner.fresh("x");
-    body.add_input()->set_name(values[Step::h]);
-    body.add_input()->set_name(now);
+    const std::string before = inner.fresh("h"), now = inner.fresh("x"), runs = inner.fresh("runs");
+    values[Step::h] = before;
+    for (const std::string& input : {before, now}) body.add_input()->set_name(input);
+    if (hasLengths_) body.add_input()->set_name(runs);
     const auto setGates = [&](int from, const std::string& v, int64_t gates) {
       const Names each = inner.split(v, Ints(static_cast<size_t>(gates), form_.hidden));
       std::copy(each.begin(), each.end(), values.begin() + from);
@@ -221,43 +245,48 @@ class Layer {
     setGates(Step::input, now, form_.gates);
     for (size_t i = 0; i < step.parts.size(); ++i) {
       const Step::Part& p = step.parts[i];
-      const Quantized factor = quantized(inner, values[p.factor]);
+      const Quantized factor = quantized(inner, orZero(inner, runs, values[p.factor]));
       setGates(Step::state + static_cast<int>(p.first), product(inner, factor, {matrices[i], scales[i], zeroPoints[i], addends[i]}),
                p.gates);
       for (const Step::Assignment& assignment : p.assignments) {
         QC_ASSIGN(values[assignment.to], inner.formula(assignment.formula, values));
       }
     }
-    for (const char* result : {"state", "y"}) {
-      const std::string name = inner.fresh(result);
-      inner.add("Identity", {values[Step::h]}, Names{name});
-      body.add_output()->set_name(name);
-    }
+    const std::string state =
+        hasLengths_ ? inner.step("Where", {runs, values[Step::h], before}) : inner.step("Identity", {values[Step::h]});
+    for (const std::string& result : {state, inner.step("Identity", {orZero(inner, runs, values[Step::h])})})
+      body.add_output()->set_name(result);
 
-    auto& scan = nodes_.add("Scan", {part(initial, d), fromInputs}, 2);
-    setInt(scan, "num_scan_inputs", 1);
-    if (form_.reverse(d))
+    Names inputs = {part(initial, d), backwards ? nodes_.backwards(fromInputs, lengths_) : fromInputs};
+    if (hasLengths_) inputs.push_back(running_);
+    auto& scan = nodes_.add("Scan", inputs, 2);
+    setInt(scan, "num_scan_inputs", hasLengths_ ? 2 : 1);
+    if (form_.reverse(d) && !backwards)
       for (const char* directions : {"scan_input_directions", "scan_output_directions"}) setInts(scan, directions, {1});
     auto& attribute = *scan.add_attribute();
     attribute.set_name("body");
     attribute.set_type(onnx::AttributeProto::GRAPH);
     *attribute.mutable_g() = std::move(body);
-    return Results{scan.output(1), scan.output(0)};
+    const std::string all = scan.output(1), last = scan.output(0);
+    if (!hasLengths_) return Results{all, last};
+    return Results{backwards ? nodes_.backwards(all, lengths_) : all, orZero(nodes_, notEmpty_, last)};
   }
 
   const RecurrentForm& form_;
+  const bool hasLengths_;
+  std::string lengths_, running_, notEmpty_;  // where there are lengths
   int counter_ = 0;
   Nodes nodes_;
 };
 
 }  // namespace
 
-Result<onnx::FunctionProto> recurrentFunction(const RecurrentForm& form) {
+Result<onnx::FunctionProto> recurrentFunction(const RecurrentForm& form, bool hasLengths) {
   onnx::FunctionProto function;
-  for (const char* input : {"X", "W", "R", "B", "initial_h", "W_scale", "W_zero_point", "R_scale", "R_zero_point"})
-    function.add_input(input);
+  for (const char* input : {"X", "W", "R", "B", "initial_h", "sequence_lens", "W_scale", "W_zero_point", "R_scale", "R_zero_point"})
+    if (hasLengths || input != std::string_view("sequence_lens")) function.add_input(input);
   for (const char* output : {"Y", "Y_h"}) function.add_output(output);
-  QC_TRY(Layer(form, function).write());
+  QC_TRY(Layer(form, hasLengths, function).write());
   return function;
 }
 

@@ -166,14 +166,15 @@ int64_t rowParameter(const QuantParams& q, int64_t direction, int64_t row, int64
   return q.blockSize ? direction * rows + row : q.axis == 1 ? row : q.axis == 0 ? direction : 0;
 }
 
-// DynamicQuantizeLSTM has no batch-first form; the functions of gru and rnn (frontend/onnx/recurrent_function.h) are given an initial state
-// and know no lengths.  A smallest scale up to 2^-23 moves what is below it alone: the functions bring it along, ONNX Runtime goes without.
+// DynamicQuantizeLSTM has no batch-first form; the functions of gru and rnn (frontend/onnx/recurrent_function.h) are given an initial
+// state, of sizes that are known.  A smallest scale up to 2^-23 moves what is below it alone: the functions bring it along, ONNX Runtime
+// goes without.
 bool isPortableRecurrence(const Node& node) {
   constexpr double kLargestEps = 1.0 / (1 << 23);
   const auto bytes = [&](int i) { return node.operand(i)->type().dtype == DType::s8 || node.operand(i)->type().dtype == DType::u8; };
   if (!isStandardRange(node.attrs()) || node.real("eps") > kLargestEps || !bytes(1) || !bytes(2)) return false;
   if (node.is("q.dynamic_lstm")) return !node.integer("batch_first");
-  return (node.numOperands() <= 4 || !node.operand(4)) && node.result(1)->type().isStatic();
+  return node.result(1)->type().isStatic();
 }
 
 void registerDynamicRecurrentOps(OpRegistry& registry) {

@@ -1,6 +1,7 @@
 // lstm, gru and rnn: operands, gate order and attributes as in ONNX (opset 14), all in float32.
 //   Y [seq, directions, batch, hidden], Y_h [directions, batch, hidden], lstm also Y_c; batch_first=1 (layout=1 in ONNX) puts batch first.
-// Beyond a sequence's length Y is zero, and Y_h and Y_c are those of its last step.
+// Beyond a sequence's length Y is zero, and Y_h and Y_c are those of its last step; with a length of 0 they are zero as well, whatever they
+// were to begin with: ONNX does not say, and ONNX Runtime has it so.
 //
 // Order of operations, each rounded by itself: with dot(w, v) = one fused multiply-add per k, ascending, from +0,
 //   gate input = (dot(W, x) + Wb) + (dot(R, h) + Rb) [+ P * C], clamped to +-clip, then the activation.

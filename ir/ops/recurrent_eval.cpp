@@ -117,8 +117,8 @@ class Direction {
         if (runs(b, step)) std::ranges::copy(entries_[static_cast<size_t>(b)].h, c_.out(0).as<float>() + outputOf(b, step));
     }
     for (int64_t b = 0; b < batch_; ++b) {
-      std::ranges::copy(entries_[static_cast<size_t>(b)].h, c_.out(1).as<float>() + stateOf(b));
-      if (c_.outputs.size() > 2) std::ranges::copy(entries_[static_cast<size_t>(b)].c, c_.out(2).as<float>() + stateOf(b));
+      setLast(b, entries_[static_cast<size_t>(b)].h, 1);
+      if (c_.outputs.size() > 2) setLast(b, entries_[static_cast<size_t>(b)].c, 2);
     }
     return {};
   }
@@ -145,6 +145,13 @@ class Direction {
       longest_ = std::max(longest_, length);
     }
     return {};
+  }
+  void setLast(int64_t b, const Floats& state, size_t result) {
+    float* to = c_.out(result).as<float>() + stateOf(b);
+    if (given(Operand::lengths) && lengths_[static_cast<size_t>(b)] == 0)
+      std::fill(to, to + form_.hidden, 0.0f);
+    else
+      std::ranges::copy(state, to);
   }
   bool runs(int64_t b, int64_t step) const { return step < lengths_[static_cast<size_t>(b)]; }
   int64_t timeOf(int64_t b, int64_t step) const { return form_.reverse(direction_) ? lengths_[static_cast<size_t>(b)] - 1 - step : step; }

@@ -248,6 +248,23 @@ TEST(Recurrent, SequenceLengthsAreChecked) {
   EXPECT_THAT(errorOf("rnn", operands, {{"hidden_size", kHidden}}), HasSubstr("sequence_lens holds 3"));
 }
 
+TEST(Recurrent, LengthOfZeroLeavesZeros) {
+  const auto lengths = [](double second) {
+    return evaluateAll("lstm",
+                       {{data(1, {3, 2, 3})},
+                        {data(2, {1, 8, 3})},
+                        {data(3, {1, 8, 2})},
+                        {{}, nullptr, true},
+                        {tensor(DType::s32, {2}, {3, second})},
+                        {data(5, {1, 2, 2})},
+                        {data(6, {1, 2, 2})}},
+                       {{"hidden_size", kHidden}});
+  };
+  const std::vector<Tensor> some = lengths(1), none = lengths(0);
+  for (size_t i : {size_t{1}, size_t{2}})
+    for (int64_t k = 0; k < 4; ++k) EXPECT_EQ(none[i].at(k), k < 2 ? some[i].at(k) : 0) << i;
+}
+
 TEST(Recurrent, EmptySequenceKeepsTheState) {
   const std::vector<Tensor> results = evaluateAll(
       "rnn",
