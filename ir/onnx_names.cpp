@@ -1,8 +1,10 @@
 #include "ir/onnx_names.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 
+#include "ir/custom_op.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -111,6 +113,16 @@ std::vector<OnnxName> table() {
   };
 }
 
+// Rows stay where they are once somebody has seen them: converters refer to them.
+struct KnownNames {
+  std::vector<OnnxName> rows = table();
+  std::atomic<bool> inUse = false;
+};
+KnownNames& knownNames() {
+  static KnownNames known;
+  return known;
+}
+
 }  // namespace
 
 bool sameSpelling(std::string_view a, std::string_view b) {
@@ -129,8 +141,46 @@ bool sameSpelling(std::string_view a, std::string_view b) {
 }
 
 std::span<const OnnxName> onnxNames() {
-  static const std::vector<OnnxName> names = table();
-  return names;
+  knownNames().inUse = true;
+  return knownNames().rows;
+}
+
+Status registerOnnxName(OnnxName name) {
+  std::vector<OnnxName>& rows = knownNames().rows;
+  if (knownNames().inUse)
+    return fail(ErrorCode::kInvalidArgument, "'{}' is registered after names of ONNX have been used", name.theirs)
+        .help("register before the first model is read or written and the first rule is applied");
+  constexpr std::string_view kTaken[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "qcompile"};
+  if (std::find(std::begin(kTaken), std::end(kTaken), name.domain) != std::end(kTaken))
+    return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is no op of one's own", name.theirs, name.domain)
+        .help("use a domain of your own: com.acme");
+  const OpDef* def = OpRegistry::get().find(name.ours);
+  if (!def)
+    return fail(ErrorCode::kInvalidArgument, "'{}' is to be read as '{}', and there is no such op", name.theirs, name.ours)
+        .help("register the op first (registerOp)");
+  if (name.theirs.empty() || name.since < 1 || def->operands.size() > 32)
+    return fail(ErrorCode::kInvalidArgument, "'{}' as '{}': a name, a version from 1 on and at most 32 operands are needed", name.theirs,
+                name.ours);
+  for (const OnnxName& row : rows) {
+    if (row.domain == name.domain && row.theirs == name.theirs && (row.reads() || !name.reads()))
+      return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is registered already, as '{}'", name.theirs, name.domain, row.ours);
+    if (row.ours == name.ours && row.writes() && name.writes())
+      return fail(ErrorCode::kInvalidArgument, "'{}' is written as '{}' already", name.ours, row.theirs)
+          .help("register the other name for reading alone");
+  }
+  for (const OnnxAttr& attr : name.attrs) {
+    const auto spec = std::find_if(def->attrs.begin(), def->attrs.end(), [&](const AttrSpec& s) { return s.name == attr.ours; });
+    if (spec == def->attrs.end()) return fail(ErrorCode::kInvalidArgument, "'{}' has no attribute `{}`", name.ours, attr.ours);
+    if (attr.theirs.empty() || (attr.byDefault && kindOf(*attr.byDefault) != spec->kind))
+      return fail(ErrorCode::kInvalidArgument, "attribute `{}` of '{}': it needs a name in ONNX, and a default is {}", attr.ours, name.ours,
+                  toString(spec->kind));
+  }
+  for (const auto& [ours, theirs] : name.carried())
+    if (theirs.kind == AttrKind::dtype || theirs.kind == AttrKind::quant)
+      return fail(ErrorCode::kInvalidArgument, "attribute `{}` of '{}' is {}, which ONNX does not have", ours, name.ours,
+                  toString(theirs.kind));
+  rows.push_back(std::move(name));
+  return {};
 }
 
 const OpDef& OnnxName::def() const { return OpRegistry::get().at(ours); }

@@ -236,7 +236,7 @@ Result<std::string> OnnxExporter::run() {
     opset.set_version(version);
   };
   require(model, "", opset_);
-  for (const std::string& domain : domains_) require(model, domain, 1);
+  for (const auto& [domain, version] : domains_) require(model, domain, version);
   for (auto& function : *model.mutable_functions()) require(function, "", opset_);
   std::string bytes;
   if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes))

@@ -42,7 +42,7 @@ class OnnxExporter {
   std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
   // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.
   std::map<const Value*, std::string> narrowZeroPoints;
-  void needDomain(const std::string& domain) { domains_.insert(domain); }
+  void needDomain(const std::string& domain, int version = 1) { domains_[domain] = std::max(domains_[domain], version); }
   // Makes the node a call of a function with this body, which the file carries along, of the node's op type and a number; equal bodies are
   // one function.
   void call(onnx::NodeProto& node, onnx::FunctionProto body);
@@ -62,7 +62,7 @@ class OnnxExporter {
   std::vector<std::string> locations_;                                               // in the order of the graph
   std::map<std::string, std::pair<std::string, std::string>> quantNames_;
   int opset_;
-  std::set<std::string> domains_;  // besides ONNX's own
+  std::map<std::string, int> domains_;  // besides ONNX's own, with their versions
   onnx::ModelProto* model_ = nullptr;
   std::map<std::string, std::string> functions_;  // body -> name
 };

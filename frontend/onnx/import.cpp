@@ -60,7 +60,10 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
     std::unordered_map<std::string, const OnnxOp*> t;
     for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(),
                             onnxComposedOps(), onnxAttentionOps()})
-      for (const OnnxOp& row : rows) t.emplace(key(row.domain, row.name), &row);
+      for (const OnnxOp& row : rows) {
+        const bool added = t.emplace(key(row.domain, row.name), &row).second;
+        QC_CHECK(added, "'{}' is read in two ways", row.name);
+      }
     return t;
   }();
   if (const size_t number = op.rfind('_'); domain == kOwnDomain) op = op.substr(0, number);

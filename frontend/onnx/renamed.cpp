@@ -18,7 +18,7 @@ Result<Attr> read(OnnxNode& n, const AttrSpec& theirs, Getter<T> get) {
   if (theirs.byDefault) byDefault = std::get<T>(*theirs.byDefault);
   QC_ASSIGN(T value, (n.*get)(theirs.name, std::move(byDefault)));
   if constexpr (std::is_same_v<T, int64_t>) {
-    if (theirs.meaning == AttrMeaning::axis) {
+    if (theirs.meaning == AttrMeaning::axis && n.input(0)) {
       QC_ASSIGN(value, n.axis(value, n.type(0).rank()));
     }
   }
@@ -68,7 +68,7 @@ Status write(OnnxExporter& e, const Node& n, const OnnxName& name) {
   if (name.domain.empty()) {
     e.needOpset(name.since);
   } else {
-    e.needDomain(name.domain);
+    e.needDomain(name.domain, name.since);
     proto.set_domain(name.domain);
   }
   for (const auto& [ours, theirs] : name.carried()) setAttr(proto, theirs.name.c_str(), *n.attrs().find(ours));
