@@ -117,6 +117,7 @@ class Annotator {
       }
       const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
+      if (p.reason.empty() && p.policy->role == Role::weighted) p.reason = unfitWeights(*p.config);
       if (p.reason.empty() && !backend_) p.reason = unfitForKernels(*n, *p.policy, *p.config);
       if (const auto mask = maskAt(*n); mask && p.policy->role != Role::keepFloat)
         p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", *mask);
@@ -135,6 +136,13 @@ class Annotator {
       p.reason = decision.str();
     }
     return {};
+  }
+
+  // Whatever runs it: sums of integers have one scale per output channel.
+  static std::string unfitWeights(const QConfig& config) {
+    const ObservedSpec& w = config.weight;
+    if (w.blockSize == 0 && w.observer != "per_group" && w.observer != "per_block" && w.observer != "per_token") return {};
+    return "its rule asks for several scales in one channel of its weights, sums of integers have one; a \"weight_only\" rule takes groups";
   }
 
   // What our own kernels cannot take of a rule.
@@ -348,7 +356,7 @@ class Annotator {
       if (!current->hasOneUse() || current->isOutput()) return chain;
       Node* user = current->users().front();
       if (!isInt8(user) || plan(user).unit || plan(user).policy->role != Role::elementwise || user->result()->type() != current->type() ||
-          !(*plan(user).config == *plan(anchor).config))
+          !(plan(user).config->activation == plan(anchor).config->activation))
         return chain;
       if (anchor->is("conv_transpose") && !user->is("relu") && !user->is("clip")) return chain;
       if (!mayFuse(chain, user)) return chain;
@@ -445,7 +453,7 @@ class Annotator {
         joins = joins && in != member.end() && (!common || in->second == common);
         if (joins) common = in->second;
       }
-      if (joins && *plan(common).config == *plan(n).config && mayJoin(*n, regions.at(common).nodes)) {
+      if (joins && plan(common).config->activation == plan(n).config->activation && mayJoin(*n, regions.at(common).nodes)) {
         Region& region = regions.at(common);
         std::set<const Value*> inputs = region.inputs;
         inputs.erase(n->result());

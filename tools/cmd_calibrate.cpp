@@ -7,6 +7,7 @@
 #include "quantizer/modes.h"
 #include "quantizer/observers/convergence.h"
 #include "runtime/workflow/calibrate.h"
+#include "runtime/workflow/idle_rules.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -124,6 +125,8 @@ Status runCalibrate(const CalibrateFlags& o) {
   options.resume = o.resume;
   options.stop = &stopRequested;
   QC_TRY(checkOutputs({o.output, options.checkpoint}));
+  QC_ASSIGN(const std::vector<Remark> idle, idleRules(model, rules));
+  for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   Dataset used = samples;
   if (o.limit > 0) used.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, used));

@@ -9,6 +9,7 @@
 #include "frontend/onnx/import.h"
 #include "ir/files.h"
 #include "quantizer/observers/convergence.h"
+#include "runtime/workflow/idle_rules.h"
 #include "runtime/workflow/quantize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -238,6 +239,12 @@ nlohmann::json reportJson(const QuantizedModel& quantized, const QConfigMapping&
   return {{"coverage", rows}, {"layers", noise}, {"rules", nlohmann::json::parse(rules.toJson())}};
 }
 
+nlohmann::json remarksJson(const std::vector<Remark>& remarks) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Remark& r : remarks) list.push_back(r.message);
+  return list;
+}
+
 // What the noise of layers and the decisions of recovery are measured on: other samples than those of calibration, where there are enough.
 struct CheckSamples {
   enum class Kind { none, calibration, leftOut, given };
@@ -315,6 +322,8 @@ Status runQuantize(const QuantizeFlags& o) {
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
   }
+  QC_ASSIGN(const std::vector<Remark> idle, idleRules(model, rules));
+  for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   InputReport inputs;
   if (samples.size() > 0) {
     QC_ASSIGN(inputs, fedInputs(o, model, samples));
@@ -358,6 +367,7 @@ Status runQuantize(const QuantizeFlags& o) {
           {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
          {"unmeasured", unmeasured},
          {"fed", inputsJson(inputs)},
+         {"idle_rules", remarksJson(idle)},
          {"seconds", now() - start},
          {"bytes_before", before},
          {"bytes_after", after}});

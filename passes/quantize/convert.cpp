@@ -139,6 +139,7 @@ class Conversion {
   // Widens scales of output channels whose bias would overflow; only says so when that is not wanted.
   QuantPtr biasSafe(const Node& node, const QuantPtr& weight, const Tensor* bias, const QuantParams* x) {
     if (!bias || !x || bias->dtype() != DType::f32) return weight;
+    if (weight->scales.size() != 1 && static_cast<int64_t>(weight->scales.size()) != bias->numElements()) return weight;  // refused later
     auto safe = std::make_shared<QuantParams>(*weight);
     int widened = 0,
         notable = 0;  // beyond what PyTorch's observers take for the smallest scale: below, a channel's weights are next to nothing

@@ -210,7 +210,7 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
 
 bool roundable(const QuantParams& params) {
   return std::all_of(params.zeroPoints.begin(), params.zeroPoints.end(), [](int32_t z) { return z == 0; }) &&
-         (params.axis == 0 || params.axis < 0) && !params.scales.empty();
+         (params.axis == 0 || params.axis < 0) && params.blockSize == 0 && !params.scales.empty();
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ bool skipped(const Node& node) { return node.is("const"); }
 
 class Resolver {
  public:
-  Resolver(const Graph& graph, const std::vector<Rule>& rules) : graph_(graph), rules_(rules), matched_(rules.size(), false) {}
+  Resolver(const Graph& graph, const std::vector<Rule>& rules) : graph_(graph), rules_(rules), standings_(rules.size()) {}
 
   Result<std::map<const Node*, int>> run() {
     for (const Rule& rule : rules_) {
@@ -60,10 +60,11 @@ class Resolver {
       const int64_t order = counts_[{module, std::string(node->op())}]++;
       int best = -1;
       std::pair<int, int> bestRank = {-1, 0};
+      std::vector<size_t> matching;
       for (size_t i = 0; i < rules_.size(); ++i) {
         QC_ASSIGN(const int closeness, match(i, *node, module, order));
         if (closeness < 0) continue;
-        matched_[i] = true;
+        matching.push_back(i);
         // Higher level first; then the nearer enclosing name; then the earlier rule.
         const std::pair<int, int> rank = {static_cast<int>(rules_[i].level), -closeness};
         if (rank > bestRank || best < 0) {
@@ -72,11 +73,16 @@ class Resolver {
         }
       }
       decided[node] = best;
+      for (const size_t i : matching) {
+        ++standings_[i].matches;
+        if (static_cast<int>(i) != best) standings_[i].beatenBy.insert(best);
+      }
     }
     for (size_t i = 0; i < rules_.size(); ++i)
-      if (!matched_[i] && !rules_[i].optional && rules_[i].level != Level::global) return unmatched(rules_[i]);
+      if (standings_[i].matches == 0 && !rules_[i].optional && rules_[i].level != Level::global) return unmatched(rules_[i]);
     return decided;
   }
+  std::vector<ResolvedRules::Standing> takeStandings() { return std::move(standings_); }
 
  private:
   Status compile(const Rule& rule) {
@@ -191,7 +197,7 @@ class Resolver {
 
   const Graph& graph_;
   const std::vector<Rule>& rules_;
-  std::vector<bool> matched_;
+  std::vector<ResolvedRules::Standing> standings_;
   std::vector<std::optional<std::regex>> regexes_;
   std::vector<std::set<const Node*>> stretches_;
   std::map<std::pair<std::string, std::string>, int64_t> counts_;
@@ -351,6 +357,15 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
   rules_.push_back(std::move(rule));
   return *this;
 }
+QConfigMapping QConfigMapping::with(size_t index, std::optional<Rule> rule) const {
+  QConfigMapping other = *this;
+  if (rule)
+    other.rules_[index] = std::move(*rule);
+  else
+    other.rules_.erase(other.rules_.begin() + static_cast<std::ptrdiff_t>(index));
+  return other;
+}
+
 QConfigMapping& QConfigMapping::force() {
   if (given_ < rules_.size()) rules_[given_].force = true;
   return *this;
@@ -391,7 +406,9 @@ std::string QConfigMapping::Rule::str() const {
 Result<ResolvedRules> QConfigMapping::resolve(const Graph& graph) const {
   ResolvedRules resolved;
   resolved.rules_ = rules_;
-  QC_ASSIGN(resolved.decided_, Resolver(graph, rules_).run());
+  Resolver resolver(graph, rules_);
+  QC_ASSIGN(resolved.decided_, resolver.run());
+  resolved.standings_ = resolver.takeStandings();
   return resolved;
 }
 
@@ -399,6 +416,13 @@ ResolvedRules::Decision ResolvedRules::of(const Node& node) const {
   const auto it = decided_.find(&node);
   if (it == decided_.end() || it->second < 0) return {};
   return {&rules_[static_cast<size_t>(it->second)]};
+}
+
+std::vector<const Node*> ResolvedRules::decidedBy(size_t rule) const {
+  std::vector<const Node*> nodes;
+  for (const auto& [node, by] : decided_)
+    if (by == static_cast<int>(rule)) nodes.push_back(node);
+  return nodes;
 }
 
 std::string ResolvedRules::Decision::str() const {

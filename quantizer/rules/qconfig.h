@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <regex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -114,8 +115,9 @@ class QConfigMapping {
     std::string str() const;  // "name regex '/head/.*'"
   };
   const std::vector<Rule>& rules() const { return rules_; }
-  QConfigMapping& force();         // the rule given last: rules.name("fc", defaultQConfig(backend)).force()
-  QConfigMapping& set(Rule rule);  // the same key again: replaces the entry, keeps the place
+  QConfigMapping& force();  // the rule given last: rules.name("fc", defaultQConfig(backend)).force()
+  QConfigMapping with(size_t index, std::optional<Rule> rule) const;  // in place of one of the rules(); none: without it
+  QConfigMapping& set(Rule rule);                                     // the same key again: replaces the entry, keeps the place
 
  private:
   std::vector<Rule> rules_;
@@ -146,10 +148,19 @@ class ResolvedRules {
   };
   // Of a node of the graph that the rules were resolved for.
   Decision of(const Node& node) const;
+  // In no order.
+  std::vector<const Node*> decidedBy(size_t rule) const;
+  // How a rule fares against the others, by its index in QConfigMapping::rules().
+  struct Standing {
+    int64_t matches = 0;
+    std::set<int> beatenBy;  // rules that decide where it matches as well
+  };
+  const Standing& standing(size_t rule) const { return standings_[rule]; }
 
  private:
   friend class QConfigMapping;
   std::vector<QConfigMapping::Rule> rules_;
+  std::vector<Standing> standings_;
   std::map<const Node*, int> decided_;
 };
 

@@ -1,0 +1,16 @@
+// Rules that match and have no effect.  Each rule, and each setting in which it differs from the configurations that come by name, is left
+// out in turn, and what the graph would then be told is compared: so no table of settings can forget one.
+#pragma once
+
+#include <vector>
+
+#include "passes/pass.h"
+#include "quantizer/rules/qconfig.h"
+#include "runtime/model.h"
+
+namespace qc {
+
+// One message for each, with the reason and what to do.  Rules that may match nothing ("optional") are left alone.
+Result<std::vector<Remark>> idleRules(const Model& model, const QConfigMapping& rules);
+
+}  // namespace qc
