@@ -90,7 +90,7 @@ const Layer kLayers[] = {
 
 TEST(Recurrence, EveryCellAndSize) {
   for (const Layer& layer : kLayers)
-    for (const int hidden : {1, 5, 16, 40, 67, 130}) check(layer, {hidden, 2, 3, 1, false});
+    for (const int hidden : {1, 5, 16, 40, 67, 130}) check(layer, {hidden, hidden == 40 ? 2 : 1, 3, 1, false});
 }
 
 TEST(Recurrence, DirectionsAndBatchOrder) {
@@ -111,8 +111,10 @@ const char* const kLengths[] = {"[4, 2, 0]", "[1, 4, 3]", "[0, 0, 0]", "[2, 2, 1
 
 TEST(Recurrence, LengthsOfTheirOwn) {
   size_t next = 0;
-  for (const Layer& layer : kLayers)
-    for (const bool batchFirst : {false, true}) check(layer, {19, 3, 4, 2, batchFirst, kLengths[next++ % std::size(kLengths)]});
+  for (const Layer& layer : kLayers) {
+    check(layer, {19, 3, 4, 2, next / std::size(kLengths) % 2 == 1, kLengths[next % std::size(kLengths)]});
+    ++next;
+  }
 }
 
 TEST(Recurrence, LengthsOutsideAreRefused) {
@@ -149,7 +151,10 @@ TEST(DynamicRecurrence, DirectionsAndBatchOrder) {
 
 TEST(DynamicRecurrence, LengthsOfTheirOwn) {
   size_t next = 0;
-  for (const Layer& layer : kLayers) check(layer, {19, 3, 4, 2, next % 3 == 0, kLengths[next++ % std::size(kLengths)]}, "s8");
+  for (const Layer& layer : kLayers) {
+    check(layer, {19, 3, 4, 2, next % 3 == 0, kLengths[next % std::size(kLengths)]}, "s8");
+    ++next;
+  }
   for (const char* lengths : kLengths) check(kLayers[6], {33, 3, 4, 2, true, lengths}, "s16");
 }
 
