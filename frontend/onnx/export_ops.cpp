@@ -201,7 +201,7 @@ Status cast(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// ---- norms, reductions, order -----------------------------------------------------------------------------------------------
+// ---- norms -----------------------------------------------------------------------------------------------------------------
 
 Status layerNorm(OnnxExporter& e, const Node& n) {
   e.needOpset(17);
@@ -215,31 +215,6 @@ Status layerNorm(OnnxExporter& e, const Node& n) {
   }
   auto& proto = e.add(n, "LayerNormalization", inputs, e.resultNames(n));
   for (const char* attr : {"epsilon", "axis"}) copy(proto, n, attr);
-  return {};
-}
-
-// The axes became an operand with opset 18, those of ReduceSum with 13.
-OnnxExportRow reduction(const char* op, int operandSince = 18) {
-  return [=](OnnxExporter& e, const Node& n) -> Status {
-    const bool asOperand = e.opset() >= operandSince;
-    std::vector<std::string> inputs = e.operandNames(n);
-    if (asOperand) inputs.push_back(e.ints(n.integers("axes")));
-    auto& proto = e.add(n, op, inputs, e.resultNames(n));
-    if (!asOperand) setInts(proto, "axes", n.integers("axes"));
-    copy(proto, n, "keepdims");
-    return {};
-  };
-}
-
-Status topk(OnnxExporter& e, const Node& n) {
-  auto& proto = e.add(n, "TopK", {e.name(n.operand(0)), e.ints({n.integer("k")})}, e.resultNames(n));
-  for (const char* attr : {"axis", "largest", "sorted"}) copy(proto, n, attr);
-  return {};
-}
-
-Status cumsum(OnnxExporter& e, const Node& n) {
-  auto& proto = e.add(n, "CumSum", {e.name(n.operand(0)), e.integer(n.integer("axis"))}, e.resultNames(n));
-  for (const char* attr : {"exclusive", "reverse"}) copy(proto, n, attr);
   return {};
 }
 
@@ -392,13 +367,6 @@ OnnxExportRows plainRows() {
       {"max_pool", pool},
       {"avg_pool", pool},
       {"layer_norm", layerNorm},
-      {"reduce_mean", reduction("ReduceMean")},
-      {"reduce_max", reduction("ReduceMax")},
-      {"reduce_min", reduction("ReduceMin")},
-      {"reduce_prod", reduction("ReduceProd")},
-      {"reduce_sum", reduction("ReduceSum", 13)},
-      {"topk", topk},
-      {"cumsum", cumsum},
       {"scatter_elements", scatter("ScatterElements", {"axis"})},
       {"scatter_nd", scatter("ScatterND")},
       {"reshape", reshape},
@@ -423,6 +391,7 @@ const OnnxExportRows& onnxExportRows() {
     OnnxExportRows rows = plainRows();
     addDynamicExportRows(rows);
     addRecurrentExportRows(rows);
+    addReductionExportRows(rows);
     addRenamedExportRows(rows);
     return rows;
   }();

@@ -1,6 +1,7 @@
 // What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
 // A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time
-// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp; rows of those that are only renamed are made in renamed.cpp.
+// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp, reductions in ops_reduce.cpp; rows of those that are only renamed
+// are made in renamed.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -72,6 +73,7 @@ using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
 const OnnxExportRows& onnxExportRows();
 void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
+void addReductionExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
 
 // [D][R][K] -> [D][K][R]

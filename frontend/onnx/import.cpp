@@ -58,8 +58,8 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   const auto key = [](std::string_view d, std::string_view o) { return fmt::format("{}::{}", d == "ai.onnx" ? "" : d, o); };
   static const auto table = [&] {
     std::unordered_map<std::string, const OnnxOp*> t;
-    for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxShapeOps(), onnxRecurrentOps(), onnxQuantOps(),
-                            onnxComposedOps(), onnxAttentionOps()})
+    for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxRecurrentOps(),
+                            onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);

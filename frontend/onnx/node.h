@@ -109,6 +109,7 @@ Result<AttrDict> renamedAttrs(OnnxNode& n, std::string_view op);
 std::span<const OnnxOp> onnxRenamedOps();
 std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
+std::span<const OnnxOp> onnxReductionOps();
 std::span<const OnnxOp> onnxShapeOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();

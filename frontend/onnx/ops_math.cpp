@@ -1,8 +1,5 @@
-// ONNX elementwise ops and reductions, those that are more than renamed.
-#include <algorithm>
-#include <cmath>
+// ONNX elementwise ops, those that are more than renamed.
 #include <limits>
-#include <numeric>
 
 #include "frontend/onnx/node.h"
 
@@ -114,72 +111,6 @@ Status prelu(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-struct Reduction {
-  Ints axes;
-  int64_t keepdims = 1;
-  bool nothing = false;  // noop_with_empty_axes
-};
-
-Result<Reduction> reduction(OnnxNode& n) {
-  Reduction r;
-  QC_ASSIGN(r.keepdims, n.integer("keepdims", 1));
-  QC_ASSIGN(const int64_t noop, n.integer("noop_with_empty_axes", 0));
-  QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
-  const int rank = n.type(0).rank();
-  if (axes && !axes->empty()) {
-    QC_ASSIGN(r.axes, n.axes(std::move(*axes), rank));
-  } else if (noop) {
-    r.nothing = true;
-  } else {
-    r.axes.resize(static_cast<size_t>(rank));
-    std::iota(r.axes.begin(), r.axes.end(), 0);
-  }
-  return r;
-}
-
-// before(x), reduce, after(y); names of unary ops or null.
-std::function<Status(OnnxNode&)> reduce(const char* op, const char* before = nullptr, const char* after = nullptr) {
-  return [op, before, after](OnnxNode& n) -> Status {
-    QC_ASSIGN(const Reduction r, reduction(n));
-    Value* y = n.input(0);
-    if (before) {
-      const bool square = std::string_view(before) == "square";
-      QC_ASSIGN(y, square ? n.create("mul", {y, y}) : n.create(before, {y}));
-    }
-    if (!r.nothing) {
-      QC_ASSIGN(y, n.create(op, {y}, {{"axes", r.axes}, {"keepdims", r.keepdims}}));
-    }
-    if (after) {
-      QC_ASSIGN(y, n.create(after, {y}));
-    }
-    return n.setOutput(y);
-  };
-}
-
-Status topk(OnnxNode& n) {
-  int64_t k = 0;
-  if (n.opset() >= 10) {
-    QC_ASSIGN(k, n.constantInteger(1, "k"));
-  } else {
-    QC_ASSIGN(k, n.integer("k"));
-  }
-  QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
-  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  QC_ASSIGN(const int64_t largest, n.integer("largest", 1));
-  QC_ASSIGN(const int64_t sorted, n.integer("sorted", 1));
-  QC_ASSIGN(auto results, n.createAll("topk", {n.input(0)}, {{"k", k}, {"axis", axis}, {"largest", largest}, {"sorted", sorted}}));
-  return n.setOutputs(std::move(results));
-}
-
-Status cumsum(OnnxNode& n) {
-  QC_ASSIGN(const int64_t raw, n.constantInteger(1, "axis"));
-  QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  QC_ASSIGN(const int64_t exclusive, n.integer("exclusive", 0));
-  QC_ASSIGN(const int64_t reverse, n.integer("reverse", 0));
-  QC_ASSIGN(Value * y, n.create("cumsum", {n.input(0)}, {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}));
-  return n.setOutput(y);
-}
-
 }  // namespace
 
 std::span<const OnnxOp> onnxMathOps() {
@@ -195,18 +126,6 @@ std::span<const OnnxOp> onnxMathOps() {
       {"Min", 1, -1, folded("min")},
       {"Sum", 1, -1, folded("add")},
       {"Mean", 1, -1, folded("add", true)},
-      {"ReduceMean", 1, 2, reduce("reduce_mean")},
-      {"ReduceSum", 1, 2, reduce("reduce_sum")},
-      {"ReduceMax", 1, 2, reduce("reduce_max")},
-      {"ReduceMin", 1, 2, reduce("reduce_min")},
-      {"ReduceProd", 1, 2, reduce("reduce_prod")},
-      {"ReduceL1", 1, 2, reduce("reduce_sum", "abs")},
-      {"ReduceL2", 1, 2, reduce("reduce_sum", "square", "sqrt")},
-      {"ReduceSumSquare", 1, 2, reduce("reduce_sum", "square")},
-      {"ReduceLogSum", 1, 2, reduce("reduce_sum", nullptr, "log")},
-      {"ReduceLogSumExp", 1, 2, reduce("reduce_sum", "exp", "log")},
-      {"TopK", 1, 2, topk},
-      {"CumSum", 2, 2, cumsum},
   };
   return kOps;
 }
