@@ -10,6 +10,7 @@
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
+#include "quantizer/observers/observer.h"
 
 namespace qc {
 namespace {
@@ -149,8 +150,16 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
 // Parameters per channel name an axis of their own, and integers with such parameters are not transposed.
 bool perChannel(const Value* v) { return v && v->type().isQuantized() && v->type().quant->perChannel(); }
 
+// An observer sees the dims as its spec means them, unless it says that it does not care.
+bool seesPermuted(const Node& node) {
+  if (!node.is("observe")) return true;
+  const auto* spec = node.annotation() ? std::get_if<ObservedSpec>(&node.annotation()->output) : nullptr;
+  const ObserverDef* observer = spec ? findObserver(spec->observer) : nullptr;
+  return observer && observer->anyOrder;
+}
+
 bool letsThrough(const Node& node) {
-  if (!node.def().has(kPermutable) || node.numOperands() == 0 || node.numResults() == 0) return false;
+  if (!node.def().has(kPermutable) || node.numOperands() == 0 || node.numResults() == 0 || !seesPermuted(node)) return false;
   for (const auto& [name, attr] : node.attrs())  // of a float node, as fake_quantize is
     if (const auto* quant = std::get_if<QuantAttr>(&attr); quant && quant->params && quant->params->perChannel()) return false;
   return !perChannel(node.operand(0)) && !perChannel(node.result());
@@ -224,6 +233,7 @@ Result<bool> sink(Node* node, Rewriter& rw) {
     QC_ASSIGN(operands[static_cast<size_t>(i)], undone(b, operands[static_cast<size_t>(i)], perm));
   }
   QC_ASSIGN(Node * moved, b.createNode(node->op(), std::move(operands), renamed(*node, perm)));
+  moved->annotation() = node->annotation();
   const Perm back = resultPerm(*node, perm);
   std::vector<Value*> results;
   for (int i = 0; i < moved->numResults(); ++i) {

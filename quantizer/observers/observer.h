@@ -88,6 +88,7 @@ struct ObserverDef {
   bool computesQParams = true;                                                   // false: placeholder, noop, recording
   std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create;  // args are complete and of the declared kinds
   bool perGroup = false;                                                         // needs spec.blockSize; the others refuse one
+  bool anyOrder = false;  // what it makes of a tensor does not depend on the order of its dims: passes may permute what it watches
 };
 
 const ObserverDef* findObserver(std::string_view name);
