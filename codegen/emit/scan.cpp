@@ -143,13 +143,19 @@ class TopK {
       e_.loop(e_.i64(0), e_.i64(k_), 1, [&](Reg i) { put(i, element(i)); }, true);
       // From the last parent back to the root.
       e_.loop(e_.i64(0), e_.i64(k_ / 2), 1, [&](Reg i) { sift(e_.b.CreateSub(e_.i64(k_ / 2 - 1), i), e_.i64(k_)); });
-      e_.loop(e_.i64(k_), e_.i64(space_.length), 1, [&](Reg i) {
+      const auto offer = [&](Reg i) {
         const Item next = element(i);
         e_.ifThen(before(next, get(e_.i64(0))), [&] {
           put(e_.i64(0), next);
           sift(e_.i64(0), e_.i64(k_));
         });
-      });
+      };
+      const int64_t width = canSkip() ? e_.lanes() : 1, blocked = k_ + (space_.length - k_) / width * width;
+      if (width > 1)
+        e_.loop(e_.i64(k_), e_.i64(blocked), width, [&](Reg i) {
+          e_.ifThen(anyMayEnter(e_.at(x, e_.b.CreateShl(i, 2))), [&] { e_.loop(i, e_.b.CreateAdd(i, e_.i64(width)), 1, offer); });
+        });
+      e_.loop(e_.i64(width > 1 ? blocked : k_), e_.i64(space_.length), 1, offer);
       e_.loop(e_.i64(1), e_.i64(k_), 1, [&](Reg i) {
         Reg last = e_.b.CreateSub(e_.i64(k_), i);
         const Item root = get(e_.i64(0)), leaf = get(last);
@@ -173,6 +179,15 @@ class TopK {
   void put(Reg i, const Item& item) {
     e_.store(item.value, e_.at(values_, step(i, numbers_.bytes())));
     e_.store(item.index, e_.at(indices_, step(i, 8)));
+  }
+
+  // Most elements of a long row come behind those kept, which one comparison of vectors tells of many.
+  bool canSkip() const { return space_.along() && dtype_ == DType::f32; }
+  Reg anyMayEnter(Reg place) {
+    Reg v = e_.load(e_.f32(e_.lanes()), place), root = e_.splat(get(e_.i64(0)).value, e_.lanes());
+    // An equal one has the larger index, and comes behind; a NaN is for the scalar way.
+    Reg stays = node_.integer("largest") ? e_.b.CreateFCmpOLE(v, root) : e_.b.CreateFCmpOGE(v, root);
+    return e_.b.CreateNot(e_.b.CreateAndReduce(stays));
   }
 
   // Integers in the order of the values: zeros of both signs are one, a NaN is above all.
