@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <list>
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
@@ -108,20 +109,33 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
   return folded;
 }
 
+namespace {
+bool isEmpty(const Value* v) { return v->type().isStatic() && v->type().numElements() == 0; }
+}  // namespace
+
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes) {
   if (!node.def().has(kPure) || !node.def().eval) return std::nullopt;
-  std::vector<const Tensor*> operands;
-  for (const Value* v : node.operands()) {
-    const Tensor* t = v ? v->constant() : nullptr;
-    if (v && !t) return std::nullopt;
-    operands.push_back(t);
-  }
+  bool empty = node.numResults() > 0;
   for (int i = 0; i < node.numResults(); ++i) {
     const TensorType& type = node.result(i)->type();
     if (!type.isStatic() || type.byteSize() > maxBytes) return std::nullopt;
+    empty &= isEmpty(node.result(i));
+  }
+  std::vector<Tensor> results;
+  if (empty) {  // whatever the operands hold
+    for (int i = 0; i < node.numResults(); ++i) results.emplace_back(node.result(i)->type().dtype, node.result(i)->type().sizes());
+    return std::optional(std::move(results));
+  }
+  std::vector<const Tensor*> operands;
+  std::list<Tensor> nothings;
+  for (const Value* v : node.operands()) {
+    const Tensor* t = v ? v->constant() : nullptr;
+    if (v && !t && isEmpty(v)) t = &nothings.emplace_back(v->type().dtype, v->type().sizes());
+    if (v && !t) return std::nullopt;
+    operands.push_back(t);
   }
   if (!checkMemory(resultBytes(node), "folding")) return std::nullopt;  // whoever runs it will be told
-  QC_ASSIGN(std::vector<Tensor> results, evaluateNode(node, operands));
+  QC_ASSIGN(results, evaluateNode(node, operands));
   return std::optional(std::move(results));
 }
 

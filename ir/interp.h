@@ -36,7 +36,8 @@ struct FoldBudget {
 // Nothing also where the budget would be passed; what is made is added to it.  maxBytes: of one result; 0: the budget alone.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes = 0);
 
-// If every operand of a pure node is constant: its results.  Nothing when not constant or over `maxBytes`.
+// If every operand of a pure node is constant, or of size zero and so known as well, or if all that it gives is of size zero: its results.
+// Nothing when not known or over `maxBytes`.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes = int64_t{1} << 28);
 
 }  // namespace qc

@@ -195,17 +195,30 @@ Result<bool> dropNoOp(const Match& m, Rewriter& rw) {
   return replaceWith(rw, node, node->operand(0));
 }
 
+// A scatter of no updates.
+Result<bool> scatterNothing(const Match& m, Rewriter& rw) {
+  const TensorType& updates = m.root()->operand(2)->type();
+  if (!updates.isStatic() || updates.numElements() != 0 || m.root()->operand(0)->type() != m.root()->result()->type()) return false;
+  return dropIdentity(m, rw);
+}
+
 Result<bool> concatOfOne(const Match& m, Rewriter& rw) {
   if (m.root()->numOperands() != 1) return false;
   return dropIdentity(m, rw);
 }
 
-// x + 0, x - 0, x * 1, x / 1, pow(x, 1) where the constant does not change the shape
+// What leaves every bit of the other operand: 1 of a factor, divisor and exponent; of zeros the one that keeps -0 (x + +0 and x - -0 make
+// +0 of it), of integers either.
+bool isNeutral(const Node& node, const Value* v) {
+  if (!node.is("add") && !node.is("sub")) return isScalar(v, 1);
+  return isScalar(v, 0) && (isInteger(v->type().dtype) || std::signbit(*scalarConstant(v)) == node.is("add"));
+}
+
+// x + -0, x - 0, x * 1, x / 1, pow(x, 1) where the constant does not change the shape
 Result<bool> dropNeutral(const Match& m, Rewriter& rw) {
   Node* node = m.root();
-  const double neutral = node->is("add") || node->is("sub") ? 0 : 1;
   for (int i = 0; i < (node->def().has(kCommutative) ? 2 : 1); ++i)
-    if (isScalar(node->operand(1 - i), neutral) && node->operand(i)->type() == node->result()->type())
+    if (isNeutral(*node, node->operand(1 - i)) && node->operand(i)->type() == node->result()->type())
       return replaceWith(rw, node, node->operand(i));
   return false;
 }
@@ -284,6 +297,54 @@ Result<bool> gatherToSlice(const Match& m, Rewriter& rw) {
   return replaceWith(rw, gather, y);
 }
 
+// gather_nd of every element of x's first dims in order, some dims of the result repeating them -> expand(reshape(x)): how masks are
+// broadcast by exporters that write indices
+Result<bool> gatherNdToExpand(const Match& m, Rewriter& rw) {
+  Node* gather = m.root();
+  Value* x = gather->operand(0);
+  const Tensor* indices = gather->operand(1)->constant();
+  if (!indices || indices->numElements() == 0 || gather->integer("batch_dims") != 0 || !x->type().isStatic() || isConstantLike(x) ||
+      (x->type().isQuantized() && x->type().quant->perChannel()))
+    return false;
+  const std::vector<int64_t> sizes = x->type().sizes();
+  const auto tuple = static_cast<size_t>(indices->sizes().back());
+  std::vector<int64_t> places(static_cast<size_t>(indices->numElements()) / tuple, 0);
+  int64_t all = 1;
+  for (size_t k = 0; k < tuple; ++k) all *= sizes[k];
+  for (size_t i = 0; i < places.size(); ++i)
+    for (size_t k = 0; k < tuple; ++k) {
+      const double index = indices->at(static_cast<int64_t>(i * tuple + k));
+      const auto size = static_cast<double>(sizes[k]);
+      if (index < -size || index >= size) return false;
+      places[i] = places[i] * sizes[k] + static_cast<int64_t>(index < 0 ? index + size : index);
+    }
+  const std::vector<int64_t> leading(indices->sizes().begin(), indices->sizes().end() - 1);
+  std::vector<int64_t> shape = leading, strides(leading.size(), 0);
+  int64_t covered = 1;
+  size_t inner = 1;
+  for (size_t d = leading.size(); d-- > 0; inner *= static_cast<size_t>(leading[d])) {
+    strides[d] = leading[d] > 1 ? places[inner] - places[0] : 0;
+    if (strides[d] == 0)
+      shape[d] = 1;
+    else if (strides[d] == covered)
+      covered *= leading[d];
+    else
+      return false;
+  }
+  if (covered != all) return false;
+  for (size_t i = 0; i < places.size(); ++i) {
+    int64_t expected = 0;
+    for (size_t d = leading.size(), rest = i; d-- > 0; rest /= static_cast<size_t>(leading[d]))
+      expected += strides[d] * static_cast<int64_t>(rest % static_cast<size_t>(leading[d]));
+    if (places[i] != expected) return false;
+  }
+  shape.insert(shape.end(), sizes.begin() + static_cast<ptrdiff_t>(tuple), sizes.end());
+  Builder b = rw.before(gather);
+  QC_ASSIGN(Value * y, b.create("reshape", {x}, {{"shape", shape}}));
+  QC_ASSIGN(y, b.create("expand", {y}, {{"shape", gather->result()->type().sizes()}}));
+  return replaceWith(rw, gather, y);
+}
+
 // An avg_pool whose one window is the whole plane is a mean over the spatial axes.
 Result<bool> poolToMean(const Match& m, Rewriter& rw) {
   Node* pool = m.root();
@@ -314,6 +375,8 @@ std::vector<RewriteRule> rules() {
       {"identity", op("identity"), dropIdentity},
       {"no-op", oneOf({"slice", "pad", "expand", "tile", "cast", "resize"}), dropNoOp},
       {"gather-to-slice", op("gather"), gatherToSlice},
+      {"gather-nd-to-expand", op("gather_nd"), gatherNdToExpand},
+      {"scatter-of-nothing", oneOf({"scatter_nd", "scatter_elements"}), scatterNothing},
       {"concat-of-one", op("concat"), concatOfOne},
       {"neutral", oneOf({"add", "sub", "mul", "div", "pow"}), dropNeutral},
       {"bound-to-clip", oneOf({"max", "min"}), boundToClip},

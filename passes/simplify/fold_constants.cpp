@@ -12,8 +12,9 @@ Status foldConstants(Graph& graph, PassContext& cx) {
   std::map<std::string, int> hits;
   Rewriter rewriter(graph);
   for (Node* node : graph.nodes()) {
+    if (rewriter.wasErased(node) || node->is("const")) continue;
     // A dequantized weight stays one: its four times larger float form would hide that it is int8.
-    if (rewriter.wasErased(node) || node->is("const") || node->is("dequantize")) continue;
+    if (node->is("dequantize") && !(node->result()->type().isStatic() && node->result()->type().numElements() == 0)) continue;
     QC_ASSIGN(auto folded, foldNode(*node, budget, maxBytes));
     if (!folded) continue;
     Builder builder = rewriter.before(node);
