@@ -105,6 +105,11 @@ def tables(model):
     assert states["softmax"][1] == "float" and ops["softmax"]["static_int8"]["why"] and states["lut"][1] == "kernel", states
     for name in ("relu", "sigmoid", "max_pool", "concat", "slice", "transpose", "q.conv", "q.linear"):
         assert states[name][1] == "kernel", (name, states[name])
+    # What has code in float is never quantized into something that has none, and what stays float is given its reason.
+    for name, row in ops.items():
+        for form in (row["static_int8"], row["dynamic"]):
+            assert not (row["float"]["object"] and form["state"] == "evaluation"), (name, form)
+            assert form["state"] != "float" or form["why"], (name, form)
     if platform.machine() == "x86_64":  # none of the data ops is left without a form
         assert not [name for name, s in states.items() if set(s) == {"none"} and name != "const"], states
     print("tables: passed")
