@@ -76,12 +76,13 @@ Status TraceJson::read(const json& j, const std::string& where, SampleTrace& tra
 json TraceJson::write(const InputTrace& trace) {
   json j = {{"samples", trace.samples_},      {"constant", trace.constant_}, {"noise", trace.noise_},
             {"non_finite", trace.nonFinite_}, {"same", trace.same_},         {"hash", fmt::format("{:016x}", trace.hash_)}};
+  if (trace.empty_ > 0) j["empty"] = trace.empty_;
   if (trace.range_) j["range"] = {trace.range_->min, trace.range_->max};
   return j;
 }
 
 Status TraceJson::read(const json& j, const std::string& where, InputTrace& trace) {
-  QC_TRY(checkKeys(j, {"samples", "constant", "noise", "non_finite", "same", "hash", "range"}, where));
+  QC_TRY(checkKeys(j, {"samples", "constant", "noise", "non_finite", "same", "hash", "empty", "range"}, where));
   QC_ASSIGN(trace.samples_, readCount(j, "samples", where));
   QC_ASSIGN(trace.constant_, readCount(j, "constant", where));
   QC_ASSIGN(trace.noise_, readCount(j, "noise", where));
@@ -93,6 +94,9 @@ Status TraceJson::read(const json& j, const std::string& where, InputTrace& trac
   if (hash.size() != 16 || hash.find_first_not_of("0123456789abcdef") != std::string::npos)
     return wrongKind(where, "hash", "16 hex digits");
   trace.hash_ = std::stoull(hash, nullptr, 16);
+  if (j.contains("empty")) {
+    QC_ASSIGN(trace.empty_, readCount(j, "empty", where));
+  }
   if (!j.contains("range")) return {};  // integers, or nothing finite
   if (!j["range"].is_array() || j["range"].size() != 2) return wrongKind(where, "range", "a pair of numbers");
   ValueRange range;

@@ -21,11 +21,13 @@ struct EvalOptions {
   bool json = false;
 };
 
-// Where the label stands among the scores, 0 = first.  Equal scores count against the model.
+// Where the label stands among the scores, 0 = first.  Equal scores count against the model, and so does what is no number.
 int64_t rankOf(const Tensor& scores, int64_t label) {
   const double own = scores.at(label);
+  if (std::isnan(own)) return scores.numElements();
   int64_t rank = 0;
-  for (int64_t i = 0; i < scores.numElements(); ++i) rank += i != label && !(scores.at(i) < own) && (scores.at(i) > own || i < label);
+  for (int64_t i = 0; i < scores.numElements(); ++i)
+    rank += i != label && !(scores.at(i) < own) && (scores.at(i) > own || i < label || std::isnan(scores.at(i)));
   return rank;
 }
 
@@ -34,6 +36,12 @@ int64_t bestOf(const Tensor& scores) {
   for (int64_t i = 1; i < scores.numElements(); ++i)
     if (scores.at(i) > scores.at(best) || std::isnan(scores.at(best))) best = i;
   return best;
+}
+
+bool hasNaN(const Tensor& scores) {
+  for (int64_t i = 0; i < scores.numElements(); ++i)
+    if (std::isnan(scores.at(i))) return true;
+  return false;
 }
 
 // The first output, or the one that is named; it holds numbers for each class.
@@ -88,7 +96,7 @@ Status eval(const EvalOptions& o) {
   QC_ASSIGN(const InputReport inputs, checkInputs(model, used));
   warnOfInputs(inputs);
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
-  int64_t hits = 0;
+  int64_t hits = 0, unscored = 0;
   double seconds = 0;
   Predictions predictions(labels.has_value());
   Progress progress("eval");
@@ -106,10 +114,14 @@ Status eval(const EvalOptions& o) {
       return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", *label, data.sampleName(i),
                   scores.numElements())
           .on(output);
+    unscored += hasNaN(scores);
     hits += label && rankOf(scores, *label) < k;
     if (!o.predictions.empty()) predictions.add(data.sampleName(i), scores, label, k);
     progress.update(i + 1, count);
   }
+  if (unscored > 0)
+    fmt::print(stderr, "warning: {} of {} samples have scores that are not numbers; they count as wrong: look at the inputs as fed\n",
+               unscored, count);
   if (!o.predictions.empty()) QC_TRY(writeFileAtomically(o.predictions, predictions.text()));
   const double value = count ? static_cast<double>(hits) / static_cast<double>(count) : 0;
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;

@@ -17,7 +17,7 @@ void printInputs(const InputReport& report) {
     fmt::print("samples {}\n", visible(source.how.str()));
     for (const FedInput& f : source.inputs) {
       if (f.elements == f.nonFinite) {
-        fmt::print("  input '{}' as fed: no finite value\n", visible(f.name));
+        fmt::print("  input '{}' as fed: {}\n", visible(f.name), f.elements > 0 ? "no finite value" : "no elements");
         continue;
       }
       fmt::print("  input '{}' as fed: {:.4g} to {:.4g}, mean {:.4g}", visible(f.name), f.min, f.max, f.mean);

@@ -16,7 +16,8 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
   std::vector<std::string> warnings;
   const auto warn = [&](const std::string& input, std::string text) { warnings.push_back(fmt::format("input '{}': {}", input, text)); };
   for (const auto& [name, input] : ranges.inputs()) {
-    if (input.allSame()) warn(name, fmt::format("all {} samples are the same", input.samples()));
+    if (input.empty() > 0) warn(name, fmt::format("{} of {} samples are empty", input.empty(), input.samples()));
+    if (input.allSame() && input.empty() == 0) warn(name, fmt::format("all {} samples are the same", input.samples()));
     if (input.constant() > 0) warn(name, fmt::format("{} of {} samples are constant", input.constant(), input.samples()));
     if (input.noise() * 2 > input.samples())
       warn(name, fmt::format("{} of {} samples look like random noise; ranges of synthetic data do not fit real data", input.noise(),

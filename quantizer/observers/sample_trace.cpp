@@ -115,6 +115,7 @@ void InputTrace::see(const TensorRef& tensor) {
   if (hash != hash_) same_ = false;
   if (!same_) hash_ = 0;
   ++samples_;
+  empty_ += n == 0;
   if (tensor.dtype != DType::f32 || n == 0) return;
   const std::span<const float> x(tensor.as<const float>(), static_cast<size_t>(n));
   const MinMax range = minMaxOf(x);
@@ -150,6 +151,7 @@ void InputTrace::merge(const InputTrace& other) {
   constant_ += other.constant_;
   noise_ += other.noise_;
   nonFinite_ += other.nonFinite_;
+  empty_ += other.empty_;
   if (other.range_) extend(*other.range_);
 }
 

@@ -57,13 +57,14 @@ class InputTrace {
   int64_t constant() const { return constant_; }    // all elements equal
   int64_t noise() const { return noise_; }          // neighbours have nothing to do with each other
   int64_t nonFinite() const { return nonFinite_; }  // elements
+  int64_t empty() const { return empty_; }          // no elements at all
   bool allSame() const { return samples_ > 1 && same_; }
   std::optional<ValueRange> range() const { return range_; }  // of float32 elements that are finite
 
  private:
   friend struct TraceJson;
   void extend(ValueRange range);
-  int64_t samples_ = 0, constant_ = 0, noise_ = 0, nonFinite_ = 0;
+  int64_t samples_ = 0, constant_ = 0, noise_ = 0, nonFinite_ = 0, empty_ = 0;
   uint64_t hash_ = 0;  // of the first sample, while same_
   bool same_ = true;
   std::optional<ValueRange> range_;

@@ -36,6 +36,7 @@ class Calibration {
       QC_TRY(ranges_.save(options_.checkpoint));
       saved = seconds();
     }
+    QC_TRY(refuseEmpty());
     return std::move(ranges_);
   }
 
@@ -148,6 +149,19 @@ class Calibration {
         .help("allow more with CalibrateOptions::memoryLimit, use smaller shapes, or observers with fewer bins");
   }
 
+  // Samples that are all empty give no range of anything.
+  Status refuseEmpty() const {
+    const auto& entries = ranges_.entries();
+    if (emptyInput_.empty() || entries.empty() ||
+        std::any_of(entries.begin(), entries.end(), [](const auto& e) { return e.second.observer->observed(); }))
+      return {};
+    return fail(ErrorCode::kInvalidData,
+                "sample '{}' is {} and holds no elements, nor does any of the others give a value to calibrate with", emptySample_,
+                emptyType_)
+        .on(emptyInput_)
+        .help("bind sizes other than 0, or prepare the data again");
+  }
+
   Status observeSample() {
     QC_ASSIGN(const TensorMap sample, anySample(reshaper_, samples_, next_));
     QC_ASSIGN(Runner * runner, runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); }));
@@ -159,6 +173,11 @@ class Calibration {
       if (it == sample.end())
         return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
       ranges_.seeInput(p.name, it->second.ref());
+      if (it->second.numElements() == 0 && emptyInput_.empty()) {
+        emptyInput_ = p.name;
+        emptySample_ = samples_.sampleName(next_);
+        emptyType_ = it->second.type().str();
+      }
       inputs.push_back(it->second);
     }
     const auto observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
@@ -181,6 +200,7 @@ class Calibration {
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
   bool watchesLayers_ = false;
   std::string data_;
+  std::string emptyInput_, emptySample_, emptyType_;  // the first
   Ranges ranges_;
   PerShapes<Runner> runners_;
 };

@@ -197,6 +197,7 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
       bool ofUnits = false;
       for (const Survey& survey : surveys) {
         const FedInput& fed = source.inputs.emplace_back(survey.fed());
+        if (fed.elements == 0) warn(fed.name, "the samples hold no elements; bind sizes other than 0, or prepare the data again");
         if (fed.dtype != DType::f32 || fed.elements == 0) continue;
         if (fed.nonFinite > 0) warn(fed.name, fmt::format("{} of {} values are not finite", fed.nonFinite, fed.elements));
         if (fed.nonFinite == fed.elements) continue;

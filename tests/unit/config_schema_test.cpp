@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 json schemaText(const std::string& name) {
-  std::ifstream in(std::string(QC_SOURCE_DIR) + "/quantizer/" + name + ".schema.json");
+  std::ifstream in(std::string(QC_SOURCE_DIR) + "/quantizer/rules/" + name + ".schema.json");
   EXPECT_TRUE(in) << name;
   return json::parse(in);
 }
