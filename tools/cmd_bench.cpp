@@ -114,7 +114,8 @@ void addBenchCommand(CLI::App& app, int& exitCode) {
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   verb->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::NonNegativeNumber);
-  CLI::Option* stdio = verb->add_flag("--stdio", options->stdio, "take turns on request of another program");
+  CLI::Option* stdio =
+      verb->add_flag("--stdio", options->stdio, "take turns on request of another program")->excludes(verb->get_option("--seconds"));
   verb->add_flag("--layers", options->layers, "time of every step")->excludes(stdio);
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(stdio);
   verb->callback([options, &exitCode] { exitCode = report(bench(*options)); });

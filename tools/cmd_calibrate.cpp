@@ -110,8 +110,9 @@ std::string whyNothing(const QConfigMapping& rules) {
   return "no op of this model becomes int8 by these rules, so there are no ranges; quantize lists why";
 }
 
-Status runCalibrate(const CalibrateFlags& o) {
+Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   const double start = now();
+  QC_TRY(refuseWithoutEffect(verb, {{"--guard-biases", false, "on ranges", "give it to quantize"}}));
   CalibrateOptions options;
   QC_ASSIGN(options.shard, parseShard(o.shard));
   QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
@@ -125,7 +126,11 @@ Status runCalibrate(const CalibrateFlags& o) {
   options.resume = o.resume;
   options.stop = &stopRequested;
   QC_TRY(checkOutputs({o.output, options.checkpoint}));
-  QC_ASSIGN(const std::vector<Remark> idle, idleRules(model, rules));
+  std::error_code none;
+  if (o.resume && !std::filesystem::exists(options.checkpoint, none))
+    fmt::print(stderr, "note: there is no '{}' to go on from; starting with the first sample\n", options.checkpoint);
+  QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   Dataset used = samples;
   if (o.limit > 0) used.keepFirst(o.limit);
@@ -134,7 +139,7 @@ Status runCalibrate(const CalibrateFlags& o) {
   Progress progress("calibrate");
   options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
   stopOnSignals();
-  QC_ASSIGN(const Ranges ranges, calibrate(model, rules, samples, options));
+  QC_ASSIGN(const Ranges ranges, calibrate(prepared, samples, options));
   if (ranges.observers() == 0) fmt::print(stderr, "warning: {}\n", whyNothing(rules));
   QC_TRY(ranges.save(o.output));
   std::error_code error;
@@ -181,7 +186,7 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M")->type_name("SIZE");
   verb->add_flag("--all", o->all, "every range, and which samples set it");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
-  verb->callback([o, &exitCode] { exitCode = report(runCalibrate(*o)); });
+  verb->callback([o, verb, &exitCode] { exitCode = report(runCalibrate(*o, *verb)); });
 }
 
 void addMergeCommand(CLI::App& app, int& exitCode) {

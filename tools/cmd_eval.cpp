@@ -77,10 +77,11 @@ class Predictions {
   std::string text_;
 };
 
-Status eval(const EvalOptions& o) {
+Status eval(const EvalOptions& o, const CLI::App& verb) {
   if (o.labels.empty() && o.predictions.empty())
     return fail(ErrorCode::kInvalidArgument, "there is nothing to be done: neither labels nor a file for predictions is given")
         .help("give --labels FILE for the accuracy, --predictions FILE for the answers, or both");
+  QC_TRY(refuseWithoutEffect(verb, {{"--metric", !o.labels.empty(), "without labels", "give them with --labels, or leave it out"}}));
   const int64_t k = o.metric == "top5" ? 5 : 1;
   QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const Dataset data, o.data.open(model));
@@ -158,7 +159,7 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");
   verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb->add_flag("--json", options->json, "one JSON object on stdout");
-  verb->callback([options, &exitCode] { exitCode = report(eval(*options)); });
+  verb->callback([options, verb, &exitCode] { exitCode = report(eval(*options, *verb)); });
 }
 
 }  // namespace qc::tools

@@ -40,7 +40,9 @@ void printPorts(std::string_view label, const std::vector<Port>& ports) {
   for (const Port& p : ports) fmt::print("{} {} : {}\n", label, p.name, p.type.str());
 }
 
-Status inspect(const InspectOptions& o) {
+Status inspect(const InspectOptions& o, const CLI::App& verb) {
+  for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
+    QC_TRY(refuseWithoutEffect(verb, {{option, o.kernels, "where nothing is compiled", "add --kernels, or leave it out"}}));
   QC_ASSIGN(const Model model, o.model.load());
   if (o.text) {
     fmt::print("{}", print(model.graph(), {.locations = true}));
@@ -147,7 +149,7 @@ void addInspectCommand(CLI::App& app, int& exitCode) {
   CLI::Option* text = verb->add_flag("--text", options->text, "the imported graph as .qir, and nothing else");
   verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text);
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text);
-  verb->callback([options, &exitCode] { exitCode = report(inspect(*options)); });
+  verb->callback([options, verb, &exitCode] { exitCode = report(inspect(*options, *verb)); });
 }
 
 void addDoctorCommand(CLI::App& app, int& exitCode) {

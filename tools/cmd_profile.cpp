@@ -55,8 +55,10 @@ std::vector<StepProfile> grouped(const std::vector<StepProfile>& steps, const st
   return rows;
 }
 
-Status runProfile(const ProfileFlags& o) {
+Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const Model model, o.model.load());
+  QC_TRY(refuseWithoutEffect(
+      verb, {{"--sort", o.by == "layer" || o.sort == "time", "with --by", "leave it out: groups stand in the order of their time"}}));
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   std::vector<Tensor> inputs;
   if (o.data.sources.empty()) {
@@ -102,7 +104,7 @@ void addProfileCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--sort", o->sort, "order (of execution) or time")->check(CLI::IsMember({"order", "time"}));
   verb->add_option("--by", o->by, "a line for each layer, op or kernel")->check(CLI::IsMember({"layer", "op", "kernel"}));
   verb->add_flag("--json", o->json, "one JSON object on stdout");
-  verb->callback([o, &exitCode] { exitCode = report(runProfile(*o)); });
+  verb->callback([o, verb, &exitCode] { exitCode = report(runProfile(*o, *verb)); });
 }
 
 }  // namespace qc::tools

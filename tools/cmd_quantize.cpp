@@ -48,6 +48,9 @@ struct RecoveryFlags {
       if (recipe.movesChannels() && choices.at(recipe.name) != recipe.off) movesChannels = flag;
     }
   }
+  bool any() const {
+    return std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& r) { return choices.at(r.name) != r.off; });
+  }
   RecoverOptions options(int threads, StagedProgress& progress) const {
     RecoverOptions o;
     o.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
@@ -119,6 +122,29 @@ Status checkMode(const QuantizeFlags& o) {
     return fail(ErrorCode::kInvalidArgument, "{} is for weights that are quantized alone",
                 o.groupSize >= 0 ? "--group-size" : "--weight-bits")
         .help("add --mode weight-only");
+  return {};
+}
+
+Status checkEffects(const QuantizeFlags& o, const CLI::App& verb) {
+  const bool isStatic = o.mode == "static", samples = !o.data.sources.empty(), decides = o.recovery.any() && o.ranges.empty();
+  const std::string_view leaveOut = "leave it out";
+  return refuseWithoutEffect(verb, {{"--calibration-limit", samples, "without samples", "give them with -d, or leave it out"},
+                                    {"--threads", samples || !o.check.empty(), "without samples", "give them with -d, or leave it out"},
+                                    {"--guard-masked-scores", isStatic, "where no activation is observed", leaveOut},
+                                    {"--guard-biases", isStatic, "where biases stay float", leaveOut},
+                                    {"--recovery-samples", o.recovery.any(), "where nothing that uses them is on", leaveOut},
+                                    {"--check", o.recovery.compare > 0 || decides, "where nothing is compared or decided on it",
+                                     "leave it out, or allow --compare-samples"}});
+}
+
+// What works on the ranges of values, where the rules ask for none.
+Status checkRanges(const QuantizeFlags& o, const PreparedModel& prepared) {
+  for (const Node* n = prepared.observed->front(); n; n = n->next())
+    if (n->is("observe")) return {};
+  if (!o.ranges.empty())
+    return fail(ErrorCode::kInvalidArgument, "--ranges has no effect: the rules observe no values").help("leave it out");
+  if (!o.recovery.given.empty() && o.mode == "static" && o.recovery.given != "--compare-samples")
+    fmt::print(stderr, "warning: {} has no effect: no layer has integer inputs with saved parameters\n", o.recovery.given);
   return {};
 }
 
@@ -310,9 +336,10 @@ Result<InputReport> fedInputs(const QuantizeFlags& o, const Model& model, Datase
   return report;
 }
 
-Status runQuantize(const QuantizeFlags& o) {
+Status runQuantize(const QuantizeFlags& o, const CLI::App& verb) {
   const double start = now();
   QC_TRY(checkMode(o));
+  QC_TRY(checkEffects(o, verb));
   std::vector<std::string> outputs{o.output};
   if (!o.writeRules.empty()) outputs.push_back(o.writeRules);
   QC_TRY(checkOutputs(outputs));
@@ -322,8 +349,6 @@ Status runQuantize(const QuantizeFlags& o) {
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
   }
-  QC_ASSIGN(const std::vector<Remark> idle, idleRules(model, rules));
-  for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   InputReport inputs;
   if (samples.size() > 0) {
     QC_ASSIGN(inputs, fedInputs(o, model, samples));
@@ -334,6 +359,9 @@ Status runQuantize(const QuantizeFlags& o) {
   QC_ASSIGN(CheckSamples check, checkSamples(o, model, seen));
   QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
   QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
+  for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
+  QC_TRY(checkRanges(o, prepared));
   QC_ASSIGN(QuantizedModel result, quantized(o, prepared, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
   if (check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
@@ -427,7 +455,7 @@ void addQuantizeCommand(CLI::App& app, int& exitCode) {
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, verb, &exitCode] {
     options->recovery.noteGiven(*verb);
-    exitCode = report(runQuantize(*options));
+    exitCode = report(runQuantize(*options, *verb));
   });
 }
 

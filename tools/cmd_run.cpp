@@ -100,7 +100,10 @@ Result<std::vector<std::string>> outputPaths(const RunOptions& o, const Model& m
   return paths;
 }
 
-Status run(const RunOptions& o) {
+Status run(const RunOptions& o, const CLI::App& verb) {
+  for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
+    QC_TRY(refuseWithoutEffect(verb, {{option, o.engineName == "jit", "with --engine interpreter",
+                                       "leave it out: the reference is one thread, without machine code"}}));
   if (!o.inputs.empty() && !o.data.sources.empty())
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
@@ -142,7 +145,7 @@ void addRunCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes; with -d all samples, stacked")
       ->type_name("DIR");
   verb->add_option("--engine", options->engineName, "machine code, or the reference")->check(CLI::IsMember({"jit", "interpreter"}));
-  verb->callback([options, &exitCode] { exitCode = report(run(*options)); });
+  verb->callback([options, verb, &exitCode] { exitCode = report(run(*options, *verb)); });
 }
 
 }  // namespace qc::tools

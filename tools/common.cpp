@@ -92,7 +92,9 @@ void EngineOptions::addTo(CLI::App& verb) {
       ->type_name("TARGET");
   verb.add_option("--threads", threads, "threads of one run")->check(CLI::Range(1, 1024));
   verb.add_flag("--no-cache", noCache, "compile every kernel anew; else compiled ones are kept in $QC_CACHE_DIR or ~/.cache/qcompile");
-  verb.add_option("--cache-size", cacheSize, "bound of that folder; those used longest ago go first; 256M unless given")->type_name("SIZE");
+  verb.add_option("--cache-size", cacheSize, "bound of that folder; those used longest ago go first; 256M unless given")
+      ->type_name("SIZE")
+      ->excludes(verb.get_option("--no-cache"));
 }
 
 Result<BuildOptions> EngineOptions::build() const {
@@ -249,6 +251,13 @@ Result<QConfigMapping> RulesOptions::load() const {
     rules.backendConfig(std::move(table));
   }
   return guarded(std::move(rules));
+}
+
+Status refuseWithoutEffect(const CLI::App& verb, const std::vector<Condition>& conditions) {
+  for (const Condition& c : conditions)
+    if (!c.met && verb.count(std::string(c.option)) > 0)
+      return fail(ErrorCode::kInvalidArgument, "{} has no effect {}", c.option, c.otherwise).help(std::string(c.help));
+  return {};
 }
 
 Result<int64_t> parseBytes(const std::string& text, const std::string& option) {

@@ -56,6 +56,15 @@ struct RulesOptions {
   QConfigMapping guarded(QConfigMapping rules) const;
 };
 
+// An option that has an effect only where `met`.
+struct Condition {
+  std::string_view option;
+  bool met;
+  std::string_view otherwise, help;  // "without samples"
+};
+// Error: one that the user gave has none.
+Status refuseWithoutEffect(const CLI::App& verb, const std::vector<Condition>& conditions);
+
 // "2G", "500M", "64K" or plain bytes; 0 for an empty text.  The error names the option.
 Result<int64_t> parseBytes(const std::string& text, const std::string& option);
 

@@ -302,18 +302,16 @@ class Search {
 
 }  // namespace
 
-Result<std::vector<Remark>> idleRules(const Model& model, const QConfigMapping& rules) {
+Result<std::vector<Remark>> idleRules(const PreparedModel& model) {
   return withinMemory([&]() -> Result<std::vector<Remark>> {
     const DefinedArithmetic defined;
-    const auto& list = rules.rules();
+    if (!model.rules) return std::vector<Remark>();
+    const auto& list = model.rules->rules();
     const bool plain = std::all_of(list.begin(), list.end(), [](const Rule& r) {
       return r.optional || (r.level == Level::global && (!r.entry || differences(*r.entry, nearestNamed(*r.entry)).empty()));
     });
-    if (plain || model.isQuantized()) return std::vector<Remark>();
-    Graph graph = model.graph().clone();
-    PassContext cx;
-    QC_TRY(runPipeline("simplify", graph, cx));
-    return Search(rules, graph).run();
+    if (plain) return std::vector<Remark>();
+    return Search(*model.rules, *model.simplified).run();
   });
 }
 

@@ -5,12 +5,11 @@
 #include <vector>
 
 #include "passes/pass.h"
-#include "quantizer/rules/qconfig.h"
-#include "runtime/model.h"
+#include "runtime/workflow/prepared_model.h"
 
 namespace qc {
 
 // One message for each, with the reason and what to do.  Rules that may match nothing ("optional") are left alone.
-Result<std::vector<Remark>> idleRules(const Model& model, const QConfigMapping& rules);
+Result<std::vector<Remark>> idleRules(const PreparedModel& model);
 
 }  // namespace qc

@@ -56,8 +56,8 @@ graph @g(%x: f32[1,3,8,8], %ids: s64[1,4]) -> ("y", "z", "where") {
   return %y, %z, %where
 }
 """
-WEIGHTED = {"conv", "up", "fc", "emb", "z"}
-NODES = sorted(WEIGHTED) + ["relu", "down", "sig", "cat", "prod", "soft", "where"]
+WEIGHTED = {"conv", "fc", "emb", "z"}
+NODES = sorted(WEIGHTED) + ["relu", "sig", "cat", "prod", "soft"]
 FAST = ["--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--compare-samples", "0"]
 
 
@@ -115,7 +115,7 @@ def walk(shop):
             assert len(said) <= 2 and all(s.startswith(f"the rule for '{rule['name']}' ") for s in said), (rule, said)
             assert all("; " in s for s in said), f"no remedy: {said}"
             changed, silent = changed + (not same), silent + (not said)
-    assert changed > 150 and silent > 100, "rules that work are met without a word"
+    assert changed > 100 and silent > 70, "rules that work are met without a word"
     print(f"  {changed} of {len(jobs)} rules change the file, {silent} without a word")
 
 

@@ -5,10 +5,13 @@
 
 Standard library only.
 """
+import json
 import pathlib
+import struct
 import tempfile
+import zipfile
 
-from command_line import DATA, run
+from command_line import DATA, run, write_npy
 
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255"
@@ -41,10 +44,86 @@ def ranges_alone(work):
     assert "biases are not corrected" not in run("quantize", MODEL, "--ranges", work / "r.qcal", "-d", SAMPLES, "-o", work / "r.onnx").stdout
 
 
+EMPTY = """const #w : f32[4,4] = rand(1, -1.0, 1.0)
+graph @g(%x: f32[1,{n},4]) -> ("y") {{
+  %w = const #w : f32[4,4]
+  %a = linear %x, %w : f32[1,{n},4]
+  %b = linear %a, %w : f32[1,{n},4]
+  %y = reduce_mean %b {{axes=[1], keepdims=0}} : f32[1,4]
+  return %y
+}}
+"""
+
+
+def tensor(sizes, values):
+    """An ONNX TensorProto of float32."""
+    dims = b"".join(b"\x08" + bytes([d]) for d in sizes)
+    payload = struct.pack(f"<{len(values)}f", *values)
+    assert len(payload) < 16384
+    return dims + b"\x10\x01" + b"\x4a" + bytes([len(payload) & 127 | 128, len(payload) >> 7]) + payload
+
+
+def nothing_in_samples(work):
+    """Arrays without elements, folders without files, models with dims of 0: a result or a refusal that names sample and input."""
+    model = work / "empty.qir"
+    model.write_text(EMPTY.format(n=0))
+    folder = work / "sets"
+    for i in range(3):
+        (folder / f"test_data_set_{i}").mkdir(parents=True)
+        (folder / f"test_data_set_{i}" / "input_0.pb").write_bytes(tensor((1, 0, 4), []))
+    for source, sample in (("random:3", "random 0"), (f"testdata:{folder}", "test_data_set_0")):
+        for args in (("calibrate", model, "-d", source, "-o", work / "e.qcal"), ("quantize", model, "-d", source, "-o", work / "e.qir"),
+                     ("quantize", model, "-d", source, "-d", source, "--check", source, "-o", work / "e.qir")):
+            done = run(*args, code=1)
+            assert f"tensor 'x': sample '{sample}' is f32[1,0,4] and holds no elements" in done.stderr, done.stderr
+            assert "input 'x': the samples hold no elements" in done.stderr and not (work / "e.qcal").exists(), done.stderr
+        (work / "labels.tsv").write_text("".join(f"{i}\t0\n" for i in range(3)))
+        done = run("eval", model, "-d", source, "--predictions", work / "p")
+        assert "input 'x' as fed: no elements" in done.stdout and "3 of 3 samples have scores that are not numbers" in done.stderr, done.stderr
+        assert "nan" not in run("eval", model, "-d", source, "--predictions", work / "p", "--json").stdout.lower()
+    done = run("eval", model, "-d", "random:3", "--labels", work / "labels.tsv", "--json")
+    assert json.loads(done.stdout)["top1"] == 0, "what is no number is not right"
+    for args in (("bench", "--seconds", "0"), ("inspect",), ("profile",), ("run", "--output-dir", work / "out", "-d", "random:2"),
+                 ("quantize", "--mode", "dynamic", "-o", work / "d.qir"), ("quantize", "--mode", "weight-only", "-o", work / "d.qir")):
+        run(args[0], model, *args[1:])
+    for name, shape in (("rows", (0, 1, 5, 4)), ("dims", (3, 1, 0, 4))):
+        write_npy(work / f"{name}.npy", shape, [])
+        done = run("calibrate", model, "-d", f"npy:{work}/{name}.npy", "-o", work / "e.qcal", code=1)
+        assert f"tensor 'x': '{work}/{name}.npy' holds no elements" in done.stderr, done.stderr
+    (work / "none").mkdir()
+    for source in (f"images:{work}/none", f"raw:{work}/none", f"testdata:{work}/none"):
+        assert "holds no" in run("calibrate", model, "-d", source, "-o", work / "e.qcal", code=1).stderr
+    # One among others.
+    with zipfile.ZipFile(work / "member.npz", "w") as archive:
+        archive.writestr("image.npy", b"")
+    assert "member.npz:image.npy" in run("calibrate", MODEL, "-d", f"npz:{work}/member.npz", "-o", work / "e.qcal", code=1).stderr
+    for i in range(12):
+        there = work / "digits" / f"test_data_set_{i:02}"
+        there.mkdir(parents=True)
+        there.joinpath("input_0.pb").write_bytes(tensor((0 if i == 7 else 1, 1, 16, 16), [] if i == 7 else [((k * 7 + i) % 11) / 11 for k in range(256)]))
+    for verb, out in (("quantize", "one.onnx"), ("calibrate", "one.qcal")):
+        done = run(verb, MODEL, "-d", f"testdata:{work}/digits", "-o", work / out)
+        assert "input 'image': 1 of 12 samples are empty" in done.stderr, done.stderr
+    assert "nan" not in (work / "one.qcal").read_text().lower()
+
+
+def needless(work):
+    """Options that work on ranges, where the rules ask for none; a run that is to go on and has nothing to go on from."""
+    rules = work / "dynamic.json"
+    rules.write_text('{"global": "dynamic"}')
+    run("calibrate", MODEL, "-d", SAMPLES, "-o", work / "n.qcal")
+    refused = run("quantize", MODEL, "--config", rules, "--ranges", work / "n.qcal", "-o", work / "n.onnx", code=1)
+    assert "--ranges has no effect: the rules observe no values" in refused.stderr, refused.stderr
+    done = run("quantize", MODEL, "-d", SAMPLES, "--config", rules, "--bias-correction", "fast", "-o", work / "n.onnx")
+    assert "--bias-correction has no effect" in done.stderr, done.stderr
+    done = run("calibrate", MODEL, "-d", SAMPLES, "--resume", "-o", work / "resumed.qcal")
+    assert "resumed.qcal.partial' to go on from" in done.stderr, done.stderr
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (nothing_quantized, required, ranges_alone):
+        for test in (nothing_quantized, required, ranges_alone, nothing_in_samples, needless):
             test(work)
             print(f"{test.__name__}: passed")
 
