@@ -256,7 +256,7 @@ bool isIdentifier(const std::string& name) {
 
 Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name, const AotOptions& options) {
   if (!isIdentifier(name))
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no C identifier", name).help("choose another name: letters, digits and _");
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a C identifier", name).help("choose another name: letters, digits and _");
   QC_ASSIGN(const Program program, buildProgram(std::move(graph), target, {.load = false}));
   QC_TRY(checkKernels(program));
   AotModel model;

@@ -215,10 +215,10 @@ std::optional<KernelObject> ObjectMemory::find(const std::string& key) {
 }
 
 void ObjectMemory::store(const std::string& key, const KernelObject& object) {
-  constexpr size_t kMost = 64 << 20;
+  constexpr size_t kMaxBytes = 64 << 20;
   const std::lock_guard lock(mutex_);
   const size_t size = key.size() + object.bytes.size();
-  if (bytes_ + size > kMost) {
+  if (bytes_ + size > kMaxBytes) {
     objects_.clear();
     bytes_ = 0;
   }

@@ -42,7 +42,7 @@ class Descriptor {
 class InputFile {
  public:
   static Result<InputFile> open(const std::string& path);
-  // `name` is for messages.  Refuses what is no regular file, as open() does.
+  // `name` is for messages.  Refuses what is not a regular file, as open() does.
   static Result<InputFile> of(Descriptor descriptor, std::string name);
 
   const std::string& path() const { return path_; }

@@ -92,7 +92,7 @@ Result<Descriptor> openFolder(const std::string& path) {
 // What a link names is walked like the rest of the path, and '..' leads back to the folder that we came from, which stays open: no name is
 // ever resolved by the system over more than one step, so that nothing can be exchanged in between.
 Result<InputFile> openBeneath(const Descriptor& folder, const std::string& path) {
-  constexpr int kMostLinks = 40, kDeepest = 64;
+  constexpr int kMaxLinks = 40, kDeepest = 64;
   const auto outside = [&]() { return fail(ErrorCode::kInvalidModel, "'{}' is outside the model's folder", path); };
   if (path.empty() || path.find('\0') != std::string::npos) return outside();
   std::deque<std::string> rest;
@@ -121,7 +121,7 @@ Result<InputFile> openBeneath(const Descriptor& folder, const std::string& path)
     if (S_ISLNK(info.st_mode)) {
       std::string target(4096, '\0');
       const ssize_t n = ::readlinkat(*next, "", target.data(), target.size());
-      if (n <= 0 || static_cast<size_t>(n) == target.size() || ++links > kMostLinks)
+      if (n <= 0 || static_cast<size_t>(n) == target.size() || ++links > kMaxLinks)
         return fail(ErrorCode::kInvalidModel, "'{}' is a link that cannot be followed", path);
       target.resize(static_cast<size_t>(n));
       if (!push(target)) return outside();

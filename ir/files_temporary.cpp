@@ -31,7 +31,7 @@ std::string randomHex() {
 
 std::string prefixOf(const std::string& stem) { return "." + stem.substr(0, kLongestStem) + "."; }
 
-// The process that made a file of this name; none: it is no temporary file of ours.
+// The process that made a file of this name; none: it is not a temporary file of ours.
 std::optional<pid_t> writerOf(std::string_view file, const std::string& prefix) {
   if (!file.starts_with(prefix) || !file.ends_with(kSuffix)) return std::nullopt;
   file.remove_prefix(prefix.size());

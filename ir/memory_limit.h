@@ -20,7 +20,7 @@ void countMemory(int64_t bytes);  // allocated, or given back if negative
 // An error if `bytes` more than what is in use pass memoryLimit(); `what` names what needs them.
 Status checkMemory(int64_t bytes, std::string_view what);
 
-// Memory that is no tensor's, counted while this lives.
+// Memory that is not a tensor's, counted while this lives.
 class MemoryClaim {
  public:
   static Result<MemoryClaim> make(int64_t bytes, std::string_view what) {
@@ -42,7 +42,7 @@ class MemoryExceeded : public std::bad_alloc {
   const char* what() const noexcept override { return "a tensor passes the limit of memory"; }
 };
 
-// For programs: what is no tensor meets the limit as well, with an allowance for code and tables, as std::bad_alloc.
+// For programs: what is not a tensor meets the limit as well, with an allowance for code and tables, as std::bad_alloc.
 void limitMemoryOfProcess();
 
 // The error in place of the exception that says that there is no memory; for functions that callers outside of the library use.

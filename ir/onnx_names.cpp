@@ -152,7 +152,7 @@ Status registerOnnxName(OnnxName name) {
         .help("register before the first model is read or written and the first rule is applied");
   constexpr std::string_view kTaken[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "qcompile"};
   if (std::find(std::begin(kTaken), std::end(kTaken), name.domain) != std::end(kTaken))
-    return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is no op of one's own", name.theirs, name.domain)
+    return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is not an op of one's own", name.theirs, name.domain)
         .help("use a domain of your own: com.acme");
   const OpDef* def = OpRegistry::get().find(name.ours);
   if (!def)

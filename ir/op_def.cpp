@@ -50,7 +50,7 @@ const OpRegistry& OpRegistry::get() { return mutableRegistry(); }
 
 Status registerOp(OpDef def) {
   if (def.name.find('.') == std::string::npos || def.name.starts_with("q.") || def.name.starts_with("k."))
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no name for an op of one's own", def.name)
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a name for an op of one's own", def.name)
         .help("use a prefix and a dot: acme.swoosh");
   if (!def.infer) return fail(ErrorCode::kInvalidArgument, "op '{}' does not say what type it has", def.name);
   if (OpRegistry::get().find(def.name)) return fail(ErrorCode::kInvalidArgument, "an op named '{}' exists", def.name);

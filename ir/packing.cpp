@@ -90,7 +90,7 @@ std::string Packing::str() const {
 
 Result<Packing> Packing::parse(std::string_view text) {
   const auto malformed = [&] {
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no packing", text).help("like \"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a packing", text).help("like \"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
   };
   const std::vector<std::string_view> w = words(text);
   Packing p;

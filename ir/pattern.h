@@ -4,7 +4,7 @@
 //   const Pattern p = op("relu", {op("add", {op("conv", {any("x"), constant("w"), maybe("b")}).as("conv").oneUse(), any("r")}).oneUse()});
 //   if (auto m = match(p, *node)) use((*m)["conv"]);
 //
-// Commutative ops are tried in both orders.  oneUse(): the matched value has no other user and is no graph output.
+// Commutative ops are tried in both orders.  oneUse(): the matched value has no other user and is not a graph output.
 #pragma once
 
 #include <functional>

@@ -166,7 +166,7 @@ Status checkStored(const Tensor& t) {
   const IntRange range = t.dtype() == DType::boolean ? IntRange{0, 1} : narrow ? rangeOf(t.dtype()) : IntRange{0, 0};
   for (int64_t i = 0; narrow && i < t.numElements(); ++i)
     if (const double v = t.at(i); v < static_cast<double>(range.min) || v > static_cast<double>(range.max))
-      return fail(ErrorCode::kInvalidModel, "byte {} holds {}, which is no {}", i, v, toString(t.dtype()));
+      return fail(ErrorCode::kInvalidModel, "byte {} holds {}, which is not of type {}", i, v, toString(t.dtype()));
   return {};
 }
 

@@ -129,7 +129,7 @@ Result<QuantSpec> readObserved(TextReader& in) {
   const Token head = in.take();
   const size_t dot = head.text.find('.');
   const auto dtype = parseDType(head.text.substr(0, dot));
-  if (!dtype) return in.failAt(head.offset, fmt::format("'{}' is no element type", head.text.substr(0, dot)));
+  if (!dtype) return in.failAt(head.offset, fmt::format("'{}' is not an element type", head.text.substr(0, dot)));
   ObservedSpec spec;
   spec.dtype = *dtype;
   spec.qmin = usualRange(*dtype).min;

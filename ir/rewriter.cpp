@@ -76,8 +76,8 @@ Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vect
     for (const std::string& op : rule.pattern.ops) byRoot[op].push_back(&rule);
   }
   // Beyond any graph of this size that is rewritten towards an end.
-  constexpr int64_t kMostPerNode = 100;
-  const int64_t most = maxRewrites + kMostPerNode * graph.numNodes();
+  constexpr int64_t kMaxPerNode = 100;
+  const int64_t most = maxRewrites + kMaxPerNode * graph.numNodes();
   int64_t rewrites = 0;
   // Sweeps in schedule order until one changes nothing.  A node that a rule creates in front of the current one is
   // seen in the next sweep; matching is cheap enough (dispatch by root op) that no finer bookkeeping pays.

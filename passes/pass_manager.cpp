@@ -208,7 +208,7 @@ Status PassManager::show(size_t index, const std::string& before, const Graph& g
       if (std::regex_search(name, std::regex(options_.printAfter)))
         options_.log(fmt::format("// ---- after {}\n{}", name, print(graph, options_.print)));
     } catch (const std::regex_error&) {
-      return fail(ErrorCode::kInvalidArgument, "'{}' is no regular expression", options_.printAfter);
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not a regular expression", options_.printAfter);
     }
   }
   if (!options_.printChanged) return {};

@@ -26,8 +26,8 @@ QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, doubl
   for (size_t i = 0; i < inner; ++i) {
     const Floats v = {x[first[0] + i], x[first[1] + i], x[first[2] + i], x[first[3] + i],
                       x[first[4] + i], x[first[5] + i], x[first[6] + i], x[first[7] + i]};
-    constexpr float kMost = std::numeric_limits<float>::max();
-    const auto finite = (v <= kMost) & (v >= -kMost);
+    constexpr float kMaxFinite = std::numeric_limits<float>::max();
+    const auto finite = (v <= kMaxFinite) & (v >= -kMaxFinite);
     s.min = (finite & (v < s.min)) ? v : s.min;
     s.max = (finite & (v > s.max)) ? v : s.max;
     const Doubles wide = __builtin_convertvector(finite ? v : Floats{}, Doubles);

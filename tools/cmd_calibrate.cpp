@@ -44,10 +44,10 @@ Result<Shard> parseShard(const std::string& text) {
     return digits ? std::stoll(std::string(part)) : -1;
   };
   if (slash == std::string::npos)
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no shard", text).help("write --shard I/N with I from 0 to N-1");
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a shard", text).help("write --shard I/N with I from 0 to N-1");
   const Shard s = {number(std::string_view(text).substr(0, slash)), number(std::string_view(text).substr(slash + 1))};
   if (s.index < 0 || s.count < 1 || s.index >= s.count)
-    return fail(ErrorCode::kInvalidArgument, "'{}' is no shard", text).help("write --shard I/N with I from 0 to N-1");
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a shard", text).help("write --shard I/N with I from 0 to N-1");
   return s;
 }
 

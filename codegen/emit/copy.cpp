@@ -13,7 +13,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMostBoxes = 40;  // each is code of its own
+constexpr size_t kMaxBoxes = 40;  // each is code of its own
 
 std::vector<BoxCopy> boxesOfNode(const Node& node) {
   MovementShape shape{node.attrs(), {}, {}};
@@ -261,7 +261,7 @@ bool supportsCopy(const KernelDef&, const Node& node, const Target&) {
   const TensorType& y = node.result()->type();
   if (node.is("pad") && y.isQuantized() && !isPerTensorByte(y)) return false;
   const std::vector<BoxCopy> boxes = boxesOfNode(node);
-  return !boxes.empty() && boxes.size() <= kMostBoxes;
+  return !boxes.empty() && boxes.size() <= kMaxBoxes;
 }
 
 double costCopy(const KernelDef&, const Node& node, const Target& target) {

@@ -96,7 +96,7 @@ class NarrowFloats {
   }
 
  private:
-  static constexpr int64_t kRebias = (127 - 15) << 23, kInfinity = 0x7f800000, kHalfOverflow = 0x477ff000, kLeastNormalHalf = 0x38800000;
+  static constexpr int64_t kRebias = (127 - 15) << 23, kInfinity = 0x7f800000, kHalfOverflow = 0x477ff000, kMinNormalHalf = 0x38800000;
   Reg number(int64_t v) { return e_.ints(v, ints_); }
 
   Reg fromHalf(Reg bits) {
@@ -118,7 +118,7 @@ class NarrowFloats {
     Reg small = e_.min(e_.bitcast(magnitude, floats_), e_.floats(0x1p-14f, width_));
     Reg subnormal = e_.roundToInt(b_.CreateFMul(small, e_.floats(0x1p24f, width_)));
     Reg normal = rounded(b_.CreateSub(magnitude, number(kRebias)), 13);
-    Reg finite = b_.CreateSelect(b_.CreateICmpSLT(magnitude, number(kLeastNormalHalf)), subnormal, normal);
+    Reg finite = b_.CreateSelect(b_.CreateICmpSLT(magnitude, number(kMinNormalHalf)), subnormal, normal);
     Reg notNan = b_.CreateSelect(b_.CreateICmpSGE(magnitude, number(kHalfOverflow)), number(0x7c00), finite);
     Reg all = b_.CreateSelect(b_.CreateICmpSGT(magnitude, number(kInfinity)), number(0x7e00), notNan);
     return b_.CreateOr(all, b_.CreateAnd(b_.CreateLShr(bits, number(16)), number(0x8000)));

@@ -228,9 +228,9 @@ class Recurrence {
 }  // namespace
 
 bool supportsRecurrence(const KernelDef&, const Node& node, const Target&) {
-  constexpr int64_t kMostHidden = 1 << 14;  // the state of a unit stays near
+  constexpr int64_t kMaxHidden = 1 << 14;  // the state of a unit stays near
   const auto form = RecurrentForm::of(node.op(), node.attrs());
-  return form && form->hidden <= kMostHidden && node.result(0)->type().isStatic();
+  return form && form->hidden <= kMaxHidden && node.result(0)->type().isStatic();
 }
 
 double costRecurrence(const KernelDef&, const Node& node, const Target& target) {

@@ -56,7 +56,7 @@ std::optional<ResizedAxis> axisOf(const Node& node, size_t dim, int64_t in, int6
 }
 
 std::optional<ResizePlan> planOf(const Node& node) {
-  constexpr int64_t kMostPositions = 1 << 16;
+  constexpr int64_t kMaxPositions = 1 << 16;
   const std::vector<int64_t> in = node.operand(0)->type().sizes(), out = node.result()->type().sizes();
   ResizePlan plan;
   for (size_t d = 0; d < in.size(); ++d) {
@@ -69,7 +69,7 @@ std::optional<ResizePlan> planOf(const Node& node) {
       plan.inner = in[d];
       continue;
     }
-    if (in[d] > INT32_MAX || out[d] > kMostPositions) return std::nullopt;
+    if (in[d] > INT32_MAX || out[d] > kMaxPositions) return std::nullopt;
     std::optional<ResizedAxis> axis = axisOf(node, d, in[d], out[d]);
     if (!axis) return std::nullopt;
     plan.axes.push_back(std::move(*axis));

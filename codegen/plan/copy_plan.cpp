@@ -6,7 +6,7 @@ namespace qc {
 namespace {
 
 constexpr int64_t kUnitBytes = 16384;  // enough to pay for a unit's arithmetic, small enough to share out evenly
-constexpr int64_t kMostStreams = 4;    // that are interleaved in registers
+constexpr int64_t kMaxStreams = 4;     // that are interleaved in registers
 constexpr int64_t kShortLine = 8;
 
 std::vector<CopyDim> mergedDims(const StridedCopy& box, int64_t bytes) {
@@ -44,11 +44,11 @@ void choosePlane(CopyPlan& plan, std::vector<CopyDim>& dims, int64_t widestTile)
     return;
   }
   const CopyDim rows = *found;
-  if (rows.size <= kMostStreams && columns.from == rows.size * bytes && columns.size >= kShortLine) {
+  if (rows.size <= kMaxStreams && columns.from == rows.size * bytes && columns.size >= kShortLine) {
     plan.kind = PieceKind::deinterleave;
     plan.main = columns;
     plan.cross = rows;
-  } else if (columns.size <= kMostStreams && rows.to == columns.size * bytes && rows.size >= kShortLine) {
+  } else if (columns.size <= kMaxStreams && rows.to == columns.size * bytes && rows.size >= kShortLine) {
     plan.kind = PieceKind::interleave;
     plan.main = rows;
     plan.cross = columns;

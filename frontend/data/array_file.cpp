@@ -191,7 +191,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
   const size_t length = head.size() < 12 ? 0
                         : longHead       ? 12 + size_t{littleEndian<uint32_t>(head.data() + 8)}
                                          : 10 + size_t{littleEndian<uint16_t>(head.data() + 8)};
-  if (length < 12 || length > kMaxHead || length > m.size) return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
+  if (length < 12 || length > kMaxHead || length > m.size) return fail(ErrorCode::kInvalidData, "'{}' is not an npy file", name);
   head.resize(length);
   QC_TRY(stream->read(head.data() + 12, length - 12));
   QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));

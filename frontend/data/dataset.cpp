@@ -90,7 +90,7 @@ class SourceText {
     SourceText s;
     const size_t colon = text.find(':');
     if (colon == std::string::npos)
-      return fail(ErrorCode::kInvalidArgument, "'{}' is no data source", text)
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not a data source", text)
           .help(fmt::format("say of which kind it is: images:DIR, npy:FILE, npz:FILE, raw:DIR, testdata:DIR or random:N"));
     s.kind = text.substr(0, colon);
     const DataSourceKind* kind = findKind(s.kind);

@@ -19,10 +19,10 @@ constexpr int64_t kMaxPixels = int64_t{1} << 28, kMaxFile = int64_t{1} << 30;
 
 // Every scan of a progressive file is a pass over the whole image, however few bytes it has.  Encoders write about ten.
 Status checkScans(std::string_view bytes, int64_t pixels, const std::string& path) {
-  constexpr int64_t kUsual = 16, kMost = 100, kMostWork = int64_t{1} << 29;
+  constexpr int64_t kUsual = 16, kMaxScans = 100, kMaxWork = int64_t{1} << 29;
   int64_t scans = 0;
   for (size_t at = bytes.find("\xff\xda"); at != bytes.npos; at = bytes.find("\xff\xda", at + 2)) ++scans;
-  if (scans <= kUsual || (scans <= kMost && scans * pixels <= kMostWork)) return {};
+  if (scans <= kUsual || (scans <= kMaxScans && scans * pixels <= kMaxWork)) return {};
   return fail(ErrorCode::kInvalidData, "'{}' has {} scans of {} pixels", path, scans, pixels).help("save it again as an ordinary JPEG");
 }
 
@@ -31,7 +31,7 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
   int width = 0, height = 0, subsampling = 0, colors = 0;
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   if (!decoder || tjDecompressHeader3(decoder.get(), data, bytes.size(), &width, &height, &subsampling, &colors) != 0)
-    return fail(ErrorCode::kInvalidData, "'{}' is no JPEG: {}", path, decoder ? tjGetErrorStr2(decoder.get()) : "no decoder");
+    return fail(ErrorCode::kInvalidData, "'{}' is not a JPEG: {}", path, decoder ? tjGetErrorStr2(decoder.get()) : "no decoder");
   if (int64_t{width} * height > kMaxPixels || width < 1 || height < 1)
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, width, height);
   if (colors == TJCS_CMYK || colors == TJCS_YCCK)
@@ -57,7 +57,7 @@ Result<Image> decodePng(const std::string& bytes, const std::string& path) {
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
   if (!png_image_begin_read_from_memory(&png, bytes.data(), bytes.size()))
-    return fail(ErrorCode::kInvalidData, "'{}' is no PNG: {}", path, png.message);
+    return fail(ErrorCode::kInvalidData, "'{}' is not a PNG: {}", path, png.message);
   if (int64_t{png.width} * png.height > kMaxPixels) {
     png_image_free(&png);
     return fail(ErrorCode::kInvalidData, "'{}' is {}x{}", path, png.width, png.height);

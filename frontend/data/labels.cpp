@@ -102,7 +102,7 @@ Result<Labels> Labels::read(const std::string& path) {
     for (const Row& row : rows) {
       const auto label = column < row.columns.size() ? asInteger(row.columns[column]) : std::nullopt;
       if (!label)
-        return fail(ErrorCode::kInvalidData, "'{}' line {}: {} is no class index", path, row.line,
+        return fail(ErrorCode::kInvalidData, "'{}' line {}: {} is not a class index", path, row.line,
                     column < row.columns.size() ? "'" + row.columns[column] + "'" : fmt::format("column {} is missing and", column + 1))
             .help(
                 "write: file or index, class index; other columns need a header that names the one of the class 'index', 'class' or "

@@ -23,7 +23,7 @@ constexpr std::pair<std::string_view, DType> kDescriptors[] = {
 
 Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name) {
   if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6))
-    return fail(ErrorCode::kInvalidData, "'{}' is no npy file", name);
+    return fail(ErrorCode::kInvalidData, "'{}' is not an npy file", name);
   const int version = static_cast<unsigned char>(bytes[6]);
   if (version < 1 || version > 3 || bytes[7] != 0)
     return fail(ErrorCode::kUnsupported, "'{}' has version {}.{} of the npy format; 1.0 to 3.0 are known", name, version,

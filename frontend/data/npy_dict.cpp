@@ -6,7 +6,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMostDims = 32;
+constexpr size_t kMaxDims = 32;
 
 class DictReader {
  public:
@@ -48,19 +48,19 @@ class DictReader {
     return {};
   }
 
-  // (), (3,), (2, 3): one size without a comma is no tuple.
+  // (), (3,), (2, 3): one size without a comma is not a tuple.
   Status shape(std::vector<int64_t>& sizes) {
     QC_TRY(expect('('));
     for (bool comma = true; !take(')'); comma = take(',')) {
       skipBlanks();
       int64_t size = 0;
       const auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), size);
-      if (!comma || error != std::errc() || size < 0 || sizes.size() == kMostDims) return wrong("has a bad shape");
+      if (!comma || error != std::errc() || size < 0 || sizes.size() == kMaxDims) return wrong("has a bad shape");
       text_.remove_prefix(static_cast<size_t>(end - text_.data()));
       if (text_.starts_with('L')) text_.remove_prefix(1);  // Python 2
       sizes.push_back(size);
       skipBlanks();
-      if (sizes.size() == 1 && text_.starts_with(')')) return wrong("has a shape that is no tuple");
+      if (sizes.size() == 1 && text_.starts_with(')')) return wrong("has a shape that is not a tuple");
     }
     return {};
   }

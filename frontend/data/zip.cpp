@@ -14,7 +14,7 @@ constexpr size_t kMaxDirectory = 64 << 20;
 constexpr uint32_t kEndOfDirectory = 0x06054b50, kEnd64Locator = 0x07064b50, kEndOfDirectory64 = 0x06064b50, kDirectoryEntry = 0x02014b50,
                    kLocalEntry = 0x04034b50;
 
-Failure damagedArchive(const InputFile& file) { return fail(ErrorCode::kInvalidData, "'{}' is no npz file, or damaged", file.path()); }
+Failure damagedArchive(const InputFile& file) { return fail(ErrorCode::kInvalidData, "'{}' is not an npz file, or damaged", file.path()); }
 
 struct Directory {
   std::string bytes;

@@ -20,7 +20,7 @@ Value* counter(OnnxNode& n, int64_t value) { return n.constantValue(Tensor::ofIn
 
 // Results of the rounds along a new axis; of none: `like` says what one would be.
 Result<Value*> stacked(OnnxNode& n, const OnnxValues& rounds, const OnnxValue& like, int64_t axis, bool reverse) {
-  if (!like.tensor) return n.error(ErrorCode::kInvalidModel, "a result of its rounds is no tensor, and is to be stacked");
+  if (!like.tensor) return n.error(ErrorCode::kInvalidModel, "a result of its rounds is not a tensor, and is to be stacked");
   std::vector<Value*> values;
   for (const OnnxValue& v : rounds) values.push_back(v.tensor);
   if (reverse) std::reverse(values.begin(), values.end());
@@ -155,7 +155,7 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
       state.push_back(operands[static_cast<size_t>(i)]);
       continue;
     }
-    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is no tensor", i);
+    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is not a tensor", i);
     int64_t& axis = axes[static_cast<size_t>(i - states)];
     QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
     const int64_t size = v->type().sizes()[static_cast<size_t>(axis)];

@@ -107,7 +107,7 @@ IntegerOperand integerOperand(const Value* v) {
   return fits ? found : IntegerOperand();
 }
 
-// False: the operands are no 8-bit integers.
+// False: the operands are not 8-bit integers.
 bool addIntegerOp(OnnxExporter& e, const Node& n, const char* op, onnx::NodeProto** proto) {
   const IntegerOperand a = integerOperand(n.operand(0)), b = integerOperand(n.operand(1));
   if (!a.x || !b.x) return false;

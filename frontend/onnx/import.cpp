@@ -218,7 +218,7 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
   for (const auto& info : model_.graph().input()) {
     if (info.name().empty()) return fail(ErrorCode::kInvalidModel, "an input without a name");
     if (scope.holds(info.name())) continue;  // IR 3 lists initializers as inputs
-    if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is no tensor").on(info.name());
+    if (!info.type().has_tensor_type()) return fail(ErrorCode::kUnsupported, "an input that is not a tensor").on(info.name());
     auto dtype = dtypeFromOnnx(info.type().tensor_type().elem_type());
     if (!dtype) return tl::make_unexpected(std::move(dtype.error()).on(info.name()));
     if (const auto value = options_.values.find(info.name()); value != options_.values.end()) {

@@ -82,7 +82,7 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
 
 DType storageOf(OnnxNode& n, int zeroPoint, DType byDefault) { return n.input(zeroPoint) ? n.type(zeroPoint).dtype : byDefault; }
 
-constexpr int kFarthestMeaning = 32;  // movers in a row
+constexpr int kMaxMovers = 32;  // ops in a row that move elements
 
 // storage_cast from a quantized value: what QuantizeLinear gives.
 const Node* plainForm(const Value* v) {
@@ -130,7 +130,7 @@ Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth =
     QC_ASSIGN(Value * narrow, narrowed(n, x, q));
     if (narrow) return narrow;
   }
-  const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kFarthestMeaning;
+  const bool moves = p && (p->def().has(kMovesData) || p->def().has(kSharesQuant)) && !q->perChannel() && depth < kMaxMovers;
   if (moves) {
     std::vector<Value*> operands = p->operands();
     for (size_t i = 0; i < operands.size(); ++i)

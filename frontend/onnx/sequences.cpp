@@ -17,7 +17,7 @@ OnnxValues one(Tensors list) { return {{nullptr, std::make_shared<const Tensors>
 
 Result<const Tensors*> sequenceOf(OnnxNode& n, const OnnxValues& operands, size_t i) {
   if (i < operands.size() && operands[i].sequence) return operands[i].sequence.get();
-  return n.error(ErrorCode::kInvalidModel, "input {} is no sequence", i);
+  return n.error(ErrorCode::kInvalidModel, "input {} is not a sequence", i);
 }
 
 // -size <= position < size (with `end`: <= size), counted from the end where it is negative.
@@ -36,7 +36,7 @@ Result<OnnxValues> empty(OnnxNode&, const OnnxValues&) { return one(Tensors()); 
 Result<OnnxValues> construct(OnnxNode& n, const OnnxValues& operands) {
   Tensors list;
   for (const OnnxValue& v : operands) {
-    if (!v.tensor) return n.error(ErrorCode::kInvalidModel, "input {} is no tensor", list.size());
+    if (!v.tensor) return n.error(ErrorCode::kInvalidModel, "input {} is not a tensor", list.size());
     list.push_back(v.tensor);
   }
   return one(std::move(list));
@@ -44,7 +44,7 @@ Result<OnnxValues> construct(OnnxNode& n, const OnnxValues& operands) {
 
 Result<OnnxValues> insert(OnnxNode& n, const OnnxValues& operands) {
   QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
-  if (!n.input(1)) return n.error(ErrorCode::kInvalidModel, "input 1 is no tensor");
+  if (!n.input(1)) return n.error(ErrorCode::kInvalidModel, "input 1 is not a tensor");
   size_t at = from->size();
   if (n.input(2)) {
     QC_ASSIGN(at, positionOf(n, 2, *from, true));
@@ -79,7 +79,7 @@ Result<OnnxValues> length(OnnxNode& n, const OnnxValues& operands) {
 
 // Parts of the given sizes, of one given size with a smaller last, or single elements, whose dim goes unless keepdims says otherwise.
 Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
-  if (!n.input(0)) return n.error(ErrorCode::kInvalidModel, "input 0 is no tensor");
+  if (!n.input(0)) return n.error(ErrorCode::kInvalidModel, "input 0 is not a tensor");
   QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t keep, n.integer("keepdims", 1));

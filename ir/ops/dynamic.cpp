@@ -128,7 +128,7 @@ Status requireIntegerRange(const InferContext& c) {
   const IntRange range = rangeOf(storage);
   const int64_t qmin = c.attrs.integer("qmin"), qmax = c.attrs.integer("qmax");
   if (qmin < range.min || qmax > range.max || qmin > 0 || qmax < 0 || qmin == qmax)
-    return fail(ErrorCode::kInvalidModel, "'{}': {}..{} is no range of {} around 0", c.op, qmin, qmax, toString(storage));
+    return fail(ErrorCode::kInvalidModel, "'{}': {}..{} is not a range of {} around 0", c.op, qmin, qmax, toString(storage));
   return {};
 }
 

@@ -113,10 +113,11 @@ Status checkQuantParams(const QuantParams& q, const Shape& shape) {
     return fail(ErrorCode::kInvalidModel, "quantization parameters of shape [{}]: {}", toString(shape), why);
   };
   if (q.scales.empty() || q.zeroPoints.empty()) return bad("no scale or no zero point");
-  if (!isInteger(q.storage) || sizeOf(q.storage) > 4) return bad(fmt::format("{} is no integer of at most 32 bits", toString(q.storage)));
+  if (!isInteger(q.storage) || sizeOf(q.storage) > 4)
+    return bad(fmt::format("{} is not an integer of at most 32 bits", toString(q.storage)));
   const IntRange range = rangeOf(q.storage);
   if (q.qmin > q.qmax || q.qmin < range.min || q.qmax > range.max)
-    return bad(fmt::format("{}..{} is no range of {}", q.qmin, q.qmax, toString(q.storage)));
+    return bad(fmt::format("{}..{} is not a range of {}", q.qmin, q.qmax, toString(q.storage)));
   for (const float s : q.scales)
     if (!std::isfinite(s) || s <= 0) return bad(fmt::format("scale {} is not finite and positive", s));
   for (const int32_t z : q.zeroPoints)

@@ -76,7 +76,7 @@ Boxes boxesOfTile(const MovementShape& s) {
 
 // ---- pad --------------------------------------------------------------------------------------
 
-constexpr size_t kMostBoxes = 1024;  // of one pad
+constexpr size_t kMaxBoxes = 1024;  // of one pad
 
 // A piece of one dim of the result whose source indices go by `step`.
 struct Run {
@@ -85,7 +85,7 @@ struct Run {
 
 std::vector<Run> runsOf(int64_t dim, int64_t before, int64_t after, const std::string& mode) {
   std::vector<Run> runs;
-  for (int64_t i = -before; i < dim + after && runs.size() <= kMostBoxes;) {
+  for (int64_t i = -before; i < dim + after && runs.size() <= kMaxBoxes;) {
     if (i == 0 && dim > 0) {
       runs.push_back({before, 0, dim, 1});
       i = dim;
@@ -157,7 +157,7 @@ Boxes boxesOfPad(const MovementShape& s) {
     else
       runs.push_back(runsOf(dim, pads[d], pads[d + rank], mode));
     count *= runs.back().size();
-    if (count > kMostBoxes) return {};
+    if (count > kMaxBoxes) return {};
   }
   Boxes boxes = boxesOfRuns(s, runs);
   if (mode != "constant") return boxes;

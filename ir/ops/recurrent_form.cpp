@@ -123,7 +123,7 @@ std::vector<int64_t> RecurrentForm::panelSizes() const {
 
 Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& attrs) {
   const Kind* kind = kindOf(op);
-  QC_CHECK(kind, "{} is no recurrent op", op);
+  QC_CHECK(kind, "{} is not a recurrent op", op);
   RecurrentForm form;
   form.cell = kind->cell;
   form.steps = op.ends_with(kSteps);

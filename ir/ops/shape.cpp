@@ -126,7 +126,7 @@ Result<Types> inferTranspose(const InferContext& c) {
   std::vector<bool> seen(perm.size());
   for (size_t i = 0; i < perm.size(); ++i) {
     if (perm[i] < 0 || perm[i] >= x.rank() || seen[static_cast<size_t>(perm[i])])
-      return fail(ErrorCode::kInvalidModel, "transpose: `perm` is no permutation of {} dims", x.rank());
+      return fail(ErrorCode::kInvalidModel, "transpose: `perm` is not a permutation of {} dims", x.rank());
     seen[static_cast<size_t>(perm[i])] = true;
     shape[i] = x.shape[static_cast<size_t>(perm[i])];
   }
@@ -299,7 +299,7 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
     const bool divides = toSpace == (d == channel);
     if (shape[d].size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "{}: {} is too large", c.op, describe(c, 0));
     if (divides && shape[d].size() % factor)
-      return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is no multiple of {}", c.op, d, describe(c, 0), factor);
+      return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is not a multiple of {}", c.op, d, describe(c, 0), factor);
     shape[d] = divides ? shape[d].size() / factor : shape[d].size() * factor;
   }
   return resultLike(c, std::move(shape));

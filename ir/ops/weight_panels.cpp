@@ -66,7 +66,7 @@ Result<WeightPanels> WeightPanels::of(const AttrDict& attrs) {
   if (shape.size() != 2 || std::any_of(shape.begin(), shape.end(), [&](int64_t n) { return n < 1 || n >= kLimit; }) ||
       packing.element != DType::f32 || packing.group != 1 || packing.columns != Packing::Columns::natural || (bits != 4 && bits != 8) ||
       p.group < 1 || p.group > shape[1] || (bits == 4 && p.group % 2 && p.group != shape[1]))
-    return fail(ErrorCode::kInvalidModel, "weight_shape=[{}], packing '{}', block={}, bits={} are no panels of weights",
+    return fail(ErrorCode::kInvalidModel, "weight_shape=[{}], packing '{}', block={}, bits={} are not panels of weights",
                 fmt::join(shape, ","), packing.str(), p.group, bits);
   p.outputs = shape[0];
   p.depth = shape[1];

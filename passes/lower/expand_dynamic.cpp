@@ -24,9 +24,9 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kExact = int64_t{1} << 24;   // integers below are floats
-constexpr int64_t kMostSmall = (1 << 16) - 1;  // sums of two such integers are floats
-constexpr int32_t kMiddle = 128;               // of u8: the largest magnitude then is 128
+constexpr int64_t kExact = int64_t{1} << 24;  // integers below are floats
+constexpr int64_t kMaxSmall = (1 << 16) - 1;  // sums of two such integers are floats
+constexpr int32_t kMiddle = 128;              // of u8: the largest magnitude then is 128
 
 class Expansion {
  public:
@@ -109,7 +109,7 @@ class Expansion {
   }
 
  private:
-  // Expressions over x, scale and, if there is one, the zero point; a value that is no number becomes the zero point.
+  // Expressions over x, scale and, if there is one, the zero point; a value that is not a number becomes the zero point.
   static std::string rounded(bool hasZero) {
     return hasZero ? "select(eq(a0 / a1, a0 / a1), round(a0 / a1) + a2, a2)" : "select(eq(a0 / a1, a0 / a1), round(a0 / a1), 0)";
   }
@@ -154,7 +154,7 @@ class Expansion {
   }
   static bool isByte(DType t) { return t == DType::u8 || t == DType::s8; }
   static bool isOf(const Value* z, DType type) { return liesWithin(z, rangeOf(type).min, rangeOf(type).max); }
-  static bool isSmall(const Value* z) { return liesWithin(z, -kMostSmall, kMostSmall); }
+  static bool isSmall(const Value* z) { return liesWithin(z, -kMaxSmall, kMaxSmall); }
 
   // Made once for all layers that read these integers.
   Result<Value*> integersOf(Builder& b, const Node& node) {

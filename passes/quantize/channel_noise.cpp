@@ -28,18 +28,18 @@ struct WeightLayout {
 
 constexpr double kWorthwhileOnOne = 0.1;  // of the noise: one sample does not tell what the next is like
 
-constexpr int64_t kTogether = 8;  // outputs: their sums do not wait for each other
+constexpr int64_t kOutputsAtOnce = 8;  // outputs: their sums do not wait for each other
 struct OutputSums {
-  double largest[kTogether] = {}, square[kTogether] = {};
+  double largest[kOutputsAtOnce] = {}, square[kOutputsAtOnce] = {};
 };
 
 // Of the scaled weights of `count` outputs, each summed in order; lanes beyond repeat the last.
 QC_MULTIVERSION void addOutputs(const float* w, const double* scale, int64_t perOutput, int64_t count, OutputSums& sums) {
   OutputSums s = sums;
-  int64_t first[kTogether];
-  for (int64_t k = 0; k < kTogether; ++k) first[k] = std::min(k, count - 1) * perOutput;
+  int64_t first[kOutputsAtOnce];
+  for (int64_t k = 0; k < kOutputsAtOnce; ++k) first[k] = std::min(k, count - 1) * perOutput;
   for (int64_t i = 0; i < perOutput; ++i)
-    for (int64_t k = 0; k < kTogether; ++k) {
+    for (int64_t k = 0; k < kOutputsAtOnce; ++k) {
       const double v = static_cast<double>(std::fabs(w[first[k] + i])) * scale[i];
       s.largest[k] = s.largest[k] < v ? v : s.largest[k];
       s.square[k] += v * v;
@@ -67,8 +67,8 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
         energy += x.square[j] / (s[j] * s[j]);
       }
       const int64_t end = std::min(layout.outputs, group + layout.outputsPerGroup);
-      for (int64_t o = group; o < end; o += kTogether) {
-        const int64_t count = std::min(kTogether, end - o);
+      for (int64_t o = group; o < end; o += kOutputsAtOnce) {
+        const int64_t count = std::min(kOutputsAtOnce, end - o);
         OutputSums sums;
         addOutputs(w.data() + o * layout.perOutput, scale.data(), layout.perOutput, count, sums);
         for (int64_t k = 0; k < count; ++k)
@@ -106,7 +106,7 @@ std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t cha
 }
 
 std::vector<double> factors(const std::vector<double>& weights, const ChannelStatistics& x, double a) {
-  constexpr double kMost = 1e3;
+  constexpr double kMaxFactor = 1e3;
   std::vector<double> s(x.max.size(), 1.0);
   double logs = 0;
   int64_t counted = 0;
@@ -120,7 +120,7 @@ std::vector<double> factors(const std::vector<double>& weights, const ChannelSta
   const double mean = counted ? std::exp(logs / static_cast<double>(counted)) : 1.0;
   for (size_t j = 0; j < s.size(); ++j) {
     const bool dead = !(std::max(std::fabs(x.min[j]), std::fabs(x.max[j])) > 0 && weights[j] > 0);
-    s[j] = dead ? 1.0 : static_cast<double>(static_cast<float>(std::clamp(s[j] / mean, 1 / kMost, kMost)));
+    s[j] = dead ? 1.0 : static_cast<double>(static_cast<float>(std::clamp(s[j] / mean, 1 / kMaxFactor, kMaxFactor)));
   }
   return s;
 }

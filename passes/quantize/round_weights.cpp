@@ -23,15 +23,17 @@ namespace {
 // Few positions say little about how inputs go together: H is drawn towards its diagonal by the weight of this many positions per input.
 constexpr double kPrior = 0.5;
 constexpr double kDamping = 1e-3;  // of the mean diagonal, added to it
-constexpr int kMostSweeps = 30;
+constexpr int kMaxSweeps = 30;
 // Scales tried for a channel, around the one that just holds its largest weight: some make the errors of its weights cancel out better.
 // Short sums gain most, having the fewest integers to balance; for long ones each trial costs most.
 constexpr float kNarrowest = 0.9f, kWidest = 1.1f;
 constexpr int64_t kScaleBudget = 1024;
-int64_t scalesTried(int64_t depth, int64_t most) { return std::clamp<int64_t>(kScaleBudget / std::max<int64_t>(1, depth), 1, most); }
+int64_t scalesTried(int64_t depth, int64_t maxScales) {
+  return std::clamp<int64_t>(kScaleBudget / std::max<int64_t>(1, depth), 1, maxScales);
+}
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kTogether = 8;  // attempts that share a pass over H
+constexpr int64_t kBatch = 8;  // candidates that share a pass over H
 
 QC_MULTIVERSION void addScaled(const float* row, float factor, int64_t n, float* sum) {
   for (int64_t i = 0; i < n; ++i) sum[i] += factor * row[i];
@@ -45,17 +47,17 @@ QC_MULTIVERSION void roundToNearest(const float* w, int64_t n, float scale, floa
   }
 }
 
-// H d of kTogether attempts, each summed in order: kLanes columns of H at a time, and d with the attempts side by side.
+// The products H * d for kBatch candidates, each summed in order: kLanes columns of H at a time, the d of the candidates interleaved.
 QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth, int64_t padded, float* product) {
   using Lanes [[gnu::vector_size(kLanes * sizeof(float))]] = float;
   for (int64_t first = 0; first < depth; first += kLanes, panels += depth * kLanes) {
-    Lanes sum[kTogether] = {}, column;
+    Lanes sum[kBatch] = {}, column;
     for (int64_t j = 0; j < depth; ++j) {
       std::memcpy(&column, panels + j * kLanes, sizeof(column));
 #pragma GCC unroll 8
-      for (int64_t a = 0; a < kTogether; ++a) sum[a] += d[j * kTogether + a] * column;
+      for (int64_t a = 0; a < kBatch; ++a) sum[a] += d[j * kBatch + a] * column;
     }
-    for (int64_t a = 0; a < kTogether; ++a) std::memcpy(product + a * padded + first, &sum[a], sizeof(sum[a]));
+    for (int64_t a = 0; a < kBatch; ++a) std::memcpy(product + a * padded + first, &sum[a], sizeof(sum[a]));
   }
 }
 
@@ -117,7 +119,7 @@ Curvature curvatureOf(const float* gram, const LayerStatistics& t) {
 }
 
 // One output channel under one scale: the integers, as floats, how many of them moved, and the squared change that is left.
-struct Attempt {
+struct Candidate {
   const float* w = nullptr;
   float scale = 1;
   std::vector<float> q = {};
@@ -125,9 +127,9 @@ struct Attempt {
   double change = 0;
 };
 
-void descend(const Curvature& c, float low, float high, float* gradient, Attempt& a) {
+void descend(const Curvature& c, float low, float high, float* gradient, Candidate& a) {
   float next = 0;
-  for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
+  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
     const int64_t before = a.moved;
     const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.padded, next); };
     for (int64_t j = from(0); j < c.padded; j = from(j + 1)) {
@@ -140,17 +142,18 @@ void descend(const Curvature& c, float low, float high, float* gradient, Attempt
   for (int64_t j = 0; j < c.depth; ++j) a.change += static_cast<double>(a.scale * a.q[static_cast<size_t>(j)] - a.w[j]) * gradient[j];
 }
 
-// At most kTogether of them.
-void descendTogether(const Curvature& c, float low, float high, std::span<Attempt> attempts) {
-  std::vector<float> d(static_cast<size_t>(c.depth * kTogether)), gradients(static_cast<size_t>(c.padded * kTogether));
-  for (size_t k = 0; k < attempts.size(); ++k) {
-    Attempt& a = attempts[k];
+// At most kBatch of them.
+void descendBatch(const Curvature& c, float low, float high, std::span<Candidate> candidates) {
+  std::vector<float> d(static_cast<size_t>(c.depth * kBatch)), gradients(static_cast<size_t>(c.padded * kBatch));
+  for (size_t k = 0; k < candidates.size(); ++k) {
+    Candidate& a = candidates[k];
     a.q.assign(static_cast<size_t>(c.padded), 0.0f);
     roundToNearest(a.w, c.depth, a.scale, low, high, a.q.data());
-    for (int64_t j = 0; j < c.depth; ++j) d[static_cast<size_t>(j * kTogether) + k] = a.scale * a.q[static_cast<size_t>(j)] - a.w[j];
+    for (int64_t j = 0; j < c.depth; ++j) d[static_cast<size_t>(j * kBatch) + k] = a.scale * a.q[static_cast<size_t>(j)] - a.w[j];
   }
   multiply(c.panels.data(), d.data(), c.depth, c.padded, gradients.data());
-  for (size_t k = 0; k < attempts.size(); ++k) descend(c, low, high, gradients.data() + static_cast<int64_t>(k) * c.padded, attempts[k]);
+  for (size_t k = 0; k < candidates.size(); ++k)
+    descend(c, low, high, gradients.data() + static_cast<int64_t>(k) * c.padded, candidates[k]);
 }
 
 LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlation) {
@@ -165,39 +168,39 @@ LayerStatistics standIn(const Node& layer, const Tensor& weight, double correlat
 }
 
 // The scales that a channel is tried under, the observed one first.
-std::vector<float> scalesFor(const QuantParams& params, int64_t channel, int64_t depth, int64_t most) {
+std::vector<float> scalesFor(const QuantParams& params, int64_t channel, int64_t depth, int64_t maxScales) {
   const float observed = params.scale(channel);
   std::vector<float> scales{observed};
-  const int64_t candidates = params.perChannel() ? scalesTried(depth, most) : 1;
+  const int64_t candidates = params.perChannel() ? scalesTried(depth, maxScales) : 1;
   const float step = (kWidest - kNarrowest) / static_cast<float>(candidates);
   for (int64_t k = 1; k < candidates; ++k) scales.push_back(observed * (kWidest - step * static_cast<float>(k - 1)));
   return scales;
 }
 
 // The weight that its best integers stand for.
-Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStatistics& t, int64_t mostScales, int64_t& moved) {
+Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStatistics& t, int64_t maxScales, int64_t& moved) {
   Tensor out(DType::f32, weight.sizes());
   const auto low = static_cast<float>(params.qmin), high = static_cast<float>(params.qmax);
   const int64_t channels = weight.sizes()[0], perGroup = channels / t.groups;
   for (int64_t g = 0; g < t.groups; ++g) {
     const Curvature curvature = curvatureOf(t.gram.data() + g * t.depth * t.depth, t);
-    std::vector<Attempt> attempts, best(static_cast<size_t>(perGroup));
+    std::vector<Candidate> candidates, best(static_cast<size_t>(perGroup));
     const auto finish = [&] {
-      descendTogether(curvature, low, high, attempts);
-      for (Attempt& a : attempts) {
-        Attempt& b = best[static_cast<size_t>((a.w - weight.as<float>().data()) / t.depth - g * perGroup)];
+      descendBatch(curvature, low, high, candidates);
+      for (Candidate& a : candidates) {
+        Candidate& b = best[static_cast<size_t>((a.w - weight.as<float>().data()) / t.depth - g * perGroup)];
         if (!b.w || a.change < b.change) b = std::move(a);
       }
-      attempts.clear();
+      candidates.clear();
     };
     for (int64_t c = g * perGroup; c < (g + 1) * perGroup; ++c)
-      for (const float scale : scalesFor(params, c, t.depth, mostScales)) {
-        attempts.push_back({weight.as<float>().data() + c * t.depth, scale});
-        if (attempts.size() == kTogether) finish();
+      for (const float scale : scalesFor(params, c, t.depth, maxScales)) {
+        candidates.push_back({weight.as<float>().data() + c * t.depth, scale});
+        if (candidates.size() == kBatch) finish();
       }
     finish();
     for (int64_t c = 0; c < perGroup; ++c) {
-      const Attempt& b = best[static_cast<size_t>(c)];
+      const Candidate& b = best[static_cast<size_t>(c)];
       const auto channel = static_cast<size_t>(g * perGroup + c);
       moved += b.moved;
       if (params.perChannel()) params.scales[channel] = b.scale;
@@ -217,7 +220,7 @@ bool roundable(const QuantParams& params) {
 
 Status roundWeights(Graph& graph, PassContext& cx) {
   const double correlation = cx.options.real("correlation");
-  const int64_t mostScales = std::max<int64_t>(1, cx.options.integer("scales"));
+  const int64_t maxScales = std::max<int64_t>(1, cx.options.integer("scales"));
   const auto* known = cx.get<StatisticsByLayer>();
   int layers = 0;
   for (Node* node : graph.nodes()) {
@@ -240,7 +243,7 @@ Status roundWeights(Graph& graph, PassContext& cx) {
     QC_ASSIGN(QuantParams params, observeConstant(*weight, *spec));
     if (!roundable(params)) continue;
     int64_t moved = 0;
-    Tensor rounded = roundedWeight(*weight, params, *statistics, mostScales, moved);
+    Tensor rounded = roundedWeight(*weight, params, *statistics, maxScales, moved);
     Builder b(graph);
     b.before(node);
     Value* constant = b.constant(node->operand("w")->name() + "_rounded", std::move(rounded));

@@ -24,7 +24,7 @@ namespace {
 constexpr double kWorthwhile = 0.8;  // of the noise without
 constexpr double kClearlyWorthwhile = 0.4;
 // Of a normal distribution one value of 16000, about as many as are quantized together, lies further out than so many deviations.
-constexpr double kFarthest = 4;
+constexpr double kMaxDeviations = 4;
 
 struct Readers {
   std::vector<Node*> linears, others;
@@ -160,8 +160,8 @@ ChannelStatistics normalChannels(const Node& norm, int64_t channels) {
   ChannelStatistics x;
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
     const double deviation = scale ? std::fabs(scale->as<float>()[c]) : 1.0, mean = bias ? bias->as<float>()[c] : 0.0;
-    x.min.push_back(static_cast<float>(mean - kFarthest * deviation));
-    x.max.push_back(static_cast<float>(mean + kFarthest * deviation));
+    x.min.push_back(static_cast<float>(mean - kMaxDeviations * deviation));
+    x.max.push_back(static_cast<float>(mean + kMaxDeviations * deviation));
     x.square.push_back(mean * mean + deviation * deviation);
   }
   return x;

@@ -9,7 +9,7 @@
 namespace qc {
 
 std::string didYouMean(std::string_view wanted, const std::vector<std::string>& known) {
-  constexpr size_t kLongest = 200, kEnough = 3;  // a name beyond that is no typing mistake
+  constexpr size_t kLongest = 200, kEnough = 3;  // a name beyond that is not a typing mistake
   // Names that hold the wanted one come first: half of a name is the commonest mistake with long ones.
   std::vector<std::string> names, others;
   for (const std::string& name : known) {

@@ -18,7 +18,7 @@ constexpr double kLargerVariance = 25, kSmallerVariance = 1.0 / 20, kShift = 5;
 // Biases are 0.001 of the deviation of a layer's results where the input is 0 to 255 and should be about -2 to 2; else 0.1 to 2.
 constexpr double kSmallBias = 0.02;
 constexpr int64_t kFewForWidth = 4;  // samples that may well be narrow
-constexpr size_t kFewest = 32;       // elements of a channel that its variance is taken of
+constexpr size_t kMinElements = 32;  // elements of a channel that its variance is taken of
 
 double median(std::vector<double> list) {
   std::nth_element(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(list.size() / 2), list.end());
@@ -135,7 +135,7 @@ Status FirstLayerCheck::see(const std::map<std::string, Tensor>& sample) {
 }
 
 std::optional<std::string> FirstLayerCheck::verdict(const Preprocessing& how) const {
-  if (channels_.empty() || channels_[0].count < kFewest) return std::nullopt;
+  if (channels_.empty() || channels_[0].count < kMinElements) return std::nullopt;
   return variances_.empty() ? againstBias(how) : againstNorm(how);
 }
 

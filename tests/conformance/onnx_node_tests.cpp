@@ -53,7 +53,7 @@ Result<std::vector<Tensor>> readTensors(const fs::path& folder, const std::strin
   for (int i = 0; fs::exists(folder / fmt::format("{}_{}.pb", kind, i)); ++i) {
     QC_ASSIGN(const std::string bytes, readFile((folder / fmt::format("{}_{}.pb", kind, i)).string()));
     onnx::TensorProto proto;
-    if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kUnsupported, "{} {} is no tensor", kind, i);
+    if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kUnsupported, "{} {} is not a tensor", kind, i);
     QC_ASSIGN(Tensor tensor, tensorFromOnnx(proto, {}));
     tensors.push_back(std::move(tensor));
   }

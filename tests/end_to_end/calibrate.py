@@ -150,7 +150,7 @@ def warnings(work):
     assert report["influences"][0]["sample"] == 24 and any("outlier" in w for w in report["warnings"]), report["influences"]
     assert "only 2 calibration samples" in told(noise[:2])
 
-    # Activations that stop at a bound: the first sample that reaches it is no outlier; a few samples are too few to tell, not unfinished.
+    # Activations that stop at a bound: the first sample that reaches it is not an outlier; a few samples are too few to tell, not unfinished.
     bounded = work / "bounded.qir"
     stages = [f"  %r{i + 1} = clip %c{i} {{max=6.0, min=-6.0}} : f32[1,256]" for i in range(6)]
     layers = [f"  %c{i} = linear %r{i}, %w : f32[1,256]" for i in range(6)]

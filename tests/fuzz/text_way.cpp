@@ -73,8 +73,8 @@ constexpr std::string_view kPipelines[] = {"simplify", "lower", "simplify,annota
                                            "annotate{backend=qnnpack},prepare,convert{range=[0.0,1.0]},lower,layout"};
 
 bool isSmall(const Graph& graph) {
-  constexpr int64_t kMost = 1 << 14;
-  const auto small = [](const Value* v) { return v->type().isStatic() && v->type().numElements() <= kMost; };
+  constexpr int64_t kMaxElements = 1 << 14;
+  const auto small = [](const Value* v) { return v->type().isStatic() && v->type().numElements() <= kMaxElements; };
   for (const Value* v : graph.inputs())
     if (!small(v)) return false;
   for (const Node* n = graph.front(); n; n = n->next())

@@ -359,7 +359,7 @@ graph @loud(%x: f32[12,16]) -> ("y") {{
   EXPECT_EQ(error(weightOnlyQConfig(Backend::x86), true), error(weightOnlyQConfig(Backend::x86), false)) << "of no use to float inputs";
 }
 
-// Integers that no layer reads; values that are no numbers or lie far out are where the evaluation puts them.
+// Integers that no layer reads; values that are not numbers or lie far out are where the evaluation puts them.
 TEST(Modes, ParametersFoundAtRunTimeServeAnyReader) {
   const Model model(parseGraph(R"(
 graph @parameters(%x: f32[4,24]) -> ("y", "q", "p") {

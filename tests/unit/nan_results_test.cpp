@@ -1,4 +1,4 @@
-// Every elementwise op of floats on values that are no numbers, infinite or signed zeros: machine code gives the interpreter's values, and
+// Every elementwise op of floats on values that are not numbers, infinite or signed zeros: machine code gives the interpreter's values, and
 // NaN where it gives NaN.  Sign and payload of a NaN are not compared.
 #include <gtest/gtest.h>
 

@@ -179,7 +179,7 @@ TEST(OnnxControl, SequencesThatDoNotFitAreRefused) {
   };
   EXPECT_THAT(error([](Model& m) { m.node("SequenceAt", {"parts", "far"}, {"y"}); }), HasSubstr("position 7 of a sequence of 2"));
   EXPECT_THAT(error([](Model& m) { m.node("Relu", {"parts"}, {"y"}, {}, "relu"); }), AllOf(HasSubstr("'relu'"), HasSubstr("sequence")));
-  EXPECT_THAT(error([](Model& m) { m.node("SequenceLength", {"x"}, {"y"}); }), HasSubstr("no sequence"));
+  EXPECT_THAT(error([](Model& m) { m.node("SequenceLength", {"x"}, {"y"}); }), HasSubstr("not a sequence"));
   EXPECT_THAT(error([](Model& m) { m.node("SplitToSequence", {"x", "sizes"}, {"y"}, {integer("axis", 1)}); }), HasSubstr("do not add up"));
   EXPECT_THAT(error([](Model& m) { m.node("Identity", {"parts"}, {"y"}); }), HasSubstr("an output that is a sequence"));
 }

@@ -16,10 +16,10 @@ using testing::ints;
 using testing::Ints;
 using testing::Model;
 
-constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+constexpr int64_t kMax = std::numeric_limits<int64_t>::max(), kMin = std::numeric_limits<int64_t>::min();
 constexpr int64_t kHostile[] = {
-    0,         -1,         -2,         -3,    -1000000, INT32_MIN, INT32_MAX, int64_t{1} << 32, int64_t{1} << 40, int64_t{1} << 62,
-    kMost / 2, kLeast / 2, kLeast + 1, kMost, kLeast};
+    0,        -1,       -2,       -3,   -1000000, INT32_MIN, INT32_MAX, int64_t{1} << 32, int64_t{1} << 40, int64_t{1} << 62,
+    kMax / 2, kMin / 2, kMin + 1, kMax, kMin};
 
 // A model whose sizes are an argument, and sizes with which it is valid.
 struct Case {

@@ -87,7 +87,7 @@ TEST(Quantize, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 1, -1))), HasSubstr("zero point -1 is outside 0..255"));
   QuantParams wide = *quantPerTensor(DType::u8, 1, 0);
   wide.qmax = 256;
-  EXPECT_THAT(inferred("quantize", {x}, to(std::make_shared<QuantParams>(wide))), HasSubstr("0..256 is no range of u8"));
+  EXPECT_THAT(inferred("quantize", {x}, to(std::make_shared<QuantParams>(wide))), HasSubstr("0..256 is not a range of u8"));
   EXPECT_THAT(inferred("quantize", {{DType::s32, {2}}}, to(quantPerTensor(DType::u8, 1, 0))), HasSubstr("floating point"));
   EXPECT_THAT(inferred("dequantize", {x}), HasSubstr("takes a quantized tensor"));
   EXPECT_EQ(run("quantize", {Tensor(DType::f32, {0, 3})}, to(quantPerTensor(DType::u8, 1, 0))).sizes(), (Ints{0, 3}));

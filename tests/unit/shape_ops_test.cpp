@@ -216,7 +216,7 @@ TEST(ShapeOps, Refuses) {
   const int64_t huge = int64_t{1} << 62;
   EXPECT_THAT(inferred("reshape", {x}, {{"shape", Ints{7}}}), HasSubstr("6 elements, [7] has 7"));
   EXPECT_THAT(inferred("reshape", {x}, {{"shape", Ints{huge, huge}}}), HasSubstr("larger than"));
-  EXPECT_THAT(inferred("transpose", {x}, {{"perm", Ints{0, 0}}}), HasSubstr("no permutation"));
+  EXPECT_THAT(inferred("transpose", {x}, {{"perm", Ints{0, 0}}}), HasSubstr("not a permutation"));
   EXPECT_THAT(inferred("concat", {x, TensorType(DType::f32, {2, 4})}, {{"axis", int64_t{0}}}), HasSubstr("operand 1 is f32[2,4]"));
   EXPECT_THAT(inferred("concat", {x}, {{"axis", int64_t{2}}}), HasSubstr("axis=2"));
   EXPECT_THAT(inferred("split", {x}, {{"axis", int64_t{1}}, {"sizes", Ints{1, 1}}}), HasSubstr("add up to 2"));
@@ -227,7 +227,7 @@ TEST(ShapeOps, Refuses) {
   EXPECT_THAT(inferred("expand", {x}, {{"shape", Ints{2, 4}}}), HasSubstr("[2,4]"));
   EXPECT_THAT(inferred("tile", {x}, {{"repeats", Ints{huge, 1}}}), HasSubstr("error"));
   EXPECT_THAT(inferred("depth_to_space", {TensorType(DType::f32, {1, 6, 2, 2})}, {{"blocksize", int64_t{2}}}),
-              HasSubstr("no multiple of 4"));
+              HasSubstr("not a multiple of 4"));
   EXPECT_THAT(inferred("space_to_depth", {TensorType(DType::f32, {0, huge, 2, 2})}, {{"blocksize", int64_t{2}}}), HasSubstr("too large"));
 }
 

@@ -12,10 +12,9 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-constexpr int64_t kMost = INT64_MAX, kLeast = INT64_MIN;
-constexpr int64_t kHostile[] = {
-    0,     -1,     -2,        -3,         -1000000,         INT32_MIN, INT32_MAX, int64_t{1} << 32, int64_t{1} << 40,
-    kMost, kLeast, kMost / 2, kLeast + 1, int64_t{1} << 62, kLeast / 2};
+constexpr int64_t kMax = INT64_MAX, kMin = INT64_MIN;
+constexpr int64_t kHostile[] = {0,    -1,   -2,       -3,       -1000000,         INT32_MIN, INT32_MAX, int64_t{1} << 32, int64_t{1} << 40,
+                                kMax, kMin, kMax / 2, kMin + 1, int64_t{1} << 62, kMin / 2};
 
 // An op that is valid as it stands; its integers are then replaced.
 struct Case {
@@ -170,7 +169,7 @@ TEST(Sizes, OfTextAreChecked) {
 // A size that is refused is printed as the number it is, not as a symbol.
 TEST(Sizes, BelowZeroArePrinted) {
   EXPECT_EQ(toString(toShape({-1000000, 3})), "-1000000,3");
-  EXPECT_EQ(toString(toShape({kLeast, 3})), "-9223372036854775808,3");
+  EXPECT_EQ(toString(toShape({kMin, 3})), "-9223372036854775808,3");
 }
 
 }  // namespace
