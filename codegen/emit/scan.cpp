@@ -206,26 +206,23 @@ class TopK {
     return e_.b.CreateOr(e_.b.CreateICmpSGT(ka, kc), tie);
   }
 
-  // The item at `place` goes down until both below come before it.
+  // The item at `place` goes down until both below come before it: those that come after it move up, one level each.
   void sift(Reg place, Reg count) {
-    const auto levels = static_cast<int64_t>(std::bit_width(static_cast<uint64_t>(k_)));
-    e_.loop(e_.i64(0), e_.i64(levels), 1, {place}, [&](Reg, Values& at) {
+    const auto levels = static_cast<int64_t>(std::bit_width(static_cast<uint64_t>(k_))) - 1;
+    const Item item = get(place);
+    const Values end = e_.loop(e_.i64(0), e_.i64(levels), 1, {place}, [&](Reg, Values& at) {
       Reg left = e_.b.CreateAdd(e_.b.CreateShl(at[0], 1), e_.i64(1)), right = e_.b.CreateAdd(left, e_.i64(1));
-      Reg there = at[0];
-      // Outside of the heap the item is compared with itself, and stays.
-      Reg l = e_.b.CreateSelect(e_.b.CreateICmpSLT(left, count), left, there);
+      Reg there = at[0], isInside = e_.b.CreateICmpSLT(left, count);
+      Reg l = e_.b.CreateSelect(isInside, left, there);
       Reg r = e_.b.CreateSelect(e_.b.CreateICmpSLT(right, count), right, l);
-      const Item itemL = get(l), itemR = get(r), item = get(there);
+      const Item itemL = get(l), itemR = get(r);
       Reg worse = before(itemL, itemR);  // the right one comes last
-      Reg low = e_.b.CreateSelect(worse, r, l);
       const Item child{e_.b.CreateSelect(worse, itemR.value, itemL.value), e_.b.CreateSelect(worse, itemR.index, itemL.index)};
-      Reg sinks = before(item, child);
-      e_.ifThen(sinks, [&] {
-        put(there, child);
-        put(low, item);
-      });
-      at[0] = e_.b.CreateSelect(sinks, low, there);
+      Reg sinks = e_.b.CreateAnd(isInside, before(item, child));
+      e_.ifThen(sinks, [&] { put(there, child); });
+      at[0] = e_.b.CreateSelect(sinks, e_.b.CreateSelect(worse, r, l), there);
     });
+    put(end[0], item);
   }
 
   KernelEmitter& e_;
