@@ -319,6 +319,31 @@ TEST_F(Annotate, RulesKeepFloatAndSplitUnits) {
   EXPECT_EQ(out("a"), "-");
 }
 
+// What a rule says of weights means nothing to an op without, and sums of integers take no groups, whoever runs them.
+TEST_F(Annotate, WeightsOfARule) {
+  constexpr const char* kBody = R"(graph @g(%x: f32[1,16,8,8]) -> ("y") {
+  %w = const #w : f32[16,16,3,3]
+  %c = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  %r = relu %c : f32[1,16,8,8]
+  %y = conv %r, %w {pads=[1,1,1,1]} : f32[1,16,8,8]
+  return %y
+})";
+  QConfig narrow = defaultQConfig(Backend::x86);
+  narrow.weight.qmin = -7;
+  narrow.weight.qmax = 7;
+  annotate(kBody, defaultQConfigMapping(Backend::x86).objectType("relu", narrow));
+  EXPECT_THAT(row("r").reason, HasSubstr("conv + relu as one op"));
+  for (const Backend backend : {Backend::x86, Backend::fbgemm}) {
+    QConfig grouped = defaultQConfig(backend);
+    grouped.weight.observer = "per_group";
+    grouped.weight.blockSize = 8;
+    grouped.weight.axis = 1;
+    annotate(kBody, defaultQConfigMapping(backend).name("c", grouped));
+    EXPECT_FALSE(row("c").quantized);
+    EXPECT_THAT(row("c").reason, HasSubstr("several scales in one channel of its weights"));
+  }
+}
+
 TEST_F(Annotate, WeightOnlyAndDynamic) {
   const std::string body = R"(graph @g(%x: f32[4,64]) -> ("y") {
     %l = const #l : f32[64,64]
@@ -415,7 +440,7 @@ TEST_F(Annotate, LongChainsTakeLinearTime) {
   std::string body =
       "graph @g(%x: f32[1,16,8,8]) -> (\"y\") {\n  %w = const #w : f32[16,16,3,3]\n  %v0 = conv %x, %w {pads=[1,1,1,1]} : f32[1,16,8,8]\n";
   constexpr int kLength = 20000;
-  for (int i = 0; i < kLength; ++i) body += fmt::format("  %v{} = {} %v{} : f32[1,16,8,8]\n", i + 1, i % 2 ? "neg" : "exp", i);
+  for (int i = 0; i < kLength; ++i) body += fmt::format("  %v{} = {} %v{} : f32[1,16,8,8]\n", i + 1, i % 2 ? "neg" : "sqrt", i);
   annotate(body + fmt::format("  %y = conv %v{}, %w {{pads=[1,1,1,1]}} : f32[1,16,8,8]\n  return %y\n}}", kLength));
   EXPECT_EQ(report_.quantizedCount(), 2);
 }
