@@ -39,7 +39,7 @@ struct Plan {
   bool costs = false;      // the remedy has to
   bool onlyFused = false;  // the backend has it together with other ops only
   std::string reason;
-  bool genuine = false;        // has integers at hand: not only floats rounded for its sake and moved
+  bool hasIntegers = false;    // at hand: not only floats rounded for its sake and moved
   const Node* unit = nullptr;  // last node of the unit that this belongs to
   std::string unitName;
 };
@@ -230,15 +230,15 @@ class Annotator {
     const Node* producer = v->producer();
     if (!producer) return false;
     const Plan& p = plan(producer);
-    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == QuantMode::full && p.genuine;
+    return p.claimed ? v->resultIndex() == 0 && isSet(producer->annotation()->output) : p.mode == QuantMode::full && p.hasIntegers;
   }
 
-  void findGenuine() {
+  void findIntegers() {
     for (const Node* n = graph_.front(); n; n = n->next()) {
       Plan& p = plan(n);
-      p.genuine = p.mode == QuantMode::full && p.policy->role != Role::sharing;
-      for (int i = 0; i < n->numOperands() && p.mode == QuantMode::full && !p.genuine; ++i)
-        p.genuine = isDataOperand(*n, *p.policy, i) && (comesInt8(n->operand(i)) || quantizedAnyway(n->operand(i), n));
+      p.hasIntegers = p.mode == QuantMode::full && p.policy->role != Role::sharing;
+      for (int i = 0; i < n->numOperands() && p.mode == QuantMode::full && !p.hasIntegers; ++i)
+        p.hasIntegers = isDataOperand(*n, *p.policy, i) && (comesInt8(n->operand(i)) || quantizedAnyway(n->operand(i), n));
     }
   }
 
@@ -302,7 +302,7 @@ class Annotator {
     std::vector<Node*> nodes = graph_.nodes();
     for (bool changed = true; changed;) {
       changed = false;
-      findGenuine();
+      findIntegers();
       // Alternately from either end, so that both wants and lacks travel far in one sweep.
       std::reverse(nodes.begin(), nodes.end());
       for (const Node* n : nodes) {
@@ -431,7 +431,7 @@ class Annotator {
 
   // Elementwise ops joined to their users as long as the whole has one result and few inputs.
   void formRegions() {
-    constexpr size_t kMostInputs = 4;
+    constexpr size_t kMaxInputs = 4;
     struct Region {
       std::vector<Node*> nodes;  // last first
       std::set<const Value*> inputs;
@@ -458,7 +458,7 @@ class Annotator {
         std::set<const Value*> inputs = region.inputs;
         inputs.erase(n->result());
         inputs.insert(mine.begin(), mine.end());
-        if (inputs.size() <= kMostInputs) {
+        if (inputs.size() <= kMaxInputs) {
           region.inputs = std::move(inputs);
           region.nodes.push_back(n);
           member[n] = common;

@@ -73,11 +73,11 @@ std::string refuseDynamic(const Node& node, const Weights& row, const QConfig& c
     return "only integers of up to 8 bits are found at run time";
   if (row.recurrent && config.weight.blockSize > 0) return "recurrent layers with integer inputs have one scale per row of their weights";
   // The sum over the widest weight row stays within int32.
-  constexpr int64_t kMostTerms = INT32_MAX / (255 * 255);
+  constexpr int64_t kMaxTerms = INT32_MAX / (255 * 255);
   for (const int i : row.operands) {
     const Tensor& w = *node.operand(i)->constant();
     const int64_t terms = row.recurrent ? w.sizes()[2] : w.numElements() / std::max<int64_t>(1, w.sizes()[0]);
-    if (terms > kMostTerms) return fmt::format("a sum of {} products may leave int32", terms);
+    if (terms > kMaxTerms) return fmt::format("a sum of {} products may leave int32", terms);
   }
   if (row.recurrent) return {};
   const double work = workPerElement(node, 0);

@@ -15,7 +15,7 @@ namespace {
 using Values = KernelEmitter::Values;
 using Ints = std::vector<int64_t>;
 
-constexpr int64_t kMostScratch = int64_t{1} << 20;
+constexpr int64_t kMaxScratch = int64_t{1} << 20;
 
 struct ThinConv {
   int64_t batch, inH, inW, channels, outputs, kernelH, kernelW, outH, outW, padTop, padLeft;
@@ -183,7 +183,7 @@ bool supportsThinConv(const KernelDef&, const Node& node, const Target& target) 
     return false;
   if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return false;
   const ThinConv c(node);
-  return c.outW >= 16 && ThinPlan(c, target.vectorBytes() / 4).bytes <= kMostScratch;
+  return c.outW >= 16 && ThinPlan(c, target.vectorBytes() / 4).bytes <= kMaxScratch;
 }
 
 double costThinConv(const KernelDef&, const Node& node, const Target& target) {

@@ -76,7 +76,7 @@ void WeightPanel::lines(Reg first, int64_t count, const Set& set) {
 
 namespace {
 
-constexpr int64_t kMostScratch = int64_t{1} << 26;  // floats of one panel, for every thread
+constexpr int64_t kMaxScratch = int64_t{1} << 26;  // floats of one panel, for every thread
 
 const Tensor* constantAt(const Node& node, std::string_view name) { return node.operand(name) ? node.operand(name)->constant() : nullptr; }
 
@@ -100,11 +100,11 @@ bool supportsWeightLinear(const KernelDef& def, const Node& node, const Target&)
     if (node.operand(name) && !constantAt(node, name)) return false;
   if (const Tensor* zero = constantAt(node, "zero_point"))
     for (const int32_t z : zero->as<int32_t>())
-      if (z < -kMostZeroPoint || z > kMostZeroPoint) return false;
+      if (z < -kMaxZeroPoint || z > kMaxZeroPoint) return false;
   const Result<GemmProblem> problem = GemmProblem::of(node);
   if (!problem) return false;
   const GemmPlan plan = planGemm(gemmIsaOf(def), *problem);
-  return problem->conv.depth() * plan.packing.panel * 4 <= kMostScratch;
+  return problem->conv.depth() * plan.packing.panel * 4 <= kMaxScratch;
 }
 
 // Of the node before or after packing.

@@ -80,15 +80,15 @@ double insideShare(const ConvGeometry& g) {
 // run long enough to pay for that.
 bool isSparse(const GemmIsa& isa, const ConvGeometry& g) {
   constexpr int64_t kShortestRun = 32;
-  constexpr double kMostInside = 0.6;
-  return !isa.widens() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMostInside;
+  constexpr double kMaxInside = 0.6;
+  return !isa.widens() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMaxInside;
 }
 
 // Kernel rows whose weights are kept near while all tiles of a strip meet them.
 int64_t chooseChunk(const GemmIsa& isa, const GemmPlan& plan, const PackedLayout& layout) {
-  constexpr int64_t kNear = kLevel2 / 6, kFewestTiles = 4;
+  constexpr int64_t kNear = kLevel2 / 6, kMinTiles = 4;
   const int64_t rows = plan.conv.kernelRows(), bytes = layout.panelElements() * sizeOf(isa.weight);
-  const bool fewTiles = plan.stripRows * plan.conv.outW < kFewestTiles * plan.tileRows;
+  const bool fewTiles = plan.stripRows * plan.conv.outW < kMinTiles * plan.tileRows;
   if (isa.usesTiles() || fewTiles || layout.packing().halves > 1 || bytes <= kNear) return rows;
   return std::clamp<int64_t>(kNear / ceilDiv(bytes, rows), 1, rows);
 }
@@ -97,9 +97,9 @@ bool hasRowRuns(const ConvGeometry& conv, bool staged) { return conv.dilationW =
 
 // Elements of k per matrix tile: equal shares of a run, so that no tile is configured for a rest.
 int tileDepth(const ConvGeometry& conv, bool rowRuns) {
-  constexpr int64_t kMost = 64;
+  constexpr int64_t kMaxRun = 64;
   const int64_t run = rowRuns ? conv.kernelW * conv.groupChannels() : conv.groupChannels();
-  const int64_t steps = std::max<int64_t>(1, ceilDiv(run, kMost));
+  const int64_t steps = std::max<int64_t>(1, ceilDiv(run, kMaxRun));
   return static_cast<int>(std::max<int64_t>(4, ceilDiv(ceilDiv(run, steps), 4) * 4));
 }
 
@@ -276,12 +276,12 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
       g.kernelD * g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
   // Enough units for many threads, each worth waking a thread for.
   constexpr double kUnitCycles = 10000;
-  constexpr int64_t kMostUnits = 32;
+  constexpr int64_t kMaxUnits = 32;
   constexpr double kWeightBytesPerCycle = 8;  // from memory: what a single row of pixels waits for
   const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.planes() * g.groups),
                                static_cast<double>(weightBytes) / kWeightBytesPerCycle);
   const int64_t outer = g.planes() * g.groups;
-  int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMostUnits / outer));
+  int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMaxUnits / outer));
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
   const bool heavy = weightBytes > kLevel2 / 2;

@@ -36,7 +36,7 @@ struct WeightPanels {
 };
 
 // Zero points up to this size are subtracted as floats.
-constexpr int32_t kMostZeroPoint = 1 << 20;
+constexpr int32_t kMaxZeroPoint = 1 << 20;
 
 void registerWeightPanelOps(OpRegistry& registry);  // called by registerKernelOps
 

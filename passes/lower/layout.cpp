@@ -292,7 +292,7 @@ bool wouldCancel(const Value* v, const Perm& perm, int depth) {
 // reshape(transpose(x)) -> transpose(reshape(x)) when each group's dims are together in x.  If they are together in another order
 // (channels being shuffled), that order is made by a transpose in front, which pays only if the one behind cancels another.
 Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
-  constexpr int kFarthest = 2;
+  constexpr int kMaxDistance = 2;
   Node* t = node->is("reshape") ? transposeBehind(node->operand(0)) : nullptr;
   if (!t || !t->operand(0)->type().isStatic() || t->operand(0)->type().numElements() == 0) return false;
   if (const QuantPtr& quant = node->result()->type().quant; quant && quant->perChannel()) return false;
@@ -315,7 +315,7 @@ Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
     for (const int64_t d : g.to) shape.push_back(node->integers("shape")[static_cast<size_t>(d)]);
   }
   const Perm outer = inverse(order);
-  if (!isIdentity(inner) && (isIdentity(outer) || !wouldCancel(node->result(), outer, kFarthest))) return false;
+  if (!isIdentity(inner) && (isIdentity(outer) || !wouldCancel(node->result(), outer, kMaxDistance))) return false;
   Builder b = rw.before(node);
   Value* x = t->operand(0);
   if (!isIdentity(inner)) {
@@ -332,7 +332,7 @@ Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
 }  // namespace
 
 Status layout(Graph& graph, PassContext& cx) {
-  constexpr int64_t kMostPerNode = 100;  // far above what real graphs take
+  constexpr int64_t kMaxPerNode = 100;  // far above what real graphs take
   const int64_t nodes = graph.numNodes();
   Rewriter rw(graph);
   int spatial = 0;
@@ -351,7 +351,7 @@ Status layout(Graph& graph, PassContext& cx) {
       QC_ASSIGN(const bool done, node->is("reshape") ? sinkThroughReshape(node, round) : sink(node, round));
       changed |= done;
       sunk += done;
-      if (sunk > kMostPerNode * (nodes + 1))
+      if (sunk > kMaxPerNode * (nodes + 1))
         return fail(ErrorCode::kInternal, "pass layout: transposes sink without end; the last one through '{}'", node->op()).at(location);
     }
     QC_TRY(canonicalize(graph, cx));  // cancels and composes what met

@@ -18,7 +18,7 @@ namespace {
 
 // Of a trial: enough to tell which way is better, and no more.
 constexpr int64_t kTrialSamples = 32, kTrialChecks = 16;
-constexpr double kLeastGain = 0.5;  // dB, below which luck decides
+constexpr double kMinGain = 0.5;  // dB, below which luck decides
 
 using Ways = std::set<const Recipe*>;  // those that act; their order is that of the rows
 
@@ -101,7 +101,7 @@ struct Easing {
       more.insert(&recipe);
       QC_ASSIGN(const PreparedModel eased, at(more, parted));
       QC_ASSIGN(const std::optional<double> found, trial(eased));
-      const bool helps = *found >= *least + kLeastGain;
+      const bool helps = *found >= *least + kMinGain;
       if (options.remark && !helps)
         options.remark(
             {"ease", "",

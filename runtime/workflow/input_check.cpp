@@ -17,7 +17,7 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kFewest = 8, kMost = 64, kElements = 1 << 20;  // samples that are looked at: more of small ones
+constexpr int64_t kMinSamples = 8, kMaxSamples = 64, kElements = 1 << 20;  // samples that are looked at: more of small ones
 constexpr int64_t kFewForWidth = 4;
 
 // The range that the integers of an input stand for, and how much of what is fed lies outside.
@@ -176,7 +176,7 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
     InputReport report;
     int64_t elements = 1;
     for (const Port& p : model.inputs()) elements += p.type.isStatic() ? p.type.numElements() : 0;
-    const int64_t count = std::clamp(kElements / elements, kFewest, kMost);
+    const int64_t count = std::clamp(kElements / elements, kMinSamples, kMaxSamples);
     for (const Dataset::Part& part : samples.parts()) {
       const Dataset some = part.samples.thinned(count);
       std::vector<Survey> surveys;
