@@ -100,6 +100,23 @@ def first_layer(work):
     assert len(said) == 1 and "pixels.npy" in said[0], "each source by itself"
 
 
+def biases(work):
+    """Without a norm, biases that are nothing beside the results of the first layer, where pixels are fed as they are."""
+    for bias, fires in ((0.5, True), (40.0, False)):
+        (work / "b.qir").write_text(f"""const #w : f32[4,1,3,3] = rand(7, -0.6, 0.6)
+const #b : f32[4] = splat {bias}
+graph @g(%image: f32[1,1,16,16]) -> ("y") {{
+  %w = const #w : f32[4,1,3,3]
+  %b = const #b : f32[4]
+  %y = conv %image, %w, %b {{pads=[1,1,1,1]}} : f32[1,4,16,16]
+  return %y
+}}
+""")
+        said = warnings(run("calibrate", work / "b.qir", "-d", CALIB, "-o", work / "b.qcal"))
+        assert len(said) == fires and (not fires or "nothing beside it: the pixels are fed as 0 to 255" in said[0]), (bias, said)
+        assert not warnings(run("calibrate", work / "b.qir", "-d", f"{CALIB}&std=255", "-o", work / "b.qcal"))
+
+
 def calibrated(work):
     """Against a ranges file, and against the range of an int8 file's input."""
     good = f"{CALIB}&std=255"
@@ -125,7 +142,7 @@ def calibrated(work):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (told, units, first_layer, calibrated):
+        for test in (told, units, first_layer, biases, calibrated):
             test(work)
             print(f"{test.__name__}: passed")
 
