@@ -87,9 +87,12 @@ Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node) {
   const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
   const Numbers numbers(e, node.operand(0)->type().dtype);
   const int64_t bytes = numbers.bytes();
-  const int width =
-      space.along() ? 1
-                    : static_cast<int>(std::clamp<int64_t>(std::bit_floor(static_cast<uint64_t>(space.inner)), 1, e.lanes() * 4 / bytes));
+  int width = space.along()
+                  ? 1
+                  : static_cast<int>(std::clamp<int64_t>(std::bit_floor(static_cast<uint64_t>(space.inner)), 1, e.lanes() * 4 / bytes));
+  // Several vectors at once, where that leaves no rest: rows may lie a page apart, and a step along them is to use what it fetches.
+  constexpr int kMostVectors = 8;
+  for (int vectors = 1; !space.along() && vectors < kMostVectors && space.inner % (2 * width) == 0; vectors *= 2) width *= 2;
   llvm::Type* vector = KernelEmitter::vectorOf(numbers.storage(), width);
   const int64_t blocks = (space.inner + width - 1) / width;
   const auto scan = [&](Reg start, int lanes) {

@@ -27,6 +27,13 @@ TEST(Cumsum, EveryType) {
       }
 }
 
+// Rows side by side that fill several vectors, and blocks of them.
+TEST(Cumsum, WideRows) {
+  for (const char* t : {"f32", "f64", "s64", "u8"})
+    for (const int inner : {32, 96, 256, 1024})
+      checkRows(unary("cumsum", fmt::format("{}[2,3,{}]", t, inner), "axis=1", fmt::format("{}[2,3,{}]", t, inner)));
+}
+
 std::string topkText(const std::string& t, const std::string& shape, int axis, int k, bool largest, const std::string& result) {
   return fmt::format("{}graph @g(%x: {}[{}]) {{\n%v, %i = topk %x {{axis={}, k={}, largest={}}} : {}[{}], s64[{}]\nreturn %v, %i\n}}\n",
                      kTypes, t, shape, axis, k, largest ? 1 : 0, t, result, result);
