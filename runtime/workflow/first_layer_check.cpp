@@ -13,11 +13,11 @@ namespace qc {
 namespace {
 
 // Of four trained models with their own preprocessing the medians over channels are: variance 0.09 to 1.03 times that of the norm, mean at
-// most 0.13 of its deviations away.  With pixels that are not normalised, or normalised in the other unit: 1100 to 67000 times; with values of
-// 0 to 1 for ones of -2 to 2: 0.016 to 0.072 times, not all of which can be told apart.
+// most 0.13 of its deviations away.  With pixels that are not normalised, or normalised in the other unit: 1100 to 67000 times; with values
+// of 0 to 1 for ones of -2 to 2: 0.016 to 0.072 times, not all of which can be told apart.
 constexpr double kLargerVariance = 25, kSmallerVariance = 1.0 / 20, kShift = 5;
-// Biases are, in the median, 0.001 to 0.033 of the deviation of a layer's results where pixels are fed that should be normalised; else 0.1 to
-// 5, but for networks that are trained on pixels less their mean (0.001): those have a mean= at least.
+// Biases are, in the median, 0.001 to 0.033 of the deviation of a layer's results where pixels are fed that should be normalised; else 0.1
+// to 5, but for networks that are trained on pixels less their mean (0.001): those have a mean= at least.
 constexpr double kSmallBias = 0.05;
 constexpr int64_t kFewForWidth = 4;  // samples that may well be narrow
 constexpr size_t kMinElements = 32;  // elements of a channel that its variance is taken of
