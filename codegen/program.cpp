@@ -35,6 +35,8 @@ class ProgramBuilder {
     registerCodegenPasses();
     PassContext cx;
     cx.provide(program_.target_);
+    QC_TRY(checkInsertions(options.insertions, kCompileSteps));
+    cx.provide(options.insertions);
     PassManagerOptions manager;
     manager.verifyEach = options.verifyEach;
     return runPipeline("compile", graph(), cx, manager);

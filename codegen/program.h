@@ -11,6 +11,7 @@
 #include "codegen/jit.h"
 #include "codegen/plan/kernel.h"
 #include "ir/graph.h"
+#include "passes/insertion.h"
 
 namespace qc {
 
@@ -20,6 +21,7 @@ struct CompileOptions {
   bool load = true;                         // false: chosen and planned, without machine code; for compileToObject()
   std::string cacheFolder = {};             // of compiled kernels, see object_cache.h; empty: none
   int64_t cacheBytes = int64_t{256} << 20;  // bound of the folder
+  PassInsertions insertions = {};           // passes of one's own at the steps of `lower` (compile() alone) and `compile`
   bool remember = false;                    // kernels in the memory of this process, for the next model that is compiled so
 };
 

@@ -374,9 +374,13 @@ Result<Node*> Builder::createNode(std::string_view op, std::vector<Value*> opera
   for (size_t i = 0; i < operands.size(); ++i)
     if (!operands[i] && (i >= def->operands.size() || !def->operands[i].optional))
       return fail(ErrorCode::kInvalidModel, "'{}' lacks operand {}", op, i).at(location_);
+  for (size_t i = 0; i < operands.size(); ++i)
+    if (operands[i] && &operands[i]->graph() != &graph_)
+      return fail(ErrorCode::kInvalidArgument, "operand {} of '{}' is a value of another graph", i, op).at(location_);
   QC_CHECK(def->infer, "op {} has no inference", op);
   auto types = def->infer(InferContext{op, operands, attrs});
   if (!types) return tl::make_unexpected(std::move(types.error()).at(location_).on(name));
+  if (types->empty()) return fail(ErrorCode::kInvalidArgument, "'{}' has no result: its inference gives no types", op).at(location_);
   Node* node = graph_.insert(*def, std::move(operands), std::move(attrs), std::move(*types), before_, name);
   node->setLocation(location_);
   return node;

@@ -2,6 +2,7 @@
 
 #include "ir/custom_op.h"
 #include "ir/edit_distance.h"
+#include "ir/verify.h"
 
 #include <algorithm>
 
@@ -52,7 +53,7 @@ Status registerOp(OpDef def) {
   if (def.name.find('.') == std::string::npos || def.name.starts_with("q.") || def.name.starts_with("k."))
     return fail(ErrorCode::kInvalidArgument, "'{}' is not a name for an op of one's own", def.name)
         .help("use a prefix and a dot: acme.swoosh");
-  if (!def.infer) return fail(ErrorCode::kInvalidArgument, "op '{}' does not say what type it has", def.name);
+  QC_TRY(checkDeclaration(def));
   if (OpRegistry::get().find(def.name)) return fail(ErrorCode::kInvalidArgument, "an op named '{}' exists", def.name);
   mutableRegistry().add(std::move(def));
   return {};

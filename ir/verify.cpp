@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <unordered_set>
 
 namespace qc {
@@ -9,6 +10,14 @@ namespace {
 
 // On every op: the row of the kernel table that was chosen for the node.
 const AttrSpec kUniversalAttrs[] = {{"kernel", AttrKind::string, std::string()}};
+
+// What the text form takes for a name.
+constexpr std::string_view kWords = "letters, digits and '_', no digit first";
+bool isWord(std::string_view name) {
+  const auto isLetter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  return !name.empty() && isLetter(name[0]) &&
+         std::all_of(name.begin(), name.end(), [&](char c) { return isLetter(c) || (c >= '0' && c <= '9'); });
+}
 
 const AttrSpec* findSpec(std::span<const AttrSpec> specs, std::string_view name) {
   const auto it = std::find_if(specs.begin(), specs.end(), [&](const AttrSpec& spec) { return spec.name == name; });
@@ -235,6 +244,51 @@ class Verifier {
 
 Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
 Status checkStage(const Graph& graph, Stage stage) { return Verifier(graph, stage).runStage(); }
+
+Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {
+  std::set<std::string_view> seen;
+  for (const AttrSpec& spec : specs) {
+    if (!isWord(spec.name))
+      return fail(ErrorCode::kInvalidArgument, "'{}' declares '{}', which is not a name", owner, spec.name).help(kWords);
+    if (!seen.insert(spec.name).second) return fail(ErrorCode::kInvalidArgument, "'{}' declares '{}' twice", owner, spec.name);
+    Attr value = spec.byDefault.value_or(Attr());
+    if (spec.byDefault && !coerce(value, spec.kind))
+      return fail(ErrorCode::kInvalidArgument, "the default of {}.{} is of kind {}, not {}", owner, spec.name,
+                  toString(kindOf(*spec.byDefault)), toString(spec.kind));
+  }
+  return {};
+}
+
+Status checkDeclaration(const OpDef& def) {
+  const auto wrong = [&](std::string_view what) { return fail(ErrorCode::kInvalidArgument, "op '{}' {}", def.name, what); };
+  std::set<std::string_view> seen;
+  for (size_t begin = 0; begin <= def.name.size();) {
+    const size_t end = std::min(def.name.find('.', begin), def.name.size());
+    if (!isWord(std::string_view(def.name).substr(begin, end - begin)))
+      return wrong("has a name that the text form cannot hold").help(kWords);
+    begin = end + 1;
+  }
+  for (size_t i = 0; i < def.operands.size(); ++i) {
+    const OperandSpec& operand = def.operands[i];
+    if (!isWord(operand.name)) return wrong(fmt::format("has an operand '{}', which is not a name", operand.name)).help(kWords);
+    if (!seen.insert(operand.name).second) return wrong(fmt::format("has two operands '{}'", operand.name));
+    if (operand.variadic && i + 1 < def.operands.size()) return wrong("has operands behind the one that may be many");
+  }
+  QC_TRY(checkAttrSpecs(def.name, def.attrs));
+  for (const AttrSpec& spec : def.attrs)
+    if (spec.meaning != AttrMeaning::plain && def.operands.empty())
+      return wrong(fmt::format("has an attribute '{}' that speaks of the dims of its first operand, and no operands", spec.name));
+  if (!def.infer) return wrong("does not say what type it has").help("set OpDef::infer");
+  if (!def.eval) return wrong("has no evaluation").help("set OpDef::eval: nothing else runs it");
+  if (def.numResults < -1 || def.numResults == 0)
+    return wrong(fmt::format("has {} results", def.numResults)).help("1 or more, or -1: as infer says");
+  if (def.has(kElementwise) && !def.scalar) return wrong("is elementwise and has no scalar expression").help("set OpDef::scalar");
+  if (def.has(kCommutative) && def.operands.size() < 2) return wrong("is commutative and has less than two operands");
+  if ((def.traits & (kElementwise | kMovesData | kSharesQuant | kView | kPermutable)) && def.operands.empty())
+    return wrong("has traits that speak of its operands, and no operands");
+  if (!(def.stages & kAllStages)) return wrong("is legal in no stage").help("leave OpDef::stages as it is");
+  return {};
+}
 
 Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs, std::string_view noun) {
   return checkDict(owner, noun, specs, {}, attrs);

@@ -21,6 +21,10 @@ Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attr
 // The attributes alone; also for the options of a pass.  Messages call them `noun` of `owner`.
 Status checkAttrs(std::string_view owner, std::span<const AttrSpec> specs, AttrDict& attrs, std::string_view noun = "attribute");
 
+// A declaration itself: what an integrator writes.  Attributes (or options) have names, each its own, and defaults of their kind.
+Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs);
+Status checkDeclaration(const OpDef& def);
+
 // Storage, range, scales and zero points, by themselves and against the dims they cover.
 Status checkQuantParams(const QuantParams& params);
 Status checkType(const TensorType& type);

@@ -86,16 +86,19 @@ struct Pass {
 class PassRegistry {
  public:
   static PassRegistry& get();  // holds the passes of this room from the start; codegen adds its own
-  void add(Pass pass);
+  // Errors: the name is taken, or not one that a pipeline can hold; no function; options that are declared wrongly.
+  Status add(Pass pass);
   const Pass* find(std::string_view name) const;
   const std::map<std::string, Pass, std::less<>>& passes() const { return passes_; }
 
   // A named pipeline is text that other pipelines may mention like a pass.
-  void addPipeline(std::string name, std::string text);
+  // Error: the name is taken, or not one that a pipeline can hold.  What the text says is looked at when the pipeline is parsed.
+  Status addPipeline(std::string name, std::string text);
   const std::string* findPipeline(std::string_view name) const;
   const std::map<std::string, std::string, std::less<>>& pipelines() const { return pipelines_; }
 
  private:
+  Status checkName(std::string_view what, std::string_view name) const;
   std::map<std::string, Pass, std::less<>> passes_;
   std::map<std::string, std::string, std::less<>> pipelines_;
 };

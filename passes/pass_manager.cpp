@@ -12,6 +12,7 @@
 #include "ir/files.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
+#include "passes/insertion.h"
 #include "passes/replay.h"
 
 namespace qc {
@@ -55,7 +56,7 @@ class PipelineParser {
       QC_TRY(in.expect("}", "behind the options of a pass"));
     }
     if (auto s = checkAttrs(name, pass->options, options, "option"); !s) return in.placed(offset, s.error());
-    steps_.push_back({pass, std::move(options)});
+    steps_.push_back({pass, std::move(options), false});
     return {};
   }
 
@@ -193,8 +194,11 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   if (step.pass->leaves) stage_ = step.pass->leaves;
   QC_TRY(show(index, before, graph));
   QC_TRY(dump(index + 1, step.pass->name, graph));
-  if (!options_.verifyEach && !step.pass->leaves && !last) return {};
-  if (auto s = verify(graph); !s) return evidence(inPass("the graph is invalid after", *step.pass, s.error(), ErrorCode::kInternal));
+  if (!options_.verifyEach && !step.pass->leaves && !last && !step.guest) return {};
+  if (auto s = verify(graph); !s) {
+    const ErrorCode whose = step.guest ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
+    return evidence(inPass("the graph is invalid after", *step.pass, s.error(), whose));
+  }
   // An op that a stage does not know may have been there from the start: the model's fault, not the pass's.
   if (stage_)
     if (auto s = checkStage(graph, *stage_); !s) return inPass("after", *step.pass, s.error(), s.error().code());
@@ -227,6 +231,9 @@ Status PassManager::dump(size_t number, std::string_view name, const Graph& grap
 
 Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options) {
   QC_ASSIGN(Pipeline pipeline, Pipeline::parse(text));
+  if (const auto* own = cx.get<PassInsertions>()) {
+    QC_ASSIGN(pipeline, withInsertions(pipeline, *own));
+  }
   return PassManager(std::move(pipeline), std::move(options)).run(graph, cx);
 }
 

@@ -25,11 +25,13 @@ class Pipeline {
  public:
   struct Step {
     const Pass* pass;
-    AttrDict options;  // defaults filled in
+    AttrDict options;    // defaults filled in
+    bool guest = false;  // no pass of the product: what it leaves is verified at once, and is its author's fault
   };
 
   static Result<Pipeline> parse(std::string_view text, const PassRegistry& registry = PassRegistry::get());
   const std::vector<Step>& steps() const { return steps_; }
+  void add(Step step) { steps_.push_back(std::move(step)); }
   std::string str(size_t from = 0) const;  // parse(str()) is the same pipeline; defaults are not written
 
  private:
@@ -64,7 +66,7 @@ class PassManager {
   std::optional<Stage> stage_;
 };
 
-// Parses and runs in one go.
+// Parses and runs in one go, with the PassInsertions (insertion.h) that the context provides.
 Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options = {});
 
 // "- old line" / "+ new line" with two lines of context; empty if equal.

@@ -1,5 +1,9 @@
 // Every pass of this room and every named pipeline.  A pass is a row here and a file of the same name.
 #include "passes/passes.h"
+
+#include <algorithm>
+
+#include "ir/verify.h"
 #include "passes/quantize/bias_corrections.h"
 #include "quantizer/channel_statistics.h"
 #include "quantizer/layer_statistics.h"
@@ -134,22 +138,38 @@ const std::pair<const char*, const char*> kPipelines[] = {
     {"compile", "project-recurrences,expand-dynamic,layout,split-conv-transpose,fold-constants,canonicalize,cse,dce,select-kernels"},
 };
 
+// The rows of this file are the product's own.
+void addOwn(const Status& added) { QC_CHECK(added.has_value(), "{}", added.error().message()); }
+
 }  // namespace
 
 PassRegistry& PassRegistry::get() {
   static PassRegistry registry = [] {
     PassRegistry r;
-    for (const Pass& pass : kPasses) r.add(pass);
-    for (const auto& [name, text] : kPipelines) r.addPipeline(name, text);
+    for (const Pass& pass : kPasses) addOwn(r.add(pass));
+    for (const auto& [name, text] : kPipelines) addOwn(r.addPipeline(name, text));
     return r;
   }();
   return registry;
 }
 
-void PassRegistry::add(Pass pass) {
+Status PassRegistry::checkName(std::string_view what, std::string_view name) const {
+  const auto isNameChar = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'; };
+  if (name.empty() || !std::all_of(name.begin(), name.end(), isNameChar))
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a name for a {}", name, what).help("use a-z, 0-9 and '-'");
+  if (find(name)) return fail(ErrorCode::kInvalidArgument, "a pass named '{}' exists", name);
+  if (findPipeline(name)) return fail(ErrorCode::kInvalidArgument, "a pipeline named '{}' exists", name);
+  return {};
+}
+
+Status PassRegistry::add(Pass pass) {
+  QC_TRY(checkName("pass", pass.name));
+  if (!pass.run) return fail(ErrorCode::kInvalidArgument, "pass `{}` has no function", pass.name);
+  if (!(pass.accepts & kAllStages)) return fail(ErrorCode::kInvalidArgument, "pass `{}` works in no stage", pass.name);
+  QC_TRY(checkAttrSpecs(pass.name, pass.options));
   std::string name = pass.name;
-  const bool added = passes_.emplace(std::move(name), std::move(pass)).second;
-  QC_CHECK(added, "a pass is registered twice");
+  passes_.emplace(std::move(name), std::move(pass));
+  return {};
 }
 
 const Pass* PassRegistry::find(std::string_view name) const {
@@ -157,10 +177,10 @@ const Pass* PassRegistry::find(std::string_view name) const {
   return it == passes_.end() ? nullptr : &it->second;
 }
 
-void PassRegistry::addPipeline(std::string name, std::string text) {
-  QC_CHECK(!find(name), "the pipeline {} has the name of a pass", name);
-  const bool added = pipelines_.emplace(std::move(name), std::move(text)).second;
-  QC_CHECK(added, "a pipeline is registered twice");
+Status PassRegistry::addPipeline(std::string name, std::string text) {
+  QC_TRY(checkName("pipeline", name));
+  pipelines_.emplace(std::move(name), std::move(text));
+  return {};
 }
 
 const std::string* PassRegistry::findPipeline(std::string_view name) const {

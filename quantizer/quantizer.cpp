@@ -129,12 +129,15 @@ CoverageReport Quantizer::report(const Graph& annotated) const {
 }
 
 Status ComposableQuantizer::transform(Graph& graph) {
+  for (size_t i = 0; i < parts_.size(); ++i)
+    if (!parts_[i]) return fail(ErrorCode::kInvalidArgument, "part {} of a ComposableQuantizer is null", i);
   for (const auto& part : parts_) QC_TRY(part->transform(graph));
   return {};
 }
 
 Status ComposableQuantizer::annotate(Graph& graph) {
   for (const auto& part : parts_) {
+    if (!part) return fail(ErrorCode::kInvalidArgument, "a part of a ComposableQuantizer is null");
     const auto before = annotationsOf(graph);
     QC_TRY(part->annotate(graph));
     const auto after = annotationsOf(graph);
@@ -149,7 +152,8 @@ Status ComposableQuantizer::annotate(Graph& graph) {
 }
 
 Status ComposableQuantizer::validate(const Graph& graph) {
-  for (const auto& part : parts_) QC_TRY(part->validate(graph));
+  for (const auto& part : parts_)
+    if (part) QC_TRY(part->validate(graph));
   return {};
 }
 

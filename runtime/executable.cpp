@@ -20,6 +20,7 @@ struct PoolDeleter {
 };
 
 Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
+  if (t.numElements() > 0 && !t.data()) return fail(ErrorCode::kInvalidArgument, "{} is a tensor without bytes", what).on(port.name);
   if (t.dtype() == port.type.dtype && t.sizes() == port.type.sizes()) return {};
   return fail(ErrorCode::kInvalidArgument, "{} is {}, expected {}", what, t.type().str(), port.type.str())
       .on(port.name)
@@ -117,6 +118,10 @@ struct Session::Impl {
   }
 };
 
+static Failure movedFrom(std::string_view what) {
+  return fail(ErrorCode::kInvalidArgument, "this {} has been moved from", what).help("use the one that it was moved into");
+}
+
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -125,6 +130,7 @@ Session::~Session() = default;
 Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs) { return run(inputs, outputs, {}); }
 
 Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, const StepHook& hook) {
+  if (!impl_) return movedFrom("session");
   Impl& s = *impl_;
   if (inputs.size() != s.inputs.size() || outputs.size() != s.outputs.size())
     return fail(ErrorCode::kInvalidArgument, "the model has {} inputs and {} outputs; {} and {} were given", s.inputs.size(),
@@ -151,6 +157,7 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
 
 Result<TensorMap> Session::run(const TensorMap& inputs) {
   return withinMemory([&]() -> Result<TensorMap> {
+    if (!impl_) return movedFrom("session");
     std::vector<Tensor> in, out;
     for (const Port& port : impl_->inputs) {
       const auto it = inputs.find(port.name);
@@ -179,12 +186,14 @@ Result<Executable> Executable::fromGraph(Graph graph, const Target& target, cons
 
 std::vector<Port> Executable::inputs() const {
   std::vector<Port> ports;
+  if (!program_) return ports;
   for (const Value* v : program_->graph().inputs()) ports.push_back({v->name(), v->type()});
   return ports;
 }
 
 std::vector<Port> Executable::outputs() const {
   std::vector<Port> ports;
+  if (!program_) return ports;
   const Graph& g = program_->graph();
   for (size_t i = 0; i < g.outputs().size(); ++i) ports.push_back({g.outputNames()[i], g.outputs()[i]->type()});
   return ports;
@@ -193,6 +202,7 @@ std::vector<Port> Executable::outputs() const {
 Result<Session> Executable::session(const SessionOptions& options) const {
   return withinMemory([&]() -> Result<Session> {
     const DefinedArithmetic defined;
+    if (!program_) return movedFrom("executable");
     if (options.threads < 1 || options.threads > 1024)
       return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
     QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "codegen/plan/select_kernels.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
 #include "ir/arithmetic.h"
@@ -95,7 +96,10 @@ Result<Graph> lowerModel(const Model& model, PassContext& cx) {
 Result<Executable> compile(const Model& model, const BuildOptions& options) {
   return withinMemory([&]() -> Result<Executable> {
     const DefinedArithmetic defined;
+    registerCodegenPasses();  // whose names are steps as well
+    QC_TRY(checkInsertions(options.compile.insertions, kCompileSteps));
     PassContext cx;
+    cx.provide(options.compile.insertions);
     QC_ASSIGN(Graph graph, lowerModel(model, cx));
     return Executable::fromGraph(std::move(graph), options.target, options.compile);
   });

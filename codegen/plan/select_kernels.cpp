@@ -41,12 +41,13 @@ Status selectKernels(Graph& graph, PassContext& cx) {
 
 void registerCodegenPasses() {
   static const bool once = [] {
-    PassRegistry::get().add({"select-kernels",
-                             "chooses a kernel for every node and packs weights",
-                             {{"target", AttrKind::string, Attr(std::string("host"))}},
-                             Stage::kKernel,
-                             selectKernels,
-                             kBeforeKernel});
+    const Status added = PassRegistry::get().add({"select-kernels",
+                                                  "chooses a kernel for every node and packs weights",
+                                                  {{"target", AttrKind::string, Attr(std::string("host"))}},
+                                                  Stage::kKernel,
+                                                  selectKernels,
+                                                  kBeforeKernel});
+    QC_CHECK(added.has_value(), "{}", added.error().message());
     return true;
   }();
   (void)once;

@@ -29,6 +29,7 @@ using Arrays = std::map<std::string, Tensor>;
 
 constexpr int64_t kMaxSide = 1 << 14;
 constexpr int64_t kNoLimit = 1'000'000'000'000;
+constexpr int64_t kMaxSamples = int64_t{1} << 40;
 
 using Options = std::vector<DataSourceOption>;
 const Options kOfAll = {{"skip", "N", "the first N samples are left out; default 0"}, {"limit", "N", "at most N samples; default all"}};
@@ -536,13 +537,20 @@ std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const 
   return std::nullopt;
 }
 
+struct FitOptions {
+  bool anySize = false;  // the model may be had at other sizes
+  bool stated = false;   // whoever gave the array says that its sizes are those it is to have
+};
+
 // The array as the input wants it: in its dtype and sizes, dims of 1 put in or left out.  The order of the elements is never taken for
 // another.
-Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sample, bool anySize) {
+Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sample, const FitOptions& options) {
+  if (t.numElements() > 0 && !t.data())
+    return fail(ErrorCode::kInvalidData, "sample '{}' has a tensor without bytes", sample).on(input.name);
   const bool same = withoutOnes(t.sizes()) == withoutOnes(input.sizes);
-  const std::optional<std::string> layout = same ? std::nullopt : otherLayout(t.sizes(), input.sizes);
+  const std::optional<std::string> layout = same || options.stated ? std::nullopt : otherLayout(t.sizes(), input.sizes);
   const auto own = ofRank(t.sizes(), input.sizes.size());
-  if (!same && anySize && own && !layout) {
+  if (!same && options.anySize && own && !layout) {
     input.sizes = *own;
   } else if (!same) {
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
@@ -569,18 +577,33 @@ Result<Dataset> Dataset::open(const std::vector<std::string>& sources, const std
   d.inputs_ = inputs;
   for (const std::string& source : sources) {
     QC_ASSIGN(SourceText text, SourceText::parse(source));
-    d.names_.push_back(fmt::format("{}:{}", text.kind, text.path));
-    d.settings_.push_back(text.settings());
+    std::string name = fmt::format("{}:{}", text.kind, text.path), settings = text.settings();
     QC_ASSIGN(const int64_t skip, text.integer("skip", 0));
     QC_ASSIGN(const int64_t limit, text.integer("limit", kNoLimit));
     QC_ASSIGN(auto opened, kOpeners[findKind(text.kind) - kKinds](text, inputs));
-    const int64_t end = std::min(opened->size(), skip + limit);
-    QC_TRY(checkMemory(std::max<int64_t>(end - skip, 0) * static_cast<int64_t>(sizeof(Entry)),
-                       fmt::format("the list of samples of '{}'", source)));
-    for (int64_t i = skip; i < end; ++i) d.entries_.push_back({static_cast<int>(d.sources_.size()), i});
-    d.sources_.push_back(std::move(opened));
+    QC_TRY(d.add(std::move(opened), std::move(name), std::move(settings), skip, limit));
   }
   if (d.entries_.empty()) return fail(ErrorCode::kInvalidData, "the data sources hold no samples").help("check skip= and limit=");
+  return d;
+}
+
+Status Dataset::add(std::shared_ptr<const SampleSource> source, std::string name, std::string settings, int64_t skip, int64_t limit) {
+  const int64_t end = std::min(source->size(), skip + limit), count = std::max<int64_t>(end - skip, 0);
+  if (count > kMaxSamples) return fail(ErrorCode::kResource, "'{}' has {} samples, more than {}", name, count, kMaxSamples);
+  QC_TRY(checkMemory(count * static_cast<int64_t>(sizeof(Entry)), fmt::format("the list of samples of '{}'", name)));
+  for (int64_t i = skip; i < end; ++i) entries_.push_back({static_cast<int>(sources_.size()), i});
+  sources_.push_back(std::move(source));
+  names_.push_back(std::move(name));
+  settings_.push_back(std::move(settings));
+  return {};
+}
+
+Result<Dataset> Dataset::of(std::shared_ptr<const SampleSource> source, std::string label, const std::vector<InputInfo>& inputs) {
+  if (!source) return fail(ErrorCode::kInvalidArgument, "the data source '{}' is null", label);
+  Dataset d;
+  d.inputs_ = inputs;
+  QC_TRY(d.add(std::move(source), label, label, 0, kNoLimit));
+  if (d.entries_.empty()) return fail(ErrorCode::kInvalidData, "the data source '{}' holds no samples", label);
   return d;
 }
 
@@ -590,13 +613,15 @@ Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const 
 
 Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
   const DefinedArithmetic defined;
+  if (i < 0 || i >= size()) return fail(ErrorCode::kInvalidArgument, "there is no sample {}: the set has {}", i, size());
   const Entry& e = entries_[static_cast<size_t>(i)];
-  QC_ASSIGN(const Arrays arrays, sources_[static_cast<size_t>(e.source)]->sample(e.index));
+  const SampleSource& source = *sources_[static_cast<size_t>(e.source)];
+  QC_ASSIGN(const Arrays arrays, source.sample(e.index));
   Arrays result;
   for (const InputInfo& input : inputs_) {
     const auto it = arrays.find(input.name);
     if (it == arrays.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i)).on(input.name);
-    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), anySize));
+    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), {.anySize = anySize, .stated = source.statesShapes()}));
   }
   return result;
 }

@@ -1,4 +1,4 @@
-// Calibration and evaluation samples from files, one at a time: memory does not grow with their number.
+// Calibration and evaluation samples, one at a time: memory does not grow with their number.  From files:
 //
 //   images:DIR?size=224&resize=256&mean=..&std=..     npy:FILE     npz:FILE     raw:DIR?dtype=s8     testdata:DIR     random:N
 //
@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -42,19 +43,30 @@ struct Preprocessing {
   std::string str() const;
 };
 
+// Arrays by the name of the input they are for.
+using Sample = std::map<std::string, Tensor>;
+
 class SampleSource {
  public:
   virtual ~SampleSource() = default;
   virtual int64_t size() const = 0;
   virtual Result<std::map<std::string, Tensor>> sample(int64_t i) const = 0;
   virtual std::string name(int64_t i) const = 0;
-  virtual std::string warning() const { return {}; }  // what the user should know of all of it
-  virtual Preprocessing preprocessing() const = 0;    // its `source` is left to the caller
+  virtual std::string warning() const { return {}; }          // what the user should know of all of it
+  virtual Preprocessing preprocessing() const { return {}; }  // its `source` is left to the caller
+  virtual bool statesShapes() const { return false; }         // arrays of the input's rank have the shape that they mean to have
 };
 
 class Dataset {
  public:
   static Result<Dataset> open(const std::vector<std::string>& sources, const std::vector<InputInfo>& inputs);
+  // Of a source of one's own.  `label` stands for it in messages and, with the names of the samples, in the fingerprint.
+  static Result<Dataset> of(std::shared_ptr<const SampleSource> source, std::string label, const std::vector<InputInfo>& inputs);
+  // Samples in memory, of whatever shapes the model takes; the bytes of the tensors are shared, not copied.
+  static Result<Dataset> fromMemory(std::vector<Sample> samples, const std::vector<InputInfo>& inputs, std::string label = "memory");
+  // Samples that a function makes when they are wanted, more than once each.  Its errors are passed on whole, naming the sample.
+  using SampleFn = std::function<Result<Sample>(int64_t index)>;
+  static Result<Dataset> fromCallback(int64_t count, SampleFn make, const std::vector<InputInfo>& inputs, std::string label = "callback");
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   std::vector<std::string> warnings() const;  // of its sources
@@ -66,7 +78,7 @@ class Dataset {
   Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
   Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one
   static bool isLeftOut(int64_t i, int64_t size) { return (i + 1) % std::clamp<int64_t>(size, 1, 5) == 0; }
-  // Every input of the model, with its dtype and sizes.
+  // Every input of the model, with its dtype and sizes.  Error: there is no sample i.
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
   // The same, but sizes may be others of the same rank.
   Result<std::map<std::string, Tensor>> sampleOfAnySize(int64_t i) const;
@@ -82,6 +94,7 @@ class Dataset {
     int64_t index;
   };
   Result<std::map<std::string, Tensor>> sampleFor(int64_t i, bool anySize) const;
+  Status add(std::shared_ptr<const SampleSource> source, std::string name, std::string settings, int64_t skip, int64_t limit);
 
   std::vector<std::shared_ptr<const SampleSource>> sources_;
   std::vector<std::string> names_, settings_;  // of the sources: kind and path; the rest

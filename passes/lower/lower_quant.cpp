@@ -306,7 +306,18 @@ std::vector<RewriteRule> rules() {
 
 }  // namespace
 
-void registerLowering(RewriteRule rule) { ownRules().push_back(std::move(rule)); }
+Status registerLowering(RewriteRule rule) {
+  const auto hasName = [&](const RewriteRule& r) { return r.name == rule.name; };
+  if (rule.name.empty() || !rule.apply) return fail(ErrorCode::kInvalidArgument, "a lowering '{}' needs a name and a function", rule.name);
+  if (rule.pattern.kind != Pattern::Kind::op)
+    return fail(ErrorCode::kInvalidArgument, "the pattern of lowering '{}' has no op at its root", rule.name).help("use op(NAME, ..)");
+  const std::vector<RewriteRule> builtIn = rules();
+  for (const auto* list : {&std::as_const(ownRules()), &builtIn})
+    if (std::any_of(list->begin(), list->end(), hasName))
+      return fail(ErrorCode::kInvalidArgument, "a lowering named '{}' exists", rule.name);
+  ownRules().push_back(std::move(rule));
+  return {};
+}
 
 Status lowerQuant(Graph& graph, PassContext& cx) {
   QC_TRY(cse(graph, cx));

@@ -5,7 +5,8 @@
 
 namespace qc {
 
-// Tried in front of the built-in rules.  Not to be called while passes run.
-void registerLowering(RewriteRule rule);
+// Tried in front of the built-in rules, the one registered first before the others.  Not to be called while passes run.
+// Errors: the name is taken or empty; no function; a pattern without an op at its root.
+Status registerLowering(RewriteRule rule);
 
 }  // namespace qc

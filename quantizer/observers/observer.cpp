@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/verify.h"
 #include "quantizer/observers/observer_table.h"
 #include "quantizer/rules/nearest.h"
 
@@ -111,6 +112,7 @@ std::vector<const ObserverDef*> observerTable() {
 
 Status registerObserver(ObserverDef def) {
   if (def.name.empty() || !def.create) return fail(ErrorCode::kInvalidArgument, "an observer needs a name and a factory");
+  QC_TRY(checkAttrSpecs(def.name, def.args));
   const std::string name = def.name;
   if (!table().emplace(name, std::move(def)).second) return fail(ErrorCode::kInvalidArgument, "an observer named '{}' exists", name);
   return {};
@@ -153,7 +155,9 @@ Status checkObservedSpec(ObservedSpec& spec) {
 
 Result<std::unique_ptr<Observer>> makeObserver(ObservedSpec spec) {
   QC_TRY(checkObservedSpec(spec));
-  return findObserver(spec.observer)->create(spec);
+  QC_ASSIGN(std::unique_ptr<Observer> made, findObserver(spec.observer)->create(spec));
+  if (!made) return fail(ErrorCode::kInvalidArgument, "the factory of observer '{}' made none", spec.observer);
+  return made;
 }
 
 Result<std::vector<FloatQParams>> Observer::floatQParams() const {

@@ -5,6 +5,7 @@
 #include <list>
 
 #include "quantizer/observers/qparams.h"
+#include "quantizer/rules/nearest.h"
 
 namespace qc {
 namespace {
@@ -168,7 +169,21 @@ int weightChannelAxis(const Node& node) {
 }
 
 Status registerOpPolicy(const OpPolicy& policy) {
-  if (policy.op.empty() || findPolicy(policy.op)) return fail(ErrorCode::kInvalidArgument, "op '{}' has a policy", policy.op);
+  const OpDef* def = OpRegistry::get().find(policy.op);
+  if (!def) {
+    std::vector<std::string> names;
+    for (const auto& [name, row] : OpRegistry::get().ops()) names.push_back(name);
+    return fail(ErrorCode::kInvalidArgument, "there is no op '{}' to have a policy", policy.op)
+        .help(didYouMean(policy.op, names) + " One's own is registered first: registerOp().");
+  }
+  if (findPolicy(policy.op)) return fail(ErrorCode::kInvalidArgument, "op '{}' has a policy", policy.op);
+  const auto unfit = [&](std::string_view why) { return fail(ErrorCode::kInvalidArgument, "the policy of op '{}': {}", policy.op, why); };
+  if (policy.role < Role::weighted || policy.role > Role::keepFloat) return unfit("not a role");
+  if (policy.role == Role::keepFloat && policy.why.empty()) return unfit("it stays float and does not say why");
+  if (policy.role == Role::weighted && !weightOf(*def)) return unfit("none of its operands is declared as its weight");
+  if (policy.role != Role::keepFloat && def->operands.size() < (policy.role == Role::product ? 2 : 1))
+    return unfit("it has too few operands");
+  if (policy.fixedLow && *policy.fixedLow >= 1) return unfit("the fixed range is empty");
   OwnRow& row = ownRows().emplace_back(OwnRow{std::string(policy.op), std::string(policy.why), policy});
   row.policy.op = row.op;
   row.policy.why = row.why;

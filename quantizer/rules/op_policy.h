@@ -37,7 +37,8 @@ const OperandSpec* weightOf(const OpDef& def);
 // The axis of the channels of operand "w" of this very node that may have parameters each; -1: one set of parameters for all.
 int weightChannelAxis(const Node& node);
 
-// A row for an op of one's own (ir/custom_op.h).  Error: there is one.  From one thread, before graphs are annotated.
+// A row for an op of one's own (ir/custom_op.h).  Errors: there is one; no such op; operands that the role does not fit; no reason.  From
+// one thread, before graphs are annotated.
 Status registerOpPolicy(const OpPolicy& policy);
 
 // Why this very node cannot be int8 although its op can; empty when it can.

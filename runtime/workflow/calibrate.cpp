@@ -210,6 +210,7 @@ class Calibration {
 Result<Ranges> calibrate(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options) {
   return withinMemory([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
     return Calibration(model, samples, options).run();
   });
 }

@@ -67,7 +67,8 @@ struct Easing {
 
   Result<PreparedModel> at(const Ways& ways, const ChannelsByValue& channels) const {
     QC_ASSIGN(Graph graph, easedGraph(model.simplified->clone(), channels, ways));
-    return prepareModel(Model(std::move(graph), model.name, easedReshaper(model, channels, ways)), *model.rules);
+    return prepareModel(Model(std::move(graph), model.name, easedReshaper(model, channels, ways)), *model.rules,
+                        {.insertions = model.insertions, .simplified = true});
   }
 
   // What the outputs of the int8 model have on samples that its ranges have not seen, in dB; nothing when none of those has its shapes.

@@ -25,38 +25,64 @@ Status refuseNaN(const Graph& graph) {
   return {};
 }
 
-Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::optional<QConfigMapping> rules) {
+// The model at other shapes has the passes that were inserted on the way to its simplified form.
+Model::Reshaper insertedReshaper(const Model::Reshaper& reshaper, const PrepareOptions& options) {
+  if (!reshaper || options.insertions.empty() || options.simplified) return reshaper;
+  return [reshaper, insertions = options.insertions](const Shapes& shapes) -> Result<Model> {
+    QC_ASSIGN(const Model other, reshaper(shapes));
+    Graph graph = other.graph().clone();
+    PassContext cx;
+    cx.provide(insertions);
+    QC_TRY(runPipeline("simplify", graph, cx));
+    return Model(std::move(graph), other.name());
+  };
+}
+
+Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::optional<QConfigMapping> rules,
+                               const PrepareOptions& options) {
   if (model.isQuantized())
     return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
   Graph graph = model.graph().clone();
   QC_TRY(refuseNaN(graph));
   PassContext cx;
   if (rules) cx.provide(*rules);
+  QC_TRY(checkInsertions(options.insertions, kQuantizeSteps));
+  if (!options.simplified) cx.provide(options.insertions);
   QC_TRY(runPipeline("simplify", graph, cx));
   Graph simplified = graph.clone();
   QC_TRY(quantizer.transform(graph));
   QC_TRY(quantizer.annotate(graph));
   QC_TRY(quantizer.validate(graph));
   CoverageReport coverage = quantizer.report(graph);
+  cx.provide(options.insertions);
   QC_TRY(runPipeline("prepare", graph, cx));
   return PreparedModel{.name = model.name(),
-                       .reshaper = model.reshaper(),
+                       .reshaper = insertedReshaper(model.reshaper(), options),
                        .rules = std::move(rules),
                        .simplified = std::make_shared<const Graph>(std::move(simplified)),
                        .observed = std::make_shared<const Graph>(std::move(graph)),
                        .coverage = std::move(coverage),
                        .remarks = std::move(cx.remarks),
-                       .timings = std::move(cx.timings)};
+                       .timings = std::move(cx.timings),
+                       .insertions = options.insertions};
 }
 
 }  // namespace
 
-Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules) {
+Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules, const PrepareOptions& options) {
   DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
-  return prepared(model, quantizer, rules);
+  return prepared(model, quantizer, rules, options);
 }
 
-Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer) { return prepared(model, quantizer, std::nullopt); }
+Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer, const PrepareOptions& options) {
+  return prepared(model, quantizer, std::nullopt, options);
+}
+
+Status checkPrepared(const PreparedModel& model) {
+  if (model.simplified && model.observed) return {};
+  return fail(ErrorCode::kInvalidArgument, "this PreparedModel holds no graph")
+      .help("make it with prepareModel(), and do not move from it");
+}
 
 Result<Graph> convertedGraph(const Graph& observed, const GroupParams& params) {
   Graph graph = observed.clone();

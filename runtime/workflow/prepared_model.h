@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "passes/insertion.h"
 #include "passes/pass.h"
 #include "passes/quantize/group_params.h"
 #include "quantizer/quantizer.h"
@@ -23,11 +24,20 @@ struct PreparedModel {
   CoverageReport coverage;
   std::vector<Remark> remarks;
   std::vector<PassTiming> timings;
+  PassInsertions insertions = {};  // that conversion has as well
+};
+
+struct PrepareOptions {
+  PassInsertions insertions = {};  // passes of one's own at the steps of quantization, from here to the converted graph
+  bool simplified = false;         // with those at the steps of `simplify`: they have been there
 };
 
 // Errors: the model is quantized already; a weight is NaN; what the rules or the quantizer refuse.
-Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules);
-Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer);
+Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules, const PrepareOptions& options = {});
+Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer, const PrepareOptions& options = {});
+
+// An error for one that nobody prepared, or that was moved from.
+Status checkPrepared(const PreparedModel& model);
 
 // The observed graph with quantize and dequantize in place of the observers.
 Result<Graph> convertedGraph(const Graph& observed, const GroupParams& params);

@@ -8,13 +8,33 @@
 #include "runtime/workflow/small_ranges.h"
 
 namespace qc {
+namespace {
+
+std::vector<InputInfo> inputsOf(const Model& model) {
+  std::vector<InputInfo> inputs;
+  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
+  return inputs;
+}
+
+}  // namespace
+
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
   return withinMemory([&]() -> Result<Dataset> {
     const DefinedArithmetic defined;
-    std::vector<InputInfo> inputs;
-    for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.sizes()});
-    return Dataset::open(sources, inputs);
+    return Dataset::open(sources, inputsOf(model));
   });
+}
+
+Result<Dataset> memoryDataset(std::vector<Sample> samples, const Model& model, std::string label) {
+  return withinMemory([&] { return Dataset::fromMemory(std::move(samples), inputsOf(model), std::move(label)); });
+}
+
+Result<Dataset> callbackDataset(int64_t count, Dataset::SampleFn make, const Model& model, std::string label) {
+  return withinMemory([&] { return Dataset::fromCallback(count, std::move(make), inputsOf(model), std::move(label)); });
+}
+
+Result<Dataset> sourceDataset(std::shared_ptr<const SampleSource> source, std::string label, const Model& model) {
+  return withinMemory([&] { return Dataset::of(std::move(source), std::move(label), inputsOf(model)); });
 }
 
 namespace {
@@ -49,6 +69,7 @@ Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeO
 PassContext contextOf(const PreparedModel& model) {
   PassContext cx;
   if (model.rules) cx.provide(*model.rules);
+  cx.provide(model.insertions);
   cx.remarks = model.remarks;
   cx.timings = model.timings;
   return cx;
@@ -63,12 +84,54 @@ Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassCon
   return quantized;
 }
 
+// A model that is prepared has them by then.
+Status refuseInsertions(const QuantizeOptions& options) {
+  if (options.insertions.empty()) return {};
+  return fail(ErrorCode::kInvalidArgument, "the model is prepared already: pass `{}` comes too late", options.insertions[0].pass.name)
+      .help("give prepareModel() PrepareOptions::insertions");
+}
+
+Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options) {
+  QC_TRY(ranges.checkFor(*model.observed));
+  QC_ASSIGN(GroupParams params, ranges.params());
+  PassContext cx = contextOf(model);
+  cx.provide(params);
+  for (const auto& [id, entry] : ranges.entries())
+    if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
+      cx.remarks.push_back(
+          {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
+  QC_ASSIGN(std::vector<Remark> small, smallRanges(*model.observed, ranges));
+  cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
+  Graph graph = model.observed->clone();
+  if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
+  QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
+  quantized.ranges = ranges;
+  return quantized;
+}
+
+Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const QuantizeOptions& options) {
+  QC_TRY(options.recover.checkChoices());
+  for (const Node* n = model.observed->front(); n; n = n->next())
+    if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
+      return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
+          .at(n->location())
+          .on(n->operand(0)->name())
+          .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
+  PassContext cx = contextOf(model);
+  Graph graph = model.observed->clone();
+  for (const Recipe& recipe : recipes())
+    if (recipe.helpsDynamic && options.recover.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
+  return finished(std::move(graph), model, cx, options);
+}
+
 }  // namespace
 
 Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Dataset& samples, const QuantizeOptions& options,
                                             const CalibrateOptions& calibration) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
+    QC_TRY(refuseInsertions(options));
     QuantizeOptions how = options;
     how.samples = &samples;
     std::vector<Remark> decisions;
@@ -82,7 +145,7 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
     CalibrateOptions watched = calibration;
     watched.layers = how.recover.observer;
     QC_ASSIGN(const Ranges ranges, calibrate(easier, samples, watched));
-    QC_ASSIGN(QuantizedModel quantized, quantize(easier, ranges, how));
+    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(easier, ranges, how));
     quantized.remarks.insert(quantized.remarks.begin(), decisions.begin(), decisions.end());
     return quantized;
   });
@@ -91,63 +154,42 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
 Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    QC_TRY(ranges.checkFor(*model.observed));
-    QC_ASSIGN(GroupParams params, ranges.params());
-    PassContext cx = contextOf(model);
-    cx.provide(params);
-    for (const auto& [id, entry] : ranges.entries())
-      if (const int64_t bad = entry.observer->nonFinite(); bad > 0)
-        cx.remarks.push_back(
-            {"calibrate", entry.name, fmt::format("{} of {} values were not finite and were ignored", bad, entry.observer->elements())});
-    QC_ASSIGN(std::vector<Remark> small, smallRanges(*model.observed, ranges));
-    cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
-    Graph graph = model.observed->clone();
-    if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
-    QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
-    quantized.ranges = ranges;
-    return quantized;
+    QC_TRY(checkPrepared(model));
+    QC_TRY(refuseInsertions(options));
+    return quantizePrepared(model, ranges, options);
   });
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
-    return quantize(prepared, ranges, options);
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules, {.insertions = options.insertions}));
+    return quantizePrepared(prepared, ranges, options);
   });
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer));
-    return quantize(prepared, ranges, options);
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer, {.insertions = options.insertions}));
+    return quantizePrepared(prepared, ranges, options);
   });
 }
 
 Result<QuantizedModel> quantize(const PreparedModel& model, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    QC_TRY(options.recover.checkChoices());
-    for (const Node* n = model.observed->front(); n; n = n->next())
-      if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
-        return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
-            .at(n->location())
-            .on(n->operand(0)->name())
-            .help("give samples or ranges, or rules that need neither: dynamic, weight-only, fp16-weights");
-    PassContext cx = contextOf(model);
-    Graph graph = model.observed->clone();
-    for (const Recipe& recipe : recipes())
-      if (recipe.helpsDynamic && options.recover.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
-    return finished(std::move(graph), model, cx, options);
+    QC_TRY(checkPrepared(model));
+    QC_TRY(refuseInsertions(options));
+    return quantizePrepared(model, options);
   });
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
   return withinMemory([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
-    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
-    return quantize(prepared, options);
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules, {.insertions = options.insertions}));
+    return quantizePrepared(prepared, options);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "frontend/data/dataset.h"
+#include "passes/insertion.h"
 #include "passes/pass.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"
@@ -19,6 +20,10 @@ namespace qc {
 
 // Samples for the inputs of a model; the syntax of a source is in frontend/data/dataset.h.
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model);
+// The same without files: samples in memory, from a function, or from a source of one's own (see there).
+Result<Dataset> memoryDataset(std::vector<Sample> samples, const Model& model, std::string label = "memory");
+Result<Dataset> callbackDataset(int64_t count, Dataset::SampleFn make, const Model& model, std::string label = "callback");
+Result<Dataset> sourceDataset(std::shared_ptr<const SampleSource> source, std::string label, const Model& model);
 
 // What became int8, what stayed float, and why.
 struct QuantizedModel {
@@ -36,6 +41,9 @@ struct QuantizeOptions {
   int64_t compareSamples = 0;  // of those of recover.check, else of the samples, run through both models to tell the noise of each layer
   // Inputs and outputs of the model that become integers, by index.  Rules may name them as well.
   std::vector<int64_t> quantizedInputs = {}, quantizedOutputs = {};
+  // Passes of one's own for this call.  Of a PreparedModel they are PrepareOptions' instead; one that changes the graph in front of the
+  // observers has to be there, so that calibration sees it too.
+  PassInsertions insertions = {};
 };
 
 // The main job: recipes of channels, calibration on all samples, recipes of layers, conversion, comparison.  options.samples is not read.

@@ -202,6 +202,52 @@ TEST(Api, RulesThatKernelsCannotHonour) {
   }
 }
 
+// What a function that makes samples says goes to whoever asked for them, whatever they were asked for.
+TEST(Api, ErrorsOfOwnData) {
+  const Model model = digits();
+  const QConfigMapping rules = defaultQConfigMapping(Backend::x86);
+  const Sample good{{"image", Tensor(DType::f32, {1, 1, 16, 16})}};
+  const auto camera = [&](int64_t i) -> Result<Sample> {
+    if (i == 3) return fail(ErrorCode::kIo, "the camera is off").on("lens").help("switch it on");
+    if (i == 5) throw std::runtime_error("no film");
+    if (i == 6) throw 7;
+    return good;
+  };
+  const Dataset samples = callbackDataset(8, camera, model, "camera").value();
+  const auto calibrated = calibrate(model, rules, samples);
+  ASSERT_FALSE(calibrated);
+  EXPECT_EQ(calibrated.error().code(), ErrorCode::kIo);
+  EXPECT_EQ(calibrated.error().message(), "sample 'camera 3': the camera is off");
+  EXPECT_EQ(calibrated.error().tensor(), "lens");
+  EXPECT_EQ(calibrated.error().remedy(), "switch it on");
+  EXPECT_EQ(samples.sample(5).error().message(), "sample 'camera 5': the function that makes it threw: no film");
+  EXPECT_EQ(samples.sample(6).error().message(), "sample 'camera 6': the function that makes it threw");
+  const Ranges ranges = calibrate(model, rules, samples, {.limit = 2}).value();
+  const auto recovered = quantize(model, rules, ranges, {.samples = &samples});
+  ASSERT_FALSE(recovered);
+  EXPECT_EQ(recovered.error().message(), "sample 'camera 3': the camera is off");
+  const auto compared = quantize(model, rules, ranges, {.recover = {.check = &samples}, .compareSamples = 8});
+  ASSERT_FALSE(compared);
+  EXPECT_EQ(compared.error().message(), "sample 'camera 3': the camera is off");
+
+  const auto message = [](const auto& result) { return result ? std::string("no error") : result.error().message(); };
+  EXPECT_EQ(message(callbackDataset(8, nullptr, model)), "the data source 'callback' has no function that makes samples");
+  EXPECT_EQ(message(callbackDataset(-1, camera, model)), "the data source 'callback' has -1 samples");
+  EXPECT_EQ(message(callbackDataset(0, camera, model)), "the data source 'callback' holds no samples");
+  EXPECT_FALSE(callbackDataset(std::numeric_limits<int64_t>::max(), camera, model));
+  EXPECT_EQ(message(memoryDataset({}, model)), "the data source 'memory' holds no samples");
+  EXPECT_EQ(message(sourceDataset(nullptr, "mine", model)), "the data source 'mine' is null");
+  const Dataset odd =
+      memoryDataset({{}, {{"picture", Tensor()}}, {{"image", Tensor()}}, {{"image", Tensor(DType::f32, {1, 1, 16, 16}, {}, nullptr)}}},
+                    model)
+          .value();
+  EXPECT_EQ(message(odd.sample(0)), "sample 'memory 0' has no array for this input");
+  EXPECT_EQ(message(odd.sample(1)), "sample 'memory 1' has no array for this input");
+  EXPECT_EQ(message(odd.sample(2)), "sample 'memory 2' is f32[0], the model takes [1,1,16,16]");
+  EXPECT_EQ(message(odd.sample(3)), "sample 'memory 3' has a tensor without bytes");
+  for (const int64_t i : {int64_t{-1}, int64_t{4}}) EXPECT_FALSE(odd.sample(i)) << i;
+}
+
 TEST(Api, OneExecutableManySessions) {
   const Model model = digits();
   const Dataset samples = openDataset({kCalib}, model).value();

@@ -96,6 +96,44 @@ TEST_F(OtherShapes, RecoverySeesThemToo) {
   }
 }
 
+// Memory and functions give what files do: the same ranges, recovery and comparison, shape by shape.
+TEST_F(OtherShapes, SamplesWithoutFiles) {
+  const Model model = loaded(4);
+  const Dataset files = openDataset({source("short"), source("long")}, model).value();
+  std::vector<Sample> samples;
+  for (int64_t i = 0; i < files.size(); ++i) samples.push_back(files.sampleOfAnySize(i).value());
+  const Dataset memory = memoryDataset(samples, model).value();
+  const auto make = [&](int64_t i) -> Result<Sample> { return samples[static_cast<size_t>(i)]; };
+  const Dataset called = callbackDataset(files.size(), make, model).value();
+  EXPECT_EQ(memory.sampleName(3), "memory 3");
+  EXPECT_NE(memory.fingerprint(5), called.fingerprint(5));
+  const QuantizeOptions options{.recover = {.choices = {{"bias-correction", "full"}}}, .compareSamples = 3};
+  const PreparedModel prepared = prepareModel(model, minmax()).value();
+  const QuantizedModel expected = calibrateAndQuantize(prepared, files, options).value();
+  for (const Dataset& own : {memory, called}) {
+    const auto int8 = calibrateAndQuantize(prepared, own, options);
+    ASSERT_TRUE(int8) << int8.error().render();
+    EXPECT_EQ(int8->model.text(), expected.model.text());
+    EXPECT_EQ(int8->compared, expected.compared);
+    ASSERT_EQ(int8->layers.size(), expected.layers.size());
+    for (size_t i = 0; i < int8->layers.size(); ++i) EXPECT_EQ(int8->layers[i].total, expected.layers[i].total);
+  }
+}
+
+// 16 rows of a model that was loaded for 4 columns are no other order of 4 rows: whoever makes the tensor says its shape.
+TEST_F(OtherShapes, ShapesInMemoryAreMeant) {
+  qc::testing::Model m;
+  m.input("x", {1, 1, -1, -2}).floats("w", {2, 1, 1, 1}).node("Conv", {"x", "w"}, {"y"}).output("y");
+  const std::string file = (folder_ / "free.onnx").string();
+  std::ofstream(file, std::ios::binary) << m.bytes();
+  const Model model = load(file, {.shapes = {{"x", {1, 1, 8, 16}}}}).value();
+  const Dataset samples =
+      memoryDataset({{{"x", Tensor(DType::f32, {1, 1, 16, 8})}}, {{"x", Tensor(DType::f32, {1, 1, 5, 3})}}}, model).value();
+  const auto ranges = calibrate(model, minmax(), samples);
+  ASSERT_TRUE(ranges) << ranges.error().render();
+  EXPECT_EQ(ranges->samples(), 2);
+}
+
 TEST_F(OtherShapes, WhatTheModelDoesNotTakeIsSaid) {
   const Model model = loaded(4);
   Tensor wide(DType::f32, {2, 4, kWidth + 1});

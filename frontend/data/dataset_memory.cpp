@@ -1,0 +1,71 @@
+// Samples without files: from memory and from a function.
+#include <exception>
+
+#include "frontend/data/dataset.h"
+
+namespace qc {
+namespace {
+
+class OwnSource : public SampleSource {
+ public:
+  OwnSource(int64_t size, std::string label) : size_(size), label_(std::move(label)) {}
+  int64_t size() const override { return size_; }
+  std::string name(int64_t i) const override { return fmt::format("{} {}", label_, i); }
+  bool statesShapes() const override { return true; }
+
+ private:
+  int64_t size_;
+  std::string label_;
+};
+
+class MemorySource final : public OwnSource {
+ public:
+  MemorySource(std::vector<Sample> samples, std::string label)
+      : OwnSource(static_cast<int64_t>(samples.size()), std::move(label)), samples_(std::move(samples)) {}
+  Result<Sample> sample(int64_t i) const override { return samples_[static_cast<size_t>(i)]; }
+
+ private:
+  std::vector<Sample> samples_;
+};
+
+class CallbackSource final : public OwnSource {
+ public:
+  CallbackSource(int64_t count, Dataset::SampleFn make, std::string label) : OwnSource(count, std::move(label)), make_(std::move(make)) {}
+  Result<Sample> sample(int64_t i) const override {
+    Result<Sample> made = called(i);
+    if (made) return made;
+    const Error& e = made.error();
+    return fail(e.code(), "sample '{}': {}", name(i), e.message()).at(e.node()).on(e.tensor()).help(e.remedy());
+  }
+
+ private:
+  // The function is the caller's own: an exception of its is an error like any other.  Lack of memory is told by whoever called us.
+  Result<Sample> called(int64_t i) const {
+    try {
+      return make_(i);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& e) {
+      return fail(ErrorCode::kInvalidData, "the function that makes it threw: {}", e.what());
+    } catch (...) {
+      return fail(ErrorCode::kInvalidData, "the function that makes it threw");
+    }
+  }
+  Dataset::SampleFn make_;
+};
+
+}  // namespace
+
+Result<Dataset> Dataset::fromMemory(std::vector<Sample> samples, const std::vector<InputInfo>& inputs, std::string label) {
+  auto source = std::make_shared<MemorySource>(std::move(samples), label);
+  return of(std::move(source), std::move(label), inputs);
+}
+
+Result<Dataset> Dataset::fromCallback(int64_t count, SampleFn make, const std::vector<InputInfo>& inputs, std::string label) {
+  if (!make) return fail(ErrorCode::kInvalidArgument, "the data source '{}' has no function that makes samples", label);
+  if (count < 0) return fail(ErrorCode::kInvalidArgument, "the data source '{}' has {} samples", label, count);
+  auto source = std::make_shared<CallbackSource>(count, std::move(make), label);
+  return of(std::move(source), std::move(label), inputs);
+}
+
+}  // namespace qc
