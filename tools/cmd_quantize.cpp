@@ -137,10 +137,27 @@ Status checkEffects(const QuantizeFlags& o, const CLI::App& verb) {
                                      "leave it out, or allow --compare-samples"}});
 }
 
+bool observes(const PreparedModel& prepared) {
+  for (const Node* n = prepared.observed->front(); n; n = n->next())
+    if (n->is("observe")) return true;
+  return false;
+}
+
+// Before recipes run: samples that give no range of anything.
+Status refuseEmpty(const Dataset& samples, const InputReport& fed) {
+  for (const InputReport::Source& source : fed.sources)
+    for (const FedInput& input : source.inputs)
+      if (input.elements > 0) return {};
+  if (fed.sources.empty() || fed.sources[0].inputs.empty()) return {};
+  return fail(ErrorCode::kInvalidData, "sample '{}' holds no elements, nor does any of the others give a value to calibrate with",
+              samples.sampleName(0))
+      .on(fed.sources[0].inputs[0].name)
+      .help("bind sizes other than 0, or prepare the data again");
+}
+
 // What works on the ranges of values, where the rules ask for none.
 Status checkRanges(const QuantizeFlags& o, const PreparedModel& prepared) {
-  for (const Node* n = prepared.observed->front(); n; n = n->next())
-    if (n->is("observe")) return {};
+  if (observes(prepared)) return {};
   if (!o.ranges.empty())
     return fail(ErrorCode::kInvalidArgument, "--ranges has no effect: the rules observe no values").help("leave it out");
   if (!o.recovery.given.empty() && o.mode == "static" && o.recovery.given != "--compare-samples")
@@ -362,6 +379,7 @@ Status runQuantize(const QuantizeFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   QC_TRY(checkRanges(o, prepared));
+  if (observes(prepared)) QC_TRY(refuseEmpty(samples, inputs));
   QC_ASSIGN(QuantizedModel result, quantized(o, prepared, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
   if (check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {

@@ -164,7 +164,18 @@ class Calibration {
 
   Status observeSample() {
     QC_ASSIGN(const TensorMap sample, anySample(reshaper_, samples_, next_));
-    QC_ASSIGN(Runner * runner, runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); }));
+    auto made = runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); });
+    if (!made) {
+      for (const auto& [name, tensor] : sample)
+        if (tensor.numElements() == 0)
+          return fail(ErrorCode::kInvalidData,
+                      "sample '{}' is {} and holds no elements, and at that shape values that were moved between layers are gone",
+                      samples_.sampleName(next_), tensor.type().str())
+              .on(name)
+              .help("leave that sample out");
+      return tl::make_unexpected(std::move(made).error());
+    }
+    Runner* const runner = *made;
     // Without folders, which differ between the machines that shards run on.
     ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
     std::vector<Tensor> inputs;

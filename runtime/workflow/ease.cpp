@@ -148,21 +148,35 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
   for (size_t k = 0; k < names.size(); ++k)
     whole.emplace_back(graph.findValue(names[k])->type().shape[static_cast<size_t>(axes[k])].size(), axes[k]);
   parted = whole;
-  const auto tapsAt = [&](const Shapes& shapes) -> Result<Taps> {
-    if (shapes == inputShapes(graph)) return Taps::open(graph, names, {.threads = options.threads});
-    QC_ASSIGN(const Graph other, simplifiedAt(model.reshaper, shapes));
-    return Taps::open(other, names, {.threads = options.threads});
+  struct There {
+    Taps taps;
+    std::vector<size_t> values;  // which of the names; others are folded away at these shapes
   };
-  PerShapes<Taps> taps;
+  const auto tapsAt = [&](const Shapes& shapes) -> Result<There> {
+    const bool own = shapes == inputShapes(graph);
+    QC_ASSIGN(const Graph other, own ? Result<Graph>(graph.clone()) : simplifiedAt(model.reshaper, shapes));
+    std::vector<std::string> present;
+    std::vector<size_t> values;
+    for (size_t k = 0; k < names.size(); ++k) {
+      const Value* value = sameValue(other, *graph.findValue(names[k]));
+      if (!value) continue;
+      present.push_back(value->name());
+      values.push_back(k);
+    }
+    QC_ASSIGN(Taps taps, Taps::open(other, present, {.threads = options.threads}));
+    return There{std::move(taps), std::move(values)};
+  };
+  PerShapes<There> taps;
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, anySample(model.reshaper, samples, indices[i]));
-    QC_ASSIGN(Taps * there, taps.at(shapesOf(sample), tapsAt));
-    QC_TRY(there->run(sample));
+    QC_ASSIGN(There * there, taps.at(shapesOf(sample), tapsAt));
+    QC_TRY(there->taps.run(sample));
     options.tell("channels", i + 1, indices.size());
-    for (size_t k = 0; k < names.size(); ++k) {
-      whole[k].add(there->value(k));
-      if (own.size() > 0 && isSeen(indices[i])) parted[k].add(there->value(k));
+    for (size_t v = 0; v < there->values.size(); ++v) {
+      const size_t k = there->values[v];
+      whole[k].add(there->taps.value(v));
+      if (own.size() > 0 && isSeen(indices[i])) parted[k].add(there->taps.value(v));
     }
   }
   Easing easing{std::move(model), options, seen, options.check ? *options.check : own, {}, {}};
