@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -169,8 +170,11 @@ Result<Dataset> DataOptions::open(const Model& model) const {
 
 namespace {
 
-// Those that give one range to a whole activation; the names of the others begin so.
-bool isForActivations(const ObserverDef& def) { return def.computesQParams && !def.name.starts_with("per_") && def.name != "fixed"; }
+// Those that give one range to a whole activation without being told more.
+bool isForActivations(const ObserverDef& def) {
+  return def.computesQParams() && def.grain == ObserverGrain::tensor &&
+         std::all_of(def.args.begin(), def.args.end(), [](const AttrSpec& arg) { return arg.byDefault.has_value(); });
+}
 
 std::string observerNames() {
   std::string names;
