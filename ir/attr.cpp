@@ -9,7 +9,7 @@ namespace qc {
 namespace {
 
 // In the order of Attr's alternatives and of AttrKind.
-constexpr std::string_view kKindNames[] = {"integer", "real", "string", "integers", "reals", "dtype", "quant"};
+constexpr std::string_view kKindNames[] = {"integer", "real", "string", "integers", "reals", "dtype", "quant", "expression", "packing"};
 static_assert(std::size(kKindNames) == std::variant_size_v<Attr>);
 
 template <class T, class Print>
@@ -34,6 +34,8 @@ struct AttrPrinter {
   }
   std::string operator()(DType value) const { return std::string(qc::toString(value)); }
   std::string operator()(const QuantAttr& value) const { return value.params ? qc::toString(*value.params) : "none"; }
+  std::string operator()(const ExprAttr& value) const { return quoted(value.text()); }
+  std::string operator()(const Packing& value) const { return quoted(value.str()); }
 };
 
 auto lowerBound(auto& items, std::string_view name) {
@@ -41,6 +43,16 @@ auto lowerBound(auto& items, std::string_view name) {
 }
 
 }  // namespace
+
+Result<ExprAttr> ExprAttr::parse(std::string_view text) {
+  ExprAttr attr;
+  if (text.empty()) return attr;
+  QC_ASSIGN(attr.tree_, ScalarExpr::parse(text));
+  attr.text_ = text;
+  return attr;
+}
+
+Status ExprAttr::check() const { return tree_ ? ScalarExpr::checkText(text_.size(), tree_->arity()) : Status{}; }
 
 AttrKind kindOf(const Attr& attr) { return static_cast<AttrKind>(attr.index()); }
 std::string_view toString(AttrKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
@@ -84,5 +96,7 @@ const std::vector<int64_t>& AttrDict::integers(std::string_view name) const { re
 const std::vector<double>& AttrDict::reals(std::string_view name) const { return get<std::vector<double>>(name); }
 DType AttrDict::dtype(std::string_view name) const { return get<DType>(name); }
 const QuantPtr& AttrDict::quant(std::string_view name) const { return get<QuantAttr>(name).params; }
+const Packing& AttrDict::packing(std::string_view name) const { return get<Packing>(name); }
+const ScalarExpr* AttrDict::expr(std::string_view name) const { return find(name) ? get<ExprAttr>(name).tree() : nullptr; }
 
 }  // namespace qc

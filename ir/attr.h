@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "ir/packing.h"
+#include "ir/scalar_expr.h"
 #include "ir/status.h"
 #include "ir/type.h"
 
@@ -22,10 +24,29 @@ struct QuantAttr {
   }
 };
 
-// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)
-using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr>;
+// A scalar expression as an attribute, parsed once: when a node is made from text, or never, when a pass has the tree.  Without a
+// tree the op computes nothing of the kind, which prints as "".
+class ExprAttr {
+ public:
+  ExprAttr() = default;
+  ExprAttr(ScalarExpr tree) : text_(tree.str()), tree_(std::move(tree)) {}  // NOLINT(google-explicit-constructor): as Attr itself
+  static Result<ExprAttr> parse(std::string_view text);
+  Status check() const;  // that parse() takes its text
 
-enum class AttrKind { integer, real, string, integers, reals, dtype, quant };
+  const ScalarExpr* tree() const { return tree_ ? &*tree_ : nullptr; }
+  const std::string& text() const { return text_; }  // as it was written
+  friend bool operator==(const ExprAttr& a, const ExprAttr& b) { return a.text_ == b.text_; }
+
+ private:
+  std::string text_;
+  std::optional<ScalarExpr> tree_;
+};
+
+// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 ..".  The last two
+// are read as strings, and become what the op's declaration says when the node is made.
+using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr, ExprAttr, Packing>;
+
+enum class AttrKind { integer, real, string, integers, reals, dtype, quant, expression, packing };
 AttrKind kindOf(const Attr& attr);
 std::string_view toString(AttrKind kind);
 std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
@@ -73,6 +94,9 @@ class AttrDict {
   const std::vector<double>& reals(std::string_view name) const;
   DType dtype(std::string_view name) const;
   const QuantPtr& quant(std::string_view name) const;
+  const Packing& packing(std::string_view name) const;
+  // Null where the expression is empty, or the op declares none.
+  const ScalarExpr* expr(std::string_view name) const;
 
  private:
   template <class T>

@@ -111,6 +111,8 @@ class Node {
   double real(std::string_view name) const { return attrs_.real(name); }
   const std::vector<int64_t>& integers(std::string_view name) const { return attrs_.integers(name); }
   const std::string& string(std::string_view name) const { return attrs_.string(name); }
+  const ScalarExpr* expr(std::string_view name) const { return attrs_.expr(name); }  // null: none
+  const Packing& packing(std::string_view name) const { return attrs_.packing(name); }
 
   // The node's name in the user's model, or the place in a .qir file; never lost by a pass.
   const std::string& location() const { return location_; }

@@ -71,6 +71,7 @@ class ScalarExpr {
   static ScalarExpr make(Op op, std::vector<ScalarExpr> operands);
   static ScalarExpr call(std::string_view function, std::vector<ScalarExpr> args);  // QC_CHECK: known, right arity
   static Result<ScalarExpr> parse(std::string_view text);
+  static Status checkText(size_t bytes, int arity);  // within what parse() takes
 
   Op op() const;
   int argIndex() const;              // Op::arg

@@ -62,7 +62,7 @@ class Parser {
   explicit Parser(std::string_view text) : text_(text) {}
 
   Result<ScalarExpr> parse() {
-    if (text_.size() > kMaxText) return fail(ErrorCode::kResource, "expression of {} bytes; the limit is {}", text_.size(), kMaxText);
+    QC_TRY(ScalarExpr::checkText(text_.size(), 0));
     for (;;) {
       const size_t start = at_;
       const std::string_view name = word();
@@ -288,6 +288,12 @@ class Printer {
 };
 
 }  // namespace
+
+Status ScalarExpr::checkText(size_t bytes, int arity) {
+  if (bytes > kMaxText) return fail(ErrorCode::kResource, "expression of {} bytes; the limit is {}", bytes, kMaxText);
+  if (arity > kMaxArgument + 1) return fail(ErrorCode::kResource, "expression of {} arguments; the limit is {}", arity, kMaxArgument + 1);
+  return {};
+}
 
 Result<ScalarExpr> ScalarExpr::parse(std::string_view text) { return Parser(text).parse(); }
 

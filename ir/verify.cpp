@@ -24,8 +24,21 @@ const AttrSpec* findSpec(std::span<const AttrSpec> specs, std::string_view name)
   return it == specs.end() ? nullptr : &*it;
 }
 
-// Turns a value into the declared kind where that loses nothing: 1 for 1.0, [] for any empty list.
-bool coerce(Attr& value, AttrKind kind) {
+// Turns a value into the declared kind where that loses nothing: 1 for 1.0, [] for any empty list, text that parses.
+Result<bool> coerce(Attr& value, const AttrSpec& spec) {
+  const AttrKind kind = spec.kind;
+  if (const auto* text = std::get_if<std::string>(&value); text && kind == AttrKind::expression) {
+    // Where an expression is required, "" is no expression: the parser's to say.
+    if (text->empty() && !spec.byDefault) QC_TRY(ScalarExpr::parse(*text));
+    QC_ASSIGN(value, ExprAttr::parse(*text));
+    return true;
+  }
+  if (const auto* text = std::get_if<std::string>(&value); text && kind == AttrKind::packing) {
+    QC_ASSIGN(value, Packing::parse(*text));
+    return true;
+  }
+  if (const auto* expression = std::get_if<ExprAttr>(&value)) QC_TRY(expression->check());
+  if (const auto* packing = std::get_if<Packing>(&value)) QC_TRY(packing->check());
   if (kindOf(value) == kind) return true;
   if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::real) {
     value = static_cast<double>(*number);
@@ -71,7 +84,8 @@ Status checkDict(std::string_view owner, std::string_view noun, std::span<const 
     if (!spec) spec = findSpec(universal, name);
     if (!spec) return unknownAttr(owner, specs, noun, name);
     Attr typed = value;
-    if (!coerce(typed, spec->kind))
+    QC_ASSIGN(const bool fits, coerce(typed, *spec));
+    if (!fits)
       return fail(ErrorCode::kInvalidModel, "{} '{}' of '{}' is of kind {}, found {} {}", noun, name, owner, toString(spec->kind),
                   toString(kindOf(value)), toString(value));
     complete.set(name, std::move(typed));
@@ -80,7 +94,7 @@ Status checkDict(std::string_view owner, std::string_view noun, std::span<const 
     if (complete.find(spec.name)) continue;
     if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its {} '{}'", owner, noun, spec.name);
     Attr value = *spec.byDefault;
-    QC_CHECK(coerce(value, spec.kind), "the default of {}.{} is not of its kind", owner, spec.name);
+    QC_CHECK(coerce(value, spec).value_or(false), "the default of {}.{} is not of its kind", owner, spec.name);
     complete.set(spec.name, std::move(value));
   }
   attrs = std::move(complete);
@@ -252,7 +266,7 @@ Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {
       return fail(ErrorCode::kInvalidArgument, "'{}' declares '{}', which is not a name", owner, spec.name).help(kWords);
     if (!seen.insert(spec.name).second) return fail(ErrorCode::kInvalidArgument, "'{}' declares '{}' twice", owner, spec.name);
     Attr value = spec.byDefault.value_or(Attr());
-    if (spec.byDefault && !coerce(value, spec.kind))
+    if (spec.byDefault && !coerce(value, spec).value_or(false))
       return fail(ErrorCode::kInvalidArgument, "the default of {}.{} is of kind {}, not {}", owner, spec.name,
                   toString(kindOf(*spec.byDefault)), toString(spec.kind));
   }

@@ -58,7 +58,7 @@ std::string refuseWeights(const Node& node, const Weights& row, const QConfig& c
   if (row.table && (node.integer("axis") != 0 || node.operand(0)->type().rank() != 2)) return "not a lookup of rows in a matrix";
   if (!row.table && (node.operand(0)->type().dtype != DType::f32 || node.operand(0)->type().isQuantized()))
     return "its input is not float32";
-  if (node.operand("residual") || (node.attrs().find("post") && !node.string("post").empty())) return "it is fused already";
+  if (node.operand("residual") || node.expr("post")) return "it is fused already";
   if (mode == QuantMode::halfWeights) return tooSmallForHalf(node, row);
   if (config.weight.blockSize > 0 && row.axes.group < 0) return "group-wise weights are for linear layers and embeddings";
   return {};

@@ -605,9 +605,9 @@ Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node) {
   const GemmIsa& isa = gemmIsaOf(e.def());
   QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
   const GemmPlan plan = planGemm(isa, problem);
-  if (node.string("packing") != plan.packing.str())
+  if (node.packing("packing") != plan.packing)
     return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
-                node.string("packing"));
+                node.packing("packing").str());
   if (plan.staged && plan.conv.kernelD * plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
     return fail(ErrorCode::kUnsupported, "one strip of the input exceeds the address range of a kernel").at(node.location());
   ConvGemm gemm(e, node, isa, plan);

@@ -338,9 +338,9 @@ Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& bui
 
 Result<KernelShape> emitDepthwise(KernelEmitter& e, const Node& node) {
   QC_ASSIGN(const DepthwisePlan plan, planDepthwise(e.def(), node));
-  if (node.string("packing") != plan.packing.str())
+  if (node.packing("packing") != plan.packing)
     return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
-                node.string("packing"));
+                node.packing("packing").str());
   return Depthwise(e, node, isaOf(e.def()), plan).emit();
 }
 

@@ -73,13 +73,12 @@ bool supportsMap(const KernelDef&, const Node& node, const Target&) {
 }
 
 double costMap(const KernelDef&, const Node& node, const Target& target) {
-  const auto expr = ScalarExpr::parse(node.string("expr"));
-  return elementwiseCost(
-      node, expr ? static_cast<double>(ExprProgram(expr->expand()).instructions().size()) + 4.0 * node.numOperands() : 1e9, target);
+  const ExprProgram program(node.expr("expr")->expand());
+  return elementwiseCost(node, static_cast<double>(program.instructions().size()) + 4.0 * node.numOperands(), target);
 }
 
 Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
-  QC_ASSIGN(const ScalarExpr expr, ScalarExpr::parse(node.string("expr")));
+  const ScalarExpr& expr = *node.expr("expr");
   const bool quantizes = node.result()->type().isQuantized();
   KernelEmitter::Bounds bounds{};
   Reg inverse = nullptr;

@@ -3,17 +3,6 @@
 #include <algorithm>
 
 namespace qc {
-namespace {
-
-ScalarExpr postOf(const Node& node) {
-  if (node.is("k.weight_linear")) return ScalarExpr::arg(0);
-  const std::string& text = node.string("post");
-  if (text.empty()) return node.operand("residual") ? ScalarExpr::arg(0) + ScalarExpr::arg(1) : ScalarExpr::arg(0);
-  return ScalarExpr::parse(text).value();  // parsed once already, when the node was built
-}
-
-}  // namespace
-
 // Which (row, vector) each of the four packed vectors is.
 struct Epilogue::Chunk {
   int row[4], vector[4];
@@ -22,17 +11,14 @@ struct Epilogue::Chunk {
   int firstVector;
 };
 
-Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) : e_(e), packing_(packing), post_(postOf(node)) {
+Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) : e_(e), packing_(packing), form_(EpilogueForm::of(node)) {
   const TensorType& y = node.result()->type();
-  integer_ = node.operand("x")->type().isQuantized();
-  hasPost_ = !post_.isArg(0);
-  bounded_ = integer_ && !hasPost_ && node.integer("bounded") != 0;
-  resultQuantized_ = y.isQuantized();
+  bounded_ = form_.integerForm() && node.integer("bounded") != 0;
   resultBytes_ = static_cast<int>(sizeOf(y.dtype));
   resultSigned_ = isSigned(y.dtype);
   const bool natural = packing.columns == Packing::Columns::natural && packing.panel > packing.lanes;
   bool floatResidual = false;
-  if (const qc::Value* residual = node.operand("residual")) {
+  if (const qc::Value* residual = form_.residual) {
     residualQuantized_ = residual->type().isQuantized();
     residualSigned_ = isSigned(residual->type().dtype);
     residualBytes_ = static_cast<int>(sizeOf(residual->type().dtype));
@@ -42,8 +28,8 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
       residualZero_ = e.splat(e.operandParam("residual", ParamField::zeroPoint), packing.lanes);
     }
   }
-  packs_ = resultQuantized_ && !natural && !floatResidual && e.target().arch != Arch::aarch64 && packing.lanes >= 8;
-  if (!resultQuantized_) return;
+  packs_ = form_.to && !natural && !floatResidual && e.target().arch != Arch::aarch64 && packing.lanes >= 8;
+  if (!form_.to) return;
   inverse_ = e.resultParam(0, ParamField::inverseScale);
   Reg zero = e.resultParam(0, ParamField::zeroPoint), low = e.resultParam(0, ParamField::qmin), high = e.resultParam(0, ParamField::qmax);
   if (!packs_) {
@@ -59,16 +45,15 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
 Reg Epilogue::value(Reg acc, const Channels& channels, int vector, Reg residual) {
   const int lanes = packing_.lanes;
   Reg y = acc;
-  if (integer_)
+  if (form_.integers)
     y = e_.b.CreateFMul(e_.toFloat(acc), e_.load(e_.f32(lanes), e_.at(channels.scale, vector * lanes * 4)));
   else if (channels.bias)
     y = e_.b.CreateFAdd(acc, e_.load(e_.f32(lanes), e_.at(channels.bias, vector * lanes * 4)));
-  if (hasPost_) {
+  if (form_.post) {
     const Reg args[2] = {y, residual};
-    y = e_.expression(post_, std::span<const Reg>(args, residual ? 2 : 1));
+    y = e_.expression(*form_.post, std::span<const Reg>(args, residual ? 2 : 1));
   }
-  const bool alreadyScaled = integer_ && !hasPost_;
-  if (resultQuantized_ && !alreadyScaled) y = e_.b.CreateFMul(y, e_.splat(inverse_, lanes));
+  if (form_.to && !form_.integerForm()) y = e_.b.CreateFMul(y, e_.splat(inverse_, lanes));
   return y;
 }
 
@@ -76,7 +61,7 @@ Reg Epilogue::value(Reg acc, const Channels& channels, int vector, Reg residual)
 Reg Epilogue::quantizedBytes(const std::vector<Reg>& values) {
   const int lanes = packing_.lanes;
   const bool wide = lanes == 16;
-  const bool mayBeNan = !integer_ || hasPost_;
+  const bool mayBeNan = !form_.integerForm();
   Reg q[4];
   for (size_t i = 0; i < 4; ++i) {
     // Beyond the bound the conversion would turn negative.  NaN gives zero: its lanes are masked out where that is free.
@@ -252,7 +237,7 @@ void Epilogue::storeNatural(const std::vector<Reg>& acc, int rows, int vectors, 
         }
       }
       Reg y = value(acc[static_cast<size_t>(row * vectors + vector)], channels, vector, residual);
-      if (resultQuantized_) y = e_.b.CreateTrunc(e_.roundClamp(y, bounds_), e_.i8(lanes));
+      if (form_.to) y = e_.b.CreateTrunc(e_.roundClamp(y, bounds_), e_.i8(lanes));
       storeColumns(y, results[static_cast<size_t>(row)], channels, column);
     }
 }

@@ -1,7 +1,6 @@
 // The end of a convolution or matrix product: accumulators to stored results, composed from the node's form.
 //
-//   integer form   clamp(rne(float(acc) * scale[c]) + zp)                         quantized, no post, no residual
-//   float form     y = post(float(acc) * scale[c]  or  acc + bias[c],  residual), then stored or quantized
+// The formulas are those of ir/epilogue_form.h, the factors of a quantized layer its operand `scale`.
 //
 // Accumulators come as rows x vectors of columns.  On x86 four vectors leave at a time through vpackssdw and vpackuswb;
 // the packed column order (ir/packing.h) makes their lane-wise interleaving come out in natural channel order:
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "codegen/emit/emit.h"
+#include "ir/epilogue_form.h"
 #include "ir/packing.h"
 
 namespace qc {
@@ -52,9 +52,8 @@ class Epilogue {
 
   KernelEmitter& e_;
   Packing packing_;
-  ScalarExpr post_;
-  bool integer_ = false, hasPost_ = false, packs_ = false, bounded_ = false;
-  bool resultQuantized_ = false, resultSigned_ = false, residualQuantized_ = false, residualSigned_ = false;
+  EpilogueForm form_;
+  bool packs_ = false, bounded_ = false, resultSigned_ = false, residualQuantized_ = false, residualSigned_ = false;
   int resultBytes_ = 4, residualBytes_ = 0;
   Reg zeroWords_ = nullptr, lowBytes_ = nullptr, highBytes_ = nullptr, inverse_ = nullptr;
   Reg residualScale_ = nullptr, residualZero_ = nullptr;

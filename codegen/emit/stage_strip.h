@@ -3,7 +3,7 @@
 #pragma once
 
 #include "codegen/emit/emit.h"
-#include "ir/packing.h"
+#include "ir/packed_layout.h"
 
 namespace qc {
 

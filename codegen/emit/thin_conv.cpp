@@ -8,6 +8,7 @@
 #include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/families.h"
+#include "ir/epilogue_form.h"
 
 namespace qc {
 namespace {
@@ -55,10 +56,7 @@ struct ThinPlan {
 class ThinConvEmitter {
  public:
   ThinConvEmitter(KernelEmitter& e, const Node& node)
-      : e_(e),
-        conv_(node),
-        plan_(conv_, e.lanes()),
-        post_(node.string("post").empty() ? ScalarExpr::arg(0) : *ScalarExpr::parse(node.string("post"))) {}
+      : e_(e), conv_(node), plan_(conv_, e.lanes()), post_(EpilogueForm::of(node).formula()) {}
 
   KernelShape emit() {
     const ThinConv& c = conv_;

@@ -85,7 +85,7 @@ AttrDict panelAttrs(const Node& node, const Packing& packing) {
   const int64_t columns = node.integer("columns"), group = node.integer("group");
   const bool half = node.integer("bits") == 4 && (group % 2 == 0 || group == columns);
   return {{"weight_shape", std::vector<int64_t>{node.operand("w")->type().sizes()[0], columns}},
-          {"packing", packing.str()},
+          {"packing", packing},
           {"block", group},
           {"bits", int64_t{half ? 4 : 8}},
           {"signed", node.integer("signed")},

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "codegen/plan/families.h"
+#include "ir/epilogue_form.h"
 #include "ir/op_def.h"
-#include "ir/qmath.h"
 
 namespace qc {
 
@@ -44,12 +44,6 @@ std::vector<int64_t> weightShapeOf(const Node& node) {
 }
 
 Value* residualOf(const Node& node) { return node.operand("residual"); }
-
-const std::string& postOf(const Node& node) {
-  static const std::string empty;
-  const Attr* attr = node.attrs().find("post");
-  return attr && std::holds_alternative<std::string>(*attr) ? std::get<std::string>(*attr) : empty;
-}
 
 // Fewest wasted columns, discounted by what each block reaches.
 const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
@@ -234,8 +228,7 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   const Value* residual = residualOf(node);
   problem.floatResidual = residual && !residual->type().isQuantized();
   if (const Attr* packed = node.attrs().find("packing")) {
-    QC_ASSIGN(const Packing packing, Packing::parse(std::get<std::string>(*packed)));
-    problem.wideWeights = packing.halves > 1;
+    problem.wideWeights = std::get<Packing>(*packed).halves > 1;
   } else {
     problem.wideWeights = isInteger(node) && leavesBytes(node);
   }
@@ -445,7 +438,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
   const QuantPtr to = node.result()->type().quant;
   const int64_t outputs = weightShape[0], inner = numElements(weightShape) / std::max<int64_t>(outputs, 1);
   const std::string base = node.operand("w")->name();
-  AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing().str()}, {"to", QuantAttr{to}}};
+  AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing()}, {"to", QuantAttr{to}}};
   for (const char* name : {"strides", "pads", "dilations", "group", "post", "clamp_min", "clamp_max"})
     if (const Attr* attr = node.attrs().find(name);
         attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
@@ -461,8 +454,8 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
     };
     const QuantParams& wq = *node.operand("w")->type().quant;
-    const bool integerForm = to && postOf(node).empty() && !residualOf(node);
-    bool bounded = integerForm;
+    const EpilogueForm form = EpilogueForm::of(node);
+    bool bounded = form.integerForm();
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
     for (int64_t c = 0; c < outputs; ++c) {
@@ -475,8 +468,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       }
       const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
       biases.mutableAs<int32_t>()[static_cast<size_t>(c)] = static_cast<int32_t>(folded);  // wraps; the sum wraps back
-      scales.mutableAs<float>()[static_cast<size_t>(c)] =
-          integerForm ? qmath::requantMultiplier(x.quant->scale(), sw, to->scale()) : x.quant->scale() * sw;
+      scales.mutableAs<float>()[static_cast<size_t>(c)] = form.factor(x.quant->scale(), sw);
       const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
       bounded = bounded && most < 2147483648.0 && most * scales.as<float>()[static_cast<size_t>(c)] < 2147483520.0;
     }

@@ -17,7 +17,7 @@
 #include <array>
 
 #include "codegen/plan/kernel.h"
-#include "ir/packing.h"
+#include "ir/packed_layout.h"
 
 namespace qc {
 

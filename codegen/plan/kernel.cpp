@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "codegen/plan/families.h"
+#include "ir/epilogue_form.h"
 
 namespace qc {
 
@@ -72,13 +73,11 @@ std::vector<ParamRecord> kernelParams(const Node& node) {
   for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
   for (int i = 0; i < node.numResults(); ++i) {
     ParamRecord record = recordOf(node.result(i)->type());
-    auto bound = [&](std::string_view name, int32_t none) {
-      const Attr* attr = node.attrs().find(name);
-      const int64_t* value = attr ? std::get_if<int64_t>(attr) : nullptr;
-      return value ? static_cast<int32_t>(std::clamp<int64_t>(*value, INT32_MIN, INT32_MAX)) : none;
-    };
-    record.qmin = std::max(record.qmin, bound("clamp_min", record.qmin));
-    record.qmax = std::min(record.qmax, bound("clamp_max", record.qmax));
+    if (const QuantPtr& to = node.result(i)->type().quant) {
+      const ResultBounds bounds = resultBounds(*to, node.attrs());
+      record.qmin = bounds.low;
+      record.qmax = bounds.high;
+    }
     records.push_back(record);
   }
   return records;

@@ -205,7 +205,7 @@ void OnnxExporter::nameNodes() {
 Status OnnxExporter::addNode(const Node& n) {
   if (n.is("const")) return {};
   const auto row = onnxExportRows().find(n.op());
-  if (row == onnxExportRows().end() || (n.attrs().find("post") && !n.string("post").empty()))
+  if (row == onnxExportRows().end() || n.expr("post"))
     return fail(ErrorCode::kUnsupported, "'{}' has no ONNX form here", n.op()).at(n.location()).help("save as .qir instead");
   if (n.attrs().find("layout") && n.string("layout") != "channels_first")
     return fail(ErrorCode::kUnsupported, "'{}' in channel-last layout cannot be exported", n.op()).at(n.location());

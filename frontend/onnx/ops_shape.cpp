@@ -63,7 +63,7 @@ Status reshape(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-Status flatten(OnnxNode& n) {
+Status flattenToMatrix(OnnxNode& n) {
   const Ints sizes = sizesOf(n, 0);
   QC_ASSIGN(const int64_t raw, n.integer("axis", 1));
   const auto rank = static_cast<int64_t>(sizes.size());
@@ -412,7 +412,7 @@ std::span<const OnnxOp> onnxShapeOps() {
       {"Shape", 1, 1, shape},
       {"Size", 1, 1, size},
       {"Reshape", 1, 2, reshape},
-      {"Flatten", 1, 1, flatten},
+      {"Flatten", 1, 1, flattenToMatrix},
       {"Squeeze", 1, 2, squeeze},
       {"Unsqueeze", 1, 2, unsqueeze},
       {"Transpose", 1, 1, transpose},

@@ -306,7 +306,7 @@ void evalFloat(const EvalContext& c, bool transposed) {
       residual.resize(acc.size());
       readPixels(s.y, r.data(), n, residual.data(), same);
     }
-    floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), hasResidual ? residual.data() : nullptr, acc.data(),
+    floatEpilogue<T>(EpilogueForm::of(c.node), bias.empty() ? nullptr : bias.data(), hasResidual ? residual.data() : nullptr, acc.data(),
                      s.y.pixels(), s.y.channels);
     writePixels(s.y, acc.data(), n, y.data());
   }
@@ -401,7 +401,7 @@ void registerConvOps(OpRegistry& registry) {
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  const AttrSpec post = stringAttr("post", ""), to = quantAttr("to", false);
+  const AttrSpec post = postAttr(), to = quantAttr("to", false);
   add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv);
   add("conv_transpose", "transposed convolution", true, false, {perSpatialDimAttr("output_padding", 0)}, inferConvTranspose);
   add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);

@@ -29,18 +29,11 @@ Status requireQuantizedWeight(const InferContext& c, int axis) {
   return checkQuantParams(*w.quant, w.shape);
 }
 
-std::string effectivePost(const AttrDict& attrs, bool residual) {
-  const std::string& post = attrs.string("post");
-  return post.empty() && residual ? "a0 + a1" : post;
-}
-
 // y = post(y, residual)
 template <class T>
-void applyPost(const std::string& post, const T* residual, T* y, int64_t n) {
-  if (post.empty() || n == 0) return;
-  const auto expression = ScalarExpr::parse(post);
-  QC_CHECK(expression.has_value());
-  const ExprProgram program(expression->expand());
+void applyPost(const std::optional<ScalarExpr>& post, const T* residual, T* y, int64_t n) {
+  if (!post || n == 0) return;
+  const ExprProgram program(post->expand());
   std::vector<T> out(static_cast<size_t>(n));
   const T* const args[] = {y, residual};
   const int strides[] = {1, 1};
@@ -66,11 +59,9 @@ Result<Types> floatProductResult(const InferContext& c, Shape shape, Dim channel
   }
   if (c.has(kResidual)) QC_TRY(requireSameDType(c, kResidual, kX));
   QC_TRY(requireResidual(c, shape));
-  if (c.attrs.find("post")) {
-    QC_TRY(requirePost(c, c.has(kResidual)));
-    if (!isFloat(c.type(kX).dtype) && (c.has(kResidual) || !c.attrs.string("post").empty()))
-      return fail(ErrorCode::kInvalidModel, "'{}' on integers has neither post nor residual", c.op);
-  }
+  QC_TRY(requirePost(c, c.has(kResidual)));
+  if (!isFloat(c.type(kX).dtype) && (c.has(kResidual) || c.attrs.expr("post")))
+    return fail(ErrorCode::kInvalidModel, "'{}' on integers has neither post nor residual", c.op);
   return checkedResults({TensorType(c.type(kX).dtype, std::move(shape))});
 }
 
@@ -90,7 +81,7 @@ Result<Types> quantizedProductResult(const InferContext& c, Shape shape, Dim cha
     QC_TRY(checkQuantParams(*r.quant, r.shape));
     QC_TRY(requireResidual(c, shape));
   }
-  if (c.attrs.find("post")) QC_TRY(requirePost(c, c.has(kResidual)));
+  QC_TRY(requirePost(c, c.has(kResidual)));
   const QuantPtr& to = c.attrs.quant("to");
   const int64_t low = c.attrs.integer("clamp_min"), high = c.attrs.integer("clamp_max");
   if (!to) {
@@ -98,7 +89,7 @@ Result<Types> quantizedProductResult(const InferContext& c, Shape shape, Dim cha
     return checkedResults({TensorType(DType::f32, std::move(shape))});
   }
   QC_TRY(requirePerTensorTo(to));
-  if (std::max(low, to->qmin) > std::min(high, to->qmax))
+  if (const ResultBounds bounds = resultBounds(*to, c.attrs); bounds.low > bounds.high)
     return fail(ErrorCode::kInvalidModel, "'{}': clamp_min={} and clamp_max={} leave nothing of {}..{}", c.op, low, high, to->qmin,
                 to->qmax);
   return checkedResults({TensorType(to, std::move(shape))});
@@ -134,31 +125,22 @@ Status requireInt32Sums(const InferContext& c, int64_t depth, int64_t channels, 
 }
 
 template <class T>
-void floatEpilogue(const AttrDict& attrs, const T* bias, const T* residual, T* y, int64_t rows, int64_t channels) {
+void floatEpilogue(const EpilogueForm& form, const T* bias, const T* residual, T* y, int64_t rows, int64_t channels) {
   if (bias)
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t o = 0; o < channels; ++o) y[r * channels + o] += bias[o];
-  if constexpr (std::is_floating_point_v<T>)
-    if (attrs.find("post")) applyPost<T>(effectivePost(attrs, residual != nullptr), residual, y, rows * channels);
+  if constexpr (std::is_floating_point_v<T>) applyPost<T>(form.post, residual, y, rows * channels);
 }
-template void floatEpilogue<float>(const AttrDict&, const float*, const float*, float*, int64_t, int64_t);
-template void floatEpilogue<double>(const AttrDict&, const double*, const double*, double*, int64_t, int64_t);
-template void floatEpilogue<uint32_t>(const AttrDict&, const uint32_t*, const uint32_t*, uint32_t*, int64_t, int64_t);
-template void floatEpilogue<uint64_t>(const AttrDict&, const uint64_t*, const uint64_t*, uint64_t*, int64_t, int64_t);
+template void floatEpilogue<float>(const EpilogueForm&, const float*, const float*, float*, int64_t, int64_t);
+template void floatEpilogue<double>(const EpilogueForm&, const double*, const double*, double*, int64_t, int64_t);
+template void floatEpilogue<uint32_t>(const EpilogueForm&, const uint32_t*, const uint32_t*, uint32_t*, int64_t, int64_t);
+template void floatEpilogue<uint64_t>(const EpilogueForm&, const uint64_t*, const uint64_t*, uint64_t*, int64_t, int64_t);
 
 QuantizedEpilogue::QuantizedEpilogue(const EvalContext& c, int64_t channels, const std::function<int64_t(int64_t)>& channelScale)
-    : channels_(channels), to_(c.node.attrs().quant("to")), bias_(static_cast<size_t>(channels)) {
-  const AttrDict& attrs = c.node.attrs();
+    : channels_(channels), form_(EpilogueForm::of(c.node)), bias_(static_cast<size_t>(channels)) {
   const QuantParams &x = *c.inType(kX).quant, &w = *c.inType(kW).quant;
-  if (attrs.find("post")) post_ = effectivePost(attrs, c.has(kResidual));
-  integerForm_ = to_ && post_.empty();
-  if (to_) {
-    low_ = static_cast<int32_t>(std::max(to_->qmin, attrs.integer("clamp_min")));
-    high_ = static_cast<int32_t>(std::min(to_->qmax, attrs.integer("clamp_max")));
-  }
   for (int64_t o = 0; o < channels; ++o) {
-    const float sw = w.scale(channelScale(o));
-    multiplier_.push_back(integerForm_ ? qmath::requantMultiplier(x.scale(), sw, to_->scale()) : x.scale() * sw);
+    factor_.push_back(form_.factor(x.scale(), w.scale(channelScale(o))));
     if (c.node.operand(kBias)) bias_[static_cast<size_t>(o)] = c.in(kBias).as<uint32_t>()[o];
   }
 }
@@ -166,20 +148,18 @@ QuantizedEpilogue::QuantizedEpilogue(const EvalContext& c, int64_t channels, con
 void QuantizedEpilogue::run(const uint32_t* acc, const float* residual, int64_t rows, int32_t* integers, float* reals) const {
   const int64_t n = rows * channels_;
   const auto sum = [&](int64_t i, int64_t o) { return static_cast<int32_t>(acc[i] + bias_[static_cast<size_t>(o)]); };
-  if (integerForm_) {
+  if (form_.integerForm()) {
     for (int64_t i = 0, r = 0; r < rows; ++r)
-      for (int64_t o = 0; o < channels_; ++o, ++i)
-        integers[i] = qmath::requantize(sum(i, o), multiplier_[static_cast<size_t>(o)], to_->zeroPoint(), low_, high_);
+      for (int64_t o = 0; o < channels_; ++o, ++i) integers[i] = form_.ofSum(sum(i, o), factor_[static_cast<size_t>(o)]);
     return;
   }
-  std::vector<float> scratch(to_ ? static_cast<size_t>(n) : 0);
-  float* y = to_ ? scratch.data() : reals;
+  std::vector<float> scratch(form_.to ? static_cast<size_t>(n) : 0);
+  float* y = form_.to ? scratch.data() : reals;
   for (int64_t i = 0, r = 0; r < rows; ++r)
-    for (int64_t o = 0; o < channels_; ++o, ++i) y[i] = static_cast<float>(sum(i, o)) * multiplier_[static_cast<size_t>(o)];
-  applyPost<float>(post_, residual, y, n);
-  if (!to_) return;
-  const float inverse = 1.0f / to_->scale();
-  for (int64_t i = 0; i < n; ++i) integers[i] = qmath::finish(y[i], inverse, to_->zeroPoint(), low_, high_);
+    for (int64_t o = 0; o < channels_; ++o, ++i) y[i] = static_cast<float>(sum(i, o)) * factor_[static_cast<size_t>(o)];
+  applyPost<float>(form_.post, residual, y, n);
+  if (!form_.to) return;
+  for (int64_t i = 0; i < n; ++i) integers[i] = form_.ofFloat(y[i]);
 }
 
 std::vector<uint32_t> centred(const TensorRef& ref, const QuantParams& q, const std::function<int64_t(int64_t)>& channelOf) {

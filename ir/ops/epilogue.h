@@ -1,20 +1,14 @@
 // What conv, linear and their quantized forms share: operands, the checks on them, and what happens to a sum on its way out.
 //
-//   float      y = post(sum + bias, residual)                        without bias nothing is added; default post "a0 + a1" with a residual
-//   q.*        integer form (with `to`, without post and residual):
-//                q = requantize(acc + bias, m[c], zy, lo, hi)         m[c] = requantMultiplier(sx, sw[c], sy)
-//              float form:
-//                y = post(float(acc + bias) * f32(sx * sw[c]), dequantize(residual))
-//                q = finish(y, 1 / sy, zy, lo, hi) with `to`, else y itself
-//   lo and hi are those of `to`, narrowed by clamp_min and clamp_max.  acc + bias is int32; sums that could leave it are refused.
+// The formulas are those of ir/epilogue_form.h.  acc + bias is int32; sums that could leave it are refused.
 #pragma once
 
 #include <functional>
 #include <vector>
 
+#include "ir/epilogue_form.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/widen.h"
-#include "ir/qmath.h"
 
 namespace qc {
 
@@ -46,23 +40,20 @@ decltype(auto) withProductType(DType dtype, F&& f) {
 
 // y = post(y + bias, residual) on y[rows][channels]; null: absent.
 template <class T>
-void floatEpilogue(const AttrDict& attrs, const T* bias, const T* residual, T* y, int64_t rows, int64_t channels);
+void floatEpilogue(const EpilogueForm& form, const T* bias, const T* residual, T* y, int64_t rows, int64_t channels);
 
 // The way out of the integer sums, for results of `channels` channels.  channelScale maps a channel to the index of its weight scale.
 class QuantizedEpilogue {
  public:
   QuantizedEpilogue(const EvalContext& c, int64_t channels, const std::function<int64_t(int64_t)>& channelScale);
-  bool quantizes() const { return to_ != nullptr; }
+  bool quantizes() const { return form_.to != nullptr; }
   // residual: already dequantized, null when absent.  Writes `integers` when quantizes(), else `reals`; both [rows][channels].
   void run(const uint32_t* acc, const float* residual, int64_t rows, int32_t* integers, float* reals) const;
 
  private:
   int64_t channels_;
-  QuantPtr to_;
-  std::string post_;
-  bool integerForm_ = false;
-  int32_t low_ = 0, high_ = 0;
-  std::vector<float> multiplier_;  // m[c] or f32(sx * sw[c])
+  EpilogueForm form_;
+  std::vector<float> factor_;  // per channel
   std::vector<uint32_t> bias_;
 };
 

@@ -150,17 +150,17 @@ Status requirePerTensorTo(const QuantPtr& to) {
 }
 
 Status requirePost(const InferContext& c, bool hasResidual) {
-  const std::string& post = c.attrs.string("post");
-  if (post.empty()) return {};
-  QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post));
-  if (expression.arity() <= (hasResidual ? 2 : 1)) return {};
-  return fail(ErrorCode::kInvalidModel, "'{}': post '{}' reads a{}, which is absent", c.op, post, expression.arity() - 1);
+  const ScalarExpr* post = c.attrs.expr("post");
+  if (!post || post->arity() <= (hasResidual ? 2 : 1)) return {};
+  return fail(ErrorCode::kInvalidModel, "'{}': post '{}' reads a{}, which is absent", c.op, post->str(), post->arity() - 1);
 }
 
 AttrSpec integerAttr(std::string name) { return {std::move(name), AttrKind::integer, std::nullopt}; }
 AttrSpec integerAttr(std::string name, int64_t byDefault) { return {std::move(name), AttrKind::integer, Attr(byDefault)}; }
 AttrSpec realAttr(std::string name, double byDefault) { return {std::move(name), AttrKind::real, Attr(byDefault)}; }
 AttrSpec stringAttr(std::string name, std::string byDefault) { return {std::move(name), AttrKind::string, Attr(std::move(byDefault))}; }
+AttrSpec exprAttr(std::string name) { return {std::move(name), AttrKind::expression, std::nullopt}; }
+AttrSpec postAttr() { return {"post", AttrKind::expression, Attr(ExprAttr())}; }
 AttrSpec integersAttr(std::string name) { return {std::move(name), AttrKind::integers, std::nullopt}; }
 AttrSpec integersOrEmptyAttr(std::string name) { return {std::move(name), AttrKind::integers, Attr(std::vector<int64_t>{})}; }
 AttrSpec meaning(AttrMeaning what, AttrSpec spec) {

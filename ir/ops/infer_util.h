@@ -57,6 +57,8 @@ AttrSpec realAttr(std::string name, double byDefault);
 AttrSpec stringAttr(std::string name, std::string byDefault);
 AttrSpec integersAttr(std::string name);         // required
 AttrSpec integersOrEmptyAttr(std::string name);  // [] by default
+AttrSpec exprAttr(std::string name);             // required
+AttrSpec postAttr();                             // empty by default
 AttrSpec axisAttr(std::string name = "axis");
 AttrSpec axesAttr();
 AttrSpec perDimAttr(std::string name);                          // required

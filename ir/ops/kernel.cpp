@@ -12,9 +12,11 @@
 // Zero points, bounds and the result's scale are those of the types, so kernels receive them as data (codegen/plan/kernel.h).
 #include <cmath>
 
+#include "ir/epilogue_form.h"
 #include "ir/op_def.h"
+#include "ir/ops/infer_util.h"
 #include "ir/ops/weight_panels.h"
-#include "ir/packing.h"
+#include "ir/packed_layout.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -29,7 +31,7 @@ Result<ConvGeometry> geometryOf(const std::vector<int64_t>& xSizes, const AttrDi
 Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   const TensorType& x = c.type(kX);
   if (!x.isStatic()) return fail(ErrorCode::kUnsupported, "k.conv needs static shapes, got {}", x.str());
-  QC_ASSIGN(const Packing packing, Packing::parse(c.attrs.string("packing")));
+  const Packing& packing = c.attrs.packing("packing");
   QC_ASSIGN(const ConvGeometry conv, geometryOf(x.sizes(), c.attrs));
   if (packing.taps && (conv.groups != conv.channels || conv.outputs != conv.channels))
     return fail(ErrorCode::kInvalidModel, "packing '{}' is for depthwise convolutions", packing.str());
@@ -55,12 +57,7 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   }
   if (c.has(kResidual) && c.type(kResidual).shape != result.shape)
     return fail(ErrorCode::kInvalidModel, "residual {} has not the shape of result {}", c.type(kResidual).str(), result.str());
-  const std::string& post = c.attrs.string("post");
-  if (!post.empty()) {
-    QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post));
-    if (expression.arity() > (c.has(kResidual) ? 2 : 1))
-      return fail(ErrorCode::kInvalidModel, "post '{}' reads an operand that is absent", post);
-  }
+  QC_TRY(requirePost(c, c.has(kResidual)));
   return std::vector<TensorType>{result};
 }
 
@@ -120,20 +117,13 @@ Status evalConv(const EvalContext& c) {
   const AttrDict& attrs = c.node.attrs();
   const std::vector<int64_t> xSizes(c.in(kX).sizes.begin(), c.in(kX).sizes.end());
   QC_ASSIGN(const ConvGeometry g, geometryOf(xSizes, attrs));
-  QC_ASSIGN(const Packing packing, Packing::parse(attrs.string("packing")));
+  const Packing& packing = attrs.packing("packing");
   const PackedLayout layout(packing, g);
   const Tensor w = layout.unpack(borrowed(c.in(kW)));
   const TensorType& xType = c.inType(kX);
-  const QuantPtr& to = attrs.quant("to");
-  const bool residual = c.has(kResidual), quantized = xType.isQuantized();
-  std::string post = attrs.string("post");
-  if (post.empty() && residual) post = "a0 + a1";
-  const bool integerForm = quantized && to && post.empty();
-  QC_ASSIGN(const ScalarExpr expression, ScalarExpr::parse(post.empty() ? "a0" : post));
-  const ExprProgram program(expression.expand());
-  const int32_t qmin = to ? static_cast<int32_t>(std::max(to->qmin, attrs.integer("clamp_min"))) : 0;
-  const int32_t qmax = to ? static_cast<int32_t>(std::min(to->qmax, attrs.integer("clamp_max"))) : 0;
-  const Sums sums{g, c.in(kX), quantized ? xType.quant->zeroPoint() : 0, packing.offset};
+  const EpilogueForm form = EpilogueForm::of(c.node);
+  const ExprProgram program(form.formula().expand());
+  const Sums sums{g, c.in(kX), form.integers ? xType.quant->zeroPoint() : 0, packing.offset};
   int64_t i = 0;
   for (int64_t plane = 0; plane < g.planes(); ++plane)
     for (int64_t oy = 0; oy < g.outH; ++oy)
@@ -142,11 +132,11 @@ Status evalConv(const EvalContext& c) {
           const Sums::Pixel at{plane / g.outD, plane % g.outD, oy, ox};
           const int64_t column = layout.column(o);
           float y = 0;
-          if (quantized) {
+          if (form.integers) {
             const int32_t acc = sums.integer(at, o, w, c.in(kBias).as<int32_t>()[column]);
             const float scale = c.in(kScale).as<float>()[column];
-            if (integerForm) {
-              storeElement(to->storage, c.out().data, i, qmath::requantize(acc, scale, to->zeroPoint(), qmin, qmax));
+            if (form.integerForm()) {
+              storeElement(form.to->storage, c.out().data, i, form.ofSum(acc, scale));
               continue;
             }
             y = static_cast<float>(acc) * scale;
@@ -154,12 +144,12 @@ Status evalConv(const EvalContext& c) {
             y = sums.real(at, o, w);
             if (c.has(kBias)) y += c.in(kBias).as<float>()[column];
           }
-          if (!post.empty()) {
-            const float args[2] = {y, residual ? residualAt(c, i) : 0.0f};
+          if (form.post) {
+            const float args[2] = {y, form.residual ? residualAt(c, i) : 0.0f};
             y = program(args);
           }
-          if (to)
-            storeElement(to->storage, c.out().data, i, qmath::finish(y, 1.0f / to->scale(), to->zeroPoint(), qmin, qmax));
+          if (form.to)
+            storeElement(form.to->storage, c.out().data, i, form.ofFloat(y));
           else
             c.out().as<float>()[i] = y;
         }
@@ -181,11 +171,11 @@ void registerKernelOps(OpRegistry& registry) {
                 {"group", AttrKind::integer, int64_t{1}},
                 {"layout", AttrKind::string, std::string("channels_last")},
                 {"weight_shape", AttrKind::integers, std::nullopt},
-                {"packing", AttrKind::string, std::nullopt},
-                {"post", AttrKind::string, std::string()},
+                {"packing", AttrKind::packing, std::nullopt},
+                postAttr(),
                 {"to", AttrKind::quant, QuantAttr{}},
-                {"clamp_min", AttrKind::integer, int64_t{INT32_MIN}},
-                {"clamp_max", AttrKind::integer, int64_t{INT32_MAX}},
+                clampMinAttr(),
+                clampMaxAttr(),
                 {"bounded", AttrKind::integer, int64_t{0}}},
       .traits = kPure,
       .infer = inferConv,

@@ -4,6 +4,7 @@
 #include "ir/ops/broadcast.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/elementwise.h"
+#include "ir/ops/infer_util.h"
 
 namespace qc {
 namespace {
@@ -19,10 +20,8 @@ Status checkPerTensor(const QuantPtr& quant, std::string_view what) {
   return {};
 }
 
-Result<ScalarExpr> expressionOf(const AttrDict& attrs) { return ScalarExpr::parse(attrs.string("expr")); }
-
 Types inferMap(const InferContext& c) {
-  QC_ASSIGN(const ScalarExpr expression, expressionOf(c.attrs));
+  const ScalarExpr& expression = *c.attrs.expr("expr");
   if (c.operands.empty()) return fail(ErrorCode::kInvalidModel, "map needs at least one operand");
   if (expression.arity() > static_cast<int>(c.operands.size()))
     return fail(ErrorCode::kInvalidModel, "the expression uses a{}, but there are {} operands", expression.arity() - 1, c.operands.size());
@@ -40,8 +39,7 @@ Types inferMap(const InferContext& c) {
 }
 
 Status evaluateMap(const EvalContext& c) {
-  QC_ASSIGN(const ScalarExpr expression, expressionOf(c.node.attrs()));
-  evaluateElementwise(ExprProgram(expression), c);
+  evaluateElementwise(ExprProgram(*c.node.expr("expr")), c);
   return {};
 }
 
@@ -98,11 +96,11 @@ void registerMapOps(OpRegistry& registry) {
   map.name = "map";
   map.summary = "a fused scalar expression over float and quantized operands, quantized to `to` if given";
   map.operands = {{"xs", false, true, OperandRole::broadcast}};
-  map.attrs = {{"expr", AttrKind::string, std::nullopt}, to};
+  map.attrs = {exprAttr("expr"), to};
   map.traits = kPure | kElementwise | kPermutable;
   map.infer = inferMap;
   map.eval = evaluateMap;
-  map.scalar = [](const AttrDict& attrs) { return expressionOf(attrs).value(); };
+  map.scalar = [](const AttrDict& attrs) { return *attrs.expr("expr"); };
   registry.add(std::move(map));
 
   OpDef lut;

@@ -65,8 +65,8 @@ void evalLinearAs(const EvalContext& c) {
     return {e.data(), e.data() + e.size()};
   };
   const std::vector<T> bias = operand(kBias), residual = operand(kResidual);
-  floatEpilogue<T>(c.node.attrs(), bias.empty() ? nullptr : bias.data(), residual.empty() ? nullptr : residual.data(), y.data(), rows,
-                   outputs);
+  floatEpilogue<T>(EpilogueForm::of(c.node), bias.empty() ? nullptr : bias.data(), residual.empty() ? nullptr : residual.data(), y.data(),
+                   rows, outputs);
   y.flush();
 }
 
@@ -232,7 +232,7 @@ void registerMatmulOps(OpRegistry& registry) {
                                              {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{0, 1}},
                                              {.name = "bias", .optional = true, .role = OperandRole::bias},
                                              {"residual", true}};
-  const AttrSpec post = stringAttr("post", ""), to = quantAttr("to", false);
+  const AttrSpec post = postAttr(), to = quantAttr("to", false);
   registry.add({.name = "linear",
                 .summary = "x [..., K] times the rows of w [N, K], plus bias",
                 .operands = weighted,

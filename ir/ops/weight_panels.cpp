@@ -59,7 +59,7 @@ Status evalWeightLinear(const EvalContext& c) {
 Result<WeightPanels> WeightPanels::of(const AttrDict& attrs) {
   WeightPanels p;
   const std::vector<int64_t>& shape = attrs.integers("weight_shape");
-  QC_ASSIGN(const Packing packing, Packing::parse(attrs.string("packing")));
+  const Packing& packing = attrs.packing("packing");
   p.group = attrs.integer("block");
   const int64_t bits = attrs.integer("bits");
   constexpr int64_t kLimit = int64_t{1} << 31;
@@ -94,7 +94,7 @@ void registerWeightPanelOps(OpRegistry& registry) {
                 .summary = "linear layer in float over panels of integer weights",
                 .operands = {{"x"}, {"w"}, {"sets"}, {"bias", true}},  // w: panels, no axes of their own
                 .attrs = {{"weight_shape", AttrKind::integers, std::nullopt},
-                          {"packing", AttrKind::string, std::nullopt},
+                          {"packing", AttrKind::packing, std::nullopt},
                           integerAttr("block"),
                           integerAttr("bits", 8),
                           integerAttr("signed", 1),

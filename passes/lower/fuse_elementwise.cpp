@@ -66,7 +66,7 @@ bool extend(Chain& chain, const Node& user, const Value* current, bool residualA
 Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand("residual") ||
-      !node->string("post").empty())
+      node->expr("post"))
     return false;
   Chain chain;
   const bool integer = node->op().starts_with("q.");
@@ -76,7 +76,7 @@ Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
   }
   if (!chain.last) return false;
   AttrDict attrs = node->attrs();
-  attrs.set("post", chain.post.str());
+  attrs.set("post", chain.post);
   std::vector<Value*> operands = node->operands();
   if (chain.residual) {
     operands.resize(4, nullptr);
@@ -157,7 +157,7 @@ Result<bool> buildMap(Node* root, Rewriter& rw) {
   std::optional<MapParts> parts;
   for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth);
   if (!parts) return false;
-  AttrDict attrs{{"expr", parts->expr.str()}};
+  AttrDict attrs{{"expr", parts->expr}};
   if (quantizes) attrs.set("to", QuantAttr{root->attrs().quant("to")});
   QC_ASSIGN(Value * y, rw.before(root).create("map", parts->operands, std::move(attrs)));
   if (y->type() != root->result()->type()) {
@@ -184,11 +184,10 @@ Result<int> buildMaps(Graph& graph) {
 Result<bool> mapToLut(const Match& m, Rewriter& rw) {
   Node* map = m.root();
   if (map->numOperands() != 1 || !isSmallQuantized(map->operand(0))) return false;
-  QC_ASSIGN(const ScalarExpr expr, ScalarExpr::parse(map->string("expr")));
   const QuantPtr& to = map->attrs().quant("to");
   if (!hasLut(*map->operand(0)->type().quant, to.get())) return false;
   Builder b = rw.before(map);
-  Value* table = b.constant({}, buildLut(expr, *map->operand(0)->type().quant, to.get()));
+  Value* table = b.constant({}, buildLut(*map->expr("expr"), *map->operand(0)->type().quant, to.get()));
   QC_ASSIGN(Value * y, b.create("lut", {map->operand(0), table}, {{"to", QuantAttr{to}}}));
   rw.replace(map, {y});
   return true;

@@ -27,7 +27,7 @@ Result<bool> lowerLayer(const Match& m, Rewriter& rw, bool groups) {
   if (x->operand(2) && x->integer("axis") >= 0 && !isSingle(x->operand(2))) return false;
   Value *integers = x->operand(0), *weights = w->operand(0), *bias = node->operand(2);
   if (sizeOf(integers->type().dtype) != 1 || !weights->constant() || sizeOf(weights->type().dtype) != 1) return false;
-  if (node->operand("residual") || !node->string("post").empty() || (bias && bias->type().dtype != DType::f32)) return false;
+  if (node->operand("residual") || node->expr("post") || (bias && bias->type().dtype != DType::f32)) return false;
   const QuantParams& q = *weights->type().quant;
   const bool conv = node->is("conv");
   if (q.blockSize && !groups) return false;

@@ -140,7 +140,7 @@ void setEpilogueAttrs(AttrDict& attrs, const Epilogue& e, bool clampsAllowed) {
     if (const int64_t lo = bound(e.low); lo > to->qmin) attrs.set("clamp_min", lo);
     if (const int64_t hi = bound(e.high); hi < to->qmax) attrs.set("clamp_max", hi);
   } else if (!e.post.isArg(0)) {
-    attrs.set("post", e.post.str());
+    attrs.set("post", e.post);
   }
 }
 
@@ -152,7 +152,7 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand("residual")) return false;
   if (sizeOf(x->type().dtype) != 1 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
   const bool transposed = node->is("conv_transpose");
-  if (!transposed && !node->string("post").empty()) return false;
+  if (node->expr("post")) return false;
   const QuantParams& wq = *w->type().quant;
   if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;
   Epilogue e = findEpilogue(*node);

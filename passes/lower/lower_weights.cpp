@@ -29,8 +29,7 @@ std::optional<PackedOperands> pack(Builder& b, const Value* w) {
 Result<bool> lowerLinear(const Match& m, Rewriter& rw) {
   Node* node = m.root();
   const Value *w = m.node("w")->operand(0), *x = node->operand(0);
-  if (!w->constant() || x->constant() || x->type().dtype != DType::f32 || node->operand("residual") || !node->string("post").empty())
-    return false;
+  if (!w->constant() || x->constant() || x->type().dtype != DType::f32 || node->operand("residual") || node->expr("post")) return false;
   Builder b = rw.before(node);
   const auto packed = pack(b, w);
   if (!packed) return false;

@@ -37,7 +37,7 @@ bool collectReaders(const Value* value, std::vector<Node*>& readers) {
 Node* producerOf(const Value* value) {
   Node* node = value->producer();
   while (node && commutes(*node) && node->operand(0)->hasOneUse() && !node->operand(0)->isOutput()) node = node->operand(0)->producer();
-  if (!node || !readsChannels(*node) || node->operand("residual") || !node->string("post").empty()) return nullptr;
+  if (!node || !readsChannels(*node) || node->operand("residual") || node->expr("post")) return nullptr;
   if (node->operand("bias") && !floatConstant(node->operand("bias"))) return nullptr;
   return node;
 }

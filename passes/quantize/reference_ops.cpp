@@ -12,6 +12,7 @@
 // Tests: tests/golden/reference_ops, tests/unit/reference_ops_test.cpp.
 #include <cmath>
 
+#include "ir/epilogue_form.h"
 #include "ir/qmath.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
@@ -197,7 +198,6 @@ class Decomposition {
   Result<Value*> product(Node* node) {
     Value* second = node->operand(1);  // the weight, or what else a matmul multiplies
     const QuantParams &x = paramsOf(node->operand(0)), &w = paramsOf(second);
-    const QuantPtr to = node->attrs().find("to") ? node->attrs().quant("to") : nullptr;
     QC_ASSIGN(Value * a, centred(node->operand(0)));
     QC_ASSIGN(Value * b, centred(second));
     std::vector<Value*> operands = {a, b};
@@ -206,32 +206,28 @@ class Decomposition {
     for (const char* name : {"to", "post", "clamp_min", "clamp_max"}) attrs.erase(name);
     QC_ASSIGN(Value * sum, b_.create(node->op().substr(2), operands, std::move(attrs)));
     QC_ASSIGN(sum, b_.create("cast", {sum}, {{"to", DType::f32}}));
-    const bool hasPost = node->attrs().find("post") && !node->string("post").empty();
-    const bool integerForm = to && !hasPost && !node->operand("residual");
+    EpilogueForm form = EpilogueForm::of(*node);
+    form.integers = true;  // whose types are plain by now
     std::vector<float> scales;
     // Each group of a transposed convolution has the channels of its weight once more.
     const int64_t repeats = node->is("q.conv_transpose") && w.scales.size() > 1 ? node->integer("group") : 1;
     for (int64_t i = 0; i < repeats; ++i)
-      for (const float sw : w.scales) scales.push_back(integerForm ? qmath::requantMultiplier(x.scale(), sw, to->scale()) : x.scale() * sw);
+      for (const float sw : w.scales) scales.push_back(form.factor(x.scale(), sw));
     const int rank = sum->type().rank(), axis = channelsOf(*node, rank);
     QC_ASSIGN(Value * y, b_.create("mul", {sum, parameter(DType::f32, scales, axis, rank)}));
-    if (hasPost || node->operand("residual")) {
+    if (form.post) {
       std::vector<Value*> args = {y};
-      if (node->operand("residual")) {
+      if (form.residual) {
         QC_ASSIGN(Value * residual, real(node->operand("residual")));
         args.push_back(residual);
       }
-      QC_ASSIGN(y, b_.create("map", args, {{"expr", hasPost ? node->string("post") : std::string("a0 + a1")}}));
+      QC_ASSIGN(y, b_.create("map", args, {{"expr", *form.post}}));
     }
-    if (!to) return y;
-    if (!integerForm) {
-      QC_ASSIGN(y, b_.create("mul", {y, number(1.0f / to->scale())}));
+    if (!form.to) return y;
+    if (!form.integerForm()) {
+      QC_ASSIGN(y, b_.create("mul", {y, number(form.inverseScale())}));
     }
-    const auto bound = [&](const char* name, int64_t otherwise) {
-      const Attr* given = node->attrs().find(name);
-      return given && std::holds_alternative<int64_t>(*given) ? std::get<int64_t>(*given) : otherwise;
-    };
-    return rounded(y, *to, std::max(to->qmin, bound("clamp_min", to->qmin)), std::min(to->qmax, bound("clamp_max", to->qmax)), truncate_);
+    return rounded(y, *form.to, form.bounds.low, form.bounds.high, truncate_);
   }
 
   Result<Value*> lookup(Node* node) {

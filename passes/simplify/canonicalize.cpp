@@ -53,13 +53,11 @@ Result<bool> matmulToLinear(const Match& m, Rewriter& rw) {
 // Axis of output channels of a conv, conv_transpose or linear result.
 int outputChannelAxis(const Node& node) { return node.is("linear") ? node.result()->type().rank() - 1 : channelAxis(node); }
 
-bool hasPost(const Node& node) { return !node.is("conv_transpose") && !node.string("post").empty(); }
-
 // add(conv(x, w, b?), c) with per-channel c -> conv(x, w, b + c)
 Result<bool> addToBias(const Match& m, Rewriter& rw) {
   Node* add = m.root();
   Node* conv = m.node("conv");
-  if (hasPost(*conv) || conv->operand("residual") || add->result()->type() != conv->result()->type()) return false;
+  if (conv->expr("post") || conv->operand("residual") || add->result()->type() != conv->result()->type()) return false;
   const Tensor* bias = floatConstant(conv->operand("bias"));
   if (conv->operand("bias") && !bias) return false;
   const int axis = outputChannelAxis(*conv);
@@ -79,7 +77,7 @@ Result<bool> addToBias(const Match& m, Rewriter& rw) {
 Result<bool> addDequantizedBias(const Match& m, Rewriter& rw) {
   Node* add = m.root();
   Node* linear = m.node("linear");
-  if (!isConstantLike(m["c"]) || linear->operand("bias") || linear->operand("residual") || hasPost(*linear) ||
+  if (!isConstantLike(m["c"]) || linear->operand("bias") || linear->operand("residual") || linear->expr("post") ||
       add->result()->type() != linear->result()->type())
     return false;
   if (m["c"]->type().rank() != 1 || m["c"]->type().shape[0] != linear->result()->type().shape.back()) return false;

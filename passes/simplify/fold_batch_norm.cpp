@@ -53,7 +53,7 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
   const Tensor* weight = floatConstant(conv->operand("w"));
   const Tensor* bias = floatConstant(conv->operand("bias"));
   if (!stats || !weight || (conv->operand("bias") && !bias) || conv->operand("residual")) return false;
-  if (!conv->is("conv_transpose") && !conv->string("post").empty()) return false;
+  if (conv->expr("post")) return false;
   // A linear's channels are its last dim; BatchNorm normalises dim 1.
   if (conv->is("linear") && conv->result()->type().rank() != 2) return false;
   const bool transposed = conv->is("conv_transpose");

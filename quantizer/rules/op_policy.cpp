@@ -78,8 +78,6 @@ const OpPolicy kElementwiseRow = {"", Role::elementwise, {}, {}};
 
 bool isFloatValue(const Value* v) { return v && v->type().dtype == DType::f32 && !v->type().isQuantized(); }
 
-bool has(const Node& node, std::string_view attr) { return node.attrs().find(attr) != nullptr; }
-
 int64_t sizeOfDim(const Value* v, int axis) {
   const Shape& shape = v->type().shape;
   const auto d = static_cast<size_t>(axis);
@@ -103,7 +101,7 @@ std::string refuseWeighted(const Node& node) {
   if (!w->constant()) return "its weight is computed at run time";
   if (!isFloatValue(node.operand(0)) || !isFloatValue(w) || (bias && !isFloatValue(bias))) return "its operands are not float32";
   if (bias && !bias->constant()) return "its bias is computed at run time";
-  if (node.operand("residual") || (has(node, "post") && !node.string("post").empty())) return "it is fused already";
+  if (node.operand("residual") || node.expr("post")) return "it is fused already";
   if (minMaxOf(w->constant()->as<float>()).nonFinite > 0) return "its weight holds values that are not finite";
   if (bias && minMaxOf(bias->constant()->as<float>()).nonFinite > 0) return "its bias holds values that are not finite";
   if (w->constant()->numElements() == 0) return "its weight is empty";

@@ -79,7 +79,7 @@ std::vector<Attr> valuesOf(const AttrSpec& spec, const Ints& sizes) {
   if (spec.kind == AttrKind::dtype) return {DType::s32};
   if (spec.kind == AttrKind::quant) return {QuantAttr{quantPerTensor(DType::u8, 0.02F, 10)}};
   if (spec.kind == AttrKind::reals) return {std::vector<double>(rank, 2.0), std::vector<double>(rank, 1.0)};
-  if (spec.kind == AttrKind::string) return {};
+  if (spec.kind == AttrKind::string || spec.kind == AttrKind::expression || spec.kind == AttrKind::packing) return {};
   switch (spec.meaning) {
     case AttrMeaning::axes: return {Ints{static_cast<int64_t>(rank) - 1}, Ints{0}};
     case AttrMeaning::permutation: {

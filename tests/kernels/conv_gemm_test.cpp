@@ -1,6 +1,6 @@
 // Every row of the convolution families (implicit GEMM, depthwise) on shapes around their block sizes.
 #include "codegen/plan/gemm.h"
-#include "ir/packing.h"
+#include "ir/packed_layout.h"
 #include "ir/text.h"
 #include "tests/kernels/harness.h"
 
@@ -118,6 +118,8 @@ const std::vector<ConvCase>& cases() {
       {"residual narrow", {1, 5, 7, 8}, {16, 8, 1, 1}, {}, {}, {}, 1, true, "max(a0, 0) + a1", kS8},
       {"residual middle", {1, 6, 7, 8}, {32, 8, 1, 1}, {}, {}, {}, 1, true, "a0 + a1"},
       {"post", {1, 7, 7, 16}, {32, 16, 1, 1}, {}, {}, {}, 1, false, "a0 * min(max(a0 + 3, 0), 6) / 6"},
+      {"post of no change", {1, 7, 7, 16}, {64, 16, 1, 1}, {}, {}, {}, 1, false, "a0"},
+      {"residual unread", {1, 7, 7, 16}, {64, 16, 1, 1}, {}, {}, {}, 1, true, "a0"},
       {"post narrow", {3, 16}, {16, 16}, {}, {}, {}, 1, false, "a0 / 3 + abs(a0)"},
       {"wide strips", {1, 29, 31, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}},
       {"many blocks", {8, 1100}, {600, 1100}, {}, {}, {}},

@@ -1,4 +1,4 @@
-#include "ir/packing.h"
+#include "ir/packed_layout.h"
 
 #include <gtest/gtest.h>
 

@@ -51,6 +51,9 @@ TEST(AttrText, EveryKind) {
   EXPECT_EQ(toString(Attr(std::vector<double>{1, 0.5})), "[1.0,0.5]");
   EXPECT_EQ(toString(Attr(DType::bf16)), "bf16");
   EXPECT_EQ(toString(Attr(QuantAttr{})), "none");
+  EXPECT_EQ(toString(Attr(ScalarExpr::arg(0) + 1.0f)), "\"a0 + 1\"");
+  EXPECT_EQ(toString(Attr(ExprAttr())), "\"\"");
+  EXPECT_EQ(toString(Attr(Packing())), "\"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
   EXPECT_EQ(toString(Attr(QuantAttr{quantPerTensor(DType::u8, 0.5f, 3)})), "q<u8, scale=0.5, zp=3>");
 }
 
@@ -65,6 +68,25 @@ TEST(AttrDict, StaysSorted) {
   dict.erase("b");
   dict.erase("missing");
   EXPECT_EQ(dict.find("b"), nullptr);
+}
+
+// Trees and packings that code builds are held to what their text could say.
+TEST(AttrDict, ChecksWhatIsBuilt) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", TensorType(DType::f32, Shape{4}));
+  const auto map = [&](const ScalarExpr& e) { return b.create("map", {x}, {{"expr", e}}); };
+  ASSERT_TRUE(map(ScalarExpr::arg(0) * 2.0f));
+  EXPECT_EQ(graph.back()->expr("expr")->str(), "a0 * 2");
+  EXPECT_EQ(graph.back()->expr("post"), nullptr);
+  ScalarExpr large = ScalarExpr::arg(0);
+  for (int i = 0; i < 10000; ++i) large = large + static_cast<float>(i);
+  ASSERT_FALSE(map(large));
+  EXPECT_THAT(map(large).error().message(), HasSubstr("the limit is 65536"));
+  EXPECT_THAT(map(ScalarExpr::arg(256)).error().message(), HasSubstr("the limit is 256"));
+  AttrDict attrs{{"packing", Packing{.panel = 0}}};
+  const AttrSpec spec{"packing", AttrKind::packing, std::nullopt};
+  EXPECT_FALSE(checkAttrs("op", std::span(&spec, 1), attrs));
 }
 
 TEST(Lexer, TokensAtTheEdges) {
