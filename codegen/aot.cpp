@@ -13,7 +13,6 @@ namespace qc {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr double kWorthSplitting = 20000;  // estimated cycles, as in runtime/executable.cpp
 
 int64_t rounded(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -146,7 +145,7 @@ class AotEmitter {
       for (size_t i = 0; i < step.buffers.size(); ++i)
         b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
       llvm::Value* units = b_.getInt64(static_cast<uint64_t>(shape.units));
-      llvm::Value* chunks = step.cost >= kWorthSplitting ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, units) : b_.getInt64(1);
+      llvm::Value* chunks = step.splits() ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, units) : b_.getInt64(1);
       llvm::Value* refused = b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch,
                                                      b_.getInt64(static_cast<uint64_t>(scratch_))});
       if (const std::string& reason = reasons_[kernelOf_[s]]; !reason.empty()) returnIf(refused, *step.node, reason);

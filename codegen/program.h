@@ -42,6 +42,9 @@ struct Step {
   std::vector<BufferRef> buffers;  // operands, results, parameter block
   int numOperands = 0;
   std::vector<std::vector<int64_t>> sizes;  // of operands and results, for host steps
+
+  // Whether threads share the step: below this, telling them costs more than they save.
+  bool splits() const { return kernel && cost >= 20000; }
 };
 
 class Program {

@@ -57,6 +57,11 @@ bool hasReciprocal(const QuantParams& q) {
   return std::all_of(q.scales.begin(), q.scales.end(), [](float s) { return std::isfinite(1.0f / s); });
 }
 
+Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to) {
+  if (*x->type().quant == *to) return x;
+  return b.create("map", {x}, {{"expr", ScalarExpr::arg(0)}, {"to", QuantAttr{to}}});
+}
+
 Node* onlyUser(const Value* value) { return value->hasOneUse() && !value->isOutput() ? value->uses().front()->user() : nullptr; }
 
 int channelAxis(const Node& spatial) { return spatial.string("layout") == "channels_last" ? spatial.operand(0)->type().rank() - 1 : 1; }

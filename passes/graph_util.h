@@ -34,6 +34,9 @@ Node* onlyUser(const Value* value);
 // number.  A quantize of its own divides.
 bool hasReciprocal(const QuantParams& q);
 
+// x as integers of these parameters: itself where they are its own.
+Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to);
+
 // Where the channel dim of a spatial op's tensor stands: 1, or the last for layout="channels_last".
 int channelAxis(const Node& spatial);
 

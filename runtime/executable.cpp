@@ -13,7 +13,6 @@ namespace qc {
 namespace {
 
 // Below this many estimated cycles, waking another thread costs more than it saves.
-constexpr double kWorthSplitting = 20000;
 
 struct PoolDeleter {
   void operator()(qcrt_pool* pool) const { qcrt_pool_destroy(pool); }
@@ -78,7 +77,7 @@ struct Session::Impl {
         (isOperand ? view.inputs : view.outputs).push_back(v ? TensorRef{v->type().dtype, step.sizes[i], addresses.back()} : TensorRef{});
       }
       views.push_back(std::move(view));
-      const bool split = step.kernel && threads > 1 && step.cost >= kWorthSplitting;
+      const bool split = threads > 1 && step.splits();
       chunks.push_back(split ? std::min<int64_t>(threads, step.shape.units) : 1);
     }
   }

@@ -207,11 +207,6 @@ Result<bool> lowerAveraging(const Match& m, Rewriter& rw) {
   return true;
 }
 
-Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to) {
-  if (*x->type().quant == *to) return x;
-  return b.create("map", {x}, {{"expr", std::string("a0")}, {"to", QuantAttr{to}}});
-}
-
 // The parameters that every user of every result quantizes to, or null.
 QuantPtr commonQuantize(const Node& node) {
   QuantPtr common;

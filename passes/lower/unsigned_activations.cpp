@@ -61,10 +61,6 @@ class RaisedConstants {
   std::map<Value*, Value*> raised_;
 };
 
-Result<Value*> requantize(Builder& b, Value* x, const QuantPtr& to) {
-  return b.create("map", {x}, {{"expr", std::string("a0")}, {"to", QuantAttr{to}}});
-}
-
 }  // namespace
 
 Status unsignedActivations(Graph& graph, PassContext& cx) {
@@ -74,7 +70,7 @@ Status unsignedActivations(Graph& graph, PassContext& cx) {
     if (!isSignedActivation(input->type().quant) || !input->hasUses()) continue;
     Builder b(graph);
     b.before(graph.front());
-    QC_ASSIGN(Value * u, requantize(b, input, raised(input->type().quant)));
+    QC_ASSIGN(Value * u, requantized(b, input, raised(input->type().quant)));
     for (Use* use : input->uses())
       if (use->user() != u->producer()) use->user()->setOperand(use->index(), u);
     ++changed;
@@ -96,7 +92,7 @@ Status unsignedActivations(Graph& graph, PassContext& cx) {
       if (toPlain && *x->type().quant == *cast->second) continue;  // a constant, or an input
       Builder b(graph);
       b.before(toPlain ? node : node->next());
-      QC_ASSIGN(Value * y, requantize(b, x, toPlain ? cast->second : raised(cast->second)));
+      QC_ASSIGN(Value * y, requantized(b, x, toPlain ? cast->second : raised(cast->second)));
       if (toPlain) {
         node->setOperand(0, y);
       } else {
@@ -123,7 +119,7 @@ Status unsignedActivations(Graph& graph, PassContext& cx) {
   Builder b(graph);
   for (size_t i = 0; i < results.size(); ++i) {
     if (!isSignedActivation(promised[i]) || !results[i]->producer()) continue;
-    QC_ASSIGN(results[i], requantize(b, results[i], promised[i]));
+    QC_ASSIGN(results[i], requantized(b, results[i], promised[i]));
   }
   graph.setOutputs(results);
   cx.countHits({{"values", changed}});
