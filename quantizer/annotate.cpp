@@ -13,6 +13,7 @@
 #include <map>
 #include <set>
 
+#include "ir/join.h"
 #include "ir/op_def.h"
 #include "quantizer/mask_sentinels.h"
 #include "quantizer/modes.h"
@@ -362,25 +363,22 @@ class Annotator {
         return chain;
       if (anchor->is("conv_transpose") && !user->is("relu") && !user->is("clip")) return chain;
       if (!mayFuse(chain, user)) return chain;
-      if (user->numOperands() > 2) return chain;
-      if (user->numOperands() == 2) {
-        const Value* other = user->operand(user->operand(0) == current ? 1 : 0);
-        const bool number = other->constant() && other->constant()->numElements() == 1;
-        // A factor per channel of a linear (see smooth-quant) goes before the one rounding, too; what follows it would not.
-        if (isChannelFactor(*anchor, *user, *other)) {
-          chain.push_back(user);
-          return chain;
-        }
-        if (!number && (residual || !user->is("add") || other->constant() || !(other->type() == current->type()))) return chain;
-        residual = residual || !number;
+      // A factor per channel of a linear (see smooth-quant) goes before the one rounding, too; what follows it would not.
+      if (isChannelFactor(*anchor, *user, current)) {
+        chain.push_back(user);
+        return chain;
       }
+      const std::optional<Join> join = joining(*user, current);
+      if (!join || (join->residual && (residual || !user->is("add")))) return chain;
+      residual = residual || join->residual;
       chain.push_back(user);
     }
   }
 
-  static bool isChannelFactor(const Node& anchor, const Node& user, const Value& factor) {
-    return anchor.is("linear") && user.is("mul") && factor.constant() && factor.constant()->rank() == 1 &&
-           Dim(factor.constant()->numElements()) == anchor.result()->type().shape.back() && factor.constant()->numElements() > 1;
+  static bool isChannelFactor(const Node& anchor, const Node& user, const Value* current) {
+    if (!anchor.is("linear") || !user.is("mul")) return false;
+    const Tensor* factor = user.operand(user.operand(0) == current ? 1 : 0)->constant();
+    return factor && factor->rank() == 1 && Dim(factor->numElements()) == anchor.result()->type().shape.back() && factor->numElements() > 1;
   }
 
   // `nodes` last first.

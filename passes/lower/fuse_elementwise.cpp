@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "ir/join.h"
 #include "ir/lut.h"
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
@@ -18,14 +19,6 @@ namespace {
 constexpr size_t kMaxInstructions = 160;  // of one fused expression; beyond this registers spill
 constexpr size_t kMaxOperands = 8;
 constexpr int kMaxDepth = 24;  // of the ops that one map is made of
-
-bool isFusible(const Node& node) {
-  if (!node.def().has(kElementwise) || !node.def().scalar || node.numResults() != 1 || node.is("map")) return false;
-  if (node.result()->type().dtype != DType::f32 || node.result()->type().isQuantized()) return false;
-  for (const Value* v : node.operands())
-    if (!v || v->type().dtype != DType::f32 || v->type().isQuantized()) return false;
-  return true;
-}
 
 bool isSmallQuantized(const Value* v) { return v->type().isQuantized() && !v->type().quant->perChannel() && sizeOf(v->type().dtype) == 1; }
 
@@ -39,34 +32,18 @@ struct Chain {
 };
 
 bool extend(Chain& chain, const Node& user, const Value* current, bool residualAllowed) {
-  if (!isFusible(user) || user.result()->type() != current->type()) return false;
-  const ScalarExpr meaning = user.def().scalar(user.attrs());
-  std::vector<ScalarExpr> args;
-  Value* residual = chain.residual;
-  for (Value* v : user.operands()) {
-    const auto constant = scalarConstant(v);
-    if (v == current) {
-      args.push_back(chain.post);
-    } else if (constant) {
-      args.push_back(ScalarExpr(static_cast<float>(*constant)));
-    } else if (residualAllowed && !residual && v->type() == current->type() && !v->constant()) {
-      residual = v;
-      args.push_back(ScalarExpr::arg(1));
-    } else {
-      return false;
-    }
-  }
-  const ScalarExpr post = meaning.substitute(args);
+  const std::optional<Join> join = joining(user, current);
+  if (!join || (join->residual && (chain.residual || !residualAllowed))) return false;
+  const ScalarExpr post = join->formula.substitute(std::vector{chain.post, ScalarExpr::arg(1)});
   if (ExprProgram(post.expand()).instructions().size() > kMaxInstructions) return false;
   chain.post = post;
-  chain.residual = residual;
+  if (join->residual) chain.residual = join->residual;
   return true;
 }
 
 Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
   Node* node = m.root();
-  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand("residual") ||
-      node->expr("post"))
+  if (node->result()->type().dtype != DType::f32 || node->result()->type().isQuantized() || node->operand("residual") || node->expr("post"))
     return false;
   Chain chain;
   const bool integer = node->op().starts_with("q.");
@@ -101,7 +78,7 @@ class MapBuilder {
     if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
       return ScalarExpr(static_cast<float>(*constant));
     if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
-    if (producer && depth < maxDepth_ && isFusible(*producer) && onlyUser(v) && v->type().shape == shape_) {
+    if (producer && depth < maxDepth_ && computesFloats(*producer) && onlyUser(v) && v->type().shape == shape_) {
       std::vector<ScalarExpr> args;
       for (Value* input : producer->operands()) args.push_back(add(input, depth + 1));
       ++inlined_;
@@ -153,7 +130,7 @@ Result<bool> buildMap(Node* root, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
   if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
   if (quantizes && !hasReciprocal(*root->attrs().quant("to"))) return false;
-  if (!quantizes && !isFusible(*root)) return false;
+  if (!quantizes && !computesFloats(*root)) return false;
   std::optional<MapParts> parts;
   for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth);
   if (!parts) return false;

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/join.h"
 #include "ir/qmath.h"
+#include "passes/bias_guard.h"
 #include "passes/graph_util.h"
 #include "passes/lower/lowering.h"
 #include "passes/passes.h"
@@ -28,36 +30,21 @@ struct Epilogue {
 
 // Adds one elementwise user to the epilogue; false when it cannot join.
 bool absorb(Epilogue& e, const Node& user, const Value* current) {
-  if (!user.def().has(kElementwise) || !user.def().scalar || user.result()->type() != current->type()) return false;
-  if (user.result()->type().dtype != DType::f32) return false;
-  const ScalarExpr meaning = user.def().scalar(user.attrs());
-  if (user.numOperands() == 1) {
-    e.onlyClamps = e.onlyClamps && (user.is("relu") || user.is("clip"));
-    if (e.onlyClamps) {
-      const double lo = user.is("relu") ? 0 : user.real("min"),
-                   hi = user.is("relu") ? std::numeric_limits<double>::infinity() : user.real("max");
-      e.low = std::min(std::max(e.low, lo), std::max(hi, lo));
-      e.high = std::max(std::min(e.high, hi), std::min(hi, lo));
-    }
-    e.post = meaning.substitute(std::vector{e.post});
-    return true;
+  const std::optional<Join> join = joining(user, current);
+  if (!join) return false;
+  if (join->residual) {
+    Value* integers = e.residual ? nullptr : quantizedSource(join->residual);
+    if (!integers || integers->type().quant->perChannel()) return false;
+    e.residual = integers;
   }
-  if (user.numOperands() != 2 || user.operand(0) == user.operand(1)) return false;
-  const int mine = user.operand(0) == current ? 0 : 1;
-  if (const Tensor* t = floatConstant(user.operand(1 - mine)); t && t->numElements() == 1 && std::isfinite(t->at(0))) {
-    e.onlyClamps = false;
-    std::vector<ScalarExpr> args(2, e.post);
-    args[static_cast<size_t>(1 - mine)] = ScalarExpr(static_cast<float>(t->at(0)));
-    e.post = meaning.substitute(args);
-    return true;
+  e.onlyClamps = e.onlyClamps && (user.is("relu") || user.is("clip"));
+  if (e.onlyClamps) {
+    const double lo = user.is("relu") ? 0 : user.real("min"),
+                 hi = user.is("relu") ? std::numeric_limits<double>::infinity() : user.real("max");
+    e.low = std::min(std::max(e.low, lo), std::max(hi, lo));
+    e.high = std::max(std::min(e.high, hi), std::min(hi, lo));
   }
-  Value* other = e.residual ? nullptr : quantizedSource(user.operand(1 - mine));
-  if (!other || other->type().shape != current->type().shape || other->type().quant->perChannel()) return false;
-  e.residual = other;
-  e.onlyClamps = false;
-  std::vector<ScalarExpr> args(2, e.post);
-  args[static_cast<size_t>(1 - mine)] = ScalarExpr::arg(1);
-  e.post = meaning.substitute(args);
+  e.post = join->formula.substitute(std::vector{e.post, ScalarExpr::arg(1)});
   return true;
 }
 
@@ -78,24 +65,11 @@ Epilogue findEpilogue(const Node& op) {
   return {};  // no quantize at the end: the ops after it stay what they are
 }
 
-// |b / (sx * sw)| stays below this, which leaves int32 room for the products.
-constexpr float kLargestBias = 1 << 30;
-
-// Weights whose scales are wide enough for the bias: a channel of (nearly) no weights has a scale so small that its bias would
-// leave int32.  Rounding such weights anew moves the result by less than the bias itself is rounded.
+// Weights whose scales are wide enough for the bias, rounded anew.
 Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, float sx) {
   const QuantParams& q = *w->type().quant;
-  const auto channels = static_cast<int64_t>(bias.size());
-  auto safe = std::make_shared<QuantParams>(q);
-  safe->scales.assign(q.perChannel() ? static_cast<size_t>(channels) : 1, 0.0f);
-  bool widened = false;
-  for (int64_t c = 0; c < channels; ++c) {
-    float& scale = safe->scales[q.perChannel() ? static_cast<size_t>(c) : 0];
-    const float needed = std::fabs(bias[static_cast<size_t>(c)]) / kLargestBias / sx * 1.000001f;
-    scale = std::max({scale, q.scale(c), needed});
-    widened = widened || needed > q.scale(c);
-  }
-  if (!widened) return w;
+  const BiasSafe safe = biasSafeParams(w->type().quant, bias, sx);
+  if (safe.widened.empty()) return w;
   const Tensor& from = *w->constant();
   Tensor to(from.dtype(), from.sizes());
   void* data = to.mutableData();
@@ -105,9 +79,9 @@ Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, floa
     const int64_t c = q.perChannel() ? i / inner % from.sizes()[static_cast<size_t>(q.axis)] : 0;
     const float real = qmath::dequantize(static_cast<int32_t>(from.at(i)), q.scale(c), q.zeroPoint(c));
     storeElement(from.dtype(), data, i,
-                 qmath::quantize(real, safe->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
+                 qmath::quantize(real, safe.params->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
   }
-  return b.constant(w->name() + "_safe", std::move(to), std::move(safe));
+  return b.constant(w->name() + "_safe", std::move(to), safe.params);
 }
 
 // As plain s32 of scale sx * sw[c].  Integers of exactly that scale are kept as they are.

@@ -12,6 +12,7 @@
 #include "ir/ops/dynamic.h"
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
+#include "passes/bias_guard.h"
 #include "passes/passes.h"
 #include "passes/quantize/convert_parts.h"
 #include "passes/quantize/group_params.h"
@@ -21,9 +22,6 @@
 
 namespace qc {
 namespace {
-
-// |bias / (sx * sw)| stays below this, which leaves the accumulator half of int32's range.
-constexpr double kLargestBias = 1 << 30;
 
 Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
   Tensor out(q.storage, t.sizes());
@@ -139,27 +137,16 @@ class Conversion {
   // Widens scales of output channels whose bias would overflow; only says so when that is not wanted.
   QuantPtr biasSafe(const Node& node, const QuantPtr& weight, const Tensor* bias, const QuantParams* x) {
     if (!bias || !x || bias->dtype() != DType::f32) return weight;
-    if (weight->scales.size() != 1 && static_cast<int64_t>(weight->scales.size()) != bias->numElements()) return weight;  // refused later
-    auto safe = std::make_shared<QuantParams>(*weight);
-    int widened = 0,
-        notable = 0;  // beyond what PyTorch's observers take for the smallest scale: below, a channel's weights are next to nothing
-    for (int64_t c = 0; c < bias->numElements(); ++c) {
-      float& scale = safe->scales.size() == 1 ? safe->scales[0] : safe->scales[static_cast<size_t>(c)];
-      const double needed = std::fabs(static_cast<double>(bias->as<float>()[static_cast<size_t>(c)])) / kLargestBias / x->scale();
-      if (needed > scale) {
-        scale = static_cast<float>(needed * (1 + 1e-6));
-        ++widened;
-        notable += scale > static_cast<float>(kEpsTorch);
-      }
-    }
-    if (!widened) return weight;
-    if (!guardsBiases_) {
-      cx_.remark(&node,
-                 fmt::format("the bias of {} output channels leaves int32 and is cut off there; the guard of biases is off", widened));
+    const BiasSafe safe = biasSafeParams(weight, bias->as<float>(), x->scale());
+    if (!guardsBiases_ && !safe.widened.empty()) {
+      cx_.remark(&node, fmt::format("the bias of {} output channels leaves int32 and is cut off there; the guard of biases is off",
+                                    safe.widened.size()));
       return weight;
     }
+    // Below what PyTorch's observers take for the smallest scale, a channel's weights are next to nothing.
+    const auto notable = std::count_if(safe.widened.begin(), safe.widened.end(), [](float s) { return s > static_cast<float>(kEpsTorch); });
     if (notable > 0) cx_.remark(&node, fmt::format("weight scale of {} output channels widened so that the bias fits in int32", notable));
-    return safe;
+    return safe.params;
   }
 
   Status convertConstants(Node* node) {
