@@ -4,22 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <optional>
 #include <vector>
 
 #include "quantizer/rules/nearest.h"
-
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-#if defined(__aarch64__)
-#include <sys/auxv.h>
-#endif
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "runtime/rt/cpu.h"
 
 namespace qc {
 namespace {
@@ -101,67 +90,19 @@ constexpr Arch hostArch() {
 #endif
 }
 
-#if defined(__x86_64__)
-// Bits of cpuid as a flat list of (leaf, subleaf, register, bit), and the XCR0 state each needs.
-struct CpuidBit {
-  Isa isa;
-  uint32_t leaf, subleaf;
-  int reg;  // 0 eax .. 3 edx
-  int bit;
-  uint64_t osState;
-};
-constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
-constexpr std::array kCpuidBits{
-    CpuidBit{Isa::avx2, 7, 0, 1, 5, kYmmState},        CpuidBit{Isa::avx2, 1, 0, 2, 12, kYmmState},    // AVX2, FMA
-    CpuidBit{Isa::avx2, 1, 0, 2, 29, kYmmState},       CpuidBit{Isa::avxvnni, 7, 1, 0, 4, kYmmState},  // F16C
-    CpuidBit{Isa::avx512, 7, 0, 1, 16, kZmmState},     CpuidBit{Isa::avx512, 7, 0, 1, 17, kZmmState},  // F, DQ
-    CpuidBit{Isa::avx512, 7, 0, 1, 28, kZmmState},     CpuidBit{Isa::avx512, 7, 0, 1, 30, kZmmState},  // CD, BW
-    CpuidBit{Isa::avx512, 7, 0, 1, 31, kZmmState},                                                     // VL
-    CpuidBit{Isa::avx512vnni, 7, 0, 2, 11, kZmmState}, CpuidBit{Isa::amxInt8, 7, 0, 3, 24, kTileState},
-    CpuidBit{Isa::amxInt8, 7, 0, 3, 25, kTileState},  // TILE, INT8
-};
-
-uint64_t enabledState() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 27))) return 0;  // no OSXSAVE
-  unsigned low = 0, high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (uint64_t{high} << 32) | low;
-}
-#endif
-
-IsaSet detect() {
-#if defined(__x86_64__)
-  const uint64_t state = enabledState();
-  IsaSet missing = 0, seen = 0;
-  for (const CpuidBit& entry : kCpuidBits) {
-    unsigned r[4] = {};
-    const bool known = __get_cpuid_count(entry.leaf, entry.subleaf, &r[0], &r[1], &r[2], &r[3]) != 0;
-    const bool on = known && ((r[entry.reg] >> entry.bit) & 1) && (state & entry.osState) == entry.osState;
-    (on ? seen : missing) |= isaBit(entry.isa);
-  }
-  IsaSet present = seen & ~missing;
-  if ((present & isaBit(Isa::amxInt8)) && !requestAmxPermission()) present &= ~isaBit(Isa::amxInt8);
-  IsaSet result = 0;
-  for (const IsaInfo& info : kTable)
-    if (info.arch == Arch::x86_64 && (present & info.implies) == info.implies) result |= isaBit(info.isa);
-  return result;
-#elif defined(__aarch64__)
-  constexpr unsigned long kHwcapDotprod = 1ul << 20, kHwcap2I8mm = 1ul << 13;
-  IsaSet result = kNeon;
-  if (getauxval(AT_HWCAP) & kHwcapDotprod) {
-    result |= isaBit(Isa::dotprod);
-    if (getauxval(AT_HWCAP2) & kHwcap2I8mm) result |= isaBit(Isa::i8mm);
-  }
-  return result;
-#else
-  return 0;
-#endif
-}
-
 const IsaInfo* findIsa(std::string_view name) {
   const auto it = std::find_if(kTable.begin(), kTable.end(), [&](const IsaInfo& i) { return i.name == name; });
   return it == kTable.end() ? nullptr : &*it;
+}
+
+// As the library that models run with looks at the CPU.
+bool isHere(const IsaInfo& info) { return qcrt_cpu_supports(Target{info.arch, info.implies}.str().c_str()) != 0; }
+
+IsaSet detect() {
+  IsaSet result = infoOf(hostArch()).baseline;
+  for (const IsaInfo& info : kTable)
+    if (info.arch == hostArch() && info.isa != Isa::amxEmulated && isHere(info)) result |= isaBit(info.isa);
+  return result;
 }
 
 std::vector<std::string> knownNames() {
@@ -287,11 +228,7 @@ std::string Target::llvmTuneCpu() const {
 }
 
 Status requestAmxPermission() {
-#if defined(__x86_64__) && defined(__linux__)
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kTileData = 18;
-  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return {};
-#endif
+  if (isHere(*findIsa("amx-int8"))) return {};
   return fail(ErrorCode::kInternal, "the operating system refuses the AMX tile state to this process")
       .help("cap BuildOptions::target avx512vnni");
 }
