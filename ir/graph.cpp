@@ -3,12 +3,30 @@
 #include <algorithm>
 #include <set>
 #include <unordered_set>
+#include <utility>
 
 #include "ir/op_def.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 
 namespace qc {
+
+// The first name of the form NAME_I that `fits`, where at most a few are free below the last one that is taken: of thousands of values that
+// want one name each finds its own in a number of steps that grows with the logarithm.
+template <class Fits>
+static std::string withSuffix(std::string_view name, const Fits& fits) {
+  constexpr int64_t kTriedInTurn = 16;
+  const auto at = [&](int64_t i) { return fmt::format("{}_{}", name, i); };
+  for (int64_t i = 1; i < kTriedInTurn; ++i)
+    if (fits(at(i))) return at(i);
+  int64_t taken = kTriedInTurn - 1, free = 2 * taken;
+  while (!fits(at(free))) taken = std::exchange(free, 2 * free);
+  while (free - taken > 1) {
+    const int64_t middle = taken + (free - taken) / 2;
+    (fits(at(middle)) ? free : taken) = middle;
+  }
+  return at(free);
+}
 
 // ---- Use, Value -------------------------------------------------------------------------------
 
@@ -118,11 +136,13 @@ bool Node::isBefore(const Node* other) const {
 // ---- ConstantPool -----------------------------------------------------------------------------
 
 std::string ConstantPool::add(std::string_view name, Tensor tensor) {
+  // Free, or held by the same tensor.
+  const auto fits = [&](const std::string& wanted) {
+    const auto it = entries_.find(wanted);
+    return it == entries_.end() || it->second.sameBytes(tensor);
+  };
   std::string unique(name.empty() ? "c" : name);
-  for (int i = 1; entries_.contains(unique); ++i) {
-    if (entries_.at(unique).sameBytes(tensor)) return unique;
-    unique = fmt::format("{}_{}", name, i);
-  }
+  if (!fits(unique)) unique = withSuffix(name, fits);
   entries_.emplace(unique, std::move(tensor));
   return unique;
 }
@@ -220,9 +240,9 @@ std::string Graph::uniqueName(std::string_view wanted) {
     while (byName_.contains(name));
     return name;
   }
-  std::string name(wanted);
-  for (int i = 1; byName_.contains(name); ++i) name = fmt::format("{}_{}", wanted, i);
-  return name;
+  const auto isFree = [&](const std::string& name) { return !byName_.contains(name); };
+  const std::string name(wanted);
+  return isFree(name) ? name : withSuffix(wanted, isFree);
 }
 
 Value* Graph::addInput(std::string_view name, TensorType type) {

@@ -6,6 +6,7 @@
 #include "codegen/plan/select_kernels.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
+#include "frontend/onnx/summary.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/memory_limit.h"
@@ -45,11 +46,7 @@ std::vector<Port> Model::outputs() const {
   return ports;
 }
 
-bool Model::isQuantized() const {
-  for (const Node* n = graph_.front(); n; n = n->next())
-    if (n->is("quantize") || n->is("dequantize") || n->is("quantize_with") || n->op().starts_with("q.")) return true;
-  return false;
-}
+bool Model::isQuantized() const { return qc::isQuantized(graph_); }
 
 Result<Model> load(const std::string& path, const LoadOptions& options) {
   return withinMemory([&]() -> Result<Model> {

@@ -1,8 +1,12 @@
 // inspect: what a model holds, and what a target makes of it.   doctor: what this machine and this build can do.
+#include <fmt/ranges.h>
+
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "frontend/onnx/summary.h"
+#include "ir/memory_limit.h"
 #include "ir/text.h"
 #include "passes/pass.h"
 #include "runtime/workflow/op_states.h"
@@ -18,9 +22,11 @@ struct InspectOptions {
   bool text = false, kernels = false, json = false;
 };
 
-nlohmann::json portsJson(const std::vector<Port>& ports) {
+using Ports = std::vector<std::pair<std::string, std::string>>;
+
+nlohmann::json portsJson(const Ports& ports) {
   nlohmann::json list = nlohmann::json::array();
-  for (const Port& p : ports) list.push_back({{"name", p.name}, {"type", p.type.str()}});
+  for (const auto& [name, type] : ports) list.push_back({{"name", name}, {"type", type}});
   return list;
 }
 
@@ -36,42 +42,70 @@ nlohmann::json kernelsJson(const Graph& graph) {
   return list;
 }
 
-void printPorts(std::string_view label, const std::vector<Port>& ports) {
-  for (const Port& p : ports) fmt::print("{} {} : {}\n", label, p.name, p.type.str());
+void printPorts(std::string_view label, const Ports& ports) {
+  for (const auto& [name, type] : ports) fmt::print("{} {} : {}\n", label, name, type);
+}
+
+OnnxSummary summaryOf(const Model& model) {
+  OnnxSummary s;
+  for (const Port& p : model.inputs()) s.inputs.emplace_back(p.name, p.type.str());
+  for (const Port& p : model.outputs()) s.outputs.emplace_back(p.name, p.type.str());
+  for (const Node* n = model.graph().front(); n; n = n->next())
+    if (!n->is("const")) ++s.ops[std::string(n->op())];
+  for (const auto& [name, tensor] : model.graph().constants().entries()) s.constantBytes += tensor.byteSize();
+  s.isQuantized = model.isQuantized();
+  return s;
+}
+
+nlohmann::json summaryJson(const OnnxSummary& s) {
+  nlohmann::json j = {{"inputs", portsJson(s.inputs)},     {"outputs", portsJson(s.outputs)}, {"ops", s.ops},
+                      {"constant_bytes", s.constantBytes}, {"quantized", s.isQuantized},      {"bound", s.isBound},
+                      {"free", nlohmann::json::array()}};
+  for (const FreeDim& d : s.free)
+    j["free"].push_back(
+        {{"symbol", d.symbol}, {"where", d.places}, {"bind", d.example}, {"size", d.isBatch ? nlohmann::json(1) : nullptr}});
+  return j;
+}
+
+void printSummary(const OnnxSummary& s) {
+  printPorts("input ", s.inputs);
+  printPorts("output", s.outputs);
+  for (const FreeDim& d : s.free)
+    fmt::print("free   {} : {}; {}--shape {}\n", d.symbol.empty() ? "?" : d.symbol, fmt::join(d.places, ", "),
+               d.isBatch ? "1 unless bound with " : "bind with ", d.example);
+  Table table({"op", "count"});
+  for (const auto& [op, count] : s.ops) table.add({op, std::to_string(count)});
+  fmt::print("{}constants {}, {}\n", table.str(), megabytes(s.constantBytes), s.isQuantized ? "quantized" : "float");
+  if (!s.isBound) fmt::print("types and ops are those of the file: the others follow from the sizes of free dims\n");
 }
 
 Status inspect(const InspectOptions& o, const CLI::App& verb) {
   for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
     QC_TRY(refuseWithoutEffect(verb, {{option, o.kernels, "where nothing is compiled", "add --kernels, or leave it out"}}));
-  QC_ASSIGN(const Model model, o.model.load());
   if (o.text) {
+    QC_ASSIGN(const Model model, o.model.load());
     fmt::print("{}", print(model.graph(), {.locations = true}));
     return {};
   }
-  std::map<std::string, int> ops;
-  for (const Node* n = model.graph().front(); n; n = n->next())
-    if (!n->is("const")) ++ops[std::string(n->op())];
-  int64_t constantBytes = 0;
-  for (const auto& [name, tensor] : model.graph().constants().entries()) constantBytes += tensor.byteSize();
+  OnnxSummary summary;
   std::optional<Executable> exe;
-  if (o.kernels) {
-    QC_ASSIGN(exe, o.engine.compile(model));
+  if (o.kernels || o.model.path.ends_with(".qir")) {
+    QC_ASSIGN(const Model model, o.model.load());
+    summary = summaryOf(model);
+    if (o.kernels) {
+      QC_ASSIGN(exe, o.engine.compile(model));
+    }
+  } else {
+    QC_ASSIGN(const LoadOptions options, o.model.options());
+    QC_ASSIGN(summary, withinMemory([&] { return summarizeOnnxFile(o.model.path, {options.shapes, options.values}); }));
   }
   if (o.json) {
-    nlohmann::json j = {{"inputs", portsJson(model.inputs())},
-                        {"outputs", portsJson(model.outputs())},
-                        {"ops", ops},
-                        {"constant_bytes", constantBytes},
-                        {"quantized", model.isQuantized()}};
+    nlohmann::json j = summaryJson(summary);
     if (exe) j["kernels"] = kernelsJson(exe->program().graph());
     printJson(j);
     return {};
   }
-  printPorts("input ", model.inputs());
-  printPorts("output", model.outputs());
-  Table table({"op", "count"});
-  for (const auto& [op, count] : ops) table.add({op, std::to_string(count)});
-  fmt::print("{}constants {}, {}\n", table.str(), megabytes(constantBytes), model.isQuantized() ? "quantized" : "float");
+  printSummary(summary);
   if (exe) fmt::print("\n{}", print(exe->program().graph(), {.locations = true}));
   return {};
 }

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -74,7 +73,7 @@ void ModelOptions::addTo(CLI::App& verb) {
   verb.add_option("--bind", values, "an input that becomes a constant: NAME=NUMBER or NAME=FILE.npy")->type_name("NAME=VALUE")->take_all();
 }
 
-Result<Model> ModelOptions::load() const {
+Result<LoadOptions> ModelOptions::options() const {
   LoadOptions options;
   for (const std::string& text : shapes) {
     QC_ASSIGN(const auto assignment, splitAssignment(text, "--shape"));
@@ -85,7 +84,12 @@ Result<Model> ModelOptions::load() const {
     QC_ASSIGN(const Tensor value, parseValue(assignment.second));
     options.values.insert_or_assign(assignment.first, value);
   }
-  return qc::load(path, options);
+  return options;
+}
+
+Result<Model> ModelOptions::load() const {
+  QC_ASSIGN(const LoadOptions loading, options());
+  return qc::load(path, loading);
 }
 
 void EngineOptions::addTo(CLI::App& verb) {
@@ -170,11 +174,8 @@ Result<Dataset> DataOptions::open(const Model& model) const {
 
 namespace {
 
-// Those that give one range to a whole activation without being told more.
-bool isForActivations(const ObserverDef& def) {
-  return def.computesQParams() && def.grain == ObserverGrain::tensor &&
-         std::all_of(def.args.begin(), def.args.end(), [](const AttrSpec& arg) { return arg.byDefault.has_value(); });
-}
+// Those that give one range to a whole activation; the names of the others begin so.
+bool isForActivations(const ObserverDef& def) { return def.computesQParams && !def.name.starts_with("per_") && def.name != "fixed"; }
 
 std::string observerNames() {
   std::string names;

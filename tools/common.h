@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string path;
   std::vector<std::string> shapes, values;
   void addTo(CLI::App& verb);
+  Result<LoadOptions> options() const;
   Result<Model> load() const;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "ir/op_def.h"
 
@@ -20,39 +21,47 @@ std::string symbolOf(const Dimension& dim) { return !dim.has_dim_param() || dim.
 
 const onnx::TensorShapeProto& shapeOf(const onnx::ValueInfoProto& info) { return info.type().tensor_type().shape(); }
 
-std::string declared(const onnx::ValueInfoProto& info) {
-  std::string text;
-  for (const Dimension& dim : shapeOf(info).dim()) {
-    const std::string symbol = symbolOf(dim);
-    text += (text.empty() ? "" : ",") + (isFixed(dim) ? std::to_string(dim.dim_value()) : symbol.empty() ? "?" : symbol);
-  }
-  return text;
-}
-
 class Binder {
  public:
   Binder(const onnx::GraphProto& graph, const ImportOptions& options) : options_(options) {
     std::set<std::string> constants;
     for (const auto& initializer : graph.initializer()) constants.insert(initializer.name());
     for (const auto& info : graph.input())
-      if (!constants.contains(info.name())) inputs_.push_back(&info);
+      if (!constants.contains(info.name()) && names_.insert(info.name()).second) inputs_.push_back(&info);
   }
 
   Result<std::map<std::string, Ints>> run() {
-    QC_TRY(checkNames());
-    for (const auto* info : inputs_) {
-      if (const auto given = options_.shapes.find(info->name()); given != options_.shapes.end() && !isSymbol(info->name()))
-        QC_TRY(takeSizes(*info, given->second));
-      if (const auto value = options_.values.find(info->name()); value != options_.values.end()) takeValue(*info, value->second);
-    }
+    QC_TRY(takeGiven());
     std::map<std::string, Ints> sizes;
     for (const auto* info : inputs_) {
       if (options_.values.contains(info->name())) continue;
       const auto given = options_.shapes.find(info->name());
-      sizes[info->name()] = given != options_.shapes.end() && !isSymbol(info->name()) ? given->second : inferred(*info);
+      sizes[info->name()] = given != options_.shapes.end() ? given->second : inferred(*info);
     }
     QC_TRY(reportFree());
     return sizes;
+  }
+
+  Result<std::vector<FreeDim>> free() {
+    QC_TRY(takeGiven());
+    std::vector<FreeDim> all;
+    std::map<std::string, size_t> bySymbol;
+    for (const auto* info : inputs_) {
+      if (options_.values.contains(info->name()) || options_.shapes.contains(info->name())) continue;
+      const auto& shape = shapeOf(*info);
+      if (!info->type().tensor_type().has_shape() && info->type().has_tensor_type())
+        all.push_back({"", {fmt::format("'{}', of any number of dims", info->name())}, fmt::format("{}=1x3x224x224", info->name()), false});
+      for (int d = 0; d < shape.dim_size(); ++d) {
+        const std::string symbol = symbolOf(shape.dim(d));
+        if (isFixed(shape.dim(d)) || known_.contains(symbol)) continue;
+        const auto [at, isNew] = symbol.empty() ? std::pair(bySymbol.end(), true) : bySymbol.emplace(symbol, all.size());
+        if (isNew) all.push_back({symbol, {}, symbol.empty() ? exampleOf(*info) : symbol + "=N"});
+        FreeDim& dim = isNew ? all.back() : all[at->second];
+        dim.places.push_back(fmt::format("dim {} of '{}'", d, info->name()));
+        dim.isBatch = dim.isBatch && d == 0;
+      }
+    }
+    return all;
   }
 
  private:
@@ -61,11 +70,7 @@ class Binder {
     std::string from;  // what said so
   };
 
-  bool isInput(const std::string& name) const {
-    return std::any_of(inputs_.begin(), inputs_.end(), [&](const auto* info) { return info->name() == name; });
-  }
-  // An input of one dim may have the name of a symbol; then one size is the input's all the same.
-  bool isSymbol(const std::string& name) const { return !isInput(name); }
+  bool isInput(const std::string& name) const { return names_.contains(name); }
 
   std::set<std::string> symbols() const {
     std::set<std::string> names;
@@ -73,6 +78,24 @@ class Binder {
       for (const Dimension& dim : shapeOf(*info).dim())
         if (!isFixed(dim) && !symbolOf(dim).empty()) names.insert(symbolOf(dim));
     return names;
+  }
+
+  std::string exampleOf(const onnx::ValueInfoProto& info) const {
+    std::vector<std::string> sizes;
+    for (const Dimension& dim : shapeOf(info).dim()) {
+      const auto known = known_.find(symbolOf(dim));
+      sizes.push_back(isFixed(dim) ? std::to_string(dim.dim_value()) : known != known_.end() ? std::to_string(known->second.size) : "N");
+    }
+    return fmt::format("{}={}", info.name(), fmt::join(sizes, "x"));
+  }
+
+  Status takeGiven() {
+    QC_TRY(checkNames());
+    for (const auto* info : inputs_) {
+      if (const auto given = options_.shapes.find(info->name()); given != options_.shapes.end()) QC_TRY(takeSizes(*info, given->second));
+      if (const auto value = options_.values.find(info->name()); value != options_.values.end()) takeValue(*info, value->second);
+    }
+    return {};
   }
 
   // First, so that a misspelt name is not reported as a free dim of the right one.
@@ -106,7 +129,7 @@ class Binder {
     for (int d = 0; fits && d < shape.dim_size(); ++d)
       fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
     if (!fits)
-      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declared(info))
+      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declaredShape(info))
           .on(info.name());
     for (int d = 0; d < shape.dim_size(); ++d) {
       const std::string symbol = symbolOf(shape.dim(d));
@@ -117,7 +140,7 @@ class Binder {
         return fail(ErrorCode::kInvalidArgument, "'{}' is {} by {} and {} by {}", symbol, before->second.size, before->second.from,
                     here.size, here.from)
             .on(info.name())
-            .help(fmt::format("dim {} of [{}] has the same size wherever the model names it", d, declared(info)));
+            .help(fmt::format("dim {} of [{}] has the same size wherever the model names it", d, declaredShape(info)));
     }
     return {};
   }
@@ -145,7 +168,7 @@ class Binder {
         sizes.push_back(isFixed(dim) ? dim.dim_value() : known->second.size);
       } else {
         if (d > 0) {
-          free_.push_back(fmt::format("dim {} of '{}' [{}]", d, info.name(), declared(info)));
+          free_.push_back(fmt::format("dim {} of '{}' [{}]", d, info.name(), declaredShape(info)));
           isFree = true;
           unnamed = unnamed || symbol.empty();
           if (!symbol.empty()) freeSymbols_.insert(symbol);
@@ -175,6 +198,7 @@ class Binder {
 
   const ImportOptions& options_;
   std::vector<const onnx::ValueInfoProto*> inputs_;
+  std::unordered_set<std::string> names_;  // of them
   std::map<std::string, Known> known_;
   std::vector<std::string> free_;
   std::set<std::string> freeSymbols_, remedies_;
@@ -183,10 +207,21 @@ class Binder {
 
 }  // namespace
 
+std::string declaredShape(const onnx::ValueInfoProto& info) {
+  std::string text;
+  for (const Dimension& dim : shapeOf(info).dim()) {
+    const std::string symbol = symbolOf(dim);
+    text += (text.empty() ? "" : ",") + (isFixed(dim) ? std::to_string(dim.dim_value()) : symbol.empty() ? "?" : symbol);
+  }
+  return text;
+}
+
 bool isFixed(const Dimension& dim) { return dim.has_dim_value() && dim.dim_value() >= 0; }
 
 Result<std::map<std::string, Ints>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options) {
   return Binder(graph, options).run();
 }
+
+Result<std::vector<FreeDim>> freeDims(const onnx::GraphProto& graph, const ImportOptions& options) { return Binder(graph, options).free(); }
 
 }  // namespace qc

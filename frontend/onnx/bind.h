@@ -9,6 +9,7 @@
 
 namespace onnx {
 class GraphProto;
+class ValueInfoProto;
 class TensorShapeProto_Dimension;
 }  // namespace onnx
 
@@ -18,6 +19,18 @@ namespace qc {
 // the one that its symbol has elsewhere; else, where it is the leading one, 1.  One error names everything that stays free.  Two sizes for
 // one symbol and names that the model does not have are errors.
 Result<std::map<std::string, std::vector<int64_t>>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options);
+
+// A dim that nothing fixes: a symbol, or a dim without one.
+struct FreeDim {
+  std::string symbol;               // may be empty
+  std::vector<std::string> places;  // "dim 1 of 'x'"
+  std::string example;              // of what binds it: "batch=N", "x=1x3xNxN"
+  bool isBatch = true;              // of the leading place alone: 1 unless it is bound
+};
+Result<std::vector<FreeDim>> freeDims(const onnx::GraphProto& graph, const ImportOptions& options);
+
+// Sizes and symbols, with commas between.
+std::string declaredShape(const onnx::ValueInfoProto& info);
 
 // Some exporters write -1 for a free dim; an explicit 0 is a size.
 bool isFixed(const onnx::TensorShapeProto_Dimension& dim);

@@ -106,8 +106,12 @@ Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& no
             "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
 }
 
-OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options)
-    : model_(model), folder_(folder), options_(options), graph_(model.graph().name().empty() ? "main" : model.graph().name()) {}
+OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights)
+    : model_(model),
+      folder_(folder),
+      options_(options),
+      weights_(weights),
+      graph_(model.graph().name().empty() ? "main" : model.graph().name()) {}
 
 Result<Graph> OnnxImporter::run() {
   QC_TRY(readOpsets());
@@ -176,15 +180,31 @@ Value* OnnxImporter::widened(Value* v) {
 }
 
 Status OnnxImporter::addInitializers(const onnx::GraphProto& g, OnnxScope& scope) {
-  Builder b(graph_);
   if (g.sparse_initializer_size()) return fail(ErrorCode::kUnsupported, "sparse initializers");
   for (const auto& initializer : g.initializer()) {
-    QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
-    if (tensor.dtype() == DType::f16 || tensor.dtype() == DType::bf16) tensor = toFloat32(tensor);
-    budget_.payload += tensor.byteSize();
-    QC_TRY(define(scope, initializer.name(), {b.constant(initializer.name(), std::move(tensor))}));
+    QC_ASSIGN(Value * value, addInitializer(initializer));
+    QC_TRY(define(scope, initializer.name(), {value}));
   }
   return {};
+}
+
+Result<Value*> OnnxImporter::addInitializer(const onnx::TensorProto& initializer) {
+  // Shorter ones are read all the same: they may be shapes, axes, scales.
+  constexpr int64_t kReadAlways = int64_t{1} << 16;
+  const auto carried = [](DType d) { return d == DType::f16 || d == DType::bf16 ? DType::f32 : d; };
+  if (weights_ == Weights::headers && initializer.data_location() == onnx::TensorProto::EXTERNAL) {
+    QC_ASSIGN(const TensorHeader header, headerFromOnnx(initializer));
+    if (header.bytes > kReadAlways) {
+      QC_TRY(checkExternal(initializer, header, folder_));
+      Value* value = graph_.addInput(initializer.name(), TensorType(carried(header.dtype), toShape(header.sizes)));
+      unread_.insert(value->name());
+      return value;
+    }
+  }
+  QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
+  if (carried(tensor.dtype()) != tensor.dtype()) tensor = toFloat32(tensor);
+  budget_.payload += tensor.byteSize();
+  return Builder(graph_).constant(initializer.name(), std::move(tensor));
 }
 
 namespace {
@@ -307,37 +327,33 @@ Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& fo
   return OnnxImporter(model, opened, options).run();
 }
 
-Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
+Result<OnnxFile> OnnxFile::read(const std::string& path) {
   if (std::error_code error; std::filesystem::is_directory(path, error)) {
     const FileKind kind = kindOfFolder(path);
     return fail(ErrorCode::kInvalidArgument, "'{}' is {}, not a model's file", path, kind.what).help(kind.remedy);
   }
   QC_ASSIGN(const InputFile file, InputFile::open(path));
-  QC_ASSIGN(const Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
+  QC_ASSIGN(Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
+  const auto size = static_cast<int64_t>(file.size());
   // The parsed form takes about as much as the bytes, which go before the graph is made.
-  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
-  auto model = [&]() -> Result<onnx::ModelProto> {
-    QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
-    return parseModel(bytes, path);
-  }();
-  if (!model) return tl::make_unexpected(std::move(model).error());
-  return OnnxImporter(*model, folder, options).run();
+  QC_ASSIGN(MemoryClaim claim, MemoryClaim::make(size, fmt::format("the parsed form of '{}'", path)));
+  QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
+  QC_ASSIGN(onnx::ModelProto model, parseModel(bytes, path));
+  return OnnxFile{std::move(model), std::move(folder), std::move(claim), size};
+}
+
+Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
+  QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+  return OnnxImporter(file.model, file.folder, options).run();
 }
 
 Result<int64_t> modelBytes(const std::string& path) {
-  QC_ASSIGN(const InputFile file, InputFile::open(path));
-  QC_ASSIGN(const MemoryClaim claim, MemoryClaim::make(static_cast<int64_t>(file.size()), fmt::format("the parsed form of '{}'", path)));
-  QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
-  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes, path));
-  auto total = static_cast<int64_t>(file.size());
-  for (const auto& initializer : model.graph().initializer()) {
+  QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+  int64_t total = file.bytes;
+  for (const auto& initializer : file.model.graph().initializer()) {
     if (initializer.data_location() != onnx::TensorProto::EXTERNAL) continue;
-    QC_ASSIGN(const DType dtype, dtypeFromOnnx(initializer.data_type()));
-    int64_t elements = 1;
-    for (const int64_t size : initializer.dims())
-      if (size < 0 || __builtin_mul_overflow(elements, size, &elements))
-        return fail(ErrorCode::kInvalidModel, "a dim of {}", size).on(initializer.name());
-    total += dtype == DType::s4 || dtype == DType::u4 ? (elements + 1) / 2 : elements * sizeOf(dtype);
+    QC_ASSIGN(const TensorHeader header, headerFromOnnx(initializer));
+    total += header.bytes;
   }
   return total;
 }

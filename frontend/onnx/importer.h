@@ -16,6 +16,8 @@
 #include "frontend/onnx/import.h"
 #include "frontend/onnx/node.h"
 #include "frontend/onnx/order.h"
+#include "ir/files.h"
+#include "ir/memory_limit.h"
 
 namespace qc {
 
@@ -44,10 +46,22 @@ class OnnxScope {
   std::unordered_map<std::string, OnnxValue> values_;
 };
 
+// A model's file, parsed, and the folder that it lies in.
+struct OnnxFile {
+  onnx::ModelProto model;
+  Descriptor folder;
+  MemoryClaim claim;
+  int64_t bytes = 0;
+  static Result<OnnxFile> read(const std::string& path);
+};
+
 class OnnxImporter {
  public:
-  OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options);
+  // headers: large weights in files beside the model are not read; they are inputs of the graph, in front of the others.
+  enum class Weights { read, headers };
+  OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read);
   Result<Graph> run();
+  const std::unordered_set<std::string>& unread() const { return unread_; }  // names of those inputs
 
  private:
   // Where nodes are read.
@@ -66,6 +80,7 @@ class OnnxImporter {
   void collectUnsupported(const OnnxNodes& nodes, int depth, std::map<std::string, std::vector<std::string>>& found,
                           std::unordered_set<const onnx::FunctionProto*>& seen);
   Status addInitializers(const onnx::GraphProto& g, OnnxScope& scope);
+  Result<Value*> addInitializer(const onnx::TensorProto& initializer);
   Status addInputs(OnnxScope& scope);
   Status bindValue(const onnx::ValueInfoProto& info, DType dtype, const Tensor& given, OnnxScope& scope);
   Status addOutputs(const OnnxScope& scope);
@@ -99,6 +114,8 @@ class OnnxImporter {
   const onnx::ModelProto& model_;
   const Descriptor& folder_;
   const ImportOptions& options_;
+  const Weights weights_;
+  std::unordered_set<std::string> unread_;
   Graph graph_;
   FoldBudget budget_;
   int opset_ = 1;

@@ -135,7 +135,7 @@ int dtypeToOnnx(DType dtype) {
   return 0;
 }
 
-Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder) {
+Result<TensorHeader> headerFromOnnx(const onnx::TensorProto& proto) {
   QC_ASSIGN(const DType dtype, dtypeFromOnnx(proto.data_type()));
   if (proto.has_segment()) return fail(ErrorCode::kUnsupported, "segmented tensor data").on(proto.name());
   std::vector<int64_t> sizes(proto.dims().begin(), proto.dims().end());
@@ -146,6 +146,19 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& 
   }
   const int64_t bytes = isHalfByte(dtype) ? (count + 1) / 2 : count * sizeOf(dtype);
   if (bytes > kMaxBytes) return fail(ErrorCode::kResource, "{} bytes in one tensor", bytes).on(proto.name());
+  return TensorHeader{dtype, std::move(sizes), count, bytes};
+}
+
+Status checkExternal(const onnx::TensorProto& proto, const TensorHeader& header, const Descriptor& folder) {
+  const auto external = openExternal(proto, folder, header.bytes);
+  return external ? Status() : tl::make_unexpected(Error(external.error()).on(proto.name()));
+}
+
+Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder) {
+  QC_ASSIGN(TensorHeader header, headerFromOnnx(proto));
+  const DType dtype = header.dtype;
+  const int64_t count = header.elements, bytes = header.bytes;
+  std::vector<int64_t>& sizes = header.sizes;
   if (auto s = checkMemory(count * sizeOf(dtype), "this tensor"); !s) return tl::make_unexpected(std::move(s).error().on(proto.name()));
   if (proto.data_location() == onnx::TensorProto::EXTERNAL) return readExternal(proto, folder, dtype, std::move(sizes), bytes);
   const std::string_view raw = proto.raw_data();

@@ -13,6 +13,17 @@ namespace qc {
 Result<DType> dtypeFromOnnx(int dataType);
 int dtypeToOnnx(DType dtype);
 
+// What stands beside the data of a tensor.
+struct TensorHeader {
+  DType dtype;
+  std::vector<int64_t> sizes;
+  int64_t elements = 0, bytes = 0;  // bytes: of the file
+};
+Result<TensorHeader> headerFromOnnx(const onnx::TensorProto& proto);
+
+// The file of external data is there, and long enough.
+Status checkExternal(const onnx::TensorProto& proto, const TensorHeader& header, const Descriptor& folder);
+
 // `folder`: beneath which external data lies, opened; none refuses external data.
 Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder);
 

@@ -1,0 +1,90 @@
+#include "frontend/onnx/summary.h"
+
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "frontend/onnx/importer.h"
+#include "frontend/onnx/tensor.h"
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+std::string declaredType(const onnx::ValueInfoProto& info) {
+  const auto& type = info.type().tensor_type();
+  const auto dtype = dtypeFromOnnx(type.elem_type());
+  return fmt::format("{}{}", dtype ? toString(*dtype) : "?", type.has_shape() ? fmt::format("[{}]", declaredShape(info)) : "[...]");
+}
+
+void countOps(const OnnxNodes& nodes, int depth, OnnxSummary& s) {
+  for (const auto& node : nodes) {
+    ++s.ops[isStandard(node) ? node.op_type() : node.domain() + "." + node.op_type()];
+    s.isQuantized = s.isQuantized || node.op_type().find("uantizeLinear") != std::string::npos || node.op_type().ends_with("Integer") ||
+                    node.op_type().starts_with("QLinear");
+    for (const auto& attribute : node.attribute())
+      if (attribute.has_g() && depth < kMaxOnnxDepth) countOps(attribute.g().node(), depth + 1, s);
+  }
+}
+
+Result<OnnxSummary> ofFile(const onnx::ModelProto& model, OnnxSummary s) {
+  std::unordered_set<std::string> constants;
+  for (const auto& initializer : model.graph().initializer()) {
+    QC_ASSIGN(const TensorHeader header, headerFromOnnx(initializer));
+    s.constantBytes += header.bytes;
+    constants.insert(initializer.name());
+  }
+  for (const auto& info : model.graph().input())
+    if (!constants.contains(info.name())) s.inputs.emplace_back(info.name(), declaredType(info));
+  for (const auto& info : model.graph().output()) s.outputs.emplace_back(info.name(), declaredType(info));
+  countOps(model.graph().node(), 0, s);
+  return s;
+}
+
+// What depends on weights alone is folded where they are read: it counts as one of them.
+OnnxSummary ofGraph(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
+  std::unordered_set<const Value*> constant;
+  for (const Value* v : graph.inputs()) {
+    if (weights.contains(v->name())) {
+      constant.insert(v);
+      s.constantBytes += v->type().byteSize();
+    } else {
+      s.inputs.emplace_back(v->name(), v->type().str());
+    }
+  }
+  for (const auto& [name, tensor] : graph.constants().entries()) s.constantBytes += tensor.byteSize();
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    const std::vector<Value*> operands = n->operands();
+    const bool folds = n->def().has(kPure) && n->def().eval && !n->is("dequantize") &&
+                       std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || constant.contains(v); });
+    for (int i = 0; i < n->numResults() && (folds || n->is("const")); ++i) constant.insert(n->result(i));
+    if (!folds && !n->is("const")) ++s.ops[std::string(n->op())];
+  }
+  for (size_t i = 0; i < graph.outputs().size(); ++i) s.outputs.emplace_back(graph.outputNames()[i], graph.outputs()[i]->type().str());
+  s.isQuantized = isQuantized(graph);
+  return s;
+}
+
+}  // namespace
+
+bool isQuantized(const Graph& graph) {
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->is("quantize") || n->is("dequantize") || n->is("quantize_with") || n->op().starts_with("q.")) return true;
+  return false;
+}
+
+Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options) {
+  QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+  OnnxSummary summary;
+  QC_ASSIGN(summary.free, freeDims(file.model.graph(), options));
+  summary.isBound = std::all_of(summary.free.begin(), summary.free.end(), [](const FreeDim& d) { return d.isBatch; });
+  if (!summary.isBound) return ofFile(file.model, std::move(summary));
+  OnnxImporter headers(file.model, file.folder, options, OnnxImporter::Weights::headers);
+  if (auto graph = headers.run()) return ofGraph(*graph, headers.unread(), std::move(summary));
+  // Some op takes a weight as part of what it is, or there is something wrong with the model: the import with all weights knows.
+  QC_ASSIGN(const Graph graph, OnnxImporter(file.model, file.folder, options).run());
+  return ofGraph(graph, {}, std::move(summary));
+}
+
+}  // namespace qc

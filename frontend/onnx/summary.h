@@ -1,0 +1,29 @@
+// What a model holds, as far as its headers tell: weights that lie in files beside it are looked for, and not read.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "frontend/onnx/bind.h"
+
+namespace qc {
+
+struct OnnxSummary {
+  std::vector<std::pair<std::string, std::string>> inputs, outputs;  // names and types
+  // Dims that neither the file nor `options` fix.
+  std::vector<FreeDim> free;
+  // Nothing has to be bound: types and ops are those of the imported graph.  Else those of the file, with the names of its dims.
+  bool isBound = true;
+  std::map<std::string, int> ops;
+  int64_t constantBytes = 0;
+  bool isQuantized = false;
+};
+
+Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options = {});
+
+bool isQuantized(const Graph& graph);
+
+}  // namespace qc
