@@ -17,15 +17,7 @@ bool sameAttr(const Attr& a, const Attr& b) {
   return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : a == b;
 }
 
-std::string shapeText(const Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    const std::string dim = shape[i].str();
-    const bool plain = shape[i].isStatic() || dim == "?" || isWord(dim);
-    text += (i ? "," : "") + (plain ? dim : quoted(dim));
-  }
-  return text + "]";
-}
+std::string shapeText(const Shape& shape) { return "[" + toString(shape) + "]"; }
 
 class Printer {
  public:

@@ -99,6 +99,24 @@ Result<int64_t> TextReader::integer(std::string_view what) { return number<int64
 Result<double> TextReader::real(std::string_view what) { return number<double>(what); }
 Result<float> TextReader::realFloat(std::string_view what) { return number<float>(what); }
 
+// From the token on to the end of a dim.  As written: in expressions `//` divides, elsewhere it begins a comment.
+std::string_view TextReader::dimText() const {
+  int depth = 0;
+  size_t end = token_.offset;
+  for (bool inQuotes = false; end < text_.size(); ++end) {
+    const char c = text_[end];
+    if (c == '\n') break;
+    if (c == '"') inQuotes = !inQuotes;
+    if (inQuotes && c == '\\') ++end;
+    if (inQuotes) continue;
+    if (depth == 0 && (c == ',' || c == ']')) break;
+    depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+  }
+  end = std::min(end, text_.size());
+  while (end > token_.offset && (text_[end - 1] == ' ' || text_[end - 1] == '\t')) --end;
+  return text_.substr(token_.offset, end - token_.offset);
+}
+
 Result<Shape> TextReader::shape() {
   QC_TRY(expect("[", "before the dims of a type"));
   Shape shape;
@@ -107,12 +125,17 @@ Result<Shape> TextReader::shape() {
   do {
     const size_t offset = token_.offset;
     if (shape.size() == kMaxRank) return fail("a type has at most {} dims", kMaxRank);
-    if (token_.kind == Token::Kind::word || token_.is("?")) {
-      shape.push_back(Dim::symbol(take().text));
-    } else if (token_.kind == Token::Kind::string) {
-      shape.push_back(Dim::symbol(take().content));
+    const std::string_view text = dimText();
+    if (text.find_first_not_of("-0123456789") != std::string_view::npos) {
+      const auto expr = DimExpr::parse(text);
+      if (!expr) return failAt(offset, expr.error().message());
+      const auto constant = expr->constant();
+      if (constant && *constant < 0) return failAt(offset, fmt::format("a dim is not negative, but this is {}", *constant));
+      shape.emplace_back(*expr);
+      lexer_ = Lexer(text_, offset + text.size());
+      token_ = lexer_.next();
     } else {
-      QC_ASSIGN(const int64_t size, integer("a dim: a size, a symbol or '?'"));
+      QC_ASSIGN(const int64_t size, integer("a dim: a size, a symbol, '?' or an expression of them"));
       if (size < 0) return failAt(offset, fmt::format("a dim is not negative, but this is {}", size));
       if (size > 0 && elements > kMaxElements / size) return failAt(offset, fmt::format("a tensor has at most {} elements", kMaxElements));
       elements *= std::max<int64_t>(size, 1);

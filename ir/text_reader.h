@@ -53,6 +53,7 @@ class TextReader {
   std::map<std::string, QuantPtr, std::less<>> aliases;  // !q0 and so on
 
  private:
+  std::string_view dimText() const;
   template <class T>
   Result<T> number(std::string_view what);
   Result<QuantPtr> quantLiteral();  // behind `q`

@@ -41,32 +41,30 @@ constexpr std::array<DTypeInfo, 15> kDTypes = {{
 
 const DTypeInfo& info(DType dtype) { return kDTypes[static_cast<size_t>(dtype)]; }
 
-// Symbol names, so that a Dim stays one word.  Never shrinks; models have a handful.
-class SymbolTable {
+// Expressions by number, so that a Dim stays one word.  Never shrinks; models have a handful.
+class DimTable {
  public:
-  int64_t intern(std::string_view name) {
+  int64_t number(const DimExpr& expr) {
     const std::lock_guard lock(mutex_);
-    if (auto it = ids_.find(name); it != ids_.end()) return it->second;
-    names_.emplace_back(name);
-    const int64_t id = -static_cast<int64_t>(names_.size()) - 1;
-    ids_.emplace(names_.back(), id);
-    return id;
+    const auto [it, isNew] = numbers_.emplace(expr.str(), -static_cast<int64_t>(exprs_.size()) - 2);
+    if (isNew) exprs_.push_back(expr);
+    return it->second;
   }
-  std::string name(int64_t id) {
+  // A size that nobody checked may look like a number of this table: then it is that constant.
+  DimExpr at(int64_t number) {
     const std::lock_guard lock(mutex_);
-    // A size that nobody checked may look like a symbol: it is printed as the number it is.
-    const auto place = static_cast<uint64_t>(-(id + 2));
-    return place < names_.size() ? names_[place] : std::to_string(id);
+    const auto place = static_cast<uint64_t>(-(number + 2));
+    return place < exprs_.size() ? exprs_[place] : DimExpr(number);
   }
-  static SymbolTable& get() {
-    static SymbolTable table;
-    return table;
+  static DimTable& get() {
+    static auto* const table = new DimTable;
+    return *table;
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::string> names_;
-  std::map<std::string, int64_t, std::less<>> ids_;
+  std::vector<DimExpr> exprs_;
+  std::map<std::string, int64_t, std::less<>> numbers_;
 };
 
 }  // namespace
@@ -90,10 +88,9 @@ IntRange rangeOf(DType dtype) {
   return {i.min, i.max};
 }
 
-Dim Dim::symbol(std::string_view name) {
-  Dim d;
-  d.size_ = name == "?" ? kUnknown : SymbolTable::get().intern(name);
-  return d;
+Dim::Dim(const DimExpr& expr) : size_(expr.constant().value_or(kUnknown)) {
+  if (!expr.constant() && !expr.isUnknown()) size_ = DimTable::get().number(expr);
+  if (expr.constant() && size_ < 0) size_ = kUnknown;
 }
 
 int64_t Dim::size() const {
@@ -101,10 +98,12 @@ int64_t Dim::size() const {
   return size_;
 }
 
-std::string Dim::str() const {
-  if (isStatic()) return std::to_string(size_);
-  return size_ == kUnknown ? "?" : SymbolTable::get().name(size_);
+DimExpr Dim::expr() const {
+  if (isStatic()) return size_;
+  return size_ == kUnknown ? DimExpr::unknown() : DimTable::get().at(size_);
 }
+
+std::string Dim::str() const { return expr().str(); }
 
 Shape toShape(const std::vector<int64_t>& sizes) { return {sizes.begin(), sizes.end()}; }
 

@@ -1,7 +1,7 @@
-// Types: element type, shape (static or symbolic dims) and quantization.  Quantization lives in the type:
+// Types: element type, shape (sizes, or expressions of free ones) and quantization.  Quantization lives in the type:
 // a value of type `!q0[1,8,4,4]` holds integers q that stand for scale * (q - zeroPoint).
 //
-// Text:  f32[1,3,N,N]      q<u8, scale=0.02, zp=114>[1,8]      q<s8[-127:127], axis=0, scale=[...], zp=0>[8,3]
+// Text:  f32[1,3,N,N]      f32[N,(T+1)//2,384]      q<u8, scale=0.02, zp=114>[1,8]      q<s8[-127:127], axis=0, scale=[...], zp=0>[8,3]
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "ir/dim_expr.h"
 
 namespace qc {
 
@@ -29,20 +31,23 @@ struct IntRange {
 };
 IntRange rangeOf(DType dtype);  // integer dtypes up to 32 bits; QC_CHECK otherwise
 
-// A dim is a size >= 0 or a symbol.  Symbols compare equal by name; `?` is never equal to anything.
+// A dim is a size >= 0 or an expression over symbols (dim_expr.h), in one word.  Expressions compare equal if they are identical in their
+// canonical form; `?` is never equal to anything.
 class Dim {
  public:
   Dim(int64_t size = 0) : size_(size) {}
-  static Dim symbol(std::string_view name);
-  static Dim unknown() { return symbol("?"); }
+  Dim(const DimExpr& expr);  // a negative constant is no size: unknown
+  static Dim symbol(std::string_view name) { return DimExpr::symbol(name); }
+  static Dim unknown() { return DimExpr::unknown(); }
 
   bool isStatic() const { return size_ >= 0; }
   int64_t size() const;  // QC_CHECK(isStatic())
+  DimExpr expr() const;
   std::string str() const;
   friend bool operator==(Dim a, Dim b) { return a.size_ == b.size_ && a.size_ != kUnknown; }
 
  private:
-  static constexpr int64_t kUnknown = -1;  // other symbols are interned as -2, -3, ...
+  static constexpr int64_t kUnknown = -1;  // other expressions are numbered as -2, -3, ...
   int64_t size_;
 };
 

@@ -30,6 +30,7 @@ Status lowerDynamic(Graph& graph, PassContext& cx);
 Status lowerWeights(Graph& graph, PassContext& cx);
 
 // Towards kernels, float and quantized graphs alike.
+Status bindShapes(Graph& graph, PassContext& cx);
 Status unsignedActivations(Graph& graph, PassContext& cx);
 Status fuseElementwise(Graph& graph, PassContext& cx);
 Status projectRecurrences(Graph& graph, PassContext& cx);

@@ -1,4 +1,5 @@
 // Every pass of this room and every named pipeline.  A pass is a row here and a file of the same name.
+#include "passes/lower/bind_shapes.h"
 #include "passes/passes.h"
 
 #include <algorithm>
@@ -23,6 +24,13 @@ const Pass kPasses[] = {
      Stage::kFloat,
      annotate,
      kFloat},
+    {"bind-shapes",
+     "gives sizes to free dims",
+     {{"sizes", AttrKind::string, std::string()}},
+     std::nullopt,
+     bindShapes,
+     kBeforeKernel,
+     {needs<ShapeBindings>("a size for every symbol", {"sizes"})}},
     {"canonicalize", "removes what has no effect and brings ops into one form", {}, std::nullopt, canonicalize, kBeforeKernel},
     {"convert",
      "turns observers into quantize and dequantize, and weights into integers",

@@ -17,7 +17,6 @@
 #include "ir/op_def.h"
 #include "quantizer/mask_sentinels.h"
 #include "quantizer/modes.h"
-#include "quantizer/observers/observer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
 #include "quantizer/rules/standalone.h"
@@ -117,14 +116,14 @@ class Annotator {
         if (p.mode == QuantMode::none && p.forced) p.reason += ", which no rule forces";
         continue;
       }
-      const bool floatWeights = roleOf(p.config->weight) == ObserverRole::staysFloat;
+      const bool floatWeights = p.config->weight.observer == "placeholder";
       p.reason = refusal(*n, *p.policy);
       if (p.reason.empty() && p.policy->role == Role::weighted) p.reason = unfitWeights(*p.config);
       if (p.reason.empty() && !backend_) p.reason = unfitForKernels(*n, *p.policy, *p.config);
       if (const auto mask = maskAt(*n); mask && p.policy->role != Role::keepFloat)
         p.reason = fmt::format("masked attention scores: {:g} switches positions off and must not set a range", *mask);
       p.shares = p.policy->role == Role::sharing;
-      if (p.reason.empty() && roleOf(p.config->activation) == ObserverRole::reusesInput) p.reason = reuseInput(*n, p);
+      if (p.reason.empty() && p.config->activation.observer == "reuse_input") p.reason = reuseInput(*n, p);
       if (p.reason.empty() && backend_) p.reason = holdAgainstBackend(*n, p);
       if (p.reason.empty() && floatWeights && p.policy->role == Role::weighted) p.reason = "weights stay float " + decision.str();
       if (p.reason.empty() && p.policy->role == Role::product && !options_.quantizeMatmul)
@@ -143,8 +142,7 @@ class Annotator {
   // Whatever runs it: sums of integers have one scale per output channel.
   static std::string unfitWeights(const QConfig& config) {
     const ObservedSpec& w = config.weight;
-    const ObserverGrain grain = grainOf(w);
-    if (w.blockSize == 0 && (grain == ObserverGrain::tensor || grain == ObserverGrain::channel)) return {};
+    if (w.blockSize == 0 && w.observer != "per_group" && w.observer != "per_block" && w.observer != "per_token") return {};
     return "its rule asks for several scales in one channel of its weights, sums of integers have one; a \"weight_only\" rule takes groups";
   }
 
@@ -152,12 +150,12 @@ class Annotator {
   static std::string unfitForKernels(const Node& node, const OpPolicy& policy, const QConfig& config) {
     const ObservedSpec &x = config.activation, &w = config.weight;
     const auto bytes = [](const ObservedSpec& spec) { return spec.dtype == DType::u8 || spec.dtype == DType::s8; };
-    if (const ObserverRole role = roleOf(x); role != ObserverRole::staysFloat && role != ObserverRole::reusesInput) {
+    if (x.observer != "placeholder" && x.observer != "reuse_input") {
       if (!bytes(x)) return fmt::format("its rule asks for {} activations, integer kernels take u8 and s8", toString(x.dtype));
-      if (x.axis >= 0 || x.blockSize > 0 || grainOf(x) == ObserverGrain::row)
+      if (x.axis >= 0 || x.blockSize > 0 || x.observer == "per_token")
         return "its rule asks for several scales in one activation, integer kernels take one";
     }
-    if (policy.role != Role::weighted || roleOf(w) == ObserverRole::staysFloat) return {};
+    if (policy.role != Role::weighted || w.observer == "placeholder") return {};
     if (!bytes(w)) return fmt::format("its rule asks for {} weights, integer kernels take s8 and u8", toString(w.dtype));
     if (const int own = weightOf(node.def())->weight->channel; w.axis > 0 && w.axis != own)
       return fmt::format("its rule asks for weight scales along axis {}, its channels are on axis {}", w.axis, own);

@@ -1,12 +1,9 @@
 #include "quantizer/modes.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "ir/op_def.h"
-#include "quantizer/observers/observer.h"
 #include "quantizer/observers/qparams.h"
 
 namespace qc {
@@ -70,12 +67,8 @@ std::string refuseDynamic(const Node& node, const Weights& row, const QConfig& c
   const std::string integers = fmt::format("q.dynamic_{}", node.op());
   if (!ops.find(integers) && !ops.find(integers + "_steps"))
     return fmt::format("{} has no form with parameters found at run time", node.op());
-  if (const ObserverDef* def = findObserver(config.activation.observer); !def || !def->atRunTime) {
-    std::vector<std::string> names;
-    for (const ObserverDef* row : observerTable())
-      if (row->atRunTime) names.push_back(row->name);
-    return fmt::format("observer '{}' cannot run with the model; {} can", config.activation.observer, fmt::join(names, " and "));
-  }
+  if (config.activation.observer != "minmax" && config.activation.observer != "per_token")
+    return fmt::format("observer '{}' cannot run with the model; minmax and per_token can", config.activation.observer);
   if (sizeOf(config.activation.dtype) != 1 || sizeOf(config.weight.dtype) != 1)
     return "only integers of up to 8 bits are found at run time";
   if (row.recurrent && config.weight.blockSize > 0) return "recurrent layers with integer inputs have one scale per row of their weights";
@@ -101,7 +94,7 @@ std::string describeWeights(const QConfig& config, const Weights& row) {
   return text + (w.axis >= 0 ? " per channel" : " per tensor");
 }
 
-bool perToken(const QConfig& config, const Node& node) { return grainOf(config.activation) == ObserverGrain::row && !node.is("conv"); }
+bool perToken(const QConfig& config, const Node& node) { return config.activation.observer == "per_token" && !node.is("conv"); }
 
 // The input of the model, perhaps moved about.
 bool readsModelInput(const Node& node) {
@@ -131,7 +124,7 @@ ObservedSpec weightSpec(const Node& node, const Weights& row, const QConfig& con
 QuantMode modeOf(const QConfig& config) {
   if (config.weight.dtype == DType::f16) return QuantMode::halfWeights;
   if (config.activation.dynamic) return QuantMode::dynamic;
-  if (roleOf(config.activation) == ObserverRole::staysFloat) return QuantMode::weightOnly;
+  if (config.activation.observer == "placeholder") return QuantMode::weightOnly;
   return QuantMode::full;
 }
 
@@ -144,7 +137,7 @@ std::string_view modeForWeights(const Node& node) {
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule) {
   const std::optional<Weights> row = weightsOf(node);
   if (!row) return {.refusal = "it has no weights"};
-  if (roleOf(config.weight) == ObserverRole::staysFloat && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
+  if (config.weight.observer == "placeholder" && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
   ModeDecision d;
   d.refusal = refuseWeights(node, *row, config, mode);
   if (d.refusal.empty() && mode == QuantMode::dynamic) {
@@ -169,7 +162,7 @@ ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode,
     d.how += " if recurrent, the rest in float as it reads the model's input";
   } else if (mode == QuantMode::dynamic && !row->table) {
     ObservedSpec input = config.activation;
-    if (grainOf(input) == ObserverGrain::row && !perToken(config, node)) input.observer = "minmax";
+    input.observer = perToken(config, node) ? "per_token" : "minmax";
     d.inputs[0] = input;
     d.how += fmt::format(", input {} at run time per {}", toString(config.activation.dtype), perToken(config, node) ? "token" : "tensor");
   }

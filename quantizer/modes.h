@@ -1,8 +1,8 @@
 // The modes that need no calibration: parameters of activations at run time, weights alone, weights in float16.  A configuration says
 // by its specs which mode it means; what each op does in it is here, the static mode is in annotate.cpp.
 //
-//   dynamic       activation.dynamic: the input is quantized at run time, per tensor or (an observer of rows) per row; integer weights
-//   weightOnly    an activation that stays float: integer weights, float arithmetic
+//   dynamic       activation.dynamic: the input is quantized at run time, per tensor or (observer "per_token") per row; integer weights
+//   weightOnly    activation.observer = "placeholder": integer weights, float arithmetic
 //   halfWeights   weight.dtype = f16: weights stored in float16, float arithmetic
 #pragma once
 

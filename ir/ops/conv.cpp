@@ -78,7 +78,8 @@ Result<Inferred> inferTransposedShape(const InferContext& c) {
     const int64_t extra = outputPadding.empty() ? 0 : outputPadding[i];
     if (extra < 0 || extra > int64_t{1} << 31) return fail(ErrorCode::kInvalidModel, "'{}': output_padding holds {}", c.op, extra);
     if (!spatial[i].isStatic()) {
-      spatial[i] = Dim::unknown();
+      spatial[i] =
+          (spatial[i].expr() - 1) * window.stride[i] + window.extent(static_cast<int>(i)) + extra - window.padBegin[i] - window.padEnd[i];
       continue;
     }
     const int64_t in = spatial[i].size();

@@ -151,8 +151,7 @@ Result<Types> inferConcat(const InferContext& c) {
   QC_TRY(requireAxis(c, "axis", first.rank()));
   const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
   Shape shape = first.shape;
-  int64_t total = 0;
-  bool known = true;
+  DimExpr total = 0;
   for (size_t i = 0; i < c.operands.size(); ++i) {
     const auto operand = static_cast<int>(i);
     if (!c.has(operand)) return fail(ErrorCode::kInvalidModel, "concat: operand {} is missing", i);
@@ -163,14 +162,14 @@ Result<Types> inferConcat(const InferContext& c) {
     for (size_t d = 0; d < shape.size(); ++d)
       if (d != axis && !compatible(shape[d], t.shape[d]))
         return fail(ErrorCode::kInvalidModel, "concat along {}: operand {} is {}, the first is {}", axis, i, t.str(), first.str());
-    known = known && t.shape[axis].isStatic();
-    if (known && __builtin_add_overflow(total, t.shape[axis].size(), &total))
-      return fail(ErrorCode::kResource, "concat along {}: the sizes up to operand {} overflow", axis, i);
+    const bool sizes = total.constant() && t.shape[axis].isStatic();
+    total = total + t.shape[axis].expr();
+    if (sizes && total.isUnknown()) return fail(ErrorCode::kResource, "concat along {}: the sizes up to operand {} overflow", axis, i);
     for (size_t d = 0; d < shape.size(); ++d)
       if (d != axis && !shape[d].isStatic()) shape[d] = t.shape[d];
     QC_TRY(requirePerTensor(c, operand));
   }
-  shape[axis] = known ? Dim(total) : Dim::unknown();
+  shape[axis] = total;
   return resultLike(c, std::move(shape));
 }
 
@@ -236,7 +235,7 @@ Result<Types> inferPad(const InferContext& c) {
       return fail(ErrorCode::kInvalidModel, "pad: dim {} by {} and {}", d, before, after);
     if (before + after == 0) continue;
     if (!shape[d].isStatic()) {
-      shape[d] = Dim::unknown();
+      shape[d] = shape[d].expr() + before + after;
       continue;
     }
     const int64_t dim = shape[d].size();
@@ -274,7 +273,7 @@ Result<Types> inferTile(const InferContext& c) {
     const int64_t repeats = c.attrs.integers("repeats")[d];
     if (repeats < 0 || repeats > (int64_t{1} << 31)) return fail(ErrorCode::kInvalidModel, "tile: dim {} repeated {} times", d, repeats);
     if (x.shape[d].isStatic() && x.shape[d].size() > (int64_t{1} << 31)) return fail(ErrorCode::kResource, "tile of {}", describe(c, 0));
-    shape.push_back(x.shape[d].isStatic() ? Dim(x.shape[d].size() * repeats) : repeats == 1 ? x.shape[d] : Dim::unknown());
+    shape.emplace_back(x.shape[d].expr() * repeats);
   }
   return resultLike(c, std::move(shape));
 }
@@ -292,11 +291,11 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
   Shape shape = x.shape;
   for (size_t d = 1; d < 4; ++d) {
     const int64_t factor = d == channel ? block * block : block;
+    const bool divides = toSpace == (d == channel);
     if (!shape[d].isStatic()) {
-      shape[d] = Dim::unknown();
+      shape[d] = divides ? floorDiv(shape[d].expr(), factor) : shape[d].expr() * factor;
       continue;
     }
-    const bool divides = toSpace == (d == channel);
     if (shape[d].size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "{}: {} is too large", c.op, describe(c, 0));
     if (divides && shape[d].size() % factor)
       return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is not a multiple of {}", c.op, d, describe(c, 0), factor);

@@ -53,7 +53,12 @@ Result<Window> Window::of(const InferContext& c, const std::vector<int64_t>& ker
 
 Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, bool ceilMode) {
   const size_t s = Window::at(i);
-  if (!in.isStatic()) return Dim::unknown();
+  if (!in.isStatic()) {
+    const DimExpr stride = w.stride[s], padded = in.expr() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
+    if (!ceilMode) return Dim(floorDiv(room, stride) + 1);
+    // A window that starts in the padding behind does not count.
+    return w.padEnd[s] < w.extent(i) ? Dim(min(ceilDiv(room, stride) + 1, ceilDiv(in.expr() + w.padBegin[s], stride))) : Dim::unknown();
+  }
   if (in.size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "'{}': spatial size {} is too large", c.op, in.size());
   const int64_t padded = in.size() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
   if (room < 0)

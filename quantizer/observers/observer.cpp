@@ -118,16 +118,6 @@ Status registerObserver(ObserverDef def) {
   return {};
 }
 
-ObserverRole roleOf(const ObservedSpec& spec) {
-  const ObserverDef* def = findObserver(spec.observer);
-  return def ? def->role : ObserverRole::computes;
-}
-
-ObserverGrain grainOf(const ObservedSpec& spec) {
-  const ObserverDef* def = findObserver(spec.observer);
-  return def ? def->grain : ObserverGrain::tensor;
-}
-
 Status checkObservedSpec(ObservedSpec& spec) {
   const ObserverDef* def = findObserver(spec.observer);
   if (!def) {
@@ -135,19 +125,19 @@ Status checkObservedSpec(ObservedSpec& spec) {
     for (const ObserverDef* row : observerTable()) names.push_back(row->name);
     return fail(ErrorCode::kInvalidArgument, "there is no observer '{}'", spec.observer).help(didYouMean(spec.observer, names));
   }
-  if (def->computesQParams()) {
+  if (def->computesQParams) {
     QC_TRY(selectRange(spec.dtype, IntRange{spec.qmin, spec.qmax}));
-    if (spec.scheme == QScheme::floatQparams && def->grain != ObserverGrain::channel)
+    if (spec.scheme == QScheme::floatQparams && (!def->perChannel || def->perGroup))
       return fail(ErrorCode::kUnsupported, "observer '{}' does not compute float zero points", def->name).help("use per_channel_minmax");
     if (!(spec.eps > 0) || !std::isfinite(spec.eps))
       return fail(ErrorCode::kInvalidArgument, "eps = {} is not a positive number", spec.eps);
   }
-  if (def->needsAxis() && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
-  if (!def->needsAxis() && def->computesQParams() && spec.axis >= 0)
+  if (def->perChannel && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
+  if (!def->perChannel && def->computesQParams && spec.axis >= 0)
     return fail(ErrorCode::kInvalidArgument, "observer '{}' has one range for the whole tensor, but axis = {}", def->name, spec.axis);
-  if (def->needsBlockSize() != (spec.blockSize > 0))
+  if (def->perGroup != (spec.blockSize > 0))
     return fail(ErrorCode::kInvalidArgument, "observer '{}' {}", def->name,
-                def->needsBlockSize() ? "needs a block size" : "has no blocks; per_group has");
+                def->perGroup ? "needs a block size" : "has no blocks; per_group has");
   for (const auto& [name, value] : spec.observerArgs) {
     const auto declared = std::find_if(def->args.begin(), def->args.end(), [&](const AttrSpec& a) { return a.name == name; });
     if (declared == def->args.end()) return fail(ErrorCode::kInvalidArgument, "observer '{}' has no argument '{}'", def->name, name);

@@ -80,39 +80,21 @@ class Observer {
   MinMax latest_;
 };
 
-// What a spec that names the observer asks of the value.
-enum class ObserverRole {
-  computes,     // parameters of what it saw, or given ones
-  staysFloat,   // watched by nobody: the value keeps its type
-  leftAlone,    // the same for tables of backends; rules still take the value for an integer
-  reusesInput,  // the result takes over the parameters of the node's input
-  records,      // keeps what it sees, for debugging
-};
-// What one set of parameters is for.
-enum class ObserverGrain { tensor, channel, group, block, row };
-
 struct ObserverDef {
   std::string name;
-  std::string summary;              // one line, for listings
-  std::vector<AttrSpec> args = {};  // declared arguments with defaults
-  ObserverRole role = ObserverRole::computes;
-  ObserverGrain grain = ObserverGrain::tensor;
-  bool atRunTime = false;  // dynamic mode finds the same parameters while the model runs
-  bool anyOrder = false;   // what it makes of a tensor does not depend on the order of its dims: passes may permute what it watches
-  std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create = {};  // args are complete and of the declared kinds
-
-  bool computesQParams() const { return role == ObserverRole::computes; }
-  bool needsAxis() const { return grain == ObserverGrain::channel || grain == ObserverGrain::group; }
-  bool needsBlockSize() const { return grain == ObserverGrain::group; }  // the others refuse one
+  std::string summary;                                                           // one line, for listings
+  std::vector<AttrSpec> args;                                                    // declared arguments with defaults
+  bool perChannel = false;                                                       // needs spec.axis
+  bool computesQParams = true;                                                   // false: placeholder, noop, recording
+  std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create;  // args are complete and of the declared kinds
+  bool perGroup = false;                                                         // needs spec.blockSize; the others refuse one
+  bool anyOrder = false;  // what it makes of a tensor does not depend on the order of its dims: passes may permute what it watches
 };
 
 const ObserverDef* findObserver(std::string_view name);
 std::vector<const ObserverDef*> observerTable();  // sorted by name
 // Adds a row.  Error: the name is taken or empty.  Not to be called while other threads make observers.
 Status registerObserver(ObserverDef def);
-// By the row of spec.observer; an unknown name, which checkObservedSpec() refuses, computes per tensor.
-ObserverRole roleOf(const ObservedSpec& spec);
-ObserverGrain grainOf(const ObservedSpec& spec);
 
 // Checks the spec (observer known, arguments declared and sane, scheme fits) and creates the observer, defaults filled in.
 Result<std::unique_ptr<Observer>> makeObserver(ObservedSpec spec);

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include "ir/text.h"
-#include "quantizer/observers/observer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/sharing.h"
 
@@ -252,65 +251,6 @@ TEST_F(Tables, ReuseInput) {
   EXPECT_THAT(in("p", 0), HasSubstr("u8.histogram"));
   annotate(defaultQConfigMapping(Backend::x86).name("p", reuse).name("m", keepFloat()));
   EXPECT_THAT(reason("p"), HasSubstr("float: its rule says to reuse the input's parameters"));
-}
-
-// An observer of one's own takes the part that its row says, as the built-in one of that part does.
-TEST_F(Tables, OwnObserversTakeEveryPart) {
-  const auto registered = [](const std::string& like) {
-    ObserverDef def = *findObserver(like);
-    def.name = "own_" + like;
-    const Status added = registerObserver(def);
-    EXPECT_TRUE(added) << added.error().render();
-    return def.name;
-  };
-  struct Answer {
-    std::string rows, p;
-    bool operator==(const Answer&) const = default;
-  };
-  const auto answer = [&](const QConfigMapping& rules, const std::string& own, const std::string& builtin) {
-    Answer a;
-    auto parsed = parseGraph(kNet);
-    EXPECT_TRUE(parsed);
-    graph_ = std::move(*parsed);
-    if (auto report = annotateGraph(graph_, rules))
-      report_ = std::move(*report);
-    else
-      a.rows = report.error().render(), report_ = {};
-    for (const CoverageRow& r : report_.rows) a.rows += fmt::format("{} {} {}\n", r.node, r.quantized, r.reason);
-    for (const Node* n : graph_.nodes())
-      if (n->annotation()) {
-        for (const QuantSpec& spec : n->annotation()->inputs) a.p += toString(spec) + " ";
-        a.p += toString(n->annotation()->output) + "\n";
-      }
-    for (std::string* text : {&a.rows, &a.p})
-      for (size_t at; !own.empty() && (at = text->find(own)) != std::string::npos;) text->replace(at, own.size(), builtin);
-    return a;
-  };
-  const Answer usual = answer(defaultQConfigMapping(Backend::x86), "", "");
-  for (const std::string like :
-       {"minmax", "placeholder", "noop", "reuse_input", "per_token", "per_block", "per_group", "per_channel_minmax"}) {
-    const std::string own = registered(like);
-    for (const bool dynamic : {false, true})
-      for (const bool weight : {false, true})
-        for (const char* const table : {"", "fbgemm"}) {
-          const auto rules = [&](const std::string& observer) {
-            QConfig config = dynamic ? dynamicQConfig(Backend::x86) : defaultQConfig(Backend::x86);
-            ObservedSpec& spec = weight ? config.weight : config.activation;
-            spec.observer = observer;
-            spec.observerArgs = {};
-            if (like == "per_block") spec.observerArgs.set("block_size", std::vector<int64_t>{0, 1, 0, 0});
-            spec.axis = findObserver(like)->needsAxis() ? 1 : -1;
-            spec.blockSize = findObserver(like)->needsBlockSize() ? 4 : 0;
-            QConfigMapping all = *table ? defaultQConfigMapping(Backend::fbgemm) : defaultQConfigMapping(Backend::x86);
-            return all.name("p", config).name("c", config).name("y", config);
-          };
-          EXPECT_EQ(answer(rules(own), own, like).rows, answer(rules(like), "", "").rows) << like << dynamic << weight << table;
-          EXPECT_EQ(answer(rules(own), own, like).p, answer(rules(like), "", "").p) << like << dynamic << weight << table;
-        }
-  }
-  QConfig halfway = defaultQConfig(Backend::x86);
-  halfway.activation.observer = "own_placeholder";
-  EXPECT_NE(answer(defaultQConfigMapping(Backend::x86).name("c", halfway), "", "").rows, usual.rows);
 }
 
 }  // namespace

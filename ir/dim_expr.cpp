@@ -1,0 +1,467 @@
+#include "ir/dim_expr.h"
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "ir/text_lexer.h"
+
+namespace qc {
+
+struct Atom {
+  enum class Kind : uint8_t { symbol, floorDiv, min, max } kind = Kind::symbol;
+  std::string name;           // of a symbol
+  std::vector<DimExpr> args;  // dividend and divisor; what the least or largest is of
+  std::string text;           // unique
+};
+
+namespace {
+
+// A product of atoms, sorted by text, each as often as its power.
+using Product = std::vector<const Atom*>;
+
+// The largest degree first, then in the order of the text; the constant is last.
+struct ProductOrder {
+  bool operator()(const Product& a, const Product& b) const {
+    if (a.size() != b.size()) return a.size() > b.size();
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
+                                        [](const Atom* x, const Atom* y) { return x->text < y->text; });
+  }
+};
+using Terms = std::map<Product, int64_t, ProductOrder>;  // coefficients other than 0
+
+}  // namespace
+
+struct DimExpr::Sum {
+  Terms terms;
+  std::string text;
+};
+
+struct DimExprAccess {
+  static DimExpr of(const DimExpr::Sum* sum) {
+    DimExpr e;
+    e.sum_ = sum;
+    return e;
+  }
+  static const DimExpr::Sum* sumOf(const DimExpr& e) { return e.sum_; }
+};
+
+namespace {
+
+// Expressions and atoms by their text.  Never shrinks; a model has a handful.
+template <class T>
+class Interned {
+ public:
+  const T* get(T value) {
+    const std::lock_guard lock(mutex_);
+    auto& place = known_[value.text];
+    if (!place) place = std::make_unique<const T>(std::move(value));
+    return place.get();
+  }
+  static Interned& all() {
+    static auto* const table = new Interned;
+    return *table;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<const T>, std::less<>> known_;
+};
+
+const DimExpr::Sum kUnknownSum{{}, "?"};
+
+bool isSimple(const DimExpr& e) {
+  const DimExpr::Sum* sum = DimExprAccess::sumOf(e);
+  if (!sum) return *e.constant() >= 0;
+  const auto& [product, coefficient] = *sum->terms.begin();
+  return sum->terms.size() == 1 && coefficient == 1 && product.size() == 1 && product[0]->kind != Atom::Kind::floorDiv;
+}
+
+std::string inParentheses(const DimExpr& e) { return isSimple(e) ? e.str() : "(" + e.str() + ")"; }
+
+const Atom* atomOf(Atom::Kind kind, std::vector<DimExpr> args, std::string name = {}) {
+  Atom atom{kind, std::move(name), std::move(args), {}};
+  switch (kind) {
+    case Atom::Kind::symbol:
+      atom.text = isWord(atom.name) && atom.name != "min" && atom.name != "max" && atom.name != "ceildiv" ? atom.name : quoted(atom.name);
+      break;
+    case Atom::Kind::floorDiv: atom.text = inParentheses(atom.args[0]) + "//" + inParentheses(atom.args[1]); break;
+    case Atom::Kind::min:
+    case Atom::Kind::max:
+      atom.text = kind == Atom::Kind::min ? "min(" : "max(";
+      for (const DimExpr& e : atom.args) atom.text += e.str() + (&e == &atom.args.back() ? ")" : ",");
+  }
+  return Interned<Atom>::all().get(std::move(atom));
+}
+
+std::string textOf(const Terms& terms) {
+  std::string text;
+  for (const auto& [product, coefficient] : terms) {
+    if (coefficient < 0 || !text.empty()) text += coefficient < 0 ? "-" : "+";
+    const uint64_t size = coefficient < 0 ? 0 - static_cast<uint64_t>(coefficient) : static_cast<uint64_t>(coefficient);
+    std::string factors = size != 1 || product.empty() ? std::to_string(size) : "";
+    const bool alone = product.size() == 1 && coefficient == 1;
+    for (const Atom* atom : product)
+      factors += (factors.empty() ? "" : "*") + (atom->kind == Atom::Kind::floorDiv && !alone ? "(" + atom->text + ")" : atom->text);
+    text += factors;
+  }
+  return text;
+}
+
+DimExpr made(Terms terms) {
+  std::erase_if(terms, [](const auto& term) { return term.second == 0; });
+  if (terms.empty()) return 0;
+  // Its text would not read back.
+  if (std::any_of(terms.begin(), terms.end(), [](const auto& term) { return term.second == INT64_MIN; })) return DimExpr::unknown();
+  if (terms.size() == 1 && terms.begin()->first.empty()) return terms.begin()->second;
+  if (terms.size() > DimExpr::kMaxTerms) return DimExpr::unknown();
+  std::string text = textOf(terms);
+  if (text.size() > DimExpr::kMaxText) return DimExpr::unknown();
+  return DimExprAccess::of(Interned<DimExpr::Sum>::all().get({std::move(terms), std::move(text)}));
+}
+
+DimExpr made(const Atom* atom) { return made(Terms{{{atom}, 1}}); }
+
+Terms termsOf(const DimExpr& e) {
+  if (const DimExpr::Sum* sum = DimExprAccess::sumOf(e)) return sum->terms;
+  return *e.constant() ? Terms{{{}, *e.constant()}} : Terms{};
+}
+
+// False: beyond 64 bits.
+bool addTo(Terms& terms, const Product& product, int64_t coefficient) {
+  int64_t& place = terms[product];
+  return !__builtin_add_overflow(place, coefficient, &place);
+}
+
+int64_t floorOf(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+
+// a * scale + b; nothing: beyond 64 bits
+std::optional<Terms> scaledSum(const Terms& a, int64_t scale, const Terms& b) {
+  Terms sum = b;
+  for (const auto& [product, coefficient] : a) {
+    int64_t scaled = 0;
+    if (__builtin_mul_overflow(coefficient, scale, &scaled) || !addTo(sum, product, scaled)) return std::nullopt;
+  }
+  return sum;
+}
+
+std::optional<Terms> productOf(const Terms& a, const Terms& b) {
+  Terms result;
+  for (const auto& [x, cx] : a)
+    for (const auto& [y, cy] : b) {
+      int64_t coefficient = 0;
+      if (__builtin_mul_overflow(cx, cy, &coefficient)) return std::nullopt;
+      Product product;
+      std::merge(x.begin(), x.end(), y.begin(), y.end(), std::back_inserter(product),
+                 [](const Atom* p, const Atom* q) { return p->text < q->text; });
+      if (!addTo(result, product, coefficient)) return std::nullopt;
+      if (result.size() > 4 * DimExpr::kMaxTerms) return std::nullopt;
+    }
+  return result;
+}
+
+DimExpr made(std::optional<Terms> terms) { return terms ? made(*std::move(terms)) : DimExpr::unknown(); }
+
+// x / y, where y's factors and coefficient are among x's.
+std::optional<std::pair<Product, int64_t>> quotient(const std::pair<const Product, int64_t>& x,
+                                                    const std::pair<const Product, int64_t>& y) {
+  if (y.second == 0 || x.second % y.second != 0 || (y.second == -1 && x.second == INT64_MIN)) return std::nullopt;
+  Product rest;
+  const auto less = [](const Atom* p, const Atom* q) { return p->text < q->text; };
+  if (!std::includes(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), less)) return std::nullopt;
+  std::set_difference(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), std::back_inserter(rest), less);
+  return std::pair(std::move(rest), x.second / y.second);
+}
+
+// Long division: nothing where a remainder is left.
+std::optional<DimExpr> exactly(Terms a, const Terms& b) {
+  Terms result;
+  for (size_t steps = 0; !a.empty(); ++steps) {
+    const auto part = quotient(*a.begin(), *b.begin());
+    if (!part || steps == DimExpr::kMaxTerms || !addTo(result, part->first, part->second)) return std::nullopt;
+    const auto taken = productOf(Terms{{part->first, part->second}}, b);
+    const auto rest = taken ? scaledSum(*taken, -1, a) : std::nullopt;
+    if (!rest) return std::nullopt;
+    a = *rest;
+    std::erase_if(a, [](const auto& term) { return term.second == 0; });
+  }
+  return made(std::move(result));
+}
+
+// e // c for c > 1.  With coefficient c*q + r the q goes outside, since all terms are whole.
+DimExpr dividedBy(const DimExpr& e, int64_t c) {
+  Terms whole, rest;
+  int64_t common = c, constant = 0;
+  for (const auto& [product, coefficient] : termsOf(e)) {
+    const int64_t q = floorOf(coefficient, c), r = coefficient - q * c;
+    if (q) whole.emplace(product, q);
+    if (product.empty()) constant = r;
+    if (r && !product.empty()) {
+      rest.emplace(product, r);
+      common = std::gcd(common, r);
+    }
+  }
+  const DimExpr outside = made(std::move(whole));
+  if (rest.empty()) return outside;  // the constant is less than c
+  for (auto& [product, coefficient] : rest) coefficient /= common;
+  const int64_t divisor = c / common;
+  constant /= common;
+  const DimExpr inner = made(rest);
+  if (divisor == 1) return outside + inner + constant;
+  const auto& [product, coefficient] = *rest.begin();
+  if (rest.size() == 1 && coefficient == 1 && product.size() == 1 && product[0]->kind == Atom::Kind::floorDiv) {
+    // (x//d + k) // c = (x + k*d) // (c*d)
+    const Atom& atom = *product[0];
+    const auto inside = atom.args[1].constant();
+    int64_t both = 0;
+    if (inside && !__builtin_mul_overflow(*inside, divisor, &both))
+      return outside + floorDiv(atom.args[0] + DimExpr(constant) * atom.args[1], both);
+  }
+  return outside + made(atomOf(Atom::Kind::floorDiv, {inner + constant, divisor}));
+}
+
+DimExpr extreme(Atom::Kind kind, const DimExpr& a, const DimExpr& b) {
+  if (a.isUnknown() || b.isUnknown()) return DimExpr::unknown();
+  std::vector<DimExpr> all, kept;
+  for (const DimExpr& e : {a, b}) {
+    const DimExpr::Sum* sum = DimExprAccess::sumOf(e);
+    const bool nested = sum && sum->terms.size() == 1 && sum->terms.begin()->second == 1 && sum->terms.begin()->first.size() == 1 &&
+                        sum->terms.begin()->first[0]->kind == kind;
+    if (!nested) {
+      all.push_back(e);
+    } else {
+      const auto& args = sum->terms.begin()->first[0]->args;
+      all.insert(all.end(), args.begin(), args.end());
+    }
+  }
+  // One that another is never beyond goes; of equal ones the first stays.
+  const auto gives = [&](size_t i, size_t j) {
+    const DimExpr beyond = kind == Atom::Kind::min ? all[i] - all[j] : all[j] - all[i];
+    return beyond.isNonNegative() && !(all[i] == all[j] && i < j);
+  };
+  for (size_t i = 0; i < all.size(); ++i) {
+    bool goes = false;
+    for (size_t j = 0; j < all.size() && !goes; ++j) goes = i != j && gives(i, j);
+    if (!goes) kept.push_back(all[i]);
+  }
+  if (kept.size() == 1) return kept[0];
+  std::sort(kept.begin(), kept.end(), [](const DimExpr& x, const DimExpr& y) { return x.str() < y.str(); });
+  return made(atomOf(kind, std::move(kept)));
+}
+
+bool isNonNegative(const Atom& atom) {
+  const auto sign = [](const DimExpr& e) { return e.isNonNegative(); };
+  switch (atom.kind) {
+    case Atom::Kind::symbol: return true;
+    case Atom::Kind::floorDiv:
+    case Atom::Kind::min: return std::all_of(atom.args.begin(), atom.args.end(), sign);
+    case Atom::Kind::max: return std::any_of(atom.args.begin(), atom.args.end(), sign);
+  }
+  return false;
+}
+
+std::optional<int64_t> evaluated(const Atom& atom, const std::map<std::string, int64_t>& sizes) {
+  if (atom.kind == Atom::Kind::symbol) {
+    const auto it = sizes.find(atom.name);
+    return it == sizes.end() ? std::nullopt : std::optional(it->second);
+  }
+  std::vector<int64_t> values;
+  for (const DimExpr& e : atom.args) {
+    const auto value = e.evaluate(sizes);
+    if (!value) return std::nullopt;
+    values.push_back(*value);
+  }
+  if (atom.kind == Atom::Kind::min) return *std::min_element(values.begin(), values.end());
+  if (atom.kind == Atom::Kind::max) return *std::max_element(values.begin(), values.end());
+  if (values[1] == 0 || (values[1] == -1 && values[0] == INT64_MIN)) return std::nullopt;
+  return floorOf(values[0], values[1]);
+}
+
+// sum = product {("+" | "-") product}; product = unary {("*" | "//" | "%") unary}
+class Parser {
+ public:
+  explicit Parser(std::string_view text) : text_(text) {}
+
+  Result<DimExpr> run() {
+    QC_ASSIGN(const DimExpr e, sum(0));
+    if (skip(); at_ < text_.size()) return bad("nothing more");
+    return e;
+  }
+
+ private:
+  static constexpr int kMaxDepth = 64;
+
+  Result<DimExpr> sum(int depth) {
+    if (depth > kMaxDepth) return fail(ErrorCode::kInvalidModel, "a dim nests deeper than {} levels", kMaxDepth);
+    QC_ASSIGN(DimExpr e, product(depth));
+    for (;;) {
+      const bool plus = take("+"), minus = !plus && take("-");
+      if (!plus && !minus) return e;
+      QC_ASSIGN(const DimExpr next, product(depth));
+      e = plus ? e + next : e - next;
+    }
+  }
+  Result<DimExpr> product(int depth) {
+    QC_ASSIGN(DimExpr e, unary(depth));
+    for (;;) {
+      const bool times = take("*"), over = !times && take("//"), modulo = !times && !over && take("%");
+      if (!times && !over && !modulo) return e;
+      QC_ASSIGN(const DimExpr next, unary(depth));
+      e = times ? e * next : over ? floorDiv(e, next) : mod(e, next);
+    }
+  }
+  Result<DimExpr> unary(int depth) {
+    bool negative = false;
+    while (take("-")) negative = !negative;
+    QC_ASSIGN(const DimExpr e, primary(depth));
+    return negative ? -e : e;
+  }
+  Result<DimExpr> primary(int depth) {
+    if (take("?")) return DimExpr::unknown();
+    if (take("(")) {
+      QC_ASSIGN(const DimExpr e, sum(depth + 1));
+      if (!take(")")) return bad("')'");
+      return e;
+    }
+    skip();
+    Lexer lexer(text_, at_);
+    const Token token = lexer.next();
+    if (token.kind == Token::Kind::number) {
+      const size_t digits = std::min(text_.find_first_not_of("0123456789", at_), text_.size());
+      int64_t value = 0;
+      const auto [stop, error] = std::from_chars(text_.data() + at_, text_.data() + digits, value);
+      if (error != std::errc() || digits == at_) return bad("a size that fits 64 bits");
+      at_ = digits;
+      return DimExpr(value);
+    }
+    if (token.kind != Token::Kind::word && token.kind != Token::Kind::string) return bad("a size, a symbol or an expression of them");
+    at_ = token.offset + token.text.size();
+    if (token.kind == Token::Kind::string) return token.content.empty() ? bad("a name") : Result<DimExpr>(DimExpr::symbol(token.content));
+    if (!take("(")) return DimExpr::symbol(token.text);
+    QC_ASSIGN(DimExpr e, sum(depth + 1));
+    while (take(",")) {
+      QC_ASSIGN(const DimExpr next, sum(depth + 1));
+      if (token.text != "min" && token.text != "max" && token.text != "ceildiv") break;
+      e = token.text == "min" ? min(e, next) : token.text == "max" ? max(e, next) : ceilDiv(e, next);
+    }
+    if (token.text != "min" && token.text != "max" && token.text != "ceildiv") return bad("min, max or ceildiv");
+    if (!take(")")) return bad("')'");
+    return e;
+  }
+
+  Failure bad(std::string_view wanted) const {
+    return fail(ErrorCode::kInvalidModel, "'{}' is not a dim: at character {} {} is expected", text_, at_ + 1, wanted);
+  }
+  void skip() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t')) ++at_;
+  }
+  bool take(std::string_view what) {
+    skip();
+    if (!text_.substr(at_).starts_with(what)) return false;
+    at_ += what.size();
+    return true;
+  }
+
+  std::string_view text_;
+  size_t at_ = 0;
+};
+
+}  // namespace
+
+DimExpr DimExpr::symbol(std::string_view name) {
+  if (name == "?") return unknown();
+  return made(atomOf(Atom::Kind::symbol, {}, std::string(name)));
+}
+
+DimExpr DimExpr::unknown() { return DimExprAccess::of(&kUnknownSum); }
+
+bool DimExpr::isUnknown() const { return sum_ == &kUnknownSum; }
+
+std::set<std::string> DimExpr::symbols() const {
+  std::set<std::string> names;
+  for (const auto& [product, coefficient] : termsOf(*this))
+    for (const Atom* atom : product) {
+      if (atom->kind == Atom::Kind::symbol) names.insert(atom->name);
+      for (const DimExpr& e : atom->args) names.merge(e.symbols());
+    }
+  return names;
+}
+
+bool DimExpr::isNonNegative() const {
+  if (isUnknown()) return false;
+  for (const auto& [product, coefficient] : termsOf(*this)) {
+    if (coefficient < 0) return false;
+    for (const Atom* atom : product)
+      if (!qc::isNonNegative(*atom)) return false;
+  }
+  return true;
+}
+
+std::optional<int64_t> DimExpr::evaluate(const std::map<std::string, int64_t>& sizes) const {
+  if (isUnknown()) return std::nullopt;
+  int64_t sum = 0;
+  for (const auto& [product, coefficient] : termsOf(*this)) {
+    int64_t term = coefficient;
+    for (const Atom* atom : product) {
+      const auto value = evaluated(*atom, sizes);
+      if (!value || __builtin_mul_overflow(term, *value, &term)) return std::nullopt;
+    }
+    if (__builtin_add_overflow(sum, term, &sum)) return std::nullopt;
+  }
+  return sum;
+}
+
+std::string DimExpr::str() const { return sum_ ? sum_->text : std::to_string(constant_); }
+
+Result<DimExpr> DimExpr::parse(std::string_view text) { return Parser(text).run(); }
+
+bool operator==(const DimExpr& a, const DimExpr& b) { return a.sum_ == b.sum_ && !a.isUnknown() && (a.sum_ || a.constant_ == b.constant_); }
+
+DimExpr operator+(const DimExpr& a, const DimExpr& b) {
+  if (a.isUnknown() || b.isUnknown()) return DimExpr::unknown();
+  return made(scaledSum(termsOf(a), 1, termsOf(b)));
+}
+
+DimExpr operator-(const DimExpr& a, const DimExpr& b) {
+  if (a.isUnknown() || b.isUnknown()) return DimExpr::unknown();
+  return made(scaledSum(termsOf(b), -1, termsOf(a)));
+}
+
+DimExpr operator-(const DimExpr& a) { return DimExpr(0) - a; }
+
+DimExpr operator*(const DimExpr& a, const DimExpr& b) {
+  if (a.isUnknown() || b.isUnknown()) return DimExpr::unknown();
+  return made(productOf(termsOf(a), termsOf(b)));
+}
+
+DimExpr floorDiv(const DimExpr& a, const DimExpr& b) {
+  if (a.isUnknown() || b.isUnknown() || b.constant() == 0) return DimExpr::unknown();
+  if (b.constant() == 1 || a.constant() == 0) return a;
+  if (b.constant() == INT64_MIN || a.constant() == INT64_MIN) return DimExpr::unknown();
+  if (const auto divisor = b.constant()) {
+    if (*divisor < 0) return floorDiv(-a, -*divisor);
+    return dividedBy(a, *divisor);
+  }
+  if (const auto whole = exactly(termsOf(a), termsOf(b))) return *whole;
+  // Of a divisor that is one product, the terms that have it as a factor leave.
+  Terms outside, rest;
+  const Terms divisor = termsOf(b);
+  for (const auto& term : termsOf(a)) {
+    const auto part = divisor.size() == 1 ? quotient(term, *divisor.begin()) : std::nullopt;
+    if (!part)
+      rest.insert(term);
+    else if (!addTo(outside, part->first, part->second))
+      return DimExpr::unknown();
+  }
+  return made(std::move(outside)) + made(atomOf(Atom::Kind::floorDiv, {made(std::move(rest)), b}));
+}
+
+DimExpr ceilDiv(const DimExpr& a, const DimExpr& b) { return floorDiv(a + b - 1, b); }
+DimExpr mod(const DimExpr& a, const DimExpr& b) { return a - b * floorDiv(a, b); }
+DimExpr min(const DimExpr& a, const DimExpr& b) { return extreme(Atom::Kind::min, a, b); }
+DimExpr max(const DimExpr& a, const DimExpr& b) { return extreme(Atom::Kind::max, a, b); }
+
+}  // namespace qc

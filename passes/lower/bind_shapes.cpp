@@ -1,0 +1,81 @@
+// bind-shapes: sizes for the symbols of free dims; every type behind them follows.  What could not be proved of free dims, that two of them
+// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.
+//
+//   bind-shapes{sizes="T=17, N=1"}      or cx.provide(ShapeBindings)
+#include "passes/lower/bind_shapes.h"
+
+#include <fmt/ranges.h>
+
+#include <optional>
+#include <set>
+
+#include "ir/text_reader.h"
+#include "passes/passes.h"
+
+namespace qc {
+namespace {
+
+Result<ShapeBindings> parseBindings(std::string_view text) {
+  ShapeBindings sizes;
+  TextReader in(text, "sizes");
+  while (in.peek().kind != Token::Kind::end) {
+    const Token name = in.take();
+    if (name.kind != Token::Kind::word && name.kind != Token::Kind::string) return in.unexpected("the name of a symbol");
+    QC_TRY(in.expect("=", "behind the name of a symbol"));
+    QC_ASSIGN(const int64_t size, in.integer("its size"));
+    if (size < 0) return in.fail("the size of '{}' is {}", name.text, size);
+    const std::string symbol = name.kind == Token::Kind::string ? name.content : std::string(name.text);
+    if (!sizes.emplace(symbol, size).second) return in.fail("'{}' is bound twice", symbol);
+    if (!in.takeIf(",")) break;
+  }
+  if (in.peek().kind != Token::Kind::end) return in.unexpected("a comma or the end");
+  return sizes;
+}
+
+Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
+  Shape shape = value.type().shape;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    if (shape[d].isStatic()) continue;
+    const std::optional<int64_t> size = shape[d].expr().evaluate(sizes);
+    if (!size)
+      return fail(ErrorCode::kInvalidArgument, "dim {} is {}, which these sizes do not settle", d, shape[d].str()).on(value.name());
+    if (*size < 0) return fail(ErrorCode::kInvalidArgument, "dim {}, {}, would be {}", d, shape[d].str(), *size).on(value.name());
+    shape[d] = *size;
+  }
+  return shape;
+}
+
+}  // namespace
+
+Status bindShapes(Graph& graph, PassContext& cx) {
+  const auto* provided = cx.get<ShapeBindings>();
+  QC_ASSIGN(const ShapeBindings sizes, provided ? Result<ShapeBindings>(*provided) : parseBindings(cx.options.string("sizes")));
+  std::set<std::string> symbols, missing;
+  for (const Value* input : graph.inputs())
+    for (const Dim& dim : input->type().shape)
+      if (!dim.isStatic()) symbols.merge(dim.expr().symbols());
+  for (const std::string& symbol : symbols)
+    if (!sizes.contains(symbol)) missing.insert(symbol);
+  if (!missing.empty())
+    return fail(ErrorCode::kInvalidArgument, "no size is given for {}", fmt::join(missing, ", ")).help("bind every symbol of the inputs");
+  for (const auto& [symbol, size] : sizes)
+    if (!symbols.contains(symbol))
+      return fail(ErrorCode::kInvalidArgument, "no input has the symbol '{}'", symbol)
+          .help(symbols.empty() ? std::string("the inputs have no free dims") : fmt::format("they have {}", fmt::join(symbols, ", ")));
+  for (Value* input : graph.inputs()) {
+    QC_ASSIGN(Shape shape, bound(*input, sizes));
+    input->setType(input->type().withShape(std::move(shape)));
+  }
+  for (Node* node = graph.front(); node; node = node->next()) {
+    bool free = false;
+    for (int i = 0; i < node->numResults(); ++i) free = free || !node->result(i)->type().isStatic();
+    if (!free) continue;
+    const std::vector<Value*> operands = node->operands();
+    auto types = node->def().infer(InferContext{node->op(), operands, node->attrs()});
+    if (!types) return Failure(types.error()).at(node->location()).on(node->result()->name());
+    for (int i = 0; i < node->numResults(); ++i) node->result(i)->setType((*types)[static_cast<size_t>(i)]);
+  }
+  return {};
+}
+
+}  // namespace qc
