@@ -206,7 +206,7 @@ TEST(ShapeOps, SymbolicDims) {
   EXPECT_EQ(inferred("transpose", {x}, {{"perm", Ints{1, 0}}}), "f32[3,N]");
   EXPECT_EQ(inferred("concat", {x, x}, {{"axis", int64_t{1}}}), "f32[N,6]");
   EXPECT_EQ(inferred("concat", {x, TensorType(DType::f32, {2, 3})}, {{"axis", int64_t{1}}}), "f32[2,6]");
-  EXPECT_EQ(inferred("concat", {x, x}, {{"axis", int64_t{0}}}), "f32[?,3]");
+  EXPECT_EQ(inferred("concat", {x, x}, {{"axis", int64_t{0}}}), "f32[2*N,3]");
   EXPECT_EQ(inferred("pad", {x}, {{"pads", Ints{0, 1, 0, 1}}}), "f32[N,5]");
   EXPECT_EQ(inferred("tile", {x}, {{"repeats", Ints{1, 2}}}), "f32[N,6]");
 }
