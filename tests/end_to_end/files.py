@@ -331,6 +331,29 @@ def memory(work):
     print("memory: passed")
 
 
+def free_dims(work):
+    """inspect shows what is free and where; what has to be bound is told at once."""
+    def port(name, *dims):
+        shape = b"".join(field(1, field(1, d) if isinstance(d, int) else field(2, d)) for d in dims)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
+
+    nodes = b"".join(field(1, field(1, a) + field(1, b) + field(2, y) + field(4, b"Add")) for a, b, y in ((b"x", b"mask", b"s"), (b"s", b"other", b"y")))
+    graph = nodes + field(2, b"g") + field(11, port(b"x", b"batch", b"seq")) + field(11, port(b"mask", b"batch", b"seq")) + field(11, port(b"other", 1, b"?"))
+    model = work / "free.onnx"
+    model.write_bytes(field(1, 8) + field(7, graph + field(12, port(b"y", b"batch", b"seq"))) + field(8, field(1, b"") + field(2, 13)))
+    shown = json.loads(run("inspect", model, "--json").stdout)
+    assert not shown["bound"] and shown["ops"] == {"Add": 2} and shown["inputs"][0] == {"name": "x", "type": "f32[batch,seq]"}, shown
+    assert [(d["symbol"], d["where"], d["bind"], d["size"]) for d in shown["free"]] == [
+        ("batch", ["dim 0 of 'x'", "dim 0 of 'mask'"], "batch=N", 1), ("seq", ["dim 1 of 'x'", "dim 1 of 'mask'"], "seq=N", None), ("", ["dim 1 of 'other'"], "other=1xN", None)], shown
+    assert "bind with --shape seq=N" in run("inspect", model).stdout
+    bound = json.loads(run("inspect", model, "--json", "--shape", "seq=3", "--shape", "other=1x3").stdout)
+    assert bound["bound"] and bound["ops"] == {"add": 2} and bound["outputs"] == [{"name": "y", "type": "f32[1,3]"}], bound
+    assert "sq" in run("inspect", model, "--shape", "sq=3", code=1).stderr
+    refused = run("compile", model, "-o", work / "m.o", code=1).stderr
+    assert all(word in refused for word in ("of 'x'", "of 'mask'", "of 'other'", "seq=N")), refused
+    print("free dims: passed")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
@@ -342,6 +365,7 @@ def main():
         kinds_of_inputs(work)
         hostile_arrays(work)
         memory(work)
+        free_dims(work)
 
 
 main()
