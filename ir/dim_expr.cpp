@@ -23,12 +23,13 @@ namespace {
 // A product of atoms, sorted by text, each as often as its power.
 using Product = std::vector<const Atom*>;
 
+bool isBefore(const Atom* a, const Atom* b) { return a->text < b->text; }
+
 // The largest degree first, then in the order of the text; the constant is last.
 struct ProductOrder {
   bool operator()(const Product& a, const Product& b) const {
     if (a.size() != b.size()) return a.size() > b.size();
-    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
-                                        [](const Atom* x, const Atom* y) { return x->text < y->text; });
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), isBefore);
   }
 };
 using Terms = std::map<Product, int64_t, ProductOrder>;  // coefficients other than 0
@@ -155,8 +156,7 @@ std::optional<Terms> productOf(const Terms& a, const Terms& b) {
       int64_t coefficient = 0;
       if (__builtin_mul_overflow(cx, cy, &coefficient)) return std::nullopt;
       Product product;
-      std::merge(x.begin(), x.end(), y.begin(), y.end(), std::back_inserter(product),
-                 [](const Atom* p, const Atom* q) { return p->text < q->text; });
+      std::merge(x.begin(), x.end(), y.begin(), y.end(), std::back_inserter(product), isBefore);
       if (!addTo(result, product, coefficient)) return std::nullopt;
       if (result.size() > 4 * DimExpr::kMaxTerms) return std::nullopt;
     }
@@ -170,9 +170,8 @@ std::optional<std::pair<Product, int64_t>> quotient(const std::pair<const Produc
                                                     const std::pair<const Product, int64_t>& y) {
   if (y.second == 0 || x.second % y.second != 0 || (y.second == -1 && x.second == INT64_MIN)) return std::nullopt;
   Product rest;
-  const auto less = [](const Atom* p, const Atom* q) { return p->text < q->text; };
-  if (!std::includes(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), less)) return std::nullopt;
-  std::set_difference(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), std::back_inserter(rest), less);
+  if (!std::includes(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), isBefore)) return std::nullopt;
+  std::set_difference(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), std::back_inserter(rest), isBefore);
   return std::pair(std::move(rest), x.second / y.second);
 }
 

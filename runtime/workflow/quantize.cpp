@@ -132,10 +132,14 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
+    QC_TRY(options.recover.checkChoices());  // before the samples run
     QuantizeOptions how = options;
     how.samples = &samples;
     std::vector<Remark> decisions;
-    how.recover.remark = [&](const Remark& remark) { decisions.push_back(remark); };
+    how.recover.remark = [&](const Remark& remark) {
+      decisions.push_back(remark);
+      if (options.recover.remark) options.recover.remark(remark);
+    };
     PreparedModel easier = model;
     if (how.recover.movesChannels()) {
       QC_ASSIGN(easier, eased(std::move(easier), samples, how.recover));
