@@ -74,7 +74,7 @@ class AotEmitter {
   llvm::Value* constantData(const void* data, int64_t bytes) {
     llvm::GlobalVariable*& global = data_[data];
     if (!global) {
-      auto* init = llvm::ConstantDataArray::getRaw(llvm::StringRef(static_cast<const char*>(data), static_cast<size_t>(bytes)),
+      auto* init = llvm::ConstantDataArray::getRaw(llvm::StringRef(static_cast<const char*>(data), usize(bytes)),
                                                    static_cast<uint64_t>(bytes), b_.getInt8Ty());
       global = new llvm::GlobalVariable(module_, init->getType(), true, llvm::GlobalValue::InternalLinkage, init,
                                         fmt::format("{}_c{}", name_, data_.size()));

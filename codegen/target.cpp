@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "ir/signed_index.h"
 #include "quantizer/rules/nearest.h"
 #include "runtime/rt/cpu.h"
 
@@ -43,7 +44,7 @@ constexpr std::array kArchs{
     ArchInfo{Arch::x86_64, "x86-64", "x86_64-unknown-linux-gnu", 0},
     ArchInfo{Arch::aarch64, "aarch64", "aarch64-unknown-linux-gnu", kNeon},
 };
-const ArchInfo& infoOf(Arch arch) { return kArchs[static_cast<size_t>(arch)]; }
+const ArchInfo& infoOf(Arch arch) { return nth(kArchs, arch); }
 
 // What other programs call the same.
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {

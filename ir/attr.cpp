@@ -55,7 +55,7 @@ Result<ExprAttr> ExprAttr::parse(std::string_view text) {
 Status ExprAttr::check() const { return tree_ ? ScalarExpr::checkText(text_.size(), tree_->arity()) : Status{}; }
 
 AttrKind kindOf(const Attr& attr) { return static_cast<AttrKind>(attr.index()); }
-std::string_view toString(AttrKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+std::string_view toString(AttrKind kind) { return nth(kKindNames, kind); }
 std::string toString(const Attr& attr) { return std::visit(AttrPrinter{}, attr); }
 
 AttrDict::AttrDict(std::initializer_list<std::pair<std::string, Attr>> items) {

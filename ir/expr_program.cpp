@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "ir/expr_internal.h"
+#include "ir/signed_index.h"
 
 // The float loops are compiled for the baseline and for AVX2 with FMA and chosen at load time; the bits are the same.  Sanitizers
 // instrument the resolver too early to allow it.
@@ -137,7 +138,7 @@ void apply(Op op, const T* a, const T* b, const T* c, T* r, int n) {
 
 template <class T>
 void applyCall(int row, const T* const* operands, T* r, int n) {
-  const ScalarExpr::Function& f = ScalarExpr::functions()[static_cast<size_t>(row)];
+  const ScalarExpr::Function& f = nth(ScalarExpr::functions(), row);
   for (int i = 0; i < n; ++i) {
     if constexpr (std::is_floating_point_v<T>) {
       const double args[2] = {static_cast<double>(operands[0][i]), f.arity > 1 ? static_cast<double>(operands[1][i]) : 0};
@@ -163,12 +164,11 @@ Layout assignSlots(std::span<const Instruction> code, std::span<const int> strid
   std::vector<size_t> lastUse(code.size(), 0);
   for (size_t i = 0; i < code.size(); ++i)
     for (const int o : code[i].operand)
-      if (o >= 0) lastUse[static_cast<size_t>(o)] = i;
+      if (o >= 0) nth(lastUse, o) = i;
   std::vector<int> free;
   const auto isResult = [&](size_t i) { return code[i].op != Op::constant && code[i].op != Op::arg; };
   for (size_t i = 0; i < code.size(); ++i) {
-    if (code[i].op == Op::constant || (code[i].op == Op::arg && strides[static_cast<size_t>(code[i].index)] == 0))
-      layout.slot[i] = layout.count++;
+    if (code[i].op == Op::constant || (code[i].op == Op::arg && nth(strides, code[i].index) == 0)) layout.slot[i] = layout.count++;
     if (!isResult(i) || i + 1 == code.size()) continue;
     if (free.empty()) free.push_back(layout.count++);
     layout.slot[i] = free.back();  // taken before the operands die: no block is read and written by one instruction
@@ -176,8 +176,7 @@ Layout assignSlots(std::span<const Instruction> code, std::span<const int> strid
     for (int k = 0; k < 3; ++k) {
       const int o = code[i].operand[k];
       const bool repeated = std::find(code[i].operand, code[i].operand + k, o) != code[i].operand + k;
-      if (o >= 0 && !repeated && isResult(static_cast<size_t>(o)) && lastUse[static_cast<size_t>(o)] == i)
-        free.push_back(layout.slot[static_cast<size_t>(o)]);
+      if (o >= 0 && !repeated && isResult(usize(o)) && nth(lastUse, o) == i) free.push_back(nth(layout.slot, o));
     }
   }
   return layout;
@@ -188,11 +187,11 @@ class Runner {
  public:
   Runner(std::span<const Instruction> code, std::span<const T* const> args, std::span<const int> strides, int block)
       : code_(code), layout_(assignSlots(code, strides)), place_(code.size(), nullptr) {
-    scratch_ = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(layout_.count) * static_cast<size_t>(block));
+    scratch_ = std::make_unique_for_overwrite<T[]>(usize(layout_.count) * usize(block));
     for (size_t i = 0; i < code.size(); ++i) {
       if (layout_.slot[i] >= 0) place_[i] = scratch_.get() + layout_.slot[i] * block;
       if (code[i].op == Op::constant) std::fill_n(place_[i], block, fromConstant<T>(code[i].value));
-      if (code[i].op == Op::arg && layout_.slot[i] >= 0) std::fill_n(place_[i], block, *args[static_cast<size_t>(code[i].index)]);
+      if (code[i].op == Op::arg && layout_.slot[i] >= 0) std::fill_n(place_[i], block, *nth(args, code[i].index));
     }
   }
 
@@ -201,7 +200,7 @@ class Runner {
     for (size_t i = 0; i < code_.size(); ++i) {
       const Instruction& in = code_[i];
       if (in.op == Op::constant || in.op == Op::arg) continue;
-      for (int k = 0; k < 3; ++k) operands[k] = in.operand[k] < 0 ? nullptr : read(args, start, static_cast<size_t>(in.operand[k]));
+      for (int k = 0; k < 3; ++k) operands[k] = in.operand[k] < 0 ? nullptr : read(args, start, usize(in.operand[k]));
       T* result = place_[i] ? place_[i] : out;
       if (in.op == Op::call)
         applyCall(in.index, operands, result, n);
@@ -214,7 +213,7 @@ class Runner {
 
  private:
   const T* read(std::span<const T* const> args, int64_t start, size_t i) const {
-    return place_[i] ? place_[i] : args[static_cast<size_t>(code_[i].index)] + start;
+    return place_[i] ? place_[i] : nth(args, code_[i].index) + start;
   }
 
   std::span<const Instruction> code_;
@@ -236,7 +235,7 @@ bool ExprProgram::supportsInteger() const {
       case Op::exponent:
       case Op::mantissa: return false;
       case Op::constant: return std::isinf(i.value) || std::trunc(i.value) == i.value;
-      case Op::call: return ScalarExpr::functions()[static_cast<size_t>(i.index)].integer != nullptr;
+      case Op::call: return nth(ScalarExpr::functions(), i.index).integer != nullptr;
       default: return true;
     }
   });

@@ -11,6 +11,7 @@
 #include "ir/files.h"
 #include "ir/files_internal.h"
 #include "ir/memory_limit.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 
@@ -60,13 +61,13 @@ Status InputFile::read(uint64_t offset, void* data, size_t bytes) const {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail(ErrorCode::kIo, "cannot read '{}': {}", path_, std::strerror(errno));
     if (n == 0) return fail(ErrorCode::kInvalidData, "'{}' is truncated", path_);
-    done += static_cast<size_t>(n);
+    done += usize(n);
   }
   return {};
 }
 
 Result<std::string> InputFile::head(uint64_t offset, size_t bytes) const {
-  std::string text(static_cast<size_t>(std::min<uint64_t>(bytes, size_ - std::min(offset, size_))), '\0');
+  std::string text(usize(std::min<uint64_t>(bytes, size_ - std::min(offset, size_))), '\0');
   QC_TRY(read(offset, text.data(), text.size()));
   return text;
 }
@@ -75,7 +76,7 @@ Result<std::string> InputFile::whole(int64_t maxBytes) const {
   if (size_ > static_cast<uint64_t>(maxBytes))
     return fail(ErrorCode::kResource, "'{}' has {} bytes, more than the limit of {}", path_, size_, maxBytes);
   QC_TRY(checkMemory(static_cast<int64_t>(size_), fmt::format("reading '{}'", path_)));
-  return head(0, static_cast<size_t>(size_));
+  return head(0, usize(size_));
 }
 
 Result<std::string> readFile(const std::string& path, int64_t maxBytes) {
@@ -121,9 +122,9 @@ Result<InputFile> openBeneath(const Descriptor& folder, const std::string& path)
     if (S_ISLNK(info.st_mode)) {
       std::string target(4096, '\0');
       const ssize_t n = ::readlinkat(*next, "", target.data(), target.size());
-      if (n <= 0 || static_cast<size_t>(n) == target.size() || ++links > kMaxLinks)
+      if (n <= 0 || usize(n) == target.size() || ++links > kMaxLinks)
         return fail(ErrorCode::kInvalidModel, "'{}' is a link that cannot be followed", path);
-      target.resize(static_cast<size_t>(n));
+      target.resize(usize(n));
       if (!push(target)) return outside();
       continue;
     }

@@ -14,6 +14,7 @@
 
 #include "ir/files.h"
 #include "ir/files_internal.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 namespace {
@@ -38,7 +39,7 @@ std::optional<pid_t> writerOf(std::string_view file, const std::string& prefix) 
   file.remove_suffix(kSuffix.size());
   pid_t pid = 0;
   const auto [end, error] = std::from_chars(file.data(), file.data() + file.size(), pid);
-  const std::string_view random(end, static_cast<size_t>(file.data() + file.size() - end));
+  const std::string_view random(end, usize(file.data() + file.size() - end));
   if (error != std::errc() || pid <= 0 || random.size() != 17 || random[0] != '.') return std::nullopt;
   return random.find_first_not_of("0123456789abcdef", 1) == random.npos ? std::optional(pid) : std::nullopt;
 }

@@ -14,6 +14,7 @@
 
 #include "ir/files.h"
 #include "ir/files_internal.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 
@@ -78,7 +79,7 @@ Result<Target> targetOf(const std::string& path) {
     std::string next(4096, '\0');
     const ssize_t n = ::readlinkat(**target.folder, target.name.c_str(), next.data(), next.size());
     if (n <= 0) return cannotWrite(path, std::strerror(errno));
-    next.resize(static_cast<size_t>(n));
+    next.resize(usize(n));
     at = (file.parent_path() / next).string();
   }
   return cannotWrite(path, "it is a link that cannot be followed");
@@ -162,7 +163,7 @@ Status OutputFile::write(std::string_view bytes) {
     const ssize_t n = ::write(*descriptor_, bytes.data(), std::min<size_t>(bytes.size(), size_t{1} << 30));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failed("write");
-    bytes.remove_prefix(static_cast<size_t>(n));
+    bytes.remove_prefix(usize(n));
   }
   return {};
 }

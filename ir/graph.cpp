@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <unordered_set>
 #include <utility>
 
 #include "ir/op_def.h"
@@ -45,7 +44,7 @@ void Use::set(Value* value) {
   value->uses_ = this;
 }
 
-bool Value::isOutput() const { return std::find(graph_->outputs_.begin(), graph_->outputs_.end(), this) != graph_->outputs_.end(); }
+bool Value::isOutput() const { return graph_->outputPlaces_.contains(this); }
 
 std::vector<Use*> Value::uses() const {
   std::vector<Use*> all;
@@ -65,7 +64,13 @@ void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
   QC_CHECK(other && other != this && other->graph_ == graph_);
   QC_CHECK(allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
   while (uses_) uses_->set(other);
-  std::replace(graph_->outputs_.begin(), graph_->outputs_.end(), this, other);
+  const auto returned = graph_->outputPlaces_.extract(this);
+  if (returned.empty()) return;
+  std::vector<size_t>& places = graph_->outputPlaces_[other];
+  for (const size_t i : returned.mapped()) {
+    graph_->outputs_[i] = other;
+    places.push_back(i);
+  }
 }
 
 const Tensor* Value::constant() const { return producer_ && producer_->is("const") ? &producer_->constant() : nullptr; }
@@ -90,7 +95,7 @@ void Node::setOperand(std::string_view name, Value* value) {
 
 void Node::setOperand(int i, Value* value) {
   while (numOperands() <= i) addOperand(nullptr);
-  operands_[static_cast<size_t>(i)].set(value);
+  nth(operands_, i).set(value);
 }
 
 void Node::addOperand(Value* value) {
@@ -186,6 +191,7 @@ Graph::Graph(Graph&& other) noexcept
       inputs_(std::move(other.inputs_)),
       inputViews_(std::move(other.inputViews_)),
       outputs_(std::move(other.outputs_)),
+      outputPlaces_(std::move(other.outputPlaces_)),
       outputNames_(std::move(other.outputNames_)),
       front_(std::exchange(other.front_, nullptr)),
       back_(std::exchange(other.back_, nullptr)),
@@ -227,7 +233,7 @@ Graph Graph::clone() const {
   }
   std::vector<Value*> outputs;
   for (const Value* v : outputs_) outputs.push_back(map.at(v));
-  copy.outputs_ = std::move(outputs);
+  copy.setOutputs(std::move(outputs));
   copy.outputNames_ = outputNames_;
   copy.nextNumber_ = nextNumber_;
   return copy;
@@ -267,6 +273,8 @@ void Graph::eraseInput(Value* input) {
 
 void Graph::setOutputs(std::vector<Value*> outputs) {
   outputs_ = std::move(outputs);
+  outputPlaces_.clear();
+  for (size_t i = 0; i < outputs_.size(); ++i) outputPlaces_[outputs_[i]].push_back(i);
   if (outputNames_.size() == outputs_.size()) return;
   outputNames_.clear();
   for (const Value* v : outputs_) outputNames_.push_back(v->name());
@@ -279,7 +287,7 @@ void Graph::setOutputNames(std::vector<std::string> names) {
 
 std::vector<Node*> Graph::nodes() const {
   std::vector<Node*> all;
-  all.reserve(static_cast<size_t>(numNodes_));
+  all.reserve(usize(numNodes_));
   for (Node* n = front_; n; n = n->next_) all.push_back(n);
   return all;
 }
@@ -355,11 +363,10 @@ void Graph::rename(Value* value, std::string_view name) {
 
 int Graph::eraseDeadNodes() {
   int erased = 0;
-  const std::unordered_set<const Value*> outputs(outputs_.begin(), outputs_.end());  // there may be as many as nodes
   for (Node* n = back_; n;) {
     Node* previous = n->previous_;
-    const bool dead = n->def_->has(kPure) && std::all_of(n->results_.begin(), n->results_.end(),
-                                                         [&](const auto& r) { return !r->hasUses() && !outputs.contains(r.get()); });
+    const bool dead = n->def_->has(kPure) &&
+                      std::all_of(n->results_.begin(), n->results_.end(), [&](const auto& r) { return !r->hasUses() && !r->isOutput(); });
     if (dead) {
       erase(n);
       ++erased;

@@ -94,7 +94,7 @@ class Node {
   bool is(std::string_view op) const { return this->op() == op; }
 
   int numOperands() const { return static_cast<int>(operands_.size()); }
-  Value* operand(int i) const { return i >= 0 && i < numOperands() ? operands_[static_cast<size_t>(i)].get() : nullptr; }  // null: absent
+  Value* operand(int i) const { return i >= 0 && i < numOperands() ? nth(operands_, i).get() : nullptr; }  // null: absent
   Value* operand(std::string_view name) const;  // as its declaration names it; null: absent, or no operand has this name
   std::vector<Value*> operands() const;
   void setOperand(int i, Value* value);
@@ -102,7 +102,7 @@ class Node {
   void addOperand(Value* value);
 
   int numResults() const { return static_cast<int>(results_.size()); }
-  Value* result(int i = 0) const { return results_[static_cast<size_t>(i)].get(); }
+  Value* result(int i = 0) const { return nth(results_, i).get(); }
 
   AttrDict& attrs() { return attrs_; }
   const AttrDict& attrs() const { return attrs_; }
@@ -218,6 +218,7 @@ class Graph {
   std::vector<std::unique_ptr<Value>> inputs_;
   std::vector<Value*> inputViews_;
   std::vector<Value*> outputs_;
+  std::unordered_map<const Value*, std::vector<size_t>> outputPlaces_;  // in outputs_: of thousands each is found at once
   std::vector<std::string> outputNames_;
   Node* front_ = nullptr;
   Node* back_ = nullptr;

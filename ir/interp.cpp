@@ -86,7 +86,7 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
     for (const Value* v : node->operands())
       if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)
-      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(results[static_cast<size_t>(i)]));
+      if (node->result(i)->hasUses() || node->result(i)->isOutput()) define(node->result(i), std::move(nth(results, i)));
   }
   std::vector<Tensor> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);

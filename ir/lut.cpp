@@ -18,7 +18,7 @@ Tensor buildLut(const ScalarExpr& expression, const QuantParams& in, const Quant
   std::array<float, 256> values;
   for (int bits = 0; bits < 256; ++bits) {
     const int q = in.storage == DType::s8 ? static_cast<int8_t>(bits) : bits;
-    values[static_cast<size_t>(bits)] = qmath::dequantize(q, in.scale(), in.zeroPoint());
+    nth(values, bits) = qmath::dequantize(q, in.scale(), in.zeroPoint());
   }
   const float* args[] = {values.data()};
   const int strides[] = {1};

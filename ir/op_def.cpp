@@ -13,7 +13,7 @@ constexpr std::string_view kStageNames[] = {"float", "observed", "qdq", "quant",
 
 }  // namespace
 
-std::string_view toString(Stage stage) { return kStageNames[static_cast<size_t>(stage)]; }
+std::string_view toString(Stage stage) { return nth(kStageNames, stage); }
 
 Result<Stage> parseStage(std::string_view text) {
   for (size_t i = 0; i < std::size(kStageNames); ++i)
@@ -87,12 +87,12 @@ const OpDef& OpRegistry::at(std::string_view name) const {
 }
 
 std::vector<std::string> nearestNames(std::string_view name, std::vector<std::string> candidates, int count) {
-  const auto wanted = static_cast<ptrdiff_t>(std::min<size_t>(candidates.size(), static_cast<size_t>(count)));
+  const auto wanted = static_cast<ptrdiff_t>(std::min<size_t>(candidates.size(), usize(count)));
   std::partial_sort(candidates.begin(), candidates.begin() + wanted, candidates.end(), [&](const std::string& a, const std::string& b) {
     const int da = editDistance(name, a), db = editDistance(name, b);
     return da != db ? da < db : a < b;
   });
-  candidates.resize(static_cast<size_t>(wanted));
+  candidates.resize(usize(wanted));
   return candidates;
 }
 

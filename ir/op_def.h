@@ -70,9 +70,9 @@ struct InferContext {
   std::string_view op;
   std::span<Value* const> operands;  // null: absent
   const AttrDict& attrs;
-  bool has(int i) const { return i < static_cast<int>(operands.size()) && operands[static_cast<size_t>(i)]; }
-  const TensorType& type(int i) const { return operands[static_cast<size_t>(i)]->type(); }
-  const Tensor* constant(int i) const { return has(i) ? operands[static_cast<size_t>(i)]->constant() : nullptr; }
+  bool has(int i) const { return i < static_cast<int>(operands.size()) && nth(operands, i); }
+  const TensorType& type(int i) const { return nth(operands, i)->type(); }
+  const Tensor* constant(int i) const { return has(i) ? nth(operands, i)->constant() : nullptr; }
 };
 // An error here is the model's, in the user's words; the caller adds node and tensor.
 using InferFn = std::function<Result<std::vector<TensorType>>(const InferContext&)>;
@@ -83,9 +83,9 @@ struct EvalContext {
   const Node& node;
   std::span<const TensorRef> inputs;
   std::span<const TensorRef> outputs;
-  bool has(int i) const { return i < static_cast<int>(inputs.size()) && inputs[static_cast<size_t>(i)].data; }
-  const TensorRef& in(int i) const { return inputs[static_cast<size_t>(i)]; }
-  const TensorRef& out(int i = 0) const { return outputs[static_cast<size_t>(i)]; }
+  bool has(int i) const { return i < static_cast<int>(inputs.size()) && nth(inputs, i).data; }
+  const TensorRef& in(int i) const { return nth(inputs, i); }
+  const TensorRef& out(int i = 0) const { return nth(outputs, i); }
   const TensorType& inType(int i) const { return node.operand(i)->type(); }
   const TensorType& outType(int i = 0) const { return node.result(i)->type(); }
 };
@@ -106,10 +106,8 @@ struct OpDef {
   std::function<ScalarExpr(const AttrDict&)> scalar;
 
   bool has(Trait trait) const { return (traits & trait) != 0; }
-  const OperandSpec& operand(int i) const {
-    return operands[std::min(static_cast<size_t>(i), operands.size() - 1)];
-  }  // the last may be many
-  int operandIndex(std::string_view name) const;  // -1: no operand has this name
+  const OperandSpec& operand(int i) const { return operands[std::min(usize(i), operands.size() - 1)]; }  // the last may be many
+  int operandIndex(std::string_view name) const;                                                         // -1: no operand has this name
   bool legalIn(Stage stage) const { return (stages & stageBit(stage)) != 0; }
 };
 

@@ -138,11 +138,10 @@ namespace {
 Tensor halfOf(const Tensor& weights, int half) {
   Tensor part(DType::s8, weights.sizes());
   for (int64_t i = 0; i < weights.numElements(); ++i) {
-    const int w =
-        weights.dtype() == DType::s8 ? weights.as<int8_t>()[static_cast<size_t>(i)] : weights.as<int16_t>()[static_cast<size_t>(i)];
+    const int w = weights.dtype() == DType::s8 ? nth(weights.as<int8_t>(), i) : nth(weights.as<int16_t>(), i);
     QC_CHECK(w >= -256 && w <= 254, "weight {} has no two halves", w);
     const int first = w >> 1;
-    part.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(half ? w - first : first);
+    nth(part.mutableAs<int8_t>(), i) = static_cast<int8_t>(half ? w - first : first);
   }
   return part;
 }

@@ -30,11 +30,11 @@ bool parseField(std::string_view word, std::string_view name, int& value) {
 }  // namespace
 
 std::string Packing::str() const {
-  std::string text = fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad,
-                                 kColumnNames[static_cast<size_t>(columns)],
-                                 taps      ? "taps"
-                                 : rowRuns ? "rows"
-                                           : "points");
+  std::string text =
+      fmt::format("{} panel={} lanes={} group={} pad={} {} {}", toString(element), panel, lanes, group, runPad, nth(kColumnNames, columns),
+                  taps      ? "taps"
+                  : rowRuns ? "rows"
+                            : "points");
   if (offset) text += fmt::format(" offset={}", offset);
   if (copies != 1) text += fmt::format(" copies={}", copies);
   if (halves != 1) text += fmt::format(" halves={}", halves);

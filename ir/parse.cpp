@@ -140,7 +140,7 @@ class GraphParser {
     std::string scratch;
     for (const std::string& name : names) scratch += name;
     for (int i = 0; i < node->numResults(); ++i) graph_.rename(node->result(i), fmt::format("{} {}", scratch, i));
-    for (int i = 0; i < node->numResults(); ++i) graph_.rename(node->result(i), names[static_cast<size_t>(i)]);
+    for (int i = 0; i < node->numResults(); ++i) graph_.rename(node->result(i), nth(names, i));
     node->setLocation(fmt::format("{}:{}", in_.sourceName(), in_.line(offset)));
     return trailer(*node);
   }

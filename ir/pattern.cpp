@@ -111,7 +111,7 @@ class Matcher {
   // Last operand first: goals are taken from the back, so nodes come out root first, operands left to right.
   static void push(std::vector<Goal>& goals, const Pattern& pattern, const Node& node, bool swap) {
     for (int i = static_cast<int>(pattern.operands.size()) - 1; i >= 0; --i)
-      goals.push_back({&pattern.operands[static_cast<size_t>(i)], node.operand(swap && i < 2 ? 1 - i : i)});
+      goals.push_back({&nth(pattern.operands, i), node.operand(swap && i < 2 ? 1 - i : i)});
   }
 
   static bool accepts(const Pattern& pattern, Value& value, Match& match) {

@@ -15,7 +15,7 @@ constexpr int64_t kListedElements = 16;
 // A fingerprint for the eye and for diffs, not a defence: 8 bytes a step, the same on every machine of this byte order.
 uint64_t fingerprint(const Tensor& tensor) {
   const auto* bytes = static_cast<const unsigned char*>(tensor.data());
-  const auto size = static_cast<size_t>(tensor.byteSize());
+  const auto size = usize(tensor.byteSize());
   uint64_t hash = 0x9e3779b97f4a7c15u ^ size;
   const auto mix = [&](uint64_t word) {
     hash = (hash ^ word) * 0xff51afd7ed558ccdu;
@@ -35,9 +35,9 @@ uint64_t fingerprint(const Tensor& tensor) {
 
 std::string elementText(const Tensor& t, int64_t i) {
   switch (t.dtype()) {
-    case DType::f64: return realText(t.as<double>()[static_cast<size_t>(i)]);
-    case DType::s64: return std::to_string(t.as<int64_t>()[static_cast<size_t>(i)]);
-    case DType::u64: return std::to_string(t.as<uint64_t>()[static_cast<size_t>(i)]);
+    case DType::f64: return realText(nth(t.as<double>(), i));
+    case DType::s64: return std::to_string(nth(t.as<int64_t>(), i));
+    case DType::u64: return std::to_string(nth(t.as<uint64_t>(), i));
     default: return isFloat(t.dtype()) ? realText(static_cast<float>(t.at(i))) : std::to_string(static_cast<int64_t>(t.at(i)));
   }
 }
@@ -45,7 +45,7 @@ std::string elementText(const Tensor& t, int64_t i) {
 std::string hexText(const Tensor& t) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text = "hex\"";
-  text.reserve(static_cast<size_t>(t.byteSize()) * 2 + 6);
+  text.reserve(usize(t.byteSize()) * 2 + 6);
   const auto* bytes = static_cast<const unsigned char*>(t.data());
   for (int64_t i = 0; i < t.byteSize(); ++i) {
     text += kDigits[bytes[i] >> 4];
@@ -132,7 +132,7 @@ Result<Tensor> readSplat(TextReader& in, const TensorType& type) {
   Tensor single(type.dtype, one);
   QC_TRY(readElement(in, type.dtype, single.mutableData(), 0));
   Tensor t(type.dtype, type.sizes());
-  const auto width = static_cast<size_t>(sizeOf(type.dtype));
+  const auto width = usize(sizeOf(type.dtype));
   auto* out = static_cast<char*>(t.mutableData());
   const auto* from = static_cast<const char*>(single.data());
   for (int64_t i = 0; i < t.numElements(); ++i, out += width) std::copy(from, from + width, out);

@@ -240,7 +240,7 @@ Status readAnnotationItem(TextReader& in, QuantAnnotation& annotation) {
 std::string toString(const QuantSpec& spec) { return std::visit(SpecPrinter{}, spec); }
 
 const ObservedSpec* QuantAnnotation::dynamicInput(int operand) const {
-  const auto i = static_cast<size_t>(operand);
+  const auto i = usize(operand);
   const auto* spec = i < inputs.size() ? std::get_if<ObservedSpec>(&inputs[i]) : nullptr;
   return spec && spec->dynamic ? spec : nullptr;
 }

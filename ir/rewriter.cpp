@@ -31,7 +31,7 @@ void Rewriter::replace(Node* node, const std::vector<Value*>& values, bool allow
   std::vector<std::pair<Value*, std::string>> renames;
   for (int i = 0; i < node->numResults(); ++i) {
     Value* old = node->result(i);
-    Value* value = values[static_cast<size_t>(i)];
+    Value* value = nth(values, i);
     if (!value) {
       QC_CHECK(!old->hasUses() && !old->isOutput(), "%{} is used and has no replacement", old->name());
       continue;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "ir/expr_internal.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 
@@ -162,7 +163,7 @@ ScalarExpr ScalarExpr::call(std::string_view function, std::vector<ScalarExpr> a
 ScalarExpr::Op ScalarExpr::op() const { return node_->op; }
 int ScalarExpr::argIndex() const { return node_->index; }
 float ScalarExpr::value() const { return node_->value; }
-const ScalarExpr::Function& ScalarExpr::function() const { return functions()[static_cast<size_t>(node_->index)]; }
+const ScalarExpr::Function& ScalarExpr::function() const { return nth(functions(), node_->index); }
 std::span<const ScalarExpr> ScalarExpr::operands() const { return node_->operands; }
 
 int ScalarExpr::arity() const {
@@ -184,8 +185,8 @@ ScalarExpr ScalarExpr::expand() const {
 ScalarExpr ScalarExpr::substitute(std::span<const ScalarExpr> args) const {
   return rebuild(*this, [&](const ScalarExpr& e, std::vector<ScalarExpr> operands) {
     if (e.op() != Op::arg) return withOperands(e, std::move(operands));
-    QC_CHECK(static_cast<size_t>(e.argIndex()) < args.size(), "no substitute for a{}", e.argIndex());
-    return args[static_cast<size_t>(e.argIndex())];
+    QC_CHECK(usize(e.argIndex()) < args.size(), "no substitute for a{}", e.argIndex());
+    return nth(args, e.argIndex());
   });
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "ir/expr_internal.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 namespace {
@@ -161,7 +162,7 @@ class Parser {
       const char* begin = text_.data() + at_;
       const auto [end, status] = std::from_chars(begin, text_.data() + text_.size(), value);
       if (status != std::errc()) return error("expected a float32 number");
-      at_ += static_cast<size_t>(end - begin);
+      at_ += usize(end - begin);
       return value;
     }
     const size_t start = at_;
@@ -187,7 +188,7 @@ class Parser {
       if (index && *index <= kMaxArgument) return ScalarExpr::arg(*index);
     } else if (isIndexed(name, 't')) {
       const std::optional<int> index = indexOf(name);
-      if (index && *index < static_cast<int>(temporaries_.size())) return temporaries_[static_cast<size_t>(*index)];
+      if (index && *index < static_cast<int>(temporaries_.size())) return nth(temporaries_, *index);
     } else if (const Primitive* primitive = findPrimitive(name)) {
       QC_ASSIGN(std::vector<ScalarExpr> args, arguments(name, primitive->arity));
       return ScalarExpr::make(primitive->op, std::move(args));
@@ -227,8 +228,8 @@ class Printer {
     for (size_t i = 0; i < code_.size(); ++i)
       for (const int o : code_[i].operand)
         if (o >= 0) {
-          ++uses_[static_cast<size_t>(o)];
-          sizes[i] = std::min<int64_t>(sizes[i] + sizes[static_cast<size_t>(o)], kInlineSize + 1);
+          ++nth(uses_, o);
+          sizes[i] = std::min<int64_t>(sizes[i] + nth(sizes, o), kInlineSize + 1);
         }
     const bool large = sizes.back() > kInlineSize;
     std::string text;
@@ -251,7 +252,7 @@ class Printer {
     int depth = 0;
   };
 
-  const Part& operand(const Instruction& i, int k) const { return parts_[static_cast<size_t>(i.operand[k])]; }
+  const Part& operand(const Instruction& i, int k) const { return nth(parts_, i.operand[k]); }
   static std::string wrapped(const Part& p, int precedence) { return p.precedence >= precedence ? p.text : fmt::format("({})", p.text); }
 
   Part part(const Instruction& i) const {
@@ -261,7 +262,7 @@ class Printer {
     for (int k = 0; k < 3 && i.operand[k] >= 0; ++k) depth = std::max(depth, operand(i, k).depth + 1);
     if (i.op == Op::neg) {
       // A minus in front of a number would read as a negative constant.
-      const bool number = code_[static_cast<size_t>(i.operand[0])].op == Op::constant;
+      const bool number = nth(code_, i.operand[0]).op == Op::constant;
       return {fmt::format("-{}", wrapped(operand(i, 0), number ? kPrimary + 1 : kUnary)), kUnary, depth};
     }
     for (const Infix& infix : kInfix)
@@ -275,7 +276,7 @@ class Printer {
   }
 
   static std::string_view nameOf(const Instruction& i) {
-    if (i.op == Op::call) return ScalarExpr::functions()[static_cast<size_t>(i.index)].name;
+    if (i.op == Op::call) return nth(ScalarExpr::functions(), i.index).name;
     for (const Primitive& p : kPrimitives)
       if (p.op == i.op) return p.name;
     QC_CHECK(false, "a primitive without a name");

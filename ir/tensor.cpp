@@ -69,7 +69,7 @@ constexpr ElementAccess kAccess[] = {
     {loadAs<int8_t>, storeNarrow<int8_t, -8, 7>},
 };
 
-const ElementAccess& access(DType dtype) { return kAccess[static_cast<size_t>(dtype)]; }
+const ElementAccess& access(DType dtype) { return nth(kAccess, dtype); }
 
 }  // namespace
 
@@ -81,7 +81,7 @@ int64_t TensorRef::numElements() const {
 
 Tensor::Tensor(DType dtype, std::vector<int64_t> sizes) : dtype_(dtype), sizes_(std::move(sizes)) {
   // At least one byte, so that an empty tensor still has an address (null means absent).
-  const size_t bytes = std::max<size_t>(static_cast<size_t>(byteSize()), 1);
+  const size_t bytes = std::max<size_t>(usize(byteSize()), 1);
   countMemory(static_cast<int64_t>(bytes));
   void* p = ::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow);
   if (!p) {
@@ -117,7 +117,7 @@ Tensor Tensor::reshaped(std::vector<int64_t> sizes) const {
 double Tensor::at(int64_t i) const { return loadElement(dtype_, data_, i); }
 
 std::vector<int64_t> Tensor::toInts() const {
-  std::vector<int64_t> values(static_cast<size_t>(numElements()));
+  std::vector<int64_t> values(usize(numElements()));
   for (size_t i = 0; i < values.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     // 64-bit integers do not pass through double without loss.
@@ -130,14 +130,14 @@ std::vector<int64_t> Tensor::toInts() const {
 }
 
 std::vector<float> Tensor::toFloats() const {
-  std::vector<float> values(static_cast<size_t>(numElements()));
+  std::vector<float> values(usize(numElements()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(at(static_cast<int64_t>(i)));
   return values;
 }
 
 bool Tensor::sameBytes(const Tensor& other) const {
   return dtype_ == other.dtype_ && sizes_ == other.sizes_ &&
-         (data_ == other.data_ || std::memcmp(data_, other.data_, static_cast<size_t>(byteSize())) == 0);
+         (data_ == other.data_ || std::memcmp(data_, other.data_, usize(byteSize())) == 0);
 }
 
 double loadElement(DType dtype, const void* data, int64_t i) { return access(dtype).load(data, i); }

@@ -48,11 +48,11 @@ class Tensor {
   void* mutableData();  // QC_CHECK: this tensor owns its bytes alone
   template <class T>
   std::span<const T> as() const {
-    return {static_cast<const T*>(data_), static_cast<size_t>(numElements())};
+    return {static_cast<const T*>(data_), usize(numElements())};
   }
   template <class T>
   std::span<T> mutableAs() {
-    return {static_cast<T*>(mutableData()), static_cast<size_t>(numElements())};
+    return {static_cast<T*>(mutableData()), usize(numElements())};
   }
 
   TensorRef ref() const { return {dtype_, sizes_, const_cast<void*>(data_)}; }

@@ -39,7 +39,7 @@ constexpr std::array<DTypeInfo, 15> kDTypes = {{
     {"s4", 1, false, true, true, -8, 7},
 }};
 
-const DTypeInfo& info(DType dtype) { return kDTypes[static_cast<size_t>(dtype)]; }
+const DTypeInfo& info(DType dtype) { return nth(kDTypes, dtype); }
 
 // Expressions by number, so that a Dim stays one word.  Never shrinks; models have a handful.
 class DimTable {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ir/dim_expr.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 
@@ -72,8 +73,8 @@ struct QuantParams {
   std::vector<int32_t> zeroPoints;
 
   bool perChannel() const { return axis >= 0; }
-  float scale(int64_t channel = 0) const { return scales.size() == 1 ? scales[0] : scales[static_cast<size_t>(channel)]; }
-  int32_t zeroPoint(int64_t channel = 0) const { return zeroPoints.size() == 1 ? zeroPoints[0] : zeroPoints[static_cast<size_t>(channel)]; }
+  float scale(int64_t channel = 0) const { return scales.size() == 1 ? scales[0] : nth(scales, channel); }
+  int32_t zeroPoint(int64_t channel = 0) const { return zeroPoints.size() == 1 ? zeroPoints[0] : nth(zeroPoints, channel); }
   bool operator==(const QuantParams&) const = default;
 };
 using QuantPtr = std::shared_ptr<const QuantParams>;

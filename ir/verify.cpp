@@ -220,7 +220,7 @@ class Verifier {
   }
 
   static bool optionalOperand(const OpDef& def, int i) {
-    return i < static_cast<int>(def.operands.size()) && def.operands[static_cast<size_t>(i)].optional;
+    return i < static_cast<int>(def.operands.size()) && nth(def.operands, i).optional;
   }
 
   void constant(const Node& n) {
@@ -241,7 +241,7 @@ class Verifier {
     if (static_cast<int>(inferred->size()) != n.numResults())
       return report(fail(ErrorCode::kInvalidModel, "'{}' has {} results, inference says {}", n.op(), n.numResults(), inferred->size()), &n);
     for (int i = 0; i < n.numResults(); ++i)
-      if (const TensorType& wanted = (*inferred)[static_cast<size_t>(i)]; !agrees(wanted, n.result(i)->type()))
+      if (const TensorType& wanted = nth((*inferred), i); !agrees(wanted, n.result(i)->type()))
         report(fail(ErrorCode::kInvalidModel, "result {} of '{}' is {}, inference says {}", i, n.op(), n.result(i)->type().str(),
                     wanted.str()),
                &n, n.result(i));
@@ -345,7 +345,7 @@ Status checkType(const TensorType& type) {
   int64_t wanted = 1;
   for (int i = 0; i < type.rank(); ++i) {
     if (i != q.axis && q.blockSize == 0) continue;
-    const Dim dim = type.shape[static_cast<size_t>(i)];
+    const Dim dim = nth(type.shape, i);
     if (!dim.isStatic()) return {};
     wanted *= i == q.axis && q.blockSize > 0 ? dim.size() / q.blockSize + (dim.size() % q.blockSize != 0) : dim.size();
   }

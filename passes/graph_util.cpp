@@ -42,13 +42,13 @@ bool isScalar(const Value* value, double expected, double tolerance) {
 std::optional<std::vector<float>> perChannelConstant(const Value* value, const Shape& shape, int axis) {
   const Tensor* t = floatConstant(value);
   const int rank = static_cast<int>(shape.size());
-  if (!t || axis >= rank || !shape[static_cast<size_t>(axis)].isStatic()) return std::nullopt;
-  const int64_t channels = shape[static_cast<size_t>(axis)].size();
+  if (!t || axis >= rank || !nth(shape, axis).isStatic()) return std::nullopt;
+  const int64_t channels = nth(shape, axis).size();
   if (t->rank() > rank) return std::nullopt;
-  if (t->numElements() == 1) return std::vector<float>(static_cast<size_t>(channels), t->as<float>()[0]);
+  if (t->numElements() == 1) return std::vector<float>(usize(channels), t->as<float>()[0]);
   if (t->numElements() != channels) return std::nullopt;
   for (int i = 0; i < t->rank(); ++i)
-    if (t->sizes()[static_cast<size_t>(i)] != (i + rank - t->rank() == axis ? channels : 1)) return std::nullopt;
+    if (nth(t->sizes(), i) != (i + rank - t->rank() == axis ? channels : 1)) return std::nullopt;
   const auto values = t->as<float>();
   return std::vector<float>(values.begin(), values.end());
 }

@@ -159,7 +159,7 @@ Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stag
   const DefinedArithmetic defined;
   stage_ = stage;
   size_t count = pipeline_.steps().size();
-  if (options_.stopAfter >= 0) count = std::min(count, static_cast<size_t>(options_.stopAfter));
+  if (options_.stopAfter >= 0) count = std::min(count, usize(options_.stopAfter));
   for (size_t i = 0; i < count; ++i) QC_TRY(checkNeeds(pipeline_.steps()[i], cx));
   QC_TRY(dump(0, "input", graph));
   for (size_t i = 0; i < count; ++i) QC_TRY(runStep(i, graph, cx));

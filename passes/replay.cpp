@@ -58,7 +58,7 @@ std::string Replay::write() const {
   for (size_t done = 0; done < text.size();) {
     const ssize_t n = ::write(*file, text.data() + done, text.size() - done);
     if (n <= 0) return "";
-    done += static_cast<size_t>(n);
+    done += usize(n);
   }
   return path;
 }

@@ -222,7 +222,7 @@ class Annotator {
     const Plan& p = plan(user);
     if (p.claimed) {
       const auto& inputs = user->annotation()->inputs;
-      return operand < static_cast<int>(inputs.size()) && isSet(inputs[static_cast<size_t>(operand)]);
+      return operand < static_cast<int>(inputs.size()) && isSet(nth(inputs, operand));
     }
     return p.mode == QuantMode::full && isDataOperand(*user, *p.policy, operand);
   }
@@ -248,7 +248,7 @@ class Annotator {
       for (const Use* use : node.result(i)->uses())
         if (reads(use->user(), use->index())) return true;
     return std::any_of(options_.quantizedOutputs.begin(), options_.quantizedOutputs.end(), [&](int64_t i) {
-      return i >= 0 && i < static_cast<int64_t>(graph_.outputs().size()) && graph_.outputs()[static_cast<size_t>(i)] == node.result();
+      return i >= 0 && i < static_cast<int64_t>(graph_.outputs().size()) && nth(graph_.outputs(), i) == node.result();
     });
   }
 
@@ -511,10 +511,10 @@ class Annotator {
 
   void annotateInputs(Node& node, QuantAnnotation& a) const {
     const Plan& p = plan(&node);
-    a.inputs.resize(static_cast<size_t>(node.numOperands()));
+    a.inputs.resize(usize(node.numOperands()));
     const std::string& self = node.result()->name();
     if (p.policy->role == Role::weighted) {
-      const auto at = [&](std::string_view name) -> QuantSpec& { return a.inputs[static_cast<size_t>(node.def().operandIndex(name))]; };
+      const auto at = [&](std::string_view name) -> QuantSpec& { return nth(a.inputs, node.def().operandIndex(name)); };
       at("w") = weightSpec(node);
       if (node.operand("bias") && !p.floatBias) at("bias") = DerivedSpec{{{self, 0}, {self, 1}}, "bias", DType::s32};
     }
@@ -523,7 +523,7 @@ class Annotator {
       if (!isDataOperand(node, *p.policy, i)) continue;
       const Node* producer = node.operand(i)->producer();
       if (producer && plan(producer).unit && plan(producer).unit == p.unit) continue;  // inside the unit: not rounded
-      QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
+      QuantSpec& spec = nth(a.inputs, i);
       if (!sharesResult(p)) {
         spec = edgeSpec(node, i);
       } else if (owner < 0) {

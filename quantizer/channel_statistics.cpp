@@ -44,7 +44,7 @@ void ChannelObserver::add(const Tensor& value) {
   if (turn == shares_.size()) shares_.push_back({std::vector<float>(channels_), std::vector<float>(channels_)});
   ChannelStatistics::Share& share = shares_[turn];
   size_t inner = 1;
-  for (int i = axis_ + 1; i < value.rank(); ++i) inner *= static_cast<size_t>(value.sizes()[static_cast<size_t>(i)]);
+  for (int i = axis_ + 1; i < value.rank(); ++i) inner *= usize(nth(value.sizes(), i));
   const auto x = value.as<float>();
   const double positions = static_cast<double>(x.size()) / static_cast<double>(channels_);
   share.positions += positions;

@@ -26,7 +26,7 @@ using ChannelsByValue = std::map<std::string, ChannelStatistics>;
 
 class ChannelObserver {
  public:
-  ChannelObserver(int64_t channels, int axis) : channels_(static_cast<size_t>(channels)), axis_(axis) {}
+  ChannelObserver(int64_t channels, int axis) : channels_(usize(channels)), axis_(axis) {}
 
   void add(const Tensor& value);  // f32, of one sample
   ChannelStatistics take() &&;

@@ -82,16 +82,15 @@ int32_t quantizeFloatZero(float x, const FloatQParams& q, int32_t qmin, int32_t 
 Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t columns, int bits) {
   QC_TRY(checkTable(weight, rows, columns, bits));
   PackedRows table{bits, rows, columns, {}};
-  table.bytes.assign(static_cast<size_t>(rows * table.rowBytes()), 0);
+  table.bytes.assign(usize(rows * table.rowBytes()), 0);
   const int levels = (1 << bits) - 1;
   for (int64_t r = 0; r < rows; ++r) {
-    const auto row = weight.subspan(static_cast<size_t>(r * columns), static_cast<size_t>(columns));
+    const auto row = weight.subspan(usize(r * columns), usize(columns));
     uint8_t* out = table.bytes.data() + r * table.rowBytes();
     const MinMax m = minMaxOf(row);
     if (bits == 8) {
       const float range = m.max - m.min, inverse = 255.0f / (range + 1e-8f);
-      for (int64_t c = 0; c < columns; ++c)
-        put(out, c, bits, qmath::roundClamp((row[static_cast<size_t>(c)] - m.min) * inverse, 0, 0, levels));
+      for (int64_t c = 0; c < columns; ++c) put(out, c, bits, qmath::roundClamp((nth(row, c) - m.min) * inverse, 0, 0, levels));
       storeTail(out + columns, bits, {range / 255.0f, m.min});
       continue;
     }
@@ -99,7 +98,7 @@ Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t
     float scale = range == 0 ? 1.0f : roundToHalf(range / static_cast<float>(levels));
     if (scale == 0 || std::isinf(1.0f / scale)) scale = 1.0f;
     const float inverse = 1.0f / scale;
-    for (int64_t c = 0; c < columns; ++c) put(out, c, bits, qmath::roundClamp((row[static_cast<size_t>(c)] - low) * inverse, 0, 0, levels));
+    for (int64_t c = 0; c < columns; ++c) put(out, c, bits, qmath::roundClamp((nth(row, c) - low) * inverse, 0, 0, levels));
     storeTail(out + columns * bits / 8, bits, {scale, low});
   }
   return table;
@@ -110,12 +109,11 @@ Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t
   if (static_cast<int64_t>(params.size()) != rows)
     return fail(ErrorCode::kInvalidArgument, "{} parameters for {} rows", params.size(), rows);
   PackedRows table{bits, rows, columns, {}};
-  table.bytes.assign(static_cast<size_t>(rows * table.rowBytes()), 0);
+  table.bytes.assign(usize(rows * table.rowBytes()), 0);
   for (int64_t r = 0; r < rows; ++r) {
-    const FloatQParams& q = params[static_cast<size_t>(r)];
+    const FloatQParams& q = nth(params, r);
     uint8_t* out = table.bytes.data() + r * table.rowBytes();
-    for (int64_t c = 0; c < columns; ++c)
-      put(out, c, bits, quantizeFloatZero(weight[static_cast<size_t>(r * columns + c)], q, 0, (1 << bits) - 1));
+    for (int64_t c = 0; c < columns; ++c) put(out, c, bits, quantizeFloatZero(nth(weight, r * columns + c), q, 0, (1 << bits) - 1));
     storeTail(out + columns * bits / 8, bits, {q.scale, -q.zeroPoint * q.scale});
   }
   return table;
@@ -138,16 +136,16 @@ Result<std::vector<float>> sumBags(const PackedRows& table, std::span<const int6
                                    std::span<const float> weights) {
   if (!weights.empty() && weights.size() != indices.size())
     return fail(ErrorCode::kInvalidArgument, "{} weights for {} indices", weights.size(), indices.size());
-  std::vector<float> sums(offsets.size() * static_cast<size_t>(table.columns), 0.0f);
+  std::vector<float> sums(offsets.size() * usize(table.columns), 0.0f);
   for (size_t bag = 0; bag < offsets.size(); ++bag) {
     const int64_t end = bag + 1 < offsets.size() ? offsets[bag + 1] : static_cast<int64_t>(indices.size());
     if (offsets[bag] < 0 || offsets[bag] > end || end > static_cast<int64_t>(indices.size()))
       return fail(ErrorCode::kInvalidData, "bag {} covers indices {} to {} of {}", bag, offsets[bag], end, indices.size());
     for (int64_t i = offsets[bag]; i < end; ++i) {
-      const int64_t row = indices[static_cast<size_t>(i)];
+      const int64_t row = nth(indices, i);
       if (row < 0 || row >= table.rows) return fail(ErrorCode::kInvalidData, "index {} of a table of {} rows", row, table.rows);
       const std::vector<float> values = unpackRow(table, row);
-      const float w = weights.empty() ? 1.0f : weights[static_cast<size_t>(i)];
+      const float w = weights.empty() ? 1.0f : nth(weights, i);
       for (size_t c = 0; c < values.size(); ++c) sums[bag * values.size() + c] += w * values[c];
     }
   }

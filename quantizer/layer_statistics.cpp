@@ -72,7 +72,7 @@ void LayerSampler::findTaps(int64_t position) {
 void LayerSampler::gather(const float* x, std::span<const int64_t> positions) {
   const auto count = static_cast<int64_t>(positions.size());
   if (axes_.empty()) {
-    for (int64_t p = 0; p < count; ++p) sums_.set(p, 0, x + positions[static_cast<size_t>(p)] * statistics_.depth);
+    for (int64_t p = 0; p < count; ++p) sums_.set(p, 0, x + nth(positions, p) * statistics_.depth);
     return;
   }
   taps_.clear();
@@ -85,7 +85,7 @@ void LayerSampler::gather(const float* x, std::span<const int64_t> positions) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         float* to = &sums_.at(0, g, i + tap);
         for (int64_t p = 0; p < count; ++p) {
-          const int64_t place = taps_[static_cast<size_t>(p * taps + tap)];
+          const int64_t place = nth(taps_, p * taps + tap);
           to[p * ProductSums::kLanes] = place < 0 ? 0.0f : x[place];
         }
       }
@@ -110,7 +110,7 @@ void LayerSampler::add(const TensorRef& input, int64_t sample) {
     drawn.push_back(first + static_cast<int64_t>(scramble(static_cast<uint64_t>(sample * 1000003 + i)) % static_cast<uint64_t>(width)));
   }
   for (std::span<const int64_t> rest(drawn); !rest.empty();) {
-    const auto count = std::min(rest.size(), static_cast<size_t>(sums_.room()));
+    const auto count = std::min(rest.size(), usize(sums_.room()));
     gather(input.as<float>(), rest.first(count));
     sums_.add(static_cast<int64_t>(count));
     rest = rest.subspan(count);
@@ -131,7 +131,7 @@ std::vector<float> missingMean(const Tensor& w, const LayerStatistics& x, const 
   for (int64_t c = 0; c < channels; ++c) {
     double sum = 0;
     for (int64_t i = 0; i < x.depth; ++i) {
-      const auto at = static_cast<size_t>(c * x.depth + i);
+      const auto at = usize(c * x.depth + i);
       const int64_t input = c / perGroup * x.depth + i;
       sum += static_cast<double>(w.as<float>()[at]) * x.mean(input) - static_cast<double>(rounded.as<float>()[at]) * seen.mean(input);
     }

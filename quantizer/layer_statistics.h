@@ -28,7 +28,7 @@ struct LayerStatistics {
   // How far they hold for other samples: positions of one sample go together, so that the samples count.  What is found is drawn towards
   // nothing by the weight of one sample.
   double trust() const { return static_cast<double>(samples) / static_cast<double>(samples + 1); }
-  double mean(int64_t i) const { return positions ? sum[static_cast<size_t>(i)] / static_cast<double>(positions) : 0.0; }
+  double mean(int64_t i) const { return positions ? nth(sum, i) / static_cast<double>(positions) : 0.0; }
 };
 
 // W E[x] - W' E[x'] for every output channel: what the mean of a layer with the weights W' on the inputs `seen` lacks of that with the

@@ -146,15 +146,15 @@ ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode,
   }
   if (!d.refusal.empty()) return d;
   d.mode = mode;
-  d.inputs.resize(static_cast<size_t>(node.numOperands()));
+  d.inputs.resize(usize(node.numOperands()));
   if (mode == QuantMode::halfWeights) {
     d.how = "weights in float16";
-    for (const int i : row->operands) d.inputs[static_cast<size_t>(i)] = CastSpec{DType::f16};
+    for (const int i : row->operands) nth(d.inputs, i) = CastSpec{DType::f16};
     return d;
   }
   const bool rawFeatures = row->recurrent && byGlobalRule && readsModelInput(node);
   for (const int i : row->operands)
-    if (!rawFeatures || i == node.def().operandIndex("R")) d.inputs[static_cast<size_t>(i)] = weightSpec(node, *row, config, i);
+    if (!rawFeatures || i == node.def().operandIndex("R")) nth(d.inputs, i) = weightSpec(node, *row, config, i);
   d.how = fmt::format("{} {}", row->table ? "rows" : "weights", describeWeights(config, *row));
   if (rawFeatures) {
     d.remedy = mode == QuantMode::dynamic ? "dynamic" : "weight_only";

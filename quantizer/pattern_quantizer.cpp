@@ -20,7 +20,7 @@ bool tooLarge(const Value* v) {
 
 QuantAnnotation& annotationOf(Node* node) {
   if (!node->annotation()) node->annotation() = QuantAnnotation{};
-  node->annotation()->inputs.resize(static_cast<size_t>(node->numOperands()));
+  node->annotation()->inputs.resize(usize(node->numOperands()));
   return *node->annotation();
 }
 
@@ -223,7 +223,7 @@ void X86Quantizer::propagate(Graph& graph) {
     claim(n, fmt::format("{} between int8 ops, {}", n->op(), "by its input"));
     std::vector<QuantSpec>& inputs = annotationOf(n).inputs;
     inputs[0] = config->activation;
-    for (int i = 1; i < data; ++i) inputs[static_cast<size_t>(i)] = SharedSpec{edge(n, 0)};
+    for (int i = 1; i < data; ++i) nth(inputs, i) = SharedSpec{edge(n, 0)};
     annotationOf(n).output = SharedSpec{edge(n, 0)};
     patternEnds_.insert(n);
   }

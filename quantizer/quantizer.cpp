@@ -54,9 +54,9 @@ Status checkSource(const Graph& graph, const EdgeOrNode& point, const Node& node
   if (!source)
     return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which does not exist", toString(point)).at(node.location());
   const QuantAnnotation* a = source->annotation() ? &*source->annotation() : nullptr;
-  const bool set = a && (point.operand < 0                                       ? isSet(a->output)
-                         : static_cast<size_t>(point.operand) < a->inputs.size() ? isSet(a->inputs[static_cast<size_t>(point.operand)])
-                                                                                 : false);
+  const bool set = a && (point.operand < 0                         ? isSet(a->output)
+                         : usize(point.operand) < a->inputs.size() ? isSet(nth(a->inputs, point.operand))
+                                                                   : false);
   if (!set)
     return fail(ErrorCode::kInvalidArgument, "derives its parameters from '{}', which is not annotated", toString(point))
         .at(node.location());
@@ -101,7 +101,7 @@ Status validateAnnotations(const Graph& graph) {
       return fail(ErrorCode::kInvalidArgument, "the annotation has {} inputs, {} has {}", a.inputs.size(), n->op(), n->numOperands())
           .at(n->location());
     for (int i = 0; i < static_cast<int>(a.inputs.size()); ++i) {
-      const QuantSpec& spec = a.inputs[static_cast<size_t>(i)];
+      const QuantSpec& spec = nth(a.inputs, i);
       if (!isSet(spec)) continue;
       if (!n->operand(i)) return fail(ErrorCode::kInvalidArgument, "input {} is annotated but absent", i).at(n->location());
       QC_TRY(placed(checkSpec(spec, *n->operand(i)), *n, *n->operand(i)));

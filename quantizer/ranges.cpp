@@ -106,7 +106,7 @@ std::string fingerprint(const Graph& graph) {
       hash.text(n->result(i)->type().str());
       introduce(n->result(i));
     }
-    if (n->is("const")) hash.bytes(n->constant().data(), static_cast<size_t>(n->constant().byteSize()));
+    if (n->is("const")) hash.bytes(n->constant().data(), usize(n->constant().byteSize()));
   }
   for (const Value* v : graph.outputs()) hash.number(numbers[v]);
   return hash.str();

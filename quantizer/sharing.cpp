@@ -48,7 +48,7 @@ class Grouping {
       const std::string& name = node->result()->name();
       for (int i = 0; i < node->numOperands() && i < static_cast<int>(a.inputs.size()); ++i) {
         const Value* source = node->operand(i);
-        if (source && !source->constant()) add({name, i}, a.inputs[static_cast<size_t>(i)], node, source);
+        if (source && !source->constant()) add({name, i}, nth(a.inputs, i), node, source);
       }
       add({name, -1}, a.output, node, node->result());
     }
@@ -72,7 +72,7 @@ class Grouping {
         }
         const auto target = index_.find(shared->with);
         if (target == index_.end()) return brokenShare("with a point that is not annotated", path, toString(shared->with));
-        i = static_cast<size_t>(target->second);
+        i = usize(target->second);
       }
       for (const size_t p : path) behind_[p] = behind_[i];
     }
@@ -88,9 +88,9 @@ class Grouping {
   }
 
   int find(int i) {
-    while (parent_[static_cast<size_t>(i)] != i) {
-      int& up = parent_[static_cast<size_t>(i)];
-      up = parent_[static_cast<size_t>(up)];
+    while (nth(parent_, i) != i) {
+      int& up = nth(parent_, i);
+      up = nth(parent_, up);
       i = up;
     }
     return i;
@@ -99,19 +99,19 @@ class Grouping {
   void unite(int parent, int child) {
     const int p = find(parent), c = find(child);
     if (p == c) return;
-    const auto* shared = std::get_if<SharedSpec>(specs_[static_cast<size_t>(p)]);
+    const auto* shared = std::get_if<SharedSpec>(nth(specs_, p));
     const bool pointsAtChild = shared && index_.at(shared->with) == c;
-    parent_[static_cast<size_t>(pointsAtChild ? p : c)] = pointsAtChild ? c : p;
+    nth(parent_, pointsAtChild ? p : c) = pointsAtChild ? c : p;
   }
 
   // The spec at the end of a point's shares.  All points of a group agree on it in what sameParameters() compares, the root too.
-  const QuantSpec& specBehind(int i) const { return *behind_[static_cast<size_t>(i)]; }
+  const QuantSpec& specBehind(int i) const { return *nth(behind_, i); }
 
   // Users first, the producer last: the other order could make a cycle.
   void shareImplicitly(int edge) {
-    const Value* source = sources_[static_cast<size_t>(edge)];
+    const Value* source = nth(sources_, edge);
     for (const Use* use : orderedUses(source)) {
-      if (use->user() == consumers_[static_cast<size_t>(edge)] && use->index() == points_[static_cast<size_t>(edge)].operand) continue;
+      if (use->user() == nth(consumers_, edge) && use->index() == nth(points_, edge).operand) continue;
       const auto other = index_.find({use->user()->result()->name(), use->index()});
       if (other != index_.end() && sameParameters(specBehind(other->second), specBehind(edge))) unite(other->second, edge);
     }
@@ -147,7 +147,7 @@ class Grouping {
         result.members.emplace_back();
       }
       result.groupOf[points_[i]] = it->second;
-      result.members[static_cast<size_t>(it->second)].push_back(points_[i]);
+      nth(result.members, it->second).push_back(points_[i]);
     }
     return result;
   }

@@ -52,8 +52,8 @@ struct Session::Impl {
   void* addressOf(const BufferRef& ref) const {
     switch (ref.kind) {
       case BufferRef::Kind::none: return nullptr;
-      case BufferRef::Kind::input: return inputData[static_cast<size_t>(ref.index)];
-      case BufferRef::Kind::output: return outputData[static_cast<size_t>(ref.index)];
+      case BufferRef::Kind::input: return nth(inputData, ref.index);
+      case BufferRef::Kind::output: return nth(outputData, ref.index);
       case BufferRef::Kind::arena: return static_cast<char*>(const_cast<void*>(arena.data())) + ref.index;
       case BufferRef::Kind::fixed: return const_cast<void*>(ref.address);
     }
@@ -150,7 +150,7 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
     QC_TRY(hook(s.program->steps()[i], s.views[i].outputs, elapsed.count()));
   }
   for (const Program::Copy& copy : s.program->copies())
-    std::memmove(s.outputData[static_cast<size_t>(copy.output)], s.addressOf(copy.from), static_cast<size_t>(copy.bytes));
+    std::memmove(nth(s.outputData, copy.output), s.addressOf(copy.from), usize(copy.bytes));
   return {};
 }
 

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "ir/signed_index.h"
+
 namespace qc::testing {
 
 using Ints = std::vector<int64_t>;
@@ -73,7 +75,7 @@ class Model {
   Model& floats(const std::string& name, const Ints& sizes, std::vector<float> values = {}) {
     auto& t = tensor(name, sizes, onnx::TensorProto::FLOAT);
     for (int64_t i = 0; values.empty() ? i < count(sizes) : i < static_cast<int64_t>(values.size()); ++i)
-      t.add_float_data(values.empty() ? static_cast<float>(i * 7 % 11) * 0.125f - 0.5f : values[static_cast<size_t>(i)]);
+      t.add_float_data(values.empty() ? static_cast<float>(i * 7 % 11) * 0.125f - 0.5f : nth(values, i));
     return *this;
   }
   Model& int64s(const std::string& name, const Ints& values) { return int64s(name, {static_cast<int64_t>(values.size())}, values); }
@@ -86,7 +88,7 @@ class Model {
   Model& small(const std::string& name, const Ints& sizes, int type, const std::vector<int32_t>& values = {}) {
     auto& t = tensor(name, sizes, type);
     for (int64_t i = 0; values.empty() ? i < count(sizes) : i < static_cast<int64_t>(values.size()); ++i)
-      t.add_int32_data(values.empty() ? static_cast<int32_t>(i * 5 % 13) : values[static_cast<size_t>(i)]);
+      t.add_int32_data(values.empty() ? static_cast<int32_t>(i * 5 % 13) : nth(values, i));
     return *this;
   }
   Model& node(const std::string& op, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,

@@ -49,7 +49,7 @@ std::vector<Chunk> chunks(const std::string& text, bool split) {
   for (std::string line; std::getline(lines, line);) {
     ++number;
     if (split && line.starts_with("// -----")) {
-      all.push_back({std::string(static_cast<size_t>(number), '\n'), number + 1, number});
+      all.push_back({std::string(usize(number), '\n'), number + 1, number});
     } else {
       all.back().text += line + "\n";
       all.back().lastLine = number;

@@ -296,7 +296,7 @@ struct CheckSamples {
 
   std::string_view name() const {  // as in JSON
     constexpr std::string_view kNames[] = {"none", "calibration", "left_out", "check"};
-    return kNames[static_cast<size_t>(kind)];
+    return nth(kNames, kind);
   }
   bool usedAfterwards = false;  // left out for the measurement alone
   std::string str(int64_t count) const {

@@ -95,7 +95,7 @@ class Reducer {
   // The nodes from the first on up to `position`; what the last one computes is the output.
   std::optional<Graph> endedAt(int position) const {
     Graph g = best_.clone();
-    Node* last = g.nodes()[static_cast<size_t>(position)];
+    Node* last = nth(g.nodes(), position);
     if (last->is("const") || last->numResults() == 0 || (g.outputs().size() == 1 && g.outputs()[0] == last->result())) return std::nullopt;
     g.setOutputs({last->result()});
     g.setOutputNames({last->result()->name()});
@@ -106,7 +106,7 @@ class Reducer {
   std::optional<Graph> startedAt(int fromEnd) const {
     Graph g = best_.clone();
     const std::vector<Node*> nodes = g.nodes();
-    const size_t first = nodes.size() - 1 - static_cast<size_t>(fromEnd);
+    const size_t first = nodes.size() - 1 - usize(fromEnd);
     bool changed = false;
     for (size_t i = 0; i < first; ++i) changed |= becomesInput(g, nodes[i]);
     if (!changed) return std::nullopt;
@@ -147,7 +147,7 @@ class Reducer {
       i = std::min(i, best_.numNodes() - 1);
       if (i < 0) return;
       if (std::optional<Graph> g = (this->*make)(i)) {
-        const bool constant = best_.nodes()[static_cast<size_t>(i)]->is("const");
+        const bool constant = nth(best_.nodes(), i)->is("const");
         if (attempt(std::move(*g)) && constant) --varied_;
       }
     }
@@ -156,7 +156,7 @@ class Reducer {
   // Without the node: an operand of the same type in its result's place.
   std::optional<Graph> bypassed(int position) const {
     Graph g = best_.clone();
-    Node* node = g.nodes()[static_cast<size_t>(position)];
+    Node* node = nth(g.nodes(), position);
     if (node->is("const") || node->numResults() != 1) return std::nullopt;
     for (Value* operand : node->operands()) {
       if (!operand || !(operand->type() == node->result()->type())) continue;
@@ -173,14 +173,14 @@ class Reducer {
 
   std::optional<Graph> asInput(int position) const {
     Graph g = best_.clone();
-    if (!becomesInput(g, g.nodes()[static_cast<size_t>(position)])) return std::nullopt;
+    if (!becomesInput(g, nth(g.nodes(), position))) return std::nullopt;
     return g;
   }
 
   // A constant with its first element everywhere.
   std::optional<Graph> flattened(int position) const {
     Graph g = best_.clone();
-    Node* node = g.nodes()[static_cast<size_t>(position)];
+    Node* node = nth(g.nodes(), position);
     if (!node->is("const")) return std::nullopt;
     const Tensor& old = node->constant();
     if (old.numElements() < 2) return std::nullopt;

@@ -80,7 +80,7 @@ Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
         QC_TRY(checkMemory(tensor.byteSize() * data.size(), "the outputs of all samples"));
         all = Tensor(tensor.dtype(), std::move(sizes));
       }
-      std::memcpy(static_cast<char*>(all.mutableData()) + i * tensor.byteSize(), tensor.data(), static_cast<size_t>(tensor.byteSize()));
+      std::memcpy(static_cast<char*>(all.mutableData()) + i * tensor.byteSize(), tensor.data(), usize(tensor.byteSize()));
     }
     progress.update(i + 1, data.size());
   }

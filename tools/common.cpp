@@ -269,7 +269,7 @@ Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
   if (text.empty()) return 0;
   double value = 0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string_view unit(rest, static_cast<size_t>(text.data() + text.size() - rest));
+  const std::string_view unit(rest, usize(text.data() + text.size() - rest));
   constexpr std::pair<std::string_view, double> kUnits[] = {{"", 1}, {"K", 1024}, {"M", 1048576}, {"G", 1073741824}, {"T", 1099511627776}};
   for (const auto& [name, factor] : kUnits)
     if (error == std::errc() && unit == name && value >= 0 && value * factor < 1e18) return static_cast<int64_t>(value * factor);
@@ -337,8 +337,8 @@ void Progress::update(int64_t done, int64_t total) {
   constexpr int kWidth = 30;
   const int filled = total > 0 ? static_cast<int>(done * kWidth / total) : 0;
   const double left = done > 0 ? (t - start_) / static_cast<double>(done) * static_cast<double>(total - done) : 0;
-  fmt::print(stderr, "\r{} [{}{}] {}/{} {:.0f} s left ", label_, std::string(static_cast<size_t>(filled), '='),
-             std::string(static_cast<size_t>(kWidth - filled), ' '), done, total, left);
+  fmt::print(stderr, "\r{} [{}{}] {}/{} {:.0f} s left ", label_, std::string(usize(filled), '='), std::string(usize(kWidth - filled), ' '),
+             done, total, left);
   ended_ = done >= total;  // what is printed next begins a line of its own
   if (ended_) fmt::print(stderr, "\n");
   std::fflush(stderr);

@@ -15,7 +15,7 @@ std::optional<double> shareOf(std::string_view text) {
   double value = 0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc()) return std::nullopt;
-  const std::string_view unit(rest, static_cast<size_t>(text.data() + text.size() - rest));
+  const std::string_view unit(rest, usize(text.data() + text.size() - rest));
   if (unit == "%") value /= 100;
   return (unit.empty() || unit == "%") && value >= 0 && value <= 1 ? std::optional(value) : std::nullopt;
 }

@@ -19,7 +19,7 @@ int writeAll(int descriptor, std::string_view text) {
     const ssize_t n = ::write(descriptor, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno;
-    text.remove_prefix(static_cast<size_t>(n));
+    text.remove_prefix(usize(n));
   }
   return 0;
 }

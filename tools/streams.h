@@ -7,6 +7,8 @@
 #include <streambuf>
 #include <string>
 
+#include "ir/signed_index.h"
+
 namespace qc::tools {
 
 class StandardStreams {
@@ -31,7 +33,7 @@ class StandardStreams {
     explicit Buffer(FILE*& file) : file_(file) {}
     int overflow(int c) override { return c == EOF ? 0 : std::fputc(c, file_); }
     std::streamsize xsputn(const char* data, std::streamsize n) override {
-      return static_cast<std::streamsize>(std::fwrite(data, 1, static_cast<size_t>(n), file_));
+      return static_cast<std::streamsize>(std::fwrite(data, 1, usize(n), file_));
     }
     int sync() override { return std::fflush(file_); }
     FILE*& file_;

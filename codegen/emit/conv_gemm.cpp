@@ -231,11 +231,11 @@ class ConvGemm {
     Regs w;
     for (int v = 0; v < vectors_; ++v) w.push_back(e_.load(e_.i32(lanes), e_.at(weights, weightConstant + int64_t{v} * lanes * 4)));
     for (int r = 0; r < plan_.tileRows; ++r) {
-      Reg a = e_.splat(loadStep(e_.at(e_.at(rows[static_cast<size_t>(r)], inputOffset), inputConstant), count), lanes);
+      Reg a = e_.splat(loadStep(e_.at(e_.at(nth(rows, r), inputOffset), inputConstant), count), lanes);
       if (isa_.dot == Dot::sdot) a = e_.b.CreateXor(a, e_.ints(static_cast<int32_t>(0x80808080), e_.i32(lanes)));  // u8 - 128 as s8
       for (int v = 0; v < vectors_; ++v) {
-        Reg& sum = acc[static_cast<size_t>(r * vectors_ + v)];
-        sum = dot(sum, a, w[static_cast<size_t>(v)]);
+        Reg& sum = nth(acc, r * vectors_ + v);
+        sum = dot(sum, a, nth(w, v));
       }
     }
   }
@@ -314,7 +314,7 @@ class ConvGemm {
         if (isa_.dot == Dot::fma)
           acc.push_back(e_.floats(0, isa_.lanes));
         else
-          acc.push_back(r == 0 ? e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)) : acc[static_cast<size_t>(v)]);
+          acc.push_back(r == 0 ? e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)) : nth(acc, v));
       }
     return acc;
   }
@@ -380,7 +380,7 @@ class ConvGemm {
     for (int v = 0; v < vectors_; ++v) {
       Reg sum = e_.load(e_.i32(isa_.lanes), e_.at(sums, int64_t{v} * isa_.lanes * 4));
       for (int r = 0; r < plan_.tileRows; ++r) {
-        Reg& to = acc[static_cast<size_t>(r * vectors_ + v)];
+        Reg& to = nth(acc, r * vectors_ + v);
         to = e_.b.CreateAdd(to, sum);
       }
     }
@@ -422,10 +422,10 @@ class ConvGemm {
 
   std::vector<TileUnit::Shape> tileShapes() const {
     std::vector<TileUnit::Shape> shapes(TileUnit::kTiles);
-    for (int t = 0; t < together_; ++t) shapes[static_cast<size_t>(kPixelTiles + t)] = {plan_.tileRows, plan_.depth};
-    for (int v = 0; v < vectors_; ++v) shapes[static_cast<size_t>(kWeightTiles + v)] = {plan_.depth / 4, TileUnit::kRowBytes};
+    for (int t = 0; t < together_; ++t) nth(shapes, kPixelTiles + t) = {plan_.tileRows, plan_.depth};
+    for (int v = 0; v < vectors_; ++v) nth(shapes, kWeightTiles + v) = {plan_.depth / 4, TileUnit::kRowBytes};
     for (int t = 0; t < together_; ++t)
-      for (int v = 0; v < vectors_; ++v) shapes[static_cast<size_t>(sumTile(t, v))] = {plan_.tileRows, TileUnit::kRowBytes};
+      for (int v = 0; v < vectors_; ++v) nth(shapes, sumTile(t, v)) = {plan_.tileRows, TileUnit::kRowBytes};
     return shapes;
   }
 
@@ -465,7 +465,7 @@ class ConvGemm {
             for (int v = 0; v < vectors_; ++v)
               tiles_->store(sumTile(t, v), e_.at(sums, t * rows * rowBytes + v * TileUnit::kRowBytes), e_.i64(rowBytes));
           for (int t = 0; t < together_; ++t) {
-            Reg pixel = e_.b.CreateAdd(firstPixel, places[static_cast<size_t>(t)].pixel);
+            Reg pixel = e_.b.CreateAdd(firstPixel, nth(places, t).pixel);
             storeTileSums(e_.at(sums, t * rows * rowBytes), channels, pixel, column);
           }
         },
@@ -495,7 +495,7 @@ class ConvGemm {
     const int64_t steps = layout_.paddedRun() / plan_.depth, panel = plan_.packing.panel;
     auto one = [&](Reg weightsHere, Reg offset) {
       for (int t = 0; t < together_; ++t) {
-        tiles_->load(kPixelTiles + t, e_.at(places[static_cast<size_t>(t)].input, offset), e_.i64(pixelStep()));
+        tiles_->load(kPixelTiles + t, e_.at(nth(places, t).input, offset), e_.i64(pixelStep()));
         for (int v = 0; v < vectors_; ++v) {
           if (t == 0) tiles_->load(kWeightTiles + v, e_.at(weightsHere, v * TileUnit::kRowBytes), e_.i64(4 * panel));
           tiles_->dot(sumTile(t, v), kPixelTiles + t, kWeightTiles + v, TileUnit::Left::u8);
@@ -528,7 +528,7 @@ class ConvGemm {
           for (int r = 0; r < rowsAtOnce; ++r) {
             for (int v = 0; v < vectors_; ++v)
               acc.push_back(e_.b.CreateAdd(e_.load(e_.i32(isa_.lanes), e_.at(from, (int64_t{r} * vectors_ + v) * TileUnit::kRowBytes)),
-                                           bias[static_cast<size_t>(v)]));
+                                           nth(bias, v)));
             results.push_back(e_.at(e_.at(e_.result(), mul(element, rb)), r * g_.outputs * rb));
             if (sb) residuals.push_back(e_.at(e_.at(e_.operand("residual"), mul(element, sb)), r * g_.outputs * sb));
           }

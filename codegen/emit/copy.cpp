@@ -171,7 +171,7 @@ class BoxEmitter {
   }
 
   void tile(Reg from, Reg to) {
-    const auto n = static_cast<size_t>(plan_.tile);
+    const auto n = usize(plan_.tile);
     std::vector<Reg> rows;
     for (size_t i = 0; i < n; ++i)
       rows.push_back(e_.load(vector(static_cast<int>(n)), e_.at(from, static_cast<int64_t>(i) * plan_.cross.from)));
@@ -246,7 +246,7 @@ void emitBoxCopy(KernelEmitter& e, const StridedCopy& box, int64_t elementBytes,
 Reg interleaved(KernelEmitter& e, const std::vector<Reg>& parts) {
   const int lanes = KernelEmitter::lanesOf(parts[0]), k = static_cast<int>(parts.size());
   const auto joined = [&](Reg a, Reg b) {
-    llvm::SmallVector<int> mask(static_cast<size_t>(2 * lanes));
+    llvm::SmallVector<int> mask(usize(2 * lanes));
     std::iota(mask.begin(), mask.end(), 0);
     return e.b.CreateShuffleVector(a, b, mask);
   };

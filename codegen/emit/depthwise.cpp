@@ -213,7 +213,7 @@ class Depthwise {
     for (int v = 0; v < vectors_; ++v) {
       Reg weight = e_.load(e_.f32(isa_.lanes), e_.at(w, (kx * plan_.packing.panel + int64_t{v} * isa_.lanes) * 4));
       for (int t = 0; t < plan_.tileColumns; ++t) {
-        Reg& sum = acc[static_cast<size_t>(t * vectors_ + v)];
+        Reg& sum = nth(acc, t * vectors_ + v);
         sum = e_.fma(e_.load(e_.f32(isa_.lanes), e_.at(in, tapOffset(t, kx) + int64_t{v} * isa_.lanes * 4)), weight, sum);
       }
     }
@@ -231,8 +231,8 @@ class Depthwise {
         bytes.push_back(k < taps ? e_.load(e_.i8(plan_.packing.panel), e_.at(in, tapOffset(t, kx + k))) : bytes[0]);
       const Regs interleaved = interleave(bytes);
       for (int v = 0; v < vectors_; ++v) {
-        Reg& sum = acc[static_cast<size_t>(t * vectors_ + v)];
-        sum = dot(sum, interleaved[static_cast<size_t>(v)], weights[static_cast<size_t>(v)]);
+        Reg& sum = nth(acc, t * vectors_ + v);
+        sum = dot(sum, nth(interleaved, v), nth(weights, v));
       }
     }
   }

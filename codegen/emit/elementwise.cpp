@@ -42,7 +42,7 @@ KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const st
                       bool narrow) {
   const IterationSpace space = iterationSpace(node, operands);
   std::vector<Source> sources;
-  for (int i = 0; i < operands; ++i) sources.emplace_back(e, node.operand(i)->type(), i, space.strides[static_cast<size_t>(i)].back() != 0);
+  for (int i = 0; i < operands; ++i) sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back() != 0);
   const int width = e.lanes();
   return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
     std::vector<Reg> addresses;

@@ -80,7 +80,7 @@ namespace {
 
 // Lanes [from, from + count) of a vector.
 Reg slice(llvm::IRBuilder<>& b, Reg vector, int from, int count) {
-  llvm::SmallVector<int> lanes(static_cast<size_t>(count));
+  llvm::SmallVector<int> lanes(usize(count));
   std::iota(lanes.begin(), lanes.end(), from);
   return b.CreateShuffleVector(vector, lanes);
 }
@@ -348,11 +348,10 @@ Reg KernelEmitter::expression(const ScalarExpr& expr, std::span<Reg const> args)
   Values registers;
   for (const ExprProgram::Instruction& i : program.instructions()) {
     auto value = [&](int k) {
-      return i.operand[k] >= 0 && i.operand[k] < static_cast<int>(registers.size()) ? registers[static_cast<size_t>(i.operand[k])]
-                                                                                    : nullptr;
+      return i.operand[k] >= 0 && i.operand[k] < static_cast<int>(registers.size()) ? nth(registers, i.operand[k]) : nullptr;
     };
     if (i.op == Op::arg)
-      registers.push_back(args[static_cast<size_t>(i.index)]);
+      registers.push_back(nth(args, i.index));
     else if (i.op == Op::constant)
       registers.push_back(floats(i.value, n));
     else

@@ -51,9 +51,9 @@ class KernelEmitter {
   int lanes() const { return target_.vectorBytes() / 4; }  // 32-bit lanes of the widest vector
 
   // Arguments.  operand() is null for an absent operand.
-  Reg operand(int i) const { return i >= 0 && i < static_cast<int>(operands_.size()) ? operands_[static_cast<size_t>(i)] : nullptr; }
+  Reg operand(int i) const { return i >= 0 && i < static_cast<int>(operands_.size()) ? nth(operands_, i) : nullptr; }
   Reg operand(std::string_view name) const { return operand(node_.def().operandIndex(name)); }
-  Reg result(int i = 0) const { return results_[static_cast<size_t>(i)]; }
+  Reg result(int i = 0) const { return nth(results_, i); }
   Reg begin() const { return function_->getArg(1); }
   Reg end() const { return function_->getArg(2); }
   Reg scratch() const { return function_->getArg(3); }

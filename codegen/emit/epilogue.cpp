@@ -138,7 +138,7 @@ void Epilogue::storeColumns(Reg value, Reg row, const Channels& channels, int64_
 void Epilogue::storeBytes(const Chunk& chunk, const Channels& channels, Reg bytes, const std::vector<Reg>& rows) {
   const int lanes128 = packing_.lanes / 4;
   const int64_t column = static_cast<int64_t>(chunk.firstVector) * packing_.lanes;
-  if (chunk.rows == 1) return storeColumns(bytes, rows[static_cast<size_t>(chunk.row[0])], channels, column);
+  if (chunk.rows == 1) return storeColumns(bytes, nth(rows, chunk.row[0]), channels, column);
   llvm::Type* piece = chunk.rows == 2 ? e_.b.getInt64Ty() : static_cast<llvm::Type*>(e_.b.getInt32Ty());
   Reg pieces = e_.bitcast(bytes, KernelEmitter::vectorOf(piece, lanes128 * chunk.rows));
   llvm::SmallVector<int> gather;  // all pieces of row 0, then of row 1, ...
@@ -149,7 +149,7 @@ void Epilogue::storeBytes(const Chunk& chunk, const Channels& channels, Reg byte
     llvm::SmallVector<int> part;
     for (int lane = 0; lane < lanes128; ++lane) part.push_back(row * lanes128 + lane);
     Reg columns = e_.bitcast(e_.b.CreateShuffleVector(pieces, part), e_.i8(16 * lanes128 / chunk.rows));
-    storeColumns(columns, rows[static_cast<size_t>(chunk.row[0] + row)], channels, column);
+    storeColumns(columns, nth(rows, chunk.row[0] + row), channels, column);
   }
 }
 
@@ -158,16 +158,16 @@ Reg Epilogue::loadBytes(const Chunk& chunk, const Channels& channels, const std:
   const int lanes128 = packing_.lanes / 4;
   const int64_t column = static_cast<int64_t>(chunk.firstVector) * packing_.lanes;
   llvm::Type* all = e_.i8(4 * packing_.lanes);
-  if (chunk.rows == 1) return loadColumns(all, rows[static_cast<size_t>(chunk.row[0])], channels, column);
+  if (chunk.rows == 1) return loadColumns(all, nth(rows, chunk.row[0]), channels, column);
   llvm::Type* piece = chunk.rows == 2 ? e_.b.getInt64Ty() : static_cast<llvm::Type*>(e_.b.getInt32Ty());
   std::vector<Reg> parts;
   for (int row = 0; row < chunk.rows; ++row) {
     const int source = std::min(row, chunk.valid - 1);
     if (source < row) {
-      parts.push_back(parts[static_cast<size_t>(source)]);
+      parts.push_back(nth(parts, source));
       continue;
     }
-    Reg bytes = loadColumns(e_.i8(16 * lanes128 / chunk.rows), rows[static_cast<size_t>(chunk.row[0] + source)], channels, column);
+    Reg bytes = loadColumns(e_.i8(16 * lanes128 / chunk.rows), nth(rows, chunk.row[0] + source), channels, column);
     parts.push_back(e_.bitcast(bytes, KernelEmitter::vectorOf(piece, lanes128)));
   }
   while (parts.size() > 1) {  // concatenate
@@ -213,9 +213,8 @@ void Epilogue::store(const std::vector<Reg>& acc, int rows, int vectors, const C
     std::vector<Reg> values;
     for (size_t i = 0; i < 4; ++i) {
       const bool repeats = i > 0 && chunk.row[i] == chunk.row[0] + chunk.valid - 1 && static_cast<int>(i) / (4 / chunk.rows) >= chunk.valid;
-      values.push_back(
-          repeats ? values[i - static_cast<size_t>(4 / chunk.rows)]
-                  : value(acc[static_cast<size_t>(chunk.row[i] * vectors + chunk.vector[i])], channels, chunk.vector[i], residual[i]));
+      values.push_back(repeats ? values[i - usize(4 / chunk.rows)]
+                               : value(nth(acc, chunk.row[i] * vectors + chunk.vector[i]), channels, chunk.vector[i], residual[i]));
     }
     storeBytes(chunk, channels, quantizedBytes(values), results);
   }
@@ -230,15 +229,15 @@ void Epilogue::storeNatural(const std::vector<Reg>& acc, int rows, int vectors, 
       const int64_t column = static_cast<int64_t>(vector) * lanes;
       Reg residual = nullptr;
       if (hasResidual()) {
-        residual = loadColumns(residualQuantized_ ? e_.i8(lanes) : e_.f32(lanes), residuals[static_cast<size_t>(row)], channels, column);
+        residual = loadColumns(residualQuantized_ ? e_.i8(lanes) : e_.f32(lanes), nth(residuals, row), channels, column);
         if (residualQuantized_) {
           Reg ints = residualSigned_ ? e_.b.CreateSExt(residual, e_.i32(lanes)) : e_.b.CreateZExt(residual, e_.i32(lanes));
           residual = e_.b.CreateFMul(residualScale_, e_.toFloat(e_.b.CreateSub(ints, residualZero_)));
         }
       }
-      Reg y = value(acc[static_cast<size_t>(row * vectors + vector)], channels, vector, residual);
+      Reg y = value(nth(acc, row * vectors + vector), channels, vector, residual);
       if (form_.to) y = e_.b.CreateTrunc(e_.roundClamp(y, bounds_), e_.i8(lanes));
-      storeColumns(y, results[static_cast<size_t>(row)], channels, column);
+      storeColumns(y, nth(results, row), channels, column);
     }
 }
 

@@ -45,7 +45,7 @@ int64_t product(std::span<const int64_t> sizes) { return std::accumulate(sizes.b
 
 RowTable gatherTable(const Node& node) {
   const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
-  const auto axis = static_cast<size_t>(node.integer("axis"));
+  const auto axis = usize(node.integer("axis"));
   return {product(std::span(sizes).first(axis)), sizes[axis], node.operand(1)->type().numElements(),
           product(std::span(sizes).subspan(axis + 1)) * sizeOf(node.operand(0)->type().dtype)};
 }

@@ -61,8 +61,7 @@ struct Slices {
 
   explicit Slices(const Node& node) {
     const Sizes x = sizesOf(node, 0), indices = sizesOf(node, 1);
-    const auto batch = static_cast<size_t>(node.is("gather_nd") ? node.integer("batch_dims") : 0),
-               depth = static_cast<size_t>(indices.back());
+    const auto batch = usize(node.is("gather_nd") ? node.integer("batch_dims") : 0), depth = usize(indices.back());
     dims.assign(x.begin() + static_cast<ptrdiff_t>(batch), x.begin() + static_cast<ptrdiff_t>(batch + depth));
     count = product(std::span(indices).first(indices.size() - 1));
     const int64_t batches = product(std::span(x).first(batch));
@@ -76,7 +75,7 @@ struct Slices {
     const auto depth = static_cast<int64_t>(dims.size());
     Reg offset = perBatch < count ? e.b.CreateUDiv(s, e.i64(perBatch)) : e.i64(0);
     for (int64_t d = 0; d < depth; ++d) {
-      const int64_t dim = dims[static_cast<size_t>(d)];
+      const int64_t dim = nth(dims, d);
       Reg index = checkedIndex(e, node, 1, e.b.CreateAdd(scaled(e, s, depth), e.i64(d)), dim);
       offset = e.b.CreateAdd(scaled(e, offset, dim), index);
     }
@@ -93,7 +92,7 @@ struct Elements {
 
   explicit Elements(const Node& node) {
     const Sizes all = sizesOf(node, 0), reached = sizesOf(node, 1);
-    const auto wanted = static_cast<size_t>(node.integer("axis"));
+    const auto wanted = usize(node.integer("axis"));
     bool joins = false;
     for (size_t d = 0; d < all.size(); ++d) {
       if (d == wanted) axis = x.size();
@@ -302,7 +301,7 @@ double costOneHot(const KernelDef&, const Node& node, const Target&) { return 50
 Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node) {
   const int64_t depth = node.integer("depth"), bytes = bytesOf(node, 1);
   const Sizes sizes = sizesOf(node, 0);
-  const int64_t inner = product(std::span(sizes).subspan(static_cast<size_t>(node.integer("axis"))));
+  const int64_t inner = product(std::span(sizes).subspan(usize(node.integer("axis"))));
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
   Reg off = e.load(element, e.operand(1)), on = e.load(element, e.at(e.operand(1), bytes));
   const int width = static_cast<int>(e.target().vectorBytes() / bytes);

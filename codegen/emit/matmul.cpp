@@ -114,8 +114,8 @@ class Matmul {
     Reg base = e_.at(y_, mul(e_.b.CreateAdd(mul(row, g_.n), mul(panel.index, p_.panelWidth())), resultBytes()));
     for (int64_t r = 0; r < p_.rows; ++r)
       for (int v = 0; v < panel.vectors; ++v)
-        storeUpTo(e_, finish(acc[static_cast<size_t>(r * panel.vectors + v)]),
-                  e_.at(base, (r * g_.n + int64_t{v} * p_.lanes) * resultBytes()), countOf(panel, v));
+        storeUpTo(e_, finish(nth(acc, r * panel.vectors + v)), e_.at(base, (r * g_.n + int64_t{v} * p_.lanes) * resultBytes()),
+                  countOf(panel, v));
   }
 
   // ---- f32 ------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Matmul {
       Reg columns = e_.opaque(e_.at(b_, mul(panel.index, p_.panelWidth() * 4)));
       forRows(first, last, [&](Reg row) {
         Reg line = e_.opaque(e_.at(a_, mul(row, g_.k * 4)));
-        Regs acc(static_cast<size_t>(p_.rows * panel.vectors), e_.floats(0, p_.lanes));
+        Regs acc(usize(p_.rows * panel.vectors), e_.floats(0, p_.lanes));
         acc = e_.loop(
             e_.i64(0), e_.i64(g_.k), 1, acc,
             [&](Reg k, Regs& sums) {
@@ -138,7 +138,7 @@ class Matmul {
               for (int64_t r = 0; r < p_.rows; ++r) {
                 Reg a = e_.splat(e_.load(e_.f32(), e_.at(e_.at(line, mul(k, 4)), r * g_.k * 4)), p_.lanes);
                 for (size_t v = 0; v < b.size(); ++v) {
-                  Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
+                  Reg& sum = sums[usize(r) * b.size() + v];
                   sum = e_.fma(a, b[v], sum);
                 }
               }
@@ -169,7 +169,7 @@ class Matmul {
       stageA(row);
       forPanels(first, last, [&](const Panel& panel) {
         Reg columns = e_.opaque(panelAt(e_.b.CreateSub(panel.index, first)));
-        Regs acc(static_cast<size_t>(p_.rows * panel.vectors), e_.ints(0, e_.i32(p_.lanes)));
+        Regs acc(usize(p_.rows * panel.vectors), e_.ints(0, e_.i32(p_.lanes)));
         acc = e_.loop(
             e_.i64(0), e_.i64(p_.pairs()), 1, acc,
             [&](Reg pair, Regs& sums) {
@@ -179,7 +179,7 @@ class Matmul {
               for (int64_t r = 0; r < p_.rows; ++r) {
                 Reg a = e_.splat(e_.load(e_.b.getInt32Ty(), e_.at(e_.at(e_.scratch(), mul(pair, 4)), r * p_.pairs() * 4)), p_.lanes);
                 for (size_t v = 0; v < b.size(); ++v) {
-                  Reg& sum = sums[static_cast<size_t>(r) * b.size() + v];
+                  Reg& sum = sums[usize(r) * b.size() + v];
                   sum = addPairs(e_, sum, a, b[v]);
                 }
               }

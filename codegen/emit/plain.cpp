@@ -145,13 +145,13 @@ class PlainEmitter {
     const IterationSpace space = iterationSpace(node_, operands);
     return emitUnits(e_, space, [&](const std::vector<Reg>& offsets, int64_t count) {
       std::vector<Reg> sources;
-      for (int i = 0; i < operands; ++i) sources.push_back(at(e_.operand(i), offsets[static_cast<size_t>(i)], bytesOf(i)));
+      for (int i = 0; i < operands; ++i) sources.push_back(at(e_.operand(i), nth(offsets, i), bytesOf(i)));
       const DType to = node_.result()->type().dtype;
       Reg result = at(e_.result(), offsets.back(), sizeOf(to));
       vectorLoop(e_, count, width_, [&](Reg index, int lanes) {
         std::vector<Reg> args;
         for (int i = 0; i < operands; ++i) {
-          const auto k = static_cast<size_t>(i);
+          const auto k = usize(i);
           args.push_back(load(i, sources[k], index, lanes, space.strides[k].back() != 0));
         }
         storeUpTo(e_, stored(compute(args), to), at(result, index, sizeOf(to)), lanes);
@@ -215,9 +215,9 @@ class PlainEmitter {
     if (lanes_.isFloat) return e_.expression(meaning_, args);
     std::vector<Reg> registers;
     for (const Instruction& i : flatten(meaning_)) {
-      const auto value = [&](int k) { return i.operand[k] >= 0 ? registers[static_cast<size_t>(i.operand[k])] : nullptr; };
+      const auto value = [&](int k) { return i.operand[k] >= 0 ? nth(registers, i.operand[k]) : nullptr; };
       if (i.op == Op::arg)
-        registers.push_back(args[static_cast<size_t>(i.index)]);
+        registers.push_back(nth(args, i.index));
       else if (i.op == Op::constant)
         registers.push_back(e_.ints(static_cast<int64_t>(i.value), ints()));
       else

@@ -200,7 +200,7 @@ class Recurrence {
 
   void assign(const Step::Part& part, const Lane& l) {
     KernelEmitter::Values values(Step::kValues);
-    for (int v = 0; v < Step::kValues; ++v) values[static_cast<size_t>(v)] = load(v, l);
+    for (int v = 0; v < Step::kValues; ++v) nth(values, v) = load(v, l);
     for (const auto& [to, formula] : part.assignments) {
       values[to] = e_.expression(formula, values);
       setOwn(to, l, values[to]);

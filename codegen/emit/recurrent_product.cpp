@@ -30,7 +30,7 @@ class FloatProduct : public RecurrentProductEmitter {
 
   void multiplyPanels(std::span<const Entry> entries, Reg first, int64_t count) override {
     Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes())));
-    Values acc(entries.size() * static_cast<size_t>(count * perPanel_), e_.floats(0, lanes_));  // those of one register side by side
+    Values acc(entries.size() * usize(count * perPanel_), e_.floats(0, lanes_));  // those of one register side by side
     acc = e_.loop(
         e_.i64(0), e_.i64(form_.hidden), 1, acc,
         [&](Reg k, Values& values) {
@@ -122,14 +122,14 @@ class IntegerProduct : public RecurrentProductEmitter {
   void multiplyPanels(std::span<const Entry> entries, Reg first, int64_t count) override {
     Reg factors = stateOf(entries[0].index), sums = entries[0].sums;
     Reg base = e_.opaque(e_.at(weights_, mul(first, panelBytes())));
-    Values acc(static_cast<size_t>(count * perPanel_), e_.ints(0, e_.i32(lanes_)));
+    Values acc(usize(count * perPanel_), e_.ints(0, e_.i32(lanes_)));
     acc = e_.loop(
         e_.i64(0), e_.i64(form_.lines()), 1, acc,
         [&](Reg line, Values& values) {
           const int64_t lineBytes = kPanel * form_.group() * sizeOf(weight_);
           Reg factor = splatGroup(e_.at(factors, mul(line, form_.group() * elementBytes()))), from = e_.at(base, mul(line, lineBytes));
           for (int64_t i = 0; i < count * perPanel_; ++i) {
-            Reg& sum = values[static_cast<size_t>(i)];
+            Reg& sum = nth(values, i);
             sum = addProducts(sum, factor, e_.at(from, i / perPanel_ * panelBytes() + i % perPanel_ * (lineBytes / perPanel_)));
           }
         },

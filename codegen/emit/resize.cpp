@@ -38,7 +38,7 @@ struct ResizePlan {
 bool keepsPlace(const ResizedAxis& axis) {
   if (axis.in != axis.out || axis.taps != 1) return false;
   for (int64_t o = 0; o < axis.out; ++o)
-    if (axis.indices[static_cast<size_t>(o)] != o || axis.weights[static_cast<size_t>(o)] != std::bit_cast<int32_t>(1.0f)) return false;
+    if (nth(axis.indices, o) != o || nth(axis.weights, o) != std::bit_cast<int32_t>(1.0f)) return false;
   return true;
 }
 

@@ -92,7 +92,7 @@ std::optional<RowSpace> normSpace(const Node& node) {
   }
   if (!isLast(node)) return RowSpace::around(sizes, axesFrom(2, rank));
   RowSpace space{sizes[0], 1, sizes.back()};
-  for (int64_t d = 1; d + 1 < rank; ++d) space.length *= sizes[static_cast<size_t>(d)];
+  for (int64_t d = 1; d + 1 < rank; ++d) space.length *= nth(sizes, d);
   return space;
 }
 

@@ -119,7 +119,7 @@ class ThinConvEmitter {
   // One block of pixels of all outputs.
   void block(Reg oy, Reg index, Reg out) {
     const ThinConv& c = conv_;
-    const auto outputs = static_cast<size_t>(c.outputs), vectors = static_cast<size_t>(plan_.vectors);
+    const auto outputs = usize(c.outputs), vectors = usize(plan_.vectors);
     Values acc(outputs * vectors, e_.floats(0, plan_.lanes));
     Reg weights = e_.at(e_.scratch(), plan_.weights);
     acc = e_.loop(

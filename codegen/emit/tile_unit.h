@@ -38,7 +38,7 @@ class TileUnit {
   void release();
 
  private:
-  const Shape& shapeOf(int tile) const { return shapes_[static_cast<size_t>(tile)]; }
+  const Shape& shapeOf(int tile) const { return nth(shapes_, tile); }
   Reg row(int tile, Reg index) {
     return e_.at(memory_, e_.b.CreateAdd(e_.i64(int64_t{tile} * kRows * kRowBytes), e_.b.CreateMul(index, e_.i64(kRowBytes))));
   }

@@ -136,9 +136,9 @@ Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& 
       panels.put(to, r, k, q);
     }
     for (int64_t s = 0; s < sets; ++s) {
-      const auto from = static_cast<size_t>(r * sets + s), at = static_cast<size_t>(panels.setIndex(r, s));
+      const auto from = usize(r * sets + s), at = usize(panels.setIndex(r, s));
       parameters.mutableAs<float>()[at] = scale.as<float>()[from];
-      if (zero) parameters.mutableAs<float>()[at + static_cast<size_t>(panels.panel)] = static_cast<float>(zero->as<int32_t>()[from]);
+      if (zero) parameters.mutableAs<float>()[at + usize(panels.panel)] = static_cast<float>(zero->as<int32_t>()[from]);
     }
   }
   const std::string base = node.operand("w")->name();

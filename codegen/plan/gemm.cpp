@@ -186,7 +186,7 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
 namespace {
 
 int64_t byteAt(const Tensor& w, int64_t i) {
-  const auto at = static_cast<size_t>(i);
+  const auto at = usize(i);
   return w.dtype() == DType::s8 ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
 }
 
@@ -321,9 +321,9 @@ std::optional<Tensor> centredWeights(const Node& node) {
   for (int64_t i = 0; i < w->numElements(); ++i) {
     const int64_t q = byteAt(*w, i) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
     if (wide)
-      centred.mutableAs<int16_t>()[static_cast<size_t>(i)] = static_cast<int16_t>(q);
+      nth(centred.mutableAs<int16_t>(), i) = static_cast<int16_t>(q);
     else
-      centred.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(q);
+      nth(centred.mutableAs<int8_t>(), i) = static_cast<int8_t>(q);
   }
   return centred;
 }
@@ -369,7 +369,7 @@ Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor&
     for (int64_t o = 0; o < outputs; ++o) {
       int64_t sum = 0;
       for (int64_t i = 0; i < inputs; ++i) sum += static_cast<int64_t>(weights.at((o * inputs + i) * runs + run));
-      sums.mutableAs<int32_t>()[static_cast<size_t>(o)] = static_cast<int32_t>(zx * sum);  // wraps, like the sums it stands for
+      nth(sums.mutableAs<int32_t>(), o) = static_cast<int32_t>(zx * sum);  // wraps, like the sums it stands for
     }
     put(1 + run, sums);
   }
@@ -450,7 +450,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
     weights = std::move(*centred);
     const auto weightAt = [&](int64_t i) -> int64_t {
-      const auto at = static_cast<size_t>(i);
+      const auto at = usize(i);
       return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
     };
     const QuantParams& wq = *node.operand("w")->type().quant;
@@ -467,10 +467,10 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
         magnitude += std::abs(weight);
       }
       const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
-      biases.mutableAs<int32_t>()[static_cast<size_t>(c)] = static_cast<int32_t>(folded);  // wraps; the sum wraps back
-      scales.mutableAs<float>()[static_cast<size_t>(c)] = form.factor(x.quant->scale(), sw);
+      nth(biases.mutableAs<int32_t>(), c) = static_cast<int32_t>(folded);  // wraps; the sum wraps back
+      nth(scales.mutableAs<float>(), c) = form.factor(x.quant->scale(), sw);
       const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
-      bounded = bounded && most < 2147483648.0 && most * scales.as<float>()[static_cast<size_t>(c)] < 2147483520.0;
+      bounded = bounded && most < 2147483648.0 && most * nth(scales.as<float>(), c) < 2147483520.0;
     }
     attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));

@@ -78,7 +78,7 @@ Reg Rows::combined(Reg v, const std::function<Reg(Reg, Reg)>& combine) const {
     }
     v = combine(e_.b.CreateShuffleVector(v, low), e_.b.CreateShuffleVector(v, high));
   }
-  return e_.b.CreateShuffleVector(v, llvm::SmallVector<int>(static_cast<size_t>(width_), 0));
+  return e_.b.CreateShuffleVector(v, llvm::SmallVector<int>(usize(width_), 0));
 }
 
 Reg Rows::sum(const std::function<Reg(Reg, int)>& term) const { return space_.along() ? sumAlong(term) : sumAcross(term); }
@@ -99,7 +99,7 @@ Reg foldStripes(KernelEmitter& e, Values stripes) {
 // Stripes of width_ lanes; a lane that gets nothing more stays as it is, since no lane is ever -0.
 Reg Rows::sumAlong(const std::function<Reg(Reg, int)>& term) const {
   const int64_t n = space_.length, rounds = n / kStripes;
-  const auto stripes = static_cast<size_t>(kStripes / width_);
+  const auto stripes = usize(kStripes / width_);
   Reg zero = e_.floats(0, width_);
   Values sums(stripes, zero);
   const auto add = [&](Reg base, size_t stripe, int lanes, Values& to) {
@@ -122,7 +122,7 @@ Reg Rows::sumAcross(const std::function<Reg(Reg, int)>& term) const {
   const int64_t n = space_.length, rounds = n / kStripes;
   Values sums(kStripes, e_.floats(0, width_));
   const auto add = [&](Reg base, int stripe, Values& to) {
-    Reg& sum = to[static_cast<size_t>(stripe)];
+    Reg& sum = nth(to, stripe);
     sum = e_.b.CreateFAdd(sum, term(e_.b.CreateAdd(base, e_.i64(stripe)), count_));
   };
   if (rounds)

@@ -52,7 +52,7 @@ class StoredArray final : public ArrayFile {
     std::vector<char> block(1 << 18);
     uLong crc = ::crc32(0, nullptr, 0);
     for (uint64_t done = 0; done < member_->packed;) {
-      const size_t n = static_cast<size_t>(std::min<uint64_t>(block.size(), member_->packed - done));
+      const size_t n = usize(std::min<uint64_t>(block.size(), member_->packed - done));
       QC_TRY(file_->read(member_->data + done, block.data(), n));
       crc = ::crc32(crc, reinterpret_cast<const Bytef*>(block.data()), static_cast<uInt>(n));
       done += n;
@@ -61,7 +61,7 @@ class StoredArray final : public ArrayFile {
   }
   Result<Tensor> row(int64_t i) const override {
     Tensor t = emptyRow(header_);
-    QC_TRY(file_->read(offset_ + static_cast<uint64_t>(i * rowBytes(header_)), t.mutableData(), static_cast<size_t>(t.byteSize())));
+    QC_TRY(file_->read(offset_ + static_cast<uint64_t>(i * rowBytes(header_)), t.mutableData(), usize(t.byteSize())));
     return t;
   }
 
@@ -93,7 +93,7 @@ class Inflater {
     if (!running_) QC_TRY(restart());
     while (bytes > 0) {
       if (z_.avail_in == 0) {
-        const size_t n = static_cast<size_t>(std::min<uint64_t>(input_.size(), packed_ - taken_));
+        const size_t n = usize(std::min<uint64_t>(input_.size(), packed_ - taken_));
         QC_TRY(file_->read(begin_ + taken_, input_.data(), n));
         taken_ += n;
         z_.next_in = reinterpret_cast<Bytef*>(input_.data());
@@ -145,7 +145,7 @@ class DeflatedArray final : public ArrayFile {
     std::vector<char> block(1 << 18);
     uLong crc = ::crc32(0, nullptr, 0);
     while (stream_->position() < member_.size) {
-      const size_t n = static_cast<size_t>(std::min<uint64_t>(block.size(), member_.size - stream_->position()));
+      const size_t n = usize(std::min<uint64_t>(block.size(), member_.size - stream_->position()));
       QC_TRY(stream_->read(block.data(), n));
       crc = ::crc32(crc, reinterpret_cast<const Bytef*>(block.data()), static_cast<uInt>(n));
     }
@@ -170,7 +170,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
   const std::string name = file->path() + ":" + m.name;
   const uint64_t data = m.data;
   if (m.method == 0) {
-    QC_ASSIGN(const std::string head, file->head(data, static_cast<size_t>(std::min<uint64_t>(m.packed, kMaxHead))));
+    QC_ASSIGN(const std::string head, file->head(data, usize(std::min<uint64_t>(m.packed, kMaxHead))));
     QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));
     QC_TRY(checkRow(header, name));
     if (m.packed - header.dataOffset < static_cast<uint64_t>(dataBytes(header)))
@@ -185,7 +185,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
     return fail(ErrorCode::kResource, "'{}' unpacks to {} bytes, more than the limit of {}", name, m.size, kMaxUnpacked)
         .help("save it as npy, or with numpy.savez");
   auto stream = std::make_unique<Inflater>(file, data, m.packed, name);
-  std::string head(static_cast<size_t>(std::min<uint64_t>(m.size, 12)), '\0');
+  std::string head(usize(std::min<uint64_t>(m.size, 12)), '\0');
   QC_TRY(stream->read(head.data(), head.size()));
   const bool longHead = head.size() == 12 && head[6] >= 2;
   const size_t length = head.size() < 12 ? 0

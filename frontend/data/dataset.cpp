@@ -242,9 +242,9 @@ class ImageSource : public SampleSource {
   }
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
+  std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    QC_ASSIGN(const Image image, readImage(files_[static_cast<size_t>(i)]));
+    QC_ASSIGN(const Image image, readImage(nth(files_, i)));
     QC_ASSIGN(Tensor t, imageTensor(image, options_));
     return Arrays{{input_, std::move(t)}};
   }
@@ -252,10 +252,10 @@ class ImageSource : public SampleSource {
     constexpr const char *kOrders[] = {"rgb", "bgr", "grey"}, *kFilters[] = {"nearest", "bilinear", "bicubic"};
     const std::string size = options_.width > 0 ? fmt::format("{}x{}", options_.width, options_.height) : "as they are";
     return {{},
-            {{"order", kOrders[static_cast<size_t>(options_.order)]},
+            {{"order", nth(kOrders, options_.order)},
              {"resize", options_.resize > 0 ? std::to_string(options_.resize) : "none"},
              {"size", size},
-             {"filter", kFilters[static_cast<size_t>(options_.filter)]},
+             {"filter", nth(kFilters, options_.filter)},
              {"mean", listText(mean_, "0")},
              {"std", listText(std_, "1")},
              {"layout", options_.channelsFirst ? "nchw" : "nhwc"}},
@@ -295,13 +295,13 @@ struct Normalisation {
 
   Result<Tensor> apply(const Tensor& t, const std::string& file) const {
     if (mean.empty() && std.empty() && !transpose) return t;
-    const auto rank = static_cast<size_t>(t.rank());
+    const auto rank = usize(t.rank());
     if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1))
       return fail(ErrorCode::kInvalidArgument, "'{}': mean, std and layout need images, got {}", file, t.type().str())
           .help("leave them out, or give one value");
     const int64_t channels = rank < 3 ? 1 : transpose ? t.sizes().back() : t.sizes()[rank - 3];
     const auto value = [&](const std::vector<double>& list, int64_t c, double byDefault) {
-      return static_cast<float>(list.empty() ? byDefault : list[list.size() == 1 ? 0 : static_cast<size_t>(c)]);
+      return static_cast<float>(list.empty() ? byDefault : list[list.size() == 1 ? 0 : usize(c)]);
     };
     for (const auto* list : {&mean, &std})
       if (list->size() > 1 && static_cast<int64_t>(list->size()) != channels)
@@ -316,7 +316,7 @@ struct Normalisation {
     for (int64_t i = 0; i < t.numElements(); ++i) {
       const int64_t c = transpose ? i % channels : rank < 3 ? 0 : i / plane % channels;
       const int64_t at = transpose ? i / whole * whole + c * plane + i % whole / channels : i;
-      to[static_cast<size_t>(at)] = (static_cast<float>(t.at(i)) - value(mean, c, 0)) / value(std, c, 1);
+      nth(to, at) = (static_cast<float>(t.at(i)) - value(mean, c, 0)) / value(std, c, 1);
     }
     return out;
   }
@@ -397,17 +397,17 @@ class RawSource : public SampleSource {
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  std::string name(int64_t i) const override { return fs::path(files_[static_cast<size_t>(i)]).filename().string(); }
+  std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    QC_ASSIGN(const std::string bytes, readFile(files_[static_cast<size_t>(i)]));
+    QC_ASSIGN(const std::string bytes, readFile(nth(files_, i)));
     const int64_t count = numElements(input_.sizes);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
-      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", files_[static_cast<size_t>(i)], bytes.size(),
-                  count, toString(dtype_))
+      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", nth(files_, i), bytes.size(), count,
+                  toString(dtype_))
           .on(input_.name);
     std::vector<int64_t> sizes = input_.sizes;  // as the file has them
     if (normalisation_.transpose && sizes.size() >= 3) std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
-    const std::string& file = files_[static_cast<size_t>(i)];
+    const std::string& file = nth(files_, i);
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
       Tensor t(dtype_, sizes);
       std::memcpy(t.mutableData(), bytes.data(), bytes.size());
@@ -416,8 +416,7 @@ class RawSource : public SampleSource {
     }
     Tensor t(DType::f32, sizes);
     auto to = t.mutableAs<float>();
-    for (int64_t e = 0; e < count; ++e)
-      to[static_cast<size_t>(e)] = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
+    for (int64_t e = 0; e < count; ++e) nth(to, e) = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
     QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
     return Arrays{{input_.name, std::move(ready)}};
   }
@@ -449,11 +448,11 @@ class TestDataSource : public SampleSource {
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
-  std::string name(int64_t i) const override { return fs::path(folders_[static_cast<size_t>(i)]).filename().string(); }
+  std::string name(int64_t i) const override { return fs::path(nth(folders_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     Arrays result;
     for (size_t k = 0; k < inputs_.size(); ++k) {
-      const fs::path path = fs::path(folders_[static_cast<size_t>(i)]) / fmt::format("input_{}.pb", k);
+      const fs::path path = fs::path(nth(folders_, i)) / fmt::format("input_{}.pb", k);
       QC_ASSIGN(const std::string bytes, readFile(path.string()));
       onnx::TensorProto proto;
       if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
@@ -614,8 +613,8 @@ Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const 
 Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
   const DefinedArithmetic defined;
   if (i < 0 || i >= size()) return fail(ErrorCode::kInvalidArgument, "there is no sample {}: the set has {}", i, size());
-  const Entry& e = entries_[static_cast<size_t>(i)];
-  const SampleSource& source = *sources_[static_cast<size_t>(e.source)];
+  const Entry& e = nth(entries_, i);
+  const SampleSource& source = *nth(sources_, e.source);
   QC_ASSIGN(const Arrays arrays, source.sample(e.index));
   Arrays result;
   for (const InputInfo& input : inputs_) {
@@ -660,7 +659,7 @@ Dataset Dataset::thinned(int64_t count) const {
   Dataset some = *this;
   if (count >= size()) return some;
   some.entries_.clear();
-  for (int64_t i = 0; i < count; ++i) some.entries_.push_back(entries_[static_cast<size_t>(i * size() / count)]);
+  for (int64_t i = 0; i < count; ++i) some.entries_.push_back(nth(entries_, i * size() / count));
   return some;
 }
 
@@ -668,14 +667,14 @@ Dataset Dataset::leaveOut() {
   Dataset out = *this;
   out.entries_.clear();
   std::vector<Entry> kept;
-  for (int64_t i = 0; i < size(); ++i) (isLeftOut(i, size()) ? out.entries_ : kept).push_back(entries_[static_cast<size_t>(i)]);
+  for (int64_t i = 0; i < size(); ++i) (isLeftOut(i, size()) ? out.entries_ : kept).push_back(nth(entries_, i));
   entries_ = std::move(kept);
   return out;
 }
 
 std::string Dataset::sampleName(int64_t i) const {
-  const Entry& e = entries_[static_cast<size_t>(i)];
-  return sources_[static_cast<size_t>(e.source)]->name(e.index);
+  const Entry& e = nth(entries_, i);
+  return nth(sources_, e.source)->name(e.index);
 }
 
 std::string Dataset::fingerprint(int64_t count) const {
@@ -686,13 +685,13 @@ std::string Dataset::fingerprint(int64_t count) const {
   };
   for (const std::string& settings : settings_) add(settings);
   for (int64_t i = 0; i < count; ++i) {
-    const Entry& e = entries_[static_cast<size_t>(i)];
+    const Entry& e = nth(entries_, i);
     add(fs::path(sampleName(i)).filename().string());
     add(fmt::format("{}:{}", e.source, e.index));
   }
   return fmt::format("{:016x}", hash);
 }
 
-int64_t Dataset::sampleIndex(int64_t i) const { return entries_[static_cast<size_t>(i)].index; }
+int64_t Dataset::sampleIndex(int64_t i) const { return nth(entries_, i).index; }
 
 }  // namespace qc

@@ -22,7 +22,7 @@ class MemorySource final : public OwnSource {
  public:
   MemorySource(std::vector<Sample> samples, std::string label)
       : OwnSource(static_cast<int64_t>(samples.size()), std::move(label)), samples_(std::move(samples)) {}
-  Result<Sample> sample(int64_t i) const override { return samples_[static_cast<size_t>(i)]; }
+  Result<Sample> sample(int64_t i) const override { return nth(samples_, i); }
 
  private:
   std::vector<Sample> samples_;

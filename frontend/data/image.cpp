@@ -39,7 +39,7 @@ Result<Image> decodeJpeg(const std::string& bytes, const std::string& path) {
         .help("convert it, for example: Image.open(file).convert('RGB').save(file) with Pillow");
   QC_TRY(checkScans(bytes, int64_t{width} * height, path));
   QC_TRY(checkMemory(int64_t{width} * height * 9, fmt::format("decoding '{}'", path)));  // pixels, and coefficients where it is progressive
-  Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3), path};
+  Image image{width, height, std::vector<uint8_t>(usize(width) * usize(height) * 3), path};
   // Slow, exact IDCT: the one that other decoders use by default.
   const bool warned =
       tjDecompress2(decoder.get(), data, bytes.size(), image.rgb.data(), width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) != 0;
@@ -137,12 +137,12 @@ void resample(const uint8_t* from, uint8_t* to, int64_t lines, const std::vector
 }
 
 Image resizedNearest(const Image& image, int64_t width, int64_t height) {
-  Image out{width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
+  Image out{width, height, std::vector<uint8_t>(usize(width * height * 3))};
   for (int64_t y = 0; y < height; ++y)
     for (int64_t x = 0; x < width; ++x) {
       const int64_t sy = std::min((2 * y + 1) * image.height / (2 * height), image.height - 1),
                     sx = std::min((2 * x + 1) * image.width / (2 * width), image.width - 1);
-      std::memcpy(&out.rgb[static_cast<size_t>((y * width + x) * 3)], &image.rgb[static_cast<size_t>((sy * image.width + sx) * 3)], 3);
+      std::memcpy(&nth(out.rgb, (y * width + x) * 3), &nth(image.rgb, (sy * image.width + sx) * 3), 3);
     }
   return out;
 }
@@ -169,13 +169,13 @@ Result<Image> decodeImage(const std::string& bytes, const std::string& path) {
 Image resized(const Image& image, int64_t width, int64_t height, ImageOptions::Filter filter) {
   if (image.width == width && image.height == height) return image;
   if (filter == ImageOptions::Filter::nearest) return resizedNearest(image, width, height);
-  Image wide{width, image.height, std::vector<uint8_t>(static_cast<size_t>(width * image.height * 3))};
+  Image wide{width, image.height, std::vector<uint8_t>(usize(width * image.height * 3))};
   if (width == image.width)
     wide.rgb = image.rgb;
   else
     resample(image.rgb.data(), wide.rgb.data(), image.height, tapsFor(image.width, width, filter), 3, image.width * 3, 3, width * 3);
   if (height == image.height) return wide;
-  Image out{width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3))};
+  Image out{width, height, std::vector<uint8_t>(usize(width * height * 3))};
   resample(wide.rgb.data(), out.rgb.data(), width, tapsFor(image.height, height, filter), width * 3, 3, width * 3, 3);
   return out;
 }
@@ -211,11 +211,11 @@ Result<Tensor> imageTensor(const Image& source, const ImageOptions& o) {
            o.channelsFirst ? std::vector<int64_t>{1, channels, height, width} : std::vector<int64_t>{1, height, width, channels});
   float* out = t.mutableAs<float>().data();
   for (int c = 0; c < channels; ++c) {
-    const auto mean = static_cast<float>(o.mean[o.mean.size() == 1 ? 0 : static_cast<size_t>(c)]),
-               std = static_cast<float>(o.std[o.std.size() == 1 ? 0 : static_cast<size_t>(c)]);
+    const auto mean = static_cast<float>(o.mean[o.mean.size() == 1 ? 0 : usize(c)]),
+               std = static_cast<float>(o.std[o.std.size() == 1 ? 0 : usize(c)]);
     for (int64_t y = 0; y < height; ++y)
       for (int64_t x = 0; x < width; ++x) {
-        const uint8_t* p = &image.rgb[static_cast<size_t>(((top + y) * image.width + left + x) * 3)];
+        const uint8_t* p = &nth(image.rgb, ((top + y) * image.width + left + x) * 3);
         // Luma of ITU-R 601 in 16-bit fixed point, as Pillow converts to "L".
         const int value = channels == 1                         ? (p[0] * 19595 + p[1] * 38470 + p[2] * 7471 + 0x8000) >> 16
                           : o.order == ImageOptions::Order::rgb ? p[c]

@@ -61,7 +61,7 @@ Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
     return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {}", name, data.size(), wanted);
   QC_TRY(checkMemory(wanted, fmt::format("the array '{}'", name)));
   Tensor t(header.dtype, std::move(header.sizes));
-  std::memcpy(t.mutableData(), data.data(), static_cast<size_t>(wanted));
+  std::memcpy(t.mutableData(), data.data(), usize(wanted));
   return t;
 }
 
@@ -74,7 +74,7 @@ Result<Tensor> readNpy(const std::string& path) {
     return fail(ErrorCode::kInvalidData, "'{}' is truncated: {} bytes for {}", path, file.size() - header.dataOffset, wanted);
   QC_TRY(checkMemory(wanted, fmt::format("the array '{}'", path)));
   Tensor t(header.dtype, std::move(header.sizes));
-  QC_TRY(file.read(header.dataOffset, t.mutableData(), static_cast<size_t>(wanted)));
+  QC_TRY(file.read(header.dataOffset, t.mutableData(), usize(wanted)));
   return t;
 }
 
@@ -105,7 +105,7 @@ Status writeNpy(const std::string& path, const Tensor& tensor) {
 
 Status addNpy(OutputFiles& files, const std::string& path, const Tensor& tensor) {
   QC_ASSIGN(const std::string head, npyHead(tensor));
-  return files.add(path, {head, {static_cast<const char*>(tensor.data()), static_cast<size_t>(tensor.byteSize())}});
+  return files.add(path, {head, {static_cast<const char*>(tensor.data()), usize(tensor.byteSize())}});
 }
 
 }  // namespace qc

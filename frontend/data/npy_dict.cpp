@@ -3,6 +3,8 @@
 #include <charconv>
 #include <set>
 
+#include "ir/signed_index.h"
+
 namespace qc {
 namespace {
 
@@ -56,7 +58,7 @@ class DictReader {
       int64_t size = 0;
       const auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), size);
       if (!comma || error != std::errc() || size < 0 || sizes.size() == kMaxDims) return wrong("has a bad shape");
-      text_.remove_prefix(static_cast<size_t>(end - text_.data()));
+      text_.remove_prefix(usize(end - text_.data()));
       if (text_.starts_with('L')) text_.remove_prefix(1);  // Python 2
       sizes.push_back(size);
       skipBlanks();

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "frontend/data/little_endian.h"
+#include "ir/signed_index.h"
 
 namespace qc {
 namespace {
@@ -42,7 +43,7 @@ Result<Directory> readDirectory(const InputFile& file) {
     offset = littleEndian<uint64_t>(end64.data() + 48);
   }
   if (size > kMaxDirectory || offset > file.size() || size > file.size() - offset) return damagedArchive(file);
-  QC_ASSIGN(std::string directory, file.head(offset, static_cast<size_t>(size)));
+  QC_ASSIGN(std::string directory, file.head(offset, usize(size)));
   return Directory{std::move(directory), entries, offset};
 }
 

@@ -126,15 +126,14 @@ class Binder {
   Status takeSizes(const onnx::ValueInfoProto& info, const Ints& sizes) {
     const auto& shape = shapeOf(info);
     bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == shape.dim_size();
-    for (int d = 0; fits && d < shape.dim_size(); ++d)
-      fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == sizes[static_cast<size_t>(d)];
+    for (int d = 0; fits && d < shape.dim_size(); ++d) fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == nth(sizes, d);
     if (!fits)
       return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declaredShape(info))
           .on(info.name());
     for (int d = 0; d < shape.dim_size(); ++d) {
       const std::string symbol = symbolOf(shape.dim(d));
       if (isFixed(shape.dim(d)) || symbol.empty()) continue;
-      const Known here{sizes[static_cast<size_t>(d)], fmt::format("{}={}", info.name(), fmt::join(sizes, "x"))};
+      const Known here{nth(sizes, d), fmt::format("{}={}", info.name(), fmt::join(sizes, "x"))};
       const auto [before, isNew] = known_.emplace(symbol, here);
       if (!isNew && before->second.size != here.size)
         return fail(ErrorCode::kInvalidArgument, "'{}' is {} by {} and {} by {}", symbol, before->second.size, before->second.from,

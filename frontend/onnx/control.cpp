@@ -33,7 +33,7 @@ Result<Value*> stacked(OnnxNode& n, const OnnxValues& rounds, const OnnxValue& l
 
 // One entry for each of `count`, or the same for all where there are none.
 Result<Ints> perItem(OnnxNode& n, const char* attribute, int64_t count, int64_t most) {
-  QC_ASSIGN(Ints list, n.integers(attribute, Ints(static_cast<size_t>(count), 0)));
+  QC_ASSIGN(Ints list, n.integers(attribute, Ints(usize(count), 0)));
   const bool known = std::all_of(list.begin(), list.end(), [&](int64_t v) { return v >= -most - 1 && v <= most; });
   if (static_cast<int64_t>(list.size()) != count || !known)
     return n.error(ErrorCode::kInvalidModel, "attribute `{}` has {} entries for {} values, or one out of range", attribute, list.size(),
@@ -102,7 +102,7 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
     inputs.insert(inputs.end(), state.begin(), state.end());
     return runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i));
   };
-  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
+  std::vector<OnnxValues> stacks(usize(results));
   int64_t i = 0;
   for (; i < most && goesOn; ++i) {
     QC_TRY(countStep());
@@ -115,7 +115,7 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
           .help("export with a fixed number of rounds; only loops whose length is known when the model is loaded are unrolled");
     goesOn = condition->at(0) != 0;
     std::copy_n(out.begin() + 1, carried, state.begin());
-    for (int r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(1 + carried + r)]);
+    for (int r = 0; r < results; ++r) nth(stacks, r).push_back(nth(out, 1 + carried + r));
   }
   OnnxValues like;
   if (i == 0 && results > 0) {  // what nobody reads goes again
@@ -124,8 +124,8 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
   }
   OnnxValues outputs = state;
   for (int r = 0; r < results; ++r) {
-    const OnnxValues& stack = stacks[static_cast<size_t>(r)];
-    QC_ASSIGN(Value * all, stacked(node, stack, stack.empty() ? like[static_cast<size_t>(r)] : stack.front(), 0, false));
+    const OnnxValues& stack = nth(stacks, r);
+    QC_ASSIGN(Value * all, stacked(node, stack, stack.empty() ? nth(like, r) : stack.front(), 0, false));
     outputs.push_back({all});
   }
   return outputs;
@@ -152,13 +152,13 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
   for (int i = 0; i < node.numInputs(); ++i) {
     Value* v = node.input(i);
     if (i < states) {
-      state.push_back(operands[static_cast<size_t>(i)]);
+      state.push_back(nth(operands, i));
       continue;
     }
     if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is not a tensor", i);
-    int64_t& axis = axes[static_cast<size_t>(i - states)];
+    int64_t& axis = nth(axes, i - states);
     QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
-    const int64_t size = v->type().sizes()[static_cast<size_t>(axis)];
+    const int64_t size = nth(v->type().sizes(), axis);
     if (length >= 0 && size != length)
       return node.error(ErrorCode::kInvalidModel, "sequences of {} and of {} steps", length, size).on(v->name());
     length = size;
@@ -167,7 +167,7 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
   if (length == 0) return node.error(ErrorCode::kUnsupported, "a sequence of no steps").on(sources.front()->name());
   OnnxScope constants(&frame.scope);
   QC_TRY(addInitializers(*body, constants));
-  std::vector<OnnxValues> stacks(static_cast<size_t>(results));
+  std::vector<OnnxValues> stacks(usize(results));
   for (int64_t i = 0; i < length; ++i) {
     QC_TRY(countStep());
     OnnxValues inputs = state;
@@ -177,7 +177,7 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
     }
     QC_ASSIGN(const OnnxValues out, runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i)));
     std::copy_n(out.begin(), states, state.begin());
-    for (int64_t r = 0; r < results; ++r) stacks[static_cast<size_t>(r)].push_back(out[static_cast<size_t>(states + r)]);
+    for (int64_t r = 0; r < results; ++r) nth(stacks, r).push_back(nth(out, states + r));
   }
   OnnxValues outputs = state;
   for (size_t r = 0; r < stacks.size(); ++r) {

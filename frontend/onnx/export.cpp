@@ -103,14 +103,14 @@ std::string OnnxExporter::initializer(const std::string& base, const Tensor& t) 
   proto.set_data_type(dtypeToOnnx(t.dtype()));
   for (const int64_t s : t.sizes()) proto.add_dims(s);
   if (t.dtype() != DType::s4 && t.dtype() != DType::u4) {
-    proto.set_raw_data(t.data(), static_cast<size_t>(t.byteSize()));
+    proto.set_raw_data(t.data(), usize(t.byteSize()));
     return proto.name();
   }
   // Here one element a byte; there two, the first in the lower half.
-  std::string packed(static_cast<size_t>((t.numElements() + 1) / 2), '\0');
+  std::string packed(usize((t.numElements() + 1) / 2), '\0');
   const auto* from = static_cast<const uint8_t*>(t.data());
   for (int64_t i = 0; i < t.numElements(); ++i) {
-    char& byte = packed[static_cast<size_t>(i / 2)];
+    char& byte = nth(packed, i / 2);
     byte = static_cast<char>(byte | (from[i] & 15) << (i % 2 * 4));
   }
   proto.set_raw_data(packed);
@@ -133,7 +133,7 @@ std::pair<std::string, std::string> OnnxExporter::quantParams(const QuantParams&
   Ints shape;
   if (q.blockSize) {
     shape = sizes;
-    int64_t& blocked = shape[static_cast<size_t>(q.axis)];
+    int64_t& blocked = nth(shape, q.axis);
     blocked = (blocked + q.blockSize - 1) / q.blockSize;
   } else if (q.perChannel()) {
     shape = {static_cast<int64_t>(q.scales.size())};
@@ -239,7 +239,7 @@ Result<std::string> OnnxExporter::run() {
   for (const auto& [domain, version] : domains_) require(model, domain, version);
   for (auto& function : *model.mutable_functions()) require(function, "", opset_);
   std::string bytes;
-  if (model.ByteSizeLong() > static_cast<size_t>(INT32_MAX) || !model.SerializeToString(&bytes))
+  if (model.ByteSizeLong() > usize(INT32_MAX) || !model.SerializeToString(&bytes))
     return fail(ErrorCode::kResource, "the model is larger than protobuf allows");
   return bytes;
 }

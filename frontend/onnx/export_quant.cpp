@@ -164,7 +164,7 @@ void scaleSums(OnnxExporter& e, const Node& n, const std::string& acc, int64_t s
   const QuantParams& q = *n.operand("w")->type().quant;
   Ints shape;
   if (q.scales.size() > 1) {
-    shape.assign(static_cast<size_t>(1 + spatial), 1);
+    shape.assign(usize(1 + spatial), 1);
     shape[0] = static_cast<int64_t>(q.scales.size());
   }
   const std::string weightScale = e.initializer(e.name(n.result()) + "_weight_scale", Tensor::ofFloats(shape, q.scales));
@@ -175,7 +175,7 @@ void scaleSums(OnnxExporter& e, const Node& n, const std::string& acc, int64_t s
   if (!bias) return;
   std::string addend = e.name(bias);
   if (spatial > 0) {
-    Ints sizes(static_cast<size_t>(1 + spatial), 1);
+    Ints sizes(usize(1 + spatial), 1);
     sizes[0] = bias->type().numElements();
     addend = bias->constant() ? e.initializer(bias->name(), bias->constant()->reshaped(sizes))
                               : e.step(n, "Reshape", {addend, e.ints(sizes)}, "bias");
@@ -205,8 +205,7 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
   Tensor sums(DType::s32, {rows});
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < depth; ++k)
-      sums.mutableAs<int32_t>()[static_cast<size_t>(r)] +=
-          static_cast<int32_t>(w->constant()->at(r * depth + k)) - q.zeroPoint(q.perChannel() ? r : 0);
+      nth(sums.mutableAs<int32_t>(), r) += static_cast<int32_t>(w->constant()->at(r * depth + k)) - q.zeroPoint(q.perChannel() ? r : 0);
   const std::string raw = e.step(n, "MatMulInteger", {x, transposed, "", weightZero}, "acc");
   const std::string shift = e.step(n, "Mul", {cast(e, n, zp, DType::s32, "zp"), e.initializer(w->name() + "_sums", sums)}, "shift");
   scaleSums(e, n, e.step(n, "Sub", {raw, shift}, "centred"), 0);

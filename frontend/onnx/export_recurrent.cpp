@@ -84,7 +84,7 @@ Status dynamicLstm(OnnxExporter& e, const Node& n) {
   e.needDomain("com.microsoft");
   std::vector<std::string> inputs(8), parameters;
   for (int i = 0; i < n.numOperands(); ++i)
-    inputs[static_cast<size_t>(i)] = i == 1 || i == 2 ? integerWeights(e, n.operand(i), parameters) : e.name(n.operand(i));
+    nth(inputs, i) = i == 1 || i == 2 ? integerWeights(e, n.operand(i), parameters) : e.name(n.operand(i));
   inputs.insert(inputs.end(), parameters.begin(), parameters.end());
   auto& proto = e.add(n, "DynamicQuantizeLSTM", std::move(inputs), e.resultNames(n));
   proto.set_domain("com.microsoft");

@@ -91,7 +91,7 @@ Result<OnnxValues> OnnxImporter::addCall(const onnx::NodeProto& proto, const onn
                 function.input_size(), function.output_size(), node.numInputs(), proto.output_size());
   OnnxScope scope;
   for (int i = 0; i < function.input_size(); ++i)
-    if (!scope.define(function.input(i), i < node.numInputs() ? operands[static_cast<size_t>(i)] : OnnxValue{}))
+    if (!scope.define(function.input(i), i < node.numInputs() ? nth(operands, i) : OnnxValue{}))
       return fail(ErrorCode::kInvalidModel, "function '{}' has two inputs of one name", function.name()).on(function.input(i));
 
   Attributes values;
@@ -148,7 +148,7 @@ Result<OnnxValues> OnnxImporter::operandsOf(const onnx::NodeProto& node, const F
 
 Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const std::string& location, const OnnxValues& outputs, const Frame& frame) {
   for (int i = 0; i < proto.output_size() && i < static_cast<int>(outputs.size()); ++i) {
-    const OnnxValue& value = outputs[static_cast<size_t>(i)];
+    const OnnxValue& value = nth(outputs, i);
     if ((!value.tensor && !value.sequence) || proto.output(i).empty()) continue;
     QC_TRY(define(frame.scope, proto.output(i), value));
     // A value that was there before (a dropped Dropout) keeps the name it has; what functions and loops compute gets the caller's.

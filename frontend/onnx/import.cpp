@@ -212,7 +212,7 @@ namespace {
 // One number of any type stands for a scalar of the input's type, if that holds it exactly.
 std::optional<Tensor> converted(const Tensor& value, DType dtype, const onnx::TypeProto::Tensor& declared) {
   if (value.dtype() == dtype || value.numElements() != 1) return value;
-  Tensor t(dtype, std::vector<int64_t>(static_cast<size_t>(declared.shape().dim_size()), 1));
+  Tensor t(dtype, std::vector<int64_t>(usize(declared.shape().dim_size()), 1));
   storeElement(dtype, t.mutableData(), 0, value.at(0));
   if (isInteger(dtype) && t.at(0) != value.at(0)) return std::nullopt;
   return t;
@@ -224,8 +224,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
   const auto& shape = info.type().tensor_type().shape();
   const std::optional<Tensor> value = converted(given, dtype, info.type().tensor_type());
   bool fits = value && value->dtype() == dtype && (!info.type().tensor_type().has_shape() || shape.dim_size() == value->rank());
-  for (int d = 0; fits && d < shape.dim_size(); ++d)
-    fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == value->sizes()[static_cast<size_t>(d)];
+  for (int d = 0; fits && d < shape.dim_size(); ++d) fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == nth(value->sizes(), d);
   if (!fits)
     return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str())
         .on(info.name());
@@ -301,7 +300,7 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
 namespace {
 
 Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& name = {}) {
-  if (bytes.size() > static_cast<size_t>(INT32_MAX))
+  if (bytes.size() > usize(INT32_MAX))
     return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
   google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
   stream.SetTotalBytesLimit(INT32_MAX);

@@ -31,9 +31,9 @@ class OnnxNode {
   int opset() const { return opset_; }
   int numInputs() const { return static_cast<int>(inputs_.size()); }
   int numOutputs() const;
-  bool outputUsed(int i) const;                                                                      // has a name, and something reads it
-  Value* input(int i) const { return i < numInputs() ? inputs_[static_cast<size_t>(i)] : nullptr; }  // null: absent
-  const TensorType& type(int i) const { return inputs_[static_cast<size_t>(i)]->type(); }
+  bool outputUsed(int i) const;                                                      // has a name, and something reads it
+  Value* input(int i) const { return i < numInputs() ? nth(inputs_, i) : nullptr; }  // null: absent
+  const TensorType& type(int i) const { return nth(inputs_, i)->type(); }
   const std::string& location() const { return location_; }
 
   // Attributes; an attribute of another kind than asked for is an error.

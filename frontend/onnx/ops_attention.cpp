@@ -16,7 +16,7 @@ constexpr int64_t kMaxMask = int64_t{1} << 26;  // elements of a constant mask
 Result<Value*> transposed(OnnxNode& n, Value* v, const Ints& perm) { return n.create("transpose", {v}, {{"perm", perm}}); }
 
 Result<Value*> sliced(OnnxNode& n, Value* v, size_t dim, int64_t start, int64_t size, int64_t step = 1) {
-  Ints starts(static_cast<size_t>(v->type().rank()), 0), sizes = v->type().sizes(), steps(starts.size(), 1);
+  Ints starts(usize(v->type().rank()), 0), sizes = v->type().sizes(), steps(starts.size(), 1);
   starts[dim] = start;
   sizes[dim] = size;
   steps[dim] = step;
@@ -63,8 +63,7 @@ Result<Value*> placeBias(OnnxNode& n, const Places& places, const Sizes& sizes) 
   Tensor bias(DType::f32, {sizes.queries, sizes.keys});
   auto values = bias.mutableAs<float>();
   for (int64_t q = 0; q < sizes.queries; ++q)
-    for (int64_t k = 0; k < sizes.keys; ++k)
-      values[static_cast<size_t>(q * sizes.keys + k)] = places.allow(k - q - sizes.past) ? 0.0f : -kInf;
+    for (int64_t k = 0; k < sizes.keys; ++k) nth(values, q * sizes.keys + k) = places.allow(k - q - sizes.past) ? 0.0f : -kInf;
   return n.constantValue(std::move(bias));
 }
 
@@ -77,7 +76,7 @@ Result<Value*> maskBias(OnnxNode& n, Value* mask, const Sizes& sizes) {
   }
   const int64_t missing = sizes.keys - mask->type().sizes().back();
   if (missing <= 0) return mask;
-  Ints pads(2 * static_cast<size_t>(mask->type().rank()), 0);
+  Ints pads(2 * usize(mask->type().rank()), 0);
   pads.back() = missing;
   return n.create("pad", {mask}, {{"pads", pads}, {"value", -static_cast<double>(kInf)}});
 }

@@ -13,7 +13,7 @@ namespace {
 using Ints = std::vector<int64_t>;
 
 Ints range(int64_t from, int64_t to) {
-  Ints list(static_cast<size_t>(std::max<int64_t>(to - from, 0)));
+  Ints list(usize(std::max<int64_t>(to - from, 0)));
   std::iota(list.begin(), list.end(), from);
   return list;
 }
@@ -120,16 +120,16 @@ Status centerCropPad(OnnxNode& n) {
   QC_ASSIGN(const Ints wanted, n.constantInts(1, "the target shape"));
   QC_ASSIGN(const Ints axes, n.integers("axes", range(0, rank)));
   if (axes.size() != wanted.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes for {} axes", wanted.size(), axes.size());
-  Ints starts(static_cast<size_t>(rank), 0), sizes = n.type(0).sizes(), pads(2 * static_cast<size_t>(rank), 0);
+  Ints starts(usize(rank), 0), sizes = n.type(0).sizes(), pads(2 * usize(rank), 0);
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
-    const auto a = static_cast<size_t>(axis);
+    const auto a = usize(axis);
     if (wanted[i] < 0 || wanted[i] > int64_t{1} << 40) return n.error(ErrorCode::kInvalidModel, "a size of {}", wanted[i]);
     const int64_t less = std::max<int64_t>(sizes[a] - wanted[i], 0), more = std::max<int64_t>(wanted[i] - sizes[a], 0);
     starts[a] = less / 2;
     sizes[a] -= less;
     pads[a] = more / 2;
-    pads[a + static_cast<size_t>(rank)] = more - more / 2;
+    pads[a + usize(rank)] = more - more / 2;
   }
   QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}}));
   QC_ASSIGN(y, n.create("pad", {y}, {{"pads", pads}}));
@@ -167,7 +167,7 @@ Status hardmax(OnnxNode& n) {
   QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
   Tensor values(x->type().dtype, {2});
   storeElement(values.dtype(), values.mutableData(), 1, 1);
-  const int64_t depth = x->type().sizes()[static_cast<size_t>(axis)];
+  const int64_t depth = nth(x->type().sizes(), axis);
   QC_ASSIGN(Value * y, n.create("one_hot", {largest, n.constantValue(std::move(values))}, {{"axis", axis}, {"depth", depth}}));
   QC_ASSIGN(y, n.reshape(y, sizes));
   return n.setOutput(y);
@@ -234,8 +234,8 @@ Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
     Ints shape;
     std::string labels;
     for (const int64_t d : perm) {
-      shape.push_back(sizes[static_cast<size_t>(d)]);
-      labels += v.labels[static_cast<size_t>(d)];
+      shape.push_back(nth(sizes, d));
+      labels += nth(v.labels, d);
     }
     perm.insert(perm.end(), {static_cast<int64_t>(i), static_cast<int64_t>(j)});
     labels += v.labels[i];
@@ -331,10 +331,10 @@ Result<Equation> parseEquation(OnnxNode& n) {
   size_t ellipsis = 0;
   for (int i = 0; i < n.numInputs(); ++i) {
     if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is missing", i);
-    const std::string& term = terms[static_cast<size_t>(i)];
+    const std::string& term = nth(terms, i);
     if (!n.input(i)) return n.error(ErrorCode::kInvalidModel, "input {} is absent", i);
-    const auto letters = static_cast<size_t>(std::count_if(term.begin(), term.end(), [](char c) { return c != '.'; }));
-    const auto rank = static_cast<size_t>(n.type(i).rank());
+    const auto letters = usize(std::count_if(term.begin(), term.end(), [](char c) { return c != '.'; }));
+    const auto rank = usize(n.type(i).rank());
     if (letters > rank) return n.error(ErrorCode::kInvalidModel, "term '{}' for {}", term, n.type(i).str());
     ellipsis = std::max(ellipsis, term.find('.') == std::string::npos ? 0 : rank - letters);
     QC_ASSIGN(const std::string labels, expandEllipsis(n, term, rank - letters));

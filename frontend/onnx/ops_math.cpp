@@ -103,7 +103,7 @@ Status prelu(OnnxNode& n) {
   Value* slope = n.input(1);
   const TensorType &x = n.type(0), &s = slope->type();
   if (s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] == x.shape[1] && !(s.shape[0] == x.shape.back())) {
-    Ints shape(static_cast<size_t>(x.rank() - 1), 1);
+    Ints shape(usize(x.rank() - 1), 1);
     shape[0] = s.shape[0].size();
     QC_ASSIGN(slope, n.reshape(slope, shape));
   }

@@ -41,7 +41,7 @@ Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, in
 Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
-  const auto spatial = static_cast<size_t>(x.rank() - 2);
+  const auto spatial = usize(x.rank() - 2);
   OnnxWindow w;
   QC_ASSIGN(w.kernel, n.integers("kernel_shape", kernel));
   QC_ASSIGN(w.strides, n.integers("strides", Ints(spatial, 1)));
@@ -64,7 +64,7 @@ namespace {
 // Negative pads crop first.
 Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
   if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return x;
-  Ints starts(static_cast<size_t>(x->type().rank()), 0), sizes = x->type().sizes();
+  Ints starts(usize(x->type().rank()), 0), sizes = x->type().sizes();
   const size_t spatial = pads.size() / 2;
   for (size_t d = 0; d < spatial; ++d) {
     const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + spatial], 0);
@@ -99,7 +99,7 @@ Status convTranspose(OnnxNode& n) {
   QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}", x.str());
-  const auto spatial = static_cast<size_t>(x.rank() - 2);
+  const auto spatial = usize(x.rank() - 2);
   const Ints kernel = spatialSizes(n.input(1));
   QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
   QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
@@ -152,7 +152,7 @@ Status pool(OnnxNode& n, const char* op) {
 
 Status globalPool(OnnxNode& n, const char* reduce) {
   if (n.type(0).rank() < 3) return n.error(ErrorCode::kInvalidModel, "input {}", n.type(0).str());
-  Ints axes(static_cast<size_t>(n.type(0).rank() - 2));
+  Ints axes(usize(n.type(0).rank() - 2));
   std::iota(axes.begin(), axes.end(), 2);
   QC_ASSIGN(Value * y, n.create(reduce, {n.input(0)}, {{"axes", axes}}));
   return n.setOutput(y);
@@ -169,7 +169,7 @@ Status batchNorm(OnnxNode& n) {
     Ints axes{0};
     for (int64_t d = 2; d < n.type(0).rank(); ++d) axes.push_back(d);
     const AttrDict kept{{"axes", axes}, {"keepdims", int64_t{0}}};
-    Ints perChannel(static_cast<size_t>(n.type(0).rank()), 1);
+    Ints perChannel(usize(n.type(0).rank()), 1);
     perChannel[1] = n.type(0).sizes()[1];
     QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, kept));
     QC_ASSIGN(Value * shift, n.reshape(mean, perChannel));
@@ -177,7 +177,7 @@ Status batchNorm(OnnxNode& n) {
     QC_ASSIGN(Value * square, n.create("mul", {centred, centred}));
     QC_ASSIGN(Value * variance, n.create("reduce_mean", {square}, kept));
     QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), mean, variance}, {{"epsilon", epsilon}}));
-    std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
+    std::vector<Value*> outputs(usize(std::max(n.numOutputs(), 1)), nullptr);
     outputs[0] = y;
     return n.setOutputs(std::move(outputs));
   }
@@ -187,7 +187,7 @@ Status batchNorm(OnnxNode& n) {
     if (n.outputUsed(i) && n.opset() >= 14)
       return n.error(ErrorCode::kUnsupported, "running statistics as outputs").help("export the model in eval mode");
   QC_ASSIGN(Value * y, n.create("batch_norm", {n.input(0), n.input(1), n.input(2), n.input(3), n.input(4)}, {{"epsilon", epsilon}}));
-  std::vector<Value*> outputs(static_cast<size_t>(std::max(n.numOutputs(), 1)), nullptr);
+  std::vector<Value*> outputs(usize(std::max(n.numOutputs(), 1)), nullptr);
   outputs[0] = y;
   return n.setOutputs(std::move(outputs));
 }
@@ -220,7 +220,7 @@ Status layerNorm(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(Value * y, n.create("layer_norm", {n.input(0), n.input(1), n.input(2)}, {{"epsilon", epsilon}, {"axis", axis}}));
   if (!n.outputUsed(1) && !n.outputUsed(2)) return n.setOutput(y);
-  Ints axes(static_cast<size_t>(n.type(0).rank() - axis));
+  Ints axes(usize(n.type(0).rank() - axis));
   std::iota(axes.begin(), axes.end(), axis);
   QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, {{"axes", axes}}));
   QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), mean}));

@@ -71,9 +71,9 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
     QC_ASSIGN(int64_t a, n.axis(axis, static_cast<int64_t>(shape.size())));
     // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
     const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
-    if (shape[static_cast<size_t>(a)] == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
+    if (nth(shape, a) == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
       a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
-    if (!fits(shape[static_cast<size_t>(a)]))
+    if (!fits(nth(shape, a)))
       return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
     q->axis = static_cast<int>(a);
   }
@@ -142,7 +142,7 @@ Result<Value*> withMeaning(OnnxNode& n, Value* x, const QuantPtr& q, int depth =
     if (p->is("pad"))  // its value is an integer, and stands for a real number now
       attrs.set("value", static_cast<double>(q->scale(0)) * (attrs.real("value") - q->zeroPoint(0)));
     QC_ASSIGN(const std::vector<Value*> results, n.createAll(p->op(), std::move(operands), std::move(attrs)));
-    return results[static_cast<size_t>(x->resultIndex())];
+    return nth(results, x->resultIndex());
   }
   return n.create("storage_cast", {x}, {{"to", QuantAttr{q}}});
 }
@@ -219,7 +219,7 @@ Result<Value*> centred(OnnxNode& n, int i, int zeroPoint, int64_t axis, int64_t 
   if (!n.input(zeroPoint)) return x;
   QC_ASSIGN(Value * z, n.create("cast", {n.input(zeroPoint)}, {{"to", DType::s32}}));
   if (z->type().rank() == 1 && z->type().isStatic() && z->type().numElements() != 1) {
-    Ints shape(static_cast<size_t>(std::max<int64_t>(rank - axis, 1)), 1);
+    Ints shape(usize(std::max<int64_t>(rank - axis, 1)), 1);
     shape[0] = z->type().numElements();
     QC_ASSIGN(z, n.reshape(z, shape));
   }
@@ -281,12 +281,11 @@ Status dequantizeLinear(OnnxNode& n) {
     if (!t || q->axis < 0 || q->blockSize) return n.error(ErrorCode::kUnsupported, "some scales are 0, and the integers are computed");
     Tensor zeroed(t->dtype(), t->sizes());
     int64_t inner = 1;
-    for (size_t d = static_cast<size_t>(q->axis) + 1; d < t->sizes().size(); ++d) inner *= t->sizes()[d];
+    for (size_t d = usize(q->axis) + 1; d < t->sizes().size(); ++d) inner *= t->sizes()[d];
     void* data = zeroed.mutableData();
-    std::memcpy(data, t->data(), static_cast<size_t>(t->byteSize()));
+    std::memcpy(data, t->data(), usize(t->byteSize()));
     for (int64_t i = 0; i < t->numElements(); ++i)
-      if (const auto c = static_cast<size_t>(i / inner % t->sizes()[static_cast<size_t>(q->axis)]);
-          std::binary_search(zeros.begin(), zeros.end(), c))
+      if (const auto c = usize(i / inner % nth(t->sizes(), q->axis)); std::binary_search(zeros.begin(), zeros.end(), c))
         storeElement(t->dtype(), data, i, q->zeroPoint(static_cast<int64_t>(c)));
     x = n.constantValue(std::move(zeroed));
   }

@@ -48,7 +48,7 @@ Result<Reduction> reduction(OnnxNode& n) {
   } else if (noop) {
     r.nothing = true;
   } else {
-    r.axes.resize(static_cast<size_t>(rank));
+    r.axes.resize(usize(rank));
     std::iota(r.axes.begin(), r.axes.end(), 0);
   }
   return r;

@@ -57,7 +57,7 @@ Status reshape(OnnxNode& n) {
   if (free >= 0) {
     const int64_t total = numElements(sizes);
     if (known == 0 || total % known) return n.error(ErrorCode::kInvalidModel, "{} elements do not divide into the target", total);
-    wanted[static_cast<size_t>(free)] = total / known;
+    nth(wanted, free) = total / known;
   }
   QC_ASSIGN(Value * y, n.reshape(n.input(0), wanted));
   return n.setOutput(y);
@@ -102,7 +102,7 @@ Status unsqueeze(OnnxNode& n) {
 }
 
 Status transpose(OnnxNode& n) {
-  Ints reversed(static_cast<size_t>(n.type(0).rank()));
+  Ints reversed(usize(n.type(0).rank()));
   std::iota(reversed.rbegin(), reversed.rend(), 0);
   QC_ASSIGN(const Ints perm, n.integers("perm", reversed));
   QC_ASSIGN(Value * y, n.create("transpose", {n.input(0)}, {{"perm", perm}}));
@@ -129,7 +129,7 @@ Status split(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(auto sizes, n.intsFrom(1, "split"));
   if (!sizes) {
-    const int64_t dim = n.type(0).shape[static_cast<size_t>(axis)].size();
+    const int64_t dim = nth(n.type(0).shape, axis).size();
     QC_ASSIGN(const int64_t pieces, n.integer("num_outputs", n.numOutputs()));
     if (pieces < 1 || pieces > 65536) return n.error(ErrorCode::kInvalidModel, "{} pieces", pieces);
     const int64_t piece = (dim + pieces - 1) / pieces;
@@ -168,7 +168,7 @@ Status slice(OnnxNode& n) {
   Ints allStarts(dims.size(), 0), allSizes = dims, allSteps(dims.size(), 1);
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
-    const auto a = static_cast<size_t>(axis);
+    const auto a = usize(axis);
     const int64_t dim = dims[a], step = std::clamp<int64_t>(steps[i], -(int64_t{1} << 40), int64_t{1} << 40);
     if (step == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
     const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
@@ -185,7 +185,7 @@ Status slice(OnnxNode& n) {
 
 Status pad(OnnxNode& n) {
   QC_ASSIGN(const std::string mode, n.string("mode", "constant"));
-  const auto rank = static_cast<size_t>(n.type(0).rank());
+  const auto rank = usize(n.type(0).rank());
   Ints given, pads(2 * rank, 0);
   double value = 0;
   if (n.opset() >= 11) {
@@ -202,8 +202,8 @@ Status pad(OnnxNode& n) {
     if (given.size() != 2 * axes.size()) return n.error(ErrorCode::kInvalidModel, "{} pads for {} axes", given.size(), axes.size());
     for (size_t i = 0; i < axes.size(); ++i) {
       QC_ASSIGN(const int64_t axis, n.axis(axes[i], static_cast<int64_t>(rank)));
-      pads[static_cast<size_t>(axis)] = given[i];
-      pads[static_cast<size_t>(axis) + rank] = given[i + axes.size()];
+      nth(pads, axis) = given[i];
+      pads[usize(axis) + rank] = given[i + axes.size()];
     }
   } else {
     if (given.size() != 2 * rank) return n.error(ErrorCode::kInvalidModel, "{} pads for {} dims", given.size(), rank);
@@ -353,7 +353,7 @@ Status resize(OnnxNode& n) {
     axes.clear();
     for (const int64_t a : raw) {
       QC_ASSIGN(const int64_t axis, n.axis(a, static_cast<int64_t>(rank)));
-      axes.push_back(static_cast<size_t>(axis));
+      axes.push_back(usize(axis));
     }
   }
   std::vector<double> roi;

@@ -9,6 +9,8 @@
 #include <queue>
 #include <unordered_map>
 
+#include "ir/signed_index.h"
+
 namespace qc {
 namespace {
 
@@ -43,13 +45,13 @@ void readsOf(const onnx::NodeProto& node, const Visit& visit, bool capturedOnly)
 std::vector<int> circleAmong(const std::vector<std::vector<int>>& feeders, const std::vector<bool>& done) {
   std::vector<int> seen(feeders.size(), -1), path;
   int at = static_cast<int>(std::find(done.begin(), done.end(), false) - done.begin());
-  while (seen[static_cast<size_t>(at)] < 0) {
-    seen[static_cast<size_t>(at)] = static_cast<int>(path.size());
+  while (nth(seen, at) < 0) {
+    nth(seen, at) = static_cast<int>(path.size());
     path.push_back(at);
-    const auto& from = feeders[static_cast<size_t>(at)];
-    at = *std::find_if(from.begin(), from.end(), [&](int f) { return !done[static_cast<size_t>(f)]; });
+    const auto& from = nth(feeders, at);
+    at = *std::find_if(from.begin(), from.end(), [&](int f) { return !nth(done, f); });
   }
-  path.erase(path.begin(), path.begin() + seen[static_cast<size_t>(at)]);
+  path.erase(path.begin(), path.begin() + nth(seen, at));
   std::reverse(path.begin(), path.end());
   return path;
 }
@@ -65,11 +67,11 @@ Result<std::vector<int>> scheduleOf(const OnnxNodes& nodes) {
   for (int i = 0; i < nodes.size(); ++i)
     for (const auto& name : nodes[i].output())
       if (!name.empty()) producers.emplace(name, i);
-  const auto count = static_cast<size_t>(nodes.size());
+  const auto count = usize(nodes.size());
   std::vector<std::vector<int>> feeders(count), users(count);
   bool inOrder = true;
   for (int i = 0; i < nodes.size(); ++i) {
-    auto& from = feeders[static_cast<size_t>(i)];
+    auto& from = nth(feeders, i);
     const auto feed = [&](const std::string& name) {
       if (const auto it = producers.find(name); it != producers.end()) from.push_back(it->second);
     };
@@ -84,7 +86,7 @@ Result<std::vector<int>> scheduleOf(const OnnxNodes& nodes) {
   std::vector<size_t> missing(count);
   std::priority_queue<int, std::vector<int>, std::greater<>> ready;
   for (size_t i = 0; i < count; ++i) {
-    for (const int f : feeders[i]) users[static_cast<size_t>(f)].push_back(static_cast<int>(i));
+    for (const int f : feeders[i]) nth(users, f).push_back(static_cast<int>(i));
     if ((missing[i] = feeders[i].size()) == 0) ready.push(static_cast<int>(i));
   }
   order.clear();
@@ -92,10 +94,10 @@ Result<std::vector<int>> scheduleOf(const OnnxNodes& nodes) {
   while (!ready.empty()) {
     const int next = ready.top();
     ready.pop();
-    done[static_cast<size_t>(next)] = true;
+    nth(done, next) = true;
     order.push_back(next);
-    for (const int u : users[static_cast<size_t>(next)])
-      if (--missing[static_cast<size_t>(u)] == 0) ready.push(u);
+    for (const int u : nth(users, next))
+      if (--nth(missing, u) == 0) ready.push(u);
   }
   if (order.size() == count) return order;
   std::vector<std::string> names;

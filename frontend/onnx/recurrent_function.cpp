@@ -120,7 +120,7 @@ Result<std::string> Nodes::formula(const ScalarExpr& expression, std::span<const
   };
   std::vector<Written> values;
   for (const ExprProgram::Instruction& i : flatten(expression)) {
-    const auto operand = [&](int k) -> const Written& { return values[static_cast<size_t>(i.operand[k])]; };
+    const auto operand = [&](int k) -> const Written& { return nth(values, i.operand[k]); };
     const auto number = [&](int k) { return operand(k).condition ? cast(operand(k).name, DType::f32) : operand(k).name; };
     const auto condition = [&](int k) {
       if (operand(k).condition) return operand(k).name;
@@ -132,7 +132,7 @@ Result<std::string> Nodes::formula(const ScalarExpr& expression, std::span<const
     for (int k = i.op == Op::select ? 1 : 0; k < 3 && i.operand[k] >= 0; ++k) numbers.push_back(number(k));
     const auto isOp = [&](const OfOp& row) { return row.op == i.op; };
     if (i.op == Op::arg)
-      values.push_back({args[static_cast<size_t>(i.index)]});
+      values.push_back({nth(args, i.index)});
     else if (i.op == Op::constant)
       values.push_back({constant(i.value)});
     else if (i.op == Op::select)
@@ -142,7 +142,7 @@ Result<std::string> Nodes::formula(const ScalarExpr& expression, std::span<const
     else if (const OfOp* comparison = find(kConditions, isOp))
       values.push_back({step(comparison->onnx, numbers), true});
     else if (const OfFunction* function = i.op != Op::call ? nullptr : find(kFunctions, [&](const OfFunction& f) {
-               return f.name == ScalarExpr::functions()[static_cast<size_t>(i.index)].name;
+               return f.name == nth(ScalarExpr::functions(), i.index).name;
              }))
       values.push_back({function->write(*this, numbers[0])});
     else
@@ -239,7 +239,7 @@ class Layer {
     for (const std::string& input : {before, now}) body.add_input()->set_name(input);
     if (hasLengths_) body.add_input()->set_name(runs);
     const auto setGates = [&](int from, const std::string& v, int64_t gates) {
-      const Names each = inner.split(v, Ints(static_cast<size_t>(gates), form_.hidden));
+      const Names each = inner.split(v, Ints(usize(gates), form_.hidden));
       std::copy(each.begin(), each.end(), values.begin() + from);
     };
     setGates(Step::input, now, form_.gates);

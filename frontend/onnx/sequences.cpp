@@ -26,7 +26,7 @@ Result<size_t> positionOf(OnnxNode& n, int operand, const Tensors& list, bool en
   const auto size = static_cast<int64_t>(list.size());
   if (position < -size || position > size || (position == size && !end))
     return n.error(ErrorCode::kInvalidModel, "position {} of a sequence of {}", position, size);
-  return static_cast<size_t>(position < 0 ? position + size : position);
+  return usize(position < 0 ? position + size : position);
 }
 
 Result<OnnxValues> identity(OnnxNode&, const OnnxValues& operands) { return operands; }
@@ -83,11 +83,11 @@ Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
   QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t keep, n.integer("keepdims", 1));
-  const int64_t size = n.type(0).sizes()[static_cast<size_t>(axis)];
+  const int64_t size = nth(n.type(0).sizes(), axis);
   Ints parts;
   if (!n.input(1)) {
     if (size > 65536) return n.error(ErrorCode::kResource, "{} parts", size);
-    parts.assign(static_cast<size_t>(size), 1);
+    parts.assign(usize(size), 1);
   } else if (n.type(1).rank() == 0) {
     QC_ASSIGN(const int64_t part, n.constantInteger(1, "the size of the parts"));
     if (part < 1 || size / part > 65536) return n.error(ErrorCode::kInvalidModel, "parts of {} of a dim of {}", part, size);
@@ -137,8 +137,8 @@ Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, boo
 
 Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64_t size, bool keep) {
   Ints sizes = v->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
-  starts[static_cast<size_t>(axis)] = start;
-  sizes[static_cast<size_t>(axis)] = size;
+  nth(starts, axis) = start;
+  nth(sizes, axis) = size;
   QC_ASSIGN(Value * slice, n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
   if (keep) return slice;
   sizes.erase(sizes.begin() + axis);

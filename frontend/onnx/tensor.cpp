@@ -62,7 +62,7 @@ Result<External> openExternal(const onnx::TensorProto& proto, const Descriptor& 
 void unpackHalfBytes(std::string_view packed, DType dtype, Tensor& out) {
   auto* to = static_cast<uint8_t*>(out.mutableData());
   for (int64_t i = 0; i < out.numElements(); ++i) {
-    const auto byte = static_cast<uint8_t>(packed[static_cast<size_t>(i / 2)]);
+    const auto byte = static_cast<uint8_t>(nth(packed, i / 2));
     const int nibble = i % 2 ? byte >> 4 : byte & 15;
     to[i] = static_cast<uint8_t>(dtype == DType::s4 && nibble > 7 ? nibble - 16 : nibble);
   }
@@ -74,10 +74,10 @@ Result<Tensor> readExternal(const onnx::TensorProto& proto, const Descriptor& fo
   if (!external) return tl::make_unexpected(std::move(external).error().on(proto.name()));
   Tensor tensor(dtype, std::move(sizes));
   if (isHalfByte(dtype)) {
-    QC_ASSIGN(const std::string packed, external->file.head(external->offset, static_cast<size_t>(bytes)));
+    QC_ASSIGN(const std::string packed, external->file.head(external->offset, usize(bytes)));
     unpackHalfBytes(packed, dtype, tensor);
   } else {
-    QC_TRY(external->file.read(external->offset, tensor.mutableData(), static_cast<size_t>(bytes)));
+    QC_TRY(external->file.read(external->offset, tensor.mutableData(), usize(bytes)));
   }
   return tensor;
 }
@@ -174,7 +174,7 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& 
   if (isRaw && isHalfByte(dtype)) {
     unpackHalfBytes(raw, dtype, tensor);
   } else if (isRaw) {
-    std::memcpy(tensor.mutableData(), raw.data(), static_cast<size_t>(bytes));
+    std::memcpy(tensor.mutableData(), raw.data(), usize(bytes));
   } else if (auto s = fillTyped(proto, tensor); !s) {
     return tl::make_unexpected(std::move(s.error()).on(proto.name()));
   }

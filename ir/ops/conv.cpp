@@ -42,7 +42,7 @@ Result<Window> inferOperands(const InferContext& c, bool transposed) {
     return fail(ErrorCode::kInvalidModel, "'{}': group={} does not divide the {} {} channels of w", c.op, group, w.shape[0].size(),
                 transposed ? "input" : "output");
   QC_ASSIGN(Window window, Window::of(c, kernelOf(w.shape)));
-  const Dim channels = x.shape[static_cast<size_t>(channelAxisOf(c.attrs, x.rank()))];
+  const Dim channels = nth(x.shape, channelAxisOf(c.attrs, x.rank()));
   int64_t expected = w.shape[0].size();
   if (!transposed && __builtin_mul_overflow(w.shape[1].size(), group, &expected))
     return fail(ErrorCode::kInvalidModel, "'{}': group={} is too large", c.op, group);
@@ -220,7 +220,7 @@ struct Conv {
 // Weights as [group][tap][in][out], so that the output channels are the lanes of the inner loop; depthwise as [tap][channel].
 template <class T>
 std::vector<T> packed(const Conv& s, const T* w, bool transposed) {
-  std::vector<T> p(static_cast<size_t>(s.group * s.in * s.out * s.window.taps()));
+  std::vector<T> p(usize(s.group * s.in * s.out * s.window.taps()));
   const int64_t taps = s.window.taps();
   for (int64_t g = 0; g < s.group; ++g)
     for (int64_t i = 0; i < s.in; ++i)
@@ -228,7 +228,7 @@ std::vector<T> packed(const Conv& s, const T* w, bool transposed) {
         const T* from = w + (transposed ? (g * s.in + i) * s.out + o : (g * s.out + o) * s.in + i) * taps;
         for (int64_t t = 0; t < taps; ++t) {
           const int64_t to = s.depthwise() && !transposed ? t * s.group + g : ((g * taps + t) * s.in + i) * s.out + o;
-          p[static_cast<size_t>(to)] = from[t];
+          nth(p, to) = from[t];
         }
       }
   return p;
@@ -245,7 +245,7 @@ void convolve(const Conv& s, const T* x, const T* w, T* acc) {
     return;
   }
   if (s.depthwise()) {
-    const std::vector<T> zeros(static_cast<size_t>(inputs));
+    const std::vector<T> zeros(usize(inputs));
     for (int64_t p = 0; p < pixels; ++p)
       s.walk(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
         ref::multiplyAddElements(pixel < 0 ? zeros.data() : x + pixel * inputs, w + tap * outputs, acc + p * outputs, outputs);
@@ -253,7 +253,7 @@ void convolve(const Conv& s, const T* x, const T* w, T* acc) {
     return;
   }
   constexpr int64_t kRows = 16;
-  std::vector<T> rows(static_cast<size_t>(kRows * depth));
+  std::vector<T> rows(usize(kRows * depth));
   for (int64_t first = 0; first < pixels; first += kRows) {
     const int64_t count = std::min(kRows, pixels - first);
     for (int64_t g = 0; g < s.group; ++g) {
@@ -274,7 +274,7 @@ template <class T>
 void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
   if (s.in == 0) return;
   const int64_t taps = s.window.taps();
-  const std::vector<T> zeros(static_cast<size_t>(s.x.channels));
+  const std::vector<T> zeros(usize(s.x.channels));
   for (int64_t p = 0; p < s.y.pixels(); ++p)
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
       const T* from = pixel < 0 ? zeros.data() : x + pixel * s.x.channels;
@@ -296,7 +296,7 @@ void evalFloat(const EvalContext& c, bool transposed) {
   }
   const bool hasResidual = c.has(kResidual);
   const ResultElements<T> y(c.out());
-  std::vector<T> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride)), residual;
+  std::vector<T> pixels(usize(s.x.batchStride)), acc(usize(s.y.batchStride)), residual;
   const auto same = [](T v, int64_t) { return v; };
   for (int64_t n = 0; n < s.x.batch; ++n) {
     readPixels(s.x, x.data(), n, pixels.data(), same);
@@ -330,10 +330,9 @@ Status evalQuantizedConv(const EvalContext& c, bool transposed) {
   const std::vector<uint32_t> weights = packed(s, w.data(), transposed);
   const QuantizedEpilogue epilogue(c, s.y.channels, [&](int64_t o) { return transposed ? o % slices : o; });
   const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
-  std::vector<uint32_t> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride));
+  std::vector<uint32_t> pixels(usize(s.x.batchStride)), acc(usize(s.y.batchStride));
   std::vector<float> residualPixels(residual.empty() ? 0 : acc.size()), reals(epilogue.quantizes() ? 0 : acc.size());
-  std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0),
-      all(epilogue.quantizes() ? acc.size() * static_cast<size_t>(s.y.batch) : 0);
+  std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0), all(epilogue.quantizes() ? acc.size() * usize(s.y.batch) : 0);
   const auto same = [](auto v, int64_t) { return v; };
   for (int64_t n = 0; n < s.x.batch; ++n) {
     readPixels(s.x, x.data(), n, pixels.data(), same);
@@ -361,7 +360,7 @@ Status evalDynamicConv(const EvalContext& c) {
   const std::vector<uint32_t> x = centred(c.in(kX), xq);
   const std::vector<uint32_t> w = centred(c.in(kW), wq, [&](int64_t i) { return i / (taps * s.in); });
   const std::vector<uint32_t> weights = packed(s, w.data(), false);
-  std::vector<uint32_t> pixels(static_cast<size_t>(s.x.batchStride)), acc(static_cast<size_t>(s.y.batchStride));
+  std::vector<uint32_t> pixels(usize(s.x.batchStride)), acc(usize(s.y.batchStride));
   std::vector<float> y(acc.size());
   const auto same = [](auto v, int64_t) { return v; };
   for (int64_t n = 0; n < s.x.batch; ++n) {
@@ -370,8 +369,8 @@ Status evalDynamicConv(const EvalContext& c) {
     convolve(s, pixels.data(), weights.data(), acc.data());
     for (int64_t p = 0, i = 0; p < s.y.pixels(); ++p)
       for (int64_t o = 0; o < s.y.channels; ++o, ++i) {
-        y[static_cast<size_t>(i)] = static_cast<float>(static_cast<int32_t>(acc[static_cast<size_t>(i)])) * (scale * wq.scale(o));
-        if (c.has(kBias)) y[static_cast<size_t>(i)] += c.in(kBias).as<float>()[o];
+        nth(y, i) = static_cast<float>(static_cast<int32_t>(nth(acc, i))) * (scale * wq.scale(o));
+        if (c.has(kBias)) nth(y, i) += c.in(kBias).as<float>()[o];
       }
     writePixels(s.y, y.data(), n, c.out().as<float>());
   }

@@ -67,14 +67,14 @@ Status evalDynamicLinear(const EvalContext& c) {
   const Elements<float> scale(c.in(kScale));
   const int32_t* zero = c.in(kZeroPoint).as<int32_t>();
   const bool perRow = scale.size() > 1, zeroPerRow = c.in(kZeroPoint).numElements() > 1;
-  std::vector<uint32_t> integers(static_cast<size_t>(x.size())), weights(static_cast<size_t>(w.size()));
-  for (int64_t i = 0; i < x.size(); ++i) integers[static_cast<size_t>(i)] = static_cast<uint32_t>(x[i] - zero[zeroPerRow ? i / depth : 0]);
+  std::vector<uint32_t> integers(usize(x.size())), weights(usize(w.size()));
+  for (int64_t i = 0; i < x.size(); ++i) nth(integers, i) = static_cast<uint32_t>(x[i] - zero[zeroPerRow ? i / depth : 0]);
   for (int64_t o = 0; o < outputs; ++o)
     for (int64_t k = 0; k < depth; ++k)
-      weights[static_cast<size_t>(k * outputs + o)] = static_cast<uint32_t>(w[o * depth + k] - wq.zeroPoint(scaleIndex(o, k / group)));
+      nth(weights, k * outputs + o) = static_cast<uint32_t>(w[o * depth + k] - wq.zeroPoint(scaleIndex(o, k / group)));
   float* y = c.out().as<float>();
   std::fill_n(y, rows * outputs, 0.0f);
-  std::vector<uint32_t> acc(static_cast<size_t>(rows * outputs));
+  std::vector<uint32_t> acc(usize(rows * outputs));
   for (int64_t g = 0; g < groups; ++g) {
     std::fill(acc.begin(), acc.end(), 0u);
     const int64_t first = g * group;
@@ -82,8 +82,7 @@ Status evalDynamicLinear(const EvalContext& c) {
                      std::min(group, depth - first));
     for (int64_t r = 0, i = 0; r < rows; ++r)
       for (int64_t o = 0; o < outputs; ++o, ++i) {
-        const float term =
-            static_cast<float>(static_cast<int32_t>(acc[static_cast<size_t>(i)])) * (scale[perRow ? r : 0] * wq.scale(scaleIndex(o, g)));
+        const float term = static_cast<float>(static_cast<int32_t>(nth(acc, i))) * (scale[perRow ? r : 0] * wq.scale(scaleIndex(o, g)));
         y[i] = g == 0 ? term : y[i] + term;
       }
   }

@@ -65,7 +65,7 @@ struct Weights {
 
 // From w [directions, rows, depth].
 Weights weightsOf(const TensorRef& w, const QuantParams& q, int64_t direction) {
-  Weights to{w.sizes[1], w.sizes[2], std::vector<uint32_t>(static_cast<size_t>(w.sizes[1] * w.sizes[2])), {}, {}};
+  Weights to{w.sizes[1], w.sizes[2], std::vector<uint32_t>(usize(w.sizes[1] * w.sizes[2])), {}, {}};
   const Elements<int64_t> values(w);
   for (int64_t r = 0; r < to.rows; ++r) {
     const int64_t index = rowParameter(q, direction, r, to.rows);
@@ -73,7 +73,7 @@ Weights weightsOf(const TensorRef& w, const QuantParams& q, int64_t direction) {
     to.sums.push_back(0);
     for (int64_t k = 0; k < to.depth; ++k) {
       const auto value = static_cast<uint32_t>(values[(direction * to.rows + r) * to.depth + k] - q.zeroPoint(index));
-      to.values[static_cast<size_t>(k * to.rows + r)] = value;
+      nth(to.values, k * to.rows + r) = value;
       to.sums.back() += value;
     }
   }
@@ -109,17 +109,17 @@ class Product {
   void operator()(const float* x, int64_t count, int64_t first, int64_t rows, float* y) {
     const int64_t together = perVector_ ? 1 : count, depth = weights_.depth;
     const auto low = static_cast<int32_t>(rangeOf(range_.storage).min);
-    integers_.resize(static_cast<size_t>(together * depth));
+    integers_.resize(usize(together * depth));
     for (int64_t i = 0; i < count; i += together) {
       const std::span<const float> values(x + i * depth, integers_.size());
       const DynamicParams p = dynamicParams(values, range_);
       for (size_t k = 0; k < values.size(); ++k)
         integers_[k] = static_cast<uint32_t>(qmath::quantize(values[k], p.scale, p.zeroPoint, range_.qmin, range_.qmax) - low);
-      sums_.assign(static_cast<size_t>(together * rows), 0);
+      sums_.assign(usize(together * rows), 0);
       ref::multiplyAdd(integers_.data(), depth, weights_.values.data() + first, weights_.rows, sums_.data(), rows, together, rows, depth);
       for (int64_t j = 0; j < together * rows; ++j) {
-        const auto row = static_cast<size_t>(first + j % rows);
-        const uint32_t acc = sums_[static_cast<size_t>(j)] - static_cast<uint32_t>(p.zeroPoint - low) * weights_.sums[row];
+        const auto row = usize(first + j % rows);
+        const uint32_t acc = nth(sums_, j) - static_cast<uint32_t>(p.zeroPoint - low) * weights_.sums[row];
         y[i * rows + j] = static_cast<float>(static_cast<int32_t>(acc)) * (p.scale * weights_.scales[row]);
       }
     }

@@ -50,7 +50,7 @@ const DomainInfo& info(Domain domain) {
       {"any type", [](DType) { return true; }},
       {"bool", [](DType t) { return t == DType::boolean; }},
   };
-  return kInfo[static_cast<size_t>(domain)];
+  return nth(kInfo, domain);
 }
 
 struct Row {
@@ -189,7 +189,7 @@ Result<std::vector<TensorType>> infer(const Row& row, const InferContext& c) {
   const TensorType& data = c.type(row.firstData);
   Shape shape = c.type(0).shape;
   for (int i = 0; i < static_cast<int>(row.operands.size()); ++i) {
-    const std::string& name = row.operands[static_cast<size_t>(i)].name;
+    const std::string& name = nth(row.operands, i).name;
     const TensorType& t = c.type(i);
     if (t.isQuantized() && !(row.traits & kMovesData))
       return fail(ErrorCode::kInvalidModel, "operand {} is quantized ({}); dequantize it first", name, t.str());
@@ -199,7 +199,7 @@ Result<std::vector<TensorType>> infer(const Row& row, const InferContext& c) {
       return fail(ErrorCode::kInvalidModel, "operand {} is {}, not {}", name, toString(t.dtype), info(row.domain).description);
     if (i >= row.firstData && t.dtype != data.dtype)
       return fail(ErrorCode::kInvalidModel, "operand {} is {}, but operand {} is {}", name, toString(t.dtype),
-                  row.operands[static_cast<size_t>(row.firstData)].name, toString(data.dtype));
+                  nth(row.operands, row.firstData).name, toString(data.dtype));
     if (i > 0) {
       QC_ASSIGN(shape, broadcastShapes(shape, t.shape));
     }
@@ -229,7 +229,7 @@ class Reader {
     if (view_.isSingle())
       gather(0, 1);
     else if (!direct())
-      buffer_.resize(static_cast<size_t>(kChunk));
+      buffer_.resize(usize(kChunk));
   }
 
   int stride() const { return view_.isSingle() ? 0 : 1; }
@@ -244,7 +244,7 @@ class Reader {
   bool direct() const { return native_ && view_.isDense(); }
 
   void gather(int64_t begin, int64_t n) {
-    buffer_.resize(std::max(buffer_.size(), static_cast<size_t>(n)));
+    buffer_.resize(std::max(buffer_.size(), usize(n)));
     T* out = buffer_.data();
     view_.forRuns(begin, n, [&](int64_t offset, int64_t stride, int64_t count) {
       if (native_ && stride == 1)
@@ -289,7 +289,7 @@ void evaluateAs(const ExprProgram& program, const EvalContext& c) {
   }
   const QuantParams* quant = c.outType().quant.get();
   const bool direct = out.dtype == kNative<T> && !quant;
-  std::vector<T> buffer(direct ? 0 : static_cast<size_t>(std::min(total, kChunk)));
+  std::vector<T> buffer(direct ? 0 : usize(std::min(total, kChunk)));
   std::vector<const T*> args(readers.size());
   for (int64_t begin = 0; begin < total; begin += kChunk) {
     const int64_t n = std::min(kChunk, total - begin);
@@ -309,7 +309,7 @@ void clipIntegers(const EvalContext& c) {
     return result;
   };
   const T low = limit(std::ceil(c.node.real("min"))), high = limit(std::floor(c.node.real("max")));
-  std::vector<T> values(static_cast<size_t>(c.out().numElements()));
+  std::vector<T> values(usize(c.out().numElements()));
   const auto n = static_cast<int64_t>(values.size());
   loadElements<T>(c.in(0).dtype, c.in(0).data, 0, 1, n, values.data());
   for (T& v : values) v = std::min(std::max(v, low), high);
@@ -331,7 +331,7 @@ Status evaluateClip(const EvalContext& c) {
 }
 
 Status evaluateIdentity(const EvalContext& c) {
-  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.out().numElements() * sizeOf(c.out().dtype)));
+  std::memcpy(c.out().data, c.in(0).data, usize(c.out().numElements() * sizeOf(c.out().dtype)));
   return {};
 }
 

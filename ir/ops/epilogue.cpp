@@ -34,7 +34,7 @@ template <class T>
 void applyPost(const std::optional<ScalarExpr>& post, const T* residual, T* y, int64_t n) {
   if (!post || n == 0) return;
   const ExprProgram program(post->expand());
-  std::vector<T> out(static_cast<size_t>(n));
+  std::vector<T> out(usize(n));
   const T* const args[] = {y, residual};
   const int strides[] = {1, 1};
   const size_t count = residual ? 2 : 1;
@@ -106,16 +106,16 @@ Status requireInt32Sums(const InferContext& c, int64_t depth, int64_t channels, 
   int64_t bound = 0;
   if (!__builtin_mul_overflow(depth, reachX * reachW, &bound) && bound <= kMaxSum - largestBias) return {};
   if (channelOf && weights && weights->numElements() > 0) {
-    std::vector<int64_t> sums(static_cast<size_t>(channels));
+    std::vector<int64_t> sums(usize(channels));
     for (int64_t i = 0; i < weights->numElements(); ++i) {
       const int64_t channel = channelOf(i);
       const int64_t slice = w.zeroPoints.size() == 1 ? 0 : channel % static_cast<int64_t>(w.zeroPoints.size());
-      sums[static_cast<size_t>(channel)] += reachX * std::abs(static_cast<int64_t>(weights->at(i)) - w.zeroPoint(slice));
+      nth(sums, channel) += reachX * std::abs(static_cast<int64_t>(weights->at(i)) - w.zeroPoint(slice));
     }
     bool fits = true;
     for (int64_t o = 0; o < channels; ++o) {
-      const int64_t b = bias ? std::abs(int64_t{bias->as<int32_t>()[static_cast<size_t>(o)]}) : 0;
-      fits = fits && sums[static_cast<size_t>(o)] + b <= kMaxSum;
+      const int64_t b = bias ? std::abs(int64_t{nth(bias->as<int32_t>(), o)}) : 0;
+      fits = fits && nth(sums, o) + b <= kMaxSum;
     }
     if (fits) return {};
   }
@@ -137,26 +137,26 @@ template void floatEpilogue<uint32_t>(const EpilogueForm&, const uint32_t*, cons
 template void floatEpilogue<uint64_t>(const EpilogueForm&, const uint64_t*, const uint64_t*, uint64_t*, int64_t, int64_t);
 
 QuantizedEpilogue::QuantizedEpilogue(const EvalContext& c, int64_t channels, const std::function<int64_t(int64_t)>& channelScale)
-    : channels_(channels), form_(EpilogueForm::of(c.node)), bias_(static_cast<size_t>(channels)) {
+    : channels_(channels), form_(EpilogueForm::of(c.node)), bias_(usize(channels)) {
   const QuantParams &x = *c.inType(kX).quant, &w = *c.inType(kW).quant;
   for (int64_t o = 0; o < channels; ++o) {
     factor_.push_back(form_.factor(x.scale(), w.scale(channelScale(o))));
-    if (c.node.operand(kBias)) bias_[static_cast<size_t>(o)] = c.in(kBias).as<uint32_t>()[o];
+    if (c.node.operand(kBias)) nth(bias_, o) = c.in(kBias).as<uint32_t>()[o];
   }
 }
 
 void QuantizedEpilogue::run(const uint32_t* acc, const float* residual, int64_t rows, int32_t* integers, float* reals) const {
   const int64_t n = rows * channels_;
-  const auto sum = [&](int64_t i, int64_t o) { return static_cast<int32_t>(acc[i] + bias_[static_cast<size_t>(o)]); };
+  const auto sum = [&](int64_t i, int64_t o) { return static_cast<int32_t>(acc[i] + nth(bias_, o)); };
   if (form_.integerForm()) {
     for (int64_t i = 0, r = 0; r < rows; ++r)
-      for (int64_t o = 0; o < channels_; ++o, ++i) integers[i] = form_.ofSum(sum(i, o), factor_[static_cast<size_t>(o)]);
+      for (int64_t o = 0; o < channels_; ++o, ++i) integers[i] = form_.ofSum(sum(i, o), nth(factor_, o));
     return;
   }
-  std::vector<float> scratch(form_.to ? static_cast<size_t>(n) : 0);
+  std::vector<float> scratch(form_.to ? usize(n) : 0);
   float* y = form_.to ? scratch.data() : reals;
   for (int64_t i = 0, r = 0; r < rows; ++r)
-    for (int64_t o = 0; o < channels_; ++o, ++i) y[i] = static_cast<float>(sum(i, o)) * factor_[static_cast<size_t>(o)];
+    for (int64_t o = 0; o < channels_; ++o, ++i) y[i] = static_cast<float>(sum(i, o)) * nth(factor_, o);
   applyPost<float>(form_.post, residual, y, n);
   if (!form_.to) return;
   for (int64_t i = 0; i < n; ++i) integers[i] = form_.ofFloat(y[i]);
@@ -164,20 +164,19 @@ void QuantizedEpilogue::run(const uint32_t* acc, const float* residual, int64_t 
 
 std::vector<uint32_t> centred(const TensorRef& ref, const QuantParams& q, const std::function<int64_t(int64_t)>& channelOf) {
   const Elements<int64_t> values(ref);
-  std::vector<uint32_t> out(static_cast<size_t>(values.size()));
+  std::vector<uint32_t> out(usize(values.size()));
   if (!channelOf || q.zeroPoints.size() == 1) {
-    for (int64_t i = 0; i < values.size(); ++i) out[static_cast<size_t>(i)] = static_cast<uint32_t>(values[i] - q.zeroPoint());
+    for (int64_t i = 0; i < values.size(); ++i) nth(out, i) = static_cast<uint32_t>(values[i] - q.zeroPoint());
   } else {
-    for (int64_t i = 0; i < values.size(); ++i) out[static_cast<size_t>(i)] = static_cast<uint32_t>(values[i] - q.zeroPoint(channelOf(i)));
+    for (int64_t i = 0; i < values.size(); ++i) nth(out, i) = static_cast<uint32_t>(values[i] - q.zeroPoint(channelOf(i)));
   }
   return out;
 }
 
 std::vector<float> dequantized(const TensorRef& ref, const QuantParams& q) {
   const Elements<int64_t> values(ref);
-  std::vector<float> out(static_cast<size_t>(values.size()));
-  for (int64_t i = 0; i < values.size(); ++i)
-    out[static_cast<size_t>(i)] = qmath::dequantize(static_cast<int32_t>(values[i]), q.scale(), q.zeroPoint());
+  std::vector<float> out(usize(values.size()));
+  for (int64_t i = 0; i < values.size(); ++i) nth(out, i) = qmath::dequantize(static_cast<int32_t>(values[i]), q.scale(), q.zeroPoint());
   return out;
 }
 

@@ -67,7 +67,7 @@ Result<Types> inferGather(const InferContext& c) {
 }
 
 Status evalGather(const EvalContext& c) {
-  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const auto axis = usize(c.node.integer("axis"));
   const TensorRef& x = c.in(0);
   const int64_t dim = x.sizes[axis], outer = product(x.sizes, 0, axis), count = c.in(1).numElements();
   const int64_t run = product(x.sizes, axis + 1, x.sizes.size()) * sizeOf(x.dtype);
@@ -76,7 +76,7 @@ Status evalGather(const EvalContext& c) {
   for (int64_t o = 0; o < outer; ++o)
     for (int64_t i = 0; i < count; ++i, to += run) {
       QC_ASSIGN(const int64_t index, checkedIndex(c.in(1), i, dim));
-      std::memcpy(to, from + (o * dim + index) * run, static_cast<size_t>(run));
+      std::memcpy(to, from + (o * dim + index) * run, usize(run));
     }
   return {};
 }
@@ -99,7 +99,7 @@ Result<Types> inferGatherElements(const InferContext& c) {
 // Calls visit(position among the indices, element offset in x) for every index.
 Status forEachElement(const EvalContext& c, const std::function<void(int64_t, int64_t)>& visit) {
   const Ints strides = denseStrides(sizesOf(c.in(0))), sizes = sizesOf(c.in(1));
-  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const auto axis = usize(c.node.integer("axis"));
   Ints at(sizes.size(), 0);
   const int64_t n = numElements(sizes);
   for (int64_t i = 0; i < n; ++i) {
@@ -116,7 +116,7 @@ Status forEachElement(const EvalContext& c, const std::function<void(int64_t, in
 }
 
 Status evalGatherElements(const EvalContext& c) {
-  const auto bytes = static_cast<size_t>(sizeOf(c.in(0).dtype));
+  const auto bytes = usize(sizeOf(c.in(0).dtype));
   return forEachElement(c, [&](int64_t i, int64_t offset) {
     std::memcpy(c.out().as<char>() + i * static_cast<int64_t>(bytes), c.in(0).as<char>() + offset * static_cast<int64_t>(bytes), bytes);
   });
@@ -154,9 +154,9 @@ void combine(const TensorRef& y, int64_t at, const TensorRef& updates, int64_t f
 }
 
 Status evalScatterElements(const EvalContext& c) {
-  const auto bytes = static_cast<size_t>(sizeOf(c.in(0).dtype));
+  const auto bytes = usize(sizeOf(c.in(0).dtype));
   const std::string& reduction = c.node.string("reduction");
-  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements()) * bytes);
+  std::memcpy(c.out().data, c.in(0).data, usize(c.in(0).numElements()) * bytes);
   return forEachElement(c, [&](int64_t i, int64_t offset) {
     if (reduction != "none") return combine(c.out(), offset, c.in(2), i, reduction);
     std::memcpy(c.out().as<char>() + offset * static_cast<int64_t>(bytes), c.in(2).as<char>() + i * static_cast<int64_t>(bytes), bytes);
@@ -180,7 +180,7 @@ Result<int64_t> indexDepth(const InferContext& c, int64_t batch) {
 Result<Types> inferGatherNd(const InferContext& c) {
   const int64_t batch = c.attrs.integer("batch_dims");
   QC_ASSIGN(const int64_t depth, indexDepth(c, batch));
-  for (size_t d = 0; d < static_cast<size_t>(batch); ++d)
+  for (size_t d = 0; d < usize(batch); ++d)
     if (!compatible(c.type(0).shape[d], c.type(1).shape[d]))
       return fail(ErrorCode::kInvalidModel, "gather_nd: {} and {} differ in batch dim {}", describe(c, 0), describe(c, 1), d);
   Shape shape(c.type(1).shape.begin(), c.type(1).shape.end() - 1);
@@ -193,13 +193,13 @@ Status forEachSlice(const EvalContext& c, int64_t batch, const std::function<voi
   const TensorRef& x = c.in(0);
   const TensorRef& indices = c.in(1);
   const int64_t depth = indices.sizes.back(), slices = indices.numElements() / std::max<int64_t>(depth, 1);
-  const auto b = static_cast<size_t>(batch);
+  const auto b = usize(batch);
   const int64_t batches = product(x.sizes, 0, b), perBatch = std::max<int64_t>(slices / std::max<int64_t>(batches, 1), 1);
-  const int64_t run = product(x.sizes, b + static_cast<size_t>(depth), x.sizes.size()) * sizeOf(x.dtype);
+  const int64_t run = product(x.sizes, b + usize(depth), x.sizes.size()) * sizeOf(x.dtype);
   for (int64_t s = 0; s < slices; ++s) {
     int64_t offset = batches > 1 ? s / perBatch : 0;
     for (int64_t d = 0; d < depth; ++d) {
-      const int64_t dim = x.sizes[b + static_cast<size_t>(d)];
+      const int64_t dim = x.sizes[b + usize(d)];
       QC_ASSIGN(const int64_t index, checkedIndex(indices, s * depth + d, dim));
       offset = offset * dim + index;
     }
@@ -210,7 +210,7 @@ Status forEachSlice(const EvalContext& c, int64_t batch, const std::function<voi
 
 Status evalGatherNd(const EvalContext& c) {
   return forEachSlice(c, c.node.integer("batch_dims"), [&](int64_t s, int64_t offset, int64_t run) {
-    std::memcpy(c.out().as<char>() + s * run, c.in(0).as<char>() + offset, static_cast<size_t>(run));
+    std::memcpy(c.out().as<char>() + s * run, c.in(0).as<char>() + offset, usize(run));
   });
 }
 
@@ -227,10 +227,10 @@ Result<Types> inferScatterNd(const InferContext& c) {
 Status evalScatterNd(const EvalContext& c) {
   const std::string& reduction = c.node.string("reduction");
   const int64_t bytes = sizeOf(c.in(0).dtype);
-  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements() * bytes));
+  std::memcpy(c.out().data, c.in(0).data, usize(c.in(0).numElements() * bytes));
   return forEachSlice(c, 0, [&](int64_t s, int64_t offset, int64_t run) {
     if (reduction == "none") {
-      std::memcpy(c.out().as<char>() + offset, c.in(2).as<char>() + s * run, static_cast<size_t>(run));
+      std::memcpy(c.out().as<char>() + offset, c.in(2).as<char>() + s * run, usize(run));
       return;
     }
     for (int64_t i = 0; i < run / bytes; ++i) combine(c.out(), offset / bytes + i, c.in(2), s * run / bytes + i, reduction);
@@ -251,13 +251,13 @@ Result<Types> inferOneHot(const InferContext& c) {
 
 Status evalOneHot(const EvalContext& c) {
   const int64_t depth = c.node.integer("depth"), bytes = sizeOf(c.in(1).dtype);
-  const auto axis = static_cast<size_t>(c.node.integer("axis"));
+  const auto axis = usize(c.node.integer("axis"));
   const int64_t inner = product(c.in(0).sizes, axis, c.in(0).sizes.size()), n = c.out().numElements();
   for (int64_t i = 0; i < n; ++i) {
     const int64_t d = i / inner % depth, source = i / (inner * depth) * inner + i % inner;
     const double index = loadElement(c.in(0).dtype, c.in(0).data, source);
     const bool on = static_cast<double>(d) == (index < 0 ? index + static_cast<double>(depth) : index);
-    std::memcpy(c.out().as<char>() + i * bytes, c.in(1).as<char>() + (on ? bytes : 0), static_cast<size_t>(bytes));
+    std::memcpy(c.out().as<char>() + i * bytes, c.in(1).as<char>() + (on ? bytes : 0), usize(bytes));
   }
   return {};
 }
@@ -274,11 +274,11 @@ Status evalTrilu(const EvalContext& c) {
   const int64_t rows = x.sizes[x.sizes.size() - 2], columns = x.sizes.back(), bytes = sizeOf(x.dtype);
   const int64_t k = std::clamp(c.node.integer("k"), -rows, columns);  // beyond, all or nothing is kept
   const int64_t n = x.numElements();
-  std::memset(c.out().data, 0, static_cast<size_t>(n * bytes));
+  std::memset(c.out().data, 0, usize(n * bytes));
   for (int64_t i = 0; i < n; ++i) {
     const int64_t column = i % columns, row = i / columns % rows;
     const bool kept = upper ? column - k >= row : column - k <= row;
-    if (kept) std::memcpy(c.out().as<char>() + i * bytes, x.as<char>() + i * bytes, static_cast<size_t>(bytes));
+    if (kept) std::memcpy(c.out().as<char>() + i * bytes, x.as<char>() + i * bytes, usize(bytes));
   }
   return {};
 }
@@ -293,7 +293,7 @@ Result<Types> inferReverseSequence(const InferContext& c) {
   // The text of ONNX fixes them as the first two dims.
   if (!(batch == 0 && time == 1) && !(batch == 1 && time == 0))
     return fail(ErrorCode::kInvalidModel, "reverse_sequence: batch_axis={} and time_axis={} are not 0 and 1", batch, time);
-  QC_TRY(requireVector(c, 1, c.type(0).shape[static_cast<size_t>(batch)]));
+  QC_TRY(requireVector(c, 1, nth(c.type(0).shape, batch)));
   return Types{c.type(0)};
 }
 
@@ -308,7 +308,7 @@ Status evalReverseSequence(const EvalContext& c) {
       return fail(ErrorCode::kInvalidData, "a sequence length of {} for batch {}, there are {} steps", length, b, steps);
     const auto place = [&](int64_t t) { return (batchFirst ? b * steps + t : t * batches + b) * run; };
     for (int64_t t = 0; t < steps; ++t)
-      std::memcpy(c.out().as<char>() + place(t), x.as<const char>() + place(t < length ? length - 1 - t : t), static_cast<size_t>(run));
+      std::memcpy(c.out().as<char>() + place(t), x.as<const char>() + place(t < length ? length - 1 - t : t), usize(run));
   }
   return {};
 }

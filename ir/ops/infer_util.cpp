@@ -31,8 +31,7 @@ Result<Types> checkedResults(Types types) {
 
 std::string_view operandName(const InferContext& c, int operand) {
   const OpDef* def = OpRegistry::get().find(c.op);
-  return def && static_cast<size_t>(operand) < def->operands.size() ? std::string_view(def->operands[static_cast<size_t>(operand)].name)
-                                                                    : "operand";
+  return def && usize(operand) < def->operands.size() ? std::string_view(nth(def->operands, operand).name) : "operand";
 }
 
 std::string describe(const InferContext& c, int operand) { return fmt::format("{} {}", operandName(c, operand), c.type(operand).str()); }
@@ -133,8 +132,8 @@ Status checkQuantParams(const QuantParams& q, const Shape& shape) {
       if (__builtin_mul_overflow(count, blocks, &count)) return bad("too many blocks");
     }
   } else {
-    if (!shape[static_cast<size_t>(q.axis)].isStatic()) return {};
-    count = shape[static_cast<size_t>(q.axis)].size();
+    if (!nth(shape, q.axis).isStatic()) return {};
+    count = nth(shape, q.axis).size();
   }
   const auto fits = [&](size_t n) { return n == 1 || static_cast<int64_t>(n) == count; };
   if (fits(q.scales.size()) && fits(q.zeroPoints.size())) return {};

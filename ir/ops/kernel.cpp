@@ -92,14 +92,14 @@ struct Sums {
     const bool wide = w.dtype() == DType::s16;
     walk(at, o, [&](int64_t i, int64_t k) {
       const int64_t q = (i < 0 ? padding : x.as<uint8_t>()[i]) - inputOffset;
-      sum += q * (wide ? w.as<int16_t>()[static_cast<size_t>(k)] : w.as<int8_t>()[static_cast<size_t>(k)]);
+      sum += q * (wide ? nth(w.as<int16_t>(), k) : nth(w.as<int8_t>(), k));
     });
     return static_cast<int32_t>(sum);
   }
 
   float real(const Pixel& at, int64_t o, const Tensor& w) const {
     float sum = 0;
-    walk(at, o, [&](int64_t i, int64_t k) { sum = std::fma(i < 0 ? 0.0f : x.as<float>()[i], w.as<float>()[static_cast<size_t>(k)], sum); });
+    walk(at, o, [&](int64_t i, int64_t k) { sum = std::fma(i < 0 ? 0.0f : x.as<float>()[i], nth(w.as<float>(), k), sum); });
     return sum;
   }
 };

@@ -77,7 +77,7 @@ Types inferCast(const InferContext& c) {
 Status evaluateCast(const EvalContext& c) {
   withArithmetic(c.in(0).dtype, [&]<class T>() {
     constexpr int64_t kChunk = 4096;
-    std::vector<T> buffer(static_cast<size_t>(kChunk));
+    std::vector<T> buffer(usize(kChunk));
     const int64_t total = c.out().numElements();
     for (int64_t begin = 0; begin < total; begin += kChunk) {
       const int64_t n = std::min(kChunk, total - begin);

@@ -45,9 +45,9 @@ Result<Types> inferQuantizedLinear(const InferContext& c) {
 // w [N][K] -> [K][N], so that outputs are the lanes of the inner loop
 template <class T>
 std::vector<T> transposed(const T* w, int64_t rows, int64_t columns) {
-  std::vector<T> t(static_cast<size_t>(rows * columns));
+  std::vector<T> t(usize(rows * columns));
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t k = 0; k < columns; ++k) t[static_cast<size_t>(k * rows + r)] = w[r * columns + k];
+    for (int64_t k = 0; k < columns; ++k) nth(t, k * rows + r) = w[r * columns + k];
   return t;
 }
 
@@ -82,7 +82,7 @@ Status evalQuantizedLinear(const EvalContext& c) {
   const std::vector<uint32_t> x = centred(c.in(kX), *c.inType(kX).quant);
   const std::vector<uint32_t> w = centred(c.in(kW), *c.inType(kW).quant, [&](int64_t i) { return i / depth; });
   const std::vector<uint32_t> weights = transposed(w.data(), outputs, depth);
-  std::vector<uint32_t> acc(static_cast<size_t>(rows * outputs));
+  std::vector<uint32_t> acc(usize(rows * outputs));
   ref::multiplyAdd(x.data(), depth, weights.data(), outputs, acc.data(), outputs, rows, outputs, depth);
   const QuantizedEpilogue epilogue(c, outputs, [](int64_t o) { return o; });
   const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
@@ -184,7 +184,7 @@ Status evalQuantizedMatmul(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const QuantParams &qa = *c.inType(0).quant, &qb = *c.inType(1).quant;
   const std::vector<uint32_t> a = centred(c.in(0), qa), b = centred(c.in(1), qb);
-  std::vector<uint32_t> acc(static_cast<size_t>(c.out().numElements()));
+  std::vector<uint32_t> acc(usize(c.out().numElements()));
   products(c, a.data(), b.data(), acc.data());
   const QuantPtr& to = c.node.attrs().quant("to");
   std::vector<int32_t> q(to ? acc.size() : 0);

@@ -15,12 +15,12 @@ using Boxes = std::vector<BoxCopy>;
 Boxes boxesOfTranspose(const MovementShape& s) {
   const Ints strides = denseStrides(s.in[0]);
   BoxCopy copy{0, 0, 0, 0, {s.out[0], {}, denseStrides(s.out[0])}};
-  for (const int64_t p : s.attrs.integers("perm")) copy.box.fromStrides.push_back(strides[static_cast<size_t>(p)]);
+  for (const int64_t p : s.attrs.integers("perm")) copy.box.fromStrides.push_back(nth(strides, p));
   return {copy};
 }
 
 Boxes boxesOfConcat(const MovementShape& s) {
-  const auto axis = static_cast<size_t>(s.attrs.integer("axis"));
+  const auto axis = usize(s.attrs.integer("axis"));
   const Ints strides = denseStrides(s.out[0]);
   Boxes boxes;
   int64_t to = 0;
@@ -32,7 +32,7 @@ Boxes boxesOfConcat(const MovementShape& s) {
 }
 
 Boxes boxesOfSplit(const MovementShape& s) {
-  const auto axis = static_cast<size_t>(s.attrs.integer("axis"));
+  const auto axis = usize(s.attrs.integer("axis"));
   const Ints strides = denseStrides(s.in[0]);
   Boxes boxes;
   int64_t from = 0;

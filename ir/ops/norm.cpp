@@ -123,14 +123,14 @@ Status evalBatchNorm(const EvalContext& c) {
     const ResultElements<T> y(c.out());
     const ChannelView v(c.in(0).sizes, c.node.attrs());
     const auto epsilon = static_cast<T>(static_cast<float>(c.node.real("epsilon")));
-    std::vector<T> factor(static_cast<size_t>(v.channels)), shift(factor.size());
+    std::vector<T> factor(usize(v.channels)), shift(factor.size());
     for (int64_t ch = 0; ch < v.channels; ++ch) {
-      const auto i = static_cast<size_t>(ch);
+      const auto i = usize(ch);
       factor[i] = scale[ch] * (T{1} / std::sqrt(var[ch] + epsilon));
       shift[i] = bias[ch] - mean[ch] * factor[i];
     }
     for (int64_t i = 0; i < x.size(); ++i) {
-      const auto ch = static_cast<size_t>(i / v.inner % v.channels);
+      const auto ch = usize(i / v.inner % v.channels);
       y[i] = x[i] * factor[ch] + shift[ch];
     }
     y.flush();
@@ -184,7 +184,7 @@ std::vector<T> broadcastParameter(const EvalContext& c, int operand, std::span<c
   const Elements<T> e(c.in(operand));
   const auto& sizes = c.in(operand).sizes;
   const int64_t count = numElements({to.begin(), to.end()});
-  std::vector<T> out(static_cast<size_t>(count));
+  std::vector<T> out(usize(count));
   for (int64_t i = 0; i < count; ++i) {
     int64_t rest = i, from = 0, stride = 1;
     for (size_t d = 0; d < to.size(); ++d) {
@@ -195,7 +195,7 @@ std::vector<T> broadcastParameter(const EvalContext& c, int operand, std::span<c
       from += (size == 1 ? 0 : index) * stride;
       stride *= size;
     }
-    out[static_cast<size_t>(i)] = e[from];
+    nth(out, i) = e[from];
   }
   return out;
 }
@@ -205,7 +205,7 @@ Status evalLayerNorm(const EvalContext& c) {
     using T = decltype(tag);
     const Elements<T> x(c.in(0));
     const ResultElements<T> y(c.out());
-    const auto normalized = c.in(0).sizes.subspan(static_cast<size_t>(c.node.integer("axis")));
+    const auto normalized = c.in(0).sizes.subspan(usize(c.node.integer("axis")));
     const int64_t n = numElements({normalized.begin(), normalized.end()}), rows = x.size() / n;
     const std::vector<T> scale = broadcastParameter<T>(c, 1, normalized), bias = broadcastParameter<T>(c, 2, normalized);
     const auto epsilon = static_cast<T>(static_cast<float>(c.node.real("epsilon")));
@@ -215,8 +215,8 @@ Status evalLayerNorm(const EvalContext& c) {
       const Moments<T> m = moments<T>(n, epsilon, [&](int64_t i) { return from[i]; });
       for (int64_t i = 0; i < n; ++i) {
         T v = (from[i] - m.mean) * m.r;
-        if (!scale.empty()) v = v * scale[static_cast<size_t>(i)];
-        if (!bias.empty()) v = v + bias[static_cast<size_t>(i)];
+        if (!scale.empty()) v = v * nth(scale, i);
+        if (!bias.empty()) v = v + nth(bias, i);
         to[i] = v;
       }
     }
@@ -235,7 +235,7 @@ Status evalLrn(const EvalContext& c) {
     const ScalarExpr a0 = ScalarExpr::arg(0), s = ScalarExpr::arg(1);
     const float factor = real("alpha") / static_cast<float>(size);
     const ExprProgram program((a0 / expr::pow(ScalarExpr(real("bias")) + ScalarExpr(factor) * s, real("beta"))).expand());
-    std::vector<T> squares(static_cast<size_t>(x.size()));
+    std::vector<T> squares(usize(x.size()));
     for (int64_t b = 0; b < v.batch; ++b)
       for (int64_t ch = 0; ch < v.channels; ++ch)
         for (int64_t p = 0; p < v.pixels; ++p) {
@@ -244,7 +244,7 @@ Status evalLrn(const EvalContext& c) {
             const T e = x[v.offset(b, k, p)];
             sum = sum + e * e;
           }
-          squares[static_cast<size_t>(v.offset(b, ch, p))] = sum;
+          nth(squares, v.offset(b, ch, p)) = sum;
         }
     const T* const args[] = {x.data(), squares.data()};
     const int strides[] = {1, 1};
@@ -265,21 +265,21 @@ Status evalSoftmax(const EvalContext& c, bool logarithm) {
       const int strides[] = {1};
       program.run<T>(args, strides, out, n);
     };
-    std::vector<T> shifted(static_cast<size_t>(v.length)), e(shifted.size());
+    std::vector<T> shifted(usize(v.length)), e(shifted.size());
     for (int64_t o = 0; o < v.outer; ++o)
       for (int64_t i = 0; i < v.inner; ++i) {
         const int64_t base = o * v.length * v.inner + i;
         T m = -std::numeric_limits<T>::infinity();
         for (int64_t a = 0; a < v.length; ++a) m = x[base + a * v.inner] > m ? x[base + a * v.inner] : m;
-        for (int64_t a = 0; a < v.length; ++a) shifted[static_cast<size_t>(a)] = x[base + a * v.inner] - m;
+        for (int64_t a = 0; a < v.length; ++a) nth(shifted, a) = x[base + a * v.inner] - m;
         apply(kExp, shifted.data(), e.data(), v.length);
-        T sum = orderedSum<T>(v.length, [&](int64_t a) { return e[static_cast<size_t>(a)]; });
+        T sum = orderedSum<T>(v.length, [&](int64_t a) { return nth(e, a); });
         if (logarithm) {
           T log = 0;
           apply(kLog, &sum, &log, 1);
-          for (int64_t a = 0; a < v.length; ++a) y[base + a * v.inner] = shifted[static_cast<size_t>(a)] - log;
+          for (int64_t a = 0; a < v.length; ++a) y[base + a * v.inner] = nth(shifted, a) - log;
         } else {
-          for (int64_t a = 0; a < v.length; ++a) y[base + a * v.inner] = e[static_cast<size_t>(a)] / sum;
+          for (int64_t a = 0; a < v.length; ++a) y[base + a * v.inner] = nth(e, a) / sum;
         }
       }
     y.flush();

@@ -119,7 +119,7 @@ Status evalLinear(const EvalContext& c) {
   const PackedRows weights(c, kW);
   const int64_t outputs = c.in(kW).sizes[0], depth = weights.columns(), rows = c.out().numElements() / outputs;
   constexpr int64_t kPanel = 16;
-  std::vector<float> panel(static_cast<size_t>(depth * kPanel));
+  std::vector<float> panel(usize(depth * kPanel));
   float* y = c.out().as<float>();
   std::fill_n(y, rows * outputs, 0.0f);
   for (int64_t first = 0; first < outputs; first += kPanel) {
@@ -166,8 +166,8 @@ Result<PackedWeights> packWeights(const Tensor& w, const QuantParams& q) {
   p.zeroPoint = Tensor(DType::s32, {rows, sets});
   for (int64_t i = 0; i < rows * sets; ++i) {
     const int64_t from = q.blockSize ? i : q.perChannel() ? i / sets : 0;
-    p.scale.mutableAs<float>()[static_cast<size_t>(i)] = q.scale(from);
-    p.zeroPoint.mutableAs<int32_t>()[static_cast<size_t>(i)] = q.zeroPoint(from);
+    nth(p.scale.mutableAs<float>(), i) = q.scale(from);
+    nth(p.zeroPoint.mutableAs<int32_t>(), i) = q.zeroPoint(from);
     p.hasZeroPoint = p.hasZeroPoint || q.zeroPoint(from) != 0;
   }
   if (!half) {
@@ -180,7 +180,7 @@ Result<PackedWeights> packWeights(const Tensor& w, const QuantParams& q) {
   auto to = p.weights.mutableAs<uint8_t>();
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < columns; ++k) {
-      uint8_t& byte = to[static_cast<size_t>(r * stride + k / 2)];
+      uint8_t& byte = nth(to, r * stride + k / 2);
       byte = static_cast<uint8_t>(byte | (from[r * columns + k] & 15u) << (k % 2 * 4));
     }
   return p;

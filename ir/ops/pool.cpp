@@ -29,7 +29,7 @@ Result<Shape> inferPoolShape(const InferContext& c) {
                   toString(Attr(c.attrs.integers("pads"))), window.extent(static_cast<int>(i)), i);
     QC_ASSIGN(spatial[i], slidingSize(c, window, static_cast<int>(i), spatial[i], c.attrs.integer("ceil_mode") != 0));
   }
-  return spatialShape(last, x.shape[0], x.shape[static_cast<size_t>(channelAxisOf(c.attrs, x.rank()))], spatial);
+  return spatialShape(last, x.shape[0], nth(x.shape, channelAxisOf(c.attrs, x.rank())), spatial);
 }
 
 Result<Types> inferMaxPool(const InferContext& c) {
@@ -112,7 +112,7 @@ void gather(const Pool& p, const T* x, T start, const Taps& taps, std::vector<T>
   std::fill(sums.begin(), sums.end(), start);
   taps([&](int64_t offset) {
     for (int64_t c = 0; c < p.x.channels; ++c) {
-      T& s = sums[static_cast<size_t>(c)];
+      T& s = nth(sums, c);
       s = combine(s, x[offset + c * p.x.channelStride]);
     }
   });
@@ -134,10 +134,10 @@ void evalWindows(const EvalContext& c, T start, const Combine& combine, const Fi
   const Pool p(c);
   const Elements<T> x(c.in(0));
   const ResultElements<T> y(c.out());
-  std::vector<T> sums(static_cast<size_t>(p.x.channels));
+  std::vector<T> sums(usize(p.x.channels));
   p.forEach([&](int64_t to, int64_t count, const auto& taps) {
     gather(p, x.data(), start, taps, sums, combine);
-    for (int64_t ch = 0; ch < p.y.channels; ++ch) y[to + ch * p.y.channelStride] = finish(sums[static_cast<size_t>(ch)], count);
+    for (int64_t ch = 0; ch < p.y.channels; ++ch) y[to + ch * p.y.channelStride] = finish(nth(sums, ch), count);
   });
   y.flush();
 }
@@ -166,16 +166,15 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
   const Pool p(c);
   const QuantParams &xq = *c.inType(0).quant, &to = *c.outType().quant;
   const std::vector<uint32_t> x = centred(c.in(0), xq);
-  std::vector<uint32_t> sums(static_cast<size_t>(p.x.channels));
-  std::vector<int32_t> q(static_cast<size_t>(c.out().numElements()));
+  std::vector<uint32_t> sums(usize(p.x.channels));
+  std::vector<int32_t> q(usize(c.out().numElements()));
   const float ratio = xq.scale() / to.scale();
   p.forEach([&](int64_t at, int64_t count, const auto& taps) {
     gather(p, x.data(), 0u, taps, sums, [](uint32_t sum, uint32_t v) { return sum + v; });
     const float multiplier = ratio / static_cast<float>(count);
     for (int64_t ch = 0; ch < p.y.channels; ++ch)
-      q[static_cast<size_t>(at + ch * p.y.channelStride)] =
-          qmath::requantize(static_cast<int32_t>(sums[static_cast<size_t>(ch)]), multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin),
-                            static_cast<int32_t>(to.qmax));
+      nth(q, at + ch * p.y.channelStride) = qmath::requantize(static_cast<int32_t>(nth(sums, ch)), multiplier, to.zeroPoint(),
+                                                              static_cast<int32_t>(to.qmin), static_cast<int32_t>(to.qmax));
   });
   storeIntegers(c.out(), q.data());
   return {};

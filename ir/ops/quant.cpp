@@ -78,7 +78,7 @@ Status requireParameter(const InferContext& c, int operand) {
   if (axis < -1 || axis >= static_cast<int64_t>(x.size()))
     return fail(ErrorCode::kInvalidModel, "'{}': axis={} is outside the dims of {}", c.op, axis, describe(c, 0));
   if (own.empty() || (own.size() == 1 && own[0] == Dim(1))) return {};
-  if (axis >= 0 && own.size() == 1 && compatible(own[0], x[static_cast<size_t>(axis)])) return {};
+  if (axis >= 0 && own.size() == 1 && compatible(own[0], nth(x, axis))) return {};
   if (axis < 0 && own.size() == x.size() && own.back() == Dim(1) && std::equal(own.begin(), own.end() - 1, x.begin(), compatible))
     return {};
   return fail(ErrorCode::kInvalidModel, "'{}': {} is neither a scalar nor one value per slice of {} along axis {} nor one per row", c.op,
@@ -139,11 +139,11 @@ ScaleIndex scaleIndex(std::span<const int64_t> sizes, const QuantParams& q) { re
 std::vector<int32_t> quantized(const TensorRef& ref, const QuantParams& q) {
   const Elements<float> x(ref);
   const ScaleIndex index = scaleIndex(ref.sizes, q);
-  std::vector<int32_t> out(static_cast<size_t>(x.size()));
+  std::vector<int32_t> out(usize(x.size()));
   const auto qmin = static_cast<int32_t>(q.qmin), qmax = static_cast<int32_t>(q.qmax);
   for (int64_t i = 0; i < x.size(); ++i) {
     const int64_t s = index(i);
-    out[static_cast<size_t>(i)] = qmath::quantize(x[i], q.scale(s), q.zeroPoint(s), qmin, qmax);
+    nth(out, i) = qmath::quantize(x[i], q.scale(s), q.zeroPoint(s), qmin, qmax);
   }
   return out;
 }
@@ -172,14 +172,14 @@ Status evalFakeQuantize(const EvalContext& c) {
   const ResultElements<float> y(c.out());
   for (int64_t i = 0; i < y.size(); ++i) {
     const int64_t s = index(i);
-    y[i] = qmath::dequantize(values[static_cast<size_t>(i)], q.scale(s), q.zeroPoint(s));
+    y[i] = qmath::dequantize(nth(values, i), q.scale(s), q.zeroPoint(s));
   }
   y.flush();
   return {};
 }
 
 Status evalSameBytes(const EvalContext& c) {
-  const auto bytes = static_cast<size_t>(c.in(0).numElements() * sizeOf(c.in(0).dtype));
+  const auto bytes = usize(c.in(0).numElements() * sizeOf(c.in(0).dtype));
   std::copy_n(c.in(0).as<const uint8_t>(), bytes, c.out().as<uint8_t>());
   return {};
 }
@@ -189,7 +189,7 @@ Status evalDynamicParams(const EvalContext& c) {
   const DynamicRange range = dynamicRangeOf(c.node.attrs());
   const int64_t sets = c.out().numElements(), each = sets ? x.size() / sets : 0;
   for (int64_t i = 0; i < sets; ++i) {
-    const DynamicParams p = dynamicParams({x.data() + i * each, static_cast<size_t>(each)}, range);
+    const DynamicParams p = dynamicParams({x.data() + i * each, usize(each)}, range);
     c.out(0).as<float>()[i] = p.scale;
     c.out(1).as<int32_t>()[i] = p.zeroPoint;
   }
@@ -210,15 +210,15 @@ struct Parameters {
   }
   int64_t index(int64_t i) const { return row ? i / row : slice(i); }
   float scaleAt(int64_t i) const { return scale[scale.size() == 1 ? 0 : index(i)]; }
-  int32_t zpAt(int64_t i) const { return zp[zp.size() == 1 ? 0 : static_cast<size_t>(index(i))]; }
+  int32_t zpAt(int64_t i) const { return zp[zp.size() == 1 ? 0 : usize(index(i))]; }
 };
 
 Status evalQuantizeWith(const EvalContext& c) {
   const Elements<float> x(c.in(0));
   const Parameters p(c);
   const auto qmin = static_cast<int32_t>(c.node.integer("qmin")), qmax = static_cast<int32_t>(c.node.integer("qmax"));
-  std::vector<int32_t> q(static_cast<size_t>(x.size()));
-  for (int64_t i = 0; i < x.size(); ++i) q[static_cast<size_t>(i)] = qmath::quantize(x[i], p.scaleAt(i), p.zpAt(i), qmin, qmax);
+  std::vector<int32_t> q(usize(x.size()));
+  for (int64_t i = 0; i < x.size(); ++i) nth(q, i) = qmath::quantize(x[i], p.scaleAt(i), p.zpAt(i), qmin, qmax);
   storeIntegers(c.out(), q.data());
   return {};
 }

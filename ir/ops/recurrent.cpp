@@ -24,9 +24,9 @@ using Floats = std::vector<float>;
 
 // The rows of a matrix [rows, depth] side by side: [depth, rows].
 Floats transposed(const float* from, int64_t rows, int64_t depth) {
-  Floats to(static_cast<size_t>(rows * depth));
+  Floats to(usize(rows * depth));
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t k = 0; k < depth; ++k) to[static_cast<size_t>(k * rows + i)] = from[i * depth + k];
+    for (int64_t k = 0; k < depth; ++k) nth(to, k * rows + i) = from[i * depth + k];
   return to;
 }
 

@@ -109,16 +109,16 @@ class Direction {
       std::vector<Entry*> running;
       for (int64_t b = 0; b < batch_; ++b) {
         if (!runs(b, step)) continue;
-        running.push_back(&entries_[static_cast<size_t>(b)]);
+        running.push_back(&nth(entries_, b));
         running.back()->input = *next++;
       }
       take(running);
       for (int64_t b = 0; b < batch_; ++b)
-        if (runs(b, step)) std::ranges::copy(entries_[static_cast<size_t>(b)].h, c_.out(0).as<float>() + outputOf(b, step));
+        if (runs(b, step)) std::ranges::copy(nth(entries_, b).h, c_.out(0).as<float>() + outputOf(b, step));
     }
     for (int64_t b = 0; b < batch_; ++b) {
-      setLast(b, entries_[static_cast<size_t>(b)].h, 1);
-      if (c_.outputs.size() > 2) setLast(b, entries_[static_cast<size_t>(b)].c, 2);
+      setLast(b, nth(entries_, b).h, 1);
+      if (c_.outputs.size() > 2) setLast(b, nth(entries_, b).c, 2);
     }
     return {};
   }
@@ -148,13 +148,13 @@ class Direction {
   }
   void setLast(int64_t b, const Floats& state, size_t result) {
     float* to = c_.out(result).as<float>() + stateOf(b);
-    if (given(Operand::lengths) && lengths_[static_cast<size_t>(b)] == 0)
+    if (given(Operand::lengths) && nth(lengths_, b) == 0)
       std::fill(to, to + form_.hidden, 0.0f);
     else
       std::ranges::copy(state, to);
   }
-  bool runs(int64_t b, int64_t step) const { return step < lengths_[static_cast<size_t>(b)]; }
-  int64_t timeOf(int64_t b, int64_t step) const { return form_.reverse(direction_) ? lengths_[static_cast<size_t>(b)] - 1 - step : step; }
+  bool runs(int64_t b, int64_t step) const { return step < nth(lengths_, b); }
+  int64_t timeOf(int64_t b, int64_t step) const { return form_.reverse(direction_) ? nth(lengths_, b) - 1 - step : step; }
   int64_t inputOf(int64_t b, int64_t step) const {
     return form_.batchFirst ? b * sequence_ + timeOf(b, step) : timeOf(b, step) * batch_ + b;
   }
@@ -169,10 +169,9 @@ class Direction {
   Entry initialEntry(int64_t b) const {
     const auto initial = [&](Operand o) {
       const float* from = given(o) ? c_.in(form_.place(o)).as<float>() + stateOf(b) : nullptr;
-      return from ? Floats(from, from + form_.hidden) : Floats(static_cast<size_t>(form_.hidden));
+      return from ? Floats(from, from + form_.hidden) : Floats(usize(form_.hidden));
     };
-    return {initial(Operand::initialH), initial(Operand::initialC), Floats(static_cast<size_t>(form_.hidden)),
-            Floats(static_cast<size_t>(rows_))};
+    return {initial(Operand::initialH), initial(Operand::initialC), Floats(usize(form_.hidden)), Floats(usize(rows_))};
   }
 
   // What x contributes to the gates, for all running entries of all steps in the order of their use.
@@ -188,12 +187,12 @@ class Direction {
     Floats vectors;
     for (const float* x : inputs_) vectors.insert(vectors.end(), x, x + width);
     const auto count = static_cast<int64_t>(inputs_.size());
-    fromInputs_.resize(static_cast<size_t>(count * rows_));
+    fromInputs_.resize(usize(count * rows_));
     products_.w(vectors.data(), count, 0, rows_, fromInputs_.data());
     for (int64_t i = 0; i < count; ++i) {
       float* row = fromInputs_.data() + i * rows_;
       addBias(row, inputBias_, rows_);
-      inputs_[static_cast<size_t>(i)] = row;
+      nth(inputs_, i) = row;
     }
   }
   // Nothing to add is +0, which takes the sign of a sum of -0.
@@ -215,7 +214,7 @@ class Direction {
 
   void multiplyState(const Step::Part& part, std::span<Entry* const> running) {
     const int64_t first = part.first * form_.hidden, rows = part.gates * form_.hidden;
-    Floats factors, sums(running.size() * static_cast<size_t>(rows));
+    Floats factors, sums(running.size() * usize(rows));
     for (Entry* entry : running) {
       const Floats& factor = vector(*entry, part.factor);
       factors.insert(factors.end(), factor.begin(), factor.end());
@@ -231,7 +230,7 @@ class Direction {
   void assign(const ExprProgram& program, Entry& entry, Step::Value to) const {
     std::array<const float*, Step::kValues> args{entry.h.data(), entry.c.data(), entry.gated.data()};
     const auto each = [&](Step::Value first, int64_t count, const float* values) {
-      for (int64_t i = 0; values && i < count; ++i) args[static_cast<size_t>(first + i)] = values + i * form_.hidden;
+      for (int64_t i = 0; values && i < count; ++i) nth(args, first + i) = values + i * form_.hidden;
     };
     each(Step::input, form_.gates, entry.input);
     each(Step::state, form_.gates, entry.state.data());

@@ -112,7 +112,7 @@ int RecurrentForm::place(Operand operand) const {
                                 kSplitDynamic = {0, -1, 1, 4, 5, 6, 7, 8, 2, 3};
   const bool ofLstm = operand == Operand::initialC || operand == Operand::p;
   const auto& places = !steps ? kWhole : dynamic ? kSplitDynamic : kSplit;
-  return ofLstm && cell != Cell::lstm ? -1 : places[static_cast<size_t>(operand)];
+  return ofLstm && cell != Cell::lstm ? -1 : nth(places, operand);
 }
 
 std::vector<int64_t> RecurrentForm::panelSizes() const {
@@ -136,7 +136,7 @@ Result<RecurrentForm> RecurrentForm::of(std::string_view op, const AttrDict& att
   form.reverseOnly = attrs.string("direction") == "reverse";
   form.inputForget = kind->cell == Cell::lstm && attrs.integer("input_forget") != 0;
   form.linearBeforeReset = kind->cell == Cell::gru && attrs.integer("linear_before_reset") != 0;
-  QC_ASSIGN(const std::vector<ScalarExpr> all, activationsOf(*kind, attrs, static_cast<size_t>(form.directions)));
+  QC_ASSIGN(const std::vector<ScalarExpr> all, activationsOf(*kind, attrs, usize(form.directions)));
   const auto each = static_cast<std::ptrdiff_t>(all.size()) / form.directions;
   for (int64_t d = 0; d < form.directions; ++d) form.activations.emplace_back(all.begin() + d * each, all.begin() + (d + 1) * each);
   return form;
@@ -146,7 +146,7 @@ RecurrentStep RecurrentStep::of(const RecurrentForm& form, int64_t direction, bo
   const auto value = [](int first, int64_t gate = 0) { return ScalarExpr::arg(first + static_cast<int>(gate)); };
   const auto activate = [&](size_t which, const ScalarExpr& x) {
     const ScalarExpr clipped = form.clip > 0 ? expr::clamp(x, -form.clip, form.clip) : x;
-    return form.activations[static_cast<size_t>(direction)][which].substitute({{clipped}});
+    return nth(form.activations, direction)[which].substitute({{clipped}});
   };
   const auto gate = [&](int64_t g, size_t which, int seen = -1) {  // `seen`: of the peepholes, -1: none
     const ScalarExpr sum = value(input, g) + value(state, g);

@@ -59,7 +59,7 @@ Result<Types> inferQuantizedMean(const InferContext& c) {
   QC_TRY(requirePerTensorTo(c.attrs.quant("to")));
   QC_ASSIGN(Shape shape, inferReducedShape(c));
   Shape reduced;
-  for (const int64_t axis : c.attrs.integers("axes")) reduced.push_back(c.type(0).shape[static_cast<size_t>(axis)]);
+  for (const int64_t axis : c.attrs.integers("axes")) reduced.push_back(nth(c.type(0).shape, axis));
   QC_ASSIGN(const int64_t count, checkedNumElements(reduced));
   if (count > INT32_MAX / 255) return fail(ErrorCode::kUnsupported, "'{}': the int32 sum of {} elements could overflow", c.op, count);
   return checkedResults({TensorType(c.attrs.quant("to"), std::move(shape))});
@@ -70,7 +70,7 @@ Result<Types> inferArg(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
   const int64_t axis = c.attrs.integer("axis");
-  if (const Dim d = x.shape[static_cast<size_t>(axis)]; d == Dim(0))
+  if (const Dim d = nth(x.shape, axis); d == Dim(0))
     return fail(ErrorCode::kInvalidModel, "'{}': axis {} of x {} is empty", c.op, axis, x.str());
   return checkedResults({TensorType(DType::s64, reducedShape(x.shape, {axis}, c.attrs.integer("keepdims") != 0))});
 }
@@ -79,7 +79,7 @@ Result<Types> inferTopK(const InferContext& c) {
   QC_TRY(requireOrdered(c, 0));
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
-  const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
+  const auto axis = usize(c.attrs.integer("axis"));
   const int64_t k = c.attrs.integer("k");
   if (k < 0 || k > kMaxTensorBytes || (x.shape[axis].isStatic() && k > x.shape[axis].size()))
     return fail(ErrorCode::kInvalidModel, "'{}': k={} of the {} elements along axis {} of x {}", c.op, k, x.shape[axis].str(), axis,
@@ -118,7 +118,7 @@ struct ReduceView {
     std::vector<int64_t> all{0};
     for (size_t d = 0; d < sizes.size(); ++d) {
       std::vector<int64_t> next;
-      next.reserve(all.size() * static_cast<size_t>(sizes[d]));
+      next.reserve(all.size() * usize(sizes[d]));
       for (const int64_t base : all)
         for (int64_t i = 0; i < sizes[d]; ++i) next.push_back(base + i * strides[d]);
       all = std::move(next);
@@ -196,8 +196,8 @@ Status evalReduce(const EvalContext& c) {
     const Elements<T> x(c.in(0));
     const ResultElements<T> y(c.out());
     for (int64_t r = 0; r < y.size(); ++r) {
-      const T* from = x.data() + view.starts[static_cast<size_t>(r)];
-      y[r] = Reducer::template apply<T>(n, [&](int64_t i) { return from[view.offsets[static_cast<size_t>(i)]]; }, c.inType(0));
+      const T* from = x.data() + nth(view.starts, r);
+      y[r] = Reducer::template apply<T>(n, [&](int64_t i) { return from[nth(view.offsets, i)]; }, c.inType(0));
     }
     y.flush();
   });
@@ -213,7 +213,7 @@ Status evalQuantizedMean(const EvalContext& c) {
   const float multiplier = (xq.scale() / to.scale()) / static_cast<float>(view.offsets.size());
   for (size_t r = 0; r < q.size(); ++r) {
     uint32_t sum = 0;
-    for (const int64_t offset : view.offsets) sum += x[static_cast<size_t>(view.starts[r] + offset)];
+    for (const int64_t offset : view.offsets) sum += nth(x, view.starts[r] + offset);
     q[r] = qmath::requantize(static_cast<int32_t>(sum), multiplier, to.zeroPoint(), static_cast<int32_t>(to.qmin),
                              static_cast<int32_t>(to.qmax));
   }
@@ -256,7 +256,7 @@ Status evalTopK(const EvalContext& c) {
     const Elements<T> x(c.in(0));
     const ResultElements<T> values(c.out(0));
     auto* indices = c.out(1).as<int64_t>();
-    std::vector<int64_t> order(static_cast<size_t>(v.length));
+    std::vector<int64_t> order(usize(v.length));
     for (int64_t o = 0; o < v.outer; ++o)
       for (int64_t i = 0; i < v.inner; ++i) {
         const T* from = x.data() + o * v.length * v.inner + i;
@@ -272,8 +272,8 @@ Status evalTopK(const EvalContext& c) {
         std::partial_sort(order.begin(), order.begin() + k, order.end(), before);
         for (int64_t j = 0; j < k; ++j) {
           const int64_t to = (o * k + j) * v.inner + i;
-          values[to] = from[order[static_cast<size_t>(j)] * v.inner];
-          indices[to] = order[static_cast<size_t>(j)];
+          values[to] = from[nth(order, j) * v.inner];
+          indices[to] = nth(order, j);
         }
       }
     values.flush();

@@ -130,7 +130,7 @@ void forEachResult(const EvalContext& c, float outside, const Read& read, const 
   for (int64_t i = 0; i < n; ++i) {
     corners.assign(1, {0, 1.0f});
     for (size_t d = 0; d < at.size(); ++d) {
-      const auto& list = taps[d][static_cast<size_t>(at[d])];
+      const auto& list = nth(taps[d], at[d]);
       grown.clear();
       for (const Corner& corner : corners)
         for (const ResizeTap& tap : list) grown.push_back({corner.offset + tap.index * strides[d], corner.weight * tap.weight});
@@ -168,10 +168,10 @@ Status evalNearest(const EvalContext& c) {
   for (int64_t i = 0; i < n; ++i) {
     int64_t offset = 0;
     for (size_t d = 0; d < at.size() && offset >= 0; ++d) {
-      const auto& list = taps[d][static_cast<size_t>(at[d])];
+      const auto& list = nth(taps[d], at[d]);
       offset = list.empty() ? -1 : offset + list.front().index * strides[d];
     }
-    std::memcpy(to + i * bytes, offset < 0 ? outside.data() : from + offset * bytes, static_cast<size_t>(bytes));
+    std::memcpy(to + i * bytes, offset < 0 ? outside.data() : from + offset * bytes, usize(bytes));
     for (size_t d = at.size(); d-- > 0;) {
       if (++at[d] < out[d]) break;
       at[d] = 0;

@@ -60,8 +60,7 @@ int reshapedAxis(const Ints& from, const Ints& to, int axis) {
   const auto product = [](auto begin, auto end) { return std::accumulate(begin, end, int64_t{1}, std::multiplies<>()); };
   const int64_t outer = product(from.begin(), from.begin() + axis);
   for (size_t i = 0; i < to.size(); ++i)
-    if (to[i] == from[static_cast<size_t>(axis)] && product(to.begin(), to.begin() + static_cast<ptrdiff_t>(i)) == outer)
-      return static_cast<int>(i);
+    if (to[i] == nth(from, axis) && product(to.begin(), to.begin() + static_cast<ptrdiff_t>(i)) == outer) return static_cast<int>(i);
   return -1;
 }
 
@@ -88,7 +87,7 @@ Result<Types> inferReshape(const InferContext& c) {
 }
 
 Status evalReshape(const EvalContext& c) {
-  std::memcpy(c.out().data, c.in(0).data, static_cast<size_t>(c.in(0).numElements() * sizeOf(c.in(0).dtype)));
+  std::memcpy(c.out().data, c.in(0).data, usize(c.in(0).numElements() * sizeOf(c.in(0).dtype)));
   return {};
 }
 
@@ -96,14 +95,14 @@ Status evalReshape(const EvalContext& c) {
 
 // Parameters in blocks stand in an order of their own, that of a tensor with one element per block.
 void permuteBlocks(QuantParams& q, std::vector<int64_t> sizes, const Ints& perm) {
-  int64_t& blocked = sizes[static_cast<size_t>(q.axis)];
+  int64_t& blocked = nth(sizes, q.axis);
   blocked = (blocked + q.blockSize - 1) / q.blockSize;
   Ints strides(sizes.size(), 1), from;
   for (size_t d = sizes.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * sizes[d];
   for (int64_t i = 0; i < numElements(sizes); ++i) {
     int64_t rest = i, source = 0;
     for (size_t d = perm.size(); d-- > 0;) {
-      const auto p = static_cast<size_t>(perm[d]);
+      const auto p = usize(perm[d]);
       source += rest % sizes[p] * strides[p];
       rest /= sizes[p];
     }
@@ -112,7 +111,7 @@ void permuteBlocks(QuantParams& q, std::vector<int64_t> sizes, const Ints& perm)
   const auto permuted = [&](auto& values) {
     if (values.size() == 1) return;
     auto copy = values;
-    for (size_t i = 0; i < from.size(); ++i) values[i] = copy[static_cast<size_t>(from[i])];
+    for (size_t i = 0; i < from.size(); ++i) values[i] = nth(copy, from[i]);
   };
   permuted(q.scales);
   permuted(q.zeroPoints);
@@ -125,10 +124,10 @@ Result<Types> inferTranspose(const InferContext& c) {
   Shape shape(perm.size());
   std::vector<bool> seen(perm.size());
   for (size_t i = 0; i < perm.size(); ++i) {
-    if (perm[i] < 0 || perm[i] >= x.rank() || seen[static_cast<size_t>(perm[i])])
+    if (perm[i] < 0 || perm[i] >= x.rank() || nth(seen, perm[i]))
       return fail(ErrorCode::kInvalidModel, "transpose: `perm` is not a permutation of {} dims", x.rank());
-    seen[static_cast<size_t>(perm[i])] = true;
-    shape[i] = x.shape[static_cast<size_t>(perm[i])];
+    nth(seen, perm[i]) = true;
+    shape[i] = nth(x.shape, perm[i]);
   }
   TensorType type = x.withShape(std::move(shape));
   if (type.isQuantized() && type.quant->perChannel()) {
@@ -149,7 +148,7 @@ Result<Types> inferConcat(const InferContext& c) {
   if (c.operands.empty()) return fail(ErrorCode::kInvalidModel, "concat of nothing");
   const TensorType& first = c.type(0);
   QC_TRY(requireAxis(c, "axis", first.rank()));
-  const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
+  const auto axis = usize(c.attrs.integer("axis"));
   Shape shape = first.shape;
   DimExpr total = 0;
   for (size_t i = 0; i < c.operands.size(); ++i) {
@@ -177,7 +176,7 @@ Result<Types> inferSplit(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
   QC_TRY(requirePerTensor(c, 0));
-  const auto axis = static_cast<size_t>(c.attrs.integer("axis"));
+  const auto axis = usize(c.attrs.integer("axis"));
   int64_t total = 0;
   Types types;
   for (const int64_t size : c.attrs.integers("sizes")) {
@@ -287,7 +286,7 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
   QC_TRY(requireRank(c, 0, 4, 4));
   const int64_t block = c.attrs.integer("blocksize");
   if (block < 1 || block > 1024) return fail(ErrorCode::kInvalidModel, "{}: blocksize {}", c.op, block);
-  const auto channel = static_cast<size_t>(channelAxisOf(c.attrs, 4));
+  const auto channel = usize(channelAxisOf(c.attrs, 4));
   Shape shape = x.shape;
   for (size_t d = 1; d < 4; ++d) {
     const int64_t factor = d == channel ? block * block : block;

@@ -5,6 +5,8 @@
 #include <span>
 #include <utility>
 
+#include "ir/signed_index.h"
+
 namespace qc {
 namespace {
 
@@ -141,7 +143,7 @@ void copyDims(const char* from, char* to, std::span<const Dim> dims, bool swappe
   const Dim& d = dims[0];
   if (dims.size() == 1) {
     if (d.from != kBytes || d.to != kBytes) return copyLine<T>(from, to, d);
-    std::memcpy(to, from, static_cast<size_t>(d.size * kBytes));
+    std::memcpy(to, from, usize(d.size * kBytes));
     return;
   }
   if constexpr (sizeof(T) <= 8)

@@ -34,7 +34,7 @@ Status evalWeightLinear(const EvalContext& c) {
   const auto* weights = c.in(kW).as<uint8_t>();
   const float* sets = c.in(kSets).as<float>();
   const int64_t rows = c.out().numElements() / p.outputs;
-  std::vector<float> panel(static_cast<size_t>(p.depth * p.panel));
+  std::vector<float> panel(usize(p.depth * p.panel));
   float* y = c.out().as<float>();
   std::fill_n(y, rows * p.outputs, 0.0f);
   for (int64_t first = 0; first < p.outputs; first += p.panel) {
@@ -43,7 +43,7 @@ Status evalWeightLinear(const EvalContext& c) {
       for (int64_t k = 0; k < p.depth; ++k) {
         const int64_t set = p.setIndex(o, k / p.group);
         const auto zero = p.hasZeroPoint ? static_cast<int32_t>(sets[set + p.panel]) : 0;
-        panel[static_cast<size_t>(k * p.panel + o - first)] = qmath::dequantize(p.get(weights, o, k), sets[set], zero);
+        nth(panel, k * p.panel + o - first) = qmath::dequantize(p.get(weights, o, k), sets[set], zero);
       }
     ref::multiplyAdd(c.in(kX).as<float>(), p.depth, panel.data(), int64_t{p.panel}, y + first, p.outputs, rows, count, p.depth);
   }

@@ -73,8 +73,8 @@ class Elements {
       if constexpr (std::is_same_v<S, T>) {
         data_ = from;
       } else {
-        copy_.resize(static_cast<size_t>(size_));
-        for (int64_t i = 0; i < size_; ++i) copy_[static_cast<size_t>(i)] = widened<T>(from[i]);
+        copy_.resize(usize(size_));
+        for (int64_t i = 0; i < size_; ++i) nth(copy_, i) = widened<T>(from[i]);
         data_ = copy_.data();
       }
     });
@@ -101,7 +101,7 @@ class ResultElements {
       if constexpr (std::is_same_v<S, T>) {
         data_ = ref.as<T>();
       } else {
-        copy_.resize(static_cast<size_t>(size_));
+        copy_.resize(usize(size_));
         data_ = copy_.data();
       }
     });
@@ -116,7 +116,7 @@ class ResultElements {
     withStorage(ref_.dtype, [&](auto tag) {
       using S = decltype(tag);
       S* to = ref_.as<S>();
-      for (int64_t i = 0; i < size_; ++i) to[i] = narrowed<S>(copy_[static_cast<size_t>(i)]);
+      for (int64_t i = 0; i < size_; ++i) to[i] = narrowed<S>(nth(copy_, i));
     });
   }
 

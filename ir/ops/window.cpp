@@ -52,7 +52,7 @@ Result<Window> Window::of(const InferContext& c, const std::vector<int64_t>& ker
 }
 
 Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, bool ceilMode) {
-  const size_t s = Window::at(i);
+  const size_t s = usize(i);
   if (!in.isStatic()) {
     const DimExpr stride = w.stride[s], padded = in.expr() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
     if (!ceilMode) return Dim(floorDiv(room, stride) + 1);
@@ -96,8 +96,8 @@ SpatialView::SpatialView(std::span<const int64_t> sizes, bool channelsLast) {
 Window alignedToView(const Window& w) {
   Window v;
   v.rank = kMaxSpatial;
-  for (size_t i = 0; i < static_cast<size_t>(w.rank); ++i) {
-    const size_t to = kMaxSpatial - static_cast<size_t>(w.rank) + i;
+  for (size_t i = 0; i < usize(w.rank); ++i) {
+    const size_t to = kMaxSpatial - usize(w.rank) + i;
     v.kernel[to] = w.kernel[i];
     v.stride[to] = w.stride[i];
     v.dilation[to] = w.dilation[i];

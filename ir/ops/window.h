@@ -21,9 +21,8 @@ struct Window {
   // The same from a node that was checked when it was built.
   static Window of(const AttrDict& attrs, const std::vector<int64_t>& kernel);
 
-  int64_t extent(int i) const { return dilation[at(i)] * (kernel[at(i)] - 1) + 1; }
+  int64_t extent(int i) const { return nth(dilation, i) * (nth(kernel, i) - 1) + 1; }
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
-  static size_t at(int i) { return static_cast<size_t>(i); }
 };
 
 // Result size of one dim for conv and pools: floor((in + pads - extent) / stride) + 1.  With ceilMode the division rounds up, and

@@ -73,7 +73,7 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     const std::vector<Value*> operands = node->operands();
     auto types = node->def().infer(InferContext{node->op(), operands, node->attrs()});
     if (!types) return Failure(types.error()).at(node->location()).on(node->result()->name());
-    for (int i = 0; i < node->numResults(); ++i) node->result(i)->setType((*types)[static_cast<size_t>(i)]);
+    for (int i = 0; i < node->numResults(); ++i) node->result(i)->setType(nth((*types), i));
   }
   return {};
 }

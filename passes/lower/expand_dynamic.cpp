@@ -62,7 +62,7 @@ class Expansion {
       expr = "a0";
     }
     expr += fmt::format(" * ({} * ", argument(node->operand("scale")));
-    const auto spatial = static_cast<size_t>(w->type().rank() - 2);
+    const auto spatial = usize(w->type().rank() - 2);
     if (q.scales.size() == 1) {
       expr += toString(Attr(static_cast<double>(q.scale()))) + ")";
     } else {
@@ -132,8 +132,8 @@ class Expansion {
     const int64_t axis = node.integer("axis");
     if (isSingle(parameter)) return b.create("reshape", {parameter}, {{"shape", std::vector<int64_t>()}});
     if (axis < 0 || parameter->type().rank() != 1) return parameter;
-    std::vector<int64_t> sizes(static_cast<size_t>(node.operand(0)->type().rank()), 1);
-    sizes[static_cast<size_t>(axis)] = parameter->type().numElements();
+    std::vector<int64_t> sizes(usize(node.operand(0)->type().rank()), 1);
+    nth(sizes, axis) = parameter->type().numElements();
     return b.create("reshape", {parameter}, {{"shape", sizes}});
   }
 
@@ -190,8 +190,7 @@ class Expansion {
   static Tensor centredWeights(const Tensor& w, const QuantParams& q) {
     Tensor centred(DType::f32, w.sizes());
     const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
-    for (int64_t i = 0; i < w.numElements(); ++i)
-      centred.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(w.at(i) - q.zeroPoint(i / depth));
+    for (int64_t i = 0; i < w.numElements(); ++i) nth(centred.mutableAs<float>(), i) = static_cast<float>(w.at(i) - q.zeroPoint(i / depth));
     return centred;
   }
 
@@ -206,7 +205,7 @@ class Expansion {
   static Result<Value*> longSum(Builder& b, const Node& node, Value* quantized, const std::vector<int64_t>& cuts, const Tensor& sums) {
     const Tensor& w = *node.operand("w")->constant();
     const AttrDict toInt{{"to", DType::s32}};
-    std::vector<int64_t> starts(static_cast<size_t>(quantized->type().rank()), 0), sizes = quantized->type().sizes();
+    std::vector<int64_t> starts(usize(quantized->type().rank()), 0), sizes = quantized->type().sizes();
     const std::vector<int64_t> steps(starts.size(), 1);
     const size_t channels = node.is("q.dynamic_conv") ? 1 : starts.size() - 1;
     Value* sum = nullptr;
@@ -234,7 +233,7 @@ class Expansion {
   template <class F>
   static Tensor integers(std::vector<int64_t> sizes, const F& at) {
     Tensor t(DType::s32, std::move(sizes));
-    for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<int32_t>()[static_cast<size_t>(i)] = at(i);
+    for (int64_t i = 0; i < t.numElements(); ++i) nth(t.mutableAs<int32_t>(), i) = at(i);
     return t;
   }
 
@@ -256,14 +255,14 @@ class Expansion {
     const int64_t taps = weights.numElements() / std::max<int64_t>(1, outputs * channels);
     const double most = static_cast<double>(kExact) / kMiddle;
     std::vector<int64_t> cuts = {0};
-    std::vector<double> sums(static_cast<size_t>(outputs), 0.0), added(sums.size());
+    std::vector<double> sums(usize(outputs), 0.0), added(sums.size());
     for (int64_t c = 0; c < channels; ++c) {
       bool fits = true;
       for (int64_t o = 0; o < outputs; ++o) {
-        double& sum = added[static_cast<size_t>(o)] = 0;
-        for (int64_t k = 0; k < taps; ++k) sum += std::fabs(w[static_cast<size_t>((o * channels + c) * taps + k)]);
+        double& sum = nth(added, o) = 0;
+        for (int64_t k = 0; k < taps; ++k) sum += std::fabs(nth(w, (o * channels + c) * taps + k));
         if (sum >= most) return {};
-        fits = fits && sums[static_cast<size_t>(o)] + sum < most;
+        fits = fits && nth(sums, o) + sum < most;
       }
       if (!fits) {
         cuts.push_back(c);
@@ -278,14 +277,13 @@ class Expansion {
   static Tensor rowSums(const Tensor& weights) {
     const int64_t rows = weights.sizes()[0], depth = rows ? weights.numElements() / rows : 0;
     Tensor sums(DType::f32, {rows});
-    for (int64_t i = 0; i < weights.numElements(); ++i)
-      sums.mutableAs<float>()[static_cast<size_t>(i / depth)] += weights.as<float>()[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < weights.numElements(); ++i) nth(sums.mutableAs<float>(), i / depth) += nth(weights.as<float>(), i);
     return sums;
   }
 
   // What a convolution of ones gives at every place: the weights of one tap summed over the channels, on an image of one channel.
   static Result<Tensor> convSums(Builder& b, const Node& node, const Tensor& w) {
-    const auto spatial = static_cast<size_t>(w.rank() - 2);
+    const auto spatial = usize(w.rank() - 2);
     const auto& pads = node.integers("pads");
     if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; }))
       return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
@@ -294,7 +292,7 @@ class Expansion {
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
     Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
     for (int64_t i = 0; i < w.numElements(); ++i)
-      summed.mutableAs<float>()[static_cast<size_t>(i / (inputs * taps) * taps + i % taps)] += w.as<float>()[static_cast<size_t>(i)];
+      nth(summed.mutableAs<float>(), i / (inputs * taps) * taps + i % taps) += nth(w.as<float>(), i);
     for (float& v : image.mutableAs<float>()) v = 1;
     AttrDict attrs = node.attrs();
     attrs.set("group", int64_t{1});

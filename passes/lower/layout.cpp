@@ -26,7 +26,7 @@ Perm toChannelsLast(int rank) {
 
 Perm inverse(const Perm& p) {
   Perm q(p.size());
-  for (size_t i = 0; i < p.size(); ++i) q[static_cast<size_t>(p[i])] = static_cast<int64_t>(i);
+  for (size_t i = 0; i < p.size(); ++i) nth(q, p[i]) = static_cast<int64_t>(i);
   return q;
 }
 
@@ -49,7 +49,7 @@ AttrDict renamed(const Node& node, const Perm& where) {
   AttrDict attrs = node.attrs();
   const auto moved = [&](const auto& list) {  // rank after rank: one entry per dim, or begins and then ends
     auto to = list;
-    for (size_t i = 0; i < list.size(); ++i) to[static_cast<size_t>(where[i % where.size()]) + i / where.size() * where.size()] = list[i];
+    for (size_t i = 0; i < list.size(); ++i) to[usize(where[i % where.size()]) + i / where.size() * where.size()] = list[i];
     return to;
   };
   for (const AttrSpec& spec : node.def().attrs) {
@@ -57,11 +57,11 @@ AttrDict renamed(const Node& node, const Perm& where) {
     if (!attr) continue;
     switch (spec.meaning) {
       case AttrMeaning::axis:
-        if (const int64_t axis = attrs.integer(spec.name); axis >= 0) attrs.set(spec.name, where[static_cast<size_t>(axis)]);
+        if (const int64_t axis = attrs.integer(spec.name); axis >= 0) attrs.set(spec.name, nth(where, axis));
         break;
       case AttrMeaning::axes: {
         std::vector<int64_t> axes = attrs.integers(spec.name);
-        for (int64_t& axis : axes) axis = where[static_cast<size_t>(axis)];
+        for (int64_t& axis : axes) axis = nth(where, axis);
         std::sort(axes.begin(), axes.end());
         attrs.set(spec.name, axes);
         break;
@@ -130,7 +130,7 @@ Result<bool> toChannelsLastForm(Node* node, Rewriter& rw) {
   std::vector<Value*> operands = node->operands();
   for (const int i : dataOperands(*node))
     if (Value* v = node->operand(i)) {
-      QC_ASSIGN(operands[static_cast<size_t>(i)], transposed(b, v, last));
+      QC_ASSIGN(nth(operands, i), transposed(b, v, last));
     }
   AttrDict attrs = renamed(*node, inverse(last));
   attrs.set("layout", std::string("channels_last"));
@@ -230,7 +230,7 @@ Result<bool> sink(Node* node, Rewriter& rw) {
   Builder b = rw.before(node);
   std::vector<Value*> operands = node->operands();
   for (const int i : data) {
-    QC_ASSIGN(operands[static_cast<size_t>(i)], undone(b, operands[static_cast<size_t>(i)], perm));
+    QC_ASSIGN(nth(operands, i), undone(b, nth(operands, i), perm));
   }
   QC_ASSIGN(Node * moved, b.createNode(node->op(), std::move(operands), renamed(*node, perm)));
   moved->annotation() = node->annotation();
@@ -300,7 +300,7 @@ Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
   std::vector<DimGroup> groups = groupsOf(t->result()->type().sizes(), node->integers("shape"));
   if (groups.empty()) return false;
   for (DimGroup& g : groups) {
-    for (int64_t& d : g.from) d = perm[static_cast<size_t>(d)];
+    for (int64_t& d : g.from) d = nth(perm, d);
     const auto [low, high] = std::minmax_element(g.from.begin(), g.from.end());
     if (*high - *low + 1 != static_cast<int64_t>(g.from.size())) return false;
   }
@@ -312,7 +312,7 @@ Result<bool> sinkThroughReshape(Node* node, Rewriter& rw) {
   for (const DimGroup& g : groups) {
     inner.insert(inner.end(), g.from.begin(), g.from.end());
     order.insert(order.end(), g.to.begin(), g.to.end());
-    for (const int64_t d : g.to) shape.push_back(node->integers("shape")[static_cast<size_t>(d)]);
+    for (const int64_t d : g.to) shape.push_back(nth(node->integers("shape"), d));
   }
   const Perm outer = inverse(order);
   if (!isIdentity(inner) && (isIdentity(outer) || !wouldCancel(node->result(), outer, kMaxDistance))) return false;

@@ -74,9 +74,9 @@ Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, floa
   Tensor to(from.dtype(), from.sizes());
   void* data = to.mutableData();
   int64_t inner = 1;
-  for (int i = q.axis + 1; i < from.rank(); ++i) inner *= from.sizes()[static_cast<size_t>(i)];
+  for (int i = q.axis + 1; i < from.rank(); ++i) inner *= nth(from.sizes(), i);
   for (int64_t i = 0; i < from.numElements(); ++i) {
-    const int64_t c = q.perChannel() ? i / inner % from.sizes()[static_cast<size_t>(q.axis)] : 0;
+    const int64_t c = q.perChannel() ? i / inner % nth(from.sizes(), q.axis) : 0;
     const float real = qmath::dequantize(static_cast<int32_t>(from.at(i)), q.scale(c), q.zeroPoint(c));
     storeElement(from.dtype(), data, i,
                  qmath::quantize(real, safe.params->scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
@@ -97,8 +97,7 @@ Value* integerBias(Builder& b, const Value* bias, const std::vector<float>& real
     if (matches) return b.constant(bias->name() + "_s32", Tensor::of<int32_t>(DType::s32, {channels}, source->constant()->as<int32_t>()));
   }
   Tensor t(DType::s32, {channels});
-  for (int64_t c = 0; c < channels; ++c)
-    t.mutableAs<int32_t>()[static_cast<size_t>(c)] = qmath::quantizeBias(real[static_cast<size_t>(c)], x.scale(), w.scale(c));
+  for (int64_t c = 0; c < channels; ++c) nth(t.mutableAs<int32_t>(), c) = qmath::quantizeBias(nth(real, c), x.scale(), w.scale(c));
   return b.constant(bias->name() + "_s32", std::move(t));
 }
 

@@ -19,9 +19,9 @@ using Ints = std::vector<int64_t>;
 std::pair<Tensor, Tensor> biases(const Tensor* both, int64_t directions, int64_t rows) {
   Tensor input(DType::f32, {directions * rows}), recurrent(DType::f32, {directions, rows});
   for (int64_t i = 0; both && i < directions * rows; ++i) {
-    const auto from = both->as<float>().subspan(static_cast<size_t>(i / rows * 2 * rows + i % rows));
-    input.mutableAs<float>()[static_cast<size_t>(i)] = from[0];
-    recurrent.mutableAs<float>()[static_cast<size_t>(i)] = from[static_cast<size_t>(rows)];
+    const auto from = both->as<float>().subspan(usize(i / rows * 2 * rows + i % rows));
+    nth(input.mutableAs<float>(), i) = from[0];
+    nth(recurrent.mutableAs<float>(), i) = nth(from, rows);
   }
   return {std::move(input), std::move(recurrent)};
 }
@@ -49,15 +49,13 @@ void eachWeight(const RecurrentForm& form, const Visit& visit) {
   for (int64_t d = 0; d < form.directions; ++d)
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t k = 0; k < form.hidden; ++k)
-        visit(static_cast<size_t>(d * form.gates * form.panels() * form.panelSize() +
-                                  form.panelIndex(row / form.hidden, row % form.hidden, k)),
-              d, row, (d * rows + row) * form.hidden + k);
+        visit(usize(d * form.gates * form.panels() * form.panelSize() + form.panelIndex(row / form.hidden, row % form.hidden, k)), d, row,
+              (d * rows + row) * form.hidden + k);
 }
 
 Recurrent floatPanels(const Tensor& r, const RecurrentForm& form) {
   Tensor packed(DType::f32, form.panelSizes());
-  eachWeight(form,
-             [&](size_t to, int64_t, int64_t, int64_t from) { packed.mutableAs<float>()[to] = r.as<float>()[static_cast<size_t>(from)]; });
+  eachWeight(form, [&](size_t to, int64_t, int64_t, int64_t from) { packed.mutableAs<float>()[to] = nth(r.as<float>(), from); });
   return {{{".panels", std::move(packed)}}};
 }
 
@@ -70,7 +68,7 @@ Recurrent integerPanels(const Tensor& r, const QuantParams& q, const RecurrentFo
   eachWeight(form, [&](size_t to, int64_t d, int64_t row, int64_t from) {
     const int64_t index = rowParameter(q, d, row, rows);
     const auto value = static_cast<int32_t>(r.at(from)) - q.zeroPoint(index);
-    const auto place = static_cast<size_t>((d * form.gates + row / form.hidden) * form.panels() * kPanel + row % form.hidden);
+    const auto place = usize((d * form.gates + row / form.hidden) * form.panels() * kPanel + row % form.hidden);
     scales.mutableAs<float>()[place] = q.scale(index);
     sums.mutableAs<int32_t>()[place] += value;
     wide.mutableAs<int16_t>()[to] = static_cast<int16_t>(value);
@@ -102,7 +100,7 @@ Result<Value*> withoutEnds(Builder& b, Value* x, Value* lengths, const Recurrent
   const Dim batch = lengths->type().shape[0];
   const int64_t sequence = x->type().sizes()[form.batchFirst ? 1 : 0];
   Tensor times(DType::s32, form.batchFirst ? Ints{1, sequence, 1} : Ints{sequence, 1, 1});
-  for (int64_t t = 0; t < sequence; ++t) times.mutableAs<int32_t>()[static_cast<size_t>(t)] = static_cast<int32_t>(t);
+  for (int64_t t = 0; t < sequence; ++t) nth(times.mutableAs<int32_t>(), t) = static_cast<int32_t>(t);
   QC_ASSIGN(lengths, b.create("reshape", {lengths}, {{"shape", form.batchFirst ? Ints{batch.size(), 1, 1} : Ints{1, batch.size(), 1}}}));
   QC_ASSIGN(Value * runs, b.create("less", {b.constant(lengths->name() + ".times", std::move(times)), lengths}));
   return b.create("where", {runs, x, b.constant(lengths->name() + ".zero", Tensor(DType::f32, {}))});

@@ -72,8 +72,8 @@ bool matchShifted(Node* sub, IntegerLayer& layer) {
   if (s.numElements() != columns) return false;
   for (int64_t c = 0; c < columns; ++c) {
     int64_t sum = 0;
-    for (int64_t k = 0; k < depth; ++k) sum += w.as<int32_t>()[static_cast<size_t>(k * columns + c)];
-    if (sum != s.as<int32_t>()[static_cast<size_t>(c)]) return false;
+    for (int64_t k = 0; k < depth; ++k) sum += nth(w.as<int32_t>(), k * columns + c);
+    if (sum != nth(s.as<int32_t>(), c)) return false;
   }
   layer.product = product;
   layer.zeroPoint = zero;
@@ -85,7 +85,7 @@ std::optional<std::vector<float>> weightScales(const Value* v, int64_t channels,
   const Tensor* t = floatConstant(v);
   if (!t || (t->numElements() != 1 && t->numElements() != channels)) return std::nullopt;
   const int channelDim = t->rank() - 1 - spatial;
-  if (t->numElements() != 1 && (channelDim < 0 || t->sizes()[static_cast<size_t>(channelDim)] != channels)) return std::nullopt;
+  if (t->numElements() != 1 && (channelDim < 0 || nth(t->sizes(), channelDim) != channels)) return std::nullopt;
   std::vector<float> scales = t->toFloats();
   const bool fine = std::all_of(scales.begin(), scales.end(), [](float s) { return s > 0 && std::isfinite(s); });
   return fine ? std::optional(std::move(scales)) : std::nullopt;
@@ -100,12 +100,12 @@ struct NarrowWeights {
 std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, int channelAxis) {
   const auto all = w.as<int32_t>();
   int64_t inner = 1;  // elements between two channels
-  for (size_t d = static_cast<size_t>(channelAxis) + 1; d < w.sizes().size(); ++d) inner *= w.sizes()[d];
-  const auto channelOf = [&](int64_t i) { return static_cast<size_t>(i / inner % channels); };
-  std::vector<std::pair<int32_t, int32_t>> ranges(static_cast<size_t>(channels), {0, 0});
+  for (size_t d = usize(channelAxis) + 1; d < w.sizes().size(); ++d) inner *= w.sizes()[d];
+  const auto channelOf = [&](int64_t i) { return usize(i / inner % channels); };
+  std::vector<std::pair<int32_t, int32_t>> ranges(usize(channels), {0, 0});
   std::pair<int32_t, int32_t> whole{0, 0};
   for (int64_t i = 0; i < w.numElements(); ++i) {
-    const int32_t v = all[static_cast<size_t>(i)];
+    const int32_t v = nth(all, i);
     auto& [low, high] = ranges[channelOf(i)];
     low = std::min(low, v), high = std::max(high, v);
     whole = {std::min(whole.first, v), std::max(whole.second, v)};
@@ -128,9 +128,9 @@ std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, in
   auto to = narrow.values.mutableAs<int8_t>();
   for (int64_t i = 0; i < w.numElements(); ++i) {
     const int32_t zero = narrow.zeroPoints[narrow.zeroPoints.size() == 1 ? 0 : channelOf(i)];
-    const int32_t v = all[static_cast<size_t>(i)] + zero;
+    const int32_t v = nth(all, i) + zero;
     if (v < -128 || v > 127) return std::nullopt;  // a zero point of 8 bits does not reach it
-    to[static_cast<size_t>(i)] = static_cast<int8_t>(v);
+    nth(to, i) = static_cast<int8_t>(v);
   }
   return narrow;
 }
@@ -166,7 +166,7 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
     Value *weightScale = factor, *scale = nullptr;
     if (scales) std::tie(weightScale, scale) = operandsBy(*scales, [](const Value* v) { return floatConstant(v) != nullptr; });
     if (!weightScale || (scale && !isPlain(scale, DType::f32)) || (scales && !scale)) continue;
-    const int64_t channels = w->type().sizes()[static_cast<size_t>(axis)];
+    const int64_t channels = nth(w->type().sizes(), axis);
     auto values = weightScales(weightScale, channels, spatial);
     auto narrow = narrowWeights(*w->constant(), channels, axis);
     if (!values || !narrow || (scale && !isRowParameter(scale, layer.integers)) ||

@@ -217,10 +217,10 @@ class Splitter {
     const auto spatial = static_cast<int64_t>(dims_.size());
     std::vector<int64_t> apart(sizes.begin(), sizes.end() - 1), perm{0}, together{sizes[0]};
     for (int64_t d = 0; d < spatial; ++d) {
-      const int64_t stride = dims_[static_cast<size_t>(d)].stride;
+      const int64_t stride = nth(dims_, d).stride;
       apart.push_back(stride);
       perm.insert(perm.end(), {1 + d, 1 + spatial + d});
-      together.push_back(sizes[static_cast<size_t>(1 + d)] * stride);
+      together.push_back(nth(sizes, 1 + d) * stride);
     }
     apart.push_back(sizes.back() / phases);
     perm.push_back(1 + 2 * spatial);

@@ -23,7 +23,7 @@ struct WeightLayout {
     taps = perOutput / std::max<int64_t>(1, channels);
     outputsPerGroup = std::max<int64_t>(1, outputs / groups);
   }
-  size_t channel(int64_t output, int64_t i) const { return static_cast<size_t>(output / outputsPerGroup * channels + i / taps); }
+  size_t channel(int64_t output, int64_t i) const { return usize(output / outputsPerGroup * channels + i / taps); }
 };
 
 constexpr double kWorthwhileOnOne = 0.1;  // of the noise: one sample does not tell what the next is like
@@ -58,12 +58,12 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   for (const Node* reader : readers) {
     const WeightLayout layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
-    std::vector<double> scale(static_cast<size_t>(layout.perOutput));
+    std::vector<double> scale(usize(layout.perOutput));
     for (int64_t group = 0; group < layout.outputs; group += layout.outputsPerGroup) {
       double energy = 0;  // of what one output reads
       for (int64_t i = 0; i < layout.perOutput; ++i) {
         const size_t j = layout.channel(group, i);
-        scale[static_cast<size_t>(i)] = s[j];
+        nth(scale, i) = s[j];
         energy += x.square[j] / (s[j] * s[j]);
       }
       const int64_t end = std::min(layout.outputs, group + layout.outputsPerGroup);
@@ -86,8 +86,7 @@ std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t cha
     const WeightLayout layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at)
-      squares[layout.channel(at / layout.perOutput, at % layout.perOutput)] +=
-          static_cast<double>(w[static_cast<size_t>(at)]) * w[static_cast<size_t>(at)];
+      squares[layout.channel(at / layout.perOutput, at % layout.perOutput)] += static_cast<double>(nth(w, at)) * nth(w, at);
   }
   return squares;
 }
@@ -99,7 +98,7 @@ std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t cha
     const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
       double& v = largest[layout.channel(at / layout.perOutput, at % layout.perOutput)];
-      v = std::max(v, static_cast<double>(std::fabs(w[static_cast<size_t>(at)])));
+      v = std::max(v, static_cast<double>(std::fabs(nth(w, at))));
     }
   }
   return largest;
@@ -228,8 +227,8 @@ void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
   const Tensor& w = *floatConstant(reader->operand("w"));
   Tensor out(DType::f32, w.sizes());
   for (int64_t at = 0; at < w.numElements(); ++at)
-    out.mutableAs<float>()[static_cast<size_t>(at)] =
-        w.as<float>()[static_cast<size_t>(at)] * static_cast<float>(s[layout.channel(at / layout.perOutput, at % layout.perOutput)]);
+    nth(out.mutableAs<float>(), at) =
+        nth(w.as<float>(), at) * static_cast<float>(s[layout.channel(at / layout.perOutput, at % layout.perOutput)]);
   Builder b(graph);
   b.before(reader);
   reader->setOperand("w", b.constant(reader->operand("w")->name() + "_smoothed", std::move(out)));
@@ -238,9 +237,9 @@ void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
 Tensor scaledLast(const Tensor& t, const std::vector<double>& s, bool divide) {
   Tensor out(DType::f32, t.sizes());
   for (int64_t i = 0; i < t.numElements(); ++i) {
-    const auto factor = static_cast<float>(s[static_cast<size_t>(i) % s.size()]);
-    const float v = t.as<float>()[static_cast<size_t>(i)];
-    out.mutableAs<float>()[static_cast<size_t>(i)] = divide ? v / factor : v * factor;
+    const auto factor = static_cast<float>(s[usize(i) % s.size()]);
+    const float v = nth(t.as<float>(), i);
+    nth(out.mutableAs<float>(), i) = divide ? v / factor : v * factor;
   }
   return out;
 }

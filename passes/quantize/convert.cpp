@@ -27,15 +27,14 @@ Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
   Tensor out(q.storage, t.sizes());
   const auto x = t.as<float>();
   int64_t inner = 1;
-  for (int i = q.axis + 1; i < t.rank(); ++i) inner *= t.sizes()[static_cast<size_t>(i)];
-  const int64_t channels = q.perChannel() ? t.sizes()[static_cast<size_t>(q.axis)] : 1;
+  for (int i = q.axis + 1; i < t.rank(); ++i) inner *= nth(t.sizes(), i);
+  const int64_t channels = q.perChannel() ? nth(t.sizes(), q.axis) : 1;
   const int64_t blocks = q.blockSize ? (channels + q.blockSize - 1) / q.blockSize : 0;
   void* data = out.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) {
     int64_t c = q.perChannel() ? i / inner % channels : 0;
     if (q.blockSize) c = (i / (inner * channels) * blocks + c / q.blockSize) * inner + i % inner;
-    const int32_t v =
-        qmath::quantize(x[static_cast<size_t>(i)], q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
+    const int32_t v = qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
     storeElement(q.storage, data, i, v);
   }
   return out;
@@ -46,7 +45,7 @@ Tensor halfTensor(const Tensor& t) {
   constexpr float kLargest = 65504;
   Tensor out(DType::f16, t.sizes());
   for (int64_t i = 0; i < t.numElements(); ++i)
-    out.mutableAs<uint16_t>()[static_cast<size_t>(i)] = floatToHalf(std::clamp(t.as<float>()[static_cast<size_t>(i)], -kLargest, kLargest));
+    nth(out.mutableAs<uint16_t>(), i) = floatToHalf(std::clamp(nth(t.as<float>(), i), -kLargest, kLargest));
   return out;
 }
 
@@ -197,8 +196,7 @@ class Conversion {
     for (const float scale : w->scales) q.scales.push_back(x->scale() * scale);
     Tensor t(DType::s32, bias->type().sizes());
     for (int64_t c = 0; c < channels; ++c)
-      t.mutableAs<int32_t>()[static_cast<size_t>(c)] =
-          qmath::quantizeBias(bias->constant()->as<float>()[static_cast<size_t>(c)], x->scale(), w->scale(c));
+      nth(t.mutableAs<int32_t>(), c) = qmath::quantizeBias(nth(bias->constant()->as<float>(), c), x->scale(), w->scale(c));
     Builder b(graph_);
     b.before(node);
     Value* quantized = b.constant(bias->name() + "_q", std::move(t), std::make_shared<const QuantParams>(std::move(q)));

@@ -15,7 +15,7 @@ Status correctBias(Graph& graph, PassContext& cx) {
     if (!annotation || annotation->inputs.size() < 2 || !isSet(annotation->inputs[0]) || !isSet(annotation->inputs[1])) continue;
     if (!(node->is("conv") || node->is("linear")) || !node->operand("w")->constant()) continue;
     const int64_t channels = node->operand("w")->constant()->sizes()[0];
-    std::vector<float> add(static_cast<size_t>(channels), static_cast<float>(shift));
+    std::vector<float> add(usize(channels), static_cast<float>(shift));
     if (shift == 0) {
       const auto it = known ? known->find(node->result()->name()) : BiasCorrections::const_iterator();
       if (!known || it == known->end() || it->second.size() != add.size()) continue;

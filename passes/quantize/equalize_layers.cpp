@@ -49,8 +49,7 @@ void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
   const int64_t perOutput = w.numElements() / w.sizes()[0];
   Tensor out(DType::f32, w.sizes());
   for (int64_t i = 0; i < w.numElements(); ++i)
-    out.mutableAs<float>()[static_cast<size_t>(i)] =
-        w.as<float>()[static_cast<size_t>(i)] / static_cast<float>(s[static_cast<size_t>(i / perOutput)]);
+    nth(out.mutableAs<float>(), i) = nth(w.as<float>(), i) / static_cast<float>(nth(s, i / perOutput));
   Builder b(graph);
   b.before(layer);
   layer->setOperand("w", b.constant(layer->operand("w")->name() + "_equalized", std::move(out)));

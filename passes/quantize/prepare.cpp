@@ -35,7 +35,7 @@ class Preparation {
   Result<Value*> observer(Value* value, int group, Node* before) {
     Value*& known = observers_[{value, group}];
     if (known) return known;
-    const QuantSpec& spec = groups_.specs[static_cast<size_t>(group)];
+    const QuantSpec& spec = nth(groups_.specs, group);
     Builder b(graph_);
     b.before(before);
     QC_ASSIGN(Node * node, b.createNode("observe", {value}, {{"id", int64_t{group}}}, value->name() + "_observed"));

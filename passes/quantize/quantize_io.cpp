@@ -11,7 +11,7 @@ namespace {
 Status quantizeInput(Graph& graph, int64_t index) {
   if (index < 0 || index >= static_cast<int64_t>(graph.inputs().size()))
     return fail(ErrorCode::kInvalidArgument, "there is no input {}: the model has {}", index, graph.inputs().size());
-  Value* input = graph.inputs()[static_cast<size_t>(index)];
+  Value* input = nth(graph.inputs(), index);
   if (input->type().isQuantized()) return {};
   QuantPtr params;
   std::vector<Node*> quantizes, others;
@@ -51,12 +51,12 @@ Status quantizeOutput(Graph& graph, int64_t index) {
   if (index < 0 || index >= static_cast<int64_t>(graph.outputs().size()))
     return fail(ErrorCode::kInvalidArgument, "there is no output {}: the model has {}", index, graph.outputs().size());
   std::vector<Value*> outputs = graph.outputs();
-  Value*& output = outputs[static_cast<size_t>(index)];
+  Value*& output = nth(outputs, index);
   if (output->type().isQuantized()) return {};
   const Node* producer = output->producer();
   if (!producer || !producer->is("dequantize"))
     return fail(ErrorCode::kUnsupported, "this output is computed in float")
-        .on(graph.outputNames()[static_cast<size_t>(index)])
+        .on(nth(graph.outputNames(), index))
         .help("annotate{quantized_outputs=[...]} rounds the outputs of int8 ops");
   output = producer->operand(0);
   const std::vector<std::string> names = graph.outputNames();

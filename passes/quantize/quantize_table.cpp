@@ -22,12 +22,11 @@ Status quantizeTable(Node* gather, const ObservedSpec& spec) {
   Tensor bytes(DType::u8, table.sizes()), scales(DType::f32, {rows, 1}), zeros(DType::f32, {rows, 1});
   const auto x = table.as<float>();
   for (int64_t i = 0; i < table.numElements(); ++i)
-    bytes.mutableAs<uint8_t>()[static_cast<size_t>(i)] =
-        static_cast<uint8_t>(quantizeFloatZero(x[static_cast<size_t>(i)], params[static_cast<size_t>(i / columns)],
-                                               static_cast<int32_t>(spec.qmin), static_cast<int32_t>(spec.qmax)));
+    nth(bytes.mutableAs<uint8_t>(), i) = static_cast<uint8_t>(
+        quantizeFloatZero(nth(x, i), nth(params, i / columns), static_cast<int32_t>(spec.qmin), static_cast<int32_t>(spec.qmax)));
   for (int64_t r = 0; r < rows; ++r) {
-    scales.mutableAs<float>()[static_cast<size_t>(r)] = params[static_cast<size_t>(r)].scale;
-    zeros.mutableAs<float>()[static_cast<size_t>(r)] = params[static_cast<size_t>(r)].zeroPoint;
+    nth(scales.mutableAs<float>(), r) = nth(params, r).scale;
+    nth(zeros.mutableAs<float>(), r) = nth(params, r).zeroPoint;
   }
   const std::string name = gather->operand(0)->name();
   Value* indices = gather->operand(1);

@@ -64,7 +64,7 @@ class Decomposition {
     }
     QC_ASSIGN(const std::vector<Value*> values, replacement(node));
     for (int i = 0; i < node->numResults(); ++i) {
-      Value *old = node->result(i), *now = values[static_cast<size_t>(i)];
+      Value *old = node->result(i), *now = nth(values, i);
       if (old->type().isQuantized())
         plain_[old] = now;
       else
@@ -109,7 +109,7 @@ class Decomposition {
   Value* parameter(DType dtype, const std::vector<T>& values, int axis, int rank) {
     std::vector<int64_t> sizes;
     if (values.size() > 1) {
-      sizes.assign(static_cast<size_t>(rank - axis), 1);
+      sizes.assign(usize(rank - axis), 1);
       sizes[0] = static_cast<int64_t>(values.size());
     }
     return b_.constant({}, Tensor::of<T>(dtype, sizes, values));
@@ -287,7 +287,7 @@ class Decomposition {
     const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
     int64_t count = 1;
     for (const int64_t axis : node->integers("axes")) {
-      const Dim dim = node->operand(0)->type().shape[static_cast<size_t>(axis)];
+      const Dim dim = nth(node->operand(0)->type().shape, axis);
       if (!dim.isStatic()) return unbound(*node);
       count *= dim.size();
     }
@@ -346,7 +346,7 @@ class Decomposition {
     QC_ASSIGN(Value * y, dynamicTerm(sum, scale, parameter(DType::f32, paramsOf(node->operand("w")).scales, axis, rank)));
     Value* bias = node->operand("bias");
     if (!bias) return y;
-    std::vector<int64_t> along(static_cast<size_t>(rank - axis), 1);
+    std::vector<int64_t> along(usize(rank - axis), 1);
     along[0] = bias->type().numElements();
     QC_ASSIGN(bias, b_.create("reshape", {bias}, {{"shape", along}}));
     return b_.create("add", {y, bias});
@@ -419,7 +419,7 @@ class Decomposition {
   }
 
   Value* filled(const std::vector<int64_t>& sizes) {
-    return b_.constant({}, Tensor::of<int32_t>(DType::s32, sizes, std::vector<int32_t>(static_cast<size_t>(numElements(sizes)), 1)));
+    return b_.constant({}, Tensor::of<int32_t>(DType::s32, sizes, std::vector<int32_t>(usize(numElements(sizes)), 1)));
   }
 
   static Failure unbound(const Node& node) {

@@ -87,13 +87,12 @@ std::vector<float> regularized(const float* gram, const LayerStatistics& t) {
   const int64_t depth = t.depth;
   std::vector<float> h(gram, gram + depth * depth);
   double trace = 0;
-  for (int64_t i = 0; i < depth; ++i) trace += h[static_cast<size_t>(i * depth + i)];
+  for (int64_t i = 0; i < depth; ++i) trace += nth(h, i * depth + i);
   const auto damping = static_cast<float>(trace / static_cast<double>(depth) * kDamping);
   const auto keep = static_cast<float>(t.trust() * static_cast<double>(t.positions) /
                                        (static_cast<double>(t.positions) + kPrior * static_cast<double>(depth)));
   for (int64_t i = 0; i < depth; ++i)
-    for (int64_t j = 0; j < depth; ++j)
-      h[static_cast<size_t>(i * depth + j)] = h[static_cast<size_t>(i * depth + j)] * (i == j ? 1 : keep) + (i == j ? damping : 0);
+    for (int64_t j = 0; j < depth; ++j) nth(h, i * depth + j) = nth(h, i * depth + j) * (i == j ? 1 : keep) + (i == j ? damping : 0);
   return h;
 }
 
@@ -107,11 +106,11 @@ Curvature curvatureOf(const float* gram, const LayerStatistics& t) {
   const int64_t depth = t.depth;
   const int64_t padded = (depth + kLanes - 1) / kLanes * kLanes;
   Curvature c{depth, padded, regularized(gram, t), {}, {}};
-  c.diagonal.assign(static_cast<size_t>(padded), 0.0f);
-  c.panels.assign(static_cast<size_t>(padded * depth), 0.0f);
+  c.diagonal.assign(usize(padded), 0.0f);
+  c.panels.assign(usize(padded * depth), 0.0f);
   for (int64_t j = 0; j < depth; ++j) {
     const float* row = c.h.data() + j * depth;
-    c.diagonal[static_cast<size_t>(j)] = row[j];
+    nth(c.diagonal, j) = row[j];
     for (int64_t i = 0; i < depth; i += kLanes)
       std::copy_n(row + i, std::min(kLanes, depth - i), c.panels.data() + (i / kLanes * depth + j) * kLanes);
   }
@@ -133,23 +132,23 @@ void descend(const Curvature& c, float low, float high, float* gradient, Candida
     const int64_t before = a.moved;
     const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.padded, next); };
     for (int64_t j = from(0); j < c.padded; j = from(j + 1)) {
-      addScaled(c.h.data() + j * c.depth, (next - a.q[static_cast<size_t>(j)]) * a.scale, c.depth, gradient);
-      a.q[static_cast<size_t>(j)] = next;
+      addScaled(c.h.data() + j * c.depth, (next - nth(a.q, j)) * a.scale, c.depth, gradient);
+      nth(a.q, j) = next;
       ++a.moved;
     }
     if (a.moved == before) break;
   }
-  for (int64_t j = 0; j < c.depth; ++j) a.change += static_cast<double>(a.scale * a.q[static_cast<size_t>(j)] - a.w[j]) * gradient[j];
+  for (int64_t j = 0; j < c.depth; ++j) a.change += static_cast<double>(a.scale * nth(a.q, j) - a.w[j]) * gradient[j];
 }
 
 // At most kBatch of them.
 void descendBatch(const Curvature& c, float low, float high, std::span<Candidate> candidates) {
-  std::vector<float> d(static_cast<size_t>(c.depth * kBatch)), gradients(static_cast<size_t>(c.padded * kBatch));
+  std::vector<float> d(usize(c.depth * kBatch)), gradients(usize(c.padded * kBatch));
   for (size_t k = 0; k < candidates.size(); ++k) {
     Candidate& a = candidates[k];
-    a.q.assign(static_cast<size_t>(c.padded), 0.0f);
+    a.q.assign(usize(c.padded), 0.0f);
     roundToNearest(a.w, c.depth, a.scale, low, high, a.q.data());
-    for (int64_t j = 0; j < c.depth; ++j) d[static_cast<size_t>(j * kBatch) + k] = a.scale * a.q[static_cast<size_t>(j)] - a.w[j];
+    for (int64_t j = 0; j < c.depth; ++j) d[usize(j * kBatch) + k] = a.scale * nth(a.q, j) - a.w[j];
   }
   multiply(c.panels.data(), d.data(), c.depth, c.padded, gradients.data());
   for (size_t k = 0; k < candidates.size(); ++k)
@@ -184,11 +183,11 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
   const int64_t channels = weight.sizes()[0], perGroup = channels / t.groups;
   for (int64_t g = 0; g < t.groups; ++g) {
     const Curvature curvature = curvatureOf(t.gram.data() + g * t.depth * t.depth, t);
-    std::vector<Candidate> candidates, best(static_cast<size_t>(perGroup));
+    std::vector<Candidate> candidates, best(usize(perGroup));
     const auto finish = [&] {
       descendBatch(curvature, low, high, candidates);
       for (Candidate& a : candidates) {
-        Candidate& b = best[static_cast<size_t>((a.w - weight.as<float>().data()) / t.depth - g * perGroup)];
+        Candidate& b = nth(best, (a.w - weight.as<float>().data()) / t.depth - g * perGroup);
         if (!b.w || a.change < b.change) b = std::move(a);
       }
       candidates.clear();
@@ -200,12 +199,12 @@ Tensor roundedWeight(const Tensor& weight, QuantParams& params, const LayerStati
       }
     finish();
     for (int64_t c = 0; c < perGroup; ++c) {
-      const Candidate& b = best[static_cast<size_t>(c)];
-      const auto channel = static_cast<size_t>(g * perGroup + c);
+      const Candidate& b = nth(best, c);
+      const auto channel = usize(g * perGroup + c);
       moved += b.moved;
       if (params.perChannel()) params.scales[channel] = b.scale;
       float* to = out.mutableAs<float>().data() + (g * perGroup + c) * t.depth;
-      for (int64_t i = 0; i < t.depth; ++i) to[i] = b.scale * b.q[static_cast<size_t>(i)];
+      for (int64_t i = 0; i < t.depth; ++i) to[i] = b.scale * nth(b.q, i);
     }
   }
   return out;

@@ -125,7 +125,7 @@ void divideTables(Graph& graph, Node* lookup, const std::vector<double>& s) {
   }
   size_t from = 0;
   for (Value* part : lookup->operands()) {
-    const auto width = static_cast<size_t>(part->type().shape.back().size());
+    const auto width = usize(part->type().shape.back().size());
     divideTables(graph, part->producer(), {s.begin() + static_cast<ptrdiff_t>(from), s.begin() + static_cast<ptrdiff_t>(from + width)});
     from += width;
   }
@@ -158,7 +158,7 @@ Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const
 ChannelStatistics normalChannels(const Node& norm, int64_t channels) {
   const Tensor *scale = floatConstant(norm.operand("scale")), *bias = floatConstant(norm.operand("bias"));
   ChannelStatistics x;
-  for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
+  for (size_t c = 0; c < usize(channels); ++c) {
     const double deviation = scale ? std::fabs(scale->as<float>()[c]) : 1.0, mean = bias ? bias->as<float>()[c] : 0.0;
     x.min.push_back(static_cast<float>(mean - kMaxDeviations * deviation));
     x.max.push_back(static_cast<float>(mean + kMaxDeviations * deviation));

@@ -96,11 +96,11 @@ Result<bool> padIntoConv(const Match& m, Rewriter& rw) {
   if (pad->string("mode") != "constant" || pad->real("value") != 0) return false;
   const auto& padding = pad->integers("pads");
   std::vector<int64_t> pads = conv->integers("pads");
-  const auto spatial = static_cast<size_t>(rank - 2);
+  const auto spatial = usize(rank - 2);
   pads.resize(2 * spatial, 0);
   size_t s = 0;
   for (int d = 0; d < rank; ++d) {
-    const int64_t begin = padding[static_cast<size_t>(d)], end = padding[static_cast<size_t>(d + rank)];
+    const int64_t begin = nth(padding, d), end = nth(padding, d + rank);
     if (d == 0 || d == channel) {
       if (begin || end) return false;
       continue;
@@ -137,7 +137,7 @@ Result<bool> simplifyTranspose(const Match& m, Rewriter& rw) {
   if (isIdentityPermutation(perm)) return replaceWith(rw, node, x);
   if (Node* inner = x->producer(); inner && inner->is("transpose")) {
     const auto& first = inner->integers("perm");
-    for (int64_t& p : perm) p = first[static_cast<size_t>(p)];
+    for (int64_t& p : perm) p = nth(first, p);
     QC_ASSIGN(Value * y, rw.before(node).create("transpose", {inner->operand(0)}, {{"perm", perm}}));
     return replaceWith(rw, node, y);
   }
@@ -145,7 +145,7 @@ Result<bool> simplifyTranspose(const Match& m, Rewriter& rw) {
   if (!x->type().isStatic() || (x->type().isQuantized() && x->type().quant->perChannel())) return false;
   std::vector<int64_t> moved;
   for (const int64_t p : perm)
-    if (x->type().shape[static_cast<size_t>(p)].size() != 1) moved.push_back(p);
+    if (nth(x->type().shape, p).size() != 1) moved.push_back(p);
   if (!std::is_sorted(moved.begin(), moved.end())) return false;
   QC_ASSIGN(Value * y, rw.before(node).create("reshape", {x}, {{"shape", node->result()->type().sizes()}}));
   return replaceWith(rw, node, y);
@@ -261,7 +261,7 @@ struct IndexRange {
     if (range.count == 0) return std::nullopt;
     const bool wide = indices.dtype() == DType::s64;
     for (int64_t i = 0, before = 0; i < range.count; ++i) {
-      const auto at = static_cast<size_t>(i);
+      const auto at = usize(i);
       int64_t index = wide ? indices.as<int64_t>()[at] : indices.as<int32_t>()[at];
       if (index < -size || index >= size) return std::nullopt;
       if (index < 0) index += size;
@@ -280,7 +280,7 @@ Result<bool> gatherToSlice(const Match& m, Rewriter& rw) {
   Value* x = gather->operand(0);
   const Tensor* indices = gather->operand(1)->constant();
   if (!indices || !x->type().isStatic() || isConstantLike(x)) return false;
-  const auto axis = static_cast<size_t>(gather->integer("axis"));
+  const auto axis = usize(gather->integer("axis"));
   std::vector<int64_t> sizes = x->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
   const auto range = IndexRange::of(*indices, sizes[axis]);
   if (!range) return false;
@@ -305,8 +305,8 @@ Result<bool> gatherNdToExpand(const Match& m, Rewriter& rw) {
       (x->type().isQuantized() && x->type().quant->perChannel()))
     return false;
   const std::vector<int64_t> sizes = x->type().sizes();
-  const auto tuple = static_cast<size_t>(indices->sizes().back());
-  std::vector<int64_t> places(static_cast<size_t>(indices->numElements()) / tuple, 0);
+  const auto tuple = usize(indices->sizes().back());
+  std::vector<int64_t> places(usize(indices->numElements()) / tuple, 0);
   int64_t all = 1;
   for (size_t k = 0; k < tuple; ++k) all *= sizes[k];
   for (size_t i = 0; i < places.size(); ++i)
@@ -320,7 +320,7 @@ Result<bool> gatherNdToExpand(const Match& m, Rewriter& rw) {
   std::vector<int64_t> shape = leading, strides(leading.size(), 0);
   int64_t covered = 1;
   size_t inner = 1;
-  for (size_t d = leading.size(); d-- > 0; inner *= static_cast<size_t>(leading[d])) {
+  for (size_t d = leading.size(); d-- > 0; inner *= usize(leading[d])) {
     strides[d] = leading[d] > 1 ? places[inner] - places[0] : 0;
     if (strides[d] == 0)
       shape[d] = 1;
@@ -332,8 +332,8 @@ Result<bool> gatherNdToExpand(const Match& m, Rewriter& rw) {
   if (covered != all) return false;
   for (size_t i = 0; i < places.size(); ++i) {
     int64_t expected = 0;
-    for (size_t d = leading.size(), rest = i; d-- > 0; rest /= static_cast<size_t>(leading[d]))
-      expected += strides[d] * static_cast<int64_t>(rest % static_cast<size_t>(leading[d]));
+    for (size_t d = leading.size(), rest = i; d-- > 0; rest /= usize(leading[d]))
+      expected += strides[d] * static_cast<int64_t>(rest % usize(leading[d]));
     if (places[i] != expected) return false;
   }
   shape.insert(shape.end(), sizes.begin() + static_cast<ptrdiff_t>(tuple), sizes.end());
@@ -355,8 +355,7 @@ Result<bool> poolToMean(const Match& m, Rewriter& rw) {
   std::vector<int64_t> axes(kernel.size());
   std::iota(axes.begin(), axes.end(), first);
   for (size_t i = 0; i < kernel.size(); ++i)
-    if (kernel[i] != x.shape[static_cast<size_t>(axes[i])].size() || pool->result()->type().shape[static_cast<size_t>(axes[i])].size() != 1)
-      return false;
+    if (kernel[i] != nth(x.shape, axes[i]).size() || nth(pool->result()->type().shape, axes[i]).size() != 1) return false;
   QC_ASSIGN(Value * y, rw.before(pool).create("reduce_mean", {pool->operand(0)}, {{"axes", axes}}));
   return replaceWith(rw, pool, y);
 }

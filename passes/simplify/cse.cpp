@@ -26,7 +26,7 @@ class EqualConstants {
   // Of large tensors the first bytes: most differ there, and equal ones are compared in full.
   static std::string look(const Tensor& payload) {
     constexpr int64_t kLookedAt = 64;
-    const auto bytes = static_cast<size_t>(std::min(payload.byteSize(), kLookedAt));
+    const auto bytes = usize(std::min(payload.byteSize(), kLookedAt));
     return payload.type().str() + std::string(static_cast<const char*>(payload.data()), bytes);
   }
 

@@ -36,12 +36,12 @@ Tensor scaleWeight(const Tensor& w, const Affine& a, int axis, int64_t groups) {
   const auto from = w.as<float>();
   auto to = out.mutableAs<float>();
   int64_t inner = 1;
-  for (int i = axis + 1; i < w.rank(); ++i) inner *= w.sizes()[static_cast<size_t>(i)];
-  const int64_t slices = w.sizes()[static_cast<size_t>(axis)], perGroup = axis ? w.sizes()[0] / groups : 0;
+  for (int i = axis + 1; i < w.rank(); ++i) inner *= nth(w.sizes(), i);
+  const int64_t slices = nth(w.sizes(), axis), perGroup = axis ? w.sizes()[0] / groups : 0;
   for (int64_t i = 0; i < w.numElements(); ++i) {
     int64_t channel = i / inner % slices;
     if (axis) channel += i / (inner * slices) / perGroup * slices;
-    to[static_cast<size_t>(i)] = from[static_cast<size_t>(i)] * a.factor(static_cast<size_t>(channel));
+    nth(to, i) = nth(from, i) * a.factor(usize(channel));
   }
   return out;
 }
@@ -78,7 +78,7 @@ Result<bool> toMultiplyAdd(const Match& m, Rewriter& rw) {
   const auto stats = constantStatistics(*bn);
   if (!stats) return false;
   const int rank = bn->result()->type().rank(), axis = channelAxis(*bn);
-  std::vector<int64_t> sizes(static_cast<size_t>(rank - axis), 1);
+  std::vector<int64_t> sizes(usize(rank - axis), 1);
   sizes[0] = static_cast<int64_t>(stats->gamma.size());
   Tensor scale(DType::f32, sizes), shift(DType::f32, sizes);
   for (size_t c = 0; c < stats->gamma.size(); ++c) {

@@ -23,7 +23,7 @@ Status foldConstants(Graph& graph, PassContext& cx) {
     for (int i = 0; i < node->numResults(); ++i) {
       const Value* result = node->result(i);
       names.push_back(result->name());
-      values.push_back(builder.constant(result->name(), std::move((*folded)[static_cast<size_t>(i)]), result->type().quant));
+      values.push_back(builder.constant(result->name(), std::move(nth((*folded), i)), result->type().quant));
     }
     ++hits[std::string(node->op())];
     rewriter.replace(node, values);

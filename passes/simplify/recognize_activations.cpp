@@ -157,7 +157,7 @@ Result<bool> layerNormAffine(const Match& m, Rewriter& rw) {
   if (isScale ? norm->operand(1) != nullptr || norm->operand(2) != nullptr : norm->operand(1) == nullptr || norm->operand(2) != nullptr)
     return false;
   const auto& shape = norm->result()->type().shape;
-  const auto axis = static_cast<size_t>(norm->integer("axis"));
+  const auto axis = usize(norm->integer("axis"));
   const std::vector<int64_t> normalised = sizesOf(Shape(shape.begin() + static_cast<ptrdiff_t>(axis), shape.end()));
   const Tensor* c = floatConstant(m["c"]);
   if (!c || c->numElements() != numElements(normalised) || root->result()->type() != norm->result()->type()) return false;

@@ -13,11 +13,11 @@ class ChannelOf {
  public:
   ChannelOf(std::span<const int64_t> sizes, int axis) {
     if (axis < 0) return;
-    channels_ = sizes[static_cast<size_t>(axis)];
-    for (size_t d = static_cast<size_t>(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
+    channels_ = nth(sizes, axis);
+    for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
   }
-  size_t operator()(size_t i) const { return static_cast<size_t>(static_cast<int64_t>(i) / inner_ % channels_); }
-  size_t count() const { return static_cast<size_t>(channels_); }
+  size_t operator()(size_t i) const { return usize(static_cast<int64_t>(i) / inner_ % channels_); }
+  size_t count() const { return usize(channels_); }
 
  private:
   int64_t channels_ = 1, inner_ = 1;
@@ -94,7 +94,7 @@ Status MovingAverageFakeQuantize::refresh() {
 
 Result<FakeQuantized> MovingAverageFakeQuantize::step(std::span<const float> x, std::span<const int64_t> sizes) {
   if (config_.perChannel && sizes.empty()) return fail(ErrorCode::kInvalidArgument, "a scalar has no channels");
-  const size_t channels = config_.perChannel ? static_cast<size_t>(sizes[0]) : 1;
+  const size_t channels = config_.perChannel ? usize(sizes[0]) : 1;
   if (!averages_.empty() && averages_.size() != channels)
     return fail(ErrorCode::kInvalidData, "a batch has {} channels, earlier ones had {}", channels, averages_.size());
   if (observe && !x.empty()) {

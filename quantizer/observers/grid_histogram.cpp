@@ -60,12 +60,12 @@ GridHistogram::Grid GridHistogram::gridFor(float min, float max) const {
 void GridHistogram::growTo(float min, float max) {
   if (seen_ && min == min_ && max == max_) return;
   const Grid grid = gridFor(min, max);
-  std::vector<int64_t> grown(static_cast<size_t>(grid.count), 0);
+  std::vector<int64_t> grown(usize(grid.count), 0);
   if (seen_) {
     const int shift = grid.exponent - grid_.exponent;
     for (size_t i = 0; i < cells_.size(); ++i) {
       const int64_t cell = (grid_.first + static_cast<int64_t>(i)) >> std::min(shift, 62);  // rounds down, as the grid does
-      grown[static_cast<size_t>(cell - grid.first)] += cells_[i];
+      nth(grown, cell - grid.first) += cells_[i];
     }
   }
   cells_ = std::move(grown);
@@ -76,7 +76,7 @@ void GridHistogram::growTo(float min, float max) {
 }
 
 void GridHistogram::count(std::span<const float> data) {
-  const auto stride = static_cast<size_t>(grid_.count + kZeroSlots);  // two counters per cell
+  const auto stride = usize(grid_.count + kZeroSlots);  // two counters per cell
   std::vector<uint32_t> counts(2 * stride, 0);
   std::array<int32_t, kBlock> cell;
   const auto flush = [&] {
@@ -98,10 +98,10 @@ void GridHistogram::count(std::span<const float> data) {
       cellsInDouble(data.data() + start, length, scale, first, zero, cell.data());
     int64_t i = 0;
     for (; i + 2 <= length; i += 2) {
-      ++counts[static_cast<size_t>(cell[static_cast<size_t>(i)])];
-      ++counts[stride + static_cast<size_t>(cell[static_cast<size_t>(i) + 1])];
+      ++nth(counts, nth(cell, i));
+      ++counts[stride + usize(cell[usize(i) + 1])];
     }
-    if (i < length) ++counts[static_cast<size_t>(cell[static_cast<size_t>(i)])];
+    if (i < length) ++nth(counts, nth(cell, i));
     sinceFlush += length;
     if (sinceFlush > (int64_t{1} << 31)) {
       flush();
@@ -146,16 +146,16 @@ Histogram GridHistogram::histogram() const {
     const double from = std::max(edgeOf(cell), low), to = std::min<double>(edgeOf(cell + 1), max_);
     const int64_t firstBin = binOf(from), lastBin = std::max(firstBin, binOf(to));
     if (firstBin == lastBin || !(to > from)) {
-      mass[static_cast<size_t>(firstBin)] += static_cast<double>(cells_[i]);
+      nth(mass, firstBin) += static_cast<double>(cells_[i]);
       continue;
     }
     for (int64_t b = firstBin; b <= lastBin; ++b) {
       const double left = std::max(from, low + static_cast<double>(b) * width),
                    right = std::min(to, low + static_cast<double>(b + 1) * width);
-      mass[static_cast<size_t>(b)] += static_cast<double>(cells_[i]) * std::max(0.0, right - left) / (to - from);
+      nth(mass, b) += static_cast<double>(cells_[i]) * std::max(0.0, right - left) / (to - from);
     }
   }
-  if (zeros_ > 0) mass[static_cast<size_t>(binOf(0.0))] += static_cast<double>(zeros_);
+  if (zeros_ > 0) nth(mass, binOf(0.0)) += static_cast<double>(zeros_);
   return Histogram::restore(min_, max_, std::move(mass)).value();
 }
 

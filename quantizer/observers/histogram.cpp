@@ -33,7 +33,7 @@ int64_t binOf(double x, double lo, double hi, int64_t bins) {
 }  // namespace
 
 std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, float hi) {
-  std::vector<double> mass(static_cast<size_t>(bins), 0.0);
+  std::vector<double> mass(usize(bins), 0.0);
   if (lo == hi) {
     lo -= 1.0f;
     hi += 1.0f;
@@ -41,16 +41,16 @@ std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, f
   const bool wide = std::isinf((hi - lo) * static_cast<float>(bins));  // leaves float32: the same in double
   const bool flat = !(hi > lo);                                        // so large that lo - 1 == hi + 1
   if (flat) {
-    for (const float v : data) mass[static_cast<size_t>(bins / 2)] += v == lo;
+    for (const float v : data) nth(mass, bins / 2) += v == lo;
     return mass;
   }
   if (wide) {
     for (const float v : data)
-      if (v >= lo && v <= hi) mass[static_cast<size_t>(binOf(v, lo, hi, bins))] += 1;
+      if (v >= lo && v <= hi) nth(mass, binOf(v, lo, hi, bins)) += 1;
     return mass;
   }
   // Four interleaved counters per bin: equal neighbours (the zeros behind a ReLU) would otherwise wait for each other.
-  const size_t stride = static_cast<size_t>(bins) + 1;
+  const size_t stride = usize(bins) + 1;
   std::vector<uint32_t> counts(4 * stride, 0);
   std::array<int32_t, kBlock> bin;
   const auto flush = [&] {
@@ -65,13 +65,13 @@ std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, f
     computeBins(data.data() + start, length, lo, hi, static_cast<float>(bins), bin.data());
     int64_t i = 0;
     for (; i + 4 <= length; i += 4) {
-      const size_t at = static_cast<size_t>(i);
-      ++counts[static_cast<size_t>(bin[at])];
-      ++counts[stride + static_cast<size_t>(bin[at + 1])];
-      ++counts[2 * stride + static_cast<size_t>(bin[at + 2])];
-      ++counts[3 * stride + static_cast<size_t>(bin[at + 3])];
+      const size_t at = usize(i);
+      ++nth(counts, bin[at]);
+      ++counts[stride + usize(bin[at + 1])];
+      ++counts[2 * stride + usize(bin[at + 2])];
+      ++counts[3 * stride + usize(bin[at + 3])];
     }
-    for (; i < length; ++i) ++counts[static_cast<size_t>(bin[static_cast<size_t>(i)])];
+    for (; i < length; ++i) ++nth(counts, nth(bin, i));
     sinceFlush += length;
     if (sinceFlush > (int64_t{1} << 31)) {
       flush();
@@ -91,17 +91,17 @@ void Histogram::spread(const Histogram& from, float min, float max, std::vector<
     for (const double m : from.mass_) total += m;
     const std::vector<double> where = histc(std::span(&from.min_, 1), bins, min, max);
     const auto found = std::max_element(where.begin(), where.end());
-    into[static_cast<size_t>(found - where.begin())] += total;
+    nth(into, found - where.begin()) += total;
     return;
   }
   constexpr int kParts = 16;
   const double part = from.binWidth() / kParts;
   for (int64_t b = 0; b < from.bins(); ++b) {
-    const double mass = from.mass_[static_cast<size_t>(b)] / kParts;
+    const double mass = nth(from.mass_, b) / kParts;
     if (mass == 0) continue;
     for (int p = 0; p < kParts; ++p) {
       const double middle = from.min_ + (static_cast<double>(b * kParts + p) + 0.5) * part;
-      into[static_cast<size_t>(binOf(middle, min, max, bins))] += mass;
+      nth(into, binOf(middle, min, max, bins)) += mass;
     }
   }
 }
@@ -155,7 +155,7 @@ void Histogram::addUpsampled(std::span<const float> data, float min, float max) 
     for (int64_t b = 0; b < bins; ++b)
       for (int64_t r = 0; r < kRate; ++r) {
         const int64_t fine = std::min(start + b * kRate + r, bins * down - 1);
-        moved[static_cast<size_t>(fine / down)] += mass_[static_cast<size_t>(b)] / kRate;
+        nth(moved, fine / down) += nth(mass_, b) / kRate;
       }
     mass_ = std::move(moved);
     min_ = low;
@@ -174,7 +174,7 @@ void Histogram::merge(const Histogram& other) {
     if (other.bins_ == bins_) {
       mass_ = other.mass_;
     } else {
-      mass_.assign(static_cast<size_t>(bins_), 0.0);
+      mass_.assign(usize(bins_), 0.0);
       spread(other, min_, max_, mass_);
     }
     return;

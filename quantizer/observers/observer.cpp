@@ -22,7 +22,7 @@ std::map<std::string, ObserverDef, std::less<>>& table() {
 
 // The elements as float32: in place where they are already.
 Result<std::span<const float>> asFloats(const TensorRef& tensor, std::vector<float>& scratch) {
-  const auto n = static_cast<size_t>(tensor.numElements());
+  const auto n = usize(tensor.numElements());
   if (tensor.dtype == DType::f32) return std::span<const float>(tensor.as<const float>(), n);
   if (!isFloat(tensor.dtype))
     return fail(ErrorCode::kInvalidArgument, "a {} tensor cannot be observed", toString(tensor.dtype))
@@ -50,7 +50,7 @@ Status Observer::observe(const TensorRef& tensor) {
   const MinMax range = minMaxOf(data);
   if (range.finite > 0) {
     if (range.nonFinite > 0 && !needsLayout()) {
-      finite.reserve(static_cast<size_t>(range.finite));
+      finite.reserve(usize(range.finite));
       std::copy_if(data.begin(), data.end(), std::back_inserter(finite), [](float v) { return std::isfinite(v); });
       data = finite;
     }

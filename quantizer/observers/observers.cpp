@@ -97,15 +97,15 @@ class PerChannelObserver final : public Observer {
  private:
   bool needsLayout() const override { return true; }
   Status update(const Batch& batch) override {
-    const auto axis = static_cast<size_t>(spec().axis);
+    const auto axis = usize(spec().axis);
     if (axis >= batch.sizes.size())
       return fail(ErrorCode::kInvalidArgument, "channel axis {} of a tensor of rank {}", axis, batch.sizes.size());
-    const auto channels = static_cast<size_t>(batch.sizes[axis]);
+    const auto channels = usize(batch.sizes[axis]);
     if (!ranges_.empty() && ranges_.size() != channels)
       return fail(ErrorCode::kInvalidData, "a batch has {} channels along axis {}, earlier ones had {}", channels, axis, ranges_.size());
     size_t outer = 1, inner = 1;
-    for (size_t d = 0; d < axis; ++d) outer *= static_cast<size_t>(batch.sizes[d]);
-    for (size_t d = axis + 1; d < batch.sizes.size(); ++d) inner *= static_cast<size_t>(batch.sizes[d]);
+    for (size_t d = 0; d < axis; ++d) outer *= usize(batch.sizes[d]);
+    for (size_t d = axis + 1; d < batch.sizes.size(); ++d) inner *= usize(batch.sizes[d]);
     std::vector<ValueRange> now(channels, ValueRange{kInfinity, -kInfinity});
     for (size_t o = 0; o < outer; ++o) {
       for (size_t c = 0; c < channels; ++c) {

@@ -31,7 +31,7 @@ struct Blocking {
     for (int64_t i = 0; i < n; ++i) {
       int64_t b = 0;
       for (size_t d = 0; d < sizes.size(); ++d) b = b * counts[d] + at[d] / block[d];
-      f(static_cast<size_t>(b), static_cast<size_t>(i));
+      f(usize(b), usize(i));
       for (size_t d = sizes.size(); d-- > 0;) {
         if (++at[d] < sizes[d]) break;
         at[d] = 0;
@@ -82,7 +82,7 @@ class BlockObserver final : public Observer {
   Sizes blockOf(std::span<const int64_t> sizes) const {
     Sizes block(sizes.size(), 1);
     if (kind_ == Kind::group) {
-      block[static_cast<size_t>(spec().axis)] = spec().blockSize;
+      nth(block, spec().axis) = spec().blockSize;
     } else if (kind_ == Kind::token) {
       block.back() = sizes.back();
     } else {
@@ -118,7 +118,7 @@ class BlockObserver final : public Observer {
       return fail(ErrorCode::kInvalidArgument, "the blocks of observer '{}' do not fit a tensor of rank {}", name(), sizes.size());
     const Blocking blocking(sizes, blockOf(sizes));
     sizes_ = sizes;
-    ranges_.resize(static_cast<size_t>(blocking.blocks), ValueRange{kInfinity, -kInfinity});
+    ranges_.resize(usize(blocking.blocks), ValueRange{kInfinity, -kInfinity});
     blocking.forEach([&](size_t block, size_t i) {
       const float v = batch.data[i];
       if (!std::isfinite(v)) return;

@@ -43,9 +43,9 @@ QC_MULTIVERSION void addElements(const float* x, int64_t vectors, double* sums) 
 ProductSums::ProductSums(int64_t groups, int64_t size, bool products)
     : groups_(groups), size_(size), panels_((size + kLanes - 1) / kLanes) {
   static_assert(kLanes == kWidth);
-  vectors_.assign(static_cast<size_t>(groups * panels_ * kStride), 0.0f);
-  sums_.assign(static_cast<size_t>(groups * panels_ * kLanes), 0.0);
-  if (products) products_.assign(static_cast<size_t>(groups * panels_ * (panels_ + 1) / 2 * kLanes * kLanes), 0.0f);
+  vectors_.assign(usize(groups * panels_ * kStride), 0.0f);
+  sums_.assign(usize(groups * panels_ * kLanes), 0.0);
+  if (products) products_.assign(usize(groups * panels_ * (panels_ + 1) / 2 * kLanes * kLanes), 0.0f);
 }
 
 void ProductSums::set(int64_t ahead, int64_t g, const float* x) {
@@ -76,7 +76,7 @@ void ProductSums::flush() {
 std::vector<double> ProductSums::sums() {
   flush();
   std::vector<double> all;
-  all.reserve(static_cast<size_t>(groups_ * size_));
+  all.reserve(usize(groups_ * size_));
   for (int64_t g = 0; g < groups_; ++g) {
     const auto first = sums_.begin() + g * panels_ * kLanes;
     all.insert(all.end(), first, first + size_);
@@ -86,7 +86,7 @@ std::vector<double> ProductSums::sums() {
 
 std::vector<float> ProductSums::products() {
   flush();
-  std::vector<float> all(products_.empty() ? 0 : static_cast<size_t>(groups_ * size_ * size_));
+  std::vector<float> all(products_.empty() ? 0 : usize(groups_ * size_ * size_));
   const float* sum = products_.data();
   for (int64_t g = 0; g < groups_ && !all.empty(); ++g) {
     float* out = all.data() + g * size_ * size_;

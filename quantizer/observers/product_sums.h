@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "ir/signed_index.h"
+
 namespace qc {
 
 class ProductSums {
@@ -22,9 +24,7 @@ class ProductSums {
   ProductSums(int64_t groups, int64_t size, bool products);
 
   // Element i of group g in the vectors that come after `ahead` others, less than room(); all of them are set before they are added.
-  float& at(int64_t ahead, int64_t g, int64_t i) {
-    return vectors_[static_cast<size_t>(place(g, i / kLanes) + (filled_ + ahead) * kLanes + i % kLanes)];
-  }
+  float& at(int64_t ahead, int64_t g, int64_t i) { return nth(vectors_, place(g, i / kLanes) + (filled_ + ahead) * kLanes + i % kLanes); }
   void set(int64_t ahead, int64_t g, const float* x);  // of all elements of group g
   int64_t room() const { return kBlock - filled_; }
   void add(int64_t vectors);

@@ -218,9 +218,9 @@ Result<QuantParams> groupwiseQParams(std::span<const float> data, std::span<cons
     return fail(ErrorCode::kInvalidArgument, "group axis {} of a tensor of rank {}", axis, sizes.size());
   if (blockSize < 1) return fail(ErrorCode::kInvalidArgument, "group size {} is not positive", blockSize);
   int64_t outer = 1, inner = 1;
-  for (int d = 0; d < axis; ++d) outer *= sizes[static_cast<size_t>(d)];
-  for (size_t d = static_cast<size_t>(axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
-  const int64_t extent = sizes[static_cast<size_t>(axis)], groups = (extent + blockSize - 1) / blockSize;
+  for (int d = 0; d < axis; ++d) outer *= nth(sizes, d);
+  for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
+  const int64_t extent = nth(sizes, axis), groups = (extent + blockSize - 1) / blockSize;
   QC_CHECK(static_cast<int64_t>(data.size()) == outer * extent * inner);
 
   QuantParams quant{dtype, qmin, qmax, axis, blockSize, {}, {}};
@@ -229,7 +229,7 @@ Result<QuantParams> groupwiseQParams(std::span<const float> data, std::span<cons
       for (int64_t i = 0; i < inner; ++i) {
         float lo = 0, hi = 0;
         for (int64_t k = g * blockSize; k < std::min(extent, (g + 1) * blockSize); ++k) {
-          const float v = data[static_cast<size_t>((o * extent + k) * inner + i)];
+          const float v = nth(data, (o * extent + k) * inner + i);
           if (!std::isfinite(v)) return fail(ErrorCode::kInvalidData, "a weight is not finite");
           lo = std::min(lo, v);
           hi = std::max(hi, v);

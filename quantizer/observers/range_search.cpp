@@ -29,8 +29,8 @@ struct Bins {
   std::vector<double> mass, from, error;
   explicit Bins(const Histogram& h) : width(h.binWidth()) {
     for (int64_t b = 0; b < h.bins(); ++b) {
-      if (h.mass()[static_cast<size_t>(b)] == 0) continue;
-      mass.push_back(h.mass()[static_cast<size_t>(b)]);
+      if (nth(h.mass(), b) == 0) continue;
+      mass.push_back(nth(h.mass(), b));
       from.push_back(h.min() + width * static_cast<double>(b));
     }
     error.resize(mass.size());
@@ -72,7 +72,7 @@ double quantizationError(const Histogram& h, int64_t start, int64_t end, double 
   const double half = width / 2, whole = integral(-half, half);
   double sum = 0;
   for (int64_t i = 0; i < h.bins(); ++i) {
-    const double mass = h.mass()[static_cast<size_t>(i)];
+    const double mass = nth(h.mass(), i);
     if (mass == 0) continue;
     const double b = static_cast<double>(i - start) * w, e = b + w;
     const double qb = std::clamp(std::floor(b / width), 0.0, levels - 1), qe = std::clamp(std::floor(e / width), 0.0, levels - 1);
@@ -93,8 +93,8 @@ ValueRange searchL2(const Histogram& h, double levels, bool scoreFullRange) {
   while (alpha < beta) {
     const double nextAlpha = alpha + kStep, nextBeta = beta - kStep;
     int64_t l = start, r = end;
-    while (l < end && sums[static_cast<size_t>(l)] < nextAlpha * total) ++l;
-    while (r > start && sums[static_cast<size_t>(r)] > nextBeta * total) --r;
+    while (l < end && nth(sums, l) < nextAlpha * total) ++l;
+    while (r > start && nth(sums, r) > nextBeta * total) --r;
     int64_t newStart = start, newEnd = end;
     if (l - start > end - r) {
       newStart = l;
@@ -122,7 +122,7 @@ ValueRange searchPercentile(const Histogram& h, double percent) {
   const auto valueAt = [&](double wanted) {
     const auto it = std::lower_bound(sums.begin(), sums.end(), wanted);
     const auto b = std::min<int64_t>(it - sums.begin(), h.bins() - 1);
-    const double before = b ? sums[static_cast<size_t>(b - 1)] : 0.0, mass = h.mass()[static_cast<size_t>(b)];
+    const double before = b ? nth(sums, b - 1) : 0.0, mass = nth(h.mass(), b);
     const double share = mass > 0 ? std::clamp((wanted - before) / mass, 0.0, 1.0) : 0.0;
     return h.min() + h.binWidth() * (static_cast<double>(b) + share);
   };
@@ -147,7 +147,7 @@ ValueRange searchEntropy(const Histogram& h, int64_t levels) {
   std::partial_sum(mass.begin(), mass.end(), sums.begin());
   if (sums.back() <= 0) return {h.min(), h.max()};
   const auto massOf = [&](int64_t from, int64_t to) {  // [from, to)
-    return to <= from ? 0.0 : sums[static_cast<size_t>(to - 1)] - (from ? sums[static_cast<size_t>(from - 1)] : 0.0);
+    return to <= from ? 0.0 : nth(sums, to - 1) - (from ? nth(sums, from - 1) : 0.0);
   };
   double best = std::numeric_limits<double>::infinity();
   ValueRange result{h.min(), h.max()};
@@ -163,16 +163,15 @@ ValueRange searchEntropy(const Histogram& h, int64_t levels) {
     for (int64_t level = 0; level < levels; ++level) {
       const int64_t from = start + count * level / levels, to = start + count * (level + 1) / levels;
       int64_t occupied = 0;
-      for (int64_t b = from; b < to; ++b) occupied += mass[static_cast<size_t>(b)] > 0;
+      for (int64_t b = from; b < to; ++b) occupied += nth(mass, b) > 0;
       const double inside = massOf(from, to);
       if (!occupied && from != start && to != end) continue;
       for (int64_t b = from; b < to; ++b) {
-        double p = mass[static_cast<size_t>(b)];
+        double p = nth(mass, b);
         if (b == start) p += massOf(0, start);  // what is clipped lands on the ends of the reference ...
         if (b == end - 1) p += massOf(end, bins);
         if (p <= 0) continue;
-        const double q = occupied && mass[static_cast<size_t>(b)] > 0 ? inside / static_cast<double>(occupied)
-                                                                      : 1e-9 * total;  // ... not of the candidate
+        const double q = occupied && nth(mass, b) > 0 ? inside / static_cast<double>(occupied) : 1e-9 * total;  // ... not of the candidate
         divergence += p / total * std::log(p / q);
       }
     }

@@ -110,14 +110,14 @@ int64_t SampleTrace::samplesToCover(ValueRange range, double slack) const {
 
 void InputTrace::see(const TensorRef& tensor) {
   const int64_t n = tensor.numElements();
-  const uint64_t hash = hashOfBytes(tensor.data, static_cast<size_t>(n * sizeOf(tensor.dtype)));
+  const uint64_t hash = hashOfBytes(tensor.data, usize(n * sizeOf(tensor.dtype)));
   if (samples_ == 0) hash_ = hash;
   if (hash != hash_) same_ = false;
   if (!same_) hash_ = 0;
   ++samples_;
   empty_ += n == 0;
   if (tensor.dtype != DType::f32 || n == 0) return;
-  const std::span<const float> x(tensor.as<const float>(), static_cast<size_t>(n));
+  const std::span<const float> x(tensor.as<const float>(), usize(n));
   const MinMax range = minMaxOf(x);
   nonFinite_ += range.nonFinite;
   if (range.finite > 0) extend({range.min, range.max});

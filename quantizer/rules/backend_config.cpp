@@ -49,7 +49,7 @@ std::string misfit(const DTypeConfig& d, const Node& node, const QConfig& config
 
 std::string_view toString(Observation observation) {
   constexpr std::string_view kNames[] = {"different", "share_input", "by_operands", "none"};
-  return kNames[static_cast<size_t>(observation)];
+  return nth(kNames, observation);
 }
 
 BackendConfig& BackendConfig::set(BackendPattern pattern) {

@@ -110,7 +110,7 @@ Result<BackendConfig> builtinBackendConfig(std::string_view name) {
     return fail(ErrorCode::kInvalidArgument, "there is no backend table '{}'", name).help(didYouMean(name, builtinBackendNames()));
   BackendConfig config{std::string(name)};
   for (const Row& row : kRows) {
-    const std::string_view cell = row.dtypes[static_cast<size_t>(column - std::begin(kColumns))];
+    const std::string_view cell = nth(row.dtypes, column - std::begin(kColumns));
     if (cell.empty()) continue;
     for (const std::string& pattern : split(row.patterns, ' ')) {
       BackendPattern p{split(pattern, '+'), row.observation, {}};

@@ -80,7 +80,7 @@ bool isFloatValue(const Value* v) { return v && v->type().dtype == DType::f32 &&
 
 int64_t sizeOfDim(const Value* v, int axis) {
   const Shape& shape = v->type().shape;
-  const auto d = static_cast<size_t>(axis);
+  const auto d = usize(axis);
   return d < shape.size() && shape[d].isStatic() ? shape[d].size() : 0;
 }
 

@@ -350,7 +350,7 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
     known.entry = std::move(rule.entry);
     known.optional = rule.optional;
     known.force = rule.force;
-    given_ = static_cast<size_t>(&known - rules_.data());
+    given_ = usize(&known - rules_.data());
     return *this;
   }
   given_ = rules_.size();
@@ -415,7 +415,7 @@ Result<ResolvedRules> QConfigMapping::resolve(const Graph& graph) const {
 ResolvedRules::Decision ResolvedRules::of(const Node& node) const {
   const auto it = decided_.find(&node);
   if (it == decided_.end() || it->second < 0) return {};
-  return {&rules_[static_cast<size_t>(it->second)]};
+  return {&nth(rules_, it->second)};
 }
 
 std::vector<const Node*> ResolvedRules::decidedBy(size_t rule) const {

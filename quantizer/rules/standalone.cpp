@@ -59,7 +59,7 @@ Status StandaloneQuantizer::annotate(Graph& graph) {
       return fail(ErrorCode::kInvalidArgument, "is annotated already, and lies between '{}' and '{}'", from_, to_).at(n->location());
     QuantAnnotation a = *part.findValue(n->result()->name())->producer()->annotation();
     a.keepFloat = a.keepFloat || a.inputs.empty();
-    a.inputs.resize(static_cast<size_t>(n->numOperands()));  // a claim, quantized or not
+    a.inputs.resize(usize(n->numOperands()));  // a claim, quantized or not
     a.reason += fmt::format(", on its own from '{}' to '{}'", from_, to_);
     // An operand from outside has an observer of its own.
     for (const Value* v : n->operands())

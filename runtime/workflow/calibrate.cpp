@@ -197,7 +197,7 @@ class Calibration {
     QC_TRY(runner->session.run(inputs, runner->outputs, observe));
     if (watchesLayers_) {
       std::vector<Tensor> seen;
-      for (const int at : runner->layers) seen.push_back(at < 0 ? Tensor() : runner->outputs[static_cast<size_t>(at)]);
+      for (const int at : runner->layers) seen.push_back(at < 0 ? Tensor() : nth(runner->outputs, at));
       options_.layers->see(next_, seen);
     }
     ranges_.countSample();

@@ -19,7 +19,7 @@ std::optional<Tensor> weightInUse(const Graph& quantized, const std::string& lay
   Tensor out(DType::f32, q.sizes());
   const int64_t inner = q.numElements() / std::max<int64_t>(1, q.sizes()[0]);
   for (int64_t i = 0; i < q.numElements(); ++i)
-    out.mutableAs<float>()[static_cast<size_t>(i)] = params.scale(i / inner) * static_cast<float>(q.at(i) - params.zeroPoint(i / inner));
+    nth(out.mutableAs<float>(), i) = params.scale(i / inner) * static_cast<float>(q.at(i) - params.zeroPoint(i / inner));
   return out;
 }
 

@@ -145,8 +145,7 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
   if (!options.check && samples.size() > 1) own = seen.leaveOut();
   const auto isSeen = [&](int64_t index) { return options.check || samples.size() < 2 || !Dataset::isLeftOut(index, samples.size()); };
   std::vector<ChannelObserver> whole, parted;
-  for (size_t k = 0; k < names.size(); ++k)
-    whole.emplace_back(graph.findValue(names[k])->type().shape[static_cast<size_t>(axes[k])].size(), axes[k]);
+  for (size_t k = 0; k < names.size(); ++k) whole.emplace_back(nth(graph.findValue(names[k])->type().shape, axes[k]).size(), axes[k]);
   parted = whole;
   struct There {
     Taps taps;

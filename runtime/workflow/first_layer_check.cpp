@@ -124,7 +124,7 @@ Status FirstLayerCheck::see(const std::map<std::string, Tensor>& sample) {
   const Tensor& t = outputs.at(output_);
   ++samples_;
   const auto x = t.as<float>();
-  const auto plane = static_cast<size_t>(numElements(std::vector<int64_t>(t.sizes().begin() + 2, t.sizes().end())));
+  const auto plane = usize(numElements(std::vector<int64_t>(t.sizes().begin() + 2, t.sizes().end())));
   for (size_t i = 0; plane > 0 && i < x.size(); i += plane) {
     Channel& c = channels_[i / plane % channels_.size()];
     for (size_t k = i; k < i + plane; ++k) {

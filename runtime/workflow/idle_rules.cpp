@@ -181,7 +181,7 @@ class Search {
   }
 
   void sayBeaten(const Rule& rule, const ResolvedRules::Standing& standing) {
-    const Rule& first = rules_.rules()[static_cast<size_t>(*standing.beatenBy.begin())];
+    const Rule& first = nth(rules_.rules(), *standing.beatenBy.begin());
     const bool sameLevel = first.level == rule.level;
     say(rule, fmt::format("has no effect: {} {} what it names{}; {}",
                           standing.beatenBy.size() > 1 ? "stronger rules, such as " + first.str() + "," : first.str(),

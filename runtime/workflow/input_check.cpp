@@ -47,7 +47,7 @@ std::optional<Held> heldBy(const Value* input) {
 
 // The axis of an image's channels; -1: no image.
 int channelAxis(const Tensor& t) {
-  const auto few = [&](int axis) { return t.sizes()[static_cast<size_t>(axis)] > 1 && t.sizes()[static_cast<size_t>(axis)] <= 4; };
+  const auto few = [&](int axis) { return nth(t.sizes(), axis) > 1 && nth(t.sizes(), axis) <= 4; };
   return t.rank() != 4 ? -1 : few(1) ? 1 : few(3) ? 3 : -1;
 }
 
@@ -62,10 +62,10 @@ class Survey {
   }
   void see(const Tensor& t) {
     const int axis = channelAxis(t);
-    int64_t inner = 1, channels = axis < 0 ? 1 : t.sizes()[static_cast<size_t>(axis)];
-    for (int d = axis + 1; axis >= 0 && d < t.rank(); ++d) inner *= t.sizes()[static_cast<size_t>(d)];
+    int64_t inner = 1, channels = axis < 0 ? 1 : nth(t.sizes(), axis);
+    for (int d = axis + 1; axis >= 0 && d < t.rank(); ++d) inner *= nth(t.sizes(), d);
     if (axis < 0) inner = std::max<int64_t>(1, t.numElements());
-    sums_.resize(std::max(sums_.size(), static_cast<size_t>(channels)));
+    sums_.resize(std::max(sums_.size(), usize(channels)));
     const float* x = t.dtype() == DType::f32 ? t.as<float>().data() : nullptr;
     for (int64_t i = 0; i < t.numElements(); ++i) {
       const double v = x ? x[i] : t.at(i);
@@ -74,7 +74,7 @@ class Survey {
         ++fed_.nonFinite;
         continue;
       }
-      auto& [sum, count] = sums_[static_cast<size_t>(i / inner % channels)];
+      auto& [sum, count] = nth(sums_, i / inner % channels);
       sum += v;
       ++count;
       fed_.min = std::min(fed_.min, v);

@@ -56,9 +56,7 @@ Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeO
   const Dataset* samples = options.recover.check ? options.recover.check : options.samples;
   if (!samples || options.compareSamples <= 0) return {};
   CompareOptions how{.samples = options.compareSamples, .threads = options.recover.threads};
-  how.progress = [&](int64_t done, int64_t total) {
-    options.recover.tell("compare", static_cast<size_t>(done), static_cast<size_t>(total));
-  };
+  how.progress = [&](int64_t done, int64_t total) { options.recover.tell("compare", usize(done), usize(total)); };
   QC_ASSIGN(Comparison found, compareLayers(original, quantized.model.graph(), *samples, how));
   quantized.layers = std::move(found.layers);
   quantized.compared = found.samples;

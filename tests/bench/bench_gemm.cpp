@@ -116,9 +116,7 @@ double fastest(KernelFn fn, void* const* buffers, const KernelShape& shape, int 
   std::atomic<bool> stop{false};
   std::vector<Tensor> scratch;
   for (int t = 0; t < threads; ++t) scratch.emplace_back(DType::u8, std::vector<int64_t>{shape.scratchBytes + 64});
-  auto part = [&](int t) {
-    fn(buffers, shape.units * t / threads, shape.units * (t + 1) / threads, scratch[static_cast<size_t>(t)].mutableData());
-  };
+  auto part = [&](int t) { fn(buffers, shape.units * t / threads, shape.units * (t + 1) / threads, nth(scratch, t).mutableData()); };
   std::vector<std::thread> helpers;
   for (int t = 1; t < threads; ++t)
     helpers.emplace_back([&, t] {

@@ -96,8 +96,8 @@ Result<json> groups(const json& j) {
   if (j["mapping"] == "token" || j["mapping"] == "token_symmetric") {
     std::vector<float> scales;
     std::vector<int32_t> zeroPoints;
-    const auto width = static_cast<size_t>(x.sizes()[1]);
-    for (size_t i = 0; i < static_cast<size_t>(x.numElements()); i += width) {
+    const auto width = usize(x.sizes()[1]);
+    for (size_t i = 0; i < usize(x.numElements()); i += width) {
       QC_ASSIGN(const TokenQParams q, tokenQParams(x.as<float>().subspan(i, width), j["mapping"] == "token_symmetric"));
       scales.push_back(static_cast<float>(q.scale));
       zeroPoints.push_back(q.zeroPoint);

@@ -7,6 +7,8 @@
 #include <limits>
 #include <random>
 
+#include "ir/signed_index.h"
+
 namespace qc::testing {
 namespace {
 
@@ -75,9 +77,9 @@ class Damage {
   void editList(const Place& place) {
     const auto& reflection = *place.message->GetReflection();
     const int size = reflection.FieldSize(*place.message, place.field);
-    const int at = static_cast<int>(pick(static_cast<size_t>(size)));
+    const int at = static_cast<int>(pick(usize(size)));
     switch (pick(4)) {
-      case 0: reflection.SwapElements(place.message, place.field, at, static_cast<int>(pick(static_cast<size_t>(size)))); break;
+      case 0: reflection.SwapElements(place.message, place.field, at, static_cast<int>(pick(usize(size)))); break;
       case 1: reflection.RemoveLast(place.message, place.field); break;
       case 2: addElement(place, at); break;
       default: setElement(place, at); break;

@@ -19,7 +19,7 @@ class TextRandom {
   explicit TextRandom(uint64_t seed) : state_(seed) {}
   size_t below(size_t limit) {
     state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<size_t>(state_ >> 33) % limit;
+    return usize(state_ >> 33) % limit;
   }
 
  private:

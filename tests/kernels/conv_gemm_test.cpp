@@ -159,7 +159,7 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
   Graph graph;
   Builder b(graph);
   auto xq = quantPerTensor(DType::u8, 0.02f, values == Values::extreme ? 255 : 113);
-  QuantParams wq{DType::s8, -128, 127, 0, 0, {}, std::vector<int32_t>(static_cast<size_t>(outputs), 0)};
+  QuantParams wq{DType::s8, -128, 127, 0, 0, {}, std::vector<int32_t>(usize(outputs), 0)};
   for (int64_t i = 0; i < outputs; ++i) wq.scales.push_back(0.001f + 0.0001f * static_cast<float>(rng() % 50));
   const ConvGeometry g = ConvGeometry::of(c.x, c.w, attrsOf(c)).value();
   const float spread = 0.02f * 0.004f * 5000.0f * std::sqrt(static_cast<float>(g.depth())) / 64.0f;

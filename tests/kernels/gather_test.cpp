@@ -29,7 +29,7 @@ std::string gatherText(const std::string& element, const std::vector<int64_t>& s
 // In and out of order, from the end, repeated.
 std::vector<int64_t> someIndices(int64_t count, int64_t rows) {
   std::mt19937 rng(11);
-  std::vector<int64_t> indices(static_cast<size_t>(count));
+  std::vector<int64_t> indices(usize(count));
   for (int64_t& i : indices) i = std::uniform_int_distribution<int64_t>(-rows, rows - 1)(rng);
   return indices;
 }

@@ -35,8 +35,7 @@ void reportDifference(const std::vector<uint8_t>& actual, const Tensor& referenc
   int64_t wrong = 0, first = -1;
   const int64_t size = sizeOf(reference.dtype());
   for (int64_t i = 0; i < reference.numElements(); ++i) {
-    if (std::memcmp(actual.data() + i * size, static_cast<const uint8_t*>(reference.data()) + i * size, static_cast<size_t>(size)) == 0)
-      continue;
+    if (std::memcmp(actual.data() + i * size, static_cast<const uint8_t*>(reference.data()) + i * size, usize(size)) == 0) continue;
     if (wrong++ == 0) first = i;
   }
   ADD_FAILURE() << what << ": " << wrong << " of " << reference.numElements() << " differ, first at " << first << ": "
@@ -124,8 +123,8 @@ class CrossBatch : public ::testing::Environment {
 }  // namespace
 
 GuardedBuffer::GuardedBuffer(int64_t bytes) {
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t payload = (static_cast<size_t>(bytes) + page - 1) / page * page;
+  const auto page = usize(sysconf(_SC_PAGESIZE));
+  const size_t payload = (usize(bytes) + page - 1) / page * page;
   mapped_ = payload + page;
   mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   QC_CHECK(mapping_ != MAP_FAILED, "no memory for a test buffer");
@@ -181,7 +180,7 @@ std::vector<const Tensor*> operandsOf(const Node& packed, const Node& node, cons
   for (Value* v : packed.operands()) {
     const Tensor* tensor = v ? v->constant() : nullptr;
     for (int i = 0; v && i < node.numOperands(); ++i)
-      if (node.operand(i) == v) tensor = operands[static_cast<size_t>(i)];
+      if (node.operand(i) == v) tensor = nth(operands, i);
     given.push_back(tensor);
   }
   return given;
@@ -202,7 +201,7 @@ CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands
   for (const Tensor* tensor : operands)
     add(tensor != nullptr, tensor ? bytesOf(tensor->data(), tensor->byteSize()) : std::vector<uint8_t>{});
   c.firstResult = c.buffers.size();
-  for (const Tensor& result : expected) add(true, std::vector<uint8_t>(static_cast<size_t>(result.byteSize()), 0xa5));
+  for (const Tensor& result : expected) add(true, std::vector<uint8_t>(usize(result.byteSize()), 0xa5));
   const std::vector<ParamRecord> params = kernelParams(node);
   add(true, bytesOf(params.data(), static_cast<int64_t>(params.size() * sizeof(ParamRecord))));
   c.expected = expected;
@@ -230,34 +229,34 @@ KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Te
   std::vector<GuardedBuffer> owned;
   std::vector<void*> buffers;
   for (int i = 0; i < node.numOperands(); ++i) {
-    const Tensor* tensor = i < static_cast<int>(operands.size()) ? operands[static_cast<size_t>(i)] : nullptr;
+    const Tensor* tensor = i < static_cast<int>(operands.size()) ? nth(operands, i) : nullptr;
     if (!tensor && node.operand(i)) tensor = node.operand(i)->constant();
     if (!tensor) {
       buffers.push_back(nullptr);
       continue;
     }
     owned.emplace_back(tensor->byteSize());
-    std::memcpy(owned.back().data(), tensor->data(), static_cast<size_t>(tensor->byteSize()));
+    std::memcpy(owned.back().data(), tensor->data(), usize(tensor->byteSize()));
     buffers.push_back(owned.back().data());
   }
   const size_t firstResult = buffers.size();
   for (int i = 0; i < node.numResults(); ++i) {
     const int64_t bytes = node.result(i)->type().byteSize();
     owned.emplace_back(bytes);
-    std::memset(owned.back().data(), 0xa5, static_cast<size_t>(bytes));
+    std::memset(owned.back().data(), 0xa5, usize(bytes));
     buffers.push_back(owned.back().data());
   }
   std::vector<ParamRecord> params = kernelParams(node);
   buffers.push_back(params.data());
   Tensor scratch(DType::u8, {std::max<int64_t>(kernel.shape.scratchBytes, 1)});
-  std::memset(scratch.mutableData(), 0x7f, static_cast<size_t>(scratch.byteSize()));
+  std::memset(scratch.mutableData(), 0x7f, usize(scratch.byteSize()));
   // The second half first, in single units, then the first half at once.
   const int64_t half = kernel.shape.units / 2;
   KernelRun run;
   for (int64_t unit = kernel.shape.units; unit-- > half;) run.status |= kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
   run.status |= kernel.fn(buffers.data(), 0, half, scratch.mutableData());
   for (int i = 0; i < node.numResults(); ++i)
-    run.results.push_back(bytesOf(buffers[firstResult + static_cast<size_t>(i)], node.result(i)->type().byteSize()));
+    run.results.push_back(bytesOf(buffers[firstResult + usize(i)], node.result(i)->type().byteSize()));
   return run;
 }
 
@@ -352,7 +351,7 @@ void expectRefused(const std::string& text, int indexOperand, const std::vector<
   for (const Value* v : node->operands()) tensors.push_back(v ? randomTensor(v->type().dtype, v->type().sizes(), rng) : Tensor());
   std::vector<const Tensor*> operands;
   for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
-  Tensor& indices = tensors[static_cast<size_t>(indexOperand)];
+  Tensor& indices = nth(tensors, indexOperand);
   for (const KernelDef* row : rowsFor(node->op()))
     for (const char* name : {"generic", "avx2", "avx512vnni"}) {
       const auto kernel = compilePacked(*row, *node, Target::host().cap(Target::parse(name).value()));
@@ -362,9 +361,9 @@ void expectRefused(const std::string& text, int indexOperand, const std::vector<
           for (int64_t i = 0; i < indices.numElements(); ++i) storeElement(indices.dtype(), indices.mutableData(), i, 0.0);
           EXPECT_EQ(runGuardedAll(*kernel, operands).status, 0);
           if (indices.dtype() == DType::s64)
-            indices.mutableAs<int64_t>()[static_cast<size_t>(place)] = index;
+            nth(indices.mutableAs<int64_t>(), place) = index;
           else
-            indices.mutableAs<int32_t>()[static_cast<size_t>(place)] = static_cast<int32_t>(index);
+            nth(indices.mutableAs<int32_t>(), place) = static_cast<int32_t>(index);
           const auto expected = evaluateNode(*node, operands);
           EXPECT_EQ(runGuardedAll(*kernel, operands).status, expected ? 0 : 1) << index << " at " << place;
           EXPECT_FALSE(expected) << index;

@@ -43,8 +43,8 @@ TEST(TileUnit, EmulationIsExact) {
       const Tensor x = randomTensor(isSigned ? DType::s8 : DType::u8, {kPixels, kDepth}, rng, extremes);
       const Tensor w = randomTensor(DType::s8, {kDepth / 4, kColumns, 4}, rng, extremes);
       const GuardedBuffer xs(x.byteSize()), ws(w.byteSize()), sums(kPixels * kColumns * 4);
-      std::memcpy(xs.data(), x.data(), static_cast<size_t>(x.byteSize()));
-      std::memcpy(ws.data(), w.data(), static_cast<size_t>(w.byteSize()));
+      std::memcpy(xs.data(), x.data(), usize(x.byteSize()));
+      std::memcpy(ws.data(), w.data(), usize(w.byteSize()));
       void* buffers[] = {xs.data(), ws.data(), sums.data(), nullptr};
       kernel->fn(buffers, 0, 1, nullptr);
       for (int m = 0; m < kPixels; ++m)

@@ -20,7 +20,7 @@ constexpr const char* kText =
 Tensor indices(int64_t place = -1) {
   Tensor ids(DType::s64, {4, 400});
   const auto values = ids.mutableAs<int64_t>();
-  for (int64_t i = 0; i < ids.numElements(); ++i) values[static_cast<size_t>(i)] = i == place ? 50 + place : i * 7 % 100 - 50;
+  for (int64_t i = 0; i < ids.numElements(); ++i) nth(values, i) = i == place ? 50 + place : i * 7 % 100 - 50;
   return ids;
 }
 

@@ -28,7 +28,7 @@ struct Problem {
 };
 
 Problem randomProblem(Random& r) {
-  const auto dims = static_cast<size_t>(r.integer(1, 3));
+  const auto dims = usize(r.integer(1, 3));
   Problem p{r.integer(1, 2),
             r.pick({1, 1, 2, 3}),
             r.pick({1, 2, 5}),
@@ -107,10 +107,8 @@ TEST(Conv, FollowsTheDefinitionBitForBit) {
     float sum = 0;
     eachOutput(
         p, y.sizes(), transposed, [&](int64_t) { sum = 0; },
-        [&](int64_t xi, int64_t wi) {
-          sum = std::fma(xi < 0 ? 0.0f : x.as<float>()[static_cast<size_t>(xi)], w.as<float>()[static_cast<size_t>(wi)], sum);
-        },
-        [&](int64_t o) { expected.push_back(withBias ? sum + bias.as<float>()[static_cast<size_t>(o)] : sum); });
+        [&](int64_t xi, int64_t wi) { sum = std::fma(xi < 0 ? 0.0f : nth(x.as<float>(), xi), nth(w.as<float>(), wi), sum); },
+        [&](int64_t o) { expected.push_back(withBias ? sum + nth(bias.as<float>(), o) : sum); });
     ASSERT_EQ(y.toFloats(), expected) << "problem " << i;
 
     attrs.set("layout", std::string("channels_last"));
@@ -157,7 +155,7 @@ TEST(Conv, IntegerFormsFollowTheDefinitionBitForBit) {
     std::vector<double> expected, joined;
     int64_t sum = 0;
     eachOutput(
-        p, y.sizes(), transposed, [&](int64_t o) { sum = bias.as<int32_t>()[static_cast<size_t>(o)]; },
+        p, y.sizes(), transposed, [&](int64_t o) { sum = nth(bias.as<int32_t>(), o); },
         [&](int64_t xi, int64_t wi) {
           if (xi < 0) return;  // the padding is the zero point
           const int64_t taps = numElements(p.kernel), channel = transposed ? wi / taps % p.out : wi / (taps * p.in);
@@ -270,7 +268,7 @@ TEST(Conv, RecordedVectors) {
     const auto tensor = [&](DType t, const nlohmann::json& j) { return tensorOf(t, j["shape"].get<Ints>(), j["data"].get<Ints>()); };
     const Tensor x = tensor(DType::u8, c["x"]), w = tensor(DType::s8, c["weight"]);
     const auto zp = c["x_zero_point"].get<int32_t>();
-    const auto dims = static_cast<size_t>(x.rank() - 2);
+    const auto dims = usize(x.rank() - 2);
     AttrDict attrs;
     if (!linear)
       attrs = {{"strides", Ints(dims, c["stride"].get<int64_t>())},

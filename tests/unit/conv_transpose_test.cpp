@@ -54,9 +54,9 @@ void check(const Case& c, bool quantized) {
   Tensor x(type.dtype, type.sizes());
   for (int64_t i = 0; i < x.numElements(); ++i) {
     if (quantized)
-      x.mutableAs<uint8_t>()[static_cast<size_t>(i)] = static_cast<uint8_t>(i * 37);
+      nth(x.mutableAs<uint8_t>(), i) = static_cast<uint8_t>(i * 37);
     else
-      x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i * 7 % 23) / 8 - 1;
+      nth(x.mutableAs<float>(), i) = static_cast<float>(i * 7 % 23) / 8 - 1;
   }
   const auto whole = interpret(*graph, std::vector{x});
   PassContext cx;

@@ -109,7 +109,7 @@ TEST(CustomOp, FromFloatToIntegers) {
   const auto again = parseGraph(print(*graph, {.payloads = true}));
   ASSERT_TRUE(again) << again.error().render();
   Tensor x(DType::f32, {1, 16, 8, 8});
-  for (int64_t i = 0; i < x.numElements(); ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i % 37) / 9 - 2;
+  for (int64_t i = 0; i < x.numElements(); ++i) nth(x.mutableAs<float>(), i) = static_cast<float>(i % 37) / 9 - 2;
   const auto expected = interpret(qdq, std::vector{x}), got = interpret(*again, std::vector{x});
   ASSERT_TRUE(expected && got);
   const auto a = (*expected)[0].as<float>(), b = (*got)[0].as<float>();

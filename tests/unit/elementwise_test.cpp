@@ -320,7 +320,7 @@ TEST(Broadcast, AllRankThreeShapesAgreeWithPlainIndexing) {
     const Tensor z = evaluate("add", {{x}, {y}});
     size_t n = 0;
     const auto index = [](const std::vector<int64_t>& s, int64_t i, int64_t j, int64_t k) {
-      return static_cast<size_t>(((s[0] == 1 ? 0 : i) * s[1] + (s[1] == 1 ? 0 : j)) * s[2] + (s[2] == 1 ? 0 : k));
+      return usize(((s[0] == 1 ? 0 : i) * s[1] + (s[1] == 1 ? 0 : j)) * s[2] + (s[2] == 1 ? 0 : k));
     };
     for (int64_t i = 0; i < z.sizes()[0]; ++i)
       for (int64_t j = 0; j < z.sizes()[1]; ++j)

@@ -14,9 +14,9 @@ const std::vector<float> kRow = {-0.3f, 0, 0.25f, 0.7f};
 
 std::vector<FloatQParams> observed(const std::vector<float>& w, int64_t rows, int bits) {
   std::vector<FloatQParams> params;
-  const size_t width = w.size() / static_cast<size_t>(rows);
+  const size_t width = w.size() / usize(rows);
   for (int64_t r = 0; r < rows; ++r) {
-    const MinMax m = minMaxOf(std::span(w).subspan(static_cast<size_t>(r) * width, width));
+    const MinMax m = minMaxOf(std::span(w).subspan(usize(r) * width, width));
     params.push_back(*calculateFloatQParams(m.min, m.max, 0, (1 << bits) - 1));
   }
   return params;
@@ -62,14 +62,13 @@ TEST(Embedding, RecordedTables) {
     const auto table = packRows(w, rows, columns, bits, observed(w, rows, bits));
     ASSERT_TRUE(table) << table.error().render();
     const auto expected = c["q_or_packed"].get<std::vector<uint8_t>>(), lookup = std::vector<uint8_t>();
-    const auto used = static_cast<size_t>(columns * bits / 8);
+    const auto used = usize(columns * bits / 8);
     const auto values = numbers(c["lookup"]);
     for (int64_t r = 0; r < rows; ++r) {
-      for (size_t b = 0; b < used; ++b)
-        EXPECT_EQ(table->bytes[static_cast<size_t>(r * table->rowBytes()) + b], expected[static_cast<size_t>(r) * used + b]);
+      for (size_t b = 0; b < used; ++b) EXPECT_EQ(table->bytes[usize(r * table->rowBytes()) + b], expected[usize(r) * used + b]);
       const auto row = unpackRow(*table, r);
       for (size_t i = 0; i < row.size(); ++i) {
-        const float wanted = values[static_cast<size_t>(r * columns) + i];
+        const float wanted = values[usize(r * columns) + i];
         EXPECT_NEAR(row[i], wanted, std::abs(wanted) * 1e-6 + 1e-6);
       }
     }
@@ -82,14 +81,14 @@ TEST(Embedding, RecordedTables) {
     ASSERT_EQ(table->bytes.size(), expected.size());
     PackedRows theirs = *table;
     theirs.bytes = expected;
-    const auto used = static_cast<size_t>(columns * table->bits / 8);
+    const auto used = usize(columns * table->bits / 8);
     for (int64_t r = 0; r < rows; ++r) {
-      const auto at = static_cast<size_t>(r * table->rowBytes());
+      const auto at = usize(r * table->rowBytes());
       for (size_t b = 0; b < used; ++b) EXPECT_EQ(table->bytes[at + b], expected[at + b]) << c["bits"] << " row " << r;
       const auto row = unpackRow(*table, r), same = unpackRow(theirs, r);
       for (size_t i = 0; i < row.size(); ++i) {
         EXPECT_EQ(row[i], same[i]);
-        EXPECT_EQ(row[i], fromBits(c["unpacked_bits"][static_cast<size_t>(r * columns) + i]));
+        EXPECT_EQ(row[i], fromBits(c["unpacked_bits"][usize(r * columns) + i]));
       }
     }
   }

@@ -21,11 +21,9 @@ Graph randomGraph(Random& random) {
   Graph graph("g");
   Builder b(graph);
   std::vector<Value*> values = {graph.addInput("x", {DType::f32, toShape({2, 3, 4})})};
-  const auto value = [&] { return values[static_cast<size_t>(random.integer(0, static_cast<int64_t>(values.size()) - 1))]; };
+  const auto value = [&] { return nth(values, random.integer(0, static_cast<int64_t>(values.size()) - 1)); };
   // Constants are likelier than what came of the input, so that most of the graph folds.
-  const auto any = [&] {
-    return random.integer(0, 2) ? values[static_cast<size_t>(random.integer(1, static_cast<int64_t>(values.size()) - 1))] : value();
-  };
+  const auto any = [&] { return random.integer(0, 2) ? nth(values, random.integer(1, static_cast<int64_t>(values.size()) - 1)) : value(); };
   for (const Ints& sizes : {Ints{2, 3, 4}, Ints{1, 3, 1}, Ints{4}, Ints{}}) values.push_back(b.constant("c", random.normal(sizes)));
   for (int64_t n = random.integer(3, 14); n > 0; --n) {
     Value* x = any();
@@ -38,14 +36,14 @@ Graph randomGraph(Random& random) {
       case 3: x = b.make("softmax", {x}, {{"axis", random.integer(0, rank - 1)}}); break;
       case 4: x = b.make("where", {b.make("less", {x, any()}), x, any()}); break;
       case 5: {  // there and back again
-        Ints perm(static_cast<size_t>(rank)), back = perm;
-        for (int64_t d = 0; d < rank; ++d) perm[static_cast<size_t>(d)] = (d + 1) % rank;
-        for (int64_t d = 0; d < rank; ++d) back[static_cast<size_t>(perm[static_cast<size_t>(d)])] = d;
+        Ints perm(usize(rank)), back = perm;
+        for (int64_t d = 0; d < rank; ++d) nth(perm, d) = (d + 1) % rank;
+        for (int64_t d = 0; d < rank; ++d) nth(back, nth(perm, d)) = d;
         x = b.make("transpose", {b.make("neg", {b.make("transpose", {x}, {{"perm", perm}})})}, {{"perm", back}});
         break;
       }
       case 6: {  // cut apart and joined the other way round
-        const int64_t axis = rank - 1, size = sizes[static_cast<size_t>(axis)], first = size / 2;
+        const int64_t axis = rank - 1, size = nth(sizes, axis), first = size / 2;
         if (first == 0) break;
         auto pieces = b.createNode("split", {x}, {{"axis", axis}, {"sizes", Ints{first, size - first}}});
         x = b.make("concat", {(*pieces)->result(1), (*pieces)->result(0)}, {{"axis", axis}});

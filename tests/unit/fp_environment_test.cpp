@@ -76,7 +76,7 @@ Result<std::string> everything() {
   QC_ASSIGN(const std::vector<Tensor> interpreted, interpret(lowered, std::vector<Tensor>{inputs.begin()->second}));
   std::string bytes = print(quantized.model.graph(), {.payloads = true});
   for (const Tensor& t : {outputs.begin()->second, interpreted[0], inputs.begin()->second})
-    bytes.append(static_cast<const char*>(t.data()), static_cast<size_t>(t.byteSize()));
+    bytes.append(static_cast<const char*>(t.data()), usize(t.byteSize()));
   return bytes;
 }
 

@@ -36,7 +36,7 @@ graph @g(%x: f32[1,32,8,8]) -> ("y") {
 Model net() { return Model(parseGraph(kNet).value(), "net"); }
 Sample sample() {
   Tensor x(DType::f32, {1, 32, 8, 8});
-  for (int64_t i = 0; i < x.numElements(); ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i % 37) / 9 - 2;
+  for (int64_t i = 0; i < x.numElements(); ++i) nth(x.mutableAs<float>(), i) = static_cast<float>(i % 37) / 9 - 2;
   return {{"x", x}};
 }
 std::string message(const auto& result) { return result ? "no error" : result.error().render(); }

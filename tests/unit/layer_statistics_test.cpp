@@ -10,7 +10,7 @@ namespace {
 
 Tensor pattern(std::vector<int64_t> sizes) {
   Tensor t(DType::f32, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>((i * 37) % 11) - 4;
+  for (int64_t i = 0; i < t.numElements(); ++i) nth(t.mutableAs<float>(), i) = static_cast<float>((i * 37) % 11) - 4;
   return t;
 }
 
@@ -32,7 +32,7 @@ TEST(LayerStatistics, LinearSumsEveryRow) {
     for (int64_t j = 0; j < 3; ++j) {
       double products = 0;
       for (int64_t r = 0; r < 5; ++r) products += input.at(r * 3 + i) * input.at(r * 3 + j);
-      EXPECT_NEAR(t.gram[static_cast<size_t>(i * 3 + j)], 40 * products, 1e-3);
+      EXPECT_NEAR(nth(t.gram, i * 3 + j), 40 * products, 1e-3);
     }
   }
 }

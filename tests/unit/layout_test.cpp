@@ -33,7 +33,7 @@ class Random {
     return list;
   }
   Ints permutation(int64_t rank) {
-    Ints p(static_cast<size_t>(rank));
+    Ints p(usize(rank));
     std::iota(p.begin(), p.end(), 0);
     std::shuffle(p.begin(), p.end(), engine_);
     return p;
@@ -151,7 +151,7 @@ Case resizeCase(Random& r, bool quantized) {
   }
   const std::vector<std::string> modes = {"nearest", "linear", "cubic"};
   const bool crop = !quantized && r.coin();
-  Case c{{f32(x)}, {{"sizes", sizes}, {"scales", scales}, {"mode", modes[static_cast<size_t>(r.in(0, quantized ? 1 : 2))]}}};
+  Case c{{f32(x)}, {{"sizes", sizes}, {"scales", scales}, {"mode", nth(modes, r.in(0, quantized ? 1 : 2))}}};
   c.attrs.set("coordinate", std::string(crop ? "tf_crop_and_resize" : "half_pixel"));
   if (crop) {
     c.attrs.set("roi", roi);
@@ -205,7 +205,7 @@ const std::map<std::string, Maker>& makers() {
        [](Random& r) {
          Ints s = r.sizes(r.in(2, 5));
          const int64_t axis = r.in(0, static_cast<int64_t>(s.size()) - 1);
-         s[static_cast<size_t>(axis)] = 5;
+         nth(s, axis) = 5;
          return Case{{f32(s)}, {{"axis", axis}, {"sizes", Ints{2, 3}}}};
        }},
       {"slice",
@@ -278,7 +278,7 @@ Case elementwiseCase(const OpDef& def, Random& r) {
   for (size_t i = 0; i < def.operands.size(); ++i) {
     Ints own = sizes;
     if (i > 0 && r.coin()) own.erase(own.begin(), own.begin() + r.in(0, static_cast<int64_t>(own.size()) - 1));
-    if (i > 0 && r.coin()) own[static_cast<size_t>(r.in(0, static_cast<int64_t>(own.size()) - 1))] = 1;
+    if (i > 0 && r.coin()) nth(own, r.in(0, static_cast<int64_t>(own.size()) - 1)) = 1;
     c.operands.push_back(f32(own));
   }
   for (const DType dtype : {DType::f32, DType::boolean, DType::s32}) {
@@ -357,7 +357,7 @@ void walk(const OpDef& def, uint32_t seed) {
     }
     if (perm.empty()) perm = r.permutation(type.rank());
     Ints sizes(perm.size());  // of the operand in front of the transpose
-    for (size_t d = 0; d < perm.size(); ++d) sizes[static_cast<size_t>(perm[d])] = type.sizes()[d];
+    for (size_t d = 0; d < perm.size(); ++d) nth(sizes, perm[d]) = type.sizes()[d];
     TensorType outside = type;
     outside.shape = toShape(sizes);
     operands.push_back(b.make("transpose", {g.addInput("x", outside)}, {{"perm", perm}}));
@@ -385,7 +385,7 @@ TEST(Layout, EveryOpOfTheRegistry) {
 // ---- random graphs ----------------------------------------------------------------------------------------------------------
 
 Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
-  Value* v = values[static_cast<size_t>(r.in(0, static_cast<int64_t>(values.size()) - 1))];
+  Value* v = nth(values, r.in(0, static_cast<int64_t>(values.size()) - 1));
   const Ints sizes = v->type().sizes();
   const auto rank = static_cast<int64_t>(sizes.size());
   switch (r.in(0, 6)) {
@@ -395,10 +395,10 @@ Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
       Ints shape = sizes;
       const auto d = static_cast<std::ptrdiff_t>(r.in(0, rank - 1));
       if (r.coin() && d + 1 < rank && rank > 2) {
-        shape[static_cast<size_t>(d)] *= shape[static_cast<size_t>(d) + 1];
+        nth(shape, d) *= shape[usize(d) + 1];
         shape.erase(shape.begin() + d + 1);
-      } else if (rank < 6 && shape[static_cast<size_t>(d)] % 2 == 0) {
-        shape[static_cast<size_t>(d)] /= 2;
+      } else if (rank < 6 && nth(shape, d) % 2 == 0) {
+        nth(shape, d) /= 2;
         shape.insert(shape.begin() + d, 2);
       } else if (rank < 6) {
         shape.insert(shape.begin() + d, 1);
@@ -408,7 +408,7 @@ Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
     case 3: return b.make(r.coin() ? "relu" : "sigmoid", {v});
     case 4: {  // with another value where they broadcast
       for (int attempt = 0; attempt < 8; ++attempt) {
-        Value* w = values[static_cast<size_t>(r.in(0, static_cast<int64_t>(values.size()) - 1))];
+        Value* w = nth(values, r.in(0, static_cast<int64_t>(values.size()) - 1));
         if (const auto sum = b.create("add", {v, w}); sum && (*sum)->type().numElements() <= 4096) return *sum;
       }
       return b.make("neg", {v});
@@ -420,7 +420,7 @@ Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
     }
     default: {
       Ints starts(sizes.size(), 0), kept = sizes;
-      const auto d = static_cast<size_t>(r.in(0, rank - 1));
+      const auto d = usize(r.in(0, rank - 1));
       if (kept[d] > 1) starts[d] = 1, --kept[d];
       return r.coin() || v->type().numElements() > 2048
                  ? b.make("slice", {v}, {{"starts", starts}, {"sizes", kept}, {"steps", Ints(sizes.size(), 1)}})

@@ -20,9 +20,8 @@ TEST(Linear, FollowsTheDefinitionBitForBit) {
     for (int64_t row = 0; row < 2 * m; ++row)
       for (int64_t o = 0; o < n; ++o) {
         float sum = 0;
-        for (int64_t j = 0; j < k; ++j)
-          sum = std::fma(x.as<float>()[static_cast<size_t>(row * k + j)], w.as<float>()[static_cast<size_t>(o * k + j)], sum);
-        plain.push_back(sum + b.as<float>()[static_cast<size_t>(o)]);
+        for (int64_t j = 0; j < k; ++j) sum = std::fma(nth(x.as<float>(), row * k + j), nth(w.as<float>(), o * k + j), sum);
+        plain.push_back(sum + nth(b.as<float>(), o));
         joined.push_back((plain.back() + residual.as<float>()[joined.size()]) * 0.5f);
       }
     EXPECT_EQ(run("linear", {x, w, b}).toFloats(), plain);
@@ -37,7 +36,7 @@ TEST(Linear, IntegerFormsFollowTheDefinitionBitForBit) {
     const int64_t m = r.integer(1, 6), n = r.pick({1, 3, 17}), k = r.pick({1, 5, 70});
     const DType wt = r.integer(0, 1) ? DType::u8 : DType::s8;
     const QuantPtr xq = quantPerTensor(DType::s8, 0.02f, -9), to = quantPerTensor(DType::s8, 0.3f, 11);
-    std::vector<float> scales(static_cast<size_t>(n), 0.004f);
+    std::vector<float> scales(usize(n), 0.004f);
     std::vector<int32_t> zeros;
     for (float& s : scales) {
       s *= static_cast<float>(r.integer(1, 5));
@@ -48,7 +47,7 @@ TEST(Linear, IntegerFormsFollowTheDefinitionBitForBit) {
     std::vector<double> integers, reals;
     for (int64_t row = 0; row < m; ++row)
       for (int64_t o = 0; o < n; ++o) {
-        int64_t acc = b.as<int32_t>()[static_cast<size_t>(o)];
+        int64_t acc = nth(b.as<int32_t>(), o);
         for (int64_t j = 0; j < k; ++j)
           acc += (static_cast<int64_t>(x.at(row * k + j)) + 9) * (static_cast<int64_t>(w.at(o * k + j)) - wq->zeroPoint(o));
         const float s = 0.02f * wq->scale(o);

@@ -19,7 +19,7 @@ constexpr int64_t kCount = std::size(kPatterns);
 Tensor patterns(bool slow) {
   Tensor t(DType::f32, {kCount * kCount});
   for (int64_t i = 0; i < t.numElements(); ++i)
-    t.mutableAs<float>()[static_cast<size_t>(i)] = std::bit_cast<float>(kPatterns[slow ? i / kCount : i % kCount]);
+    nth(t.mutableAs<float>(), i) = std::bit_cast<float>(kPatterns[slow ? i / kCount : i % kCount]);
   return t;
 }
 

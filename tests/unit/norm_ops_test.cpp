@@ -13,7 +13,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 void expectNear(const Tensor& y, const std::vector<double>& expected, double tolerance = 2e-6) {
-  ASSERT_EQ(static_cast<size_t>(y.numElements()), expected.size());
+  ASSERT_EQ(usize(y.numElements()), expected.size());
   for (size_t i = 0; i < expected.size(); ++i)
     ASSERT_NEAR(y.at(static_cast<int64_t>(i)), expected[i], tolerance * (1 + std::fabs(expected[i]))) << "element " << i;
 }
@@ -127,7 +127,7 @@ TEST(Softmax, AgainstDouble) {
   const Tensor x = r.normal({3, 21, 4});
   for (const int64_t axis : {0, 1, 2}) {
     const Tensor y = run("softmax", {x}, {{"axis", axis}}), l = run("log_softmax", {x}, {{"axis", axis}});
-    const int64_t inner = axis == 2 ? 1 : axis == 1 ? 4 : 84, n = x.sizes()[static_cast<size_t>(axis)];
+    const int64_t inner = axis == 2 ? 1 : axis == 1 ? 4 : 84, n = nth(x.sizes(), axis);
     std::vector<double> soft, logarithm;
     for (int64_t i = 0; i < x.numElements(); ++i) {
       const int64_t start = i / (inner * n) * (inner * n) + i % inner;

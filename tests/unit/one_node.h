@@ -85,8 +85,7 @@ inline Tensor iota(DType dtype, std::vector<int64_t> sizes) {
 // Values in -0.8..0.8 that the scripts behind the recorded expectations make too.
 inline Tensor data(int64_t seed, std::vector<int64_t> sizes) {
   Tensor t(DType::f32, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>((i * 37 + 11 * seed) % 101 - 50) / 64.0f;
+  for (int64_t i = 0; i < t.numElements(); ++i) nth(t.mutableAs<float>(), i) = static_cast<float>((i * 37 + 11 * seed) % 101 - 50) / 64.0f;
   return t;
 }
 

@@ -44,7 +44,7 @@ class Export : public ::testing::Test {
   onnx::ModelProto quantized(const testing::Model& m, const std::optional<QConfigMapping>& mode) const {
     std::ofstream(path("m.onnx"), std::ios::binary) << m.bytes();
     Tensor t(DType::f32, {4, 3, 8, 8});
-    for (int64_t i = 0; i < t.numElements(); ++i) t.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i * 37 % 101) / 50 - 1;
+    for (int64_t i = 0; i < t.numElements(); ++i) nth(t.mutableAs<float>(), i) = static_cast<float>(i * 37 % 101) / 50 - 1;
     EXPECT_TRUE(writeNpy(path("x.npy"), t));
     const Model model = load(path("m.onnx")).value();
     const QConfigMapping byDefault = defaultQConfigMapping(Backend::x86);

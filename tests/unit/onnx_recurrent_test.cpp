@@ -53,7 +53,7 @@ std::string textOf(const std::vector<Layer>& layers) {
       constants += fmt::format("!{}{} = q<{}, axis=2, block={}, scale=[{}], zp={}>\n", name, i, l.weights, depth, fmt::join(scales, ", "),
                                isSigned ? "0" : "131");
       constant(name, l.weights + sizes, fmt::format("!{}{}{}", name, i, sizes),
-               fmt::format("rand({}, {})", 10 * i + static_cast<size_t>(depth), isSigned ? "-127, 127" : "0, 255"));
+               fmt::format("rand({}, {})", 10 * i + usize(depth), isSigned ? "-127, 127" : "0, 255"));
     };
     matrix("w", kInput);
     matrix("r", kHidden);
@@ -79,7 +79,7 @@ std::string textOf(const std::vector<Layer>& layers) {
 
 std::vector<Tensor> run(const Graph& graph) {
   Tensor x(DType::f32, graph.inputs()[0]->type().sizes());
-  for (int64_t i = 0; i < x.numElements(); ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = std::sin(0.7f * static_cast<float>(i));
+  for (int64_t i = 0; i < x.numElements(); ++i) nth(x.mutableAs<float>(), i) = std::sin(0.7f * static_cast<float>(i));
   auto results = interpret(graph, std::vector{x});
   EXPECT_TRUE(results) << results.error().render();
   return results ? *results : std::vector<Tensor>();

@@ -103,7 +103,7 @@ TEST_F(OtherShapes, SamplesWithoutFiles) {
   std::vector<Sample> samples;
   for (int64_t i = 0; i < files.size(); ++i) samples.push_back(files.sampleOfAnySize(i).value());
   const Dataset memory = memoryDataset(samples, model).value();
-  const auto make = [&](int64_t i) -> Result<Sample> { return samples[static_cast<size_t>(i)]; };
+  const auto make = [&](int64_t i) -> Result<Sample> { return nth(samples, i); };
   const Dataset called = callbackDataset(files.size(), make, model).value();
   EXPECT_EQ(memory.sampleName(3), "memory 3");
   EXPECT_NE(memory.fingerprint(5), called.fingerprint(5));

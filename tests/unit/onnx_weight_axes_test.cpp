@@ -110,11 +110,11 @@ Layer product(Random& random) {
 
 // Relative to the size of a channel's weights where its terms happen to cancel.
 std::vector<double> errorByChannel(const Layer& layer, const Tensor& want, const Tensor& got) {
-  std::vector<double> error(static_cast<size_t>(layer.channels)), signal = error;
+  std::vector<double> error(usize(layer.channels)), signal = error;
   int64_t inner = 1;
-  for (int64_t d = layer.channelDim + 1; d < want.rank(); ++d) inner *= want.sizes()[static_cast<size_t>(d)];
+  for (int64_t d = layer.channelDim + 1; d < want.rank(); ++d) inner *= nth(want.sizes(), d);
   for (int64_t i = 0; i < want.numElements(); ++i) {
-    const auto c = static_cast<size_t>(i / inner % layer.channels);
+    const auto c = usize(i / inner % layer.channels);
     error[c] += std::pow(want.at(i) - got.at(i), 2);
     signal[c] += std::pow(want.at(i), 2) + std::pow(layer.perChannel ? 0.5 * std::pow(16.0, c) : 0.5, 2);
   }
@@ -140,7 +140,7 @@ TEST(WeightAxes, EveryChannelKeepsItsPrecision) {
   Random random(41);
   const std::array makers = {convolution, transposedConvolution, gemm, product};
   for (int round = 0; round < 120; ++round) {
-    Layer layer = makers[static_cast<size_t>(round) % makers.size()](random);
+    Layer layer = makers[usize(round) % makers.size()](random);
     PassContext cx;
     ASSERT_TRUE(runPipeline("simplify", layer.graph, cx));
     const Tensor want = outputOf(layer.graph, layer.input);
@@ -172,7 +172,7 @@ TEST(WeightAxes, EveryRowOfATableKeepsItsPrecision) {
     auto graph = importOnnx(m.output("y").bytes(), {}, {});
     ASSERT_TRUE(graph) << graph.error().render();
     Tensor index(DType::s64, {rows});
-    for (int64_t r = 0; r < rows; ++r) index.mutableAs<int64_t>()[static_cast<size_t>(r)] = rows - 1 - r;
+    for (int64_t r = 0; r < rows; ++r) nth(index.mutableAs<int64_t>(), r) = rows - 1 - r;
     const Layer layer{graph->clone(), index, 0, rows, true};
     const Tensor want = outputOf(*graph, index);
     QConfigMapping rules;

@@ -79,8 +79,7 @@ inline std::string inferred(std::string_view op, const std::vector<TensorType>& 
 inline Tensor floats(Ints sizes, std::vector<float> values) { return Tensor::ofFloats(std::move(sizes), values); }
 inline Tensor tensorOf(DType dtype, Ints sizes, const std::vector<int64_t>& values) {
   Tensor t(dtype, std::move(sizes));
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(dtype, t.mutableData(), i, static_cast<double>(values.at(static_cast<size_t>(i))));
+  for (int64_t i = 0; i < t.numElements(); ++i) storeElement(dtype, t.mutableData(), i, static_cast<double>(values.at(usize(i))));
   return t;
 }
 inline std::vector<double> list(const Tensor& t) {

@@ -55,7 +55,7 @@ TEST(Packing, UnpackUndoesPackAndPaddingIsZero) {
   const ConvGeometry conv = geometry({1, 4, 4, 3}, {10, 3, 3, 3});
   const PackedLayout layout(Packing::parse("s8 panel=16 lanes=4 group=4 pad=4 quad rows").value(), conv);
   Tensor w(DType::s8, {10, 3, 3, 3});
-  for (int64_t i = 0; i < w.numElements(); ++i) w.mutableAs<int8_t>()[static_cast<size_t>(i)] = static_cast<int8_t>(i % 127 + 1);
+  for (int64_t i = 0; i < w.numElements(); ++i) nth(w.mutableAs<int8_t>(), i) = static_cast<int8_t>(i % 127 + 1);
   const Tensor packed = layout.pack(w);
   EXPECT_TRUE(layout.unpack(packed).sameBytes(w));
   const auto nonZero =

@@ -185,7 +185,7 @@ TEST(SharingProperties, OnRandomGraphs) {
       for (const EdgeOrNode& point : groups->members[g]) {
         EXPECT_EQ(groups->groupOf.at(point), static_cast<int>(g));
         const QuantAnnotation& a = *graph->findValue(point.value)->producer()->annotation();
-        const QuantSpec& own = point.operand < 0 ? a.output : a.inputs[static_cast<size_t>(point.operand)];
+        const QuantSpec& own = point.operand < 0 ? a.output : nth(a.inputs, point.operand);
         if (const auto* shared = std::get_if<SharedSpec>(&own))
           EXPECT_EQ(groups->groupOf.at(shared->with), static_cast<int>(g)) << text;
         else

@@ -48,7 +48,7 @@ TEST(Pool, CeilModeDropsAWindowThatStartsInTheEndPadding) {
 TEST(Pool, RandomWindowsInBothLayouts) {
   Random r(6);
   for (int i = 0; i < 80; ++i) {
-    const auto dims = static_cast<size_t>(r.integer(1, 3));
+    const auto dims = usize(r.integer(1, 3));
     const Ints kernel = r.pickMany(dims, {1, 2, 3}), strides = r.pickMany(dims, {1, 2, 3}), dilations = r.pickMany(dims, {1, 1, 2});
     Ints pads, sizes{2, 3};
     for (size_t d = 0; d < 2 * dims; ++d) pads.push_back(r.integer(0, kernel[d % dims] - 1));
@@ -82,7 +82,7 @@ TEST(Pool, RandomWindowsInBothLayouts) {
         count += includePad ? counts : inside;
         if (!inside) continue;
         const int64_t index = rest * numElements(in) + offset;
-        const float v = x.as<float>()[static_cast<size_t>(index)];
+        const float v = nth(x.as<float>(), index);
         m = v > m ? v : m;
         s += v;
         sum += static_cast<int64_t>(q.at(index)) - 70;

@@ -14,10 +14,10 @@ float element(int64_t vector, int64_t g, int64_t i) {
 
 void expectSums(int64_t groups, int64_t size, int64_t vectors) {
   ProductSums sums(groups, size, true), alone(groups, size, false);
-  std::vector<float> x(static_cast<size_t>(size));
+  std::vector<float> x(usize(size));
   for (int64_t v = 0; v < vectors; ++v) {
     for (int64_t g = 0; g < groups; ++g) {
-      for (int64_t i = 0; i < size; ++i) alone.at(0, g, i) = x[static_cast<size_t>(i)] = element(v, g, i);
+      for (int64_t i = 0; i < size; ++i) alone.at(0, g, i) = nth(x, i) = element(v, g, i);
       sums.set(0, g, x.data());
     }
     sums.add(1);
@@ -34,7 +34,7 @@ void expectSums(int64_t groups, int64_t size, int64_t vectors) {
     for (int64_t i = 0; i < size; ++i) {
       double sum = 0;
       for (int64_t v = 0; v < vectors; ++v) sum += static_cast<double>(element(v, g, i));
-      EXPECT_EQ(elements[static_cast<size_t>(g * size + i)], sum);
+      EXPECT_EQ(nth(elements, g * size + i), sum);
       for (int64_t j = 0; j < size; ++j) {
         float expected = 0;
         for (int64_t v = 0; v < vectors; v += 4) {
@@ -42,7 +42,7 @@ void expectSums(int64_t groups, int64_t size, int64_t vectors) {
           for (int64_t k = 0; k < 4; ++k) p[k] = value(v + k, g, i) * value(v + k, g, j);
           expected += (p[0] + p[1]) + (p[2] + p[3]);
         }
-        const float found = products[static_cast<size_t>((g * size + i) * size + j)];
+        const float found = nth(products, (g * size + i) * size + j);
         ASSERT_EQ(std::bit_cast<uint32_t>(found), std::bit_cast<uint32_t>(expected)) << g << " " << i << " " << j;
       }
     }

@@ -302,9 +302,9 @@ TEST(QParams, RecordedQuantize) {
     const std::vector<int64_t> sizes = c["x"]["shape"];
     const size_t axis = c["axis"];
     size_t inner = 1;
-    for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= static_cast<size_t>(sizes[d]);
+    for (size_t d = axis + 1; d < sizes.size(); ++d) inner *= usize(sizes[d]);
     for (size_t i = 0; i < c["q"].size(); ++i) {
-      const size_t channel = i / inner % static_cast<size_t>(sizes[axis]);
+      const size_t channel = i / inner % usize(sizes[axis]);
       const float scale = fromBits(c["scale_bits"][channel]);
       const int32_t zp = c["zero_point"][channel], expected = c["q"][i];
       EXPECT_LE(std::abs(qmath::quantize(number(c["x"]["data"][i]), scale, zp, c["qmin"], c["qmax"]) - expected), 1);

@@ -24,7 +24,7 @@ struct Net {
 Net randomNet(Random& random, bool withBatchNorm) {
   Net net;
   Builder b(net.graph);
-  const std::string op = std::array{"conv", "conv_transpose", "linear"}[static_cast<size_t>(random.integer(0, 2))];
+  const std::string op = std::array{"conv", "conv_transpose", "linear"}[usize(random.integer(0, 2))];
   const int64_t group = op == "linear" ? 1 : random.pick({1, 1, 2}), in = group * random.integer(1, 4), out = group * random.integer(1, 4),
                 k = random.pick({1, 3});
   const Ints sizes = op == "linear" ? Ints{2, in} : Ints{2, in, 5, 4};
@@ -151,9 +151,9 @@ TEST(WeightAxis, IsThatOfOutputChannels) {
     EXPECT_EQ(static_cast<int64_t>(q.scales.size()), grouped ? 1 : channels);
     std::vector<int64_t> largest(q.scales.size(), 0);
     int64_t inner = 1;
-    for (int d = q.axis + 1; q.axis >= 0 && d < weight->type().rank(); ++d) inner *= weight->constant()->sizes()[static_cast<size_t>(d)];
+    for (int d = q.axis + 1; q.axis >= 0 && d < weight->type().rank(); ++d) inner *= nth(weight->constant()->sizes(), d);
     for (int64_t i = 0; i < weight->constant()->numElements(); ++i) {
-      const auto c = static_cast<size_t>(q.axis < 0 ? 0 : i / inner % static_cast<int64_t>(q.scales.size()));
+      const auto c = usize(q.axis < 0 ? 0 : i / inner % static_cast<int64_t>(q.scales.size()));
       largest[c] = std::max<int64_t>(largest[c], std::abs(static_cast<int64_t>(weight->constant()->at(i))));
     }
     for (const int64_t v : largest) EXPECT_GE(v, 127);

@@ -38,10 +38,7 @@ class Network {
   Graph graph;
 
  private:
-  Value* any() {
-    return values_[static_cast<size_t>(
-        random_.integer(static_cast<int64_t>(values_.size()) / 2, static_cast<int64_t>(values_.size()) - 1))];
-  }
+  Value* any() { return nth(values_, random_.integer(static_cast<int64_t>(values_.size()) / 2, static_cast<int64_t>(values_.size()) - 1)); }
   Value* weight(const Ints& sizes) {
     Tensor w = random_.normal(sizes);
     int64_t terms = 1;
@@ -134,7 +131,7 @@ Status decide(Graph& graph, int64_t way) {
   if (way < static_cast<int64_t>(kBackends.size())) {
     BackendOptions options;
     options.minWorkPerElement = 0;
-    const auto done = annotateGraph(graph, defaultQConfigMapping(kBackends[static_cast<size_t>(way)]), options);
+    const auto done = annotateGraph(graph, defaultQConfigMapping(nth(kBackends, way)), options);
     return done ? Status() : Status(tl::make_unexpected(done.error()));
   }
   XnnpackQuantizer xnnpack;
@@ -195,7 +192,7 @@ TEST(RandomNetworks, EveryBackendQuantizesThem) {
     Graph lowered = graph.clone();
     done = runPipeline("lower", lowered, cx);
     ASSERT_TRUE(done) << done.error().render() << graph.str();
-    integers[static_cast<size_t>(way)] += lowered.str().find(" q.") != std::string::npos;
+    nth(integers, way) += lowered.str().find(" q.") != std::string::npos;
     const std::vector<Tensor> pairs = outputsOf(graph, samples[0]), low = outputsOf(lowered, samples[0]);
     for (size_t o = 0; o < want.size(); ++o) {
       // Random classifiers cancel to little at times, and one step at a tie is then much of it: seldom.
@@ -220,7 +217,7 @@ TEST(RandomNetworks, ModesWithoutCalibration) {
     Graph& graph = network.graph;
     const std::array configs = {dynamicQConfig(Backend::x86), dynamicQConfig(Backend::x86, true), weightOnlyQConfig(Backend::x86),
                                 weightOnlyQConfig(Backend::x86, 4, 2), halfWeightsQConfig()};
-    const size_t way = static_cast<size_t>(round) % configs.size();
+    const size_t way = usize(round) % configs.size();
     const Tensor x = random.normal({1, 4, 6, 6});
     const std::vector<Tensor> want = outputsOf(graph, x);
     const std::string text = graph.str();

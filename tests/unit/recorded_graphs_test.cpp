@@ -250,19 +250,17 @@ Result<Placement> placementOf(const Prepared& prepared) {
     for (int i = 0; i < n->numOperands(); ++i) {
       if (!n->operand(i)) continue;
       const Tensor* constant = n->operand(i)->constant();
-      const auto* a = n->annotation() && i < static_cast<int>(n->annotation()->inputs.size())
-                          ? &n->annotation()->inputs[static_cast<size_t>(i)]
-                          : nullptr;
+      const auto* a = n->annotation() && i < static_cast<int>(n->annotation()->inputs.size()) ? &nth(n->annotation()->inputs, i) : nullptr;
       const auto* spec = a ? std::get_if<ObservedSpec>(a) : nullptr;
       const bool foundAtRunTime = spec && spec->dynamic;  // has no observer: PyTorch gives it one that does nothing
       if (!constant && !foundAtRunTime) {
-        follow(n->result()->name(), static_cast<size_t>(i), n->operand(i));
+        follow(n->result()->name(), usize(i), n->operand(i));
         continue;
       }
       if (!spec) continue;
       const int id = byValue.try_emplace(n->operand(i)->name(), next).first->second;
       next += id == next;
-      p.groups[pointName(n->result()->name(), static_cast<size_t>(i), n->operand(i)->name())] = {id};
+      p.groups[pointName(n->result()->name(), usize(i), n->operand(i)->name())] = {id};
       Params& params = p.params[id];
       params.checked = !foundAtRunTime && spec->scheme != QScheme::floatQparams;
       if (!params.checked) continue;

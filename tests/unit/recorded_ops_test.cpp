@@ -116,7 +116,7 @@ TEST(RecordedOps, PoolsMeansAndInterpolation) {
     const std::string op = c["op"];
     const Tensor x = bytes(c["x"]);
     const QuantPtr q = u8(c["x_scale"], c["x_zero_point"]), to = u8(c["out_scale"], c["out_zero_point"]);
-    const auto dims = static_cast<size_t>(x.rank() - 2);
+    const auto dims = usize(x.rank() - 2);
     if (op == "max_pool2d") {
       AttrDict attrs = window(c, dims);
       attrs.set("dilations", Ints(dims, c["dilation"].get<int64_t>()));

@@ -323,7 +323,7 @@ TEST(Recurrent, SplitFormIsExact) {
       auto graph = parseGraph(text);
       ASSERT_TRUE(graph) << graph.error().render();
       Tensor x(DType::f32, {6, 3, 9});
-      for (int64_t i = 0; i < x.numElements(); ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i % 17) / 8 - 1;
+      for (int64_t i = 0; i < x.numElements(); ++i) nth(x.mutableAs<float>(), i) = static_cast<float>(i % 17) / 8 - 1;
       const auto whole = interpret(*graph, std::vector{x});
       PassContext cx;
       const Status split = runPipeline("project-recurrences", *graph, cx);

@@ -142,7 +142,7 @@ TEST(ReferenceOps, EveryIntegerOpKeepsItsBytes) {
           const double share = static_cast<double>(random()) / 4294967295.0;
           double value = real ? (share - 0.4) * 30
                               : std::floor(static_cast<double>(range.min) + share * static_cast<double>(range.max - range.min) + 0.5);
-          if (real && t.numElements() > 8 && i < 4) value = std::array<double, 4>{NAN, INFINITY, -INFINITY, 1e30}[static_cast<size_t>(i)];
+          if (real && t.numElements() > 8 && i < 4) value = std::array<double, 4>{NAN, INFINITY, -INFINITY, 1e30}[usize(i)];
           storeElement(t.dtype(), t.mutableData(), i, value);
         }
         inputs.push_back(std::move(t));

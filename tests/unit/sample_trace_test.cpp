@@ -65,8 +65,8 @@ TEST(InputTrace, TellsNoiseFromImages) {
     Tensor n(DType::f32, {1, 3, 32, 32}), smooth(DType::f32, {1, 3, 32, 32}), features(DType::f32, {1, 40});
     float last = 0;
     for (int64_t i = 0; i < n.numElements(); ++i) {
-      n.mutableAs<float>()[static_cast<size_t>(i)] = normal(random);
-      smooth.mutableAs<float>()[static_cast<size_t>(i)] = last = 0.8f * last + 0.2f * normal(random);
+      nth(n.mutableAs<float>(), i) = normal(random);
+      nth(smooth.mutableAs<float>(), i) = last = 0.8f * last + 0.2f * normal(random);
     }
     for (float& v : features.mutableAs<float>()) v = normal(random);
     noise.see(n.ref());

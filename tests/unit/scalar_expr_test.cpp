@@ -1,5 +1,6 @@
 // Scalar expressions: text, composition, and the accuracy of the named functions against double libm.
 #include "ir/scalar_expr.h"
+#include "ir/signed_index.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -203,7 +204,7 @@ TEST(ScalarExpr, ProgramsComputeSharedPartsOnceAndHoldNoCalls) {
 TEST(ScalarExpr, RunsOverBlocksAndBroadcasts) {
   const ExprProgram p(parsed("a0 * a1 + a2"));
   for (const int64_t n : {1, 7, 255, 256, 257, 1000}) {
-    std::vector<float> x(static_cast<size_t>(n)), y(x), out(x);
+    std::vector<float> x(usize(n)), y(x), out(x);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i), y[i] = static_cast<float>(i % 5);
     const float three = 3;
     const float* args[] = {x.data(), &three, y.data()};

@@ -27,9 +27,9 @@ int64_t span(const Ints& sizes, const Ints& strides) {
 }
 
 void expectCopies(const StridedCopy& copy, int64_t bytes) {
-  std::vector<uint8_t> from(static_cast<size_t>(span(copy.sizes, copy.fromStrides) * bytes));
+  std::vector<uint8_t> from(usize(span(copy.sizes, copy.fromStrides) * bytes));
   for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint8_t>(i * 151 + i / 251);
-  std::vector<uint8_t> got(static_cast<size_t>(span(copy.sizes, copy.toStrides) * bytes), 0xee), expected = got;
+  std::vector<uint8_t> got(usize(span(copy.sizes, copy.toStrides) * bytes), 0xee), expected = got;
   const int64_t n = numElements(copy.sizes);
   for (int64_t i = 0; i < n; ++i) {
     int64_t rest = i, a = 0, b = 0;
@@ -38,7 +38,7 @@ void expectCopies(const StridedCopy& copy, int64_t bytes) {
       b += rest % copy.sizes[d] * copy.toStrides[d];
       rest /= copy.sizes[d];
     }
-    std::memcpy(expected.data() + b * bytes, from.data() + a * bytes, static_cast<size_t>(bytes));
+    std::memcpy(expected.data() + b * bytes, from.data() + a * bytes, usize(bytes));
   }
   stridedCopy(copy, from.data(), got.data(), bytes);
   EXPECT_EQ(got, expected) << "sizes " << testing::PrintToString(copy.sizes) << " from " << testing::PrintToString(copy.fromStrides) << ", "
@@ -56,7 +56,7 @@ TEST(StridedCopyTest, RandomBoxes) {
   std::mt19937 random(7);
   const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
   for (int round = 0; round < 400; ++round) {
-    const auto rank = static_cast<size_t>(below(6));
+    const auto rank = usize(below(6));
     Ints sizes(rank), perm(rank);
     for (size_t d = 0; d < rank; ++d) {
       sizes[d] = 1 + below(below(2) ? 20 : 4);
@@ -66,7 +66,7 @@ TEST(StridedCopyTest, RandomBoxes) {
     StridedCopy copy{sizes, Ints(rank), Ints(rank)};
     int64_t stride = 1;
     for (size_t i = rank; i-- > 0;) {
-      const auto d = static_cast<size_t>(perm[i]);
+      const auto d = usize(perm[i]);
       if (below(6) == 0) continue;  // repeated: from-stride 0
       copy.fromStrides[d] = stride;
       stride *= sizes[d] + (below(3) == 0 ? 2 : 0);

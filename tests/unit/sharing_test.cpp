@@ -31,9 +31,7 @@ using Net = std::vector<Member>;
 using Point = std::pair<int, int>;  // node, operand or -1
 using Partition = std::set<std::set<Point>>;
 
-const Spec& specOf(const Net& net, Point p) {
-  return net[static_cast<size_t>(p.first)].specs[static_cast<size_t>(p.second < 0 ? 2 : p.second)];
-}
+const Spec& specOf(const Net& net, Point p) { return nth(nth(net, p.first).specs, p.second < 0 ? 2 : p.second); }
 
 class Generator {
  public:
@@ -52,7 +50,7 @@ class Generator {
       Member m;
       m.from = {pick(2 + i), pick(2 + i)};
       m.implicit = pick(4) != 0;
-      for (int s = 0; s < 3; ++s) m.specs[static_cast<size_t>(s)] = spec(net, i, s == 2, m);
+      for (int s = 0; s < 3; ++s) nth(m.specs, s) = spec(net, i, s == 2, m);
       net.push_back(m);
     }
     return net;
@@ -77,15 +75,15 @@ class Generator {
 
 // The text of a graph with its nodes in `order`, and the operands of some nodes the other way round.
 std::string textOf(const Net& net, const std::vector<int>& order, const std::vector<bool>& swapped) {
-  const auto place = [&](int node, int operand) { return operand < 0 || !swapped[static_cast<size_t>(node)] ? operand : 1 - operand; };
+  const auto place = [&](int node, int operand) { return operand < 0 || !nth(swapped, node) ? operand : 1 - operand; };
   const auto say = [&](const Spec& s) {
     if (!s.shared()) return s.text;
     return s.operand < 0 ? fmt::format("shared(%v{})", s.node + 2) : fmt::format("shared(%v{}:{})", s.node + 2, place(s.node, s.operand));
   };
   std::string text = "graph @g(%v0: f32[4], %v1: f32[4]) -> (\"y\") {\n";
   for (const int i : order) {
-    const Member& m = net[static_cast<size_t>(i)];
-    const auto a = static_cast<size_t>(place(i, 0)), b = static_cast<size_t>(place(i, 1));
+    const Member& m = nth(net, i);
+    const auto a = usize(place(i, 0)), b = usize(place(i, 1));
     text += fmt::format("  %v{} = add %v{}, %v{} : f32[4] @q(in=[{}, {}], out={}{})\n", i + 2, m.from[a], m.from[b], say(m.specs[a]),
                         say(m.specs[b]), say(m.specs[2]), m.implicit ? "" : ", no_sharing");
   }
@@ -100,7 +98,7 @@ std::vector<int> anotherOrder(const Net& net, Generator& random) {
   while (!left.empty()) {
     random.shuffle(left);
     const auto ready = std::find_if(left.begin(), left.end(), [&](int i) {
-      const Member& m = net[static_cast<size_t>(i)];
+      const Member& m = nth(net, i);
       const auto there = [&](int node) { return node < 0 || node == i || done.contains(node); };
       return there(m.from[0] - 2) && there(m.from[1] - 2) &&
              std::all_of(m.specs.begin(), m.specs.end(), [&](const Spec& s) { return there(s.node); });
@@ -127,11 +125,11 @@ Partition byDefinition(const Net& net) {
     const Spec& s = specOf(net, p);
     if (s.shared()) parent[root(p)] = root({s.node, s.operand});
     if (p.second < 0) continue;
-    const Member& reader = net[static_cast<size_t>(p.first)];
-    const int value = reader.from[static_cast<size_t>(p.second)];
+    const Member& reader = nth(net, p.first);
+    const int value = nth(reader.from, p.second);
     for (const auto& [q, alsoUnused] : parent) {
-      const Member& other = net[static_cast<size_t>(q.first)];
-      const bool edge = q.second >= 0 && other.from[static_cast<size_t>(q.second)] == value && (reader.implicit || other.implicit);
+      const Member& other = nth(net, q.first);
+      const bool edge = q.second >= 0 && nth(other.from, q.second) == value && (reader.implicit || other.implicit);
       const bool producer = q == Point(value - 2, -1) && reader.implicit;
       if ((edge || producer) && meaning(p) == meaning(q)) parent[root(p)] = root(q);
     }
@@ -149,7 +147,7 @@ Partition found(const SharingGroups& groups, const std::vector<bool>& swapped) {
     std::set<Point> points;
     for (const EdgeOrNode& p : members) {
       const int node = std::stoi(p.value.substr(1)) - 2;
-      points.insert({node, p.operand >= 0 && swapped[static_cast<size_t>(node)] ? 1 - p.operand : p.operand});
+      points.insert({node, p.operand >= 0 && nth(swapped, node) ? 1 - p.operand : p.operand});
     }
     result.insert(points);
   }
@@ -191,14 +189,14 @@ TEST(Sharing, BrokenSharesAreNamedInAnyOrder) {
   for (int round = 0; round < 300; ++round) {
     Net net = random.net();
     const int nodes = static_cast<int>(net.size()), victim = random.pick(nodes);
-    const std::string kind = std::array{"not annotated", "with itself", "with itself"}[static_cast<size_t>(round % 3)];
+    const std::string kind = std::array{"not annotated", "with itself", "with itself"}[usize(round % 3)];
     if (round % 3 == 0) {
-      net[static_cast<size_t>(victim)].specs[0] = {"-", -1, -1};
+      nth(net, victim).specs[0] = {"-", -1, -1};
       net.back().specs[2] = {"", victim, 0};
     } else if (round % 3 == 1) {
-      net[static_cast<size_t>(victim)].specs[1] = {"", victim, 1};
+      nth(net, victim).specs[1] = {"", victim, 1};
     } else {
-      net[static_cast<size_t>(victim)].specs[0] = {"", nodes - 1, -1};
+      nth(net, victim).specs[0] = {"", nodes - 1, -1};
       net.back().specs[2] = {"", victim, 0};
     }
     std::vector<int> order(net.size());

@@ -17,7 +17,7 @@ void expectDefinition(const std::string& text, float step) {
   ASSERT_TRUE(graph) << graph.error().render() << text;
   const Model model(std::move(*graph), "small");
   Tensor x(DType::f32, {1, 2, 3, 3});
-  for (int64_t i = 0; i < 18; ++i) x.mutableAs<float>()[static_cast<size_t>(i)] = static_cast<float>(i * 2 - 17) * step;
+  for (int64_t i = 0; i < 18; ++i) nth(x.mutableAs<float>(), i) = static_cast<float>(i * 2 - 17) * step;
   x.mutableAs<float>()[17] = 1.0f;
   const auto expected = interpret(model.graph(), std::vector{x});
   ASSERT_TRUE(expected) << expected.error().render();

@@ -138,7 +138,7 @@ TEST(Parse, SurvivesMutations) {
   uint64_t state = 1;
   const auto random = [&](size_t limit) {
     state = state * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<size_t>(state >> 33) % limit;
+    return usize(state >> 33) % limit;
   };
   const std::string_view pieces[] = {"%",   "\"",  "q<",  "[", "]",    "{",  "}", "-", "99999999999999999999",
                                      "inf", "nan", "@q(", "_", "\xff", "\\", "/"};
