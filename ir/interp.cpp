@@ -100,13 +100,16 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
   const int64_t bytes = resultBytes(node), growth = std::max<int64_t>(bytes - from, 0);
   const int64_t ofOne = std::max(FoldBudget::kGrowthOfOne, (FoldBudget::kWidening - 1) * from);
   const int64_t ofAll = FoldBudget::kGrowthOfAll + FoldBudget::kWidening * budget.payload;
-  if (growth > ofOne || budget.grown + growth > ofAll || budget.total + bytes > memoryLimit() / 2) return std::nullopt;
+  if (growth > ofOne || budget.grown + growth > ofAll) return std::nullopt;
   QC_ASSIGN(auto folded, foldNode(node, maxBytes > 0 ? maxBytes : std::numeric_limits<int64_t>::max()));
-  if (folded) {
-    budget.grown += growth;
-    budget.total += bytes;
-  }
+  if (folded) budget.grown += growth;
   return folded;
+}
+
+Value* widenedIntegers(const Node& node) {
+  if (!node.is("cast") || node.result()->type().isQuantized() || node.operand(0)->type().isQuantized()) return nullptr;
+  const DType from = node.operand(0)->type().dtype, to = node.result()->type().dtype;
+  return isInteger(from) && sizeOf(from) == 1 && to == DType::s32 ? node.operand(0) : nullptr;
 }
 
 namespace {

@@ -30,8 +30,12 @@ struct FoldBudget {
   // Bytes of constants that the model brings.  What they become may be that much larger all together, so that the size of a model does not
   // decide how it runs; what is made of nothing (an Expand of one number) is held to the numbers above.
   int64_t payload = 0;
-  int64_t grown = 0, total = 0;
+  int64_t grown = 0;
 };
+
+// The 8-bit integers that a cast makes wider; null: another node.  As weights of an integer layer they had better stay narrow, in a quarter
+// of the memory: recognize-integer reads them through the cast.
+Value* widenedIntegers(const Node& node);
 
 // Nothing also where the budget would be passed; what is made is added to it.  maxBytes: of one result; 0: the budget alone.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes = 0);

@@ -64,7 +64,7 @@ const Pass kPasses[] = {
     {"fold-batch-norm", "folds inference BatchNorm into the producer before it", {}, std::nullopt, foldBatchNorm, kBeforeKernel},
     {"fold-constants",
      "evaluates nodes whose operands are constant",
-     {{"max_bytes", AttrKind::integer, int64_t{0}}},
+     {{"max_bytes", AttrKind::integer, int64_t{0}}, {"narrow_weights", AttrKind::integer, int64_t{0}}},
      std::nullopt,
      foldConstants,
      kBeforeKernel},
@@ -139,7 +139,9 @@ const Pass kPasses[] = {
 
 const std::pair<const char*, const char*> kPipelines[] = {
     // The float graph that the quantizer sees.
-    {"simplify", "fold-constants,recognize-integer,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,cse,dce"},
+    {"simplify",
+     "fold-constants{narrow_weights=1},recognize-integer,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,"
+     "cse,dce"},
     // From the imported or converted graph to the one whose results define the model's.
     {"lower", "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.

@@ -170,9 +170,10 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   b.at(location_);
   QC_ASSIGN(Node * node, b.createNode(op, std::move(operands), std::move(attrs)));
   std::vector<Value*> results;
-  // dequantize keeps the integers of weights visible: it is not folded.
-  auto folded = node->is("dequantize") ? std::optional<std::vector<Tensor>>() : std::nullopt;
-  if (!node->is("dequantize")) {
+  // The integers of weights stay visible: dequantize is not folded, nor is a large cast to more bits.
+  constexpr int64_t kLarge = int64_t{1} << 16;
+  std::optional<std::vector<Tensor>> folded;
+  if (!node->is("dequantize") && !(widenedIntegers(*node) && node->operand(0)->type().byteSize() > kLarge)) {
     QC_ASSIGN(folded, foldNode(*node, budget_));
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));

@@ -264,8 +264,9 @@ Status range(OnnxNode& n) {
   QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
   QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));
   const double count = std::max(std::ceil((limit - start) / delta), 0.0);
-  if (!(delta != 0) || !(count < (1 << 24)) || std::isnan(limit - start) || std::isnan(delta))
+  if (!(delta != 0) || std::isnan(limit - start) || std::isnan(delta))
     return n.error(ErrorCode::kInvalidModel, "from {} to {} by {}", start, limit, delta);
+  if (!(count < (1 << 24))) return n.error(ErrorCode::kResource, "from {} to {} by {}: {} elements", start, limit, delta, count);
   Tensor t(n.type(0).dtype, {static_cast<int64_t>(count)});
   void* data = t.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), data, i, start + static_cast<double>(i) * delta);

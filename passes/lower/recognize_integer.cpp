@@ -11,7 +11,9 @@
 #include <cmath>
 #include <tuple>
 
+#include "ir/interp.h"
 #include "passes/graph_util.h"
+#include "passes/integer_weights.h"
 #include "passes/passes.h"
 #include "passes/simplify/apply_rules.h"
 
@@ -21,12 +23,7 @@ namespace {
 bool isPlain(const Value* v, DType dtype) { return v->type().dtype == dtype && !v->type().isQuantized(); }
 
 // The 8-bit integers behind a cast to s32.
-Value* narrowSource(Value* v) {
-  Node* producer = v ? v->producer() : nullptr;
-  if (!producer || !producer->is("cast") || !isPlain(v, DType::s32)) return nullptr;
-  Value* x = producer->operand(0);
-  return !x->type().isQuantized() && isInteger(x->type().dtype) && sizeOf(x->type().dtype) == 1 ? x : nullptr;
-}
+Value* narrowSource(Value* v) { return v && v->producer() ? widenedIntegers(*v->producer()) : nullptr; }
 
 // The two operands of a binary node: the one that `is` accepts first.
 template <class F>
@@ -44,7 +41,7 @@ struct IntegerLayer {
   Value* zeroPoint = nullptr;  // s32; null: none
 };
 
-bool isWeight(const Value* v) { return v->constant() && isPlain(v, DType::s32); }
+bool isWeight(const Value* v) { return IntegerWeights::of(v).has_value(); }
 
 // product(cast q - z, W)
 bool matchCentred(Node* product, IntegerLayer& layer) {
@@ -67,14 +64,14 @@ bool matchShifted(Node* sub, IntegerLayer& layer) {
   if (!(layer.integers = narrowSource(product->operand(0)))) return false;
   const auto [sums, zero] = operandsBy(*shift, [](const Value* v) { return isWeight(v); });
   if (!sums || !isPlain(zero, DType::s32)) return false;
-  const Tensor &w = *product->operand(1)->constant(), &s = *sums->constant();
-  const int64_t depth = w.sizes()[0], columns = w.sizes()[1];
-  if (s.numElements() != columns) return false;
-  for (int64_t c = 0; c < columns; ++c) {
-    int64_t sum = 0;
-    for (int64_t k = 0; k < depth; ++k) sum += nth(w.as<int32_t>(), k * columns + c);
-    if (sum != nth(s.as<int32_t>(), c)) return false;
-  }
+  const IntegerWeights w = *IntegerWeights::of(product->operand(1)), s = *IntegerWeights::of(sums);
+  const int64_t depth = w.values->sizes()[0], columns = w.values->sizes()[1];
+  if (s.values->numElements() != columns) return false;
+  std::vector<int64_t> found(usize(columns), 0);
+  for (int64_t k = 0; k < depth; ++k)
+    for (int64_t c = 0; c < columns; ++c) nth(found, c) += w.at(k * columns + c);
+  for (int64_t c = 0; c < columns; ++c)
+    if (nth(found, c) != s.at(c)) return false;
   layer.product = product;
   layer.zeroPoint = zero;
   return true;
@@ -97,15 +94,17 @@ struct NarrowWeights {
   Tensor values;
   std::vector<int32_t> zeroPoints;  // value = s8 - zero point
 };
-std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, int channelAxis) {
-  const auto all = w.as<int32_t>();
+std::optional<NarrowWeights> narrowWeights(const IntegerWeights& w, int64_t channels, int channelAxis) {
+  const std::vector<int64_t>& sizes = w.values->sizes();
+  const int64_t count = w.values->numElements();
+  if (w.values->dtype() == DType::s8 && !w.zero) return NarrowWeights{*w.values, {0}};
   int64_t inner = 1;  // elements between two channels
-  for (size_t d = usize(channelAxis) + 1; d < w.sizes().size(); ++d) inner *= w.sizes()[d];
+  for (size_t d = usize(channelAxis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
   const auto channelOf = [&](int64_t i) { return usize(i / inner % channels); };
   std::vector<std::pair<int32_t, int32_t>> ranges(usize(channels), {0, 0});
   std::pair<int32_t, int32_t> whole{0, 0};
-  for (int64_t i = 0; i < w.numElements(); ++i) {
-    const int32_t v = nth(all, i);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t v = w.at(i);
     auto& [low, high] = ranges[channelOf(i)];
     low = std::min(low, v), high = std::max(high, v);
     whole = {std::min(whole.first, v), std::max(whole.second, v)};
@@ -115,7 +114,7 @@ std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, in
     if (int64_t{r.second} - r.first > 255) return std::nullopt;
     return std::clamp(-128 - r.first, -128, 127);
   };
-  NarrowWeights narrow{Tensor(DType::s8, w.sizes()), {}};
+  NarrowWeights narrow{Tensor(DType::s8, sizes), {}};
   if (const auto zero = zeroFor(whole)) {
     narrow.zeroPoints = {*zero};
   } else {
@@ -126,9 +125,9 @@ std::optional<NarrowWeights> narrowWeights(const Tensor& w, int64_t channels, in
     }
   }
   auto to = narrow.values.mutableAs<int8_t>();
-  for (int64_t i = 0; i < w.numElements(); ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     const int32_t zero = narrow.zeroPoints[narrow.zeroPoints.size() == 1 ? 0 : channelOf(i)];
-    const int32_t v = nth(all, i) + zero;
+    const int32_t v = w.at(i) + zero;
     if (v < -128 || v > 127) return std::nullopt;  // a zero point of 8 bits does not reach it
     nth(to, i) = static_cast<int8_t>(v);
   }
@@ -168,7 +167,7 @@ Result<bool> recognizeLayer(const Match& m, Rewriter& rw) {
     if (!weightScale || (scale && !isPlain(scale, DType::f32)) || (scales && !scale)) continue;
     const int64_t channels = nth(w->type().sizes(), axis);
     auto values = weightScales(weightScale, channels, spatial);
-    auto narrow = narrowWeights(*w->constant(), channels, axis);
+    auto narrow = narrowWeights(*IntegerWeights::of(w), channels, axis);
     if (!values || !narrow || (scale && !isRowParameter(scale, layer.integers)) ||
         (layer.zeroPoint && !isRowParameter(layer.zeroPoint, layer.integers)))
       continue;
