@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include "ir/join.h"
 #include "ir/op_def.h"
@@ -56,6 +57,7 @@ class Annotator {
 
   Status run() {
     QC_TRY(begin());
+    findWorthwhileUses();
     do {
       settle();
       formUnits();
@@ -268,13 +270,10 @@ class Annotator {
 
   // Some node with enough work to pay for it quantizes this value, whatever `asker` does.
   bool quantizedAnyway(const Value* v, const Node* asker) const {
-    for (const Use* use : v->uses()) {
-      const Node* user = use->user();
-      const Plan& p = plan(user);
-      if (user == asker || !reads(user, use->index())) continue;
-      if (p.claimed || p.policy->role == Role::weighted || p.policy->role == Role::product) return true;
-    }
-    return false;
+    const auto uses = worthwhileUses_.find(v);
+    return uses != worthwhileUses_.end() && std::any_of(uses->second.begin(), uses->second.end(), [&](const auto& use) {
+             return use.first != asker && reads(use.first, use.second);
+           });
   }
 
   // Why this node should not be int8 as things stand; empty when it should.
@@ -297,6 +296,15 @@ class Annotator {
     // A max pool is worth it by itself: the result is smaller than what would otherwise be dequantized.
     if (!heavy && !node.is("max_pool") && !wanted(node) && !completes(node)) return "nothing in int8 reads its result";
     return {};
+  }
+
+  // Of a value that thousands read, few are looked at when each of them asks.
+  void findWorthwhileUses() {
+    for (const auto& [node, p] : plans_) {
+      if (!p.claimed && p.policy->role != Role::weighted && p.policy->role != Role::product) continue;
+      for (int i = 0; i < node->numOperands(); ++i)
+        if (const Value* v = node->operand(i)) worthwhileUses_[v].emplace_back(node, i);
+    }
   }
 
   void settle() {
@@ -567,6 +575,8 @@ class Annotator {
   const BackendConfig* backend_;  // null: our own compiler
   const BackendOptions& options_;
   std::map<const Node*, Plan> plans_;
+  std::unordered_map<const Value*, std::vector<std::pair<const Node*, int>>>
+      worthwhileUses_;  // by those that may pay for a quantize; operand
   std::map<const Node*, const OpPolicy*> fixed_;
   std::map<const Node*, double> sentinels_;
 };
