@@ -109,12 +109,15 @@ class Verifier {
   Status run() {
     structure();
     // With broken structure nothing else can be trusted, not even that operands exist.
-    if (count_ == 0)
+    if (count_ == 0) {
+      sizes();
       for (const Node* n = graph_.front(); n; n = n->next()) node(*n);
+    }
     return result();
   }
 
   Status runStage() {
+    sizes();
     for (const Node* n = graph_.front(); n; n = n->next()) stage(*n);
     return result();
   }
@@ -171,6 +174,11 @@ class Verifier {
       if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "an output is not defined in the graph"), nullptr);
     if (graph_.outputNames().size() != graph_.outputs().size())
       report(fail(ErrorCode::kInternal, "{} outputs have {} names", graph_.outputs().size(), graph_.outputNames().size()), nullptr);
+  }
+
+  void sizes() {
+    if (!stage_ || allowsFreeDims(*stage_)) return;
+    if (auto s = checkSizesKnown(graph_); !s) report(std::move(s.error()), nullptr);
   }
 
   void stage(const Node& n) {
@@ -258,6 +266,28 @@ class Verifier {
 
 Status verify(const Graph& graph, std::optional<Stage> stage) { return Verifier(graph, stage).run(); }
 Status checkStage(const Graph& graph, Stage stage) { return Verifier(graph, stage).runStage(); }
+
+bool allowsFreeDims(Stage stage) { return stage != Stage::kKernel; }
+
+Status checkSizesKnown(const Graph& graph) {
+  std::string inputs, example;
+  std::set<std::string> symbols;
+  for (const Value* v : graph.inputs()) {
+    if (v->type().isStatic()) continue;
+    inputs += fmt::format("{}'{}' is {}", inputs.empty() ? "" : ", ", v->name(), v->type().str());
+    for (const Dim& dim : v->type().shape)
+      if (!dim.isStatic()) symbols.merge(dim.expr().symbols());
+  }
+  for (const std::string& symbol : symbols) example += fmt::format("{}{}=1", example.empty() ? "" : ", ", DimExpr::symbol(symbol).str());
+  if (!inputs.empty())
+    return fail(ErrorCode::kInvalidArgument, "free dims have no size yet: {}", inputs)
+        .help(fmt::format("give every symbol its size, as in bind-shapes{{sizes=\"{}\"}}", example));
+  for (const Node* n = graph.front(); n; n = n->next())
+    for (int i = 0; i < n->numResults(); ++i)
+      if (const Value* v = n->result(i); !v->type().isStatic())
+        return fail(ErrorCode::kInvalidArgument, "the size of {} is not known before running", v->type().str()).at(n->location()).on(v->name());
+  return {};
+}
 
 Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {
   std::set<std::string_view> seen;

@@ -15,6 +15,11 @@ Status verify(const Graph& graph, std::optional<Stage> stage = std::nullopt);
 // Stage legality alone.
 Status checkStage(const Graph& graph, Stage stage);
 
+// Whether dims may still be expressions: in every stage whose steps are not yet made for sizes.
+bool allowsFreeDims(Stage stage);
+// Names the inputs and their symbols, or the node whose result has no size.
+Status checkSizesKnown(const Graph& graph);
+
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);
 

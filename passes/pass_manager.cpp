@@ -169,6 +169,8 @@ Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stag
 Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   const Pipeline::Step& step = pipeline_.steps()[index];
   if (stage_) QC_TRY(checkAccepts(*step.pass, *stage_));
+  if (step.pass->leaves && !allowsFreeDims(*step.pass->leaves))
+    if (auto s = checkSizesKnown(graph); !s) return inPass("before", *step.pass, s.error(), s.error().code());
   const bool last = index + 1 == pipeline_.steps().size() || static_cast<int>(index) + 1 == options_.stopAfter;
   const std::string before = options_.printChanged ? print(graph, options_.print) : std::string();
   std::optional<Replay> replay;

@@ -143,6 +143,7 @@ Result<bool> project(Node& node, Rewriter& rw) {
   Value *w = operand(Operand::w), *r = operand(Operand::r), *b = operand(Operand::b);
   if (form.steps || (form.dynamic && !(w->constant() && r->constant()))) return false;
   if (operand(Operand::lengths) && !node.operand(0)->type().isStatic()) return false;
+  if (!w->type().isStatic() || !r->type().isStatic()) return false;
   Builder builder = rw.before(&node);
   std::pair<Value*, Value*> bias;
   if (b && !b->constant()) {
