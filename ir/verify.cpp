@@ -270,7 +270,7 @@ Status checkStage(const Graph& graph, Stage stage) { return Verifier(graph, stag
 bool allowsFreeDims(Stage stage) { return stage != Stage::kKernel; }
 
 Status checkSizesKnown(const Graph& graph) {
-  std::string inputs, example;
+  std::string inputs, names;
   std::set<std::string> symbols;
   for (const Value* v : graph.inputs()) {
     if (v->type().isStatic()) continue;
@@ -278,10 +278,10 @@ Status checkSizesKnown(const Graph& graph) {
     for (const Dim& dim : v->type().shape)
       if (!dim.isStatic()) symbols.merge(dim.expr().symbols());
   }
-  for (const std::string& symbol : symbols) example += fmt::format("{}{}=1", example.empty() ? "" : ", ", DimExpr::symbol(symbol).str());
+  for (const std::string& symbol : symbols) names += (names.empty() ? "" : ", ") + DimExpr::symbol(symbol).str();
   if (!inputs.empty())
     return fail(ErrorCode::kInvalidArgument, "free dims have no size yet: {}", inputs)
-        .help(fmt::format("give every symbol its size, as in bind-shapes{{sizes=\"{}\"}}", example));
+        .help(fmt::format("give every symbol its size with bind-shapes: {}", names));
   for (const Node* n = graph.front(); n; n = n->next())
     for (int i = 0; i < n->numResults(); ++i)
       if (const Value* v = n->result(i); !v->type().isStatic())

@@ -8,6 +8,7 @@ namespace qc {
 // Float stage: simplify, recognise, fold.
 Status canonicalize(Graph& graph, PassContext& cx);
 Status recognizeActivations(Graph& graph, PassContext& cx);
+Status recognizeMeans(Graph& graph, PassContext& cx);
 Status recognizeInteger(Graph& graph, PassContext& cx);
 Status foldBatchNorm(Graph& graph, PassContext& cx);
 Status cse(Graph& graph, PassContext& cx);

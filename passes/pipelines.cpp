@@ -114,6 +114,7 @@ const Pass kPasses[] = {
      std::nullopt,
      recognizeInteger,
      kBeforeKernel},
+    {"recognize-means", "turns average pools over a whole plane into means", {}, std::nullopt, recognizeMeans, kBeforeKernel},
     {"round-weights",
      "picks integers and scales of weights that change the results of their layer least",
      {{"correlation", AttrKind::real, 0.0}, {"scales", AttrKind::integer, int64_t{64}}},
@@ -140,8 +141,8 @@ const Pass kPasses[] = {
 const std::pair<const char*, const char*> kPipelines[] = {
     // The float graph that the quantizer sees.
     {"simplify",
-     "fold-constants{narrow_weights=1},recognize-integer,canonicalize,recognize-activations,fold-batch-norm,canonicalize,fold-constants,"
-     "cse,dce"},
+     "fold-constants{narrow_weights=1},recognize-integer,canonicalize,recognize-activations,recognize-means,fold-batch-norm,canonicalize,"
+     "fold-constants,cse,dce"},
     // From the imported or converted graph to the one whose results define the model's.
     {"lower", "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.

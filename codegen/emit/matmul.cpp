@@ -34,7 +34,7 @@ MatmulPlan planMatmul(const Node& node, const Target& target) {
   p.g = MatmulGeometry::of(node.operand(0)->type().sizes(), node.operand(1)->type().sizes());
   p.lanes = target.vectorBytes() / 4;
   const int accumulators = p.lanes == 16 ? 24 : 12, most = p.lanes == 16 ? 4 : 2;
-  p.rows = std::min<int64_t>(p.g.m, 6);
+  p.rows = std::clamp<int64_t>(p.g.m, 1, 6);
   // Few rows leave registers for more columns, which keep the adders busy.
   p.vectors = std::clamp(accumulators / static_cast<int>(p.rows), most, 8);
   while (p.vectors > 1 && p.g.n <= (p.vectors - 1) * p.lanes) --p.vectors;
@@ -42,7 +42,7 @@ MatmulPlan planMatmul(const Node& node, const Target& target) {
   const int64_t wanted = std::max<int64_t>(kEnoughUnits / std::max<int64_t>(p.g.matrices(), 1), 1);
   if (node.operand(0)->type().isQuantized()) {
     constexpr int64_t kStagedBytes = 256 * 1024;  // of b: stays in the second cache
-    const int64_t fits = std::max<int64_t>(kStagedBytes / (p.pairs() * p.panelWidth() * 4), 1);
+    const int64_t fits = std::max<int64_t>(kStagedBytes / std::max<int64_t>(p.pairs() * p.panelWidth() * 4, 1), 1);
     p.panelsPerBlock = std::clamp<int64_t>(ceilDiv(p.panels, wanted), 1, fits);
     p.blocks = ceilDiv(p.panels, p.panelsPerBlock);
   } else {

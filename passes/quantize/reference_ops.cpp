@@ -285,27 +285,34 @@ class Decomposition {
 
   Result<Value*> mean(Node* node) {
     const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
-    int64_t count = 1;
-    for (const int64_t axis : node->integers("axes")) {
-      const Dim dim = nth(node->operand(0)->type().shape, axis);
-      if (!dim.isStatic()) return unbound(*node);
-      count *= dim.size();
-    }
     QC_ASSIGN(Value * x, centred(node->operand(0)));
     AttrDict attrs = node->attrs();
     attrs.erase("to");
-    QC_ASSIGN(Value * sum, b_.create("reduce_sum", {x}, std::move(attrs)));
-    return scaled(sum, number((from.scale() / to.scale()) / static_cast<float>(count)), to);
+    QC_ASSIGN(Value * sum, b_.create("reduce_sum", {x}, attrs));
+    std::optional<int64_t> count = 1;
+    for (const int64_t axis : node->integers("axes")) {
+      const Dim dim = nth(node->operand(0)->type().shape, axis);
+      count = dim.isStatic() && count ? std::optional(*count * dim.size()) : std::nullopt;
+    }
+    if (count) return scaled(sum, number((from.scale() / to.scale()) / static_cast<float>(*count)), to);
+    QC_ASSIGN(Value * ones, onesLike(x));
+    QC_ASSIGN(ones, b_.create("reduce_sum", {ones}, std::move(attrs)));
+    QC_ASSIGN(ones, b_.create("cast", {ones}, {{"to", DType::f32}}));
+    QC_ASSIGN(Value * multiplier, b_.create("div", {number(from.scale() / to.scale()), ones}));
+    return scaled(sum, multiplier, to);
   }
 
   // Sums and how many elements are in each: two convolutions with ones.
   Result<Value*> average(Node* node) {
     const QuantParams &from = paramsOf(node->operand(0)), &to = *node->attrs().quant("to");
-    const TensorType& type = node->operand(0)->type();
-    if (!type.isStatic()) return unbound(*node);
-    if (channelsOf(*node, type.rank()) != 1)
+    const Shape &in = node->operand(0)->type().shape, &out = node->result()->type().shape;
+    const std::vector<int64_t>& kernel = node->integers("kernel_shape");
+    if (channelsOf(*node, static_cast<int>(in.size())) != 1)
       return fail(ErrorCode::kUnsupported, "'{}' with channels last has no reference form; run reference-ops before layout", node->op());
-    const std::vector<int64_t> sizes = type.sizes(), out = node->result()->type().sizes(), &kernel = node->integers("kernel_shape");
+    if (!in[1].isStatic() || (node->integer("ceil_mode") && !isStatic(in)))
+      return fail(ErrorCode::kUnsupported, "'{}' pads as the sizes of {} ask for, which are not known", node->op(),
+                  node->operand(0)->type().str())
+          .help("bind its shapes first");
     const size_t spatial = kernel.size();
     const auto given = [&](const char* name, size_t count, int64_t otherwise) {
       const auto& values = node->integers(name);
@@ -313,12 +320,21 @@ class Decomposition {
     };
     const auto strides = given("strides", spatial, 1), dilations = given("dilations", spatial, 1);
     auto pads = given("pads", 2 * spatial, 0), outside = std::vector<int64_t>(2 * spatial, 0);
-    std::vector<int64_t> weight = {sizes[1], 1}, one = {1, 1}, image = {1, 1};
+    std::vector<int64_t> weight = {in[1].size(), 1}, one = {1, 1}, image = {1, 1};
+    std::vector<int64_t> counted(2 * in.size(), 0);  // what count_include_pad puts around the ones
     const bool countsPads = node->integer("count_include_pad") != 0;
     for (size_t d = 0; d < spatial; ++d) {
-      const int64_t in = sizes[2 + d], reach = (out[2 + d] - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1;
-      const int64_t last = std::max(pads[spatial + d], reach - in - pads[d]);  // ceil_mode: windows that begin inside
-      image.push_back(in + (countsPads ? pads[d] + pads[spatial + d] : 0));
+      const Dim size = in[2 + d];
+      int64_t last = pads[spatial + d];
+      if (size.isStatic()) {
+        const int64_t reach = (out[2 + d].size() - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1;
+        last = std::max(last, reach - size.size() - pads[d]);  // ceil_mode: windows that begin inside
+        image.push_back(size.size() + (countsPads ? pads[d] + pads[spatial + d] : 0));
+      }
+      if (countsPads) {
+        counted[2 + d] = pads[d];
+        counted[4 + spatial + d] = pads[spatial + d];
+      }
       outside[d] = countsPads ? 0 : pads[d];
       outside[spatial + d] = countsPads ? last - pads[spatial + d] : last;
       pads[spatial + d] = last;
@@ -330,7 +346,14 @@ class Decomposition {
     };
     QC_ASSIGN(Value * x, centred(node->operand(0)));
     QC_ASSIGN(Value * sum, sumOf(x, weight, pads));
-    QC_ASSIGN(Value * count, sumOf(filled(image), one, outside));
+    Value* count = nullptr;
+    if (image.size() == in.size()) {
+      QC_ASSIGN(count, sumOf(filled(image), one, outside));
+    } else {
+      QC_ASSIGN(count, onesLike(x));
+      QC_ASSIGN(count, b_.create("pad", {count}, {{"pads", counted}, {"value", 1.0}}));
+      QC_ASSIGN(count, sumOf(count, weight, outside));
+    }
     QC_ASSIGN(count, b_.create("cast", {count}, {{"to", DType::f32}}));
     QC_ASSIGN(count, b_.create("clip", {count}, {{"min", 1.0}}));
     QC_ASSIGN(Value * multiplier, b_.create("div", {number(from.scale() / to.scale()), count}));
@@ -361,7 +384,13 @@ class Decomposition {
                   group = w.blockSize ? w.blockSize : std::max<int64_t>(depth, 1),
                   groups = std::max<int64_t>((depth + group - 1) / group, 1);
     QC_ASSIGN(Value * weights, b_.create("cast", {plain_.at(node->operand("w"))}, {{"to", DType::s32}}));
-    if (groups > 1 && !x->type().isStatic()) return unbound(*node);
+    std::vector<Value*> parts{x}, columns{weights};
+    if (groups > 1) {
+      std::vector<int64_t> lengths(usize(groups), group);
+      lengths.back() = depth - (groups - 1) * group;
+      QC_ASSIGN(parts, pieces(x, lengths));
+      QC_ASSIGN(columns, pieces(weights, lengths));
+    }
     Value* y = nullptr;
     for (int64_t g = 0; g < groups; ++g) {
       std::vector<float> scales;
@@ -371,14 +400,8 @@ class Decomposition {
         scales.push_back(w.scale(i));
         zeros.push_back(w.zeroPoint(i));
       }
-      const int64_t from = g * group, length = std::min(group, depth - from);
-      Value *part = x, *rows = weights;
-      if (groups > 1) {
-        QC_ASSIGN(part, stretch(x, from, length));
-        QC_ASSIGN(rows, stretch(weights, from, length));
-      }
-      QC_ASSIGN(rows, b_.create("sub", {rows, parameter(DType::s32, zeros, 0, 2)}));
-      QC_ASSIGN(Value * sum, b_.create("linear", {part, rows}));
+      QC_ASSIGN(Value * rows, b_.create("sub", {nth(columns, g), parameter(DType::s32, zeros, 0, 2)}));
+      QC_ASSIGN(Value * sum, b_.create("linear", {nth(parts, g), rows}));
       const int rank = sum->type().rank();
       QC_ASSIGN(Value * term, dynamicTerm(sum, node->operand("scale"), parameter(DType::f32, scales, rank - 1, rank)));
       if (y) {
@@ -403,12 +426,16 @@ class Decomposition {
   }
 
   // Of the last dim.
-  Result<Value*> stretch(Value* x, int64_t from, int64_t length) {
-    std::vector<int64_t> sizes = x->type().sizes(), starts(sizes.size(), 0);
-    const std::vector<int64_t> steps(sizes.size(), 1);
-    starts.back() = from;
-    sizes.back() = length;
-    return b_.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
+  Result<std::vector<Value*>> pieces(Value* x, const std::vector<int64_t>& lengths) {
+    QC_ASSIGN(const Node* split, b_.createNode("split", {x}, {{"axis", int64_t{x->type().rank() - 1}}, {"sizes", lengths}}));
+    std::vector<Value*> parts;
+    for (int i = 0; i < split->numResults(); ++i) parts.push_back(split->result(i));
+    return parts;
+  }
+
+  Result<Value*> onesLike(Value* integers) {
+    QC_ASSIGN(Value * zeros, b_.create("mul", {integers, b_.constant({}, Tensor(DType::s32, {}))}));
+    return b_.create("add", {zeros, filled({})});
   }
 
   // rne(float(v) * multiplier) + zp
@@ -420,11 +447,6 @@ class Decomposition {
 
   Value* filled(const std::vector<int64_t>& sizes) {
     return b_.constant({}, Tensor::of<int32_t>(DType::s32, sizes, std::vector<int32_t>(usize(numElements(sizes)), 1)));
-  }
-
-  static Failure unbound(const Node& node) {
-    return fail(ErrorCode::kUnsupported, "'{}' counts elements of {}, whose sizes are not known", node.op(), node.operand(0)->type().str())
-        .help("bind its shapes first");
   }
 
   Graph& graph_;

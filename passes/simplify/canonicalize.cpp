@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <optional>
 
 #include "ir/ops/resize.h"
@@ -343,23 +342,6 @@ Result<bool> gatherNdToExpand(const Match& m, Rewriter& rw) {
   return replaceWith(rw, gather, y);
 }
 
-// An avg_pool whose one window is the whole plane is a mean over the spatial axes.
-Result<bool> poolToMean(const Match& m, Rewriter& rw) {
-  Node* pool = m.root();
-  const TensorType& x = pool->operand(0)->type();
-  if (!x.isStatic()) return false;
-  const auto& pads = pool->integers("pads");
-  if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; })) return false;
-  const auto& kernel = pool->integers("kernel_shape");
-  const int first = channelAxis(*pool) == 1 ? 2 : 1;
-  std::vector<int64_t> axes(kernel.size());
-  std::iota(axes.begin(), axes.end(), first);
-  for (size_t i = 0; i < kernel.size(); ++i)
-    if (kernel[i] != nth(x.shape, axes[i]).size() || nth(pool->result()->type().shape, axes[i]).size() != 1) return false;
-  QC_ASSIGN(Value * y, rw.before(pool).create("reduce_mean", {pool->operand(0)}, {{"axes", axes}}));
-  return replaceWith(rw, pool, y);
-}
-
 std::vector<RewriteRule> rules() {
   const auto weighted = [] { return oneOf({"conv", "conv_transpose", "linear"}).as("conv").oneUse(); };
   return {
@@ -378,7 +360,6 @@ std::vector<RewriteRule> rules() {
       {"neutral", oneOf({"add", "sub", "mul", "div", "pow"}), dropNeutral},
       {"bound-to-clip", oneOf({"max", "min"}), boundToClip},
       {"clip", op("clip"), simplifyClip},
-      {"pool-to-mean", op("avg_pool"), poolToMean},
   };
 }
 

