@@ -285,7 +285,9 @@ Status checkSizesKnown(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next())
     for (int i = 0; i < n->numResults(); ++i)
       if (const Value* v = n->result(i); !v->type().isStatic())
-        return fail(ErrorCode::kInvalidArgument, "the size of {} is not known before running", v->type().str()).at(n->location()).on(v->name());
+        return fail(ErrorCode::kInvalidArgument, "the size of {} is not known before running", v->type().str())
+            .at(n->location())
+            .on(v->name());
   return {};
 }
 

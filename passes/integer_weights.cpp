@@ -26,7 +26,7 @@ bool isProductsWeight(const Use* use) { return use->index() == 1 && (use->user()
 }  // namespace
 
 std::optional<IntegerWeights> IntegerWeights::of(const Value* v) {
-  if (!isPlain(v, DType::s32)) return std::nullopt;
+  if (!isPlain(v, DType::s32) || !v->type().isStatic()) return std::nullopt;
   if (v->constant()) return IntegerWeights{v->constant()};
   IntegerWeights weights;
   const Node* node = v->producer();

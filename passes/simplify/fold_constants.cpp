@@ -35,7 +35,7 @@ Status foldConstants(Graph& graph, PassContext& cx) {
       values.push_back(builder.constant(result->name(), std::move(nth(*folded, i)), result->type().quant));
     }
     ++hits[std::string(node->op())];
-    for (const Value* v : node->operands()) dropped += v ? v->type().byteSize() : 0;
+    for (const Value* v : node->operands()) dropped += v && v->constant() ? v->constant()->byteSize() : 0;
     rewriter.replace(node, values);
     for (size_t i = 0; i < values.size(); ++i) graph.rename(values[i], names[i]);
   }
