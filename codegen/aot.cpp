@@ -58,7 +58,7 @@ class AotEmitter {
     kernelOf_.push_back(it->second);
     if (!isNew) return {};
     KernelEmitter emitter(module_, program_.target(), *step.kernel, *step.node, it->second);
-    auto shape = step.kernel->emit(emitter, *step.node);
+    auto shape = step.kernel->emit(emitter, *step.node, *step.plan);
     if (!shape) return tl::make_unexpected(std::move(shape).error().at(step.node->location()));
     shapes_[it->second] = *shape;
     emitter.finish();

@@ -79,6 +79,7 @@ struct Compiled {
 Result<Compiled> compile(const KernelJob& job, const Target& target, llvm::TargetMachine& machine, llvm::CodeGenFileType fileType,
                          bool wantIr) {
   const auto start = std::chrono::steady_clock::now();
+  if (!job.plan) return fail(ErrorCode::kInvalidModel, "kernel '{}' has no code for this node", job.def->id).at(job.node->location());
   llvm::LLVMContext context;
   std::string diagnostics;
   context.setDiagnosticHandlerCallBack(collectDiagnostic, &diagnostics, /*RespectFilters=*/false);
@@ -89,7 +90,7 @@ Result<Compiled> compile(const KernelJob& job, const Target& target, llvm::Targe
   Compiled result;
   result.object.symbol = job.symbol;
   KernelEmitter emitter(module, target, *job.def, *job.node, job.symbol);
-  auto shape = job.def->emit(emitter, *job.node);
+  auto shape = job.def->emit(emitter, *job.node, *job.plan);
   if (!shape) return tl::make_unexpected(std::move(shape).error().at(job.node->location()));
   result.object.shape = *shape;
   result.object.irInstructions = emitter.finish();

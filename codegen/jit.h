@@ -1,7 +1,7 @@
 // Machine code from kernels: LLVM code generation into object files, and the one OrcJIT that loads them.
 // LLVM is entered only here and in the emitters; its errors and fatal errors come back as qc::Error.
 //
-//   std::vector<KernelJob> jobs = {{def, node, "k0"}, ...};
+//   std::vector<KernelJob> jobs = {{def, node, plan, "k0"}, ...};
 //   QC_ASSIGN(std::vector<KernelObject> objects, compileKernels(jobs, target, 2));     // cacheable bytes
 //   QC_ASSIGN(std::unique_ptr<Jit> jit, Jit::create(target));
 //   QC_TRY(jit->add(objects));
@@ -19,8 +19,9 @@ namespace qc {
 
 struct KernelJob {
   const KernelDef* def = nullptr;
-  const Node* node = nullptr;
-  std::string symbol;  // name of the function; [A-Za-z_0-9]
+  const Node* node = nullptr;  // packed, where the kernel packs
+  KernelPlanPtr plan;          // of that node, or the one it was packed by
+  std::string symbol;          // name of the function; [A-Za-z_0-9]
 };
 
 // A relocatable object with one function, free of pointers into this process: may be cached or linked.

@@ -80,10 +80,6 @@ bool take(std::string_view& in, T& value) {
   return true;
 }
 
-}  // namespace
-
-namespace {
-
 std::string fileFor(std::string_view key) {
   return hex(sha256(fmt::format("{}\n{}", ObjectCache::programVersion(), key))) + std::string(kSuffix);
 }

@@ -39,7 +39,9 @@ class ProgramBuilder {
     cx.provide(options.insertions);
     PassManagerOptions manager;
     manager.verifyEach = options.verifyEach;
-    return runPipeline("compile", graph(), cx, manager);
+    QC_TRY(runPipeline("compile", graph(), cx, manager));
+    if (auto* plans = cx.get<KernelPlans>()) plans_ = std::move(*plans);
+    return {};
   }
 
   // Outputs that a node writes get the caller's buffer; all other results a place in the arena.
@@ -74,8 +76,17 @@ class ProgramBuilder {
     return {BufferRef::Kind::arena, plan_.offsets.at(v), nullptr};
   }
 
-  void addStep(const Node& node) {
+  // The plan by which the kernel was chosen.  A node that a pass changed since then is planned anew.
+  Result<KernelPlanPtr> planOf(const KernelDef& def, const Node& node, const std::string& key) const {
+    if (const auto it = plans_.find(key); it != plans_.end()) return it->second;
+    if (KernelPlanPtr plan = def.plan(node, program_.target_)) return plan;
+    return fail(ErrorCode::kInvalidModel, "kernel '{}' has no code for this node", def.id).at(node.location());
+  }
+
+  // Gives the key of its code; empty: it has none.
+  Result<std::string> addStep(const Node& node) {
     Step step;
+    std::string key;
     step.node = &node;
     step.kernel = findKernel(node.string("kernel"));
     step.numOperands = node.numOperands();
@@ -90,25 +101,26 @@ class ProgramBuilder {
     if (step.kernel) {
       program_.params_.push_back(kernelParams(node));
       step.buffers.push_back({BufferRef::Kind::fixed, 0, program_.params_.back().data()});
-      step.cost = step.kernel->cost(*step.kernel, node, program_.target_);
+      key = kernelKey(*step.kernel, node, program_.target_);
+      QC_ASSIGN(step.plan, planOf(*step.kernel, node, key));
     }
     program_.steps_.push_back(std::move(step));
+    return key;
   }
 
   Status generateCode(const CompileOptions& options) {
     std::vector<std::string> keys;  // of unique kernels
-    std::map<std::string, const Node*> nodeOf;
+    std::map<std::string, size_t> stepOf;
     std::vector<std::string> keyOfStep;
     for (const Node* node = graph().front(); node; node = node->next()) {
       if (node->is("const") || (node->def().has(kView) && node->def().has(kPure))) continue;
-      addStep(*node);
-      const Step& step = program_.steps_.back();
-      keyOfStep.push_back(step.kernel ? kernelKey(*step.kernel, *node, program_.target_) : "");
-      if (step.kernel && nodeOf.emplace(keyOfStep.back(), node).second) keys.push_back(keyOfStep.back());
+      QC_ASSIGN(const std::string key, addStep(*node));
+      keyOfStep.push_back(key);
+      if (!key.empty() && stepOf.emplace(key, program_.steps_.size() - 1).second) keys.push_back(key);
     }
     program_.uniqueKernels_ = static_cast<int>(keys.size());
     if (!options.load) return {};
-    QC_ASSIGN(const std::vector<KernelObject> objects, objectsFor(keys, nodeOf, options));
+    QC_ASSIGN(const std::vector<KernelObject> objects, objectsFor(keys, stepOf, options));
     QC_ASSIGN(program_.jit_, Jit::create(program_.target_));
     QC_TRY(program_.jit_->add(objects));
     std::map<std::string, const KernelObject*> byKey;
@@ -125,7 +137,7 @@ class ProgramBuilder {
   }
 
   // From a cache where one has them; the rest are compiled, and remembered.
-  Result<std::vector<KernelObject>> objectsFor(const std::vector<std::string>& keys, const std::map<std::string, const Node*>& nodeOf,
+  Result<std::vector<KernelObject>> objectsFor(const std::vector<std::string>& keys, const std::map<std::string, size_t>& stepOf,
                                                const CompileOptions& options) {
     const ObjectCache cache(options.cacheFolder, options.cacheBytes);
     ObjectMemory* memory = options.remember ? &ObjectMemory::ofProcess() : nullptr;
@@ -140,8 +152,8 @@ class ProgramBuilder {
         ++program_.cachedKernels_;
         continue;
       }
-      const Node* node = nodeOf.at(keys[i]);
-      jobs.push_back({findKernel(node->string("kernel")), node, ObjectCache::symbolFor(keys[i])});
+      const Step& step = program_.steps_[stepOf.at(keys[i])];
+      jobs.push_back({step.kernel, step.node, step.plan, ObjectCache::symbolFor(keys[i])});
       places.push_back(i);
     }
     const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -157,6 +169,7 @@ class ProgramBuilder {
 
   Program program_;
   MemoryPlan plan_;
+  KernelPlans plans_;
   std::map<const Value*, int64_t> inputOf_, outputOf_;
 };
 

@@ -36,15 +36,15 @@ struct BufferRef {
 struct Step {
   const Node* node = nullptr;
   const KernelDef* kernel = nullptr;  // null: the op's reference evaluation on the host
+  KernelPlanPtr plan = nullptr;       // the kernel's of the node
   KernelFn function = nullptr;
   KernelShape shape;
-  double cost = 0;                 // estimated cycles on one thread
   std::vector<BufferRef> buffers;  // operands, results, parameter block
   int numOperands = 0;
   std::vector<std::vector<int64_t>> sizes;  // of operands and results, for host steps
 
   // Whether threads share the step: below this, telling them costs more than they save.
-  bool splits() const { return kernel && cost >= 20000; }
+  bool splits() const { return kernel && plan->cycles >= 20000; }
 };
 
 class Program {

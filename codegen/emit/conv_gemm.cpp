@@ -5,31 +5,30 @@
 
 #include "codegen/emit/emit.h"
 #include "codegen/emit/epilogue.h"
+#include "codegen/emit/products.h"
 #include "codegen/emit/stage_strip.h"
 #include "codegen/emit/tile_unit.h"
 #include "codegen/emit/weight_panel.h"
-#include "codegen/plan/families.h"
 #include "codegen/plan/gemm.h"
 
 namespace qc {
 namespace {
 
-using Dot = GemmIsa::Dot;
 using Regs = std::vector<Reg>;
 
 class ConvGemm {
  public:
-  ConvGemm(KernelEmitter& e, const Node& node, const GemmIsa& isa, const GemmPlan& plan)
+  ConvGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan)
       : e_(e),
-        isa_(isa),
+        isa_(*plan.isa),
         plan_(plan),
         g_(plan.conv),
         layout_(plan.packing, plan.conv),
-        vectors_(plan.packing.panel / isa.lanes),
+        vectors_(plan.packing.panel / isa_.lanes),
         epilogue_(e, node, plan.packing),
-        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa.input},
-        leavesOutPadding_(isa.dot == Dot::fma && node.is("k.conv") && node.integer("bounded") != 0) {
-    elementBytes_ = sizeOf(isa.input);
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa_.input},
+        leavesOutPadding_(isa_.product == Product::floats && node.is("k.conv") && node.integer("bounded") != 0) {
+    elementBytes_ = sizeOf(isa_.input);
     const int64_t lineStride = plan.staged ? plan.stagedWidth * g_.groupChannels() : g_.inW * g_.channels;
     pixelStride_ = (plan.staged ? g_.groupChannels() : g_.channels) * elementBytes_;
     rowStride_ = lineStride * elementBytes_;
@@ -45,7 +44,7 @@ class ConvGemm {
   void expandWeights(const WeightPanels& panels) { weightPanel_.emplace(e_, panels, isa_.lanes); }
 
   KernelShape emit() {
-    if (isa_.dot == Dot::pairs) ones_ = e_.ints(1, e_.i16(2 * isa_.lanes));
+    if (!isa_.usesTiles()) products_.emplace(e_, isa_.product, isa_.lanes, e_.def().isas);
     if (plan_.staged || plan_.sparse) padding_ = paddingVector();
     if (plan_.sparse) storePaddingPixel();
     if (isa_.usesTiles())
@@ -181,39 +180,6 @@ class ConvGemm {
     return rows;
   }
 
-  Reg dot(Reg acc, Reg a, Reg w) {
-    const int lanes = isa_.lanes;
-    using namespace llvm;
-    const auto addWords = lanes == 16 ? Intrinsic::x86_avx512_pmaddw_d_512 : Intrinsic::x86_avx2_pmadd_wd;
-    switch (isa_.dot) {
-      case Dot::vnni:
-        return e_.intrinsic(lanes == 16 ? Intrinsic::x86_avx512_vpdpbusd_512 : Intrinsic::x86_avx512_vpdpbusd_256, {acc, a, w});
-      case Dot::pairs: {
-        const auto pairs = lanes == 16 ? Intrinsic::x86_avx512_pmaddubs_w_512 : Intrinsic::x86_avx2_pmadd_ub_sw;
-        Reg words = e_.intrinsic(pairs, {e_.bitcast(a, e_.i8(4 * lanes)), e_.bitcast(w, e_.i8(4 * lanes))});
-        return e_.b.CreateAdd(acc, e_.intrinsic(addWords, {words, ones_}));
-      }
-      case Dot::words:
-        return e_.b.CreateAdd(acc, e_.intrinsic(addWords, {e_.bitcast(a, e_.i16(2 * lanes)), e_.bitcast(w, e_.i16(2 * lanes))}));
-      case Dot::generic: {
-        llvm::Type* ints = e_.i32(lanes);
-        Reg half = e_.ints(16, ints);
-        auto low = [&](Reg v) { return e_.b.CreateAShr(e_.b.CreateShl(v, half), half); };
-        auto high = [&](Reg v) { return e_.b.CreateAShr(v, half); };
-        return e_.b.CreateAdd(acc, e_.b.CreateAdd(e_.b.CreateMul(low(a), low(w)), e_.b.CreateMul(high(a), high(w))));
-      }
-      case Dot::usdot:
-      case Dot::sdot: {
-        const auto id = isa_.dot == Dot::usdot ? Intrinsic::aarch64_neon_usdot : Intrinsic::aarch64_neon_sdot;
-        llvm::Type* bytes = e_.i8(4 * lanes);
-        return e_.b.CreateIntrinsic(id, {e_.i32(lanes), bytes}, {acc, e_.bitcast(a, bytes), e_.bitcast(w, bytes)});
-      }
-      case Dot::tiles: break;  // has no accumulators in registers: emitTiles
-      case Dot::fma: return e_.fma(e_.bitcast(a, e_.f32(lanes)), e_.bitcast(w, e_.f32(lanes)), acc);
-    }
-    return nullptr;
-  }
-
   // The 32 bits of one step of k; `count` elements of it exist (the others are zero or meet zero weights).
   Reg loadStep(Reg pointer, int count) {
     const int width = isa_.group;
@@ -232,10 +198,11 @@ class ConvGemm {
     for (int v = 0; v < vectors_; ++v) w.push_back(e_.load(e_.i32(lanes), e_.at(weights, weightConstant + int64_t{v} * lanes * 4)));
     for (int r = 0; r < plan_.tileRows; ++r) {
       Reg a = e_.splat(loadStep(e_.at(e_.at(nth(rows, r), inputOffset), inputConstant), count), lanes);
-      if (isa_.dot == Dot::sdot) a = e_.b.CreateXor(a, e_.ints(static_cast<int32_t>(0x80808080), e_.i32(lanes)));  // u8 - 128 as s8
+      if (isa_.product == Product::signedBytes)
+        a = e_.b.CreateXor(a, e_.ints(static_cast<int32_t>(0x80808080), e_.i32(lanes)));  // u8 - 128 as s8
       for (int v = 0; v < vectors_; ++v) {
         Reg& sum = nth(acc, r * vectors_ + v);
-        sum = dot(sum, a, nth(w, v));
+        sum = products_->add(sum, a, nth(w, v));
       }
     }
   }
@@ -245,8 +212,7 @@ class ConvGemm {
     const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
     const int64_t stepBytes = int64_t{4} * plan_.packing.panel;  // of weights; 4 bytes of input
     // Compile time grows with the body; a step of several instructions per product needs less unrolling.
-    const bool singleInstruction = isa_.dot == Dot::vnni || isa_.dot == Dot::fma || isa_.dot == Dot::usdot;
-    const int64_t most = singleInstruction ? 4 : 2;
+    const int64_t most = products_->isSingle() && !isa_.inputOffset() ? 4 : 2;
     int64_t unroll = most;
     while (unroll > 1 && steps % unroll != 0) --unroll;
     if (unroll == 1) unroll = std::min(most, steps);
@@ -292,7 +258,7 @@ class ConvGemm {
   }
 
   Reg sumsAt(Reg begin) { return e_.opaque(e_.at(e_.at(e_.scratch(), panelPlace()), mul(begin, int64_t{4} * plan_.packing.panel))); }
-  llvm::Type* sumType() { return isa_.dot == Dot::fma ? e_.f32(isa_.lanes) : e_.i32(isa_.lanes); }
+  llvm::Type* sumType() { return isa_.product == Product::floats ? e_.f32(isa_.lanes) : e_.i32(isa_.lanes); }
   Regs loadSums(Reg from) {
     Regs acc;
     for (int i = 0; i < plan_.tileRows * vectors_; ++i) acc.push_back(e_.load(sumType(), e_.at(from, int64_t{4} * i * isa_.lanes)));
@@ -311,7 +277,7 @@ class ConvGemm {
     Regs acc;
     for (int r = 0; r < plan_.tileRows; ++r)
       for (int v = 0; v < vectors_; ++v) {
-        if (isa_.dot == Dot::fma)
+        if (isa_.product == Product::floats)
           acc.push_back(e_.floats(0, isa_.lanes));
         else
           acc.push_back(r == 0 ? e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)) : nth(acc, v));
@@ -594,23 +560,21 @@ class ConvGemm {
   bool masksTail_ = false;
   int64_t stripBytes_ = 0, resultTile_ = 0, residualTile_ = 0;
   int together_ = 1;  // tiles of pixels computed at a time on the matrix unit
+  std::optional<Products> products_;
   std::optional<TileUnit> tiles_;
   std::optional<WeightPanel> weightPanel_;
-  Reg ones_ = nullptr, padding_ = nullptr, offsets_ = nullptr;
+  Reg padding_ = nullptr, offsets_ = nullptr;
 };
 
 }  // namespace
 
-Result<KernelShape> emitConvGemm(KernelEmitter& e, const Node& node) {
-  const GemmIsa& isa = gemmIsaOf(e.def());
-  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
-  const GemmPlan plan = planGemm(isa, problem);
+Result<KernelShape> emitGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan) {
   if (node.packing("packing") != plan.packing)
     return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
                 node.packing("packing").str());
   if (plan.staged && plan.conv.kernelD * plan.stagedRows * plan.stagedWidth * plan.conv.groupChannels() > INT32_MAX / 8)
     return fail(ErrorCode::kUnsupported, "one strip of the input exceeds the address range of a kernel").at(node.location());
-  ConvGemm gemm(e, node, isa, plan);
+  ConvGemm gemm(e, node, plan);
   if (!node.is("k.weight_linear")) return gemm.emit();
   QC_ASSIGN(const WeightPanels panels, WeightPanels::of(node.attrs()));
   gemm.expandWeights(panels);

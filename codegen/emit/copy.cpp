@@ -7,7 +7,7 @@
 #include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/copy_plan.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/ops/movement.h"
 
 namespace qc {
@@ -235,6 +235,50 @@ Reg fillValue(KernelEmitter& e, const Node& node) {
   return e.b.getIntN(static_cast<unsigned>(8 * sizeOf(type.dtype)), bits);
 }
 
+// Every box with its way of being copied.
+struct PlannedBox {
+  BoxCopy copy;
+  CopyPlan plan;
+};
+using Boxes = std::vector<PlannedBox>;
+
+std::optional<Boxes> plan(const Node& node, const Target& target) {
+  const TensorType& y = node.result()->type();
+  if (node.is("pad") && y.isQuantized() && !isPerTensorByte(y)) return std::nullopt;
+  const std::vector<BoxCopy> boxes = boxesOfNode(node);
+  if (boxes.empty() || boxes.size() > kMaxBoxes) return std::nullopt;
+  Boxes planned;
+  for (const BoxCopy& b : boxes) planned.push_back({b, planCopy(b.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target))});
+  return planned;
+}
+
+double cost(const Boxes& boxes, const Node&, const Target&) {
+  double cycles = 100;
+  for (const auto& [copy, plan] : boxes) {
+    const auto bytes = static_cast<double>(plan.bytes());
+    const bool wide = plan.kind == PieceKind::run || plan.kind == PieceKind::fill;
+    // Short pieces pay for their loop.
+    cycles += wide ? bytes / 8 + 3 * bytes / static_cast<double>(plan.main.size) : bytes / static_cast<double>(plan.elementBytes) * 1.5;
+  }
+  return cycles;
+}
+
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Boxes& boxes) {
+  int64_t units = 0;
+  for (const auto& [b, plan] : boxes) {
+    const int64_t bytes = sizeOf(node.result(b.result)->type().dtype);
+    const bool fills = b.operand == BoxCopy::kFill;
+    Reg to = e.opaque(e.at(e.result(b.result), b.to * bytes));
+    Reg from = fills ? to : e.opaque(e.at(e.operand(b.operand), b.from * bytes));
+    BoxEmitter box(e, plan, fills ? fillValue(e, node) : nullptr);
+    Reg lo = e.maxOf(e.b.CreateSub(e.begin(), e.i64(units)), e.i64(0));
+    Reg hi = e.minOf(e.b.CreateSub(e.end(), e.i64(units)), e.i64(plan.units));
+    e.loop(lo, hi, 1, [&box = box, from, to](Reg unit) { box.unit(unit, from, to); });
+    units += plan.units;
+  }
+  return KernelShape{units, 0};
+}
+
 }  // namespace
 
 void emitBoxCopy(KernelEmitter& e, const StridedCopy& box, int64_t elementBytes, Reg from, Reg to) {
@@ -257,40 +301,13 @@ Reg interleaved(KernelEmitter& e, const std::vector<Reg>& parts) {
   return e.b.CreateShuffleVector(low, high, mask);
 }
 
-bool supportsCopy(const KernelDef&, const Node& node, const Target&) {
-  const TensorType& y = node.result()->type();
-  if (node.is("pad") && y.isQuantized() && !isPerTensorByte(y)) return false;
-  const std::vector<BoxCopy> boxes = boxesOfNode(node);
-  return !boxes.empty() && boxes.size() <= kMaxBoxes;
-}
-
-double costCopy(const KernelDef&, const Node& node, const Target& target) {
-  double cycles = 100;
-  for (const BoxCopy& b : boxesOfNode(node)) {
-    const CopyPlan plan = planCopy(b.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target));
-    const auto bytes = static_cast<double>(plan.bytes());
-    const bool wide = plan.kind == PieceKind::run || plan.kind == PieceKind::fill;
-    // Short pieces pay for their loop.
-    cycles += wide ? bytes / 8 + 3 * bytes / static_cast<double>(plan.main.size) : bytes / static_cast<double>(plan.elementBytes) * 1.5;
-  }
-  return cycles;
-}
-
-Result<KernelShape> emitCopy(KernelEmitter& e, const Node& node) {
-  int64_t units = 0;
-  for (const BoxCopy& b : boxesOfNode(node)) {
-    const int64_t bytes = sizeOf(node.result(b.result)->type().dtype);
-    const CopyPlan plan = planCopy(b.box, bytes, tileBytes(e.target()));
-    const bool fills = b.operand == BoxCopy::kFill;
-    Reg to = e.opaque(e.at(e.result(b.result), b.to * bytes));
-    Reg from = fills ? to : e.opaque(e.at(e.operand(b.operand), b.from * bytes));
-    BoxEmitter box(e, plan, fills ? fillValue(e, node) : nullptr);
-    Reg lo = e.maxOf(e.b.CreateSub(e.begin(), e.i64(units)), e.i64(0));
-    Reg hi = e.minOf(e.b.CreateSub(e.end(), e.i64(units)), e.i64(plan.units));
-    e.loop(lo, hi, 1, [&](Reg unit) { box.unit(unit, from, to); });
-    units += plan.units;
-  }
-  return KernelShape{units, 0};
+std::vector<KernelDef> copyKernels() {
+  return kernelsOf(
+      KernelFamily<Boxes>{.ops = {"transpose", "concat", "split", "slice", "pad", "expand", "tile", "depth_to_space", "space_to_depth"},
+                          .rows = {{"copy"}},
+                          .plan = plan,
+                          .cost = cost,
+                          .emit = emit});
 }
 
 }  // namespace qc

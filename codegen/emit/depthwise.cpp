@@ -11,35 +11,30 @@
 
 #include "codegen/emit/emit.h"
 #include "codegen/emit/epilogue.h"
+#include "codegen/emit/products.h"
 #include "codegen/emit/stage_strip.h"
-#include "codegen/plan/families.h"
 #include "codegen/plan/gemm.h"
 
 namespace qc {
 
-struct DepthwiseIsa {
-  enum class Dot : uint8_t { vnni, words, generic, fma } dot;
-  int lanes;    // 32-bit
-  int vectors;  // of a panel, at most
-};
-const DepthwiseIsa kDepthwiseAvx512Vnni{DepthwiseIsa::Dot::vnni, 16, 4};
-const DepthwiseIsa kDepthwiseAvxVnni{DepthwiseIsa::Dot::vnni, 8, 4};
-const DepthwiseIsa kDepthwiseAvx2{DepthwiseIsa::Dot::words, 8, 4};
-const DepthwiseIsa kDepthwiseGeneric{DepthwiseIsa::Dot::generic, 4, 1};
-const DepthwiseIsa kDepthwiseF32Avx512{DepthwiseIsa::Dot::fma, 16, 4};
-const DepthwiseIsa kDepthwiseF32Avx2{DepthwiseIsa::Dot::fma, 8, 4};
-const DepthwiseIsa kDepthwiseF32Generic{DepthwiseIsa::Dot::fma, 4, 1};
-
 namespace {
 
-using Dot = DepthwiseIsa::Dot;
+struct DepthwiseIsa {
+  Product product;
+  int lanes;          // 32-bit
+  int vectors;        // of a panel, at most
+  bool masks;         // loads and stores of a part of a vector
+  double stepCycles;  // of one vector: its load and, for integers, the interleaving of four taps
+};
+
 using Regs = std::vector<Reg>;
 
 constexpr int64_t kStripBytes = 96 * 1024;  // of staged input
 
 struct DepthwisePlan {
+  DepthwiseIsa isa;
   ConvGeometry conv;
-  Packing packing;
+  Packing packing = {};
   int64_t stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
   int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
 
@@ -47,40 +42,35 @@ struct DepthwisePlan {
   int64_t columns() const { return conv.channels * packing.copies; }  // of all panels, those that hold results
 };
 
-const DepthwiseIsa& isaOf(const KernelDef& def) { return *static_cast<const DepthwiseIsa*>(def.traits); }
-bool hasMasks(const KernelDef& def) { return (def.isas & isaBit(Isa::avx512)) != 0; }
+bool isReal(const DepthwiseIsa& isa) { return isa.product == Product::floats; }
 
 // The widest panel that wastes little: channels beyond the last need masks, or there must be none.
-int panelVectors(const DepthwiseIsa& isa, int64_t channels, bool masks) {
+int panelVectors(const DepthwiseIsa& isa, int64_t channels) {
   if (channels <= isa.lanes) return 1;
   for (int v = isa.vectors; v > 1; v /= 2) {
     const bool fits = channels % (v * isa.lanes) == 0;
-    if (fits || (masks && (channels > v * isa.lanes / 2 || isa.dot != Dot::fma))) return v == 2 && isa.dot != Dot::fma ? 4 : v;
+    if (fits || (isa.masks && (channels > v * isa.lanes / 2 || !isReal(isa)))) return v == 2 && !isReal(isa) ? 4 : v;
   }
   return 1;
 }
 
 // How many neighbouring pixels fill a panel together.  Without masks they must fill it to the last column.
-int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g, bool masks) {
+int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g) {
   constexpr int kPacked = 4;  // vectors whose stores are packed to bytes
   const int64_t panel = kPacked * isa.lanes;
-  if (isa.vectors < kPacked || g.strideW != 1 || (!masks && panel % g.channels != 0)) return 1;
+  if (isa.vectors < kPacked || g.strideW != 1 || (!isa.masks && panel % g.channels != 0)) return 1;
   return static_cast<int>(std::clamp<int64_t>(panel / g.channels, 1, std::max<int64_t>(g.outW, 1)));
 }
 
-// Depends on the row alone, so that selection, packing and emission agree on every machine.
-Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
-  const DepthwiseIsa& isa = isaOf(def);
-  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
-  DepthwisePlan plan;
-  const ConvGeometry& g = plan.conv = problem.conv;
-  const bool masks = hasMasks(def);
-  const bool real = isa.dot == Dot::fma;
+DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem) {
+  DepthwisePlan plan{.isa = isa, .conv = problem.conv};
+  const ConvGeometry& g = plan.conv;
+  const bool real = isReal(isa);
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
   const bool interleaves = !real && problem.quantizedResult && !problem.floatResidual;
   Packing& p = plan.packing;
-  if (interleaves) p.copies = pixelsPerPanel(isa, g, masks);
-  const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies, masks) : 1;
+  if (interleaves) p.copies = pixelsPerPanel(isa, g);
+  const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies) : 1;
   p.element = real ? DType::f32 : DType::s8;
   p.lanes = isa.lanes;
   p.panel = vectors * isa.lanes;
@@ -102,16 +92,18 @@ Result<DepthwisePlan> planDepthwise(const KernelDef& def, const Node& node) {
 
 class Depthwise {
  public:
-  Depthwise(KernelEmitter& e, const Node& node, const DepthwiseIsa& isa, const DepthwisePlan& plan)
+  Depthwise(KernelEmitter& e, const Node& node, const DepthwisePlan& plan)
       : e_(e),
-        isa_(isa),
+        isa_(plan.isa),
         plan_(plan),
+        real_(isReal(plan.isa)),
+        products_(e, plan.isa.product, plan.isa.lanes, e.def().isas),
         g_(plan.conv),
         layout_(plan.packing, plan.conv),
         epilogue_(e, node, plan.packing),
-        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, isa.dot == Dot::fma ? DType::f32 : DType::u8} {
-    vectors_ = plan.packing.panel / isa.lanes;
-    bytes_ = isa.dot == Dot::fma ? 4 : 1;
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, real_ ? DType::f32 : DType::u8} {
+    vectors_ = plan.packing.panel / isa_.lanes;
+    bytes_ = real_ ? 4 : 1;
     pixel_ = strip_.pixelBytes();
     row_ = strip_.rowBytes();
     tail_ = plan.columns() % plan.packing.panel;
@@ -180,14 +172,12 @@ class Depthwise {
     Regs acc;
     for (int t = 0; t < plan_.tileColumns; ++t)
       for (int v = 0; v < vectors_; ++v)
-        acc.push_back(isa_.dot == Dot::fma ? e_.floats(0, isa_.lanes)
-                                           : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
+        acc.push_back(real_ ? e_.floats(0, isa_.lanes) : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
     const auto line = [&](Reg kz, Reg ky, Regs& sums) {
       Reg in = e_.at(input, e_.b.CreateAdd(mul(kz, strip_.planeBytes()), mul(ky, g_.dilationH * row_)));
       Reg w = e_.at(
           weights, mul(e_.b.CreateAdd(mul(kz, g_.kernelH), ky), layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
-      for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group)
-        isa_.dot == Dot::fma ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
+      for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group) real_ ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
     };
     Reg first = weights;
     for (int64_t half = 0; half < plan_.packing.halves; ++half) {
@@ -232,7 +222,7 @@ class Depthwise {
       const Regs interleaved = interleave(bytes);
       for (int v = 0; v < vectors_; ++v) {
         Reg& sum = nth(acc, t * vectors_ + v);
-        sum = dot(sum, nth(interleaved, v), nth(weights, v));
+        sum = products_.add(sum, nth(interleaved, v), nth(weights, v));
       }
     }
   }
@@ -269,29 +259,11 @@ class Depthwise {
     return result;
   }
 
-  Reg dot(Reg acc, Reg x, Reg w) {
-    const int lanes = isa_.lanes;
-    if (isa_.dot == Dot::vnni)
-      return e_.intrinsic(lanes == 16 ? llvm::Intrinsic::x86_avx512_vpdpbusd_512 : llvm::Intrinsic::x86_avx512_vpdpbusd_256, {acc, x, w});
-    if (isa_.dot == Dot::words) {
-      // Even and odd bytes as 16-bit words: x unsigned, w signed.
-      Reg xs = e_.bitcast(x, e_.i16(2 * lanes)), ws = e_.bitcast(w, e_.i16(2 * lanes)), eight = e_.ints(8, e_.i16(2 * lanes));
-      const auto add = [&](Reg a, Reg c) { acc = e_.b.CreateAdd(acc, e_.intrinsic(llvm::Intrinsic::x86_avx2_pmadd_wd, {a, c})); };
-      add(e_.b.CreateAnd(xs, e_.ints(255, e_.i16(2 * lanes))), e_.b.CreateAShr(e_.b.CreateShl(ws, eight), eight));
-      add(e_.b.CreateLShr(xs, eight), e_.b.CreateAShr(ws, eight));
-      return acc;
-    }
-    for (int k = 0; k < 4; ++k) {
-      Reg xk = e_.b.CreateAnd(e_.b.CreateLShr(x, e_.ints(8 * k, e_.i32(lanes))), e_.ints(255, e_.i32(lanes)));
-      Reg wk = e_.b.CreateAShr(e_.b.CreateShl(w, e_.ints(24 - 8 * k, e_.i32(lanes))), e_.ints(24, e_.i32(lanes)));
-      acc = e_.b.CreateAdd(acc, e_.b.CreateMul(xk, wk));
-    }
-    return acc;
-  }
-
   KernelEmitter& e_;
   const DepthwiseIsa& isa_;
   const DepthwisePlan& plan_;
+  bool real_;
+  Products products_;
   const ConvGeometry& g_;
   PackedLayout layout_;
   Epilogue epilogue_;
@@ -300,48 +272,79 @@ class Depthwise {
   int64_t bytes_ = 1, pixel_ = 0, row_ = 0, tail_ = 0;
 };
 
-}  // namespace
+using Row = KernelRow<DepthwiseIsa>;
+using Family = KernelFamily<DepthwisePlan, DepthwiseIsa>;
 
-bool supportsDepthwise(const KernelDef& def, const Node& node, const Target&) {
-  if (!supportsConvNode(node)) return false;
+// Depends on the row alone, so that selection, packing and emission agree on every machine.
+std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target&) {
+  if (!hasConvTypes(node)) return std::nullopt;
   const auto problem = GemmProblem::of(node);
-  if (!problem) return false;
+  if (!problem) return std::nullopt;
   const ConvGeometry& g = problem->conv;
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
-    return false;
-  const auto plan = planDepthwise(def, node);
-  if (!plan || g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels > (int64_t{1} << 24)) return false;
-  const bool tail = plan->columns() % plan->packing.panel != 0;
-  return !tail || (hasMasks(def) && plan->packing.panel <= 64);
+    return std::nullopt;
+  const DepthwisePlan plan = planDepthwise(row.traits, *problem);
+  if (g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels > (int64_t{1} << 24)) return std::nullopt;
+  const bool tail = plan.columns() % plan.packing.panel != 0;
+  if (tail && (!row.traits.masks || plan.packing.panel > 64)) return std::nullopt;
+  return plan;
 }
 
-double costDepthwise(const KernelDef& def, const Node& node, const Target&) {
-  const DepthwiseIsa& isa = isaOf(def);
-  const auto plan = planDepthwise(def, node);
-  if (!plan) return INFINITY;
-  const ConvGeometry& g = plan->conv;
-  const int vectors = plan->packing.panel / isa.lanes;
-  const double panels = static_cast<double>(PackedLayout(plan->packing, g).panels());
+bool supports(const DepthwisePlan& plan, const Node& node, const Target&) { return takesWeights(node, plan.packing.element); }
+
+double cost(const DepthwisePlan& plan, const Node&, const Target&) {
+  const ConvGeometry& g = plan.conv;
+  const int vectors = plan.packing.panel / plan.isa.lanes;
+  const double panels = static_cast<double>(PackedLayout(plan.packing, g).panels());
   const double steps =
-      static_cast<double>(plan->packing.halves * g.kernelRows() * ((g.kernelW + plan->packing.group - 1) / plan->packing.group));
-  const double perStep = isa.dot == Dot::fma ? vectors : vectors * (isa.dot == Dot::vnni ? 2.5 : isa.dot == Dot::words ? 4.5 : 12.0);
+      static_cast<double>(plan.packing.halves * g.kernelRows() * ((g.kernelW + plan.packing.group - 1) / plan.packing.group));
   const double staged =
-      static_cast<double>(plan->strips * g.kernelD * plan->stagedRows * plan->stagedWidth * g.channels * (isa.dot == Dot::fma ? 4 : 1)) /
-      (2.0 * isa.lanes);
-  return static_cast<double>(g.pixels()) / plan->packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
+      static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * (isReal(plan.isa) ? 4 : 1)) /
+      (2.0 * plan.isa.lanes);
+  const double perStep = vectors * plan.isa.stepCycles;
+  return static_cast<double>(g.pixels()) / plan.packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
 }
 
-Result<Node*> packDepthwise(const KernelDef& def, const Node& node, Builder& builder) {
-  QC_ASSIGN(const DepthwisePlan plan, planDepthwise(def, node));
+Result<Node*> pack(const DepthwisePlan& plan, const Node& node, Builder& builder) {
   return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
 }
 
-Result<KernelShape> emitDepthwise(KernelEmitter& e, const Node& node) {
-  QC_ASSIGN(const DepthwisePlan plan, planDepthwise(e.def(), node));
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const DepthwisePlan& plan) {
   if (node.packing("packing") != plan.packing)
     return fail(ErrorCode::kInvalidModel, "kernel '{}' takes packing '{}', the node has '{}'", e.def().id, plan.packing.str(),
                 node.packing("packing").str());
-  return Depthwise(e, node, isaOf(e.def()), plan).emit();
+  return Depthwise(e, node, plan).emit();
+}
+
+}  // namespace
+
+std::vector<KernelDef> integerDepthwiseKernels() {
+  return kernelsOf(Family{
+      .ops = {"q.conv"},
+      .rows = {{"dw_u8s8_avx512vnni", isaBit(Isa::avx512vnni) | isaBit(Isa::avx512), {Product::bytes, 16, 4, true, 2.5}},
+               {"dw_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {Product::bytes, 8, 4, false, 2.5}},
+               {"dw_u8s8_avx2", isaBit(Isa::avx2), {Product::bytes, 8, 4, false, 4.5}},
+               {"dw_u8s8_generic", 0, {Product::bytes, 4, 1, false, 12.0}}},
+      .plan = plan,
+      .supports = supports,
+      .cost = cost,
+      .pack = pack,
+      .emit = emit,
+  });
+}
+
+std::vector<KernelDef> floatDepthwiseKernels() {
+  return kernelsOf(Family{
+      .ops = {"conv"},
+      .rows = {{"dw_f32_avx512", isaBit(Isa::avx512), {Product::floats, 16, 4, true, 1.0}},
+               {"dw_f32_avx2", isaBit(Isa::avx2), {Product::floats, 8, 4, false, 1.0}},
+               {"dw_f32_generic", 0, {Product::floats, 4, 1, false, 1.0}}},
+      .plan = plan,
+      .supports = supports,
+      .cost = cost,
+      .pack = pack,
+      .emit = emit,
+  });
 }
 
 }  // namespace qc

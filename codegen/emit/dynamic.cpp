@@ -5,19 +5,9 @@
 #include <limits>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 
 namespace qc {
-namespace {
-
-// Rows that have parameters of their own.
-RowSpace setsOf(const Node& node) {
-  const int64_t sets = node.result(0)->type().numElements(), all = node.operand(0)->type().numElements();
-  return {sets, sets ? all / sets : 0, 1};
-}
-
-}  // namespace
-
 KernelEmitter::Values noExtremes(const Rows& rows) {
   Reg zero = rows.emitter().floats(0, rows.width());
   return {zero, zero};
@@ -63,23 +53,39 @@ DynamicParamRegs paramsFromExtremes(const Rows& rows, const KernelEmitter::Value
   return {scale, zeroPoint};
 }
 
-bool supportsDynamicParams(const KernelDef&, const Node& node, const Target&) {
-  const TensorType& x = node.operand(0)->type();
-  return isPlainFloat(x) && x.isStatic() && x.numElements() > 0;
+namespace {
+
+// Rows that have parameters of their own.
+RowSpace setsOf(const Node& node) {
+  const int64_t sets = node.result(0)->type().numElements(), all = node.operand(0)->type().numElements();
+  return {sets, sets ? all / sets : 0, 1};
 }
 
-double costDynamicParams(const KernelDef&, const Node& node, const Target& target) {
+std::optional<RowSpace> plan(const Node& node, const Target&) {
+  const TensorType& x = node.operand(0)->type();
+  if (!isPlainFloat(x) || !x.isStatic() || x.numElements() == 0) return std::nullopt;
+  return setsOf(node);
+}
+
+double cost(const RowSpace&, const Node& node, const Target& target) {
   return 100 + static_cast<double>(node.operand(0)->type().numElements()) * 12 / target.vectorBytes();
 }
 
-Result<KernelShape> emitDynamicParams(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& sets) {
   const DynamicRange range = dynamicRangeOf(node.attrs());
-  return emitRows(e, setsOf(node), [&](Rows& rows) {
+  return emitRows(e, sets, [&](Rows& rows) {
     const auto extremes = takeExtremes(rows, rows.at(e.operand(0), 4), noExtremes(rows));
     const auto [scale, zeroPoint] = paramsFromExtremes(rows, extremes, range);
     e.store(e.b.CreateExtractElement(scale, uint64_t{0}), rows.reducedAt(e.result(0), 4));
     e.store(e.b.CreateExtractElement(zeroPoint, uint64_t{0}), rows.reducedAt(e.result(1), 4));
   });
+}
+
+}  // namespace
+
+std::vector<KernelDef> dynamicParamsKernels() {
+  return kernelsOf(
+      KernelFamily<RowSpace>{.ops = {"dynamic_qparams"}, .rows = {{"dynamic_qparams"}}, .plan = plan, .cost = cost, .emit = emit});
 }
 
 }  // namespace qc

@@ -1,7 +1,7 @@
 // Elementwise kernels on floats and quantized values: map, lut, quantize, dequantize.  Tests: tests/kernels.
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
 #include "codegen/plan/iteration_space.h"
+#include "codegen/plan/kernel_family.h"
 
 namespace qc {
 namespace {
@@ -38,11 +38,11 @@ class Source {
 
 using Finish = std::function<Reg(Reg)>;  // float lanes -> what is stored
 
-KernelShape emitLoops(KernelEmitter& e, const Node& node, int operands, const std::function<Reg(std::span<Reg const>)>& compute,
-                      bool narrow) {
-  const IterationSpace space = iterationSpace(node, operands);
+KernelShape emitLoops(KernelEmitter& e, const Node& node, const IterationSpace& space,
+                      const std::function<Reg(std::span<Reg const>)>& compute, bool narrow) {
   std::vector<Source> sources;
-  for (int i = 0; i < operands; ++i) sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back() != 0);
+  for (int i = 0; i + 1 < static_cast<int>(space.strides.size()); ++i)
+    sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back() != 0);
   const int width = e.lanes();
   return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
     std::vector<Reg> addresses;
@@ -64,20 +64,20 @@ double elementwiseCost(const Node& node, double instructions, const Target& targ
   return 50 + static_cast<double>(node.result()->type().numElements()) * instructions * 4 / target.vectorBytes();
 }
 
-}  // namespace
-
-bool supportsMap(const KernelDef&, const Node& node, const Target&) {
+std::optional<IterationSpace> planMap(const Node& node, const Target&) {
+  const auto taken = [](const TensorType& type) { return isPerTensorByte(type) || isPlainFloat(type); };
   for (const Value* v : node.operands())
-    if (!isPerTensorByte(v->type()) && !isPlainFloat(v->type())) return false;
-  return !isEmpty(node) && (isPerTensorByte(node.result()->type()) || isPlainFloat(node.result()->type()));
+    if (!taken(v->type())) return std::nullopt;
+  if (isEmpty(node) || !taken(node.result()->type())) return std::nullopt;
+  return iterationSpace(node, node.numOperands());
 }
 
-double costMap(const KernelDef&, const Node& node, const Target& target) {
+double costMap(const IterationSpace&, const Node& node, const Target& target) {
   const ExprProgram program(node.expr("expr")->expand());
   return elementwiseCost(node, static_cast<double>(program.instructions().size()) + 4.0 * node.numOperands(), target);
 }
 
-Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitMap(KernelEmitter& e, const Node& node, const IterationSpace& space) {
   const ScalarExpr& expr = *node.expr("expr");
   const bool quantizes = node.result()->type().isQuantized();
   KernelEmitter::Bounds bounds{};
@@ -87,7 +87,7 @@ Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
     inverse = e.splat(e.resultParam(0, ParamField::inverseScale), e.lanes());
   }
   return emitLoops(
-      e, node, node.numOperands(),
+      e, node, space,
       [&](std::span<Reg const> args) {
         Reg y = e.expression(expr, args);
         if (!quantizes) return y;
@@ -96,40 +96,41 @@ Result<KernelShape> emitMap(KernelEmitter& e, const Node& node) {
       quantizes);
 }
 
-bool supportsQuantize(const KernelDef&, const Node& node, const Target&) {
-  return !isEmpty(node) && isPerTensorByte(node.result()->type()) && isPlainFloat(node.operand(0)->type());
+std::optional<IterationSpace> planQuantize(const Node& node, const Target&) {
+  if (isEmpty(node) || !isPerTensorByte(node.result()->type()) || !isPlainFloat(node.operand(0)->type())) return std::nullopt;
+  return iterationSpace(node, 1);
 }
 
-double costQuantize(const KernelDef&, const Node& node, const Target& target) { return elementwiseCost(node, 12, target); }
+double costQuantize(const IterationSpace&, const Node& node, const Target& target) { return elementwiseCost(node, 12, target); }
 
-Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Reg scale = e.splat(e.resultParam(0, ParamField::scale), e.lanes());
   return emitLoops(
-      e, node, 1,
+      e, node, space,
       [&](std::span<Reg const> args) { return e.b.CreateTrunc(e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), e.i8(e.lanes())); },
       true);
 }
 
-bool supportsDequantize(const KernelDef&, const Node& node, const Target&) {
-  return !isEmpty(node) && isPerTensorByte(node.operand(0)->type());
+std::optional<IterationSpace> planDequantize(const Node& node, const Target&) {
+  if (isEmpty(node) || !isPerTensorByte(node.operand(0)->type())) return std::nullopt;
+  return iterationSpace(node, 1);
 }
 
-Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node) {
-  return emitLoops(e, node, 1, [](std::span<Reg const> args) { return args[0]; }, false);
+Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
+  return emitLoops(e, node, space, [](std::span<Reg const> args) { return args[0]; }, false);
 }
 
 // ---- lut --------------------------------------------------------------------------------------
 
-bool supportsLut(const KernelDef&, const Node& node, const Target&) {
-  return !isEmpty(node) && sizeOf(node.operand(0)->type().dtype) == 1 && sizeOf(node.result()->type().dtype) == 1;
+std::optional<IterationSpace> planLut(const Node& node, const Target&) {
+  if (isEmpty(node) || sizeOf(node.operand(0)->type().dtype) != 1 || sizeOf(node.result()->type().dtype) != 1) return std::nullopt;
+  return iterationSpace(node, 1);
 }
 
-double costLut(const KernelDef&, const Node& node, const Target& target) {
+double costLut(const IterationSpace&, const Node& node, const Target& target) {
   return elementwiseCost(node, target.has(Isa::avx2) ? 16 : target.vectorBytes() / 4.0, target);
 }
-
-namespace {
 
 // 16 rows of 16 entries: a byte shuffle looks up the low nibble in each row; adding 0x70 with saturation to (x ^ row << 4)
 // sets the top bit, for which the shuffle gives 0, in every byte whose high nibble is another row's.
@@ -144,10 +145,7 @@ Reg lookUp(KernelEmitter& e, const std::vector<Reg>& rows, Reg x, int width) {
   return y;
 }
 
-}  // namespace
-
-Result<KernelShape> emitLut(KernelEmitter& e, const Node& node) {
-  const IterationSpace space = iterationSpace(node, 1);
+Result<KernelShape> emitLut(KernelEmitter& e, const Node&, const IterationSpace& space) {
   if (!e.has(Isa::avx2)) {
     return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
       Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
@@ -174,6 +172,26 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node& node) {
       storeUpTo(e, lookUp(e, rows, loadUpTo(e, e.i8(width), e.at(in, i), lanes), width), e.at(out, i), lanes);
     });
   });
+}
+
+}  // namespace
+
+std::vector<KernelDef> mapKernels() {
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"map"}, .rows = {{"map"}}, .plan = planMap, .cost = costMap, .emit = emitMap});
+}
+
+std::vector<KernelDef> quantizeKernels() {
+  return kernelsOf(KernelFamily<IterationSpace>{
+      .ops = {"quantize"}, .rows = {{"quantize"}}, .plan = planQuantize, .cost = costQuantize, .emit = emitQuantize});
+}
+
+std::vector<KernelDef> dequantizeKernels() {
+  return kernelsOf(KernelFamily<IterationSpace>{
+      .ops = {"dequantize"}, .rows = {{"dequantize"}}, .plan = planDequantize, .cost = costQuantize, .emit = emitDequantize});
+}
+
+std::vector<KernelDef> lutKernels() {
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"lut"}, .rows = {{"lut"}}, .plan = planLut, .cost = costLut, .emit = emitLut});
 }
 
 }  // namespace qc

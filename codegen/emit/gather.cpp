@@ -6,7 +6,7 @@
 
 #include "codegen/emit/index.h"
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 
 namespace qc {
 namespace {
@@ -118,33 +118,43 @@ RowTable embeddingTable(const Node& node) {
 }
 
 // Nothing to read from or to: the op's evaluation has no loop to be faster than.
-bool isEmpty(const RowTable& t) { return t.resultBytes() == 0 || t.rows == 0; }
+std::optional<RowTable> unlessEmpty(const RowTable& t) {
+  if (t.resultBytes() == 0 || t.rows == 0) return std::nullopt;
+  return t;
+}
 
-}  // namespace
+std::optional<RowTable> planGather(const Node& node, const Target&) { return unlessEmpty(gatherTable(node)); }
 
-bool supportsGather(const KernelDef&, const Node& node, const Target&) { return !isEmpty(gatherTable(node)); }
-
-double costGather(const KernelDef&, const Node& node, const Target& target) {
-  const RowTable t = gatherTable(node);
+double costGather(const RowTable& t, const Node&, const Target& target) {
   return 50 + static_cast<double>(t.outer * t.indices) * (8 + 4 * static_cast<double>(t.runBytes) / target.vectorBytes());
 }
 
-Result<KernelShape> emitGather(KernelEmitter& e, const Node& node) {
-  const RowTable t = gatherTable(node);
+Result<KernelShape> emitGather(KernelEmitter& e, const Node& node, const RowTable& t) {
   return emitTable(e, node, 1, t,
                    [&](Reg row, Reg to) { e.copyBytes(to, e.at(e.operand(0), e.b.CreateMul(row, e.i64(t.runBytes))), t.runBytes); });
 }
 
-bool supportsEmbedding(const KernelDef&, const Node& node, const Target&) { return !isEmpty(embeddingTable(node)); }
+std::optional<RowTable> planEmbedding(const Node& node, const Target&) { return unlessEmpty(embeddingTable(node)); }
 
-double costEmbedding(const KernelDef&, const Node& node, const Target& target) {
-  const RowTable t = embeddingTable(node);
+double costEmbedding(const RowTable& t, const Node&, const Target& target) {
   return 50 + static_cast<double>(t.indices) * (8 + 3 * static_cast<double>(t.runBytes) / target.vectorBytes());
 }
 
-Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node, const RowTable& t) {
   PackedRow packed(e, node);
-  return emitTable(e, node, 3, embeddingTable(node), [&](Reg row, Reg to) { packed.read(row, to); });
+  return emitTable(e, node, 3, t, [&](Reg row, Reg to) { packed.read(row, to); });
+}
+
+}  // namespace
+
+std::vector<KernelDef> gatherKernels() {
+  return kernelsOf(
+      KernelFamily<RowTable>{.ops = {"gather"}, .rows = {{"gather"}}, .plan = planGather, .cost = costGather, .emit = emitGather});
+}
+
+std::vector<KernelDef> embeddingKernels() {
+  return kernelsOf(KernelFamily<RowTable>{
+      .ops = {"q.embedding"}, .rows = {{"embedding"}}, .plan = planEmbedding, .cost = costEmbedding, .emit = emitEmbedding});
 }
 
 }  // namespace qc

@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/ops/strided_copy.h"
 
 namespace qc {
@@ -169,18 +169,18 @@ class Update {
   int64_t bytes_;
 };
 
-}  // namespace
+std::optional<Slices> planGatherNd(const Node& node, const Target&) {
+  const Slices slices(node);
+  if (slices.isEmpty()) return std::nullopt;
+  return slices;
+}
 
-bool supportsGatherNd(const KernelDef&, const Node& node, const Target&) { return !Slices(node).isEmpty(); }
-
-double costGatherNd(const KernelDef&, const Node& node, const Target& target) {
-  const Slices s(node);
+double costGatherNd(const Slices& s, const Node& node, const Target& target) {
   const auto bytes = static_cast<double>(s.run * bytesOf(node, 0));
   return 50 + static_cast<double>(s.count) * (8 * static_cast<double>(s.dims.size()) + 4 * bytes / target.vectorBytes());
 }
 
-Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node) {
-  const Slices slices(node);
+Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Slices& slices) {
   const int64_t bytes = slices.run * bytesOf(node, 0);
   return emitBlocks(e, slices.count, bytes, [&](Reg s) {
     Reg from = e.at(e.operand(0), scaled(e, slices.runOf(e, node, s), bytes));
@@ -188,14 +188,17 @@ Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node) {
   });
 }
 
-bool supportsScatterNd(const KernelDef&, const Node& node, const Target&) { return !Slices(node).isEmpty() && Update::supports(node); }
+std::optional<Slices> planScatterNd(const Node& node, const Target&) {
+  const Slices slices(node);
+  if (slices.isEmpty() || !Update::supports(node)) return std::nullopt;
+  return slices;
+}
 
-double costScatterNd(const KernelDef&, const Node& node, const Target&) {
+double costScatterNd(const Slices&, const Node& node, const Target&) {
   return 50 + elementsOf(node.operand(0)) + 4 * elementsOf(node.operand(1)) + 2 * elementsOf(node.operand(2));
 }
 
-Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node) {
-  const Slices slices(node);
+Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slices& slices) {
   const int64_t bytes = bytesOf(node, 0), run = slices.run * bytes;
   Update update(e, node);
   e.loop(e.begin(), e.end(), 1, [&](Reg) {
@@ -214,12 +217,15 @@ Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node) {
   return KernelShape{1, 0};
 }
 
-bool supportsGatherElements(const KernelDef&, const Node& node, const Target&) { return !Elements(node).isEmpty(); }
-
-double costGatherElements(const KernelDef&, const Node& node, const Target&) { return 50 + 6 * elementsOf(node.operand(1)); }
-
-Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node) {
+std::optional<Elements> planGatherElements(const Node& node, const Target&) {
   const Elements all(node);
+  if (all.isEmpty()) return std::nullopt;
+  return all;
+}
+
+double costGatherElements(const Elements&, const Node& node, const Target&) { return 50 + 6 * elementsOf(node.operand(1)); }
+
+Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const Elements& all) {
   const int64_t bytes = bytesOf(node, 0);
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
   // A unit is a row: the places that differ in the last dim alone.
@@ -238,17 +244,18 @@ Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node) {
   });
 }
 
-bool supportsScatterElements(const KernelDef&, const Node& node, const Target&) {
-  return !Elements(node).isEmpty() && Update::supports(node);
+std::optional<Elements> planScatterElements(const Node& node, const Target&) {
+  const Elements all(node);
+  if (all.isEmpty() || !Update::supports(node)) return std::nullopt;
+  return all;
 }
 
-double costScatterElements(const KernelDef&, const Node& node, const Target&) {
+double costScatterElements(const Elements&, const Node& node, const Target&) {
   return 50 + elementsOf(node.operand(0)) + 8 * elementsOf(node.operand(1));
 }
 
 // Updates stay within the part of x that one place of the dim in front of the axis has.
-Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node) {
-  const Elements all(node);
+Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node, const Elements& all) {
   const int64_t bytes = bytesOf(node, 0);
   const size_t from = all.axis ? 1 : 0;
   const int64_t parts = from ? all.x[0] : 1, reached = from ? all.indices[0] : 1, part = product(std::span(all.x).subspan(from));
@@ -270,8 +277,6 @@ Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node) {
 
 // ---- one_hot ----------------------------------------------------------------------------------
 
-namespace {
-
 // The place that an index names; -1 if none.
 Reg hotPlace(KernelEmitter& e, const Node& node, Reg i) {
   Reg raw = nullptr, isWhole = e.b.getTrue();
@@ -288,26 +293,31 @@ Reg hotPlace(KernelEmitter& e, const Node& node, Reg i) {
   return e.b.CreateSelect(isThere, place, e.i64(-1));
 }
 
-}  // namespace
+// Indices seen as [outer][inner], the result as [outer][depth][inner].
+struct HotPlan {
+  int64_t outer, depth, inner;
+};
 
-bool supportsOneHot(const KernelDef&, const Node& node, const Target&) {
+std::optional<HotPlan> planOneHot(const Node& node, const Target&) {
   const DType index = node.operand(0)->type().dtype;
   const bool hasCode = index == DType::f32 || (isInteger(index) && index != DType::u64);
-  return hasCode && node.result()->type().numElements() > 0;
-}
-
-double costOneHot(const KernelDef&, const Node& node, const Target&) { return 50 + 2 * elementsOf(node.result()); }
-
-Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node) {
-  const int64_t depth = node.integer("depth"), bytes = bytesOf(node, 1);
+  if (!hasCode || node.result()->type().numElements() == 0) return std::nullopt;
   const Sizes sizes = sizesOf(node, 0);
   const int64_t inner = product(std::span(sizes).subspan(usize(node.integer("axis"))));
+  return HotPlan{product(sizes) / inner, node.integer("depth"), inner};
+}
+
+double costOneHot(const HotPlan&, const Node& node, const Target&) { return 50 + 2 * elementsOf(node.result()); }
+
+Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node, const HotPlan& plan) {
+  const auto [outerSize, depth, inner] = plan;
+  const int64_t bytes = bytesOf(node, 1);
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
   Reg off = e.load(element, e.operand(1)), on = e.load(element, e.at(e.operand(1), bytes));
   const int width = static_cast<int>(e.target().vectorBytes() / bytes);
   Reg offs = e.splat(off, width);
   // All off, then the one of each index.
-  return emitBlocks(e, product(sizes) / inner, depth * inner * bytes, [&](Reg outer) {
+  return emitBlocks(e, outerSize, depth * inner * bytes, [&, depth = depth, inner = inner](Reg outer) {
     Reg to = e.at(e.result(), scaled(e, outer, depth * inner * bytes));
     vectorLoop(e, depth * inner, width, [&](Reg i, int lanes) { storeUpTo(e, offs, e.at(to, scaled(e, i, bytes)), lanes); });
     e.loop(
@@ -323,26 +333,31 @@ Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node) {
 
 // ---- trilu ------------------------------------------------------------------------------------
 
-bool supportsTrilu(const KernelDef&, const Node& node, const Target&) {
-  return node.result()->type().numElements() > 0 && sizesOf(node, 0).back() < INT32_MAX / 2;
+struct TriluPlan {
+  int64_t lines, rows, columns, k;  // lines: rows of all matrices
+};
+
+std::optional<TriluPlan> planTrilu(const Node& node, const Target&) {
+  const Sizes sizes = sizesOf(node, 0);
+  if (node.result()->type().numElements() == 0 || sizes.back() >= INT32_MAX / 2) return std::nullopt;
+  const int64_t rows = sizes[sizes.size() - 2], columns = sizes.back();
+  return TriluPlan{product(sizes) / columns, rows, columns, std::clamp(node.integer("k"), -rows, columns)};
 }
 
-double costTrilu(const KernelDef&, const Node& node, const Target& target) {
+double costTrilu(const TriluPlan&, const Node& node, const Target& target) {
   return 50 + 4 * elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0)) / target.vectorBytes();
 }
 
-Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node) {
-  const Sizes sizes = sizesOf(node, 0);
-  const int64_t rows = sizes[sizes.size() - 2], columns = sizes.back(), bytes = bytesOf(node, 0);
+Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPlan& plan) {
+  const int64_t rows = plan.rows, columns = plan.columns, bytes = bytesOf(node, 0), k = plan.k;
   const bool upper = node.integer("upper") != 0;
-  const int64_t k = std::clamp(node.integer("k"), -rows, columns);
   const auto width = static_cast<int>(e.target().vectorBytes() / std::max<int64_t>(bytes, 4));
   llvm::Type* vector = KernelEmitter::vectorOf(e.b.getIntNTy(static_cast<unsigned>(8 * bytes)), width);
   Reg nothing = llvm::Constant::getNullValue(vector);
   llvm::SmallVector<llvm::Constant*> lane;
   for (int l = 0; l < width; ++l) lane.push_back(e.b.getInt32(static_cast<uint32_t>(l)));
   Reg places = llvm::ConstantVector::get(lane);
-  return emitBlocks(e, product(sizes) / columns, columns * bytes, [&](Reg row) {
+  return emitBlocks(e, plan.lines, columns * bytes, [&](Reg row) {
     // Row + k is the first column above, and the last below.
     Reg diagonal = e.b.CreateAdd(e.b.CreateURem(row, e.i64(rows)), e.i64(k));
     diagonal = e.splat(e.b.CreateTrunc(e.maxOf(e.minOf(diagonal, e.i64(columns)), e.i64(-1)), e.b.getInt32Ty()), width);
@@ -358,17 +373,26 @@ Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node) {
 
 // ---- reverse_sequence -------------------------------------------------------------------------
 
-bool supportsReverseSequence(const KernelDef&, const Node& node, const Target&) { return node.result()->type().numElements() > 0; }
+struct SequencePlan {
+  bool batchFirst;
+  int64_t batches, steps, run;  // run: bytes of one step of one batch entry
+};
 
-double costReverseSequence(const KernelDef&, const Node& node, const Target& target) {
+std::optional<SequencePlan> planReverseSequence(const Node& node, const Target&) {
+  if (node.result()->type().numElements() == 0) return std::nullopt;
+  const Sizes sizes = sizesOf(node, 0);
+  const bool batchFirst = node.integer("batch_axis") == 0;
+  const int64_t run = product(std::span(sizes).subspan(2)) * bytesOf(node, 0);
+  return SequencePlan{batchFirst, sizes[batchFirst ? 0 : 1], sizes[batchFirst ? 1 : 0], run};
+}
+
+double costReverseSequence(const SequencePlan&, const Node& node, const Target& target) {
   return 50 + 6 * elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0)) / target.vectorBytes();
 }
 
-Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node) {
-  const Sizes sizes = sizesOf(node, 0);
-  const bool batchFirst = node.integer("batch_axis") == 0;
-  const int64_t batches = sizes[batchFirst ? 0 : 1], steps = sizes[batchFirst ? 1 : 0];
-  const int64_t run = product(std::span(sizes).subspan(2)) * bytesOf(node, 0);
+Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node, const SequencePlan& plan) {
+  const int64_t batches = plan.batches, steps = plan.steps, run = plan.run;
+  const bool batchFirst = plan.batchFirst;
   e.loop(e.begin(), e.end(), 1, [&](Reg batch) {
     Reg length = loadInteger(e, node, 1, batch);
     Reg isBad = e.b.CreateICmpUGT(length, e.i64(steps));
@@ -387,6 +411,51 @@ Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node) {
         true);
   });
   return KernelShape{batches, 0};
+}
+
+}  // namespace
+
+std::vector<KernelDef> gatherNdKernels() {
+  return kernelsOf(KernelFamily<Slices>{
+      .ops = {"gather_nd"}, .rows = {{"gather_nd"}}, .plan = planGatherNd, .cost = costGatherNd, .emit = emitGatherNd});
+}
+
+std::vector<KernelDef> gatherElementsKernels() {
+  return kernelsOf(KernelFamily<Elements>{.ops = {"gather_elements"},
+                                          .rows = {{"gather_elements"}},
+                                          .plan = planGatherElements,
+                                          .cost = costGatherElements,
+                                          .emit = emitGatherElements});
+}
+
+std::vector<KernelDef> scatterNdKernels() {
+  return kernelsOf(KernelFamily<Slices>{
+      .ops = {"scatter_nd"}, .rows = {{"scatter_nd"}}, .plan = planScatterNd, .cost = costScatterNd, .emit = emitScatterNd});
+}
+
+std::vector<KernelDef> scatterElementsKernels() {
+  return kernelsOf(KernelFamily<Elements>{.ops = {"scatter_elements"},
+                                          .rows = {{"scatter_elements"}},
+                                          .plan = planScatterElements,
+                                          .cost = costScatterElements,
+                                          .emit = emitScatterElements});
+}
+
+std::vector<KernelDef> oneHotKernels() {
+  return kernelsOf(
+      KernelFamily<HotPlan>{.ops = {"one_hot"}, .rows = {{"one_hot"}}, .plan = planOneHot, .cost = costOneHot, .emit = emitOneHot});
+}
+
+std::vector<KernelDef> triluKernels() {
+  return kernelsOf(KernelFamily<TriluPlan>{.ops = {"trilu"}, .rows = {{"trilu"}}, .plan = planTrilu, .cost = costTrilu, .emit = emitTrilu});
+}
+
+std::vector<KernelDef> reverseSequenceKernels() {
+  return kernelsOf(KernelFamily<SequencePlan>{.ops = {"reverse_sequence"},
+                                              .rows = {{"reverse_sequence"}},
+                                              .plan = planReverseSequence,
+                                              .cost = costReverseSequence,
+                                              .emit = emitReverseSequence});
 }
 
 }  // namespace qc

@@ -8,8 +8,9 @@
 // Tests: tests/kernels/matmul_test.cpp.
 #include <algorithm>
 
+#include "codegen/emit/products.h"
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/ops/matmul.h"
 
 namespace qc {
@@ -180,7 +181,7 @@ class Matmul {
                 Reg a = e_.splat(e_.load(e_.b.getInt32Ty(), e_.at(e_.at(e_.scratch(), mul(pair, 4)), r * p_.pairs() * 4)), p_.lanes);
                 for (size_t v = 0; v < b.size(); ++v) {
                   Reg& sum = sums[usize(r) * b.size() + v];
-                  sum = addPairs(e_, sum, a, b[v]);
+                  sum = Products::addPairs(e_, sum, a, b[v]);
                 }
               }
             },
@@ -236,23 +237,25 @@ class Matmul {
   KernelEmitter::Bounds bounds_{};
 };
 
-}  // namespace
-
-bool supportsMatmul(const KernelDef&, const Node& node, const Target&) {
+std::optional<MatmulPlan> plan(const Node& node, const Target& target) {
   const TensorType &a = node.operand(0)->type(), &b = node.operand(1)->type(), &y = node.result()->type();
-  if (!a.isStatic() || !b.isStatic() || y.numElements() == 0) return false;
-  if (node.is("matmul")) return isPlainFloat(a) && isPlainFloat(b);
-  return isPerTensorByte(a) && isPerTensorByte(b) && (isPlainFloat(y) || isPerTensorByte(y));
+  if (!a.isStatic() || !b.isStatic() || y.numElements() == 0) return std::nullopt;
+  const bool types = node.is("matmul") ? isPlainFloat(a) && isPlainFloat(b)
+                                       : isPerTensorByte(a) && isPerTensorByte(b) && (isPlainFloat(y) || isPerTensorByte(y));
+  if (!types) return std::nullopt;
+  return planMatmul(node, target);
 }
 
-double costMatmul(const KernelDef&, const Node& node, const Target& target) {
-  const MatmulPlan p = planMatmul(node, target);
+double cost(const MatmulPlan& p, const Node&, const Target& target) {
   return static_cast<double>(p.g.matrices() * p.g.m * p.g.n) * static_cast<double>(p.g.k) / (target.vectorBytes() / 2.0);
 }
 
-Result<KernelShape> emitMatmul(KernelEmitter& e, const Node& node) {
-  const MatmulPlan plan = planMatmul(node, e.target());
-  return Matmul(e, node, plan).emit();
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const MatmulPlan& plan) { return Matmul(e, node, plan).emit(); }
+
+}  // namespace
+
+std::vector<KernelDef> matmulKernels() {
+  return kernelsOf(KernelFamily<MatmulPlan>{.ops = {"matmul", "q.matmul"}, .rows = {{"matmul"}}, .plan = plan, .cost = cost, .emit = emit});
 }
 
 }  // namespace qc

@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
 #include "codegen/plan/iteration_space.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -254,21 +254,31 @@ class PlainEmitter {
   ScalarExpr meaning_;
 };
 
-}  // namespace
-
-bool supportsPlain(const KernelDef&, const Node& node, const Target&) {
+std::optional<Lanes> plan(const Node& node, const Target&) {
   const TensorType& y = node.result()->type();
-  if (y.numElements() == 0 || y.isQuantized()) return false;
+  if (y.numElements() == 0 || y.isQuantized()) return std::nullopt;
   for (const Value* v : node.operands())
-    if (v->type().isQuantized()) return false;
-  return lanesFor(node).has_value();
+    if (v->type().isQuantized()) return std::nullopt;
+  return lanesFor(node);
 }
 
-double costPlain(const KernelDef&, const Node& node, const Target& target) {
+double cost(const Lanes&, const Node& node, const Target& target) {
   const double perVector = static_cast<double>(flatten(meaningOf(node)).size()) + 4.0 * node.numOperands();
   return 50 + static_cast<double>(node.result()->type().numElements()) * perVector * 8 / target.vectorBytes();
 }
 
-Result<KernelShape> emitPlain(KernelEmitter& e, const Node& node) { return PlainEmitter(e, node, *lanesFor(node)).emit(); }
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Lanes& lanes) { return PlainEmitter(e, node, lanes).emit(); }
+
+}  // namespace
+
+std::vector<KernelDef> plainKernels() {
+  return kernelsOf(KernelFamily<Lanes>{
+      .ops = {"equal", "less", "greater", "less_equal", "greater_equal", "not", "and",  "or",   "xor",  "where", "cast", "add",
+              "sub",   "mul",  "neg",     "abs",        "min",           "max", "relu", "sign", "clip", "isnan", "isinf"},
+      .rows = {{"plain"}},
+      .plan = plan,
+      .cost = cost,
+      .emit = emit});
+}
 
 }  // namespace qc

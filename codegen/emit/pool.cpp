@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 
 namespace qc {
 namespace {
@@ -46,6 +46,9 @@ struct Combiner {
   std::function<Reg(KernelEmitter&, int lanes)> start;
   std::function<Reg(KernelEmitter&, Reg acc, Reg address, int width, int count)> add;  // loads `count` of `width` channels
   std::function<void(KernelEmitter&, Reg acc, Reg taps, Reg counted, Reg address, int width, int count)> finish;
+  int width = 1;                      // channels at a time
+  int64_t inBytes = 4, outBytes = 4;  // of an element
+  bool includePad = false;            // whether padding counts for an average
 };
 
 // The taps of one window along one dim that lie inside the input, and how many count for an average.
@@ -68,17 +71,23 @@ Taps tapsOf(KernelEmitter& e, const PoolShape& p, size_t d, Reg position, bool i
   return t;
 }
 
-// One vector of channels of one window.
-void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, Reg image, const std::array<Taps, PoolShape::kDims>& taps,
-                Reg out, int64_t elementBytes, int width, int count) {
-  const int64_t pixel = p.channels * elementBytes;
+// One vector of channels of one window: where they are in the image and in the result, and how many.
+struct Window {
+  std::array<Taps, PoolShape::kDims> taps;
+  Reg image, out;
+  int count;
+};
+
+void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, const Window& window) {
+  const auto& taps = window.taps;
+  const int64_t pixel = p.channels * combine.inBytes;
   const int64_t steps[PoolShape::kDims] = {p.in[1] * p.in[2] * pixel, p.in[2] * pixel, pixel};
   const std::function<KernelEmitter::Values(size_t, Reg, KernelEmitter::Values)> over = [&](size_t d, Reg base, KernelEmitter::Values acc) {
     const auto tap = [&](Reg k, KernelEmitter::Values& sums) {
       Reg place = e.b.CreateAdd(taps[d].origin, e.b.CreateMul(k, e.i64(p.dilation[d])));
       Reg address = e.at(base, e.b.CreateMul(place, e.i64(steps[d])));
       if (d + 1 == PoolShape::kDims)
-        sums[0] = combine.add(e, sums[0], address, width, count);
+        sums[0] = combine.add(e, sums[0], address, combine.width, window.count);
       else
         sums = over(d + 1, address, sums);
     };
@@ -86,36 +95,35 @@ void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, R
     tap(e.i64(0), acc);
     return acc;
   };
-  const KernelEmitter::Values acc = over(0, image, {combine.start(e, width)});
+  const KernelEmitter::Values acc = over(0, window.image, {combine.start(e, combine.width)});
   Reg inside = e.i64(1), counted = e.i64(1);
   for (const Taps& t : taps) {
     inside = e.b.CreateMul(inside, e.b.CreateSub(t.last, t.first));
     counted = e.b.CreateMul(counted, t.counted);
   }
-  combine.finish(e, acc[0], inside, counted, out, width, count);
+  combine.finish(e, acc[0], inside, counted, window.out, combine.width, window.count);
 }
 
-KernelShape emitPool(KernelEmitter& e, const Node& node, const Combiner& combine, int64_t inBytes, int64_t outBytes, int width,
-                     bool includePad) {
-  const PoolShape p(node);
+KernelShape emitPool(KernelEmitter& e, const PoolShape& p, const Combiner& combine) {
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg oy = e.b.CreateURem(unit, e.i64(p.out[1])), plane = e.b.CreateUDiv(unit, e.i64(p.out[1]));
     Reg oz = e.b.CreateURem(plane, e.i64(p.out[0])), n = e.b.CreateUDiv(plane, e.i64(p.out[0]));
-    Reg image = e.at(e.operand(0), e.b.CreateMul(n, e.i64(p.in[0] * p.in[1] * p.in[2] * p.channels * inBytes)));
-    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.i64(p.out[2] * p.channels * outBytes)));
-    const Taps z = tapsOf(e, p, 0, oz, includePad), y = tapsOf(e, p, 1, oy, includePad);
+    Reg image = e.at(e.operand(0), e.b.CreateMul(n, e.i64(p.in[0] * p.in[1] * p.in[2] * p.channels * combine.inBytes)));
+    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.i64(p.out[2] * p.channels * combine.outBytes)));
+    const Taps z = tapsOf(e, p, 0, oz, combine.includePad), y = tapsOf(e, p, 1, oy, combine.includePad);
     e.loop(
         e.i64(0), e.i64(p.out[2]), 1,
         [&](Reg ox) {
-          const std::array<Taps, PoolShape::kDims> taps{z, y, tapsOf(e, p, 2, ox, includePad)};
-          Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * outBytes)));
-          const int64_t whole = p.channels / width * width;
-          const auto rest = static_cast<int>(p.channels % width);
+          const std::array<Taps, PoolShape::kDims> taps{z, y, tapsOf(e, p, 2, ox, combine.includePad)};
+          Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * combine.outBytes)));
+          const int64_t whole = p.channels / combine.width * combine.width;
+          const auto rest = static_cast<int>(p.channels % combine.width);
           const auto block = [&](Reg c, int count) {
-            emitWindow(e, p, combine, e.at(image, e.b.CreateMul(c, e.i64(inBytes))), taps, e.at(out, e.b.CreateMul(c, e.i64(outBytes))),
-                       inBytes, width, count);
+            emitWindow(
+                e, p, combine,
+                {taps, e.at(image, e.b.CreateMul(c, e.i64(combine.inBytes))), e.at(out, e.b.CreateMul(c, e.i64(combine.outBytes))), count});
           };
-          if (whole) e.loop(e.i64(0), e.i64(whole), width, [&](Reg c) { block(c, width); }, true);
+          if (whole) e.loop(e.i64(0), e.i64(whole), combine.width, [&](Reg c) { block(c, combine.width); }, true);
           if (rest) block(e.i64(whole), rest);
         },
         true);
@@ -153,41 +161,43 @@ void storeRequantized(KernelEmitter& e, Reg sum, Reg taps, Reg counted, const Ke
   storeUpTo(e, e.b.CreateTrunc(q, e.i8(width)), address, count);
 }
 
-}  // namespace
-
-bool supportsPool(const KernelDef&, const Node& node, const Target&) {
+std::optional<PoolShape> planPool(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   if (x.rank() < 3 || x.rank() > 5 || node.string("layout") != "channels_last" || x.numElements() == 0 ||
       node.result()->type().numElements() == 0)
-    return false;
+    return std::nullopt;
   // Every window reaches into the input, so that no maximum is over nothing and no count is zero: dilated ones could step over it.
   const PoolShape p(node);
   for (size_t d = 0; d < PoolShape::kDims; ++d)
     for (int64_t o = 0; o < p.out[d]; ++o) {
       const int64_t origin = o * p.stride[d] - p.pad[d], steps = origin >= 0 ? 0 : (-origin + p.dilation[d] - 1) / p.dilation[d];
-      if (steps >= p.kernel[d] || origin + steps * p.dilation[d] >= p.in[d]) return false;
+      if (steps >= p.kernel[d] || origin + steps * p.dilation[d] >= p.in[d]) return std::nullopt;
     }
-  if (node.is("q.avg_pool")) return isPerTensorByte(x) && isPerTensorByte(node.result()->type());
-  return isPlainFloat(x) || (node.is("max_pool") && (isPerTensorByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
+  const bool types = node.is("q.avg_pool")
+                         ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
+                         : isPlainFloat(x) || (node.is("max_pool") && (isPerTensorByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
+  if (!types) return std::nullopt;
+  return p;
 }
 
-double costPool(const KernelDef&, const Node& node, const Target& target) {
-  const PoolShape p(node);
+double costPool(const PoolShape& p, const Node& node, const Target& target) {
   return 100 +
          static_cast<double>(node.result()->type().numElements() * p.kernel[0] * p.kernel[1] * p.kernel[2]) * 3 * 4 / target.vectorBytes();
 }
 
-Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node, const PoolShape& p) {
   const TensorType& x = node.operand(0)->type();
   const int64_t bytes = sizeOf(x.dtype);
   // As many channels at once as there are, up to a vector.
   const int64_t most = e.target().vectorBytes() / bytes, channels = x.shape.back().size();
-  int width = static_cast<int>(most);
-  while (width > 16 / bytes && width / 2 >= channels) width /= 2;
-  return emitPool(e, node, maximum(x), bytes, bytes, width, false);
+  Combiner c = maximum(x);
+  c.inBytes = c.outBytes = bytes;
+  c.width = static_cast<int>(most);
+  while (c.width > 16 / bytes && c.width / 2 >= channels) c.width /= 2;
+  return emitPool(e, p, c);
 }
 
-Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node, const PoolShape& p) {
   Combiner c;
   c.start = [](KernelEmitter& k, int lanes) { return k.floats(0, lanes); };
   c.add = [](KernelEmitter& k, Reg acc, Reg address, int width, int count) {
@@ -197,10 +207,12 @@ Result<KernelShape> emitAvgPool(KernelEmitter& e, const Node& node) {
     Reg divisor = k.splat(k.b.CreateSIToFP(counted, k.b.getFloatTy()), width);
     storeUpTo(k, k.b.CreateFDiv(acc, divisor), address, count);
   };
-  return emitPool(e, node, c, 4, 4, e.lanes(), node.integer("count_include_pad") != 0);
+  c.width = e.lanes();
+  c.includePad = node.integer("count_include_pad") != 0;
+  return emitPool(e, p, c);
 }
 
-Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node, const PoolShape& p) {
   const bool hasSign = isSigned(node.operand(0)->type().dtype);
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Combiner c;
@@ -211,26 +223,36 @@ Result<KernelShape> emitQuantizedAvgPool(KernelEmitter& e, const Node& node) {
   c.finish = [bounds](KernelEmitter& k, Reg acc, Reg taps, Reg counted, Reg address, int width, int count) {
     storeRequantized(k, acc, taps, counted, bounds, address, width, count);
   };
-  return emitPool(e, node, c, 1, 1, e.lanes(), node.integer("count_include_pad") != 0);
+  c.inBytes = c.outBytes = 1;
+  c.width = e.lanes();
+  c.includePad = node.integer("count_include_pad") != 0;
+  return emitPool(e, p, c);
 }
 
 // ---- lrn: a window over channels --------------------------------------------------------------
 
-bool supportsLrn(const KernelDef&, const Node& node, const Target&) {
+struct LrnPlan {
+  int64_t rows, pixels, channels, size;
+};
+
+std::optional<LrnPlan> planLrn(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  return isPlainFloat(x) && x.numElements() > 0 && x.rank() >= 3 && node.string("layout") == "channels_last" && node.integer("size") <= 64;
+  if (!isPlainFloat(x) || x.numElements() == 0 || x.rank() < 3 || node.string("layout") != "channels_last" || node.integer("size") > 64)
+    return std::nullopt;
+  const Ints sizes = x.sizes();
+  const int64_t channels = sizes.back(), rows = sizes[0] * sizes[1];
+  return LrnPlan{rows, x.numElements() / rows / channels, channels, node.integer("size")};
 }
 
-double costLrn(const KernelDef&, const Node& node, const Target& target) {
-  const double perVector = 80 + 3.0 * static_cast<double>(node.integer("size"));
+double costLrn(const LrnPlan& plan, const Node& node, const Target& target) {
+  const double perVector = 80 + 3.0 * static_cast<double>(plan.size);
   return 100 + static_cast<double>(node.result()->type().numElements()) * perVector * 4 / target.vectorBytes();
 }
 
 // A pixel's channels are copied between zeros, whose squares add nothing: no sum is -0.
-Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node) {
-  const Ints sizes = node.operand(0)->type().sizes();
-  const int64_t channels = sizes.back(), rows = sizes[0] * sizes[1], pixels = node.operand(0)->type().numElements() / rows / channels;
-  const int64_t size = node.integer("size"), before = (size - 1) / 2;
+Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node, const LrnPlan& plan) {
+  const auto [rows, pixels, channels, size] = plan;
+  const int64_t before = (size - 1) / 2;
   const int width = laneCount(e, channels);
   const int64_t scratchBytes = 4 * (channels + size + width);
   const auto real = [&](const char* name) { return static_cast<float>(node.real(name)); };
@@ -259,6 +281,27 @@ Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node) {
         true);
   });
   return KernelShape{rows, scratchBytes};
+}
+
+}  // namespace
+
+std::vector<KernelDef> maxPoolKernels() {
+  return kernelsOf(
+      KernelFamily<PoolShape>{.ops = {"max_pool"}, .rows = {{"max_pool"}}, .plan = planPool, .cost = costPool, .emit = emitMaxPool});
+}
+
+std::vector<KernelDef> avgPoolKernels() {
+  return kernelsOf(
+      KernelFamily<PoolShape>{.ops = {"avg_pool"}, .rows = {{"avg_pool"}}, .plan = planPool, .cost = costPool, .emit = emitAvgPool});
+}
+
+std::vector<KernelDef> lrnKernels() {
+  return kernelsOf(KernelFamily<LrnPlan>{.ops = {"lrn"}, .rows = {{"lrn"}}, .plan = planLrn, .cost = costLrn, .emit = emitLrn});
+}
+
+std::vector<KernelDef> quantizedAvgPoolKernels() {
+  return kernelsOf(KernelFamily<PoolShape>{
+      .ops = {"q.avg_pool"}, .rows = {{"avg_pool_u8"}}, .plan = planPool, .cost = costPool, .emit = emitQuantizedAvgPool});
 }
 
 }  // namespace qc

@@ -8,7 +8,7 @@
 
 #include "codegen/emit/recurrent_product.h"
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 
 namespace qc {
 namespace {
@@ -225,23 +225,30 @@ class Recurrence {
   Reg home_ = nullptr, input_ = nullptr, output_ = nullptr;  // of the batch entry
 };
 
-}  // namespace
-
-bool supportsRecurrence(const KernelDef&, const Node& node, const Target&) {
+std::optional<RecurrentForm> plan(const Node& node, const Target&) {
   constexpr int64_t kMaxHidden = 1 << 14;  // the state of a unit stays near
-  const auto form = RecurrentForm::of(node.op(), node.attrs());
-  return form && form->hidden <= kMaxHidden && node.result(0)->type().isStatic();
+  auto form = RecurrentForm::of(node.op(), node.attrs());
+  if (!form || form->hidden > kMaxHidden || !node.result(0)->type().isStatic()) return std::nullopt;
+  return *std::move(form);
 }
 
-double costRecurrence(const KernelDef&, const Node& node, const Target& target) {
+double cost(const RecurrentForm&, const Node& node, const Target& target) {
   const TensorType &x = node.operand(0)->type(), &r = node.operand(1)->type();
   const double steps = static_cast<double>(x.shape[0].size() * x.shape[1].size());
   return steps * static_cast<double>(r.numElements() * sizeOf(r.dtype)) / (target.vectorBytes() / 2.0);
 }
 
-Result<KernelShape> emitRecurrence(KernelEmitter& e, const Node& node) {
-  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(node.op(), node.attrs()));
-  return Recurrence(e, node, form).emit();
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RecurrentForm& form) { return Recurrence(e, node, form).emit(); }
+
+}  // namespace
+
+std::vector<KernelDef> recurrenceKernels() {
+  return kernelsOf(KernelFamily<RecurrentForm>{
+      .ops = {"lstm_steps", "gru_steps", "rnn_steps", "q.dynamic_lstm_steps", "q.dynamic_gru_steps", "q.dynamic_rnn_steps"},
+      .rows = {{"recurrence"}},
+      .plan = plan,
+      .cost = cost,
+      .emit = emit});
 }
 
 }  // namespace qc

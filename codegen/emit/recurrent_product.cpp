@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "codegen/emit/dynamic.h"
+#include "codegen/emit/products.h"
 #include "codegen/emit/vector_loop.h"
 
 namespace qc {
@@ -109,9 +110,8 @@ class IntegerProduct : public RecurrentProductEmitter {
 
  private:
   static bool sumsBytes(const KernelEmitter& e, const Node& node, const RecurrentForm& form) {
-    const int lanes = lanesOf(e);
     return node.operand(form.place(Operand::r))->type().dtype == DType::s8 &&
-           ((lanes == 16 && e.has(Isa::avx512vnni)) || (lanes == 8 && e.has(Isa::avxvnni)));
+           Products::isSingle(Product::bytes, lanesOf(e), e.target().isas);
   }
 
   int64_t panelBytes() const { return form_.panelSize() * sizeOf(weight_); }
@@ -150,12 +150,10 @@ class IntegerProduct : public RecurrentProductEmitter {
     return e_.bitcast(e_.splat(e_.load(e_.b.getInt64Ty(), address), lanes_ / 2), e_.i32(lanes_));
   }
   Reg addProducts(Reg sum, Reg factor, Reg weights) {
-    if (inBytes_)
-      return e_.intrinsic(lanes_ == 16 ? llvm::Intrinsic::x86_avx512_vpdpbusd_512 : llvm::Intrinsic::x86_avx512_vpdpbusd_256,
-                          {sum, factor, e_.load(e_.i32(lanes_), weights)});
+    if (inBytes_) return Products(e_, Product::bytes, lanes_, e_.target().isas).add(sum, factor, e_.load(e_.i32(lanes_), weights));
     Reg words = weight_ == DType::s16 ? e_.load(e_.i16(2 * lanes_), weights)
                                       : e_.b.CreateSExt(e_.load(e_.i8(2 * lanes_), weights), e_.i16(2 * lanes_));
-    return addPairs(e_, sum, factor, e_.bitcast(words, e_.i32(lanes_)));
+    return Products::addPairs(e_, sum, factor, e_.bitcast(words, e_.i32(lanes_)));
   }
   // One lane per row.
   Values pairsJoined(const Values& acc) {

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/ops/resize.h"
 
 namespace qc {
@@ -143,26 +143,23 @@ KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighte
 
 bool isNearest(const Node& node) { return node.string("mode") == "nearest"; }
 
-}  // namespace
-
-bool supportsResize(const KernelDef&, const Node& node, const Target&) {
+std::optional<ResizePlan> plan(const Node& node, const Target&) {
   const TensorType &x = node.operand(0)->type(), &y = node.result()->type();
-  if (x.numElements() == 0 || y.numElements() == 0) return false;
+  if (x.numElements() == 0 || y.numElements() == 0) return std::nullopt;
   const bool types = node.is("q.resize") ? isPerTensorByte(x) && isPerTensorByte(y) : isNearest(node) || isPlainFloat(x);
-  return types && planOf(node).has_value();
+  if (!types) return std::nullopt;
+  return planOf(node);
 }
 
-double costResize(const KernelDef&, const Node& node, const Target& target) {
+double cost(const ResizePlan& plan, const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
-  const auto plan = planOf(node);
-  const double pixels = static_cast<double>(y.numElements() / plan->inner), corners = static_cast<double>(plan->corners());
-  const double vectors = static_cast<double>((plan->inner * 4 + target.vectorBytes() - 1) / target.vectorBytes());
+  const double pixels = static_cast<double>(y.numElements() / plan.inner), corners = static_cast<double>(plan.corners());
+  const double vectors = static_cast<double>((plan.inner * 4 + target.vectorBytes() - 1) / target.vectorBytes());
   return 100 + pixels * (4 * corners + vectors * (2 * corners + (y.isQuantized() ? 12 : 2)));
 }
 
-Result<KernelShape> emitResize(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& plan) {
   const TensorType &xType = node.operand(0)->type(), &yType = node.result()->type();
-  const ResizePlan plan = *planOf(node);
   const bool quantized = node.is("q.resize");
   const int64_t bytes = sizeOf(xType.dtype);
   if (isNearest(node) && !quantized) {
@@ -201,6 +198,12 @@ Result<KernelShape> emitResize(KernelEmitter& e, const Node& node) {
       storeUpTo(e, sum, e.at(to, e.b.CreateMul(i, e.i64(sizeOf(yType.dtype)))), count);
     });
   });
+}
+
+}  // namespace
+
+std::vector<KernelDef> resizeKernels() {
+  return kernelsOf(KernelFamily<ResizePlan>{.ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .cost = cost, .emit = emit});
 }
 
 }  // namespace qc

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "codegen/plan/rows.h"
 
 namespace qc {
@@ -27,27 +27,20 @@ Reg extreme(KernelEmitter& e, const Rows& rows, bool largest, Reg start, const s
   return rows.combined(m[0], better);
 }
 
-}  // namespace
-
 // ---- softmax ----------------------------------------------------------------------------------
 
-namespace {
-
-RowSpace softmaxSpace(const Node& node) { return *RowSpace::around(node.operand(0)->type().sizes(), {node.integer("axis")}); }
-
-}  // namespace
-
-bool supportsSoftmax(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planSoftmax(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  return isPlainFloat(x) && x.numElements() > 0;
+  if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
+  return RowSpace::around(x.sizes(), {node.integer("axis")});
 }
 
-double costSoftmax(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 60); }
+double costSoftmax(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 60); }
 
-Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool logarithm = node.is("log_softmax");
   const ScalarExpr exponential = expr::exp(ScalarExpr::arg(0)), log = expr::log(ScalarExpr::arg(0));
-  return emitRows(e, softmaxSpace(node), [&](Rows& rows) {
+  return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
     Reg lowest = e.floats(-std::numeric_limits<float>::infinity(), rows.width());
     // The sign of a zero m does not matter: exp takes x - m = +-0 to 1.
@@ -66,8 +59,6 @@ Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node) {
 }
 
 // ---- norms ------------------------------------------------------------------------------------
-
-namespace {
 
 std::vector<int64_t> axesFrom(int64_t first, int64_t rank) {
   std::vector<int64_t> axes;
@@ -96,22 +87,17 @@ std::optional<RowSpace> normSpace(const Node& node) {
   return space;
 }
 
-}  // namespace
-
-bool supportsNorm(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planNorm(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  if (!isPlainFloat(x) || x.numElements() == 0) return false;
+  if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
   const auto space = normSpace(node);
-  if (!space) return false;
   // Parameters that broadcast within the normalized dims are rare.
-  for (int i = 1; node.is("layer_norm") && i < node.numOperands(); ++i)
-    if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return false;
-  return true;
+  for (int i = 1; space && node.is("layer_norm") && i < node.numOperands(); ++i)
+    if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return std::nullopt;
+  return space;
 }
 
-double costNorm(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 12); }
-
-namespace {
+double costNorm(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 12); }
 
 struct Moments {
   Reg mean, r;
@@ -176,11 +162,9 @@ void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const 
       true);
 }
 
-}  // namespace
-
-Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const auto epsilon = static_cast<float>(node.real("epsilon"));
-  return emitRows(e, *normSpace(node), [&](Rows& rows) {
+  return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
     const Moments m = moments(e, rows, x, epsilon);
     if (node.is("group_norm"))
@@ -191,8 +175,6 @@ Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node) {
 }
 
 // ---- reductions -------------------------------------------------------------------------------
-
-namespace {
 
 std::optional<RowSpace> reductionSpace(const Node& node) {
   const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
@@ -248,21 +230,19 @@ Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<
   return e.b.CreateSelect(e.splat(isZero, rows.width()), signedZero, m);
 }
 
-}  // namespace
-
-bool supportsReduction(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planReduction(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
-  if (x.numElements() == 0 || x.numElements() > INT32_MAX / 2) return false;
+  if (x.numElements() == 0 || x.numElements() > INT32_MAX / 2) return std::nullopt;
   const bool selects = !node.is("reduce_sum") && !node.is("reduce_mean") && !node.is("q.reduce_mean");
   const bool types = node.is("q.reduce_mean") ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
                                               : isPlainFloat(x) || (selects && (isPerTensorByte(x) || isPlainByte(x)));
-  return types && reductionSpace(node).has_value();
+  if (!types) return std::nullopt;
+  return reductionSpace(node);
 }
 
-double costReduction(const KernelDef&, const Node& node, const Target& target) { return rowsCost(node, target, 2); }
+double costReduction(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 2); }
 
-Result<KernelShape> emitSum(KernelEmitter& e, const Node& node) {
-  const RowSpace space = *reductionSpace(node);
+Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& space) {
   return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, node.operand(0)->type());
     Reg sum = rows.sum(element);
@@ -272,8 +252,7 @@ Result<KernelShape> emitSum(KernelEmitter& e, const Node& node) {
 }
 
 // requantize(sum - n * zx, (sx / sy) / n, zy), rounded in float32 in that order.
-Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node) {
-  const RowSpace space = *reductionSpace(node);
+Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool hasSign = isSigned(node.operand(0)->type().dtype);
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.i32c(space.length));
@@ -291,10 +270,10 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node) {
   });
 }
 
-Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const TensorType& type = node.operand(0)->type();
   const bool largest = node.is("reduce_max"), isByte = sizeOf(type.dtype) == 1;
-  return emitRows(e, *reductionSpace(node), [&](Rows& rows) {
+  return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, type);
     Reg start = e.floats(largest ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity(), rows.width());
     if (isByte) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
@@ -306,9 +285,9 @@ Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node) {
 }
 
 // The first or last element equal to the extreme; a NaN never is.
-Result<KernelShape> emitArg(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitArg(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool largest = node.is("argmax"), last = node.integer("select_last") != 0;
-  return emitRows(e, *reductionSpace(node), [&](Rows& rows) {
+  return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, node.operand(0)->type());
     const int width = rows.width();
     llvm::Type* ints = e.i32(width);
@@ -328,6 +307,38 @@ Result<KernelShape> emitArg(KernelEmitter& e, const Node& node) {
     found = e.b.CreateSelect(e.b.CreateICmpEQ(found, none), e.ints(0, ints), found);
     storeReduced(e, rows, e.b.CreateSExt(found, e.i64s(width)));
   });
+}
+
+}  // namespace
+
+std::vector<KernelDef> softmaxKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"softmax", "log_softmax"}, .rows = {{"softmax"}}, .plan = planSoftmax, .cost = costSoftmax, .emit = emitSoftmax});
+}
+
+std::vector<KernelDef> normKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"layer_norm", "instance_norm", "group_norm"}, .rows = {{"norm"}}, .plan = planNorm, .cost = costNorm, .emit = emitNorm});
+}
+
+std::vector<KernelDef> sumKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"reduce_sum", "reduce_mean"}, .rows = {{"sum"}}, .plan = planReduction, .cost = costReduction, .emit = emitSum});
+}
+
+std::vector<KernelDef> quantizedMeanKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"q.reduce_mean"}, .rows = {{"mean_u8"}}, .plan = planReduction, .cost = costReduction, .emit = emitQuantizedMean});
+}
+
+std::vector<KernelDef> extremeKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"reduce_max", "reduce_min"}, .rows = {{"extreme"}}, .plan = planReduction, .cost = costReduction, .emit = emitExtreme});
+}
+
+std::vector<KernelDef> argExtremeKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"argmax", "argmin"}, .rows = {{"arg_extreme"}}, .plan = planReduction, .cost = costReduction, .emit = emitArg});
 }
 
 }  // namespace qc

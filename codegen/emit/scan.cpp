@@ -5,7 +5,7 @@
 #include <bit>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "codegen/plan/rows.h"
 
 namespace qc {
@@ -69,21 +69,19 @@ KernelShape emitEachRow(KernelEmitter& e, const RowSpace& space, const std::func
   return {space.outer * space.inner, 0};
 }
 
-}  // namespace
-
 // ---- cumsum -----------------------------------------------------------------------------------
 
-bool supportsCumsum(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planCumsum(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::s4 && x.dtype != DType::u4;
-  return x.numElements() > 0 && (isReal(x.dtype) || whole);
+  if (x.numElements() == 0 || !(isReal(x.dtype) || whole)) return std::nullopt;
+  return axisSpace(node);
 }
 
-double costCumsum(const KernelDef&, const Node& node, const Target&) { return scanCost(node, 4); }
+double costCumsum(const RowSpace&, const Node& node, const Target&) { return scanCost(node, 4); }
 
 // Vectors of neighbouring rows; where rows are dense, single elements.
-Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node) {
-  const RowSpace space = axisSpace(node);
+Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
   const Numbers numbers(e, node.operand(0)->type().dtype);
   const int64_t bytes = numbers.bytes();
@@ -121,13 +119,11 @@ Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node) {
 
 // ---- topk -------------------------------------------------------------------------------------
 
-namespace {
-
 // The first k of a row in the order of the op, in the results themselves: a heap whose root comes last of those kept, then sorted.
 class TopK {
  public:
-  TopK(KernelEmitter& e, const Node& node)
-      : e_(e), node_(node), dtype_(node.operand(0)->type().dtype), numbers_(e, dtype_), space_(axisSpace(node)), k_(node.integer("k")) {}
+  TopK(KernelEmitter& e, const Node& node, const RowSpace& space)
+      : e_(e), node_(node), dtype_(node.operand(0)->type().dtype), numbers_(e, dtype_), space_(space), k_(node.integer("k")) {}
 
   KernelShape emit() {
     return emitEachRow(e_, space_, [&](Reg first, Reg row) {
@@ -237,21 +233,18 @@ class TopK {
   Reg values_ = nullptr, indices_ = nullptr;
 };
 
-}  // namespace
-
-bool supportsTopK(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planTopK(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::u64;
-  return node.result(0)->type().numElements() > 0 && (x.dtype == DType::f32 || whole);
+  if (node.result(0)->type().numElements() == 0 || !(x.dtype == DType::f32 || whole)) return std::nullopt;
+  return axisSpace(node);
 }
 
-double costTopK(const KernelDef&, const Node& node, const Target&) { return scanCost(node, 12); }
+double costTopK(const RowSpace&, const Node& node, const Target&) { return scanCost(node, 12); }
 
-Result<KernelShape> emitTopK(KernelEmitter& e, const Node& node) { return TopK(e, node).emit(); }
+Result<KernelShape> emitTopK(KernelEmitter& e, const Node& node, const RowSpace& space) { return TopK(e, node, space).emit(); }
 
 // ---- reductions -------------------------------------------------------------------------------
-
-namespace {
 
 std::optional<RowSpace> foldSpace(const Node& node) {
   const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
@@ -282,22 +275,20 @@ struct Fold {
   }
 };
 
-}  // namespace
-
-bool supportsFold(const KernelDef&, const Node& node, const Target&) {
+std::optional<RowSpace> planFold(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   const Fold fold(node);
-  if (x.numElements() == 0 || !foldSpace(node)) return false;
+  if (x.numElements() == 0 || x.dtype == DType::s4 || x.dtype == DType::u4) return std::nullopt;
   const bool selects = fold.isMin || fold.isMax;
-  if (x.dtype == DType::s4 || x.dtype == DType::u4) return false;
-  return isPlainInteger(x) ? selects || x.dtype != DType::boolean : fold.isProduct && isReal(x.dtype);
+  const bool types = isPlainInteger(x) ? selects || x.dtype != DType::boolean : fold.isProduct && isReal(x.dtype);
+  if (!types) return std::nullopt;
+  return foldSpace(node);
 }
 
-double costFold(const KernelDef&, const Node& node, const Target&) { return scanCost(node, 4); }
+double costFold(const RowSpace&, const Node& node, const Target&) { return scanCost(node, 4); }
 
-Result<KernelShape> emitFold(KernelEmitter& e, const Node& node) {
+Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const Fold fold(node);
-  const RowSpace space = *foldSpace(node);
   const TensorType& type = node.operand(0)->type();
   const Numbers numbers(e, type.dtype);
   const bool last = fold.isArg && node.integer("select_last") != 0;
@@ -323,6 +314,26 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node) {
     if (fold.isMean) y = e.b.CreateSDiv(y, e.i64(space.length));
     e.store(numbers.narrowed(y), numbers.place(e.result(), row));
   });
+}
+
+}  // namespace
+
+std::vector<KernelDef> cumsumKernels() {
+  return kernelsOf(
+      KernelFamily<RowSpace>{.ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .cost = costCumsum, .emit = emitCumsum});
+}
+
+std::vector<KernelDef> topkKernels() {
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"topk"}, .rows = {{"topk"}}, .plan = planTopK, .cost = costTopK, .emit = emitTopK});
+}
+
+std::vector<KernelDef> foldKernels() {
+  return kernelsOf(
+      KernelFamily<RowSpace>{.ops = {"reduce_prod", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "argmax", "argmin"},
+                             .rows = {{"fold"}},
+                             .plan = planFold,
+                             .cost = costFold,
+                             .emit = emitFold});
 }
 
 }  // namespace qc

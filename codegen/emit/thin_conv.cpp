@@ -7,7 +7,7 @@
 
 #include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/families.h"
+#include "codegen/plan/kernel_family.h"
 #include "ir/epilogue_form.h"
 
 namespace qc {
@@ -35,12 +35,13 @@ struct ThinConv {
 
 // How a row is cut, and where things are in scratch (bytes).
 struct ThinPlan {
+  ThinConv conv;
   int lanes, vectors;     // of a block of pixels: enough chains of FMAs to hide their latency
   int64_t block, blocks;  // pixels; the last one may be partial
   int64_t pitch;          // floats from one channel's row to the next
   int64_t weights, tail, bytes;
 
-  ThinPlan(const ThinConv& c, int vectorLanes) : lanes(vectorLanes) {
+  ThinPlan(const ThinConv& c, int vectorLanes) : conv(c), lanes(vectorLanes) {
     vectors = static_cast<int>(std::min<int64_t>(c.outputs == 1 ? 8 : 12 / c.outputs, (c.outW + lanes - 1) / lanes));
     block = int64_t{lanes} * vectors;
     blocks = (c.outW + block - 1) / block;
@@ -55,8 +56,8 @@ struct ThinPlan {
 
 class ThinConvEmitter {
  public:
-  ThinConvEmitter(KernelEmitter& e, const Node& node)
-      : e_(e), conv_(node), plan_(conv_, e.lanes()), post_(EpilogueForm::of(node).formula()) {}
+  ThinConvEmitter(KernelEmitter& e, const Node& node, const ThinPlan& plan)
+      : e_(e), conv_(plan.conv), plan_(plan), post_(EpilogueForm::of(node).formula()) {}
 
   KernelShape emit() {
     const ThinConv& c = conv_;
@@ -163,8 +164,8 @@ class ThinConvEmitter {
   }
 
   KernelEmitter& e_;
-  ThinConv conv_;
-  ThinPlan plan_;
+  const ThinConv& conv_;
+  const ThinPlan& plan_;
   ScalarExpr post_;
 };
 
@@ -172,27 +173,34 @@ bool allOnes(const Ints& list) {
   return std::all_of(list.begin(), list.end(), [](int64_t v) { return v == 1; });
 }
 
-}  // namespace
-
-bool supportsThinConv(const KernelDef&, const Node& node, const Target& target) {
+std::optional<ThinPlan> plan(const Node& node, const Target& target) {
   const TensorType &x = node.operand(0)->type(), &w = node.operand(1)->type(), &y = node.result()->type();
-  if (!isPlainFloat(x) || !isPlainFloat(w) || !isPlainFloat(y) || x.rank() != 4 || node.string("layout") != "channels_last") return false;
+  if (!isPlainFloat(x) || !isPlainFloat(w) || !isPlainFloat(y) || x.rank() != 4 || node.string("layout") != "channels_last")
+    return std::nullopt;
   if (node.operand("residual") || node.integer("group") != 1 || !allOnes(node.integers("strides")) || !allOnes(node.integers("dilations")))
-    return false;
-  if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return false;
-  const ThinConv c(node);
-  return c.outW >= 16 && ThinPlan(c, target.vectorBytes() / 4).bytes <= kMaxScratch;
-}
-
-double costThinConv(const KernelDef&, const Node& node, const Target& target) {
+    return std::nullopt;
+  if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return std::nullopt;
   const ThinConv c(node);
   const ThinPlan plan(c, target.vectorBytes() / 4);
+  if (c.outW < 16 || plan.bytes > kMaxScratch) return std::nullopt;
+  return plan;
+}
+
+double cost(const ThinPlan& plan, const Node&, const Target&) {
+  const ThinConv& c = plan.conv;
   const auto rows = static_cast<double>(c.batch * c.outH), vectors = static_cast<double>(plan.blocks * plan.vectors);
   const double fmas = rows * vectors * static_cast<double>(c.taps() * c.outputs);
   const double staged = rows * static_cast<double>(c.inW * c.channels);
   return 1000 + fmas * 0.8 + staged * 0.8 + static_cast<double>(plan.weights) / 32;
 }
 
-Result<KernelShape> emitThinConv(KernelEmitter& e, const Node& node) { return ThinConvEmitter(e, node).emit(); }
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ThinPlan& plan) { return ThinConvEmitter(e, node, plan).emit(); }
+
+}  // namespace
+
+std::vector<KernelDef> thinConvKernels() {
+  return kernelsOf(
+      KernelFamily<ThinPlan>{.ops = {"conv"}, .rows = {{"thin_conv_f32", isaBit(Isa::avx2)}}, .plan = plan, .cost = cost, .emit = emit});
+}
 
 }  // namespace qc

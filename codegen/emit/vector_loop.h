@@ -1,5 +1,5 @@
 // What the emitters of elementwise, row and copy kernels share: loops over a constant number of elements in whole vectors and
-// one partial vector, the element types that they take, products of short integers.  Includes LLVM through emit.h.
+// one partial vector, the element types that they take.  Includes LLVM through emit.h.
 //
 //   const int width = laneCount(e, n);
 //   vectorLoop(e, n, width, [&](Reg i, int count) {             // count < width in the last trip at most
@@ -49,21 +49,6 @@ inline void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::fu
 inline Reg widened(KernelEmitter& e, Reg bytes, bool hasSign) {
   llvm::Type* wide = e.i32(KernelEmitter::lanesOf(bytes));
   return hasSign ? e.b.CreateSExt(bytes, wide) : e.b.CreateZExt(bytes, wide);
-}
-
-// sum + the two products of 16-bit halves, in every 32-bit lane of vectors as wide as the target's.
-inline Reg addPairs(KernelEmitter& e, Reg sum, Reg a, Reg b) {
-  using namespace llvm;
-  const int lanes = KernelEmitter::lanesOf(sum);
-  const auto words = [&](Reg v) { return e.bitcast(v, e.i16(2 * lanes)); };
-  if (lanes == 16 && e.has(Isa::avx512vnni)) return e.intrinsic(Intrinsic::x86_avx512_vpdpwssd_512, {sum, a, b});
-  if (lanes == 8 && e.has(Isa::avxvnni)) return e.intrinsic(Intrinsic::x86_avx512_vpdpwssd_256, {sum, a, b});
-  if (lanes == 16) return e.b.CreateAdd(sum, e.intrinsic(Intrinsic::x86_avx512_pmaddw_d_512, {words(a), words(b)}));
-  if (lanes == 8) return e.b.CreateAdd(sum, e.intrinsic(Intrinsic::x86_avx2_pmadd_wd, {words(a), words(b)}));
-  Reg sixteen = e.ints(16, e.i32(lanes));
-  const auto high = [&](Reg v) { return e.b.CreateAShr(v, sixteen); };
-  const auto low = [&](Reg v) { return high(e.b.CreateShl(v, sixteen)); };
-  return e.b.CreateAdd(sum, e.b.CreateAdd(e.b.CreateMul(low(a), low(b)), e.b.CreateMul(high(a), high(b))));
 }
 
 }  // namespace qc

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "codegen/plan/families.h"
 #include "codegen/plan/gemm.h"
 
 namespace qc {
@@ -92,32 +91,30 @@ AttrDict panelAttrs(const Node& node, const Packing& packing) {
           {"zero_points", int64_t{node.operand("zero_point") != nullptr}}};
 }
 
-}  // namespace
+std::optional<GemmPlan> planWeightLinear(const KernelRow<GemmIsa>& row, const Node& node, const Target&) {
+  if (!node.operand("x")->type().isStatic() || node.result()->type().numElements() == 0) return std::nullopt;
+  const Result<GemmProblem> problem = GemmProblem::of(node);
+  if (!problem) return std::nullopt;
+  const GemmPlan plan = planGemm(row.traits, *problem);
+  if (plan.conv.depth() * plan.packing.panel * 4 > kMaxScratch) return std::nullopt;
+  return plan;
+}
 
-bool supportsWeightLinear(const KernelDef& def, const Node& node, const Target&) {
-  if (!node.operand("x")->type().isStatic() || node.result()->type().numElements() == 0) return false;
+bool supportsWeightLinear(const GemmPlan&, const Node& node, const Target&) {
   for (const char* name : {"w", "scale", "zero_point", "bias"})
     if (node.operand(name) && !constantAt(node, name)) return false;
   if (const Tensor* zero = constantAt(node, "zero_point"))
     for (const int32_t z : zero->as<int32_t>())
       if (z < -kMaxZeroPoint || z > kMaxZeroPoint) return false;
-  const Result<GemmProblem> problem = GemmProblem::of(node);
-  if (!problem) return false;
-  const GemmPlan plan = planGemm(gemmIsaOf(def), *problem);
-  return problem->conv.depth() * plan.packing.panel * 4 <= kMaxScratch;
+  return true;
 }
 
-// Of the node before or after packing.
-double costWeightLinear(const KernelDef& def, const Node& node, const Target& target) {
-  const Result<GemmProblem> problem = GemmProblem::of(node);
-  if (!problem) return INFINITY;
-  const double weights = static_cast<double>(problem->conv.outputs * problem->conv.depth());
-  return planGemm(gemmIsaOf(def), *problem).cycles + weights * 16 / target.vectorBytes();
+double costWeightLinear(const GemmPlan& plan, const Node&, const Target& target) {
+  const double weights = static_cast<double>(plan.conv.outputs * plan.conv.depth());
+  return plan.cycles + weights * 16 / target.vectorBytes();
 }
 
-Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& builder) {
-  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
-  const GemmPlan plan = planGemm(gemmIsaOf(def), problem);
+Result<Node*> packWeightLinear(const GemmPlan& plan, const Node& node, Builder& builder) {
   const AttrDict attrs = panelAttrs(node, plan.packing);
   QC_ASSIGN(const WeightPanels panels, WeightPanels::of(attrs));
   const Tensor &w = *constantAt(node, "w"), &scale = *constantAt(node, "scale");
@@ -149,6 +146,23 @@ Result<Node*> packWeightLinear(const KernelDef& def, const Node& node, Builder& 
                             {node.operand("x"), builder.constant(base + ".panels", std::move(packed)),
                              builder.constant(base + ".sets", std::move(parameters)), bias},
                             attrs, node.result()->name());
+}
+
+}  // namespace
+
+std::vector<KernelDef> weightLinearKernels() {
+  return kernelsOf(KernelFamily<GemmPlan, GemmIsa>{
+      .ops = {"q.weight_linear"},
+      .rows = {{"weights_f32_avx512", isaBit(Isa::avx512), kGemmF32Avx512},
+               {"weights_f32_avx2", isaBit(Isa::avx2), kGemmF32Avx2},
+               {"weights_f32_neon", isaBit(Isa::neon), kGemmF32Neon},
+               {"weights_f32_generic", 0, kGemmF32Generic}},
+      .plan = planWeightLinear,
+      .supports = supportsWeightLinear,
+      .cost = costWeightLinear,
+      .pack = packWeightLinear,
+      .emit = emitGemm,
+  });
 }
 
 }  // namespace qc

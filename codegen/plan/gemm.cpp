@@ -4,46 +4,11 @@
 #include <cmath>
 #include <utility>
 
-#include "codegen/plan/families.h"
-#include "ir/epilogue_form.h"
-#include "ir/op_def.h"
-
 namespace qc {
-
-using Dot = GemmIsa::Dot;
-
-const GemmIsa kGemmU8Avx512Vnni{Dot::vnni, DType::u8, DType::s8, 16, 4, 128, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.70}}}};
-const GemmIsa kGemmU8Amx{Dot::tiles, DType::u8, DType::s8, 16, 4, 1024, {{{2, 16, 0.80}, {1, 16, 0.50}, {1, 16, 0.50}}}};
-const GemmIsa kGemmU8AvxVnni{Dot::vnni, DType::u8, DType::s8, 8, 4, 64, {{{2, 6, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
-const GemmIsa kGemmU8Avx2Pairs{Dot::pairs, DType::u8, DType::s8, 8, 4, 32, {{{2, 4, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}};
-const GemmIsa kGemmS16Avx2{Dot::words, DType::s16, DType::s16, 8, 2, 24, {{{2, 4, 0.95}, {1, 8, 0.80}, {1, 8, 0.80}}}};
-const GemmIsa kGemmU8Avx512Pairs{Dot::pairs, DType::u8, DType::s8, 16, 4, 64, {{{4, 6, 0.85}, {2, 8, 0.80}, {1, 8, 0.60}}}};
-const GemmIsa kGemmS16Avx512{Dot::words, DType::s16, DType::s16, 16, 2, 48, {{{4, 6, 0.90}, {2, 8, 0.85}, {1, 8, 0.60}}}};
-const GemmIsa kGemmS16Generic{Dot::generic, DType::s16, DType::s16, 4, 2, 2, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
-const GemmIsa kGemmU8I8mm{Dot::usdot, DType::u8, DType::s8, 4, 4, 32, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}};
-const GemmIsa kGemmU8Dotprod{Dot::sdot, DType::u8, DType::s8, 4, 4, 32, {{{4, 6, 0.8}, {2, 8, 0.7}, {1, 8, 0.5}}}};
-const GemmIsa kGemmF32Neon{Dot::fma, DType::f32, DType::f32, 4, 1, 8, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}};
-const GemmIsa kGemmF32Avx512{Dot::fma, DType::f32, DType::f32, 16, 1, 32, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.60}}}};
-const GemmIsa kGemmF32Avx2{Dot::fma, DType::f32, DType::f32, 8, 1, 16, {{{2, 6, 0.90}, {1, 8, 0.70}, {1, 8, 0.70}}}};
-const GemmIsa kGemmF32Generic{Dot::fma, DType::f32, DType::f32, 4, 1, 1, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
-
-const GemmIsa& gemmIsaOf(const KernelDef& def) { return *static_cast<const GemmIsa*>(def.traits); }
-
 namespace {
 
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kLevel2 = 1 << 20;  // the smallest second cache among the CPUs aimed at
-
-bool isInteger(const Node& node) { return node.operand(0)->type().isQuantized(); }
-
-std::vector<int64_t> weightShapeOf(const Node& node) {
-  if (const Attr* packed = node.attrs().find("weight_shape")) return std::get<std::vector<int64_t>>(*packed);
-  std::vector<int64_t> sizes = node.operand("w")->type().sizes();
-  if (const Attr* columns = node.attrs().find("columns")) sizes[1] = std::get<int64_t>(*columns);  // of q.weight_linear
-  return sizes;
-}
-
-Value* residualOf(const Node& node) { return node.operand("residual"); }
 
 // Fewest wasted columns, discounted by what each block reaches.
 const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
@@ -117,7 +82,7 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
   p.offset = isa.inputOffset();
   if (problem.wideWeights && isa.weight == DType::s8) p.halves = 2;
   p.rowRuns = !plan.sparse && hasRowRuns(conv, plan.staged);
-  p.sums = plan.sparse && isa.dot != Dot::fma && p.halves == 1;
+  p.sums = plan.sparse && isa.product != Product::floats && p.halves == 1;
   if (isa.usesTiles()) p.runPad = tileDepth(conv, p.rowRuns);
   return p;
 }
@@ -183,40 +148,6 @@ double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::B
 
 }  // namespace
 
-namespace {
-
-int64_t byteAt(const Tensor& w, int64_t i) {
-  const auto at = usize(i);
-  return w.dtype() == DType::s8 ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
-}
-
-bool isCentred(const QuantParams& quant) {
-  return std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; });
-}
-
-// Constant 8-bit weights with parameters per tensor or per output channel.
-bool hasByteWeights(const Node& node) {
-  const TensorType& type = node.operand("w")->type();
-  return node.operand("w")->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
-         type.quant->blockSize == 0 && type.quant->axis <= 0;
-}
-
-bool leavesBytes(const Node& node) {
-  if (!hasByteWeights(node)) return false;
-  const Tensor& w = *node.operand("w")->constant();
-  const QuantParams& quant = *node.operand("w")->type().quant;
-  if (w.dtype() == DType::s8 && isCentred(quant)) return false;
-  const int64_t sets = quant.perChannel() ? w.sizes()[0] : 1, each = w.numElements() / std::max<int64_t>(sets, 1);
-  for (int64_t s = 0; s < sets; ++s) {
-    const int64_t low = quant.zeroPoint(s) - 128, high = quant.zeroPoint(s) + 127;
-    for (int64_t i = s * each; i < (s + 1) * each; ++i)
-      if (const int64_t q = byteAt(w, i); q < low || q > high) return true;
-  }
-  return false;
-}
-
-}  // namespace
-
 Result<GemmProblem> GemmProblem::of(const Node& node) {
   const TensorType& x = node.operand(0)->type();
   const TensorType& y = node.result()->type();
@@ -225,18 +156,19 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   GemmProblem problem;
   QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
   problem.quantizedResult = y.isQuantized();
-  const Value* residual = residualOf(node);
+  const Value* residual = node.operand("residual");
   problem.floatResidual = residual && !residual->type().isQuantized();
   if (const Attr* packed = node.attrs().find("packing")) {
     problem.wideWeights = std::get<Packing>(*packed).halves > 1;
   } else {
-    problem.wideWeights = isInteger(node) && leavesBytes(node);
+    problem.wideWeights = computesInIntegers(node) && hasWideWeights(node);
   }
   return problem;
 }
 
 GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   GemmPlan plan;
+  plan.isa = &isa;
   ConvGeometry& g = plan.conv;
   g = problem.conv;
   if (g.isMatrixProduct()) {
@@ -303,186 +235,6 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.chunkRows = chooseChunk(isa, plan, layout);
   plan.cycles = estimateCycles(isa, plan, block, layout);
   return plan;
-}
-
-// --- selection and packing ------------------------------------------------------------------------------------------
-
-namespace {
-
-// Weights as integers of zero point 0: s8, or s16 where they leave it.
-std::optional<Tensor> centredWeights(const Node& node) {
-  if (!hasByteWeights(node)) return std::nullopt;
-  const Tensor* w = node.operand("w")->constant();
-  const QuantParams& quant = *node.operand("w")->type().quant;
-  if (w->dtype() == DType::s8 && isCentred(quant)) return *w;
-  const bool wide = leavesBytes(node);
-  Tensor centred(wide ? DType::s16 : DType::s8, w->sizes());
-  const int64_t channels = w->sizes()[0], inner = w->numElements() / std::max<int64_t>(channels, 1);
-  for (int64_t i = 0; i < w->numElements(); ++i) {
-    const int64_t q = byteAt(*w, i) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
-    if (wide)
-      nth(centred.mutableAs<int16_t>(), i) = static_cast<int16_t>(q);
-    else
-      nth(centred.mutableAs<int8_t>(), i) = static_cast<int8_t>(q);
-  }
-  return centred;
-}
-
-// Whether kernels of this element type take such weights: 255 is no sum of two s8.
-bool fits(const Tensor& centred, DType element) {
-  if (centred.dtype() == DType::s8 || element == DType::s16) return true;
-  const std::span<const int16_t> w = centred.as<int16_t>();
-  return std::all_of(w.begin(), w.end(), [](int16_t v) { return v >= -256 && v <= 254; });
-}
-
-// vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
-bool pairsStayExact(const Tensor& packed) {
-  const std::span<const int8_t> w = packed.as<int8_t>();
-  for (size_t i = 0; i + 1 < w.size(); i += 2) {
-    const int high = std::max<int>(w[i], 0) + std::max<int>(w[i + 1], 0), low = std::min<int>(w[i], 0) + std::min<int>(w[i + 1], 0);
-    if (255 * high > 32767 || 255 * low < -32768) return false;
-  }
-  return true;
-}
-
-bool isPadded(const Node& node) {
-  const auto& pads = node.attrs().find("pads") ? node.integers("pads") : std::vector<int64_t>();
-  return std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; });
-}
-
-bool allFinite(const Tensor& weights) {
-  const std::span<const float> w = weights.as<float>();
-  return std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
-}
-
-// The bias, then what every run adds where all it reads is the zero point `zx`.
-Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor& weights, int64_t zx) {
-  const int64_t outputs = weights.sizes()[0], runs = layout.runs(), inputs = weights.sizes()[1];
-  Tensor all(DType::s32, {layout.biasEntries()}), sums(DType::s32, {outputs});
-  const std::span<int32_t> to = all.mutableAs<int32_t>();
-  const auto put = [&](int64_t place, const Tensor& values) {
-    const Tensor packed = layout.packChannels(values);
-    std::copy(packed.as<int32_t>().begin(), packed.as<int32_t>().end(), to.begin() + place * layout.columns());
-  };
-  put(0, bias);
-  for (int64_t run = 0; run < runs; ++run) {
-    for (int64_t o = 0; o < outputs; ++o) {
-      int64_t sum = 0;
-      for (int64_t i = 0; i < inputs; ++i) sum += static_cast<int64_t>(weights.at((o * inputs + i) * runs + run));
-      nth(sums.mutableAs<int32_t>(), o) = static_cast<int32_t>(zx * sum);  // wraps, like the sums it stands for
-    }
-    put(1 + run, sums);
-  }
-  return all;
-}
-
-bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
-
-bool supportsTypes(const Node& node) {
-  const TensorType& x = node.operand(0)->type();
-  const TensorType& y = node.result()->type();
-  if (isInteger(node) ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32) return false;
-  if (y.isQuantized() ? !isByteQuant(y) : y.dtype != DType::f32) return false;
-  const Value* residual = residualOf(node);
-  if (residual && !(isByteQuant(residual->type()) || (residual->type().dtype == DType::f32 && !residual->type().isQuantized())))
-    return false;
-  if (residual && residual->type().shape != y.shape) return false;
-  const Attr* layout = node.attrs().find("layout");
-  if (layout && weightShapeOf(node).size() > 2 && *layout != Attr(std::string("channels_last"))) return false;
-  return node.operand(0)->type().isStatic() && y.numElements() > 0;
-}
-
-}  // namespace
-
-bool supportsConvNode(const Node& node) {
-  if (!supportsTypes(node)) return false;
-  const Tensor* w = node.operand("w")->constant();
-  if (!w || (node.operand("bias") && !node.operand("bias")->constant())) return false;
-  if (!isInteger(node)) return w->dtype() == DType::f32;
-  const std::optional<Tensor> centred = centredWeights(node);
-  return centred && fits(*centred, DType::s8);
-}
-
-bool supportsConvGemm(const KernelDef& def, const Node& node, const Target& target) {
-  const GemmIsa& isa = gemmIsaOf(def);
-  if (!supportsTypes(node)) return false;
-  const Tensor* w = node.operand("w")->constant();
-  if (!w || (node.operand("bias") && !node.operand("bias")->constant())) return false;
-  const Result<GemmProblem> problem = GemmProblem::of(node);
-  if (!problem || problem->conv.depth() == 0) return false;
-  if (!isInteger(node)) return w->dtype() == DType::f32;
-  const std::optional<Tensor> centred = centredWeights(node);
-  if (!centred || !fits(*centred, isa.weight)) return false;
-  if (isa.dot != Dot::pairs) return true;
-  // The proof costs a pass over the weights; where vpdpbusd exists the row would lose anyway.
-  if (target.has(Isa::avxvnni) || target.has(Isa::avx512vnni)) return false;
-  const GemmPlan plan = planGemm(isa, *problem);
-  return pairsStayExact(PackedLayout(plan.packing, plan.conv).pack(*centred));
-}
-
-double costConvGemm(const KernelDef& def, const Node& node, const Target&) {
-  const Result<GemmProblem> problem = GemmProblem::of(node);
-  return problem ? planGemm(gemmIsaOf(def), *problem).cycles : INFINITY;
-}
-
-Result<Node*> packConvGemm(const KernelDef& def, const Node& node, Builder& builder) {
-  QC_ASSIGN(const GemmProblem problem, GemmProblem::of(node));
-  const GemmPlan plan = planGemm(gemmIsaOf(def), problem);
-  return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
-}
-
-Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder) {
-  const TensorType& x = node.operand(0)->type();
-  const std::vector<int64_t> weightShape = node.operand("w")->type().sizes();
-  const Tensor* givenBias = node.operand("bias") ? node.operand("bias")->constant() : nullptr;
-  const QuantPtr to = node.result()->type().quant;
-  const int64_t outputs = weightShape[0], inner = numElements(weightShape) / std::max<int64_t>(outputs, 1);
-  const std::string base = node.operand("w")->name();
-  AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing()}, {"to", QuantAttr{to}}};
-  for (const char* name : {"strides", "pads", "dilations", "group", "post", "clamp_min", "clamp_max"})
-    if (const Attr* attr = node.attrs().find(name);
-        attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
-      attrs.set(name, *attr);
-  Value *scale = nullptr, *bias = nullptr;
-  Tensor weights = *node.operand("w")->constant();
-  if (isInteger(node)) {
-    std::optional<Tensor> centred = centredWeights(node);
-    if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
-    weights = std::move(*centred);
-    const auto weightAt = [&](int64_t i) -> int64_t {
-      const auto at = usize(i);
-      return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
-    };
-    const QuantParams& wq = *node.operand("w")->type().quant;
-    const EpilogueForm form = EpilogueForm::of(node);
-    bool bounded = form.integerForm();
-    const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
-    Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
-    for (int64_t c = 0; c < outputs; ++c) {
-      const auto sw = wq.scale(wq.perChannel() ? c : 0);
-      int64_t sum = 0, magnitude = 0;
-      for (int64_t k = 0; k < inner; ++k) {
-        const int64_t weight = weightAt(c * inner + k);
-        sum += weight;
-        magnitude += std::abs(weight);
-      }
-      const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
-      nth(biases.mutableAs<int32_t>(), c) = static_cast<int32_t>(folded);  // wraps; the sum wraps back
-      nth(scales.mutableAs<float>(), c) = form.factor(x.quant->scale(), sw);
-      const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
-      bounded = bounded && most < 2147483648.0 && most * nth(scales.as<float>(), c) < 2147483520.0;
-    }
-    attrs.set("bounded", int64_t{bounded});
-    scale = builder.constant(base + ".scale", layout.packChannels(scales));
-    bias = builder.constant(base + ".bias", layout.packing().sums ? withRunSums(layout, biases, weights, zx) : layout.packChannels(biases));
-  } else {
-    if (givenBias) bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
-    if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(weights)});
-  }
-  Value* packed = builder.constant(base + ".packed", layout.pack(weights));
-  std::vector<Value*> operands{node.operand(0), packed, scale, bias};
-  if (Value* residual = residualOf(node)) operands.push_back(residual);
-  return builder.createNode("k.conv", std::move(operands), std::move(attrs), node.result()->name());
 }
 
 }  // namespace qc

@@ -9,34 +9,25 @@
 // Panels are the outer loop of a unit and tiles the inner one: a panel of weights stays in a near cache.  One too large for that is cut
 // into chunks of kernel rows; the sums of all tiles then wait in scratch between chunks.
 //
-// On the matrix unit (Dot::tiles) a tile's pixels must lie at one constant distance.  The strip is one line of pixels
+// On the matrix unit (Product::tiles) a tile's pixels must lie at one constant distance.  The strip is one line of pixels
 // if that holds for all of it, else every output row is a line; tiles overlap at the end of a line, and two of them
 // are computed at a time, for each weight that is loaded to meet both.
 #pragma once
 
 #include <array>
 
-#include "codegen/plan/kernel.h"
+#include "codegen/plan/kernel_family.h"
+#include "codegen/plan/product.h"
 #include "ir/packed_layout.h"
 
 namespace qc {
 
 struct GemmIsa {
-  enum class Dot : uint8_t {
-    vnni,     // vpdpbusd: u8 x s8, four products per lane
-    pairs,    // vpmaddubsw + vpmaddwd: exact only where no pair of weights saturates 16 bits
-    words,    // vpmaddwd of both operands widened to 16 bits
-    generic,  // the same in plain vector code for any target
-    usdot,    // NEON u8 x s8, four products per lane
-    sdot,     // NEON s8 x s8: the input is shifted by 128 on the way
-    fma,
-    tiles,  // AMX: u8 x s8, 16 pixels x 64 of k x 16 columns
-  };
   struct Block {
     int vectors, rows;  // registers: vectors of columns x rows of pixels (of one matrix tile, if the row computes by tiles)
     double efficiency;  // of the peak
   };
-  Dot dot;
+  Product product;
   DType input, weight;  // as multiplied
   int lanes;
   int group;            // elements of k per 32-bit lane
@@ -44,12 +35,13 @@ struct GemmIsa {
   std::array<Block, 3> blocks;
 
   bool widens() const { return input == DType::s16; }
-  int inputOffset() const { return dot == Dot::sdot ? 128 : 0; }
-  bool usesTiles() const { return dot == Dot::tiles; }
-  bool packs() const { return dot != Dot::generic && lanes >= 8; }  // has the lane-wise saturating packs
+  int inputOffset() const { return product == Product::signedBytes ? 128 : 0; }
+  bool usesTiles() const { return product == Product::tiles; }
+  bool packs() const { return lanes >= 8; }  // has the lane-wise saturating packs
 };
 
 struct GemmPlan {
+  const GemmIsa* isa = nullptr;  // of the row
   // As the loops see it: one row of pixels (1-d, linear) is turned into a column of single pixels, so that strips cut
   // it; kernelW and dilationW keep their meaning along k.
   ConvGeometry conv;
@@ -63,7 +55,7 @@ struct GemmPlan {
   int64_t chunkRows = 1;  // rows of the kernel, of all its planes, whose weights meet all tiles of a strip before the next do
   double cycles = 0;
 
-  // Of Dot::tiles.
+  // Of Product::tiles.
   bool flat = false;                       // the strip is one line
   int depth = 0;                           // elements of k per tile
   int64_t tilesOf(int64_t pixels) const {  // of a strip
@@ -83,14 +75,30 @@ struct GemmProblem {
   static Result<GemmProblem> of(const Node& node);
 };
 GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
-const GemmIsa& gemmIsaOf(const KernelDef& def);
 
-// Types and constants that every kernel of k.conv takes: u8 or f32 activations, constant weights that are s8, or two halves of it, around
-// their zero point, constant bias.
-bool supportsConvNode(const Node& node);
+// Those of rows that compute in floats, for families that differ in what the weights are.
+extern const GemmIsa kGemmF32Avx512, kGemmF32Avx2, kGemmF32Neon, kGemmF32Generic;
+
+Result<KernelShape> emitGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan);  // emit/conv_gemm.cpp
+
+// --- the node, before or after packing: plan/gemm_weights.cpp ---
+
+// Types that kernels of convolutions take: u8 or f32 activations, a residual of the result's shape; and constant weights and bias.
+bool hasConvTypes(const Node& node);
+bool computesInIntegers(const Node& node);
+std::vector<int64_t> weightShapeOf(const Node& node);
+
+// --- before packing ---
+
+// Constant 8-bit weights, some of which leave s8 around their zero point.
+bool hasWideWeights(const Node& node);
+// Whether the weights are what kernels with such elements take: f32, or bytes that are s8, or two halves of it, around their zero point.
+bool takesWeights(const Node& node, DType element);
+// vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
+bool pairsStayExact(const Node& node, const GemmPlan& plan);
 
 // The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.
-// `node` is one of conv, linear, q.conv, q.linear that supportsConvGemm accepts.
+// `node` is one of conv, linear, q.conv, q.linear whose weights the kernel takes.
 Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder);
 
 }  // namespace qc

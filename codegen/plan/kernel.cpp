@@ -2,15 +2,25 @@
 
 #include <algorithm>
 
-#include "codegen/plan/families.h"
 #include "ir/epilogue_form.h"
 
 namespace qc {
 
-std::span<const KernelDef> kernelTable() {
-  static const std::vector<KernelDef> table = {
+#define QC_FAMILY(name) std::vector<KernelDef> name##Kernels();
 #include "codegen/plan/kernels.def"
-  };
+#undef QC_FAMILY
+
+std::span<const KernelDef> kernelTable() {
+  static const std::vector<KernelDef> table = [] {
+    std::vector<KernelDef> all;
+    for (const auto family : {
+#define QC_FAMILY(name) name##Kernels,
+#include "codegen/plan/kernels.def"
+#undef QC_FAMILY
+         })
+      for (KernelDef& def : family()) all.push_back(std::move(def));
+    return all;
+  }();
   return table;
 }
 
@@ -20,21 +30,26 @@ const KernelDef* findKernel(std::string_view id) {
   return nullptr;
 }
 
-std::vector<const KernelDef*> candidateKernels(const Node& node, const Target& target) {
-  std::vector<std::pair<double, const KernelDef*>> found;
+std::vector<KernelChoice> candidateKernels(const Node& node, const Target& target) {
+  std::vector<KernelChoice> found;
   for (const KernelDef& def : kernelTable()) {
-    const bool forOp = std::find(def.ops.begin(), def.ops.end(), node.op()) != def.ops.end();
-    if (forOp && target.has(def.isas) && def.supports(def, node, target)) found.emplace_back(def.cost(def, node, target), &def);
+    if (std::find(def.ops.begin(), def.ops.end(), node.op()) == def.ops.end() || !target.has(def.isas)) continue;
+    if (KernelPlanPtr plan = def.supports(node, target)) found.push_back({&def, std::move(plan)});
   }
-  std::sort(found.begin(), found.end());  // equal costs: in the order of the table
-  std::vector<const KernelDef*> result;
-  for (const auto& [cost, def] : found) result.push_back(def);
-  return result;
+  // Equal costs: in the order of the table.
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.plan->cycles < b.plan->cycles; });
+  return found;
 }
 
-const KernelDef* selectKernel(const Node& node, const Target& target) {
-  const std::vector<const KernelDef*> candidates = candidateKernels(node, target);
-  return candidates.empty() ? nullptr : candidates.front();
+std::optional<KernelChoice> selectKernel(const Node& node, const Target& target) {
+  const std::vector<KernelChoice> candidates = candidateKernels(node, target);
+  if (candidates.empty()) return std::nullopt;
+  return candidates.front();
+}
+
+Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builder) {
+  if (!choice.def->pack) return &node;
+  return choice.def->pack(node, *choice.plan, builder);
 }
 
 namespace {

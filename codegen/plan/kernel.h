@@ -1,5 +1,5 @@
-// Kernels: pieces of machine code that each compute one node.  A kernel is one row of kernels.def; selection,
-// code generation, tests and benchmarks all walk that table.
+// Kernels: pieces of machine code that each compute one node.  A kernel is one row of a family that kernels.def names; selection,
+// code generation, tests and benchmarks all walk the table of all rows.
 //
 // The compiled function:
 //
@@ -19,18 +19,21 @@
 // allocates nothing, assumes no alignment of buffers beyond that of their elements and no aliasing of any two.
 //
 // How a pass uses the table:
-//   const KernelDef* k = selectKernel(node, target);            // cheapest row that supports the node, or null
-//   QC_ASSIGN(Node* final, k->pack ? k->pack(*k, node, builder) : &node);   // packs weights: creates a k.* node in front of it
-//   final->attrs().set("kernel", std::string(k->id));
-// How a runtime uses it (jit.h):  compileKernels({{findKernel(id), node}, ...}, target, threads) -> objects; Jit::add; Jit::lookup.
+//   if (const auto k = selectKernel(node, target)) {                 // cheapest row that supports the node, and its plan of it
+//     QC_ASSIGN(Node* final, packKernel(*k, node, builder));         // packs weights: creates a k.* node in front of it
+//     final->attrs().set("kernel", std::string(k->def->id));
+//   }
+// How a runtime uses it (jit.h):  compileKernels({{def, node, plan, symbol}, ...}, target, threads) -> objects; Jit::add; Jit::lookup.
 //
-// To add a kernel: write a function `Result<KernelShape> emitFoo(KernelEmitter&, const Node&)` in codegen/emit/foo.cpp
-// on top of emit.h, plus supports/cost functions, declare them in families.h and list a row in kernels.def.  tests/kernels picks the row
-// up.
+// To add a kernel: a family in a file of codegen/emit/, on top of emit.h and kernel_family.h, and its name in kernels.def.  tests/kernels
+// picks the rows up.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,27 +69,45 @@ enum class ParamField : uint8_t { scale, inverseScale, zeroPoint, qmin, qmax }; 
 // One per operand, then one per result.
 std::vector<ParamRecord> kernelParams(const Node& node);
 
+// What a row works out about one node: how the work is cut, and what that costs.  Only its family looks inside (kernel_family.h).
+struct KernelPlan {
+  double cycles = 0;  // estimated, on one thread, warm caches
+  virtual ~KernelPlan() = default;
+};
+using KernelPlanPtr = std::shared_ptr<const KernelPlan>;
+
 struct KernelDef {
   std::string_view id;                // "conv_u8s8_6x4_avx512vnni"
   std::vector<std::string_view> ops;  // the ops it can compute, before packing
   IsaSet isas = 0;                    // all required; 0: any target
-  bool (*supports)(const KernelDef&, const Node&, const Target&);
-  double (*cost)(const KernelDef&, const Node&, const Target&);  // estimated cycles on one thread, warm caches
-  // Emits the body of the function.  `node` is what `pack` made, or the node itself without `pack`.
-  Result<KernelShape> (*emit)(KernelEmitter&, const Node& node);
-  // Creates the packed k.* node in front of `node` (its location, same result type); the caller replaces the uses.
-  Result<Node*> (*pack)(const KernelDef&, const Node& node, Builder& builder) = nullptr;
-  const void* traits = nullptr;  // a row's own table, e.g. GemmIsa; see the family's header
+  // The plan of a node that the row can compute, before packing; else null.
+  std::function<KernelPlanPtr(const Node&, const Target&)> supports = {};
+  // The same for a node that it was chosen for: what `pack` made, or the node itself without `pack`.
+  std::function<KernelPlanPtr(const Node&, const Target&)> plan = {};
+  // Creates the packed k.* node in front of `node` (its location, same result type); the caller replaces the uses.  Empty: nothing to pack.
+  std::function<Result<Node*>(const Node& node, const KernelPlan&, Builder&)> pack = {};
+  // Emits the body of the function, of the node as `plan` takes it.
+  std::function<Result<KernelShape>(KernelEmitter&, const Node& node, const KernelPlan&)> emit = {};
+};
+
+struct KernelChoice {
+  const KernelDef* def = nullptr;
+  KernelPlanPtr plan;
 };
 
 std::span<const KernelDef> kernelTable();
 const KernelDef* findKernel(std::string_view id);
-// The cheapest row that the target has and that supports the node; null if none.
-const KernelDef* selectKernel(const Node& node, const Target& target);
+// The cheapest row that the target has and that supports the node, with its plan; nothing if there is none.
+std::optional<KernelChoice> selectKernel(const Node& node, const Target& target);
 // All rows that could compute the node here, cheapest first: for --explain, tuning, tests.
-std::vector<const KernelDef*> candidateKernels(const Node& node, const Target& target);
+std::vector<KernelChoice> candidateKernels(const Node& node, const Target& target);
+// The node that is compiled: the packed one in front of the builder's position, or `node` itself where the kernel packs nothing.
+Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builder);
 
 // The signature that the code depends on, as text.  Nodes with equal keys share code.
 std::string kernelKey(const KernelDef& def, const Node& node, const Target& target);
+
+// Plans by key: what selection hands on to the generation of code.
+using KernelPlans = std::map<std::string, KernelPlanPtr>;
 
 }  // namespace qc

@@ -19,21 +19,23 @@ std::string_view servedWithoutCode(const Node& node) { return node.def().has(kVi
 Status selectKernels(Graph& graph, PassContext& cx) {
   QC_ASSIGN(const Target target, targetFor(cx));
   Rewriter rw(graph);
+  KernelPlans plans;
   std::map<std::string, int> chosen;
   for (Node* node : graph.nodes()) {
     if (node->is("const") || rw.wasErased(node)) continue;
-    const KernelDef* def = selectKernel(*node, target);
-    const std::string id(def ? def->id : servedWithoutCode(*node));
+    const std::optional<KernelChoice> choice = selectKernel(*node, target);
+    const std::string id(choice ? choice->def->id : servedWithoutCode(*node));
     ++chosen[id];
-    if (def && def->pack) {
+    Node* final = node;
+    if (choice) {
       Builder b = rw.before(node);
-      QC_ASSIGN(Node * packed, def->pack(*def, *node, b));
-      packed->attrs().set("kernel", id);
-      rw.replace(node, {packed->result()});
-    } else {
-      node->attrs().set("kernel", id);
+      QC_ASSIGN(final, packKernel(*choice, *node, b));
+      plans[kernelKey(*choice->def, *final, target)] = choice->plan;
     }
+    final->attrs().set("kernel", id);
+    if (final != node) rw.replace(node, {final->result()});
   }
+  cx.provide(std::move(plans));
   cx.countHits(chosen);
   graph.eraseDeadNodes();
   return {};

@@ -143,14 +143,12 @@ double fastest(KernelFn fn, void* const* buffers, const KernelShape& shape, int 
   return best;
 }
 
-Status benchKernel(const KernelDef& def, Node& node, const std::string& problem, const Options& options) {
+Status benchKernel(const KernelChoice& choice, Node& node, const std::string& problem, const Options& options) {
   Builder builder(node.graph());
   builder.before(&node);
-  Node* final = &node;
-  if (def.pack) {
-    QC_ASSIGN(final, def.pack(def, node, builder));
-  }
-  const KernelJob job{&def, final, "kernel"};
+  const KernelDef& def = *choice.def;
+  QC_ASSIGN(Node* const final, packKernel(choice, node, builder));
+  const KernelJob job{&def, final, choice.plan, "kernel"};
   if (!options.text.empty()) {
     QC_ASSIGN(const std::string text, kernelText(job, options.target, options.text == "ir" ? KernelText::ir : KernelText::assembly));
     fmt::print("{}\n", text);
@@ -181,25 +179,27 @@ Status benchKernel(const KernelDef& def, Node& node, const std::string& problem,
   const double seconds = fastest(fn, buffers.data(), shape, options.threads, options.milliseconds);
   QC_ASSIGN(const GemmProblem gemm, GemmProblem::of(*final));
   const double rate = static_cast<double>(gemm.conv.macs()) / seconds * 1e-9, clock = clockGhz();
-  const double peak = def.traits ? gemmIsaOf(def).macsPerCycle * clock * options.threads : 0;
+  const auto* plan = planAs<GemmPlan>(*choice.plan);
+  const double peak = plan ? plan->isa->macsPerCycle * clock * options.threads : 0;
   fmt::print("{:36} {:24} {:8.1f} us {:8.1f} GMAC/s {:5.1f}%  {:4} units  {:6} B scratch  {:5} instr  {:5.1f} ms  est {:8.1f} us\n",
              problem, def.id, seconds * 1e6, rate, peak > 0 ? 100 * rate / peak : 0, shape.units, shape.scratchBytes,
-             objects[0].irInstructions, objects[0].seconds * 1e3, def.cost(def, node, options.target) / clock * 1e-3);
+             objects[0].irInstructions, objects[0].seconds * 1e3, choice.plan->cycles / clock * 1e-3);
   return {};
 }
 
 Status benchProblem(const std::string& problem, const Options& options) {
   Graph graph;
   QC_ASSIGN(Node * node, buildNode(graph, problem));
-  std::vector<const KernelDef*> candidates = candidateKernels(*node, options.target);
+  std::vector<KernelChoice> candidates = candidateKernels(*node, options.target);
   if (candidates.empty()) return fail(ErrorCode::kUnsupported, "no kernel for '{}'", problem);
   if (options.kernel == "all") {
-    for (const KernelDef* def : candidates) QC_TRY(benchKernel(*def, *node, problem, options));
+    for (const KernelChoice& choice : candidates) QC_TRY(benchKernel(choice, *node, problem, options));
     return {};
   }
-  const KernelDef* def = options.kernel.empty() ? candidates.front() : findKernel(options.kernel);
-  if (!def) return fail(ErrorCode::kNotFound, "no kernel '{}'", options.kernel);
-  return benchKernel(*def, *node, problem, options);
+  if (options.kernel.empty()) return benchKernel(candidates.front(), *node, problem, options);
+  for (const KernelChoice& choice : candidates)
+    if (choice.def->id == options.kernel) return benchKernel(choice, *node, problem, options);
+  return fail(ErrorCode::kNotFound, "no kernel '{}' for '{}'", options.kernel, problem);
 }
 
 const std::vector<std::string> kDefaultProblems = {"int8:224x224x3:64x7x7:s2:p3",

@@ -53,7 +53,7 @@ class CrossBatch : public ::testing::Environment {
   Status add(const KernelDef& def, const Node& node, const Target& target, CrossCase testCase) {
     const auto [place, isNew] = kernels_.try_emplace(kernelKey(def, node, target), objects_.size());
     if (isNew) {
-      const KernelJob job{&def, &node, fmt::format("kernel{}", objects_.size())};
+      const KernelJob job{&def, &node, def.plan(node, target), fmt::format("kernel{}", objects_.size())};
       QC_ASSIGN(std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
       objects_.push_back(std::move(objects[0]));
     }
@@ -152,6 +152,8 @@ Target targetOf(const KernelDef& def) {
   return target.has(Isa::amxInt8) && !target.runsOn(Target::host()) ? emulated : target;
 }
 
+bool takes(const KernelDef& def, const Node& node) { return def.supports(node, targetOf(def)) != nullptr; }
+
 std::vector<const KernelDef*> rowsFor(std::string_view op) {
   std::vector<const KernelDef*> rows;
   for (const KernelDef& def : kernelTable()) {
@@ -170,7 +172,9 @@ Result<const Node*> packedNode(const KernelDef& def, Node& node) {
   if (!def.pack) return &node;
   Builder builder(node.graph());
   builder.before(&node);
-  QC_ASSIGN(const Node* packed, def.pack(def, node, builder));
+  const KernelChoice choice{&def, def.supports(node, targetOf(def))};
+  if (!choice.plan) return fail(ErrorCode::kUnsupported, "kernel '{}' does not take the node", def.id);
+  QC_ASSIGN(const Node* packed, packKernel(choice, node, builder));
   return packed;
 }
 
@@ -214,7 +218,7 @@ CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands
 Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target) {
   CompiledKernel result;
   result.node = &node;
-  const KernelJob job{&def, &node, "kernel"};
+  const KernelJob job{&def, &node, def.plan(node, target), "kernel"};
   QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
   result.shape = objects[0].shape;
   result.irInstructions = objects[0].irInstructions;
@@ -268,13 +272,16 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
 
 namespace {
 
-// A row for any target on the other architecture too, where it can be emulated.
+// A row for any target on the other architecture too, without extensions and with them, where it can be emulated.
 void addEmulated(const KernelDef& row, const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
                  const std::string& what) {
-  const Target target = Target::parse("aarch64").value();
-  if (row.isas || target.arch == Target::host().arch || !emulates(target) || !row.supports(row, node, target)) return;
-  const Status added = CrossBatch::get().add(row, node, target, crossCase(node, operands, expected, what));
-  EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
+  for (const char* name : {"aarch64", "aarch64+i8mm"}) {
+    const Target target = Target::parse(name).value();
+    if (row.isas || target.arch == Target::host().arch || !emulates(target) || !row.supports(node, target)) return;
+    const Status added =
+        CrossBatch::get().add(row, node, target, crossCase(node, operands, expected, fmt::format("{} for {}", what, name)));
+    EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
+  }
 }
 
 }  // namespace
@@ -288,7 +295,7 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
   for (const KernelDef* row : rowsFor(node->op())) {
     for (const char* name : targets) {
       const Target target = row->isas ? targetOf(*row) : Target::host().cap(Target::parse(name).value());
-      if (!row->supports(*row, *node, target)) continue;
+      if (!row->supports(*node, target)) continue;
       ++supported;
       const auto compiled = compilePacked(*row, *node, target);
       ASSERT_TRUE(compiled) << compiled.error().render() << text;
@@ -302,7 +309,7 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
         for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
         const auto expected = evaluateNode(*node, operands);
         ASSERT_TRUE(expected) << expected.error().render();
-        if (name == targets.front()) addEmulated(*row, *node, operands, *expected, fmt::format("{} for aarch64\n{}", row->id, text));
+        if (name == targets.front()) addEmulated(*row, *node, operands, *expected, fmt::format("{}\n{}", row->id, text));
         const KernelRun run = runGuardedAll(*compiled, operands);
         EXPECT_EQ(run.status, 0) << row->id << " for " << target.str() << "\n" << text;
         for (size_t i = 0; i < run.results.size(); ++i)

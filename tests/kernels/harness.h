@@ -44,6 +44,8 @@ struct CompiledKernel {
   int irInstructions = 0;
 };
 Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target);
+// Whether the row computes the node on the smallest target that has its extensions.
+bool takes(const KernelDef& def, const Node& node);
 
 struct KernelRun {
   int32_t status = 0;                         // what any of the calls returned

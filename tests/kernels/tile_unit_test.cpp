@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "codegen/plan/kernel_family.h"
 #include "ir/text.h"
 #include "tests/kernels/harness.h"
 
@@ -11,8 +12,10 @@ namespace {
 
 constexpr int kPixels = 13, kDepth = 20, kColumns = 16;
 
+struct NoPlan {};
+
 template <TileUnit::Left left>
-Result<KernelShape> emitProduct(KernelEmitter& e, const Node&) {
+Result<KernelShape> emitProduct(KernelEmitter& e, const Node&, const NoPlan&) {
   TileUnit tiles(e, {{kPixels, 4 * kColumns}, {kPixels, kDepth}, {kDepth / 4, 4 * kColumns}});
   tiles.zero(0);
   tiles.load(1, e.operand(0), e.i64(kDepth));
@@ -23,8 +26,18 @@ Result<KernelShape> emitProduct(KernelEmitter& e, const Node&) {
   return KernelShape{};
 }
 
-const KernelDef kUnsigned{.id = "tiles_u8", .ops = {}, .supports = nullptr, .cost = nullptr, .emit = emitProduct<TileUnit::Left::u8>};
-const KernelDef kSigned{.id = "tiles_s8", .ops = {}, .supports = nullptr, .cost = nullptr, .emit = emitProduct<TileUnit::Left::s8>};
+template <TileUnit::Left left>
+const KernelDef& product() {
+  static const std::vector<KernelDef> rows =
+      kernelsOf(KernelFamily<NoPlan>{.ops = {},
+                                     .rows = {{"tiles"}},
+                                     .plan = [](const Node&, const Target&) { return std::optional(NoPlan{}); },
+                                     .cost = [](const NoPlan&, const Node&, const Target&) { return 0.0; },
+                                     .emit = emitProduct<left>});
+  return rows[0];
+}
+const KernelDef& unsignedProduct() { return product<TileUnit::Left::u8>(); }
+const KernelDef& signedProduct() { return product<TileUnit::Left::s8>(); }
 
 // Only the number of its operands matters.
 Graph twoOperands() {
@@ -38,7 +51,7 @@ TEST(TileUnit, EmulationIsExact) {
   std::mt19937 rng(3);
   for (const bool isSigned : {false, true})
     for (const bool extremes : {false, true}) {
-      const auto kernel = compilePacked(isSigned ? kSigned : kUnsigned, *graph.back(), target);
+      const auto kernel = compilePacked(isSigned ? signedProduct() : unsignedProduct(), *graph.back(), target);
       ASSERT_TRUE(kernel) << kernel.error().render();
       const Tensor x = randomTensor(isSigned ? DType::s8 : DType::u8, {kPixels, kDepth}, rng, extremes);
       const Tensor w = randomTensor(DType::s8, {kDepth / 4, kColumns, 4}, rng, extremes);
@@ -59,17 +72,18 @@ TEST(TileUnit, EmulationIsExact) {
 }
 
 std::string codeFor(const KernelDef& def, const Node& node, const char* target) {
-  const auto text = kernelText({&def, &node, "kernel"}, Target::parse(target).value(), KernelText::assembly);
+  const auto text = kernelText({&def, &node, def.plan(node, Target::parse(target).value()), "kernel"}, Target::parse(target).value(),
+                               KernelText::assembly);
   return text ? *text : text.error().render();
 }
 
 TEST(TileUnit, IsInstructionsOnAmx) {
   const Graph graph = twoOperands();
-  const std::string u8 = codeFor(kUnsigned, *graph.back(), "amx-int8"), s8 = codeFor(kSigned, *graph.back(), "amx-int8");
+  const std::string u8 = codeFor(unsignedProduct(), *graph.back(), "amx-int8"), s8 = codeFor(signedProduct(), *graph.back(), "amx-int8");
   for (const char* instruction : {"ldtilecfg", "tilezero", "tileloadd", "tdpbusd", "tilestored", "tilerelease"})
     EXPECT_NE(u8.find(instruction), std::string::npos) << instruction << "\n" << u8;
   EXPECT_NE(s8.find("tdpbssd"), std::string::npos) << s8;
-  EXPECT_EQ(codeFor(kUnsigned, *graph.back(), "amx-emulated").find("tdp"), std::string::npos);
+  EXPECT_EQ(codeFor(unsignedProduct(), *graph.back(), "amx-emulated").find("tdp"), std::string::npos);
 }
 
 // 1x1 with whole tiles is chosen for AMX and becomes tile instructions; a single row of pixels is not.
@@ -89,15 +103,15 @@ graph @g(%a: !x[196,256], %b: !x[1,256]) {
   ASSERT_TRUE(graph) << graph.error().render();
   Node* single = graph->back();
   Node* many = single->previous();
-  const KernelDef* chosen = selectKernel(*many, target);
-  ASSERT_NE(chosen, nullptr);
-  EXPECT_EQ(chosen->id, "gemm_u8s8_amx");
-  EXPECT_NE(selectKernel(*single, target)->id, "gemm_u8s8_amx");
+  const std::optional<KernelChoice> chosen = selectKernel(*many, target);
+  ASSERT_TRUE(chosen);
+  EXPECT_EQ(chosen->def->id, "gemm_u8s8_amx");
+  EXPECT_NE(selectKernel(*single, target)->def->id, "gemm_u8s8_amx");
   Builder builder(*graph);
   builder.before(many);
-  const auto packed = chosen->pack(*chosen, *many, builder);
+  const auto packed = packKernel(*chosen, *many, builder);
   ASSERT_TRUE(packed) << packed.error().render();
-  EXPECT_NE(codeFor(*chosen, **packed, "amx-int8").find("tdpbusd"), std::string::npos);
+  EXPECT_NE(codeFor(*chosen->def, **packed, "amx-int8").find("tdpbusd"), std::string::npos);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace {
 struct Packed {
   Graph graph;
   Node* node = nullptr;
+  KernelPlanPtr plan;
 };
 Result<Packed> packed(const KernelDef& def, float xScale = 0.1f, int64_t outputs = 8) {
   Packed p;
@@ -20,14 +21,16 @@ Result<Packed> packed(const KernelDef& def, float xScale = 0.1f, int64_t outputs
   Value* w = b.constant("w", Tensor(DType::s8, {outputs, 16}), quantPerTensor(DType::s8, 0.2f, 0));
   QC_ASSIGN(Node * source, b.createNode("q.linear", {x, w}, {{"to", QuantAttr{quantPerTensor(DType::u8, 0.5f, 9)}}}));
   b.before(source);
-  QC_ASSIGN(p.node, def.pack(def, *source, b));
+  p.plan = def.supports(*source, Target::host());
+  QC_CHECK(p.plan, "not supported");
+  QC_ASSIGN(p.node, packKernel({&def, p.plan}, *source, b));
   return p;
 }
 
 TEST(Kernels, IdsAreUniqueAndRowsComplete) {
   for (const KernelDef& def : kernelTable()) {
     EXPECT_EQ(findKernel(def.id), &def) << def.id;
-    EXPECT_TRUE(def.supports && def.cost && def.emit && !def.ops.empty()) << def.id;
+    EXPECT_TRUE(def.supports && def.plan && def.emit && !def.ops.empty()) << def.id;
   }
   EXPECT_EQ(findKernel("no such kernel"), nullptr);
 }
@@ -55,7 +58,7 @@ TEST(Jit, CompilesOnThreadsLoadsAndFinds) {
   std::vector<Packed> graphs;
   for (int64_t i = 1; i <= 4; ++i) graphs.push_back(packed(def, 0.1f, 8 * i).value());
   std::vector<KernelJob> jobs;
-  for (size_t i = 0; i < graphs.size(); ++i) jobs.push_back({&def, graphs[i].node, fmt::format("k{}", i)});
+  for (size_t i = 0; i < graphs.size(); ++i) jobs.push_back({&def, graphs[i].node, graphs[i].plan, fmt::format("k{}", i)});
   const Result<std::vector<KernelObject>> objects = compileKernels(jobs, Target::host().cap(Target{}), 3);
   ASSERT_TRUE(objects.has_value()) << objects.error().render();
   const auto jit = Jit::create(Target::host().cap(Target{}));
@@ -69,7 +72,7 @@ TEST(Jit, CompilesOnThreadsLoadsAndFinds) {
 TEST(Jit, FatalErrorsOfLlvmComeBackAsErrors) {
   const KernelDef& def = *findKernel("gemm_u8s8_avx512vnni");
   const Packed p = packed(def).value();
-  const KernelJob job{&def, p.node, "kernel"};
+  const KernelJob job{&def, p.node, p.plan, "kernel"};
   for (int repeat = 0; repeat < 3; ++repeat) {
     const Result<std::vector<KernelObject>> objects = compileKernels({&job, 1}, Target::parse("x86-64").value(), 1);
     ASSERT_FALSE(objects.has_value());  // the target lacks the instruction
@@ -91,13 +94,14 @@ TEST(Jit, RefusesBytesThatAreNoObject) {
 TEST(Jit, WritesTextForAnyTarget) {
   const KernelDef& def = *findKernel("gemm_s16_generic");
   const Packed p = packed(def).value();
-  const KernelJob job{&def, p.node, "kernel"};
+  const KernelJob job{&def, p.node, p.plan, "kernel"};
   EXPECT_NE(kernelText(job, Target{}, KernelText::ir).value().find(" i32 @kernel("), std::string::npos);
   EXPECT_NE(kernelText(job, Target::parse("aarch64").value(), KernelText::assembly).value().find("kernel:"), std::string::npos);
   const KernelDef& vnni = *findKernel("gemm_u8s8_avx512vnni");
   const Packed q = packed(vnni).value();
-  EXPECT_NE(kernelText({&vnni, q.node, "kernel"}, Target::parse("avx512vnni").value(), KernelText::assembly).value().find("vpdpbusd"),
-            std::string::npos);
+  EXPECT_NE(
+      kernelText({&vnni, q.node, q.plan, "kernel"}, Target::parse("avx512vnni").value(), KernelText::assembly).value().find("vpdpbusd"),
+      std::string::npos);
 }
 
 }  // namespace

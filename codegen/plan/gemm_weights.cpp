@@ -1,0 +1,198 @@
+// What kernels of convolutions take of a node's types and weights, and the weights packed.
+#include <algorithm>
+#include <cmath>
+
+#include "codegen/plan/gemm.h"
+#include "ir/epilogue_form.h"
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+int64_t byteAt(const Tensor& w, int64_t i) {
+  const auto at = usize(i);
+  return w.dtype() == DType::s8 ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
+}
+
+bool isCentred(const QuantParams& quant) {
+  return std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; });
+}
+
+// Constant 8-bit weights with parameters per tensor or per output channel.
+bool hasByteWeights(const Node& node) {
+  const TensorType& type = node.operand("w")->type();
+  return node.operand("w")->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
+         type.quant->blockSize == 0 && type.quant->axis <= 0;
+}
+
+// Weights as integers of zero point 0: s8, or s16 where they leave it.
+std::optional<Tensor> centredWeights(const Node& node) {
+  if (!hasByteWeights(node)) return std::nullopt;
+  const Tensor* w = node.operand("w")->constant();
+  const QuantParams& quant = *node.operand("w")->type().quant;
+  if (w->dtype() == DType::s8 && isCentred(quant)) return *w;
+  const bool wide = hasWideWeights(node);
+  Tensor centred(wide ? DType::s16 : DType::s8, w->sizes());
+  const int64_t channels = w->sizes()[0], inner = w->numElements() / std::max<int64_t>(channels, 1);
+  for (int64_t i = 0; i < w->numElements(); ++i) {
+    const int64_t q = byteAt(*w, i) - quant.zeroPoint(quant.perChannel() ? i / inner : 0);
+    if (wide)
+      nth(centred.mutableAs<int16_t>(), i) = static_cast<int16_t>(q);
+    else
+      nth(centred.mutableAs<int8_t>(), i) = static_cast<int8_t>(q);
+  }
+  return centred;
+}
+
+// Whether kernels of this element type take such weights: 255 is no sum of two s8.
+bool fits(const Tensor& centred, DType element) {
+  if (centred.dtype() == DType::s8 || element == DType::s16) return true;
+  const std::span<const int16_t> w = centred.as<int16_t>();
+  return std::all_of(w.begin(), w.end(), [](int16_t v) { return v >= -256 && v <= 254; });
+}
+
+bool isPadded(const Node& node) {
+  const auto& pads = node.attrs().find("pads") ? node.integers("pads") : std::vector<int64_t>();
+  return std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p != 0; });
+}
+
+bool allFinite(const Tensor& weights) {
+  const std::span<const float> w = weights.as<float>();
+  return std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
+}
+
+// The bias, then what every run adds where all it reads is the zero point `zx`.
+Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor& weights, int64_t zx) {
+  const int64_t outputs = weights.sizes()[0], runs = layout.runs(), inputs = weights.sizes()[1];
+  Tensor all(DType::s32, {layout.biasEntries()}), sums(DType::s32, {outputs});
+  const std::span<int32_t> to = all.mutableAs<int32_t>();
+  const auto put = [&](int64_t place, const Tensor& values) {
+    const Tensor packed = layout.packChannels(values);
+    std::copy(packed.as<int32_t>().begin(), packed.as<int32_t>().end(), to.begin() + place * layout.columns());
+  };
+  put(0, bias);
+  for (int64_t run = 0; run < runs; ++run) {
+    for (int64_t o = 0; o < outputs; ++o) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < inputs; ++i) sum += static_cast<int64_t>(weights.at((o * inputs + i) * runs + run));
+      nth(sums.mutableAs<int32_t>(), o) = static_cast<int32_t>(zx * sum);  // wraps, like the sums it stands for
+    }
+    put(1 + run, sums);
+  }
+  return all;
+}
+
+bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
+
+}  // namespace
+
+bool computesInIntegers(const Node& node) { return node.operand(0)->type().isQuantized(); }
+
+std::vector<int64_t> weightShapeOf(const Node& node) {
+  if (const Attr* packed = node.attrs().find("weight_shape")) return std::get<std::vector<int64_t>>(*packed);
+  std::vector<int64_t> sizes = node.operand("w")->type().sizes();
+  if (const Attr* columns = node.attrs().find("columns")) sizes[1] = std::get<int64_t>(*columns);  // of q.weight_linear
+  return sizes;
+}
+
+bool hasConvTypes(const Node& node) {
+  const TensorType& x = node.operand(0)->type();
+  const TensorType& y = node.result()->type();
+  if (computesInIntegers(node) ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32) return false;
+  if (y.isQuantized() ? !isByteQuant(y) : y.dtype != DType::f32) return false;
+  const Value* residual = node.operand("residual");
+  if (residual && !(isByteQuant(residual->type()) || (residual->type().dtype == DType::f32 && !residual->type().isQuantized())))
+    return false;
+  if (residual && residual->type().shape != y.shape) return false;
+  const Attr* layout = node.attrs().find("layout");
+  if (layout && weightShapeOf(node).size() > 2 && *layout != Attr(std::string("channels_last"))) return false;
+  return x.isStatic() && y.numElements() > 0 && node.operand("w")->constant() &&
+         (!node.operand("bias") || node.operand("bias")->constant());
+}
+
+bool hasWideWeights(const Node& node) {
+  if (!hasByteWeights(node)) return false;
+  const Tensor& w = *node.operand("w")->constant();
+  const QuantParams& quant = *node.operand("w")->type().quant;
+  if (w.dtype() == DType::s8 && isCentred(quant)) return false;
+  const int64_t sets = quant.perChannel() ? w.sizes()[0] : 1, each = w.numElements() / std::max<int64_t>(sets, 1);
+  for (int64_t s = 0; s < sets; ++s) {
+    const int64_t low = quant.zeroPoint(s) - 128, high = quant.zeroPoint(s) + 127;
+    for (int64_t i = s * each; i < (s + 1) * each; ++i)
+      if (const int64_t q = byteAt(w, i); q < low || q > high) return true;
+  }
+  return false;
+}
+
+bool takesWeights(const Node& node, DType element) {
+  if (!computesInIntegers(node)) return node.operand("w")->constant()->dtype() == DType::f32;
+  return hasByteWeights(node) && (!hasWideWeights(node) || fits(*centredWeights(node), element));
+}
+
+bool pairsStayExact(const Node& node, const GemmPlan& plan) {
+  const std::optional<Tensor> centred = centredWeights(node);
+  if (!centred) return false;
+  const Tensor packed = PackedLayout(plan.packing, plan.conv).pack(*centred);
+  const std::span<const int8_t> w = packed.as<int8_t>();
+  for (size_t i = 0; i + 1 < w.size(); i += 2) {
+    const int high = std::max<int>(w[i], 0) + std::max<int>(w[i + 1], 0), low = std::min<int>(w[i], 0) + std::min<int>(w[i + 1], 0);
+    if (255 * high > 32767 || 255 * low < -32768) return false;
+  }
+  return true;
+}
+
+Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder) {
+  const TensorType& x = node.operand(0)->type();
+  const std::vector<int64_t> weightShape = node.operand("w")->type().sizes();
+  const Tensor* givenBias = node.operand("bias") ? node.operand("bias")->constant() : nullptr;
+  const QuantPtr to = node.result()->type().quant;
+  const int64_t outputs = weightShape[0], inner = numElements(weightShape) / std::max<int64_t>(outputs, 1);
+  const std::string base = node.operand("w")->name();
+  AttrDict attrs{{"weight_shape", weightShape}, {"packing", layout.packing()}, {"to", QuantAttr{to}}};
+  for (const char* name : {"strides", "pads", "dilations", "group", "post", "clamp_min", "clamp_max"})
+    if (const Attr* attr = node.attrs().find(name);
+        attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
+      attrs.set(name, *attr);
+  Value *scale = nullptr, *bias = nullptr;
+  Tensor weights = *node.operand("w")->constant();
+  if (computesInIntegers(node)) {
+    std::optional<Tensor> centred = centredWeights(node);
+    if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
+    weights = std::move(*centred);
+    const auto weightAt = [&](int64_t i) -> int64_t {
+      const auto at = usize(i);
+      return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
+    };
+    const QuantParams& wq = *node.operand("w")->type().quant;
+    const EpilogueForm form = EpilogueForm::of(node);
+    bool bounded = form.integerForm();
+    const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
+    Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
+    for (int64_t c = 0; c < outputs; ++c) {
+      const auto sw = wq.scale(wq.perChannel() ? c : 0);
+      int64_t sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < inner; ++k) {
+        const int64_t weight = weightAt(c * inner + k);
+        sum += weight;
+        magnitude += std::abs(weight);
+      }
+      const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
+      nth(biases.mutableAs<int32_t>(), c) = static_cast<int32_t>(folded);  // wraps; the sum wraps back
+      nth(scales.mutableAs<float>(), c) = form.factor(x.quant->scale(), sw);
+      const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
+      bounded = bounded && most < 2147483648.0 && most * nth(scales.as<float>(), c) < 2147483520.0;
+    }
+    attrs.set("bounded", int64_t{bounded});
+    scale = builder.constant(base + ".scale", layout.packChannels(scales));
+    bias = builder.constant(base + ".bias", layout.packing().sums ? withRunSums(layout, biases, weights, zx) : layout.packChannels(biases));
+  } else {
+    if (givenBias) bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
+    if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(weights)});
+  }
+  Value* packed = builder.constant(base + ".packed", layout.pack(weights));
+  std::vector<Value*> operands{node.operand(0), packed, scale, bias};
+  if (Value* residual = node.operand("residual")) operands.push_back(residual);
+  return builder.createNode("k.conv", std::move(operands), std::move(attrs), node.result()->name());
+}
+
+}  // namespace qc

@@ -1,0 +1,105 @@
+// How a family of kernels is written down: what it computes, how it plans a node, what that costs, how it packs and emits; and its rows, of
+// which each says what it needs and, in the family's own type, what sets it apart.
+//
+//   std::optional<FooPlan> planFoo(const KernelRow<FooTraits>& row, const Node& node, const Target& target);
+//   std::vector<KernelDef> fooKernels() {                       // named by QC_FAMILY(foo) in kernels.def
+//     return kernelsOf<FooPlan, FooTraits>({.ops = {"foo"},
+//                                           .rows = {{"foo_avx512", isaBit(Isa::avx512), {.lanes = 16}}, {"foo_generic", 0, {.lanes = 4}}},
+//                                           .plan = planFoo, .cost = costFoo, .emit = emitFoo});
+//   }
+//
+// A plan is made once per node and row.  Whoever holds it hands it on, unseen, from selection over packing to emission; so it keeps what
+// the code depends on, nothing of the node that may change meanwhile.
+#pragma once
+
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "codegen/plan/kernel.h"
+
+namespace qc {
+
+struct NoTraits {};  // of a family whose rows differ in nothing, or with one row
+
+template <class Traits>
+struct KernelRow {
+  std::string_view id;
+  IsaSet isas = 0;  // all required; 0: any target
+  Traits traits = {};
+};
+
+template <class Plan, class Traits = NoTraits>
+struct KernelFamily {
+  using Row = KernelRow<Traits>;
+  using PlanFunction = std::conditional_t<std::is_same_v<Traits, NoTraits>, std::optional<Plan>(const Node&, const Target&),
+                                          std::optional<Plan>(const Row&, const Node&, const Target&)>;
+
+  std::vector<std::string_view> ops;  // before packing
+  std::vector<Row> rows;
+  // Nothing where the family has no code for such a node, to the bit.  With `pack`: of the node before and after packing alike.
+  PlanFunction* plan;
+  // What else is asked of a node before it is packed, such as a proof over its weights.
+  bool (*supports)(const Plan&, const Node&, const Target&) = nullptr;
+  double (*cost)(const Plan&, const Node&, const Target&);  // estimated cycles on one thread, warm caches
+  // The packed k.* node in front of `node`; the caller replaces the uses.
+  Result<Node*> (*pack)(const Plan&, const Node&, Builder&) = nullptr;
+  Result<KernelShape> (*emit)(KernelEmitter&, const Node&, const Plan&);
+};
+
+template <class Plan>
+struct PlanOf : KernelPlan {
+  explicit PlanOf(Plan given) : plan(std::move(given)) {}
+  Plan plan;
+};
+
+// Null if the plan is another family's.
+template <class Plan>
+const Plan* planAs(const KernelPlan& plan) {
+  const auto* held = dynamic_cast<const PlanOf<Plan>*>(&plan);
+  return held ? &held->plan : nullptr;
+}
+
+// The rows for the table.
+template <class Plan, class Traits = NoTraits>
+std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
+  const auto family = std::make_shared<const KernelFamily<Plan, Traits>>(std::move(given));
+  const auto own = [](const KernelPlan& plan) -> const Plan& {
+    const Plan* p = planAs<Plan>(plan);
+    QC_CHECK(p, "a kernel is given the plan of another");
+    return *p;
+  };
+  std::vector<KernelDef> defs;
+  for (const auto& row : family->rows) {
+    KernelDef def{row.id, family->ops, row.isas};
+    const auto planned = [family, &row](const Node& node, const Target& target) {
+      if constexpr (std::is_same_v<Traits, NoTraits>)
+        return family->plan(node, target);
+      else
+        return family->plan(row, node, target);
+    };
+    const auto held = [family](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
+      auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
+      result->cycles = family->cost(result->plan, node, target);
+      return result;
+    };
+    def.plan = [planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
+      std::optional<Plan> plan = planned(node, target);
+      return plan ? held(*std::move(plan), node, target) : nullptr;
+    };
+    def.supports = [family, planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
+      std::optional<Plan> plan = planned(node, target);
+      if (!plan || (family->supports && !family->supports(*plan, node, target))) return nullptr;
+      return held(*std::move(plan), node, target);
+    };
+    def.emit = [family, own](KernelEmitter& e, const Node& node, const KernelPlan& plan) { return family->emit(e, node, own(plan)); };
+    if (family->pack)
+      def.pack = [family, own](const Node& node, const KernelPlan& plan, Builder& builder) {
+        return family->pack(own(plan), node, builder);
+      };
+    defs.push_back(std::move(def));
+  }
+  return defs;
+}
+
+}  // namespace qc
