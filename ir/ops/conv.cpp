@@ -241,7 +241,7 @@ void convolve(const Conv& s, const T* x, const T* w, T* acc) {
   const int64_t pixels = s.y.pixels(), outputs = s.y.channels, inputs = s.x.channels, taps = s.window.taps(), depth = taps * s.in;
   if (s.pointwise()) {
     for (int64_t g = 0; g < s.group; ++g)
-      ref::multiplyAdd(x + g * s.in, inputs, w + g * depth * s.out, s.out, acc + g * s.out, outputs, pixels, s.out, depth);
+      ref::multiplyAdd<T>({x + g * s.in, inputs}, {w + g * depth * s.out, s.out}, {acc + g * s.out, outputs}, {pixels, s.out, depth});
     return;
   }
   if (s.depthwise()) {
@@ -265,7 +265,8 @@ void convolve(const Conv& s, const T* x, const T* w, T* acc) {
           else
             std::copy_n(x + pixel * inputs + g * s.in, s.in, to);
         });
-      ref::multiplyAdd(rows.data(), depth, w + g * depth * s.out, s.out, acc + first * outputs + g * s.out, outputs, count, s.out, depth);
+      ref::multiplyAdd<T>({rows.data(), depth}, {w + g * depth * s.out, s.out}, {acc + first * outputs + g * s.out, outputs},
+                          {count, s.out, depth});
     }
   }
 }
@@ -279,8 +280,8 @@ void convolveTransposed(const Conv& s, const T* x, const T* w, T* acc) {
     s.walkTransposed(s.outputAt(p), [&](int64_t tap, int64_t pixel) {
       const T* from = pixel < 0 ? zeros.data() : x + pixel * s.x.channels;
       for (int64_t g = 0; g < s.group; ++g)
-        ref::multiplyAdd(from + g * s.in, 0, w + (g * taps + tap) * s.in * s.out, s.out, acc + p * s.y.channels + g * s.out, 0, 1, s.out,
-                         s.in);
+        ref::multiplyAdd<T>({from + g * s.in, 0}, {w + (g * taps + tap) * s.in * s.out, s.out}, {acc + p * s.y.channels + g * s.out, 0},
+                            {1, s.out, s.in});
     });
 }
 

@@ -78,8 +78,8 @@ Status evalDynamicLinear(const EvalContext& c) {
   for (int64_t g = 0; g < groups; ++g) {
     std::fill(acc.begin(), acc.end(), 0u);
     const int64_t first = g * group;
-    ref::multiplyAdd(integers.data() + first, depth, weights.data() + first * outputs, outputs, acc.data(), outputs, rows, outputs,
-                     std::min(group, depth - first));
+    ref::multiplyAdd<uint32_t>({integers.data() + first, depth}, {weights.data() + first * outputs, outputs}, {acc.data(), outputs},
+                               {rows, outputs, std::min(group, depth - first)});
     for (int64_t r = 0, i = 0; r < rows; ++r)
       for (int64_t o = 0; o < outputs; ++o, ++i) {
         const float term = static_cast<float>(static_cast<int32_t>(nth(acc, i))) * (scale[perRow ? r : 0] * wq.scale(scaleIndex(o, g)));

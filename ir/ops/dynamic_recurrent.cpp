@@ -116,7 +116,8 @@ class Product {
       for (size_t k = 0; k < values.size(); ++k)
         integers_[k] = static_cast<uint32_t>(qmath::quantize(values[k], p.scale, p.zeroPoint, range_.qmin, range_.qmax) - low);
       sums_.assign(usize(together * rows), 0);
-      ref::multiplyAdd(integers_.data(), depth, weights_.values.data() + first, weights_.rows, sums_.data(), rows, together, rows, depth);
+      ref::multiplyAdd<uint32_t>({integers_.data(), depth}, {weights_.values.data() + first, weights_.rows}, {sums_.data(), rows},
+                                 {together, rows, depth});
       for (int64_t j = 0; j < together * rows; ++j) {
         const auto row = usize(first + j % rows);
         const uint32_t acc = nth(sums_, j) - static_cast<uint32_t>(p.zeroPoint - low) * weights_.sums[row];

@@ -13,15 +13,15 @@ inline uint64_t step(uint64_t a, uint64_t b, uint64_t c) { return a * b + c; }
 
 // Columns are the vector lanes, so every sum keeps its order; four rows at a time hide the latency of the chain of adds.
 template <class T>
-[[gnu::always_inline]] inline void fourRows(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t n, int64_t k) {
-  T* __restrict c0 = c;
-  T* __restrict c1 = c + ldc;
-  T* __restrict c2 = c + 2 * ldc;
-  T* __restrict c3 = c + 3 * ldc;
-  for (int64_t i = 0; i < k; ++i) {
-    const T a0 = a[i], a1 = a[i + lda], a2 = a[i + 2 * lda], a3 = a[i + 3 * lda];
-    const T* __restrict row = b + i * ldb;
-    for (int64_t j = 0; j < n; ++j) {
+[[gnu::always_inline]] inline void fourRows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, int64_t columns, int64_t depth) {
+  T* __restrict c0 = c.data;
+  T* __restrict c1 = c.data + c.stride;
+  T* __restrict c2 = c.data + 2 * c.stride;
+  T* __restrict c3 = c.data + 3 * c.stride;
+  for (int64_t i = 0; i < depth; ++i) {
+    const T a0 = a.data[i], a1 = a.data[i + a.stride], a2 = a.data[i + 2 * a.stride], a3 = a.data[i + 3 * a.stride];
+    const T* __restrict row = b.data + i * b.stride;
+    for (int64_t j = 0; j < columns; ++j) {
       c0[j] = step(a0, row[j], c0[j]);
       c1[j] = step(a1, row[j], c1[j]);
       c2[j] = step(a2, row[j], c2[j]);
@@ -31,24 +31,23 @@ template <class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline void oneRow(const T* a, const T* b, int64_t ldb, T* __restrict c, int64_t n, int64_t k) {
-  for (int64_t i = 0; i < k; ++i) {
-    const T* __restrict row = b + i * ldb;
-    for (int64_t j = 0; j < n; ++j) c[j] = step(a[i], row[j], c[j]);
+[[gnu::always_inline]] inline void oneRow(const T* a, Matrix<const T> b, T* __restrict c, int64_t columns, int64_t depth) {
+  for (int64_t i = 0; i < depth; ++i) {
+    const T* __restrict row = b.data + i * b.stride;
+    for (int64_t j = 0; j < columns; ++j) c[j] = step(a[i], row[j], c[j]);
   }
 }
 
 template <class T>
-[[gnu::always_inline]] inline void blocked(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n,
-                                           int64_t k) {
-  constexpr int64_t kBlockN = 256, kBlockK = 64;  // a block of b stays in the second-level cache
-  for (int64_t j = 0; j < n; j += kBlockN)
-    for (int64_t p = 0; p < k; p += kBlockK) {
-      const int64_t width = std::min(kBlockN, n - j), depth = std::min(kBlockK, k - p);
-      const T* block = b + p * ldb + j;
+[[gnu::always_inline]] inline void blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, ProductSizes sizes) {
+  constexpr int64_t kColumns = 256, kDepth = 64;  // a block of b stays in the second-level cache
+  for (int64_t j = 0; j < sizes.columns; j += kColumns)
+    for (int64_t p = 0; p < sizes.depth; p += kDepth) {
+      const int64_t columns = std::min(kColumns, sizes.columns - j), depth = std::min(kDepth, sizes.depth - p);
+      const Matrix<const T> block = b.from(p, j);
       int64_t i = 0;
-      for (; i + 4 <= m; i += 4) fourRows(a + i * lda + p, lda, block, ldb, c + i * ldc + j, ldc, width, depth);
-      for (; i < m; ++i) oneRow(a + i * lda + p, block, ldb, c + i * ldc + j, width, depth);
+      for (; i + 4 <= sizes.rows; i += 4) fourRows(a.from(i, p), block, c.from(i, j), columns, depth);
+      for (; i < sizes.rows; ++i) oneRow(a.from(i, p).data, block, c.from(i, j).data, columns, depth);
     }
 }
 
@@ -70,8 +69,8 @@ bool hasFma() { return false; }
 #endif
 
 template <class T>
-QC_FMA_TARGET void blockedFma(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n, int64_t k) {
-  blocked(a, lda, b, ldb, c, ldc, m, n, k);
+QC_FMA_TARGET void blockedFma(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, ProductSizes sizes) {
+  blocked(a, b, c, sizes);
 }
 template <class T>
 QC_FMA_TARGET void elementsFma(const T* a, const T* b, T* c, int64_t n) {
@@ -81,16 +80,16 @@ QC_FMA_TARGET void elementsFma(const T* a, const T* b, T* c, int64_t n) {
 }  // namespace
 
 template <class T>
-void multiplyAdd(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n, int64_t k) {
-  hasFma() ? blockedFma(a, lda, b, ldb, c, ldc, m, n, k) : blocked(a, lda, b, ldb, c, ldc, m, n, k);
+void multiplyAdd(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, ProductSizes sizes) {
+  hasFma() ? blockedFma(a, b, c, sizes) : blocked(a, b, c, sizes);
 }
 template <class T>
 void multiplyAddElements(const T* a, const T* b, T* c, int64_t n) {
   hasFma() ? elementsFma(a, b, c, n) : elements(a, b, c, n);
 }
 
-#define QC_INSTANTIATE(T)                                                                                     \
-  template void multiplyAdd<T>(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, int64_t, int64_t); \
+#define QC_INSTANTIATE(T)                                                                  \
+  template void multiplyAdd<T>(Matrix<const T>, Matrix<const T>, Matrix<T>, ProductSizes); \
   template void multiplyAddElements<T>(const T*, const T*, T*, int64_t);
 QC_INSTANTIATE(float)
 QC_INSTANTIATE(double)

@@ -58,7 +58,7 @@ void evalLinearAs(const EvalContext& c) {
   const std::vector<T> weights = transposed(w.data(), outputs, depth);
   const ResultElements<T> y(c.out());
   std::fill_n(y.data(), y.size(), T{});
-  ref::multiplyAdd(x.data(), depth, weights.data(), outputs, y.data(), outputs, rows, outputs, depth);
+  ref::multiplyAdd<T>({x.data(), depth}, {weights.data(), outputs}, {y.data(), outputs}, {rows, outputs, depth});
   const auto operand = [&](int i) -> std::vector<T> {
     if (!c.has(i)) return {};
     const Elements<T> e(c.in(i));
@@ -83,7 +83,7 @@ Status evalQuantizedLinear(const EvalContext& c) {
   const std::vector<uint32_t> w = centred(c.in(kW), *c.inType(kW).quant, [&](int64_t i) { return i / depth; });
   const std::vector<uint32_t> weights = transposed(w.data(), outputs, depth);
   std::vector<uint32_t> acc(usize(rows * outputs));
-  ref::multiplyAdd(x.data(), depth, weights.data(), outputs, acc.data(), outputs, rows, outputs, depth);
+  ref::multiplyAdd<uint32_t>({x.data(), depth}, {weights.data(), outputs}, {acc.data(), outputs}, {rows, outputs, depth});
   const QuantizedEpilogue epilogue(c, outputs, [](int64_t o) { return o; });
   const std::vector<float> residual = c.has(kResidual) ? dequantized(c.in(kResidual), *c.inType(kResidual).quant) : std::vector<float>();
   std::vector<int32_t> integers(epilogue.quantizes() ? acc.size() : 0);
@@ -164,7 +164,7 @@ void forEach(const MatmulGeometry& g, const Product& product) {
 template <class T>
 void products(const EvalContext& c, const T* a, const T* b, T* y) {
   const MatmulGeometry g = MatmulGeometry::of(c.in(0).sizes, c.in(1).sizes);
-  forEach(g, [&](int64_t i, int64_t j, int64_t o) { ref::multiplyAdd(a + i, g.k, b + j, g.n, y + o, g.n, g.m, g.n, g.k); });
+  forEach(g, [&](int64_t i, int64_t j, int64_t o) { ref::multiplyAdd<T>({a + i, g.k}, {b + j, g.n}, {y + o, g.n}, {g.m, g.n, g.k}); });
 }
 
 Status evalMatmul(const EvalContext& c) {

@@ -125,7 +125,7 @@ Status evalLinear(const EvalContext& c) {
   for (int64_t first = 0; first < outputs; first += kPanel) {
     const int64_t count = std::min(kPanel, outputs - first);
     for (int64_t o = 0; o < count; ++o) weights.read(first + o, panel.data() + o, kPanel);
-    ref::multiplyAdd(c.in(kX).as<float>(), depth, panel.data(), kPanel, y + first, outputs, rows, count, depth);
+    ref::multiplyAdd<float>({c.in(kX).as<float>(), depth}, {panel.data(), kPanel}, {y + first, outputs}, {rows, count, depth});
   }
   if (!c.has(kBias)) return {};
   const float* bias = c.in(kBias).as<float>();

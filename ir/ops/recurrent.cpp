@@ -43,7 +43,7 @@ Floats unpacked(const RecurrentForm& form, const float* from) {
 RecurrentProduct productWith(Floats weights, int64_t rows, int64_t depth) {
   return [weights = std::move(weights), rows, depth](const float* x, int64_t count, int64_t first, int64_t wanted, float* y) {
     std::fill(y, y + count * wanted, 0.0f);
-    ref::multiplyAdd(x, depth, weights.data() + first, rows, y, wanted, count, wanted, depth);
+    ref::multiplyAdd<float>({x, depth}, {weights.data() + first, rows}, {y, wanted}, {count, wanted, depth});
   };
 }
 

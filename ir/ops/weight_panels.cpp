@@ -45,7 +45,8 @@ Status evalWeightLinear(const EvalContext& c) {
         const auto zero = p.hasZeroPoint ? static_cast<int32_t>(sets[set + p.panel]) : 0;
         nth(panel, k * p.panel + o - first) = qmath::dequantize(p.get(weights, o, k), sets[set], zero);
       }
-    ref::multiplyAdd(c.in(kX).as<float>(), p.depth, panel.data(), int64_t{p.panel}, y + first, p.outputs, rows, count, p.depth);
+    ref::multiplyAdd<float>({c.in(kX).as<float>(), p.depth}, {panel.data(), int64_t{p.panel}}, {y + first, p.outputs},
+                            {rows, count, p.depth});
   }
   if (!c.has(kBias)) return {};
   const float* bias = c.in(kBias).as<float>();  // in the order of columns, which is that of the rows of the weights

@@ -61,10 +61,19 @@ QC_MULTIVERSION void multiply(const float* panels, const float* d, int64_t depth
   }
 }
 
+// The integers of an output channel and what is known of them: lists of `padded` elements, a multiple of kLanes, with curvatures of 0 at
+// their ends.
+struct Weighed {
+  const float *gradient, *curvature, *q;
+  int64_t padded;
+  float scale, low, high;
+};
+
 // The first integer from `j` on that has a better neighbour, given all others, and that neighbour; `padded` when there is none.
-// All lists are of `padded` elements, a multiple of kLanes, with curvatures of 0 at their ends.
-QC_MULTIVERSION int64_t nextMove(const float* gradient, const float* curvature, const float* q, float scale, float low, float high,
-                                 int64_t j, int64_t padded, float& next) {
+QC_MULTIVERSION int64_t nextMove(const Weighed& w, int64_t j, float& next) {
+  const float *gradient = w.gradient, *curvature = w.curvature, *q = w.q;
+  const float scale = w.scale, low = w.low, high = w.high;
+  const int64_t padded = w.padded;
   float to[kLanes];
   int32_t moves[kLanes];
   for (int64_t first = j / kLanes * kLanes; first < padded; first += kLanes) {
@@ -127,10 +136,11 @@ struct Candidate {
 };
 
 void descend(const Curvature& c, float low, float high, float* gradient, Candidate& a) {
+  const Weighed weighed{gradient, c.diagonal.data(), a.q.data(), c.padded, a.scale, low, high};
   float next = 0;
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
     const int64_t before = a.moved;
-    const auto from = [&](int64_t j) { return nextMove(gradient, c.diagonal.data(), a.q.data(), a.scale, low, high, j, c.padded, next); };
+    const auto from = [&](int64_t j) { return nextMove(weighed, j, next); };
     for (int64_t j = from(0); j < c.padded; j = from(j + 1)) {
       addScaled(c.h.data() + j * c.depth, (next - nth(a.q, j)) * a.scale, c.depth, gradient);
       nth(a.q, j) = next;
