@@ -1,4 +1,4 @@
-// Elementwise kernels on floats and quantized values: map, lut, quantize, dequantize.  Tests: tests/kernels.
+// Elementwise kernels on floats and quantized values: map, lut, quantize, fake_quantize, dequantize.  Tests: tests/kernels.
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/iteration_space.h"
 #include "codegen/plan/kernel_family.h"
@@ -112,6 +112,25 @@ Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node, const Itera
       true);
 }
 
+std::optional<IterationSpace> planFakeQuantize(const Node& node, const Target&) {
+  const QuantParams& to = *node.attrs().quant("to");
+  if (isEmpty(node) || to.perChannel() || to.blockSize != 0 || sizeOf(to.storage) > 2 || !isPlainFloat(node.operand(0)->type()))
+    return std::nullopt;
+  return iterationSpace(node, 1);
+}
+
+double costFakeQuantize(const IterationSpace&, const Node& node, const Target& target) { return elementwiseCost(node, 14, target); }
+
+Result<KernelShape> emitFakeQuantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
+  const KernelEmitter::Bounds bounds = e.resultBounds();
+  Reg scale = e.resultParam(0, ParamField::scale), divisor = e.splat(scale, e.lanes());
+  const auto rounded = [&](std::span<Reg const> args) {
+    Reg q = e.roundClamp(e.b.CreateFDiv(args[0], divisor), bounds);
+    return e.dequantize(q, true, scale, bounds.zeroPoint);
+  };
+  return emitLoops(e, node, space, rounded, false);
+}
+
 std::optional<IterationSpace> planDequantize(const Node& node, const Target&) {
   if (isEmpty(node) || !isPerTensorByte(node.operand(0)->type())) return std::nullopt;
   return iterationSpace(node, 1);
@@ -183,6 +202,11 @@ std::vector<KernelDef> mapKernels() {
 std::vector<KernelDef> quantizeKernels() {
   return kernelsOf(KernelFamily<IterationSpace>{
       .ops = {"quantize"}, .rows = {{"quantize"}}, .plan = planQuantize, .cost = costQuantize, .emit = emitQuantize});
+}
+
+std::vector<KernelDef> fakeQuantizeKernels() {
+  return kernelsOf(KernelFamily<IterationSpace>{
+      .ops = {"fake_quantize"}, .rows = {{"fake_quantize"}}, .plan = planFakeQuantize, .cost = costFakeQuantize, .emit = emitFakeQuantize});
 }
 
 std::vector<KernelDef> dequantizeKernels() {

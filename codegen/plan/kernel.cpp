@@ -54,17 +54,8 @@ Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builde
 
 namespace {
 
-ParamRecord recordOf(const TensorType& type) {
+ParamRecord recordOf(const QuantParams& quant) {
   ParamRecord record;
-  if (!type.isQuantized()) {
-    if (isInteger(type.dtype) && sizeOf(type.dtype) <= 2) {
-      const IntRange range = rangeOf(type.dtype);
-      record.qmin = static_cast<int32_t>(range.min);
-      record.qmax = static_cast<int32_t>(range.max);
-    }
-    return record;
-  }
-  const QuantParams& quant = *type.quant;
   record.qmin = static_cast<int32_t>(quant.qmin);
   record.qmax = static_cast<int32_t>(quant.qmax);
   if (quant.perChannel()) return record;
@@ -72,6 +63,25 @@ ParamRecord recordOf(const TensorType& type) {
   record.inverseScale = 1.0f / quant.scale();
   record.zeroPoint = quant.zeroPoint();
   return record;
+}
+
+ParamRecord recordOf(const TensorType& type) {
+  if (type.isQuantized()) return recordOf(*type.quant);
+  ParamRecord record;
+  if (isInteger(type.dtype) && sizeOf(type.dtype) <= 2) {
+    const IntRange range = rangeOf(type.dtype);
+    record.qmin = static_cast<int32_t>(range.min);
+    record.qmax = static_cast<int32_t>(range.max);
+  }
+  return record;
+}
+
+// What a result is quantized to, if only on the way to real numbers.
+QuantPtr quantOf(const Node& node, int result) {
+  if (const QuantPtr& own = node.result(result)->type().quant) return own;
+  const Attr* to = node.attrs().find("to");
+  const auto* quant = to ? std::get_if<QuantAttr>(to) : nullptr;
+  return quant ? quant->params : nullptr;
 }
 
 // What the code depends on of a type: not the values of its parameters.
@@ -87,8 +97,9 @@ std::vector<ParamRecord> kernelParams(const Node& node) {
   std::vector<ParamRecord> records;
   for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
   for (int i = 0; i < node.numResults(); ++i) {
-    ParamRecord record = recordOf(node.result(i)->type());
-    if (const QuantPtr& to = node.result(i)->type().quant) {
+    const QuantPtr to = quantOf(node, i);
+    ParamRecord record = to ? recordOf(*to) : recordOf(node.result(i)->type());
+    if (to) {
       const ResultBounds bounds = resultBounds(*to, node.attrs());
       record.qmin = bounds.low;
       record.qmax = bounds.high;

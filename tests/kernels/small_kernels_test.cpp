@@ -1,4 +1,5 @@
 // Elementwise, table, pool and mean kernels against the reference evaluation, on sizes around their vectors.
+#include "ir/text.h"
 #include "tests/kernels/harness.h"
 
 namespace qc::testing {
@@ -37,6 +38,19 @@ TEST(QuantizeDequantize, Tails) {
       checkRows(fmt::format("{}graph @g(%x: !{}[{}]) {{\n%y = dequantize %x : f32[{}]\nreturn %y\n}}\n", kTypes, t, n, n));
     }
   }
+}
+
+// Storage, narrowed bounds and zero points at their ends; per channel runs by evaluation.
+TEST(FakeQuantize, TypesAndTails) {
+  for (const char* type : {"u8, scale=0.037, zp=113", "s8[-127:127], scale=0.05, zp=0", "s8[-8:7], scale=0.4, zp=7",
+                           "u8[0:15], scale=0.3, zp=0", "u16, scale=0.0001, zp=65535", "s16, scale=0.00005, zp=-3"})
+    for (const int n : {1, 7, 16, 33, 4097})
+      checkRows(
+          fmt::format("!t = q<{}>\ngraph @g(%x: f32[{}]) {{\n%y = fake_quantize %x {{to=!t}} : f32[{}]\nreturn %y\n}}\n", type, n, n));
+  const auto graph = parseGraph(
+      "!t = q<s8, axis=1, scale=[0.5,0.25], zp=0>\ngraph @g(%x: f32[3,2]) {\n%y = fake_quantize %x {to=!t} : f32[3,2]\nreturn %y\n}\n");
+  ASSERT_TRUE(graph) << graph.error().render();
+  EXPECT_FALSE(selectKernel(*graph->back(), Target::host()));
 }
 
 TEST(Lut, EveryEntryAndTails) {
