@@ -192,15 +192,6 @@ std::function<Reg(Reg, int)> reader(KernelEmitter& e, const Rows& rows, const Te
   };
 }
 
-void storeReduced(KernelEmitter& e, const Rows& rows, Reg v) {
-  auto* type = llvm::cast<llvm::FixedVectorType>(v->getType());
-  Reg out = rows.reducedAt(e.result(), static_cast<int64_t>(type->getScalarSizeInBits()) / 8);
-  if (rows.space().along())
-    e.store(e.b.CreateExtractElement(v, uint64_t{0}), out);
-  else
-    storeUpTo(e, v, out, rows.columns());
-}
-
 // Of zeros of both signs the first one counts.  Across, elements come in order.
 Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<Reg(Reg, int)>& element) {
   if (!rows.space().along()) return m;
@@ -247,7 +238,7 @@ Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& 
     const auto element = reader(e, rows, node.operand(0)->type());
     Reg sum = rows.sum(element);
     if (node.is("reduce_mean")) sum = e.b.CreateFDiv(sum, e.floats(static_cast<float>(space.length), rows.width()));
-    storeReduced(e, rows, sum);
+    storeReduced(rows, sum);
   });
 }
 
@@ -266,7 +257,7 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const 
     Reg total = rows.combined(sum[0], [&](Reg a, Reg b) { return e.b.CreateAdd(a, b); });
     Reg centred = e.b.CreateSub(total, e.splat(zero, rows.width()));
     Reg q = e.roundClamp(e.b.CreateFMul(e.toFloat(centred), e.splat(multiplier, rows.width())), bounds);
-    storeReduced(e, rows, e.b.CreateTrunc(q, e.i8(rows.width())));
+    storeReduced(rows, e.b.CreateTrunc(q, e.i8(rows.width())));
   });
 }
 
@@ -279,8 +270,7 @@ Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node, const RowSpa
     if (isByte) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
     Reg m = extreme(e, rows, largest, start, element);
     storeReduced(
-        e, rows,
-        isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
+        rows, isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
   });
 }
 
@@ -305,7 +295,7 @@ Result<KernelShape> emitArg(KernelEmitter& e, const Node& node, const RowSpace& 
     });
     Reg found = rows.combined(best[0], better);
     found = e.b.CreateSelect(e.b.CreateICmpEQ(found, none), e.ints(0, ints), found);
-    storeReduced(e, rows, e.b.CreateSExt(found, e.i64s(width)));
+    storeReduced(rows, e.b.CreateSExt(found, e.i64s(width)));
   });
 }
 

@@ -136,6 +136,16 @@ Reg Rows::sumAcross(const std::function<Reg(Reg, int)>& term) const {
   return foldStripes(e_, sums);
 }
 
+void storeReduced(const Rows& rows, Reg v) {
+  KernelEmitter& e = rows.emitter();
+  auto* type = llvm::cast<llvm::FixedVectorType>(v->getType());
+  Reg out = rows.reducedAt(e.result(), static_cast<int64_t>(type->getScalarSizeInBits()) / 8);
+  if (rows.space().along())
+    e.store(e.b.CreateExtractElement(v, uint64_t{0}), out);
+  else
+    storeUpTo(e, v, out, rows.columns());
+}
+
 KernelShape emitRows(KernelEmitter& e, const RowSpace& space, const std::function<void(Rows&)>& body) {
   if (space.along()) {
     const int width = laneCount(e, space.length);

@@ -65,6 +65,9 @@ class Rows {
   int width_, count_;
 };
 
+// What a reduction gives for each row, to the node's first result.
+void storeReduced(const Rows& rows, Reg v);
+
 // A unit is one row, or one vector of rows.
 KernelShape emitRows(KernelEmitter& e, const RowSpace& space, const std::function<void(Rows&)>& body);
 
