@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/kernel_family.h"
 #include "codegen/plan/rows.h"
@@ -76,8 +77,6 @@ std::optional<RowSpace> normSpace(const Node& node) {
   if (node.is("layer_norm")) return RowSpace::around(sizes, axesFrom(node.integer("axis"), rank));
   if (rank < 3) return std::nullopt;
   if (node.is("group_norm")) {
-    // The channels of a group follow one another only where they come first.
-    if (isLast(node)) return std::nullopt;
     const int64_t groups = sizes[0] * node.integer("num_groups");
     return RowSpace{groups, groups ? numElements(sizes) / groups : 0, 1};
   }
@@ -87,10 +86,15 @@ std::optional<RowSpace> normSpace(const Node& node) {
   return space;
 }
 
+// The channels of a group follow one another only where they come first: last, a group is put in that order in scratch.
+constexpr int64_t kMaxStagedGroup = int64_t{1} << 22;
+bool staysInScratch(const Node& node) { return node.is("group_norm") && isLast(node); }
+
 std::optional<RowSpace> planNorm(const Node& node, const Target&) {
   const TensorType& x = node.operand(0)->type();
   if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
   const auto space = normSpace(node);
+  if (space && staysInScratch(node) && space->length > kMaxStagedGroup) return std::nullopt;
   // Parameters that broadcast within the normalized dims are rare.
   for (int i = 1; space && node.is("layer_norm") && i < node.numOperands(); ++i)
     if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return std::nullopt;
@@ -144,10 +148,14 @@ void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Momen
   });
 }
 
+int64_t groupChannels(const Node& node) {
+  const Shape& shape = node.operand(0)->type().shape;
+  return (isLast(node) ? shape.back() : shape[1]).size() / node.integer("num_groups");
+}
+
 // A row is the channels of one group, each of which has its parameters.
 void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
-  const int64_t groups = node.integer("num_groups"), channels = node.operand(0)->type().shape[1].size() / groups,
-                pixels = rows.space().length / channels;
+  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = rows.space().length / channels;
   Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
   e.loop(
       e.i64(0), e.i64(channels), 1,
@@ -162,8 +170,25 @@ void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const 
       true);
 }
 
+// Of channels that come last.
+KernelShape emitStagedGroups(KernelEmitter& e, const Node& node, const RowSpace& space, float epsilon) {
+  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = space.length / channels,
+                all = groups * channels;
+  KernelShape shape = emitRows(e, space, [&](Rows& rows) {
+    Reg image = e.b.CreateUDiv(rows.outer(), e.i64(groups)), group = e.b.CreateURem(rows.outer(), e.i64(groups));
+    Reg first = e.b.CreateAdd(e.b.CreateMul(image, e.i64(pixels * all)), e.b.CreateMul(group, e.i64(channels)));
+    const auto at = [&](Reg tensor) { return e.opaque(e.at(tensor, e.b.CreateShl(first, 2))); };
+    emitBoxCopy(e, {{channels, pixels}, {1, all}, {pixels, 1}}, 4, at(e.operand(0)), e.scratch());
+    storeGroupNorm(e, node, rows, moments(e, rows, e.scratch(), epsilon), e.scratch(), e.scratch());
+    emitBoxCopy(e, {{pixels, channels}, {1, pixels}, {all, 1}}, 4, e.scratch(), at(e.result()));
+  });
+  shape.scratchBytes = 4 * space.length;
+  return shape;
+}
+
 Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const auto epsilon = static_cast<float>(node.real("epsilon"));
+  if (staysInScratch(node)) return emitStagedGroups(e, node, space, epsilon);
   return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
     const Moments m = moments(e, rows, x, epsilon);

@@ -59,6 +59,15 @@ TEST(Norms, Group) {
                       pixels, groups));
 }
 
+TEST(Norms, GroupOfLastChannels) {
+  for (const auto& [channels, groups] : std::vector<std::pair<int, int>>{{6, 1}, {6, 2}, {6, 6}, {32, 4}, {40, 2}})
+    for (const int pixels : {1, 5, 16, 33})
+      checkRows(
+          fmt::format("graph @g(%x: f32[2,{0},3,{1}], %s: f32[{1}], %b: f32[{1}]) {{\n%y = group_norm %x, %s, %b {{num_groups={2}, "
+                      "layout=\"channels_last\"}} : f32[2,{0},3,{1}]\nreturn %y\n}}\n",
+                      pixels, channels, groups));
+}
+
 TEST(Norms, LocalResponse) {
   for (const int channels : {1, 3, 16, 21, 48})
     for (const int size : {1, 3, 4, 5})
