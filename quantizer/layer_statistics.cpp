@@ -19,7 +19,7 @@ uint64_t scramble(uint64_t x) {
 std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOptions& options) {
   const Tensor* weight = layer.operand("w") ? layer.operand("w")->constant() : nullptr;
   const TensorType& x = layer.operand(0)->type();
-  if (!weight || !x.isStatic() || weight->dtype() != DType::f32 || weight->numElements() == 0) return std::nullopt;
+  if (!weight || weight->dtype() != DType::f32 || weight->numElements() == 0) return std::nullopt;
   LayerSampler s;
   s.options_ = options;
   const std::vector<int64_t>& w = weight->sizes();
@@ -27,10 +27,15 @@ std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOpt
     if (layer.string("layout") == "channels_last") return std::nullopt;
     s.statistics_.groups = layer.integer("group");
     s.channels_ = w[1];
-    const Shape& out = layer.result()->type().shape;
     for (size_t i = 0; i + 2 < w.size(); ++i)
       s.axes_.push_back({w[i + 2], valueOr(layer.integers("strides"), i, 1), valueOr(layer.integers("dilations"), i, 1),
-                         valueOr(layer.integers("pads"), i, 0), x.sizes()[i + 2], out[i + 2].size()});
+                         valueOr(layer.integers("pads"), i, 0), valueOr(layer.integers("pads"), i + w.size() - 2, 0)});
+    s.free_ = !isStatic(Shape(x.shape.begin() + 2, x.shape.end()));
+    if (!s.free_) {
+      std::vector<int64_t> sizes{0, 0};
+      for (size_t d = 2; d < x.shape.size(); ++d) sizes.push_back(x.shape[d].size());
+      s.resize(sizes);
+    }
   } else if (!layer.is("linear")) {
     return std::nullopt;
   }
@@ -95,11 +100,22 @@ bool LayerSampler::fits(const TensorRef& input) const {
   if (input.sizes.empty()) return false;
   if (axes_.empty()) return true;
   bool same = input.sizes.size() == axes_.size() + 2;
-  for (size_t i = 0; same && i < axes_.size(); ++i) same = input.sizes[i + 2] == axes_[i].in;
+  for (size_t i = 0; same && i < axes_.size(); ++i) same = input.sizes[i + 2] == axes_[i].in && axes_[i].out > 0;
   return same;
 }
 
+void LayerSampler::resize(std::span<const int64_t> sizes) {
+  if (sizes.size() != axes_.size() + 2) return;
+  for (size_t i = 0; i < axes_.size(); ++i) {
+    Axis& a = axes_[i];
+    const int64_t room = sizes[i + 2] + a.pad + a.padBehind - (a.kernel - 1) * a.dilation - 1;
+    a.in = sizes[i + 2];
+    a.out = room < 0 ? 0 : room / a.stride + 1;
+  }
+}
+
 void LayerSampler::add(const TensorRef& input, int64_t sample) {
+  if (free_) resize(input.sizes);
   if (!fits(input)) return;
   int64_t positions = axes_.empty() ? input.numElements() / std::max<int64_t>(1, statistics_.depth) : input.sizes[0];
   for (const Axis& a : axes_) positions *= a.out;

@@ -58,16 +58,18 @@ class LayerSampler {
 
  private:
   struct Axis {
-    int64_t kernel, stride, dilation, pad, in, out;
+    int64_t kernel, stride, dilation, pad, padBehind, in = 0, out = 0;
     bool operator==(const Axis&) const = default;
   };
   void gather(const float* x, std::span<const int64_t> positions);  // the inputs of every group there
   void findTaps(int64_t position);
   bool fits(const TensorRef& input) const;
+  void resize(std::span<const int64_t> sizes);  // the axes to those of an input
 
   SamplerOptions options_;
   LayerStatistics statistics_;
   std::vector<Axis> axes_;     // none: linear
+  bool free_ = false;          // their sizes are those of each input
   int64_t channels_ = 1;       // of a group
   std::vector<int64_t> taps_;  // of every position: where they are in the first plane of a group, -1 in the padding
   ProductSums sums_;

@@ -11,6 +11,7 @@
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/memory_limit.h"
+#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "runtime/workflow/other_shapes.h"
 
@@ -77,7 +78,7 @@ class Calibration {
   };
 
   Result<Runner> runnerAt(const Shapes& shapes) {
-    QC_ASSIGN(Graph graph, shapes == inputShapes(prepared_) ? Result<Graph>(prepared_.clone()) : observedAt(shapes));
+    QC_ASSIGN(Graph graph, observedAt(shapes));
     std::vector<int> layers;
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
@@ -103,8 +104,10 @@ class Calibration {
     return runner;
   }
 
-  // The model at other shapes, with the same observers at the same values.
+  // The model at these shapes, with the same observers at the same values.
   Result<Graph> observedAt(const Shapes& shapes) {
+    if (hasFreeDims(prepared_)) return boundGraph(prepared_, shapes);
+    if (shapes == inputShapes(prepared_)) return prepared_.clone();
     QC_ASSIGN(Graph graph, simplifiedAt(reshaper_, shapes));
     for (const Node* observe = prepared_.front(); observe; observe = observe->next()) {
       if (!observe->is("observe")) continue;
@@ -163,7 +166,7 @@ class Calibration {
   }
 
   Status observeSample() {
-    QC_ASSIGN(const TensorMap sample, anySample(reshaper_, samples_, next_));
+    QC_ASSIGN(const TensorMap sample, anySample(prepared_, reshaper_, samples_, next_));
     auto made = runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); });
     if (!made) {
       for (const auto& [name, tensor] : sample)

@@ -13,14 +13,13 @@
 namespace qc {
 namespace {
 
-// The first of these samples, by index, that have the shapes of the graph.
+// The first of these samples, by index, that the graph runs as it is.
 Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset& samples, const std::vector<int64_t>& indices,
                                               int64_t count) {
   std::vector<TensorMap> fitting;
-  const Shapes own = inputShapes(graph);
   for (size_t i = 0; i < indices.size() && static_cast<int64_t>(fitting.size()) < count; ++i) {
     QC_ASSIGN(TensorMap sample, samples.sampleOfAnySize(indices[i]));
-    if (shapesOf(sample) == own) fitting.push_back(std::move(sample));
+    if (takes(graph, sample)) fitting.push_back(std::move(sample));
   }
   return fitting;
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ir/arithmetic.h"
+#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/channel_statistics.h"
 #include "runtime/workflow/calibrate.h"
@@ -128,10 +129,10 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
   std::vector<std::string> names;
   std::vector<int> axes;
   const auto look = [&](const Value& value) {
-    if (!value.type().isStatic() || value.type().dtype != DType::f32) return;
+    if (value.type().dtype != DType::f32) return;
     for (const Recipe& recipe : recipes()) {
       const int axis = recipe.movesChannels() && options.uses(recipe) ? recipe.channelAxis(value) : -1;
-      if (axis < 0) continue;
+      if (axis < 0 || !nth(value.type().shape, axis).isStatic()) continue;
       names.push_back(value.name());
       axes.push_back(axis);
       return;
@@ -152,7 +153,7 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
     std::vector<size_t> values;  // which of the names; others are folded away at these shapes
   };
   const auto tapsAt = [&](const Shapes& shapes) -> Result<There> {
-    const bool own = shapes == inputShapes(graph);
+    const bool own = hasFreeDims(graph) || shapes == inputShapes(graph);
     QC_ASSIGN(const Graph other, own ? Result<Graph>(graph.clone()) : simplifiedAt(model.reshaper, shapes));
     std::vector<std::string> present;
     std::vector<size_t> values;
@@ -168,8 +169,8 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
   PerShapes<There> taps;
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
-    QC_ASSIGN(const TensorMap sample, anySample(model.reshaper, samples, indices[i]));
-    QC_ASSIGN(There * there, taps.at(shapesOf(sample), tapsAt));
+    QC_ASSIGN(const TensorMap sample, anySample(graph, model.reshaper, samples, indices[i]));
+    QC_ASSIGN(There * there, taps.at(hasFreeDims(graph) ? Shapes() : shapesOf(sample), tapsAt));
     QC_TRY(there->taps.run(sample));
     options.tell("channels", i + 1, indices.size());
     for (size_t v = 0; v < there->values.size(); ++v) {

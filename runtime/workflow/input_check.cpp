@@ -183,7 +183,7 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
       for (const Value* v : model.graph().inputs()) surveys.emplace_back(v->name(), v->type().dtype, heldBy(v));
       QC_ASSIGN(FirstLayerCheck layer, FirstLayerCheck::open(model));
       for (int64_t i = 0; i < some.size(); ++i) {
-        QC_ASSIGN(const auto sample, anySample(model.reshaper(), some, i));
+        QC_ASSIGN(const auto sample, anySample(model.graph(), model.reshaper(), some, i));
         for (size_t k = 0; k < surveys.size(); ++k)
           if (const auto it = sample.find(model.graph().inputs()[k]->name()); it != sample.end()) surveys[k].see(it->second);
         QC_TRY(layer.see(sample));

@@ -1,11 +1,17 @@
 #include "runtime/workflow/other_shapes.h"
 
+#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 
 namespace qc {
 
-Result<std::map<std::string, Tensor>> anySample(const Model::Reshaper& reshaper, const Dataset& samples, int64_t index) {
-  return reshaper ? samples.sampleOfAnySize(index) : samples.sample(index);
+Result<std::map<std::string, Tensor>> anySample(const Graph& graph, const Model::Reshaper& reshaper, const Dataset& samples,
+                                                int64_t index) {
+  return reshaper || hasFreeDims(graph) ? samples.sampleOfAnySize(index) : samples.sample(index);
+}
+
+bool takes(const Graph& graph, const std::map<std::string, Tensor>& sample) {
+  return hasFreeDims(graph) || shapesOf(sample) == inputShapes(graph);
 }
 
 Result<Graph> simplifiedAt(const Model::Reshaper& reshaper, const Shapes& shapes) {

@@ -10,8 +10,11 @@
 
 namespace qc {
 
-// A sample of the shapes that the model has, or, where it can be had at others, of whatever shapes.
-Result<std::map<std::string, Tensor>> anySample(const Model::Reshaper& reshaper, const Dataset& samples, int64_t index);
+// A sample of the shapes that the graph has, or, where its dims are free or it can be had at others, of whatever shapes.
+Result<std::map<std::string, Tensor>> anySample(const Graph& graph, const Model::Reshaper& reshaper, const Dataset& samples, int64_t index);
+
+// Whether a graph runs a sample as it is: of any shape where its dims are free, else of its own.
+bool takes(const Graph& graph, const std::map<std::string, Tensor>& sample);
 
 // The float graph of a model at these shapes, simplified like the one that is quantized.  Error: the model cannot be had at them.
 Result<Graph> simplifiedAt(const Model::Reshaper& reshaper, const Shapes& shapes);

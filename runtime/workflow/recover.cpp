@@ -52,11 +52,10 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   observer.watch(graph, layers, samples.size());
   QC_ASSIGN(Taps taps, Taps::open(graph, observer.values(), {.threads = options.threads}));
   size_t done = 0;
-  const Shapes own = inputShapes(graph);
   const std::vector<Tensor> nothing(taps.size());
   for (const int64_t index : observer.samples()) {
     QC_ASSIGN(const TensorMap sample, samples.sampleOfAnySize(index));
-    const bool fits = shapesOf(sample) == own;
+    const bool fits = takes(graph, sample);
     if (fits) QC_TRY(taps.run(sample));
     observer.see(index, fits ? taps.values() : nothing);
     options.tell("weights and biases", ++done, observer.samples().size());

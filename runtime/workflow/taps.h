@@ -3,6 +3,8 @@
 //   QC_ASSIGN(Taps taps, Taps::open(graph, {"conv1", "conv2_dq"}));
 //   QC_TRY(taps.run(inputs));
 //   taps.value(0)          // of "conv1", in the layout of the graph as given
+//
+// A graph with free dims takes samples of any shape; what runs them is made once per combination of shapes.
 #pragma once
 
 #include <span>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "runtime/executable.h"
+#include "runtime/workflow/other_shapes.h"
 
 namespace qc {
 
@@ -20,14 +23,23 @@ class Taps {
 
   Status run(const TensorMap& sample);
   size_t size() const { return values_; }
-  const Tensor& value(size_t i) const { return outputs_[first_ + i]; }
-  std::span<const Tensor> values() const { return std::span(outputs_).subspan(first_, values_); }
+  const Tensor& value(size_t i) const { return here_->outputs[first_ + i]; }
+  std::span<const Tensor> values() const { return std::span(here_->outputs).subspan(first_, values_); }
 
  private:
-  Taps(Session session, std::vector<Port> inputs) : session_(std::move(session)), inputs_(std::move(inputs)) {}
-  Session session_;
-  std::vector<Port> inputs_;
-  std::vector<Tensor> outputs_;
+  // What runs samples of one combination of shapes.
+  struct Runner {
+    Session session;
+    std::vector<Port> inputs;
+    std::vector<Tensor> outputs;
+  };
+  Result<Runner> runnerOf(Graph lowered) const;
+
+  Graph lowered_;
+  SessionOptions options_;
+  bool free_ = false;
+  PerShapes<Runner> runners_;
+  Runner* here_ = nullptr;  // of the last sample
   size_t first_ = 0, values_ = 0;
 };
 

@@ -1,0 +1,150 @@
+// Models whose graph has free dims: calibrated with samples of any shape on the one prepared graph, quantized once, right at every shape.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "op_testing.h"
+#include "passes/lower/bound_graph.h"
+#include "runtime/qcompile.h"
+#include "runtime/workflow/input_check.h"
+
+namespace qc {
+namespace {
+
+using namespace test;
+using testing::HasSubstr;
+
+constexpr const char* kNet = R"(
+const #w : f32[16,8] = rand(1, -0.5, 0.5)
+const #v : f32[4,16] = rand(3, -0.5, 0.5)
+graph @net(%x: f32[N,T,8], %m: f32[N,2*T]) -> ("y", "z") {
+  %w = const #w : f32[16,8]
+  %v = const #v : f32[4,16]
+  %0 = linear %x, %w : f32[N,T,16]
+  %1 = relu %0 : f32[N,T,16]
+  %2 = linear %1, %v : f32[N,T,4]
+  %3 = neg %m : f32[N,2*T]
+  return %2, %3
+}
+)";
+
+Model net() { return Model(parseGraph(kNet).value(), "net"); }
+
+std::vector<Sample> samples() {
+  Random random(5);
+  std::vector<Sample> all;
+  for (const auto& [n, t] : {std::pair<int64_t, int64_t>{1, 3}, {2, 5}, {1, 9}, {2, 5}, {3, 1}})
+    all.push_back({{"x", random.normal({n, t, 8})}, {"m", random.normal({n, 2 * t})}});
+  return all;
+}
+
+TEST(FreeShapes, ShapesSettleSymbols) {
+  const Graph graph = parseGraph(kNet).value();
+  EXPECT_EQ(bindingsOf(graph, {{"x", {2, 5, 8}}, {"m", {2, 10}}}).value(), (ShapeBindings{{"N", 2}, {"T", 5}}));
+  const auto error = [&](std::vector<int64_t> x, std::vector<int64_t> m) {
+    const auto sizes = bindingsOf(graph, {{"x", std::move(x)}, {"m", std::move(m)}});
+    return sizes ? "none" : sizes.error().render();
+  };
+  EXPECT_THAT(error({2, 5, 8}, {3, 10}), HasSubstr("tensor 'm': dim 0 is N, which is 3 here and 2 in dim 0 of 'x'"));
+  EXPECT_THAT(error({2, 5, 8}, {2, 11}), HasSubstr("tensor 'm': dim 1 is 2*T, here 10, and 11 was given"));
+  EXPECT_THAT(error({2, 5, 7}, {2, 10}), HasSubstr("tensor 'x': dim 2 is 8, and 7 was given"));
+  EXPECT_THAT(error({2, 5}, {2, 10}), HasSubstr("tensor 'x': this input is f32[N,T,8], and [2,5] was given"));
+  EXPECT_THAT(bindingsOf(graph, {{"x", {2, 5, 8}}}).error().render(), HasSubstr("tensor 'm': no shape is given"));
+  const Graph open = parseGraph("graph @g(%x: f32[2*T]) {\n  %0 = relu %x : f32[2*T]\n  return %0\n}").value();
+  EXPECT_THAT(bindingsOf(open, {{"x", {4}}}).error().render(), HasSubstr("dim 0 is 2*T, which the shapes of the inputs do not settle"));
+}
+
+// The ranges are those of the same observers fed by hand, one bound copy for each sample.
+TEST(FreeShapes, CalibrationTakesSamplesOfAnyShape) {
+  const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+  const auto ranges = calibrate(prepared, memoryDataset(samples(), net()).value());
+  ASSERT_TRUE(ranges) << ranges.error().render();
+  EXPECT_EQ(ranges->samples(), 5);
+  Ranges byHand = Ranges::forGraph(*prepared.observed).value();
+  InterpOptions watch;
+  watch.onNode = [&](const Node& n, std::span<const Tensor> results) {
+    return n.is("observe") ? byHand.observe(n.integer("id"), results[0].ref()) : Status();
+  };
+  for (const Sample& sample : samples()) {
+    const Graph bound = boundGraph(*prepared.observed, shapesOf(sample)).value();
+    ASSERT_TRUE(interpret(bound, std::vector{sample.at("x"), sample.at("m")}, watch));
+  }
+  const GroupParams got = ranges->params().value(), want = byHand.params().value();
+  ASSERT_EQ(got.size(), want.size());
+  EXPECT_GE(got.size(), 2u);
+  for (const auto& [id, params] : want) EXPECT_EQ(*got.at(id), *params) << id;
+}
+
+// One quantized graph: at every shape near the float one.
+TEST(FreeShapes, QuantizedOnce) {
+  const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+  const Ranges ranges = calibrate(prepared, memoryDataset(samples(), net()).value()).value();
+  const auto int8 = quantize(prepared, ranges);
+  ASSERT_TRUE(int8) << int8.error().render();
+  EXPECT_THAT(int8->model.text(), HasSubstr("f32[N,T,8]"));
+  EXPECT_THAT(int8->model.text(), HasSubstr("quantize"));
+  for (const Sample& sample : samples()) {
+    const Graph from = boundGraph(net().graph(), shapesOf(sample)).value(), to = boundGraph(int8->model.graph(), shapesOf(sample)).value();
+    const std::vector inputs{sample.at("x"), sample.at("m")};
+    const Tensor want = interpret(from, inputs).value()[0], got = interpret(to, inputs).value()[0];
+    for (int64_t i = 0; i < want.numElements(); ++i) EXPECT_NEAR(want.at(i), got.at(i), 0.1);
+    // Compiled for that shape: the bits of the lowered graph.
+    PassContext cx;
+    const Graph lowered = lowerModel(Model(to.clone(), "at one shape"), cx).value();
+    const auto run = compile(Model(to.clone(), "at one shape")).value().session().value().run({{"x", inputs[0]}, {"m", inputs[1]}});
+    ASSERT_TRUE(run) << run.error().render();
+    EXPECT_TRUE(run->at("y").sameBytes(interpret(lowered, inputs).value()[0]));
+  }
+}
+
+// Recovery and comparison see every sample as well.
+TEST(FreeShapes, EverythingTakesSamplesOfAnyShape) {
+  const char* image = R"(
+const #w : f32[6,3,3,3] = rand(1, -0.5, 0.5)
+const #b : f32[6] = rand(2, -0.5, 0.5)
+const #v : f32[4,6,1,1] = rand(3, -0.5, 0.5)
+graph @net(%x: f32[N,3,H,W]) -> ("y") {
+  %w = const #w : f32[6,3,3,3]
+  %b = const #b : f32[6]
+  %v = const #v : f32[4,6,1,1]
+  %0 = conv %x, %w, %b {pads=[1,1,1,1], strides=[2,2]} : f32[N,6,(H+1)//2,(W+1)//2]
+  %1 = relu %0 : f32[N,6,(H+1)//2,(W+1)//2]
+  %2 = conv %1, %v : f32[N,4,(H+1)//2,(W+1)//2]
+  return %2
+}
+)";
+  Random random(9);
+  std::vector<Sample> images;
+  for (int64_t i = 0; i < 12; ++i) images.push_back({{"x", random.normal({1 + i % 2, 3, 4 + i % 5, 6 + i % 3})}});
+  const std::pair<Model, std::vector<Sample>> cases[] = {{net(), samples()}, {Model(parseGraph(image).value(), "image"), images}};
+  for (const auto& [model, data] : cases) {
+    const Dataset set = memoryDataset(data, model).value();
+    const QuantizeOptions options{.recover = {.choices = {{"bias-correction", "full"}}}, .compareSamples = 4};
+    const auto int8 = calibrateAndQuantize(prepareModel(model, defaultQConfigMapping(Backend::x86)).value(), set, options);
+    ASSERT_TRUE(int8) << int8.error().render();
+    EXPECT_EQ(int8->compared, 4);
+    ASSERT_FALSE(int8->layers.empty());
+    for (const LayerNoise& layer : int8->layers) EXPECT_GT(layer.total, 25) << layer.node;
+    EXPECT_TRUE(hasFreeDims(int8->model.graph()));
+    const auto report = checkInputs(model, set);
+    ASSERT_TRUE(report) << report.error().render();
+  }
+}
+
+TEST(FreeShapes, WhatTheModelDoesNotTakeIsSaid) {
+  std::vector<Sample> wrong = samples();
+  wrong[3]["m"] = Tensor(DType::f32, {2, 11});
+  const auto ranges = calibrate(net(), defaultQConfigMapping(Backend::x86), memoryDataset(wrong, net()).value());
+  ASSERT_FALSE(ranges);
+  EXPECT_THAT(ranges.error().render(), HasSubstr("tensor 'm': dim 1 is 2*T, here 10, and 11 was given"));
+  const auto files = openDataset({"random:2"}, net());
+  ASSERT_FALSE(files);
+  EXPECT_THAT(files.error().render(), HasSubstr("free dims have no size yet: 'x' is f32[N,T,8], 'm' is f32[N,2*T]"));
+  const auto exe = compile(net());
+  ASSERT_FALSE(exe);
+  EXPECT_THAT(exe.error().render(), HasSubstr("tensor 'x': the shape [N,T,8] is not known"));
+}
+
+}  // namespace
+}  // namespace qc
