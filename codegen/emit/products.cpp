@@ -6,20 +6,15 @@ namespace qc {
 
 using namespace llvm::Intrinsic;
 
-namespace {
-
-// How an instruction takes its operands.
-enum class Way : uint8_t {
-  accumulates,  // (sum, a, b), all as 32-bit lanes
-  overloaded,   // the same; a and b as bytes, in one intrinsic for vectors of all lengths
-  addsWords,    // sum + f(a, b) of 16-bit elements
-  pairsBytes,   // 16-bit sums of two, f(a, b) of bytes, which a product of words with ones adds up
-  evenAndOdd,   // as two products of words: of the even bytes and of the odd ones
-};
-
-}  // namespace
-
 struct ProductRow {
+  // How the instruction takes its operands.
+  enum class Way : uint8_t {
+    accumulates,  // (sum, a, b), all as 32-bit lanes
+    overloaded,   // the same; a and b as bytes, in one intrinsic for vectors of all lengths
+    addsWords,    // sum + f(a, b) of 16-bit elements
+    pairsBytes,   // 16-bit sums of two, f(a, b) of bytes, which a product of words with ones adds up
+    evenAndOdd,   // as two products of words: of the even bytes and of the odd ones
+  };
   Product form;
   int lanes;
   Isa isa;
@@ -28,6 +23,8 @@ struct ProductRow {
 };
 
 namespace {
+
+using Way = ProductRow::Way;
 
 // The first that is there is taken.
 constexpr ProductRow kTable[] = {
