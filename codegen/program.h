@@ -43,8 +43,8 @@ struct Step {
   int numOperands = 0;
   std::vector<std::vector<int64_t>> sizes;  // of operands and results, for host steps
 
-  // Whether threads share the step: below this, telling them costs more than they save.
-  bool splits() const { return kernel && plan->cycles >= 20000; }
+  // Whether threads share the step: two of them save half of it.
+  bool splits() const { return kernel && plan->nanoseconds > 2 * nanosecondsWorthSplitting(); }
 };
 
 class Program {

@@ -252,15 +252,22 @@ std::optional<Boxes> plan(const Node& node, const Target& target) {
   return planned;
 }
 
-double cost(const Boxes& boxes, const Node&, const Target&) {
-  double cycles = 100;
-  for (const auto& [copy, plan] : boxes) {
-    const auto bytes = static_cast<double>(plan.bytes());
-    const bool wide = plan.kind == PieceKind::run || plan.kind == PieceKind::fill;
-    // Short pieces pay for their loop.
-    cycles += wide ? bytes / 8 + 3 * bytes / static_cast<double>(plan.main.size) : bytes / static_cast<double>(plan.elementBytes) * 1.5;
+Work work(const Boxes& boxes, const Node&, const Target&) {
+  double bytes = 0, pieces = 0, elements = 0, inVectors = 0;
+  for (const PlannedBox& box : boxes) {
+    const CopyPlan& plan = box.plan;
+    const auto moved = static_cast<double>(plan.bytes());
+    const double count = moved / static_cast<double>(plan.elementBytes);
+    if (plan.kind == PieceKind::run || plan.kind == PieceKind::fill) {
+      bytes += moved;
+      pieces += (plan.kind == PieceKind::run ? moved : count) / static_cast<double>(plan.main.size);
+    } else if (plan.kind == PieceKind::line) {
+      elements += count;
+    } else {
+      inVectors += count;
+    }
   }
-  return cycles;
+  return {{"call", 1}, {"byte", bytes}, {"piece", pieces}, {"element", elements}, {"vector_element", inVectors}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Boxes& boxes) {
@@ -306,7 +313,7 @@ std::vector<KernelDef> copyKernels() {
       KernelFamily<Boxes>{.ops = {"transpose", "concat", "split", "slice", "pad", "expand", "tile", "depth_to_space", "space_to_depth"},
                           .rows = {{"copy"}},
                           .plan = plan,
-                          .cost = cost,
+                          .work = work,
                           .emit = emit});
 }
 

@@ -21,10 +21,9 @@ namespace {
 
 struct DepthwiseIsa {
   Product product;
-  int lanes;          // 32-bit
-  int vectors;        // of a panel, at most
-  bool masks;         // loads and stores of a part of a vector
-  double stepCycles;  // of one vector: its load and, for integers, the interleaving of four taps
+  int lanes;    // 32-bit
+  int vectors;  // of a panel, at most
+  bool masks;   // loads and stores of a part of a vector
 };
 
 using Regs = std::vector<Reg>;
@@ -292,17 +291,20 @@ std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target
 
 bool supports(const DepthwisePlan& plan, const Node& node, const Target&) { return takesWeights(node, plan.packing.element); }
 
-double cost(const DepthwisePlan& plan, const Node&, const Target&) {
+Work work(const DepthwisePlan& plan, const Node& node, const Target&) {
   const ConvGeometry& g = plan.conv;
-  const int vectors = plan.packing.panel / plan.isa.lanes;
-  const double panels = static_cast<double>(PackedLayout(plan.packing, g).panels());
+  const PackedLayout layout(plan.packing, g);
+  const double tiles = static_cast<double>(g.pixels()) / plan.packing.copies * static_cast<double>(layout.panels());
+  const double vectors = tiles * plan.packing.panel / plan.isa.lanes;
   const double steps =
       static_cast<double>(plan.packing.halves * g.kernelRows() * ((g.kernelW + plan.packing.group - 1) / plan.packing.group));
-  const double staged =
-      static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * (isReal(plan.isa) ? 4 : 1)) /
-      (2.0 * plan.isa.lanes);
-  const double perStep = vectors * plan.isa.stepCycles;
-  return static_cast<double>(g.pixels()) / plan.packing.copies * panels * (steps * perStep + 3.0 * vectors + 4) + staged + 200;
+  return {{"call", 1},
+          {"product", vectors * steps},
+          {"tile", tiles},
+          {"store", vectors},
+          {"post", vectors * postInstructions(node)},
+          {"staged_byte",
+           static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * (isReal(plan.isa) ? 4 : 1))}};
 }
 
 Result<Node*> pack(const DepthwisePlan& plan, const Node& node, Builder& builder) {
@@ -321,13 +323,13 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const DepthwisePlan
 std::vector<KernelDef> integerDepthwiseKernels() {
   return kernelsOf(Family{
       .ops = {"q.conv"},
-      .rows = {{"dw_u8s8_avx512vnni", isaBit(Isa::avx512vnni) | isaBit(Isa::avx512), {Product::bytes, 16, 4, true, 2.5}},
-               {"dw_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {Product::bytes, 8, 4, false, 2.5}},
-               {"dw_u8s8_avx2", isaBit(Isa::avx2), {Product::bytes, 8, 4, false, 4.5}},
-               {"dw_u8s8_generic", 0, {Product::bytes, 4, 1, false, 12.0}}},
+      .rows = {{"dw_u8s8_avx512vnni", isaBit(Isa::avx512vnni) | isaBit(Isa::avx512), {Product::bytes, 16, 4, true}},
+               {"dw_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {Product::bytes, 8, 4, false}},
+               {"dw_u8s8_avx2", isaBit(Isa::avx2), {Product::bytes, 8, 4, false}},
+               {"dw_u8s8_generic", 0, {Product::bytes, 4, 1, false}}},
       .plan = plan,
       .supports = supports,
-      .cost = cost,
+      .work = work,
       .pack = pack,
       .emit = emit,
   });
@@ -336,12 +338,12 @@ std::vector<KernelDef> integerDepthwiseKernels() {
 std::vector<KernelDef> floatDepthwiseKernels() {
   return kernelsOf(Family{
       .ops = {"conv"},
-      .rows = {{"dw_f32_avx512", isaBit(Isa::avx512), {Product::floats, 16, 4, true, 1.0}},
-               {"dw_f32_avx2", isaBit(Isa::avx2), {Product::floats, 8, 4, false, 1.0}},
-               {"dw_f32_generic", 0, {Product::floats, 4, 1, false, 1.0}}},
+      .rows = {{"dw_f32_avx512", isaBit(Isa::avx512), {Product::floats, 16, 4, true}},
+               {"dw_f32_avx2", isaBit(Isa::avx2), {Product::floats, 8, 4, false}},
+               {"dw_f32_generic", 0, {Product::floats, 4, 1, false}}},
       .plan = plan,
       .supports = supports,
-      .cost = cost,
+      .work = work,
       .pack = pack,
       .emit = emit,
   });

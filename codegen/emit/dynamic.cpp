@@ -67,10 +67,6 @@ std::optional<RowSpace> plan(const Node& node, const Target&) {
   return setsOf(node);
 }
 
-double cost(const RowSpace&, const Node& node, const Target& target) {
-  return 100 + static_cast<double>(node.operand(0)->type().numElements()) * 12 / target.vectorBytes();
-}
-
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& sets) {
   const DynamicRange range = dynamicRangeOf(node.attrs());
   return emitRows(e, sets, [&](Rows& rows) {
@@ -85,7 +81,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& set
 
 std::vector<KernelDef> dynamicParamsKernels() {
   return kernelsOf(
-      KernelFamily<RowSpace>{.ops = {"dynamic_qparams"}, .rows = {{"dynamic_qparams"}}, .plan = plan, .cost = cost, .emit = emit});
+      KernelFamily<RowSpace>{.ops = {"dynamic_qparams"}, .rows = {{"dynamic_qparams"}}, .plan = plan, .work = workOnRows, .emit = emit});
 }
 
 }  // namespace qc

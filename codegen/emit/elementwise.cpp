@@ -1,4 +1,6 @@
 // Elementwise kernels on floats and quantized values: map, lut, quantize, fake_quantize, dequantize.  Tests: tests/kernels.
+#include <numeric>
+
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/iteration_space.h"
 #include "codegen/plan/kernel_family.h"
@@ -60,8 +62,14 @@ KernelShape emitLoops(KernelEmitter& e, const Node& node, const IterationSpace& 
 
 bool isEmpty(const Node& node) { return node.result()->type().numElements() == 0; }
 
-double elementwiseCost(const Node& node, double instructions, const Target& target) {
-  return 50 + static_cast<double>(node.result()->type().numElements()) * instructions * 4 / target.vectorBytes();
+// Rows of the inner loop, and their vectors.
+struct Trips {
+  double rows, vectors;
+};
+
+Trips tripsOf(const IterationSpace& space, int64_t lanes) {
+  const double rows = static_cast<double>(std::accumulate(space.dims.begin(), space.dims.end() - 1, int64_t{1}, std::multiplies<>()));
+  return {rows, rows * vectorCount(space.inner(), lanes)};
 }
 
 std::optional<IterationSpace> planMap(const Node& node, const Target&) {
@@ -72,9 +80,20 @@ std::optional<IterationSpace> planMap(const Node& node, const Target&) {
   return iterationSpace(node, node.numOperands());
 }
 
-double costMap(const IterationSpace&, const Node& node, const Target& target) {
+Work workOfMap(const IterationSpace& space, const Node& node, const Target& target) {
   const ExprProgram program(node.expr("expr")->expand());
-  return elementwiseCost(node, static_cast<double>(program.instructions().size()) + 4.0 * node.numOperands(), target);
+  const Trips trips = tripsOf(space, target.vectorBytes() / 4);
+  double divisions = 0, conversions = node.result()->type().isQuantized() ? 1 : 0;
+  for (const auto& i : program.instructions())
+    if (i.op == ScalarExpr::Op::div || i.op == ScalarExpr::Op::sqrt) ++divisions;
+  for (const Value* v : node.operands()) conversions += v->type().isQuantized() ? 1 : 0;
+  const auto instructions = static_cast<double>(program.instructions().size()) - divisions;
+  return {{"call", 1},
+          {"row", trips.rows},
+          {"vector", trips.vectors},
+          {"instruction", trips.vectors * instructions},
+          {"division", trips.vectors * divisions},
+          {"conversion", trips.vectors * conversions}};
 }
 
 Result<KernelShape> emitMap(KernelEmitter& e, const Node& node, const IterationSpace& space) {
@@ -101,7 +120,10 @@ std::optional<IterationSpace> planQuantize(const Node& node, const Target&) {
   return iterationSpace(node, 1);
 }
 
-double costQuantize(const IterationSpace&, const Node& node, const Target& target) { return elementwiseCost(node, 12, target); }
+Work workOfQuantize(const IterationSpace& space, const Node&, const Target& target) {
+  const Trips trips = tripsOf(space, target.vectorBytes() / 4);
+  return {{"call", 1}, {"row", trips.rows}, {"vector", trips.vectors}};
+}
 
 Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
@@ -118,8 +140,6 @@ std::optional<IterationSpace> planFakeQuantize(const Node& node, const Target&) 
     return std::nullopt;
   return iterationSpace(node, 1);
 }
-
-double costFakeQuantize(const IterationSpace&, const Node& node, const Target& target) { return elementwiseCost(node, 14, target); }
 
 Result<KernelShape> emitFakeQuantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
@@ -147,8 +167,9 @@ std::optional<IterationSpace> planLut(const Node& node, const Target&) {
   return iterationSpace(node, 1);
 }
 
-double costLut(const IterationSpace&, const Node& node, const Target& target) {
-  return elementwiseCost(node, target.has(Isa::avx2) ? 16 : target.vectorBytes() / 4.0, target);
+Work workOfLut(const IterationSpace& space, const Node&, const Target& target) {
+  const Trips trips = tripsOf(space, target.vectorBytes());
+  return {{"call", 1}, {"row", trips.rows}, {"vector", trips.vectors}};
 }
 
 // 16 rows of 16 entries: a byte shuffle looks up the low nibble in each row; adding 0x70 with saturation to (x ^ row << 4)
@@ -196,26 +217,26 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node&, const IterationSpace&
 }  // namespace
 
 std::vector<KernelDef> mapKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"map"}, .rows = {{"map"}}, .plan = planMap, .cost = costMap, .emit = emitMap});
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"map"}, .rows = {{"map"}}, .plan = planMap, .work = workOfMap, .emit = emitMap});
 }
 
 std::vector<KernelDef> quantizeKernels() {
   return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"quantize"}, .rows = {{"quantize"}}, .plan = planQuantize, .cost = costQuantize, .emit = emitQuantize});
+      .ops = {"quantize"}, .rows = {{"quantize"}}, .plan = planQuantize, .work = workOfQuantize, .emit = emitQuantize});
 }
 
 std::vector<KernelDef> fakeQuantizeKernels() {
   return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"fake_quantize"}, .rows = {{"fake_quantize"}}, .plan = planFakeQuantize, .cost = costFakeQuantize, .emit = emitFakeQuantize});
+      .ops = {"fake_quantize"}, .rows = {{"fake_quantize"}}, .plan = planFakeQuantize, .work = workOfQuantize, .emit = emitFakeQuantize});
 }
 
 std::vector<KernelDef> dequantizeKernels() {
   return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"dequantize"}, .rows = {{"dequantize"}}, .plan = planDequantize, .cost = costQuantize, .emit = emitDequantize});
+      .ops = {"dequantize"}, .rows = {{"dequantize"}}, .plan = planDequantize, .work = workOfQuantize, .emit = emitDequantize});
 }
 
 std::vector<KernelDef> lutKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"lut"}, .rows = {{"lut"}}, .plan = planLut, .cost = costLut, .emit = emitLut});
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"lut"}, .rows = {{"lut"}}, .plan = planLut, .work = workOfLut, .emit = emitLut});
 }
 
 }  // namespace qc

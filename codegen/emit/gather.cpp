@@ -125,8 +125,8 @@ std::optional<RowTable> unlessEmpty(const RowTable& t) {
 
 std::optional<RowTable> planGather(const Node& node, const Target&) { return unlessEmpty(gatherTable(node)); }
 
-double costGather(const RowTable& t, const Node&, const Target& target) {
-  return 50 + static_cast<double>(t.outer * t.indices) * (8 + 4 * static_cast<double>(t.runBytes) / target.vectorBytes());
+Work work(const RowTable& t, const Node&, const Target&) {
+  return {{"call", 1}, {"index", static_cast<double>(t.outer * t.indices)}, {"byte", static_cast<double>(t.resultBytes())}};
 }
 
 Result<KernelShape> emitGather(KernelEmitter& e, const Node& node, const RowTable& t) {
@@ -136,10 +136,6 @@ Result<KernelShape> emitGather(KernelEmitter& e, const Node& node, const RowTabl
 
 std::optional<RowTable> planEmbedding(const Node& node, const Target&) { return unlessEmpty(embeddingTable(node)); }
 
-double costEmbedding(const RowTable& t, const Node&, const Target& target) {
-  return 50 + static_cast<double>(t.indices) * (8 + 3 * static_cast<double>(t.runBytes) / target.vectorBytes());
-}
-
 Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node, const RowTable& t) {
   PackedRow packed(e, node);
   return emitTable(e, node, 3, t, [&](Reg row, Reg to) { packed.read(row, to); });
@@ -148,13 +144,12 @@ Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node, const RowT
 }  // namespace
 
 std::vector<KernelDef> gatherKernels() {
-  return kernelsOf(
-      KernelFamily<RowTable>{.ops = {"gather"}, .rows = {{"gather"}}, .plan = planGather, .cost = costGather, .emit = emitGather});
+  return kernelsOf(KernelFamily<RowTable>{.ops = {"gather"}, .rows = {{"gather"}}, .plan = planGather, .work = work, .emit = emitGather});
 }
 
 std::vector<KernelDef> embeddingKernels() {
-  return kernelsOf(KernelFamily<RowTable>{
-      .ops = {"q.embedding"}, .rows = {{"embedding"}}, .plan = planEmbedding, .cost = costEmbedding, .emit = emitEmbedding});
+  return kernelsOf(
+      KernelFamily<RowTable>{.ops = {"q.embedding"}, .rows = {{"embedding"}}, .plan = planEmbedding, .work = work, .emit = emitEmbedding});
 }
 
 }  // namespace qc

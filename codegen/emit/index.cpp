@@ -175,9 +175,12 @@ std::optional<Slices> planGatherNd(const Node& node, const Target&) {
   return slices;
 }
 
-double costGatherNd(const Slices& s, const Node& node, const Target& target) {
-  const auto bytes = static_cast<double>(s.run * bytesOf(node, 0));
-  return 50 + static_cast<double>(s.count) * (8 * static_cast<double>(s.dims.size()) + 4 * bytes / target.vectorBytes());
+Work workOfGatherNd(const Slices& s, const Node& node, const Target&) {
+  const auto count = static_cast<double>(s.count);
+  return {{"call", 1},
+          {"index", count * static_cast<double>(s.dims.size())},
+          {"run", count},
+          {"byte", count * static_cast<double>(s.run * bytesOf(node, 0))}};
 }
 
 Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Slices& slices) {
@@ -194,8 +197,11 @@ std::optional<Slices> planScatterNd(const Node& node, const Target&) {
   return slices;
 }
 
-double costScatterNd(const Slices&, const Node& node, const Target&) {
-  return 50 + elementsOf(node.operand(0)) + 4 * elementsOf(node.operand(1)) + 2 * elementsOf(node.operand(2));
+Work workOfScatterNd(const Slices& s, const Node& node, const Target&) {
+  return {{"call", 1},
+          {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))},
+          {"index", elementsOf(node.operand(1))},
+          {"update", static_cast<double>(s.count * s.run)}};
 }
 
 Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slices& slices) {
@@ -223,7 +229,10 @@ std::optional<Elements> planGatherElements(const Node& node, const Target&) {
   return all;
 }
 
-double costGatherElements(const Elements&, const Node& node, const Target&) { return 50 + 6 * elementsOf(node.operand(1)); }
+Work workOfGatherElements(const Elements& all, const Node& node, const Target&) {
+  const double elements = elementsOf(node.operand(1));
+  return {{"call", 1}, {"element", elements}, {"row", elements / static_cast<double>(all.indices.back())}};
+}
 
 Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const Elements& all) {
   const int64_t bytes = bytesOf(node, 0);
@@ -250,8 +259,9 @@ std::optional<Elements> planScatterElements(const Node& node, const Target&) {
   return all;
 }
 
-double costScatterElements(const Elements&, const Node& node, const Target&) {
-  return 50 + elementsOf(node.operand(0)) + 8 * elementsOf(node.operand(1));
+Work workOfScatterElements(const Elements&, const Node& node, const Target&) {
+  return {
+      {"call", 1}, {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))}, {"update", elementsOf(node.operand(1))}};
 }
 
 // Updates stay within the part of x that one place of the dim in front of the axis has.
@@ -307,7 +317,9 @@ std::optional<HotPlan> planOneHot(const Node& node, const Target&) {
   return HotPlan{product(sizes) / inner, node.integer("depth"), inner};
 }
 
-double costOneHot(const HotPlan&, const Node& node, const Target&) { return 50 + 2 * elementsOf(node.result()); }
+Work workOfOneHot(const HotPlan&, const Node& node, const Target&) {
+  return {{"call", 1}, {"byte", elementsOf(node.result()) * static_cast<double>(bytesOf(node, 1))}, {"index", elementsOf(node.operand(0))}};
+}
 
 Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node, const HotPlan& plan) {
   const auto [outerSize, depth, inner] = plan;
@@ -344,8 +356,9 @@ std::optional<TriluPlan> planTrilu(const Node& node, const Target&) {
   return TriluPlan{product(sizes) / columns, rows, columns, std::clamp(node.integer("k"), -rows, columns)};
 }
 
-double costTrilu(const TriluPlan&, const Node& node, const Target& target) {
-  return 50 + 4 * elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0)) / target.vectorBytes();
+Work workOfTrilu(const TriluPlan& plan, const Node& node, const Target&) {
+  return {
+      {"call", 1}, {"byte", elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0))}, {"row", static_cast<double>(plan.lines)}};
 }
 
 Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPlan& plan) {
@@ -386,8 +399,10 @@ std::optional<SequencePlan> planReverseSequence(const Node& node, const Target&)
   return SequencePlan{batchFirst, sizes[batchFirst ? 0 : 1], sizes[batchFirst ? 1 : 0], run};
 }
 
-double costReverseSequence(const SequencePlan&, const Node& node, const Target& target) {
-  return 50 + 6 * elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0)) / target.vectorBytes();
+Work workOfReverseSequence(const SequencePlan& plan, const Node& node, const Target&) {
+  return {{"call", 1},
+          {"byte", elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0))},
+          {"step", static_cast<double>(plan.batches * plan.steps)}};
 }
 
 Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node, const SequencePlan& plan) {
@@ -417,44 +432,45 @@ Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node, cons
 
 std::vector<KernelDef> gatherNdKernels() {
   return kernelsOf(KernelFamily<Slices>{
-      .ops = {"gather_nd"}, .rows = {{"gather_nd"}}, .plan = planGatherNd, .cost = costGatherNd, .emit = emitGatherNd});
+      .ops = {"gather_nd"}, .rows = {{"gather_nd"}}, .plan = planGatherNd, .work = workOfGatherNd, .emit = emitGatherNd});
 }
 
 std::vector<KernelDef> gatherElementsKernels() {
   return kernelsOf(KernelFamily<Elements>{.ops = {"gather_elements"},
                                           .rows = {{"gather_elements"}},
                                           .plan = planGatherElements,
-                                          .cost = costGatherElements,
+                                          .work = workOfGatherElements,
                                           .emit = emitGatherElements});
 }
 
 std::vector<KernelDef> scatterNdKernels() {
   return kernelsOf(KernelFamily<Slices>{
-      .ops = {"scatter_nd"}, .rows = {{"scatter_nd"}}, .plan = planScatterNd, .cost = costScatterNd, .emit = emitScatterNd});
+      .ops = {"scatter_nd"}, .rows = {{"scatter_nd"}}, .plan = planScatterNd, .work = workOfScatterNd, .emit = emitScatterNd});
 }
 
 std::vector<KernelDef> scatterElementsKernels() {
   return kernelsOf(KernelFamily<Elements>{.ops = {"scatter_elements"},
                                           .rows = {{"scatter_elements"}},
                                           .plan = planScatterElements,
-                                          .cost = costScatterElements,
+                                          .work = workOfScatterElements,
                                           .emit = emitScatterElements});
 }
 
 std::vector<KernelDef> oneHotKernels() {
   return kernelsOf(
-      KernelFamily<HotPlan>{.ops = {"one_hot"}, .rows = {{"one_hot"}}, .plan = planOneHot, .cost = costOneHot, .emit = emitOneHot});
+      KernelFamily<HotPlan>{.ops = {"one_hot"}, .rows = {{"one_hot"}}, .plan = planOneHot, .work = workOfOneHot, .emit = emitOneHot});
 }
 
 std::vector<KernelDef> triluKernels() {
-  return kernelsOf(KernelFamily<TriluPlan>{.ops = {"trilu"}, .rows = {{"trilu"}}, .plan = planTrilu, .cost = costTrilu, .emit = emitTrilu});
+  return kernelsOf(
+      KernelFamily<TriluPlan>{.ops = {"trilu"}, .rows = {{"trilu"}}, .plan = planTrilu, .work = workOfTrilu, .emit = emitTrilu});
 }
 
 std::vector<KernelDef> reverseSequenceKernels() {
   return kernelsOf(KernelFamily<SequencePlan>{.ops = {"reverse_sequence"},
                                               .rows = {{"reverse_sequence"}},
                                               .plan = planReverseSequence,
-                                              .cost = costReverseSequence,
+                                              .work = workOfReverseSequence,
                                               .emit = emitReverseSequence});
 }
 

@@ -246,8 +246,21 @@ std::optional<MatmulPlan> plan(const Node& node, const Target& target) {
   return planMatmul(node, target);
 }
 
-double cost(const MatmulPlan& p, const Node&, const Target& target) {
-  return static_cast<double>(p.g.matrices() * p.g.m * p.g.n) * static_cast<double>(p.g.k) / (target.vectorBytes() / 2.0);
+Work work(const MatmulPlan& p, const Node& node, const Target&) {
+  const bool integers = node.is("q.matmul");
+  const double matrices = static_cast<double>(p.g.matrices()), tiles = matrices * static_cast<double>(p.panels * ceilDiv(p.g.m, p.rows));
+  const double outputs = static_cast<double>(p.rows * p.vectors), steps = static_cast<double>(integers ? p.pairs() : p.g.k);
+  const double floats = integers ? 0 : 1, ints = integers ? 1 : 0;
+  return {{"call", 1},
+          {"product", floats * tiles * steps * outputs},
+          {"load", floats * tiles * steps * static_cast<double>(p.rows + p.vectors)},
+          {"tile", floats * tiles},
+          {"store", floats * tiles * outputs},
+          {"pair_product", ints * tiles * steps * outputs},
+          {"pair_load", ints * tiles * steps * static_cast<double>(p.rows + p.vectors)},
+          {"pair_tile", ints * tiles},
+          {"pair_store", ints * tiles * outputs},
+          {"staged_vector", ints * matrices * steps * static_cast<double>(p.panels * p.vectors)}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const MatmulPlan& plan) { return Matmul(e, node, plan).emit(); }
@@ -255,7 +268,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const MatmulPlan& p
 }  // namespace
 
 std::vector<KernelDef> matmulKernels() {
-  return kernelsOf(KernelFamily<MatmulPlan>{.ops = {"matmul", "q.matmul"}, .rows = {{"matmul"}}, .plan = plan, .cost = cost, .emit = emit});
+  return kernelsOf(KernelFamily<MatmulPlan>{.ops = {"matmul", "q.matmul"}, .rows = {{"matmul"}}, .plan = plan, .work = work, .emit = emit});
 }
 
 }  // namespace qc

@@ -262,9 +262,14 @@ std::optional<Lanes> plan(const Node& node, const Target&) {
   return lanesFor(node);
 }
 
-double cost(const Lanes&, const Node& node, const Target& target) {
-  const double perVector = static_cast<double>(flatten(meaningOf(node)).size()) + 4.0 * node.numOperands();
-  return 50 + static_cast<double>(node.result()->type().numElements()) * perVector * 8 / target.vectorBytes();
+Work work(const Lanes& lanes, const Node& node, const Target& target) {
+  const double vectors = vectorCount(node.result()->type().numElements(), target.vectorBytes() * 8 / lanes.bits);
+  const bool truncates = lanes.isFloat && node.is("cast") && isIntegerOrBool(node.result()->type().dtype);
+  return {{"call", 1},
+          {"vector", vectors},
+          {"truncation", truncates ? vectors : 0},
+          {"operand", vectors * node.numOperands()},
+          {"instruction", vectors * static_cast<double>(flatten(meaningOf(node)).size())}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Lanes& lanes) { return PlainEmitter(e, node, lanes).emit(); }
@@ -277,7 +282,7 @@ std::vector<KernelDef> plainKernels() {
               "sub",   "mul",  "neg",     "abs",        "min",           "max", "relu", "sign", "clip", "isnan", "isinf"},
       .rows = {{"plain"}},
       .plan = plan,
-      .cost = cost,
+      .work = work,
       .emit = emit});
 }
 

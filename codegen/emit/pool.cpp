@@ -180,9 +180,15 @@ std::optional<PoolShape> planPool(const Node& node, const Target&) {
   return p;
 }
 
-double costPool(const PoolShape& p, const Node& node, const Target& target) {
-  return 100 +
-         static_cast<double>(node.result()->type().numElements() * p.kernel[0] * p.kernel[1] * p.kernel[2]) * 3 * 4 / target.vectorBytes();
+Work workOfPool(const PoolShape& p, const Node& node, const Target& target) {
+  const int64_t lanes = target.vectorBytes() / (node.is("max_pool") ? sizeOf(node.operand(0)->type().dtype) : 4);
+  const auto rows = static_cast<double>(p.rows());
+  const double pixels = rows * static_cast<double>(p.out[2]), vectors = pixels * vectorCount(p.channels, lanes);
+  return {{"call", 1},
+          {"row", rows},
+          {"pixel", pixels},
+          {"vector", vectors},
+          {"tap", vectors * static_cast<double>(p.kernel[0] * p.kernel[1] * p.kernel[2])}};
 }
 
 Result<KernelShape> emitMaxPool(KernelEmitter& e, const Node& node, const PoolShape& p) {
@@ -244,9 +250,10 @@ std::optional<LrnPlan> planLrn(const Node& node, const Target&) {
   return LrnPlan{rows, x.numElements() / rows / channels, channels, node.integer("size")};
 }
 
-double costLrn(const LrnPlan& plan, const Node& node, const Target& target) {
-  const double perVector = 80 + 3.0 * static_cast<double>(plan.size);
-  return 100 + static_cast<double>(node.result()->type().numElements()) * perVector * 4 / target.vectorBytes();
+Work workOfLrn(const LrnPlan& plan, const Node&, const Target& target) {
+  const double pixels = static_cast<double>(plan.rows * plan.pixels),
+               vectors = pixels * vectorCount(plan.channels, target.vectorBytes() / 4);
+  return {{"call", 1}, {"pixel", pixels}, {"vector", vectors}, {"tap", vectors * static_cast<double>(plan.size)}};
 }
 
 // A pixel's channels are copied between zeros, whose squares add nothing: no sum is -0.
@@ -287,21 +294,21 @@ Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node, const LrnPlan& p
 
 std::vector<KernelDef> maxPoolKernels() {
   return kernelsOf(
-      KernelFamily<PoolShape>{.ops = {"max_pool"}, .rows = {{"max_pool"}}, .plan = planPool, .cost = costPool, .emit = emitMaxPool});
+      KernelFamily<PoolShape>{.ops = {"max_pool"}, .rows = {{"max_pool"}}, .plan = planPool, .work = workOfPool, .emit = emitMaxPool});
 }
 
 std::vector<KernelDef> avgPoolKernels() {
   return kernelsOf(
-      KernelFamily<PoolShape>{.ops = {"avg_pool"}, .rows = {{"avg_pool"}}, .plan = planPool, .cost = costPool, .emit = emitAvgPool});
+      KernelFamily<PoolShape>{.ops = {"avg_pool"}, .rows = {{"avg_pool"}}, .plan = planPool, .work = workOfPool, .emit = emitAvgPool});
 }
 
 std::vector<KernelDef> lrnKernels() {
-  return kernelsOf(KernelFamily<LrnPlan>{.ops = {"lrn"}, .rows = {{"lrn"}}, .plan = planLrn, .cost = costLrn, .emit = emitLrn});
+  return kernelsOf(KernelFamily<LrnPlan>{.ops = {"lrn"}, .rows = {{"lrn"}}, .plan = planLrn, .work = workOfLrn, .emit = emitLrn});
 }
 
 std::vector<KernelDef> quantizedAvgPoolKernels() {
   return kernelsOf(KernelFamily<PoolShape>{
-      .ops = {"q.avg_pool"}, .rows = {{"avg_pool_u8"}}, .plan = planPool, .cost = costPool, .emit = emitQuantizedAvgPool});
+      .ops = {"q.avg_pool"}, .rows = {{"avg_pool_u8"}}, .plan = planPool, .work = workOfPool, .emit = emitQuantizedAvgPool});
 }
 
 }  // namespace qc

@@ -232,10 +232,18 @@ std::optional<RecurrentForm> plan(const Node& node, const Target&) {
   return *std::move(form);
 }
 
-double cost(const RecurrentForm&, const Node& node, const Target& target) {
+Work work(const RecurrentForm& form, const Node& node, const Target& target) {
   const TensorType &x = node.operand(0)->type(), &r = node.operand(1)->type();
   const double steps = static_cast<double>(x.shape[0].size() * x.shape[1].size());
-  return steps * static_cast<double>(r.numElements() * sizeOf(r.dtype)) / (target.vectorBytes() / 2.0);
+  const double products = steps * vectorCount(r.numElements() * sizeOf(r.dtype), target.vectorBytes());
+  const bool integers = r.dtype != DType::f32;
+  const double formulas = steps * static_cast<double>(form.directions * form.gates) * vectorCount(form.hidden, target.vectorBytes() / 4);
+  return {{"call", 1},
+          {"step", integers ? 0 : steps},
+          {"integer_step", integers ? steps : 0},
+          {"product", integers ? 0 : products},
+          {"integer_product", integers ? products : 0},
+          {"formula", formulas}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RecurrentForm& form) { return Recurrence(e, node, form).emit(); }
@@ -247,7 +255,7 @@ std::vector<KernelDef> recurrenceKernels() {
       .ops = {"lstm_steps", "gru_steps", "rnn_steps", "q.dynamic_lstm_steps", "q.dynamic_gru_steps", "q.dynamic_rnn_steps"},
       .rows = {{"recurrence"}},
       .plan = plan,
-      .cost = cost,
+      .work = work,
       .emit = emit});
 }
 

@@ -151,11 +151,18 @@ std::optional<ResizePlan> plan(const Node& node, const Target&) {
   return planOf(node);
 }
 
-double cost(const ResizePlan& plan, const Node& node, const Target& target) {
+Work work(const ResizePlan& plan, const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
   const double pixels = static_cast<double>(y.numElements() / plan.inner), corners = static_cast<double>(plan.corners());
-  const double vectors = static_cast<double>((plan.inner * 4 + target.vectorBytes() - 1) / target.vectorBytes());
-  return 100 + pixels * (4 * corners + vectors * (2 * corners + (y.isQuantized() ? 12 : 2)));
+  const double vectors = pixels * vectorCount(plan.inner, target.vectorBytes() / 4);
+  const bool copies = isNearest(node) && !y.isQuantized();
+  return {{"call", 1},
+          {"pixel", pixels},
+          {"byte", copies ? static_cast<double>(y.byteSize()) : 0},
+          {"corner", copies ? 0 : pixels * corners},
+          {"vector", copies ? 0 : vectors},
+          {"tap", copies ? 0 : vectors * corners},
+          {"conversion", y.isQuantized() ? vectors : 0}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& plan) {
@@ -203,7 +210,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
 }  // namespace
 
 std::vector<KernelDef> resizeKernels() {
-  return kernelsOf(KernelFamily<ResizePlan>{.ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .cost = cost, .emit = emit});
+  return kernelsOf(KernelFamily<ResizePlan>{.ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .work = work, .emit = emit});
 }
 
 }  // namespace qc

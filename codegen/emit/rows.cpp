@@ -14,10 +14,6 @@ namespace {
 
 using Values = KernelEmitter::Values;
 
-double rowsCost(const Node& node, const Target& target, double perVector) {
-  return 100 + static_cast<double>(node.operand(0)->type().numElements()) * perVector * 4 / target.vectorBytes();
-}
-
 bool isPlainByte(const TensorType& t) { return !t.isQuantized() && (t.dtype == DType::u8 || t.dtype == DType::s8); }
 
 // max or min: m = x > m ? x : m, from `start`; the lanes may meet in any order, which zeros of either sign tell apart.
@@ -35,8 +31,6 @@ std::optional<RowSpace> planSoftmax(const Node& node, const Target&) {
   if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
   return RowSpace::around(x.sizes(), {node.integer("axis")});
 }
-
-double costSoftmax(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 60); }
 
 Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool logarithm = node.is("log_softmax");
@@ -100,8 +94,6 @@ std::optional<RowSpace> planNorm(const Node& node, const Target&) {
     if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return std::nullopt;
   return space;
 }
-
-double costNorm(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 12); }
 
 struct Moments {
   Reg mean, r;
@@ -256,8 +248,6 @@ std::optional<RowSpace> planReduction(const Node& node, const Target&) {
   return reductionSpace(node);
 }
 
-double costReduction(const RowSpace&, const Node& node, const Target& target) { return rowsCost(node, target, 2); }
-
 Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& space) {
   return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, node.operand(0)->type());
@@ -328,32 +318,32 @@ Result<KernelShape> emitArg(KernelEmitter& e, const Node& node, const RowSpace& 
 
 std::vector<KernelDef> softmaxKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"softmax", "log_softmax"}, .rows = {{"softmax"}}, .plan = planSoftmax, .cost = costSoftmax, .emit = emitSoftmax});
+      .ops = {"softmax", "log_softmax"}, .rows = {{"softmax"}}, .plan = planSoftmax, .work = workOnRows, .emit = emitSoftmax});
 }
 
 std::vector<KernelDef> normKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"layer_norm", "instance_norm", "group_norm"}, .rows = {{"norm"}}, .plan = planNorm, .cost = costNorm, .emit = emitNorm});
+      .ops = {"layer_norm", "instance_norm", "group_norm"}, .rows = {{"norm"}}, .plan = planNorm, .work = workOnRows, .emit = emitNorm});
 }
 
 std::vector<KernelDef> sumKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"reduce_sum", "reduce_mean"}, .rows = {{"sum"}}, .plan = planReduction, .cost = costReduction, .emit = emitSum});
+      .ops = {"reduce_sum", "reduce_mean"}, .rows = {{"sum"}}, .plan = planReduction, .work = workOnRows, .emit = emitSum});
 }
 
 std::vector<KernelDef> quantizedMeanKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"q.reduce_mean"}, .rows = {{"mean_u8"}}, .plan = planReduction, .cost = costReduction, .emit = emitQuantizedMean});
+      .ops = {"q.reduce_mean"}, .rows = {{"mean_u8"}}, .plan = planReduction, .work = workOnRows, .emit = emitQuantizedMean});
 }
 
 std::vector<KernelDef> extremeKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"reduce_max", "reduce_min"}, .rows = {{"extreme"}}, .plan = planReduction, .cost = costReduction, .emit = emitExtreme});
+      .ops = {"reduce_max", "reduce_min"}, .rows = {{"extreme"}}, .plan = planReduction, .work = workOnRows, .emit = emitExtreme});
 }
 
 std::vector<KernelDef> argExtremeKernels() {
   return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"argmax", "argmin"}, .rows = {{"arg_extreme"}}, .plan = planReduction, .cost = costReduction, .emit = emitArg});
+      .ops = {"argmax", "argmin"}, .rows = {{"arg_extreme"}}, .plan = planReduction, .work = workOnRows, .emit = emitArg});
 }
 
 }  // namespace qc

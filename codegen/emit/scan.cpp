@@ -13,8 +13,16 @@ namespace {
 
 using Values = KernelEmitter::Values;
 
-double scanCost(const Node& node, double perElement) {
-  return 50 + perElement * static_cast<double>(node.operand(0)->type().numElements());
+// Rows lie dense, or side by side, where several are in a vector.
+Work workOfScan(const RowSpace& space, const Node& node, const Target&) {
+  const auto rows = static_cast<double>(space.outer * space.inner), elements = static_cast<double>(node.operand(0)->type().numElements());
+  return {{"call", 1}, {"row", rows}, {"dense_element", space.along() ? elements : 0}, {"element", space.along() ? 0 : elements}};
+}
+
+Work workOfFold(const RowSpace& space, const Node& node, const Target&) {
+  return {{"call", 1},
+          {"row", static_cast<double>(space.outer * space.inner)},
+          {"element", static_cast<double>(node.operand(0)->type().numElements())}};
 }
 
 // Integers that 64-bit lanes hold, and bools.
@@ -32,8 +40,6 @@ std::optional<RowSpace> planCumsum(const Node& node, const Target&) {
   if (x.numElements() == 0 || !(isReal(x.dtype) || whole)) return std::nullopt;
   return axisSpace(node);
 }
-
-double costCumsum(const RowSpace&, const Node& node, const Target&) { return scanCost(node, 4); }
 
 // Vectors of neighbouring rows; where rows are dense, single elements.
 Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpace& space) {
@@ -113,8 +119,6 @@ std::optional<RowSpace> planFold(const Node& node, const Target&) {
   return foldSpace(node);
 }
 
-double costFold(const RowSpace&, const Node& node, const Target&) { return scanCost(node, 4); }
-
 // A product of reals along a row has one order, and no room for vectors.
 KernelShape emitRealProduct(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const Fold fold(node);
@@ -176,7 +180,7 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
 
 std::vector<KernelDef> cumsumKernels() {
   return kernelsOf(
-      KernelFamily<RowSpace>{.ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .cost = costCumsum, .emit = emitCumsum});
+      KernelFamily<RowSpace>{.ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .work = workOfScan, .emit = emitCumsum});
 }
 
 std::vector<KernelDef> foldKernels() {
@@ -184,7 +188,7 @@ std::vector<KernelDef> foldKernels() {
       KernelFamily<RowSpace>{.ops = {"reduce_prod", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "argmax", "argmin"},
                              .rows = {{"fold"}},
                              .plan = planFold,
-                             .cost = costFold,
+                             .work = workOfFold,
                              .emit = emitFold});
 }
 

@@ -186,12 +186,15 @@ std::optional<ThinPlan> plan(const Node& node, const Target& target) {
   return plan;
 }
 
-double cost(const ThinPlan& plan, const Node&, const Target&) {
+Work work(const ThinPlan& plan, const Node& node, const Target&) {
   const ThinConv& c = plan.conv;
-  const auto rows = static_cast<double>(c.batch * c.outH), vectors = static_cast<double>(plan.blocks * plan.vectors);
-  const double fmas = rows * vectors * static_cast<double>(c.taps() * c.outputs);
-  const double staged = rows * static_cast<double>(c.inW * c.channels);
-  return 1000 + fmas * 0.8 + staged * 0.8 + static_cast<double>(plan.weights) / 32;
+  const auto rows = static_cast<double>(c.batch * c.outH), vectors = rows * static_cast<double>(plan.blocks * plan.vectors);
+  return {{"call", 1},
+          {"product", vectors * static_cast<double>(c.taps() * c.outputs)},
+          {"load", vectors * static_cast<double>(c.taps())},
+          {"store", vectors * static_cast<double>(c.outputs)},
+          {"staged_element", rows * static_cast<double>(c.inW * c.channels)},
+          {"post", vectors * static_cast<double>(c.outputs) * postInstructions(node)}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ThinPlan& plan) { return ThinConvEmitter(e, node, plan).emit(); }
@@ -200,7 +203,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ThinPlan& pla
 
 std::vector<KernelDef> thinConvKernels() {
   return kernelsOf(
-      KernelFamily<ThinPlan>{.ops = {"conv"}, .rows = {{"thin_conv_f32", isaBit(Isa::avx2)}}, .plan = plan, .cost = cost, .emit = emit});
+      KernelFamily<ThinPlan>{.ops = {"conv"}, .rows = {{"thin_conv_f32", isaBit(Isa::avx2)}}, .plan = plan, .work = work, .emit = emit});
 }
 
 }  // namespace qc

@@ -271,8 +271,15 @@ std::optional<TopKPlan> plan(const Node& node, const Target& target) {
   return TopKPlan{space, k, chooseWay(space.length, k, x.dtype, target)};
 }
 
-double cost(const TopKPlan&, const Node& node, const Target&) {
-  return 50 + 12.0 * static_cast<double>(node.operand(0)->type().numElements());
+Work work(const TopKPlan& plan, const Node& node, const Target&) {
+  const auto n = static_cast<double>(plan.space.length), elements = static_cast<double>(node.operand(0)->type().numElements());
+  const auto in = [&](Way way, double count) { return plan.way == way ? count : 0; };
+  return {{"call", 1},
+          {"row", elements / n},
+          {"heap_element", in(Way::heap, elements)},
+          {"heap_kept", in(Way::heap, static_cast<double>(node.result(0)->type().numElements()))},
+          {"ranked_pair", in(Way::ranks, elements * n)},
+          {"sorted_element", in(Way::radix, elements)}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& plan) { return TopK(e, node, plan).emit(); }
@@ -280,7 +287,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& pla
 }  // namespace
 
 std::vector<KernelDef> topkKernels() {
-  return kernelsOf(KernelFamily<TopKPlan>{.ops = {"topk"}, .rows = {{"topk"}}, .plan = plan, .cost = cost, .emit = emit});
+  return kernelsOf(KernelFamily<TopKPlan>{.ops = {"topk"}, .rows = {{"topk"}}, .plan = plan, .work = work, .emit = emit});
 }
 
 }  // namespace qc

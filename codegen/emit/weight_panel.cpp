@@ -91,11 +91,11 @@ AttrDict panelAttrs(const Node& node, const Packing& packing) {
           {"zero_points", int64_t{node.operand("zero_point") != nullptr}}};
 }
 
-std::optional<GemmPlan> planWeightLinear(const KernelRow<GemmIsa>& row, const Node& node, const Target&) {
+std::optional<GemmPlan> planWeightLinear(const KernelRow<GemmIsa>& row, const Node& node, const Target& target) {
   if (!node.operand("x")->type().isStatic() || node.result()->type().numElements() == 0) return std::nullopt;
   const Result<GemmProblem> problem = GemmProblem::of(node);
   if (!problem) return std::nullopt;
-  const GemmPlan plan = planGemm(row.traits, *problem);
+  const GemmPlan plan = planGemm(row, *problem, target);
   if (plan.conv.depth() * plan.packing.panel * 4 > kMaxScratch) return std::nullopt;
   return plan;
 }
@@ -109,9 +109,10 @@ bool supportsWeightLinear(const GemmPlan&, const Node& node, const Target&) {
   return true;
 }
 
-double costWeightLinear(const GemmPlan& plan, const Node&, const Target& target) {
-  const double weights = static_cast<double>(plan.conv.outputs * plan.conv.depth());
-  return plan.cycles + weights * 16 / target.vectorBytes();
+Work workOfWeightLinear(const GemmPlan& plan, const Node& node, const Target&) {
+  Work work = workOfGemm(plan, node);
+  work.push_back({"unpacked_weight", static_cast<double>(plan.conv.outputs * plan.conv.depth() * plan.strips)});
+  return work;
 }
 
 Result<Node*> packWeightLinear(const GemmPlan& plan, const Node& node, Builder& builder) {
@@ -159,7 +160,7 @@ std::vector<KernelDef> weightLinearKernels() {
                {"weights_f32_generic", 0, kGemmF32Generic}},
       .plan = planWeightLinear,
       .supports = supportsWeightLinear,
-      .cost = costWeightLinear,
+      .work = workOfWeightLinear,
       .pack = packWeightLinear,
       .emit = emitGemm,
   });

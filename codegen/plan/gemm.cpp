@@ -10,10 +10,43 @@ namespace {
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kLevel2 = 1 << 20;  // the smallest second cache among the CPUs aimed at
 
-// Fewest wasted columns, discounted by what each block reaches.
-const GemmIsa::Block& chooseBlock(const GemmIsa& isa, int64_t outputs) {
+// Products that are under way at once when none waits for another: each takes four cycles, two begin in each.
+constexpr double kInFlight = 8;
+
+// What parts of the work take, in nanoseconds: for choosing among ways to cut it.
+struct Rates {
+  double step, stepRow, product, productRow, load, idle, tile, store, storeRow, farByte;
+
+  Rates(std::string_view kernel, const Target& target) {
+    const KernelCost* cost = findKernelCost(kernel, target.vectorBytes());
+    const auto of = [&](const char* what) { return cost ? cost->of(what) : 1; };
+    step = of("step"), stepRow = of("step_row"), product = of("product"), productRow = of("product_row"), load = of("load"),
+    idle = of("idle");
+    tile = of("tile"), store = of("store"), storeRow = of("store_row"), farByte = of("far_byte");
+  }
+
+  // Of one tile whose sums have so many steps.
+  double ofTile(int rows, int vectors, double steps, bool byTiles) const {
+    const double r = rows, v = vectors;
+    if (byTiles) return steps * (step + r * stepRow + v * (product + r * productRow)) + v * (store + r * storeRow) + tile;
+    return steps * (r * v * product + (r + v) * load + idle * std::max(0.0, kInFlight - r * v)) + r * v * store + tile;
+  }
+};
+
+double stepsOf(const GemmIsa& isa, const ConvGeometry& g) {
+  constexpr double kDepthOfTile = 64;
+  return std::ceil(static_cast<double>(g.depth()) / (isa.usesTiles() ? kDepthOfTile : isa.group));
+}
+
+double timeOfTile(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g, const GemmIsa::Block& block, int rows) {
+  return rates.ofTile(rows, block.vectors, stepsOf(isa, g), isa.usesTiles());
+}
+
+// Least time for a pixel, where tiles have as many rows as they can.
+const GemmIsa::Block& chooseBlock(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g) {
   const auto cost = [&](const GemmIsa::Block& b) {
-    return static_cast<double>(ceilDiv(outputs, b.vectors * isa.lanes) * b.vectors) / b.efficiency;
+    const int rows = static_cast<int>(std::clamp<int64_t>(g.outH * g.outW, 1, b.rows));
+    return static_cast<double>(ceilDiv(g.groupOutputs(), b.vectors * isa.lanes)) * timeOfTile(isa, rates, g, b, rows) / rows;
   };
   return *std::min_element(isa.blocks.begin(), isa.blocks.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
 }
@@ -87,14 +120,14 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
   return p;
 }
 
-// Rows of a tile: least work for `pixels` when every tile is whole and the last overlaps.
-int chooseTileRows(int most, int64_t pixels) {
+// Rows of a tile: least time for `pixels` when every tile is whole and the last overlaps.
+int chooseTileRows(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g, const GemmIsa::Block& block, int64_t pixels) {
+  const int most = block.rows;
   if (pixels <= most) return static_cast<int>(std::max<int64_t>(pixels, 1));
-  constexpr double kTileOverhead = 0.4;  // in rows: loads of weights, loop and epilogue set-up
   int best = most;
   double bestCost = INFINITY;
   for (int rows = most; rows >= std::max(1, most / 2); --rows) {
-    const double cost = static_cast<double>(ceilDiv(pixels, rows)) * (rows + kTileOverhead);
+    const double cost = static_cast<double>(ceilDiv(pixels, rows)) * timeOfTile(isa, rates, g, block, rows);
     if (cost < bestCost) best = rows, bestCost = cost;
   }
   return best;
@@ -111,39 +144,6 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
     if (cost < bestCost) best = r, bestCost = cost;
   }
   return best;
-}
-
-// On the matrix unit: products, then sums through memory, then the epilogue; few rows cost nearly as much as many.
-double tileCycles(const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
-  const ConvGeometry& g = plan.conv;
-  const double tiles = static_cast<double>(plan.tilesOf(plan.stripRows * g.outW) * plan.strips * g.planes() * g.groups * plan.panels);
-  const double steps = static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / plan.depth);
-  const double product = std::max(9.3, 5.3 + 0.667 * plan.tileRows) / block.efficiency;
-  constexpr double kStore = 19, kEpilogue = 3.4;  // of a tile, of a vector
-  return tiles * block.vectors * (steps * product + kStore + plan.tileRows * kEpilogue);
-}
-
-double estimateCycles(const GemmIsa& isa, const GemmPlan& plan, const GemmIsa::Block& block, const PackedLayout& layout) {
-  const ConvGeometry& g = plan.conv;
-  const double tiles = static_cast<double>(ceilDiv(plan.stripRows * g.outW, plan.tileRows)) * static_cast<double>(plan.strips * g.planes());
-  const double panelTiles = tiles * static_cast<double>(g.groups * plan.panels);
-  const double share = plan.sparse && layout.packing().halves == 1 ? insideShare(g) : 1;  // the rest is left out
-  const double steps = share * static_cast<double>(layout.packing().halves * layout.runs() * layout.paddedRun() / isa.group);
-  const double lookups = plan.sparse ? 5.0 * plan.tileRows * static_cast<double>(layout.runs()) : 0;
-  const double products = plan.tileRows * block.vectors * isa.lanes * isa.group;
-  const double loads = (plan.tileRows + block.vectors) * 0.5;  // two loads a cycle
-  const double perStep = std::max(products / (isa.macsPerCycle * block.efficiency), loads);
-  const double epilogue = plan.tileRows * block.vectors * (isa.lanes == 4 ? 8.0 : 3.0) + 12;
-  const double staging =
-      plan.staged
-          ? static_cast<double>(g.planes() * plan.strips * plan.blocks * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels) *
-                (isa.widens() ? 0.06 : 0.03) * static_cast<double>(sizeOf(isa.input))
-          : 0.0;
-  const double weightBytes = static_cast<double>(layout.size() * sizeOf(isa.weight));
-  const double streaming = weightBytes > static_cast<double>(kLevel2) ? weightBytes / 12.0 : weightBytes / 40.0;
-  const double computing = isa.usesTiles() ? tileCycles(plan, block, layout) : panelTiles * (steps * perStep + lookups + epilogue);
-  constexpr double kCall = 200, kConfiguration = 200;
-  return std::max(computing, streaming) + staging + kCall + (isa.usesTiles() ? kConfiguration : 0.0);
 }
 
 }  // namespace
@@ -166,7 +166,9 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   return problem;
 }
 
-GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
+GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target) {
+  const GemmIsa& isa = row.traits;
+  const Rates rates(row.id, target);
   GemmPlan plan;
   plan.isa = &isa;
   ConvGeometry& g = plan.conv;
@@ -188,7 +190,7 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
   plan.staged = !plan.sparse && (g.isPadded() || isa.widens() || gathers);
-  const GemmIsa::Block& block = chooseBlock(isa, g.groupOutputs());
+  const GemmIsa::Block& block = chooseBlock(isa, rates, g);
   if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
   plan.packing = choosePacking(isa, problem, g, block, plan);
   const PackedLayout layout(plan.packing, g);
@@ -199,14 +201,15 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.stagedWidth = (g.outW - 1) * g.strideW + plan.extentW;
   const int64_t inputRowBytes =
       g.kernelD * g.strideH * (plan.staged ? plan.stagedWidth * g.groupChannels() : g.inW * g.channels) * sizeOf(isa.input);
-  // Enough units for many threads, each worth waking a thread for.
-  constexpr double kUnitCycles = 10000;
+  // Enough units for many threads, each worth waking a thread for.  A single row of pixels waits for its weights.
   constexpr int64_t kMaxUnits = 32;
-  constexpr double kWeightBytesPerCycle = 8;  // from memory: what a single row of pixels waits for
-  const double work = std::max(static_cast<double>(g.macs()) / isa.macsPerCycle / static_cast<double>(g.planes() * g.groups),
-                               static_cast<double>(weightBytes) / kWeightBytesPerCycle);
+  const int tileColumns = block.vectors * isa.lanes;
+  const double outputs = static_cast<double>(pixels) * static_cast<double>(ceilDiv(g.groupOutputs(), tileColumns) * tileColumns);
+  const double work = std::max(outputs / (block.rows * tileColumns) * timeOfTile(isa, rates, g, block, block.rows),
+                               static_cast<double>(weightBytes) * rates.farByte);
+  const double worthWaking = std::max(nanosecondsWorthSplitting(), 1.0);
   const int64_t outer = g.planes() * g.groups;
-  int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / kUnitCycles), 1, std::max<int64_t>(1, kMaxUnits / outer));
+  int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / worthWaking), 1, std::max<int64_t>(1, kMaxUnits / outer));
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
   const bool heavy = weightBytes > kLevel2 / 2;
@@ -224,7 +227,7 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.flat = g.outW == 1 || g.strideH * (plan.staged ? plan.stagedWidth : g.inW) == g.outW * g.strideW;
   const bool byLines = isa.usesTiles() && !plan.flat;
   plan.tileRows = byLines ? static_cast<int>(ceilDiv(g.outW, std::max<int64_t>(1, ceilDiv(g.outW, block.rows))))
-                          : chooseTileRows(block.rows, std::min(pixels, wantedRows * g.outW));
+                          : chooseTileRows(isa, rates, g, block, std::min(pixels, wantedRows * g.outW));
   plan.stripRows = pixels == 0 ? 1 : balancedRows(g.outH, g.outW, wantedRows, plan.tileRows);
   plan.strips = ceilDiv(g.outH, plan.stripRows);
   plan.tileRows = static_cast<int>(std::min<int64_t>(plan.tileRows, std::max<int64_t>(1, plan.stripRows * g.outW)));
@@ -233,8 +236,48 @@ GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem) {
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
   plan.chunkRows = chooseChunk(isa, plan, layout);
-  plan.cycles = estimateCycles(isa, plan, block, layout);
   return plan;
+}
+
+Work workOfGemm(const GemmPlan& plan, const Node& node) {
+  const GemmIsa& isa = *plan.isa;
+  const ConvGeometry& g = plan.conv;
+  const PackedLayout layout(plan.packing, g);
+  const int64_t pixels = plan.stripRows * g.outW, tilesOfStrip = isa.usesTiles() ? plan.tilesOf(pixels) : ceilDiv(pixels, plan.tileRows);
+  const double tiles = static_cast<double>(tilesOfStrip * plan.strips * g.planes() * g.groups * plan.panels);
+  const int64_t halves = plan.packing.halves;
+  const double share = plan.sparse && halves == 1 ? insideShare(g) : 1;  // the rest is left out
+  const double steps =
+      share * static_cast<double>(halves * layout.runs() * layout.paddedRun() / (isa.usesTiles() ? plan.depth : isa.group));
+  const double rows = plan.tileRows, vectors = static_cast<double>(plan.packing.panel) / isa.lanes, stores = tiles * rows * vectors;
+  const double staged =
+      plan.staged
+          ? static_cast<double>(g.planes() * plan.strips * plan.blocks * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels)
+          : 0;
+  const double weightBytes = static_cast<double>(layout.size() * sizeOf(isa.weight));
+  Work work = {{"call", 1},
+               {"staged_byte", staged * static_cast<double>(sizeOf(isa.input))},
+               {"near_byte", weightBytes <= static_cast<double>(kLevel2) ? weightBytes : 0},
+               {"far_byte", weightBytes > static_cast<double>(kLevel2) ? weightBytes : 0},
+               {"tile", tiles},
+               {"post", stores * postInstructions(node)},
+               {"residual", node.operand("residual") ? stores : 0}};
+  if (isa.usesTiles()) {
+    // Products, then sums through memory, then the epilogue; few rows cost nearly as much as many.
+    work.insert(work.end(), {{"step", tiles * steps},
+                             {"step_row", tiles * steps * rows},
+                             {"product", tiles * steps * vectors},
+                             {"product_row", tiles * steps * vectors * rows},
+                             {"store", tiles * vectors},
+                             {"store_row", stores}});
+  } else {
+    work.insert(work.end(), {{"product", tiles * steps * rows * vectors},
+                             {"idle", tiles * steps * std::max(0.0, kInFlight - rows * vectors)},
+                             {"load", tiles * steps * (rows + vectors)},
+                             {"store", stores},
+                             {"lookup", plan.sparse ? tiles * rows * static_cast<double>(layout.runs()) : 0}});
+  }
+  return work;
 }
 
 }  // namespace qc

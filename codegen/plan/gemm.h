@@ -25,13 +25,11 @@ namespace qc {
 struct GemmIsa {
   struct Block {
     int vectors, rows;  // registers: vectors of columns x rows of pixels (of one matrix tile, if the row computes by tiles)
-    double efficiency;  // of the peak
   };
   Product product;
   DType input, weight;  // as multiplied
   int lanes;
-  int group;            // elements of k per 32-bit lane
-  double macsPerCycle;  // peak
+  int group;  // elements of k per 32-bit lane
   std::array<Block, 3> blocks;
 
   bool widens() const { return input == DType::s16; }
@@ -53,8 +51,6 @@ struct GemmPlan {
   int64_t panels = 1, panelsPerBlock = 1, blocks = 1;  // of one conv group
   int64_t stagedWidth = 0, stagedRows = 0;             // pixels, rows of one plane of a strip's input
   int64_t chunkRows = 1;  // rows of the kernel, of all its planes, whose weights meet all tiles of a strip before the next do
-  double cycles = 0;
-
   // Of Product::tiles.
   bool flat = false;                       // the strip is one line
   int depth = 0;                           // elements of k per tile
@@ -74,7 +70,8 @@ struct GemmProblem {
   bool wideWeights = false;  // integers that leave s8 around their zero point
   static Result<GemmProblem> of(const Node& node);
 };
-GemmPlan planGemm(const GemmIsa& isa, const GemmProblem& problem);
+GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target);
+Work workOfGemm(const GemmPlan& plan, const Node& node);  // cost.h
 
 // Those of rows that compute in floats, for families that differ in what the weights are.
 extern const GemmIsa kGemmF32Avx512, kGemmF32Avx2, kGemmF32Neon, kGemmF32Generic;

@@ -3,22 +3,22 @@
 
 namespace qc {
 
-// Product, input and weight as multiplied, lanes, group, peak; blocks of {vectors, rows, share of the peak}.
-constexpr GemmIsa kGemmF32Avx512{Product::floats, DType::f32, DType::f32, 16, 1, 32, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.60}}}};
-constexpr GemmIsa kGemmF32Avx2{Product::floats, DType::f32, DType::f32, 8, 1, 16, {{{2, 6, 0.90}, {1, 8, 0.70}, {1, 8, 0.70}}}};
-constexpr GemmIsa kGemmF32Neon{Product::floats, DType::f32, DType::f32, 4, 1, 8, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}};
-constexpr GemmIsa kGemmF32Generic{Product::floats, DType::f32, DType::f32, 4, 1, 1, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}};
+// Product, input and weight as multiplied, lanes, group; blocks of {vectors, rows}.
+constexpr GemmIsa kGemmF32Avx512{Product::floats, DType::f32, DType::f32, 16, 1, {{{4, 6}, {2, 8}, {1, 8}}}};
+constexpr GemmIsa kGemmF32Avx2{Product::floats, DType::f32, DType::f32, 8, 1, {{{2, 6}, {1, 8}, {1, 8}}}};
+constexpr GemmIsa kGemmF32Neon{Product::floats, DType::f32, DType::f32, 4, 1, {{{4, 6}, {2, 8}, {1, 8}}}};
+constexpr GemmIsa kGemmF32Generic{Product::floats, DType::f32, DType::f32, 4, 1, {{{2, 4}, {1, 4}, {1, 4}}}};
 
 namespace {
 
 using Row = KernelRow<GemmIsa>;
 using Family = KernelFamily<GemmPlan, GemmIsa>;
 
-std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target&) {
+std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target& target) {
   if (!hasConvTypes(node)) return std::nullopt;
   const Result<GemmProblem> problem = GemmProblem::of(node);
   if (!problem || problem->conv.depth() == 0) return std::nullopt;
-  return planGemm(row.traits, *problem);
+  return planGemm(row, *problem, target);
 }
 
 bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
@@ -28,7 +28,7 @@ bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
   return !target.has(Isa::avxvnni) && !target.has(Isa::avx512vnni) && pairsStayExact(node, plan);
 }
 
-double cost(const GemmPlan& plan, const Node&, const Target&) { return plan.cycles; }
+Work work(const GemmPlan& plan, const Node& node, const Target&) { return workOfGemm(plan, node); }
 
 Result<Node*> pack(const GemmPlan& plan, const Node& node, Builder& builder) {
   return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
@@ -41,23 +41,19 @@ std::vector<KernelDef> integerGemmKernels() {
   constexpr DType u8 = DType::u8, s8 = DType::s8, s16 = DType::s16;
   return kernelsOf(Family{
       .ops = {"q.conv", "q.linear"},
-      .rows = {{"gemm_u8s8_amx", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, 1024, {{{2, 16, 0.80}, {1, 16, 0.50}, {1, 16, 0.50}}}}},
-               {"gemm_u8s8_avx512vnni", isaBit(Isa::avx512vnni), {bytes, u8, s8, 16, 4, 128, {{{4, 6, 0.92}, {2, 8, 0.88}, {1, 8, 0.70}}}}},
-               {"gemm_u8s8_avxvnni",
-                isaBit(Isa::avxvnni) | isaBit(Isa::avx2),
-                {bytes, u8, s8, 8, 4, 64, {{{2, 6, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}}},
-               {"gemm_u8s8_pairs_avx2", isaBit(Isa::avx2), {bytePairs, u8, s8, 8, 4, 32, {{{2, 4, 0.90}, {1, 8, 0.75}, {1, 8, 0.75}}}}},
-               {"gemm_u8s8_pairs_avx512",
-                isaBit(Isa::avx512),
-                {bytePairs, u8, s8, 16, 4, 64, {{{4, 6, 0.85}, {2, 8, 0.80}, {1, 8, 0.60}}}}},
-               {"gemm_s16_avx512", isaBit(Isa::avx512), {words, s16, s16, 16, 2, 48, {{{4, 6, 0.90}, {2, 8, 0.85}, {1, 8, 0.60}}}}},
-               {"gemm_s16_avx2", isaBit(Isa::avx2), {words, s16, s16, 8, 2, 24, {{{2, 4, 0.95}, {1, 8, 0.80}, {1, 8, 0.80}}}}},
-               {"gemm_u8s8_i8mm", isaBit(Isa::i8mm), {bytes, u8, s8, 4, 4, 32, {{{4, 6, 0.9}, {2, 8, 0.85}, {1, 8, 0.7}}}}},
-               {"gemm_u8s8_dotprod", isaBit(Isa::dotprod), {signedBytes, u8, s8, 4, 4, 32, {{{4, 6, 0.8}, {2, 8, 0.7}, {1, 8, 0.5}}}}},
-               {"gemm_s16_generic", 0, {words, s16, s16, 4, 2, 2, {{{2, 4, 0.9}, {1, 4, 0.8}, {1, 4, 0.8}}}}}},
+      .rows = {{"gemm_u8s8_amx", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, {{{2, 16}, {1, 16}, {1, 16}}}}},
+               {"gemm_u8s8_avx512vnni", isaBit(Isa::avx512vnni), {bytes, u8, s8, 16, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
+               {"gemm_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {bytes, u8, s8, 8, 4, {{{2, 6}, {1, 8}, {1, 8}}}}},
+               {"gemm_u8s8_pairs_avx2", isaBit(Isa::avx2), {bytePairs, u8, s8, 8, 4, {{{2, 4}, {1, 8}, {1, 8}}}}},
+               {"gemm_u8s8_pairs_avx512", isaBit(Isa::avx512), {bytePairs, u8, s8, 16, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
+               {"gemm_s16_avx512", isaBit(Isa::avx512), {words, s16, s16, 16, 2, {{{4, 6}, {2, 8}, {1, 8}}}}},
+               {"gemm_s16_avx2", isaBit(Isa::avx2), {words, s16, s16, 8, 2, {{{2, 4}, {1, 8}, {1, 8}}}}},
+               {"gemm_u8s8_i8mm", isaBit(Isa::i8mm), {bytes, u8, s8, 4, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
+               {"gemm_u8s8_dotprod", isaBit(Isa::dotprod), {signedBytes, u8, s8, 4, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
+               {"gemm_s16_generic", 0, {words, s16, s16, 4, 2, {{{2, 4}, {1, 4}, {1, 4}}}}}},
       .plan = plan,
       .supports = supports,
-      .cost = cost,
+      .work = work,
       .pack = pack,
       .emit = emitGemm,
   });
@@ -72,7 +68,7 @@ std::vector<KernelDef> floatGemmKernels() {
                {"gemm_f32_generic", 0, kGemmF32Generic}},
       .plan = plan,
       .supports = supports,
-      .cost = cost,
+      .work = work,
       .pack = pack,
       .emit = emitGemm,
   });

@@ -37,7 +37,7 @@ std::vector<KernelChoice> candidateKernels(const Node& node, const Target& targe
     if (KernelPlanPtr plan = def.supports(node, target)) found.push_back({&def, std::move(plan)});
   }
   // Equal costs: in the order of the table.
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.plan->cycles < b.plan->cycles; });
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.plan->nanoseconds < b.plan->nanoseconds; });
   return found;
 }
 

@@ -39,6 +39,7 @@
 #include <string_view>
 #include <vector>
 
+#include "codegen/plan/cost.h"
 #include "codegen/target.h"
 #include "ir/graph.h"
 
@@ -71,7 +72,8 @@ std::vector<ParamRecord> kernelParams(const Node& node);
 
 // What a row works out about one node: how the work is cut, and what that costs.  Only its family looks inside (kernel_family.h).
 struct KernelPlan {
-  double cycles = 0;  // estimated, on one thread, warm caches
+  Work work;               // what the code does, counted
+  double nanoseconds = 0;  // of that: on one thread with warm caches, on the CPU that the constants of cost.h come from
   virtual ~KernelPlan() = default;
 };
 using KernelPlanPtr = std::shared_ptr<const KernelPlan>;

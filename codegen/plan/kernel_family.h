@@ -5,7 +5,7 @@
 //   std::vector<KernelDef> fooKernels() {                       // named by QC_FAMILY(foo) in kernels.def
 //     return kernelsOf<FooPlan, FooTraits>({.ops = {"foo"},
 //                                           .rows = {{"foo_avx512", isaBit(Isa::avx512), {.lanes = 16}}, {"foo_generic", 0, {.lanes = 4}}},
-//                                           .plan = planFoo, .cost = costFoo, .emit = emitFoo});
+//                                           .plan = planFoo, .work = workOfFoo, .emit = emitFoo});
 //   }
 //
 // A plan is made once per node and row.  Whoever holds it hands it on, unseen, from selection over packing to emission; so it keeps what
@@ -41,7 +41,7 @@ struct KernelFamily {
   PlanFunction* plan;
   // What else is asked of a node before it is packed, such as a proof over its weights.
   bool (*supports)(const Plan&, const Node&, const Target&) = nullptr;
-  double (*cost)(const Plan&, const Node&, const Target&);  // estimated cycles on one thread, warm caches
+  Work (*work)(const Plan&, const Node&, const Target&);  // what the time is reckoned from: cost.h
   // The packed k.* node in front of `node`; the caller replaces the uses.
   Result<Node*> (*pack)(const Plan&, const Node&, Builder&) = nullptr;
   Result<KernelShape> (*emit)(KernelEmitter&, const Node&, const Plan&);
@@ -78,9 +78,10 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       else
         return family->plan(row, node, target);
     };
-    const auto held = [family](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
+    const auto held = [family, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
-      result->cycles = family->cost(result->plan, node, target);
+      result->work = family->work(result->plan, node, target);
+      result->nanoseconds = nanosecondsOf(id, target.vectorBytes(), result->work);
       return result;
     };
     def.plan = [planned, held](const Node& node, const Target& target) -> KernelPlanPtr {

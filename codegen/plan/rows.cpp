@@ -146,6 +146,13 @@ void storeReduced(const Rows& rows, Reg v) {
     storeUpTo(e, v, out, rows.columns());
 }
 
+Work workOnRows(const RowSpace& space, const Node&, const Target& target) {
+  const int64_t lanes = target.vectorBytes() / 4;
+  const bool along = space.along();
+  const double units = static_cast<double>(space.outer) * (along ? 1 : vectorCount(space.inner, lanes));
+  return {{"call", 1}, {"row", units}, {"vector", units * (along ? vectorCount(space.length, lanes) : static_cast<double>(space.length))}};
+}
+
 KernelShape emitRows(KernelEmitter& e, const RowSpace& space, const std::function<void(Rows&)>& body) {
   if (space.along()) {
     const int width = laneCount(e, space.length);

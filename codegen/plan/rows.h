@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "codegen/emit/emit.h"
+#include "codegen/plan/cost.h"
 
 namespace qc {
 
@@ -21,6 +22,9 @@ struct RowSpace {
   // Around one axis, or around axes that have only dims of size 1 between them; nothing for other axes.
   static std::optional<RowSpace> around(const std::vector<int64_t>& sizes, const std::vector<int64_t>& axes);
 };
+
+// What kernels on rows do, whatever they compute there: cost.h.
+Work workOnRows(const RowSpace& space, const Node& node, const Target& target);
 
 class Rows {
  public:

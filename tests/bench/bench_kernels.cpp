@@ -1,7 +1,7 @@
 // Speed of kernels, one at a time, from one-line problems (problems.txt); or of every step of a model as it runs.
 //
-//   bench_kernels [--target T] [--threads N] [--kernel ID|all] [--ms M] [--text ir|asm] [PROBLEM...]
-//   bench_kernels [--target T] --csv problems.txt            what the costs of kernels are fitted to: tools/fit_costs.py
+//   bench_kernels [--target T] [--threads N] [--kernel REGEX] [--ms M] [--text ir|asm] [PROBLEM...]
+//   bench_kernels [--target T] [--kernel REGEX] --csv problems.txt            what the costs of kernels are fitted to: tools/fit_costs.py
 //   bench_kernels [--target T] --csv MODEL.onnx|MODEL.qir    the same of a model's steps, for `fit_costs.py --compare`
 //
 // Prints the fastest of many runs beside the estimate that kernels are chosen by.  With --csv every kernel that could compute a problem is
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <ctime>
 #include <fstream>
+#include <regex>
 #include <thread>
 
 #include "codegen/jit.h"
@@ -22,6 +23,7 @@
 #include "runtime/executable.h"
 #include "runtime/model.h"
 #include "runtime/profile.h"
+#include "runtime/rt/pool.h"
 #include "tests/bench/problem.h"
 
 namespace qc::bench {
@@ -72,9 +74,10 @@ Tensor someInput(const TensorType& type) {
   Tensor t(type.dtype, type.sizes());
   for (int64_t i = 0; i < t.numElements(); ++i) {
     const int64_t noise = i * 7919 % 127;
-    storeElement(type.dtype, t.mutableData(), i, isFloat(type.dtype) ? static_cast<double>(noise - 63) / 64.0
-                                                : sizeOf(type.dtype) > 2 || type.dtype == DType::boolean ? static_cast<double>(noise % 2)
-                                                                                                         : static_cast<double>(noise));
+    storeElement(type.dtype, t.mutableData(), i,
+                 isFloat(type.dtype)                                      ? static_cast<double>(noise - 63) / 64.0
+                 : sizeOf(type.dtype) > 2 || type.dtype == DType::boolean ? static_cast<double>(noise % 2)
+                                                                          : static_cast<double>(noise));
   }
   return t;
 }
@@ -91,7 +94,7 @@ struct Job {
   std::vector<ParamRecord> params;
   std::vector<void*> buffers;
   Tensor scratch;
-  double best = 1e9, cold = 1e9;  // seconds
+  double best = 1e9;  // seconds
 
   void run() { fn(buffers.data(), 0, object.shape.units, scratch.mutableData()); }
 };
@@ -134,7 +137,6 @@ void visit(Job& job) {
   double start = now();
   job.run();
   const double first = now() - start;
-  job.cold = std::min(job.cold, first);
   const double each = std::min(first, job.best);
   const int batch = std::max(1, static_cast<int>(kClock / each));
   const double end = now() + kVisit;
@@ -180,14 +182,15 @@ double fastest(Job& job, int threads, double milliseconds) {
   return best;
 }
 
-Result<std::vector<KernelChoice>> choices(const Problem& problem, const std::string& text, const std::string& kernel, const Target& target) {
+Result<std::vector<KernelChoice>> choices(const Problem& problem, const std::string& text, const std::string& kernel,
+                                          const Target& target) {
   std::vector<KernelChoice> all = candidateKernels(*problem.node, target);
   if (all.empty()) return fail(ErrorCode::kUnsupported, "no kernel for '{}'", text);
   if (kernel.empty()) all.resize(1);
-  if (!kernel.empty() && kernel != "all") {
-    std::erase_if(all, [&](const KernelChoice& c) { return c.def->id != kernel; });
-    if (all.empty()) return fail(ErrorCode::kNotFound, "no kernel '{}' for '{}'", kernel, text);
-  }
+  if (!kernel.empty())
+    std::erase_if(all, [wanted = std::regex(kernel)](const KernelChoice& c) {
+      return !std::regex_search(c.def->id.begin(), c.def->id.end(), wanted);
+    });
   return all;
 }
 
@@ -211,15 +214,39 @@ void printHeader(const Target& target) {
   const std::time_t today = std::time(nullptr);
   char date[16];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&today));
-  fmt::print("# cpu: {}\n# clock: {:.2f} GHz\n# target: {}\n# date: {}\nkernel,vector_bytes,ns,cold_ns,problem,work\n", cpuName(), clockGhz(),
+  fmt::print("# cpu: {}\n# clock: {:.2f} GHz\n# target: {}\n# date: {}\nkernel,vector_bytes,ns,problem,work\n", cpuName(), clockGhz(),
              target.str(), date);
 }
 
-void printRow(std::string_view kernel, const KernelPlan& plan, const Target& target, double seconds, double cold, std::string problem) {
+void printRow(std::string_view kernel, const KernelPlan& plan, const Target& target, double seconds, std::string problem) {
   std::string work;
-  for (const WorkItem& item : plan.work) work += fmt::format("{}{}={:.6g}", work.empty() ? "" : ";", item.what, item.count);
+  for (const WorkItem& item : plan.work)
+    if (item.count > 0) work += fmt::format("{}{}={:.6g}", work.empty() ? "" : ";", item.what, item.count);
   std::replace(problem.begin(), problem.end(), '"', '\'');
-  fmt::print("{},{},{:.1f},{:.1f},\"{}\",{}\n", kernel, target.vectorBytes(), seconds * 1e9, cold * 1e9, problem, work);
+  fmt::print("{},{},{:.1f},\"{}\",{}\n", kernel, target.vectorBytes(), seconds * 1e9, problem, work);
+}
+
+// A chain of additions.
+int32_t someWork(void* const*, int64_t begin, int64_t end, void*) {
+  for (int64_t unit = begin; unit < end; ++unit)
+    for (int i = 0; i < 1000; ++i) asm volatile("" : : "r"(i));
+  return 0;
+}
+
+// What telling a second thread takes: a step split in two, beyond the half of it that is left to each.  Several in a row, as in a model,
+// between which the other thread stays awake.
+double secondsOfSplitting() {
+  constexpr int64_t kUnits = 40, kSteps = 20;
+  qcrt_pool* pools[] = {qcrt_pool_create(1), qcrt_pool_create(2)};
+  double best[] = {1e9, 1e9};
+  for (int run = 0; run < 2000; ++run)
+    for (int p = 0; p < 2; ++p) {
+      const double start = now();
+      for (int step = 0; step < kSteps; ++step) qcrt_pool_run(pools[p], someWork, nullptr, kUnits, p + 1, nullptr, 0);
+      best[p] = std::min(best[p], now() - start);
+    }
+  for (qcrt_pool* pool : pools) qcrt_pool_destroy(pool);
+  return std::max(0.0, best[1] - best[0] / 2) / kSteps;
 }
 
 Status csvOfProblems(const std::string& file, const Options& options) {
@@ -230,7 +257,8 @@ Status csvOfProblems(const std::string& file, const Options& options) {
   for (const std::string& text : lines) {
     QC_ASSIGN(Problem built, buildProblem(text));
     problems.push_back(std::move(built));
-    QC_ASSIGN(const std::vector<KernelChoice> all, choices(problems.back(), text, "all", options.target));
+    QC_ASSIGN(const std::vector<KernelChoice> all,
+              choices(problems.back(), text, options.kernel.empty() ? "." : options.kernel, options.target));
     for (const KernelChoice& choice : all) {
       QC_ASSIGN(Job job, makeJob(problems.back(), text, choice, options));
       jobs.push_back(std::move(job));
@@ -240,14 +268,17 @@ Status csvOfProblems(const std::string& file, const Options& options) {
   for (int round = 0; round < kRounds; ++round)
     for (Job& job : jobs) visit(job);
   printHeader(options.target);
-  for (const Job& job : jobs) printRow(job.choice.def->id, *job.choice.plan, options.target, job.best, job.cold, job.problem);
+  const double splitting = secondsOfSplitting() * 1e9;
+  fmt::print("thread_pool,0,{:.1f},\"a step in two halves\",wake=1\n", splitting);
+  for (const Job& job : jobs) printRow(job.choice.def->id, *job.choice.plan, options.target, job.best, job.problem);
   return {};
 }
 
 Status csvOfModel(const std::string& file, const Options& options) {
-  LoadOptions load;
-  QC_ASSIGN(const Model model, Model::load(file, load));
-  QC_ASSIGN(const Executable exe, compile(model, {.target = options.target}));
+  QC_ASSIGN(const Model model, load(file));
+  BuildOptions build;
+  build.target = options.target;
+  QC_ASSIGN(const Executable exe, compile(model, build));
   QC_ASSIGN(Session session, exe.session({.threads = 1}));
   std::vector<Tensor> inputs, outputs;
   for (const Port& p : exe.inputs()) inputs.push_back(someInput(p.type));
@@ -265,7 +296,7 @@ Status csvOfModel(const std::string& file, const Options& options) {
   printHeader(options.target);
   for (size_t i = 0; i < best.size(); ++i) {
     const Step& step = exe.program().steps()[i];
-    if (step.kernel) printRow(step.kernel->id, *step.plan, options.target, best[i], best[i], step.node->location());
+    if (step.kernel) printRow(step.kernel->id, *step.plan, options.target, best[i], step.node->location());
   }
   return {};
 }

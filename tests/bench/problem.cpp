@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "ir/files.h"
+#include "ir/packed_layout.h"
 #include "ir/text.h"
 
 namespace qc::bench {
@@ -56,12 +57,18 @@ std::vector<int64_t> numbers(std::string_view text) {
 }
 
 constexpr std::string_view kAliases =
-    "!u = q<u8, scale=0.05, zp=113>\n!s = q<s8, scale=0.04, zp=-3>\n!w = q<s8, scale=0.01, zp=0>\n!b = q<s32, scale=0.0005, zp=0>\n";
+    "!u = q<u8, scale=0.05, zp=113>\n!s = q<s8, scale=0.04, zp=-3>\n!w = q<s8, scale=0.01, zp=0>\n!n = q<s8, scale=0.02, zp=0>\n!v = q<u8, "
+    "scale=0.01, zp=100>\n!b = "
+    "q<s32, scale=0.0005, zp=0>\n";
 
 // What constants of a type hold.
 std::string payloadFor(const std::string& type) {
+  if (type.starts_with("!n")) return "rand(1, -60, 60)";
+  if (type.starts_with("!v")) return "rand(1, 0, 255)";
   if (type.starts_with("f32")) return "rand(1, 0.01, 1.0)";
-  return type.starts_with("s32") || type.starts_with("!b") ? "rand(1, -1000, 1000)" : type.starts_with("u8") ? "iota" : "rand(1, -127, 127)";
+  return type.starts_with("s32") || type.starts_with("!b") ? "rand(1, -1000, 1000)"
+         : type.starts_with("u8")                          ? "iota"
+                                                           : "rand(1, -127, 127)";
 }
 
 // "softmax f32[4,9] {axis=1} : f32[4,9]"
@@ -82,8 +89,9 @@ Result<std::string> textOfNode(const std::string& problem) {
       inputs += fmt::format("{}{}: {}", inputs.empty() ? "" : ", ", name, operand);
       continue;
     }
-    const std::string type = operand.substr(1), plain = replaced(replaced(type, "!w", "s8"), "!b", "s32");
-    constants += fmt::format("const #c{} : {} = {}\n", operands.size(), plain, payloadFor(plain));
+    const std::string type = operand.substr(1),
+                      plain = replaced(replaced(replaced(replaced(type, "!w", "s8"), "!n", "s8"), "!b", "s32"), "!v", "u8");
+    constants += fmt::format("const #c{} : {} = {}\n", operands.size(), plain, payloadFor(type));
     nodes += fmt::format("{} = const #c{} : {}\n", name, operands.size(), type);
   }
   const std::string types = problem.substr(results + 3);
@@ -103,13 +111,15 @@ Result<std::string> productProblem(const std::string& problem) {
   if ((x.size() != 2 && x.size() != 3) || (w.size() != 1 && w.size() != 3))
     return fail(ErrorCode::kInvalidArgument, "the sizes of '{}' are not HxWxC and OxKHxKW, or MxK and N", problem);
   int64_t group = 1, stride = 1, pad = 0, dilation = 1;
-  bool residual = false, activation = false;
+  bool residual = false, activation = false, narrow = false;
   for (size_t i = 3; i < parts.size(); ++i) {
     const int64_t value = parts[i].empty() ? 0 : std::strtoll(parts[i].c_str() + 1, nullptr, 10);
     if (parts[i] == "res")
       residual = true;
     else if (parts[i] == "hs")
       activation = true;
+    else if (parts[i] == "nw")
+      narrow = true;
     else if (parts[i].starts_with('s'))
       stride = value;
     else if (parts[i].starts_with('p'))
@@ -143,11 +153,11 @@ Result<std::string> productProblem(const std::string& problem) {
   std::vector<std::string> given;
   if (quantized) given.push_back("to=!u");
   if (!linear)
-    given.push_back(fmt::format("strides=[{0},{0}], pads=[{1},{1},{1},{1}], dilations=[{2},{2}], group={3}, layout=\"channels_last\"", stride,
-                                pad, dilation, group));
+    given.push_back(fmt::format("strides=[{0},{0}], pads=[{1},{1},{1},{1}], dilations=[{2},{2}], group={3}, layout=\"channels_last\"",
+                                stride, pad, dilation, group));
   if (activation) given.push_back("post=\"a0 * min(max(a0 * 0.16666667 + 0.5, 0), 1)\"");
-  return fmt::format("{}{} {}, #{}, #{}{} {{{}}} : {}", quantized ? "q." : "", linear ? "linear" : "conv", typed("!u", x), typed("!w", w),
-                     typed("s32", {w[0]}), residual ? ", " + y : "", fmt::join(given, ", "), y);
+  return fmt::format("{}{} {}, #{}, #{}{} {{{}}} : {}", quantized ? "q." : "", linear ? "linear" : "conv", typed("!u", x),
+                     typed(narrow ? "!n" : "!w", w), typed("s32", {w[0]}), residual ? ", " + y : "", fmt::join(given, ", "), y);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ TEST(BadData, IsTheErrorOfTheEvaluation) {
   const Executable exe = Executable::fromGraph(parseGraph(kText).value(), Target::host()).value();
   for (const Step& step : exe.program().steps()) {
     EXPECT_NE(step.kernel, nullptr) << step.node->op();
-    EXPECT_GT(step.plan->cycles, 20000) << "too small to be split among threads";
+    EXPECT_TRUE(step.splits()) << "too small to be split among threads";
   }
   const Tensor ids = indices();
   const Tensor expected = interpret(graph, std::span(&ids, 1)).value()[0];

@@ -1,0 +1,56 @@
+#include "codegen/plan/cost.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "ir/graph.h"
+#include "ir/scalar_expr.h"
+
+namespace qc {
+
+std::span<const KernelCost> kernelCosts() {
+  static const std::vector<KernelCost> table = {
+#include "codegen/plan/kernel_costs.def"
+  };
+  return table;
+}
+
+double KernelCost::of(std::string_view what) const {
+  for (const WorkItem& item : nanoseconds)
+    if (item.what == what) return item.count;
+  return 0;
+}
+
+const KernelCost* findKernelCost(std::string_view kernel, int vectorBytes) {
+  const KernelCost* best = nullptr;
+  for (const KernelCost& cost : kernelCosts()) {
+    if (cost.kernel != kernel) continue;
+    if (!best || std::abs(cost.vectorBytes - vectorBytes) < std::abs(best->vectorBytes - vectorBytes)) best = &cost;
+  }
+  return best;
+}
+
+double nanosecondsOf(std::string_view kernel, int vectorBytes, const Work& work) {
+  const KernelCost* cost = findKernelCost(kernel, vectorBytes);
+  double sum = 0;
+  for (const WorkItem& item : work) sum += item.count * (cost ? cost->of(item.what) : 1);
+  return sum;
+}
+
+double nanosecondsWorthSplitting() {
+  constexpr double kTimesTheTelling = 2.5;
+  static const double worth = [] {
+    const KernelCost* cost = findKernelCost("thread_pool", 0);
+    return cost ? kTimesTheTelling * cost->of("wake") : 0;
+  }();
+  return worth;
+}
+
+double vectorCount(int64_t elements, int64_t lanes) { return static_cast<double>((elements + lanes - 1) / lanes); }
+
+double postInstructions(const Node& node) {
+  const ScalarExpr* post = node.attrs().find("post") ? node.expr("post") : nullptr;
+  return post ? static_cast<double>(ExprProgram(post->expand()).instructions().size()) : 0;
+}
+
+}  // namespace qc

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""The fit of the costs of kernels: planted constants come back, and the table in the tree is what the measurements in it give."""
+import pathlib
+import random
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import fit_costs  # noqa: E402
+
+
+def sample(ns, work):
+    text = ";".join(f"{name}={count:.6g}" for name, count in work.items())
+    return fit_costs.Sample({"kernel": "k", "vector_bytes": "64", "ns": str(ns), "problem": "p", "work": text}, "cpu")
+
+
+def planted(noise, outliers=0):
+    """Six constants, one of them zero, over sizes of four orders of magnitude; the clock's noise only adds."""
+    dice = random.Random(1)
+    truth = {"call": 20, "row": 3, "vector": 0.25, "division": 1.5, "load": 0.1, "unused": 0}
+    samples = []
+    for i in range(80):
+        work = {name: 1 if name == "call" else 10 ** dice.uniform(0, 4) for name in truth}
+        ns = sum(truth[name] * count for name, count in work.items()) * (1 + noise * abs(dice.gauss(0, 1)))
+        samples.append(sample(ns * (8 if i < outliers else 1), work))
+    return truth, fit_costs.fit(samples)
+
+
+truth, (found, errors) = planted(0)
+for name, value in truth.items():
+    assert abs(found[name] - value) <= 0.01 * max(value, 0.05), (name, found)
+assert max(errors) < 0.01, max(errors)
+truth, (found, errors) = planted(0.03, outliers=6)  # runs that another process disturbed
+for name in ("row", "vector", "division"):
+    assert abs(found[name] / truth[name] - 1) < 0.15, (name, found)
+assert fit_costs.quantile(errors, 0.5) < 0.06, errors
+assert all(value >= 0 for value in found.values())
+
+assert fit_costs.same('{"k", 64, 0.123, {{"a", 1.000}}}', '{"k", 64, 0.123, {{"a", 1.001}}}')
+assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"a", 1.1}}}')
+assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"b", 1.0}}}')
+
+check = subprocess.run([sys.executable, str(ROOT / "tools" / "fit_costs.py"), "--check"], capture_output=True, text=True)
+assert check.returncode == 0, check.stderr
+print("ok")

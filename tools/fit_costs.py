@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Fits the constants of the cost functions to measurements, or holds the two against each other.
+
+  fit_costs.py                        fits codegen/costs/*.csv and writes codegen/plan/kernel_costs.def
+  fit_costs.py --check                says whether that file is what it would write (no timing; run by ctest)
+  fit_costs.py --compare FILE.csv...  predicted beside measured for rows of `bench_kernels --csv`: median error, order
+
+A row of a CSV is one kernel on one problem: its time, and what its code does, counted by the kernel's own function (codegen/plan/cost.h).
+For each kernel and width of vectors the constants are those that make the least relative error: weighted least squares by normal
+equations, none below zero, with weights that make large deviations count no more than in proportion.  Documented constants stand where
+nothing is measured.  Several CPUs in the folder are fitted together.  How to add a CPU: docs/costs.md.
+"""
+import csv
+import glob
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FOLDER = os.path.join(ROOT, "codegen", "costs")
+TABLE = os.path.join(ROOT, "codegen", "plan", "kernel_costs.def")
+DOCUMENTED = "documented.csv"
+
+
+def counts(text):
+    return {name: float(count) for name, count in (item.split("=") for item in text.split(";"))}
+
+
+class Sample:
+    def __init__(self, row, origin):
+        self.kernel, self.width = row["kernel"], int(row["vector_bytes"])
+        self.ns, self.problem, self.work, self.origin = float(row["ns"]), row["problem"], counts(row["work"]), origin
+
+
+def read_csv(path):
+    """Rows, and what the lines of comment say: {"cpu": ..., "date": ...}."""
+    facts, lines = {}, []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("#"):
+                name, _, value = line[1:].partition(":")
+                facts[name.strip()] = value.strip()
+            elif line.strip():
+                lines.append(line)
+    return list(csv.DictReader(lines)), facts
+
+
+def measured():
+    samples = {}
+    for path in sorted(glob.glob(os.path.join(FOLDER, "*.csv"))):
+        if os.path.basename(path) != DOCUMENTED:
+            rows, facts = read_csv(path)
+            for row in rows:
+                s = Sample(row, f"{facts['cpu']}, {facts['date']}")
+                # What was measured more than once, for several targets, counts once: the fastest.
+                key = s.kernel, s.width, s.problem, facts["cpu"], row["work"]
+                if key not in samples or s.ns < samples[key].ns:
+                    samples[key] = s
+    return list(samples.values())
+
+
+def nonnegative(rows, weights):
+    """x >= 0 of the least weighted sum of (a . x - 1)^2: normal equations, solved coordinate by coordinate."""
+    n = len(rows[0])
+    scale = [max(abs(a[i]) for a in rows) or 1.0 for i in range(n)]  # so that all are of one size
+    matrix = [[sum(w * a[i] * a[j] for a, w in zip(rows, weights)) / scale[i] / scale[j] for j in range(n)] for i in range(n)]
+    right = [sum(w * a[i] for a, w in zip(rows, weights)) / scale[i] for i in range(n)]
+    x = [0.0] * n
+    for _ in range(4000):
+        moved = 0.0
+        for i in range(n):
+            if matrix[i][i] <= 0:
+                continue
+            value = max(0.0, x[i] + (right[i] - sum(matrix[i][j] * x[j] for j in range(n))) / matrix[i][i])
+            moved, x[i] = max(moved, abs(value - x[i])), value
+        if moved < 1e-13:
+            break
+    return [v / s for v, s in zip(x, scale)]
+
+
+def fit(samples):
+    """{name: nanoseconds} , and the relative errors."""
+    names = list(dict.fromkeys(name for s in samples for name in s.work))
+    rows = [[s.work.get(name, 0.0) / s.ns for name in names] for s in samples]
+    weights = [1.0] * len(rows)
+    for _ in range(12):
+        x = nonnegative(rows, weights)
+        errors = [abs(sum(a * v for a, v in zip(row, x)) - 1) for row in rows]
+        weights = [1 / max(e, 0.05) for e in errors]
+    x = [float(f"{v:.4g}") for v in x]
+    return dict(zip(names, x)), [abs(sum(a * v for a, v in zip(row, x)) - 1) for row in rows]
+
+
+def quantile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def line(kernel, width, count, median, p90, origin, constants):
+    items = ", ".join(f'{{"{name}", {value:.4g}}}' for name, value in constants.items())
+    return f'{{"{kernel}", {width}, {count}, {median:.3f}, {p90:.3f}, "{origin}",\n {{{items}}}}},\n'
+
+
+def table():
+    groups = {}
+    for s in measured():
+        groups.setdefault((s.kernel, s.width), []).append(s)
+    text = [
+        "// Written by tools/fit_costs.py from codegen/costs/*.csv; ctest holds the two together.  docs/costs.md says how to add a CPU.\n",
+        "// Kernel, bytes of the target's vectors, samples (0: not measured, taken from documents), median and 90th percentile of the relative\n",
+        "// error of the fit, CPU of origin; nanoseconds of one of each.\n",
+    ]
+    for (kernel, width), samples in sorted(groups.items()):
+        constants, errors = fit(samples)
+        origin = "; ".join(sorted({s.origin for s in samples}))
+        text.append(line(kernel, width, len(samples), quantile(errors, 0.5), quantile(errors, 0.9), origin, constants))
+    rows, _ = read_csv(os.path.join(FOLDER, DOCUMENTED))
+    for row in rows:
+        if (row["kernel"], int(row["vector_bytes"])) in groups:
+            continue
+        ghz = float(row["clock"])
+        constants = {name: value / ghz for name, value in counts(row["work"]).items()}
+        text.append(line(row["kernel"], row["vector_bytes"], 0, 0, 0, f"not measured: {row['origin']}, at {ghz} GHz", constants))
+    return "".join(text)
+
+
+def same(a, b):
+    """Equal texts but for the last digits of numbers, which depend on how the machine at hand adds."""
+    def words(text):
+        return text.replace("{", " ").replace("}", " ").replace(",", " ").split()
+
+    def close(p, q):
+        try:
+            return abs(float(p) - float(q)) <= 2e-3 * max(abs(float(p)), abs(float(q))) + 1.1e-3 * (len(p.partition(".")[2]) == 3)
+        except ValueError:
+            return p == q
+
+    return len(words(a)) == len(words(b)) and all(close(p, q) for p, q in zip(words(a), words(b)))
+
+
+def constants_of_table():
+    """{(kernel, width): {name: ns}} of the file in the tree."""
+    result = {}
+    with open(TABLE, encoding="utf-8") as file:
+        lines = [text for text in file if not text.startswith("//")]
+    for head, items in zip(lines[0::2], lines[1::2]):
+        kernel, width = head.strip("{\n ").split(",")[:2]
+        pairs = items.strip("{}, \n").split("}, {")
+        result[kernel.strip('"'), int(width)] = {p.split(", ")[0].strip('"{} '): float(p.split(", ")[1].strip("{} ")) for p in pairs}
+    return result
+
+
+def ranks(values):
+    order = sorted(range(len(values)), key=values.__getitem__)
+    result = [0] * len(values)
+    for place, i in enumerate(order):
+        result[i] = place
+    return result
+
+
+def compare(paths):
+    known, everything = constants_of_table(), {}
+    print(f"{'measured us':>12} {'predicted':>10} {'error':>7}  kernel, layer")
+    for path in paths:
+        rows, facts = read_csv(path)
+        pairs = []
+        for s in (Sample(row, "") for row in rows):
+            widths = [w for k, w in known if k == s.kernel]
+            if not widths:
+                sys.exit(f"{s.kernel} is not in {TABLE}")
+            cost = known[s.kernel, min(widths, key=lambda w: abs(w - s.width))]
+            predicted = sum(count * cost.get(name, 0) for name, count in s.work.items())
+            pairs.append((s.ns, predicted))
+            everything.setdefault(s.kernel, []).append(predicted / s.ns - 1)
+            print(f"{s.ns / 1e3:12.2f} {predicted / 1e3:10.2f} {100 * (predicted / s.ns - 1):+6.0f}%  {s.kernel}, {s.problem}")
+        errors = [abs(p / m - 1) for m, p in pairs]
+        total, n = sum(m for m, _ in pairs), len(pairs)
+        a, b = ranks([m for m, _ in pairs]), ranks([p for _, p in pairs])
+        order = 1 - 6 * sum((x - y) ** 2 for x, y in zip(a, b)) / max(n * (n * n - 1), 1)
+        print(f"{os.path.basename(path)} ({facts.get('target')}): {n} layers, median error {100 * quantile(errors, 0.5):.0f}%, rank "
+              f"correlation {order:.3f}, sum {total / 1e3:.1f} us measured, {sum(p for _, p in pairs) / 1e3:.1f} predicted")
+    for kernel, errors in sorted(everything.items()):
+        print(f"  {kernel:28} {len(errors):4} layers  median error {100 * quantile([abs(e) for e in errors], 0.5):4.0f}%  "
+              f"bias {100 * quantile(errors, 0.5):+4.0f}%")
+
+
+def main():
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--compare"] and len(arguments) > 1:
+        compare(arguments[1:])
+    elif arguments == ["--check"]:
+        with open(TABLE, encoding="utf-8") as file:
+            if not same(file.read(), table()):
+                sys.exit(f"{TABLE} is not what {FOLDER} gives: run tools/fit_costs.py")
+    elif not arguments:
+        text = table()
+        with open(TABLE, "w", encoding="utf-8") as file:
+            file.write(text)
+        for head in text.splitlines():
+            if head.startswith('{"'):
+                kernel, width, count, median, p90 = head.strip("{").split(", ")[:5]
+                print(f"{kernel:28} {width:>3} bytes {count:>5} samples  median error {100 * float(median):5.1f}%  90th {100 * float(p90):5.1f}%")
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
