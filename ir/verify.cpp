@@ -366,25 +366,31 @@ Status checkQuantParams(const QuantParams& q) {
   return {};
 }
 
+Status checkQuantParams(const QuantParams& q, const Shape& shape) {
+  QC_TRY(checkQuantParams(q));
+  if (!q.perChannel()) return {};
+  const int rank = static_cast<int>(shape.size());
+  if (q.axis >= rank) return fail(ErrorCode::kInvalidModel, "axis {} of the scales on a tensor of rank {}", q.axis, rank);
+  int64_t wanted = 1;
+  for (int i = 0; i < rank; ++i) {
+    if (i != q.axis && q.blockSize == 0) continue;
+    const Dim dim = nth(shape, i);
+    if (!dim.isStatic()) return {};
+    const bool inBlocks = i == q.axis && q.blockSize > 0;
+    const int64_t count = inBlocks ? dim.size() / q.blockSize + (dim.size() % q.blockSize != 0) : dim.size();
+    if (__builtin_mul_overflow(wanted, count, &wanted))
+      return fail(ErrorCode::kInvalidModel, "more blocks of {} than can be counted in [{}]", q.blockSize, toString(shape));
+  }
+  if (wanted == static_cast<int64_t>(q.scales.size())) return {};
+  return fail(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}], expected {}", q.scales.size(), q.axis, toString(shape), wanted);
+}
+
 Status checkType(const TensorType& type) {
   if (!type.quant) return {};
   const QuantParams& q = *type.quant;
-  QC_TRY(checkQuantParams(q));
   if (q.storage != type.dtype)
     return fail(ErrorCode::kInvalidModel, "parameters for {} on a tensor of {}", toString(q.storage), toString(type.dtype));
-  if (!q.perChannel()) return {};
-  if (q.axis >= type.rank()) return fail(ErrorCode::kInvalidModel, "axis {} of the scales on a tensor of rank {}", q.axis, type.rank());
-  int64_t wanted = 1;
-  for (int i = 0; i < type.rank(); ++i) {
-    if (i != q.axis && q.blockSize == 0) continue;
-    const Dim dim = nth(type.shape, i);
-    if (!dim.isStatic()) return {};
-    wanted *= i == q.axis && q.blockSize > 0 ? dim.size() / q.blockSize + (dim.size() % q.blockSize != 0) : dim.size();
-  }
-  if (wanted != static_cast<int64_t>(q.scales.size()))
-    return fail(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}], expected {}", q.scales.size(), q.axis, toString(type.shape),
-                wanted);
-  return {};
+  return checkQuantParams(q, type.shape);
 }
 
 bool agrees(const TensorType& inferred, const TensorType& actual) {

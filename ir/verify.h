@@ -32,6 +32,7 @@ Status checkDeclaration(const OpDef& def);
 
 // Storage, range, scales and zero points, by themselves and against the dims they cover.
 Status checkQuantParams(const QuantParams& params);
+Status checkQuantParams(const QuantParams& params, const Shape& shape);
 Status checkType(const TensorType& type);
 
 // Whether a value may have type `actual` where inference says `inferred`: equal, an unknown dim agreeing with any.

@@ -1,7 +1,6 @@
 #include "ir/ops/infer_util.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace qc {
 
@@ -107,45 +106,12 @@ Status requireOneOf(const InferContext& c, std::string_view attr, std::initializ
   return fail(ErrorCode::kInvalidModel, "'{}': {}=\"{}\" is not one of {}", c.op, attr, value, known);
 }
 
-Status checkQuantParams(const QuantParams& q, const Shape& shape) {
-  const auto bad = [&](std::string_view why) {
-    return fail(ErrorCode::kInvalidModel, "quantization parameters of shape [{}]: {}", toString(shape), why);
-  };
-  if (q.scales.empty() || q.zeroPoints.empty()) return bad("no scale or no zero point");
-  if (!isInteger(q.storage) || sizeOf(q.storage) > 4)
-    return bad(fmt::format("{} is not an integer of at most 32 bits", toString(q.storage)));
-  const IntRange range = rangeOf(q.storage);
-  if (q.qmin > q.qmax || q.qmin < range.min || q.qmax > range.max)
-    return bad(fmt::format("{}..{} is not a range of {}", q.qmin, q.qmax, toString(q.storage)));
-  for (const float s : q.scales)
-    if (!std::isfinite(s) || s <= 0) return bad(fmt::format("scale {} is not finite and positive", s));
-  for (const int32_t z : q.zeroPoints)
-    if (z < q.qmin || z > q.qmax) return bad(fmt::format("zero point {} is outside {}..{}", z, q.qmin, q.qmax));
-  if (!q.perChannel()) return q.scales.size() == 1 && q.zeroPoints.size() == 1 ? Status{} : Status(bad("several scales but no axis"));
-  if (q.axis >= static_cast<int>(shape.size())) return bad(fmt::format("axis {} does not exist", q.axis));
-  int64_t count = 1;
-  if (q.blockSize > 0) {
-    for (size_t i = 0; i < shape.size(); ++i) {
-      if (!shape[i].isStatic()) return {};
-      const int64_t size = shape[i].size();
-      const int64_t blocks = static_cast<int>(i) == q.axis ? size / q.blockSize + (size % q.blockSize != 0) : size;
-      if (__builtin_mul_overflow(count, blocks, &count)) return bad("too many blocks");
-    }
-  } else {
-    if (!nth(shape, q.axis).isStatic()) return {};
-    count = nth(shape, q.axis).size();
-  }
-  const auto fits = [&](size_t n) { return n == 1 || static_cast<int64_t>(n) == count; };
-  if (fits(q.scales.size()) && fits(q.zeroPoints.size())) return {};
-  return bad(fmt::format("{} scales and {} zero points for {} slices along axis {}", q.scales.size(), q.zeroPoints.size(), count, q.axis));
-}
-
 Status requirePerTensorTo(const QuantPtr& to) {
   if (!to) return fail(ErrorCode::kInvalidModel, "the attribute 'to' is none: a quantized result needs parameters");
   if (to->perChannel()) return fail(ErrorCode::kInvalidModel, "a result is quantized per tensor, got {}", toString(*to));
   if (!isInteger(to->storage) || sizeOf(to->storage) > 2)
     return fail(ErrorCode::kUnsupported, "a result is quantized to at most 16 bits, got {}", toString(*to));
-  return checkQuantParams(*to, {});
+  return checkQuantParams(*to);
 }
 
 Status requirePost(const InferContext& c, bool hasResidual) {

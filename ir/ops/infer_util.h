@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ir/op_def.h"
+#include "ir/verify.h"
 
 namespace qc {
 
@@ -41,9 +42,6 @@ Status requireAxis(const InferContext& c, std::string_view attr, int rank);  // 
 Status requireAxes(const InferContext& c, std::string_view attr, int rank);  // sorted, distinct, each in range
 Status requireOneOf(const InferContext& c, std::string_view attr, std::initializer_list<std::string_view> values);
 
-// Parameters against the shape they apply to: axis in range, one scale per channel or block, scales finite and positive,
-// zero points within [qmin, qmax].
-Status checkQuantParams(const QuantParams& q, const Shape& shape);
 // The attribute `to` as parameters of a per-tensor result of 8 or 16 bits.
 Status requirePerTensorTo(const QuantPtr& to);
 

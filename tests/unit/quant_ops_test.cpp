@@ -81,13 +81,13 @@ TEST(Quantize, SaysWhatDoesNotFit) {
   const TensorType x(DType::f32, {2, 3});
   EXPECT_THAT(inferred("quantize", {x}, to(nullptr)), HasSubstr("'to' is none"));
   EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 1, {1, 1}, {0}))), HasSubstr("2 scales"));
-  EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 2, {1, 1}, {0}))), HasSubstr("axis 2 does not exist"));
-  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 0, 0))), HasSubstr("scale 0"));
-  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, std::nanf(""), 0))), HasSubstr("not finite"));
-  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 1, -1))), HasSubstr("zero point -1 is outside 0..255"));
+  EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 2, {1, 1}, {0}))), HasSubstr("axis 2 of the scales on a tensor of rank 2"));
+  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 0, 0))), HasSubstr("finite and positive, but this is 0"));
+  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, std::nanf(""), 0))), HasSubstr("finite and positive, but this is nan"));
+  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 1, -1))), HasSubstr("the zero point -1 is not within 0..255"));
   QuantParams wide = *quantPerTensor(DType::u8, 1, 0);
   wide.qmax = 256;
-  EXPECT_THAT(inferred("quantize", {x}, to(std::make_shared<QuantParams>(wide))), HasSubstr("0..256 is not a range of u8"));
+  EXPECT_THAT(inferred("quantize", {x}, to(std::make_shared<QuantParams>(wide))), HasSubstr("the range 0..256 is not within u8"));
   EXPECT_THAT(inferred("quantize", {{DType::s32, {2}}}, to(quantPerTensor(DType::u8, 1, 0))), HasSubstr("floating point"));
   EXPECT_THAT(inferred("dequantize", {x}), HasSubstr("takes a quantized tensor"));
   EXPECT_EQ(run("quantize", {Tensor(DType::f32, {0, 3})}, to(quantPerTensor(DType::u8, 1, 0))).sizes(), (Ints{0, 3}));
