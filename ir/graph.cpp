@@ -272,6 +272,7 @@ void Graph::eraseInput(Value* input) {
 }
 
 void Graph::setOutputs(std::vector<Value*> outputs) {
+  for (const Value* v : outputs) QC_CHECK(v && v->graph_ == this, "an output is a value of the graph");
   outputs_ = std::move(outputs);
   outputPlaces_.clear();
   for (size_t i = 0; i < outputs_.size(); ++i) outputPlaces_[outputs_[i]].push_back(i);
@@ -281,7 +282,7 @@ void Graph::setOutputs(std::vector<Value*> outputs) {
 }
 
 void Graph::setOutputNames(std::vector<std::string> names) {
-  QC_CHECK(names.size() == outputs_.size());
+  QC_CHECK(names.size() == outputs_.size(), "{} names for {} outputs", names.size(), outputs_.size());
   outputNames_ = std::move(names);
 }
 

@@ -102,7 +102,10 @@ class Node {
   void addOperand(Value* value);
 
   int numResults() const { return static_cast<int>(results_.size()); }
-  Value* result(int i = 0) const { return nth(results_, i).get(); }
+  Value* result(int i = 0) const {
+    if (i < 0 || i >= numResults()) detail::outOfRange("result", i);
+    return nth(results_, i).get();
+  }
 
   AttrDict& attrs() { return attrs_; }
   const AttrDict& attrs() const { return attrs_; }

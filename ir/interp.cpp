@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
+#include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
 
@@ -61,7 +62,9 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
   return results;
 }
 
-Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
+namespace {
+
+Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
   const DefinedArithmetic defined;
   QC_TRY(checkInputs(graph, inputs));
   struct Slot {
@@ -82,7 +85,9 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
     std::vector<const Tensor*> operands;
     for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
     QC_ASSIGN(std::vector<Tensor> results, evaluateNode(*node, operands));
-    if (options.onNode) QC_TRY(options.onNode(*node, results));
+    if (options.onNode)
+      if (auto s = guarded("InterpOptions::onNode", [&] { return options.onNode(*node, results); }); !s)
+        return tl::make_unexpected(std::move(s.error()).at(node->location()));
     for (const Value* v : node->operands())
       if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)
@@ -91,6 +96,12 @@ Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor
   std::vector<Tensor> outputs;
   for (const Value* v : graph.outputs()) outputs.push_back(slots.at(v).tensor);
   return outputs;
+}
+
+}  // namespace
+
+Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
+  return withoutExceptions([&] { return evaluateGraph(graph, inputs, options); });
 }
 
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget& budget, int64_t maxBytes) {

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <new>
-#include <stdexcept>
 
 #include "ir/status.h"
 
@@ -45,16 +44,7 @@ class MemoryExceeded : public std::bad_alloc {
 // For programs: what is not a tensor meets the limit as well, with an allowance for code and tables, as std::bad_alloc.
 void limitMemoryOfProcess();
 
-// The error in place of the exception that says that there is no memory; for functions that callers outside of the library use.
+// The error in place of the exception that says that there is no memory (ir/guarded.h).
 Error memoryExhausted();
-template <class Function>
-auto withinMemory(Function&& function) -> decltype(function()) {
-  try {
-    return function();
-  } catch (const std::bad_alloc&) {
-  } catch (const std::length_error&) {  // a container that could never be that large
-  }
-  return tl::make_unexpected(memoryExhausted());
-}
 
 }  // namespace qc

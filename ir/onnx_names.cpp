@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cctype>
+#include <set>
 
 #include "ir/custom_op.h"
 #include "ir/op_def.h"
@@ -116,6 +117,7 @@ std::vector<OnnxName> table() {
 // Rows stay where they are once somebody has seen them: converters refer to them.
 struct KnownNames {
   std::vector<OnnxName> rows = table();
+  std::set<std::string, std::less<>> ownNodes, ownOps;  // that integrators' rows and converters read and write
   std::atomic<bool> inUse = false;
 };
 KnownNames& knownNames() {
@@ -145,15 +147,60 @@ std::span<const OnnxName> onnxNames() {
   return knownNames().rows;
 }
 
+namespace {
+
+Status checkNotInUse(std::string_view what) {
+  if (!knownNames().inUse) return {};
+  return fail(ErrorCode::kInvalidArgument, "'{}' is registered after names of ONNX have been used", what)
+      .help("register before the first model is read or written and the first rule is applied");
+}
+
+Status checkOwnDomain(std::string_view domain, std::string_view theirs) {
+  constexpr std::string_view kTaken[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "qcompile"};
+  if (std::find(std::begin(kTaken), std::end(kTaken), domain) == std::end(kTaken)) return {};
+  return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is not an op of one's own", theirs, domain)
+      .help("use a domain of your own: com.acme");
+}
+
+std::string nodeKey(std::string_view domain, std::string_view theirs) { return fmt::format("{}::{}", domain, theirs); }
+
+Status checkFreeNode(std::string_view domain, std::string_view theirs) {
+  if (!knownNames().ownNodes.contains(nodeKey(domain, theirs))) return {};
+  return fail(ErrorCode::kInvalidArgument, "how '{}' of domain '{}' is read is registered already", theirs, domain);
+}
+
+Status checkFreeOp(std::string_view ours) {
+  const bool own = ours.find('.') != std::string_view::npos && !ours.starts_with("q.") && !ours.starts_with("k.");
+  if (own && !knownNames().ownOps.contains(ours)) return {};
+  return fail(ErrorCode::kInvalidArgument, "how '{}' is written is {}", ours, own ? "registered already" : "the product's to say")
+      .help("register this for reading alone");
+}
+
+}  // namespace
+
+Status claimOnnxNode(std::string_view domain, std::string_view theirs) {
+  QC_TRY(checkNotInUse(theirs));
+  QC_TRY(checkOwnDomain(domain, theirs));
+  if (theirs.empty()) return fail(ErrorCode::kInvalidArgument, "a node of domain '{}' needs a name", domain);
+  QC_TRY(checkFreeNode(domain, theirs));
+  knownNames().ownNodes.insert(nodeKey(domain, theirs));
+  return {};
+}
+
+Status claimOnnxOp(std::string_view ours) {
+  QC_TRY(checkNotInUse(ours));
+  if (!OpRegistry::get().find(ours))
+    return fail(ErrorCode::kInvalidArgument, "'{}' is to be written, and there is no such op", ours)
+        .help("register the op first (registerOp)");
+  QC_TRY(checkFreeOp(ours));
+  knownNames().ownOps.emplace(ours);
+  return {};
+}
+
 Status registerOnnxName(OnnxName name) {
   std::vector<OnnxName>& rows = knownNames().rows;
-  if (knownNames().inUse)
-    return fail(ErrorCode::kInvalidArgument, "'{}' is registered after names of ONNX have been used", name.theirs)
-        .help("register before the first model is read or written and the first rule is applied");
-  constexpr std::string_view kTaken[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "qcompile"};
-  if (std::find(std::begin(kTaken), std::end(kTaken), name.domain) != std::end(kTaken))
-    return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is not an op of one's own", name.theirs, name.domain)
-        .help("use a domain of your own: com.acme");
+  QC_TRY(checkNotInUse(name.theirs));
+  QC_TRY(checkOwnDomain(name.domain, name.theirs));
   const OpDef* def = OpRegistry::get().find(name.ours);
   if (!def)
     return fail(ErrorCode::kInvalidArgument, "'{}' is to be read as '{}', and there is no such op", name.theirs, name.ours)
@@ -161,13 +208,11 @@ Status registerOnnxName(OnnxName name) {
   if (name.theirs.empty() || name.since < 1 || def->operands.size() > 32)
     return fail(ErrorCode::kInvalidArgument, "'{}' as '{}': a name, a version from 1 on and at most 32 operands are needed", name.theirs,
                 name.ours);
-  for (const OnnxName& row : rows) {
-    if (row.domain == name.domain && row.theirs == name.theirs && (row.reads() || !name.reads()))
+  for (const OnnxName& row : rows)
+    if (row.domain == name.domain && row.theirs == name.theirs && row.ours == name.ours && !name.reads() && !name.writes())
       return fail(ErrorCode::kInvalidArgument, "'{}' of domain '{}' is registered already, as '{}'", name.theirs, name.domain, row.ours);
-    if (row.ours == name.ours && row.writes() && name.writes())
-      return fail(ErrorCode::kInvalidArgument, "'{}' is written as '{}' already", name.ours, row.theirs)
-          .help("register the other name for reading alone");
-  }
+  if (name.reads()) QC_TRY(checkFreeNode(name.domain, name.theirs));
+  if (name.writes()) QC_TRY(checkFreeOp(name.ours));
   for (const OnnxAttr& attr : name.attrs) {
     const auto spec = std::find_if(def->attrs.begin(), def->attrs.end(), [&](const AttrSpec& s) { return s.name == attr.ours; });
     if (spec == def->attrs.end()) return fail(ErrorCode::kInvalidArgument, "'{}' has no attribute `{}`", name.ours, attr.ours);
@@ -179,6 +224,8 @@ Status registerOnnxName(OnnxName name) {
     if (theirs.kind == AttrKind::dtype || theirs.kind == AttrKind::quant)
       return fail(ErrorCode::kInvalidArgument, "attribute `{}` of '{}' is {}, which ONNX does not have", ours, name.ours,
                   toString(theirs.kind));
+  if (name.reads()) knownNames().ownNodes.insert(nodeKey(name.domain, name.theirs));
+  if (name.writes()) knownNames().ownOps.insert(name.ours);
   rows.push_back(std::move(name));
   return {};
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ir/attr.h"
+#include "ir/status.h"
 
 namespace qc {
 
@@ -49,6 +50,11 @@ struct OnnxName {
 };
 
 std::span<const OnnxName> onnxNames();
+
+// A node of ONNX is read in one way and an op of ours written in one, by a row or by a converter.  What an integrator registers takes its
+// place here.  Errors: too late, a domain or an op that is not one's own, or taken.
+Status claimOnnxNode(std::string_view domain, std::string_view theirs);
+Status claimOnnxOp(std::string_view ours);
 
 // Case, '_' and '.' do not matter: "leaky_relu", "LeakyRelu".
 bool sameSpelling(std::string_view a, std::string_view b);

@@ -2,6 +2,7 @@
 
 #include "ir/custom_op.h"
 #include "ir/edit_distance.h"
+#include "ir/guarded.h"
 #include "ir/verify.h"
 
 #include <algorithm>
@@ -55,6 +56,12 @@ Status registerOp(OpDef def) {
         .help("use a prefix and a dot: acme.swoosh");
   QC_TRY(checkDeclaration(def));
   if (OpRegistry::get().find(def.name)) return fail(ErrorCode::kInvalidArgument, "an op named '{}' exists", def.name);
+  def.infer = [name = def.name, infer = std::move(def.infer)](const InferContext& c) {
+    return guarded(fmt::format("the inference of '{}'", name), [&] { return infer(c); });
+  };
+  def.eval = [name = def.name, eval = std::move(def.eval)](const EvalContext& c) {
+    return guarded(fmt::format("the evaluation of '{}'", name), [&] { return eval(c); });
+  };
   mutableRegistry().add(std::move(def));
   return {};
 }

@@ -70,8 +70,11 @@ struct InferContext {
   std::string_view op;
   std::span<Value* const> operands;  // null: absent
   const AttrDict& attrs;
-  bool has(int i) const { return i < static_cast<int>(operands.size()) && nth(operands, i); }
-  const TensorType& type(int i) const { return nth(operands, i)->type(); }
+  bool has(int i) const { return i >= 0 && i < static_cast<int>(operands.size()) && nth(operands, i); }
+  const TensorType& type(int i) const {
+    if (!has(i)) detail::outOfRange("operand", i);
+    return nth(operands, i)->type();
+  }
   const Tensor* constant(int i) const { return has(i) ? nth(operands, i)->constant() : nullptr; }
 };
 // An error here is the model's, in the user's words; the caller adds node and tensor.
@@ -83,11 +86,20 @@ struct EvalContext {
   const Node& node;
   std::span<const TensorRef> inputs;
   std::span<const TensorRef> outputs;
-  bool has(int i) const { return i < static_cast<int>(inputs.size()) && nth(inputs, i).data; }
-  const TensorRef& in(int i) const { return nth(inputs, i); }
-  const TensorRef& out(int i = 0) const { return nth(outputs, i); }
-  const TensorType& inType(int i) const { return node.operand(i)->type(); }
+  bool has(int i) const { return i >= 0 && i < static_cast<int>(inputs.size()) && nth(inputs, i).data; }
+  const TensorRef& in(int i) const { return at(inputs, i, "operand"); }
+  const TensorRef& out(int i = 0) const { return at(outputs, i, "result"); }
+  const TensorType& inType(int i) const {
+    if (!node.operand(i)) detail::outOfRange("operand", i);
+    return node.operand(i)->type();
+  }
   const TensorType& outType(int i = 0) const { return node.result(i)->type(); }
+
+ private:
+  static const TensorRef& at(std::span<const TensorRef> tensors, int i, const char* what) {
+    if (i < 0 || i >= static_cast<int>(tensors.size())) detail::outOfRange(what, i);
+    return nth(tensors, i);
+  }
 };
 // Errors are those of data (an index out of range); everything else was checked when the node was built.
 using EvalFn = std::function<Status(const EvalContext&)>;

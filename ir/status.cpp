@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "ir/guarded.h"
 #include "ir/visible.h"
 
 namespace qc {
@@ -31,9 +32,17 @@ std::string Error::render() const {
 }
 
 namespace detail {
+static thread_local int guests = 0;
+GuestCall::GuestCall() { ++guests; }
+GuestCall::~GuestCall() { --guests; }
+
 void checkFailed(const char* file, int line, const char* condition, const std::string& message) {
+  if (guests > 0) throw Misuse(message.empty() ? condition : message);
   fmt::print(stderr, "{}:{}: qcompile bug: '{}' does not hold. {}\n", file, line, condition, message);
   std::abort();
+}
+void outOfRange(const char* what, int index) {
+  checkFailed(__FILE__, __LINE__, "index in range", fmt::format("there is no {} {}", what, index));
 }
 }  // namespace detail
 

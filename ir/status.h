@@ -1,5 +1,6 @@
 // Errors as values.  Whatever a user or a model file can cause comes back as a Result; what only a bug in
-// the compiler can cause stops the process through QC_CHECK with the text that reproduces it.
+// the compiler can cause stops the process through QC_CHECK with the text that reproduces it.  A check that fails while a function of an
+// integrator's runs (a pass, an op's evaluation, a quantizer) is a mistake of that function: it becomes an error that names it.
 //
 //   Result<Graph> parse(std::string_view text);
 //   QC_ASSIGN(Graph graph, parse(text));          // returns the error to the caller
@@ -95,6 +96,7 @@ Failure fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args)
 
 namespace detail {
 [[noreturn]] void checkFailed(const char* file, int line, const char* condition, const std::string& message);
+[[noreturn]] void outOfRange(const char* what, int index);
 }  // namespace detail
 
 }  // namespace qc

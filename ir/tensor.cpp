@@ -103,12 +103,16 @@ Tensor Tensor::ofFloats(std::vector<int64_t> sizes, std::span<const float> value
 Tensor Tensor::ofInts(std::vector<int64_t> sizes, std::span<const int64_t> values) { return of(DType::s64, std::move(sizes), values); }
 
 void* Tensor::mutableData() {
-  QC_CHECK(owner_.use_count() == 1, "writing to shared tensor bytes");
+  if (!ownsBytes()) {
+    Tensor own(dtype_, sizes_);
+    if (data_) std::memcpy(const_cast<void*>(own.data_), data_, static_cast<size_t>(byteSize()));
+    *this = std::move(own);
+  }
   return const_cast<void*>(data_);
 }
 
 Tensor Tensor::reshaped(std::vector<int64_t> sizes) const {
-  QC_CHECK(qc::numElements(sizes) == numElements());
+  QC_CHECK(qc::numElements(sizes) == numElements(), "{} elements as {}", numElements(), toString(toShape(sizes)));
   Tensor t = *this;
   t.sizes_ = std::move(sizes);
   return t;

@@ -1,5 +1,5 @@
-// Host tensors: dense, row-major, reference counted.  A copy of a Tensor shares its bytes;
-// mutableData() is for the one that fills it.  TensorRef is the borrowed form that kernels and the
+// Host tensors: dense, row-major, reference counted.  A copy of a Tensor shares its bytes until one of the two
+// is written to.  TensorRef is the borrowed form that kernels and the
 // interpreter read and write.
 #pragma once
 
@@ -45,7 +45,8 @@ class Tensor {
   int64_t numElements() const { return qc::numElements(sizes_); }
   int64_t byteSize() const { return numElements() * sizeOf(dtype_); }
   const void* data() const { return data_; }
-  void* mutableData();  // QC_CHECK: this tensor owns its bytes alone
+  bool ownsBytes() const { return owner_.use_count() == 1; }  // alone: no other tensor has them
+  void* mutableData();                                        // copies the bytes first where this tensor does not own them alone
   template <class T>
   std::span<const T> as() const {
     return {static_cast<const T*>(data_), usize(numElements())};
@@ -84,7 +85,8 @@ uint16_t floatToBfloat(float value);
 template <class T>
 Tensor Tensor::of(DType dtype, std::vector<int64_t> sizes, std::span<const T> values) {
   Tensor t(dtype, std::move(sizes));
-  QC_CHECK(static_cast<int64_t>(values.size()) == t.numElements() && static_cast<int64_t>(sizeof(T)) == sizeOf(dtype));
+  QC_CHECK(static_cast<int64_t>(values.size()) == t.numElements() && static_cast<int64_t>(sizeof(T)) == sizeOf(dtype),
+           "{} values of {} bytes for a tensor {}", values.size(), sizeof(T), t.type().str());
   std::copy(values.begin(), values.end(), t.mutableAs<T>().begin());
   return t;
 }

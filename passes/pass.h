@@ -81,13 +81,14 @@ struct Pass {
   std::function<Status(Graph&, PassContext&)> run;
   StageSet accepts = kAllStages;  // stages it works in; a pipeline that runs it in another is refused
   std::vector<PassNeed> needs = {};
+  bool guest = false;  // an integrator's; the registry says so
 };
 
 class PassRegistry {
  public:
   static PassRegistry& get();  // holds the passes of this room from the start; codegen adds its own
   // Errors: the name is taken, or not one that a pipeline can hold; no function; options that are declared wrongly.
-  Status add(Pass pass);
+  Status add(Pass pass, bool guest = true);  // guest: not of the product
   const Pass* find(std::string_view name) const;
   const std::map<std::string, Pass, std::less<>>& passes() const { return passes_; }
 

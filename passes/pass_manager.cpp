@@ -10,6 +10,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/files.h"
+#include "ir/guarded.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
 #include "passes/insertion.h"
@@ -185,7 +186,8 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
   cx.options = step.options;
   PassTiming timing{step.pass->name, 0, graph.numNodes(), 0};
   const auto start = std::chrono::steady_clock::now();
-  const Status status = step.pass->run(graph, cx);
+  const Status status =
+      step.guest || step.pass->guest ? guarded("it", [&] { return step.pass->run(graph, cx); }) : step.pass->run(graph, cx);
   timing.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   timing.nodesAfter = graph.numNodes();
   cx.timings.push_back(timing);

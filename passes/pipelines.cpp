@@ -157,7 +157,7 @@ void addOwn(const Status& added) { QC_CHECK(added.has_value(), "{}", added.error
 PassRegistry& PassRegistry::get() {
   static PassRegistry registry = [] {
     PassRegistry r;
-    for (const Pass& pass : kPasses) addOwn(r.add(pass));
+    for (const Pass& pass : kPasses) addOwn(r.add(pass, false));
     for (const auto& [name, text] : kPipelines) addOwn(r.addPipeline(name, text));
     return r;
   }();
@@ -173,11 +173,12 @@ Status PassRegistry::checkName(std::string_view what, std::string_view name) con
   return {};
 }
 
-Status PassRegistry::add(Pass pass) {
+Status PassRegistry::add(Pass pass, bool guest) {
   QC_TRY(checkName("pass", pass.name));
   if (!pass.run) return fail(ErrorCode::kInvalidArgument, "pass `{}` has no function", pass.name);
   if (!(pass.accepts & kAllStages)) return fail(ErrorCode::kInvalidArgument, "pass `{}` works in no stage", pass.name);
   QC_TRY(checkAttrSpecs(pass.name, pass.options));
+  pass.guest = guest;
   std::string name = pass.name;
   passes_.emplace(std::move(name), std::move(pass));
   return {};

@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "ir/guarded.h"
 #include "quantizer/observers/qparams.h"
 #include "quantizer/rules/nearest.h"
 
@@ -29,7 +30,10 @@ std::map<std::string, Derivation, std::less<>>& table() {
 Status registerDerivation(std::string name, Derivation derivation) {
   if (name.empty() || !derivation) return fail(ErrorCode::kInvalidArgument, "a derivation needs a name and a function");
   if (table().contains(name)) return fail(ErrorCode::kInvalidArgument, "a derivation named '{}' exists", name);
-  table().emplace(std::move(name), std::move(derivation));
+  Derivation safe = [name, derivation = std::move(derivation)](std::span<const QuantPtr> from, DType dtype) {
+    return guarded(fmt::format("derivation '{}'", name), [&] { return derivation(from, dtype); });
+  };
+  table().emplace(std::move(name), std::move(safe));
   return {};
 }
 

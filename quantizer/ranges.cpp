@@ -221,7 +221,7 @@ Result<std::map<int64_t, QuantPtr>> Ranges::params() const {
   std::map<int64_t, QuantPtr> params;
   for (const auto& [id, entry] : entries_) {
     if (!entry.observer->observed()) continue;
-    auto quant = entry.observer->qparams();
+    auto quant = entry.observer->checkedParams();
     if (!quant) return tl::make_unexpected(std::move(quant).error().on(entry.name));
     params.emplace(id, std::make_shared<const QuantParams>(std::move(*quant)));
   }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ir/arithmetic.h"
+#include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
 #include "runtime/rt/pool.h"
@@ -135,7 +136,13 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
     return fail(ErrorCode::kInvalidArgument, "the model has {} inputs and {} outputs; {} and {} were given", s.inputs.size(),
                 s.outputs.size(), inputs.size(), outputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) QC_TRY(checkTensor(s.inputs[i], inputs[i], "input"));
-  for (size_t i = 0; i < outputs.size(); ++i) QC_TRY(checkTensor(s.outputs[i], outputs[i], "output"));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    QC_TRY(checkTensor(s.outputs[i], outputs[i], "output"));
+    if (!outputs[i].ownsBytes())
+      return fail(ErrorCode::kInvalidArgument, "the bytes of the output are shared with another tensor, or nobody's")
+          .on(s.outputs[i].name)
+          .help("give each output a tensor of its own");
+  }
   s.bind(inputs, outputs);
   const DefinedArithmetic defined;
   for (size_t i = 0; i < s.program->steps().size(); ++i) {
@@ -147,7 +154,9 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
     QC_TRY(s.runStep(i));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     s.refreshViews(i);
-    QC_TRY(hook(s.program->steps()[i], s.views[i].outputs, elapsed.count()));
+    const Step& step = s.program->steps()[i];
+    if (auto told = guarded("the hook", [&] { return hook(step, s.views[i].outputs, elapsed.count()); }); !told)
+      return tl::make_unexpected(std::move(told.error()).at(step.node->location()));
   }
   for (const Program::Copy& copy : s.program->copies())
     std::memmove(nth(s.outputData, copy.output), s.addressOf(copy.from), usize(copy.bytes));
@@ -155,7 +164,7 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
 }
 
 Result<TensorMap> Session::run(const TensorMap& inputs) {
-  return withinMemory([&]() -> Result<TensorMap> {
+  return withoutExceptions([&]() -> Result<TensorMap> {
     if (!impl_) return movedFrom("session");
     std::vector<Tensor> in, out;
     for (const Port& port : impl_->inputs) {
@@ -178,9 +187,11 @@ Result<TensorMap> Session::run(const TensorMap& inputs) {
 }
 
 Result<Executable> Executable::fromGraph(Graph graph, const Target& target, const CompileOptions& options) {
-  const DefinedArithmetic defined;
-  QC_ASSIGN(Program program, buildProgram(std::move(graph), target, options));
-  return Executable(std::make_shared<Program>(std::move(program)));
+  return withoutExceptions([&]() -> Result<Executable> {
+    const DefinedArithmetic defined;
+    QC_ASSIGN(Program program, buildProgram(std::move(graph), target, options));
+    return Executable(std::make_shared<Program>(std::move(program)));
+  });
 }
 
 std::vector<Port> Executable::inputs() const {
@@ -199,7 +210,7 @@ std::vector<Port> Executable::outputs() const {
 }
 
 Result<Session> Executable::session(const SessionOptions& options) const {
-  return withinMemory([&]() -> Result<Session> {
+  return withoutExceptions([&]() -> Result<Session> {
     const DefinedArithmetic defined;
     if (!program_) return movedFrom("executable");
     if (options.threads < 1 || options.threads > 1024)

@@ -9,7 +9,7 @@
 #include "frontend/onnx/summary.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
-#include "ir/memory_limit.h"
+#include "ir/guarded.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
 
@@ -49,7 +49,7 @@ std::vector<Port> Model::outputs() const {
 bool Model::isQuantized() const { return qc::isQuantized(graph_); }
 
 Result<Model> load(const std::string& path, const LoadOptions& options) {
-  return withinMemory([&]() -> Result<Model> {
+  return withoutExceptions([&]() -> Result<Model> {
     const DefinedArithmetic defined;
     const std::string name = std::filesystem::path(path).stem().string();
     if (endsWith(path, ".qir")) {
@@ -71,7 +71,7 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
 }
 
 Status save(const Model& model, const std::string& path) {
-  return withinMemory([&]() -> Status {
+  return withoutExceptions([&]() -> Status {
     const DefinedArithmetic defined;
     if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
     // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
@@ -91,7 +91,7 @@ Result<Graph> lowerModel(const Model& model, PassContext& cx) {
 }
 
 Result<Executable> compile(const Model& model, const BuildOptions& options) {
-  return withinMemory([&]() -> Result<Executable> {
+  return withoutExceptions([&]() -> Result<Executable> {
     const DefinedArithmetic defined;
     registerCodegenPasses();  // whose names are steps as well
     QC_TRY(checkInsertions(options.compile.insertions, kCompileSteps));

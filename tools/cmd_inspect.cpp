@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "frontend/onnx/summary.h"
-#include "ir/memory_limit.h"
+#include "ir/guarded.h"
 #include "ir/text.h"
 #include "passes/pass.h"
 #include "runtime/workflow/op_states.h"
@@ -97,7 +97,7 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
     }
   } else {
     QC_ASSIGN(const LoadOptions options, o.model.options());
-    QC_ASSIGN(summary, withinMemory([&] { return summarizeOnnxFile(o.model.path, {options.shapes, options.values}); }));
+    QC_ASSIGN(summary, withoutExceptions([&] { return summarizeOnnxFile(o.model.path, {options.shapes, options.values}); }));
   }
   if (o.json) {
     nlohmann::json j = summaryJson(summary);

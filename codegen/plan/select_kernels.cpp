@@ -48,7 +48,8 @@ void registerCodegenPasses() {
                                                   {{"target", AttrKind::string, Attr(std::string("host"))}},
                                                   Stage::kKernel,
                                                   selectKernels,
-                                                  kBeforeKernel});
+                                                  kBeforeKernel},
+                                                 false);
     QC_CHECK(added.has_value(), "{}", added.error().message());
     return true;
   }();

@@ -18,6 +18,7 @@
 #include "frontend/onnx/tensor.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
+#include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
 
@@ -599,23 +600,31 @@ Status Dataset::add(std::shared_ptr<const SampleSource> source, std::string name
 
 Result<Dataset> Dataset::of(std::shared_ptr<const SampleSource> source, std::string label, const std::vector<InputInfo>& inputs) {
   if (!source) return fail(ErrorCode::kInvalidArgument, "the data source '{}' is null", label);
-  Dataset d;
-  d.inputs_ = inputs;
-  QC_TRY(d.add(std::move(source), label, label, 0, kNoLimit));
-  if (d.entries_.empty()) return fail(ErrorCode::kInvalidData, "the data source '{}' holds no samples", label);
-  return d;
+  return withoutExceptions([&]() -> Result<Dataset> {
+    Dataset d;
+    d.inputs_ = inputs;
+    QC_TRY(d.add(std::move(source), label, label, 0, kNoLimit));
+    if (d.entries_.empty()) return fail(ErrorCode::kInvalidData, "the data source '{}' holds no samples", label);
+    return d;
+  });
 }
 
-Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const { return sampleFor(i, false); }
+Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
+  return withoutExceptions([&] { return sampleFor(i, false); });
+}
 
-Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const { return sampleFor(i, true); }
+Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const {
+  return withoutExceptions([&] { return sampleFor(i, true); });
+}
 
 Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
   const DefinedArithmetic defined;
   if (i < 0 || i >= size()) return fail(ErrorCode::kInvalidArgument, "there is no sample {}: the set has {}", i, size());
   const Entry& e = nth(entries_, i);
   const SampleSource& source = *nth(sources_, e.source);
-  QC_ASSIGN(const Arrays arrays, source.sample(e.index));
+  QC_ASSIGN(const Arrays arrays, guarded(
+                                     fmt::format("the data source '{}', asked for sample {},", nth(names_, e.source), e.index),
+                                     [&] { return source.sample(e.index); }, ErrorCode::kInvalidData));
   Arrays result;
   for (const InputInfo& input : inputs_) {
     const auto it = arrays.find(input.name);
@@ -673,6 +682,7 @@ Dataset Dataset::leaveOut() {
 }
 
 std::string Dataset::sampleName(int64_t i) const {
+  if (i < 0 || i >= size()) return {};
   const Entry& e = nth(entries_, i);
   return nth(sources_, e.source)->name(e.index);
 }
@@ -684,7 +694,7 @@ std::string Dataset::fingerprint(int64_t count) const {
     hash = (hash ^ 0xff) * 0x100000001b3u;
   };
   for (const std::string& settings : settings_) add(settings);
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < std::min(count, size()); ++i) {
     const Entry& e = nth(entries_, i);
     add(fs::path(sampleName(i)).filename().string());
     add(fmt::format("{}:{}", e.source, e.index));
@@ -692,6 +702,6 @@ std::string Dataset::fingerprint(int64_t count) const {
   return fmt::format("{:016x}", hash);
 }
 
-int64_t Dataset::sampleIndex(int64_t i) const { return nth(entries_, i).index; }
+int64_t Dataset::sampleIndex(int64_t i) const { return i < 0 || i >= size() ? -1 : nth(entries_, i).index; }
 
 }  // namespace qc

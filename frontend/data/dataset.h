@@ -82,8 +82,8 @@ class Dataset {
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
   // The same, but sizes may be others of the same rank.
   Result<std::map<std::string, Tensor>> sampleOfAnySize(int64_t i) const;
-  std::string sampleName(int64_t i) const;
-  int64_t sampleIndex(int64_t i) const;  // position in its source, skipped ones counted: what labels by index mean
+  std::string sampleName(int64_t i) const;  // empty: there is no sample i
+  int64_t sampleIndex(int64_t i) const;     // -1: there is none; position in its source, skipped ones counted: what labels by index mean
   // 16 hex digits over the settings of the sources and the names of the first `count` samples, folders aside: equal where the same set
   // is read on another machine.  Contents are not read.
   std::string fingerprint(int64_t count) const;

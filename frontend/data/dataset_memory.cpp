@@ -1,7 +1,6 @@
 // Samples without files: from memory and from a function.
-#include <exception>
-
 #include "frontend/data/dataset.h"
+#include "ir/guarded.h"
 
 namespace qc {
 namespace {
@@ -32,25 +31,13 @@ class CallbackSource final : public OwnSource {
  public:
   CallbackSource(int64_t count, Dataset::SampleFn make, std::string label) : OwnSource(count, std::move(label)), make_(std::move(make)) {}
   Result<Sample> sample(int64_t i) const override {
-    Result<Sample> made = called(i);
+    Result<Sample> made = guarded("the function that makes it", [&] { return make_(i); }, ErrorCode::kInvalidData);
     if (made) return made;
     const Error& e = made.error();
     return fail(e.code(), "sample '{}': {}", name(i), e.message()).at(e.node()).on(e.tensor()).help(e.remedy());
   }
 
  private:
-  // The function is the caller's own: an exception of its is an error like any other.  Lack of memory is told by whoever called us.
-  Result<Sample> called(int64_t i) const {
-    try {
-      return make_(i);
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& e) {
-      return fail(ErrorCode::kInvalidData, "the function that makes it threw: {}", e.what());
-    } catch (...) {
-      return fail(ErrorCode::kInvalidData, "the function that makes it threw");
-    }
-  }
   Dataset::SampleFn make_;
 };
 

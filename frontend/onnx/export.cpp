@@ -1,8 +1,9 @@
 #include "frontend/onnx/export.h"
 
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/exporter.h"
-#include "frontend/onnx/node.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/guarded.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -245,11 +246,13 @@ Result<std::string> OnnxExporter::run() {
 }
 
 Result<std::string> exportOnnx(const Graph& graph) {
-  // Some ops are written differently in later opsets, and which opset is needed is known at the end: then once more.
-  OnnxExporter first(graph, 13);
-  QC_ASSIGN(std::string bytes, first.run());
-  if (first.opset() < 18) return bytes;
-  return OnnxExporter(graph, first.opset()).run();
+  return withoutExceptions([&]() -> Result<std::string> {
+    // Some ops are written differently in later opsets, and which opset is needed is known at the end: then once more.
+    OnnxExporter first(graph, 13);
+    QC_ASSIGN(std::string bytes, first.run());
+    if (first.opset() < 18) return bytes;
+    return OnnxExporter(graph, first.opset()).run();
+  });
 }
 
 }  // namespace qc

@@ -393,6 +393,7 @@ const OnnxExportRows& onnxExportRows() {
     addRecurrentExportRows(rows);
     addReductionExportRows(rows);
     addRenamedExportRows(rows);
+    addOwnExportRows(rows);
     return rows;
   }();
   return kRows;

@@ -75,6 +75,7 @@ void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
 void addReductionExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
+void addOwnExportRows(OnnxExportRows& rows);  // of integrators: converter.h
 
 // [D][R][K] -> [D][K][R]
 Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, std::vector<int64_t> sizes);

@@ -7,9 +7,11 @@
 
 #include "frontend/file_kind.h"
 #include "frontend/onnx/bind.h"
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/files.h"
+#include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
 #include "ir/verify.h"
@@ -59,7 +61,7 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [&] {
     std::unordered_map<std::string, const OnnxOp*> t;
     for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxRecurrentOps(),
-                            onnxQuantOps(), onnxComposedOps(), onnxAttentionOps()})
+                            onnxQuantOps(), onnxComposedOps(), onnxAttentionOps(), onnxOwnOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);
@@ -318,12 +320,14 @@ Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& n
 }  // namespace
 
 Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options) {
-  QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes));
-  Descriptor opened;
-  if (!folder.empty()) {
-    QC_ASSIGN(opened, openFolder(folder.string()));
-  }
-  return OnnxImporter(model, opened, options).run();
+  return withoutExceptions([&]() -> Result<Graph> {
+    QC_ASSIGN(const onnx::ModelProto model, parseModel(bytes));
+    Descriptor opened;
+    if (!folder.empty()) {
+      QC_ASSIGN(opened, openFolder(folder.string()));
+    }
+    return OnnxImporter(model, opened, options).run();
+  });
 }
 
 Result<OnnxFile> OnnxFile::read(const std::string& path) {
@@ -342,8 +346,10 @@ Result<OnnxFile> OnnxFile::read(const std::string& path) {
 }
 
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
-  QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
-  return OnnxImporter(file.model, file.folder, options).run();
+  return withoutExceptions([&]() -> Result<Graph> {
+    QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+    return OnnxImporter(file.model, file.folder, options).run();
+  });
 }
 
 Result<int64_t> modelBytes(const std::string& path) {

@@ -26,7 +26,7 @@ OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
 bool OnnxNode::outputUsed(int i) const {
-  return i < proto_.output_size() && !proto_.output(i).empty() && reads_.contains(proto_.output(i));
+  return i >= 0 && i < proto_.output_size() && !proto_.output(i).empty() && reads_.contains(proto_.output(i));
 }
 
 bool OnnxNode::has(std::string_view name) const {
@@ -202,8 +202,11 @@ Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return 
 
 Status OnnxNode::setOutputs(std::vector<Value*> outputs) {
   outputs_ = std::move(outputs);
-  for (int i = static_cast<int>(outputs_.size()); i < numOutputs(); ++i)
-    if (outputUsed(i)) return error(ErrorCode::kUnsupported, "output {} ('{}') is not supported", i, proto_.output(i));
+  for (const Value* v : outputs_)
+    if (v && &v->graph() != &graph_) return error(ErrorCode::kInvalidArgument, "an output is a value of another graph");
+  for (int i = 0; i < numOutputs(); ++i)
+    if (outputUsed(i) && (i >= static_cast<int>(outputs_.size()) || !nth(outputs_, i)))
+      return error(ErrorCode::kUnsupported, "output {} ('{}') is not supported", i, proto_.output(i));
   return {};
 }
 

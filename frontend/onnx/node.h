@@ -1,10 +1,10 @@
 // What a converter sees of one ONNX node: operands, typed attributes, the opset, and a builder that folds constants as it goes.
-// A converter is a row of one of the tables in ops_*.cpp, unless the op is only renamed: then it is made from a row of ir/onnx_names.h.
+// A converter is a row of one of the tables in ops_*.cpp, or of an integrator's (converter.h), unless the op is only renamed: then it is
+// made from a row of ir/onnx_names.h.
 #pragma once
 
 #include <functional>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -31,9 +31,12 @@ class OnnxNode {
   int opset() const { return opset_; }
   int numInputs() const { return static_cast<int>(inputs_.size()); }
   int numOutputs() const;
-  bool outputUsed(int i) const;                                                      // has a name, and something reads it
-  Value* input(int i) const { return i < numInputs() ? nth(inputs_, i) : nullptr; }  // null: absent
-  const TensorType& type(int i) const { return nth(inputs_, i)->type(); }
+  bool outputUsed(int i) const;                                                                // has a name, and something reads it
+  Value* input(int i) const { return i >= 0 && i < numInputs() ? nth(inputs_, i) : nullptr; }  // null: absent
+  const TensorType& type(int i) const {
+    if (!input(i)) detail::outOfRange("input", i);
+    return input(i)->type();
+  }
   const std::string& location() const { return location_; }
 
   // Attributes; an attribute of another kind than asked for is an error.
@@ -92,28 +95,11 @@ class OnnxNode {
 
 // One row of a converter table.
 struct OnnxOp {
-  const char* name;
+  std::string name;
   int minInputs, maxInputs;  // -1: any number
   std::function<Status(OnnxNode&)> convert;
-  const char* domain = "";
+  std::string domain = {};
   uint32_t optional = 0;  // bit i: operand i may be absent although i < minInputs
 };
-
-// Of functions that files written here carry along, which are read back as one op.  Their names end in a number, `Op_1`: a model may have
-// several bodies for one op.
-inline constexpr const char* kOwnDomain = "qcompile";
-
-// The attributes of an op of ours that is renamed in ONNX, from a node that has those of its namesake.
-Result<AttrDict> renamedAttrs(OnnxNode& n, std::string_view op);
-
-std::span<const OnnxOp> onnxRenamedOps();
-std::span<const OnnxOp> onnxNnOps();
-std::span<const OnnxOp> onnxMathOps();
-std::span<const OnnxOp> onnxReductionOps();
-std::span<const OnnxOp> onnxShapeOps();
-std::span<const OnnxOp> onnxRecurrentOps();
-std::span<const OnnxOp> onnxQuantOps();
-std::span<const OnnxOp> onnxComposedOps();
-std::span<const OnnxOp> onnxAttentionOps();
 
 }  // namespace qc

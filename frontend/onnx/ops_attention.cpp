@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 
 namespace qc {
 namespace {

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/tensor.h"
 #include "frontend/onnx/window.h"
 

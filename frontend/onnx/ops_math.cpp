@@ -1,7 +1,7 @@
 // ONNX elementwise ops, those that are more than renamed.
 #include <limits>
 
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 
 namespace qc {
 namespace {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <numeric>
 
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/window.h"
 
 namespace qc {

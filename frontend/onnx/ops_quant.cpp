@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/tensor.h"
 #include "frontend/onnx/window.h"
 #include "ir/op_def.h"

@@ -1,6 +1,6 @@
 // LSTM, GRU, RNN and their forms that quantize at run time (frontend/onnx/recurrent_function.h): operands and attributes carry over; lists
 // of names become one text.
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 
 namespace qc {
 namespace {

@@ -2,7 +2,7 @@
 #include <numeric>
 
 #include "frontend/onnx/exporter.h"
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 
 namespace qc {
 namespace {

@@ -4,7 +4,7 @@
 #include <limits>
 #include <numeric>
 
-#include "frontend/onnx/node.h"
+#include "frontend/onnx/converters.h"
 
 namespace qc {
 namespace {

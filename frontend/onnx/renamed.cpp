@@ -1,8 +1,8 @@
 // Ops that ONNX has under another name: converters for both directions, made from the rows of ir/onnx_names.h.
 #include <algorithm>
 
+#include "frontend/onnx/converters.h"
 #include "frontend/onnx/exporter.h"
-#include "frontend/onnx/node.h"
 #include "ir/onnx_names.h"
 #include "ir/op_def.h"
 
@@ -47,7 +47,7 @@ Result<AttrDict> attrsOf(OnnxNode& n, const OnnxName& name) {
 }
 
 OnnxOp readingRow(const OnnxName& name) {
-  OnnxOp row{name.theirs.c_str(), 0, 0, {}, name.domain.c_str()};
+  OnnxOp row{name.theirs, 0, 0, {}, name.domain};
   for (const OperandSpec& operand : name.def().operands) {
     if (operand.optional) row.optional |= 1U << row.minInputs;
     ++row.minInputs;

@@ -204,8 +204,8 @@ Status evalQuantizedMatmul(const EvalContext& c) {
 
 MatmulGeometry MatmulGeometry::of(std::span<const int64_t> sizesA, std::span<const int64_t> sizesB) {
   std::vector<int64_t> a(sizesA.begin(), sizesA.end()), b(sizesB.begin(), sizesB.end());
-  if (a.size() == 1) a.insert(a.begin(), 1);
-  if (b.size() == 1) b.push_back(1);
+  if (a.size() == 1) a = {1, a[0]};
+  if (b.size() == 1) b = {b[0], 1};
   MatmulGeometry g;
   g.m = a[a.size() - 2];
   g.k = a.back();

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/guarded.h"
 #include "ir/join.h"
 #include "ir/qmath.h"
 #include "passes/bias_guard.h"
@@ -283,6 +284,12 @@ Status registerLowering(RewriteRule rule) {
   for (const auto* list : {&std::as_const(ownRules()), &builtIn})
     if (std::any_of(list->begin(), list->end(), hasName))
       return fail(ErrorCode::kInvalidArgument, "a lowering named '{}' exists", rule.name);
+  rule.apply = [name = rule.name, apply = std::move(rule.apply)](const Match& match, Rewriter& rewriter) -> Result<bool> {
+    const std::string location = match.root()->location();
+    auto applied = guarded(fmt::format("the lowering '{}'", name), [&] { return apply(match, rewriter); });
+    if (!applied) return tl::make_unexpected(std::move(applied).error().at(location));
+    return applied;
+  };
   ownRules().push_back(std::move(rule));
   return {};
 }

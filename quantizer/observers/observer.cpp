@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/guarded.h"
 #include "ir/verify.h"
 #include "quantizer/observers/observer_table.h"
 #include "quantizer/rules/nearest.h"
@@ -43,6 +44,16 @@ Result<int64_t> count(const ObserverState& state, const std::string& name) {
 
 }  // namespace
 
+// An observer may be an integrator's.
+template <class Call>
+auto Observer::called(Call&& call) const -> decltype(call()) {
+  return guarded(fmt::format("observer '{}'", name()), std::forward<Call>(call));
+}
+
+Result<QuantParams> Observer::checkedParams() const {
+  return called([&] { return qparams(); });
+}
+
 Status Observer::observe(const TensorRef& tensor) {
   std::vector<float> scratch, finite;
   QC_ASSIGN(std::span<const float> data, asFloats(tensor, scratch));
@@ -54,7 +65,7 @@ Status Observer::observe(const TensorRef& tensor) {
       std::copy_if(data.begin(), data.end(), std::back_inserter(finite), [](float v) { return std::isfinite(v); });
       data = finite;
     }
-    QC_TRY(update({data, tensor.sizes, range}));
+    QC_TRY(called([&] { return update({data, tensor.sizes, range}); }));
     ++batches_;
   }
   latest_ = range;
@@ -66,7 +77,7 @@ Status Observer::observe(const TensorRef& tensor) {
 Status Observer::merge(const Observer& other) {
   if (!(spec_ == other.spec_))
     return fail(ErrorCode::kInvalidData, "observers '{}' and '{}' with different settings cannot be merged", name(), other.name());
-  QC_TRY(mergeState(other));
+  QC_TRY(called([&] { return mergeState(other); }));
   batches_ += other.batches_;
   elements_ += other.elements_;
   nonFinite_ += other.nonFinite_;
@@ -92,7 +103,7 @@ Status Observer::load(const ObserverState& state) {
   QC_ASSIGN(const int64_t elements, count(state, "elements"));
   QC_ASSIGN(const int64_t nonFinite, count(state, "non_finite"));
   if (nonFinite > elements) return fail(ErrorCode::kInvalidData, "a saved observer counts {} bad elements of {}", nonFinite, elements);
-  QC_TRY(loadState(state));
+  QC_TRY(called([&] { return loadState(state); }));
   batches_ = batches;
   elements_ = elements;
   nonFinite_ = nonFinite;
@@ -155,7 +166,8 @@ Status checkObservedSpec(ObservedSpec& spec) {
 
 Result<std::unique_ptr<Observer>> makeObserver(ObservedSpec spec) {
   QC_TRY(checkObservedSpec(spec));
-  QC_ASSIGN(std::unique_ptr<Observer> made, findObserver(spec.observer)->create(spec));
+  QC_ASSIGN(std::unique_ptr<Observer> made,
+            guarded(fmt::format("the factory of observer '{}'", spec.observer), [&] { return findObserver(spec.observer)->create(spec); }));
   if (!made) return fail(ErrorCode::kInvalidArgument, "the factory of observer '{}' made none", spec.observer);
   return made;
 }
@@ -179,7 +191,7 @@ Result<QuantParams> observeConstant(const Tensor& tensor, const ObservedSpec& sp
   QC_TRY(observer->observe(tensor.ref()));
   if (observer->nonFinite() > 0)
     return fail(ErrorCode::kInvalidModel, "a constant holds {} values that are not finite", observer->nonFinite());
-  return observer->qparams();
+  return observer->checkedParams();
 }
 
 }  // namespace qc

@@ -41,6 +41,7 @@ class Observer {
   virtual bool dependsOnOrder() const { return false; }
   // Unobserved: scale 1, zero point 0; ask observed() to tell.
   virtual Result<QuantParams> qparams() const = 0;
+  Result<QuantParams> checkedParams() const;  // the same, what an integrator's observer throws as an error
   // Of the scheme with float zero points, for embedding tables: one per channel.  Error: another scheme.
   Result<std::vector<FloatQParams>> floatQParams() const;
   // The range behind qparams(), one per channel; for reports.
@@ -75,6 +76,8 @@ class Observer {
   virtual Status loadState(const ObserverState& state) = 0;
 
  private:
+  template <class Call>
+  auto called(Call&& call) const -> decltype(call());
   ObservedSpec spec_;
   int64_t batches_ = 0, elements_ = 0, nonFinite_ = 0;
   MinMax latest_;

@@ -10,6 +10,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/files.h"
+#include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
@@ -222,7 +223,7 @@ class Calibration {
 }  // namespace
 
 Result<Ranges> calibrate(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options) {
-  return withinMemory([&]() -> Result<Ranges> {
+  return withoutExceptions([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     return Calibration(model, samples, options).run();
@@ -230,7 +231,7 @@ Result<Ranges> calibrate(const PreparedModel& model, const Dataset& samples, con
 }
 
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options) {
-  return withinMemory([&]() -> Result<Ranges> {
+  return withoutExceptions([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
     return calibrate(prepared, samples, options);
@@ -238,7 +239,7 @@ Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const 
 }
 
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options) {
-  return withinMemory([&]() -> Result<Ranges> {
+  return withoutExceptions([&]() -> Result<Ranges> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer));
     return calibrate(prepared, samples, options);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ir/arithmetic.h"
+#include "ir/guarded.h"
 #include "ir/qmath.h"
 #include "quantizer/signal_error.h"
 #include "runtime/workflow/layer_observer.h"
@@ -24,13 +25,14 @@ Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset&
   return fitting;
 }
 
-}  // namespace
-
-Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
+Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
   const DefinedArithmetic defined;
   struct Sums {
     double signal = 0, noise = 0, own = 0;
   };
+  if (prepared.outputs().size() != quantized.outputs().size())
+    return fail(ErrorCode::kInvalidArgument, "one graph has {} outputs, the other {}: they are not of one model", prepared.outputs().size(),
+                quantized.outputs().size());
   Comparison result;
   std::vector<LayerNoise>& layers = result.layers;
   std::vector<std::string> before, after;
@@ -90,6 +92,12 @@ Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, 
     layers[k].own = decibels(sums[k].signal, sums[k].own);
   }
   return result;
+}
+
+}  // namespace
+
+Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
+  return withoutExceptions([&] { return compared(prepared, quantized, samples, options); });
 }
 
 double Comparison::outputs() const {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ir/arithmetic.h"
+#include "ir/guarded.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/channel_statistics.h"
@@ -119,10 +120,9 @@ struct Easing {
   }
 };
 
-}  // namespace
-
-Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
+Result<PreparedModel> easedByRecipes(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
   const DefinedArithmetic defined;
+  QC_TRY(checkPrepared(model));
   QC_TRY(options.checkChoices());
   if (!model.rules || samples.size() == 0 || int8Layers(*model.observed).empty()) return model;
   const Graph& graph = *model.simplified;
@@ -185,6 +185,12 @@ Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const R
     easing.parted.insert_or_assign(names[k], own.size() > 0 ? std::move(parted[k]).take() : easing.whole[names[k]]);
   }
   return std::move(easing).best();
+}
+
+}  // namespace
+
+Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
+  return withoutExceptions([&] { return easedByRecipes(std::move(model), samples, options); });
 }
 
 }  // namespace qc

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "ir/arithmetic.h"
-#include "ir/memory_limit.h"
+#include "ir/guarded.h"
 #include "passes/pass_manager.h"
 #include "quantizer/modes.h"
 #include "quantizer/quantizer.h"
@@ -303,7 +303,7 @@ class Search {
 }  // namespace
 
 Result<std::vector<Remark>> idleRules(const PreparedModel& model) {
-  return withinMemory([&]() -> Result<std::vector<Remark>> {
+  return withoutExceptions([&]() -> Result<std::vector<Remark>> {
     const DefinedArithmetic defined;
     if (!model.rules) return std::vector<Remark>();
     const auto& list = model.rules->rules();

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "ir/arithmetic.h"
-#include "ir/memory_limit.h"
+#include "ir/guarded.h"
 #include "ir/op_def.h"
 #include "quantizer/rules/spec_json.h"
 #include "runtime/workflow/first_layer_check.h"
@@ -171,7 +171,7 @@ std::optional<std::string> unlikeIntegers(const FedInput& fed, const Held& held,
 }  // namespace
 
 Result<InputReport> checkInputs(const Model& model, const Dataset& samples, const Ranges* calibrated) {
-  return withinMemory([&]() -> Result<InputReport> {
+  return withoutExceptions([&]() -> Result<InputReport> {
     const DefinedArithmetic defined;
     InputReport report;
     int64_t elements = 1;

@@ -1,5 +1,6 @@
 #include "runtime/workflow/other_shapes.h"
 
+#include "ir/guarded.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 
@@ -20,7 +21,7 @@ Result<Graph> simplifiedAt(const Model::Reshaper& reshaper, const Shapes& shapes
   if (!reshaper)
     return fail(ErrorCode::kInvalidData, "a sample has {}, and this model has one shape", list)
         .help("give samples of the model's shape, or an ONNX model whose dims are free");
-  const auto other = reshaper(shapes);
+  const auto other = guarded("the reshaper of the model", [&] { return reshaper(shapes); });
   if (!other)
     return fail(ErrorCode::kInvalidData, "a sample has {}, which the model does not take: {}", list, other.error().message())
         .at(other.error().node())

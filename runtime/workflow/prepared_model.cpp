@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/guarded.h"
 #include "passes/pass_manager.h"
 
 namespace qc {
@@ -29,13 +30,22 @@ Status refuseNaN(const Graph& graph) {
 Model::Reshaper insertedReshaper(const Model::Reshaper& reshaper, const PrepareOptions& options) {
   if (!reshaper || options.insertions.empty() || options.simplified) return reshaper;
   return [reshaper, insertions = options.insertions](const Shapes& shapes) -> Result<Model> {
-    QC_ASSIGN(const Model other, reshaper(shapes));
+    QC_ASSIGN(const Model other, guarded("the reshaper of the model", [&] { return reshaper(shapes); }));
     Graph graph = other.graph().clone();
     PassContext cx;
     cx.provide(insertions);
     QC_TRY(runPipeline("simplify", graph, cx));
     return Model(std::move(graph), other.name());
   };
+}
+
+Result<CoverageReport> decided(Quantizer& quantizer, Graph& graph) {
+  return guarded("the quantizer", [&]() -> Result<CoverageReport> {
+    QC_TRY(quantizer.transform(graph));
+    QC_TRY(quantizer.annotate(graph));
+    QC_TRY(quantizer.validate(graph));
+    return quantizer.report(graph);
+  });
 }
 
 Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::optional<QConfigMapping> rules,
@@ -50,10 +60,7 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
   if (!options.simplified) cx.provide(options.insertions);
   QC_TRY(runPipeline("simplify", graph, cx));
   Graph simplified = graph.clone();
-  QC_TRY(quantizer.transform(graph));
-  QC_TRY(quantizer.annotate(graph));
-  QC_TRY(quantizer.validate(graph));
-  CoverageReport coverage = quantizer.report(graph);
+  QC_ASSIGN(CoverageReport coverage, decided(quantizer, graph));
   cx.provide(options.insertions);
   QC_TRY(runPipeline("prepare", graph, cx));
   return PreparedModel{.name = model.name(),
@@ -70,12 +77,14 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
 }  // namespace
 
 Result<PreparedModel> prepareModel(const Model& model, const QConfigMapping& rules, const PrepareOptions& options) {
-  DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
-  return prepared(model, quantizer, rules, options);
+  return withoutExceptions([&] {
+    DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
+    return prepared(model, quantizer, rules, options);
+  });
 }
 
 Result<PreparedModel> prepareModel(const Model& model, Quantizer& quantizer, const PrepareOptions& options) {
-  return prepared(model, quantizer, std::nullopt, options);
+  return withoutExceptions([&] { return prepared(model, quantizer, std::nullopt, options); });
 }
 
 Status checkPrepared(const PreparedModel& model) {

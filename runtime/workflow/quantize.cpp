@@ -3,7 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "ir/arithmetic.h"
-#include "ir/memory_limit.h"
+#include "ir/guarded.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
 #include "runtime/workflow/small_ranges.h"
@@ -25,7 +25,7 @@ std::vector<InputInfo> inputsOf(const Model& model) {
 }  // namespace
 
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
-  return withinMemory([&]() -> Result<Dataset> {
+  return withoutExceptions([&]() -> Result<Dataset> {
     const DefinedArithmetic defined;
     QC_TRY(checkSizesKnown(model.graph()));  // images and raw bytes are read at the model's size
     return Dataset::open(sources, inputsOf(model));
@@ -33,15 +33,15 @@ Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model
 }
 
 Result<Dataset> memoryDataset(std::vector<Sample> samples, const Model& model, std::string label) {
-  return withinMemory([&] { return Dataset::fromMemory(std::move(samples), inputsOf(model), std::move(label)); });
+  return withoutExceptions([&] { return Dataset::fromMemory(std::move(samples), inputsOf(model), std::move(label)); });
 }
 
 Result<Dataset> callbackDataset(int64_t count, Dataset::SampleFn make, const Model& model, std::string label) {
-  return withinMemory([&] { return Dataset::fromCallback(count, std::move(make), inputsOf(model), std::move(label)); });
+  return withoutExceptions([&] { return Dataset::fromCallback(count, std::move(make), inputsOf(model), std::move(label)); });
 }
 
 Result<Dataset> sourceDataset(std::shared_ptr<const SampleSource> source, std::string label, const Model& model) {
-  return withinMemory([&] { return Dataset::of(std::move(source), std::move(label), inputsOf(model)); });
+  return withoutExceptions([&] { return Dataset::of(std::move(source), std::move(label), inputsOf(model)); });
 }
 
 namespace {
@@ -133,7 +133,7 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Quanti
 
 Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Dataset& samples, const QuantizeOptions& options,
                                             const CalibrateOptions& calibration) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
@@ -161,7 +161,7 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
 }
 
 Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
@@ -170,7 +170,7 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const Ranges& ranges, const QuantizeOptions& options) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules, {.insertions = options.insertions}));
     return quantizePrepared(prepared, ranges, options);
@@ -178,7 +178,7 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
 }
 
 Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const Ranges& ranges, const QuantizeOptions& options) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer, {.insertions = options.insertions}));
     return quantizePrepared(prepared, ranges, options);
@@ -186,7 +186,7 @@ Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const 
 }
 
 Result<QuantizedModel> quantize(const PreparedModel& model, const QuantizeOptions& options) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
@@ -195,7 +195,7 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const QuantizeOption
 }
 
 Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
-  return withinMemory([&]() -> Result<QuantizedModel> {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules, {.insertions = options.insertions}));
     return quantizePrepared(prepared, options);

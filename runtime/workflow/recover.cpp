@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ir/arithmetic.h"
+#include "ir/guarded.h"
 #include "quantizer/rules/nearest.h"
 #include "runtime/workflow/other_shapes.h"
 #include "runtime/workflow/taps.h"
@@ -63,7 +64,10 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   return std::move(observer).take();
 }
 
-Status recover(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
+namespace {
+
+Status recoverByRecipes(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options,
+                        PassContext& cx) {
   const DefinedArithmetic defined;
   QC_TRY(options.checkChoices());
   if (!options.looksAtLayers()) return {};
@@ -80,6 +84,12 @@ Status recover(Graph& observed, const GroupParams& params, const Dataset& sample
   for (const Recipe& recipe : recipes())
     if (recipe.apply && options.uses(recipe)) QC_TRY(recipe.apply(recovery, options.choiceOf(recipe)));
   return {};
+}
+
+}  // namespace
+
+Status recover(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx) {
+  return withoutExceptions([&] { return recoverByRecipes(observed, params, samples, options, cx); });
 }
 
 }  // namespace qc

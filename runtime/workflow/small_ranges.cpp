@@ -62,7 +62,7 @@ Result<std::vector<Remark>> smallRanges(const Graph& prepared, const Ranges& ran
     if (!entry.observer->observed()) continue;
     float largest = 0;
     for (const ValueRange& r : entry.observer->ranges()) largest = std::max({largest, -r.min, r.max});
-    QC_ASSIGN(const QuantParams params, entry.observer->qparams());
+    QC_ASSIGN(const QuantParams params, entry.observer->checkedParams());
     values.see(largest, *std::max_element(params.scales.begin(), params.scales.end()), entry.observer->spec().eps, entry.name);
   }
   for (const Node* n = prepared.front(); n; n = n->next()) {
