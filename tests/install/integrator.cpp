@@ -3,17 +3,18 @@
 #include <cmath>
 #include <cstdio>
 
-#include "ir/custom_op.h"
-#include "ir/interp.h"
-#include "ir/text.h"
-#include "passes/insertion.h"
-#include "passes/lower/lowering.h"
-#include "quantizer/derived.h"
-#include "quantizer/observers/observer.h"
-#include "quantizer/pattern_quantizer.h"
-#include "quantizer/rules/op_policy.h"
-#include "runtime/qcompile.h"
-#include "runtime/workflow/prepared_model.h"
+#include <qcompile/frontend/onnx/converter.h>
+#include <qcompile/ir/custom_op.h>
+#include <qcompile/ir/interp.h>
+#include <qcompile/ir/text.h>
+#include <qcompile/passes/insertion.h>
+#include <qcompile/passes/lower/lowering.h>
+#include <qcompile/quantizer/derived.h>
+#include <qcompile/quantizer/observers/observer.h>
+#include <qcompile/quantizer/pattern_quantizer.h>
+#include <qcompile/quantizer/rules/op_policy.h>
+#include <qcompile/runtime/qcompile.h>
+#include <qcompile/runtime/workflow/prepared_model.h>
 
 namespace {
 
@@ -94,6 +95,18 @@ graph @g(%x: f32[4]) {
   return {};
 }
 
+// A node of one's own that means several ops.
+qc::Status converters() {
+  // relu(scale * x): two ops for one node.
+  const auto read = [](qc::OnnxNode& n) -> qc::Status {
+    QC_ASSIGN(const double scale, n.real("scale", 1.0));
+    QC_ASSIGN(qc::Value * y, n.create("mul", {n.input(0), n.scalar(static_cast<float>(scale))}));
+    QC_ASSIGN(y, n.create("relu", {y}));
+    return n.setOutput(y);
+  };
+  return qc::registerOnnxReader({.name = "ScaledRelu", .minInputs = 1, .maxInputs = 1, .convert = read, .domain = "com.acme"});
+}
+
 // Everything that can be got wrong is an error with a remedy.
 qc::Status mistakes(const qc::Model& model) {
   qc::BuildOptions build;
@@ -120,6 +133,7 @@ qc::Status quantizers(const qc::Model& model) {
 }
 
 qc::Status run(const char* path) {
+  QC_TRY(converters());
   QC_TRY(ops());  // registered before the first model is read
   QC_ASSIGN(qc::Model model, qc::load(path));
   QC_TRY(samples(model));

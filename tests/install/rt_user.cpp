@@ -1,8 +1,8 @@
 // A program that needs the runtime library alone.
 #include <cstdio>
 
-#include "runtime/rt/cpu.h"
-#include "runtime/rt/pool.h"
+#include <qcompile/runtime/rt/cpu.h>
+#include <qcompile/runtime/rt/pool.h>
 
 int main() {
   if (qcrt_cpu_supports("no-such-machine")) return 1;

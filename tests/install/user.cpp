@@ -1,7 +1,7 @@
 // Compiles and runs a model through the installed headers and libraries.
 #include <cstdio>
 
-#include "runtime/qcompile.h"
+#include <qcompile/runtime/qcompile.h>
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
