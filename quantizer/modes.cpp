@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ir/op_def.h"
+#include "quantizer/observers/observer.h"
 #include "quantizer/observers/qparams.h"
 
 namespace qc {
@@ -67,7 +68,7 @@ std::string refuseDynamic(const Node& node, const Weights& row, const QConfig& c
   const std::string integers = fmt::format("q.dynamic_{}", node.op());
   if (!ops.find(integers) && !ops.find(integers + "_steps"))
     return fmt::format("{} has no form with parameters found at run time", node.op());
-  if (config.activation.observer != "minmax" && config.activation.observer != "per_token")
+  if (const ObserverDef* def = findObserver(config.activation.observer); !def || !def->runsWithModel)
     return fmt::format("observer '{}' cannot run with the model; minmax and per_token can", config.activation.observer);
   if (sizeOf(config.activation.dtype) != 1 || sizeOf(config.weight.dtype) != 1)
     return "only integers of up to 8 bits are found at run time";
@@ -94,7 +95,7 @@ std::string describeWeights(const QConfig& config, const Weights& row) {
   return text + (w.axis >= 0 ? " per channel" : " per tensor");
 }
 
-bool perToken(const QConfig& config, const Node& node) { return config.activation.observer == "per_token" && !node.is("conv"); }
+bool perToken(const QConfig& config, const Node& node) { return scalesOf(config.activation) == ScalesPer::token && !node.is("conv"); }
 
 // The input of the model, perhaps moved about.
 bool readsModelInput(const Node& node) {
@@ -124,7 +125,7 @@ ObservedSpec weightSpec(const Node& node, const Weights& row, const QConfig& con
 QuantMode modeOf(const QConfig& config) {
   if (config.weight.dtype == DType::f16) return QuantMode::halfWeights;
   if (config.activation.dynamic) return QuantMode::dynamic;
-  if (config.activation.observer == "placeholder") return QuantMode::weightOnly;
+  if (roleOf(config.activation) == ObserverRole::keepFloat) return QuantMode::weightOnly;
   return QuantMode::full;
 }
 
@@ -137,7 +138,7 @@ std::string_view modeForWeights(const Node& node) {
 ModeDecision decideMode(const Node& node, const QConfig& config, QuantMode mode, double minWorkPerElement, bool byGlobalRule) {
   const std::optional<Weights> row = weightsOf(node);
   if (!row) return {.refusal = "it has no weights"};
-  if (config.weight.observer == "placeholder" && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
+  if (roleOf(config.weight) == ObserverRole::keepFloat && mode != QuantMode::halfWeights) return {.refusal = "weights stay float"};
   ModeDecision d;
   d.refusal = refuseWeights(node, *row, config, mode);
   if (d.refusal.empty() && mode == QuantMode::dynamic) {

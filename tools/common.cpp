@@ -175,7 +175,10 @@ Result<Dataset> DataOptions::open(const Model& model) const {
 namespace {
 
 // Those that give one range to a whole activation; the names of the others begin so.
-bool isForActivations(const ObserverDef& def) { return def.computesQParams && !def.name.starts_with("per_") && def.name != "fixed"; }
+bool isForActivations(const ObserverDef& def) {
+  return def.computesQParams() && def.scales == ScalesPer::tensor &&
+         std::all_of(def.args.begin(), def.args.end(), [](const AttrSpec& a) { return a.byDefault.has_value(); });
+}
 
 std::string observerNames() {
   std::string names;

@@ -218,7 +218,7 @@ class Conversion {
   static AttrDict rangeAttrs(const ObservedSpec& spec) {
     return {{"storage", spec.dtype}, {"qmin", spec.qmin},
             {"qmax", spec.qmax},     {"scheme", std::string(spec.scheme == QScheme::symmetric ? "symmetric" : "affine")},
-            {"eps", spec.eps},       {"granularity", std::string(spec.observer == "per_token" ? "token" : "tensor")}};
+            {"eps", spec.eps},       {"granularity", std::string(scalesOf(spec) == ScalesPer::token ? "token" : "tensor")}};
   }
 
   Status convertDynamic(Node* node, const QuantAnnotation& annotation) {

@@ -121,6 +121,16 @@ std::vector<const ObserverDef*> observerTable() {
   return rows;
 }
 
+ObserverRole roleOf(const ObservedSpec& spec) {
+  const ObserverDef* def = findObserver(spec.observer);
+  return def ? def->role : ObserverRole::range;
+}
+
+ScalesPer scalesOf(const ObservedSpec& spec) {
+  const ObserverDef* def = findObserver(spec.observer);
+  return def ? def->scales : ScalesPer::tensor;
+}
+
 Status registerObserver(ObserverDef def) {
   if (def.name.empty() || !def.create) return fail(ErrorCode::kInvalidArgument, "an observer needs a name and a factory");
   QC_TRY(checkAttrSpecs(def.name, def.args));
@@ -136,19 +146,19 @@ Status checkObservedSpec(ObservedSpec& spec) {
     for (const ObserverDef* row : observerTable()) names.push_back(row->name);
     return fail(ErrorCode::kInvalidArgument, "there is no observer '{}'", spec.observer).help(didYouMean(spec.observer, names));
   }
-  if (def->computesQParams) {
+  if (def->computesQParams()) {
     QC_TRY(selectRange(spec.dtype, IntRange{spec.qmin, spec.qmax}));
-    if (spec.scheme == QScheme::floatQparams && (!def->perChannel || def->perGroup))
+    if (spec.scheme == QScheme::floatQparams && (!def->perChannel() || def->perGroup()))
       return fail(ErrorCode::kUnsupported, "observer '{}' does not compute float zero points", def->name).help("use per_channel_minmax");
     if (!(spec.eps > 0) || !std::isfinite(spec.eps))
       return fail(ErrorCode::kInvalidArgument, "eps = {} is not a positive number", spec.eps);
   }
-  if (def->perChannel && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
-  if (!def->perChannel && def->computesQParams && spec.axis >= 0)
+  if (def->perChannel() && spec.axis < 0) return fail(ErrorCode::kInvalidArgument, "observer '{}' needs a channel axis", def->name);
+  if (!def->perChannel() && def->computesQParams() && spec.axis >= 0)
     return fail(ErrorCode::kInvalidArgument, "observer '{}' has one range for the whole tensor, but axis = {}", def->name, spec.axis);
-  if (def->perGroup != (spec.blockSize > 0))
+  if (def->perGroup() != (spec.blockSize > 0))
     return fail(ErrorCode::kInvalidArgument, "observer '{}' {}", def->name,
-                def->perGroup ? "needs a block size" : "has no blocks; per_group has");
+                def->perGroup() ? "needs a block size" : "has no blocks; per_group has");
   for (const auto& [name, value] : spec.observerArgs) {
     const auto declared = std::find_if(def->args.begin(), def->args.end(), [&](const AttrSpec& a) { return a.name == name; });
     if (declared == def->args.end()) return fail(ErrorCode::kInvalidArgument, "observer '{}' has no argument '{}'", def->name, name);

@@ -83,19 +83,38 @@ class Observer {
   MinMax latest_;
 };
 
+// What naming an observer asks for.
+enum class ObserverRole : uint8_t {
+  range,       // parameters from what it sees
+  keepFloat,   // nothing: the value stays float, and the rest of the configuration holds
+  leaveAlone,  // nothing: the value is not looked at
+  shareInput,  // the parameters of the node's input
+  record,      // tensors, for debugging
+};
+
+// What has a scale of its own.
+enum class ScalesPer : uint8_t { tensor, channel, group, block, token };
+
 struct ObserverDef {
   std::string name;
-  std::string summary;                                                           // one line, for listings
-  std::vector<AttrSpec> args;                                                    // declared arguments with defaults
-  bool perChannel = false;                                                       // needs spec.axis
-  bool computesQParams = true;                                                   // false: placeholder, noop, recording
+  std::string summary;                   // one line, for listings
+  std::vector<AttrSpec> args = {};       // declared arguments with defaults
+  ScalesPer scales = ScalesPer::tensor;  // channel: needs spec.axis; group: and spec.blockSize
+  ObserverRole role = ObserverRole::range;
   std::function<Result<std::unique_ptr<Observer>>(const ObservedSpec&)> create;  // args are complete and of the declared kinds
-  bool perGroup = false;                                                         // needs spec.blockSize; the others refuse one
-  bool anyOrder = false;  // what it makes of a tensor does not depend on the order of its dims: passes may permute what it watches
+  bool anyOrder = false;       // what it makes of a tensor does not depend on the order of its dims: passes may permute what it watches
+  bool runsWithModel = false;  // there are ops that find its parameters at run time
+
+  bool computesQParams() const { return role == ObserverRole::range; }
+  bool perChannel() const { return scales == ScalesPer::channel || scales == ScalesPer::group; }
+  bool perGroup() const { return scales == ScalesPer::group; }
 };
 
 const ObserverDef* findObserver(std::string_view name);
 std::vector<const ObserverDef*> observerTable();  // sorted by name
+// Of the observer that a spec names; of an unknown one, which makeObserver() refuses, `range` and `tensor`.
+ObserverRole roleOf(const ObservedSpec& spec);
+ScalesPer scalesOf(const ObservedSpec& spec);
 // Adds a row.  Error: the name is taken or empty.  Not to be called while other threads make observers.
 Status registerObserver(ObserverDef def);
 

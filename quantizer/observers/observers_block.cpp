@@ -190,20 +190,22 @@ Result<std::unique_ptr<Observer>> makeBlock(const ObservedSpec& spec) {
 std::vector<ObserverDef> blockObservers() {
   const AttrSpec noClipping{"no_clipping", AttrKind::integer, int64_t{0}};
   return {
-      {"per_group",
-       "smallest and largest value of each group of block_size elements along the axis",
-       {noClipping},
-       true,
-       true,
-       makeGroup,
-       true},
-      {"per_block",
-       "smallest and largest value of each block; block_size has one entry per dim, 0 for the whole dim",
-       {{"block_size", AttrKind::integers, std::nullopt}, noClipping},
-       false,
-       true,
-       makeBlock},
-      {"per_token", "smallest and largest value of each row of the newest batch", {noClipping}, false, true, makeToken},
+      {.name = "per_group",
+       .summary = "smallest and largest value of each group of block_size elements along the axis",
+       .args = {noClipping},
+       .scales = ScalesPer::group,
+       .create = makeGroup},
+      {.name = "per_block",
+       .summary = "smallest and largest value of each block; block_size has one entry per dim, 0 for the whole dim",
+       .args = {{"block_size", AttrKind::integers, std::nullopt}, noClipping},
+       .scales = ScalesPer::block,
+       .create = makeBlock},
+      {.name = "per_token",
+       .summary = "smallest and largest value of each row of the newest batch",
+       .args = {noClipping},
+       .scales = ScalesPer::token,
+       .create = makeToken,
+       .runsWithModel = true},
   };
 }
 

@@ -2,18 +2,22 @@
 
 #include <algorithm>
 
+#include "quantizer/observers/observer.h"
 #include "quantizer/rules/op_policy.h"
 #include "quantizer/rules/qconfig.h"
 
 namespace qc {
 namespace {
 
-bool isPlaceholder(const ObservedSpec& spec) { return spec.observer == "placeholder" || spec.observer == "noop"; }
+bool isPassive(const ObservedSpec& spec) {
+  const ObserverRole role = roleOf(spec);
+  return role == ObserverRole::keepFloat || role == ObserverRole::leaveAlone;
+}
 
 // Why a spec does not fit; empty when it does.
 std::string misfit(std::string_view what, const ObservedSpec& spec, const DTypeWithConstraints& c,
                    const std::optional<QuantParams>& fixed) {
-  if (isPlaceholder(spec))
+  if (isPassive(spec))
     return c.dtype == DType::f32 || c.dtype == DType::f16 ? std::string() : fmt::format("{} {}, not float", what, toString(c.dtype));
   if (spec.dtype != c.dtype) return fmt::format("{} {}, not {}", what, toString(c.dtype), toString(spec.dtype));
   if ((c.qminLowest && spec.qmin < *c.qminLowest) || (c.qmaxHighest && spec.qmax > *c.qmaxHighest))
@@ -39,7 +43,7 @@ std::string misfit(const DTypeConfig& d, const Node& node, const QConfig& config
   std::string why;
   if (d.input) why = misfit("input", config.activation, *d.input, std::nullopt);
   if (why.empty() && d.weight && policy.role == Role::weighted) why = misfit("weight", config.weight, *d.weight, std::nullopt);
-  if (why.empty() && d.output && !d.dynamic && !isPlaceholder(config.activation))
+  if (why.empty() && d.output && !d.dynamic && !isPassive(config.activation))
     why = misfit("output", config.activation, *d.output,
                  fixedParams(policy, config.activation.dtype, config.activation.qmin, config.activation.qmax));
   return why;

@@ -157,7 +157,7 @@ Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::strin
   if (spec.observer != before) {
     spec.observerArgs = {};
     const ObserverDef* def = findObserver(spec.observer);
-    if (def && !j.contains("axis")) spec.axis = def->perChannel ? std::max(spec.axis, 0) : -1;
+    if (def && !j.contains("axis")) spec.axis = def->perChannel() ? std::max(spec.axis, 0) : -1;
   }
   if (j.contains("args")) {
     QC_ASSIGN(spec.observerArgs, readArgs(j["args"], where));

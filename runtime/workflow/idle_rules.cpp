@@ -9,6 +9,7 @@
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
 #include "quantizer/modes.h"
+#include "quantizer/observers/observer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
 
@@ -171,7 +172,7 @@ class Search {
     if (!rule.entry) return isGlobal ? Status() : examineFloat(i, nodes);
     const bool any = std::any_of(nodes.begin(), nodes.end(), [&](const Node* n) { return rowOf(n).quantized; });
     const bool weighted = std::any_of(nodes.begin(), nodes.end(), [](const Node* n) { return policyOf(*n).role == Role::weighted; });
-    if (!any && weighted && modeOf(*rule.entry) == QuantMode::full && rule.entry->weight.observer == "placeholder")
+    if (!any && weighted && modeOf(*rule.entry) == QuantMode::full && roleOf(rule.entry->weight) == ObserverRole::keepFloat)
       return isGlobal ? Status() : examineFloat(i, nodes);  // float weights: what it wishes
     if (!any) {
       if (!isGlobal) sayFloat(rule, nodes);  // of everything, the coverage says it

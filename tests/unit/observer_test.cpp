@@ -53,7 +53,7 @@ TEST(Observer, MovingAverage) {
 
 TEST(Observer, UnobservedAndEmpty) {
   for (const ObserverDef* def : observerTable()) {
-    if (!def->computesQParams || def->perChannel || def->name == "fixed" || def->name == "per_block") continue;
+    if (!def->computesQParams() || def->perChannel() || def->name == "fixed" || def->name == "per_block") continue;
     const auto o = make(def->name);
     watch(*o, {}, {0, 3});
     EXPECT_FALSE(o->observed());
@@ -146,14 +146,14 @@ TEST(Observer, FixedAndPlaceholder) {
 
 TEST(Observer, SaveAndLoadAreExact) {
   for (const ObserverDef* def : observerTable()) {
-    if (def->name == "fixed" || def->perGroup || def->name == "per_block") continue;
-    const auto o = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
+    if (def->name == "fixed" || def->perGroup() || def->name == "per_block") continue;
+    const auto o = make(def->name, {}, def->perChannel() ? 0 : -1, DType::s8);
     for (unsigned i = 0; i < 3; ++i) watch(*o, normal(300, i, 1.0f + static_cast<float>(i)), {3, 100});
-    const auto copy = make(def->name, {}, def->perChannel ? 0 : -1, DType::s8);
+    const auto copy = make(def->name, {}, def->perChannel() ? 0 : -1, DType::s8);
     const Status loaded = copy->load(o->save());
     ASSERT_TRUE(loaded) << loaded.error().render();
     EXPECT_EQ(copy->save(), o->save()) << def->name;
-    if (def->computesQParams) {
+    if (def->computesQParams()) {
       EXPECT_EQ(*copy->qparams(), *o->qparams());
     }
     const auto clone = o->clone();
@@ -274,12 +274,10 @@ class DeviationObserver final : public Observer {
 
 TEST(Observer, RegisteredByAUser) {
   const ObserverDef def{
-      "deviation",
-      "test",
-      {{"width", AttrKind::real, 3.0}},
-      false,
-      true,
-      [](const ObservedSpec& spec) -> Result<std::unique_ptr<Observer>> { return std::make_unique<DeviationObserver>(spec); }};
+      .name = "deviation",
+      .summary = "test",
+      .args = {{"width", AttrKind::real, 3.0}},
+      .create = [](const ObservedSpec& spec) -> Result<std::unique_ptr<Observer>> { return std::make_unique<DeviationObserver>(spec); }};
   ASSERT_TRUE(registerObserver(def));
   EXPECT_FALSE(registerObserver(def)) << "the name is taken";
   const auto a = make("deviation"), b = make("deviation", {{"width", 3.0}});
@@ -375,8 +373,8 @@ TEST(Observer, FloatZeroPointsOfEmbeddings) {
 // Batches of any shape: sequences of different lengths, images of different sizes.
 TEST(Observer, ShapesMayVary) {
   for (const ObserverDef* def : observerTable()) {
-    if (!def->computesQParams || def->perGroup || def->name == "fixed" || def->name == "per_block") continue;
-    const auto o = make(def->name, {}, def->perChannel ? 1 : -1, DType::s8);
+    if (!def->computesQParams() || def->perGroup() || def->name == "fixed" || def->name == "per_block") continue;
+    const auto o = make(def->name, {}, def->perChannel() ? 1 : -1, DType::s8);
     watch(*o, normal(12, 1), {2, 3, 2});
     watch(*o, normal(21, 2), {1, 3, 7});
     EXPECT_TRUE(o->qparams()) << def->name;
