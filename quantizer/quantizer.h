@@ -18,10 +18,10 @@
 
 namespace qc {
 
-// What became int8, what stayed float, and why; one row per node, constants left out.
 // The user's name of a node, or that of its value when it has none.
 std::string displayName(const Node& node);
 
+// What became int8, what stayed float, and why; one row per node, constants left out.
 struct CoverageRow {
   std::string node;  // displayName
   std::string op;

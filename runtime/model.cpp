@@ -6,10 +6,10 @@
 #include "codegen/plan/select_kernels.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
-#include "frontend/onnx/summary.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "ir/quantized.h"
 #include "ir/text.h"
 #include "passes/pass_manager.h"
 

@@ -8,6 +8,7 @@
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/op_def.h"
+#include "ir/quantized.h"
 
 namespace qc {
 namespace {
@@ -42,8 +43,9 @@ Result<OnnxSummary> ofFile(const onnx::ModelProto& model, OnnxSummary s) {
   return s;
 }
 
-// What depends on weights alone is folded where they are read: it counts as one of them.
-OnnxSummary ofGraph(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
+}  // namespace
+
+OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
   std::unordered_set<const Value*> constant;
   for (const Value* v : graph.inputs()) {
     if (weights.contains(v->name())) {
@@ -56,7 +58,7 @@ OnnxSummary ofGraph(const Graph& graph, const std::unordered_set<std::string>& w
   for (const auto& [name, tensor] : graph.constants().entries()) s.constantBytes += tensor.byteSize();
   for (const Node* n = graph.front(); n; n = n->next()) {
     const std::vector<Value*> operands = n->operands();
-    const bool folds = n->def().has(kPure) && n->def().eval && !n->is("dequantize") &&
+    const bool folds = !weights.empty() && n->def().has(kPure) && n->def().eval && !n->is("dequantize") &&
                        std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || constant.contains(v); });
     for (int i = 0; i < n->numResults() && (folds || n->is("const")); ++i) constant.insert(n->result(i));
     if (!folds && !n->is("const")) ++s.ops[std::string(n->op())];
@@ -66,14 +68,6 @@ OnnxSummary ofGraph(const Graph& graph, const std::unordered_set<std::string>& w
   return s;
 }
 
-}  // namespace
-
-bool isQuantized(const Graph& graph) {
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (n->is("quantize") || n->is("dequantize") || n->is("quantize_with") || n->op().starts_with("q.")) return true;
-  return false;
-}
-
 Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options) {
   QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
   OnnxSummary summary;
@@ -81,10 +75,10 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
   summary.isBound = std::all_of(summary.free.begin(), summary.free.end(), [](const FreeDim& d) { return d.isBatch; });
   if (!summary.isBound) return ofFile(file.model, std::move(summary));
   OnnxImporter headers(file.model, file.folder, options, OnnxImporter::Weights::headers);
-  if (auto graph = headers.run()) return ofGraph(*graph, headers.unread(), std::move(summary));
+  if (auto graph = headers.run()) return summaryOf(*graph, headers.unread(), std::move(summary));
   // Some op takes a weight as part of what it is, or there is something wrong with the model: the import with all weights knows.
   QC_ASSIGN(const Graph graph, OnnxImporter(file.model, file.folder, options).run());
-  return ofGraph(graph, {}, std::move(summary));
+  return summaryOf(graph, {}, std::move(summary));
 }
 
 }  // namespace qc

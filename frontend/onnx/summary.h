@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct OnnxSummary {
 
 Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options = {});
 
-bool isQuantized(const Graph& graph);
+// Of a graph.  Its inputs `weights` are constants that were not read; what depends on them alone would be folded: it counts as one of them.
+OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights = {}, OnnxSummary summary = {});
 
 }  // namespace qc

@@ -49,10 +49,8 @@ Status convertDerived(Node* node, int operand, const DerivedSpec& spec) {
   for (Use* use : readers) use->user()->setOperand(use->index(), dq);
   if (isOutput) {
     std::vector<Value*> outputs = node->graph().outputs();
-    const std::vector<std::string> names = node->graph().outputNames();
     std::replace(outputs.begin(), outputs.end(), value, dq);
     node->graph().setOutputs(std::move(outputs));
-    node->graph().setOutputNames(names);
   }
   return {};
 }

@@ -73,9 +73,7 @@ class Preparation {
       std::vector<Value*> outputs = graph_.outputs();
       for (Value*& v : outputs)
         if (v == value) v = observed;
-      const std::vector<std::string> names = graph_.outputNames();
       graph_.setOutputs(std::move(outputs));
-      graph_.setOutputNames(names);
     }
     return {};
   }

@@ -35,10 +35,8 @@ Status quantizeInput(Graph& graph, int64_t index) {
       for (int i = 0; i < user->numOperands(); ++i)
         if (user->operand(i) == input) user->setOperand(i, real);
     std::vector<Value*> outputs = graph.outputs();
-    const std::vector<std::string> names = graph.outputNames();
     std::replace(outputs.begin(), outputs.end(), input, real);
     graph.setOutputs(std::move(outputs));
-    graph.setOutputNames(names);
   }
   for (Node* q : quantizes) {
     q->result()->replaceAllUsesWith(input);
@@ -59,9 +57,7 @@ Status quantizeOutput(Graph& graph, int64_t index) {
         .on(nth(graph.outputNames(), index))
         .help("annotate{quantized_outputs=[...]} rounds the outputs of int8 ops");
   output = producer->operand(0);
-  const std::vector<std::string> names = graph.outputNames();
   graph.setOutputs(std::move(outputs));
-  graph.setOutputNames(names);
   return {};
 }
 

@@ -36,11 +36,9 @@ class Decomposition {
       QC_TRY(placed(decompose(node), *node));
     }
     std::vector<Value*> outputs = graph_.outputs();
-    const std::vector<std::string> names = graph_.outputNames();
     for (Value*& v : outputs)
       if (plain_.contains(v)) v = plain_.at(v);
     graph_.setOutputs(std::move(outputs));
-    graph_.setOutputNames(names);
     graph_.eraseDeadNodes();
     return {};
   }

@@ -80,10 +80,8 @@ Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<
     for (int i = 0; i < other->numOperands(); ++i)
       if (other->operand(i) == norm->result()) other->setOperand(i, restored);
   std::vector<Value*> outputs = graph.outputs();
-  const std::vector<std::string> names = graph.outputNames();
   std::replace(outputs.begin(), outputs.end(), norm->result(), restored);
   graph.setOutputs(std::move(outputs));
-  graph.setOutputNames(names);
   return {};
 }
 
