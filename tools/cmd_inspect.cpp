@@ -10,6 +10,7 @@
 #include "ir/text.h"
 #include "passes/pass.h"
 #include "runtime/workflow/op_states.h"
+#include "runtime/workflow/recipes.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -46,17 +47,6 @@ void printPorts(std::string_view label, const Ports& ports) {
   for (const auto& [name, type] : ports) fmt::print("{} {} : {}\n", label, name, type);
 }
 
-OnnxSummary summaryOf(const Model& model) {
-  OnnxSummary s;
-  for (const Port& p : model.inputs()) s.inputs.emplace_back(p.name, p.type.str());
-  for (const Port& p : model.outputs()) s.outputs.emplace_back(p.name, p.type.str());
-  for (const Node* n = model.graph().front(); n; n = n->next())
-    if (!n->is("const")) ++s.ops[std::string(n->op())];
-  for (const auto& [name, tensor] : model.graph().constants().entries()) s.constantBytes += tensor.byteSize();
-  s.isQuantized = model.isQuantized();
-  return s;
-}
-
 nlohmann::json summaryJson(const OnnxSummary& s) {
   nlohmann::json j = {{"inputs", portsJson(s.inputs)},     {"outputs", portsJson(s.outputs)}, {"ops", s.ops},
                       {"constant_bytes", s.constantBytes}, {"quantized", s.isQuantized},      {"bound", s.isBound},
@@ -91,7 +81,7 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
   std::optional<Executable> exe;
   if (o.kernels || o.model.path.ends_with(".qir")) {
     QC_ASSIGN(const Model model, o.model.load());
-    summary = summaryOf(model);
+    summary = summaryOf(model.graph());
     if (o.kernels) {
       QC_ASSIGN(exe, o.engine.compile(model));
     }
@@ -111,7 +101,7 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
 }
 
 struct DoctorOptions {
-  bool ops = false, passes = false, kernels = false, json = false;
+  bool ops = false, passes = false, kernels = false, recipes = false, json = false;
 };
 
 nlohmann::json formJson(const OpForm& f) {
@@ -124,7 +114,7 @@ nlohmann::json formJson(const OpForm& f) {
 // Those tables that are asked for, or all.
 void doctorJson(const DoctorOptions& o) {
   const Target host = Target::host();
-  const bool all = !o.ops && !o.passes && !o.kernels;
+  const bool all = !o.ops && !o.passes && !o.kernels && !o.recipes;
   nlohmann::json j = {{"target", host.str()}, {"codegen", codegenVersion()}, {"isas", nlohmann::json::array()}};
   for (const IsaInfo& info : isaTable())
     if (host.has(info.isa)) j["isas"].push_back(info.name);
@@ -143,6 +133,9 @@ void doctorJson(const DoctorOptions& o) {
     for (const auto& [name, pass] : PassRegistry::get().passes()) j["passes"].push_back({{"name", name}, {"summary", pass.summary}});
   if (o.kernels || all)
     for (const KernelDef& k : kernelTable()) j["kernels"].push_back({{"name", k.id}, {"here", host.has(k.isas)}});
+  if (o.recipes)
+    for (const Recipe& r : recipes())
+      j["recipes"].push_back({{"name", r.name}, {"choices", r.choices}, {"default", r.byDefault}, {"for", r.trouble}, {"help", r.help}});
   printJson(j);
 }
 
@@ -169,6 +162,7 @@ Status doctor(const DoctorOptions& o) {
     for (const auto& [name, pass] : PassRegistry::get().passes()) fmt::print("pass    {:<22} {}\n", name, pass.summary);
   if (o.kernels)
     for (const KernelDef& k : kernelTable()) fmt::print("kernel  {:<32} {}\n", k.id, host.has(k.isas) ? "here" : "not on this machine");
+  if (o.recipes) fmt::print("{}", recipeTable());
   return {};
 }
 
@@ -194,7 +188,8 @@ void addDoctorCommand(CLI::App& app, int& exitCode) {
                  "every op, and what runs for it: float, static int8, dynamic, on plain integers; kernel or evaluation");
   verb->add_flag("--passes", options->passes, "every pass");
   verb->add_flag("--kernels", options->kernels, "every kernel");
-  verb->add_flag("--json", options->json, "one JSON object on stdout; all tables unless some are named");
+  verb->add_flag("--recipes", options->recipes, "what wins accuracy back, with its choices, as a table in Markdown");
+  verb->add_flag("--json", options->json, "one JSON object on stdout: ops, passes and kernels unless some are named");
   verb->callback([options, &exitCode] { exitCode = report(doctor(*options)); });
 }
 

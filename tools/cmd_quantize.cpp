@@ -21,7 +21,8 @@ namespace {
 
 // What is done against the loss of accuracy, one option for each recipe, and shown of it.
 struct RecoveryFlags {
-  std::map<std::string_view, std::string> choices;  // by recipe
+  std::map<std::string_view, std::string> choices;  // by recipe: of flags, else of the rules, else the default
+  std::set<std::string_view> chosen;                // by a flag
   int64_t samples = 128, compare = 16;
   // A flag that the user gave: one that works on samples; one that moves channels; one that has an effect without samples.
   std::string given, movesChannels, dynamic;
@@ -44,9 +45,21 @@ struct RecoveryFlags {
     for (const Recipe& recipe : recipes()) {
       const std::string flag = fmt::format("--{}", recipe.name);
       if (verb.count(flag) == 0) continue;
+      chosen.insert(recipe.name);
       (recipe.helpsDynamic ? dynamic : given) = flag;
       if (recipe.movesChannels() && choices.at(recipe.name) != recipe.off) movesChannels = flag;
     }
+  }
+  Status follow(const QConfigMapping& rules) {
+    QC_TRY(RecoverOptions().under(rules).checkChoices());
+    for (const auto& [recipe, choice] : rules.recipes())
+      if (!chosen.contains(recipe)) choices.find(recipe)->second = choice;
+    return {};
+  }
+  // The rules with what was chosen.
+  QConfigMapping resolved(QConfigMapping rules) const {
+    for (const auto& [recipe, choice] : choices) rules.recipe(std::string(recipe), choice);
+    return rules;
   }
   bool any() const {
     return std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& r) { return choices.at(r.name) != r.off; });
@@ -353,15 +366,16 @@ Result<InputReport> fedInputs(const QuantizeFlags& o, const Model& model, Datase
   return report;
 }
 
-Status runQuantize(const QuantizeFlags& o, const CLI::App& verb) {
+Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   const double start = now();
   QC_TRY(checkMode(o));
-  QC_TRY(checkEffects(o, verb));
   std::vector<std::string> outputs{o.output};
   if (!o.writeRules.empty()) outputs.push_back(o.writeRules);
   QC_TRY(checkOutputs(outputs));
-  QC_ASSIGN(Model model, o.model.load());
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
+  QC_TRY(o.recovery.follow(rules));
+  QC_TRY(checkEffects(o, verb));
+  QC_ASSIGN(Model model, o.model.load());
   Dataset samples;
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));
@@ -400,12 +414,12 @@ Status runQuantize(const QuantizeFlags& o, const CLI::App& verb) {
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   if (o.timePasses) printTimings(result.timings);
   QC_TRY(save(result.model, o.output));
-  if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, rules.toJson() + "\n"));
+  if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, o.recovery.resolved(rules).toJson() + "\n"));
   // Of a model that is read, the weights beside its file belong to it; what is written is one file.
   const auto read = o.model.path.ends_with(".onnx") ? modelBytes(o.model.path) : Result<int64_t>(fileSize(o.model.path));
   const int64_t before = read ? *read : fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
-    nlohmann::json report = reportJson(result, rules);
+    nlohmann::json report = reportJson(result, o.recovery.resolved(rules));
     report.update(
         {{"output", o.output},
          {"samples", result.ranges.samples()},

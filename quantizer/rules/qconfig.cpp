@@ -359,11 +359,17 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
 }
 QConfigMapping QConfigMapping::with(size_t index, std::optional<Rule> rule) const {
   QConfigMapping other = *this;
+  if (index >= rules_.size()) return other;
   if (rule)
     other.rules_[index] = std::move(*rule);
   else
     other.rules_.erase(other.rules_.begin() + static_cast<std::ptrdiff_t>(index));
   return other;
+}
+
+QConfigMapping& QConfigMapping::recipe(std::string name, std::string choice) {
+  recipes_.insert_or_assign(std::move(name), std::move(choice));
+  return *this;
 }
 
 QConfigMapping& QConfigMapping::force() {

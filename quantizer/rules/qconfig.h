@@ -89,6 +89,11 @@ class QConfigMapping {
   QConfigMapping& guards(Guards guards);
   const Guards& guards() const { return guards_; }
 
+  // What wins accuracy back (runtime/workflow/recipes.h): choices by name of a recipe, for the whole model.  What the caller of quantize()
+  // chooses comes first.
+  QConfigMapping& recipe(std::string name, std::string choice);
+  const std::map<std::string, std::string, std::less<>>& recipes() const { return recipes_; }
+
   // Inputs and outputs of the model, by index, that are wanted in integers (pass quantize-io).
   QConfigMapping& quantizedInputs(std::vector<int64_t> indexes);
   QConfigMapping& quantizedOutputs(std::vector<int64_t> indexes);
@@ -125,6 +130,7 @@ class QConfigMapping {
   std::vector<Standalone> standalone_;
   std::optional<BackendConfig> backendConfig_;
   Guards guards_;
+  std::map<std::string, std::string, std::less<>> recipes_;
   std::vector<int64_t> quantizedInputs_, quantizedOutputs_;
 };
 
@@ -155,7 +161,7 @@ class ResolvedRules {
     int64_t matches = 0;
     std::set<int> beatenBy;  // rules that decide where it matches as well
   };
-  const Standing& standing(size_t rule) const { return standings_[rule]; }
+  Standing standing(size_t rule) const { return rule < standings_.size() ? standings_[rule] : Standing(); }
 
  private:
   friend class QConfigMapping;

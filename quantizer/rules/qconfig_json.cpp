@@ -6,6 +6,7 @@
 //     "global": "default",                    // "default", "float", "dynamic", "dynamic_per_token", "weight_only", "weight_only_int4",
 //                                             // "float16_weights", or a configuration
 //     "guards": {"masked_scores": true, "biases": true},
+//     "recipes": {"equalize": "off"},         // what wins accuracy back, by name (`qcompile doctor --recipes`); the rest by default
 //     "quantized_inputs": [0], "quantized_outputs": [0],   // of the model, wanted in integers
 //     "rules": [
 //       {"object_type": "softmax", "qconfig": "float"},
@@ -135,6 +136,16 @@ Status readGuards(const json& j, const std::string& where, QConfigMapping& mappi
   return {};
 }
 
+// Names and choices are checked where they are used.
+Status readRecipes(const json& j, const std::string& where, QConfigMapping& mapping) {
+  if (!j.is_object()) return wrongKind(where, "recipes", "an object of names and choices");
+  for (const auto& [name, choice] : j.items()) {
+    if (!choice.is_string()) return wrongKind(where + ".recipes", name, "the name of a choice");
+    mapping.recipe(name, choice.get<std::string>());
+  }
+  return {};
+}
+
 // A list of indexes from 0; none where the key is absent.
 Result<std::vector<int64_t>> readIndexes(const json& j, const char* key, const std::string& where) {
   std::vector<int64_t> indexes;
@@ -155,6 +166,8 @@ Status readStandalone(const json& j, const std::string& where, QConfigMapping& m
     if (part.size() != 3) return fail(ErrorCode::kInvalidArgument, "{}: a stretch has 'from', 'to' and 'rules'", where);
     if (part["rules"].is_object() && part["rules"].contains("standalone"))
       return fail(ErrorCode::kInvalidArgument, "{}: a stretch holds no other stretch", where);
+    if (part["rules"].is_object() && part["rules"].contains("recipes"))
+      return fail(ErrorCode::kInvalidArgument, "{}: recipes are for the whole model", where).help("name them beside \"standalone\"");
     QC_ASSIGN(QConfigMapping rules,
               QConfigMapping::parse(part["rules"].dump(-1, ' ', false, json::error_handler_t::replace), where + ".rules"));
     mapping.standalone(std::move(from), std::move(to), std::move(rules));
@@ -174,7 +187,8 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   QC_ASSIGN(const json j, parseConfig(text, sourceName));
   const std::string where(sourceName);
   QC_TRY(checkKeys(
-      j, {"backend", "backend_config", "global", "force", "guards", "quantized_inputs", "quantized_outputs", "rules", "standalone"},
+      j,
+      {"backend", "backend_config", "global", "force", "guards", "recipes", "quantized_inputs", "quantized_outputs", "rules", "standalone"},
       where));
   std::string backendName = "x86";
   QC_TRY(readString(j, "backend", where, backendName));
@@ -184,6 +198,7 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   if (j.contains("global") && j["global"] != "default") mapping.rules_.clear();
   if (j.contains("backend_config")) QC_TRY(readBackendConfig(j["backend_config"], where, mapping));
   if (j.contains("guards")) QC_TRY(readGuards(j["guards"], where + ".guards", mapping));
+  if (j.contains("recipes")) QC_TRY(readRecipes(j["recipes"], where, mapping));
   QC_ASSIGN(std::vector<int64_t> inputs, readIndexes(j, "quantized_inputs", where));
   QC_ASSIGN(std::vector<int64_t> outputs, readIndexes(j, "quantized_outputs", where));
   mapping.quantizedInputs(std::move(inputs)).quantizedOutputs(std::move(outputs));
@@ -208,6 +223,7 @@ std::string QConfigMapping::toJson() const {
   json result = {{"global", "float"}};
   result["backend_config"] = backendConfig_ ? json::parse(backendConfig_->toJson()) : json();
   result["guards"] = {{"masked_scores", guards_.maskedScores}, {"biases", guards_.biases}};
+  if (!recipes_.empty()) result["recipes"] = recipes_;
   result["quantized_inputs"] = quantizedInputs_;
   result["quantized_outputs"] = quantizedOutputs_;
   for (const Rule& rule : rules_) {

@@ -5,6 +5,7 @@
 
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
+#include "runtime/workflow/recover.h"
 
 namespace qc {
 namespace {
@@ -26,7 +27,19 @@ Status refuseNaN(const Graph& graph) {
   return {};
 }
 
-// The model at other shapes has the passes that were inserted on the way to its simplified form.
+// Those in front of step `prepare`: they act on the float graph as well.
+Result<Pipeline> inFrontOfPrepare(const PassInsertions& insertions) {
+  QC_ASSIGN(const Pipeline prepare, Pipeline::parse("prepare"));
+  QC_ASSIGN(const Pipeline whole, withInsertions(prepare, insertions));
+  Pipeline front;
+  for (const Pipeline::Step& step : whole.steps()) {
+    if (!step.guest) break;
+    front.add(step);
+  }
+  return front;
+}
+
+// The model at other shapes has the passes that were inserted on the way to the graph that is observed.
 Model::Reshaper insertedReshaper(const Model::Reshaper& reshaper, const PrepareOptions& options) {
   if (!reshaper || options.insertions.empty() || options.simplified) return reshaper;
   return [reshaper, insertions = options.insertions](const Shapes& shapes) -> Result<Model> {
@@ -35,6 +48,8 @@ Model::Reshaper insertedReshaper(const Model::Reshaper& reshaper, const PrepareO
     PassContext cx;
     cx.provide(insertions);
     QC_TRY(runPipeline("simplify", graph, cx));
+    QC_ASSIGN(Pipeline front, inFrontOfPrepare(insertions));
+    QC_TRY(PassManager(std::move(front)).run(graph, cx));
     return Model(std::move(graph), other.name());
   };
 }
@@ -56,6 +71,7 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
   QC_TRY(refuseNaN(graph));
   PassContext cx;
   if (rules) cx.provide(*rules);
+  QC_TRY(RecoverOptions().under(rules).checkChoices());
   QC_TRY(checkInsertions(options.insertions, kQuantizeSteps));
   if (!options.simplified) cx.provide(options.insertions);
   QC_TRY(runPipeline("simplify", graph, cx));

@@ -108,14 +108,15 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Ranges
   QC_ASSIGN(std::vector<Remark> small, smallRanges(*model.observed, ranges));
   cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
   Graph graph = model.observed->clone();
-  if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover, cx));
+  if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover.under(model.rules), cx));
   QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
   quantized.ranges = ranges;
   return quantized;
 }
 
 Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const QuantizeOptions& options) {
-  QC_TRY(options.recover.checkChoices());
+  const RecoverOptions recovery = options.recover.under(model.rules);
+  QC_TRY(recovery.checkChoices());
   for (const Node* n = model.observed->front(); n; n = n->next())
     if (n->is("observe") && !std::holds_alternative<FixedSpec>(n->annotation()->output))
       return fail(ErrorCode::kInvalidArgument, "the rules ask for ranges of values, and no calibration data was given")
@@ -125,7 +126,7 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Quanti
   PassContext cx = contextOf(model);
   Graph graph = model.observed->clone();
   for (const Recipe& recipe : recipes())
-    if (recipe.helpsDynamic && options.recover.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
+    if (recipe.helpsDynamic && recovery.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
   return finished(std::move(graph), model, cx, options);
 }
 
@@ -137,8 +138,9 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
-    QC_TRY(options.recover.checkChoices());  // before the samples run
     QuantizeOptions how = options;
+    how.recover = options.recover.under(model.rules);
+    QC_TRY(how.recover.checkChoices());  // before the samples run
     how.samples = &samples;
     std::vector<Remark> decisions;
     how.recover.remark = [&](const Remark& remark) {
@@ -147,7 +149,7 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
     };
     PreparedModel easier = model;
     if (how.recover.movesChannels()) {
-      QC_ASSIGN(easier, eased(std::move(easier), samples, how.recover));
+      QC_ASSIGN(easier, balanceChannels(std::move(easier), samples, how.recover));
     }
     LayerObserver layers(how.recover.layers());
     if (how.recover.looksAtLayers()) how.recover.observer = &layers;

@@ -27,6 +27,7 @@ std::span<const Recipe> recipes() {
   static const std::array kRows = {
       Recipe{.name = "smooth-quant",
              .help = "on: outliers in what linear layers read go into their weights; off",
+             .trouble = "a few loud channels in what linear layers read",
              .choices = {"on", "off"},
              .byDefault = "on",
              .off = "off",
@@ -35,6 +36,7 @@ std::span<const Recipe> recipes() {
              .helpsDynamic = true},
       Recipe{.name = "equalize",
              .help = "on: channels of one layer and the weights of the next share their differences; off",
+             .trouble = "channels of unlike size between two layers",
              .choices = {"on", "off"},
              .byDefault = "on",
              .off = "off",
@@ -42,6 +44,7 @@ std::span<const Recipe> recipes() {
              .channelAxis = equalizedAxis},
       Recipe{.name = "round-weights",
              .help = "calibrated: to the integers that change the results of a layer least; nearest",
+             .trouble = "rounding errors of weights that add up on inputs like the calibration data",
              .choices = {"calibrated", "nearest"},
              .byDefault = "calibrated",
              .off = "nearest",
@@ -49,12 +52,24 @@ std::span<const Recipe> recipes() {
              .wantsProducts = true},
       Recipe{.name = "bias-correction",
              .help = "fast: for the mean error of the weights; full: from runs of the int8 model, as many as there are layers; off",
+             .trouble = "a shift of the mean of a layer's result",
              .choices = {"off", "fast", "full"},
              .byDefault = "fast",
              .off = "off",
              .apply = correctBiases},
   };
   return kRows;
+}
+
+std::string recipeTable() {
+  std::string text = "| flag, key in the rules | choices, the default first | for |\n| --- | --- | --- |\n";
+  for (const Recipe& recipe : recipes()) {
+    std::string choices(recipe.byDefault);
+    for (const std::string_view choice : recipe.choices)
+      if (choice != recipe.byDefault) choices += fmt::format(", {}", choice);
+    text += fmt::format("| `--{}` | {} | {} |\n", recipe.name, choices, recipe.trouble);
+  }
+  return text;
 }
 
 }  // namespace qc

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -37,6 +38,7 @@ struct LayerRecovery {
 struct Recipe {
   std::string_view name;  // --NAME, and the key of RecoverOptions::choices
   std::string_view help;
+  std::string_view trouble;  // that it is for
   std::vector<std::string_view> choices;
   std::string_view byDefault, off;  // off: does nothing
 
@@ -53,6 +55,7 @@ struct Recipe {
 };
 
 std::span<const Recipe> recipes();  // in the order in which they act
+std::string recipeTable();          // in Markdown: option, choices, trouble
 
 // Moves the bias of each int8 layer so that its result has the mean of the float model's: correct_biases.cpp.
 Status correctBiases(LayerRecovery& recovery, std::string_view choice);

@@ -17,6 +17,13 @@ std::string_view RecoverOptions::choiceOf(const Recipe& recipe) const {
   return it == choices.end() ? recipe.byDefault : std::string_view(it->second);
 }
 
+RecoverOptions RecoverOptions::under(const std::optional<QConfigMapping>& rules) const {
+  RecoverOptions options = *this;
+  if (rules)
+    for (const auto& [name, choice] : rules->recipes()) options.choices.try_emplace(name, choice);
+  return options;
+}
+
 Status RecoverOptions::checkChoices() const {
   for (const auto& [name, choice] : choices) {
     std::vector<std::string> names;

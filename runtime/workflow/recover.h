@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@
 namespace qc {
 
 struct RecoverOptions {
-  std::map<std::string, std::string, std::less<>> choices = {};  // by name of a recipe; the others as their rows have it by default
+  std::map<std::string, std::string, std::less<>> choices = {};  // by name of a recipe; else the rules', else the default
   int64_t samples = 128;                                         // at most so many of the calibration samples, evenly spread
   int64_t positions = 8192;                                      // of every layer, at least, over all samples
   int threads = 1;
@@ -34,7 +35,8 @@ struct RecoverOptions {
   }
   std::string_view choiceOf(const Recipe& recipe) const;
   bool uses(const Recipe& recipe) const { return choiceOf(recipe) != recipe.off; }
-  Status checkChoices() const;  // error: no such recipe, or not a choice of it
+  RecoverOptions under(const std::optional<QConfigMapping>& rules) const;  // with the choices of the rules where it has none
+  Status checkChoices() const;                                             // error: no such recipe, or not a choice of it
 
   void tell(const char* stage, size_t done, size_t total) const {
     if (progress) progress(stage, static_cast<int64_t>(done), static_cast<int64_t>(total));
@@ -46,7 +48,7 @@ struct RecoverOptions {
 
 // The same function, easier to quantize: by the recipes of channels.  What is given where there is nothing to move, or nothing that helps;
 // so for rules that make no layer int8, and for a quantizer of one's own.
-Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const RecoverOptions& options);
+Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options);
 
 // The recipes of layers.  Edits a graph with observers whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);

@@ -103,6 +103,36 @@ def force(work):
     print("force: passed")
 
 
+def recipes(work):
+    """Recipes by flags, by rules and by the rules that were written give the same files; a flag comes before the rules."""
+    rows = json.loads(run("doctor", "--recipes", "--json").stdout)["recipes"]
+    assert all(r["default"] in r["choices"] for r in rows), rows
+    data = (MODEL, "-d", SAMPLES)
+    def written(tag, *flags):
+        out = run("quantize", *data, *flags, "--json", "-o", work / f"{tag}.onnx", "--write-rules", work / f"{tag}.json")
+        rules = json.loads((work / f"{tag}.json").read_text())
+        assert json.loads(out.stdout)["rules"]["recipes"] == rules["recipes"]
+        return (work / f"{tag}.onnx").read_bytes(), rules["recipes"]
+    default, choices = written("default")
+    assert choices == {r["name"]: r["default"] for r in rows}
+    plain = {"smooth-quant": "off", "equalize": "off", "round-weights": "nearest", "bias-correction": "off"}
+    by_flags, choices = written("flags", *(word for name, choice in plain.items() for word in (f"--{name}", choice)))
+    assert choices == plain and by_flags != default
+    (work / "recipes.json").write_text(json.dumps({"recipes": plain}))
+    by_rules, choices = written("rules", "--config", work / "recipes.json")
+    assert choices == plain and by_rules == by_flags
+    again, choices = written("again", "--config", work / "rules.json")
+    assert choices == plain and again == by_flags
+    mixed, choices = written("mixed", "--config", work / "recipes.json", *(word for r in rows for word in (f"--{r['name']}", r["default"])))
+    assert choices == {r["name"]: r["default"] for r in rows} and mixed == default
+    for wrong, words in (({"equalise": "off"}, "did you mean 'equalize'"), ({"equalize": "maybe"}, "choose on or off"), ({"equalize": False}, "recipes"), ("off", "recipes")):
+        (work / "wrong.json").write_text(json.dumps({"recipes": wrong}))
+        assert words in run("quantize", *data, "--config", work / "wrong.json", "-o", work / "q.onnx", code=1).stderr, wrong
+    # What needs a recipe has no effect where the rules turn all of them off.
+    assert "no effect" in run("quantize", *data, "--config", work / "recipes.json", "--recovery-samples", "3", "-o", work / "q.onnx", code=1).stderr
+    print("recipes: passed")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
@@ -110,6 +140,7 @@ def main():
         observers(work)
         noise(work)
         force(work)
+        recipes(work)
 
 
 main()

@@ -22,7 +22,8 @@ namespace {
 qc::Result<qc::Sample> fromCamera(int64_t index) {
   if (index < 0) return qc::fail(qc::ErrorCode::kIo, "the camera is off").help("switch it on");
   qc::Tensor image(qc::DType::f32, {1, 1, 16, 16});
-  for (int64_t i = 0; i < image.numElements(); ++i) nth(image.mutableAs<float>(), i) = static_cast<float>((i * 7 + index * 13) % 17) / 17;
+  for (int64_t i = 0; i < image.numElements(); ++i)
+    qc::nth(image.mutableAs<float>(), i) = static_cast<float>((i * 7 + index * 13) % 17) / 17;
   return qc::Sample{{"image", image}};
 }
 

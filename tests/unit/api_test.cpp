@@ -166,7 +166,7 @@ graph @loud(%x: f32[64,8]) -> ("y") {
   const Dataset samples = openDataset({"npy:" + path}, model).value();
   const auto moved = [&](const QConfigMapping& rules) {
     const PreparedModel prepared = prepareModel(model, rules).value();
-    return eased(prepared, samples, {}).value().simplified->str() != prepared.simplified->str();
+    return balanceChannels(prepared, samples, {}).value().simplified->str() != prepared.simplified->str();
   };
   EXPECT_FALSE(moved(QConfigMapping().global(keepFloat())));
   EXPECT_TRUE(moved(defaultQConfigMapping(Backend::x86)));
@@ -181,7 +181,7 @@ TEST(Api, WhatDoesNotHelpIsNotMovedAndSaid) {
   RecoverOptions options;
   options.remark = [&](const Remark& r) { remarks.push_back(r); };
   const PreparedModel prepared = prepareModel(model, defaultQConfigMapping(Backend::x86)).value();
-  const PreparedModel easier = eased(prepared, samples, options).value();
+  const PreparedModel easier = balanceChannels(prepared, samples, options).value();
   ASSERT_EQ(remarks.size(), 1u);
   EXPECT_NE(remarks[0].message.find("equalize is left out"), std::string::npos) << remarks[0].message;
   EXPECT_EQ(easier.simplified, prepared.simplified);

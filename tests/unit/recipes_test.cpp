@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 
 #include "ir/files.h"
+#include "ir/text.h"
 #include "passes/pass_manager.h"
+#include "runtime/workflow/prepared_model.h"
 #include "runtime/workflow/recover.h"
 
 namespace qc {
@@ -25,7 +27,7 @@ TEST(Recipes, RowsAreWhole) {
 
 TEST(Recipes, AreInTheHandbook) {
   const std::string page = readFile(QC_SOURCE_DIR "/quantizer/README.md", 1 << 20).value();
-  for (const Recipe& recipe : recipes()) EXPECT_THAT(page, HasSubstr("| `--" + std::string(recipe.name))) << "a row of the table";
+  EXPECT_THAT(page, HasSubstr("\n\n" + recipeTable() + "\n")) << "the table is what `qcompile doctor --recipes` prints";
 }
 
 TEST(Recipes, UnknownNamesAndChoicesAreRefused) {
@@ -36,6 +38,25 @@ TEST(Recipes, UnknownNamesAndChoicesAreRefused) {
   const Status choice = RecoverOptions().choose("bias-correction", "slow").checkChoices();
   ASSERT_FALSE(choice);
   EXPECT_THAT(choice.error().render(), HasSubstr("choose off or fast or full"));
+}
+
+// The rules choose where the caller does not.
+TEST(Recipes, AreNamedInRules) {
+  const QConfigMapping rules = QConfigMapping::parse(R"({"recipes": {"equalize": "off", "bias-correction": "full"}})").value();
+  EXPECT_EQ(QConfigMapping::parse(rules.toJson()).value().recipes(), rules.recipes());
+  const RecoverOptions options = RecoverOptions().choose("bias-correction", "off").under(rules);
+  for (const Recipe& recipe : recipes())
+    EXPECT_EQ(options.choiceOf(recipe),
+              recipe.name == "equalize" || recipe.name == "bias-correction" ? std::string_view("off") : recipe.byDefault)
+        << recipe.name;
+  const Model model(parseGraph("graph @g(%x: f32[4]) {\n  %y = relu %x : f32[4]\n  return %y\n}\n").value(), "g");
+  const auto told = [&](const char* text) {
+    const auto prepared = prepareModel(model, QConfigMapping::parse(text).value());
+    return prepared ? std::string("no error") : prepared.error().render();
+  };
+  EXPECT_EQ(told(R"({"recipes": {"equalize": "off"}})"), "no error");
+  EXPECT_THAT(told(R"({"recipes": {"equalise": "off"}})"), HasSubstr("did you mean 'equalize'"));
+  EXPECT_THAT(told(R"({"recipes": {"equalize": "maybe"}})"), HasSubstr("choose on or off"));
 }
 
 // A pass that cannot do without data is refused where nothing provides it, before any pass of the pipeline has run.

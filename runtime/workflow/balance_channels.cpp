@@ -25,7 +25,7 @@ constexpr double kMinGain = 0.5;  // dB, below which luck decides
 using Ways = std::set<const Recipe*>;  // those that act; their order is that of the rows
 
 // A simplified graph with what the channels say moved into weights; `acted`: which of the ways found something to move.
-Result<Graph> easedGraph(Graph graph, const ChannelsByValue& channels, const Ways& ways, Ways* acted = nullptr) {
+Result<Graph> balancedGraph(Graph graph, const ChannelsByValue& channels, const Ways& ways, Ways* acted = nullptr) {
   PassContext cx;
   cx.provide(channels);
   for (const Recipe& recipe : recipes()) {
@@ -46,8 +46,8 @@ std::string allOff() {
   return text;
 }
 
-// The eased model at other shapes: by the same channels, so that its weights are the same.
-Model::Reshaper easedReshaper(const PreparedModel& model, const ChannelsByValue& channels, const Ways& ways) {
+// The balanced model at other shapes: by the same channels, so that its weights are the same.
+Model::Reshaper balancedReshaper(const PreparedModel& model, const ChannelsByValue& channels, const Ways& ways) {
   if (!model.reshaper) return {};
   return [reshaper = model.reshaper, name = model.name, graph = model.simplified, channels, ways](const Shapes& shapes) -> Result<Model> {
     QC_ASSIGN(Graph other, simplifiedAt(reshaper, shapes));
@@ -56,30 +56,30 @@ Model::Reshaper easedReshaper(const PreparedModel& model, const ChannelsByValue&
         return fail(ErrorCode::kUnsupported, "this value does not exist at the shapes of a sample")
             .on(value)
             .help(fmt::format("calibrate with {}, or with samples of the model's shape", allOff()));
-    QC_ASSIGN(Graph eased, easedGraph(std::move(other), channels, ways));
-    return Model(std::move(eased), name);
+    QC_ASSIGN(Graph balanced, balancedGraph(std::move(other), channels, ways));
+    return Model(std::move(balanced), name);
   };
 }
 
-struct Easing {
+struct Balancing {
   PreparedModel model;
   const RecoverOptions& options;
   const Dataset &seen, &unseen;   // by the channels that trials go by
   ChannelsByValue whole, parted;  // of all samples; of those seen
 
   Result<PreparedModel> at(const Ways& ways, const ChannelsByValue& channels) const {
-    QC_ASSIGN(Graph graph, easedGraph(model.simplified->clone(), channels, ways));
-    return prepareModel(Model(std::move(graph), model.name, easedReshaper(model, channels, ways)), *model.rules,
+    QC_ASSIGN(Graph graph, balancedGraph(model.simplified->clone(), channels, ways));
+    return prepareModel(Model(std::move(graph), model.name, balancedReshaper(model, channels, ways)), *model.rules,
                         {.insertions = model.insertions, .simplified = true});
   }
 
   // What the outputs of the int8 model have on samples that its ranges have not seen, in dB; nothing when none of those has its shapes.
-  Result<std::optional<double>> trial(const PreparedModel& eased) const {
-    QC_ASSIGN(const Ranges ranges, calibrate(eased, seen.thinned(kTrialSamples), {.threads = options.threads}));
+  Result<std::optional<double>> trial(const PreparedModel& balanced) const {
+    QC_ASSIGN(const Ranges ranges, calibrate(balanced, seen.thinned(kTrialSamples), {.threads = options.threads}));
     QC_ASSIGN(const GroupParams params, ranges.params());
-    QC_ASSIGN(const Graph int8, convertedGraph(*eased.observed, params));
+    QC_ASSIGN(const Graph int8, convertedGraph(*balanced.observed, params));
     QC_ASSIGN(const Comparison found,
-              compareLayers(*eased.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
+              compareLayers(*balanced.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
     return found.samples > 0 ? std::optional(found.outputs()) : std::nullopt;
   }
 
@@ -88,7 +88,7 @@ struct Easing {
     Ways asked, acted;
     for (const Recipe& recipe : recipes())
       if (recipe.movesChannels() && options.uses(recipe)) asked.insert(&recipe);
-    QC_TRY(easedGraph(model.simplified->clone(), whole, asked, &acted));
+    QC_TRY(balancedGraph(model.simplified->clone(), whole, asked, &acted));
     if (acted.empty()) return std::move(model);
     if (unseen.size() == 0) return at(acted, whole);
     Ways chosen;
@@ -102,12 +102,12 @@ struct Easing {
       if (!acted.contains(&recipe)) continue;
       Ways more = chosen;
       more.insert(&recipe);
-      QC_ASSIGN(const PreparedModel eased, at(more, parted));
-      QC_ASSIGN(const std::optional<double> found, trial(eased));
+      QC_ASSIGN(const PreparedModel balanced, at(more, parted));
+      QC_ASSIGN(const std::optional<double> found, trial(balanced));
       const bool helps = *found >= *least + kMinGain;
       if (options.remark && !helps)
         options.remark(
-            {"ease", "",
+            {"balance-channels", "",
              fmt::format("{} is left out, it gains too little: {:.1f} dB with it, {:.1f} without, at the outputs on {} samples that its "
                          "statistics did not see",
                          recipe.name, *found, *least, std::min(unseen.size(), kTrialChecks))});
@@ -120,9 +120,10 @@ struct Easing {
   }
 };
 
-Result<PreparedModel> easedByRecipes(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
+Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samples, const RecoverOptions& wanted) {
   const DefinedArithmetic defined;
   QC_TRY(checkPrepared(model));
+  const RecoverOptions options = wanted.under(model.rules);
   QC_TRY(options.checkChoices());
   if (!model.rules || samples.size() == 0 || int8Layers(*model.observed).empty()) return model;
   const Graph& graph = *model.simplified;
@@ -179,7 +180,7 @@ Result<PreparedModel> easedByRecipes(PreparedModel model, const Dataset& samples
       if (own.size() > 0 && isSeen(indices[i])) parted[k].add(there->taps.value(v));
     }
   }
-  Easing easing{std::move(model), options, seen, options.check ? *options.check : own, {}, {}};
+  Balancing easing{std::move(model), options, seen, options.check ? *options.check : own, {}, {}};
   for (size_t k = 0; k < names.size(); ++k) {
     easing.whole.insert_or_assign(names[k], std::move(whole[k]).take());
     easing.parted.insert_or_assign(names[k], own.size() > 0 ? std::move(parted[k]).take() : easing.whole[names[k]]);
@@ -189,8 +190,8 @@ Result<PreparedModel> easedByRecipes(PreparedModel model, const Dataset& samples
 
 }  // namespace
 
-Result<PreparedModel> eased(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
-  return withoutExceptions([&] { return easedByRecipes(std::move(model), samples, options); });
+Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
+  return withoutExceptions([&] { return balancedByRecipes(std::move(model), samples, options); });
 }
 
 }  // namespace qc
