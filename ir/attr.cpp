@@ -9,7 +9,8 @@ namespace qc {
 namespace {
 
 // In the order of Attr's alternatives and of AttrKind.
-constexpr std::string_view kKindNames[] = {"integer", "real", "string", "integers", "reals", "dtype", "quant", "expression", "packing"};
+constexpr std::string_view kKindNames[] = {"integer", "real",  "string",     "integers", "reals",
+                                           "dtype",   "quant", "expression", "packing",  "dims"};
 static_assert(std::size(kKindNames) == std::variant_size_v<Attr>);
 
 template <class T, class Print>
@@ -36,6 +37,9 @@ struct AttrPrinter {
   std::string operator()(const QuantAttr& value) const { return value.params ? qc::toString(*value.params) : "none"; }
   std::string operator()(const ExprAttr& value) const { return quoted(value.text()); }
   std::string operator()(const Packing& value) const { return quoted(value.str()); }
+  std::string operator()(const std::vector<DimExpr>& values) const {
+    return listText(values, [](const DimExpr& d) { return d.str(); });
+  }
 };
 
 auto lowerBound(auto& items, std::string_view name) {
@@ -93,6 +97,12 @@ int64_t AttrDict::integer(std::string_view name) const { return get<int64_t>(nam
 double AttrDict::real(std::string_view name) const { return get<double>(name); }
 const std::string& AttrDict::string(std::string_view name) const { return get<std::string>(name); }
 const std::vector<int64_t>& AttrDict::integers(std::string_view name) const { return get<std::vector<int64_t>>(name); }
+std::vector<DimExpr> AttrDict::dims(std::string_view name) const {
+  const Attr* attr = find(name);
+  if (const auto* dims = attr ? std::get_if<std::vector<DimExpr>>(attr) : nullptr) return *dims;
+  const std::vector<int64_t>& sizes = integers(name);
+  return {sizes.begin(), sizes.end()};
+}
 const std::vector<double>& AttrDict::reals(std::string_view name) const { return get<std::vector<double>>(name); }
 DType AttrDict::dtype(std::string_view name) const { return get<DType>(name); }
 const QuantPtr& AttrDict::quant(std::string_view name) const { return get<QuantAttr>(name).params; }

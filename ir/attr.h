@@ -42,11 +42,13 @@ class ExprAttr {
   std::optional<ScalarExpr> tree_;
 };
 
-// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 ..".  The last two
-// are read as strings, and become what the op's declaration says when the node is made.
-using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr, ExprAttr, Packing>;
+// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 ..".  [N,2*T].  Those of
+// expressions and packings are read as strings, and become what the op's declaration says when the node is made.
+using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr, ExprAttr, Packing,
+                          std::vector<DimExpr>>;
 
-enum class AttrKind { integer, real, string, integers, reals, dtype, quant, expression, packing };
+// dims: sizes, starts and the like that may follow from free dims.  Where none does the value is a list of integers, and is read as such.
+enum class AttrKind { integer, real, string, integers, reals, dtype, quant, expression, packing, dims };
 AttrKind kindOf(const Attr& attr);
 std::string_view toString(AttrKind kind);
 std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
@@ -90,7 +92,8 @@ class AttrDict {
   int64_t integer(std::string_view name) const;
   double real(std::string_view name) const;
   const std::string& string(std::string_view name) const;
-  const std::vector<int64_t>& integers(std::string_view name) const;
+  const std::vector<int64_t>& integers(std::string_view name) const;  // of dims: QC_CHECK that none is free
+  std::vector<DimExpr> dims(std::string_view name) const;             // integers as well
   const std::vector<double>& reals(std::string_view name) const;
   DType dtype(std::string_view name) const;
   const QuantPtr& quant(std::string_view name) const;

@@ -460,6 +460,16 @@ DimExpr floorDiv(const DimExpr& a, const DimExpr& b) {
 
 DimExpr ceilDiv(const DimExpr& a, const DimExpr& b) { return floorDiv(a + b - 1, b); }
 DimExpr mod(const DimExpr& a, const DimExpr& b) { return a - b * floorDiv(a, b); }
+
+std::optional<std::vector<int64_t>> constants(std::span<const DimExpr> list) {
+  std::vector<int64_t> values;
+  for (const DimExpr& e : list) {
+    const auto value = e.constant();
+    if (!value) return std::nullopt;
+    values.push_back(*value);
+  }
+  return values;
+}
 DimExpr min(const DimExpr& a, const DimExpr& b) { return extreme(Atom::Kind::min, a, b); }
 DimExpr max(const DimExpr& a, const DimExpr& b) { return extreme(Atom::Kind::max, a, b); }
 

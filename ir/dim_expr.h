@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ir/status.h"
 
@@ -61,6 +62,7 @@ class DimExpr {
 
 DimExpr operator-(const DimExpr& a);
 DimExpr ceilDiv(const DimExpr& a, const DimExpr& b);
-DimExpr mod(const DimExpr& a, const DimExpr& b);  // with the sign of b, as Python and ONNX (fmod=0) have it
+std::optional<std::vector<int64_t>> constants(std::span<const DimExpr> list);  // nothing: one of them is none
+DimExpr mod(const DimExpr& a, const DimExpr& b);                               // with the sign of b, as Python and ONNX (fmod=0) have it
 
 }  // namespace qc

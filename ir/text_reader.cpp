@@ -117,6 +117,15 @@ std::string_view TextReader::dimText() const {
   return text_.substr(token_.offset, end - token_.offset);
 }
 
+Result<DimExpr> TextReader::dimExpr(std::string_view text) {
+  const size_t offset = token_.offset;
+  auto expr = DimExpr::parse(text);
+  if (!expr) return failAt(offset, expr.error().message());
+  lexer_ = Lexer(text_, offset + text.size());
+  token_ = lexer_.next();
+  return expr;
+}
+
 Result<Shape> TextReader::shape() {
   QC_TRY(expect("[", "before the dims of a type"));
   Shape shape;
@@ -127,13 +136,10 @@ Result<Shape> TextReader::shape() {
     if (shape.size() == kMaxRank) return fail("a type has at most {} dims", kMaxRank);
     const std::string_view text = dimText();
     if (text.find_first_not_of("-0123456789") != std::string_view::npos) {
-      const auto expr = DimExpr::parse(text);
-      if (!expr) return failAt(offset, expr.error().message());
-      const auto constant = expr->constant();
+      QC_ASSIGN(const DimExpr expr, dimExpr(text));
+      const auto constant = expr.constant();
       if (constant && *constant < 0) return failAt(offset, fmt::format("a dim is not negative, but this is {}", *constant));
-      shape.emplace_back(*expr);
-      lexer_ = Lexer(text_, offset + text.size());
-      token_ = lexer_.next();
+      shape.emplace_back(expr);
     } else {
       QC_ASSIGN(const int64_t size, integer("a dim: a size, a symbol, '?' or an expression of them"));
       if (size < 0) return failAt(offset, fmt::format("a dim is not negative, but this is {}", size));
@@ -240,9 +246,18 @@ Result<Attr> TextReader::attrList() {
   QC_TRY(expect("[", "before a list"));
   std::vector<int64_t> integers;
   std::vector<double> reals;
+  std::vector<DimExpr> dims;
   bool anyReal = false;
   if (takeIf("]")) return Attr(std::move(integers));
   do {
+    if (const std::string_view text = dimText();
+        !anyReal && (!dims.empty() || text != token_.text || token_.kind == Token::Kind::word) && !(token_.is("inf") || token_.is("nan"))) {
+      // A list with one free dim is a list of dims.
+      if (dims.empty()) dims.assign(integers.begin(), integers.end());
+      QC_ASSIGN(DimExpr dim, dimExpr(text));
+      dims.push_back(std::move(dim));
+      continue;
+    }
     if (isReal(token_)) anyReal = true;
     if (anyReal) {
       // A list with one real is a list of reals: what was read as integers is kept as such.
@@ -255,6 +270,7 @@ Result<Attr> TextReader::attrList() {
     }
   } while (takeIf(","));
   QC_TRY(expect("]", "behind a list"));
+  if (!dims.empty()) return Attr(std::move(dims));
   return anyReal ? Attr(std::move(reals)) : Attr(std::move(integers));
 }
 

@@ -54,6 +54,7 @@ class TextReader {
 
  private:
   std::string_view dimText() const;
+  Result<DimExpr> dimExpr(std::string_view text);  // which dimText() found
   template <class T>
   Result<T> number(std::string_view what);
   Result<QuantPtr> quantLiteral();  // behind `q`

@@ -39,7 +39,9 @@ Result<bool> coerce(Attr& value, const AttrSpec& spec) {
   }
   if (const auto* expression = std::get_if<ExprAttr>(&value)) QC_TRY(expression->check());
   if (const auto* packing = std::get_if<Packing>(&value)) QC_TRY(packing->check());
-  if (kindOf(value) == kind) return true;
+  if (const auto* dims = std::get_if<std::vector<DimExpr>>(&value); dims && kind == AttrKind::dims)
+    if (auto sizes = constants(*dims)) value = std::move(*sizes);
+  if (kindOf(value) == kind || (kind == AttrKind::dims && kindOf(value) == AttrKind::integers)) return true;
   if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::real) {
     value = static_cast<double>(*number);
     return true;
@@ -48,7 +50,8 @@ Result<bool> coerce(Attr& value, const AttrSpec& spec) {
     value = std::vector<double>(list->begin(), list->end());
     return true;
   }
-  if (const auto* list = std::get_if<std::vector<double>>(&value); list && list->empty() && kind == AttrKind::integers) {
+  if (const auto* list = std::get_if<std::vector<double>>(&value);
+      list && list->empty() && (kind == AttrKind::integers || kind == AttrKind::dims)) {
     value = std::vector<int64_t>();
     return true;
   }

@@ -60,6 +60,7 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
     ImportOptions import;
     import.shapes = options.shapes;
     import.values = options.values;
+    import.freeDims = options.freeDims;
     QC_ASSIGN(Graph graph, importOnnxFile(path, import));
     return Model(std::move(graph), name, [path, options](const Shapes& shapes) {
       LoadOptions other = options;

@@ -23,6 +23,9 @@ struct LoadOptions {
   Shapes shapes = {};
   // Inputs that become constants: what decides shapes or branches (a sampling rate, a mode).  One number fits an input of any numeric type.
   std::map<std::string, Tensor> values = {};
+  // Dims that `shapes` does not bind stay free, the leading ones as well: symbols, which the pass bind-shapes settles.  What runs the model
+  // needs them bound.
+  bool freeDims = false;
 };
 
 class Model {

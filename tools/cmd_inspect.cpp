@@ -20,7 +20,7 @@ namespace {
 struct InspectOptions {
   ModelOptions model;
   EngineOptions engine;
-  bool text = false, kernels = false, json = false;
+  bool text = false, freeDims = false, kernels = false, json = false;
 };
 
 using Ports = std::vector<std::pair<std::string, std::string>>;
@@ -73,7 +73,9 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
   for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
     QC_TRY(refuseWithoutEffect(verb, {{option, o.kernels, "where nothing is compiled", "add --kernels, or leave it out"}}));
   if (o.text) {
-    QC_ASSIGN(const Model model, o.model.load());
+    QC_ASSIGN(LoadOptions loading, o.model.options());
+    loading.freeDims = o.freeDims;
+    QC_ASSIGN(const Model model, load(o.model.path, loading));
     fmt::print("{}", print(model.graph(), {.locations = true}));
     return {};
   }
@@ -175,6 +177,7 @@ void addInspectCommand(CLI::App& app, int& exitCode) {
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   CLI::Option* text = verb->add_flag("--text", options->text, "the imported graph as .qir, and nothing else");
+  verb->add_flag("--free-dims", options->freeDims, "keep dims that --shape does not bind, as symbols")->needs(text);
   verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text);
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text);
   verb->callback([options, verb, &exitCode] { exitCode = report(inspect(*options, *verb)); });

@@ -30,13 +30,13 @@ class Binder {
       if (!constants.contains(info.name()) && names_.insert(info.name()).second) inputs_.push_back(&info);
   }
 
-  Result<std::map<std::string, Ints>> run() {
+  Result<std::map<std::string, Shape>> run() {
     QC_TRY(takeGiven());
-    std::map<std::string, Ints> sizes;
+    std::map<std::string, Shape> sizes;
     for (const auto* info : inputs_) {
       if (options_.values.contains(info->name())) continue;
       const auto given = options_.shapes.find(info->name());
-      sizes[info->name()] = given != options_.shapes.end() ? given->second : inferred(*info);
+      sizes[info->name()] = given != options_.shapes.end() ? toShape(given->second) : inferred(*info);
     }
     QC_TRY(reportFree());
     return sizes;
@@ -149,13 +149,13 @@ class Binder {
     if (value.rank() == shapeOf(info).dim_size()) static_cast<void>(takeSizes(info, value.sizes()));
   }
 
-  Ints inferred(const onnx::ValueInfoProto& info) {
+  Shape inferred(const onnx::ValueInfoProto& info) {
     if (!info.type().tensor_type().has_shape() && info.type().has_tensor_type()) {
       free_.push_back(fmt::format("'{}' (of any number of dims)", info.name()));
       remedies_.insert(fmt::format("{}=1x3x224x224", info.name()));
       return {};
     }
-    Ints sizes;
+    Shape sizes;
     std::string example;
     bool unnamed = false, isFree = false;
     const auto& shape = shapeOf(info);
@@ -164,7 +164,9 @@ class Binder {
       const std::string symbol = symbolOf(dim);
       const auto known = isFixed(dim) ? known_.end() : known_.find(symbol);
       if (isFixed(dim) || known != known_.end()) {
-        sizes.push_back(isFixed(dim) ? dim.dim_value() : known->second.size);
+        sizes.emplace_back(isFixed(dim) ? dim.dim_value() : known->second.size);
+      } else if (options_.freeDims) {
+        sizes.push_back(Dim::symbol(symbol.empty() ? fmt::format("{}.{}", info.name(), d) : symbol));
       } else {
         if (d > 0) {
           free_.push_back(fmt::format("dim {} of '{}' [{}]", d, info.name(), declaredShape(info)));
@@ -172,9 +174,9 @@ class Binder {
           unnamed = unnamed || symbol.empty();
           if (!symbol.empty()) freeSymbols_.insert(symbol);
         }
-        sizes.push_back(1);
+        sizes.emplace_back(1);
       }
-      example += (d ? "x" : "") + (isFixed(dim) || known != known_.end() || d == 0 ? std::to_string(sizes.back()) : "N");
+      example += (d ? "x" : "") + (isFixed(dim) || known != known_.end() || d == 0 ? sizes.back().str() : "N");
     }
     if (isFree) {
       if (free_.size() == 1 || firstFree_.empty()) firstFree_ = info.name();
@@ -217,7 +219,7 @@ std::string declaredShape(const onnx::ValueInfoProto& info) {
 
 bool isFixed(const Dimension& dim) { return dim.has_dim_value() && dim.dim_value() >= 0; }
 
-Result<std::map<std::string, Ints>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options) {
+Result<std::map<std::string, Shape>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options) {
   return Binder(graph, options).run();
 }
 

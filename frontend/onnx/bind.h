@@ -18,7 +18,8 @@ namespace qc {
 // Sizes by input, initializers that are listed as inputs left out.  A dim takes its fixed size; else that of `options` for its input; else
 // the one that its symbol has elsewhere; else, where it is the leading one, 1.  One error names everything that stays free.  Two sizes for
 // one symbol and names that the model does not have are errors.
-Result<std::map<std::string, std::vector<int64_t>>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options);
+// With options.freeDims what nothing binds stays free, the leading dims as well.
+Result<std::map<std::string, Shape>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options);
 
 // A dim that nothing fixes: a symbol, or a dim without one.
 struct FreeDim {

@@ -195,6 +195,11 @@ Status OnnxImporter::checkArity(const OnnxOp& row, const OnnxNode& node) {
     return fail(ErrorCode::kInvalidModel, "{} takes at most {} inputs, {} are given", row.name, row.maxInputs, node.numInputs());
   for (int i = 0; i < row.minInputs; ++i)
     if (!node.input(i) && !(row.optional >> i & 1)) return fail(ErrorCode::kInvalidModel, "{} lacks input {}", row.name, i);
+  for (int i = 0; i < node.numInputs() && !row.freeDims; ++i)
+    if (node.input(i) && !node.type(i).isStatic())
+      return fail(ErrorCode::kUnsupported, "{} of {}, whose dims are free", row.name, node.type(i).str())
+          .on(node.input(i)->name())
+          .help("bind the dims of the inputs that it follows from");
   return {};
 }
 

@@ -246,14 +246,15 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
       QC_TRY(bindValue(info, *dtype, value->second, scope));
       continue;
     }
-    const std::vector<int64_t>& sizes = shapes.at(info.name());
+    const Shape& shape = shapes.at(info.name());
     int64_t bytes = sizeOf(*dtype);
-    for (const int64_t s : sizes) {
-      if (s > 0 && bytes > (int64_t{1} << 40) / s)
-        return fail(ErrorCode::kResource, "an input of {}", toString(Attr(sizes))).on(info.name());
-      bytes *= s;
+    for (const Dim& dim : shape) {
+      const int64_t size = dim.isStatic() ? dim.size() : 1;
+      if (size > 0 && bytes > (int64_t{1} << 40) / size)
+        return fail(ErrorCode::kResource, "an input of [{}]", toString(shape)).on(info.name());
+      bytes *= std::max<int64_t>(size, 1);
     }
-    QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, toShape(sizes))))}));
+    QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, shape)))}));
   }
   return {};
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/interp.h"
 
@@ -125,6 +126,12 @@ Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what
   return t->toInts();
 }
 
+Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what) const {
+  if (const auto values = followsFromDims(input(i)) ? dimValuesOf(input(i)) : std::nullopt) return values->elements;
+  QC_ASSIGN(const std::vector<int64_t> values, constantInts(i, what));
+  return std::vector<DimExpr>(values.begin(), values.end());
+}
+
 Result<double> OnnxNode::constantScalar(int i, std::string_view what) const {
   QC_ASSIGN(const Tensor* t, constant(i, what));
   if (t->numElements() != 1) return error(ErrorCode::kInvalidModel, "{} is {}, expected one value", what, t->type().str());
@@ -177,6 +184,13 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
     QC_ASSIGN(folded, foldNode(*node, budget_));
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));
+  if (!folded) {
+    QC_ASSIGN(const auto values, foldDims(*node));
+    if (values) {
+      for (size_t i = 0; i < results.size(); ++i) results[i] = makeDimValues(b, (*values)[i]);
+      graph_.erase(node);
+    }
+  }
   if (!folded) return results;
   for (size_t i = 0; i < results.size(); ++i) results[i] = b.constant({}, std::move((*folded)[i]), results[i]->type().quant);
   graph_.erase(node);
@@ -197,6 +211,21 @@ Value* OnnxNode::constantValue(Tensor tensor, QuantPtr quant) {
 Value* OnnxNode::scalar(float value) { return constantValue(Tensor::ofFloats({}, std::vector{value})); }
 Value* OnnxNode::ints(const std::vector<int64_t>& values) {
   return constantValue(Tensor::ofInts({static_cast<int64_t>(values.size())}, values));
+}
+Value* OnnxNode::dimValues(std::vector<int64_t> sizes, std::vector<DimExpr> elements) {
+  Builder b(graph_);
+  b.at(location_);
+  return makeDimValues(b, {DType::s64, std::move(sizes), std::move(elements)});
+}
+
+std::vector<DimExpr> OnnxNode::dims(int i) const {
+  std::vector<DimExpr> dims;
+  for (const Dim& dim : type(i).shape) dims.push_back(dim.expr());
+  return dims;
+}
+
+Result<Value*> OnnxNode::reshapeToDims(Value* v, std::vector<DimExpr> shape) {
+  return create("reshape", {v}, {{"shape", std::move(shape)}});
 }
 Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return create("reshape", {v}, {{"shape", std::move(shape)}}); }
 

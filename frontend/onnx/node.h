@@ -53,6 +53,8 @@ class OnnxNode {
   // Operands that must be constants: sizes, axes, scales.
   Result<const Tensor*> constant(int i, std::string_view what) const;
   Result<std::vector<int64_t>> constantInts(int i, std::string_view what) const;
+  // The same of sizes, starts and the like where free dims are kept.
+  Result<std::vector<DimExpr>> constantDims(int i, std::string_view what) const;
   Result<double> constantScalar(int i, std::string_view what) const;
   Result<int64_t> constantInteger(int i, std::string_view what) const;  // a whole number, also where a float holds it
   // An attribute that became an operand in a later opset: whichever is there, or nothing.
@@ -68,7 +70,10 @@ class OnnxNode {
   Value* constantValue(Tensor tensor, QuantPtr quant = nullptr);
   Value* scalar(float value);
   Value* ints(const std::vector<int64_t>& values);
+  Value* dimValues(std::vector<int64_t> sizes, std::vector<DimExpr> elements);  // s64
   Result<Value*> reshape(Value* v, std::vector<int64_t> shape);
+  Result<Value*> reshapeToDims(Value* v, std::vector<DimExpr> shape);
+  std::vector<DimExpr> dims(int i) const;  // of an operand's shape
   Graph& graph() { return graph_; }
 
   Status setOutputs(std::vector<Value*> outputs);
@@ -100,6 +105,7 @@ struct OnnxOp {
   std::function<Status(OnnxNode&)> convert;
   std::string domain = {};
   uint32_t optional = 0;  // bit i: operand i may be absent although i < minInputs
+  bool freeDims = false;  // takes operands whose dims are free
 };
 
 }  // namespace qc

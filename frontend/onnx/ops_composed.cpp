@@ -378,15 +378,15 @@ Status einsum(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxComposedOps() {
   static const OnnxOp kOps[] = {
-      {"RMSNormalization", 2, 2, rmsNormalization},
-      {"SimplifiedLayerNormalization", 2, 2, rmsNormalization},
-      {"MeanVarianceNormalization", 1, 1, meanVarianceNormalization},
+      {.name = "RMSNormalization", .minInputs = 2, .maxInputs = 2, .convert = rmsNormalization, .freeDims = true},
+      {.name = "SimplifiedLayerNormalization", .minInputs = 2, .maxInputs = 2, .convert = rmsNormalization, .freeDims = true},
+      {.name = "MeanVarianceNormalization", .minInputs = 1, .maxInputs = 1, .convert = meanVarianceNormalization, .freeDims = true},
       {"LpPool", 1, 1, lpPool},
-      {"GlobalLpPool", 1, 1, globalLpPool},
+      {.name = "GlobalLpPool", .minInputs = 1, .maxInputs = 1, .convert = globalLpPool, .freeDims = true},
       {"CenterCropPad", 2, 2, centerCropPad},
       {"EyeLike", 1, 1, eyeLike},
       {"Hardmax", 1, 1, hardmax},
-      {"Shrink", 1, 1, shrink},
+      {.name = "Shrink", .minInputs = 1, .maxInputs = 1, .convert = shrink, .freeDims = true},
       {"Einsum", 1, -1, einsum},
   };
   return kOps;

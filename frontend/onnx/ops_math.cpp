@@ -115,17 +115,21 @@ Status prelu(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxMathOps() {
   static const OnnxOp kOps[] = {
-      {"Swish", 1, 1, swish},
-      {"Identity", 1, 1, [](OnnxNode& n) { return n.setOutput(n.input(0)); }},
-      {"Clip", 1, 3, clip},
-      {"PRelu", 2, 2, prelu},
-      {"Cast", 1, 1, cast},
-      {"CastLike", 2, 2, castLike},
-      {"Pow", 2, 2, pow},
-      {"Max", 1, -1, folded("max")},
-      {"Min", 1, -1, folded("min")},
-      {"Sum", 1, -1, folded("add")},
-      {"Mean", 1, -1, folded("add", true)},
+      {.name = "Swish", .minInputs = 1, .maxInputs = 1, .convert = swish, .freeDims = true},
+      {.name = "Identity",
+       .minInputs = 1,
+       .maxInputs = 1,
+       .convert = [](OnnxNode& n) { return n.setOutput(n.input(0)); },
+       .freeDims = true},
+      {.name = "Clip", .minInputs = 1, .maxInputs = 3, .convert = clip, .freeDims = true},
+      {.name = "PRelu", .minInputs = 2, .maxInputs = 2, .convert = prelu, .freeDims = true},
+      {.name = "Cast", .minInputs = 1, .maxInputs = 1, .convert = cast, .freeDims = true},
+      {.name = "CastLike", .minInputs = 2, .maxInputs = 2, .convert = castLike, .freeDims = true},
+      {.name = "Pow", .minInputs = 2, .maxInputs = 2, .convert = pow, .freeDims = true},
+      {.name = "Max", .minInputs = 1, .maxInputs = -1, .convert = folded("max"), .freeDims = true},
+      {.name = "Min", .minInputs = 1, .maxInputs = -1, .convert = folded("min"), .freeDims = true},
+      {.name = "Sum", .minInputs = 1, .maxInputs = -1, .convert = folded("add"), .freeDims = true},
+      {.name = "Mean", .minInputs = 1, .maxInputs = -1, .convert = folded("add", true), .freeDims = true},
   };
   return kOps;
 }

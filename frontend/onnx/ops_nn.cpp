@@ -15,14 +15,18 @@ namespace {
 constexpr int64_t kMaxWindow = int64_t{1} << 30;
 
 // SAME padding puts the odd element at the end (UPPER) or the beginning (LOWER).
-Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, const Ints& spatial) {
+Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::span<const Dim> spatial) {
   if (mode == "NOTSET") return {};
   w.pads.assign(2 * spatial.size(), 0);
   if (mode == "VALID") return {};
   if (mode != "SAME_UPPER" && mode != "SAME_LOWER") return n.error(ErrorCode::kInvalidModel, "auto_pad '{}'", mode);
   for (size_t d = 0; d < spatial.size(); ++d) {
-    const int64_t out = (spatial[d] + w.strides[d] - 1) / w.strides[d];
-    const int64_t total = std::max<int64_t>((out - 1) * w.strides[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - spatial[d], 0);
+    // With a stride of 1 the pads are the same for all sizes.
+    if (!spatial[d].isStatic() && w.strides[d] != 1)
+      return n.error(ErrorCode::kUnsupported, "auto_pad '{}' with a stride of {} along the free dim {}", mode, w.strides[d],
+                     spatial[d].str());
+    const int64_t size = spatial[d].isStatic() ? spatial[d].size() : kMaxWindow, out = (size + w.strides[d] - 1) / w.strides[d];
+    const int64_t total = std::max<int64_t>((out - 1) * w.strides[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - size, 0);
     const int64_t less = total / 2, more = total - less;
     w.pads[d] = mode == "SAME_UPPER" ? less : more;
     w.pads[d + spatial.size()] = mode == "SAME_UPPER" ? more : less;
@@ -55,8 +59,7 @@ Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
   QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
   QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
-  const Ints sizes = x.sizes();
-  QC_TRY(resolveAutoPad(n, w, autoPad, Ints(sizes.begin() + 2, sizes.end())));
+  QC_TRY(resolveAutoPad(n, w, autoPad, std::span(x.shape).subspan(2)));
   return w;
 }
 
@@ -65,14 +68,16 @@ namespace {
 // Negative pads crop first.
 Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
   if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return x;
-  Ints starts(usize(x->type().rank()), 0), sizes = x->type().sizes();
+  Ints starts(usize(x->type().rank()), 0);
+  std::vector<DimExpr> sizes;
+  for (const Dim& dim : x->type().shape) sizes.push_back(dim.expr());
   const size_t spatial = pads.size() / 2;
   for (size_t d = 0; d < spatial; ++d) {
     const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + spatial], 0);
     starts[d + 2] = before;
-    if (before > sizes[d + 2] || after > sizes[d + 2] - before)
-      return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
-    sizes[d + 2] -= before + after;
+    const int64_t size = sizes[d + 2].constant().value_or(INT64_MAX);
+    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    sizes[d + 2] = sizes[d + 2] - before - after;
     pads[d] = std::max<int64_t>(pads[d], 0);
     pads[d + spatial] = std::max<int64_t>(pads[d + spatial], 0);
   }
@@ -113,7 +118,12 @@ Status convTranspose(OnnxNode& n) {
   QC_TRY(checkOnnxWindow(n, {&strides, &dilations}, 1));
   QC_TRY(checkOnnxWindow(n, {&pads, &outputPadding}, 0));
   if (hasOutputShape || autoPad == "SAME_UPPER" || autoPad == "SAME_LOWER") {
-    const Ints sizes = x.sizes();
+    Ints sizes(x.shape.size(), 0);
+    for (size_t d = 2; d < sizes.size(); ++d) {
+      if (!x.shape[d].isStatic())
+        return n.error(ErrorCode::kUnsupported, "an output_shape or auto_pad for {}, whose dims are free", x.str());
+      sizes[d] = x.shape[d].size();
+    }
     Ints wanted;
     if (hasOutputShape) {
       QC_ASSIGN(wanted, n.integers("output_shape"));
@@ -171,7 +181,7 @@ Status batchNorm(OnnxNode& n) {
     for (int64_t d = 2; d < n.type(0).rank(); ++d) axes.push_back(d);
     const AttrDict kept{{"axes", axes}, {"keepdims", int64_t{0}}};
     Ints perChannel(usize(n.type(0).rank()), 1);
-    perChannel[1] = n.type(0).sizes()[1];
+    perChannel[1] = n.input(0)->constant()->sizes()[1];
     QC_ASSIGN(Value * mean, n.create("reduce_mean", {n.input(0)}, kept));
     QC_ASSIGN(Value * shift, n.reshape(mean, perChannel));
     QC_ASSIGN(Value * centred, n.create("sub", {n.input(0), shift}));
@@ -195,10 +205,10 @@ Status batchNorm(OnnxNode& n) {
 
 // One value per group, once for every channel of it.
 Result<Value*> perChannel(OnnxNode& n, Value* v, int64_t groups, int64_t channels) {
-  if (v->type().sizes() != Ints{groups} || groups < 1 || channels % groups) return v;  // the op says what it needs
-  QC_ASSIGN(v, n.reshape(v, {groups, 1}));
+  if (v->type().shape != toShape({groups}) || groups < 1 || channels % groups) return v;  // the op says what it needs
+  QC_ASSIGN(v, n.reshape(v, Ints{groups, 1}));
   QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Ints{groups, channels / groups}}}));
-  return n.reshape(v, {channels});
+  return n.reshape(v, Ints{channels});
 }
 
 // Scale and bias are one value per channel since opset 21, one per group before.
@@ -207,7 +217,8 @@ Status groupNorm(OnnxNode& n) {
   QC_ASSIGN(const int64_t groups, n.integer("num_groups"));
   Value *scale = n.input(1), *bias = n.input(2);
   if (n.opset() < 21 && n.type(0).rank() >= 2) {
-    const int64_t channels = n.type(0).sizes()[1];
+    if (!n.type(0).shape[1].isStatic()) return n.error(ErrorCode::kUnsupported, "{} of channels that are free", n.type(0).str());
+    const int64_t channels = n.type(0).shape[1].size();
     QC_ASSIGN(scale, perChannel(n, scale, groups, channels));
     QC_ASSIGN(bias, perChannel(n, bias, groups, channels));
   }
@@ -268,13 +279,13 @@ Status gemm(OnnxNode& n) {
   }
   const Dim columns = b->type().shape[0];
   // A bias of one value per column, in any of the shapes that broadcast to it.
-  const bool isBias =
-      c && c->type().isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns && c->type().numElements() == columns.size();
+  const bool isBias = c && c->type().isStatic() && columns.isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns &&
+                      c->type().numElements() == columns.size();
   Value* bias = nullptr;
   if (isBias) {
     bias = c;
     if (c->type().rank() > 1) {
-      QC_ASSIGN(bias, n.reshape(c, {columns.size()}));
+      QC_ASSIGN(bias, n.reshape(c, Ints{columns.size()}));
     }
   }
   QC_ASSIGN(Value * y, n.create("linear", {a, b, bias}));
@@ -289,17 +300,17 @@ Status softmax(OnnxNode& n, const char* op) {
   const TensorType& x = n.type(0);
   QC_ASSIGN(const int64_t raw, n.integer("axis", n.opset() < 13 ? 1 : -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, std::max(x.rank(), 1)));
-  const Ints sizes = x.sizes();
-  const bool flattens = n.opset() < 13 && std::any_of(sizes.begin() + axis + 1, sizes.end(), [](int64_t s) { return s != 1; });
+  const std::vector<DimExpr> sizes = n.dims(0);
+  const bool flattens = n.opset() < 13 && std::any_of(sizes.begin() + axis + 1, sizes.end(), [](const DimExpr& s) { return s != 1; });
   if (!flattens) {
     QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, {{"axis", axis}}));
     return n.setOutput(y);
   }
-  const int64_t rows = std::accumulate(sizes.begin(), sizes.begin() + axis, int64_t{1}, std::multiplies<>());
-  const int64_t columns = std::accumulate(sizes.begin() + axis, sizes.end(), int64_t{1}, std::multiplies<>());
-  QC_ASSIGN(Value * flat, n.reshape(n.input(0), {rows, columns}));
+  const DimExpr rows = std::accumulate(sizes.begin(), sizes.begin() + axis, DimExpr(1), std::multiplies<>());
+  const DimExpr columns = std::accumulate(sizes.begin() + axis, sizes.end(), DimExpr(1), std::multiplies<>());
+  QC_ASSIGN(Value * flat, n.reshapeToDims(n.input(0), {rows, columns}));
   QC_ASSIGN(Value * y, n.create(op, {flat}, {{"axis", int64_t{1}}}));
-  QC_ASSIGN(y, n.reshape(y, sizes));
+  QC_ASSIGN(y, n.reshapeToDims(y, sizes));
   return n.setOutput(y);
 }
 
@@ -328,19 +339,31 @@ Status lpNormalization(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxNnOps() {
   static const OnnxOp kOps[] = {
-      {"Conv", 2, 3, conv},
-      {"ConvTranspose", 2, 3, convTranspose},
-      {"MaxPool", 1, 1, [](OnnxNode& n) { return pool(n, "max_pool"); }},
-      {"AveragePool", 1, 1, [](OnnxNode& n) { return pool(n, "avg_pool"); }},
-      {"GlobalAveragePool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_mean"); }},
-      {"GlobalMaxPool", 1, 1, [](OnnxNode& n) { return globalPool(n, "reduce_max"); }},
-      {"BatchNormalization", 5, 5, batchNorm},
-      {"GroupNormalization", 3, 3, groupNorm},
-      {"LayerNormalization", 2, 3, layerNorm},
-      {"LpNormalization", 1, 1, lpNormalization},
-      {"Gemm", 2, 3, gemm},
-      {"Softmax", 1, 1, [](OnnxNode& n) { return softmax(n, "softmax"); }},
-      {"LogSoftmax", 1, 1, [](OnnxNode& n) { return softmax(n, "log_softmax"); }},
+      {.name = "Conv", .minInputs = 2, .maxInputs = 3, .convert = conv, .freeDims = true},
+      {.name = "ConvTranspose", .minInputs = 2, .maxInputs = 3, .convert = convTranspose, .freeDims = true},
+      {.name = "MaxPool", .minInputs = 1, .maxInputs = 1, .convert = [](OnnxNode& n) { return pool(n, "max_pool"); }, .freeDims = true},
+      {.name = "AveragePool", .minInputs = 1, .maxInputs = 1, .convert = [](OnnxNode& n) { return pool(n, "avg_pool"); }, .freeDims = true},
+      {.name = "GlobalAveragePool",
+       .minInputs = 1,
+       .maxInputs = 1,
+       .convert = [](OnnxNode& n) { return globalPool(n, "reduce_mean"); },
+       .freeDims = true},
+      {.name = "GlobalMaxPool",
+       .minInputs = 1,
+       .maxInputs = 1,
+       .convert = [](OnnxNode& n) { return globalPool(n, "reduce_max"); },
+       .freeDims = true},
+      {.name = "BatchNormalization", .minInputs = 5, .maxInputs = 5, .convert = batchNorm, .freeDims = true},
+      {.name = "GroupNormalization", .minInputs = 3, .maxInputs = 3, .convert = groupNorm, .freeDims = true},
+      {.name = "LayerNormalization", .minInputs = 2, .maxInputs = 3, .convert = layerNorm, .freeDims = true},
+      {.name = "LpNormalization", .minInputs = 1, .maxInputs = 1, .convert = lpNormalization, .freeDims = true},
+      {.name = "Gemm", .minInputs = 2, .maxInputs = 3, .convert = gemm, .freeDims = true},
+      {.name = "Softmax", .minInputs = 1, .maxInputs = 1, .convert = [](OnnxNode& n) { return softmax(n, "softmax"); }, .freeDims = true},
+      {.name = "LogSoftmax",
+       .minInputs = 1,
+       .maxInputs = 1,
+       .convert = [](OnnxNode& n) { return softmax(n, "log_softmax"); },
+       .freeDims = true},
   };
   return kOps;
 }

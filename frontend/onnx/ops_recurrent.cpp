@@ -104,9 +104,9 @@ Status dynamicFunction(OnnxNode& n, const std::string& op) {
 
 std::span<const OnnxOp> onnxRecurrentOps() {
   static const OnnxOp kOps[] = {
-      {"LSTM", 3, 8, [](OnnxNode& n) { return recurrent(n, "lstm"); }},
-      {"GRU", 3, 6, [](OnnxNode& n) { return recurrent(n, "gru"); }},
-      {"RNN", 3, 6, [](OnnxNode& n) { return recurrent(n, "rnn"); }},
+      {.name = "LSTM", .minInputs = 3, .maxInputs = 8, .convert = [](OnnxNode& n) { return recurrent(n, "lstm"); }, .freeDims = true},
+      {.name = "GRU", .minInputs = 3, .maxInputs = 6, .convert = [](OnnxNode& n) { return recurrent(n, "gru"); }, .freeDims = true},
+      {.name = "RNN", .minInputs = 3, .maxInputs = 6, .convert = [](OnnxNode& n) { return recurrent(n, "rnn"); }, .freeDims = true},
       {"DynamicQuantizeLSTM", 12, 12, [](OnnxNode& n) { return dynamicQuantized(n, "lstm", {0, 1, 2, 3, 4, 5, 6, 7}); }, "com.microsoft",
        0xf8},
       {"DynamicQuantizeGRU", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "gru"); }, kOwnDomain},

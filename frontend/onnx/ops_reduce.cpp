@@ -120,8 +120,11 @@ Status writeCumsum(OnnxExporter& e, const Node& n) {
 
 std::span<const OnnxOp> onnxReductionOps() {
   static const std::vector<OnnxOp> rows = [] {
-    std::vector<OnnxOp> list = {{"TopK", 1, 2, readTopK}, {"CumSum", 2, 2, readCumsum}};
-    for (const Row& row : kRows) list.push_back({row.theirs, 1, 2, [&row](OnnxNode& n) { return read(n, row); }});
+    std::vector<OnnxOp> list = {{.name = "TopK", .minInputs = 1, .maxInputs = 2, .convert = readTopK, .freeDims = true},
+                                {.name = "CumSum", .minInputs = 2, .maxInputs = 2, .convert = readCumsum, .freeDims = true}};
+    for (const Row& row : kRows)
+      list.push_back(
+          {.name = row.theirs, .minInputs = 1, .maxInputs = 2, .convert = [&row](OnnxNode& n) { return read(n, row); }, .freeDims = true});
     return list;
   }();
   return rows;

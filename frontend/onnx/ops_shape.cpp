@@ -1,103 +1,111 @@
 // ONNX ops that move data, and those that answer questions about shapes, which are constants here.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
+using Dims = std::vector<DimExpr>;
 
 constexpr int64_t kMaxPad = int64_t{1} << 40;
 
-Ints sizesOf(OnnxNode& n, int i) { return n.type(i).sizes(); }
-
 Status shape(OnnxNode& n) {
-  Ints sizes = sizesOf(n, 0);
+  const Dims sizes = n.dims(0);
   const auto rank = static_cast<int64_t>(sizes.size());
   QC_ASSIGN(int64_t start, n.integer("start", 0));
   QC_ASSIGN(int64_t end, n.integer("end", rank));
   const auto clamped = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
   start = clamped(start);
   end = std::max(clamped(end), start);
-  return n.setOutput(n.ints(Ints(sizes.begin() + start, sizes.begin() + end)));
+  return n.setOutput(n.dimValues({end - start}, Dims(sizes.begin() + start, sizes.begin() + end)));
 }
 
-Status size(OnnxNode& n) { return n.setOutput(n.constantValue(Tensor::ofInts({}, std::vector{n.type(0).numElements()}))); }
+DimExpr product(std::span<const DimExpr> dims) {
+  return std::accumulate(dims.begin(), dims.end(), DimExpr(1), [](const DimExpr& a, const DimExpr& b) { return a * b; });
+}
+
+Status size(OnnxNode& n) { return n.setOutput(n.dimValues({}, {product(n.dims(0))})); }
 
 Status reshape(OnnxNode& n) {
-  Ints wanted;
+  Dims wanted;
   if (n.opset() >= 5 && n.input(1)) {
-    QC_ASSIGN(wanted, n.constantInts(1, "the target shape"));
+    QC_ASSIGN(wanted, n.constantDims(1, "the target shape"));
   } else {
-    QC_ASSIGN(wanted, n.integers("shape"));
+    QC_ASSIGN(const Ints given, n.integers("shape"));
+    wanted.assign(given.begin(), given.end());
   }
   QC_ASSIGN(const int64_t allowZero, n.integer("allowzero", 0));
-  const Ints sizes = sizesOf(n, 0);
-  int64_t known = 1;
-  int free = -1;
+  const Dims sizes = n.dims(0);
+  DimExpr known = 1;
+  int rest = -1;
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (wanted[i] == 0 && !allowZero) {
       if (i >= sizes.size()) return n.error(ErrorCode::kInvalidModel, "dim {} is to be copied from an input of {} dims", i, sizes.size());
       wanted[i] = sizes[i];
     }
-    if (wanted[i] < -1 || (wanted[i] == -1 && free >= 0))
-      return n.error(ErrorCode::kInvalidModel, "target shape {}", toString(Attr(wanted)));
-    if (wanted[i] == -1) {
-      free = static_cast<int>(i);
-    } else {
-      if (wanted[i] > 0 && known > (int64_t{1} << 40) / wanted[i])
-        return n.error(ErrorCode::kResource, "a target of more than 2^40 elements");
-      known *= wanted[i];
+    const int64_t size = wanted[i].constant().value_or(0);
+    if (size < -1 || (size == -1 && rest >= 0)) return n.error(ErrorCode::kInvalidModel, "target shape {}", toString(Attr(wanted)));
+    if (size == -1) {
+      rest = static_cast<int>(i);
+      continue;
     }
+    known = known * wanted[i];
+    if (known.constant().value_or(0) > (int64_t{1} << 40)) return n.error(ErrorCode::kResource, "a target of more than 2^40 elements");
   }
-  if (free >= 0) {
-    const int64_t total = numElements(sizes);
-    if (known == 0 || total % known) return n.error(ErrorCode::kInvalidModel, "{} elements do not divide into the target", total);
-    nth(wanted, free) = total / known;
+  if (rest >= 0) {
+    const DimExpr total = product(sizes);
+    if (known == 0 || mod(total, known).constant().value_or(0) != 0)
+      return n.error(ErrorCode::kInvalidModel, "{} elements do not divide into the target", total.str());
+    nth(wanted, rest) = floorDiv(total, known);
   }
-  QC_ASSIGN(Value * y, n.reshape(n.input(0), wanted));
+  QC_ASSIGN(Value * y, n.reshapeToDims(n.input(0), wanted));
   return n.setOutput(y);
 }
 
 Status flattenToMatrix(OnnxNode& n) {
-  const Ints sizes = sizesOf(n, 0);
+  const Dims sizes = n.dims(0);
   QC_ASSIGN(const int64_t raw, n.integer("axis", 1));
   const auto rank = static_cast<int64_t>(sizes.size());
   const int64_t axis = raw < 0 ? raw + rank : raw;
   if (axis < 0 || axis > rank) return n.error(ErrorCode::kInvalidModel, "axis {} of {} dims", raw, rank);
-  const int64_t rows = std::accumulate(sizes.begin(), sizes.begin() + axis, int64_t{1}, std::multiplies<>());
-  const int64_t columns = std::accumulate(sizes.begin() + axis, sizes.end(), int64_t{1}, std::multiplies<>());
-  QC_ASSIGN(Value * y, n.reshape(n.input(0), {rows, columns}));
+  const std::span<const DimExpr> all = sizes;
+  QC_ASSIGN(Value * y, n.reshapeToDims(n.input(0), Dims{product(all.first(usize(axis))), product(all.subspan(usize(axis)))}));
   return n.setOutput(y);
 }
 
 Status squeeze(OnnxNode& n) {
   QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
-  const Ints sizes = sizesOf(n, 0);
-  Ints drop, kept;
+  const Dims sizes = n.dims(0);
+  Ints drop;
+  Dims kept;
   if (axes) {
     QC_ASSIGN(drop, n.axes(std::move(*axes), static_cast<int64_t>(sizes.size())));
   }
   for (size_t d = 0; d < sizes.size(); ++d) {
     const bool named = std::find(drop.begin(), drop.end(), static_cast<int64_t>(d)) != drop.end();
-    if (named && sizes[d] != 1) return n.error(ErrorCode::kInvalidModel, "dim {} has size {}", d, sizes[d]);
+    if (named && sizes[d].constant().value_or(1) != 1) return n.error(ErrorCode::kInvalidModel, "dim {} has size {}", d, sizes[d].str());
+    if (!axes && !sizes[d].constant())
+      return n.error(ErrorCode::kUnsupported, "no axes are named, and whether dim {} is 1 depends on {}", d, sizes[d].str());
     if (!(axes ? named : sizes[d] == 1)) kept.push_back(sizes[d]);
   }
-  QC_ASSIGN(Value * y, n.reshape(n.input(0), kept));
+  QC_ASSIGN(Value * y, n.reshapeToDims(n.input(0), kept));
   return n.setOutput(y);
 }
 
 Status unsqueeze(OnnxNode& n) {
   QC_ASSIGN(auto axes, n.intsFrom(1, "axes"));
   if (!axes) return n.error(ErrorCode::kInvalidModel, "axes are missing");
-  Ints sizes = sizesOf(n, 0);
+  Dims sizes = n.dims(0);
   QC_ASSIGN(const Ints at, n.axes(*axes, static_cast<int64_t>(sizes.size() + axes->size())));
   for (const int64_t a : at) sizes.insert(sizes.begin() + a, 1);
-  QC_ASSIGN(Value * y, n.reshape(n.input(0), sizes));
+  QC_ASSIGN(Value * y, n.reshapeToDims(n.input(0), sizes));
   return n.setOutput(y);
 }
 
@@ -127,26 +135,69 @@ Status concat(OnnxNode& n) {
 Status split(OnnxNode& n) {
   QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  QC_ASSIGN(auto sizes, n.intsFrom(1, "split"));
-  if (!sizes) {
-    const int64_t dim = nth(n.type(0).shape, axis).size();
+  Dims sizes;
+  if (n.input(1)) {
+    QC_ASSIGN(sizes, n.constantDims(1, "split"));
+  } else if (n.has("split")) {
+    QC_ASSIGN(const Ints given, n.integers("split"));
+    sizes.assign(given.begin(), given.end());
+  } else {
+    const DimExpr dim = nth(n.dims(0), axis);
     QC_ASSIGN(const int64_t pieces, n.integer("num_outputs", n.numOutputs()));
     if (pieces < 1 || pieces > 65536) return n.error(ErrorCode::kInvalidModel, "{} pieces", pieces);
-    const int64_t piece = (dim + pieces - 1) / pieces;
-    sizes.emplace();
-    for (int64_t i = 0; i < pieces; ++i) sizes->push_back(std::clamp<int64_t>(dim - i * piece, 0, piece));
+    const DimExpr piece = ceilDiv(dim, pieces);
+    for (int64_t i = 0; i < pieces; ++i) sizes.push_back(max(min(dim - piece * i, piece), 0));
   }
-  QC_ASSIGN(auto results, n.createAll("split", {n.input(0)}, {{"axis", axis}, {"sizes", *sizes}}));
+  QC_ASSIGN(auto results, n.createAll("split", {n.input(0)}, {{"axis", axis}, {"sizes", std::move(sizes)}}));
   return n.setOutputs(std::move(results));
 }
 
+// What Slice takes of one dim.
+struct Cut {
+  DimExpr start, size;
+  int64_t step;
+};
+
+Cut knownCut(int64_t dim, int64_t start, int64_t end, int64_t step) {
+  step = std::clamp<int64_t>(step, -(int64_t{1} << 40), int64_t{1} << 40);
+  const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
+  start = std::clamp<int64_t>(start < 0 ? start + dim : start, step > 0 ? 0 : -1, high);
+  end = std::clamp<int64_t>(end < 0 && end > std::numeric_limits<int64_t>::min() / 2 ? end + dim : end, low, high);
+  const int64_t size = std::max<int64_t>(step > 0 ? (end - start + step - 1) / step : (start - end - step - 1) / -step, 0);
+  return {size ? start : 0, size, size ? std::clamp<int64_t>(step, -dim - 1, dim + 1) : 1};
+}
+
+// Where start and end lie depends on their signs, and these must be the same for all sizes.
+Result<Cut> cutOf(OnnxNode& n, const DimExpr& dim, const DimExpr& start, const DimExpr& end, int64_t step) {
+  const auto size = dim.constant(), first = start.constant(), behind = end.constant();
+  if (size && first && behind) return knownCut(*size, *first, *behind, step);
+  constexpr int64_t kFar = INT32_MAX;  // stands for the end, or the beginning, in all exporters
+  if (step < 0) {
+    const bool all = step == -1 && first && (*first == -1 || *first >= kFar) && behind && *behind <= -kFar;
+    if (all) return Cut{dim - 1, dim, -1};
+    return n.error(ErrorCode::kUnsupported, "a step of {} over a part of a free dim", step);
+  }
+  const auto place = [&](const DimExpr& at) -> Result<DimExpr> {
+    const auto known = at.constant();
+    if (known && *known >= kFar) return dim;
+    if (at.isNonNegative()) return min(at, dim);
+    if ((-at - 1).isNonNegative()) return max(dim + at, 0);
+    return n.error(ErrorCode::kUnsupported, "whether {} counts from the end depends on sizes that are free", at.str());
+  };
+  QC_ASSIGN(const DimExpr from, place(start));
+  QC_ASSIGN(const DimExpr to, place(end));
+  const DimExpr width = to - from;
+  return Cut{from, ceilDiv(width.isNonNegative() ? width : max(width, 0), step), step};
+}
+
 Status slice(OnnxNode& n) {
-  const Ints dims = sizesOf(n, 0);
+  const Dims dims = n.dims(0);
   const auto rank = static_cast<int64_t>(dims.size());
-  Ints starts, ends, axes, steps;
+  Dims starts, ends;
+  Ints axes, steps;
   if (n.opset() >= 10) {
-    QC_ASSIGN(starts, n.constantInts(1, "starts"));
-    QC_ASSIGN(ends, n.constantInts(2, "ends"));
+    QC_ASSIGN(starts, n.constantDims(1, "starts"));
+    QC_ASSIGN(ends, n.constantDims(2, "ends"));
     if (n.input(3)) {
       QC_ASSIGN(axes, n.constantInts(3, "axes"));
     }
@@ -154,8 +205,10 @@ Status slice(OnnxNode& n) {
       QC_ASSIGN(steps, n.constantInts(4, "steps"));
     }
   } else {
-    QC_ASSIGN(starts, n.integers("starts"));
-    QC_ASSIGN(ends, n.integers("ends"));
+    QC_ASSIGN(const Ints first, n.integers("starts"));
+    QC_ASSIGN(const Ints behind, n.integers("ends"));
+    starts.assign(first.begin(), first.end());
+    ends.assign(behind.begin(), behind.end());
     QC_ASSIGN(axes, n.integers("axes", Ints()));
   }
   if (axes.empty()) {
@@ -165,19 +218,15 @@ Status slice(OnnxNode& n) {
   if (steps.empty()) steps.assign(starts.size(), 1);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
     return n.error(ErrorCode::kInvalidModel, "starts, ends, axes and steps differ in length");
-  Ints allStarts(dims.size(), 0), allSizes = dims, allSteps(dims.size(), 1);
+  Dims allStarts(dims.size(), 0), allSizes = dims;
+  Ints allSteps(dims.size(), 1);
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
-    const auto a = usize(axis);
-    const int64_t dim = dims[a], step = std::clamp<int64_t>(steps[i], -(int64_t{1} << 40), int64_t{1} << 40);
-    if (step == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
-    const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
-    const int64_t start = std::clamp<int64_t>(starts[i] < 0 ? starts[i] + dim : starts[i], step > 0 ? 0 : -1, high);
-    const int64_t end =
-        std::clamp<int64_t>(ends[i] < 0 && ends[i] > std::numeric_limits<int64_t>::min() / 2 ? ends[i] + dim : ends[i], low, high);
-    allSizes[a] = std::max<int64_t>(step > 0 ? (end - start + step - 1) / step : (start - end - step - 1) / -step, 0);
-    allStarts[a] = allSizes[a] ? start : 0;
-    allSteps[a] = allSizes[a] ? std::clamp<int64_t>(step, -dim - 1, dim + 1) : 1;
+    if (steps[i] == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
+    QC_ASSIGN(const Cut cut, cutOf(n, nth(dims, axis), starts[i], ends[i], steps[i]));
+    nth(allStarts, axis) = cut.start;
+    nth(allSizes, axis) = cut.size;
+    nth(allSteps, axis) = cut.step;
   }
   QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", allStarts}, {"sizes", allSizes}, {"steps", allSteps}}));
   return n.setOutput(y);
@@ -214,12 +263,14 @@ Status pad(OnnxNode& n) {
   // Negative pads cut.
   Value* x = n.input(0);
   if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) {
-    Ints starts(rank, 0), sizes = sizesOf(n, 0);
+    Ints starts(rank, 0);
+    Dims sizes = n.dims(0);
     for (size_t d = 0; d < rank; ++d) {
       const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + rank], 0);
-      if (before > sizes[d] || after > sizes[d] - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+      const int64_t size = sizes[d].constant().value_or(INT64_MAX);
+      if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
       starts[d] = before;
-      sizes[d] -= before + after;
+      sizes[d] = sizes[d] - before - after;
     }
     QC_ASSIGN(x, n.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(rank, 1)}}));
     for (int64_t& p : pads) p = std::max<int64_t>(p, 0);
@@ -229,26 +280,28 @@ Status pad(OnnxNode& n) {
 }
 
 Status expand(OnnxNode& n) {
-  QC_ASSIGN(Ints wanted, n.constantInts(1, "the target shape"));
-  const Ints sizes = sizesOf(n, 0);
+  QC_ASSIGN(Dims wanted, n.constantDims(1, "the target shape"));
+  const Dims sizes = n.dims(0);
   // Broadcasting goes both ways: a 1 in the target keeps the input's dim.
-  if (wanted.size() < sizes.size()) wanted.insert(wanted.begin(), sizes.size() - wanted.size(), 1);
+  if (wanted.size() < sizes.size()) wanted.insert(wanted.begin(), sizes.size() - wanted.size(), DimExpr(1));
   for (size_t i = 0; i < sizes.size(); ++i) {
-    int64_t& w = wanted[wanted.size() - 1 - i];
-    if (w == 1) w = sizes[sizes.size() - 1 - i];
+    DimExpr& w = wanted[wanted.size() - 1 - i];
+    const DimExpr& own = sizes[sizes.size() - 1 - i];
+    if (w == 1) w = own;
+    if (!w.constant() && own.constant().value_or(1) != 1) w = own;  // or it would not broadcast
   }
   QC_ASSIGN(Value * y, n.create("expand", {n.input(0)}, {{"shape", wanted}}));
   return n.setOutput(y);
 }
 
 Status tile(OnnxNode& n) {
-  QC_ASSIGN(const Ints repeats, n.constantInts(1, "repeats"));
+  QC_ASSIGN(const Dims repeats, n.constantDims(1, "repeats"));
   QC_ASSIGN(Value * y, n.create("tile", {n.input(0)}, {{"repeats", repeats}}));
   return n.setOutput(y);
 }
 
 Status constantOfShape(OnnxNode& n) {
-  QC_ASSIGN(const Ints shape, n.constantInts(0, "the shape"));
+  QC_ASSIGN(const Dims shape, n.constantDims(0, "the shape"));
   Tensor value = Tensor::ofFloats({1}, std::vector{0.0f});
   if (n.has("value")) {
     QC_ASSIGN(value, n.tensor("value"));
@@ -259,7 +312,29 @@ Status constantOfShape(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// Of a length that follows from free dims: start + delta * (0, 1, 2, ...).
+Status freeRange(OnnxNode& n) {
+  std::array<DimExpr, 3> bounds;
+  for (int i = 0; i < 3; ++i) {
+    QC_ASSIGN(const Dims bound, n.constantDims(i, "a bound"));
+    if (bound.size() != 1) return n.error(ErrorCode::kInvalidModel, "a bound of {} values", bound.size());
+    nth(bounds, i) = bound.front();
+  }
+  const auto& [start, limit, delta] = bounds;
+  if (delta.constant().value_or(0) < 1) return n.error(ErrorCode::kUnsupported, "a step of {} over a free length", delta.str());
+  const DimExpr length = ceilDiv((limit - start).isNonNegative() ? limit - start : max(limit - start, 0), delta);
+  const DType dtype = n.type(0).dtype;
+  QC_ASSIGN(Value * y, n.create("expand", {n.dimValues({}, {delta})}, {{"shape", Dims{length}}}));
+  QC_ASSIGN(y, n.create("cumsum", {y}, {{"axis", int64_t{0}}, {"exclusive", int64_t{1}}}));
+  QC_ASSIGN(y, n.create("add", {y, n.dimValues({}, {start})}));
+  if (dtype != DType::s64) {
+    QC_ASSIGN(y, n.create("cast", {y}, {{"to", dtype}}));
+  }
+  return n.setOutput(y);
+}
+
 Status range(OnnxNode& n) {
+  if (followsFromDims(n.input(0)) || followsFromDims(n.input(1)) || followsFromDims(n.input(2))) return freeRange(n);
   QC_ASSIGN(const double start, n.constantScalar(0, "start"));
   QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
   QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));
@@ -306,7 +381,7 @@ Status dropout(OnnxNode& n) {
     const DType dtype = n.opset() < 10 ? n.type(0).dtype : DType::boolean;
     Tensor one(dtype, {});
     storeElement(dtype, one.mutableData(), 0, 1);
-    QC_ASSIGN(mask, n.create("expand", {n.constantValue(std::move(one))}, {{"shape", sizesOf(n, 0)}}));
+    QC_ASSIGN(mask, n.create("expand", {n.constantValue(std::move(one))}, {{"shape", n.dims(0)}}));
   }
   return n.setOutputs({n.input(0), mask});
 }
@@ -325,8 +400,17 @@ Result<std::vector<double>> cropBox(OnnxNode& n, size_t rank, const std::vector<
   return roi;
 }
 
+// How much larger a dim becomes; where it is free this must be one number for all sizes.
+Result<double> ratio(OnnxNode& n, const DimExpr& to, const DimExpr& from) {
+  if (to.constant() && from.constant())
+    return static_cast<double>(*to.constant()) / static_cast<double>(std::max<int64_t>(*from.constant(), 1));
+  const auto factor = floorDiv(to, from).constant();
+  if (!factor || to != from * *factor) return n.error(ErrorCode::kUnsupported, "a scale of {} / {}, which is free", to.str(), from.str());
+  return static_cast<double>(*factor);
+}
+
 Status resize(OnnxNode& n) {
-  const Ints dims = sizesOf(n, 0);
+  const Dims dims = n.dims(0);
   const size_t rank = dims.size();
   const bool upsample = n.op() == "Upsample";
   QC_ASSIGN(std::string mode, n.string("mode", "nearest"));
@@ -344,7 +428,7 @@ Status resize(OnnxNode& n) {
   if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
     return n.error(ErrorCode::kInvalidModel, "keep_aspect_ratio_policy '{}'", policy);
   std::vector<double> scales(rank, 1.0);
-  Ints sizes = dims;
+  Dims sizes = dims;
   const auto present = [&](int i) { return n.input(i) && !(n.type(i).isStatic() && n.type(i).numElements() == 0); };
   const int scalesAt = old ? 1 : 2;
   std::vector<size_t> axes(rank);
@@ -362,17 +446,19 @@ Status resize(OnnxNode& n) {
     QC_ASSIGN(roi, cropBox(n, rank, axes));
   }
   if (!old && present(3)) {
-    QC_ASSIGN(const Ints wanted, n.constantInts(3, "sizes"));
+    QC_ASSIGN(const Dims wanted, n.constantDims(3, "sizes"));
     if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes", wanted.size());
     double common = policy == "not_larger" ? std::numeric_limits<double>::infinity() : 0;
     for (size_t i = 0; i < axes.size(); ++i) {
       sizes[axes[i]] = wanted[i];
-      const double scale = scales[axes[i]] = static_cast<double>(wanted[i]) / static_cast<double>(std::max<int64_t>(dims[axes[i]], 1));
+      QC_ASSIGN(const double scale, ratio(n, wanted[i], dims[axes[i]]));
+      scales[axes[i]] = scale;
       common = policy == "not_larger" ? std::min(common, scale) : std::max(common, scale);
     }
     // One scale for all axes, sizes to the nearest integer, halves up.
     for (size_t i = 0; i < axes.size() && policy != "stretch"; ++i) {
-      const double size = std::floor(common * static_cast<double>(dims[axes[i]]) + 0.5);
+      if (!dims[axes[i]].constant()) return n.error(ErrorCode::kUnsupported, "keep_aspect_ratio_policy on free dims");
+      const double size = std::floor(common * static_cast<double>(*dims[axes[i]].constant()) + 0.5);
       if (!(size >= 0 && size <= 1e9)) return n.error(ErrorCode::kInvalidModel, "a size of {}", size);
       scales[axes[i]] = common;
       sizes[axes[i]] = static_cast<int64_t>(size);
@@ -387,10 +473,12 @@ Status resize(OnnxNode& n) {
     }
     if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} scales", wanted.size());
     for (size_t i = 0; i < axes.size(); ++i) {
-      const double size = std::floor(static_cast<double>(dims[axes[i]]) * wanted[i]);
-      if (!(wanted[i] > 0) || size > 1e9) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
       scales[axes[i]] = wanted[i];
-      sizes[axes[i]] = static_cast<int64_t>(size);
+      const auto dim = dims[axes[i]].constant();
+      const double size = std::floor(static_cast<double>(dim.value_or(1)) * wanted[i]);
+      if (!(wanted[i] > 0) || size > 1e9) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
+      if (!dim && wanted[i] != size) return n.error(ErrorCode::kUnsupported, "a scale of {} for a free dim", wanted[i]);
+      sizes[axes[i]] = dim ? DimExpr(static_cast<int64_t>(size)) : dims[axes[i]] * static_cast<int64_t>(size);
     }
   }
   QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},
@@ -410,26 +498,26 @@ Status resize(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxShapeOps() {
   static const OnnxOp kOps[] = {
-      {"Shape", 1, 1, shape},
-      {"Size", 1, 1, size},
-      {"Reshape", 1, 2, reshape},
-      {"Flatten", 1, 1, flattenToMatrix},
-      {"Squeeze", 1, 2, squeeze},
-      {"Unsqueeze", 1, 2, unsqueeze},
-      {"Transpose", 1, 1, transpose},
-      {"Concat", 1, -1, concat},
-      {"Split", 1, 2, split},
-      {"Slice", 1, 5, slice},
-      {"Pad", 1, 4, pad},
-      {"Expand", 2, 2, expand},
-      {"Tile", 2, 2, tile},
-      {"ConstantOfShape", 1, 1, constantOfShape},
-      {"Range", 3, 3, range},
-      {"OneHot", 3, 3, oneHot},
-      {"Trilu", 1, 2, trilu},
-      {"Dropout", 1, 3, dropout},
-      {"Resize", 1, 4, resize},
-      {"Upsample", 1, 2, resize},
+      {.name = "Shape", .minInputs = 1, .maxInputs = 1, .convert = shape, .freeDims = true},
+      {.name = "Size", .minInputs = 1, .maxInputs = 1, .convert = size, .freeDims = true},
+      {.name = "Reshape", .minInputs = 1, .maxInputs = 2, .convert = reshape, .freeDims = true},
+      {.name = "Flatten", .minInputs = 1, .maxInputs = 1, .convert = flattenToMatrix, .freeDims = true},
+      {.name = "Squeeze", .minInputs = 1, .maxInputs = 2, .convert = squeeze, .freeDims = true},
+      {.name = "Unsqueeze", .minInputs = 1, .maxInputs = 2, .convert = unsqueeze, .freeDims = true},
+      {.name = "Transpose", .minInputs = 1, .maxInputs = 1, .convert = transpose, .freeDims = true},
+      {.name = "Concat", .minInputs = 1, .maxInputs = -1, .convert = concat, .freeDims = true},
+      {.name = "Split", .minInputs = 1, .maxInputs = 2, .convert = split, .freeDims = true},
+      {.name = "Slice", .minInputs = 1, .maxInputs = 5, .convert = slice, .freeDims = true},
+      {.name = "Pad", .minInputs = 1, .maxInputs = 4, .convert = pad, .freeDims = true},
+      {.name = "Expand", .minInputs = 2, .maxInputs = 2, .convert = expand, .freeDims = true},
+      {.name = "Tile", .minInputs = 2, .maxInputs = 2, .convert = tile, .freeDims = true},
+      {.name = "ConstantOfShape", .minInputs = 1, .maxInputs = 1, .convert = constantOfShape, .freeDims = true},
+      {.name = "Range", .minInputs = 3, .maxInputs = 3, .convert = range, .freeDims = true},
+      {.name = "OneHot", .minInputs = 3, .maxInputs = 3, .convert = oneHot, .freeDims = true},
+      {.name = "Trilu", .minInputs = 1, .maxInputs = 2, .convert = trilu, .freeDims = true},
+      {.name = "Dropout", .minInputs = 1, .maxInputs = 3, .convert = dropout, .freeDims = true},
+      {.name = "Resize", .minInputs = 1, .maxInputs = 4, .convert = resize, .freeDims = true},
+      {.name = "Upsample", .minInputs = 1, .maxInputs = 2, .convert = resize, .freeDims = true},
   };
   return kOps;
 }

@@ -53,6 +53,7 @@ OnnxOp readingRow(const OnnxName& name) {
     ++row.minInputs;
     row.maxInputs = operand.variadic ? -1 : row.minInputs;
   }
+  row.freeDims = true;
   row.convert = [&name](OnnxNode& n) -> Status {
     QC_ASSIGN(AttrDict attrs, attrsOf(n, name));
     std::vector<Value*> operands;

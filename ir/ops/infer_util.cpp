@@ -127,6 +127,7 @@ AttrSpec stringAttr(std::string name, std::string byDefault) { return {std::move
 AttrSpec exprAttr(std::string name) { return {std::move(name), AttrKind::expression, std::nullopt}; }
 AttrSpec postAttr() { return {"post", AttrKind::expression, Attr(ExprAttr())}; }
 AttrSpec integersAttr(std::string name) { return {std::move(name), AttrKind::integers, std::nullopt}; }
+AttrSpec dimsAttr(std::string name) { return {std::move(name), AttrKind::dims, std::nullopt}; }
 AttrSpec integersOrEmptyAttr(std::string name) { return {std::move(name), AttrKind::integers, Attr(std::vector<int64_t>{})}; }
 AttrSpec meaning(AttrMeaning what, AttrSpec spec) {
   spec.meaning = what;
@@ -134,7 +135,7 @@ AttrSpec meaning(AttrMeaning what, AttrSpec spec) {
 }
 AttrSpec axisAttr(std::string name) { return meaning(AttrMeaning::axis, integerAttr(std::move(name))); }
 AttrSpec axesAttr() { return meaning(AttrMeaning::axes, integersAttr("axes")); }
-AttrSpec perDimAttr(std::string name) { return meaning(AttrMeaning::perDim, integersAttr(std::move(name))); }
+AttrSpec perDimAttr(std::string name, AttrKind kind) { return meaning(AttrMeaning::perDim, {std::move(name), kind, std::nullopt}); }
 AttrSpec perSpatialDimAttr(std::string name, int64_t neutral) {
   AttrSpec spec = meaning(AttrMeaning::perSpatialDim, integersOrEmptyAttr(std::move(name)));
   spec.neutral = neutral;

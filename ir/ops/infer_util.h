@@ -54,14 +54,15 @@ AttrSpec integerAttr(std::string name, int64_t byDefault);
 AttrSpec realAttr(std::string name, double byDefault);
 AttrSpec stringAttr(std::string name, std::string byDefault);
 AttrSpec integersAttr(std::string name);         // required
+AttrSpec dimsAttr(std::string name);             // required
 AttrSpec integersOrEmptyAttr(std::string name);  // [] by default
 AttrSpec exprAttr(std::string name);             // required
 AttrSpec postAttr();                             // empty by default
 AttrSpec axisAttr(std::string name = "axis");
 AttrSpec axesAttr();
-AttrSpec perDimAttr(std::string name);                          // required
-AttrSpec perSpatialDimAttr(std::string name, int64_t neutral);  // [] by default
-AttrSpec meaning(AttrMeaning what, AttrSpec spec);              // the same attribute, with what it says of dims
+AttrSpec perDimAttr(std::string name, AttrKind kind = AttrKind::dims);  // required
+AttrSpec perSpatialDimAttr(std::string name, int64_t neutral);          // [] by default
+AttrSpec meaning(AttrMeaning what, AttrSpec spec);                      // the same attribute, with what it says of dims
 AttrSpec quantAttr(std::string name, bool required);
 AttrSpec layoutAttr();
 AttrSpec clampMinAttr();  // bounds narrower than those of `to`; the defaults bound nothing

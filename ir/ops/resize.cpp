@@ -85,7 +85,8 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
                       {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn",
                        "tf_crop_and_resize"}));
   QC_TRY(requireOneOf(c, "nearest", {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}));
-  const Ints& sizes = c.attrs.integers("sizes");
+  const std::vector<DimExpr> wanted = c.attrs.dims("sizes");
+  const Shape sizes(wanted.begin(), wanted.end());
   const auto& scales = c.attrs.reals("scales");
   if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
@@ -95,22 +96,22 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
        !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
     return fail(ErrorCode::kInvalidModel, "{}: `roi` needs {} finite entries for {}", c.op, 2 * sizes.size(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
-    if (const auto scale = static_cast<float>(scales[d]); sizes[d] < 0 || !(scale > 0) || !std::isfinite(scale))
-      return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, sizes[d], scales[d]);
-    if (x.shape[d].isStatic() && x.shape[d].size() == 0 && sizes[d] > 0)
+    if (const auto scale = static_cast<float>(scales[d]); wanted[d].constant().value_or(0) < 0 || !(scale > 0) || !std::isfinite(scale))
+      return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, wanted[d].str(), scales[d]);
+    if (x.shape[d] == Dim(0) && sizes[d].isStatic() && sizes[d].size() > 0)
       return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
   }
   if (quantizedOp) {
     QC_TRY(requirePerTensor8Bit(c, 0));
     const QuantPtr& to = c.attrs.quant("to");
     QC_TRY(requirePerTensorTo(to));
-    return checkedResults({TensorType(to, toShape(sizes))});
+    return checkedResults({TensorType(to, sizes)});
   }
   if (x.isQuantized() && (x.quant->perChannel() || c.attrs.string("mode") != "nearest"))
     return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
   if (c.attrs.string("mode") != "nearest" && x.dtype != DType::f32)
     return fail(ErrorCode::kUnsupported, "resize in mode {} of {}", c.attrs.string("mode"), describe(c, 0));
-  return checkedResults({x.withShape(toShape(sizes))});
+  return checkedResults({x.withShape(sizes)});
 }
 
 // Calls write(result element, weighted sum of what read(element offset) gives), or with `outside` where nothing is sampled.

@@ -1,6 +1,8 @@
 // Ops that move elements and compute nothing: reshape, transpose, concat, slice, split, pad, expand, tile, depth_to_space,
 // space_to_depth, and the `const` node.  They take any dtype; per-tensor quantization passes through.
 // Tests: tests/unit/shape_ops_test.cpp.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -39,9 +41,21 @@ Status requireNoBlocks(const InferContext& c, int operand) {
 }
 
 Status requireLength(const InferContext& c, std::string_view attr, size_t length) {
-  if (c.attrs.integers(attr).size() == length) return {};
-  return fail(ErrorCode::kInvalidModel, "{}: `{}` has {} entries, {} expected for {}", c.op, attr, c.attrs.integers(attr).size(), length,
+  const size_t given = c.attrs.dims(attr).size();
+  if (given == length) return {};
+  return fail(ErrorCode::kInvalidModel, "{}: `{}` has {} entries, {} expected for {}", c.op, attr, given, length,
               c.operands.empty() ? std::string() : describe(c, 0));
+}
+
+// The dims that an attribute gives for a result; no constant among them is negative.
+Result<Shape> shapeOf(const InferContext& c, std::string_view attr) {
+  Shape shape;
+  for (const DimExpr& dim : c.attrs.dims(attr)) {
+    const auto size = dim.constant();
+    if (size && *size < 0) return fail(ErrorCode::kInvalidModel, "{}: `{}` holds {}", c.op, attr, *size);
+    shape.emplace_back(dim);
+  }
+  return shape;
 }
 
 Result<Types> resultLike(const InferContext& c, Shape shape) {
@@ -52,6 +66,31 @@ Result<Types> resultLike(const InferContext& c, Shape shape) {
 // ---- const ------------------------------------------------------------------------------------
 
 Result<Types> inferConst(const InferContext&) { return fail(ErrorCode::kInternal, "a constant's type is given, not inferred"); }
+
+// ---- dims -------------------------------------------------------------------------------------
+
+Result<Types> inferDims(const InferContext& c) {
+  const std::vector<DimExpr> values = c.attrs.dims("values");
+  const Ints& shape = c.attrs.integers("shape");
+  const DType dtype = c.attrs.dtype("dtype");
+  const bool fine = std::all_of(shape.begin(), shape.end(), [](int64_t n) { return n >= 0; });
+  if (!fine || numElements(shape) != std::ssize(values))
+    return fail(ErrorCode::kInvalidModel, "dims: {} values in [{}]", values.size(), fmt::join(shape, ","));
+  if (dtype != DType::s64 && dtype != DType::s32) return fail(ErrorCode::kInvalidModel, "dims of type {}", toString(dtype));
+  return Types{TensorType(dtype, toShape(shape))};
+}
+
+Status evalDims(const EvalContext& c) {
+  const auto values = constants(c.node.attrs().dims("values"));
+  if (!values) return fail(ErrorCode::kInvalidArgument, "{} follows from free dims", toString(*c.node.attrs().find("values")));
+  for (int64_t i = 0; i < std::ssize(*values); ++i) {
+    if (c.out().dtype == DType::s64)
+      c.out().as<int64_t>()[i] = nth(*values, i);
+    else
+      c.out().as<int32_t>()[i] = static_cast<int32_t>(nth(*values, i));
+  }
+  return {};
+}
 
 // ---- reshape ----------------------------------------------------------------------------------
 
@@ -65,19 +104,16 @@ int reshapedAxis(const Ints& from, const Ints& to, int axis) {
 }
 
 Result<Types> inferReshape(const InferContext& c) {
-  const Ints& shape = c.attrs.integers("shape");
-  for (const int64_t s : shape)
-    if (s < 0) return fail(ErrorCode::kInvalidModel, "reshape: `shape` holds {}", s);
-  QC_ASSIGN(const int64_t wanted, checkedNumElements(toShape(shape), sizeOf(c.type(0).dtype)));
+  QC_ASSIGN(const Shape shape, shapeOf(c, "shape"));
+  QC_ASSIGN(const int64_t wanted, checkedNumElements(shape, sizeOf(c.type(0).dtype)));
   QC_ASSIGN(const int64_t own, checkedNumElements(c.type(0).shape, sizeOf(c.type(0).dtype)));
-  if (c.type(0).isStatic() && own != wanted)
-    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), own, toString(toShape(shape)),
-                wanted);
-  TensorType type = c.type(0).withShape(toShape(shape));
+  if (c.type(0).isStatic() && isStatic(shape) && own != wanted)
+    return fail(ErrorCode::kInvalidModel, "reshape: {} has {} elements, [{}] has {}", describe(c, 0), own, toString(shape), wanted);
+  TensorType type = c.type(0).withShape(shape);
   if (type.isQuantized() && type.quant->perChannel()) {
     QC_TRY(requireStatic(c, 0));
     QC_TRY(requireNoBlocks(c, 0));
-    const int axis = reshapedAxis(c.type(0).sizes(), shape, type.quant->axis);
+    const int axis = isStatic(shape) ? reshapedAxis(c.type(0).sizes(), qc::sizesOf(shape), type.quant->axis) : -1;
     if (axis < 0) return fail(ErrorCode::kUnsupported, "reshape of {} cuts the dim that has one scale each", describe(c, 0));
     auto quant = std::make_shared<QuantParams>(*type.quant);
     quant->axis = axis;
@@ -177,17 +213,19 @@ Result<Types> inferSplit(const InferContext& c) {
   QC_TRY(requireAxis(c, "axis", x.rank()));
   QC_TRY(requirePerTensor(c, 0));
   const auto axis = usize(c.attrs.integer("axis"));
-  int64_t total = 0;
+  DimExpr total = 0;
   Types types;
-  for (const int64_t size : c.attrs.integers("sizes")) {
-    if (size < 0 || __builtin_add_overflow(total, size, &total)) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", size);
+  QC_ASSIGN(const Shape pieces, shapeOf(c, "sizes"));
+  for (const Dim& piece : pieces) {
+    total = total + piece.expr();
+    if (isStatic(pieces) && total.isUnknown()) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", piece.str());
     Shape shape = x.shape;
-    shape[axis] = size;
+    shape[axis] = piece;
     types.push_back(x.withShape(std::move(shape)));
   }
   if (types.empty()) return fail(ErrorCode::kInvalidModel, "split into nothing");
-  if (x.shape[axis].isStatic() && x.shape[axis].size() != total)
-    return fail(ErrorCode::kInvalidModel, "split: the pieces add up to {}, dim {} of {} is not that", total, axis, describe(c, 0));
+  if (x.shape[axis].isStatic() && total.constant() && x.shape[axis].size() != *total.constant())
+    return fail(ErrorCode::kInvalidModel, "split: the pieces add up to {}, dim {} of {} is not that", total.str(), axis, describe(c, 0));
   return checkedResults(std::move(types));
 }
 
@@ -198,9 +236,15 @@ Result<Types> inferSlice(const InferContext& c) {
   QC_TRY(requirePerTensor(c, 0));
   const auto rank = x.shape.size();
   for (const char* name : {"starts", "sizes", "steps"}) QC_TRY(requireLength(c, name, rank));
-  Shape shape;
+  QC_ASSIGN(Shape shape, shapeOf(c, "sizes"));
+  const std::vector<DimExpr> starts = c.attrs.dims("starts");
   for (size_t d = 0; d < rank; ++d) {
-    const int64_t start = c.attrs.integers("starts")[d], size = c.attrs.integers("sizes")[d], step = c.attrs.integers("steps")[d];
+    const int64_t step = c.attrs.integers("steps")[d];
+    if (!shape[d].isStatic() || !starts[d].constant()) {
+      if (step == 0) return fail(ErrorCode::kInvalidModel, "slice: dim {} has a step of 0", d);
+      continue;
+    }
+    const int64_t start = *starts[d].constant(), size = shape[d].size();
     // A step beyond any tensor would overflow the arithmetic below.
     if (size < 0 || step == 0 || step < -kMaxTensorBytes || step > kMaxTensorBytes)
       return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
@@ -212,7 +256,6 @@ Result<Types> inferSlice(const InferContext& c) {
         return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step,
                     dim, describe(c, 0));
     }
-    shape.emplace_back(size);
   }
   return resultLike(c, std::move(shape));
 }
@@ -251,16 +294,13 @@ Result<Types> inferPad(const InferContext& c) {
 Result<Types> inferExpand(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requirePerTensor(c, 0));
-  const Ints& shape = c.attrs.integers("shape");
+  QC_ASSIGN(const Shape shape, shapeOf(c, "shape"));
   if (static_cast<int>(shape.size()) < x.rank())
-    return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: {}", describe(c, 0), toString(Attr(shape)));
-  for (size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] < 0) return fail(ErrorCode::kInvalidModel, "expand: `shape` holds {}", shape[i]);
-    const size_t lead = shape.size() - x.shape.size();
-    if (i >= lead && x.shape[i - lead].isStatic() && x.shape[i - lead].size() != 1 && x.shape[i - lead].size() != shape[i])
-      return fail(ErrorCode::kInvalidModel, "expand of {} to {}", describe(c, 0), toString(Attr(shape)));
-  }
-  return resultLike(c, toShape(shape));
+    return fail(ErrorCode::kInvalidModel, "expand of {} to fewer dims: [{}]", describe(c, 0), toString(shape));
+  for (size_t i = shape.size() - x.shape.size(), d = 0; i < shape.size(); ++i, ++d)
+    if (x.shape[d] != Dim(1) && !compatible(x.shape[d], shape[i]))
+      return fail(ErrorCode::kInvalidModel, "expand of {} to [{}]", describe(c, 0), toString(shape));
+  return resultLike(c, shape);
 }
 
 Result<Types> inferTile(const InferContext& c) {
@@ -268,11 +308,12 @@ Result<Types> inferTile(const InferContext& c) {
   QC_TRY(requirePerTensor(c, 0));
   QC_TRY(requireLength(c, "repeats", x.shape.size()));
   Shape shape;
+  QC_ASSIGN(const Shape repeats, shapeOf(c, "repeats"));
   for (size_t d = 0; d < x.shape.size(); ++d) {
-    const int64_t repeats = c.attrs.integers("repeats")[d];
-    if (repeats < 0 || repeats > (int64_t{1} << 31)) return fail(ErrorCode::kInvalidModel, "tile: dim {} repeated {} times", d, repeats);
+    if (repeats[d].isStatic() && repeats[d].size() > (int64_t{1} << 31))
+      return fail(ErrorCode::kInvalidModel, "tile: dim {} repeated {} times", d, repeats[d].size());
     if (x.shape[d].isStatic() && x.shape[d].size() > (int64_t{1} << 31)) return fail(ErrorCode::kResource, "tile of {}", describe(c, 0));
-    shape.emplace_back(x.shape[d].expr() * repeats);
+    shape.emplace_back(x.shape[d].expr() * repeats[d].expr());
   }
   return resultLike(c, std::move(shape));
 }
@@ -378,17 +419,25 @@ void registerShapeOps(OpRegistry& r) {
   constant.summary = "a tensor of the graph's constant pool";
   constant.infer = inferConst;
   r.add(std::move(constant));
-  add("reshape", "the same elements in other dims", {meaning(AttrMeaning::shape, integersAttr("shape"))}, inferReshape, evalReshape,
+  OpDef dims;
+  dims.name = "dims";
+  dims.summary = "integers that follow from free dims: a constant once these are bound";
+  dims.attrs = {dimsAttr("values"), integersAttr("shape"), {"dtype", AttrKind::dtype, Attr(DType::s64)}};
+  dims.traits = kPure;
+  dims.infer = inferDims;
+  dims.eval = evalDims;
+  r.add(std::move(dims));
+  add("reshape", "the same elements in other dims", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferReshape, evalReshape,
       kMove | kView);
   add("transpose", "dims in another order: result dim i is operand dim perm[i]", {meaning(AttrMeaning::permutation, integersAttr("perm"))},
       inferTranspose, evalBoxes);
-  add("split", "pieces along an axis", {axisAttr(), integersAttr("sizes")}, inferSplit, evalBoxes, kMove | kPermutable);
-  add("slice", "a box with steps: y[i] = x[start + i * step]", {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps")}, inferSlice,
-      evalBoxes, kMove | kPermutable);
+  add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, kMove | kPermutable);
+  add("slice", "a box with steps: y[i] = x[start + i * step]",
+      {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps", AttrKind::integers)}, inferSlice, evalBoxes, kMove | kPermutable);
   add("pad", "more elements around: constant, reflected, edge or wrapped",
       {meaning(AttrMeaning::perDimPair, integersAttr("pads")), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad,
       kMove | kPermutable);
-  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, integersAttr("shape"))}, inferExpand, evalBoxes);
+  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes);
   add("tile", "repeated along each dim", {perDimAttr("repeats")}, inferTile, evalBoxes, kMove | kPermutable);
   add(
       "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 
+#include "ir/op_def.h"
 #include "ir/text_reader.h"
 #include "passes/passes.h"
 
@@ -45,6 +46,24 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
   return shape;
 }
 
+Status bindAttrs(Node& node, const ShapeBindings& sizes) {
+  for (const AttrSpec& spec : node.def().attrs) {
+    const Attr* attr = node.attrs().find(spec.name);
+    const auto* dims = attr ? std::get_if<std::vector<DimExpr>>(attr) : nullptr;
+    if (!dims) continue;
+    std::vector<int64_t> values;
+    for (const DimExpr& dim : *dims) {
+      const std::optional<int64_t> value = dim.evaluate(sizes);
+      if (!value)
+        return fail(ErrorCode::kInvalidArgument, "`{}` of {} holds {}, which these sizes do not settle", spec.name, node.op(), dim.str())
+            .at(node.location());
+      values.push_back(*value);
+    }
+    node.attrs().set(spec.name, std::move(values));
+  }
+  return {};
+}
+
 }  // namespace
 
 Status bindShapes(Graph& graph, PassContext& cx) {
@@ -67,6 +86,7 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     input->setType(input->type().withShape(std::move(shape)));
   }
   for (Node* node = graph.front(); node; node = node->next()) {
+    QC_TRY(bindAttrs(*node, sizes));
     bool free = false;
     for (int i = 0; i < node->numResults(); ++i) free = free || !node->result(i)->type().isStatic();
     if (!free) continue;

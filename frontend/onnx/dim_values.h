@@ -1,0 +1,33 @@
+// Integers that follow from free dims: what Shape and the arithmetic behind it give while a model is imported whose dims stay free.
+//
+// They are nodes `dims`, constants whose elements are expressions. An op on them and on constants becomes another such node, as an op on
+// constants becomes a constant: data that moves is followed by evaluating the op on the numbers of its elements, elementwise integers by
+// their scalar expression. What cannot be said of every size (a comparison that some sizes decide one way and some the other) stays a node
+// of the graph, to be computed when the dims are bound.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "ir/dim_expr.h"
+#include "ir/graph.h"
+
+namespace qc {
+
+struct DimValues {
+  DType dtype = DType::s64;
+  std::vector<int64_t> sizes;
+  std::vector<DimExpr> elements;
+};
+
+// Of a node `dims` or of a small integer constant; nothing for anything else.
+std::optional<DimValues> dimValuesOf(const Value* v);
+bool followsFromDims(const Value* v);  // a node `dims`
+
+// A constant where no element is free, else a node `dims`.
+Value* makeDimValues(Builder& b, const DimValues& values);
+
+// The results of a node whose operands are such values, one at least a node `dims`; nothing where that is not so, or they cannot be said.
+Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node);
+
+}  // namespace qc
