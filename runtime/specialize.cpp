@@ -6,10 +6,8 @@
 
 namespace qc {
 
-Result<std::shared_ptr<const Executable>> Specializer::build(const Shapes& shapes) const {
-  LoadOptions load = options_.load;
-  for (const auto& [name, sizes] : shapes) load.shapes[name] = sizes;
-  QC_ASSIGN(const Model model, qc::load(path_, load));
+Result<std::shared_ptr<const Executable>> Specializer::build(const Shapes& shapes) {
+  QC_ASSIGN(const Model model, model_.at(shapes));
   QC_ASSIGN(Executable exe, compile(model, options_.build));
   return std::make_shared<const Executable>(std::move(exe));
 }

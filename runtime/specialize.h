@@ -1,4 +1,5 @@
-// A model whose input shapes are known only when it runs: each new combination is imported and compiled on first use, and remembered.
+// A model whose input shapes are known only when it runs: it is read once, and compiled for each new combination on first use, which is
+// remembered.
 //
 //   auto model = std::make_shared<Specializer>("m.onnx");
 //   DynamicSession session(model, {.threads = 2});
@@ -14,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/model.h"
+#include "runtime/any_shape.h"
 
 namespace qc {
 
@@ -27,7 +28,8 @@ struct SpecializeOptions {
 // Shared by any number of threads; a combination that several ask for at once is compiled once.
 class Specializer {
  public:
-  explicit Specializer(std::string path, SpecializeOptions options = {}) : path_(std::move(path)), options_(std::move(options)) {}
+  explicit Specializer(std::string path, SpecializeOptions options = {})
+      : model_(std::move(path), options.load), options_(std::move(options)) {}
 
   // For inputs of these shapes.  Errors: what load and compile say, with the shapes.
   Result<std::shared_ptr<const Executable>> executableFor(const TensorMap& inputs);
@@ -36,9 +38,9 @@ class Specializer {
 
  private:
   friend class DynamicSession;
-  Result<std::shared_ptr<const Executable>> build(const Shapes& shapes) const;
+  Result<std::shared_ptr<const Executable>> build(const Shapes& shapes);
 
-  std::string path_;
+  ModelOfAnyShape model_;
   SpecializeOptions options_;
   mutable std::mutex mutex_;
   std::condition_variable done_;

@@ -1,0 +1,38 @@
+#include "runtime/any_shape.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "passes/lower/bound_graph.h"
+
+namespace qc {
+
+const Graph* ModelOfAnyShape::freeGraph() {
+  std::call_once(read_, [&] {
+    LoadOptions options = options_;
+    options.freeDims = true;
+    if (auto model = load(path_, options)) free_ = model->graph().clone();
+  });
+  return free_ ? &*free_ : nullptr;
+}
+
+bool ModelOfAnyShape::isReadOnce() { return freeGraph() != nullptr; }
+
+Result<Model> ModelOfAnyShape::at(const Shapes& shapes) {
+  LoadOptions options = options_;
+  for (const auto& [input, sizes] : shapes)
+    if (!options.values.contains(input)) options.shapes[input] = sizes;
+  const Graph* graph = freeGraph();
+  const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(),
+                                        [&](const Value* v) { return v->type().isStatic() || shapes.contains(v->name()); });
+  if (!all) return load(path_, options);
+  Shapes whole;
+  for (const Value* input : graph->inputs()) {
+    const auto given = shapes.find(input->name());
+    whole[input->name()] = given != shapes.end() ? given->second : input->type().sizes();
+  }
+  QC_ASSIGN(Graph bound, boundGraph(*graph, whole));
+  return Model(std::move(bound), std::filesystem::path(path_).stem().string());
+}
+
+}  // namespace qc

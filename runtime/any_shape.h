@@ -1,0 +1,30 @@
+// A model in a file, at any shapes of its inputs.  The file is read once, with its free dims kept; where what it holds does not allow that
+// (an If or a Resize that needs their sizes), it is read again for every shape, to the same result.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "runtime/model.h"
+
+namespace qc {
+
+class ModelOfAnyShape {
+ public:
+  explicit ModelOfAnyShape(std::string path, LoadOptions options = {}) : path_(std::move(path)), options_(std::move(options)) {}
+
+  // Errors: what load() says, or which input contradicts the model or another input.  Any number of threads may ask.
+  Result<Model> at(const Shapes& shapes);
+  bool isReadOnce();  // reads it, if nobody asked yet
+
+ private:
+  const Graph* freeGraph();  // null: it has to be read for every shape
+
+  const std::string path_;
+  const LoadOptions options_;
+  std::once_flag read_;
+  std::optional<Graph> free_;
+};
+
+}  // namespace qc
