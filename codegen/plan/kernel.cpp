@@ -37,7 +37,8 @@ std::vector<KernelChoice> candidateKernels(const Node& node, const Target& targe
     if (KernelPlanPtr plan = def.supports(node, target)) found.push_back({&def, std::move(plan)});
   }
   // Equal costs: in the order of the table.
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.plan->nanoseconds < b.plan->nanoseconds; });
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return std::pair(a.plan->nanoseconds, a.def) < std::pair(b.plan->nanoseconds, b.def); });
   return found;
 }
 

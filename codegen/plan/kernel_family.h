@@ -72,11 +72,12 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
   std::vector<KernelDef> defs;
   for (const auto& row : family->rows) {
     KernelDef def{row.id, family->ops, row.isas};
-    const auto planned = [family, &row](const Node& node, const Target& target) {
+    const KernelRow<Traits>* const ofRow = &row;
+    const auto planned = [=](const Node& node, const Target& target) {
       if constexpr (std::is_same_v<Traits, NoTraits>)
         return family->plan(node, target);
       else
-        return family->plan(row, node, target);
+        return family->plan(*ofRow, node, target);
     };
     const auto held = [family, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
