@@ -42,7 +42,7 @@ class ExprAttr {
   std::optional<ScalarExpr> tree_;
 };
 
-// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 ..".  [N,2*T].  Those of
+// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 .."   [N,2*T].  Those of
 // expressions and packings are read as strings, and become what the op's declaration says when the node is made.
 using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr, ExprAttr, Packing,
                           std::vector<DimExpr>>;

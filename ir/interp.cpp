@@ -129,6 +129,8 @@ bool isEmpty(const Value* v) { return v->type().isStatic() && v->type().numEleme
 
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes) {
   if (!node.def().has(kPure) || !node.def().eval) return std::nullopt;
+  for (const auto& [name, attr] : node.attrs())
+    if (std::holds_alternative<std::vector<DimExpr>>(attr)) return std::nullopt;  // its free dims decide
   bool empty = node.numResults() > 0;
   for (int i = 0; i < node.numResults(); ++i) {
     const TensorType& type = node.result(i)->type();

@@ -127,7 +127,13 @@ Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what
 }
 
 Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what) const {
-  if (const auto values = followsFromDims(input(i)) ? dimValuesOf(input(i)) : std::nullopt) return values->elements;
+  if (const auto values = followsFromDims(input(i)) ? dimValuesOf(input(i)) : std::nullopt) {
+    if (std::none_of(values->elements.begin(), values->elements.end(), [](const DimExpr& e) { return e.isUnknown(); }))
+      return values->elements;
+    return tl::make_unexpected(Error(error(ErrorCode::kUnsupported, "{} holds sizes that cannot be written in those of the inputs", what)
+                                         .on(input(i)->name())
+                                         .help("bind the free dims of the inputs")));
+  }
   QC_ASSIGN(const std::vector<int64_t> values, constantInts(i, what));
   return std::vector<DimExpr>(values.begin(), values.end());
 }

@@ -1,8 +1,8 @@
 // ONNX reductions, TopK and CumSum in both directions.
 #include <numeric>
 
-#include "frontend/onnx/exporter.h"
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/exporter.h"
 
 namespace qc {
 namespace {

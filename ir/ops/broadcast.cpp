@@ -9,7 +9,7 @@ Result<Dim> broadcastDims(Dim a, Dim b) {
   if (b == Dim(1)) return a;
   if (a.isStatic() && b.isStatic()) return fail(ErrorCode::kInvalidModel, "dims {} and {} do not broadcast", a.str(), b.str());
   if (a.isStatic()) return a;
-  return b.isStatic() ? b : Dim::unknown();
+  return b.isStatic() ? b : Dim(max(a.expr(), b.expr()));
 }
 
 }  // namespace

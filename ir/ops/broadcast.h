@@ -16,7 +16,7 @@
 namespace qc {
 
 // Dims are aligned at the end; equal dims stay, 1 gives way.  A symbol gives way to a static size above 1 and stays against 1
-// or itself; two different symbols give an unknown dim, to be settled when they are bound.
+// or itself; of two free dims the result is the larger one, which is right for equal sizes and for 1.
 Result<Shape> broadcastShapes(const Shape& a, const Shape& b);
 
 // An operand of sizes `in`, broadcastable to `out`, both dense row-major.

@@ -352,7 +352,7 @@ TEST(Broadcast, SymbolicDims) {
   EXPECT_EQ(add({n, 3}, {1, 3}), "f32[N,3]");
   EXPECT_EQ(add({n, 3}, {3}), "f32[N,3]");
   EXPECT_EQ(add({n}, {4}), "f32[4]");
-  EXPECT_EQ(add({n}, {m}), "f32[?]");
+  EXPECT_EQ(add({n}, {m}), "f32[max(M,N)]");
   EXPECT_EQ(add({Dim::unknown()}, {1}), "f32[?]");
 }
 

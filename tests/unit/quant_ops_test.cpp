@@ -81,9 +81,11 @@ TEST(Quantize, SaysWhatDoesNotFit) {
   const TensorType x(DType::f32, {2, 3});
   EXPECT_THAT(inferred("quantize", {x}, to(nullptr)), HasSubstr("'to' is none"));
   EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 1, {1, 1}, {0}))), HasSubstr("2 scales"));
-  EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 2, {1, 1}, {0}))), HasSubstr("axis 2 of the scales on a tensor of rank 2"));
+  EXPECT_THAT(inferred("quantize", {x}, to(perChannel(DType::s8, 2, {1, 1}, {0}))),
+              HasSubstr("axis 2 of the scales on a tensor of rank 2"));
   EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 0, 0))), HasSubstr("finite and positive, but this is 0"));
-  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, std::nanf(""), 0))), HasSubstr("finite and positive, but this is nan"));
+  EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, std::nanf(""), 0))),
+              HasSubstr("finite and positive, but this is nan"));
   EXPECT_THAT(inferred("quantize", {x}, to(quantPerTensor(DType::u8, 1, -1))), HasSubstr("the zero point -1 is not within 0..255"));
   QuantParams wide = *quantPerTensor(DType::u8, 1, 0);
   wide.qmax = 256;
