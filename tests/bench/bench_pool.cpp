@@ -18,8 +18,6 @@
 #include <string>
 #include <vector>
 
-#include "ir/signed_index.h"
-
 #include "runtime/rt/pool.h"
 
 namespace {
@@ -39,7 +37,7 @@ double run(qcrt_pool* pool, int steps, int64_t units, int chunks) {
   return (now() - start) * 1e3;
 }
 
-double at(std::vector<double>& sorted, double share) { return nth(sorted, share * static_cast<double>(sorted.size() - 1)); }
+double at(std::vector<double>& sorted, double share) { return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))]; }
 
 void show(const char* name, std::vector<double>& times) {
   std::sort(times.begin(), times.end());

@@ -8,7 +8,8 @@ foreach(source IN LISTS target_sources)
   add_executable(${name} ${source})
   target_link_libraries(${name} PRIVATE qc_flags fuzz_support)
   if(kind STREQUAL cache)  # without the emitters, so that a build with sanitizers is small
-    target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/codegen/object_cache.cpp ${PROJECT_SOURCE_DIR}/codegen/version.cpp)
+    target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/codegen/object_cache.cpp ${PROJECT_SOURCE_DIR}/codegen/version.cpp
+                                           ${PROJECT_SOURCE_DIR}/codegen/plan/cost.cpp)
     target_include_directories(${name} SYSTEM PRIVATE ${LLVM_INCLUDE_DIRS})
     target_link_libraries(${name} PRIVATE LLVM)
   endif()

@@ -32,7 +32,7 @@ const KernelDef& product() {
       kernelsOf(KernelFamily<NoPlan>{.ops = {},
                                      .rows = {{"tiles"}},
                                      .plan = [](const Node&, const Target&) { return std::optional(NoPlan{}); },
-                                     .cost = [](const NoPlan&, const Node&, const Target&) { return 0.0; },
+                                     .work = [](const NoPlan&, const Node&, const Target&) { return Work{}; },
                                      .emit = emitProduct<left>});
   return rows[0];
 }

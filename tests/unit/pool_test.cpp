@@ -35,12 +35,12 @@ TEST(Pool, RunsEveryUnitOnceAndEveryChunkWithItsScratch) {
     EXPECT_EQ(qcrt_pool_threads(pool), threads);
     for (int round = 0; round < 300; ++round) {
       const int64_t chunks = round % threads + 1, units = chunks + round % 17;
-      std::vector<int> counts(usize(units));
-      std::vector<int64_t> scratch(usize(chunks) * 8);
+      std::vector<int> counts(qc::usize(units));
+      std::vector<int64_t> scratch(qc::usize(chunks) * 8);
       void* buffers[] = {counts.data()};
       qcrt_pool_run(pool, countUnits, buffers, units, chunks, scratch.data(), 8 * sizeof(int64_t));
       for (const int count : counts) ASSERT_EQ(count, 1) << threads << " threads, " << chunks << " chunks, " << units << " units";
-      for (int64_t c = 0; c < chunks; ++c) ASSERT_EQ(scratch[usize(c) * 8], 1);
+      for (int64_t c = 0; c < chunks; ++c) ASSERT_EQ(scratch[qc::usize(c) * 8], 1);
     }
     qcrt_pool_destroy(pool);
   }
