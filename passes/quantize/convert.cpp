@@ -83,7 +83,7 @@ class Conversion {
   }
 
   Result<QuantPtr> paramsOf(const Node& observe) {
-    const QuantSpec& spec = observe.annotation()->output;
+    const QuantSpec spec = observe.annotation() ? observe.annotation()->output : QuantSpec();  // text has observers without one
     if (const auto* fixed = std::get_if<FixedSpec>(&spec)) return std::make_shared<const QuantParams>(fixed->params);
     if (const auto* groups = cx_.get<GroupParams>())
       if (const auto it = groups->find(observe.integer("id")); it != groups->end()) return it->second;

@@ -35,10 +35,15 @@ PassRegistry& registry() {
     r.add({"fail", "reports an error", {}, std::nullopt, [](Graph&, PassContext&) -> Status {
              return fail(ErrorCode::kUnsupported, "cannot do this").at("/a/b").help("do that");
            }});
-    r.add({"crash", "aborts", {}, std::nullopt, [](Graph&, PassContext&) -> Status {
+    r.add({"crash",
+           "aborts",
+           {},
+           std::nullopt,
+           [](Graph&, PassContext&) -> Status {
              QC_CHECK(false, "on purpose");
              return {};
-           }});
+           }},
+          /*guest=*/false);
     r.add({"to-quant", "claims a stage", {}, Stage::kQuant, [](Graph&, PassContext&) -> Status { return {}; }});
     r.addPipeline("two", "nop,options{count=2}");
     r.addPipeline("four", "two,two");

@@ -145,7 +145,7 @@ TEST(Sizes, OfEveryOpAreWalked) {
       if (op.starts_with(prefix)) return true;
     for (const char* name :
          {"q.conv", "q.conv_transpose", "argmin", "log_softmax", "gather_elements", "scatter_elements", "quantize_with", "dequantize_with",
-          "dynamic_qparams", "observe", "isinf", "mod", "q.linear", "lstm_steps", "gru_steps", "rnn_steps"})
+          "dynamic_qparams", "observe", "isinf", "mod", "q.linear", "lstm_steps", "gru_steps", "rnn_steps", "dims"})
       if (op == name) return true;
     return false;
   };
