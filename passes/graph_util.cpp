@@ -10,6 +10,8 @@ const Tensor* floatConstant(const Value* value) {
   return t && t->dtype() == DType::f32 && !value->type().isQuantized() ? t : nullptr;
 }
 
+bool isPlain(const Value* v, DType dtype) { return v->type().dtype == dtype && !v->type().isQuantized(); }
+
 Value* quantizedSource(const Value* v) {
   Node* producer = v ? v->producer() : nullptr;
   return producer && producer->is("dequantize") ? producer->operand(0) : nullptr;

@@ -11,6 +11,9 @@ namespace qc {
 // The float constant behind a value, or null.
 const Tensor* floatConstant(const Value* value);
 
+// Of this dtype, and not quantized.
+bool isPlain(const Value* v, DType dtype);
+
 // The quantized value behind `v` when it comes from a dequantize, else null.
 Value* quantizedSource(const Value* v);
 

@@ -4,11 +4,10 @@
 
 #include "ir/interp.h"
 #include "ir/op_def.h"
+#include "passes/graph_util.h"
 
 namespace qc {
 namespace {
-
-bool isPlain(const Value* v, DType dtype) { return v->type().dtype == dtype && !v->type().isQuantized(); }
 
 // Its elements lie along one dim of a weight of these sizes, or it is a single one.
 std::optional<int64_t> innerOf(const Tensor& zero, const std::vector<int64_t>& sizes) {

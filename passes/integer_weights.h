@@ -12,8 +12,7 @@ namespace qc {
 struct IntegerWeights {
   const Tensor* values = nullptr;  // s32, or u8 or s8
   const Tensor* zero = nullptr;    // s32, along one dim at most; null: none
-
-  int64_t zeroInner = 1;  // elements of a weight between two of its zero point
+  int64_t zeroInner = 1;           // elements of a weight between two of its zero point
 
   // Constants only; nothing for anything else.
   static std::optional<IntegerWeights> of(const Value* v);

@@ -11,12 +11,10 @@ const Graph* ModelOfAnyShape::freeGraph() {
   std::call_once(read_, [&] {
     LoadOptions options = options_;
     options.freeDims = true;
-    if (auto model = load(path_, options)) free_ = model->graph().clone();
+    if (auto model = load(path_, options)) free_ = std::move(*model);
   });
-  return free_ ? &*free_ : nullptr;
+  return free_ ? &free_->graph() : nullptr;
 }
-
-bool ModelOfAnyShape::isReadOnce() { return freeGraph() != nullptr; }
 
 Result<Model> ModelOfAnyShape::at(const Shapes& shapes) {
   LoadOptions options = options_;

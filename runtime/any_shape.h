@@ -16,7 +16,6 @@ class ModelOfAnyShape {
 
   // Errors: what load() says, or which input contradicts the model or another input.  Any number of threads may ask.
   Result<Model> at(const Shapes& shapes);
-  bool isReadOnce();  // reads it, if nobody asked yet
 
  private:
   const Graph* freeGraph();  // null: it has to be read for every shape
@@ -24,7 +23,7 @@ class ModelOfAnyShape {
   const std::string path_;
   const LoadOptions options_;
   std::once_flag read_;
-  std::optional<Graph> free_;
+  std::optional<Model> free_;
 };
 
 }  // namespace qc

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <numeric>
 
 #include "ir/interp.h"
 #include "ir/op_def.h"
@@ -155,6 +157,8 @@ Value* makeDimValues(Builder& b, const DimValues& values) {
   }
   return b.make("dims", {}, {{"values", values.elements}, {"shape", values.sizes}, {"dtype", values.dtype}});
 }
+
+DimExpr product(std::span<const DimExpr> dims) { return std::accumulate(dims.begin(), dims.end(), DimExpr(1), std::multiplies<>()); }
 
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {
   const std::vector<Value*> inputs = node.operands();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "ir/dim_expr.h"
@@ -26,6 +27,8 @@ bool followsFromDims(const Value* v);  // a node `dims`
 
 // A constant where no element is free, else a node `dims`.
 Value* makeDimValues(Builder& b, const DimValues& values);
+
+DimExpr product(std::span<const DimExpr> dims);
 
 // The results of a node whose operands are such values, one at least a node `dims`; nothing where that is not so, or they cannot be said.
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node);

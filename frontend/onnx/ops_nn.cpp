@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/window.h"
 
 namespace qc {
@@ -36,6 +37,23 @@ Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::
 
 }  // namespace
 
+Result<Value*> cropped(OnnxNode& n, Ints& pads) {
+  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return n.input(0);
+  std::vector<DimExpr> sizes = n.dims(0);
+  Ints starts(sizes.size(), 0);
+  const size_t padded = pads.size() / 2, first = sizes.size() - padded;
+  for (size_t d = 0; d < padded; ++d) {
+    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + padded], 0);
+    const int64_t size = sizes[first + d].constant().value_or(INT64_MAX);
+    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    starts[first + d] = before;
+    sizes[first + d] = sizes[first + d] - before - after;
+    pads[d] = std::max<int64_t>(pads[d], 0);
+    pads[d + padded] = std::max<int64_t>(pads[d + padded], 0);
+  }
+  return n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
+}
+
 Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
   for (const Ints* list : lists)
     for (const int64_t v : *list)
@@ -65,25 +83,6 @@ Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
 
 namespace {
 
-// Negative pads crop first.
-Result<Value*> cropped(OnnxNode& n, Value* x, Ints& pads) {
-  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return x;
-  Ints starts(usize(x->type().rank()), 0);
-  std::vector<DimExpr> sizes;
-  for (const Dim& dim : x->type().shape) sizes.push_back(dim.expr());
-  const size_t spatial = pads.size() / 2;
-  for (size_t d = 0; d < spatial; ++d) {
-    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + spatial], 0);
-    starts[d + 2] = before;
-    const int64_t size = sizes[d + 2].constant().value_or(INT64_MAX);
-    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
-    sizes[d + 2] = sizes[d + 2] - before - after;
-    pads[d] = std::max<int64_t>(pads[d], 0);
-    pads[d + spatial] = std::max<int64_t>(pads[d + spatial], 0);
-  }
-  return n.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
-}
-
 Ints spatialSizes(const Value* weight) {
   const Ints sizes = weight->type().sizes();
   return {sizes.begin() + std::min<ptrdiff_t>(2, static_cast<ptrdiff_t>(sizes.size())), sizes.end()};
@@ -94,7 +93,7 @@ Status conv(OnnxNode& n) {
   if (w.kernel != spatialSizes(n.input(1)))
     return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  QC_ASSIGN(Value * x, cropped(n, n.input(0), w.pads));
+  QC_ASSIGN(Value * x, cropped(n, w.pads));
   QC_ASSIGN(Value * y, n.create("conv", {x, n.input(1), n.input(2)},
                                 {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}}));
   return n.setOutput(y);
@@ -306,9 +305,8 @@ Status softmax(OnnxNode& n, const char* op) {
     QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, {{"axis", axis}}));
     return n.setOutput(y);
   }
-  const DimExpr rows = std::accumulate(sizes.begin(), sizes.begin() + axis, DimExpr(1), std::multiplies<>());
-  const DimExpr columns = std::accumulate(sizes.begin() + axis, sizes.end(), DimExpr(1), std::multiplies<>());
-  QC_ASSIGN(Value * flat, n.reshapeToDims(n.input(0), {rows, columns}));
+  const std::span<const DimExpr> all = sizes;
+  QC_ASSIGN(Value * flat, n.reshapeToDims(n.input(0), {product(all.first(usize(axis))), product(all.subspan(usize(axis)))}));
   QC_ASSIGN(Value * y, n.create(op, {flat}, {{"axis", int64_t{1}}}));
   QC_ASSIGN(y, n.reshapeToDims(y, sizes));
   return n.setOutput(y);

@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/window.h"
 
 namespace qc {
 namespace {
@@ -25,10 +26,6 @@ Status shape(OnnxNode& n) {
   start = clamped(start);
   end = std::max(clamped(end), start);
   return n.setOutput(n.dimValues({end - start}, Dims(sizes.begin() + start, sizes.begin() + end)));
-}
-
-DimExpr product(std::span<const DimExpr> dims) {
-  return std::accumulate(dims.begin(), dims.end(), DimExpr(1), [](const DimExpr& a, const DimExpr& b) { return a * b; });
 }
 
 Status size(OnnxNode& n) { return n.setOutput(n.dimValues({}, {product(n.dims(0))})); }
@@ -260,21 +257,7 @@ Status pad(OnnxNode& n) {
   }
   for (const int64_t p : pads)
     if (p < -kMaxPad || p > kMaxPad) return n.error(ErrorCode::kInvalidModel, "a pad of {}", p);
-  // Negative pads cut.
-  Value* x = n.input(0);
-  if (std::any_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) {
-    Ints starts(rank, 0);
-    Dims sizes = n.dims(0);
-    for (size_t d = 0; d < rank; ++d) {
-      const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + rank], 0);
-      const int64_t size = sizes[d].constant().value_or(INT64_MAX);
-      if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
-      starts[d] = before;
-      sizes[d] = sizes[d] - before - after;
-    }
-    QC_ASSIGN(x, n.create("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(rank, 1)}}));
-    for (int64_t& p : pads) p = std::max<int64_t>(p, 0);
-  }
+  QC_ASSIGN(Value * x, cropped(n, pads));
   QC_ASSIGN(Value * y, n.create("pad", {x}, {{"pads", pads}, {"mode", mode}, {"value", value}}));
   return n.setOutput(y);
 }

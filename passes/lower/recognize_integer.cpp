@@ -20,8 +20,6 @@
 namespace qc {
 namespace {
 
-bool isPlain(const Value* v, DType dtype) { return v->type().dtype == dtype && !v->type().isQuantized(); }
-
 // The 8-bit integers behind a cast to s32.
 Value* narrowSource(Value* v) { return v && v->producer() ? widenedIntegers(*v->producer()) : nullptr; }
 

@@ -11,6 +11,7 @@
 #include "passes/pass_manager.h"
 #include "runtime/qcompile.h"
 #include "runtime/workflow/prepared_model.h"
+#include "tests/unit/drop_op.h"
 
 namespace qc {
 namespace {
@@ -64,17 +65,7 @@ Sample sampleOf(int64_t rows, int64_t seed) {
   return {{"x", x}};
 }
 
-Status dropSin(Graph& graph, PassContext&) {
-  for (Node* n = graph.front(); n;) {
-    Node* next = n->next();
-    if (n->is("sin")) {
-      n->result()->replaceAllUsesWith(n->operand(0));
-      graph.erase(n);
-    }
-    n = next;
-  }
-  return {};
-}
+Status dropSin(Graph& graph, PassContext&) { return test::dropOp(graph, "sin"); }
 
 struct Case {
   const char* recipe;

@@ -17,6 +17,7 @@
 #include "quantizer/rules/op_policy.h"
 #include "runtime/qcompile.h"
 #include "runtime/workflow/prepared_model.h"
+#include "tests/unit/drop_op.h"
 
 namespace qc {
 namespace {
@@ -54,17 +55,7 @@ Pass looking(std::vector<std::string>& seen, std::string name = "acme-look") {
           }};
 }
 // relu becomes identity: what comes out tells whether it ran.
-Status dropRelu(Graph& graph, PassContext&) {
-  for (Node* n = graph.front(); n;) {
-    Node* next = n->next();
-    if (n->is("relu")) {
-      n->result()->replaceAllUsesWith(n->operand(0));
-      graph.erase(n);
-    }
-    n = next;
-  }
-  return {};
-}
+Status dropRelu(Graph& graph, PassContext&) { return test::dropOp(graph, "relu"); }
 
 TEST(Insertion, StepsOfQuantize) {
   const Model model = net();
