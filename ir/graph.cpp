@@ -1,7 +1,6 @@
 #include "ir/graph.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "ir/op_def.h"
@@ -44,8 +43,6 @@ void Use::set(Value* value) {
   value->uses_ = this;
 }
 
-bool Value::isOutput() const { return graph_->outputPlaces_.contains(this); }
-
 std::vector<Use*> Value::uses() const {
   std::vector<Use*> all;
   for (Use* u = uses_; u; u = u->next()) all.push_back(u);
@@ -66,6 +63,8 @@ void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
   while (uses_) uses_->set(other);
   const auto returned = graph_->outputPlaces_.extract(this);
   if (returned.empty()) return;
+  isOutput_ = false;
+  other->isOutput_ = true;
   std::vector<size_t>& places = graph_->outputPlaces_[other];
   for (const size_t i : returned.mapped()) {
     graph_->outputs_[i] = other;
@@ -113,9 +112,13 @@ void Node::addOperand(Value* value) {
 
 const Tensor& Node::constant() const {
   QC_CHECK(is("const"));
-  const Tensor* t = graph_->constants().find(constantName_);
-  QC_CHECK(t, "constant {} is not in the pool", constantName_);
-  return *t;
+  QC_CHECK(constant_, "a constant that is not in the pool");
+  return constant_->second;
+}
+
+const std::string& Node::constantName() const {
+  static const std::string none;
+  return constant_ ? constant_->first : none;
 }
 
 // Numbers of neighbours are this far apart, so that a new node finds one between them: an edit does not number the whole list anew.
@@ -149,6 +152,7 @@ std::string ConstantPool::add(std::string_view name, Tensor tensor) {
   std::string unique(name.empty() ? "c" : name);
   if (!fits(unique)) unique = withSuffix(name, fits);
   entries_.emplace(unique, std::move(tensor));
+  mayHoldUnused_ = true;
   return unique;
 }
 
@@ -158,7 +162,9 @@ const Tensor* ConstantPool::find(std::string_view name) const {
 }
 
 void ConstantPool::eraseUnused(const Graph& graph) {
-  std::set<const Tensor*> used;
+  if (!mayHoldUnused_) return;
+  mayHoldUnused_ = false;
+  std::unordered_set<const Tensor*> used;
   for (const Node* n = graph.front(); n; n = n->next())
     if (n->is("const")) used.insert(&n->constant());
   std::erase_if(entries_, [&](const auto& entry) { return !used.contains(&entry.second); });
@@ -181,7 +187,7 @@ void Graph::adopt() {
   for (auto& v : inputs_) v->graph_ = this;
   for (Node* n = front_; n; n = n->next_) {
     n->graph_ = this;
-    for (auto& r : n->results_) r->graph_ = this;
+    for (int i = 0; i < n->numResults_; ++i) n->result(i)->graph_ = this;
   }
 }
 
@@ -215,17 +221,19 @@ Graph Graph::clone() const {
   Graph copy(name_);
   copy.info_ = info_;
   std::unordered_map<const Value*, Value*> map;
+  map.reserve(byName_.size());
+  copy.byName_.reserve(byName_.size());
   copy.constants_ = constants_;
   for (const Value* v : inputViews_) map[v] = copy.addInput(v->name(), v->type());
   for (const Node* n = front_; n; n = n->next_) {
     std::vector<Value*> operands;
     std::vector<TensorType> types;
     for (const Use& u : n->operands_) operands.push_back(u.get() ? map.at(u.get()) : nullptr);
-    for (const auto& r : n->results_) types.push_back(r->type());
+    for (int i = 0; i < n->numResults_; ++i) types.push_back(n->result(i)->type());
     Node* twin = copy.insert(*n->def_, std::move(operands), n->attrs_, std::move(types));
     twin->location_ = n->location_;
     twin->annotation_ = n->annotation_;
-    twin->constantName_ = n->constantName_;
+    if (n->constant_) twin->constant_ = &*copy.constants_.entries_.find(n->constant_->first);
     for (int i = 0; i < n->numResults(); ++i) {
       copy.rename(twin->result(i), n->result(i)->name());
       map[n->result(i)] = twin->result(i);
@@ -257,7 +265,7 @@ Value* Graph::addInput(std::string_view name, TensorType type) {
   value->type_ = std::move(type);
   value->name_ = uniqueName(name);
   value->resultIndex_ = static_cast<int>(inputs_.size());
-  byName_[value->name_] = value.get();
+  byName_.insert(value.get());
   inputViews_.push_back(value.get());
   inputs_.push_back(std::move(value));
   return inputViews_.back();
@@ -265,7 +273,7 @@ Value* Graph::addInput(std::string_view name, TensorType type) {
 
 void Graph::eraseInput(Value* input) {
   QC_CHECK(!input->hasUses() && !input->isOutput() && !input->producer());
-  byName_.erase(input->name_);
+  byName_.erase(input);
   std::erase(inputViews_, input);
   std::erase_if(inputs_, [&](const auto& v) { return v.get() == input; });
   for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i]->resultIndex_ = static_cast<int>(i);
@@ -273,9 +281,13 @@ void Graph::eraseInput(Value* input) {
 
 void Graph::setOutputs(std::vector<Value*> outputs) {
   for (const Value* v : outputs) QC_CHECK(v && v->graph_ == this, "an output is a value of the graph");
+  for (Value* v : outputs_) v->isOutput_ = false;
   outputs_ = std::move(outputs);
   outputPlaces_.clear();
-  for (size_t i = 0; i < outputs_.size(); ++i) outputPlaces_[outputs_[i]].push_back(i);
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    outputs_[i]->isOutput_ = true;
+    outputPlaces_[outputs_[i]].push_back(i);
+  }
   if (outputNames_.size() == outputs_.size()) return;
   outputNames_.clear();
   for (const Value* v : outputs_) outputNames_.push_back(v->name());
@@ -294,8 +306,8 @@ std::vector<Node*> Graph::nodes() const {
 }
 
 Value* Graph::findValue(std::string_view name) const {
-  const auto it = byName_.find(std::string(name));
-  return it == byName_.end() ? nullptr : it->second;
+  const auto it = byName_.find(name);
+  return it == byName_.end() ? nullptr : *it;
 }
 
 Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types, Node* before,
@@ -311,15 +323,16 @@ Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict att
     node->operands_[i].index_ = static_cast<int>(i);
     node->operands_[i].set(operands[i]);
   }
+  node->results_ = std::make_unique<Value[]>(types.size());
+  node->numResults_ = static_cast<int>(types.size());
   for (size_t i = 0; i < types.size(); ++i) {
-    auto value = std::make_unique<Value>();
-    value->graph_ = this;
-    value->producer_ = node;
-    value->resultIndex_ = static_cast<int>(i);
-    value->type_ = std::move(types[i]);
-    value->name_ = uniqueName(i == 0 ? name : std::string_view());
-    byName_[value->name_] = value.get();
-    node->results_.push_back(std::move(value));
+    Value& value = node->results_[i];
+    value.graph_ = this;
+    value.producer_ = node;
+    value.resultIndex_ = static_cast<int>(i);
+    value.type_ = std::move(types[i]);
+    value.name_ = uniqueName(i == 0 ? name : std::string_view());
+    byName_.insert(&value);
   }
   node->next_ = before;
   node->previous_ = before ? before->previous_ : back_;
@@ -332,10 +345,12 @@ Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict att
 }
 
 void Graph::erase(Node* node) {
-  for (const auto& r : node->results_) {
+  for (int i = 0; i < node->numResults_; ++i) {
+    Value* r = node->result(i);
     QC_CHECK(!r->hasUses() && !r->isOutput(), "erasing {} whose result {} is used", node->op(), r->name());
-    byName_.erase(r->name_);
+    byName_.erase(r);
   }
+  constants_.mayHoldUnused_ = constants_.mayHoldUnused_ || node->constant_;
   for (Use& u : node->operands_) u.set(nullptr);
   (node->previous_ ? node->previous_->next_ : front_) = node->next_;
   (node->next_ ? node->next_->previous_ : back_) = node->previous_;
@@ -357,17 +372,17 @@ void Graph::moveBefore(Node* node, Node* before) {
 
 void Graph::rename(Value* value, std::string_view name) {
   if (value->name_ == name) return;
-  byName_.erase(value->name_);
+  byName_.erase(value);
   value->name_ = uniqueName(name);
-  byName_[value->name_] = value;
+  byName_.insert(value);
 }
 
 int Graph::eraseDeadNodes() {
   int erased = 0;
   for (Node* n = back_; n;) {
     Node* previous = n->previous_;
-    const bool dead = n->def_->has(kPure) &&
-                      std::all_of(n->results_.begin(), n->results_.end(), [&](const auto& r) { return !r->hasUses() && !r->isOutput(); });
+    bool dead = n->def_->has(kPure);
+    for (int i = 0; dead && i < n->numResults_; ++i) dead = !n->result(i)->hasUses() && !n->result(i)->isOutput();
     if (dead) {
       erase(n);
       ++erased;
@@ -433,7 +448,8 @@ Value* Builder::constant(std::string_view name, Tensor tensor, QuantPtr quant) {
     type = TensorType(std::move(quant), type.shape);
   }
   Node* node = graph_.insert(OpRegistry::get().at("const"), {}, {}, {std::move(type)}, before_, name);
-  node->constantName_ = graph_.constants_.add(name.empty() ? node->result()->name() : name, std::move(tensor));
+  const std::string key = graph_.constants_.add(name.empty() ? node->result()->name() : name, std::move(tensor));
+  node->constant_ = &*graph_.constants_.entries_.find(key);
   node->setLocation(location_);
   return node->result();
 }

@@ -13,15 +13,16 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "ir/attr.h"
 #include "ir/quant_spec.h"
+#include "ir/rare.h"
 #include "ir/status.h"
 #include "ir/tensor.h"
 #include "ir/type.h"
@@ -65,7 +66,7 @@ class Value {
 
   bool hasUses() const { return uses_ != nullptr; }
   bool hasOneUse() const { return uses_ && !uses_->next(); }  // an output of the graph counts as a use, see isOutput
-  bool isOutput() const;                                      // returned by the graph
+  bool isOutput() const { return isOutput_; }                 // returned by the graph
   std::vector<Use*> uses() const;                             // in no promised order
   std::vector<Node*> users() const;                           // distinct, in schedule order
   // Every use (graph outputs included) of this now uses `other`.  QC_CHECK: same type, unless `other` is
@@ -82,6 +83,7 @@ class Value {
   Graph* graph_ = nullptr;
   Node* producer_ = nullptr;
   int resultIndex_ = 0;
+  bool isOutput_ = false;
   TensorType type_;
   std::string name_;
   Use* uses_ = nullptr;
@@ -101,10 +103,10 @@ class Node {
   void setOperand(std::string_view name, Value* value);  // QC_CHECK: the op has it
   void addOperand(Value* value);
 
-  int numResults() const { return static_cast<int>(results_.size()); }
+  int numResults() const { return numResults_; }
   Value* result(int i = 0) const {
-    if (i < 0 || i >= numResults()) detail::outOfRange("result", i);
-    return nth(results_, i).get();
+    if (i < 0 || i >= numResults_) detail::outOfRange("result", i);
+    return &results_[usize(i)];
   }
 
   AttrDict& attrs() { return attrs_; }
@@ -121,12 +123,12 @@ class Node {
   const std::string& location() const { return location_; }
   void setLocation(std::string location) { location_ = std::move(location); }
 
-  std::optional<QuantAnnotation>& annotation() { return annotation_; }
-  const std::optional<QuantAnnotation>& annotation() const { return annotation_; }
+  Rare<QuantAnnotation>& annotation() { return annotation_; }
+  const Rare<QuantAnnotation>& annotation() const { return annotation_; }
 
   // The payload of a `const` node: a reference into the graph's constant pool.
   const Tensor& constant() const;
-  const std::string& constantName() const { return constantName_; }  // key in the pool
+  const std::string& constantName() const;  // key in the pool; empty: it has none
 
   Graph& graph() const { return *graph_; }
   Node* next() const { return next_; }
@@ -142,11 +144,12 @@ class Node {
   Node* previous_ = nullptr;
   mutable int64_t order_ = 0;  // valid while the graph's orderValid_
   std::vector<Use> operands_;
-  std::vector<std::unique_ptr<Value>> results_;
+  std::unique_ptr<Value[]> results_;
+  int numResults_ = 0;
   AttrDict attrs_;
   std::string location_;
-  std::optional<QuantAnnotation> annotation_;
-  std::string constantName_;
+  Rare<QuantAnnotation> annotation_;
+  const std::pair<const std::string, Tensor>* constant_ = nullptr;  // in the pool
 };
 
 // Payloads of constants by name.  Entries are immutable; passes add new ones.
@@ -159,6 +162,9 @@ class ConstantPool {
   const std::map<std::string, Tensor, std::less<>>& entries() const { return entries_; }
 
  private:
+  friend class Graph;
+  friend class Builder;
+  bool mayHoldUnused_ = false;  // an entry came, or lost a node, since the unused ones were taken out
   std::map<std::string, Tensor, std::less<>> entries_;
 };
 
@@ -214,6 +220,17 @@ class Graph {
   friend class Value;
   friend class Node;
   friend class Builder;
+  struct NameHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+    size_t operator()(const Value* value) const { return (*this)(value->name()); }
+  };
+  struct SameName {
+    using is_transparent = void;
+    static std::string_view of(std::string_view name) { return name; }
+    static std::string_view of(const Value* value) { return value->name(); }
+    bool operator()(const auto& a, const auto& b) const { return of(a) == of(b); }
+  };
   std::string uniqueName(std::string_view wanted);
   void adopt();  // re-points owner links after a move
   std::string name_;
@@ -227,7 +244,7 @@ class Graph {
   Node* back_ = nullptr;
   int numNodes_ = 0;
   mutable bool orderValid_ = false;
-  std::unordered_map<std::string, Value*> byName_;
+  std::unordered_set<Value*, NameHash, SameName> byName_;
   int64_t nextNumber_ = 0;
   ConstantPool constants_;
 };

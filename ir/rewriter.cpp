@@ -70,10 +70,11 @@ void Rewriter::eraseIfDead(Node* node) {
 
 Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vector<RewriteRule>& rules, int maxRewrites) {
   std::map<std::string, int> hits;
-  std::unordered_map<std::string_view, std::vector<const RewriteRule*>> byRoot;
+  std::unordered_map<const OpDef*, std::vector<const RewriteRule*>> byRoot;
   for (const RewriteRule& rule : rules) {
     QC_CHECK(rule.pattern.kind == Pattern::Kind::op, "rule {} has no op at its root", rule.name);
-    for (const std::string& op : rule.pattern.ops) byRoot[op].push_back(&rule);
+    for (const std::string& op : rule.pattern.ops)
+      if (const OpDef* def = OpRegistry::get().find(op)) byRoot[def].push_back(&rule);
   }
   // Beyond any graph of this size that is rewritten towards an end.
   constexpr int64_t kMaxPerNode = 100;
@@ -86,7 +87,7 @@ Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vect
     Rewriter rewriter(graph);
     for (Node* node : graph.nodes()) {
       if (rewriter.wasErased(node)) continue;
-      const auto it = byRoot.find(node->op());
+      const auto it = byRoot.find(&node->def());
       if (it == byRoot.end()) continue;
       for (const RewriteRule* rule : it->second) {
         const auto found = match(rule->pattern, *node);

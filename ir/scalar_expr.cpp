@@ -1,8 +1,6 @@
 #include "ir/scalar_expr.h"
 
-#include <bit>
 #include <limits>
-#include <unordered_map>
 
 #include "ir/expr_internal.h"
 #include "ir/signed_index.h"
@@ -41,39 +39,19 @@ int expectedOperands(ScalarExpr::Op op) {
   return op == Op::select || op == Op::fma ? 3 : 2;
 }
 
-// Calls visit(node) once per distinct node, operands first.
-template <class Visit>
-void postorder(const ScalarExpr& root, const Visit& visit) {
-  struct Frame {
-    const ScalarExpr* expression;
-    size_t next;
-  };
-  std::unordered_map<const void*, bool> seen;
-  std::vector<Frame> stack{{&root, 0}};
-  seen.emplace(root.id(), true);
-  while (!stack.empty()) {
-    Frame& top = stack.back();
-    const auto operands = top.expression->operands();
-    if (top.next == operands.size()) {
-      visit(*top.expression);
-      stack.pop_back();
-      continue;
-    }
-    const ScalarExpr& child = operands[top.next++];
-    if (seen.emplace(child.id(), true).second) stack.push_back({&child, 0});
-  }
-}
-
 // Rebuilds a tree bottom-up: make(node, rebuilt operands) -> node.
 template <class Make>
 ScalarExpr rebuild(const ScalarExpr& root, const Make& make) {
-  std::unordered_map<const void*, ScalarExpr> done;
+  IdNumbering numbers;
+  std::vector<ScalarExpr> done;  // by number
   postorder(root, [&](const ScalarExpr& e) {
     std::vector<ScalarExpr> operands;
-    for (const ScalarExpr& o : e.operands()) operands.push_back(done.at(o.id()));
-    done.emplace(e.id(), make(e, std::move(operands)));
+    operands.reserve(e.operands().size());
+    for (const ScalarExpr& o : e.operands()) operands.push_back(nth(done, numbers.add(o.id()).first));
+    numbers.add(e.id());
+    done.push_back(make(e, std::move(operands)));
   });
-  return done.at(root.id());
+  return done.back();
 }
 
 ScalarExpr withOperands(const ScalarExpr& e, std::vector<ScalarExpr> operands) {
@@ -90,40 +68,25 @@ class Interner {
   using Instruction = ExprProgram::Instruction;
 
   int add(const ScalarExpr& root) {
+    int last = 0;
     postorder(root, [&](const ScalarExpr& e) {
-      if (numbers_.contains(e.id())) return;
-      Instruction i{e.op(), {-1, -1, -1}, 0, 0};
-      if (e.op() == ScalarExpr::Op::constant) i.value = e.value();
-      if (e.op() == ScalarExpr::Op::arg) i.index = e.argIndex();
-      if (e.op() == ScalarExpr::Op::call) i.index = static_cast<int>(&e.function() - ScalarExpr::functions().data());
-      for (size_t k = 0; k < e.operands().size(); ++k) i.operand[k] = numbers_.at(e.operands()[k].id());
-      const auto [it, fresh] = byStructure_.emplace(i, static_cast<int>(code_.size()));
-      if (fresh) code_.push_back(i);
-      numbers_.emplace(e.id(), it->second);
+      const auto [id, fresh] = ids_.add(e.id());
+      if (!fresh) {
+        last = nth(registers_, id);
+        return;
+      }
+      Instruction i = instructionOf(e);
+      for (size_t k = 0; k < e.operands().size(); ++k) i.operand[k] = nth(registers_, ids_.add(e.operands()[k].id()).first);
+      registers_.push_back(last = code_.add(i).first);
     });
-    return numbers_.at(root.id());
+    return last;
   }
-  std::vector<Instruction> take() { return std::move(code_); }
+  std::vector<Instruction> take() { return code_.take(); }
 
  private:
-  struct Hash {
-    size_t operator()(const Instruction& i) const {
-      uint64_t h = static_cast<uint64_t>(i.op) + 1;
-      for (const uint32_t v : {static_cast<uint32_t>(i.operand[0]), static_cast<uint32_t>(i.operand[1]),
-                               static_cast<uint32_t>(i.operand[2]), static_cast<uint32_t>(i.index), std::bit_cast<uint32_t>(i.value)})
-        h = (h ^ v) * 0x9e3779b97f4a7c15u, h ^= h >> 29;
-      return h;
-    }
-  };
-  struct Same {
-    bool operator()(const Instruction& a, const Instruction& b) const {
-      return a.op == b.op && std::equal(a.operand, a.operand + 3, b.operand) && a.index == b.index &&
-             std::bit_cast<uint32_t>(a.value) == std::bit_cast<uint32_t>(b.value);
-    }
-  };
-  std::vector<Instruction> code_;
-  std::unordered_map<Instruction, int, Hash, Same> byStructure_;
-  std::unordered_map<const void*, int> numbers_;
+  InstructionNumbering code_;
+  IdNumbering ids_;
+  std::vector<int> registers_;  // by number of the id
 };
 
 }  // namespace
@@ -199,6 +162,14 @@ std::vector<ExprProgram::Instruction> flatten(const ScalarExpr& expression) {
   Interner interner;
   interner.add(expression);
   return interner.take();
+}
+
+ExprProgram::Instruction instructionOf(const ScalarExpr& e) {
+  ExprProgram::Instruction i{e.op(), {-1, -1, -1}, 0, 0};
+  if (e.op() == ScalarExpr::Op::constant) i.value = e.value();
+  if (e.op() == ScalarExpr::Op::arg) i.index = e.argIndex();
+  if (e.op() == ScalarExpr::Op::call) i.index = static_cast<int>(&e.function() - ScalarExpr::functions().data());
+  return i;
 }
 
 const ScalarExpr::Function* findFunction(std::string_view name) {

@@ -235,8 +235,8 @@ class Verifier {
   }
 
   void constant(const Node& n) {
-    const Tensor* payload = graph_.constants().find(n.constantName());
-    if (!payload) return report(fail(ErrorCode::kInternal, "constant #{} is not in the pool", n.constantName()), &n, n.result());
+    if (n.constantName().empty()) return report(fail(ErrorCode::kInternal, "a constant without a payload"), &n, n.result());
+    const Tensor* payload = &n.constant();
     const TensorType& type = n.result()->type();
     if (type.dtype != payload->dtype() || type.shape != toShape(payload->sizes()))
       report(fail(ErrorCode::kInvalidModel, "constant #{} is {}, its value %{} is {}", n.constantName(), payload->type().str(),

@@ -51,6 +51,7 @@ class PassContext {
   void provide(T value) {
     extensions_[typeid(T).name()] = std::move(value);
   }
+  bool providesAny() const { return !extensions_.empty(); }
   bool provides(std::string_view type) const { return extensions_.contains(std::string(type)); }
   template <class T>
   T* get() {

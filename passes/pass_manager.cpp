@@ -163,19 +163,26 @@ Status PassManager::run(Graph& graph, PassContext& cx, std::optional<Stage> stag
   if (options_.stopAfter >= 0) count = std::min(count, usize(options_.stopAfter));
   for (size_t i = 0; i < count; ++i) QC_TRY(checkNeeds(pipeline_.steps()[i], cx));
   QC_TRY(dump(0, "input", graph));
-  for (size_t i = 0; i < count; ++i) QC_TRY(runStep(i, graph, cx));
+  std::optional<Replay> replay;
+  for (size_t i = 0; i < count; ++i) {
+    // One clone serves as long as the steps behind it could be taken again as they were.
+    const bool repeatable = i > 0 && !cx.providesAny() && !pipeline_.steps()[i - 1].guest && !pipeline_.steps()[i - 1].pass->guest;
+    if (!options_.replayDir.empty()) {
+      if (!repeatable) replay.emplace(graph, pipeline_, i, stage_, options_.replayDir);
+      replay->enter(i);
+    }
+    QC_TRY(runStep(i, graph, cx, replay ? &*replay : nullptr));
+  }
   return {};
 }
 
-Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx) {
+Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx, const Replay* replay) {
   const Pipeline::Step& step = pipeline_.steps()[index];
   if (stage_) QC_TRY(checkAccepts(*step.pass, *stage_));
   if (step.pass->leaves && !allowsFreeDims(*step.pass->leaves))
     if (auto s = checkSizesKnown(graph); !s) return inPass("before", *step.pass, s.error(), s.error().code());
   const bool last = index + 1 == pipeline_.steps().size() || static_cast<int>(index) + 1 == options_.stopAfter;
   const std::string before = options_.printChanged ? print(graph, options_.print) : std::string();
-  std::optional<Replay> replay;
-  if (!options_.replayDir.empty()) replay.emplace(graph, pipeline_.str(index), stage_, options_.replayDir);
   // The tail of a message when the fault is the compiler's: where the evidence is.
   const auto evidence = [&](Failure failure) {
     const std::string path = replay ? replay->write() : std::string();

@@ -49,6 +49,8 @@ struct PassManagerOptions {
   std::function<void(std::string_view)> log;  // takes what is printed
 };
 
+class Replay;
+
 class PassManager {
  public:
   explicit PassManager(Pipeline pipeline, PassManagerOptions options = {});
@@ -58,7 +60,7 @@ class PassManager {
   std::optional<Stage> stage() const { return stage_; }  // of the graph after the last pass that ran
 
  private:
-  Status runStep(size_t index, Graph& graph, PassContext& cx);
+  Status runStep(size_t index, Graph& graph, PassContext& cx, const Replay* replay);
   Status show(size_t index, const std::string& before, const Graph& graph);
   Status dump(size_t number, std::string_view name, const Graph& graph);
   Pipeline pipeline_;

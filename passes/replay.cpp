@@ -37,8 +37,8 @@ void installHandlers() {
 
 }  // namespace
 
-Replay::Replay(const Graph& before, std::string pipeline, std::optional<Stage> stage, std::string folder)
-    : before_(before.clone()), pipeline_(std::move(pipeline)), folder_(std::move(folder)), stage_(stage), outer_(tActive) {
+Replay::Replay(const Graph& start, const Pipeline& pipeline, size_t first, std::optional<Stage> stage, std::string folder)
+    : start_(start.clone()), pipeline_(pipeline), first_(first), step_(first), stage_(stage), folder_(std::move(folder)), outer_(tActive) {
   installHandlers();
   tActive = this;
 }
@@ -46,6 +46,16 @@ Replay::Replay(const Graph& before, std::string pipeline, std::optional<Stage> s
 Replay::~Replay() { tActive = outer_; }
 
 std::string Replay::write() const {
+  Graph before = start_.clone();
+  std::optional<Stage> stage = stage_;
+  PassContext cx;
+  for (size_t i = first_; i < step_; ++i) {
+    const Pipeline::Step& step = pipeline_.steps()[i];
+    cx.passName = step.pass->name;
+    cx.options = step.options;
+    if (!step.pass->run(before, cx)) return "";
+    if (step.pass->leaves) stage = step.pass->leaves;
+  }
   std::error_code ignored;
   std::filesystem::create_directories(folder_, ignored);
   // Nobody who shares the folder knows the name before, and no link is followed.
@@ -53,8 +63,8 @@ std::string Replay::write() const {
   const Descriptor file(::mkostemps(path.data(), 4, O_CLOEXEC));
   if (!file) return "";
   const std::string text =
-      fmt::format("// RUN: qcompile opt --pipeline='{}' --verify-each{} {}\n{}", pipeline_,
-                  stage_ ? fmt::format(" --stage={}", toString(*stage_)) : "", path, print(before_, {.locations = true, .payloads = true}));
+      fmt::format("// RUN: qcompile opt --pipeline='{}' --verify-each{} {}\n{}", pipeline_.str(step_),
+                  stage ? fmt::format(" --stage={}", toString(*stage)) : "", path, print(before, {.locations = true, .payloads = true}));
   for (size_t done = 0; done < text.size();) {
     const ssize_t n = ::write(*file, text.data() + done, text.size() - done);
     if (n <= 0) return "";

@@ -7,23 +7,31 @@
 
 #include "ir/graph.h"
 #include "ir/op_def.h"
+#include "passes/pass_manager.h"
 
 namespace qc {
 
 class Replay {
  public:
-  // `before` is cloned.  While this object lives, an abort or segmentation fault of this thread writes the file.
-  Replay(const Graph& before, std::string pipeline, std::optional<Stage> stage, std::string folder);
+  // The graph as it is now, in front of step `first`, is cloned; nothing else is while passes run.  While this object lives, an abort or
+  // segmentation fault of this thread writes the file.
+  Replay(const Graph& start, const Pipeline& pipeline, size_t first, std::optional<Stage> stage, std::string folder);
   ~Replay();
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
 
-  std::string write() const;  // the file's path, empty if it could not be written
+  void enter(size_t step) { step_ = step; }  // which step runs from now on
+
+  // The file's path, empty if it could not be written.  The steps before the one that runs are taken again to get at its graph: they did
+  // not fail, and have nothing but their options.
+  std::string write() const;
 
  private:
-  Graph before_;
-  std::string pipeline_, folder_;
+  Graph start_;
+  const Pipeline& pipeline_;
+  size_t first_, step_;
   std::optional<Stage> stage_;
+  std::string folder_;
   const Replay* outer_;
 };
 

@@ -5,8 +5,10 @@
 // A fused quantize multiplies by the reciprocal of the scale (qmath::finish).
 // Tests: tests/golden/fuse_elementwise.
 #include <algorithm>
+#include <array>
 #include <optional>
 
+#include "ir/expr_counter.h"
 #include "ir/join.h"
 #include "ir/lut.h"
 #include "ir/rewriter.h"
@@ -28,15 +30,18 @@ struct Chain {
   ScalarExpr post = ScalarExpr::arg(0);
   Value* residual = nullptr;
   Node* last = nullptr;
-  int length = 0;
+  ExprCounter counter;
+  int value = counter.add(post);  // post in the counter
 };
 
 bool extend(Chain& chain, const Node& user, const Value* current, bool residualAllowed) {
   const std::optional<Join> join = joining(user, current);
   if (!join || (join->residual && (chain.residual || !residualAllowed))) return false;
-  const ScalarExpr post = join->formula.substitute(std::vector{chain.post, ScalarExpr::arg(1)});
-  if (ExprProgram(post.expand()).instructions().size() > kMaxInstructions) return false;
-  chain.post = post;
+  const ScalarExpr other = ScalarExpr::arg(1);
+  const int value = chain.counter.add(join->formula, std::array{chain.value, join->residual ? chain.counter.add(other) : chain.value});
+  if (chain.counter.exceeds(value, kMaxInstructions)) return false;
+  chain.value = value;
+  chain.post = join->formula.substitute(std::array{chain.post, other});
   if (join->residual) chain.residual = join->residual;
   return true;
 }
@@ -68,71 +73,107 @@ Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
 
 // ---- into maps --------------------------------------------------------------------------------
 
-class MapBuilder {
- public:
-  MapBuilder(const Shape& shape, int maxDepth) : shape_(shape), maxDepth_(maxDepth) {}
-
-  // The expression that computes v; grows the operand list.  Inlines producers that serve nothing else.
-  ScalarExpr add(Value* v, int depth) {
-    Node* producer = v->producer();
-    if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
-      return ScalarExpr(static_cast<float>(*constant));
-    if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
-    if (producer && depth < maxDepth_ && computesFloats(*producer) && onlyUser(v) && v->type().shape == shape_) {
-      std::vector<ScalarExpr> args;
-      for (Value* input : producer->operands()) args.push_back(add(input, depth + 1));
-      ++inlined_;
-      return producer->def().scalar(producer->attrs()).substitute(args);
-    }
-    return operand(v);
-  }
-  const std::vector<Value*>& operands() const { return operands_; }
-  int inlined() const { return inlined_; }
-
- private:
-  ScalarExpr operand(Value* v) {
-    auto it = std::find(operands_.begin(), operands_.end(), v);
-    if (it == operands_.end()) it = operands_.insert(operands_.end(), v);
-    return ScalarExpr::arg(static_cast<int>(it - operands_.begin()));
-  }
-  const Shape& shape_;
-  const int maxDepth_;
-  std::vector<Value*> operands_;
-  int inlined_ = 0;
-};
-
 struct MapParts {
   ScalarExpr expr = ScalarExpr::arg(0);
   std::vector<Value*> operands;
 };
 
+// What one map would compute, op by op.  Whether it is too much for a map is known before an expression is made of it.
+class MapBuilder {
+ public:
+  MapBuilder(const Shape& shape, int maxDepth, ExprCounter& counter) : shape_(shape), maxDepth_(maxDepth), counter_(counter) {
+    counter_.clear();
+  }
+
+  // Takes in what computes v, and returns its number.  Inlines producers that serve nothing else.
+  int add(Value* v, int depth) {
+    Node* producer = v->producer();
+    if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
+      return leaf(ScalarExpr(static_cast<float>(*constant)));
+    if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
+    if (producer && depth < maxDepth_ && computesFloats(*producer) && onlyUser(v) && v->type().shape == shape_) {
+      ++inlined_;
+      return compute(*producer, depth);
+    }
+    return operand(v);
+  }
+  int compute(const Node& node, int depth) {
+    Part part{node.def().scalar(node.attrs()), {}, 0};
+    std::vector<int> registers;
+    for (Value* input : node.operands()) {
+      part.args.push_back(add(input, depth + 1));
+      if (tooMuch_) return 0;
+      registers.push_back(nth(parts_, part.args.back()).inCounter);
+    }
+    part.inCounter = counter_.add(part.formula, registers);
+    tooMuch_ = counter_.exceeds(part.inCounter, kMaxInstructions);
+    parts_.push_back(std::move(part));
+    return static_cast<int>(parts_.size()) - 1;
+  }
+  bool tooMuch() const { return tooMuch_; }
+  int inlined() const { return inlined_; }
+
+  // What was taken in last, in one expression.
+  MapParts take() {
+    std::vector<ScalarExpr> done;
+    done.reserve(parts_.size());
+    for (const Part& part : parts_) {
+      std::vector<ScalarExpr> args;
+      for (const int i : part.args) args.push_back(nth(done, i));
+      done.push_back(args.empty() ? part.formula : part.formula.substitute(args));
+    }
+    return {done.back(), std::move(operands_)};
+  }
+
+ private:
+  struct Part {
+    ScalarExpr formula;
+    std::vector<int> args;  // parts in front of it; none: a leaf
+    int inCounter;
+  };
+  int leaf(ScalarExpr expression) {
+    const int counted = counter_.add(expression);
+    parts_.push_back({std::move(expression), {}, counted});
+    return static_cast<int>(parts_.size()) - 1;
+  }
+  int operand(Value* v) {
+    auto it = std::find(operands_.begin(), operands_.end(), v);
+    if (it == operands_.end()) it = operands_.insert(operands_.end(), v);
+    tooMuch_ = operands_.size() > kMaxOperands;
+    return leaf(ScalarExpr::arg(static_cast<int>(it - operands_.begin())));
+  }
+  const Shape& shape_;
+  const int maxDepth_;
+  ExprCounter& counter_;
+  std::vector<Part> parts_;
+  std::vector<Value*> operands_;
+  int inlined_ = 0;
+  bool tooMuch_ = false;
+};
+
 // What `root` and up to maxDepth ops before it compute; nothing if that is too much for one map.
-std::optional<MapParts> partsOf(const Node& root, int maxDepth) {
-  const Shape& shape = root.result()->type().shape;
-  MapBuilder builder(shape, maxDepth);
-  MapParts parts;
+std::optional<MapParts> partsOf(const Node& root, int maxDepth, ExprCounter& counter) {
+  MapBuilder builder(root.result()->type().shape, maxDepth, counter);
   if (root.is("quantize")) {
-    parts.expr = builder.add(root.operand(0), 0);
+    builder.add(root.operand(0), 0);
     if (builder.inlined() == 0) return std::nullopt;
   } else {
-    std::vector<ScalarExpr> args;
-    for (Value* v : root.operands()) args.push_back(builder.add(v, 1));
-    parts.expr = root.def().scalar(root.attrs()).substitute(args);
+    builder.compute(root, 0);
   }
-  parts.operands = builder.operands();
-  if (parts.operands.empty() || parts.operands.size() > kMaxOperands) return std::nullopt;
-  if (ExprProgram(parts.expr.expand()).instructions().size() > kMaxInstructions) return std::nullopt;
+  if (builder.tooMuch()) return std::nullopt;
+  MapParts parts = builder.take();
+  if (parts.operands.empty()) return std::nullopt;
   return parts;
 }
 
 // `root` is the last elementwise op or the quantize behind it.  A chain that is too long for one map is taken in pieces.
-Result<bool> buildMap(Node* root, Rewriter& rw) {
+Result<bool> buildMap(Node* root, ExprCounter& counter, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
   if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
   if (quantizes && !hasReciprocal(*root->attrs().quant("to"))) return false;
   if (!quantizes && !computesFloats(*root)) return false;
   std::optional<MapParts> parts;
-  for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth);
+  for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth, counter);
   if (!parts) return false;
   AttrDict attrs{{"expr", parts->expr}};
   if (quantizes) attrs.set("to", QuantAttr{root->attrs().quant("to")});
@@ -148,11 +189,12 @@ Result<bool> buildMap(Node* root, Rewriter& rw) {
 Result<int> buildMaps(Graph& graph) {
   // From the end, so that a root swallows as much of what is before it as it can.
   int built = 0;
+  ExprCounter counter;
   Rewriter rw(graph);
   std::vector<Node*> nodes = graph.nodes();
   for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
     if (rw.wasErased(*it)) continue;
-    QC_ASSIGN(const bool changed, buildMap(*it, rw));
+    QC_ASSIGN(const bool changed, buildMap(*it, counter, rw));
     built += changed;
   }
   return built;

@@ -28,6 +28,15 @@ PassRegistry& registry() {
              cx.remark(nullptr, cx.options.string("text"));
              return {};
            }});
+    r.add({"mark",
+           "lengthens the name of the graph",
+           {},
+           std::nullopt,
+           [](Graph& g, PassContext&) -> Status {
+             g.setName(g.name() + "_marked");
+             return {};
+           }},
+          /*guest=*/false);
     r.add({"break-types", "breaks the graph", {}, std::nullopt, [](Graph& g, PassContext&) -> Status {
              g.outputs()[0]->setType({DType::f32, {77}});
              return {};
@@ -105,6 +114,26 @@ TEST(PassManager, BlamesThePassThatBrokeTheGraph) {
   text << std::ifstream(path).rdbuf();
   EXPECT_THAT(text.str(), HasSubstr("// RUN: qcompile opt --pipeline='break-types,nop' --verify-each"));
   EXPECT_TRUE(parseGraph(text.str(), path).has_value());
+  std::filesystem::remove_all(folder);
+}
+
+TEST(PassManager, TheReplayedGraphIsThatInFrontOfTheFailingPass) {
+  const auto folder = std::filesystem::temp_directory_path() / "qcompile-replay-test";
+  PassManagerOptions options;
+  options.verifyEach = true;
+  options.replayDir = folder.string();
+  for (const std::string before : {"mark,mark,", "mark,nop,mark,", "nop,mark,mark,nop,"}) {
+    PassManager manager(pipeline(before + "break-types,mark"), options);
+    Graph g = sample();
+    PassContext cx;
+    const Status status = manager.run(g, cx);
+    ASSERT_FALSE(status.has_value());
+    const std::string path = status.error().remedy().substr(0, status.error().remedy().find(' '));
+    std::stringstream text;
+    text << std::ifstream(path).rdbuf();
+    EXPECT_THAT(text.str(), HasSubstr("--pipeline='break-types,mark'"));
+    EXPECT_THAT(text.str(), HasSubstr("graph @g_marked_marked("));
+  }
   std::filesystem::remove_all(folder);
 }
 

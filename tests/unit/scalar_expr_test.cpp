@@ -1,5 +1,7 @@
 // Scalar expressions: text, composition, and the accuracy of the named functions against double libm.
 #include "ir/scalar_expr.h"
+
+#include "ir/expr_counter.h"
 #include "ir/signed_index.h"
 
 #include <gmock/gmock.h>
@@ -199,6 +201,27 @@ TEST(ScalarExpr, ProgramsComputeSharedPartsOnceAndHoldNoCalls) {
   for (const auto& i : p.instructions()) EXPECT_NE(i.op, ScalarExpr::Op::call);
   const ExprProgram single(parsed("sigmoid(a0)"));
   EXPECT_EQ(p.instructions().size(), single.instructions().size() + 1);
+}
+
+TEST(ExprCounter, CountsWhatAProgramHas) {
+  const std::vector<std::string> formulas = {"sigmoid(a0)", "a0 * sigmoid(a0)", "max(0, a0)",  "tanh(a0) + 1",           "pow(a0, 2)",
+                                             "a0 + a1",     "erf(a0) * a1",     "pow(a0, a1)", "exp(a0) / (1 + exp(a0))"};
+  std::mt19937 random(7);
+  ExprCounter counter;
+  for (int round = 0; round < 200; ++round) {
+    counter.clear();
+    ScalarExpr grown = parsed("a0");
+    int value = counter.add(grown);
+    for (int op = 0; op < 6; ++op) {
+      const ScalarExpr formula = parsed(formulas[random() % formulas.size()]);
+      const ScalarExpr other = random() % 2 ? parsed("a1") : ScalarExpr(static_cast<float>(random() % 3));
+      const ScalarExpr args[] = {grown, other};
+      grown = formula.substitute(args);
+      const int registers[] = {value, formula.arity() > 1 ? counter.add(other) : value};
+      value = counter.add(formula, registers);
+    }
+    EXPECT_EQ(counter.size(value), ExprProgram(grown).instructions().size()) << grown.str();
+  }
 }
 
 TEST(ScalarExpr, RunsOverBlocksAndBroadcasts) {
