@@ -7,15 +7,13 @@
 #include <numeric>
 #include <vector>
 
+#include "ir/dim_expr_terms.h"
 #include "ir/text_lexer.h"
 
 namespace qc {
 
-struct Atom {
-  enum class Kind : uint8_t { symbol, floorDiv, min, max } kind = Kind::symbol;
-  std::string name;           // of a symbol
-  std::vector<DimExpr> args;  // dividend and divisor; what the least or largest is of
-  std::string text;           // unique
+struct Atom : DimFactor {
+  std::string text;  // unique
 };
 
 namespace {
@@ -84,7 +82,7 @@ bool isSimple(const DimExpr& e) {
 std::string inParentheses(const DimExpr& e) { return isSimple(e) ? e.str() : "(" + e.str() + ")"; }
 
 const Atom* atomOf(Atom::Kind kind, std::vector<DimExpr> args, std::string name = {}) {
-  Atom atom{kind, std::move(name), std::move(args), {}};
+  Atom atom{{kind, std::move(name), std::move(args)}, {}};
   switch (kind) {
     case Atom::Kind::symbol:
       atom.text = isWord(atom.name) && atom.name != "min" && atom.name != "max" && atom.name != "ceildiv" ? atom.name : quoted(atom.name);
@@ -222,24 +220,40 @@ DimExpr dividedBy(const DimExpr& e, int64_t c) {
   return outside + made(atomOf(Atom::Kind::floorDiv, {inner + constant, divisor}));
 }
 
+// The one atom that an expression is, of this kind.
+const Atom* soleAtom(const DimExpr& e, Atom::Kind kind) {
+  const DimExpr::Sum* sum = DimExprAccess::sumOf(e);
+  const bool sole = sum && sum->terms.size() == 1 && sum->terms.begin()->second == 1 && sum->terms.begin()->first.size() == 1;
+  return sole && sum->terms.begin()->first[0]->kind == kind ? sum->terms.begin()->first[0] : nullptr;
+}
+
+// a <= b for all sizes, as far as the signs of their parts tell.
+bool isAtMost(const DimExpr& a, const DimExpr& b) {
+  if ((b - a).isNonNegative()) return true;
+  const auto below = [&](const DimExpr& x) { return (b - x).isNonNegative(); };
+  const auto above = [&](const DimExpr& x) { return (x - a).isNonNegative(); };
+  using Kind = Atom::Kind;
+  if (const Atom* m = soleAtom(a, Kind::min); m && std::any_of(m->args.begin(), m->args.end(), below)) return true;
+  if (const Atom* m = soleAtom(a, Kind::max); m && std::all_of(m->args.begin(), m->args.end(), below)) return true;
+  if (const Atom* m = soleAtom(b, Kind::max); m && std::any_of(m->args.begin(), m->args.end(), above)) return true;
+  const Atom* m = soleAtom(b, Kind::min);
+  return m && std::all_of(m->args.begin(), m->args.end(), above);
+}
+
 DimExpr extreme(Atom::Kind kind, const DimExpr& a, const DimExpr& b) {
   if (a.isUnknown() || b.isUnknown()) return DimExpr::unknown();
   std::vector<DimExpr> all, kept;
   for (const DimExpr& e : {a, b}) {
-    const DimExpr::Sum* sum = DimExprAccess::sumOf(e);
-    const bool nested = sum && sum->terms.size() == 1 && sum->terms.begin()->second == 1 && sum->terms.begin()->first.size() == 1 &&
-                        sum->terms.begin()->first[0]->kind == kind;
-    if (!nested) {
+    const Atom* nested = soleAtom(e, kind);
+    if (nested)
+      all.insert(all.end(), nested->args.begin(), nested->args.end());
+    else
       all.push_back(e);
-    } else {
-      const auto& args = sum->terms.begin()->first[0]->args;
-      all.insert(all.end(), args.begin(), args.end());
-    }
   }
   // One that another is never beyond goes; of equal ones the first stays.
   const auto gives = [&](size_t i, size_t j) {
-    const DimExpr beyond = kind == Atom::Kind::min ? all[i] - all[j] : all[j] - all[i];
-    return beyond.isNonNegative() && !(all[i] == all[j] && i < j);
+    const auto within = [&](size_t k, size_t l) { return kind == Atom::Kind::min ? isAtMost(all[l], all[k]) : isAtMost(all[k], all[l]); };
+    return within(i, j) && !(i < j && within(j, i));
   };
   for (size_t i = 0; i < all.size(); ++i) {
     bool goes = false;
@@ -411,6 +425,22 @@ std::optional<int64_t> DimExpr::evaluate(const std::map<std::string, int64_t>& s
     if (__builtin_add_overflow(sum, term, &sum)) return std::nullopt;
   }
   return sum;
+}
+
+std::vector<DimTerm> dimTerms(const DimExpr& e) {
+  std::vector<DimTerm> list;
+  for (const auto& [product, coefficient] : termsOf(e)) {
+    DimTerm& term = list.emplace_back(DimTerm{coefficient, {}});
+    for (const Atom* atom : product) term.factors.push_back(*atom);
+  }
+  return list;
+}
+
+std::optional<std::string> symbolName(const DimExpr& e) {
+  const std::vector<DimTerm> terms = dimTerms(e);
+  const bool isSymbol =
+      terms.size() == 1 && terms[0].coefficient == 1 && terms[0].factors.size() == 1 && terms[0].factors[0].kind == DimFactor::Kind::symbol;
+  return isSymbol ? std::optional(terms[0].factors[0].name) : std::nullopt;
 }
 
 std::string DimExpr::str() const { return sum_ ? sum_->text : std::to_string(constant_); }

@@ -54,8 +54,9 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
     case Op::add: return known(*v[0] + *v[1]);
     case Op::sub: return known(*v[0] - *v[1]);
     case Op::mul: return known(*v[0] * *v[1]);
-    // Truncation is the floor where neither is negative.
-    case Op::div: return v[0]->isNonNegative() && v[1]->isNonNegative() ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
+    // Truncation is the floor where neither is negative, or nothing is left.
+    case Op::div:
+      return (v[0]->isNonNegative() && v[1]->isNonNegative()) || mod(*v[0], *v[1]) == 0 ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
     case Op::min: return known(min(*v[0], *v[1]));
     case Op::max: return known(max(*v[0], *v[1]));
     case Op::lt: return truth(isBelow(*v[0], *v[1]));
@@ -64,9 +65,7 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
       return above ? truth(!*above) : std::nullopt;
     }
     case Op::eq: return truth(isEqual(*v[0], *v[1]));
-    case Op::call:
-      return std::string_view(e.function().name) == "mod" && v[0]->isNonNegative() && v[1]->isNonNegative() ? known(mod(*v[0], *v[1]))
-                                                                                                            : std::nullopt;
+    case Op::call: return std::string_view(e.function().name) == "mod" ? known(mod(*v[0], *v[1])) : std::nullopt;
     default: return std::nullopt;
   }
 }

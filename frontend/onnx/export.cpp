@@ -3,6 +3,7 @@
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/exporter.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/dim_expr_terms.h"
 #include "ir/guarded.h"
 #include "ir/op_def.h"
 
@@ -78,6 +79,15 @@ onnx::NodeProto& OnnxExporter::add(const Node& node, const std::string& op, std:
   return proto;
 }
 
+onnx::NodeProto& OnnxExporter::addUnlocated(const std::string& op, std::vector<std::string> inputs, const std::string& output) {
+  auto& proto = *proto_->add_node();
+  proto.set_op_type(op);
+  proto.set_name(output);
+  for (auto& i : inputs) proto.add_input(std::move(i));
+  proto.add_output(output);
+  return proto;
+}
+
 std::string OnnxExporter::step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix) {
   std::string result = fresh(name(node.result()) + "_" + suffix);
   add(node, op, std::move(inputs), {result});
@@ -130,10 +140,30 @@ std::string OnnxExporter::scalarOf(DType dtype, double value) {
   return initializer("scalar", t);
 }
 
-std::pair<std::string, std::string> OnnxExporter::quantParams(const QuantParams& q, const std::string& base, const Ints& sizes) {
+Result<std::string> OnnxExporter::filled(const std::string& base, float value, std::span<const Dim> shape) {
+  std::vector<DimExpr> elements;
+  for (const Dim& d : shape) elements.push_back(d.expr());
+  if (const auto sizes = constants(elements)) {
+    Tensor t(DType::f32, *sizes);
+    for (float& x : t.mutableAs<float>()) x = value;
+    return initializer(base, t);
+  }
+  QC_ASSIGN(std::string sizes, dims(elements));
+  std::string result = fresh(base);
+  auto& proto = addUnlocated("ConstantOfShape", {std::move(sizes)}, result);
+  auto& attribute = *proto.add_attribute();
+  attribute.set_name("value");
+  attribute.set_type(onnx::AttributeProto::TENSOR);
+  attribute.mutable_t()->set_data_type(onnx::TensorProto::FLOAT);
+  attribute.mutable_t()->add_dims(1);
+  attribute.mutable_t()->add_float_data(value);
+  return result;
+}
+
+std::pair<std::string, std::string> OnnxExporter::quantParams(const QuantParams& q, const std::string& base, const Shape& whole) {
   Ints shape;
   if (q.blockSize) {
-    shape = sizes;
+    shape = sizesOf(whole);
     int64_t& blocked = nth(shape, q.axis);
     blocked = (blocked + q.blockSize - 1) / q.blockSize;
   } else if (q.perChannel()) {
@@ -158,10 +188,11 @@ void OnnxExporter::describe(onnx::ValueInfoProto& info, const Value* v, const st
   auto& shape = *type.mutable_shape();  // there, though empty, for a scalar
   for (const Dim& d : v->type().shape) {
     auto& dim = *shape.add_dim();
+    const DimExpr e = d.expr();
     if (d.isStatic())
       dim.set_dim_value(d.size());
-    else
-      dim.set_dim_param(d.str());
+    else if (!e.isUnknown())
+      dim.set_dim_param(symbolName(e).value_or(e.str()));
   }
 }
 
@@ -210,7 +241,9 @@ Status OnnxExporter::addNode(const Node& n) {
     return fail(ErrorCode::kUnsupported, "'{}' has no ONNX form here", n.op()).at(n.location()).help("save as .qir instead");
   if (n.attrs().find("layout") && n.string("layout") != "channels_first")
     return fail(ErrorCode::kUnsupported, "'{}' in channel-last layout cannot be exported", n.op()).at(n.location());
-  return row->second(*this, n);
+  if (auto written = row->second(*this, n); !written) return tl::make_unexpected(std::move(written.error()).at(n.location()));
+  for (int i = 0; i < n.numResults(); ++i) dims_.defined(n.result(i));
+  return {};
 }
 
 Result<std::string> OnnxExporter::run() {
@@ -220,6 +253,7 @@ Result<std::string> OnnxExporter::run() {
   proto_ = model.mutable_graph();
   proto_->set_name(graph_.name());
   nameResults();
+  for (const Value* v : graph_.inputs()) dims_.defined(v);
   for (const Node* n = graph_.front(); n; n = n->next()) QC_TRY(addNode(*n));
   for (const Value* v : graph_.inputs()) describe(*proto_->add_input(), v, v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) describe(*proto_->add_output(), graph_.outputs()[i], graph_.outputNames()[i]);

@@ -69,15 +69,6 @@ struct Copied {
 
 void copy(onnx::NodeProto& proto, const Node& n, const Copied& c) { setAttr(proto, c.onnx, *n.attrs().find(c.ours)); }
 
-// One list of sizes, an attribute here, is the second operand there.
-OnnxExportRow sizesAsOperand(const char* op, const char* attr, const std::vector<Copied>& attrs = {}) {
-  return [=](OnnxExporter& e, const Node& n) -> Status {
-    auto& proto = e.add(n, op, {e.name(n.operand(0)), e.ints(n.integers(attr))}, e.resultNames(n));
-    for (const Copied& c : attrs) copy(proto, n, c);
-    return {};
-  };
-}
-
 // ---- convolution, pooling, products -------------------------------------------------------------------------------------
 
 void windowAttrs(onnx::NodeProto& proto, const Node& n, const Ints& kernel) {
@@ -207,11 +198,8 @@ Status layerNorm(OnnxExporter& e, const Node& n) {
   e.needOpset(17);
   std::vector<std::string> inputs = e.operandNames(n);
   if (inputs.size() < 2 || inputs[1].empty()) {
-    const Ints sizes = n.operand(0)->type().sizes();
-    Tensor ones(DType::f32, Ints(sizes.begin() + n.integer("axis"), sizes.end()));
-    for (float& v : ones.mutableAs<float>()) v = 1.0f;
     inputs.resize(std::max<size_t>(inputs.size(), 2));
-    inputs[1] = e.initializer("ones", ones);
+    QC_ASSIGN(inputs[1], e.filled("ones", 1, std::span(n.operand(0)->type().shape).subspan(usize(n.integer("axis")))));
   }
   auto& proto = e.add(n, "LayerNormalization", inputs, e.resultNames(n));
   for (const char* attr : {"epsilon", "axis"}) copy(proto, n, attr);
@@ -219,28 +207,6 @@ Status layerNorm(OnnxExporter& e, const Node& n) {
 }
 
 // ---- movement -----------------------------------------------------------------------------------------------------------------
-
-Status slice(OnnxExporter& e, const Node& n) {
-  const Ints &starts = n.integers("starts"), &sizes = n.integers("sizes"), &steps = n.integers("steps");
-  Ints ends, axes;
-  for (size_t d = 0; d < starts.size(); ++d) {
-    const int64_t end = starts[d] + sizes[d] * steps[d];
-    ends.push_back(end < 0 ? INT64_MIN + 1 : end);
-    axes.push_back(static_cast<int64_t>(d));
-  }
-  e.add(n, "Slice", {e.name(n.operand(0)), e.ints(starts), e.ints(ends), e.ints(axes), e.ints(steps)}, e.resultNames(n));
-  return {};
-}
-
-// A size of 0 is copied from the input there unless it says otherwise.
-Status reshape(OnnxExporter& e, const Node& n) {
-  const Ints& shape = n.integers("shape");
-  auto& proto = e.add(n, "Reshape", {e.name(n.operand(0)), e.ints(shape)}, e.resultNames(n));
-  if (std::find(shape.begin(), shape.end(), 0) == shape.end()) return {};
-  e.needOpset(14);
-  setInt(proto, "allowzero", 1);
-  return {};
-}
 
 Status pad(OnnxExporter& e, const Node& n) {
   const std::string value = e.scalarOf(n.result()->type().dtype, n.real("value"));
@@ -272,38 +238,6 @@ OnnxExportRow scatter(const char* op, const std::vector<Copied>& attrs = {}) {
   };
 }
 
-// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes.
-Status resize(OnnxExporter& e, const Node& n) {
-  const std::vector<double>& scales = n.attrs().reals("scales");
-  const Ints in = n.operand(0)->type().sizes();
-  const Ints& sizes = n.integers("sizes");
-  bool follows = true, reached = true;
-  for (size_t d = 0; d < scales.size(); ++d) {
-    follows = follows && scales[d] == static_cast<double>(sizes[d]) / static_cast<double>(std::max<int64_t>(in[d], 1));
-    reached = reached &&
-              static_cast<int64_t>(std::floor(static_cast<double>(in[d]) * static_cast<double>(static_cast<float>(scales[d])))) == sizes[d];
-  }
-  if (!follows && !reached)
-    return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
-        .at(n.location())
-        .help("save as .qir instead");
-  const bool crops = n.string("coordinate") == "tf_crop_and_resize";
-  const std::vector<double>& box = n.attrs().reals("roi");
-  const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
-  std::vector<std::string> inputs = {e.name(n.operand(0)),
-                                     crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
-  if (follows)
-    inputs.insert(inputs.end(), {"", e.ints(sizes)});
-  else
-    inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
-  auto& proto = e.add(n, "Resize", inputs, e.resultNames(n));
-  for (const Copied& c : {Copied("mode"), Copied("coordinate", "coordinate_transformation_mode"), Copied("nearest", "nearest_mode"),
-                          Copied("cubic_a", "cubic_coeff_a"), Copied("exclude_outside"), Copied("extrapolation", "extrapolation_value")})
-    copy(proto, n, c);
-  if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
-  return {};
-}
-
 // ---- quantization ----------------------------------------------------------------------------------------------------------------
 
 // A range narrower than the storage type's is kept by a clip before the rounding: both bounds are whole steps.
@@ -324,33 +258,36 @@ void opsetOf(OnnxExporter& e, const QuantParams& q) {
   if (wide || narrow || q.blockSize) e.needOpset(21);
 }
 
-void addQuantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& result) {
+// Their scales have the shape of the tensor, which an initializer cannot have of free dims.
+Status knownBlocks(const Node& n, const QuantParams& q) {
+  if (!q.blockSize || n.operand(0)->type().isStatic()) return {};
+  return fail(ErrorCode::kUnsupported, "blocks of {}, whose dims are free", n.operand(0)->type().str()).at(n.location());
+}
+
+Status addQuantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& result) {
+  QC_TRY(knownBlocks(n, *q));
   opsetOf(e, *q);
-  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().sizes());
+  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().shape);
   axisOf(e.add(n, "QuantizeLinear", {clippedTo(e, n, *q, e.name(n.operand(0))), scale, zero}, {result}), *q);
+  return {};
 }
 
-void addDequantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& integers) {
+Status addDequantize(OnnxExporter& e, const Node& n, const QuantPtr& q, const std::string& integers) {
+  QC_TRY(knownBlocks(n, *q));
   opsetOf(e, *q);
-  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().sizes());
+  const auto [scale, zero] = e.quantParams(*q, e.name(n.result()), n.operand(0)->type().shape);
   axisOf(e.add(n, "DequantizeLinear", {integers, scale, zero}, e.resultNames(n)), *q);
-}
-
-Status quantize(OnnxExporter& e, const Node& n) {
-  addQuantize(e, n, n.result()->type().quant, e.name(n.result()));
   return {};
 }
 
-Status dequantize(OnnxExporter& e, const Node& n) {
-  addDequantize(e, n, n.operand(0)->type().quant, e.name(n.operand(0)));
-  return {};
-}
+Status quantize(OnnxExporter& e, const Node& n) { return addQuantize(e, n, n.result()->type().quant, e.name(n.result())); }
+
+Status dequantize(OnnxExporter& e, const Node& n) { return addDequantize(e, n, n.operand(0)->type().quant, e.name(n.operand(0))); }
 
 Status fakeQuantize(OnnxExporter& e, const Node& n) {
   const std::string integers = e.fresh(e.name(n.result()) + "_integers");
-  addQuantize(e, n, n.attrs().quant("to"), integers);
-  addDequantize(e, n, n.attrs().quant("to"), integers);
-  return {};
+  QC_TRY(addQuantize(e, n, n.attrs().quant("to"), integers));
+  return addDequantize(e, n, n.attrs().quant("to"), integers);
 }
 
 OnnxExportRows plainRows() {
@@ -369,13 +306,7 @@ OnnxExportRows plainRows() {
       {"layer_norm", layerNorm},
       {"scatter_elements", scatter("ScatterElements", {"axis"})},
       {"scatter_nd", scatter("ScatterND")},
-      {"reshape", reshape},
-      {"expand", sizesAsOperand("Expand", "shape")},
-      {"tile", sizesAsOperand("Tile", "repeats")},
-      {"split", sizesAsOperand("Split", "sizes", {"axis"})},
-      {"slice", slice},
       {"pad", pad},
-      {"resize", resize},
       {"one_hot", oneHot},
       {"trilu", trilu},
       {"quantize", quantize},
@@ -391,6 +322,7 @@ const OnnxExportRows& onnxExportRows() {
     OnnxExportRows rows = plainRows();
     addDynamicExportRows(rows);
     addRecurrentExportRows(rows);
+    addShapeExportRows(rows);
     addReductionExportRows(rows);
     addRenamedExportRows(rows);
     addOwnExportRows(rows);

@@ -47,7 +47,7 @@ Status weightsOnly(OnnxExporter& e, const Node& n, const char* op) {
   for (const size_t i : {size_t{1}, size_t{2}}) {
     const Value* w = n.operand(static_cast<int>(i));
     const QuantParams& q = *w->type().quant;
-    const auto [scale, zero] = e.quantParams(q, w->name(), w->type().sizes());
+    const auto [scale, zero] = e.quantParams(q, w->name(), w->type().shape);
     const std::string real = e.fresh(inputs[i] + "_real");
     auto& proto = e.add(n, "DequantizeLinear", {inputs[i], scale, zero}, {real});
     if (q.perChannel()) setInt(proto, "axis", q.axis);
@@ -100,12 +100,13 @@ Status dynamicFunction(OnnxExporter& e, const Node& n, const char* op) {
   if (!function) return tl::make_unexpected(std::move(function.error()).at(n.location()));
   std::vector<std::string> parameters;
   const std::string w = integerWeights(e, n.operand(1), parameters), r = integerWeights(e, n.operand(2), parameters);
-  const auto orZeros = [&](int i, const char* suffix, const Ints& sizes) {
-    const bool given = i < n.numOperands() && n.operand(i);
-    return given ? e.name(n.operand(i)) : e.initializer(e.name(n.result()) + suffix, Tensor(DType::f32, sizes));
+  const auto orZeros = [&](int i, const char* suffix, const Shape& shape) -> Result<std::string> {
+    if (i < n.numOperands() && n.operand(i)) return e.name(n.operand(i));
+    return e.filled(e.name(n.result()) + suffix, 0, shape);
   };
-  std::vector<std::string> inputs = {e.name(n.operand(0)), w, r, orZeros(3, "_bias", {form.directions, 2 * form.gates * form.hidden}),
-                                     orZeros(5, "_initial", n.result(1)->type().sizes())};
+  QC_ASSIGN(const std::string bias, orZeros(3, "_bias", {Dim(form.directions), Dim(2 * form.gates * form.hidden)}));
+  QC_ASSIGN(const std::string initial, orZeros(5, "_initial", n.result(1)->type().shape));
+  std::vector<std::string> inputs = {e.name(n.operand(0)), w, r, bias, initial};
   if (lengths) inputs.push_back(e.name(lengths));
   inputs.insert(inputs.end(), parameters.begin(), parameters.end());
   auto& proto = e.add(n, fmt::format("DynamicQuantize{}", op), std::move(inputs), e.resultNames(n));

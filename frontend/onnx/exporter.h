@@ -1,7 +1,7 @@
 // What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
 // A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time
-// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp, reductions in ops_reduce.cpp; rows of those that are only renamed
-// are made in renamed.cpp.
+// are in export_quant.cpp, the recurrent ones in export_recurrent.cpp, those that take sizes in export_shape.cpp, reductions in
+// ops_reduce.cpp; rows of those that are only renamed are made in renamed.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "frontend/onnx/export_dims.h"
 #include "ir/graph.h"
 
 namespace qc {
@@ -31,16 +32,22 @@ class OnnxExporter {
 
   // Absent trailing operands are cut.
   onnx::NodeProto& add(const Node& node, const std::string& op, std::vector<std::string> inputs, std::vector<std::string> outputs);
+  // A node that no node of the graph stands for; it is named after its result.
+  onnx::NodeProto& addUnlocated(const std::string& op, std::vector<std::string> inputs, const std::string& output);
   // One node with a fresh result, which is returned.
   std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
 
   std::string initializer(const std::string& base, const Tensor& t);
   std::string ints(const std::vector<int64_t>& values);
   std::string integer(int64_t value);  // of rank 0
+  // An s64 vector of sizes, starts and the like: an initializer, or what computes it from free dims.
+  Result<std::string> dims(std::span<const DimExpr> elements) { return dims_.vector(elements); }
+  // One number all over.
+  Result<std::string> filled(const std::string& base, float value, std::span<const Dim> shape);
   std::string scalar(float value) { return scalarOf(DType::f32, value); }
   std::string scalarOf(DType dtype, double value);  // of rank 0
-  // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have the shape `sizes` over blocks.
-  std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const std::vector<int64_t>& sizes);
+  // Names of scale and zero point, shared by all values with the same parameters.  A blocked tensor's have its `shape` over blocks.
+  std::pair<std::string, std::string> quantParams(const QuantParams& q, const std::string& base, const Shape& shape);
   // Zero points are s32 in the graph and of the integers' type in ONNX: the names of that form.
   std::map<const Value*, std::string> narrowZeroPoints;
   void needDomain(const std::string& domain, int version = 1) { domains_[domain] = std::max(domains_[domain], version); }
@@ -55,6 +62,7 @@ class OnnxExporter {
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 
   const Graph& graph_;
+  DimWriter dims_{*this};
   onnx::GraphProto* proto_ = nullptr;
   std::map<const Value*, std::string> names_;
   std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
@@ -74,6 +82,7 @@ const OnnxExportRows& onnxExportRows();
 void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
 void addReductionExportRows(OnnxExportRows& rows);
+void addShapeExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
 void addOwnExportRows(OnnxExportRows& rows);  // of integrators: converter.h
 

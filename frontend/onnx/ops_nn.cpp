@@ -81,17 +81,20 @@ Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
   return w;
 }
 
-namespace {
-
-Ints spatialSizes(const Value* weight) {
-  const Ints sizes = weight->type().sizes();
-  return {sizes.begin() + std::min<ptrdiff_t>(2, static_cast<ptrdiff_t>(sizes.size())), sizes.end()};
+Result<Ints> onnxKernel(OnnxNode& n, int weight) {
+  const Shape& shape = n.type(weight).shape;
+  if (shape.size() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
+  if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "weight {}, whose dims are free", n.type(weight).str());
+  const Ints sizes = sizesOf(shape);
+  return Ints(sizes.begin() + 2, sizes.end());
 }
 
+namespace {
+
 Status conv(OnnxNode& n) {
-  QC_ASSIGN(OnnxWindow w, onnxWindow(n, spatialSizes(n.input(1))));
-  if (w.kernel != spatialSizes(n.input(1)))
-    return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
+  QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel));
+  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
   QC_ASSIGN(Value * x, cropped(n, w.pads));
   QC_ASSIGN(Value * y, n.create("conv", {x, n.input(1), n.input(2)},
@@ -105,7 +108,7 @@ Status convTranspose(OnnxNode& n) {
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}", x.str());
   const auto spatial = usize(x.rank() - 2);
-  const Ints kernel = spatialSizes(n.input(1));
+  QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
   QC_ASSIGN(const Ints strides, n.integers("strides", Ints(spatial, 1)));
   QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(spatial, 1)));
   QC_ASSIGN(Ints pads, n.integers("pads", Ints(2 * spatial, 0)));

@@ -21,6 +21,7 @@ using Ints = std::vector<int64_t>;
 Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t block, const Shape& shape, QuantParams& q) {
   if (scales.rank() != static_cast<int>(shape.size()))
     return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
+  if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "blocks of [{}], whose dims are free", toString(shape));
   QC_ASSIGN(axis, n.axis(axis, scales.rank()));
   for (size_t d = 0; d < shape.size(); ++d) {
     const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
@@ -162,9 +163,7 @@ Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_
 
 // Those of a convolution by operand `weight`.
 Result<AttrDict> convAttrs(OnnxNode& n, int weight) {
-  if (n.type(weight).rank() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
-  Ints kernel = n.type(weight).sizes();
-  kernel.erase(kernel.begin(), kernel.begin() + 2);
+  QC_ASSIGN(const Ints kernel, onnxKernel(n, weight));
   QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel));
   if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(weight).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
@@ -218,10 +217,10 @@ Result<Value*> centred(OnnxNode& n, int i, int zeroPoint, int64_t axis, int64_t 
   QC_ASSIGN(Value * x, n.create("cast", {n.input(i)}, {{"to", DType::s32}}));
   if (!n.input(zeroPoint)) return x;
   QC_ASSIGN(Value * z, n.create("cast", {n.input(zeroPoint)}, {{"to", DType::s32}}));
-  if (z->type().rank() == 1 && z->type().isStatic() && z->type().numElements() != 1) {
-    Ints shape(usize(std::max<int64_t>(rank - axis, 1)), 1);
-    shape[0] = z->type().numElements();
-    QC_ASSIGN(z, n.reshape(z, shape));
+  if (z->type().rank() == 1 && !(z->type().shape[0] == Dim(1))) {
+    std::vector<DimExpr> shape(usize(std::max<int64_t>(rank - axis, 1)), 1);
+    shape[0] = z->type().shape[0].expr();
+    QC_ASSIGN(z, n.reshapeToDims(z, shape));
   }
   return n.create("sub", {x, z});
 }
@@ -273,7 +272,7 @@ Status dequantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const QuantPtr q, quantParams(n, 1, 2, n.type(0).dtype, axis, n.type(0).shape, block, &zeros));
   Value* x = n.input(0);
   if (zeros.size() == q->scales.size()) {  // some quantizers write it for tensors and channels of zeros: 0 whatever the integers
-    QC_ASSIGN(Value * nothing, n.create("expand", {n.scalar(0)}, {{"shape", n.type(0).sizes()}}));
+    QC_ASSIGN(Value * nothing, n.create("expand", {n.scalar(0)}, {{"shape", n.dims(0)}}));
     return n.setOutput(nothing);
   }
   if (!zeros.empty()) {
@@ -431,26 +430,30 @@ Status qlinearSoftmax(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxQuantOps() {
   constexpr const char* kMicrosoft = "com.microsoft";
-  static const OnnxOp kOps[] = {
-      {"QuantizeLinear", 2, 3, quantizeLinear},
-      {"DequantizeLinear", 2, 3, dequantizeLinear},
-      {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
-      {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
-      {"DynamicQuantizeLinear", 1, 1, dynamicQuantizeLinear},
-      {"MatMulInteger", 2, 4, matmulInteger, "", 1u << 2},
-      {"ConvInteger", 2, 4, convInteger, "", 1u << 2},
-      {"QLinearConv", 8, 9, qlinearConv},
-      {"QLinearMatMul", 8, 8, qlinearMatmul},
-      {"QGemm", 6, 9, qgemm, kMicrosoft},
-      {"QLinearAdd", 8, 8, qlinearBinary("add"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
-      {"QLinearMul", 8, 8, qlinearBinary("mul"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
-      {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu"), kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearAveragePool", 5, 5, qlinearAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
-      {"QLinearConcat", 3, -1, qlinearConcat, kMicrosoft},
-  };
+  static const std::vector<OnnxOp> kOps = [] {
+    std::vector<OnnxOp> rows = {
+        {"QuantizeLinear", 2, 3, quantizeLinear},
+        {"DequantizeLinear", 2, 3, dequantizeLinear},
+        {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
+        {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
+        {"DynamicQuantizeLinear", 1, 1, dynamicQuantizeLinear},
+        {"MatMulInteger", 2, 4, matmulInteger, "", 1u << 2},
+        {"ConvInteger", 2, 4, convInteger, "", 1u << 2},
+        {"QLinearConv", 8, 9, qlinearConv},
+        {"QLinearMatMul", 8, 8, qlinearMatmul},
+        {"QGemm", 6, 9, qgemm, kMicrosoft},
+        {"QLinearAdd", 8, 8, qlinearBinary("add"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+        {"QLinearMul", 8, 8, qlinearBinary("mul"), kMicrosoft, 1u << 2 | 1u << 5 | 1u << 7},
+        {"QLinearSigmoid", 5, 5, qlinearUnary("sigmoid"), kMicrosoft, 1u << 2 | 1u << 4},
+        {"QLinearLeakyRelu", 5, 5, qlinearUnary("leaky_relu"), kMicrosoft, 1u << 2 | 1u << 4},
+        {"QLinearSoftmax", 5, 5, qlinearSoftmax, kMicrosoft, 1u << 2 | 1u << 4},
+        {"QLinearAveragePool", 5, 5, qlinearAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
+        {"QLinearGlobalAveragePool", 5, 5, qlinearGlobalAveragePool, kMicrosoft, 1u << 2 | 1u << 4},
+        {"QLinearConcat", 3, -1, qlinearConcat, kMicrosoft},
+    };
+    for (OnnxOp& row : rows) row.freeDims = true;
+    return rows;
+  }();
   return kOps;
 }
 

@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/slice_bounds.h"
 #include "frontend/onnx/window.h"
 
 namespace qc {
@@ -149,44 +150,6 @@ Status split(OnnxNode& n) {
   return n.setOutputs(std::move(results));
 }
 
-// What Slice takes of one dim.
-struct Cut {
-  DimExpr start, size;
-  int64_t step;
-};
-
-Cut knownCut(int64_t dim, int64_t start, int64_t end, int64_t step) {
-  step = std::clamp<int64_t>(step, -(int64_t{1} << 40), int64_t{1} << 40);
-  const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? dim : dim - 1;
-  start = std::clamp<int64_t>(start < 0 ? start + dim : start, step > 0 ? 0 : -1, high);
-  end = std::clamp<int64_t>(end < 0 && end > std::numeric_limits<int64_t>::min() / 2 ? end + dim : end, low, high);
-  const int64_t size = std::max<int64_t>(step > 0 ? (end - start + step - 1) / step : (start - end - step - 1) / -step, 0);
-  return {size ? start : 0, size, size ? std::clamp<int64_t>(step, -dim - 1, dim + 1) : 1};
-}
-
-// Where start and end lie depends on their signs, and these must be the same for all sizes.
-Result<Cut> cutOf(OnnxNode& n, const DimExpr& dim, const DimExpr& start, const DimExpr& end, int64_t step) {
-  const auto size = dim.constant(), first = start.constant(), behind = end.constant();
-  if (size && first && behind) return knownCut(*size, *first, *behind, step);
-  constexpr int64_t kFar = INT32_MAX;  // stands for the end, or the beginning, in all exporters
-  if (step < 0) {
-    const bool all = step == -1 && first && (*first == -1 || *first >= kFar) && behind && *behind <= -kFar;
-    if (all) return Cut{dim - 1, dim, -1};
-    return n.error(ErrorCode::kUnsupported, "a step of {} over a part of a free dim", step);
-  }
-  const auto place = [&](const DimExpr& at) -> Result<DimExpr> {
-    const auto known = at.constant();
-    if (known && *known >= kFar) return dim;
-    if (at.isNonNegative()) return min(at, dim);
-    if ((-at - 1).isNonNegative()) return max(dim + at, 0);
-    return n.error(ErrorCode::kUnsupported, "whether {} counts from the end depends on sizes that are free", at.str());
-  };
-  QC_ASSIGN(const DimExpr from, place(start));
-  QC_ASSIGN(const DimExpr to, place(end));
-  const DimExpr width = to - from;
-  return Cut{from, ceilDiv(width.isNonNegative() ? width : max(width, 0), step), step};
-}
-
 Status slice(OnnxNode& n) {
   const Dims dims = n.dims(0);
   const auto rank = static_cast<int64_t>(dims.size());
@@ -220,10 +183,11 @@ Status slice(OnnxNode& n) {
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
     if (steps[i] == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
-    QC_ASSIGN(const Cut cut, cutOf(n, nth(dims, axis), starts[i], ends[i], steps[i]));
-    nth(allStarts, axis) = cut.start;
-    nth(allSizes, axis) = cut.size;
-    nth(allSteps, axis) = cut.step;
+    const auto cut = sliceCut(nth(dims, axis), {starts[i], ends[i], steps[i]});
+    if (!cut) return n.error(cut.error().code(), "{}", cut.error().message());
+    nth(allStarts, axis) = cut->start;
+    nth(allSizes, axis) = cut->size;
+    nth(allSteps, axis) = cut->step;
   }
   QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", allStarts}, {"sizes", allSizes}, {"steps", allSteps}}));
   return n.setOutput(y);

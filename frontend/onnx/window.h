@@ -13,6 +13,9 @@ struct OnnxWindow {
 // Of a node over [N, C, spatial...]; `kernel` stands in for an absent kernel_shape.
 Result<OnnxWindow> onnxWindow(OnnxNode& n, std::vector<int64_t> kernel = {});
 
+// The spatial sizes of the weight that input `weight` is.
+Result<std::vector<int64_t>> onnxKernel(OnnxNode& n, int weight);
+
 // The first input without what negative pads cut off; these become 0.  `pads` are those of its last dims: begins, then ends.
 Result<Value*> cropped(OnnxNode& n, std::vector<int64_t>& pads);
 

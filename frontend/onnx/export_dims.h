@@ -1,0 +1,44 @@
+// Integers of a file that follow from free dims: Shape of an input, or of the first value that has the dim, and arithmetic behind it.
+// Equal ones are one node, whoever asks.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/dim_expr_terms.h"
+#include "ir/graph.h"
+
+namespace qc {
+
+class OnnxExporter;
+
+class DimWriter {
+ public:
+  explicit DimWriter(OnnxExporter& file) : file_(file) {}
+
+  // From here on the symbols that are dims of this value can be computed.
+  void defined(const Value* v);
+  // Name of an s64 vector with these elements.  Errors: a symbol that is the dim of nothing so far, a size that cannot be said.
+  Result<std::string> vector(std::span<const DimExpr> elements);
+
+ private:
+  struct Place {
+    const Value* value;
+    int64_t axis;
+  };
+  Result<std::string> number(const DimExpr& e);  // each of one element
+  Result<std::string> product(const std::vector<DimFactor>& factors, int64_t coefficient);
+  Result<std::string> factor(const DimFactor& f);
+  Result<std::string> symbol(const std::string& name);
+  std::string ints(const std::vector<int64_t>& values);
+  std::string apply(const std::string& op, std::vector<std::string> inputs, const std::string& base = "size");
+
+  OnnxExporter& file_;
+  std::map<std::string, Place> places_;      // of symbols
+  std::map<std::string, std::string> made_;  // op and operands -> result
+  std::map<std::vector<int64_t>, std::string> constants_;
+};
+
+}  // namespace qc

@@ -1,0 +1,177 @@
+// ONNX forms of the ops whose attributes hold sizes, which are operands there: an initializer where they are known, else what
+// export_dims.h makes of free dims.
+#include <algorithm>
+#include <cmath>
+
+#include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/exporter.h"
+#include "frontend/onnx/slice_bounds.h"
+#include "frontend/onnx/tensor.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+using Dims = std::vector<DimExpr>;
+
+Dims dimsOf(const Value* v) {
+  Dims dims;
+  for (const Dim& d : v->type().shape) dims.push_back(d.expr());
+  return dims;
+}
+
+// x and a list of sizes.
+OnnxExportRow withSizes(const char* op, const char* attr) {
+  return [=](OnnxExporter& e, const Node& n) -> Status {
+    QC_ASSIGN(const std::string sizes, e.dims(n.attrs().dims(attr)));
+    e.add(n, op, {e.name(n.operand(0)), sizes}, e.resultNames(n));
+    return {};
+  };
+}
+
+Status split(OnnxExporter& e, const Node& n) {
+  QC_ASSIGN(const std::string sizes, e.dims(n.attrs().dims("sizes")));
+  setInt(e.add(n, "Split", {e.name(n.operand(0)), sizes}, e.resultNames(n)), "axis", n.integer("axis"));
+  return {};
+}
+
+// A target of 1 keeps the input's own dim.
+Status expand(OnnxExporter& e, const Node& n) {
+  const Dims own = dimsOf(n.operand(0));
+  Dims target = n.attrs().dims("shape");
+  for (size_t i = 1; i <= own.size(); ++i)
+    if (DimExpr& wanted = target[target.size() - i]; !wanted.constant() && wanted == own[own.size() - i]) wanted = 1;
+  QC_ASSIGN(const std::string shape, e.dims(target));
+  e.add(n, "Expand", {e.name(n.operand(0)), shape}, e.resultNames(n));
+  return {};
+}
+
+// With 0 for a dim that is copied and -1 for the one that is left; nothing where these do not say it exactly.
+std::optional<Ints> copiedAndInferred(const Dims& from, const Dims& to) {
+  Ints target;
+  DimExpr others = 1;
+  int rest = -1;
+  for (size_t i = 0; i < to.size(); ++i) {
+    const bool copied = !to[i].constant() && i < from.size() && from[i] == to[i];
+    if (to[i] == 0 || (!to[i].constant() && !copied && rest >= 0)) return std::nullopt;
+    target.push_back(to[i].constant().value_or(copied ? 0 : -1));
+    if (target.back() == -1)
+      rest = static_cast<int>(i);
+    else
+      others = others * to[i];
+  }
+  if (rest >= 0 && floorDiv(product(from), others) != nth(to, rest)) return std::nullopt;
+  return target;
+}
+
+// A size of 0 is copied from the input there unless it says otherwise.
+Status reshape(OnnxExporter& e, const Node& n) {
+  const Dims to = n.attrs().dims("shape");
+  const std::optional<Ints> target = copiedAndInferred(dimsOf(n.operand(0)), to);
+  std::string shape;
+  if (target) {
+    shape = e.ints(*target);
+  } else {
+    QC_ASSIGN(shape, e.dims(to));
+  }
+  auto& proto = e.add(n, "Reshape", {e.name(n.operand(0)), shape}, e.resultNames(n));
+  if (target) return {};
+  e.needOpset(14);
+  setInt(proto, "allowzero", 1);
+  return {};
+}
+
+// Dims that stay whole are left out where they are free.
+Status slice(OnnxExporter& e, const Node& n) {
+  const Dims own = dimsOf(n.operand(0)), starts = n.attrs().dims("starts"), sizes = n.attrs().dims("sizes");
+  const Ints& steps = n.integers("steps");
+  Dims begins, ends;
+  Ints axes, strides;
+  for (size_t d = 0; d < own.size(); ++d) {
+    if (!own[d].constant() && starts[d] == 0 && sizes[d] == own[d] && steps[d] == 1) continue;
+    const SliceBounds bounds = sliceBounds(own[d], {starts[d], sizes[d], steps[d]});
+    begins.push_back(bounds.start);
+    ends.push_back(bounds.end);
+    axes.push_back(static_cast<int64_t>(d));
+    strides.push_back(bounds.step);
+  }
+  if (axes.empty()) {
+    e.add(n, "Identity", e.operandNames(n), e.resultNames(n));
+    return {};
+  }
+  QC_ASSIGN(const std::string first, e.dims(begins));
+  QC_ASSIGN(const std::string behind, e.dims(ends));
+  e.add(n, "Slice", {e.name(n.operand(0)), first, behind, e.ints(axes), e.ints(strides)}, e.resultNames(n));
+  return {};
+}
+
+// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes, as it does of whole ones for free dims.
+Status resize(OnnxExporter& e, const Node& n) {
+  const std::vector<double>& scales = n.attrs().reals("scales");
+  const Dims from = dimsOf(n.operand(0)), to = n.attrs().dims("sizes");
+  bool follows = true, reached = true;
+  for (size_t d = 0; d < scales.size(); ++d) {
+    const auto in = from[d].constant(), out = to[d].constant();
+    if (!in || !out) {
+      follows = false;
+      reached = reached && std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);
+      continue;
+    }
+    follows = follows && scales[d] == static_cast<double>(*out) / static_cast<double>(std::max<int64_t>(*in, 1));
+    reached =
+        reached && static_cast<int64_t>(std::floor(static_cast<double>(*in) * static_cast<double>(static_cast<float>(scales[d])))) == *out;
+  }
+  if (!follows && !reached)
+    return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
+        .at(n.location())
+        .help("save as .qir instead");
+  const bool crops = n.string("coordinate") == "tf_crop_and_resize";
+  const std::vector<double>& box = n.attrs().reals("roi");
+  const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
+  std::vector<std::string> inputs = {e.name(n.operand(0)),
+                                     crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
+  if (follows)
+    inputs.insert(inputs.end(), {"", e.ints(*constants(to))});
+  else
+    inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
+  auto& proto = e.add(n, "Resize", inputs, e.resultNames(n));
+  static constexpr std::pair<const char*, const char*> kCarried[] = {{"mode", "mode"},
+                                                                     {"coordinate", "coordinate_transformation_mode"},
+                                                                     {"nearest", "nearest_mode"},
+                                                                     {"cubic_a", "cubic_coeff_a"},
+                                                                     {"exclude_outside", "exclude_outside"},
+                                                                     {"extrapolation", "extrapolation_value"}};
+  for (const auto& [ours, theirs] : kCarried) setAttr(proto, theirs, *n.attrs().find(ours));
+  if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
+  return {};
+}
+
+Status dimValues(OnnxExporter& e, const Node& n) {
+  QC_ASSIGN(std::string values, e.dims(n.attrs().dims("values")));
+  const Ints& shape = n.integers("shape");
+  const bool casts = n.attrs().dtype("dtype") != DType::s64;
+  if (casts) {
+    const std::string cast = e.fresh(e.name(n.result()) + "_cast");
+    setInt(e.add(n, "Cast", {values}, {cast}), "to", dtypeToOnnx(n.attrs().dtype("dtype")));
+    values = cast;
+  }
+  if (shape.size() == 1)
+    e.add(n, "Identity", {values}, e.resultNames(n));
+  else
+    e.add(n, "Reshape", {values, e.ints(shape)}, e.resultNames(n));
+  return {};
+}
+
+}  // namespace
+
+void addShapeExportRows(OnnxExportRows& rows) {
+  rows.insert({{"reshape", reshape},
+               {"expand", expand},
+               {"tile", withSizes("Tile", "repeats")},
+               {"split", split},
+               {"slice", slice},
+               {"resize", resize},
+               {"dims", dimValues}});
+}
+
+}  // namespace qc
