@@ -108,9 +108,9 @@ std::span<const OnnxOp> onnxRecurrentOps() {
       {.name = "GRU", .minInputs = 3, .maxInputs = 6, .convert = [](OnnxNode& n) { return recurrent(n, "gru"); }, .freeDims = true},
       {.name = "RNN", .minInputs = 3, .maxInputs = 6, .convert = [](OnnxNode& n) { return recurrent(n, "rnn"); }, .freeDims = true},
       {"DynamicQuantizeLSTM", 12, 12, [](OnnxNode& n) { return dynamicQuantized(n, "lstm", {0, 1, 2, 3, 4, 5, 6, 7}); }, "com.microsoft",
-       0xf8},
-      {"DynamicQuantizeGRU", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "gru"); }, kOwnDomain},
-      {"DynamicQuantizeRNN", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "rnn"); }, kOwnDomain},
+       0xf8, true},
+      {"DynamicQuantizeGRU", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "gru"); }, kOwnDomain, 0, true},
+      {"DynamicQuantizeRNN", 9, 10, [](OnnxNode& n) { return dynamicFunction(n, "rnn"); }, kOwnDomain, 0, true},
   };
   return kOps;
 }

@@ -174,8 +174,7 @@ bool isPortableRecurrence(const Node& node) {
   constexpr double kLargestEps = 1.0 / (1 << 23);
   const auto bytes = [&](int i) { return node.operand(i)->type().dtype == DType::s8 || node.operand(i)->type().dtype == DType::u8; };
   if (!isStandardRange(node.attrs()) || node.real("eps") > kLargestEps || !bytes(1) || !bytes(2)) return false;
-  if (node.is("q.dynamic_lstm")) return !node.integer("batch_first");
-  return node.result(1)->type().isStatic();
+  return !node.is("q.dynamic_lstm") || !node.integer("batch_first");
 }
 
 void registerDynamicRecurrentOps(OpRegistry& registry) {

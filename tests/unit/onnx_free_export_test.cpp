@@ -233,13 +233,18 @@ TEST(FreeExport, ShapesThatAreData) {
   written(m, kSequences);
 }
 
+// Also where the function of the quantized form is given states that the layer has not: zeros of a free batch.
 TEST(FreeExport, StatesOfRecurrentLayers) {
   testing::Model m;
-  m.input("x", {-1, -2, 32}).floats("w", {1, 96, 32}).floats("r", {1, 96, 32}).floats("lw", {1, 128, 32}).floats("lr", {1, 128, 32});
-  m.node("GRU", {"x", "w", "r"}, {"g", "gh"}, {integer("hidden_size", 32)}).output("g").output("gh");
-  m.node("LSTM", {"x", "lw", "lr"}, {"l"}, {integer("hidden_size", 32)}).output("l");
+  m.input("x", {-1, -2, 32}).floats("w", {1, 96, 32}).floats("r", {1, 96, 32});
+  m.floats("lw", {1, 128, 32}).floats("lr", {1, 128, 32}).node("Sigmoid", {"x"}, {"s"});
+  m.node("GRU", {"s", "w", "r"}, {"g", "gh"}, {integer("hidden_size", 32)}).output("g").output("gh");
+  m.node("LSTM", {"s", "lw", "lr"}, {"l"}, {integer("hidden_size", 32)}).output("l");
   const std::vector<Sizes> shapes = {{{"x", {3, 1, 32}}}, {{"x", {5, 2, 32}}}};
   written(m, shapes);
+  const auto int8 = quantize(Model(read(m.bytes()), "m"), dynamicQConfigMapping(Backend::x86));
+  ASSERT_TRUE(int8) << int8.error().render();
+  EXPECT_EQ(count(written(int8->model.graph(), shapes, Back::sameBits), "ConstantOfShape"), 1) << int8->model.text();
 }
 
 // Every form of expression, where its parts are negative as well.
