@@ -23,14 +23,15 @@ Result<Model> ModelOfAnyShape::at(const Shapes& shapes) {
   const Graph* graph = freeGraph();
   const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(),
                                         [&](const Value* v) { return v->type().isStatic() || shapes.contains(v->name()); });
-  if (!all) return load(path_, options);
+  if (!all && !path_.empty()) return load(path_, options);
   Shapes whole;
   for (const Value* input : graph->inputs()) {
     const auto given = shapes.find(input->name());
-    whole[input->name()] = given != shapes.end() ? given->second : input->type().sizes();
+    if (given != shapes.end()) whole[input->name()] = given->second;
+    if (given == shapes.end() && input->type().isStatic()) whole[input->name()] = input->type().sizes();
   }
   QC_ASSIGN(Graph bound, boundGraph(*graph, whole));
-  return Model(std::move(bound), std::filesystem::path(path_).stem().string());
+  return Model(std::move(bound), free_->name());
 }
 
 }  // namespace qc

@@ -13,6 +13,9 @@ namespace qc {
 class ModelOfAnyShape {
  public:
   explicit ModelOfAnyShape(std::string path, LoadOptions options = {}) : path_(std::move(path)), options_(std::move(options)) {}
+  explicit ModelOfAnyShape(Model model) : free_(std::move(model)) {
+    std::call_once(read_, [] {});
+  }  // that was read with its free dims
 
   // Errors: what load() says, or which input contradicts the model or another input.  Any number of threads may ask.
   Result<Model> at(const Shapes& shapes);
@@ -20,7 +23,7 @@ class ModelOfAnyShape {
  private:
   const Graph* freeGraph();  // null: it has to be read for every shape
 
-  const std::string path_;
+  const std::string path_;  // empty: it was read before
   const LoadOptions options_;
   std::once_flag read_;
   std::optional<Model> free_;

@@ -11,6 +11,7 @@
 #include "ir/guarded.h"
 #include "ir/quantized.h"
 #include "ir/text.h"
+#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 
 namespace qc {
@@ -18,6 +19,17 @@ namespace {
 
 bool endsWith(const std::string& text, std::string_view suffix) {
   return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+// A graph in text form as the options say; one without free dims as it is.
+Result<Graph> boundText(Graph graph, const LoadOptions& options) {
+  if (!options.values.empty())
+    return fail(ErrorCode::kUnsupported, "LoadOptions::values is for ONNX models, and this is a graph in text form")
+        .on(options.values.begin()->first)
+        .help("write the constant into the graph");
+  if (options.shapes.empty() && (options.freeDims || !hasFreeDims(graph))) return graph;
+  QC_ASSIGN(const Shapes whole, wholeShapes(graph, options.shapes));
+  return boundGraph(graph, whole);
 }
 
 }  // namespace
@@ -55,7 +67,8 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
     if (endsWith(path, ".qir")) {
       QC_ASSIGN(const std::string text, readFile(path));
       QC_ASSIGN(Graph graph, parseGraph(text, path));
-      return Model(std::move(graph), name);
+      QC_ASSIGN(Graph bound, boundText(std::move(graph), options));
+      return Model(std::move(bound), name);
     }
     ImportOptions import;
     import.shapes = options.shapes;

@@ -19,7 +19,8 @@ Shapes shapesOf(const std::map<std::string, Tensor>& sample);
 Shapes inputShapes(const Graph& graph);
 
 struct LoadOptions {
-  // Sizes for inputs with symbolic or unnamed dims; an unbound leading batch dim is 1.
+  // Sizes for inputs with free dims, and, as one size, for symbols ("sequence", "INPUT.AXIS" where the model has no name); an unbound
+  // leading batch dim is 1.
   Shapes shapes = {};
   // Inputs that become constants: what decides shapes or branches (a sampling rate, a mode).  One number fits an input of any numeric type.
   std::map<std::string, Tensor> values = {};

@@ -30,6 +30,7 @@ class Specializer {
  public:
   explicit Specializer(std::string path, SpecializeOptions options = {})
       : model_(std::move(path), options.load), options_(std::move(options)) {}
+  explicit Specializer(Model model, SpecializeOptions options = {}) : model_(std::move(model)), options_(std::move(options)) {}
 
   // For inputs of these shapes.  Errors: what load and compile say, with the shapes.
   Result<std::shared_ptr<const Executable>> executableFor(const TensorMap& inputs);

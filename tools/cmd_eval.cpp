@@ -45,14 +45,14 @@ bool hasNaN(const Tensor& scores) {
 }
 
 // The first output, or the one that is named; it holds numbers for each class.
-Result<std::string> scoresOutput(const Executable& exe, const std::string& named) {
+Result<std::string> scoresOutput(const Model& model, const std::string& named) {
   std::string names;
-  for (const Port& p : exe.outputs()) {
+  for (const Port& p : model.outputs()) {
     if (!named.empty() && p.name != named) {
       names += (names.empty() ? "'" : ", '") + p.name + "'";
       continue;
     }
-    if (p.type.numElements() == 0) return fail(ErrorCode::kInvalidModel, "the output holds no scores").on(p.name);
+    if (p.type.isStatic() && p.type.numElements() == 0) return fail(ErrorCode::kInvalidModel, "the output holds no scores").on(p.name);
     return p.name;
   }
   return fail(ErrorCode::kInvalidArgument, "the model has no output '{}'", named).help("it has " + names);
@@ -83,19 +83,18 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
         .help("give --labels FILE for the accuracy, --predictions FILE for the answers, or both");
   QC_TRY(refuseWithoutEffect(verb, {{"--metric", !o.labels.empty(), "without labels", "give them with --labels, or leave it out"}}));
   const int64_t k = o.metric == "top5" ? 5 : 1;
-  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape());
   QC_ASSIGN(const Dataset data, o.data.open(model));
   std::optional<Labels> labels;
   if (!o.labels.empty()) {
     QC_ASSIGN(labels, Labels::read(o.labels));
   }
-  QC_ASSIGN(const Executable exe, o.engine.compile(model));
-  QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
-  QC_ASSIGN(const std::string output, scoresOutput(exe, o.output));
+  QC_ASSIGN(const std::string output, scoresOutput(model, o.output));
   Dataset used = data;
   if (o.limit > 0) used.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, used));
   warnOfInputs(inputs);
+  QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
   int64_t hits = 0, unscored = 0;
   double seconds = 0;
@@ -108,7 +107,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
       QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
     }
     const double start = now();
-    QC_ASSIGN(const TensorMap outputs, session.run(sample));
+    QC_ASSIGN(const TensorMap outputs, session->run(sample));
     seconds += now() - start;
     const Tensor& scores = outputs.at(output);
     if (label && (*label < 0 || *label >= scores.numElements()))

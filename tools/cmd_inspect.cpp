@@ -8,6 +8,7 @@
 #include "frontend/onnx/summary.h"
 #include "ir/guarded.h"
 #include "ir/text.h"
+#include "ir/visible.h"
 #include "passes/pass.h"
 #include "runtime/workflow/op_states.h"
 #include "runtime/workflow/recipes.h"
@@ -20,7 +21,7 @@ namespace {
 struct InspectOptions {
   ModelOptions model;
   EngineOptions engine;
-  bool text = false, freeDims = false, kernels = false, json = false;
+  bool text = false, kernels = false, json = false;
 };
 
 using Ports = std::vector<std::pair<std::string, std::string>>;
@@ -62,27 +63,25 @@ void printSummary(const OnnxSummary& s) {
   printPorts("output", s.outputs);
   for (const FreeDim& d : s.free)
     fmt::print("free   {} : {}; {}--shape {}\n", d.symbol.empty() ? "?" : d.symbol, fmt::join(d.places, ", "),
-               d.isBatch ? "1 unless bound with " : "bind with ", d.example);
+               d.isBatch ? "1 in bench and compile without " : "for bench and compile bind it with ", d.example);
   Table table({"op", "count"});
   for (const auto& [op, count] : s.ops) table.add({op, std::to_string(count)});
   fmt::print("{}constants {}, {}\n", table.str(), megabytes(s.constantBytes), s.isQuantized ? "quantized" : "float");
-  if (!s.isBound) fmt::print("types and ops are those of the file: the others follow from the sizes of free dims\n");
+  if (!s.asInFile.empty()) fmt::print("types and ops are those of the file, its dims have to be bound: {}\n", visible(inFlags(s.asInFile)));
 }
 
 Status inspect(const InspectOptions& o, const CLI::App& verb) {
   for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
     QC_TRY(refuseWithoutEffect(verb, {{option, o.kernels, "where nothing is compiled", "add --kernels, or leave it out"}}));
   if (o.text) {
-    QC_ASSIGN(LoadOptions loading, o.model.options());
-    loading.freeDims = o.freeDims;
-    QC_ASSIGN(const Model model, load(o.model.path, loading));
+    QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
     fmt::print("{}", print(model.graph(), {.locations = true}));
     return {};
   }
   OnnxSummary summary;
   std::optional<Executable> exe;
   if (o.kernels || o.model.path.ends_with(".qir")) {
-    QC_ASSIGN(const Model model, o.model.load());
+    QC_ASSIGN(const Model model, o.kernels ? o.model.load() : o.model.loadOfAnyShape());
     summary = summaryOf(model.graph());
     if (o.kernels) {
       QC_ASSIGN(exe, o.engine.compile(model));
@@ -176,8 +175,8 @@ void addInspectCommand(CLI::App& app, int& exitCode) {
   verb->footer("qcompile inspect m.onnx --kernels");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
-  CLI::Option* text = verb->add_flag("--text", options->text, "the imported graph as .qir, and nothing else");
-  verb->add_flag("--free-dims", options->freeDims, "keep dims that --shape does not bind, as symbols")->needs(text);
+  CLI::Option* text =
+      verb->add_flag("--text", options->text, "the imported graph as .qir, dims that --shape does not bind as symbols, and nothing else");
   verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text);
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text);
   verb->callback([options, verb, &exitCode] { exitCode = report(inspect(*options, *verb)); });

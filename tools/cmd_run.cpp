@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <set>
+#include <tuple>
 
 #include "frontend/data/npy.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
+#include "ir/op_def.h"
 #include "ir/visible.h"
+#include "runtime/specialize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -51,40 +55,97 @@ Result<TensorMap> interpretGraph(const Graph& graph, const TensorMap& inputs) {
   return outputs;
 }
 
-Result<Engine> makeEngine(const RunOptions& o, const Model& model) {
+Result<Engine> makeEngine(const RunOptions& o, Model model) {
   if (o.engineName == "interpreter") {
-    PassContext cx;
-    QC_ASSIGN(Graph lowered, lowerModel(model, cx));
-    const auto graph = std::make_shared<const Graph>(std::move(lowered));
-    return Engine([graph](const TensorMap& inputs) { return interpretGraph(*graph, inputs); });
+    struct Lowered {
+      explicit Lowered(Model any) : model(std::move(any)) {}
+      ModelOfAnyShape model;
+      Shapes shapes;
+      std::optional<Graph> graph;  // at them
+    };
+    const auto last = std::make_shared<Lowered>(std::move(model));
+    return Engine([last](const TensorMap& inputs) -> Result<TensorMap> {
+      if (Shapes shapes = shapesOf(inputs); !last->graph || shapes != last->shapes) {
+        QC_ASSIGN(const Model bound, last->model.at(shapes));
+        PassContext cx;
+        QC_ASSIGN(last->graph, lowerModel(bound, cx));
+        last->shapes = std::move(shapes);
+      }
+      return interpretGraph(*last->graph, inputs);
+    });
   }
-  QC_ASSIGN(const Executable exe, o.engine.compile(model));
-  QC_ASSIGN(Session opened, exe.session({.threads = o.engine.threads}));
-  const auto session = std::make_shared<Session>(std::move(opened));
+  QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   return Engine([session](const TensorMap& inputs) { return session->run(inputs); });
 }
 
-// The outputs of all samples, stacked along a new first axis.
-Result<TensorMap> runSamples(const Engine& engine, const Dataset& data) {
+// Every input of the model, and no other.
+Status checkArrays(const Model& model, const TensorMap& inputs) {
+  std::vector<std::string> names;
+  for (const Port& p : model.inputs()) names.push_back(p.name);
+  for (const auto& [name, array] : inputs)
+    if (std::find(names.begin(), names.end(), name) == names.end())
+      return fail(ErrorCode::kInvalidArgument, "--input {}: the model has no such input", name)
+          .on(name)
+          .help(names.empty() ? "it has none" : fmt::format("it has '{}'", fmt::join(nearestNames(name, names, 8), "', '")));
+  for (const std::string& name : names)
+    if (!inputs.contains(name))
+      return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(name).help("add --input NAME=FILE.npy");
+  return {};
+}
+
+// The outputs of every sample by name.
+Result<std::map<std::string, std::vector<Tensor>>> runSamples(const Engine& engine, const Dataset& data) {
   if (data.size() == 0) return fail(ErrorCode::kInvalidData, "there are no samples").help("check the path and the limit");
-  TensorMap stacked;
+  std::map<std::string, std::vector<Tensor>> all;
+  int64_t bytes = 0;
   Progress progress("run");
   for (int64_t i = 0; i < data.size(); ++i) {
     QC_ASSIGN(const TensorMap inputs, data.sample(i));
     QC_ASSIGN(const TensorMap outputs, engine(inputs));
     for (const auto& [name, tensor] : outputs) {
-      Tensor& all = stacked[name];
-      if (i == 0) {
-        std::vector<int64_t> sizes = tensor.sizes();
-        sizes.insert(sizes.begin(), data.size());
-        QC_TRY(checkMemory(tensor.byteSize() * data.size(), "the outputs of all samples"));
-        all = Tensor(tensor.dtype(), std::move(sizes));
-      }
-      std::memcpy(static_cast<char*>(all.mutableData()) + i * tensor.byteSize(), tensor.data(), usize(tensor.byteSize()));
+      bytes += tensor.byteSize();
+      QC_TRY(checkMemory(bytes, "the outputs of all samples"));
+      all[name].push_back(tensor);
     }
     progress.update(i + 1, data.size());
   }
-  return stacked;
+  return all;
+}
+
+// Along a new first axis; nothing where their shapes differ.
+std::optional<Tensor> stacked(const std::vector<Tensor>& tensors) {
+  for (const Tensor& t : tensors)
+    if (t.sizes() != tensors[0].sizes()) return std::nullopt;
+  std::vector<int64_t> sizes = tensors[0].sizes();
+  sizes.insert(sizes.begin(), static_cast<int64_t>(tensors.size()));
+  Tensor all(tensors[0].dtype(), std::move(sizes));
+  char* to = static_cast<char*>(all.mutableData());
+  for (const Tensor& t : tensors) {
+    std::memcpy(to, t.data(), usize(t.byteSize()));
+    to += t.byteSize();
+  }
+  return all;
+}
+
+// What is written, by path: stacked outputs, or, where their shapes differ, NAME.000.npy, NAME.001.npy, ..
+using Written = std::vector<std::tuple<std::string, std::string, Tensor>>;  // output, path, array
+Result<Written> stackedOrApart(std::map<std::string, std::vector<Tensor>> outputs, const std::vector<std::string>& paths) {
+  Written written;
+  std::vector<std::string> apart;
+  for (size_t i = 0; auto& [name, tensors] : outputs) {
+    const std::string& path = paths[i++];
+    if (std::optional<Tensor> all = stacked(tensors)) {
+      written.emplace_back(name, path, *std::move(all));
+      continue;
+    }
+    const size_t digits = std::max<size_t>(3, std::to_string(tensors.size() - 1).size());
+    for (size_t k = 0; k < tensors.size(); ++k) {
+      apart.push_back(fmt::format("{}.{:0{}}.npy", path.substr(0, path.size() - std::strlen(".npy")), k, digits));
+      written.emplace_back(name, apart.back(), std::move(tensors[k]));
+    }
+  }
+  QC_TRY(checkOutputs(apart));
+  return written;
 }
 
 // Of the outputs in the order of their names, which is that of a TensorMap.
@@ -107,28 +168,26 @@ Status run(const RunOptions& o, const CLI::App& verb) {
   if (!o.inputs.empty() && !o.data.sources.empty())
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
-  ModelOptions shaped = o.model;  // free dims as the arrays have them, unless --shape says otherwise
-  for (const auto& [name, tensor] : inputs) {
-    const bool given =
-        std::any_of(shaped.shapes.begin(), shaped.shapes.end(), [&](const std::string& s) { return s.starts_with(name + "="); });
-    if (!given && tensor.rank() > 0) shaped.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
-  }
-  QC_ASSIGN(const Model model, shaped.load());
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape(shapesOf(inputs)));
   QC_ASSIGN(const std::vector<std::string> paths, outputPaths(o, model));
-  QC_ASSIGN(const Engine engine, makeEngine(o, model));
-  TensorMap outputs;
+  Written written;
   if (o.data.sources.empty()) {
-    QC_ASSIGN(outputs, engine(inputs));
+    QC_TRY(checkArrays(model, inputs));
+    QC_ASSIGN(const Engine engine, makeEngine(o, std::move(model)));
+    QC_ASSIGN(TensorMap outputs, engine(inputs));
+    for (size_t i = 0; auto& [name, tensor] : outputs) written.emplace_back(name, paths[i++], std::move(tensor));
   } else {
     QC_ASSIGN(const Dataset data, o.data.open(model));
     QC_ASSIGN(const InputReport fed, checkInputs(model, data));
     warnOfInputs(fed);
-    QC_ASSIGN(outputs, runSamples(engine, data));
+    QC_ASSIGN(const Engine engine, makeEngine(o, std::move(model)));
+    QC_ASSIGN(auto outputs, runSamples(engine, data));
+    QC_ASSIGN(written, stackedOrApart(std::move(outputs), paths));
   }
   OutputFiles files;
-  for (size_t i = 0; const auto& [name, tensor] : outputs) QC_TRY(addNpy(files, paths[i++], tensor));
+  for (const auto& [name, path, tensor] : written) QC_TRY(addNpy(files, path, tensor));
   QC_TRY(files.publish());
-  for (size_t i = 0; const auto& [name, tensor] : outputs) fmt::print("{} {} {}\n", name, tensor.type().str(), paths[i++]);
+  for (const auto& [name, path, tensor] : written) fmt::print("{} {} {}\n", name, tensor.type().str(), path);
   return {};
 }
 
@@ -142,7 +201,8 @@ void addRunCommand(CLI::App& app, int& exitCode) {
   options->engine.addTo(*verb);
   options->data.addTo(*verb, false);
   verb->add_option("--input", options->inputs, "NAME=FILE.npy, one for each input")->type_name("NAME=FILE.npy")->take_all();
-  verb->add_option("--output-dir", options->outputDir, "where NAME.npy of each output goes; with -d all samples, stacked")
+  verb->add_option("--output-dir", options->outputDir,
+                   "where NAME.npy of each output goes; with -d all samples, stacked, or NAME.000.npy, .. where their shapes differ")
       ->type_name("DIR");
   verb->add_option("--engine", options->engineName, "machine code, or the reference")->check(CLI::IsMember({"jit", "interpreter"}));
   verb->callback([options, verb, &exitCode] { exitCode = report(run(*options, *verb)); });

@@ -69,7 +69,9 @@ Result<std::pair<std::string, std::string>> splitAssignment(const std::string& t
 
 void ModelOptions::addTo(CLI::App& verb) {
   verb.add_option("model", path, "ONNX model (float, QDQ or QOperator) or .qir")->required();
-  verb.add_option("--shape", shapes, "sizes of an input with free dims: NAME=1x3x224x224")->type_name("NAME=SIZES")->take_all();
+  verb.add_option("--shape", shapes, "size of a free dim, SYMBOL=256, or of all dims of an input, NAME=1x3x224x224")
+      ->type_name("NAME=SIZES")
+      ->take_all();
   verb.add_option("--bind", values, "an input that becomes a constant: NAME=NUMBER or NAME=FILE.npy")->type_name("NAME=VALUE")->take_all();
 }
 
@@ -90,6 +92,27 @@ Result<LoadOptions> ModelOptions::options() const {
 Result<Model> ModelOptions::load() const {
   QC_ASSIGN(const LoadOptions loading, options());
   return qc::load(path, loading);
+}
+
+Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
+  QC_ASSIGN(LoadOptions loading, options());
+  loading.freeDims = true;
+  auto free = qc::load(path, loading);
+  if (free) return free;
+  loading.freeDims = false;
+  for (const auto& [input, sizes] : ofData)
+    if (!loading.values.contains(input)) loading.shapes.emplace(input, sizes);
+  auto bound = qc::load(path, loading);
+  // What is wrong at any shape is said once.
+  const Error& why = free.error();
+  if (!bound && bound.error().message() == why.message()) return bound;
+  std::string sizes;
+  for (const Port& p : bound ? bound->inputs() : std::vector<Port>())
+    sizes += fmt::format("{}{} {}", sizes.empty() ? "" : ", ", p.name, p.type.str());
+  fmt::print(stderr, "note: '{}' {}, its dims cannot stay free: {}\n", visible(path),
+             bound ? fmt::format("is taken at {}", visible(sizes)) : "has to be bound",
+             visible(why.node().empty() ? why.message() : fmt::format("node '{}', {}", why.node(), why.message())));
+  return bound;
 }
 
 void EngineOptions::addTo(CLI::App& verb) {
@@ -115,6 +138,26 @@ Result<BuildOptions> EngineOptions::build() const {
 Result<Executable> EngineOptions::compile(const Model& model) const {
   QC_ASSIGN(const BuildOptions options, build());
   QC_ASSIGN(Executable exe, qc::compile(model, options));
+  noteStepsWithoutKernel(exe);
+  return exe;
+}
+
+Result<std::shared_ptr<AnyShapeSession>> EngineOptions::sessionOfAnyShape(Model model) const {
+  QC_ASSIGN(const BuildOptions options, build());
+  auto specializer = std::make_shared<Specializer>(std::move(model), SpecializeOptions{.build = options});
+  return std::make_shared<AnyShapeSession>(std::move(specializer), SessionOptions{.threads = threads});
+}
+
+Result<TensorMap> AnyShapeSession::run(const TensorMap& inputs) {
+  if (!told_) {
+    QC_ASSIGN(const auto exe, model_->executableFor(inputs));
+    noteStepsWithoutKernel(*exe);
+    told_ = true;
+  }
+  return session_.run(inputs);
+}
+
+void noteStepsWithoutKernel(const Executable& exe) {
   std::vector<std::string> steps;  // that no kernel computes
   for (const Node* n = exe.program().graph().front(); n; n = n->next())
     if (!n->is("const") && n->string("kernel") == "reference") steps.push_back(fmt::format("{} '{}'", n->op(), n->location()));
@@ -124,7 +167,6 @@ Result<Executable> EngineOptions::compile(const Model& model) const {
                steps.size() == 1 ? " has" : "s have", steps.size() == 1 ? "s" : "",
                fmt::join(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(shown), ", "), shown < steps.size() ? ", ..." : "");
   }
-  return exe;
 }
 
 namespace {

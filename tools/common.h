@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -10,17 +11,35 @@
 
 #include "runtime/model.h"
 #include "runtime/profile.h"
+#include "runtime/specialize.h"
 #include "runtime/workflow/quantize.h"
 
 namespace qc::tools {
 
-// --shape NAME=1x3x224x224 and --bind NAME=VALUE, repeatable.
+// --shape SYMBOL=256, --shape NAME=1x3x224x224 and --bind NAME=VALUE, repeatable.
 struct ModelOptions {
   std::string path;
   std::vector<std::string> shapes, values;
   void addTo(CLI::App& verb);
   Result<LoadOptions> options() const;
+  // For what needs all sizes.  Error: names all dims that are free, and what binds them.
   Result<Model> load() const;
+  // For what takes the shapes of its data: dims that --shape does not name stay free.  A model that cannot be had so is taken at those of
+  // the data, as far as they are known, and a note on stderr says which node needs them.
+  Result<Model> loadOfAnyShape(const Shapes& ofData = {}) const;
+};
+
+// A session that tells of steps without a kernel when it is first used.
+class AnyShapeSession {
+ public:
+  AnyShapeSession(std::shared_ptr<Specializer> model, SessionOptions options) : model_(model), session_(std::move(model), options) {}
+  Result<TensorMap> run(const TensorMap& inputs);
+  const Specializer& model() const { return *model_; }
+
+ private:
+  std::shared_ptr<Specializer> model_;
+  DynamicSession session_;
+  bool told_ = false;
 };
 
 // --target, --threads, --no-cache, --cache-size.  A target of another architecture is an error here; extensions that this CPU lacks are
@@ -33,7 +52,11 @@ struct EngineOptions {
   void addTo(CLI::App& verb);
   Result<BuildOptions> build() const;
   Result<Executable> compile(const Model& model) const;
+  // Of a model with free dims: it is compiled for each combination of shapes that comes.
+  Result<std::shared_ptr<AnyShapeSession>> sessionOfAnyShape(Model model) const;
 };
+
+void noteStepsWithoutKernel(const Executable& exe);  // on stderr, where there are any
 
 // One for each input.  Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
 // Lengths of sequences do: they are whole.

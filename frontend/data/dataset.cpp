@@ -24,22 +24,60 @@ std::optional<std::vector<int64_t>> ofRank(std::vector<int64_t> sizes, size_t ra
   return sizes.size() == rank ? std::optional(std::move(sizes)) : std::nullopt;
 }
 
-std::vector<int64_t> withoutOnes(std::vector<int64_t> sizes) {
-  std::erase(sizes, 1);
-  return sizes;
-}
+// Sizes for the dims of an input that hold the same elements in the same order: dims of 1 are put in or left out, and the last dims are
+// matched first, so that what an array lacks are leading ones.  Nothing where its sizes are others.
+class Matching {
+ public:
+  static std::optional<std::vector<int64_t>> of(const std::vector<int64_t>& have, const Shape& want) {
+    Matching m{have, want, std::vector<bool>((want.size() + 1) * (have.size() + 1)), std::vector<int64_t>(want.size(), 1)};
+    return m.fits(want.size(), have.size()) ? std::optional(std::move(m.sizes_)) : std::nullopt;
+  }
+
+  Matching(const std::vector<int64_t>& have, const Shape& want, std::vector<bool> failed, std::vector<int64_t> sizes)
+      : have_(have), want_(want), failed_(std::move(failed)), sizes_(std::move(sizes)) {}
+
+ private:
+  // The first i dims of the input by the first j sizes.
+  bool fits(size_t i, size_t j) {
+    if (i == 0) return std::all_of(have_.begin(), have_.begin() + static_cast<std::ptrdiff_t>(j), [](int64_t s) { return s == 1; });
+    const size_t at = i * (have_.size() + 1) + j;
+    if (failed_[at]) return false;
+    const bool free = !want_[i - 1].isStatic();
+    const auto put = [&](int64_t size, size_t rest) {
+      sizes_[i - 1] = size;
+      return (free || want_[i - 1] == Dim(size)) && fits(i - 1, rest);
+    };
+    if ((j > 0 && put(have_[j - 1], j - 1)) || (j > 0 && have_[j - 1] == 1 && fits(i, j - 1)) || put(1, j)) return true;
+    failed_[at] = true;
+    return false;
+  }
+
+  const std::vector<int64_t>& have_;
+  const Shape& want_;
+  std::vector<bool> failed_;
+  std::vector<int64_t> sizes_;
+};
 
 // Where the sizes are those of the input with the channels at the other end, what to do about it.
-std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const std::vector<int64_t>& wanted) {
-  const std::vector<int64_t> have = withoutOnes(sizes), want = withoutOnes(wanted);
-  if (have.size() != want.size() || have.size() < 2 || have == want) return std::nullopt;
-  std::vector<int64_t> last = want, first = want;
+std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const Shape& wanted) {
+  Shape image = wanted;
+  std::erase(image, Dim(1));
+  const bool anyBatch = !image.empty() && !image[0].isStatic();
+  if (anyBatch) image.erase(image.begin());
+  if (image.size() < 2) return std::nullopt;
+  Shape last = image, first = image;
   std::rotate(last.begin(), last.begin() + 1, last.end());  // channels of the input moved behind
   std::rotate(first.begin(), first.end() - 1, first.end());
-  if (have == last)
+  const auto isOneOf = [&](Shape shape) {
+    if (shape == image) return false;
+    if (Matching::of(sizes, shape)) return true;
+    shape.insert(shape.begin(), wanted[0]);
+    return anyBatch && Matching::of(sizes, shape);
+  };
+  if (isOneOf(last))
     return "it is channel-last and the model takes channel-first: of arrays say layout=nhwc in the source (they become channel-first), of "
            "images leave layout=nhwc out";
-  if (have == first)
+  if (isOneOf(first))
     return "it is channel-first and the model takes channel-last: transpose the array, of images say layout=nhwc in the source";
   return std::nullopt;
 }
@@ -51,24 +89,23 @@ struct FitOptions {
 
 // The array as the input wants it: in its dtype and sizes, dims of 1 put in or left out.  The order of the elements is never taken for
 // another.
-Result<Tensor> fitted(const Tensor& t, InputInfo input, const std::string& sample, const FitOptions& options) {
+Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample, const FitOptions& options) {
   if (t.numElements() > 0 && !t.data())
     return fail(ErrorCode::kInvalidData, "sample '{}' has a tensor without bytes", sample).on(input.name);
-  const bool same = withoutOnes(t.sizes()) == withoutOnes(input.sizes);
-  const std::optional<std::string> layout = same || options.stated ? std::nullopt : otherLayout(t.sizes(), input.sizes);
-  const auto own = ofRank(t.sizes(), input.sizes.size());
-  if (!same && options.anySize && own && !layout) {
-    input.sizes = *own;
-  } else if (!same) {
-    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(toShape(input.sizes)))
-        .on(input.name)
-        .help(layout ? *layout : "bind the model's shape with LoadOptions::shapes, or prepare the data for it");
+  std::optional<std::vector<int64_t>> sizes = Matching::of(t.sizes(), input.shape);
+  if (!sizes) {
+    const std::optional<std::string> layout = options.stated ? std::nullopt : otherLayout(t.sizes(), input.shape);
+    if (options.anySize && !layout) sizes = ofRank(t.sizes(), input.shape.size());
+    if (!sizes)
+      return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(input.shape))
+          .on(input.name)
+          .help(layout ? *layout : "prepare the data for the model's shape");
   }
-  if (t.dtype() == input.dtype) return t.reshaped(input.sizes);
+  if (t.dtype() == input.dtype) return t.reshaped(*sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes {}", sample, t.type().str(), toString(input.dtype))
         .on(input.name);
-  Tensor out(input.dtype, input.sizes);
+  Tensor out(input.dtype, *sizes);
   void* data = out.mutableData();
   for (int64_t i = 0; i < t.numElements(); ++i) storeElement(input.dtype, data, i, t.at(i));
   return out;

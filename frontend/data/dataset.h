@@ -22,7 +22,7 @@ namespace qc {
 struct InputInfo {
   std::string name;
   DType dtype = DType::f32;
-  std::vector<int64_t> sizes;
+  Shape shape;  // free dims take whatever size a sample has
 };
 
 struct DataSourceOption {

@@ -5,6 +5,7 @@
 #include "frontend/data/array_file.h"
 #include "frontend/data/sources.h"
 #include "ir/files.h"
+#include "ir/settled_sizes.h"
 #include "ir/signed_index.h"
 
 namespace qc {
@@ -130,6 +131,9 @@ class RawSource : public SampleSource {
     const auto named = text.take("input");
     QC_ASSIGN(const std::string input, inputFor(inputs, named));
     s->input_ = *std::find_if(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == input; });
+    QC_ASSIGN(const auto sizes,
+              settledSizes(std::vector<NamedShape>{{input, s->input_.shape}}, {}, "raw elements have no sizes of their own"));
+    s->sizes_ = sizes.at(input);
     const auto dtype = parseDType(text.take("dtype").value_or(std::string(toString(s->input_.dtype))));
     if (!dtype) return fail(ErrorCode::kInvalidArgument, "unknown dtype in '{}'", text.path);
     s->dtype_ = *dtype;
@@ -146,12 +150,12 @@ class RawSource : public SampleSource {
   std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     QC_ASSIGN(const std::string bytes, readFile(nth(files_, i)));
-    const int64_t count = numElements(input_.sizes);
+    const int64_t count = numElements(sizes_);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
       return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", nth(files_, i), bytes.size(), count,
                   toString(dtype_))
           .on(input_.name);
-    std::vector<int64_t> sizes = input_.sizes;  // as the file has them
+    std::vector<int64_t> sizes = sizes_;  // as the file has them
     if (normalisation_.transpose && sizes.size() >= 3) std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
     const std::string& file = nth(files_, i);
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
@@ -176,6 +180,7 @@ class RawSource : public SampleSource {
 
  private:
   InputInfo input_;
+  std::vector<int64_t> sizes_;
   DType dtype_ = DType::f32;
   float shift_ = 0, scale_ = 1;
   Normalisation normalisation_;

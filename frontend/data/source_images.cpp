@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxSide = 1 << 14;
 
 const DataSourceOptions kOfImages = {
-    {"size", "N", "centre crop of N x N pixels; default what the input takes"},
+    {"size", "N", "centre crop of N x N pixels; default what the input takes, where that is free all of the image"},
     {"resize", "N", "before that, the short side becomes N; default none"},
     {"mean", "A[,B,C]", "(pixel - mean) / std with pixels of 0 to 255; one number or one per channel, in the order of `order`; default 0"},
     {"std", "A[,B,C]", "see mean; default 1"},
@@ -54,9 +54,14 @@ class ImageSource : public SampleSource {
     QC_ASSIGN(s->input_, inputFor(inputs, input));
     const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const InputInfo& i) { return i.name == s->input_; });
     o.width = o.height = size;
-    if (size == 0 && found->sizes.size() == 4) {
-      o.height = found->sizes[o.channelsFirst ? 2 : 1];
-      o.width = found->sizes[o.channelsFirst ? 3 : 2];
+    if (size == 0 && found->shape.size() == 4) {
+      const Dim height = found->shape[o.channelsFirst ? 2 : 1], width = found->shape[o.channelsFirst ? 3 : 2];
+      if (height.isStatic() != width.isStatic())
+        return fail(ErrorCode::kInvalidArgument, "'images:{}': the model takes [{}], one side of which is free", text.path,
+                    toString(found->shape))
+            .on(found->name)
+            .help("say size=N, or prepare arrays (npz:)");
+      if (height.isStatic()) o.height = height.size(), o.width = width.size();
     }
     QC_ASSIGN(s->files_, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
     return std::shared_ptr<const SampleSource>(std::move(s));

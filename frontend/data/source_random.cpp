@@ -3,6 +3,7 @@
 #include <random>
 
 #include "frontend/data/sources.h"
+#include "ir/settled_sizes.h"
 
 namespace qc {
 namespace {
@@ -14,6 +15,9 @@ class RandomSource : public SampleSource {
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<RandomSource>();
     s->inputs_ = inputs;
+    std::vector<NamedShape> shapes;
+    for (const InputInfo& input : inputs) shapes.push_back({input.name, input.shape});
+    QC_ASSIGN(s->sizes_, settledSizes(shapes, {}, "noise has no sizes of its own"));
     const auto [rest, error] = std::from_chars(text.path.data(), text.path.data() + text.path.size(), s->size_);
     if (error != std::errc() || rest != text.path.data() + text.path.size() || s->size_ < 1 || s->size_ > 1'000'000)
       return fail(ErrorCode::kInvalidArgument, "'random:{}': not a number of samples", text.path).help("random:16");
@@ -31,7 +35,7 @@ class RandomSource : public SampleSource {
     std::mt19937_64 random(seeds);
     std::normal_distribution<double> normal;
     for (const InputInfo& input : inputs_) {
-      Tensor t(input.dtype, input.sizes);
+      Tensor t(input.dtype, sizes_.at(input.name));
       void* data = t.mutableData();
       for (int64_t e = 0; e < t.numElements(); ++e)
         storeElement(input.dtype, data, e, isFloat(input.dtype) ? normal(random) : static_cast<double>(random() % 2));
@@ -43,6 +47,7 @@ class RandomSource : public SampleSource {
 
  private:
   std::vector<InputInfo> inputs_;
+  std::map<std::string, std::vector<int64_t>> sizes_;
   int64_t size_ = 0, seed_ = 0;
 };
 

@@ -16,10 +16,14 @@ namespace {
 using Ints = std::vector<int64_t>;
 using Dimension = onnx::TensorShapeProto::Dimension;
 
-// Exporters that know nothing of a dim write a question mark, or no name.
-std::string symbolOf(const Dimension& dim) { return !dim.has_dim_param() || dim.dim_param() == "?" ? std::string() : dim.dim_param(); }
-
 const onnx::TensorShapeProto& shapeOf(const onnx::ValueInfoProto& info) { return info.type().tensor_type().shape(); }
+
+// Exporters that know nothing of a dim write a question mark, or no name: then it is called by its place.
+std::string symbolOf(const onnx::ValueInfoProto& info, int d) {
+  const Dimension& dim = shapeOf(info).dim(d);
+  const bool isNamed = dim.has_dim_param() && dim.dim_param() != "?" && !dim.dim_param().empty();
+  return isNamed ? dim.dim_param() : fmt::format("{}.{}", info.name(), d);
+}
 
 class Binder {
  public:
@@ -52,10 +56,10 @@ class Binder {
       if (!info->type().tensor_type().has_shape() && info->type().has_tensor_type())
         all.push_back({"", {fmt::format("'{}', of any number of dims", info->name())}, fmt::format("{}=1x3x224x224", info->name()), false});
       for (int d = 0; d < shape.dim_size(); ++d) {
-        const std::string symbol = symbolOf(shape.dim(d));
+        const std::string symbol = symbolOf(*info, d);
         if (isFixed(shape.dim(d)) || known_.contains(symbol)) continue;
-        const auto [at, isNew] = symbol.empty() ? std::pair(bySymbol.end(), true) : bySymbol.emplace(symbol, all.size());
-        if (isNew) all.push_back({symbol, {}, symbol.empty() ? exampleOf(*info) : symbol + "=N"});
+        const auto [at, isNew] = bySymbol.emplace(symbol, all.size());
+        if (isNew) all.push_back({symbol, {}, symbol + "=N"});
         FreeDim& dim = isNew ? all.back() : all[at->second];
         dim.places.push_back(fmt::format("dim {} of '{}'", d, info->name()));
         dim.isBatch = dim.isBatch && d == 0;
@@ -75,18 +79,9 @@ class Binder {
   std::set<std::string> symbols() const {
     std::set<std::string> names;
     for (const auto* info : inputs_)
-      for (const Dimension& dim : shapeOf(*info).dim())
-        if (!isFixed(dim) && !symbolOf(dim).empty()) names.insert(symbolOf(dim));
+      for (int d = 0; d < shapeOf(*info).dim_size(); ++d)
+        if (!isFixed(shapeOf(*info).dim(d))) names.insert(symbolOf(*info, d));
     return names;
-  }
-
-  std::string exampleOf(const onnx::ValueInfoProto& info) const {
-    std::vector<std::string> sizes;
-    for (const Dimension& dim : shapeOf(info).dim()) {
-      const auto known = known_.find(symbolOf(dim));
-      sizes.push_back(isFixed(dim) ? std::to_string(dim.dim_value()) : known != known_.end() ? std::to_string(known->second.size) : "N");
-    }
-    return fmt::format("{}={}", info.name(), fmt::join(sizes, "x"));
   }
 
   Status takeGiven() {
@@ -131,8 +126,8 @@ class Binder {
       return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declaredShape(info))
           .on(info.name());
     for (int d = 0; d < shape.dim_size(); ++d) {
-      const std::string symbol = symbolOf(shape.dim(d));
-      if (isFixed(shape.dim(d)) || symbol.empty()) continue;
+      if (isFixed(shape.dim(d))) continue;
+      const std::string symbol = symbolOf(info, d);
       const Known here{nth(sizes, d), fmt::format("{}={}", info.name(), fmt::join(sizes, "x"))};
       const auto [before, isNew] = known_.emplace(symbol, here);
       if (!isNew && before->second.size != here.size)
@@ -157,31 +152,29 @@ class Binder {
     }
     Shape sizes;
     std::string example;
-    bool unnamed = false, isFree = false;
+    bool isFree = false;
     const auto& shape = shapeOf(info);
     for (int d = 0; d < shape.dim_size(); ++d) {
       const Dimension& dim = shape.dim(d);
-      const std::string symbol = symbolOf(dim);
+      const std::string symbol = symbolOf(info, d);
       const auto known = isFixed(dim) ? known_.end() : known_.find(symbol);
       if (isFixed(dim) || known != known_.end()) {
         sizes.emplace_back(isFixed(dim) ? dim.dim_value() : known->second.size);
       } else if (options_.freeDims) {
-        sizes.push_back(Dim::symbol(symbol.empty() ? fmt::format("{}.{}", info.name(), d) : symbol));
+        sizes.push_back(Dim::symbol(symbol));
       } else {
         if (d > 0) {
           free_.push_back(fmt::format("dim {} of '{}' [{}]", d, info.name(), declaredShape(info)));
           isFree = true;
-          unnamed = unnamed || symbol.empty();
-          if (!symbol.empty()) freeSymbols_.insert(symbol);
+          freeSymbols_.insert(symbol);
         }
         sizes.emplace_back(1);
       }
       example += (d ? "x" : "") + (isFixed(dim) || known != known_.end() || d == 0 ? sizes.back().str() : "N");
     }
     if (isFree) {
-      if (free_.size() == 1 || firstFree_.empty()) firstFree_ = info.name();
-      if (unnamed) remedies_.insert(fmt::format("{}={}", info.name(), example));
-      if (!unnamed && firstExample_.empty()) firstExample_ = fmt::format("{}={}", info.name(), example);
+      if (firstFree_.empty()) firstFree_ = info.name();
+      if (firstExample_.empty()) firstExample_ = fmt::format("{}={}", info.name(), example);
     }
     return sizes;
   }
@@ -210,9 +203,9 @@ class Binder {
 
 std::string declaredShape(const onnx::ValueInfoProto& info) {
   std::string text;
-  for (const Dimension& dim : shapeOf(info).dim()) {
-    const std::string symbol = symbolOf(dim);
-    text += (text.empty() ? "" : ",") + (isFixed(dim) ? std::to_string(dim.dim_value()) : symbol.empty() ? "?" : symbol);
+  for (int d = 0; d < shapeOf(info).dim_size(); ++d) {
+    const Dimension& dim = shapeOf(info).dim(d);
+    text += (text.empty() ? "" : ",") + (isFixed(dim) ? std::to_string(dim.dim_value()) : symbolOf(info, d));
   }
   return text;
 }

@@ -21,11 +21,11 @@ namespace qc {
 // With options.freeDims what nothing binds stays free, the leading dims as well.
 Result<std::map<std::string, Shape>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options);
 
-// A dim that nothing fixes: a symbol, or a dim without one.
+// A dim that nothing fixes, by its symbol.
 struct FreeDim {
-  std::string symbol;               // may be empty
+  std::string symbol;               // "INPUT.AXIS" where the model has no name; empty: an input of any number of dims
   std::vector<std::string> places;  // "dim 1 of 'x'"
-  std::string example;              // of what binds it: "batch=N", "x=1x3xNxN"
+  std::string example;              // of what binds it: "batch=N"
   bool isBatch = true;              // of the leading place alone: 1 unless it is bound
 };
 Result<std::vector<FreeDim>> freeDims(const onnx::GraphProto& graph, const ImportOptions& options);

@@ -45,6 +45,24 @@ Result<OnnxSummary> ofFile(const onnx::ModelProto& model, OnnxSummary s) {
 
 }  // namespace
 
+namespace {
+
+// Of a graph that was not an ONNX model before.
+std::vector<FreeDim> freeDimsOf(const Graph& graph) {
+  std::vector<FreeDim> all;
+  for (const Value* input : graph.inputs())
+    for (size_t d = 0; d < input->type().shape.size(); ++d)
+      for (const std::string& symbol : input->type().shape[d].expr().symbols()) {
+        auto it = std::find_if(all.begin(), all.end(), [&](const FreeDim& f) { return f.symbol == symbol; });
+        if (it == all.end()) it = all.insert(it, {symbol, {}, symbol + "=N"});
+        it->places.push_back(fmt::format("dim {} of '{}'", d, input->name()));
+        it->isBatch = it->isBatch && d == 0;
+      }
+  return all;
+}
+
+}  // namespace
+
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
   std::unordered_set<const Value*> constant;
   for (const Value* v : graph.inputs()) {
@@ -65,6 +83,8 @@ OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>&
   }
   for (size_t i = 0; i < graph.outputs().size(); ++i) s.outputs.emplace_back(graph.outputNames()[i], graph.outputs()[i]->type().str());
   s.isQuantized = isQuantized(graph);
+  if (s.free.empty()) s.free = freeDimsOf(graph);
+  s.isBound = std::all_of(s.free.begin(), s.free.end(), [](const FreeDim& d) { return d.isBatch; });
   return s;
 }
 
@@ -72,8 +92,18 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
   QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
   OnnxSummary summary;
   QC_ASSIGN(summary.free, freeDims(file.model.graph(), options));
-  summary.isBound = std::all_of(summary.free.begin(), summary.free.end(), [](const FreeDim& d) { return d.isBatch; });
-  if (!summary.isBound) return ofFile(file.model, std::move(summary));
+  const bool isBound = std::all_of(summary.free.begin(), summary.free.end(), [](const FreeDim& d) { return d.isBatch; });
+  ImportOptions free = options;
+  free.freeDims = true;
+  OnnxImporter keeping(file.model, file.folder, free, OnnxImporter::Weights::headers);
+  auto kept = keeping.run();
+  if (kept) return summaryOf(*kept, keeping.unread(), std::move(summary));
+  if (!isBound) {
+    summary.isBound = false;
+    const Error& e = kept.error();
+    summary.asInFile = e.node().empty() ? e.message() : fmt::format("node '{}', {}", e.node(), e.message());
+    return ofFile(file.model, std::move(summary));
+  }
   OnnxImporter headers(file.model, file.folder, options, OnnxImporter::Weights::headers);
   if (auto graph = headers.run()) return summaryOf(*graph, headers.unread(), std::move(summary));
   // Some op takes a weight as part of what it is, or there is something wrong with the model: the import with all weights knows.

@@ -16,8 +16,9 @@ struct OnnxSummary {
   std::vector<std::pair<std::string, std::string>> inputs, outputs;  // names and types
   // Dims that neither the file nor `options` fix.
   std::vector<FreeDim> free;
-  // Nothing has to be bound: types and ops are those of the imported graph.  Else those of the file, with the names of its dims.
-  bool isBound = true;
+  bool isBound = true;  // nothing has to be bound, leading dims aside
+  // Empty: types and ops are those of the imported graph.  Else those of the file, since it cannot be imported before its dims are bound.
+  std::string asInFile = {};
   std::map<std::string, int> ops;
   int64_t constantBytes = 0;
   bool isQuantized = false;

@@ -1,7 +1,12 @@
 #include "passes/lower/bound_graph.h"
 
-#include <algorithm>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <set>
+
+#include "ir/op_def.h"
+#include "ir/settled_sizes.h"
 #include "passes/pass_manager.h"
 
 namespace qc {
@@ -59,13 +64,86 @@ Result<ShapeBindings> bindingsOf(const Graph& graph, const std::map<std::string,
   return sizes;
 }
 
+namespace {
+
+// "dim 1 of 'x' is 5, dim 0 of 'y' is 6": where the sizes come from that the operands of this node have.
+std::string sourcesOf(const Graph& graph, const Node& node, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  std::set<std::string> symbols;
+  const auto addOf = [&](const Dim& dim) { symbols.merge(dim.expr().symbols()); };
+  for (const Value* v : node.operands())
+    if (v) std::for_each(v->type().shape.begin(), v->type().shape.end(), addOf);
+  for (int i = 0; i < node.numResults(); ++i)
+    std::for_each(node.result(i)->type().shape.begin(), node.result(i)->type().shape.end(), addOf);
+  std::string text;
+  for (const Value* input : graph.inputs())
+    for (size_t d = 0; d < input->type().shape.size(); ++d) {
+      const Dim& dim = input->type().shape[d];
+      const std::set<std::string> own = dim.expr().symbols();
+      if (std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols.contains(s); }))
+        text += fmt::format("{}dim {} of '{}' is {}", text.empty() ? "" : ", ", d, input->name(), shapes.at(input->name())[d]);
+    }
+  return text;
+}
+
+}  // namespace
+
 Result<Graph> boundGraph(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes) {
   PassContext cx;
   QC_ASSIGN(ShapeBindings sizes, bindingsOf(graph, shapes));
   cx.provide(std::move(sizes));
   Graph copy = graph.clone();
-  QC_TRY(runPipeline("bind-shapes", copy, cx));
+  if (Status bound = runPipeline("bind-shapes", copy, cx); !bound) {
+    const Value* at = graph.findValue(bound.error().tensor());
+    const std::string from = at && at->producer() ? sourcesOf(graph, *at->producer(), shapes) : std::string();
+    if (from.empty()) return tl::make_unexpected(std::move(bound).error());
+    const Error& e = bound.error();
+    return fail(e.code(), "{}; {}", e.message(), from).at(e.node()).on(e.tensor()).help("give inputs whose sizes fit each other");
+  }
   return copy;
+}
+
+Result<std::map<std::string, std::vector<int64_t>>> wholeShapes(const Graph& graph,
+                                                                const std::map<std::string, std::vector<int64_t>>& given) {
+  ShapeBindings sizes;
+  std::vector<NamedShape> shapes;
+  std::set<std::string> names;
+  for (const Value* input : graph.inputs()) {
+    shapes.push_back({input->name(), input->type().shape});
+    names.insert(input->name());
+    for (const Dim& dim : input->type().shape) names.merge(dim.expr().symbols());
+  }
+  const auto take = [&](const std::string& symbol, int64_t size, const std::string& by) -> Status {
+    const auto [known, isNew] = sizes.emplace(symbol, size);
+    if (isNew || known->second == size) return {};
+    return fail(ErrorCode::kInvalidArgument, "'{}' is {} by {}, and was {}", symbol, size, by, known->second).on(symbol);
+  };
+  for (const auto& [name, own] : given) {
+    const auto input = std::find_if(shapes.begin(), shapes.end(), [&](const NamedShape& s) { return s.name == name; });
+    if (input == shapes.end()) {
+      if (!names.contains(name))
+        return fail(ErrorCode::kInvalidArgument, "a shape is given for '{}', which is neither an input of the model nor a symbol of one",
+                    name)
+            .on(name)
+            .help(fmt::format("the model has '{}'", fmt::join(nearestNames(name, {names.begin(), names.end()}, 8), "', '")));
+      if (own.size() != 1)
+        return fail(ErrorCode::kInvalidArgument, "{} sizes for one symbol", own.size()).on(name).help(fmt::format("write {}=N", name));
+      QC_TRY(take(name, own[0], "its name"));
+      continue;
+    }
+    bool fits = own.size() == input->shape.size();
+    for (size_t d = 0; fits && d < own.size(); ++d) fits = !input->shape[d].isStatic() || input->shape[d] == Dim(own[d]);
+    if (!fits)
+      return fail(ErrorCode::kInvalidArgument, "the shape [{}] does not fit the declared [{}]", toString(toShape(own)),
+                  toString(input->shape))
+          .on(name);
+    for (size_t d = 0; d < own.size(); ++d)
+      if (const auto symbols = input->shape[d].expr().symbols(); symbols.size() == 1 && Dim::symbol(*symbols.begin()) == input->shape[d])
+        QC_TRY(take(*symbols.begin(), own[d], fmt::format("dim {} of '{}'", d, name)));
+  }
+  QC_ASSIGN(auto whole, settledSizes(shapes, sizes));
+  for (const auto& [name, own] : given)
+    if (const auto it = whole.find(name); it != whole.end()) it->second = own;  // which bindingsOf() holds against the rest
+  return whole;
 }
 
 }  // namespace qc

@@ -12,7 +12,13 @@ bool hasFreeDims(const Graph& graph);  // of its inputs
 // or a symbol that stands nowhere alone; it names input, dim and sizes.
 Result<ShapeBindings> bindingsOf(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes);
 
-// A copy at these shapes.  Nodes and values keep their names.
+// A copy at these shapes.  Nodes and values keep their names.  Error: as bindingsOf(), or what the shapes contradict: node, inputs and
+// sizes.
 Result<Graph> boundGraph(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes);
+
+// The shapes of all inputs, from some of them by name and from sizes by symbol.  A leading dim that has no size is 1.  Error: a name that
+// is neither, two sizes for one symbol, or, all of them at once, dims that stay free.
+Result<std::map<std::string, std::vector<int64_t>>> wholeShapes(const Graph& graph,
+                                                                const std::map<std::string, std::vector<int64_t>>& given);
 
 }  // namespace qc

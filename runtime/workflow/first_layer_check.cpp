@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/rules/op_policy.h"
 
@@ -78,7 +79,7 @@ Result<FirstLayerCheck> FirstLayerCheck::open(const Model& model) {
   FirstLayerCheck check;
   Graph graph = model.graph().clone();
   const Value* looked = nullptr;
-  const auto isOpen = [](const Value* v) { return v && v->type().dtype == DType::f32 && v->type().isStatic() && v->type().rank() > 1; };
+  const auto isOpen = [](const Value* v) { return v && v->type().dtype == DType::f32 && v->type().rank() > 1; };
   for (const Node* n = graph.front(); n && !looked; n = n->next()) {
     if (!n->is("batch_norm") || !isOpen(n->operand(0))) continue;
     const Upstream up = upstreamOf(n->operand(0));
@@ -106,16 +107,21 @@ Result<FirstLayerCheck> FirstLayerCheck::open(const Model& model) {
   graph.setOutputNames({check.output_ = "looked_at"});
   PassContext cx;
   QC_TRY(runPipeline("dce", graph, cx));
-  QC_ASSIGN(const Executable exe, compile(Model(std::move(graph), model.name()), {.compile = {.remember = true}}));
-  check.inputs_ = exe.inputs();
-  QC_ASSIGN(Session session, exe.session({}));
-  check.session_ = std::make_shared<Session>(std::move(session));
+  check.graph_ = std::make_shared<const Graph>(std::move(graph));
   check.channels_.resize(channels);
   return check;
 }
 
 Status FirstLayerCheck::see(const std::map<std::string, Tensor>& sample) {
-  if (!session_) return {};
+  if (!graph_) return {};
+  if (!session_) {
+    auto bound = boundGraph(*graph_, shapesOf(sample));
+    if (!bound) return {};  // what does not fit is for those to say who run the model
+    QC_ASSIGN(const Executable exe, compile(Model(*std::move(bound), "the first layer"), {.compile = {.remember = true}}));
+    inputs_ = exe.inputs();
+    QC_ASSIGN(Session session, exe.session({}));
+    session_ = std::make_shared<Session>(std::move(session));
+  }
   for (const Port& p : inputs_) {
     const auto it = sample.find(p.name);
     if (it == sample.end() || it->second.sizes() != p.type.sizes()) return {};

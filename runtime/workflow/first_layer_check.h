@@ -18,7 +18,7 @@ class FirstLayerCheck {
  public:
   // Looks at nothing where the model has no such layer, or it lies behind others.
   static Result<FirstLayerCheck> open(const Model& model);
-  Status see(const std::map<std::string, Tensor>& sample);  // of other shapes than the model's: passed over
+  Status see(const std::map<std::string, Tensor>& sample);  // of other shapes than the first that fits: passed over
   // What speaks against the samples seen so far, and what to do, given how they were prepared.
   std::optional<std::string> verdict(const Preprocessing& how) const;
 
@@ -32,8 +32,9 @@ class FirstLayerCheck {
   std::optional<std::string> againstNorm(const Preprocessing& how) const;
   std::optional<std::string> againstBias(const Preprocessing& how) const;
 
+  std::shared_ptr<const Graph> graph_;  // null: nothing to look at
   std::vector<Port> inputs_;
-  std::shared_ptr<Session> session_;  // null: nothing to look at
+  std::shared_ptr<Session> session_;  // at the shapes of the first sample
   int64_t samples_ = 0;               // seen
   std::string output_, norm_, layer_;
   std::vector<double> means_, variances_;  // of the norm

@@ -11,14 +11,9 @@
 namespace qc {
 namespace {
 
-// Free dims stand as 1: whoever states the shapes of samples gives them their sizes.
 std::vector<InputInfo> inputsOf(const Model& model) {
   std::vector<InputInfo> inputs;
-  for (const Port& port : model.inputs()) {
-    std::vector<int64_t> sizes;
-    for (const Dim& dim : port.type.shape) sizes.push_back(dim.isStatic() ? dim.size() : 1);
-    inputs.push_back({port.name, port.type.dtype, std::move(sizes)});
-  }
+  for (const Port& port : model.inputs()) inputs.push_back({port.name, port.type.dtype, port.type.shape});
   return inputs;
 }
 
@@ -27,7 +22,6 @@ std::vector<InputInfo> inputsOf(const Model& model) {
 Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
   return withoutExceptions([&]() -> Result<Dataset> {
     const DefinedArithmetic defined;
-    QC_TRY(checkSizesKnown(model.graph()));  // images and raw bytes are read at the model's size
     return Dataset::open(sources, inputsOf(model));
   });
 }

@@ -19,6 +19,7 @@ import time
 import zipfile
 
 from command_line import DATA, QCOMPILE, npy_header, run, write_npy
+from onnx_bytes import field
 
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255"
@@ -233,15 +234,6 @@ def kinds_of_inputs(work):
     print("kinds of inputs: passed")
 
 
-def field(number, value):
-    """Of a protobuf: an integer, or bytes with their length."""
-    def varint(n):
-        return bytes([n & 127 | (128 if n > 127 else 0)]) + (varint(n >> 7) if n > 127 else b"")
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
 def model_of_large_constants(path, count, location):
     """y = x + w0 + w1 + ...: each of 64 MiB, all in one file."""
     floats = field(2, field(1, field(1, 1) + field(2, field(1, field(1, 1)))))
@@ -342,13 +334,16 @@ def free_dims(work):
     model = work / "free.onnx"
     model.write_bytes(field(1, 8) + field(7, graph + field(12, port(b"y", b"batch", b"seq"))) + field(8, field(1, b"") + field(2, 13)))
     shown = json.loads(run("inspect", model, "--json").stdout)
-    assert not shown["bound"] and shown["ops"] == {"Add": 2} and shown["inputs"][0] == {"name": "x", "type": "f32[batch,seq]"}, shown
+    assert not shown["bound"] and shown["ops"] == {"add": 2} and shown["inputs"][0] == {"name": "x", "type": "f32[batch,seq]"}, shown
     assert [(d["symbol"], d["where"], d["bind"], d["size"]) for d in shown["free"]] == [
-        ("batch", ["dim 0 of 'x'", "dim 0 of 'mask'"], "batch=N", 1), ("seq", ["dim 1 of 'x'", "dim 1 of 'mask'"], "seq=N", None), ("", ["dim 1 of 'other'"], "other=1xN", None)], shown
-    assert "bind with --shape seq=N" in run("inspect", model).stdout
-    bound = json.loads(run("inspect", model, "--json", "--shape", "seq=3", "--shape", "other=1x3").stdout)
-    assert bound["bound"] and bound["ops"] == {"add": 2} and bound["outputs"] == [{"name": "y", "type": "f32[1,3]"}], bound
-    assert "sq" in run("inspect", model, "--shape", "sq=3", code=1).stderr
+        ("batch", ["dim 0 of 'x'", "dim 0 of 'mask'"], "batch=N", 1), ("seq", ["dim 1 of 'x'", "dim 1 of 'mask'"], "seq=N", None), ("other.1", ["dim 1 of 'other'"], "other.1=N", None)], shown
+    assert "free   seq : dim 1 of 'x', dim 1 of 'mask'; for bench and compile bind it with --shape seq=N" in run("inspect", model).stdout
+    for other in ("other=1x3", "other.1=3"):
+        bound = json.loads(run("inspect", model, "--json", "--shape", "seq=3", "--shape", other).stdout)
+        assert bound["bound"] and bound["ops"] == {"add": 2} and bound["outputs"] == [{"name": "y", "type": "f32[batch,3]"}], bound
+    assert "%x: f32[batch,seq], %mask: f32[batch,seq], %other: f32[1,other.1]" in run("inspect", model, "--text").stdout.replace('"', "")
+    wrong = run("inspect", model, "--shape", "sq=3", code=1).stderr
+    assert "'sq'" in wrong and all(f"'{name}'" in wrong for name in ("seq", "batch", "other.1", "x")), wrong
     refused = run("compile", model, "-o", work / "m.o", code=1).stderr
     assert all(word in refused for word in ("of 'x'", "of 'mask'", "of 'other'", "seq=N")), refused
     print("free dims: passed")

@@ -97,7 +97,7 @@ TEST_F(DatasetTest, SamplesOfAnotherLayoutAreErrors) {
     if (!d) return d.error().render();
     const auto sample = d->sample(0), other = d->sampleOfAnySize(0);
     if (!sample) return sample.error().render();
-    EXPECT_EQ(sample->at("x").toFloats(), counting(DType::f32, inputs[0].sizes).toFloats());
+    EXPECT_EQ(sample->at("x").toFloats(), counting(DType::f32, sizesOf(inputs[0].shape)).toFloats());
     EXPECT_TRUE(other);
     return std::string("taken");
   };
@@ -110,6 +110,54 @@ TEST_F(DatasetTest, SamplesOfAnotherLayoutAreErrors) {
     EXPECT_NE(error(sizes, first).find("the model takes [1,3,4,5]"), std::string::npos);
   EXPECT_NE(error({2, 3, 4, 5}, flat).find("the model takes [1,60]"), std::string::npos);
   EXPECT_EQ(error({2, 60}, flat), "taken");
+}
+
+// A free dim has the size that the sample has; what an array lacks are leading dims of 1.
+TEST_F(DatasetTest, FreeDimsTakeTheSizesOfSamples) {
+  const auto shapeOf = [&](const std::vector<int64_t>& sizes, const Shape& shape) {
+    EXPECT_TRUE(writeNpy(path("a.npy"), counting(DType::f32, sizes)));
+    const auto d = Dataset::open({"npy:" + path("a.npy")}, {{"x", DType::f32, shape}});
+    const auto sample = d.value().sample(0);
+    return sample ? sample->at("x").type().str() : sample.error().render();
+  };
+  const Dim n = Dim::symbol("N"), t = Dim::symbol("T"), h = Dim::symbol("H"), w = Dim::symbol("W");
+  EXPECT_EQ(shapeOf({2, 7}, {n, t}), "f32[1,7]");
+  EXPECT_EQ(shapeOf({2, 1, 7}, {n, t}), "f32[1,7]");
+  EXPECT_EQ(shapeOf({2, 3, 7}, {n, t}), "f32[3,7]");
+  EXPECT_EQ(shapeOf({2, 3, 1}, {n, t}), "f32[3,1]");
+  EXPECT_EQ(shapeOf({2, 1, 1, 1, 7}, {n, t}), "f32[1,7]");
+  EXPECT_EQ(shapeOf({2, 7, 1}, {t}), "f32[7]");
+  EXPECT_EQ(shapeOf({2, 5, 7}, {n, 1, t}), "f32[5,1,7]");
+  EXPECT_EQ(shapeOf({2, 7}, {n, t, 1}), "f32[1,7,1]");
+  EXPECT_EQ(shapeOf({2, 3, 8, 9}, {n, 3, h, w}), "f32[1,3,8,9]");
+  EXPECT_EQ(shapeOf({2, 4, 3, 8, 9}, {n, 3, h, w}), "f32[4,3,8,9]");
+  EXPECT_EQ(shapeOf({2, 3, 8}, {2 * DimExpr::symbol("T"), 8}), "f32[3,8]");  // whether it fits is for the model to say
+  for (const std::vector<int64_t>& last : {std::vector<int64_t>{2, 8, 9, 3}, {2, 1, 8, 9, 3}, {2, 4, 8, 9, 3}})
+    EXPECT_NE(shapeOf(last, {n, 3, h, w}).find("it is channel-last"), std::string::npos) << shapeOf(last, {n, 3, h, w});
+  EXPECT_NE(shapeOf({2, 3, 8, 9}, {n, h, w, 3}).find("it is channel-first"), std::string::npos);
+  EXPECT_NE(shapeOf({2, 3, 8, 9, 5}, {n, t}).find("is f32[1,3,8,9,5], the model takes [N,T]"), std::string::npos)
+      << shapeOf({2, 3, 8, 9, 5}, {n, t});
+}
+
+// Whose data does not say them: the batch is 1, and all others are named at once.
+TEST_F(DatasetTest, SourcesWithoutSizesNeedThem) {
+  const Dim n = Dim::symbol("N"), t = Dim::symbol("T"), w = Dim::symbol("W");
+  const std::vector<InputInfo> open{{"x", DType::f32, {n, t, w}}, {"m", DType::f32, {n, t}}, {"h", DType::f32, {2, n}}};
+  for (const char* source : {"random:2", "raw:."}) {
+    const auto d = Dataset::open({std::string(source) + (source[1] == 'a' && source[2] == 'w' ? "?input=x" : "")}, open);
+    ASSERT_FALSE(d);
+    for (const char* part : {"dim 1 of 'x' [N,T,W]", "dim 2 of 'x' [N,T,W]", "LoadOptions::shapes T=N LoadOptions::shapes W=N"})
+      EXPECT_NE(d.error().render().find(part), std::string::npos) << d.error().render();
+  }
+  const auto all = Dataset::open({"random:2"}, open).error().render();
+  for (const char* part : {"dim 0 of 'x'", "dim 0 of 'm'", "dim 1 of 'h'", "shapes N=N"})
+    EXPECT_NE(all.find(part), std::string::npos) << "a symbol that stands elsewhere is no batch: " << all;
+  const auto batch = Dataset::open({"random:2"}, {{"x", DType::f32, {n, 4}}, {"m", DType::f32, {n, 2}}});
+  EXPECT_EQ(batch.value().sample(0).value().at("x").type().str(), "f32[1,4]");
+  const auto image = Dataset::open({std::string("images:") + QC_TEST_DATA + "/images"}, {{"x", DType::f32, {n, 3, t, w}}});
+  ASSERT_TRUE(image) << image.error().render();
+  EXPECT_GT(image->sample(0).value().at("x").sizes()[2], 8) << "all of the image";
+  EXPECT_FALSE(Dataset::open({std::string("images:") + QC_TEST_DATA + "/images"}, {{"x", DType::f32, {n, 3, 16, w}}}));
 }
 
 TEST_F(DatasetTest, ImagesOfAnotherLayoutAreErrors) {

@@ -14,6 +14,7 @@ namespace {
 
 using namespace test;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr const char* kNet = R"(
 const #w : f32[16,8] = rand(1, -0.5, 0.5)
@@ -53,6 +54,37 @@ TEST(FreeShapes, ShapesSettleSymbols) {
   EXPECT_THAT(bindingsOf(graph, {{"x", {2, 5, 8}}}).error().render(), HasSubstr("tensor 'm': no shape is given"));
   const Graph open = parseGraph("graph @g(%x: f32[2*T]) {\n  %0 = relu %x : f32[2*T]\n  return %0\n}").value();
   EXPECT_THAT(bindingsOf(open, {{"x", {4}}}).error().render(), HasSubstr("dim 0 is 2*T, which the shapes of the inputs do not settle"));
+}
+
+// What only a node finds wrong says which inputs have the sizes that do not fit.
+TEST(FreeShapes, ContradictionsNameNodeAndInputs) {
+  const Graph graph = parseGraph(R"(
+graph @g(%a: f32[N,T], %b: f32[N,S], %c: f32[K]) {
+  %0 = neg %a : f32[N,T]
+  %1 = add %0, %b : f32[N,max(S,T)] loc("/join")
+  %2 = neg %c : f32[K]
+  return %1, %2
+})")
+                          .value();
+  const auto error = boundGraph(graph, {{"a", {2, 5}}, {"b", {2, 3}}, {"c", {4}}});
+  ASSERT_FALSE(error);
+  for (const char* part : {"node '/join'", "5 against 3", "dim 1 of 'a' is 5", "dim 1 of 'b' is 3"})
+    EXPECT_THAT(error.error().render(), HasSubstr(part));
+  EXPECT_THAT(error.error().render(), Not(HasSubstr("'c'")));
+}
+
+TEST(FreeShapes, SomeShapesAndSymbolsGiveAll) {
+  const Graph graph = parseGraph(kNet).value();
+  const Shapes all{{"x", {1, 5, 8}}, {"m", {1, 10}}};
+  EXPECT_EQ(wholeShapes(graph, {{"T", {5}}}).value(), all);
+  EXPECT_EQ(wholeShapes(graph, {{"x", {1, 5, 8}}}).value(), all);
+  const auto error = [&](const Shapes& given) { return wholeShapes(graph, given).error().render(); };
+  EXPECT_THAT(error({}), HasSubstr("dim 1 of 'x' [N,T,8], dim 1 of 'm' [N,2*T] are free"));
+  EXPECT_THAT(error({}), HasSubstr("bind it: LoadOptions::shapes T=N"));
+  EXPECT_THAT(error({{"S", {5}}}), HasSubstr("'S', which is neither an input of the model nor a symbol of one"));
+  EXPECT_THAT(error({{"T", {5, 6}}}), HasSubstr("2 sizes for one symbol"));
+  EXPECT_THAT(error({{"T", {6}}, {"x", {1, 5, 8}}}), HasSubstr("'T' is 5 by dim 1 of 'x', and was 6"));
+  EXPECT_THAT(error({{"x", {1, 5, 7}}}), HasSubstr("the shape [1,5,7] does not fit the declared [N,T,8]"));
 }
 
 // The ranges are those of the same observers fed by hand, one bound copy for each sample.
@@ -140,7 +172,8 @@ TEST(FreeShapes, WhatTheModelDoesNotTakeIsSaid) {
   EXPECT_THAT(ranges.error().render(), HasSubstr("tensor 'm': dim 1 is 2*T, here 10, and 11 was given"));
   const auto files = openDataset({"random:2"}, net());
   ASSERT_FALSE(files);
-  EXPECT_THAT(files.error().render(), HasSubstr("free dims have no size yet: 'x' is f32[N,T,8], 'm' is f32[N,2*T]"));
+  EXPECT_THAT(files.error().render(), HasSubstr("dim 1 of 'x' [N,T,8], dim 1 of 'm' [N,2*T] are free, and noise has no sizes of its own"));
+  EXPECT_THAT(files.error().render(), HasSubstr("bind it: LoadOptions::shapes T=N"));
   const auto exe = compile(net());
   ASSERT_FALSE(exe);
   EXPECT_THAT(exe.error().render(), HasSubstr("tensor 'x': the shape [N,T,8] is not known"));

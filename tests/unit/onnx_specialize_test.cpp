@@ -57,6 +57,16 @@ class SpecializeTest : public ::testing::Test {
   fs::path folder_;
 };
 
+// A model that was read already is not read again.
+TEST_F(SpecializeTest, TakesALoadedModel) {
+  qc::Model loaded = load(model(), {.freeDims = true}).value();
+  fs::remove(model());
+  DynamicSession session(std::make_shared<Specializer>(std::move(loaded)));
+  EXPECT_EQ(session.run({{"x", input(2, 5, 7)}}).value().at("y").sizes(), (Ints{2, 4, 5, 7}));
+  EXPECT_FALSE(session.run({{"x", Tensor(DType::f32, {1, 2, 8, 8})}})) << "three channels";
+  EXPECT_FALSE(session.run({{"z", input(1, 8, 8)}}));
+}
+
 TEST_F(SpecializeTest, CompilesOncePerShape) {
   SpecializeOptions options;
   options.remembered = 2;

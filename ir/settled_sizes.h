@@ -1,0 +1,24 @@
+// Sizes for shapes with free dims, where something needs them all.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/type.h"
+
+namespace qc {
+
+struct NamedShape {
+  std::string name;
+  Shape shape;
+};
+
+// By name, with these sizes of symbols; one that is not among them and only leads shapes, as a batch does, is 1.  One error names all dims
+// that stay free, with what would bind them; it says why they have to be bound: "noise has no sizes of its own".
+Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, std::map<std::string, int64_t> sizes,
+                                                                 std::string_view why = {});
+
+}  // namespace qc

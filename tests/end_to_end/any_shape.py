@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Free dims in the verbs: shapes come from the data, every sample has its own.
+
+    any_shape.py QCOMPILE DATA_DIR
+
+Standard library only.
+"""
+import json
+import pathlib
+import random
+import struct
+import tempfile
+
+import onnx_bytes
+from command_line import npy_header, run, write_npy
+
+WIDTH, CLASSES = 8, 4
+
+
+def drawn(seed, count, scale=1.0):
+    rng = random.Random(seed)
+    return [rng.gauss(0, scale) for _ in range(count)]
+
+
+def net():
+    """Scores of every step of a sequence, and their mean over it."""
+    w, v = drawn(1, WIDTH * 16, 0.4), drawn(2, 16 * CLASSES, 0.4)
+    nodes = [onnx_bytes.node("MatMul", ["x", "w"], ["h"]), onnx_bytes.node("Relu", ["h"], ["r"]), onnx_bytes.node("MatMul", ["r", "v"], ["steps"]),
+             onnx_bytes.node("ReduceMean", ["steps"], ["mean"], onnx_bytes.ints("axes", [1]), onnx_bytes.integer("keepdims", 0))]
+    return onnx_bytes.model(nodes, [onnx_bytes.port("x", "batch", "steps of x", WIDTH)],
+                            [onnx_bytes.port("mean", "batch", CLASSES), onnx_bytes.port("steps", "batch", "steps of x", CLASSES)],
+                            [onnx_bytes.tensor("w", [WIDTH, 16], w), onnx_bytes.tensor("v", [16, CLASSES], v)])
+
+
+def two_lengths():
+    """A sum that needs two inputs of one length, which their names do not say."""
+    return onnx_bytes.model([onnx_bytes.node("Neg", ["a"], ["n"]), onnx_bytes.node("Add", ["n", "b"], ["y"], name="/join/Add")],
+                            [onnx_bytes.port("a", "N", "T", 4), onnx_bytes.port("b", "N", "S", 4)], [onnx_bytes.port("y", "N", "U", 4)])
+
+
+def values(path):
+    raw = path.read_bytes()
+    return raw[10 + struct.unpack("<H", raw[8:10])[0]:]
+
+
+def expected(x, batch, steps):
+    """The same by hand."""
+    w, v = drawn(1, WIDTH * 16, 0.4), drawn(2, 16 * CLASSES, 0.4)
+    mean = []
+    for n in range(batch):
+        rows = []
+        for t in range(steps):
+            row = x[(n * steps + t) * WIDTH:][:WIDTH]
+            h = [max(0.0, sum(row[k] * w[k * 16 + j] for k in range(WIDTH))) for j in range(16)]
+            rows.append([sum(h[k] * v[k * CLASSES + j] for k in range(16)) for j in range(CLASSES)])
+        mean += [sum(r[j] for r in rows) / steps for j in range(CLASSES)]
+    return mean
+
+
+def arrays(work, model):
+    """run takes the shapes of its arrays, and of every sample; both engines."""
+    for engine in ("jit", "interpreter"):
+        for batch, steps in ((1, 3), (2, 5), (4, 1)):
+            x = drawn(steps, batch * steps * WIDTH)
+            write_npy(work / "x.npy", (batch, steps, WIDTH), x)
+            done = run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out", "--engine", engine)
+            assert f"mean f32[{batch},{CLASSES}] " in done.stdout and f"steps f32[{batch},{steps},{CLASSES}] " in done.stdout, done.stdout
+            assert not done.stderr, done.stderr
+            got = struct.unpack(f"<{batch * CLASSES}f", values(work / "out/mean.npy"))
+            assert all(abs(a - b) < 1e-4 for a, b in zip(got, expected(x, batch, steps))), (got, expected(x, batch, steps))
+
+
+def samples(work, model):
+    """Outputs of one shape are stacked, others written apart; the bytes are those of the samples alone."""
+    sources, alone = [], []
+    for k, steps in enumerate((3, 7, 3)):
+        x = drawn(10 + k, 2 * steps * WIDTH)
+        (work / f"s{k}.npy").write_bytes(npy_header((2, steps, WIDTH)) + struct.pack(f"<{len(x)}f", *x))
+        sources += ["-d", f"npy:{work / f's{k}.npy'}"]
+        for i in range(2):
+            write_npy(work / "x.npy", (1, steps, WIDTH), x[i * steps * WIDTH:(i + 1) * steps * WIDTH])
+            run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out")
+            alone.append((values(work / "out/mean.npy"), values(work / "out/steps.npy")))
+    done = run("run", model, *sources, "--output-dir", work / "all")
+    assert f"mean f32[6,1,{CLASSES}]" in done.stdout and f"steps f32[1,7,{CLASSES}] {work / 'all/steps.002.npy'}" in done.stdout, done.stdout
+    assert values(work / "all/mean.npy") == b"".join(mean for mean, _ in alone)
+    assert [values(work / f"all/steps.{i:03}.npy") for i in range(6)] == [steps for _, steps in alone]
+    (work / "labels.tsv").write_text("".join(f"{i}\t{i % CLASSES}\n" for i in range(2)))
+    table = json.loads(run("eval", model, *sources, "--labels", work / "labels.tsv", "--predictions", work / "p.tsv", "--output", "mean",
+                           "--json").stdout)
+    assert table["samples"] == 6, table
+    best = [line.split("\t")[1] for line in (work / "p.tsv").read_text().splitlines()[1:]]
+    means = [struct.unpack(f"<{CLASSES}f", mean) for mean, _ in alone]
+    assert best == [str(m.index(max(m))) for m in means], (best, means)
+    return sources
+
+
+def mistakes(work, model):
+    """What does not fit is named: input, dim, node and sizes; no flag but those that were given."""
+    write_npy(work / "x.npy", (1, 5, WIDTH), drawn(1, 5 * WIDTH))
+    write_npy(work / "flat.npy", (5, WIDTH + 1), drawn(1, 5 * (WIDTH + 1)))
+    x = f"x={work / 'x.npy'}"
+
+    def refused(*args):
+        text = run(*args, code=1).stderr
+        assert [w for w in text.split() if w.startswith("--") and not any(str(a).startswith(w.strip(",:;")) for a in args)] == [], text
+        return text
+
+    assert "'x': this input is f32[batch,\"steps of x\",8], and [5,9] was given" in refused("run", model, "--input", f"x={work / 'flat.npy'}")
+    assert "dim 1 is 7, and 5 was given" in refused("run", model, "--input", x, "--shape", "steps of x=7")
+    other = refused("run", model, "--input", x, "--input", f"xx={work / 'x.npy'}")
+    assert "--input xx: the model has no such input" in other and "it has 'x'" in other, other
+    unknown = refused("run", model, "--input", x, "--shape", "step=7")
+    assert "'step', which is neither an input of the model nor a symbol of one" in unknown and all(f"'{n}'" in unknown for n in ("steps of x", "batch", "x")), unknown
+    missing = run("run", model, code=1).stderr
+    assert "'x': no array was given for this input" in missing, missing
+    two = work / "two.onnx"
+    two.write_bytes(two_lengths())
+    write_npy(work / "a.npy", (1, 5, 4), drawn(1, 20))
+    write_npy(work / "b.npy", (1, 3, 4), drawn(1, 12))
+    text = refused("run", two, "--input", f"a={work / 'a.npy'}", "--input", f"b={work / 'b.npy'}")
+    for part in ("node '/join/Add'", "5 against 3", "dim 1 of 'a' is 5", "dim 1 of 'b' is 3"):
+        assert part in text, text
+    write_npy(work / "b.npy", (2, 5, 4), drawn(1, 40))
+    text = refused("run", two, "--input", f"a={work / 'a.npy'}", "--input", f"b={work / 'b.npy'}")
+    assert "'b': dim 0 is N, which is 2 here and 1 in dim 0 of 'a'" in text, text
+    text = run("run", model, "-d", "random:2", "--output-dir", work / "out", code=1).stderr
+    assert "dim 1 of 'x' [batch,\"steps of x\",8] is free, and noise has no sizes of its own" in text and "bind it: --shape" in text, text
+    run("run", model, "-d", "random:2", "--shape", "steps of x=4", "--output-dir", work / "out")
+
+
+def in_text_form(work):
+    """A graph in text form is bound by the same flags."""
+    graph = work / "g.qir"
+    graph.write_text("graph @g(%x: f32[N,T], %m: f32[N,2*T]) {\n  %y = relu %x : f32[N,T]\n  %z = neg %m : f32[N,2*T]\n  return %y, %z\n}\n")
+    inputs = []
+    for name, steps in (("x", 3), ("m", 6)):
+        write_npy(work / f"{name}.npy", (2, steps), drawn(1, 2 * steps))
+        inputs += ["--input", f"{name}={work / name}.npy"]
+    assert "y f32[2,3]" in run("run", graph, *inputs, "--output-dir", work / "out").stdout
+    assert "free   T : dim 1 of 'x', dim 1 of 'm'" in run("inspect", graph).stdout
+    open_dims = run("bench", graph, code=1).stderr
+    assert "dim 1 of 'x' [N,T], dim 1 of 'm' [N,2*T] are free" in open_dims and "bind it: --shape T=N" in open_dims, open_dims
+    assert "min " in run("bench", graph, "--shape", "T=4", "--seconds", "0").stdout
+    assert "'x': dim 1 is 4, and 3 was given" in run("run", graph, *inputs, "--shape", "N=2", "--shape", "T=4", code=1).stderr
+    assert "neither an input of the model nor a symbol" in run("bench", graph, "--shape", "U=4", code=1).stderr
+    assert "is for ONNX models" in run("bench", graph, "--shape", "T=4", "--bind", "x=1", code=1).stderr
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        model = work / "net.onnx"
+        model.write_bytes(net())
+        arrays(work, model)
+        samples(work, model)
+        mistakes(work, model)
+        in_text_form(work)
+    print("any shape: passed")
+
+
+if __name__ == "__main__":
+    main()
