@@ -26,9 +26,9 @@ Result<Value*> stacked(OnnxNode& n, const OnnxValues& rounds, const OnnxValue& l
   if (reverse) std::reverse(values.begin(), values.end());
   if (!values.empty()) return joined(n, std::move(values), axis, true);
   QC_ASSIGN(axis, n.axis(axis, like.tensor->type().rank() + 1));
-  Ints sizes = like.tensor->type().sizes();
+  std::vector<DimExpr> sizes = OnnxNode::dims(like.tensor);
   sizes.insert(sizes.begin() + axis, 0);
-  return n.constantValue(Tensor(like.tensor->type().dtype, sizes));
+  return n.create("expand", {n.constantValue(Tensor(like.tensor->type().dtype, {}))}, {{"shape", std::move(sizes)}});
 }
 
 // One entry for each of `count`, or the same for all where there are none.
@@ -158,7 +158,7 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
     if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is not a tensor", i);
     int64_t& axis = nth(axes, i - states);
     QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
-    const int64_t size = nth(v->type().sizes(), axis);
+    QC_ASSIGN(const int64_t size, node.fixedSize(nth(v->type().shape, axis).expr(), "the number of steps"));
     if (length >= 0 && size != length)
       return node.error(ErrorCode::kInvalidModel, "sequences of {} and of {} steps", length, size).on(v->name());
     length = size;

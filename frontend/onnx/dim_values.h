@@ -15,6 +15,8 @@
 
 namespace qc {
 
+class OnnxNode;
+
 struct DimValues {
   DType dtype = DType::s64;
   std::vector<int64_t> sizes;
@@ -29,6 +31,9 @@ bool followsFromDims(const Value* v);  // a node `dims`
 Value* makeDimValues(Builder& b, const DimValues& values);
 
 DimExpr product(std::span<const DimExpr> dims);
+
+// start, start + step, ...: so many of them, s64.
+Result<Value*> countedUp(OnnxNode& n, const DimExpr& start, const DimExpr& count, const DimExpr& step = 1);
 
 // The results of a node whose operands are such values, one at least a node `dims`; nothing where that is not so, or they cannot be said.
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node);

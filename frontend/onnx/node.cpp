@@ -186,7 +186,8 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   // The integers of weights stay visible: dequantize is not folded, nor is a large cast to more bits.
   constexpr int64_t kLarge = int64_t{1} << 16;
   std::optional<std::vector<Tensor>> folded;
-  if (!node->is("dequantize") && !(widenedIntegers(*node) && node->operand(0)->type().byteSize() > kLarge)) {
+  if (!node->is("dequantize") &&
+      !(widenedIntegers(*node) && node->operand(0)->constant() && node->operand(0)->type().byteSize() > kLarge)) {
     QC_ASSIGN(folded, foldNode(*node, budget_));
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));
@@ -224,10 +225,17 @@ Value* OnnxNode::dimValues(std::vector<int64_t> sizes, std::vector<DimExpr> elem
   return makeDimValues(b, {DType::s64, std::move(sizes), std::move(elements)});
 }
 
-std::vector<DimExpr> OnnxNode::dims(int i) const {
+std::vector<DimExpr> OnnxNode::dims(const Value* v) {
   std::vector<DimExpr> dims;
-  for (const Dim& dim : type(i).shape) dims.push_back(dim.expr());
+  for (const Dim& dim : v->type().shape) dims.push_back(dim.expr());
   return dims;
+}
+
+Result<int64_t> OnnxNode::fixedSize(const DimExpr& size, std::string_view what) const {
+  if (const auto known = size.constant()) return *known;
+  return tl::make_unexpected(
+      Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is {}", what, size.str())
+                .help("bind the dims of the inputs that it follows from")));
 }
 
 Result<Value*> OnnxNode::reshapeToDims(Value* v, std::vector<DimExpr> shape) {

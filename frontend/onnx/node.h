@@ -73,7 +73,10 @@ class OnnxNode {
   Value* dimValues(std::vector<int64_t> sizes, std::vector<DimExpr> elements);  // s64
   Result<Value*> reshape(Value* v, std::vector<int64_t> shape);
   Result<Value*> reshapeToDims(Value* v, std::vector<DimExpr> shape);
-  std::vector<DimExpr> dims(int i) const;  // of an operand's shape
+  std::vector<DimExpr> dims(int i) const { return dims(input(i)); }  // of an operand's shape
+  static std::vector<DimExpr> dims(const Value* v);
+  // A size that must not be free.
+  Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;
   Graph& graph() { return graph_; }
 
   Status setOutputs(std::vector<Value*> outputs);

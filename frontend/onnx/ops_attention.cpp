@@ -4,11 +4,13 @@
 #include <limits>
 
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
+using Dims = std::vector<DimExpr>;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr int64_t kMaxMask = int64_t{1} << 26;  // elements of a constant mask
@@ -16,7 +18,8 @@ constexpr int64_t kMaxMask = int64_t{1} << 26;  // elements of a constant mask
 Result<Value*> transposed(OnnxNode& n, Value* v, const Ints& perm) { return n.create("transpose", {v}, {{"perm", perm}}); }
 
 Result<Value*> sliced(OnnxNode& n, Value* v, size_t dim, int64_t start, int64_t size, int64_t step = 1) {
-  Ints starts(usize(v->type().rank()), 0), sizes = v->type().sizes(), steps(starts.size(), 1);
+  Ints starts(usize(v->type().rank()), 0), steps(starts.size(), 1);
+  Dims sizes = OnnxNode::dims(v);
   starts[dim] = start;
   sizes[dim] = size;
   steps[dim] = step;
@@ -25,56 +28,79 @@ Result<Value*> sliced(OnnxNode& n, Value* v, size_t dim, int64_t start, int64_t 
 
 // [batch, sequence, heads * size] -> [batch, heads, sequence, size]; four dims are in that form already.
 Result<Value*> splitHeads(OnnxNode& n, Value* v, const char* attribute) {
-  const Ints sizes = v->type().sizes();
+  const Dims sizes = OnnxNode::dims(v);
   if (sizes.size() == 4) return v;
   QC_ASSIGN(const int64_t heads, n.integer(attribute));
-  if (sizes.size() != 3 || heads < 1 || sizes[2] % heads)
-    return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
-  QC_ASSIGN(v, n.reshape(v, {sizes[0], sizes[1], heads, sizes[2] / heads}));
+  if (sizes.size() != 3 || heads < 1) return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
+  QC_ASSIGN(const int64_t width, n.fixedSize(sizes[2], "the size of all heads"));
+  if (width % heads) return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
+  QC_ASSIGN(v, n.reshapeToDims(v, {sizes[0], sizes[1], heads, width / heads}));
   return transposed(n, v, {0, 2, 1, 3});
 }
 
 // Every head `times` in a row.
 Result<Value*> repeatHeads(OnnxNode& n, Value* v, int64_t times) {
   if (times == 1) return v;
-  const Ints s = v->type().sizes();
-  QC_ASSIGN(v, n.reshape(v, {s[0], s[1], 1, s[2], s[3]}));
-  QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Ints{s[0], s[1], times, s[2], s[3]}}}));
-  return n.reshape(v, {s[0], s[1] * times, s[2], s[3]});
+  const Dims s = OnnxNode::dims(v);
+  QC_ASSIGN(v, n.reshapeToDims(v, {s[0], s[1], 1, s[2], s[3]}));
+  QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Dims{s[0], s[1], times, s[2], s[3]}}}));
+  return n.reshapeToDims(v, {s[0], s[1] * times, s[2], s[3]});
 }
 
 struct Sizes {
-  int64_t queries, keys, past;
+  DimExpr queries, keys, past;
 };
+
+// [queries, keys] in one table, of a size that can be held.
+Status checkMask(OnnxNode& n, const Sizes& sizes) {
+  const int64_t queries = sizes.queries.constant().value_or(0), keys = sizes.keys.constant().value_or(0);
+  if (queries > 0 && keys > kMaxMask / queries) return n.error(ErrorCode::kResource, "a mask of {} x {}", queries, keys);
+  return {};
+}
+
+// `first` and those after it, one to a query: [queries, 1].
+Result<Value*> countedQueries(OnnxNode& n, const DimExpr& first, const Sizes& sizes) {
+  QC_ASSIGN(Value * places, countedUp(n, first, sizes.queries));
+  return n.reshapeToDims(places, {sizes.queries, 1});
+}
+
+Result<Value*> biasWhere(OnnxNode& n, Value* allowed) { return n.create("where", {allowed, n.scalar(0), n.scalar(-kInf)}); }
 
 // Which keys a query may see by its place: causal, and within a window to either side (-1: any distance).
 struct Places {
   bool causal = false;
   int64_t left = -1, right = -1;
   bool restrict() const { return causal || left >= 0 || right >= 0; }
-  bool allow(int64_t distance) const {
-    return !(causal && distance > 0) && !(left >= 0 && distance < -left) && !(right >= 0 && distance > right);
-  }
 };
 
 Result<Value*> placeBias(OnnxNode& n, const Places& places, const Sizes& sizes) {
-  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries)
-    return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
-  Tensor bias(DType::f32, {sizes.queries, sizes.keys});
-  auto values = bias.mutableAs<float>();
-  for (int64_t q = 0; q < sizes.queries; ++q)
-    for (int64_t k = 0; k < sizes.keys; ++k) nth(values, q * sizes.keys + k) = places.allow(k - q - sizes.past) ? 0.0f : -kInf;
-  return n.constantValue(std::move(bias));
+  QC_TRY(checkMask(n, sizes));
+  QC_ASSIGN(Value * keys, countedUp(n, 0, sizes.keys));
+  QC_ASSIGN(Value * queries, countedQueries(n, sizes.past, sizes));
+  QC_ASSIGN(Value * distance, n.create("sub", {keys, queries}));
+  const auto least = places.left >= 0 ? -places.left : INT64_MIN;
+  const auto most = places.causal ? 0 : places.right >= 0 ? places.right : INT64_MAX;
+  Value* allowed = nullptr;
+  const auto restrict = [&](std::vector<Value*> ordered) -> Status {
+    QC_ASSIGN(Value * within, n.create("less_equal", std::move(ordered)));
+    if (allowed) {
+      QC_ASSIGN(within, n.create("and", {allowed, within}));
+    }
+    allowed = within;
+    return {};
+  };
+  if (least != INT64_MIN) QC_TRY(restrict({n.constantValue(Tensor::ofInts({}, std::vector{least})), distance}));
+  if (most != INT64_MAX) QC_TRY(restrict({distance, n.constantValue(Tensor::ofInts({}, std::vector{most}))}));
+  return biasWhere(n, allowed);
 }
-
-Result<Value*> biasWhere(OnnxNode& n, Value* allowed) { return n.create("where", {allowed, n.scalar(0), n.scalar(-kInf)}); }
 
 // What the mask operand adds; keys that it does not reach are not seen.
 Result<Value*> maskBias(OnnxNode& n, Value* mask, const Sizes& sizes) {
   if (mask->type().dtype == DType::boolean) {
     QC_ASSIGN(mask, biasWhere(n, mask));
   }
-  const int64_t missing = sizes.keys - mask->type().sizes().back();
+  // Where the two are free and not known to differ they are the same size.
+  const int64_t missing = (sizes.keys - mask->type().shape.back().expr()).constant().value_or(0);
   if (missing <= 0) return mask;
   Ints pads(2 * usize(mask->type().rank()), 0);
   pads.back() = missing;
@@ -83,14 +109,16 @@ Result<Value*> maskBias(OnnxNode& n, Value* mask, const Sizes& sizes) {
 
 // Keys behind the valid ones of each batch entry; with causal masks the last query sees the last valid key.
 Result<Value*> lengthBias(OnnxNode& n, Value* lengths, bool causal, const Sizes& sizes) {
-  if (sizes.queries > 0 && sizes.keys > kMaxMask / sizes.queries)
-    return n.error(ErrorCode::kResource, "a mask of {} x {}", sizes.queries, sizes.keys);
-  Ints least;  // the length from which key k is seen by query q
-  for (int64_t q = 0; q < (causal ? sizes.queries : 1); ++q)
-    for (int64_t k = 0; k < sizes.keys; ++k) least.push_back(causal ? std::max(k + 1, k - q + sizes.queries) : k + 1);
-  Value* bound = n.constantValue(Tensor::ofInts({causal ? sizes.queries : 1, sizes.keys}, least));
-  QC_ASSIGN(lengths, n.reshape(lengths, {lengths->type().numElements(), 1, 1, 1}));
-  QC_ASSIGN(Value * seen, n.create("less_equal", {bound, lengths}));
+  QC_TRY(checkMask(n, sizes));
+  QC_ASSIGN(Value * least, countedUp(n, 1, sizes.keys));  // the length from which key k is seen
+  if (causal) {                                           // by query q
+    QC_ASSIGN(Value * keys, countedUp(n, sizes.queries, sizes.keys));
+    QC_ASSIGN(Value * queries, countedQueries(n, 0, sizes));
+    QC_ASSIGN(Value * later, n.create("sub", {keys, queries}));
+    QC_ASSIGN(least, n.create("max", {least, later}));
+  }
+  QC_ASSIGN(lengths, n.reshapeToDims(lengths, {product(OnnxNode::dims(lengths)), 1, 1, 1}));
+  QC_ASSIGN(Value * seen, n.create("less_equal", {least, lengths}));
   return biasWhere(n, seen);
 }
 
@@ -159,12 +187,15 @@ Status attention(OnnxNode& n) {
   QC_ASSIGN(k, withPast(n, k, 4));
   QC_ASSIGN(v, withPast(n, v, 5));
   Value *presentKey = k, *presentValue = v;
-  const Ints qs = q->type().sizes(), ks = k->type().sizes();
-  const Sizes sizes{qs[2], ks[2], n.input(4) && n.type(4).rank() == 4 ? n.type(4).sizes()[2] : 0};
-  if (ks[1] < 1 || qs[1] % ks[1]) return n.error(ErrorCode::kInvalidModel, "{} heads of queries for {} of keys", qs[1], ks[1]);
-  QC_ASSIGN(k, repeatHeads(n, k, qs[1] / ks[1]));
-  QC_ASSIGN(v, repeatHeads(n, v, qs[1] / ks[1]));
-  QC_ASSIGN(const double scale, n.real("scale", 1 / std::sqrt(static_cast<double>(std::max<int64_t>(qs[3], 1)))));
+  const Dims qs = OnnxNode::dims(q), ks = OnnxNode::dims(k);
+  const Sizes sizes{qs[2], ks[2], n.input(4) && n.type(4).rank() == 4 ? n.dims(4)[2] : 0};
+  QC_ASSIGN(const int64_t qHeads, n.fixedSize(qs[1], "the number of heads"));
+  QC_ASSIGN(const int64_t kHeads, n.fixedSize(ks[1], "the number of heads"));
+  QC_ASSIGN(const int64_t width, n.fixedSize(qs[3], "the size of a head"));
+  if (kHeads < 1 || qHeads % kHeads) return n.error(ErrorCode::kInvalidModel, "{} heads of queries for {} of keys", qHeads, kHeads);
+  QC_ASSIGN(k, repeatHeads(n, k, qHeads / kHeads));
+  QC_ASSIGN(v, repeatHeads(n, v, qHeads / kHeads));
+  QC_ASSIGN(const double scale, n.real("scale", 1 / std::sqrt(static_cast<double>(std::max<int64_t>(width, 1)))));
   QC_ASSIGN(const double cap, n.real("softcap", 0.0));
   QC_ASSIGN(const int64_t mode, n.integer("qk_matmul_output_mode", 0));
   Value* root = n.scalar(static_cast<float>(std::sqrt(scale)));
@@ -182,8 +213,8 @@ Status attention(OnnxNode& n) {
   QC_ASSIGN(Value * y, n.create("matmul", {p, v}));
   if (n.type(0).rank() == 3) {
     QC_ASSIGN(y, transposed(n, y, {0, 2, 1, 3}));
-    const Ints s = y->type().sizes();
-    QC_ASSIGN(y, n.reshape(y, {s[0], s[1], s[2] * s[3]}));
+    const Dims s = OnnxNode::dims(y);
+    QC_ASSIGN(y, n.reshapeToDims(y, {s[0], s[1], s[2] * s[3]}));
   }
   Value* const scores[] = {product, capped, biased, p};
   if (mode < 0 || mode > 3) return n.error(ErrorCode::kInvalidModel, "qk_matmul_output_mode {}", mode);
@@ -196,28 +227,29 @@ Result<Value*> angles(OnnxNode& n, int operand, int64_t half) {
   if (n.input(3)) {
     QC_ASSIGN(cache, n.create("gather", {cache, n.input(3)}, {{"axis", int64_t{0}}}));
   }
-  const Ints s = cache->type().sizes();
-  if (s.size() != 3 || s[2] != half) return n.error(ErrorCode::kInvalidModel, "angles {} for {} pairs", cache->type().str(), half);
-  return n.reshape(cache, {s[0], s[1], 1, s[2]});
+  const Dims s = OnnxNode::dims(cache);
+  if (s.size() != 3 || !(s[2] == half)) return n.error(ErrorCode::kInvalidModel, "angles {} for {} pairs", cache->type().str(), half);
+  return n.reshapeToDims(cache, {s[0], s[1], 1, s[2]});
 }
 
 Status rotaryEmbedding(OnnxNode& n) {
   QC_ASSIGN(const int64_t interleaved, n.integer("interleaved", 0));
   QC_ASSIGN(const int64_t partial, n.integer("rotary_embedding_dim", 0));
   Value* x = n.input(0);
-  const Ints given = x->type().sizes();
+  const Dims given = OnnxNode::dims(x);
   if (given.size() == 4) {
     QC_ASSIGN(x, transposed(n, x, {0, 2, 1, 3}));
   } else {
     QC_ASSIGN(const int64_t heads, n.integer("num_heads"));
-    if (given.size() != 3 || heads < 1 || given[2] % heads)
-      return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
-    QC_ASSIGN(x, n.reshape(x, {given[0], given[1], heads, given[2] / heads}));
+    if (given.size() != 3 || heads < 1) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
+    QC_ASSIGN(const int64_t width, n.fixedSize(given[2], "the size of all heads"));
+    if (width % heads) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
+    QC_ASSIGN(x, n.reshapeToDims(x, {given[0], given[1], heads, width / heads}));
   }
-  const Ints sizes = x->type().sizes();
-  const int64_t turned = partial ? partial : sizes[3], half = turned / 2;
-  if (turned < 2 || turned % 2 || turned > sizes[3])
-    return n.error(ErrorCode::kInvalidModel, "rotary_embedding_dim {} of {}", turned, sizes[3]);
+  const Dims sizes = OnnxNode::dims(x);
+  QC_ASSIGN(const int64_t width, n.fixedSize(sizes[3], "the size of a head"));
+  const int64_t turned = partial ? partial : width, half = turned / 2;
+  if (turned < 2 || turned % 2 || turned > width) return n.error(ErrorCode::kInvalidModel, "rotary_embedding_dim {} of {}", turned, width);
   QC_ASSIGN(Value * cos, angles(n, 1, half));
   QC_ASSIGN(Value * sin, angles(n, 2, half));
   QC_ASSIGN(Value * a, sliced(n, x, 3, 0, half, interleaved ? 2 : 1));
@@ -229,18 +261,18 @@ Status rotaryEmbedding(OnnxNode& n) {
   QC_ASSIGN(Value * first, n.create("sub", {cosA, sinB}));
   QC_ASSIGN(Value * second, n.create("add", {sinA, cosB}));
   if (interleaved) {  // pairs side by side
-    Ints pair = first->type().sizes();
-    pair.push_back(1);
-    QC_ASSIGN(first, n.reshape(first, pair));
-    QC_ASSIGN(second, n.reshape(second, pair));
+    Dims pair = OnnxNode::dims(first);
+    pair.emplace_back(1);
+    QC_ASSIGN(first, n.reshapeToDims(first, pair));
+    QC_ASSIGN(second, n.reshapeToDims(second, pair));
   }
   QC_ASSIGN(Value * y, n.create("concat", {first, second}, {{"axis", int64_t{interleaved ? 4 : 3}}}));
-  QC_ASSIGN(y, n.reshape(y, {sizes[0], sizes[1], sizes[2], turned}));
-  if (turned < sizes[3]) {
-    QC_ASSIGN(Value * rest, sliced(n, x, 3, turned, sizes[3] - turned));
+  QC_ASSIGN(y, n.reshapeToDims(y, {sizes[0], sizes[1], sizes[2], turned}));
+  if (turned < width) {
+    QC_ASSIGN(Value * rest, sliced(n, x, 3, turned, width - turned));
     QC_ASSIGN(y, n.create("concat", {y, rest}, {{"axis", int64_t{3}}}));
   }
-  QC_ASSIGN(y, given.size() == 4 ? transposed(n, y, {0, 2, 1, 3}) : n.reshape(y, given));
+  QC_ASSIGN(y, given.size() == 4 ? transposed(n, y, {0, 2, 1, 3}) : n.reshapeToDims(y, given));
   return n.setOutput(y);
 }
 
@@ -248,8 +280,8 @@ Status rotaryEmbedding(OnnxNode& n) {
 
 std::span<const OnnxOp> onnxAttentionOps() {
   static const OnnxOp kOps[] = {
-      {"Attention", 3, 7, attention},
-      {"RotaryEmbedding", 3, 4, rotaryEmbedding},
+      {.name = "Attention", .minInputs = 3, .maxInputs = 7, .convert = attention, .freeDims = true},
+      {.name = "RotaryEmbedding", .minInputs = 3, .maxInputs = 4, .convert = rotaryEmbedding, .freeDims = true},
   };
   return kOps;
 }

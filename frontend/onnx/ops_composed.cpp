@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
 #include "frontend/onnx/window.h"
 
@@ -12,14 +13,13 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
+using Dims = std::vector<DimExpr>;
 
 Ints range(int64_t from, int64_t to) {
   Ints list(usize(std::max<int64_t>(to - from, 0)));
   std::iota(list.begin(), list.end(), from);
   return list;
 }
-
-int64_t product(const Ints& sizes) { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()); }
 
 // A constant of x's dtype.
 Value* like(OnnxNode& n, const Value* x, double value) {
@@ -96,19 +96,22 @@ Status globalLpPool(OnnxNode& n) {
 Status lpPool(OnnxNode& n) {
   QC_ASSIGN(const double p, exponent(n));
   QC_ASSIGN(OnnxWindow w, onnxWindow(n));
-  const Ints sizes = n.type(0).sizes();
+  const Dims dims = n.dims(0);
   const size_t spatial = w.kernel.size();
-  for (size_t d = 0; d < spatial && w.ceil; ++d) {  // one more window if any of it lies inside
-    const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, total = sizes[d + 2] + w.pads[d] + w.pads[d + spatial];
+  for (size_t d = 0; d < spatial && w.ceil; ++d) {               // one more window if any of it lies inside
+    if (!dims[d + 2].constant() && w.strides[d] == 1) continue;  // all windows are there
+    QC_ASSIGN(const int64_t size, n.fixedSize(dims[d + 2], "a size with ceil_mode"));
+    const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, total = size + w.pads[d] + w.pads[d + spatial];
     const int64_t outs = total < reach ? 1 : (total - reach + w.strides[d] - 1) / w.strides[d] + 1;
-    const bool starts = (outs - 1) * w.strides[d] < sizes[d + 2] + w.pads[d];
+    const bool starts = (outs - 1) * w.strides[d] < size + w.pads[d];
     w.pads[d + spatial] += std::max<int64_t>((outs - (starts ? 1 : 2)) * w.strides[d] + reach - total, 0);
   }
-  Ints weight = {sizes[1], 1};
+  QC_ASSIGN(const int64_t channels, n.fixedSize(dims[1], "the number of channels"));
+  Ints weight = {channels, 1};
   weight.insert(weight.end(), w.kernel.begin(), w.kernel.end());
   QC_ASSIGN(Value * y, toPower(n, n.input(0), p));
   QC_ASSIGN(Value * ones, n.create("expand", {like(n, y, 1)}, {{"shape", weight}}));
-  QC_ASSIGN(y, n.create("conv", {y, ones}, {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", sizes[1]}}));
+  QC_ASSIGN(y, n.create("conv", {y, ones}, {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", channels}}));
   QC_ASSIGN(y, root(n, y, p));
   return n.setOutput(y);
 }
@@ -118,27 +121,31 @@ Status lpPool(OnnxNode& n) {
 // Odd rests: the larger part behind, for what is cut and for what is added.
 Status centerCropPad(OnnxNode& n) {
   const auto rank = static_cast<int64_t>(n.type(0).rank());
-  QC_ASSIGN(const Ints wanted, n.constantInts(1, "the target shape"));
+  QC_ASSIGN(const Dims wanted, n.constantDims(1, "the target shape"));
   QC_ASSIGN(const Ints axes, n.integers("axes", range(0, rank)));
   if (axes.size() != wanted.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes for {} axes", wanted.size(), axes.size());
-  Ints starts(usize(rank), 0), sizes = n.type(0).sizes(), pads(2 * usize(rank), 0);
+  Dims starts(usize(rank), 0), sizes = n.dims(0);
+  Ints pads(2 * usize(rank), 0);
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
     const auto a = usize(axis);
-    if (wanted[i] < 0 || wanted[i] > int64_t{1} << 40) return n.error(ErrorCode::kInvalidModel, "a size of {}", wanted[i]);
-    const int64_t less = std::max<int64_t>(sizes[a] - wanted[i], 0), more = std::max<int64_t>(wanted[i] - sizes[a], 0);
-    starts[a] = less / 2;
-    sizes[a] -= less;
-    pads[a] = more / 2;
-    pads[a + usize(rank)] = more - more / 2;
+    const DimExpr less = max(sizes[a] - wanted[i], 0), more = max(wanted[i] - sizes[a], 0);
+    const int64_t known = wanted[i].constant().value_or(0);
+    if (known < 0 || known > int64_t{1} << 40) return n.error(ErrorCode::kInvalidModel, "a size of {}", known);
+    QC_ASSIGN(const int64_t added, n.fixedSize(more, "what is added to a dim"));
+    starts[a] = floorDiv(less, 2);
+    sizes[a] = sizes[a] - less;
+    pads[a] = added / 2;
+    pads[a + usize(rank)] = added - added / 2;
   }
   QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}}));
   QC_ASSIGN(y, n.create("pad", {y}, {{"pads", pads}}));
   return n.setOutput(y);
 }
 
+// Ones, of which one diagonal is kept.
 Status eyeLike(OnnxNode& n) {
-  const Ints sizes = n.type(0).sizes();
+  const Dims sizes = n.dims(0);
   QC_ASSIGN(const int64_t k, n.integer("k", 0));
   QC_ASSIGN(const int64_t code, n.integer("dtype", 0));
   DType dtype = n.type(0).dtype;
@@ -147,30 +154,33 @@ Status eyeLike(OnnxNode& n) {
   }
   if (dtype == DType::f16 || dtype == DType::bf16) dtype = DType::f32;  // computed in float32 throughout
   if (sizes.size() != 2) return n.error(ErrorCode::kInvalidModel, "input {}, expected a matrix", n.type(0).str());
-  if (product(sizes) > 1 << 24) return n.error(ErrorCode::kResource, "a matrix of {} elements", product(sizes));
-  Tensor t(dtype, sizes);
-  void* data = t.mutableData();
-  for (int64_t row = 0; row < sizes[0]; ++row)
-    if (k > -sizes[0] && k < sizes[1] && row + k >= 0 && row + k < sizes[1]) storeElement(dtype, data, row * sizes[1] + row + k, 1);
-  return n.setOutput(n.constantValue(std::move(t)));
+  if (product(sizes).constant().value_or(0) > 1 << 24)
+    return n.error(ErrorCode::kResource, "a matrix of {} elements", product(sizes).str());
+  Tensor one(dtype, {});
+  storeElement(dtype, one.mutableData(), 0, 1);
+  QC_ASSIGN(Value * y, n.create("expand", {n.constantValue(std::move(one))}, {{"shape", sizes}}));
+  QC_ASSIGN(y, n.create("trilu", {y}, {{"upper", int64_t{1}}, {"k", k}}));
+  QC_ASSIGN(y, n.create("trilu", {y}, {{"upper", int64_t{0}}, {"k", k}}));
+  return n.setOutput(y);
 }
 
 // 1 at the largest element along the axis, the first of equals; before opset 13 over the matrix [dims before axis, the rest].
 Status hardmax(OnnxNode& n) {
   QC_ASSIGN(const int64_t raw, n.integer("axis", n.opset() < 13 ? 1 : -1));
   QC_ASSIGN(int64_t axis, n.axis(raw, std::max(n.type(0).rank(), 1)));
-  const Ints sizes = n.type(0).sizes();
+  const Dims sizes = n.dims(0);
   Value* x = n.input(0);
   if (n.opset() < 13) {
-    QC_ASSIGN(x, n.reshape(x, {product(Ints(sizes.begin(), sizes.begin() + axis)), product(Ints(sizes.begin() + axis, sizes.end()))}));
+    const std::span<const DimExpr> all = sizes;
+    QC_ASSIGN(x, n.reshapeToDims(x, Dims{product(all.first(usize(axis))), product(all.subspan(usize(axis)))}));
     axis = 1;
   }
+  QC_ASSIGN(const int64_t depth, n.fixedSize(nth(x->type().shape, axis).expr(), "the dim that is searched"));
   QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
   Tensor values(x->type().dtype, {2});
   storeElement(values.dtype(), values.mutableData(), 1, 1);
-  const int64_t depth = nth(x->type().sizes(), axis);
   QC_ASSIGN(Value * y, n.create("one_hot", {largest, n.constantValue(std::move(values))}, {{"axis", axis}, {"depth", depth}}));
-  QC_ASSIGN(y, n.reshape(y, sizes));
+  QC_ASSIGN(y, n.reshapeToDims(y, sizes));
   return n.setOutput(y);
 }
 
@@ -190,11 +200,14 @@ Status shrink(OnnxNode& n) {
 
 // ---- Einsum ---------------------------------------------------------------------------------------------------------------------
 
+// Two sizes of one label.  Those that are free have to be equal when they are bound.
+bool differ(const DimExpr& a, const DimExpr& b) { return a.constant() && b.constant() && !(a == b); }
+
 // A value whose dims carry one letter each; the dims of an ellipsis carry digits, counted from the right.
 struct Labelled {
   Value* value;
   std::string labels;
-  int64_t size(char label) const { return value->type().sizes()[labels.find(label)]; }
+  DimExpr size(char label) const { return value->type().shape[labels.find(label)].expr(); }
   bool has(char label) const { return labels.find(label) != std::string::npos; }
 };
 
@@ -227,15 +240,17 @@ Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
   for (size_t i = 0; i < v.labels.size(); ++i) {
     const size_t j = v.labels.find(v.labels[i], i + 1);
     if (j == std::string::npos) continue;
-    Ints sizes = v.value->type().sizes(), perm;
-    if (sizes[i] != sizes[j]) return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", v.labels[i], sizes[i], sizes[j]);
+    const Shape sizes = v.value->type().shape;
+    Ints perm;
+    if (differ(sizes[i].expr(), sizes[j].expr()))
+      return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", v.labels[i], sizes[i].str(), sizes[j].str());
     for (size_t d = 0; d < sizes.size(); ++d)
       if (d != i && d != j) perm.push_back(static_cast<int64_t>(d));
-    const int64_t side = sizes[i];
-    Ints shape;
+    QC_ASSIGN(const int64_t side, n.fixedSize(sizes[i].expr(), fmt::format("the size of '{}'", v.labels[i])));
+    Dims shape;
     std::string labels;
     for (const int64_t d : perm) {
-      shape.push_back(nth(sizes, d));
+      shape.push_back(nth(sizes, d).expr());
       labels += nth(v.labels, d);
     }
     perm.insert(perm.end(), {static_cast<int64_t>(i), static_cast<int64_t>(j)});
@@ -244,8 +259,8 @@ Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
     const size_t last = shape.size();
     Ints steps(last + 1, 1);
     steps[last] = side + 1;
-    shape.push_back(side * side);
-    QC_ASSIGN(v.value, n.reshape(v.value, shape));
+    shape.emplace_back(side * side);
+    QC_ASSIGN(v.value, n.reshapeToDims(v.value, shape));
     shape[last] = side;
     QC_ASSIGN(v.value, n.create("slice", {v.value}, {{"starts", Ints(shape.size(), 0)}, {"sizes", shape}, {"steps", steps}}));
     v.labels = labels;
@@ -276,14 +291,14 @@ Result<Value*> asMatrix(OnnxNode& n, const Labelled& v, const std::string& batch
   for (const char c : std::string(batch.rbegin(), batch.rend()))
     if (v.has(c)) order.insert(order.begin(), c);
   QC_ASSIGN(const Labelled moved, permuted(n, v, order));
-  Ints shape;
+  Dims shape;
   for (const char c : batch) shape.push_back(v.has(c) ? v.size(c) : 1);
   for (const std::string& group : {rows, columns}) {
-    int64_t size = 1;
-    for (const char c : group) size *= v.size(c);
+    DimExpr size = 1;
+    for (const char c : group) size = size * v.size(c);
     shape.push_back(size);
   }
-  return n.reshape(moved.value, shape);
+  return n.reshapeToDims(moved.value, shape);
 }
 
 Result<Labelled> contracted(OnnxNode& n, Labelled a, Labelled b, const std::string& wanted) {
@@ -297,15 +312,15 @@ Result<Labelled> contracted(OnnxNode& n, Labelled a, Labelled b, const std::stri
   for (const char c : b.labels)
     if (!a.has(c)) (c <= '9' ? batch : right) += c;
   for (const char c : inner)
-    if (a.size(c) != b.size(c)) return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", c, a.size(c), b.size(c));
+    if (differ(a.size(c), b.size(c))) return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", c, a.size(c).str(), b.size(c).str());
   QC_ASSIGN(Value * x, asMatrix(n, a, batch, left, inner));
   QC_ASSIGN(Value * y, asMatrix(n, b, batch, inner, right));
   QC_ASSIGN(Value * z, n.create("matmul", {x, y}));
-  const Ints sizes = z->type().sizes();
-  Ints shape(sizes.begin(), sizes.begin() + static_cast<ptrdiff_t>(batch.size()));
+  Dims shape;
+  for (size_t d = 0; d < batch.size(); ++d) shape.push_back(z->type().shape[d].expr());
   for (const char c : left) shape.push_back(a.size(c));
   for (const char c : right) shape.push_back(b.size(c));
-  QC_ASSIGN(z, n.reshape(z, shape));
+  QC_ASSIGN(z, n.reshapeToDims(z, shape));
   return Labelled{z, batch + left + right};
 }
 
@@ -381,13 +396,13 @@ std::span<const OnnxOp> onnxComposedOps() {
       {.name = "RMSNormalization", .minInputs = 2, .maxInputs = 2, .convert = rmsNormalization, .freeDims = true},
       {.name = "SimplifiedLayerNormalization", .minInputs = 2, .maxInputs = 2, .convert = rmsNormalization, .freeDims = true},
       {.name = "MeanVarianceNormalization", .minInputs = 1, .maxInputs = 1, .convert = meanVarianceNormalization, .freeDims = true},
-      {"LpPool", 1, 1, lpPool},
+      {.name = "LpPool", .minInputs = 1, .maxInputs = 1, .convert = lpPool, .freeDims = true},
       {.name = "GlobalLpPool", .minInputs = 1, .maxInputs = 1, .convert = globalLpPool, .freeDims = true},
-      {"CenterCropPad", 2, 2, centerCropPad},
-      {"EyeLike", 1, 1, eyeLike},
-      {"Hardmax", 1, 1, hardmax},
+      {.name = "CenterCropPad", .minInputs = 2, .maxInputs = 2, .convert = centerCropPad, .freeDims = true},
+      {.name = "EyeLike", .minInputs = 1, .maxInputs = 1, .convert = eyeLike, .freeDims = true},
+      {.name = "Hardmax", .minInputs = 1, .maxInputs = 1, .convert = hardmax, .freeDims = true},
       {.name = "Shrink", .minInputs = 1, .maxInputs = 1, .convert = shrink, .freeDims = true},
-      {"Einsum", 1, -1, einsum},
+      {.name = "Einsum", .minInputs = 1, .maxInputs = -1, .convert = einsum, .freeDims = true},
   };
   return kOps;
 }

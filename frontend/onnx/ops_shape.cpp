@@ -271,9 +271,7 @@ Status freeRange(OnnxNode& n) {
   if (delta.constant().value_or(0) < 1) return n.error(ErrorCode::kUnsupported, "a step of {} over a free length", delta.str());
   const DimExpr length = ceilDiv((limit - start).isNonNegative() ? limit - start : max(limit - start, 0), delta);
   const DType dtype = n.type(0).dtype;
-  QC_ASSIGN(Value * y, n.create("expand", {n.dimValues({}, {delta})}, {{"shape", Dims{length}}}));
-  QC_ASSIGN(y, n.create("cumsum", {y}, {{"axis", int64_t{0}}, {"exclusive", int64_t{1}}}));
-  QC_ASSIGN(y, n.create("add", {y, n.dimValues({}, {start})}));
+  QC_ASSIGN(Value * y, countedUp(n, start, length, delta));
   if (dtype != DType::s64) {
     QC_ASSIGN(y, n.create("cast", {y}, {{"to", dtype}}));
   }
@@ -442,6 +440,12 @@ Status resize(OnnxNode& n) {
 }
 
 }  // namespace
+
+Result<Value*> countedUp(OnnxNode& n, const DimExpr& start, const DimExpr& count, const DimExpr& step) {
+  QC_ASSIGN(Value * y, n.create("expand", {n.dimValues({}, {step})}, {{"shape", Dims{count}}}));
+  QC_ASSIGN(y, n.create("cumsum", {y}, {{"axis", int64_t{0}}, {"exclusive", int64_t{1}}}));
+  return n.create("add", {y, n.dimValues({}, {start})});
+}
 
 std::span<const OnnxOp> onnxShapeOps() {
   static const OnnxOp kOps[] = {

@@ -83,7 +83,7 @@ Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
   QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t keep, n.integer("keepdims", 1));
-  const int64_t size = nth(n.type(0).sizes(), axis);
+  QC_ASSIGN(const int64_t size, n.fixedSize(nth(n.type(0).shape, axis).expr(), "the size of what is split"));
   Ints parts;
   if (!n.input(1)) {
     if (size > 65536) return n.error(ErrorCode::kResource, "{} parts", size);
@@ -123,12 +123,12 @@ Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, boo
   const TensorType type = values.front()->type();
   QC_ASSIGN(axis, n.axis(axis, type.rank() + (newAxis ? 1 : 0)));
   if (newAxis) {
-    Ints sizes = type.sizes();
+    std::vector<DimExpr> sizes = OnnxNode::dims(values.front());
     sizes.insert(sizes.begin() + axis, 1);
     for (Value*& v : values) {
       if (v->type().shape != type.shape || v->type().dtype != type.dtype)
         return n.error(ErrorCode::kUnsupported, "tensors {} and {} are to be stacked", type.str(), v->type().str());
-      QC_ASSIGN(v, n.reshape(v, sizes));
+      QC_ASSIGN(v, n.reshapeToDims(v, sizes));
     }
   }
   if (values.size() == 1) return values.front();
@@ -136,13 +136,14 @@ Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, boo
 }
 
 Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64_t size, bool keep) {
-  Ints sizes = v->type().sizes(), starts(sizes.size(), 0), steps(sizes.size(), 1);
+  std::vector<DimExpr> sizes = OnnxNode::dims(v);
+  Ints starts(sizes.size(), 0), steps(sizes.size(), 1);
   nth(starts, axis) = start;
   nth(sizes, axis) = size;
   QC_ASSIGN(Value * slice, n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));
   if (keep) return slice;
   sizes.erase(sizes.begin() + axis);
-  return n.reshape(slice, sizes);
+  return n.reshapeToDims(slice, sizes);
 }
 
 OnnxSequenceFn findSequenceOp(std::string_view op, bool onSequences) {

@@ -114,6 +114,109 @@ TEST(FreeDims, PiecesOfAFreeDim) {
   for (const auto& sizes : std::vector<Sizes>{{{"x", {4, 2}}}, {{"x", {5, 2}}}}) freeType(m, {sizes});
 }
 
+// Ops that become several.
+TEST(FreeDims, ComposedOps) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 6}}}, {{"x", {3, 2, 7, 9}}}};
+  testing::Model pooled;
+  pooled.input("x", {-1, 2, -2, -3}).node("LpPool", {"x"}, {"p"}, {ints("kernel_shape", {3, 3}), ints("strides", {2, 2})});
+  pooled.node("LpPool", {"p"}, {"y"}, {ints("kernel_shape", {2, 2}), integer("ceil_mode", 1)}).output("y");
+  EXPECT_EQ(freeType(pooled, images), "f32[N1,2,(N2+1)//2-2,(N3+1)//2-2]");
+  testing::Model eye = sequence();
+  eye.int64s("i", Ints{}, {0}).node("Gather", {"x", "i"}, {"m"}, {integer("axis", 0)});
+  eye.node("EyeLike", {"m"}, {"e"}, {integer("k", 1)}).node("Add", {"x", "e"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(eye, kSequences), "f32[N1,N2,8]");
+  for (const int opset : {11, 13}) {
+    testing::Model hard = sequence(opset);
+    hard.node("Hardmax", {"x"}, {"y"}, {integer("axis", 2)}).output("y");
+    EXPECT_EQ(freeType(hard, kSequences), "f32[N1,N2,8]");
+  }
+  testing::Model cropped = sequence(18);
+  cropped.int64s("j", Ints{}, {1}).node("Gather", {"s", "j"}, {"t"});
+  cropped.node("Unsqueeze", {"t", "zero"}, {"t1"}).int64s("twelve", {12}).node("Concat", {"t1", "twelve"}, {"same"}, {integer("axis", 0)});
+  cropped.node("CenterCropPad", {"x", "same"}, {"y"}, {ints("axes", {1, 2})}).output("y");
+  EXPECT_EQ(freeType(cropped, kSequences), "f32[N1,N2,12]");
+}
+
+TEST(FreeDims, EinsumOfEveryForm) {
+  const auto typeOf = [](const char* equation, const std::vector<std::string>& operands) {
+    testing::Model m = sequence();
+    m.floats("w", {8, 4}).floats("v", {2, 4, 8}).node("Einsum", operands, {"y"}, {testing::text("equation", equation)}).output("y");
+    return freeType(m, kSequences);
+  };
+  EXPECT_EQ(typeOf("ntk,kc->ntc", {"x", "w"}), "f32[N1,N2,4]");
+  EXPECT_EQ(typeOf("nqk,ntk->nqt", {"x", "x"}), "f32[N1,N2,N2]");
+  EXPECT_EQ(typeOf("ntk,hck->nhtc", {"x", "v"}), "f32[N1,2,N2,4]");
+  EXPECT_EQ(typeOf("...tk->...kt", {"x"}), "f32[N1,8,N2]");
+  EXPECT_EQ(typeOf("ntk->nk", {"x"}), "f32[N1,8]");
+}
+
+TEST(FreeDims, AttentionAsOneNode) {
+  const std::vector<Sizes> shapes = {{{"q", {2, 3, 16}}, {"k", {2, 5, 8}}, {"past", {2, 1, 4, 8}}},
+                                     {{"q", {1, 1, 16}}, {"k", {1, 7, 8}}, {"past", {1, 1, 2, 8}}}};
+  for (const bool past : {false, true})
+    for (const int kind : {0, 1, 2, 3}) {
+      testing::Model m(24);
+      m.input("q", {-1, -2, 16}).input("k", {-1, -3, 8}).input("past", {-1, 1, -4, 8});
+      std::vector<std::string> operands = {"q", "k", "k", "", past ? "past" : "", past ? "past" : ""};
+      std::vector<onnx::AttributeProto> attributes = {integer("q_num_heads", 2), integer("kv_num_heads", 1)};
+      if (kind % 2) attributes.push_back(integer("is_causal", 1));
+      if (kind == 2) {  // a mask of the keys' size
+        m.node(past ? "Concat" : "Identity", past ? std::vector<std::string>{"past", "k4"} : std::vector<std::string>{"k4"}, {"keys"},
+               past ? std::vector{integer("axis", 2)} : std::vector<onnx::AttributeProto>());
+        m.int64s("to4", {0, 1, -1, 8}).node("Reshape", {"k", "to4"}, {"k4"}).int64s("last", {3});
+        m.node("ReduceSum", {"keys", "last"}, {"sums"}, {integer("keepdims", 0)}).int64s("two", {2});
+        m.node("Unsqueeze", {"sums", "two"}, {"mask"});
+        operands[3] = "mask";
+      }
+      if (kind == 3) {  // valid keys of each batch entry
+        if (past) continue;
+        m.int64s("zero", {0}).int64s("one", {1}).node("Shape", {"q"}, {"s"}).node("Slice", {"s", "zero", "one"}, {"n"});
+        m.node("Expand", {"one", "n"}, {"lengths"});
+        operands.push_back("lengths");
+      }
+      m.node("Attention", operands, {"y", "pk", "pv"}, attributes).output("y").output("pk");
+      if (!past) m.node("Identity", {"past"}, {"kept"}).output("kept");
+      EXPECT_EQ(freeType(m, shapes), "f32[N1,N2,16]") << kind << past;
+    }
+}
+
+TEST(FreeDims, RotaryEmbeddings) {
+  for (const bool interleaved : {false, true}) {
+    testing::Model m(23);
+    m.input("x", {-1, -2, 16}).floats("cos", {16, 2}).floats("sin", {16, 2}).int64s("i", Ints{}, {0}).int64s("j", Ints{}, {1});
+    m.node("Shape", {"x"}, {"s"}).node("Gather", {"s", "j"}, {"t"}).node("Range", {"i", "t", "j"}, {"row"});
+    m.int64s("zero", {0}).int64s("two", {2}).node("Slice", {"s", "zero", "two"}, {"places"}).node("Expand", {"row", "places"}, {"at"});
+    m.node("RotaryEmbedding", {"x", "cos", "sin", "at"}, {"y"},
+           {integer("num_heads", 2), integer("interleaved", interleaved ? 1 : 0), integer("rotary_embedding_dim", 4)});
+    m.output("y");
+    EXPECT_EQ(freeType(m, {{{"x", {1, 3, 16}}}, {{"x", {2, 5, 16}}}}), "f32[N1,N2,16]");
+  }
+}
+
+// Models of other tools: parameters known and computed, integer ops, and the QOperator form.
+TEST(FreeDims, QuantizedModels) {
+  testing::Model m = sequence();
+  m.floats("scale", {}, {0.02f}).small("zp", {}, onnx::TensorProto::UINT8, {120}).floats("ws", {4}, {0.01f, 0.02f, 0.03f, 0.04f});
+  m.small("w", {8, 4}, onnx::TensorProto::INT8).small("wz", {4}, onnx::TensorProto::INT8, {0, 0, 0, 0});
+  m.node("QuantizeLinear", {"x", "scale", "zp"}, {"q"}).node("DequantizeLinear", {"q", "scale", "zp"}, {"d"});
+  m.node("DequantizeLinear", {"w", "ws", "wz"}, {"wd"}, {integer("axis", 1)}).node("MatMul", {"d", "wd"}, {"a"});
+  m.node("DynamicQuantizeLinear", {"x"}, {"dq", "ds", "dz"}).node("MatMulInteger", {"dq", "w", "dz", "wz"}, {"i"});
+  m.node("Cast", {"i"}, {"c"}, {integer("to", onnx::TensorProto::FLOAT)}).node("Mul", {"c", "ds"}, {"b"}).node("Mul", {"b", "ws"}, {"e"});
+  m.node("Add", {"a", "e"}, {"f"}).node("QuantizeLinear", {"f", "scale", "zp"}, {"fq"});
+  m.node("QLinearAdd", {"fq", "scale", "zp", "fq", "scale", "zp", "scale", "zp"}, {"g"}, {}, "", "com.microsoft");
+  m.node("QLinearConcat", {"scale", "zp", "g", "scale", "zp", "fq", "scale", "zp"}, {"h"}, {integer("axis", 1)}, "", "com.microsoft");
+  m.node("DequantizeLinear", {"h", "scale", "zp"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(m, kSequences), "f32[N1,2*N2,4]");
+  testing::Model conv;
+  conv.input("x", {-1, 2, -2, -3}).floats("scale", {}, {0.02f}).small("zp", {}, onnx::TensorProto::UINT8, {120});
+  conv.small("w", {3, 2, 3, 3}, onnx::TensorProto::INT8).floats("ws", {}, {0.01f}).small("wz", {}, onnx::TensorProto::INT8, {0});
+  conv.node("QuantizeLinear", {"x", "scale", "zp"}, {"q"});
+  conv.node("QLinearConv", {"q", "scale", "zp", "w", "ws", "wz", "scale", "zp"}, {"c"}, {ints("pads", {1, 1, 1, 1})});
+  conv.node("QLinearGlobalAveragePool", {"c", "scale", "zp", "scale", "zp"}, {"g"}, {}, "", "com.microsoft");
+  conv.node("DequantizeLinear", {"g", "scale", "zp"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(conv, {{{"x", {1, 2, 5, 6}}}, {{"x", {2, 2, 7, 4}}}}), "f32[N1,3,1,1]");
+}
+
 // What the sizes decide is refused by node, not guessed.
 TEST(FreeDims, RefusesWhatDependsOnSizes) {
   testing::Model squeezed = sequence();
@@ -121,7 +224,14 @@ TEST(FreeDims, RefusesWhatDependsOnSizes) {
   EXPECT_NE(freeType(squeezed, {}).find("whether dim 0 is 1 depends on N1"), std::string::npos);
   testing::Model hard = sequence();
   hard.node("Hardmax", {"x"}, {"y"}, {integer("axis", 0)}).output("y");
-  EXPECT_NE(freeType(hard, {}).find("Hardmax of f32[N1,N2,8], whose dims are free"), std::string::npos);
+  EXPECT_NE(freeType(hard, {}).find("the dim that is searched must be known when the model is loaded, but it is N1"), std::string::npos);
+  testing::Model listed = sequence();
+  listed.node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1)}).node("SequenceAt", {"list", "first"}, {"y"});
+  listed.int64s("first", Ints{}, {0}).output("y");
+  EXPECT_NE(freeType(listed, {}).find("the size of what is split must be known"), std::string::npos);
+  testing::Model filtered;
+  filtered.input("x", {-1, 2, -2, -3}).input("w", {3, 2, -4, 3}).node("Conv", {"x", "w"}, {"y"}).output("y");
+  EXPECT_NE(freeType(filtered, {}).find("weight f32[3,2,N4,3], whose dims are free"), std::string::npos);
 }
 
 // Sizes that a node cannot take are found when they are bound.
