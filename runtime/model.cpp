@@ -75,12 +75,7 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
     import.values = options.values;
     import.freeDims = options.freeDims;
     QC_ASSIGN(Graph graph, importOnnxFile(path, import));
-    return Model(std::move(graph), name, [path, options](const Shapes& shapes) {
-      LoadOptions other = options;
-      for (const auto& [input, sizes] : shapes)
-        if (!other.values.contains(input)) other.shapes[input] = sizes;
-      return load(path, other);
-    });
+    return Model(std::move(graph), name);
   });
 }
 

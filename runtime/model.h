@@ -2,7 +2,6 @@
 // qcompile.h shows them in one example.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -31,11 +30,7 @@ struct LoadOptions {
 
 class Model {
  public:
-  // How the same model is made for other shapes of its inputs.
-  using Reshaper = std::function<Result<Model>(const Shapes&)>;
-
-  Model(Graph graph, std::string name, Reshaper reshaper = {})
-      : graph_(std::move(graph)), name_(std::move(name)), reshaper_(std::move(reshaper)) {}
+  Model(Graph graph, std::string name) : graph_(std::move(graph)), name_(std::move(name)) {}
 
   // As imported, or in quantize/dequantize form once quantized.
   const Graph& graph() const { return graph_; }
@@ -45,13 +40,9 @@ class Model {
   bool isQuantized() const;  // holds quantize or dequantize nodes
   std::string text() const { return graph_.str(); }
 
-  // For inputs of other shapes, from the file it was loaded from; empty for models that were not loaded from ONNX.
-  const Reshaper& reshaper() const { return reshaper_; }
-
  private:
   Graph graph_;
   std::string name_;
-  Reshaper reshaper_;
 };
 
 // By suffix: .onnx, or .qir with its payloads.

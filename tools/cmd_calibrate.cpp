@@ -116,7 +116,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   CalibrateOptions options;
   QC_ASSIGN(options.shard, parseShard(o.shard));
   QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
-  QC_ASSIGN(const Model model, o.model.load());
+  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
   QC_ASSIGN(const QConfigMapping rules, o.rules.load());
   QC_ASSIGN(const Dataset samples, o.data.open(model));
   options.limit = o.limit;

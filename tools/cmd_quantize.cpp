@@ -165,7 +165,7 @@ Status refuseEmpty(const Dataset& samples, const InputReport& fed) {
   return fail(ErrorCode::kInvalidData, "sample '{}' holds no elements, nor does any of the others give a value to calibrate with",
               samples.sampleName(0))
       .on(fed.sources[0].inputs[0].name)
-      .help("bind sizes other than 0, or prepare the data again");
+      .help("prepare the data again");
 }
 
 // What works on the ranges of values, where the rules ask for none.
@@ -346,8 +346,7 @@ std::string whyUnmeasured(const QuantizeFlags& o, const QuantizedModel& result, 
   if (samples.size() == 0)
     return "without samples weights are rounded to the nearest, biases are not corrected and nothing is measured; add -d SOURCE for all of "
            "that";
-  return "no layer was compared with the float model's: none of the samples has the shape that the model was loaded for; load it for "
-         "theirs (--shape)";
+  return "no layer was compared with the float model's: there is none that rounds its result";
 }
 
 // Those of -d as far as they are used, then those of --check.
@@ -375,7 +374,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_TRY(o.recovery.follow(rules));
   QC_TRY(checkEffects(o, verb));
-  QC_ASSIGN(Model model, o.model.load());
+  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
   Dataset samples;
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));

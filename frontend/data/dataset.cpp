@@ -18,12 +18,6 @@ namespace fs = std::filesystem;
 constexpr int64_t kNoLimit = 1'000'000'000'000;
 constexpr int64_t kMaxSamples = int64_t{1} << 40;
 
-// Sizes of the same elements with as many dims as the input has, less leading ones; nothing where that cannot be.
-std::optional<std::vector<int64_t>> ofRank(std::vector<int64_t> sizes, size_t rank) {
-  while (sizes.size() > rank && sizes.front() == 1) sizes.erase(sizes.begin());
-  return sizes.size() == rank ? std::optional(std::move(sizes)) : std::nullopt;
-}
-
 // Sizes for the dims of an input that hold the same elements in the same order: dims of 1 are put in or left out, and the last dims are
 // matched first, so that what an array lacks are leading ones.  Nothing where its sizes are others.
 class Matching {
@@ -82,24 +76,17 @@ std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const 
   return std::nullopt;
 }
 
-struct FitOptions {
-  bool anySize = false;  // the model may be had at other sizes
-  bool stated = false;   // whoever gave the array says that its sizes are those it is to have
-};
-
 // The array as the input wants it: in its dtype and sizes, dims of 1 put in or left out.  The order of the elements is never taken for
-// another.
-Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample, const FitOptions& options) {
+// another.  stated: whoever gave the array says that its sizes are those it is to have.
+Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample, bool stated) {
   if (t.numElements() > 0 && !t.data())
     return fail(ErrorCode::kInvalidData, "sample '{}' has a tensor without bytes", sample).on(input.name);
-  std::optional<std::vector<int64_t>> sizes = Matching::of(t.sizes(), input.shape);
+  const std::optional<std::vector<int64_t>> sizes = Matching::of(t.sizes(), input.shape);
   if (!sizes) {
-    const std::optional<std::string> layout = options.stated ? std::nullopt : otherLayout(t.sizes(), input.shape);
-    if (options.anySize && !layout) sizes = ofRank(t.sizes(), input.shape.size());
-    if (!sizes)
-      return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(input.shape))
-          .on(input.name)
-          .help(layout ? *layout : "prepare the data for the model's shape");
+    const std::optional<std::string> layout = stated ? std::nullopt : otherLayout(t.sizes(), input.shape);
+    return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(input.shape))
+        .on(input.name)
+        .help(layout ? *layout : "prepare the data for the model's shape");
   }
   if (t.dtype() == input.dtype) return t.reshaped(*sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))
@@ -152,14 +139,10 @@ Result<Dataset> Dataset::of(std::shared_ptr<const SampleSource> source, std::str
 }
 
 Result<std::map<std::string, Tensor>> Dataset::sample(int64_t i) const {
-  return withoutExceptions([&] { return sampleFor(i, false); });
+  return withoutExceptions([&] { return sampleFor(i); });
 }
 
-Result<std::map<std::string, Tensor>> Dataset::sampleOfAnySize(int64_t i) const {
-  return withoutExceptions([&] { return sampleFor(i, true); });
-}
-
-Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize) const {
+Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i) const {
   const DefinedArithmetic defined;
   if (i < 0 || i >= size()) return fail(ErrorCode::kInvalidArgument, "there is no sample {}: the set has {}", i, size());
   const Entry& e = nth(entries_, i);
@@ -171,7 +154,7 @@ Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i, bool anySize
   for (const InputInfo& input : inputs_) {
     const auto it = arrays.find(input.name);
     if (it == arrays.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i)).on(input.name);
-    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), {.anySize = anySize, .stated = source.statesShapes()}));
+    QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), source.statesShapes()));
   }
   return result;
 }

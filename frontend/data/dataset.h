@@ -78,10 +78,9 @@ class Dataset {
   Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
   Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one
   static bool isLeftOut(int64_t i, int64_t size) { return (i + 1) % std::clamp<int64_t>(size, 1, 5) == 0; }
-  // Every input of the model, with its dtype and sizes.  Error: there is no sample i.
+  // Every input of the model, with its dtype and sizes, which are the sample's own where the input's dims are free.  Error: there is no
+  // sample i.
   Result<std::map<std::string, Tensor>> sample(int64_t i) const;
-  // The same, but sizes may be others of the same rank.
-  Result<std::map<std::string, Tensor>> sampleOfAnySize(int64_t i) const;
   std::string sampleName(int64_t i) const;  // empty: there is no sample i
   int64_t sampleIndex(int64_t i) const;     // -1: there is none; position in its source, skipped ones counted: what labels by index mean
   // 16 hex digits over the settings of the sources and the names of the first `count` samples, folders aside: equal where the same set
@@ -93,7 +92,7 @@ class Dataset {
     int source;
     int64_t index;
   };
-  Result<std::map<std::string, Tensor>> sampleFor(int64_t i, bool anySize) const;
+  Result<std::map<std::string, Tensor>> sampleFor(int64_t i) const;
   Status add(std::shared_ptr<const SampleSource> source, std::string name, std::string settings, int64_t skip, int64_t limit);
 
   std::vector<std::shared_ptr<const SampleSource>> sources_;

@@ -6,12 +6,10 @@
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
-#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/channel_statistics.h"
 #include "runtime/workflow/calibrate.h"
 #include "runtime/workflow/compare.h"
-#include "runtime/workflow/other_shapes.h"
 #include "runtime/workflow/recover.h"
 #include "runtime/workflow/taps.h"
 
@@ -38,29 +36,6 @@ Result<Graph> balancedGraph(Graph graph, const ChannelsByValue& channels, const 
   return graph;
 }
 
-// "choose("smooth-quant", "off") and choose("equalize", "off")"
-std::string allOff() {
-  std::string text;
-  for (const Recipe& recipe : recipes())
-    if (recipe.movesChannels()) text += fmt::format("{}choose(\"{}\", \"{}\")", text.empty() ? "" : " and ", recipe.name, recipe.off);
-  return text;
-}
-
-// The balanced model at other shapes: by the same channels, so that its weights are the same.
-Model::Reshaper balancedReshaper(const PreparedModel& model, const ChannelsByValue& channels, const Ways& ways) {
-  if (!model.reshaper) return {};
-  return [reshaper = model.reshaper, name = model.name, graph = model.simplified, channels, ways](const Shapes& shapes) -> Result<Model> {
-    QC_ASSIGN(Graph other, simplifiedAt(reshaper, shapes));
-    for (const auto& [value, found] : channels)
-      if (!sameValue(other, *graph->findValue(value)))
-        return fail(ErrorCode::kUnsupported, "this value does not exist at the shapes of a sample")
-            .on(value)
-            .help(fmt::format("calibrate with {}, or with samples of the model's shape", allOff()));
-    QC_ASSIGN(Graph balanced, balancedGraph(std::move(other), channels, ways));
-    return Model(std::move(balanced), name);
-  };
-}
-
 struct Balancing {
   PreparedModel model;
   const RecoverOptions& options;
@@ -69,8 +44,7 @@ struct Balancing {
 
   Result<PreparedModel> at(const Ways& ways, const ChannelsByValue& channels) const {
     QC_ASSIGN(Graph graph, balancedGraph(model.simplified->clone(), channels, ways));
-    return prepareModel(Model(std::move(graph), model.name, balancedReshaper(model, channels, ways)), *model.rules,
-                        {.insertions = model.insertions, .simplified = true});
+    return prepareModel(Model(std::move(graph), model.name), *model.rules, {.insertions = model.insertions, .simplified = true});
   }
 
   // What the outputs of the int8 model have on samples that its ranges have not seen, in dB; nothing when none of those has its shapes.
@@ -149,35 +123,15 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
   std::vector<ChannelObserver> whole, parted;
   for (size_t k = 0; k < names.size(); ++k) whole.emplace_back(nth(graph.findValue(names[k])->type().shape, axes[k]).size(), axes[k]);
   parted = whole;
-  struct There {
-    Taps taps;
-    std::vector<size_t> values;  // which of the names; others are folded away at these shapes
-  };
-  const auto tapsAt = [&](const Shapes& shapes) -> Result<There> {
-    const bool own = hasFreeDims(graph) || shapes == inputShapes(graph);
-    QC_ASSIGN(const Graph other, own ? Result<Graph>(graph.clone()) : simplifiedAt(model.reshaper, shapes));
-    std::vector<std::string> present;
-    std::vector<size_t> values;
-    for (size_t k = 0; k < names.size(); ++k) {
-      const Value* value = sameValue(other, *graph.findValue(names[k]));
-      if (!value) continue;
-      present.push_back(value->name());
-      values.push_back(k);
-    }
-    QC_ASSIGN(Taps taps, Taps::open(other, present, {.threads = options.threads}));
-    return There{std::move(taps), std::move(values)};
-  };
-  PerShapes<There> taps;
+  QC_ASSIGN(Taps taps, Taps::open(graph, names, {.threads = options.threads}));
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
-    QC_ASSIGN(const TensorMap sample, anySample(graph, model.reshaper, samples, indices[i]));
-    QC_ASSIGN(There * there, taps.at(hasFreeDims(graph) ? Shapes() : shapesOf(sample), tapsAt));
-    QC_TRY(there->taps.run(sample));
+    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
+    QC_TRY(taps.run(sample));
     options.tell("channels", i + 1, indices.size());
-    for (size_t v = 0; v < there->values.size(); ++v) {
-      const size_t k = there->values[v];
-      whole[k].add(there->taps.value(v));
-      if (own.size() > 0 && isSeen(indices[i])) parted[k].add(there->taps.value(v));
+    for (size_t k = 0; k < names.size(); ++k) {
+      whole[k].add(taps.value(k));
+      if (own.size() > 0 && isSeen(indices[i])) parted[k].add(taps.value(k));
     }
   }
   Balancing easing{std::move(model), options, seen, options.check ? *options.check : own, {}, {}};

@@ -14,7 +14,7 @@
 #include "ir/memory_limit.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
-#include "runtime/workflow/other_shapes.h"
+#include "runtime/workflow/per_shapes.h"
 
 namespace qc {
 namespace {
@@ -24,7 +24,7 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 class Calibration {
  public:
   Calibration(const PreparedModel& model, const Dataset& samples, const CalibrateOptions& options)
-      : reshaper_(model.reshaper), prepared_(*model.observed), samples_(samples), options_(options) {}
+      : prepared_(*model.observed), samples_(samples), options_(options) {}
 
   Result<Ranges> run() {
     QC_TRY(chooseSamples());
@@ -75,20 +75,17 @@ class Calibration {
     Session session;
     std::vector<Port> inputs;
     std::vector<Tensor> outputs;  // of the model, then the values that the observer of the layers sees
-    std::vector<int> layers;      // for each of those its place among the outputs; -1: folded away at these shapes
   };
 
   Result<Runner> runnerAt(const Shapes& shapes) {
-    QC_ASSIGN(Graph graph, observedAt(shapes));
-    std::vector<int> layers;
+    QC_ASSIGN(Graph graph, boundGraph(prepared_, shapes));
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
     if (watchesLayers_)
       for (const std::string& name : options_.layers->values()) {
-        Value* value = sameValue(graph, *prepared_.findValue(name));
-        layers.push_back(value ? static_cast<int>(outputs.size()) : -1);
-        if (!value) continue;
-        outputs.push_back(value);
+        Value* value = graph.findValue(name);
+        const Node* producer = value->producer();
+        outputs.push_back(producer && producer->is("observe") ? producer->operand(0) : value);
         names.push_back(fmt::format("layer_{}", outputs.size()));
       }
     graph.setOutputs(std::move(outputs));
@@ -100,28 +97,9 @@ class Calibration {
     int64_t bytes = 0;
     for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
     QC_TRY(checkMemory(bytes, "the outputs"));
-    Runner runner{std::move(session), exe.inputs(), {}, std::move(layers)};
+    Runner runner{std::move(session), exe.inputs(), {}};
     for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
     return runner;
-  }
-
-  // The model at these shapes, with the same observers at the same values.
-  Result<Graph> observedAt(const Shapes& shapes) {
-    if (hasFreeDims(prepared_)) return boundGraph(prepared_, shapes);
-    if (shapes == inputShapes(prepared_)) return prepared_.clone();
-    QC_ASSIGN(Graph graph, simplifiedAt(reshaper_, shapes));
-    for (const Node* observe = prepared_.front(); observe; observe = observe->next()) {
-      if (!observe->is("observe")) continue;
-      Value* value = sameValue(graph, *observe->operand(0));
-      if (!value) continue;
-      Builder b(graph);
-      b.before(value->producer() ? value->producer()->next() : graph.front());
-      QC_ASSIGN(Value * watched, b.create("observe", {value}, observe->attrs()));
-      watched->producer()->annotation() = observe->annotation();
-      value->replaceAllUsesWith(watched);
-      watched->producer()->setOperand(0, value);
-    }
-    return graph;
   }
 
   // Goes on where the checkpoint ends.
@@ -163,21 +141,15 @@ class Calibration {
                 "sample '{}' is {} and holds no elements, nor does any of the others give a value to calibrate with", emptySample_,
                 emptyType_)
         .on(emptyInput_)
-        .help("bind sizes other than 0, or prepare the data again");
+        .help("prepare the data again");
   }
 
   Status observeSample() {
-    QC_ASSIGN(const TensorMap sample, anySample(prepared_, reshaper_, samples_, next_));
+    QC_ASSIGN(const TensorMap sample, samples_.sample(next_));
     auto made = runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); });
     if (!made) {
-      for (const auto& [name, tensor] : sample)
-        if (tensor.numElements() == 0)
-          return fail(ErrorCode::kInvalidData,
-                      "sample '{}' is {} and holds no elements, and at that shape values that were moved between layers are gone",
-                      samples_.sampleName(next_), tensor.type().str())
-              .on(name)
-              .help("leave that sample out");
-      return tl::make_unexpected(std::move(made).error());
+      const Error& e = made.error();
+      return fail(e.code(), "sample '{}': {}", samples_.sampleName(next_), e.message()).at(e.node()).on(e.tensor()).help(e.remedy());
     }
     Runner* const runner = *made;
     // Without folders, which differ between the machines that shards run on.
@@ -200,15 +172,12 @@ class Calibration {
     };
     QC_TRY(runner->session.run(inputs, runner->outputs, observe));
     if (watchesLayers_) {
-      std::vector<Tensor> seen;
-      for (const int at : runner->layers) seen.push_back(at < 0 ? Tensor() : nth(runner->outputs, at));
-      options_.layers->see(next_, seen);
+      options_.layers->see(next_, std::span(runner->outputs).last(options_.layers->values().size()));
     }
     ranges_.countSample();
     return {};
   }
 
-  const Model::Reshaper& reshaper_;
   const Graph& prepared_;
   const Dataset& samples_;
   const CalibrateOptions& options_;

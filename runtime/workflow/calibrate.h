@@ -39,7 +39,8 @@ struct CalibrateOptions {
 };
 
 // Runs the samples through the float model and collects the range of every value that the rules want observed.
-// Memory does not grow with the number of samples.  Samples may have any shape that a model loaded from ONNX takes.
+// Memory does not grow with the number of samples.  Samples may have any shape that the model takes: free
+// dims have the sizes of each.
 Result<Ranges> calibrate(const Model& model, const QConfigMapping& rules, const Dataset& samples, const CalibrateOptions& options = {});
 // The same with a quantizer of one's own in place of rules (X86Quantizer, ComposableQuantizer, ...).
 Result<Ranges> calibrate(const Model& model, Quantizer& quantizer, const Dataset& samples, const CalibrateOptions& options = {});

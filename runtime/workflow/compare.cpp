@@ -8,22 +8,10 @@
 #include "ir/qmath.h"
 #include "quantizer/signal_error.h"
 #include "runtime/workflow/layer_observer.h"
-#include "runtime/workflow/other_shapes.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
-
-// The first of these samples, by index, that the graph runs as it is.
-Result<std::vector<TensorMap>> fittingSamples(const Graph& graph, const Dataset& samples, const std::vector<int64_t>& indices,
-                                              int64_t count) {
-  std::vector<TensorMap> fitting;
-  for (size_t i = 0; i < indices.size() && static_cast<int64_t>(fitting.size()) < count; ++i) {
-    QC_ASSIGN(TensorMap sample, samples.sampleOfAnySize(indices[i]));
-    if (takes(graph, sample)) fitting.push_back(std::move(sample));
-  }
-  return fitting;
-}
 
 Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
   const DefinedArithmetic defined;
@@ -55,20 +43,17 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
     params.push_back(nullptr);
     layers.push_back({quantized.outputNames()[i], "output", 0, 0});
   }
-  QC_ASSIGN(std::vector<TensorMap> fitting,
-            fittingSamples(prepared, samples, spreadSamples(samples.size(), options.samples), options.samples));
-  if (fitting.empty()) {
-    QC_ASSIGN(fitting, fittingSamples(prepared, samples, spreadSamples(samples.size(), samples.size()), options.samples));
-  }
-  result.samples = static_cast<int64_t>(fitting.size());
-  if (fitting.empty()) return Comparison();
+  const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
+  result.samples = static_cast<int64_t>(indices.size());
+  if (indices.empty()) return Comparison();
   QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
   QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
   std::vector<Sums> sums(layers.size());
-  for (size_t i = 0; i < fitting.size(); ++i) {
+  for (size_t i = 0; i < indices.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     if (options.progress) options.progress(static_cast<int64_t>(i) + 1, result.samples);
-    QC_TRY(reference.run(fitting[i]));
-    QC_TRY(int8.run(fitting[i]));
+    QC_TRY(reference.run(sample));
+    QC_TRY(int8.run(sample));
     for (size_t k = 0; k < layers.size(); ++k) {
       const Tensor &x = reference.value(k), &y = int8.value(k);
       if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;

@@ -12,7 +12,6 @@
 #include "ir/op_def.h"
 #include "quantizer/rules/spec_json.h"
 #include "runtime/workflow/first_layer_check.h"
-#include "runtime/workflow/other_shapes.h"
 
 namespace qc {
 namespace {
@@ -183,7 +182,7 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
       for (const Value* v : model.graph().inputs()) surveys.emplace_back(v->name(), v->type().dtype, heldBy(v));
       QC_ASSIGN(FirstLayerCheck layer, FirstLayerCheck::open(model));
       for (int64_t i = 0; i < some.size(); ++i) {
-        QC_ASSIGN(const auto sample, anySample(model.graph(), model.reshaper(), some, i));
+        QC_ASSIGN(const auto sample, some.sample(i));
         for (size_t k = 0; k < surveys.size(); ++k)
           if (const auto it = sample.find(model.graph().inputs()[k]->name()); it != sample.end()) surveys[k].see(it->second);
         QC_TRY(layer.see(sample));
@@ -197,7 +196,7 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
       bool ofUnits = false;
       for (const Survey& survey : surveys) {
         const FedInput& fed = source.inputs.emplace_back(survey.fed());
-        if (fed.elements == 0) warn(fed.name, "the samples hold no elements; bind sizes other than 0, or prepare the data again");
+        if (fed.elements == 0) warn(fed.name, "the samples hold no elements; prepare the data again");
         if (fed.dtype != DType::f32 || fed.elements == 0) continue;
         if (fed.nonFinite > 0) warn(fed.name, fmt::format("{} of {} values are not finite", fed.nonFinite, fed.elements));
         if (fed.nonFinite == fed.elements) continue;

@@ -27,33 +27,6 @@ Status refuseNaN(const Graph& graph) {
   return {};
 }
 
-// Those in front of step `prepare`: they act on the float graph as well.
-Result<Pipeline> inFrontOfPrepare(const PassInsertions& insertions) {
-  QC_ASSIGN(const Pipeline prepare, Pipeline::parse("prepare"));
-  QC_ASSIGN(const Pipeline whole, withInsertions(prepare, insertions));
-  Pipeline front;
-  for (const Pipeline::Step& step : whole.steps()) {
-    if (!step.guest) break;
-    front.add(step);
-  }
-  return front;
-}
-
-// The model at other shapes has the passes that were inserted on the way to the graph that is observed.
-Model::Reshaper insertedReshaper(const Model::Reshaper& reshaper, const PrepareOptions& options) {
-  if (!reshaper || options.insertions.empty() || options.simplified) return reshaper;
-  return [reshaper, insertions = options.insertions](const Shapes& shapes) -> Result<Model> {
-    QC_ASSIGN(const Model other, guarded("the reshaper of the model", [&] { return reshaper(shapes); }));
-    Graph graph = other.graph().clone();
-    PassContext cx;
-    cx.provide(insertions);
-    QC_TRY(runPipeline("simplify", graph, cx));
-    QC_ASSIGN(Pipeline front, inFrontOfPrepare(insertions));
-    QC_TRY(PassManager(std::move(front)).run(graph, cx));
-    return Model(std::move(graph), other.name());
-  };
-}
-
 Result<CoverageReport> decided(Quantizer& quantizer, Graph& graph) {
   return guarded("the quantizer", [&]() -> Result<CoverageReport> {
     QC_TRY(quantizer.transform(graph));
@@ -80,7 +53,6 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
   cx.provide(options.insertions);
   QC_TRY(runPipeline("prepare", graph, cx));
   return PreparedModel{.name = model.name(),
-                       .reshaper = insertedReshaper(model.reshaper(), options),
                        .rules = std::move(rules),
                        .simplified = std::make_shared<const Graph>(std::move(simplified)),
                        .observed = std::make_shared<const Graph>(std::move(graph)),

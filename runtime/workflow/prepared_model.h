@@ -17,7 +17,6 @@ namespace qc {
 
 struct PreparedModel {
   std::string name;
-  Model::Reshaper reshaper;                 // the float model at other shapes; empty: it has one shape
   std::optional<QConfigMapping> rules;      // none: a quantizer of one's own decided
   std::shared_ptr<const Graph> simplified;  // float, without annotations
   std::shared_ptr<const Graph> observed;    // the same, annotated and with observers in place

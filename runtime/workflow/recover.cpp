@@ -7,7 +7,6 @@
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "quantizer/rules/nearest.h"
-#include "runtime/workflow/other_shapes.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
@@ -60,12 +59,10 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   observer.watch(graph, layers, samples.size());
   QC_ASSIGN(Taps taps, Taps::open(graph, observer.values(), {.threads = options.threads}));
   size_t done = 0;
-  const std::vector<Tensor> nothing(taps.size());
   for (const int64_t index : observer.samples()) {
-    QC_ASSIGN(const TensorMap sample, samples.sampleOfAnySize(index));
-    const bool fits = takes(graph, sample);
-    if (fits) QC_TRY(taps.run(sample));
-    observer.see(index, fits ? taps.values() : nothing);
+    QC_ASSIGN(const TensorMap sample, samples.sample(index));
+    QC_TRY(taps.run(sample));
+    observer.see(index, taps.values());
     options.tell("weights and biases", ++done, observer.samples().size());
   }
   return std::move(observer).take();

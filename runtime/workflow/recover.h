@@ -53,8 +53,7 @@ Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& sample
 // The recipes of layers.  Edits a graph with observers whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);
 
-// The statistics of what these layers read, by name of the layer, in a graph where their results have kept their names.  Samples of other
-// shapes than the graph's are passed over.
+// The statistics of what these layers read, by name of the layer, in a graph where their results have kept their names.
 Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<const Node*>& layers, const Dataset& samples,
                                         const RecoverOptions& options, bool products);
 

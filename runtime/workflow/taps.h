@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "runtime/executable.h"
-#include "runtime/workflow/other_shapes.h"
+#include "runtime/workflow/per_shapes.h"
 
 namespace qc {
 

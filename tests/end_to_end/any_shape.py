@@ -95,6 +95,61 @@ def samples(work, model):
     return sources
 
 
+def scores(work, model, x, batch, steps):
+    write_npy(work / "x.npy", (batch, steps, WIDTH), x)
+    run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out")
+    return values(work / "out/mean.npy"), values(work / "out/steps.npy")
+
+
+def quantized(work, model, sources):
+    """One int8 file from samples of several lengths: it has the free dims, and runs at any; ranges may be shared out and joined."""
+    report = json.loads(run("quantize", model, *sources, "-o", work / "q.onnx", "--json").stdout)
+    assert report["samples"] == 6 and sum(row["int8"] for row in report["coverage"]) >= 2, report["coverage"]
+    assert report["layers"] and all(layer["sqnr_db"] > 25 for layer in report["layers"]), report["layers"]
+    shown = json.loads(run("inspect", work / "q.onnx", "--json").stdout)
+    assert shown["quantized"] and [d["symbol"] for d in shown["free"]] == ["batch", "steps of x"], shown
+    assert shown["outputs"][0]["type"] == f"f32[batch,{CLASSES}]", shown
+    for engine in ("jit", "interpreter"):
+        run("run", work / "q.onnx", *sources, "--output-dir", work / engine, "--engine", engine)
+    assert values(work / "jit/mean.npy") == values(work / "interpreter/mean.npy")
+    for steps in (1, 3, 12):  # 12 is longer than any sample
+        x = drawn(steps + 50, 4 * steps * WIDTH)
+        both = [struct.unpack(f"<{4 * CLASSES}f", scores(work, m, x, 4, steps)[0]) for m in (model, work / "q.onnx")]
+        assert all(abs(a - b) < 0.15 for a, b in zip(*both)), both
+        # A batch has the bytes of its samples alone.
+        whole = scores(work, work / "q.onnx", x, 4, steps)
+        alone = [scores(work, work / "q.onnx", x[i * steps * WIDTH:(i + 1) * steps * WIDTH], 1, steps) for i in range(4)]
+        assert whole == tuple(b"".join(parts) for parts in zip(*alone)), steps
+    run("calibrate", model, *sources, "-o", work / "whole.qcal")
+    for i in range(2):
+        run("calibrate", model, *sources, "--shard", f"{i}/2", "-o", work / f"part{i}.qcal")
+    run("merge", work / "part0.qcal", work / "part1.qcal", "-o", work / "joined.qcal")
+    assert (work / "whole.qcal").read_bytes() == (work / "joined.qcal").read_bytes()
+    run("quantize", model, "--ranges", work / "joined.qcal", "-o", work / "r.onnx")
+    assert [d["symbol"] for d in json.loads(run("inspect", work / "r.onnx", "--json").stdout)["free"]] == ["batch", "steps of x"]
+    run("quantize", model, "--mode", "dynamic", "-o", work / "d.onnx")
+    scores(work, work / "d.onnx", drawn(1, 2 * 9 * WIDTH), 2, 9)
+    # --shape fixes a dim, of samples and file.
+    run("quantize", model, "-d", sources[1], "--shape", "steps of x=3", "-o", work / "fixed.onnx")
+    assert [d["symbol"] for d in json.loads(run("inspect", work / "fixed.onnx", "--json").stdout)["free"]] == ["batch"]
+    other = run("quantize", model, *sources, "--shape", "steps of x=3", "-o", work / "fixed.onnx", code=1).stderr
+    assert "s1.npy[0]' is f32[1,7,8], the model takes [batch,3,8]" in other, other
+
+
+def bound_all_the_same(work):
+    """A model whose dims cannot stay free is taken at one shape, which is said, with the node that needs it."""
+    nodes = [onnx_bytes.node("Squeeze", ["x"], ["s"], name="/head/Squeeze"), onnx_bytes.node("Neg", ["s"], ["y"])]
+    model = work / "squeeze.onnx"
+    model.write_bytes(onnx_bytes.model(nodes, [onnx_bytes.port("x", "N", "T", 4)], [onnx_bytes.port("y", "T", 4)], opset=11))
+    write_npy(work / "x.npy", (1, 5, 4), drawn(1, 20))
+    done = run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out")
+    assert "y f32[5,4]" in done.stdout, done.stdout
+    for part in ("note: ", "is taken at x f32[1,5,4], its dims cannot stay free: node '/head/Squeeze'", "depends on"):
+        assert part in done.stderr, done.stderr
+    text = run("quantize", model, "-d", "random:2", "-o", work / "s.onnx", code=1).stderr
+    assert "has to be bound, its dims cannot stay free: node '/head/Squeeze'" in text and "--shape T=N" in text, text
+
+
 def mistakes(work, model):
     """What does not fit is named: input, dim, node and sizes; no flag but those that were given."""
     write_npy(work / "x.npy", (1, 5, WIDTH), drawn(1, 5 * WIDTH))
@@ -153,7 +208,8 @@ def main():
         model = work / "net.onnx"
         model.write_bytes(net())
         arrays(work, model)
-        samples(work, model)
+        quantized(work, model, samples(work, model))
+        bound_all_the_same(work)
         mistakes(work, model)
         in_text_form(work)
     print("any shape: passed")

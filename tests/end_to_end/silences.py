@@ -110,8 +110,8 @@ def nothing_in_samples(work):
     done = run("calibrate", MODEL, "-d", f"testdata:{work}/digits", "-o", work / "one.qcal")
     assert "input 'image': 1 of 12 samples are empty" in done.stderr, done.stderr
     done = run("quantize", MODEL, "-d", f"testdata:{work}/digits", "-o", work / "one.onnx", "--ranges", work / "one.qcal")
-    refused = run("quantize", MODEL, "-d", f"testdata:{work}/digits", "-o", work / "one.onnx", code=1).stderr
-    assert "tensor 'image': sample 'test_data_set_07' is f32[0,1,16,16] and holds no elements" in refused and "leave that sample out" in refused, refused
+    done = run("quantize", MODEL, "-d", f"testdata:{work}/digits", "-o", work / "one.onnx")
+    assert "input 'image': 1 of 12 samples are empty" in done.stderr, done.stderr
     assert "nan" not in (work / "one.qcal").read_text().lower()
 
 

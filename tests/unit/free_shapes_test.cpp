@@ -169,7 +169,7 @@ TEST(FreeShapes, WhatTheModelDoesNotTakeIsSaid) {
   wrong[3]["m"] = Tensor(DType::f32, {2, 11});
   const auto ranges = calibrate(net(), defaultQConfigMapping(Backend::x86), memoryDataset(wrong, net()).value());
   ASSERT_FALSE(ranges);
-  EXPECT_THAT(ranges.error().render(), HasSubstr("tensor 'm': dim 1 is 2*T, here 10, and 11 was given"));
+  EXPECT_THAT(ranges.error().render(), HasSubstr("tensor 'm': sample 'memory 3': dim 1 is 2*T, here 10, and 11 was given"));
   const auto files = openDataset({"random:2"}, net());
   ASSERT_FALSE(files);
   EXPECT_THAT(files.error().render(), HasSubstr("dim 1 of 'x' [N,T,8], dim 1 of 'm' [N,2*T] are free, and noise has no sizes of its own"));

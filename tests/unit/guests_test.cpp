@@ -326,11 +326,6 @@ TEST(Guests, Onlookers) {
   EXPECT_THAT(
       message(compareLayers(*prepared.simplified, *prepared.simplified, samples, {.progress = [](int64_t, int64_t) { throwing(); }})),
       HasSubstr("threw: no licence"));
-
-  const Model reshaped(model.graph().clone(), "net", [](const Shapes&) -> Result<Model> { throwing(); });
-  Sample larger{{"x", Tensor(DType::f32, {1, 32, 16, 16})}};
-  EXPECT_THAT(message(calibrate(reshaped, rules(), memoryDataset({larger}, reshaped).value())),
-              HasSubstr("the reshaper of the model threw: no licence"));
 }
 
 // ---- output tensors ---------------------------------------------------------------------------
