@@ -1,11 +1,17 @@
 // bench: latency of one model.  With --stdio it speaks a three-line protocol, so that another program can take turns between
 // engines: prints "ready SECONDS" when prepared, then for each line N on stdin runs N times and prints N milliseconds on a line.
+// Over a range of sizes (--shape T=1..512:32) it prints a table; with samples (-d) it runs them one after another, each at its own shape,
+// as a server would, cold start included.
 #include <algorithm>
-#include <chrono>
+#include <charconv>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "passes/lower/bound_graph.h"
 #include "runtime/profile.h"
+#include "runtime/specialize.h"
+#include "runtime/workflow/calibrate.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -15,6 +21,7 @@ namespace {
 struct BenchOptions {
   ModelOptions model;
   EngineOptions engine;
+  DataOptions data;
   bool stdio = false, json = false, layers = false;
   double seconds = 2;
 };
@@ -63,7 +70,141 @@ void printLayers(const std::vector<StepProfile>& steps) {
   fmt::print("{}", table.str());
 }
 
-Status bench(const BenchOptions& o) {
+struct Times {
+  double min = 0, median = 0;
+  size_t runs = 0;
+};
+
+Result<Times> measured(Runner& runner, double seconds) {
+  std::vector<double> times;
+  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
+  for (const double until = now() + seconds; now() < until || times.size() < 10;) {
+    QC_ASSIGN(const double ms, runner.milliseconds());
+    times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  return Times{times.front(), times[times.size() / 2], times.size()};
+}
+
+// --shape SYMBOL=FIRST..LAST:STEP
+struct SizeRange {
+  std::string symbol;
+  std::vector<int64_t> sizes;  // FIRST, FIRST + STEP, .., and LAST
+
+  // Nothing: no range.
+  static Result<std::optional<SizeRange>> parse(const std::string& text) {
+    const size_t equals = text.rfind('='), dots = text.find("..", equals == std::string::npos ? 0 : equals);
+    if (equals == std::string::npos || dots == std::string::npos) return std::optional<SizeRange>();
+    const size_t colon = std::min(text.find(':', dots), text.size());
+    const auto number = [&](size_t begin, size_t end) -> int64_t {
+      int64_t value = -1;
+      const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, value);
+      return error == std::errc() && rest == text.data() + end ? value : -1;
+    };
+    const int64_t first = number(equals + 1, dots), last = number(dots + 2, colon);
+    const int64_t step = colon < text.size() ? number(colon + 1, text.size()) : 1;
+    constexpr int64_t kMost = 1000;
+    if (equals == 0 || first < 0 || last < first || step < 1 || (last - first) / step >= kMost)
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not a range of at most {} sizes", text, kMost)
+          .help("write --shape SYMBOL=1..512:32");
+    SizeRange range{text.substr(0, equals), {}};
+    for (int64_t size = first; size < last; size += std::min(step, last - size)) range.sizes.push_back(size);
+    range.sizes.push_back(last);
+    return std::optional(std::move(range));
+  }
+};
+
+// A row for every size of the symbol; weights are read once.
+Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeRange& range) {
+  QC_ASSIGN(LoadOptions loading, others.options());
+  loading.freeDims = true;
+  QC_ASSIGN(Model model, load(others.path, loading));
+  const Graph graph = model.graph().clone();
+  QC_ASSIGN(const BuildOptions build, o.engine.build());
+  Specializer specializer(std::move(model), {.build = build});
+  nlohmann::json rows = nlohmann::json::array();
+  Table table({range.symbol, "min ms", "median ms", "runs", "prepared in ms"});
+  for (const int64_t size : range.sizes) {
+    QC_ASSIGN(const Shapes shapes, wholeShapes(graph, {{range.symbol, {size}}}));
+    TensorMap inputs;
+    for (const Value* v : graph.inputs()) inputs.emplace(v->name(), Tensor(v->type().dtype, shapes.at(v->name())));
+    const double start = now();
+    QC_ASSIGN(const auto exe, specializer.executableFor(inputs));
+    const double prepared = (now() - start) * 1e3;
+    if (size == range.sizes.front()) noteStepsWithoutKernel(*exe);
+    QC_ASSIGN(Session session, exe->session({.threads = o.engine.threads}));
+    Runner runner(*exe, std::move(session));
+    QC_ASSIGN(const Times times, measured(runner, o.seconds));
+    rows.push_back(
+        {{"size", size}, {"min_ms", times.min}, {"median_ms", times.median}, {"iterations", times.runs}, {"prepare_ms", prepared}});
+    table.add({std::to_string(size), fmt::format("{:.3f}", times.min), fmt::format("{:.3f}", times.median), std::to_string(times.runs),
+               fmt::format("{:.1f}", prepared)});
+  }
+  if (o.json) {
+    printJson({{"symbol", range.symbol}, {"sizes", rows}, {"threads", o.engine.threads}, {"target", build.target.str()}});
+  } else {
+    fmt::print("{}", table.str());
+  }
+  return {};
+}
+
+// All samples once, in their order, each at its own shape.
+Status benchSamples(const BenchOptions& o) {
+  const double start = now();
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(const Dataset data, o.data.open(model));
+  QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
+  const double loaded = (now() - start) * 1e3;
+  std::vector<double> times;
+  double total = 0;
+  Progress progress("bench");
+  for (int64_t i = 0; i < data.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, data.sample(i));
+    const double before = now();
+    QC_TRY(session->run(sample));
+    times.push_back((now() - before) * 1e3);
+    total += times.back();
+    progress.update(i + 1, data.size());
+  }
+  const double first = times.front();
+  std::sort(times.begin(), times.end());
+  const auto percentile = [&](size_t p) { return times[(times.size() * p + 99) / 100 - 1]; };
+  const double peak = static_cast<double>(peakResidentBytes()) / 1e6;
+  if (o.json) {
+    printJson({{"samples", times.size()},
+               {"load_ms", loaded},
+               {"total_ms", total},
+               {"first_ms", first},
+               {"p50_ms", percentile(50)},
+               {"p99_ms", percentile(99)},
+               {"plans", session->model().compiled()},
+               {"peak_mb", peak},
+               {"threads", o.engine.threads}});
+    return {};
+  }
+  fmt::print("{} samples in {:.1f} ms: first {:.2f} ms, p50 {:.3f} ms, p99 {:.3f} ms; {} plans, peak {:.1f} MB, read in {:.1f} ms\n",
+             times.size(), total, first, percentile(50), percentile(99), session->model().compiled(), peak, loaded);
+  return {};
+}
+
+Status bench(const BenchOptions& o, const CLI::App& verb) {
+  std::optional<SizeRange> range;
+  ModelOptions others = o.model;
+  others.shapes.clear();
+  for (const std::string& text : o.model.shapes) {
+    QC_ASSIGN(auto parsed, SizeRange::parse(text));
+    if (parsed && range)
+      return fail(ErrorCode::kInvalidArgument, "two ranges of sizes, '{}' and '{}'", range->symbol, parsed->symbol)
+          .help("give one of them a size");
+    if (!parsed) others.shapes.push_back(text);
+    if (parsed) range = std::move(parsed);
+  }
+  QC_TRY(refuseWithoutEffect(verb, {{"--seconds", o.data.sources.empty(), "with samples, which run once", "leave it out"},
+                                    {"-d", !range, "with a range of sizes", "leave one of them out"},
+                                    {"--layers", !range, "with a range of sizes", "give one size"},
+                                    {"--stdio", !range, "with a range of sizes", "give one size"}}));
+  if (range) return benchRange(o, others, *range);
+  if (!o.data.sources.empty()) return benchSamples(o);
   const double start = now();
   QC_ASSIGN(const Model model, o.model.load());
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
@@ -71,22 +212,15 @@ Status bench(const BenchOptions& o) {
   QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
   Runner runner(exe, std::move(session));
   if (o.stdio) return serve(runner, prepareSeconds);
-  std::vector<double> times;
-  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
-  for (const double until = now() + o.seconds; now() < until || times.size() < 10;) {
-    QC_ASSIGN(const double ms, runner.milliseconds());
-    times.push_back(ms);
-  }
-  std::sort(times.begin(), times.end());
-  const double median = times[times.size() / 2];
+  QC_ASSIGN(const Times times, measured(runner, o.seconds));
   std::vector<StepProfile> layers;
   if (o.layers) {
     QC_ASSIGN(layers, layersOf(exe, o.engine.threads));
   }
   if (o.json) {
-    nlohmann::json j = {{"min_ms", times.front()},
-                        {"median_ms", median},
-                        {"iterations", times.size()},
+    nlohmann::json j = {{"min_ms", times.min},
+                        {"median_ms", times.median},
+                        {"iterations", times.runs},
                         {"threads", o.engine.threads},
                         {"target", exe.program().target().str()},
                         {"prepare_s", prepareSeconds},
@@ -97,7 +231,7 @@ Status bench(const BenchOptions& o) {
     printJson(j);
     return {};
   }
-  fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.front(), median, times.size(), o.engine.threads,
+  fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.min, times.median, times.runs, o.engine.threads,
              exe.program().target().str());
   fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
              megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
@@ -113,12 +247,16 @@ void addBenchCommand(CLI::App& app, int& exitCode) {
   verb->footer("qcompile bench m.int8.onnx --threads 2");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
-  verb->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::NonNegativeNumber);
-  CLI::Option* stdio =
-      verb->add_flag("--stdio", options->stdio, "take turns on request of another program")->excludes(verb->get_option("--seconds"));
-  verb->add_flag("--layers", options->layers, "time of every step")->excludes(stdio);
+  options->data.addTo(*verb, false);
+  verb->get_option("--shape")->description(verb->get_option("--shape")->get_description() + "; a table over a range, SYMBOL=1..512:32");
+  verb->get_option("--data")->description("run these samples once, one after another, each at its own shape: see below");
+  verb->add_option("--seconds", options->seconds, "how long to measure, each size")->check(CLI::NonNegativeNumber);
+  CLI::Option* stdio = verb->add_flag("--stdio", options->stdio, "take turns on request of another program")
+                           ->excludes(verb->get_option("--seconds"))
+                           ->excludes(verb->get_option("--data"));
+  verb->add_flag("--layers", options->layers, "time of every step")->excludes(stdio)->excludes(verb->get_option("--data"));
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(stdio);
-  verb->callback([options, &exitCode] { exitCode = report(bench(*options)); });
+  verb->callback([options, verb, &exitCode] { exitCode = report(bench(*options, *verb)); });
 }
 
 }  // namespace qc::tools

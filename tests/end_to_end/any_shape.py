@@ -136,6 +136,29 @@ def quantized(work, model, sources):
     assert "s1.npy[0]' is f32[1,7,8], the model takes [batch,3,8]" in other, other
 
 
+def bench(work, model, sources):
+    """A table over sizes; samples one after another; what has to be bound."""
+    table = json.loads(run("bench", model, "--shape", "steps of x=1..9:4", "--shape", "batch=2", "--seconds", "0", "--json").stdout)
+    assert table["symbol"] == "steps of x" and [row["size"] for row in table["sizes"]] == [1, 5, 9], table
+    assert all(0 < row["min_ms"] <= row["median_ms"] for row in table["sizes"]), table
+    text = run("bench", model, "--shape", "steps of x=2..9:4", "--seconds", "0").stdout.splitlines()
+    assert [line.split()[0] for line in text[1:]] == ["2", "6", "9"], text
+    served = json.loads(run("bench", work / "q.onnx", *sources, "--json", "--threads", "2").stdout)
+    assert served["samples"] == 6 and served["plans"] == 2 and served["threads"] == 2, served
+    assert 0 < served["p50_ms"] <= served["p99_ms"] and served["first_ms"] <= served["total_ms"] and served["peak_mb"] > 1, served
+    assert "6 samples in" in run("bench", model, *sources).stdout
+    for verb in (("bench",), ("profile",), ("compile", "-o", work / "m.o")):
+        text = run(verb[0], model, *verb[1:], code=1).stderr
+        assert "dim 1 of 'x' [batch,steps of x,8] is free" in text and "--shape steps of x=N" in text, text
+    for args, part in ((("--shape", "steps of x=3..1"), "is not a range"), (("--shape", "steps of x=1..2", "--shape", "batch=1..2"), "two ranges"),
+                       (("--shape", "steps of x=1..2", *sources[:2]), "-d has no effect with a range"), (("--shape", "steps=1..2"), "nor a symbol of one"),
+                       (("--shape", "batch=1..2"), "--shape \"steps of x\"=N"), (("--shape", "steps of x=0..5000"), "at most 1000"),
+                       ((*sources, "--seconds", "1"), "--seconds has no effect with samples")):
+        refused = run("bench", model, *args, code=1).stderr
+        assert part in refused or part.replace('"', "") in refused, refused
+    run("bench", model, *sources[:2], "--layers", code=2)
+
+
 def bound_all_the_same(work):
     """A model whose dims cannot stay free is taken at one shape, which is said, with the node that needs it."""
     nodes = [onnx_bytes.node("Squeeze", ["x"], ["s"], name="/head/Squeeze"), onnx_bytes.node("Neg", ["s"], ["y"])]
@@ -208,7 +231,9 @@ def main():
         model = work / "net.onnx"
         model.write_bytes(net())
         arrays(work, model)
-        quantized(work, model, samples(work, model))
+        sources = samples(work, model)
+        quantized(work, model, sources)
+        bench(work, model, sources)
         bound_all_the_same(work)
         mistakes(work, model)
         in_text_form(work)
