@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ir/files.h"
 
@@ -31,7 +32,7 @@ struct Temporary {
 // Named .STEM.PID.RANDOM.tmp and known from now on; not created.
 TemporaryEntry newTemporary(int parent, const std::string& stem, bool isFolder);
 void removeTemporary(const Temporary& t);
-// Those in the folder that processes which are no more made for this stem.
-void removeLeftovers(int folder, const std::string& stem);
+// Those in the folder that processes which are no more made for one of these stems.  The folder is read once, however many they are.
+void removeLeftovers(int folder, const std::vector<std::string>& stems);
 
 }  // namespace qc

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <unordered_set>
 
 #include "ir/files.h"
 #include "ir/files_internal.h"
@@ -23,6 +24,7 @@ constexpr std::string_view kSuffix = ".tmp";
 constexpr size_t kLongestStem = 180;
 
 std::atomic<Temporary*> list{nullptr};
+std::atomic<int64_t> idle{0};  // entries that may be used again: of thousands that are in use none is looked at
 
 std::string randomHex() {
   uint64_t value = 0;
@@ -30,18 +32,30 @@ std::string randomHex() {
   return fmt::format("{:016x}", value);
 }
 
-std::string prefixOf(const std::string& stem) { return "." + stem.substr(0, kLongestStem) + "."; }
+std::string shortened(const std::string& stem) { return stem.substr(0, kLongestStem); }
 
-// The process that made a file of this name; none: it is not a temporary file of ours.
-std::optional<pid_t> writerOf(std::string_view file, const std::string& prefix) {
-  if (!file.starts_with(prefix) || !file.ends_with(kSuffix)) return std::nullopt;
-  file.remove_prefix(prefix.size());
+struct Leftover {
+  std::string_view stem;
+  pid_t writer;
+};
+
+// What the name of a temporary file of ours says; none: it is not one.
+std::optional<Leftover> leftoverOf(std::string_view file) {
+  constexpr size_t kRandom = 17;  // with its point
+  if (!file.starts_with('.') || !file.ends_with(kSuffix)) return std::nullopt;
+  file.remove_prefix(1);
   file.remove_suffix(kSuffix.size());
+  if (file.size() < kRandom) return std::nullopt;
+  const std::string_view random = file.substr(file.size() - kRandom);
+  if (random[0] != '.' || random.find_first_not_of("0123456789abcdef", 1) != random.npos) return std::nullopt;
+  file.remove_suffix(kRandom);
+  const size_t point = file.rfind('.');
+  if (point == file.npos) return std::nullopt;
   pid_t pid = 0;
-  const auto [end, error] = std::from_chars(file.data(), file.data() + file.size(), pid);
-  const std::string_view random(end, usize(file.data() + file.size() - end));
-  if (error != std::errc() || pid <= 0 || random.size() != 17 || random[0] != '.') return std::nullopt;
-  return random.find_first_not_of("0123456789abcdef", 1) == random.npos ? std::optional(pid) : std::nullopt;
+  const char* end = file.data() + file.size();
+  const auto [stop, error] = std::from_chars(file.data() + point + 1, end, pid);
+  if (error != std::errc() || stop != end || pid <= 0) return std::nullopt;
+  return Leftover{file.substr(0, point), pid};
 }
 
 // With nothing but system calls: handlers of signals use it.
@@ -64,18 +78,20 @@ void removeFolder(int parent, const char* name) {
 void ForgetTemporary::operator()(Temporary* t) const {
   t->live = false;
   t->taken = false;
+  ++idle;
 }
 
 TemporaryEntry newTemporary(int parent, const std::string& stem, bool isFolder) {
   TemporaryEntry entry;
-  for (Temporary* t = list; t && !entry; t = t->next)
+  for (Temporary* t = idle > 0 ? list.load() : nullptr; t && !entry; t = t->next)
     if (bool taken = false; t->taken.compare_exchange_strong(taken, true)) entry.reset(t);
+  if (entry) --idle;
   if (!entry) {
     entry.reset(new Temporary);
     entry->next = list;
     while (!list.compare_exchange_weak(entry->next, entry.get())) continue;
   }
-  const std::string name = fmt::format("{}{}.{}{}", prefixOf(stem), ::getpid(), randomHex(), kSuffix);
+  const std::string name = fmt::format(".{}.{}.{}{}", shortened(stem), ::getpid(), randomHex(), kSuffix);
   entry->isFolder = isFolder;
   entry->parent = parent;
   std::memcpy(entry->name, name.c_str(), name.size() + 1);
@@ -88,14 +104,15 @@ void removeTemporary(const Temporary& t) {
 }
 
 // A writer holds a lock on its file, so that one on another machine, or behind another table of processes, is seen to be alive as well.
-void removeLeftovers(int folder, const std::string& stem) {
-  const std::string prefix = prefixOf(stem);
+void removeLeftovers(int folder, const std::vector<std::string>& stems) {
+  std::unordered_set<std::string> wanted;
+  for (const std::string& stem : stems) wanted.insert(shortened(stem));
   std::error_code error;
   for (std::filesystem::directory_iterator it(fmt::format("/proc/self/fd/{}", folder), error), end; !error && it != end;
        it.increment(error)) {
     const std::string file = it->path().filename().string();
-    const auto pid = writerOf(file, prefix);
-    if (!pid || ::kill(*pid, 0) == 0 || errno != ESRCH) continue;
+    const auto found = leftoverOf(file);
+    if (!found || !wanted.contains(std::string(found->stem)) || ::kill(found->writer, 0) == 0 || errno != ESRCH) continue;
     const Descriptor left(::openat(folder, file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     struct stat info{};
     if (!left || ::fstat(*left, &info) != 0 || info.st_uid != ::geteuid() || ::flock(*left, LOCK_EX | LOCK_NB) != 0) continue;
@@ -147,7 +164,7 @@ Result<TemporaryFolder> TemporaryFolder::create(const std::string& stem) {
   if (error) return fail(ErrorCode::kIo, "there is no folder for temporary files: {}", error.message()).help("set TMPDIR");
   auto impl = std::make_unique<Impl>();
   QC_ASSIGN(impl->parent, openFolder(parent.string()));
-  removeLeftovers(*impl->parent, stem);
+  removeLeftovers(*impl->parent, {stem});
   TemporaryEntry entry = newTemporary(*impl->parent, stem, true);
   impl->path = (parent / entry->name).string();
   if (::mkdirat(entry->parent, entry->name, 0700) != 0)

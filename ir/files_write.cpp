@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -223,7 +224,13 @@ Status OutputFiles::publish() {
 Status checkOutput(const std::string& path) { return checkOutputs({path}); }
 
 Status checkOutputs(const std::vector<std::string>& paths) {
+  struct Folder {
+    std::shared_ptr<const Descriptor> descriptor;
+    std::vector<std::string> names;
+  };
   std::set<std::pair<FileId, std::string>> seen;
+  std::map<FileId, Folder> folders;
+  std::vector<const std::string*> files;
   for (const std::string& path : paths) {
     QC_ASSIGN(const Target target, targetOf(path));
     if (target.through) {
@@ -233,9 +240,13 @@ Status checkOutputs(const std::vector<std::string>& paths) {
     struct stat folder{};
     if (::fstat(**target.folder, &folder) != 0) return cannotWrite(path, std::strerror(errno));
     if (!seen.emplace(idOf(folder), target.name).second) return cannotWrite(path, "two outputs would be this file").help("name two files");
-    removeLeftovers(**target.folder, target.name);
-    QC_TRY(OutputFile::create(path));  // goes at once
+    Folder& known = folders[idOf(folder)];
+    if (!known.descriptor) known.descriptor = target.folder;
+    known.names.push_back(target.name);
+    files.push_back(&path);
   }
+  for (const auto& [id, folder] : folders) removeLeftovers(**folder.descriptor, folder.names);
+  for (const std::string* path : files) QC_TRY(OutputFile::create(*path));  // goes at once
   return {};
 }
 

@@ -1,8 +1,9 @@
 // cse: of pure nodes with the same op, operands and attributes, the first one serves all.
 // Tests: tests/golden/cse.
 #include <algorithm>
+#include <bit>
 #include <functional>
-#include <unordered_map>
+#include <vector>
 
 #include "ir/rewriter.h"
 #include "passes/passes.h"
@@ -15,16 +16,37 @@ void appendBytes(std::string& key, const T& value) {
   key.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
+// The first node of each kind.  One flat table, as large as it can get: of thousands of nodes each costs one look into far memory, where an
+// entry of its own in a list behind a bucket costs several.
+class Firsts {
+ public:
+  explicit Firsts(int most) : slots_(std::bit_ceil(2 * usize(most) + 2)) {}
+
+  // A node that was added with this hash and is `alike`, else `node` itself, added now.
+  template <class Alike>
+  Node* of(size_t hash, Node* node, const Alike& alike) {
+    for (size_t i = hash;; ++i) {
+      Slot& slot = slots_[i & (slots_.size() - 1)];
+      if (!slot.node) slot = {hash, node};
+      if (slot.node == node || (slot.hash == hash && alike(*slot.node))) return slot.node;
+    }
+  }
+
+ private:
+  struct Slot {
+    size_t hash = 0;
+    Node* node = nullptr;
+  };
+  std::vector<Slot> slots_;
+};
+
 // Pool entries of the same bytes, under the name of the first of them.
 class EqualConstants {
  public:
-  std::string_view nameOf(const Node& constant) {
-    const Tensor& payload = constant.constant();
-    const size_t look = lookOf(payload);
-    for (auto [it, end] = byLook_.equal_range(look); it != end; ++it)
-      if (it->second->constant().sameBytes(payload)) return it->second->constantName();
-    byLook_.emplace(look, &constant);
-    return constant.constantName();
+  explicit EqualConstants(int most) : firsts_(most) {}
+  std::string_view nameOf(Node* constant) {
+    const Tensor& payload = constant->constant();
+    return firsts_.of(lookOf(payload), constant, [&](const Node& other) { return other.constant().sameBytes(payload); })->constantName();
   }
 
  private:
@@ -35,7 +57,7 @@ class EqualConstants {
     return std::hash<std::string_view>()({static_cast<const char*>(payload.data()), bytes});
   }
 
-  std::unordered_multimap<size_t, const Node*> byLook_;
+  Firsts firsts_;
 };
 
 // What equal attributes have alike, to the bit: -0.0 is not 0.0.
@@ -59,30 +81,29 @@ void append(std::string& key, const Attr& attr) {
 // Nodes whose keys are equal have equal results.  Constants are equal by bytes and type.
 class Keys {
  public:
+  explicit Keys(int most) : constants_(most), firsts_(most) {}
+
   // The node that was added with the same key, else `node` itself, added now.  Its operands stay until the end.
   Node* firstLike(Node* node) {
-    write(key_, *node);
-    const size_t hash = std::hash<std::string>()(key_);
-    for (auto [it, end] = first_.equal_range(hash); it != end; ++it) {
-      write(other_, *it->second);
-      if (key_ == other_) return it->second;
-    }
-    first_.emplace(hash, node);
-    return node;
+    write(key_, node);
+    return firsts_.of(std::hash<std::string>()(key_), node, [&](Node& other) {
+      write(other_, &other);
+      return key_ == other_;
+    });
   }
 
  private:
-  void write(std::string& key, const Node& node) {
+  void write(std::string& key, Node* node) {
     key.clear();
-    appendBytes(key, &node.def());
-    appendBytes(key, node.numOperands());
-    for (int i = 0; i < node.numOperands(); ++i) appendBytes(key, operand(node, i));
-    for (const auto& [name, attr] : node.attrs()) {
+    appendBytes(key, &node->def());
+    appendBytes(key, node->numOperands());
+    for (int i = 0; i < node->numOperands(); ++i) appendBytes(key, operand(*node, i));
+    for (const auto& [name, attr] : node->attrs()) {
       key += name;
       key += '=';
       append(key, attr);
     }
-    if (node.is("const")) key.append(constants_.nameOf(node)).append(" ").append(node.result()->type().str());
+    if (node->is("const")) key.append(constants_.nameOf(node)).append(" ").append(node->result()->type().str());
   }
   // The first two of a commutative op in an order of their own.
   static const Value* operand(const Node& node, int i) {
@@ -91,14 +112,14 @@ class Keys {
   }
 
   EqualConstants constants_;
-  std::unordered_multimap<size_t, Node*> first_;  // by hash of the key: keys by the thousand would be spread over memory
+  Firsts firsts_;
   std::string key_, other_;
 };
 
 }  // namespace
 
 Status cse(Graph& graph, PassContext& cx) {
-  Keys keys;
+  Keys keys(graph.numNodes());
   int merged = 0;
   for (Node* node : graph.nodes()) {
     if (!node->def().has(kPure) || node->annotation()) continue;
