@@ -226,3 +226,39 @@ MODELS = {
     # text
     "g2p_en_encoder": letters, "g2p_en_decoder": phonemes, "nnsplit_en": prose,
 }
+
+# ---- other sizes, for models with free dims ----
+
+BATCHES = (1, 2, 5)
+# Three sizes of each symbol that is no batch; a symbol that is not named here is one.  None: the size that the sample has, as no other will do.
+SIZES = {
+    "all_minilm_l6_v2": {"sequence": (3, 17, 128)}, "easyocr_en_g2": {"W": (100, 160, 320)}, "nnsplit_en": {"length": (100, 332, 512)},
+    "g2p_en_encoder": {"T": (3, 9, 40)}, "g2p_en_decoder": {"T": (3, 9, 40)}, "g2pm_bilstm": {"T": (3, 9, 40)}, "resemblyzer_lstm": {"T": (30, 90, 160)},
+    "ppocrv4_det": {"p2o.DynamicDimension.1": (160, 320, 224), "p2o.DynamicDimension.2": (320, 96, 160)},
+    "ppocrv4_rec": {"p2o.DynamicDimension.1": (160, 320, 480)}, "ppocr_cls": {"p2o.DynamicDimension.1": None, "p2o.DynamicDimension.2": None},
+    "silero_vad_legacy": {"sequence": None},
+    "ten_vad": {f"unk__{k}": None for k in (187, 188, 189, 192, 193)},  # the batch of its states is fixed inside
+}
+
+
+def free_dims(ports, constants=()):
+    """Names of symbols by input; an axis without a name is NAME.AXIS."""
+    symbols = {p.name: [d if isinstance(d, int) and d >= 0 else d or f"{p.name}.{k}" for k, d in enumerate(p.shape)] for p in ports
+               if p.name not in constants}
+    return {name: shape for name, shape in symbols.items() if any(isinstance(d, str) for d in shape)}
+
+
+def at_other_sizes(name, ports, feeds, k):
+    """The samples cut or repeated along free dims, to the k-th of three combinations of sizes; along the batch each is another one."""
+    free, sized = free_dims(ports, BOUND.get(name, {})), SIZES.get(name, {})
+    result = {}
+    for port, value in feeds[0].items():
+        symbols = free.get(port, value.shape)
+        batch = [a for a, s in enumerate(symbols) if isinstance(s, str) and s not in sized]
+        if batch:
+            value = np.concatenate([feeds[(k + i) % len(feeds)][port] for i in range(-(-BATCHES[k] // value.shape[batch[0]]))], batch[0])
+        for axis, symbol in enumerate(symbols):
+            wanted = value.shape[axis] if isinstance(symbol, int) or (symbol in sized and not sized[symbol]) else sized.get(symbol, BATCHES)[k]
+            value = np.take(value, np.arange(wanted) % value.shape[axis], axis)
+        result[port] = np.ascontiguousarray(value)
+    return result
