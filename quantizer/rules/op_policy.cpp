@@ -116,12 +116,18 @@ std::string refuseProduct(const Node& node) {
   return {};
 }
 
+// A constant, or one that only waits for free dims: spread over a batch, say, which folds where the batch is known.
+bool isConstantData(const Value* v) {
+  while (v->producer() && v->producer()->def().has(kMovesData) && v->producer()->numOperands() == 1) v = v->producer()->operand(0);
+  return v->constant() != nullptr;
+}
+
 std::string refuseSharing(const Node& node, const OpPolicy& policy) {
   if (node.is("resize") && node.string("mode") == "cubic") return "cubic interpolation leaves the range of its input";
   if (node.is("pad") && node.string("mode") == "constant" && !std::isfinite(node.real("value")))
     return "it pads with a value that is not finite";
   for (int i = 0; i < node.numOperands(); ++i)
-    if (isDataOperand(node, policy, i) && node.operand(i)->constant())
+    if (isDataOperand(node, policy, i) && isConstantData(node.operand(i)))
       return node.is("gather") ? "a table lookup; the table is float" : "joins a constant";
   return {};
 }

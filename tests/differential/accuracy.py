@@ -9,7 +9,7 @@ say more than the drop.  Beside them stands the best of the peers' quantizers of
 data, so flattering to them.  A row that loses more than the mode allows makes the exit code 1; one behind the peers is marked.  Samples,
 metrics and labels come from SHARED_DIR/peers/accuracy.py.  The modes without calibration run the models with linear and recurrent layers.
 
-Models whose samples differ in length are quantized once for every length, with calibration samples cut or repeated to that length.
+Every model is quantized once: where its dims are free, with calibration samples of whatever lengths, and the one file answers all samples.
 Needs numpy, scipy and Pillow, of the Python that runs it; exit code 77, which ctest reports as skipped, when one is missing.
 """
 import argparse
@@ -52,7 +52,6 @@ PEERS_DYNAMIC = {
     "kwt1_transformer": 92.43, "all_minilm_l6_v2": 81.92, "all_minilm_l6_v2_padded": 82.30, "easyocr_en_g2": 85.25, "resemblyzer_lstm": 93.57,
     "g2pm_bilstm": 97.20, "ncf_mlp_ml1m": 68.80, "magika_v3_3": 97.60,
 }
-VARYING = {"g2pm_bilstm", "all_minilm_l6_v2"}
 NOT_COUNTED = {"Spearman x100", "100 - EER"}
 
 
@@ -98,40 +97,27 @@ def stack(feeds, path):
     return f"npz:{path}"
 
 
-def shapes(feed):
-    return [a for name, value in feed.items() for a in ("--shape", f"{name}={'x'.join(map(str, value.shape))}")]
+def by_shape(feeds, work, name):
+    """Options that name all feeds, one file for each combination of shapes; and the indices of the feeds in that order."""
+    groups = {}
+    for i, feed in enumerate(feeds):
+        groups.setdefault(tuple(v.shape for v in feed.values()), []).append(i)
+    options = [a for k, indices in enumerate(groups.values()) for a in ("-d", stack([feeds[i] for i in indices], work / f"{name}_{k}.npz"))]
+    return options, [i for indices in groups.values() for i in indices]
 
 
-def evaluate(qcompile, model, source, feed, work):
+def evaluate(qcompile, model, options, order, work):
+    """The first output of every feed."""
     out = work / f"out_{model.stem}"
     if model.stem != "model" or not out.exists():  # float answers of an earlier run that kept its files are still right
-        tool(qcompile, "run", model, "-d", source, *shapes(feed), "--output-dir", out)
-    first = json.loads(tool(qcompile, "inspect", model, *shapes(feed), "--json"))["outputs"][0]["name"]
-    return list(np.load(out / (first.translate(str.maketrans("/\\:", "___")) + ".npy")))
-
-
-def resized(feed, like):
-    """The feed with every array cut or repeated along its second axis to the length of the other's."""
-    return {name: np.resize(value, like[name].shape) for name, value in feed.items()}
-
-
-def of_one_shape(qcompile, model, calib, feeds, flags, work):
-    quantized = work / "int8.onnx"
-    data = ["-d", stack(calib, work / "calib.npz")] if "--mode" not in flags else []
-    start = time.perf_counter()
-    tool(qcompile, "quantize", model, *data, *shapes(feeds[0]), *flags, "-o", quantized)
-    seconds = time.perf_counter() - start
-    source = stack(feeds, work / "eval.npz")
-    outs = [evaluate(qcompile, m, source, feeds[0], work) for m in (model, quantized)]
-    return *outs, seconds, quantized.stat().st_size
-
-
-def folder_of(work, groups, feed):
-    if len(groups) == 1:
-        return work
-    folder = work / "x".join(map(str, next(iter(feed.values())).shape))
-    folder.mkdir(exist_ok=True)
-    return folder
+        tool(qcompile, "run", model, *options, "--output-dir", out)
+    name = json.loads(tool(qcompile, "inspect", model, "--json"))["outputs"][0]["name"].translate(str.maketrans("/\\:", "___"))
+    stacked = out / f"{name}.npy"
+    found = list(np.load(stacked)) if stacked.exists() else [np.load(path) for path in sorted(out.glob(f"{name}.*.npy"))]
+    outs = [None] * len(order)
+    for i, array in zip(order, found, strict=True):
+        outs[i] = array
+    return outs
 
 
 def peer_of(name, mode):
@@ -141,22 +127,16 @@ def peer_of(name, mode):
 def answers(qcompile, shared, peers, name, flags, work):
     """(feeds, score, float outputs, int8 outputs, seconds of quantization, bytes of the int8 file); outputs are those of each feed."""
     entry = peers.TABLE[name]
-    model = shared / "models" / (entry.folder or name) / "model.onnx"
+    model, quantized = shared / "models" / (entry.folder or name) / "model.onnx", work / "int8.onnx"
     calib, labelled = entry.data()
-    samples = calib()[:peers.CALIBRATION_LIMIT]
+    data, _ = by_shape(calib()[:peers.CALIBRATION_LIMIT], work, "calib") if "--mode" not in flags else ([], [])
     feeds, score = labelled()
-    groups = {}
-    for i, feed in enumerate(feeds):
-        groups.setdefault(tuple(v.shape for v in feed.values()), []).append(i)
-    float_outs, int8_outs, seconds, size = [None] * len(feeds), [None] * len(feeds), 0.0, 0
-    for indices in groups.values():
-        mine = [feeds[i] for i in indices]
-        fitting = [resized(s, mine[0]) for s in samples] if name in VARYING else samples
-        f, q, took, size = of_one_shape(qcompile, model, fitting, mine, flags, folder_of(work, groups, mine[0]))
-        seconds += took / len(groups)
-        for i, a, b in zip(indices, f, q):
-            float_outs[i], int8_outs[i] = a, b
-    return feeds, score, float_outs, int8_outs, seconds, size
+    options, order = by_shape(feeds, work, "eval")
+    start = time.perf_counter()
+    tool(qcompile, "quantize", model, *data, *flags, "-o", quantized)
+    seconds = time.perf_counter() - start
+    float_outs, int8_outs = (evaluate(qcompile, m, options, order, work) for m in (model, quantized))
+    return feeds, score, float_outs, int8_outs, seconds, quantized.stat().st_size
 
 
 def sqnr(float_outs, outs):

@@ -62,7 +62,7 @@ def noise_here(qcompile, model, calibration, samples, work):
     for node in onnx.load(model, load_external_data=False).graph.node:
         for output in node.output:
             named.setdefault(node.name or f"{node.op_type}:{output}", output)
-    report = json.loads(ours.tool(qcompile, "quantize", model, "-d", ours.stack(calibration, work / "calib.npz"), *ours.shapes(calibration[0]),
+    report = json.loads(ours.tool(qcompile, "quantize", model, "-d", ours.stack(calibration, work / "calib.npz"),
                                   "--check", f"npz:{work / 'calib.npz'}?limit={samples}", "--compare-samples", samples, "--json", "-o", work / "ours.onnx"))
     return {named.get(row["node"], row["node"]): row["sqnr_db"] for row in report["layers"] if row["op"] != "output"}
 
