@@ -146,14 +146,14 @@ Status OnnxImporter::readOpsets() {
 
 // All at once, so that a user does not find them one by one.  Branches of an If are left to the import: those not taken do not matter.
 void OnnxImporter::collectUnsupported(const OnnxNodes& nodes, int depth, std::map<std::string, std::vector<std::string>>& found,
-                                      std::unordered_set<const onnx::FunctionProto*>& seen) {
+                                      std::vector<const onnx::FunctionProto*>& called) {
   for (const auto& node : nodes) {
     if (controlOp(node) || (node.op_type() == "Constant" && isStandard(node))) {
       for (const auto& attribute : node.attribute())
         if (attribute.has_g() && node.op_type() != "If" && depth < kMaxOnnxDepth)
-          collectUnsupported(attribute.g().node(), depth + 1, found, seen);
+          collectUnsupported(attribute.g().node(), depth + 1, found, called);
     } else if (const onnx::FunctionProto* function = findConverter(node.domain(), node.op_type()) ? nullptr : findFunction(node)) {
-      if (seen.insert(function).second) collectUnsupported(function->node(), depth, found, seen);
+      called.push_back(function);
     } else if (!findConverter(node.domain(), node.op_type()) && !(isStandard(node) && findSequenceOp(node.op_type(), true))) {
       found[node.domain().empty() ? node.op_type() : node.domain() + "." + node.op_type()].push_back(onnxNodeName(node));
     }
@@ -162,8 +162,13 @@ void OnnxImporter::collectUnsupported(const OnnxNodes& nodes, int depth, std::ma
 
 Status OnnxImporter::reportUnsupported() {
   std::map<std::string, std::vector<std::string>> found;
+  std::vector<const onnx::FunctionProto*> called;
+  collectUnsupported(model_.graph().node(), 0, found, called);
+  // One after another, not inside one another: thousands may call one another in a chain.
   std::unordered_set<const onnx::FunctionProto*> seen;
-  collectUnsupported(model_.graph().node(), 0, found, seen);
+  for (size_t i = 0; i < called.size(); ++i)
+    if (const onnx::FunctionProto* function = called[i]; seen.insert(function).second)
+      collectUnsupported(function->node(), 0, found, called);
   if (found.empty()) return {};
   return unsupportedOps(found);
 }
@@ -302,14 +307,23 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
 
 namespace {
 
+// Levels of messages inside one another: a subgraph takes three.
+constexpr int kMaxMessages = 64;
+
+bool parsed(std::string_view bytes, int levels, onnx::ModelProto& model) {
+  google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+  stream.SetTotalBytesLimit(INT32_MAX);
+  stream.SetRecursionLimit(levels);
+  return model.ParseFromCodedStream(&stream) && stream.ConsumedEntireMessage() && model.has_graph();
+}
+
 Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& name = {}) {
   if (bytes.size() > usize(INT32_MAX))
     return fail(ErrorCode::kResource, "a model of {} bytes; protobuf ends at 2 GB", bytes.size()).help("keep the weights as external data");
-  google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
-  stream.SetTotalBytesLimit(INT32_MAX);
-  stream.SetRecursionLimit(64);
   onnx::ModelProto model;
-  if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph()) {
+  if (!parsed(bytes, kMaxMessages, model)) {
+    if (onnx::ModelProto deep; parsed(bytes, 4 * kMaxMessages, deep))
+      return fail(ErrorCode::kResource, "subgraphs nested deeper than {}", kMaxOnnxDepth);
     const FileKind kind = kindOfBytes(bytes);
     return fail(ErrorCode::kInvalidModel, "{} no ONNX model, but {}", name.empty() ? "these bytes are" : fmt::format("'{}' is", name),
                 kind.what)

@@ -78,7 +78,7 @@ class OnnxImporter {
   Status readOpsets();
   Status reportUnsupported();
   void collectUnsupported(const OnnxNodes& nodes, int depth, std::map<std::string, std::vector<std::string>>& found,
-                          std::unordered_set<const onnx::FunctionProto*>& seen);
+                          std::vector<const onnx::FunctionProto*>& called);
   Status addInitializers(const onnx::GraphProto& g, OnnxScope& scope);
   Result<Value*> addInitializer(const onnx::TensorProto& initializer);
   Status addInputs(OnnxScope& scope);

@@ -43,7 +43,10 @@ def port(name, *dims):
     return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, shape)))
 
 
+def graph(nodes, inputs, outputs, initializers=()):
+    return b"".join([*(field(1, n) for n in nodes), field(2, b"g"), *(field(5, t) for t in initializers), *(field(11, i) for i in inputs),
+                     *(field(12, o) for o in outputs)])
+
+
 def model(nodes, inputs, outputs, initializers=(), opset=13):
-    graph = b"".join([*(field(1, n) for n in nodes), field(2, b"g"), *(field(5, t) for t in initializers), *(field(11, i) for i in inputs),
-                      *(field(12, o) for o in outputs)])
-    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, opset))
+    return field(1, 8) + field(7, graph(nodes, inputs, outputs, initializers)) + field(8, field(1, b"") + field(2, opset))

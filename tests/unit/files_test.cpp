@@ -182,6 +182,21 @@ TEST_F(Files, LeftoversOfTheDeadGo) {
   EXPECT_TRUE(living->publish());
 }
 
+TEST_F(Files, LeftoversOfSeveralFilesGoAtOnce) {
+  const std::string longest(200, 'n');  // shortened in the names of temporary files
+  const int status = inProcess([&] {
+    std::vector<Result<OutputFile>> files;
+    for (const std::string& name : {std::string("a"), std::string("b.1"), longest, std::string("other")})
+      files.push_back(OutputFile::create(path("model/" + name)));
+    if (files.back()) ::raise(SIGKILL);
+  });
+  EXPECT_TRUE(WIFSIGNALED(status));
+  write("model/.a.1.tmp", "x");  // named much like them
+  EXPECT_EQ(entries("model"), 5);
+  EXPECT_TRUE(checkOutputs({path("model/a"), path("model/b.1"), path("model/" + longest)}));
+  EXPECT_EQ(entries("model"), 2) << "those of another file, and what is none of ours";
+}
+
 TEST_F(Files, WhatWasReadIsNotReplaced) {
   write("in", "x");
   const int status = inProcess([&] {
