@@ -71,6 +71,7 @@ Status read(OnnxNode& n, const Row& row) {
 }
 
 Status write(OnnxExporter& e, const Node& n, const Row& row) {
+  if (n.operand(0)->type().dtype == DType::boolean) e.needOpset(20);
   const bool asOperand = e.opset() >= row.axesAreOperandSince;
   std::vector<std::string> inputs = e.operandNames(n);
   if (asOperand) inputs.push_back(e.ints(n.integers("axes")));

@@ -64,10 +64,18 @@ OnnxOp readingRow(const OnnxName& name) {
   return row;
 }
 
+// The opset that knows the op for these operands: arithmetic on 8 and 16 bits came later than the rest.
+int sinceOf(const OnnxName& name, const Node& n) {
+  static const std::set<std::string_view> kArithmetic = {"Add", "Sub", "Mul", "Div"};
+  const DType dtype = n.result()->type().dtype;
+  const bool isShort = isInteger(dtype) && sizeOf(dtype) < 4;
+  return isShort && kArithmetic.contains(name.theirs) ? std::max(name.since, 14) : name.since;
+}
+
 Status write(OnnxExporter& e, const Node& n, const OnnxName& name) {
   auto& proto = e.add(n, name.theirs, e.operandNames(n), e.resultNames(n));
   if (name.domain.empty()) {
-    e.needOpset(name.since);
+    e.needOpset(sinceOf(name, n));
   } else {
     e.needDomain(name.domain, name.since);
     proto.set_domain(name.domain);

@@ -7,6 +7,8 @@
 #include <fstream>
 
 #include "frontend/data/npy.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
 #include "quantizer/rules/qconfig.h"
 #include "runtime/qcompile.h"
 #include "tests/onnx_models.h"
@@ -85,6 +87,21 @@ TEST_F(Export, KeepsWhatTheModelSaysOfItself) {
   ASSERT_EQ(out.metadata_props_size(), 2);
   EXPECT_EQ(out.metadata_props(1).key(), "stride");
   EXPECT_EQ(out.metadata_props(1).value(), "{0: 'stride'}");
+}
+
+TEST(ExportedOpset, IsOneThatKnowsTheType) {
+  testing::Model m(14);
+  m.input("x", {2, 3}, onnx::TensorProto::INT8).node("Add", {"x", "x"}, {"y"}).output("y", onnx::TensorProto::INT8);
+  testing::Model bits(20);
+  bits.input("x", {2, 3}, onnx::TensorProto::BOOL).int64s("axes", {1}).node("ReduceMax", {"x", "axes"}, {"y"});
+  bits.output("y", onnx::TensorProto::BOOL);
+  for (const auto& [model, opset] : {std::pair{&m, 14}, std::pair{&bits, 20}}) {
+    const std::string bytes = exportOnnx(importOnnx(model->bytes(), {}).value()).value();
+    onnx::ModelProto out;
+    ASSERT_TRUE(out.ParseFromString(bytes));
+    EXPECT_EQ(out.opset_import(0).version(), opset);
+    EXPECT_TRUE(importOnnx(bytes, {}));
+  }
 }
 
 // The node that computes has the user's name, in every mode; no two nodes have one name.
