@@ -25,6 +25,13 @@ std::string symbolOf(const onnx::ValueInfoProto& info, int d) {
   return isNamed ? dim.dim_param() : fmt::format("{}.{}", info.name(), d);
 }
 
+// "did you mean 'sequence'? the model has 'sequence', 'batch', .."; known: some.  Half of a name is the commonest mistake with long ones.
+std::string namesLike(const std::string& name, const std::vector<std::string>& known) {
+  std::vector<std::string> near = nearestNames(name, known, 8);
+  std::stable_partition(near.begin(), near.end(), [&](const std::string& n) { return n.find(name) != std::string::npos; });
+  return fmt::format("did you mean '{}'? the model has '{}'", near.front(), fmt::join(near, "', '"));
+}
+
 class Binder {
  public:
   Binder(const onnx::GraphProto& graph, const ImportOptions& options) : options_(options) {
@@ -102,7 +109,7 @@ class Binder {
       return fail(ErrorCode::kInvalidArgument, "{} is given for '{}', which is neither an input of the model nor a symbol of one", what,
                   name)
           .on(name)
-          .help(fmt::format("the model has '{}'", fmt::join(nearestNames(name, known, 8), "', '")));
+          .help(known.empty() ? "the model has no inputs" : namesLike(name, known));
     };
     for (const auto& [name, sizes] : options_.shapes) {
       if (std::any_of(sizes.begin(), sizes.end(), [](int64_t s) { return s < 0; }))

@@ -190,6 +190,7 @@ def mistakes(work, model):
     assert "--input xx: the model has no such input" in other and "it has 'x'" in other, other
     unknown = refused("run", model, "--input", x, "--shape", "step=7")
     assert "'step', which is neither an input of the model nor a symbol of one" in unknown and all(f"'{n}'" in unknown for n in ("steps of x", "batch", "x")), unknown
+    assert "did you mean 'steps of x'? the model has 'steps of x', " in unknown, unknown
     missing = run("run", model, code=1).stderr
     assert "'x': no array was given for this input" in missing, missing
     two = work / "two.onnx"
