@@ -17,7 +17,7 @@ void appendBytes(std::string& key, const T& value) {
 }
 
 // The first node of each kind.  One flat table, as large as it can get: of thousands of nodes each costs one look into far memory, where an
-// entry of its own in a list behind a bucket costs several.
+// entry of its own in a list behind a bucket costs several.  The nodes in it are not erased.
 class Firsts {
  public:
   explicit Firsts(int most) : slots_(std::bit_ceil(2 * usize(most) + 2)) {}
@@ -50,11 +50,14 @@ class EqualConstants {
   }
 
  private:
-  // Of large tensors the first bytes: most differ there, and equal ones are compared in full.
+  // Of large tensors bytes of the beginning, the middle and the end: most differ there, and equal ones are compared in full.
   static size_t lookOf(const Tensor& payload) {
-    constexpr int64_t kLookedAt = 64;
-    const auto bytes = usize(std::min(payload.byteSize(), kLookedAt));
-    return std::hash<std::string_view>()({static_cast<const char*>(payload.data()), bytes});
+    constexpr size_t kLookedAt = 64;
+    const std::string_view bytes(static_cast<const char*>(payload.data()), usize(payload.byteSize()));
+    size_t look = bytes.size() + static_cast<size_t>(payload.dtype());
+    for (const size_t at : {size_t{0}, bytes.size() / 2, bytes.size() - std::min(bytes.size(), kLookedAt)})
+      look = look * 31 + std::hash<std::string_view>()(bytes.substr(at, kLookedAt));
+    return look;
   }
 
   Firsts firsts_;
