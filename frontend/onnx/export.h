@@ -1,4 +1,4 @@
-// Float and quantize/dequantize stage graphs -> ONNX (opset 13, 17 or 20: the lowest that has every op).  Quantized constants become
+// Float and quantize/dequantize stage graphs -> ONNX, in the lowest opset from 13 on that has every op.  Quantized constants become
 // integer initializers behind DequantizeLinear, so that any ONNX runtime takes the file.  Inputs, outputs and nodes keep the user's names.
 // Free dims keep their names, and what is computed from them is computed in the file: from the Shape of an input, once for each size.
 // An op without a row of the table is an error that names the node.

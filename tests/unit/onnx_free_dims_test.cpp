@@ -2,6 +2,7 @@
 // computes what the model imported at these sizes does.
 #include <gtest/gtest.h>
 
+#include "free_dims_testing.h"
 #include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "passes/lower/bound_graph.h"
@@ -13,15 +14,8 @@ namespace {
 using testing::integer;
 using testing::Ints;
 using testing::ints;
-
-using Sizes = std::map<std::string, Ints>;
-
-Tensor sample(const TensorType& type) {
-  Tensor t(type.dtype, type.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(t.dtype(), t.mutableData(), i, isFloat(t.dtype()) ? 0.25 * (i % 13) - 1 : i % 5);
-  return t;
-}
+using testing::sample;
+using testing::Sizes;
 
 std::vector<Tensor> outputsOf(const Graph& graph) {
   std::vector<Tensor> inputs;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "free_dims_testing.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
 #include "ir/interp.h"
@@ -20,15 +21,8 @@ using testing::integer;
 using testing::Ints;
 using testing::ints;
 using testing::text;
-
-using Sizes = std::map<std::string, Ints>;
-
-Tensor sample(const TensorType& type) {
-  Tensor t(type.dtype, type.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(t.dtype(), t.mutableData(), i, isFloat(t.dtype()) ? 0.25 * (i % 13) - 1 : i % 5);
-  return t;
-}
+using testing::sample;
+using testing::Sizes;
 
 std::vector<Tensor> outputsAt(const Graph& graph, const Sizes& sizes) {
   const auto bound = boundGraph(graph, sizes);
