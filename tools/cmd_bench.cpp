@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "frontend/data/sample_error.h"
 #include "passes/lower/bound_graph.h"
 #include "runtime/profile.h"
 #include "runtime/specialize.h"
@@ -161,7 +162,7 @@ Status benchSamples(const BenchOptions& o) {
   for (int64_t i = 0; i < data.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, data.sample(i));
     const double before = now();
-    QC_TRY(session->run(sample));
+    if (const auto run = session->run(sample); !run) return inSample(data, i, run.error());
     times.push_back((now() - before) * 1e3);
     total += times.back();
     progress.update(i + 1, data.size());

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "frontend/data/labels.h"
+#include "frontend/data/sample_error.h"
 #include "ir/files.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -107,9 +108,10 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
       QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
     }
     const double start = now();
-    QC_ASSIGN(const TensorMap outputs, session->run(sample));
+    const auto outputs = session->run(sample);
+    if (!outputs) return inSample(data, i, outputs.error());
     seconds += now() - start;
-    const Tensor& scores = outputs.at(output);
+    const Tensor& scores = outputs->at(output);
     if (label && (*label < 0 || *label >= scores.numElements()))
       return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", *label, data.sampleName(i),
                   scores.numElements())

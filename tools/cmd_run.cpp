@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "frontend/data/npy.h"
+#include "frontend/data/sample_error.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
@@ -101,8 +102,9 @@ Result<std::map<std::string, std::vector<Tensor>>> runSamples(const Engine& engi
   Progress progress("run");
   for (int64_t i = 0; i < data.size(); ++i) {
     QC_ASSIGN(const TensorMap inputs, data.sample(i));
-    QC_ASSIGN(const TensorMap outputs, engine(inputs));
-    for (const auto& [name, tensor] : outputs) {
+    const auto outputs = engine(inputs);
+    if (!outputs) return inSample(data, i, outputs.error());
+    for (const auto& [name, tensor] : *outputs) {
       bytes += tensor.byteSize();
       QC_TRY(checkMemory(bytes, "the outputs of all samples"));
       all[name].push_back(tensor);

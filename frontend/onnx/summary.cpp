@@ -43,10 +43,6 @@ Result<OnnxSummary> ofFile(const onnx::ModelProto& model, OnnxSummary s) {
   return s;
 }
 
-}  // namespace
-
-namespace {
-
 // Of a graph that was not an ONNX model before.
 std::vector<FreeDim> freeDimsOf(const Graph& graph) {
   std::vector<FreeDim> all;

@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 
+#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
@@ -127,7 +128,7 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
-    QC_TRY(taps.run(sample));
+    if (Status run = taps.run(sample); !run) return inSample(samples, indices[i], run.error());
     options.tell("channels", i + 1, indices.size());
     for (size_t k = 0; k < names.size(); ++k) {
       whole[k].add(taps.value(k));

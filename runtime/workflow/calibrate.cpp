@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
@@ -147,10 +148,7 @@ class Calibration {
   Status observeSample() {
     QC_ASSIGN(const TensorMap sample, samples_.sample(next_));
     auto made = runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); });
-    if (!made) {
-      const Error& e = made.error();
-      return fail(e.code(), "sample '{}': {}", samples_.sampleName(next_), e.message()).at(e.node()).on(e.tensor()).help(e.remedy());
-    }
+    if (!made) return inSample(samples_, next_, made.error());
     Runner* const runner = *made;
     // Without folders, which differ between the machines that shards run on.
     ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());

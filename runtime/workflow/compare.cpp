@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "ir/qmath.h"
@@ -52,8 +53,8 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     if (options.progress) options.progress(static_cast<int64_t>(i) + 1, result.samples);
-    QC_TRY(reference.run(sample));
-    QC_TRY(int8.run(sample));
+    for (Taps* taps : {&reference, &int8})
+      if (Status run = taps->run(sample); !run) return inSample(samples, indices[i], run.error());
     for (size_t k = 0; k < layers.size(); ++k) {
       const Tensor &x = reference.value(k), &y = int8.value(k);
       if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;

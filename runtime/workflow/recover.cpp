@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "quantizer/rules/nearest.h"
@@ -61,7 +62,7 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   size_t done = 0;
   for (const int64_t index : observer.samples()) {
     QC_ASSIGN(const TensorMap sample, samples.sample(index));
-    QC_TRY(taps.run(sample));
+    if (Status run = taps.run(sample); !run) return inSample(samples, index, run.error());
     observer.see(index, taps.values());
     options.tell("weights and biases", ++done, observer.samples().size());
   }

@@ -10,6 +10,7 @@ import pathlib
 import random
 import struct
 import tempfile
+import zipfile
 
 import onnx_bytes
 from command_line import npy_header, run, write_npy
@@ -203,6 +204,17 @@ def mistakes(work, model):
     write_npy(work / "b.npy", (2, 5, 4), drawn(1, 40))
     text = refused("run", two, "--input", f"a={work / 'a.npy'}", "--input", f"b={work / 'b.npy'}")
     assert "'b': dim 0 is N, which is 2 here and 1 in dim 0 of 'a'" in text, text
+    # In a set, the sample is named too.
+    for name, steps in (("a", 5), ("b", 3)):
+        (work / f"{name}.npy").write_bytes(npy_header((2, 1, steps, 4)) + struct.pack(f"<{8 * steps}f", *drawn(1, 8 * steps)))
+    with zipfile.ZipFile(work / "ab.npz", "w") as archive:
+        for name in "ab":
+            archive.write(work / f"{name}.npy", f"{name}.npy")
+    (work / "labels.tsv").write_text("0\t0\n1\t0\n")
+    for verb, *args in (("run", "--output-dir", work / "out"), ("run", "--output-dir", work / "out", "--engine", "interpreter"),
+                        ("eval", "--labels", work / "labels.tsv"), ("bench",), ("calibrate", "-o", work / "t.qcal"), ("quantize", "-o", work / "t.onnx")):
+        text = run(verb, two, "-d", f"npz:{work / 'ab.npz'}", *args, code=1).stderr
+        assert "ab.npz[0]'" in text and "5 against 3" in text and "dim 1 of 'b' is 3" in text, (verb, text)
     text = run("run", model, "-d", "random:2", "--output-dir", work / "out", code=1).stderr
     assert "dim 1 of 'x' [batch,\"steps of x\",8] is free, and noise has no sizes of its own" in text and "bind it: --shape" in text, text
     run("run", model, "-d", "random:2", "--shape", "steps of x=4", "--output-dir", work / "out")
