@@ -90,7 +90,7 @@ Result<Value*> placeBias(OnnxNode& n, const Places& places, const Sizes& sizes) 
     return {};
   };
   if (least != INT64_MIN) QC_TRY(restrict({n.constantValue(Tensor::ofInts({}, std::vector{least})), distance}));
-  if (most != INT64_MAX) QC_TRY(restrict({distance, n.constantValue(Tensor::ofInts({}, std::vector{most}))}));
+  if (most != INT64_MAX || !allowed) QC_TRY(restrict({distance, n.constantValue(Tensor::ofInts({}, std::vector{most}))}));
   return biasWhere(n, allowed);
 }
 

@@ -174,6 +174,18 @@ TEST(FreeDims, AttentionAsOneNode) {
     }
 }
 
+// Windows to either side, where one reaches further than any key.
+TEST(FreeDims, AttentionInWindows) {
+  for (const auto& [left, right] : {std::pair<int64_t, int64_t>{1, 0}, {0, 2}, {-1, INT64_MAX}, {INT64_MAX, 1}}) {
+    testing::Model m(24);
+    m.input("x", {-1, -2, 16});
+    m.node("Attention", {"x", "x", "x"}, {"y"},
+           {integer("q_num_heads", 2), integer("kv_num_heads", 2), integer("left_window_size", left), integer("right_window_size", right)});
+    m.output("y");
+    EXPECT_EQ(freeType(m, {{{"x", {2, 3, 16}}}, {{"x", {1, 7, 16}}}}), "f32[N1,N2,16]") << left << " " << right;
+  }
+}
+
 TEST(FreeDims, RotaryEmbeddings) {
   for (const bool interleaved : {false, true}) {
     testing::Model m(23);

@@ -20,9 +20,9 @@ using ::testing::HasSubstr;
 using testing::integer;
 using testing::Ints;
 using testing::ints;
-using testing::text;
 using testing::sample;
 using testing::Sizes;
+using testing::text;
 
 std::vector<Tensor> outputsAt(const Graph& graph, const Sizes& sizes) {
   const auto bound = boundGraph(graph, sizes);
