@@ -8,9 +8,10 @@ Growth is the ratio of times over the ratio of nodes: 1 where a pass is linear, 
 
 A pass is within bounds if it grows by at most 2.  A small graph lies in the caches of the processor and a large one does not, which alone
 makes passes that do little more than look at each node grow by 3 or more; but those are steps, and they end.  So where a pass grows by more
-than 2 and takes at most 5 us for each node, some dozen looks into memory, the graph is made again at 4 and at 8 times the larger size, far
-outside the caches (--behind): from the one to the other it must grow by at most 1.5.  What could be quadratic in it then takes less than a
-quarter of its time at the larger size, and a pass of which that is more than half is found.  Passes below a millisecond are left out.
+than 2 the graph is made again at 4 and at 8 times the larger size, far outside the caches (--behind).  There the pass must grow by at most
+1.5 from the one to the other, or take at most 0.5 us for each node of the largest.  The first holds what could be quadratic in it below a
+quarter of its time at the larger size (growth by 2 alone would let half of it pass), the second below 4 ps for each pair of nodes.  Passes
+below a millisecond are left out.
 
 Then come whole commands, machine code and files included, at sizes of their own, by the time of the processor that they take; they must not
 grow by more than 2.
@@ -118,7 +119,8 @@ def times(qcompile, kind, n, pipeline, runs):
     return least
 
 
-MOST_GROWTH, MOST_BEHIND_THE_STEPS, MOST_NS_OF_A_STEP = 2, 1.5, 5000
+MOST_GROWTH, MOST_BEHIND_THE_STEPS = 2, 1.5
+NS_OF_A_LOOK = 500
 
 
 def main():
@@ -143,11 +145,7 @@ def main():
             growth = ms / max(small[name], 1e-3) / (sizes[1] / sizes[0])
             print(f"{kind:10}{name:24}{small[name]:10.2f}{ms:10.2f}    {growth:8.2f}{'' if growth <= MOST_GROWTH else ' grows'}", flush=True)
             if growth > MOST_GROWTH:
-                light = ms * 1e6 / sizes[1] <= MOST_NS_OF_A_STEP
-                if light:
-                    steps.append(name)
-                else:
-                    beyond.append(f"{name} of {kind}")
+                steps.append(name)
         if not steps:
             continue
         far = [int(n) for n in args.behind.split(",")]
@@ -155,8 +153,9 @@ def main():
         print(f"{kind:10}{'behind the caches':24}" + "".join(f"{n:>10}" for n in far))
         for name in steps:
             growth = large[name] / small[name] / (far[1] / far[0])
-            print(f"{kind:10}{name:24}{small[name]:10.2f}{large[name]:10.2f}    {growth:8.2f}{'' if growth <= MOST_BEHIND_THE_STEPS else ' grows'}", flush=True)
-            if growth > MOST_BEHIND_THE_STEPS:
+            within = growth <= MOST_BEHIND_THE_STEPS or large[name] * 1e6 / far[1] <= NS_OF_A_LOOK
+            print(f"{kind:10}{name:24}{small[name]:10.2f}{large[name]:10.2f}    {growth:8.2f}{'' if within else ' grows'}", flush=True)
+            if not within:
                 beyond.append(f"{name} of {kind}")
     if args.command_nodes:
         sizes = [int(n) for n in args.command_nodes.split(",")]
