@@ -41,7 +41,7 @@ constexpr std::array<DTypeInfo, 15> kDTypes = {{
 
 const DTypeInfo& info(DType dtype) { return nth(kDTypes, dtype); }
 
-// Expressions by number, so that a Dim stays one word.  Never shrinks; models have a handful.
+// Expressions by number, so that a Dim stays small.  Never shrinks; models have a handful.
 class DimTable {
  public:
   int64_t number(const DimExpr& expr) {
@@ -91,6 +91,12 @@ IntRange rangeOf(DType dtype) {
 Dim::Dim(const DimExpr& expr) : size_(expr.constant().value_or(kUnknown)) {
   if (!expr.constant() && !expr.isUnknown()) size_ = DimTable::get().number(expr);
   if (expr.constant() && size_ < 0) size_ = kUnknown;
+}
+
+Dim Dim::bound(int64_t size) {
+  Dim dim(size);
+  dim.wasFree_ = true;
+  return dim;
 }
 
 int64_t Dim::size() const {

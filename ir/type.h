@@ -32,7 +32,7 @@ struct IntRange {
 };
 IntRange rangeOf(DType dtype);  // integer dtypes up to 32 bits; QC_CHECK otherwise
 
-// A dim is a size >= 0 or an expression over symbols (dim_expr.h), in one word.  Expressions compare equal if they are identical in their
+// A dim is a size >= 0 or an expression over symbols (dim_expr.h) by its number.  Expressions compare equal if they are identical in their
 // canonical form; `?` is never equal to anything.
 class Dim {
  public:
@@ -41,8 +41,12 @@ class Dim {
   static Dim symbol(std::string_view name) { return DimExpr::symbol(name); }
   static Dim unknown() { return DimExpr::unknown(); }
 
+  // A size that a free dim was given.  It is equal to any other dim of that size; who plans for more than one size may ask.
+  static Dim bound(int64_t size);
+
   bool isStatic() const { return size_ >= 0; }
   int64_t size() const;  // QC_CHECK(isStatic())
+  bool wasFree() const { return wasFree_; }
   DimExpr expr() const;
   std::string str() const;
   friend bool operator==(Dim a, Dim b) { return a.size_ == b.size_ && a.size_ != kUnknown; }
@@ -50,6 +54,7 @@ class Dim {
  private:
   static constexpr int64_t kUnknown = -1;  // other expressions are numbered as -2, -3, ...
   int64_t size_;
+  bool wasFree_ = false;
 };
 
 using Shape = std::vector<Dim>;

@@ -64,8 +64,9 @@ Result<Types> inferDynamicParams(const InferContext& c) {
   Shape shape;
   if (c.attrs.string("granularity") == "token") {
     QC_TRY(requireRank(c, 0, 1));
-    shape = c.type(0).shape;
-    shape.back() = Dim(1);
+    const Shape& rows = c.type(0).shape;
+    shape.assign(rows.begin(), rows.end() - 1);
+    shape.push_back(1);
   }
   return checkedResults({TensorType(DType::f32, shape), TensorType(DType::s32, shape)});
 }

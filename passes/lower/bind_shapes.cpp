@@ -6,6 +6,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
@@ -41,7 +42,7 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
     if (!size)
       return fail(ErrorCode::kInvalidArgument, "dim {} is {}, which these sizes do not settle", d, shape[d].str()).on(value.name());
     if (*size < 0) return fail(ErrorCode::kInvalidArgument, "dim {}, {}, would be {}", d, shape[d].str(), *size).on(value.name());
-    shape[d] = *size;
+    shape[d] = Dim::bound(*size);
   }
   return shape;
 }
@@ -93,7 +94,13 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     const std::vector<Value*> operands = node->operands();
     auto types = node->def().infer(InferContext{node->op(), operands, node->attrs()});
     if (!types) return Failure(types.error()).at(node->location()).on(node->result()->name());
-    for (int i = 0; i < node->numResults(); ++i) node->result(i)->setType(nth((*types), i));
+    for (int i = 0; i < node->numResults(); ++i) {
+      TensorType& type = nth(*types, i);
+      const Shape& before = node->result(i)->type().shape;
+      for (size_t d = 0; d < std::min(before.size(), type.shape.size()); ++d)
+        if (!before[d].isStatic()) type.shape[d] = Dim::bound(type.shape[d].size());
+      node->result(i)->setType(std::move(type));
+    }
   }
   return {};
 }
