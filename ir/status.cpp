@@ -22,12 +22,26 @@ std::string_view toString(ErrorCode code) {
   return "error";
 }
 
+Error::Error(ErrorCode code, std::string message) : parts_(new Parts{.code = code, .message = std::move(message)}) {}
+Error::Error(const Error& other) : parts_(other.parts_ ? new Parts(*other.parts_) : nullptr) {}
+void Error::destroy(Parts* parts) { delete parts; }
+
+const Error::Parts& Error::parts() const {
+  static const Parts kBlank;
+  return parts_ ? *parts_ : kBlank;
+}
+
+Error& Error::fillBlank(std::string Parts::* field, std::string_view value) {
+  if (parts_ && (parts_->*field).empty()) parts_->*field = value;
+  return *this;
+}
+
 std::string Error::render() const {
-  std::string text(toString(code_));
-  if (!node_.empty()) text += fmt::format(": node '{}'", visible(node_));
-  if (!tensor_.empty()) text += fmt::format("{} tensor '{}'", node_.empty() ? ":" : ",", visible(tensor_));
-  text += ": " + visible(message_, true);
-  if (!remedy_.empty()) text += "\n  help: " + visible(remedy_, true);
+  std::string text(toString(code()));
+  if (!node().empty()) text += fmt::format(": node '{}'", visible(node()));
+  if (!tensor().empty()) text += fmt::format("{} tensor '{}'", node().empty() ? ":" : ",", visible(tensor()));
+  text += ": " + visible(message(), true);
+  if (!remedy().empty()) text += "\n  help: " + visible(remedy(), true);
   return text;
 }
 
@@ -35,6 +49,15 @@ namespace detail {
 static thread_local int guests = 0;
 GuestCall::GuestCall() { ++guests; }
 GuestCall::~GuestCall() { --guests; }
+
+std::string formatted(fmt::string_view format, fmt::format_args args) { return fmt::vformat(format, args); }
+
+void requirementFailed(const char* function, const std::string& message) {
+  const std::string text = fmt::format("{}(): {}", function, message);
+  if (guests > 0) throw Misuse(text);
+  fmt::print(stderr, "qcompile: a call breaks what the function requires: {}\n", text);
+  std::abort();
+}
 
 void checkFailed(const char* file, int line, const char* condition, const std::string& message) {
   if (guests > 0) throw Misuse(message.empty() ? condition : message);

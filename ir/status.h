@@ -30,33 +30,45 @@ enum class ErrorCode {
 
 std::string_view toString(ErrorCode code);
 
-// One error, in the user's words: what, at which node, about which tensor, and what to do about it.
+// One error, in the user's words: what, at which node, about which tensor, and what to do about it.  Errors are rare, results are not: it
+// is one pointer, so that a Result is hardly larger than its value.
 class Error {
  public:
-  Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  Error(ErrorCode code, std::string message);
+  Error(const Error& other);
+  Error(Error&& other) noexcept : parts_(std::exchange(other.parts_, nullptr)) {}
+  Error& operator=(Error other) noexcept {
+    std::swap(parts_, other.parts_);
+    return *this;
+  }
+  ~Error() {
+    if (parts_) destroy(parts_);
+  }
 
-  ErrorCode code() const { return code_; }
-  const std::string& message() const { return message_; }
-  const std::string& node() const { return node_; }
-  const std::string& tensor() const { return tensor_; }
-  const std::string& remedy() const { return remedy_; }
+  ErrorCode code() const { return parts().code; }
+  const std::string& message() const { return parts().message; }
+  const std::string& node() const { return parts().node; }
+  const std::string& tensor() const { return parts().tensor; }
+  const std::string& remedy() const { return parts().remedy; }
 
   // Fills a blank only, so that the innermost, most exact place wins while an error travels outward.
-  Error&& at(std::string_view node) && { return std::move(fillBlank(node_, node)); }
-  Error&& on(std::string_view tensor) && { return std::move(fillBlank(tensor_, tensor)); }
-  Error&& help(std::string_view remedy) && { return std::move(fillBlank(remedy_, remedy)); }
+  Error&& at(std::string_view node) && { return std::move(fillBlank(&Parts::node, node)); }
+  Error&& on(std::string_view tensor) && { return std::move(fillBlank(&Parts::tensor, tensor)); }
+  Error&& help(std::string_view remedy) && { return std::move(fillBlank(&Parts::remedy, remedy)); }
 
   // "invalid model: node '/stem/Conv', tensor 'w': kernel has 5 dims ... \n  help: ..."
   std::string render() const;
 
  private:
-  Error& fillBlank(std::string& field, std::string_view value) {
-    if (field.empty()) field = value;
-    return *this;
-  }
+  struct Parts {
+    ErrorCode code = ErrorCode::kInternal;
+    std::string message = {}, node = {}, tensor = {}, remedy = {};
+  };
+  const Parts& parts() const;  // blank ones where it was moved from
+  Error& fillBlank(std::string Parts::* field, std::string_view value);
+  static void destroy(Parts* parts);
 
-  ErrorCode code_;
-  std::string message_, node_, tensor_, remedy_;
+  Parts* parts_;
 };
 
 template <class T>
@@ -89,15 +101,20 @@ class Failure {
   Error error_;
 };
 
-template <class... Args>
-Failure fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
-  return Failure(Error(code, fmt::format(format, std::forward<Args>(args)...)));
-}
-
 namespace detail {
+// What a message is made of; written out once for all of them.
+std::string formatted(fmt::string_view format, fmt::format_args args);
+
 [[noreturn]] void checkFailed(const char* file, int line, const char* condition, const std::string& message);
+[[noreturn]] void requirementFailed(const char* function, const std::string& message);
 [[noreturn]] void outOfRange(const char* what, int index);
 }  // namespace detail
+
+// Functions that fail are the exception: they stand apart from what runs.
+template <class... Args>
+[[gnu::cold, gnu::noinline]] Failure fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+  return Failure(Error(code, detail::formatted(format, fmt::make_format_args(args...))));
+}
 
 }  // namespace qc
 
@@ -114,6 +131,15 @@ namespace detail {
   auto temporary = (expression);                                            \
   if (!temporary) return tl::make_unexpected(std::move(temporary).error()); \
   declaration = std::move(temporary).value()
+
+// What a public function asks of its caller, as its header says ("Requires: ..").  Breaking it is the caller's mistake: an error wherever
+// guarded() runs the code (guarded.h); elsewhere the process stops with a message that names the function.
+//   QC_REQUIRE("Tensor::of", values.size() == n, "{} values for {} elements", values.size(), n);
+#define QC_REQUIRE(function, condition, ...)                               \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]]                                         \
+      ::qc::detail::requirementFailed(function, fmt::format(__VA_ARGS__)); \
+  } while (false)
 
 // A compiler bug, never a user's mistake.
 #define QC_CHECK(condition, ...)                                                                              \
