@@ -173,6 +173,11 @@ class ProgramBuilder {
   std::map<const Value*, int64_t> inputOf_, outputOf_;
 };
 
+const Graph& Program::graph() const {
+  static const Graph kNone;
+  return graph_ ? *graph_ : kNone;
+}
+
 Result<Program> buildProgram(Graph graph, const Target& target, const CompileOptions& options) {
   const DefinedArithmetic defined;
   for (const Value* v : graph.inputs())

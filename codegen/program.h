@@ -53,7 +53,7 @@ class Program {
   Program(Program&&) = default;
   Program& operator=(Program&&) = default;
 
-  const Graph& graph() const { return *graph_; }
+  const Graph& graph() const;  // an empty one where it was moved from
   const Target& target() const { return target_; }
   const std::vector<Step>& steps() const { return steps_; }
   int64_t arenaBytes() const { return arenaBytes_; }

@@ -87,9 +87,9 @@ void AttrDict::erase(std::string_view name) {
 template <class T>
 const T& AttrDict::get(std::string_view name) const {
   const Attr* attr = find(name);
-  QC_CHECK(attr, "no attribute '{}'", name);
+  QC_REQUIRE("AttrDict", attr, "no attribute '{}'", name);
   const T* value = std::get_if<T>(attr);
-  QC_CHECK(value, "attribute '{}' is of kind {}", name, toString(kindOf(*attr)));
+  QC_REQUIRE("AttrDict", value, "attribute '{}' is of kind {}", name, toString(kindOf(*attr)));
   return *value;
 }
 

@@ -88,11 +88,11 @@ class AttrDict {
   auto end() const { return items_.end(); }
   bool operator==(const AttrDict&) const = default;
 
-  // The value, which the op's declaration has already guaranteed: QC_CHECK on absence or another kind.
+  // The value, which the op's declaration has already guaranteed.  Requires: it is there, and of this kind.
   int64_t integer(std::string_view name) const;
   double real(std::string_view name) const;
   const std::string& string(std::string_view name) const;
-  const std::vector<int64_t>& integers(std::string_view name) const;  // of dims: QC_CHECK that none is free
+  const std::vector<int64_t>& integers(std::string_view name) const;  // of dims: requires that none is free
   std::vector<DimExpr> dims(std::string_view name) const;             // integers as well
   const std::vector<double>& reals(std::string_view name) const;
   DType dtype(std::string_view name) const;

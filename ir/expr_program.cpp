@@ -243,8 +243,9 @@ bool ExprProgram::supportsInteger() const {
 
 template <class T>
 void ExprProgram::run(std::span<const T* const> args, std::span<const int> strides, T* out, int64_t n) const {
-  QC_CHECK(static_cast<int>(args.size()) >= arity_ && strides.size() == args.size());
-  QC_CHECK(std::is_floating_point_v<T> || supportsInteger());
+  QC_REQUIRE("ExprProgram::run", static_cast<int>(args.size()) >= arity_ && strides.size() == args.size(),
+             "{} arguments and {} strides for {}", args.size(), strides.size(), arity_);
+  QC_REQUIRE("ExprProgram::run", std::is_floating_point_v<T> || supportsInteger(), "an expression of floats on integers");
   if (n <= 0) return;
   const int block = static_cast<int>(std::min<int64_t>(n, kBlock));
   Runner<T> runner(std::is_same_v<T, float> ? code_ : calls_, args, strides, block);

@@ -58,8 +58,9 @@ std::vector<Node*> Value::users() const {
 }
 
 void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
-  QC_CHECK(other && other != this && other->graph_ == graph_);
-  QC_CHECK(allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
+  QC_REQUIRE("Value::replaceAllUsesWith", other && other != this && other->graph_ == graph_, "for %{} not another value of its graph",
+             name_);
+  QC_REQUIRE("Value::replaceAllUsesWith", allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
   while (uses_) uses_->set(other);
   const auto returned = graph_->outputPlaces_.extract(this);
   if (returned.empty()) return;
@@ -88,16 +89,19 @@ Value* Node::operand(std::string_view name) const { return operand(def_->operand
 
 void Node::setOperand(std::string_view name, Value* value) {
   const int i = def_->operandIndex(name);
-  QC_CHECK(i >= 0, "op {}, operand {}", op(), name);
+  QC_REQUIRE("Node::setOperand", i >= 0, "'{}' has no operand '{}'", op(), name);
   setOperand(i, value);
 }
 
 void Node::setOperand(int i, Value* value) {
+  QC_REQUIRE("Node::setOperand", i >= 0, "operand {} of '{}'", i, op());
+  QC_REQUIRE("Node::setOperand", !value || value->graph_ == graph_, "operand {} of '{}' is a value of another graph", i, op());
   while (numOperands() <= i) addOperand(nullptr);
   nth(operands_, i).set(value);
 }
 
 void Node::addOperand(Value* value) {
+  QC_REQUIRE("Node::addOperand", !value || value->graph_ == graph_, "'{}' is given a value of another graph", op());
   // Uses are linked by address: take them out before the vector may move them.
   std::vector<Value*> values = operands();
   values.push_back(value);
@@ -111,7 +115,7 @@ void Node::addOperand(Value* value) {
 }
 
 const Tensor& Node::constant() const {
-  QC_CHECK(is("const"));
+  QC_REQUIRE("Node::constant", is("const"), "of '{}'", op());
   QC_CHECK(constant_, "a constant that is not in the pool");
   return constant_->second;
 }
@@ -132,7 +136,7 @@ static int64_t orderBetween(const int64_t* previous, const int64_t* next) {
 }
 
 bool Node::isBefore(const Node* other) const {
-  QC_CHECK(graph_ == other->graph_);
+  QC_REQUIRE("Node::isBefore", other && graph_ == other->graph_, "'{}' and a node of another graph", op());
   if (!graph_->orderValid_) {
     int64_t order = 0;
     for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order += kOrderStep;
@@ -272,7 +276,8 @@ Value* Graph::addInput(std::string_view name, TensorType type) {
 }
 
 void Graph::eraseInput(Value* input) {
-  QC_CHECK(!input->hasUses() && !input->isOutput() && !input->producer());
+  QC_REQUIRE("Graph::eraseInput", input && input->graph_ == this && !input->producer(), "not an input of '{}'", name_);
+  QC_REQUIRE("Graph::eraseInput", !input->hasUses() && !input->isOutput(), "%{} is used", input->name_);
   byName_.erase(input);
   std::erase(inputViews_, input);
   std::erase_if(inputs_, [&](const auto& v) { return v.get() == input; });
@@ -280,7 +285,7 @@ void Graph::eraseInput(Value* input) {
 }
 
 void Graph::setOutputs(std::vector<Value*> outputs) {
-  for (const Value* v : outputs) QC_CHECK(v && v->graph_ == this, "an output is a value of the graph");
+  for (const Value* v : outputs) QC_REQUIRE("Graph::setOutputs", v && v->graph_ == this, "an output is a value of the graph");
   for (Value* v : outputs_) v->isOutput_ = false;
   outputs_ = std::move(outputs);
   outputPlaces_.clear();
@@ -294,7 +299,7 @@ void Graph::setOutputs(std::vector<Value*> outputs) {
 }
 
 void Graph::setOutputNames(std::vector<std::string> names) {
-  QC_CHECK(names.size() == outputs_.size(), "{} names for {} outputs", names.size(), outputs_.size());
+  QC_REQUIRE("Graph::setOutputNames", names.size() == outputs_.size(), "{} names for {} outputs", names.size(), outputs_.size());
   outputNames_ = std::move(names);
 }
 
@@ -312,13 +317,14 @@ Value* Graph::findValue(std::string_view name) const {
 
 Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types, Node* before,
                     std::string_view name) {
+  for (const Value* v : operands) QC_REQUIRE("Graph::insert", !v || v->graph_ == this, "'{}' is given a value of another graph", def.name);
+  QC_REQUIRE("Graph::insert", !before || before->graph_ == this, "'{}' in front of a node of another graph", def.name);
   auto* node = new Node;
   node->def_ = &def;
   node->graph_ = this;
   node->attrs_ = std::move(attrs);
   node->operands_.resize(operands.size());
   for (size_t i = 0; i < operands.size(); ++i) {
-    QC_CHECK(!operands[i] || operands[i]->graph_ == this);
     node->operands_[i].user_ = node;
     node->operands_[i].index_ = static_cast<int>(i);
     node->operands_[i].set(operands[i]);
@@ -345,11 +351,11 @@ Node* Graph::insert(const OpDef& def, std::vector<Value*> operands, AttrDict att
 }
 
 void Graph::erase(Node* node) {
-  for (int i = 0; i < node->numResults_; ++i) {
-    Value* r = node->result(i);
-    QC_CHECK(!r->hasUses() && !r->isOutput(), "erasing {} whose result {} is used", node->op(), r->name());
-    byName_.erase(r);
-  }
+  QC_REQUIRE("Graph::erase", node && node->graph_ == this, "not a node of '{}'", name_);
+  for (int i = 0; i < node->numResults_; ++i)
+    QC_REQUIRE("Graph::erase", !node->result(i)->hasUses() && !node->result(i)->isOutput(), "the result %{} of '{}' is used",
+               node->result(i)->name(), node->op());
+  for (int i = 0; i < node->numResults_; ++i) byName_.erase(node->result(i));
   constants_.mayHoldUnused_ = constants_.mayHoldUnused_ || node->constant_;
   for (Use& u : node->operands_) u.set(nullptr);
   (node->previous_ ? node->previous_->next_ : front_) = node->next_;
@@ -359,6 +365,7 @@ void Graph::erase(Node* node) {
 }
 
 void Graph::moveBefore(Node* node, Node* before) {
+  QC_REQUIRE("Graph::moveBefore", node && node->graph_ == this && (!before || before->graph_ == this), "not nodes of '{}'", name_);
   if (node == before || node->next_ == before) return;
   (node->previous_ ? node->previous_->next_ : front_) = node->next_;
   (node->next_ ? node->next_->previous_ : back_) = node->previous_;
@@ -371,6 +378,7 @@ void Graph::moveBefore(Node* node, Node* before) {
 }
 
 void Graph::rename(Value* value, std::string_view name) {
+  QC_REQUIRE("Graph::rename", value && value->graph_ == this, "not a value of '{}'", name_);
   if (value->name_ == name) return;
   byName_.erase(value);
   value->name_ = uniqueName(name);
@@ -398,6 +406,7 @@ std::string Graph::str() const { return print(*this); }
 // ---- Builder ----------------------------------------------------------------------------------
 
 Builder& Builder::before(Node* node) {
+  QC_REQUIRE("Builder::before", !node || &node->graph() == &graph_, "a node of another graph");
   before_ = node;
   if (node && location_.empty()) location_ = node->location();
   return *this;
@@ -420,7 +429,7 @@ Result<Node*> Builder::createNode(std::string_view op, std::vector<Value*> opera
   for (size_t i = 0; i < operands.size(); ++i)
     if (operands[i] && &operands[i]->graph() != &graph_)
       return fail(ErrorCode::kInvalidArgument, "operand {} of '{}' is a value of another graph", i, op).at(location_);
-  QC_CHECK(def->infer, "op {} has no inference", op);
+  if (!def->infer) return fail(ErrorCode::kInvalidArgument, "the declaration of '{}' has no inference", op).at(location_);
   auto types = def->infer(InferContext{op, operands, attrs});
   if (!types) return tl::make_unexpected(std::move(types.error()).at(location_).on(name));
   if (types->empty()) return fail(ErrorCode::kInvalidArgument, "'{}' has no result: its inference gives no types", op).at(location_);
@@ -431,20 +440,20 @@ Result<Node*> Builder::createNode(std::string_view op, std::vector<Value*> opera
 
 Result<Value*> Builder::create(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
   QC_ASSIGN(Node * node, createNode(op, std::move(operands), std::move(attrs), name));
-  QC_CHECK(node->numResults() >= 1);
   return node->result();
 }
 
 Value* Builder::make(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
   auto value = create(op, std::move(operands), std::move(attrs), name);
-  QC_CHECK(value.has_value(), "building {}: {}", op, value.error().render());
+  QC_REQUIRE("Builder::make", value.has_value(), "'{}' cannot be built: {}", op, value.error().render());
   return *value;
 }
 
 Value* Builder::constant(std::string_view name, Tensor tensor, QuantPtr quant) {
   TensorType type = tensor.type();
   if (quant) {
-    QC_CHECK(quant->storage == type.dtype);
+    QC_REQUIRE("Builder::constant", quant->storage == type.dtype, "a tensor of {} with the parameters {}", toString(type.dtype),
+               toString(*quant));
     type = TensorType(std::move(quant), type.shape);
   }
   Node* node = graph_.insert(OpRegistry::get().at("const"), {}, {}, {std::move(type)}, before_, name);

@@ -6,6 +6,8 @@
 //   QC_ASSIGN(Value* y, b.create("relu", {x}));         // types are inferred here, or this is an error
 //   g.setOutputs({y});
 //
+// A program edits graphs of its own as passes do, with guarded() around it (guarded.h), so that a requirement that it breaks is an error.
+//
 // A graph owns its nodes, values and constants.  Nodes are erased only when their results have no uses.
 // Optional operands that are absent are null values.
 #pragma once
@@ -69,7 +71,7 @@ class Value {
   bool isOutput() const { return isOutput_; }                 // returned by the graph
   std::vector<Use*> uses() const;                             // in no promised order
   std::vector<Node*> users() const;                           // distinct, in schedule order
-  // Every use (graph outputs included) of this now uses `other`.  QC_CHECK: same type, unless `other` is
+  // Every use (graph outputs included) of this now uses `other`.  Requires: another value of the same graph and type, unless `other` is
   // about to be retyped by the caller and `allowTypeChange` says so.
   void replaceAllUsesWith(Value* other, bool allowTypeChange = false);
 
@@ -99,8 +101,9 @@ class Node {
   Value* operand(int i) const { return i >= 0 && i < numOperands() ? nth(operands_, i).get() : nullptr; }  // null: absent
   Value* operand(std::string_view name) const;  // as its declaration names it; null: absent, or no operand has this name
   std::vector<Value*> operands() const;
+  // Requires: a value of the same graph, or null.
   void setOperand(int i, Value* value);
-  void setOperand(std::string_view name, Value* value);  // QC_CHECK: the op has it
+  void setOperand(std::string_view name, Value* value);  // requires: the op has it
   void addOperand(Value* value);
 
   int numResults() const { return numResults_; }
@@ -111,7 +114,7 @@ class Node {
 
   AttrDict& attrs() { return attrs_; }
   const AttrDict& attrs() const { return attrs_; }
-  // Shorthands for a declared attribute.
+  // Shorthands for a declared attribute.  Requires: it is there, and of this kind.
   int64_t integer(std::string_view name) const { return attrs_.integer(name); }
   double real(std::string_view name) const { return attrs_.real(name); }
   const std::vector<int64_t>& integers(std::string_view name) const { return attrs_.integers(name); }
@@ -126,14 +129,14 @@ class Node {
   Rare<QuantAnnotation>& annotation() { return annotation_; }
   const Rare<QuantAnnotation>& annotation() const { return annotation_; }
 
-  // The payload of a `const` node: a reference into the graph's constant pool.
+  // The payload: a reference into the graph's constant pool.  Requires: a `const` node.
   const Tensor& constant() const;
   const std::string& constantName() const;  // key in the pool; empty: it has none
 
   Graph& graph() const { return *graph_; }
   Node* next() const { return next_; }
   Node* previous() const { return previous_; }
-  bool isBefore(const Node* other) const;  // schedule order
+  bool isBefore(const Node* other) const;  // schedule order.  Requires: of the same graph
 
  private:
   friend class Graph;
@@ -191,13 +194,13 @@ class Graph {
 
   Value* addInput(std::string_view name, TensorType type);
   const std::vector<Value*>& inputs() const { return inputViews_; }
-  void eraseInput(Value* input);  // QC_CHECK: no uses
+  void eraseInput(Value* input);  // requires: an input of this graph without uses
 
-  void setOutputs(std::vector<Value*> outputs);
+  void setOutputs(std::vector<Value*> outputs);  // requires: values of this graph
   const std::vector<Value*>& outputs() const { return outputs_; }
   // The user's name of each output; survives when the value that is returned changes.
   const std::vector<std::string>& outputNames() const { return outputNames_; }
-  void setOutputNames(std::vector<std::string> names);
+  void setOutputNames(std::vector<std::string> names);  // requires: one for each output
 
   Node* front() const { return front_; }
   Node* back() const { return back_; }
@@ -207,10 +210,11 @@ class Graph {
   ConstantPool& constants() { return constants_; }
   const ConstantPool& constants() const { return constants_; }
 
-  // Low level: types are given, nothing is inferred.  `before` null appends.  Passes use Builder or Rewriter.
+  // Low level: types are given, nothing is inferred.  `before` null appends.  Passes use Builder or Rewriter.  Requires of all of them:
+  // nodes and values of this graph.
   Node* insert(const OpDef& def, std::vector<Value*> operands, AttrDict attrs, std::vector<TensorType> types, Node* before = nullptr,
                std::string_view name = {});
-  void erase(Node* node);  // QC_CHECK: no result has a use or is an output
+  void erase(Node* node);  // requires: no result has a use or is an output
   void moveBefore(Node* node, Node* before);
   void rename(Value* value, std::string_view name);  // made unique when taken
   int eraseDeadNodes();                              // pure nodes without uses; returns how many
@@ -253,16 +257,16 @@ class Graph {
 class Builder {
  public:
   explicit Builder(Graph& graph) : graph_(graph) {}
-  // New nodes go in front of `node` (null: at the end) and take its location unless one is set.
+  // New nodes go in front of `node` (null: at the end) and take its location unless one is set.  Requires: a node of the graph.
   Builder& before(Node* node);
   Builder& at(std::string location);
 
   // Fills in defaults, checks operands and attributes against the declaration, infers the result types.
   Result<Node*> createNode(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
   Result<Value*> create(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
-  // The same where failure would be a compiler bug.
+  // The same for what is known to be right.  Requires: what create() refuses.
   Value* make(std::string_view op, std::vector<Value*> operands, AttrDict attrs = {}, std::string_view name = {});
-  Value* constant(std::string_view name, Tensor tensor, QuantPtr quant = nullptr);
+  Value* constant(std::string_view name, Tensor tensor, QuantPtr quant = nullptr);  // requires: the tensor has quant's storage type
   Graph& graph() { return graph_; }
 
  private:

@@ -1,5 +1,10 @@
-// No exception crosses the API.  What an integrator wrote is called through guarded(), which makes an error of what it throws, so that
-// the message can say whose function it was; what passes nevertheless ends in withoutExceptions(), which every public function is in.
+// No exception crosses the API.  What an integrator wrote is called through guarded(), which makes an error of what it throws, and of what
+// it breaks of the requirements that headers state, so that the message can say whose function it was.  A program puts it around its own
+// edits:
+//
+//   QC_TRY(guarded("my rewrite", [&]() -> Status { .. builder.make(..) .. return {}; }));
+//
+// What passes nevertheless ends in withoutExceptions(), which every public function is in.
 #pragma once
 
 #include <exception>

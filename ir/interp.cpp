@@ -51,7 +51,11 @@ int64_t resultBytes(const Node& node) {
 Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
   const DefinedArithmetic defined;
   if (node.is("const")) return std::vector<Tensor>{node.constant()};
-  QC_CHECK(node.def().eval, "op {} has no reference evaluation", node.op());
+  if (!node.def().eval)
+    return fail(ErrorCode::kInvalidArgument, "the declaration of '{}' has no evaluation", node.op()).at(node.location());
+  if (static_cast<int>(operands.size()) != node.numOperands())
+    return fail(ErrorCode::kInvalidArgument, "{} tensors for the {} operands of '{}'", operands.size(), node.numOperands(), node.op())
+        .at(node.location());
   if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
     return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));
   QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));

@@ -89,7 +89,7 @@ const OpDef* OpRegistry::find(std::string_view name) const {
 
 const OpDef& OpRegistry::at(std::string_view name) const {
   const OpDef* def = find(name);
-  QC_CHECK(def, "no op '{}'", name);
+  QC_REQUIRE("OpRegistry::at", def, "no op '{}'", name);
   return *def;
 }
 

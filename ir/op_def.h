@@ -130,7 +130,7 @@ class OpRegistry {
  public:
   static const OpRegistry& get();  // every op of ir/ops, registered once in a fixed order
   const OpDef* find(std::string_view name) const;
-  const OpDef& at(std::string_view name) const;  // QC_CHECK: known
+  const OpDef& at(std::string_view name) const;  // requires: known
   const std::map<std::string, OpDef, std::less<>>& ops() const { return ops_; }
   std::vector<std::string> nearest(std::string_view name, int count = 3) const;  // for "did you mean"
 

@@ -45,7 +45,7 @@ class Match {
   Node* root() const { return nodes_.front(); }
   const std::vector<Node*>& nodes() const { return nodes_; }  // matched op nodes, root first
   Value* operator[](const std::string& capture) const;        // null if the capture was absent
-  Node* node(const std::string& capture) const { return (*this)[capture]->producer(); }
+  Node* node(const std::string& capture) const { return (*this)[capture] ? (*this)[capture]->producer() : nullptr; }  // null: none
 
  private:
   friend std::optional<Match> match(const Pattern&, Node&);

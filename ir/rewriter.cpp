@@ -25,15 +25,15 @@ Builder Rewriter::before(Node* node) {
 }
 
 void Rewriter::replace(Node* node, const std::vector<Value*>& values, bool allowTypeChange) {
-  QC_CHECK(static_cast<int>(values.size()) == node->numResults(), "{} values for the {} results of {}", values.size(), node->numResults(),
-           node->op());
+  QC_REQUIRE("Rewriter::replace", static_cast<int>(values.size()) == node->numResults(), "{} values for the {} results of '{}'",
+             values.size(), node->numResults(), node->op());
   changed_ = true;
   std::vector<std::pair<Value*, std::string>> renames;
   for (int i = 0; i < node->numResults(); ++i) {
     Value* old = node->result(i);
     Value* value = nth(values, i);
     if (!value) {
-      QC_CHECK(!old->hasUses() && !old->isOutput(), "%{} is used and has no replacement", old->name());
+      QC_REQUIRE("Rewriter::replace", !old->hasUses() && !old->isOutput(), "%{} is used and has no replacement", old->name());
       continue;
     }
     if (Node* producer = value->producer()) {
@@ -72,7 +72,8 @@ Result<std::map<std::string, int>> rewritePatterns(Graph& graph, const std::vect
   std::map<std::string, int> hits;
   std::unordered_map<const OpDef*, std::vector<const RewriteRule*>> byRoot;
   for (const RewriteRule& rule : rules) {
-    QC_CHECK(rule.pattern.kind == Pattern::Kind::op, "rule {} has no op at its root", rule.name);
+    if (rule.pattern.kind != Pattern::Kind::op) return fail(ErrorCode::kInvalidArgument, "rule '{}' has no op at its root", rule.name);
+    if (!rule.apply) return fail(ErrorCode::kInvalidArgument, "rule '{}' has no function", rule.name);
     for (const std::string& op : rule.pattern.ops)
       if (const OpDef* def = OpRegistry::get().find(op)) byRoot[def].push_back(&rule);
   }

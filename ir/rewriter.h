@@ -17,6 +17,7 @@ class Rewriter {
   Builder before(Node* node);  // takes over the node's location
   // Uses of node's results become `values` (null: that result had no uses); the node and producers that died with it go.
   // An absent name is taken over: the new value keeps the user's name for the old one.
+  // Requires: one of the same graph and type for each result that is used.
   void replace(Node* node, const std::vector<Value*>& values, bool allowTypeChange = false);
   void eraseIfDead(Node* node);  // and its producers that become dead
   bool changed() const { return changed_; }

@@ -98,7 +98,7 @@ ScalarExpr::ScalarExpr(float value) {
 }
 
 ScalarExpr ScalarExpr::arg(int index) {
-  QC_CHECK(index >= 0);
+  QC_REQUIRE("ScalarExpr::arg", index >= 0, "argument {}", index);
   auto node = std::make_shared<Node>();
   node->op = Op::arg;
   node->index = index;
@@ -106,7 +106,8 @@ ScalarExpr ScalarExpr::arg(int index) {
 }
 
 ScalarExpr ScalarExpr::make(Op op, std::vector<ScalarExpr> operands) {
-  QC_CHECK(expectedOperands(op) != 0 && static_cast<int>(operands.size()) == expectedOperands(op));
+  QC_REQUIRE("ScalarExpr::make", expectedOperands(op) != 0 && static_cast<int>(operands.size()) == expectedOperands(op),
+             "{} operands for operator {}", operands.size(), static_cast<int>(op));
   auto node = std::make_shared<Node>();
   node->op = op;
   node->operands = std::move(operands);
@@ -115,7 +116,7 @@ ScalarExpr ScalarExpr::make(Op op, std::vector<ScalarExpr> operands) {
 
 ScalarExpr ScalarExpr::call(std::string_view function, std::vector<ScalarExpr> args) {
   const Function* f = findFunction(function);
-  QC_CHECK(f && f->arity == static_cast<int>(args.size()), "call of '{}' with {} arguments", function, args.size());
+  QC_REQUIRE("ScalarExpr::call", f && f->arity == static_cast<int>(args.size()), "call of '{}' with {} arguments", function, args.size());
   auto node = std::make_shared<Node>();
   node->op = Op::call;
   node->index = static_cast<int>(f - functions().data());
@@ -148,7 +149,7 @@ ScalarExpr ScalarExpr::expand() const {
 ScalarExpr ScalarExpr::substitute(std::span<const ScalarExpr> args) const {
   return rebuild(*this, [&](const ScalarExpr& e, std::vector<ScalarExpr> operands) {
     if (e.op() != Op::arg) return withOperands(e, std::move(operands));
-    QC_CHECK(usize(e.argIndex()) < args.size(), "no substitute for a{}", e.argIndex());
+    QC_REQUIRE("ScalarExpr::substitute", usize(e.argIndex()) < args.size(), "no substitute for a{}", e.argIndex());
     return nth(args, e.argIndex());
   });
 }

@@ -66,10 +66,10 @@ class ScalarExpr {
     int64_t (*integer)(const int64_t* args);                    // null: not defined on integers
   };
 
-  ScalarExpr(float value);  // NOLINT(google-explicit-constructor): constants read as numbers in formulas
-  static ScalarExpr arg(int index);
-  static ScalarExpr make(Op op, std::vector<ScalarExpr> operands);
-  static ScalarExpr call(std::string_view function, std::vector<ScalarExpr> args);  // QC_CHECK: known, right arity
+  ScalarExpr(float value);           // NOLINT(google-explicit-constructor): constants read as numbers in formulas
+  static ScalarExpr arg(int index);  // requires: >= 0
+  static ScalarExpr make(Op op, std::vector<ScalarExpr> operands);                  // requires: as many as the op has
+  static ScalarExpr call(std::string_view function, std::vector<ScalarExpr> args);  // requires: known, right arity
   static Result<ScalarExpr> parse(std::string_view text);
   static Status checkText(size_t bytes, int arity);  // within what parse() takes
 
@@ -84,7 +84,7 @@ class ScalarExpr {
   bool isArg(int index) const;
   std::string str() const;
   ScalarExpr expand() const;                                         // no Op::call left
-  ScalarExpr substitute(std::span<const ScalarExpr> args) const;     // arg(i) -> args[i]: composition of ops
+  ScalarExpr substitute(std::span<const ScalarExpr> args) const;     // arg(i) -> args[i]: composition of ops.  Requires: i < args.size()
   friend bool operator==(const ScalarExpr& a, const ScalarExpr& b);  // structural
 
   static std::span<const Function> functions();
@@ -135,7 +135,8 @@ class ExprProgram {
   int arity() const { return arity_; }
   bool supportsInteger() const;
   // out[i] = f(args[0][i * strides[0]], args[1][i * strides[1]], ...) for i < n.  Strides are 0 or 1: a broadcast or
-  // dense operand.  `out` may be one of the dense arguments.
+  // dense operand.  `out` may be one of the dense arguments.  Requires: arity() arguments with a stride each; for integers
+  // supportsInteger().
   template <class T>
   void run(std::span<const T* const> args, std::span<const int> strides, T* out, int64_t n) const;
   float operator()(std::span<const float> args) const;

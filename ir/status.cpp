@@ -52,20 +52,19 @@ GuestCall::~GuestCall() { --guests; }
 
 std::string formatted(fmt::string_view format, fmt::format_args args) { return fmt::vformat(format, args); }
 
-void requirementFailed(const char* function, const std::string& message) {
-  const std::string text = fmt::format("{}(): {}", function, message);
+// The caller's mistake.
+[[noreturn]] static void misused(const std::string& text) {
   if (guests > 0) throw Misuse(text);
   fmt::print(stderr, "qcompile: a call breaks what the function requires: {}\n", text);
   std::abort();
 }
+void requirementFailed(const char* function, const std::string& message) { misused(fmt::format("{}(): {}", function, message)); }
+void outOfRange(const char* what, int index) { misused(fmt::format("there is no {} {}", what, index)); }
 
 void checkFailed(const char* file, int line, const char* condition, const std::string& message) {
   if (guests > 0) throw Misuse(message.empty() ? condition : message);
   fmt::print(stderr, "{}:{}: qcompile bug: '{}' does not hold. {}\n", file, line, condition, message);
   std::abort();
-}
-void outOfRange(const char* what, int index) {
-  checkFailed(__FILE__, __LINE__, "index in range", fmt::format("there is no {} {}", what, index));
 }
 }  // namespace detail
 

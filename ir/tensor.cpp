@@ -1,5 +1,6 @@
 #include "ir/tensor.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -99,6 +100,24 @@ Tensor::Tensor(DType dtype, std::vector<int64_t> sizes) : dtype_(dtype), sizes_(
 Tensor::Tensor(DType dtype, std::vector<int64_t> sizes, std::shared_ptr<const void> owner, const void* data)
     : dtype_(dtype), sizes_(std::move(sizes)), owner_(std::move(owner)), data_(data) {}
 
+Status Tensor::checkValues(DType dtype, const std::vector<int64_t>& sizes, size_t count, size_t bytesOfOne) {
+  if (bytesOfOne != usize(sizeOf(dtype)))
+    return fail(ErrorCode::kInvalidArgument, "values of {} bytes for elements {}", bytesOfOne, toString(dtype));
+  // As many as there are values at most, so that no product overflows.
+  uint64_t elements = std::find(sizes.begin(), sizes.end(), 0) != sizes.end() ? 0 : 1;
+  for (const int64_t size : sizes) {
+    if (size < 0) return fail(ErrorCode::kInvalidArgument, "a size of {}", size);
+    if (elements != 0 && static_cast<uint64_t>(size) > count / elements)
+      elements = count + 1;
+    else
+      elements *= static_cast<uint64_t>(size);
+    if (elements > count) break;
+  }
+  if (elements != count)
+    return fail(ErrorCode::kInvalidArgument, "{} values for a tensor {}", count, TensorType(dtype, toShape(sizes)).str());
+  return {};
+}
+
 Tensor Tensor::ofFloats(std::vector<int64_t> sizes, std::span<const float> values) { return of(DType::f32, std::move(sizes), values); }
 Tensor Tensor::ofInts(std::vector<int64_t> sizes, std::span<const int64_t> values) { return of(DType::s64, std::move(sizes), values); }
 
@@ -112,7 +131,7 @@ void* Tensor::mutableData() {
 }
 
 Tensor Tensor::reshaped(std::vector<int64_t> sizes) const {
-  QC_CHECK(qc::numElements(sizes) == numElements(), "{} elements as {}", numElements(), toString(toShape(sizes)));
+  QC_REQUIRE("Tensor::reshaped", qc::numElements(sizes) == numElements(), "{} elements as {}", numElements(), toString(toShape(sizes)));
   Tensor t = *this;
   t.sizes_ = std::move(sizes);
   return t;

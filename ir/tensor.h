@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "ir/memory_limit.h"
 #include "ir/status.h"
 #include "ir/type.h"
 
@@ -34,6 +35,11 @@ class Tensor {
   // Shares `owner`; `data` holds numElements * sizeOf(dtype) bytes for as long as owner lives.
   Tensor(DType dtype, std::vector<int64_t> sizes, std::shared_ptr<const void> owner, const void* data);
 
+  // `values` in row-major order, of the type that elements of dtype have in memory.  Errors: another number of them than the sizes say, a
+  // type of another size, a negative size, too large.
+  template <class T>
+  static Result<Tensor> from(DType dtype, std::vector<int64_t> sizes, std::span<const T> values);
+  // The same for values that are known to fit.  Requires: what from() refuses.
   template <class T>
   static Tensor of(DType dtype, std::vector<int64_t> sizes, std::span<const T> values);
   static Tensor ofFloats(std::vector<int64_t> sizes, std::span<const float> values);
@@ -57,7 +63,7 @@ class Tensor {
   }
 
   TensorRef ref() const { return {dtype_, sizes_, const_cast<void*>(data_)}; }
-  Tensor reshaped(std::vector<int64_t> sizes) const;  // shares the bytes; same number of elements
+  Tensor reshaped(std::vector<int64_t> sizes) const;  // shares the bytes.  Requires: the same number of elements
   TensorType type() const { return {dtype_, toShape(sizes_)}; }
 
   // Element i in row-major order, converted; 4-bit, half and bool included.
@@ -68,6 +74,8 @@ class Tensor {
   bool sameBytes(const Tensor& other) const;  // dtype, sizes and bytes
 
  private:
+  static Status checkValues(DType dtype, const std::vector<int64_t>& sizes, size_t count, size_t bytesOfOne);
+
   DType dtype_ = DType::f32;
   std::vector<int64_t> sizes_{0};
   std::shared_ptr<const void> owner_;
@@ -83,10 +91,17 @@ float bfloatToFloat(uint16_t bits);
 uint16_t floatToBfloat(float value);
 
 template <class T>
+Result<Tensor> Tensor::from(DType dtype, std::vector<int64_t> sizes, std::span<const T> values) {
+  QC_TRY(checkValues(dtype, sizes, values.size(), sizeof(T)));
+  QC_TRY(checkMemory(static_cast<int64_t>(values.size_bytes()), "a tensor"));
+  return of(dtype, std::move(sizes), values);
+}
+
+template <class T>
 Tensor Tensor::of(DType dtype, std::vector<int64_t> sizes, std::span<const T> values) {
+  const Status fits = checkValues(dtype, sizes, values.size(), sizeof(T));
+  QC_REQUIRE("Tensor::of", fits.has_value(), "{}", fits.error().message());
   Tensor t(dtype, std::move(sizes));
-  QC_CHECK(static_cast<int64_t>(values.size()) == t.numElements() && static_cast<int64_t>(sizeof(T)) == sizeOf(dtype),
-           "{} values of {} bytes for a tensor {}", values.size(), sizeof(T), t.type().str());
   std::copy(values.begin(), values.end(), t.mutableAs<T>().begin());
   return t;
 }

@@ -84,7 +84,7 @@ bool isSigned(DType dtype) { return info(dtype).isSigned; }
 
 IntRange rangeOf(DType dtype) {
   const DTypeInfo& i = info(dtype);
-  QC_CHECK(i.isInteger && i.max != 0, "rangeOf({})", i.name);
+  QC_REQUIRE("rangeOf", i.isInteger && i.max != 0, "of {}", i.name);
   return {i.min, i.max};
 }
 
@@ -100,7 +100,7 @@ Dim Dim::bound(int64_t size) {
 }
 
 int64_t Dim::size() const {
-  QC_CHECK(isStatic(), "size of the symbolic dim {}", str());
+  QC_REQUIRE("Dim::size", isStatic(), "of the symbolic dim {}", str());
   return size_;
 }
 

@@ -97,7 +97,9 @@ Status checkDict(std::string_view owner, std::string_view noun, std::span<const 
     if (complete.find(spec.name)) continue;
     if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its {} '{}'", owner, noun, spec.name);
     Attr value = *spec.byDefault;
-    QC_CHECK(coerce(value, spec).value_or(false), "the default of {}.{} is not of its kind", owner, spec.name);
+    if (!coerce(value, spec).value_or(false))
+      return fail(ErrorCode::kInvalidArgument, "the default of {} '{}' of '{}' is of kind {}, not {}", noun, spec.name, owner,
+                  toString(kindOf(*spec.byDefault)), toString(spec.kind));
     complete.set(spec.name, std::move(value));
   }
   attrs = std::move(complete);

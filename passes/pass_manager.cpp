@@ -134,6 +134,11 @@ Result<Pipeline> Pipeline::parse(std::string_view text, const PassRegistry& regi
   return pipeline;
 }
 
+void Pipeline::add(Step step) {
+  QC_REQUIRE("Pipeline::add", step.pass, "a step without a pass");
+  steps_.push_back(std::move(step));
+}
+
 std::string Pipeline::str(size_t from) const {
   std::string text;
   for (size_t i = from; i < steps_.size(); ++i) {

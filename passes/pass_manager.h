@@ -31,7 +31,7 @@ class Pipeline {
 
   static Result<Pipeline> parse(std::string_view text, const PassRegistry& registry = PassRegistry::get());
   const std::vector<Step>& steps() const { return steps_; }
-  void add(Step step) { steps_.push_back(std::move(step)); }
+  void add(Step step);                     // requires: it has a pass
   std::string str(size_t from = 0) const;  // parse(str()) is the same pipeline; defaults are not written
 
  private:

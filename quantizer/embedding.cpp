@@ -120,7 +120,7 @@ Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t
 }
 
 std::vector<float> unpackRow(const PackedRows& table, int64_t row) {
-  QC_CHECK(row >= 0 && row < table.rows);
+  QC_REQUIRE("unpackRow", row >= 0 && row < table.rows, "row {} of {}", row, table.rows);
   const uint8_t* in = table.bytes.data() + row * table.rowBytes();
   const RowCode code = loadTail(in + table.columns * table.bits / 8, table.bits);
   const int perByte = 8 / table.bits;

@@ -29,7 +29,7 @@ Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t
 // From observed parameters, one per row: bias = -zeroPoint * scale.
 Result<PackedRows> packRows(std::span<const float> weight, int64_t rows, int64_t columns, int bits, std::span<const FloatQParams> params);
 
-std::vector<float> unpackRow(const PackedRows& table, int64_t row);
+std::vector<float> unpackRow(const PackedRows& table, int64_t row);  // requires: a row of the table
 
 // Sums of rows: bag i is of indices[offsets[i]] up to the next offset, each row times its weight (none: 1).
 // Errors: indices or offsets outside.

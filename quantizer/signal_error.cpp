@@ -14,7 +14,7 @@ struct Sums {
 };
 
 Sums sumsOf(std::span<const float> reference, std::span<const float> actual) {
-  QC_CHECK(reference.size() == actual.size());
+  QC_REQUIRE("signal error", reference.size() == actual.size(), "{} and {} elements", reference.size(), actual.size());
   Sums s;
   for (size_t i = 0; i < reference.size(); ++i) {
     const double r = reference[i], a = actual[i];

@@ -1,4 +1,4 @@
-// How far a tensor is from its reference, in the measures that the field compares layers by.
+// How far a tensor is from its reference, in the measures that the field compares layers by.  All require as many elements in both.
 #pragma once
 
 #include <span>

@@ -194,6 +194,11 @@ Result<Executable> Executable::fromGraph(Graph graph, const Target& target, cons
   });
 }
 
+const Program& Executable::program() const {
+  static const Program kNone;
+  return program_ ? *program_ : kNone;
+}
+
 std::vector<Port> Executable::inputs() const {
   std::vector<Port> ports;
   if (!program_) return ports;

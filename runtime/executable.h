@@ -59,7 +59,7 @@ class Executable {
 
   std::vector<Port> inputs() const;
   std::vector<Port> outputs() const;
-  const Program& program() const { return *program_; }
+  const Program& program() const;  // of one that was moved from: an empty one, as its inputs and outputs are
   Result<Session> session(const SessionOptions& options = {}) const;
 
  private:

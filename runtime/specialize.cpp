@@ -48,6 +48,7 @@ int64_t Specializer::compiled() const {
 
 Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
   const DefinedArithmetic defined;
+  if (!model_) return fail(ErrorCode::kInvalidArgument, "this session has no model").help("it was moved from, or made of a null pointer");
   QC_ASSIGN(std::shared_ptr<const Executable> exe, model_->executableFor(inputs));
   auto it = sessions_.find(exe.get());
   if (it == sessions_.end()) {

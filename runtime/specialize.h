@@ -50,7 +50,7 @@ class Specializer {
   int64_t compiled_ = 0;
 };
 
-// One thread's use of it.
+// One thread's use of it.  Without a model, or moved from, its run() is an error.
 class DynamicSession {
  public:
   explicit DynamicSession(std::shared_ptr<Specializer> model, SessionOptions options = {}) : model_(std::move(model)), options_(options) {}

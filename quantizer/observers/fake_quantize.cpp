@@ -11,10 +11,20 @@ namespace {
 // Which scale an element has.
 class ChannelOf {
  public:
-  ChannelOf(std::span<const int64_t> sizes, int axis) {
-    if (axis < 0) return;
-    channels_ = nth(sizes, axis);
-    for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
+  ChannelOf(const char* function, size_t elements, std::span<const int64_t> sizes, int axis, size_t scales, size_t zeroPoints) {
+    QC_REQUIRE(function, axis < static_cast<int>(sizes.size()), "axis {} of {} dims", axis, sizes.size());
+    int64_t all = 1;
+    for (const int64_t size : sizes) {
+      QC_REQUIRE(function, size >= 0, "a size of {}", size);
+      all *= size;
+    }
+    QC_REQUIRE(function, all == static_cast<int64_t>(elements), "{} values for sizes of {} elements", elements, all);
+    if (axis >= 0) {
+      channels_ = nth(sizes, axis);
+      for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
+    }
+    const auto fits = [&](size_t given) { return given == 1 || static_cast<int64_t>(given) == channels_; };
+    QC_REQUIRE(function, fits(scales) && fits(zeroPoints), "{} scales and {} zero points for {} channels", scales, zeroPoints, channels_);
   }
   size_t operator()(size_t i) const { return usize(static_cast<int64_t>(i) / inner_ % channels_); }
   size_t count() const { return usize(channels_); }
@@ -34,7 +44,7 @@ float clampedZero(float z, const LearnableParams& p) { return std::clamp(z, stat
 }  // namespace
 
 FakeQuantized fakeQuantize(std::span<const float> x, std::span<const int64_t> sizes, const QuantParams& q) {
-  const ChannelOf channelOf(sizes, q.axis);
+  const ChannelOf channelOf("fakeQuantize", x.size(), sizes, q.axis, q.scales.size(), q.zeroPoints.size());
   FakeQuantized out{std::vector<float>(x.size()), std::vector<uint8_t>(x.size())};
   for (size_t i = 0; i < x.size(); ++i) {
     const auto c = static_cast<int64_t>(channelOf(i));
@@ -48,6 +58,7 @@ FakeQuantized fakeQuantize(std::span<const float> x, std::span<const int64_t> si
 }
 
 std::vector<float> learnableForward(std::span<const float> x, std::span<const int64_t> sizes, const LearnableParams& p) {
+  const ChannelOf checked("learnableForward", x.size(), sizes, p.axis, p.scales.size(), p.zeroPoints.size());
   QuantParams q{DType::s32, p.qmin, p.qmax, p.axis, 0, p.scales, {}};
   for (const float z : p.zeroPoints) q.zeroPoints.push_back(static_cast<int32_t>(clampedZero(qmath::rne(z), p)));
   return fakeQuantize(x, sizes, q).y;
@@ -55,7 +66,8 @@ std::vector<float> learnableForward(std::span<const float> x, std::span<const in
 
 LearnableGradients learnableBackward(std::span<const float> x, std::span<const float> dy, std::span<const int64_t> sizes,
                                      const LearnableParams& p) {
-  const ChannelOf channelOf(sizes, p.axis);
+  const ChannelOf channelOf("learnableBackward", x.size(), sizes, p.axis, p.scales.size(), p.zeroPoints.size());
+  QC_REQUIRE("learnableBackward", dy.size() == x.size(), "{} gradients of {} values", dy.size(), x.size());
   LearnableGradients g{std::vector<float>(x.size()), {}, {}};
   std::vector<double> ds(channelOf.count(), 0.0), dz(channelOf.count(), 0.0);
   for (size_t i = 0; i < x.size(); ++i) {
@@ -95,6 +107,9 @@ Status MovingAverageFakeQuantize::refresh() {
 Result<FakeQuantized> MovingAverageFakeQuantize::step(std::span<const float> x, std::span<const int64_t> sizes) {
   if (config_.perChannel && sizes.empty()) return fail(ErrorCode::kInvalidArgument, "a scalar has no channels");
   const size_t channels = config_.perChannel ? usize(sizes[0]) : 1;
+  if (static_cast<int64_t>(x.size()) != numElements({sizes.begin(), sizes.end()}) || (channels == 0 && !x.empty()))
+    return fail(ErrorCode::kInvalidArgument, "{} values for sizes of {} elements", x.size(), numElements({sizes.begin(), sizes.end()}));
+  if (channels == 0) return FakeQuantized{};
   if (!averages_.empty() && averages_.size() != channels)
     return fail(ErrorCode::kInvalidData, "a batch has {} channels, earlier ones had {}", channels, averages_.size());
   if (observe && !x.empty()) {

@@ -4,7 +4,8 @@
 //   forward    y = (clamp(zp + rne(x * f32(1 / s)), qmin, qmax) - zp) * s
 //   backward   straight through: dx = dy where the integer lies in the range before clamping, else 0
 //
-// Values are a tensor of `sizes`; with axis >= 0 there is one scale and zero point per slice along it.  +-inf saturate (PyTorch's
+// Values are a tensor of `sizes`; with axis >= 0 there is one scale and zero point per slice along it, else one.  Functions that return no
+// Result require that these numbers agree.  +-inf saturate (PyTorch's
 // per-channel kernel sends them to qmin), NaN gives the zero point.
 #pragma once
 

@@ -221,7 +221,8 @@ Result<QuantParams> groupwiseQParams(std::span<const float> data, std::span<cons
   for (int d = 0; d < axis; ++d) outer *= nth(sizes, d);
   for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
   const int64_t extent = nth(sizes, axis), groups = (extent + blockSize - 1) / blockSize;
-  QC_CHECK(static_cast<int64_t>(data.size()) == outer * extent * inner);
+  if (static_cast<int64_t>(data.size()) != outer * extent * inner)
+    return fail(ErrorCode::kInvalidArgument, "{} values for {} elements", data.size(), outer * extent * inner);
 
   QuantParams quant{dtype, qmin, qmax, axis, blockSize, {}, {}};
   for (int64_t o = 0; o < outer; ++o) {

@@ -114,7 +114,7 @@ TEST_P(Inserted, MeansTheSameAsTheChangedModel) {
 INSTANTIATE_TEST_SUITE_P(Steps, Inserted,
                          ::testing::Values(Case{"off", "fold-constants", false}, Case{"smooth-quant", "cse", false},
                                            Case{"equalize", "cse", false}, Case{"both", "cse", true}, Case{"both", "dce", true},
-                                           Case{"off", "prepare", false}));
+                                           Case{"off", "prepare", false}, Case{"off", "prepare", true}));
 
 }  // namespace
 }  // namespace qc
