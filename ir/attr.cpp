@@ -62,6 +62,11 @@ AttrKind kindOf(const Attr& attr) { return static_cast<AttrKind>(attr.index()); 
 std::string_view toString(AttrKind kind) { return nth(kKindNames, kind); }
 std::string toString(const Attr& attr) { return std::visit(AttrPrinter{}, attr); }
 
+std::optional<Attr> elementOf(const TensorType& result, AttrKind kind) {
+  if (kind == AttrKind::dtype) return result.isQuantized() ? std::nullopt : std::optional<Attr>(result.dtype);
+  return result.isQuantized() ? std::optional<Attr>(QuantAttr{result.quant}) : std::nullopt;
+}
+
 AttrDict::AttrDict(std::initializer_list<std::pair<std::string, Attr>> items) {
   for (const auto& [name, value] : items) set(name, value);
 }

@@ -53,7 +53,8 @@ AttrKind kindOf(const Attr& attr);
 std::string_view toString(AttrKind kind);
 std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
 
-// What an attribute says of the dims of the op's data: passes that move dims rename it by this.
+// What an attribute says of the op's data.  Of its dims: passes that move dims rename it by this.  Of its elements: the text form leaves it
+// to the type of the result.
 enum class AttrMeaning : uint8_t {
   plain,
   axis,               // one axis; none where it is negative
@@ -64,6 +65,7 @@ enum class AttrMeaning : uint8_t {
   shape,              // the sizes of the result
   perSpatialDim,      // one entry for each dim behind batch and channels; may be empty
   perSpatialDimPair,  // begins of the spatial dims, then ends; may be empty
+  element,            // the element type of result 0, or the parameters that it is quantized with
 };
 
 // What an op declares about one attribute.  Without a default the attribute is required.
@@ -74,6 +76,10 @@ struct AttrSpec {
   AttrMeaning meaning = AttrMeaning::plain;
   int64_t neutral = 0;  // the entry of a dim of size 1 that changes nothing (perSpatialDim, perSpatialDimPair)
 };
+
+// What the type of result 0 says of an attribute whose meaning is `element`; nothing: a plain type of one that holds parameters, or a
+// quantized one of one that holds a dtype.
+std::optional<Attr> elementOf(const TensorType& result, AttrKind kind);
 
 class AttrDict {
  public:

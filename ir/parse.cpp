@@ -159,6 +159,16 @@ class GraphParser {
     return Builder(graph_).constant(name, payload, types[0].quant)->producer();
   }
 
+  // What the type of the result says is not written among the attributes.
+  static void completeByType(std::string_view op, const std::vector<TensorType>& types, AttrDict& attrs) {
+    const OpDef* def = OpRegistry::get().find(op);
+    if (!def || types.empty()) return;
+    for (const AttrSpec& spec : def->attrs) {
+      if (spec.meaning != AttrMeaning::element || attrs.find(spec.name)) continue;
+      if (auto said = elementOf(types[0], spec.kind)) attrs.set(spec.name, *std::move(said));
+    }
+  }
+
   Result<Node*> plainNode(const Token& op, size_t numNames) {
     std::vector<Value*> operands;
     if (in_.peek().isName('%') || in_.peek().is("_")) {
@@ -176,6 +186,7 @@ class GraphParser {
     }
     const size_t typeOffset = in_.peek().offset;
     QC_ASSIGN(std::vector<TensorType> types, resultTypes());
+    completeByType(op.text, types, attrs);
     auto created = Builder(graph_).createNode(op.text, std::move(operands), std::move(attrs));
     if (!created) return in_.placed(op.offset, created.error());
     Node* node = *created;

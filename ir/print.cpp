@@ -101,13 +101,20 @@ class Printer {
     text += " {\n";
   }
 
+  // By the op's declaration, or by the type of the result that stands behind the node.
+  static bool isSaidElsewhere(const Node& n, const AttrSpec& spec, const Attr& value) {
+    if (spec.meaning == AttrMeaning::element && n.numResults() > 0)
+      if (const auto said = elementOf(n.result()->type(), spec.kind)) return sameAttr(*said, value);
+    return spec.byDefault && sameAttr(*spec.byDefault, value);
+  }
+
   void attrs(const Node& n, std::string& text) const {
     bool first = true;
     for (const auto& [name, value] : n.attrs()) {
       const AttrSpec* spec = nullptr;
       for (const AttrSpec& s : n.def().attrs)
         if (s.name == name) spec = &s;
-      if (spec && spec->byDefault && sameAttr(*spec->byDefault, value)) continue;
+      if (spec && isSaidElsewhere(n, *spec, value)) continue;
       const auto* q = std::get_if<QuantAttr>(&value);
       text += fmt::format("{}{}={}", first ? " {" : ", ", name, q && q->params ? quant(q->params) : toString(value));
       first = false;

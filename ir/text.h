@@ -10,7 +10,8 @@
 //   }
 //
 // `_` is an absent optional operand.  Values are %word or %"any text".  The result types are always printed and
-// checked against inference when parsed.  Attributes equal to their declared default are not printed.
+// checked against inference when parsed.  Attributes equal to their declared default are not printed, nor are those that the result type
+// says: what a `cast` or `quantize` makes is its type.
 // Comments run from `//` to the end of the line.  Constant payloads:
 //   splat 0.5    rand(seed, low, high)    iota    [1, 2, 3]    hex"0a0b.."  (raw little-endian bytes)    elided
 // The printer writes payloads of up to 16 elements as a list, larger ones as `elided(hash)` unless Options::payloads.

@@ -95,6 +95,9 @@ Status checkDict(std::string_view owner, std::string_view noun, std::span<const 
   }
   for (const AttrSpec& spec : specs) {
     if (complete.find(spec.name)) continue;
+    if (!spec.byDefault && spec.meaning == AttrMeaning::element)
+      return fail(ErrorCode::kInvalidModel, "'{}' lacks its {} '{}', the {} of its result", owner, noun, spec.name,
+                  spec.kind == AttrKind::quant ? "quantized type" : "element type");
     if (!spec.byDefault) return fail(ErrorCode::kInvalidModel, "'{}' lacks its {} '{}'", owner, noun, spec.name);
     Attr value = *spec.byDefault;
     if (!coerce(value, spec).value_or(false))

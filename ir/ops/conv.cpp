@@ -402,7 +402,7 @@ void registerConvOps(OpRegistry& registry) {
                   .eval = std::move(eval),
                   .scalar = {}});
   };
-  const AttrSpec post = postAttr(), to = quantAttr("to", false);
+  const AttrSpec post = postAttr(), to = resultQuantAttr(false);
   add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv);
   add("conv_transpose", "transposed convolution", true, false, {perSpatialDimAttr("output_padding", 0)}, inferConvTranspose);
   add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);

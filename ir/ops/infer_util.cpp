@@ -141,8 +141,8 @@ AttrSpec perSpatialDimAttr(std::string name, int64_t neutral) {
   spec.neutral = neutral;
   return spec;
 }
-AttrSpec quantAttr(std::string name, bool required) {
-  return {std::move(name), AttrKind::quant, required ? std::optional<Attr>() : std::optional<Attr>(QuantAttr{})};
+AttrSpec resultQuantAttr(bool required) {
+  return {"to", AttrKind::quant, required ? std::optional<Attr>() : std::optional<Attr>(QuantAttr{}), AttrMeaning::element};
 }
 AttrSpec layoutAttr() { return stringAttr("layout", "channels_first"); }
 AttrSpec clampMinAttr() { return integerAttr("clamp_min", INT32_MIN); }

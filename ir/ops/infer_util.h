@@ -63,7 +63,7 @@ AttrSpec axesAttr();
 AttrSpec perDimAttr(std::string name, AttrKind kind = AttrKind::dims);  // required
 AttrSpec perSpatialDimAttr(std::string name, int64_t neutral);          // [] by default
 AttrSpec meaning(AttrMeaning what, AttrSpec spec);                      // the same attribute, with what it says of dims
-AttrSpec quantAttr(std::string name, bool required);
+AttrSpec resultQuantAttr(bool required);  // `to`: the parameters that the result is quantized with; none: it is not
 AttrSpec layoutAttr();
 AttrSpec clampMinAttr();  // bounds narrower than those of `to`; the defaults bound nothing
 AttrSpec clampMaxAttr();

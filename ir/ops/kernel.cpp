@@ -173,7 +173,7 @@ void registerKernelOps(OpRegistry& registry) {
                 {"weight_shape", AttrKind::integers, std::nullopt},
                 {"packing", AttrKind::packing, std::nullopt},
                 postAttr(),
-                {"to", AttrKind::quant, QuantAttr{}},
+                resultQuantAttr(false),
                 clampMinAttr(),
                 clampMaxAttr(),
                 {"bounded", AttrKind::integer, int64_t{0}}},

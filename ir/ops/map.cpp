@@ -91,7 +91,7 @@ Status evaluateCast(const EvalContext& c) {
 }  // namespace
 
 void registerMapOps(OpRegistry& registry) {
-  const AttrSpec to{"to", AttrKind::quant, Attr(QuantAttr{})};
+  const AttrSpec to = resultQuantAttr(false);
   OpDef map;
   map.name = "map";
   map.summary = "a fused scalar expression over float and quantized operands, quantized to `to` if given";
@@ -118,7 +118,7 @@ void registerMapOps(OpRegistry& registry) {
   cast.name = "cast";
   cast.summary = "to another dtype: float to integer truncates and saturates, integers wrap, not 0 is true";
   cast.operands = {{"x"}};
-  cast.attrs = {{"to", AttrKind::dtype, std::nullopt}};
+  cast.attrs = {{"to", AttrKind::dtype, std::nullopt, AttrMeaning::element}};
   cast.traits = kPure | kPermutable;
   cast.infer = inferCast;
   cast.eval = evaluateCast;

@@ -232,7 +232,7 @@ void registerMatmulOps(OpRegistry& registry) {
                                              {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{0, 1}},
                                              {.name = "bias", .optional = true, .role = OperandRole::bias},
                                              {"residual", true}};
-  const AttrSpec post = postAttr(), to = quantAttr("to", false);
+  const AttrSpec post = postAttr(), to = resultQuantAttr(false);
   registry.add({.name = "linear",
                 .summary = "x [..., K] times the rows of w [N, K], plus bias",
                 .operands = weighted,

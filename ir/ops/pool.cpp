@@ -204,7 +204,7 @@ void registerPoolOps(OpRegistry& registry) {
   add("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {}, inferMaxPool,
       evalMaxPool);
   add("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
-  add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), quantAttr("to", true)},
+  add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), resultQuantAttr(true)},
       inferQuantizedAvgPool, evalQuantizedAvgPool);
 }
 

@@ -246,17 +246,19 @@ void registerQuantOps(OpRegistry& registry) {
             .eval = std::move(eval),
             .scalar = {}};
   };
-  const AttrSpec to = quantAttr("to", true), axis = meaning(AttrMeaning::axis, integerAttr("axis", -1));
-  const AttrSpec storage{"storage", AttrKind::dtype, Attr(DType::u8)}, qmin = integerAttr("qmin", 0), qmax = integerAttr("qmax", 255);
+  const AttrSpec to{"to", AttrKind::quant, std::nullopt}, axis = meaning(AttrMeaning::axis, integerAttr("axis", -1));
+  const AttrSpec storage{"storage", AttrKind::dtype, Attr(DType::u8), AttrMeaning::element}, qmin = integerAttr("qmin", 0),
+                                                                                             qmax = integerAttr("qmax", 255);
   const std::vector<OperandSpec> withParams = {
       {"x"}, {.name = "scale", .role = OperandRole::parameter}, {.name = "zero_point", .optional = true, .role = OperandRole::parameter}};
-  registry.add(add("quantize", "real numbers to integers", {{"x"}}, {to}, inferQuantize, evalQuantize, kPure | kPermutable));
+  registry.add(
+      add("quantize", "real numbers to integers", {{"x"}}, {resultQuantAttr(true)}, inferQuantize, evalQuantize, kPure | kPermutable));
   registry.add(
       add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize, kPure | kPermutable));
   registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize,
                    evalFakeQuantize, kPure | kPermutable));
   registry.add(add("storage_cast", "the same integers with another meaning: plain, or with the parameters `to`", {{"x"}},
-                   {quantAttr("to", false)}, inferStorageCast, evalSameBytes, kPure | kView | kPermutable));
+                   {resultQuantAttr(false)}, inferStorageCast, evalSameBytes, kPure | kView | kPermutable));
   OpDef observe = add(
       "observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
       [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalSameBytes);

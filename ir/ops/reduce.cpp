@@ -330,7 +330,7 @@ void registerReduceOps(OpRegistry& registry) {
       evalReduce<Max>);
   add("reduce_min", "smallest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
       evalReduce<Min>);
-  add("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, quantAttr("to", true)},
+  add("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, resultQuantAttr(true)},
       inferQuantizedMean, evalQuantizedMean);
   const std::vector<AttrSpec> arg = {axisAttr(), keepDims, integerAttr("select_last", 0)};
   add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>);

@@ -263,7 +263,7 @@ void registerResizeOps(OpRegistry& r) {
   r.add(std::move(def));
   quantized.name = "q.resize";
   quantized.summary = "interpolation of 8-bit integers, rounded once";
-  quantized.attrs.push_back(quantAttr("to", true));
+  quantized.attrs.push_back(resultQuantAttr(true));
   quantized.infer = [](const InferContext& c) { return inferSizes(c, true); };
   quantized.eval = evalQuantizedResize;
   r.add(std::move(quantized));

@@ -422,7 +422,7 @@ void registerShapeOps(OpRegistry& r) {
   OpDef dims;
   dims.name = "dims";
   dims.summary = "integers that follow from free dims: a constant once these are bound";
-  dims.attrs = {dimsAttr("values"), integersAttr("shape"), {"dtype", AttrKind::dtype, Attr(DType::s64)}};
+  dims.attrs = {dimsAttr("values"), integersAttr("shape"), {"dtype", AttrKind::dtype, Attr(DType::s64), AttrMeaning::element}};
   dims.traits = kPure;
   dims.infer = inferDims;
   dims.eval = evalDims;

@@ -51,7 +51,7 @@ TEST(Plain, Casts) {
       if (std::string(from) == to) continue;
       checkRows(fmt::format("graph @g(%a: {0}[53]) {{\n%y = cast %a {{to={1}}} : {1}[53]\nreturn %y\n}}\n", from, to));
     }
-  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a {to=bool} : bool[53]\nreturn %y\n}\n");
+  checkRows("graph @g(%a: f32[53]) {\n%y = cast %a : bool[53]\nreturn %y\n}\n");
 }
 
 TEST(Plain, FloatsToIntegers) {
@@ -85,7 +85,7 @@ TEST(Plain, NarrowFloats) {
   for (const char* narrow : {"f16", "bf16"}) {
     Tensor all(parseDType(narrow).value(), {65536});
     for (size_t i = 0; i < 65536; ++i) all.mutableAs<uint16_t>()[i] = static_cast<uint16_t>(i);
-    const std::string widen = fmt::format("graph @g(%a: {}[65536]) {{\n%y = cast %a {{to=f32}} : f32[65536]\nreturn %y\n}}\n", narrow);
+    const std::string widen = fmt::format("graph @g(%a: {}[65536]) {{\n%y = cast %a : f32[65536]\nreturn %y\n}}\n", narrow);
     const std::string shrink = fmt::format("graph @g(%a: f32[{0}]) {{\n%y = cast %a {{to={1}}} : {1}[{0}]\nreturn %y\n}}\n", n, narrow);
     for (const auto& [text, operand] : {std::pair(widen, &all), std::pair(shrink, &floats)}) {
       const Graph graph = parseGraph(text).value();

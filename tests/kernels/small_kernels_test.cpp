@@ -9,9 +9,8 @@ constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scal
 
 TEST(Map, QuantizedAndFloatOperands) {
   for (const int n : {1, 3, 15, 16, 17, 63, 64, 65, 100, 4096, 5000}) {
-    checkRows(
-        fmt::format("{}graph @g(%a: !a[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"max(0, a0 + a1)\", to=!b}} : !b[{}]\nreturn %y\n}}\n",
-                    kTypes, n, n, n));
+    checkRows(fmt::format("{}graph @g(%a: !a[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"max(0, a0 + a1)\"}} : !b[{}]\nreturn %y\n}}\n",
+                          kTypes, n, n, n));
     checkRows(fmt::format(
         "{}graph @g(%a: f32[{}], %b: !s[{}]) {{\n%y = map %a, %b {{expr=\"a0 * sigmoid(a1) - 0.5\"}} : f32[{}]\nreturn %y\n}}\n", kTypes, n,
         n, n));
@@ -25,9 +24,8 @@ TEST(Map, Broadcasts) {
         c));
     checkRows(fmt::format(
         "graph @g(%a: f32[2,5,3,{}], %b: f32[5,3,1]) {{\n%y = map %a, %b {{expr=\"a0 + a1\"}} : f32[2,5,3,{}]\nreturn %y\n}}\n", c, c));
-    checkRows(
-        fmt::format("{}graph @g(%a: !a[4,{}], %b: !b[]) {{\n%y = map %a, %b {{expr=\"a0 / (a1 + 9)\", to=!a}} : !a[4,{}]\nreturn %y\n}}\n",
-                    kTypes, c, c));
+    checkRows(fmt::format("{}graph @g(%a: !a[4,{}], %b: !b[]) {{\n%y = map %a, %b {{expr=\"a0 / (a1 + 9)\"}} : !a[4,{}]\nreturn %y\n}}\n",
+                          kTypes, c, c));
   }
 }
 
@@ -56,7 +54,7 @@ TEST(FakeQuantize, TypesAndTails) {
 TEST(Lut, EveryEntryAndTails) {
   for (const int n : {1, 31, 32, 33, 63, 64, 65, 300, 9000})
     checkRows(
-        fmt::format("{}const #t : u8[256] = rand(3, 0, 255)\ngraph @g(%x: !a[{}]) {{\n%t = const #t : u8[256]\n%y = lut %x, %t {{to=!b}} : "
+        fmt::format("{}const #t : u8[256] = rand(3, 0, 255)\ngraph @g(%x: !a[{}]) {{\n%t = const #t : u8[256]\n%y = lut %x, %t : "
                     "!b[{}]\nreturn %y\n}}\n",
                     kTypes, n, n));
 }
@@ -90,7 +88,7 @@ TEST(Pools, WindowsAndChannels) {
             "graph @g(%x: f32{}) {{\n%y = avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\"}} : f32{}\nreturn %y\n}}\n", x,
             w.attrs, include, y));
         checkRows(
-            fmt::format("{}graph @g(%x: !a{}) {{\n%y = q.avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\", to=!b}} : "
+            fmt::format("{}graph @g(%x: !a{}) {{\n%y = q.avg_pool %x {{{}, count_include_pad={}, layout=\"channels_last\"}} : "
                         "!b{}\nreturn %y\n}}\n",
                         kTypes, x, w.attrs, include, y));
       }
@@ -102,9 +100,9 @@ TEST(Means, PixelsAndChannels) {
     for (const int c : {1, 5, 16, 17, 48, 65}) {
       checkRows(fmt::format("graph @g(%x: f32[2,{},{},{}]) {{\n%y = reduce_mean %x {{axes=[1,2]}} : f32[2,1,1,{}]\nreturn %y\n}}\n", side,
                             side, c, c));
-      checkRows(fmt::format(
-          "{}graph @g(%x: !a[2,{},{},{}]) {{\n%y = q.reduce_mean %x {{axes=[1,2], keepdims=0, to=!s}} : !s[2,{}]\nreturn %y\n}}\n", kTypes,
-          side, side, c, c));
+      checkRows(
+          fmt::format("{}graph @g(%x: !a[2,{},{},{}]) {{\n%y = q.reduce_mean %x {{axes=[1,2], keepdims=0}} : !s[2,{}]\nreturn %y\n}}\n",
+                      kTypes, side, side, c, c));
     }
 }
 

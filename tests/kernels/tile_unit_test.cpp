@@ -95,8 +95,8 @@ TEST(TileUnit, ConvolutionsUseIt) {
 const #w : s8[256,256] = rand(1, -128, 127)
 graph @g(%a: !x[196,256], %b: !x[1,256]) {
   %w = const #w : !w[256,256]
-  %0 = q.linear %a, %w {to=!x} : !x[196,256]
-  %1 = q.linear %b, %w {to=!x} : !x[1,256]
+  %0 = q.linear %a, %w : !x[196,256]
+  %1 = q.linear %b, %w : !x[1,256]
   return %0, %1
 }
 )");

@@ -138,8 +138,8 @@ graph @g(%x: f32[4], %z: f32[4]) -> ("y") {
   PassContext cx;
   const Status converted = runPipeline("prepare,convert", *good, cx);
   ASSERT_TRUE(converted) << converted.error().render();
-  EXPECT_THAT(good->str(), HasSubstr("%c_q = quantize %c {to=!q1}")) << good->str();
-  EXPECT_THAT(good->str(), HasSubstr("%y_q = quantize %y {to=!q1}"));
+  EXPECT_THAT(good->str(), HasSubstr("%c_q = quantize %c : !q1[")) << good->str();
+  EXPECT_THAT(good->str(), HasSubstr("%y_q = quantize %y : !q1["));
   EXPECT_THAT(good->str(), HasSubstr("!q1 = q<u8, scale=0.5, zp=0>"));
   EXPECT_THAT(validateAnnotations(*graph("coarse", "%b, %a")).error().render(), HasSubstr("did you mean 'coarser'"));
   EXPECT_THAT(validateAnnotations(*graph("coarser", "%b, %c")).error().render(), HasSubstr("'%c', which is not annotated"));

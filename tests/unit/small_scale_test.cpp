@@ -47,13 +47,13 @@ TEST(SmallScales, RoundByDivision) {
   for (const char* storage : {"s8", "u8", "s16", "u16"})
     for (const char* scale : {"1e-37", "2e-39", "1e-40", "1.4e-45"})
       for (const char* body : {
-               "%q = quantize %x {to=!q} : !q[1,2,3,3]",
-               "%a = relu %x : f32[1,2,3,3]\n%q = quantize %a {to=!q} : !q[1,2,3,3]",
-               "%a = add %x, %x : f32[1,2,3,3]\n%q = quantize %a {to=!q} : !q[1,2,3,3]",
-               "%a = quantize %x {to=!q} : !q[1,2,3,3]\n%d = dequantize %a : f32[1,2,3,3]\n%r = relu %d : f32[1,2,3,3]\n"
-               "%q = quantize %r {to=!q} : !q[1,2,3,3]",
-               "%a = quantize %x {to=!q} : !q[1,2,3,3]\n%d = dequantize %a : f32[1,2,3,3]\n"
-               "%r = max_pool %d {kernel_shape=[1,1]} : f32[1,2,3,3]\n%q = quantize %r {to=!r} : !r[1,2,3,3]",
+               "%q = quantize %x : !q[1,2,3,3]",
+               "%a = relu %x : f32[1,2,3,3]\n%q = quantize %a : !q[1,2,3,3]",
+               "%a = add %x, %x : f32[1,2,3,3]\n%q = quantize %a : !q[1,2,3,3]",
+               "%a = quantize %x : !q[1,2,3,3]\n%d = dequantize %a : f32[1,2,3,3]\n%r = relu %d : f32[1,2,3,3]\n"
+               "%q = quantize %r : !q[1,2,3,3]",
+               "%a = quantize %x : !q[1,2,3,3]\n%d = dequantize %a : f32[1,2,3,3]\n"
+               "%r = max_pool %d {kernel_shape=[1,1]} : f32[1,2,3,3]\n%q = quantize %r : !r[1,2,3,3]",
            })
         expectDefinition(fmt::format("!q = q<{0}, scale={1}, zp=9>\n!r = q<{0}, scale={1}, zp=30>\n"
                                      "graph @g(%x: f32[1,2,3,3]) -> (\"y\") {{\n{2}\nreturn %q\n}}\n",
@@ -64,7 +64,7 @@ TEST(SmallScales, RoundByDivision) {
 TEST(SmallScales, PerChannel) {
   for (const char* storage : {"s8", "u8"})
     expectDefinition(fmt::format("!q = q<{0}, axis=1, scale=[1e-40,1.4e-45], zp=[20,9]>\ngraph @g(%x: f32[1,2,3,3]) -> (\"y\") {{\n"
-                                 "%q = quantize %x {{to=!q}} : !q[1,2,3,3]\nreturn %q\n}}\n",
+                                 "%q = quantize %x : !q[1,2,3,3]\nreturn %q\n}}\n",
                                  storage),
                      1e-40f);
 }

@@ -113,8 +113,8 @@ TEST(TypeMatrix, BetweenQuantizeAndDequantize) {
       for (const Row& row : kRows)
         results +=
             runs(fmt::format("!q = q<{0}, scale=0.1, zp=3>\n!r = q<{3}, scale=0.25, zp=2>\ngraph @g(%x: f32[1,2,4,4]) -> (\"y\") {{\n"
-                             "  %0 = quantize %x {{to=!q}} : !q[1,2,4,4]\n  %1 = dequantize %0 : f32[1,2,4,4]\n  %2 = {1} : f32[{2}]\n"
-                             "  %3 = quantize %2 {{to=!r}} : !r[{2}]\n  %4 = dequantize %3 : f32[{2}]\n  return %4\n}}\n",
+                             "  %0 = quantize %x : !q[1,2,4,4]\n  %1 = dequantize %0 : f32[1,2,4,4]\n  %2 = {1} : f32[{2}]\n"
+                             "  %3 = quantize %2 : !r[{2}]\n  %4 = dequantize %3 : f32[{2}]\n  return %4\n}}\n",
                              type, row.op, row.result, other));
   EXPECT_GT(results, 400);
 }
@@ -126,10 +126,10 @@ TEST(TypeMatrix, OnQuantizedValues) {
     for (const Row& row : kRows) {
       std::string op = row.op;
       for (size_t at; (at = op.find("%1")) != std::string::npos;) op.replace(at, 2, "%0");
-      results += runs(fmt::format(
-          "!q = q<{0}, scale=0.1, zp=3>\ngraph @g(%x: f32[1,2,4,4]) -> (\"y\") {{\n"
-          "  %0 = quantize %x {{to=!q}} : !q[1,2,4,4]\n  %3 = {1} : !q[{2}]\n  %4 = dequantize %3 : f32[{2}]\n  return %4\n}}\n",
-          type, op, row.result));
+      results +=
+          runs(fmt::format("!q = q<{0}, scale=0.1, zp=3>\ngraph @g(%x: f32[1,2,4,4]) -> (\"y\") {{\n"
+                           "  %0 = quantize %x : !q[1,2,4,4]\n  %3 = {1} : !q[{2}]\n  %4 = dequantize %3 : f32[{2}]\n  return %4\n}}\n",
+                           type, op, row.result));
     }
   EXPECT_GT(results, 60);
 }
