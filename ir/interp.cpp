@@ -46,28 +46,6 @@ int64_t resultBytes(const Node& node) {
   return bytes;
 }
 
-}  // namespace
-
-Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
-  const DefinedArithmetic defined;
-  if (node.is("const")) return std::vector<Tensor>{node.constant()};
-  if (!node.def().eval)
-    return fail(ErrorCode::kInvalidArgument, "the declaration of '{}' has no evaluation", node.op()).at(node.location());
-  if (static_cast<int>(operands.size()) != node.numOperands())
-    return fail(ErrorCode::kInvalidArgument, "{} tensors for the {} operands of '{}'", operands.size(), node.numOperands(), node.op())
-        .at(node.location());
-  if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
-    return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));
-  QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
-  std::vector<TensorRef> in, out;
-  for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
-  for (const Tensor& t : results) out.push_back(t.ref());
-  if (auto s = node.def().eval(EvalContext{node, in, out}); !s) return tl::make_unexpected(std::move(s.error()).at(node.location()));
-  return results;
-}
-
-namespace {
-
 Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
   const DefinedArithmetic defined;
   QC_TRY(checkInputs(graph, inputs));
@@ -102,7 +80,27 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
   return outputs;
 }
 
+bool isEmpty(const Value* v) { return v->type().isStatic() && v->type().numElements() == 0; }
+
 }  // namespace
+
+Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
+  const DefinedArithmetic defined;
+  if (node.is("const")) return std::vector<Tensor>{node.constant()};
+  if (!node.def().eval)
+    return fail(ErrorCode::kInvalidArgument, "the declaration of '{}' has no evaluation", node.op()).at(node.location());
+  if (static_cast<int>(operands.size()) != node.numOperands())
+    return fail(ErrorCode::kInvalidArgument, "{} tensors for the {} operands of '{}'", operands.size(), node.numOperands(), node.op())
+        .at(node.location());
+  if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
+    return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));
+  QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
+  std::vector<TensorRef> in, out;
+  for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
+  for (const Tensor& t : results) out.push_back(t.ref());
+  if (auto s = node.def().eval(EvalContext{node, in, out}); !s) return tl::make_unexpected(std::move(s.error()).at(node.location()));
+  return results;
+}
 
 Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
   return withoutExceptions([&] { return evaluateGraph(graph, inputs, options); });
@@ -126,10 +124,6 @@ Value* widenedIntegers(const Node& node) {
   const DType from = node.operand(0)->type().dtype, to = node.result()->type().dtype;
   return isInteger(from) && sizeOf(from) == 1 && to == DType::s32 ? node.operand(0) : nullptr;
 }
-
-namespace {
-bool isEmpty(const Value* v) { return v->type().isStatic() && v->type().numElements() == 0; }
-}  // namespace
 
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes) {
   if (!node.def().has(kPure) || !node.def().eval) return std::nullopt;

@@ -31,6 +31,9 @@ int64_t available() {
   return bytes;
 }
 
+std::atomic<int64_t> inUse{0};
+constexpr std::string_view kRemedy = "use smaller shapes; QC_MEMORY_LIMIT=BYTES sets another limit";
+
 }  // namespace
 
 int64_t memoryLimit() {
@@ -41,11 +44,6 @@ int64_t memoryLimit() {
   }();
   return limit;
 }
-
-namespace {
-std::atomic<int64_t> inUse{0};
-constexpr std::string_view kRemedy = "use smaller shapes; QC_MEMORY_LIMIT=BYTES sets another limit";
-}  // namespace
 
 int64_t memoryInUse() { return inUse.load(std::memory_order_relaxed); }
 

@@ -125,30 +125,6 @@ KnownNames& knownNames() {
   return known;
 }
 
-}  // namespace
-
-bool sameSpelling(std::string_view a, std::string_view b) {
-  const auto next = [](std::string_view& name) {  // 0: the end
-    while (!name.empty() && (name.front() == '_' || name.front() == '.')) name.remove_prefix(1);
-    if (name.empty()) return 0;
-    const int c = std::tolower(static_cast<unsigned char>(name.front()));
-    name.remove_prefix(1);
-    return c;
-  };
-  for (;;) {
-    const int c = next(a);
-    if (c != next(b)) return false;
-    if (!c) return true;
-  }
-}
-
-std::span<const OnnxName> onnxNames() {
-  knownNames().inUse = true;
-  return knownNames().rows;
-}
-
-namespace {
-
 Status checkNotInUse(std::string_view what) {
   if (!knownNames().inUse) return {};
   return fail(ErrorCode::kInvalidArgument, "'{}' is registered after names of ONNX have been used", what)
@@ -177,6 +153,26 @@ Status checkFreeOp(std::string_view ours) {
 }
 
 }  // namespace
+
+bool sameSpelling(std::string_view a, std::string_view b) {
+  const auto next = [](std::string_view& name) {  // 0: the end
+    while (!name.empty() && (name.front() == '_' || name.front() == '.')) name.remove_prefix(1);
+    if (name.empty()) return 0;
+    const int c = std::tolower(static_cast<unsigned char>(name.front()));
+    name.remove_prefix(1);
+    return c;
+  };
+  for (;;) {
+    const int c = next(a);
+    if (c != next(b)) return false;
+    if (!c) return true;
+  }
+}
+
+std::span<const OnnxName> onnxNames() {
+  knownNames().inUse = true;
+  return knownNames().rows;
+}
 
 Status claimOnnxNode(std::string_view domain, std::string_view theirs) {
   QC_TRY(checkNotInUse(theirs));

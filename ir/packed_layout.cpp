@@ -53,6 +53,18 @@ void scatterAs(const PackedLayout& layout, const ConvGeometry& conv, DType dtype
   }
 }
 
+// The first or second of two s8 whose sum is the weight.
+Tensor halfOf(const Tensor& weights, int half) {
+  Tensor part(DType::s8, weights.sizes());
+  for (int64_t i = 0; i < weights.numElements(); ++i) {
+    const int w = weights.dtype() == DType::s8 ? nth(weights.as<int8_t>(), i) : nth(weights.as<int16_t>(), i);
+    QC_CHECK(w >= -256 && w <= 254, "weight {} has no two halves", w);
+    const int first = w >> 1;
+    nth(part.mutableAs<int8_t>(), i) = static_cast<int8_t>(half ? w - first : first);
+  }
+  return part;
+}
+
 }  // namespace
 
 bool ConvGeometry::isMatrixProduct() const {
@@ -131,22 +143,6 @@ int64_t PackedLayout::index(int64_t channel, int64_t ic, int64_t ky, int64_t kx,
   const int64_t inHalf = k / p_.group * (p_.panel * p_.group) + col % p_.panel * p_.group + k % p_.group;
   return col / p_.panel * panelElements() + half * halfElements() + inHalf;
 }
-
-namespace {
-
-// The first or second of two s8 whose sum is the weight.
-Tensor halfOf(const Tensor& weights, int half) {
-  Tensor part(DType::s8, weights.sizes());
-  for (int64_t i = 0; i < weights.numElements(); ++i) {
-    const int w = weights.dtype() == DType::s8 ? nth(weights.as<int8_t>(), i) : nth(weights.as<int16_t>(), i);
-    QC_CHECK(w >= -256 && w <= 254, "weight {} has no two halves", w);
-    const int first = w >> 1;
-    nth(part.mutableAs<int8_t>(), i) = static_cast<int8_t>(half ? w - first : first);
-  }
-  return part;
-}
-
-}  // namespace
 
 Tensor PackedLayout::pack(const Tensor& weights) const {
   if (p_.halves > 1) {

@@ -79,6 +79,33 @@ Result<ObserverState> readState(const json& j) {
   return state;
 }
 
+Result<json> readBody(std::string_view bytes, std::string_view source) {
+  if (!bytes.starts_with("qcal ")) return fail(ErrorCode::kInvalidData, "'{}' is not a ranges file", source);
+  if (!bytes.starts_with(kMagic)) return fail(ErrorCode::kUnsupported, "'{}' is a ranges file of another version", source);
+  const size_t line = bytes.substr(0, 100).find('\n');
+  if (line == std::string_view::npos) return fail(ErrorCode::kInvalidData, "'{}' ends within its first line", source);
+  const std::string_view body = bytes.substr(line + 1);
+  if (bytes.substr(0, line) != fmt::format("{}{} {}", kMagic, hashOf(body), body.size()))
+    return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source);
+  return parseJson(body, fmt::format("'{}'", source), ErrorCode::kInvalidData);
+}
+
+Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {
+  QC_TRY(checkKeys(j, {"id", "name", "spec", "state", "trace"}, where));
+  Ranges::Entry entry;
+  if (j.size() != (j.contains("trace") ? 5u : 4u)) return fail(ErrorCode::kInvalidData, "{} is incomplete", where);
+  QC_TRY(readInteger(j, "id", where, id));
+  QC_TRY(readString(j, "name", where, entry.name));
+  QC_ASSIGN(const ObservedSpec spec, readSpec(j["spec"], ObservedSpec{}, where + ".spec"));
+  QC_ASSIGN(entry.observer, makeObserver(spec));
+  QC_ASSIGN(const ObserverState state, readState(j["state"]));
+  QC_TRY(entry.observer->load(state));
+  if (j.contains("trace")) {
+    QC_TRY(TraceJson::read(j["trace"], where + ".trace", entry.trace));
+  }
+  return entry;
+}
+
 }  // namespace
 
 std::string fingerprint(const Graph& graph) {
@@ -250,37 +277,6 @@ std::string Ranges::serialize() const {
 }
 
 std::string sealed(std::string_view body) { return fmt::format("{}{} {}\n{}", kMagic, hashOf(body), body.size(), body); }
-
-namespace {
-
-Result<json> readBody(std::string_view bytes, std::string_view source) {
-  if (!bytes.starts_with("qcal ")) return fail(ErrorCode::kInvalidData, "'{}' is not a ranges file", source);
-  if (!bytes.starts_with(kMagic)) return fail(ErrorCode::kUnsupported, "'{}' is a ranges file of another version", source);
-  const size_t line = bytes.substr(0, 100).find('\n');
-  if (line == std::string_view::npos) return fail(ErrorCode::kInvalidData, "'{}' ends within its first line", source);
-  const std::string_view body = bytes.substr(line + 1);
-  if (bytes.substr(0, line) != fmt::format("{}{} {}", kMagic, hashOf(body), body.size()))
-    return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source);
-  return parseJson(body, fmt::format("'{}'", source), ErrorCode::kInvalidData);
-}
-
-Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {
-  QC_TRY(checkKeys(j, {"id", "name", "spec", "state", "trace"}, where));
-  Ranges::Entry entry;
-  if (j.size() != (j.contains("trace") ? 5u : 4u)) return fail(ErrorCode::kInvalidData, "{} is incomplete", where);
-  QC_TRY(readInteger(j, "id", where, id));
-  QC_TRY(readString(j, "name", where, entry.name));
-  QC_ASSIGN(const ObservedSpec spec, readSpec(j["spec"], ObservedSpec{}, where + ".spec"));
-  QC_ASSIGN(entry.observer, makeObserver(spec));
-  QC_ASSIGN(const ObserverState state, readState(j["state"]));
-  QC_TRY(entry.observer->load(state));
-  if (j.contains("trace")) {
-    QC_TRY(TraceJson::read(j["trace"], where + ".trace", entry.trace));
-  }
-  return entry;
-}
-
-}  // namespace
 
 Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sourceName) {
   QC_ASSIGN(const json whole, readBody(bytes, sourceName));

@@ -43,6 +43,32 @@ std::string bashValues(const OptionInfo& o) {
   return o.isFile() ? "COMPREPLY=($(compgen -f -- \"$cur\"))" : "COMPREPLY=()";
 }
 
+std::string zshText(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '[' || c == ']' || c == ':' || c == '\\') out += '\\';
+    out += c;
+  }
+  return shellQuoted(out);
+}
+
+std::string zshAction(const OptionInfo& o) {
+  if (!o.choices.empty()) return fmt::format("({})", joinedWords(o.choices));
+  if (o.isFolder()) return "_files -/";
+  if (o.value == "SOURCE") {
+    std::string list = sourcePrefixes(), out;
+    for (const char c : list) out += c == ':' ? std::string("\\:") : std::string(1, c);
+    return fmt::format("({})", out);
+  }
+  return o.isFile() || o.positional() ? "_files" : " ";
+}
+
+std::string roff(const std::string& text) {
+  std::string out;
+  for (const char c : text) out += c == '\\' ? std::string("\\e") : c == '-' ? std::string("\\-") : std::string(1, c);
+  return out.starts_with(".") || out.starts_with("'") ? "\\&" + out : out;
+}
+
 }  // namespace
 
 std::string bashCompletion(const CLI::App& app) {
@@ -85,30 +111,6 @@ complete -o filenames -F _qcompile qcompile
 
 // ---- zsh --------------------------------------------------------------------------------------
 
-namespace {
-
-std::string zshText(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '[' || c == ']' || c == ':' || c == '\\') out += '\\';
-    out += c;
-  }
-  return shellQuoted(out);
-}
-
-std::string zshAction(const OptionInfo& o) {
-  if (!o.choices.empty()) return fmt::format("({})", joinedWords(o.choices));
-  if (o.isFolder()) return "_files -/";
-  if (o.value == "SOURCE") {
-    std::string list = sourcePrefixes(), out;
-    for (const char c : list) out += c == ':' ? std::string("\\:") : std::string(1, c);
-    return fmt::format("({})", out);
-  }
-  return o.isFile() || o.positional() ? "_files" : " ";
-}
-
-}  // namespace
-
 std::string zshCompletion(const CLI::App& app) {
   std::string verbs, cases;
   for (const CLI::App* verb : verbsOf(app)) {
@@ -147,16 +149,6 @@ _qcompile "$@"
 }
 
 // ---- manual page ------------------------------------------------------------------------------
-
-namespace {
-
-std::string roff(const std::string& text) {
-  std::string out;
-  for (const char c : text) out += c == '\\' ? std::string("\\e") : c == '-' ? std::string("\\-") : std::string(1, c);
-  return out.starts_with(".") || out.starts_with("'") ? "\\&" + out : out;
-}
-
-}  // namespace
 
 std::string manualPage(const CLI::App& app, const std::string& version) {
   std::string text = fmt::format(".TH QCOMPILE 1 \"\" \"qcompile {}\" \"User Commands\"\n.SH NAME\nqcompile \\- {}\n", roff(version),

@@ -58,6 +58,52 @@ Result<Target> targetHere(const std::string& text) {
   return capped;
 }
 
+Tensor syntheticInput(const Port& port) {
+  Tensor t(port.type.dtype, port.type.sizes());
+  std::mt19937 random(0);
+  std::normal_distribution<double> normal;
+  void* data = t.mutableData();
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
+  return t;
+}
+
+// Those that give one range to a whole activation; the names of the others begin so.
+bool isForActivations(const ObserverDef& def) {
+  return def.computesQParams() && def.scales == ScalesPer::tensor &&
+         std::all_of(def.args.begin(), def.args.end(), [](const AttrSpec& a) { return a.byDefault.has_value(); });
+}
+
+std::string observerNames() {
+  std::string names;
+  for (const ObserverDef* def : observerTable())
+    if (isForActivations(*def)) names += (names.empty() ? "" : ", ") + def->name;
+  return names;
+}
+
+// "percentile:percentile=99.9,bins=1024" for every activation that the rules observe.
+Status setObserver(QConfigMapping& rules, const std::string& text) {
+  const size_t colon = text.find(':');
+  nlohmann::json spec = {{"observer", text.substr(0, colon)}, {"args", nlohmann::json::object()}};
+  const ObserverDef* def = findObserver(text.substr(0, colon));
+  if (!def || !isForActivations(*def))
+    return fail(ErrorCode::kInvalidArgument, "--observer {}: there is no such observer of activations", text.substr(0, colon))
+        .help(observerNames());
+  for (size_t at = colon; at != std::string::npos && at < text.size();) {
+    const size_t end = text.find(',', at + 1);
+    QC_ASSIGN(const auto field, splitAssignment(text.substr(at + 1, end - at - 1), "--observer NAME:field=value; here"));
+    const nlohmann::json value = nlohmann::json::parse(field.second, nullptr, false);
+    spec["args"][field.first] = value.is_number() ? value : nlohmann::json(field.second);
+    at = end;
+  }
+  for (QConfigMapping::Rule rule : std::vector(rules.rules())) {
+    if (!rule.entry || modeOf(*rule.entry) != QuantMode::full) continue;
+    QC_ASSIGN(rule.entry->activation, readSpec(spec, rule.entry->activation, "--observer"));
+    rules.set(std::move(rule));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option) {
@@ -169,20 +215,6 @@ void noteStepsWithoutKernel(const Executable& exe) {
   }
 }
 
-namespace {
-
-Tensor syntheticInput(const Port& port) {
-  Tensor t(port.type.dtype, port.type.sizes());
-  std::mt19937 random(0);
-  std::normal_distribution<double> normal;
-  void* data = t.mutableData();
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
-  return t;
-}
-
-}  // namespace
-
 std::vector<Tensor> syntheticInputs(const Executable& exe) {
   const Graph& graph = exe.program().graph();
   std::map<const Value*, int64_t> lengths;
@@ -213,46 +245,6 @@ Result<Dataset> DataOptions::open(const Model& model) const {
   for (const std::string& warning : samples.warnings()) fmt::print(stderr, "warning: {}\n", warning);
   return samples;
 }
-
-namespace {
-
-// Those that give one range to a whole activation; the names of the others begin so.
-bool isForActivations(const ObserverDef& def) {
-  return def.computesQParams() && def.scales == ScalesPer::tensor &&
-         std::all_of(def.args.begin(), def.args.end(), [](const AttrSpec& a) { return a.byDefault.has_value(); });
-}
-
-std::string observerNames() {
-  std::string names;
-  for (const ObserverDef* def : observerTable())
-    if (isForActivations(*def)) names += (names.empty() ? "" : ", ") + def->name;
-  return names;
-}
-
-// "percentile:percentile=99.9,bins=1024" for every activation that the rules observe.
-Status setObserver(QConfigMapping& rules, const std::string& text) {
-  const size_t colon = text.find(':');
-  nlohmann::json spec = {{"observer", text.substr(0, colon)}, {"args", nlohmann::json::object()}};
-  const ObserverDef* def = findObserver(text.substr(0, colon));
-  if (!def || !isForActivations(*def))
-    return fail(ErrorCode::kInvalidArgument, "--observer {}: there is no such observer of activations", text.substr(0, colon))
-        .help(observerNames());
-  for (size_t at = colon; at != std::string::npos && at < text.size();) {
-    const size_t end = text.find(',', at + 1);
-    QC_ASSIGN(const auto field, splitAssignment(text.substr(at + 1, end - at - 1), "--observer NAME:field=value; here"));
-    const nlohmann::json value = nlohmann::json::parse(field.second, nullptr, false);
-    spec["args"][field.first] = value.is_number() ? value : nlohmann::json(field.second);
-    at = end;
-  }
-  for (QConfigMapping::Rule rule : std::vector(rules.rules())) {
-    if (!rule.entry || modeOf(*rule.entry) != QuantMode::full) continue;
-    QC_ASSIGN(rule.entry->activation, readSpec(spec, rule.entry->activation, "--observer"));
-    rules.set(std::move(rule));
-  }
-  return {};
-}
-
-}  // namespace
 
 void RulesOptions::addTo(CLI::App& verb) {
   verb.add_option("--config", config, "quantization rules, JSON with comments")->type_name("FILE");

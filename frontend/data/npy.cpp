@@ -19,6 +19,21 @@ constexpr std::pair<std::string_view, DType> kDescriptors[] = {
     {"i2", DType::s16}, {"u4", DType::u32}, {"i4", DType::s32}, {"u8", DType::u64}, {"i8", DType::s64}, {"b1", DType::boolean},
 };
 
+Result<std::string> npyHead(const Tensor& tensor) {
+  std::string_view descriptor;
+  for (const auto& [code, dtype] : kDescriptors)
+    if (dtype == tensor.dtype()) descriptor = code;
+  if (descriptor.empty()) return fail(ErrorCode::kUnsupported, "npy has no type for {}", toString(tensor.dtype()));
+  std::string shape;
+  for (const int64_t s : tensor.sizes()) shape += fmt::format("{}, ", s);
+  std::string header = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}", sizeOf(tensor.dtype()) == 1 ? '|' : '<',
+                                   descriptor, shape);
+  header.append(63 - (10 + header.size()) % 64, ' ');
+  header += '\n';
+  const auto length = static_cast<uint16_t>(header.size());
+  return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(length & 255) + static_cast<char>(length >> 8) + header;
+}
+
 }  // namespace
 
 Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name) {
@@ -77,25 +92,6 @@ Result<Tensor> readNpy(const std::string& path) {
   QC_TRY(file.read(header.dataOffset, t.mutableData(), usize(wanted)));
   return t;
 }
-
-namespace {
-
-Result<std::string> npyHead(const Tensor& tensor) {
-  std::string_view descriptor;
-  for (const auto& [code, dtype] : kDescriptors)
-    if (dtype == tensor.dtype()) descriptor = code;
-  if (descriptor.empty()) return fail(ErrorCode::kUnsupported, "npy has no type for {}", toString(tensor.dtype()));
-  std::string shape;
-  for (const int64_t s : tensor.sizes()) shape += fmt::format("{}, ", s);
-  std::string header = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}), }}", sizeOf(tensor.dtype()) == 1 ? '|' : '<',
-                                   descriptor, shape);
-  header.append(63 - (10 + header.size()) % 64, ' ');
-  header += '\n';
-  const auto length = static_cast<uint16_t>(header.size());
-  return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(length & 255) + static_cast<char>(length >> 8) + header;
-}
-
-}  // namespace
 
 Status writeNpy(const std::string& path, const Tensor& tensor) {
   OutputFiles file;

@@ -20,45 +20,6 @@ onnx::AttributeProto& attribute(onnx::NodeProto& n, const char* name, onnx::Attr
 
 Ints orOnes(const Ints& list, size_t n, int64_t value = 1) { return list.empty() ? Ints(n, value) : list; }
 
-}  // namespace
-
-void setInt(onnx::NodeProto& n, const char* name, int64_t v) { attribute(n, name, onnx::AttributeProto::INT).set_i(v); }
-void setFloat(onnx::NodeProto& n, const char* name, double v) {
-  attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v));
-}
-void setString(onnx::NodeProto& n, const char* name, const std::string& v) { attribute(n, name, onnx::AttributeProto::STRING).set_s(v); }
-void setInts(onnx::NodeProto& n, const char* name, const Ints& v) {
-  auto& a = attribute(n, name, onnx::AttributeProto::INTS);
-  for (const int64_t i : v) a.add_ints(i);
-}
-void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v) {
-  auto& a = attribute(n, name, onnx::AttributeProto::FLOATS);
-  for (const double x : v) a.add_floats(static_cast<float>(x));
-}
-void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v) {
-  auto& a = attribute(n, name, onnx::AttributeProto::STRINGS);
-  for (const std::string& x : v) a.add_strings(x);
-}
-
-void setAttr(onnx::NodeProto& n, const char* name, const Attr& v) {
-  if (const auto* integer = std::get_if<int64_t>(&v)) setInt(n, name, *integer);
-  if (const auto* real = std::get_if<double>(&v)) setFloat(n, name, *real);
-  if (const auto* text = std::get_if<std::string>(&v)) setString(n, name, *text);
-  if (const auto* list = std::get_if<Ints>(&v)) setInts(n, name, *list);
-  if (const auto* list = std::get_if<std::vector<double>>(&v); list && !list->empty()) setFloats(n, name, *list);
-}
-
-void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
-  const Ints weight = n.operand("w")->type().sizes(), kernel(weight.begin() + 2, weight.end());
-  setInts(proto, "kernel_shape", kernel);
-  setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
-  setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));
-  setInts(proto, "dilations", orOnes(n.integers("dilations"), kernel.size()));
-  setInt(proto, "group", n.integer("group"));
-}
-
-namespace {
-
 // An attribute that carries over, perhaps under another name.
 struct Copied {
   const char* ours;
@@ -316,6 +277,41 @@ OnnxExportRows plainRows() {
 }
 
 }  // namespace
+
+void setInt(onnx::NodeProto& n, const char* name, int64_t v) { attribute(n, name, onnx::AttributeProto::INT).set_i(v); }
+void setFloat(onnx::NodeProto& n, const char* name, double v) {
+  attribute(n, name, onnx::AttributeProto::FLOAT).set_f(static_cast<float>(v));
+}
+void setString(onnx::NodeProto& n, const char* name, const std::string& v) { attribute(n, name, onnx::AttributeProto::STRING).set_s(v); }
+void setInts(onnx::NodeProto& n, const char* name, const Ints& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::INTS);
+  for (const int64_t i : v) a.add_ints(i);
+}
+void setFloats(onnx::NodeProto& n, const char* name, const std::vector<double>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::FLOATS);
+  for (const double x : v) a.add_floats(static_cast<float>(x));
+}
+void setStrings(onnx::NodeProto& n, const char* name, const std::vector<std::string>& v) {
+  auto& a = attribute(n, name, onnx::AttributeProto::STRINGS);
+  for (const std::string& x : v) a.add_strings(x);
+}
+
+void setAttr(onnx::NodeProto& n, const char* name, const Attr& v) {
+  if (const auto* integer = std::get_if<int64_t>(&v)) setInt(n, name, *integer);
+  if (const auto* real = std::get_if<double>(&v)) setFloat(n, name, *real);
+  if (const auto* text = std::get_if<std::string>(&v)) setString(n, name, *text);
+  if (const auto* list = std::get_if<Ints>(&v)) setInts(n, name, *list);
+  if (const auto* list = std::get_if<std::vector<double>>(&v); list && !list->empty()) setFloats(n, name, *list);
+}
+
+void setConvAttrs(onnx::NodeProto& proto, const Node& n) {
+  const Ints weight = n.operand("w")->type().sizes(), kernel(weight.begin() + 2, weight.end());
+  setInts(proto, "kernel_shape", kernel);
+  setInts(proto, "strides", orOnes(n.integers("strides"), kernel.size()));
+  setInts(proto, "pads", orOnes(n.integers("pads"), 2 * kernel.size(), 0));
+  setInts(proto, "dilations", orOnes(n.integers("dilations"), kernel.size()));
+  setInt(proto, "group", n.integer("group"));
+}
 
 const OnnxExportRows& onnxExportRows() {
   static const OnnxExportRows kRows = [] {

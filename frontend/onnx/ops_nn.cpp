@@ -35,62 +35,6 @@ Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::
   return {};
 }
 
-}  // namespace
-
-Result<Value*> cropped(OnnxNode& n, Ints& pads) {
-  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return n.input(0);
-  std::vector<DimExpr> sizes = n.dims(0);
-  Ints starts(sizes.size(), 0);
-  const size_t padded = pads.size() / 2, first = sizes.size() - padded;
-  for (size_t d = 0; d < padded; ++d) {
-    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + padded], 0);
-    const int64_t size = sizes[first + d].constant().value_or(INT64_MAX);
-    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
-    starts[first + d] = before;
-    sizes[first + d] = sizes[first + d] - before - after;
-    pads[d] = std::max<int64_t>(pads[d], 0);
-    pads[d + padded] = std::max<int64_t>(pads[d + padded], 0);
-  }
-  return n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
-}
-
-Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
-  for (const Ints* list : lists)
-    for (const int64_t v : *list)
-      if (v < least || v > kMaxWindow) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
-  return {};
-}
-
-Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
-  const TensorType& x = n.type(0);
-  if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
-  const auto spatial = usize(x.rank() - 2);
-  OnnxWindow w;
-  QC_ASSIGN(w.kernel, n.integers("kernel_shape", kernel));
-  QC_ASSIGN(w.strides, n.integers("strides", Ints(spatial, 1)));
-  QC_ASSIGN(w.dilations, n.integers("dilations", Ints(spatial, 1)));
-  QC_ASSIGN(w.pads, n.integers("pads", Ints(2 * spatial, 0)));
-  QC_ASSIGN(const int64_t ceil, n.integer("ceil_mode", 0));
-  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
-  w.ceil = ceil != 0;
-  if (w.kernel.size() != spatial || w.strides.size() != spatial || w.dilations.size() != spatial || w.pads.size() != 2 * spatial)
-    return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
-  QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
-  QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
-  QC_TRY(resolveAutoPad(n, w, autoPad, std::span(x.shape).subspan(2)));
-  return w;
-}
-
-Result<Ints> onnxKernel(OnnxNode& n, int weight) {
-  const Shape& shape = n.type(weight).shape;
-  if (shape.size() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
-  if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "weight {}, whose dims are free", n.type(weight).str());
-  const Ints sizes = sizesOf(shape);
-  return Ints(sizes.begin() + 2, sizes.end());
-}
-
-namespace {
-
 Status conv(OnnxNode& n) {
   QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
   QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel));
@@ -337,6 +281,58 @@ Status lpNormalization(OnnxNode& n) {
 }
 
 }  // namespace
+
+Result<Value*> cropped(OnnxNode& n, Ints& pads) {
+  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return n.input(0);
+  std::vector<DimExpr> sizes = n.dims(0);
+  Ints starts(sizes.size(), 0);
+  const size_t padded = pads.size() / 2, first = sizes.size() - padded;
+  for (size_t d = 0; d < padded; ++d) {
+    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + padded], 0);
+    const int64_t size = sizes[first + d].constant().value_or(INT64_MAX);
+    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    starts[first + d] = before;
+    sizes[first + d] = sizes[first + d] - before - after;
+    pads[d] = std::max<int64_t>(pads[d], 0);
+    pads[d + padded] = std::max<int64_t>(pads[d + padded], 0);
+  }
+  return n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
+}
+
+Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
+  for (const Ints* list : lists)
+    for (const int64_t v : *list)
+      if (v < least || v > kMaxWindow) return n.error(ErrorCode::kInvalidModel, "a window attribute of {}", v);
+  return {};
+}
+
+Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
+  const TensorType& x = n.type(0);
+  if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
+  const auto spatial = usize(x.rank() - 2);
+  OnnxWindow w;
+  QC_ASSIGN(w.kernel, n.integers("kernel_shape", kernel));
+  QC_ASSIGN(w.strides, n.integers("strides", Ints(spatial, 1)));
+  QC_ASSIGN(w.dilations, n.integers("dilations", Ints(spatial, 1)));
+  QC_ASSIGN(w.pads, n.integers("pads", Ints(2 * spatial, 0)));
+  QC_ASSIGN(const int64_t ceil, n.integer("ceil_mode", 0));
+  QC_ASSIGN(const std::string autoPad, n.string("auto_pad", "NOTSET"));
+  w.ceil = ceil != 0;
+  if (w.kernel.size() != spatial || w.strides.size() != spatial || w.dilations.size() != spatial || w.pads.size() != 2 * spatial)
+    return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
+  QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
+  QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
+  QC_TRY(resolveAutoPad(n, w, autoPad, std::span(x.shape).subspan(2)));
+  return w;
+}
+
+Result<Ints> onnxKernel(OnnxNode& n, int weight) {
+  const Shape& shape = n.type(weight).shape;
+  if (shape.size() < 3) return n.error(ErrorCode::kInvalidModel, "weight {}", n.type(weight).str());
+  if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "weight {}, whose dims are free", n.type(weight).str());
+  const Ints sizes = sizesOf(shape);
+  return Ints(sizes.begin() + 2, sizes.end());
+}
 
 std::span<const OnnxOp> onnxNnOps() {
   static const OnnxOp kOps[] = {

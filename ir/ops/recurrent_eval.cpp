@@ -26,59 +26,6 @@ Status requirePlain(const InferContext& c, int operand, DType dtype) {
   return fail(ErrorCode::kInvalidModel, "{}: {} is not of {}", c.op, describe(c, operand), toString(dtype));
 }
 
-}  // namespace
-
-Status requireFloat32(const InferContext& c, int operand) {
-  if (!c.has(operand) || (c.type(operand).dtype == DType::f32 && !c.type(operand).isQuantized())) return {};
-  return fail(ErrorCode::kUnsupported, "{} computes in f32, {} is not", c.op, describe(c, operand));
-}
-
-Result<Types> inferRecurrent(const InferContext& c, const std::function<Status(int operand)>& requireWeights) {
-  QC_TRY(requireAttributes(c));
-  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.op, c.attrs));
-  const auto require = [&](Operand operand, const Shape& shape) -> Status {
-    const int i = form.place(operand);
-    if (i < 0 || !c.has(i)) return {};
-    QC_TRY(requireShape(c, i, shape));
-    if (operand == Operand::sums) return requirePlain(c, i, DType::s32);
-    return operand == Operand::w || operand == Operand::r ? requireWeights(i) : requireFloat32(c, i);
-  };
-  QC_TRY(requireFloat32(c, 0));
-  QC_TRY(requireRank(c, 0, 3, 3));
-  const Shape& x = c.type(0).shape;
-  const Dim sequence = x[form.batchFirst ? 1 : 0], batch = x[form.batchFirst ? 0 : 1];
-  const int64_t rows = form.gates * form.hidden, directions = form.directions;
-  const Shape state = form.batchFirst ? Shape{batch, directions, form.hidden} : Shape{directions, batch, form.hidden};
-  if (form.steps) {
-    QC_TRY(require(Operand::x, {x[0], x[1], directions * rows}));
-    const std::vector<int64_t> panels = form.panelSizes();
-    const Shape ofRows = {directions, form.gates, form.panels(), RecurrentForm::kPanel};
-    QC_TRY(require(Operand::r, Shape(panels.begin(), panels.end())));
-    QC_TRY(require(Operand::scale, ofRows));
-    QC_TRY(require(Operand::sums, ofRows));
-    QC_TRY(require(Operand::b, {directions, rows}));
-  } else {
-    QC_TRY(require(Operand::w, {directions, rows, x[2]}));
-    QC_TRY(require(Operand::r, {directions, rows, form.hidden}));
-    QC_TRY(require(Operand::b, {directions, 2 * rows}));
-  }
-  QC_TRY(require(Operand::initialH, state));
-  QC_TRY(require(Operand::initialC, state));
-  QC_TRY(require(Operand::p, {directions, 3 * form.hidden}));
-  if (const int i = form.place(Operand::lengths); i >= 0 && c.has(i)) {
-    QC_TRY(requireVector(c, i, batch));
-    QC_TRY(requirePlain(c, i, DType::s32));
-  }
-  const Shape all = form.batchFirst ? Shape{batch, sequence, directions, form.hidden} : Shape{sequence, directions, batch, form.hidden};
-  Types types = {{DType::f32, all}, {DType::f32, state}};
-  if (form.cell == RecurrentForm::Cell::lstm) types.emplace_back(DType::f32, state);
-  return checkedResults(std::move(types));
-}
-
-// ---- evaluation -------------------------------------------------------------------------------
-
-namespace {
-
 using Floats = std::vector<float>;
 
 // One direction over all batch entries, step by step.
@@ -254,6 +201,55 @@ class Direction {
 };
 
 }  // namespace
+
+Status requireFloat32(const InferContext& c, int operand) {
+  if (!c.has(operand) || (c.type(operand).dtype == DType::f32 && !c.type(operand).isQuantized())) return {};
+  return fail(ErrorCode::kUnsupported, "{} computes in f32, {} is not", c.op, describe(c, operand));
+}
+
+Result<Types> inferRecurrent(const InferContext& c, const std::function<Status(int operand)>& requireWeights) {
+  QC_TRY(requireAttributes(c));
+  QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.op, c.attrs));
+  const auto require = [&](Operand operand, const Shape& shape) -> Status {
+    const int i = form.place(operand);
+    if (i < 0 || !c.has(i)) return {};
+    QC_TRY(requireShape(c, i, shape));
+    if (operand == Operand::sums) return requirePlain(c, i, DType::s32);
+    return operand == Operand::w || operand == Operand::r ? requireWeights(i) : requireFloat32(c, i);
+  };
+  QC_TRY(requireFloat32(c, 0));
+  QC_TRY(requireRank(c, 0, 3, 3));
+  const Shape& x = c.type(0).shape;
+  const Dim sequence = x[form.batchFirst ? 1 : 0], batch = x[form.batchFirst ? 0 : 1];
+  const int64_t rows = form.gates * form.hidden, directions = form.directions;
+  const Shape state = form.batchFirst ? Shape{batch, directions, form.hidden} : Shape{directions, batch, form.hidden};
+  if (form.steps) {
+    QC_TRY(require(Operand::x, {x[0], x[1], directions * rows}));
+    const std::vector<int64_t> panels = form.panelSizes();
+    const Shape ofRows = {directions, form.gates, form.panels(), RecurrentForm::kPanel};
+    QC_TRY(require(Operand::r, Shape(panels.begin(), panels.end())));
+    QC_TRY(require(Operand::scale, ofRows));
+    QC_TRY(require(Operand::sums, ofRows));
+    QC_TRY(require(Operand::b, {directions, rows}));
+  } else {
+    QC_TRY(require(Operand::w, {directions, rows, x[2]}));
+    QC_TRY(require(Operand::r, {directions, rows, form.hidden}));
+    QC_TRY(require(Operand::b, {directions, 2 * rows}));
+  }
+  QC_TRY(require(Operand::initialH, state));
+  QC_TRY(require(Operand::initialC, state));
+  QC_TRY(require(Operand::p, {directions, 3 * form.hidden}));
+  if (const int i = form.place(Operand::lengths); i >= 0 && c.has(i)) {
+    QC_TRY(requireVector(c, i, batch));
+    QC_TRY(requirePlain(c, i, DType::s32));
+  }
+  const Shape all = form.batchFirst ? Shape{batch, sequence, directions, form.hidden} : Shape{sequence, directions, batch, form.hidden};
+  Types types = {{DType::f32, all}, {DType::f32, state}};
+  if (form.cell == RecurrentForm::Cell::lstm) types.emplace_back(DType::f32, state);
+  return checkedResults(std::move(types));
+}
+
+// ---- evaluation -------------------------------------------------------------------------------
 
 Status evalRecurrent(const EvalContext& c, const RecurrentForm& form, const std::function<RecurrentProducts(int64_t direction)>& products) {
   float* y = c.out(0).as<float>();

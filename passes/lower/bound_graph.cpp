@@ -17,6 +17,25 @@ struct Place {
   size_t dim;
 };
 
+// "dim 1 of 'x' is 5, dim 0 of 'y' is 6": where the sizes come from that the operands of this node have.
+std::string sourcesOf(const Graph& graph, const Node& node, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  std::set<std::string> symbols;
+  const auto addOf = [&](const Dim& dim) { symbols.merge(dim.expr().symbols()); };
+  for (const Value* v : node.operands())
+    if (v) std::for_each(v->type().shape.begin(), v->type().shape.end(), addOf);
+  for (int i = 0; i < node.numResults(); ++i)
+    std::for_each(node.result(i)->type().shape.begin(), node.result(i)->type().shape.end(), addOf);
+  std::string text;
+  for (const Value* input : graph.inputs())
+    for (size_t d = 0; d < input->type().shape.size(); ++d) {
+      const Dim& dim = input->type().shape[d];
+      const std::set<std::string> own = dim.expr().symbols();
+      if (std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols.contains(s); }))
+        text += fmt::format("{}dim {} of '{}' is {}", text.empty() ? "" : ", ", d, input->name(), shapes.at(input->name())[d]);
+    }
+  return text;
+}
+
 }  // namespace
 
 bool hasFreeDims(const Graph& graph) {
@@ -63,29 +82,6 @@ Result<ShapeBindings> bindingsOf(const Graph& graph, const std::map<std::string,
   }));
   return sizes;
 }
-
-namespace {
-
-// "dim 1 of 'x' is 5, dim 0 of 'y' is 6": where the sizes come from that the operands of this node have.
-std::string sourcesOf(const Graph& graph, const Node& node, const std::map<std::string, std::vector<int64_t>>& shapes) {
-  std::set<std::string> symbols;
-  const auto addOf = [&](const Dim& dim) { symbols.merge(dim.expr().symbols()); };
-  for (const Value* v : node.operands())
-    if (v) std::for_each(v->type().shape.begin(), v->type().shape.end(), addOf);
-  for (int i = 0; i < node.numResults(); ++i)
-    std::for_each(node.result(i)->type().shape.begin(), node.result(i)->type().shape.end(), addOf);
-  std::string text;
-  for (const Value* input : graph.inputs())
-    for (size_t d = 0; d < input->type().shape.size(); ++d) {
-      const Dim& dim = input->type().shape[d];
-      const std::set<std::string> own = dim.expr().symbols();
-      if (std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols.contains(s); }))
-        text += fmt::format("{}dim {} of '{}' is {}", text.empty() ? "" : ", ", d, input->name(), shapes.at(input->name())[d]);
-    }
-  return text;
-}
-
-}  // namespace
 
 Result<Graph> boundGraph(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes) {
   PassContext cx;

@@ -49,6 +49,18 @@ std::string misfit(const DTypeConfig& d, const Node& node, const QConfig& config
   return why;
 }
 
+// Whether a pattern starts with these ops, with or without what is folded into the layer in front of it.
+bool startsWith(const BackendPattern& pattern, std::span<const std::string_view> ops, bool folded, bool whole) {
+  size_t at = 0;
+  for (size_t i = 0; i < pattern.ops.size(); ++i) {
+    if (folded && i > 0 && pattern.ops[i] == "batch_norm") continue;
+    if (at == ops.size()) return !whole;
+    if (pattern.ops[i] != ops[at]) return false;
+    ++at;
+  }
+  return at == ops.size();
+}
+
 }  // namespace
 
 std::string_view toString(Observation observation) {
@@ -69,22 +81,6 @@ BackendConfig& BackendConfig::remove(const std::vector<std::string>& ops) {
   std::erase_if(patterns_, [&](const BackendPattern& p) { return p.ops == ops; });
   return *this;
 }
-
-namespace {
-
-// Whether a pattern starts with these ops, with or without what is folded into the layer in front of it.
-bool startsWith(const BackendPattern& pattern, std::span<const std::string_view> ops, bool folded, bool whole) {
-  size_t at = 0;
-  for (size_t i = 0; i < pattern.ops.size(); ++i) {
-    if (folded && i > 0 && pattern.ops[i] == "batch_norm") continue;
-    if (at == ops.size()) return !whole;
-    if (pattern.ops[i] != ops[at]) return false;
-    ++at;
-  }
-  return at == ops.size();
-}
-
-}  // namespace
 
 const BackendPattern* BackendConfig::find(std::span<const std::string_view> ops) const {
   for (const bool folded : {false, true})

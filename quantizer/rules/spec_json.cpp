@@ -44,6 +44,10 @@ void convertArgs(ObservedSpec& spec) {
       spec.observerArgs.set(arg.name, static_cast<double>(std::get<int64_t>(*given)));
 }
 
+constexpr size_t kLargest = size_t{16} << 20;
+constexpr int kDeepest = 64;
+struct TooDeep {};
+
 }  // namespace
 
 std::string reasonOf(const nlohmann::json::exception& error) {
@@ -55,12 +59,6 @@ std::string reasonOf(const nlohmann::json::exception& error) {
 std::string asText(const std::string& name) {
   return json::parse(json(name).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
-
-namespace {
-constexpr size_t kLargest = size_t{16} << 20;
-constexpr int kDeepest = 64;
-struct TooDeep {};
-}  // namespace
 
 Result<json> parseJson(std::string_view text, std::string_view source, ErrorCode code) {
   // The parser copes with any depth, but what comes later, down to the destructor, recurses.

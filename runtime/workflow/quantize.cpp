@@ -17,29 +17,6 @@ std::vector<InputInfo> inputsOf(const Model& model) {
   return inputs;
 }
 
-}  // namespace
-
-Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
-  return withoutExceptions([&]() -> Result<Dataset> {
-    const DefinedArithmetic defined;
-    return Dataset::open(sources, inputsOf(model));
-  });
-}
-
-Result<Dataset> memoryDataset(std::vector<Sample> samples, const Model& model, std::string label) {
-  return withoutExceptions([&] { return Dataset::fromMemory(std::move(samples), inputsOf(model), std::move(label)); });
-}
-
-Result<Dataset> callbackDataset(int64_t count, Dataset::SampleFn make, const Model& model, std::string label) {
-  return withoutExceptions([&] { return Dataset::fromCallback(count, std::move(make), inputsOf(model), std::move(label)); });
-}
-
-Result<Dataset> sourceDataset(std::shared_ptr<const SampleSource> source, std::string label, const Model& model) {
-  return withoutExceptions([&] { return Dataset::of(std::move(source), std::move(label), inputsOf(model)); });
-}
-
-namespace {
-
 // Those of the rules and those of the options.
 Status integerEnds(Model& model, const QConfigMapping& rules, const QuantizeOptions& options) {
   std::vector<int64_t> inputs = rules.quantizedInputs(), outputs = rules.quantizedOutputs();
@@ -125,6 +102,25 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Quanti
 }
 
 }  // namespace
+
+Result<Dataset> openDataset(const std::vector<std::string>& sources, const Model& model) {
+  return withoutExceptions([&]() -> Result<Dataset> {
+    const DefinedArithmetic defined;
+    return Dataset::open(sources, inputsOf(model));
+  });
+}
+
+Result<Dataset> memoryDataset(std::vector<Sample> samples, const Model& model, std::string label) {
+  return withoutExceptions([&] { return Dataset::fromMemory(std::move(samples), inputsOf(model), std::move(label)); });
+}
+
+Result<Dataset> callbackDataset(int64_t count, Dataset::SampleFn make, const Model& model, std::string label) {
+  return withoutExceptions([&] { return Dataset::fromCallback(count, std::move(make), inputsOf(model), std::move(label)); });
+}
+
+Result<Dataset> sourceDataset(std::shared_ptr<const SampleSource> source, std::string label, const Model& model) {
+  return withoutExceptions([&] { return Dataset::of(std::move(source), std::move(label), inputsOf(model)); });
+}
 
 Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Dataset& samples, const QuantizeOptions& options,
                                             const CalibrateOptions& calibration) {
