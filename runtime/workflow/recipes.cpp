@@ -2,7 +2,6 @@
 
 #include <array>
 
-#include "passes/pass_manager.h"
 #include "passes/quantize/equalize_layers.h"
 #include "passes/quantize/smooth_quant.h"
 
@@ -14,11 +13,6 @@ int smoothedAxis(const Value& value) { return isSmoothable(value) ? value.type()
 int equalizedAxis(const Value& value) {
   const Node* producer = value.producer();
   return producer && producer->numResults() == 1 ? equalizableAxis(*producer) : -1;
-}
-
-Status roundWeights(LayerRecovery& recovery, std::string_view) {
-  recovery.cx.provide(recovery.statistics);
-  return runPipeline("round-weights", recovery.observed, recovery.cx);
 }
 
 }  // namespace
@@ -48,7 +42,7 @@ std::span<const Recipe> recipes() {
              .choices = {"calibrated", "nearest"},
              .byDefault = "calibrated",
              .off = "nearest",
-             .apply = roundWeights,
+             .pass = "round-weights",
              .wantsProducts = true},
       Recipe{.name = "bias-correction",
              .help = "fast: for the mean error of the weights; full: from runs of the int8 model, as many as there are layers; off",

@@ -42,12 +42,13 @@ struct Recipe {
   std::vector<std::string_view> choices;
   std::string_view byDefault, off;  // off: does nothing
 
+  std::string_view pass = {};  // that edits the graph, with the statistics of its kind
+
   // Of channels.  The axis of the channels of a value of a simplified float graph that the pass could do something about; -1: of none.
-  std::string_view pass = {};
   int (*channelAxis)(const Value& value) = nullptr;
   bool helpsDynamic = false;  // with its option dynamic=1 it helps layers that quantize at run time, without samples
 
-  // Of layers.
+  // Of layers.  In place of a pass, where there is more to do than to run one.
   Status (*apply)(LayerRecovery& recovery, std::string_view choice) = nullptr;
   bool wantsProducts = false;  // of inputs with each other, beside their means
 

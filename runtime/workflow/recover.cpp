@@ -45,7 +45,7 @@ bool RecoverOptions::movesChannels() const {
 }
 
 bool RecoverOptions::looksAtLayers() const {
-  return std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& recipe) { return recipe.apply && uses(recipe); });
+  return std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& recipe) { return !recipe.movesChannels() && uses(recipe); });
 }
 
 LayerObserverOptions RecoverOptions::layers() const {
@@ -86,8 +86,11 @@ Status recoverByRecipes(Graph& observed, const GroupParams& params, const Datase
     QC_ASSIGN(statistics, observeLayers(original, layers, samples, options, options.layers().gram));
   }
   LayerRecovery recovery{observed, original, params, statistics, samples, options, cx};
-  for (const Recipe& recipe : recipes())
-    if (recipe.apply && options.uses(recipe)) QC_TRY(recipe.apply(recovery, options.choiceOf(recipe)));
+  for (const Recipe& recipe : recipes()) {
+    if (recipe.movesChannels() || !options.uses(recipe)) continue;
+    cx.provide(statistics);
+    QC_TRY(recipe.apply ? recipe.apply(recovery, options.choiceOf(recipe)) : runPipeline(recipe.pass, observed, cx));
+  }
   return {};
 }
 

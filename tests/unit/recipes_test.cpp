@@ -19,8 +19,9 @@ TEST(Recipes, RowsAreWhole) {
   for (const Recipe& recipe : recipes()) {
     EXPECT_THAT(recipe.choices, Contains(recipe.byDefault)) << recipe.name;
     EXPECT_THAT(recipe.choices, Contains(recipe.off)) << recipe.name;
-    EXPECT_NE(recipe.movesChannels(), recipe.apply != nullptr) << recipe.name << " is of channels or of layers";
-    EXPECT_EQ(recipe.movesChannels(), PassRegistry::get().find(recipe.pass) != nullptr) << recipe.pass;
+    EXPECT_NE(recipe.pass.empty(), recipe.apply == nullptr) << recipe.name << " is a pass, or more than that";
+    EXPECT_FALSE(recipe.movesChannels() && recipe.apply) << recipe.name << " is of channels or of layers";
+    EXPECT_TRUE(recipe.pass.empty() || PassRegistry::get().find(recipe.pass)) << recipe.pass;
     EXPECT_TRUE(!recipe.helpsDynamic || Pipeline::parse(std::string(recipe.pass) + "{dynamic=1}")) << recipe.pass;
   }
 }
