@@ -112,6 +112,7 @@ const Breach kBreaches[] = {
        int64_t out = 0;
        ExprProgram(expr::exp(2)).run<int64_t>({}, {}, &out, 1);
      }},
+    {"Backend", [](Two&) { defaultQConfig(static_cast<Backend>(77)); }},
     {"Pipeline::add", [](Two&) { Pipeline().add({nullptr, {}}); }},
     {"signal error", [](Two&) { sqnr(kThree, {}); }},
     {"signal error", [](Two&) { cosineSimilarity(kThree, {}); }},
