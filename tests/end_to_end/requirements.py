@@ -27,7 +27,7 @@ for name in sorted(broken - named.keys()):
 for line in (root / "public_headers.txt").read_text().splitlines():
     if not line.endswith(".h") or line == "ir/status.h":
         continue
-    if re.search(r"\bQC_CHECK\(", (root / line).read_text()):
+    if re.search(r"\bQC_CHECK\(", re.sub("//.*", "", (root / line).read_text())):
         faults.append(f"{line}: what programs can break is QC_REQUIRE or a Result, not QC_CHECK")
 
 print("\n".join(faults) or f"{len(named)} functions require something; each is tested")

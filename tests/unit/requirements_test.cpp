@@ -1,6 +1,6 @@
 // What a caller can get wrong.  Where a header says "requires", breaking it is an error wherever guarded() runs the code, and elsewhere the
-// process stops with a message that names the function; everything else returns its error.  tests/end_to_end/requirements.py holds the first
-// table to the sources: every function that requires something is in it.
+// process stops with a message that names the function; everything else returns its error.  tests/end_to_end/requirements.py holds the
+// first table to the sources: every function that requires something is in it.
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"  // designated initializers name what matters
 
 #include <gmock/gmock.h>
@@ -123,8 +123,7 @@ const Breach kBreaches[] = {
     {"fakeQuantize", [](Two&) { fakeQuantize(kThree, std::vector<int64_t>{3}, {DType::u8, 0, 255, 0, 0, {1, 1}, {0, 0}}); }},
     {"fakeQuantize", [](Two&) { fakeQuantize(kThree, std::vector<int64_t>{3}, {DType::u8, 0, 255, 1, 0, {1}, {0}}); }},
     {"learnableForward", [](Two&) { learnableForward(kThree, std::vector<int64_t>{3}, {.scales = {}, .zeroPoints = {}}); }},
-    {"learnableBackward",
-     [](Two&) { learnableBackward(kThree, {}, std::vector<int64_t>{3}, {.scales = {1}, .zeroPoints = {0}}); }},
+    {"learnableBackward", [](Two&) { learnableBackward(kThree, {}, std::vector<int64_t>{3}, {.scales = {1}, .zeroPoints = {0}}); }},
 };
 
 TEST(Requirements, AreErrorsOfWhatBreaksThem) {
