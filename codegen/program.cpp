@@ -37,6 +37,7 @@ class ProgramBuilder {
     cx.provide(program_.target_);
     QC_TRY(checkInsertions(options.insertions, kCompileSteps));
     cx.provide(options.insertions);
+    if (options.parts) cx.provide(&options.parts->packed);
     PassManagerOptions manager;
     manager.verifyEach = options.verifyEach;
     QC_TRY(runPipeline("compile", graph(), cx, manager));
@@ -120,20 +121,50 @@ class ProgramBuilder {
     }
     program_.uniqueKernels_ = static_cast<int>(keys.size());
     if (!options.load) return {};
-    QC_ASSIGN(const std::vector<KernelObject> objects, objectsFor(keys, stepOf, options));
-    QC_ASSIGN(program_.jit_, Jit::create(program_.target_));
-    QC_TRY(program_.jit_->add(objects));
-    std::map<std::string, const KernelObject*> byKey;
-    for (size_t i = 0; i < keys.size(); ++i) byKey[keys[i]] = &objects[i];
+    QC_ASSIGN(const std::vector<LoadedKernel> kernels, kernelsFor(keys, stepOf, options));
+    std::map<std::string, const LoadedKernel*> byKey;
+    for (size_t i = 0; i < keys.size(); ++i) byKey[keys[i]] = &kernels[i];
+    std::set<std::shared_ptr<Jit>> code;
     for (size_t i = 0; i < program_.steps_.size(); ++i) {
       Step& step = program_.steps_[i];
       if (!step.kernel) continue;
-      const KernelObject& object = *byKey.at(keyOfStep[i]);
-      QC_ASSIGN(step.function, program_.jit_->lookup(object.symbol));
-      step.shape = object.shape;
+      const LoadedKernel& kernel = *byKey.at(keyOfStep[i]);
+      code.insert(kernel.code);
+      step.function = kernel.function;
+      step.shape = kernel.shape;
       program_.scratchBytes_ = std::max(program_.scratchBytes_, (step.shape.scratchBytes + 63) / 64 * 64);
     }
+    program_.code_.assign(code.begin(), code.end());
     return {};
+  }
+
+  // Those that the parts have; the others are loaded, and shared.
+  Result<std::vector<LoadedKernel>> kernelsFor(const std::vector<std::string>& keys, const std::map<std::string, size_t>& stepOf,
+                                               const CompileOptions& options) {
+    std::vector<LoadedKernel> kernels(keys.size());
+    std::vector<std::string> missing;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      std::optional<LoadedKernel> found = options.parts ? options.parts->find(keys[i]) : std::nullopt;
+      if (found) {
+        kernels[i] = *std::move(found);
+        ++program_.cachedKernels_;
+        continue;
+      }
+      missing.push_back(keys[i]);
+      places.push_back(i);
+    }
+    if (missing.empty()) return kernels;
+    QC_ASSIGN(const std::vector<KernelObject> objects, objectsFor(missing, stepOf, options));
+    QC_ASSIGN(const std::shared_ptr<Jit> jit, Jit::create(program_.target_));
+    QC_TRY(jit->add(objects));
+    for (size_t i = 0; i < missing.size(); ++i) {
+      LoadedKernel& kernel = kernels[places[i]];
+      QC_ASSIGN(const KernelFn function, jit->lookup(objects[i].symbol));
+      kernel = {jit, function, objects[i].shape};
+      if (options.parts) options.parts->store(missing[i], kernel);
+    }
+    return kernels;
   }
 
   // From a cache where one has them; the rest are compiled, and remembered.

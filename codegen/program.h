@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "codegen/jit.h"
 #include "codegen/plan/kernel.h"
+#include "codegen/program_parts.h"
 #include "ir/graph.h"
 #include "passes/insertion.h"
 
@@ -23,6 +23,7 @@ struct CompileOptions {
   int64_t cacheBytes = int64_t{256} << 20;  // bound of the folder
   PassInsertions insertions = {};           // passes of one's own at the steps of `lower` (compile() alone) and `compile`
   bool remember = false;                    // kernels in the memory of this process, for the next model that is compiled so
+  std::shared_ptr<ProgramParts> parts = {};  // shared with other programs of the model; null: all its own
 };
 
 // Where a step finds one of its buffers.
@@ -72,7 +73,7 @@ class Program {
   friend class ProgramBuilder;
   std::unique_ptr<Graph> graph_;
   Target target_;
-  std::unique_ptr<Jit> jit_;
+  std::vector<std::shared_ptr<Jit>> code_;  // that the functions of steps are part of
   std::vector<Step> steps_;  // views without a reader outside the program (reshape) have none
   std::vector<std::vector<ParamRecord>> params_;
   std::vector<Copy> copies_;

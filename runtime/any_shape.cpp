@@ -7,20 +7,20 @@
 
 namespace qc {
 
-const Graph* ModelOfAnyShape::freeGraph() {
+const Model* ModelOfAnyShape::free() {
   std::call_once(read_, [&] {
     LoadOptions options = options_;
     options.freeDims = true;
     if (auto model = load(path_, options)) free_ = std::move(*model);
   });
-  return free_ ? &free_->graph() : nullptr;
+  return free_ ? &*free_ : nullptr;
 }
 
 Result<Model> ModelOfAnyShape::at(const Shapes& shapes) {
   LoadOptions options = options_;
   for (const auto& [input, sizes] : shapes)
     if (!options.values.contains(input)) options.shapes[input] = sizes;
-  const Graph* graph = freeGraph();
+  const Graph* graph = free() ? &free()->graph() : nullptr;
   const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(),
                                         [&](const Value* v) { return v->type().isStatic() || shapes.contains(v->name()); });
   if (!all && !path_.empty()) return load(path_, options);

@@ -19,9 +19,10 @@ class ModelOfAnyShape {
 
   // Errors: what load() says, or which input contradicts the model or another input.  Any number of threads may ask.
   Result<Model> at(const Shapes& shapes);
+  // As it was read; null: it has to be read for every shape.
+  const Model* free();
 
  private:
-  const Graph* freeGraph();  // null: it has to be read for every shape
 
   const std::string path_;  // empty: it was read before
   const LoadOptions options_;

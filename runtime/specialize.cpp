@@ -3,12 +3,37 @@
 #include <algorithm>
 
 #include "ir/arithmetic.h"
+#include "passes/lower/bound_graph.h"
 
 namespace qc {
 
+const Graph* Specializer::lowered() {
+  std::call_once(lowering_, [&] {
+    const Model* free = model_.free();
+    if (!free) return;
+    PassContext cx;
+    cx.provide(options_.build.compile.insertions);
+    auto graph = lowerModel(*free, cx);
+    if (!graph) return;
+    lowered_ = *std::move(graph);
+    options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
+  });
+  return lowered_ ? &*lowered_ : nullptr;
+}
+
+Result<Executable> Specializer::compileAt(const Shapes& shapes) {
+  const Graph* graph = lowered();
+  const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(), [&](const Value* v) { return shapes.contains(v->name()); });
+  if (!all) {
+    QC_ASSIGN(const Model model, model_.at(shapes));
+    return compile(model, options_.build);
+  }
+  QC_ASSIGN(Graph bound, boundGraph(*graph, shapes));
+  return Executable::fromGraph(std::move(bound), options_.build.target, options_.build.compile);
+}
+
 Result<std::shared_ptr<const Executable>> Specializer::build(const Shapes& shapes) {
-  QC_ASSIGN(const Model model, model_.at(shapes));
-  QC_ASSIGN(Executable exe, compile(model, options_.build));
+  QC_ASSIGN(Executable exe, compileAt(shapes));
   return std::make_shared<const Executable>(std::move(exe));
 }
 

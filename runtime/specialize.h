@@ -1,5 +1,5 @@
-// A model whose input shapes are known only when it runs: it is read once, and compiled for each new combination on first use, which is
-// remembered.
+// A model whose input shapes are known only when it runs: it is read and lowered once, and compiled for each new combination on first use,
+// which is remembered.  Packed weights, and code that does not depend on the shapes, are there once for all of them.
 //
 //   auto model = std::make_shared<Specializer>("m.onnx");
 //   DynamicSession session(model, {.threads = 2});
@@ -40,9 +40,13 @@ class Specializer {
  private:
   friend class DynamicSession;
   Result<std::shared_ptr<const Executable>> build(const Shapes& shapes);
+  Result<Executable> compileAt(const Shapes& shapes);
+  const Graph* lowered();  // with free dims; null: the model has to be lowered for every shape
 
   ModelOfAnyShape model_;
   SpecializeOptions options_;
+  std::once_flag lowering_;
+  std::optional<Graph> lowered_;
   mutable std::mutex mutex_;
   std::condition_variable done_;
   std::set<Shapes> building_;

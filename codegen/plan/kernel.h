@@ -88,6 +88,8 @@ struct KernelDef {
   std::function<KernelPlanPtr(const Node&, const Target&)> plan = {};
   // Creates the packed k.* node in front of `node` (its location, same result type); the caller replaces the uses.  Empty: nothing to pack.
   std::function<Result<Node*>(const Node& node, const KernelPlan&, Builder&)> pack = {};
+  // The form that `pack` brings constants into: all it reads beside the node's attributes, constants and quantization parameters.
+  std::function<std::string(const KernelPlan&)> packing = {};
   // Emits the body of the function, of the node as `plan` takes it.
   std::function<Result<KernelShape>(KernelEmitter&, const Node& node, const KernelPlan&)> emit = {};
 };

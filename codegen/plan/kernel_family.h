@@ -42,7 +42,7 @@ struct KernelFamily {
   // What else is asked of a node before it is packed, such as a proof over its weights.
   bool (*supports)(const Plan&, const Node&, const Target&) = nullptr;
   Work (*work)(const Plan&, const Node&, const Target&);  // what the time is reckoned from: cost.h
-  // The packed k.* node in front of `node`; the caller replaces the uses.
+  // The packed k.* node in front of `node`; the caller replaces the uses.  Plan::packing (ir/packing.h) says into which form.
   Result<Node*> (*pack)(const Plan&, const Node&, Builder&) = nullptr;
   Result<KernelShape> (*emit)(KernelEmitter&, const Node&, const Plan&);
 };
@@ -95,10 +95,14 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       return held(*std::move(plan), node, target);
     };
     def.emit = [family, own](KernelEmitter& e, const Node& node, const KernelPlan& plan) { return family->emit(e, node, own(plan)); };
-    if (family->pack)
-      def.pack = [family, own](const Node& node, const KernelPlan& plan, Builder& builder) {
-        return family->pack(own(plan), node, builder);
-      };
+    if constexpr (requires(const Plan& plan) { plan.packing.str(); }) {
+      def.packing = [own](const KernelPlan& plan) { return own(plan).packing.str(); };
+      if (family->pack)
+        def.pack = [family, own](const Node& node, const KernelPlan& plan, Builder& builder) {
+          return family->pack(own(plan), node, builder);
+        };
+    }
+    QC_CHECK(!family->pack || def.pack, "the plan of kernel '{}', which packs, does not say into which form", def.id);
     defs.push_back(std::move(def));
   }
   return defs;

@@ -1,6 +1,6 @@
 #include "codegen/plan/select_kernels.h"
 
-#include "codegen/plan/kernel.h"
+#include "codegen/plan/packed_nodes.h"
 #include "ir/rewriter.h"
 
 namespace qc {
@@ -18,6 +18,7 @@ std::string_view servedWithoutCode(const Node& node) { return node.def().has(kVi
 
 Status selectKernels(Graph& graph, PassContext& cx) {
   QC_ASSIGN(const Target target, targetFor(cx));
+  PackedNodes* const* packed = cx.get<PackedNodes*>();
   Rewriter rw(graph);
   KernelPlans plans;
   std::map<std::string, int> chosen;
@@ -29,7 +30,7 @@ Status selectKernels(Graph& graph, PassContext& cx) {
     Node* final = node;
     if (choice) {
       Builder b = rw.before(node);
-      QC_ASSIGN(final, packKernel(*choice, *node, b));
+      QC_ASSIGN(final, packed ? (*packed)->pack(*choice, *node, b) : packKernel(*choice, *node, b));
       plans[kernelKey(*choice->def, *final, target)] = choice->plan;
     }
     final->attrs().set("kernel", id);
