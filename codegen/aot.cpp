@@ -44,7 +44,7 @@ class AotEmitter {
 
   Status emit() {
     for (const Step& step : program_.steps()) QC_TRY(kernelFor(step));
-    for (size_t i = 0; i < program_.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapes_[kernelOf_[i]].scratchBytes));
+    for (size_t i = 0; i < program_.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapeOf(i).scratchBytes));
     emitRun();
     emitMemoryBytes();
     emitError();
@@ -54,7 +54,7 @@ class AotEmitter {
  private:
   Status kernelFor(const Step& step) {
     const auto [it, isNew] =
-        symbols_.emplace(kernelKey(*step.kernel, *step.node, program_.target()), fmt::format("{}_k{}", name_, symbols_.size()));
+        symbols_.emplace(codeKey(*step.kernel, *step.node, program_.target(), *step.plan), fmt::format("{}_k{}", name_, symbols_.size()));
     kernelOf_.push_back(it->second);
     if (!isNew) return {};
     KernelEmitter emitter(module_, program_.target(), *step.kernel, *step.node, it->second);
@@ -66,6 +66,8 @@ class AotEmitter {
     module_.getFunction(it->second)->setLinkage(llvm::GlobalValue::InternalLinkage);
     return {};
   }
+
+  KernelShape shapeOf(size_t step) { return program_.steps()[step].plan->shapeOf(shapes_[kernelOf_[step]]); }
 
   llvm::Value* bytesAt(llvm::Value* base, int64_t offset) {
     return b_.CreateConstGEP1_64(b_.getInt8Ty(), base, static_cast<uint64_t>(offset));
@@ -141,7 +143,7 @@ class AotEmitter {
     llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_.arenaBytes()));
     for (size_t s = 0; s < program_.steps().size(); ++s) {
       const Step& step = program_.steps()[s];
-      const KernelShape& shape = shapes_[kernelOf_[s]];
+      const KernelShape shape = shapeOf(s);
       for (size_t i = 0; i < step.buffers.size(); ++i)
         b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
       llvm::Value* units = b_.getInt64(static_cast<uint64_t>(shape.units));
@@ -195,7 +197,7 @@ class AotEmitter {
   static int64_t bytesOf(const Step& step, size_t buffer) {
     const auto i = static_cast<int>(buffer);
     const int results = step.numOperands + step.node->numResults();
-    if (i >= results) return static_cast<int64_t>(kernelParams(*step.node).size() * sizeof(ParamRecord));
+    if (i >= results) return static_cast<int64_t>(kernelParams(*step.node, step.plan->numbers).size() * sizeof(ParamRecord));
     const Value* v = i < step.numOperands ? step.node->operand(i) : step.node->result(i - step.numOperands);
     return v ? v->type().byteSize() : 0;
   }

@@ -78,8 +78,8 @@ class ProgramBuilder {
   }
 
   // The plan by which the kernel was chosen.  A node that a pass changed since then is planned anew.
-  Result<KernelPlanPtr> planOf(const KernelDef& def, const Node& node, const std::string& key) const {
-    if (const auto it = plans_.find(key); it != plans_.end()) return it->second;
+  Result<KernelPlanPtr> planOf(const KernelDef& def, const Node& node) const {
+    if (const auto it = plans_.find(kernelKey(def, node, program_.target_)); it != plans_.end()) return it->second;
     if (KernelPlanPtr plan = def.plan(node, program_.target_)) return plan;
     return fail(ErrorCode::kInvalidModel, "kernel '{}' has no code for this node", def.id).at(node.location());
   }
@@ -100,10 +100,10 @@ class ProgramBuilder {
       step.sizes.push_back(node.result(i)->type().sizes());
     }
     if (step.kernel) {
-      program_.params_.push_back(kernelParams(node));
+      QC_ASSIGN(step.plan, planOf(*step.kernel, node));
+      program_.params_.push_back(kernelParams(node, step.plan->numbers));
       step.buffers.push_back({BufferRef::Kind::fixed, 0, program_.params_.back().data()});
-      key = kernelKey(*step.kernel, node, program_.target_);
-      QC_ASSIGN(step.plan, planOf(*step.kernel, node, key));
+      key = codeKey(*step.kernel, node, program_.target_, *step.plan);
     }
     program_.steps_.push_back(std::move(step));
     return key;
@@ -131,7 +131,7 @@ class ProgramBuilder {
       const LoadedKernel& kernel = *byKey.at(keyOfStep[i]);
       code.insert(kernel.code);
       step.function = kernel.function;
-      step.shape = kernel.shape;
+      step.shape = step.plan->shapeOf(kernel.shape);
       program_.scratchBytes_ = std::max(program_.scratchBytes_, (step.shape.scratchBytes + 63) / 64 * 64);
     }
     program_.code_.assign(code.begin(), code.end());

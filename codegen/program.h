@@ -16,13 +16,13 @@
 namespace qc {
 
 struct CompileOptions {
-  int threads = 0;                          // compiling threads; 0: as many as the machine has
-  bool verifyEach = false;                  // verify the graph after every pass
-  bool load = true;                         // false: chosen and planned, without machine code; for compileToObject()
-  std::string cacheFolder = {};             // of compiled kernels, see object_cache.h; empty: none
-  int64_t cacheBytes = int64_t{256} << 20;  // bound of the folder
-  PassInsertions insertions = {};           // passes of one's own at the steps of `lower` (compile() alone) and `compile`
-  bool remember = false;                    // kernels in the memory of this process, for the next model that is compiled so
+  int threads = 0;                           // compiling threads; 0: as many as the machine has
+  bool verifyEach = false;                   // verify the graph after every pass
+  bool load = true;                          // false: chosen and planned, without machine code; for compileToObject()
+  std::string cacheFolder = {};              // of compiled kernels, see object_cache.h; empty: none
+  int64_t cacheBytes = int64_t{256} << 20;   // bound of the folder
+  PassInsertions insertions = {};            // passes of one's own at the steps of `lower` (compile() alone) and `compile`
+  bool remember = false;                     // kernels in the memory of this process, for the next model that is compiled so
   std::shared_ptr<ProgramParts> parts = {};  // shared with other programs of the model; null: all its own
 };
 
@@ -74,7 +74,7 @@ class Program {
   std::unique_ptr<Graph> graph_;
   Target target_;
   std::vector<std::shared_ptr<Jit>> code_;  // that the functions of steps are part of
-  std::vector<Step> steps_;  // views without a reader outside the program (reshape) have none
+  std::vector<Step> steps_;                 // views without a reader outside the program (reshape) have none
   std::vector<std::vector<ParamRecord>> params_;
   std::vector<Copy> copies_;
   int64_t arenaBytes_ = 0, scratchBytes_ = 0, constantBytes_ = 0;

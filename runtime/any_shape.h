@@ -23,7 +23,6 @@ class ModelOfAnyShape {
   const Model* free();
 
  private:
-
   const std::string path_;  // empty: it was read before
   const LoadOptions options_;
   std::once_flag read_;

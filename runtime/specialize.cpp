@@ -23,7 +23,8 @@ const Graph* Specializer::lowered() {
 
 Result<Executable> Specializer::compileAt(const Shapes& shapes) {
   const Graph* graph = lowered();
-  const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(), [&](const Value* v) { return shapes.contains(v->name()); });
+  const bool all =
+      graph && std::all_of(graph->inputs().begin(), graph->inputs().end(), [&](const Value* v) { return shapes.contains(v->name()); });
   if (!all) {
     QC_ASSIGN(const Model model, model_.at(shapes));
     return compile(model, options_.build);

@@ -84,6 +84,12 @@ class ConvGemm {
     value = e_.b.CreateSub(value, mul(q, divisor));
     return q;
   }
+  Reg quotient(Reg& value, Reg divisor) {
+    if (const auto* known = llvm::dyn_cast<llvm::ConstantInt>(divisor)) return quotient(value, known->getSExtValue());
+    Reg q = e_.b.CreateUDiv(value, divisor);
+    value = e_.b.CreateSub(value, e_.b.CreateMul(q, divisor));
+    return q;
+  }
 
   // Consecutive output pixels lie at one constant distance in the input.
   bool isLinear() const { return g_.outW == 1 || plan_.stripRows == 1 || g_.strideH * rowStride_ == g_.outW * g_.strideW * pixelStride_; }
@@ -105,11 +111,14 @@ class ConvGemm {
   void emitUnit(Reg unit) {
     Unit u;
     Reg rest = unit;
-    u.group = quotient(rest, plan_.blocks * g_.planes() * plan_.strips);
-    Reg block = quotient(rest, g_.planes() * plan_.strips);
-    u.plane = quotient(rest, plan_.strips);
-    u.firstRow = mul(rest, plan_.stripRows);
-    Reg rows = plan_.strips == 1 ? e_.i64(g_.outH) : e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), u.firstRow));
+    const GemmPlan::Cut& cut = plan_.cut;
+    Reg strips = e_.number(cut.strips), stripRows = e_.number(cut.stripRows), allRows = e_.number(cut.rows);
+    Reg stripsOfPlanes = mul(strips, g_.planes());
+    u.group = quotient(rest, e_.b.CreateMul(e_.number(cut.blocks), stripsOfPlanes));
+    Reg block = quotient(rest, stripsOfPlanes);
+    u.plane = cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane
+    u.firstRow = cut.stripRows.isFree ? e_.b.CreateMul(rest, stripRows) : mul(rest, plan_.stripRows);
+    Reg rows = cut.strips.is(1) ? allRows : e_.minOf(stripRows, e_.b.CreateSub(allRows, u.firstRow));
     u.pixels = mul(rows, g_.outW);
     std::tie(u.beginZ, u.endZ) = leavesOutPadding_ ? planesInside(e_, g_, u.plane) : std::pair(e_.i64(0), e_.i64(g_.kernelD));
     if (plan_.staged) {
@@ -121,9 +130,9 @@ class ConvGemm {
       if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
       u.input = e_.at(e_.operand(0), offset);
     }
-    Reg first = mul(block, plan_.panelsPerBlock);
-    Reg last =
-        plan_.blocks == 1 ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, e_.i64(plan_.panelsPerBlock)));
+    Reg each = e_.number(cut.panelsPerBlock);
+    Reg first = cut.panelsPerBlock.isFree ? e_.b.CreateMul(block, each) : mul(block, plan_.panelsPerBlock);
+    Reg last = cut.blocks.is(1) ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, each));
     e_.loop(first, last, 1, [&](Reg panel) { emitPanel(u, panel); }, true);
   }
 

@@ -1,8 +1,10 @@
 // Ops that move elements: transpose, concat, split, slice, pad, expand, tile, depth_to_space, space_to_depth.  Each is a list of
 // boxes (ir/ops/movement.h); a box is loops around one piece (copy_plan.h).  Units of all boxes count through, and each
 // moves about as many bytes.  Tests: tests/kernels/copy_test.cpp.
+#include <algorithm>
 #include <array>
 #include <numeric>
+#include <optional>
 
 #include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
@@ -15,13 +17,19 @@ namespace {
 
 constexpr size_t kMaxBoxes = 40;  // each is code of its own
 
-std::vector<BoxCopy> boxesOfNode(const Node& node) {
+std::vector<BoxCopy> boxesOfNode(const Node& node, std::vector<int64_t> (*sizes)(const Shape&)) {
   MovementShape shape{node.attrs(), {}, {}};
-  for (int i = 0; i < node.numOperands(); ++i) shape.in.push_back(node.operand(i)->type().sizes());
-  for (int i = 0; i < node.numResults(); ++i) shape.out.push_back(node.result(i)->type().sizes());
-  std::vector<BoxCopy> boxes = boxesOf(node.op())(shape);
-  std::erase_if(boxes, [](const BoxCopy& b) { return std::find(b.box.sizes.begin(), b.box.sizes.end(), 0) != b.box.sizes.end(); });
-  return boxes;
+  for (int i = 0; i < node.numOperands(); ++i) shape.in.push_back(sizes(node.operand(i)->type().shape));
+  for (int i = 0; i < node.numResults(); ++i) shape.out.push_back(sizes(node.result(i)->type().shape));
+  return boxesOf(node.op())(shape);
+}
+
+// Whether the boxes follow from sizes that are all others alike: attributes that hold sizes, and dims that are sums, would not fit.
+bool fitsElsewhere(const Node& node) {
+  if (node.is("transpose")) return true;
+  if (!node.is("concat") && !node.is("split")) return false;
+  const Shape& whole = node.is("concat") ? node.result()->type().shape : node.operand(0)->type().shape;
+  return !whole[usize(node.integer("axis"))].wasFree();
 }
 
 int64_t tileBytes(const Target& target) { return target.vectorBytes() >= 32 ? 32 : 16; }
@@ -32,44 +40,59 @@ class BoxEmitter {
   BoxEmitter(KernelEmitter& e, const CopyPlan& plan, Reg fill) : e_(e), plan_(plan), fill_(fill) {}
 
   void unit(Reg index, Reg from, Reg to) {
-    Reg rest = e_.b.CreateUDiv(index, e_.i64(plan_.blocks)), block = e_.b.CreateURem(index, e_.i64(plan_.blocks));
+    Reg blocks = e_.number(plan_.blocks);
+    Reg rest = e_.b.CreateUDiv(index, blocks), block = e_.b.CreateURem(index, blocks);
     for (size_t d = plan_.level; d-- > 0;) {
-      Reg place = d ? e_.b.CreateURem(rest, e_.i64(plan_.loops[d].size)) : rest;
-      if (d) rest = e_.b.CreateUDiv(rest, e_.i64(plan_.loops[d].size));
+      Reg size = e_.number(plan_.loops[d].size);
+      Reg place = d ? e_.b.CreateURem(rest, size) : rest;
+      if (d) rest = e_.b.CreateUDiv(rest, size);
       step(from, to, plan_.loops[d], place);
     }
     const bool splitsMain = plan_.level == plan_.loops.size();
     const CopyDim& dim = splitsMain ? plan_.main : plan_.loops[plan_.level];
-    step(from, to, dim, e_.b.CreateMul(block, e_.i64(plan_.block)));
-    Reg isLast = e_.b.CreateICmpEQ(block, e_.i64(plan_.blocks - 1));
+    Reg size = e_.number(plan_.block);
+    step(from, to, dim, e_.b.CreateMul(block, size));
+    Reg isLast = e_.b.CreateICmpEQ(block, e_.b.CreateSub(blocks, e_.i64(1)));
+    const bool varies = plan_.blocks.isFree || plan_.block.isFree || dim.size.isFree;
+    Reg lastSize =
+        varies ? e_.b.CreateSub(e_.number(dim.size), e_.b.CreateMul(e_.b.CreateSub(blocks, e_.i64(1)), size)) : e_.i64(plan_.lastBlock());
     if (!splitsMain) {
-      Reg count = e_.b.CreateSelect(isLast, e_.i64(plan_.lastBlock()), e_.i64(plan_.block));
+      Reg count = e_.b.CreateSelect(isLast, lastSize, size);
       e_.loop(e_.i64(0), count, 1, [&](Reg i) { nest(plan_.level + 1, stepped(from, dim.from, i), stepped(to, dim.to, i)); }, true);
-    } else if (plan_.blocks == 1) {
-      piece(from, to, plan_.lastBlock());
+    } else if (varies) {
+      piece(from, to, plan_.blocks.value == 1 ? lastSize : e_.b.CreateSelect(isLast, lastSize, size));
+    } else if (plan_.blocks.value == 1) {
+      piece(from, to, lastSize);
     } else {
-      e_.ifThen(isLast, [&] { piece(from, to, plan_.lastBlock()); }, [&] { piece(from, to, plan_.block); });
+      e_.ifThen(isLast, [&] { piece(from, to, lastSize); }, [&] { piece(from, to, size); });
     }
   }
 
  private:
   llvm::Type* element() { return e_.b.getIntNTy(static_cast<unsigned>(8 * plan_.elementBytes)); }
   llvm::Type* vector(int lanes) { return KernelEmitter::vectorOf(element(), lanes); }
-  Reg stepped(Reg pointer, int64_t stride, Reg i) { return stride ? e_.at(pointer, e_.b.CreateMul(i, e_.i64(stride))) : pointer; }
+  Reg stepped(Reg pointer, const Number& stride, Reg i) {
+    return stride.is(0) ? pointer : e_.at(pointer, e_.b.CreateMul(i, e_.number(stride)));
+  }
+  // The place of a fixed number of steps.
+  Reg after(Reg pointer, const Number& stride, int64_t steps) {
+    return stride.isFree ? stepped(pointer, stride, e_.i64(steps)) : e_.at(pointer, steps * stride.value);
+  }
   void step(Reg& from, Reg& to, const CopyDim& dim, Reg i) {
     from = stepped(from, dim.from, i);
     to = stepped(to, dim.to, i);
   }
 
   void nest(size_t level, Reg from, Reg to) {
-    if (level == plan_.loops.size()) return piece(from, to, plan_.main.size);
+    if (level == plan_.loops.size()) return piece(from, to, e_.number(plan_.main.size));
     const CopyDim& d = plan_.loops[level];
-    e_.loop(e_.i64(0), e_.i64(d.size), 1, [&](Reg i) { nest(level + 1, stepped(from, d.from, i), stepped(to, d.to, i)); }, true);
+    e_.loop(e_.i64(0), e_.number(d.size), 1, [&](Reg i) { nest(level + 1, stepped(from, d.from, i), stepped(to, d.to, i)); }, true);
   }
 
-  void piece(Reg from, Reg to, int64_t count) {
+  // Of `count` steps, which may be known.
+  void piece(Reg from, Reg to, Reg count) {
     switch (plan_.kind) {
-      case PieceKind::run: return fill_ ? e_.store(fill_, to) : e_.copyBytes(to, from, count);
+      case PieceKind::run: return run(from, to, count);
       case PieceKind::fill: return fill(from, to, count);
       case PieceKind::line: return line(from, to, count);
       case PieceKind::interleave: return interleave(from, to, count);
@@ -78,40 +101,57 @@ class BoxEmitter {
     }
   }
 
-  void fill(Reg from, Reg to, int64_t count) {
+  static std::optional<int64_t> known(Reg count) {
+    const auto* constant = llvm::dyn_cast<llvm::ConstantInt>(count);
+    return constant ? std::optional(constant->getSExtValue()) : std::nullopt;
+  }
+
+  void run(Reg from, Reg to, Reg count) {
+    if (fill_)
+      e_.store(fill_, to);
+    else if (const auto bytes = known(count))
+      e_.copyBytes(to, from, *bytes);
+    else
+      e_.copyBytes(to, from, count);
+  }
+
+  void fill(Reg from, Reg to, Reg count) {
     Reg value = fill_ ? fill_ : e_.load(element(), from);
     const int width = static_cast<int>(e_.target().vectorBytes() / plan_.elementBytes);
     Reg splat = e_.splat(value, width);
-    vectorLoop(e_, count, width, [&](Reg i, int lanes) { storeUpTo(e_, splat, stepped(to, plan_.elementBytes, i), lanes); });
+    vectorLoop(e_, count, width, [&](Reg i, LaneCount lanes) { storeUpTo(e_, splat, stepped(to, plan_.elementBytes, i), lanes); });
   }
 
   // Lanes of one stream that are shuffled at once: bytes and words by 16, wider elements by whole vectors.
-  int streamLanes(int64_t count) {
+  int streamLanes(Reg count) {
     int lanes = plan_.elementBytes <= 2 ? 16 : static_cast<int>(e_.target().vectorBytes() / plan_.elementBytes);
-    while (lanes > 4 && lanes > count) lanes /= 2;
+    while (known(count) && lanes > 4 && lanes > *known(count)) lanes /= 2;
     return lanes;
   }
 
-  void scalars(Reg from, Reg to, int64_t first, int64_t count) {
-    if (first >= count) return;
+  void scalars(Reg from, Reg to, Reg first, Reg count) {
+    const auto begin = known(first), end = known(count);
+    if (begin && end && *begin >= *end) return;
     e_.loop(
-        e_.i64(first), e_.i64(count), 1,
+        first, count, 1,
         [&](Reg i) {
           Reg source = stepped(from, plan_.main.from, i), result = stepped(to, plan_.main.to, i);
-          for (int64_t k = 0; k < plan_.cross.size; ++k)
-            e_.store(fill_ ? fill_ : e_.load(element(), e_.at(source, k * plan_.cross.from)), e_.at(result, k * plan_.cross.to));
+          for (int64_t k = 0; k < plan_.cross.size.value; ++k)
+            e_.store(fill_ ? fill_ : e_.load(element(), after(source, plan_.cross.from, k)), after(result, plan_.cross.to, k));
         },
-        true);
+        begin && end);
   }
 
   // Whole vectors of `lanes` steps of the main dim while `ahead` more steps are there; then single steps.
-  void streams(Reg from, Reg to, int64_t count, int64_t ahead, const std::function<void(Reg from, Reg to, int lanes)>& body) {
+  void streams(Reg from, Reg to, Reg count, int64_t ahead, const std::function<void(Reg from, Reg to, int lanes)>& body) {
     const int lanes = streamLanes(count);
-    const int64_t whole = std::max<int64_t>(count - ahead, 0) / lanes * lanes;
-    if (whole)
+    const auto n = known(count);
+    Reg whole = n ? e_.i64(std::max<int64_t>(*n - ahead, 0) / lanes * lanes)
+                  : e_.b.CreateAnd(e_.maxOf(e_.b.CreateSub(count, e_.i64(ahead)), e_.i64(0)), e_.i64(-lanes));
+    if (!n || *known(whole))
       e_.loop(
-          e_.i64(0), e_.i64(whole), lanes, [&](Reg i) { body(stepped(from, plan_.main.from, i), stepped(to, plan_.main.to, i), lanes); },
-          true);
+          e_.i64(0), whole, lanes, [&](Reg i) { body(stepped(from, plan_.main.from, i), stepped(to, plan_.main.to, i), lanes); },
+          n.has_value());
     scalars(from, to, whole, count);
   }
 
@@ -122,9 +162,10 @@ class BoxEmitter {
     return e_.b.CreateShuffleVector(v, mask);
   }
 
-  void line(Reg from, Reg to, int64_t count) {
-    const int64_t stride = plan_.main.from / plan_.elementBytes;
-    const bool dense = !fill_ && plan_.main.to == plan_.elementBytes && stride * plan_.elementBytes == plan_.main.from;
+  void line(Reg from, Reg to, Reg count) {
+    const bool fixed = !plan_.main.from.isFree && plan_.main.to.is(plan_.elementBytes);
+    const int64_t stride = plan_.main.from.value / plan_.elementBytes;
+    const bool dense = !fill_ && fixed && stride * plan_.elementBytes == plan_.main.from.value;
     if (dense && stride == -1) {
       streams(from, to, count, 0, [&](Reg source, Reg result, int lanes) {
         Reg v = e_.load(vector(lanes), e_.at(source, -(lanes - 1) * plan_.elementBytes));
@@ -137,36 +178,37 @@ class BoxEmitter {
         e_.store(every(e_.load(vector(lanes * k), source), 0, k, lanes), result);
       });
     } else {
-      scalars(from, to, 0, count);
+      scalars(from, to, e_.i64(0), count);
     }
   }
 
-  void deinterleave(Reg from, Reg to, int64_t count) {
+  void deinterleave(Reg from, Reg to, Reg count) {
     streams(from, to, count, 0, [&](Reg source, Reg result, int lanes) {
-      const auto k = static_cast<int>(plan_.cross.size);
+      const auto k = static_cast<int>(plan_.cross.size.value);
       Reg all = e_.load(vector(lanes * k), source);
-      for (int i = 0; i < k; ++i) e_.store(every(all, i, k, lanes), e_.at(result, i * plan_.cross.to));
+      for (int i = 0; i < k; ++i) e_.store(every(all, i, k, lanes), after(result, plan_.cross.to, i));
     });
   }
 
-  void interleave(Reg from, Reg to, int64_t count) {
+  void interleave(Reg from, Reg to, Reg count) {
     streams(from, to, count, 0, [&](Reg source, Reg result, int lanes) {
-      const auto k = static_cast<int>(plan_.cross.size);
+      const auto k = static_cast<int>(plan_.cross.size.value);
       std::vector<Reg> parts;
-      for (int i = 0; i < k; ++i) parts.push_back(e_.load(vector(lanes), e_.at(source, i * plan_.cross.from)));
+      for (int i = 0; i < k; ++i) parts.push_back(e_.load(vector(lanes), after(source, plan_.cross.from, i)));
       e_.store(interleaved(e_, parts), result);
     });
   }
 
   // Tiles step by their side; the last ones of a row or column overlap those before.
-  void tiles(Reg from, Reg to, int64_t rows) {
-    const int64_t side = plan_.tile, columns = plan_.cross.size;
-    const auto places = [&](int64_t size, const std::function<void(Reg)>& body) {
-      e_.loop(e_.i64(0), e_.i64(size), side, [&](Reg i) { body(size % side ? e_.minOf(i, e_.i64(size - side)) : i); }, true);
+  void tiles(Reg from, Reg to, Reg rows) {
+    const int64_t side = plan_.tile;
+    const auto places = [&](Reg size, const std::function<void(Reg)>& body) {
+      const auto n = known(size);
+      e_.loop(e_.i64(0), size, side, [&](Reg i) { body(!n || *n % side ? e_.minOf(i, e_.b.CreateSub(size, e_.i64(side))) : i); });
     };
     places(rows, [&](Reg r) {
       Reg source = stepped(from, plan_.main.from, r), result = stepped(to, plan_.main.to, r);
-      places(columns, [&](Reg c) { tile(stepped(source, plan_.cross.from, c), stepped(result, plan_.cross.to, c)); });
+      places(e_.number(plan_.cross.size), [&](Reg c) { tile(stepped(source, plan_.cross.from, c), stepped(result, plan_.cross.to, c)); });
     });
   }
 
@@ -174,9 +216,9 @@ class BoxEmitter {
     const auto n = usize(plan_.tile);
     std::vector<Reg> rows;
     for (size_t i = 0; i < n; ++i)
-      rows.push_back(e_.load(vector(static_cast<int>(n)), e_.at(from, static_cast<int64_t>(i) * plan_.cross.from)));
+      rows.push_back(e_.load(vector(static_cast<int>(n)), after(from, plan_.cross.from, static_cast<int64_t>(i))));
     rows = plan_.elementBytes == 4 && n == 8 ? transposed8(rows) : transposed(rows);
-    for (size_t i = 0; i < n; ++i) e_.store(rows[i], e_.at(to, static_cast<int64_t>(i) * plan_.main.to));
+    for (size_t i = 0; i < n; ++i) e_.store(rows[i], after(to, plan_.main.to, static_cast<int64_t>(i)));
   }
 
   // log2(n) rounds that interleave row i with row i + n / 2.
@@ -235,32 +277,62 @@ Reg fillValue(KernelEmitter& e, const Node& node) {
   return e.b.getIntN(static_cast<unsigned>(8 * sizeOf(type.dtype)), bits);
 }
 
-// Every box with its way of being copied.
+// Every box with its way of being copied, from and to where, in elements of the tensors.
 struct PlannedBox {
-  BoxCopy copy;
+  int operand, result;
+  Number from, to;
   CopyPlan plan;
 };
-using Boxes = std::vector<PlannedBox>;
+
+struct Boxes {
+  std::vector<PlannedBox> boxes;
+
+  void eachNumber(const NumberVisitor& visit) {
+    for (PlannedBox& b : boxes) {
+      visit(b.from), visit(b.to);
+      b.plan.eachNumber(visit);
+    }
+  }
+  std::string form() const {
+    std::string text;
+    for (const PlannedBox& b : boxes) text += fmt::format("{} to {}: {}; ", b.operand, b.result, b.plan.form());
+    return text;
+  }
+  KernelShape shape() const {
+    int64_t units = 0;
+    for (const PlannedBox& b : boxes) units += b.plan.units();
+    return {units, 0};
+  }
+};
 
 std::optional<Boxes> plan(const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
   if (node.is("pad") && y.isQuantized() && !isPerTensorByte(y)) return std::nullopt;
-  const std::vector<BoxCopy> boxes = boxesOfNode(node);
-  if (boxes.empty() || boxes.size() > kMaxBoxes) return std::nullopt;
+  const std::vector<BoxCopy> boxes = boxesOfNode(node, sizesOf);
+  const std::vector<BoxCopy> elsewhere = fitsElsewhere(node) ? boxesOfNode(node, sizesElsewhere) : boxes;
   Boxes planned;
-  for (const BoxCopy& b : boxes) planned.push_back({b, planCopy(b.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target))});
+  for (size_t i = 0; i < boxes.size() && boxes.size() == elsewhere.size(); ++i) {
+    const BoxCopy &b = boxes[i], &other = elsewhere[i];
+    if (std::find(b.box.sizes.begin(), b.box.sizes.end(), 0) != b.box.sizes.end()) continue;
+    planned.boxes.push_back({b.operand, b.result, Number(b.from, other.from), Number(b.to, other.to),
+                             planCopy(b.box, other.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target))});
+  }
+  if (planned.boxes.empty() || planned.boxes.size() > kMaxBoxes) return std::nullopt;
   return planned;
 }
 
+// Attributes that hold sizes are part of the code.
+bool onlyNumbers(const Boxes&, const Node& node) { return fitsElsewhere(node); }
+
 Work work(const Boxes& boxes, const Node&, const Target&) {
   double bytes = 0, pieces = 0, elements = 0, inVectors = 0;
-  for (const PlannedBox& box : boxes) {
+  for (const PlannedBox& box : boxes.boxes) {
     const CopyPlan& plan = box.plan;
     const auto moved = static_cast<double>(plan.bytes());
     const double count = moved / static_cast<double>(plan.elementBytes);
     if (plan.kind == PieceKind::run || plan.kind == PieceKind::fill) {
       bytes += moved;
-      pieces += (plan.kind == PieceKind::run ? moved : count) / static_cast<double>(plan.main.size);
+      pieces += (plan.kind == PieceKind::run ? moved : count) / static_cast<double>(plan.main.size.value);
     } else if (plan.kind == PieceKind::line) {
       elements += count;
     } else {
@@ -271,27 +343,32 @@ Work work(const Boxes& boxes, const Node&, const Target&) {
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Boxes& boxes) {
-  int64_t units = 0;
-  for (const auto& [b, plan] : boxes) {
+  Reg units = e.i64(0);
+  for (const PlannedBox& b : boxes.boxes) {
     const int64_t bytes = sizeOf(node.result(b.result)->type().dtype);
+    const auto at = [&](Reg tensor, const Number& elements) {
+      return elements.isFree ? e.at(tensor, e.b.CreateMul(e.number(elements), e.i64(bytes))) : e.at(tensor, elements.value * bytes);
+    };
     const bool fills = b.operand == BoxCopy::kFill;
-    Reg to = e.opaque(e.at(e.result(b.result), b.to * bytes));
-    Reg from = fills ? to : e.opaque(e.at(e.operand(b.operand), b.from * bytes));
-    BoxEmitter box(e, plan, fills ? fillValue(e, node) : nullptr);
-    Reg lo = e.maxOf(e.b.CreateSub(e.begin(), e.i64(units)), e.i64(0));
-    Reg hi = e.minOf(e.b.CreateSub(e.end(), e.i64(units)), e.i64(plan.units));
+    Reg to = e.opaque(at(e.result(b.result), b.to));
+    Reg from = fills ? to : e.opaque(at(e.operand(b.operand), b.from));
+    BoxEmitter box(e, b.plan, fills ? fillValue(e, node) : nullptr);
+    Reg count = e.number(b.plan.blocks);
+    for (size_t d = 0; d < b.plan.level; ++d) count = e.b.CreateMul(count, e.number(b.plan.loops[d].size));
+    Reg lo = e.maxOf(e.b.CreateSub(e.begin(), units), e.i64(0));
+    Reg hi = e.minOf(e.b.CreateSub(e.end(), units), count);
     e.loop(lo, hi, 1, [&box = box, from, to](Reg unit) { box.unit(unit, from, to); });
-    units += plan.units;
+    units = e.b.CreateAdd(units, count);
   }
-  return KernelShape{units, 0};
+  return boxes.shape();
 }
 
 }  // namespace
 
 void emitBoxCopy(KernelEmitter& e, const StridedCopy& box, int64_t elementBytes, Reg from, Reg to) {
-  const CopyPlan plan = planCopy(box, elementBytes, tileBytes(e.target()));
+  const CopyPlan plan = planCopy(box, box, elementBytes, tileBytes(e.target()));
   BoxEmitter emitter(e, plan, nullptr);
-  e.loop(e.i64(0), e.i64(plan.units), 1, [&](Reg unit) { emitter.unit(unit, from, to); }, true);
+  e.loop(e.i64(0), e.i64(plan.units()), 1, [&](Reg unit) { emitter.unit(unit, from, to); }, true);
 }
 
 Reg interleaved(KernelEmitter& e, const std::vector<Reg>& parts) {
@@ -314,6 +391,7 @@ std::vector<KernelDef> copyKernels() {
                           .rows = {{"copy"}},
                           .plan = plan,
                           .work = work,
+                          .onlyNumbers = onlyNumbers,
                           .emit = emit});
 }
 

@@ -17,7 +17,7 @@ KernelEmitter::Values noExtremes(const Rows& rows) {
 KernelEmitter::Values takeExtremes(const Rows& rows, Reg x, KernelEmitter::Values extremes) {
   KernelEmitter& e = rows.emitter();
   Reg zero = e.floats(0, rows.width()), infinity = e.floats(std::numeric_limits<float>::infinity(), rows.width());
-  return rows.fold(std::move(extremes), [&](Reg i, int lanes, KernelEmitter::Values& carried) {
+  return rows.fold(std::move(extremes), [&](Reg i, LaneCount lanes, KernelEmitter::Values& carried) {
     Reg v = rows.load(x, i, lanes);  // lanes not in use are zero
     Reg finite = e.b.CreateFCmpOLT(e.b.CreateUnaryIntrinsic(llvm::Intrinsic::fabs, v), infinity);
     v = e.b.CreateSelect(finite, v, zero);
@@ -56,16 +56,18 @@ DynamicParamRegs paramsFromExtremes(const Rows& rows, const KernelEmitter::Value
 namespace {
 
 // Rows that have parameters of their own.
-RowSpace setsOf(const Node& node) {
-  const int64_t sets = node.result(0)->type().numElements(), all = node.operand(0)->type().numElements();
-  return {sets, sets ? all / sets : 0, 1};
+std::optional<RowSpace> plan(const Node& node, const Target& target) {
+  const TensorType &x = node.operand(0)->type(), &y = node.result(0)->type();
+  if (!isPlainFloat(x) || !x.isStatic() || x.numElements() == 0) return std::nullopt;
+  const auto lengthOf = [](const std::vector<int64_t>& all, const std::vector<int64_t>& sets) {
+    return numElements(all) / numElements(sets);
+  };
+  const Number sets(numElements(y.sizes()), numElements(sizesElsewhere(y.shape)));
+  const Number length(lengthOf(x.sizes(), y.sizes()), lengthOf(sizesElsewhere(x.shape), sizesElsewhere(y.shape)));
+  return RowSpace{sets, length, 1, target.vectorBytes() / 4};
 }
 
-std::optional<RowSpace> plan(const Node& node, const Target&) {
-  const TensorType& x = node.operand(0)->type();
-  if (!isPlainFloat(x) || !x.isStatic() || x.numElements() == 0) return std::nullopt;
-  return setsOf(node);
-}
+bool onlyNumbers(const RowSpace&, const Node&) { return true; }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& sets) {
   const DynamicRange range = dynamicRangeOf(node.attrs());
@@ -80,8 +82,12 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& set
 }  // namespace
 
 std::vector<KernelDef> dynamicParamsKernels() {
-  return kernelsOf(
-      KernelFamily<RowSpace>{.ops = {"dynamic_qparams"}, .rows = {{"dynamic_qparams"}}, .plan = plan, .work = workOnRows, .emit = emit});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"dynamic_qparams"},
+                                          .rows = {{"dynamic_qparams"}},
+                                          .plan = plan,
+                                          .work = workOnRows,
+                                          .onlyNumbers = onlyNumbers,
+                                          .emit = emit});
 }
 
 }  // namespace qc

@@ -1,6 +1,4 @@
 // Elementwise kernels on floats and quantized values: map, lut, quantize, fake_quantize, dequantize.  Tests: tests/kernels.
-#include <numeric>
-
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/iteration_space.h"
 #include "codegen/plan/kernel_family.h"
@@ -20,11 +18,10 @@ class Source {
     }
   }
   Reg address(Reg elementOffset) const { return e_.at(e_.operand(operand_), scaled(elementOffset)); }
-  Reg load(Reg address, Reg index, int lanes, int width) const {
+  Reg load(Reg address, Reg index, LaneCount lanes, int width) const {
     Reg p = dense_ ? e_.at(address, scaled(index)) : address;
-    const int count = dense_ ? lanes : 1;
     llvm::Type* element = type_.isQuantized() ? e_.i8(dense_ ? width : 1) : e_.f32(dense_ ? width : 1);
-    Reg v = count == width || !dense_ ? e_.load(element, p) : e_.loadPart(element, p, count);
+    Reg v = dense_ ? loadUpTo(e_, element, p, lanes) : e_.load(element, p);
     if (type_.isQuantized()) v = e_.dequantize(v, isSigned(type_.dtype), scale_, zeroPoint_);
     return dense_ ? v : e_.splat(e_.b.CreateExtractElement(v, uint64_t{0}), width);
   }
@@ -44,13 +41,13 @@ KernelShape emitLoops(KernelEmitter& e, const Node& node, const IterationSpace& 
                       const std::function<Reg(std::span<Reg const>)>& compute, bool narrow) {
   std::vector<Source> sources;
   for (int i = 0; i + 1 < static_cast<int>(space.strides.size()); ++i)
-    sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back() != 0);
+    sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back().value != 0);
   const int width = e.lanes();
-  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, Reg count) {
     std::vector<Reg> addresses;
     for (size_t i = 0; i < sources.size(); ++i) addresses.push_back(sources[i].address(offsets[i]));
     Reg out = e.at(e.result(), narrow ? offsets.back() : e.b.CreateShl(offsets.back(), 2));
-    vectorLoop(e, count, width, [&](Reg index, int lanes) {
+    vectorLoop(e, count, width, [&](Reg index, LaneCount lanes) {
       std::vector<Reg> args;
       for (size_t i = 0; i < sources.size(); ++i) args.push_back(sources[i].load(addresses[i], index, lanes, width));
       Reg y = compute(args);
@@ -68,8 +65,9 @@ struct Trips {
 };
 
 Trips tripsOf(const IterationSpace& space, int64_t lanes) {
-  const double rows = static_cast<double>(std::accumulate(space.dims.begin(), space.dims.end() - 1, int64_t{1}, std::multiplies<>()));
-  return {rows, rows * vectorCount(space.inner(), lanes)};
+  double rows = 1;
+  for (size_t d = 0; d + 1 < space.dims.size(); ++d) rows *= static_cast<double>(space.dims[d].value);
+  return {rows, rows * vectorCount(space.inner().value, lanes)};
 }
 
 std::optional<IterationSpace> planMap(const Node& node, const Target&) {
@@ -187,10 +185,10 @@ Reg lookUp(KernelEmitter& e, const std::vector<Reg>& rows, Reg x, int width) {
 
 Result<KernelShape> emitLut(KernelEmitter& e, const Node&, const IterationSpace& space) {
   if (!e.has(Isa::avx2)) {
-    return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+    return emitUnits(e, space, [&](const std::vector<Reg>& offsets, Reg count) {
       Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
       e.loop(
-          e.i64(0), e.i64(count), 1,
+          e.i64(0), count, 1,
           [&](Reg i) {
             Reg index = e.b.CreateZExt(e.load(e.b.getInt8Ty(), e.at(in, i)), e.b.getInt64Ty());
             e.store(e.load(e.b.getInt8Ty(), e.at(e.operand(1), index)), e.at(out, i));
@@ -206,9 +204,9 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node&, const IterationSpace&
     Reg row = e.load(e.i8(16), e.at(e.operand(1), int64_t{16} * r));
     rows.push_back(e.b.CreateShuffleVector(row, repeat));
   }
-  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+  return emitUnits(e, space, [&](const std::vector<Reg>& offsets, Reg count) {
     Reg in = e.at(e.operand(0), offsets[0]), out = e.at(e.result(), offsets.back());
-    vectorLoop(e, count, width, [&](Reg i, int lanes) {
+    vectorLoop(e, count, width, [&](Reg i, LaneCount lanes) {
       storeUpTo(e, lookUp(e, rows, loadUpTo(e, e.i8(width), e.at(in, i), lanes), width), e.at(out, i), lanes);
     });
   });
@@ -217,26 +215,40 @@ Result<KernelShape> emitLut(KernelEmitter& e, const Node&, const IterationSpace&
 }  // namespace
 
 std::vector<KernelDef> mapKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"map"}, .rows = {{"map"}}, .plan = planMap, .work = workOfMap, .emit = emitMap});
+  return kernelsOf(KernelFamily<IterationSpace>{
+      .ops = {"map"}, .rows = {{"map"}}, .plan = planMap, .work = workOfMap, .onlyNumbers = always, .emit = emitMap});
 }
 
 std::vector<KernelDef> quantizeKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"quantize"}, .rows = {{"quantize"}}, .plan = planQuantize, .work = workOfQuantize, .emit = emitQuantize});
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"quantize"},
+                                                .rows = {{"quantize"}},
+                                                .plan = planQuantize,
+                                                .work = workOfQuantize,
+                                                .onlyNumbers = always,
+                                                .emit = emitQuantize});
 }
 
 std::vector<KernelDef> fakeQuantizeKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"fake_quantize"}, .rows = {{"fake_quantize"}}, .plan = planFakeQuantize, .work = workOfQuantize, .emit = emitFakeQuantize});
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"fake_quantize"},
+                                                .rows = {{"fake_quantize"}},
+                                                .plan = planFakeQuantize,
+                                                .work = workOfQuantize,
+                                                .onlyNumbers = always,
+                                                .emit = emitFakeQuantize});
 }
 
 std::vector<KernelDef> dequantizeKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{
-      .ops = {"dequantize"}, .rows = {{"dequantize"}}, .plan = planDequantize, .work = workOfQuantize, .emit = emitDequantize});
+  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"dequantize"},
+                                                .rows = {{"dequantize"}},
+                                                .plan = planDequantize,
+                                                .work = workOfQuantize,
+                                                .onlyNumbers = always,
+                                                .emit = emitDequantize});
 }
 
 std::vector<KernelDef> lutKernels() {
-  return kernelsOf(KernelFamily<IterationSpace>{.ops = {"lut"}, .rows = {{"lut"}}, .plan = planLut, .work = workOfLut, .emit = emitLut});
+  return kernelsOf(KernelFamily<IterationSpace>{
+      .ops = {"lut"}, .rows = {{"lut"}}, .plan = planLut, .work = workOfLut, .onlyNumbers = always, .emit = emitLut});
 }
 
 }  // namespace qc

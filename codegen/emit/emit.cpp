@@ -57,6 +57,22 @@ Reg KernelEmitter::param(int record, ParamField field) {
   return b.CreateAlignedLoad(isFloat ? b.getFloatTy() : static_cast<llvm::Type*>(b.getInt32Ty()), at(params_, offset), llvm::Align(4));
 }
 
+Reg KernelEmitter::number(const Number& n) {
+  if (!n.isFree) return i64(n.value);
+  QC_CHECK(n.slot >= 0, "a number of kernel '{}' has no place in the parameter block", def_.id);
+  if (n.slot >= std::ssize(numbers_)) numbers_.resize(usize(n.slot + 1));
+  Reg& loaded = nth(numbers_, n.slot);
+  if (!loaded) {
+    const auto records = static_cast<int64_t>(operands_.size() + results_.size());
+    llvm::IRBuilder<>::InsertPointGuard guard(b);
+    auto* params = llvm::cast<llvm::Instruction>(params_);
+    b.SetInsertPoint(params->getParent(), std::next(params->getIterator()));
+    loaded =
+        b.CreateAlignedLoad(b.getInt64Ty(), at(params_, records * static_cast<int64_t>(sizeof(ParamRecord)) + 8 * n.slot), llvm::Align(8));
+  }
+  return loaded;
+}
+
 Reg KernelEmitter::floats(float v, int lanes) {
   return llvm::ConstantVector::getSplat(llvm::ElementCount::getFixed(static_cast<unsigned>(lanes)),
                                         llvm::ConstantFP::get(b.getContext(), llvm::APFloat(v)));
@@ -95,7 +111,25 @@ Reg place(llvm::IRBuilder<>& b, Reg part, int at, int lanes) {
 
 }  // namespace
 
-Reg KernelEmitter::loadPart(llvm::Type* vectorType, Reg pointer, int count) {
+Reg KernelEmitter::lanesBelow(Reg count, int lanes) {
+  llvm::SmallVector<llvm::Constant*> numbers;
+  for (int i = 0; i < lanes; ++i) numbers.push_back(b.getInt32(static_cast<uint32_t>(i)));
+  return b.CreateICmpSLT(llvm::ConstantVector::get(numbers), splat(b.CreateTrunc(count, b.getInt32Ty()), lanes));
+}
+
+Reg KernelEmitter::loadPart(llvm::Type* vectorType, Reg pointer, LaneCount count) {
+  if (!count.reg) return loadFirst(vectorType, pointer, count.known);
+  auto* type = llvm::cast<llvm::FixedVectorType>(vectorType);
+  Reg mask = lanesBelow(count.reg, static_cast<int>(type->getNumElements()));
+  return b.CreateMaskedLoad(type, pointer, llvm::Align(1), mask, llvm::Constant::getNullValue(type));
+}
+
+void KernelEmitter::storePart(Reg vector, Reg pointer, LaneCount count) {
+  if (!count.reg) return storeFirst(vector, pointer, count.known);
+  b.CreateMaskedStore(vector, pointer, llvm::Align(1), lanesBelow(count.reg, lanesOf(vector)));
+}
+
+Reg KernelEmitter::loadFirst(llvm::Type* vectorType, Reg pointer, int count) {
   auto* type = llvm::cast<llvm::FixedVectorType>(vectorType);
   const int lanes = static_cast<int>(type->getNumElements());
   if (count == lanes) return load(type, pointer);
@@ -118,7 +152,7 @@ Reg KernelEmitter::loadPart(llvm::Type* vectorType, Reg pointer, int count) {
   return all;
 }
 
-void KernelEmitter::storePart(Reg vector, Reg pointer, int count) {
+void KernelEmitter::storeFirst(Reg vector, Reg pointer, int count) {
   auto* type = llvm::cast<llvm::FixedVectorType>(vector->getType());
   const int lanes = static_cast<int>(type->getNumElements());
   if (count == lanes) return store(vector, pointer);
@@ -150,6 +184,13 @@ void KernelEmitter::copyBytes(Reg to, Reg from, int64_t count) {
     store(load(type, at(from, o)), at(to, o));
     o += piece;
   }
+}
+
+void KernelEmitter::copyBytes(Reg to, Reg from, Reg count) {
+  const int width = target_.vectorBytes();
+  Reg whole = b.CreateAnd(count, i64(-width));
+  loop(i64(0), whole, width, [&](Reg o) { store(load(i8(width), at(from, o)), at(to, o)); });
+  loop(whole, count, 1, [&](Reg o) { store(load(b.getInt8Ty(), at(from, o)), at(to, o)); });
 }
 
 void KernelEmitter::fillBytes(Reg to, Reg byte, Reg count) {

@@ -26,12 +26,22 @@
 #include <vector>
 
 #include "codegen/plan/kernel.h"
+#include "codegen/plan/number.h"
 #include "ir/op_def.h"
 #include "ir/scalar_expr.h"
 
 namespace qc {
 
 using Reg = llvm::Value*;  // a virtual register of the code under construction; qc::Value is the graph's
+
+// How many lanes of a vector are in use, from the first one on: at least one, or in a register, 0 to all.
+struct LaneCount {
+  int known = 0;
+  Reg reg = nullptr;
+  LaneCount(int count) : known(count) {}
+  LaneCount(Reg count) : reg(count) {}
+  bool is(int count) const { return !reg && known == count; }
+};
 
 class KernelEmitter {
  public:
@@ -62,6 +72,9 @@ class KernelEmitter {
   Reg operandParam(std::string_view name, ParamField field) { return param(node_.def().operandIndex(name), field); }
   Reg resultParam(int i, ParamField field) { return param(static_cast<int>(operands_.size()) + i, field); }
 
+  // A number of the plan: a constant, or read from the parameter block, once for the whole function.
+  Reg number(const Number& n);
+
   // Types and constants.
   llvm::Type* f32() { return b.getFloatTy(); }
   llvm::Type* f32(int lanes) { return vectorOf(b.getFloatTy(), lanes); }
@@ -85,11 +98,13 @@ class KernelEmitter {
   Reg opaque(Reg pointer) { return b.CreateFreeze(pointer); }
   Reg load(llvm::Type* type, Reg pointer) { return b.CreateAlignedLoad(type, pointer, llvm::Align(1)); }
   void store(Reg value, Reg pointer) { b.CreateAlignedStore(value, pointer, llvm::Align(1)); }
-  // The first `count` lanes, with no access beyond them; other lanes of a load are zero.  0 < count <= lanes, constant.
-  Reg loadPart(llvm::Type* vectorType, Reg pointer, int count);
-  void storePart(Reg vector, Reg pointer, int count);
+  // The first `count` lanes, with no access beyond them; other lanes of a load are zero.
+  Reg loadPart(llvm::Type* vectorType, Reg pointer, LaneCount count);
+  void storePart(Reg vector, Reg pointer, LaneCount count);
+  Reg lanesBelow(Reg count, int lanes);  // i1 lanes: whether the lane's number is below
   // Copies or fills a constant or run-time number of bytes with loops of vectors and no access beyond them.
   void copyBytes(Reg to, Reg from, int64_t count);
+  void copyBytes(Reg to, Reg from, Reg count);
   void fillBytes(Reg to, Reg byte, Reg count);
   // A constant table of i32 in the code's own read-only data.
   Reg table(const std::vector<int32_t>& values);
@@ -136,6 +151,8 @@ class KernelEmitter {
 
  private:
   Reg param(int record, ParamField field);
+  Reg loadFirst(llvm::Type* vectorType, Reg pointer, int count);
+  void storeFirst(Reg vector, Reg pointer, int count);
   bool hasRoundingInstruction() const { return target_.arch == Arch::aarch64 || has(Isa::avx2); }
 
   llvm::Module& module_;
@@ -143,7 +160,7 @@ class KernelEmitter {
   Target target_;
   llvm::Function* function_ = nullptr;
   const Node& node_;
-  std::vector<Reg> operands_, results_;
+  std::vector<Reg> operands_, results_, numbers_;
   Reg params_ = nullptr;
   llvm::AllocaInst* status_ = nullptr;
   std::string reason_;

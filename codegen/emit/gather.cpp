@@ -2,7 +2,6 @@
 // and read as 0 so that nothing outside is touched.  Tests: tests/kernels/gather_test.cpp.
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "codegen/emit/index.h"
 #include "codegen/emit/vector_loop.h"
@@ -15,39 +14,50 @@ constexpr int64_t kUnitBytes = 4096;  // of the result: enough to pay for a unit
 
 // x seen as [outer][rows][run], of which every index takes one run; result: [outer][indices][run].
 struct RowTable {
-  int64_t outer = 1, rows = 0, indices = 0;
-  int64_t runBytes = 0;                                                                     // of the result
-  int64_t block() const { return std::clamp<int64_t>(kUnitBytes / runBytes, 1, indices); }  // indices of a unit
-  int64_t blocks() const { return (indices + block() - 1) / block(); }
-  int64_t resultBytes() const { return outer * indices * runBytes; }
+  Number outer = 1, rows = 0, indices = 0;
+  Number runBytes = 0;  // of the result
+  int64_t block() const {
+    return std::clamp<int64_t>(kUnitBytes / runBytes.value, 1, indices.isFree ? kUnitBytes : indices.value);
+  }  // indices of a unit
+  int64_t blocks() const { return (indices.value + block() - 1) / block(); }
+  int64_t resultBytes() const { return outer.value * indices.value * runBytes.value; }
+  void eachNumber(const NumberVisitor& visit) { visit(outer), visit(rows), visit(indices), visit(runBytes); }
+  std::string form() const { return "table"; }
+  KernelShape shape() const { return {outer.value * blocks(), 0}; }
 };
 
 // Calls read(row of x, address of the run in the result) for every index; rows count through all of `outer`.
 KernelShape emitTable(KernelEmitter& e, const Node& node, int indexOperand, const RowTable& t,
                       const std::function<void(Reg row, Reg to)>& read) {
+  Reg rows = e.number(t.rows), indices = e.number(t.indices), size = e.i64(t.block());
+  Reg blocks = t.indices.isFree ? e.b.CreateUDiv(e.b.CreateAdd(indices, e.i64(t.block() - 1)), size) : e.i64(t.blocks());
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg outer = e.b.CreateUDiv(unit, e.i64(t.blocks())), block = e.b.CreateURem(unit, e.i64(t.blocks()));
-    Reg first = e.b.CreateMul(block, e.i64(t.block()));
-    Reg last = e.minOf(e.b.CreateAdd(first, e.i64(t.block())), e.i64(t.indices));
-    Reg firstRow = e.b.CreateMul(outer, e.i64(t.rows)), firstResult = e.b.CreateMul(outer, e.i64(t.indices));
+    Reg outer = e.b.CreateUDiv(unit, blocks), block = e.b.CreateURem(unit, blocks);
+    Reg first = e.b.CreateMul(block, size);
+    Reg last = e.minOf(e.b.CreateAdd(first, size), indices);
+    Reg firstRow = e.b.CreateMul(outer, rows), firstResult = e.b.CreateMul(outer, indices);
     e.loop(
         first, last, 1,
         [&](Reg i) {
-          Reg row = e.b.CreateAdd(firstRow, checkedIndex(e, node, indexOperand, i, t.rows));
-          read(row, e.at(e.result(), e.b.CreateMul(e.b.CreateAdd(firstResult, i), e.i64(t.runBytes))));
+          Reg row = e.b.CreateAdd(firstRow, checkedIndex(e, node, indexOperand, i, rows));
+          read(row, e.at(e.result(), e.b.CreateMul(e.b.CreateAdd(firstResult, i), e.number(t.runBytes))));
         },
         true);
   });
-  return {t.outer * t.blocks(), 0};
+  return t.shape();
 }
 
-int64_t product(std::span<const int64_t> sizes) { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()); }
+Number product(std::span<const Dim> shape) {
+  Number all = 1;
+  for (const Dim& dim : shape) all = all * Number(dim);
+  return all;
+}
 
 RowTable gatherTable(const Node& node) {
-  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
+  const Shape& shape = node.operand(0)->type().shape;
   const auto axis = usize(node.integer("axis"));
-  return {product(std::span(sizes).first(axis)), sizes[axis], node.operand(1)->type().numElements(),
-          product(std::span(sizes).subspan(axis + 1)) * sizeOf(node.operand(0)->type().dtype)};
+  return {product(std::span(shape).first(axis)), Number(shape[axis]), product(node.operand(1)->type().shape),
+          product(std::span(shape).subspan(axis + 1)) * sizeOf(node.operand(0)->type().dtype)};
 }
 
 // Packed rows, as in ir/ops/packed_weights.cpp.
@@ -79,9 +89,9 @@ class PackedRow {
     Reg place = e_.b.CreateMul(set, e_.i64(4));
     Reg scale = e_.load(e_.b.getFloatTy(), e_.at(e_.operand(1), place));
     Reg zero = e_.operand(2) ? e_.load(e_.b.getInt32Ty(), e_.at(e_.operand(2), place)) : e_.i32c(0);
-    vectorLoop(e_, count, width_, [&](Reg i, int lanes) {
+    vectorLoop(e_, count, width_, [&](Reg i, LaneCount lanes) {
       Reg k = e_.b.CreateAdd(column, i);
-      storeUpTo(e_, e_.dequantize(integers(k, lanes), signed_, scale, zero), e_.at(to_, e_.b.CreateMul(k, e_.i64(4))), lanes);
+      storeUpTo(e_, e_.dequantize(integers(k, lanes.known), signed_, scale, zero), e_.at(to_, e_.b.CreateMul(k, e_.i64(4))), lanes);
     });
   }
 
@@ -114,24 +124,28 @@ class PackedRow {
 };
 
 RowTable embeddingTable(const Node& node) {
-  return {1, node.operand(0)->type().sizes()[0], node.operand(3)->type().numElements(), 4 * node.integer("columns")};
+  return {1, node.operand(0)->type().sizes()[0], product(node.operand(3)->type().shape), 4 * node.integer("columns")};
 }
+
+// A run is code of its own.
+bool hasOneRun(const RowTable& t, const Node&) { return !t.runBytes.isFree; }
 
 // Nothing to read from or to: the op's evaluation has no loop to be faster than.
 std::optional<RowTable> unlessEmpty(const RowTable& t) {
-  if (t.resultBytes() == 0 || t.rows == 0) return std::nullopt;
+  if (t.resultBytes() == 0 || t.rows.value == 0) return std::nullopt;
   return t;
 }
 
 std::optional<RowTable> planGather(const Node& node, const Target&) { return unlessEmpty(gatherTable(node)); }
 
 Work work(const RowTable& t, const Node&, const Target&) {
-  return {{"call", 1}, {"index", static_cast<double>(t.outer * t.indices)}, {"byte", static_cast<double>(t.resultBytes())}};
+  return {{"call", 1}, {"index", static_cast<double>(t.outer.value * t.indices.value)}, {"byte", static_cast<double>(t.resultBytes())}};
 }
 
 Result<KernelShape> emitGather(KernelEmitter& e, const Node& node, const RowTable& t) {
-  return emitTable(e, node, 1, t,
-                   [&](Reg row, Reg to) { e.copyBytes(to, e.at(e.operand(0), e.b.CreateMul(row, e.i64(t.runBytes))), t.runBytes); });
+  return emitTable(e, node, 1, t, [&](Reg row, Reg to) {
+    e.copyBytes(to, e.at(e.operand(0), e.b.CreateMul(row, e.i64(t.runBytes.value))), t.runBytes.value);
+  });
 }
 
 std::optional<RowTable> planEmbedding(const Node& node, const Target&) { return unlessEmpty(embeddingTable(node)); }
@@ -144,12 +158,17 @@ Result<KernelShape> emitEmbedding(KernelEmitter& e, const Node& node, const RowT
 }  // namespace
 
 std::vector<KernelDef> gatherKernels() {
-  return kernelsOf(KernelFamily<RowTable>{.ops = {"gather"}, .rows = {{"gather"}}, .plan = planGather, .work = work, .emit = emitGather});
+  return kernelsOf(KernelFamily<RowTable>{
+      .ops = {"gather"}, .rows = {{"gather"}}, .plan = planGather, .work = work, .onlyNumbers = hasOneRun, .emit = emitGather});
 }
 
 std::vector<KernelDef> embeddingKernels() {
-  return kernelsOf(
-      KernelFamily<RowTable>{.ops = {"q.embedding"}, .rows = {{"embedding"}}, .plan = planEmbedding, .work = work, .emit = emitEmbedding});
+  return kernelsOf(KernelFamily<RowTable>{.ops = {"q.embedding"},
+                                          .rows = {{"embedding"}},
+                                          .plan = planEmbedding,
+                                          .work = work,
+                                          .onlyNumbers = hasOneRun,
+                                          .emit = emitEmbedding});
 }
 
 }  // namespace qc

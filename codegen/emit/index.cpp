@@ -20,11 +20,12 @@ Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place) {
   return isSigned(dtype) ? e.b.CreateSExt(raw, e.b.getInt64Ty()) : e.b.CreateZExt(raw, e.b.getInt64Ty());
 }
 
-Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, int64_t size) {
+Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg size) {
   Reg raw = loadInteger(e, node, operand, place);
-  Reg index = e.b.CreateSelect(e.b.CreateICmpSLT(raw, e.i64(0)), e.b.CreateAdd(raw, e.i64(size)), raw);
-  Reg isBad = e.b.CreateICmpUGE(index, e.i64(size));
-  e.refuse(isBad, fmt::format("an index is outside a dim of {}", size));
+  Reg index = e.b.CreateSelect(e.b.CreateICmpSLT(raw, e.i64(0)), e.b.CreateAdd(raw, size), raw);
+  Reg isBad = e.b.CreateICmpUGE(index, size);
+  const auto* known = llvm::dyn_cast<llvm::ConstantInt>(size);
+  e.refuse(isBad, known ? fmt::format("an index is outside a dim of {}", known->getSExtValue()) : "an index is outside its dim");
   return e.b.CreateSelect(isBad, e.i64(0), index);
 }
 
@@ -76,7 +77,7 @@ struct Slices {
     Reg offset = perBatch < count ? e.b.CreateUDiv(s, e.i64(perBatch)) : e.i64(0);
     for (int64_t d = 0; d < depth; ++d) {
       const int64_t dim = nth(dims, d);
-      Reg index = checkedIndex(e, node, 1, e.b.CreateAdd(scaled(e, s, depth), e.i64(d)), dim);
+      Reg index = checkedIndex(e, node, 1, e.b.CreateAdd(scaled(e, s, depth), e.i64(d)), e.i64(dim));
       offset = e.b.CreateAdd(scaled(e, offset, dim), index);
     }
     return offset;
@@ -126,7 +127,7 @@ struct Elements {
   }
 
   Reg along(KernelEmitter& e, const Node& node, Reg place) const {
-    return scaled(e, checkedIndex(e, node, 1, place, x[axis]), product(std::span(x).subspan(axis + 1)));
+    return scaled(e, checkedIndex(e, node, 1, place, e.i64(x[axis])), product(std::span(x).subspan(axis + 1)));
   }
 };
 
@@ -331,7 +332,7 @@ Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node, const HotPlan
   // All off, then the one of each index.
   return emitBlocks(e, outerSize, depth * inner * bytes, [&, depth = depth, inner = inner](Reg outer) {
     Reg to = e.at(e.result(), scaled(e, outer, depth * inner * bytes));
-    vectorLoop(e, depth * inner, width, [&](Reg i, int lanes) { storeUpTo(e, offs, e.at(to, scaled(e, i, bytes)), lanes); });
+    vectorLoop(e, depth * inner, width, [&](Reg i, LaneCount lanes) { storeUpTo(e, offs, e.at(to, scaled(e, i, bytes)), lanes); });
     e.loop(
         e.i64(0), e.i64(inner), 1,
         [&](Reg i) {
@@ -375,7 +376,7 @@ Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPla
     Reg diagonal = e.b.CreateAdd(e.b.CreateURem(row, e.i64(rows)), e.i64(k));
     diagonal = e.splat(e.b.CreateTrunc(e.maxOf(e.minOf(diagonal, e.i64(columns)), e.i64(-1)), e.b.getInt32Ty()), width);
     Reg start = scaled(e, row, columns * bytes), from = e.at(e.operand(0), start), to = e.at(e.result(), start);
-    vectorLoop(e, columns, width, [&](Reg i, int lanes) {
+    vectorLoop(e, columns, width, [&](Reg i, LaneCount lanes) {
       Reg column = e.b.CreateAdd(e.splat(e.b.CreateTrunc(i, e.b.getInt32Ty()), width), places);
       Reg isKept = upper ? e.b.CreateICmpSGE(column, diagonal) : e.b.CreateICmpSLE(column, diagonal);
       Reg x = loadUpTo(e, vector, e.at(from, scaled(e, i, bytes)), lanes);

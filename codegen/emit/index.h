@@ -10,6 +10,6 @@ Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place);
 
 // The index at `place` of an operand of indices, counted from the start of a dim of `size`.  One outside of it is refused, and 0 taken
 // so that nothing outside is touched.  size > 0.
-Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, int64_t size);
+Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg size);
 
 }  // namespace qc

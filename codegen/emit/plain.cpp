@@ -55,6 +55,14 @@ struct Lanes {
   int bits = 32;
 };
 
+struct PlainPlan {
+  Lanes lanes;
+  IterationSpace space;
+  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit); }
+  std::string form() const { return space.form(); }
+  KernelShape shape() const { return space.shape(); }
+};
+
 // In which lanes the node computes; nothing if it has no code here.
 std::optional<Lanes> lanesFor(const Node& node) {
   const ScalarExpr meaning = meaningOf(node);
@@ -137,22 +145,26 @@ class NarrowFloats {
 
 class PlainEmitter {
  public:
-  PlainEmitter(KernelEmitter& e, const Node& node, Lanes lanes)
-      : e_(e), node_(node), lanes_(lanes), width_(std::max(4, e.lanes() * 32 / lanes.bits)), meaning_(meaningOf(node)) {}
+  PlainEmitter(KernelEmitter& e, const Node& node, const PlainPlan& plan)
+      : e_(e),
+        node_(node),
+        space_(plan.space),
+        lanes_(plan.lanes),
+        width_(std::max(4, e.lanes() * 32 / plan.lanes.bits)),
+        meaning_(meaningOf(node)) {}
 
   KernelShape emit() {
     const int operands = node_.numOperands();
-    const IterationSpace space = iterationSpace(node_, operands);
-    return emitUnits(e_, space, [&](const std::vector<Reg>& offsets, int64_t count) {
+    return emitUnits(e_, space_, [&](const std::vector<Reg>& offsets, Reg count) {
       std::vector<Reg> sources;
       for (int i = 0; i < operands; ++i) sources.push_back(at(e_.operand(i), nth(offsets, i), bytesOf(i)));
       const DType to = node_.result()->type().dtype;
       Reg result = at(e_.result(), offsets.back(), sizeOf(to));
-      vectorLoop(e_, count, width_, [&](Reg index, int lanes) {
+      vectorLoop(e_, count, width_, [&](Reg index, LaneCount lanes) {
         std::vector<Reg> args;
         for (int i = 0; i < operands; ++i) {
           const auto k = usize(i);
-          args.push_back(load(i, sources[k], index, lanes, space.strides[k].back() != 0));
+          args.push_back(load(i, sources[k], index, lanes, space_.strides[k].back().value != 0));
         }
         storeUpTo(e_, stored(compute(args), to), at(result, index, sizeOf(to)), lanes);
       });
@@ -167,7 +179,7 @@ class PlainEmitter {
     return t == DType::f32 ? e_.f32(width_) : KernelEmitter::vectorOf(e_.b.getIntNTy(static_cast<unsigned>(8 * sizeOf(t))), width_);
   }
 
-  Reg load(int operand, Reg source, Reg index, int lanes, bool dense) {
+  Reg load(int operand, Reg source, Reg index, LaneCount lanes, bool dense) {
     const DType t = node_.operand(operand)->type().dtype;
     auto* vector = llvm::cast<llvm::FixedVectorType>(storage(t));
     if (!dense) return widen(e_.splat(e_.load(vector->getElementType(), source), width_), t);
@@ -249,20 +261,26 @@ class PlainEmitter {
 
   KernelEmitter& e_;
   const Node& node_;
+  const IterationSpace& space_;
   Lanes lanes_;
   int width_;
   ScalarExpr meaning_;
 };
 
-std::optional<Lanes> plan(const Node& node, const Target&) {
+std::optional<PlainPlan> plan(const Node& node, const Target&) {
   const TensorType& y = node.result()->type();
   if (y.numElements() == 0 || y.isQuantized()) return std::nullopt;
   for (const Value* v : node.operands())
     if (v->type().isQuantized()) return std::nullopt;
-  return lanesFor(node);
+  const std::optional<Lanes> lanes = lanesFor(node);
+  if (!lanes) return std::nullopt;
+  return PlainPlan{*lanes, iterationSpace(node, node.numOperands())};
 }
 
-Work work(const Lanes& lanes, const Node& node, const Target& target) {
+bool onlyNumbers(const PlainPlan&, const Node&) { return true; }
+
+Work work(const PlainPlan& plan, const Node& node, const Target& target) {
+  const Lanes& lanes = plan.lanes;
   const double vectors = vectorCount(node.result()->type().numElements(), target.vectorBytes() * 8 / lanes.bits);
   const bool truncates = lanes.isFloat && node.is("cast") && isIntegerOrBool(node.result()->type().dtype);
   return {{"call", 1},
@@ -272,17 +290,18 @@ Work work(const Lanes& lanes, const Node& node, const Target& target) {
           {"instruction", vectors * static_cast<double>(flatten(meaningOf(node)).size())}};
 }
 
-Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Lanes& lanes) { return PlainEmitter(e, node, lanes).emit(); }
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const PlainPlan& plan) { return PlainEmitter(e, node, plan).emit(); }
 
 }  // namespace
 
 std::vector<KernelDef> plainKernels() {
-  return kernelsOf(KernelFamily<Lanes>{
+  return kernelsOf(KernelFamily<PlainPlan>{
       .ops = {"equal", "less", "greater", "less_equal", "greater_equal", "not", "and",  "or",   "xor",  "where", "cast", "add",
               "sub",   "mul",  "neg",     "abs",        "min",           "max", "relu", "sign", "clip", "isnan", "isinf"},
       .rows = {{"plain"}},
       .plan = plan,
       .work = work,
+      .onlyNumbers = onlyNumbers,
       .emit = emit});
 }
 

@@ -275,7 +275,7 @@ Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node, const LrnPlan& p
           Reg start = e.b.CreateMul(e.b.CreateAdd(e.b.CreateMul(unit, e.i64(pixels)), p), e.i64(4 * channels));
           Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
           e.copyBytes(centre, x, 4 * channels);
-          vectorLoop(e, channels, width, [&](Reg c, int count) {
+          vectorLoop(e, channels, width, [&](Reg c, LaneCount count) {
             Reg offset = e.b.CreateShl(c, 2), window = e.at(e.scratch(), offset), sum = e.floats(0, width);
             for (int64_t k = 0; k < size; ++k) {
               Reg v = e.load(e.f32(width), e.at(window, 4 * k));

@@ -185,7 +185,7 @@ class Recurrence {
   };
   void forUnits(const std::function<void(const Lane&)>& body) {
     const int width = std::min<int>(laneCount(e_, form_.hidden), kPanel);
-    vectorLoop(e_, form_.hidden, width, [&](Reg i, int count) { body({i, count, width}); });
+    vectorLoop(e_, form_.hidden, width, [&](Reg i, LaneCount count) { body({i, count.known, width}); });
   }
   Reg own(int64_t which, const Lane& l) { return e_.load(e_.f32(l.width), floatsAt(vector(which), l.index)); }
   void setOwn(int64_t which, const Lane& l, Reg value) { e_.store(value, floatsAt(vector(which), l.index)); }

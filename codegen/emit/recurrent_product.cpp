@@ -97,7 +97,7 @@ class IntegerProduct : public RecurrentProductEmitter {
     Reg lowest = e_.ints(lowest_, e_.i32(rows.width()));
     entries([&, scale = scale](Reg entry, Values&) {
       Reg from = vectorOf(entry), to = stateOf(entry);
-      rows.each([&](Reg i, int lanes) {
+      rows.each([&](Reg i, LaneCount lanes) {
         Reg q = e_.b.CreateSub(e_.roundClamp(e_.b.CreateFDiv(rows.load(from, i, lanes), scale), bounds), lowest);
         static_assert(RecurrentForm::kGroup <= 4, "a vector, of at least 4, fills the last group");
         q = rows.masked(q, lanes, e_.ints(0, e_.i32(rows.width())));  // behind the last element the weights may be anything

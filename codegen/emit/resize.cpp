@@ -183,7 +183,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
     multiplier = e.splat(e.b.CreateFDiv(e.operandParam(0, ParamField::scale), e.resultParam(0, ParamField::scale)), width);
     zero = e.splat(e.operandParam(0, ParamField::zeroPoint), width);
   }
-  const auto read = [&](Reg address, int count) {
+  const auto read = [&](Reg address, LaneCount count) {
     if (!quantized) return loadUpTo(e, e.f32(width), address, count);
     return e.toFloat(e.b.CreateSub(widened(e, loadUpTo(e, e.i8(width), address, count), isSigned(xType.dtype)), zero));
   };
@@ -194,7 +194,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
       weights.push_back(c.weight ? e.splat(c.weight, width) : nullptr);
     }
     Reg to = e.at(e.result(), e.b.CreateMul(out, e.i64(sizeOf(yType.dtype))));
-    vectorLoop(e, plan.inner, width, [&](Reg i, int count) {
+    vectorLoop(e, plan.inner, width, [&](Reg i, LaneCount count) {
       Reg offset = e.b.CreateMul(i, e.i64(bytes)), sum = nullptr;
       for (size_t k = 0; k < sources.size(); ++k) {
         Reg x = read(e.at(sources[k], offset), count);

@@ -14,22 +14,25 @@ namespace {
 
 using Values = KernelEmitter::Values;
 
+bool always(const RowSpace&, const Node&) { return true; }
+
 bool isPlainByte(const TensorType& t) { return !t.isQuantized() && (t.dtype == DType::u8 || t.dtype == DType::s8); }
 
 // max or min: m = x > m ? x : m, from `start`; the lanes may meet in any order, which zeros of either sign tell apart.
-Reg extreme(KernelEmitter& e, const Rows& rows, bool largest, Reg start, const std::function<Reg(Reg, int)>& element) {
+Reg extreme(KernelEmitter& e, const Rows& rows, bool largest, Reg start, const std::function<Reg(Reg, LaneCount)>& element) {
   const auto better = [&](Reg x, Reg m) { return largest ? e.max(x, m) : e.min(x, m); };
-  const Values m = rows.fold(
-      {start}, [&](Reg i, int lanes, Values& carried) { carried[0] = better(rows.masked(element(i, lanes), lanes, start), carried[0]); });
+  const Values m = rows.fold({start}, [&](Reg i, LaneCount lanes, Values& carried) {
+    carried[0] = better(rows.masked(element(i, lanes), lanes, start), carried[0]);
+  });
   return rows.combined(m[0], better);
 }
 
 // ---- softmax ----------------------------------------------------------------------------------
 
-std::optional<RowSpace> planSoftmax(const Node& node, const Target&) {
+std::optional<RowSpace> planSoftmax(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
-  return RowSpace::around(x.sizes(), {node.integer("axis")});
+  return RowSpace::around(x.shape, {node.integer("axis")}, target);
 }
 
 Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node, const RowSpace& space) {
@@ -39,14 +42,14 @@ Result<KernelShape> emitSoftmax(KernelEmitter& e, const Node& node, const RowSpa
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
     Reg lowest = e.floats(-std::numeric_limits<float>::infinity(), rows.width());
     // The sign of a zero m does not matter: exp takes x - m = +-0 to 1.
-    Reg m = extreme(e, rows, true, lowest, [&](Reg i, int lanes) { return rows.load(x, i, lanes); });
-    rows.each([&](Reg i, int lanes) {
+    Reg m = extreme(e, rows, true, lowest, [&](Reg i, LaneCount lanes) { return rows.load(x, i, lanes); });
+    rows.each([&](Reg i, LaneCount lanes) {
       Reg shifted = e.b.CreateFSub(rows.load(x, i, lanes), m);
       rows.store(e.expression(exponential, {{shifted}}), y, i, lanes);
     });
-    Reg sum = rows.sum([&](Reg i, int lanes) { return rows.load(y, i, lanes); });
+    Reg sum = rows.sum([&](Reg i, LaneCount lanes) { return rows.load(y, i, lanes); });
     Reg logSum = logarithm ? e.expression(log, {{sum}}) : nullptr;
-    rows.each([&](Reg i, int lanes) {
+    rows.each([&](Reg i, LaneCount lanes) {
       Reg v = logarithm ? e.b.CreateFSub(e.b.CreateFSub(rows.load(x, i, lanes), m), logSum) : e.b.CreateFDiv(rows.load(y, i, lanes), sum);
       rows.store(v, y, i, lanes);
     });
@@ -65,18 +68,19 @@ bool isLast(const Node& node) { return node.string("layout") == "channels_last";
 
 // The normalized dims as the middle one.  For instance_norm in either layout these are the pixels, for group_norm those of all
 // channels of a group.
-std::optional<RowSpace> normSpace(const Node& node) {
-  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
-  const auto rank = static_cast<int64_t>(sizes.size());
-  if (node.is("layer_norm")) return RowSpace::around(sizes, axesFrom(node.integer("axis"), rank));
+std::optional<RowSpace> normSpace(const Node& node, const Target& target) {
+  const Shape& shape = node.operand(0)->type().shape;
+  const auto rank = static_cast<int64_t>(shape.size());
+  if (node.is("layer_norm")) return RowSpace::around(shape, axesFrom(node.integer("axis"), rank), target);
   if (rank < 3) return std::nullopt;
+  const int lanes = target.vectorBytes() / 4;
   if (node.is("group_norm")) {
-    const int64_t groups = sizes[0] * node.integer("num_groups");
-    return RowSpace{groups, groups ? numElements(sizes) / groups : 0, 1};
+    const int64_t groups = shape[0].size() * node.integer("num_groups"), all = node.operand(0)->type().numElements();
+    return RowSpace{groups, groups ? all / groups : 0, 1, lanes};
   }
-  if (!isLast(node)) return RowSpace::around(sizes, axesFrom(2, rank));
-  RowSpace space{sizes[0], 1, sizes.back()};
-  for (int64_t d = 1; d + 1 < rank; ++d) space.length *= nth(sizes, d);
+  if (!isLast(node)) return RowSpace::around(shape, axesFrom(2, rank), target);
+  RowSpace space{shape[0].size(), 1, shape.back().size(), lanes};
+  for (int64_t d = 1; d + 1 < rank; ++d) space.length = space.length * nth(shape, d).size();
   return space;
 }
 
@@ -84,16 +88,19 @@ std::optional<RowSpace> normSpace(const Node& node) {
 constexpr int64_t kMaxStagedGroup = int64_t{1} << 22;
 bool staysInScratch(const Node& node) { return node.is("group_norm") && isLast(node); }
 
-std::optional<RowSpace> planNorm(const Node& node, const Target&) {
+std::optional<RowSpace> planNorm(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
-  const auto space = normSpace(node);
-  if (space && staysInScratch(node) && space->length > kMaxStagedGroup) return std::nullopt;
+  const auto space = normSpace(node, target);
+  if (space && staysInScratch(node) && space->length.value > kMaxStagedGroup) return std::nullopt;
   // Parameters that broadcast within the normalized dims are rare.
   for (int i = 1; space && node.is("layer_norm") && i < node.numOperands(); ++i)
-    if (node.operand(i) && node.operand(i)->type().numElements() != space->length) return std::nullopt;
+    if (node.operand(i) && node.operand(i)->type().numElements() != space->length.value) return std::nullopt;
   return space;
 }
+
+// Its parameters lie along the row.
+bool isLayerNorm(const RowSpace&, const Node& node) { return node.is("layer_norm"); }
 
 struct Moments {
   Reg mean, r;
@@ -101,9 +108,9 @@ struct Moments {
 
 Moments moments(KernelEmitter& e, const Rows& rows, Reg x, float epsilon) {
   const int width = rows.width();
-  Reg count = e.floats(static_cast<float>(rows.space().length), width);
-  Reg mean = e.b.CreateFDiv(rows.sum([&](Reg i, int lanes) { return rows.load(x, i, lanes); }), count);
-  Reg squares = rows.sum([&](Reg i, int lanes) {
+  Reg count = rows.lengthInFloats();
+  Reg mean = e.b.CreateFDiv(rows.sum([&](Reg i, LaneCount lanes) { return rows.load(x, i, lanes); }), count);
+  Reg squares = rows.sum([&](Reg i, LaneCount lanes) {
     Reg d = e.b.CreateFSub(rows.load(x, i, lanes), mean);
     return e.b.CreateFMul(d, d);
   });
@@ -132,7 +139,7 @@ void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Momen
     return splatParameter(e, operand, e.b.CreateURem(rows.outer(), e.i64(isLast(node) ? sizes.back() : sizes[1])), rows.width());
   };
   Reg scale = perRow(1), bias = perRow(2);
-  rows.each([&](Reg i, int lanes) {
+  rows.each([&](Reg i, LaneCount lanes) {
     const auto parameter = [&](Reg fixed, int operand) {
       return fixed || !e.operand(operand) ? fixed : rows.load(e.operand(operand), i, lanes);
     };
@@ -147,14 +154,14 @@ int64_t groupChannels(const Node& node) {
 
 // A row is the channels of one group, each of which has its parameters.
 void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
-  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = rows.space().length / channels;
+  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = rows.space().length.value / channels;
   Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
   e.loop(
       e.i64(0), e.i64(channels), 1,
       [&](Reg c) {
         Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
         Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
-        vectorLoop(e, pixels, rows.width(), [&](Reg i, int lanes) {
+        vectorLoop(e, pixels, rows.width(), [&](Reg i, LaneCount lanes) {
           Reg place = e.b.CreateAdd(start, i);
           rows.store(normalized(e, rows.load(x, place, lanes), m, scale, bias), y, place, lanes);
         });
@@ -164,7 +171,7 @@ void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const 
 
 // Of channels that come last.
 KernelShape emitStagedGroups(KernelEmitter& e, const Node& node, const RowSpace& space, float epsilon) {
-  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = space.length / channels,
+  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = space.length.value / channels,
                 all = groups * channels;
   KernelShape shape = emitRows(e, space, [&](Rows& rows) {
     Reg image = e.b.CreateUDiv(rows.outer(), e.i64(groups)), group = e.b.CreateURem(rows.outer(), e.i64(groups));
@@ -174,7 +181,7 @@ KernelShape emitStagedGroups(KernelEmitter& e, const Node& node, const RowSpace&
     storeGroupNorm(e, node, rows, moments(e, rows, e.scratch(), epsilon), e.scratch(), e.scratch());
     emitBoxCopy(e, {{pixels, channels}, {1, pixels}, {all, 1}}, 4, e.scratch(), at(e.result()));
   });
-  shape.scratchBytes = 4 * space.length;
+  shape.scratchBytes = 4 * space.length.value;
   return shape;
 }
 
@@ -193,32 +200,31 @@ Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node, const RowSpace&
 
 // ---- reductions -------------------------------------------------------------------------------
 
-std::optional<RowSpace> reductionSpace(const Node& node) {
-  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
-  if (node.attrs().find("axis")) return RowSpace::around(sizes, {node.integer("axis")});
-  return RowSpace::around(sizes, node.integers("axes"));
+std::optional<RowSpace> reductionSpace(const Node& node, const Target& target) {
+  const bool one = node.attrs().find("axis");
+  return RowSpace::around(node.operand(0)->type().shape, one ? std::vector{node.integer("axis")} : node.integers("axes"), target);
 }
 
 // Elements as float lanes, which hold every 8-bit integer.
-std::function<Reg(Reg, int)> reader(KernelEmitter& e, const Rows& rows, const TensorType& type) {
+std::function<Reg(Reg, LaneCount)> reader(KernelEmitter& e, const Rows& rows, const TensorType& type) {
   const bool isByte = sizeOf(type.dtype) == 1;
   Reg x = rows.at(e.operand(0), isByte ? 1 : 4);
   const bool hasSign = isSigned(type.dtype);
-  return [&e, &rows, x, isByte, hasSign](Reg i, int lanes) {
+  return [&e, &rows, x, isByte, hasSign](Reg i, LaneCount lanes) {
     return isByte ? e.toFloat(rows.loadBytes(x, i, lanes, hasSign)) : rows.load(x, i, lanes);
   };
 }
 
 // Of zeros of both signs the first one counts.  Across, elements come in order.
-Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<Reg(Reg, int)>& element) {
+Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<Reg(Reg, LaneCount)>& element) {
   if (!rows.space().along()) return m;
   Reg zero = e.floats(0, rows.width());
   Reg isZero = e.b.CreateFCmpOEQ(e.b.CreateExtractElement(m, uint64_t{0}), llvm::ConstantFP::get(e.f32(), 0));
   // A place for the sign, by position: the smallest position of a zero, with the sign as its lowest bit.
   llvm::Type* ints = e.i32(rows.width());
-  Reg steps = e.b.CreateSelect(isZero, e.i64(rows.space().length), e.i64(0));
+  Reg steps = e.b.CreateSelect(isZero, rows.length(), e.i64(0));
   Reg none = e.ints(INT32_MAX, ints);
-  const auto mark = [&](Reg i, int lanes, Reg best) {
+  const auto mark = [&](Reg i, LaneCount lanes, Reg best) {
     Reg x = element(i, lanes);
     Reg position = e.b.CreateAdd(e.splat(e.b.CreateTrunc(e.b.CreateShl(i, 1), e.b.getInt32Ty()), rows.width()), [&] {
       llvm::SmallVector<llvm::Constant*> lane;
@@ -229,30 +235,41 @@ Reg firstOfZeros(KernelEmitter& e, const Rows& rows, Reg m, const std::function<
     Reg candidate = e.b.CreateSelect(e.b.CreateFCmpOEQ(x, zero), e.b.CreateOr(position, sign), none);
     return e.b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, rows.masked(candidate, lanes, none), best);
   };
-  const int64_t whole = rows.space().length / rows.width() * rows.width();
-  Values best = e.loop(e.i64(0), e.minOf(steps, e.i64(whole)), rows.width(), {none},
-                       [&](Reg i, Values& carried) { carried[0] = mark(i, rows.width(), carried[0]); });
-  if (const auto rest = static_cast<int>(rows.space().length - whole)) best[0] = mark(e.i64(whole), rest, best[0]);
+  const int width = rows.width();
+  const auto marks = [&](Reg from, Reg to, LaneCount lanes, Values best) {
+    return e.loop(from, to, width, std::move(best), [&](Reg i, Values& carried) { carried[0] = mark(i, lanes, carried[0]); });
+  };
+  const Number& length = rows.space().length;
+  Values best{none};
+  if (length.isFree) {
+    Reg n = rows.length(), whole = e.b.CreateAnd(n, e.i64(-width));
+    best = marks(e.i64(0), e.minOf(steps, whole), width, best);
+    best = marks(whole, e.maxOf(steps, whole), e.b.CreateSub(n, whole), best);
+  } else {
+    const int64_t whole = length.value / width * width;
+    best = marks(e.i64(0), e.minOf(steps, e.i64(whole)), width, best);
+    if (const auto rest = static_cast<int>(length.value - whole)) best[0] = mark(e.i64(whole), rest, best[0]);
+  }
   Reg first = rows.combined(best[0], [&](Reg a, Reg b) { return e.b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, a, b); });
   Reg signedZero = e.bitcast(e.b.CreateShl(first, e.ints(31, ints)), e.f32(rows.width()));
   return e.b.CreateSelect(e.splat(isZero, rows.width()), signedZero, m);
 }
 
-std::optional<RowSpace> planReduction(const Node& node, const Target&) {
+std::optional<RowSpace> planReduction(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   if (x.numElements() == 0 || x.numElements() > INT32_MAX / 2) return std::nullopt;
   const bool selects = !node.is("reduce_sum") && !node.is("reduce_mean") && !node.is("q.reduce_mean");
   const bool types = node.is("q.reduce_mean") ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
                                               : isPlainFloat(x) || (selects && (isPerTensorByte(x) || isPlainByte(x)));
   if (!types) return std::nullopt;
-  return reductionSpace(node);
+  return reductionSpace(node, target);
 }
 
 Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& space) {
   return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, node.operand(0)->type());
     Reg sum = rows.sum(element);
-    if (node.is("reduce_mean")) sum = e.b.CreateFDiv(sum, e.floats(static_cast<float>(space.length), rows.width()));
+    if (node.is("reduce_mean")) sum = e.b.CreateFDiv(sum, rows.lengthInFloats());
     storeReduced(rows, sum);
   });
 }
@@ -261,12 +278,13 @@ Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& 
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const bool hasSign = isSigned(node.operand(0)->type().dtype);
   const KernelEmitter::Bounds bounds = e.resultBounds();
-  Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.i32c(space.length));
+  Reg length = e.number(space.length);
+  Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.b.CreateTrunc(length, e.b.getInt32Ty()));
   Reg ratio = e.b.CreateFDiv(e.operandParam(0, ParamField::scale), e.resultParam(0, ParamField::scale));
-  Reg multiplier = e.b.CreateFDiv(ratio, llvm::ConstantFP::get(e.f32(), static_cast<double>(static_cast<float>(space.length))));
+  Reg multiplier = e.b.CreateFDiv(ratio, e.b.CreateSIToFP(length, e.f32()));
   return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 1);
-    const Values sum = rows.fold({e.ints(0, e.i32(rows.width()))}, [&](Reg i, int lanes, Values& carried) {
+    const Values sum = rows.fold({e.ints(0, e.i32(rows.width()))}, [&](Reg i, LaneCount lanes, Values& carried) {
       carried[0] = e.b.CreateAdd(carried[0], rows.loadBytes(x, i, lanes, hasSign));
     });
     Reg total = rows.combined(sum[0], [&](Reg a, Reg b) { return e.b.CreateAdd(a, b); });
@@ -303,7 +321,7 @@ Result<KernelShape> emitArg(KernelEmitter& e, const Node& node, const RowSpace& 
     llvm::SmallVector<llvm::Constant*> lane;
     for (int l = 0; l < width; ++l) lane.push_back(e.b.getInt32(static_cast<uint32_t>(rows.space().along() ? l : 0)));
     Reg lanesFrom = llvm::ConstantVector::get(lane);
-    const Values best = rows.fold({none}, [&](Reg i, int lanes, Values& carried) {
+    const Values best = rows.fold({none}, [&](Reg i, LaneCount lanes, Values& carried) {
       Reg position = e.b.CreateAdd(e.splat(e.b.CreateTrunc(i, e.b.getInt32Ty()), width), lanesFrom);
       Reg candidate = e.b.CreateSelect(e.b.CreateFCmpOEQ(element(i, lanes), m), position, none);
       carried[0] = better(rows.masked(candidate, lanes, none), carried[0]);
@@ -317,33 +335,57 @@ Result<KernelShape> emitArg(KernelEmitter& e, const Node& node, const RowSpace& 
 }  // namespace
 
 std::vector<KernelDef> softmaxKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"softmax", "log_softmax"}, .rows = {{"softmax"}}, .plan = planSoftmax, .work = workOnRows, .emit = emitSoftmax});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"softmax", "log_softmax"},
+                                          .rows = {{"softmax"}},
+                                          .plan = planSoftmax,
+                                          .work = workOnRows,
+                                          .onlyNumbers = always,
+                                          .emit = emitSoftmax});
 }
 
 std::vector<KernelDef> normKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"layer_norm", "instance_norm", "group_norm"}, .rows = {{"norm"}}, .plan = planNorm, .work = workOnRows, .emit = emitNorm});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"layer_norm", "instance_norm", "group_norm"},
+                                          .rows = {{"norm"}},
+                                          .plan = planNorm,
+                                          .work = workOnRows,
+                                          .onlyNumbers = isLayerNorm,
+                                          .emit = emitNorm});
 }
 
 std::vector<KernelDef> sumKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"reduce_sum", "reduce_mean"}, .rows = {{"sum"}}, .plan = planReduction, .work = workOnRows, .emit = emitSum});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"reduce_sum", "reduce_mean"},
+                                          .rows = {{"sum"}},
+                                          .plan = planReduction,
+                                          .work = workOnRows,
+                                          .onlyNumbers = always,
+                                          .emit = emitSum});
 }
 
 std::vector<KernelDef> quantizedMeanKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"q.reduce_mean"}, .rows = {{"mean_u8"}}, .plan = planReduction, .work = workOnRows, .emit = emitQuantizedMean});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"q.reduce_mean"},
+                                          .rows = {{"mean_u8"}},
+                                          .plan = planReduction,
+                                          .work = workOnRows,
+                                          .onlyNumbers = always,
+                                          .emit = emitQuantizedMean});
 }
 
 std::vector<KernelDef> extremeKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"reduce_max", "reduce_min"}, .rows = {{"extreme"}}, .plan = planReduction, .work = workOnRows, .emit = emitExtreme});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"reduce_max", "reduce_min"},
+                                          .rows = {{"extreme"}},
+                                          .plan = planReduction,
+                                          .work = workOnRows,
+                                          .onlyNumbers = always,
+                                          .emit = emitExtreme});
 }
 
 std::vector<KernelDef> argExtremeKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{
-      .ops = {"argmax", "argmin"}, .rows = {{"arg_extreme"}}, .plan = planReduction, .work = workOnRows, .emit = emitArg});
+  return kernelsOf(KernelFamily<RowSpace>{.ops = {"argmax", "argmin"},
+                                          .rows = {{"arg_extreme"}},
+                                          .plan = planReduction,
+                                          .work = workOnRows,
+                                          .onlyNumbers = always,
+                                          .emit = emitArg});
 }
 
 }  // namespace qc

@@ -15,13 +15,14 @@ using Values = KernelEmitter::Values;
 
 // Rows lie dense, or side by side, where several are in a vector.
 Work workOfScan(const RowSpace& space, const Node& node, const Target&) {
-  const auto rows = static_cast<double>(space.outer * space.inner), elements = static_cast<double>(node.operand(0)->type().numElements());
+  const auto rows = static_cast<double>(space.outer.value * space.inner.value),
+             elements = static_cast<double>(node.operand(0)->type().numElements());
   return {{"call", 1}, {"row", rows}, {"dense_element", space.along() ? elements : 0}, {"element", space.along() ? 0 : elements}};
 }
 
 Work workOfFold(const RowSpace& space, const Node& node, const Target&) {
   return {{"call", 1},
-          {"row", static_cast<double>(space.outer * space.inner)},
+          {"row", static_cast<double>(space.outer.value * space.inner.value)},
           {"element", static_cast<double>(node.operand(0)->type().numElements())}};
 }
 
@@ -30,15 +31,17 @@ bool isPlainInteger(const TensorType& t) {
   return !t.isQuantized() && (isInteger(t.dtype) || t.dtype == DType::boolean) && t.dtype != DType::u64;
 }
 
-RowSpace axisSpace(const Node& node) { return *RowSpace::around(node.operand(0)->type().sizes(), {node.integer("axis")}); }
+RowSpace axisSpace(const Node& node, const Target& target) {
+  return *RowSpace::around(node.operand(0)->type().shape, {node.integer("axis")}, target);
+}
 
 // ---- cumsum -----------------------------------------------------------------------------------
 
-std::optional<RowSpace> planCumsum(const Node& node, const Target&) {
+std::optional<RowSpace> planCumsum(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::s4 && x.dtype != DType::u4;
   if (x.numElements() == 0 || !(isReal(x.dtype) || whole)) return std::nullopt;
-  return axisSpace(node);
+  return axisSpace(node, target);
 }
 
 // Vectors of neighbouring rows; where rows are dense, single elements.
@@ -46,20 +49,21 @@ Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpac
   const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
   const Numbers numbers(e, node.operand(0)->type().dtype);
   const int64_t bytes = numbers.bytes();
-  int width = space.along()
-                  ? 1
-                  : static_cast<int>(std::clamp<int64_t>(std::bit_floor(static_cast<uint64_t>(space.inner)), 1, e.lanes() * 4 / bytes));
+  int width =
+      space.along()
+          ? 1
+          : static_cast<int>(std::clamp<int64_t>(std::bit_floor(static_cast<uint64_t>(space.inner.value)), 1, e.lanes() * 4 / bytes));
   // Several vectors at once, where that leaves no rest: rows may lie a page apart, and a step along them is to use what it fetches.
   constexpr int kMostVectors = 8;
-  for (int vectors = 1; !space.along() && vectors < kMostVectors && space.inner % (2 * width) == 0; vectors *= 2) width *= 2;
+  for (int vectors = 1; !space.along() && vectors < kMostVectors && space.inner.value % (2 * width) == 0; vectors *= 2) width *= 2;
   llvm::Type* vector = KernelEmitter::vectorOf(numbers.storage(), width);
-  const int64_t blocks = (space.inner + width - 1) / width;
+  const int64_t blocks = (space.inner.value + width - 1) / width;
   const auto scan = [&](Reg start, int lanes) {
     Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
     e.loop(
-        e.i64(0), e.i64(space.length), 1, {llvm::Constant::getNullValue(vector)},
+        e.i64(0), e.i64(space.length.value), 1, {llvm::Constant::getNullValue(vector)},
         [&](Reg i, Values& sum) {
-          Reg at = e.b.CreateMul(reverse ? e.b.CreateSub(e.i64(space.length - 1), i) : i, e.i64(space.inner * bytes));
+          Reg at = e.b.CreateMul(reverse ? e.b.CreateSub(e.i64(space.length.value - 1), i) : i, e.i64(space.inner.value * bytes));
           Reg v = loadUpTo(e, vector, e.at(x, at), lanes);
           if (exclusive) storeUpTo(e, sum[0], e.at(y, at), lanes);
           sum[0] = vector->isFPOrFPVectorTy() ? e.b.CreateFAdd(sum[0], v) : e.b.CreateAdd(sum[0], v);
@@ -67,22 +71,22 @@ Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpac
         },
         true);
   };
-  const auto rest = static_cast<int>(space.inner % width);
+  const auto rest = static_cast<int>(space.inner.value % width);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg outer = e.b.CreateUDiv(unit, e.i64(blocks)), block = e.b.CreateURem(unit, e.i64(blocks));
-    Reg start = e.b.CreateAdd(e.b.CreateMul(outer, e.i64(space.length * space.inner)), e.b.CreateMul(block, e.i64(width)));
+    Reg start = e.b.CreateAdd(e.b.CreateMul(outer, e.i64(space.length.value * space.inner.value)), e.b.CreateMul(block, e.i64(width)));
     start = e.b.CreateMul(start, e.i64(bytes));
     if (!rest) return scan(start, width);
     e.ifThen(e.b.CreateICmpEQ(block, e.i64(blocks - 1)), [&] { scan(start, rest); }, [&] { scan(start, width); });
   });
-  return KernelShape{space.outer * blocks, 0};
+  return KernelShape{space.outer.value * blocks, 0};
 }
 
 // ---- reductions -------------------------------------------------------------------------------
 
-std::optional<RowSpace> foldSpace(const Node& node) {
-  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
-  return node.attrs().find("axis") ? RowSpace::around(sizes, {node.integer("axis")}) : RowSpace::around(sizes, node.integers("axes"));
+std::optional<RowSpace> foldSpace(const Node& node, const Target& target) {
+  const bool one = node.attrs().find("axis");
+  return RowSpace::around(node.operand(0)->type().shape, one ? std::vector{node.integer("axis")} : node.integers("axes"), target);
 }
 
 // What an empty reduction gives, and each step.
@@ -109,14 +113,14 @@ struct Fold {
   }
 };
 
-std::optional<RowSpace> planFold(const Node& node, const Target&) {
+std::optional<RowSpace> planFold(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   const Fold fold(node);
   if (x.numElements() == 0 || x.dtype == DType::s4 || x.dtype == DType::u4) return std::nullopt;
   const bool selects = fold.isMin || fold.isMax;
   const bool types = isPlainInteger(x) ? selects || x.dtype != DType::boolean : fold.isProduct && isReal(x.dtype);
   if (!types) return std::nullopt;
-  return foldSpace(node);
+  return foldSpace(node, target);
 }
 
 // A product of reals along a row has one order, and no room for vectors.
@@ -125,23 +129,23 @@ KernelShape emitRealProduct(KernelEmitter& e, const Node& node, const RowSpace& 
   const TensorType& type = node.operand(0)->type();
   const Numbers numbers(e, type.dtype);
   e.loop(e.begin(), e.end(), 1, [&](Reg row) {
-    Reg x = numbers.place(e.operand(0), e.b.CreateMul(row, e.i64(space.length)));
+    Reg x = numbers.place(e.operand(0), e.b.CreateMul(row, e.i64(space.length.value)));
     const Values product = e.loop(
-        e.i64(0), e.i64(space.length), 1, {fold.start(e, type)},
+        e.i64(0), e.i64(space.length.value), 1, {fold.start(e, type)},
         [&](Reg i, Values& m) { m[0] = fold.step(e, m[0], e.load(numbers.storage(), numbers.place(x, i))); }, true);
     e.store(product[0], numbers.place(e.result(), row));
   });
-  return {space.outer, 0};
+  return {space.outer.value, 0};
 }
 
 // Every lane keeps the extreme of what it saw and where; then the first of those places, or the last, that holds the row's.
-Reg foundPlace(const Rows& rows, const Fold& fold, bool last, Reg start, const std::function<Reg(Reg, int)>& element) {
+Reg foundPlace(const Rows& rows, const Fold& fold, bool last, Reg start, const std::function<Reg(Reg, LaneCount)>& element) {
   KernelEmitter& e = rows.emitter();
   const int width = rows.width();
   llvm::SmallVector<llvm::Constant*> lane;
   for (int l = 0; l < width; ++l) lane.push_back(e.b.getInt64(static_cast<uint64_t>(rows.space().along() ? l : 0)));
   Reg lanesFrom = llvm::ConstantVector::get(lane), never = llvm::Constant::getNullValue(e.vectorOf(e.b.getInt1Ty(), width));
-  const Values best = rows.fold({start, e.ints(0, e.i64s(width))}, [&](Reg i, int lanes, Values& m) {
+  const Values best = rows.fold({start, e.ints(0, e.i64s(width))}, [&](Reg i, LaneCount lanes, Values& m) {
     Reg v = element(i, lanes), isBetter = fold.better(e, v, m[0]);
     if (last) isBetter = e.b.CreateOr(isBetter, e.b.CreateICmpEQ(v, m[0]));
     isBetter = rows.masked(isBetter, lanes, never);
@@ -162,16 +166,16 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
   const bool last = fold.isArg && node.integer("select_last") != 0;
   return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), numbers.bytes()), start = e.splat(fold.start(e, type), rows.width());
-    const auto element = [&](Reg i, int lanes) {
-      Reg from = e.at(x, e.b.CreateMul(i, e.i64(numbers.bytes() * space.inner)));
+    const auto element = [&](Reg i, LaneCount lanes) {
+      Reg from = e.at(x, e.b.CreateMul(i, e.i64(numbers.bytes() * space.inner.value)));
       return numbers.widened(loadUpTo(e, KernelEmitter::vectorOf(numbers.storage(), rows.width()), from, lanes));
     };
     if (fold.isArg) return storeReduced(rows, foundPlace(rows, fold, last, start, element));
     const auto step = [&](Reg a, Reg b) { return fold.step(e, a, b); };
     const Values folded =
-        rows.fold({start}, [&](Reg i, int lanes, Values& m) { m[0] = step(m[0], rows.masked(element(i, lanes), lanes, start)); });
+        rows.fold({start}, [&](Reg i, LaneCount lanes, Values& m) { m[0] = step(m[0], rows.masked(element(i, lanes), lanes, start)); });
     Reg y = rows.combined(folded[0], step);
-    if (fold.isMean) y = e.b.CreateSDiv(y, e.ints(space.length, e.i64s(rows.width())));
+    if (fold.isMean) y = e.b.CreateSDiv(y, e.ints(space.length.value, e.i64s(rows.width())));
     storeReduced(rows, numbers.narrowed(y));
   });
 }

@@ -55,18 +55,19 @@ class TopK {
   KernelShape emit() {
     if (way_ == Way::ranks) padKeys();
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg row) {
-      Reg first = e_.b.CreateMul(row, e_.i64(space_.length)), to = e_.b.CreateMul(row, e_.i64(k_));  // elements of x and of the results
+      Reg first = e_.b.CreateMul(row, e_.i64(space_.length.value)),
+          to = e_.b.CreateMul(row, e_.i64(k_));  // elements of x and of the results
       if (!space_.along()) {
-        Reg outer = e_.b.CreateUDiv(row, e_.i64(space_.inner)), column = e_.b.CreateURem(row, e_.i64(space_.inner));
-        first = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(space_.length * space_.inner)), column);
-        to = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(k_ * space_.inner)), column);
+        Reg outer = e_.b.CreateUDiv(row, e_.i64(space_.inner.value)), column = e_.b.CreateURem(row, e_.i64(space_.inner.value));
+        first = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(space_.length.value * space_.inner.value)), column);
+        to = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(k_ * space_.inner.value)), column);
       }
       values_ = numbers_.place(e_.result(0), to);
       indices_ = e_.at(e_.result(1), e_.b.CreateShl(to, 3));
       x_ = numbers_.place(e_.operand(0), first);
       way_ == Way::heap ? heap() : way_ == Way::ranks ? ranks() : radix();
     });
-    return {space_.outer * space_.inner, scratchBytes()};
+    return {space_.outer.value * space_.inner.value, scratchBytes()};
   }
 
  private:
@@ -87,12 +88,12 @@ class TopK {
         sift(e_.i64(0), e_.i64(k_));
       });
     };
-    const int64_t width = canSkip() ? e_.lanes() : 1, blocked = k_ + (space_.length - k_) / width * width;
+    const int64_t width = canSkip() ? e_.lanes() : 1, blocked = k_ + (space_.length.value - k_) / width * width;
     if (width > 1)
       e_.loop(e_.i64(k_), e_.i64(blocked), width, [&](Reg i) {
         e_.ifThen(anyMayEnter(e_.at(x_, e_.b.CreateShl(i, 2))), [&] { e_.loop(i, e_.b.CreateAdd(i, e_.i64(width)), 1, offer); });
       });
-    e_.loop(e_.i64(width > 1 ? blocked : k_), e_.i64(space_.length), 1, offer);
+    e_.loop(e_.i64(width > 1 ? blocked : k_), e_.i64(space_.length.value), 1, offer);
     e_.loop(e_.i64(1), e_.i64(k_), 1, [&](Reg i) {
       Reg last = e_.b.CreateSub(e_.i64(k_), i);
       const Item root = get(e_.i64(0)), leaf = get(last);
@@ -102,7 +103,7 @@ class TopK {
     });
   }
 
-  Reg step(Reg i, int64_t bytes) { return e_.b.CreateMul(i, e_.i64(space_.inner * bytes)); }
+  Reg step(Reg i, int64_t bytes) { return e_.b.CreateMul(i, e_.i64(space_.inner.value * bytes)); }
   Item get(Reg i) {
     return {e_.load(numbers_.storage(), e_.at(values_, step(i, numbers_.bytes()))),
             e_.load(e_.b.getInt64Ty(), e_.at(indices_, step(i, 8)))};
@@ -151,17 +152,17 @@ class TopK {
   int keyLanes() const { return e_.target().vectorBytes() / keyBytes(); }
   int keyBytes() const { return hasShortKeys(dtype_) ? 4 : 8; }
   llvm::Type* keyType() const { return e_.b.getIntNTy(static_cast<unsigned>(8 * keyBytes())); }
-  int64_t keyBlocks() const { return (space_.length + keyLanes() - 1) / keyLanes(); }
+  int64_t keyBlocks() const { return (space_.length.value + keyLanes() - 1) / keyLanes(); }
   Reg keyAt(Reg i) { return e_.at(e_.scratch(), e_.b.CreateMul(i, e_.i64(keyBytes()))); }
 
   // Behind the row: keys that come before none.
   void padKeys() {
     Reg lowest = llvm::ConstantInt::getSigned(keyType(), keyBytes() == 4 ? INT32_MIN : INT64_MIN);
-    for (int64_t i = space_.length; i < keyBlocks() * keyLanes(); ++i) e_.store(lowest, keyAt(e_.i64(i)));
+    for (int64_t i = space_.length.value; i < keyBlocks() * keyLanes(); ++i) e_.store(lowest, keyAt(e_.i64(i)));
   }
 
   void ranks() {
-    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length), 1, body, true); };
+    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length.value), 1, body, true); };
     each([&](Reg i) { e_.store(key(element(i).value), keyAt(i)); });
     const int lanes = keyLanes();
     llvm::Type* keys = KernelEmitter::vectorOf(keyType(), lanes);
@@ -188,7 +189,7 @@ class TopK {
   // --- radix ---
 
   static constexpr int64_t kDigits = 4, kBuckets = 256;
-  int64_t itemsBytes() const { return space_.length * 8; }
+  int64_t itemsBytes() const { return space_.length.value * 8; }
   int64_t scratchBytes() const {
     if (way_ == Way::ranks) return keyBlocks() * keyLanes() * keyBytes();
     return way_ == Way::radix ? 2 * itemsBytes() + kDigits * kBuckets * 8 : 0;
@@ -209,7 +210,7 @@ class TopK {
       e_.store(b.CreateAdd(count, e_.i64(1)), place);
       return count;
     };
-    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length), 1, body, true); };
+    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length.value), 1, body, true); };
     e_.fillBytes(counts, b.getInt8(0), e_.i64(kDigits * kBuckets * 8));
     each([&](Reg i) {
       Reg descending = b.CreateXor(key(element(i).value), e_.i32c(INT32_MAX));
@@ -237,7 +238,7 @@ class TopK {
 
   // --- elements ---
 
-  Item element(Reg i) { return {e_.load(numbers_.storage(), numbers_.place(x_, e_.b.CreateMul(i, e_.i64(space_.inner)))), i}; }
+  Item element(Reg i) { return {e_.load(numbers_.storage(), numbers_.place(x_, e_.b.CreateMul(i, e_.i64(space_.inner.value)))), i}; }
 
   // Integers, larger ones first: zeros of both signs are one, a NaN is above all.  32 bits where they suffice.
   Reg key(Reg v) {
@@ -266,13 +267,13 @@ std::optional<TopKPlan> plan(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::u64;
   if (node.result(0)->type().numElements() == 0 || !(x.dtype == DType::f32 || whole)) return std::nullopt;
-  const RowSpace space = *RowSpace::around(x.sizes(), {node.integer("axis")});
+  const RowSpace space = *RowSpace::around(x.shape, {node.integer("axis")}, target);
   const int64_t k = node.integer("k");
-  return TopKPlan{space, k, chooseWay(space.length, k, x.dtype, target)};
+  return TopKPlan{space, k, chooseWay(space.length.value, k, x.dtype, target)};
 }
 
 Work work(const TopKPlan& plan, const Node& node, const Target&) {
-  const auto n = static_cast<double>(plan.space.length), elements = static_cast<double>(node.operand(0)->type().numElements());
+  const auto n = static_cast<double>(plan.space.length.value), elements = static_cast<double>(node.operand(0)->type().numElements());
   const auto in = [&](Way way, double count) { return plan.way == way ? count : 0; };
   return {{"call", 1},
           {"row", elements / n},

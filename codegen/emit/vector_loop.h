@@ -1,8 +1,8 @@
-// What the emitters of elementwise, row and copy kernels share: loops over a constant number of elements in whole vectors and
+// What the emitters of elementwise, row and copy kernels share: loops over a number of elements in whole vectors and
 // one partial vector, the element types that they take.  Includes LLVM through emit.h.
 //
 //   const int width = laneCount(e, n);
-//   vectorLoop(e, n, width, [&](Reg i, int count) {             // count < width in the last trip at most
+//   vectorLoop(e, n, width, [&](Reg i, LaneCount count) {       // less than width in the last trip at most
 //     Reg x = loadUpTo(e, e.f32(width), e.at(in, e.b.CreateShl(i, 2)), count);
 //     storeUpTo(e, e.b.CreateFAdd(x, x), e.at(out, e.b.CreateShl(i, 2)), count);
 //   });
@@ -15,27 +15,22 @@ namespace qc {
 inline bool isPerTensorByte(const TensorType& t) { return t.isQuantized() && !t.quant->perChannel() && sizeOf(t.dtype) == 1; }
 inline bool isPlainFloat(const TensorType& t) { return t.dtype == DType::f32 && !t.isQuantized(); }
 
-// The lanes of the widest float vector that `n` elements fill at least half of; 4 at least.
-inline int laneCount(const KernelEmitter& e, int64_t n) {
-  int width = e.lanes();
-  while (width > 4 && width / 2 >= n) width /= 2;
-  return width;
+inline int laneCount(const KernelEmitter& e, const Number& elements) { return laneCount(e.lanes(), elements); }
+
+inline Reg loadUpTo(KernelEmitter& e, llvm::Type* vector, Reg address, LaneCount count) {
+  return count.is(static_cast<int>(llvm::cast<llvm::FixedVectorType>(vector)->getNumElements())) ? e.load(vector, address)
+                                                                                                 : e.loadPart(vector, address, count);
 }
 
-inline Reg loadUpTo(KernelEmitter& e, llvm::Type* vector, Reg address, int count) {
-  return count == static_cast<int>(llvm::cast<llvm::FixedVectorType>(vector)->getNumElements()) ? e.load(vector, address)
-                                                                                                : e.loadPart(vector, address, count);
-}
-
-inline void storeUpTo(KernelEmitter& e, Reg v, Reg address, int count) {
-  if (count == KernelEmitter::lanesOf(v))
+inline void storeUpTo(KernelEmitter& e, Reg v, Reg address, LaneCount count) {
+  if (count.is(KernelEmitter::lanesOf(v)))
     e.store(v, address);
   else
     e.storePart(v, address, count);
 }
 
 // Calls vector(index, lanes) for `width` elements at a time, and for the rest of `count` of them.
-inline void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::function<void(Reg index, int lanes)>& vector) {
+inline void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::function<void(Reg index, LaneCount lanes)>& vector) {
   const int64_t whole = count / width * width;
   const auto rest = static_cast<int>(count % width);
   if (whole == width)
@@ -43,6 +38,14 @@ inline void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::fu
   else if (whole)
     e.loop(e.i64(0), e.i64(whole), width, [&](Reg i) { vector(i, width); }, true);
   if (rest) vector(e.i64(whole), rest);
+}
+
+// The same for a number of elements in a register; width is a power of two.
+inline void vectorLoop(KernelEmitter& e, Reg count, int width, const std::function<void(Reg index, LaneCount lanes)>& vector) {
+  if (const auto* known = llvm::dyn_cast<llvm::ConstantInt>(count)) return vectorLoop(e, known->getSExtValue(), width, vector);
+  Reg whole = e.b.CreateAnd(count, e.i64(-width));
+  e.loop(e.i64(0), whole, width, [&](Reg i) { vector(i, width); });
+  e.ifThen(e.b.CreateICmpSLT(whole, count), [&] { vector(whole, e.b.CreateSub(count, whole)); });
 }
 
 // The integers of an 8-bit vector as 32-bit lanes.

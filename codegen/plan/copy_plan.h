@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "codegen/plan/number.h"
 #include "ir/ops/strided_copy.h"
 
 namespace qc {
@@ -20,7 +22,7 @@ enum class PieceKind : uint8_t {
 };
 
 struct CopyDim {
-  int64_t size, from, to;
+  Number size, from, to;
 };
 
 struct CopyPlan {
@@ -32,13 +34,18 @@ struct CopyPlan {
   int64_t tile = 1;        // elements of a tile's side
   // Work units: loops before `level` whole, that dim (loops.size(): main) in `blocks` of `block` steps, the last one longer.
   size_t level = 0;
-  int64_t blocks = 1, block = 1, units = 1;
+  Number blocks = 1, block = 1;
 
-  int64_t lastBlock() const { return (level < loops.size() ? loops[level].size : main.size) - (blocks - 1) * block; }
+  const Number& splitSize() const { return level < loops.size() ? loops[level].size : main.size; }
+  int64_t lastBlock() const { return splitSize().value - (blocks.value - 1) * block.value; }
+  int64_t units() const;
   int64_t bytes() const;  // moved in all
+  void eachNumber(const NumberVisitor& visit);
+  std::string form() const;
 };
 
+// `elsewhere` is the same box where dims that were free have other sizes (number.h); what differs there is no part of the code.
 // `widestTile`: bytes of a row of a tile of 4-byte elements (16 or 32); tiles of other elements have rows of 16.
-CopyPlan planCopy(const StridedCopy& box, int64_t elementBytes, int64_t widestTile);
+CopyPlan planCopy(const StridedCopy& box, const StridedCopy& elsewhere, int64_t elementBytes, int64_t widestTile);
 
 }  // namespace qc

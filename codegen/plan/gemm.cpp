@@ -156,6 +156,7 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   GemmProblem problem;
   QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
   problem.quantizedResult = y.isQuantized();
+  problem.rowsWereFree = wasFree(x.shape);
   const Value* residual = node.operand("residual");
   problem.floatResidual = residual && !residual->type().isQuantized();
   if (const Attr* packed = node.attrs().find("packing")) {
@@ -236,7 +237,14 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
   plan.chunkRows = chooseChunk(isa, plan, layout);
+  plan.cut = {g.outH, plan.stripRows, plan.strips, plan.panelsPerBlock, plan.blocks};
+  plan.eachNumber([&](Number& n) { n.isFree = problem.rowsWereFree; });
   return plan;
+}
+
+bool GemmPlan::servesAnyRows() const {
+  const bool isProduct = conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1;
+  return isProduct && !staged && !sparse && !isa->usesTiles() && chunkRows == conv.kernelRows();
 }
 
 Work workOfGemm(const GemmPlan& plan, const Node& node) {

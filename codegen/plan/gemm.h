@@ -60,6 +60,17 @@ struct GemmPlan {
   }
 
   int64_t units() const { return conv.groups * blocks * conv.planes() * strips; }
+
+  // The same of products of matrices, which serve any number of rows.
+  struct Cut {
+    Number rows, stripRows, strips, panelsPerBlock, blocks;
+  } cut;
+  bool servesAnyRows() const;
+  void eachNumber(const NumberVisitor& visit) {
+    for (Number* n : {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks}) visit(*n);
+  }
+  std::string form() const { return fmt::format("matrix product, tiles of {}", tileRows); }
+  KernelShape shape() const { return {units(), -1}; }
 };
 
 // What of a convolution the family can compute, before or after packing.
@@ -68,6 +79,7 @@ struct GemmProblem {
   bool quantizedResult = false;  // 8-bit: packed stores
   bool floatResidual = false;
   bool wideWeights = false;  // integers that leave s8 around their zero point
+  bool rowsWereFree = false;
   static Result<GemmProblem> of(const Node& node);
 };
 GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target);

@@ -30,6 +30,8 @@ bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
 
 Work work(const GemmPlan& plan, const Node& node, const Target&) { return workOfGemm(plan, node); }
 
+bool onlyNumbers(const GemmPlan& plan, const Node&) { return plan.servesAnyRows(); }
+
 Result<Node*> pack(const GemmPlan& plan, const Node& node, Builder& builder) {
   return packConv(node, PackedLayout(plan.packing, plan.conv), builder);
 }
@@ -54,6 +56,7 @@ std::vector<KernelDef> integerGemmKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
+      .onlyNumbers = onlyNumbers,
       .pack = pack,
       .emit = emitGemm,
   });
@@ -69,6 +72,7 @@ std::vector<KernelDef> floatGemmKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
+      .onlyNumbers = onlyNumbers,
       .pack = pack,
       .emit = emitGemm,
   });

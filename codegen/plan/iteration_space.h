@@ -8,15 +8,24 @@
 namespace qc {
 
 struct IterationSpace {
-  std::vector<int64_t> dims;                  // outer to inner
-  std::vector<std::vector<int64_t>> strides;  // [operand][dim], in elements; result: last entry
-  int64_t inner() const { return dims.back(); }
+  std::vector<Number> dims;                  // outer to inner
+  std::vector<std::vector<Number>> strides;  // [operand][dim], in elements; result: last entry
+  const Number& inner() const { return dims.back(); }
+
+  void eachNumber(const NumberVisitor& visit) {
+    for (Number& n : dims) visit(n);
+    for (auto& of : strides)
+      for (Number& n : of) visit(n);
+  }
+  std::string form() const;
+  KernelShape shape() const;
 };
 
 // Of the first `operands` operands and the first result.
 IterationSpace iterationSpace(const Node& node, int operands);
+inline bool always(const IterationSpace&, const Node&) { return true; }  // KernelFamily::onlyNumbers
 
-// Calls body(offsets in elements per operand and result, count) for each unit; count is a constant.
-KernelShape emitUnits(KernelEmitter& e, const IterationSpace& space, const std::function<void(const std::vector<Reg>&, int64_t)>& body);
+// Calls body(offsets in elements per operand and result, count) for each unit.
+KernelShape emitUnits(KernelEmitter& e, const IterationSpace& space, const std::function<void(const std::vector<Reg>&, Reg count)>& body);
 
 }  // namespace qc

@@ -1,6 +1,7 @@
 #include "codegen/plan/kernel.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "ir/epilogue_form.h"
 
@@ -85,16 +86,15 @@ QuantPtr quantOf(const Node& node, int result) {
   return quant ? quant->params : nullptr;
 }
 
-// What the code depends on of a type: not the values of its parameters.
+// What the code depends on of parameters: not their values.
 std::string signatureOf(const TensorType& type) {
-  std::string text = fmt::format("{}[{}]", toString(type.dtype), toString(type.shape));
-  if (type.isQuantized()) text += type.quant->perChannel() ? fmt::format("/q{}", type.quant->axis) : "/q";
-  return text;
+  if (!type.isQuantized()) return {};
+  return type.quant->perChannel() ? fmt::format("/q{}", type.quant->axis) : "/q";
 }
 
 }  // namespace
 
-std::vector<ParamRecord> kernelParams(const Node& node) {
+std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_t>& numbers) {
   std::vector<ParamRecord> records;
   for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
   for (int i = 0; i < node.numResults(); ++i) {
@@ -107,10 +107,16 @@ std::vector<ParamRecord> kernelParams(const Node& node) {
     }
     records.push_back(record);
   }
+  const size_t values = records.size(), perRecord = sizeof(ParamRecord) / sizeof(int64_t);
+  records.resize(values + (numbers.size() + perRecord - 1) / perRecord);
+  std::memcpy(static_cast<void*>(records.data() + values), numbers.data(), numbers.size() * sizeof(int64_t));
   return records;
 }
 
-std::string kernelKey(const KernelDef& def, const Node& node, const Target& target) {
+namespace {
+
+std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
+                  const std::function<std::string(const TensorType&)>& signature) {
   std::string key = fmt::format("{} {} {}", def.id, target.str(), node.op());
   for (const auto& [name, attr] : node.attrs()) {
     if (name == "kernel" || name == "clamp_min" || name == "clamp_max") continue;
@@ -119,10 +125,24 @@ std::string kernelKey(const KernelDef& def, const Node& node, const Target& targ
     else
       key += fmt::format(" {}={}", name, toString(attr));
   }
-  for (int i = 0; i < node.numOperands(); ++i) key += node.operand(i) ? " " + signatureOf(node.operand(i)->type()) : " _";
+  for (int i = 0; i < node.numOperands(); ++i) key += node.operand(i) ? " " + signature(node.operand(i)->type()) : " _";
   key += " ->";
-  for (int i = 0; i < node.numResults(); ++i) key += " " + signatureOf(node.result(i)->type());
+  for (int i = 0; i < node.numResults(); ++i) key += " " + signature(node.result(i)->type());
   return key;
+}
+
+}  // namespace
+
+std::string kernelKey(const KernelDef& def, const Node& node, const Target& target) {
+  return keyOf(def, node, target, [](const TensorType& type) {
+    return fmt::format("{}[{}]", toString(type.dtype), toString(type.shape)) + signatureOf(type);
+  });
+}
+
+std::string codeKey(const KernelDef& def, const Node& node, const Target& target, const KernelPlan& plan) {
+  if (plan.form.empty()) return kernelKey(def, node, target);
+  return keyOf(def, node, target, [](const TensorType& type) { return std::string(toString(type.dtype)) + signatureOf(type); }) + " " +
+         plan.form;
 }
 
 }  // namespace qc

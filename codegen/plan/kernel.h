@@ -14,7 +14,9 @@
 // Code depends only on the node's signature (kernelKey): op, attributes, types and storage types.  It never depends
 // on the values of constants, scales or zero points, so equal signatures are compiled once.  Those values reach the
 // code as data in the parameter block, one ParamRecord per operand and result in order (kernelParams builds it from
-// the types of the node; records of plain values and of per-channel ones are zero except for the bounds).
+// the types of the node; records of plain values and of per-channel ones are zero except for the bounds).  So do, for
+// families that can (number.h), numbers that come from dims that were free before bind-shapes: then one piece of code
+// serves all their sizes.
 // Buffers may end at a guard page: a kernel reads and writes nothing outside its operands.  It calls no library,
 // allocates nothing, assumes no alignment of buffers beyond that of their elements and no aliasing of any two.
 //
@@ -67,13 +69,23 @@ struct ParamRecord {
 static_assert(sizeof(ParamRecord) == 32);
 enum class ParamField : uint8_t { scale, inverseScale, zeroPoint, qmin, qmax };  // offsets in words
 
-// One per operand, then one per result.
-std::vector<ParamRecord> kernelParams(const Node& node);
+// One per operand, then one per result; then the numbers of the plan, four in the room of a record.
+std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_t>& numbers = {});
 
 // What a row works out about one node: how the work is cut, and what that costs.  Only its family looks inside (kernel_family.h).
 struct KernelPlan {
   Work work;               // what the code does, counted
   double nanoseconds = 0;  // of that: on one thread with warm caches, on the CPU that the constants of cost.h come from
+  // Of code for any size of dims that were free (number.h): what it reads at the end of the parameter block, what it is made from instead
+  // of the shapes, and how it is split for these sizes.
+  std::vector<int64_t> numbers;
+  std::string form;     // empty: of the shapes
+  KernelShape shape{};  // scratchBytes < 0: as the code says
+  // Of code with the given one, which may have been made for other sizes.
+  KernelShape shapeOf(const KernelShape& code) const {
+    if (form.empty()) return code;
+    return {shape.units, shape.scratchBytes < 0 ? code.scratchBytes : shape.scratchBytes};
+  }
   virtual ~KernelPlan() = default;
 };
 using KernelPlanPtr = std::shared_ptr<const KernelPlan>;
@@ -108,10 +120,12 @@ std::vector<KernelChoice> candidateKernels(const Node& node, const Target& targe
 // The node that is compiled: the packed one in front of the builder's position, or `node` itself where the kernel packs nothing.
 Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builder);
 
-// The signature that the code depends on, as text.  Nodes with equal keys share code.
+// The signature that plan and code depend on, as text.
 std::string kernelKey(const KernelDef& def, const Node& node, const Target& target);
+// That of the code alone, which a plan with numbers shares with those of other sizes.  Nodes with equal keys share code.
+std::string codeKey(const KernelDef& def, const Node& node, const Target& target, const KernelPlan& plan);
 
-// Plans by key: what selection hands on to the generation of code.
+// Plans by kernelKey(): what selection hands on to the generation of code.
 using KernelPlans = std::map<std::string, KernelPlanPtr>;
 
 }  // namespace qc

@@ -12,11 +12,13 @@
 // the code depends on, nothing of the node that may change meanwhile.
 #pragma once
 
+#include <concepts>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "codegen/plan/kernel.h"
+#include "codegen/plan/number.h"
 
 namespace qc {
 
@@ -42,10 +44,35 @@ struct KernelFamily {
   // What else is asked of a node before it is packed, such as a proof over its weights.
   bool (*supports)(const Plan&, const Node&, const Target&) = nullptr;
   Work (*work)(const Plan&, const Node&, const Target&);  // what the time is reckoned from: cost.h
+  // Of plans with numbers: whether the code of this node depends on its shapes through them alone.
+  bool (*onlyNumbers)(const Plan&, const Node&) = nullptr;
   // The packed k.* node in front of `node`; the caller replaces the uses.  Plan::packing (ir/packing.h) says into which form.
   Result<Node*> (*pack)(const Plan&, const Node&, Builder&) = nullptr;
   Result<KernelShape> (*emit)(KernelEmitter&, const Node&, const Plan&);
 };
+
+// A plan whose code serves any size of dims that were free: see number.h.
+template <class Plan>
+concept HasNumbers = requires(Plan& plan, const Plan& made, const NumberVisitor& visit) {
+  plan.eachNumber(visit);
+  { made.form() } -> std::convertible_to<std::string>;
+  { made.shape() } -> std::convertible_to<KernelShape>;
+};
+
+// Gives free numbers their places, where the node's code depends on nothing else of its shapes.  Else all of them are part of the code.
+template <class Plan>
+void placeNumbers(Plan& plan, KernelPlan& held) {
+  std::string form;
+  plan.eachNumber([&](Number& n) {
+    if (n.isFree) {
+      n.slot = static_cast<int>(held.numbers.size());
+      held.numbers.push_back(n.value);
+    }
+    form += n.isFree ? "?," : fmt::format("{},", n.value);
+  });
+  held.form = form + plan.form();
+  held.shape = plan.shape();
+}
 
 template <class Plan>
 struct PlanOf : KernelPlan {
@@ -83,6 +110,12 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
       result->work = family->work(result->plan, node, target);
       result->nanoseconds = nanosecondsOf(id, target.vectorBytes(), result->work);
+      if constexpr (HasNumbers<Plan>) {
+        if (family->onlyNumbers && family->onlyNumbers(result->plan, node))
+          placeNumbers(result->plan, *result);
+        else
+          result->plan.eachNumber([](Number& n) { n.isFree = false; });
+      }
       return result;
     };
     def.plan = [planned, held](const Node& node, const Target& target) -> KernelPlanPtr {

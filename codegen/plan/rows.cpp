@@ -9,62 +9,72 @@ namespace qc {
 
 using Values = KernelEmitter::Values;
 
-std::optional<RowSpace> RowSpace::around(const std::vector<int64_t>& sizes, const std::vector<int64_t>& axes) {
-  RowSpace space;
+std::optional<RowSpace> RowSpace::around(const Shape& shape, const std::vector<int64_t>& axes, const Target& target) {
+  RowSpace space{.lanes = target.vectorBytes() / 4};
   bool reducing = false, after = false;
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] == 1) continue;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const Number size(shape[d]);
+    if (size.value == 1) continue;
     if (std::find(axes.begin(), axes.end(), static_cast<int64_t>(d)) != axes.end()) {
       if (after) return std::nullopt;
       reducing = true;
-      space.length *= sizes[d];
+      space.length = space.length * size;
     } else {
       after = reducing;
-      (after ? space.inner : space.outer) *= sizes[d];
+      Number& side = after ? space.inner : space.outer;
+      side = side * size;
     }
   }
   return space;
 }
 
 Reg Rows::at(Reg tensor, int64_t elementBytes) const {
-  Reg start = e_.b.CreateMul(outer_, e_.i64(space_.length * space_.inner));
+  Reg start = e_.b.CreateMul(outer_, e_.b.CreateMul(length(), inner()));
   if (column_) start = e_.b.CreateAdd(start, column_);
-  return e_.opaque(e_.at(tensor, e_.b.CreateMul(start, e_.i64(elementBytes))));
+  return e_.opaque(e_.at(tensor, times(start, elementBytes)));
 }
 
 Reg Rows::reducedAt(Reg tensor, int64_t elementBytes) const {
-  Reg start = column_ ? e_.b.CreateAdd(e_.b.CreateMul(outer_, e_.i64(space_.inner)), column_) : outer_;
-  return e_.at(tensor, e_.b.CreateMul(start, e_.i64(elementBytes)));
+  Reg start = column_ ? e_.b.CreateAdd(e_.b.CreateMul(outer_, inner()), column_) : outer_;
+  return e_.at(tensor, times(start, elementBytes));
 }
 
-Reg Rows::byteOffset(Reg i, int64_t elementBytes) const { return e_.b.CreateMul(i, e_.i64(elementBytes * space_.inner)); }
+Reg Rows::load(Reg row, Reg i, LaneCount lanes) const { return loadUpTo(e_, e_.f32(width_), e_.at(row, byteOffset(i, 4)), lanes); }
 
-Reg Rows::load(Reg row, Reg i, int lanes) const { return loadUpTo(e_, e_.f32(width_), e_.at(row, byteOffset(i, 4)), lanes); }
-
-Reg Rows::loadBytes(Reg row, Reg i, int lanes, bool hasSign) const {
+Reg Rows::loadBytes(Reg row, Reg i, LaneCount lanes, bool hasSign) const {
   return widened(e_, loadUpTo(e_, e_.i8(width_), e_.at(row, byteOffset(i, 1)), lanes), hasSign);
 }
 
-void Rows::store(Reg v, Reg row, Reg i, int lanes) const { storeUpTo(e_, v, e_.at(row, byteOffset(i, 4)), lanes); }
+void Rows::store(Reg v, Reg row, Reg i, LaneCount lanes) const { storeUpTo(e_, v, e_.at(row, byteOffset(i, 4)), lanes); }
 
-Values Rows::fold(Values carried, const std::function<void(Reg, int, Values&)>& body) const {
+Values Rows::fold(Values carried, const std::function<void(Reg, LaneCount, Values&)>& body) const {
+  Reg n = length();
   if (!space_.along())
-    return e_.loop(e_.i64(0), e_.i64(space_.length), 1, std::move(carried), [&](Reg i, Values& values) { body(i, count_, values); }, true);
-  const int64_t whole = space_.length / width_ * width_;
-  if (whole)
-    carried = e_.loop(e_.i64(0), e_.i64(whole), width_, std::move(carried), [&](Reg i, Values& values) { body(i, width_, values); }, true);
-  if (const auto rest = static_cast<int>(space_.length - whole)) body(e_.i64(whole), rest, carried);
+    return e_.loop(e_.i64(0), n, 1, std::move(carried), [&](Reg i, Values& values) { body(i, count_, values); }, !space_.length.isFree);
+  const auto vectors = [&](Reg from, Reg to, int64_t step, LaneCount lanes, bool atLeastOnce) {
+    carried = e_.loop(from, to, step, std::move(carried), [&](Reg i, Values& values) { body(i, lanes, values); }, atLeastOnce);
+  };
+  if (space_.length.isFree) {
+    Reg whole = e_.b.CreateAnd(n, e_.i64(-width_));
+    vectors(e_.i64(0), whole, width_, width_, false);
+    vectors(whole, n, width_, e_.b.CreateSub(n, whole), false);
+    return carried;
+  }
+  const int64_t whole = space_.length.value / width_ * width_;
+  if (whole) vectors(e_.i64(0), e_.i64(whole), width_, width_, true);
+  if (const auto rest = static_cast<int>(space_.length.value - whole)) body(e_.i64(whole), rest, carried);
   return carried;
 }
 
-void Rows::each(const std::function<void(Reg, int)>& visit) const {
-  fold({}, [&](Reg i, int lanes, Values&) { visit(i, lanes); });
+void Rows::each(const std::function<void(Reg, LaneCount)>& visit) const {
+  fold({}, [&](Reg i, LaneCount lanes, Values&) { visit(i, lanes); });
 }
 
-Reg Rows::masked(Reg v, int lanes, Reg others) const {
-  if (!space_.along() || lanes == width_) return v;
+Reg Rows::masked(Reg v, LaneCount lanes, Reg others) const {
+  if (!space_.along() || lanes.is(width_)) return v;
+  if (lanes.reg) return e_.b.CreateSelect(e_.lanesBelow(lanes.reg, width_), v, others);
   llvm::SmallVector<llvm::Constant*> used;
-  for (int i = 0; i < width_; ++i) used.push_back(e_.b.getInt1(i < lanes));
+  for (int i = 0; i < width_; ++i) used.push_back(e_.b.getInt1(i < lanes.known));
   return e_.b.CreateSelect(llvm::ConstantVector::get(used), v, others);
 }
 
@@ -81,7 +91,7 @@ Reg Rows::combined(Reg v, const std::function<Reg(Reg, Reg)>& combine) const {
   return e_.b.CreateShuffleVector(v, llvm::SmallVector<int>(usize(width_), 0));
 }
 
-Reg Rows::sum(const std::function<Reg(Reg, int)>& term) const { return space_.along() ? sumAlong(term) : sumAcross(term); }
+Reg Rows::sum(const std::function<Reg(Reg, LaneCount)>& term) const { return space_.along() ? sumAlong(term) : sumAcross(term); }
 
 namespace {
 
@@ -97,42 +107,68 @@ Reg foldStripes(KernelEmitter& e, Values stripes) {
 }  // namespace
 
 // Stripes of width_ lanes; a lane that gets nothing more stays as it is, since no lane is ever -0.
-Reg Rows::sumAlong(const std::function<Reg(Reg, int)>& term) const {
-  const int64_t n = space_.length, rounds = n / kStripes;
+Reg Rows::sumAlong(const std::function<Reg(Reg, LaneCount)>& term) const {
   const auto stripes = usize(kStripes / width_);
   Reg zero = e_.floats(0, width_);
   Values sums(stripes, zero);
-  const auto add = [&](Reg base, size_t stripe, int lanes, Values& to) {
+  const auto add = [&](Reg base, size_t stripe, LaneCount lanes, Values& to) {
     Reg i = e_.b.CreateAdd(base, e_.i64(static_cast<int64_t>(stripe) * width_));
     to[stripe] = e_.b.CreateFAdd(to[stripe], masked(term(i, lanes), lanes, zero));
   };
-  if (rounds)
+  const auto rounds = [&](Reg to, bool atLeastOnce) {
     sums = e_.loop(
-        e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums,
-        [&](Reg i, Values& to) {
-          for (size_t s = 0; s < stripes; ++s) add(i, s, width_, to);
+        e_.i64(0), to, kStripes, sums,
+        [&](Reg i, Values& into) {
+          for (size_t s = 0; s < stripes; ++s) add(i, s, width_, into);
         },
-        true);
-  auto rest = static_cast<int>(n % kStripes);
-  for (size_t s = 0; rest > 0; ++s, rest -= width_) add(e_.i64(rounds * kStripes), s, std::min(rest, width_), sums);
+        atLeastOnce);
+  };
+  if (space_.length.isFree) {
+    Reg n = length(), whole = e_.b.CreateAnd(n, e_.i64(-kStripes));
+    rounds(whole, false);
+    // What is left of a round: whole vectors in turn, each to its stripe, and a part of one.
+    for (size_t s = 0; s < stripes; ++s) {
+      Reg from = e_.b.CreateAdd(whole, e_.i64(static_cast<int64_t>(s) * width_));
+      Reg left = e_.minOf(e_.b.CreateSub(n, from), e_.i64(width_));
+      sums[s] = e_.loop(from, e_.minOf(n, e_.b.CreateAdd(from, e_.i64(1))), 1, {sums[s]},
+                        [&](Reg i, Values& sum) { sum[0] = e_.b.CreateFAdd(sum[0], masked(term(i, left), left, zero)); })[0];
+    }
+  } else {
+    const int64_t n = space_.length.value, whole = n / kStripes * kStripes;
+    if (whole) rounds(e_.i64(whole), true);
+    auto rest = static_cast<int>(n % kStripes);
+    for (size_t s = 0; rest > 0; ++s, rest -= width_) add(e_.i64(whole), s, std::min(rest, width_), sums);
+  }
   return combined(foldStripes(e_, sums), [&](Reg a, Reg b) { return e_.b.CreateFAdd(a, b); });
 }
 
-Reg Rows::sumAcross(const std::function<Reg(Reg, int)>& term) const {
-  const int64_t n = space_.length, rounds = n / kStripes;
+Reg Rows::sumAcross(const std::function<Reg(Reg, LaneCount)>& term) const {
   Values sums(kStripes, e_.floats(0, width_));
   const auto add = [&](Reg base, int stripe, Values& to) {
     Reg& sum = nth(to, stripe);
     sum = e_.b.CreateFAdd(sum, term(e_.b.CreateAdd(base, e_.i64(stripe)), count_));
   };
-  if (rounds)
+  const auto rounds = [&](Reg to, bool atLeastOnce) {
     sums = e_.loop(
-        e_.i64(0), e_.i64(rounds * kStripes), kStripes, sums,
-        [&](Reg i, Values& to) {
-          for (int s = 0; s < kStripes; ++s) add(i, s, to);
+        e_.i64(0), to, kStripes, sums,
+        [&](Reg i, Values& into) {
+          for (int s = 0; s < kStripes; ++s) add(i, s, into);
         },
-        true);
-  for (int s = 0; s < n % kStripes; ++s) add(e_.i64(rounds * kStripes), s, sums);
+        atLeastOnce);
+  };
+  if (space_.length.isFree) {
+    Reg n = length(), whole = e_.b.CreateAnd(n, e_.i64(-kStripes));
+    rounds(whole, false);
+    for (int s = 0; s < kStripes; ++s) {
+      Reg from = e_.b.CreateAdd(whole, e_.i64(s));
+      nth(sums, s) = e_.loop(from, e_.minOf(n, e_.b.CreateAdd(from, e_.i64(1))), 1, {nth(sums, s)},
+                             [&](Reg i, Values& sum) { sum[0] = e_.b.CreateFAdd(sum[0], term(i, count_)); })[0];
+    }
+  } else {
+    const int64_t n = space_.length.value, whole = n / kStripes * kStripes;
+    if (whole) rounds(e_.i64(whole), true);
+    for (int s = 0; s < n % kStripes; ++s) add(e_.i64(whole), s, sums);
+  }
   return foldStripes(e_, sums);
 }
 
@@ -149,36 +185,41 @@ void storeReduced(const Rows& rows, Reg v) {
 Work workOnRows(const RowSpace& space, const Node&, const Target& target) {
   const int64_t lanes = target.vectorBytes() / 4;
   const bool along = space.along();
-  const double units = static_cast<double>(space.outer) * (along ? 1 : vectorCount(space.inner, lanes));
-  return {{"call", 1}, {"row", units}, {"vector", units * (along ? vectorCount(space.length, lanes) : static_cast<double>(space.length))}};
+  const double units = static_cast<double>(space.outer.value) * (along ? 1 : vectorCount(space.inner.value, lanes));
+  const int64_t length = space.length.value;
+  return {{"call", 1}, {"row", units}, {"vector", units * (along ? vectorCount(length, lanes) : static_cast<double>(length))}};
 }
 
 KernelShape emitRows(KernelEmitter& e, const RowSpace& space, const std::function<void(Rows&)>& body) {
+  const int width = space.width();
   if (space.along()) {
-    const int width = laneCount(e, space.length);
     e.loop(e.begin(), e.end(), 1, [&](Reg row) {
       Rows rows(e, space, row, nullptr, width, 1);
       body(rows);
     });
-    return {space.outer, 0};
+    return space.shape();
   }
-  const int width = laneCount(e, space.inner);
-  const int64_t blocks = (space.inner + width - 1) / width;
-  const auto rest = static_cast<int>(space.inner % width);
+  Reg inner = e.number(space.inner);
+  Reg blocks = space.inner.isFree ? e.b.CreateUDiv(e.b.CreateAdd(inner, e.i64(width - 1)), e.i64(width)) : e.i64(space.blocks());
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg outer = e.b.CreateUDiv(unit, e.i64(blocks)), block = e.b.CreateURem(unit, e.i64(blocks));
-    const auto vectors = [&](int count) {
+    Reg outer = e.b.CreateUDiv(unit, blocks), block = e.b.CreateURem(unit, blocks);
+    const auto vectors = [&](LaneCount count) {
       Rows rows(e, space, outer, e.b.CreateMul(block, e.i64(width)), width, count);
       body(rows);
     };
+    if (space.inner.isFree) {
+      Reg left = e.b.CreateSub(inner, e.b.CreateMul(block, e.i64(width)));
+      return e.ifThen(e.b.CreateICmpSLT(left, e.i64(width)), [&] { vectors(left); }, [&] { vectors(width); });
+    }
+    const auto rest = static_cast<int>(space.inner.value % width);
     if (!rest)
       vectors(width);
-    else if (blocks == 1)
+    else if (space.blocks() == 1)
       vectors(rest);
     else
-      e.ifThen(e.b.CreateICmpEQ(block, e.i64(blocks - 1)), [&] { vectors(rest); }, [&] { vectors(width); });
+      e.ifThen(e.b.CreateICmpEQ(block, e.i64(space.blocks() - 1)), [&] { vectors(rest); }, [&] { vectors(width); });
   });
-  return {space.outer * blocks, 0};
+  return space.shape();
 }
 
 }  // namespace qc

@@ -34,7 +34,10 @@ Status selectKernels(Graph& graph, PassContext& cx) {
       plans[kernelKey(*choice->def, *final, target)] = choice->plan;
     }
     final->attrs().set("kernel", id);
-    if (final != node) rw.replace(node, {final->result()});
+    if (final == node) continue;
+    // Of what was inferred anew only the sizes are known; the type says which of them were free.
+    if (final->result()->type() == node->result()->type()) final->result()->setType(node->result()->type());
+    rw.replace(node, {final->result()});
   }
   cx.provide(std::move(plans));
   cx.countHits(chosen);
