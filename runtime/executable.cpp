@@ -13,8 +13,6 @@
 namespace qc {
 namespace {
 
-// Below this many estimated cycles, waking another thread costs more than it saves.
-
 struct PoolDeleter {
   void operator()(qcrt_pool* pool) const { qcrt_pool_destroy(pool); }
 };
@@ -29,12 +27,37 @@ Status checkTensor(const Port& port, const Tensor& t, std::string_view what) {
 
 }  // namespace
 
-struct Session::Impl {
-  std::shared_ptr<const Program> program;
-  std::vector<Port> inputs, outputs;
+class Workspace {
+ public:
+  static Result<std::shared_ptr<Workspace>> create(int threads) {
+    if (threads < 1 || threads > 1024) return fail(ErrorCode::kInvalidArgument, "{} threads", threads).help("use 1 to 1024");
+    auto made = std::make_shared<Workspace>();
+    made->threads = threads;
+    made->pool.reset(qcrt_pool_create(threads));
+    if (!made->pool) return fail(ErrorCode::kResource, "cannot start {} threads", threads);
+    return made;
+  }
+  Status reserve(int64_t arenaBytes, int64_t scratchBytes) {
+    const int64_t scratchOfAll = scratchBytes * threads;
+    if (arenaBytes <= arena.byteSize() && scratchOfAll <= scratch.byteSize()) return {};
+    QC_TRY(checkMemory(std::max(arenaBytes, arena.byteSize()) + std::max(scratchOfAll, scratch.byteSize()), "a session"));
+    if (arenaBytes > arena.byteSize()) arena = Tensor(DType::u8, {arenaBytes});
+    if (scratchOfAll > scratch.byteSize()) scratch = Tensor(DType::u8, {scratchOfAll});
+    return {};
+  }
+
   std::unique_ptr<qcrt_pool, PoolDeleter> pool;
   int threads = 1;
   Tensor arena, scratch;
+};
+
+Result<std::shared_ptr<Workspace>> makeWorkspace(const SessionOptions& options) { return Workspace::create(options.threads); }
+
+struct Session::Impl {
+  std::shared_ptr<const Program> program;
+  std::vector<Port> inputs, outputs;
+  std::shared_ptr<Workspace> workspace;
+  const void* arena = nullptr;  // where it was when the addresses were taken
   std::vector<void*> inputData, outputData;
   // Buffer addresses of every step back to back, rebuilt only where they depend on inputs and outputs.
   struct Slot {
@@ -55,15 +78,17 @@ struct Session::Impl {
       case BufferRef::Kind::none: return nullptr;
       case BufferRef::Kind::input: return nth(inputData, ref.index);
       case BufferRef::Kind::output: return nth(outputData, ref.index);
-      case BufferRef::Kind::arena: return static_cast<char*>(const_cast<void*>(arena.data())) + ref.index;
+      case BufferRef::Kind::arena: return static_cast<char*>(const_cast<void*>(arena)) + ref.index;
       case BufferRef::Kind::fixed: return const_cast<void*>(ref.address);
     }
     return nullptr;
   }
 
   void prepare() {
+    arena = workspace->arena.data();
     inputData.resize(inputs.size());
     outputData.resize(outputs.size());
+    addresses.clear(), external.clear(), firstBuffer.clear(), views.clear(), chunks.clear();
     for (const Step& step : program->steps()) {
       firstBuffer.push_back(addresses.size());
       HostStep view;
@@ -78,12 +103,13 @@ struct Session::Impl {
         (isOperand ? view.inputs : view.outputs).push_back(v ? TensorRef{v->type().dtype, step.sizes[i], addresses.back()} : TensorRef{});
       }
       views.push_back(std::move(view));
-      const bool split = threads > 1 && step.splits();
-      chunks.push_back(split ? std::min<int64_t>(threads, step.shape.units) : 1);
+      const bool split = workspace->threads > 1 && step.splits();
+      chunks.push_back(split ? std::min<int64_t>(workspace->threads, step.shape.units) : 1);
     }
   }
 
   void bind(std::span<const Tensor> in, std::span<Tensor> out) {
+    if (arena != workspace->arena.data()) prepare();  // another session made it grow
     for (size_t i = 0; i < in.size(); ++i) inputData[i] = const_cast<void*>(in[i].data());
     for (size_t i = 0; i < out.size(); ++i) outputData[i] = out[i].mutableData();
     for (const Slot& slot : external) addresses[slot.index] = addressOf(slot.ref);
@@ -99,8 +125,8 @@ struct Session::Impl {
   Status runStep(size_t index) {
     const Step& step = program->steps()[index];
     if (step.function) {
-      const int32_t refused = qcrt_pool_run(pool.get(), step.function, &addresses[firstBuffer[index]], step.shape.units, chunks[index],
-                                            const_cast<void*>(scratch.data()), program->scratchBytes());
+      const int32_t refused = qcrt_pool_run(workspace->pool.get(), step.function, &addresses[firstBuffer[index]], step.shape.units,
+                                            chunks[index], const_cast<void*>(workspace->scratch.data()), program->scratchBytes());
       if (!refused) return {};
       QC_TRY(evaluate(index));  // the code says only that the data is bad
       return fail(ErrorCode::kInternal, "kernel '{}' refuses data that the op takes", step.kernel->id).at(step.node->location());
@@ -216,20 +242,22 @@ std::vector<Port> Executable::outputs() const {
 
 Result<Session> Executable::session(const SessionOptions& options) const {
   return withoutExceptions([&]() -> Result<Session> {
+    QC_ASSIGN(std::shared_ptr<Workspace> own, makeWorkspace(options));
+    return sessionIn(std::move(own));
+  });
+}
+
+Result<Session> Executable::sessionIn(std::shared_ptr<Workspace> workspace) const {
+  return withoutExceptions([&]() -> Result<Session> {
     const DefinedArithmetic defined;
     if (!program_) return movedFrom("executable");
-    if (options.threads < 1 || options.threads > 1024)
-      return fail(ErrorCode::kInvalidArgument, "{} threads", options.threads).help("use 1 to 1024");
-    QC_TRY(checkMemory(program_->arenaBytes() + program_->scratchBytes() * options.threads, "a session"));
+    if (!workspace) return fail(ErrorCode::kInvalidArgument, "no workspace").help("make one with makeWorkspace()");
+    QC_TRY(workspace->reserve(program_->arenaBytes(), program_->scratchBytes()));
     auto impl = std::make_unique<Session::Impl>();
     impl->program = program_;
     impl->inputs = inputs();
     impl->outputs = outputs();
-    impl->threads = options.threads;
-    impl->pool.reset(qcrt_pool_create(options.threads));
-    if (!impl->pool) return fail(ErrorCode::kResource, "cannot start {} threads", options.threads);
-    impl->arena = Tensor(DType::u8, {program_->arenaBytes()});
-    impl->scratch = Tensor(DType::u8, {program_->scratchBytes() * options.threads});
+    impl->workspace = std::move(workspace);
     impl->prepare();
     return Session(std::move(impl));
   });

@@ -31,6 +31,9 @@ struct Port {
   TensorType type;
 };
 
+// Threads, and memory for activations.  Sessions that run one at a time may share it.
+class Workspace;
+
 class Session {
  public:
   Session(Session&&) noexcept;
@@ -53,6 +56,9 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
+// Error: the threads cannot be started.
+Result<std::shared_ptr<Workspace>> makeWorkspace(const SessionOptions& options);
+
 class Executable {
  public:
   static Result<Executable> fromGraph(Graph graph, const Target& target, const CompileOptions& options = {});
@@ -61,6 +67,8 @@ class Executable {
   std::vector<Port> outputs() const;
   const Program& program() const;  // of one that was moved from: an empty one, as its inputs and outputs are
   Result<Session> session(const SessionOptions& options = {}) const;
+  // In the memory of other sessions, which has grown to what the largest of them needs; with their number of threads.
+  Result<Session> sessionIn(std::shared_ptr<Workspace> workspace) const;
 
  private:
   explicit Executable(std::shared_ptr<const Program> program) : program_(std::move(program)) {}

@@ -80,7 +80,10 @@ Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
   if (it == sessions_.end()) {
     // Sessions of combinations that were forgotten would keep their code in memory.
     if (sessions_.size() >= std::max<size_t>(model_->options_.remembered, 1)) sessions_.clear();
-    QC_ASSIGN(Session session, exe->session(options_));
+    if (!workspace_) {
+      QC_ASSIGN(workspace_, makeWorkspace(options_));
+    }
+    QC_ASSIGN(Session session, exe->sessionIn(workspace_));
     const Executable* key = exe.get();
     it = sessions_.emplace(key, Entry{std::move(exe), std::move(session)}).first;
   }

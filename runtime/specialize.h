@@ -22,7 +22,7 @@ namespace qc {
 struct SpecializeOptions {
   LoadOptions load = {};  // shapes that are fixed beforehand
   BuildOptions build = {};
-  size_t remembered = 16;  // combinations; those used longest ago are forgotten
+  size_t remembered = 64;  // combinations; those used longest ago are forgotten
 };
 
 // Shared by any number of threads; a combination that several ask for at once is compiled once.
@@ -67,6 +67,7 @@ class DynamicSession {
   };
   std::shared_ptr<Specializer> model_;
   SessionOptions options_;
+  std::shared_ptr<Workspace> workspace_;  // of all sessions; made when first used
   std::map<const Executable*, Entry> sessions_;
 };
 

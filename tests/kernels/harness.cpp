@@ -51,14 +51,15 @@ class CrossBatch : public ::testing::Environment {
   }
 
   Status add(const KernelDef& def, const Node& node, const Target& target, CrossCase testCase) {
-    const auto [place, isNew] = kernels_.try_emplace(kernelKey(def, node, target), objects_.size());
+    const KernelPlanPtr plan = def.plan(node, target);
+    const auto [place, isNew] = kernels_.try_emplace(codeKey(def, node, target, *plan), objects_.size());
     if (isNew) {
-      const KernelJob job{&def, &node, def.plan(node, target), fmt::format("kernel{}", objects_.size())};
+      const KernelJob job{&def, &node, plan, fmt::format("kernel{}", objects_.size())};
       QC_ASSIGN(std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
       objects_.push_back(std::move(objects[0]));
     }
     testCase.kernel = place->second;
-    testCase.shape = objects_[place->second].shape;
+    testCase.shape = plan->shapeOf(objects_[place->second].shape);
     cases_.push_back(std::move(testCase));
     return {};
   }
@@ -195,8 +196,8 @@ std::vector<uint8_t> bytesOf(const void* data, int64_t count) {
   return {from, from + count};
 }
 
-CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
-                    const std::string& what) {
+CrossCase crossCase(const Node& node, const std::vector<int64_t>& numbers, const std::vector<const Tensor*>& operands,
+                    const std::vector<Tensor>& expected, const std::string& what) {
   CrossCase c;
   auto add = [&](bool present, std::vector<uint8_t> bytes) {
     c.present.push_back(present);
@@ -206,7 +207,7 @@ CrossCase crossCase(const Node& node, const std::vector<const Tensor*>& operands
     add(tensor != nullptr, tensor ? bytesOf(tensor->data(), tensor->byteSize()) : std::vector<uint8_t>{});
   c.firstResult = c.buffers.size();
   for (const Tensor& result : expected) add(true, std::vector<uint8_t>(usize(result.byteSize()), 0xa5));
-  const std::vector<ParamRecord> params = kernelParams(node);
+  const std::vector<ParamRecord> params = kernelParams(node, numbers);
   add(true, bytesOf(params.data(), static_cast<int64_t>(params.size() * sizeof(ParamRecord))));
   c.expected = expected;
   c.what = what;
@@ -220,11 +221,20 @@ Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, con
   result.node = &node;
   const KernelJob job{&def, &node, def.plan(node, target), "kernel"};
   QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
-  result.shape = objects[0].shape;
+  result.shape = job.plan->shapeOf(objects[0].shape);
+  result.numbers = job.plan->numbers;
   result.irInstructions = objects[0].irInstructions;
   QC_ASSIGN(result.jit, Jit::create(target));
   QC_TRY(result.jit->add(objects));
   QC_ASSIGN(result.fn, result.jit->lookup("kernel"));
+  return result;
+}
+
+CompiledKernel CompiledKernel::forNode(const Node& other, const KernelPlan& plan) const {
+  CompiledKernel result = *this;
+  result.node = &other;
+  result.shape = plan.shapeOf(shape);
+  result.numbers = plan.numbers;
   return result;
 }
 
@@ -250,7 +260,7 @@ KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Te
     std::memset(owned.back().data(), 0xa5, usize(bytes));
     buffers.push_back(owned.back().data());
   }
-  std::vector<ParamRecord> params = kernelParams(node);
+  std::vector<ParamRecord> params = kernelParams(node, kernel.numbers);
   buffers.push_back(params.data());
   Tensor scratch(DType::u8, {std::max<int64_t>(kernel.shape.scratchBytes, 1)});
   std::memset(scratch.mutableData(), 0x7f, usize(scratch.byteSize()));
@@ -272,16 +282,62 @@ std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<
 
 namespace {
 
+// Dims of what flows through a node, as if bind-shapes had just given them their sizes; for as long as it lives.
+class FreedDims {
+ public:
+  explicit FreedDims(const Node& node) {
+    for (Value* v : node.operands())
+      if (v && !v->constant()) free(v);
+    for (int i = 0; i < node.numResults(); ++i) free(node.result(i));
+  }
+  FreedDims(const FreedDims&) = delete;
+  ~FreedDims() {
+    for (size_t i = before_.size(); i-- > 0;) before_[i].first->setType(before_[i].second);
+  }
+
+ private:
+  void free(Value* v) {
+    before_.emplace_back(v, v->type());
+    Shape shape;
+    for (const Dim& dim : v->type().shape) shape.push_back(Dim::bound(dim.size()));
+    v->setType(v->type().withShape(std::move(shape)));
+  }
+  std::vector<std::pair<Value*, TensorType>> before_;
+};
+
+// What follows with the dims as they are, and once more with dims that were free, if the row has code for any sizes.
+void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target& target,
+                            const std::function<void(std::string_view how)>& body) {
+  body("");
+  const FreedDims freed(node);
+  const KernelPlanPtr plan = def.plan(node, target);
+  if (plan && !plan->numbers.empty()) body(", any sizes");
+}
+
 // A row for any target on the other architecture too, without extensions and with them, where it can be emulated.
 void addEmulated(const KernelDef& row, const Node& node, const std::vector<const Tensor*>& operands, const std::vector<Tensor>& expected,
                  const std::string& what) {
   for (const char* name : {"aarch64", "aarch64+i8mm"}) {
     const Target target = Target::parse(name).value();
     if (row.isas || target.arch == Target::host().arch || !emulates(target) || !row.supports(node, target)) return;
-    const Status added =
-        CrossBatch::get().add(row, node, target, crossCase(node, operands, expected, fmt::format("{} for {}", what, name)));
-    EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
+    withAndWithoutFreeDims(row, node, target, [&](std::string_view how) {
+      const std::string context = fmt::format("{} for {}{}", what, name, how);
+      const Status added =
+          CrossBatch::get().add(row, node, target, crossCase(node, row.plan(node, target)->numbers, operands, expected, context));
+      EXPECT_TRUE(added.has_value()) << what << ": " << added.error().render();
+    });
   }
+}
+
+// Cases that differ in values share code, and in sizes, where it serves any.
+Result<CompiledKernel> compiledOnce(const KernelDef& def, const Node& packed, const Target& target) {
+  static std::map<std::string, CompiledKernel> compiled;
+  const KernelPlanPtr plan = def.plan(packed, target);
+  CompiledKernel& kernel = compiled[codeKey(def, packed, target, *plan)];
+  if (!kernel.fn) {
+    QC_ASSIGN(kernel, compilePacked(def, packed, target));
+  }
+  return kernel.forNode(packed, *plan);
 }
 
 }  // namespace
@@ -297,8 +353,6 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
       const Target target = row->isas ? targetOf(*row) : Target::host().cap(Target::parse(name).value());
       if (!row->supports(*node, target)) continue;
       ++supported;
-      const auto compiled = compilePacked(*row, *node, target);
-      ASSERT_TRUE(compiled) << compiled.error().render() << text;
       for (const bool extremes : {false, true}) {
         std::vector<Tensor> tensors;
         for (const Value* v : node->operands())
@@ -310,10 +364,14 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
         const auto expected = evaluateNode(*node, operands);
         ASSERT_TRUE(expected) << expected.error().render();
         if (name == targets.front()) addEmulated(*row, *node, operands, *expected, fmt::format("{}\n{}", row->id, text));
-        const KernelRun run = runGuardedAll(*compiled, operands);
-        EXPECT_EQ(run.status, 0) << row->id << " for " << target.str() << "\n" << text;
-        for (size_t i = 0; i < run.results.size(); ++i)
-          reportDifference(run.results[i], (*expected)[i], fmt::format("{} for {}\n{}", row->id, target.str(), text));
+        withAndWithoutFreeDims(*row, *node, target, [&](std::string_view how) {
+          const std::string context = fmt::format("{} for {}{}\n{}", row->id, target.str(), how, text);
+          const auto compiled = compiledOnce(*row, *node, target);
+          ASSERT_TRUE(compiled) << compiled.error().render() << context;
+          const KernelRun run = runGuardedAll(*compiled, operands);
+          EXPECT_EQ(run.status, 0) << context;
+          for (size_t i = 0; i < run.results.size(); ++i) reportDifference(run.results[i], (*expected)[i], context);
+        });
       }
       if (row->isas) break;
     }
@@ -333,20 +391,19 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
     ASSERT_TRUE(same.has_value()) << context << ": " << same.error().render();
     EXPECT_TRUE((*same)[0].sameBytes((*expected)[0])) << context << ": the packed node has another meaning";
   }
-  if (!targetOf(def).runsOn(Target::host())) {
-    const Status added = CrossBatch::get().add(def, **packed, targetOf(def), crossCase(**packed, given, *expected, context));
-    EXPECT_TRUE(added.has_value()) << context << ": " << added.error().render();
-    return;
-  }
-  static std::map<std::string, CompiledKernel> compiled;  // cases that differ in values share code
-  CompiledKernel& kernel = compiled[kernelKey(def, **packed, targetOf(def))];
-  if (!kernel.fn) {
-    Result<CompiledKernel> fresh = compilePacked(def, **packed, targetOf(def));
-    ASSERT_TRUE(fresh.has_value()) << context << ": " << fresh.error().render();
-    kernel = std::move(*fresh);
-  }
-  kernel.node = *packed;
-  reportDifference(runGuarded(kernel, given), (*expected)[0], context);
+  const Target target = targetOf(def);
+  withAndWithoutFreeDims(def, **packed, target, [&](std::string_view how) {
+    const std::string which = context + std::string(how);
+    if (!target.runsOn(Target::host())) {
+      const auto numbers = def.plan(**packed, target)->numbers;
+      const Status added = CrossBatch::get().add(def, **packed, target, crossCase(**packed, numbers, given, *expected, which));
+      EXPECT_TRUE(added.has_value()) << which << ": " << added.error().render();
+      return;
+    }
+    const Result<CompiledKernel> kernel = compiledOnce(def, **packed, target);
+    ASSERT_TRUE(kernel.has_value()) << which << ": " << kernel.error().render();
+    reportDifference(runGuarded(*kernel, given), (*expected)[0], which);
+  });
 }
 
 void expectRefused(const std::string& text, int indexOperand, const std::vector<int64_t>& bad) {

@@ -40,8 +40,11 @@ struct CompiledKernel {
   const Node* node = nullptr;
   KernelShape shape;
   KernelFn fn = nullptr;
-  std::unique_ptr<Jit> jit;
+  std::shared_ptr<Jit> jit;
   int irInstructions = 0;
+  std::vector<int64_t> numbers;  // that the code reads
+  // The same code for another node of its key.
+  CompiledKernel forNode(const Node& other, const KernelPlan& plan) const;
 };
 Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target);
 // Whether the row computes the node on the smallest target that has its extensions.
@@ -57,7 +60,8 @@ KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Te
 // The bytes of a node with one result, and no bad data.
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
 
-// Compares row `def` on `node` with the reference evaluation of the node.  `operands` as for evaluateNode.
+// Compares row `def` on `node` with the reference evaluation of the node; where one piece of code can serve any sizes, that code too.
+// `operands` as for evaluateNode.
 void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what);
 
 // Every row for the op of the last node of a graph text against the reference evaluation, for random and for extreme operands; a row
