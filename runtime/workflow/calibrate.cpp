@@ -62,6 +62,7 @@ class Calibration {
       return fail(ErrorCode::kInvalidArgument, "a limit of {} MB is below the {} MB that are in use before the first sample",
                   options_.memoryLimit >> 20, used >> 20)
           .help("allow more with CalibrateOptions::memoryLimit");
+    QC_ASSIGN(workspace_, makeWorkspace({.threads = options_.threads}));
     QC_ASSIGN(ranges_, Ranges::forGraph(prepared_));
     ranges_.setData(data_, total_);
     std::error_code error;
@@ -93,8 +94,8 @@ class Calibration {
     graph.setOutputNames(std::move(names));
     PassContext cx;
     QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
-    QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
-    QC_ASSIGN(Session session, exe.session({.threads = options_.threads}));
+    QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true, .parts = parts_}));
+    QC_ASSIGN(Session session, exe.sessionIn(workspace_));
     int64_t bytes = 0;
     for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
     QC_TRY(checkMemory(bytes, "the outputs"));
@@ -177,6 +178,9 @@ class Calibration {
   }
 
   const Graph& prepared_;
+  // Of all runners.
+  const std::shared_ptr<ProgramParts> parts_ = std::make_shared<ProgramParts>(prepared_);
+  std::shared_ptr<Workspace> workspace_;
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;

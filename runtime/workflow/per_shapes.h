@@ -26,7 +26,7 @@ class PerShapes {
   }
 
  private:
-  static constexpr size_t kRemembered = 16;
+  static constexpr size_t kRemembered = 64;
   std::list<std::pair<Shapes, T>> recent_;  // latest first
 };
 

@@ -28,7 +28,8 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   PassContext cx;
   QC_TRY(runPipeline("lower", copy, cx));
   Taps taps;
-  taps.options_ = options;
+  QC_ASSIGN(taps.workspace_, makeWorkspace(options));
+  taps.parts_ = std::make_shared<ProgramParts>(copy);
   taps.first_ = first;
   taps.values_ = values.size();
   taps.free_ = hasFreeDims(copy);
@@ -39,8 +40,8 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
 }
 
 Result<Taps::Runner> Taps::runnerOf(Graph lowered) const {
-  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(lowered), Target::host(), {.remember = true}));
-  QC_ASSIGN(Session session, exe.session(options_));
+  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(lowered), Target::host(), {.remember = true, .parts = parts_}));
+  QC_ASSIGN(Session session, exe.sessionIn(workspace_));
   Runner runner{std::move(session), exe.inputs(), {}};
   for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
   return runner;

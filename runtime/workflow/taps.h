@@ -36,7 +36,9 @@ class Taps {
   Result<Runner> runnerOf(Graph lowered) const;
 
   Graph lowered_;
-  SessionOptions options_;
+  // Of all runners.
+  std::shared_ptr<ProgramParts> parts_;
+  std::shared_ptr<Workspace> workspace_;
   bool free_ = false;
   PerShapes<Runner> runners_;
   Runner* here_ = nullptr;  // of the last sample

@@ -2,11 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "op_testing.h"
 #include "passes/lower/bound_graph.h"
 #include "runtime/qcompile.h"
+#include "runtime/specialize.h"
 #include "runtime/workflow/input_check.h"
 
 namespace qc {
@@ -128,6 +131,56 @@ TEST(FreeShapes, QuantizedOnce) {
     ASSERT_TRUE(run) << run.error().render();
     EXPECT_TRUE(run->at("y").sameBytes(interpret(lowered, inputs).value()[0]));
   }
+}
+
+// Weights are packed once, and what a few lengths compiled serves the others, at the bits of code made for their sizes.
+TEST(FreeShapes, LengthsShareWeightsAndCode) {
+  const char* attention = R"(
+const #w : f32[24,8] = rand(1, -0.5, 0.5)
+const #s : f32[8] = rand(2, 0.5, 1.5)
+const #b : f32[8] = rand(3, -0.5, 0.5)
+graph @net(%x: f32[1,T,8]) -> ("y") {
+  %w = const #w : f32[24,8]
+  %s = const #s : f32[8]
+  %b = const #b : f32[8]
+  %0 = layer_norm %x, %s, %b {axis=2} : f32[1,T,8]
+  %1 = linear %0, %w : f32[1,T,24]
+  %2, %3, %4 = split %1 {axis=2, sizes=[8,8,8]} : f32[1,T,8], f32[1,T,8], f32[1,T,8]
+  %5 = transpose %3 {perm=[0,2,1]} : f32[1,8,T]
+  %6 = matmul %2, %5 : f32[1,T,T]
+  %7 = softmax %6 {axis=2} : f32[1,T,T]
+  %8 = matmul %7, %4 : f32[1,T,8]
+  %9 = add %8, %x : f32[1,T,8]
+  %10 = reduce_mean %9 {axes=[1], keepdims=0} : f32[1,8]
+  return %10
+}
+)";
+  const Model model(parseGraph(attention).value(), "attention");
+  Specializer specializer(Model(model.graph().clone(), "attention"));
+  Random random(3);
+  std::vector<int64_t> compiled;  // kernels of each length in turn
+  const void* packed = nullptr;
+  std::vector<int64_t> lengths{40, 300, 7, 1, 2};
+  for (int64_t length = 60; length < 120; ++length) lengths.push_back(length);
+  for (const int64_t length : lengths) {
+    const TensorMap inputs{{"x", random.normal({1, length, 8})}};
+    const auto exe = specializer.executableFor(inputs);
+    ASSERT_TRUE(exe) << exe.error().render();
+    const Program& program = (*exe)->program();
+    compiled.push_back(program.uniqueKernels() - program.cachedKernels());
+    for (const auto& [name, tensor] : program.graph().constants().entries()) {
+      if (!name.ends_with(".packed") || length < 7) continue;  // a few rows take another form
+      if (length == 40) packed = tensor.data();
+      EXPECT_EQ(tensor.data(), packed) << "packed anew for " << length;
+    }
+    if (length >= 60 && length % 9) continue;
+    const auto own = compile(Model(boundGraph(model.graph(), shapesOf(inputs)).value(), "own"));
+    const auto want = own->session()->run(inputs), got = (*exe)->session()->run(inputs);
+    ASSERT_TRUE(want && got);
+    EXPECT_TRUE(got->at("y").sameBytes(want->at("y"))) << length;
+  }
+  EXPECT_GT(compiled.front(), 5);
+  EXPECT_EQ(std::accumulate(compiled.end() - 20, compiled.end(), int64_t{0}), 0) << "lengths that differ in nothing have code of their own";
 }
 
 // Recovery and comparison see every sample as well.
