@@ -4,6 +4,7 @@
 
 #include "ir/arithmetic.h"
 #include "passes/lower/bound_graph.h"
+#include "passes/pass_manager.h"
 
 namespace qc {
 
@@ -15,6 +16,9 @@ const Graph* Specializer::lowered() {
     cx.provide(options_.build.compile.insertions);
     auto graph = lowerModel(*free, cx);
     if (!graph) return;
+    // Layers over run-time parameters look through their weights: once, where no pass of the caller's is to come before it.
+    PassContext own;
+    if (options_.build.compile.insertions.empty() && !runPipeline("expand-dynamic", *graph, own)) return;
     lowered_ = *std::move(graph);
     options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
   });

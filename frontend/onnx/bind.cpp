@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "frontend/onnx/put_first.h"
 #include "ir/op_def.h"
 
 namespace qc {
@@ -28,7 +29,7 @@ std::string symbolOf(const onnx::ValueInfoProto& info, int d) {
 // "did you mean 'sequence'? the model has 'sequence', 'batch', .."; known: some.  Half of a name is the commonest mistake with long ones.
 std::string namesLike(const std::string& name, const std::vector<std::string>& known) {
   std::vector<std::string> near = nearestNames(name, known, 8);
-  std::stable_partition(near.begin(), near.end(), [&](const std::string& n) { return n.find(name) != std::string::npos; });
+  putFirst(near, [&](const std::string& n) { return n.find(name) != std::string::npos; });
   return fmt::format("did you mean '{}'? the model has '{}'", near.front(), fmt::join(near, "', '"));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "frontend/onnx/exporter.h"
+#include "frontend/onnx/put_first.h"
 
 namespace qc {
 
@@ -64,7 +65,7 @@ Result<std::string> DimWriter::number(const DimExpr& e) {
     return fail(ErrorCode::kUnsupported, "a size that cannot be written in those of the inputs")
         .help("bind the free dims with bind-shapes");
   std::vector<DimTerm> terms = dimTerms(e);
-  std::stable_partition(terms.begin(), terms.end(), [](const DimTerm& t) { return t.coefficient > 0; });
+  putFirst(terms, [](const DimTerm& t) { return t.coefficient > 0; });
   std::string total;
   for (const DimTerm& term : terms) {
     const bool less = !total.empty() && term.coefficient < 0;

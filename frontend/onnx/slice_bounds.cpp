@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "frontend/onnx/put_first.h"
 #include "ir/dim_expr_terms.h"
 
 namespace qc {
@@ -30,7 +31,7 @@ std::optional<DimFactor> soleFactor(const DimExpr& e) {
 
 // Constants first: they need no arithmetic in the file.
 void sortByEase(std::vector<DimExpr>& list) {
-  std::stable_partition(list.begin(), list.end(), [](const DimExpr& x) { return x.constant().has_value(); });
+  putFirst(list, [](const DimExpr& x) { return x.constant().has_value(); });
 }
 
 // The expression, and what it is the least or largest of: a bound beyond the dim means the end, and one below 0 counts from there.

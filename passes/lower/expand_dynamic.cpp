@@ -37,11 +37,12 @@ class Expansion {
     const DType integer = x->type().dtype;
     if (!isByte(integer) || x->constant() || !w->constant() || !isOf(node->operand("zero_point"), integer)) return false;
     const QuantParams& q = *w->type().quant;
-    if (!isByte(w->type().dtype) || q.blockSize || !node->operand("x")->type().isStatic()) return false;
+    if (!isByte(w->type().dtype) || q.blockSize) return false;
     const Tensor weights = centredWeights(*w->constant(), q);
     const std::vector<int64_t> cuts = exactStretches(weights);
     const bool conv = node->is("q.dynamic_conv"), whole = cuts.size() == 2;
     if (cuts.empty() || (!whole && conv && node->integer("group") != 1)) return false;
+    if (!x->type().isStatic() && (conv || !whole)) return false;  // sums at the border of an image, and stretches, are cut to its sizes
     Builder b = rewriter_.before(node);
     QC_ASSIGN(Tensor sums, conv ? convSums(b, *node, weights) : Result<Tensor>(rowSums(weights)));
     QC_ASSIGN(Value * quantized, integersOf(b, *node));
