@@ -20,17 +20,21 @@ PackedNodes::PackedNodes(const Graph& weights) {
   }
 }
 
-// All that packing reads: attributes, constants, quantization parameters and the form to pack into; no shape of what flows.
+// All that packing reads: attributes, constants, quantization parameters and the form to pack into; no shape of what flows.  And which
+// operands are one value, since an operand of the packed node is found among them by it.
 std::string PackedNodes::keyOf(const KernelChoice& choice, const Node& node) const {
   std::string key = fmt::format("{} {} {}", choice.def->id, choice.def->packing(*choice.plan), node.op());
   for (const auto& [name, attr] : node.attrs()) key += fmt::format(" {}={}", name, toString(attr));
-  for (const Value* v : node.operands()) {
+  const std::vector<Value*> operands = node.operands();
+  for (const Value* v : operands) {
     const Tensor* constant = v ? v->constant() : nullptr;
     if (constant && !known_.contains(constant->data())) return {};
     if (constant)
       key += fmt::format(" {}[{}]", constant->data(), toString(v->type().shape)) + textOf(v->type().quant);
     else
-      key += v ? fmt::format(" {}", toString(v->type().dtype)) + textOf(v->type().quant) : " _";
+      key += v ? fmt::format(" {}@{}", toString(v->type().dtype), std::find(operands.begin(), operands.end(), v) - operands.begin()) +
+                     textOf(v->type().quant)
+               : " _";
   }
   const TensorType& result = node.result()->type();
   return key + fmt::format(" {}", toString(result.dtype)) + textOf(result.quant);

@@ -183,6 +183,29 @@ graph @net(%x: f32[1,T,8]) -> ("y") {
   EXPECT_EQ(std::accumulate(compiled.end() - 20, compiled.end(), int64_t{0}), 0) << "lengths that differ in nothing have code of their own";
 }
 
+// A value that comes in twice, then two values: the packed node takes each where it belongs.
+TEST(FreeShapes, SharedWeightsReadTheirOwnOperands) {
+  const char* recurrence = R"(
+const #w : f32[8,8] = rand(1, -0.5, 0.5)
+graph @net(%x: f32[1,T,8]) -> ("a", "b") {
+  %w = const #w : f32[8,8]
+  %0 = linear %x, %w : f32[1,T,8]
+  %1 = add %0, %x : f32[1,T,8]
+  %2 = linear %1, %w : f32[1,T,8]
+  %3 = add %2, %x : f32[1,T,8]
+  return %1, %3
+}
+)";
+  const Model model(parseGraph(recurrence).value(), "recurrence");
+  DynamicSession session(std::make_shared<Specializer>(Model(model.graph().clone(), "recurrence")));
+  const Tensor x = Random(7).normal({1, 5, 8});
+  const auto got = session.run({{"x", x}});
+  ASSERT_TRUE(got) << got.error().render();
+  const auto want = interpret(boundGraph(model.graph(), {{"x", x.sizes()}}).value(), std::vector{x}).value();
+  EXPECT_TRUE(got->at("a").sameBytes(want[0]));
+  EXPECT_TRUE(got->at("b").sameBytes(want[1]));
+}
+
 // Recovery and comparison see every sample as well.
 TEST(FreeShapes, EverythingTakesSamplesOfAnyShape) {
   const char* image = R"(
