@@ -251,7 +251,8 @@ Result<Attr> TextReader::attrList() {
   if (takeIf("]")) return Attr(std::move(integers));
   do {
     if (const std::string_view text = dimText();
-        !anyReal && (!dims.empty() || text != token_.text || token_.kind == Token::Kind::word) && !(token_.is("inf") || token_.is("nan"))) {
+        !anyReal && (!dims.empty() || text != token_.text || token_.kind == Token::Kind::word || token_.kind == Token::Kind::string) &&
+        !(token_.is("inf") || token_.is("nan"))) {
       // A list with one free dim is a list of dims.
       if (dims.empty()) dims.assign(integers.begin(), integers.end());
       QC_ASSIGN(DimExpr dim, dimExpr(text));

@@ -61,9 +61,10 @@ def check(name, mode, work, targets):
     """Differences found in one model."""
     model = MODELS / name / "model.onnx"
     shapes = [f"--shape={k}={v}" for k, v in SHAPES.get(name, {}).items()]
-    inputs = [(p["name"], *re.match(r"(\w+)\[([\d,]*)\]", p["type"]).groups()) for p in json.loads(checked("inspect", model, *shapes, "--json"))["inputs"]]
+    inputs = [(p["name"], *re.match(r"(\w+)\[(.*)\]", p["type"]).groups()) for p in json.loads(checked("inspect", model, *shapes, "--json"))["inputs"]]
+    sizes = {n: [int(d) if d.isdigit() else 1 for d in dims.split(",") if d] for n, _, dims in inputs}  # a dim that stays free is a batch
     rng = np.random.default_rng(1)
-    samples = [{n: noise(kind, [int(d) for d in dims.split(",") if d], rng) for n, kind, dims in inputs} for _ in range(4 + SAMPLES)]
+    samples = [{n: noise(kind, sizes[n], rng) for n, kind, _ in inputs} for _ in range(4 + SAMPLES)]
     np.savez(work / "calib.npz", **{n: np.stack([s[n] for s in samples[:4]]) for n, _, _ in inputs})
     int8 = work / "int8.qir"
     checked("quantize", model, *shapes, *(["--mode", mode] if mode else ["-d", f"npz:{work / 'calib.npz'}"]), "-o", int8)
