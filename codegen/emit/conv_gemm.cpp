@@ -74,6 +74,7 @@ class ConvGemm {
   int64_t panelPlace() const { return stripBytes_ + (tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0); }
 
   Reg mul(Reg a, int64_t c) { return c == 1 ? a : e_.b.CreateMul(a, e_.i64(c)); }
+  Reg mul(Reg a, const Number& n) { return n.isFree ? e_.b.CreateMul(a, e_.number(n)) : mul(a, n.value); }
   Reg quotient(Reg& value, int64_t divisor) {  // value becomes the remainder
     if (divisor == 1) {
       Reg q = value;
@@ -85,7 +86,7 @@ class ConvGemm {
     return q;
   }
   Reg quotient(Reg& value, Reg divisor) {
-    if (const auto* known = llvm::dyn_cast<llvm::ConstantInt>(divisor)) return quotient(value, known->getSExtValue());
+    if (const auto known = e_.known(divisor)) return quotient(value, *known);
     Reg q = e_.b.CreateUDiv(value, divisor);
     value = e_.b.CreateSub(value, e_.b.CreateMul(q, divisor));
     return q;
@@ -117,7 +118,7 @@ class ConvGemm {
     u.group = quotient(rest, e_.b.CreateMul(e_.number(cut.blocks), stripsOfPlanes));
     Reg block = quotient(rest, stripsOfPlanes);
     u.plane = cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane
-    u.firstRow = cut.stripRows.isFree ? e_.b.CreateMul(rest, stripRows) : mul(rest, plan_.stripRows);
+    u.firstRow = mul(rest, cut.stripRows);
     Reg rows = cut.strips.is(1) ? allRows : e_.minOf(stripRows, e_.b.CreateSub(allRows, u.firstRow));
     u.pixels = mul(rows, g_.outW);
     std::tie(u.beginZ, u.endZ) = leavesOutPadding_ ? planesInside(e_, g_, u.plane) : std::pair(e_.i64(0), e_.i64(g_.kernelD));
@@ -130,9 +131,9 @@ class ConvGemm {
       if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
       u.input = e_.at(e_.operand(0), offset);
     }
-    Reg each = e_.number(cut.panelsPerBlock);
-    Reg first = cut.panelsPerBlock.isFree ? e_.b.CreateMul(block, each) : mul(block, plan_.panelsPerBlock);
-    Reg last = cut.blocks.is(1) ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, each));
+    Reg first = mul(block, cut.panelsPerBlock);
+    Reg last =
+        cut.blocks.is(1) ? e_.i64(plan_.panels) : e_.minOf(e_.i64(plan_.panels), e_.b.CreateAdd(first, e_.number(cut.panelsPerBlock)));
     e_.loop(first, last, 1, [&](Reg panel) { emitPanel(u, panel); }, true);
   }
 

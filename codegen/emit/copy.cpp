@@ -101,15 +101,10 @@ class BoxEmitter {
     }
   }
 
-  static std::optional<int64_t> known(Reg count) {
-    const auto* constant = llvm::dyn_cast<llvm::ConstantInt>(count);
-    return constant ? std::optional(constant->getSExtValue()) : std::nullopt;
-  }
-
   void run(Reg from, Reg to, Reg count) {
     if (fill_)
       e_.store(fill_, to);
-    else if (const auto bytes = known(count))
+    else if (const auto bytes = KernelEmitter::known(count))
       e_.copyBytes(to, from, *bytes);
     else
       e_.copyBytes(to, from, count);
@@ -125,12 +120,12 @@ class BoxEmitter {
   // Lanes of one stream that are shuffled at once: bytes and words by 16, wider elements by whole vectors.
   int streamLanes(Reg count) {
     int lanes = plan_.elementBytes <= 2 ? 16 : static_cast<int>(e_.target().vectorBytes() / plan_.elementBytes);
-    while (known(count) && lanes > 4 && lanes > *known(count)) lanes /= 2;
+    while (KernelEmitter::known(count) && lanes > 4 && lanes > *KernelEmitter::known(count)) lanes /= 2;
     return lanes;
   }
 
   void scalars(Reg from, Reg to, Reg first, Reg count) {
-    const auto begin = known(first), end = known(count);
+    const auto begin = KernelEmitter::known(first), end = KernelEmitter::known(count);
     if (begin && end && *begin >= *end) return;
     e_.loop(
         first, count, 1,
@@ -145,10 +140,10 @@ class BoxEmitter {
   // Whole vectors of `lanes` steps of the main dim while `ahead` more steps are there; then single steps.
   void streams(Reg from, Reg to, Reg count, int64_t ahead, const std::function<void(Reg from, Reg to, int lanes)>& body) {
     const int lanes = streamLanes(count);
-    const auto n = known(count);
+    const auto n = KernelEmitter::known(count);
     Reg whole = n ? e_.i64(std::max<int64_t>(*n - ahead, 0) / lanes * lanes)
                   : e_.b.CreateAnd(e_.maxOf(e_.b.CreateSub(count, e_.i64(ahead)), e_.i64(0)), e_.i64(-lanes));
-    if (!n || *known(whole))
+    if (!n || *KernelEmitter::known(whole))
       e_.loop(
           e_.i64(0), whole, lanes, [&](Reg i) { body(stepped(from, plan_.main.from, i), stepped(to, plan_.main.to, i), lanes); },
           n.has_value());
@@ -203,7 +198,7 @@ class BoxEmitter {
   void tiles(Reg from, Reg to, Reg rows) {
     const int64_t side = plan_.tile;
     const auto places = [&](Reg size, const std::function<void(Reg)>& body) {
-      const auto n = known(size);
+      const auto n = KernelEmitter::known(size);
       e_.loop(e_.i64(0), size, side, [&](Reg i) { body(!n || *n % side ? e_.minOf(i, e_.b.CreateSub(size, e_.i64(side))) : i); });
     };
     places(rows, [&](Reg r) {

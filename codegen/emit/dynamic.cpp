@@ -67,8 +67,6 @@ std::optional<RowSpace> plan(const Node& node, const Target& target) {
   return RowSpace{sets, length, 1, target.vectorBytes() / 4};
 }
 
-bool onlyNumbers(const RowSpace&, const Node&) { return true; }
-
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& sets) {
   const DynamicRange range = dynamicRangeOf(node.attrs());
   return emitRows(e, sets, [&](Rows& rows) {
@@ -82,12 +80,8 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RowSpace& set
 }  // namespace
 
 std::vector<KernelDef> dynamicParamsKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{.ops = {"dynamic_qparams"},
-                                          .rows = {{"dynamic_qparams"}},
-                                          .plan = plan,
-                                          .work = workOnRows,
-                                          .onlyNumbers = onlyNumbers,
-                                          .emit = emit});
+  return kernelsOf(KernelFamily<RowSpace>{
+      .ops = {"dynamic_qparams"}, .rows = {{"dynamic_qparams"}}, .plan = plan, .work = workOnRows, .onlyNumbers = always, .emit = emit});
 }
 
 }  // namespace qc

@@ -57,6 +57,11 @@ Reg KernelEmitter::param(int record, ParamField field) {
   return b.CreateAlignedLoad(isFloat ? b.getFloatTy() : static_cast<llvm::Type*>(b.getInt32Ty()), at(params_, offset), llvm::Align(4));
 }
 
+std::optional<int64_t> KernelEmitter::known(Reg number) {
+  const auto* constant = llvm::dyn_cast<llvm::ConstantInt>(number);
+  return constant ? std::optional(constant->getSExtValue()) : std::nullopt;
+}
+
 Reg KernelEmitter::number(const Number& n) {
   if (!n.isFree) return i64(n.value);
   QC_CHECK(n.slot >= 0, "a number of kernel '{}' has no place in the parameter block", def_.id);

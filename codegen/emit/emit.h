@@ -22,6 +22,7 @@
 #include <llvm/IR/Module.h>
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -72,6 +73,8 @@ class KernelEmitter {
   Reg operandParam(std::string_view name, ParamField field) { return param(node_.def().operandIndex(name), field); }
   Reg resultParam(int i, ParamField field) { return param(static_cast<int>(operands_.size()) + i, field); }
 
+  // The value of a register that is a constant; nothing: only the running code knows it.
+  static std::optional<int64_t> known(Reg number);
   // A number of the plan: a constant, or read from the parameter block, once for the whole function.
   Reg number(const Number& n);
 

@@ -24,8 +24,8 @@ Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg
   Reg raw = loadInteger(e, node, operand, place);
   Reg index = e.b.CreateSelect(e.b.CreateICmpSLT(raw, e.i64(0)), e.b.CreateAdd(raw, size), raw);
   Reg isBad = e.b.CreateICmpUGE(index, size);
-  const auto* known = llvm::dyn_cast<llvm::ConstantInt>(size);
-  e.refuse(isBad, known ? fmt::format("an index is outside a dim of {}", known->getSExtValue()) : "an index is outside its dim");
+  const auto known = e.known(size);
+  e.refuse(isBad, known ? fmt::format("an index is outside a dim of {}", *known) : "an index is outside its dim");
   return e.b.CreateSelect(isBad, e.i64(0), index);
 }
 

@@ -340,15 +340,13 @@ Work work(const MatmulPlan& p, const Node& node, const Target&) {
           {"staged_vector", ints * matrices * steps * static_cast<double>(p.panels.value * p.vectors)}};
 }
 
-bool onlyNumbers(const MatmulPlan&, const Node&) { return true; }
-
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const MatmulPlan& plan) { return Matmul(e, node, plan).emit(); }
 
 }  // namespace
 
 std::vector<KernelDef> matmulKernels() {
   return kernelsOf(KernelFamily<MatmulPlan>{
-      .ops = {"matmul", "q.matmul"}, .rows = {{"matmul"}}, .plan = plan, .work = work, .onlyNumbers = onlyNumbers, .emit = emit});
+      .ops = {"matmul", "q.matmul"}, .rows = {{"matmul"}}, .plan = plan, .work = work, .onlyNumbers = always, .emit = emit});
 }
 
 }  // namespace qc

@@ -277,8 +277,6 @@ std::optional<PlainPlan> plan(const Node& node, const Target&) {
   return PlainPlan{*lanes, iterationSpace(node, node.numOperands())};
 }
 
-bool onlyNumbers(const PlainPlan&, const Node&) { return true; }
-
 Work work(const PlainPlan& plan, const Node& node, const Target& target) {
   const Lanes& lanes = plan.lanes;
   const double vectors = vectorCount(node.result()->type().numElements(), target.vectorBytes() * 8 / lanes.bits);
@@ -301,7 +299,7 @@ std::vector<KernelDef> plainKernels() {
       .rows = {{"plain"}},
       .plan = plan,
       .work = work,
-      .onlyNumbers = onlyNumbers,
+      .onlyNumbers = always,
       .emit = emit});
 }
 

@@ -14,8 +14,6 @@ namespace {
 
 using Values = KernelEmitter::Values;
 
-bool always(const RowSpace&, const Node&) { return true; }
-
 bool isPlainByte(const TensorType& t) { return !t.isQuantized() && (t.dtype == DType::u8 || t.dtype == DType::s8); }
 
 // max or min: m = x > m ? x : m, from `start`; the lanes may meet in any order, which zeros of either sign tell apart.

@@ -42,7 +42,7 @@ inline void vectorLoop(KernelEmitter& e, int64_t count, int width, const std::fu
 
 // The same for a number of elements in a register; width is a power of two.
 inline void vectorLoop(KernelEmitter& e, Reg count, int width, const std::function<void(Reg index, LaneCount lanes)>& vector) {
-  if (const auto* known = llvm::dyn_cast<llvm::ConstantInt>(count)) return vectorLoop(e, known->getSExtValue(), width, vector);
+  if (const auto known = e.known(count)) return vectorLoop(e, *known, width, vector);
   Reg whole = e.b.CreateAnd(count, e.i64(-width));
   e.loop(e.i64(0), whole, width, [&](Reg i) { vector(i, width); });
   e.ifThen(e.b.CreateICmpSLT(whole, count), [&] { vector(whole, e.b.CreateSub(count, whole)); });

@@ -23,7 +23,6 @@ struct IterationSpace {
 
 // Of the first `operands` operands and the first result.
 IterationSpace iterationSpace(const Node& node, int operands);
-inline bool always(const IterationSpace&, const Node&) { return true; }  // KernelFamily::onlyNumbers
 
 // Calls body(offsets in elements per operand and result, count) for each unit.
 KernelShape emitUnits(KernelEmitter& e, const IterationSpace& space, const std::function<void(const std::vector<Reg>&, Reg count)>& body);

@@ -74,6 +74,12 @@ void placeNumbers(Plan& plan, KernelPlan& held) {
   held.shape = plan.shape();
 }
 
+// KernelFamily::onlyNumbers of families for which that holds of every node.
+template <class Plan>
+bool always(const Plan&, const Node&) {
+  return true;
+}
+
 template <class Plan>
 struct PlanOf : KernelPlan {
   explicit PlanOf(Plan given) : plan(std::move(given)) {}
