@@ -7,7 +7,7 @@
 #include "quantizer/modes.h"
 #include "quantizer/observers/convergence.h"
 #include "runtime/workflow/calibrate.h"
-#include "runtime/workflow/idle_rules.h"
+#include "runtime/insight/idle_rules.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"

@@ -10,7 +10,7 @@
 #include "ir/text.h"
 #include "ir/visible.h"
 #include "passes/pass.h"
-#include "runtime/workflow/op_states.h"
+#include "runtime/insight/op_states.h"
 #include "runtime/workflow/recipes.h"
 #include "tools/cmd.h"
 #include "tools/common.h"

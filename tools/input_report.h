@@ -3,7 +3,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "runtime/workflow/input_check.h"
+#include "runtime/insight/input_check.h"
 
 namespace qc::tools {
 

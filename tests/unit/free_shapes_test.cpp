@@ -10,7 +10,7 @@
 #include "passes/lower/bound_graph.h"
 #include "runtime/qcompile.h"
 #include "runtime/specialize.h"
-#include "runtime/workflow/input_check.h"
+#include "runtime/insight/input_check.h"
 
 namespace qc {
 namespace {

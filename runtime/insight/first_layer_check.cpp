@@ -1,4 +1,4 @@
-#include "runtime/workflow/first_layer_check.h"
+#include "runtime/insight/first_layer_check.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/workflow/op_states.h"
+#include "runtime/insight/op_states.h"
 
 #include <algorithm>
 #include <map>

@@ -1,4 +1,4 @@
-#include "runtime/workflow/input_check.h"
+#include "runtime/insight/input_check.h"
 
 #include <fmt/ranges.h>
 
@@ -11,7 +11,7 @@
 #include "ir/guarded.h"
 #include "ir/op_def.h"
 #include "quantizer/rules/spec_json.h"
-#include "runtime/workflow/first_layer_check.h"
+#include "runtime/insight/first_layer_check.h"
 
 namespace qc {
 namespace {

@@ -1,4 +1,4 @@
-#include "runtime/workflow/idle_rules.h"
+#include "runtime/insight/idle_rules.h"
 
 #include <fmt/ranges.h>
 

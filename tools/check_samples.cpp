@@ -1,0 +1,29 @@
+#include "tools/check_samples.h"
+
+namespace qc::tools {
+
+std::string CheckSamples::str(int64_t count) const {
+  switch (kind) {
+    case Kind::given: return fmt::format("{} samples of --check", count);
+    case Kind::leftOut:
+      return fmt::format("{} samples left out of calibration{}", count, usedAfterwards ? " (the file was then calibrated with all)" : "");
+    default: return fmt::format("{} of the calibration samples, which flatters: --check names others", count);
+  }
+}
+
+Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t limit, bool savedRanges, const Model& model,
+                                  Dataset& calibration) {
+  using Kind = CheckSamples::Kind;
+  Dataset rest = calibration;
+  if (limit > 0) calibration.keepFirst(limit);
+  if (!given.empty()) {
+    QC_ASSIGN(Dataset samples, DataOptions{given}.open(model));
+    return CheckSamples{Kind::given, std::move(samples)};
+  }
+  if (calibration.size() < 2 || savedRanges) return CheckSamples{calibration.size() > 0 ? Kind::calibration : Kind::none};
+  rest.forgetFirst(calibration.size());
+  if (rest.size() > 0 && rest.size() >= calibration.size() / 5) return CheckSamples{Kind::leftOut, std::move(rest)};
+  return CheckSamples{Kind::leftOut, calibration.leaveOut()};
+}
+
+}  // namespace qc::tools

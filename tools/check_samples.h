@@ -1,0 +1,32 @@
+// What the noise of layers, and the decisions of recovery, are measured on.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/signed_index.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+
+// Other samples than those of calibration, where there are enough.
+struct CheckSamples {
+  enum class Kind { none, calibration, leftOut, given };
+  Kind kind = Kind::none;
+  Dataset samples = {};
+
+  std::string_view name() const {  // as in JSON
+    constexpr std::string_view kNames[] = {"none", "calibration", "left_out", "check"};
+    return nth(kNames, kind);
+  }
+  bool usedAfterwards = false;  // left out for the measurement alone
+  std::string str(int64_t count) const;
+};
+
+// given: sources of --check, which come first.  Else what --calibration-limit (0 or less: none) leaves over, else a fifth of the samples,
+// which `calibration` then lacks; saved ranges have likely seen all of them.
+Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t limit, bool savedRanges, const Model& model,
+                                  Dataset& calibration);
+
+}  // namespace qc::tools

@@ -1,0 +1,52 @@
+// The options of `quantize`: what they mean together, and which of them would have no effect.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/common.h"
+
+namespace qc::tools {
+
+// What is done against the loss of accuracy, one option for each recipe, and shown of it.
+struct RecoveryFlags {
+  std::map<std::string_view, std::string> choices;  // by recipe: of flags, else of the rules, else the default
+  std::set<std::string_view> chosen;                // by a flag
+  int64_t samples = 128, compare = 16;
+  // A flag that the user gave: one that works on samples; one that moves channels; one that has an effect without samples.
+  std::string given, movesChannels, dynamic;
+
+  void addTo(CLI::App& verb);
+  void noteGiven(const CLI::App& verb);
+  Status follow(const QConfigMapping& rules);
+  QConfigMapping resolved(QConfigMapping rules) const;  // with what was chosen
+  bool any() const;
+  RecoverOptions options(int threads, StagedProgress& progress) const;
+};
+
+struct QuantizeFlags {
+  ModelOptions model;
+  DataOptions data;
+  std::vector<std::string> check, requireInt8;
+  RulesOptions rules;
+  std::string ranges, output, writeRules, mode = "static";
+  int64_t weightBits = 8, groupSize = -1;
+  bool perToken = false, perTensor = false;
+  int64_t limit = -1;
+  int threads = 1;
+  bool json = false, all = false, timePasses = false;
+  RecoveryFlags recovery;
+
+  void addTo(CLI::App& verb);
+};
+
+Result<QConfigMapping> rulesFor(const QuantizeFlags& o);
+
+// Options that would have no effect are refused: of a mode, then in the light of all others.
+Status checkMode(const QuantizeFlags& o);
+Status checkEffects(const QuantizeFlags& o, const CLI::App& verb);
+
+}  // namespace qc::tools
