@@ -1,9 +1,28 @@
 // What the emitters of ops that address elements by integer indices share.  Includes LLVM through emit.h.
 #pragma once
 
+#include <functional>
+#include <numeric>
+#include <span>
+#include <vector>
+
 #include "codegen/emit/emit.h"
 
 namespace qc {
+
+using Sizes = std::vector<int64_t>;
+
+inline int64_t product(std::span<const int64_t> sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+}
+inline Sizes sizesOf(const Node& node, int operand) { return node.operand(operand)->type().sizes(); }
+inline int64_t bytesOf(const Node& node, int operand) { return sizeOf(node.operand(operand)->type().dtype); }
+inline double elementsOf(const Value* v) { return static_cast<double>(v->type().numElements()); }
+
+inline Reg scaled(KernelEmitter& e, Reg i, int64_t factor) { return factor == 1 ? i : e.b.CreateMul(i, e.i64(factor)); }
+
+// Calls body(i) for i in [0, count), shared out in units that pay for their arithmetic.
+KernelShape emitBlocks(KernelEmitter& e, int64_t count, int64_t bytesOfOne, const std::function<void(Reg)>& body);
 
 // The number at `place` of an integer operand, as i64.
 Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place);
@@ -11,5 +30,33 @@ Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place);
 // The index at `place` of an operand of indices, counted from the start of a dim of `size`.  One outside of it is refused, and 0 taken
 // so that nothing outside is touched.  size > 0.
 Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg size);
+
+// gather_nd, scatter_nd: every tuple of indices addresses one run of x.
+struct Slices {
+  Sizes dims;                                // that the tuples address
+  int64_t count = 0, perBatch = 1, run = 0;  // tuples, tuples of one batch entry, elements of a run
+
+  explicit Slices(const Node& node);
+  bool isEmpty() const { return count == 0 || run == 0 || product(dims) == 0; }
+
+  // Which run of x tuple s addresses.
+  Reg runOf(KernelEmitter& e, const Node& node, Reg s) const;
+};
+
+// gather_elements, scatter_elements: dims of x and of the indices, where the indices reach: neighbours that count through on both sides are
+// one.
+struct Elements {
+  Sizes x, indices;
+  size_t axis = 0;
+
+  explicit Elements(const Node& node);
+  bool isEmpty() const { return product(indices) == 0 || product(x) == 0; }
+
+  // Calls visit(place among the indices, element of x) for the indices at place `row` of the dims in front of `from`; the row's first
+  // place among the indices and element of x are given.
+  void eachFrom(KernelEmitter& e, const Node& node, size_t from, Reg place, Reg element, const std::function<void(Reg, Reg)>& visit) const;
+  // How far along the axis the index at `place` leads, in elements of x.
+  Reg along(KernelEmitter& e, const Node& node, Reg place) const;
+};
 
 }  // namespace qc

@@ -1,0 +1,125 @@
+// Ops that write elements by integer indices: scatter_nd, scatter_elements.  The meaning is that of ir/ops/index.cpp; an index outside is
+// refused. Tests: tests/kernels/index_test.cpp.
+#include "codegen/emit/index.h"
+#include "codegen/plan/kernel_family.h"
+
+namespace qc {
+namespace {
+
+// y = y op u for one element, in the arithmetic that ir/ops/index.cpp has for the type; without an op, u.
+class Update {
+ public:
+  Update(KernelEmitter& e, const Node& node)
+      : e_(e), dtype_(node.operand(0)->type().dtype), reduction_(node.string("reduction")), bytes_(sizeOf(dtype_)) {}
+
+  static bool supports(const Node& node) {
+    const DType dtype = node.operand(0)->type().dtype;
+    return node.string("reduction") == "none" || dtype == DType::f32 || dtype == DType::f64 ||
+           (isInteger(dtype) && dtype != DType::s4 && dtype != DType::u4);
+  }
+
+  void apply(Reg to, Reg from) {
+    llvm::Type* type = dtype_ == DType::f32   ? e_.f32()
+                       : dtype_ == DType::f64 ? e_.b.getDoubleTy()
+                                              : static_cast<llvm::Type*>(e_.b.getIntNTy(static_cast<unsigned>(8 * bytes_)));
+    Reg u = e_.load(type, from);
+    e_.store(reduction_ == "none" ? u : combined(e_.load(type, to), u), to);
+  }
+
+ private:
+  Reg combined(Reg y, Reg u) {
+    llvm::IRBuilder<>& b = e_.b;
+    const bool isReal = y->getType()->isFloatingPointTy();
+    if (reduction_ == "add") return isReal ? b.CreateFAdd(y, u) : b.CreateAdd(y, u);
+    if (reduction_ == "mul") return isReal ? b.CreateFMul(y, u) : b.CreateMul(y, u);
+    Reg low = reduction_ == "max" ? y : u, high = reduction_ == "max" ? u : y;
+    Reg taken = isReal ? b.CreateFCmpOLT(low, high) : isSigned(dtype_) ? b.CreateICmpSLT(low, high) : b.CreateICmpULT(low, high);
+    return b.CreateSelect(taken, u, y);
+  }
+
+  KernelEmitter& e_;
+  DType dtype_;
+  std::string reduction_;
+  int64_t bytes_;
+};
+
+std::optional<Slices> planScatterNd(const Node& node, const Target&) {
+  const Slices slices(node);
+  if (slices.isEmpty() || !Update::supports(node)) return std::nullopt;
+  return slices;
+}
+
+Work workOfScatterNd(const Slices& s, const Node& node, const Target&) {
+  return {{"call", 1},
+          {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))},
+          {"index", elementsOf(node.operand(1))},
+          {"update", static_cast<double>(s.count * s.run)}};
+}
+
+Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slices& slices) {
+  const int64_t bytes = bytesOf(node, 0), run = slices.run * bytes;
+  Update update(e, node);
+  e.loop(e.begin(), e.end(), 1, [&](Reg) {
+    e.copyBytes(e.result(), e.operand(0), product(slices.dims) * run);
+    e.loop(
+        e.i64(0), e.i64(slices.count), 1,
+        [&](Reg s) {
+          Reg to = e.at(e.result(), scaled(e, slices.runOf(e, node, s), run)), from = e.at(e.operand(2), scaled(e, s, run));
+          if (node.string("reduction") == "none") return e.copyBytes(to, from, run);
+          e.loop(
+              e.i64(0), e.i64(slices.run), 1, [&](Reg i) { update.apply(e.at(to, scaled(e, i, bytes)), e.at(from, scaled(e, i, bytes))); },
+              true);
+        },
+        true);
+  });
+  return KernelShape{1, 0};
+}
+
+std::optional<Elements> planScatterElements(const Node& node, const Target&) {
+  const Elements all(node);
+  if (all.isEmpty() || !Update::supports(node)) return std::nullopt;
+  return all;
+}
+
+Work workOfScatterElements(const Elements&, const Node& node, const Target&) {
+  return {
+      {"call", 1}, {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))}, {"update", elementsOf(node.operand(1))}};
+}
+
+// Updates stay within the part of x that one place of the dim in front of the axis has.
+Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node, const Elements& all) {
+  const int64_t bytes = bytesOf(node, 0);
+  const size_t from = all.axis ? 1 : 0;
+  const int64_t parts = from ? all.x[0] : 1, reached = from ? all.indices[0] : 1, part = product(std::span(all.x).subspan(from));
+  Update update(e, node);
+  e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
+    Reg start = scaled(e, unit, part);
+    Reg to = e.at(e.result(), scaled(e, start, bytes));
+    e.copyBytes(to, e.at(e.operand(0), scaled(e, start, bytes)), part * bytes);
+    e.ifThen(e.b.CreateICmpSLT(unit, e.i64(reached)), [&] {
+      Reg place = scaled(e, unit, product(std::span(all.indices).subspan(from)));
+      all.eachFrom(e, node, from, place, start, [&](Reg at, Reg element) {
+        Reg target = e.b.CreateAdd(element, all.along(e, node, at));
+        update.apply(e.at(e.result(), scaled(e, target, bytes)), e.at(e.operand(2), scaled(e, at, bytes)));
+      });
+    });
+  });
+  return KernelShape{parts, 0};
+}
+
+}  // namespace
+
+std::vector<KernelDef> scatterNdKernels() {
+  return kernelsOf(KernelFamily<Slices>{
+      .ops = {"scatter_nd"}, .rows = {{"scatter_nd"}}, .plan = planScatterNd, .work = workOfScatterNd, .emit = emitScatterNd});
+}
+
+std::vector<KernelDef> scatterElementsKernels() {
+  return kernelsOf(KernelFamily<Elements>{.ops = {"scatter_elements"},
+                                          .rows = {{"scatter_elements"}},
+                                          .plan = planScatterElements,
+                                          .work = workOfScatterElements,
+                                          .emit = emitScatterElements});
+}
+
+}  // namespace qc
