@@ -14,10 +14,10 @@ namespace {
 
 using AddCommand = void (*)(CLI::App&, int&);
 constexpr AddCommand kCommands[] = {
-    qc::tools::addInspectCommand,    qc::tools::addCalibrateCommand, qc::tools::addMergeCommand, qc::tools::addQuantizeCommand,
-    qc::tools::addRunCommand,        qc::tools::addEvalCommand,      qc::tools::addBenchCommand, qc::tools::addCompileCommand,
-    qc::tools::addProfileCommand,    qc::tools::addReduceCommand,    qc::tools::addOptCommand,   qc::tools::addDoctorCommand,
-    qc::tools::addCompletionCommand, qc::tools::addManCommand,
+    qc::tools::addInspectCommand,    qc::tools::addCalibrateCommand, qc::tools::addMergeCommand,       qc::tools::addQuantizeCommand,
+    qc::tools::addRunCommand,        qc::tools::addEvalCommand,      qc::tools::addBenchCommand,       qc::tools::addCompileCommand,
+    qc::tools::addProfileCommand,    qc::tools::addReduceCommand,    qc::tools::addOptCommand,         qc::tools::addDoctorCommand,
+    qc::tools::addCompletionCommand, qc::tools::addManCommand,       qc::tools::addSensitivityCommand,
 };
 
 int run(int argc, char** argv) {

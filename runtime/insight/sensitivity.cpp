@@ -1,0 +1,224 @@
+#include "runtime/insight/sensitivity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "ir/arithmetic.h"
+#include "ir/files.h"
+#include "ir/guarded.h"
+#include "quantizer/observers/observer.h"
+#include "quantizer/signal_error.h"
+
+namespace qc {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kLeast = 1e-3;  // of all noise: below it figures say nothing
+
+double noiseOf(double decibels) { return std::pow(10.0, -decibels / 10); }
+
+// By the names of layers, as a file that is written again after each of them.
+class State {
+ public:
+  static Result<State> open(const std::string& path, std::string key) {
+    State state;
+    state.path_ = path;
+    state.key_ = std::move(key);
+    std::error_code error;
+    if (path.empty() || !std::filesystem::exists(path, error)) return state;
+    QC_ASSIGN(const std::string text, readFile(path, int64_t{1} << 28));
+    releaseInput(path);  // it is written again
+    const json found = json::parse(text, nullptr, false);
+    const auto bad = [&](std::string_view what) {
+      return fail(ErrorCode::kInvalidData, "'{}' {}", path, what).help("delete it, or name another file");
+    };
+    if (!found.is_object() || found.value("format", json()) != "qcompile sensitivity 1") return bad("is no state of a sensitivity run");
+    if (found.value("of", json()) != state.key_) return bad("is the state of another model, other samples or other rules");
+    const json units = found.value("layers", json());
+    if (!units.is_object()) return bad("holds no layers");
+    for (const auto& [name, values] : units.items()) {
+      if (!values.is_array() || values.size() != 4) return bad("holds a layer without its four figures");
+      for (const json& v : values)
+        if (!v.is_null() && !v.is_number()) return bad("holds a figure that is no number");
+      state.units_[name] = values;
+    }
+    return state;
+  }
+
+  bool take(SensitivityRow& row) const {
+    const auto it = units_.find(row.unit.name);
+    if (it == units_.end()) return false;
+    std::optional<double>* to[] = {&row.aloneQuantized, &row.aloneFloat, &row.goalQuantized, &row.goalFloat};
+    for (size_t i = 0; i < std::size(to); ++i)
+      if (it->second[i].is_number()) *to[i] = it->second[i].get<double>();
+    return row.aloneQuantized.has_value() && row.aloneFloat.has_value();
+  }
+
+  Status put(const SensitivityRow& row) {
+    if (path_.empty()) return {};
+    json values = json::array();
+    for (const std::optional<double>& v : {row.aloneQuantized, row.aloneFloat, row.goalQuantized, row.goalFloat})
+      values.push_back(v ? json(*v) : json());
+    units_[row.unit.name] = std::move(values);
+    json layers = json::object();
+    for (const auto& [name, figures] : units_) layers[name] = figures;
+    const json all = {{"format", "qcompile sensitivity 1"}, {"of", key_}, {"layers", layers}};
+    return writeFileAtomically(path_, all.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  }
+
+ private:
+  std::string path_, key_;
+  std::map<std::string, json> units_;
+};
+
+// What the figures depend on.
+std::string keyOf(const Trials& trials, const Judge& judge, const SensitivityOptions& options) {
+  const json key = {fingerprint(*trials.model().observed),
+                    trials.calibration().fingerprint(trials.calibration().size()),
+                    judge.samples().fingerprint(judge.samples().size()),
+                    judge.size(),
+                    trials.model().rules->toJson(),
+                    options.modules,
+                    options.goal ? options.goal->name : ""};
+  return key.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// What rounding the weights of each int8 layer adds to its result, against the signal, were its inputs alike: by the layer's name.
+Result<std::map<std::string, double>> weightNoise(const Graph& observed) {
+  std::map<std::string, double> noise;
+  for (const Node* layer : int8Layers(observed)) {
+    const Tensor& w = *layer->operand("w")->constant();
+    const auto* spec = std::get_if<ObservedSpec>(&layer->annotation()->inputs[1]);
+    if (!spec || w.dtype() != DType::f32 || w.numElements() == 0) continue;
+    QC_ASSIGN(const QuantParams params, observeConstant(w, *spec));
+    double signal = 0, steps = 0;
+    for (const float v : w.as<float>()) signal += static_cast<double>(v) * v;
+    for (const float s : params.scales) steps += static_cast<double>(s) * s;
+    const double each = static_cast<double>(w.numElements()) / static_cast<double>(params.scales.size());
+    if (signal > 0) noise[displayName(*layer)] = steps * each / 12 / signal;
+  }
+  return noise;
+}
+
+// Where the noise at the outputs came in: backwards through the units, of what reaches one a part is its own (from rounding its weights and
+// its result) and the rest was in its inputs, all held against the signals there in one run of the quantized model.
+Status estimate(Trials& trials, const Judge& judge, const Graph& quantized, double noise, std::vector<SensitivityRow>& rows) {
+  const Graph& observed = *trials.model().observed;
+  QC_ASSIGN(const Comparison seen, compareLayers(observed, quantized, judge.samples(), {.samples = judge.size()}));
+  QC_ASSIGN(const auto ofWeights, weightNoise(observed));
+  std::map<std::string, const LayerNoise*> byName;
+  for (const LayerNoise& layer : seen.layers) byName.emplace(layer.node, &layer);
+  const auto most = [&](const std::vector<std::string>& names, double LayerNoise::* which) {
+    double found = 0;
+    for (const std::string& name : names)
+      if (const auto it = byName.find(name); it != byName.end()) found = std::max(found, noiseOf(it->second->*which));
+    return found;
+  };
+  std::map<std::string, size_t> unitOf;
+  for (size_t i = 0; i < rows.size(); ++i)
+    for (const std::string& node : rows[i].unit.nodes) unitOf.emplace(node, i);
+  std::vector<std::set<size_t>> sources(rows.size());
+  std::vector<bool> read(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i)
+    for (const std::string& node : rows[i].unit.inputs)
+      if (const auto it = unitOf.find(node); it != unitOf.end() && it->second < i) {
+        sources[i].insert(it->second);
+        read[it->second] = true;
+      }
+  const auto ends = static_cast<double>(std::max<int64_t>(1, std::count(read.begin(), read.end(), false)));
+  std::vector<double> arrives(rows.size());
+  for (size_t i = rows.size(); i-- > 0;) {
+    const LayerUnit& unit = rows[i].unit;
+    if (!read[i]) arrives[i] += 1 / ends;
+    double own = most(unit.last, &LayerNoise::own);
+    for (const std::string& node : unit.nodes)
+      if (const auto it = ofWeights.find(node); it != ofWeights.end()) own += it->second;
+    const double before = most(unit.inputs, &LayerNoise::total);
+    const double part = sources[i].empty() ? 1 : own + before > 0 ? own / (own + before) : 0;
+    rows[i].estimated = decibels(1, noise * std::max(kLeast, arrives[i] * part));
+    double sum = 0;
+    for (const size_t source : sources[i]) sum += most(rows[source].unit.last, &LayerNoise::total);
+    for (const size_t source : sources[i])
+      arrives[source] += arrives[i] * (1 - part) *
+                         (sum > 0 ? most(rows[source].unit.last, &LayerNoise::total) / sum : 1 / static_cast<double>(sources[i].size()));
+  }
+  return {};
+}
+
+Result<Sensitivity> found(Trials& trials, const Judge& judge, const SensitivityOptions& options) {
+  const QConfigMapping& rules = *trials.model().rules;
+  QC_ASSIGN(std::vector<LayerUnit> units, layerUnits(trials.model()));
+  if (units.empty())
+    return fail(ErrorCode::kInvalidArgument, "nothing is quantized by these rules, so no layer can be to blame")
+        .help("look at the reasons in the report of quantize");
+  if (options.modules) units = byModule(units);
+  QC_ASSIGN(State state, State::open(options.state, keyOf(trials, judge, options)));
+  Sensitivity result;
+  result.samples = judge.size();
+  const auto measure = [&](const QConfigMapping& tried, std::optional<double>& goal) -> Result<Judgement> {
+    QC_ASSIGN(const QuantizedModel model, trials.quantized(tried));
+    if (!options.goal) return judge.of(model.model.graph());
+    Judgement judgement;
+    QC_ASSIGN(goal, options.goal->measure(model.model.graph(), judge, judgement));
+    return judgement;
+  };
+  for (LayerUnit& unit : units) result.rows.emplace_back().unit = std::move(unit);
+  QC_ASSIGN(const QuantizedModel whole, trials.quantized(rules));
+  QC_ASSIGN(const Judgement all, measure(rules, result.goalAll));
+  result.allQuantized = all.decibels();
+  QC_TRY(estimate(trials, judge, whole.model.graph(), all.noise(), result.rows));
+  if (options.goal) {
+    Judgement unused;
+    QC_ASSIGN(result.goalFloat, options.goal->measure(*trials.model().simplified, judge, unused));
+  }
+
+  std::vector<SensitivityRow*> order;
+  for (SensitivityRow& row : result.rows) order.push_back(&row);
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->estimated < b->estimated; });
+  if (options.top >= 0 && usize(options.top) < order.size()) order.resize(usize(options.top));
+  std::vector<QConfigMapping> ahead;
+  for (const SensitivityRow* row : order)
+    if (SensitivityRow known = *row; !state.take(known)) {
+      ahead.push_back(withNothingBut(rules, row->unit));
+      ahead.push_back(withFloat(rules, {&row->unit}));
+    }
+  QC_TRY(trials.expect(ahead));
+  double added = 0;
+  for (size_t i = 0; i < order.size(); ++i) {
+    SensitivityRow& row = *order[i];
+    if (state.take(row)) {
+      ++result.resumed;
+    } else {
+      QC_ASSIGN(const Judgement alone, measure(withNothingBut(rules, row.unit), row.goalQuantized));
+      QC_ASSIGN(const Judgement without, measure(withFloat(rules, {&row.unit}), row.goalFloat));
+      row.aloneQuantized = alone.decibels();
+      row.aloneFloat = without.decibels();
+      QC_TRY(state.put(row));
+    }
+    added += noiseOf(*row.aloneQuantized);
+    if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(order.size()));
+  }
+  result.measured = static_cast<int64_t>(order.size());
+  if (all.noise() > 0) result.added = added / noiseOf(result.allQuantized);
+  std::stable_sort(result.rows.begin(), result.rows.end(), [](const SensitivityRow& a, const SensitivityRow& b) {
+    return std::pair(!a.aloneQuantized, a.lossDecibels()) < std::pair(!b.aloneQuantized, b.lossDecibels());
+  });
+  return result;
+}
+
+}  // namespace
+
+Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options) {
+  return withoutExceptions([&]() -> Result<Sensitivity> {
+    const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(trials.model()));
+    if (!trials.model().rules) return fail(ErrorCode::kInvalidArgument, "the model was not prepared with rules");
+    return found(trials, judge, options);
+  });
+}
+
+}  // namespace qc

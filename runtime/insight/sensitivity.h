@@ -1,0 +1,57 @@
+// Which layers a quantized model loses its accuracy in: every layer, with what rounds together with it, alone quantized while the rest
+// stays float, and alone float while the rest is quantized.  Calibration runs once.  Every layer gets a first-order figure from one run of
+// the quantized model, by the noise that comes in there; the worst by that figure are measured.
+//
+//   QC_ASSIGN(Trials trials, Trials::open(prepared, samples));
+//   QC_ASSIGN(Judge judge, Judge::open(*prepared.observed, heldOut));
+//   QC_ASSIGN(Sensitivity found, sensitivity(trials, judge, {.top = 10}));
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/insight/judge.h"
+#include "runtime/insight/layer_units.h"
+#include "runtime/insight/trials.h"
+
+namespace qc {
+
+// What counts at the end, of the outputs of a model for labelled samples: more is better.
+struct Goal {
+  std::string name;
+  std::function<Result<double>(const Graph& quantized, const Judge& judge, Judgement& judgement)> measure;  // fills the judgement as well
+};
+
+struct SensitivityRow {
+  LayerUnit unit;
+  double estimated = 0;  // dB of the model with this layer alone quantized, first order
+  // dB of that, and of the model with this layer alone in float; none: not measured.
+  std::optional<double> aloneQuantized, aloneFloat;
+  std::optional<double> goalQuantized, goalFloat;
+  double lossDecibels() const { return aloneQuantized.value_or(estimated); }
+};
+
+struct Sensitivity {
+  std::vector<SensitivityRow> rows;  // most harmful first: the measured ones, then the others by their estimates
+  double allQuantized = 0;           // dB
+  std::optional<double> goalAll, goalFloat;
+  double added = 0;                   // noise of the measured layers, each alone, added up, against that of all quantized layers
+  int64_t samples = 0, measured = 0;  // samples that were measured on; rows that were measured
+  int64_t resumed = 0;                // of them found in the state file
+};
+
+struct SensitivityOptions {
+  int64_t top = -1;  // layers that are measured; -1: all
+  bool modules = false;
+  const Goal* goal = nullptr;
+  std::string state = {};  // file that keeps what was measured: a run that was killed goes on where it ended; empty: none
+  std::function<void(int64_t done, int64_t total)> progress = {};
+};
+
+// Errors: nothing is quantized; the state file is of another model, other samples or other rules.
+Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options = {});
+
+}  // namespace qc

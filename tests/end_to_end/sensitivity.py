@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Which layers lose the accuracy: the layer made hard to quantize is named, and a run that is killed goes on where it ended.
+
+    sensitivity.py QCOMPILE DATA_DIR
+
+Standard library only.
+"""
+import json
+import pathlib
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+from command_line import npy_header, run
+
+LAYERS, WIDTH, HARD = 24, 32, 9
+
+
+def network(rng):
+    """A chain of linear layers.  One has a channel 300 times the others, and the next takes it back."""
+    constants, body, x = [], [], "x"
+    for i in range(LAYERS):
+        rows = [300.0 if i == HARD and r == 3 else 1.0 for r in range(WIDTH)]
+        columns = [1 / 300.0 if i == HARD + 1 and c == 3 else 1.0 for c in range(WIDTH)]
+        values = ", ".join(f"{rng.gauss(0, (2 / WIDTH) ** 0.5) * r * c:.7g}" for r in rows for c in columns)
+        constants.append(f"const #w{i} : f32[{WIDTH},{WIDTH}] = [{values}]")
+        body += [f"  %w{i} = const #w{i} : f32[{WIDTH},{WIDTH}]", f'  %l{i} = linear %{x}, %w{i} : f32[64,{WIDTH}] loc("net/l{i}")',
+                 f'  %r{i} = relu %l{i} : f32[64,{WIDTH}] loc("net/r{i}")']
+        x = f"r{i}"
+    return "\n".join([*constants, f"graph @m(%x: f32[64,{WIDTH}]) -> (\"y\") {{", *body, f"  return %{x}", "}", ""])
+
+
+def write_samples(path, count, rng):
+    values = count * 64 * WIDTH
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy_header((count, 64, WIDTH)) + struct.pack(f"<{values}f", *(rng.gauss(0, 1) for _ in range(values))))
+
+
+def main():
+    rng = random.Random(3)
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        (work / "m.qir").write_text(network(rng))
+        write_samples(work / "s.npz", 20, rng)
+        args = ["sensitivity", work / "m.qir", "-d", f"npz:{work}/s.npz", "--equalize", "off"]
+        whole = json.loads(run(*args, "--json").stdout)
+        assert whole["measured"] == LAYERS and whole["measured_on"] == {"samples": 4, "kind": "left_out"}, whole
+        worst = whole["layers"][0]
+        assert worst["layer"] in (f"net/l{HARD}", f"net/l{HARD + 1}"), worst
+        # The channel is rounded where the next layer reads it: without that one, all is well.
+        best = max(whole["layers"], key=lambda row: row["alone_float_db"])
+        assert best["layer"] == f"net/l{HARD + 1}" and best["alone_float_db"] > whole["all_int8_db"] + 3, (best, whole["all_int8_db"])
+
+        # The first-order figures alone find it as well.
+        guess = json.loads(run(*args, "--top", "0", "--json").stdout)
+        assert guess["measured"] == 0 and guess["layers"][0]["alone_int8_db"] is None
+        assert f"net/l{HARD}" in [row["layer"] for row in guess["layers"][:3]], [row["layer"] for row in guess["layers"][:3]]
+
+        # Killed in the middle, it goes on to the same end.
+        state = work / "state.json"
+        command = [sys.argv[1], *map(str, args), "--resume", str(state)]
+        victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while victim.poll() is None and not (state.exists() and len(json.loads(state.read_text())["layers"]) >= 2):
+            time.sleep(0.002)
+        victim.kill()
+        victim.wait()
+        again = json.loads(run(*args, "--resume", state, "--json").stdout)
+        assert again["resumed"] >= 2, again["resumed"]
+        assert again["layers"] == whole["layers"], "another result behind a resumed run"
+
+        modules = json.loads(run(*args, "--by", "module", "--json").stdout)
+        assert [row["layer"] for row in modules["layers"]] == ["net"], modules["layers"]
+        text = run(*args, "--top", "3").stdout
+        assert worst["layer"] in text and "all int8:" in text, text
+        other = run(*args, "--observer", "minmax", "--resume", state, code=1)
+        assert "state of another model" in other.stderr, other.stderr
+    print("passed")
+
+
+main()

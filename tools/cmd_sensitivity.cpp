@@ -1,0 +1,85 @@
+// sensitivity: which layers the quantized model loses its accuracy in.
+#include <nlohmann/json.hpp>
+
+#include "ir/files.h"
+#include "runtime/insight/sensitivity.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+#include "tools/trial_flags.h"
+
+namespace qc::tools {
+namespace {
+
+struct SensitivityFlags {
+  TrialFlags trial;
+  int64_t top = -1;
+  std::string state, by = "layer";
+  bool json = false, all = false;
+};
+
+nlohmann::json rowJson(const SensitivityRow& row) {
+  const auto figure = [](const std::optional<double>& v) { return v ? nlohmann::json(*v) : nlohmann::json(); };
+  return {{"layer", row.unit.name},
+          {"op", row.unit.op},
+          {"nodes", row.unit.nodes},
+          {"estimated_db", row.estimated},
+          {"alone_int8_db", figure(row.aloneQuantized)},
+          {"alone_float_db", figure(row.aloneFloat)}};
+}
+
+std::string decibelText(const std::optional<double>& v) { return v ? fmt::format("{:.1f}", *v) : ""; }
+
+Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
+  if (!o.state.empty()) QC_TRY(checkOutput(o.state));
+  QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
+  StagedProgress progress;
+  QC_ASSIGN(Trials trials, setup.trials(o.trial, progress));
+  QC_ASSIGN(const Judge judge, setup.judge(o.trial, std::max<int64_t>(1, o.trial.recovery.compare)));
+  SensitivityOptions options{.top = o.top, .modules = o.by == "module", .state = o.state};
+  options.progress = [&](int64_t done, int64_t total) { progress.update("layers", done, total); };
+  QC_ASSIGN(const Sensitivity found, sensitivity(trials, judge, options));
+  if (o.json) {
+    nlohmann::json rows = nlohmann::json::array();
+    for (const SensitivityRow& row : found.rows) rows.push_back(rowJson(row));
+    printJson({{"all_int8_db", found.allQuantized},
+               {"layers", rows},
+               {"measured", found.measured},
+               {"resumed", found.resumed},
+               {"added_noise", found.added},
+               {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}}});
+    return {};
+  }
+  constexpr size_t kShown = 15;
+  const size_t shown = o.all ? found.rows.size() : std::min(kShown, found.rows.size());
+  Table table({"op", "alone int8, dB", "all but it int8, dB", "estimated", "layer"});
+  for (size_t i = 0; i < shown; ++i) {
+    const SensitivityRow& row = found.rows[i];
+    table.add(
+        {row.unit.op, decibelText(row.aloneQuantized), decibelText(row.aloneFloat), fmt::format("{:.1f}", row.estimated), row.unit.name});
+  }
+  fmt::print("{}", table.str());
+  if (shown < found.rows.size()) fmt::print("and {} more (--all)\n", found.rows.size() - shown);
+  fmt::print("\nall int8: {:.1f} dB at the outputs, on {}\n", found.allQuantized, setup.check.str(found.samples));
+  if (found.measured > 0)
+    fmt::print("the noise of {} measured layers, each alone and with its input rounded, adds up to {:.0f}% of that{}\n", found.measured,
+               found.added * 100, found.resumed > 0 ? fmt::format("; {} of them from {}", found.resumed, o.state) : "");
+  return {};
+}
+
+}  // namespace
+
+void addSensitivityCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<SensitivityFlags>();
+  CLI::App* verb = app.add_subcommand("sensitivity", "which layers lose the accuracy of the quantized model");
+  verb->footer("qcompile sensitivity m.onnx -d 'images:calib?size=224&resize=256' --top 10");
+  o->trial.addTo(*verb);
+  verb->add_option("--top", o->top, "measure so many layers, the worst by their estimates; default all")->check(CLI::Range(0, 1 << 30));
+  verb->add_option("--by", o->by, "a line for each layer, or for each module that encloses layers")
+      ->check(CLI::IsMember({"layer", "module"}));
+  verb->add_option("--resume", o->state, "keeps what was measured; a run that was ended goes on from it")->type_name("FILE");
+  verb->add_flag("--all", o->all, "print every layer");
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, verb, &exitCode] { exitCode = report(runSensitivity(*o, *verb)); });
+}
+
+}  // namespace qc::tools
