@@ -263,7 +263,7 @@ Reg fillValue(KernelEmitter& e, const Node& node) {
   if (type.isQuantized()) {
     Reg value = e.floats(static_cast<float>(node.real("value")), 4);
     Reg q = e.roundClamp(e.b.CreateFDiv(value, e.splat(e.resultParam(0, ParamField::scale), 4)), e.resultBounds());
-    return e.b.CreateTrunc(e.b.CreateExtractElement(q, uint64_t{0}), e.b.getInt8Ty());
+    return e.b.CreateExtractElement(narrowed(e, q, type.dtype), uint64_t{0});
   }
   std::array<unsigned char, 8> bytes{};
   storeElement(type.dtype, bytes.data(), 0, node.real("value"));
@@ -302,7 +302,7 @@ struct Boxes {
 
 std::optional<Boxes> plan(const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
-  if (node.is("pad") && y.isQuantized() && !isPerTensorByte(y)) return std::nullopt;
+  if (node.is("pad") && y.isQuantized() && !isPerTensorInteger(y)) return std::nullopt;
   const std::vector<BoxCopy> boxes = boxesOfNode(node, sizesOf);
   const std::vector<BoxCopy> elsewhere = fitsElsewhere(node) ? boxesOfNode(node, sizesElsewhere) : boxes;
   Boxes planned;

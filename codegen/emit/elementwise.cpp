@@ -8,6 +8,11 @@ namespace {
 
 // ---- map --------------------------------------------------------------------------------------
 
+Reg inBytes(KernelEmitter& e, Reg elements, DType t) {
+  const int64_t bytes = sizeOf(t);
+  return bytes == 1 ? elements : e.b.CreateShl(elements, bytes == 2 ? 1 : 2);
+}
+
 // Reads one operand as float lanes; everything that does not change inside the loops is prepared by the constructor.
 class Source {
  public:
@@ -20,14 +25,15 @@ class Source {
   Reg address(Reg elementOffset) const { return e_.at(e_.operand(operand_), scaled(elementOffset)); }
   Reg load(Reg address, Reg index, LaneCount lanes, int width) const {
     Reg p = dense_ ? e_.at(address, scaled(index)) : address;
-    llvm::Type* element = type_.isQuantized() ? e_.i8(dense_ ? width : 1) : e_.f32(dense_ ? width : 1);
+    const int loaded = dense_ ? width : 1;
+    llvm::Type* element = type_.isQuantized() ? integersOf(e_, type_.dtype, loaded) : e_.f32(loaded);
     Reg v = dense_ ? loadUpTo(e_, element, p, lanes) : e_.load(element, p);
     if (type_.isQuantized()) v = e_.dequantize(v, isSigned(type_.dtype), scale_, zeroPoint_);
     return dense_ ? v : e_.splat(e_.b.CreateExtractElement(v, uint64_t{0}), width);
   }
 
  private:
-  Reg scaled(Reg elements) const { return type_.isQuantized() ? elements : e_.b.CreateShl(elements, 2); }
+  Reg scaled(Reg elements) const { return inBytes(e_, elements, type_.dtype); }
   KernelEmitter& e_;
   TensorType type_;
   int operand_;
@@ -38,7 +44,8 @@ class Source {
 using Finish = std::function<Reg(Reg)>;  // float lanes -> what is stored
 
 KernelShape emitLoops(KernelEmitter& e, const Node& node, const IterationSpace& space,
-                      const std::function<Reg(std::span<Reg const>)>& compute, bool narrow) {
+                      const std::function<Reg(std::span<Reg const>)>& compute) {
+  const DType result = node.result()->type().dtype;
   std::vector<Source> sources;
   for (int i = 0; i + 1 < static_cast<int>(space.strides.size()); ++i)
     sources.emplace_back(e, node.operand(i)->type(), i, nth(space.strides, i).back().value != 0);
@@ -46,12 +53,12 @@ KernelShape emitLoops(KernelEmitter& e, const Node& node, const IterationSpace& 
   return emitUnits(e, space, [&](const std::vector<Reg>& offsets, Reg count) {
     std::vector<Reg> addresses;
     for (size_t i = 0; i < sources.size(); ++i) addresses.push_back(sources[i].address(offsets[i]));
-    Reg out = e.at(e.result(), narrow ? offsets.back() : e.b.CreateShl(offsets.back(), 2));
+    Reg out = e.at(e.result(), inBytes(e, offsets.back(), result));
     vectorLoop(e, count, width, [&](Reg index, LaneCount lanes) {
       std::vector<Reg> args;
       for (size_t i = 0; i < sources.size(); ++i) args.push_back(sources[i].load(addresses[i], index, lanes, width));
       Reg y = compute(args);
-      Reg p = e.at(out, narrow ? index : e.b.CreateShl(index, 2));
+      Reg p = e.at(out, inBytes(e, index, result));
       storeUpTo(e, y, p, lanes);
     });
   });
@@ -71,7 +78,7 @@ Trips tripsOf(const IterationSpace& space, int64_t lanes) {
 }
 
 std::optional<IterationSpace> planMap(const Node& node, const Target&) {
-  const auto taken = [](const TensorType& type) { return isPerTensorByte(type) || isPlainFloat(type); };
+  const auto taken = [](const TensorType& type) { return isPerTensorInteger(type) || isPlainFloat(type); };
   for (const Value* v : node.operands())
     if (!taken(v->type())) return std::nullopt;
   if (isEmpty(node) || !taken(node.result()->type())) return std::nullopt;
@@ -103,18 +110,15 @@ Result<KernelShape> emitMap(KernelEmitter& e, const Node& node, const IterationS
     bounds = e.resultBounds();
     inverse = e.splat(e.resultParam(0, ParamField::inverseScale), e.lanes());
   }
-  return emitLoops(
-      e, node, space,
-      [&](std::span<Reg const> args) {
-        Reg y = e.expression(expr, args);
-        if (!quantizes) return y;
-        return e.b.CreateTrunc(e.roundClamp(e.b.CreateFMul(y, inverse), bounds), e.i8(e.lanes()));
-      },
-      quantizes);
+  return emitLoops(e, node, space, [&](std::span<Reg const> args) {
+    Reg y = e.expression(expr, args);
+    if (!quantizes) return y;
+    return narrowed(e, e.roundClamp(e.b.CreateFMul(y, inverse), bounds), node.result()->type().dtype);
+  });
 }
 
 std::optional<IterationSpace> planQuantize(const Node& node, const Target&) {
-  if (isEmpty(node) || !isPerTensorByte(node.result()->type()) || !isPlainFloat(node.operand(0)->type())) return std::nullopt;
+  if (isEmpty(node) || !isPerTensorInteger(node.result()->type()) || !isPlainFloat(node.operand(0)->type())) return std::nullopt;
   return iterationSpace(node, 1);
 }
 
@@ -126,10 +130,9 @@ Work workOfQuantize(const IterationSpace& space, const Node&, const Target& targ
 Result<KernelShape> emitQuantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Reg scale = e.splat(e.resultParam(0, ParamField::scale), e.lanes());
-  return emitLoops(
-      e, node, space,
-      [&](std::span<Reg const> args) { return e.b.CreateTrunc(e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), e.i8(e.lanes())); },
-      true);
+  return emitLoops(e, node, space, [&](std::span<Reg const> args) {
+    return narrowed(e, e.roundClamp(e.b.CreateFDiv(args[0], scale), bounds), node.result()->type().dtype);
+  });
 }
 
 std::optional<IterationSpace> planFakeQuantize(const Node& node, const Target&) {
@@ -146,16 +149,16 @@ Result<KernelShape> emitFakeQuantize(KernelEmitter& e, const Node& node, const I
     Reg q = e.roundClamp(e.b.CreateFDiv(args[0], divisor), bounds);
     return e.dequantize(q, true, scale, bounds.zeroPoint);
   };
-  return emitLoops(e, node, space, rounded, false);
+  return emitLoops(e, node, space, rounded);
 }
 
 std::optional<IterationSpace> planDequantize(const Node& node, const Target&) {
-  if (isEmpty(node) || !isPerTensorByte(node.operand(0)->type())) return std::nullopt;
+  if (isEmpty(node) || !isPerTensorInteger(node.operand(0)->type())) return std::nullopt;
   return iterationSpace(node, 1);
 }
 
 Result<KernelShape> emitDequantize(KernelEmitter& e, const Node& node, const IterationSpace& space) {
-  return emitLoops(e, node, space, [](std::span<Reg const> args) { return args[0]; }, false);
+  return emitLoops(e, node, space, [](std::span<Reg const> args) { return args[0]; });
 }
 
 // ---- lut --------------------------------------------------------------------------------------

@@ -139,11 +139,12 @@ Combiner maximum(const TensorType& type) {
       return e.max(loadUpTo(e, e.f32(width), address, count), acc);
     };
   } else {
-    const bool hasSign = isSigned(type.dtype);
-    c.start = [hasSign](KernelEmitter& e, int lanes) { return e.ints(hasSign ? -128 : 0, e.i8(lanes)); };
-    c.add = [hasSign](KernelEmitter& e, Reg acc, Reg address, int width, int count) {
-      return e.b.CreateBinaryIntrinsic(hasSign ? llvm::Intrinsic::smax : llvm::Intrinsic::umax, loadUpTo(e, e.i8(width), address, count),
-                                       acc);
+    const DType t = type.dtype;
+    const int64_t least = isSigned(t) ? -(int64_t{1} << (8 * sizeOf(t) - 1)) : 0;
+    c.start = [t, least](KernelEmitter& e, int lanes) { return e.ints(least, integersOf(e, t, lanes)); };
+    c.add = [t](KernelEmitter& e, Reg acc, Reg address, int width, int count) {
+      return e.b.CreateBinaryIntrinsic(isSigned(t) ? llvm::Intrinsic::smax : llvm::Intrinsic::umax,
+                                       loadUpTo(e, integersOf(e, t, width), address, count), acc);
     };
   }
   c.finish = [](KernelEmitter& e, Reg acc, Reg, Reg, Reg address, int, int count) { storeUpTo(e, acc, address, count); };
@@ -173,9 +174,9 @@ std::optional<PoolShape> planPool(const Node& node, const Target&) {
       const int64_t origin = o * p.stride[d] - p.pad[d], steps = origin >= 0 ? 0 : (-origin + p.dilation[d] - 1) / p.dilation[d];
       if (steps >= p.kernel[d] || origin + steps * p.dilation[d] >= p.in[d]) return std::nullopt;
     }
-  const bool types = node.is("q.avg_pool")
-                         ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
-                         : isPlainFloat(x) || (node.is("max_pool") && (isPerTensorByte(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
+  const bool types = node.is("q.avg_pool") ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
+                                           : isPlainFloat(x) || (node.is("max_pool") &&
+                                                                 (isPerTensorInteger(x) || x.dtype == DType::u8 || x.dtype == DType::s8));
   if (!types) return std::nullopt;
   return p;
 }

@@ -203,13 +203,12 @@ std::optional<RowSpace> reductionSpace(const Node& node, const Target& target) {
   return RowSpace::around(node.operand(0)->type().shape, one ? std::vector{node.integer("axis")} : node.integers("axes"), target);
 }
 
-// Elements as float lanes, which hold every 8-bit integer.
+// Elements as float lanes, which hold every integer of 16 bits.
 std::function<Reg(Reg, LaneCount)> reader(KernelEmitter& e, const Rows& rows, const TensorType& type) {
-  const bool isByte = sizeOf(type.dtype) == 1;
-  Reg x = rows.at(e.operand(0), isByte ? 1 : 4);
-  const bool hasSign = isSigned(type.dtype);
-  return [&e, &rows, x, isByte, hasSign](Reg i, LaneCount lanes) {
-    return isByte ? e.toFloat(rows.loadBytes(x, i, lanes, hasSign)) : rows.load(x, i, lanes);
+  const DType t = type.dtype;
+  Reg x = rows.at(e.operand(0), sizeOf(t));
+  return [&e, &rows, x, t](Reg i, LaneCount lanes) {
+    return isInteger(t) ? e.toFloat(rows.loadIntegers(x, i, lanes, t)) : rows.load(x, i, lanes);
   };
 }
 
@@ -258,7 +257,7 @@ std::optional<RowSpace> planReduction(const Node& node, const Target& target) {
   if (x.numElements() == 0 || x.numElements() > INT32_MAX / 2) return std::nullopt;
   const bool selects = !node.is("reduce_sum") && !node.is("reduce_mean") && !node.is("q.reduce_mean");
   const bool types = node.is("q.reduce_mean") ? isPerTensorByte(x) && isPerTensorByte(node.result()->type())
-                                              : isPlainFloat(x) || (selects && (isPerTensorByte(x) || isPlainByte(x)));
+                                              : isPlainFloat(x) || (selects && (isPerTensorInteger(x) || isPlainByte(x)));
   if (!types) return std::nullopt;
   return reductionSpace(node, target);
 }
@@ -274,7 +273,6 @@ Result<KernelShape> emitSum(KernelEmitter& e, const Node& node, const RowSpace& 
 
 // requantize(sum - n * zx, (sx / sy) / n, zy), rounded in float32 in that order.
 Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const RowSpace& space) {
-  const bool hasSign = isSigned(node.operand(0)->type().dtype);
   const KernelEmitter::Bounds bounds = e.resultBounds();
   Reg length = e.number(space.length);
   Reg zero = e.b.CreateMul(e.operandParam(0, ParamField::zeroPoint), e.b.CreateTrunc(length, e.b.getInt32Ty()));
@@ -283,7 +281,7 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const 
   return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 1);
     const Values sum = rows.fold({e.ints(0, e.i32(rows.width()))}, [&](Reg i, LaneCount lanes, Values& carried) {
-      carried[0] = e.b.CreateAdd(carried[0], rows.loadBytes(x, i, lanes, hasSign));
+      carried[0] = e.b.CreateAdd(carried[0], rows.loadIntegers(x, i, lanes, node.operand(0)->type().dtype));
     });
     Reg total = rows.combined(sum[0], [&](Reg a, Reg b) { return e.b.CreateAdd(a, b); });
     Reg centred = e.b.CreateSub(total, e.splat(zero, rows.width()));
@@ -294,14 +292,13 @@ Result<KernelShape> emitQuantizedMean(KernelEmitter& e, const Node& node, const 
 
 Result<KernelShape> emitExtreme(KernelEmitter& e, const Node& node, const RowSpace& space) {
   const TensorType& type = node.operand(0)->type();
-  const bool largest = node.is("reduce_max"), isByte = sizeOf(type.dtype) == 1;
+  const bool largest = node.is("reduce_max"), whole = isInteger(type.dtype);
   return emitRows(e, space, [&](Rows& rows) {
     const auto element = reader(e, rows, type);
     Reg start = e.floats(largest ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity(), rows.width());
-    if (isByte) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
+    if (whole) start = e.toFloat(e.splat(e.operandParam(0, largest ? ParamField::qmin : ParamField::qmax), rows.width()));
     Reg m = extreme(e, rows, largest, start, element);
-    storeReduced(
-        rows, isByte ? e.b.CreateTrunc(e.b.CreateFPToSI(m, e.i32(rows.width())), e.i8(rows.width())) : firstOfZeros(e, rows, m, element));
+    storeReduced(rows, whole ? narrowed(e, e.b.CreateFPToSI(m, e.i32(rows.width())), type.dtype) : firstOfZeros(e, rows, m, element));
   });
 }
 

@@ -12,6 +12,8 @@
 
 namespace qc {
 
+// Integers of at most 16 bits, which float lanes hold.
+inline bool isPerTensorInteger(const TensorType& t) { return t.isQuantized() && !t.quant->perChannel() && sizeOf(t.dtype) <= 2; }
 inline bool isPerTensorByte(const TensorType& t) { return t.isQuantized() && !t.quant->perChannel() && sizeOf(t.dtype) == 1; }
 inline bool isPlainFloat(const TensorType& t) { return t.dtype == DType::f32 && !t.isQuantized(); }
 
@@ -48,10 +50,16 @@ inline void vectorLoop(KernelEmitter& e, Reg count, int width, const std::functi
   e.ifThen(e.b.CreateICmpSLT(whole, count), [&] { vector(whole, e.b.CreateSub(count, whole)); });
 }
 
-// The integers of an 8-bit vector as 32-bit lanes.
-inline Reg widened(KernelEmitter& e, Reg bytes, bool hasSign) {
-  llvm::Type* wide = e.i32(KernelEmitter::lanesOf(bytes));
-  return hasSign ? e.b.CreateSExt(bytes, wide) : e.b.CreateZExt(bytes, wide);
+// The integers of an 8- or 16-bit vector as 32-bit lanes.
+inline Reg widened(KernelEmitter& e, Reg integers, bool hasSign) {
+  llvm::Type* wide = e.i32(KernelEmitter::lanesOf(integers));
+  return hasSign ? e.b.CreateSExt(integers, wide) : e.b.CreateZExt(integers, wide);
 }
+
+// Vectors of integers of a type, and 32-bit lanes cut to it.
+inline llvm::Type* integersOf(KernelEmitter& e, DType t, int width) {
+  return KernelEmitter::vectorOf(e.b.getIntNTy(static_cast<unsigned>(8 * sizeOf(t))), width);
+}
+inline Reg narrowed(KernelEmitter& e, Reg ints, DType t) { return e.b.CreateTrunc(ints, integersOf(e, t, KernelEmitter::lanesOf(ints))); }
 
 }  // namespace qc

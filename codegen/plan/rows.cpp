@@ -41,8 +41,8 @@ Reg Rows::reducedAt(Reg tensor, int64_t elementBytes) const {
 
 Reg Rows::load(Reg row, Reg i, LaneCount lanes) const { return loadUpTo(e_, e_.f32(width_), e_.at(row, byteOffset(i, 4)), lanes); }
 
-Reg Rows::loadBytes(Reg row, Reg i, LaneCount lanes, bool hasSign) const {
-  return widened(e_, loadUpTo(e_, e_.i8(width_), e_.at(row, byteOffset(i, 1)), lanes), hasSign);
+Reg Rows::loadIntegers(Reg row, Reg i, LaneCount lanes, DType t) const {
+  return widened(e_, loadUpTo(e_, integersOf(e_, t, width_), e_.at(row, byteOffset(i, sizeOf(t))), lanes), isSigned(t));
 }
 
 void Rows::store(Reg v, Reg row, Reg i, LaneCount lanes) const { storeUpTo(e_, v, e_.at(row, byteOffset(i, 4)), lanes); }

@@ -52,9 +52,10 @@ class Rows {
   Reg at(Reg tensor, int64_t elementBytes) const;
   Reg reducedAt(Reg tensor, int64_t elementBytes) const;
 
-  // Element i of every row in the vector, or elements [i, i + lanes) of the row; float or 8-bit (widened to i32 lanes).
+  // Element i of every row in the vector, or elements [i, i + lanes) of the row; float, or integers of at most 16 bits (widened to i32
+  // lanes).
   Reg load(Reg row, Reg i, LaneCount lanes) const;
-  Reg loadBytes(Reg row, Reg i, LaneCount lanes, bool hasSign) const;
+  Reg loadIntegers(Reg row, Reg i, LaneCount lanes, DType t) const;
   void store(Reg v, Reg row, Reg i, LaneCount lanes) const;
 
   // All vectors in order; lanes is how many of the vector's are in use.  The body replaces what is carried.

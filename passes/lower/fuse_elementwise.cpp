@@ -22,7 +22,7 @@ constexpr size_t kMaxInstructions = 160;  // of one fused expression; beyond thi
 constexpr size_t kMaxOperands = 8;
 constexpr int kMaxDepth = 24;  // of the ops that one map is made of
 
-bool isSmallQuantized(const Value* v) { return v->type().isQuantized() && !v->type().quant->perChannel() && sizeOf(v->type().dtype) == 1; }
+bool isSmallQuantized(const Value* v) { return v->type().isQuantized() && !v->type().quant->perChannel() && sizeOf(v->type().dtype) <= 2; }
 
 // ---- into conv and linear ---------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ std::optional<MapParts> partsOf(const Node& root, int maxDepth, ExprCounter& cou
 // `root` is the last elementwise op or the quantize behind it.  A chain that is too long for one map is taken in pieces.
 Result<bool> buildMap(Node* root, ExprCounter& counter, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
-  if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) != 1)) return false;
+  if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) > 2)) return false;
   if (quantizes && !hasReciprocal(*root->attrs().quant("to"))) return false;
   if (!quantizes && !computesFloats(*root)) return false;
   std::optional<MapParts> parts;

@@ -228,7 +228,7 @@ Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
   Node* quantize = m.root();
   Value* x = quantizedSource(quantize->operand(0));
   const QuantPtr& to = quantize->attrs().quant("to");
-  if (!x || x->type().quant->perChannel() || to->perChannel() || sizeOf(x->type().dtype) != 1 || sizeOf(to->storage) != 1) return false;
+  if (!x || x->type().quant->perChannel() || to->perChannel() || sizeOf(x->type().dtype) > 2 || sizeOf(to->storage) > 2) return false;
   if (!(*x->type().quant == *to) && !hasReciprocal(*to)) return false;
   Builder b = rw.before(quantize);
   QC_ASSIGN(Value * y, requantized(b, x, to));

@@ -5,7 +5,7 @@
 namespace qc::testing {
 namespace {
 
-constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!s = q<s8, scale=0.05, zp=-3>\n";
+constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!s = q<s8, scale=0.05, zp=-3>\n!w = q<u16, scale=0.0003, zp=30001>\n";
 constexpr const char* kElements[] = {"u8", "f16", "f32", "s64"};
 
 void check(const std::string& op, const std::string& from, const std::string& attrs, const std::string& to) {
@@ -64,7 +64,7 @@ TEST(Copy, ConcatAndSplit) {
 }
 
 TEST(Copy, Pads) {
-  for (const char* t : {"f32", "!a", "!s", "s64", "bool"})
+  for (const char* t : {"f32", "!a", "!s", "!w", "s64", "bool"})
     for (const char* mode : {"constant", "reflect", "edge", "wrap"}) {
       check("pad", fmt::format("{}[2,5,6,3]", t), fmt::format("pads=[0,2,1,0,0,1,3,0], value=1, mode=\"{}\"", mode),
             fmt::format("{}[2,8,10,3]", t));

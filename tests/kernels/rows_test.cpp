@@ -8,7 +8,9 @@
 namespace qc::testing {
 namespace {
 
-constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!s = q<s8, scale=0.05, zp=-3>\n";
+constexpr const char* kTypes =
+    "!a = q<u8, scale=0.037, zp=113>\n!s = q<s8, scale=0.05, zp=-3>\n"
+    "!w = q<u16, scale=0.0003, zp=30001>\n!v = q<s16, scale=0.0002, zp=-70>\n";
 constexpr int kLengths[] = {1, 3, 8, 15, 16, 17, 50, 129};
 
 std::string unary(const char* op, const std::string& from, const std::string& attrs, const std::string& to) {
@@ -88,16 +90,18 @@ TEST(Reductions, AlongAndAcross) {
   checkRows(unary("reduce_sum", "f32[4,5,3]", "axes=[0,2]", "f32[1,5,1]"), true);
 }
 
-TEST(Reductions, EightBit) {
-  for (const int n : kLengths)
+TEST(Reductions, Integers) {
+  for (const int n : kLengths) {
     for (const char* type : {"!a", "!s"}) {
       checkRows(unary("q.reduce_mean", fmt::format("{}[3,{}]", type, n), "axes=[1], to=!s", "!s[3,1]"));
       checkRows(unary("q.reduce_mean", fmt::format("{}[2,{},21]", type, n), "axes=[1], to=!a", "!a[2,1,21]"));
+    }
+    for (const char* type : {"!a", "!s", "!w", "!v"})
       for (const char* op : {"reduce_max", "reduce_min"}) {
         checkRows(unary(op, fmt::format("{}[3,{}]", type, n), "axes=[1]", fmt::format("{}[3,1]", type)));
         checkRows(unary(op, fmt::format("{}[2,{},21]", type, n), "axes=[1]", fmt::format("{}[2,1,21]", type)));
       }
-    }
+  }
   checkRows(unary("reduce_max", "u8[3,70]", "axes=[1]", "u8[3,1]"));
 }
 

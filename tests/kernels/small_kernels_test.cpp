@@ -5,7 +5,9 @@
 namespace qc::testing {
 namespace {
 
-constexpr const char* kTypes = "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n";
+constexpr const char* kTypes =
+    "!a = q<u8, scale=0.037, zp=113>\n!b = q<u8, scale=0.021, zp=7>\n!s = q<s8, scale=0.05, zp=-3>\n"
+    "!w = q<u16, scale=0.0003, zp=30001>\n!v = q<s16, scale=0.0002, zp=-70>\n";
 
 TEST(Map, QuantizedAndFloatOperands) {
   for (const int n : {1, 3, 15, 16, 17, 63, 64, 65, 100, 4096, 5000}) {
@@ -14,6 +16,8 @@ TEST(Map, QuantizedAndFloatOperands) {
     checkRows(fmt::format(
         "{}graph @g(%a: f32[{}], %b: !s[{}]) {{\n%y = map %a, %b {{expr=\"a0 * sigmoid(a1) - 0.5\"}} : f32[{}]\nreturn %y\n}}\n", kTypes, n,
         n, n));
+    checkRows(fmt::format("{}graph @g(%a: !w[{}], %b: !b[{}]) {{\n%y = map %a, %b {{expr=\"a0 * a1 - 0.5\"}} : !v[{}]\nreturn %y\n}}\n",
+                          kTypes, n, n, n));
   }
 }
 
@@ -31,7 +35,7 @@ TEST(Map, Broadcasts) {
 
 TEST(QuantizeDequantize, Tails) {
   for (const int n : {1, 7, 16, 33, 64, 130, 4097}) {
-    for (const char* t : {"a", "s"}) {
+    for (const char* t : {"a", "s", "w", "v"}) {
       checkRows(fmt::format("{}graph @g(%x: f32[{}]) {{\n%y = quantize %x {{to=!{}}} : !{}[{}]\nreturn %y\n}}\n", kTypes, n, t, t, n));
       checkRows(fmt::format("{}graph @g(%x: !{}[{}]) {{\n%y = dequantize %x : f32[{}]\nreturn %y\n}}\n", kTypes, t, n, n));
     }
@@ -80,7 +84,7 @@ TEST(Pools, WindowsAndChannels) {
   for (const Window& w : windows)
     for (const int c : {1, 3, 16, 24, 64, 70}) {
       const std::string x = fmt::format("[2,{},{}]", w.in, c), y = fmt::format("[2,{},{}]", w.out, c);
-      for (const char* t : {"f32", "!a", "!s"})
+      for (const char* t : {"f32", "!a", "!s", "!w", "!v"})
         checkRows(fmt::format("{}graph @g(%x: {}{}) {{\n%y = max_pool %x {{{}, layout=\"channels_last\"}} : {}{}\nreturn %y\n}}\n", kTypes,
                               t, x, w.attrs, t, y));
       for (const int include : {0, 1}) {
