@@ -24,8 +24,10 @@ class GraphParser {
         QC_TRY(alias());
       else if (in_.peek().is("const"))
         QC_TRY(constant());
+      else if (in_.takeIf("property"))
+        QC_TRY(property());
       else
-        return in_.unexpected("'graph', 'const #name' or an alias '!name = q<...>'");
+        return in_.unexpected("'graph', 'const #name', 'property \"key\"' or an alias '!name = q<...>'");
     }
     in_.take();
     QC_TRY(header());
@@ -62,6 +64,17 @@ class GraphParser {
     QC_TRY(in_.expect("=", "before the payload of a constant"));
     QC_ASSIGN(Tensor payload, readPayload(in_, type));
     constants_.emplace(name, std::move(payload));
+    return {};
+  }
+
+  // What a file says of its model beside the program.
+  Status property() {
+    ModelInfo info = graph_.info();
+    QC_ASSIGN(std::string key, in_.string("the key of a property in quotes"));
+    QC_TRY(in_.expect("=", "before the value of a property"));
+    QC_ASSIGN(std::string value, in_.string("the value of a property in quotes"));
+    info.properties.emplace_back(std::move(key), std::move(value));
+    graph_.setInfo(std::move(info));
     return {};
   }
 

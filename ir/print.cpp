@@ -26,6 +26,7 @@ class Printer {
   std::string graph(const Graph& g) {
     collectAliases(g);
     std::string text;
+    for (const auto& [key, value] : g.info().properties) text += fmt::format("property {} = {}\n", quoted(key), quoted(value));
     for (size_t i = 0; i < aliasTexts_.size(); ++i) text += fmt::format("!q{} = {}\n", i, aliasTexts_[i]);
     constants(g, text);
     header(g, text);

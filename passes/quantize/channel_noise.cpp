@@ -222,6 +222,12 @@ std::vector<double> bestFactors(const std::vector<Node*>& readers, const Channel
   return best;
 }
 
+std::vector<float> reciprocals(const std::vector<double>& s) {
+  std::vector<float> r;
+  for (const double each : s) r.push_back(static_cast<float>(1 / each));
+  return r;
+}
+
 void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
   const WeightLayout layout(*reader);
   const Tensor& w = *floatConstant(reader->operand("w"));

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "passes/correspondence.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -18,12 +19,13 @@ constexpr double kWorthwhile = 0.8;  // of the noise without
 bool commutes(const Node& n) { return n.is("relu") || n.is("leaky_relu") || n.is("identity"); }
 bool keepsChannels(const Node& n) { return (n.is("max_pool") || n.is("avg_pool")) && n.string("layout") != "channels_last"; }
 
-// The layers that read a value, through pools; false when something else does, too.
-bool collectReaders(const Value* value, std::vector<Node*>& readers) {
+// The layers that read a value, through pools, and the values on the way to them; false when something else does, too.
+bool collectReaders(const Value* value, std::vector<Node*>& readers, std::vector<const Value*>* between = nullptr) {
   if (value->isOutput()) return false;
   for (Node* user : value->users()) {
     if (keepsChannels(*user)) {
-      if (!collectReaders(user->result(), readers)) return false;
+      if (between) between->push_back(user->result());
+      if (!collectReaders(user->result(), readers, between)) return false;
     } else if (readsChannels(*user) && user->operand(0) == value && user->operand("bias") != value && user->operand("residual") != value) {
       readers.push_back(user);
     } else {
@@ -40,6 +42,19 @@ Node* producerOf(const Value* value) {
   if (!node || !readsChannels(*node) || node->operand("residual") || node->expr("post")) return nullptr;
   if (node->operand("bias") && !floatConstant(node->operand("bias"))) return nullptr;
   return node;
+}
+
+// What has the channels of the producer, from its result on.
+std::vector<Move::Pair> movedValues(const Node& producer, const Value* last) {
+  std::vector<Node*> readers;
+  std::vector<const Value*> moved;
+  for (const Value* v = last; v != producer.result(); v = v->producer()->operand(0)) moved.push_back(v);
+  moved.push_back(producer.result());
+  std::reverse(moved.begin(), moved.end());
+  collectReaders(last, readers, &moved);
+  std::vector<Move::Pair> pairs;
+  for (const Value* v : moved) pairs.push_back({v->name(), v->name()});
+  return pairs;
 }
 
 int64_t outputChannels(const Node& layer) { return floatConstant(layer.operand("w"))->sizes()[0]; }
@@ -81,6 +96,7 @@ Status equalizeLayers(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");
   const auto* known = cx.get<ChannelsByValue>();
   int layers = 0;
+  Moves moves("equalize_layers");
   for (Node* node : graph.nodes()) {
     if (equalizableAxis(*node) < 0) continue;
     Node* producer = producerOf(node->result());
@@ -95,10 +111,12 @@ Status equalizeLayers(Graph& graph, PassContext& cx) {
     if (static_cast<int64_t>(x.max.size()) != outputChannels(*producer)) continue;
     const std::vector<double> s = bestFactors(readers, x, kWorthwhile);
     if (s.empty()) continue;
+    moves.add(movedValues(*producer, node->result()), equalizableAxis(*node), reciprocals(s));
     divideOutputs(graph, producer, s);
     for (Node* reader : readers) scaleInputs(graph, reader, s);
     ++layers;
   }
+  moves.addTo(graph);
   cx.countHits({{"pairs", layers}});
   graph.eraseDeadNodes();
   return {};

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "passes/correspondence.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -42,7 +43,7 @@ Readers readersOf(const Value& value, bool dynamic) {
 }
 
 // Divides the value itself, for the linear layers alone.
-Status divide(Graph& graph, Value* value, const Readers& readers, const std::vector<double>& s) {
+Status divide(Graph& graph, Value* value, const Readers& readers, const std::vector<double>& s, Moves& moves) {
   Tensor ones(DType::f32, {static_cast<int64_t>(s.size())});
   std::fill(ones.mutableAs<float>().begin(), ones.mutableAs<float>().end(), 1.0f);
   const std::string& name = value->name();
@@ -50,6 +51,7 @@ Status divide(Graph& graph, Value* value, const Readers& readers, const std::vec
   b.before(value->producer() ? value->producer()->next() : graph.front());
   if (value->producer()) b.at(value->producer()->location());
   QC_ASSIGN(Value * divided, b.create("mul", {value, b.constant(name + "_factor", scaledLast(ones, s, true))}, {}, name + "_smoothed"));
+  moves.add({{divided->name(), name}}, value->type().rank() - 1, reciprocals(s));
   for (Node* linear : readers.linears) {
     linear->setOperand(0, divided);
     scaleInputs(graph, linear, s);
@@ -57,8 +59,10 @@ Status divide(Graph& graph, Value* value, const Readers& readers, const std::vec
   return {};
 }
 
-Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<double>& s) {
+Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<double>& s, Moves& moves) {
   const auto channels = static_cast<int64_t>(s.size());
+  const std::string& name = norm->result()->name();
+  moves.add({{name, name}}, norm->result()->type().rank() - 1, reciprocals(s));
   Builder b(graph);
   b.before(norm);
   const Tensor* scale = floatConstant(norm->operand("scale"));
@@ -75,7 +79,8 @@ Status fold(Graph& graph, Node* norm, const Readers& readers, const std::vector<
   after.before(norm->next());
   after.at(norm->location());
   Value* factor = after.constant(norm->result()->name() + "_factor", scaledLast(ones, s, false));
-  QC_ASSIGN(Value * restored, after.create("mul", {norm->result(), factor}, {}, norm->result()->name() + "_restored"));
+  QC_ASSIGN(Value * restored, after.create("mul", {norm->result(), factor}, {}, name + "_restored"));
+  moves.add({{restored->name(), name}});
   for (Node* other : readers.others)
     for (int i = 0; i < other->numOperands(); ++i)
       if (other->operand(i) == norm->result()) other->setOperand(i, restored);
@@ -114,7 +119,9 @@ bool isLookup(const Value& value) {
   return std::all_of(parts.begin(), parts.end(), [](const Value* v) { return v->hasOneUse() && !v->isOutput() && isLookup(*v); });
 }
 
-void divideTables(Graph& graph, Node* lookup, const std::vector<double>& s) {
+void divideTables(Graph& graph, Node* lookup, const std::vector<double>& s, Moves& moves) {
+  const Value& result = *lookup->result();
+  moves.add({{result.name(), result.name()}}, result.type().rank() - 1, reciprocals(s));
   if (lookup->is("gather")) {
     Builder b(graph);
     b.before(lookup);
@@ -124,7 +131,8 @@ void divideTables(Graph& graph, Node* lookup, const std::vector<double>& s) {
   size_t from = 0;
   for (Value* part : lookup->operands()) {
     const auto width = usize(part->type().shape.back().size());
-    divideTables(graph, part->producer(), {s.begin() + static_cast<ptrdiff_t>(from), s.begin() + static_cast<ptrdiff_t>(from + width)});
+    divideTables(graph, part->producer(), {s.begin() + static_cast<ptrdiff_t>(from), s.begin() + static_cast<ptrdiff_t>(from + width)},
+                 moves);
     from += width;
   }
 }
@@ -144,10 +152,10 @@ Way wayOf(const Value& value, const Readers& readers) {
   return isDivisible(*producer, readers) ? Way::activation : Way::none;
 }
 
-Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const std::vector<double>& s) {
-  if (way == Way::norm) return fold(graph, value->producer(), readers, s);
-  if (way != Way::tables) return divide(graph, value, readers, s);
-  divideTables(graph, value->producer(), s);
+Status smooth(Graph& graph, Value* value, const Readers& readers, Way way, const std::vector<double>& s, Moves& moves) {
+  if (way == Way::norm) return fold(graph, value->producer(), readers, s, moves);
+  if (way != Way::tables) return divide(graph, value, readers, s, moves);
+  divideTables(graph, value->producer(), s, moves);
   for (Node* linear : readers.linears) scaleInputs(graph, linear, s);
   return {};
 }
@@ -181,6 +189,7 @@ Status smoothQuant(Graph& graph, PassContext& cx) {
   const bool dynamic = cx.options.integer("dynamic") != 0;
   const auto* known = cx.get<ChannelsByValue>();
   int layers = 0;
+  Moves moves("smooth_quant");
   for (Value* value : valuesOf(graph)) {
     const Readers readers = readersOf(*value, dynamic);
     const Way way = wayOf(*value, readers);
@@ -197,9 +206,10 @@ Status smoothQuant(Graph& graph, PassContext& cx) {
     if (static_cast<int64_t>(x.max.size()) != channels) continue;
     const std::vector<double> s = bestFactors(readers.linears, x, dynamic || way == Way::activation ? kClearlyWorthwhile : kWorthwhile);
     if (s.empty()) continue;
-    QC_TRY(smooth(graph, value, readers, way, s));
+    QC_TRY(smooth(graph, value, readers, way, s, moves));
     ++layers;
   }
+  moves.addTo(graph);
   cx.countHits({{"layers", layers}});
   graph.eraseDeadNodes();
   return {};

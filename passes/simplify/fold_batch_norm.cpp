@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "ir/rewriter.h"
+#include "passes/correspondence.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
 
@@ -46,7 +47,7 @@ Tensor scaleWeight(const Tensor& w, const Affine& a, int axis, int64_t groups) {
   return out;
 }
 
-Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
+Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves) {
   Node* bn = m.root();
   Node* conv = m.node("conv");
   const auto stats = constantStatistics(*bn);
@@ -69,6 +70,7 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw) {
   Value* w = b.constant(conv->operand("w")->name(), scaleWeight(*weight, *stats, transposed ? 1 : 0, groups));
   Value* biasValue = b.constant(conv->operand("w")->name() + "_bias", std::move(newBias));
   QC_ASSIGN(Value * folded, b.create(conv->op(), {conv->operand(0), w, biasValue}, conv->attrs()));
+  moves.add({{bn->result()->name(), conv->result()->name()}});
   rw.replace(bn, {folded});
   return true;
 }
@@ -96,12 +98,15 @@ Result<bool> toMultiplyAdd(const Match& m, Rewriter& rw) {
 
 Status foldBatchNorm(Graph& graph, PassContext& cx) {
   const auto producer = [] { return oneOf({"conv", "conv_transpose", "linear"}).as("conv").oneUse(); };
-  QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", op("batch_norm", {producer()}), foldIntoProducer}}));
+  Moves moves("fold_batch_norm");
+  const auto fold = [&](const Match& m, Rewriter& rw) { return foldIntoProducer(m, rw, moves); };
+  QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", op("batch_norm", {producer()}), fold}}));
   cx.countHits(hits);
   QC_ASSIGN(hits, rewritePatterns(graph, {{"to-multiply-add", op("batch_norm"), toMultiplyAdd}}));
   cx.countHits(hits);
   for (const Node* n = graph.front(); n; n = n->next())
     if (n->is("batch_norm")) cx.remark(n, "BatchNorm stays: its statistics are not constants");
+  moves.addTo(graph);
   graph.eraseDeadNodes();
   return {};
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ir/guarded.h"
+#include "passes/correspondence.h"
 #include "passes/pass_manager.h"
 #include "runtime/workflow/recover.h"
 
@@ -42,6 +43,7 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
     return fail(ErrorCode::kInvalidArgument, "'{}' is quantized already", model.name()).help("start from the float model");
   Graph graph = model.graph().clone();
   QC_TRY(refuseNaN(graph));
+  if (!options.simplified) forgetMoves(graph);
   PassContext cx;
   if (rules) cx.provide(*rules);
   QC_TRY(RecoverOptions().under(rules).checkChoices());
