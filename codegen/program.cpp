@@ -216,6 +216,7 @@ Result<Program> buildProgram(Graph graph, const Target& target, const CompileOpt
       return fail(ErrorCode::kInvalidArgument, "the shape [{}] is not known", toString(v->type().shape))
           .on(v->name())
           .help("bind it with LoadOptions::shapes");
+  QC_TRY(checkNoSizesDecided(graph));
   return ProgramBuilder(std::move(graph), target).build(options);
 }
 

@@ -436,6 +436,36 @@ std::vector<DimTerm> dimTerms(const DimExpr& e) {
   return list;
 }
 
+namespace {
+
+DimExpr substituted(const DimFactor& f, const std::map<std::string, int64_t>& sizes) {
+  if (f.kind == DimFactor::Kind::symbol) {
+    const auto it = sizes.find(f.name);
+    return it == sizes.end() ? DimExpr::symbol(f.name) : DimExpr(it->second);
+  }
+  const DimExpr a = qc::substituted(f.args[0], sizes), b = qc::substituted(f.args[1], sizes);
+  if (f.kind == DimFactor::Kind::floorDiv) return floorDiv(a, b);
+  DimExpr all = f.kind == DimFactor::Kind::min ? min(a, b) : max(a, b);
+  for (size_t i = 2; i < f.args.size(); ++i) {
+    const DimExpr next = qc::substituted(f.args[i], sizes);
+    all = f.kind == DimFactor::Kind::min ? min(all, next) : max(all, next);
+  }
+  return all;
+}
+
+}  // namespace
+
+DimExpr substituted(const DimExpr& e, const std::map<std::string, int64_t>& sizes) {
+  if (e.isUnknown()) return e;
+  DimExpr sum = 0;
+  for (const DimTerm& term : dimTerms(e)) {
+    DimExpr product = term.coefficient;
+    for (const DimFactor& f : term.factors) product = product * substituted(f, sizes);
+    sum = sum + product;
+  }
+  return sum;
+}
+
 std::optional<std::string> symbolName(const DimExpr& e) {
   const std::vector<DimTerm> terms = dimTerms(e);
   const bool isSymbol =

@@ -1,6 +1,7 @@
 // What an expression of dims is made of, for those who write it in another form: a sum of terms, each a coefficient times factors.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ struct DimTerm {
 
 // In the order of the text; of 0 and of what is unknown there are none.
 std::vector<DimTerm> dimTerms(const DimExpr& e);
+
+// With these sizes in place of their symbols; other symbols stay.
+DimExpr substituted(const DimExpr& e, const std::map<std::string, int64_t>& sizes);
 
 // The name of an expression that is a symbol and nothing else, as it was given.
 std::optional<std::string> symbolName(const DimExpr& e);

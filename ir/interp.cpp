@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
 #include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
@@ -63,10 +64,13 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
     slots.erase(it);
   };
   for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
+  SymbolSizes sizes;  // that data has decided so far
   for (const Node* node = graph.front(); node; node = node->next()) {
     std::vector<const Tensor*> operands;
     for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
-    QC_ASSIGN(std::vector<Tensor> results, evaluateNode(*node, operands));
+    const bool waits = !sizes.empty() && !symbolsOf(*node).empty();
+    QC_ASSIGN(std::vector<Tensor> results, waits ? evaluateBound(*node, operands, sizes) : evaluateNode(*node, operands));
+    if (decidesSizes(*node)) learnSizes(*node, results, sizes);
     if (options.onNode)
       if (auto s = guarded("InterpOptions::onNode", [&] { return options.onNode(*node, results); }); !s)
         return tl::make_unexpected(std::move(s.error()).at(node->location()));
@@ -82,6 +86,18 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
 
 bool isEmpty(const Value* v) { return v->type().isStatic() && v->type().numElements() == 0; }
 
+// Operands that are constant, or of size zero and so known as well; nothing where one is neither.
+std::optional<std::vector<const Tensor*>> constantOperands(const Node& node, std::list<Tensor>& nothings) {
+  std::vector<const Tensor*> operands;
+  for (const Value* v : node.operands()) {
+    const Tensor* t = v ? v->constant() : nullptr;
+    if (v && !t && isEmpty(v)) t = &nothings.emplace_back(v->type().dtype, v->type().sizes());
+    if (v && !t) return std::nullopt;
+    operands.push_back(t);
+  }
+  return operands;
+}
+
 }  // namespace
 
 Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tensor* const> operands) {
@@ -92,6 +108,7 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
   if (static_cast<int>(operands.size()) != node.numOperands())
     return fail(ErrorCode::kInvalidArgument, "{} tensors for the {} operands of '{}'", operands.size(), node.numOperands(), node.op())
         .at(node.location());
+  if (!decidedSymbols(node).empty()) return decide(node, operands);
   if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
     return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));
   QC_ASSIGN(std::vector<Tensor> results, allocateResults(node));
@@ -140,16 +157,22 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t ma
     for (int i = 0; i < node.numResults(); ++i) results.emplace_back(node.result(i)->type().dtype, node.result(i)->type().sizes());
     return std::optional(std::move(results));
   }
-  std::vector<const Tensor*> operands;
   std::list<Tensor> nothings;
-  for (const Value* v : node.operands()) {
-    const Tensor* t = v ? v->constant() : nullptr;
-    if (v && !t && isEmpty(v)) t = &nothings.emplace_back(v->type().dtype, v->type().sizes());
-    if (v && !t) return std::nullopt;
-    operands.push_back(t);
-  }
+  const auto operands = constantOperands(node, nothings);
+  if (!operands) return std::nullopt;
   if (!checkMemory(resultBytes(node), "folding")) return std::nullopt;  // whoever runs it will be told
-  QC_ASSIGN(results, evaluateNode(node, operands));
+  QC_ASSIGN(results, evaluateNode(node, *operands));
+  return std::optional(std::move(results));
+}
+
+Result<std::optional<std::vector<Tensor>>> foldDeciding(const Node& node, int64_t maxBytes) {
+  std::list<Tensor> nothings;
+  const auto operands = constantOperands(node, nothings);
+  if (!operands) return std::nullopt;
+  QC_ASSIGN(std::vector<Tensor> results, decide(node, *operands));
+  int64_t bytes = 0;
+  for (const Tensor& t : results) bytes += t.byteSize();
+  if (bytes > maxBytes) return std::nullopt;
   return std::optional(std::move(results));
 }
 

@@ -44,4 +44,7 @@ Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, FoldBudget
 // Nothing when not known or over `maxBytes`.
 Result<std::optional<std::vector<Tensor>>> foldNode(const Node& node, int64_t maxBytes = int64_t{1} << 28);
 
+// The same of a node that decides sizes, while nothing knows its symbols yet: who makes it so puts constants in its place at once.
+Result<std::optional<std::vector<Tensor>>> foldDeciding(const Node& node, int64_t maxBytes);
+
 }  // namespace qc

@@ -43,6 +43,7 @@ static OpRegistry& mutableRegistry() {
     registerQuantOps(r);
     registerRecurrentOps(r);
     registerKernelOps(r);
+    registerDecidingOps(r);
     return new OpRegistry(std::move(r));
   }();
   return *registry;

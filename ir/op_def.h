@@ -104,6 +104,15 @@ struct EvalContext {
 // Errors are those of data (an index out of range); everything else was checked when the node was built.
 using EvalFn = std::function<Status(const EvalContext&)>;
 
+// Of an op whose results have sizes that its data decides.  Its attribute `sizes` (of kind dims) says what they are: in a model a symbol for
+// each, which stands for nothing else (decided_sizes.h).
+struct DecidedSizes {
+  // What each of them cannot exceed; unknown where that cannot be said.
+  std::function<std::vector<DimExpr>(const InferContext&)> bounds;
+  // The evaluation, which makes results of the sizes that come out; EvalContext::outputs is empty.
+  std::function<Result<std::vector<Tensor>>(const EvalContext&)> eval;
+};
+
 struct OpDef {
   std::string name;
   std::string summary;  // one line, for `doctor --ops`
@@ -116,6 +125,7 @@ struct OpDef {
   EvalFn eval;
   // kElementwise: the scalar meaning for these attributes, over the operands in order.
   std::function<ScalarExpr(const AttrDict&)> scalar;
+  std::optional<DecidedSizes> decides = {};
 
   bool has(Trait trait) const { return (traits & trait) != 0; }
   const OperandSpec& operand(int i) const { return operands[std::min(usize(i), operands.size() - 1)]; }  // the last may be many
@@ -153,5 +163,6 @@ void registerResizeOps(OpRegistry& registry);
 void registerQuantOps(OpRegistry& registry);
 void registerRecurrentOps(OpRegistry& registry);
 void registerKernelOps(OpRegistry& registry);
+void registerDecidingOps(OpRegistry& registry);
 
 }  // namespace qc

@@ -5,6 +5,9 @@
 #include <set>
 #include <unordered_set>
 
+#include "ir/decided_sizes.h"
+#include "ir/dim_expr_terms.h"
+
 namespace qc {
 namespace {
 
@@ -48,6 +51,10 @@ Result<bool> coerce(Attr& value, const AttrSpec& spec) {
   }
   if (const auto* list = std::get_if<std::vector<int64_t>>(&value); list && kind == AttrKind::reals) {
     value = std::vector<double>(list->begin(), list->end());
+    return true;
+  }
+  if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::dims) {
+    value = std::vector<int64_t>{*number};
     return true;
   }
   if (const auto* list = std::get_if<std::vector<double>>(&value);
@@ -120,6 +127,7 @@ class Verifier {
     if (count_ == 0) {
       sizes();
       for (const Node* n = graph_.front(); n; n = n->next()) node(*n);
+      if (count_ == 0) decidedSizes();
     }
     return result();
   }
@@ -182,6 +190,25 @@ class Verifier {
       if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "an output is not defined in the graph"), nullptr);
     if (graph_.outputNames().size() != graph_.outputs().size())
       report(fail(ErrorCode::kInternal, "{} outputs have {} names", graph_.outputs().size(), graph_.outputNames().size()), nullptr);
+  }
+
+  // What a node decides is decided once, and nothing else has its symbol.
+  void decidedSizes() {
+    std::set<std::string> taken;
+    for (const Value* v : graph_.inputs())
+      for (const Dim& dim : v->type().shape)
+        if (!dim.isStatic()) taken.merge(dim.expr().symbols());
+    for (const Node* n = graph_.front(); n; n = n->next()) {
+      if (!decidesSizes(*n)) continue;
+      for (const DimExpr& size : n->attrs().dims("sizes")) {
+        if (size.constant()) continue;
+        const auto symbol = symbolName(size);
+        if (!symbol || !taken.insert(*symbol).second)
+          report(fail(ErrorCode::kInvalidModel, "'{}' decides the size {}, which {}", n->op(), size.str(),
+                      symbol ? "is another's as well" : "is no symbol"),
+                 n);
+      }
+    }
   }
 
   void sizes() {
@@ -290,6 +317,7 @@ Status checkSizesKnown(const Graph& graph) {
   if (!inputs.empty())
     return fail(ErrorCode::kInvalidArgument, "free dims have no size yet: {}", inputs)
         .help(fmt::format("give every symbol its size with bind-shapes: {}", names));
+  QC_TRY(checkNoSizesDecided(graph));
   for (const Node* n = graph.front(); n; n = n->next())
     for (int i = 0; i < n->numResults(); ++i)
       if (const Value* v = n->result(i); !v->type().isStatic())
@@ -297,6 +325,16 @@ Status checkSizesKnown(const Graph& graph) {
             .at(n->location())
             .on(v->name());
   return {};
+}
+
+Status checkNoSizesDecided(const Graph& graph) {
+  const Node* n = firstDeciding(graph);
+  if (!n) return {};
+  return fail(ErrorCode::kUnsupported, "the data decides how large {} is, so that no one program is planned for what comes behind",
+              n->result()->type().str())
+      .at(n->location())
+      .on(n->result()->name())
+      .help("run it with DynamicSession, which plans for the sizes that come out; or cut the model in front of this node");
 }
 
 Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {
@@ -334,6 +372,12 @@ Status checkDeclaration(const OpDef& def) {
       return wrong(fmt::format("has an attribute '{}' that speaks of the dims of its first operand, and no operands", spec.name));
   if (!def.infer) return wrong("does not say what type it has").help("set OpDef::infer");
   if (!def.eval) return wrong("has no evaluation").help("set OpDef::eval: nothing else runs it");
+  if (def.decides) {
+    if (!def.decides->bounds || !def.decides->eval) return wrong("decides sizes without saying their bounds or how it comes to them");
+    const AttrSpec* sizes = findSpec(def.attrs, "sizes");
+    if (!sizes || sizes->kind != AttrKind::dims) return wrong("decides sizes and has no attribute `sizes` of kind dims");
+    if (def.has(kPure)) return wrong("decides sizes, so that others stand for its symbols, and may not be erased").help("leave kPure out");
+  }
   if (def.numResults < -1 || def.numResults == 0)
     return wrong(fmt::format("has {} results", def.numResults)).help("1 or more, or -1: as infer says");
   if (def.has(kElementwise) && !def.scalar) return wrong("is elementwise and has no scalar expression").help("set OpDef::scalar");

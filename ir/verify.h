@@ -19,6 +19,8 @@ Status checkStage(const Graph& graph, Stage stage);
 bool allowsFreeDims(Stage stage);
 // Names the inputs and their symbols, or the node whose result has no size.
 Status checkSizesKnown(const Graph& graph);
+// The same of sizes that data decides alone: names the first node that does.
+Status checkNoSizesDecided(const Graph& graph);
 
 // Operand counts, attribute kinds and defaults against the declaration; fills in defaults.
 Status checkAgainstDeclaration(const OpDef& def, int numOperands, AttrDict& attrs);

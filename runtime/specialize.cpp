@@ -2,9 +2,14 @@
 
 #include <algorithm>
 
+#include "codegen/plan/select_kernels.h"
 #include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
+#include "ir/guarded.h"
+#include "ir/verify.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
+#include "runtime/chain.h"
 
 namespace qc {
 
@@ -14,7 +19,7 @@ const Graph* Specializer::lowered() {
     if (!free) return;
     PassContext cx;
     cx.provide(options_.build.compile.insertions);
-    auto graph = lowerModel(*free, cx);
+    auto graph = options_.lowered ? Result<Graph>(free->graph().clone()) : lowerModel(*free, cx);
     if (!graph) return;
     // Layers over run-time parameters look through their weights: once, where no pass of the caller's is to come before it.
     PassContext own;
@@ -25,24 +30,45 @@ const Graph* Specializer::lowered() {
   return lowered_ ? &*lowered_ : nullptr;
 }
 
-Result<Executable> Specializer::compileAt(const Shapes& shapes) {
+Result<Specializer::Plan> Specializer::planOf(Graph lowered) {
+  if (firstDeciding(lowered)) {
+    QC_ASSIGN(auto chain, Chain::create(lowered, options_));
+    return Plan{nullptr, std::move(chain)};
+  }
+  QC_ASSIGN(Executable exe, Executable::fromGraph(std::move(lowered), options_.build.target, options_.build.compile));
+  return Plan{std::make_shared<const Executable>(std::move(exe)), nullptr};
+}
+
+Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
   const Graph* graph = lowered();
   const bool all =
       graph && std::all_of(graph->inputs().begin(), graph->inputs().end(), [&](const Value* v) { return shapes.contains(v->name()); });
   if (!all) {
     QC_ASSIGN(const Model model, model_.at(shapes));
-    return compile(model, options_.build);
+    registerCodegenPasses();  // whose names are steps as well
+    QC_TRY(checkInsertions(options_.build.compile.insertions, kCompileSteps));
+    PassContext cx;
+    cx.provide(options_.build.compile.insertions);
+    QC_ASSIGN(Graph own, lowerModel(model, cx));
+    return planOf(std::move(own));
   }
   QC_ASSIGN(Graph bound, boundGraph(*graph, shapes));
-  return Executable::fromGraph(std::move(bound), options_.build.target, options_.build.compile);
+  return planOf(std::move(bound));
 }
 
-Result<std::shared_ptr<const Executable>> Specializer::build(const Shapes& shapes) {
-  QC_ASSIGN(Executable exe, compileAt(shapes));
-  return std::make_shared<const Executable>(std::move(exe));
+Result<std::shared_ptr<const Chain>> Specializer::chainOfAll() {
+  const Graph* graph = lowered();
+  if (!graph || !firstDeciding(*graph)) return std::shared_ptr<const Chain>();
+  const std::lock_guard lock(chaining_);
+  if (!chain_) {
+    QC_ASSIGN(chain_, Chain::create(*graph, options_));
+  }
+  return chain_;
 }
 
-Result<std::shared_ptr<const Executable>> Specializer::executableFor(const TensorMap& inputs) {
+Result<Specializer::Plan> Specializer::planFor(const TensorMap& inputs) {
+  QC_ASSIGN(std::shared_ptr<const Chain> chain, chainOfAll());
+  if (chain) return Plan{nullptr, std::move(chain)};
   const Shapes key = shapesOf(inputs);
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -55,43 +81,81 @@ Result<std::shared_ptr<const Executable>> Specializer::executableFor(const Tenso
     done_.wait(lock);
   }
   lock.unlock();
-  auto built = build(key);
+  auto built = withoutExceptions([&] { return build(key); });
   lock.lock();
   building_.erase(key);
   done_.notify_all();
   if (!built) return built;
-  ++compiled_;
+  if (built->executable) ++compiled_;
   recent_.emplace_front(key, *built);
   if (recent_.size() > std::max<size_t>(options_.remembered, 1)) recent_.pop_back();
   return built;
 }
 
+Result<std::shared_ptr<const Executable>> Specializer::executableFor(const TensorMap& inputs) {
+  QC_ASSIGN(Plan plan, planFor(inputs));
+  if (plan.executable) return std::move(plan.executable);
+  QC_ASSIGN(const Model model, model_.at(shapesOf(inputs)));
+  QC_TRY(checkNoSizesDecided(model.graph()));
+  return fail(ErrorCode::kUnsupported, "the data decides sizes of this model");
+}
+
 size_t Specializer::size() const {
   const std::lock_guard lock(mutex_);
-  return recent_.size();
+  size_t all = chain_ ? chain_->size() : 0;
+  for (const auto& [shapes, plan] : recent_) all += plan.chain ? plan.chain->size() : 1;
+  return all;
 }
 
 int64_t Specializer::compiled() const {
   const std::lock_guard lock(mutex_);
-  return compiled_;
+  int64_t all = compiled_ + (chain_ ? chain_->compiled() : 0);
+  for (const auto& [shapes, plan] : recent_) all += plan.chain ? plan.chain->compiled() : 0;
+  return all;
 }
+
+struct DynamicSession::Entry {
+  Specializer::Plan plan;
+  std::optional<Session> session;     // of a program
+  std::optional<ChainSession> chain;  // or of a chain of them
+};
+
+DynamicSession::DynamicSession(std::shared_ptr<Specializer> model, SessionOptions options, std::shared_ptr<Workspace> workspace)
+    : model_(std::move(model)), options_(options), workspace_(std::move(workspace)) {}
+DynamicSession::DynamicSession(DynamicSession&&) noexcept = default;
+DynamicSession& DynamicSession::operator=(DynamicSession&&) noexcept = default;
+DynamicSession::~DynamicSession() = default;
 
 Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
   const DefinedArithmetic defined;
   if (!model_) return fail(ErrorCode::kInvalidArgument, "this session has no model").help("it was moved from, or made of a null pointer");
-  QC_ASSIGN(std::shared_ptr<const Executable> exe, model_->executableFor(inputs));
-  auto it = sessions_.find(exe.get());
+  QC_ASSIGN(Specializer::Plan plan, model_->planFor(inputs));
+  const void* key = plan.executable ? static_cast<const void*>(plan.executable.get()) : plan.chain.get();
+  auto it = sessions_.find(key);
   if (it == sessions_.end()) {
     // Sessions of combinations that were forgotten would keep their code in memory.
     if (sessions_.size() >= std::max<size_t>(model_->options_.remembered, 1)) sessions_.clear();
+    latest_ = nullptr;
     if (!workspace_) {
       QC_ASSIGN(workspace_, makeWorkspace(options_));
     }
-    QC_ASSIGN(Session session, exe->sessionIn(workspace_));
-    const Executable* key = exe.get();
-    it = sessions_.emplace(key, Entry{std::move(exe), std::move(session)}).first;
+    auto entry = std::make_unique<Entry>();
+    if (plan.executable) {
+      QC_ASSIGN(entry->session, plan.executable->sessionIn(workspace_));
+    } else {
+      entry->chain.emplace(plan.chain, options_, workspace_);
+    }
+    entry->plan = std::move(plan);
+    it = sessions_.emplace(key, std::move(entry)).first;
   }
-  return it->second.session.run(inputs);
+  latest_ = it->second.get();
+  return latest_->session ? latest_->session->run(inputs) : latest_->chain->run(inputs);
+}
+
+std::vector<std::shared_ptr<const Executable>> DynamicSession::latest() const {
+  if (!latest_) return {};
+  if (latest_->plan.executable) return {latest_->plan.executable};
+  return latest_->chain->latest();
 }
 
 }  // namespace qc

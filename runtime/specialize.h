@@ -23,7 +23,10 @@ struct SpecializeOptions {
   LoadOptions load = {};  // shapes that are fixed beforehand
   BuildOptions build = {};
   size_t remembered = 64;  // combinations; those used longest ago are forgotten
+  bool lowered = false;    // the model is in the form that compile() starts from
 };
+
+class Chain;
 
 // Shared by any number of threads; a combination that several ask for at once is compiled once.
 class Specializer {
@@ -32,16 +35,24 @@ class Specializer {
       : model_(std::move(path), options.load), options_(std::move(options)) {}
   explicit Specializer(Model model, SpecializeOptions options = {}) : model_(std::move(model)), options_(std::move(options)) {}
 
-  // For inputs of these shapes.  Errors: what load and compile say, with the shapes.
+  // For inputs of these shapes.  Errors: what load and compile say, with the shapes; a model whose data decides sizes has no one program,
+  // and is run by DynamicSession.
   Result<std::shared_ptr<const Executable>> executableFor(const TensorMap& inputs);
-  size_t size() const;       // combinations in memory
-  int64_t compiled() const;  // combinations compiled so far
+  size_t size() const;       // programs in memory: one for each combination, and for each segment of a model whose data decides sizes
+  int64_t compiled() const;  // programs compiled so far
 
  private:
   friend class DynamicSession;
-  Result<std::shared_ptr<const Executable>> build(const Shapes& shapes);
-  Result<Executable> compileAt(const Shapes& shapes);
-  const Graph* lowered();  // with free dims; null: the model has to be lowered for every shape
+  // One program, or, where data decides sizes, a chain of them.
+  struct Plan {
+    std::shared_ptr<const Executable> executable;
+    std::shared_ptr<const Chain> chain;
+  };
+  Result<Plan> planFor(const TensorMap& inputs);
+  Result<Plan> planOf(Graph lowered);
+  Result<Plan> build(const Shapes& shapes);
+  Result<std::shared_ptr<const Chain>> chainOfAll();  // null: there is none for all shapes
+  const Graph* lowered();                             // with free dims; null: the model has to be lowered for every shape
 
   ModelOfAnyShape model_;
   SpecializeOptions options_;
@@ -50,25 +61,30 @@ class Specializer {
   mutable std::mutex mutex_;
   std::condition_variable done_;
   std::set<Shapes> building_;
-  std::list<std::pair<Shapes, std::shared_ptr<const Executable>>> recent_;  // latest first
+  std::list<std::pair<Shapes, Plan>> recent_;  // latest first
+  std::mutex chaining_;
+  std::shared_ptr<const Chain> chain_;  // of all shapes
   int64_t compiled_ = 0;
 };
 
 // One thread's use of it.  Without a model, or moved from, its run() is an error.
 class DynamicSession {
  public:
-  explicit DynamicSession(std::shared_ptr<Specializer> model, SessionOptions options = {}) : model_(std::move(model)), options_(options) {}
+  explicit DynamicSession(std::shared_ptr<Specializer> model, SessionOptions options = {}, std::shared_ptr<Workspace> workspace = nullptr);
+  DynamicSession(DynamicSession&&) noexcept;
+  DynamicSession& operator=(DynamicSession&&) noexcept;
+  ~DynamicSession();
   Result<TensorMap> run(const TensorMap& inputs);
+  // The programs that ran last: one, or those of a chain.
+  std::vector<std::shared_ptr<const Executable>> latest() const;
 
  private:
-  struct Entry {
-    std::shared_ptr<const Executable> executable;
-    Session session;
-  };
+  struct Entry;
   std::shared_ptr<Specializer> model_;
   SessionOptions options_;
-  std::shared_ptr<Workspace> workspace_;  // of all sessions; made when first used
-  std::map<const Executable*, Entry> sessions_;
+  std::shared_ptr<Workspace> workspace_;                    // of all sessions; made when first used
+  std::map<const void*, std::unique_ptr<Entry>> sessions_;  // by program or chain
+  Entry* latest_ = nullptr;
 };
 
 }  // namespace qc

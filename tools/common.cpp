@@ -195,12 +195,11 @@ Result<std::shared_ptr<AnyShapeSession>> EngineOptions::sessionOfAnyShape(Model 
 }
 
 Result<TensorMap> AnyShapeSession::run(const TensorMap& inputs) {
-  if (!told_) {
-    QC_ASSIGN(const auto exe, model_->executableFor(inputs));
-    noteStepsWithoutKernel(*exe);
-    told_ = true;
-  }
-  return session_.run(inputs);
+  auto outputs = session_.run(inputs);
+  if (!told_)
+    for (const auto& exe : session_.latest()) noteStepsWithoutKernel(*exe);
+  told_ = true;
+  return outputs;
 }
 
 void noteStepsWithoutKernel(const Executable& exe) {

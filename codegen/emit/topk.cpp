@@ -268,7 +268,7 @@ std::optional<TopKPlan> plan(const Node& node, const Target& target) {
   const bool whole = isInteger(x.dtype) && x.dtype != DType::u64;
   if (node.result(0)->type().numElements() == 0 || !(x.dtype == DType::f32 || whole)) return std::nullopt;
   const RowSpace space = *RowSpace::around(x.shape, {node.integer("axis")}, target);
-  const int64_t k = node.integer("k");
+  const int64_t k = node.integers("k").front();
   return TopKPlan{space, k, chooseWay(space.length.value, k, x.dtype, target)};
 }
 

@@ -20,6 +20,7 @@ std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxReductionOps();
 std::span<const OnnxOp> onnxShapeOps();
+std::span<const OnnxOp> onnxDecidingOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 std::span<const OnnxOp> onnxComposedOps();

@@ -28,6 +28,7 @@ std::string DimWriter::apply(const std::string& op, std::vector<std::string> inp
 }
 
 Result<std::string> DimWriter::symbol(const std::string& name) {
+  if (const auto number = numbers_.find(name); number != numbers_.end()) return number->second;
   const auto place = places_.find(name);
   if (place == places_.end())
     return fail(ErrorCode::kUnsupported, "'{}' is the size of no input, and of nothing that is computed before", name)

@@ -20,6 +20,8 @@ class DimWriter {
 
   // From here on the symbols that are dims of this value can be computed.
   void defined(const Value* v);
+  // Of a symbol that is no dim but a number: the name of an s64 vector that holds it.
+  void given(const std::string& symbol, std::string name) { numbers_.try_emplace(symbol, std::move(name)); }
   // Name of an s64 vector with these elements.  Errors: a symbol that is the dim of nothing so far, a size that cannot be said.
   Result<std::string> vector(std::span<const DimExpr> elements);
 
@@ -37,6 +39,7 @@ class DimWriter {
 
   OnnxExporter& file_;
   std::map<std::string, Place> places_;      // of symbols
+  std::map<std::string, std::string> numbers_;
   std::map<std::string, std::string> made_;  // op and operands -> result
   std::map<std::vector<int64_t>, std::string> constants_;
 };

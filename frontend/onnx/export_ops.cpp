@@ -319,6 +319,7 @@ const OnnxExportRows& onnxExportRows() {
     addDynamicExportRows(rows);
     addRecurrentExportRows(rows);
     addShapeExportRows(rows);
+    addDecidingExportRows(rows);
     addReductionExportRows(rows);
     addRenamedExportRows(rows);
     addOwnExportRows(rows);

@@ -42,6 +42,7 @@ class OnnxExporter {
   std::string integer(int64_t value);  // of rank 0
   // An s64 vector of sizes, starts and the like: an initializer, or what computes it from free dims.
   Result<std::string> dims(std::span<const DimExpr> elements) { return dims_.vector(elements); }
+  void sizeIs(const std::string& symbol, std::string vector) { dims_.given(symbol, std::move(vector)); }
   // One number all over.
   Result<std::string> filled(const std::string& base, float value, std::span<const Dim> shape);
   std::string scalar(float value) { return scalarOf(DType::f32, value); }
@@ -83,6 +84,7 @@ void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
 void addReductionExportRows(OnnxExportRows& rows);
 void addShapeExportRows(OnnxExportRows& rows);
+void addDecidingExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
 void addOwnExportRows(OnnxExportRows& rows);  // of integrators: converter.h
 

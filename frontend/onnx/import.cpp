@@ -25,10 +25,6 @@ constexpr int kMaxOpset = 28;  // the newest whose node tests have been run
 // What to do about ops that cannot be compiled as they are.
 std::string_view remedyFor(std::string_view op) {
   static constexpr std::pair<std::string_view, std::string_view> kRemedies[] = {
-      {"NonMaxSuppression", "the number of its results depends on the data: run it in the application, on the outputs before it"},
-      {"NonZero", "the number of its results depends on the data: export without it"},
-      {"Unique", "the number of its results depends on the data: export without it"},
-      {"Compress", "the number of its results depends on the data: export without it"},
       {"RandomNormal", "results would not repeat: feed random numbers as an input"},
       {"RandomNormalLike", "results would not repeat: feed random numbers as an input"},
       {"RandomUniform", "results would not repeat: feed random numbers as an input"},
@@ -61,7 +57,7 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [&] {
     std::unordered_map<std::string, const OnnxOp*> t;
     for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxRecurrentOps(),
-                            onnxQuantOps(), onnxComposedOps(), onnxAttentionOps(), onnxOwnOps()})
+                            onnxQuantOps(), onnxDecidingOps(), onnxComposedOps(), onnxAttentionOps(), onnxOwnOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);
@@ -252,6 +248,8 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
       continue;
     }
     const Shape& shape = shapes.at(info.name());
+    for (const Dim& dim : shape)
+      if (!dim.isStatic()) sizeNames_.inputs.merge(dim.expr().symbols());
     int64_t bytes = sizeOf(*dtype);
     for (const Dim& dim : shape) {
       const int64_t size = dim.isStatic() ? dim.size() : 1;

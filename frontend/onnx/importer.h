@@ -118,6 +118,7 @@ class OnnxImporter {
   std::unordered_set<std::string> unread_;
   Graph graph_;
   FoldBudget budget_;
+  SizeNames sizeNames_;
   int opset_ = 1;
   int64_t steps_ = 0;  // nodes that functions and rounds of loops have become
   std::unordered_map<std::string, const onnx::FunctionProto*> functions_;

@@ -7,14 +7,16 @@
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/decided_sizes.h"
 #include "ir/interp.h"
+#include "ir/op_def.h"
 
 namespace qc {
 
 using onnx::AttributeProto;
 
 OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-                   const Descriptor& folder, std::string location, const std::unordered_set<std::string>& reads)
+                   const Descriptor& folder, std::string location, const std::unordered_set<std::string>& reads, SizeNames& symbols)
     : proto_(proto),
       opset_(opset),
       inputs_(std::move(inputs)),
@@ -22,7 +24,8 @@ OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> 
       budget_(budget),
       folder_(folder),
       location_(std::move(location)),
-      reads_(reads) {}
+      reads_(reads),
+      symbols_(symbols) {}
 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
@@ -134,8 +137,70 @@ Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what
                                          .on(input(i)->name())
                                          .help("bind the free dims of the inputs")));
   }
+  if (Value* v = input(i); v && !v->constant()) {
+    QC_ASSIGN(auto computed, computedDims(v));
+    if (computed) return *std::move(computed);
+  }
   QC_ASSIGN(const std::vector<int64_t> values, constantInts(i, what));
   return std::vector<DimExpr>(values.begin(), values.end());
+}
+
+std::vector<DimExpr> OnnxNode::freshSizes(size_t count) const {
+  std::string base = "n_" + (proto_.output_size() > 0 ? proto_.output(0) : std::string(op()));
+  for (char& c : base)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  std::vector<DimExpr> sizes;
+  for (int next = 1; sizes.size() < count; ++next)
+    if (std::string name = next == 1 ? base : fmt::format("{}_{}", base, next);
+        !symbols_.inputs.contains(name) && symbols_.decided.insert(name).second)
+      sizes.push_back(DimExpr::symbol(name));
+  return sizes;
+}
+
+// Whether it is more than arithmetic over the sizes of inputs, which is known once those are.
+bool OnnxNode::followsFromData(const Value* v) const {
+  std::unordered_set<const Node*> seen;
+  std::vector<const Value*> open = {v};
+  while (!open.empty()) {
+    const Node* node = open.back()->producer();
+    open.pop_back();
+    if (!node || decidesSizes(*node)) return true;
+    if (!seen.insert(node).second) continue;
+    if (node->is("dims"))
+      for (const DimExpr& e : node->attrs().dims("values"))
+        for (const std::string& symbol : e.symbols())
+          if (symbols_.decided.contains(symbol)) return true;
+    for (const Value* operand : node->operands())
+      if (operand) open.push_back(operand);
+  }
+  return false;
+}
+
+// Element by element, as far as they are put together from such; nothing: the value is no list of sizes, or sizes of inputs settle it.
+Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v) const {
+  if (const auto values = dimValuesOf(v)) return std::optional(values->elements);
+  const DType dtype = v->type().dtype;
+  const Node* node = v->producer();
+  if (!v->type().isStatic() || v->type().rank() > 1 || v->type().numElements() > 16 || (dtype != DType::s64 && dtype != DType::s32))
+    return std::nullopt;
+  const bool renamed = node && (node->is("reshape") || node->is("cast")) && isInteger(node->operand(0)->type().dtype);
+  if (renamed || (node && node->is("concat"))) {
+    std::vector<DimExpr> all;
+    for (Value* piece : node->operands()) {
+      QC_ASSIGN(const auto elements, computedDims(piece));
+      if (!elements) return std::nullopt;
+      all.insert(all.end(), elements->begin(), elements->end());
+    }
+    return std::optional(std::move(all));
+  }
+  if (!followsFromData(v)) return std::nullopt;
+  for (const Node* user : v->users())
+    if (user->is("size_of")) return std::optional(user->attrs().dims("sizes"));
+  std::vector<DimExpr> sizes = freshSizes(usize(v->type().numElements()));
+  Builder b(graph_);
+  b.at(location_);
+  QC_TRY(b.createNode("size_of", {v}, {{"sizes", sizes}}));
+  return std::optional(std::move(sizes));
 }
 
 Result<double> OnnxNode::constantScalar(int i, std::string_view what) const {
@@ -186,8 +251,14 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   // The integers of weights stay visible: dequantize is not folded, nor is a large cast to more bits.
   constexpr int64_t kLarge = int64_t{1} << 16;
   std::optional<std::vector<Tensor>> folded;
-  if (!node->is("dequantize") &&
-      !(widenedIntegers(*node) && node->operand(0)->constant() && node->operand(0)->type().byteSize() > kLarge)) {
+  if (decidesSizes(*node)) {
+    int64_t elements = 0;  // what decides a lot had better do so where the model runs
+    for (const Value* v : node->operands()) elements += v && v->constant() ? v->constant()->numElements() : 0;
+    if (elements <= kLarge) {
+      QC_ASSIGN(folded, foldDeciding(*node, FoldBudget::kGrowthOfOne));
+    }
+  } else if (!node->is("dequantize") &&
+             !(widenedIntegers(*node) && node->operand(0)->constant() && node->operand(0)->type().byteSize() > kLarge)) {
     QC_ASSIGN(folded, foldNode(*node, budget_));
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -22,10 +23,15 @@ class NodeProto;
 
 namespace qc {
 
+// Symbols that stand for something already.
+struct SizeNames {
+  std::set<std::string> inputs, decided;  // sizes of inputs; what data decides
+};
+
 class OnnxNode {
  public:
   OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget, const Descriptor& folder,
-           std::string location, const std::unordered_set<std::string>& reads);
+           std::string location, const std::unordered_set<std::string>& reads, SizeNames& symbols);
 
   std::string_view op() const;
   int opset() const { return opset_; }
@@ -53,7 +59,7 @@ class OnnxNode {
   // Operands that must be constants: sizes, axes, scales.
   Result<const Tensor*> constant(int i, std::string_view what) const;
   Result<std::vector<int64_t>> constantInts(int i, std::string_view what) const;
-  // The same of sizes, starts and the like where free dims are kept.
+  // The same of sizes, starts and the like where free dims are kept.  What data computes becomes a size by a node size_of.
   Result<std::vector<DimExpr>> constantDims(int i, std::string_view what) const;
   Result<double> constantScalar(int i, std::string_view what) const;
   Result<int64_t> constantInteger(int i, std::string_view what) const;  // a whole number, also where a float holds it
@@ -75,6 +81,8 @@ class OnnxNode {
   Result<Value*> reshapeToDims(Value* v, std::vector<DimExpr> shape);
   std::vector<DimExpr> dims(int i) const { return dims(input(i)); }  // of an operand's shape
   static std::vector<DimExpr> dims(const Value* v);
+  // Symbols that nothing has, for sizes that the data of this node decides.
+  std::vector<DimExpr> freshSizes(size_t count) const;
   // A size that must not be free.
   Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;
   Graph& graph() { return graph_; }
@@ -90,6 +98,8 @@ class OnnxNode {
 
  private:
   Result<const onnx::AttributeProto*> attribute(std::string_view name, int kind) const;
+  bool followsFromData(const Value* v) const;
+  Result<std::optional<std::vector<DimExpr>>> computedDims(Value* v) const;
   const onnx::NodeProto& proto_;
   int opset_;
   std::vector<Value*> inputs_;
@@ -98,6 +108,7 @@ class OnnxNode {
   const Descriptor& folder_;
   std::string location_;
   const std::unordered_set<std::string>& reads_;
+  SizeNames& symbols_;
   std::vector<Value*> outputs_;
 };
 

@@ -82,11 +82,12 @@ Status write(OnnxExporter& e, const Node& n, const Row& row) {
 }
 
 Status readTopK(OnnxNode& n) {
-  int64_t k = 0;
+  std::vector<DimExpr> k;
   if (n.opset() >= 10) {
-    QC_ASSIGN(k, n.constantInteger(1, "k"));
+    QC_ASSIGN(k, n.constantDims(1, "k"));
   } else {
-    QC_ASSIGN(k, n.integer("k"));
+    QC_ASSIGN(const int64_t given, n.integer("k"));
+    k = {given};
   }
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
@@ -97,7 +98,8 @@ Status readTopK(OnnxNode& n) {
 }
 
 Status writeTopK(OnnxExporter& e, const Node& n) {
-  auto& proto = e.add(n, "TopK", {e.name(n.operand(0)), e.ints({n.integer("k")})}, e.resultNames(n));
+  QC_ASSIGN(const std::string k, e.dims(n.attrs().dims("k")));
+  auto& proto = e.add(n, "TopK", {e.name(n.operand(0)), k}, e.resultNames(n));
   for (const char* attr : {"axis", "largest", "sorted"}) setInt(proto, attr, n.integer(attr));
   return {};
 }

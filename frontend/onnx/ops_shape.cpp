@@ -279,7 +279,8 @@ Status freeRange(OnnxNode& n) {
 }
 
 Status range(OnnxNode& n) {
-  if (followsFromDims(n.input(0)) || followsFromDims(n.input(1)) || followsFromDims(n.input(2))) return freeRange(n);
+  const auto isOpen = [&](int i) { return followsFromDims(n.input(i)) || (!n.input(i)->constant() && isInteger(n.type(i).dtype)); };
+  if (isOpen(0) || isOpen(1) || isOpen(2)) return freeRange(n);
   QC_ASSIGN(const double start, n.constantScalar(0, "start"));
   QC_ASSIGN(const double limit, n.constantScalar(1, "limit"));
   QC_ASSIGN(const double delta, n.constantScalar(2, "delta"));

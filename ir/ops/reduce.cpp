@@ -80,9 +80,12 @@ Result<Types> inferTopK(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
   const auto axis = usize(c.attrs.integer("axis"));
-  const int64_t k = c.attrs.integer("k");
-  if (k < 0 || k > kMaxTensorBytes || (x.shape[axis].isStatic() && k > x.shape[axis].size()))
-    return fail(ErrorCode::kInvalidModel, "'{}': k={} of the {} elements along axis {} of x {}", c.op, k, x.shape[axis].str(), axis,
+  const std::vector<DimExpr> count = c.attrs.dims("k");
+  if (count.size() != 1) return fail(ErrorCode::kInvalidModel, "'{}': {} numbers for k", c.op, count.size());
+  const DimExpr& k = count[0];
+  const int64_t known = k.constant().value_or(0);
+  if (known < 0 || known > kMaxTensorBytes || (x.shape[axis].isStatic() && known > x.shape[axis].size()))
+    return fail(ErrorCode::kInvalidModel, "'{}': k={} of the {} elements along axis {} of x {}", c.op, k.str(), x.shape[axis].str(), axis,
                 x.str());
   Shape shape = x.shape;
   shape[axis] = Dim(k);
@@ -249,7 +252,7 @@ Status evalArg(const EvalContext& c) {
 Status evalTopK(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const AxisView v(c.in(0).sizes, c.node.integer("axis"));
-  const int64_t k = c.node.integer("k");
+  const int64_t k = c.node.integers("k").front();
   const bool largest = c.node.integer("largest") != 0;
   withComputeType(c.in(0).dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -336,7 +339,7 @@ void registerReduceOps(OpRegistry& registry) {
   add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>);
   add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>);
   add("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
-      {integerAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
+      {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
   add("cumsum", "running sum along an axis", kReduce, {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)}, inferCumsum,
       evalCumsum);
 }

@@ -1,5 +1,5 @@
 // bind-shapes: sizes for the symbols of free dims; every type behind them follows.  What could not be proved of free dims, that two of them
-// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.
+// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.  Sizes that data decides stay.
 //
 //   bind-shapes{sizes="T=17, N=1"}      or cx.provide(ShapeBindings)
 #include "passes/lower/bind_shapes.h"
@@ -10,7 +10,7 @@
 #include <optional>
 #include <set>
 
-#include "ir/op_def.h"
+#include "ir/decided_sizes.h"
 #include "ir/text_reader.h"
 #include "passes/passes.h"
 
@@ -47,24 +47,6 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
   return shape;
 }
 
-Status bindAttrs(Node& node, const ShapeBindings& sizes) {
-  for (const AttrSpec& spec : node.def().attrs) {
-    const Attr* attr = node.attrs().find(spec.name);
-    const auto* dims = attr ? std::get_if<std::vector<DimExpr>>(attr) : nullptr;
-    if (!dims) continue;
-    std::vector<int64_t> values;
-    for (const DimExpr& dim : *dims) {
-      const std::optional<int64_t> value = dim.evaluate(sizes);
-      if (!value)
-        return fail(ErrorCode::kInvalidArgument, "`{}` of {} holds {}, which these sizes do not settle", spec.name, node.op(), dim.str())
-            .at(node.location());
-      values.push_back(*value);
-    }
-    node.attrs().set(spec.name, std::move(values));
-  }
-  return {};
-}
-
 }  // namespace
 
 Status bindShapes(Graph& graph, PassContext& cx) {
@@ -86,22 +68,8 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     QC_ASSIGN(Shape shape, bound(*input, sizes));
     input->setType(input->type().withShape(std::move(shape)));
   }
-  for (Node* node = graph.front(); node; node = node->next()) {
-    QC_TRY(bindAttrs(*node, sizes));
-    bool free = false;
-    for (int i = 0; i < node->numResults(); ++i) free = free || !node->result(i)->type().isStatic();
-    if (!free) continue;
-    const std::vector<Value*> operands = node->operands();
-    auto types = node->def().infer(InferContext{node->op(), operands, node->attrs()});
-    if (!types) return Failure(types.error()).at(node->location()).on(node->result()->name());
-    for (int i = 0; i < node->numResults(); ++i) {
-      TensorType& type = nth(*types, i);
-      const Shape& before = node->result(i)->type().shape;
-      for (size_t d = 0; d < std::min(before.size(), type.shape.size()); ++d)
-        if (!before[d].isStatic()) type.shape[d] = Dim::bound(type.shape[d].size());
-      node->result(i)->setType(std::move(type));
-    }
-  }
+  const std::set<std::string> decided = decidedSymbols(graph);
+  for (Node* node = graph.front(); node; node = node->next()) QC_TRY(bindNode(*node, sizes, decided));
   return {};
 }
 

@@ -1,0 +1,105 @@
+// ONNX ops whose results have sizes that their data decides, read and written.
+#include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/exporter.h"
+#include "ir/dim_expr_terms.h"
+
+namespace qc {
+namespace {
+
+// x (and more operands), integer attributes, one size.
+Status readAs(OnnxNode& n, const char* op, std::vector<Value*> operands, AttrDict attrs) {
+  attrs.set("sizes", n.freshSizes(1));
+  QC_ASSIGN(std::vector<Value*> results, n.createAll(op, std::move(operands), std::move(attrs)));
+  return n.setOutputs(std::move(results));
+}
+
+Status readNonZero(OnnxNode& n) { return readAs(n, "nonzero", {n.input(0)}, {}); }
+
+// Without an axis: of all elements.
+Result<int64_t> axisOrNone(OnnxNode& n) {
+  if (!n.has("axis")) return -1;
+  QC_ASSIGN(const int64_t raw, n.integer("axis"));
+  return n.axis(raw, n.type(0).rank());
+}
+
+Status readCompress(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, axisOrNone(n));
+  return readAs(n, "compress", {n.input(0), n.input(1)}, {{"axis", axis}});
+}
+
+Status readUnique(OnnxNode& n) {
+  QC_ASSIGN(const int64_t axis, axisOrNone(n));
+  QC_ASSIGN(const int64_t sorted, n.integer("sorted", 1));
+  return readAs(n, "unique", {n.input(0)}, {{"axis", axis}, {"sorted", sorted}});
+}
+
+Status readSuppression(OnnxNode& n) {
+  QC_ASSIGN(const int64_t center, n.integer("center_point_box", 0));
+  if (center != 0 && center != 1) return n.error(ErrorCode::kInvalidModel, "center_point_box {}", center);
+  std::vector<Value*> operands;
+  for (int i = 0; i < 5; ++i) {
+    Value* v = n.input(i);
+    if (v && v->type().isStatic() && v->type().numElements() == 0) v = nullptr;
+    operands.push_back(v);
+  }
+  while (!operands.back()) operands.pop_back();
+  return readAs(n, "non_max_suppression", std::move(operands), {{"center_point_box", center}});
+}
+
+Status writeAs(OnnxExporter& e, const Node& n, const char* op) {
+  auto& proto = e.add(n, op, e.operandNames(n), e.resultNames(n));
+  for (const auto& [name, attr] : n.attrs())
+    if (name != "sizes" && name != "kernel" && !(name == "axis" && n.integer("axis") < 0)) setAttr(proto, name.c_str(), attr);
+  return {};
+}
+
+// The numbers stand for the sizes from here on.
+Status writeSizeOf(OnnxExporter& e, const Node& n) {
+  const TensorType& type = n.operand(0)->type();
+  std::string all = e.name(n.operand(0));
+  const std::string base = e.name(n.result());
+  const auto step = [&](const char* op, std::vector<std::string> inputs) -> onnx::NodeProto& {
+    const std::string result = e.fresh(base + "_size");
+    auto& proto = e.addUnlocated(op, std::move(inputs), result);
+    all = result;
+    return proto;
+  };
+  if (type.dtype != DType::s64) setInt(step("Cast", {all}), "to", 7);
+  if (type.rank() != 1) step("Reshape", {all, e.ints({-1})});
+  const std::string vector = all;
+  const std::vector<DimExpr> sizes = n.attrs().dims("sizes");
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const auto symbol = symbolName(sizes[i]);
+    if (!symbol) continue;
+    if (sizes.size() > 1) step("Gather", {vector, e.ints({static_cast<int64_t>(i)})});
+    e.sizeIs(*symbol, all);
+  }
+  return {};
+}
+
+OnnxExportRow row(const char* op) {
+  return [op](OnnxExporter& e, const Node& n) { return writeAs(e, n, op); };
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxDecidingOps() {
+  static const OnnxOp kOps[] = {
+      {.name = "NonZero", .minInputs = 1, .maxInputs = 1, .convert = readNonZero, .freeDims = true},
+      {.name = "Compress", .minInputs = 2, .maxInputs = 2, .convert = readCompress, .freeDims = true},
+      {.name = "Unique", .minInputs = 1, .maxInputs = 1, .convert = readUnique, .freeDims = true},
+      {.name = "NonMaxSuppression", .minInputs = 2, .maxInputs = 5, .convert = readSuppression, .freeDims = true},
+  };
+  return kOps;
+}
+
+void addDecidingExportRows(OnnxExportRows& rows) {
+  rows.insert({{"nonzero", row("NonZero")},
+               {"compress", row("Compress")},
+               {"unique", row("Unique")},
+               {"non_max_suppression", row("NonMaxSuppression")},
+               {"size_of", writeSizeOf}});
+}
+
+}  // namespace qc

@@ -1,0 +1,136 @@
+#include "ir/decided_sizes.h"
+
+#include <algorithm>
+
+#include "ir/arithmetic.h"
+#include "ir/dim_expr_terms.h"
+#include "ir/interp.h"
+#include "ir/op_def.h"
+
+namespace qc {
+namespace {
+
+// With the sizes that are known; nothing: a symbol has none and may not stay.
+std::optional<DimExpr> bound(const DimExpr& e, const SymbolSizes& sizes, const std::set<std::string>& open) {
+  if (const auto value = e.evaluate(sizes)) return DimExpr(*value);
+  if (e.isUnknown()) return std::nullopt;
+  const DimExpr rest = substituted(e, sizes);
+  const std::set<std::string> symbols = rest.symbols();
+  const bool mayStay = !rest.isUnknown() && !symbols.empty() && std::includes(open.begin(), open.end(), symbols.begin(), symbols.end());
+  return mayStay ? std::optional(rest) : std::nullopt;
+}
+
+Status bindAttrs(Node& node, const SymbolSizes& sizes, const std::set<std::string>& open) {
+  for (const AttrSpec& spec : node.def().attrs) {
+    const Attr* attr = node.attrs().find(spec.name);
+    const auto* dims = attr ? std::get_if<std::vector<DimExpr>>(attr) : nullptr;
+    if (!dims) continue;
+    std::vector<DimExpr> values;
+    for (const DimExpr& dim : *dims) {
+      const std::optional<DimExpr> value = bound(dim, sizes, open);
+      if (!value)
+        return fail(ErrorCode::kInvalidArgument, "`{}` of {} holds {}, which these sizes do not settle", spec.name, node.op(), dim.str())
+            .at(node.location());
+      values.push_back(*value);
+    }
+    if (auto known = constants(values))
+      node.attrs().set(spec.name, std::move(*known));
+    else
+      node.attrs().set(spec.name, std::move(values));
+  }
+  return {};
+}
+
+}  // namespace
+
+bool decidesSizes(const Node& node) { return node.def().decides.has_value(); }
+
+std::set<std::string> decidedSymbols(const Node& node) {
+  std::set<std::string> symbols;
+  if (decidesSizes(node))
+    for (const DimExpr& size : node.attrs().dims("sizes")) symbols.merge(size.symbols());
+  return symbols;
+}
+
+std::set<std::string> decidedSymbols(const Graph& graph) {
+  std::set<std::string> symbols;
+  for (const Node* n = graph.front(); n; n = n->next()) symbols.merge(decidedSymbols(*n));
+  return symbols;
+}
+
+const Node* firstDeciding(const Graph& graph) {
+  const Node* n = graph.front();
+  while (n && decidedSymbols(*n).empty()) n = n->next();
+  return n;
+}
+
+std::set<std::string> symbolsOf(const Node& node) {
+  std::set<std::string> symbols;
+  for (const auto& [name, attr] : node.attrs())
+    if (const auto* dims = std::get_if<std::vector<DimExpr>>(&attr))
+      for (const DimExpr& dim : *dims) symbols.merge(dim.symbols());
+  for (int i = 0; i < node.numResults(); ++i)
+    for (const Dim& dim : node.result(i)->type().shape)
+      if (!dim.isStatic()) symbols.merge(dim.expr().symbols());
+  return symbols;
+}
+
+Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands) {
+  const DefinedArithmetic defined;
+  std::vector<TensorRef> in;
+  for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
+  auto results = node.def().decides->eval(EvalContext{node, in, {}});
+  if (!results) return tl::make_unexpected(std::move(results.error()).at(node.location()));
+  return results;
+}
+
+void learnSizes(const Node& node, std::span<const Tensor> results, SymbolSizes& sizes) {
+  for (int i = 0; i < node.numResults(); ++i) {
+    const Shape& shape = node.result(i)->type().shape;
+    for (size_t d = 0; d < shape.size(); ++d)
+      if (const auto symbol = symbolName(shape[d].expr())) sizes[*symbol] = nth(results, i).sizes()[d];
+  }
+}
+
+Status bindNode(Node& node, const SymbolSizes& sizes, const std::set<std::string>& open) {
+  QC_TRY(bindAttrs(node, sizes, open));
+  bool free = false;
+  for (int i = 0; i < node.numResults(); ++i) free = free || !node.result(i)->type().isStatic();
+  if (!free) return {};
+  const std::vector<Value*> operands = node.operands();
+  auto types = node.def().infer(InferContext{node.op(), operands, node.attrs()});
+  if (!types) return Failure(types.error()).at(node.location()).on(node.result()->name());
+  for (int i = 0; i < node.numResults(); ++i) {
+    TensorType& type = nth(*types, i);
+    const Shape& before = node.result(i)->type().shape;
+    for (size_t d = 0; d < std::min(before.size(), type.shape.size()); ++d)
+      if (!before[d].isStatic() && type.shape[d].isStatic()) type.shape[d] = Dim::bound(type.shape[d].size());
+    node.result(i)->setType(std::move(type));
+  }
+  return {};
+}
+
+Result<std::vector<Tensor>> evaluateBound(const Node& node, std::span<const Tensor* const> operands, const SymbolSizes& sizes) {
+  if (node.is("const")) return evaluateNode(node, operands);
+  Graph scratch;
+  std::vector<Value*> inputs;
+  for (int i = 0; i < node.numOperands(); ++i) {
+    const Value* v = node.operand(i);
+    const Tensor* t = nth(operands, i);
+    if (!v)
+      inputs.push_back(nullptr);
+    else if (v->constant())
+      inputs.push_back(Builder(scratch).constant(v->name(), *t, v->type().quant));
+    else
+      inputs.push_back(scratch.addInput(v->name(), v->type().withShape(toShape(t->sizes()))));
+  }
+  std::vector<TensorType> types;
+  for (int i = 0; i < node.numResults(); ++i) types.push_back(node.result(i)->type());
+  Node* copy = scratch.insert(node.def(), std::move(inputs), node.attrs(), std::move(types), nullptr, node.result()->name());
+  copy->setLocation(node.location());
+  if (decidesSizes(node)) return decide(*copy, operands);
+  QC_TRY(bindNode(*copy, sizes));
+  return evaluateNode(*copy, operands);
+}
+
+}  // namespace qc

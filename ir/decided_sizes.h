@@ -1,0 +1,43 @@
+// Sizes that data decides.  An op whose declaration says so (OpDef::decides) names them in its attribute `sizes`, a symbol each; types and
+// attributes behind it are expressions over those, like those over free dims of the inputs.  What they are is known when the node has run:
+// who runs a graph learns them there, and binds what comes behind.
+//
+//   %n = nonzero %mask {sizes=[n]} : s64[1,n]
+//   %p = reshape %n {shape=[n]} : s64[n]
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace qc {
+
+using SymbolSizes = std::map<std::string, int64_t>;
+
+bool decidesSizes(const Node& node);
+// The symbols that a node decides; none of those that are known.
+std::set<std::string> decidedSymbols(const Node& node);
+std::set<std::string> decidedSymbols(const Graph& graph);
+const Node* firstDeciding(const Graph& graph);  // null: data decides no size
+
+// Symbols of a node's attributes and of the types of its results.
+std::set<std::string> symbolsOf(const Node& node);
+
+// The results of a deciding node on these operands (null: absent), of the sizes that come out.
+Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands);
+// What those results say of its symbols.
+void learnSizes(const Node& node, std::span<const Tensor> results, SymbolSizes& sizes);
+
+// The node at these sizes: its attributes, and the types of its results by inference.  Symbols of `open` that have no size may stay. Error:
+// another symbol without one, or what the sizes contradict.
+Status bindNode(Node& node, const SymbolSizes& sizes, const std::set<std::string>& open = {});
+
+// One node of a graph on operands of any sizes, with those of symbols that are known.
+Result<std::vector<Tensor>> evaluateBound(const Node& node, std::span<const Tensor* const> operands, const SymbolSizes& sizes);
+
+}  // namespace qc
