@@ -120,7 +120,12 @@ std::string Annotator::unfitForKernels(const Node& node, const OpPolicy& policy,
   const ObservedSpec &x = config.activation, &w = config.weight;
   const auto bytes = [](const ObservedSpec& spec) { return spec.dtype == DType::u8 || spec.dtype == DType::s8; };
   if (const ObserverRole role = roleOf(x); role != ObserverRole::keepFloat && role != ObserverRole::shareInput) {
-    if (!bytes(x)) return fmt::format("its rule asks for {} activations, integer kernels take u8 and s8", toString(x.dtype));
+    if (x.dtype == DType::u16 || x.dtype == DType::s16) {
+      if (const std::string why = refusalOfWords(node, policy); !why.empty())
+        return fmt::format("its rule asks for {} activations, {}", toString(x.dtype), why);
+    } else if (!bytes(x)) {
+      return fmt::format("its rule asks for {} activations, integer kernels take u8, s8, u16 and s16", toString(x.dtype));
+    }
     if (x.axis >= 0 || x.blockSize > 0 || scalesOf(x) == ScalesPer::token)
       return "its rule asks for several scales in one activation, integer kernels take one";
   }

@@ -66,7 +66,7 @@ DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem)
   const ConvGeometry& g = plan.conv;
   const bool real = isReal(isa);
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
-  const bool interleaves = !real && problem.quantizedResult && !problem.floatResidual;
+  const bool interleaves = !real && problem.packedResult;
   Packing& p = plan.packing;
   if (interleaves) p.copies = pixelsPerPanel(isa, g);
   const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies) : 1;
@@ -278,7 +278,7 @@ using Family = KernelFamily<DepthwisePlan, DepthwiseIsa>;
 std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target&) {
   if (!hasConvTypes(node)) return std::nullopt;
   const auto problem = GemmProblem::of(node);
-  if (!problem) return std::nullopt;
+  if (!problem || problem->words) return std::nullopt;
   const ConvGeometry& g = problem->conv;
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
     return std::nullopt;

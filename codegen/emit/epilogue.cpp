@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "codegen/emit/vector_loop.h"
+
 namespace qc {
 // Which (row, vector) each of the four packed vectors is.
 struct Epilogue::Chunk {
@@ -15,20 +17,18 @@ Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) :
   const TensorType& y = node.result()->type();
   bounded_ = form_.integerForm() && node.integer("bounded") != 0;
   resultBytes_ = static_cast<int>(sizeOf(y.dtype));
-  resultSigned_ = isSigned(y.dtype);
+  result_ = y.dtype;
   const bool natural = packing.columns == Packing::Columns::natural && packing.panel > packing.lanes;
-  bool floatResidual = false;
   if (const qc::Value* residual = form_.residual) {
     residualQuantized_ = residual->type().isQuantized();
-    residualSigned_ = isSigned(residual->type().dtype);
+    residual_ = residual->type().dtype;
     residualBytes_ = static_cast<int>(sizeOf(residual->type().dtype));
-    floatResidual = !residualQuantized_;
     if (residualQuantized_) {
       residualScale_ = e.splat(e.operandParam("residual", ParamField::scale), packing.lanes);
       residualZero_ = e.splat(e.operandParam("residual", ParamField::zeroPoint), packing.lanes);
     }
   }
-  packs_ = form_.to && !natural && !floatResidual && e.target().arch != Arch::aarch64 && packing.lanes >= 8;
+  packs_ = form_.to && resultBytes_ == 1 && !natural && residualBytes_ <= 1 && e.target().arch != Arch::aarch64 && packing.lanes >= 8;
   if (!form_.to) return;
   inverse_ = e.resultParam(0, ParamField::inverseScale);
   Reg zero = e.resultParam(0, ParamField::zeroPoint), low = e.resultParam(0, ParamField::qmin), high = e.resultParam(0, ParamField::qmax);
@@ -77,12 +77,12 @@ Reg Epilogue::quantizedBytes(const std::vector<Reg>& values) {
   }
   using namespace llvm;
   const auto packWords = wide ? Intrinsic::x86_avx512_packssdw_512 : Intrinsic::x86_avx2_packssdw;
-  const auto packBytes = resultSigned_ ? (wide ? Intrinsic::x86_avx512_packsswb_512 : Intrinsic::x86_avx2_packsswb)
-                                       : (wide ? Intrinsic::x86_avx512_packuswb_512 : Intrinsic::x86_avx2_packuswb);
+  const auto packBytes = isSigned(result_) ? (wide ? Intrinsic::x86_avx512_packsswb_512 : Intrinsic::x86_avx2_packsswb)
+                                           : (wide ? Intrinsic::x86_avx512_packuswb_512 : Intrinsic::x86_avx2_packuswb);
   const auto addZero = [&](Reg words) { return e_.b.CreateBinaryIntrinsic(Intrinsic::sadd_sat, words, zeroWords_); };
   Reg bytes = e_.intrinsic(packBytes, {addZero(e_.intrinsic(packWords, {q[0], q[1]})), addZero(e_.intrinsic(packWords, {q[2], q[3]}))});
-  bytes = e_.b.CreateBinaryIntrinsic(resultSigned_ ? Intrinsic::smax : Intrinsic::umax, bytes, lowBytes_);
-  return e_.b.CreateBinaryIntrinsic(resultSigned_ ? Intrinsic::smin : Intrinsic::umin, bytes, highBytes_);
+  bytes = e_.b.CreateBinaryIntrinsic(isSigned(result_) ? Intrinsic::smax : Intrinsic::umax, bytes, lowBytes_);
+  return e_.b.CreateBinaryIntrinsic(isSigned(result_) ? Intrinsic::smin : Intrinsic::umin, bytes, highBytes_);
 }
 
 std::vector<Epilogue::Chunk> Epilogue::chunks(int rows, int vectors) const {
@@ -195,11 +195,11 @@ std::vector<Reg> Epilogue::residualOf(const Chunk& chunk, const Channels& channe
     for (int lane = 0; lane < lanes / 4; ++lane)
       for (int i = 0; i < 4; ++i)
         for (int k = 0; k < 4; ++k) {
-          const bool here = k == (residualSigned_ ? 3 : 0);
+          const bool here = k == (isSigned(residual_) ? 3 : 0);
           order.push_back(here ? 16 * lane + 4 * q + i : bytes + 16 * lane + 4 * q + i);
         }
     Reg ints = e_.bitcast(e_.b.CreateShuffleVector(all, zero, order), e_.i32(lanes));
-    if (residualSigned_) ints = e_.b.CreateAShr(ints, e_.ints(24, e_.i32(lanes)));
+    if (isSigned(residual_)) ints = e_.b.CreateAShr(ints, e_.ints(24, e_.i32(lanes)));
     result.push_back(e_.b.CreateFMul(residualScale_, e_.toFloat(e_.b.CreateSub(ints, residualZero_))));
   }
   return result;
@@ -229,14 +229,15 @@ void Epilogue::storeNatural(const std::vector<Reg>& acc, int rows, int vectors, 
       const int64_t column = static_cast<int64_t>(vector) * lanes;
       Reg residual = nullptr;
       if (hasResidual()) {
-        residual = loadColumns(residualQuantized_ ? e_.i8(lanes) : e_.f32(lanes), nth(residuals, row), channels, column);
+        residual =
+            loadColumns(residualQuantized_ ? integersOf(e_, residual_, lanes) : e_.f32(lanes), nth(residuals, row), channels, column);
         if (residualQuantized_) {
-          Reg ints = residualSigned_ ? e_.b.CreateSExt(residual, e_.i32(lanes)) : e_.b.CreateZExt(residual, e_.i32(lanes));
+          Reg ints = widened(e_, residual, isSigned(residual_));
           residual = e_.b.CreateFMul(residualScale_, e_.toFloat(e_.b.CreateSub(ints, residualZero_)));
         }
       }
       Reg y = value(nth(acc, row * vectors + vector), channels, vector, residual);
-      if (form_.to) y = e_.b.CreateTrunc(e_.roundClamp(y, bounds_), e_.i8(lanes));
+      if (form_.to) y = narrowed(e_, e_.roundClamp(y, bounds_), result_);
       storeColumns(y, nth(results, row), channels, column);
     }
 }

@@ -53,7 +53,8 @@ class Epilogue {
   KernelEmitter& e_;
   Packing packing_;
   EpilogueForm form_;
-  bool packs_ = false, bounded_ = false, resultSigned_ = false, residualQuantized_ = false, residualSigned_ = false;
+  bool packs_ = false, bounded_ = false, residualQuantized_ = false;
+  DType result_ = DType::f32, residual_ = DType::f32;
   int resultBytes_ = 4, residualBytes_ = 0;
   Reg zeroWords_ = nullptr, lowBytes_ = nullptr, highBytes_ = nullptr, inverse_ = nullptr;
   Reg residualScale_ = nullptr, residualZero_ = nullptr;

@@ -13,7 +13,7 @@ GemmPanels::GemmPanels(KernelEmitter& e, const Node& node, const GemmPlan& plan)
       layout_(plan.packing, plan.conv),
       vectors_(plan.packing.panel / isa_.lanes),
       epilogue_(e, node, plan.packing),
-      strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa_.input},
+      strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa_.input, isa_.takesWords() && !plan.words},
       leavesOutPadding_(isa_.product == Product::floats && node.is("k.conv") && node.integer("bounded") != 0) {
   elementBytes_ = sizeOf(isa_.input);
   const int64_t lineStride = plan.staged ? plan.stagedWidth * g_.groupChannels() : g_.inW * g_.channels;
@@ -53,8 +53,8 @@ Reg GemmPanels::quotient(Reg& value, Reg divisor) {
 Reg GemmPanels::paddingVector() {
   if (isa_.input == DType::f32) return e_.floats(0, isa_.lanes);
   Reg zero = e_.operandParam(0, ParamField::zeroPoint);
-  return isa_.widens() ? e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt16Ty()), 2 * isa_.lanes)
-                       : e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt8Ty()), 4 * isa_.lanes);
+  return isa_.takesWords() ? e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt16Ty()), 2 * isa_.lanes)
+                           : e_.splat(e_.b.CreateTrunc(zero, e_.b.getInt8Ty()), 4 * isa_.lanes);
 }
 
 void GemmPanels::emitUnit(Reg unit) {

@@ -84,6 +84,7 @@ class RegisterGemm final : public GemmPanels {
     auto widened = [&](llvm::Type* type, int64_t offset) {
       return e_.b.CreateZExt(e_.load(type, e_.at(pointer, offset)), e_.b.getInt32Ty());
     };
+    if (plan_.words) return widened(e_.b.getInt16Ty(), 0);
     if (count == 1) return widened(e_.b.getInt8Ty(), 0);
     Reg two = widened(e_.b.getInt16Ty(), 0);
     return count == 2 ? two : e_.b.CreateOr(two, e_.b.CreateShl(widened(e_.b.getInt8Ty(), 2), e_.i32c(16)));

@@ -14,7 +14,7 @@ class Stager {
         at_(origin),
         padding_(padding),
         vector_(static_cast<int>(padding->getType()->getPrimitiveSizeInBits() / 8)) {
-    sourceBytes_ = strip.element == DType::f32 ? 4 : 1;
+    sourceBytes_ = strip.widens ? 1 : sizeOf(strip.element);
     copied_ = std::max<int64_t>(0, std::min(g_.inW, s_.width - g_.padLeft));
     left_ = std::min(g_.padLeft, s_.width);
     right_ = s_.width - left_ - copied_;
@@ -72,7 +72,7 @@ class Stager {
   }
 
   void copyElements(Reg to, Reg from, int64_t count) {
-    if (s_.element != DType::s16) return e_.copyBytes(to, from, count * sourceBytes_);
+    if (!s_.widens) return e_.copyBytes(to, from, count * sourceBytes_);
     const int width = std::max(8, vector_ / 2);
     const int64_t whole = count / width * width;
     const auto widen = [&](Reg bytes) { return e_.b.CreateZExt(bytes, e_.i16(width)); };

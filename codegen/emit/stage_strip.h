@@ -11,7 +11,8 @@ struct StagedStrip {
   const ConvGeometry& conv;
   int64_t rows, width;  // lines of one plane, pixels of a line
   int64_t channels;     // of a staged pixel: all, or those of one group
-  DType element;        // as staged: that of the input, or u8 widened to s16
+  DType element;        // as staged
+  bool widens = false;  // the input is u8 that becomes s16
 
   static constexpr int64_t kSlack = 128;  // fills and copies may end in a whole vector
   int64_t pixelBytes() const { return channels * sizeOf(element); }

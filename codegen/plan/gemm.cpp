@@ -73,7 +73,7 @@ double insideShare(const ConvGeometry& g) {
 bool isSparse(const GemmIsa& isa, const ConvGeometry& g) {
   constexpr int64_t kShortestRun = 32;
   constexpr double kMaxInside = 0.6;
-  return !isa.widens() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMaxInside;
+  return !isa.takesWords() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMaxInside;
 }
 
 // Kernel rows whose weights are kept near while all tiles of a strip meet them.
@@ -103,7 +103,7 @@ bool readsBeyondRuns(const ConvGeometry& conv, bool rowRuns) {
 
 Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const ConvGeometry& conv, const GemmIsa::Block& block,
                       const GemmPlan& plan) {
-  const bool permuted = isa.packs() && problem.quantizedResult && !problem.floatResidual;
+  const bool permuted = isa.packs() && problem.packedResult;
   Packing p;
   p.element = isa.weight;
   p.lanes = isa.lanes;
@@ -155,10 +155,11 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
     return fail(ErrorCode::kUnsupported, "kernels need static shapes, got {}", x.str()).at(node.location());
   GemmProblem problem;
   QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
-  problem.quantizedResult = y.isQuantized();
+  problem.words = computesInIntegers(node) && sizeOf(x.dtype) == 2;
   problem.rowsWereFree = wasFree(x.shape);
   const Value* residual = node.operand("residual");
-  problem.floatResidual = residual && !residual->type().isQuantized();
+  const auto isByte = [](const TensorType& type) { return type.isQuantized() && sizeOf(type.dtype) == 1; };
+  problem.packedResult = isByte(y) && (!residual || isByte(residual->type()));
   if (const Attr* packed = node.attrs().find("packing")) {
     problem.wideWeights = std::get<Packing>(*packed).halves > 1;
   } else {
@@ -172,6 +173,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   const Rates rates(row.id, target);
   GemmPlan plan;
   plan.isa = &isa;
+  plan.words = problem.words;
   ConvGeometry& g = plan.conv;
   g = problem.conv;
   if (g.isMatrixProduct()) {
@@ -190,7 +192,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
     g.strideH = std::exchange(g.strideW, 1);
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
-  plan.staged = !plan.sparse && (g.isPadded() || isa.widens() || gathers);
+  plan.staged = !plan.sparse && (g.isPadded() || (isa.takesWords() && !problem.words) || gathers);
   const GemmIsa::Block& block = chooseBlock(isa, rates, g);
   if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
   plan.packing = choosePacking(isa, problem, g, block, plan);
@@ -214,7 +216,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
   const bool heavy = weightBytes > kLevel2 / 2;
-  const int lineColumns = static_cast<int>(ceilDiv(64, sizeOf(problem.quantizedResult ? DType::u8 : DType::f32)));
+  const int lineColumns = static_cast<int>(ceilDiv(64, sizeOf(problem.packedResult ? DType::u8 : DType::f32)));
   const int64_t panelsPerLine = ceilDiv(lineColumns, plan.packing.panel);  // blocks end on cache lines
   const int64_t mostBlocks = ceilDiv(plan.panels, panelsPerLine);
   const int64_t fit = std::max<int64_t>(1, kLevel2 / 3 / std::max<int64_t>(inputRowBytes, 1));

@@ -32,7 +32,7 @@ struct GemmIsa {
   int group;  // elements of k per 32-bit lane
   std::array<Block, 3> blocks;
 
-  bool widens() const { return input == DType::s16; }
+  bool takesWords() const { return input == DType::s16; }  // as they are, or widened bytes
   int inputOffset() const { return product == Product::signedBytes ? 128 : 0; }
   bool usesTiles() const { return product == Product::tiles; }
   bool packs() const { return lanes >= 8; }  // has the lane-wise saturating packs
@@ -45,6 +45,7 @@ struct GemmPlan {
   ConvGeometry conv;
   int64_t extentH = 1, extentW = 1;  // input pixels under one output pixel
   Packing packing;
+  bool words = false;                   // activations of 16 bits, which are multiplied as they are
   bool staged = false, sparse = false;  // at most one
   int tileRows = 1;
   int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane
@@ -76,9 +77,9 @@ struct GemmPlan {
 // What of a convolution the family can compute, before or after packing.
 struct GemmProblem {
   ConvGeometry conv;
-  bool quantizedResult = false;  // 8-bit: packed stores
-  bool floatResidual = false;
-  bool wideWeights = false;  // integers that leave s8 around their zero point
+  bool words = false;         // activations of 16 bits
+  bool packedResult = false;  // 8-bit, and so is a residual: packed stores
+  bool wideWeights = false;   // integers that leave s8 around their zero point
   bool rowsWereFree = false;
   static Result<GemmProblem> of(const Node& node);
 };
@@ -92,7 +93,7 @@ Result<KernelShape> emitGemm(KernelEmitter& e, const Node& node, const GemmPlan&
 
 // --- the node, before or after packing: plan/gemm_weights.cpp ---
 
-// Types that kernels of convolutions take: u8 or f32 activations, a residual of the result's shape; and constant weights and bias.
+// Types that kernels of convolutions take: u8, s16 or f32 activations, a residual of the result's shape; and constant weights and bias.
 bool hasConvTypes(const Node& node);
 bool computesInIntegers(const Node& node);
 std::vector<int64_t> weightShapeOf(const Node& node);

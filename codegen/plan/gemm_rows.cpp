@@ -17,7 +17,7 @@ using Family = KernelFamily<GemmPlan, GemmIsa>;
 std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target& target) {
   if (!hasConvTypes(node)) return std::nullopt;
   const Result<GemmProblem> problem = GemmProblem::of(node);
-  if (!problem || problem->conv.depth() == 0) return std::nullopt;
+  if (!problem || problem->conv.depth() == 0 || (problem->words && !row.traits.takesWords())) return std::nullopt;
   return planGemm(row, *problem, target);
 }
 

@@ -82,7 +82,7 @@ Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor&
   return all;
 }
 
-bool isByteQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) == 1; }
+bool isShortQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) <= 2; }
 
 }  // namespace
 
@@ -98,10 +98,11 @@ std::vector<int64_t> weightShapeOf(const Node& node) {
 bool hasConvTypes(const Node& node) {
   const TensorType& x = node.operand(0)->type();
   const TensorType& y = node.result()->type();
-  if (computesInIntegers(node) ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32) return false;
-  if (y.isQuantized() ? !isByteQuant(y) : y.dtype != DType::f32) return false;
+  if (computesInIntegers(node) ? (x.dtype != DType::u8 && x.dtype != DType::s16) || x.quant->perChannel() : x.dtype != DType::f32)
+    return false;
+  if (y.isQuantized() ? !isShortQuant(y) : y.dtype != DType::f32) return false;
   const Value* residual = node.operand("residual");
-  if (residual && !(isByteQuant(residual->type()) || (residual->type().dtype == DType::f32 && !residual->type().isQuantized())))
+  if (residual && !(isShortQuant(residual->type()) || (residual->type().dtype == DType::f32 && !residual->type().isQuantized())))
     return false;
   if (residual && residual->type().shape != y.shape) return false;
   const Attr* layout = node.attrs().find("layout");
@@ -167,6 +168,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     const EpilogueForm form = EpilogueForm::of(node);
     bool bounded = form.integerForm();
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
+    const int64_t largest = x.dtype == DType::s16 ? 32768 : 255;  // of inputs
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
     for (int64_t c = 0; c < outputs; ++c) {
       const auto sw = wq.scale(wq.perChannel() ? c : 0);
@@ -179,7 +181,7 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       const int64_t folded = (givenBias ? static_cast<int64_t>(givenBias->at(c)) : 0) - zx * sum;
       nth(biases.mutableAs<int32_t>(), c) = static_cast<int32_t>(folded);  // wraps; the sum wraps back
       nth(scales.mutableAs<float>(), c) = form.factor(x.quant->scale(), sw);
-      const auto most = static_cast<double>(std::abs(folded) + 255 * magnitude);
+      const auto most = static_cast<double>(std::abs(folded) + largest * magnitude);
       bounded = bounded && most < 2147483648.0 && most * nth(scales.as<float>(), c) < 2147483520.0;
     }
     attrs.set("bounded", int64_t{bounded});

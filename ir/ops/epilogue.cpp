@@ -66,7 +66,7 @@ Result<Types> floatProductResult(const InferContext& c, Shape shape, Dim channel
 }
 
 Result<Types> quantizedProductResult(const InferContext& c, Shape shape, Dim channels, int weightAxis) {
-  QC_TRY(requirePerTensor8Bit(c, kX));
+  QC_TRY(requirePerTensor8Or16Bit(c, kX));
   QC_TRY(checkQuantParams(*c.type(kX).quant, c.type(kX).shape));
   QC_TRY(requireQuantizedWeight(c, weightAxis));
   if (c.has(kBias)) {
@@ -106,16 +106,26 @@ Status requireInt32Sums(const InferContext& c, int64_t depth, int64_t channels, 
   int64_t bound = 0;
   if (!__builtin_mul_overflow(depth, reachX * reachW, &bound) && bound <= kMaxSum - largestBias) return {};
   if (channelOf && weights && weights->numElements() > 0) {
-    std::vector<int64_t> sums(usize(channels));
+    // An input that is never negative can reach one end with positive weights alone, and the other with negative ones.
+    const IntRange range = rangeOf(x.storage);
+    const int64_t low = range.min - x.zeroPoint(), high = range.max - x.zeroPoint();
+    struct Sum {
+      int64_t least = 0, most = 0;
+    };
+    std::vector<Sum> sums(usize(channels));
     for (int64_t i = 0; i < weights->numElements(); ++i) {
       const int64_t channel = channelOf(i);
       const int64_t slice = w.zeroPoints.size() == 1 ? 0 : channel % static_cast<int64_t>(w.zeroPoints.size());
-      nth(sums, channel) += reachX * std::abs(static_cast<int64_t>(weights->at(i)) - w.zeroPoint(slice));
+      const int64_t weight = static_cast<int64_t>(weights->at(i)) - w.zeroPoint(slice);
+      nth(sums, channel).least += std::min(weight * low, weight * high);
+      nth(sums, channel).most += std::max(weight * low, weight * high);
     }
     bool fits = true;
     for (int64_t o = 0; o < channels; ++o) {
-      const int64_t b = bias ? std::abs(int64_t{nth(bias->as<int32_t>(), o)}) : 0;
-      fits = fits && nth(sums, o) + b <= kMaxSum;
+      const int64_t b = bias ? int64_t{nth(bias->as<int32_t>(), o)} : 0;
+      // A padded tap counts as zero, so that either end may be met alone.
+      fits = fits && std::min<int64_t>(nth(sums, o).least, 0) + std::min<int64_t>(b, 0) >= -kMaxSum &&
+             std::max<int64_t>(nth(sums, o).most, 0) + std::max<int64_t>(b, 0) <= kMaxSum;
     }
     if (fits) return {};
   }

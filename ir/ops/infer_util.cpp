@@ -72,6 +72,14 @@ Status requirePerTensor8Bit(const InferContext& c, int operand) {
   return fail(ErrorCode::kUnsupported, "'{}' takes {} quantized per tensor to 8 bits, got {}", c.op, operandName(c, operand), t.str());
 }
 
+Status requirePerTensor8Or16Bit(const InferContext& c, int operand) {
+  const TensorType& t = c.type(operand);
+  if (t.isQuantized() && !t.quant->perChannel() && (t.dtype == DType::u16 || t.dtype == DType::s16)) return {};
+  if (const Status bytes = requirePerTensor8Bit(c, operand); bytes) return {};
+  return fail(ErrorCode::kUnsupported, "'{}' takes {} quantized per tensor to 8 or 16 bits, got {}", c.op, operandName(c, operand),
+              t.str());
+}
+
 bool compatible(Dim a, Dim b) { return !a.isStatic() || !b.isStatic() || a.size() == b.size(); }
 
 Status requireVector(const InferContext& c, int operand, Dim length) { return requireShape(c, operand, Shape{length}); }

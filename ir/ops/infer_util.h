@@ -32,6 +32,7 @@ Status requirePlainFloat(const InferContext& c, int operand);                 //
 Status requirePlainNumber(const InferContext& c, int operand);                // float or integer, not quantized
 Status requireSameDType(const InferContext& c, int operand, int as);          // plain types of one dtype
 Status requirePerTensor8Bit(const InferContext& c, int operand);              // quantized u8 or s8, one scale
+Status requirePerTensor8Or16Bit(const InferContext& c, int operand);          // the same, or u16 or s16
 Status requireVector(const InferContext& c, int operand, Dim length);         // one dim, of that length
 Status requireShape(const InferContext& c, int operand, const Shape& shape);  // symbolic dims match anything
 

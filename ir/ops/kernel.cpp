@@ -1,7 +1,7 @@
 // Ops that exist only after select-kernels.
 //
 // k.conv(x, w, scale?, bias?, residual?) is every convolution and linear layer: q.conv, q.linear, conv, linear.
-//   x        channels last; u8 quantized per tensor, or f32
+//   x        channels last; u8 or s16 quantized per tensor, or f32
 //   w        packed weights (ir/packing.h), raw integers of zero point 0 or f32
 //   scale    quantized only: f32, one entry per packed column.  Without post, residual and with `to`: the multiplier
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
@@ -37,8 +37,10 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
     return fail(ErrorCode::kInvalidModel, "packing '{}' is for depthwise convolutions", packing.str());
   const PackedLayout layout(packing, conv);
   const bool quantized = x.isQuantized();
-  if (quantized ? x.dtype != DType::u8 || x.quant->perChannel() : x.dtype != DType::f32)
-    return fail(ErrorCode::kUnsupported, "k.conv takes u8 per-tensor or f32 activations, got {}", x.str());
+  if (quantized ? (x.dtype != DType::u8 && x.dtype != DType::s16) || x.quant->perChannel() : x.dtype != DType::f32)
+    return fail(ErrorCode::kUnsupported, "k.conv takes u8 or s16 per-tensor or f32 activations, got {}", x.str());
+  if (x.dtype == DType::s16 && packing.element != DType::s16)
+    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
   if (c.type(kW).dtype != packing.element || c.type(kW).shape != Shape{layout.size()})
     return fail(ErrorCode::kInvalidModel, "packed weights {} do not fit packing '{}' ([{}])", c.type(kW).str(), packing.str(),
                 layout.size());
@@ -89,9 +91,9 @@ struct Sums {
 
   int32_t integer(const Pixel& at, int64_t o, const Tensor& w, int32_t bias) const {
     int64_t sum = bias;
-    const bool wide = w.dtype() == DType::s16;
+    const bool wide = w.dtype() == DType::s16, words = x.dtype == DType::s16;
     walk(at, o, [&](int64_t i, int64_t k) {
-      const int64_t q = (i < 0 ? padding : x.as<uint8_t>()[i]) - inputOffset;
+      const int64_t q = (i < 0 ? padding : words ? x.as<int16_t>()[i] : x.as<uint8_t>()[i]) - inputOffset;
       sum += q * (wide ? nth(w.as<int16_t>(), k) : nth(w.as<int8_t>(), k));
     });
     return static_cast<int32_t>(sum);

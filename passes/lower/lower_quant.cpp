@@ -16,6 +16,7 @@
 #include "passes/lower/lowering.h"
 #include "passes/passes.h"
 #include "passes/simplify/apply_rules.h"
+#include "quantizer/rules/op_policy.h"
 
 namespace qc {
 namespace {
@@ -124,8 +125,9 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   Value* x = quantizedSource(node->operand(0));
   Value* w = quantizedSource(node->operand("w"));
   if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand("residual")) return false;
-  if (sizeOf(x->type().dtype) != 1 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
+  if (sizeOf(x->type().dtype) > 2 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
   const bool transposed = node->is("conv_transpose");
+  if (sizeOf(x->type().dtype) == 2 && !refusalOfWords(*node, policyOf(*node)).empty()) return false;
   if (node->expr("post")) return false;
   const QuantParams& wq = *w->type().quant;
   if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;

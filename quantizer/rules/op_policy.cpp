@@ -18,8 +18,8 @@ constexpr std::string_view kSteepWhy = "kept in float: somewhere a step of its i
 constexpr std::string_view kIndexWhy = "computes positions, not values";
 
 const OpPolicy kTable[] = {
-    {"conv", Role::weighted, {}, {}},
-    {"linear", Role::weighted, {}, {}},
+    {"conv", Role::weighted, {}, {}, true, true},  // integers of 16 bits as well
+    {"linear", Role::weighted, {}, {}, true, true},
     {"conv_transpose", Role::weighted, {}, {}},
     {"matmul", Role::product, {}, {}},
 
@@ -222,6 +222,23 @@ std::string refusal(const Node& node, const OpPolicy& policy) {
   if (!data) return "all its operands are constant";
   if (policy.role == Role::elementwise && !isFloatValue(node.result())) return "its result is not float32";
   if (policy.role == Role::sharing) return refuseSharing(node, policy);
+  return {};
+}
+
+std::string refusalOfWords(const Node& node, const OpPolicy& policy) {
+  const std::string_view kernels = "integer kernels of this op take u8 and s8";
+  switch (policy.role) {
+    case Role::weighted:
+      if (!policy.takesWords) return std::string(kernels);
+      if (node.attrs().find("group") && node.integer("group") > 1 && node.operand("w")->type().shape[1] == Dim(1))
+        return "integer kernels of depthwise convolutions take u8 and s8";
+      return {};
+    case Role::product:
+    case Role::averaging: return std::string(kernels);
+    case Role::sharing: return node.is("resize") && node.string("mode") != "nearest" ? std::string(kernels) : std::string();
+    case Role::elementwise:
+    case Role::keepFloat: return {};
+  }
   return {};
 }
 

@@ -27,6 +27,7 @@ struct OpPolicy {
   // Whether results come near both ends of that range.  A softmax over many positions does not: of a hundred equal ones each is 0.01, two
   // steps of 1/256.  Our own compiler then observes the range; backends with a table keep the fixed parameters, as PyTorch does.
   bool fillsRange = true;
+  bool takesWords = false;  // weighted: its integer form takes activations of 16 bits
 };
 
 // An op without a row stays float, unless its declaration makes it elementwise.
@@ -43,6 +44,9 @@ Status registerOpPolicy(const OpPolicy& policy);
 
 // Why this very node cannot be int8 although its op can; empty when it can.
 std::string refusal(const Node& node, const OpPolicy& policy);
+
+// Why integers of 16 bits have no code at this node; empty where they have.
+std::string refusalOfWords(const Node& node, const OpPolicy& policy);
 
 // Whether operand i carries the data that is quantized (not indices, weights or biases).
 bool isDataOperand(const Node& node, const OpPolicy& policy, int i);

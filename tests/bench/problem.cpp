@@ -58,12 +58,14 @@ std::vector<int64_t> numbers(std::string_view text) {
 
 constexpr std::string_view kAliases =
     "!u = q<u8, scale=0.05, zp=113>\n!s = q<s8, scale=0.04, zp=-3>\n!w = q<s8, scale=0.01, zp=0>\n!n = q<s8, scale=0.02, zp=0>\n!v = q<u8, "
-    "scale=0.01, zp=100>\n!b = "
+    "scale=0.01, zp=100>\n!k = q<s8, scale=0.02, zp=0>\n!h = "
+    "q<s16, scale=0.0003, zp=-90>\n!b = "
     "q<s32, scale=0.0005, zp=0>\n";
 
 // What constants of a type hold.
 std::string payloadFor(const std::string& type) {
   if (type.starts_with("!n")) return "rand(1, -60, 60)";
+  if (type.starts_with("!k")) return "rand(1, -20, 20)";
   if (type.starts_with("!v")) return "rand(1, 0, 255)";
   if (type.starts_with("f32")) return "rand(1, 0.01, 1.0)";
   return type.starts_with("s32") || type.starts_with("!b") ? "rand(1, -1000, 1000)"
@@ -90,7 +92,8 @@ Result<std::string> textOfNode(const std::string& problem) {
       continue;
     }
     const std::string type = operand.substr(1),
-                      plain = replaced(replaced(replaced(replaced(type, "!w", "s8"), "!n", "s8"), "!b", "s32"), "!v", "u8");
+                      plain = replaced(replaced(replaced(replaced(replaced(type, "!k", "s8"), "!w", "s8"), "!n", "s8"), "!b", "s32"), "!v",
+                                       "u8");
     constants += fmt::format("const #c{} : {} = {}\n", operands.size(), plain, payloadFor(type));
     nodes += fmt::format("{} = const #c{} : {}\n", name, operands.size(), type);
   }
@@ -101,11 +104,11 @@ Result<std::string> textOfNode(const std::string& problem) {
                      brace == std::string::npos ? "" : body.substr(brace), types, fmt::join(names, ", "));
 }
 
-// "int8:56x56x64:64x3x3:p1" in that form.
+// "int8:56x56x64:64x3x3:p1" in that form; int16: activations of 16 bits.
 Result<std::string> productProblem(const std::string& problem) {
   const std::vector<std::string> parts = split(problem, ':');
   if (parts.size() < 3) return fail(ErrorCode::kInvalidArgument, "malformed problem '{}'", problem);
-  const bool quantized = parts[0] == "int8";
+  const bool words = parts[0] == "int16", quantized = words || parts[0] == "int8";
   std::vector<int64_t> x = numbers(parts[1]), w = numbers(parts[2]);
   const bool linear = x.size() == 2;
   if ((x.size() != 2 && x.size() != 3) || (w.size() != 1 && w.size() != 3))
@@ -149,15 +152,20 @@ Result<std::string> productProblem(const std::string& problem) {
   const auto typed = [&](const char* integer, const std::vector<int64_t>& sizes) {
     return fmt::format("{}[{}]", quantized ? integer : "f32", fmt::join(sizes, ","));
   };
-  const std::string y = typed("!u", geometry.resultSizes(x, w));
+  const char* const activations = words ? "!h" : "!u";
+  const std::string y = typed(activations, geometry.resultSizes(x, w));
   std::vector<std::string> given;
-  if (quantized) given.push_back("to=!u");
+  if (quantized) given.push_back(fmt::format("to={}", activations));
   if (!linear)
     given.push_back(fmt::format("strides=[{0},{0}], pads=[{1},{1},{1},{1}], dilations=[{2},{2}], group={3}, layout=\"channels_last\"",
                                 stride, pad, dilation, group));
   if (activation) given.push_back("post=\"a0 * min(max(a0 * 0.16666667 + 0.5, 0), 1)\"");
-  return fmt::format("{}{} {}, #{}, #{}{} {{{}}} : {}", quantized ? "q." : "", linear ? "linear" : "conv", typed("!u", x),
-                     typed(narrow ? "!n" : "!w", w), typed("s32", {w[0]}), residual ? ", " + y : "", fmt::join(given, ", "), y);
+  return fmt::format("{}{} {}, #{}, #{}{} {{{}}} : {}", quantized ? "q." : "", linear ? "linear" : "conv", typed(activations, x),
+                     typed(words    ? "!k"
+                           : narrow ? "!n"
+                                    : "!w",
+                           w),
+                     typed("s32", {w[0]}), residual ? ", " + y : "", fmt::join(given, ", "), y);
 }
 
 }  // namespace
@@ -191,7 +199,7 @@ Result<std::vector<std::string>> readProblems(const std::string& file) {
 
 Result<Problem> buildProblem(const std::string& text) {
   std::string problem = text;
-  if (text.starts_with("int8:") || text.starts_with("f32:")) {
+  if (text.starts_with("int8:") || text.starts_with("int16:") || text.starts_with("f32:")) {
     QC_ASSIGN(problem, productProblem(text));
   }
   QC_ASSIGN(const std::string graph, textOfNode(problem));

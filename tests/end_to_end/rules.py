@@ -133,6 +133,26 @@ def recipes(work):
     print("recipes: passed")
 
 
+def words(work):
+    """Activations of 16 bits: the same layers as integers, on the kernels of machine code, nearer to the float model."""
+    rules = work / "words.json"
+    nearness = {}
+    for dtype in ("u8", "u16", "s16"):
+        rules.write_text(json.dumps({"global": {"activation": {"dtype": dtype}}}))
+        rows, report = coverage(MODEL, "-d", SAMPLES, "--config", rules, "-o", work / f"{dtype}.onnx")
+        for row in rows.values():
+            if row["op"] in ("conv", "linear"):
+                assert row["int8"] or (dtype != "u8" and "depthwise" in row["reason"]), row
+        nearness[dtype] = next(layer["sqnr_db"] for layer in report["layers"] if layer["op"] == "output")
+        steps = json.loads(run("profile", work / f"{dtype}.onnx", "--json").stdout)["layers"]
+        assert not any(s["kernel"] == "reference" for s in steps), steps
+        assert dtype == "u8" or any("s16" in s["kernel"] for s in steps), steps
+    assert nearness["u16"] > nearness["u8"] + 3 and nearness["s16"] > nearness["u8"] + 3, nearness
+    reason = next(r["reason"] for r in rows.values() if r["op"] == "reduce_mean")
+    assert "s16 activations" in reason, reason
+    print("words: passed")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
@@ -141,6 +161,7 @@ def main():
         noise(work)
         force(work)
         recipes(work)
+        words(work)
 
 
 main()

@@ -141,13 +141,14 @@ AttrDict attrsOf(const ConvCase& c) {
 
 std::vector<int64_t> resultSizes(const ConvCase& c) { return ConvGeometry::of(c.x, c.w, attrsOf(c)).value().resultSizes(c.x, c.w); }
 
-enum class Values { random, extreme, small, wide };  // wide: u8 weights that leave s8 around their zero points
+enum class Values { random, extreme, small, wide, words };  // wide: u8 weights that leave s8 around their zero points; words: s16 inputs
 
 // Rows may refuse what their family leaves to others; every refusal must be one of these.
 bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
   const bool depthwiseRow = def.id.starts_with("dw_");
   const bool depthwiseCase = c.w.size() >= 4 && c.group == c.w[0] && c.group == c.x.back();
   if (def.id == "thin_conv_f32") return true;  // for few outputs only: thin_conv_test
+  if (values == Values::words && def.id.find("s16") == std::string_view::npos) return true;
   if (!depthwiseRow) return def.id.find("pairs") != std::string_view::npos && values != Values::small;
   return !depthwiseCase || c.x.back() % 64 != 0;  // tails need masked loads or narrow panels
 }
@@ -158,7 +159,8 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
   const int64_t outputs = c.w[0];
   Graph graph;
   Builder b(graph);
-  auto xq = quantPerTensor(DType::u8, 0.02f, values == Values::extreme ? 255 : 113);
+  const bool words = values == Values::words;
+  auto xq = words ? quantPerTensor(DType::s16, 0.0001f, -700) : quantPerTensor(DType::u8, 0.02f, values == Values::extreme ? 255 : 113);
   QuantParams wq{DType::s8, -128, 127, 0, 0, {}, std::vector<int32_t>(usize(outputs), 0)};
   for (int64_t i = 0; i < outputs; ++i) wq.scales.push_back(0.001f + 0.0001f * static_cast<float>(rng() % 50));
   const ConvGeometry g = ConvGeometry::of(c.x, c.w, attrsOf(c)).value();
@@ -171,8 +173,8 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
   }
   Tensor w = randomTensor(wq.storage, c.w, rng, values == Values::extreme);
   if (values == Values::wide) w.mutableAs<uint8_t>()[0] = 255;
-  if (values == Values::small)
-    for (int8_t& v : w.mutableAs<int8_t>()) v = static_cast<int8_t>(v / 2);
+  if (values == Values::small || words)
+    for (int8_t& v : w.mutableAs<int8_t>()) v = static_cast<int8_t>(v / (words ? 16 : 2));
   Value* weights = b.constant("w", w, std::make_shared<const QuantParams>(wq));
   Value* bias = nullptr;
   if (c.bias) {
@@ -180,19 +182,22 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
     for (int32_t& v : t.mutableAs<int32_t>()) v = static_cast<int32_t>(rng() % 20001) - 10000;
     bias = b.constant("b", t);
   }
-  const Tensor xt = randomTensor(DType::u8, c.x, rng, values == Values::extreme);
+  const Tensor xt = randomTensor(xq->storage, c.x, rng, values == Values::extreme);
   std::vector<Value*> operands{x, weights, bias};
   std::vector<const Tensor*> tensors{&xt, weights->constant(), bias ? bias->constant() : nullptr};
   Tensor rt;
   if (c.residual) {
-    const DType storage = c.to == kS8 ? DType::s8 : DType::u8;
-    auto rq = quantPerTensor(storage, spread / 60, storage == DType::s8 ? -7 : 120);
+    const DType storage = words ? DType::s16 : c.to == kS8 ? DType::s8 : DType::u8;
+    auto rq = quantPerTensor(storage, spread / (words ? 15000 : 60), storage == DType::u8 ? 120 : -7);
     rt = randomTensor(storage, resultSizes(c), rng, values == Values::extreme);
     operands.push_back(graph.addInput("r", TensorType(rq, toShape(resultSizes(c)))));
     tensors.push_back(&rt);
   }
   AttrDict attrs = attrsOf(c);
-  QuantPtr to = c.to == kReal ? nullptr : quantPerTensor(c.to == kS8 ? DType::s8 : DType::u8, spread / 50, c.to == kS8 ? 5 : 99);
+  // Results of 16 bits, and of 8 where the case says signed.
+  QuantPtr to = c.to == kReal          ? nullptr
+                : words && c.to != kS8 ? quantPerTensor(DType::s16, spread / 12000, 99)
+                                       : quantPerTensor(c.to == kS8 ? DType::s8 : DType::u8, spread / 50, c.to == kS8 ? 5 : 99);
   attrs.set("to", QuantAttr{to});
   if (c.clamp) attrs.set("clamp_min", int64_t{99}), attrs.set("clamp_max", int64_t{201});
   const Result<Node*> node = b.createNode(c.w.size() == 2 ? "q.linear" : "q.conv", operands, attrs);
@@ -237,7 +242,7 @@ void runFloat(const KernelDef& def, const ConvCase& c) {
 TEST(ConvRows, QuantizedRowsAreExact) {
   for (const KernelDef* def : rowsFor("q.conv"))
     for (const ConvCase& c : cases())
-      for (Values values : {Values::random, Values::extreme, Values::small, Values::wide}) runQuantized(*def, c, values);
+      for (Values values : {Values::random, Values::extreme, Values::small, Values::wide, Values::words}) runQuantized(*def, c, values);
 }
 
 // A weight of 255 is no sum of two bytes: only rows of 16 bits take it.
