@@ -6,9 +6,11 @@
 #include "frontend/data/labels.h"
 #include "frontend/data/sample_error.h"
 #include "ir/files.h"
+#include "runtime/insight/scores.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
+#include "tools/metric_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -21,23 +23,6 @@ struct EvalOptions {
   int64_t limit = -1;
   bool json = false;
 };
-
-// Where the label stands among the scores, 0 = first.  Equal scores count against the model, and so does what is no number.
-int64_t rankOf(const Tensor& scores, int64_t label) {
-  const double own = scores.at(label);
-  if (std::isnan(own)) return scores.numElements();
-  int64_t rank = 0;
-  for (int64_t i = 0; i < scores.numElements(); ++i)
-    rank += i != label && !(scores.at(i) < own) && (scores.at(i) > own || i < label || std::isnan(scores.at(i)));
-  return rank;
-}
-
-int64_t bestOf(const Tensor& scores) {
-  int64_t best = 0;
-  for (int64_t i = 1; i < scores.numElements(); ++i)
-    if (scores.at(i) > scores.at(best) || std::isnan(scores.at(best))) best = i;
-  return best;
-}
 
 bool hasNaN(const Tensor& scores) {
   for (int64_t i = 0; i < scores.numElements(); ++i)
@@ -79,16 +64,24 @@ class Predictions {
 };
 
 Status eval(const EvalOptions& o, const CLI::App& verb) {
-  if (o.labels.empty() && o.predictions.empty())
+  const bool isFree = findScore(o.metric)->wants == ScoreRow::Wants::nothing;
+  if (o.labels.empty() && o.predictions.empty() && !(isFree && verb.count("--metric") > 0))
     return fail(ErrorCode::kInvalidArgument, "there is nothing to be done: neither labels nor a file for predictions is given")
         .help("give --labels FILE for the accuracy, --predictions FILE for the answers, or both");
-  QC_TRY(refuseWithoutEffect(verb, {{"--metric", !o.labels.empty(), "without labels", "give them with --labels, or leave it out"}}));
+  QC_TRY(refuseWithoutEffect(verb, {{"--metric", isFree || !o.labels.empty(), "without labels", "give them with --labels, or leave it out"},
+                                    {"--labels", !isFree, "with a metric of outputs alone", "leave it out"}}));
+  const ScoreRow& metric = *findScore(o.metric);
   const int64_t k = o.metric == "top5" ? 5 : 1;
+  const bool measures = !o.labels.empty() || (isFree && verb.count("--metric") > 0);
   QC_ASSIGN(Model model, o.model.loadOfAnyShape());
   QC_ASSIGN(const Dataset data, o.data.open(model));
   std::optional<Labels> labels;
-  if (!o.labels.empty()) {
+  if (!o.labels.empty() && metric.wants == ScoreRow::Wants::classIndex) {
     QC_ASSIGN(labels, Labels::read(o.labels));
+  }
+  std::optional<Scorer> scorer;
+  if (measures) {
+    QC_ASSIGN(scorer, Scorer::open(metric, o.labels));
   }
   QC_ASSIGN(const std::string output, scoresOutput(model, o.output));
   Dataset used = data;
@@ -97,7 +90,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   warnOfInputs(inputs);
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
-  int64_t hits = 0, unscored = 0;
+  int64_t unscored = 0;
   double seconds = 0;
   Predictions predictions(labels.has_value());
   Progress progress("eval");
@@ -112,12 +105,11 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
     if (!outputs) return inSample(data, i, outputs.error());
     seconds += now() - start;
     const Tensor& scores = outputs->at(output);
-    if (label && (*label < 0 || *label >= scores.numElements()))
-      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", *label, data.sampleName(i),
-                  scores.numElements())
-          .on(output);
+    if (scorer) {
+      if (const Status kept = scorer->add(data.sampleName(i), data.sampleIndex(i), scores); !kept)
+        return fail(kept.error().code(), "{}", kept.error().message()).on(output).help(kept.error().remedy());
+    }
     unscored += hasNaN(scores);
-    hits += label && rankOf(scores, *label) < k;
     if (!o.predictions.empty()) predictions.add(data.sampleName(i), scores, label, k);
     progress.update(i + 1, count);
   }
@@ -125,18 +117,21 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
     fmt::print(stderr, "warning: {} of {} samples have scores that are not numbers; they count as wrong: look at the inputs as fed\n",
                unscored, count);
   if (!o.predictions.empty()) QC_TRY(writeFileAtomically(o.predictions, predictions.text()));
-  const double value = count ? static_cast<double>(hits) / static_cast<double>(count) : 0;
+  const double value = scorer ? scorer->value() : 0;
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json) {
     nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}, {"fed", inputsJson(inputs)}};
-    if (labels) j.update({{o.metric, value}, {"correct", hits}, {"standard_error", standardError}});
+    if (scorer) j[o.metric] = value;
+    if (scorer && metric.isShare)
+      j.update({{"correct", std::llround(value * static_cast<double>(count))}, {"standard_error", standardError}});
     if (!o.predictions.empty()) j["predictions"] = o.predictions;
     printJson(j);
     return {};
   }
   printInputs(inputs);
-  if (labels)
+  if (scorer && !metric.isShare) fmt::print("{} {:.5g} of {} samples, {:.3f} ms each\n", o.metric, value, count, milliseconds);
+  if (scorer && metric.isShare)
     fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", o.metric, value * 100, count,
                standardError * 100, milliseconds);
   if (!o.predictions.empty()) fmt::print("{}: predictions of {} samples, {:.3f} ms each\n", o.predictions, count, milliseconds);
@@ -155,8 +150,7 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class index, or npy")->type_name("FILE");
   verb->add_option("--predictions", options->predictions, "the answer to every sample, as a table with tabs; needs no labels")
       ->type_name("FILE");
-  verb->add_option("--metric", options->metric, "share of samples whose label is the best answer, or among the five best")
-      ->check(CLI::IsMember({"top1", "top5"}));
+  addMetricOption(*verb, options->metric);
   verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");
   verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb->add_flag("--json", options->json, "one JSON object on stdout");

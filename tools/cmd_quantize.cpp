@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "frontend/onnx/import.h"
 #include "ir/files.h"
@@ -47,13 +48,19 @@ Status checkRanges(const QuantizeFlags& o, const PreparedModel& prepared) {
   return {};
 }
 
-// From saved ranges, or those of the samples.  check: what is decided and measured on; null: a part of the samples, and nothing.
-Result<QuantizedModel> quantized(const QuantizeFlags& o, const PreparedModel& model, const Dataset& samples, const Dataset* check,
-                                 StagedProgress& progress) {
+// check: what is decided and measured on; null: a part of the samples, and nothing.
+QuantizeOptions optionsOf(const QuantizeFlags& o, const Dataset* check, StagedProgress& progress) {
   QuantizeOptions options;
   options.recover = o.recovery.options(o.threads, progress);
   options.recover.check = check;
   options.compareSamples = o.recovery.compare;
+  return options;
+}
+
+// From saved ranges, or those of the samples.
+Result<QuantizedModel> quantized(const QuantizeFlags& o, const PreparedModel& model, const Dataset& samples, const Dataset* check,
+                                 StagedProgress& progress) {
+  QuantizeOptions options = optionsOf(o, check, progress);
   if (samples.size() > 0) options.samples = &samples;
   if (!o.ranges.empty()) {
     QC_ASSIGN(const Ranges ranges, Ranges::load(o.ranges));
@@ -126,9 +133,18 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   QC_TRY(checkRanges(o, prepared));
   if (observes(prepared)) QC_TRY(refuseEmpty(samples, inputs));
-  QC_ASSIGN(QuantizedModel result, quantized(o, prepared, seen, check.samples.size() > 0 ? &check.samples : nullptr, progress));
+  const Dataset* unseen = check.samples.size() > 0 ? &check.samples : nullptr;
+  std::optional<Mixture> mixture;
+  const auto made = [&]() -> Result<QuantizedModel> {
+    if (!o.target.given()) return quantized(o, prepared, seen, unseen, progress);
+    QC_ASSIGN(Reached reached, reachTarget(o.target, verb, model, prepared, seen, check, optionsOf(o, unseen, progress), progress));
+    mixture = std::move(reached.mixture);
+    return std::move(reached.model);
+  };
+  QC_ASSIGN(QuantizedModel result, made());
+  const QConfigMapping applied = o.recovery.resolved(mixture ? mixture->rules : rules);
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
-  if (check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
+  if (!mixture && check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
     // So few that those left out are missed: measured without them, made with all.
     check.usedAfterwards = true;
     samples.keepFirst(asked);
@@ -146,12 +162,12 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   if (o.timePasses) printTimings(result.timings);
   QC_TRY(save(result.model, o.output));
-  if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, o.recovery.resolved(rules).toJson() + "\n"));
+  if (!o.writeRules.empty()) QC_TRY(writeFileAtomically(o.writeRules, applied.toJson() + "\n"));
   // Of a model that is read, the weights beside its file belong to it; what is written is one file.
   const auto read = o.model.path.ends_with(".onnx") ? modelBytes(o.model.path) : Result<int64_t>(fileSize(o.model.path));
   const int64_t before = read ? *read : fileSize(o.model.path), after = fileSize(o.output);
   if (o.json) {
-    nlohmann::json report = reportJson(result, o.recovery.resolved(rules));
+    nlohmann::json report = reportJson(result, applied);
     report.update(
         {{"output", o.output},
          {"samples", result.ranges.samples()},
@@ -163,12 +179,14 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
          {"seconds", now() - start},
          {"bytes_before", before},
          {"bytes_after", after}});
+    if (mixture) report["target"] = pathJson(*mixture);
     printJson(report);
     return {};
   }
   printCoverage(result.coverage, o.all);
   printRemedies(result.coverage, o.all);
   printNoise(result.layers, check.str(result.compared), o.all);
+  if (mixture) printPath(*mixture, o.target, check.str(o.target.metric.given(verb) && unseen ? unseen->size() : result.compared));
   for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
   if (!unmeasured.empty()) fmt::print("note: {}\n", unmeasured);
   if (!inputs.sources.empty()) fmt::print("\n");

@@ -1,13 +1,10 @@
 // run: inference on given arrays, or on every sample of a source, through the JIT or the interpreter.
 #include <fmt/ranges.h>
-#include <cstring>
-
 #include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <optional>
 #include <set>
-#include <tuple>
 
 #include "frontend/data/npy.h"
 #include "frontend/data/sample_error.h"
@@ -19,6 +16,7 @@
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
+#include "tools/output_arrays.h"
 
 namespace qc::tools {
 namespace {
@@ -112,42 +110,6 @@ Result<std::map<std::string, std::vector<Tensor>>> runSamples(const Engine& engi
     progress.update(i + 1, data.size());
   }
   return all;
-}
-
-// Along a new first axis; nothing where their shapes differ.
-std::optional<Tensor> stacked(const std::vector<Tensor>& tensors) {
-  for (const Tensor& t : tensors)
-    if (t.sizes() != tensors[0].sizes()) return std::nullopt;
-  std::vector<int64_t> sizes = tensors[0].sizes();
-  sizes.insert(sizes.begin(), static_cast<int64_t>(tensors.size()));
-  Tensor all(tensors[0].dtype(), std::move(sizes));
-  char* to = static_cast<char*>(all.mutableData());
-  for (const Tensor& t : tensors) {
-    std::memcpy(to, t.data(), usize(t.byteSize()));
-    to += t.byteSize();
-  }
-  return all;
-}
-
-// What is written, by path: stacked outputs, or, where their shapes differ, NAME.000.npy, NAME.001.npy, ..
-using Written = std::vector<std::tuple<std::string, std::string, Tensor>>;  // output, path, array
-Result<Written> stackedOrApart(std::map<std::string, std::vector<Tensor>> outputs, const std::vector<std::string>& paths) {
-  Written written;
-  std::vector<std::string> apart;
-  for (size_t i = 0; auto& [name, tensors] : outputs) {
-    const std::string& path = paths[i++];
-    if (std::optional<Tensor> all = stacked(tensors)) {
-      written.emplace_back(name, path, *std::move(all));
-      continue;
-    }
-    const size_t digits = std::max<size_t>(3, std::to_string(tensors.size() - 1).size());
-    for (size_t k = 0; k < tensors.size(); ++k) {
-      apart.push_back(fmt::format("{}.{:0{}}.npy", path.substr(0, path.size() - std::strlen(".npy")), k, digits));
-      written.emplace_back(name, apart.back(), std::move(tensors[k]));
-    }
-  }
-  QC_TRY(checkOutputs(apart));
-  return written;
 }
 
 // Of the outputs in the order of their names, which is that of a TensorMap.

@@ -21,6 +21,28 @@ std::optional<int64_t> asInteger(std::string text) {
   return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value) : std::nullopt;
 }
 
+// Of words that are all numbers; there is at least one.
+std::optional<std::vector<double>> asNumbers(const std::string& text) {
+  std::vector<double> numbers;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
+    numbers.push_back(value);
+  }
+  return numbers.empty() ? std::nullopt : std::optional(std::move(numbers));
+}
+
+// By the name of a sample, its file's name, or, where there are no names, its index; null: none.
+template <class T>
+const T* lookUp(const std::map<std::string, T>& byName, const std::map<int64_t, T>& byIndex, const std::string& name, int64_t index) {
+  if (const auto it = byName.find(name); it != byName.end()) return &it->second;
+  if (const auto it = byName.find(std::filesystem::path(name).filename().string()); it != byName.end()) return &it->second;
+  const auto it = byName.empty() ? byIndex.find(index) : byIndex.end();
+  return it == byIndex.end() ? nullptr : &it->second;
+}
+
 std::vector<std::string> columnsOf(const std::string& line) {
   const char separator = line.find('\t') != std::string::npos ? '\t' : line.find(',') != std::string::npos ? ',' : ' ';
   std::vector<std::string> result;
@@ -59,8 +81,8 @@ bool isHeader(const Row& row) {
 constexpr size_t kDocumented = 1;  // file or index, class index
 
 // The first of these names that a header has.
-size_t columnNamed(const std::vector<std::string>& header) {
-  for (const std::string_view name : {"index", "class_index", "label_index", "class", "label"})
+size_t columnNamed(const std::vector<std::string>& header, std::initializer_list<std::string_view> names) {
+  for (const std::string_view name : names)
     for (size_t i = 1; i < header.size(); ++i) {
       std::string lower = header[i];
       std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -94,7 +116,7 @@ Result<Labels> Labels::read(const std::string& path) {
     QC_ASSIGN(std::vector<Row> rows, rowsOf(path));
     size_t column = kDocumented;
     if (!rows.empty() && isHeader(rows[0])) {
-      column = columnNamed(rows[0].columns);
+      column = columnNamed(rows[0].columns, {"index", "class_index", "label_index", "class", "label"});
       rows.erase(rows.begin());
     } else if (!rows.empty() && isMlperf(rows)) {
       column = 2;
@@ -118,10 +140,48 @@ Result<Labels> Labels::read(const std::string& path) {
 }
 
 Result<int64_t> Labels::of(const std::string& sampleName, int64_t index) const {
-  if (const auto it = byName_.find(sampleName); it != byName_.end()) return it->second;
-  if (const auto it = byName_.find(std::filesystem::path(sampleName).filename().string()); it != byName_.end()) return it->second;
-  if (const auto it = byIndex_.find(index); byName_.empty() && it != byIndex_.end()) return it->second;
+  if (const int64_t* found = lookUp(byName_, byIndex_, sampleName, index)) return *found;
   return fail(ErrorCode::kNotFound, "'{}' has no label for sample '{}' (index {})", path_, sampleName, index);
+}
+
+Result<Answers> Answers::read(const std::string& path) {
+  Answers answers;
+  answers.path_ = path;
+  if (path.ends_with(".npy")) {
+    QC_ASSIGN(const Tensor t, readNpy(path));
+    if (t.rank() < 1 || t.rank() > 2)
+      return fail(ErrorCode::kInvalidData, "'{}' holds {}, expected a number or a row of numbers for each sample", path, t.type().str());
+    const int64_t rows = t.sizes()[0], each = t.rank() == 2 ? t.sizes()[1] : 1;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = 0; k < each; ++k) answers.byIndex_[i].push_back(t.at(i * each + k));
+    return answers;
+  }
+  QC_ASSIGN(std::vector<Row> rows, rowsOf(path));
+  size_t column = kDocumented;
+  const auto numberless = [](const Row& row) {
+    return row.columns.size() < 2 || std::none_of(row.columns.begin() + 1, row.columns.end(), [](const auto& c) { return asNumbers(c); });
+  };
+  if (!rows.empty() && numberless(rows[0])) {
+    column = columnNamed(rows[0].columns, {"score", "value", "target", "label", "text"});
+    rows.erase(rows.begin());
+  }
+  for (const Row& row : rows) {
+    auto numbers = column < row.columns.size() ? asNumbers(row.columns[column]) : std::nullopt;
+    if (!numbers)
+      return fail(ErrorCode::kInvalidData, "'{}' line {}: {} holds no numbers", path, row.line,
+                  column < row.columns.size() ? "'" + row.columns[column] + "'" : fmt::format("column {} is missing and", column + 1))
+          .help("write: file or index, then a tab or comma, then a number, or several with spaces between");
+    if (const auto index = asInteger(row.columns[0]))
+      answers.byIndex_[*index] = *numbers;
+    else
+      answers.byName_[row.columns[0]] = *numbers;
+  }
+  return answers;
+}
+
+Result<std::vector<double>> Answers::of(const std::string& sampleName, int64_t index) const {
+  if (const auto* found = lookUp(byName_, byIndex_, sampleName, index)) return *found;
+  return fail(ErrorCode::kNotFound, "'{}' has no answer for sample '{}' (index {})", path_, sampleName, index);
 }
 
 }  // namespace qc

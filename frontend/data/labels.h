@@ -29,4 +29,21 @@ class Labels {
   std::map<int64_t, int64_t> byIndex_;
 };
 
+// What samples should give where that is not a class: one number or several, spaces between those of a sample.
+//
+//   a.npy<TAB>3.75           as above; a header may name the column: score, value, target, label, text
+//   b.npy<TAB>12 7 7 40      a sequence
+//
+// A .npy file holds a number, or a row of numbers, for each sample.
+class Answers {
+ public:
+  static Result<Answers> read(const std::string& path);
+  Result<std::vector<double>> of(const std::string& sampleName, int64_t index) const;
+
+ private:
+  std::string path_;
+  std::map<std::string, std::vector<double>> byName_;
+  std::map<int64_t, std::vector<double>> byIndex_;
+};
+
 }  // namespace qc

@@ -76,12 +76,12 @@ class State {
 };
 
 // What the figures depend on.
-std::string keyOf(const Trials& trials, const Judge& judge, const SensitivityOptions& options) {
-  const json key = {fingerprint(*trials.model().observed),
+std::string keyOf(const Trials& trials, const PreparedModel& model, const Judge& judge, const SensitivityOptions& options) {
+  const json key = {fingerprint(*model.observed),
                     trials.calibration().fingerprint(trials.calibration().size()),
                     judge.samples().fingerprint(judge.samples().size()),
                     judge.size(),
-                    trials.model().rules->toJson(),
+                    model.rules->toJson(),
                     options.modules,
                     options.goal ? options.goal->name : ""};
   return key.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -106,8 +106,7 @@ Result<std::map<std::string, double>> weightNoise(const Graph& observed) {
 
 // Where the noise at the outputs came in: backwards through the units, of what reaches one a part is its own (from rounding its weights and
 // its result) and the rest was in its inputs, all held against the signals there in one run of the quantized model.
-Status estimate(Trials& trials, const Judge& judge, const Graph& quantized, double noise, std::vector<SensitivityRow>& rows) {
-  const Graph& observed = *trials.model().observed;
+Status estimate(const Graph& observed, const Judge& judge, const Graph& quantized, double noise, std::vector<SensitivityRow>& rows) {
   QC_ASSIGN(const Comparison seen, compareLayers(observed, quantized, judge.samples(), {.samples = judge.size()}));
   QC_ASSIGN(const auto ofWeights, weightNoise(observed));
   std::map<std::string, const LayerNoise*> byName;
@@ -149,31 +148,30 @@ Status estimate(Trials& trials, const Judge& judge, const Graph& quantized, doub
   return {};
 }
 
-Result<Sensitivity> found(Trials& trials, const Judge& judge, const SensitivityOptions& options) {
-  const QConfigMapping& rules = *trials.model().rules;
-  QC_ASSIGN(std::vector<LayerUnit> units, layerUnits(trials.model()));
+Result<Sensitivity> found(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options) {
+  QC_ASSIGN(const PreparedModel model, trials.prepared(rules));
+  QC_ASSIGN(std::vector<LayerUnit> units, layerUnits(model));
   if (units.empty())
     return fail(ErrorCode::kInvalidArgument, "nothing is quantized by these rules, so no layer can be to blame")
         .help("look at the reasons in the report of quantize");
   if (options.modules) units = byModule(units);
-  QC_ASSIGN(State state, State::open(options.state, keyOf(trials, judge, options)));
+  QC_ASSIGN(State state, State::open(options.state, keyOf(trials, model, judge, options)));
   Sensitivity result;
   result.samples = judge.size();
   const auto measure = [&](const QConfigMapping& tried, std::optional<double>& goal) -> Result<Judgement> {
-    QC_ASSIGN(const QuantizedModel model, trials.quantized(tried));
-    if (!options.goal) return judge.of(model.model.graph());
-    Judgement judgement;
-    QC_ASSIGN(goal, options.goal->measure(model.model.graph(), judge, judgement));
-    return judgement;
+    QC_ASSIGN(const QuantizedModel made, trials.quantized(tried));
+    if (!options.goal) return judge.of(made.model.graph());
+    QC_ASSIGN(const GoalJudgement found, options.goal->of(made.model.graph(), judge));
+    goal = found.value;
+    return found.judgement;
   };
   for (LayerUnit& unit : units) result.rows.emplace_back().unit = std::move(unit);
   QC_ASSIGN(const QuantizedModel whole, trials.quantized(rules));
   QC_ASSIGN(const Judgement all, measure(rules, result.goalAll));
   result.allQuantized = all.decibels();
-  QC_TRY(estimate(trials, judge, whole.model.graph(), all.noise(), result.rows));
+  QC_TRY(estimate(*model.observed, judge, whole.model.graph(), all.noise(), result.rows));
   if (options.goal) {
-    Judgement unused;
-    QC_ASSIGN(result.goalFloat, options.goal->measure(*trials.model().simplified, judge, unused));
+    QC_ASSIGN(result.goalFloat, options.goal->ofFloat(judge));
   }
 
   std::vector<SensitivityRow*> order;
@@ -212,13 +210,16 @@ Result<Sensitivity> found(Trials& trials, const Judge& judge, const SensitivityO
 
 }  // namespace
 
-Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options) {
+Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options) {
   return withoutExceptions([&]() -> Result<Sensitivity> {
     const DefinedArithmetic defined;
-    QC_TRY(checkPrepared(trials.model()));
-    if (!trials.model().rules) return fail(ErrorCode::kInvalidArgument, "the model was not prepared with rules");
-    return found(trials, judge, options);
+    return found(trials, judge, rules, options);
   });
+}
+
+Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options) {
+  if (!trials.model().rules) return fail(ErrorCode::kInvalidArgument, "the model was not prepared with rules");
+  return sensitivity(trials, judge, *trials.model().rules, options);
 }
 
 }  // namespace qc

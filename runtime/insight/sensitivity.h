@@ -13,17 +13,11 @@
 #include <string>
 #include <vector>
 
-#include "runtime/insight/judge.h"
+#include "runtime/insight/goal.h"
 #include "runtime/insight/layer_units.h"
 #include "runtime/insight/trials.h"
 
 namespace qc {
-
-// What counts at the end, of the outputs of a model for labelled samples: more is better.
-struct Goal {
-  std::string name;
-  std::function<Result<double>(const Graph& quantized, const Judge& judge, Judgement& judgement)> measure;  // fills the judgement as well
-};
 
 struct SensitivityRow {
   LayerUnit unit;
@@ -53,5 +47,7 @@ struct SensitivityOptions {
 
 // Errors: nothing is quantized; the state file is of another model, other samples or other rules.
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options = {});
+// Under other rules than those that the trials began with.
+Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options = {});
 
 }  // namespace qc
