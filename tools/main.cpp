@@ -17,7 +17,7 @@ constexpr AddCommand kCommands[] = {
     qc::tools::addInspectCommand,    qc::tools::addCalibrateCommand, qc::tools::addMergeCommand,       qc::tools::addQuantizeCommand,
     qc::tools::addRunCommand,        qc::tools::addEvalCommand,      qc::tools::addBenchCommand,       qc::tools::addCompileCommand,
     qc::tools::addProfileCommand,    qc::tools::addReduceCommand,    qc::tools::addOptCommand,         qc::tools::addDoctorCommand,
-    qc::tools::addCompletionCommand, qc::tools::addManCommand,       qc::tools::addSensitivityCommand,
+    qc::tools::addCompletionCommand, qc::tools::addManCommand,       qc::tools::addSensitivityCommand, qc::tools::addDebugCommand,
 };
 
 int run(int argc, char** argv) {

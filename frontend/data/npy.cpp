@@ -19,6 +19,8 @@ constexpr std::pair<std::string_view, DType> kDescriptors[] = {
     {"i2", DType::s16}, {"u4", DType::u32}, {"i4", DType::s32}, {"u8", DType::u64}, {"i8", DType::s64}, {"b1", DType::boolean},
 };
 
+}  // namespace
+
 Result<std::string> npyHead(const Tensor& tensor) {
   std::string_view descriptor;
   for (const auto& [code, dtype] : kDescriptors)
@@ -33,8 +35,6 @@ Result<std::string> npyHead(const Tensor& tensor) {
   const auto length = static_cast<uint16_t>(header.size());
   return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(length & 255) + static_cast<char>(length >> 8) + header;
 }
-
-}  // namespace
 
 Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name) {
   if (bytes.size() < 10 || bytes.substr(0, 6) != std::string_view("\x93NUMPY", 6))

@@ -12,6 +12,7 @@ namespace qc {
 
 Result<Tensor> parseNpy(std::string_view bytes, std::string_view name);
 Result<Tensor> readNpy(const std::string& path);
+Result<std::string> npyHead(const Tensor& tensor);  // what stands in front of its bytes
 Status writeNpy(const std::string& path, const Tensor& tensor);
 Status addNpy(OutputFiles& files, const std::string& path, const Tensor& tensor);  // one of several that appear together
 

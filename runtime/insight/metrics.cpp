@@ -41,7 +41,7 @@ struct Powers : MetricState {
 };
 
 struct Sqnr : Powers {
-  double value() const override { return count ? decibels(signal, noise) : kNone; }
+  double value() const override { return count ? std::max(-120.0, decibels(signal, noise)) : kNone; }
 };
 struct MeanSquare : Powers {
   double value() const override { return count ? noise / static_cast<double>(count) : kNone; }
@@ -153,7 +153,7 @@ std::unique_ptr<MetricState> start() {
 
 std::vector<Metric>& table() {
   static auto* const rows = new std::vector<Metric>{
-      {"sqnr", "dB", "signal to noise, from 0 where the signal is zero to 120", start<Sqnr>},
+      {"sqnr", "dB", "signal to noise, from -120 to 120; 0 where there is no signal", start<Sqnr>},
       {"mse", "", "mean squared error", start<MeanSquare>},
       {"normalized_l2", "", "norm of the error by norm of the reference", start<NormalizedL2>},
       {"cosine", "", "1: the same direction", start<Cosine>},

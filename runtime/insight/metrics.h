@@ -60,6 +60,8 @@ const std::vector<Metric>& metrics();
 class Measurement {
  public:
   Measurement();
+  Measurement(Measurement&&) noexcept = default;
+  Measurement& operator=(Measurement&&) noexcept = default;
   // Errors: other sizes in both; what a measure of one's own threw.
   Status add(const TensorPair& pair);
   std::vector<Measured> results() const;

@@ -1,0 +1,201 @@
+#include "runtime/insight/debug.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <regex>
+#include <set>
+
+#include "frontend/data/sample_error.h"
+#include "ir/arithmetic.h"
+#include "ir/guarded.h"
+#include "passes/lower/bound_graph.h"
+#include "runtime/insight/shadow.h"
+#include "runtime/workflow/layer_observer.h"
+#include "runtime/workflow/taps.h"
+
+namespace qc {
+namespace {
+
+bool holdsNonFinite(std::span<const float> x) {
+  return std::any_of(x.begin(), x.end(), [](float v) { return !std::isfinite(v); });
+}
+
+// Values to be seen, each once.
+class Wanted {
+ public:
+  size_t add(const std::string& name) {
+    const auto [it, added] = places_.emplace(name, names.size());
+    if (added) names.push_back(name);
+    return it->second;
+  }
+  std::vector<std::string> names;
+
+ private:
+  std::map<std::string, size_t> places_;
+};
+
+class Debugging {
+ public:
+  Debugging(const Model& reference, const Model& actual, const Dataset& samples, const DebugOptions& options)
+      : reference_(reference.graph()), actual_(actual.graph()), samples_(samples), options_(options) {}
+
+  Result<Debugged> run() {
+    const DefinedArithmetic defined;
+    QC_ASSIGN(pairing_, pairModels(reference_, actual_));
+    QC_TRY(choose());
+    Debugged found;
+    QC_ASSIGN(auto weights, compareWeights(reference_, actual_, pairing_.layers, pairing_.notes));
+    outputs_.resize(pairing_.layers.size());
+    shadows_.resize(pairing_.layers.size());
+    QC_TRY(runSamples(found));
+    for (size_t k = 0; k < pairing_.layers.size(); ++k) {
+      DebuggedLayer layer{pairing_.layers[k], weights[k], std::move(outputs_[k]), std::move(shadows_[k])};
+      (layer.pair.output ? found.outputs : found.layers).push_back(std::move(layer));
+    }
+    found.unmatched = std::move(pairing_.unmatched);
+    found.notes = std::move(pairing_.notes);
+    return found;
+  }
+
+ private:
+  // The layers that were asked for; outputs always.
+  Status choose() {
+    if (std::none_of(pairing_.layers.begin(), pairing_.layers.end(), [](const LayerPair& l) { return !l.output; }) &&
+        !pairing_.unmatched.empty())
+      return fail(ErrorCode::kInvalidArgument, "the models have no layer in common, neither by name nor by what computes from what")
+          .on(pairing_.unmatched.front())
+          .help("give the float model that the quantized one was made of");
+    if (options_.layers.empty()) return {};
+    std::regex pattern;
+    try {
+      pattern = std::regex(options_.layers);
+    } catch (const std::regex_error& e) {
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not a regular expression: {}", options_.layers, e.what());
+    }
+    const auto all = pairing_.layers.size();
+    std::erase_if(pairing_.layers, [&](const LayerPair& l) { return !l.output && !std::regex_search(l.layer, pattern); });
+    if (std::all_of(pairing_.layers.begin(), pairing_.layers.end(), [](const LayerPair& l) { return l.output; }))
+      return fail(ErrorCode::kInvalidArgument, "no layer of {} matches '{}'", all, options_.layers).help("run without it for their names");
+    return {};
+  }
+
+  Status runSamples(Debugged& found) {
+    Wanted theirs, ours;
+    for (const LayerPair& layer : pairing_.layers) {
+      theirs_.push_back(theirs.add(layer.reference));
+      ours_.push_back(ours.add(layer.actual));
+    }
+    if (options_.shadow)
+      for (const ValuePair& pair : pairing_.values)
+        if (pair.border) feeds_[pair.computed] = theirs.add(pair.reference);
+    QC_ASSIGN(Taps x, Taps::open(reference_, theirs.names, {.threads = options_.threads}));
+    QC_ASSIGN(Taps y, Taps::open(actual_, ours.names, {.threads = options_.threads}));
+    const std::vector<int64_t> indices = spreadSamples(samples_.size(), options_.samples);
+    if (indices.empty()) return fail(ErrorCode::kInvalidData, "there are no samples to compare on");
+    for (const int64_t index : indices) {
+      QC_ASSIGN(const TensorMap sample, samples_.sample(index));
+      if (Status run = one(x, y, sample, index); !run) return inSample(samples_, index, run.error());
+      ++found.samples;
+      if (options_.progress) options_.progress(found.samples, static_cast<int64_t>(indices.size()));
+    }
+    for (const bool reference : {true, false}) {
+      const int64_t index = reference ? badReference_ : badActual_;
+      if (index < 0) continue;
+      QC_ASSIGN(const TensorMap sample, samples_.sample(index));
+      QC_ASSIGN(const std::vector<NonFinite> places, firstNonFinite(reference ? reference_ : actual_, sample));
+      for (NonFinite place : places) {
+        place.reference = reference;
+        place.sample = index;
+        found.nonFinite.push_back(std::move(place));
+      }
+    }
+    return {};
+  }
+
+  Status one(Taps& x, Taps& y, const TensorMap& sample, int64_t index) {
+    QC_TRY(x.run(sample));
+    QC_TRY(y.run(sample));
+    for (size_t k = 0; k < pairing_.layers.size(); ++k)
+      QC_TRY(compare(k, false, x.value(theirs_[k]), y.value(ours_[k]), index, outputs_[k]));
+    return options_.shadow ? runShadow(x, sample, index) : Status();
+  }
+
+  Status compare(size_t k, bool shadow, const Tensor& want, const Tensor& is, int64_t index, Measurement& into) {
+    const LayerPair& layer = pairing_.layers[k];
+    if (want.dtype() != DType::f32 || is.dtype() != DType::f32) return {};
+    if (want.sizes() != is.sizes())
+      return fail(ErrorCode::kInvalidArgument, "{} in one model, {} in the other: they are not of one origin", want.type().str(),
+                  is.type().str())
+          .at(layer.layer)
+          .on(layer.actual);
+    Tensor moved = is;
+    if (!layer.factors.empty()) layer.toReference(moved.mutableAs<float>(), moved.sizes());
+    if (badReference_ < 0 && holdsNonFinite(want.as<float>())) badReference_ = index;
+    if (badActual_ < 0 && !shadow && holdsNonFinite(is.as<float>())) badActual_ = index;
+    const QuantPtr params = layer.paramsOfReference();
+    QC_TRY(into.add({want.as<float>(), moved.as<float>(), want.sizes(), params.get(), index}));
+    if (!options_.log) return {};
+    return guarded("a logger", [&] { return options_.log({layer, shadow, index, want.sizes(), want.as<float>(), moved.as<float>()}); });
+  }
+
+  // ---- Shadow ----
+  struct Fed {
+    Shadow shadow;
+    std::vector<size_t> layers;  // of its taps
+    Taps taps;
+  };
+
+  Result<Fed> fedAt(const Shapes& shapes) const {
+    Graph bound = actual_.clone();
+    if (hasFreeDims(actual_)) {
+      QC_ASSIGN(bound, boundGraph(actual_, shapes));
+    }
+    QC_ASSIGN(Shadow shadow, shadowOf(bound, pairing_));
+    std::vector<std::string> names;
+    std::vector<size_t> layers;
+    for (size_t k = 0; k < shadow.results.size(); ++k) {
+      if (shadow.results[k].empty()) continue;
+      names.push_back(shadow.results[k]);
+      layers.push_back(k);
+    }
+    QC_ASSIGN(Taps taps, Taps::open(shadow.graph, names, {.threads = options_.threads}));
+    return Fed{std::move(shadow), std::move(layers), std::move(taps)};
+  }
+
+  Status runShadow(Taps& x, const TensorMap& sample, int64_t index) {
+    QC_ASSIGN(Fed* const fed, shapes_.at(shapesOf(sample), [&](const Shapes& shapes) { return fedAt(shapes); }));
+    TensorMap inputs = sample;
+    for (const Shadow::Feed& feed : fed->shadow.feeds) {
+      Tensor value = x.value(feeds_.at(feed.pair.computed));
+      if (!feed.pair.factors.empty()) feed.pair.toActual(value.mutableAs<float>(), value.sizes());
+      inputs.insert_or_assign(feed.input, std::move(value));
+    }
+    QC_TRY(fed->taps.run(inputs));
+    for (size_t i = 0; i < fed->layers.size(); ++i) {
+      const size_t k = fed->layers[i];
+      if (!shadows_[k]) shadows_[k].emplace();
+      QC_TRY(compare(k, true, x.value(theirs_[k]), fed->taps.value(i), index, *shadows_[k]));
+    }
+    return {};
+  }
+
+  const Graph &reference_, &actual_;
+  const Dataset& samples_;
+  const DebugOptions& options_;
+  Pairing pairing_;
+  std::vector<size_t> theirs_, ours_;    // where the values of a layer are among the taps
+  std::map<std::string, size_t> feeds_;  // those that a shadow reads, by name in the actual graph
+  std::vector<Measurement> outputs_;
+  std::vector<std::optional<Measurement>> shadows_;
+  int64_t badReference_ = -1, badActual_ = -1;  // the first sample with values that are no numbers
+  PerShapes<Fed> shapes_;
+};
+
+}  // namespace
+
+Result<Debugged> debugModels(const Model& reference, const Model& actual, const Dataset& samples, const DebugOptions& options) {
+  return withoutExceptions([&] { return Debugging(reference, actual, samples, options).run(); });
+}
+
+}  // namespace qc
