@@ -3,10 +3,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "frontend/data/labels.h"
 #include "frontend/data/sample_error.h"
 #include "ir/files.h"
+#include "ir/visible.h"
+#include "runtime/insight/answers.h"
 #include "runtime/insight/scores.h"
+#include "tools/answer_data.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -24,35 +26,23 @@ struct EvalOptions {
   bool json = false;
 };
 
-bool hasNaN(const Tensor& scores) {
-  for (int64_t i = 0; i < scores.numElements(); ++i)
-    if (std::isnan(scores.at(i))) return true;
-  return false;
-}
-
-// The first output, or the one that is named; it holds numbers for each class.
-Result<std::string> scoresOutput(const Model& model, const std::string& named) {
-  std::string names;
-  for (const Port& p : model.outputs()) {
-    if (!named.empty() && p.name != named) {
-      names += (names.empty() ? "'" : ", '") + p.name + "'";
-      continue;
-    }
-    if (p.type.isStatic() && p.type.numElements() == 0) return fail(ErrorCode::kInvalidModel, "the output holds no scores").on(p.name);
-    return p.name;
-  }
-  return fail(ErrorCode::kInvalidArgument, "the model has no output '{}'", named).help("it has " + names);
-}
-
-// One line per sample, columns between tabs; those of the label where there are labels.
+// A line for each sample, by the ending of the file: CSV with the columns sample, answer, label (empty without), score; else a table with
+// tabs, which has the rank of the label as well.
 class Predictions {
  public:
-  explicit Predictions(bool labelled)
-      : text_(labelled ? "sample\tpredicted\tscore\tlabel\trank\tcorrect\n" : "sample\tpredicted\tscore\n") {}
+  Predictions(bool csv, bool labelled)
+      : csv_(csv),
+        text_(csv        ? "sample,answer,label,score\r\n"
+              : labelled ? "sample\tpredicted\tscore\tlabel\trank\tcorrect\n"
+                         : "sample\tpredicted\tscore\n") {}
   void add(std::string sample, const Tensor& scores, const std::optional<int64_t>& label, int64_t k) {
+    const int64_t best = bestOf(scores);
+    if (csv_) {
+      text_ += fmt::format("{},{},{},{}\r\n", csvCell(sample), best, label ? std::to_string(*label) : "", scores.at(best));
+      return;
+    }
     for (char& c : sample)
       if (static_cast<unsigned char>(c) < ' ') c = ' ';  // a name is one cell
-    const int64_t best = bestOf(scores);
     text_ += fmt::format("{}\t{}\t{}", sample, best, scores.at(best));
     if (label) text_ += fmt::format("\t{}\t{}\t{}", *label, rankOf(scores, *label), rankOf(scores, *label) < k ? 1 : 0);
     text_ += '\n';
@@ -60,8 +50,28 @@ class Predictions {
   const std::string& text() const { return text_; }
 
  private:
+  bool csv_;
   std::string text_;
 };
+
+void printConfusions(const GivenAnswers& answers) {
+  constexpr size_t kShown = 5;
+  const std::vector<Confusion> confusions = answers.confusions();
+  if (confusions.empty()) return;
+  fmt::print("most frequent confusions, of {} pairs of label and answer:\n", confusions.size());
+  Table table({"label", "answer", "samples"});
+  for (size_t i = 0; i < std::min(kShown, confusions.size()); ++i)
+    table.add({std::to_string(confusions[i].label), std::to_string(confusions[i].answer), std::to_string(confusions[i].count)});
+  fmt::print("{}", table.str());
+}
+
+nlohmann::json confusionsJson(const GivenAnswers& answers) {
+  constexpr size_t kMost = 1000;
+  nlohmann::json list = nlohmann::json::array();
+  for (const Confusion& c : answers.confusions())
+    if (list.size() < kMost) list.push_back({{"label", c.label}, {"answer", c.answer}, {"count", c.count}});
+  return list;
+}
 
 Status eval(const EvalOptions& o, const CLI::App& verb) {
   const bool isFree = findScore(o.metric)->wants == ScoreRow::Wants::nothing;
@@ -88,18 +98,17 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   if (o.limit > 0) used.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, used));
   warnOfInputs(inputs);
+  if (const size_t outputs = model.outputs().size(); outputs > 1 && o.output.empty())
+    fmt::print(stderr, "note: answers are taken from output '{}', the first of {}; --output names another\n", visible(output), outputs);
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
   int64_t unscored = 0;
   double seconds = 0;
-  Predictions predictions(labels.has_value());
+  GivenAnswers answers;
+  Predictions predictions(o.predictions.ends_with(".csv"), labels.has_value());
   Progress progress("eval");
   for (int64_t i = 0; i < count; ++i) {
     QC_ASSIGN(const TensorMap sample, data.sample(i));
-    std::optional<int64_t> label;
-    if (labels) {
-      QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
-    }
     const double start = now();
     const auto outputs = session->run(sample);
     if (!outputs) return inSample(data, i, outputs.error());
@@ -109,7 +118,12 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
       if (const Status kept = scorer->add(data.sampleName(i), data.sampleIndex(i), scores); !kept)
         return fail(kept.error().code(), "{}", kept.error().message()).on(output).help(kept.error().remedy());
     }
+    std::optional<int64_t> label;
+    if (labels) {
+      QC_ASSIGN(label, labelOf(*labels, data, i, scores.numElements(), output));
+    }
     unscored += hasNaN(scores);
+    answers.add(bestOf(scores), label, label && rankOf(scores, *label) < k);
     if (!o.predictions.empty()) predictions.add(data.sampleName(i), scores, label, k);
     progress.update(i + 1, count);
   }
@@ -125,6 +139,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
     if (scorer) j[o.metric] = value;
     if (scorer && metric.isShare)
       j.update({{"correct", std::llround(value * static_cast<double>(count))}, {"standard_error", standardError}});
+    if (labels) j["confusions"] = confusionsJson(answers);
     if (!o.predictions.empty()) j["predictions"] = o.predictions;
     printJson(j);
     return {};
@@ -134,6 +149,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   if (scorer && metric.isShare)
     fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", o.metric, value * 100, count,
                standardError * 100, milliseconds);
+  printConfusions(answers);
   if (!o.predictions.empty()) fmt::print("{}: predictions of {} samples, {:.3f} ms each\n", o.predictions, count, milliseconds);
   return {};
 }
@@ -148,7 +164,8 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   options->engine.addTo(*verb);
   options->data.addTo(*verb, true);
   verb->add_option("--labels", options->labels, "TSV or CSV of file name (or running index) and class index, or npy")->type_name("FILE");
-  verb->add_option("--predictions", options->predictions, "the answer to every sample, as a table with tabs; needs no labels")
+  verb->add_option("--predictions", options->predictions,
+                   "the answer to every sample: FILE.csv has sample, answer, label, score; else a table with tabs; needs no labels")
       ->type_name("FILE");
   addMetricOption(*verb, options->metric);
   verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");

@@ -1,0 +1,290 @@
+// compare: the answers, and all numbers, of two models on the same samples.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "frontend/data/sample_error.h"
+#include "ir/visible.h"
+#include "runtime/insight/answers.h"
+#include "runtime/insight/metrics.h"
+#include "runtime/insight/scores.h"
+#include "tools/answer_data.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+
+namespace qc::tools {
+namespace {
+
+struct CompareFlags {
+  ModelOptions model;
+  EngineOptions engine;
+  DataOptions data;
+  std::string other, labels, metric = "top1", output;
+  int64_t limit = -1;
+  bool json = false, all = false;
+};
+
+// What of an output is the answer to a sample.
+enum class AnswerKind { none, largest, number };
+
+AnswerKind kindOf(const Tensor& output) {
+  const auto& sizes = output.sizes();
+  if (output.numElements() == 1) return isFloat(output.dtype()) ? AnswerKind::none : AnswerKind::number;
+  const auto axes = std::count_if(sizes.begin(), sizes.end(), [](int64_t n) { return n != 1; });
+  return isFloat(output.dtype()) && axes == 1 && output.numElements() > 0 ? AnswerKind::largest : AnswerKind::none;
+}
+
+std::vector<float> floats(const Tensor& t) {
+  std::vector<float> values(usize(t.numElements()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(t.at(static_cast<int64_t>(i)));
+  return values;
+}
+
+// One output of both models: its name in A and B, and what was measured.
+struct OutputPair {
+  std::string a, b;
+  std::unique_ptr<Measurement> values = std::make_unique<Measurement>();
+};
+
+struct Comparison {
+  std::vector<OutputPair> outputs;
+  std::string answers;  // the output that holds them; empty: none does
+  AnswerKind kind = AnswerKind::none;
+  int64_t numbers = 0;  // in it, of a sample
+  GivenAnswers a, b;
+  int64_t count = 0;                 // of samples
+  std::vector<std::string> samples;  // their names
+
+  std::string words() const {
+    if (kind == AnswerKind::none)
+      return "no output of the model is an answer by itself (a row of scores, or one whole number): numbers are compared, not answers";
+    if (kind == AnswerKind::number)
+      return fmt::format("the answer to a sample is the whole number that output '{}' holds", visible(answers));
+    return fmt::format("the answer to a sample is the place of the largest of the {} numbers of output '{}'{}", numbers, visible(answers),
+                       outputs.size() > 1 ? fmt::format(", the other {} outputs are compared by their numbers", outputs.size() - 1) : "");
+  }
+};
+
+// By name; models whose outputs have other names by their order.
+Result<std::vector<OutputPair>> pairOutputs(const Model& a, const Model& b) {
+  const std::vector<Port> mine = a.outputs(), theirs = b.outputs();
+  if (mine.size() != theirs.size())
+    return fail(ErrorCode::kInvalidArgument, "one model has {} outputs, the other {}: their results cannot be compared", mine.size(),
+                theirs.size());
+  const auto known = [&](const Port& p) {
+    return std::any_of(theirs.begin(), theirs.end(), [&](const Port& q) { return q.name == p.name; });
+  };
+  const bool byName = std::all_of(mine.begin(), mine.end(), known);
+  std::vector<OutputPair> pairs;
+  for (size_t i = 0; i < mine.size(); ++i) pairs.push_back({mine[i].name, byName ? mine[i].name : theirs[i].name});
+  return pairs;
+}
+
+Status checkInputsOf(const Model& a, const Model& b) {
+  const std::vector<Port> mine = a.inputs();
+  for (const Port& p : b.inputs())
+    if (std::none_of(mine.begin(), mine.end(), [&](const Port& q) { return q.name == p.name && q.type.dtype == p.type.dtype; }))
+      return fail(ErrorCode::kInvalidArgument, "the first model has no input '{}' of {}: the samples cannot be fed to both", p.name,
+                  toString(p.type.dtype))
+          .help("compare models with the same inputs");
+  return {};
+}
+
+// Which output answers, on the first sample: the one that is named; with labels the first; else the first that looks like an answer.
+void chooseAnswers(Comparison& c, const TensorMap& outputs, const std::string& named, bool labelled) {
+  for (const OutputPair& pair : c.outputs) {
+    const AnswerKind kind = kindOf(outputs.at(pair.a));
+    if (named.empty() ? kind == AnswerKind::none : pair.a != named) continue;
+    c.kind = kind == AnswerKind::none ? AnswerKind::largest : kind;
+    c.answers = pair.a;
+    break;
+  }
+  if (c.answers.empty() && labelled) {
+    c.answers = c.outputs.front().a;
+    c.kind = AnswerKind::largest;
+  }
+  if (!c.answers.empty()) c.numbers = outputs.at(c.answers).numElements();
+}
+
+Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
+  Comparison c;
+  QC_ASSIGN(Model a, o.model.loadOfAnyShape());
+  ModelOptions second = o.model;
+  second.path = o.other;
+  QC_ASSIGN(Model b, second.loadOfAnyShape());
+  QC_TRY(checkInputsOf(a, b));
+  QC_ASSIGN(c.outputs, pairOutputs(a, b));
+  if (!o.output.empty()) {
+    QC_ASSIGN(const std::string checked, scoresOutput(a, o.output));
+  }
+  QC_ASSIGN(Dataset data, o.data.open(a));
+  if (o.limit > 0) data.keepFirst(o.limit);
+  c.count = data.size();
+  std::vector<std::string> wanted;
+  for (const Port& p : b.inputs()) wanted.push_back(p.name);
+  QC_ASSIGN(const auto first, o.engine.sessionOfAnyShape(std::move(a)));
+  QC_ASSIGN(const auto other, o.engine.sessionOfAnyShape(std::move(b)));
+  const int64_t k = o.metric == "top5" ? 5 : 1;
+  Progress progress("compare");
+  for (int64_t i = 0; i < data.size(); ++i) {
+    QC_ASSIGN(const TensorMap sample, data.sample(i));
+    const auto mine = first->run(sample);
+    if (!mine) return inSample(data, i, mine.error());
+    TensorMap inputs;
+    for (const std::string& name : wanted) inputs.insert_or_assign(name, sample.at(name));
+    const auto theirs = other->run(inputs);
+    if (!theirs) return inSample(data, i, theirs.error());
+    if (i == 0) chooseAnswers(c, *mine, o.output, labels != nullptr);
+    for (OutputPair& pair : c.outputs) {
+      const Tensor &x = mine->at(pair.a), &y = theirs->at(pair.b);
+      const std::vector<float> reference = floats(x), actual = floats(y);
+      const Status added = pair.values->add({.reference = reference, .actual = actual, .sizes = x.sizes(), .sample = i});
+      if (!added) return inSample(data, i, added.error());
+      if (pair.a != c.answers) continue;
+      c.samples.push_back(data.sampleName(i));
+      std::optional<int64_t> label;
+      if (labels && c.kind == AnswerKind::largest) {
+        QC_ASSIGN(label, labelOf(*labels, data, i, std::min(x.numElements(), y.numElements()), pair.a));
+      } else if (labels) {
+        QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
+      }
+      const auto add = [&](GivenAnswers& answers, const Tensor& t) {
+        const int64_t answer = c.kind == AnswerKind::number ? static_cast<int64_t>(t.at(0)) : bestOf(t);
+        answers.add(answer, label, label && (c.kind == AnswerKind::number ? answer == *label : rankOf(t, *label) < k));
+      };
+      add(c.a, x);
+      add(c.b, y);
+    }
+    progress.update(i + 1, data.size());
+  }
+  return c;
+}
+
+std::string_view testOf(const PairedCounts& counts) {
+  return counts.onlyA + counts.onlyB <= kExactUpTo ? "exact binomial" : "chi-squared, corrected for continuity";
+}
+
+double percent(int64_t part, int64_t whole) { return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0; }
+
+nlohmann::json countsJson(const PairedCounts& c) {
+  return {{"samples", c.samples()}, {"a", c.both + c.onlyA}, {"b", c.both + c.onlyB}, {"only_a", c.onlyA},
+          {"only_b", c.onlyB},      {"both", c.both},        {"neither", c.neither},  {"p", c.p()},
+          {"test", testOf(c)}};
+}
+
+void printComparisonJson(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
+  nlohmann::json outputs = nlohmann::json::array();
+  for (const OutputPair& pair : c.outputs) {
+    nlohmann::json row = {{"output", pair.a}};
+    for (const Measured& m : pair.values->results()) row[m.name] = m.value;
+    outputs.push_back(row);
+  }
+  nlohmann::json j = {{"a", o.model.path}, {"b", o.other}, {"samples", c.count}, {"compared", c.words()}, {"outputs", outputs}};
+  if (c.kind != AnswerKind::none) {
+    nlohmann::json differences = nlohmann::json::array();
+    for (const PairedAnswers::Difference& d : paired.differences) {
+      differences.push_back({{"sample", nth(c.samples, d.sample)}, {"a", d.a}, {"b", d.b}});
+      if (paired.labelled) differences.back()["label"] = c.a.label(d.sample);
+    }
+    j["answers"] = {{"output", c.answers}, {"agreed", paired.agreed}, {"differences", differences}};
+    if (paired.labelled) {
+      nlohmann::json classes = nlohmann::json::array();
+      for (const PairedCounts& counts : paired.classes) {
+        classes.push_back(countsJson(counts));
+        classes.back()["label"] = counts.label;
+      }
+      j["answers"].update({{o.metric, countsJson(paired.all)}, {"classes", classes}, {"other_errors", paired.flips}});
+    }
+  }
+  printJson(j);
+}
+
+void printLabelled(const CompareFlags& o, const PairedAnswers& paired) {
+  constexpr size_t kShown = 5;
+  const PairedCounts& all = paired.all;
+  fmt::print("{}: A {:.2f}%, B {:.2f}%; right in A alone {}, in B alone {}: p = {:.3g} (McNemar, {})\n", o.metric,
+             percent(all.both + all.onlyA, all.samples()), percent(all.both + all.onlyB, all.samples()), all.onlyA, all.onlyB, all.p(),
+             testOf(all));
+  Table table({"label", "samples", "A right", "B right", "A alone", "B alone", "p"});
+  size_t shown = 0;
+  for (const PairedCounts& c : paired.classes) {
+    if (!o.all && (shown == kShown || c.onlyA == 0)) break;
+    table.add({std::to_string(c.label), std::to_string(c.samples()), std::to_string(c.both + c.onlyA), std::to_string(c.both + c.onlyB),
+               std::to_string(c.onlyA), std::to_string(c.onlyB), fmt::format("{:.3g}", c.p())});
+    ++shown;
+  }
+  if (shown == 0) return;
+  fmt::print("{} of {} classes{}; of so many, luck alone gives one in twenty a p below 0.05:\n{}", shown, paired.classes.size(),
+             o.all ? "" : ", those that B loses most in", table.str());
+}
+
+void printComparison(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
+  constexpr size_t kShown = 5;
+  fmt::print("A {}, B {}: {} samples\n{}\n", visible(o.model.path), visible(o.other), c.count, c.words());
+  if (c.kind != AnswerKind::none) {
+    fmt::print("answers agree on {} of {} samples ({:.2f}%)\n", paired.agreed, paired.samples, percent(paired.agreed, paired.samples));
+    if (paired.labelled) printLabelled(o, paired);
+    if (!paired.differences.empty()) {
+      std::vector<std::string> header = {"A", "B"};
+      if (paired.labelled) header.emplace_back("label");
+      header.emplace_back("sample");
+      Table table(header);
+      const size_t shown = o.all ? paired.differences.size() : std::min(kShown, paired.differences.size());
+      for (size_t i = 0; i < shown; ++i) {
+        const PairedAnswers::Difference& d = paired.differences[i];
+        std::vector<std::string> row = {std::to_string(d.a), std::to_string(d.b)};
+        if (paired.labelled) row.push_back(std::to_string(c.a.label(d.sample)));
+        row.push_back(visible(nth(c.samples, d.sample)));
+        table.add(row);
+      }
+      fmt::print("where they differ{}:\n{}",
+                 shown < paired.differences.size() ? fmt::format(", {} of {} (--all)", shown, paired.differences.size()) : "", table.str());
+    }
+  }
+  Table table({"SQNR dB", "cosine", "largest difference", "output"});
+  for (const OutputPair& pair : c.outputs)
+    table.add({fmt::format("{:.1f}", pair.values->of("sqnr")), fmt::format("{:.6f}", pair.values->of("cosine")),
+               fmt::format("{:.4g}", pair.values->of("max_error")), visible(pair.a)});
+  fmt::print("numbers of B against those of A:\n{}", table.str());
+}
+
+Status runCompare(const CompareFlags& o, const CLI::App& verb) {
+  QC_TRY(refuseWithoutEffect(verb, {{"--metric", !o.labels.empty(), "without labels", "give them with --labels, or leave it out"}}));
+  std::optional<Labels> labels;
+  if (!o.labels.empty()) {
+    QC_ASSIGN(labels, Labels::read(o.labels));
+  }
+  QC_ASSIGN(const Comparison c, compared(o, labels ? &*labels : nullptr));
+  if (labels && o.metric == "top5" && c.kind == AnswerKind::number)
+    return fail(ErrorCode::kInvalidArgument, "--metric top5 has no effect: the output holds one answer, not scores").on(c.answers);
+  QC_ASSIGN(const PairedAnswers paired, PairedAnswers::of(c.a, c.b));
+  if (o.json)
+    printComparisonJson(o, c, paired);
+  else
+    printComparison(o, c, paired);
+  return {};
+}
+
+}  // namespace
+
+void addCompareCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<CompareFlags>();
+  CLI::App* verb = app.add_subcommand("compare", "the answers of two models to the same samples, and how far their numbers are apart");
+  verb->footer("qcompile compare m.onnx m.int8.onnx -d 'images:val?size=224' --labels labels.tsv");
+  o->model.addTo(*verb);
+  verb->add_option("other", o->other, "the model to set beside it, with the same inputs")->required();
+  o->engine.addTo(*verb);
+  o->data.addTo(*verb, true);
+  verb->add_option("--labels", o->labels, "TSV or CSV of file name (or running index) and class index, or npy: accuracy of both, by class")
+      ->type_name("FILE");
+  verb->add_option("--metric", o->metric, "right: the label is the best answer, or among the five best")
+      ->check(CLI::IsMember({"top1", "top5"}));
+  verb->add_option("--output", o->output, "output that holds the answers; default: the first that is a row of scores or one whole number")
+      ->type_name("NAME");
+  verb->add_option("--limit", o->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
+  verb->add_flag("--all", o->all, "every class, and every sample that is answered differently");
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, verb, &exitCode] { exitCode = report(runCompare(*o, *verb)); });
+}
+
+}  // namespace qc::tools
