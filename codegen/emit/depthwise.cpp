@@ -13,6 +13,7 @@
 #include "codegen/emit/epilogue.h"
 #include "codegen/emit/products.h"
 #include "codegen/emit/stage_strip.h"
+#include "codegen/emit/vector_loop.h"
 #include "codegen/plan/gemm.h"
 
 namespace qc {
@@ -42,6 +43,8 @@ struct DepthwisePlan {
 };
 
 bool isReal(const DepthwiseIsa& isa) { return isa.product == Product::floats; }
+// As multiplied.
+DType inputOf(const DepthwiseIsa& isa) { return isReal(isa) ? DType::f32 : isa.product == Product::words ? DType::s16 : DType::u8; }
 
 // The widest panel that wastes little: channels beyond the last need masks, or there must be none.
 int panelVectors(const DepthwiseIsa& isa, int64_t channels) {
@@ -66,19 +69,19 @@ DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem)
   const ConvGeometry& g = plan.conv;
   const bool real = isReal(isa);
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
-  const bool interleaves = !real && problem.packedResult;
+  const bool words = problem.words, interleaves = !real && !words && problem.packedResult;
   Packing& p = plan.packing;
   if (interleaves) p.copies = pixelsPerPanel(isa, g);
   const int vectors = real || interleaves ? panelVectors(isa, g.channels * p.copies) : 1;
-  p.element = real ? DType::f32 : DType::s8;
+  p.element = real ? DType::f32 : words ? DType::s16 : DType::s8;
   p.lanes = isa.lanes;
   p.panel = vectors * isa.lanes;
-  p.group = p.runPad = real ? 1 : 4;
+  p.group = p.runPad = real ? 1 : words ? 2 : 4;
   p.columns = interleaves && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
   p.taps = true;
-  if (problem.wideWeights && !real) p.halves = 2;
+  if (problem.wideWeights && p.element == DType::s8) p.halves = 2;
   plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
-  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth * g.channels * (real ? 4 : 1);
+  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth * g.channels * sizeOf(inputOf(isa));
   const int64_t reach = (g.kernelH - 1) * g.dilationH + 1;
   // Strips small enough for the second cache and enough of them for two threads.
   const int64_t most = std::max<int64_t>((kStripBytes / std::max<int64_t>(bytesPerRow, 1) - reach) / g.strideH + 1, 1);
@@ -100,17 +103,18 @@ class Depthwise {
         g_(plan.conv),
         layout_(plan.packing, plan.conv),
         epilogue_(e, node, plan.packing),
-        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, real_ ? DType::f32 : DType::u8} {
+        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, inputOf(plan.isa)} {
     vectors_ = plan.packing.panel / isa_.lanes;
-    bytes_ = real_ ? 4 : 1;
+    bytes_ = sizeOf(strip_.element);
     pixel_ = strip_.pixelBytes();
     row_ = strip_.rowBytes();
     tail_ = plan.columns() % plan.packing.panel;
   }
 
   KernelShape emit() {
-    Reg padding = bytes_ == 4 ? e_.floats(0, isa_.lanes)
-                              : e_.splat(e_.b.CreateTrunc(e_.operandParam(0, ParamField::zeroPoint), e_.b.getInt8Ty()), 4 * isa_.lanes);
+    Reg padding = real_ ? e_.floats(0, isa_.lanes)
+                        : narrowed(e_, e_.splat(e_.operandParam(0, ParamField::zeroPoint), isa_.lanes * 4 / static_cast<int>(bytes_)),
+                                   strip_.element);
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
       Reg plane = e_.b.CreateUDiv(unit, e_.i64(plan_.strips)), strip = e_.b.CreateURem(unit, e_.i64(plan_.strips));
       Reg first = e_.b.CreateMul(strip, e_.i64(plan_.stripRows));
@@ -209,16 +213,19 @@ class Depthwise {
   }
 
   void integerTaps(Regs& acc, Reg in, Reg w, int64_t kx) {
-    const auto taps = static_cast<int>(std::min<int64_t>(4, g_.kernelW - kx));
+    const int group = plan_.packing.group;
+    const auto taps = static_cast<int>(std::min<int64_t>(group, g_.kernelW - kx));
     Regs weights;
     for (int v = 0; v < vectors_; ++v)
-      weights.push_back(e_.load(e_.i32(isa_.lanes), e_.at(w, kx * plan_.packing.panel + int64_t{v} * isa_.lanes * 4)));
+      weights.push_back(
+          e_.load(e_.i32(isa_.lanes), e_.at(w, kx * plan_.packing.panel * sizeOf(plan_.packing.element) + int64_t{v} * isa_.lanes * 4)));
     for (int t = 0; t < plan_.tileColumns; ++t) {
-      // A tap that does not exist meets zero weights: any bytes will do.
-      Regs bytes;
-      for (int k = 0; k < 4; ++k)
-        bytes.push_back(k < taps ? e_.load(e_.i8(plan_.packing.panel), e_.at(in, tapOffset(t, kx + k))) : bytes[0]);
-      const Regs interleaved = interleave(bytes);
+      // A tap that does not exist meets zero weights: any integers will do.
+      Regs integers;
+      for (int k = 0; k < group; ++k)
+        integers.push_back(k < taps ? e_.load(integersOf(e_, strip_.element, plan_.packing.panel), e_.at(in, tapOffset(t, kx + k)))
+                                    : integers[0]);
+      const Regs interleaved = interleave(integers);
       for (int v = 0; v < vectors_; ++v) {
         Reg& sum = nth(acc, t * vectors_ + v);
         sum = products_.add(sum, nth(interleaved, v), nth(weights, v));
@@ -239,9 +246,14 @@ class Depthwise {
     return e_.b.CreateShuffleVector(a, c, mask);
   }
 
-  // Bytes of four taps -> 32-bit lanes of one channel each, in the packing's column order.
+  // Bytes of four taps, or words of two -> 32-bit lanes of one channel each, in the packing's column order.
   Regs interleave(const Regs& taps) {
     const int panel = plan_.packing.panel;
+    if (taps.size() == 2) {
+      std::vector<int> pairs;
+      for (int c = 0; c < panel; ++c) pairs.insert(pairs.end(), {c, panel + c});
+      return {e_.bitcast(e_.b.CreateShuffleVector(taps[0], taps[1], pairs), e_.i32(panel))};
+    }
     if (plan_.packing.columns == Packing::Columns::natural) {
       std::vector<int> first, last;
       for (int i = 0; i < 2 * panel; ++i) first.push_back(i);
@@ -278,7 +290,7 @@ using Family = KernelFamily<DepthwisePlan, DepthwiseIsa>;
 std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target&) {
   if (!hasConvTypes(node)) return std::nullopt;
   const auto problem = GemmProblem::of(node);
-  if (!problem || problem->words) return std::nullopt;
+  if (!problem || problem->words != (row.traits.product == Product::words)) return std::nullopt;
   const ConvGeometry& g = problem->conv;
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
     return std::nullopt;
@@ -304,7 +316,7 @@ Work work(const DepthwisePlan& plan, const Node& node, const Target&) {
           {"store", vectors},
           {"post", vectors * postInstructions(node)},
           {"staged_byte",
-           static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * (isReal(plan.isa) ? 4 : 1))}};
+           static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * sizeOf(inputOf(plan.isa)))}};
 }
 
 Result<Node*> pack(const DepthwisePlan& plan, const Node& node, Builder& builder) {
@@ -326,7 +338,10 @@ std::vector<KernelDef> integerDepthwiseKernels() {
       .rows = {{"dw_u8s8_avx512vnni", isaBit(Isa::avx512vnni) | isaBit(Isa::avx512), {Product::bytes, 16, 4, true}},
                {"dw_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {Product::bytes, 8, 4, false}},
                {"dw_u8s8_avx2", isaBit(Isa::avx2), {Product::bytes, 8, 4, false}},
-               {"dw_u8s8_generic", 0, {Product::bytes, 4, 1, false}}},
+               {"dw_u8s8_generic", 0, {Product::bytes, 4, 1, false}},
+               {"dw_s16_avx512", isaBit(Isa::avx512), {Product::words, 16, 1, true}},
+               {"dw_s16_avx2", isaBit(Isa::avx2), {Product::words, 8, 1, false}},
+               {"dw_s16_generic", 0, {Product::words, 4, 1, false}}},
       .plan = plan,
       .supports = supports,
       .work = work,

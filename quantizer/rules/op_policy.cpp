@@ -228,11 +228,7 @@ std::string refusal(const Node& node, const OpPolicy& policy) {
 std::string refusalOfWords(const Node& node, const OpPolicy& policy) {
   const std::string_view kernels = "integer kernels of this op take u8 and s8";
   switch (policy.role) {
-    case Role::weighted:
-      if (!policy.takesWords) return std::string(kernels);
-      if (node.attrs().find("group") && node.integer("group") > 1 && node.operand("w")->type().shape[1] == Dim(1))
-        return "integer kernels of depthwise convolutions take u8 and s8";
-      return {};
+    case Role::weighted: return policy.takesWords ? std::string() : std::string(kernels);
     case Role::product:
     case Role::averaging: return std::string(kernels);
     case Role::sharing: return node.is("resize") && node.string("mode") != "nearest" ? std::string(kernels) : std::string();

@@ -148,7 +148,9 @@ bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
   const bool depthwiseRow = def.id.starts_with("dw_");
   const bool depthwiseCase = c.w.size() >= 4 && c.group == c.w[0] && c.group == c.x.back();
   if (def.id == "thin_conv_f32") return true;  // for few outputs only: thin_conv_test
-  if (values == Values::words && def.id.find("s16") == std::string_view::npos) return true;
+  const bool ofWords = def.id.find("s16") != std::string_view::npos;
+  if (values == Values::words && !ofWords) return true;
+  if (values != Values::words && ofWords && depthwiseRow) return true;
   if (!depthwiseRow) return def.id.find("pairs") != std::string_view::npos && values != Values::small;
   return !depthwiseCase || c.x.back() % 64 != 0;  // tails need masked loads or narrow panels
 }
