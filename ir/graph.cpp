@@ -1,8 +1,10 @@
 #include "ir/graph.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
+#include "ir/decided_sizes.h"
 #include "ir/op_def.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -387,13 +389,24 @@ void Graph::rename(Value* value, std::string_view name) {
 
 int Graph::eraseDeadNodes() {
   int erased = 0;
+  // A size that data decides keeps its node alive while it stands anywhere behind it.
+  const bool decided = firstDeciding(*this) != nullptr;
+  std::set<std::string> symbols;
+  const auto keep = [&](const Node& n) {
+    if (!decided) return;
+    for (const std::string& symbol : symbolsOf(n)) symbols.insert(symbol);
+  };
+  const auto stands = [&](const std::string& symbol) { return symbols.contains(symbol); };
   for (Node* n = back_; n;) {
     Node* previous = n->previous_;
-    bool dead = n->def_->has(kPure);
+    const std::set<std::string> own = decided ? decidedSymbols(*n) : std::set<std::string>();
+    bool dead = n->def_->has(kPure) || (!own.empty() && std::none_of(own.begin(), own.end(), stands));
     for (int i = 0; dead && i < n->numResults_; ++i) dead = !n->result(i)->hasUses() && !n->result(i)->isOutput();
     if (dead) {
       erase(n);
       ++erased;
+    } else {
+      keep(*n);
     }
     n = previous;
   }

@@ -376,7 +376,8 @@ Status checkDeclaration(const OpDef& def) {
     if (!def.decides->bounds || !def.decides->eval) return wrong("decides sizes without saying their bounds or how it comes to them");
     const AttrSpec* sizes = findSpec(def.attrs, "sizes");
     if (!sizes || sizes->kind != AttrKind::dims) return wrong("decides sizes and has no attribute `sizes` of kind dims");
-    if (def.has(kPure)) return wrong("decides sizes, so that others stand for its symbols, and may not be erased").help("leave kPure out");
+    if (def.has(kPure))
+      return wrong("decides sizes and is pure, but others may need its symbols where nobody reads it").help("leave kPure out");
   }
   if (def.numResults < -1 || def.numResults == 0)
     return wrong(fmt::format("has {} results", def.numResults)).help("1 or more, or -1: as infer says");

@@ -55,6 +55,11 @@ nlohmann::json summaryJson(const OnnxSummary& s) {
   for (const FreeDim& d : s.free)
     j["free"].push_back(
         {{"symbol", d.symbol}, {"where", d.places}, {"bind", d.example}, {"size", d.isBatch ? nlohmann::json(1) : nullptr}});
+  for (const OnnxSummary::Decided& d : s.decided)
+    j["decided"].push_back({{"symbol", d.symbol},
+                            {"bound", d.bound.empty() ? nlohmann::json(nullptr) : nlohmann::json(d.bound)},
+                            {"op", d.op},
+                            {"node", d.node}});
   return j;
 }
 
@@ -64,6 +69,9 @@ void printSummary(const OnnxSummary& s) {
   for (const FreeDim& d : s.free)
     fmt::print("free   {} : {}; {}--shape {}\n", d.symbol.empty() ? "?" : d.symbol, fmt::join(d.places, ", "),
                d.isBatch ? "1 in bench and compile without " : "for bench and compile bind it with ", d.example);
+  for (const OnnxSummary::Decided& d : s.decided)
+    fmt::print("size   {} : {}decided by {} '{}'\n", d.symbol, d.bound.empty() ? "" : fmt::format("at most {}, ", visible(d.bound)), d.op,
+               visible(d.node));
   Table table({"op", "count"});
   for (const auto& [op, count] : s.ops) table.add({op, std::to_string(count)});
   fmt::print("{}constants {}, {}\n", table.str(), megabytes(s.constantBytes), s.isQuantized ? "quantized" : "float");

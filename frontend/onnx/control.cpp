@@ -43,6 +43,16 @@ Result<Ints> perItem(OnnxNode& n, const char* attribute, int64_t count, int64_t 
 
 constexpr int64_t kMaxRank = 64;
 
+Result<Value*> chosenOf(OnnxNode& n, Value* condition, Value* a, Value* b) {
+  if (!a || !b || a->type().rank() != b->type().rank() || a->type().dtype != b->type().dtype)
+    return n.error(ErrorCode::kUnsupported, "its branches give {} and {}, and data decides between them",
+                   a ? a->type().str() : "a sequence", b ? b->type().str() : "a sequence");
+  Ints axes;
+  for (size_t d = 0; d < a->type().shape.size(); ++d)
+    if (a->type().shape[d] != b->type().shape[d]) axes.push_back(static_cast<int64_t>(d));
+  return n.create("choose", {condition, a, b}, {{"axes", axes}, {"sizes", n.freshSizes(axes.size())}});
+}
+
 }  // namespace
 
 OnnxImporter::ControlFn OnnxImporter::controlOp(const onnx::NodeProto& node) {
@@ -69,13 +79,29 @@ Result<OnnxValues> OnnxImporter::runBody(const onnx::GraphProto& body, const Onn
   return outputs;
 }
 
-// An If whose condition is known becomes the branch that is taken.
-Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
-  QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
-  QC_ASSIGN(const onnx::GraphProto* branch, node.subgraph(condition != 0 ? "then_branch" : "else_branch"));
+Result<OnnxValues> OnnxImporter::runBranch(OnnxNode& node, const char* name, const Frame& frame) {
+  QC_ASSIGN(const onnx::GraphProto* branch, node.subgraph(name));
   OnnxScope scope(&frame.scope);
   QC_TRY(addInitializers(*branch, scope));
   return runBody(*branch, scope, {}, frame, frame.prefix);
+}
+
+// An If whose condition is known becomes the branch that is taken.  Where sizes decide that data decides, as where nothing was found, both
+// are computed, and one is taken.
+Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
+  if (Value* v = node.input(0); v && !v->constant() && node.isOfDecidedSizes(v)) {
+    QC_ASSIGN(const OnnxValues whenTrue, runBranch(node, "then_branch", frame));
+    QC_ASSIGN(const OnnxValues otherwise, runBranch(node, "else_branch", frame));
+    if (whenTrue.size() != otherwise.size()) return node.error(ErrorCode::kInvalidModel, "its branches differ in outputs");
+    OnnxValues chosen;
+    for (size_t i = 0; i < whenTrue.size(); ++i) {
+      QC_ASSIGN(Value * y, chosenOf(node, v, whenTrue[i].tensor, otherwise[i].tensor));
+      chosen.push_back({y});
+    }
+    return chosen;
+  }
+  QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
+  return runBranch(node, condition != 0 ? "then_branch" : "else_branch", frame);
 }
 
 // inputs: rounds, condition, carried values; body: (round, condition, carried) -> (condition, carried, results of the round)

@@ -131,6 +131,15 @@ Result<Graph> OnnxImporter::run() {
   return std::move(graph_);
 }
 
+Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options) {
+  OnnxImporter first(model, folder, options);
+  auto graph = first.run();
+  if (graph || !first.sizeNames_.computed) return graph;
+  OnnxImporter second(model, folder, options);
+  second.sizeNames_.mayCompute = false;
+  return second.run();
+}
+
 Status OnnxImporter::readOpsets() {
   for (const auto& entry : model_.opset_import()) {
     const std::string domain = entry.domain() == "ai.onnx" ? "" : entry.domain();
@@ -339,7 +348,7 @@ Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& fo
     if (!folder.empty()) {
       QC_ASSIGN(opened, openFolder(folder.string()));
     }
-    return OnnxImporter(model, opened, options).run();
+    return OnnxImporter::import(model, opened, options);
   });
 }
 
@@ -361,7 +370,7 @@ Result<OnnxFile> OnnxFile::read(const std::string& path) {
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
   return withoutExceptions([&]() -> Result<Graph> {
     QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
-    return OnnxImporter(file.model, file.folder, options).run();
+    return OnnxImporter::import(file.model, file.folder, options);
   });
 }
 

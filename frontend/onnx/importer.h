@@ -61,6 +61,8 @@ class OnnxImporter {
   enum class Weights { read, headers };
   OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read);
   Result<Graph> run();
+  // The same, and where sizes that data computes lead to what is not supported, the error about the first that would have to be known.
+  static Result<Graph> import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options);
   const std::unordered_set<std::string>& unread() const { return unread_; }  // names of those inputs
 
  private:
@@ -106,6 +108,7 @@ class OnnxImporter {
   Result<OnnxValues> addIf(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
+  Result<OnnxValues> runBranch(OnnxNode& node, const char* name, const Frame& frame);
   // One passage through a subgraph: its outputs for values of its inputs.
   Result<OnnxValues> runBody(const onnx::GraphProto& body, const OnnxScope& outer, const OnnxValues& inputs, const Frame& frame,
                              const std::string& prefix);

@@ -129,7 +129,7 @@ Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what
   return t->toInts();
 }
 
-Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what) const {
+Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what, Sign sign) const {
   if (const auto values = followsFromDims(input(i)) ? dimValuesOf(input(i)) : std::nullopt) {
     if (std::none_of(values->elements.begin(), values->elements.end(), [](const DimExpr& e) { return e.isUnknown(); }))
       return values->elements;
@@ -138,7 +138,7 @@ Result<std::vector<DimExpr>> OnnxNode::constantDims(int i, std::string_view what
                                          .help("bind the free dims of the inputs")));
   }
   if (Value* v = input(i); v && !v->constant()) {
-    QC_ASSIGN(auto computed, computedDims(v));
+    QC_ASSIGN(auto computed, computedDims(v, sign));
     if (computed) return *std::move(computed);
   }
   QC_ASSIGN(const std::vector<int64_t> values, constantInts(i, what));
@@ -149,6 +149,7 @@ std::vector<DimExpr> OnnxNode::freshSizes(size_t count) const {
   std::string base = "n_" + (proto_.output_size() > 0 ? proto_.output(0) : std::string(op()));
   for (char& c : base)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  base.resize(std::min<size_t>(base.size(), 24));  // expressions of it are to stay short
   std::vector<DimExpr> sizes;
   for (int next = 1; sizes.size() < count; ++next)
     if (std::string name = next == 1 ? base : fmt::format("{}_{}", base, next);
@@ -157,27 +158,54 @@ std::vector<DimExpr> OnnxNode::freshSizes(size_t count) const {
   return sizes;
 }
 
-// Whether it is more than arithmetic over the sizes of inputs, which is known once those are.
-bool OnnxNode::followsFromData(const Value* v) const {
+bool OnnxNode::isDecided(const DimExpr& e) const {
+  const std::set<std::string> own = e.symbols();
+  return std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols_.decided.contains(s); });
+}
+
+namespace {
+
+// What a value is computed of: constants and sizes aside, inputs and what decides; of sizes, those that data decides.
+struct Sources {
+  bool data = false, decided = false;
+};
+
+template <class IsDecided>
+Sources sourcesOf(const Value* v, const IsDecided& isDecided) {
+  Sources sources;
   std::unordered_set<const Node*> seen;
   std::vector<const Value*> open = {v};
   while (!open.empty()) {
     const Node* node = open.back()->producer();
     open.pop_back();
-    if (!node || decidesSizes(*node)) return true;
+    if (!node || decidesSizes(*node)) {
+      sources.data = true;
+      continue;
+    }
     if (!seen.insert(node).second) continue;
     if (node->is("dims"))
-      for (const DimExpr& e : node->attrs().dims("values"))
-        for (const std::string& symbol : e.symbols())
-          if (symbols_.decided.contains(symbol)) return true;
+      for (const DimExpr& e : node->attrs().dims("values")) sources.decided = sources.decided || isDecided(e);
     for (const Value* operand : node->operands())
       if (operand) open.push_back(operand);
   }
-  return false;
+  return sources;
+}
+
+}  // namespace
+
+bool OnnxNode::isOfDecidedSizes(const Value* v) const {
+  const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
+  return s.decided && !s.data;
+}
+
+// Whether it is more than arithmetic over the sizes of inputs, which is known once those are.
+bool OnnxNode::followsFromData(const Value* v) const {
+  const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
+  return s.decided || s.data;
 }
 
 // Element by element, as far as they are put together from such; nothing: the value is no list of sizes, or sizes of inputs settle it.
-Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v) const {
+Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v, Sign sign) const {
   if (const auto values = dimValuesOf(v)) return std::optional(values->elements);
   const DType dtype = v->type().dtype;
   const Node* node = v->producer();
@@ -187,20 +215,28 @@ Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v) con
   if (renamed || (node && node->is("concat"))) {
     std::vector<DimExpr> all;
     for (Value* piece : node->operands()) {
-      QC_ASSIGN(const auto elements, computedDims(piece));
+      QC_ASSIGN(const auto elements, computedDims(piece, sign));
       if (!elements) return std::nullopt;
       all.insert(all.end(), elements->begin(), elements->end());
     }
     return std::optional(std::move(all));
   }
-  if (!followsFromData(v)) return std::nullopt;
+  if (!symbols_.mayCompute || !followsFromData(v)) return std::nullopt;
+  const int64_t isSigned = sign == Sign::any ? 1 : 0, count = v->type().numElements();
+  symbols_.computed = true;
+  if (sign == Sign::target) return std::optional(std::vector<DimExpr>(usize(count), DimExpr::unknown()));
+  std::optional<std::vector<DimExpr>> sizes;
   for (const Node* user : v->users())
-    if (user->is("size_of")) return std::optional(user->attrs().dims("sizes"));
-  std::vector<DimExpr> sizes = freshSizes(usize(v->type().numElements()));
-  Builder b(graph_);
-  b.at(location_);
-  QC_TRY(b.createNode("size_of", {v}, {{"sizes", sizes}}));
-  return std::optional(std::move(sizes));
+    if (user->is("size_of") && !user->operand("like") && user->integer("signed") == isSigned) sizes = user->attrs().dims("sizes");
+  if (!sizes) {
+    sizes = freshSizes(usize(count * (1 + isSigned)));
+    Builder b(graph_);
+    b.at(location_);
+    QC_TRY(b.createNode("size_of", {v}, {{"sizes", *sizes}, {"signed", isSigned}}));
+  }
+  for (int64_t k = 0; isSigned && k < count; ++k) nth(*sizes, k) = nth(*sizes, 2 * k) - nth(*sizes, 2 * k + 1);
+  sizes->resize(usize(count));
+  return sizes;
 }
 
 Result<double> OnnxNode::constantScalar(int i, std::string_view what) const {

@@ -26,6 +26,7 @@ namespace qc {
 // Symbols that stand for something already.
 struct SizeNames {
   std::set<std::string> inputs, decided;  // sizes of inputs; what data decides
+  bool mayCompute = true, computed = false;  // whether a number that data computes may become one, and has
 };
 
 class OnnxNode {
@@ -60,7 +61,9 @@ class OnnxNode {
   Result<const Tensor*> constant(int i, std::string_view what) const;
   Result<std::vector<int64_t>> constantInts(int i, std::string_view what) const;
   // The same of sizes, starts and the like where free dims are kept.  What data computes becomes a size by a node size_of.
-  Result<std::vector<DimExpr>> constantDims(int i, std::string_view what) const;
+  // any: positions that may count from the end; target: of a reshape, where what data computes is unknown.
+  enum class Sign : uint8_t { positive, any, target };
+  Result<std::vector<DimExpr>> constantDims(int i, std::string_view what, Sign sign = Sign::positive) const;
   Result<double> constantScalar(int i, std::string_view what) const;
   Result<int64_t> constantInteger(int i, std::string_view what) const;  // a whole number, also where a float holds it
   // An attribute that became an operand in a later opset: whichever is there, or nothing.
@@ -83,6 +86,8 @@ class OnnxNode {
   static std::vector<DimExpr> dims(const Value* v);
   // Symbols that nothing has, for sizes that the data of this node decides.
   std::vector<DimExpr> freshSizes(size_t count) const;
+  bool isDecided(const DimExpr& e) const;  // whether it follows from such a size
+  bool isOfDecidedSizes(const Value* v) const;  // whether sizes are all that it is computed of, and data decides one
   // A size that must not be free.
   Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;
   Graph& graph() { return graph_; }
@@ -99,7 +104,7 @@ class OnnxNode {
  private:
   Result<const onnx::AttributeProto*> attribute(std::string_view name, int kind) const;
   bool followsFromData(const Value* v) const;
-  Result<std::optional<std::vector<DimExpr>>> computedDims(Value* v) const;
+  Result<std::optional<std::vector<DimExpr>>> computedDims(Value* v, Sign sign) const;
   const onnx::NodeProto& proto_;
   int opset_;
   std::vector<Value*> inputs_;

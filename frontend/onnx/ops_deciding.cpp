@@ -2,6 +2,7 @@
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/exporter.h"
+#include "frontend/onnx/tensor.h"
 #include "ir/dim_expr_terms.h"
 
 namespace qc {
@@ -67,13 +68,46 @@ Status writeSizeOf(OnnxExporter& e, const Node& n) {
   };
   if (type.dtype != DType::s64) setInt(step("Cast", {all}), "to", 7);
   if (type.rank() != 1) step("Reshape", {all, e.ints({-1})});
+  if (n.operand("like")) {  // as it becomes that
+    auto& reshaped = step("Reshape", {e.name(n.operand("like")), all});
+    if (!n.integer("copies")) {
+      e.needOpset(14);
+      setInt(reshaped, "allowzero", 1);
+    }
+    step("Shape", {all});
+  }
   const std::string vector = all;
   const std::vector<DimExpr> sizes = n.attrs().dims("sizes");
+  const size_t parts = n.integer("signed") ? 2 : 1;
   for (size_t i = 0; i < sizes.size(); ++i) {
     const auto symbol = symbolName(sizes[i]);
     if (!symbol) continue;
-    if (sizes.size() > 1) step("Gather", {vector, e.ints({static_cast<int64_t>(i)})});
+    all = vector;
+    if (sizes.size() > parts) step("Gather", {vector, e.ints({static_cast<int64_t>(i / parts)})});
+    if (parts == 2 && i % 2 == 1) step("Neg", {all});
+    if (parts == 2) step("Max", {all, e.ints({0})});
     e.sizeIs(*symbol, all);
+  }
+  return {};
+}
+
+// Both are computed outside, as they were.
+Status writeChoose(OnnxExporter& e, const Node& n) {
+  const std::string a = e.name(n.operand(1)), b = e.name(n.operand(2));
+  auto& proto = e.add(n, "If", {e.name(n.operand(0))}, e.resultNames(n));
+  for (const auto& [branch, value] : {std::pair("then_branch", a), std::pair("else_branch", b)}) {
+    auto& attribute = *proto.add_attribute();
+    attribute.set_name(branch);
+    attribute.set_type(onnx::AttributeProto::GRAPH);
+    auto& body = *attribute.mutable_g();
+    body.set_name(branch);
+    auto& identity = *body.add_node();
+    identity.set_op_type("Identity");
+    identity.add_input(value);
+    identity.add_output(e.fresh(e.name(n.result()) + "_" + branch));
+    auto& output = *body.add_output();
+    output.set_name(identity.output(0));
+    output.mutable_type()->mutable_tensor_type()->set_elem_type(dtypeToOnnx(n.result()->type().dtype));
   }
   return {};
 }
@@ -99,6 +133,7 @@ void addDecidingExportRows(OnnxExportRows& rows) {
                {"compress", row("Compress")},
                {"unique", row("Unique")},
                {"non_max_suppression", row("NonMaxSuppression")},
+               {"choose", writeChoose},
                {"size_of", writeSizeOf}});
 }
 

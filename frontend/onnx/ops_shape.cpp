@@ -34,13 +34,19 @@ Status size(OnnxNode& n) { return n.setOutput(n.dimValues({}, {product(n.dims(0)
 Status reshape(OnnxNode& n) {
   Dims wanted;
   if (n.opset() >= 5 && n.input(1)) {
-    QC_ASSIGN(wanted, n.constantDims(1, "the target shape"));
+    QC_ASSIGN(wanted, n.constantDims(1, "the target shape", OnnxNode::Sign::target));
   } else {
     QC_ASSIGN(const Ints given, n.integers("shape"));
     wanted.assign(given.begin(), given.end());
   }
   QC_ASSIGN(const int64_t allowZero, n.integer("allowzero", 0));
   const Dims sizes = n.dims(0);
+  if (std::any_of(wanted.begin(), wanted.end(), [](const DimExpr& e) { return e.isUnknown(); })) {
+    const Dims decided = n.freshSizes(wanted.size());
+    QC_TRY(n.create("size_of", {n.input(1), n.input(0)}, {{"sizes", decided}, {"copies", int64_t{allowZero == 0}}}));
+    for (size_t i = 0; i < wanted.size(); ++i)
+      if (wanted[i].isUnknown() || wanted[i] == -1) wanted[i] = decided[i];
+  }
   DimExpr known = 1;
   int rest = -1;
   for (size_t i = 0; i < wanted.size(); ++i) {
@@ -156,8 +162,8 @@ Status slice(OnnxNode& n) {
   Dims starts, ends;
   Ints axes, steps;
   if (n.opset() >= 10) {
-    QC_ASSIGN(starts, n.constantDims(1, "starts"));
-    QC_ASSIGN(ends, n.constantDims(2, "ends"));
+    QC_ASSIGN(starts, n.constantDims(1, "starts", OnnxNode::Sign::any));
+    QC_ASSIGN(ends, n.constantDims(2, "ends", OnnxNode::Sign::any));
     if (n.input(3)) {
       QC_ASSIGN(axes, n.constantInts(3, "axes"));
     }
@@ -236,6 +242,7 @@ Status expand(OnnxNode& n) {
     const DimExpr& own = sizes[sizes.size() - 1 - i];
     if (w == 1) w = own;
     if (!w.constant() && own.constant().value_or(1) != 1) w = own;  // or it would not broadcast
+    if (!w.constant() && !own.constant() && n.isDecided(w)) w = max(w, own) * min(min(w, own), 1);
   }
   QC_ASSIGN(Value * y, n.create("expand", {n.input(0)}, {{"shape", wanted}}));
   return n.setOutput(y);
@@ -263,7 +270,7 @@ Status constantOfShape(OnnxNode& n) {
 Status freeRange(OnnxNode& n) {
   std::array<DimExpr, 3> bounds;
   for (int i = 0; i < 3; ++i) {
-    QC_ASSIGN(const Dims bound, n.constantDims(i, "a bound"));
+    QC_ASSIGN(const Dims bound, n.constantDims(i, "a bound", OnnxNode::Sign::any));
     if (bound.size() != 1) return n.error(ErrorCode::kInvalidModel, "a bound of {} values", bound.size());
     nth(bounds, i) = bound.front();
   }

@@ -67,6 +67,9 @@ Result<SliceCut> sliceCut(const DimExpr& dim, const SliceBounds& bounds) {
     if (known && *known >= kFar) return dim;
     if (at.isNonNegative()) return min(at, dim);
     if ((-at - 1).isNonNegative()) return max(dim + at, 0);
+    const DimExpr counted = at + dim * min(max(-at, 0), 1);  // from the end where it is below 0
+    const DimExpr within = min(max(counted, 0), dim);
+    if (!within.isUnknown()) return within;
     return fail(ErrorCode::kUnsupported, "whether {} counts from the end depends on sizes that are free", at.str());
   };
   QC_ASSIGN(const DimExpr from, place(bounds.start));

@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/decided_sizes.h"
 #include "ir/op_def.h"
 #include "ir/quantized.h"
 
@@ -57,6 +58,16 @@ std::vector<FreeDim> freeDimsOf(const Graph& graph) {
   return all;
 }
 
+void addDecided(const Node& node, OnnxSummary& s) {
+  const std::vector<Value*> operands = node.operands();
+  const std::vector<DimExpr> bounds = node.def().decides->bounds(InferContext{node.op(), operands, node.attrs()});
+  const std::vector<DimExpr> sizes = node.attrs().dims("sizes");
+  for (size_t i = 0; i < sizes.size(); ++i)
+    if (!sizes[i].constant())
+      s.decided.push_back(
+          {sizes[i].str(), i < bounds.size() && !bounds[i].isUnknown() ? bounds[i].str() : "", std::string(node.op()), node.location()});
+}
+
 }  // namespace
 
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
@@ -76,6 +87,7 @@ OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>&
                        std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || constant.contains(v); });
     for (int i = 0; i < n->numResults() && (folds || n->is("const")); ++i) constant.insert(n->result(i));
     if (!folds && !n->is("const")) ++s.ops[std::string(n->op())];
+    if (decidesSizes(*n)) addDecided(*n, s);
   }
   for (size_t i = 0; i < graph.outputs().size(); ++i) s.outputs.emplace_back(graph.outputNames()[i], graph.outputs()[i]->type().str());
   s.isQuantized = isQuantized(graph);
@@ -103,7 +115,7 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
   OnnxImporter headers(file.model, file.folder, options, OnnxImporter::Weights::headers);
   if (auto graph = headers.run()) return summaryOf(*graph, headers.unread(), std::move(summary));
   // Some op takes a weight as part of what it is, or there is something wrong with the model: the import with all weights knows.
-  QC_ASSIGN(const Graph graph, OnnxImporter(file.model, file.folder, options).run());
+  QC_ASSIGN(const Graph graph, OnnxImporter::import(file.model, file.folder, options));
   return summaryOf(graph, {}, std::move(summary));
 }
 

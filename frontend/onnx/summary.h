@@ -19,6 +19,11 @@ struct OnnxSummary {
   bool isBound = true;  // nothing has to be bound, leading dims aside
   // Empty: types and ops are those of the imported graph.  Else those of the file, since it cannot be imported before its dims are bound.
   std::string asInFile = {};
+  // Sizes that data decides.
+  struct Decided {
+    std::string symbol, bound, op, node;  // bound: empty: not known
+  };
+  std::vector<Decided> decided = {};
   std::map<std::string, int> ops;
   int64_t constantBytes = 0;
   bool isQuantized = false;

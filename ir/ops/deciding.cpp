@@ -1,6 +1,8 @@
-// Ops whose results have sizes that their data decides: nonzero, compress, unique, non_max_suppression, and size_of, by which a computed
-// number becomes a size.  Values and their order are those of ONNX Runtime.
+// Ops whose results have sizes that their data decides: nonzero, compress, unique, non_max_suppression, choose between two tensors, and
+// size_of, by which a computed number becomes a size.  Values and their order are those of ONNX Runtime.
 // Tests: tests/unit/deciding_ops_test.cpp.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -244,15 +246,52 @@ Result<Tensors> evalSuppression(const EvalContext& c) {
   return Tensors{Tensor::ofInts({std::ssize(found) / 3, 3}, found)};
 }
 
+// ---- choose -----------------------------------------------------------------------------------
+
+Result<Types> inferChoose(const InferContext& c) {
+  const TensorType &a = c.type(1), &b = c.type(2);
+  if (c.type(0).dtype != DType::boolean || (c.type(0).isStatic() && c.type(0).numElements() != 1))
+    return fail(ErrorCode::kInvalidModel, "choose by {}, expected one bool", describe(c, 0));
+  if (a.dtype != b.dtype || a.rank() != b.rank() || !(QuantAttr{a.quant} == QuantAttr{b.quant}))
+    return fail(ErrorCode::kUnsupported, "choose: {} and {} are of different kinds", describe(c, 1), describe(c, 2));
+  QC_TRY(requireAxes(c, "axes", a.rank()));
+  const Ints& axes = c.attrs.integers("axes");
+  QC_ASSIGN(const Shape sizes, decided(c, axes.size()));
+  Shape shape = a.shape;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const auto at = std::find(axes.begin(), axes.end(), static_cast<int64_t>(d));
+    if (at == axes.end() && !compatible(a.shape[d], b.shape[d]))
+      return fail(ErrorCode::kInvalidModel, "choose: {} and {} differ in dim {}", describe(c, 1), describe(c, 2), d);
+    if (at != axes.end()) shape[d] = sizes[usize(at - axes.begin())];
+    if (at == axes.end() && !shape[d].isStatic()) shape[d] = b.shape[d];
+  }
+  return checkedResults({a.withShape(std::move(shape))});
+}
+
+Bounds boundChoose(const InferContext& c) {
+  Bounds bounds;
+  for (const int64_t axis : c.attrs.integers("axes"))
+    bounds.push_back(max(nth(c.type(1).shape, axis).expr(), nth(c.type(2).shape, axis).expr()));
+  return bounds;
+}
+
+Result<Tensors> evalChoose(const EvalContext& c) {
+  const TensorRef& taken = c.in(0).as<const uint8_t>()[0] ? c.in(1) : c.in(2);
+  QC_ASSIGN(Tensor y, allocated(taken.dtype, sizesOf(taken)));
+  if (y.byteSize() > 0) std::memcpy(y.mutableData(), taken.data, usize(y.byteSize()));
+  return Tensors{std::move(y)};
+}
+
 // ---- size_of ----------------------------------------------------------------------------------
 
-// Tensors of no elements, which have the numbers as sizes.
+// Tensors of no elements, which have the numbers as sizes; signed: two for each, one of what it is above 0 and one of what it is below.
+// With `like` they are the target of a reshape of it: -1 is what is left, 0 (copies) its own.
 Result<Types> inferSizeOf(const InferContext& c) {
   const TensorType& x = c.type(0);
   if (x.isQuantized() || (x.dtype != DType::s64 && x.dtype != DType::s32))
     return fail(ErrorCode::kInvalidModel, "{}: {}, expected s64 or s32", c.op, describe(c, 0));
   if (!x.isStatic() || x.numElements() > 64) return fail(ErrorCode::kUnsupported, "{} of {}", c.op, describe(c, 0));
-  QC_ASSIGN(const Shape sizes, decided(c, usize(x.numElements())));
+  QC_ASSIGN(const Shape sizes, decided(c, usize(x.numElements() * (c.attrs.integer("signed") ? 2 : 1))));
   Types types;
   for (const Dim& size : sizes) types.emplace_back(DType::u8, Shape{size, Dim(0)});
   return checkedResults(std::move(types));
@@ -260,13 +299,39 @@ Result<Types> inferSizeOf(const InferContext& c) {
 
 Bounds boundSizeOf(const InferContext& c) { return Bounds(c.attrs.dims("sizes").size(), kMaxTensorBytes); }
 
+// The numbers as the sizes of a reshape.
+Status resolveTarget(const TensorRef& like, bool copies, Ints& sizes) {
+  int64_t others = 1;
+  int64_t* rest = nullptr;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0 && copies && i < like.sizes.size()) sizes[i] = like.sizes[i];
+    if (sizes[i] == -1 && !rest)
+      rest = &sizes[i];
+    else if (sizes[i] < 0 || __builtin_mul_overflow(others, sizes[i], &others))
+      return fail(ErrorCode::kInvalidData, "the target of a reshape was computed to be [{}]", fmt::join(sizes, ","));
+  }
+  const int64_t all = like.numElements();
+  if (rest && (others == 0 || all % others != 0))
+    return fail(ErrorCode::kInvalidData, "{} elements do not divide into the target of a reshape, where {} lie in one", all, others);
+  if (rest) *rest = all / others;
+  return {};
+}
+
 Result<Tensors> evalSizeOf(const EvalContext& c) {
   Tensors sizes;
-  for (int64_t i = 0; i < c.in(0).numElements(); ++i) {
-    const int64_t size = c.in(0).dtype == DType::s64 ? c.in(0).as<const int64_t>()[i] : c.in(0).as<const int32_t>()[i];
+  Ints numbers;
+  for (int64_t i = 0; i < c.in(0).numElements(); ++i)
+    numbers.push_back(c.in(0).dtype == DType::s64 ? c.in(0).as<const int64_t>()[i] : c.in(0).as<const int32_t>()[i]);
+  if (c.has(1)) QC_TRY(resolveTarget(c.in(1), c.node.integer("copies") != 0, numbers));
+  for (const int64_t size : numbers) {
+    if (c.node.integer("signed")) {  // positions: beyond any tensor is far enough
+      const int64_t near = std::clamp(size, -kMaxTensorBytes, kMaxTensorBytes);
+      sizes.emplace_back(DType::u8, Ints{std::max<int64_t>(near, 0), 0});
+      sizes.emplace_back(DType::u8, Ints{std::max<int64_t>(-near, 0), 0});
+      continue;
+    }
     if (size < 0 || size > kMaxTensorBytes)
-      return fail(ErrorCode::kInvalidData, "{} was computed for what decides a size", size)
-          .help("a size lies between 0 and 2^40; positions that count from the end have to be known when the model is loaded");
+      return fail(ErrorCode::kInvalidData, "{} was computed for what decides a size", size).help("a size lies between 0 and 2^40");
     sizes.emplace_back(DType::u8, Ints{size, 0});
   }
   return sizes;
@@ -316,7 +381,10 @@ void registerDecidingOps(OpRegistry& r) {
   add("non_max_suppression", "boxes that overlap none of a better score: batch, class and box",
       {{"boxes"}, {"scores"}, parameter("most"), parameter("iou"), parameter("score")}, {integerAttr("center_point_box", 0)},
       inferSuppression, boundSuppression, evalSuppression);
-  add("size_of", "computed numbers as sizes, each of a tensor without elements", {{"x"}}, {}, inferSizeOf, boundSizeOf, evalSizeOf, -1);
+  add("choose", "the one or the other tensor, whose sizes may differ along these axes", {{"condition"}, {"a"}, {"b"}}, {axesAttr()},
+      inferChoose, boundChoose, evalChoose);
+  add("size_of", "computed numbers as sizes, each of a tensor without elements", {{"x"}}, {integerAttr("signed", 0)}, inferSizeOf,
+      boundSizeOf, evalSizeOf, -1);
 }
 
 }  // namespace qc

@@ -12,10 +12,7 @@
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
-#include "ir/memory_limit.h"
-#include "passes/lower/bound_graph.h"
-#include "passes/pass_manager.h"
-#include "runtime/workflow/per_shapes.h"
+#include "runtime/workflow/sample_runs.h"
 
 namespace qc {
 namespace {
@@ -62,25 +59,20 @@ class Calibration {
       return fail(ErrorCode::kInvalidArgument, "a limit of {} MB is below the {} MB that are in use before the first sample",
                   options_.memoryLimit >> 20, used >> 20)
           .help("allow more with CalibrateOptions::memoryLimit");
-    QC_ASSIGN(workspace_, makeWorkspace({.threads = options_.threads}));
     QC_ASSIGN(ranges_, Ranges::forGraph(prepared_));
     ranges_.setData(data_, total_);
     std::error_code error;
     if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp());
     watchesLayers_ = options_.layers && next_ == 0 && end_ == samples_.size();
     if (watchesLayers_) options_.layers->watch(prepared_, int8Layers(prepared_), samples_.size());
+    QC_ASSIGN(SampleRuns runs, SampleRuns::open(watched(), {.threads = options_.threads}, "fuse-elementwise,fold-constants,dce"));
+    runs_.emplace(std::move(runs));
     return {};
   }
 
-  // What runs samples of one combination of shapes.
-  struct Runner {
-    Session session;
-    std::vector<Port> inputs;
-    std::vector<Tensor> outputs;  // of the model, then the values that the observer of the layers sees
-  };
-
-  Result<Runner> runnerAt(const Shapes& shapes) {
-    QC_ASSIGN(Graph graph, boundGraph(prepared_, shapes));
+  // The graph with the values that the observer of the layers sees behind its own outputs.
+  Graph watched() const {
+    Graph graph = prepared_.clone();
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
     if (watchesLayers_)
@@ -92,16 +84,7 @@ class Calibration {
       }
     graph.setOutputs(std::move(outputs));
     graph.setOutputNames(std::move(names));
-    PassContext cx;
-    QC_TRY(runPipeline("fuse-elementwise,fold-constants,dce", graph, cx));
-    QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true, .parts = parts_}));
-    QC_ASSIGN(Session session, exe.sessionIn(workspace_));
-    int64_t bytes = 0;
-    for (const Port& p : exe.outputs()) bytes += p.type.byteSize();
-    QC_TRY(checkMemory(bytes, "the outputs"));
-    Runner runner{std::move(session), exe.inputs(), {}};
-    for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
-    return runner;
+    return graph;
   }
 
   // Goes on where the checkpoint ends.
@@ -148,39 +131,31 @@ class Calibration {
 
   Status observeSample() {
     QC_ASSIGN(const TensorMap sample, samples_.sample(next_));
-    auto made = runners_.at(shapesOf(sample), [&](const Shapes& shapes) { return runnerAt(shapes); });
-    if (!made) return inSample(samples_, next_, made.error());
-    Runner* const runner = *made;
+    if (auto made = runs_->prepare(shapesOf(sample)); !made) return inSample(samples_, next_, made.error());
     // Without folders, which differ between the machines that shards run on.
     ranges_.beginSample(next_, std::filesystem::path(samples_.sampleName(next_)).filename().string());
-    std::vector<Tensor> inputs;
-    for (const Port& p : runner->inputs) {
-      const auto it = sample.find(p.name);
+    for (const Value* input : prepared_.inputs()) {
+      const auto it = sample.find(input->name());
       if (it == sample.end())
-        return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(p.name);
-      ranges_.seeInput(p.name, it->second.ref());
+        return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", samples_.sampleName(next_)).on(input->name());
+      ranges_.seeInput(input->name(), it->second.ref());
       if (it->second.numElements() == 0 && emptyInput_.empty()) {
-        emptyInput_ = p.name;
+        emptyInput_ = input->name();
         emptySample_ = samples_.sampleName(next_);
         emptyType_ = it->second.type().str();
       }
-      inputs.push_back(it->second);
     }
     const auto observe = [&](const Step& step, std::span<const TensorRef> results, double) -> Status {
       return step.node->is("observe") ? ranges_.observe(step.node->integer("id"), results[0]) : Status();
     };
-    QC_TRY(runner->session.run(inputs, runner->outputs, observe));
-    if (watchesLayers_) {
-      options_.layers->see(next_, std::span(runner->outputs).last(options_.layers->values().size()));
-    }
+    if (auto ran = runs_->run(sample, observe); !ran) return runs_->isCut() ? inSample(samples_, next_, ran.error()) : ran;
+    if (watchesLayers_) options_.layers->see(next_, runs_->outputs().last(options_.layers->values().size()));
     ranges_.countSample();
     return {};
   }
 
   const Graph& prepared_;
-  // Of all runners.
-  const std::shared_ptr<ProgramParts> parts_ = std::make_shared<ProgramParts>(prepared_);
-  std::shared_ptr<Workspace> workspace_;
+  std::optional<SampleRuns> runs_;
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
@@ -188,7 +163,6 @@ class Calibration {
   std::string data_;
   std::string emptyInput_, emptySample_, emptyType_;  // the first
   Ranges ranges_;
-  PerShapes<Runner> runners_;
 };
 
 }  // namespace

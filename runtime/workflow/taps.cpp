@@ -1,6 +1,5 @@
 #include "runtime/workflow/taps.h"
 
-#include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 
 namespace qc {
@@ -28,39 +27,11 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   PassContext cx;
   QC_TRY(runPipeline("lower", copy, cx));
   Taps taps;
-  QC_ASSIGN(taps.workspace_, makeWorkspace(options));
-  taps.parts_ = std::make_shared<ProgramParts>(copy);
+  QC_ASSIGN(SampleRuns runs, SampleRuns::open(std::move(copy), options));
+  taps.runs_ = std::make_unique<SampleRuns>(std::move(runs));
   taps.first_ = first;
   taps.values_ = values.size();
-  taps.free_ = hasFreeDims(copy);
-  taps.lowered_ = std::move(copy);
-  if (taps.free_) return taps;
-  QC_ASSIGN(taps.here_, taps.runners_.at({}, [&](const Shapes&) { return taps.runnerOf(std::move(taps.lowered_)); }));
   return taps;
-}
-
-Result<Taps::Runner> Taps::runnerOf(Graph lowered) const {
-  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(lowered), Target::host(), {.remember = true, .parts = parts_}));
-  QC_ASSIGN(Session session, exe.sessionIn(workspace_));
-  Runner runner{std::move(session), exe.inputs(), {}};
-  for (const Port& p : exe.outputs()) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
-  return runner;
-}
-
-Status Taps::run(const TensorMap& sample) {
-  if (free_) {
-    QC_ASSIGN(here_, runners_.at(shapesOf(sample), [&](const Shapes& shapes) -> Result<Runner> {
-      QC_ASSIGN(Graph bound, boundGraph(lowered_, shapes));
-      return runnerOf(std::move(bound));
-    }));
-  }
-  std::vector<Tensor> inputs;
-  for (const Port& p : here_->inputs) {
-    const auto it = sample.find(p.name);
-    if (it == sample.end()) return fail(ErrorCode::kInvalidData, "a sample has no array for this input").on(p.name);
-    inputs.push_back(it->second);
-  }
-  return here_->session.run(inputs, here_->outputs);
 }
 
 }  // namespace qc

@@ -1,0 +1,92 @@
+#include "runtime/workflow/sample_runs.h"
+
+#include "ir/decided_sizes.h"
+#include "ir/memory_limit.h"
+#include "passes/lower/bound_graph.h"
+#include "passes/pass_manager.h"
+
+namespace qc {
+
+SampleRuns::Part SampleRuns::partOf(Graph graph) {
+  auto parts = std::make_shared<ProgramParts>(graph);
+  return {std::move(graph), std::move(parts), {}};
+}
+
+Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, std::string passes) {
+  SampleRuns runs;
+  runs.passes_ = std::move(passes);
+  QC_ASSIGN(runs.workspace_, makeWorkspace(options));
+  if (!firstDeciding(graph)) {
+    runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph))));
+    return runs;
+  }
+  QC_ASSIGN(CutGraph cut, cutAtDecidedSizes(graph));
+  runs.cut_ = std::make_unique<CutGraph>(std::move(cut));
+  for (const Segment& s : runs.cut_->segments) runs.parts_.push_back(s.decides ? nullptr : std::make_unique<Part>(partOf(s.graph.clone())));
+  return runs;
+}
+
+Result<SampleRuns::Runner> SampleRuns::madeAt(const Part& part, const Shapes& shapes) const {
+  QC_ASSIGN(Graph graph, boundGraph(part.graph, shapes));
+  PassContext cx;
+  if (!passes_.empty()) QC_TRY(runPipeline(passes_, graph, cx));
+  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true, .parts = part.parts}));
+  QC_ASSIGN(Session session, exe.sessionIn(workspace_));
+  Runner runner{std::move(session), exe.inputs(), exe.outputs(), {}};
+  int64_t bytes = 0;
+  for (const Port& p : runner.ports) bytes += p.type.byteSize();
+  QC_TRY(checkMemory(bytes, "the outputs"));
+  for (const Port& p : runner.ports) runner.outputs.emplace_back(p.type.dtype, p.type.sizes());
+  return runner;
+}
+
+Result<SampleRuns::Runner*> SampleRuns::runnerAt(Part& part, const Shapes& shapes) {
+  return part.runners.at(shapes, [&](const Shapes& own) { return madeAt(part, own); });
+}
+
+Status SampleRuns::prepare(const Shapes& shapes) {
+  if (cut_) {
+    QC_TRY(bindingsOf(cut_->interface, shapes));
+    return {};
+  }
+  QC_TRY(runnerAt(*parts_.front(), shapes));
+  return {};
+}
+
+Status SampleRuns::runIn(Runner& runner, const TensorMap& sample, const Session::StepHook& hook) {
+  std::vector<Tensor> inputs;
+  for (const Port& p : runner.inputs) {
+    const auto it = sample.find(p.name);
+    if (it == sample.end()) return fail(ErrorCode::kInvalidData, "a sample has no array for this input").on(p.name);
+    inputs.push_back(it->second);
+  }
+  return runner.session.run(inputs, runner.outputs, hook);
+}
+
+Status SampleRuns::run(const TensorMap& sample, const Session::StepHook& hook) {
+  if (!cut_) {
+    QC_ASSIGN(Runner * runner, runnerAt(*parts_.front(), shapesOf(sample)));
+    outputs_ = &runner->outputs;
+    return runIn(*runner, sample, hook);
+  }
+  TensorMap inputs;  // a sample may hold more
+  for (const Value* v : cut_->interface.inputs())
+    if (const auto it = sample.find(v->name()); it != sample.end()) inputs.insert(*it);
+  QC_ASSIGN(const TensorMap results, cut_->run(inputs, [&](size_t i, const TensorMap& own) -> Result<TensorMap> {
+    QC_ASSIGN(Runner * runner, runnerAt(*parts_[i], shapesOf(own)));
+    QC_TRY(runIn(*runner, own, hook));
+    TensorMap values;
+    for (size_t k = 0; k < runner->ports.size(); ++k) {
+      Tensor& out = runner->outputs[k];
+      values[runner->ports[k].name] = out;
+      out = Tensor(out.dtype(), out.sizes());  // a run writes to tensors that nobody else holds
+    }
+    return values;
+  }));
+  joined_.clear();
+  for (const std::string& name : cut_->outputs) joined_.push_back(results.at(name));
+  outputs_ = &joined_;
+  return {};
+}
+
+}  // namespace qc
