@@ -11,7 +11,10 @@
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
+#include "ir/quantized.h"
 #include "ir/visible.h"
+#include "passes/pass_manager.h"
+#include "quantizer/quantizer.h"
 #include "runtime/specialize.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -26,7 +29,7 @@ struct RunOptions {
   EngineOptions engine;
   DataOptions data;
   std::vector<std::string> inputs;
-  std::string outputDir = ".", engineName = "jit";
+  std::string outputDir = ".", engineName = "jit", numerics = "int8";
 };
 
 Result<TensorMap> readInputs(const RunOptions& o) {
@@ -75,6 +78,21 @@ Result<Engine> makeEngine(const RunOptions& o, Model model) {
   }
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   return Engine([session](const TensorMap& inputs) { return session->run(inputs); });
+}
+
+// A quantized model with its roundings, and float arithmetic in place of that of integers.
+Result<Model> inFloat(const Model& model) {
+  Graph graph = model.graph().clone();
+  PassContext cx;
+  QC_TRY(runPipeline("fold-constants{narrow_weights=1},recognize-integer", graph, cx));
+  if (!isQuantized(graph))
+    return fail(ErrorCode::kInvalidArgument, "--numerics float has no effect: '{}' is float", model.name()).help("leave it out");
+  QC_TRY(runPipeline("float-reference", graph, cx));
+  std::set<std::string> integers;
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->op().starts_with("q.")) integers.insert(displayName(*n));
+  for (const auto& name : integers) fmt::print(stderr, "note: '{}' keeps its integers: the op has no other form\n", name);
+  return Model(std::move(graph), model.name());
 }
 
 // Every input of the model, and no other.
@@ -133,6 +151,9 @@ Status run(const RunOptions& o, const CLI::App& verb) {
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
   QC_ASSIGN(Model model, o.model.loadOfAnyShape(shapesOf(inputs)));
+  if (o.numerics == "float") {
+    QC_ASSIGN(model, inFloat(model));
+  }
   QC_ASSIGN(const std::vector<std::string> paths, outputPaths(o, model));
   Written written;
   if (o.data.sources.empty()) {
@@ -169,6 +190,8 @@ void addRunCommand(CLI::App& app, int& exitCode) {
                    "where NAME.npy of each output goes; with -d all samples, stacked, or NAME.000.npy, .. where their shapes differ")
       ->type_name("DIR");
   verb->add_option("--engine", options->engineName, "machine code, or the reference")->check(CLI::IsMember({"jit", "interpreter"}));
+  verb->add_option("--numerics", options->numerics, "float: a quantized model's roundings, and float arithmetic between them")
+      ->check(CLI::IsMember({"int8", "float"}));
   verb->callback([options, verb, &exitCode] { exitCode = report(run(*options, *verb)); });
 }
 

@@ -10,6 +10,7 @@
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "passes/lower/bound_graph.h"
+#include "passes/pass_manager.h"
 #include "runtime/insight/shadow.h"
 #include "runtime/workflow/layer_observer.h"
 #include "runtime/workflow/taps.h"
@@ -35,13 +36,20 @@ class Wanted {
   std::map<std::string, size_t> places_;
 };
 
+// With layers over plain integers, as ONNX writes them, in the form between quantize and dequantize.
+Result<Graph> recognized(const Graph& graph) {
+  Graph copy = graph.clone();
+  PassContext cx;
+  QC_TRY(runPipeline("fold-constants{narrow_weights=1},recognize-integer,dce", copy, cx));
+  return copy;
+}
+
 class Debugging {
  public:
-  Debugging(const Model& reference, const Model& actual, const Dataset& samples, const DebugOptions& options)
-      : reference_(reference.graph()), actual_(actual.graph()), samples_(samples), options_(options) {}
+  Debugging(const Graph& reference, const Graph& actual, const Dataset& samples, const DebugOptions& options)
+      : reference_(reference), actual_(actual), samples_(samples), options_(options) {}
 
   Result<Debugged> run() {
-    const DefinedArithmetic defined;
     QC_ASSIGN(pairing_, pairModels(reference_, actual_));
     QC_TRY(choose());
     Debugged found;
@@ -195,7 +203,12 @@ class Debugging {
 }  // namespace
 
 Result<Debugged> debugModels(const Model& reference, const Model& actual, const Dataset& samples, const DebugOptions& options) {
-  return withoutExceptions([&] { return Debugging(reference, actual, samples, options).run(); });
+  return withoutExceptions([&]() -> Result<Debugged> {
+    const DefinedArithmetic defined;
+    QC_ASSIGN(const Graph x, recognized(reference.graph()));
+    QC_ASSIGN(const Graph y, recognized(actual.graph()));
+    return Debugging(x, y, samples, options).run();
+  });
 }
 
 }  // namespace qc

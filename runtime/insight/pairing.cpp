@@ -245,7 +245,7 @@ class Matching {
   // The node of the reference with the weights of this one; BatchNorm may stand behind it.
   const Node* referenceOf(const Node& node) const {
     for (const std::string& name : {node.location(), plainName(node.location())})
-      if (const auto it = byLocation_.find(name); it != byLocation_.end() && it->second->op() == node.op()) return it->second;
+      if (const auto it = byLocation_.find(name); it != byLocation_.end()) return it->second;
     const int ours = ours_.indexOf(node.result());
     if (ours < 0 || nth(counterpart_, ours) < 0) return nullptr;
     const Value* v = nth(theirs_.all(), nth(counterpart_, ours)).raw;
@@ -256,6 +256,21 @@ class Matching {
   std::vector<float> factorsAt(const Value* v) const {
     const int ours = ours_.indexOf(v);
     return ours >= 0 && nth(counterpart_, ours) >= 0 ? pairOf(usize(ours)).factors : std::vector<float>();
+  }
+
+  // Where a layer ends that nothing rounds: its result, or where that has no counterpart what a bias or a scale makes of it.
+  int endOf(const Node& weighted) const {
+    const int own = ours_.indexOf(weighted.result());
+    const Value* v = weighted.result();
+    for (int steps = 0; steps < 2; ++steps) {
+      const int here = ours_.indexOf(v);
+      if (here >= 0 && nth(counterpart_, here) >= 0) return here;
+      const std::vector<Node*> users = v->users();
+      if (users.size() != 1 || !(users[0]->is("add") || users[0]->is("mul"))) return own;
+      v = users[0]->result();
+    }
+    const int here = ours_.indexOf(v);
+    return here >= 0 && nth(counterpart_, here) >= 0 ? here : own;
   }
 
   void addLayer(int ours, const Node* weighted) {
@@ -291,11 +306,11 @@ class Matching {
       const std::vector<const Node*> weighted = weightedOf(end, ends);
       for (const Node* n : weighted) {
         inside.insert(n);
-        if (weighted.size() > 1) more.insert(ours_.indexOf(n->result()));
+        if (weighted.size() > 1) more.insert(endOf(*n));
       }
     }
     for (const Node* n = actual_.front(); n; n = n->next())
-      if (hasWeights(*n) && !inside.contains(n) && ours_.indexOf(n->result()) >= 0) more.insert(ours_.indexOf(n->result()));
+      if (hasWeights(*n) && !inside.contains(n) && ours_.indexOf(n->result()) >= 0) more.insert(endOf(*n));
     ends.insert(more.begin(), more.end());
     borders_ = ends;
     for (const Node* n = actual_.front(); n; n = n->next())

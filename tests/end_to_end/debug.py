@@ -194,6 +194,38 @@ def dumps(work):
         assert b"'<f4'" in data[:128] and b"(1, 10, )" in data[:128] and len(data) == 128 + 40, data[:128]
 
 
+def values(path):
+    data = path.read_bytes()
+    start = 10 + struct.unpack("<H", data[8:10])[0]
+    return struct.unpack(f"<{(len(data) - start) // 4}f", data[start:])
+
+
+def float_numerics(work):
+    """The roundings of the file, in float arithmetic: near to the integers, the same by machine code and by the reference."""
+    def scores(*args):
+        run("run", *args, "-d", FEW, "--output-dir", work / "out")
+        return values(work / "out" / "scores.npy")
+    for quantized in (["-d", SAMPLES], ["--mode", "dynamic"], ["--mode", "weight-only"]):
+        run("quantize", MODEL, *quantized, "-o", work / "n.onnx")
+        integers, plain = scores(work / "n.onnx"), scores(work / "n.onnx", "--numerics", "float")
+        reference = scores(work / "n.onnx", "--numerics", "float", "--engine", "interpreter")
+        signal = sum(v * v for v in plain)
+        assert plain == reference, quantized
+        assert sum((a - b) ** 2 for a, b in zip(plain, integers)) < 1e-4 * signal, quantized
+        assert sum((a - b) ** 2 for a, b in zip(plain, scores(MODEL))) > 1e-7 * signal, "its roundings are in it"
+    done = run("run", MODEL, "-d", FEW, "--output-dir", work / "out", "--numerics", "float", code=1)
+    assert "is float" in done.stderr, done.stderr
+
+
+def dynamic_files(work):
+    """Layers over parameters found at run time are layers, their own error apart."""
+    run("quantize", MODEL, "--mode", "dynamic", "-o", work / "dyn.onnx")
+    report = debug(MODEL, work / "dyn.onnx", "-d", FEW)
+    rows = by_layer(report)
+    assert set(CONVS) | {"/head/Gemm"} <= set(rows), list(rows)
+    assert all(rows[n]["weights"] > 30 and rows[n]["shadow"] > 30 for n in CONVS), rows
+
+
 def refusals(work):
     def says(pattern, *args):
         done = run("debug", *args, code=1)
@@ -211,6 +243,6 @@ with tempfile.TemporaryDirectory() as name:
     (work / "two.qir").write_text("graph @g(%image: f32[1,1,16,16]) {\n  %a = relu %image : f32[1,1,16,16]\n  %b = neg %a : f32[1,1,16,16]\n  return %a, %b\n}\n")
     run("quantize", MODEL, "-d", SAMPLES, "-o", work / "q.onnx")
     run("quantize", MODEL, "-d", SAMPLES, "-o", work / "q.qir")
-    for test in (finds_what_is_there, planted_faults, other_names, moved_channels, no_numbers, dumps, refusals):
+    for test in (finds_what_is_there, planted_faults, other_names, moved_channels, no_numbers, dumps, float_numerics, dynamic_files, refusals):
         test(work)
         print(f"{test.__name__}: ok", flush=True)
