@@ -20,6 +20,8 @@ Status checkPerTensor(const QuantPtr& quant, std::string_view what) {
   return {};
 }
 
+bool isDouble(const TensorType& t) { return t.dtype == DType::f64 && !t.isQuantized(); }
+
 Types inferMap(const InferContext& c) {
   const ScalarExpr& expression = *c.attrs.expr("expr");
   if (c.operands.empty()) return fail(ErrorCode::kInvalidModel, "map needs at least one operand");
@@ -28,14 +30,17 @@ Types inferMap(const InferContext& c) {
   Shape shape;
   for (int i = 0; i < static_cast<int>(c.operands.size()); ++i) {
     const TensorType& t = c.type(i);
-    if (t.dtype != DType::f32 && !t.isQuantized())
-      return fail(ErrorCode::kInvalidModel, "operand {} is {}; map takes f32 and quantized operands", i, t.str());
+    if (t.dtype != DType::f32 && !t.isQuantized() && !isDouble(t))
+      return fail(ErrorCode::kInvalidModel, "operand {} is {}; map takes f32 and quantized operands, or f64", i, t.str());
+    if (isDouble(t) != isDouble(c.type(0)))
+      return fail(ErrorCode::kInvalidModel, "operand {} is {}, the first is {}; map takes f64 alone", i, t.str(), c.type(0).str());
     QC_TRY(checkPerTensor(t.quant, fmt::format("operand {}", i)));
     QC_ASSIGN(shape, broadcastShapes(shape, t.shape));
   }
   const QuantPtr& to = c.attrs.quant("to");
   QC_TRY(checkPerTensor(to, "attribute to"));
-  return std::vector{to ? TensorType(to, std::move(shape)) : TensorType(DType::f32, std::move(shape))};
+  if (to && isDouble(c.type(0))) return fail(ErrorCode::kInvalidModel, "a map of f64 is not quantized");
+  return std::vector{to ? TensorType(to, std::move(shape)) : TensorType(isDouble(c.type(0)) ? DType::f64 : DType::f32, std::move(shape))};
 }
 
 Status evaluateMap(const EvalContext& c) {

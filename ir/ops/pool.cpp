@@ -1,6 +1,7 @@
 // Pools.
 //   max_pool    m = lowest; m = x > m ? x : m over the taps inside the input, row-major (a NaN is passed over); lowest is -inf, or the
 //               smallest number of an integer type, or qmin of a quantized one
+//   max_pool_gradient(x, dy)    what arrives at the first largest element of each window, windows row-major; nothing where there is none
 //   avg_pool    sum of the taps inside the input, row-major, from +0, divided by float(count)
 //   q.avg_pool  q = requantize(sum(q - zx), f32(f32(sx / sy) / float(count)), zy)
 // count is the number of taps inside the input, or with count_include_pad inside the input and its padding; 1 if none is.
@@ -41,6 +42,16 @@ Result<Types> inferMaxPool(const InferContext& c) {
   return checkedResults({x.withShape(std::move(shape))});
 }
 
+Result<Types> inferMaxPoolGradient(const InferContext& c) {
+  QC_TRY(requirePlainFloat(c, 0));
+  QC_TRY(requireSameDType(c, 1, 0));
+  AttrDict attrs = c.attrs;
+  attrs.set("layout", std::string("channels_first"));
+  QC_ASSIGN(const Shape shape, inferPoolShape({c.op, c.operands, attrs}));
+  QC_TRY(requireShape(c, 1, shape));
+  return checkedResults({c.type(0)});
+}
+
 Result<Types> inferAvgPool(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_ASSIGN(Shape shape, inferPoolShape(c));
@@ -64,9 +75,10 @@ struct Pool {
   Window window;
   bool includePad;
 
-  explicit Pool(const EvalContext& c)
-      : x(c.in(0).sizes, isChannelsLast(c.node.attrs())),
-        y(c.out().sizes, isChannelsLast(c.node.attrs())),
+  explicit Pool(const EvalContext& c) : Pool(c, c.in(0).sizes, c.out().sizes, isChannelsLast(c.node.attrs())) {}
+  Pool(const EvalContext& c, std::span<const int64_t> from, std::span<const int64_t> to, bool channelsLast)
+      : x(from, channelsLast),
+        y(to, channelsLast),
         window(alignedToView(Window::of(c.node.attrs(), c.node.integers("kernel_shape")))),
         includePad(c.node.attrs().find("count_include_pad") && c.node.integer("count_include_pad") != 0) {}
 
@@ -152,6 +164,34 @@ Status evalMaxPool(const EvalContext& c) {
   return {};
 }
 
+// Of channels-first data.
+Status evalMaxPoolGradient(const EvalContext& c) {
+  if (c.out().numElements() == 0) return {};
+  const auto pick = [&](auto tag) {
+    using T = decltype(tag);
+    const Pool p(c, c.in(0).sizes, c.in(1).sizes, false);
+    const Elements<T> x(c.in(0)), dy(c.in(1));
+    const ResultElements<T> dx(c.out());
+    std::fill_n(dx.data(), dx.size(), T{});
+    p.forEach([&](int64_t from, int64_t, const auto& taps) {
+      for (int64_t ch = 0; ch < p.x.channels; ++ch) {
+        T best = -std::numeric_limits<T>::infinity();
+        int64_t at = -1;
+        taps([&](int64_t offset) {
+          if (const T v = x[offset + ch * p.x.channelStride]; v > best) best = v, at = offset + ch * p.x.channelStride;
+        });
+        if (at >= 0) dx[at] += dy[from + ch * p.y.channelStride];
+      }
+    });
+    dx.flush();
+  };
+  if (c.in(0).dtype == DType::f64)
+    pick(double{});
+  else
+    pick(float{});
+  return {};
+}
+
 Status evalAvgPool(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   withComputeType(c.in(0).dtype, [&](auto tag) {
@@ -206,6 +246,14 @@ void registerPoolOps(OpRegistry& registry) {
   add("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
   add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), resultQuantAttr(true)},
       inferQuantizedAvgPool, evalQuantizedAvgPool);
+  registry.add({.name = "max_pool_gradient",
+                .summary = "the gradient of max_pool's operand, for channels-first data",
+                .operands = {{"x"}, {"dy"}},
+                .attrs = {integersAttr("kernel_shape"), integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
+                          integersOrEmptyAttr("dilations"), integerAttr("ceil_mode", 0)},
+                .infer = inferMaxPoolGradient,
+                .eval = evalMaxPoolGradient,
+                .scalar = {}});
 }
 
 }  // namespace qc
