@@ -104,8 +104,8 @@ struct EvalContext {
 // Errors are those of data (an index out of range); everything else was checked when the node was built.
 using EvalFn = std::function<Status(const EvalContext&)>;
 
-// Of an op whose results have sizes that its data decides.  Its attribute `sizes` (of kind dims) says what they are: in a model a symbol for
-// each, which stands for nothing else (decided_sizes.h).
+// Of an op whose results have sizes that its data decides.  Its attribute `sizes` (of kind dims) says what they are: in a model a symbol
+// for each, which stands for nothing else (decided_sizes.h).
 struct DecidedSizes {
   // What each of them cannot exceed; unknown where that cannot be said.
   std::function<std::vector<DimExpr>(const InferContext&)> bounds;

@@ -49,9 +49,9 @@ void printPorts(std::string_view label, const Ports& ports) {
 }
 
 nlohmann::json summaryJson(const OnnxSummary& s) {
-  nlohmann::json j = {{"inputs", portsJson(s.inputs)},     {"outputs", portsJson(s.outputs)}, {"ops", s.ops},
-                      {"constant_bytes", s.constantBytes}, {"quantized", s.isQuantized},      {"bound", s.isBound},
-                      {"free", nlohmann::json::array()}};
+  nlohmann::json j = {{"inputs", portsJson(s.inputs)},     {"outputs", portsJson(s.outputs)},   {"ops", s.ops},
+                      {"constant_bytes", s.constantBytes}, {"quantized", s.isQuantized},        {"bound", s.isBound},
+                      {"free", nlohmann::json::array()},   {"decided", nlohmann::json::array()}};
   for (const FreeDim& d : s.free)
     j["free"].push_back(
         {{"symbol", d.symbol}, {"where", d.places}, {"bind", d.example}, {"size", d.isBatch ? nlohmann::json(1) : nullptr}});

@@ -38,7 +38,7 @@ class DimWriter {
   std::string apply(const std::string& op, std::vector<std::string> inputs, const std::string& base = "size");
 
   OnnxExporter& file_;
-  std::map<std::string, Place> places_;      // of symbols
+  std::map<std::string, Place> places_;  // of symbols
   std::map<std::string, std::string> numbers_;
   std::map<std::string, std::string> made_;  // op and operands -> result
   std::map<std::vector<int64_t>, std::string> constants_;

@@ -25,7 +25,7 @@ namespace qc {
 
 // Symbols that stand for something already.
 struct SizeNames {
-  std::set<std::string> inputs, decided;  // sizes of inputs; what data decides
+  std::set<std::string> inputs, decided;     // sizes of inputs; what data decides
   bool mayCompute = true, computed = false;  // whether a number that data computes may become one, and has
 };
 
@@ -86,7 +86,7 @@ class OnnxNode {
   static std::vector<DimExpr> dims(const Value* v);
   // Symbols that nothing has, for sizes that the data of this node decides.
   std::vector<DimExpr> freshSizes(size_t count) const;
-  bool isDecided(const DimExpr& e) const;  // whether it follows from such a size
+  bool isDecided(const DimExpr& e) const;       // whether it follows from such a size
   bool isOfDecidedSizes(const Value* v) const;  // whether sizes are all that it is computed of, and data decides one
   // A size that must not be free.
   Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;

@@ -8,8 +8,25 @@
 namespace qc {
 namespace {
 
+// What decides the same: one size has one symbol.  Null: nothing does.
+const Node* decidedBefore(std::string_view op, const std::vector<Value*>& operands, const AttrDict& attrs) {
+  for (const Node* user : operands.front()->users()) {
+    if (!user->is(op) || user->operands() != operands) continue;
+    AttrDict own = user->attrs();
+    own.erase("sizes");
+    own.erase("kernel");
+    if (own == attrs) return user;
+  }
+  return nullptr;
+}
+
 // x (and more operands), integer attributes, one size.
 Status readAs(OnnxNode& n, const char* op, std::vector<Value*> operands, AttrDict attrs) {
+  if (const Node* same = decidedBefore(op, operands, attrs)) {
+    std::vector<Value*> results;
+    for (int i = 0; i < same->numResults(); ++i) results.push_back(same->result(i));
+    return n.setOutputs(std::move(results));
+  }
   attrs.set("sizes", n.freshSizes(1));
   QC_ASSIGN(std::vector<Value*> results, n.createAll(op, std::move(operands), std::move(attrs)));
   return n.setOutputs(std::move(results));

@@ -1,6 +1,6 @@
 // Ops whose results have sizes that their data decides: nonzero, compress, unique, non_max_suppression, choose between two tensors, and
 // size_of, by which a computed number becomes a size.  Values and their order are those of ONNX Runtime.
-// Tests: tests/unit/deciding_ops_test.cpp.
+// Tests: tests/golden/deciding, ONNX's node tests.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -297,7 +297,7 @@ Result<Types> inferSizeOf(const InferContext& c) {
   return checkedResults(std::move(types));
 }
 
-Bounds boundSizeOf(const InferContext& c) { return Bounds(c.attrs.dims("sizes").size(), kMaxTensorBytes); }
+Bounds boundSizeOf(const InferContext& c) { return Bounds(c.attrs.dims("sizes").size(), DimExpr::unknown()); }
 
 // The numbers as the sizes of a reshape.
 Status resolveTarget(const TensorRef& like, bool copies, Ints& sizes) {

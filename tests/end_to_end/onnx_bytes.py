@@ -23,6 +23,11 @@ def tensor(name, shape, values):
     return field(1, packed(shape)) + field(2, 1) + field(8, name.encode()) + field(9, struct.pack(f"<{len(values)}f", *values))
 
 
+def counts(name, shape, values):
+    """An int64 initializer."""
+    return field(1, packed(shape)) + field(2, 7) + field(8, name.encode()) + field(9, struct.pack(f"<{len(values)}q", *values))
+
+
 def ints(name, values):
     """An attribute."""
     return field(1, name.encode()) + field(8, packed(values)) + field(20, 7)
@@ -37,10 +42,10 @@ def node(op, inputs, outputs, *attributes, name=None):
                      field(4, op.encode()), *(field(5, a) for a in attributes)])
 
 
-def port(name, *dims):
-    """A float32 input or output; a dim is a size, or a name."""
+def port(name, *dims, dtype=1):
+    """An input or output, float32 unless said otherwise; a dim is a size, or a name."""
     shape = b"".join(field(1, field(1, d) if isinstance(d, int) else field(2, d.encode())) for d in dims)
-    return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, shape)))
+    return field(1, name.encode()) + field(2, field(1, field(1, dtype) + field(2, shape)))
 
 
 def graph(nodes, inputs, outputs, initializers=()):

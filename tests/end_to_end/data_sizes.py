@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Sizes that data decides, in the verbs: a detector of bright spots with its post-processing, and sizes that are computed.
+
+    data_sizes.py QCOMPILE DATA_DIR
+
+Standard library only.
+"""
+import json
+import pathlib
+import random
+import struct
+import tempfile
+
+import onnx_bytes
+from command_line import npy_header, run, write_npy
+
+INT64, BOOL = 7, 9
+BRIGHT, MOST = 20, 3
+
+
+def spots():
+    """Sums of 3x3 pixels; where they are bright, the brightest of them, and of boxes around those the ones that do not overlap."""
+    n = onnx_bytes.node
+    nodes = [n("Conv", ["x", "w"], ["c"], onnx_bytes.ints("pads", [1, 1, 1, 1])), n("Relu", ["c"], ["r"]), n("Reshape", ["r", "flat"], ["s"]),
+             n("Greater", ["s", "bright"], ["mask"]), n("NonZero", ["mask"], ["places"], name="/post/NonZero"), n("Squeeze", ["places", "first"], ["at"]),
+             n("Gather", ["s", "at"], ["found"]), n("Shape", ["found"], ["count"]), n("Min", ["count", "most"], ["k"]),
+             n("TopK", ["found", "k"], ["best", "rank"]), n("Gather", ["at", "rank"], ["where"]),
+             # Boxes of one row: from the place to 2 behind it.
+             n("Cast", ["at"], ["left"], onnx_bytes.integer("to", 1)), n("Add", ["left", "two"], ["right"]), n("Mul", ["left", "zero"], ["top"]),
+             n("Add", ["top", "one"], ["bottom"]),
+             *(n("Unsqueeze", [v, "last"], [v + "1"]) for v in ("left", "right", "top", "bottom")),
+             n("Concat", ["top1", "left1", "bottom1", "right1"], ["corners"], onnx_bytes.integer("axis", 1)), n("Unsqueeze", ["corners", "first"], ["boxes"]),
+             n("Unsqueeze", ["found", "two_axes"], ["scores"]), n("NonMaxSuppression", ["boxes", "scores", "most", "overlap"], ["left_over"])]
+    c = onnx_bytes.counts
+    constants = [onnx_bytes.tensor("w", [1, 1, 3, 3], [1.0] * 9), onnx_bytes.tensor("bright", [], [BRIGHT]), onnx_bytes.tensor("two", [], [2.0]),
+                 onnx_bytes.tensor("zero", [], [0.0]), onnx_bytes.tensor("one", [], [1.0]), onnx_bytes.tensor("overlap", [1], [0.1]), c("flat", [1], [-1]),
+                 c("first", [1], [0]), c("last", [1], [1]), c("two_axes", [2], [0, 1]), c("most", [1], [MOST])]
+    outputs = [onnx_bytes.port("found", "n"), onnx_bytes.port("best", "k"), onnx_bytes.port("where", "k", dtype=INT64), onnx_bytes.port("left_over", "m", 3, dtype=INT64)]
+    return onnx_bytes.model(nodes, [onnx_bytes.port("x", 1, 1, "h", "w")], outputs, constants)
+
+
+def counted():
+    """0, 1, .. so many as the input says, and the head of another."""
+    n = onnx_bytes.node
+    nodes = [n("Cast", ["x"], ["whole"], onnx_bytes.integer("to", INT64)), n("ReduceMax", ["whole"], ["n"], onnx_bytes.integer("keepdims", 0)),
+             n("Range", ["zero", "n", "one"], ["numbers"], name="/count/Range"), n("Neg", ["n"], ["back"]), n("Unsqueeze", ["back", "axis"], ["from"]),
+             n("Slice", ["x", "from", "end"], ["tail"])]
+    c = onnx_bytes.counts
+    return onnx_bytes.model(nodes, [onnx_bytes.port("x", "T")], [onnx_bytes.port("numbers", "n", dtype=INT64), onnx_bytes.port("tail", "m")],
+                            [c("zero", [], [0]), c("one", [], [1]), c("axis", [1], [0]), c("end", [1], [1 << 40])])
+
+
+def array(path):
+    raw = path.read_bytes()
+    size = 10 + struct.unpack("<H", raw[8:10])[0]
+    return raw[10:size].decode(), raw[size:]
+
+
+def numbers(path):
+    header, data = array(path)
+    kind = "f" if "<f4" in header else "q"
+    return list(struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data))
+
+
+def image(seed, h, w, dark=False):
+    rng = random.Random(seed)
+    return [0.0 if dark else float(rng.randrange(5)) for _ in range(h * w)]
+
+
+def expected(x, h, w):
+    """The same by hand: what is found, the best of it and where, and what is left."""
+    sums = [sum(x[a * w + b] for a in range(max(i - 1, 0), min(i + 2, h)) for b in range(max(j - 1, 0), min(j + 2, w))) for i in range(h) for j in range(w)]
+    at = [i for i, s in enumerate(sums) if s > BRIGHT]
+    order = sorted(range(len(at)), key=lambda i: (-sums[at[i]], i))
+    left = []
+    for i in order:
+        # Lengths 2 at a distance d overlap by 2 - d of 2 + d.
+        if len(left) < MOST and all(abs(at[i] - at[j]) >= 2 or (2 - abs(at[i] - at[j])) / (2 + abs(at[i] - at[j])) <= 0.1 for j in left):
+            left.append(i)
+    return [sums[a] for a in at], [sums[at[i]] for i in order[:MOST]], [at[i] for i in order[:MOST]], [v for i in left for v in (0, 0, i)]
+
+
+NAMES = ("found", "best", "where", "left_over")
+SHAPES = ((6, 7, False), (5, 5, False), (9, 4, False), (3, 3, True), (12, 11, False))
+
+
+def runs(work, model):
+    """Both engines give what is found at every shape, also where nothing is."""
+    seen = set()
+    for engine in ("jit", "interpreter"):
+        for k, (h, w, dark) in enumerate(SHAPES):
+            x = image(k, h, w, dark)
+            write_npy(work / "x.npy", (1, 1, h, w), x)
+            done = run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out", "--engine", engine)
+            assert not done.stderr, done.stderr
+            wanted = expected(x, h, w)
+            seen.add(len(wanted[0]))
+            for name, values in zip(NAMES, wanted):
+                assert numbers(work / f"out/{name}.npy") == values, (engine, h, w, name, numbers(work / f"out/{name}.npy"), values)
+    assert 0 in seen and len(seen) >= 4, seen
+
+
+def quantized(work, model):
+    """Samples that find different numbers make one int8 file; it is written with its ops, and both engines give the same bytes."""
+    sources = []
+    for k, (h, w, dark) in enumerate(SHAPES):
+        (work / f"s{k}.npy").write_bytes(npy_header((1, 1, h, w)) + struct.pack(f"<{h * w}f", *image(k, h, w, dark)))
+        sources += ["-d", f"npy:{work / f's{k}.npy'}"]
+    report = json.loads(run("quantize", model, *sources, "-o", work / "q.onnx", "--json").stdout)
+    assert report["samples"] == len(SHAPES) and sum(row["int8"] for row in report["coverage"]) >= 1, report["coverage"]
+    shown = json.loads(run("inspect", work / "q.onnx", "--json").stdout)
+    assert shown["quantized"] and [d["symbol"] for d in shown["free"]] == ["h", "w"], shown
+    assert shown["ops"]["nonzero"] == shown["ops"]["non_max_suppression"] == shown["ops"]["topk"] == 1, shown["ops"]
+    for engine in ("jit", "interpreter"):
+        run("run", work / "q.onnx", *sources, "--output-dir", work / engine, "--engine", engine)
+    files = sorted(p.name for p in (work / "jit").iterdir())
+    assert files == sorted(p.name for p in (work / "interpreter").iterdir()) and len(files) >= 8, files
+    for name in files:
+        assert array(work / "jit" / name) == array(work / "interpreter" / name), name
+    run("calibrate", model, *sources, "-o", work / "r.qcal")
+    run("quantize", model, "--ranges", work / "r.qcal", "-o", work / "r.onnx")
+    run("eval", work / "q.onnx", "-d", sources[1], "-d", sources[3], "--predictions", work / "p.tsv", "--output", "best")
+    served = json.loads(run("bench", work / "q.onnx", *sources, "--json").stdout)
+    assert served["samples"] == len(SHAPES) and served["plans"] > len(SHAPES), served  # a program for every segment
+    again = json.loads(run("bench", work / "q.onnx", *sources[:2], *sources[:2], "--json").stdout)
+    assert again["plans"] < served["plans"], (again, served)
+
+
+def shown(model):
+    """Who decides which size, and what it cannot exceed."""
+    decided = {d["op"]: d for d in json.loads(run("inspect", model, "--json").stdout)["decided"]}
+    assert decided["nonzero"]["bound"] == "h*w" and decided["nonzero"]["node"] == "/post/NonZero", decided
+    assert decided["non_max_suppression"]["bound"] == f"min({MOST},{decided['nonzero']['symbol']})", decided
+    text = run("inspect", model).stdout
+    assert f"size   {decided['nonzero']['symbol']} : at most h*w, decided by nonzero '/post/NonZero'" in text, text
+
+
+def refused(work, model):
+    """What needs one program for all sizes names the node."""
+    for verb in (("compile", "-o", work / "m.o"), ("bench", "--seconds", "0"), ("profile",), ("bench", "--seconds", "0", "--shape", "h=3..5")):
+        text = run(verb[0], model, *verb[1:], *(() if "h=3..5" in verb else ("--shape", "h=4")), "--shape", "w=4", code=1).stderr
+        assert "node '/post/NonZero'" in text and "the data decides how large" in text, (verb, text)
+
+
+def computed(work):
+    """Numbers that become sizes: any that is one; others are refused in words, and nothing is allocated for them."""
+    model = work / "counted.onnx"
+    model.write_bytes(counted())
+    for engine in ("jit", "interpreter"):
+        for x in ([3.0, 1.0, 2.0, 0.0], [0.0, -1.0], [5.0], [2.0, 2.0]):
+            write_npy(work / "x.npy", (len(x),), x)
+            run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out", "--engine", engine)
+            n = int(max(x))
+            assert numbers(work / "out/numbers.npy") == list(range(n)), (x, numbers(work / "out/numbers.npy"))
+            assert numbers(work / "out/tail.npy") == (x[-n:] if n else x), (x, numbers(work / "out/tail.npy"))
+        for far in (2.0**36, 2.0**39, 2.0**45, 2.0**62):
+            write_npy(work / "x.npy", (1,), [far])
+            text = run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out", "--engine", engine, code=1).stderr
+            assert "/count/Range" in text or "more than the limit" in text, (far, text)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        model = work / "spots.onnx"
+        model.write_bytes(spots())
+        shown(model)
+        runs(work, model)
+        quantized(work, model)
+        refused(work, model)
+        computed(work)
+
+
+main()
