@@ -6,11 +6,12 @@
 #include "ir/files.h"
 #include "quantizer/modes.h"
 #include "quantizer/observers/convergence.h"
-#include "runtime/workflow/calibrate.h"
 #include "runtime/insight/idle_rules.h"
+#include "runtime/workflow/calibrate.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -24,6 +25,7 @@ struct CalibrateFlags {
   int threads = 1;
   double checkpointSeconds = 30;
   bool resume = false, json = false, all = false;
+  ReportFlags report;
 };
 
 std::atomic<bool> stopRequested{false};
@@ -125,7 +127,9 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   options.checkpointSeconds = o.checkpointSeconds;
   options.resume = o.resume;
   options.stop = &stopRequested;
-  QC_TRY(checkOutputs({o.output, options.checkpoint}));
+  std::vector<std::string> outputs{o.output, options.checkpoint};
+  o.report.addTo(outputs);
+  QC_TRY(checkOutputs(outputs));
   std::error_code none;
   if (o.resume && !std::filesystem::exists(options.checkpoint, none))
     fmt::print(stderr, "note: there is no '{}' to go on from; starting with the first sample\n", options.checkpoint);
@@ -144,6 +148,22 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   QC_TRY(ranges.save(o.output));
   std::error_code error;
   std::filesystem::remove(options.checkpoint, error);
+  if (o.report) {
+    const Convergence verdict = assess(ranges);
+    ReportData page{.title = fmt::format("{}: calibration", std::filesystem::path(o.model.path).filename().string())};
+    page.facts = {{"model", o.model.path},
+                  {"ranges", o.output},
+                  {"samples", std::to_string(ranges.samples())},
+                  {"enough?", verdict.verdict()},
+                  {"time", fmt::format("{:.1f} s", now() - start)}};
+    page.warnings = verdict.warnings;
+    page.inputs = &inputs;
+    page.coverage = &prepared.coverage;
+    page.ranges = &ranges;
+    page.next = {
+        {"Quantize with these ranges:", fmt::format("qcompile quantize {0} --ranges {1} -o {0}.int8.onnx", o.model.path, o.output)}};
+    QC_TRY(o.report.write(std::move(page)));
+  }
   return printResult(ranges, inputs, o.output, o.json, o.all, now() - start);
 }
 
@@ -186,6 +206,7 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--memory-limit", o->memoryLimit, "stop, resumably, above so many bytes: 2G, 500M")->type_name("SIZE");
   verb->add_flag("--all", o->all, "every range, and which samples set it");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runCalibrate(*o, *verb)); });
 }
 

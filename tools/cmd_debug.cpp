@@ -13,6 +13,7 @@
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -24,6 +25,7 @@ struct DebugFlags {
   int64_t limit = 16;
   int threads = 1;
   bool json = false, noShadow = false;
+  ReportFlags report;
 };
 
 // What the figures are measured on, and what is known of it.
@@ -194,6 +196,7 @@ class Dump {
 };
 
 Status runDebug(const DebugFlags& o) {
+  if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const Model first, o.model.loadOfAnyShape());
   ModelOptions otherOptions = o.model;
   otherOptions.path = o.other;
@@ -216,6 +219,19 @@ Status runDebug(const DebugFlags& o) {
     QC_ASSIGN(found, debugModels(first, second, on.samples, options));
   }
   QC_TRY(dump.write());
+  if (o.report) {
+    QC_ASSIGN(const Graph graph, graphForReport(second));
+    ReportData page{.title = fmt::format("{} beside {}", std::filesystem::path(o.other).filename().string(),
+                                         std::filesystem::path(o.model.path).filename().string())};
+    page.facts = {{"reference", o.model.path}, {"held against it", o.other}, {"samples", std::to_string(found->samples)}};
+    page.notes = found->notes;
+    page.inputs = &fed;
+    page.measuredOn = on.str(found->samples);
+    page.debug = &*found;
+    page.graph = &graph;
+    page.weights = &second.graph();
+    QC_TRY(o.report.write(std::move(page)));
+  }
   for (const std::string& note : found->notes) fmt::print(stderr, "note: {}\n", note);
   if (!o.dump.empty()) fmt::print(stderr, "{} files with the values of every layer in {}\n", dump.files(), o.dump);
   if (o.json) {
@@ -244,6 +260,7 @@ void addDebugCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--dump", o->dump, "folder for the values of every layer: an npz file for each sample")->type_name("DIR");
   verb->add_option("--threads", o->threads, "threads of each model")->check(CLI::Range(1, 1024));
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, &exitCode] { exitCode = report(runDebug(*o)); });
 }
 

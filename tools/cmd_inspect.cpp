@@ -11,9 +11,12 @@
 #include "ir/visible.h"
 #include "passes/pass.h"
 #include "runtime/insight/op_states.h"
+#include "runtime/insight/report/graph_picture.h"
 #include "runtime/workflow/recipes.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/inspect_ranges.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -21,7 +24,8 @@ namespace {
 struct InspectOptions {
   ModelOptions model;
   EngineOptions engine;
-  bool text = false, kernels = false, json = false;
+  bool text = false, dot = false, kernels = false, json = false;
+  ReportFlags report;
 };
 
 using Ports = std::vector<std::pair<std::string, std::string>>;
@@ -81,6 +85,23 @@ void printSummary(const OnnxSummary& s) {
 Status inspect(const InspectOptions& o, const CLI::App& verb) {
   for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
     QC_TRY(refuseWithoutEffect(verb, {{option, o.kernels, "where nothing is compiled", "add --kernels, or leave it out"}}));
+  if (isRangesFile(o.model.path)) {
+    for (const char* option : {"--text", "--dot", "--kernels", "--shape", "--bind"})
+      QC_TRY(refuseWithoutEffect(verb, {{option, false, "on a file of ranges", "leave it out"}}));
+    return inspectRanges(o.model.path, o.json, o.report);
+  }
+  QC_TRY(refuseWithoutEffect(
+      verb, {{"--report", false, "on a model", "it is for files of ranges (.qcal); quantize, debug and profile have it for models"}}));
+  if (o.dot) {
+    QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
+    if (!model.isQuantized()) {
+      fmt::print("{}", report::GraphPicture::of(model.graph()).dot());
+      return {};
+    }
+    QC_ASSIGN(const Graph graph, graphForReport(model));
+    fmt::print("{}", report::GraphPicture::of(graph).dot());
+    return {};
+  }
   if (o.text) {
     QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
     fmt::print("{}", print(model.graph(), {.locations = true}));
@@ -179,14 +200,18 @@ Status doctor(const DoctorOptions& o) {
 
 void addInspectCommand(CLI::App& app, int& exitCode) {
   auto options = std::make_shared<InspectOptions>();
-  CLI::App* verb = app.add_subcommand("inspect", "what a model holds");
+  CLI::App* verb = app.add_subcommand("inspect", "what a model or a file of ranges (.qcal) holds");
   verb->footer("qcompile inspect m.onnx --kernels");
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   CLI::Option* text =
       verb->add_flag("--text", options->text, "the imported graph as .qir, dims that --shape does not bind as symbols, and nothing else");
-  verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text);
-  verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text);
+  CLI::Option* dot =
+      verb->add_flag("--dot", options->dot, "the graph as text for Graphviz, int8 and float nodes and borders by colour, and nothing else")
+          ->excludes(text);
+  verb->add_flag("--kernels", options->kernels, "the graph that runs, with the chosen kernels")->excludes(text)->excludes(dot);
+  verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(text)->excludes(dot);
+  options->report.addTo(*verb);
   verb->callback([options, verb, &exitCode] { exitCode = report(inspect(*options, *verb)); });
 }
 

@@ -2,13 +2,16 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
 
+#include "ir/files.h"
 #include "runtime/profile.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -20,6 +23,7 @@ struct ProfileFlags {
   int runs = 50;
   std::string sort = "order", by = "layer";
   bool json = false;
+  ReportFlags report;
 };
 
 // "83.2 GOP/s" for products, "12.1 GB/s" for the rest.
@@ -56,6 +60,7 @@ std::vector<StepProfile> grouped(const std::vector<StepProfile>& steps, const st
 }
 
 Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
+  if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const Model model, o.model.load());
   QC_TRY(refuseWithoutEffect(
       verb, {{"--sort", o.by == "layer" || o.sort == "time", "with --by", "leave it out: groups stand in the order of their time"}}));
@@ -75,6 +80,17 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
               [](const auto& a, const auto& b) { return std::tie(b.seconds, a.node) < std::tie(a.seconds, b.node); });
   double total = 0;
   for (const StepProfile& s : rows) total += s.seconds;
+  if (o.report) {
+    ReportData page{.title = fmt::format("{}: where the time goes", std::filesystem::path(o.model.path).filename().string())};
+    page.facts = {{"model", o.model.path},
+                  {"target", exe.program().target().str()},
+                  {"threads", std::to_string(o.engine.threads)},
+                  {"runs", fmt::format("median of {}", o.runs)},
+                  {"one run", fmt::format("{:.1f} us", total * 1e6)}};
+    page.steps = &steps;
+    page.graph = &exe.program().graph();
+    QC_TRY(o.report.write(std::move(page)));
+  }
   if (o.json) {
     printJson({{"total_us", total * 1e6},
                {"runs", o.runs},
@@ -104,6 +120,7 @@ void addProfileCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--sort", o->sort, "order (of execution) or time")->check(CLI::IsMember({"order", "time"}));
   verb->add_option("--by", o->by, "a line for each layer, op or kernel")->check(CLI::IsMember({"layer", "op", "kernel"}));
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runProfile(*o, *verb)); });
 }
 

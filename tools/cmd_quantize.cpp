@@ -105,11 +105,59 @@ Result<InputReport> fedInputs(const QuantizeFlags& o, const Model& model, Datase
   return report;
 }
 
+// What the page of --report says beside the result: of the whole run.
+struct Told {
+  const InputReport& inputs;
+  const CheckSamples& check;
+  const Mixture* mixture;
+  std::vector<std::string> warnings, notes;
+  int64_t before, after;  // bytes
+  double seconds;
+};
+
+Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QConfigMapping& applied, const Told& told) {
+  if (!o.report) return {};
+  QC_ASSIGN(const Graph graph, graphForReport(result.model));
+  ReportData page{.title = fmt::format("{}: from float to int8", std::filesystem::path(o.model.path).filename().string())};
+  page.facts = {{"model", o.model.path},
+                {"result", o.output},
+                {"size", fmt::format("{} to {}", megabytes(told.before), megabytes(told.after))},
+                {"mode", fmt::format("{}, backend {}", o.mode, o.rules.backend)},
+                {"coverage", fmt::format("{} of {} ops quantized", result.coverage.quantizedCount(), result.coverage.rows.size())},
+                {"calibration", fmt::format("{} samples", result.ranges.samples())},
+                {"time", fmt::format("{:.1f} s", told.seconds)}};
+  for (const LayerNoise& layer : result.layers)
+    if (layer.op == "output") page.facts.emplace_back(fmt::format("output {}", layer.node), fmt::format("{:.1f} dB", layer.total));
+  page.warnings = told.warnings;
+  page.notes = told.notes;
+  page.inputs = &told.inputs;
+  page.coverage = &result.coverage;
+  page.graph = &graph;
+  page.noise = &result.layers;
+  page.measuredOn = told.check.str(result.compared);
+  page.ranges = &result.ranges;
+  page.weights = &result.model.graph();
+  page.mixture = told.mixture;
+  page.rules = nlohmann::json::parse(applied.toJson()).dump(2);
+  for (const std::string& rule : remedyRules(result.coverage, false))
+    page.next.emplace_back("A rule makes integers of what stayed float all the same, in {\"rules\": [..]} of --config:", rule);
+  std::string samples;
+  for (const std::string& source : o.data.sources) samples += fmt::format(" -d '{}'", source);
+  if (!samples.empty() && result.coverage.quantizedCount() > 0) {
+    page.next.emplace_back("See where the two models part, layer by layer:",
+                           fmt::format("qcompile debug {} {}{}", o.model.path, o.output, samples));
+    page.next.emplace_back("See which layers lose the accuracy:", fmt::format("qcompile sensitivity {}{} --top 10", o.model.path, samples));
+  }
+  page.next.emplace_back("See where the time goes:", fmt::format("qcompile profile {} --report time.html", o.output));
+  return o.report.write(std::move(page));
+}
+
 Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   const double start = now();
   QC_TRY(checkMode(o));
   std::vector<std::string> outputs{o.output};
   if (!o.writeRules.empty()) outputs.push_back(o.writeRules);
+  o.report.addTo(outputs);
   QC_TRY(checkOutputs(outputs));
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_TRY(o.recovery.follow(rules));
@@ -155,10 +203,11 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
     withAll.compared = result.compared;
     result = std::move(withAll);
   }
-  if (o.ranges.empty() && samples.size() > 0)
-    for (const std::string& warning : assess(result.ranges).warnings) fmt::print(stderr, "warning: {}\n", warning);
+  std::vector<std::string> warnings;
+  if (o.ranges.empty() && samples.size() > 0) warnings = assess(result.ranges).warnings;
   QC_TRY(requireInt8(result.coverage, o.requireInt8));
-  if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) warnings.push_back(warning);
+  for (const std::string& warning : warnings) fmt::print(stderr, "warning: {}\n", warning);
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   if (o.timePasses) printTimings(result.timings);
   QC_TRY(save(result.model, o.output));
@@ -166,6 +215,11 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   // Of a model that is read, the weights beside its file belong to it; what is written is one file.
   const auto read = o.model.path.ends_with(".onnx") ? modelBytes(o.model.path) : Result<int64_t>(fileSize(o.model.path));
   const int64_t before = read ? *read : fileSize(o.model.path), after = fileSize(o.output);
+  std::vector<std::string> notes;
+  for (const Remark& r : result.remarks) notes.push_back(r.node.empty() ? r.message : r.node + ": " + r.message);
+  if (!unmeasured.empty()) notes.push_back(unmeasured);
+  for (const Remark& r : idle) warnings.push_back(r.message);
+  QC_TRY(writePage(o, result, applied, {inputs, check, mixture ? &*mixture : nullptr, warnings, notes, before, after, now() - start}));
   if (o.json) {
     nlohmann::json report = reportJson(result, applied);
     report.update(
@@ -187,8 +241,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   printRemedies(result.coverage, o.all);
   printNoise(result.layers, check.str(result.compared), o.all);
   if (mixture) printPath(*mixture, o.target, check.str(o.target.metric.given(verb) && unseen ? unseen->size() : result.compared));
-  for (const Remark& r : result.remarks) fmt::print("note: {}{}\n", r.node.empty() ? "" : r.node + ": ", r.message);
-  if (!unmeasured.empty()) fmt::print("note: {}\n", unmeasured);
+  for (const std::string& note : notes) fmt::print("note: {}\n", note);
   if (!inputs.sources.empty()) fmt::print("\n");
   printInputs(inputs);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),

@@ -1,10 +1,12 @@
 // sensitivity: which layers the quantized model loses its accuracy in.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
 #include "runtime/insight/sensitivity.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/report_flags.h"
 #include "tools/trial_flags.h"
 
 namespace qc::tools {
@@ -15,6 +17,7 @@ struct SensitivityFlags {
   int64_t top = -1;
   std::string state, by = "layer";
   bool json = false, all = false;
+  ReportFlags report;
 };
 
 nlohmann::json rowJson(const SensitivityRow& row) {
@@ -31,6 +34,7 @@ std::string decibelText(const std::optional<double>& v) { return v ? fmt::format
 
 Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   if (!o.state.empty()) QC_TRY(checkOutput(o.state));
+  if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
   StagedProgress progress;
   QC_ASSIGN(Trials trials, setup.trials(o.trial, progress));
@@ -38,6 +42,14 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   SensitivityOptions options{.top = o.top, .modules = o.by == "module", .state = o.state};
   options.progress = [&](int64_t done, int64_t total) { progress.update("layers", done, total); };
   QC_ASSIGN(const Sensitivity found, sensitivity(trials, judge, options));
+  if (o.report) {
+    ReportData page{.title =
+                        fmt::format("{}: which layers lose the accuracy", std::filesystem::path(o.trial.model.path).filename().string())};
+    page.facts = {{"model", o.trial.model.path}, {"all int8", fmt::format("{:.1f} dB at the outputs", found.allQuantized)}};
+    page.measuredOn = setup.check.str(found.samples);
+    page.sensitivity = &found;
+    QC_TRY(o.report.write(std::move(page)));
+  }
   if (o.json) {
     nlohmann::json rows = nlohmann::json::array();
     for (const SensitivityRow& row : found.rows) rows.push_back(rowJson(row));
@@ -79,6 +91,7 @@ void addSensitivityCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--resume", o->state, "keeps what was measured; a run that was ended goes on from it")->type_name("FILE");
   verb->add_flag("--all", o->all, "print every layer");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runSensitivity(*o, *verb)); });
 }
 

@@ -82,6 +82,7 @@ void QuantizeFlags::addTo(CLI::App& verb) {
   verb.add_flag("--all", all, "name every node that stayed float, and the noise of every layer");
   verb.add_flag("--time-passes", timePasses, "print the time of each pass over the model's graph (stderr)");
   verb.add_flag("--json", json, "one JSON object on stdout");
+  report.addTo(verb);
 }
 
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tools/common.h"
+#include "tools/report_flags.h"
 #include "tools/quantize_target.h"
 
 namespace qc::tools {
@@ -39,6 +40,7 @@ struct QuantizeFlags {
   int64_t limit = -1;
   int threads = 1;
   bool json = false, all = false, timePasses = false;
+  ReportFlags report;
   RecoveryFlags recovery;
   TargetFlags target;
 

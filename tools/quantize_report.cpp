@@ -61,15 +61,20 @@ void printCoverage(const CoverageReport& coverage, bool all) {
   fmt::print("{}", why.str());
 }
 
-void printRemedies(const CoverageReport& coverage, bool all) {
+std::vector<std::string> remedyRules(const CoverageReport& coverage, bool all) {
   constexpr size_t kShown = 3;
   std::set<std::tuple<std::string, std::string, bool>> known;
   std::vector<std::string> rules;
   for (const CoverageRow& row : coverage.rows)
     if (row.remedy && (all || known.emplace(row.op, row.remedy->qconfig, row.quantized).second))
       rules.push_back(ruleJson(row).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  if (rules.empty()) return;
   if (!all && rules.size() > kShown) rules.resize(kShown);
+  return rules;
+}
+
+void printRemedies(const CoverageReport& coverage, bool all) {
+  const std::vector<std::string> rules = remedyRules(coverage, all);
+  if (rules.empty()) return;
   fmt::print("\na rule makes them integers all the same, in {{\"rules\": [..]}} of --config:\n");
   for (const std::string& rule : rules) fmt::print("  {}\n", rule);
 }

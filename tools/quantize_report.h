@@ -13,6 +13,7 @@ namespace qc::tools {
 void printCoverage(const CoverageReport& coverage, bool all);
 
 // Rules that make integers of what stayed float all the same: one for each reason, of its first node.
+std::vector<std::string> remedyRules(const CoverageReport& coverage, bool all);
 void printRemedies(const CoverageReport& coverage, bool all);
 
 // The layers whose results differ most from the float model's; the rounding of their own result alone beside it.  on: which samples.

@@ -7,6 +7,7 @@
 
 #include "quantizer/observers/grid_histogram.h"
 #include "quantizer/observers/observer_table.h"
+#include "quantizer/observers/seen_histogram.h"
 
 namespace qc {
 namespace {
@@ -165,6 +166,10 @@ class HistogramObserver final : public Observer {
     return {growth_ == Growth::grid ? search_(grid_.histogram()) : search_(histogram_)};
   }
   std::unique_ptr<Observer> clone() const override { return std::make_unique<HistogramObserver>(*this); }
+  std::optional<Histogram> seen() const {
+    if (isEmpty()) return {};
+    return growth_ == Growth::grid ? grid_.histogram() : histogram_;
+  }
 
  private:
   bool isEmpty() const { return growth_ == Growth::grid ? grid_.empty() : histogram_.empty(); }
@@ -363,6 +368,11 @@ Made makePassive(const ObservedSpec& spec) { return std::make_unique<PassiveObse
 Made makeRecording(const ObservedSpec& spec) { return std::make_unique<RecordingObserver>(spec); }
 
 }  // namespace
+
+std::optional<Histogram> seenHistogram(const Observer& observer) {
+  const auto* own = dynamic_cast<const HistogramObserver*>(&observer);
+  return own ? own->seen() : std::nullopt;
+}
 
 Result<std::vector<double>> stateField(const ObserverState& state, const std::string& name) {
   const auto it = state.find(name);

@@ -1,0 +1,47 @@
+// One page that tells of a run: what was done with which samples, what became of the model, how far it is from float, and what to do next.
+// It is one file of HTML that needs no network, and no other program to be made.
+//
+//   qc::ReportData data{.title = "resnet50", .coverage = &int8.coverage, .noise = &int8.layers, .ranges = &int8.ranges};
+//   QC_TRY(qc::writeFileAtomically("out.html", qc::reportPage(data)));
+//
+// A section is a row of a table (report.cpp): what it needs is a field here, and one that has nothing to say is left out.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "quantizer/ranges.h"
+#include "runtime/insight/debug.h"
+#include "runtime/insight/input_check.h"
+#include "runtime/insight/mixture.h"
+#include "runtime/insight/sensitivity.h"
+#include "runtime/profile.h"
+#include "runtime/workflow/quantize.h"
+
+namespace qc {
+
+// All of it may hold any bytes.  Pointers: null where there is none.
+struct ReportData {
+  std::string title;
+  std::vector<std::pair<std::string, std::string>> facts = {};  // what was done: name and value
+  std::vector<std::string> warnings = {}, notes = {};
+  const InputReport* inputs = nullptr;
+  const CoverageReport* coverage = nullptr;
+  const Graph* graph = nullptr;  // to be drawn, in the form that runs: with `coverage`, the reasons are told by node
+  const std::vector<LayerNoise>* noise = nullptr;
+  std::string measuredOn = {};  // the samples of noise, debug and sensitivity, in words
+  const Debugged* debug = nullptr;
+  const Ranges* ranges = nullptr;
+  const Graph* weights = nullptr;  // whose constants are integers
+  const Sensitivity* sensitivity = nullptr;
+  const Mixture* mixture = nullptr;
+  const std::vector<StepProfile>* steps = nullptr;
+  std::vector<std::pair<std::string, std::string>> next = {};  // what to do, and the command or rule for it, which may be empty
+  std::string rules = {};                                      // as JSON
+};
+
+// The whole page.
+std::string reportPage(const ReportData& data);
+
+}  // namespace qc
