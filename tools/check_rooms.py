@@ -34,7 +34,7 @@ def offences():
                 library = (target, inner) == ("runtime", "rt")
                 wrong = (target in MAY and target not in allowed and not library) or OWNER.get(target, room) != room
                 if room == "runtime" and target == "runtime" and inner in FLOORS:
-                    wrong = wrong or not (path.parent.name in FLOORS[inner] or path.name == "qcompile.h")
+                    wrong = wrong or not (path.relative_to(ROOT).parts[1] in FLOORS[inner] or path.name == "qcompile.h")
                 if standalone and target in MAY and not library:
                     wrong = True
                 if wrong:

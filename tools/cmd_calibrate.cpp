@@ -160,8 +160,8 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
     page.inputs = &inputs;
     page.coverage = &prepared.coverage;
     page.ranges = &ranges;
-    page.next = {
-        {"Quantize with these ranges:", fmt::format("qcompile quantize {0} --ranges {1} -o {0}.int8.onnx", o.model.path, o.output)}};
+    page.next = {{"Quantize with these ranges:",
+                  fmt::format("qcompile quantize {} --ranges {} -o int8.onnx", shellWord(o.model.path), shellWord(o.output))}};
     QC_TRY(o.report.write(std::move(page)));
   }
   return printResult(ranges, inputs, o.output, o.json, o.all, now() - start);

@@ -142,13 +142,14 @@ Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QCo
   for (const std::string& rule : remedyRules(result.coverage, false))
     page.next.emplace_back("A rule makes integers of what stayed float all the same, in {\"rules\": [..]} of --config:", rule);
   std::string samples;
-  for (const std::string& source : o.data.sources) samples += fmt::format(" -d '{}'", source);
+  for (const std::string& source : o.data.sources) samples += " -d " + shellWord(source);
   if (!samples.empty() && result.coverage.quantizedCount() > 0) {
     page.next.emplace_back("See where the two models part, layer by layer:",
-                           fmt::format("qcompile debug {} {}{}", o.model.path, o.output, samples));
-    page.next.emplace_back("See which layers lose the accuracy:", fmt::format("qcompile sensitivity {}{} --top 10", o.model.path, samples));
+                           fmt::format("qcompile debug {} {}{}", shellWord(o.model.path), shellWord(o.output), samples));
+    page.next.emplace_back("See which layers lose the accuracy:",
+                           fmt::format("qcompile sensitivity {}{} --top 10", shellWord(o.model.path), samples));
   }
-  page.next.emplace_back("See where the time goes:", fmt::format("qcompile profile {} --report time.html", o.output));
+  page.next.emplace_back("See where the time goes:", fmt::format("qcompile profile {} --report time.html", shellWord(o.output)));
   return o.report.write(std::move(page));
 }
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "tools/common.h"
-#include "tools/report_flags.h"
 #include "tools/quantize_target.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 

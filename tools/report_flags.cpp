@@ -24,6 +24,14 @@ Status ReportFlags::write(ReportData data) const {
   return {};
 }
 
+std::string shellWord(std::string_view text) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-:=,@%";
+  if (!text.empty() && text.find_first_not_of(kPlain) == std::string_view::npos) return std::string(text);
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 Result<Graph> graphForReport(const Model& model) {
   return withoutExceptions([&]() -> Result<Graph> {
     PassContext cx;

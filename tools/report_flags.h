@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/insight/report/report.h"
@@ -17,6 +18,9 @@ struct ReportFlags {
   // Whole or not at all, and told on stderr.
   Status write(ReportData data) const;
 };
+
+// A word of a command that people paste into a shell.
+std::string shellWord(std::string_view text);
 
 // The model in the form that runs, to be drawn.
 Result<Graph> graphForReport(const Model& model);

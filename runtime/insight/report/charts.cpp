@@ -10,7 +10,8 @@
 namespace qc::report {
 std::string depthBars(const std::vector<DepthBar>& bars) {
   constexpr double kTop = 80, kHeight = 180, kLeft = 34;  // dB and more are as high as the chart
-  const double step = bars.size() > 400 ? 3 : bars.size() > 100 ? 7 : 14, width = kLeft + step * static_cast<double>(bars.size()) + 4;
+  const double step = std::clamp(1000.0 / static_cast<double>(std::max<size_t>(1, bars.size())), 3.0, 26.0),
+               width = kLeft + step * static_cast<double>(bars.size()) + 4;
   const auto y = [&](double decibels) { return kHeight - kHeight * std::clamp(decibels, 0.0, kTop) / kTop; };
   std::string out = fmt::format(
       "<div class=\"scroll\"><svg class=\"bars\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 -8 {0:.0f} {1:.0f}\" role=\"img\">\n",

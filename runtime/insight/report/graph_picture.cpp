@@ -143,7 +143,7 @@ std::string GraphPicture::svg() const {
         "<g class=\"{}\"><title>{}: {}\n{}</title><rect x=\"{:.0f}\" y=\"{:.0f}\" width=\"{}\" height=\"{}\" rx=\"5\"/>"
         "<text class=\"op\" x=\"{:.0f}\" y=\"{:.0f}\">{}</text><text x=\"{:.0f}\" y=\"{:.0f}\">{}</text></g>\n",
         lookOf(n.fate).word, escaped(n.op), escaped(n.name), escaped(shortened(n.detail, 800)), at.x - box.width / 2, at.y - box.height / 2,
-        box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11, escaped(shortened(n.name, 26)));
+        box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11, escaped(shortened(n.name, 24)));
   }
   return out + "</svg>\n";
 }

@@ -36,6 +36,7 @@ std::string shortened(std::string_view text, size_t most) {
 std::string number(double value) {
   if (std::isnan(value)) return "none";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  if (value == std::round(value) && std::fabs(value) < 1e9) return fmt::format("{:.0f}", value);
   return fmt::format("{:.4g}", value);
 }
 

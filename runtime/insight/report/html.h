@@ -14,7 +14,7 @@ std::string escaped(std::string_view text);
 // At most so many characters, the middle left out.  Not escaped yet.
 std::string shortened(std::string_view text, size_t most);
 
-// A number as people read it: four digits, "inf" and "none" where it is neither.
+// A number as people read it: whole, or four digits, "inf" and "none" where it is neither.
 std::string number(double value);
 
 // A table whose columns sort by a press on their heads.

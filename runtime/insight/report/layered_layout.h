@@ -20,7 +20,7 @@ struct Layout {
 };
 
 struct BoxSize {
-  double width = 150, height = 34, across = 18, down = 26;  // and the gaps between boxes
+  double width = 160, height = 34, across = 18, down = 26;  // and the gaps between boxes
 };
 
 // Edges go from a lower to a higher number; others are passed over.
