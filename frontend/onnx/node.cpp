@@ -149,7 +149,7 @@ std::vector<DimExpr> OnnxNode::freshSizes(size_t count) const {
   std::string base = "n_" + (proto_.output_size() > 0 ? proto_.output(0) : std::string(op()));
   for (char& c : base)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
-  base.resize(std::min<size_t>(base.size(), 24));  // expressions of it are to stay short
+  base.resize(std::min<size_t>(base.size(), 16));  // expressions of it are to stay short
   std::vector<DimExpr> sizes;
   for (int next = 1; sizes.size() < count; ++next)
     if (std::string name = next == 1 ? base : fmt::format("{}_{}", base, next);
@@ -350,10 +350,25 @@ Result<Value*> OnnxNode::reshapeToDims(Value* v, std::vector<DimExpr> shape) {
 }
 Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return create("reshape", {v}, {{"shape", std::move(shape)}}); }
 
+// A dim that is more than an expression can say, as the sum of a hundred sizes that data decides, is a size of its own.
+Result<Value*> OnnxNode::withNamedSizes(Value* v) {
+  if (!v || symbols_.decided.empty()) return v;
+  std::vector<int64_t> axes;
+  for (size_t d = 0; d < v->type().shape.size(); ++d)
+    if (v->type().shape[d].expr().isUnknown()) axes.push_back(static_cast<int64_t>(d));
+  if (axes.empty()) return v;
+  Tensor yes(DType::boolean, {});
+  storeElement(DType::boolean, yes.mutableData(), 0, 1);
+  return create("choose", {constantValue(std::move(yes)), v, v}, {{"axes", axes}, {"sizes", freshSizes(axes.size())}});
+}
+
 Status OnnxNode::setOutputs(std::vector<Value*> outputs) {
   outputs_ = std::move(outputs);
   for (const Value* v : outputs_)
     if (v && &v->graph() != &graph_) return error(ErrorCode::kInvalidArgument, "an output is a value of another graph");
+  for (Value*& v : outputs_) {
+    QC_ASSIGN(v, withNamedSizes(v));
+  }
   for (int i = 0; i < numOutputs(); ++i)
     if (outputUsed(i) && (i >= static_cast<int>(outputs_.size()) || !nth(outputs_, i)))
       return error(ErrorCode::kUnsupported, "output {} ('{}') is not supported", i, proto_.output(i));

@@ -224,7 +224,10 @@ Bounds boundSuppression(const InferContext& c) {
   const Shape& scores = c.type(1).shape;
   DimExpr each = scores[2].expr();
   if (!c.has(2)) return {0};
-  if (const Tensor* most = c.constant(2)) each = min(each, std::max<int64_t>(most->toInts().at(0), 0));
+  if (const Tensor* most = c.constant(2); most && most->numElements() == 1) {
+    const int64_t given = std::max<int64_t>(most->toInts()[0], 0);
+    each = each.isUnknown() ? DimExpr(given) : min(each, given);
+  }
   return {scores[0].expr() * scores[1].expr() * each};
 }
 
