@@ -47,7 +47,8 @@ double cosineSimilarity(std::span<const float> reference, std::span<const float>
 
 double decibels(double signal, double noise) {
   constexpr double kMax = 120;
-  if (!(noise > 0)) return kMax;
+  if (std::isnan(noise) || std::isinf(noise)) return 0;
+  if (noise <= 0) return kMax;
   return signal > 0 ? std::min(kMax, 10 * std::log10(signal / noise)) : 0.0;
 }
 

@@ -11,7 +11,8 @@ double sqnr(std::span<const float> reference, std::span<const float> actual);
 double normalizedL2(std::span<const float> reference, std::span<const float> actual);
 // 1: the same direction; 0 where either is all zeros.
 double cosineSimilarity(std::span<const float> reference, std::span<const float> actual);
-// 10 * log10(signal / noise) of sums of squares, from 0 to 120 dB: for tables, where more would say no more.
+// 10 * log10(signal / noise) of sums of squares, up to 120 dB: for tables, where more would say no more.  0 without a signal, and where NaN
+// or infinite values leave none.
 double decibels(double signal, double noise);
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual);
 

@@ -83,13 +83,14 @@ void printVerdict(const Convergence& c, bool all) {
   fmt::print("{}\n", c.verdict());
   std::string most;
   for (size_t i = 0; i < c.influences.size() && i < 3; ++i)
-    most += fmt::format("{}{} ({}) {}", i ? ", " : "", c.influences[i].sample, c.influences[i].name, c.influences[i].ends);
+    if (c.influences[i].ends > 1)  // of one there are always many
+      most += fmt::format("{}{} ({}) {}", most.empty() ? "" : ", ", c.influences[i].sample, c.influences[i].name, c.influences[i].ends);
   if (!most.empty()) fmt::print("samples that set most of the {} ends of ranges: {}\n", 2 * c.rows.size(), most);
   for (const std::string& w : c.warnings) fmt::print(stderr, "warning: {}\n", w);
 }
 
-Status printResult(const Ranges& ranges, const InputReport& inputs, const std::string& output, bool json, bool all, double seconds) {
-  const Convergence verdict = assess(ranges);
+Status printResult(const Ranges& ranges, const Graph* model, const InputReport& inputs, const std::string& output, bool json, bool all, double seconds) {
+  const Convergence verdict = assess(ranges, model);
   if (json) {
     nlohmann::json j = verdictJson(verdict);
     j.update({{"output", output}, {"observers", ranges.observers()}, {"seconds", seconds}, {"peak_bytes", peakResidentBytes()}});
@@ -149,7 +150,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   std::error_code error;
   std::filesystem::remove(options.checkpoint, error);
   if (o.report) {
-    const Convergence verdict = assess(ranges);
+    const Convergence verdict = assess(ranges, prepared.observed.get());
     ReportData page{.title = fmt::format("{}: calibration", std::filesystem::path(o.model.path).filename().string())};
     page.facts = {{"model", o.model.path},
                   {"ranges", o.output},
@@ -164,7 +165,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
                   fmt::format("qcompile quantize {} --ranges {} -o int8.onnx", shellWord(o.model.path), shellWord(o.output))}};
     QC_TRY(o.report.write(std::move(page)));
   }
-  return printResult(ranges, inputs, o.output, o.json, o.all, now() - start);
+  return printResult(ranges, prepared.observed.get(), inputs, o.output, o.json, o.all, now() - start);
 }
 
 struct MergeFlags {
@@ -183,7 +184,7 @@ Status runMerge(const MergeFlags& o) {
           .help(s.error().remedy());
   }
   QC_TRY(merged.save(o.output));
-  return printResult(merged, {}, o.output, o.json, o.all, now() - start);
+  return printResult(merged, nullptr, {}, o.output, o.json, o.all, now() - start);
 }
 
 }  // namespace

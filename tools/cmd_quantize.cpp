@@ -82,7 +82,10 @@ constexpr int64_t kFew = 128;  // calibration samples, of which a fifth is misse
 
 // Why there is no table of noise; empty: there is one, or it was not wanted.
 std::string whyUnmeasured(const QuantizeFlags& o, const QuantizedModel& result, const Dataset& samples) {
-  if (result.compared > 0 || o.recovery.compare == 0 || o.mode != "static" || result.coverage.quantizedCount() == 0) return {};
+  if (result.compared > 0 || o.recovery.compare == 0 || result.coverage.quantizedCount() == 0) return {};
+  if (o.mode != "static")
+    return fmt::format("no samples are needed, and nothing is measured: `qcompile debug {} {} -d SOURCE` tells the noise of every layer",
+                       o.model.path, o.output);
   if (samples.size() == 0)
     return "without samples weights are rounded to the nearest, biases are not corrected and nothing is measured; add -d SOURCE for all of "
            "that";
@@ -205,7 +208,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
     result = std::move(withAll);
   }
   std::vector<std::string> warnings;
-  if (o.ranges.empty() && samples.size() > 0) warnings = assess(result.ranges).warnings;
+  if (o.ranges.empty() && samples.size() > 0) warnings = assess(result.ranges, prepared.observed.get()).warnings;
   QC_TRY(requireInt8(result.coverage, o.requireInt8));
   if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) warnings.push_back(warning);
   for (const std::string& warning : warnings) fmt::print(stderr, "warning: {}\n", warning);

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
+
+#include "quantizer/rules/op_policy.h"
 
 namespace qc {
 namespace {
@@ -37,9 +40,19 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
 // Where values stop, whatever the sample: several of 16, and not one or two that came in twice.
 bool isBound(const SampleTrace::Extreme& end, int64_t samples) { return end.times > 2 && end.times * 16 > samples; }
 
+// The least and the most that an op can give; nothing where it does not say.
+std::optional<ValueRange> reachOf(const Graph* model, const std::string& value) {
+  const Value* v = model ? model->findValue(value) : nullptr;
+  const Node* n = v ? v->producer() : nullptr;
+  if (!n) return std::nullopt;
+  if (n->is("clip")) return ValueRange{static_cast<float>(n->real("min")), static_cast<float>(n->real("max"))};
+  const auto low = policyOf(*n).fixedLow;
+  return low ? std::optional(ValueRange{static_cast<float>(*low), 1}) : std::nullopt;
+}
+
 }  // namespace
 
-Convergence assess(const Ranges& ranges) {
+Convergence assess(const Ranges& ranges, const Graph* model) {
   const DefinedArithmetic defined;
   Convergence c;
   c.samples = ranges.samples();
@@ -63,8 +76,10 @@ Convergence assess(const Ranges& ranges) {
     for (const ValueRange& r : chosen) row.chosen = {std::min(row.chosen.min, r.min), std::max(row.chosen.max, r.max)};
     row.needed = std::min(entry.trace.samplesToCover(row.chosen, kSlack), last);
     if (row.nonFinite > 0) c.warnings.push_back(fmt::format("value '{}': {} elements are NaN or infinite", row.name, row.nonFinite));
+    const std::optional<ValueRange> reach = reachOf(model, row.name);
     for (const SampleTrace::Extreme& e : {row.lowest, row.highest})
-      if (e.value != 0 && !isBound(e, c.samples)) ++ends[{e.sample, e.name}];  // every sample reaches the 0 of a ReLU
+      if (e.value != 0 && !isBound(e, c.samples) && !(reach && (e.value == reach->min || e.value == reach->max)))
+        ++ends[{e.sample, e.name}];  // every sample reaches the 0 of a ReLU
     c.rows.push_back(std::move(row));
   }
   if (silent > 0) c.warnings.push_back(fmt::format("{} of {} observers saw nothing", silent, ranges.observers()));

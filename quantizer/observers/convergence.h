@@ -35,6 +35,8 @@ struct Convergence {
   std::string verdict() const;  // one line
 };
 
-Convergence assess(const Ranges& ranges);
+// model: the graph that was observed, whose ops tell where values stop by themselves (the 6 of a ReLU6, the 1 of a sigmoid): no sample set
+// such an end.  Without it, ends that many samples have are taken for such.
+Convergence assess(const Ranges& ranges, const Graph* model = nullptr);
 
 }  // namespace qc

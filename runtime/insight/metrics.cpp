@@ -41,7 +41,7 @@ struct Powers : MetricState {
 };
 
 struct Sqnr : Powers {
-  double value() const override { return count ? std::max(-120.0, decibels(signal, noise)) : kNone; }
+  double value() const override { return !count ? kNone : std::isinf(noise) ? -120 : std::max(-120.0, decibels(signal, noise)); }
 };
 struct MeanSquare : Powers {
   double value() const override { return count ? noise / static_cast<double>(count) : kNone; }

@@ -32,6 +32,13 @@ int dataOperand(const Node& n) {
   return i;
 }
 
+// The node of this op that computes a value, with what may be folded into it behind it; null: another one does.
+const Node* computing(const Value* value, std::string_view op) {
+  const Node* n = value ? value->producer() : nullptr;
+  while (n && n->op() != op && mayBeFolded(*n)) n = n->operand(0)->producer();
+  return n && n->op() == op ? n : nullptr;
+}
+
 class Matching {
  public:
   Matching(const Graph& reference, const Graph& actual, Pairing& found)
@@ -175,9 +182,8 @@ class Matching {
     for (const Node* n = actual_.front(); n; n = n->next()) {
       const int result = n->numResults() > 0 ? ours_.indexOf(n->result()) : -1;
       if (result < 0 || nth(counterpart_, result) < 0) continue;
-      const Value* made = nth(theirs_.all(), nth(counterpart_, result)).raw;
-      const Node* other = made ? made->producer() : nullptr;
-      if (!other || other->op() != n->op()) continue;
+      const Node* other = computing(nth(theirs_.all(), nth(counterpart_, result)).raw, n->op());
+      if (!other) continue;
       for (int i = 0; i < n->numOperands() && i < other->numOperands(); ++i) {
         const int ours = n->operand(i) ? ours_.indexOf(n->operand(i)) : -1,
                   read = other->operand(i) ? theirs_.indexOf(other->operand(i)) : -1;
@@ -248,9 +254,7 @@ class Matching {
       if (const auto it = byLocation_.find(name); it != byLocation_.end()) return it->second;
     const int ours = ours_.indexOf(node.result());
     if (ours < 0 || nth(counterpart_, ours) < 0) return nullptr;
-    const Value* v = nth(theirs_.all(), nth(counterpart_, ours)).raw;
-    while (v && v->producer() && v->producer()->op() != node.op() && mayBeFolded(*v->producer())) v = v->producer()->operand(0);
-    return v && v->producer() && v->producer()->op() == node.op() ? v->producer() : nullptr;
+    return computing(nth(theirs_.all(), nth(counterpart_, ours)).raw, node.op());
   }
 
   std::vector<float> factorsAt(const Value* v) const {

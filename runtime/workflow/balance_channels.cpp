@@ -48,6 +48,12 @@ struct Balancing {
     return prepareModel(Model(std::move(graph), model.name), *model.rules, {.insertions = model.insertions, .simplified = true});
   }
 
+  Result<PreparedModel> untried(const Ways& ways, std::string_view why) const {
+    for (const Recipe* recipe : ways)
+      if (options.remark) options.remark({"balance-channels", "", fmt::format("{} is used without a trial, {}", recipe->name, why)});
+    return at(ways, whole);
+  }
+
   // What the outputs of the int8 model have on samples that its ranges have not seen, in dB; nothing when none of those has its shapes.
   Result<std::optional<double>> trial(const PreparedModel& balanced) const {
     QC_ASSIGN(const Ranges ranges, calibrate(balanced, seen.thinned(kTrialSamples), {.threads = options.threads}));
@@ -55,7 +61,7 @@ struct Balancing {
     QC_ASSIGN(const Graph int8, convertedGraph(*balanced.observed, params));
     QC_ASSIGN(const Comparison found,
               compareLayers(*balanced.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
-    return found.samples > 0 ? std::optional(found.outputs()) : std::nullopt;
+    return found.samples > 0 && found.hasOutputs() ? std::optional(found.outputs()) : std::nullopt;
   }
 
   // What was asked for, less what does not help there.
@@ -65,12 +71,12 @@ struct Balancing {
       if (recipe.movesChannels() && options.uses(recipe)) asked.insert(&recipe);
     QC_TRY(balancedGraph(model.simplified->clone(), whole, asked, &acted));
     if (acted.empty()) return std::move(model);
-    if (unseen.size() == 0) return at(acted, whole);
+    if (unseen.size() == 0) return untried(acted, "there is no sample beside the one that its statistics saw: give more samples");
     Ways chosen;
     size_t tried = 0;
     options.tell("trials", 0, asked.size() + 1);
     QC_ASSIGN(std::optional<double> least, trial(model));
-    if (!least) return at(acted, whole);
+    if (!least) return untried(acted, "no output of the model holds floats to tell by: compare with `qcompile debug`");
     for (const Recipe& recipe : recipes()) {
       if (!asked.contains(&recipe)) continue;
       options.tell("trials", ++tried, asked.size() + 1);
@@ -95,6 +101,29 @@ struct Balancing {
   }
 };
 
+// The values whose channels recipes may move, and the axes of these.
+struct LookedAt {
+  std::vector<std::string> names;
+  std::vector<int> axes;
+};
+LookedAt lookedAt(const Graph& graph, const RecoverOptions& options) {
+  LookedAt found;
+  const auto look = [&](const Value& value) {
+    if (value.type().dtype != DType::f32) return;
+    for (const Recipe& recipe : recipes()) {
+      const int axis = recipe.movesChannels() && options.uses(recipe) ? recipe.channelAxis(value) : -1;
+      if (axis < 0 || !nth(value.type().shape, axis).isStatic()) continue;
+      found.names.push_back(value.name());
+      found.axes.push_back(axis);
+      return;
+    }
+  };
+  for (const Value* input : graph.inputs()) look(*input);
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (n->numResults() == 1) look(*n->result());
+  return found;
+}
+
 Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samples, const RecoverOptions& wanted) {
   const DefinedArithmetic defined;
   QC_TRY(checkPrepared(model));
@@ -102,21 +131,7 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
   QC_TRY(options.checkChoices());
   if (!model.rules || samples.size() == 0 || int8Layers(*model.observed).empty()) return model;
   const Graph& graph = *model.simplified;
-  std::vector<std::string> names;
-  std::vector<int> axes;
-  const auto look = [&](const Value& value) {
-    if (value.type().dtype != DType::f32) return;
-    for (const Recipe& recipe : recipes()) {
-      const int axis = recipe.movesChannels() && options.uses(recipe) ? recipe.channelAxis(value) : -1;
-      if (axis < 0 || !nth(value.type().shape, axis).isStatic()) continue;
-      names.push_back(value.name());
-      axes.push_back(axis);
-      return;
-    }
-  };
-  for (const Value* input : graph.inputs()) look(*input);
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (n->numResults() == 1) look(*n->result());
+  const auto [names, axes] = lookedAt(graph, options);
   if (names.empty()) return model;
   Dataset seen = samples, own;
   if (!options.check && samples.size() > 1) own = seen.leaveOut();
@@ -144,6 +159,11 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
 }
 
 }  // namespace
+
+bool couldBalance(const PreparedModel& model, const RecoverOptions& wanted) {
+  const RecoverOptions options = wanted.under(model.rules);
+  return model.rules && !int8Layers(*model.observed).empty() && !lookedAt(*model.simplified, options).names.empty();
+}
 
 Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {
   return withoutExceptions([&] { return balancedByRecipes(std::move(model), samples, options); });

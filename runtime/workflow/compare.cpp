@@ -18,6 +18,7 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
   const DefinedArithmetic defined;
   struct Sums {
     double signal = 0, noise = 0, own = 0;
+    int64_t elements = 0;
   };
   if (prepared.outputs().size() != quantized.outputs().size())
     return fail(ErrorCode::kInvalidArgument, "one graph has {} outputs, the other {}: they are not of one model", prepared.outputs().size(),
@@ -60,6 +61,7 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
       if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
       Sums& s = sums[k];
       const auto a = x.as<float>(), b = y.as<float>();
+      s.elements += x.numElements();
       for (size_t e = 0; e < a.size(); ++e) {
         const double d = static_cast<double>(a[e]) - b[e];
         s.signal += static_cast<double>(a[e]) * a[e];
@@ -77,6 +79,9 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
     layers[k].total = decibels(sums[k].signal, sums[k].noise);
     layers[k].own = decibels(sums[k].signal, sums[k].own);
   }
+  // Integers (indices, labels) have no noise.
+  for (size_t k = layers.size(); k-- > 0;)
+    if (sums[k].elements == 0) layers.erase(layers.begin() + static_cast<std::ptrdiff_t>(k));
   return result;
 }
 
@@ -84,6 +89,10 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
 
 Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options) {
   return withoutExceptions([&] { return compared(prepared, quantized, samples, options); });
+}
+
+bool Comparison::hasOutputs() const {
+  return std::any_of(layers.begin(), layers.end(), [](const LayerNoise& layer) { return layer.op == "output"; });
 }
 
 double Comparison::outputs() const {

@@ -10,7 +10,7 @@
 
 namespace qc {
 
-// Signal to noise in dB at the result of every int8 layer: float model against int8 model, both on the same samples.
+// Signal to noise in dB at the result of every int8 layer that holds floats: float model against int8 model, both on the same samples.
 struct LayerNoise {
   std::string node, op;
   double total = 0;  // noise of everything up to here
@@ -19,7 +19,8 @@ struct LayerNoise {
 struct Comparison {
   std::vector<LayerNoise> layers;  // the outputs of the model last, as ops called "output"
   int64_t samples = 0;             // that were compared; 0: none has the shapes of the graph
-  double outputs() const;          // mean over the outputs
+  double outputs() const;          // mean over the outputs; 0: there are none
+  bool hasOutputs() const;         // that hold floats
 };
 struct CompareOptions {
   int64_t samples = 16;  // at most so many, evenly spread

@@ -157,7 +157,13 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
-    return quantizePrepared(model, ranges, options);
+    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(model, ranges, options));
+    if (options.samples && couldBalance(model, options.recover))
+      quantized.remarks.push_back(
+          {"balance-channels", "",
+           "smooth-quant and equalize are left out: what they move changes values that these ranges are of; calibrate "
+           "and quantize in one run for them"});
+    return quantized;
   });
 }
 

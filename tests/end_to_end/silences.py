@@ -44,6 +44,64 @@ def ranges_alone(work):
     assert "biases are not corrected" not in run("quantize", MODEL, "--ranges", work / "r.qcal", "-d", SAMPLES, "-o", work / "r.onnx").stdout
 
 
+def unmeasured(work):
+    """Where no noise is told it is said, with what tells it; what flatters is not told either."""
+    for mode in ("dynamic", "weight-only", "fp16-weights"):
+        out = work / "mode.onnx"
+        done = run("quantize", MODEL, "--mode", mode, "-o", out)
+        assert f"qcompile debug {MODEL} {out} -d SOURCE" in done.stdout, done.stdout
+        json.loads(run("debug", MODEL, out, "-d", SAMPLES, "--samples", "2", "--json").stdout)
+    done = run("quantize", MODEL, "--ranges", work / "r.qcal", "-d", SAMPLES, "-o", work / "r.onnx")
+    assert "smooth-quant and equalize are left out" in done.stdout and "in one run" in done.stdout, done.stdout
+    off = run("quantize", MODEL, "--ranges", work / "r.qcal", "-d", SAMPLES, "-o", work / "r.onnx", "--smooth-quant", "off", "--equalize", "off").stdout
+    assert "are left out" not in off, off
+    # One sample: what moves channels is not tried.  Loud channels, so that there is something to move.
+    def listed(values):
+        return "[" + ", ".join(f"{v:.6f}" for v in values) + "]"
+    first = [(((o * 31 + i * 17) % 23) / 11 - 1) * (60 if o == 2 else 1) for o in range(8) for i in range(8)]
+    second = [(((o * 13 + i * 7) % 19) / 9 - 1) / (60 if i == 2 else 1) for o in range(8) for i in range(8)]
+    (work / "loud.qir").write_text(f"const #w : f32[8,8] = {listed(first)}\nconst #v : f32[8,8] = {listed(second)}\n" + """graph @g(%x: f32[32,8]) -> ("y", "label") {
+  %w = const #w : f32[8,8]
+  %v = const #v : f32[8,8]
+  %a = linear %x, %w : f32[32,8]
+  %r = relu %a : f32[32,8]
+  %y = linear %r, %v : f32[32,8]
+  %i = argmax %y {axis=1, keepdims=0} : s64[32]
+  return %y, %i
+}
+""")
+    def samples(name, count):
+        values = [((i * 7919 + k * 104729) % 2003) / 1001 - 1 for i in range(count * 32) for k in range(8)]
+        write_npy(work / name, (count, 32, 8), values)
+        return f"npy:{work / name}"
+    one = run("quantize", work / "loud.qir", "-d", samples("one.npy", 1), "-o", work / "loud.q.qir").stdout
+    assert "is used without a trial" in one and "give more samples" in one, one
+    many = run("quantize", work / "loud.qir", "-d", samples("many.npy", 40), "-o", work / "loud.q.qir").stdout
+    assert "without a trial" not in many, many
+    # An output of integers has no noise, and no line that says 120 dB.
+    rows = json.loads(run("quantize", work / "loud.qir", "-d", samples("many.npy", 40), "-o", work / "loud.q.qir", "--json").stdout)["layers"]
+    assert [row["node"] for row in rows if row["op"] == "output"] == ["y"], rows
+    # Where there is no other output, nothing is tried by it.
+    (work / "label.qir").write_text((work / "loud.qir").read_text().replace('("y", "label")', '("label")').replace("return %y, %i", "return %i"))
+    label = run("quantize", work / "label.qir", "-d", samples("many.npy", 40), "-o", work / "label.q.qir").stdout
+    assert "no output of the model holds floats" in label and "120.0" not in label, label
+
+
+def no_wolf(work):
+    """Ends that an op has by itself are not a sample's: a clip that two samples of many reach, at every layer."""
+    body, x = [], "x"
+    for i in range(6):
+        body += [f"  %l{i} = linear %{x}, %w : f32[1,16]", f"  %c{i} = clip %l{i} {{min=0.0, max=6.0}} : f32[1,16]"]
+        x = f"c{i}"
+    eye = ", ".join("1.0" if i == k else "0.0" for i in range(16) for k in range(16))
+    (work / "clips.qir").write_text(f"const #w : f32[16,16] = [{eye}]\ngraph @g(%x: f32[1,16]) {{\n  %w = const #w : f32[16,16]\n" + "\n".join(body) +
+                                    f"\n  return %{x}\n}}\n")
+    values = [((i * 7919 + k * 104729) % 2003) / 2003 + (8 if i == 5 else 0) for i in range(40) for k in range(16)]
+    write_npy(work / "clips.npy", (40, 1, 16), values)
+    done = run("calibrate", work / "clips.qir", "-d", f"npy:{work}/clips.npy", "-o", work / "clips.qcal")
+    assert "outlier" not in done.stderr and "set most" not in done.stdout, done.stdout + done.stderr
+
+
 EMPTY = """const #w : f32[4,4] = rand(1, -1.0, 1.0)
 graph @g(%x: f32[1,{n},4]) -> ("y") {{
   %w = const #w : f32[4,4]
@@ -131,7 +189,7 @@ def needless(work):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (nothing_quantized, required, ranges_alone, nothing_in_samples, needless):
+        for test in (nothing_quantized, required, ranges_alone, unmeasured, no_wolf, nothing_in_samples, needless):
             test(work)
             print(f"{test.__name__}: passed")
 
