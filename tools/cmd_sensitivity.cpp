@@ -6,6 +6,7 @@
 #include "runtime/insight/sensitivity.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/metric_flags.h"
 #include "tools/report_flags.h"
 #include "tools/trial_flags.h"
 
@@ -14,20 +15,28 @@ namespace {
 
 struct SensitivityFlags {
   TrialFlags trial;
+  MetricFlags metric;
   int64_t top = -1;
   std::string state, by = "layer";
   bool json = false, all = false;
   ReportFlags report;
 };
 
-nlohmann::json rowJson(const SensitivityRow& row) {
+// In points below the float model.
+std::optional<double> drop(const Goal* goal, const std::optional<double>& ofFloat, const std::optional<double>& value) {
+  return goal && ofFloat && value ? std::optional(goal->drop(*ofFloat, *value)) : std::nullopt;
+}
+
+nlohmann::json rowJson(const SensitivityRow& row, const Goal* goal, const std::optional<double>& floatGoal) {
   const auto figure = [](const std::optional<double>& v) { return v ? nlohmann::json(*v) : nlohmann::json(); };
   return {{"layer", row.unit.name},
           {"op", row.unit.op},
           {"nodes", row.unit.nodes},
           {"estimated_db", row.estimated},
           {"alone_int8_db", figure(row.aloneQuantized)},
-          {"alone_float_db", figure(row.aloneFloat)}};
+          {"alone_float_db", figure(row.aloneFloat)},
+          {"alone_int8_drop", figure(drop(goal, floatGoal, row.goalQuantized))},
+          {"alone_float_drop", figure(drop(goal, floatGoal, row.goalFloat))}};
 }
 
 std::string decibelText(const std::optional<double>& v) { return v ? fmt::format("{:.1f}", *v) : ""; }
@@ -38,8 +47,10 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
   StagedProgress progress;
   QC_ASSIGN(Trials trials, setup.trials(o.trial, progress));
-  QC_ASSIGN(const Judge judge, setup.judge(o.trial, std::max<int64_t>(1, o.trial.recovery.compare)));
-  SensitivityOptions options{.top = o.top, .modules = o.by == "module", .state = o.state};
+  QC_ASSIGN(const std::optional<Goal> metric, o.metric.goal(verb, setup.model));
+  const Goal* goal = metric ? &*metric : nullptr;
+  QC_ASSIGN(const Judge judge, setup.judge(o.trial, goal ? setup.check.samples.size() : std::max<int64_t>(1, o.trial.recovery.compare)));
+  SensitivityOptions options{.top = o.top, .modules = o.by == "module", .goal = goal, .state = o.state};
   options.progress = [&](int64_t done, int64_t total) { progress.update("layers", done, total); };
   QC_ASSIGN(const Sensitivity found, sensitivity(trials, judge, options));
   if (o.report) {
@@ -52,8 +63,10 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   }
   if (o.json) {
     nlohmann::json rows = nlohmann::json::array();
-    for (const SensitivityRow& row : found.rows) rows.push_back(rowJson(row));
+    for (const SensitivityRow& row : found.rows) rows.push_back(rowJson(row, goal, found.goalFloat));
+    const auto all = drop(goal, found.goalFloat, found.goalAll);
     printJson({{"all_int8_db", found.allQuantized},
+               {"all_int8_drop", all ? nlohmann::json(*all) : nlohmann::json()},
                {"layers", rows},
                {"measured", found.measured},
                {"resumed", found.resumed},
@@ -63,15 +76,27 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   }
   constexpr size_t kShown = 15;
   const size_t shown = o.all ? found.rows.size() : std::min(kShown, found.rows.size());
-  Table table({"op", "alone int8, dB", "all but it int8, dB", "estimated", "layer"});
+  std::vector<std::string> header{"op", "alone int8, dB", "all but it int8, dB", "estimated"};
+  if (goal) header.insert(header.end(), {"drop alone", "drop of the rest"});
+  header.emplace_back("layer");
+  Table table(header);
   for (size_t i = 0; i < shown; ++i) {
     const SensitivityRow& row = found.rows[i];
-    table.add(
-        {row.unit.op, decibelText(row.aloneQuantized), decibelText(row.aloneFloat), fmt::format("{:.1f}", row.estimated), row.unit.name});
+    std::vector<std::string> cells{row.unit.op, decibelText(row.aloneQuantized), decibelText(row.aloneFloat),
+                                   fmt::format("{:.1f}", row.estimated)};
+    if (goal)
+      for (const auto& value : {row.goalQuantized, row.goalFloat}) {
+        const auto points = drop(goal, found.goalFloat, value);
+        cells.push_back(points ? fmt::format("{:.2f}", *points) : "");
+      }
+    cells.push_back(row.unit.name);
+    table.add(std::move(cells));
   }
   fmt::print("{}", table.str());
   if (shown < found.rows.size()) fmt::print("and {} more (--all)\n", found.rows.size() - shown);
   fmt::print("\nall int8: {:.1f} dB at the outputs, on {}\n", found.allQuantized, setup.check.str(found.samples));
+  if (const auto all = drop(goal, found.goalFloat, found.goalAll))
+    fmt::print("{}: {:.2f} points below the float model with all int8\n", goal->name, *all);
   if (found.measured > 0)
     fmt::print("the noise of {} measured layers, each alone and with its input rounded, adds up to {:.0f}% of that{}\n", found.measured,
                found.added * 100, found.resumed > 0 ? fmt::format("; {} of them from {}", found.resumed, o.state) : "");
@@ -85,6 +110,7 @@ void addSensitivityCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("sensitivity", "which layers lose the accuracy of the quantized model");
   verb->footer("qcompile sensitivity m.onnx -d 'images:calib?size=224&resize=256' --top 10");
   o->trial.addTo(*verb);
+  o->metric.addTo(*verb);
   verb->add_option("--top", o->top, "measure so many layers, the worst by their estimates; default all")->check(CLI::Range(0, 1 << 30));
   verb->add_option("--by", o->by, "a line for each layer, or for each module that encloses layers")
       ->check(CLI::IsMember({"layer", "module"}));

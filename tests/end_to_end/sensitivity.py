@@ -15,7 +15,7 @@ import tempfile
 import time
 import zipfile
 
-from command_line import npy_header, run
+from command_line import DATA, npy_header, run
 
 LAYERS, WIDTH, HARD = 24, 32, 9
 
@@ -71,6 +71,10 @@ def main():
         again = json.loads(run(*args, "--resume", state, "--json").stdout)
         assert again["resumed"] >= 2, again["resumed"]
         assert again["layers"] == whole["layers"], "another result behind a resumed run"
+
+        digits = ["sensitivity", DATA / "digits.onnx", "-d", f"images:{DATA}/calib?order=grey&std=255", "--check", f"npy:{DATA}/test.npy?std=255"]
+        labelled = json.loads(run(*digits, "--labels", DATA / "labels.tsv", "--json").stdout)
+        assert all(abs(row["alone_int8_drop"]) < 5 for row in labelled["layers"]) and labelled["all_int8_drop"] is not None, labelled
 
         modules = json.loads(run(*args, "--by", "module", "--json").stdout)
         assert [row["layer"] for row in modules["layers"]] == ["net"], modules["layers"]
