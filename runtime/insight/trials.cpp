@@ -219,6 +219,14 @@ Result<PreparedModel> Trials::prepared(const QConfigMapping& rules) const {
   return withoutExceptions([&] { return impl_->prepared(rules); });
 }
 
+Result<GroupParams> Trials::params(const PreparedModel& model) {
+  return withoutExceptions([&]() -> Result<GroupParams> {
+    const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
+    return impl_->paramsOf(*model.observed);
+  });
+}
+
 Trials::Trials(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Trials::Trials(Trials&&) noexcept = default;
 Trials& Trials::operator=(Trials&&) noexcept = default;

@@ -29,6 +29,8 @@ class Trials {
   // As quantize() makes it of this calibration; compared with nothing, and without integer ends.
   Result<QuantizedModel> quantized(const QConfigMapping& rules);
   Result<PreparedModel> prepared(const QConfigMapping& rules) const;
+  // Of the observers of a model that was prepared so, by id.
+  Result<GroupParams> params(const PreparedModel& model);
   int64_t runs() const;  // of the calibration samples
 
  private:

@@ -1,0 +1,194 @@
+#include "runtime/insight/explain.h"
+
+#include <algorithm>
+
+#include "ir/arithmetic.h"
+#include "ir/guarded.h"
+#include "runtime/insight/causes/cause.h"
+
+namespace qc {
+namespace {
+
+// Finer integers or float help whatever the cause is: they are named first where they win clearly more than what speaks of a cause.
+constexpr double kFinerFactor = 2, kFinerExtra = 6;
+constexpr size_t kTimed = 8;
+
+struct Measured {
+  double decibels = 0;
+  std::optional<double> drop;
+};
+
+class Explainer {
+ public:
+  Explainer(const Model& model, const QConfigMapping& rules, const Dataset& calibration, const Dataset& heldOut,
+            const ExplainOptions& options)
+      : model_(model), rules_(rules), calibration_(calibration), heldOut_(heldOut), options_(options) {}
+
+  Result<Explanation> run() {
+    QC_ASSIGN(PreparedModel prepared, prepareModel(model_, rules_));
+    RecoverOptions recover = options_.recover;
+    recover.progress = [&](const char* stage, int64_t done, int64_t total) { tell(stage, done, total); };
+    QC_ASSIGN(Trials trials, Trials::open(prepared, calibration_, recover));
+    QC_ASSIGN(judge_, Judge::open(*prepared.observed, heldOut_, judgeOptions()));
+    QC_ASSIGN(const Judge inSample,
+              Judge::open(*prepared.observed, calibration_, {.samples = options_.samples, .threads = recover.threads}));
+    if (options_.goal) {
+      QC_ASSIGN(goalOfFloat_, options_.goal->ofFloat(*judge_));
+    }
+    QC_ASSIGN(const QuantizedModel base, trials.quantized(rules_));
+    const Graph& graph = base.model.graph();
+    QC_ASSIGN(const Measured whole, measure(*judge_, graph));
+    QC_ASSIGN(const Judgement seen, inSample.of(graph));
+    found_.decibels = whole.decibels;
+    found_.drop = whole.drop;
+    found_.inSample = seen.decibels();
+    found_.samples = judge_->size();
+    if (options_.quantized) {
+      QC_ASSIGN(given_, measure(*judge_, *options_.quantized));
+      found_.given = given_->decibels;
+    }
+    Evidence evidence{.model = model_,
+                      .rules = rules_,
+                      .calibration = calibration_,
+                      .heldOut = heldOut_,
+                      .options = options_,
+                      .trials = trials,
+                      .quantized = graph,
+                      .decibels = found_.decibels,
+                      .inSample = found_.inSample};
+    QC_TRY(gather(evidence));
+    std::vector<std::pair<const CauseRow*, Suspect>> suspects;
+    for (const CauseRow& row : causeTable()) {
+      QC_ASSIGN(std::vector<Suspect> some, row.detect(evidence));
+      std::stable_sort(some.begin(), some.end(), [](const Suspect& a, const Suspect& b) { return a.weight > b.weight; });
+      if (some.size() > row.most) some.resize(row.most);
+      for (Suspect& suspect : some) suspects.emplace_back(&row, std::move(suspect));
+    }
+    for (size_t i = 0; i < suspects.size(); ++i) {
+      QC_TRY(tryOut(trials, *suspects[i].first, suspects[i].second, whole));
+      tell("causes", static_cast<int64_t>(i) + 1, static_cast<int64_t>(suspects.size()));
+    }
+    order();
+    QC_TRY(time(graph, *prepared.simplified));
+    for (Verified& v : verified_) found_.causes.push_back(std::move(v.cause));
+    return std::move(found_);
+  }
+
+ private:
+  struct Verified {
+    Cause cause;
+    bool finer = false;
+    Graph graph;
+  };
+
+  JudgeOptions judgeOptions() const {
+    return {.samples = options_.goal ? heldOut_.size() : options_.samples, .threads = options_.recover.threads};
+  }
+  void tell(const char* stage, int64_t done, int64_t total) const {
+    if (options_.progress) options_.progress(stage, done, total);
+  }
+
+  Result<Measured> measure(const Judge& judge, const Graph& graph) const {
+    if (!options_.goal || &judge != &*judge_) {
+      QC_ASSIGN(const Judgement found, judge.of(graph));
+      return Measured{found.decibels(), std::nullopt};
+    }
+    QC_ASSIGN(const GoalJudgement found, options_.goal->of(graph, judge));
+    return Measured{found.judgement.decibels(), options_.goal->drop(goalOfFloat_, found.value)};
+  }
+
+  // As quantize makes it: where nothing but rules changes, and no recipe of them, from what is known of the ranges.
+  Result<Graph> made(Trials& trials, const Fix& fix) const {
+    if (fix.repaired) return fix.repaired->clone();
+    if (!fix.calibration && fix.rules.recipes() == rules_.recipes()) {
+      QC_ASSIGN(const QuantizedModel model, trials.quantized(fix.rules));
+      return model.model.graph().clone();
+    }
+    QC_ASSIGN(const PreparedModel prepared, prepareModel(model_, fix.rules));
+    RecoverOptions recover = options_.recover;
+    recover.observer = nullptr;
+    for (const auto& [name, choice] : fix.rules.recipes()) recover.choose(name, choice);
+    QC_ASSIGN(const QuantizedModel model, calibrateAndQuantize(prepared, fix.calibration ? *fix.calibration : calibration_,
+                                                               {.recover = recover}, {.threads = recover.threads}));
+    return model.model.graph().clone();
+  }
+
+  // The best of its fixes; of two that are as good, the first.
+  Status tryOut(Trials& trials, const CauseRow& row, const Suspect& suspect, const Measured& base) {
+    std::optional<Verified> best;
+    for (const Fix& fix : suspect.fixes) {
+      ++found_.tried;
+      auto graph = made(trials, fix);
+      if (!graph) continue;  // rules that this model cannot have
+      Measured before = fix.repaired ? *given_ : base;
+      const Judge* judge = &*judge_;
+      std::optional<Judge> own;
+      if (fix.judged) {
+        QC_ASSIGN(own, Judge::open(*trials.model().observed, *fix.judged, judgeOptions()));
+        judge = &*own;
+        QC_ASSIGN(const QuantizedModel whole, trials.quantized(rules_));
+        QC_ASSIGN(before, measure(*judge, whole.model.graph()));
+      }
+      QC_ASSIGN(const Measured after, measure(*judge, *graph));
+      Cause cause;
+      cause.kind = row.kind;
+      cause.layer = suspect.layer;
+      cause.evidence = suspect.evidence;
+      cause.remedy = fix.words;
+      cause.rules = fix.rules;
+      cause.rulesChanged = fix.rules.toJson() != rules_.toJson();
+      cause.samplesLeftOut = fix.leftOut;
+      cause.source = fix.source;
+      cause.before = before.decibels, cause.after = after.decibels;
+      cause.dropBefore = before.drop, cause.dropAfter = after.drop;
+      if (cause.gain() < options_.leastGain || (best && cause.gain() < best->cause.gain() + options_.leastGain)) continue;
+      best = Verified{std::move(cause), fix.finer, std::move(*graph)};
+    }
+    if (best) verified_.push_back(std::move(*best));
+    return {};
+  }
+
+  // Largest first; of the same layer and cause one.
+  void order() {
+    const auto worth = [](const Verified& v) { return v.finer ? (v.cause.gain() - kFinerExtra) / kFinerFactor : v.cause.gain(); };
+    std::stable_sort(verified_.begin(), verified_.end(), [&](const Verified& a, const Verified& b) {
+      const double x = worth(a), y = worth(b);
+      return std::abs(x - y) > options_.leastGain && x > y;
+    });
+  }
+
+  Status time(const Graph& base, const Graph& floats) {
+    std::vector<const Graph*> graphs{&base, &floats};
+    for (size_t i = 0; i < verified_.size() && i < kTimed; ++i) graphs.push_back(&verified_[i].graph);
+    QC_ASSIGN(const std::vector<double> times, judge_->milliseconds(graphs));
+    found_.milliseconds = times[0];
+    found_.floatMilliseconds = times[1];
+    for (size_t i = 0; i < verified_.size(); ++i) {
+      verified_[i].cause.millisecondsBefore = times[0];
+      verified_[i].cause.millisecondsAfter = i < kTimed ? times[i + 2] : 0;
+    }
+    return {};
+  }
+
+  const Model& model_;
+  const QConfigMapping& rules_;
+  const Dataset &calibration_, &heldOut_;
+  const ExplainOptions& options_;
+  std::optional<Judge> judge_;
+  double goalOfFloat_ = 0;
+  std::optional<Measured> given_;
+  std::vector<Verified> verified_;
+  Explanation found_;
+};
+
+}  // namespace
+
+Result<Explanation> explain(const Model& model, const QConfigMapping& rules, const Dataset& calibration, const Dataset& heldOut,
+                            const ExplainOptions& options) {
+  return withoutExceptions([&]() -> Result<Explanation> {
+    const DefinedArithmetic defined;
+    return Explainer(model, rules, calibration, heldOut, options).run();
+  });
+}
+
+}  // namespace qc

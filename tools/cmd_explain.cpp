@@ -1,0 +1,137 @@
+// explain: why the quantized model lost accuracy, and what verifiably helps.
+#include <nlohmann/json.hpp>
+
+#include "ir/files.h"
+#include "runtime/insight/explain.h"
+#include "tools/cmd.h"
+#include "tools/common.h"
+#include "tools/metric_flags.h"
+#include "tools/trial_flags.h"
+
+namespace qc::tools {
+namespace {
+
+using nlohmann::json;
+
+struct ExplainFlags {
+  TrialFlags trial;
+  MetricFlags metric;
+  std::string quantized, writeRules;
+  double leastGain = 0.5;
+  bool json = false;
+};
+
+// What differs of two sets of rules, as --config takes it.
+json difference(const QConfigMapping& before, const QConfigMapping& after) {
+  const json a = json::parse(before.toJson()), b = json::parse(after.toJson());
+  json delta = json::object();
+  for (const auto& [key, value] : b.items()) {
+    if (a.value(key, json()) == value) continue;
+    if (!value.is_array()) {
+      delta[key] = value;
+      continue;
+    }
+    for (const json& each : value)
+      if (const json known = a.value(key, json::array()); std::find(known.begin(), known.end(), each) == known.end())
+        delta[key].push_back(each);
+  }
+  return delta;
+}
+
+json causeJson(const Cause& c) {
+  json j = {{"kind", c.kind},
+            {"layer", c.layer},
+            {"evidence", c.evidence},
+            {"remedy", c.remedy},
+            {"fix", json::parse(c.rules.toJson())},
+            {"rules_changed", c.rulesChanged},
+            {"before_db", c.before},
+            {"after_db", c.after},
+            {"before_ms", c.millisecondsBefore},
+            {"after_ms", c.millisecondsAfter > 0 ? json(c.millisecondsAfter) : json()}};
+  if (!c.samplesLeftOut.empty()) j["without_samples"] = c.samplesLeftOut;
+  if (!c.source.empty()) j["source"] = c.source;
+  if (c.dropBefore) j["before_drop"] = *c.dropBefore;
+  if (c.dropAfter) j["after_drop"] = *c.dropAfter;
+  return j;
+}
+
+void print(const Explanation& found, const QConfigMapping& rules, const std::string& on) {
+  fmt::print("int8: {:.1f} dB at the outputs, on {}; {:.1f} dB on calibration samples; {:.3f} ms (float {:.3f})\n", found.decibels, on,
+             found.inSample, found.milliseconds, found.floatMilliseconds);
+  if (found.given) fmt::print("the quantized model as given: {:.1f} dB\n", *found.given);
+  if (found.drop) fmt::print("{:.2f} points below the float model\n", *found.drop);
+  if (found.causes.empty()) fmt::print("\nno cause was found whose fix helps: {} fixes were tried\n", found.tried);
+  for (size_t i = 0; i < found.causes.size(); ++i) {
+    const Cause& c = found.causes[i];
+    fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, c.evidence, c.remedy, c.before, c.after);
+    if (c.dropBefore && c.dropAfter) fmt::print(", {:.2f} -> {:.2f} points lost", *c.dropBefore, *c.dropAfter);
+    if (c.millisecondsAfter > 0) fmt::print(", {:.3f} -> {:.3f} ms", c.millisecondsBefore, c.millisecondsAfter);
+    fmt::print("\n");
+    if (c.rulesChanged) fmt::print("   {}\n", difference(rules, c.rules).dump(-1, ' ', false, json::error_handler_t::replace));
+  }
+}
+
+Status runExplain(ExplainFlags& o, const CLI::App& verb) {
+  if (!o.writeRules.empty()) QC_TRY(checkOutput(o.writeRules));
+  QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
+  StagedProgress progress;
+  QC_ASSIGN(const std::optional<Goal> goal, o.metric.goal(verb, setup.model));
+  std::optional<Model> quantized;
+  if (!o.quantized.empty()) {
+    ModelOptions same = o.trial.model;
+    same.path = o.quantized;
+    QC_ASSIGN(quantized, same.loadOfAnyShape());
+    if (!quantized->isQuantized())
+      return fail(ErrorCode::kInvalidArgument, "'{}' is not quantized", o.quantized)
+          .help("the float model comes first, then the quantized one");
+  }
+  ExplainOptions options;
+  options.recover = o.trial.recovery.options(o.trial.threads, progress);
+  if (setup.check.kind != CheckSamples::Kind::calibration) options.recover.check = &setup.check.samples;
+  options.samples = std::max<int64_t>(1, o.trial.recovery.compare);
+  options.goal = goal ? &*goal : nullptr;
+  options.quantized = quantized ? &quantized->graph() : nullptr;
+  options.leastGain = o.leastGain;
+  options.open = [&](const std::string& source) { return openDataset({source}, setup.model); };
+  options.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
+  QC_ASSIGN(const Explanation found, explain(setup.model, setup.rules, setup.calibration, setup.check.samples, options));
+  if (!o.writeRules.empty()) {
+    if (found.causes.empty()) return fail(ErrorCode::kNotFound, "no cause was found whose fix helps, so there are no rules to write");
+    QC_TRY(writeFileAtomically(o.writeRules, found.causes[0].rules.toJson() + "\n"));
+  }
+  if (o.json) {
+    json causes = json::array();
+    for (const Cause& cause : found.causes) causes.push_back(causeJson(cause));
+    json j = {{"causes", causes},
+              {"int8_db", found.decibels},
+              {"in_sample_db", found.inSample},
+              {"given_db", found.given ? json(*found.given) : json()},
+              {"tried", found.tried},
+              {"int8_ms", found.milliseconds},
+              {"float_ms", found.floatMilliseconds},
+              {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}}};
+    if (found.drop) j["drop"] = *found.drop;
+    printJson(j);
+    return {};
+  }
+  print(found, setup.rules, setup.check.str(found.samples));
+  return {};
+}
+
+}  // namespace
+
+void addExplainCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<ExplainFlags>();
+  CLI::App* verb = app.add_subcommand("explain", "why the quantized model lost accuracy, and which fixes help on held-out samples");
+  verb->footer("qcompile explain m.onnx -d 'images:calib?size=224&resize=256'");
+  o->trial.addTo(*verb);
+  verb->add_option("INT8", o->quantized, "a quantized file of the model, whose weights are held against the float ones");
+  o->metric.addTo(*verb);
+  verb->add_option("--least-gain", o->leastGain, "dB that a fix has to win to be named")->check(CLI::Range(0.0, 120.0));
+  verb->add_option("--write-rules", o->writeRules, "the rules of the first fix, for --config of quantize")->type_name("FILE");
+  verb->add_flag("--json", o->json, "one JSON object on stdout");
+  verb->callback([o, verb, &exitCode] { exitCode = report(runExplain(*o, *verb)); });
+}
+
+}  // namespace qc::tools
