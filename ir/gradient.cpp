@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "ir/expr_internal.h"
+#include "ir/memory_limit.h"
 #include "ir/scalar_derivative.h"
 
 namespace qc {
@@ -282,6 +283,13 @@ Value* GradientContext::slice(Value* x, int axis, int64_t start, int64_t size) {
     steps.push_back(1);
   }
   return op("slice", {x}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
+}
+
+Status GradientContext::checkMatrix(int64_t rows, int64_t columns) const {
+  int64_t elements = 0, bytes = 0;
+  if (__builtin_mul_overflow(rows, columns, &elements) || __builtin_mul_overflow(elements, 2 * sizeOf(DType::f64), &bytes))
+    return fail(ErrorCode::kResource, "the gradient of '{}' takes a matrix of {} by {}", node_.op(), rows, columns);
+  return checkMemory(bytes, fmt::format("the gradient of '{}', as a matrix of {} by {},", node_.op(), rows, columns));
 }
 
 Value* GradientContext::contract(Value* x, int axis, const std::vector<double>& matrix, int64_t columns) {

@@ -48,6 +48,8 @@ class GradientContext {
   Value* expand(Value* x, const Shape& shape);
   Value* sumTo(Value* x, const Shape& shape);  // over what `shape` was broadcast along
   Value* slice(Value* x, int axis, int64_t start, int64_t size);
+  // Before a matrix for contract() is made, whose size is that of two dims multiplied.
+  Status checkMatrix(int64_t rows, int64_t columns) const;
   // Along one axis: y[.., j, ..] = sum over i of x[.., i, ..] * matrix[i][j].
   Value* contract(Value* x, int axis, const std::vector<double>& matrix, int64_t columns);
 

@@ -80,6 +80,7 @@ Result<Gradients> padGradient(GradientContext& c) {
       dx = c.slice(dx, axis, pads[d], in[d]);
       continue;
     }
+    QC_TRY(c.checkMatrix(out[d], in[d]));
     std::vector<double> sources(usize(out[d] * in[d]));
     for (int64_t i = 0; i < out[d]; ++i) nth(sources, i * in[d] + padSource(i - pads[d], in[d], mode)) = 1;
     dx = c.contract(dx, axis, sources, in[d]);
@@ -142,6 +143,7 @@ Result<Gradients> resizeGradient(GradientContext& c) {
   const Ints in = c.type(0).sizes(), out = c.result()->type().sizes();
   Value* dx = c.upstream();
   for (size_t d = 0; d < in.size(); ++d) {
+    QC_TRY(c.checkMatrix(out[d], in[d]));
     const auto taps = resizeTaps(c.node().attrs(), d, in[d], out[d]);
     std::vector<double> weights(usize(out[d] * in[d]));
     bool same = in[d] == out[d];

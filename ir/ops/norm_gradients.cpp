@@ -81,6 +81,7 @@ Result<Gradients> groupNormGradient(GradientContext& c) {
 Result<Gradients> lrnGradient(GradientContext& c) {
   const int axis = channelAxis(c);
   const int64_t size = c.node().integer("size"), channels = nth(c.type(0).shape, axis).size();
+  QC_TRY(c.checkMatrix(channels, channels));
   std::vector<double> inWindow(usize(channels * channels));
   for (int64_t to = 0; to < channels; ++to)
     for (int64_t from = std::max<int64_t>(to - (size - 1) / 2, 0); from <= std::min(to + size - 1 - (size - 1) / 2, channels - 1); ++from)

@@ -125,6 +125,12 @@ class Unrolled {
 
 Result<Gradients> recurrentGradient(GradientContext& c) {
   QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.node().op(), c.node().attrs()));
+  // Every step becomes nodes of its own.
+  constexpr int64_t kMostSteps = 10000;
+  if (const int64_t steps = c.type(0).shape[form.batchFirst ? 1 : 0].size(); steps * form.directions > kMostSteps)
+    return fail(ErrorCode::kResource, "the gradient of '{}' is built step by step, up to {} of them; here are {} in {} directions",
+                c.node().op(), kMostSteps, steps, form.directions)
+        .help("train on shorter sequences");
   std::vector<std::vector<Value*>> parts(3);  // of Y, Y_h, Y_c, by direction
   for (int64_t d = 0; d < form.directions; ++d) {
     const std::vector<Value*> own = Unrolled(c, form, d).run();

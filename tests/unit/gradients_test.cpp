@@ -212,5 +212,21 @@ TEST(Gradients, NeedSizes) {
   EXPECT_THAT(backpropagate(b, {{y, y}}, std::vector<Value*>{x}).error().message(), testing::HasSubstr("needs sizes"));
 }
 
+TEST(Gradients, RefuseWhatWouldNotFit) {
+  Graph g;
+  Builder b(g);
+  const auto refused = [&](Value* y, Value* x) { return backpropagate(b, {{y, y}}, std::vector<Value*>{x}).error().message(); };
+  Value* wide = g.addInput("wide", {DType::f32, {1, 1, 1, 20000000}});
+  const std::vector<double> scales = {1, 1, 1, 1.5};
+  Value* wider = b.make("resize", {wide}, {{"sizes", test::Ints{1, 1, 1, 30000000}}, {"scales", scales}});
+  EXPECT_THAT(refused(wider, wide), testing::HasSubstr("the gradient of 'resize', as a matrix of 30000000 by 20000000,"));
+  Value* mirrored = b.make("pad", {wide}, {{"pads", test::Ints{0, 0, 0, 1, 0, 0, 0, 0}}, {"mode", std::string("reflect")}});
+  EXPECT_THAT(refused(mirrored, wide), testing::HasSubstr("the gradient of 'pad', as a matrix of 20000001 by 20000000,"));
+  Value* x = g.addInput("x", {DType::f32, {20001, 1, 1}});
+  Value* w = g.addInput("w", {DType::f32, {1, 1, 1}});
+  Value* r = g.addInput("r", {DType::f32, {1, 1, 1}});
+  EXPECT_THAT(refused(b.make("rnn", {x, w, r}, {{"hidden_size", int64_t{1}}}), x), testing::HasSubstr("built step by step, up to 10000"));
+}
+
 }  // namespace
 }  // namespace qc
