@@ -77,6 +77,15 @@ std::set<std::string> symbolsOf(const Node& node) {
 
 Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands) {
   const DefinedArithmetic defined;
+  // Of free dims it was not known that they belong together: now it is.
+  Graph scratch;
+  std::vector<Value*> values;
+  for (int i = 0; i < node.numOperands(); ++i) {
+    const Tensor* t = nth(operands, i);
+    values.push_back(t ? scratch.addInput(fmt::format("operand{}", i), node.operand(i)->type().withShape(toShape(t->sizes()))) : nullptr);
+  }
+  if (auto fits = node.def().infer(InferContext{node.op(), values, node.attrs()}); !fits)
+    return tl::make_unexpected(std::move(fits.error()).at(node.location()));
   std::vector<TensorRef> in;
   for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
   auto results = node.def().decides->eval(EvalContext{node, in, {}});

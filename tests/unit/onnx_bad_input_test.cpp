@@ -117,11 +117,11 @@ TEST_F(BadInput, UnknownOpsComeInOneList) {
   Model m;
   m.input("x", {2})
       .node("Frobnicate", {"x"}, {"a"}, {}, "first")
-      .node("NonZero", {"a"}, {"b"}, {}, "second")
+      .node("RandomUniformLike", {"a"}, {"b"}, {}, "second")
       .node("Blur", {"b"}, {"y"}, {}, "third", "my.domain")
       .output("y");
   write("unknown.onnx", m.bytes());
-  EXPECT_THAT(loadError("unknown.onnx"), AllOf(HasSubstr("Frobnicate (1 time: 'first')"), HasSubstr("NonZero (1 time: 'second')"),
+  EXPECT_THAT(loadError("unknown.onnx"), AllOf(HasSubstr("Frobnicate (1 time: 'first')"), HasSubstr("RandomUniformLike (1 time: 'second')"),
                                                HasSubstr("my.domain.Blur (1 time: 'third')"), HasSubstr("cut the model in front of them")));
 }
 
