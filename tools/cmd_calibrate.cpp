@@ -89,7 +89,8 @@ void printVerdict(const Convergence& c, bool all) {
   for (const std::string& w : c.warnings) fmt::print(stderr, "warning: {}\n", w);
 }
 
-Status printResult(const Ranges& ranges, const Graph* model, const InputReport& inputs, const std::string& output, bool json, bool all, double seconds) {
+Status printResult(const Ranges& ranges, const Graph* model, const InputReport& inputs, const std::string& output, bool json, bool all,
+                   double seconds) {
   const Convergence verdict = assess(ranges, model);
   if (json) {
     nlohmann::json j = verdictJson(verdict);

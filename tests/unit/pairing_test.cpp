@@ -1,0 +1,97 @@
+// Which values of two graphs are the same, in files that leave out what they fold.
+#include "runtime/insight/pairing.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ir/text.h"
+
+namespace qc {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr const char* kFloat = R"(
+const #w : f32[2,2,1,1] = [1.0, 2.0, 3.0, 4.0]
+const #one : f32[2] = [1.0, 2.0]
+graph @f(%x: f32[N,2,4,4]) -> ("y") {
+  %w = const #w : f32[2,2,1,1]
+  %one = const #one : f32[2]
+  %c = conv %x, %w : f32[N,2,4,4] loc("conv")
+  %n = batch_norm %c, %one, %one, %one, %one : f32[N,2,4,4] loc("norm")
+  %r = relu %n : f32[N,2,4,4] loc("act")
+  %d = conv %r, %w : f32[N,2,4,4] loc("last")
+  return %d
+})";
+
+// BatchNorm is folded, and the relu into integers that begin at its zero; names are those of `names`: of the first convolution and the
+// last.
+Graph folded(const std::string& first, const std::string& last, const std::string& locations = "") {
+  return parseGraph(R"(
+!a = q<u8, scale=0.1, zp=3>
+!w = q<s8, scale=0.25, zp=0>
+!c = q<u8, scale=0.2, zp=0>
+const #w : s8[2,2,1,1] = [2, 1, 4, 3]
+graph @q(%x: f32[N,2,4,4]) -> ("y") {
+  %w = const #w : !w[2,2,1,1]
+  %wd = dequantize %w : f32[2,2,1,1]
+  %xq = quantize %x : !a[N,2,4,4]
+  %xd = dequantize %xq : f32[N,2,4,4]
+  %)" + first + R"( = conv %xd, %wd : f32[N,2,4,4])" +
+                    (locations.empty() ? "" : " loc(\"" + locations + "\")") + R"(
+  %cq = quantize %)" +
+                    first + R"( : !c[N,2,4,4]
+  %cd = dequantize %cq : f32[N,2,4,4]
+  %)" + last + R"( = conv %cd, %wd : f32[N,2,4,4]
+  return %)" + last +
+                    "\n}")
+      .value();
+}
+
+TEST(Pairing, LooksThroughWhatIsFolded) {
+  const Graph reference = parseGraph(kFloat).value();
+  // By the name of the BatchNorm, of the relu, of the convolution itself, or by none.
+  for (const auto& [first, last] : {std::pair("n", "d"), {"r", "d"}, {"c", "d"}, {"v7", "v9"}, {"n_quantized", "d_QuantizeLinear_Input"}}) {
+    const Pairing pairs = pairModels(reference, folded(first, last)).value();
+    ASSERT_EQ(pairs.layers.size(), 3u) << first;
+    EXPECT_TRUE(pairs.unmatched.empty()) << first;
+    EXPECT_EQ(pairs.layers[0].reference, "r") << first;
+    EXPECT_EQ(pairs.layers[0].actual, "cd") << first;
+    EXPECT_EQ(pairs.layers[0].layer, "conv") << first;
+    EXPECT_TRUE(pairs.layers[0].rounded);
+    EXPECT_EQ(pairs.layers[1].reference, "d") << first;
+    EXPECT_EQ(pairs.layers[1].layer, "last") << first;
+    EXPECT_TRUE(pairs.layers[2].output);
+  }
+}
+
+TEST(Pairing, ListsWhatHasNoCounterpart) {
+  const Graph reference = parseGraph("graph @f(%x: f32[N,2,4,4]) -> (\"y\") {\n  %y = sigmoid %x : f32[N,2,4,4]\n  return %y\n}").value();
+  const Pairing pairs = pairModels(reference, folded("a", "b")).value();
+  EXPECT_EQ(pairs.unmatched, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(Pairing, RefusesModelsOfOtherEnds) {
+  const Graph reference = parseGraph("graph @f(%x: f32[2], %z: f32[2]) {\n  %y = add %x, %z : f32[2]\n  return %y\n}").value();
+  const auto pairs = pairModels(reference, folded("a", "b"));
+  ASSERT_FALSE(pairs);
+  EXPECT_THAT(pairs.error().render(), HasSubstr("not of one origin"));
+}
+
+TEST(Pairing, TakesFactorsOut) {
+  ValuePair pair;
+  pair.params = quantPerTensor(DType::u8, 0.5f, 10);
+  pair.axis = 1;
+  pair.factors = {2, 4};
+  std::vector<float> x{1, 1, 1, 1};
+  const std::vector<int64_t> sizes{1, 2, 2};
+  pair.toActual(x, sizes);
+  EXPECT_EQ(x, (std::vector<float>{2, 2, 4, 4}));
+  pair.toReference(x, sizes);
+  EXPECT_EQ(x, (std::vector<float>{1, 1, 1, 1}));
+  EXPECT_EQ(pair.paramsOfReference()->scales, (std::vector<float>{0.25f, 0.125f}));
+  EXPECT_EQ(pair.paramsOfReference()->axis, 1);
+}
+
+}  // namespace
+}  // namespace qc
