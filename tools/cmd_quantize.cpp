@@ -129,8 +129,11 @@ Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QCo
                 {"coverage", fmt::format("{} of {} ops quantized", result.coverage.quantizedCount(), result.coverage.rows.size())},
                 {"calibration", fmt::format("{} samples", result.ranges.samples())},
                 {"time", fmt::format("{:.1f} s", told.seconds)}};
+  constexpr size_t kOutputs = 8;
+  size_t outputs = 0;
   for (const LayerNoise& layer : result.layers)
-    if (layer.op == "output") page.facts.emplace_back(fmt::format("output {}", layer.node), fmt::format("{:.1f} dB", layer.total));
+    if (layer.op == "output" && outputs++ < kOutputs)
+      page.facts.emplace_back(fmt::format("output {}", layer.node), fmt::format("{:.1f} dB", layer.total));
   page.warnings = told.warnings;
   page.notes = told.notes;
   page.inputs = &told.inputs;

@@ -8,7 +8,28 @@
 #include "runtime/insight/report/html.h"
 
 namespace qc::report {
-std::string depthBars(const std::vector<DepthBar>& bars) {
+namespace {
+
+// Of neighbours that have to share a bar the lowest.
+std::vector<DepthBar> worstOf(const std::vector<DepthBar>& bars, size_t most) {
+  if (bars.size() <= most) return bars;
+  std::vector<DepthBar> shown;
+  size_t last = most;
+  for (size_t i = 0; i < bars.size(); ++i) {
+    const size_t place = i * most / bars.size();
+    if (place != last || bars[i].decibels < shown.back().decibels) {
+      if (place == last) shown.pop_back();
+      shown.push_back(bars[i]);
+    }
+    last = place;
+  }
+  return shown;
+}
+
+}  // namespace
+std::string depthBars(const std::vector<DepthBar>& all) {
+  constexpr size_t kMost = 1000;
+  const std::vector<DepthBar> bars = worstOf(all, kMost);
   constexpr double kTop = 80, kHeight = 180, kLeft = 34;  // dB and more are as high as the chart
   const double step = std::clamp(1000.0 / static_cast<double>(std::max<size_t>(1, bars.size())), 3.0, 26.0),
                width = kLeft + step * static_cast<double>(bars.size()) + 4;
@@ -24,14 +45,17 @@ std::string depthBars(const std::vector<DepthBar>& bars) {
     if (std::isnan(bar.decibels)) continue;
     const double x = kLeft + step * static_cast<double>(i) + 1, w = step * 0.75;
     const char* kind = bar.decibels < 15 ? "bad" : bar.decibels < 25 ? "fair" : "good";
-    out +=
-        fmt::format("<g><title>{}: {} dB{}</title><rect class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>",
-                    escaped(bar.name), number(bar.decibels), std::isnan(bar.mark) ? "" : fmt::format(", its own {} dB", number(bar.mark)),
-                    kind, x, y(bar.decibels), w, std::max(1.0, kHeight - y(bar.decibels)));
+    out += fmt::format("<g><title>{}: {} dB{}</title><rect class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>",
+                       escaped(shortened(bar.name, kLongest)), number(bar.decibels),
+                       std::isnan(bar.mark) ? "" : fmt::format(", its own {} dB", number(bar.mark)), kind, x, y(bar.decibels), w,
+                       std::max(1.0, kHeight - y(bar.decibels)));
     if (!std::isnan(bar.mark)) out += fmt::format("<path class=\"mark\" d=\"M{:.1f} {:.1f}h{:.1f}\"/>", x - 1, y(bar.mark), w + 2);
     out += "</g>\n";
   }
-  return out + "</svg></div>\n";
+  out += "</svg></div>\n";
+  if (bars.size() < all.size())
+    out += fmt::format("<p class=\"note\">{} layers in {} bars: each is the lowest of its neighbours.</p>\n", all.size(), bars.size());
+  return out;
 }
 
 std::string histogramChart(const Histogram& histogram, ValueRange chosen) {
@@ -71,21 +95,24 @@ std::string channelStrip(const std::vector<double>& sizes) {
       kWidth, kHeight, path);
 }
 
-std::string timeline(const std::vector<StepProfile>& steps) {
-  constexpr double kWidth = 1000, kHeight = 46;
+std::string timeline(const std::vector<StepProfile>& steps, const std::vector<const char*>& kinds) {
+  constexpr double kWidth = 1000, kHeight = 46, kLeast = 0.6;  // narrower ones join their neighbours
   double total = 0, at = 0;
   for (const StepProfile& s : steps) total += s.seconds;
   if (!(total > 0)) return {};
   std::string out =
       fmt::format("<svg class=\"time\" viewBox=\"0 0 {0} {1}\" preserveAspectRatio=\"none\" role=\"img\">\n", kWidth, kHeight);
-  for (const StepProfile& s : steps) {
-    const double width = s.seconds / total * kWidth;
-    const char* kind = s.op == "quantize" || s.op == "dequantize"                           ? "border"
-                       : s.result.find("q<") != std::string::npos || s.op.starts_with("q.") ? "int8"
-                                                                                            : "float";
+  for (size_t i = 0; i < steps.size();) {
+    const StepProfile& first = steps[i];
+    const char* kind = nth(kinds, static_cast<int64_t>(i));
+    double seconds = 0;
+    size_t count = 0;
+    for (; i < steps.size() && (count == 0 || seconds / total * kWidth < kLeast); ++i, ++count) seconds += steps[i].seconds;
+    const double width = seconds / total * kWidth;
     out += fmt::format(
-        "<g class=\"{}\"><title>{} {}: {:.1f} us, {:.1f}%</title><rect x=\"{:.2f}\" y=\"0\" width=\"{:.2f}\" height=\"{}\"/></g>\n", kind,
-        escaped(s.op), escaped(s.node), s.seconds * 1e6, s.share * 100, at, width, kHeight);
+        "<g class=\"{}\"><title>{} {}{}: {:.1f} us, {:.1f}%</title><rect x=\"{:.2f}\" y=\"0\" width=\"{:.2f}\" height=\"{}\"/></g>\n", kind,
+        escaped(first.op), escaped(shortened(first.node, kLongest)), count > 1 ? fmt::format(" and {} more", count - 1) : "", seconds * 1e6,
+        seconds / total * 100, at, width, kHeight);
     at += width;
   }
   return out + "</svg>\n";

@@ -15,7 +15,7 @@ struct DepthBar {
   double decibels = 0;
   double mark = 0;  // NaN: none
 };
-std::string depthBars(const std::vector<DepthBar>& bars);
+std::string depthBars(const std::vector<DepthBar>& all);
 
 // The masses of a histogram, with what lies outside of the chosen range shaded.
 std::string histogramChart(const Histogram& histogram, ValueRange chosen);
@@ -23,8 +23,8 @@ std::string histogramChart(const Histogram& histogram, ValueRange chosen);
 // Sizes of channels next to each other, in their order, the largest as high as the chart.
 std::string channelStrip(const std::vector<double>& sizes);
 
-// The steps of a run one after another, each as wide as its time.
-std::string timeline(const std::vector<StepProfile>& steps);
+// The steps of a run one after another, each as wide as its time.  kinds: a class of the style sheet for each.
+std::string timeline(const std::vector<StepProfile>& steps, const std::vector<const char*>& kinds);
 
 // Parts of a whole, from left to right.
 struct Part {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "ir/visible.h"
 #include "runtime/insight/report/html.h"
@@ -51,6 +52,8 @@ std::string pathOf(const std::vector<Place>& line, double half) {
 
 }  // namespace
 
+const char* wordOf(Fate fate) { return lookOf(fate).word; }
+
 GraphPicture GraphPicture::of(const Graph& graph, const std::map<std::string, std::string>& details) {
   GraphPicture picture;
   std::unordered_map<const Value*, int> made;
@@ -69,12 +72,9 @@ GraphPicture GraphPicture::of(const Graph& graph, const std::map<std::string, st
     if (const auto more = details.find(n->location()); more != details.end()) detail += "\n" + more->second;
     const std::string& name = n->location().empty() && n->numResults() ? n->result()->name() : n->location();
     const int index = add({std::string(n->op()), name, detail, fateOf(*n)});
-    std::vector<const Value*> seen;
+    std::unordered_set<const Value*> seen;
     for (const Value* v : n->operands())
-      if (v && std::find(seen.begin(), seen.end(), v) == seen.end()) {
-        seen.push_back(v);
-        connect(v, index);
-      }
+      if (v && seen.insert(v).second) connect(v, index);
     for (int i = 0; i < n->numResults(); ++i) made[n->result(i)] = index;
   }
   for (size_t i = 0; i < graph.outputs().size(); ++i)
@@ -142,8 +142,9 @@ std::string GraphPicture::svg() const {
     out += fmt::format(
         "<g class=\"{}\"><title>{}: {}\n{}</title><rect x=\"{:.0f}\" y=\"{:.0f}\" width=\"{}\" height=\"{}\" rx=\"5\"/>"
         "<text class=\"op\" x=\"{:.0f}\" y=\"{:.0f}\">{}</text><text x=\"{:.0f}\" y=\"{:.0f}\">{}</text></g>\n",
-        lookOf(n.fate).word, escaped(n.op), escaped(n.name), escaped(shortened(n.detail, 800)), at.x - box.width / 2, at.y - box.height / 2,
-        box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11, escaped(shortened(n.name, 24)));
+        lookOf(n.fate).word, escaped(n.op), escaped(shortened(n.name, kLongest)), escaped(shortened(n.detail, 2 * kLongest)),
+        at.x - box.width / 2, at.y - box.height / 2, box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11,
+        escaped(shortened(n.name, 24)));
   }
   return out + "</svg>\n";
 }

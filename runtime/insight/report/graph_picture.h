@@ -12,6 +12,8 @@ namespace qc::report {
 
 enum class Fate : uint8_t { integer, real, border, end };  // border: quantize and dequantize; end: inputs and outputs of the model
 
+const char* wordOf(Fate fate);  // and class of the style sheet
+
 struct GraphPicture {
   struct Node {
     std::string op, name, detail = {};  // any bytes

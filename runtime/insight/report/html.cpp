@@ -40,10 +40,15 @@ std::string number(double value) {
   return fmt::format("{:.4g}", value);
 }
 
+HtmlTable::Cell HtmlTable::Cell::text(std::string_view text) {
+  const std::string shown = shortened(text, kLongest);
+  return {escaped(shown), {}, shown.size() > 22};
+}
+
 HtmlTable::Cell HtmlTable::Cell::of(double value) { return {report::number(value), value}; }
 
 std::string HtmlTable::html() const {
-  constexpr size_t kMost = 2000;
+  constexpr size_t kMost = 1000;
   std::string out = "<div class=\"scroll\"><table class=\"sortable\"><thead><tr>";
   for (size_t i = 0; i < heads_.size(); ++i) {
     const bool right = !rows_.empty() && i < rows_[0].size() && rows_[0][i].number;
@@ -57,7 +62,7 @@ std::string HtmlTable::html() const {
         out += fmt::format("<td class=\"n\" data-v=\"{}\">{}</td>",
                            std::isfinite(*cell.number) ? fmt::format("{:.9g}", *cell.number) : number(*cell.number), cell.html);
       else
-        out += "<td>" + cell.html + "</td>";
+        out += (cell.wide ? "<td class=\"w\">" : "<td>") + cell.html + "</td>";
     }
     out += "</tr>\n";
   }

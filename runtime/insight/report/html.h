@@ -17,13 +17,17 @@ std::string shortened(std::string_view text, size_t most);
 // A number as people read it: whole, or four digits, "inf" and "none" where it is neither.
 std::string number(double value);
 
+// Of names and messages: as much as a page bears.
+inline constexpr size_t kLongest = 300;
+
 // A table whose columns sort by a press on their heads.
 class HtmlTable {
  public:
   struct Cell {
-    std::string html;              // escaped
-    std::optional<double> number;  // sorts by it, and stands right
-    static Cell text(std::string_view text) { return {escaped(text), {}}; }
+    std::string html;                   // escaped
+    std::optional<double> number = {};  // sorts by it, and stands right
+    bool wide = false;                  // text of more than one word
+    static Cell text(std::string_view text);
     static Cell of(double value);
     static Cell of(double value, std::string text) { return {escaped(text), value}; }
   };

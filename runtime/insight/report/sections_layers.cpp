@@ -108,8 +108,11 @@ std::string debugSection(const ReportData& data) {
   out += kBarsNote + depthBars(bars) + table.html();
   if (data.debug->unmatched.empty()) return out;
   out += "<details><summary>Layers that have no counterpart</summary><ul>";
-  for (const std::string& name : data.debug->unmatched) out += "<li>" + escaped(name) + "</li>\n";
-  return out + "</ul></details>\n";
+  constexpr size_t kMost = 500;
+  for (size_t i = 0; i < std::min(kMost, data.debug->unmatched.size()); ++i)
+    out += "<li>" + escaped(shortened(data.debug->unmatched[i], kLongest)) + "</li>\n";
+  return out + (data.debug->unmatched.size() > kMost ? fmt::format("<li>and {} more</li>\n", data.debug->unmatched.size() - kMost) : "") +
+         "</ul></details>\n";
 }
 
 std::string sensitivitySection(const ReportData& data) {

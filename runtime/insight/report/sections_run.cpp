@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "runtime/insight/report/charts.h"
+#include "runtime/insight/report/graph_picture.h"
 #include "runtime/insight/report/html.h"
 #include "runtime/insight/report/sections.h"
 
@@ -12,7 +14,10 @@ namespace {
 
 std::string listed(const std::vector<std::string>& texts, const char* kind) {
   std::string out;
-  for (const std::string& t : texts) out += fmt::format("<p class=\"{}\">{}</p>\n", kind, escaped(t));
+  constexpr size_t kMost = 200;
+  for (size_t i = 0; i < std::min(kMost, texts.size()); ++i)
+    out += fmt::format("<p class=\"{}\">{}</p>\n", kind, escaped(shortened(texts[i], 4 * kLongest)));
+  if (texts.size() > kMost) out += fmt::format("<p class=\"{}\">and {} more</p>\n", kind, texts.size() - kMost);
   return out;
 }
 
@@ -20,7 +25,8 @@ std::string listed(const std::vector<std::string>& texts, const char* kind) {
 
 std::string summarySection(const ReportData& data) {
   std::string out;
-  for (const auto& [name, value] : data.facts) out += fmt::format("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value));
+  for (const auto& [name, value] : data.facts)
+    out += fmt::format("<dt>{}</dt><dd>{}</dd>\n", escaped(shortened(name, kLongest)), escaped(shortened(value, 4 * kLongest)));
   if (!out.empty()) out = "<dl>" + out + "</dl>\n";
   return out + listed(data.warnings, "warn") + listed(data.notes, "note");
 }
@@ -46,6 +52,23 @@ std::string inputsSection(const ReportData& data) {
   return out;
 }
 
+namespace {
+
+// What became of the node of each step; grey where that is not known.
+std::vector<const char*> kindsOf(const std::vector<StepProfile>& steps, const Graph* graph) {
+  std::map<std::pair<std::string, std::string>, Fate> fates;
+  if (graph)
+    for (const GraphPicture::Node& n : GraphPicture::of(*graph).nodes) fates[{n.op, n.name}] = n.fate;
+  std::vector<const char*> kinds;
+  for (const StepProfile& s : steps) {
+    const auto found = fates.find({s.op, s.node});
+    kinds.push_back(wordOf(found == fates.end() ? Fate::end : found->second));
+  }
+  return kinds;
+}
+
+}  // namespace
+
 std::string timelineSection(const ReportData& data) {
   if (!data.steps || data.steps->empty()) return {};
   double total = 0;
@@ -61,7 +84,7 @@ std::string timelineSection(const ReportData& data) {
                HtmlTable::Cell::text(shortened(s.result, 60)), HtmlTable::Cell::text(s.node)});
   }
   return fmt::format("<p>{:.1f} us in {} steps, from the first to the last:</p>\n{}", total * 1e6, data.steps->size(),
-                     timeline(*data.steps)) +
+                     timeline(*data.steps, kindsOf(*data.steps, data.graph))) +
          table.html();
 }
 
@@ -73,15 +96,16 @@ std::string nextSection(const ReportData& data) {
 }
 
 std::string rulesSection(const ReportData& data) {
-  return data.rules.empty() ? "" : fmt::format("<details><summary>as --config takes them</summary><pre>{}</pre></details>\n", [&] {
-    std::string lines;
-    for (size_t at = 0; at < data.rules.size();) {  // line breaks are of the text's own making
-      const size_t end = std::min(data.rules.find('\n', at), data.rules.size());
-      lines += escaped(std::string_view(data.rules).substr(at, end - at)) + "\n";
-      at = end + 1;
-    }
-    return lines;
-  }());
+  constexpr size_t kMost = 200000;  // bytes
+  if (data.rules.empty()) return {};
+  std::string lines;
+  for (size_t at = 0; at < std::min(kMost, data.rules.size());) {  // line breaks are of the text's own making
+    const size_t end = std::min(data.rules.find('\n', at), data.rules.size());
+    lines += escaped(shortened(std::string_view(data.rules).substr(at, end - at), 4 * kLongest)) + "\n";
+    at = end + 1;
+  }
+  return fmt::format("<details><summary>as --config takes them</summary><pre>{}</pre></details>\n", lines) +
+         (data.rules.size() > kMost ? "<p class=\"note\">There are more; --write-rules writes all of them.</p>\n" : "");
 }
 
 }  // namespace qc::report
