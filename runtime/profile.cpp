@@ -3,6 +3,8 @@
 #include "ir/arithmetic.h"
 
 #include <algorithm>
+#include <chrono>
+#include <limits>
 #include <numeric>
 
 namespace qc {
@@ -47,6 +49,14 @@ int64_t bytesOf(const Step& step) {
   return bytes;
 }
 
+void share(std::vector<StepProfile>& steps) {
+  double total = 0;
+  for (const StepProfile& s : steps) total += s.seconds;
+  for (StepProfile& s : steps) s.share = total > 0 ? s.seconds / total : 0;
+}
+
+constexpr int kWarmUp = 2;  // runs
+
 }  // namespace
 
 int64_t operationsOf(const Node& node) {
@@ -61,13 +71,24 @@ int64_t operationsOf(const Node& node) {
   return 2 * each * (products == Products::weightPerOutput ? out.numElements() : in.numElements());
 }
 
+std::vector<StepProfile> stepsOf(const Program& program) {
+  std::vector<StepProfile> steps;
+  for (const Step& step : program.steps()) {
+    const Node& n = *step.node;
+    const TensorType* type = n.numResults() > 0 ? &n.result()->type() : nullptr;
+    steps.push_back({n.location(), std::string(n.op()), n.string("kernel"),
+                     type ? fmt::format("{}[{}]", toString(type->dtype), toString(type->shape)) : "", 0, 0, operationsOf(n),
+                     bytesOf(step)});
+  }
+  return steps;
+}
+
 Result<std::vector<StepProfile>> profile(const Executable& exe, std::span<const Tensor> inputs, int runs, const SessionOptions& options) {
   const DefinedArithmetic defined;
   QC_ASSIGN(Session session, exe.session(options));
   std::vector<Tensor> outputs;
   for (const Port& p : exe.outputs()) outputs.emplace_back(p.type.dtype, p.type.sizes());
   std::vector<std::vector<double>> times(exe.program().steps().size());
-  constexpr int kWarmUp = 2;
   for (int run = -kWarmUp; run < std::max(runs, 1); ++run) {
     size_t i = 0;
     QC_TRY(session.run(inputs, outputs, [&](const Step&, std::span<const TensorRef>, double seconds) -> Status {
@@ -76,20 +97,59 @@ Result<std::vector<StepProfile>> profile(const Executable& exe, std::span<const 
       return {};
     }));
   }
-  std::vector<StepProfile> steps;
-  double total = 0;
+  std::vector<StepProfile> steps = stepsOf(exe.program());
   for (size_t i = 0; i < times.size(); ++i) {
-    const Step& step = exe.program().steps()[i];
-    const Node& n = *step.node;
     std::nth_element(times[i].begin(), times[i].begin() + static_cast<std::ptrdiff_t>(times[i].size() / 2), times[i].end());
-    const TensorType* type = n.numResults() > 0 ? &n.result()->type() : nullptr;
-    steps.push_back({n.location(), std::string(n.op()), n.string("kernel"),
-                     type ? fmt::format("{}[{}]", toString(type->dtype), toString(type->shape)) : "", times[i][times[i].size() / 2], 0,
-                     operationsOf(n), bytesOf(step)});
-    total += steps.back().seconds;
+    steps[i].seconds = times[i][times[i].size() / 2];
   }
-  for (StepProfile& s : steps) s.share = total > 0 ? s.seconds / total : 0;
+  share(steps);
   return steps;
+}
+
+Result<std::vector<TimedModel>> profileInTurns(std::span<const Executable> models, std::span<const std::vector<Tensor>> inputs,
+                                               const TurnOptions& options) {
+  const DefinedArithmetic defined;
+  if (models.size() != inputs.size())
+    return fail(ErrorCode::kInvalidArgument, "{} models, and inputs of {}", models.size(), inputs.size()).help("give each its own");
+  std::vector<TimedModel> timed(models.size());
+  // In the same memory and on the same threads: where those lie on the machine would count more than what is compared.
+  QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace(options.session));
+  std::vector<Session> sessions;
+  std::vector<std::vector<Tensor>> outputs(models.size());
+  for (size_t k = 0; k < models.size(); ++k) {
+    QC_ASSIGN(Session session, models[k].sessionIn(workspace));
+    sessions.push_back(std::move(session));
+    for (const Port& p : models[k].outputs()) outputs[k].emplace_back(p.type.dtype, p.type.sizes());
+    timed[k].steps = stepsOf(models[k].program());
+    for (int i = 0; i < kWarmUp; ++i) QC_TRY(sessions[k].run(inputs[k], outputs[k]));
+  }
+  const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+  // Whoever is first finds the caches as the last one left them: the order turns round every time.
+  const auto inTurns = [&](double seconds, const std::function<Status(size_t)>& run) -> Status {
+    const double end = now() + seconds;
+    for (int round = 0; round < options.rounds || now() < end; ++round)
+      for (size_t i = 0; i < models.size(); ++i) QC_TRY(run(round % 2 == 0 ? i : models.size() - 1 - i));
+    return {};
+  };
+  QC_TRY(inTurns(options.seconds, [&](size_t k) -> Status {
+    const double start = now();
+    QC_TRY(sessions[k].run(inputs[k], outputs[k]));
+    timed[k].runs.push_back(now() - start);
+    return {};
+  }));
+  if (!options.steps) return timed;
+  for (TimedModel& model : timed)
+    for (StepProfile& step : model.steps) step.seconds = std::numeric_limits<double>::infinity();
+  QC_TRY(inTurns(options.seconds / 5, [&](size_t k) {
+    size_t i = 0;
+    return sessions[k].run(inputs[k], outputs[k], [&](const Step&, std::span<const TensorRef>, double seconds) -> Status {
+      StepProfile& step = timed[k].steps[i++];
+      step.seconds = std::min(step.seconds, seconds);
+      return {};
+    });
+  }));
+  for (TimedModel& model : timed) share(model.steps);
+  return timed;
 }
 
 }  // namespace qc

@@ -22,6 +22,24 @@ struct StepProfile {
 Result<std::vector<StepProfile>> profile(const Executable& exe, std::span<const Tensor> inputs, int runs,
                                          const SessionOptions& options = {});
 
+// All but the time, without a run.
+std::vector<StepProfile> stepsOf(const Program& program);
+
+// Several models side by side: what else the machine does meets all alike.
+struct TimedModel {
+  std::vector<double> runs;        // seconds of each, in their order
+  std::vector<StepProfile> steps;  // the least of each, of runs of their own, since taking times costs time
+};
+// In turns, each on its own inputs, for so many seconds and at least so many rounds; a fifth of that for the steps, where they are wanted.
+struct TurnOptions {
+  double seconds = 1;
+  int rounds = 10;
+  bool steps = false;
+  SessionOptions session = {};
+};
+Result<std::vector<TimedModel>> profileInTurns(std::span<const Executable> models, std::span<const std::vector<Tensor>> inputs,
+                                               const TurnOptions& options = {});
+
 // Multiplications and additions of a node's products; 0 where it has none.
 int64_t operationsOf(const Node& node);
 

@@ -13,6 +13,7 @@
 #include "runtime/profile.h"
 #include "runtime/specialize.h"
 #include "runtime/workflow/calibrate.h"
+#include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 
@@ -25,6 +26,7 @@ struct BenchOptions {
   DataOptions data;
   bool stdio = false, json = false, layers = false;
   double seconds = 2;
+  CompareFlag compare;
 };
 
 class Runner {
@@ -203,11 +205,16 @@ Status bench(const BenchOptions& o, const CLI::App& verb) {
   QC_TRY(refuseWithoutEffect(verb, {{"--seconds", o.data.sources.empty(), "with samples, which run once", "leave it out"},
                                     {"-d", !range, "with a range of sizes", "leave one of them out"},
                                     {"--layers", !range, "with a range of sizes", "give one size"},
+                                    {"--compare", !range, "with a range of sizes", "give one size"},
                                     {"--stdio", !range, "with a range of sizes", "give one size"}}));
   if (range) return benchRange(o, others, *range);
   if (!o.data.sources.empty()) return benchSamples(o);
   const double start = now();
   QC_ASSIGN(const Model model, o.model.load());
+  if (!o.compare.with.empty()) {
+    QC_ASSIGN(const Model other, o.compare.other(model, o.model));
+    return benchBeside(model, other, o.compare.with, o.engine, o.seconds, o.json);
+  }
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   const double prepareSeconds = now() - start;
   QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
@@ -256,6 +263,7 @@ void addBenchCommand(CLI::App& app, int& exitCode) {
                            ->excludes(verb->get_option("--seconds"))
                            ->excludes(verb->get_option("--data"));
   verb->add_flag("--layers", options->layers, "time of every step")->excludes(stdio)->excludes(verb->get_option("--data"));
+  options->compare.addTo(*verb)->excludes(stdio)->excludes(verb->get_option("--data"))->excludes(verb->get_option("--layers"));
   verb->add_flag("--json", options->json, "one JSON object on stdout")->excludes(stdio);
   verb->callback([options, verb, &exitCode] { exitCode = report(bench(*options, *verb)); });
 }

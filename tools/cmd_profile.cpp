@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <tuple>
 
 #include "ir/files.h"
+#include "runtime/insight/program_costs.h"
 #include "runtime/profile.h"
+#include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/report_flags.h"
@@ -24,6 +27,8 @@ struct ProfileFlags {
   std::string sort = "order", by = "layer";
   bool json = false;
   ReportFlags report;
+  bool predict = false;
+  CompareFlag compare;
 };
 
 // "83.2 GOP/s" for products, "12.1 GB/s" for the rest.
@@ -64,6 +69,24 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const Model model, o.model.load());
   QC_TRY(refuseWithoutEffect(
       verb, {{"--sort", o.by == "layer" || o.sort == "time", "with --by", "leave it out: groups stand in the order of their time"}}));
+  QC_ASSIGN(const Target target, Target::parse(o.engine.target));
+  const bool predict = o.predict || isElsewhere(target);
+  QC_TRY(
+      refuseWithoutEffect(verb, {{"--runs", !predict, "where times are predicted", "leave it out"},
+                                 {"--data", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"},
+                                 {"--report", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"},
+                                 {"--by", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"}}));
+  if (predict || !o.compare.with.empty()) {
+    // Of an int8 model the question is what float would cost there.
+    CompareFlag beside = o.compare;
+    if (beside.with.empty() && model.isQuantized()) beside.with = "float";
+    std::optional<Model> other;
+    if (!beside.with.empty()) {
+      QC_ASSIGN(other, beside.other(model, o.model));
+    }
+    return profileBeside(model, other ? &*other : nullptr, beside.with, o.engine, o.runs,
+                         {.predict = predict, .target = target, .byTime = o.sort == "time", .json = o.json});
+  }
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   std::vector<Tensor> inputs;
   if (o.data.sources.empty()) {
@@ -119,6 +142,10 @@ void addProfileCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--runs", o->runs, "median of so many runs")->check(CLI::Range(1, 1000000));
   verb->add_option("--sort", o->sort, "order (of execution) or time")->check(CLI::IsMember({"order", "time"}));
   verb->add_option("--by", o->by, "a line for each layer, op or kernel")->check(CLI::IsMember({"layer", "op", "kernel"}));
+  o->compare.addTo(*verb);
+  verb->add_flag("--predict", o->predict,
+                 "times by the cost model in place of measured ones, those of float beside them; so too where --target names a CPU that is "
+                 "not here (amx-int8, aarch64+dotprod)");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
   o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runProfile(*o, *verb)); });

@@ -183,12 +183,20 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   Dataset seen = samples;
   QC_ASSIGN(CheckSamples check, checkSamples(o.check, o.limit, !o.ranges.empty(), model, seen));
   QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
-  QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(PreparedModel prepared, prepareModel(model, rules));
   QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   QC_TRY(checkRanges(o, prepared));
   if (observes(prepared)) QC_TRY(refuseEmpty(samples, inputs));
   const Dataset* unseen = check.samples.size() > 0 ? &check.samples : nullptr;
+  std::optional<Ledger> ledger;
+  if (o.ledger.neverSlower && prepared.coverage.quantizedCount() > 0) {  // else a warning says that there is nothing
+    QC_ASSIGN(ledger, weighed(o.ledger, prepared, seen, o.threads, progress));
+    // From here on as with these rules in a file.
+    if (!ledger->madeFloat.empty()) {
+      QC_ASSIGN(prepared, prepareModel(model, ledger->rules));
+    }
+  }
   std::optional<Mixture> mixture;
   const auto made = [&]() -> Result<QuantizedModel> {
     if (!o.target.given()) return quantized(o, prepared, seen, unseen, progress);
@@ -197,7 +205,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
     return std::move(reached.model);
   };
   QC_ASSIGN(QuantizedModel result, made());
-  const QConfigMapping applied = o.recovery.resolved(mixture ? mixture->rules : rules);
+  const QConfigMapping applied = o.recovery.resolved(mixture ? mixture->rules : ledger ? ledger->rules : rules);
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
   if (!mixture && check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
     // So few that those left out are missed: measured without them, made with all.
@@ -241,6 +249,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
          {"bytes_before", before},
          {"bytes_after", after}});
     if (mixture) report["target"] = pathJson(*mixture);
+    if (ledger) report["ledger"] = ledgerJson(*ledger);
     printJson(report);
     return {};
   }
@@ -248,6 +257,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   printRemedies(result.coverage, o.all);
   printNoise(result.layers, check.str(result.compared), o.all);
   if (mixture) printPath(*mixture, o.target, check.str(o.target.metric.given(verb) && unseen ? unseen->size() : result.compared));
+  if (ledger) printLedger(*ledger);
   for (const std::string& note : notes) fmt::print("note: {}\n", note);
   if (!inputs.sources.empty()) fmt::print("\n");
   printInputs(inputs);

@@ -79,6 +79,7 @@ void QuantizeFlags::addTo(CLI::App& verb) {
       ->type_name("FILE");
   recovery.addTo(verb);
   target.addTo(verb);
+  ledger.addTo(verb);
   verb.add_flag("--all", all, "name every node that stayed float, and the noise of every layer");
   verb.add_flag("--time-passes", timePasses, "print the time of each pass over the model's graph (stderr)");
   verb.add_flag("--json", json, "one JSON object on stdout");
@@ -138,6 +139,7 @@ Status checkEffects(const QuantizeFlags& o, const CLI::App& verb) {
   const bool isStatic = o.mode == "static", samples = !o.data.sources.empty(), decides = o.recovery.any() && o.ranges.empty();
   const std::string_view leaveOut = "leave it out";
   QC_TRY(o.target.check(verb, isStatic, samples, !o.ranges.empty()));
+  QC_TRY(o.ledger.check(verb, isStatic, samples, !o.ranges.empty(), o.target.given()));
   return refuseWithoutEffect(verb, {{"--calibration-limit", samples, "without samples", "give them with -d, or leave it out"},
                                     {"--threads", samples || !o.check.empty(), "without samples", "give them with -d, or leave it out"},
                                     {"--guard-masked-scores", isStatic, "where no activation is observed", leaveOut},

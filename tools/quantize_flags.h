@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tools/common.h"
+#include "tools/quantize_ledger.h"
 #include "tools/quantize_target.h"
 #include "tools/report_flags.h"
 
@@ -43,6 +44,7 @@ struct QuantizeFlags {
   ReportFlags report;
   RecoveryFlags recovery;
   TargetFlags target;
+  LedgerFlags ledger;
 
   void addTo(CLI::App& verb);
 };

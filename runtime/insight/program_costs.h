@@ -1,0 +1,53 @@
+// What models take, whole and step by step: measured here, or reckoned by the cost model for a CPU that need not be here.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/model.h"
+#include "runtime/profile.h"
+
+namespace qc {
+
+struct ProgramCost {
+  Executable program;
+  double seconds = 0;              // of a run: the least of those measured, or the sum over the steps
+  std::vector<double> runs = {};   // of each one measured
+  std::vector<StepProfile> steps;  // one for each of the program's
+};
+
+class CostSource {
+ public:
+  virtual ~CostSource() = default;
+  // Of graphs with the same inputs, which may have free dims.
+  virtual Result<std::vector<ProgramCost>> of(std::span<const Graph* const> graphs) = 0;
+  virtual bool measures() const = 0;
+  virtual std::string target() const = 0;
+  virtual int threads() const = 0;
+};
+
+struct MeasureOptions {
+  BuildOptions build = {};
+  int threads = 1;
+  double seconds = 1;  // of all graphs in turns, each time
+};
+// On these inputs.
+std::unique_ptr<CostSource> measuredCosts(TensorMap inputs, MeasureOptions options = {});
+// Without a run: the same on every machine.  Steps without a kernel count nothing.
+std::unique_ptr<CostSource> modelledCosts(Target target, Shapes shapes, int threads = 1);
+
+// The steps of a program with the time that the cost model gives them.
+std::vector<StepProfile> modelledSteps(const Program& program, int threads);
+
+// How far that is to be believed.
+struct ModelBasis {
+  double error = 0;                    // median relative error of the kernels' fits, weighed by time
+  double documented = 0;               // share of the time whose constants are taken from documents
+  std::vector<std::string> origins;    // of the constants
+  std::vector<std::string> uncounted;  // steps without a kernel
+};
+ModelBasis basisOf(const Program& program);
+
+}  // namespace qc
