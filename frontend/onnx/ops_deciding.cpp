@@ -79,7 +79,7 @@ Status writeSizeOf(OnnxExporter& e, const Node& n) {
   const std::string base = e.name(n.result());
   const auto step = [&](const char* op, std::vector<std::string> inputs) -> onnx::NodeProto& {
     const std::string result = e.fresh(base + "_size");
-    auto& proto = e.addUnlocated(op, std::move(inputs), result);
+    auto& proto = e.add(n, op, std::move(inputs), {result});
     all = result;
     return proto;
   };

@@ -386,8 +386,8 @@ void registerDecidingOps(OpRegistry& r) {
       inferSuppression, boundSuppression, evalSuppression);
   add("choose", "the one or the other tensor, whose sizes may differ along these axes", {{"condition"}, {"a"}, {"b"}}, {axesAttr()},
       inferChoose, boundChoose, evalChoose);
-  add("size_of", "computed numbers as sizes, each of a tensor without elements", {{"x"}}, {integerAttr("signed", 0)}, inferSizeOf,
-      boundSizeOf, evalSizeOf, -1);
+  add("size_of", "computed numbers as sizes, each of a tensor without elements", {{"x"}, {.name = "like", .optional = true}},
+      {integerAttr("signed", 0), integerAttr("copies", 0)}, inferSizeOf, boundSizeOf, evalSizeOf, -1);
 }
 
 }  // namespace qc

@@ -50,6 +50,13 @@ def counted():
                             [c("zero", [], [0]), c("one", [], [1]), c("axis", [1], [0]), c("end", [1], [1 << 40])])
 
 
+def reshaped():
+    """Two numbers and what is left of them as a target."""
+    n = onnx_bytes.node
+    nodes = [n("Cast", ["t"], ["target"], onnx_bytes.integer("to", INT64)), n("Reshape", ["x", "target"], ["y"], name="/head/Reshape")]
+    return onnx_bytes.model(nodes, [onnx_bytes.port("t", 3), onnx_bytes.port("x", "N", 4)], [onnx_bytes.port("y", "a", "b", "c")])
+
+
 def array(path):
     raw = path.read_bytes()
     size = 10 + struct.unpack("<H", raw[8:10])[0]
@@ -159,6 +166,26 @@ def computed(work):
             assert "/count/Range" in text or "more than the limit" in text, (far, text)
 
 
+def targets(work):
+    """A target of Reshape that is computed: sizes, 0 for the input's, -1 for what is left; written and read back as well."""
+    model, back = work / "reshaped.onnx", work / "back.onnx"
+    model.write_bytes(reshaped())
+    run("quantize", model, "--mode", "dynamic", "-o", back)
+    x = [float(i) for i in range(12)]
+    write_npy(work / "x.npy", (3, 4), x)
+    for path in (model, back):
+        for engine in ("jit", "interpreter"):
+            for target, sizes in (((2, -1, 1), "2,6,1"), ((0, 2, -1), "3,2,2"), ((-1, 0, 1), "3,4,1"), ((12, 1, 1), "12,1,1"), ((5, -1, 1), None), ((-1, -1, 1), None),
+                                  ((-7, 2, 2), None), ((4, 4, 4), None), ((2.0**30, 2.0**30, 2.0**30), None)):
+                write_npy(work / "t.npy", (3,), target)
+                done = run("run", path, "--input", f"x={work / 'x.npy'}", "--input", f"t={work / 't.npy'}", "--output-dir", work / "out", "--engine", engine,
+                           code=0 if sizes else 1)
+                if sizes:
+                    assert f"y f32[{sizes}]" in done.stdout and numbers(work / "out/y.npy") == x, (target, done.stdout)
+                else:
+                    assert "/head/Reshape" in done.stderr, (target, done.stderr)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
@@ -169,6 +196,7 @@ def main():
         quantized(work, model)
         refused(work, model)
         computed(work)
+        targets(work)
 
 
 main()
