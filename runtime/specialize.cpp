@@ -72,11 +72,7 @@ Result<Specializer::Plan> Specializer::planFor(const TensorMap& inputs) {
   const Shapes key = shapesOf(inputs);
   std::unique_lock lock(mutex_);
   for (;;) {
-    const auto it = std::find_if(recent_.begin(), recent_.end(), [&](const auto& e) { return e.first == key; });
-    if (it != recent_.end()) {
-      recent_.splice(recent_.begin(), recent_, it);
-      return it->second;
-    }
+    if (const auto* known = recent_.find(key)) return *known;
     if (building_.insert(key).second) break;
     done_.wait(lock);
   }
@@ -87,8 +83,7 @@ Result<Specializer::Plan> Specializer::planFor(const TensorMap& inputs) {
   done_.notify_all();
   if (!built) return built;
   if (built->executable) ++compiled_;
-  recent_.emplace_front(key, *built);
-  if (recent_.size() > std::max<size_t>(options_.remembered, 1)) recent_.pop_back();
+  recent_.add(key, *built);
   return built;
 }
 

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <condition_variable>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "runtime/any_shape.h"
+#include "runtime/per_shapes.h"
 
 namespace qc {
 
@@ -32,8 +32,9 @@ class Chain;
 class Specializer {
  public:
   explicit Specializer(std::string path, SpecializeOptions options = {})
-      : model_(std::move(path), options.load), options_(std::move(options)) {}
-  explicit Specializer(Model model, SpecializeOptions options = {}) : model_(std::move(model)), options_(std::move(options)) {}
+      : model_(std::move(path), options.load), options_(std::move(options)), recent_(options_.remembered) {}
+  explicit Specializer(Model model, SpecializeOptions options = {})
+      : model_(std::move(model)), options_(std::move(options)), recent_(options_.remembered) {}
 
   // For inputs of these shapes.  Errors: what load and compile say, with the shapes; a model whose data decides sizes has no one program,
   // and is run by DynamicSession.
@@ -61,7 +62,7 @@ class Specializer {
   mutable std::mutex mutex_;
   std::condition_variable done_;
   std::set<Shapes> building_;
-  std::list<std::pair<Shapes, Plan>> recent_;  // latest first
+  PerShapes<Plan> recent_;
   std::mutex chaining_;
   std::shared_ptr<const Chain> chain_;  // of all shapes
   int64_t compiled_ = 0;

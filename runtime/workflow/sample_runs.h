@@ -13,7 +13,7 @@
 
 #include "passes/lower/segments.h"
 #include "runtime/executable.h"
-#include "runtime/workflow/per_shapes.h"
+#include "runtime/per_shapes.h"
 
 namespace qc {
 
