@@ -2,19 +2,20 @@
 
 #include <llvm/IR/Constants.h>
 #include <llvm/Object/ArchiveWriter.h>
+#include <llvm/Support/xxhash.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
+#include "codegen/aot_header.h"
 #include "codegen/emit/emit.h"
 #include "codegen/emit/object.h"
 
 namespace qc {
 namespace {
 
-constexpr int64_t kAlignment = 64;
-
-int64_t rounded(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t rounded(int64_t bytes) { return (bytes + kAotAlignment - 1) / kAotAlignment * kAotAlignment; }
 
 Status checkKernels(const Program& program) {
   std::set<std::string> ops;
@@ -36,28 +37,48 @@ Status checkKernels(const Program& program) {
 // What qcrt_cpu_supports is asked for: machines without extensions of ours need nothing but what each of their kind has.
 std::string runtimeTarget(const Target& target) { return target.machine.empty() ? target.str() : "generic"; }
 
-// The module under construction: kernels, constants, and the function that runs the steps.
+// The module under construction: kernels, constants, and the functions that run the steps of each program.
 class AotEmitter {
  public:
-  AotEmitter(const Program& program, std::string name, llvm::Module& module)
-      : program_(program), name_(std::move(name)), module_(module), b_(module.getContext()) {}
+  AotEmitter(const AotContent& content, std::string name, llvm::Module& module)
+      : content_(content), name_(std::move(name)), module_(module), b_(module.getContext()) {
+    if (content.hasBuckets()) messages_.push_back("the model has no bucket for these sizes, or of this number");
+  }
 
   Status emit() {
-    for (const Step& step : program_.steps()) QC_TRY(kernelFor(step));
-    for (size_t i = 0; i < program_.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapeOf(i).scratchBytes));
-    emitRun();
+    std::vector<llvm::Function*> runs;
+    for (const Program& program : content_.programs) {
+      program_ = &program;
+      kernelOf_.clear();
+      for (const Step& step : program.steps()) QC_TRY(kernelFor(step));
+      scratch_ = 0;
+      for (size_t i = 0; i < program.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapeOf(i).scratchBytes));
+      mostScratch_ = std::max(mostScratch_, scratch_);
+      mostArena_ = std::max(mostArena_, rounded(program.arenaBytes()));
+      earlierMessages_ = messages_.size();
+      earlierData_.insert(newData_.begin(), newData_.end());
+      newData_.clear();
+      emitRun(runs.size());
+      runs.push_back(run_);
+    }
+    if (content_.hasBuckets()) {
+      emitChoice(runs);
+      emitPick();
+    }
     emitMemoryBytes();
     emitError();
     return {};
   }
 
+  const std::vector<std::string>& exports() const { return exports_; }
+
  private:
   Status kernelFor(const Step& step) {
     const auto [it, isNew] =
-        symbols_.emplace(codeKey(*step.kernel, *step.node, program_.target(), *step.plan), fmt::format("{}_k{}", name_, symbols_.size()));
+        symbols_.emplace(codeKey(*step.kernel, *step.node, program_->target(), *step.plan), fmt::format("{}_k{}", name_, symbols_.size()));
     kernelOf_.push_back(it->second);
     if (!isNew) return {};
-    KernelEmitter emitter(module_, program_.target(), *step.kernel, *step.node, it->second);
+    KernelEmitter emitter(module_, program_->target(), *step.kernel, *step.node, it->second);
     auto shape = step.kernel->emit(emitter, *step.node, *step.plan);
     if (!shape) return tl::make_unexpected(std::move(shape).error().at(step.node->location()));
     shapes_[it->second] = *shape;
@@ -67,7 +88,7 @@ class AotEmitter {
     return {};
   }
 
-  KernelShape shapeOf(size_t step) { return program_.steps()[step].plan->shapeOf(shapes_[kernelOf_[step]]); }
+  KernelShape shapeOf(size_t step) { return program_->steps()[step].plan->shapeOf(shapes_[kernelOf_[step]]); }
 
   llvm::Value* bytesAt(llvm::Value* base, int64_t offset) {
     return b_.CreateConstGEP1_64(b_.getInt8Ty(), base, static_cast<uint64_t>(offset));
@@ -75,12 +96,17 @@ class AotEmitter {
 
   llvm::Value* constantData(const void* data, int64_t bytes) {
     llvm::GlobalVariable*& global = data_[data];
+    const llvm::StringRef text(static_cast<const char*>(data), usize(bytes));
+    // What another program holds as well, though elsewhere.
+    const std::pair<uint64_t, int64_t> content(content_.hasBuckets() ? llvm::xxh3_64bits(text) : 0, bytes);
+    if (const auto same = earlierData_.find(content); !global && same != earlierData_.end() && same->second.first == text)
+      global = same->second.second;
     if (!global) {
-      auto* init = llvm::ConstantDataArray::getRaw(llvm::StringRef(static_cast<const char*>(data), usize(bytes)),
-                                                   static_cast<uint64_t>(bytes), b_.getInt8Ty());
+      auto* init = llvm::ConstantDataArray::getRaw(text, static_cast<uint64_t>(bytes), b_.getInt8Ty());
       global = new llvm::GlobalVariable(module_, init->getType(), true, llvm::GlobalValue::InternalLinkage, init,
                                         fmt::format("{}_c{}", name_, data_.size()));
-      global->setAlignment(llvm::Align(kAlignment));
+      global->setAlignment(llvm::Align(kAotAlignment));
+      if (content_.hasBuckets()) newData_.emplace(content, std::pair(text, global));
     }
     return global;
   }
@@ -103,6 +129,7 @@ class AotEmitter {
     auto* function = llvm::Function::Create(llvm::FunctionType::get(result, parameters, false), llvm::GlobalValue::ExternalLinkage,
                                             name_ + suffix, module_);
     if (result == b_.getInt32Ty()) function->addRetAttr(llvm::Attribute::SExt);
+    exports_.push_back(suffix + 1);
     return function;
   }
 
@@ -113,14 +140,18 @@ class AotEmitter {
     b_.SetInsertPoint(llvm::BasicBlock::Create(module_.getContext(), "entry", function));
     const auto number = [&](int64_t n) { return llvm::ConstantInt::get(size, static_cast<uint64_t>(n)); };
     llvm::Value* threads = b_.CreateSExtOrTrunc(function->getArg(0), size);
-    const int64_t arena = std::max<int64_t>(rounded(program_.arenaBytes()), kAlignment);
-    b_.CreateRet(b_.CreateAdd(number(arena), b_.CreateMul(number(scratch_), threads)));
+    const int64_t arena = std::max(mostArena_, kAotAlignment);
+    b_.CreateRet(b_.CreateAdd(number(arena), b_.CreateMul(number(mostScratch_), threads)));
   }
 
-  // int NAME_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool)
-  void emitRun() {
+  // int NAME_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool), or that of a bucket
+  void emitRun(size_t bucket) {
     llvm::Type *ptr = b_.getPtrTy(), *i64 = b_.getInt64Ty(), *i32 = b_.getInt32Ty();
-    run_ = exported("_run", i32, {ptr, ptr, ptr, ptr});
+    if (content_.hasBuckets())
+      run_ = llvm::Function::Create(llvm::FunctionType::get(i32, {ptr, ptr, ptr, ptr}, false), llvm::GlobalValue::InternalLinkage,
+                                    fmt::format("{}_run_{}", name_, bucket), module_);
+    else
+      run_ = exported("_run", i32, {ptr, ptr, ptr, ptr});
     const auto supports = module_.getOrInsertFunction("qcrt_cpu_supports", i32, ptr);
     const auto threadsOf = module_.getOrInsertFunction("qcrt_pool_threads", i32, ptr);
     const auto enter = module_.getOrInsertFunction("qcrt_fp_enter", i64);
@@ -131,18 +162,18 @@ class AotEmitter {
     auto* steps = llvm::BasicBlock::Create(module_.getContext(), "steps", run_);
     b_.SetInsertPoint(entry);
     size_t most = 1;
-    for (const Step& step : program_.steps()) most = std::max(most, step.buffers.size());
+    for (const Step& step : program_->steps()) most = std::max(most, step.buffers.size());
     llvm::Value* buffers = b_.CreateAlloca(llvm::ArrayType::get(ptr, most));
-    llvm::Value* ready = b_.CreateCall(supports, {b_.CreateGlobalStringPtr(runtimeTarget(program_.target()), name_ + "_target")});
+    llvm::Value* ready = b_.CreateCall(supports, {b_.CreateGlobalStringPtr(runtimeTarget(program_->target()), name_ + "_target")});
     b_.CreateCondBr(b_.CreateICmpNE(ready, b_.getInt32(0)), steps, refuse);
     b_.SetInsertPoint(refuse);
     b_.CreateRet(b_.getInt32(1));
     b_.SetInsertPoint(steps);
     state_ = b_.CreateCall(enter);
     llvm::Value* threads = b_.CreateSExt(b_.CreateCall(threadsOf, {run_->getArg(3)}), i64);
-    llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_.arenaBytes()));
-    for (size_t s = 0; s < program_.steps().size(); ++s) {
-      const Step& step = program_.steps()[s];
+    llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_->arenaBytes()));
+    for (size_t s = 0; s < program_->steps().size(); ++s) {
+      const Step& step = program_->steps()[s];
       const KernelShape shape = shapeOf(s);
       for (size_t i = 0; i < step.buffers.size(); ++i)
         b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
@@ -152,7 +183,7 @@ class AotEmitter {
                                                      b_.getInt64(static_cast<uint64_t>(scratch_))});
       if (const std::string& reason = reasons_[kernelOf_[s]]; !reason.empty()) returnIf(refused, *step.node, reason);
     }
-    for (const Program::Copy& copy : program_.copies())
+    for (const Program::Copy& copy : program_->copies())
       b_.CreateMemMove(address({BufferRef::Kind::output, copy.output, nullptr}, copy.bytes), llvm::MaybeAlign(1),
                        address(copy.from, copy.bytes), llvm::MaybeAlign(1), static_cast<uint64_t>(copy.bytes));
     returnStatus(0);
@@ -170,9 +201,61 @@ class AotEmitter {
     auto* good = llvm::BasicBlock::Create(module_.getContext(), "good", run_);
     b_.CreateCondBr(b_.CreateICmpNE(refused, b_.getInt32(0)), bad, good);
     b_.SetInsertPoint(bad);
-    returnStatus(messages_.size());
+    std::string message = fmt::format("node '{}': {}", node.location(), reason);
+    const auto earlier = messages_.begin() + static_cast<std::ptrdiff_t>(earlierMessages_);  // other buckets say the same of it
+    const auto known = std::find(messages_.begin(), earlier, message);
+    returnStatus(static_cast<size_t>((known == earlier ? messages_.end() : known) - messages_.begin()));
+    if (known == earlier) messages_.push_back(std::move(message));
     b_.SetInsertPoint(good);
-    messages_.push_back(fmt::format("node '{}': {}", node.location(), reason));
+  }
+
+  // int NAME_run(int bucket, ...)
+  void emitChoice(const std::vector<llvm::Function*>& runs) {
+    llvm::Type *ptr = b_.getPtrTy(), *i32 = b_.getInt32Ty();
+    llvm::Function* function = exported("_run", i32, {i32, ptr, ptr, ptr, ptr});
+    auto* entry = llvm::BasicBlock::Create(module_.getContext(), "entry", function);
+    auto* none = llvm::BasicBlock::Create(module_.getContext(), "none", function);
+    b_.SetInsertPoint(entry);
+    llvm::SwitchInst* choice = b_.CreateSwitch(function->getArg(0), none);
+    b_.SetInsertPoint(none);
+    b_.CreateRet(b_.getInt32(kNoBucket));
+    for (size_t i = 0; i < runs.size(); ++i) {
+      auto* bucket = llvm::BasicBlock::Create(module_.getContext(), "bucket", function);
+      b_.SetInsertPoint(bucket);
+      b_.CreateRet(b_.CreateCall(runs[i], {function->getArg(1), function->getArg(2), function->getArg(3), function->getArg(4)}));
+      choice->addCase(b_.getInt32(static_cast<uint32_t>(i)), bucket);
+    }
+  }
+
+  // int NAME_pick(const NAME_sizes* wanted, NAME_bucket* bucket): both are words of 64 bits, as the header declares them.
+  void emitPick() {
+    llvm::Type *ptr = b_.getPtrTy(), *i64 = b_.getInt64Ty(), *i32 = b_.getInt32Ty();
+    llvm::Function* function = exported("_pick", i32, {ptr, ptr});
+    const auto block = [&](const char* label) { return llvm::BasicBlock::Create(module_.getContext(), label, function); };
+    const auto word = [&](llvm::Value* base, size_t i) { return b_.CreateConstGEP1_64(i64, base, i); };
+    b_.SetInsertPoint(block("entry"));
+    const size_t symbols = content_.symbols.size();
+    std::vector<llvm::Value*> wanted;
+    for (size_t i = 0; i < symbols; ++i) wanted.push_back(b_.CreateAlignedLoad(i64, word(function->getArg(0), i), llvm::Align(8)));
+    for (size_t p = 0; p < content_.programs.size(); ++p) {
+      auto *fits = block("fits"), *next = block("next");
+      llvm::Value* holds = b_.getTrue();
+      for (size_t i = 0; i < symbols; ++i)  // sizes below zero are larger than any
+        holds = b_.CreateAnd(holds, b_.CreateICmpULE(wanted[i], b_.getInt64(static_cast<uint64_t>(content_.sizes[p][i]))));
+      b_.CreateCondBr(holds, fits, next);
+      b_.SetInsertPoint(fits);
+      size_t at = 0;
+      const auto put = [&](llvm::Value* value) { b_.CreateAlignedStore(value, word(function->getArg(1), at++), llvm::Align(8)); };
+      const auto number = [&](int64_t n) { return b_.getInt64(static_cast<uint64_t>(n)); };
+      put(number(static_cast<int64_t>(p)));
+      for (const int64_t size : content_.sizes[p]) put(number(size));
+      for (size_t i = 0; i < symbols; ++i) put(b_.CreateSub(number(content_.sizes[p][i]), wanted[i]));
+      for (const Value* v : content_.programs[p].graph().inputs()) put(number(v->type().byteSize()));
+      for (const Value* v : content_.programs[p].graph().outputs()) put(number(v->type().byteSize()));
+      b_.CreateRet(b_.getInt32(0));
+      b_.SetInsertPoint(next);
+    }
+    b_.CreateRet(b_.getInt32(kNoBucket));
   }
 
   // const char* NAME_error(int status)
@@ -202,7 +285,10 @@ class AotEmitter {
     return v ? v->type().byteSize() : 0;
   }
 
-  const Program& program_;
+  static constexpr uint32_t kNoBucket = 2;  // the status of it
+
+  const AotContent& content_;
+  const Program* program_ = nullptr;  // that is being written
   std::string name_;
   llvm::Module& module_;
   llvm::IRBuilder<> b_;
@@ -215,56 +301,65 @@ class AotEmitter {
   std::vector<std::string> kernelOf_;           // symbol of every step
   // By status.
   std::vector<std::string> messages_ = {"done", "this CPU lacks what the code needs"};
+  size_t earlierMessages_ = 0;  // of programs before this one
   std::map<const void*, llvm::GlobalVariable*> data_;
-  int64_t scratch_ = 0;
+  // By hash and size: bytes of programs before this one, and its own.
+  std::map<std::pair<uint64_t, int64_t>, std::pair<llvm::StringRef, llvm::GlobalVariable*>> earlierData_, newData_;
+  std::vector<std::string> exports_;
+  int64_t scratch_ = 0, mostScratch_ = 0, mostArena_ = 0;
 };
-
-std::string portLine(const char* kind, size_t i, const std::string& name, const TensorType& type) {
-  std::string shown = name;  // an end of comment inside a name would end the comment
-  for (size_t at; (at = shown.find("*/")) != std::string::npos;) shown.replace(at, 2, "* /");
-  for (char& c : shown)
-    if (static_cast<unsigned char>(c) < ' ') c = ' ';
-  return fmt::format("   {}[{}]  {}: {}, {} bytes\n", kind, i, shown, type.str(), type.byteSize());
-}
-
-std::string headerText(const Program& program, const std::string& name, bool needsRt) {
-  const Graph& g = program.graph();
-  std::string ports;
-  for (size_t i = 0; i < g.inputs().size(); ++i) ports += portLine("inputs", i, g.inputs()[i]->name(), g.inputs()[i]->type());
-  for (size_t i = 0; i < g.outputs().size(); ++i) ports += portLine("outputs", i, g.outputNames()[i], g.outputs()[i]->type());
-  return fmt::format(
-      "/* {0}, compiled for {1}.  {4}\n{2}*/\n"
-      "#pragma once\n\n#include <stddef.h>\n\n#include \"runtime/rt/pool.h\"\n\n"
-      "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
-      "/* Working memory of a run on a pool of that many threads, in bytes; aligned to {3}. */\n"
-      "size_t {0}_memory_bytes(int threads);\n\n"
-      "/* 0: done.  1: this CPU lacks what the code needs, and nothing was done.  More: the run met bad data, such as an index outside a\n"
-      "   table, and the outputs are of no use.  One run at a time for each pool and memory. */\n"
-      "int {0}_run(const void* const* inputs, void* const* outputs, void* memory, qcrt_pool* pool);\n"
-      "/* What a status that {0}_run returned means, with the node's name. */\n"
-      "const char* {0}_error(int status);\n\n"
-      "#ifdef __cplusplus\n}}\n#endif\n",
-      name, program.target().str(), ports, kAlignment,
-      needsRt ? "Link with qcompile_rt, pthread and m." : "The library holds qcompile_rt: its functions are there, too.");
-}
 
 bool isIdentifier(const std::string& name) {
   if (name.empty() || name.size() > 200 || (name[0] >= '0' && name[0] <= '9')) return false;
   return name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == std::string::npos;
 }
 
+Result<AotModel> compileContent(const AotContent& content, const Target& target, const std::string& name, const AotOptions& options) {
+  AotModel model;
+  QC_ASSIGN(model.object, emitObject(target, name, [&](llvm::Module& module) -> Status {
+              AotEmitter emitter(content, name, module);
+              QC_TRY(emitter.emit());
+              model.exports = emitter.exports();
+              return {};
+            }));
+  model.header = aotHeader(content, name, options.needsRt);
+  return model;
+}
+
+Status checkName(const std::string& name) {
+  if (isIdentifier(name)) return {};
+  return fail(ErrorCode::kInvalidArgument, "'{}' is not a C identifier", name).help("choose another name: letters, digits and _");
+}
+
+Status addProgram(AotContent& content, Graph graph, const Target& target, std::shared_ptr<ProgramParts> parts) {
+  QC_ASSIGN(Program program, buildProgram(std::move(graph), target, {.load = false, .parts = std::move(parts)}));
+  QC_TRY(checkKernels(program));
+  content.programs.push_back(std::move(program));
+  return {};
+}
+
 }  // namespace
 
 Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name, const AotOptions& options) {
-  if (!isIdentifier(name))
-    return fail(ErrorCode::kInvalidArgument, "'{}' is not a C identifier", name).help("choose another name: letters, digits and _");
-  QC_ASSIGN(const Program program, buildProgram(std::move(graph), target, {.load = false}));
-  QC_TRY(checkKernels(program));
-  AotModel model;
-  QC_ASSIGN(model.object,
-            emitObject(target, name, [&](llvm::Module& module) -> Status { return AotEmitter(program, name, module).emit(); }));
-  model.header = headerText(program, name, options.needsRt);
-  return model;
+  QC_TRY(checkName(name));
+  AotContent content;
+  QC_TRY(addProgram(content, std::move(graph), target, nullptr));
+  return compileContent(content, target, name, options);
+}
+
+Result<AotModel> compileToObject(AotBuckets buckets, const Target& target, const std::string& name, const AotOptions& options) {
+  QC_TRY(checkName(name));
+  if (buckets.symbols.empty() || buckets.buckets.empty())
+    return fail(ErrorCode::kInvalidArgument, "{} buckets of {} symbols", buckets.buckets.size(), buckets.symbols.size())
+        .help("compile the graph alone");
+  AotContent content{{}, std::move(buckets.symbols), {}};
+  for (AotBucket& bucket : buckets.buckets) {
+    if (bucket.sizes.size() != content.symbols.size())
+      return fail(ErrorCode::kInvalidArgument, "a bucket has {} sizes for {} symbols", bucket.sizes.size(), content.symbols.size());
+    content.sizes.push_back(std::move(bucket.sizes));
+    QC_TRY(addProgram(content, std::move(bucket.graph), target, buckets.parts));
+  }
+  return compileContent(content, target, name, options);
 }
 
 Result<std::string> archiveOf(const std::string& object, const std::string& member) {

@@ -2,8 +2,9 @@
 // engines: prints "ready SECONDS" when prepared, then for each line N on stdin runs N times and prints N milliseconds on a line.
 // Over a range of sizes (--shape T=1..512:32) it prints a table; with samples (-d) it runs them one after another, each at its own shape,
 // as a server would, cold start included.
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <charconv>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/size_list.h"
 
 namespace qc::tools {
 namespace {
@@ -89,36 +91,8 @@ Result<Times> measured(Runner& runner, double seconds) {
   return Times{times.front(), times[times.size() / 2], times.size()};
 }
 
-// --shape SYMBOL=FIRST..LAST:STEP
-struct SizeRange {
-  std::string symbol;
-  std::vector<int64_t> sizes;  // FIRST, FIRST + STEP, .., and LAST
-
-  // Nothing: no range.
-  static Result<std::optional<SizeRange>> parse(const std::string& text) {
-    const size_t equals = text.rfind('='), dots = text.find("..", equals == std::string::npos ? 0 : equals);
-    if (equals == std::string::npos || dots == std::string::npos) return std::optional<SizeRange>();
-    const size_t colon = std::min(text.find(':', dots), text.size());
-    const auto number = [&](size_t begin, size_t end) -> int64_t {
-      int64_t value = -1;
-      const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, value);
-      return error == std::errc() && rest == text.data() + end ? value : -1;
-    };
-    const int64_t first = number(equals + 1, dots), last = number(dots + 2, colon);
-    const int64_t step = colon < text.size() ? number(colon + 1, text.size()) : 1;
-    constexpr int64_t kMost = 1000;
-    if (equals == 0 || first < 0 || last < first || step < 1 || (last - first) / step >= kMost)
-      return fail(ErrorCode::kInvalidArgument, "'{}' is not a range of at most {} sizes", text, kMost)
-          .help("write --shape SYMBOL=1..512:32");
-    SizeRange range{text.substr(0, equals), {}};
-    for (int64_t size = first; size < last; size += std::min(step, last - size)) range.sizes.push_back(size);
-    range.sizes.push_back(last);
-    return std::optional(std::move(range));
-  }
-};
-
 // A row for every size of the symbol; weights are read once.
-Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeRange& range) {
+Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeList& range) {
   QC_ASSIGN(LoadOptions loading, others.options());
   loading.freeDims = true;
   QC_ASSIGN(Model model, load(others.path, loading));
@@ -126,25 +100,28 @@ Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeR
   QC_ASSIGN(const BuildOptions build, o.engine.build());
   Specializer specializer(std::move(model), {.build = build});
   nlohmann::json rows = nlohmann::json::array();
-  Table table({range.symbol, "min ms", "median ms", "runs", "prepared in ms"});
-  for (const int64_t size : range.sizes) {
-    QC_ASSIGN(const Shapes shapes, wholeShapes(graph, {{range.symbol, {size}}}));
+  Table table({range.name, "min ms", "median ms", "runs", "prepared in ms"});
+  for (const std::vector<int64_t>& sizes : range.each) {
+    QC_ASSIGN(const Shapes shapes, wholeShapes(graph, {{range.name, sizes}}));
     TensorMap inputs;
     for (const Value* v : graph.inputs()) inputs.emplace(v->name(), Tensor(v->type().dtype, shapes.at(v->name())));
     const double start = now();
     QC_ASSIGN(const auto exe, specializer.executableFor(inputs));
     const double prepared = (now() - start) * 1e3;
-    if (size == range.sizes.front()) noteStepsWithoutKernel(*exe);
+    if (sizes == range.each.front()) noteStepsWithoutKernel(*exe);
     QC_ASSIGN(Session session, exe->session({.threads = o.engine.threads}));
     Runner runner(*exe, std::move(session));
     QC_ASSIGN(const Times times, measured(runner, o.seconds));
-    rows.push_back(
-        {{"size", size}, {"min_ms", times.min}, {"median_ms", times.median}, {"iterations", times.runs}, {"prepare_ms", prepared}});
-    table.add({std::to_string(size), fmt::format("{:.3f}", times.min), fmt::format("{:.3f}", times.median), std::to_string(times.runs),
-               fmt::format("{:.1f}", prepared)});
+    rows.push_back({{"size", sizes.size() == 1 ? nlohmann::json(sizes[0]) : nlohmann::json(sizes)},
+                    {"min_ms", times.min},
+                    {"median_ms", times.median},
+                    {"iterations", times.runs},
+                    {"prepare_ms", prepared}});
+    table.add({fmt::format("{}", fmt::join(sizes, "x")), fmt::format("{:.3f}", times.min), fmt::format("{:.3f}", times.median),
+               std::to_string(times.runs), fmt::format("{:.1f}", prepared)});
   }
   if (o.json) {
-    printJson({{"symbol", range.symbol}, {"sizes", rows}, {"threads", o.engine.threads}, {"target", build.target.str()}});
+    printJson({{"symbol", range.name}, {"sizes", rows}, {"threads", o.engine.threads}, {"target", build.target.str()}});
   } else {
     fmt::print("{}", table.str());
   }
@@ -191,22 +168,21 @@ Status benchSamples(const BenchOptions& o) {
 }
 
 Status bench(const BenchOptions& o, const CLI::App& verb) {
-  std::optional<SizeRange> range;
+  std::optional<SizeList> range;
   ModelOptions others = o.model;
   others.shapes.clear();
   for (const std::string& text : o.model.shapes) {
-    QC_ASSIGN(auto parsed, SizeRange::parse(text));
-    if (parsed && range)
-      return fail(ErrorCode::kInvalidArgument, "two ranges of sizes, '{}' and '{}'", range->symbol, parsed->symbol)
-          .help("give one of them a size");
-    if (!parsed) others.shapes.push_back(text);
-    if (parsed) range = std::move(parsed);
+    QC_ASSIGN(SizeList list, parseSizeList(text));
+    if (!list.isOne() && range)
+      return fail(ErrorCode::kInvalidArgument, "two lists of sizes, '{}' and '{}'", range->name, list.name).help("give one of them a size");
+    if (list.isOne()) others.shapes.push_back(text);
+    if (!list.isOne()) range = std::move(list);
   }
   QC_TRY(refuseWithoutEffect(verb, {{"--seconds", o.data.sources.empty(), "with samples, which run once", "leave it out"},
-                                    {"-d", !range, "with a range of sizes", "leave one of them out"},
-                                    {"--layers", !range, "with a range of sizes", "give one size"},
-                                    {"--compare", !range, "with a range of sizes", "give one size"},
-                                    {"--stdio", !range, "with a range of sizes", "give one size"}}));
+                                    {"-d", !range, "with several sizes", "leave one of them out"},
+                                    {"--layers", !range, "with several sizes", "give one size"},
+                                    {"--compare", !range, "with several sizes", "give one size"},
+                                    {"--stdio", !range, "with several sizes", "give one size"}}));
   if (range) return benchRange(o, others, *range);
   if (!o.data.sources.empty()) return benchSamples(o);
   const double start = now();
@@ -256,7 +232,8 @@ void addBenchCommand(CLI::App& app, int& exitCode) {
   options->model.addTo(*verb);
   options->engine.addTo(*verb);
   options->data.addTo(*verb, false);
-  verb->get_option("--shape")->description(verb->get_option("--shape")->get_description() + "; a table over a range, SYMBOL=1..512:32");
+  verb->get_option("--shape")->description(verb->get_option("--shape")->get_description() +
+                                           "; a table over several, SYMBOL=1..512:32 or SYMBOL=16,64");
   verb->get_option("--data")->description("run these samples once, one after another, each at its own shape: see below");
   verb->add_option("--seconds", options->seconds, "how long to measure, each size")->check(CLI::NonNegativeNumber);
   CLI::Option* stdio = verb->add_flag("--stdio", options->stdio, "take turns on request of another program")

@@ -1,8 +1,12 @@
 // compile: a model as an object file, a static or a shared library, and a C header, for this machine or another.
+#include <fmt/ranges.h>
+
 #include <filesystem>
 
 #include "codegen/aot.h"
 #include "ir/files.h"
+#include "ir/visible.h"
+#include "tools/buckets.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/linker.h"
@@ -59,22 +63,41 @@ Status runCompile(const CompileFlags& o) {
   if (header == o.output)
     return fail(ErrorCode::kInvalidArgument, "the code and its header are both '{}'", header)
         .help("give the header another name with --header");
-  QC_ASSIGN(const Model model, o.model.load());
-  QC_TRY(checkOutputs({o.output, header}));
-  PassContext cx;
-  QC_ASSIGN(Graph graph, lowerModel(model, cx));
-  QC_ASSIGN(AotModel aot, compileToObject(std::move(graph), target, name, {.needsRt = output.kind != Kind::library}));
+  std::vector<SizeList> sizes;
+  for (const std::string& text : o.model.shapes) {
+    QC_ASSIGN(SizeList list, parseSizeList(text));
+    sizes.push_back(std::move(list));
+  }
+  const AotOptions options{.needsRt = output.kind != Kind::library};
+  AotModel aot;
+  std::string held;  // what it holds, where that is not plain
+  if (hasSeveral(sizes)) {
+    ModelOptions free = o.model;
+    free.shapes.clear();
+    QC_ASSIGN(AotBuckets buckets, bucketsOf(free, sizes));
+    QC_TRY(checkOutputs({o.output, header}));
+    held = fmt::format("{} buckets of {}, ", buckets.buckets.size(), fmt::join(buckets.symbols, ", "));
+    QC_ASSIGN(aot, compileToObject(std::move(buckets), target, name, options));
+  } else {
+    QC_ASSIGN(const Model model, o.model.load());
+    QC_TRY(checkOutputs({o.output, header}));
+    PassContext cx;
+    QC_ASSIGN(Graph graph, lowerModel(model, cx));
+    QC_ASSIGN(aot, compileToObject(std::move(graph), target, name, options));
+  }
   if (output.kind == Kind::archive) {
     QC_ASSIGN(aot.object, archiveOf(aot.object, name + ".o"));
   } else if (output.kind == Kind::library) {
-    QC_ASSIGN(aot.object, sharedLibrary(aot.object, name, fs::path(o.output).filename().string(), target, o.link));
+    std::vector<std::string> functions;
+    for (const std::string& function : aot.exports) functions.push_back(name + "_" + function);
+    QC_ASSIGN(aot.object, sharedLibrary(aot.object, functions, fs::path(o.output).filename().string(), target, o.link));
   }
   OutputFiles files;
   QC_TRY(files.add(o.output, {aot.object}));
   QC_TRY(files.add(header, {aot.header}));
   QC_TRY(files.publish());
-  fmt::print("{}: {}_run, {}, {}, {:.1f} s; {}\n", o.output, name, target.str(), megabytes(static_cast<int64_t>(aot.object.size())),
-             now() - start, header);
+  fmt::print("{}: {}_run, {}{}, {}, {:.1f} s; {}\n", o.output, name, visible(held), target.str(),
+             megabytes(static_cast<int64_t>(aot.object.size())), now() - start, header);
   return {};
 }
 
@@ -85,6 +108,10 @@ void addCompileCommand(CLI::App& app, int& exitCode) {
   CLI::App* verb = app.add_subcommand("compile", "an object file, static or shared library and a C header, to be called from C");
   verb->footer("qcompile compile m.int8.onnx --target avx2 -o m.o");
   o->model.addTo(*verb);
+  verb->get_option("--shape")->description(
+      verb->get_option("--shape")->get_description() +
+      "; several, SYMBOL=16,32,64 or SYMBOL=16..256:16, are buckets of one object that share weights and "
+      "code, every size of one symbol with every size of the others");
   verb->add_option("--target", o->target, "host, avx2, avx512vnni, aarch64+dotprod, riscv64, armv7, ...; another machine's as well")
       ->type_name("TARGET");
   verb->add_option("-o,--output", o->output,

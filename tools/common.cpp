@@ -15,23 +15,10 @@
 #include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/rules/spec_json.h"
+#include "tools/size_list.h"
 
 namespace qc::tools {
 namespace {
-
-Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::string& input) {
-  std::vector<int64_t> sizes;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find('x', begin), text.size());
-    int64_t size = 0;
-    const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, size);
-    if (error != std::errc() || rest != text.data() + end || size < 0)
-      return fail(ErrorCode::kInvalidArgument, "'{}' is not a shape", text).on(input).help("write --shape NAME=1x3x224x224");
-    sizes.push_back(size);
-    begin = end + 1;
-  }
-  return sizes;
-}
 
 // A number, or an array from a file.
 Result<Tensor> parseValue(const std::string& text) {

@@ -123,16 +123,15 @@ Result<int> runProgram(const std::vector<std::string>& command, const std::strin
 
 }  // namespace
 
-Result<std::string> sharedLibrary(const std::string& object, const std::string& name, const std::string& soname, const Target& target,
-                                  const LinkOptions& options) {
+Result<std::string> sharedLibrary(const std::string& object, const std::vector<std::string>& functions, const std::string& soname,
+                                  const Target& target, const LinkOptions& options) {
   QC_ASSIGN(const std::string linker, findLinker(target, options.linker));
   QC_ASSIGN(const std::string rt, findRt(target, options.rt));
   QC_ASSIGN(const TemporaryFolder folder, TemporaryFolder::create("qcompile-link"));
   const auto file = [&](const char* own) { return folder.path() + "/" + own; };
   const std::string input = file("model.o"), exports = file("exports"), output = file("library.so");
   QC_TRY(writeFileAtomically(input, object));
-  QC_TRY(
-      writeFileAtomically(exports, fmt::format("{{ global: {}_run; {}_error; {}_memory_bytes; qcrt_*; local: *; }};\n", name, name, name)));
+  QC_TRY(writeFileAtomically(exports, fmt::format("{{ global: {}; qcrt_*; local: *; }};\n", fmt::join(functions, "; "))));
   const bool bare = isBareLinker(linker);
   const auto linkerOption = [&](const std::string& text) { return bare ? text : "-Wl," + text; };
   std::vector<std::string> command = {

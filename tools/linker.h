@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "codegen/target.h"
 
@@ -12,9 +13,9 @@ struct LinkOptions {
   std::string rt;      // libqcompile_rt.a of the target's machine; empty: the one that came with this program
 };
 
-// The bytes of a library that holds the object and qcompile_rt and exports NAME_* and qcrt_*.  `soname` is the name it is to be known by.
-// Errors say which program or file is missing and where it is looked for.
-Result<std::string> sharedLibrary(const std::string& object, const std::string& name, const std::string& soname, const Target& target,
-                                  const LinkOptions& options);
+// The bytes of a library that holds the object and qcompile_rt and exports these functions and qcrt_*.  `soname` is the name it is to be
+// known by. Errors say which program or file is missing and where it is looked for.
+Result<std::string> sharedLibrary(const std::string& object, const std::vector<std::string>& functions, const std::string& soname,
+                                  const Target& target, const LinkOptions& options);
 
 }  // namespace qc::tools
