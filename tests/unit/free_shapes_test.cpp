@@ -8,9 +8,9 @@
 #include "ir/text.h"
 #include "op_testing.h"
 #include "passes/lower/bound_graph.h"
+#include "runtime/insight/input_check.h"
 #include "runtime/qcompile.h"
 #include "runtime/specialize.h"
-#include "runtime/insight/input_check.h"
 
 namespace qc {
 namespace {
