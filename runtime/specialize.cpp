@@ -59,11 +59,15 @@ Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
 Result<std::shared_ptr<const Chain>> Specializer::chainOfAll() {
   const Graph* graph = lowered();
   if (!graph || !firstDeciding(*graph)) return std::shared_ptr<const Chain>();
-  const std::lock_guard lock(chaining_);
-  if (!chain_) {
-    QC_ASSIGN(chain_, Chain::create(*graph, options_));
-  }
-  return chain_;
+  const std::lock_guard once(chaining_);
+  const auto made = [&] {
+    const std::lock_guard lock(mutex_);
+    return chain_;
+  };
+  if (auto chain = made()) return chain;
+  QC_ASSIGN(auto chain, Chain::create(*graph, options_));
+  const std::lock_guard lock(mutex_);
+  return chain_ = std::move(chain);
 }
 
 Result<Specializer::Plan> Specializer::planFor(const TensorMap& inputs) {

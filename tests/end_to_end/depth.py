@@ -23,7 +23,8 @@ PASSES = ("bind-shapes{sizes=\"N=1\"},recognize-integer,recognize-activations,re
           "equalize-layers{spread=64.0},smooth-quant{spread=64.0},annotate,prepare,round-weights{correlation=0.9},correct-bias{shift=0.5},"
           "convert{range=[-1.0,1.0]},quantize-io,duplicate-dequantize,lower-quant,unsigned-activations,lower-dynamic,lower-weights,"
           "project-recurrences,expand-dynamic,layout,split-conv-transpose,fuse-elementwise,dce")
-SPELLED = "annotate,prepare,convert{range=[-1.0,1.0]},reference-ops"
+SPELLED = "annotate,prepare,convert{range=[-1.0,1.0]},reference-ops,float-reference"
+TRAINED = ("differentiate", "train-step")  # of a graph that ends in one number
 
 
 def text(shape, constants, lines, result):
@@ -51,7 +52,7 @@ def layers(op, shape, weight, attributes, count):
 
 
 def check_passes(folder):
-    named = {word.split("{")[0] for word in (PASSES + "," + SPELLED).replace("},", ",").split(",") if not word[:1].isdigit()}
+    named = {word.split("{")[0] for word in ",".join((PASSES, SPELLED, *TRAINED)).replace("},", ",").split(",") if not word[:1].isdigit()}
     missing = {p["name"] for p in json.loads(run("doctor", "--json").stdout)["passes"]} - named
     if missing:
         sys.exit(f"no graph is sent at depth through: {', '.join(sorted(missing))}")
@@ -67,6 +68,11 @@ def check_passes(folder):
             if pipeline == passes and name in ("linears", "convolutions") and f"= q.{name[:4]}" not in end.read_text():
                 sys.exit(f"the {name} have not become integers")
             run("opt", end, "--pipeline=dce")
+    loss = folder / "loss.qir"
+    loss.write_text(layers("linear", "1,16", "16,16", "", DEPTH // 4).replace(
+        f"  return %v{DEPTH // 4 - 1}", f"  %loss = reduce_sum %v{DEPTH // 4 - 1} {{axes=[0,1], keepdims=0}} : f32[]\n  return %loss"))
+    for trained in TRAINED:
+        run("opt", loss, f"--pipeline={trained},cse,dce", "--verify-each")
 
 
 def chain(op, count, inputs=(), initializers=(), width=16):

@@ -37,9 +37,10 @@ def odd_names(work):
 def targets():
     """A target that cannot run here is an error, or a warning that says what runs."""
     foreign, ours = ("avx2", "neon") if platform.machine() == "aarch64" else ("aarch64+dotprod", "avx2")
-    for verb in (["bench", MODEL], ["inspect", MODEL, "--kernels"], ["profile", MODEL]):
+    for verb in (["bench", MODEL], ["inspect", MODEL, "--kernels"]):
         refused = run(*verb, "--target", foreign, code=1).stderr
         assert "this machine is" in refused and "qcompile compile" in refused, refused
+    assert f"predicted for {foreign}" in run("profile", MODEL, "--target", foreign).stdout
     assert "warning" not in run("bench", MODEL, "--seconds", 0.01, "--target", "generic").stderr
     host = json.loads(run("doctor", "--json").stdout)
     for isa in ("avx2", "avx512vnni", "amx-int8") if ours == "avx2" else ("neon", "i8mm"):

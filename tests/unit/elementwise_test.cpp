@@ -460,7 +460,7 @@ TEST(Map, RefusesWhatItCannotMean) {
   };
   EXPECT_EQ(map({f}, "a0 + a1"), "error: the expression uses a1, but there are 1 operands");
   EXPECT_THAT(map({f}, "a0 +"), testing::StartsWith("error: scalar expression, column"));
-  EXPECT_EQ(map({i}, "a0"), "error: operand 0 is s32[2]; map takes f32 and quantized operands");
+  EXPECT_EQ(map({i}, "a0"), "error: operand 0 is s32[2]; map takes f32 and quantized operands, or f64");
   EXPECT_EQ(map({}, "1"), "error: map needs at least one operand");
   const QuantParams perChannel{DType::s8, -128, 127, 0, 0, {0.1f, 0.2f}, {0}};
   EXPECT_THAT(map({f}, "a0", std::make_shared<QuantParams>(perChannel)), testing::HasSubstr("only per-tensor"));

@@ -80,7 +80,7 @@ TEST(Linear, SaysWhatDoesNotFit) {
   EXPECT_THAT(inferred("linear", {{DType::f32, {2, 3}}, {DType::f64, {4, 3}}}), HasSubstr("one element type"));
   EXPECT_THAT(inferred("linear", {{DType::f32, {}}, {DType::f32, {4, 3}}}), HasSubstr("at least 1 dims"));
   EXPECT_THAT(inferred("linear", {{DType::u8, {2, 3}}, {DType::u8, {4, 3}}}), HasSubstr("computes on floats"));
-  EXPECT_THAT(inferred("q.linear", {{DType::f32, {2, 3}}, {w, {4, 3}}}), HasSubstr("quantized per tensor to 8 bits"));
+  EXPECT_THAT(inferred("q.linear", {{DType::f32, {2, 3}}, {w, {4, 3}}}), HasSubstr("quantized per tensor to 8 or 16 bits"));
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {perChannel(DType::s8, 1, {1, 1, 1}, {0}), {4, 3}}}), HasSubstr("per channel on axis 0"));
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {perChannel(DType::s8, 0, {1, 1, 1}, {0}), {4, 3}}}), HasSubstr("3 scales"));
   EXPECT_THAT(inferred("q.linear", {{q, {2, 3}}, {w, {4, 3}}, {DType::f32, {4}}}), HasSubstr("s32 bias"));
