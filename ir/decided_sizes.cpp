@@ -64,6 +64,25 @@ const Node* firstDeciding(const Graph& graph) {
   return n;
 }
 
+Status checkDecidedOnce(const Graph& graph) {
+  std::set<std::string> taken;
+  for (const Value* v : graph.inputs())
+    for (const Dim& dim : v->type().shape)
+      if (!dim.isStatic()) taken.merge(dim.expr().symbols());
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (!decidesSizes(*n)) continue;
+    for (const DimExpr& size : n->attrs().dims("sizes")) {
+      if (size.constant()) continue;
+      const auto symbol = symbolName(size);
+      if (!symbol || !taken.insert(*symbol).second)
+        return fail(ErrorCode::kInvalidModel, "'{}' decides the size {}, which {}", n->op(), size.str(),
+                    symbol ? "is another's as well" : "is no symbol")
+            .at(n->location());
+    }
+  }
+  return {};
+}
+
 std::set<std::string> symbolsOf(const Node& node) {
   std::set<std::string> symbols;
   for (const auto& [name, attr] : node.attrs())

@@ -24,6 +24,8 @@ bool decidesSizes(const Node& node);
 std::set<std::string> decidedSymbols(const Node& node);
 std::set<std::string> decidedSymbols(const Graph& graph);
 const Node* firstDeciding(const Graph& graph);  // null: data decides no size
+// What a node decides is decided once, and nothing else has its symbol.  Error: the first that is not so.
+Status checkDecidedOnce(const Graph& graph);
 
 // Symbols of a node's attributes and of the types of its results.
 std::set<std::string> symbolsOf(const Node& node);

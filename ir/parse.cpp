@@ -2,6 +2,7 @@
 #include <new>
 #include <optional>
 
+#include "ir/decided_sizes.h"
 #include "ir/op_def.h"
 #include "ir/payload.h"
 #include "ir/text.h"
@@ -35,6 +36,7 @@ class GraphParser {
     QC_TRY(returns());
     QC_TRY(in_.expect("}", "behind the returned values"));
     if (in_.peek().kind != Token::Kind::end) return in_.unexpected("nothing more: a text holds one graph");
+    QC_TRY(checkDecidedOnce(graph_));
     return std::move(graph_);
   }
 

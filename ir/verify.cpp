@@ -127,7 +127,8 @@ class Verifier {
     if (count_ == 0) {
       sizes();
       for (const Node* n = graph_.front(); n; n = n->next()) node(*n);
-      if (count_ == 0) decidedSizes();
+      if (count_ > 0) return result();
+      if (auto once = checkDecidedOnce(graph_); !once) report(std::move(once.error()), nullptr);
     }
     return result();
   }
@@ -190,25 +191,6 @@ class Verifier {
       if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "an output is not defined in the graph"), nullptr);
     if (graph_.outputNames().size() != graph_.outputs().size())
       report(fail(ErrorCode::kInternal, "{} outputs have {} names", graph_.outputs().size(), graph_.outputNames().size()), nullptr);
-  }
-
-  // What a node decides is decided once, and nothing else has its symbol.
-  void decidedSizes() {
-    std::set<std::string> taken;
-    for (const Value* v : graph_.inputs())
-      for (const Dim& dim : v->type().shape)
-        if (!dim.isStatic()) taken.merge(dim.expr().symbols());
-    for (const Node* n = graph_.front(); n; n = n->next()) {
-      if (!decidesSizes(*n)) continue;
-      for (const DimExpr& size : n->attrs().dims("sizes")) {
-        if (size.constant()) continue;
-        const auto symbol = symbolName(size);
-        if (!symbol || !taken.insert(*symbol).second)
-          report(fail(ErrorCode::kInvalidModel, "'{}' decides the size {}, which {}", n->op(), size.str(),
-                      symbol ? "is another's as well" : "is no symbol"),
-                 n);
-      }
-    }
   }
 
   void sizes() {

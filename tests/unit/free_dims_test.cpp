@@ -290,7 +290,7 @@ TEST(FreeDims, EveryPassOnGoldenGraphs) {
       const size_t cut = std::min(text.find("// -----", begin), text.size());
       const auto graph = parseGraph(text.substr(begin, cut - begin));
       begin = cut + 8;
-      if (!graph || !verify(*graph) || !isComputable(*graph)) continue;
+      if (!graph || !isComputable(*graph)) continue;
       SCOPED_TRACE(fmt::format("{} part {}", file, part));
       walkAll(freed(*graph, random.integer(0, 1)), random, counts);
     }
