@@ -25,6 +25,7 @@ const Graph* Specializer::lowered() {
     PassContext own;
     if (options_.build.compile.insertions.empty() && !runPipeline("expand-dynamic", *graph, own)) return;
     lowered_ = *std::move(graph);
+    decides_ = firstDeciding(*lowered_);
     options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
   });
   return lowered_ ? &*lowered_ : nullptr;
@@ -58,7 +59,7 @@ Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
 
 Result<std::shared_ptr<const Chain>> Specializer::chainOfAll() {
   const Graph* graph = lowered();
-  if (!graph || !firstDeciding(*graph)) return std::shared_ptr<const Chain>();
+  if (!graph || !decides_) return std::shared_ptr<const Chain>();
   const std::lock_guard once(chaining_);
   const auto made = [&] {
     const std::lock_guard lock(mutex_);

@@ -59,6 +59,7 @@ class Specializer {
   SpecializeOptions options_;
   std::once_flag lowering_;
   std::optional<Graph> lowered_;
+  bool decides_ = false;  // data decides sizes in lowered_
   mutable std::mutex mutex_;
   std::condition_variable done_;
   std::set<Shapes> building_;

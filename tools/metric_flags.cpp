@@ -11,6 +11,7 @@
 #include "frontend/data/npy.h"
 #include "ir/files.h"
 #include "ir/visible.h"
+#include "runtime/workflow/taps.h"
 #include "tools/output_arrays.h"
 
 namespace qc::tools {
@@ -67,11 +68,7 @@ class CommandRun : public GoalRun {
   CommandRun(std::string command, std::vector<std::string> names) : command_(std::move(command)), names_(std::move(names)) {}
 
   Status see(const Judge& judge, int64_t sample, std::span<const Tensor> outputs) override {
-    for (size_t i = 0; i < outputs.size() && i < names_.size(); ++i) {
-      Tensor copy(outputs[i].dtype(), outputs[i].sizes());
-      if (copy.numElements() > 0) std::memcpy(copy.mutableData(), outputs[i].data(), usize(copy.byteSize()));
-      outputs_[names_[i]].push_back(std::move(copy));
-    }
+    for (size_t i = 0; i < outputs.size() && i < names_.size(); ++i) outputs_[names_[i]].push_back(ownCopy(outputs[i]));
     std::string name = judge.samples().sampleName(sample);
     for (char& c : name)
       if (static_cast<unsigned char>(c) < ' ') c = ' ';

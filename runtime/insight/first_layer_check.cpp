@@ -9,6 +9,7 @@
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/rules/op_policy.h"
+#include "runtime/insight/median.h"
 
 namespace qc {
 namespace {
@@ -22,11 +23,6 @@ constexpr double kLargerVariance = 25, kSmallerVariance = 1.0 / 20, kShift = 5;
 constexpr double kSmallBias = 0.05;
 constexpr int64_t kFewForWidth = 4;  // samples that may well be narrow
 constexpr size_t kMinElements = 32;  // elements of a channel that its variance is taken of
-
-double median(std::vector<double> list) {
-  std::nth_element(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(list.size() / 2), list.end());
-  return list[list.size() / 2];
-}
 
 std::vector<double> numbers(const Value* v) {
   std::vector<double> list;
@@ -149,14 +145,14 @@ std::optional<std::string> FirstLayerCheck::verdict(const Preprocessing& how) co
 
 std::optional<std::string> FirstLayerCheck::againstNorm(const Preprocessing& how) const {
   std::vector<double> ratios, shifts;
-  const double usual = median(variances_);
+  const double usual = medianOf(variances_);
   for (size_t c = 0; c < channels_.size(); ++c) {
     if (!(variances_[c] > 1e-3 * usual)) continue;  // a channel that was always the same
     ratios.push_back(channels_[c].variance() / variances_[c]);
     shifts.push_back(std::abs(channels_[c].mean() - means_[c]) / std::sqrt(variances_[c]));
   }
   if (ratios.empty()) return std::nullopt;
-  const double ratio = median(ratios), shift = median(shifts);
+  const double ratio = medianOf(ratios), shift = medianOf(shifts);
   if (!std::isfinite(ratio) || !std::isfinite(shift)) return std::nullopt;  // said of the input
   const std::string where = fmt::format("what BatchNorm '{}' normalises", norm_);
   if (ratio > kLargerVariance)
@@ -177,10 +173,10 @@ std::optional<std::string> FirstLayerCheck::againstBias(const Preprocessing& how
     deviations.push_back(deviation);
     shares.push_back(deviation > 0 ? std::abs(biases_[c]) / deviation : 1);
   }
-  const double share = median(shares);
+  const double share = medianOf(shares);
   if (!(share < kSmallBias)) return std::nullopt;
   return fmt::format("the biases of '{}' are {:.1g} of the spread of its results ({:.3g}), nothing beside it: {}", layer_, share,
-                     median(deviations), remedy(how, 0));
+                     medianOf(deviations), remedy(how, 0));
 }
 
 }  // namespace qc

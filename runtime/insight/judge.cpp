@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "frontend/data/sample_error.h"
@@ -32,13 +31,6 @@ std::vector<std::string> floatOutputsOf(const Graph& graph) {
     names.push_back(v->name());
   }
   return names;
-}
-
-// With bytes of its own: those of taps are written again by the next sample.
-Tensor ownCopy(const Tensor& t) {
-  Tensor copy(t.dtype(), t.sizes());
-  if (t.numElements() > 0) std::memcpy(copy.mutableData(), t.data(), usize(t.byteSize()));
-  return copy;
 }
 
 constexpr double kTimed = 0.3;  // seconds for each graph

@@ -1,5 +1,7 @@
 #include "runtime/workflow/taps.h"
 
+#include <cstring>
+
 #include "passes/pass_manager.h"
 
 namespace qc {
@@ -32,6 +34,12 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   taps.first_ = first;
   taps.values_ = values.size();
   return taps;
+}
+
+Tensor ownCopy(const Tensor& value) {
+  Tensor copy(value.dtype(), value.sizes());
+  if (value.numElements() > 0) std::memcpy(copy.mutableData(), value.data(), usize(value.byteSize()));
+  return copy;
 }
 
 }  // namespace qc

@@ -31,4 +31,7 @@ class Taps {
   size_t first_ = 0, values_ = 0;
 };
 
+// With bytes of its own: those of taps are written again by the next sample.
+Tensor ownCopy(const Tensor& value);
+
 }  // namespace qc

@@ -16,13 +16,8 @@ import subprocess
 import sys
 import tempfile
 
-
-def ranks(values):
-    order = sorted(range(len(values)), key=values.__getitem__)
-    result = [0.0] * len(values)
-    for rank, i in enumerate(order):
-        result[i] = rank
-    return result
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from fit_costs import ranks  # noqa: E402
 
 
 def correlation(a, b):

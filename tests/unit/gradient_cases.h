@@ -15,28 +15,14 @@
 
 #include "ir/op_def.h"
 #include "ir/tensor.h"
+#include "tests/unit/random_values.h"
 
 namespace qc::test {
 
-using Ints = std::vector<int64_t>;
-
-class Random {
+class Random : public RandomValues {
  public:
-  explicit Random(uint32_t seed) : engine_(seed) {}
-  int64_t in(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
-  bool coin() { return in(0, 1) == 1; }
-  double real(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
-  Ints sizes(int64_t rank, int64_t low = 1, int64_t high = 4) {
-    Ints list;
-    for (int64_t i = 0; i < rank; ++i) list.push_back(in(low, high));
-    return list;
-  }
-  Ints permutation(int64_t rank) {
-    Ints p(usize(rank));
-    std::iota(p.begin(), p.end(), 0);
-    std::shuffle(p.begin(), p.end(), engine_);
-    return p;
-  }
+  using RandomValues::RandomValues;
+  Ints sizes(int64_t rank, int64_t low = 1, int64_t high = 4) { return RandomValues::sizes(rank, low, high); }
   Ints axes(int64_t rank) {
     Ints list;
     for (int64_t d = 0; d < rank; ++d)
@@ -65,9 +51,6 @@ class Random {
     for (int64_t i = 0; i < t.numElements(); ++i) storeElement(t.dtype(), t.mutableData(), i, nth(values, i));
     return t;
   }
-
- private:
-  std::mt19937 engine_;
 };
 
 struct GradientCase {

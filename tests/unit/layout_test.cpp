@@ -15,29 +15,17 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
+#include "tests/unit/random_values.h"
 
 namespace qc {
 namespace {
 
-using Ints = std::vector<int64_t>;
+using Ints = test::Ints;
 
-class Random {
+class Random : public test::RandomValues {
  public:
-  explicit Random(uint32_t seed) : engine_(seed) {}
-  int64_t in(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
-  bool coin() { return in(0, 1) == 1; }
-  double real(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
-  Ints sizes(int64_t rank, int64_t low = 1, int64_t high = 5) {
-    Ints list;
-    for (int64_t i = 0; i < rank; ++i) list.push_back(in(low, high));
-    return list;
-  }
-  Ints permutation(int64_t rank) {
-    Ints p(usize(rank));
-    std::iota(p.begin(), p.end(), 0);
-    std::shuffle(p.begin(), p.end(), engine_);
-    return p;
-  }
+  using RandomValues::RandomValues;
+  Ints sizes(int64_t rank, int64_t low = 1, int64_t high = 5) { return RandomValues::sizes(rank, low, high); }
   Tensor tensor(const TensorType& type) {
     Tensor t(type.dtype, type.sizes());
     for (int64_t i = 0; i < t.numElements(); ++i)
@@ -47,9 +35,6 @@ class Random {
                                                  : static_cast<double>(in(0, 9)));
     return t;
   }
-
- private:
-  std::mt19937 engine_;
 };
 
 QuantPtr u8(float scale = 0.05f, int32_t zero = 7) { return quantPerTensor(DType::u8, scale, zero); }

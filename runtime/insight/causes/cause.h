@@ -94,6 +94,5 @@ QConfigMapping withActivations(QConfigMapping rules, const Evidence& e, const st
 Fix inFloat(const Evidence& e, const std::vector<std::string>& nodes);
 Fix in16Bits(const Evidence& e, const std::vector<std::string>& nodes);
 std::vector<std::string> withoutRepeats(std::vector<std::string> names);
-double medianOf(std::vector<double> values);
 
 }  // namespace qc

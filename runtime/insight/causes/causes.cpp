@@ -51,13 +51,6 @@ std::vector<std::string> withoutRepeats(std::vector<std::string> names) {
   return names;
 }
 
-double medianOf(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 QConfigMapping withActivations(QConfigMapping rules, const Evidence& e, const std::vector<std::string>& nodes,
                                const std::function<void(ObservedSpec&)>& change) {
   for (const std::string& node : withoutRepeats(nodes)) {

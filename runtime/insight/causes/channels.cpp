@@ -6,6 +6,7 @@
 #include "quantizer/observers/observer.h"
 #include "quantizer/quantizer.h"
 #include "runtime/insight/causes/cause.h"
+#include "runtime/insight/median.h"
 
 namespace qc {
 namespace {
