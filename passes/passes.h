@@ -6,7 +6,10 @@
 namespace qc {
 
 #define PASS(function, ...) Status function(Graph& graph, PassContext& cx);
+#define RECIPE PASS
 #include "passes/passes.def"
+#include "passes/quantize/recipes.def"
+#undef RECIPE
 #undef PASS
 
 }  // namespace qc

@@ -1,11 +1,16 @@
-// Every pass of this room and every named pipeline.  A pass is a row of passes.def and a file of the same name.
+// Every pass of this room and every named pipeline.  A pass is a row of passes.def, or of quantize/recipes.def,
+// and a file of the same name.
 #include "passes/lower/bind_shapes.h"
 #include "passes/passes.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ir/verify.h"
 #include "passes/quantize/bias_corrections.h"
+#include "passes/quantize/equalize_layers.h"
+#include "passes/quantize/recipe.h"
+#include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"
 #include "quantizer/layer_statistics.h"
 
@@ -20,6 +25,16 @@ const Pass kPasses[] = {
 #include "passes/passes.def"
 };
 #undef PASS
+
+struct PassOfRecipe {
+  Pass pass;
+  Recipe recipe;
+};
+#define RECIPE(function, ...) PassOfRecipe{__VA_ARGS__},
+const std::array kRecipes = {
+#include "passes/quantize/recipes.def"
+};
+#undef RECIPE
 
 const std::pair<const char*, const char*> kPipelines[] = {
     // The float graph that the quantizer sees.
@@ -37,10 +52,23 @@ void addOwn(const Status& added) { QC_CHECK(added.has_value(), "{}", added.error
 
 }  // namespace
 
+std::span<const Recipe> recipes() {
+  static const std::array rows = [] {
+    std::array<Recipe, kRecipes.size()> found;
+    for (size_t i = 0; i < found.size(); ++i) {
+      found[i] = kRecipes[i].recipe;
+      found[i].pass = kRecipes[i].pass.name;
+    }
+    return found;
+  }();
+  return rows;
+}
+
 PassRegistry& PassRegistry::get() {
   static PassRegistry registry = [] {
     PassRegistry r;
     for (const Pass& pass : kPasses) addOwn(r.add(pass, false));
+    for (const PassOfRecipe& row : kRecipes) addOwn(r.add(row.pass, false));
     for (const auto& [name, text] : kPipelines) addOwn(r.addPipeline(name, text));
     return r;
   }();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the handbook to the tree: docs/, the READMEs and CONTRIBUTING.md.
 
-  check_docs.py BUILD/bin/qcompile [--root DIR]
+  check_docs.py BUILD/bin/qcompile [--root DIR] [--write]
 
   links        of a page lead to a file, and to a heading where they name one
   `a/b.cpp`    a path or file name in backticks is one of the tree, from its root or the page's folder, or by its last parts
@@ -12,6 +12,8 @@
                leaves some out
   ```qir       a block of text form parses; printed with its payloads it is read back and printed the same
   ```text P    behind it holds lines that the pipeline P prints of that graph; ```text run x=[1,2] what it computes
+  <!-- qcompile ... -->
+               a table behind such a line is what the command prints; --write puts it there
 
 Words in capitals are placeholders (NAME.o, cmd_VERB.cpp).  A column of a table headed PyTorch or ONNX holds names of theirs.
 """
@@ -30,6 +32,7 @@ FILES = CODE | {".py", ".md", ".qir", ".cmake", ".sh", ".txt"}
 LEFT_OUT = {".git", "build", "__pycache__"}
 PLACEHOLDER = re.compile(r"[A-Z]{3,}")
 FOREIGN = {"PyTorch", "ONNX"}
+PRINTED = re.compile(r"^<!-- qcompile ([^\n]*) -->\n((?:\|[^\n]*\n)*)", re.M)
 OWN = {"tools/check_docs.py", "tests/end_to_end/docs.py"}  # these speak of what there is not
 
 
@@ -164,6 +167,9 @@ class Page:
         for block in re.finditer(r"^[ ]*```([^\n]*)\n(.*?)^[ ]*```", self.text, re.M | re.S):
             self.block(block.start(2), block[1].split(), block[2])
             outside = outside[: block.start()] + re.sub(r"[^\n]", " ", block[0]) + outside[block.end() :]
+        for table in PRINTED.finditer(self.text):
+            if table[2] != self.table(table[1]):
+                self.say(table.start(), f"the table is not what `qcompile {table[1]}` prints: run tools/check_docs.py with --write")
         for link in re.finditer(r"\[[^\]\n]*\]\(([^)\s]+)\)", outside):
             self.link(link.start(), link[1])
         columns, offset = [], 0
@@ -184,6 +190,13 @@ class Page:
                     at += len(cell) + 1
             offset += len(line)
         return self.found
+
+    def table(self, line):
+        done = subprocess.run([self.program.program, *shlex.split(line)], check=True, capture_output=True, text=True)
+        return "".join(row for row in done.stdout.splitlines(keepends=True) if row.startswith("|"))
+
+    def write_tables(self):
+        self.path.write_text(PRINTED.sub(lambda table: f"<!-- qcompile {table[1]} -->\n{self.table(table[1])}", self.text))
 
     def block(self, offset, info, body):
         if info[:1] == ["text"] and len(info) > 1:
@@ -282,17 +295,25 @@ class Page:
                 self.say(offset, f"the tree does not know {word}")
 
 
+def pages(tree, program):
+    return [Page(tree.root / name, tree, program) for name in sorted(tree.files) if name.endswith(".md")]
+
+
 def problems(tree, program):
-    pages = [tree.root / name for name in sorted(tree.files) if name.endswith(".md")]
-    return [problem for page in pages for problem in Page(page, tree, program).check()]
+    return [problem for page in pages(tree, program) for problem in page.check()]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("qcompile")
     parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
+    parser.add_argument("--write", action="store_true", help="first bring tables up to date that commands print")
     args = parser.parse_args()
-    found = problems(Tree(args.root.resolve()), CommandLine(args.qcompile))
+    tree, program = Tree(args.root.resolve()), CommandLine(args.qcompile)
+    if args.write:
+        for page in pages(tree, program):
+            page.write_tables()
+    found = problems(tree, program)
     print("\n".join(found) or "the pages name what there is")
     return bool(found)
 

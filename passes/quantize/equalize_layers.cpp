@@ -73,9 +73,7 @@ void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
         "bias", b.constant(layer->operand("bias")->name() + "_equalized", scaledLast(*floatConstant(layer->operand("bias")), s, true)));
 }
 
-}  // namespace
-
-int equalizableAxis(const Node& node) {
+int axisOf(const Node& node) {
   if (node.numResults() != 1 || !node.result()->hasUses() || !(commutes(node) || readsChannels(node))) return -1;
   // The last of a chain alone, so that a value is looked at once.
   const Node* next = onlyUser(node.result());
@@ -92,13 +90,17 @@ int equalizableAxis(const Node& node) {
   return !fits ? -1 : producer->is("conv") ? 1 : node.result()->type().rank() - 1;
 }
 
+}  // namespace
+
+int equalizableAxis(const Value& value) { return value.producer() ? axisOf(*value.producer()) : -1; }
+
 Status equalizeLayers(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");
   const auto* known = cx.get<ChannelsByValue>();
   int layers = 0;
   Moves moves("equalize_layers");
   for (Node* node : graph.nodes()) {
-    if (equalizableAxis(*node) < 0) continue;
+    if (axisOf(*node) < 0) continue;
     Node* producer = producerOf(node->result());
     std::vector<Node*> readers;
     collectReaders(node->result(), readers);
@@ -111,7 +113,7 @@ Status equalizeLayers(Graph& graph, PassContext& cx) {
     if (static_cast<int64_t>(x.max.size()) != outputChannels(*producer)) continue;
     const std::vector<double> s = bestFactors(readers, x, kWorthwhile);
     if (s.empty()) continue;
-    moves.add(movedValues(*producer, node->result()), equalizableAxis(*node), reciprocals(s));
+    moves.add(movedValues(*producer, node->result()), axisOf(*node), reciprocals(s));
     divideOutputs(graph, producer, s);
     for (Node* reader : readers) scaleInputs(graph, reader, s);
     ++layers;

@@ -5,8 +5,8 @@
 
 namespace qc {
 
-// The axis of the channels in the result of this node of a simplified float graph, if equalize-layers could do something about it once it
-// knows its statistics; -1 if not.
-int equalizableAxis(const Node& node);
+// The axis of the channels of this value of a simplified float graph, if equalize-layers could do something about it once it knows its
+// statistics; -1 if not.
+int equalizableAxis(const Value& value);
 
 }  // namespace qc

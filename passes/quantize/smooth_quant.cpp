@@ -182,7 +182,7 @@ std::vector<Value*> valuesOf(const Graph& graph) {
 
 }  // namespace
 
-bool isSmoothable(const Value& value) { return wayOf(value, readersOf(value, false)) != Way::none; }
+int smoothableAxis(const Value& value) { return wayOf(value, readersOf(value, false)) != Way::none ? value.type().rank() - 1 : -1; }
 
 Status smoothQuant(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");

@@ -5,8 +5,8 @@
 
 namespace qc {
 
-// Whether smooth-quant could do something about this value of a simplified float graph, if it knew its statistics.  Channels are the last
-// dim.
-bool isSmoothable(const Value& value);
+// The axis of the channels of this value of a simplified float graph, its last, if smooth-quant could do something about it once it knows
+// its statistics; -1 if not.
+int smoothableAxis(const Value& value);
 
 }  // namespace qc

@@ -88,7 +88,7 @@ class QConfigMapping {
   QConfigMapping& guards(Guards guards);
   const Guards& guards() const { return guards_; }
 
-  // What wins accuracy back (runtime/workflow/recipes.h): choices by name of a recipe, for the whole model.  What the caller of quantize()
+  // What wins accuracy back (passes/quantize/recipe.h): choices by name of a recipe, for the whole model.  What the caller of quantize()
   // chooses comes first.
   QConfigMapping& recipe(std::string name, std::string choice);
   const std::map<std::string, std::string, std::less<>>& recipes() const { return recipes_; }

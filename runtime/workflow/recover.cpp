@@ -88,8 +88,7 @@ Status recoverByRecipes(Graph& observed, const GroupParams& params, const Datase
   LayerRecovery recovery{observed, original, params, statistics, samples, options, cx};
   for (const Recipe& recipe : recipes()) {
     if (recipe.movesChannels() || !options.uses(recipe)) continue;
-    cx.provide(statistics);
-    QC_TRY(recipe.apply ? recipe.apply(recovery, options.choiceOf(recipe)) : runPipeline(recipe.pass, observed, cx));
+    QC_TRY(runRecipe(recipe, recovery, options.choiceOf(recipe)));
   }
   return {};
 }

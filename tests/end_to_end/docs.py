@@ -44,6 +44,7 @@ PAGES = [
     (f"```qir\n{GRAPH}```\n\n```text cse\n%y = relu %x : f32[2]\n```\n\n```text run x=[-1,2]\n%y = f32[2] [0.0, 2.0]\n```", None),
     (f"```qir\n{GRAPH.replace('relu', 'relo')}```", "the block does not parse"),
     (f"```qir\n{GRAPH}```\n\n```text cse\n%y = sigmoid %x : f32[2]\n```", "cse does not print: %y = sigmoid %x : f32[2]"),
+    ("<!-- qcompile doctor --recipes -->\n| a |\n", "run tools/check_docs.py with --write"),
     (f"```qir\n{GRAPH}```\n\n```text run x=[-1,2]\n%y = f32[2] [-1.0, 2.0]\n```", "run does not print: %y = f32[2] [-1.0, 2.0]"),
 ]
 
