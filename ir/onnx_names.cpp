@@ -76,6 +76,11 @@ std::vector<OnnxName> table() {
       {"Or", "or"},
       {"Xor", "xor"},
       {"Where", "where"},
+      {"BitwiseAnd", "bitwise_and", both, {}, 18},
+      {"BitwiseOr", "bitwise_or", both, {}, 18},
+      {"BitwiseXor", "bitwise_xor", both, {}, 18},
+      {"BitwiseNot", "bitwise_not", both, {}, 18},
+      {"BitShift", "bit_shift"},
 
       {"Gemm", "linear", naming},
       {"MatMul", "linear", naming},  // by a constant matrix
@@ -111,6 +116,8 @@ std::vector<OnnxName> table() {
       {"Squeeze", "reshape", naming},
       {"Unsqueeze", "reshape", naming},
       {"Upsample", "resize", naming},
+      {"GridSample", "grid_sample", writing, {}, 20},
+      {"RoiAlign", "roi_align", writing, {}, 16},
   };
 }
 

@@ -40,6 +40,8 @@ static OpRegistry& mutableRegistry() {
     registerShapeOps(r);
     registerIndexOps(r);
     registerResizeOps(r);
+    registerSamplingOps(r);
+    registerBitOps(r);
     registerQuantOps(r);
     registerRecurrentOps(r);
     registerKernelOps(r);

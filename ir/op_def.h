@@ -160,6 +160,8 @@ void registerNormOps(OpRegistry& registry);
 void registerShapeOps(OpRegistry& registry);
 void registerIndexOps(OpRegistry& registry);
 void registerResizeOps(OpRegistry& registry);
+void registerSamplingOps(OpRegistry& registry);
+void registerBitOps(OpRegistry& registry);
 void registerQuantOps(OpRegistry& registry);
 void registerRecurrentOps(OpRegistry& registry);
 void registerKernelOps(OpRegistry& registry);

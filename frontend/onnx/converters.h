@@ -21,6 +21,7 @@ std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxReductionOps();
 std::span<const OnnxOp> onnxShapeOps();
 std::span<const OnnxOp> onnxDecidingOps();
+std::span<const OnnxOp> onnxSamplingOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 std::span<const OnnxOp> onnxComposedOps();

@@ -143,6 +143,10 @@ Status resize(OnnxExporter& e, const Node& n) {
                                                                      {"extrapolation", "extrapolation_value"}};
   for (const auto& [ours, theirs] : kCarried) setAttr(proto, theirs, *n.attrs().find(ours));
   if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
+  if (n.integer("antialias")) {
+    setInt(proto, "antialias", 1);
+    e.needOpset(18);
+  }
   return {};
 }
 

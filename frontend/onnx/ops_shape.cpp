@@ -377,7 +377,6 @@ Status resize(OnnxNode& n) {
   QC_ASSIGN(const int64_t antialias, n.integer("antialias", 0));
   QC_ASSIGN(const std::string policy, n.string("keep_aspect_ratio_policy", "stretch"));
   QC_ASSIGN(const double extrapolation, n.real("extrapolation_value", 0.0));
-  if (antialias) return n.error(ErrorCode::kUnsupported, "antialias");
   if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
     return n.error(ErrorCode::kInvalidModel, "keep_aspect_ratio_policy '{}'", policy);
   std::vector<double> scales(rank, 1.0);
@@ -442,6 +441,7 @@ Status resize(OnnxNode& n) {
                                  {"nearest", nearest},
                                  {"cubic_a", cubic},
                                  {"exclude_outside", exclude},
+                                 {"antialias", antialias},
                                  {"roi", roi},
                                  {"extrapolation", extrapolation}}));
   return n.setOutput(y);

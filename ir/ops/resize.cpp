@@ -2,6 +2,7 @@
 // taps (source index, weight); a result is the sum over all combinations of taps, outermost dim slowest, where the weight of a
 // combination is the product of its taps' weights from the outermost dim inwards.  All of it in float32, every operation rounded
 // by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
+// With antialias, a dim that shrinks has the taps of the filter stretched over the elements that a result stands for, normalised.
 // tf_crop_and_resize samples the box `roi` (starts, then ends, as fractions of each dim); what lies outside x is `extrapolation`.
 // Tests: tests/unit/resize_ops_test.cpp.
 #include <algorithm>
@@ -58,6 +59,29 @@ struct Crop {
   }
 };
 
+// The filter of the mode, `stretch` elements of the source long where it is one of the result's.
+std::vector<ResizeTap> stretchedTaps(float x, int64_t in, float scale, bool cubic, float a, bool excludeOutside) {
+  const float base = std::ceil(x) - 1, fraction = x - base, stretch = std::min(scale, 1.0f);
+  const auto reach = static_cast<int64_t>(std::ceil((cubic ? 2.0f : 1.0f) / stretch));
+  const auto filter = [&](float d) {
+    d = std::abs(d);
+    if (!cubic) return std::max(1.0f - d, 0.0f);
+    if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+    return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0.0f;
+  };
+  std::vector<ResizeTap> taps;
+  float sum = 0;
+  for (int64_t k = 1 - reach; k <= reach; ++k) {
+    const int64_t index = static_cast<int64_t>(base) + k;
+    const bool outside = index < 0 || index >= in;
+    const float weight = outside && excludeOutside ? 0.0f : filter((static_cast<float>(k) - fraction) * stretch);
+    taps.push_back({std::clamp<int64_t>(index, 0, in - 1), weight});
+    sum += weight;
+  }
+  for (ResizeTap& tap : taps) tap.weight /= sum;
+  return taps;
+}
+
 std::vector<ResizeTap> cubicTaps(float x, int64_t in, float a, bool excludeOutside) {
   const float base = std::floor(x), t = x - base;
   const auto outer = [&](float d) { return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a; };
@@ -85,6 +109,8 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
                       {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn",
                        "tf_crop_and_resize"}));
   QC_TRY(requireOneOf(c, "nearest", {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}));
+  if (c.attrs.integer("antialias") && c.attrs.string("mode") == "nearest")
+    return fail(ErrorCode::kInvalidModel, "{}: antialias in mode nearest", c.op);
   const std::vector<DimExpr> wanted = c.attrs.dims("sizes");
   const Shape sizes(wanted.begin(), wanted.end());
   const auto& scales = c.attrs.reals("scales");
@@ -211,6 +237,9 @@ std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim
   const auto scale = static_cast<float>(attrs.reals("scales")[dim]);
   const std::string& mode = attrs.string("mode");
   const Crop crop(attrs, dim);
+  const bool stretched = attrs.integer("antialias") != 0 && scale < 1;
+  const auto cubicA = static_cast<float>(attrs.real("cubic_a"));
+  const bool excludeOutside = attrs.integer("exclude_outside") != 0;
   std::vector<std::vector<ResizeTap>> taps;
   for (int64_t o = 0; o < out; ++o) {
     if (in == out && scale == 1.0f && crop.isWhole()) {
@@ -225,7 +254,9 @@ std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim
       continue;
     }
     const float x = std::isnan(wanted) ? 0.0f : std::clamp(wanted, -far, far);
-    if (mode == "nearest") {
+    if (stretched) {
+      taps.push_back(stretchedTaps(x, in, scale, mode == "cubic", cubicA, excludeOutside));
+    } else if (mode == "nearest") {
       const auto index = std::clamp<int64_t>(static_cast<int64_t>(nearestIndex(attrs.string("nearest"), x)), 0, in - 1);
       taps.push_back({{index, 1.0f}});
     } else if (mode == "linear") {
@@ -235,7 +266,7 @@ std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim
       const float fraction = inside - low;
       taps.push_back({{first, 1.0f - fraction}, {second, fraction}});
     } else {
-      taps.push_back(cubicTaps(x, in, static_cast<float>(attrs.real("cubic_a")), attrs.integer("exclude_outside") != 0));
+      taps.push_back(cubicTaps(x, in, cubicA, excludeOutside));
     }
   }
   return taps;
@@ -253,6 +284,7 @@ void registerResizeOps(OpRegistry& r) {
                stringAttr("nearest", "round_prefer_floor"),
                realAttr("cubic_a", -0.75),
                integerAttr("exclude_outside", 0),
+               integerAttr("antialias", 0),
                {"roi", AttrKind::reals, Attr(std::vector<double>{}), AttrMeaning::perDimPair},
                realAttr("extrapolation", 0.0),
                layoutAttr()};

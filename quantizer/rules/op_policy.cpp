@@ -15,6 +15,7 @@ constexpr std::string_view kSoftmaxWhy = "kept in float: int8 costs accuracy and
 constexpr std::string_view kReduceWhy = "this reduction has no int8 form";
 constexpr std::string_view kRecurrentWhy = "recurrent layers run in float";
 constexpr std::string_view kSteepWhy = "kept in float: somewhere a step of its input moves the result over much of its range";
+constexpr std::string_view kSampledWhy = "interpolation at positions that data gives is kept in float";
 constexpr std::string_view kIndexWhy = "computes positions, not values";
 
 const OpPolicy kTable[] = {
@@ -65,6 +66,8 @@ const OpPolicy kTable[] = {
     {"reduce_min", Role::keepFloat, kReduceWhy, {}},
     {"reduce_prod", Role::keepFloat, kReduceWhy, {}},
     {"cumsum", Role::keepFloat, kReduceWhy, {}},
+    {"grid_sample", Role::keepFloat, kSampledWhy, {}},
+    {"roi_align", Role::keepFloat, kSampledWhy, {}},
     {"argmax", Role::keepFloat, kIndexWhy, {}},
     {"argmin", Role::keepFloat, kIndexWhy, {}},
     {"topk", Role::keepFloat, kIndexWhy, {}},

@@ -428,6 +428,27 @@ TEST(Resize, MatchesOnnxRuntime) {
   }
 }
 
+// Of a dim that shrinks; values of ONNX Runtime.  One that grows has the taps it always has.
+TEST(Resize, Antialias) {
+  const Tensor x = tensor(DType::f32, {1, 1, 1, 8}, {0, 1, 4, 2, 7, 3, 5, 6});
+  const auto resized = [&](const char* mode, int64_t excludeOutside, double scale) {
+    AttrDict attrs = resizeTo({1, 1, 1, static_cast<int64_t>(8 * scale)}, {1, 1, 1, scale}, mode);
+    attrs.set("antialias", int64_t{1});
+    attrs.set("exclude_outside", excludeOutside);
+    return list(evaluate("resize", {{x}}, attrs));
+  };
+  const auto near = [](const std::vector<double>& values) { return testing::Pointwise(testing::DoubleNear(2e-6), values); };
+  EXPECT_THAT(resized("linear", 0, 0.5), near({0.875, 3.25, 4.625, 5.25}));
+  EXPECT_THAT(resized("linear", 1, 0.5), near({1, 3.25, 4.625, 5.1428576}));
+  EXPECT_THAT(resized("linear", 0, 0.6), near({0.375, 2.8888891, 4.625, 4.25}));
+  EXPECT_THAT(resized("cubic", 0, 0.5), near({0.734375, 3.4375, 4.6601563, 5.1855469}));
+  EXPECT_THAT(resized("cubic", 1, 0.6), near({0.3673468, 2.7206569, 4.7397594, 4.3556581}));
+  EXPECT_EQ(resized("linear", 0, 2), list(evaluate("resize", {{x}}, resizeTo({1, 1, 1, 16}, {1, 1, 1, 2}, "linear"))));
+  AttrDict nearest = resizeTo({1, 1, 1, 4}, {1, 1, 1, 0.5}, "nearest");
+  nearest.set("antialias", int64_t{1});
+  EXPECT_THAT(errorOf("resize", {{x}}, nearest), testing::HasSubstr("antialias"));
+}
+
 TEST(Resize, LayoutDoesNotChangeTheBits) {
   const Tensor x = data(3, {1, 3, 4, 5});
   const AttrDict perm = {{"perm", std::vector<int64_t>{0, 2, 3, 1}}}, back = {{"perm", std::vector<int64_t>{0, 3, 1, 2}}};

@@ -1,0 +1,133 @@
+// ONNX ops that read images at positions which data gives, or put together what was cut from them.
+#include "frontend/onnx/converters.h"
+
+namespace qc {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+// The modes had other names below opset 20.
+std::string modeNow(const std::string& mode) { return mode == "bilinear" ? "linear" : mode == "bicubic" ? "cubic" : mode; }
+
+Status gridSample(OnnxNode& n) {
+  QC_ASSIGN(const std::string mode, n.string("mode", "linear"));
+  QC_ASSIGN(const std::string padding, n.string("padding_mode", "zeros"));
+  QC_ASSIGN(const int64_t aligned, n.integer("align_corners", 0));
+  QC_ASSIGN(Value * y, n.create("grid_sample", {n.input(0), n.input(1)},
+                                {{"mode", modeNow(mode)}, {"padding_mode", padding}, {"align_corners", aligned}}));
+  return n.setOutput(y);
+}
+
+// Opset 10 has no half pixels.
+Status roiAlign(OnnxNode& n) {
+  const std::string byDefault = n.opset() < 16 ? "output_half_pixel" : "half_pixel";
+  QC_ASSIGN(const std::string coordinate, n.string("coordinate_transformation_mode", byDefault));
+  QC_ASSIGN(const std::string mode, n.string("mode", "avg"));
+  QC_ASSIGN(const int64_t height, n.integer("output_height", 1));
+  QC_ASSIGN(const int64_t width, n.integer("output_width", 1));
+  QC_ASSIGN(const int64_t samples, n.integer("sampling_ratio", 0));
+  QC_ASSIGN(const double scale, n.real("spatial_scale", 1.0));
+  QC_ASSIGN(Value * y, n.create("roi_align", {n.input(0), n.input(1), n.input(2)},
+                                {{"mode", mode},
+                                 {"output_height", height},
+                                 {"output_width", width},
+                                 {"sampling_ratio", samples},
+                                 {"spatial_scale", scale},
+                                 {"coordinate_transformation_mode", coordinate}}));
+  return n.setOutput(y);
+}
+
+// theta [N, d, d + 1] times the positions of the elements: [N, sizes.., d], innermost dim first.
+Status affineGrid(OnnxNode& n) {
+  QC_ASSIGN(const Ints sizes, n.constantInts(1, "the size"));
+  QC_ASSIGN(const int64_t aligned, n.integer("align_corners", 0));
+  const auto rank = static_cast<int64_t>(sizes.size()) - 2;
+  if (rank < 2 || rank > 3) return n.error(ErrorCode::kInvalidModel, "{} sizes", sizes.size());
+  int64_t count = 1;
+  for (int64_t d = 0; d < rank; ++d) {
+    const int64_t size = nth(sizes, d + 2);
+    if (size < 1 || size > (int64_t{1} << 24) / count) return n.error(ErrorCode::kInvalidModel, "a grid of size {}", size);
+    count *= size;
+  }
+  Tensor positions(DType::f32, {1, count, rank + 1});
+  for (int64_t i = 0; i < count; ++i) {
+    float* position = positions.mutableAs<float>().data() + i * (rank + 1);
+    int64_t rest = i;
+    for (int64_t d = 0; d < rank; ++d) {
+      const int64_t size = nth(sizes, rank + 1 - d), at = rest % size;
+      rest /= size;
+      const auto full = static_cast<float>(size), place = static_cast<float>(at);
+      if (aligned)
+        position[d] = size == 1 ? -1.0f : -1 + 2 * place / (full - 1);
+      else
+        position[d] = (2 * place + 1) / full - 1;
+    }
+    position[rank] = 1;
+  }
+  if (n.type(0).dtype != DType::f32) return n.error(ErrorCode::kUnsupported, "theta of {}", n.type(0).str());
+  QC_ASSIGN(Value * turned, n.create("transpose", {n.input(0)}, {{"perm", Ints{0, 2, 1}}}));
+  QC_ASSIGN(Value * y, n.create("matmul", {n.constantValue(std::move(positions)), turned}));
+  std::vector<DimExpr> shape{n.dims(0)[0]};
+  shape.insert(shape.end(), sizes.begin() + 2, sizes.end());
+  shape.push_back(rank);
+  QC_ASSIGN(y, n.reshapeToDims(y, std::move(shape)));
+  return n.setOutput(y);
+}
+
+// Blocks added up where they were cut from: a transposed convolution whose kernels are one element of a block each.
+Status col2Im(OnnxNode& n) {
+  QC_ASSIGN(const Ints image, n.constantInts(1, "the image's shape"));
+  QC_ASSIGN(const Ints block, n.constantInts(2, "the block's shape"));
+  const size_t rank = image.size();
+  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(rank, 1)));
+  QC_ASSIGN(const Ints strides, n.integers("strides", Ints(rank, 1)));
+  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * rank, 0)));
+  if (rank == 0 || block.size() != rank || dilations.size() != rank || strides.size() != rank || pads.size() != 2 * rank ||
+      n.type(0).rank() != 3)
+    return n.error(ErrorCode::kInvalidModel, "an image of {} dims, a block of {}, input {}", rank, block.size(), n.type(0).str());
+  constexpr int64_t kMax = int64_t{1} << 24;
+  int64_t elements = 1;
+  Ints blocks, left;
+  for (size_t d = 0; d < rank; ++d) {
+    for (const int64_t v : {image[d], block[d], dilations[d], strides[d]})
+      if (v < 1 || v > kMax) return n.error(ErrorCode::kInvalidModel, "a size of {}", v);
+    for (const int64_t v : {pads[d], pads[d + rank]})
+      if (v < 0 || v > kMax) return n.error(ErrorCode::kInvalidModel, "a pad of {}", v);
+    elements *= block[d];
+    const int64_t steps = image[d] + pads[d] + pads[d + rank] - (block[d] - 1) * dilations[d] - 1;
+    if (steps < 0 || elements > kMax) return n.error(ErrorCode::kInvalidModel, "a block of {} in dim {} of {}", block[d], d, image[d]);
+    blocks.push_back(steps / strides[d] + 1);
+    left.push_back(steps % strides[d]);
+  }
+  QC_ASSIGN(const int64_t rows, n.fixedSize(n.dims(0)[1], "the number of rows"));
+  if (rows % elements != 0) return n.error(ErrorCode::kInvalidModel, "{} rows for blocks of {}", rows, elements);
+  if (rows * elements > kMax) return n.error(ErrorCode::kUnsupported, "{} rows for blocks of {}", rows, elements);
+  std::vector<DimExpr> shape{n.dims(0)[0], rows};
+  shape.insert(shape.end(), blocks.begin(), blocks.end());
+  QC_ASSIGN(Value * x, n.reshapeToDims(n.input(0), std::move(shape)));
+  Ints kernel{rows, 1};
+  kernel.insert(kernel.end(), block.begin(), block.end());
+  Tensor ones(DType::f32, kernel);
+  std::fill_n(ones.mutableAs<float>().data(), ones.numElements(), 0.0f);
+  for (int64_t r = 0; r < rows; ++r) nth(ones.mutableAs<float>(), r * elements + r % elements) = 1;
+  // What no block reaches, where the strides leave a rest, is padding of the result.
+  QC_ASSIGN(
+      Value * y,
+      n.create("conv_transpose", {x, n.constantValue(std::move(ones))},
+               {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"output_padding", left}, {"group", rows / elements}}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+std::span<const OnnxOp> onnxSamplingOps() {
+  static const OnnxOp kOps[] = {
+      {.name = "GridSample", .minInputs = 2, .maxInputs = 2, .convert = gridSample, .freeDims = true},
+      {.name = "RoiAlign", .minInputs = 3, .maxInputs = 3, .convert = roiAlign, .freeDims = true},
+      {.name = "AffineGrid", .minInputs = 2, .maxInputs = 2, .convert = affineGrid, .freeDims = true},
+      {.name = "Col2Im", .minInputs = 3, .maxInputs = 3, .convert = col2Im, .freeDims = true},
+  };
+  return kOps;
+}
+
+}  // namespace qc
