@@ -8,6 +8,7 @@
 
 #include "ir/ops/broadcast.h"
 #include "ir/ops/convert.h"
+#include "ir/ops/fake_quantize.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -95,6 +96,12 @@ E isinf(Attrs attrs) {
   return attrs.integer("detect_positive") ? max(eq(arg(0), inf), negative) : negative;
 }
 
+// To the nearest of the numbers that integers from qmin to qmax stand for.  NaN stays NaN, so that training sees it.
+E fakeQuantizeWith(Attrs attrs) {
+  const FakeQuantizeParts parts(attrs);
+  return (clamp(parts.integer, parts.low, parts.high) - parts.zero) * arg(1);
+}
+
 std::vector<Row> rows() {
   const std::vector<OperandSpec> x{{"x"}}, ab{{"a"}, {"b"}};
   const AttrSpec approximate{"approximate", AttrKind::string, Attr(std::string("none"))};
@@ -161,6 +168,11 @@ std::vector<Row> rows() {
       {"max", ab, numbers, {}, [](Attrs) { return orNan(max(arg(0), arg(1))); }, kCommutative},
       {"mod", ab, numbers, {flag("fmod", 0)}, [](Attrs a) { return E::call(a.integer("fmod") ? "fmod" : "mod", {arg(0), arg(1)}); }},
       {"prelu", {{"x"}, {"slope"}}, numbers, {}, [](Attrs) { return belowZero(arg(1) * arg(0)); }},
+      {"fake_quantize_with",
+       {{"x"}, {"scale"}, {"zero_point"}},
+       floats,
+       {flag("qmin", 0), flag("qmax", 255), flag("learnable", 0), attr("grad_factor", 1)},
+       fakeQuantizeWith},
       {"equal", ab, anything, {}, [](Attrs) { return eq(arg(0), arg(1)); }, kCommutative, true},
       {"less", ab, numbers, {}, [](Attrs) { return lt(arg(0), arg(1)); }, 0, true},
       {"less_equal", ab, numbers, {}, [](Attrs) { return le(arg(0), arg(1)); }, 0, true},
@@ -178,7 +190,12 @@ Status checkAttrs(Attrs attrs) {
   if (const Attr* mode = attrs.find("approximate"))
     if (const auto& text = std::get<std::string>(*mode); text != "none" && text != "tanh")
       return fail(ErrorCode::kInvalidModel, "approximate is \"{}\"; it must be \"none\" or \"tanh\"", text);
-  for (const char* name : {"fmod", "detect_negative", "detect_positive"})
+  if (attrs.find("qmin")) {
+    const int64_t low = attrs.integer("qmin"), high = attrs.integer("qmax"), largest = int64_t{1} << 24;  // float32 has them all
+    if (!(-largest <= low && low <= 0 && 0 <= high && high <= largest && low < high))
+      return fail(ErrorCode::kInvalidModel, "the integers from {} to {} hold no 0, are no range or no float32", low, high);
+  }
+  for (const char* name : {"fmod", "detect_negative", "detect_positive", "learnable"})
     if (const Attr* value = attrs.find(name); value && std::get<int64_t>(*value) != 0 && std::get<int64_t>(*value) != 1)
       return fail(ErrorCode::kInvalidModel, "{} is {}; it must be 0 or 1", name, toString(*value));
   return {};

@@ -24,6 +24,7 @@ Table& table() {
       {"cumsum", cumsumGradient},
       {"depth_to_space", depthToSpaceGradient},
       {"expand", expandGradient},
+      {"fake_quantize_with", fakeQuantizeGradient},
       {"gather", gatherGradient},
       {"gather_elements", gatherElementsGradient},
       {"gather_nd", gatherNdGradient},

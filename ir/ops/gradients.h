@@ -57,6 +57,9 @@ Result<Gradients> oneHotGradient(GradientContext& c);
 Result<Gradients> triluGradient(GradientContext& c);
 Result<Gradients> reverseSequenceGradient(GradientContext& c);
 
+// fake_quantize_gradient.cpp
+Result<Gradients> fakeQuantizeGradient(GradientContext& c);
+
 // recurrent_gradients.cpp
 Result<Gradients> recurrentGradient(GradientContext& c);
 

@@ -115,6 +115,16 @@ inline std::map<std::string, GradientMaker> gradientCases() {
   return cases;
 }
 
+// Where no integer lies inside the range: there what is rounded has a slope, as has the scale.
+inline GradientCase saturatedCase(Random& r) {
+  const Ints sizes = r.sizes(r.in(1, 4));
+  GradientCase c{{r.reals(sizes, 20, 30), r.reals(r.coin() ? Ints{sizes.back()} : Ints{}, 0.05, 0.1), r.reals({}, 3, 3)},
+                 {{"qmin", int64_t{-8}}, {"qmax", int64_t{7}}, {"learnable", int64_t{1}}},
+                 {2}};
+  for (double& v : c.operands[0]->mutableAs<double>()) v = r.coin() ? v : -v;
+  return c;
+}
+
 // ---- the others -----------------------------------------------------------------------------------------------------------------
 
 inline GradientCase reduceCase(Random& r, bool distinct = false) {
@@ -467,6 +477,7 @@ inline std::map<std::string, GradientMaker> gradientCasesOfOps() {
       {"space_to_depth", [](Random& r) { return depthSpaceCase(r, false); }},
       {"resize", resizeCase},
       {"cast", [](Random& r) { return GradientCase{{r.reals(r.sizes(2))}, {{"to", DType::f64}}}; }},
+      {"fake_quantize_with", saturatedCase},
       {"gather", gatherCase},
       {"gather_elements", gatherElementsCase},
       {"gather_nd", gatherNdCase},

@@ -102,6 +102,7 @@ const std::vector<Case>& cases() {
        {{"columns", int64_t{6}}, {"group", int64_t{3}}}},
       {"reverse_sequence", {f32({4, 2}), {DType::s64, {Dim(2)}}}, {{"batch_axis", int64_t{1}}, {"time_axis", int64_t{0}}}},
       {"trilu", {f32({3, 3})}, {{"k", int64_t{1}}}},
+      {"fake_quantize_with", {f32({3, 3}), f32({}), f32({})}, {{"qmin", int64_t{-8}}, {"qmax", int64_t{7}}, {"learnable", int64_t{1}}}},
   };
   return all;
 }
