@@ -93,7 +93,8 @@ Result<KernelShape> emitGemm(KernelEmitter& e, const Node& node, const GemmPlan&
 
 // --- the node, before or after packing: plan/gemm_weights.cpp ---
 
-// Types that kernels of convolutions take: u8, s16 or f32 activations, a residual of the result's shape; and constant weights and bias.
+// Types that kernels of convolutions take: u8, s16 or f32 activations, a residual of the result's shape; weights and bias of integers are
+// constants.
 bool hasConvTypes(const Node& node);
 bool computesInIntegers(const Node& node);
 std::vector<int64_t> weightShapeOf(const Node& node);
@@ -107,7 +108,8 @@ bool takesWeights(const Node& node, DType element);
 // vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
 bool pairsStayExact(const Node& node, const GemmPlan& plan);
 
-// The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.
+// The k.conv node in front of the builder's position with `node`'s weights, scales and bias in the given layout.  Floats that are computed
+// are packed by nodes in front of it.
 // `node` is one of conv, linear, q.conv, q.linear whose weights the kernel takes.
 Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& builder);
 

@@ -5,6 +5,7 @@
 #include "codegen/plan/gemm.h"
 #include "ir/epilogue_form.h"
 #include "ir/op_def.h"
+#include "passes/graph_util.h"
 
 namespace qc {
 namespace {
@@ -82,6 +83,87 @@ Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor&
   return all;
 }
 
+// ---- what is computed: packed by movers -------------------------------------------------------
+
+Result<Value*> reshaped(Builder& b, Value* v, const std::vector<int64_t>& sizes) {
+  return v->type().sizes() == sizes ? v : b.create("reshape", {v}, {{"shape", sizes}});
+}
+
+// One transpose for it and the one that made v, if any.
+Result<Value*> transposed(Builder& b, Value* v, std::vector<int64_t> perm) {
+  if (const Node* before = v->producer(); before && before->is("transpose")) {
+    for (int64_t& d : perm) d = nth(before->integers("perm"), d);
+    v = before->operand(0);
+  }
+  return std::is_sorted(perm.begin(), perm.end()) ? v : b.create("transpose", {v}, {{"perm", perm}});
+}
+
+// [..., n] with zeros behind the n of each row.
+Result<Value*> padded(Builder& b, Value* v, int64_t wanted) {
+  const std::vector<int64_t> sizes = v->type().sizes();
+  if (sizes.back() == wanted) return v;
+  std::vector<int64_t> pads(2 * sizes.size(), 0);
+  pads.back() = wanted - sizes.back();
+  return b.create("pad", {v}, {{"pads", pads}});
+}
+
+// Elements move to where PackedLayout::pack() puts them, of floats whose steps are single elements.
+class ComputedPacking {
+ public:
+  ComputedPacking(const PackedLayout& layout, Builder& b) : layout_(layout), p_(layout.packing()), b_(b) {
+    groups_ = layout.columns() / (layout.panels() * p_.panel);
+    QC_CHECK(p_.element == DType::f32 && p_.group == 1 && p_.runPad == 1 && p_.copies == 1 && p_.halves == 1,
+             "computed weights packed as '{}'", p_.str());
+  }
+
+  Result<Value*> weights(Value* w) {
+    // [G * O, I, taps...] -> [G, taps..., I, O] -> [G, panel, taps * I, column]
+    std::vector<int64_t> sizes = w->type().sizes(), perm;
+    const int64_t outputs = sizes[0] / groups_, depth = numElements(sizes) / sizes[0];
+    if (groups_ > 1) {
+      sizes[0] = outputs;
+      sizes.insert(sizes.begin(), groups_);
+      perm.push_back(0);
+    }
+    const auto first = std::ssize(perm), rank = std::ssize(sizes);
+    for (int64_t d = first + 2; d < rank; ++d) perm.push_back(d);
+    perm.insert(perm.end(), {first + 1, first});
+    QC_ASSIGN(w, reshaped(b_, w, sizes));
+    QC_ASSIGN(w, transposed(b_, w, perm));
+    return panels(w, depth, outputs, layout_.size());
+  }
+
+  Result<Value*> channels(Value* bias) {
+    if (bias->type().numElements() == 1) return expanded(bias);
+    return panels(bias, 1, bias->type().numElements() / groups_, layout_.columns());
+  }
+
+ private:
+  // One value for all channels.
+  Result<Value*> expanded(Value* bias) { return b_.create("expand", {bias}, {{"shape", std::vector<int64_t>{layout_.columns()}}}); }
+
+  // v as [G, rows, outputs] -> [G, panel, rows, column], columns in the order of the packing.
+  Result<Value*> panels(Value* v, int64_t rows, int64_t outputs, int64_t elements) {
+    const int64_t panels = layout_.panels(), lanes = p_.lanes;
+    const int64_t vectors = p_.columns == Packing::Columns::quad ? 4 : p_.columns == Packing::Columns::pair ? 2 : 1;
+    QC_ASSIGN(v, reshaped(b_, v, {groups_, rows, outputs}));
+    QC_ASSIGN(v, padded(b_, v, panels * p_.panel));
+    if (vectors > 1) {
+      QC_ASSIGN(v, reshaped(b_, v, {groups_, rows, panels, p_.panel / (vectors * lanes), lanes / 4, vectors, 4}));
+      QC_ASSIGN(v, transposed(b_, v, {0, 2, 1, 3, 5, 4, 6}));
+    } else if (panels > 1 && rows > 1) {
+      QC_ASSIGN(v, reshaped(b_, v, {groups_, rows, panels, p_.panel}));
+      QC_ASSIGN(v, transposed(b_, v, {0, 2, 1, 3}));
+    }
+    return reshaped(b_, v, {elements});
+  }
+
+  const PackedLayout& layout_;
+  const Packing& p_;
+  Builder& b_;
+  int64_t groups_;
+};
+
 bool isShortQuant(const TensorType& type) { return type.isQuantized() && !type.quant->perChannel() && sizeOf(type.dtype) <= 2; }
 
 }  // namespace
@@ -107,8 +189,10 @@ bool hasConvTypes(const Node& node) {
   if (residual && residual->type().shape != y.shape) return false;
   const Attr* layout = node.attrs().find("layout");
   if (layout && weightShapeOf(node).size() > 2 && *layout != Attr(std::string("channels_last"))) return false;
-  return x.isStatic() && y.numElements() > 0 && node.operand("w")->constant() &&
-         (!node.operand("bias") || node.operand("bias")->constant());
+  const auto usable = [&](const Value* v) {
+    return !v || v->constant() || (!computesInIntegers(node) && isPlain(v, DType::f32) && v->type().isStatic());
+  };
+  return x.isStatic() && y.numElements() > 0 && usable(node.operand("w")) && usable(node.operand("bias"));
 }
 
 bool hasWideWeights(const Node& node) {
@@ -126,7 +210,7 @@ bool hasWideWeights(const Node& node) {
 }
 
 bool takesWeights(const Node& node, DType element) {
-  if (!computesInIntegers(node)) return node.operand("w")->constant()->dtype() == DType::f32;
+  if (!computesInIntegers(node)) return isPlain(node.operand("w"), DType::f32);
   return hasByteWeights(node) && (!hasWideWeights(node) || fits(*centredWeights(node), element));
 }
 
@@ -155,11 +239,11 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
         attr && !(std::holds_alternative<int64_t>(*attr) && std::string_view(name).starts_with("clamp") && !to))
       attrs.set(name, *attr);
   Value *scale = nullptr, *bias = nullptr;
-  Tensor weights = *node.operand("w")->constant();
+  Value* packed = nullptr;
   if (computesInIntegers(node)) {
-    std::optional<Tensor> centred = centredWeights(node);
+    const std::optional<Tensor> centred = centredWeights(node);
     if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
-    weights = std::move(*centred);
+    const Tensor& weights = *centred;
     const auto weightAt = [&](int64_t i) -> int64_t {
       const auto at = usize(i);
       return weights.dtype() == DType::s8 ? weights.as<int8_t>()[at] : weights.as<int16_t>()[at];
@@ -187,11 +271,20 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));
     bias = builder.constant(base + ".bias", layout.packing().sums ? withRunSums(layout, biases, weights, zx) : layout.packChannels(biases));
+    packed = builder.constant(base + ".packed", layout.pack(weights));
   } else {
-    if (givenBias) bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
-    if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(weights)});
+    if (givenBias) {
+      bias = builder.constant(base + ".bias", layout.packChannels(*givenBias));
+    } else if (Value* computed = node.operand("bias")) {
+      QC_ASSIGN(bias, ComputedPacking(layout, builder).channels(computed));
+    }
+    if (const Tensor* weights = node.operand("w")->constant()) {
+      if (isPadded(node)) attrs.set("bounded", int64_t{allFinite(*weights)});
+      packed = builder.constant(base + ".packed", layout.pack(*weights));
+    } else {
+      QC_ASSIGN(packed, ComputedPacking(layout, builder).weights(node.operand("w")));
+    }
   }
-  Value* packed = builder.constant(base + ".packed", layout.pack(weights));
   std::vector<Value*> operands{node.operand(0), packed, scale, bias};
   if (Value* residual = node.operand("residual")) operands.push_back(residual);
   return builder.createNode("k.conv", std::move(operands), std::move(attrs), node.result()->name());

@@ -22,22 +22,32 @@ Status selectKernels(Graph& graph, PassContext& cx) {
   Rewriter rw(graph);
   KernelPlans plans;
   std::map<std::string, int> chosen;
-  for (Node* node : graph.nodes()) {
-    if (node->is("const") || rw.wasErased(node)) continue;
+  const auto choose = [&](Node* node, std::vector<Node*>& made) -> Status {
     const std::optional<KernelChoice> choice = selectKernel(*node, target);
     const std::string id(choice ? choice->def->id : servedWithoutCode(*node));
     ++chosen[id];
     Node* final = node;
     if (choice) {
       Builder b = rw.before(node);
+      const Node* before = node->previous();
       QC_ASSIGN(final, packed ? (*packed)->pack(*choice, *node, b) : packKernel(*choice, *node, b));
+      for (Node* n = node->previous(); n != before; n = n->previous())
+        if (n != final && !n->is("const")) made.push_back(n);
       plans[kernelKey(*choice->def, *final, target)] = choice->plan;
     }
     final->attrs().set("kernel", id);
-    if (final == node) continue;
+    if (final == node) return {};
     // Of what was inferred anew only the sizes are known; the type says which of them were free.
     if (final->result()->type() == node->result()->type()) final->result()->setType(node->result()->type());
     rw.replace(node, {final->result()});
+    return {};
+  };
+  for (Node* node : graph.nodes()) {
+    if (node->is("const") || rw.wasErased(node)) continue;
+    std::vector<Node*> made, madeOfThese;
+    QC_TRY(choose(node, made));
+    // What packs while the program runs are kernels as well, that pack nothing.
+    for (Node* packing : made) QC_TRY(choose(packing, madeOfThese));
   }
   cx.provide(std::move(plans));
   cx.countHits(chosen);

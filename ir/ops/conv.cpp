@@ -9,6 +9,7 @@
 #include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/weight_gradient.h"
 #include "ir/ops/window.h"
 
 namespace qc {
@@ -419,6 +420,7 @@ void registerConvOps(OpRegistry& registry) {
                 .infer = inferDynamicConv,
                 .eval = evalDynamicConv,
                 .scalar = {}});
+  registerWeightGradientOps(registry);
 }
 
 }  // namespace qc

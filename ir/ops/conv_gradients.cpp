@@ -1,5 +1,4 @@
-// Gradients of convolutions, as convolutions: of the data the transposed one, of the weights one in which batch and channels have changed
-// places and strides and dilations as well.
+// Gradients of convolutions: of the data the transposed one, of the weights conv_weight_gradient.
 #include <numeric>
 
 #include "ir/ops/epilogue.h"
@@ -34,39 +33,22 @@ Value* cutTo(GradientContext& c, Value* x, const Ints& sizes) {
 // convolution's result, or what a transposed one reads.
 Value* weightGradient(GradientContext& c, Value* wide, Value* narrow) {
   const Window w = windowOf(c);
-  const int64_t group = c.node().integer("group");
-  const Ints x = wide->type().sizes(), y = narrow->type().sizes();
-  if (x.size() != y.size() || x.size() < 3) return wide;
-  const int64_t batch = x[0], perGroup = x[1] / group;
-  // Data [channels of a group, group * batch, ...], weights [narrow's channels, batch, ...].
-  Ints grouped = {batch, group, perGroup}, joined = {perGroup, group * batch};
-  grouped.insert(grouped.end(), x.begin() + 2, x.end());
-  joined.insert(joined.end(), x.begin() + 2, x.end());
-  Ints perm(grouped.size()), swap(y.size());
-  std::iota(perm.begin(), perm.end(), 0);
-  std::iota(swap.begin(), swap.end(), 0);
-  std::swap(perm[0], perm[2]);
-  std::swap(swap[0], swap[1]);
-  Value* data = c.reshape(c.transpose(c.reshape(wide, toShape(grouped)), perm), toShape(joined));
-  Ints ends;
-  for (int d = 0; d < w.rank; ++d) {
-    const int64_t reach = (nth(y, d + 2) - 1) * nth(w.stride, d) + w.extent(d) - nth(w.padBegin, d);
-    ends.push_back(std::max<int64_t>(reach - nth(x, d + 2), 0));
-  }
-  Ints pads = listOf(w.padBegin, w.rank);
-  pads.insert(pads.end(), ends.begin(), ends.end());
-  Value* sums = c.op("conv", {data, c.transpose(narrow, swap)},
-                     {{"strides", listOf(w.dilation, w.rank)}, {"dilations", listOf(w.stride, w.rank)}, {"pads", pads}, {"group", group}});
-  Ints wanted = {perGroup, y[1]};
-  wanted.insert(wanted.end(), w.kernel.begin(), w.kernel.begin() + w.rank);
-  return c.transpose(cutTo(c, sums, wanted), swap);
+  Value* sums = c.op("conv_weight_gradient", {withChannelsLast(c, wide), withChannelsLast(c, narrow)},
+                     {{"kernel_shape", listOf(w.kernel, w.rank)},
+                      {"strides", listOf(w.stride, w.rank)},
+                      {"dilations", listOf(w.dilation, w.rank)},
+                      {"pads", pairsOf(w.padBegin, w.padEnd, w.rank)},
+                      {"group", c.node().integer("group")}});
+  Ints perm{w.rank + 1, w.rank};  // from [k, i, o]
+  for (int64_t d = 0; d < w.rank; ++d) perm.push_back(d);
+  return c.transpose(sums, perm);
 }
 
+// dy in the node's layout; summed with its channels last, where what is added up lies together.
 Value* biasGradient(GradientContext& c, Value* dy) {
-  Ints axes(dy->type().shape.size());
+  Ints axes(dy->type().shape.size() - 1);
   std::iota(axes.begin(), axes.end(), 0);
-  axes.erase(axes.begin() + 1);
-  return c.sum(dy, axes, false);
+  return c.sum(withChannelsLast(c, dy), axes, false);
 }
 
 }  // namespace
@@ -90,8 +72,8 @@ Result<Gradients> convGradient(GradientContext& c) {
                       {"group", c.node().integer("group")}});
     all[kX] = withChannelsAsNode(c, dx);
   }
-  if (c.wants(kW)) all[kW] = weightGradient(c, withChannelsFirst(c, c.operand(kX)), dy);
-  if (c.wants(kBias)) all[kBias] = biasGradient(c, dy);
+  if (c.wants(kW)) all[kW] = weightGradient(c, c.operand(kX), arrives.sums);
+  if (c.wants(kBias)) all[kBias] = biasGradient(c, arrives.sums);
   return all;
 }
 
@@ -108,8 +90,8 @@ Result<Gradients> convTransposeGradient(GradientContext& c) {
     const Ints x = withChannelsFirst(c, c.operand(kX))->type().sizes();
     all[kX] = withChannelsAsNode(c, cutTo(c, dx, x));
   }
-  if (c.wants(kW)) all[kW] = weightGradient(c, dy, withChannelsFirst(c, c.operand(kX)));
-  if (c.wants(kBias)) all[kBias] = biasGradient(c, dy);
+  if (c.wants(kW)) all[kW] = weightGradient(c, c.upstream(), c.operand(kX));
+  if (c.wants(kBias)) all[kBias] = biasGradient(c, c.upstream());
   return all;
 }
 

@@ -67,6 +67,8 @@ Result<Gradients> recurrentGradient(GradientContext& c);
 // x with its channels behind the batch, where the node has them last; and back.
 Value* withChannelsFirst(GradientContext& c, Value* x);
 Value* withChannelsAsNode(GradientContext& c, Value* x);
+// x, in the node's layout, with its channels last.
+Value* withChannelsLast(GradientContext& c, Value* x);
 // What arrives at the sums of a product, and at its residual (null: it has none), through what its `post` makes of them.
 struct ArrivingAtSums {
   Value *sums, *residual = nullptr;

@@ -45,9 +45,7 @@ Result<Types> inferMaxPool(const InferContext& c) {
 Result<Types> inferMaxPoolGradient(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireSameDType(c, 1, 0));
-  AttrDict attrs = c.attrs;
-  attrs.set("layout", std::string("channels_first"));
-  QC_ASSIGN(const Shape shape, inferPoolShape({c.op, c.operands, attrs}));
+  QC_ASSIGN(const Shape shape, inferPoolShape(c));
   QC_TRY(requireShape(c, 1, shape));
   return checkedResults({c.type(0)});
 }
@@ -164,12 +162,11 @@ Status evalMaxPool(const EvalContext& c) {
   return {};
 }
 
-// Of channels-first data.
 Status evalMaxPoolGradient(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const auto pick = [&](auto tag) {
     using T = decltype(tag);
-    const Pool p(c, c.in(0).sizes, c.in(1).sizes, false);
+    const Pool p(c, c.in(0).sizes, c.in(1).sizes, isChannelsLast(c.node.attrs()));
     const Elements<T> x(c.in(0)), dy(c.in(1));
     const ResultElements<T> dx(c.out());
     std::fill_n(dx.data(), dx.size(), T{});
@@ -223,7 +220,8 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
 }  // namespace
 
 void registerPoolOps(OpRegistry& registry) {
-  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval) {
+  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval,
+                       std::vector<OperandSpec> operands = {{"x"}}) {
     std::vector<AttrSpec> attrs = {meaning(AttrMeaning::perSpatialDim, integersAttr("kernel_shape")),
                                    perSpatialDimAttr("strides", 1),
                                    meaning(AttrMeaning::perSpatialDimPair, integersOrEmptyAttr("pads")),
@@ -234,7 +232,7 @@ void registerPoolOps(OpRegistry& registry) {
     attrs.insert(attrs.end(), more.begin(), more.end());
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
-                  .operands = {{"x"}},
+                  .operands = std::move(operands),
                   .attrs = std::move(attrs),
                   .traits = traits,
                   .infer = std::move(infer),
@@ -246,14 +244,7 @@ void registerPoolOps(OpRegistry& registry) {
   add("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
   add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), resultQuantAttr(true)},
       inferQuantizedAvgPool, evalQuantizedAvgPool);
-  registry.add({.name = "max_pool_gradient",
-                .summary = "the gradient of max_pool's operand, for channels-first data",
-                .operands = {{"x"}, {"dy"}},
-                .attrs = {integersAttr("kernel_shape"), integersOrEmptyAttr("strides"), integersOrEmptyAttr("pads"),
-                          integersOrEmptyAttr("dilations"), integerAttr("ceil_mode", 0)},
-                .infer = inferMaxPoolGradient,
-                .eval = evalMaxPoolGradient,
-                .scalar = {}});
+  add("max_pool_gradient", "the gradient of max_pool's operand", kPure, {}, inferMaxPoolGradient, evalMaxPoolGradient, {{"x"}, {"dy"}});
 }
 
 }  // namespace qc

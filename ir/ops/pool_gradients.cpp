@@ -44,38 +44,30 @@ Result<Gradients> averageGradient(GradientContext& c) {
   for (size_t i = 0; i < counts.size(); ++i)
     storeElement(x.dtype, shares.mutableData(), static_cast<int64_t>(i), 1 / std::max(counts[i], 1.0));
   Value* dy = c.map(ScalarExpr::arg(0) * ScalarExpr::arg(1), {c.upstream(), c.constant(std::move(shares))});
-  // Every channel by itself: [N * C, 1, spatial...] in both layouts.
-  const int64_t channels = nth(x.shape, channelAxisOf(attrs, rank)).size(), batch = x.shape[0].size();
-  Shape planes = {Dim(batch * channels), Dim(1)}, spread = {Dim(batch), Dim(channels)};
-  Ints kernel = {1, 1}, pads(usize(2 * w.rank)), more;
+  // Every channel by itself.
+  const int64_t channels = nth(x.shape, channelAxisOf(attrs, rank)).size();
+  Ints kernel = {channels, 1}, pads(usize(2 * w.rank)), more;
   for (int d = 0; d < w.rank; ++d) {
     const int64_t in = nth(x.shape, first + d).size(), out = nth(y.shape, first + d).size();
-    planes.emplace_back(out);
-    spread.emplace_back(in);
     kernel.push_back(nth(w.kernel, d));
     const int64_t reach = (out - 1) * nth(w.stride, d) + w.extent(d) - nth(w.padBegin, d) - in;
     nth(pads, d) = nth(w.padBegin, d);
     nth(pads, w.rank + d) = std::max<int64_t>(reach, 0);
     more.push_back(std::max<int64_t>(-reach, 0));
   }
-  Value* ones = c.constant([&] {
-    Tensor t(x.dtype, kernel);
-    for (int64_t i = 0; i < t.numElements(); ++i) storeElement(x.dtype, t.mutableData(), i, 1);
-    return t;
-  }());
-  Value* dx = c.op("conv_transpose", {c.reshape(withChannelsFirst(c, dy), planes), ones},
-                   {{"strides", Ints(w.stride.begin(), w.stride.begin() + w.rank)},
-                    {"dilations", Ints(w.dilation.begin(), w.dilation.begin() + w.rank)},
-                    {"pads", pads},
-                    {"output_padding", more}});
-  return Gradients{withChannelsAsNode(c, c.reshape(dx, spread))};
+  Tensor ones(x.dtype, kernel);
+  for (int64_t i = 0; i < ones.numElements(); ++i) storeElement(x.dtype, ones.mutableData(), i, 1);
+  AttrDict spread{{"strides", Ints(w.stride.begin(), w.stride.begin() + w.rank)},
+                  {"dilations", Ints(w.dilation.begin(), w.dilation.begin() + w.rank)},
+                  {"pads", pads},
+                  {"output_padding", more},
+                  {"group", channels},
+                  {"layout", attrs.string("layout")}};
+  return Gradients{c.op("conv_transpose", {dy, c.constant(std::move(ones))}, std::move(spread))};
 }
 
 Result<Gradients> maxPoolGradient(GradientContext& c) {
-  AttrDict attrs = c.node().attrs();
-  attrs.erase("layout");
-  Value* dx = c.op("max_pool_gradient", {withChannelsFirst(c, c.operand(0)), withChannelsFirst(c, c.upstream())}, std::move(attrs));
-  return Gradients{withChannelsAsNode(c, dx)};
+  return Gradients{c.op("max_pool_gradient", {c.operand(0), c.upstream()}, c.node().attrs())};
 }
 
 }  // namespace qc

@@ -31,6 +31,14 @@ Value* withChannelsFirst(GradientContext& c, Value* x) {
   return c.transpose(x, perm);
 }
 
+Value* withChannelsLast(GradientContext& c, Value* x) {
+  if (isChannelsLast(c.node().attrs())) return x;
+  Ints perm(x->type().shape.size());
+  std::iota(perm.begin(), perm.end(), 0);
+  std::rotate(perm.begin() + 1, perm.begin() + 2, perm.end());
+  return c.transpose(x, perm);
+}
+
 Value* withChannelsAsNode(GradientContext& c, Value* x) {
   if (!isChannelsLast(c.node().attrs())) return x;
   Ints perm(x->type().shape.size());

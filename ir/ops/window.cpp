@@ -45,7 +45,9 @@ Result<Window> Window::of(const InferContext& c, const std::vector<int64_t>& ker
   QC_TRY(checkList(c, "strides", kernel.size(), 1));
   QC_TRY(checkList(c, "dilations", kernel.size(), 1));
   QC_TRY(checkList(c, "pads", 2 * kernel.size(), 0));
-  QC_TRY(requireLayout(c));
+  if (c.attrs.find("layout")) {
+    QC_TRY(requireLayout(c));
+  }
   const Window w = of(c.attrs, kernel);
   QC_TRY(checkedNumElements(toShape(kernel)));
   return w;

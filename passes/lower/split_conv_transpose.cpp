@@ -1,4 +1,4 @@
-// split-conv-transpose: a channel-last conv_transpose or q.conv_transpose with constant weights becomes one convolution per phase of its
+// split-conv-transpose: a channel-last conv_transpose, or q.conv_transpose with constant weights, becomes one convolution per phase of its
 // stride, whose results interleave.  Output position o = stride * m + phase meets only the taps t with t * dilation = phase modulo the
 // stride, and input position m + (phase - t * dilation) / stride: for each phase that is a plain convolution over m with those taps last to
 // first, which is the order in which conv_transpose is defined to sum, so the bits are the same.  Phases of the same geometry are one
@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "ir/rewriter.h"
+#include "passes/graph_util.h"
 #include "passes/passes.h"
 
 namespace qc {
@@ -23,10 +24,33 @@ struct PhaseAxis {
 
 struct SpatialDim {
   int64_t in, out, kernel, stride, dilation, pad;
-  // Results per phase: all positions that any tap reaches, or that are kept.
-  int64_t positions() const { return (std::max((in - 1) * stride + (kernel - 1) * dilation + 1, pad + out) + stride - 1) / stride; }
+  int64_t skipped = 0;    // positions in front of the first that any phase computes: what padding hides anyway
+  int64_t positions = 0;  // results per phase
 
-  PhaseAxis phase(int64_t phase) const {
+  SpatialDim(int64_t input, int64_t output, int64_t taps, int64_t step, int64_t apart, int64_t before)
+      : in(input), out(output), kernel(taps), stride(step), dilation(apart), pad(before) {
+    // Of those that are kept; a convolution cannot begin behind its first input, nor end in front of its last.
+    skipped = pad / stride;
+    for (int64_t p = 0; p < stride; ++p)
+      if (const PhaseAxis axis = tapsOf(p); axis.taps > 0) skipped = std::min(skipped, axis.padBegin);
+    positions = (pad + out + stride - 1) / stride - skipped;
+    for (int64_t p = 0; p < stride; ++p) {
+      const PhaseAxis axis = tapsOf(p);
+      positions = std::max(positions, axis.taps > 0 ? in + axis.padBegin - skipped - (axis.taps - 1) * axis.dilation : in);
+    }
+  }
+
+  PhaseAxis phase(int64_t number) const {
+    PhaseAxis p = tapsOf(number);
+    if (p.taps == 0) return p;
+    p.padBegin -= skipped;
+    p.padEnd = positions - in - p.padBegin + (p.taps - 1) * p.dilation;
+    return p;
+  }
+  int64_t cropped() const { return pad - skipped * stride; }  // of the results of all phases, in front
+
+ private:
+  PhaseAxis tapsOf(int64_t phase) const {
     PhaseAxis p;
     p.tapStep = stride / std::gcd(stride, dilation);
     p.dilation = p.tapStep * dilation / stride;
@@ -37,7 +61,6 @@ struct SpatialDim {
       }
     if (p.taps == 0) return p;
     p.padBegin = (p.lastTap * dilation - phase) / stride;
-    p.padEnd = positions() - in - p.padBegin + (p.taps - 1) * p.dilation;
     return p;
   }
 };
@@ -52,7 +75,7 @@ std::vector<SpatialDim> spatialDimsOf(const Node& node) {
   };
   std::vector<SpatialDim> dims;
   for (size_t i = 0; i + 2 < x.size(); ++i)
-    dims.push_back({x[i + 1], y[i + 1], w[i + 2], value("strides", i, 1), value("dilations", i, 1), value("pads", i, 0)});
+    dims.emplace_back(x[i + 1], y[i + 1], w[i + 2], value("strides", i, 1), value("dilations", i, 1), value("pads", i, 0));
   return dims;
 }
 
@@ -106,6 +129,38 @@ Tensor phaseWeights(const Tensor& w, int64_t groups, const std::vector<SpatialDi
           to += bytes;
         }
   return result;
+}
+
+// The same of weights that are computed.
+Result<Value*> phaseWeights(Builder& b, Value* w, int64_t groups, const std::vector<SpatialDim>& dims, std::span<const Phase> phases) {
+  const std::vector<int64_t> sizes = w->type().sizes();
+  const int64_t inputs = sizes[0] / groups, outputs = sizes[1];
+  std::vector<Value*> all;
+  for (const Phase& phase : phases) {
+    std::vector<int64_t> starts{0, 0}, taps{sizes[0], outputs}, steps{1, 1}, apart{groups, inputs, outputs}, perm{0, 2, 1},
+        together{groups * outputs, inputs};
+    for (size_t d = 0; d < dims.size(); ++d) {
+      const PhaseAxis& axis = phase[d];
+      starts.push_back(axis.lastTap);
+      taps.push_back(axis.taps);
+      steps.push_back(-axis.tapStep);
+      apart.push_back(axis.taps);
+      perm.push_back(static_cast<int64_t>(3 + d));
+      together.push_back(axis.taps);
+    }
+    QC_ASSIGN(Value * part, b.create("slice", {w}, {{"starts", starts}, {"sizes", taps}, {"steps", steps}}));
+    if (groups == 1) {  // no dim that is only apart: transposes on both sides may meet
+      for (size_t d = 0; d < perm.size() - 1; ++d) perm[d] = perm[d + 1] - 1;
+      perm.pop_back();
+      QC_ASSIGN(part, b.create("transpose", {part}, {{"perm", perm}}));
+    } else {
+      QC_ASSIGN(part, b.create("reshape", {part}, {{"shape", apart}}));
+      QC_ASSIGN(part, b.create("transpose", {part}, {{"perm", perm}}));
+      QC_ASSIGN(part, b.create("reshape", {part}, {{"shape", together}}));
+    }
+    all.push_back(part);
+  }
+  return all.size() == 1 ? all[0] : b.create("concat", all, {{"axis", int64_t{0}}});
 }
 
 // One element per output channel, the whole list once per phase.
@@ -162,14 +217,19 @@ class Splitter {
 
  private:
   Result<Value*> convolution(std::span<const Phase> phases) {
-    const Value *w = node_.operand("w"), *bias = node_.operand("bias");
+    Value *w = node_.operand("w"), *bias = node_.operand("bias");
     const int64_t groups = node_.integer("group"), slices = w->type().sizes()[1];
-    const Tensor weights = phaseWeights(*w->constant(), groups, dims_, phases);
-    std::vector<Value*> operands{node_.operand(0),
-                                 b_.constant(w->name(), weights, phaseParams(w->type().quant, slices, weights.sizes()[0]))};
-    if (bias)
-      operands.push_back(phases.size() == 1 ? node_.operand("bias")
-                                            : b_.constant(bias->name(), repeated(*bias->constant(), phases.size())));
+    std::vector<Value*> operands{node_.operand(0)};
+    if (w->constant()) {
+      const Tensor weights = phaseWeights(*w->constant(), groups, dims_, phases);
+      operands.push_back(b_.constant(w->name(), weights, phaseParams(w->type().quant, slices, weights.sizes()[0])));
+    } else {
+      QC_ASSIGN(operands.emplace_back(), phaseWeights(b_, w, groups, dims_, phases));
+    }
+    if (bias && phases.size() > 1) {
+      QC_ASSIGN(bias, repeatedBias(bias, phases.size()));
+    }
+    if (bias) operands.push_back(bias);
     std::vector<int64_t> pads, padEnds, dilations;
     for (const PhaseAxis& axis : phases[0]) {
       pads.push_back(axis.padBegin);
@@ -179,6 +239,11 @@ class Splitter {
     pads.insert(pads.end(), padEnds.begin(), padEnds.end());
     AttrDict attrs{{"pads", pads}, {"dilations", dilations}, {"group", groups}, {"layout", std::string("channels_last")}};
     return withEpilogue(std::move(operands), std::move(attrs));
+  }
+
+  Result<Value*> repeatedBias(Value* bias, size_t times) {
+    if (const Tensor* t = bias->constant()) return b_.constant(bias->name(), repeated(*t, times));
+    return b_.create("concat", std::vector<Value*>(times, bias), {{"axis", int64_t{0}}});
   }
 
   Result<Value*> withEpilogue(std::vector<Value*> operands, AttrDict attrs) {
@@ -193,9 +258,9 @@ class Splitter {
     const int64_t groups = node_.integer("group"), slices = w.sizes()[1], outputs = groups * slices;
     std::vector<int64_t> sizes{y.sizes()[0]}, kernel{outputs, w.sizes()[0] / groups}, pads(dims_.size(), 0);
     for (const SpatialDim& dim : dims_) {
-      sizes.push_back(dim.positions());
+      sizes.push_back(dim.positions);
       kernel.push_back(1);
-      pads.push_back(dim.positions() - dim.in);
+      pads.push_back(dim.positions - dim.in);
     }
     sizes.push_back(outputs);
     if (w.isQuantized()) {
@@ -204,9 +269,14 @@ class Splitter {
       if (node_.operand("bias")) operands.push_back(node_.operand("bias"));
       return withEpilogue(std::move(operands), {{"pads", pads}, {"group", groups}, {"layout", std::string("channels_last")}});
     }
+    Value* bias = node_.operand("bias");
+    if (bias && !bias->constant()) {
+      QC_ASSIGN(bias, b_.create("map", {bias}, {{"expr", 0.f + ScalarExpr::arg(0)}}));  // no -0, as the sums
+      return b_.create("expand", {bias}, {{"shape", sizes}});
+    }
     Tensor row(w.dtype, {outputs});
-    if (node_.operand("bias"))
-      for (int64_t o = 0; o < outputs; ++o) storeElement(row.dtype(), row.mutableData(), o, 0.0 + node_.operand("bias")->constant()->at(o));
+    if (bias)
+      for (int64_t o = 0; o < outputs; ++o) storeElement(row.dtype(), row.mutableData(), o, 0.0 + bias->constant()->at(o));
     return b_.create("expand", {b_.constant(node_.operand("w")->name(), std::move(row))}, {{"shape", sizes}});
   }
 
@@ -234,7 +304,7 @@ class Splitter {
     const std::vector<int64_t> wanted = node_.result()->type().sizes();
     if (y->type().sizes() == wanted) return y;
     std::vector<int64_t> starts(wanted.size(), 0);
-    for (size_t d = 0; d < dims_.size(); ++d) starts[d + 1] = dims_[d].pad;
+    for (size_t d = 0; d < dims_.size(); ++d) starts[d + 1] = dims_[d].cropped();
     return b_.create("slice", {y}, {{"starts", starts}, {"sizes", wanted}, {"steps", std::vector<int64_t>(wanted.size(), 1)}});
   }
 
@@ -245,9 +315,9 @@ class Splitter {
 
 bool canSplit(const Node& node) {
   if (!node.is("conv_transpose") && !node.is("q.conv_transpose")) return false;
-  const Value* bias = node.operand("bias");
-  return node.string("layout") == "channels_last" && node.operand(0)->type().isStatic() && node.operand("w")->constant() &&
-         (!bias || bias->constant());
+  const auto usable = [&](const Value* v) { return !v || v->constant() || (node.is("conv_transpose") && isPlain(v, DType::f32)); };
+  return node.string("layout") == "channels_last" && node.operand(0)->type().isStatic() && usable(node.operand("w")) &&
+         usable(node.operand("bias"));
 }
 
 }  // namespace

@@ -26,6 +26,10 @@ const Case kCases[] = {
     {"1,5,4", "4,2,3", "strides=[4], dilations=[3], output_padding=[3], group=2", "1,26,4", 4},
     {"1,2,3,4,3", "3,5,2,2,2", "strides=[2,2,2]", "1,4,6,8,5", 5},
     {"1,3,2,3,4", "4,2,3,3,3", "strides=[2,2,2], pads=[1,1,1,1,1,1], output_padding=[1,0,1], group=2", "1,6,3,6,4", 4},
+    {"1,6,7,3", "3,4,5,3", "strides=[1,1], pads=[4,2,5,1]", "1,1,6,4", 4},
+    {"1,6,7,3", "3,4,5,3", "strides=[1,1], pads=[4,3,2,5]", "1,4,1,4", 4},
+    {"1,5,6,3", "3,4,6,5", "strides=[2,3], pads=[4,4,3,3], group=1", "1,7,13,4", 4},
+    {"1,5,5,2", "2,4,3,3", "strides=[2,2], dilations=[2,2], pads=[2,2,4,4]", "1,7,7,4", 4},
     {"1,2,3,2,2", "2,3,1,4,2", "strides=[2,3,1], dilations=[1,2,3], pads=[0,1,0,0,2,1]", "1,3,10,4,3", 3},
 };
 
@@ -66,6 +70,34 @@ void check(const Case& c, bool quantized) {
   const auto split = interpret(*graph, std::vector{x});
   ASSERT_TRUE(whole && split) << text;
   EXPECT_TRUE(whole->front().sameBytes(split->front())) << text;
+}
+
+// The same layer with weights and bias as inputs.
+void checkComputed(const Case& c) {
+  const std::string text = fmt::format(
+      "graph @g(%x: f32[{}], %w: f32[{}], %b: f32[{}]) {{\n%y = conv_transpose %x, %w, %b {{{}, layout=\"channels_last\"}} : f32[{}]\n"
+      "return %y\n}}\n",
+      c.x, c.w, c.outputs, c.attrs, c.y);
+  auto graph = parseGraph(text);
+  ASSERT_TRUE(graph) << graph.error().render() << text;
+  std::vector<Tensor> inputs;
+  for (const Value* v : graph->inputs()) {
+    inputs.emplace_back(v->type().dtype, v->type().sizes());
+    for (int64_t i = 0; i < inputs.back().numElements(); ++i)
+      nth(inputs.back().mutableAs<float>(), i) = static_cast<float>(i * 7 % 23) / 8 - 1;
+  }
+  const auto whole = interpret(*graph, inputs);
+  PassContext cx;
+  const Status done = runPipeline("split-conv-transpose", *graph, cx);
+  ASSERT_TRUE(done) << done.error().render();
+  EXPECT_EQ(print(*graph).find("conv_transpose"), std::string::npos) << print(*graph);
+  const auto split = interpret(*graph, inputs);
+  ASSERT_TRUE(whole && split) << text;
+  EXPECT_TRUE(whole->front().sameBytes(split->front())) << text;
+}
+
+TEST(SplitConvTranspose, SameBitsOfComputedWeights) {
+  for (const Case& c : kCases) checkComputed(c);
 }
 
 TEST(SplitConvTranspose, SameBits) {

@@ -123,6 +123,14 @@ Case poolCase(Random& r, bool quantized) {
   return c;
 }
 
+// x, and what arrives at the result of a pool of it.
+Case poolGradientCase(Random& r) {
+  Case c = poolCase(r, false);
+  Graph g;
+  c.operands.push_back(Builder(g).make("max_pool", {g.addInput("x", c.operands[0])}, c.attrs)->type());
+  return c;
+}
+
 Case resizeCase(Random& r, bool quantized) {
   const Ints x = pixels(r, r.in(1, 3));
   Ints sizes = x;
@@ -228,6 +236,7 @@ const std::map<std::string, Maker>& makers() {
       {"max_pool", [](Random& r) { return poolCase(r, false); }},
       {"avg_pool", [](Random& r) { return poolCase(r, false); }},
       {"q.avg_pool", [](Random& r) { return poolCase(r, true); }},
+      {"max_pool_gradient", poolGradientCase},
       {"resize", [](Random& r) { return resizeCase(r, false); }},
       {"q.resize", [](Random& r) { return resizeCase(r, true); }},
       {"batch_norm", [](Random& r) { return statisticsCase(r, 4); }},
