@@ -108,8 +108,11 @@ class Backpropagation {
       arrives = arrives || gradient;
     }
     if (!arrives) return {};
-    const GradientFn gradientOfOp = gradientOf(n.def());
-    if (!gradientOfOp) return fail(ErrorCode::kUnsupported, "'{}' has no gradient: {}", n.op(), path(n)).at(n.location());
+    const OpDef& def = n.def();
+    if (!def.gradient)
+      return fail(ErrorCode::kUnsupported, "'{}' has no gradient{}{}: {}", n.op(), def.noGradient.empty() ? "" : ", since ", def.noGradient,
+                  path(n))
+          .at(n.location());
     std::vector<bool> wanted;
     for (int i = 0; i < n.numOperands(); ++i) {
       if (Value* v = n.operand(i); v && !v->type().isStatic())
@@ -119,7 +122,7 @@ class Backpropagation {
       wanted.push_back(paths_.isActive(n.operand(i)));
     }
     GradientContext context(builder_, n, upstream, wanted);
-    auto gradients = gradientOfOp(context);
+    auto gradients = def.gradient(context);
     if (gradients && !context.status()) gradients = tl::make_unexpected(context.status().error());
     if (!gradients) return tl::make_unexpected(std::move(gradients.error()).at(n.location()));
     if (std::ssize(*gradients) != n.numOperands())

@@ -1,5 +1,5 @@
-// Reverse-mode differentiation of graphs.  The gradient of an op is a function that builds the gradients of its operands; those of the
-// product are rows of ops/gradients.cpp, and of an op with a scalar meaning it follows from that.  backpropagate() walks from what is
+// Reverse-mode differentiation of graphs.  The gradient of an op is a function that builds the gradients of its operands, and part of its
+// declaration (OpDef::gradient); of an op with a scalar meaning it follows from that.  backpropagate() walks from what is
 // differentiated to what it depends on and adds them up.
 //
 //   gradient of mul:   return std::vector{c.map(arg(0) * arg(1), {c.upstream(), c.operand(1)}), ...};
@@ -17,8 +17,6 @@
 #include "ir/op_def.h"
 
 namespace qc {
-
-using Gradients = std::vector<Value*>;
 
 // What a gradient function sees, and what it builds with.  Builders here never fail on the spot: the first error is kept, whatever is built
 // after it is of no account, and backpropagate() returns it.
@@ -68,14 +66,6 @@ class GradientContext {
   std::vector<bool> wanted_;
   Status status_;
 };
-
-// Builds the gradients of a node's operands from those of its results: one for each operand, null where it is zero or not asked for.
-using GradientFn = std::function<Result<Gradients>(GradientContext&)>;
-
-// Nothing: what is computed with the op cannot be trained through it.
-GradientFn gradientOf(const OpDef& def);
-// Of an op of one's own (custom_op.h).  Before graphs are differentiated, from one thread.  Errors: it is not there, or has one.
-Status registerGradient(std::string_view op, GradientFn gradient);
 
 // What an elementwise op's scalar meaning gives; with `slopes`, derivatives by each operand that is differentiable, these are taken.
 Result<Gradients> elementwiseGradient(GradientContext& c);

@@ -2,6 +2,7 @@
 
 #include "ir/custom_op.h"
 #include "ir/edit_distance.h"
+#include "ir/gradient.h"
 #include "ir/guarded.h"
 #include "ir/verify.h"
 
@@ -65,6 +66,10 @@ Status registerOp(OpDef def) {
   def.eval = [name = def.name, eval = std::move(def.eval)](const EvalContext& c) {
     return guarded(fmt::format("the evaluation of '{}'", name), [&] { return eval(c); });
   };
+  if (def.gradient)
+    def.gradient = [name = def.name, gradient = std::move(def.gradient)](GradientContext& c) {
+      return guarded(fmt::format("the gradient of '{}'", name), [&] { return gradient(c); });
+    };
   mutableRegistry().add(std::move(def));
   return {};
 }
@@ -80,6 +85,7 @@ static StageSet stagesOfFamily(std::string_view name) {
 
 void OpRegistry::add(OpDef def) {
   def.stages &= stagesOfFamily(def.name);
+  if (!def.gradient && def.has(kElementwise) && def.scalar) def.gradient = elementwiseGradient;
   std::string name = def.name;
   const bool added = ops_.emplace(std::move(name), std::move(def)).second;
   QC_CHECK(added, "an op is registered twice");

@@ -113,6 +113,12 @@ struct DecidedSizes {
   std::function<Result<std::vector<Tensor>>(const EvalContext&)> eval;
 };
 
+// Builds the gradients of a node's operands from those of its results: one for each operand, null where it is zero or not asked for
+// (gradient.h).
+class GradientContext;
+using Gradients = std::vector<Value*>;
+using GradientFn = std::function<Result<Gradients>(GradientContext&)>;
+
 struct OpDef {
   std::string name;
   std::string summary;  // one line, for `doctor --ops`
@@ -126,6 +132,8 @@ struct OpDef {
   // kElementwise: the scalar meaning for these attributes, over the operands in order.
   std::function<ScalarExpr(const AttrDict&)> scalar;
   std::optional<DecidedSizes> decides = {};
+  GradientFn gradient = {};     // kElementwise: where it is not given, it follows from `scalar`
+  std::string noGradient = {};  // why there is none: "its results are integers"
 
   bool has(Trait trait) const { return (traits & trait) != 0; }
   const OperandSpec& operand(int i) const { return operands[std::min(usize(i), operands.size() - 1)]; }  // the last may be many

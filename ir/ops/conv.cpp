@@ -9,6 +9,7 @@
 #include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/weight_gradient.h"
 #include "ir/ops/window.h"
 
@@ -389,7 +390,8 @@ void registerConvOps(OpRegistry& registry) {
     more.insert(more.begin(), spatial.begin(), spatial.end());
     return more;
   };
-  const auto add = [&](std::string name, std::string summary, bool transposed, bool quantized, std::vector<AttrSpec> attrs, InferFn infer) {
+  const auto add = [&](std::string name, std::string summary, bool transposed, bool quantized, std::vector<AttrSpec> attrs, InferFn infer,
+                       GradientFn gradient = {}) {
     std::vector<OperandSpec> operands = {{"x"},
                                          {.name = "w", .role = OperandRole::weight, .weight = WeightAxes{transposed ? 1 : 0, -1}},
                                          {.name = "bias", .optional = true, .role = OperandRole::bias}};
@@ -401,11 +403,13 @@ void registerConvOps(OpRegistry& registry) {
                   .attrs = with(std::move(attrs)),
                   .infer = std::move(infer),
                   .eval = std::move(eval),
-                  .scalar = {}});
+                  .scalar = {},
+                  .gradient = std::move(gradient)});
   };
   const AttrSpec post = postAttr(), to = resultQuantAttr(false);
-  add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv);
-  add("conv_transpose", "transposed convolution", true, false, {perSpatialDimAttr("output_padding", 0)}, inferConvTranspose);
+  add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv, convGradient);
+  add("conv_transpose", "transposed convolution", true, false, {perSpatialDimAttr("output_padding", 0)}, inferConvTranspose,
+      convTransposeGradient);
   add("q.conv", "integer convolution with exact int32 sums", false, true, {post, to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConv);
   add("q.conv_transpose", "integer transposed convolution", true, true,
       {perSpatialDimAttr("output_padding", 0), to, clampMinAttr(), clampMaxAttr()}, inferQuantizedConvTranspose);

@@ -372,6 +372,7 @@ void registerDecidingOps(OpRegistry& r) {
     def.infer = std::move(infer);
     def.eval = atKnownSizes(eval);
     def.decides = DecidedSizes{bounds, eval};
+    def.noGradient = "data decides its sizes";
     r.add(std::move(def));
   };
   const auto parameter = [](const char* name) { return OperandSpec{.name = name, .optional = true, .role = OperandRole::parameter}; };

@@ -158,6 +158,7 @@ OpDef dynamicOf(OpDef def) {
   def.name = "q.dynamic_" + def.name;
   def.summary += ", its products in integers with parameters found as it goes";
   for (AttrSpec& attr : dynamicRangeAttrs()) def.attrs.push_back(std::move(attr));
+  def.gradient = {};
   return def;
 }
 

@@ -9,6 +9,7 @@
 #include "ir/ops/broadcast.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/fake_quantize.h"
+#include "ir/ops/gradients.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -63,6 +64,7 @@ struct Row {
   uint32_t traits = 0;
   bool toBool = false;
   int firstData = 0;  // operands in front of it are conditions: bool
+  GradientFn gradient = {};  // none: follows from the meaning
 };
 
 E arg(int i) { return E::arg(i); }
@@ -102,6 +104,16 @@ E fakeQuantizeWith(Attrs attrs) {
   return (clamp(parts.integer, parts.low, parts.high) - parts.zero) * arg(1);
 }
 
+// The kinks in its meaning cancel out, those in the derivative of it would not.
+Result<Gradients> softplusGradient(GradientContext& c) { return scalarGradient(c, {sigmoid(arg(0))}); }
+
+// What is known from the result needs no operand: that need not be kept until then, and its op stays fused with what computes it.
+GradientFn gradientByResult(const std::function<E(Attrs)>& slope) {
+  return [=](GradientContext& c) -> Result<Gradients> {
+    return Gradients{c.map(arg(0) * slope(c.node().attrs()).substitute(std::vector{arg(1)}), {c.upstream(), c.result()})};
+  };
+}
+
 std::vector<Row> rows() {
   const std::vector<OperandSpec> x{{"x"}}, ab{{"a"}, {"b"}};
   const AttrSpec approximate{"approximate", AttrKind::string, Attr(std::string("none"))};
@@ -109,8 +121,18 @@ std::vector<Row> rows() {
   return {
       // name, operands, domain, attributes, meaning, traits, result is bool
       {"identity", x, anything, {}, [](Attrs) { return arg(0); }, kMovesData | kSharesQuant},
-      {"relu", x, numbers, {}, [](Attrs) { return max(0.f, arg(0)); }},
-      {"clip", x, numbers, {attr("min", -kInf), attr("max", kInf)}, [](Attrs a) { return clamp(arg(0), real(a, "min"), real(a, "max")); }},
+      {.name = "relu",
+       .operands = x,
+       .domain = numbers,
+       .attrs = {},
+       .scalar = [](Attrs) { return max(0.f, arg(0)); },
+       .gradient = gradientByResult([](Attrs) { return lt(0.f, arg(0)); })},
+      {.name = "clip",
+       .operands = x,
+       .domain = numbers,
+       .attrs = {attr("min", -kInf), attr("max", kInf)},
+       .scalar = [](Attrs a) { return clamp(arg(0), real(a, "min"), real(a, "max")); },
+       .gradient = gradientByResult([](Attrs a) { return lt(real(a, "min"), arg(0)) * lt(arg(0), real(a, "max")); })},
       {"leaky_relu", x, floats, {attr("alpha", 0.01)}, [](Attrs a) { return belowZero(real(a, "alpha") * arg(0)); }},
       {"thresholded_relu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return select(lt(real(a, "alpha"), arg(0)), arg(0), 0.f); }},
       {"elu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return belowZero(real(a, "alpha") * expm1(arg(0))); }},
@@ -120,15 +142,30 @@ std::vector<Row> rows() {
        {attr("alpha", 1.67326319217681884765625), attr("gamma", 1.05070102214813232421875)},
        [](Attrs a) { return real(a, "gamma") * belowZero(real(a, "alpha") * expm1(arg(0))); }},
       {"celu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return belowZero(real(a, "alpha") * expm1(arg(0) / real(a, "alpha"))); }},
-      {"sigmoid", x, floats, {}, [](Attrs) { return sigmoid(arg(0)); }},
-      {"tanh", x, floats, {}, [](Attrs) { return tanh(arg(0)); }},
+      {.name = "sigmoid",
+       .operands = x,
+       .domain = floats,
+       .attrs = {},
+       .scalar = [](Attrs) { return sigmoid(arg(0)); },
+       .gradient = gradientByResult([](Attrs) { return arg(0) * (1.f - arg(0)); })},
+      {.name = "tanh",
+       .operands = x,
+       .domain = floats,
+       .attrs = {},
+       .scalar = [](Attrs) { return tanh(arg(0)); },
+       .gradient = gradientByResult([](Attrs) { return 1.f - arg(0) * arg(0); })},
       {"hardsigmoid",
        x,
        floats,
        {attr("alpha", 0.2), attr("beta", 0.5)},
        [](Attrs a) { return clamp(real(a, "alpha") * arg(0) + real(a, "beta"), 0.f, 1.f); }},
       {"hardswish", x, floats, {}, [](Attrs) { return arg(0) * clamp(arg(0) + 3.f, 0.f, 6.f) / 6.f; }},
-      {"softplus", x, floats, {}, [](Attrs) { return max(0.f, arg(0)) + log1p(exp(-abs(arg(0)))); }},
+      {.name = "softplus",
+       .operands = x,
+       .domain = floats,
+       .attrs = {},
+       .scalar = [](Attrs) { return max(0.f, arg(0)) + log1p(exp(-abs(arg(0)))); },
+       .gradient = softplusGradient},
       {"softsign", x, floats, {}, [](Attrs) { return arg(0) / (1.f + abs(arg(0))); }},
       {"erf", x, floats, {}, [](Attrs) { return erf(arg(0)); }},
       {"gelu", x, floats, {approximate}, gelu},
@@ -168,11 +205,12 @@ std::vector<Row> rows() {
       {"max", ab, numbers, {}, [](Attrs) { return orNan(max(arg(0), arg(1))); }, kCommutative},
       {"mod", ab, numbers, {flag("fmod", 0)}, [](Attrs a) { return E::call(a.integer("fmod") ? "fmod" : "mod", {arg(0), arg(1)}); }},
       {"prelu", {{"x"}, {"slope"}}, numbers, {}, [](Attrs) { return belowZero(arg(1) * arg(0)); }},
-      {"fake_quantize_with",
-       {{"x"}, {"scale"}, {"zero_point"}},
-       floats,
-       {flag("qmin", 0), flag("qmax", 255), flag("learnable", 0), attr("grad_factor", 1)},
-       fakeQuantizeWith},
+      {.name = "fake_quantize_with",
+       .operands = {{"x"}, {"scale"}, {"zero_point"}},
+       .domain = floats,
+       .attrs = {flag("qmin", 0), flag("qmax", 255), flag("learnable", 0), attr("grad_factor", 1)},
+       .scalar = fakeQuantizeWith,
+       .gradient = fakeQuantizeGradient},
       {"equal", ab, anything, {}, [](Attrs) { return eq(arg(0), arg(1)); }, kCommutative, true},
       {"less", ab, numbers, {}, [](Attrs) { return lt(arg(0), arg(1)); }, 0, true},
       {"less_equal", ab, numbers, {}, [](Attrs) { return le(arg(0), arg(1)); }, 0, true},
@@ -382,6 +420,7 @@ void registerElementwiseOps(OpRegistry& registry) {
     AttrDict defaults;
     for (const AttrSpec& a : row.attrs) defaults.set(a.name, *a.byDefault);
     def.summary = row.scalar(defaults).str();
+    def.gradient = row.gradient;
     def.infer = [row = std::move(row)](const InferContext& c) { return infer(row, c); };
     registry.add(std::move(def));
   }

@@ -1,4 +1,4 @@
-// The gradient functions of ops, a file for each kind; the declarations refer to them.
+// The gradient functions of ops, a file for each kind; the declarations of ops (OpDef::gradient) refer to them.
 #pragma once
 
 #include "ir/gradient.h"

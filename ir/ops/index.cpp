@@ -9,6 +9,7 @@
 
 #include "ir/op_def.h"
 #include "ir/ops/convert.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/strided_copy.h"
 
@@ -314,7 +315,7 @@ Status evalReverseSequence(const EvalContext& c) {
 }
 
 OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-             EvalFn eval, uint32_t traits = kMove) {
+             EvalFn eval, GradientFn gradient, uint32_t traits = kMove) {
   OpDef def;
   def.name = name;
   def.summary = summary;
@@ -323,6 +324,7 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
   def.traits = traits;
   def.infer = std::move(infer);
   def.eval = std::move(eval);
+  def.gradient = std::move(gradient);
   return def;
 }
 
@@ -330,20 +332,22 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
 
 void registerIndexOps(OpRegistry& r) {
   const OperandSpec table{.name = "x", .weight = WeightAxes{0, 1}};  // of embeddings
-  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather));
+  r.add(
+      define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather, gatherGradient));
   r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {axisAttr()}, inferGatherElements,
-               evalGatherElements));
+               evalGatherElements, gatherElementsGradient));
   r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,
-               evalGatherNd));
+               evalGatherNd, gatherNdGradient));
   r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
-               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, kPure));
+               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, scatterElementsGradient, kPure));
   r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}},
-               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, kPure));
+               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, scatterNdGradient, kPure));
   r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}},
-               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, kPure));
-  r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu, kPure));
+               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, oneHotGradient, kPure));
+  r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu,
+               triluGradient, kPure));
   r.add(define("reverse_sequence", "the first lens[b] steps of each batch entry backwards", {{"x"}, {"lens"}},
-               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence));
+               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence, reverseSequenceGradient));
 }
 
 }  // namespace qc

@@ -21,16 +21,64 @@ Ints axisFirst(size_t rank, int64_t axis) {
   return perm;
 }
 
-Result<Gradients> withoutReduction(GradientContext& c, const char* gather) {
-  const std::string& reduction = c.node().string("reduction");
-  if (reduction != "none" && reduction != "add")
-    return fail(ErrorCode::kUnsupported, "'{}' has no gradient with reduction=\"{}\"", c.node().op(), reduction);
+// Reading and writing at the places that a scattering node addresses.
+class Places {
+ public:
+  Places(GradientContext& c, const char* gather) : c_(c), gather_(gather) {
+    if (const Attr* axis = c.node().attrs().find("axis")) axis_.set("axis", *axis);
+  }
+  Value* read(Value* x) const { return c_.op(gather_, {x, c_.operand(1)}, axis_); }
+  Value* write(Value* x, Value* updates, const char* reduction) const {
+    AttrDict attrs = axis_;
+    attrs.set("reduction", std::string(reduction));
+    return c_.op(c_.node().op(), {x, c_.operand(1), updates}, std::move(attrs));
+  }
+
+ private:
+  GradientContext& c_;
+  const char* gather_;
+  AttrDict axis_;
+};
+
+const ScalarExpr kX = ScalarExpr::arg(0), kY = ScalarExpr::arg(1), kZ = ScalarExpr::arg(2);
+
+// Factors meet in an element: of one of them, what arrives times the others.  Of the updates, zeros are counted apart.
+Gradients productAt(GradientContext& c, const Places& places) {
   Gradients all = c.none();
-  AttrDict attrs;
-  if (const Attr* axis = c.node().attrs().find("axis")) attrs.set("axis", *axis);
-  if (c.wants(2)) all[2] = c.op(gather, {c.upstream(), c.operand(1)}, attrs);
-  if (!c.wants(0)) return all;
-  all[0] = reduction == "add" ? c.upstream() : c.op(c.node().op(), {c.upstream(), c.operand(1), c.filled(0, c.type(2))}, c.node().attrs());
+  Value *x = c.operand(0), *updates = c.operand(2);
+  if (c.wants(0)) {
+    Value* factors = places.write(c.filled(1, c.type(0)), updates, "mul");
+    all[0] = c.map(kX * kY, {c.upstream(), factors});
+  }
+  if (!c.wants(2)) return all;
+  const ScalarExpr isZero = expr::eq(kX, 0.f);
+  Value* zeros = places.write(c.filled(0, c.type(0)), c.map(isZero, {updates}), "add");
+  Value* others = places.write(x, c.map(expr::select(isZero, 1.f, kX), {updates}), "mul");
+  Value* share = c.map(kX * kY, {c.upstream(), others});
+  const ScalarExpr atZero = expr::select(expr::eq(kZ, 1.f), kY, 0.f), elsewhere = expr::select(expr::eq(kZ, 0.f), kY / kX, 0.f);
+  all[2] = c.map(expr::select(isZero, atZero, elsewhere), {updates, places.read(share), places.read(zeros)});
+  return all;
+}
+
+// Equal extremes share what arrives.
+Gradients extremeAt(GradientContext& c, const Places& places) {
+  Gradients all = c.none();
+  Value* own = c.map(expr::eq(kX, kY), {c.operand(0), c.result()});
+  Value* written = c.map(expr::eq(kX, kY), {c.operand(2), places.read(c.result())});
+  Value* share = c.map(kX / expr::max(kY, 1.f), {c.upstream(), places.write(own, written, "add")});
+  if (c.wants(0)) all[0] = c.map(kX * kY, {own, share});
+  if (c.wants(2)) all[2] = c.map(kX * kY, {written, places.read(share)});
+  return all;
+}
+
+Result<Gradients> scattered(GradientContext& c, const char* gather) {
+  const std::string& reduction = c.node().string("reduction");
+  const Places places(c, gather);
+  if (reduction == "mul") return productAt(c, places);
+  if (reduction == "max" || reduction == "min") return extremeAt(c, places);
+  Gradients all = c.none();
+  if (c.wants(2)) all[2] = places.read(c.upstream());
+  if (c.wants(0)) all[0] = reduction == "add" ? c.upstream() : places.write(c.upstream(), c.filled(0, c.type(2)), "none");
   return all;
 }
 
@@ -87,8 +135,8 @@ Result<Gradients> gatherNdGradient(GradientContext& c) {
   return all;
 }
 
-Result<Gradients> scatterElementsGradient(GradientContext& c) { return withoutReduction(c, "gather_elements"); }
-Result<Gradients> scatterNdGradient(GradientContext& c) { return withoutReduction(c, "gather_nd"); }
+Result<Gradients> scatterElementsGradient(GradientContext& c) { return scattered(c, "gather_elements"); }
+Result<Gradients> scatterNdGradient(GradientContext& c) { return scattered(c, "gather_nd"); }
 
 Result<Gradients> triluGradient(GradientContext& c) { return Gradients{c.op("trilu", {c.upstream()}, c.node().attrs())}; }
 

@@ -4,6 +4,7 @@
 #include "ir/ops/broadcast.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/elementwise.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 
 namespace qc {
@@ -127,6 +128,7 @@ void registerMapOps(OpRegistry& registry) {
   cast.traits = kPure | kPermutable;
   cast.infer = inferCast;
   cast.eval = evaluateCast;
+  cast.gradient = castGradient;
   registry.add(std::move(cast));
 }
 

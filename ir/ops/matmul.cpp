@@ -3,6 +3,7 @@
 
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/matmul.h"
 
 namespace qc {
@@ -239,7 +240,8 @@ void registerMatmulOps(OpRegistry& registry) {
                 .attrs = {post},
                 .infer = inferLinear,
                 .eval = evalLinear,
-                .scalar = {}});
+                .scalar = {},
+                .gradient = linearGradient});
   registry.add({.name = "q.linear",
                 .summary = "integer linear layer with exact int32 sums",
                 .operands = weighted,
@@ -253,7 +255,8 @@ void registerMatmulOps(OpRegistry& registry) {
                 .attrs = {},
                 .infer = inferMatmul,
                 .eval = evalMatmul,
-                .scalar = {}});
+                .scalar = {},
+                .gradient = matmulGradient});
   registry.add({.name = "q.matmul",
                 .summary = "integer matrix product with exact int32 sums",
                 .operands = {{"a"}, {"b"}},

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "ir/ops/epilogue.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/window.h"
 
 namespace qc {
@@ -220,8 +221,8 @@ Status evalQuantizedAvgPool(const EvalContext& c) {
 }  // namespace
 
 void registerPoolOps(OpRegistry& registry) {
-  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer, EvalFn eval,
-                       std::vector<OperandSpec> operands = {{"x"}}) {
+  const auto pool = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> more, InferFn infer,
+                        EvalFn eval) -> OpDef {
     std::vector<AttrSpec> attrs = {meaning(AttrMeaning::perSpatialDim, integersAttr("kernel_shape")),
                                    perSpatialDimAttr("strides", 1),
                                    meaning(AttrMeaning::perSpatialDimPair, integersOrEmptyAttr("pads")),
@@ -230,21 +231,28 @@ void registerPoolOps(OpRegistry& registry) {
                                    layoutAttr()};
     attrs.front().neutral = 1;
     attrs.insert(attrs.end(), more.begin(), more.end());
-    registry.add({.name = std::move(name),
-                  .summary = std::move(summary),
-                  .operands = std::move(operands),
-                  .attrs = std::move(attrs),
-                  .traits = traits,
-                  .infer = std::move(infer),
-                  .eval = std::move(eval),
-                  .scalar = {}});
+    return {.name = std::move(name),
+            .summary = std::move(summary),
+            .operands = {{"x"}},
+            .attrs = std::move(attrs),
+            .traits = traits,
+            .infer = std::move(infer),
+            .eval = std::move(eval),
+            .scalar = {}};
   };
-  add("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {}, inferMaxPool,
-      evalMaxPool);
-  add("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
-  add("q.avg_pool", "mean of each window of integers, requantized", kPure, {integerAttr("count_include_pad", 0), resultQuantAttr(true)},
-      inferQuantizedAvgPool, evalQuantizedAvgPool);
-  add("max_pool_gradient", "the gradient of max_pool's operand", kPure, {}, inferMaxPoolGradient, evalMaxPoolGradient, {{"x"}, {"dy"}});
+  OpDef largest = pool("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {},
+                       inferMaxPool, evalMaxPool);
+  largest.gradient = maxPoolGradient;
+  registry.add(std::move(largest));
+  OpDef average = pool("avg_pool", "mean of each window", kPure, {integerAttr("count_include_pad", 0)}, inferAvgPool, evalAvgPool);
+  average.gradient = averageGradient;
+  registry.add(std::move(average));
+  registry.add(pool("q.avg_pool", "mean of each window of integers, requantized", kPure,
+                    {integerAttr("count_include_pad", 0), resultQuantAttr(true)}, inferQuantizedAvgPool, evalQuantizedAvgPool));
+  OpDef gradient = pool("max_pool_gradient", "the gradient of max_pool's operand", kPure, {}, inferMaxPoolGradient, evalMaxPoolGradient);
+  gradient.operands = {{"x"}, {"dy"}};
+  gradient.noGradient = "gradients are differentiated no further";
+  registry.add(std::move(gradient));
 }
 
 }  // namespace qc

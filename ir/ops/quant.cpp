@@ -10,6 +10,7 @@
 
 #include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/packed_weights.h"
 
 namespace qc {
@@ -236,7 +237,7 @@ Status evalDequantizeWith(const EvalContext& c) {
 
 void registerQuantOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-                       EvalFn eval, uint32_t traits = kPure) -> OpDef {
+                       EvalFn eval, std::string noGradient, uint32_t traits = kPure) -> OpDef {
     return {.name = std::move(name),
             .summary = std::move(summary),
             .operands = std::move(operands),
@@ -244,37 +245,40 @@ void registerQuantOps(OpRegistry& registry) {
             .traits = traits,
             .infer = std::move(infer),
             .eval = std::move(eval),
-            .scalar = {}};
+            .scalar = {},
+            .noGradient = std::move(noGradient)};
   };
   const AttrSpec to{"to", AttrKind::quant, std::nullopt}, axis = meaning(AttrMeaning::axis, integerAttr("axis", -1));
   const AttrSpec storage{"storage", AttrKind::dtype, Attr(DType::u8), AttrMeaning::element}, qmin = integerAttr("qmin", 0),
                                                                                              qmax = integerAttr("qmax", 255);
   const std::vector<OperandSpec> withParams = {
       {"x"}, {.name = "scale", .role = OperandRole::parameter}, {.name = "zero_point", .optional = true, .role = OperandRole::parameter}};
-  registry.add(
-      add("quantize", "real numbers to integers", {{"x"}}, {resultQuantAttr(true)}, inferQuantize, evalQuantize, kPure | kPermutable));
-  registry.add(
-      add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize, kPure | kPermutable));
+  constexpr const char *kToIntegers = "its results are integers", *kOfIntegers = "what it reads are integers";
+  registry.add(add("quantize", "real numbers to integers", {{"x"}}, {resultQuantAttr(true)}, inferQuantize, evalQuantize, kToIntegers,
+                   kPure | kPermutable));
+  registry.add(add("dequantize", "integers to the real numbers they stand for", {{"x"}}, {}, inferDequantize, evalDequantize, kOfIntegers,
+                   kPure | kPermutable));
   registry.add(add("fake_quantize", "real numbers rounded to what integers can stand for", {{"x"}}, {to}, inferFakeQuantize,
-                   evalFakeQuantize, kPure | kPermutable));
+                   evalFakeQuantize, "its steps have no slope", kPure | kPermutable));
   registry.add(add("storage_cast", "the same integers with another meaning: plain, or with the parameters `to`", {{"x"}},
-                   {resultQuantAttr(false)}, inferStorageCast, evalSameBytes, kPure | kView | kPermutable));
+                   {resultQuantAttr(false)}, inferStorageCast, evalSameBytes, kOfIntegers, kPure | kView | kPermutable));
   OpDef observe = add(
       "observe", "identity at which an observer sits", {{"x"}}, {integerAttr("id"), stringAttr("observer", "")},
-      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalSameBytes);
+      [](const InferContext& c) { return checkedResults({c.type(0)}); }, evalSameBytes, "");
+  observe.gradient = [](GradientContext& c) { return Gradients{c.upstream()}; };
   observe.traits = kView | kPermutable;  // never folded, merged or erased; a tap on the bytes of its operand
   observe.stages = stageBit(Stage::kObserved) | stageBit(Stage::kKernel);  // calibration runs observed graphs
   registry.add(std::move(observe));
   OpDef params = add("dynamic_qparams", "scale and zero point for the values of one tensor or of each of its rows", {{"x"}}, {},
-                     inferDynamicParams, evalDynamicParams);
+                     inferDynamicParams, evalDynamicParams, "it describes a range");
   params.attrs = dynamicRangeAttrs();
   params.attrs.push_back(granularityAttr());
   params.numResults = 2;
   registry.add(std::move(params));
   registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis},
-                   inferQuantizeWith, evalQuantizeWith));
+                   inferQuantizeWith, evalQuantizeWith, kToIntegers));
   registry.add(add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis}, inferDequantizeWith,
-                   evalDequantizeWith));
+                   evalDequantizeWith, kOfIntegers));
   registerDynamicOps(registry);
   registerPackedWeightOps(registry);
 }

@@ -14,6 +14,7 @@
 #include "ir/op_def.h"
 #include "ir/ops/dynamic.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/recurrent_eval.h"
 
 namespace qc {
@@ -92,12 +93,15 @@ void add(OpRegistry& r, const Declaration& d) {
   const auto weight = [](const char* name) { return OperandSpec{.name = name, .role = OperandRole::weight, .weight = WeightAxes{-1, 2}}; };
   def.operands = {{"X"}, weight("W"), weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
+  def.gradient = recurrentGradient;
   r.add(def);
 
   def.name = fmt::format("{}_steps", d.name);
   def.summary = fmt::format("{} whose inputs are multiplied by their weights already", d.summary);
   def.operands = {{"X"}, weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
+  def.gradient = {};
+  def.noGradient = "the whole recurrence is what is differentiated";
   r.add(std::move(def));
 }
 

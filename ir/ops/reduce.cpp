@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "ir/ops/epilogue.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/sums.h"
 
 namespace qc {
@@ -313,7 +314,7 @@ Status evalCumsum(const EvalContext& c) {
 void registerReduceOps(OpRegistry& registry) {
   const AttrSpec keepDims = integerAttr("keepdims", 1);
   const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
-                       int results = 1) {
+                       GradientFn gradient = {}, int results = 1, std::string noGradient = {}) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = {{"x"}},
@@ -322,26 +323,29 @@ void registerReduceOps(OpRegistry& registry) {
                   .numResults = results,
                   .infer = std::move(infer),
                   .eval = std::move(eval),
-                  .scalar = {}});
+                  .scalar = {},
+                  .gradient = std::move(gradient),
+                  .noGradient = std::move(noGradient)});
   };
   const std::vector<AttrSpec> reduce = {axesAttr(), keepDims};
   constexpr uint32_t kReduce = kPure | kPermutable;
-  add("reduce_mean", "mean over axes", kReduce, reduce, inferArithmetic, evalReduce<Mean>);
-  add("reduce_sum", "sum over axes", kReduce, reduce, inferArithmetic, evalReduce<Sum>);
-  add("reduce_prod", "product over axes", kReduce, reduce, inferArithmetic, evalReduce<Product>);
+  add("reduce_mean", "mean over axes", kReduce, reduce, inferArithmetic, evalReduce<Mean>, meanGradient);
+  add("reduce_sum", "sum over axes", kReduce, reduce, inferArithmetic, evalReduce<Sum>, sumGradient);
+  add("reduce_prod", "product over axes", kReduce, reduce, inferArithmetic, evalReduce<Product>, productGradient);
   add("reduce_max", "largest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
-      evalReduce<Max>);
+      evalReduce<Max>, extremeGradient);
   add("reduce_min", "smallest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
-      evalReduce<Min>);
+      evalReduce<Min>, extremeGradient);
   add("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, resultQuantAttr(true)},
       inferQuantizedMean, evalQuantizedMean);
+  constexpr const char* kToIntegers = "its results are integers";
   const std::vector<AttrSpec> arg = {axisAttr(), keepDims, integerAttr("select_last", 0)};
-  add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>);
-  add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>);
+  add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>, {}, 1, kToIntegers);
+  add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>, {}, 1, kToIntegers);
   add("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
-      {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, 2);
+      {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, topkGradient, 2);
   add("cumsum", "running sum along an axis", kReduce, {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)}, inferCumsum,
-      evalCumsum);
+      evalCumsum, cumsumGradient);
 }
 
 }  // namespace qc

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "ir/op_def.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/resize.h"
 #include "ir/ops/strided_copy.h"
@@ -292,6 +293,7 @@ void registerResizeOps(OpRegistry& r) {
   def.infer = [](const InferContext& c) { return inferSizes(c, false); };
   def.eval = evalResize;
   OpDef quantized = def;
+  def.gradient = resizeGradient;
   r.add(std::move(def));
   quantized.name = "q.resize";
   quantized.summary = "interpolation of 8-bit integers, rounded once";

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "ir/op_def.h"
+#include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/movement.h"
 #include "ir/qmath.h"
@@ -402,7 +403,7 @@ Status evalPad(const EvalContext& c) {
 }  // namespace
 
 void registerShapeOps(OpRegistry& r) {
-  const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
+  const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval, GradientFn gradient,
                        uint32_t traits = kMove) {
     OpDef def;
     def.name = name;
@@ -412,12 +413,15 @@ void registerShapeOps(OpRegistry& r) {
     def.traits = traits;
     def.infer = std::move(infer);
     def.eval = std::move(eval);
+    def.gradient = std::move(gradient);
     r.add(std::move(def));
   };
+  constexpr const char* kNoOperands = "it has no operands";
   OpDef constant;
   constant.name = "const";
   constant.summary = "a tensor of the graph's constant pool";
   constant.infer = inferConst;
+  constant.noGradient = kNoOperands;
   r.add(std::move(constant));
   OpDef dims;
   dims.name = "dims";
@@ -426,29 +430,31 @@ void registerShapeOps(OpRegistry& r) {
   dims.traits = kPure;
   dims.infer = inferDims;
   dims.eval = evalDims;
+  dims.noGradient = kNoOperands;
   r.add(std::move(dims));
   add("reshape", "the same elements in other dims", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferReshape, evalReshape,
-      kMove | kView);
+      reshapeGradient, kMove | kView);
   add("transpose", "dims in another order: result dim i is operand dim perm[i]", {meaning(AttrMeaning::permutation, integersAttr("perm"))},
-      inferTranspose, evalBoxes);
-  add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, kMove | kPermutable);
+      inferTranspose, evalBoxes, transposeGradient);
+  add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, splitGradient, kMove | kPermutable);
   add("slice", "a box with steps: y[i] = x[start + i * step]",
-      {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps", AttrKind::integers)}, inferSlice, evalBoxes, kMove | kPermutable);
+      {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps", AttrKind::integers)}, inferSlice, evalBoxes, sliceGradient,
+      kMove | kPermutable);
   add("pad", "more elements around: constant, reflected, edge or wrapped",
       {meaning(AttrMeaning::perDimPair, integersAttr("pads")), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad,
-      kMove | kPermutable);
-  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes);
-  add("tile", "repeated along each dim", {perDimAttr("repeats")}, inferTile, evalBoxes, kMove | kPermutable);
+      padGradient, kMove | kPermutable);
+  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes, expandGradient);
+  add("tile", "repeated along each dim", {perDimAttr("repeats")}, inferTile, evalBoxes, tileGradient, kMove | kPermutable);
   add(
       "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {
         QC_TRY(requireOneOf(c, "mode", {"DCR", "CRD"}));
         return inferDepthSpace(c, true);
       },
-      evalBoxes);
+      evalBoxes, depthToSpaceGradient);
   add(
       "space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
-      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes);
+      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes, spaceToDepthGradient);
   OpDef concat;
   concat.name = "concat";
   concat.summary = "one after another along an axis";
@@ -457,6 +463,7 @@ void registerShapeOps(OpRegistry& r) {
   concat.traits = kMove | kPermutable;
   concat.infer = inferConcat;
   concat.eval = evalBoxes;
+  concat.gradient = concatGradient;
   r.add(std::move(concat));
 }
 

@@ -119,7 +119,8 @@ void registerWeightGradientOps(OpRegistry& registry) {
                           integersOrEmptyAttr("dilations"), integerAttr("group", 1)},
                 .infer = inferWeightGradient,
                 .eval = evalWeightGradient,
-                .scalar = {}});
+                .scalar = {},
+                .noGradient = "gradients are differentiated no further"});
 }
 
 }  // namespace qc

@@ -351,11 +351,37 @@ inline GradientCase gatherElementsCase(Random& r) {
   return {{r.reals(sizes), r.indices(own, nth(sizes, axis))}, {{"axis", axis}}};
 }
 
+// A scattering node: what it writes differs from what stands there, with an update of 0 now and then.
+inline GradientCase scatterCase(Random& r, const Ints& sizes, Tensor indices, const Ints& updates, const char* reduction, AttrDict attrs) {
+  Tensor x(DType::f64, sizes), u(DType::f64, updates);
+  const Tensor all = r.distinct({x.numElements() + u.numElements()});
+  for (int64_t i = 0; i < x.numElements(); ++i) storeElement(DType::f64, x.mutableData(), i, all.at(i));
+  for (int64_t i = 0; i < u.numElements(); ++i) storeElement(DType::f64, u.mutableData(), i, all.at(x.numElements() + i));
+  if (reduction == std::string_view("mul"))
+    for (int64_t i = 0; i < u.numElements(); ++i)
+      if (r.in(0, 4) == 0) storeElement(DType::f64, u.mutableData(), i, 0);
+  attrs.set("reduction", std::string(reduction));
+  return {{x, std::move(indices), u}, std::move(attrs)};
+}
+
+inline const char* reductionOf(Random& r) {
+  constexpr const char* kAll[] = {"none", "add", "mul", "max", "min"};
+  return kAll[r.in(0, 4)];
+}
+
+// With a reduction, several updates may meet in an element.
 inline GradientCase scatterElementsCase(Random& r) {
   const Ints sizes = r.sizes(r.in(1, 3));
   const int64_t axis = r.in(0, std::ssize(sizes) - 1);
-  const Tensor indices = places(r, sizes, axis);
-  return {{r.reals(sizes), indices, r.reals(indices.sizes())}, {{"axis", axis}, {"reduction", std::string(r.coin() ? "none" : "add")}}};
+  const char* reduction = reductionOf(r);
+  Tensor indices = places(r, sizes, axis);
+  if (reduction != std::string_view("none")) {
+    Ints own = sizes;
+    nth(own, axis) = r.in(1, 6);
+    indices = r.indices(own, nth(sizes, axis));
+  }
+  const Ints updates = indices.sizes();
+  return scatterCase(r, sizes, std::move(indices), updates, reduction, {{"axis", axis}});
 }
 
 inline GradientCase gatherNdCase(Random& r) {
@@ -368,12 +394,14 @@ inline GradientCase gatherNdCase(Random& r) {
 
 inline GradientCase scatterNdCase(Random& r) {
   const Ints sizes = r.sizes(r.in(1, 3), 2, 4);
+  const char* reduction = reductionOf(r);
   Ints rows = r.permutation(sizes[0]);
   rows.resize(usize(r.in(1, sizes[0])));
+  if (reduction != std::string_view("none"))
+    for (int64_t more = r.in(0, 3); more > 0; --more) rows.push_back(r.in(0, sizes[0] - 1));
   Ints updates = sizes;
   updates[0] = std::ssize(rows);
-  return {{r.reals(sizes), Tensor::ofInts({updates[0], 1}, rows), r.reals(updates)},
-          {{"reduction", std::string(r.coin() ? "none" : "add")}}};
+  return scatterCase(r, sizes, Tensor::ofInts({updates[0], 1}, rows), updates, reduction, {});
 }
 
 inline GradientCase recurrentCase(Random& r, const std::string& op) {
@@ -479,6 +507,7 @@ inline std::map<std::string, GradientMaker> gradientCasesOfOps() {
       {"cast", [](Random& r) { return GradientCase{{r.reals(r.sizes(2))}, {{"to", DType::f64}}}; }},
       {"fake_quantize_with", saturatedCase},
       {"gather", gatherCase},
+      {"observe", [](Random& r) { return GradientCase{{r.reals(r.sizes(2))}, {{"id", int64_t{0}}}}; }},
       {"gather_elements", gatherElementsCase},
       {"gather_nd", gatherNdCase},
       {"scatter_elements", scatterElementsCase},
