@@ -64,6 +64,7 @@ OpDef define(const char* name, const char* summary, size_t operands, EvalFn eval
   if (operands > 1) def.operands.push_back({"b"});
   def.infer = inferBits;
   def.eval = std::move(eval);
+  def.noGradient = "its results are integers";
   return def;
 }
 

@@ -282,6 +282,7 @@ Status evalRoiAlign(const EvalContext& c) {
 }  // namespace
 
 void registerSamplingOps(OpRegistry& r) {
+  constexpr const char* kNoGradient = "none is built through positions that data gives";
   OpDef grid;
   grid.name = "grid_sample";
   grid.summary = "x at the positions of a grid";
@@ -289,6 +290,7 @@ void registerSamplingOps(OpRegistry& r) {
   grid.attrs = {stringAttr("mode", "linear"), stringAttr("padding_mode", "zeros"), integerAttr("align_corners", 0)};
   grid.infer = inferGridSample;
   grid.eval = evalGridSample;
+  grid.noGradient = kNoGradient;
   r.add(std::move(grid));
 
   OpDef boxes;
@@ -300,6 +302,7 @@ void registerSamplingOps(OpRegistry& r) {
                  realAttr("spatial_scale", 1),   stringAttr("coordinate_transformation_mode", "half_pixel")};
   boxes.infer = inferRoiAlign;
   boxes.eval = evalRoiAlign;
+  boxes.noGradient = kNoGradient;
   r.add(std::move(boxes));
 }
 
