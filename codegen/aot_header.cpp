@@ -78,7 +78,7 @@ std::string bucketDeclarations(const AotContent& content, const std::string& nam
 
 std::string aotHeader(const AotContent& content, const std::string& name, bool needsRt) {
   std::string ports, first, buckets, including;
-  const std::string more = "the run met bad data, such as an index outside a\n   table, and the outputs are of no use.";
+  const std::string more = "the run met bad data, such as an index outside a table,\n   and the outputs are of no use.";
   for (size_t p = 0; p < content.programs.size(); ++p) {
     if (content.hasBuckets()) {
       std::string sizes;
