@@ -9,6 +9,7 @@
 #include "ir/verify.h"
 #include "passes/quantize/bias_corrections.h"
 #include "passes/quantize/equalize_layers.h"
+#include "passes/quantize/group_params.h"
 #include "passes/quantize/recipe.h"
 #include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"

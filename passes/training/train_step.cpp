@@ -6,13 +6,15 @@
 //   train-step{of="loss", optimizer="adamw", rate=0.001, weight_decay=0.01, schedule="cosine", steps=1000, warmup=50}
 //
 // Trained are the constants in `with`, by name and with commas between them; where it is empty, all of f32 that ops read as weights or
-// biases and through which the loss depends on them.  Tests: tests/golden/train_step, tests/unit/optimizer_test.cpp.
+// biases, scales of fake quantization that learn among them, and through which the loss depends on them.  Tests: tests/golden/train_step,
+// tests/unit/optimizer_test.cpp.
 #include <algorithm>
 
 #include "ir/gradient.h"
 #include "passes/passes.h"
 #include "passes/training/loss_gradients.h"
 #include "passes/training/optimizer.h"
+#include "passes/training/train_step.h"
 
 namespace qc {
 namespace {
@@ -40,15 +42,21 @@ ScheduleSpec scheduleOf(const AttrDict& options) {
 
 bool isTrainable(const Value* v) { return v->constant() && v->type().dtype == DType::f32 && !v->type().isQuantized(); }
 
+bool isFakeQuantization(const Node* node) { return node && node->is("fake_quantize_with"); }
+
+// Weights and biases, those that are read through fake quantization as well, and scales of it that learn.
 std::vector<Value*> weightsAndBiases(const Graph& graph) {
   std::vector<Value*> found;
-  for (const Node* node : graph.nodes())
+  for (const Node* node : graph.nodes()) {
+    const bool learns = isFakeQuantization(node) && node->integer("learnable") != 0;
     for (int i = 0; i < node->numOperands(); ++i) {
       Value* v = node->operand(i);
+      if (v && isFakeQuantization(v->producer())) v = v->producer()->operand(0);
       if (!v || !isTrainable(v) || std::find(found.begin(), found.end(), v) != found.end()) continue;
       const OperandSpec& spec = node->def().operand(i);
-      if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias) found.push_back(v);
+      if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || (learns && i > 0)) found.push_back(v);
     }
+  }
   return found;
 }
 
@@ -67,12 +75,12 @@ std::vector<Value*> asInputs(Graph& graph, const std::vector<Value*>& constants)
 
 }  // namespace
 
-Status trainStep(Graph& graph, PassContext& cx) {
-  const OptimizerSpec optimizer = optimizerOf(cx.options);
+Result<TrainStep> makeTrainStep(Graph& graph, const TrainStepOptions& options) {
+  const OptimizerSpec& optimizer = options.optimizer;
   QC_ASSIGN(const std::vector<std::string> states, optimizerStates(optimizer));
-  QC_ASSIGN(const ScalarExpr rateOfStep, learningRate(scheduleOf(cx.options)));
-  QC_ASSIGN(Value * loss, lossOf(graph, cx.options.string("of")));
-  const std::string& with = cx.options.string("with");
+  QC_ASSIGN(const ScalarExpr rateOfStep, learningRate(options.schedule));
+  QC_ASSIGN(Value * loss, lossOf(graph, options.of));
+  const std::string& with = options.with;
   QC_ASSIGN(std::vector<Value*> parameters, with.empty() ? Result<std::vector<Value*>>(weightsAndBiases(graph)) : valuesNamed(graph, with));
   for (const Value* v : parameters)
     if (!isTrainable(v)) return fail(ErrorCode::kInvalidArgument, "{} is no constant of f32", v->type().str()).on(v->name());
@@ -94,24 +102,35 @@ Status trainStep(Graph& graph, PassContext& cx) {
     outputs.push_back(value);
     names.push_back(std::move(name));
   };
+  TrainStep made;
   const std::vector<Value*> inputs = asInputs(graph, parameters);
   std::vector<TrainedParameter> before;
   for (size_t i = 0; i < inputs.size(); ++i) {
+    made.parameters.push_back(inputs[i]->name());
     TrainedParameter p{inputs[i], gradients[i], {}};
     for (const std::string& state : states) p.states.push_back(graph.addInput(state + "." + inputs[i]->name(), inputs[i]->type()));
     before.push_back(std::move(p));
   }
   Value* step = graph.addInput("step", {DType::f32, {}});
+  made.step = step->name();
   QC_ASSIGN(Value * rate, b.create("map", {step}, {{"expr", rateOfStep}}));
   QC_ASSIGN(const std::vector<TrainedParameter> after, updateParameters(b, optimizer, before, step, rate));
   for (size_t i = 0; i < after.size(); ++i) {
     give(after[i].value, "next." + inputs[i]->name());
-    for (size_t s = 0; s < states.size(); ++s) give(after[i].states[s], "next." + states[s] + "." + inputs[i]->name());
+    for (size_t s = 0; s < states.size(); ++s) give(after[i].states[s], "next." + before[i].states[s]->name());
   }
-  give(rate, "learning_rate");
+  give(rate, made.learningRate);
   graph.setOutputs(std::move(outputs));
   graph.setOutputNames(std::move(names));
   graph.eraseDeadNodes();
+  return made;
+}
+
+Status trainStep(Graph& graph, PassContext& cx) {
+  QC_TRY(makeTrainStep(graph, {.of = cx.options.string("of"),
+                               .with = cx.options.string("with"),
+                               .optimizer = optimizerOf(cx.options),
+                               .schedule = scheduleOf(cx.options)}));
   return {};
 }
 
