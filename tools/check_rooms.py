@@ -3,7 +3,7 @@
 
     ir <- quantizer <- passes <- codegen <- runtime <- tools        ir <- frontend <- runtime
 
-Inside runtime, workflow stands behind the rest, and insight behind workflow: only the umbrella header qcompile.h includes them.
+Inside runtime, workflow stands behind the rest, training and insight behind workflow: only the umbrella header qcompile.h includes them.
 LLVM's headers belong to codegen alone, ONNX's to frontend alone; runtime/rt, the C library under all of
 them, includes no room and may be included by each.
 """
@@ -16,7 +16,7 @@ MAY = {"ir": {"ir"}, "frontend": {"ir", "frontend"}, "quantizer": {"ir", "quanti
 MAY["codegen"] = MAY["passes"] | {"codegen"}
 MAY["runtime"] = MAY["codegen"] | {"frontend", "runtime"}
 MAY["tools"] = MAY["runtime"] | {"tools"}
-FLOORS = {"workflow": {"workflow", "insight"}, "insight": {"insight"}}  # of runtime, and who of it may include them
+FLOORS = {"workflow": {"workflow", "training", "insight"}, "training": {"training"}, "insight": {"insight"}}  # of runtime, and who of it may include them
 OWNER = {"llvm": "codegen", "llvm-c": "codegen", "onnx": "frontend", "google": "frontend"}
 
 

@@ -41,8 +41,9 @@ struct Formulas {
   E value;
 };
 
-Formulas formulasOf(const OptimizerSpec& spec) {
-  const E decayed = spec.weightDecay != 0 ? kGradient + spec.weightDecay * kValue : kGradient;
+Formulas formulasOf(const OptimizerSpec& spec, bool isScale) {
+  const bool decays = spec.weightDecay != 0 && !isScale;
+  const E decayed = decays ? kGradient + spec.weightDecay * kValue : kGradient;
   if (spec.kind == "sgd") {
     if (spec.momentum == 0) return {{}, kValue - kRate * decayed};
     const E direction = spec.nesterov ? decayed + spec.momentum * kFirst : kFirst;
@@ -50,10 +51,10 @@ Formulas formulasOf(const OptimizerSpec& spec) {
   }
   const bool decoupled = spec.kind == "adamw";
   const E g = decoupled ? kGradient : decayed, t = kStep + 1.f;
-  const E start = decoupled && spec.weightDecay != 0 ? kValue * (1.f - kRate * spec.weightDecay) : kValue;
+  const E start = decoupled && decays ? kValue * (1.f - kRate * spec.weightDecay) : kValue;
   const E denominator = root(kSecond) / root(1.f - powerOf(spec.beta2, t)) + spec.epsilon;
   return {{spec.beta1 * kFirst + (1.f - spec.beta1) * g, spec.beta2 * kSecond + (1.f - spec.beta2) * g * g},
-          start - kRate / (1.f - powerOf(spec.beta1, t)) * kFirst / denominator};
+          start - (isScale ? kRate * expr::abs(kValue) : kRate) / (1.f - powerOf(spec.beta1, t)) * kFirst / denominator};
 }
 
 Status check(const OptimizerSpec& spec) {
@@ -108,7 +109,6 @@ Result<std::vector<TrainedParameter>> updateParameters(Builder& b, const Optimiz
   if (spec.clipNorm > 0 && !parameters.empty()) {
     QC_ASSIGN(factor, clipFactor(b, spec, parameters));
   }
-  const Formulas formulas = formulasOf(spec);
   std::vector<TrainedParameter> updated;
   for (const TrainedParameter& p : parameters) {
     Value* gradient = p.gradient;
@@ -117,7 +117,8 @@ Result<std::vector<TrainedParameter>> updateParameters(Builder& b, const Optimiz
     }
     std::vector<Value*> operands = {p.value, gradient, step, rate};
     operands.insert(operands.end(), p.states.begin(), p.states.end());
-    TrainedParameter next{nullptr, gradient, {}};
+    const Formulas formulas = formulasOf(spec, p.isScale);
+    TrainedParameter next{nullptr, gradient, {}, p.isScale};
     for (const E& formula : formulas.states) {
       QC_ASSIGN(Value * state, map(b, formula, operands));
       next.states.push_back(state);

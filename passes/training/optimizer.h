@@ -36,6 +36,8 @@ struct TrainedParameter {
   Value* value;
   Value* gradient;
   std::vector<Value*> states;  // of optimizerStates(), in their order
+  // A scale: it does not decay, and Adam's steps are shares of it, as they would pass zero where it is small.
+  bool isScale = false;
 };
 // The values afterwards; `step` and `rate` are f32[].
 Result<std::vector<TrainedParameter>> updateParameters(Builder& b, const OptimizerSpec& spec, std::span<const TrainedParameter> parameters,

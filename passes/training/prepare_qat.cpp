@@ -215,8 +215,9 @@ class Preparation {
     Value* w = node->operand(operand);
     if (!w || !w->constant() || w->type().dtype != DType::f32) return {};
     const auto* observed = std::get_if<ObservedSpec>(&given);
-    if (!observed || observed->dynamic) return {};
-    if (observed->blockSize > 0 || observed->scheme == QScheme::floatQparams)
+    const auto* fixed = std::get_if<FixedSpec>(&given);
+    if (!fixed && (!observed || observed->dynamic)) return {};
+    if (fixed ? fixed->params.blockSize > 0 : observed->blockSize > 0 || observed->scheme == QScheme::floatQparams)
       return fail(ErrorCode::kUnsupported, "weights in groups, and rows of embeddings, cannot be rounded while they learn")
           .at(node->location())
           .on(w->name())
@@ -228,19 +229,31 @@ class Preparation {
       return {};
     }
     b_.before(w->producer()->next()).at(node->location());
-    const bool learns = options_.weights == "learned" || !followsItsWeights(*observed);
-    int64_t at = -1;
+    const bool learns = options_.weights == "learned" || (observed && !followsItsWeights(*observed));
     Value* result = nullptr;
-    if (learns) {
-      at = std::ssize(plan_.weights);
-      QC_ASSIGN(result, learnedWeight(w, *observed));
-      plan_.weights.back().uses.emplace_back(node->result()->name(), operand);
+    if (learns || fixed) {
+      QC_ASSIGN(const QuantParams params, fixed ? Result<QuantParams>(fixed->params) : observeConstant(*w->constant(), *observed));
+      QC_ASSIGN(result, withConstantScale(w, params, observed ? *observed : specOf(params), learns));
     } else {
       QC_ASSIGN(result, followedWeight(w, *observed));
     }
-    weights_.emplace(key, std::pair(result, at));
+    if (learns) plan_.weights.back().uses.emplace_back(node->result()->name(), operand);
+    weights_.emplace(key, std::pair(result, learns ? std::ssize(plan_.weights) - 1 : -1));
     node->setOperand(operand, result);
     return {};
+  }
+
+  // Of parameters that were chosen: scales that learn stay symmetric where they are.
+  static ObservedSpec specOf(const QuantParams& params) {
+    const bool symmetric =
+        isSigned(params.storage) && std::all_of(params.zeroPoints.begin(), params.zeroPoints.end(), [](int32_t z) { return z == 0; });
+    ObservedSpec spec;
+    spec.dtype = params.storage;
+    spec.qmin = params.qmin;
+    spec.qmax = params.qmax;
+    spec.scheme = symmetric ? QScheme::symmetric : QScheme::affine;
+    spec.axis = params.axis;
+    return spec;
   }
 
   Result<Value*> followedWeight(Value* w, const ObservedSpec& spec) {
@@ -253,12 +266,11 @@ class Preparation {
     return rounded(w, scale, zero, spec.qmin, spec.qmax, false, w->name() + "_fake");
   }
 
-  Result<Value*> learnedWeight(Value* w, const ObservedSpec& spec) {
-    QC_ASSIGN(QuantParams params, observeConstant(*w->constant(), spec));
+  Result<Value*> withConstantScale(Value* w, const QuantParams& params, const ObservedSpec& spec, bool learns) {
     std::vector<int64_t> sizes;
-    if (spec.axis >= 0) {
-      sizes.assign(usize(w->type().rank() - spec.axis), 1);
-      sizes[0] = nth(w->type().sizes(), spec.axis);
+    if (params.axis >= 0) {
+      sizes.assign(usize(w->type().rank() - params.axis), 1);
+      sizes[0] = nth(w->type().sizes(), params.axis);
     }
     Tensor scales(DType::f32, sizes), zeros(DType::f32, sizes);
     for (int64_t i = 0; i < scales.numElements(); ++i) {
@@ -267,9 +279,9 @@ class Preparation {
     }
     Value* scale = b_.constant("scale." + w->name(), std::move(scales));
     Value* zero = b_.constant("zero_point." + w->name(), std::move(zeros));
-    const bool moves = spec.scheme == QScheme::affine;
-    plan_.weights.push_back({spec, std::make_shared<const QuantParams>(std::move(params)), scale->name(), moves ? zero->name() : "", {}});
-    return rounded(w, scale, moves ? zero : fixedZero(zero), spec.qmin, spec.qmax, true, w->name() + "_fake");
+    const bool moves = learns && spec.scheme == QScheme::affine;
+    if (learns) plan_.weights.push_back({spec, std::make_shared<const QuantParams>(params), scale->name(), moves ? zero->name() : "", {}});
+    return rounded(w, scale, moves || !learns ? zero : fixedZero(zero), params.qmin, params.qmax, learns, w->name() + "_fake");
   }
 
   Graph& graph_;

@@ -60,6 +60,11 @@ std::vector<Value*> weightsAndBiases(const Graph& graph) {
   return found;
 }
 
+bool isScale(const Value* v) {
+  const std::vector<Use*> uses = v->uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use* u) { return isFakeQuantization(u->user()) && u->index() == 1; });
+}
+
 // The constants as inputs of the same names.
 std::vector<Value*> asInputs(Graph& graph, const std::vector<Value*>& constants) {
   std::vector<Value*> inputs;
@@ -107,7 +112,7 @@ Result<TrainStep> makeTrainStep(Graph& graph, const TrainStepOptions& options) {
   std::vector<TrainedParameter> before;
   for (size_t i = 0; i < inputs.size(); ++i) {
     made.parameters.push_back(inputs[i]->name());
-    TrainedParameter p{inputs[i], gradients[i], {}};
+    TrainedParameter p{inputs[i], gradients[i], {}, isScale(inputs[i])};
     for (const std::string& state : states) p.states.push_back(graph.addInput(state + "." + inputs[i]->name(), inputs[i]->type()));
     before.push_back(std::move(p));
   }

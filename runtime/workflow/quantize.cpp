@@ -6,6 +6,7 @@
 #include "ir/guarded.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
+#include "runtime/workflow/known_params.h"
 #include "runtime/workflow/small_ranges.h"
 
 namespace qc {
@@ -180,6 +181,16 @@ Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const 
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer, {.insertions = options.insertions}));
     return quantizePrepared(prepared, ranges, options);
+  });
+}
+
+Result<QuantizedModel> quantize(const PreparedModel& model, const GroupParams& params) {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
+    PassContext cx = contextOf(model);
+    cx.provide(params);
+    return finished(model.observed->clone(), model, cx, {});
   });
 }
 

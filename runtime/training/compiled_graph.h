@@ -1,0 +1,29 @@
+// A compiled graph with the tensors that it reads and writes: what is kept between runs is exchanged, not copied.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "runtime/executable.h"
+
+namespace qc {
+
+struct CompiledGraph {
+  // A float graph whose sizes are known.
+  static Result<CompiledGraph> of(Graph graph, const std::shared_ptr<Workspace>& workspace);
+  // From `in` to `out`; results that others share by now get new bytes.
+  Status run(const Session::StepHook& hook = {});
+  Tensor* input(const std::string& name);  // null: the graph has none of this name, or does not read it
+  Tensor* output(const std::string& name);
+
+  Session session;
+  std::vector<Port> inputs, outputs;
+  std::vector<Tensor> in, out;
+  std::map<std::string, size_t> inputAt, outputAt;
+  int64_t withoutKernel = 0;  // steps that are evaluated
+};
+
+}  // namespace qc

@@ -1,0 +1,304 @@
+#include "runtime/training/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
+#include "ir/guarded.h"
+#include "passes/lower/bound_graph.h"
+#include "passes/pass_manager.h"
+#include "passes/training/train_step.h"
+#include "runtime/training/compiled_graph.h"
+#include "runtime/training/state_file.h"
+#include "runtime/workflow/known_params.h"
+
+namespace qc {
+namespace {
+
+Tensor number(float value) { return Tensor::ofFloats({}, std::vector<float>{value}); }
+
+bool isFinite(const Tensor& t) {
+  if (t.dtype() != DType::f32) return true;
+  const auto x = t.as<float>();
+  return std::all_of(x.begin(), x.end(), [](float e) { return std::isfinite(e); });
+}
+
+// The shapes of a batch: what is free in front is the batch, other dims have the sizes of a sample.
+Result<Shapes> shapesOfBatch(const Graph& graph, const TrainerOptions& options) {
+  Shapes shapes;
+  for (const Value* input : graph.inputs()) {
+    const Shape& own = input->type().shape;
+    const auto sample = options.shapes.find(input->name());
+    std::vector<int64_t> sizes;
+    for (size_t d = 0; d < own.size(); ++d) {
+      if (d == 0 && own[0].isStatic() && own[0].size() != options.batch)
+        return fail(ErrorCode::kInvalidArgument, "the model takes {} samples at a time, and a batch of {} was asked for", own[0].size(),
+                    options.batch)
+            .on(input->name())
+            .help(fmt::format("train with a batch of {}, or export the model with a free batch", own[0].size()));
+      if (d == 0) {
+        sizes.push_back(options.batch);
+      } else if (own[d].isStatic()) {
+        sizes.push_back(own[d].size());
+      } else if (sample != options.shapes.end() && d < sample->second.size()) {
+        sizes.push_back(sample->second[d]);
+      } else {
+        return fail(ErrorCode::kInvalidArgument, "dim {} of the samples is not known", d)
+            .on(input->name())
+            .help("give TrainerOptions::shapes");
+      }
+    }
+    shapes[input->name()] = std::move(sizes);
+  }
+  return shapes;
+}
+
+std::string freeName(const std::vector<std::string>& names, std::string name) {
+  while (std::find(names.begin(), names.end(), name) != names.end()) name += "_";
+  return name;
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  PreparedModel model;
+  QatPlan plan;
+  std::shared_ptr<Workspace> workspace;
+  std::optional<Graph> forward;  // rounded, with the loss; compiled when it is asked for
+  std::optional<CompiledGraph> step, evaluation;
+  std::string lossName, stepName, rateName;
+  std::vector<std::string> trained;
+  std::vector<std::string> outputs;  // of the model
+  std::vector<std::string> batch;    // inputs that a batch brings
+  struct State {
+    std::string name;
+    size_t input, output;
+  };
+  std::vector<State> states;
+  bool quantized = true, observing = true;
+  int64_t steps = 0;
+  double rate = 0;
+
+  Result<Graph> withLoss(const GroupParams& params, const TrainerOptions& options) {
+    const Graph& source = quantized ? *model.observed : *model.simplified;
+    if (const Node* decides = firstDeciding(source))
+      return fail(ErrorCode::kUnsupported, "data decides the sizes of '{}', which no training step is made for", decides->op())
+          .at(decides->location());
+    QC_ASSIGN(const Shapes shapes, shapesOfBatch(source, options));
+    QC_ASSIGN(Graph graph, boundGraph(source, shapes));
+    outputs = graph.outputNames();
+    if (quantized) {
+      QC_ASSIGN(plan, prepareQat(graph, params, options.qat));
+    }
+    if (!options.loss) return fail(ErrorCode::kInvalidArgument, "there is no loss").help("set TrainerOptions::loss");
+    Builder b(graph);
+    QC_ASSIGN(Value * loss, guarded("the loss", [&] { return options.loss(b); }));
+    if (!loss) return fail(ErrorCode::kInvalidArgument, "the loss is no value");
+    std::vector<Value*> values = graph.outputs();
+    std::vector<std::string> names = graph.outputNames();
+    lossName = freeName(names, "loss");
+    values.push_back(loss);
+    names.push_back(lossName);
+    graph.setOutputs(std::move(values));
+    graph.setOutputNames(std::move(names));
+    return graph;
+  }
+
+  Status build(const GroupParams& params, const TrainerOptions& options) {
+    QC_ASSIGN(Graph graph, withLoss(params, options));
+    std::map<std::string, Tensor> initial = plan.states;
+    for (const Value* input : graph.inputs())
+      if (!initial.contains(input->name()) && input->name() != plan.observing) batch.push_back(input->name());
+    for (const Node* n = graph.front(); n; n = n->next())
+      if (n->is("const")) initial.emplace(n->result()->name(), n->constant());
+    forward = graph.clone();
+    QC_ASSIGN(TrainStep made, makeTrainStep(graph, {.of = lossName, .optimizer = options.optimizer, .schedule = options.schedule}));
+    trained = std::move(made.parameters);
+    stepName = made.step;
+    rateName = made.learningRate;
+    QC_ASSIGN(step, CompiledGraph::of(std::move(graph), workspace));
+    for (const auto& [name, input] : step->inputAt) {
+      const auto output = step->outputAt.find("next." + name);
+      if (output == step->outputAt.end()) continue;
+      states.push_back({name, input, output->second});
+      if (const auto it = initial.find(name); it != initial.end()) step->in[input] = it->second;  // else zeros, as optimizers begin
+    }
+    return {};
+  }
+
+  Status bring(CompiledGraph& c, const TensorMap& given, bool observes) const {
+    for (const std::string& name : batch) {
+      Tensor* own = c.input(name);
+      if (!own) continue;
+      const auto it = given.find(name);
+      if (it == given.end()) return fail(ErrorCode::kInvalidData, "a batch has no array for this input").on(name);
+      *own = it->second;
+    }
+    if (Tensor* own = c.input(plan.observing)) *own = number(observes ? 1 : 0);
+    return {};
+  }
+
+  // The first step whose results are not finite: NaN before infinities, which masks may hold by intention.
+  std::string whereItBegan() {
+    std::string nan, infinite;
+    const auto look = [&](const Step& s, std::span<const TensorRef> results, double) -> Status {
+      for (const TensorRef& r : results) {
+        if (r.dtype != DType::f32 || !nan.empty()) continue;
+        const std::span<const float> x{r.as<const float>(), usize(r.numElements())};
+        const auto named = [&] {
+          const std::string& location = s.node->location();
+          return location.empty() ? fmt::format("{} %{}", s.node->op(), s.node->result()->name()) : fmt::format("'{}'", location);
+        };
+        if (std::any_of(x.begin(), x.end(), [](float e) { return std::isnan(e); }))
+          nan = named();
+        else if (infinite.empty() && std::any_of(x.begin(), x.end(), [](float e) { return std::isinf(e); }))
+          infinite = named();
+      }
+      return {};
+    };
+    if (!step->run(look)) return {};
+    return !nan.empty() ? nan : infinite;
+  }
+
+  Failure diverged(std::string_view what, double value) {
+    const std::string where = whereItBegan();
+    return fail(ErrorCode::kInvalidData, "{} is {} at step {}{}", what, value, steps + 1,
+                where.empty() ? std::string() : fmt::format("; the first values that are not finite are those of {}", where))
+        .help("train with a lower learning rate, or clip gradients");
+  }
+
+  Result<double> run(const TensorMap& given) {
+    QC_TRY(bring(*step, given, observing));
+    if (Tensor* own = step->input(stepName)) *own = number(static_cast<float>(steps));
+    QC_TRY(step->run());
+    const double loss = step->output(lossName)->at(0);
+    if (!std::isfinite(loss)) return diverged("the loss", loss);
+    for (const State& s : states)
+      if (!isFinite(step->out[s.output])) return diverged(fmt::format("a value of '{}'", s.name), NAN);
+    for (const State& s : states) std::swap(step->in[s.input], step->out[s.output]);
+    ++steps;
+    rate = step->output(rateName)->at(0);
+    return loss;
+  }
+
+  Result<Evaluation> evaluate(const TensorMap& given) {
+    if (!evaluation) {
+      // What changes between runs is an input here as well.
+      Graph graph = forward->clone();
+      for (const std::string& name : trained) {
+        Value* constant = graph.findValue(name);
+        graph.rename(constant, name + ".before");
+        constant->replaceAllUsesWith(graph.addInput(name, constant->type()));
+      }
+      graph.eraseDeadNodes();
+      QC_ASSIGN(evaluation, CompiledGraph::of(std::move(graph), workspace));
+    }
+    QC_TRY(bring(*evaluation, given, false));
+    for (const State& s : states)
+      if (Tensor* own = evaluation->input(s.name)) *own = step->in[s.input];
+    QC_TRY(evaluation->run());
+    Evaluation found{evaluation->output(lossName)->at(0), {}};
+    for (const std::string& name : outputs) found.outputs[name] = *evaluation->output(name);
+    return found;
+  }
+
+  Result<QuantizedModel> convert(const TrainState& state) const {
+    PreparedModel trainedModel = model;
+    Graph graph = (quantized ? *model.observed : *model.simplified).clone();
+    QC_ASSIGN(const GroupParams params, applyTraining(graph, plan, state.values));
+    if (!quantized) return QuantizedModel{Model(std::move(graph), model.name), {}, {}, {}, 0, {}, {}};
+    trainedModel.observed = std::make_shared<const Graph>(std::move(graph));
+    return quantize(trainedModel, params);
+  }
+};
+
+Trainer::Trainer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer& Trainer::operator=(Trainer&&) noexcept = default;
+Trainer::~Trainer() = default;
+
+Result<Trainer> Trainer::open(const PreparedModel& model, const GroupParams& params, TrainerOptions options) {
+  return withoutExceptions([&]() -> Result<Trainer> {
+    const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
+    if (options.batch < 1) return fail(ErrorCode::kInvalidArgument, "a batch of {}", options.batch);
+    auto impl = std::make_unique<Impl>();
+    impl->model = model;
+    impl->quantized = options.quantized;
+    QC_ASSIGN(impl->workspace, makeWorkspace({.threads = options.threads}));
+    QC_TRY(impl->build(params, options));
+    return Trainer(std::move(impl));
+  });
+}
+
+Result<double> Trainer::step(const TensorMap& batch) {
+  return withoutExceptions([&] { return impl_->run(batch); });
+}
+
+Result<Trainer::Evaluation> Trainer::evaluate(const TensorMap& batch) {
+  return withoutExceptions([&] { return impl_->evaluate(batch); });
+}
+
+void Trainer::observe(bool on) { impl_->observing = on; }
+const Tensor* Trainer::output(const std::string& name) const { return impl_->step->output(name); }
+int64_t Trainer::steps() const { return impl_->steps; }
+double Trainer::learningRate() const { return impl_->rate; }
+const std::vector<std::string>& Trainer::trained() const { return impl_->trained; }
+int64_t Trainer::stepsByEvaluation() const { return impl_->step->withoutKernel; }
+
+std::vector<Port> Trainer::inputs() const {
+  std::vector<Port> ports;
+  for (const Port& p : impl_->step->inputs)
+    if (std::find(impl_->batch.begin(), impl_->batch.end(), p.name) != impl_->batch.end()) ports.push_back(p);
+  return ports;
+}
+
+TrainState Trainer::state() const {
+  TrainState state{{}, impl_->steps};
+  for (const Impl::State& s : impl_->states) state.values[s.name] = impl_->step->in[s.input];
+  return state;
+}
+
+Status Trainer::setState(const TrainState& state) {
+  for (const Impl::State& s : impl_->states) {
+    const auto it = state.values.find(s.name);
+    if (it == state.values.end() || it->second.type() != impl_->step->in[s.input].type())
+      return fail(ErrorCode::kInvalidData, "the state is of another training: it {}",
+                  it == state.values.end() ? "lacks this value" : "has it in another form")
+          .on(s.name);
+  }
+  if (state.values.size() != impl_->states.size())
+    return fail(ErrorCode::kInvalidData, "the state is of another training: {} values for {}", state.values.size(), impl_->states.size());
+  for (const Impl::State& s : impl_->states) impl_->step->in[s.input] = state.values.at(s.name);
+  impl_->steps = state.steps;
+  return {};
+}
+
+Status Trainer::saveState(const std::string& path) const {
+  return withoutExceptions([&] {
+    const TrainState now = state();
+    return writeState(path, {now.values, {{"steps", std::to_string(now.steps)}}});
+  });
+}
+
+Status Trainer::loadState(const std::string& path) {
+  return withoutExceptions([&]() -> Status {
+    QC_ASSIGN(StateFile file, readState(path));
+    const std::string& steps = file.texts["steps"];
+    if (steps.empty() || steps.size() > 15 || steps.find_first_not_of("0123456789") != std::string::npos)
+      return fail(ErrorCode::kInvalidData, "'{}' does not say how many steps were done", path);
+    return setState({std::move(file.values), std::stoll(steps)});
+  });
+}
+
+Result<QuantizedModel> Trainer::convert() const { return convert(state()); }
+
+Result<QuantizedModel> Trainer::convert(const TrainState& state) const {
+  return withoutExceptions([&]() -> Result<QuantizedModel> {
+    const DefinedArithmetic defined;
+    return impl_->convert(state);
+  });
+}
+
+}  // namespace qc
