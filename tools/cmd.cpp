@@ -15,6 +15,7 @@ constexpr std::pair<std::string_view, std::string_view> kWords[] = {
     {"LoadOptions::shapes", "--shape"},
     {"LoadOptions::values", "--bind"},
     {"CalibrateOptions::resume", "--resume"},
+    {"FinetuneOptions::resume", "--resume"},
     {"CalibrateOptions::memoryLimit", "--memory-limit"},
     {"Ranges::merge(.., approximate)", "--approximate"},
     {"cap BuildOptions::target", "use --target"},

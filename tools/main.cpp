@@ -18,7 +18,7 @@ constexpr AddCommand kCommands[] = {
     qc::tools::addRunCommand,        qc::tools::addEvalCommand,      qc::tools::addBenchCommand,       qc::tools::addCompileCommand,
     qc::tools::addProfileCommand,    qc::tools::addReduceCommand,    qc::tools::addOptCommand,         qc::tools::addDoctorCommand,
     qc::tools::addCompletionCommand, qc::tools::addManCommand,       qc::tools::addSensitivityCommand, qc::tools::addDebugCommand,
-    qc::tools::addCompareCommand,    qc::tools::addExplainCommand,
+    qc::tools::addCompareCommand,    qc::tools::addExplainCommand,   qc::tools::addFinetuneCommand,
 };
 
 int run(int argc, char** argv) {

@@ -49,6 +49,8 @@ USAGE = [
     (["compare", "{m}", "-d", "{s}"], "is missing"),
     (["sensitivity", "{m}"], "is missing"),
     (["explain", "{m}"], "is missing"),
+    (["finetune", "{m}", "-d", "{s}"], "-o FILE is missing"),
+    (["finetune", "{m}", "-d", "{s}", "-o", "{w}/x.onnx", "--weight-bits", "1"], "from 2 to 8, not '1'"),
     (["completion"], "missing"),
     (["completion", "fish"], "one of bash, zsh, not 'fish'"),
     (["bench", "{m}", "--treads", "2"], "no option --treads.*did you mean '--threads'.*options: "),

@@ -1,0 +1,44 @@
+// What a training aims at, built into the graph of a step; and the float model that gives it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/training/compiled_graph.h"
+#include "runtime/training/finetune.h"
+
+namespace qc {
+
+class Targets {
+ public:
+  // Errors: an output or value that is not there, labels for an output that holds no scores, an unknown loss.
+  static Result<Targets> plan(const Graph& floatModel, const FinetuneTargets& wanted, int64_t batch);
+
+  LossFn loss() const;
+  // The scores that labels are of: an output of the model.
+  const std::string& output() const { return output_; }
+  int64_t classes() const { return classes_; }
+
+  // Compiled for the shapes of a batch; before target().
+  Status openTeacher(const Graph& floatModel, const Shapes& batch, int threads);
+  // Adds to a batch what the loss reads of it.
+  Status target(TensorMap& batch);
+
+ private:
+  struct Taught {
+    std::string value;  // of both models
+    std::string kind;   // kl, mse, l1
+    int output = -1;    // the student's is this output, rounded where it is; -1: the value as it is inside
+    float weight = 1;
+  };
+  FinetuneTargets wanted_;
+  std::vector<Taught> taught_;
+  std::string output_, logits_;
+  int outputIndex_ = 0;
+  int64_t classes_ = 0, batch_ = 0;
+  std::optional<CompiledGraph> teacher_;
+};
+
+}  // namespace qc

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Training through the command line: it wins back what few bits lose, goes on after a kill to the same bytes, and says what is wrong.
+
+    finetune.py QCOMPILE DATA_DIR
+
+Standard library only.
+"""
+import json
+import pathlib
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from command_line import DATA, npy_header, run
+
+TRAIN = f"npy:{DATA}/test.npy?std=255&limit=256"
+CHECK = f"npy:{DATA}/test.npy?std=255&skip=256&limit=128"
+LABELS = DATA / "labels.tsv"
+MODEL = DATA / "digits.onnx"
+
+
+def top1(model):
+    return json.loads(run("eval", model, "-d", CHECK, "--labels", LABELS, "--json").stdout)["top1"]
+
+
+def killed_anywhere(command, output, want, rng):
+    """Killed at random points and resumed until it ends."""
+    state = output.with_name(output.name + ".partial")
+    for kills in range(40):
+        victim = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while kills == 0 and victim.poll() is None and not state.exists():
+            time.sleep(0.001)
+        try:
+            code = victim.wait(timeout=rng.uniform(0.001, 0.01) if kills == 0 else rng.uniform(0.1, 1.0) * (1 + kills / 2))
+            assert code == 0 and kills > 0, (code, kills)
+            break
+        except subprocess.TimeoutExpired:
+            victim.kill()
+            victim.wait()
+    assert output.read_bytes() == want, "another file after kills"
+    left = [p.name for p in output.parent.iterdir() if p.name.startswith(output.name) and p != output]
+    assert not left, left
+
+
+def main():
+    rng = random.Random(5)
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        out = work / "m.onnx"
+        args = ["finetune", MODEL, "-d", TRAIN, "--weight-bits", "2", "--epochs", "3", "--batch", "32", "--lr", "0.001"]
+
+        # Two bits cost much without training; the float model teaches.
+        told = json.loads(run(*args, "--check", CHECK, "--check-labels", LABELS, "-o", out, "--json").stdout)
+        check = told["check"]
+        best = told["epochs"][told["best"]]["check"]
+        assert best > check["untrained"] + 0.02, told
+        assert abs(top1(out) - best) < 1e-9, (top1(out), best)
+        assert told["steps"] == 3 * 8 and told["epochs"][0].get("loss") is None and told["epochs"][3]["loss"] < told["epochs"][1]["loss"], told
+        want = out.read_bytes()
+
+        # The same bytes at another number of threads; another seed gives others.
+        run(*args, "--check", CHECK, "--check-labels", LABELS, "-o", out, "--threads", "2")
+        assert out.read_bytes() == want, "another file with two threads"
+        run(*args, "--check", CHECK, "--check-labels", LABELS, "-o", out, "--seed", "1")
+        assert out.read_bytes() != want
+
+        # With labels, and mixed; values inside are matched as well.
+        run(*args, "--labels", LABELS, "-o", out)
+        labelled = out.read_bytes()
+        run(*args, "--labels", LABELS, "--teacher-share", "0.5", "-o", out)
+        assert out.read_bytes() != labelled
+        text = run(*args, "-o", out, "--check", CHECK, "--ranges", "learned", "--optimizer", "sgd", "--schedule", "step", "--step-size",
+                   "16").stdout
+        assert "before training: dB" in text, text
+        run(*args, "-o", out, "--disable-observers-after", "8", "--clip-norm", "1", "--warmup", "4")
+
+        # A float model stays one.
+        run("finetune", MODEL, "-d", TRAIN, "--labels", LABELS, "--mode", "float", "--epochs", "1", "-o", work / "f.onnx")
+        assert "float" in run("inspect", work / "f.onnx").stdout
+
+        # Killed at any point, and resumed: the same file.
+        again = work / "again.onnx"
+        command = [sys.argv[1], *map(str, args), "--checkpoint-seconds", "0", "-o", str(again)]
+        run(*args, "-o", again)
+        whole = again.read_bytes()
+        again.unlink()
+        killed_anywhere(command, again, whole, rng)
+
+        # What is wrong, in plain words.
+        wrong = work / "wrong.tsv"
+        wrong.write_text("index\tclass\n" + "".join(f"{i}\t{12 if i == 77 else 3}\n" for i in range(256)))
+        said = run(*args, "--labels", wrong, "-o", out, code=1).stderr
+        assert "label 12 of sample" in said and "outside the 10 scores" in said, said
+        said = run(*args, "--match", "nowhere", "-o", out, code=1).stderr
+        assert "no value is named 'nowhere'; nearest:" in said, said
+        said = run(*args, "--scores", "nowhere", "--labels", LABELS, "-o", out, code=1).stderr
+        assert "no output 'nowhere'" in said, said
+        said = run(*args, "--momentum", "0.5", "-o", out, code=1).stderr
+        assert "--momentum" in said and "has no effect" in said, said
+        said = run("finetune", MODEL, "-d", TRAIN, "--batch", "300", "-o", out, code=1).stderr
+        assert "256 samples do not fill a batch of 300" in said, said
+        # A number that is none stops the run where it comes up, with what led there on disk.
+        values = [rng.random() for _ in range(64 * 256)]
+        values[1000] = float("nan")
+        (work / "nan.npy").write_bytes(npy_header((64, 1, 16, 16)) + struct.pack(f"<{len(values)}f", *values))
+        train = ["finetune", MODEL, "-d", f"npy:{work}/nan.npy", "--weight-bits", "4", "-o", work / "n.onnx"]
+        said = run(*train, code=1).stderr
+        assert "at step" in said and "the first values that are not finite are those of" in said and "n.onnx.partial" in said, said
+        assert not (work / "n.onnx").exists()
+        said = run(*train, "--resume", "--seed", "4", code=1).stderr
+        assert "is the checkpoint of another model, other data or other options" in said, said
+        for damaged in (b"PK\x03\x04 nothing of the kind", (work / "n.onnx.partial").read_bytes()[:5000]):
+            (work / "n.onnx.partial").write_bytes(damaged)
+            run(*train, "--resume", code=1)
+    print("passed")
+
+
+main()

@@ -1,0 +1,211 @@
+// finetune: trains a model while it is rounded as its int8 form will be, with labels or with the float model as the teacher.
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "ir/files.h"
+#include "runtime/insight/goal.h"
+#include "runtime/insight/idle_rules.h"
+#include "tools/answer_data.h"
+#include "tools/cmd.h"
+#include "tools/finetune_flags.h"
+#include "tools/input_report.h"
+
+namespace qc::tools {
+namespace {
+
+std::atomic<bool> stopRequested{false};
+
+// Ctrl-C and the signal of a job runner end the run at a checkpoint; a second one ends it at once.
+void stopOnSignals() {
+  for (const int signal : {SIGINT, SIGTERM})
+    std::signal(signal, [](int s) {
+      stopRequested = true;
+      std::signal(s, endBySignal);
+    });
+}
+
+std::string timeOf(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds);
+  return whole < 120    ? fmt::format("{} s", whole)
+         : whole < 7200 ? fmt::format("{} min", whole / 60)
+                        : fmt::format("{:.1f} h", seconds / 3600);
+}
+
+// One line that redraws itself; when stderr is no terminal, a plain line every 15 seconds.
+class TrainingLine {
+ public:
+  void update(const FinetuneProgress& p) {
+    const double t = now();
+    if (t - drawn_ < (terminal_ ? 0.2 : 15)) return;
+    drawn_ = t;
+    fmt::print(stderr, "{}epoch {}/{}, step {}/{}: loss {:.4g}{}, {:.1f} samples/s, {} left {}", terminal_ ? "\r" : "", p.epoch, p.epochs,
+               p.step, p.steps, p.loss, p.accuracy ? fmt::format(", {:.1f}% right", *p.accuracy * 100) : "", p.samplesPerSecond,
+               timeOf(p.secondsLeft), terminal_ ? "" : "\n");
+    open_ = terminal_;
+    std::fflush(stderr);
+  }
+  void end() {
+    if (open_) fmt::print(stderr, "\n");
+    open_ = false;
+  }
+
+ private:
+  const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
+  bool open_ = false;
+  double drawn_ = now();
+};
+
+// What is measured before and after each epoch.
+struct Check {
+  std::optional<Goal> goal;  // none: decibels
+  std::optional<Judge> judge;
+  double ofFloat = 0;
+
+  std::string name() const { return goal ? goal->name : "dB"; }
+  std::string shown(double value) const { return fmt::format("{:.2f}", goal ? value * goal->points : value); }
+  Result<double> of(const QuantizedModel& model) const {
+    if (goal) {
+      QC_ASSIGN(const GoalJudgement found, goal->of(model.model.graph(), *judge));
+      return found.value;
+    }
+    QC_ASSIGN(const Judgement found, judge->of(model.model.graph()));
+    return found.decibels();
+  }
+};
+
+Result<std::optional<Check>> checkOf(const FinetuneFlags& o, const Model& model, const PreparedModel& prepared) {
+  if (o.check.empty()) return std::nullopt;
+  Check check;
+  QC_ASSIGN(const Dataset samples, openDataset(o.check, model));
+  QC_ASSIGN(check.judge, Judge::open(*prepared.simplified, samples, {.samples = samples.size(), .threads = o.threads}));
+  if (o.checkLabels.empty()) return check;
+  const std::vector<Port> outputs = model.outputs();
+  QC_ASSIGN(const std::string scores, scoresOutput(model, o.scores));
+  const auto at = std::find_if(outputs.begin(), outputs.end(), [&](const Port& p) { return p.name == scores; }) - outputs.begin();
+  const ScoreRow* row = findScore(o.metric);
+  if (!row->isGoal)
+    return fail(ErrorCode::kInvalidArgument, "--metric {} says what differs from the float model, not how good a model is", o.metric)
+        .help("take a metric of answers");
+  QC_ASSIGN(check.goal, scoreGoal(*row, o.checkLabels, usize(at)));
+  QC_ASSIGN(check.ofFloat, check.goal->ofFloat(*check.judge));
+  return check;
+}
+
+nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const FinetuneEpoch& e : epochs) {
+    nlohmann::json row = {{"epoch", e.epoch}};
+    if (e.epoch > 0) row["loss"] = e.loss;
+    if (e.accuracy) row["accuracy"] = *e.accuracy;
+    if (e.check) row["check"] = *e.check;
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
+  const bool labelled = done.epochs.size() > 1 && done.epochs[1].accuracy;
+  std::vector<std::string> header{"epoch", "loss"};
+  if (labelled) header.emplace_back("right %");
+  if (check) header.push_back(check->name());
+  Table table(header);
+  for (const FinetuneEpoch& e : done.epochs) {
+    if (e.epoch == 0 && !check) continue;
+    std::vector<std::string> row{std::to_string(e.epoch), e.epoch > 0 ? fmt::format("{:.4g}", e.loss) : ""};
+    if (labelled) row.push_back(e.accuracy ? fmt::format("{:.2f}", *e.accuracy * 100) : "");
+    if (check) row.push_back(e.check ? check->shown(*e.check) : "");
+    table.add(std::move(row));
+  }
+  fmt::print("{}", table.str());
+}
+
+Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
+  const double start = now();
+  QC_TRY(o.checkEffects(verb));
+  QC_TRY(checkOutputs({o.output, o.checkpoint()}));
+  QC_ASSIGN(const QConfigMapping rules, o.mapping());
+  QC_ASSIGN(FinetuneOptions options, o.options());
+  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(Dataset samples, o.data.open(model));
+  if (o.limit > 0) samples.keepFirst(o.limit);
+  QC_ASSIGN(const InputReport inputs, checkInputs(model, samples));
+  warnOfInputs(inputs);
+  QC_TRY(checkOutputs({o.output, o.checkpoint()}));  // once more: now it is known what is read
+  QC_ASSIGN(PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
+  for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
+  if (o.quantizes() && prepared.coverage.quantizedCount() == 0)
+    return fail(ErrorCode::kInvalidArgument, "no op of this model becomes int8 by these rules, so there is nothing to train for")
+        .help("`qcompile quantize` lists why; --mode float trains the model as it is");
+  if (!o.labels.empty()) {
+    QC_ASSIGN(const Labels labels, Labels::read(o.labels));
+    for (int64_t i = 0; i < samples.size(); ++i) {
+      QC_ASSIGN(const int64_t label, labels.of(samples.sampleName(i), samples.sampleIndex(i)));
+      options.targets.labels.push_back(label);
+    }
+  }
+  std::error_code none;
+  if (o.resume && !std::filesystem::exists(o.checkpoint(), none))
+    fmt::print(stderr, "note: there is no '{}' to go on from; starting anew\n", o.checkpoint());
+  QC_ASSIGN(const std::optional<Check> check, checkOf(o, model, prepared));
+  options.recover.threads = o.threads;
+  if (o.quantizes() && o.match.empty()) {  // what moves between channels changes values inside
+    const RecoverOptions how = options.recover.under(rules);
+    if (how.movesChannels()) {
+      QC_ASSIGN(prepared, balanceChannels(std::move(prepared), samples.thinned(how.samples), how));
+    }
+  }
+  TrainingLine line;
+  options.stop = &stopRequested;
+  options.progress = [&](const FinetuneProgress& p) { line.update(p); };
+  options.epochEnded = [&](const FinetuneEpoch& e) {
+    line.end();
+    if (e.epoch == 0 && !e.check) return;
+    fmt::print(stderr, "epoch {}{}{}{}\n", e.epoch, e.epoch > 0 ? fmt::format(": loss {:.4g}", e.loss) : "",
+               e.accuracy ? fmt::format(", {:.2f}% right", *e.accuracy * 100) : "",
+               e.check ? fmt::format(", {} {}", check->name(), check->shown(*e.check)) : "");
+  };
+  if (check) options.check = [&](const QuantizedModel& m) { return check->of(m); };
+  stopOnSignals();
+  QC_ASSIGN(Finetuned done, finetune(prepared, samples, options));
+  line.end();
+  if (done.stepsByEvaluation > 0)
+    fmt::print(stderr, "note: {} steps of a training step have no kernel and run by evaluation, slowly\n", done.stepsByEvaluation);
+  QC_TRY(save(done.model.model, o.output));
+  std::error_code error;
+  std::filesystem::remove(o.checkpoint(), error);
+  if (o.json) {
+    nlohmann::json j = {
+        {"output", o.output},       {"samples", samples.size()}, {"epochs", epochsJson(done.epochs)},       {"best", done.best},
+        {"trained", done.trained},  {"steps", done.steps},       {"by_evaluation", done.stepsByEvaluation}, {"seconds", now() - start},
+        {"fed", inputsJson(inputs)}};
+    if (check) j["check"] = {{"metric", check->name()}, {"samples", check->judge->size()}};
+    if (check && check->goal) j["check"]["float"] = check->ofFloat;
+    if (check) j["check"]["untrained"] = *done.epochs[0].check;
+    printJson(j);
+    return {};
+  }
+  printInputs(inputs);
+  printEpochs(done, check);
+  if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
+  if (check) fmt::print("before training: {} {}\n", check->name(), check->shown(*done.epochs[0].check));
+  if (check && done.best == 0) fmt::print("note: no epoch is better than the model before training, which is what was written\n");
+  fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
+             done.trained, check ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
+  return {};
+}
+
+}  // namespace
+
+void addFinetuneCommand(CLI::App& app, int& exitCode) {
+  auto o = std::make_shared<FinetuneFlags>();
+  CLI::App* verb = app.add_subcommand("finetune", "train a model for int8 or fewer bits, with labels or from the float model");
+  verb->footer("qcompile finetune m.onnx -d 'images:train?size=224' --weight-bits 4 --check 'images:val?size=224' -o m.w4.onnx");
+  o->addTo(*verb);
+  verb->callback([o, verb, &exitCode] { exitCode = report(runFinetune(*o, *verb)); });
+}
+
+}  // namespace qc::tools
