@@ -130,7 +130,8 @@ std::string Annotator::unfitForKernels(const Node& node, const OpPolicy& policy,
       return "its rule asks for several scales in one activation, integer kernels take one";
   }
   if (policy.role != Role::weighted || roleOf(w) == ObserverRole::keepFloat) return {};
-  if (!bytes(w)) return fmt::format("its rule asks for {} weights, integer kernels take s8 and u8", toString(w.dtype));
+  if (!isInteger(w.dtype) || sizeOf(w.dtype) != 1)
+    return fmt::format("its rule asks for {} weights, integer kernels take s8, u8, s4 and u4", toString(w.dtype));
   if (const int own = weightOf(node.def())->weight->channel; w.axis > 0 && w.axis != own)
     return fmt::format("its rule asks for weight scales along axis {}, its channels are on axis {}", w.axis, own);
   return {};

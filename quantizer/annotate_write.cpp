@@ -2,8 +2,22 @@
 #include <algorithm>
 
 #include "quantizer/annotator.h"
+#include "quantizer/observers/observer.h"
 
 namespace qc {
+namespace {
+
+// What weights of fewer than 8 bits are; empty: they have 8, or there are none.
+std::string narrowWeights(QuantMode mode, const OpPolicy& policy, const QConfig* config) {
+  if (mode != QuantMode::full || policy.role != Role::weighted || roleOf(config->weight) == ObserverRole::keepFloat) return {};
+  const ObservedSpec& w = config->weight;
+  if (!isInteger(w.dtype) || w.qmax - w.qmin >= 127) return {};
+  const IntRange all = rangeOf(w.dtype);
+  const std::string range = w.qmin == all.min && w.qmax == all.max ? "" : fmt::format("[{}:{}]", w.qmin, w.qmax);
+  return fmt::format("weights {}{} per {}", toString(w.dtype), range, w.axis >= 0 ? "channel" : "tensor");
+}
+
+}  // namespace
 
 bool Annotator::sharesResult(const Plan& p) { return p.shares && p.alone; }
 
@@ -83,6 +97,7 @@ void Annotator::write() {
       if (p.mode == QuantMode::full && p.unit == n && (sharesResult(p) || p.forced || wanted(*n))) a.output = outputSpec(*n);
       if (p.mode != QuantMode::full) p.reason = p.how + ", " + p.reason;
       if (p.mode == QuantMode::full && p.unitName != n->op()) p.reason = fmt::format("{} as one op, {}", p.unitName, p.reason);
+      if (const std::string narrow = narrowWeights(p.mode, *p.policy, p.config); !narrow.empty()) p.reason = narrow + ", " + p.reason;
     }
     a.keepFloat = p.byRule;
     a.reason = p.reason;

@@ -12,6 +12,7 @@
 #include "passes/pass.h"
 #include "runtime/insight/op_states.h"
 #include "runtime/insight/report/graph_picture.h"
+#include "runtime/model.h"
 #include "runtime/workflow/recipes.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -53,9 +54,15 @@ void printPorts(std::string_view label, const Ports& ports) {
 }
 
 nlohmann::json summaryJson(const OnnxSummary& s) {
-  nlohmann::json j = {{"inputs", portsJson(s.inputs)},     {"outputs", portsJson(s.outputs)},   {"ops", s.ops},
-                      {"constant_bytes", s.constantBytes}, {"quantized", s.isQuantized},        {"bound", s.isBound},
-                      {"free", nlohmann::json::array()},   {"decided", nlohmann::json::array()}};
+  nlohmann::json j = {{"inputs", portsJson(s.inputs)},
+                      {"outputs", portsJson(s.outputs)},
+                      {"ops", s.ops},
+                      {"constant_bytes", s.constantBytes},
+                      {"quantized", s.isQuantized},
+                      {"bound", s.isBound},
+                      {"weights", s.weights},
+                      {"free", nlohmann::json::array()},
+                      {"decided", nlohmann::json::array()}};
   for (const FreeDim& d : s.free)
     j["free"].push_back(
         {{"symbol", d.symbol}, {"where", d.places}, {"bind", d.example}, {"size", d.isBatch ? nlohmann::json(1) : nullptr}});
@@ -78,8 +85,20 @@ void printSummary(const OnnxSummary& s) {
                visible(d.node));
   Table table({"op", "count"});
   for (const auto& [op, count] : s.ops) table.add({op, std::to_string(count)});
-  fmt::print("{}constants {}, {}\n", table.str(), megabytes(s.constantBytes), s.isQuantized ? "quantized" : "float");
+  std::string weights;
+  for (const auto& [type, layers] : s.weights)
+    weights += fmt::format("{}{} in {} layer{}", weights.empty() ? "; weights " : ", ", type, layers, layers == 1 ? "" : "s");
+  fmt::print("{}constants {}, {}{}\n", table.str(), megabytes(s.constantBytes), s.isQuantized ? "quantized" : "float", weights);
   if (!s.asInFile.empty()) fmt::print("types and ops are those of the file, its dims have to be bound: {}\n", visible(inFlags(s.asInFile)));
+}
+
+// What lowering says of layers, such as of one whose weights have no integer form: it stays float between its integers.
+Status noteLowering(const Model& model) {
+  PassContext cx;
+  QC_TRY(lowerModel(model, cx));
+  for (const Remark& r : cx.remarks)
+    fmt::print(stderr, "note: {}{}\n", r.node.empty() ? "" : fmt::format("node '{}': ", visible(r.node)), r.message);
+  return {};
 }
 
 Status inspect(const InspectOptions& o, const CLI::App& verb) {
@@ -113,6 +132,7 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
     QC_ASSIGN(const Model model, o.kernels ? o.model.load() : o.model.loadOfAnyShape());
     summary = summaryOf(model.graph());
     if (o.kernels) {
+      QC_TRY(noteLowering(model));
       QC_ASSIGN(exe, o.engine.compile(model));
     }
   } else {

@@ -1,5 +1,7 @@
 #include "tools/quantize_flags.h"
 
+#include "quantizer/rules/weight_bits.h"
+
 namespace qc::tools {
 
 void RecoveryFlags::addTo(CLI::App& verb) {
@@ -69,8 +71,10 @@ void QuantizeFlags::addTo(CLI::App& verb) {
       "--per-token", perToken, "dynamic: parameters for every row of a layer's input; default for linear layers with --backend x86");
   verb.add_flag("--per-tensor", perTensor, "dynamic: one pair for the whole input of a layer, as DynamicQuantizeLinear has it")
       ->excludes(rowwise);
-  verb.add_option("--weight-bits", weightBits, "weight-only: 8 or 4, of linear layers and embeddings; others have 8")
-      ->check(CLI::IsMember({8, 4}));
+  verb.add_option("--weight-bits", weightBits,
+                  "8, 4 or 2. static: of the layers that no rule names; weight-only: 8 or 4, of linear layers "
+                  "and embeddings, others have 8")
+      ->check(CLI::IsMember({8, 4, 2}));
   verb.add_option("--group-size", groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
       ->check(CLI::Range(0, 1 << 20));
   verb.add_option("--ranges", ranges, "ranges of an earlier calibrate run, in place of samples")->type_name("FILE");
@@ -87,7 +91,10 @@ void QuantizeFlags::addTo(CLI::App& verb) {
 }
 
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
-  if (o.mode == "static") return o.rules.load();
+  if (o.mode == "static") {
+    QC_ASSIGN(const QConfigMapping given, o.rules.load());
+    return withWeightBits(given, static_cast<int>(o.weightBits));
+  }
   QC_ASSIGN(const Backend backend, parseBackend(o.rules.hasTable() ? "x86" : o.rules.backend));
   std::optional<BackendConfig> table;
   if (o.rules.hasTable()) {
@@ -128,10 +135,12 @@ Status checkMode(const QuantizeFlags& o) {
     return fail(ErrorCode::kInvalidArgument, "--per-{} is for --mode dynamic", o.perToken ? "token" : "tensor");
   if (o.perTensor && o.rules.backend != "x86")
     return fail(ErrorCode::kInvalidArgument, "--per-tensor is what --backend {} does anyway", o.rules.backend).help("leave it out");
-  if (o.mode != "weight-only" && (o.weightBits != 8 || o.groupSize >= 0))
-    return fail(ErrorCode::kInvalidArgument, "{} is for weights that are quantized alone",
-                o.groupSize >= 0 ? "--group-size" : "--weight-bits")
-        .help("add --mode weight-only");
+  if (o.mode != "weight-only" && o.groupSize >= 0)
+    return fail(ErrorCode::kInvalidArgument, "--group-size is for weights that are quantized alone").help("add --mode weight-only");
+  if (!isStatic && o.mode != "weight-only" && o.weightBits != 8)
+    return fail(ErrorCode::kInvalidArgument, "--weight-bits is for --mode static and weight-only").help("leave it out");
+  if (!isStatic && o.weightBits == 2)
+    return fail(ErrorCode::kInvalidArgument, "--weight-bits 2 is for --mode static").help("with --mode weight-only they are 8 or 4");
   return {};
 }
 

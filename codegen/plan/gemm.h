@@ -101,7 +101,7 @@ std::vector<int64_t> weightShapeOf(const Node& node);
 
 // --- before packing ---
 
-// Constant 8-bit weights, some of which leave s8 around their zero point.
+// Constant weights of at most 8 bits, some of which leave s8 around their zero point.
 bool hasWideWeights(const Node& node);
 // Whether the weights are what kernels with such elements take: f32, or bytes that are s8, or two halves of it, around their zero point.
 bool takesWeights(const Node& node, DType element);

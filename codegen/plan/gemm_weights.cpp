@@ -10,20 +10,24 @@
 namespace qc {
 namespace {
 
+// Of s8, u8, s4 and u4: tensors hold integers of 4 bits one to a byte.
 int64_t byteAt(const Tensor& w, int64_t i) {
   const auto at = usize(i);
-  return w.dtype() == DType::s8 ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
+  return isSigned(w.dtype()) ? w.as<int8_t>()[at] : w.as<uint8_t>()[at];
 }
 
 bool isCentred(const QuantParams& quant) {
   return std::all_of(quant.zeroPoints.begin(), quant.zeroPoints.end(), [](int32_t z) { return z == 0; });
 }
 
-// Constant 8-bit weights with parameters per tensor or per output channel.
+// The bytes of s4 are those of the same integers in s8.
+Tensor sameBytes(const Tensor& t, DType as) { return Tensor(as, t.sizes(), std::make_shared<Tensor>(t), t.data()); }
+
+// Constant weights of at most 8 bits with parameters per tensor or per output channel.
 bool hasByteWeights(const Node& node) {
   const TensorType& type = node.operand("w")->type();
-  return node.operand("w")->constant() && type.isQuantized() && (type.dtype == DType::s8 || type.dtype == DType::u8) &&
-         type.quant->blockSize == 0 && type.quant->axis <= 0;
+  return node.operand("w")->constant() && type.isQuantized() && sizeOf(type.dtype) == 1 && type.quant->blockSize == 0 &&
+         type.quant->axis <= 0;
 }
 
 // Weights as integers of zero point 0: s8, or s16 where they leave it.
@@ -31,7 +35,7 @@ std::optional<Tensor> centredWeights(const Node& node) {
   if (!hasByteWeights(node)) return std::nullopt;
   const Tensor* w = node.operand("w")->constant();
   const QuantParams& quant = *node.operand("w")->type().quant;
-  if (w->dtype() == DType::s8 && isCentred(quant)) return *w;
+  if (isSigned(w->dtype()) && isCentred(quant)) return w->dtype() == DType::s8 ? *w : sameBytes(*w, DType::s8);
   const bool wide = hasWideWeights(node);
   Tensor centred(wide ? DType::s16 : DType::s8, w->sizes());
   const int64_t channels = w->sizes()[0], inner = w->numElements() / std::max<int64_t>(channels, 1);
@@ -199,7 +203,7 @@ bool hasWideWeights(const Node& node) {
   if (!hasByteWeights(node)) return false;
   const Tensor& w = *node.operand("w")->constant();
   const QuantParams& quant = *node.operand("w")->type().quant;
-  if (w.dtype() == DType::s8 && isCentred(quant)) return false;
+  if (isSigned(w.dtype()) && isCentred(quant)) return false;
   const int64_t sets = quant.perChannel() ? w.sizes()[0] : 1, each = w.numElements() / std::max<int64_t>(sets, 1);
   for (int64_t s = 0; s < sets; ++s) {
     const int64_t low = quant.zeroPoint(s) - 128, high = quant.zeroPoint(s) + 127;
@@ -242,7 +246,9 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
   Value* packed = nullptr;
   if (computesInIntegers(node)) {
     const std::optional<Tensor> centred = centredWeights(node);
-    if (!centred) return fail(ErrorCode::kUnsupported, "weights are not 8-bit constants of one zero point per channel").at(node.location());
+    if (!centred)
+      return fail(ErrorCode::kUnsupported, "weights are not constants of at most 8 bits and one zero point per channel")
+          .at(node.location());
     const Tensor& weights = *centred;
     const auto weightAt = [&](int64_t i) -> int64_t {
       const auto at = usize(i);

@@ -68,6 +68,18 @@ void addDecided(const Node& node, OnnxSummary& s) {
           {sizes[i].str(), i < bounds.size() && !bounds[i].isUnknown() ? bounds[i].str() : "", std::string(node.op()), node.location()});
 }
 
+// By operands "w", of integers or behind a dequantize.
+std::map<std::string, int> weightTypes(const Graph& graph) {
+  std::map<std::string, int> types;
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (n->def().operandIndex("w") < 0 || !n->operand("w")) continue;
+    const Value* w = n->operand("w");
+    if (w->producer() && w->producer()->is("dequantize")) w = w->producer()->operand(0);
+    if (w->type().isQuantized()) ++types[std::string(toString(w->type().dtype))];
+  }
+  return types;
+}
+
 }  // namespace
 
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
@@ -91,6 +103,7 @@ OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>&
   }
   for (size_t i = 0; i < graph.outputs().size(); ++i) s.outputs.emplace_back(graph.outputNames()[i], graph.outputs()[i]->type().str());
   s.isQuantized = isQuantized(graph);
+  s.weights = weightTypes(graph);
   if (s.free.empty()) s.free = freeDimsOf(graph);
   s.isBound = std::all_of(s.free.begin(), s.free.end(), [](const FreeDim& d) { return d.isBatch; });
   return s;

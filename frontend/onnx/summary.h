@@ -27,6 +27,7 @@ struct OnnxSummary {
   std::map<std::string, int> ops;
   int64_t constantBytes = 0;
   bool isQuantized = false;
+  std::map<std::string, int> weights = {};  // layers by the type of their quantized weights
 };
 
 Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options = {});

@@ -86,6 +86,28 @@ Value* biasSafeWeight(Builder& b, Value* w, const std::vector<float>& bias, floa
   return b.constant(w->name() + "_safe", std::move(to), safe.params);
 }
 
+// Parameters of blocks as parameters per output channel, where all blocks of a channel agree.
+QuantPtr perChannelForm(const QuantParams& q, const std::vector<int64_t>& sizes, int channelAxis) {
+  const auto spanOf = [&](int axis) {
+    int64_t inner = 1;
+    for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
+    return inner;
+  };
+  const int64_t channels = nth(sizes, channelAxis), channelSpan = spanOf(channelAxis), length = nth(sizes, q.axis), span = spanOf(q.axis);
+  const int64_t blocks = (length + q.blockSize - 1) / q.blockSize;
+  if (numElements(sizes) == 0) return nullptr;
+  QuantParams whole{
+      q.storage, q.qmin, q.qmax, channelAxis, 0, std::vector<float>(usize(channels), 0.0f), std::vector<int32_t>(usize(channels))};
+  for (int64_t i = 0; i < numElements(sizes); ++i) {
+    const int64_t set = (i / (span * length) * blocks + i / span % length / q.blockSize) * span + i % span, c = i / channelSpan % channels;
+    float& scale = nth(whole.scales, c);
+    int32_t& zero = nth(whole.zeroPoints, c);
+    if (scale != 0 && (scale != q.scale(set) || zero != q.zeroPoint(set))) return nullptr;
+    scale = q.scale(set), zero = q.zeroPoint(set);
+  }
+  return std::make_shared<const QuantParams>(std::move(whole));
+}
+
 // As plain s32 of scale sx * sw[c].  Integers of exactly that scale are kept as they are.
 Value* integerBias(Builder& b, const Value* bias, const std::vector<float>& real, const QuantParams& x, const QuantParams& w) {
   const auto channels = static_cast<int64_t>(real.size());
@@ -125,10 +147,17 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   Value* x = quantizedSource(node->operand(0));
   Value* w = quantizedSource(node->operand("w"));
   if (!x || !w || x->type().quant->perChannel() || !w->constant() || node->operand("residual")) return false;
-  if (sizeOf(x->type().dtype) > 2 || sizeOf(w->type().dtype) != 1 || w->type().quant->blockSize) return false;
+  if (sizeOf(x->type().dtype) > 2 || sizeOf(w->type().dtype) != 1) return false;
   const bool transposed = node->is("conv_transpose");
   if (sizeOf(x->type().dtype) == 2 && !refusalOfWords(*node, policyOf(*node)).empty()) return false;
   if (node->expr("post")) return false;
+  if (const QuantParams& blocked = *w->type().quant; blocked.blockSize) {
+    const QuantPtr whole = perChannelForm(blocked, w->type().sizes(), transposed ? 1 : 0);
+    if (!whole)
+      return fail(ErrorCode::kUnsupported, "its weights have a scale for every {} along axis {}, integer sums have one per output channel",
+                  blocked.blockSize, blocked.axis);
+    w = rw.before(node).constant(w->name(), *w->constant(), whole);
+  }
   const QuantParams& wq = *w->type().quant;
   if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;
   Epilogue e = findEpilogue(*node);

@@ -127,7 +127,7 @@ def words(shop):
             ([{"name": "relu", "qconfig": weight(range=[-7, 7])}], "sets weight.range without effect: relu '.*' has no weights; name the layers"),
             ([{"name": "rows", "qconfig": fixed}], "moves values and takes the parameters of concat '.*'; name that in the rule"),
             ([{"name": "fc", "qconfig": activation(axis=1, observer="per_channel_minmax")}], "quantizes nothing: linear '.*' stays in float: its rule asks for several scales in one activation"),
-            ([{"name": "fc", "qconfig": weight(dtype="s4")}], "integer kernels take s8 and u8"),
+            ([{"name": "fc", "qconfig": weight(dtype="s16")}], "its rule asks for s16 weights, integer kernels take s8, u8, s4 and u4"),
             ([{"name": "fc", "qconfig": weight(observer="per_group", block_size=16)}], 'a "weight_only" rule takes groups'),
             ([{"name": "add", "qconfig": "weight_only"}], "quantizes nothing: add '.*' stays in float: it has no weights"),
             ([{"name": "soft", "qconfig": "default", "force": True}], "which no rule forces"),

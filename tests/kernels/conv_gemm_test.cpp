@@ -141,7 +141,8 @@ AttrDict attrsOf(const ConvCase& c) {
 
 std::vector<int64_t> resultSizes(const ConvCase& c) { return ConvGeometry::of(c.x, c.w, attrsOf(c)).value().resultSizes(c.x, c.w); }
 
-enum class Values { random, extreme, small, wide, words };  // wide: u8 weights that leave s8 around their zero points; words: s16 inputs
+// wide: u8 weights that leave s8 around their zero points; words: s16 inputs; nibbles: weights of 4 bits, u4 with zero points or s4
+enum class Values { random, extreme, small, wide, words, nibbles };
 
 // Rows may refuse what their family leaves to others; every refusal must be one of these.
 bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
@@ -151,7 +152,7 @@ bool mayRefuse(const KernelDef& def, const ConvCase& c, Values values) {
   const bool ofWords = def.id.find("s16") != std::string_view::npos;
   if (values == Values::words && !ofWords) return true;
   if (values != Values::words && ofWords && depthwiseRow) return true;
-  if (!depthwiseRow) return def.id.find("pairs") != std::string_view::npos && values != Values::small;
+  if (!depthwiseRow) return def.id.find("pairs") != std::string_view::npos && values != Values::small && values != Values::nibbles;
   return !depthwiseCase || c.x.back() % 64 != 0;  // tails need masked loads or narrow panels
 }
 
@@ -172,6 +173,12 @@ void runQuantized(const KernelDef& def, const ConvCase& c, Values values) {
     wq.storage = DType::u8, wq.qmin = 0, wq.qmax = 255;
     for (int32_t& z : wq.zeroPoints) z = static_cast<int32_t>(1 + rng() % 255);
     wq.zeroPoints[0] = 100;  // of 0 and 255: neither has a byte
+  }
+  if (values == Values::nibbles) {
+    wq.storage = outputs % 2 ? DType::u4 : DType::s4;
+    wq.qmin = rangeOf(wq.storage).min, wq.qmax = rangeOf(wq.storage).max;
+    if (outputs % 2)
+      for (int32_t& z : wq.zeroPoints) z = static_cast<int32_t>(rng() % 16);
   }
   Tensor w = randomTensor(wq.storage, c.w, rng, values == Values::extreme);
   if (values == Values::wide) w.mutableAs<uint8_t>()[0] = 255;
@@ -244,7 +251,8 @@ void runFloat(const KernelDef& def, const ConvCase& c) {
 TEST(ConvRows, QuantizedRowsAreExact) {
   for (const KernelDef* def : rowsFor("q.conv"))
     for (const ConvCase& c : cases())
-      for (Values values : {Values::random, Values::extreme, Values::small, Values::wide, Values::words}) runQuantized(*def, c, values);
+      for (Values values : {Values::random, Values::extreme, Values::small, Values::wide, Values::words, Values::nibbles})
+        runQuantized(*def, c, values);
 }
 
 // A weight of 255 is no sum of two bytes: only rows of 16 bits take it.

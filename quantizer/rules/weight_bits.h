@@ -1,0 +1,13 @@
+// Weights of fewer than 8 bits beside activations of 8: half or a quarter of the file, on the same integer kernels.
+#pragma once
+
+#include "quantizer/rules/qconfig.h"
+
+namespace qc {
+
+// The configuration with weights of 8, 4 or 2 bits, everything else as it is: in s4, of which 2 bits use -2 to 1.
+QConfig withWeightBits(QConfig config, int bits);
+// The rules with such weights where the global one decides; rules that name layers say their own.
+QConfigMapping withWeightBits(const QConfigMapping& rules, int bits);
+
+}  // namespace qc
