@@ -63,6 +63,21 @@ class EqualConstants {
   Firsts firsts_;
 };
 
+template <class T>
+void appendList(std::string& key, const std::vector<T>& list) {
+  appendBytes(key, list.size());
+  key.append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(T));
+}
+
+void append(std::string& key, const QuantPtr& quant) {
+  appendBytes(key, quant != nullptr);
+  if (!quant) return;
+  appendBytes(key, quant->storage);
+  for (const int64_t v : {quant->qmin, quant->qmax, int64_t{quant->axis}, quant->blockSize}) appendBytes(key, v);
+  appendList(key, quant->scales);
+  appendList(key, quant->zeroPoints);
+}
+
 // What equal attributes have alike, to the bit: -0.0 is not 0.0.
 void append(std::string& key, const Attr& attr) {
   appendBytes(key, attr.index());
@@ -71,11 +86,11 @@ void append(std::string& key, const Attr& attr) {
   } else if (const auto* real = std::get_if<double>(&attr)) {
     appendBytes(key, *real);
   } else if (const auto* integers = std::get_if<std::vector<int64_t>>(&attr)) {
-    appendBytes(key, integers->size());
-    for (const int64_t v : *integers) appendBytes(key, v);
+    appendList(key, *integers);
+  } else if (const auto* quant = std::get_if<QuantAttr>(&attr)) {
+    append(key, quant->params);
   } else {
-    const auto* quant = std::get_if<QuantAttr>(&attr);
-    const std::string text = !quant ? toString(attr) : quant->params ? toString(*quant->params) : "none";
+    const std::string text = toString(attr);
     appendBytes(key, text.size());
     key += text;
   }
@@ -106,7 +121,12 @@ class Keys {
       key += '=';
       append(key, attr);
     }
-    if (node->is("const")) key.append(constants_.nameOf(node)).append(" ").append(node->result()->type().str());
+    if (!node->is("const")) return;
+    const TensorType& type = node->result()->type();
+    key.append(constants_.nameOf(node)).append(" ");
+    appendBytes(key, type.dtype);
+    for (const Dim& dim : type.shape) appendBytes(key, dim.size());
+    append(key, type.quant);
   }
   // The first two of a commutative op in an order of their own.
   static const Value* operand(const Node& node, int i) {
