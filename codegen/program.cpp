@@ -41,7 +41,8 @@ class ProgramBuilder {
     PassManagerOptions manager;
     manager.verifyEach = options.verifyEach;
     QC_TRY(runPipeline("compile", graph(), cx, manager));
-    if (auto* plans = cx.get<KernelPlans>()) plans_ = std::move(*plans);
+    // A pass of the caller's may have come behind selection, and changed nodes.
+    if (auto* plans = cx.get<KernelPlans>(); plans && options.insertions.empty()) plans_ = std::move(*plans);
     return {};
   }
 
@@ -77,9 +78,9 @@ class ProgramBuilder {
     return {BufferRef::Kind::arena, plan_.offsets.at(v), nullptr};
   }
 
-  // The plan by which the kernel was chosen.  A node that a pass changed since then is planned anew.
+  // The plan by which the kernel was chosen, or a new one.
   Result<KernelPlanPtr> planOf(const KernelDef& def, const Node& node) const {
-    if (const auto it = plans_.find(kernelKey(def, node, program_.target_)); it != plans_.end()) return it->second;
+    if (const auto it = plans_.find(&node); it != plans_.end()) return it->second;
     if (KernelPlanPtr plan = def.plan(node, program_.target_)) return plan;
     return fail(ErrorCode::kInvalidModel, "kernel '{}' has no code for this node", def.id).at(node.location());
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
+#include <string>
 
 #include "ir/graph.h"
 #include "ir/scalar_expr.h"
@@ -49,8 +51,16 @@ double nanosecondsWorthSplitting() {
 double vectorCount(int64_t elements, int64_t lanes) { return static_cast<double>((elements + lanes - 1) / lanes); }
 
 double postInstructions(const Node& node) {
-  const ScalarExpr* post = node.attrs().find("post") ? node.expr("post") : nullptr;
-  return post ? static_cast<double>(ExprProgram(post->expand()).instructions().size()) : 0;
+  const Attr* attr = node.attrs().find("post");
+  const auto* post = attr ? std::get_if<ExprAttr>(attr) : nullptr;
+  if (!post || !post->tree()) return 0;
+  // Asked for every layer and row, of a handful of expressions, each of which takes longer to expand than a row to plan.
+  constexpr size_t kMost = 64;
+  thread_local std::map<std::string, double, std::less<>> known;
+  if (const auto it = known.find(post->text()); it != known.end()) return it->second;
+  const auto count = static_cast<double>(ExprProgram(post->tree()->expand()).instructions().size());
+  if (known.size() >= kMost) known.clear();
+  return known[post->text()] = count;
 }
 
 }  // namespace qc

@@ -33,12 +33,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "codegen/plan/cost.h"
@@ -125,7 +125,7 @@ std::string kernelKey(const KernelDef& def, const Node& node, const Target& targ
 // That of the code alone, which a plan with numbers shares with those of other sizes.  Nodes with equal keys share code.
 std::string codeKey(const KernelDef& def, const Node& node, const Target& target, const KernelPlan& plan);
 
-// Plans by kernelKey(): what selection hands on to the generation of code.
-using KernelPlans = std::map<std::string, KernelPlanPtr>;
+// Plans of the nodes of a graph, as kernels were chosen by them: what selection hands on to the generation of code.
+using KernelPlans = std::unordered_map<const Node*, KernelPlanPtr>;
 
 }  // namespace qc

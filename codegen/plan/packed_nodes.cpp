@@ -5,13 +5,23 @@
 namespace qc {
 namespace {
 
-// Parameters of one scale by value: passes make such anew for every shape.  Long ones by address, which Packed::given keeps taken.
-std::string textOf(const QuantPtr& quant) {
-  if (!quant) return {};
-  return quant->perChannel() ? fmt::format("/{}", static_cast<const void*>(quant.get())) : "/" + toString(*quant);
-}
+// Parameters that passes make anew for every shape are equal, not the same.
+bool alike(const QuantPtr& a, const QuantPtr& b) { return a == b || (a && b && *a == *b); }
 
 }  // namespace
+
+bool PackedNodes::Given::operator==(const Given& other) const {
+  return constant == other.constant && dtype == other.dtype && same == other.same && shape == other.shape && alike(quant, other.quant);
+}
+
+// Of what tells layers apart most of the time: their weights, and what becomes of them.
+size_t PackedNodes::Key::hash() const {
+  size_t hash = std::hash<std::string_view>()(packing);
+  const auto add = [&](size_t v) { hash = hash * 31 + v; };
+  add(std::hash<const void*>()(def));
+  for (const Given& g : operands) add(std::hash<const void*>()(g.constant));
+  return hash;
+}
 
 PackedNodes::PackedNodes(const Graph& weights) {
   for (const auto& [name, tensor] : weights.constants().entries()) {
@@ -20,43 +30,50 @@ PackedNodes::PackedNodes(const Graph& weights) {
   }
 }
 
-// All that packing reads: attributes, constants, quantization parameters and the form to pack into; no shape of what flows.  And which
-// operands are one value, since an operand of the packed node is found among them by it.
-std::string PackedNodes::keyOf(const KernelChoice& choice, const Node& node) const {
-  std::string key = fmt::format("{} {} {}", choice.def->id, choice.def->packing(*choice.plan), node.op());
-  for (const auto& [name, attr] : node.attrs()) key += fmt::format(" {}={}", name, toString(attr));
+std::optional<PackedNodes::Key> PackedNodes::keyOf(const KernelChoice& choice, const Node& node) const {
+  Key key{choice.def, choice.def->packing(*choice.plan), std::string(node.op()), node.attrs(), {}, {}};
   const std::vector<Value*> operands = node.operands();
   for (const Value* v : operands) {
     const Tensor* constant = v ? v->constant() : nullptr;
-    if (constant && !known_.contains(constant->data())) return {};
-    if (constant)
-      key += fmt::format(" {}[{}]", constant->data(), toString(v->type().shape)) + textOf(v->type().quant);
-    else
-      key += v ? fmt::format(" {}@{}", toString(v->type().dtype), std::find(operands.begin(), operands.end(), v) - operands.begin()) +
-                     textOf(v->type().quant)
-               : " _";
+    if (constant && !known_.contains(constant->data())) return std::nullopt;
+    Given given;
+    if (v) {
+      given.dtype = v->type().dtype;
+      given.quant = v->type().quant;
+      given.same = static_cast<int>(std::find(operands.begin(), operands.end(), v) - operands.begin());
+    }
+    if (constant) {
+      given.constant = constant->data();
+      given.shape = v->type().shape;
+    }
+    key.operands.push_back(std::move(given));
   }
-  const TensorType& result = node.result()->type();
-  return key + fmt::format(" {}", toString(result.dtype)) + textOf(result.quant);
+  key.result.dtype = node.result()->type().dtype;
+  key.result.quant = node.result()->type().quant;
+  return key;
 }
 
 Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder& builder) {
-  const std::string key = choice.def->pack ? keyOf(choice, node) : std::string();
-  if (key.empty()) return packKernel(choice, node, builder);
+  std::optional<Key> key = choice.def->pack ? keyOf(choice, node) : std::nullopt;
+  if (!key) return packKernel(choice, node, builder);
+  const size_t hash = key->hash();
+  const auto known = [&]() -> const Packed* {
+    const auto [begin, end] = packed_.equal_range(hash);
+    const auto it = std::find_if(begin, end, [&](const auto& entry) { return entry.second.from == *key; });
+    return it == end ? nullptr : &it->second;
+  };
   {
     const std::lock_guard lock(mutex_);
-    if (const auto it = packed_.find(key); it != packed_.end()) {
+    if (const Packed* packed = known()) {
       std::vector<Value*> operands;
-      for (const Operand& o : it->second.operands)
+      for (const Operand& o : packed->operands)
         operands.push_back(o.name.empty() ? node.operand(o.place) : builder.constant(o.name, o.tensor, o.quant));
-      return builder.createNode(it->second.op, std::move(operands), it->second.attrs, node.result()->name());
+      return builder.createNode(packed->op, std::move(operands), packed->attrs, node.result()->name());
     }
   }
   QC_ASSIGN(Node* const made, packKernel(choice, node, builder));
-  Packed packed{std::string(made->op()), made->attrs(), {}, {node.result()->type().quant}};
+  Packed packed{*key, std::string(made->op()), made->attrs(), {}};
   const std::vector<Value*> before = node.operands();
-  for (const Value* v : before)
-    if (v) packed.given.push_back(v->type().quant);
   for (const Value* v : made->operands()) {
     Operand o;
     const auto at = std::find(before.begin(), before.end(), v);
@@ -69,14 +86,14 @@ Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder&
     packed.operands.push_back(std::move(o));
   }
   const std::lock_guard lock(mutex_);
-  packed_.emplace(key, std::move(packed));
+  if (!known()) packed_.emplace(hash, std::move(packed));
   return made;
 }
 
 int64_t PackedNodes::bytes() const {
   const std::lock_guard lock(mutex_);
   int64_t bytes = 0;
-  for (const auto& [key, packed] : packed_)
+  for (const auto& [hash, packed] : packed_)
     for (const Operand& o : packed.operands) bytes += o.tensor.byteSize();
   return bytes;
 }

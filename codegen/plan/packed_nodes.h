@@ -2,9 +2,10 @@
 // next graph as it is.
 #pragma once
 
-#include <map>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -28,18 +29,36 @@ class PackedNodes {
     Tensor tensor;
     QuantPtr quant;
   };
+  // All that packing reads: attributes, constants, quantization parameters and the form to pack into; no shape of what flows.
+  struct Given {
+    const void* constant = nullptr;  // its bytes
+    Shape shape;                     // of a constant
+    DType dtype = DType::f32;
+    QuantPtr quant;
+    int same = -1;  // the first operand of this value, since an operand of the packed node is found among them by it
+    bool operator==(const Given& other) const;
+  };
+  struct Key {
+    const KernelDef* def = nullptr;
+    std::string packing, op;
+    AttrDict attrs;
+    std::vector<Given> operands;
+    Given result;
+    bool operator==(const Key&) const = default;
+    size_t hash() const;
+  };
   struct Packed {
+    Key from;
     std::string op;
     AttrDict attrs;
     std::vector<Operand> operands;
-    std::vector<QuantPtr> given;  // what the key tells apart by address
   };
-  std::string keyOf(const KernelChoice& choice, const Node& node) const;  // empty: not to be remembered
+  std::optional<Key> keyOf(const KernelChoice& choice, const Node& node) const;  // nothing: not to be remembered
 
   std::vector<Tensor> weights_;
   std::unordered_set<const void*> known_;  // the bytes of these
   mutable std::mutex mutex_;
-  std::map<std::string, Packed> packed_;
+  std::unordered_multimap<size_t, Packed> packed_;  // by the hash of the key
 };
 
 }  // namespace qc

@@ -33,7 +33,7 @@ Status selectKernels(Graph& graph, PassContext& cx) {
       QC_ASSIGN(final, packed ? (*packed)->pack(*choice, *node, b) : packKernel(*choice, *node, b));
       for (Node* n = node->previous(); n != before; n = n->previous())
         if (n != final && !n->is("const")) made.push_back(n);
-      plans[kernelKey(*choice->def, *final, target)] = choice->plan;
+      plans[final] = choice->plan;
     }
     final->attrs().set("kernel", id);
     if (final == node) return {};
