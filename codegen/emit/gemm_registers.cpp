@@ -13,7 +13,7 @@ using Regs = std::vector<Reg>;
 class RegisterGemm final : public GemmPanels {
  public:
   RegisterGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan, const WeightPanels* expanded)
-      : GemmPanels(e, node, plan), products_(e, isa_.product, isa_.lanes, e.def().isas) {
+      : GemmPanels(e, node, plan), products_(e, isa_.product, isa_.lanes, e.def().isas), longPost_(postInstructions(node) >= kLongPost) {
     resultTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.resultBytes() + 63) / 64 * 64;
     residualTile_ = (int64_t{plan.tileRows} * plan.packing.panel * epilogue_.residualBytes() + 63) / 64 * 64;
     if (expanded) weightPanel_.emplace(e, *expanded, isa_.lanes);
@@ -167,7 +167,9 @@ class RegisterGemm final : public GemmPanels {
   }
   int64_t sumsBytes() const {
     const int64_t tiles = (plan_.stripRows * g_.outW + plan_.tileRows - 1) / plan_.tileRows;
-    return chunked() ? tiles * plan_.tileRows * plan_.packing.panel * 4 : 0;
+    return chunked()        ? tiles * plan_.tileRows * plan_.packing.panel * 4
+           : storesByRows() ? int64_t{4} * plan_.tileRows * plan_.packing.panel
+                            : 0;
   }
   bool chunked() const { return plan_.chunkRows < g_.kernelRows(); }
 
@@ -274,6 +276,7 @@ class RegisterGemm final : public GemmPanels {
       for (int r = 0; base && r < plan_.tileRows; ++r) rows.push_back(e_.at(base, r * stride));
       return rows;
     };
+    if (!isTail && storesByRows()) return storeByRows(acc, channels, out, residual);
     if (!isTail || channels.valid) {
       epilogue_.store(acc, plan_.tileRows, vectors_, channels, constantRows(out, g_.outputs * rb), constantRows(residual, g_.outputs * sb));
       return;
@@ -293,6 +296,24 @@ class RegisterGemm final : public GemmPanels {
     e_.ifThen(isTail, [&] { copyTail(out, g_.outputs * rb, resultTile, panel * rb, tailColumns_ * rb); });
   }
 
+  // Whether the rows of a tile go through the epilogue in a loop, their sums waiting in scratch, which a long expression does not notice.
+  // Its code for a row, not for all of them, is what a length that is met for the first time waits for.
+  bool storesByRows() const { return longPost_ && plan_.cut.rows.isFree && vectors_ == 4 && plan_.tileRows > 1 && !weightPanel_; }
+  void storeByRows(const Regs& acc, const Epilogue::Channels& channels, Reg out, Reg residual) {
+    Reg sums = sumsAt(e_.i64(0));
+    storeSums(acc, sums);
+    e_.loop(
+        e_.i64(0), e_.i64(plan_.tileRows), 1,
+        [&](Reg row) {
+          Reg from = e_.at(sums, mul(row, int64_t{4} * plan_.packing.panel));
+          Regs own;
+          for (int v = 0; v < vectors_; ++v) own.push_back(e_.load(sumType(), e_.at(from, int64_t{4} * v * isa_.lanes)));
+          const auto line = [&](Reg base, int64_t bytes) { return base ? Regs{e_.at(base, mul(row, g_.outputs * bytes))} : Regs{}; };
+          epilogue_.store(own, 1, vectors_, channels, line(out, epilogue_.resultBytes()), line(residual, epilogue_.residualBytes()));
+        },
+        true);
+  }
+
   void copyPart(Reg to, Reg from, int64_t bytes) {
     const int width = e_.target().vectorBytes();
     for (int64_t o = 0; o < bytes; o += width) {
@@ -301,7 +322,10 @@ class RegisterGemm final : public GemmPanels {
     }
   }
 
+  static constexpr double kLongPost = 12;  // instructions
+
   Products products_;
+  const bool longPost_;
   std::optional<WeightPanel> weightPanel_;
   int64_t resultTile_ = 0, residualTile_ = 0;
   Reg offsets_ = nullptr;
