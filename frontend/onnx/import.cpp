@@ -1,6 +1,7 @@
 #include "frontend/onnx/import.h"
 
 #include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
@@ -104,11 +105,13 @@ Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& no
             "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
 }
 
-OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights)
+OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights,
+                           const TensorBytes* taken)
     : model_(model),
       folder_(folder),
       options_(options),
       weights_(weights),
+      taken_(taken),
       graph_(model.graph().name().empty() ? "main" : model.graph().name()) {}
 
 Result<Graph> OnnxImporter::run() {
@@ -131,11 +134,12 @@ Result<Graph> OnnxImporter::run() {
   return std::move(graph_);
 }
 
-Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options) {
-  OnnxImporter first(model, folder, options);
+Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options,
+                                   const TensorBytes* taken) {
+  OnnxImporter first(model, folder, options, Weights::read, taken);
   auto graph = first.run();
   if (graph || !first.sizeNames_.computed) return graph;
-  OnnxImporter second(model, folder, options);
+  OnnxImporter second(model, folder, options, Weights::read, taken);
   second.sizeNames_.mayCompute = false;
   return second.run();
 }
@@ -213,7 +217,8 @@ Result<Value*> OnnxImporter::addInitializer(const onnx::TensorProto& initializer
       return value;
     }
   }
-  QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_));
+  const auto taken = taken_ ? taken_->find(&initializer) : TensorBytes::const_iterator();
+  QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_, taken_ && taken != taken_->end() ? taken->second : nullptr));
   if (carried(tensor.dtype()) != tensor.dtype()) tensor = toFloat32(tensor);
   budget_.payload += tensor.byteSize();
   return Builder(graph_).constant(initializer.name(), std::move(tensor));
@@ -317,11 +322,17 @@ namespace {
 // Levels of messages inside one another: a subgraph takes three.
 constexpr int kMaxMessages = 64;
 
-bool parsed(std::string_view bytes, int levels, onnx::ModelProto& model) {
-  google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+namespace io = google::protobuf::io;
+
+bool parsed(io::CodedInputStream& stream, int levels, onnx::ModelProto& model) {
   stream.SetTotalBytesLimit(INT32_MAX);
   stream.SetRecursionLimit(levels);
   return model.ParseFromCodedStream(&stream) && stream.ConsumedEntireMessage() && model.has_graph();
+}
+
+bool parsed(std::string_view bytes, int levels, onnx::ModelProto& model) {
+  io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+  return parsed(stream, levels, model);
 }
 
 Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& name = {}) {
@@ -337,6 +348,43 @@ Result<onnx::ModelProto> parseModel(std::string_view bytes, const std::string& n
         .help(kind.remedy);
   }
   return model;
+}
+
+// A file from its beginning, a piece at a time.
+class FileBytes final : public io::CopyingInputStream {
+ public:
+  explicit FileBytes(const InputFile& file) : file_(file) {}
+  int Read(void* buffer, int size) override {
+    const auto count = static_cast<size_t>(std::min<uint64_t>(static_cast<uint64_t>(size), file_.size() - offset_));
+    if (count > 0 && !file_.read(offset_, buffer, count)) return -1;
+    offset_ += count;
+    return static_cast<int>(count);
+  }
+
+ private:
+  const InputFile& file_;
+  uint64_t offset_ = 0;
+};
+
+// As parseModel(), without the bytes of the file beside the parsed form.  What is wrong with them is said by the whole of them.
+Result<onnx::ModelProto> parseFile(const InputFile& file, const std::string& path) {
+  if (file.size() <= static_cast<uint64_t>(INT32_MAX)) {
+    FileBytes bytes(file);
+    io::CopyingInputStreamAdaptor pieces(&bytes, 1 << 16);
+    io::CodedInputStream stream(&pieces);
+    if (onnx::ModelProto model; parsed(stream, kMaxMessages, model)) return model;
+  }
+  QC_ASSIGN(const std::string whole, file.whole(INT32_MAX));
+  return parseModel(whole, path);
+}
+
+// Takes the bytes of large weights out of the model, for tensors to hold as they are.
+TensorBytes takenOf(onnx::ModelProto& model) {
+  constexpr size_t kLarge = 4096;
+  TensorBytes taken;
+  for (onnx::TensorProto& weight : *model.mutable_graph()->mutable_initializer())
+    if (weight.raw_data().size() >= kLarge) taken.emplace(&weight, std::shared_ptr<const std::string>(weight.release_raw_data()));
+  return taken;
 }
 
 }  // namespace
@@ -360,17 +408,17 @@ Result<OnnxFile> OnnxFile::read(const std::string& path) {
   QC_ASSIGN(const InputFile file, InputFile::open(path));
   QC_ASSIGN(Descriptor folder, openFolder(std::filesystem::path(path).parent_path().string()));
   const auto size = static_cast<int64_t>(file.size());
-  // The parsed form takes about as much as the bytes, which go before the graph is made.
+  // The parsed form takes about as much as the bytes.
   QC_ASSIGN(MemoryClaim claim, MemoryClaim::make(size, fmt::format("the parsed form of '{}'", path)));
-  QC_ASSIGN(const std::string bytes, file.whole(INT32_MAX));
-  QC_ASSIGN(onnx::ModelProto model, parseModel(bytes, path));
+  QC_ASSIGN(onnx::ModelProto model, parseFile(file, path));
   return OnnxFile{std::move(model), std::move(folder), std::move(claim), size};
 }
 
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options) {
   return withoutExceptions([&]() -> Result<Graph> {
-    QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
-    return OnnxImporter::import(file.model, file.folder, options);
+    QC_ASSIGN(OnnxFile file, OnnxFile::read(path));
+    const TensorBytes taken = takenOf(file.model);
+    return OnnxImporter::import(file.model, file.folder, options, &taken);
   });
 }
 

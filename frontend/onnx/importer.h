@@ -16,6 +16,7 @@
 #include "frontend/onnx/import.h"
 #include "frontend/onnx/node.h"
 #include "frontend/onnx/order.h"
+#include "frontend/onnx/tensor.h"
 #include "ir/files.h"
 #include "ir/memory_limit.h"
 
@@ -59,10 +60,12 @@ class OnnxImporter {
  public:
   // headers: large weights in files beside the model are not read; they are inputs of the graph, in front of the others.
   enum class Weights { read, headers };
-  OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read);
+  OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read,
+               const TensorBytes* taken = nullptr);
   Result<Graph> run();
   // The same, and where sizes that data computes lead to what is not supported, the error about the first that would have to be known.
-  static Result<Graph> import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options);
+  static Result<Graph> import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options,
+                              const TensorBytes* taken = nullptr);
   const std::unordered_set<std::string>& unread() const { return unread_; }  // names of those inputs
 
  private:
@@ -118,6 +121,7 @@ class OnnxImporter {
   const Descriptor& folder_;
   const ImportOptions& options_;
   const Weights weights_;
+  const TensorBytes* const taken_;
   std::unordered_set<std::string> unread_;
   Graph graph_;
   FoldBudget budget_;

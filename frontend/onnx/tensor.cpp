@@ -154,15 +154,15 @@ Status checkExternal(const onnx::TensorProto& proto, const TensorHeader& header,
   return external ? Status() : tl::make_unexpected(Error(external.error()).on(proto.name()));
 }
 
-Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder) {
+Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder, const std::shared_ptr<const std::string>& taken) {
   QC_ASSIGN(TensorHeader header, headerFromOnnx(proto));
   const DType dtype = header.dtype;
   const int64_t count = header.elements, bytes = header.bytes;
   std::vector<int64_t>& sizes = header.sizes;
   if (auto s = checkMemory(count * sizeOf(dtype), "this tensor"); !s) return tl::make_unexpected(std::move(s).error().on(proto.name()));
   if (proto.data_location() == onnx::TensorProto::EXTERNAL) return readExternal(proto, folder, dtype, std::move(sizes), bytes);
-  const std::string_view raw = proto.raw_data();
-  const bool isRaw = proto.has_raw_data();
+  const std::string_view raw = taken ? *taken : proto.raw_data();
+  const bool isRaw = taken || proto.has_raw_data();
   // Compare before allocating: a dim is a claim, the bytes are there or not.
   const int64_t typed = static_cast<int64_t>(proto.float_data_size()) + proto.int32_data_size() + proto.int64_data_size() +
                         proto.double_data_size() + proto.uint64_data_size();
@@ -170,6 +170,7 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& 
     return fail(ErrorCode::kInvalidModel, "the data has {} {}, {} are needed", isRaw ? static_cast<int64_t>(raw.size()) : typed,
                 isRaw ? "bytes" : "values", isRaw ? bytes : count)
         .on(proto.name());
+  if (taken && !isHalfByte(dtype)) return Tensor(dtype, std::move(sizes), taken, raw.data());
   Tensor tensor(dtype, std::move(sizes));
   if (isRaw && isHalfByte(dtype)) {
     unpackHalfBytes(raw, dtype, tensor);

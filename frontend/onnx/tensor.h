@@ -1,6 +1,10 @@
 // TensorProto -> Tensor: raw and typed data of every numeric type, external data from the model's folder only.
 #pragma once
 
+#include <memory>
+#include <string>
+#include <unordered_map>
+
 #include "ir/files.h"
 #include "ir/tensor.h"
 
@@ -24,7 +28,12 @@ Result<TensorHeader> headerFromOnnx(const onnx::TensorProto& proto);
 // The file of external data is there, and long enough.
 Status checkExternal(const onnx::TensorProto& proto, const TensorHeader& header, const Descriptor& folder);
 
-// `folder`: beneath which external data lies, opened; none refuses external data.
-Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder);
+// Raw data that was taken out of messages, so that tensors hold it as it is, and no longer than they are needed.
+using TensorBytes = std::unordered_map<const onnx::TensorProto*, std::shared_ptr<const std::string>>;
+
+// `folder`: beneath which external data lies, opened; none refuses external data.  `taken`: the raw data, where it is no longer in the
+// message.
+Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder,
+                              const std::shared_ptr<const std::string>& taken = nullptr);
 
 }  // namespace qc
