@@ -21,6 +21,8 @@ class ModelOfAnyShape {
   Result<Model> at(const Shapes& shapes);
   // As it was read; null: it has to be read for every shape.
   const Model* free();
+  // Gives back the memory, where nothing else will be asked.  Not while another thread asks.
+  void forget() { free_.reset(); }
 
  private:
   const std::string path_;  // empty: it was read before

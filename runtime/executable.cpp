@@ -70,7 +70,7 @@ struct Session::Impl {
     std::vector<TensorRef> inputs, outputs;
   };
   std::vector<size_t> firstBuffer;
-  std::vector<HostStep> views;  // of every step: operands and results as tensors
+  std::map<size_t, HostStep> views;  // operands and results as tensors, of steps of which anyone reads them
   std::vector<int64_t> chunks;
 
   void* addressOf(const BufferRef& ref) const {
@@ -91,18 +91,11 @@ struct Session::Impl {
     addresses.clear(), external.clear(), firstBuffer.clear(), views.clear(), chunks.clear();
     for (const Step& step : program->steps()) {
       firstBuffer.push_back(addresses.size());
-      HostStep view;
-      for (size_t i = 0; i < step.buffers.size(); ++i) {
-        const BufferRef& ref = step.buffers[i];
+      for (const BufferRef& ref : step.buffers) {
         if (ref.kind == BufferRef::Kind::input || ref.kind == BufferRef::Kind::output) external.push_back({addresses.size(), ref});
         addresses.push_back(addressOf(ref));
-        if (i >= step.sizes.size()) continue;
-        const auto operand = static_cast<int>(i);
-        const bool isOperand = operand < step.numOperands;
-        const Value* v = isOperand ? step.node->operand(operand) : step.node->result(operand - step.numOperands);
-        (isOperand ? view.inputs : view.outputs).push_back(v ? TensorRef{v->type().dtype, step.sizes[i], addresses.back()} : TensorRef{});
       }
-      views.push_back(std::move(view));
+      if (!step.function) viewsOf(firstBuffer.size() - 1);
       const bool split = workspace->threads > 1 && step.splits();
       chunks.push_back(split ? std::min<int64_t>(workspace->threads, step.shape.units) : 1);
     }
@@ -115,11 +108,21 @@ struct Session::Impl {
     for (const Slot& slot : external) addresses[slot.index] = addressOf(slot.ref);
   }
 
-  void refreshViews(size_t step) {
-    HostStep& view = views[step];
-    size_t at = firstBuffer[step];
+  // A step's operands and results where they are now.
+  const HostStep& viewsOf(size_t index) {
+    HostStep& view = views[index];
+    const Step& step = program->steps()[index];
+    const bool isNew = view.inputs.empty() && view.outputs.empty();
+    for (size_t i = 0; isNew && i < step.sizes.size(); ++i) {
+      const auto operand = static_cast<int>(i);
+      const bool isOperand = operand < step.numOperands;
+      const Value* v = isOperand ? step.node->operand(operand) : step.node->result(operand - step.numOperands);
+      (isOperand ? view.inputs : view.outputs).push_back(v ? TensorRef{v->type().dtype, step.sizes[i], nullptr} : TensorRef{});
+    }
+    size_t at = firstBuffer[index];
     for (TensorRef& r : view.inputs) r.data = addresses[at++];
     for (TensorRef& r : view.outputs) r.data = addresses[at++];
+    return view;
   }
 
   Status runStep(size_t index) {
@@ -137,8 +140,8 @@ struct Session::Impl {
 
   Status evaluate(size_t index) {
     const Node& node = *program->steps()[index].node;
-    refreshViews(index);
-    const EvalContext context{node, views[index].inputs, views[index].outputs};
+    const HostStep& view = viewsOf(index);
+    const EvalContext context{node, view.inputs, view.outputs};
     if (auto s = node.def().eval(context); !s) return tl::make_unexpected(std::move(s.error()).at(node.location()));
     return {};
   }
@@ -179,9 +182,9 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
     const auto start = std::chrono::steady_clock::now();
     QC_TRY(s.runStep(i));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    s.refreshViews(i);
+    const auto& results = s.viewsOf(i).outputs;
     const Step& step = s.program->steps()[i];
-    if (auto told = guarded("the hook", [&] { return hook(step, s.views[i].outputs, elapsed.count()); }); !told)
+    if (auto told = guarded("the hook", [&] { return hook(step, results, elapsed.count()); }); !told)
       return tl::make_unexpected(std::move(told.error()).at(step.node->location()));
   }
   for (const Program::Copy& copy : s.program->copies())

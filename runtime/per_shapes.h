@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <list>
+#include <map>
 #include <utility>
 
 #include "runtime/model.h"
@@ -18,14 +19,19 @@ class PerShapes {
 
   // The latest from now on; null: there is none.
   T* find(const Shapes& shapes) {
-    const auto it = std::find_if(recent_.begin(), recent_.end(), [&](const auto& entry) { return entry.first == shapes; });
-    if (it == recent_.end()) return nullptr;
-    recent_.splice(recent_.begin(), recent_, it);
+    const auto it = places_.find(shapes);
+    if (it == places_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, it->second);
     return &recent_.front().second;
   }
   T* add(const Shapes& shapes, T made) {
+    if (const auto old = places_.find(shapes); old != places_.end()) recent_.erase(old->second);
     recent_.emplace_front(shapes, std::move(made));
-    if (recent_.size() > most_) recent_.pop_back();
+    places_[shapes] = recent_.begin();
+    if (recent_.size() > most_) {
+      places_.erase(recent_.back().first);
+      recent_.pop_back();
+    }
     return &recent_.front().second;
   }
   template <class Make>  // Make: (const Shapes&) -> Result<T>
@@ -39,8 +45,10 @@ class PerShapes {
   auto end() const { return recent_.end(); }
 
  private:
+  using Recent = std::list<std::pair<Shapes, T>>;
   size_t most_ = 64;
-  std::list<std::pair<Shapes, T>> recent_;  // latest first
+  Recent recent_;  // latest first
+  std::map<Shapes, typename Recent::iterator> places_;
 };
 
 }  // namespace qc

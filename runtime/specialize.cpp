@@ -27,6 +27,7 @@ const Graph* Specializer::lowered() {
     lowered_ = *std::move(graph);
     decides_ = firstDeciding(*lowered_);
     options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
+    model_.forget();
   });
   return lowered_ ? &*lowered_ : nullptr;
 }
@@ -42,9 +43,7 @@ Result<Specializer::Plan> Specializer::planOf(Graph lowered) {
 
 Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
   const Graph* graph = lowered();
-  const bool all =
-      graph && std::all_of(graph->inputs().begin(), graph->inputs().end(), [&](const Value* v) { return shapes.contains(v->name()); });
-  if (!all) {
+  if (!graph) {
     QC_ASSIGN(const Model model, model_.at(shapes));
     registerCodegenPasses();  // whose names are steps as well
     QC_TRY(checkInsertions(options_.build.compile.insertions, kCompileSteps));
@@ -53,7 +52,10 @@ Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
     QC_ASSIGN(Graph own, lowerModel(model, cx));
     return planOf(std::move(own));
   }
-  QC_ASSIGN(Graph bound, boundGraph(*graph, shapes));
+  Shapes whole = shapes;
+  for (const Value* input : graph->inputs())
+    if (input->type().isStatic()) whole.emplace(input->name(), input->type().sizes());
+  QC_ASSIGN(Graph bound, boundGraph(*graph, whole));
   return planOf(std::move(bound));
 }
 
@@ -95,8 +97,12 @@ Result<Specializer::Plan> Specializer::planFor(const TensorMap& inputs) {
 Result<std::shared_ptr<const Executable>> Specializer::executableFor(const TensorMap& inputs) {
   QC_ASSIGN(Plan plan, planFor(inputs));
   if (plan.executable) return std::move(plan.executable);
-  QC_ASSIGN(const Model model, model_.at(shapesOf(inputs)));
-  QC_TRY(checkNoSizesDecided(model.graph()));
+  if (const Graph* graph = lowered()) {
+    QC_TRY(checkNoSizesDecided(*graph));
+  } else {
+    QC_ASSIGN(const Model model, model_.at(shapesOf(inputs)));
+    QC_TRY(checkNoSizesDecided(model.graph()));
+  }
   return fail(ErrorCode::kUnsupported, "the data decides sizes of this model");
 }
 
