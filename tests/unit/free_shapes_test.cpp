@@ -2,7 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
 #include <numeric>
+#include <thread>
 
 #include "ir/interp.h"
 #include "ir/text.h"
@@ -133,9 +138,7 @@ TEST(FreeShapes, QuantizedOnce) {
   }
 }
 
-// Weights are packed once, and what a few lengths compiled serves the others, at the bits of code made for their sizes.
-TEST(FreeShapes, LengthsShareWeightsAndCode) {
-  const char* attention = R"(
+constexpr const char* kAttention = R"(
 const #w : f32[24,8] = rand(1, -0.5, 0.5)
 const #s : f32[8] = rand(2, 0.5, 1.5)
 const #b : f32[8] = rand(3, -0.5, 0.5)
@@ -155,7 +158,10 @@ graph @net(%x: f32[1,T,8]) -> ("y") {
   return %10
 }
 )";
-  const Model model(parseGraph(attention).value(), "attention");
+
+// Weights are packed once, and what a few lengths compiled serves the others, at the bits of code made for their sizes.
+TEST(FreeShapes, LengthsShareWeightsAndCode) {
+  const Model model(parseGraph(kAttention).value(), "attention");
   Specializer specializer(Model(model.graph().clone(), "attention"));
   Random random(3);
   std::vector<int64_t> compiled;  // kernels of each length in turn
@@ -181,6 +187,53 @@ graph @net(%x: f32[1,T,8]) -> ("y") {
   }
   EXPECT_GT(compiled.front(), 5);
   EXPECT_EQ(std::accumulate(compiled.end() - 20, compiled.end(), int64_t{0}), 0) << "lengths that differ in nothing have code of their own";
+}
+
+// An int8 model from many threads at once, of which each asks for the lengths in an order of its own, with few of them remembered and the
+// kernels on disk, at first none, then sound ones, then damaged ones: always the bits of a model made for that length.
+TEST(FreeShapes, AnyLengthFromManyThreadsHasTheBitsOfItsOwnModel) {
+  const Model model(parseGraph(kAttention).value(), "attention");
+  Random random(7);
+  std::vector<Sample> calibration;
+  for (const int64_t length : {3, 9, 30}) calibration.push_back({{"x", random.normal({1, length, 8})}});
+  const PreparedModel prepared = prepareModel(Model(model.graph().clone(), "attention"), defaultQConfigMapping(Backend::x86)).value();
+  const Ranges ranges = calibrate(prepared, memoryDataset(calibration, model).value()).value();
+  const Model int8 = quantize(prepared, ranges).value().model;
+
+  std::vector<std::pair<TensorMap, Tensor>> wanted;
+  for (const int64_t length : {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 17, 31, 33, 64, 130}) {
+    const TensorMap inputs{{"x", random.normal({1, length, 8})}};
+    const auto own = compile(Model(boundGraph(int8.graph(), shapesOf(inputs)).value(), "own"));
+    ASSERT_TRUE(own) << own.error().render();
+    wanted.emplace_back(inputs, own->session()->run(inputs).value().at("y"));
+  }
+  const auto folder = std::filesystem::temp_directory_path() / ("qc_lengths_" + std::to_string(::getpid()));
+  constexpr size_t kRemembered = 3;
+  const auto serve = [&](const char* when) {
+    SpecializeOptions options;
+    options.remembered = kRemembered;
+    options.build.compile.cacheFolder = folder.string();
+    const auto specializer = std::make_shared<Specializer>(Model(int8.graph().clone(), "attention"), options);
+    std::atomic<size_t> right{0};
+    std::vector<std::thread> threads;
+    for (size_t t = 0; t < 4; ++t)
+      threads.emplace_back([&, t] {
+        DynamicSession session(specializer, {.threads = 1 + static_cast<int>(t % 2)});
+        for (size_t i = 0; i < 2 * wanted.size(); ++i) {
+          const auto& [inputs, want] = wanted[(i * (2 * t + 1)) % wanted.size()];
+          const auto got = session.run(inputs);
+          right += got && got->at("y").sameBytes(want);
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(right, 4 * 2 * wanted.size()) << when;
+    EXPECT_LE(specializer->size(), kRemembered);
+  };
+  serve("without kernels on disk");
+  serve("with kernels on disk");
+  for (const auto& file : std::filesystem::directory_iterator(folder)) std::filesystem::resize_file(file, file.file_size() / 2);
+  serve("with damaged kernels on disk");
+  std::filesystem::remove_all(folder);
 }
 
 // A value that comes in twice, then two values: the packed node takes each where it belongs.
