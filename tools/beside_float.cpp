@@ -147,6 +147,17 @@ Status profileBeside(const Model& model, const Model* other, const std::string& 
   }
   if (how.byTime)
     std::stable_sort(layers.begin(), layers.end(), [](const LayerCost& a, const LayerCost& b) { return a.seconds > b.seconds; });
+  ReportData page{.title = fmt::format("{}: where the time goes", model.name())};
+  page.facts = {{"model", model.name()}, {"target", target}, {"threads", std::to_string(engine.threads)}};
+  BesideData beside{model.name(), otherName, basis, layers};
+  if (other) {
+    page.facts.emplace_back("beside it", otherName);
+    page.beside = &beside;
+  } else {
+    page.notes.push_back(basis);
+    page.steps = &steps;
+  }
+  QC_TRY(how.report.write(std::move(page)));
   if (!other) {
     if (how.json) {
       json.erase("compared_with");

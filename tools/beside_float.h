@@ -4,6 +4,7 @@
 #include <string>
 
 #include "tools/common.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 
@@ -22,6 +23,7 @@ struct BesideProfile {
   bool predict = false;  // by the cost model
   Target target = {};    // for that
   bool byTime = false, json = false;
+  const ReportFlags& report;
 };
 // profile --compare: layers of both, measured in turns or predicted; predicted also of one alone (null).
 Status profileBeside(const Model& model, const Model* other, const std::string& otherName, const EngineOptions& engine, int runs,

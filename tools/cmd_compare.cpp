@@ -1,9 +1,11 @@
 // compare: the answers, and all numbers, of two models on the same samples.
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "frontend/data/sample_error.h"
+#include "ir/files.h"
 #include "ir/visible.h"
 #include "runtime/insight/answers.h"
 #include "runtime/insight/metrics.h"
@@ -11,6 +13,7 @@
 #include "tools/answer_data.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/report_flags.h"
 
 namespace qc::tools {
 namespace {
@@ -22,6 +25,7 @@ struct CompareFlags {
   std::string other, labels, metric = "top1", output;
   int64_t limit = -1;
   bool json = false, all = false;
+  ReportFlags report;
 };
 
 // What of an output is the answer to a sample.
@@ -248,8 +252,22 @@ void printComparison(const CompareFlags& o, const Comparison& c, const PairedAns
   fmt::print("numbers of B against those of A:\n{}", table.str());
 }
 
+Status writePage(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
+  if (!o.report) return {};
+  AnswersData answers{.words = c.words(), .metric = o.metric, .paired = paired, .samples = c.samples, .labels = {}, .outputs = {}};
+  for (size_t i = 0; paired.labelled && i < c.samples.size(); ++i) answers.labels.push_back(c.a.label(i));
+  for (const OutputPair& pair : c.outputs)
+    answers.outputs.push_back({pair.a, pair.values->of("sqnr"), pair.values->of("cosine"), pair.values->of("max_error")});
+  ReportData page{.title = fmt::format("{} beside {}", std::filesystem::path(o.other).filename().string(),
+                                       std::filesystem::path(o.model.path).filename().string())};
+  page.facts = {{"A", o.model.path}, {"B", o.other}, {"samples", std::to_string(c.count)}};
+  page.answers = &answers;
+  return o.report.write(std::move(page));
+}
+
 Status runCompare(const CompareFlags& o, const CLI::App& verb) {
   QC_TRY(refuseWithoutEffect(verb, {{"--metric", !o.labels.empty(), "without labels", "give them with --labels, or leave it out"}}));
+  if (o.report) QC_TRY(checkOutput(o.report.path));
   std::optional<Labels> labels;
   if (!o.labels.empty()) {
     QC_ASSIGN(labels, Labels::read(o.labels));
@@ -258,6 +276,7 @@ Status runCompare(const CompareFlags& o, const CLI::App& verb) {
   if (labels && o.metric == "top5" && c.kind == AnswerKind::number)
     return fail(ErrorCode::kInvalidArgument, "--metric top5 has no effect: the output holds one answer, not scores").on(c.answers);
   QC_ASSIGN(const PairedAnswers paired, PairedAnswers::of(c.a, c.b));
+  QC_TRY(writePage(o, c, paired));
   if (o.json)
     printComparisonJson(o, c, paired);
   else
@@ -284,6 +303,7 @@ void addCompareCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--limit", o->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb->add_flag("--all", o->all, "every class, and every sample that is answered differently");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runCompare(*o, *verb)); });
 }
 

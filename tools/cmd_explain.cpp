@@ -1,11 +1,14 @@
 // explain: why the quantized model lost accuracy, and what verifiably helps.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
 #include "runtime/insight/explain.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 #include "tools/metric_flags.h"
+#include "tools/report_flags.h"
 #include "tools/trial_flags.h"
 
 namespace qc::tools {
@@ -13,12 +16,23 @@ namespace {
 
 using nlohmann::json;
 
+// What a page or a line of text says of the samples as they are fed, of both sets.
+Result<InputReport> fedOf(const TrialSetup& setup) {
+  QC_ASSIGN(InputReport fed, checkInputs(setup.model, setup.calibration));
+  if (setup.check.kind != CheckSamples::Kind::given) return fed;
+  QC_ASSIGN(const InputReport check, checkInputs(setup.model, setup.check.samples));
+  fed.sources.insert(fed.sources.end(), check.sources.begin(), check.sources.end());
+  fed.warnings.insert(fed.warnings.end(), check.warnings.begin(), check.warnings.end());
+  return fed;
+}
+
 struct ExplainFlags {
   TrialFlags trial;
   MetricFlags metric;
   std::string quantized, writeRules;
   double leastGain = 0.5;
   bool json = false;
+  ReportFlags report;
 };
 
 // What differs of two sets of rules, as --config takes it.
@@ -47,6 +61,8 @@ json causeJson(const Cause& c) {
             {"rules_changed", c.rulesChanged},
             {"before_db", c.before},
             {"after_db", c.after},
+            {"samples", c.samples},
+            {"better_on", c.better},
             {"before_ms", c.millisecondsBefore},
             {"after_ms", c.millisecondsAfter > 0 ? json(c.millisecondsAfter) : json()}};
   if (!c.samplesLeftOut.empty()) j["without_samples"] = c.samplesLeftOut;
@@ -65,6 +81,7 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   for (size_t i = 0; i < found.causes.size(); ++i) {
     const Cause& c = found.causes[i];
     fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, c.evidence, c.remedy, c.before, c.after);
+    fmt::print(", nearer to float on {} of {} samples", c.better, c.samples);
     if (c.dropBefore && c.dropAfter) fmt::print(", {:.2f} -> {:.2f} points lost", *c.dropBefore, *c.dropAfter);
     if (c.millisecondsAfter > 0) fmt::print(", {:.3f} -> {:.3f} ms", c.millisecondsBefore, c.millisecondsAfter);
     fmt::print("\n");
@@ -72,9 +89,38 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   }
 }
 
+Status writePage(const ExplainFlags& o, const TrialSetup& setup, const InputReport& inputs, const Explanation& found) {
+  if (!o.report) return {};
+  ReportData page{.title = fmt::format("{}: why accuracy was lost", std::filesystem::path(o.trial.model.path).filename().string())};
+  page.facts = {{"model", o.trial.model.path},
+                {"calibration", fmt::format("{} samples", setup.calibration.size())},
+                {"int8", fmt::format("{:.1f} dB at the outputs, {:.3f} ms", found.decibels, found.milliseconds)},
+                {"float", fmt::format("{:.3f} ms", found.floatMilliseconds)},
+                {"fixes tried", std::to_string(found.tried)}};
+  if (!o.quantized.empty()) page.facts.emplace_back("quantized model", o.quantized);
+  page.inputs = &inputs;
+  page.explanation = &found;
+  page.measuredOn = setup.check.str(found.samples);
+  std::string command = fmt::format("qcompile quantize {}", shellWord(o.trial.model.path));
+  for (const std::string& source : o.trial.data.sources) command += " -d " + shellWord(source);
+  for (const Cause& c : found.causes) {
+    if (!c.rulesChanged) continue;
+    page.next.emplace_back(fmt::format("Quantize with the rules below, which are those of the fix '{}':", c.remedy),
+                           command + " --config rules.json -o int8.onnx");
+    page.rules = json::parse(c.rules.toJson()).dump(2);
+    break;
+  }
+  if (!found.causes.empty() && !found.causes[0].source.empty())
+    page.next.emplace_back("Prepare the calibration samples like this:", "-d " + shellWord(found.causes[0].source));
+  return o.report.write(std::move(page));
+}
+
 Status runExplain(ExplainFlags& o, const CLI::App& verb) {
   if (!o.writeRules.empty()) QC_TRY(checkOutput(o.writeRules));
+  if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
+  QC_ASSIGN(const InputReport fed, fedOf(setup));
+  warnOfInputs(fed);
   StagedProgress progress;
   QC_ASSIGN(const std::optional<Goal> goal, o.metric.goal(verb, setup.model));
   std::optional<Model> quantized;
@@ -100,6 +146,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
     if (found.causes.empty()) return fail(ErrorCode::kNotFound, "no cause was found whose fix helps, so there are no rules to write");
     QC_TRY(writeFileAtomically(o.writeRules, found.causes[0].rules.toJson() + "\n"));
   }
+  QC_TRY(writePage(o, setup, fed, found));
   if (o.json) {
     json causes = json::array();
     for (const Cause& cause : found.causes) causes.push_back(causeJson(cause));
@@ -108,6 +155,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
               {"in_sample_db", found.inSample},
               {"given_db", found.given ? json(*found.given) : json()},
               {"tried", found.tried},
+              {"fed", inputsJson(fed)},
               {"int8_ms", found.milliseconds},
               {"float_ms", found.floatMilliseconds},
               {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}}};
@@ -131,6 +179,7 @@ void addExplainCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--least-gain", o->leastGain, "dB that a fix has to win to be named")->check(CLI::Range(0.0, 120.0));
   verb->add_option("--write-rules", o->writeRules, "the rules of the first fix, for --config of quantize")->type_name("FILE");
   verb->add_flag("--json", o->json, "one JSON object on stdout");
+  o->report.addTo(*verb);
   verb->callback([o, verb, &exitCode] { exitCode = report(runExplain(*o, *verb)); });
 }
 

@@ -74,7 +74,6 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
   QC_TRY(
       refuseWithoutEffect(verb, {{"--runs", !predict, "where times are predicted", "leave it out"},
                                  {"--data", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"},
-                                 {"--report", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"},
                                  {"--by", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"}}));
   if (predict || !o.compare.with.empty()) {
     // Of an int8 model the question is what float would cost there.
@@ -85,7 +84,7 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
       QC_ASSIGN(other, beside.other(model, o.model));
     }
     return profileBeside(model, other ? &*other : nullptr, beside.with, o.engine, o.runs,
-                         {.predict = predict, .target = target, .byTime = o.sort == "time", .json = o.json});
+                         {.predict = predict, .target = target, .byTime = o.sort == "time", .json = o.json, .report = o.report});
   }
   QC_ASSIGN(const Executable exe, o.engine.compile(model));
   std::vector<Tensor> inputs;

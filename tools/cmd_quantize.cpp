@@ -113,6 +113,7 @@ struct Told {
   const InputReport& inputs;
   const CheckSamples& check;
   const Mixture* mixture;
+  const Ledger* ledger;
   std::vector<std::string> warnings, notes;
   int64_t before, after;  // bytes
   double seconds;
@@ -144,6 +145,7 @@ Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QCo
   page.ranges = &result.ranges;
   page.weights = &result.model.graph();
   page.mixture = told.mixture;
+  page.ledger = told.ledger;
   page.rules = nlohmann::json::parse(applied.toJson()).dump(2);
   for (const std::string& rule : remedyRules(result.coverage, false))
     page.next.emplace_back("A rule makes integers of what stayed float all the same, in {\"rules\": [..]} of --config:", rule);
@@ -234,7 +236,9 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   for (const Remark& r : result.remarks) notes.push_back(r.node.empty() ? r.message : r.node + ": " + r.message);
   if (!unmeasured.empty()) notes.push_back(unmeasured);
   for (const Remark& r : idle) warnings.push_back(r.message);
-  QC_TRY(writePage(o, result, applied, {inputs, check, mixture ? &*mixture : nullptr, warnings, notes, before, after, now() - start}));
+  QC_TRY(writePage(
+      o, result, applied,
+      {inputs, check, mixture ? &*mixture : nullptr, ledger ? &*ledger : nullptr, warnings, notes, before, after, now() - start}));
   if (o.json) {
     nlohmann::json report = reportJson(result, applied);
     report.update(

@@ -63,10 +63,7 @@ void printLedger(const Ledger& ledger) {
              ledger.measured ? "measured in turns, minima, on " + ledger.target : "by the cost model for " + ledger.target, ledger.threads);
   Table table({"int8 ms", "float ms", "gain", "borders", "became", "region", "reason"});
   for (const LedgerRow& row : ledger.rows)
-    table.add({ms(row.int8Milliseconds), ms(row.floatMilliseconds), ms(row.gain()), std::to_string(row.borders),
-               row.int8   ? "int8"
-               : row.part ? "both"
-                          : "float",
+    table.add({ms(row.int8Milliseconds), ms(row.floatMilliseconds), ms(row.gain()), std::to_string(row.borders), row.becameWord(),
                row.region, row.reason});
   fmt::print("{}", table.str());
   Table whole({"ms", "int8 layers", "whole model"});
@@ -85,9 +82,7 @@ nlohmann::json ledgerJson(const Ledger& ledger) {
                     {"int8_ms", row.int8Milliseconds},
                     {"float_ms", row.floatMilliseconds},
                     {"gain_ms", row.gain()},
-                    {"became", row.int8   ? "int8"
-                               : row.part ? "both"
-                                          : "float"},
+                    {"became", row.becameWord()},
                     {"reason", row.reason}});
   for (const LedgerStep& step : ledger.path)
     path.push_back({{"what", step.what}, {"ms", step.milliseconds}, {"int8_layers", step.int8Layers}});

@@ -4,19 +4,40 @@
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
+#include "runtime/insight/answers.h"
 #include "runtime/insight/causes/cause.h"
 
 namespace qc {
 namespace {
 
 // Finer integers or float help whatever the cause is: they are named first where they win clearly more than what speaks of a cause.
-constexpr double kFinerFactor = 2, kFinerExtra = 6;
+// What they win beyond kNear, where int8 is as good as float, counts for nothing.
+constexpr double kFinerFactor = 2, kFinerExtra = 6, kNear = 40;
+// Fixes that win as much but for this share of it are as good: the cause that stands first in the table says more of them.
+constexpr double kAsGood = 0.1;
 constexpr size_t kTimed = 8;
+// How often luck alone may part as many samples, of enough of them, as a fix does that is named.
+constexpr double kLuck = 0.1;
+constexpr int64_t kEnough = 5;
 
 struct Measured {
   double decibels = 0;
   std::optional<double> drop;
+  std::vector<double> bySample = {};
 };
+
+// Counts the samples that a fix brings nearer to the float model, and the others.
+void countSamples(const Measured& before, const Measured& after, Cause& cause) {
+  cause.samples = static_cast<int64_t>(std::min(before.bySample.size(), after.bySample.size()));
+  for (size_t i = 0; i < usize(cause.samples); ++i) {
+    cause.better += after.bySample[i] < before.bySample[i];
+    cause.worse += after.bySample[i] > before.bySample[i];
+  }
+}
+
+bool couldBeLuck(const Cause& cause) {
+  return cause.better <= cause.worse || (cause.samples >= kEnough && mcNemar(cause.better, cause.worse) > kLuck);
+}
 
 class Explainer {
  public:
@@ -77,6 +98,7 @@ class Explainer {
  private:
   struct Verified {
     Cause cause;
+    const CauseRow* row = nullptr;
     bool finer = false;
     Graph graph;
   };
@@ -91,10 +113,10 @@ class Explainer {
   Result<Measured> measure(const Judge& judge, const Graph& graph) const {
     if (!options_.goal || &judge != &*judge_) {
       QC_ASSIGN(const Judgement found, judge.of(graph));
-      return Measured{found.decibels(), std::nullopt};
+      return Measured{found.decibels(), std::nullopt, found.bySample};
     }
     QC_ASSIGN(const GoalJudgement found, options_.goal->of(graph, judge));
-    return Measured{found.judgement.decibels(), options_.goal->drop(goalOfFloat_, found.value)};
+    return Measured{found.judgement.decibels(), options_.goal->drop(goalOfFloat_, found.value), found.judgement.bySample};
   }
 
   // As quantize makes it: where nothing but rules changes, and no recipe of them, from what is known of the ranges.
@@ -141,20 +163,29 @@ class Explainer {
       cause.source = fix.source;
       cause.before = before.decibels, cause.after = after.decibels;
       cause.dropBefore = before.drop, cause.dropAfter = after.drop;
+      countSamples(before, after, cause);
+      if (couldBeLuck(cause)) continue;
       if (cause.gain() < options_.leastGain || (best && cause.gain() < best->cause.gain() + options_.leastGain)) continue;
-      best = Verified{std::move(cause), fix.finer, std::move(*graph)};
+      best = Verified{std::move(cause), &row, fix.finer, std::move(*graph)};
     }
     if (best) verified_.push_back(std::move(*best));
     return {};
   }
 
-  // Largest first; of the same layer and cause one.
+  // Largest first; of those that are as good, the one whose cause stands first in the table.
   void order() {
-    const auto worth = [](const Verified& v) { return v.finer ? (v.cause.gain() - kFinerExtra) / kFinerFactor : v.cause.gain(); };
-    std::stable_sort(verified_.begin(), verified_.end(), [&](const Verified& a, const Verified& b) {
-      const double x = worth(a), y = worth(b);
-      return std::abs(x - y) > options_.leastGain && x > y;
-    });
+    const auto worth = [](const Verified& v) {
+      if (!v.finer) return v.cause.gain();
+      const double gain = std::min(v.cause.after, std::max(v.cause.before, kNear)) - v.cause.before;
+      return (gain - kFinerExtra) / (v.row->fallback ? kFinerFactor * kFinerFactor : kFinerFactor);
+    };
+    std::stable_sort(verified_.begin(), verified_.end(), [&](const Verified& a, const Verified& b) { return worth(a) > worth(b); });
+    for (auto from = verified_.begin(); from != verified_.end(); ++from) {
+      const double least = worth(*from) - std::max(options_.leastGain, kAsGood * worth(*from));
+      const auto asGood = std::find_if(from, verified_.end(), [&](const Verified& v) { return worth(v) < least; });
+      const auto first = std::min_element(from, asGood, [](const Verified& a, const Verified& b) { return a.row < b.row; });
+      std::rotate(from, first, first + 1);
+    }
   }
 
   Status time(const Graph& base, const Graph& floats) {

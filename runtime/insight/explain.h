@@ -27,6 +27,8 @@ struct Cause {
   double before = 0, after = 0;                 // dB at the outputs, on the same held-out samples
   std::optional<double> dropBefore, dropAfter;  // points of the goal below the float model
   double millisecondsBefore = 0, millisecondsAfter = 0;
+  int64_t samples = 0, better = 0,
+          worse = 0;  // that these were measured on; of them those that are nearer to float with the fix, or farther
   double gain() const { return after - before; }
 };
 

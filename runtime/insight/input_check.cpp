@@ -110,8 +110,13 @@ bool allOf(const std::vector<double>& list, double low, double high) {
   return !list.empty() && std::all_of(list.begin(), list.end(), [&](double v) { return v >= low && v <= high; });
 }
 
+struct OtherUnit {
+  std::string words;
+  InputReport::Source::Unit settings;
+};
+
 // mean= and std= in units of 0 to 1 for elements of 0 to 255, or the other way round.
-std::optional<std::string> otherUnit(const Preprocessing& how, const FedInput& fed) {
+std::optional<OtherUnit> otherUnit(const Preprocessing& how, const FedInput& fed) {
   if (how.mean.empty() && how.std.empty()) return std::nullopt;
   const auto of = [](const std::vector<double>& list, double none, bool largest) {
     if (list.empty()) return none;
@@ -129,7 +134,12 @@ std::optional<std::string> otherUnit(const Preprocessing& how, const FedInput& f
       if (std) list += (mean ? "&std=" : "std=") + scaled(how.std, s);
       return list;
     };
-    return fmt::format("{} {} in units of {}, the {}: say {}", both(1, 1), mean && std ? "are" : "is", unit, values, both(factor, factor));
+    OtherUnit other{
+        fmt::format("{} {} in units of {}, the {}: say {}", both(1, 1), mean && std ? "are" : "is", unit, values, both(factor, factor)),
+        {how.mean, how.std}};
+    for (double& v : other.settings.mean) v *= mean ? factor : 1;
+    for (double& v : other.settings.std) v *= std ? factor : 1;
+    return other;
   };
   if (pixels && (smallStd || smallMean))
     return text(smallMean, smallStd, "0 to 1", how.pixels ? "pixels are 0 to 255" : "values are of 0 to 255", 255);
@@ -201,7 +211,8 @@ Result<InputReport> checkInputs(const Model& model, const Dataset& samples, cons
         if (fed.nonFinite > 0) warn(fed.name, fmt::format("{} of {} values are not finite", fed.nonFinite, fed.elements));
         if (fed.nonFinite == fed.elements) continue;
         if (const auto unit = otherUnit(source.how, fed)) {
-          if (!ofUnits) warn({}, *unit);
+          if (!ofUnits) warn({}, unit->words);
+          source.unit = unit->settings;
           ofUnits = true;
           continue;  // of which the rest follows
         }

@@ -3,6 +3,7 @@
 // nothing beside running the model on all of them.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,11 @@ struct InputReport {
     Preprocessing how;
     int64_t samples = 0, looked = 0;  // all of them; so many were looked at, evenly spread
     std::vector<FedInput> inputs;
+    // What mean= and std= are in the unit of the elements, where they were given in the other one; empty where they were not given.
+    struct Unit {
+      std::vector<double> mean, std;
+    };
+    std::optional<Unit> unit = {};
   };
   std::vector<Source> sources;
   std::vector<std::string> warnings;  // each with its remedy, in the words of the source's text

@@ -94,6 +94,8 @@ Result<Judgement> Judge::of(const Graph& quantized, const See& see) const {
       QC_ASSIGN(const TensorMap sample, samples_.sample(indices_[i]));
       if (Status run = taps.run(sample); !run) return inSample(samples_, indices_[i], run.error());
       if (see) QC_TRY(see(indices_[i], taps.values()));
+      Judgement one;
+      one.outputs.resize(found.outputs.size());
       for (size_t k = 0; k < found.outputs.size(); ++k) {
         const Tensor &x = outputs_[i][k], &y = taps.value(k);
         if (x.dtype() != DType::f32 || y.dtype() != DType::f32 || x.numElements() != y.numElements()) continue;
@@ -101,10 +103,13 @@ Result<Judgement> Judge::of(const Graph& quantized, const See& see) const {
         for (size_t e = 0; e < a.size(); ++e) {
           if (!std::isfinite(a[e])) continue;
           const double power = static_cast<double>(a[e]) * a[e], d = static_cast<double>(a[e]) - b[e];
-          found.outputs[k].signal += power;
-          found.outputs[k].noise += std::isfinite(b[e]) ? d * d : std::max(1.0, power);  // not a number any more: all is lost
+          one.outputs[k].signal += power;
+          one.outputs[k].noise += std::isfinite(b[e]) ? d * d : std::max(1.0, power);  // not a number any more: all is lost
         }
+        found.outputs[k].signal += one.outputs[k].signal;
+        found.outputs[k].noise += one.outputs[k].noise;
       }
+      found.bySample.push_back(one.noise());
     }
     return found;
   });

@@ -17,9 +17,10 @@ struct Judgement {
   struct Output {
     double signal = 0, noise = 0;  // sums of squares of the float model's values, and of what differs
   };
-  std::vector<Output> outputs;  // those that hold floats have sums
-  double decibels() const;      // mean over them
-  double noise() const;         // against the signal, mean over them
+  std::vector<Output> outputs;   // those that hold floats have sums
+  std::vector<double> bySample;  // noise against the signal of each sample, mean over its outputs
+  double decibels() const;       // mean over them
+  double noise() const;          // against the signal, mean over them
 };
 
 struct JudgeOptions {

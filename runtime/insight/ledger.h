@@ -36,6 +36,7 @@ struct LedgerRow {
   bool part = false;  // some of it
   std::string reason;
   double gain() const { return floatMilliseconds - int8Milliseconds; }
+  const char* becameWord() const { return int8 ? "int8" : part ? "both" : "float"; }
 };
 
 // The regions of a program with the times of its steps, beside the steps of the float program that compute what rules call the same.

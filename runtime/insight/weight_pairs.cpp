@@ -64,23 +64,6 @@ class Along {
   int64_t inner_ = 1, slices_;
 };
 
-// Takes the factors out of the weights of conv and linear, the ops that passes move factors through.
-bool takeOut(Tensor& w, const Node& node, const LayerPair& layer) {
-  if (layer.factorsOfResult.empty() && layer.factorsOfInput.empty()) return true;
-  if (!(node.is("conv") || node.is("linear")) || w.rank() < 2) return false;
-  const Along outputs(w.sizes(), 0), inputs(w.sizes(), 1);
-  const size_t groups = node.is("conv") ? usize(node.integer("group")) : 1, perGroup = outputs.slices() / std::max<size_t>(1, groups);
-  if (!layer.factorsOfResult.empty() && layer.factorsOfResult.size() != outputs.slices()) return false;
-  if (!layer.factorsOfInput.empty() && (layer.factorsOfInput.size() != inputs.slices() * groups || perGroup == 0)) return false;
-  auto x = w.mutableAs<float>();
-  for (size_t i = 0; i < x.size(); ++i) {
-    const size_t o = outputs.of(i);
-    if (!layer.factorsOfResult.empty()) x[i] /= layer.factorsOfResult[o];
-    if (!layer.factorsOfInput.empty()) x[i] *= layer.factorsOfInput[o / perGroup * inputs.slices() + inputs.of(i)];
-  }
-  return true;
-}
-
 WeightError errorOf(const Tensor& x, const Tensor& y, int axis) {
   struct Sums {
     double signal = 0, noise = 0;
@@ -116,7 +99,7 @@ Result<std::optional<WeightError>> errorBetween(const Node& reference, const Nod
     QC_ASSIGN(std::optional<Tensor> want, constantOf(reference.operand(i)));
     QC_ASSIGN(std::optional<Tensor> is, constantOf(actual.operand(i)));
     const bool fits = want && is && want->dtype() == DType::f32 && is->dtype() == DType::f32 && want->sizes() == is->sizes();
-    if (!fits || !takeOut(*is, actual, layer)) return std::nullopt;
+    if (!fits || !moveFactors(*is, actual, layer, Factors::out)) return std::nullopt;
     const OperandSpec& spec = reference.def().operand(i);
     const int axis = spec.weight && weightOf(reference.def()) == &spec ? weightChannelAxis(reference)
                      : spec.weight                                     ? spec.weight->channel
@@ -157,6 +140,24 @@ Result<std::vector<std::optional<WeightError>>> compared(const Graph& reference,
 }
 
 }  // namespace
+
+bool moveFactors(Tensor& w, const Node& node, const LayerPair& layer, Factors way) {
+  if (layer.factorsOfResult.empty() && layer.factorsOfInput.empty()) return true;
+  if (!(node.is("conv") || node.is("linear")) || w.rank() < 2) return false;
+  const Along outputs(w.sizes(), 0), inputs(w.sizes(), 1);
+  const size_t groups = node.is("conv") ? usize(node.integer("group")) : 1, perGroup = outputs.slices() / std::max<size_t>(1, groups);
+  if (!layer.factorsOfResult.empty() && layer.factorsOfResult.size() != outputs.slices()) return false;
+  if (!layer.factorsOfInput.empty() && (layer.factorsOfInput.size() != inputs.slices() * groups || perGroup == 0)) return false;
+  auto x = w.mutableAs<float>();
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t o = outputs.of(i);
+    float up = 1, down = 1;
+    if (!layer.factorsOfResult.empty()) up = layer.factorsOfResult[o];
+    if (!layer.factorsOfInput.empty()) down = layer.factorsOfInput[o / perGroup * inputs.slices() + inputs.of(i)];
+    x[i] = way == Factors::in ? x[i] * up / down : x[i] / up * down;
+  }
+  return true;
+}
 
 Result<std::vector<std::optional<WeightError>>> compareWeights(const Graph& reference, const Graph& actual,
                                                                const std::vector<LayerPair>& layers, std::vector<std::string>& notes) {

@@ -20,4 +20,9 @@ struct WeightError {
 Result<std::vector<std::optional<WeightError>>> compareWeights(const Graph& reference, const Graph& actual,
                                                                const std::vector<LayerPair>& layers, std::vector<std::string>& notes);
 
+// The factors of a layer into a weight of the reference, or out of one of the other model: of conv and linear, the ops that passes move
+// factors through.  False: of another op, or factors of other sizes; the weight is what it was.
+enum class Factors { in, out };
+bool moveFactors(Tensor& w, const Node& node, const LayerPair& layer, Factors way);
+
 }  // namespace qc

@@ -29,9 +29,9 @@ def constant(name, shape, values):
     return f"const #{name} : f32[{','.join(map(str, shape))}] = [{', '.join(f'{v:.7g}' for v in values)}]"
 
 
-def chain(rng, loud=1.0, uneven=1.0, bias=0.0):
+def chain(rng, loud=1.0, uneven=1.0, bias=0.0, shift=0.0):
     """Four linear layers.  loud: one channel between the second and the third; uneven: the rows of the second's weight; bias: of one output
-    of the second, whose weights are small in turn."""
+    of the second, whose weights are small in turn; shift: of all results of the second, which the bias of the third undoes."""
     outer = lambda r, _: loud if r == 5 else 1.0
     small = 1e-9 if bias else 1.0
     weights = [matrix(rng, WIDTH, WIDTH), matrix(rng, WIDTH, WIDTH, lambda r, c: outer(r, c) * uneven ** (r / WIDTH) * (small if r == 3 else 1)),
@@ -39,7 +39,12 @@ def chain(rng, loud=1.0, uneven=1.0, bias=0.0):
     lines, body, x = [], [], "x"
     for i, w in enumerate(weights):
         lines.append(constant(f"w{i}", (WIDTH, WIDTH), w))
-        lines.append(constant(f"b{i}", (WIDTH,), [bias if bias and i == 1 and c == 3 else rng.gauss(0, 0.1) for c in range(WIDTH)]))
+        biases = [bias if bias and i == 1 and c == 3 else rng.gauss(0, 0.1) for c in range(WIDTH)]
+        if i == 1:
+            biases = [b + shift for b in biases]
+        if i == 2:
+            biases = [b - shift * sum(w[c * WIDTH:(c + 1) * WIDTH]) for c, b in enumerate(biases)]
+        lines.append(constant(f"b{i}", (WIDTH,), biases))
         body += [f"  %w{i} = const #w{i} : f32[{WIDTH},{WIDTH}]", f"  %b{i} = const #b{i} : f32[{WIDTH}]",
                  f'  %l{i} = linear %{x}, %w{i}, %b{i} : f32[{ROWS},{WIDTH}] loc("l{i}")', f'  %r{i} = relu %l{i} : f32[{ROWS},{WIDTH}] loc("r{i}")']
         x = f"r{i}"
@@ -56,19 +61,35 @@ def masked(rng):
             {"q": (16, 32), "k": (32, 32), "mask": (16, 32)})
 
 
-def write_samples(path, inputs, count, rng, scale=1.0, offset=0.0, bad=None):
+def branches(rng, unlike=1.0):
+    """Two linear layers whose results, the first so many times as large, are joined in front of a third."""
+    half = WIDTH // 2
+    weights = [matrix(rng, half, WIDTH, lambda _r, _c: unlike), matrix(rng, half, WIDTH),
+               matrix(rng, WIDTH, WIDTH, lambda _, c: 1 / unlike if c < half else 1)]
+    lines = [constant(f"w{i}", (len(w) // WIDTH, WIDTH), w) for i, w in enumerate(weights)]
+    body = [f"  %w{i} = const #w{i} : f32[{len(w) // WIDTH},{WIDTH}]" for i, w in enumerate(weights)]
+    for i in range(2):
+        body += [f'  %l{i} = linear %x, %w{i} : f32[{ROWS},{half}] loc("l{i}")', f'  %r{i} = relu %l{i} : f32[{ROWS},{half}] loc("r{i}")']
+    body += [f'  %j = concat %r0, %r1 {{axis=1}} : f32[{ROWS},{WIDTH}] loc("joined")', f'  %y = linear %j, %w2 : f32[{ROWS},{WIDTH}] loc("head")']
+    return "\n".join([*lines, f'graph @m(%x: f32[{ROWS},{WIDTH}]) -> ("y") {{', *body, "  return %y", "}", ""]), {"x": (ROWS, WIDTH)}
+
+
+def write_samples(path, inputs, count, rng, scale=1.0, offset=0.0, bad=None, loudness=0.0):
+    """loudness: how far the samples differ in it; the first is one of the quietest."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, shape in inputs.items():
             values = []
             for i in range(count):
+                loud = math.exp(loudness * math.sin(3 * i - 1.2))
                 for _ in range(math.prod(shape)):
-                    v = float(rng.random() < 0.3) if name == "mask" else rng.gauss(0, 1) * scale + offset
+                    v = float(rng.random() < 0.3) if name == "mask" else rng.gauss(0, 1) * scale * loud + offset
                     values.append(v * 400 if i == bad else v)
             archive.writestr(f"{name}.npy", npy_header((count, *shape)) + struct.pack(f"<{len(values)}f", *values))
 
 
 ACTIVATION = "activation"
-# kind, model, rules with the fault, rules without it, what is wrong with the calibration samples
+# kind, model (a pair: with the fault, and without), rules with the fault, rules without it, what is wrong with the calibration samples, what
+# is right of all samples
 CASES = [
     ("outlier-channel", lambda rng: chain(rng, loud=200.0), OFF, {}, {}),
     ("per-tensor-weights", lambda rng: chain(rng, uneven=300.0), {"global": {"weight": {"axis": -1, "observer": "minmax"}}}, {}, {}),
@@ -80,6 +101,10 @@ CASES = [
     ("exploding-bias", lambda rng: chain(rng, bias=100.0), {"guards": {"biases": False}}, {}, {}),
     ("one-sample", chain, {"global": {ACTIVATION: {"observer": "minmax"}}}, {"global": {ACTIVATION: {"observer": "minmax"}}}, {"bad": 3}),
     ("input-units", chain, {}, {}, {"scale": 255.0, "offset": 100.0}),
+    ("shared-scale", (lambda rng: branches(rng, 200.0), branches), OFF, OFF, {}),
+    ("outlier-weight", (lambda rng: chain(rng, loud=1 / 400), chain), OFF, OFF, {}),
+    ("sensitive-layer", (lambda rng: chain(rng, shift=40.0), chain), {}, {}, {}),
+    ("few-samples", chain, {}, {}, {"count": 1}, {"loudness": 1.5}),
 ]
 
 
@@ -94,14 +119,15 @@ def explained(work, rules, *more):
                           "--json").stdout)
 
 
-def planted(work, kind, make, faulty, sound, data):
+def planted(work, kind, make, faulty, sound, data, usual={}):
     rng = random.Random(f"{kind} planted")
-    text, inputs = make(rng)
-    (work / "m.qir").write_text(text)
-    write_samples(work / "check.npz", inputs, 8, rng)
-    write_samples(work / "calib.npz", inputs, 24, random.Random(1))
+    text, inputs = (make[0] if isinstance(make, tuple) else make)(rng)
+    (work / "m.qir").write_text(make[1](random.Random(f"{kind} planted"))[0] if isinstance(make, tuple) else text)
+    write_samples(work / "check.npz", inputs, 8, rng, **usual)
+    write_samples(work / "calib.npz", inputs, 24, random.Random(1), **usual)
     whole = explained(work, sound)["int8_db"]
-    write_samples(work / "calib.npz", inputs, 24, random.Random(1), **data)
+    (work / "m.qir").write_text(text)
+    write_samples(work / "calib.npz", inputs, **{"count": 24, "rng": random.Random(1)} | usual | data)
     found = explained(work, faulty)
     lost = whole - found["int8_db"]
     if lost < 3:
@@ -115,6 +141,8 @@ def planted(work, kind, make, faulty, sound, data):
         return f"{kind}: called {first['kind']}: {first['evidence']}; others {[c['kind'] for c in found['causes'][1:]]}"
     if back < 0.9:
         return f"{kind}: the fix wins back {back:.0%} of {lost:.1f} dB"
+    if first["better_on"] <= first["samples"] / 2:
+        return f"{kind}: better on {first['better_on']} of {first['samples']} samples"
     # The rules alone do it again.
     if first["rules_changed"]:
         (work / "fix.json").write_text(json.dumps(first["fix"]))
@@ -150,12 +178,33 @@ def broken_weight(work):
     return None if first["kind"] == "broken-weight" and lost > 3 and first["after_db"] - first["before_db"] > 0.9 * lost else f"broken-weight: {found['causes'][:2]}"
 
 
+def other_unit(work):
+    """mean and std of 0 to 1 for pixels of 0 to 255, of the calibration samples and of those that are measured on."""
+    rng = random.Random(12)
+    text, inputs = chain(rng)
+    (work / "m.qir").write_text(text)
+    for name in ("calib", "check"):
+        with zipfile.ZipFile(work / f"{name}.npz", "w") as archive:
+            values = [float(min(255, max(0, round(rng.gauss(128, 60))))) for _ in range(20 * ROWS * WIDTH)]
+            archive.writestr("x.npy", npy_header((20, ROWS, WIDTH)) + struct.pack(f"<{len(values)}f", *values))
+    (work / "rules.json").write_text(json.dumps(forced({})))
+    for more in (["--check", f"npz:{work}/check.npz?mean=0.5&std=0.25"], []):
+        done = run("explain", work / "m.qir", "-d", f"npz:{work}/calib.npz?mean=0.5&std=0.25", *more, "--config", work / "rules.json", "--json")
+        assert "units of 0 to 1" in done.stderr, done.stderr
+        first = json.loads(done.stdout)["causes"][0]
+        print(f"input-units of both: {first['kind']}, {first['source']}, {first['before_db']:.1f} -> {first['after_db']:.1f} dB")
+        if first["kind"] != "input-units" or "mean=127.5" not in first["source"] or "std=63.75" not in first["source"]:
+            return f"input-units of both: {first}"
+    return None
+
+
 def main():
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, *case in CASES:
             failed.append(planted(pathlib.Path(folder), kind, *case))
         failed.append(broken_weight(pathlib.Path(folder)))
+        failed.append(other_unit(pathlib.Path(folder)))
         # Nothing planted: nothing said that does not help.
         work = pathlib.Path(folder)
         found = explained(work, {})
@@ -163,7 +212,7 @@ def main():
             assert cause["after_db"] >= cause["before_db"] + 0.5, cause
         assert "int8:" in run("explain", work / "m.qir", "-d", f"npz:{work}/calib.npz").stdout
     failed = [f for f in failed if f]
-    print(f"{len(CASES) + 1 - len(failed)} passed, {len(failed)} failed" + "".join(f"\n  {f}" for f in failed))
+    print(f"{len(CASES) + 2 - len(failed)} passed, {len(failed)} failed" + "".join(f"\n  {f}" for f in failed))
     sys.exit(1 if failed else 0)
 
 

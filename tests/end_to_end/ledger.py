@@ -72,7 +72,10 @@ def main():
             assert [row["layer"] for row in there["layers"]] and all(row["loses"] == (row["us"] > row["other_us"]) for row in there["layers"])
         there = run("profile", plain, "--target", "aarch64+dotprod").stdout
         assert "predicted for aarch64" in there and "layers lose" in there, there
-        assert "no effect" in run("profile", plain, "--compare", "float", "--report", work / "r.html", code=1).stderr
+        for how in (["--compare", "float"], ["--predict"], ["--predict", "--target", "aarch64+dotprod"]):
+            run("profile", plain, *how, "--runs" if "--predict" not in how else "--threads", "2", "--report", work / "r.html")
+            page = (work / "r.html").read_text()
+            assert 'id="beside"' in page and "layers lose" in page, how
         assert "no effect" in run("profile", plain, "--target", "aarch64", "--runs", "3", code=1).stderr
         alone = json.loads(run("profile", model, "--predict", "--json").stdout)
         assert alone["predicted"] and "compared_with" not in alone and alone["layers"], alone

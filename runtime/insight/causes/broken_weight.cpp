@@ -6,6 +6,9 @@
 #include "ir/qmath.h"
 #include "quantizer/quantizer.h"
 #include "runtime/insight/causes/cause.h"
+#include "runtime/insight/pairing.h"
+#include "runtime/insight/signals.h"
+#include "runtime/insight/weight_pairs.h"
 
 namespace qc {
 namespace {
@@ -13,68 +16,113 @@ namespace {
 // Against the noise of rounding to the nearest in the file's own steps: rounding by calibration data makes more of it, but not so much.
 constexpr double kBeyondRounding = 8;
 
+// A weight in integers, and the axis of its layer's outputs in it.
 struct QuantizedWeight {
   const Node* layer = nullptr;
+  int operand = 0;
   const Value* integers = nullptr;
+  bool transposed = false;  // against the [outputs, inputs] of a linear layer
+  int outputs() const { return transposed ? 1 : 0; }
 };
 
-std::map<std::string, QuantizedWeight> weightsOf(const Graph& quantized) {
-  std::map<std::string, QuantizedWeight> found;
-  for (const Node* n = quantized.front(); n; n = n->next()) {
-    if (n->numOperands() < 2 || n->numResults() != 1 || !(n->is("conv") || n->is("linear"))) continue;
-    const Node* dequantize = n->operand(1) ? n->operand(1)->producer() : nullptr;
-    if (!dequantize || !dequantize->is("dequantize") || !dequantize->operand(0)->constant()) continue;
-    const auto& q = dequantize->operand(0)->type().quant;
-    if (q && (q->axis == 0 || !q->perChannel()) && q->blockSize == 0)
-      found.emplace(displayName(*n), QuantizedWeight{n, dequantize->operand(0)});
+std::optional<QuantizedWeight> quantizedWeight(const Node& layer) {
+  for (const int i : weightOperands(layer)) {
+    QuantizedWeight found{&layer, i, nullptr, layer.is("matmul")};
+    const Node* n = layer.operand(i)->producer();
+    while (n && n->is("transpose") && n->result()->type().rank() == 2) {
+      found.transposed = !found.transposed;
+      n = n->operand(0)->producer();
+    }
+    if (!n || !n->is("dequantize") || !n->operand(0)->constant()) continue;
+    found.integers = n->operand(0);
+    const QuantPtr& q = found.integers->type().quant;
+    if (q && q->blockSize == 0 && found.integers->type().rank() >= 2 && found.integers->constant()->numElements() > 0) return found;
   }
+  return std::nullopt;
+}
+
+// Where an element stands along one axis.
+class Along {
+ public:
+  Along(const std::vector<int64_t>& sizes, int axis) : size_(nth(sizes, axis)) {
+    for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
+  }
+  int64_t of(int64_t i) const { return i / inner_ % size_; }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_, inner_ = 1;
+};
+
+Along scalesOf(const Tensor& integers, const QuantParams& q) { return {integers.sizes(), q.perChannel() ? q.axis : 0}; }
+
+std::map<std::string, const Node*> weightedNodes(const Graph& graph) {
+  std::map<std::string, const Node*> found;
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (hasWeights(*n)) found.emplace(displayName(*n), n);
   return found;
 }
 
-std::map<std::string, const Tensor*> floatWeights(const Graph& graph) {
-  std::map<std::string, const Tensor*> found;
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    if (n->numOperands() < 2 || !(n->is("conv") || n->is("linear"))) continue;
-    const Value* w = n->operand(1);
-    if (w && w->constant() && w->type().dtype == DType::f32) found.emplace(displayName(*n), w->constant());
+Tensor transposed(const Tensor& w) {
+  const int64_t rows = w.sizes()[0], columns = w.sizes()[1];
+  Tensor out(DType::f32, {columns, rows});
+  const auto x = w.as<float>();
+  auto y = out.mutableAs<float>();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) nth(y, c * rows + r) = nth(x, r * columns + c);
+  return out;
+}
+
+// The weight of a float node in the layout of the integers; none: of another kind or size.
+std::optional<Tensor> inLayoutOf(const QuantizedWeight& weight, const Node& reference, const LayerPair* factors) {
+  for (const int i : weightOperands(reference)) {
+    const Tensor* given = reference.operand(i)->constant();
+    if (!given || given->dtype() != DType::f32) continue;
+    Tensor w = *given;
+    if (factors && !moveFactors(w, reference, *factors, Factors::in)) continue;
+    if (w.rank() == 2 && reference.is("matmul") != weight.transposed) w = transposed(w);
+    if (w.sizes() == weight.integers->constant()->sizes()) return w;
   }
-  return found;
+  return std::nullopt;
 }
 
 struct Difference {
   double noise = 0, expected = 0;
-  int64_t channel = 0;  // with most of it
+  int64_t channel = 0;  // of outputs, with most of it
   double share = 0;     // that it has
 };
 
-Difference differenceOf(const Tensor& w, const Tensor& integers, const QuantParams& q) {
+Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
+  const Tensor& integers = *weight.integers->constant();
+  const QuantParams& q = *weight.integers->type().quant;
+  const Along scales = scalesOf(integers, q), outputs(integers.sizes(), weight.outputs());
   Difference d;
+  std::vector<double> by(usize(outputs.size()));
   const auto x = w.as<float>();
-  const int64_t rows = w.sizes()[0], inner = w.numElements() / std::max<int64_t>(1, rows);
-  double most = 0;
-  for (int64_t c = 0; c < rows; ++c) {
-    const double s = q.scale(c);
-    double row = 0;
-    for (int64_t i = c * inner; i < (c + 1) * inner; ++i) row += std::pow(s * (integers.at(i) - q.zeroPoint(c)) - nth(x, i), 2);
-    d.noise += row;
-    d.expected += s * s / 12 * static_cast<double>(inner);
-    if (row >= most) most = row, d.channel = c;
+  for (int64_t i = 0; i < w.numElements(); ++i) {
+    const int64_t c = scales.of(i);
+    const double s = q.scale(c), noise = std::pow(s * (integers.at(i) - q.zeroPoint(c)) - nth(x, i), 2);
+    nth(by, outputs.of(i)) += noise;
+    d.noise += noise;
+    d.expected += s * s / 12;
   }
-  d.share = d.noise > 0 ? most / d.noise : 0;
+  const auto worst = std::max_element(by.begin(), by.end());
+  d.channel = worst - by.begin();
+  d.share = d.noise > 0 ? *worst / d.noise : 0;
   return d;
 }
 
 // The file's model with this weight made again from the float one, in the same type.
 Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tensor& w) {
   Graph graph = quantized.clone();
-  Node* layer = graph.findValue(broken.layer->result()->name())->producer();
-  Node* dequantize = layer->operand(1)->producer();
+  Node* dequantize = graph.findValue(broken.layer->result()->name())->producer()->operand(broken.operand)->producer();
+  while (dequantize->is("transpose")) dequantize = dequantize->operand(0)->producer();
   QuantParams q = *broken.integers->type().quant;
   const auto x = w.as<float>();
-  const int64_t rows = w.sizes()[0], inner = w.numElements() / std::max<int64_t>(1, rows);
+  const Along scales = scalesOf(*broken.integers->constant(), q);
   std::vector<float> largest(q.scales.size());
   for (int64_t i = 0; i < w.numElements(); ++i) {
-    float& m = largest[q.perChannel() ? usize(i / inner) : 0];
+    float& m = largest[q.perChannel() ? usize(scales.of(i)) : 0];
     m = std::max(m, std::fabs(nth(x, i)));
   }
   for (size_t c = 0; c < largest.size(); ++c)
@@ -82,7 +130,7 @@ Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tens
   Tensor integers(q.storage, w.sizes());
   void* data = integers.mutableData();
   for (int64_t i = 0; i < w.numElements(); ++i) {
-    const int64_t c = i / inner;
+    const int64_t c = scales.of(i);
     storeElement(q.storage, data, i,
                  qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
   }
@@ -99,31 +147,45 @@ Result<std::vector<Suspect>> brokenWeights(const Evidence& e) {
   std::vector<Suspect> suspects;
   if (!e.options.quantized) return suspects;
   QC_ASSIGN(const PreparedModel plain, prepareModel(e.model, e.rules));
-  // As the float model has them, and as they are once channels were moved.
-  const auto asGiven = floatWeights(*plain.simplified), moved = floatWeights(*e.trials.model().simplified);
-  for (const auto& [name, weight] : weightsOf(*e.options.quantized)) {
-    const Tensor& integers = *weight.integers->constant();
-    const QuantParams& q = *weight.integers->type().quant;
-    std::vector<const Tensor*> originals;
-    for (const auto* all : {&asGiven, &moved})
-      if (const auto it = all->find(name); it != all->end() && it->second->sizes() == integers.sizes()) originals.push_back(it->second);
-    if (originals.empty() || integers.numElements() == 0) continue;
-    std::optional<Difference> least;
-    for (const Tensor* w : originals)
-      if (const Difference d = differenceOf(*w, integers, q); !least || d.noise < least->noise) least = d;
-    const double ratio = least->noise / std::max(1e-30, least->expected);
-    if (ratio < kBeyondRounding) continue;
-    Suspect suspect{name,
-                    fmt::format("the quantized weight of {} is not the float one: {:.0f} times the noise of rounding, {:.0f}% of it in "
-                                "channel {}",
-                                name, ratio, least->share * 100, least->channel),
-                    least->noise,
-                    {}};
-    for (const Tensor* w : originals)
-      suspect.fixes.push_back({.words = "this weight quantized again from the float model",
-                               .rules = e.rules,
-                               .repaired = std::make_shared<const Graph>(repaired(*e.options.quantized, weight, *w))});
-    suspects.push_back(std::move(suspect));
+  QC_ASSIGN(const Pairing pairs, pairModels(*plain.simplified, *e.options.quantized));
+  // As the float model has them, as the file says that they were moved, and as our own recipes move them: a file may not say.
+  const auto asGiven = weightedNodes(*plain.simplified), moved = weightedNodes(*e.trials.model().simplified),
+             theirs = weightedNodes(*e.options.quantized);
+  Graph all = e.options.quantized->clone();
+  for (const LayerPair& layer : pairs.layers) {
+    const auto node = theirs.find(layer.actualNode);
+    if (node == theirs.end()) continue;
+    const std::optional<QuantizedWeight> weight = quantizedWeight(*node->second);
+    if (!weight) continue;
+    std::vector<Tensor> originals;
+    for (const auto& [nodes, factors] :
+         {std::pair(&asGiven, &layer), {&asGiven, static_cast<const LayerPair*>(nullptr)}, {&moved, nullptr}})
+      if (const auto it = nodes->find(layer.referenceNode); it != nodes->end())
+        if (std::optional<Tensor> w = inLayoutOf(*weight, *it->second, factors)) originals.push_back(*std::move(w));
+    const Tensor* original = nullptr;
+    Difference least;
+    for (const Tensor& w : originals)
+      if (const Difference d = differenceOf(w, *weight); !original || d.noise < least.noise) least = d, original = &w;
+    const double ratio = least.noise / std::max(1e-30, least.expected);
+    if (!original || ratio < kBeyondRounding) continue;
+    all = repaired(all, *weight, *original);
+    suspects.push_back({layer.layer,
+                        fmt::format("the quantized weight of {} is not the float one: {:.0f} times the noise of rounding, {:.0f}% of it in "
+                                    "channel {}",
+                                    layer.layer, ratio, least.share * 100, least.channel),
+                        least.noise,
+                        {{.words = "this weight quantized again from the float model",
+                          .rules = e.rules,
+                          .repaired = std::make_shared<const Graph>(repaired(*e.options.quantized, *weight, *original))}}});
+  }
+  if (suspects.size() > 1) {
+    const Suspect& worst = *std::max_element(suspects.begin(), suspects.end(), [](auto& a, auto& b) { return a.weight < b.weight; });
+    suspects.push_back({worst.layer,
+                        fmt::format("the quantized weights of {} layers are not the float ones; {}", suspects.size(), worst.evidence),
+                        worst.weight * 2,
+                        {{.words = "all these weights quantized again from the float model",
+                          .rules = e.rules,
+                          .repaired = std::make_shared<const Graph>(std::move(all))}}});
   }
   return suspects;
 }

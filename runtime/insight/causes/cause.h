@@ -26,6 +26,7 @@ struct ValueFacts {
   std::vector<double> channels;                     // largest magnitude of each
   std::vector<std::string> sharedWith;              // other values that the same observer watches
   std::vector<std::string> readers, writers;        // names of quantized nodes
+  std::vector<std::string> movers;                  // of those in between that only move it
 };
 
 // One input of the model, over all its elements.
@@ -71,7 +72,8 @@ struct Suspect {
 struct CauseRow {
   std::string_view kind, what;
   Result<std::vector<Suspect>> (*detect)(const Evidence& evidence);
-  size_t most = 3;  // suspects that are tried
+  size_t most = 3;        // suspects that are tried
+  bool fallback = false;  // says where, not why: what speaks of a cause comes before it
 };
 std::span<const CauseRow> causeTable();
 
@@ -86,6 +88,8 @@ Result<std::vector<Suspect>> explodingBiases(const Evidence& e);
 Result<std::vector<Suspect>> fewSamples(const Evidence& e);
 Result<std::vector<Suspect>> inputUnits(const Evidence& e);
 Result<std::vector<Suspect>> brokenWeights(const Evidence& e);
+Result<std::vector<Suspect>> outlierWeights(const Evidence& e);
+Result<std::vector<Suspect>> harmfulRecipes(const Evidence& e);
 Result<std::vector<Suspect>> sensitiveLayers(const Evidence& e);
 
 // What several of them change in rules.

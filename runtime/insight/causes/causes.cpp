@@ -19,8 +19,10 @@ constexpr CauseRow kCauses[] = {
     {"one-sample", "one calibration sample alone sets ranges", oneSample},
     {"shared-scale", "values of unlike range share a scale", sharedScales, 4},
     {"outlier-channel", "one channel is far larger than the rest", outlierChannels, 4},
+    {"outlier-weight", "one weight is far larger than the others of its channel", outlierWeights},
+    {"harmful-recipe", "what is to win accuracy back costs some", harmfulRecipes, 8},
     {"few-samples", "there are too few calibration samples", fewSamples},
-    {"sensitive-layer", "int8 has too few steps for a layer", sensitiveLayers},
+    {"sensitive-layer", "int8 has too few steps for a layer", sensitiveLayers, 3, true},
 };
 
 }  // namespace

@@ -34,16 +34,18 @@ void forElements(const Tensor& t, See see) {
     if (std::isfinite(x[i])) see(static_cast<double>(x[i]), usize(static_cast<int64_t>(i) / inner % channels));
 }
 
-// Of the quantized nodes that read a value, through what only moves it.
-void addReaders(const Value* value, std::vector<std::string>& readers) {
+// The quantized nodes that read a value, through what only moves it.
+void addReaders(const Value* value, ValueFacts& facts) {
   std::vector<const Value*> open{value};
   for (size_t i = 0; i < open.size(); ++i)
     for (const Use* use : open[i]->uses()) {
       const Node* user = use->user();
-      if (user->is("observe") || (user->annotation() && std::holds_alternative<SharedSpec>(user->annotation()->output)))
+      const bool moves = user->annotation() && std::holds_alternative<SharedSpec>(user->annotation()->output);
+      if (user->is("observe") || moves)
         open.push_back(user->result());
       else if (user->annotation() && isClaim(*user->annotation()))
-        readers.push_back(displayName(*user));
+        facts.readers.push_back(displayName(*user));
+      if (moves && !user->is("observe")) facts.movers.push_back(displayName(*user));
     }
 }
 
@@ -93,7 +95,7 @@ Status gather(Evidence& e) {
     facts.low = q.scale() * (static_cast<double>(q.qmin) - q.zeroPoint());
     facts.high = q.scale() * (static_cast<double>(q.qmax) - q.zeroPoint());
     if (value->producer() && value->producer()->annotation()) facts.writers.push_back(facts.node);
-    addReaders(value, facts.readers);
+    addReaders(value, facts);
   }
   for (ValueFacts& facts : e.values)
     for (const auto& [id, names] : members)

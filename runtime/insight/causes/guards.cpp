@@ -1,4 +1,4 @@
-// What guards are for, where they are off or do not reach.
+// What guards are for, where they are off or do not reach; and recipes that do harm.
 #include <algorithm>
 #include <limits>
 
@@ -55,6 +55,18 @@ Result<std::vector<Suspect>> explodingBiases(const Evidence& e) {
                         fmt::format("the biases of {} layers leave int32 and are cut off there, first in {}", cut.size(), cut[0]),
                         1e9,
                         {fix, inFloat(e, cut)}});
+  }
+  return suspects;
+}
+
+Result<std::vector<Suspect>> harmfulRecipes(const Evidence& e) {
+  std::vector<Suspect> suspects;
+  const RecoverOptions recovery = e.options.recover.under(e.rules);
+  for (const Recipe& recipe : recipes()) {
+    if (!recovery.uses(recipe)) continue;
+    Fix fix{.words = fmt::format("--{} {}", recipe.name, recipe.off), .rules = e.rules};
+    fix.rules.recipe(std::string(recipe.name), std::string(recipe.off));
+    suspects.push_back({std::string(recipe.name), fmt::format("'{}' is in use, against {}", recipe.name, recipe.trouble), 0, {fix}});
   }
   return suspects;
 }

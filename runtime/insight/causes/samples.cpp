@@ -1,7 +1,10 @@
 // Calibration samples that are too few, or not prepared like those that the model is used with.
+#include <fmt/ranges.h>
+
 #include <cmath>
 
 #include "runtime/insight/causes/cause.h"
+#include "runtime/insight/input_check.h"
 #include "runtime/insight/sensitivity.h"
 
 namespace qc {
@@ -9,6 +12,7 @@ namespace {
 
 constexpr double kFlattered = 1.5;  // dB of samples that were seen above those that were not
 constexpr int64_t kFew = 8;
+constexpr double kMuchOfIt = 3;  // dB above the whole loss
 
 Result<Dataset> picked(const Evidence& e, const std::vector<std::pair<bool, int64_t>>& which, const std::string& label) {
   const Dataset own = e.calibration, other = e.heldOut;
@@ -21,14 +25,48 @@ Result<Dataset> picked(const Evidence& e, const std::vector<std::pair<bool, int6
       e.model, label);
 }
 
-// Settings in words of a source, those of which samples are taken aside.
-std::string sourceText(const std::string& source, const Preprocessing& how) {
+// Settings in words of a source, those of which samples are taken aside; with other mean and std, where they are given.
+std::string sourceText(const std::string& source, const Preprocessing& how, const InputReport::Source::Unit& unit = {}) {
   std::string text;
-  for (const auto& [name, value] : how.settings) {
+  for (auto [name, value] : how.settings) {
+    for (const auto& [which, list] : {std::pair("mean", &unit.mean), std::pair("std", &unit.std)})
+      if (name == which && !list->empty()) value = fmt::format("{:.6g}", fmt::join(*list, ","));
     if (name == "skip" || name == "limit" || value.find(' ') != std::string::npos) continue;
     text += fmt::format("{}{}={}", text.empty() ? "?" : "&", name, value);
   }
   return source + text;
+}
+
+// Samples whose mean and std are in the other unit than their elements, whatever the others are like: as they should be read, measured on
+// samples that are read so as well.
+Result<std::vector<Suspect>> inOtherUnits(const Evidence& e) {
+  std::vector<Suspect> suspects;
+  if (!e.options.open) return suspects;
+  QC_ASSIGN(const InputReport own, checkInputs(e.model, e.calibration));
+  QC_ASSIGN(const InputReport other, checkInputs(e.model, e.heldOut));
+  if (own.sources.size() != 1 || !own.sources[0].unit) return suspects;
+  const auto opened = [&](const InputReport::Source& source) {
+    return e.options.open(sourceText(source.how.source, source.how, source.unit.value_or(InputReport::Source::Unit{})));
+  };
+  const std::string text = sourceText(own.sources[0].how.source, own.sources[0].how, *own.sources[0].unit);
+  Result<Dataset> calibration = opened(own.sources[0]);
+  if (!calibration || calibration->size() < 2) return suspects;
+  Dataset judged;
+  if (other.sources.size() == 1 && other.sources[0].how.source != own.sources[0].how.source) {
+    QC_ASSIGN(judged, opened(other.sources[0]));
+  } else {
+    judged = calibration->leaveOut();
+  }
+  calibration->keepFirst(e.calibration.size());
+  suspects.push_back({own.sources[0].how.source,
+                      own.warnings.empty() ? std::string() : own.warnings[0],
+                      1e9,
+                      {{.words = "samples read with -d '" + text + "', and measured on samples that are read so",
+                        .rules = e.rules,
+                        .calibration = *calibration,
+                        .source = text,
+                        .judged = judged}}});
+  return suspects;
 }
 
 }  // namespace
@@ -39,7 +77,8 @@ Result<std::vector<Suspect>> fewSamples(const Evidence& e) {
   std::vector<std::pair<bool, int64_t>> more, judged;
   for (int64_t i = 0; i < count; ++i) more.emplace_back(true, i);
   for (int64_t i = 0; i < held; ++i) (i % 4 == 3 || i + 1 == held ? judged : more).emplace_back(false, i);
-  Fix fix{.words = fmt::format("{} more samples of the kind that is measured on", static_cast<int64_t>(more.size()) - count),
+  Fix fix{.words = fmt::format("{} more samples, of those that are measured on; measured on the other {}",
+                               static_cast<int64_t>(more.size()) - count, judged.size()),
           .rules = e.rules};
   QC_ASSIGN(fix.calibration, picked(e, more, "more"));
   QC_ASSIGN(fix.judged, picked(e, judged, "rest"));
@@ -51,7 +90,7 @@ Result<std::vector<Suspect>> fewSamples(const Evidence& e) {
 }
 
 Result<std::vector<Suspect>> inputUnits(const Evidence& e) {
-  std::vector<Suspect> suspects;
+  QC_ASSIGN(std::vector<Suspect> suspects, inOtherUnits(e));
   const auto own = e.calibration.parts(), other = e.heldOut.parts();
   for (const InputFacts& seen : e.seenInputs)
     for (const InputFacts& held : e.heldInputs) {
@@ -103,12 +142,22 @@ Result<std::vector<Suspect>> sensitiveLayers(const Evidence& e) {
   QC_ASSIGN(const Sensitivity found, sensitivity(e.trials, judge, e.rules, {.top = kMeasured}));
   std::vector<Suspect> suspects;
   for (const SensitivityRow& row : found.rows) {
-    if (!row.aloneFloat || *row.aloneFloat < e.decibels + e.options.leastGain) continue;
-    suspects.push_back({row.unit.name,
-                        fmt::format("alone in int8 it leaves {:.1f} dB at the outputs, without it the rest leaves {:.1f}",
-                                    row.lossDecibels(), *row.aloneFloat),
-                        *row.aloneFloat,
-                        {in16Bits(e, {row.unit.name}), inFloat(e, {row.unit.name})}});
+    if (!row.aloneFloat) continue;
+    // What it loses may have been rounded away by those in front of it already.
+    std::vector<std::string> together{row.unit.name};
+    together.insert(together.end(), row.unit.inputs.begin(), row.unit.inputs.end());
+    const bool alone = *row.aloneFloat >= e.decibels + e.options.leastGain;
+    if (!alone && (together.size() == 1 || row.lossDecibels() > e.decibels + kMuchOfIt)) continue;
+    Suspect suspect{row.unit.name,
+                    fmt::format("alone in int8 it leaves {:.1f} dB at the outputs, without it the rest leaves {:.1f}", row.lossDecibels(),
+                                *row.aloneFloat),
+                    -row.lossDecibels(),
+                    {in16Bits(e, {row.unit.name}), inFloat(e, {row.unit.name})}};
+    if (together.size() > 1) {
+      suspect.fixes.push_back(in16Bits(e, together));
+      suspect.fixes.push_back(inFloat(e, together));
+    }
+    suspects.push_back(std::move(suspect));
   }
   return suspects;
 }

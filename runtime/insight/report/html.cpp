@@ -47,6 +47,10 @@ HtmlTable::Cell HtmlTable::Cell::text(std::string_view text) {
 
 HtmlTable::Cell HtmlTable::Cell::of(double value) { return {report::number(value), value}; }
 
+HtmlTable::Cell HtmlTable::Cell::decibels(double value) {
+  return of(value, std::isfinite(value) ? fmt::format("{:.1f}", value) : report::number(value));
+}
+
 std::string HtmlTable::html() const {
   constexpr size_t kMost = 1000;
   std::string out = "<div class=\"scroll\"><table class=\"sortable\"><thead><tr>";

@@ -29,6 +29,7 @@ class HtmlTable {
     bool wide = false;                  // text of more than one word
     static Cell text(std::string_view text);
     static Cell of(double value);
+    static Cell decibels(double value);  // NaN: none
     static Cell of(double value, std::string text) { return {escaped(text), value}; }
   };
   explicit HtmlTable(std::vector<std::string> heads) : heads_(std::move(heads)) {}

@@ -7,6 +7,9 @@
 
 namespace qc::report {
 
+// "Measured on ..", where that is known.
+std::string measuredOn(const ReportData& data);
+
 // sections_run.cpp
 std::string summarySection(const ReportData& data);
 std::string inputsSection(const ReportData& data);
@@ -20,6 +23,11 @@ std::string noiseSection(const ReportData& data);
 std::string debugSection(const ReportData& data);
 std::string sensitivitySection(const ReportData& data);
 std::string mixtureSection(const ReportData& data);
+// sections_verdicts.cpp
+std::string causesSection(const ReportData& data);
+std::string ledgerSection(const ReportData& data);
+std::string besideSection(const ReportData& data);
+std::string answersSection(const ReportData& data);
 // sections_values.cpp
 std::string rangesSection(const ReportData& data);
 std::string weightsSection(const ReportData& data);

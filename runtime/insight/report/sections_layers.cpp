@@ -14,12 +14,7 @@ namespace {
 
 using Cell = HtmlTable::Cell;
 
-Cell decibelCell(double v) { return Cell::of(v, std::isfinite(v) ? fmt::format("{:.1f}", v) : number(v)); }
-Cell decibelCell(const std::optional<double>& v) { return decibelCell(v.value_or(std::nan(""))); }
-
-std::string measuredOn(const ReportData& data) {
-  return data.measuredOn.empty() ? "" : fmt::format("<p>Measured on {}.</p>\n", escaped(data.measuredOn));
-}
+Cell decibelCell(const std::optional<double>& v) { return Cell::decibels(v.value_or(std::nan(""))); }
 
 constexpr const char* kBarsNote =
     "<p class=\"note\">Signal to noise in dB, from the first layer on the left to the last: the higher the nearer to float. The black mark "
@@ -27,6 +22,10 @@ constexpr const char* kBarsNote =
     "what the layer would have by its own rounding alone.</p>\n";
 
 }  // namespace
+
+std::string measuredOn(const ReportData& data) {
+  return data.measuredOn.empty() ? "" : fmt::format("<p>Measured on {}.</p>\n", escaped(data.measuredOn));
+}
 
 std::string graphSection(const ReportData& data) {
   if (!data.graph) return {};
