@@ -6,6 +6,17 @@
 
 namespace qc {
 
+std::string misfitOf(const Shape& declared, const std::vector<int64_t>& given) {
+  const auto because = [&](const std::string& why) {
+    return fmt::format("the shape [{}] does not fit the declared [{}]: {}", toString(toShape(given)), toString(declared), why);
+  };
+  if (given.size() != declared.size()) return because(fmt::format("it has {} dims, not {}", declared.size(), given.size()));
+  for (size_t d = 0; d < given.size(); ++d)
+    if (declared[d].isStatic() && declared[d] != Dim(given[d]))
+      return because(fmt::format("dim {} is {}, not {}", d, declared[d].str(), given[d]));
+  return {};
+}
+
 Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, std::map<std::string, int64_t> sizes,
                                                                  std::string_view why) {
   std::set<std::string> leading, inner;

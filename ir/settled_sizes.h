@@ -16,6 +16,9 @@ struct NamedShape {
   Shape shape;
 };
 
+// "the shape [1,5,9] does not fit the declared [N,T,8]: dim 2 is 8, not 9"; of free dims it says nothing.  Empty: it fits.
+std::string misfitOf(const Shape& declared, const std::vector<int64_t>& given);
+
 // By name, with these sizes of symbols; one that is not among them and only leads shapes, as a batch does, is 1.  One error names all dims
 // that stay free, with what would bind them; it says why they have to be bound: "noise has no sizes of its own".
 Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, std::map<std::string, int64_t> sizes,

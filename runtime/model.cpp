@@ -6,13 +6,16 @@
 #include "codegen/plan/select_kernels.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
+#include "frontend/onnx/summary.h"
 #include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
 #include "ir/quantized.h"
 #include "ir/text.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
+#include "runtime/any_batch.h"
 
 namespace qc {
 namespace {
@@ -30,6 +33,56 @@ Result<Graph> boundText(Graph graph, const LoadOptions& options) {
   if (options.shapes.empty() && (options.freeDims || !hasFreeDims(graph))) return graph;
   QC_ASSIGN(const Shapes whole, wholeShapes(graph, options.shapes));
   return boundGraph(graph, whole);
+}
+
+bool isText(const std::string& path) { return endsWith(path, ".qir"); }
+
+Result<Model> loadAsMade(const std::string& path, const LoadOptions& options) {
+  const std::string name = std::filesystem::path(path).stem().string();
+  if (isText(path)) {
+    QC_ASSIGN(const std::string text, readFile(path));
+    QC_ASSIGN(Graph graph, parseGraph(text, path));
+    QC_ASSIGN(Graph bound, boundText(std::move(graph), options));
+    return Model(std::move(bound), name);
+  }
+  ImportOptions import;
+  import.shapes = options.shapes;
+  import.values = options.values;
+  import.freeDims = options.freeDims;
+  QC_ASSIGN(Graph graph, importOnnxFile(path, import));
+  return Model(std::move(graph), name);
+}
+
+Result<std::map<std::string, Shape>> inputsOfFile(const std::string& path, const LoadOptions& options) {
+  if (!isText(path)) return declaredShapes(path, {{}, options.values, true});
+  QC_ASSIGN(const std::string text, readFile(path));
+  QC_ASSIGN(const Graph graph, parseGraph(text, path));
+  return freeInputShapes(graph);
+}
+
+// Where the sizes that were given contradict each other at a node: which dims of which inputs they are.
+std::optional<Result<Model>> contradicted(const std::string& path, const LoadOptions& options) {
+  LoadOptions free = options;
+  free.shapes = {}, free.freeDims = true;
+  const auto model = loadAsMade(path, free);
+  const auto whole = model ? wholeShapes(model->graph(), options.shapes) : Result<Shapes>(Shapes());
+  if (!model || !whole) return std::nullopt;
+  const auto bound = boundGraph(model->graph(), *whole);
+  return bound ? std::nullopt : std::optional<Result<Model>>(tl::make_unexpected(bound.error()));
+}
+
+// Of free dims a batch alone.
+Result<Model> atSamples(const Model& free, int64_t samples) {
+  Shapes whole;
+  for (const Value* input : free.graph().inputs())
+    for (const Dim& dim : input->type().shape) {
+      SymbolSizes size;
+      for (const std::string& symbol : dim.expr().symbols()) size[symbol] = samples;
+      whole[input->name()].push_back(dim.expr().evaluate(size).value_or(0));
+    }
+  for (const Value* input : free.graph().inputs()) whole.try_emplace(input->name());
+  QC_ASSIGN(Graph bound, boundGraph(free.graph(), whole));
+  return Model(std::move(bound), free.name());
 }
 
 }  // namespace
@@ -63,19 +116,19 @@ bool Model::isQuantized() const { return qc::isQuantized(graph_); }
 Result<Model> load(const std::string& path, const LoadOptions& options) {
   return withoutExceptions([&]() -> Result<Model> {
     const DefinedArithmetic defined;
-    const std::string name = std::filesystem::path(path).stem().string();
-    if (endsWith(path, ".qir")) {
-      QC_ASSIGN(const std::string text, readFile(path));
-      QC_ASSIGN(Graph graph, parseGraph(text, path));
-      QC_ASSIGN(Graph bound, boundText(std::move(graph), options));
-      return Model(std::move(bound), name);
-    }
-    ImportOptions import;
-    import.shapes = options.shapes;
-    import.values = options.values;
-    import.freeDims = options.freeDims;
-    QC_ASSIGN(Graph graph, importOnnxFile(path, import));
-    return Model(std::move(graph), name);
+    auto model = loadAsMade(path, options);
+    if (model || options.shapes.empty()) return model;
+    // Perhaps the shapes are those of more samples than the file is made for.
+    const auto inputs = inputsOfFile(path, options);
+    if (!inputs) return model;
+    QC_ASSIGN(const std::optional<BatchAsked> asked, batchAsked(*inputs, options.shapes));
+    if (!asked) return contradicted(path, options).value_or(std::move(model));
+    LoadOptions ofOne = options;
+    ofOne.shapes = asked->ofOne;
+    QC_ASSIGN(const Model one, loadAsMade(path, ofOne));
+    QC_ASSIGN(Model free, withFreeBatch(one, asked->stacked));
+    if (options.freeDims) return free;
+    return atSamples(free, asked->samples);
   });
 }
 

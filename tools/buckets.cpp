@@ -4,6 +4,7 @@
 
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
+#include "runtime/any_batch.h"
 
 namespace qc::tools {
 namespace {
@@ -63,7 +64,10 @@ bool hasSeveral(const std::vector<SizeList>& lists) {
 
 Result<AotBuckets> bucketsOf(const ModelOptions& options, const std::vector<SizeList>& lists) {
   QC_ASSIGN(const std::vector<Shapes> wanted, combinations(lists));
-  QC_ASSIGN(const Model model, freeModel(options, lists));
+  QC_ASSIGN(Model model, freeModel(options, lists));
+  for (const Shapes& own : wanted) {
+    QC_ASSIGN(model, atSamplesOf(std::move(model), own));
+  }
   const Graph& free = model.graph();
   if (!hasFreeDims(free))
     return fail(ErrorCode::kInvalidArgument, "several sizes are given, and all dims of '{}' are fixed", options.path)

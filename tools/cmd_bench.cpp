@@ -11,6 +11,7 @@
 
 #include "frontend/data/sample_error.h"
 #include "passes/lower/bound_graph.h"
+#include "runtime/any_batch.h"
 #include "runtime/profile.h"
 #include "runtime/specialize.h"
 #include "runtime/workflow/calibrate.h"
@@ -96,6 +97,9 @@ Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeL
   QC_ASSIGN(LoadOptions loading, others.options());
   loading.freeDims = true;
   QC_ASSIGN(Model model, load(others.path, loading));
+  for (const std::vector<int64_t>& sizes : range.each) {
+    QC_ASSIGN(model, atSamplesOf(std::move(model), {{range.name, sizes}}));
+  }
   const Graph graph = model.graph().clone();
   QC_ASSIGN(const BuildOptions build, o.engine.build());
   Specializer specializer(std::move(model), {.build = build});

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "frontend/data/sample_error.h"
 #include "ir/files.h"
 #include "ir/visible.h"
 #include "runtime/insight/answers.h"
@@ -13,6 +12,7 @@
 #include "tools/common.h"
 #include "tools/input_report.h"
 #include "tools/metric_flags.h"
+#include "tools/sample_batches.h"
 
 namespace qc::tools {
 namespace {
@@ -22,7 +22,7 @@ struct EvalOptions {
   EngineOptions engine;
   DataOptions data;
   std::string labels, metric = "top1", output, predictions;
-  int64_t limit = -1;
+  int64_t limit = -1, batch = 1;
   bool json = false;
 };
 
@@ -100,20 +100,15 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   warnOfInputs(inputs);
   if (const size_t outputs = model.outputs().size(); outputs > 1 && o.output.empty())
     fmt::print(stderr, "note: answers are taken from output '{}', the first of {}; --output names another\n", visible(output), outputs);
+  QC_ASSIGN(SampleBatches batches, SampleBatches::of(model, o.batch));
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
   int64_t unscored = 0;
-  double seconds = 0;
   GivenAnswers answers;
   Predictions predictions(o.predictions.ends_with(".csv"), labels.has_value());
   Progress progress("eval");
-  for (int64_t i = 0; i < count; ++i) {
-    QC_ASSIGN(const TensorMap sample, data.sample(i));
-    const double start = now();
-    const auto outputs = session->run(sample);
-    if (!outputs) return inSample(data, i, outputs.error());
-    seconds += now() - start;
-    const Tensor& scores = outputs->at(output);
+  const auto take = [&](int64_t i, const TensorMap& outputs) -> Status {
+    const Tensor& scores = outputs.at(output);
     if (scorer) {
       if (const Status kept = scorer->add(data.sampleName(i), data.sampleIndex(i), scores); !kept)
         return fail(kept.error().code(), "{}", kept.error().message()).on(output).help(kept.error().remedy());
@@ -126,7 +121,10 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
     answers.add(bestOf(scores), label, label && rankOf(scores, *label) < k);
     if (!o.predictions.empty()) predictions.add(data.sampleName(i), scores, label, k);
     progress.update(i + 1, count);
-  }
+    return {};
+  };
+  QC_TRY(batches.run(data, count, [&](const TensorMap& inputs) { return session->run(inputs); }, take));
+  const double seconds = batches.seconds();
   if (unscored > 0)
     fmt::print(stderr, "warning: {} of {} samples have scores that are not numbers; they count as wrong: look at the inputs as fed\n",
                unscored, count);
@@ -170,6 +168,8 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   addMetricOption(*verb, options->metric);
   verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");
   verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
+  verb->add_option("--batch", options->batch, "so many samples at once, each computed as if it were alone; of a model that fixes 1 as well")
+      ->check(CLI::Range(1, 1 << 20));
   verb->add_flag("--json", options->json, "one JSON object on stdout");
   verb->callback([options, verb, &exitCode] { exitCode = report(eval(*options, *verb)); });
 }

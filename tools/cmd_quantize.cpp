@@ -7,6 +7,7 @@
 #include "frontend/onnx/import.h"
 #include "ir/files.h"
 #include "quantizer/observers/convergence.h"
+#include "runtime/any_batch.h"
 #include "runtime/insight/idle_rules.h"
 #include "runtime/workflow/quantize.h"
 #include "tools/check_samples.h"
@@ -171,7 +172,12 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_TRY(o.recovery.follow(rules));
   QC_TRY(checkEffects(o, verb));
-  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape());
+  if (o.freeBatch) {
+    QC_ASSIGN(loaded, withFreeBatch(loaded));
+    noteBatch(loaded, o.model.path);
+  }
+  const Model model = std::move(loaded);
   Dataset samples;
   if (!o.data.sources.empty()) {
     QC_ASSIGN(samples, o.data.open(model));

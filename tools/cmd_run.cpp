@@ -7,7 +7,6 @@
 #include <set>
 
 #include "frontend/data/npy.h"
-#include "frontend/data/sample_error.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
@@ -20,6 +19,7 @@
 #include "tools/common.h"
 #include "tools/input_report.h"
 #include "tools/output_arrays.h"
+#include "tools/sample_batches.h"
 
 namespace qc::tools {
 namespace {
@@ -30,6 +30,7 @@ struct RunOptions {
   DataOptions data;
   std::vector<std::string> inputs;
   std::string outputDir = ".", engineName = "jit", numerics = "int8";
+  int64_t batch = 1;
 };
 
 Result<TensorMap> readInputs(const RunOptions& o) {
@@ -111,22 +112,21 @@ Status checkArrays(const Model& model, const TensorMap& inputs) {
 }
 
 // The outputs of every sample by name.
-Result<std::map<std::string, std::vector<Tensor>>> runSamples(const Engine& engine, const Dataset& data) {
+Result<std::map<std::string, std::vector<Tensor>>> runSamples(SampleBatches& batches, const Engine& engine, const Dataset& data) {
   if (data.size() == 0) return fail(ErrorCode::kInvalidData, "there are no samples").help("check the path and the limit");
   std::map<std::string, std::vector<Tensor>> all;
   int64_t bytes = 0;
   Progress progress("run");
-  for (int64_t i = 0; i < data.size(); ++i) {
-    QC_ASSIGN(const TensorMap inputs, data.sample(i));
-    const auto outputs = engine(inputs);
-    if (!outputs) return inSample(data, i, outputs.error());
-    for (const auto& [name, tensor] : *outputs) {
+  const auto take = [&](int64_t i, const TensorMap& outputs) -> Status {
+    for (const auto& [name, tensor] : outputs) {
       bytes += tensor.byteSize();
       QC_TRY(checkMemory(bytes, "the outputs of all samples"));
       all[name].push_back(tensor);
     }
     progress.update(i + 1, data.size());
-  }
+    return {};
+  };
+  QC_TRY(batches.run(data, data.size(), engine, take));
   return all;
 }
 
@@ -147,6 +147,7 @@ Status run(const RunOptions& o, const CLI::App& verb) {
   for (const char* option : {"--target", "--threads", "--no-cache", "--cache-size"})
     QC_TRY(refuseWithoutEffect(verb, {{option, o.engineName == "jit", "with --engine interpreter",
                                        "leave it out: the reference is one thread, without machine code"}}));
+  QC_TRY(refuseWithoutEffect(verb, {{"--batch", !o.data.sources.empty(), "without -d", "stack the samples in the arrays of --input"}}));
   if (!o.inputs.empty() && !o.data.sources.empty())
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
@@ -165,8 +166,9 @@ Status run(const RunOptions& o, const CLI::App& verb) {
     QC_ASSIGN(const Dataset data, o.data.open(model));
     QC_ASSIGN(const InputReport fed, checkInputs(model, data));
     warnOfInputs(fed);
+    QC_ASSIGN(SampleBatches batches, SampleBatches::of(model, o.batch));
     QC_ASSIGN(const Engine engine, makeEngine(o, std::move(model)));
-    QC_ASSIGN(auto outputs, runSamples(engine, data));
+    QC_ASSIGN(auto outputs, runSamples(batches, engine, data));
     QC_ASSIGN(written, stackedOrApart(std::move(outputs), paths));
   }
   OutputFiles files;
@@ -189,6 +191,9 @@ void addRunCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--output-dir", options->outputDir,
                    "where NAME.npy of each output goes; with -d all samples, stacked, or NAME.000.npy, .. where their shapes differ")
       ->type_name("DIR");
+  verb->add_option("--batch", options->batch,
+                   "with -d: so many samples at once, each computed as if it were alone; of a model that fixes 1 as well")
+      ->check(CLI::Range(1, 1 << 20));
   verb->add_option("--engine", options->engineName, "machine code, or the reference")->check(CLI::IsMember({"jit", "interpreter"}));
   verb->add_option("--numerics", options->numerics, "float: a quantized model's roundings, and float arithmetic between them")
       ->check(CLI::IsMember({"int8", "float"}));

@@ -15,6 +15,7 @@
 #include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/rules/spec_json.h"
+#include "runtime/any_batch.h"
 #include "tools/size_list.h"
 
 namespace qc::tools {
@@ -122,16 +123,29 @@ Result<LoadOptions> ModelOptions::options() const {
   return options;
 }
 
+void noteBatch(const Model& model, const std::string& path) {
+  if (const std::string note = batchNote(model); !note.empty()) fmt::print(stderr, "note: '{}' is {}\n", visible(path), visible(note));
+}
+
+namespace {
+
+Result<Model> withNote(Result<Model> model, const std::string& path) {
+  if (model) noteBatch(*model, path);
+  return model;
+}
+
+}  // namespace
+
 Result<Model> ModelOptions::load() const {
   QC_ASSIGN(const LoadOptions loading, options());
-  return qc::load(path, loading);
+  return withNote(qc::load(path, loading), path);
 }
 
 Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
   QC_ASSIGN(LoadOptions loading, options());
   loading.freeDims = true;
   auto free = qc::load(path, loading);
-  if (free) return free;
+  if (free) return withNote(atSamplesOf(*std::move(free), ofData), path);
   loading.freeDims = false;
   for (const auto& [input, sizes] : ofData)
     if (!loading.values.contains(input)) loading.shapes.emplace(input, sizes);
@@ -145,7 +159,7 @@ Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
   fmt::print(stderr, "note: '{}' {}, its dims cannot stay free: {}\n", visible(path),
              bound ? fmt::format("is taken at {}", visible(sizes)) : "has to be bound",
              visible(why.node().empty() ? why.message() : fmt::format("node '{}', {}", why.node(), why.message())));
-  return bound;
+  return withNote(std::move(bound), path);
 }
 
 void EngineOptions::addTo(CLI::App& verb) {

@@ -56,7 +56,8 @@ struct EngineOptions {
   Result<std::shared_ptr<AnyShapeSession>> sessionOfAnyShape(Model model) const;
 };
 
-void noteStepsWithoutKernel(const Executable& exe);  // on stderr, where there are any
+void noteStepsWithoutKernel(const Executable& exe);           // on stderr, where there are any
+void noteBatch(const Model& model, const std::string& path);  // on stderr: what was assumed of a model made for one sample
 
 // One for each input.  Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
 // Lengths of sequences do: they are whole.

@@ -84,6 +84,8 @@ void QuantizeFlags::addTo(CLI::App& verb) {
   recovery.addTo(verb);
   target.addTo(verb);
   ledger.addTo(verb);
+  verb.add_flag("--free-batch", freeBatch,
+                "a model that is made for one sample at a time: write it for any number of them, each computed as if it were alone");
   verb.add_flag("--all", all, "name every node that stayed float, and the noise of every layer");
   verb.add_flag("--time-passes", timePasses, "print the time of each pass over the model's graph (stderr)");
   verb.add_flag("--json", json, "one JSON object on stdout");

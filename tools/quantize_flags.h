@@ -40,7 +40,7 @@ struct QuantizeFlags {
   bool perToken = false, perTensor = false;
   int64_t limit = -1;
   int threads = 1;
-  bool json = false, all = false, timePasses = false;
+  bool freeBatch = false, json = false, all = false, timePasses = false;
   ReportFlags report;
   RecoveryFlags recovery;
   TargetFlags target;

@@ -10,6 +10,7 @@
 
 #include "frontend/onnx/put_first.h"
 #include "ir/op_def.h"
+#include "ir/settled_sizes.h"
 
 namespace qc {
 namespace {
@@ -128,11 +129,11 @@ class Binder {
 
   Status takeSizes(const onnx::ValueInfoProto& info, const Ints& sizes) {
     const auto& shape = shapeOf(info);
-    bool fits = !info.type().tensor_type().has_shape() || static_cast<int>(sizes.size()) == shape.dim_size();
-    for (int d = 0; fits && d < shape.dim_size(); ++d) fits = !isFixed(shape.dim(d)) || shape.dim(d).dim_value() == nth(sizes, d);
-    if (!fits)
-      return fail(ErrorCode::kInvalidArgument, "the shape {} does not fit the declared [{}]", toString(Attr(sizes)), declaredShape(info))
-          .on(info.name());
+    Shape declared;
+    for (int d = 0; d < shape.dim_size(); ++d)
+      declared.push_back(isFixed(shape.dim(d)) ? Dim(shape.dim(d).dim_value()) : Dim::symbol(symbolOf(info, d)));
+    if (const std::string why = misfitOf(declared, sizes); !why.empty() && info.type().tensor_type().has_shape())
+      return fail(ErrorCode::kInvalidArgument, "{}", why).on(info.name());
     for (int d = 0; d < shape.dim_size(); ++d) {
       if (isFixed(shape.dim(d))) continue;
       const std::string symbol = symbolOf(info, d);

@@ -8,6 +8,7 @@
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
 #include "ir/decided_sizes.h"
+#include "ir/guarded.h"
 #include "ir/op_def.h"
 #include "ir/quantized.h"
 
@@ -81,6 +82,13 @@ std::map<std::string, int> weightTypes(const Graph& graph) {
 }
 
 }  // namespace
+
+Result<std::map<std::string, Shape>> declaredShapes(const std::string& path, const ImportOptions& options) {
+  return withoutExceptions([&]() -> Result<std::map<std::string, Shape>> {
+    QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+    return bindShapes(file.model.graph(), {{}, options.values, true});
+  });
+}
 
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
   std::unordered_set<const Value*> constant;

@@ -32,6 +32,9 @@ struct OnnxSummary {
 
 Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptions& options = {});
 
+// What the file says of its inputs, those of options.values left out: dims that it does not fix are symbols.
+Result<std::map<std::string, Shape>> declaredShapes(const std::string& path, const ImportOptions& options = {});
+
 // Of a graph.  Its inputs `weights` are constants that were not read; what depends on them alone would be folded: it counts as one of them.
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights = {}, OnnxSummary summary = {});
 

@@ -1,7 +1,7 @@
-// resize and q.resize: ONNX Resize with sizes and scales of full rank.  Every dim has, for each result coordinate, a short list of
-// taps (source index, weight); a result is the sum over all combinations of taps, outermost dim slowest, where the weight of a
-// combination is the product of its taps' weights from the outermost dim inwards.  All of it in float32, every operation rounded
-// by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
+// resize and q.resize: ONNX Resize with sizes and scales of full rank; a scale of 0 is that of the sizes, which may be free.  Every dim
+// has, for each result coordinate, a short list of taps (source index, weight); a result is the sum over all combinations of taps,
+// outermost dim slowest, where the weight of a combination is the product of its taps' weights from the outermost dim inwards.  All of it
+// in float32, every operation rounded by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
 // With antialias, a dim that shrinks has the taps of the filter stretched over the elements that a result stands for, normalised.
 // tf_crop_and_resize samples the box `roi` (starts, then ends, as fractions of each dim); what lies outside x is `extrapolation`.
 // Tests: tests/unit/resize_ops_test.cpp.
@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ir/batch_dims.h"
 #include "ir/op_def.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
@@ -113,7 +114,7 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   if (c.attrs.integer("antialias") && c.attrs.string("mode") == "nearest")
     return fail(ErrorCode::kInvalidModel, "{}: antialias in mode nearest", c.op);
   const std::vector<DimExpr> wanted = c.attrs.dims("sizes");
-  const Shape sizes(wanted.begin(), wanted.end());
+  Shape sizes(wanted.begin(), wanted.end());
   const auto& scales = c.attrs.reals("scales");
   if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
@@ -123,7 +124,9 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
        !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
     return fail(ErrorCode::kInvalidModel, "{}: `roi` needs {} finite entries for {}", c.op, 2 * sizes.size(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
-    if (const auto scale = static_cast<float>(scales[d]); wanted[d].constant().value_or(0) < 0 || !(scale > 0) || !std::isfinite(scale))
+    if (sizes[d] == x.shape[d]) sizes[d] = x.shape[d];  // one that was free still was
+    const auto scale = static_cast<float>(scales[d]);
+    if (wanted[d].constant().value_or(0) < 0 || (scales[d] != 0 && !(scale > 0)) || !std::isfinite(scale))
       return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, wanted[d].str(), scales[d]);
     if (x.shape[d] == Dim(0) && sizes[d].isStatic() && sizes[d].size() > 0)
       return fail(ErrorCode::kInvalidModel, "{} of the empty {}", c.op, describe(c, 0));
@@ -235,7 +238,8 @@ Status evalQuantizedResize(const EvalContext& c) {
 }  // namespace
 
 std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out) {
-  const auto scale = static_cast<float>(attrs.reals("scales")[dim]);
+  const double given = attrs.reals("scales")[dim];
+  const auto scale = static_cast<float>(given != 0 ? given : static_cast<double>(out) / static_cast<double>(std::max<int64_t>(in, 1)));
   const std::string& mode = attrs.string("mode");
   const Crop crop(attrs, dim);
   const bool stretched = attrs.integer("antialias") != 0 && scale < 1;
@@ -289,6 +293,7 @@ void registerResizeOps(OpRegistry& r) {
                {"roi", AttrKind::reals, Attr(std::vector<double>{}), AttrMeaning::perDimPair},
                realAttr("extrapolation", 0.0),
                layoutAttr()};
+  def.attrs.front().neutral = kWholeDim;
   def.traits = kPure;
   def.infer = [](const InferContext& c) { return inferSizes(c, false); };
   def.eval = evalResize;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "ir/batch_dims.h"
 #include "ir/op_def.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
@@ -105,7 +106,9 @@ int reshapedAxis(const Ints& from, const Ints& to, int axis) {
 }
 
 Result<Types> inferReshape(const InferContext& c) {
-  QC_ASSIGN(const Shape shape, shapeOf(c, "shape"));
+  QC_ASSIGN(Shape shape, shapeOf(c, "shape"));
+  for (size_t d = 0; d < std::min(shape.size(), c.type(0).shape.size()) && shape[d] == c.type(0).shape[d]; ++d)
+    shape[d] = c.type(0).shape[d];  // one that was free still was
   QC_ASSIGN(const int64_t wanted, checkedNumElements(shape, sizeOf(c.type(0).dtype)));
   QC_ASSIGN(const int64_t own, checkedNumElements(c.type(0).shape, sizeOf(c.type(0).dtype)));
   if (c.type(0).isStatic() && isStatic(shape) && own != wanted)
@@ -400,6 +403,11 @@ Status evalPad(const EvalContext& c) {
   return {};
 }
 
+AttrSpec neutralAt(int64_t entry, AttrSpec spec) {
+  spec.neutral = entry;
+  return spec;
+}
+
 }  // namespace
 
 void registerShapeOps(OpRegistry& r) {
@@ -438,13 +446,13 @@ void registerShapeOps(OpRegistry& r) {
       inferTranspose, evalBoxes, transposeGradient);
   add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, splitGradient, kMove | kPermutable);
   add("slice", "a box with steps: y[i] = x[start + i * step]",
-      {perDimAttr("starts"), perDimAttr("sizes"), perDimAttr("steps", AttrKind::integers)}, inferSlice, evalBoxes, sliceGradient,
-      kMove | kPermutable);
+      {perDimAttr("starts"), neutralAt(kWholeDim, perDimAttr("sizes")), neutralAt(1, perDimAttr("steps", AttrKind::integers))}, inferSlice,
+      evalBoxes, sliceGradient, kMove | kPermutable);
   add("pad", "more elements around: constant, reflected, edge or wrapped",
       {meaning(AttrMeaning::perDimPair, integersAttr("pads")), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad,
       padGradient, kMove | kPermutable);
   add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes, expandGradient);
-  add("tile", "repeated along each dim", {perDimAttr("repeats")}, inferTile, evalBoxes, tileGradient, kMove | kPermutable);
+  add("tile", "repeated along each dim", {neutralAt(1, perDimAttr("repeats"))}, inferTile, evalBoxes, tileGradient, kMove | kPermutable);
   add(
       "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {

@@ -93,7 +93,11 @@ Result<Graph> boundGraph(const Graph& graph, const std::map<std::string, std::ve
     const std::string from = at && at->producer() ? sourcesOf(graph, *at->producer(), shapes) : std::string();
     if (from.empty()) return tl::make_unexpected(std::move(bound).error());
     const Error& e = bound.error();
-    return fail(e.code(), "{}; {}", e.message(), from).at(e.node()).on(e.tensor()).help("give inputs whose sizes fit each other");
+    const bool isOfSizes = e.code() == ErrorCode::kInvalidModel;  // the model is right at others
+    return fail(isOfSizes ? ErrorCode::kInvalidArgument : e.code(), "{}; {}", e.message(), from)
+        .at(e.node())
+        .on(e.tensor())
+        .help("give inputs whose sizes fit each other");
   }
   return copy;
 }
@@ -126,12 +130,7 @@ Result<std::map<std::string, std::vector<int64_t>>> wholeShapes(const Graph& gra
       QC_TRY(take(name, own[0], "its name"));
       continue;
     }
-    bool fits = own.size() == input->shape.size();
-    for (size_t d = 0; fits && d < own.size(); ++d) fits = !input->shape[d].isStatic() || input->shape[d] == Dim(own[d]);
-    if (!fits)
-      return fail(ErrorCode::kInvalidArgument, "the shape [{}] does not fit the declared [{}]", toString(toShape(own)),
-                  toString(input->shape))
-          .on(name);
+    if (const std::string why = misfitOf(input->shape, own); !why.empty()) return fail(ErrorCode::kInvalidArgument, "{}", why).on(name);
     for (size_t d = 0; d < own.size(); ++d)
       if (const auto symbols = input->shape[d].expr().symbols(); symbols.size() == 1 && Dim::symbol(*symbols.begin()) == input->shape[d])
         QC_TRY(take(*symbols.begin(), own[d], fmt::format("dim {} of '{}'", d, name)));

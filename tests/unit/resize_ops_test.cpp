@@ -502,7 +502,7 @@ TEST(Resize, CropsAndExtrapolates) {
 TEST(Resize, Refuses) {
   const TensorType x(DType::f32, {1, 1, 4});
   EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 8}, {1, 2}, "linear")), HasSubstr("need 3 entries"));
-  EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 1, 8}, {1, 1, 0}, "linear")), HasSubstr("dim 2 to size 8 at scale 0"));
+  EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 1, 8}, {1, 1, -1}, "linear")), HasSubstr("dim 2 to size 8 at scale -1"));
   EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 1, 8}, {1, 1, 1e-60}, "linear")), HasSubstr("scale 1e-60"));
   EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 1, -8}, {1, 1, 2}, "linear")), HasSubstr("size -8"));
   EXPECT_THAT(inferred("resize", {x}, resizeTo({1, 1, 8}, {1, 1, 2}, "lanczos")), HasSubstr("lanczos"));
