@@ -35,11 +35,16 @@ struct DepthwisePlan {
   DepthwiseIsa isa;
   ConvGeometry conv;
   Packing packing = {};
+  AnyBatch batch = {};
   int64_t stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
   int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
 
   int tilePixels() const { return tileColumns * packing.copies; }
   int64_t columns() const { return conv.channels * packing.copies; }  // of all panels, those that hold results
+
+  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
+  std::string form() const { return batch.sizes; }
+  KernelShape shape() const { return {conv.planes() * strips, -1}; }
 };
 
 bool isReal(const DepthwiseIsa& isa) { return isa.product == Product::floats; }
@@ -65,7 +70,7 @@ int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g) {
 }
 
 DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem) {
-  DepthwisePlan plan{.isa = isa, .conv = problem.conv};
+  DepthwisePlan plan{.isa = isa, .conv = problem.conv, .batch = problem.batch};
   const ConvGeometry& g = plan.conv;
   const bool real = isReal(isa);
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
@@ -345,6 +350,7 @@ std::vector<KernelDef> integerDepthwiseKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
+      .onlyNumbers = servesAnyBatch<DepthwisePlan>,
       .pack = pack,
       .emit = emit,
   });
@@ -359,6 +365,7 @@ std::vector<KernelDef> floatDepthwiseKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
+      .onlyNumbers = servesAnyBatch<DepthwisePlan>,
       .pack = pack,
       .emit = emit,
   });

@@ -62,7 +62,7 @@ void GemmPanels::emitUnit(Reg unit) {
   Reg rest = unit;
   const GemmPlan::Cut& cut = plan_.cut;
   Reg strips = e_.number(cut.strips), stripRows = e_.number(cut.stripRows), allRows = e_.number(cut.rows);
-  Reg stripsOfPlanes = mul(strips, g_.planes());
+  Reg stripsOfPlanes = mul(strips, cut.planes);
   u.group = quotient(rest, e_.b.CreateMul(e_.number(cut.blocks), stripsOfPlanes));
   Reg block = quotient(rest, stripsOfPlanes);
   u.plane = cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "codegen/emit/vector_loop.h"
+#include "codegen/plan/any_batch.h"
 #include "codegen/plan/kernel_family.h"
 
 namespace qc {
@@ -16,14 +17,15 @@ using Ints = std::vector<int64_t>;
 // Dims are planes, rows and columns; missing ones in front have size 1.
 struct PoolShape {
   static constexpr size_t kDims = 3;
-  int64_t batch, channels;
+  AnyBatch batch;
+  int64_t channels;
   int64_t in[kDims] = {1, 1, 1}, out[kDims] = {1, 1, 1}, kernel[kDims] = {1, 1, 1}, stride[kDims] = {1, 1, 1}, dilation[kDims] = {1, 1, 1},
           pad[kDims] = {}, padEnd[kDims] = {};
 
-  explicit PoolShape(const Node& node) {
+  explicit PoolShape(const Node& node) : batch(node) {
     const Ints x = node.operand(0)->type().sizes(), y = node.result()->type().sizes();
     const size_t spatial = x.size() - 2;
-    batch = x[0], channels = x.back();
+    channels = x.back();
     const auto at = [&](const char* name, size_t i, int64_t byDefault) {
       const Ints& list = node.integers(name);
       return list.empty() ? byDefault : list[i];
@@ -38,7 +40,11 @@ struct PoolShape {
       padEnd[d] = at("pads", i + spatial, 0);
     }
   }
-  int64_t rows() const { return batch * out[0] * out[1]; }  // of results
+  int64_t rows() const { return batch.images.value * out[0] * out[1]; }  // of results
+
+  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
+  std::string form() const { return batch.sizes; }
+  KernelShape shape() const { return {rows(), -1}; }
 };
 
 // What is kept while the taps of a window go by, and what becomes of it.
@@ -294,13 +300,21 @@ Result<KernelShape> emitLrn(KernelEmitter& e, const Node& node, const LrnPlan& p
 }  // namespace
 
 std::vector<KernelDef> maxPoolKernels() {
-  return kernelsOf(
-      KernelFamily<PoolShape>{.ops = {"max_pool"}, .rows = {{"max_pool"}}, .plan = planPool, .work = workOfPool, .emit = emitMaxPool});
+  return kernelsOf(KernelFamily<PoolShape>{.ops = {"max_pool"},
+                                           .rows = {{"max_pool"}},
+                                           .plan = planPool,
+                                           .work = workOfPool,
+                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .emit = emitMaxPool});
 }
 
 std::vector<KernelDef> avgPoolKernels() {
-  return kernelsOf(
-      KernelFamily<PoolShape>{.ops = {"avg_pool"}, .rows = {{"avg_pool"}}, .plan = planPool, .work = workOfPool, .emit = emitAvgPool});
+  return kernelsOf(KernelFamily<PoolShape>{.ops = {"avg_pool"},
+                                           .rows = {{"avg_pool"}},
+                                           .plan = planPool,
+                                           .work = workOfPool,
+                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .emit = emitAvgPool});
 }
 
 std::vector<KernelDef> lrnKernels() {
@@ -308,8 +322,12 @@ std::vector<KernelDef> lrnKernels() {
 }
 
 std::vector<KernelDef> quantizedAvgPoolKernels() {
-  return kernelsOf(KernelFamily<PoolShape>{
-      .ops = {"q.avg_pool"}, .rows = {{"avg_pool_u8"}}, .plan = planPool, .work = workOfPool, .emit = emitQuantizedAvgPool});
+  return kernelsOf(KernelFamily<PoolShape>{.ops = {"q.avg_pool"},
+                                           .rows = {{"avg_pool_u8"}},
+                                           .plan = planPool,
+                                           .work = workOfPool,
+                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .emit = emitQuantizedAvgPool});
 }
 
 }  // namespace qc

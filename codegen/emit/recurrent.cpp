@@ -18,13 +18,20 @@ using Step = RecurrentStep;
 constexpr int64_t kPanel = RecurrentForm::kPanel;
 constexpr int64_t kFloat = 4;  // bytes
 
+struct RecurrencePlan {
+  RecurrentForm layer;
+  Number sequence, batch;
+
+  void eachNumber(const NumberVisitor& visit) { visit(sequence), visit(batch); }
+  std::string form() const { return "steps"; }  // attributes say the rest
+  KernelShape shape() const { return {layer.directions * batch.value, -1}; }
+};
+
 class Recurrence {
  public:
-  Recurrence(KernelEmitter& e, const Node& node, const RecurrentForm& form)
-      : e_(e), form_(form), product_(RecurrentProductEmitter::of(e, node, form)) {
-    const std::vector<int64_t> x = node.operand(0)->type().sizes();
-    sequence_ = x[form.batchFirst ? 1 : 0];
-    batch_ = x[form.batchFirst ? 0 : 1];
+  Recurrence(KernelEmitter& e, const Node& node, const RecurrencePlan& plan)
+      : e_(e), plan_(plan), form_(plan.layer), product_(RecurrentProductEmitter::of(e, node, form_)) {
+    const RecurrentForm& form = form_;
     rows_ = form.gates * form.hidden;
     padded_ = form.panels() * kPanel;
   }
@@ -32,20 +39,23 @@ class Recurrence {
   KernelShape emit() {
     // Each direction has activations of its own, hence code of its own.
     const bool whole = product_->takesWholeBatch();
-    const int64_t most = std::max<int64_t>(whole ? batch_ : std::min(batch_, product_->mostAtOnce()), 1),
-                  units = whole ? std::min<int64_t>(batch_, 1) : batch_;
+    const int64_t batch = plan_.batch.value, atOnce = product_->mostAtOnce();
+    const int64_t most = std::max<int64_t>(whole ? batch : plan_.batch.isFree ? atOnce : std::min(batch, atOnce), 1);
+    Reg units = whole ? e_.i64(std::min<int64_t>(batch, 1)) : entries();
     for (int64_t d = 0; d < form_.directions; ++d) {
-      Reg begin = e_.maxOf(e_.begin(), e_.i64(d * units)), end = e_.maxOf(e_.minOf(e_.end(), e_.i64((d + 1) * units)), begin);
+      Reg before = mul(units, d), behind = mul(units, d + 1);
+      Reg begin = e_.maxOf(e_.begin(), before), end = e_.maxOf(e_.minOf(e_.end(), behind), begin);
       const int64_t each = whole ? 1 : most;  // units at once
       Reg rest = e_.b.CreateSub(end, e_.b.CreateURem(e_.b.CreateSub(end, begin), e_.i64(each)));
       const auto runAll = [&](int64_t together, Reg from, Reg to, int64_t step) {
         together_ = together;
-        e_.loop(from, to, step, [&](Reg unit) { run(d, e_.b.CreateSub(unit, e_.i64(d * units))); });
+        e_.loop(from, to, step, [&](Reg unit) { run(d, e_.b.CreateSub(unit, before)); });
       };
       runAll(most, begin, rest, each);
       if (each > 1) runAll(1, rest, end, 1);
     }
-    return {form_.directions * units, (most * entryBytes() + product_->scratchBytes(most) + 63) / 64 * 64};
+    return {form_.directions * (whole ? std::min<int64_t>(batch, 1) : batch),
+            (most * entryBytes() + product_->scratchBytes(most) + 63) / 64 * 64};
   }
 
  private:
@@ -57,6 +67,9 @@ class Recurrence {
   Reg vector(int64_t which) { return e_.at(home_, which * padded_ * kFloat); }
 
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
+  Reg mul(Reg a, Reg c) { return e_.b.CreateMul(a, c); }
+  Reg steps() { return e_.number(plan_.sequence); }
+  Reg entries() { return e_.number(plan_.batch); }
   Reg floatsAt(Reg base, Reg index) { return e_.at(base, mul(index, kFloat)); }
   Reg operand(Operand o) { return form_.place(o) < 0 ? nullptr : e_.operand(form_.place(o)); }
   Reg add(Reg a, Reg c) { return e_.b.CreateFAdd(a, c); }
@@ -78,7 +91,7 @@ class Recurrence {
     const int64_t d = direction, hidden = form_.hidden, directions = form_.directions;
     const auto state = [&](Reg entry) {
       return form_.batchFirst ? mul(e_.b.CreateAdd(mul(entry, directions), e_.i64(d)), hidden)
-                              : mul(e_.b.CreateAdd(entry, e_.i64(d * batch_)), hidden);
+                              : mul(e_.b.CreateAdd(entry, mul(entries(), d)), hidden);
     };
     const auto initial = [&](Operand o, Step::Value to, Reg entry) {
       if (Reg given = operand(o))
@@ -115,28 +128,30 @@ class Recurrence {
     Reg given = e_.load(e_.b.getInt32Ty(), e_.at(operand(Operand::lengths), mul(entry, sizeOf(DType::s32))));
     return e_.b.CreateSExt(given, e_.b.getInt64Ty());
   }
-  Reg isBad(Reg length) { return e_.b.CreateICmpUGT(length, e_.i64(sequence_)); }
+  Reg isBad(Reg length) { return e_.b.CreateICmpUGT(length, steps()); }
   // Of the batch entry's sequence: 0 where what is given is refused.
   Reg lengthOf(Reg entry) {
-    if (!hasLengths()) return e_.i64(sequence_);
+    if (!hasLengths()) return steps();
     Reg given = givenLength(entry);
     return e_.b.CreateSelect(isBad(given), e_.i64(0), given);
   }
 
   Reg longest(Reg first) {
-    if (!hasLengths()) return e_.i64(sequence_);
+    if (!hasLengths()) return steps();
     return e_.loop(
         e_.i64(0), e_.i64(together_), 1, {e_.i64(0)},
         [&](Reg index, KernelEmitter::Values& found) {
           Reg entry = e_.b.CreateAdd(first, index);
-          e_.refuse(isBad(givenLength(entry)), fmt::format("a sequence length is outside of 0 to {} steps", sequence_));
+          e_.refuse(isBad(givenLength(entry)), plan_.sequence.isFree
+                                                   ? std::string("a sequence length is negative or beyond the steps")
+                                                   : fmt::format("a sequence length is outside of 0 to {} steps", plan_.sequence.value));
           found[0] = e_.maxOf(found[0], lengthOf(entry));
         },
         true)[0];
   }
   // Zeros where the sequence has ended.
   void clearBehind(int64_t d, Reg entry) {
-    e_.loop(lengthOf(entry), e_.i64(sequence_), 1, [&](Reg t) {
+    e_.loop(lengthOf(entry), steps(), 1, [&](Reg t) {
       place(d, entry, t);
       e_.fillBytes(output_, e_.b.getInt8(0), e_.i64(form_.hidden * kFloat));
     });
@@ -171,10 +186,10 @@ class Recurrence {
   }
   // Inputs are rows of all directions, outputs vectors of one.
   void place(int64_t d, Reg entry, Reg t) {
-    Reg row = form_.batchFirst ? e_.b.CreateAdd(mul(entry, sequence_), t) : e_.b.CreateAdd(mul(t, batch_), entry);
+    Reg row = form_.batchFirst ? e_.b.CreateAdd(mul(entry, steps()), t) : e_.b.CreateAdd(mul(t, entries()), entry);
     input_ = e_.at(e_.operand(0), e_.b.CreateAdd(mul(row, form_.directions * rows_ * kFloat), e_.i64(d * rows_ * kFloat)));
     Reg output = form_.batchFirst ? e_.b.CreateAdd(mul(row, form_.directions), e_.i64(d))
-                                  : e_.b.CreateAdd(mul(t, form_.directions * batch_), e_.b.CreateAdd(entry, e_.i64(d * batch_)));
+                                  : e_.b.CreateAdd(mul(t, mul(entries(), form_.directions)), e_.b.CreateAdd(entry, mul(entries(), d)));
     output_ = e_.at(e_.result(0), mul(output, form_.hidden * kFloat));
   }
 
@@ -217,22 +232,29 @@ class Recurrence {
   }
 
   KernelEmitter& e_;
+  const RecurrencePlan& plan_;
   const RecurrentForm& form_;
   std::unique_ptr<RecurrentProductEmitter> product_;
   Step step_;
-  int64_t sequence_ = 0, batch_ = 0, together_ = 1, rows_ = 0, padded_ = 0;
+  int64_t together_ = 1, rows_ = 0, padded_ = 0;
   Reg bias_ = nullptr, peepholes_ = nullptr;                 // of the direction
   Reg home_ = nullptr, input_ = nullptr, output_ = nullptr;  // of the batch entry
 };
 
-std::optional<RecurrentForm> plan(const Node& node, const Target&) {
+std::optional<RecurrencePlan> plan(const Node& node, const Target&) {
   constexpr int64_t kMaxHidden = 1 << 14;  // the state of a unit stays near
   auto form = RecurrentForm::of(node.op(), node.attrs());
   if (!form || form->hidden > kMaxHidden || !node.result(0)->type().isStatic()) return std::nullopt;
-  return *std::move(form);
+  const Shape& x = node.operand(0)->type().shape;
+  const int64_t batch = form->batchFirst ? 0 : 1;
+  return RecurrencePlan{*std::move(form), Number(nth(x, 1 - batch)), Number(nth(x, batch))};
 }
 
-Work work(const RecurrentForm& form, const Node& node, const Target& target) {
+// Of products whose parameters are found for the whole batch the batch is part of the code.
+bool onlyNumbers(const RecurrencePlan& plan, const Node&) { return !plan.layer.dynamic; }
+
+Work work(const RecurrencePlan& plan, const Node& node, const Target& target) {
+  const RecurrentForm& form = plan.layer;
   const TensorType &x = node.operand(0)->type(), &r = node.operand(1)->type();
   const double steps = static_cast<double>(x.shape[0].size() * x.shape[1].size());
   const double products = steps * vectorCount(r.numElements() * sizeOf(r.dtype), target.vectorBytes());
@@ -246,16 +268,17 @@ Work work(const RecurrentForm& form, const Node& node, const Target& target) {
           {"formula", formulas}};
 }
 
-Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RecurrentForm& form) { return Recurrence(e, node, form).emit(); }
+Result<KernelShape> emit(KernelEmitter& e, const Node& node, const RecurrencePlan& plan) { return Recurrence(e, node, plan).emit(); }
 
 }  // namespace
 
 std::vector<KernelDef> recurrenceKernels() {
-  return kernelsOf(KernelFamily<RecurrentForm>{
+  return kernelsOf(KernelFamily<RecurrencePlan>{
       .ops = {"lstm_steps", "gru_steps", "rnn_steps", "q.dynamic_lstm_steps", "q.dynamic_gru_steps", "q.dynamic_rnn_steps"},
       .rows = {{"recurrence"}},
       .plan = plan,
       .work = work,
+      .onlyNumbers = onlyNumbers,
       .emit = emit});
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "codegen/emit/vector_loop.h"
+#include "codegen/plan/any_batch.h"
 #include "codegen/plan/kernel_family.h"
 #include "ir/ops/resize.h"
 
@@ -22,6 +23,11 @@ struct ResizePlan {
   int64_t outer = 1, inner = 1;
   int64_t sourceSize = 1;  // elements of one outer step
   std::vector<ResizedAxis> axes;
+  AnyBatch batch;
+
+  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
+  std::string form() const { return batch.sizes; }
+  KernelShape shape() const { return {units(), 0}; }
 
   int64_t units() const {
     int64_t n = outer;
@@ -82,6 +88,7 @@ std::optional<ResizePlan> planOf(const Node& node) {
   for (size_t i = plan.axes.size(); i-- > 0; stride *= plan.axes[i].in) plan.axes[i].stride = stride;
   plan.sourceSize = stride;
   if (plan.axes.empty() || plan.corners() > 16) return std::nullopt;
+  plan.batch = AnyBatch(node);
   return plan;
 }
 
@@ -139,6 +146,12 @@ KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighte
         [&](Reg o) { pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner)))); }, true);
   });
   return {plan.units(), 0};
+}
+
+// Whose leading dim is no resized one.
+bool servesAnyBatch(const ResizePlan& plan, const Node& node) {
+  return plan.batch.images.isFree && node.operand(0)->type().shape.front() == node.result()->type().shape.front() &&
+         node.attrs().reals("scales").front() == 1.0 && node.string("coordinate") != "tf_crop_and_resize";
 }
 
 bool isNearest(const Node& node) { return node.string("mode") == "nearest"; }
@@ -210,7 +223,8 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
 }  // namespace
 
 std::vector<KernelDef> resizeKernels() {
-  return kernelsOf(KernelFamily<ResizePlan>{.ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .work = work, .emit = emit});
+  return kernelsOf(KernelFamily<ResizePlan>{
+      .ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .work = work, .onlyNumbers = servesAnyBatch, .emit = emit});
 }
 
 }  // namespace qc

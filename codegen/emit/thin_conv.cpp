@@ -7,6 +7,7 @@
 
 #include "codegen/emit/copy.h"
 #include "codegen/emit/vector_loop.h"
+#include "codegen/plan/any_batch.h"
 #include "codegen/plan/kernel_family.h"
 #include "ir/epilogue_form.h"
 
@@ -40,8 +41,13 @@ struct ThinPlan {
   int64_t block, blocks;  // pixels; the last one may be partial
   int64_t pitch;          // floats from one channel's row to the next
   int64_t weights, tail, bytes;
+  AnyBatch batch;
 
-  ThinPlan(const ThinConv& c, int vectorLanes) : conv(c), lanes(vectorLanes) {
+  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
+  std::string form() const { return batch.sizes; }
+  KernelShape shape() const { return {conv.batch * conv.outH, bytes}; }
+
+  ThinPlan(const ThinConv& c, int vectorLanes, AnyBatch ofNode) : conv(c), lanes(vectorLanes), batch(std::move(ofNode)) {
     vectors = static_cast<int>(std::min<int64_t>(c.outputs == 1 ? 8 : 12 / c.outputs, (c.outW + lanes - 1) / lanes));
     block = int64_t{lanes} * vectors;
     blocks = (c.outW + block - 1) / block;
@@ -181,7 +187,7 @@ std::optional<ThinPlan> plan(const Node& node, const Target& target) {
     return std::nullopt;
   if (x.numElements() == 0 || y.numElements() == 0 || w.shape[0].size() > 4) return std::nullopt;
   const ThinConv c(node);
-  const ThinPlan plan(c, target.vectorBytes() / 4);
+  const ThinPlan plan(c, target.vectorBytes() / 4, AnyBatch(node));
   if (c.outW < 16 || plan.bytes > kMaxScratch) return std::nullopt;
   return plan;
 }
@@ -202,8 +208,12 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ThinPlan& pla
 }  // namespace
 
 std::vector<KernelDef> thinConvKernels() {
-  return kernelsOf(
-      KernelFamily<ThinPlan>{.ops = {"conv"}, .rows = {{"thin_conv_f32", isaBit(Isa::avx2)}}, .plan = plan, .work = work, .emit = emit});
+  return kernelsOf(KernelFamily<ThinPlan>{.ops = {"conv"},
+                                          .rows = {{"thin_conv_f32", isaBit(Isa::avx2)}},
+                                          .plan = plan,
+                                          .work = work,
+                                          .onlyNumbers = servesAnyBatch<ThinPlan>,
+                                          .emit = emit});
 }
 
 }  // namespace qc

@@ -157,6 +157,7 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
   problem.words = computesInIntegers(node) && sizeOf(x.dtype) == 2;
   problem.rowsWereFree = wasFree(x.shape);
+  problem.batch = AnyBatch(node);
   const Value* residual = node.operand("residual");
   const auto isByte = [](const TensorType& type) { return type.isQuantized() && sizeOf(type.dtype) == 1; };
   problem.packedResult = isByte(y) && (!residual || isByte(residual->type()));
@@ -211,7 +212,8 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   const double work = std::max(outputs / (block.rows * tileColumns) * timeOfTile(isa, rates, g, block, block.rows),
                                static_cast<double>(weightBytes) * rates.farByte);
   const double worthWaking = std::max(nanosecondsWorthSplitting(), 1.0);
-  const int64_t outer = g.planes() * g.groups;
+  const bool anyBatch = !g.isMatrixProduct() && problem.batch.images.isFree;  // cut as for one image, then
+  const int64_t outer = (anyBatch ? g.outD : g.planes()) * g.groups;
   int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / worthWaking), 1, std::max<int64_t>(1, kMaxUnits / outer));
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
   // Heavy weights are read once by every strip: cut the channels first.  Light ones: cut the rows.
@@ -239,8 +241,14 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
   plan.chunkRows = chooseChunk(isa, plan, layout);
-  plan.cut = {g.outH, plan.stripRows, plan.strips, plan.panelsPerBlock, plan.blocks};
-  plan.eachNumber([&](Number& n) { n.isFree = problem.rowsWereFree; });
+  plan.cut = {g.outH, plan.stripRows, plan.strips, plan.panelsPerBlock, plan.blocks, g.planes()};
+  if (anyBatch) {
+    plan.cut.planes.isFree = true;
+    plan.sizes = problem.batch.sizes;
+  } else {
+    for (Number* n : {&plan.cut.rows, &plan.cut.stripRows, &plan.cut.strips, &plan.cut.panelsPerBlock, &plan.cut.blocks})
+      n->isFree = problem.rowsWereFree;
+  }
   return plan;
 }
 

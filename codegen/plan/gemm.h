@@ -16,6 +16,7 @@
 
 #include <array>
 
+#include "codegen/plan/any_batch.h"
 #include "codegen/plan/kernel_family.h"
 #include "codegen/plan/product.h"
 #include "ir/packed_layout.h"
@@ -62,15 +63,19 @@ struct GemmPlan {
 
   int64_t units() const { return conv.groups * blocks * conv.planes() * strips; }
 
-  // The same of products of matrices, which serve any number of rows.
+  // The same of products of matrices, which serve any number of rows; planes: of convolutions, which serve any number of images.
   struct Cut {
-    Number rows, stripRows, strips, panelsPerBlock, blocks;
+    Number rows, stripRows, strips, panelsPerBlock, blocks, planes;
   } cut;
+  std::string sizes;  // of one image, where the code serves any number of them
   bool servesAnyRows() const;
+  bool servesAnyBatch() const { return cut.planes.isFree; }
   void eachNumber(const NumberVisitor& visit) {
-    for (Number* n : {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks}) visit(*n);
+    for (Number* n : {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks, &cut.planes}) visit(*n);
   }
-  std::string form() const { return fmt::format("matrix product, tiles of {}", tileRows); }
+  std::string form() const {
+    return servesAnyBatch() ? fmt::format("images {}", sizes) : fmt::format("matrix product, tiles of {}", tileRows);
+  }
   KernelShape shape() const { return {units(), -1}; }
 };
 
@@ -81,6 +86,7 @@ struct GemmProblem {
   bool packedResult = false;  // 8-bit, and so is a residual: packed stores
   bool wideWeights = false;   // integers that leave s8 around their zero point
   bool rowsWereFree = false;
+  AnyBatch batch;
   static Result<GemmProblem> of(const Node& node);
 };
 GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target);

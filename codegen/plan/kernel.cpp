@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ir/epilogue_form.h"
+#include "ir/op_def.h"
 
 namespace qc {
 
@@ -115,12 +116,24 @@ std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_
 
 namespace {
 
+// A list of sizes without those of dims that were free, which are numbers of the plan.
+std::string withoutFreeSizes(const Node& node, const std::vector<DimExpr>& sizes) {
+  const Shape& shape = node.result()->type().shape;
+  std::string text;
+  for (size_t d = 0; d < sizes.size(); ++d) text += (d < shape.size() && shape[d].wasFree() ? "?" : sizes[d].str()) + ",";
+  return text;
+}
+
 std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
-                  const std::function<std::string(const TensorType&)>& signature) {
+                  const std::function<std::string(const TensorType&)>& signature, bool anySizes) {
   std::string key = fmt::format("{} {} {}", def.id, target.str(), node.op());
   for (const auto& [name, attr] : node.attrs()) {
     if (name == "kernel" || name == "clamp_min" || name == "clamp_max") continue;
-    if (const auto* quant = std::get_if<QuantAttr>(&attr))
+    const auto& specs = node.def().attrs;
+    const auto spec = std::find_if(specs.begin(), specs.end(), [&, n = std::string_view(name)](const AttrSpec& s) { return s.name == n; });
+    if (anySizes && spec != specs.end() && spec->kind == AttrKind::dims && spec->meaning == AttrMeaning::perDim)
+      key += fmt::format(" {}={}", name, withoutFreeSizes(node, node.attrs().dims(name)));
+    else if (const auto* quant = std::get_if<QuantAttr>(&attr))
       key += fmt::format(" {}={}", name, quant->params ? toString(quant->params->storage) : "none");
     else
       key += fmt::format(" {}={}", name, toString(attr));
@@ -134,15 +147,16 @@ std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
 }  // namespace
 
 std::string kernelKey(const KernelDef& def, const Node& node, const Target& target) {
-  return keyOf(def, node, target, [](const TensorType& type) {
-    return fmt::format("{}[{}]", toString(type.dtype), toString(type.shape)) + signatureOf(type);
-  });
+  return keyOf(
+      def, node, target,
+      [](const TensorType& type) { return fmt::format("{}[{}]", toString(type.dtype), toString(type.shape)) + signatureOf(type); }, false);
 }
 
 std::string codeKey(const KernelDef& def, const Node& node, const Target& target, const KernelPlan& plan) {
   if (plan.form.empty()) return kernelKey(def, node, target);
-  return keyOf(def, node, target, [](const TensorType& type) { return std::string(toString(type.dtype)) + signatureOf(type); }) + " " +
-         plan.form;
+  return keyOf(
+             def, node, target, [](const TensorType& type) { return std::string(toString(type.dtype)) + signatureOf(type); }, true) +
+         " " + plan.form;
 }
 
 }  // namespace qc

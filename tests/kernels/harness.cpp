@@ -285,7 +285,8 @@ namespace {
 // Dims of what flows through a node, as if bind-shapes had just given them their sizes; for as long as it lives.
 class FreedDims {
  public:
-  explicit FreedDims(const Node& node) {
+  enum class Which { all, leading };
+  FreedDims(const Node& node, Which which) : leading_(which == Which::leading) {
     for (Value* v : node.operands())
       if (v && !v->constant()) free(v);
     for (int i = 0; i < node.numResults(); ++i) free(node.result(i));
@@ -299,19 +300,23 @@ class FreedDims {
   void free(Value* v) {
     before_.emplace_back(v, v->type());
     Shape shape;
-    for (const Dim& dim : v->type().shape) shape.push_back(Dim::bound(dim.size()));
+    for (const Dim& dim : v->type().shape) shape.push_back(leading_ && !shape.empty() ? dim : Dim::bound(dim.size()));
     v->setType(v->type().withShape(std::move(shape)));
   }
+  const bool leading_;
   std::vector<std::pair<Value*, TensorType>> before_;
 };
 
-// What follows with the dims as they are, and once more with dims that were free, if the row has code for any sizes.
+// What follows with the dims as they are, and once more with dims that were free, all or the leading ones, if the row has code for any
+// sizes.
 void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target& target,
                             const std::function<void(std::string_view how)>& body) {
   body("");
-  const FreedDims freed(node);
-  const KernelPlanPtr plan = def.plan(node, target);
-  if (plan && !plan->numbers.empty()) body(", any sizes");
+  for (const auto& [which, how] : {std::pair(FreedDims::Which::all, ", any sizes"), std::pair(FreedDims::Which::leading, ", any batch")}) {
+    const FreedDims freed(node, which);
+    const KernelPlanPtr plan = def.plan(node, target);
+    if (plan && !plan->numbers.empty()) body(how);
+  }
 }
 
 // A row for any target on the other architecture too, without extensions and with them, where it can be emulated.
