@@ -110,18 +110,27 @@ Status resize(OnnxExporter& e, const Node& n) {
   const std::vector<double>& scales = n.attrs().reals("scales");
   const Dims from = dimsOf(n.operand(0)), to = n.attrs().dims("sizes");
   bool follows = true, reached = true;
+  bool derived = false, ofSizes = true;  // a scale that is that of the sizes, as all others are
   for (size_t d = 0; d < scales.size(); ++d) {
+    if (scales[d] == 0) {
+      derived = true;
+      continue;
+    }
     const auto in = from[d].constant(), out = to[d].constant();
     if (!in || !out) {
       follows = false;
-      reached = reached && std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);
+      const bool whole = std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);
+      reached = reached && whole;
+      ofSizes = ofSizes && whole;
       continue;
     }
-    follows = follows && scales[d] == static_cast<double>(*out) / static_cast<double>(std::max<int64_t>(*in, 1));
+    const bool own = scales[d] == static_cast<double>(*out) / static_cast<double>(std::max<int64_t>(*in, 1));
+    follows = follows && own;
+    ofSizes = ofSizes && own;
     reached =
         reached && static_cast<int64_t>(std::floor(static_cast<double>(*in) * static_cast<double>(static_cast<float>(scales[d])))) == *out;
   }
-  if (!follows && !reached)
+  if (derived ? !ofSizes : !follows && !reached)
     return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
         .at(n.location())
         .help("save as .qir instead");
@@ -130,10 +139,14 @@ Status resize(OnnxExporter& e, const Node& n) {
   const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
   std::vector<std::string> inputs = {e.name(n.operand(0)),
                                      crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
-  if (follows)
+  if (derived) {
+    QC_ASSIGN(const std::string sizes, e.dims(to));
+    inputs.insert(inputs.end(), {"", sizes});
+  } else if (follows) {
     inputs.insert(inputs.end(), {"", e.ints(*constants(to))});
-  else
+  } else {
     inputs.push_back(e.initializer("scales", Tensor::ofFloats({static_cast<int64_t>(floats.size())}, floats)));
+  }
   auto& proto = e.add(n, "Resize", inputs, e.resultNames(n));
   static constexpr std::pair<const char*, const char*> kCarried[] = {{"mode", "mode"},
                                                                      {"coordinate", "coordinate_transformation_mode"},

@@ -353,13 +353,12 @@ Result<std::vector<double>> cropBox(OnnxNode& n, size_t rank, const std::vector<
   return roi;
 }
 
-// How much larger a dim becomes; where it is free this must be one number for all sizes.
-Result<double> ratio(OnnxNode& n, const DimExpr& to, const DimExpr& from) {
+// How much larger a dim becomes; 0: that depends on free sizes.
+double ratio(const DimExpr& to, const DimExpr& from) {
   if (to.constant() && from.constant())
     return static_cast<double>(*to.constant()) / static_cast<double>(std::max<int64_t>(*from.constant(), 1));
   const auto factor = floorDiv(to, from).constant();
-  if (!factor || to != from * *factor) return n.error(ErrorCode::kUnsupported, "a scale of {} / {}, which is free", to.str(), from.str());
-  return static_cast<double>(*factor);
+  return factor && to == from * *factor ? static_cast<double>(*factor) : 0;
 }
 
 Status resize(OnnxNode& n) {
@@ -403,13 +402,14 @@ Status resize(OnnxNode& n) {
     double common = policy == "not_larger" ? std::numeric_limits<double>::infinity() : 0;
     for (size_t i = 0; i < axes.size(); ++i) {
       sizes[axes[i]] = wanted[i];
-      QC_ASSIGN(const double scale, ratio(n, wanted[i], dims[axes[i]]));
+      const double scale = ratio(wanted[i], dims[axes[i]]);
       scales[axes[i]] = scale;
       common = policy == "not_larger" ? std::min(common, scale) : std::max(common, scale);
     }
     // One scale for all axes, sizes to the nearest integer, halves up.
     for (size_t i = 0; i < axes.size() && policy != "stretch"; ++i) {
-      if (!dims[axes[i]].constant()) return n.error(ErrorCode::kUnsupported, "keep_aspect_ratio_policy on free dims");
+      if (!dims[axes[i]].constant() || scales[axes[i]] == 0)
+        return n.error(ErrorCode::kUnsupported, "keep_aspect_ratio_policy on free dims");
       const double size = std::floor(common * static_cast<double>(*dims[axes[i]].constant()) + 0.5);
       if (!(size >= 0 && size <= 1e9)) return n.error(ErrorCode::kInvalidModel, "a size of {}", size);
       scales[axes[i]] = common;

@@ -101,6 +101,17 @@ TEST(FreeDims, HalvesAndDoublesOfImages) {
   EXPECT_EQ(freeType(m, {{{"x", {1, 2, 8, 6}}}, {{"x", {1, 2, 7, 9}}}}), "f32[1,2,2*((N1+1)//2),2*((N2+1)//2)]");
 }
 
+// To a fixed size the scale follows from the free one.
+TEST(FreeDims, ResizeToASize) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 6}}}, {{"x", {1, 2, 5, 11}}}};
+  for (const char* mode : {"nearest", "linear"}) {
+    testing::Model m(13);
+    m.input("x", {1, 2, -1, -2}).floats("none", {0}, {}).int64s("to", Ints{4}, {1, 2, 7, 9});
+    m.node("Resize", {"x", "none", "none", "to"}, {"y"}, {testing::text("mode", mode)}).output("y");
+    EXPECT_EQ(freeType(m, images), "f32[1,2,7,9]");
+  }
+}
+
 TEST(FreeDims, PiecesOfAFreeDim) {
   testing::Model m(18);
   m.input("x", {-1, 2}).node("Split", {"x"}, {"a", "b"}, {integer("num_outputs", 2), integer("axis", 0)});
