@@ -13,6 +13,7 @@
 #include "passes/quantize/recipe.h"
 #include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"
+#include "quantizer/layer_response.h"
 #include "quantizer/layer_statistics.h"
 
 namespace qc {

@@ -2,6 +2,7 @@
 // runs of the int8 model, each with its predecessors corrected.
 #include "passes/pass_manager.h"
 #include "passes/quantize/bias_corrections.h"
+#include "passes/quantize/reconstructed_layers.h"
 #include "runtime/workflow/recover.h"
 
 namespace qc {
@@ -23,11 +24,19 @@ std::optional<Tensor> weightInUse(const Graph& quantized, const std::string& lay
   return out;
 }
 
+// int8 layers whose bias is not settled yet.
+std::vector<const Node*> layersToCorrect(const LayerRecovery& r) {
+  std::vector<const Node*> layers = int8Layers(r.original);
+  if (const auto* settled = r.cx.get<ReconstructedLayers>())
+    std::erase_if(layers, [&](const Node* layer) { return settled->names.contains(layer->result()->name()); });
+  return layers;
+}
+
 // What the layers' means lack, as far as their own weights are the cause: their inputs have the means of the float model.
 Status correctFast(LayerRecovery& r) {
   QC_ASSIGN(const Graph int8, convertedGraph(r.observed, r.params));
   BiasCorrections corrections;
-  for (const Node* layer : int8Layers(r.original)) {
+  for (const Node* layer : layersToCorrect(r)) {
     const std::string& name = layer->result()->name();
     const auto input = r.statistics.find(name);
     const auto weight = weightInUse(int8, name);
@@ -40,7 +49,7 @@ Status correctFast(LayerRecovery& r) {
 
 // What they lack in the int8 model as it is.  It runs the samples of its own shapes alone: its means are held against those of the same.
 Status correctFully(LayerRecovery& r) {
-  const std::vector<const Node*> layers = int8Layers(r.original);
+  const std::vector<const Node*> layers = layersToCorrect(r);
   QC_ASSIGN(const StatisticsByLayer expected, observeLayers(r.original, layers, r.samples, r.options, false));
   for (const Node* layer : layers) {
     QC_ASSIGN(const Graph int8, convertedGraph(r.observed, r.params));

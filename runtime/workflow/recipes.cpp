@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include "passes/pass_manager.h"
+#include "runtime/workflow/reconstruct_layers.h"
 
 namespace qc {
 namespace {
 
 // Passes that want more than the statistics which calibration collects.
 const std::pair<std::string_view, Status (*)(LayerRecovery&, std::string_view choice)> kDrivers[] = {
+    {"reconstruct", reconstructLayers},
     {"correct-bias", correctBiases},
 };
 

@@ -60,7 +60,7 @@ def main():
         # Saved ranges hold nothing that needs the samples themselves.
         plain = work / "plain.onnx"
         run("quantize", DATA / "digits.onnx", "-d", calib, "-o", plain, "--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off",
-            "--equalize", "off")
+            "--equalize", "off", "--reconstruct", "off")
         ranges = work / "digits.qcal"
         run("calibrate", DATA / "digits.onnx", "-d", calib, "-o", ranges)
         again = work / "again.onnx"

@@ -17,7 +17,7 @@ import zipfile
 
 from command_line import npy_header, run
 
-OFF = ["--smooth-quant", "off", "--equalize", "off", "--round-weights", "nearest", "--bias-correction", "off"]
+OFF = ["--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off", "--round-weights", "nearest", "--bias-correction", "off"]
 NEW = 32
 MOST_LOST = 1.0  # dB
 

@@ -58,7 +58,7 @@ graph @g(%x: f32[1,3,8,8], %ids: s64[1,4]) -> ("y", "z", "where") {
 """
 WEIGHTED = {"conv", "fc", "emb", "z"}
 NODES = sorted(WEIGHTED) + ["relu", "sig", "cat", "prod", "soft"]
-FAST = ["--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--compare-samples", "0"]
+FAST = ["--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off", "--compare-samples", "0"]
 
 
 def activation(**settings):

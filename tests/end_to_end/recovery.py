@@ -17,7 +17,7 @@ import zipfile
 
 from command_line import npy_header, run
 
-OFF = {"--smooth-quant": "off", "--equalize": "off", "--round-weights": "nearest", "--bias-correction": "off", "--guard-masked-scores": "off",
+OFF = {"--smooth-quant": "off", "--equalize": "off", "--reconstruct": "off", "--round-weights": "nearest", "--bias-correction": "off", "--guard-masked-scores": "off",
        "--guard-biases": "off"}
 SAMPLES = 24
 
@@ -57,6 +57,18 @@ def weights_of_one_large_value(rng, mean):
     return model(constants, ["  %y = linear %x, %w : f32[64,16]", "  return %y"], {"x": "64,64"}), {"x": ((64, 64), lambda: rng.gauss(mean, 1))}
 
 
+def chain_of_few_bits(rng):
+    """Four layers whose weights of 4 bits add their errors up, on inputs that go together."""
+    constants = {f"w{k}": ([32, 32], matrix(rng, 32, 32, lambda r, c: 0.25)) for k in range(4)}
+    body = [f"  %l{k} = linear %{f'r{k - 1}' if k else 'x'}, %w{k} : f32[64,32]\n  %r{k} = relu %l{k} : f32[64,32]" for k in range(4)]
+    state = [0.0]
+
+    def draw():
+        state[0] = 0.9 * state[0] + 0.45 * rng.gauss(0, 1)
+        return state[0]
+    return model(constants, [*body, "  return %r3"], {"x": "64,32"}), {"x": ((64, 32), draw)}
+
+
 def masked_attention(rng):
     """A mask's -10000 is added to scores of order 1 in front of a softmax; a linear layer reads them too (talking heads)."""
     constants = {"big": ([1], [-10000.0]), "v": ([32, 32], matrix(rng, 32, 32))}
@@ -73,10 +85,12 @@ def biases_beyond_int32(rng):
     return model(constants, ["  %y = linear %x, %w, %b : f32[8,16]", "  return %y"], {"x": "8,32"}), {"x": ((8, 32), lambda: rng.gauss(0, 1))}
 
 
-# (the flag, what it is set to, model, the least gain in dB).
+# (the flag, what it is set to, model, the least gain in dB), and flags beside it.
 CASES = [
     ("--smooth-quant", "on", outliers_behind_a_norm, 6),
     ("--equalize", "on", channels_of_unlike_size, 3),
+    ("--reconstruct", "auto", chain_of_few_bits, 3, {"--weight-bits": "4"}),
+    ("--reconstruct", "on", chain_of_few_bits, 1),
     ("--round-weights", "calibrated", lambda rng: weights_of_one_large_value(rng, 4), 3),
     ("--bias-correction", "fast", lambda rng: weights_of_one_large_value(rng, 2), 3),
     ("--bias-correction", "full", lambda rng: weights_of_one_large_value(rng, 2), 3),
@@ -102,15 +116,16 @@ def quantized(work, name, flags, threads=1):
 
 def main():
     passed, failed = 0, []
-    for flag, value, make, least in CASES:
+    for flag, value, make, least, *beside in CASES:
+        off = OFF | (beside[0] if beside else {})
         with tempfile.TemporaryDirectory() as folder:
             work = pathlib.Path(folder)
             text, inputs = make(random.Random(7))
             (work / "model.qir").write_text(text)
             write_samples(work / "samples.npz", inputs)
-            before, plain = quantized(work, "plain.qir", OFF)
-            after, better = quantized(work, "better.qir", OFF | {flag: value})
-            _, threaded = quantized(work, "threaded.qir", OFF | {flag: value}, threads=2)
+            before, plain = quantized(work, "plain.qir", off)
+            after, better = quantized(work, "better.qir", off | {flag: value})
+            _, threaded = quantized(work, "threaded.qir", off | {flag: value}, threads=2)
             print(f"{flag} {value}: {before:.1f} -> {after:.1f} dB, at least {least} more wanted")
             if after >= before + least and better != plain and better == threaded:
                 passed += 1

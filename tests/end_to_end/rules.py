@@ -115,7 +115,7 @@ def recipes(work):
         return (work / f"{tag}.onnx").read_bytes(), rules["recipes"]
     default, choices = written("default")
     assert choices == {r["name"]: r["default"] for r in rows}
-    plain = {"smooth-quant": "off", "equalize": "off", "round-weights": "nearest", "bias-correction": "off"}
+    plain = {"smooth-quant": "off", "equalize": "off", "reconstruct": "off", "round-weights": "nearest", "bias-correction": "off"}
     by_flags, choices = written("flags", *(word for name, choice in plain.items() for word in (f"--{name}", choice)))
     assert choices == plain and by_flags != default
     (work / "recipes.json").write_text(json.dumps({"recipes": plain}))
