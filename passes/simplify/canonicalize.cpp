@@ -199,6 +199,27 @@ Result<bool> scatterNothing(const Match& m, Rewriter& rw) {
   return dropIdentity(m, rw);
 }
 
+// map(expand(x), y) -> map(x, y) where another operand has all dims: what broadcasts is not written out.
+Result<bool> broadcastInMap(const Match& m, Rewriter& rw) {
+  Node* map = m.root();
+  std::vector<Value*> operands = map->operands();
+  const Shape& shape = map->result()->type().shape;
+  int whole = 0;
+  for (const Value* v : operands) whole += v->type().shape == shape && !(v->producer() && v->producer()->is("expand"));
+  if (whole == 0) return false;
+  bool changed = false;
+  for (Value*& v : operands) {
+    if (!v->producer() || !v->producer()->is("expand")) continue;
+    v = v->producer()->operand(0);
+    changed = true;
+  }
+  if (!changed) return false;
+  QC_ASSIGN(Node * made, rw.before(map).createNode("map", std::move(operands), map->attrs()));
+  made->annotation() = map->annotation();
+  rw.replace(map, {made->result()});
+  return true;
+}
+
 Result<bool> concatOfOne(const Match& m, Rewriter& rw) {
   if (m.root()->numOperands() != 1) return false;
   return dropIdentity(m, rw);
@@ -356,6 +377,7 @@ std::vector<RewriteRule> rules() {
       {"gather-to-slice", op("gather"), gatherToSlice},
       {"gather-nd-to-expand", op("gather_nd"), gatherNdToExpand},
       {"scatter-of-nothing", oneOf({"scatter_nd", "scatter_elements"}), scatterNothing},
+      {"broadcast-in-map", op("map"), broadcastInMap},
       {"concat-of-one", op("concat"), concatOfOne},
       {"neutral", oneOf({"add", "sub", "mul", "div", "pow"}), dropNeutral},
       {"bound-to-clip", oneOf({"max", "min"}), boundToClip},
