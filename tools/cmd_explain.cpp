@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
+#include "ir/visible.h"
 #include "runtime/insight/explain.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
@@ -89,7 +90,30 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   }
 }
 
-Status writePage(const ExplainFlags& o, const TrialSetup& setup, const InputReport& inputs, const Explanation& found) {
+// What cannot be said of this model and these samples, and how it could be.
+std::vector<std::string> unsaid(const ExplainFlags& o, const TrialSetup& setup, const Model* quantized) {
+  std::vector<std::string> notes;
+  if (setup.check.kind == CheckSamples::Kind::calibration)
+    notes.emplace_back(
+        "no sample is left to measure on, so all figures are in-sample, and whether more samples would help is not known: give more with "
+        "-d, "
+        "or --check");
+  const auto rounds = [](const Graph& graph) {
+    for (const Node* n = graph.front(); n; n = n->next())
+      if (n->is("quantize")) return true;
+    return false;
+  };
+  if (quantized && !rounds(quantized->graph()))
+    notes.push_back(
+        fmt::format("'{}' rounds no activations by ranges of samples (its weights alone are integers, or ranges are found at run "
+                    "time): its weights are held against the float ones, all other causes speak of the static model that these "
+                    "rules make",
+                    o.quantized));
+  return notes;
+}
+
+Status writePage(const ExplainFlags& o, const TrialSetup& setup, const InputReport& inputs, const std::vector<std::string>& notes,
+                 const Explanation& found) {
   if (!o.report) return {};
   ReportData page{.title = fmt::format("{}: why accuracy was lost", std::filesystem::path(o.trial.model.path).filename().string())};
   page.facts = {{"model", o.trial.model.path},
@@ -98,6 +122,7 @@ Status writePage(const ExplainFlags& o, const TrialSetup& setup, const InputRepo
                 {"float", fmt::format("{:.3f} ms", found.floatMilliseconds)},
                 {"fixes tried", std::to_string(found.tried)}};
   if (!o.quantized.empty()) page.facts.emplace_back("quantized model", o.quantized);
+  page.notes = notes;
   page.inputs = &inputs;
   page.explanation = &found;
   page.measuredOn = setup.check.str(found.samples);
@@ -132,6 +157,8 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
       return fail(ErrorCode::kInvalidArgument, "'{}' is not quantized", o.quantized)
           .help("the float model comes first, then the quantized one");
   }
+  const std::vector<std::string> notes = unsaid(o, setup, quantized ? &*quantized : nullptr);
+  for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", visible(note));
   ExplainOptions options;
   options.recover = o.trial.recovery.options(o.trial.threads, progress);
   if (setup.check.kind != CheckSamples::Kind::calibration) options.recover.check = &setup.check.samples;
@@ -146,7 +173,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
     if (found.causes.empty()) return fail(ErrorCode::kNotFound, "no cause was found whose fix helps, so there are no rules to write");
     QC_TRY(writeFileAtomically(o.writeRules, found.causes[0].rules.toJson() + "\n"));
   }
-  QC_TRY(writePage(o, setup, fed, found));
+  QC_TRY(writePage(o, setup, fed, notes, found));
   if (o.json) {
     json causes = json::array();
     for (const Cause& cause : found.causes) causes.push_back(causeJson(cause));
@@ -156,6 +183,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
               {"given_db", found.given ? json(*found.given) : json()},
               {"tried", found.tried},
               {"fed", inputsJson(fed)},
+              {"notes", notes},
               {"int8_ms", found.milliseconds},
               {"float_ms", found.floatMilliseconds},
               {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}}};

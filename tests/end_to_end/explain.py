@@ -211,6 +211,11 @@ def main():
         for cause in found["causes"]:
             assert cause["after_db"] >= cause["before_db"] + 0.5, cause
         assert "int8:" in run("explain", work / "m.qir", "-d", f"npz:{work}/calib.npz").stdout
+        # What cannot be known is said: of one sample, and of a file without ranges.
+        alone = run("explain", work / "m.qir", "-d", f"npz:{work}/calib.npz?limit=1")
+        assert "in-sample" in alone.stderr and "flatters" in alone.stdout, alone
+        run("quantize", work / "m.qir", "--mode", "weight-only", "-o", work / "w.onnx")
+        assert "rounds no activations" in run("explain", work / "m.qir", work / "w.onnx", "-d", f"npz:{work}/calib.npz?limit=8").stderr
     failed = [f for f in failed if f]
     print(f"{len(CASES) + 2 - len(failed)} passed, {len(failed)} failed" + "".join(f"\n  {f}" for f in failed))
     sys.exit(1 if failed else 0)
