@@ -1,5 +1,4 @@
 // calibrate: ranges of all values into a .qcal file, in shards and with checkpoints.  merge: shards into one.
-#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +11,7 @@
 #include "tools/common.h"
 #include "tools/input_report.h"
 #include "tools/report_flags.h"
+#include "tools/stop_request.h"
 
 namespace qc::tools {
 namespace {
@@ -27,17 +27,6 @@ struct CalibrateFlags {
   bool resume = false, json = false, all = false;
   ReportFlags report;
 };
-
-std::atomic<bool> stopRequested{false};
-
-// Ctrl-C and the signal of a job runner end the run at a checkpoint; a second one ends it at once.
-void stopOnSignals() {
-  for (const int signal : {SIGINT, SIGTERM})
-    std::signal(signal, [](int s) {
-      stopRequested = true;
-      std::signal(s, endBySignal);
-    });
-}
 
 Result<Shard> parseShard(const std::string& text) {
   const size_t slash = text.find('/');
@@ -128,7 +117,6 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   options.checkpoint = o.output + ".partial";
   options.checkpointSeconds = o.checkpointSeconds;
   options.resume = o.resume;
-  options.stop = &stopRequested;
   std::vector<std::string> outputs{o.output, options.checkpoint};
   o.report.addTo(outputs);
   QC_TRY(checkOutputs(outputs));
@@ -144,7 +132,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   warnOfInputs(inputs);
   Progress progress("calibrate");
   options.progress = [&](int64_t done, int64_t total) { progress.update(done, total); };
-  stopOnSignals();
+  options.stop = stopOnSignals();
   QC_ASSIGN(const Ranges ranges, calibrate(prepared, samples, options));
   if (ranges.observers() == 0) fmt::print(stderr, "warning: {}\n", whyNothing(rules));
   QC_TRY(ranges.save(o.output));

@@ -1,7 +1,6 @@
 // finetune: trains a model while it is rounded as its int8 form will be, with labels or with the float model as the teacher.
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -12,20 +11,10 @@
 #include "tools/cmd.h"
 #include "tools/finetune_flags.h"
 #include "tools/input_report.h"
+#include "tools/stop_request.h"
 
 namespace qc::tools {
 namespace {
-
-std::atomic<bool> stopRequested{false};
-
-// Ctrl-C and the signal of a job runner end the run at a checkpoint; a second one ends it at once.
-void stopOnSignals() {
-  for (const int signal : {SIGINT, SIGTERM})
-    std::signal(signal, [](int s) {
-      stopRequested = true;
-      std::signal(s, endBySignal);
-    });
-}
 
 std::string timeOf(double seconds) {
   const auto whole = static_cast<int64_t>(seconds);
@@ -159,7 +148,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     }
   }
   TrainingLine line;
-  options.stop = &stopRequested;
+  options.stop = stopOnSignals();
   options.progress = [&](const FinetuneProgress& p) { line.update(p); };
   options.epochEnded = [&](const FinetuneEpoch& e) {
     line.end();
@@ -169,7 +158,6 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
                e.check ? fmt::format(", {} {}", check->name(), check->shown(*e.check)) : "");
   };
   if (check) options.check = [&](const QuantizedModel& m) { return check->of(m); };
-  stopOnSignals();
   QC_ASSIGN(Finetuned done, finetune(prepared, samples, options));
   line.end();
   if (done.stepsByEvaluation > 0)
