@@ -16,6 +16,7 @@ constexpr std::pair<std::string_view, std::string_view> kWords[] = {
     {"LoadOptions::values", "--bind"},
     {"CalibrateOptions::resume", "--resume"},
     {"FinetuneOptions::resume", "--resume"},
+    {"FinetuneOptions::augment", "--augment"},
     {"CalibrateOptions::memoryLimit", "--memory-limit"},
     {"Ranges::merge(.., approximate)", "--approximate"},
     {"cap BuildOptions::target", "use --target"},

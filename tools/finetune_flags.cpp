@@ -45,6 +45,7 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--match", match, "a value inside the model that is to come near the float model's as well")
       ->type_name("NAME")
       ->take_all();
+  verb.add_option("--augment", augment, "change images at random: flip (left to right), crop (moved by up to an eighth), or flip,crop");
   verb.add_option("--check", check, "samples to measure on before and after each epoch, a SOURCE as of -d; the best epoch is kept")
       ->take_all();
   verb.add_option("--check-labels", checkLabels, "what these should give; without, the dB to the float model count")->type_name("FILE");
@@ -117,6 +118,7 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
   o.targets.match = match;
   o.epochs = epochs;
   o.seed = static_cast<uint64_t>(seed);
+  o.augment = augment;
   o.disableObserversAfter = disableObserversAfter;
   o.checkpoint = checkpoint();
   o.checkpointSeconds = checkpointSeconds;

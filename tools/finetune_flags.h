@@ -22,7 +22,7 @@ struct FinetuneFlags {
   std::string optimizer = "adam", schedule = "cosine";
   double rate = 0.0005, momentum = 0.9, weightDecay = 0, clipNorm = 0, gamma = 0.1;
   // targets
-  std::string loss = "auto";
+  std::string loss = "auto", augment;
   double teacherShare = 0, temperature = 1;
   std::vector<std::string> match;
   // what is kept

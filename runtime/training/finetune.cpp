@@ -6,12 +6,14 @@
 #include <cstring>
 #include <filesystem>
 #include <numeric>
+#include <set>
 #include <tuple>
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "runtime/training/augment.h"
 #include "runtime/training/state_file.h"
 #include "runtime/training/targets.h"
 
@@ -19,22 +21,6 @@ namespace qc {
 namespace {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-// splitmix64: a sequence that is the same with every library.
-class Draws {
- public:
-  explicit Draws(uint64_t seed) : state_(seed) {}
-  uint64_t below(uint64_t count) { return next() % count; }
-
- private:
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  uint64_t state_;
-};
 
 std::vector<int64_t> orderOf(int64_t samples, uint64_t seed, int64_t epoch) {
   std::vector<int64_t> order(usize(samples));
@@ -125,6 +111,12 @@ class Finetuning {
     }
     QC_TRY(targets_->openTeacher(*model_.simplified, shapes, trainer.threads));
     for (const Port& p : trainer_->inputs()) ports_[p.name] = p.type;
+    QC_ASSIGN(augmentation_, Augmentation::parse(o_.augment));
+    for (const Value* input : model_.simplified->inputs())
+      if (const auto port = ports_.find(input->name()); port != ports_.end() && Augmentation::takes(port->second))
+        images_.insert(port->first);
+    if (augmentation_ && images_.empty())
+      return fail(ErrorCode::kInvalidArgument, "no input of the model is an image to change").help("leave out FinetuneOptions::augment");
     return {};
   }
 
@@ -158,6 +150,7 @@ class Finetuning {
         fmt::format(" {} {} {} {} {} {}", schedule.kind, schedule.rate, schedule.warmup, schedule.steps, schedule.stepSize, schedule.gamma);
     text += fmt::format(" {} {} {} {} {} {} {}", targets.output, exact(targets.teacherShare), targets.loss, exact(targets.temperature),
                         o_.calibrationSamples, o_.disableObserversAfter, o_.check != nullptr);
+    text += " augment=" + o_.augment;
     for (const std::string& name : targets.match) text += " " + name;
     for (const auto& [recipe, choice] : o_.recover.under(model_.rules).choices) text += fmt::format(" {}={}", recipe, choice);
     return fmt::format("{} | {} | {:016x}", text, labels, hashOf(model_.observed->str()));
@@ -188,6 +181,10 @@ class Finetuning {
               .on(name)
               .help("train with samples of one shape, one in each array");
         std::memcpy(static_cast<char*>(whole.mutableData()) + i * value.byteSize(), value.data(), usize(value.byteSize()));
+        if (!augmentation_ || !images_.contains(name)) continue;
+        Draws draws(hashOf(fmt::format("{} {} {}", o_.seed, epoch, index)));  // the same for every image of a sample
+        const auto elements = usize(value.numElements());
+        augmentation_.apply(port->second, whole.mutableAs<float>().subspan(usize(i) * elements, elements), draws);
       }
     }
     if (!o_.targets.labels.empty() && ports_.contains("labels")) {
@@ -342,6 +339,8 @@ class Finetuning {
   std::optional<Targets> targets_;
   std::optional<Trainer> trainer_;
   std::map<std::string, TensorType> ports_;
+  Augmentation augmentation_;
+  std::set<std::string> images_;  // inputs
   int64_t perEpoch_ = 0, ordered_ = -1;
   std::vector<int64_t> order_;
   double lossOfEpoch_ = 0, bestCheck_ = 0, saved_ = 0, clock_ = 0;

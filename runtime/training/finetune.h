@@ -46,6 +46,7 @@ struct FinetuneOptions {
   RecoverOptions recover = {};         // where it begins: what these make of the rounded model, but recipes of channels, which come before
   int64_t calibrationSamples = 256;    // for the ranges to begin with, at most
   int64_t disableObserversAfter = -1;  // steps; -1: never
+  std::string augment = {};            // of images: "flip", "crop" or "flip,crop"; the float model sees the same
   std::string checkpoint = {};         // file; empty: none
   double checkpointSeconds = 30;       // 0: after every step
   bool resume = false;                 // from the checkpoint, if there is one

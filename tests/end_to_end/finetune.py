@@ -75,6 +75,12 @@ def main():
         text = run(*args, "-o", out, "--check", CHECK, "--ranges", "learned", "--optimizer", "sgd", "--schedule", "step", "--step-size",
                    "16").stdout
         assert "before training: dB" in text, text
+        plain = work / "plain.onnx"
+        run(*args, "-o", plain)
+        run(*args, "-o", out, "--augment", "flip,crop")
+        changed = out.read_bytes()
+        run(*args, "-o", out, "--augment", "flip,crop", "--threads", "2")
+        assert out.read_bytes() == changed != plain.read_bytes()
         run(*args, "-o", out, "--disable-observers-after", "8", "--clip-norm", "1", "--warmup", "4")
 
         # A float model stays one.
@@ -98,6 +104,8 @@ def main():
         assert "no value is named 'nowhere'; nearest:" in said, said
         said = run(*args, "--scores", "nowhere", "--labels", LABELS, "-o", out, code=1).stderr
         assert "no output 'nowhere'" in said, said
+        said = run(*args, "--augment", "flip,blur", "-o", out, code=1).stderr
+        assert "no augmentation 'blur'" in said, said
         said = run(*args, "--momentum", "0.5", "-o", out, code=1).stderr
         assert "--momentum" in said and "has no effect" in said, said
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "300", "-o", out, code=1).stderr
