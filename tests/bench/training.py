@@ -143,7 +143,7 @@ def main():
             ours, theirs = [], []
             for _ in range(o.rounds):
                 report = json.loads(output(o.qcompile, "bench", step, "--threads", threads, "--seconds", o.seconds, "--json"))
-                ours.append(1e3 * o.batch / report["p50_ms"])
+                ours.append(1e3 * o.batch / report["median_ms"])
                 if o.torch:
                     theirs.append(float(output(o.torch, "-c", TORCH, o.batch, threads, o.seconds)))
             row = {"threads": threads, "images_per_s": statistics.median(ours), "load": os.getloadavg()[0]}
