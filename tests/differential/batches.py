@@ -136,7 +136,7 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--batches", default="2,7,16")
     parser.add_argument("--time", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     batches = [int(b) for b in options.batches.split(",")]
     failed = 0
     for name in options.names or FIXED + FREE:
