@@ -1,6 +1,6 @@
 #include "tools/finetune_flags.h"
 
-#include "quantizer/modes.h"
+#include "quantizer/rules/weight_bits.h"
 #include "tools/metric_flags.h"
 
 namespace qc::tools {
@@ -15,7 +15,7 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--mode", mode, "int8: rounded as the quantized model will round; float: as it is")
       ->check(CLI::IsMember({"int8", "float"}));
   rules.addTo(verb);
-  verb.add_option("--weight-bits", weightBits, "of weights that are quantized; rules for single layers say it by qmin and qmax")
+  verb.add_option("--weight-bits", weightBits, "of weights, where the global rule decides; rules for single layers say their own")
       ->check(CLI::Range(2, 8));
   verb.add_option("--scales", scales, "of weights: observed (as the weights are by now), learned; auto: learned below 8 bits")
       ->check(CLI::IsMember({"auto", "observed", "learned"}));
@@ -81,15 +81,8 @@ Status FinetuneFlags::checkEffects(const CLI::App& verb) const {
 
 Result<QConfigMapping> FinetuneFlags::mapping() const {
   if (!quantizes()) return QConfigMapping();
-  QC_ASSIGN(QConfigMapping mapping, rules.load());
-  if (weightBits == 8) return mapping;
-  for (QConfigMapping::Rule rule : std::vector(mapping.rules())) {
-    if (!rule.entry || modeOf(*rule.entry) != QuantMode::full) continue;
-    rule.entry->weight.qmin = -(int64_t{1} << (weightBits - 1));
-    rule.entry->weight.qmax = (int64_t{1} << (weightBits - 1)) - 1;
-    mapping.set(std::move(rule));
-  }
-  return mapping;
+  QC_ASSIGN(const QConfigMapping given, rules.load());
+  return withWeightBits(given, static_cast<int>(weightBits));
 }
 
 Result<FinetuneOptions> FinetuneFlags::options() const {

@@ -5,9 +5,9 @@
 namespace qc {
 
 QConfig withWeightBits(QConfig config, int bits) {
-  QC_REQUIRE("withWeightBits", bits == 8 || bits == 4 || bits == 2, "there are weights of 8, 4 and 2 bits, not of {}", bits);
+  QC_REQUIRE("withWeightBits", bits >= 2 && bits <= 8, "there are weights of 2 to 8 bits, not of {}", bits);
   if (bits == 8 || roleOf(config.weight) == ObserverRole::keepFloat) return config;
-  config.weight.dtype = DType::s4;
+  config.weight.dtype = bits > 4 ? DType::s8 : DType::s4;
   config.weight.qmin = -(int64_t{1} << (bits - 1));
   config.weight.qmax = (int64_t{1} << (bits - 1)) - 1;
   return config;

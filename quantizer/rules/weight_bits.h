@@ -5,7 +5,7 @@
 
 namespace qc {
 
-// The configuration with weights of 8, 4 or 2 bits, everything else as it is: in s4, of which 2 bits use -2 to 1.
+// The configuration with weights of 2 to 8 bits, everything else as it is: in s4 up to 4 of them, of which 2 use -2 to 1, else in s8.
 QConfig withWeightBits(QConfig config, int bits);
 // The rules with such weights where the global one decides; rules that name layers say their own.
 QConfigMapping withWeightBits(const QConfigMapping& rules, int bits);
