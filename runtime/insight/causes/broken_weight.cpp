@@ -88,8 +88,9 @@ std::optional<Tensor> inLayoutOf(const QuantizedWeight& weight, const Node& refe
 
 struct Difference {
   double noise = 0, expected = 0;
-  int64_t channel = 0;  // of outputs, with most of it
-  double share = 0;     // that it has
+  int64_t channel = 0;       // of outputs, with most of it
+  double share = 0;          // that it has
+  std::vector<bool> broken;  // by channel of outputs: beyond rounding
 };
 
 Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
@@ -97,23 +98,27 @@ Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
   const QuantParams& q = *weight.integers->type().quant;
   const Along scales = scalesOf(integers, q), outputs(integers.sizes(), weight.outputs());
   Difference d;
-  std::vector<double> by(usize(outputs.size()));
+  std::vector<double> by(usize(outputs.size())), expected(by.size());
   const auto x = w.as<float>();
   for (int64_t i = 0; i < w.numElements(); ++i) {
     const int64_t c = scales.of(i);
     const double s = q.scale(c), noise = std::pow(s * (integers.at(i) - q.zeroPoint(c)) - nth(x, i), 2);
     nth(by, outputs.of(i)) += noise;
     d.noise += noise;
+    nth(expected, outputs.of(i)) += s * s / 12;
     d.expected += s * s / 12;
   }
+  for (size_t c = 0; c < by.size(); ++c) d.broken.push_back(by[c] > kBeyondRounding * expected[c]);
   const auto worst = std::max_element(by.begin(), by.end());
   d.channel = worst - by.begin();
   d.share = d.noise > 0 ? *worst / d.noise : 0;
   return d;
 }
 
-// The file's model with this weight made again from the float one, in the same type.
-Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tensor& w) {
+// The file's model with the broken channels of this weight made again from the float one, in the same type; all where none stands out.
+Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tensor& w, std::vector<bool> channels) {
+  if (std::find(channels.begin(), channels.end(), true) == channels.end()) channels.assign(channels.size(), true);
+  const bool all = std::find(channels.begin(), channels.end(), false) == channels.end();
   Graph graph = quantized.clone();
   Node* dequantize = graph.findValue(broken.layer->result()->name())->producer()->operand(broken.operand)->producer();
   while (dequantize->is("transpose")) dequantize = dequantize->operand(0)->producer();
@@ -125,14 +130,20 @@ Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tens
     float& m = largest[q.perChannel() ? usize(scales.of(i)) : 0];
     m = std::max(m, std::fabs(nth(x, i)));
   }
+  // A scale that sound channels share stays theirs.
+  const bool ofOutputs = q.perChannel() && q.axis == broken.outputs();
   for (size_t c = 0; c < largest.size(); ++c)
-    if (q.zeroPoints[std::min(c, q.zeroPoints.size() - 1)] == 0 && largest[c] > 0) q.scales[c] = largest[c] / static_cast<float>(q.qmax);
+    if ((all || (ofOutputs && channels[c])) && q.zeroPoints[std::min(c, q.zeroPoints.size() - 1)] == 0 && largest[c] > 0)
+      q.scales[c] = largest[c] / static_cast<float>(q.qmax);
   Tensor integers(q.storage, w.sizes());
   void* data = integers.mutableData();
+  const Tensor& given = *broken.integers->constant();
+  const Along outputs(w.sizes(), broken.outputs());
   for (int64_t i = 0; i < w.numElements(); ++i) {
     const int64_t c = scales.of(i);
-    storeElement(q.storage, data, i,
-                 qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax)));
+    const int32_t again =
+        qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
+    storeElement(q.storage, data, i, channels[usize(outputs.of(i))] ? again : static_cast<int32_t>(given.at(i)));
   }
   Builder b(graph);
   b.before(dequantize);
@@ -168,22 +179,22 @@ Result<std::vector<Suspect>> brokenWeights(const Evidence& e) {
       if (const Difference d = differenceOf(w, *weight); !original || d.noise < least.noise) least = d, original = &w;
     const double ratio = least.noise / std::max(1e-30, least.expected);
     if (!original || ratio < kBeyondRounding) continue;
-    all = repaired(all, *weight, *original);
+    all = repaired(all, *weight, *original, least.broken);
     suspects.push_back({layer.layer,
                         fmt::format("the quantized weight of {} is not the float one: {:.0f} times the noise of rounding, {:.0f}% of it in "
                                     "channel {}",
                                     layer.layer, ratio, least.share * 100, least.channel),
                         least.noise,
-                        {{.words = "this weight quantized again from the float model",
+                        {{.words = "what is broken of this weight quantized again from the float model",
                           .rules = e.rules,
-                          .repaired = std::make_shared<const Graph>(repaired(*e.options.quantized, *weight, *original))}}});
+                          .repaired = std::make_shared<const Graph>(repaired(*e.options.quantized, *weight, *original, least.broken))}}});
   }
   if (suspects.size() > 1) {
     const Suspect& worst = *std::max_element(suspects.begin(), suspects.end(), [](auto& a, auto& b) { return a.weight < b.weight; });
     suspects.push_back({worst.layer,
                         fmt::format("the quantized weights of {} layers are not the float ones; {}", suspects.size(), worst.evidence),
                         worst.weight * 2,
-                        {{.words = "all these weights quantized again from the float model",
+                        {{.words = "what is broken of all these weights quantized again from the float model",
                           .rules = e.rules,
                           .repaired = std::make_shared<const Graph>(std::move(all))}}});
   }
