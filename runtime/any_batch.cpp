@@ -11,13 +11,15 @@
 namespace qc {
 namespace {
 
-// The dim that is 1 in the model and something else here; -1: none is; nothing: others differ as well.
+// The dim that is 1 in the model and something else here; -1: none is; nothing: others differ as well, or samples have a dim of their own
+// in front of it, which is free: then it is that of a single channel.
 std::optional<int> stackedDim(const Shape& own, const std::vector<int64_t>& sizes) {
   if (own.size() != sizes.size()) return std::nullopt;
   int dim = -1;
+  const bool hasBatch = !own.empty() && !own[0].isStatic();
   for (size_t d = 0; d < own.size(); ++d) {
     if (!own[d].isStatic() || own[d] == Dim(sizes[d])) continue;
-    if (dim >= 0 || !(own[d] == Dim(1))) return std::nullopt;
+    if (dim >= 0 || hasBatch || !(own[d] == Dim(1))) return std::nullopt;
     dim = static_cast<int>(d);
   }
   return dim;

@@ -63,7 +63,7 @@ struct Row {
   E (*scalar)(Attrs);
   uint32_t traits = 0;
   bool toBool = false;
-  int firstData = 0;  // operands in front of it are conditions: bool
+  int firstData = 0;         // operands in front of it are conditions: bool
   GradientFn gradient = {};  // none: follows from the meaning
 };
 

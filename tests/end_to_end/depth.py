@@ -24,6 +24,7 @@ PASSES = ("bind-shapes{sizes=\"N=1\"},recognize-integer,recognize-activations,re
           "convert{range=[-1.0,1.0]},quantize-io,duplicate-dequantize,lower-quant,unsigned-activations,lower-dynamic,lower-weights,"
           "project-recurrences,expand-dynamic,layout,split-conv-transpose,fuse-elementwise,dce")
 SPELLED = "annotate,prepare,convert{range=[-1.0,1.0]},reference-ops,float-reference"
+FROM_FLOAT = ("free-batch", "annotate,prepare,prepare-qat{range=[-1.0,1.0]}")  # other ways from the start
 TRAINED = ("differentiate", "train-step")  # of a graph that ends in one number
 
 
@@ -52,7 +53,7 @@ def layers(op, shape, weight, attributes, count):
 
 
 def check_passes(folder):
-    named = {word.split("{")[0] for word in ",".join((PASSES, SPELLED, *TRAINED)).replace("},", ",").split(",") if not word[:1].isdigit()}
+    named = {word.split("{")[0] for word in ",".join((PASSES, SPELLED, *FROM_FLOAT, *TRAINED)).replace("},", ",").split(",") if not word[:1].isdigit()}
     missing = {p["name"] for p in json.loads(run("doctor", "--json").stdout)["passes"]} - named
     if missing:
         sys.exit(f"no graph is sent at depth through: {', '.join(sorted(missing))}")
@@ -68,6 +69,8 @@ def check_passes(folder):
             if pipeline == passes and name in ("linears", "convolutions") and f"= q.{name[:4]}" not in end.read_text():
                 sys.exit(f"the {name} have not become integers")
             run("opt", end, "--pipeline=dce")
+    for passes in FROM_FLOAT:
+        run("opt", folder / "linears.qir", f"--pipeline={passes},dce", "--verify-each")
     loss = folder / "loss.qir"
     loss.write_text(layers("linear", "1,16", "16,16", "", DEPTH // 4).replace(
         f"  return %v{DEPTH // 4 - 1}", f"  %loss = reduce_sum %v{DEPTH // 4 - 1} {{axes=[0,1], keepdims=0}} : f32[]\n  return %loss"))

@@ -23,8 +23,25 @@ const std::vector<TensorType>& types() {
   static const std::vector<TensorType> list = {{DType::f32, toShape({2, 4, 4, 4})}, {DType::f32, toShape({4})},
                                                {DType::f32, toShape({4, 4})},       {DType::s64, toShape({2, 4, 4, 4})},
                                                {DType::s64, toShape({2, 1})},       {DType::s64, toShape({2})},
-                                               {DType::s64, toShape({4})},          {DType::boolean, toShape({2, 4, 4, 4})}};
+                                               {DType::s64, toShape({4})},          {DType::boolean, toShape({2, 4, 4, 4})},
+                                               {DType::u32, toShape({2, 4, 4, 4})}, {DType::f32, toShape({2, 4, 4, 2})},
+                                               {DType::f32, toShape({2, 4})}};
   return list;
+}
+
+// What else an attribute may say whose default is this.
+const std::vector<std::string>& textsBeside(const std::string& byDefault) {
+  static const std::vector<std::vector<std::string>> lists = {{"none", "tanh", "add", "mul"},
+                                                              {"DCR", "CRD"},
+                                                              {"LEFT", "RIGHT"},
+                                                              {"linear", "nearest", "cubic"},
+                                                              {"zeros", "border", "reflection"},
+                                                              {"avg", "max"},
+                                                              {"half_pixel", "output_half_pixel"}};
+  for (const auto& list : lists)
+    if (std::find(list.begin(), list.end(), byDefault) != list.end()) return list;
+  ADD_FAILURE() << "no texts beside '" << byDefault << "'";
+  return lists.front();
 }
 
 class Names : public ::testing::TestWithParam<OnnxName> {
@@ -39,8 +56,8 @@ class Names : public ::testing::TestWithParam<OnnxName> {
         case AttrKind::integer: value = upTo(3); break;
         case AttrKind::real: value = static_cast<double>(1 + upTo(31)) / 16; break;
         case AttrKind::string: {
-          const char* const texts[] = {"tanh", "CRD", "add", "mul", "none"};
-          value = std::string(texts[upTo(std::size(texts) - 1)]);
+          const std::vector<std::string>& texts = textsBeside(std::get<std::string>(theirs.byDefault.value_or(Attr(std::string("none")))));
+          value = texts[static_cast<size_t>(upTo(static_cast<int>(texts.size()) - 1))];
           break;
         }
         case AttrKind::integers: {

@@ -17,6 +17,7 @@
 #include "passes/pass_manager.h"
 #include "quantizer/embedding.h"
 #include "quantizer/observers/fake_quantize.h"
+#include "quantizer/rules/weight_bits.h"
 #include "quantizer/signal_error.h"
 #include "runtime/profile.h"
 #include "runtime/qcompile.h"
@@ -122,6 +123,7 @@ const Breach kBreaches[] = {
     {"fakeQuantize", [](Two&) { fakeQuantize(kThree, std::vector<int64_t>{4}, *quantPerTensor(DType::u8, 1, 0)); }},
     {"fakeQuantize", [](Two&) { fakeQuantize(kThree, std::vector<int64_t>{3}, {DType::u8, 0, 255, 0, 0, {1, 1}, {0, 0}}); }},
     {"fakeQuantize", [](Two&) { fakeQuantize(kThree, std::vector<int64_t>{3}, {DType::u8, 0, 255, 1, 0, {1}, {0}}); }},
+    {"withWeightBits", [](Two&) { withWeightBits(defaultQConfig(Backend::x86), 9); }},
     {"learnableForward", [](Two&) { learnableForward(kThree, std::vector<int64_t>{3}, {.scales = {}, .zeroPoints = {}}); }},
     {"learnableBackward", [](Two&) { learnableBackward(kThree, {}, std::vector<int64_t>{3}, {.scales = {1}, .zeroPoints = {0}}); }},
 };
