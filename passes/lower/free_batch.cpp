@@ -64,9 +64,10 @@ class Placement {
     if (auto at = batchDims(node, dims)) return at;
     const auto first = std::find_if(dims.begin(), dims.end(), [](int d) { return d >= 0; });
     const Value* v = node.operand(static_cast<int>(first - dims.begin()));
-    Dims others(usize(v->type().rank()));
-    std::iota(others.begin(), others.end(), 0);
-    std::stable_partition(others.begin(), others.end(), [&](int d) { return isOne(v, d); });
+    Dims others;
+    for (const bool one : {true, false})
+      for (int d = 0; d < v->type().rank(); ++d)
+        if (isOne(v, d) == one) others.push_back(d);
     const int before = *first;
     for (const int d : others) {
       if (d == before) continue;
