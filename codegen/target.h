@@ -26,6 +26,13 @@ std::string_view toString(Arch arch);  // "generic", "x86-64", "aarch64"
 // so that AMX kernels can be tested to the bit on machines without it.  Detection never reports it.
 enum class Isa : uint8_t { avx2, avxvnni, avx512, avx512vnni, amxInt8, amxEmulated, neon, dotprod, i8mm };
 
+// What the costs of kernels are told apart by.
+struct CpuClass {
+  int vectorBytes = 0;      // Target::vectorBytes()
+  bool matrixUnit = false;  // AMX
+  friend bool operator==(const CpuClass&, const CpuClass&) = default;
+};
+
 using IsaSet = uint32_t;
 constexpr IsaSet isaBit(Isa isa) { return IsaSet{1} << static_cast<unsigned>(isa); }
 
@@ -49,6 +56,7 @@ struct Target {
   bool runsOn(const Target& other) const;
   bool emulatesTiles() const { return has(Isa::amxEmulated); }
   int vectorBytes() const;  // of the widest vector: 64, 32 or 16
+  CpuClass cpuClass() const { return {vectorBytes(), has(Isa::amxInt8)}; }
 
   // For LLVM.  The CPU is the architecture's baseline and every feature is stated; `tuneCpu` only guides scheduling.
   std::string llvmTriple() const;

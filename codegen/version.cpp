@@ -13,7 +13,7 @@ constexpr int kEmitterVersion = 3;
 uint64_t hashOfCosts() {
   std::string text;
   for (const KernelCost& cost : kernelCosts()) {
-    text += fmt::format("{} {}", cost.kernel, cost.vectorBytes);
+    text += fmt::format("{} {} {}", cost.kernel, cost.cpu.vectorBytes, cost.cpu.matrixUnit);
     for (const WorkItem& item : cost.nanoseconds) text += fmt::format(" {}={}", item.what, item.count);
   }
   return llvm::xxh3_64bits(text);

@@ -83,6 +83,19 @@ Status checkDecidedOnce(const Graph& graph) {
   return {};
 }
 
+Status checkAttributesKnown(const Node& node) {
+  for (const auto& [name, attr] : node.attrs())
+    if (const auto* dims = std::get_if<std::vector<DimExpr>>(&attr))
+      for (const DimExpr& dim : *dims)
+        if (const std::set<std::string> symbols = dim.symbols(); !symbols.empty())
+          return fail(ErrorCode::kInvalidArgument, "'{}' of '{}' needs the size of {}, which is not known", name, node.op(),
+                      DimExpr::symbol(*symbols.begin()).str())
+              .at(node.location())
+              .on(node.numResults() ? node.result()->name() : "")
+              .help("give it with bind-shapes, or write the size itself");
+  return {};
+}
+
 std::set<std::string> symbolsOf(const Node& node) {
   std::set<std::string> symbols;
   for (const auto& [name, attr] : node.attrs())

@@ -29,6 +29,8 @@ Status checkDecidedOnce(const Graph& graph);
 
 // Symbols of a node's attributes and of the types of its results.
 std::set<std::string> symbolsOf(const Node& node);
+// Error: an attribute still holds a symbol, as one does that no input and no data gives a size.
+Status checkAttributesKnown(const Node& node);
 
 // The results of a deciding node on these operands (null: absent), of the sizes that come out.
 Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands);

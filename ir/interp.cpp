@@ -108,6 +108,7 @@ Result<std::vector<Tensor>> evaluateNode(const Node& node, std::span<const Tenso
   if (static_cast<int>(operands.size()) != node.numOperands())
     return fail(ErrorCode::kInvalidArgument, "{} tensors for the {} operands of '{}'", operands.size(), node.numOperands(), node.op())
         .at(node.location());
+  QC_TRY(checkAttributesKnown(node));
   if (!decidedSymbols(node).empty()) return decide(node, operands);
   if (auto s = checkMemory(resultBytes(node), "evaluating this node"); !s)
     return tl::make_unexpected(std::move(s.error()).at(node.location()).on(node.numResults() ? node.result()->name() : ""));

@@ -57,14 +57,16 @@ ExpParts reduceExp(const E& x) {
   return {n, fma(r * r, q, r)};
 }
 
-// m * 2^n for n in [-252, 254], rounded once (in the subnormal range), overflowing to infinity.
+// m * 2^n for n in [-254, 254], rounded once (in the subnormal range), overflowing to infinity.  2^-127 is zero here.
 E scale(const E& m, const E& n) {
   const E half = unary(Op::floor, n * 0.5f);
   return m * unary(Op::pow2, half) * unary(Op::pow2, n - half);
 }
 
 E expOf(const E& x) {
-  const ExpParts p = reduceExp(max(-104.f, min(89.f, x)));  // beyond: 0 and infinity already
+  // Beyond -104 and 89 the results are 0 and infinity already.  At -176 zero is a factor: where -104 were the limit it would be the end of
+  // an underflow, which takes CPUs of Intel some hundred cycles, and the masked elements of an attention are all there.
+  const ExpParts p = reduceExp(max(-176.f, min(89.f, x)));
   return scale(1.f + p.m, p.n);
 }
 

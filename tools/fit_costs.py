@@ -25,9 +25,14 @@ def counts(text):
     return {name: float(count) for name, count in (item.split("=") for item in text.split(";"))}
 
 
+def cpu_class(row, facts):
+    """What the table tells CPUs apart by, in its text: bytes of the target's vectors, whether there is a matrix unit."""
+    return f"{{{row['vector_bytes']}, {'true' if 'amx' in facts.get('target', '') else 'false'}}}"
+
+
 class Sample:
-    def __init__(self, row, origin):
-        self.kernel, self.width = row["kernel"], int(row["vector_bytes"])
+    def __init__(self, row, facts, origin):
+        self.kernel, self.cpu = row["kernel"], cpu_class(row, facts)
         self.ns, self.problem, self.work, self.origin = float(row["ns"]), row["problem"], counts(row["work"]), origin
 
 
@@ -50,9 +55,9 @@ def measured():
         if os.path.basename(path) != DOCUMENTED:
             rows, facts = read_csv(path)
             for row in rows:
-                s = Sample(row, f"{facts['cpu']}, {facts['date']}")
+                s = Sample(row, facts, f"{facts['cpu']}, {facts['date']}")
                 # What was measured more than once, for several targets, counts once: the fastest.
-                key = s.kernel, s.width, s.problem, facts["cpu"], row["work"]
+                key = s.kernel, s.cpu, s.problem, facts["cpu"], row["work"]
                 if key not in samples or s.ns < samples[key].ns:
                     samples[key] = s
     return list(samples.values())
@@ -95,31 +100,31 @@ def quantile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def line(kernel, width, count, median, p90, origin, constants):
+def line(kernel, cpu, count, median, p90, origin, constants):
     items = ", ".join(f'{{"{name}", {value:.4g}}}' for name, value in constants.items())
-    return f'{{"{kernel}", {width}, {count}, {median:.3f}, {p90:.3f}, "{origin}",\n {{{items}}}}},\n'
+    return f'{{"{kernel}", {cpu}, {count}, {median:.3f}, {p90:.3f}, "{origin}",\n {{{items}}}}},\n'
 
 
 def table():
     groups = {}
     for s in measured():
-        groups.setdefault((s.kernel, s.width), []).append(s)
+        groups.setdefault((s.kernel, s.cpu), []).append(s)
     text = [
         "// Written by tools/fit_costs.py from codegen/costs/*.csv; ctest holds the two together.  docs/costs.md says how to add a CPU.\n",
-        "// Kernel, bytes of the target's vectors, samples (0: not measured, taken from documents), median and 90th percentile of the relative\n",
-        "// error of the fit, CPU of origin; nanoseconds of one of each.\n",
+        "// Kernel, class of CPU (bytes of vectors, whether it has a matrix unit), samples (0: not measured, taken from documents), median and\n",
+        "// 90th percentile of the relative error of the fit, CPU of origin; nanoseconds of one of each.\n",
     ]
-    for (kernel, width), samples in sorted(groups.items()):
+    for (kernel, cpu), samples in sorted(groups.items()):
         constants, errors = fit(samples)
         origin = "; ".join(sorted({s.origin for s in samples}))
-        text.append(line(kernel, width, len(samples), quantile(errors, 0.5), quantile(errors, 0.9), origin, constants))
+        text.append(line(kernel, cpu, len(samples), quantile(errors, 0.5), quantile(errors, 0.9), origin, constants))
     rows, _ = read_csv(os.path.join(FOLDER, DOCUMENTED))
     for row in rows:
-        if (row["kernel"], int(row["vector_bytes"])) in groups:
+        if row["kernel"] in {kernel for kernel, _ in groups}:
             continue
         ghz = float(row["clock"])
         constants = {name: value / ghz for name, value in counts(row["work"]).items()}
-        text.append(line(row["kernel"], row["vector_bytes"], 0, 0, 0, f"not measured: {row['origin']}, at {ghz} GHz", constants))
+        text.append(line(row["kernel"], cpu_class(row, {}), 0, 0, 0, f"not measured: {row['origin']}, at {ghz} GHz", constants))
     return "".join(text)
 
 
@@ -138,14 +143,14 @@ def same(a, b):
 
 
 def constants_of_table():
-    """{(kernel, width): {name: ns}} of the file in the tree."""
+    """{(kernel, class of CPU): {name: ns}} of the file in the tree."""
     result = {}
     with open(TABLE, encoding="utf-8") as file:
         lines = [text for text in file if not text.startswith("//")]
     for head, items in zip(lines[0::2], lines[1::2]):
-        kernel, width = head.strip("{\n ").split(",")[:2]
+        kernel, cpu = head.strip("{\n ").split(",")[0], head[head.index("{", 1):head.index("}") + 1]
         pairs = items.strip("{}, \n").split("}, {")
-        result[kernel.strip('"'), int(width)] = {p.split(", ")[0].strip('"{} '): float(p.split(", ")[1].strip("{} ")) for p in pairs}
+        result[kernel.strip('"'), cpu] = {p.split(", ")[0].strip('"{} '): float(p.split(", ")[1].strip("{} ")) for p in pairs}
     return result
 
 
@@ -157,17 +162,23 @@ def ranks(values):
     return result
 
 
+def distance(a, b):
+    """As findKernelCost() chooses: first the matrix unit, then the width."""
+    (width, unit), (other_width, other_unit) = (c.strip("{}").split(", ") for c in (a, b))
+    return unit != other_unit, abs(int(width) - int(other_width))
+
+
 def compare(paths):
     known, everything = constants_of_table(), {}
     print(f"{'measured us':>12} {'predicted':>10} {'error':>7}  kernel, layer")
     for path in paths:
         rows, facts = read_csv(path)
         pairs = []
-        for s in (Sample(row, "") for row in rows):
-            widths = [w for k, w in known if k == s.kernel]
-            if not widths:
+        for s in (Sample(row, facts, "") for row in rows):
+            classes = [c for k, c in known if k == s.kernel]
+            if not classes:
                 sys.exit(f"{s.kernel} is not in {TABLE}")
-            cost = known[s.kernel, min(widths, key=lambda w: abs(w - s.width))]
+            cost = known[s.kernel, min(classes, key=lambda c: distance(c, s.cpu))]
             predicted = sum(count * cost.get(name, 0) for name, count in s.work.items())
             pairs.append((s.ns, predicted))
             everything.setdefault(s.kernel, []).append(predicted / s.ns - 1)
@@ -197,8 +208,8 @@ def main():
             file.write(text)
         for head in text.splitlines():
             if head.startswith('{"'):
-                kernel, width, count, median, p90 = head.strip("{").split(", ")[:5]
-                print(f"{kernel:28} {width:>3} bytes {count:>5} samples  median error {100 * float(median):5.1f}%  90th {100 * float(p90):5.1f}%")
+                kernel, width, unit, count, median, p90 = head.replace("{", "").replace("}", "").split(", ")[:6]
+                print(f"{kernel:28} {width:>3} bytes {'and unit' if unit == 'true' else '':8} {count:>5} samples  median error {100 * float(median):5.1f}%  90th {100 * float(p90):5.1f}%")
     else:
         sys.exit(__doc__)
 

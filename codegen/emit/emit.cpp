@@ -206,6 +206,11 @@ void KernelEmitter::fillBytes(Reg to, Reg byte, Reg count) {
   loop(whole, count, 1, [&](Reg o) { store(byte, at(to, o)); });
 }
 
+void KernelEmitter::prefetch(Reg pointer) {
+  constexpr int kRead = 0, kSecondCache = 2, kData = 1;
+  b.CreateIntrinsic(llvm::Intrinsic::prefetch, {b.getPtrTy()}, {pointer, i32c(kRead), i32c(kSecondCache), i32c(kData)});
+}
+
 Reg KernelEmitter::table(const std::vector<int32_t>& values) {
   auto* data = llvm::ConstantDataArray::get(b.getContext(),
                                             llvm::ArrayRef<uint32_t>(reinterpret_cast<const uint32_t*>(values.data()), values.size()));

@@ -100,6 +100,8 @@ class KernelEmitter {
   // strength reduction would otherwise weigh every rewriting of every address against all loops around, for long.
   Reg opaque(Reg pointer) { return b.CreateFreeze(pointer); }
   Reg load(llvm::Type* type, Reg pointer) { return b.CreateAlignedLoad(type, pointer, llvm::Align(1)); }
+  // Into the second cache.  Any address will do: nothing faults.
+  void prefetch(Reg pointer);
   void store(Reg value, Reg pointer) { b.CreateAlignedStore(value, pointer, llvm::Align(1)); }
   // The first `count` lanes, with no access beyond them; other lanes of a load are zero.
   Reg loadPart(llvm::Type* vectorType, Reg pointer, LaneCount count);

@@ -15,7 +15,7 @@ struct Epilogue::Chunk {
 
 Epilogue::Epilogue(KernelEmitter& e, const Node& node, const Packing& packing) : e_(e), packing_(packing), form_(EpilogueForm::of(node)) {
   const TensorType& y = node.result()->type();
-  bounded_ = form_.integerForm() && node.integer("bounded") != 0;
+  bounded_ = form_.integers && node.integer("bounded") != 0;
   resultBytes_ = static_cast<int>(sizeOf(y.dtype));
   result_ = y.dtype;
   const bool natural = packing.columns == Packing::Columns::natural && packing.panel > packing.lanes;
@@ -61,7 +61,7 @@ Reg Epilogue::value(Reg acc, const Channels& channels, int vector, Reg residual)
 Reg Epilogue::quantizedBytes(const std::vector<Reg>& values) {
   const int lanes = packing_.lanes;
   const bool wide = lanes == 16;
-  const bool mayBeNan = !form_.integerForm();
+  const bool mayBeNan = !form_.integerForm() && !bounded_;
   Reg q[4];
   for (size_t i = 0; i < 4; ++i) {
     // Beyond the bound the conversion would turn negative.  NaN gives zero: its lanes are masked out where that is free.

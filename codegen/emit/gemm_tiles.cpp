@@ -13,23 +13,120 @@ using Regs = std::vector<Reg>;
 class TileGemm final : public GemmPanels {
  public:
   TileGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan)
-      : GemmPanels(e, node, plan), together_(plan.tilesOf(plan.stripRows * g_.outW) > 1 ? 2 : 1) {}
+      : GemmPanels(e, node, plan),
+        together_(plan.together),
+        pieceRows_(std::min(kPieceVectors / vectors_, plan.tileRows)),
+        pieces_((plan.tileRows + pieceRows_ - 1) / pieceRows_),
+        residual_(epilogue_.hasResidual() ? e.operand("residual") : nullptr) {}
 
  private:
-  void begin() override { tiles_.emplace(e_, tileShapes()); }
-  void end() override { tiles_->release(); }
-  int64_t scratchBytes() const override { return stripBytes() + together_ * plan_.tileRows * vectors_ * TileUnit::kRowBytes; }
+  // Tiles 0 to 3 hold sums, the others pixels and weights: of what has more than its share, in turns.
+  // numbers of the first; sums are tiles 0 to 3
+  static constexpr int64_t kUnrolledSteps = 8;
+  static constexpr int kPieceVectors = 4;  // of sums that leave together
+  int sumTile(int tile, int vector) const { return vectors_ * tile + vector; }
+  int pixelTile(int tile) const { return vectors_ == 1 ? 4 + tile % 3 : 4 + tile; }
+  int weightTile(int vector) const { return vectors_ == 4 ? 5 + vector % 3 : vectors_ == 2 ? 6 + vector : 7; }
 
-  static constexpr int kPixelTiles = 4, kWeightTiles = 6;  // numbers of the first; sums are tiles 0 to 3
-  static int sumTile(int tile, int vector) { return 2 * tile + vector; }
+  // Scratch: the strip, two buffers for the sums of a block, and a row that results go to while the pipeline fills.
+  int64_t sumRowBytes() const { return int64_t{vectors_} * TileUnit::kRowBytes; }
+  int64_t sumBytes() const { return together_ * plan_.tileRows * sumRowBytes(); }
+  int64_t sumsOffset() const { return (stripBytes() + 63) / 64 * 64; }
+  int64_t scratchBytes() const override { return sumsOffset() + 2 * sumBytes() + sumRowBytes(); }
 
   std::vector<TileUnit::Shape> tileShapes() const {
     std::vector<TileUnit::Shape> shapes(TileUnit::kTiles);
-    for (int t = 0; t < together_; ++t) nth(shapes, kPixelTiles + t) = {plan_.tileRows, plan_.depth};
-    for (int v = 0; v < vectors_; ++v) nth(shapes, kWeightTiles + v) = {plan_.depth / 4, TileUnit::kRowBytes};
+    for (int t = 0; t < together_; ++t) nth(shapes, pixelTile(t)) = {plan_.tileRows, plan_.depth};
+    for (int v = 0; v < vectors_; ++v) nth(shapes, weightTile(v)) = {plan_.depth / 4, TileUnit::kRowBytes};
     for (int t = 0; t < together_; ++t)
       for (int v = 0; v < vectors_; ++v) nth(shapes, sumTile(t, v)) = {plan_.tileRows, TileUnit::kRowBytes};
     return shapes;
+  }
+
+  // Where the results of a block go, kept in a place on the stack: the pipeline runs on from panel to panel and from unit to unit.
+  struct Block {
+    Reg result[4], residual[4];        // addresses of the first row of each tile
+    Reg resultStride, residualStride;  // bytes from row to row
+    Epilogue::Channels channels;
+  };
+  static constexpr int kBlockWords = 13;
+
+  std::vector<Reg*> words(Block& block) const {
+    std::vector<Reg*> all;
+    for (int t = 0; t < together_; ++t) all.push_back(&block.result[t]);
+    all.push_back(&block.resultStride);
+    if (residual_) {
+      for (int t = 0; t < together_; ++t) all.push_back(&block.residual[t]);
+      all.push_back(&block.residualStride);
+    }
+    if (e_.operand("scale")) all.push_back(&block.channels.scale);
+    all.push_back(&block.channels.bias);
+    if (masksTail_) all.push_back(&block.channels.valid);
+    return all;
+  }
+  void keep(Block block, Reg place) {
+    int64_t i = 0;
+    for (Reg* word : words(block)) e_.store(*word, e_.at(place, 8 * i++));
+  }
+  Block kept(Reg place) {
+    Block block;
+    int64_t i = 0;
+    for (Reg* word : words(block))
+      *word = e_.load(word == &block.resultStride || word == &block.residualStride || word == &block.channels.valid
+                          ? e_.b.getInt64Ty()
+                          : static_cast<llvm::Type*>(e_.b.getPtrTy()),
+                      e_.at(place, 8 * i++));
+    return block;
+  }
+
+  // Results that nobody wants: of no block.
+  Block nowhere() {
+    Reg row = e_.at(e_.scratch(), sumsOffset() + 2 * sumBytes());
+    Block block{.result = {row, row, row, row},
+                .residual = {row, row, row, row},
+                .resultStride = e_.i64(0),
+                .residualStride = e_.i64(0),
+                .channels = {}};
+    block.channels = {.scale = e_.operand("scale"), .bias = e_.operand("bias"), .valid = e_.i64(-1)};
+    return block;
+  }
+
+  void begin() override {
+    tiles_.emplace(e_, tileShapes());
+    const auto place = [&](int64_t count) { return e_.b.CreateAlloca(e_.b.getInt64Ty(), e_.i64(count)); };
+    inTiles_ = place(kBlockWords), inMemory_ = place(kBlockWords), buffers_ = place(2);
+    keep(nowhere(), inTiles_);
+    keep(nowhere(), inMemory_);
+    for (int i = 0; i < 2; ++i) e_.store(e_.at(e_.scratch(), sumsOffset() + i * sumBytes()), e_.at(buffers_, 8 * i));
+  }
+
+  void end() override {
+    for (int rest = 0; rest < 2; ++rest) {
+      storeTiles();
+      const Block before = kept(inMemory_);
+      Reg sums = buffer(1);
+      e_.loop(e_.i64(0), e_.i64(together_ * pieces_), 1, [&](Reg piece) { storePiece(before, sums, piece); }, true);
+      step(kept(inTiles_));
+    }
+    tiles_->release();
+  }
+
+  Reg buffer(int i) { return e_.load(e_.b.getPtrTy(), e_.at(buffers_, 8 * i)); }  // 0: for the sums in tiles; 1: of the block in memory
+
+  void storeTiles() {
+    Reg sums = buffer(0);
+    for (int t = 0; t < together_; ++t)
+      for (int v = 0; v < vectors_; ++v)
+        tiles_->store(sumTile(t, v), e_.at(sums, t * plan_.tileRows * sumRowBytes() + v * TileUnit::kRowBytes), e_.i64(sumRowBytes()));
+  }
+
+  // The block in tiles is in memory now, `block` in tiles.
+  void step(const Block& block) {
+    keep(kept(inTiles_), inMemory_);
+    keep(block, inTiles_);
+    Reg first = buffer(0), second = buffer(1);
+    e_.store(second, buffers_);
+    e_.store(first, e_.at(buffers_, 8));
   }
 
   // First pixel of a tile and where its input begins.
@@ -55,93 +152,134 @@ class TileGemm final : public GemmPanels {
                            : mul(e_.b.CreateUDiv(u.pixels, e_.i64(g_.outW)), perLine);
     Reg last = e_.b.CreateSub(count, e_.i64(1));
     Reg firstPixel = firstPixelOf(u);
-    Reg sums = e_.at(e_.scratch(), stripBytes());
+    const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes();
     e_.loop(
         e_.i64(0), count, together_,
         [&](Reg begin) {
           std::vector<TilePlace> places;
-          for (int t = 0; t < together_; ++t)
-            places.push_back(tilePlace(u, t ? e_.minOf(e_.b.CreateAdd(begin, e_.i64(t)), last) : begin, perLine));
-          multiplyTiles(u, places, p.weights);
-          const int64_t rowBytes = int64_t{vectors_} * TileUnit::kRowBytes;
-          for (int t = 0; t < together_; ++t)
-            for (int v = 0; v < vectors_; ++v)
-              tiles_->store(sumTile(t, v), e_.at(sums, t * rows * rowBytes + v * TileUnit::kRowBytes), e_.i64(rowBytes));
+          Block block{.result = {},
+                      .residual = {},
+                      .resultStride = e_.i64(g_.outputs * rb),
+                      .residualStride = e_.i64(g_.outputs * sb),
+                      .channels = p.channels};
           for (int t = 0; t < together_; ++t) {
-            Reg pixel = e_.b.CreateAdd(firstPixel, nth(places, t).pixel);
-            storeTileSums(e_.at(sums, t * rows * rowBytes), p.channels, pixel, p.column);
+            places.push_back(tilePlace(u, t ? e_.minOf(e_.b.CreateAdd(begin, e_.i64(t)), last) : begin, perLine));
+            Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, places.back().pixel), g_.outputs), p.column);
+            block.result[t] = e_.at(e_.result(), mul(element, rb));
+            if (residual_) block.residual[t] = e_.at(residual_, mul(element, sb));
           }
+          multiplyBlock(places, p, begin);
+          step(block);
         },
         true);
   }
 
-  void multiplyTiles(const Unit& u, const std::vector<TilePlace>& places, Reg weights) {
+  // Input offsets of the steps of k, in the order of the packed weights.
+  std::vector<int32_t> stepOffsets() const {
+    std::vector<int32_t> offsets;
+    const int64_t steps = layout_.paddedRun() / plan_.depth;
+    for (int64_t half = 0; half < plan_.packing.halves; ++half)
+      for (int64_t row = 0; row < g_.kernelRows(); ++row)
+        for (int64_t kx = 0; kx < runsPerRow(); ++kx)
+          for (int64_t s = 0; s < steps; ++s) {
+            const int64_t kz = row / g_.kernelH, ky = row % g_.kernelH;
+            const int64_t offset = kz * planeStride_ + ky * g_.dilationH * rowStride_ + kx * g_.dilationW * pixelStride_ + s * plan_.depth;
+            QC_CHECK(offset <= INT32_MAX, "a kernel that reaches {} bytes", offset);
+            offsets.push_back(static_cast<int32_t>(offset));
+          }
+    return offsets;
+  }
+
+  // The products of a block; between them the sums of the block before move to memory, and those of the one before it become results.
+  void multiplyBlock(const std::vector<TilePlace>& places, const Panel& p, Reg firstTile) {
+    const std::vector<int32_t> offsets = stepOffsets();
+    const int64_t steps = std::ssize(offsets), stepBytes = int64_t{plan_.depth} * plan_.packing.panel,
+                  pieces = int64_t{together_} * pieces_;
+    QC_CHECK(steps * stepBytes == layout_.panelElements(), "steps of {} bytes do not cover a panel of {}", stepBytes,
+             layout_.panelElements());
+    storeTiles();
     for (int t = 0; t < together_; ++t)
       for (int v = 0; v < vectors_; ++v) tiles_->zero(sumTile(t, v));
-    for (int64_t half = 0; half < plan_.packing.halves; ++half) multiplyHalf(u, places, e_.at(weights, half * layout_.halfElements()));
-  }
-
-  void multiplyHalf(const Unit& u, const std::vector<TilePlace>& places, Reg weights) {
-    overRows({}, rowsOf(u), [&](Regs&, Reg firstRun, Reg offset) {
-      if (runsPerRow() == 1) return tileRun(places, e_.at(weights, mul(firstRun, runBytes())), offset);
-      e_.loop(
-          e_.i64(0), e_.i64(g_.kernelW), 1,
-          [&](Reg kx) {
-            tileRun(places, e_.at(weights, mul(e_.b.CreateAdd(firstRun, kx), runBytes())),
-                    e_.b.CreateAdd(offset, mul(kx, g_.dilationW * pixelStride_)));
-          },
-          true);
-    });
-  }
-
-  void tileRun(const std::vector<TilePlace>& places, Reg weights, Reg inputOffset) {
-    const int64_t steps = layout_.paddedRun() / plan_.depth, panel = plan_.packing.panel;
-    auto one = [&](Reg weightsHere, Reg offset) {
+    const Block before = kept(inMemory_);
+    Reg sums = buffer(1);
+    const int64_t dots = int64_t{together_} * vectors_;
+    const auto multiplyStep = [&](Reg weights, Reg offset, const std::function<void(int64_t)>& between) {
+      int64_t done = 0;
+      fetchAhead(e_.at(weights, layout_.panelElements()), stepBytes, firstTile);
       for (int t = 0; t < together_; ++t) {
-        tiles_->load(kPixelTiles + t, e_.at(nth(places, t).input, offset), e_.i64(pixelStep()));
+        tiles_->load(pixelTile(t), e_.at(nth(places, t).input, offset), e_.i64(pixelStep()));
         for (int v = 0; v < vectors_; ++v) {
-          if (t == 0) tiles_->load(kWeightTiles + v, e_.at(weightsHere, v * TileUnit::kRowBytes), e_.i64(4 * panel));
-          tiles_->dot(sumTile(t, v), kPixelTiles + t, kWeightTiles + v, TileUnit::Left::u8);
+          if (t == 0) tiles_->load(weightTile(v), e_.at(weights, v * TileUnit::kRowBytes), e_.i64(int64_t{4} * plan_.packing.panel));
+          tiles_->dot(sumTile(t, v), pixelTile(t), weightTile(v), TileUnit::Left::u8);
+          between(++done);
         }
       }
     };
-    auto at = [&](Reg step) { one(e_.at(weights, mul(step, plan_.depth * panel)), e_.b.CreateAdd(inputOffset, mul(step, plan_.depth))); };
-    int64_t unroll = std::min<int64_t>(steps, 4);
-    while (steps % unroll != 0) --unroll;
-    auto unrolled = [&](Reg first) {
-      for (int64_t s = 0; s < unroll; ++s) at(e_.b.CreateAdd(first, e_.i64(s)));
-    };
-    if (steps == unroll) return unrolled(e_.i64(0));
-    e_.loop(e_.i64(0), e_.i64(steps), unroll, unrolled, true);
-  }
-
-  // The sums of one tile, a few rows at a time; the last few overlap those before.
-  void storeTileSums(Reg sums, const Epilogue::Channels& channels, Reg pixel, Reg column) {
-    const int rowsAtOnce = std::min(4, plan_.tileRows);
-    const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes();
-    Regs bias;
-    for (int v = 0; v < vectors_; ++v) bias.push_back(e_.load(e_.i32(isa_.lanes), e_.at(channels.bias, v * TileUnit::kRowBytes)));
+    if (steps <= kUnrolledSteps) {
+      int64_t stored = 0;
+      for (int64_t s = 0; s < steps; ++s)
+        multiplyStep(e_.at(p.weights, s * stepBytes), e_.i64(nth(offsets, s)), [&](int64_t done) {
+          for (; stored < pieces * (s * dots + done) / (steps * dots); ++stored) storePiece(before, sums, e_.i64(stored));
+        });
+      return;
+    }
+    Reg table = e_.table(offsets);
     e_.loop(
-        e_.i64(0), e_.i64(plan_.tileRows), rowsAtOnce,
-        [&](Reg begin) {
-          Reg row = e_.minOf(begin, e_.i64(plan_.tileRows - rowsAtOnce));
-          Reg from = e_.at(sums, mul(row, int64_t{vectors_} * TileUnit::kRowBytes));
-          Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(pixel, row), g_.outputs), column);
-          Regs acc, results, residuals;
-          for (int r = 0; r < rowsAtOnce; ++r) {
-            for (int v = 0; v < vectors_; ++v)
-              acc.push_back(e_.b.CreateAdd(e_.load(e_.i32(isa_.lanes), e_.at(from, (int64_t{r} * vectors_ + v) * TileUnit::kRowBytes)),
-                                           nth(bias, v)));
-            results.push_back(e_.at(e_.at(e_.result(), mul(element, rb)), r * g_.outputs * rb));
-            if (sb) residuals.push_back(e_.at(e_.at(e_.operand("residual"), mul(element, sb)), r * g_.outputs * sb));
-          }
-          epilogue_.store(acc, rowsAtOnce, vectors_, channels, results, residuals);
+        e_.i64(0), e_.i64(steps), 1,
+        [&](Reg s) {
+          Reg offset = e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(table, mul(s, 4))), e_.b.getInt64Ty());
+          multiplyStep(e_.at(p.weights, mul(s, stepBytes)), offset, [](int64_t) {});
+          const auto share = [&](Reg step) { return e_.b.CreateUDiv(mul(step, pieces), e_.i64(steps)); };
+          e_.loop(share(s), share(e_.b.CreateAdd(s, e_.i64(1))), 1, [&](Reg piece) { storePiece(before, sums, piece); });
         },
         true);
   }
 
-  int together_;  // tiles of pixels computed at a time
+  // A share of what the next panel has in place of these weights.  Where few blocks meet a panel its weights come from afar, and the
+  // unit would wait for each of its loads.
+  void fetchAhead(Reg next, int64_t bytes, Reg firstTile) {
+    constexpr int64_t kLine = 64, kMaxLines = 32, kMinWeights = int64_t{1} << 18;
+    const int64_t blocks = (plan_.tilesOf(plan_.stripRows * g_.outW) + together_ - 1) / together_;
+    const int64_t lines = (bytes / kLine + blocks - 1) / std::max<int64_t>(blocks, 1);
+    if (lines > kMaxLines || layout_.size() < kMinWeights) return;
+    Reg from = e_.at(next, mul(e_.b.CreateUDiv(firstTile, e_.i64(together_)), lines * kLine));
+    for (int64_t line = 0; line < lines; ++line) e_.prefetch(e_.at(from, line * kLine));
+  }
+
+  // A few rows of one tile; the last of a tile overlap those before.
+  void storePiece(const Block& block, Reg sums, Reg piece) {
+    Reg tile = e_.b.CreateUDiv(piece, e_.i64(pieces_)), inTile = e_.b.CreateSub(piece, mul(tile, pieces_));
+    Reg row = mul(inTile, pieceRows_), lastRow = e_.i64(plan_.tileRows - pieceRows_);
+    row = e_.known(row) ? e_.b.CreateSelect(e_.b.CreateICmpSLT(row, lastRow), row, lastRow) : e_.minOf(row, lastRow);
+    Reg from = e_.at(e_.at(sums, mul(tile, plan_.tileRows * sumRowBytes())), mul(row, sumRowBytes()));
+    const auto addressIn = [&](const Reg(&of)[4], int64_t firstWord, Reg stride) {
+      const auto known = e_.known(tile);
+      Reg base = known ? of[*known] : e_.load(e_.b.getPtrTy(), e_.at(e_.at(inMemory_, 8 * firstWord), mul(tile, 8)));
+      return e_.at(base, e_.b.CreateMul(row, stride));
+    };
+    Reg result = addressIn(block.result, 0, block.resultStride);
+    Reg residual = residual_ ? addressIn(block.residual, together_ + 1, block.residualStride) : nullptr;
+    Regs acc, results, residuals;
+    for (int r = 0; r < pieceRows_; ++r) {
+      for (int v = 0; v < vectors_; ++v) {
+        Reg sum = e_.load(e_.i32(isa_.lanes), e_.at(from, r * sumRowBytes() + v * TileUnit::kRowBytes));
+        acc.push_back(e_.b.CreateAdd(sum, e_.load(e_.i32(isa_.lanes), e_.at(block.channels.bias, v * TileUnit::kRowBytes))));
+      }
+      results.push_back(result);
+      result = e_.at(result, block.resultStride);
+      if (!residual_) continue;
+      residuals.push_back(residual);
+      residual = e_.at(residual, block.residualStride);
+    }
+    epilogue_.store(acc, pieceRows_, vectors_, block.channels, results, residuals);
+  }
+
+  int together_;   // tiles of pixels computed at a time: a block
+  int pieceRows_;  // rows of sums that become results together
+  int pieces_;     // of a tile
+  Reg residual_;
   std::optional<TileUnit> tiles_;
+  Reg inTiles_ = nullptr, inMemory_ = nullptr, buffers_ = nullptr;
 };
 
 }  // namespace

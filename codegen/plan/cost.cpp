@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "ir/graph.h"
 #include "ir/scalar_expr.h"
@@ -23,17 +24,18 @@ double KernelCost::of(std::string_view what) const {
   return 0;
 }
 
-const KernelCost* findKernelCost(std::string_view kernel, int vectorBytes) {
+const KernelCost* findKernelCost(std::string_view kernel, CpuClass cpu) {
+  const auto distance = [&](const KernelCost& cost) {
+    return std::pair(cost.cpu.matrixUnit != cpu.matrixUnit, std::abs(cost.cpu.vectorBytes - cpu.vectorBytes));
+  };
   const KernelCost* best = nullptr;
-  for (const KernelCost& cost : kernelCosts()) {
-    if (cost.kernel != kernel) continue;
-    if (!best || std::abs(cost.vectorBytes - vectorBytes) < std::abs(best->vectorBytes - vectorBytes)) best = &cost;
-  }
+  for (const KernelCost& cost : kernelCosts())
+    if (cost.kernel == kernel && (!best || distance(cost) < distance(*best))) best = &cost;
   return best;
 }
 
-double nanosecondsOf(std::string_view kernel, int vectorBytes, const Work& work) {
-  const KernelCost* cost = findKernelCost(kernel, vectorBytes);
+double nanosecondsOf(std::string_view kernel, CpuClass cpu, const Work& work) {
+  const KernelCost* cost = findKernelCost(kernel, cpu);
   double sum = 0;
   for (const WorkItem& item : work) sum += item.count * (cost ? cost->of(item.what) : 1);
   return sum;
@@ -42,7 +44,7 @@ double nanosecondsOf(std::string_view kernel, int vectorBytes, const Work& work)
 double nanosecondsWorthSplitting() {
   constexpr double kTimesTheTelling = 2.5;
   static const double worth = [] {
-    const KernelCost* cost = findKernelCost("thread_pool", 0);
+    const KernelCost* cost = findKernelCost("thread_pool", {});
     return cost ? kTimesTheTelling * cost->of("wake") : 0;
   }();
   return worth;

@@ -1,5 +1,5 @@
 // What kernels cost.  A family counts what its code does about a node (its Work); what one of each takes is a measured constant in
-// kernel_costs.def, for the row and the width of vectors that it is compiled for.  The sum is a time in nanoseconds, on one thread with
+// kernel_costs.def, for the row and the class of CPU that it is compiled for.  The sum is a time in nanoseconds, on one thread with
 // warm caches, on the CPU that the constants come from, which stands beside them with the error of the fit.
 //
 //   Work work(const FooPlan& plan, const Node&, const Target& target) { return {{"call", 1}, {"vector", vectors(plan)}, {"row",
@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "codegen/target.h"
+
 namespace qc {
 
 class Node;
@@ -25,7 +27,7 @@ using Work = std::vector<WorkItem>;
 
 struct KernelCost {
   std::string_view kernel;            // the row's id
-  int vectorBytes = 0;                // Target::vectorBytes()
+  CpuClass cpu;                       // that it was measured on
   int samples = 0;                    // that the constants are fitted to; 0: taken from documents
   double median = 0, p90 = 0;         // of the fit's relative error
   std::string_view origin;            // CPU and date of measurement, or the document
@@ -35,10 +37,11 @@ struct KernelCost {
 };
 
 std::span<const KernelCost> kernelCosts();
-// Of the row at this width, else at the nearest one; null if there are none.
-const KernelCost* findKernelCost(std::string_view kernel, int vectorBytes);
+// Of the row in this class, else in the nearest one: of CPUs that have a matrix unit as well or have none either, then of the nearest
+// width; null if there are none.
+const KernelCost* findKernelCost(std::string_view kernel, CpuClass cpu);
 // What has no constants counts one nanosecond an item, so that a new row can be run and measured.
-double nanosecondsOf(std::string_view kernel, int vectorBytes, const Work& work);
+double nanosecondsOf(std::string_view kernel, CpuClass cpu, const Work& work);
 
 // What a part of a step must take to be worth another thread: more than twice what telling the thread takes, since it finds cold caches,
 // and perhaps another program on its core.

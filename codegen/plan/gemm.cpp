@@ -8,27 +8,32 @@ namespace qc {
 namespace {
 
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t kLevel1 = 1 << 15;  // the smallest data cache of a core
 constexpr int64_t kLevel2 = 1 << 20;  // the smallest second cache among the CPUs aimed at
+
+constexpr int kSumTiles = 4;  // of the matrix unit, that hold sums
 
 // Products that are under way at once when none waits for another: each takes four cycles, two begin in each.
 constexpr double kInFlight = 8;
 
 // What parts of the work take, in nanoseconds: for choosing among ways to cut it.
 struct Rates {
-  double step, stepRow, product, productRow, load, idle, tile, store, storeRow, farByte;
+  double step, stepRow, product, productRow, weight, load, idle, tile, store, storeRow, farByte;
 
   Rates(std::string_view kernel, const Target& target) {
-    const KernelCost* cost = findKernelCost(kernel, target.vectorBytes());
+    const KernelCost* cost = findKernelCost(kernel, target.cpuClass());
     const auto of = [&](const char* what) { return cost ? cost->of(what) : 1; };
-    step = of("step"), stepRow = of("step_row"), product = of("product"), productRow = of("product_row"), load = of("load"),
-    idle = of("idle");
+    step = of("step"), stepRow = of("step_row"), product = of("product"), productRow = of("product_row"), weight = of("weight"),
+    load = of("load"), idle = of("idle");
     tile = of("tile"), store = of("store"), storeRow = of("store_row"), farByte = of("far_byte");
   }
 
   // Of one tile whose sums have so many steps.
   double ofTile(int rows, int vectors, double steps, bool byTiles) const {
     const double r = rows, v = vectors;
-    if (byTiles) return steps * (step + r * stepRow + v * (product + r * productRow)) + v * (store + r * storeRow) + tile;
+    if (byTiles) {
+      return steps * (step + r * stepRow + v * (product + r * productRow + weight * v / kSumTiles)) + v * (store + r * storeRow) + tile;
+    }
     return steps * (r * v * product + (r + v) * load + idle * std::max(0.0, kInFlight - r * v)) + r * v * store + tile;
   }
 };
@@ -240,6 +245,8 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.panelsPerBlock = ceilDiv(ceilDiv(plan.panels, blocks), panelsPerLine) * panelsPerLine;
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
+  if (isa.usesTiles())
+    plan.together = static_cast<int>(std::clamp<int64_t>(plan.tilesOf(plan.stripRows * g.outW), 1, kSumTiles / block.vectors));
   plan.chunkRows = chooseChunk(isa, plan, layout);
   plan.cut = {g.outH, plan.stripRows, plan.strips, plan.panelsPerBlock, plan.blocks, g.planes()};
   if (anyBatch) {
@@ -286,6 +293,7 @@ Work workOfGemm(const GemmPlan& plan, const Node& node) {
                              {"step_row", tiles * steps * rows},
                              {"product", tiles * steps * vectors},
                              {"product_row", tiles * steps * vectors * rows},
+                             {layout.panelElements() <= kLevel1 ? "weight" : "weight_far", tiles * steps * vectors / plan.together},
                              {"store", tiles * vectors},
                              {"store_row", stores}});
   } else {

@@ -55,6 +55,7 @@ struct GemmPlan {
   int64_t chunkRows = 1;  // rows of the kernel, of all its planes, whose weights meet all tiles of a strip before the next do
   // Of Product::tiles.
   bool flat = false;                       // the strip is one line
+  int together = 1;                        // tiles of pixels that meet the same tiles of weights at a time
   int depth = 0;                           // elements of k per tile
   int64_t tilesOf(int64_t pixels) const {  // of a strip
     const int64_t line = flat ? pixels : conv.outW;

@@ -23,9 +23,12 @@ std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target& tar
 
 bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
   if (!takesWeights(node, plan.isa->weight)) return false;
+  const bool multipliesBytes = target.has(Isa::avxvnni) || target.has(Isa::avx512vnni);
+  if (plan.isa->takesWords() && !plan.words && multipliesBytes && !hasWideWeights(node))
+    return false;  // half as many products, twice the bytes
   if (plan.isa->product != Product::bytePairs) return true;
   // The proof costs a pass over the weights; where vpdpbusd exists the row would lose anyway.
-  return !target.has(Isa::avxvnni) && !target.has(Isa::avx512vnni) && pairsStayExact(node, plan);
+  return !multipliesBytes && pairsStayExact(node, plan);
 }
 
 Work work(const GemmPlan& plan, const Node& node, const Target&) { return workOfGemm(plan, node); }
@@ -43,7 +46,9 @@ std::vector<KernelDef> integerGemmKernels() {
   constexpr DType u8 = DType::u8, s8 = DType::s8, s16 = DType::s16;
   return kernelsOf(Family{
       .ops = {"q.conv", "q.linear"},
-      .rows = {{"gemm_u8s8_amx", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, {{{2, 16}, {1, 16}, {1, 16}}}}},
+      .rows = {{"gemm_u8s8_amx", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, {{{2, 16}, {2, 16}, {2, 16}}}}},
+               {"gemm_u8s8_amx_wide", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, {{{4, 16}, {4, 16}, {4, 16}}}}},
+               {"gemm_u8s8_amx_tall", isaBit(Isa::amxInt8), {tiles, u8, s8, 16, 4, {{{1, 16}, {1, 16}, {1, 16}}}}},
                {"gemm_u8s8_avx512vnni", isaBit(Isa::avx512vnni), {bytes, u8, s8, 16, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
                {"gemm_u8s8_avxvnni", isaBit(Isa::avxvnni) | isaBit(Isa::avx2), {bytes, u8, s8, 8, 4, {{{2, 6}, {1, 8}, {1, 8}}}}},
                {"gemm_u8s8_pairs_avx2", isaBit(Isa::avx2), {bytePairs, u8, s8, 8, 4, {{{2, 4}, {1, 8}, {1, 8}}}}},

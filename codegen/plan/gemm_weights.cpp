@@ -49,6 +49,32 @@ std::optional<Tensor> centredWeights(const Node& node) {
   return centred;
 }
 
+// The largest magnitude that a formula of sums, products and limits gives for arguments of such magnitudes; infinite where it is not known.
+double largestMagnitude(const ScalarExpr& e, std::span<const double> args) {
+  using Op = ScalarExpr::Op;
+  const auto of = [&](size_t i) { return largestMagnitude(e.operands()[i], args); };
+  switch (e.op()) {
+    case Op::arg: return args[usize(e.argIndex())];
+    case Op::constant: return std::abs(static_cast<double>(e.value()));
+    case Op::neg:
+    case Op::abs: return of(0);
+    case Op::add:
+    case Op::sub: return of(0) + of(1);
+    case Op::mul: return of(0) * of(1);
+    case Op::min:
+    case Op::max: return std::max(of(0), of(1));
+    case Op::select: return std::max(of(1), of(2));
+    default: return INFINITY;
+  }
+}
+
+double largestMagnitude(const Value& quantized) {
+  const QuantParams& quant = *quantized.type().quant;
+  const double most = std::max(std::abs(static_cast<double>(quant.qmin) - quant.zeroPoint()),
+                               std::abs(static_cast<double>(quant.qmax) - quant.zeroPoint()));
+  return most * quant.scale();
+}
+
 // Whether kernels of this element type take such weights: 255 is no sum of two s8.
 bool fits(const Tensor& centred, DType element) {
   if (centred.dtype() == DType::s8 || element == DType::s16) return true;
@@ -256,7 +282,9 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     };
     const QuantParams& wq = *node.operand("w")->type().quant;
     const EpilogueForm form = EpilogueForm::of(node);
-    bool bounded = form.integerForm();
+    const bool residualKnown = !form.residual || form.residual->type().isQuantized();
+    const double residual = form.residual && residualKnown ? largestMagnitude(*form.residual) : 0;
+    bool bounded = form.to && residualKnown;
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
     const int64_t largest = x.dtype == DType::s16 ? 32768 : 255;  // of inputs
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
@@ -272,7 +300,14 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
       nth(biases.mutableAs<int32_t>(), c) = static_cast<int32_t>(folded);  // wraps; the sum wraps back
       nth(scales.mutableAs<float>(), c) = form.factor(x.quant->scale(), sw);
       const auto most = static_cast<double>(std::abs(folded) + largest * magnitude);
-      bounded = bounded && most < 2147483648.0 && most * nth(scales.as<float>(), c) < 2147483520.0;
+      const double factor = std::abs(static_cast<double>(nth(scales.as<float>(), c)));
+      double value = most * factor;
+      if (bounded && !form.integerForm()) {
+        constexpr double kOfRoundings = 1.001;  // every step of the formula is rounded
+        const double args[] = {kOfRoundings * value, residual};
+        value = kOfRoundings * largestMagnitude(form.formula(), args) * form.inverseScale();
+      }
+      bounded = bounded && most < 2147483648.0 && value < 2147483520.0;  // false for NaN too
     }
     attrs.set("bounded", int64_t{bounded});
     scale = builder.constant(base + ".scale", layout.packChannels(scales));

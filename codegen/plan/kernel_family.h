@@ -115,7 +115,7 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
     const auto held = [family, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
       result->work = family->work(result->plan, node, target);
-      result->nanoseconds = nanosecondsOf(id, target.vectorBytes(), result->work);
+      result->nanoseconds = nanosecondsOf(id, target.cpuClass(), result->work);
       if constexpr (HasNumbers<Plan>) {
         if (family->onlyNumbers && family->onlyNumbers(result->plan, node))
           placeNumbers(result->plan, *result);

@@ -109,7 +109,7 @@ ModelBasis basisOf(const Program& program) {
   std::set<std::string> origins;
   double total = 0;
   for (const Step& step : program.steps()) {
-    const KernelCost* cost = step.kernel ? findKernelCost(step.kernel->id, program.target().vectorBytes()) : nullptr;
+    const KernelCost* cost = step.kernel ? findKernelCost(step.kernel->id, program.target().cpuClass()) : nullptr;
     if (!step.kernel || !step.plan) {
       if (step.node->string("kernel") != "view") basis.uncounted.push_back(displayName(*step.node));
       continue;

@@ -13,7 +13,7 @@ namespace {
 
 TEST(Costs, EveryRowHasConstants) {
   for (const KernelDef& def : kernelTable()) {
-    const KernelCost* cost = findKernelCost(def.id, 16);
+    const KernelCost* cost = findKernelCost(def.id, {.vectorBytes = 16});
     EXPECT_TRUE(cost) << def.id << " is not in kernel_costs.def: measure it (docs/costs.md)";
     EXPECT_FALSE(cost && cost->origin.empty()) << def.id;
   }
@@ -33,14 +33,21 @@ TEST(Costs, ConstantsAreOfKernelsThatThereAre) {
   }
 }
 
-TEST(Costs, NearestWidthStandsIn) {
-  const KernelCost* wide = findKernelCost("softmax", 64);
+TEST(Costs, NearestClassStandsIn) {
+  const CpuClass cpu{.vectorBytes = 64};
+  const KernelCost* wide = findKernelCost("softmax", cpu);
   ASSERT_TRUE(wide);
-  EXPECT_EQ(wide->vectorBytes, 64);
-  EXPECT_EQ(findKernelCost("softmax", 1024), wide);
-  EXPECT_FALSE(findKernelCost("no_such_kernel", 64));
-  EXPECT_EQ(nanosecondsOf("no_such_kernel", 64, {{"call", 1}, {"row", 3}}), 4);
-  EXPECT_DOUBLE_EQ(nanosecondsOf("softmax", 64, {{"call", 2}, {"row", 3}}), 2 * wide->of("call") + 3 * wide->of("row"));
+  EXPECT_EQ(wide->cpu, cpu);
+  EXPECT_EQ(findKernelCost("softmax", {.vectorBytes = 1024}), wide);
+  EXPECT_FALSE(findKernelCost("no_such_kernel", cpu));
+  EXPECT_EQ(nanosecondsOf("no_such_kernel", cpu, {{"call", 1}, {"row", 3}}), 4);
+  EXPECT_DOUBLE_EQ(nanosecondsOf("softmax", cpu, {{"call", 2}, {"row", 3}}), 2 * wide->of("call") + 3 * wide->of("row"));
+  // A CPU with a matrix unit is told apart where it was measured.
+  const KernelCost* withUnit = findKernelCost("softmax", Target::parse("amx-int8")->cpuClass());
+  ASSERT_TRUE(withUnit);
+  EXPECT_TRUE(withUnit->cpu.matrixUnit);
+  EXPECT_NE(withUnit, wide);
+  EXPECT_TRUE(findKernelCost("gemm_u8s8_amx", cpu)->cpu.matrixUnit);
 }
 
 // On every tier, whether this machine runs it or not: choosing needs no code.
@@ -58,7 +65,7 @@ TEST(Costs, WorkIsWhatTheConstantsName) {
       EXPECT_FALSE(candidates.empty()) << text << " on " << tier;
       for (const KernelChoice& choice : candidates) {
         seen.insert(choice.def->id);
-        const KernelCost* cost = findKernelCost(choice.def->id, target.vectorBytes());
+        const KernelCost* cost = findKernelCost(choice.def->id, target.cpuClass());
         ASSERT_TRUE(cost) << choice.def->id;
         std::set<std::string_view> named;
         for (const WorkItem& item : cost->nanoseconds) named.insert(item.what);
