@@ -153,7 +153,8 @@ Result<Tensor> readRandom(TextReader& in, const TensorType& type) {
     return in.failAt(offset, "the ends of a random range are finite and in order");
   const bool real = isFloat(type.dtype);
   Tensor t(type.dtype, type.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i) {
+  const int64_t count = t.numElements();
+  for (int64_t i = 0; i < count; ++i) {
     const double u = static_cast<double>(randomBits(static_cast<uint64_t>(seed), static_cast<uint64_t>(i)) >> 11) * 0x1p-53;
     storeElement(type.dtype, t.mutableData(), i, real ? low + u * (high - low) : std::floor(low + u * (high - low + 1)));
   }

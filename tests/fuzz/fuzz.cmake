@@ -56,6 +56,6 @@ else()
     add_test(NAME sanitized.fuzz.${kind} WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fuzz
              COMMAND ${sanitized_dir}/bin/${kind}_fuzz -max_total_time=${QC_FUZZ_SECONDS} -seed=1 -timeout=25 -rss_limit_mb=4096 -max_len=65536
                      -artifact_prefix=${kind}- -print_final_stats=1 ${kind} ${files_${kind}})
-    set_tests_properties(sanitized.fuzz.${kind} PROPERTIES ENVIRONMENT "QC_MEMORY_LIMIT=1000000000;ASAN_OPTIONS=allocator_may_return_null=1")
+    set_tests_properties(sanitized.fuzz.${kind} PROPERTIES ENVIRONMENT "QC_MEMORY_LIMIT=200000000;ASAN_OPTIONS=allocator_may_return_null=1")
   endforeach()
 endif()

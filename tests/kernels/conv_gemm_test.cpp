@@ -24,6 +24,8 @@ constexpr auto kS8 = ConvCase::To::s8;
 const std::vector<ConvCase>& cases() {
   static const std::vector<ConvCase> all = {
       {"3x3", {1, 9, 11, 16}, {64, 16, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"3x3, long sums", {1, 5, 7, 200}, {40, 200, 3, 3}, {}, {1, 1, 1, 1}, {}},
+      {"1x1, long sums and residual", {1, 6, 9, 1200}, {72, 1200, 1, 1}, {}, {}, {}, 1, true, "max(a0 + a1, 0)"},
       {"3x3 batch", {3, 7, 7, 8}, {40, 8, 3, 3}, {}, {1, 1, 1, 1}, {}},
       {"3x3 stride 2", {1, 13, 12, 5}, {70, 5, 3, 3}, {2, 2}, {1, 1, 1, 1}, {}},
       {"3x3 asymmetric", {2, 8, 9, 6}, {33, 6, 3, 3}, {1, 2}, {0, 1, 2, 0}, {}},

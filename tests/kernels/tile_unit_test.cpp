@@ -105,8 +105,8 @@ graph @g(%a: !x[196,256], %b: !x[1,256]) {
   Node* many = single->previous();
   const std::optional<KernelChoice> chosen = selectKernel(*many, target);
   ASSERT_TRUE(chosen);
-  EXPECT_EQ(chosen->def->id, "gemm_u8s8_amx");
-  EXPECT_NE(selectKernel(*single, target)->def->id, "gemm_u8s8_amx");
+  EXPECT_TRUE(chosen->def->id.starts_with("gemm_u8s8_amx")) << chosen->def->id;
+  EXPECT_FALSE(selectKernel(*single, target)->def->id.starts_with("gemm_u8s8_amx"));
   Builder builder(*graph);
   builder.before(many);
   const auto packed = packKernel(*chosen, *many, builder);
