@@ -1,7 +1,6 @@
 #include "ir/dim_expr.h"
 
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -16,25 +15,19 @@ struct Atom : DimFactor {
   std::string text;  // unique
 };
 
-namespace {
-
-// A product of atoms, sorted by text, each as often as its power.
-using Product = std::vector<const Atom*>;
-
-bool isBefore(const Atom* a, const Atom* b) { return a->text < b->text; }
-
-// The largest degree first, then in the order of the text; the constant is last.
-struct ProductOrder {
-  bool operator()(const Product& a, const Product& b) const {
-    if (a.size() != b.size()) return a.size() > b.size();
-    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), isBefore);
-  }
-};
-using Terms = std::map<Product, int64_t, ProductOrder>;  // coefficients other than 0
-
-}  // namespace
-
 struct DimExpr::Sum {
+  // A product of atoms, sorted by text, each as often as its power.
+  using Product = std::vector<const Atom*>;
+  static bool isBefore(const Atom* a, const Atom* b) { return a->text < b->text; }
+  // The largest degree first, then in the order of the text; the constant is last.
+  struct Order {
+    bool operator()(const Product& a, const Product& b) const {
+      if (a.size() != b.size()) return a.size() > b.size();
+      return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), isBefore);
+    }
+  };
+  using Terms = std::map<Product, int64_t, Order>;  // coefficients other than 0
+
   Terms terms;
   std::string text;
 };
@@ -49,6 +42,10 @@ struct DimExprAccess {
 };
 
 namespace {
+
+using Product = DimExpr::Sum::Product;
+using Terms = DimExpr::Sum::Terms;
+constexpr auto& isBefore = DimExpr::Sum::isBefore;
 
 // Expressions and atoms by their text.  Never shrinks; a model has a handful.
 template <class T>
@@ -293,94 +290,20 @@ std::optional<int64_t> evaluated(const Atom& atom, const std::map<std::string, i
   return floorOf(values[0], values[1]);
 }
 
-// sum = product {("+" | "-") product}; product = unary {("*" | "//" | "%") unary}
-class Parser {
- public:
-  explicit Parser(std::string_view text) : text_(text) {}
-
-  Result<DimExpr> run() {
-    QC_ASSIGN(const DimExpr e, sum(0));
-    if (skip(); at_ < text_.size()) return bad("nothing more");
-    return e;
+DimExpr substituted(const DimFactor& f, const std::map<std::string, int64_t>& sizes) {
+  if (f.kind == DimFactor::Kind::symbol) {
+    const auto it = sizes.find(f.name);
+    return it == sizes.end() ? DimExpr::symbol(f.name) : DimExpr(it->second);
   }
-
- private:
-  static constexpr int kMaxDepth = 64;
-
-  Result<DimExpr> sum(int depth) {
-    if (depth > kMaxDepth) return fail(ErrorCode::kInvalidModel, "a dim nests deeper than {} levels", kMaxDepth);
-    QC_ASSIGN(DimExpr e, product(depth));
-    for (;;) {
-      const bool plus = take("+"), minus = !plus && take("-");
-      if (!plus && !minus) return e;
-      QC_ASSIGN(const DimExpr next, product(depth));
-      e = plus ? e + next : e - next;
-    }
+  const DimExpr a = qc::substituted(f.args[0], sizes), b = qc::substituted(f.args[1], sizes);
+  if (f.kind == DimFactor::Kind::floorDiv) return floorDiv(a, b);
+  DimExpr all = f.kind == DimFactor::Kind::min ? min(a, b) : max(a, b);
+  for (size_t i = 2; i < f.args.size(); ++i) {
+    const DimExpr next = qc::substituted(f.args[i], sizes);
+    all = f.kind == DimFactor::Kind::min ? min(all, next) : max(all, next);
   }
-  Result<DimExpr> product(int depth) {
-    QC_ASSIGN(DimExpr e, unary(depth));
-    for (;;) {
-      const bool times = take("*"), over = !times && take("//"), modulo = !times && !over && take("%");
-      if (!times && !over && !modulo) return e;
-      QC_ASSIGN(const DimExpr next, unary(depth));
-      e = times ? e * next : over ? floorDiv(e, next) : mod(e, next);
-    }
-  }
-  Result<DimExpr> unary(int depth) {
-    bool negative = false;
-    while (take("-")) negative = !negative;
-    QC_ASSIGN(const DimExpr e, primary(depth));
-    return negative ? -e : e;
-  }
-  Result<DimExpr> primary(int depth) {
-    if (take("?")) return DimExpr::unknown();
-    if (take("(")) {
-      QC_ASSIGN(const DimExpr e, sum(depth + 1));
-      if (!take(")")) return bad("')'");
-      return e;
-    }
-    skip();
-    Lexer lexer(text_, at_);
-    const Token token = lexer.next();
-    if (token.kind == Token::Kind::number) {
-      const size_t digits = std::min(text_.find_first_not_of("0123456789", at_), text_.size());
-      int64_t value = 0;
-      const auto [stop, error] = std::from_chars(text_.data() + at_, text_.data() + digits, value);
-      if (error != std::errc() || digits == at_) return bad("a size that fits 64 bits");
-      at_ = digits;
-      return DimExpr(value);
-    }
-    if (token.kind != Token::Kind::word && token.kind != Token::Kind::string) return bad("a size, a symbol or an expression of them");
-    at_ = token.offset + token.text.size();
-    if (token.kind == Token::Kind::string) return token.content.empty() ? bad("a name") : Result<DimExpr>(DimExpr::symbol(token.content));
-    if (!take("(")) return DimExpr::symbol(token.text);
-    QC_ASSIGN(DimExpr e, sum(depth + 1));
-    while (take(",")) {
-      QC_ASSIGN(const DimExpr next, sum(depth + 1));
-      if (token.text != "min" && token.text != "max" && token.text != "ceildiv") break;
-      e = token.text == "min" ? min(e, next) : token.text == "max" ? max(e, next) : ceilDiv(e, next);
-    }
-    if (token.text != "min" && token.text != "max" && token.text != "ceildiv") return bad("min, max or ceildiv");
-    if (!take(")")) return bad("')'");
-    return e;
-  }
-
-  Failure bad(std::string_view wanted) const {
-    return fail(ErrorCode::kInvalidModel, "'{}' is not a dim: at character {} {} is expected", text_, at_ + 1, wanted);
-  }
-  void skip() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t')) ++at_;
-  }
-  bool take(std::string_view what) {
-    skip();
-    if (!text_.substr(at_).starts_with(what)) return false;
-    at_ += what.size();
-    return true;
-  }
-
-  std::string_view text_;
-  size_t at_ = 0;
-};
+  return all;
+}
 
 }  // namespace
 
@@ -436,25 +359,6 @@ std::vector<DimTerm> dimTerms(const DimExpr& e) {
   return list;
 }
 
-namespace {
-
-DimExpr substituted(const DimFactor& f, const std::map<std::string, int64_t>& sizes) {
-  if (f.kind == DimFactor::Kind::symbol) {
-    const auto it = sizes.find(f.name);
-    return it == sizes.end() ? DimExpr::symbol(f.name) : DimExpr(it->second);
-  }
-  const DimExpr a = qc::substituted(f.args[0], sizes), b = qc::substituted(f.args[1], sizes);
-  if (f.kind == DimFactor::Kind::floorDiv) return floorDiv(a, b);
-  DimExpr all = f.kind == DimFactor::Kind::min ? min(a, b) : max(a, b);
-  for (size_t i = 2; i < f.args.size(); ++i) {
-    const DimExpr next = qc::substituted(f.args[i], sizes);
-    all = f.kind == DimFactor::Kind::min ? min(all, next) : max(all, next);
-  }
-  return all;
-}
-
-}  // namespace
-
 DimExpr substituted(const DimExpr& e, const std::map<std::string, int64_t>& sizes) {
   if (e.isUnknown()) return e;
   DimExpr sum = 0;
@@ -474,8 +378,6 @@ std::optional<std::string> symbolName(const DimExpr& e) {
 }
 
 std::string DimExpr::str() const { return sum_ ? sum_->text : std::to_string(constant_); }
-
-Result<DimExpr> DimExpr::parse(std::string_view text) { return Parser(text).run(); }
 
 bool operator==(const DimExpr& a, const DimExpr& b) { return a.sum_ == b.sum_ && !a.isUnknown() && (a.sum_ || a.constant_ == b.constant_); }
 

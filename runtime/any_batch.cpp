@@ -34,6 +34,34 @@ bool hasSymbol(const std::map<std::string, Shape>& inputs, const std::string& na
 
 constexpr const char* kBatchProperty = "qcompile.batch";
 
+// The dim that is this symbol alone; -1: none, or several.
+int dimOf(const Shape& shape, const DimExpr& symbol) {
+  const auto is = [&](const Dim& dim) { return dim.expr() == symbol; };
+  const auto at = std::find_if(shape.begin(), shape.end(), is);
+  return std::count_if(shape.begin(), shape.end(), is) == 1 ? static_cast<int>(at - shape.begin()) : -1;
+}
+
+std::optional<DimExpr> symbolOfBatch(const Graph& graph) {
+  if (graph.inputs().empty()) return std::nullopt;
+  for (const Dim& dim : graph.inputs().front()->type().shape) {
+    const std::set<std::string> names = dim.expr().symbols();
+    if (names.size() != 1 || dim.expr() != DimExpr::symbol(*names.begin())) continue;
+    const auto has = [&](const Value* v) { return dimOf(v->type().shape, dim.expr()) >= 0; };
+    if (std::all_of(graph.inputs().begin(), graph.inputs().end(), has)) return dim.expr();
+  }
+  return std::nullopt;
+}
+
+// Bytes of a tensor as `outer` times a line of `dim` and what is behind it.
+struct Lines {
+  int64_t outer, bytes;
+  Lines(const Tensor& t, int dim) {
+    const std::vector<int64_t> sizes = t.sizes();
+    outer = std::accumulate(sizes.begin(), sizes.begin() + dim, int64_t{1}, std::multiplies<>());
+    bytes = outer == 0 ? 0 : t.byteSize() / outer;
+  }
+};
+
 }  // namespace
 
 std::string batchNote(const Model& model) {
@@ -105,38 +133,6 @@ Result<Model> atSamplesOf(Model model, const Shapes& shapes) {
   if (!asked) return model;
   return withFreeBatch(model, asked->stacked);
 }
-
-namespace {
-
-// The dim that is this symbol alone; -1: none, or several.
-int dimOf(const Shape& shape, const DimExpr& symbol) {
-  const auto is = [&](const Dim& dim) { return dim.expr() == symbol; };
-  const auto at = std::find_if(shape.begin(), shape.end(), is);
-  return std::count_if(shape.begin(), shape.end(), is) == 1 ? static_cast<int>(at - shape.begin()) : -1;
-}
-
-std::optional<DimExpr> symbolOfBatch(const Graph& graph) {
-  if (graph.inputs().empty()) return std::nullopt;
-  for (const Dim& dim : graph.inputs().front()->type().shape) {
-    const std::set<std::string> names = dim.expr().symbols();
-    if (names.size() != 1 || dim.expr() != DimExpr::symbol(*names.begin())) continue;
-    const auto has = [&](const Value* v) { return dimOf(v->type().shape, dim.expr()) >= 0; };
-    if (std::all_of(graph.inputs().begin(), graph.inputs().end(), has)) return dim.expr();
-  }
-  return std::nullopt;
-}
-
-// Bytes of a tensor as `outer` times a line of `dim` and what is behind it.
-struct Lines {
-  int64_t outer, bytes;
-  Lines(const Tensor& t, int dim) {
-    const std::vector<int64_t> sizes = t.sizes();
-    outer = std::accumulate(sizes.begin(), sizes.begin() + dim, int64_t{1}, std::multiplies<>());
-    bytes = outer == 0 ? 0 : t.byteSize() / outer;
-  }
-};
-
-}  // namespace
 
 Result<std::optional<BatchPlaces>> batchPlaces(const Model& model) {
   const Graph& graph = model.graph();

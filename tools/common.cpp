@@ -92,6 +92,11 @@ Status setObserver(QConfigMapping& rules, const std::string& text) {
   return {};
 }
 
+Result<Model> withNote(Result<Model> model, const std::string& path) {
+  if (model) noteBatch(*model, path);
+  return model;
+}
+
 }  // namespace
 
 Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option) {
@@ -126,15 +131,6 @@ Result<LoadOptions> ModelOptions::options() const {
 void noteBatch(const Model& model, const std::string& path) {
   if (const std::string note = batchNote(model); !note.empty()) fmt::print(stderr, "note: '{}' is {}\n", visible(path), visible(note));
 }
-
-namespace {
-
-Result<Model> withNote(Result<Model> model, const std::string& path) {
-  if (model) noteBatch(*model, path);
-  return model;
-}
-
-}  // namespace
 
 Result<Model> ModelOptions::load() const {
   QC_ASSIGN(const LoadOptions loading, options());

@@ -114,6 +114,46 @@ Reg place(llvm::IRBuilder<>& b, Reg part, int at, int lanes) {
   return b.CreateShuffleVector(part, llvm::Constant::getNullValue(part->getType()), mask);
 }
 
+using Op = ScalarExpr::Op;
+
+Reg truth(KernelEmitter& e, Reg condition, int lanes) { return e.b.CreateSelect(condition, e.floats(1, lanes), e.floats(0, lanes)); }
+
+Reg emitInstruction(KernelEmitter& e, Op op, Reg x, Reg y, Reg z, int lanes) {
+  llvm::IRBuilder<>& b = e.b;
+  llvm::Type* ints = e.i32(lanes);
+  auto bits = [&](Reg v) { return e.bitcast(v, ints); };
+  switch (op) {
+    case Op::neg: return b.CreateFNeg(x);
+    case Op::abs: return b.CreateUnaryIntrinsic(llvm::Intrinsic::fabs, x);
+    case Op::floor: return e.floor(x);
+    case Op::ceil: return e.ceil(x);
+    case Op::round: return e.roundEven(x);
+    case Op::trunc: return e.trunc(x);
+    case Op::sqrt: return b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, x);
+    // 1.5 * 2^23 + 127 moves n + 127 into the low bits of the sum: the arithmetic of ExprProgram, whatever n is.
+    case Op::pow2: return e.bitcast(b.CreateShl(bits(b.CreateFAdd(x, e.floats(12583039.0f, lanes))), e.ints(23, ints)), e.f32(lanes));
+    case Op::exponent:
+      return e.toFloat(b.CreateSub(b.CreateAnd(b.CreateLShr(bits(x), e.ints(23, ints)), e.ints(255, ints)), e.ints(127, ints)));
+    case Op::mantissa: return e.bitcast(b.CreateOr(b.CreateAnd(bits(x), e.ints(0x007fffff, ints)), e.ints(0x3f800000, ints)), e.f32(lanes));
+    case Op::add: return b.CreateFAdd(x, y);
+    case Op::sub: return b.CreateFSub(x, y);
+    case Op::mul: return b.CreateFMul(x, y);
+    case Op::div: return b.CreateFDiv(x, y);
+    case Op::min: return e.min(x, y);
+    case Op::max: return e.max(x, y);
+    case Op::lt: return truth(e, b.CreateFCmpOLT(x, y), lanes);
+    case Op::le: return truth(e, b.CreateFCmpOLE(x, y), lanes);
+    case Op::eq: return truth(e, b.CreateFCmpOEQ(x, y), lanes);
+    case Op::select: return b.CreateSelect(b.CreateFCmpUNE(x, e.floats(0, lanes)), y, z);
+    case Op::fma: return e.fma(x, y, z);
+    case Op::arg:
+    case Op::constant:
+    case Op::call: break;
+  }
+  QC_CHECK(false, "operator {} has no code", static_cast<int>(op));
+  return nullptr;
+}
+
 }  // namespace
 
 Reg KernelEmitter::lanesBelow(Reg count, int lanes) {
@@ -347,50 +387,6 @@ Reg KernelEmitter::roundToInt(Reg x) {
   Reg bounded = max(roundEven(x), floats(-2147483648.0f, n));
   return b.CreateFPToSI(bounded, i32(n));
 }
-
-namespace {
-
-using Op = ScalarExpr::Op;
-
-Reg truth(KernelEmitter& e, Reg condition, int lanes) { return e.b.CreateSelect(condition, e.floats(1, lanes), e.floats(0, lanes)); }
-
-Reg emitInstruction(KernelEmitter& e, Op op, Reg x, Reg y, Reg z, int lanes) {
-  llvm::IRBuilder<>& b = e.b;
-  llvm::Type* ints = e.i32(lanes);
-  auto bits = [&](Reg v) { return e.bitcast(v, ints); };
-  switch (op) {
-    case Op::neg: return b.CreateFNeg(x);
-    case Op::abs: return b.CreateUnaryIntrinsic(llvm::Intrinsic::fabs, x);
-    case Op::floor: return e.floor(x);
-    case Op::ceil: return e.ceil(x);
-    case Op::round: return e.roundEven(x);
-    case Op::trunc: return e.trunc(x);
-    case Op::sqrt: return b.CreateUnaryIntrinsic(llvm::Intrinsic::sqrt, x);
-    // 1.5 * 2^23 + 127 moves n + 127 into the low bits of the sum: the arithmetic of ExprProgram, whatever n is.
-    case Op::pow2: return e.bitcast(b.CreateShl(bits(b.CreateFAdd(x, e.floats(12583039.0f, lanes))), e.ints(23, ints)), e.f32(lanes));
-    case Op::exponent:
-      return e.toFloat(b.CreateSub(b.CreateAnd(b.CreateLShr(bits(x), e.ints(23, ints)), e.ints(255, ints)), e.ints(127, ints)));
-    case Op::mantissa: return e.bitcast(b.CreateOr(b.CreateAnd(bits(x), e.ints(0x007fffff, ints)), e.ints(0x3f800000, ints)), e.f32(lanes));
-    case Op::add: return b.CreateFAdd(x, y);
-    case Op::sub: return b.CreateFSub(x, y);
-    case Op::mul: return b.CreateFMul(x, y);
-    case Op::div: return b.CreateFDiv(x, y);
-    case Op::min: return e.min(x, y);
-    case Op::max: return e.max(x, y);
-    case Op::lt: return truth(e, b.CreateFCmpOLT(x, y), lanes);
-    case Op::le: return truth(e, b.CreateFCmpOLE(x, y), lanes);
-    case Op::eq: return truth(e, b.CreateFCmpOEQ(x, y), lanes);
-    case Op::select: return b.CreateSelect(b.CreateFCmpUNE(x, e.floats(0, lanes)), y, z);
-    case Op::fma: return e.fma(x, y, z);
-    case Op::arg:
-    case Op::constant:
-    case Op::call: break;
-  }
-  QC_CHECK(false, "operator {} has no code", static_cast<int>(op));
-  return nullptr;
-}
-
-}  // namespace
 
 Reg KernelEmitter::expression(const ScalarExpr& expr, std::span<Reg const> args) {
   const ExprProgram program(expr.expand());

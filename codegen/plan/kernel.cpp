@@ -93,29 +93,6 @@ std::string signatureOf(const TensorType& type) {
   return type.quant->perChannel() ? fmt::format("/q{}", type.quant->axis) : "/q";
 }
 
-}  // namespace
-
-std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_t>& numbers) {
-  std::vector<ParamRecord> records;
-  for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
-  for (int i = 0; i < node.numResults(); ++i) {
-    const QuantPtr to = quantOf(node, i);
-    ParamRecord record = to ? recordOf(*to) : recordOf(node.result(i)->type());
-    if (to) {
-      const ResultBounds bounds = resultBounds(*to, node.attrs());
-      record.qmin = bounds.low;
-      record.qmax = bounds.high;
-    }
-    records.push_back(record);
-  }
-  const size_t values = records.size(), perRecord = sizeof(ParamRecord) / sizeof(int64_t);
-  records.resize(values + (numbers.size() + perRecord - 1) / perRecord);
-  std::memcpy(static_cast<void*>(records.data() + values), numbers.data(), numbers.size() * sizeof(int64_t));
-  return records;
-}
-
-namespace {
-
 // A list of sizes without those of dims that were free, which are numbers of the plan.
 std::string withoutFreeSizes(const Node& node, const std::vector<DimExpr>& sizes) {
   const Shape& shape = node.result()->type().shape;
@@ -145,6 +122,25 @@ std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
 }
 
 }  // namespace
+
+std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_t>& numbers) {
+  std::vector<ParamRecord> records;
+  for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
+  for (int i = 0; i < node.numResults(); ++i) {
+    const QuantPtr to = quantOf(node, i);
+    ParamRecord record = to ? recordOf(*to) : recordOf(node.result(i)->type());
+    if (to) {
+      const ResultBounds bounds = resultBounds(*to, node.attrs());
+      record.qmin = bounds.low;
+      record.qmax = bounds.high;
+    }
+    records.push_back(record);
+  }
+  const size_t values = records.size(), perRecord = sizeof(ParamRecord) / sizeof(int64_t);
+  records.resize(values + (numbers.size() + perRecord - 1) / perRecord);
+  std::memcpy(static_cast<void*>(records.data() + values), numbers.data(), numbers.size() * sizeof(int64_t));
+  return records;
+}
 
 std::string kernelKey(const KernelDef& def, const Node& node, const Target& target) {
   return keyOf(

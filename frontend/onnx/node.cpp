@@ -56,6 +56,33 @@ Result<T> orDefault(const OnnxNode& node, std::string_view name, std::optional<T
   if (byDefault) return *std::move(byDefault);
   return node.error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
 }
+
+// What a value is computed of: constants and sizes aside, inputs and what decides; of sizes, those that data decides.
+struct Sources {
+  bool data = false, decided = false;
+};
+
+template <class IsDecided>
+Sources sourcesOf(const Value* v, const IsDecided& isDecided) {
+  Sources sources;
+  std::unordered_set<const Node*> seen;
+  std::vector<const Value*> open = {v};
+  while (!open.empty()) {
+    const Node* node = open.back()->producer();
+    open.pop_back();
+    if (!node || decidesSizes(*node)) {
+      sources.data = true;
+      continue;
+    }
+    if (!seen.insert(node).second) continue;
+    if (node->is("dims"))
+      for (const DimExpr& e : node->attrs().dims("values")) sources.decided = sources.decided || isDecided(e);
+    for (const Value* operand : node->operands())
+      if (operand) open.push_back(operand);
+  }
+  return sources;
+}
+
 }  // namespace
 
 Result<int64_t> OnnxNode::integer(std::string_view name, std::optional<int64_t> byDefault) const {
@@ -162,36 +189,6 @@ bool OnnxNode::isDecided(const DimExpr& e) const {
   const std::set<std::string> own = e.symbols();
   return std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols_.decided.contains(s); });
 }
-
-namespace {
-
-// What a value is computed of: constants and sizes aside, inputs and what decides; of sizes, those that data decides.
-struct Sources {
-  bool data = false, decided = false;
-};
-
-template <class IsDecided>
-Sources sourcesOf(const Value* v, const IsDecided& isDecided) {
-  Sources sources;
-  std::unordered_set<const Node*> seen;
-  std::vector<const Value*> open = {v};
-  while (!open.empty()) {
-    const Node* node = open.back()->producer();
-    open.pop_back();
-    if (!node || decidesSizes(*node)) {
-      sources.data = true;
-      continue;
-    }
-    if (!seen.insert(node).second) continue;
-    if (node->is("dims"))
-      for (const DimExpr& e : node->attrs().dims("values")) sources.decided = sources.decided || isDecided(e);
-    for (const Value* operand : node->operands())
-      if (operand) open.push_back(operand);
-  }
-  return sources;
-}
-
-}  // namespace
 
 bool OnnxNode::isOfDecidedSizes(const Value* v) const {
   const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });

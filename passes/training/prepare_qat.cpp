@@ -313,30 +313,6 @@ Result<GroupParams> paramsOfRange(const Graph& graph, const std::vector<double>&
   return params;
 }
 
-}  // namespace
-
-Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options) {
-  return Preparation(graph, params, options).run();
-}
-
-Status prepareQat(Graph& graph, PassContext& cx) {
-  const QatOptions options{cx.options.string("weights"), cx.options.string("activations"), cx.options.real("averaging_constant")};
-  GroupParams params;
-  if (const auto* given = cx.get<GroupParams>()) {
-    params = *given;
-  } else {
-    QC_ASSIGN(params, paramsOfRange(graph, cx.options.reals("range")));
-  }
-  Preparation preparation(graph, params, options);
-  QC_ASSIGN(const QatPlan plan, preparation.run());
-  cx.countHits({{"fake_quantizations", preparation.inserted()}});
-  return {};
-}
-
-// ---- afterwards -----------------------------------------------------------------------------------
-
-namespace {
-
 // A scale that learns could pass zero; with its sign turned the same numbers are reached.
 float usableScale(float scale, double eps) { return std::max(std::fabs(scale), static_cast<float>(std::max(eps, kSmallestScale))); }
 
@@ -358,6 +334,26 @@ Result<QuantParams> learnedParams(const ObservedSpec& spec, const QuantParams& b
 }
 
 }  // namespace
+
+Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options) {
+  return Preparation(graph, params, options).run();
+}
+
+Status prepareQat(Graph& graph, PassContext& cx) {
+  const QatOptions options{cx.options.string("weights"), cx.options.string("activations"), cx.options.real("averaging_constant")};
+  GroupParams params;
+  if (const auto* given = cx.get<GroupParams>()) {
+    params = *given;
+  } else {
+    QC_ASSIGN(params, paramsOfRange(graph, cx.options.reals("range")));
+  }
+  Preparation preparation(graph, params, options);
+  QC_ASSIGN(const QatPlan plan, preparation.run());
+  cx.countHits({{"fake_quantizations", preparation.inserted()}});
+  return {};
+}
+
+// ---- afterwards -----------------------------------------------------------------------------------
 
 Result<GroupParams> applyTraining(Graph& observed, const QatPlan& plan, const std::map<std::string, Tensor>& values) {
   const auto valueOf = [&](const std::string& name) {

@@ -121,54 +121,6 @@ class CrossBatch : public ::testing::Environment {
   std::vector<CrossCase> cases_;
 };
 
-}  // namespace
-
-GuardedBuffer::GuardedBuffer(int64_t bytes) {
-  const auto page = usize(sysconf(_SC_PAGESIZE));
-  const size_t payload = (usize(bytes) + page - 1) / page * page;
-  mapped_ = payload + page;
-  mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  QC_CHECK(mapping_ != MAP_FAILED, "no memory for a test buffer");
-  char* guard = static_cast<char*>(mapping_) + payload;
-  QC_CHECK(mprotect(guard, page, PROT_NONE) == 0, "no guard page");
-  data_ = guard - bytes;
-}
-
-GuardedBuffer::GuardedBuffer(GuardedBuffer&& other) noexcept : mapping_(other.mapping_), mapped_(other.mapped_), data_(other.data_) {
-  other.mapping_ = nullptr;
-}
-
-GuardedBuffer::~GuardedBuffer() {
-  if (mapping_) munmap(mapping_, mapped_);
-}
-
-Target targetOf(const KernelDef& def) {
-  Target target{Target::host().arch, 0};
-  for (const IsaInfo& info : isaTable())
-    if (def.isas & isaBit(info.isa)) {
-      target.isas |= info.implies;
-      target.arch = info.arch;
-    }
-  const Target emulated = Target::parse("amx-emulated").value();
-  return target.has(Isa::amxInt8) && !target.runsOn(Target::host()) ? emulated : target;
-}
-
-bool takes(const KernelDef& def, const Node& node) { return def.supports(node, targetOf(def)) != nullptr; }
-
-std::vector<const KernelDef*> rowsFor(std::string_view op) {
-  std::vector<const KernelDef*> rows;
-  for (const KernelDef& def : kernelTable()) {
-    if (std::find(def.ops.begin(), def.ops.end(), op) == def.ops.end()) continue;
-    if (targetOf(def).runsOn(Target::host()) || emulates(targetOf(def)))
-      rows.push_back(&def);
-    else
-      fmt::print("[ LEFT OUT ] {} needs {}\n", def.id, targetOf(def).str());
-  }
-  return rows;
-}
-
-namespace {
-
 Result<const Node*> packedNode(const KernelDef& def, Node& node) {
   if (!def.pack) return &node;
   Builder builder(node.graph());
@@ -213,74 +165,6 @@ CrossCase crossCase(const Node& node, const std::vector<int64_t>& numbers, const
   c.what = what;
   return c;
 }
-
-}  // namespace
-
-Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target) {
-  CompiledKernel result;
-  result.node = &node;
-  const KernelJob job{&def, &node, def.plan(node, target), "kernel"};
-  QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
-  result.shape = job.plan->shapeOf(objects[0].shape);
-  result.numbers = job.plan->numbers;
-  result.irInstructions = objects[0].irInstructions;
-  QC_ASSIGN(result.jit, Jit::create(target));
-  QC_TRY(result.jit->add(objects));
-  QC_ASSIGN(result.fn, result.jit->lookup("kernel"));
-  return result;
-}
-
-CompiledKernel CompiledKernel::forNode(const Node& other, const KernelPlan& plan) const {
-  CompiledKernel result = *this;
-  result.node = &other;
-  result.shape = plan.shapeOf(shape);
-  result.numbers = plan.numbers;
-  return result;
-}
-
-KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
-  const Node& node = *kernel.node;
-  std::vector<GuardedBuffer> owned;
-  std::vector<void*> buffers;
-  for (int i = 0; i < node.numOperands(); ++i) {
-    const Tensor* tensor = i < static_cast<int>(operands.size()) ? nth(operands, i) : nullptr;
-    if (!tensor && node.operand(i)) tensor = node.operand(i)->constant();
-    if (!tensor) {
-      buffers.push_back(nullptr);
-      continue;
-    }
-    owned.emplace_back(tensor->byteSize());
-    std::memcpy(owned.back().data(), tensor->data(), usize(tensor->byteSize()));
-    buffers.push_back(owned.back().data());
-  }
-  const size_t firstResult = buffers.size();
-  for (int i = 0; i < node.numResults(); ++i) {
-    const int64_t bytes = node.result(i)->type().byteSize();
-    owned.emplace_back(bytes);
-    std::memset(owned.back().data(), 0xa5, usize(bytes));
-    buffers.push_back(owned.back().data());
-  }
-  std::vector<ParamRecord> params = kernelParams(node, kernel.numbers);
-  buffers.push_back(params.data());
-  Tensor scratch(DType::u8, {std::max<int64_t>(kernel.shape.scratchBytes, 1)});
-  std::memset(scratch.mutableData(), 0x7f, usize(scratch.byteSize()));
-  // The second half first, in single units, then the first half at once.
-  const int64_t half = kernel.shape.units / 2;
-  KernelRun run;
-  for (int64_t unit = kernel.shape.units; unit-- > half;) run.status |= kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
-  run.status |= kernel.fn(buffers.data(), 0, half, scratch.mutableData());
-  for (int i = 0; i < node.numResults(); ++i)
-    run.results.push_back(bytesOf(buffers[firstResult + usize(i)], node.result(i)->type().byteSize()));
-  return run;
-}
-
-std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
-  KernelRun run = runGuardedAll(kernel, operands);
-  EXPECT_EQ(run.status, 0);
-  return std::move(run.results.front());
-}
-
-namespace {
 
 // Dims of what flows through a node, as if bind-shapes had just given them their sizes; for as long as it lives.
 class FreedDims {
@@ -346,6 +230,114 @@ Result<CompiledKernel> compiledOnce(const KernelDef& def, const Node& packed, co
 }
 
 }  // namespace
+
+GuardedBuffer::GuardedBuffer(int64_t bytes) {
+  const auto page = usize(sysconf(_SC_PAGESIZE));
+  const size_t payload = (usize(bytes) + page - 1) / page * page;
+  mapped_ = payload + page;
+  mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  QC_CHECK(mapping_ != MAP_FAILED, "no memory for a test buffer");
+  char* guard = static_cast<char*>(mapping_) + payload;
+  QC_CHECK(mprotect(guard, page, PROT_NONE) == 0, "no guard page");
+  data_ = guard - bytes;
+}
+
+GuardedBuffer::GuardedBuffer(GuardedBuffer&& other) noexcept : mapping_(other.mapping_), mapped_(other.mapped_), data_(other.data_) {
+  other.mapping_ = nullptr;
+}
+
+GuardedBuffer::~GuardedBuffer() {
+  if (mapping_) munmap(mapping_, mapped_);
+}
+
+Target targetOf(const KernelDef& def) {
+  Target target{Target::host().arch, 0};
+  for (const IsaInfo& info : isaTable())
+    if (def.isas & isaBit(info.isa)) {
+      target.isas |= info.implies;
+      target.arch = info.arch;
+    }
+  const Target emulated = Target::parse("amx-emulated").value();
+  return target.has(Isa::amxInt8) && !target.runsOn(Target::host()) ? emulated : target;
+}
+
+bool takes(const KernelDef& def, const Node& node) { return def.supports(node, targetOf(def)) != nullptr; }
+
+std::vector<const KernelDef*> rowsFor(std::string_view op) {
+  std::vector<const KernelDef*> rows;
+  for (const KernelDef& def : kernelTable()) {
+    if (std::find(def.ops.begin(), def.ops.end(), op) == def.ops.end()) continue;
+    if (targetOf(def).runsOn(Target::host()) || emulates(targetOf(def)))
+      rows.push_back(&def);
+    else
+      fmt::print("[ LEFT OUT ] {} needs {}\n", def.id, targetOf(def).str());
+  }
+  return rows;
+}
+
+Result<CompiledKernel> compilePacked(const KernelDef& def, const Node& node, const Target& target) {
+  CompiledKernel result;
+  result.node = &node;
+  const KernelJob job{&def, &node, def.plan(node, target), "kernel"};
+  QC_ASSIGN(const std::vector<KernelObject> objects, compileKernels({&job, 1}, target));
+  result.shape = job.plan->shapeOf(objects[0].shape);
+  result.numbers = job.plan->numbers;
+  result.irInstructions = objects[0].irInstructions;
+  QC_ASSIGN(result.jit, Jit::create(target));
+  QC_TRY(result.jit->add(objects));
+  QC_ASSIGN(result.fn, result.jit->lookup("kernel"));
+  return result;
+}
+
+CompiledKernel CompiledKernel::forNode(const Node& other, const KernelPlan& plan) const {
+  CompiledKernel result = *this;
+  result.node = &other;
+  result.shape = plan.shapeOf(shape);
+  result.numbers = plan.numbers;
+  return result;
+}
+
+KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
+  const Node& node = *kernel.node;
+  std::vector<GuardedBuffer> owned;
+  std::vector<void*> buffers;
+  for (int i = 0; i < node.numOperands(); ++i) {
+    const Tensor* tensor = i < static_cast<int>(operands.size()) ? nth(operands, i) : nullptr;
+    if (!tensor && node.operand(i)) tensor = node.operand(i)->constant();
+    if (!tensor) {
+      buffers.push_back(nullptr);
+      continue;
+    }
+    owned.emplace_back(tensor->byteSize());
+    std::memcpy(owned.back().data(), tensor->data(), usize(tensor->byteSize()));
+    buffers.push_back(owned.back().data());
+  }
+  const size_t firstResult = buffers.size();
+  for (int i = 0; i < node.numResults(); ++i) {
+    const int64_t bytes = node.result(i)->type().byteSize();
+    owned.emplace_back(bytes);
+    std::memset(owned.back().data(), 0xa5, usize(bytes));
+    buffers.push_back(owned.back().data());
+  }
+  std::vector<ParamRecord> params = kernelParams(node, kernel.numbers);
+  buffers.push_back(params.data());
+  Tensor scratch(DType::u8, {std::max<int64_t>(kernel.shape.scratchBytes, 1)});
+  std::memset(scratch.mutableData(), 0x7f, usize(scratch.byteSize()));
+  // The second half first, in single units, then the first half at once.
+  const int64_t half = kernel.shape.units / 2;
+  KernelRun run;
+  for (int64_t unit = kernel.shape.units; unit-- > half;) run.status |= kernel.fn(buffers.data(), unit, unit + 1, scratch.mutableData());
+  run.status |= kernel.fn(buffers.data(), 0, half, scratch.mutableData());
+  for (int i = 0; i < node.numResults(); ++i)
+    run.results.push_back(bytesOf(buffers[firstResult + usize(i)], node.result(i)->type().byteSize()));
+  return run;
+}
+
+std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands) {
+  KernelRun run = runGuardedAll(kernel, operands);
+  EXPECT_EQ(run.status, 0);
+  return std::move(run.results.front());
+}
 
 void checkRows(const std::string& text, bool mayBeNone, const std::vector<const char*>& targets) {
   auto graph = parseGraph(text);

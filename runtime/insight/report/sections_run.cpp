@@ -21,6 +21,19 @@ std::string listed(const std::vector<std::string>& texts, const char* kind) {
   return out;
 }
 
+// What became of the node of each step; grey where that is not known.
+std::vector<const char*> kindsOf(const std::vector<StepProfile>& steps, const Graph* graph) {
+  std::map<std::pair<std::string, std::string>, Fate> fates;
+  if (graph)
+    for (const GraphPicture::Node& n : GraphPicture::of(*graph).nodes) fates[{n.op, n.name}] = n.fate;
+  std::vector<const char*> kinds;
+  for (const StepProfile& s : steps) {
+    const auto found = fates.find({s.op, s.node});
+    kinds.push_back(wordOf(found == fates.end() ? Fate::end : found->second));
+  }
+  return kinds;
+}
+
 }  // namespace
 
 std::string summarySection(const ReportData& data) {
@@ -51,23 +64,6 @@ std::string inputsSection(const ReportData& data) {
   }
   return out;
 }
-
-namespace {
-
-// What became of the node of each step; grey where that is not known.
-std::vector<const char*> kindsOf(const std::vector<StepProfile>& steps, const Graph* graph) {
-  std::map<std::pair<std::string, std::string>, Fate> fates;
-  if (graph)
-    for (const GraphPicture::Node& n : GraphPicture::of(*graph).nodes) fates[{n.op, n.name}] = n.fate;
-  std::vector<const char*> kinds;
-  for (const StepProfile& s : steps) {
-    const auto found = fates.find({s.op, s.node});
-    kinds.push_back(wordOf(found == fates.end() ? Fate::end : found->second));
-  }
-  return kinds;
-}
-
-}  // namespace
 
 std::string timelineSection(const ReportData& data) {
   if (!data.steps || data.steps->empty()) return {};
