@@ -185,7 +185,8 @@ void doctorJson(const DoctorOptions& o) {
     for (const KernelDef& k : kernelTable()) j["kernels"].push_back({{"name", k.id}, {"here", host.has(k.isas)}});
   if (o.recipes)
     for (const Recipe& r : recipes())
-      j["recipes"].push_back({{"name", r.name}, {"choices", r.choices}, {"default", r.byDefault}, {"for", r.trouble}, {"help", r.help}});
+      j["recipes"].push_back(
+          {{"name", r.name}, {"choices", r.choices}, {"default", r.byDefault}, {"off", r.off}, {"for", r.trouble}, {"help", r.help}});
   printJson(j);
 }
 

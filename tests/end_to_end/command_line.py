@@ -21,6 +21,16 @@ def run(*args, code=0):
     return done
 
 
+def recipe_rows():
+    """What wins accuracy back, as the command under test has it: name, choices, the default, and the choice that does nothing."""
+    return json.loads(run("doctor", "--recipes", "--json").stdout)["recipes"]
+
+
+def recipes_off():
+    """The words of a command line with all of them off."""
+    return [word for row in recipe_rows() for word in (f"--{row['name']}", row["off"])]
+
+
 def present_targets():
     """TARGETS that this machine has, after naming the others; AMX with emulated tiles where it has none."""
     host = {"generic", "host", "x86-64", *json.loads(run("doctor", "--json").stdout)["isas"]}

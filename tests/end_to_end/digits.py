@@ -12,7 +12,7 @@ import pathlib
 import sys
 import tempfile
 
-from command_line import DATA, present_targets, run, write_sample
+from command_line import DATA, present_targets, recipes_off, run, write_sample
 
 SAMPLES = f"npy:{DATA}/test.npy?mean=0&std=255"
 
@@ -59,8 +59,7 @@ def main():
 
         # Saved ranges hold nothing that needs the samples themselves.
         plain = work / "plain.onnx"
-        run("quantize", DATA / "digits.onnx", "-d", calib, "-o", plain, "--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off",
-            "--equalize", "off", "--reconstruct", "off")
+        run("quantize", DATA / "digits.onnx", "-d", calib, "-o", plain, *recipes_off())
         ranges = work / "digits.qcal"
         run("calibrate", DATA / "digits.onnx", "-d", calib, "-o", ranges)
         again = work / "again.onnx"

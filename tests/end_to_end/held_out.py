@@ -15,9 +15,9 @@ import sys
 import tempfile
 import zipfile
 
-from command_line import npy_header, run
+from command_line import npy_header, recipes_off, run
 
-OFF = ["--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off", "--round-weights", "nearest", "--bias-correction", "off"]
+OFF = recipes_off()
 NEW = 32
 MOST_LOST = 1.0  # dB
 

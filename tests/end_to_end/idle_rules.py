@@ -12,7 +12,7 @@ import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from command_line import run
+from command_line import recipes_off, run
 
 MODEL = """const #w : f32[8,3,3,3] = rand(1, -0.5, 0.5)
 const #t : f32[8,8,2,2] = rand(2, -0.5, 0.5)
@@ -58,7 +58,7 @@ graph @g(%x: f32[1,3,8,8], %ids: s64[1,4]) -> ("y", "z", "where") {
 """
 WEIGHTED = {"conv", "fc", "emb", "z"}
 NODES = sorted(WEIGHTED) + ["relu", "sig", "cat", "prod", "soft"]
-FAST = ["--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off", "--compare-samples", "0"]
+FAST = [*recipes_off(), "--compare-samples", "0"]
 
 
 def activation(**settings):

@@ -15,10 +15,9 @@ import sys
 import tempfile
 import zipfile
 
-from command_line import npy_header, run
+from command_line import npy_header, recipe_rows, run
 
-OFF = {"--smooth-quant": "off", "--equalize": "off", "--reconstruct": "off", "--round-weights": "nearest", "--bias-correction": "off", "--guard-masked-scores": "off",
-       "--guard-biases": "off"}
+GUARDS_OFF = {"--guard-masked-scores": "off", "--guard-biases": "off"}
 SAMPLES = 24
 
 
@@ -116,8 +115,10 @@ def quantized(work, name, flags, threads=1):
 
 def main():
     passed, failed = 0, []
+    recipes = {f"--{row['name']}": row["off"] for row in recipe_rows()}
+    assert {flag for flag, *_ in CASES} == {*recipes, *GUARDS_OFF}, "a recipe without a case"
     for flag, value, make, least, *beside in CASES:
-        off = OFF | (beside[0] if beside else {})
+        off = recipes | GUARDS_OFF | (beside[0] if beside else {})
         with tempfile.TemporaryDirectory() as folder:
             work = pathlib.Path(folder)
             text, inputs = make(random.Random(7))

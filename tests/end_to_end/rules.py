@@ -9,7 +9,7 @@ import json
 import pathlib
 import tempfile
 
-from command_line import DATA, run
+from command_line import DATA, recipe_rows, recipes_off, run
 
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255"
@@ -105,8 +105,8 @@ def force(work):
 
 def recipes(work):
     """Recipes by flags, by rules and by the rules that were written give the same files; a flag comes before the rules."""
-    rows = json.loads(run("doctor", "--recipes", "--json").stdout)["recipes"]
-    assert all(r["default"] in r["choices"] for r in rows), rows
+    rows = recipe_rows()
+    assert all({r["default"], r["off"]} <= set(r["choices"]) for r in rows), rows
     data = (MODEL, "-d", SAMPLES)
     def written(tag, *flags):
         out = run("quantize", *data, *flags, "--json", "-o", work / f"{tag}.onnx", "--write-rules", work / f"{tag}.json")
@@ -115,8 +115,8 @@ def recipes(work):
         return (work / f"{tag}.onnx").read_bytes(), rules["recipes"]
     default, choices = written("default")
     assert choices == {r["name"]: r["default"] for r in rows}
-    plain = {"smooth-quant": "off", "equalize": "off", "reconstruct": "off", "round-weights": "nearest", "bias-correction": "off"}
-    by_flags, choices = written("flags", *(word for name, choice in plain.items() for word in (f"--{name}", choice)))
+    plain = {r["name"]: r["off"] for r in rows}
+    by_flags, choices = written("flags", *recipes_off())
     assert choices == plain and by_flags != default
     (work / "recipes.json").write_text(json.dumps({"recipes": plain}))
     by_rules, choices = written("rules", "--config", work / "recipes.json")

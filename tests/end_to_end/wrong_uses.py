@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from command_line import DATA, QCOMPILE, npy_header, run, write_npy
+from command_line import DATA, QCOMPILE, npy_header, recipes_off, run, write_npy
 
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255&limit=8"
@@ -122,9 +122,9 @@ REQUESTS = [
     (["quantize", "{m}", "--mode", "weight-only", "-o", "{w}/q.onnx", "--threads", "2"], "--threads has no effect without samples"),
     (["quantize", "{m}", "--mode", "dynamic", "-o", "{w}/q.onnx", "--guard-masked-scores", "off"], "--guard-masked-scores has no effect"),
     (["quantize", "{m}", "--mode", "fp16-weights", "-o", "{w}/q.onnx", "--guard-biases", "on"], "--guard-biases has no effect where biases stay float"),
-    ([*QUANT, "--recovery-samples", "3", "--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off"],
+    ([*QUANT, "--recovery-samples", "3", *recipes_off()],
      "--recovery-samples has no effect where nothing that uses them is on"),
-    ([*QUANT, "--check", "{s}", "--compare-samples", "0", "--round-weights", "nearest", "--bias-correction", "off", "--smooth-quant", "off", "--equalize", "off", "--reconstruct", "off"],
+    ([*QUANT, "--check", "{s}", "--compare-samples", "0", *recipes_off()],
      "--check has no effect where nothing is compared"),
     ([*CALIB, "--guard-biases", "off"], "--guard-biases has no effect on ranges.*quantize"),
     ([*EVAL, "--predictions", "{w}/p", "--metric", "top5"], "--metric has no effect without labels"),
