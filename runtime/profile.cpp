@@ -1,11 +1,11 @@
 #include "runtime/profile.h"
 
-#include "ir/arithmetic.h"
-
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <numeric>
+
+#include "ir/arithmetic.h"
+#include "runtime/turns.h"
 
 namespace qc {
 namespace {
@@ -123,31 +123,21 @@ Result<std::vector<TimedModel>> profileInTurns(std::span<const Executable> model
     timed[k].steps = stepsOf(models[k].program());
     for (int i = 0; i < kWarmUp; ++i) QC_TRY(sessions[k].run(inputs[k], outputs[k]));
   }
-  const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
-  // Whoever is first finds the caches as the last one left them: the order turns round every time.
-  const auto inTurns = [&](double seconds, const std::function<Status(size_t)>& run) -> Status {
-    const double end = now() + seconds;
-    for (int round = 0; round < options.rounds || now() < end; ++round)
-      for (size_t i = 0; i < models.size(); ++i) QC_TRY(run(round % 2 == 0 ? i : models.size() - 1 - i));
-    return {};
-  };
-  QC_TRY(inTurns(options.seconds, [&](size_t k) -> Status {
-    const double start = now();
-    QC_TRY(sessions[k].run(inputs[k], outputs[k]));
-    timed[k].runs.push_back(now() - start);
-    return {};
-  }));
+  QC_ASSIGN(std::vector<std::vector<double>> runs, timeInTurns(models.size(), {.seconds = options.seconds, .least = options.rounds},
+                                                               [&](size_t k) { return sessions[k].run(inputs[k], outputs[k]); }));
+  for (size_t k = 0; k < models.size(); ++k) timed[k].runs = std::move(runs[k]);
   if (!options.steps) return timed;
   for (TimedModel& model : timed)
     for (StepProfile& step : model.steps) step.seconds = std::numeric_limits<double>::infinity();
-  QC_TRY(inTurns(options.seconds / 5, [&](size_t k) {
+  const auto byStep = [&](size_t k) {
     size_t i = 0;
     return sessions[k].run(inputs[k], outputs[k], [&](const Step&, std::span<const TensorRef>, double seconds) -> Status {
       StepProfile& step = timed[k].steps[i++];
       step.seconds = std::min(step.seconds, seconds);
       return {};
     });
-  }));
+  };
+  QC_TRY(timeInTurns(models.size(), {.seconds = options.seconds / 5, .least = options.rounds}, byStep));
   for (TimedModel& model : timed) share(model.steps);
   return timed;
 }

@@ -1,14 +1,13 @@
 #include "runtime/insight/judge.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "quantizer/signal_error.h"
+#include "runtime/turns.h"
 #include "runtime/workflow/layer_observer.h"
 #include "runtime/workflow/taps.h"
 
@@ -20,8 +19,6 @@ std::vector<std::string> outputsOf(const Graph& graph) {
   for (const Value* v : graph.outputs()) names.push_back(v->name());
   return names;
 }
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // In front of an observer at the end, which taps take away.
 std::vector<std::string> floatOutputsOf(const Graph& graph) {
@@ -123,7 +120,7 @@ Status Judge::seeReference(const See& see) const {
 Result<std::vector<double>> Judge::milliseconds(const std::vector<const Graph*>& graphs) const {
   return withoutExceptions([&]() -> Result<std::vector<double>> {
     const DefinedArithmetic defined;
-    std::vector<double> least(graphs.size(), std::numeric_limits<double>::infinity());
+    std::vector<double> least(graphs.size());
     if (graphs.empty()) return least;
     QC_ASSIGN(const TensorMap sample, samples_.sample(index(0)));
     std::vector<Taps> taps;
@@ -132,13 +129,9 @@ Result<std::vector<double>> Judge::milliseconds(const std::vector<const Graph*>&
       taps.push_back(std::move(each));
       if (Status run = taps.back().run(sample); !run) return inSample(samples_, index(0), run.error());
     }
-    const double end = seconds() + kTimed * static_cast<double>(graphs.size());
-    for (int round = 0; round < kMinRounds || (round < kMaxRounds && seconds() < end); ++round)
-      for (size_t k = 0; k < taps.size(); ++k) {
-        const double start = seconds();
-        QC_TRY(taps[k].run(sample));
-        least[k] = std::min(least[k], (seconds() - start) * 1e3);
-      }
+    const Turns turns{.seconds = kTimed * static_cast<double>(graphs.size()), .least = kMinRounds, .most = kMaxRounds};
+    QC_ASSIGN(const auto times, timeInTurns(taps.size(), turns, [&](size_t k) { return taps[k].run(sample); }));
+    for (size_t k = 0; k < taps.size(); ++k) least[k] = *std::min_element(times[k].begin(), times[k].end()) * 1e3;
     return least;
   });
 }
