@@ -125,7 +125,8 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
     if (!asked) return contradicted(path, options).value_or(std::move(model));
     LoadOptions ofOne = options;
     ofOne.shapes = asked->ofOne;
-    QC_ASSIGN(const Model one, loadAsMade(path, ofOne));
+    QC_ASSIGN(Model one, loadAsMade(path, ofOne));
+    if (asked->samples == 1) return one;
     QC_ASSIGN(Model free, withFreeBatch(one, asked->stacked));
     if (options.freeDims) return free;
     return atSamples(free, asked->samples);

@@ -105,10 +105,7 @@ void Signals::add(const Node& node) {
   if (node.is("dynamic_qparams") ||
       std::none_of(operands.begin(), operands.end(), [&](const Value* v) { return v && byValue_.contains(v); }))
     return;
-  for (int i = 0; i < node.numResults(); ++i) {
-    const TensorType& type = node.result(i)->type();
-    if (type.dtype == DType::f32 || type.isQuantized()) start(node.result(i));
-  }
+  for (int i = 0; i < node.numResults(); ++i) start(node.result(i));
 }
 
 // Names: first what the graph itself says, then those of its values, then these without what tools hang on them.

@@ -226,6 +226,23 @@ def dynamic_files(work):
     assert all(rows[n]["weights"] > 30 and rows[n]["shadow"] > 30 for n in CONVS), rows
 
 
+def other_sizes(work):
+    """A batch that is free in one file alone: the same layers, with --shape and without."""
+    (work / "free.qir").write_text(network(random.Random(5)))
+    rng = random.Random(6)
+    write_npz(work / "of_one.npz", (4, 1, 8), [rng.gauss(0, 1) for _ in range(32)])
+    for mode in ([], ["--per-tensor"]):
+        run("quantize", work / "free.qir", "--mode", "dynamic", *mode, "-o", work / "any.onnx")
+        run("quantize", work / "free.qir", "--mode", "dynamic", *mode, "--shape", "N=1", "-o", work / "fixed.onnx")
+        want = None
+        for file in ("any.onnx", "fixed.onnx"):
+            for shape in ([], ["--shape", "N=1"]):
+                rows = by_layer(debug(work / "free.qir", work / file, "-d", f"npz:{work}/of_one.npz", *shape))
+                assert {"first", "second"} <= set(rows), (mode, file, shape, rows)
+                want = want or rows
+                assert all(abs(rows[n]["outputs"] - want[n]["outputs"]) < 1e-6 for n in rows), (mode, file, shape)
+
+
 def refusals(work):
     def says(pattern, *args):
         done = run("debug", *args, code=1)
@@ -243,6 +260,6 @@ with tempfile.TemporaryDirectory() as name:
     (work / "two.qir").write_text("graph @g(%image: f32[1,1,16,16]) {\n  %a = relu %image : f32[1,1,16,16]\n  %b = neg %a : f32[1,1,16,16]\n  return %a, %b\n}\n")
     run("quantize", MODEL, "-d", SAMPLES, "-o", work / "q.onnx")
     run("quantize", MODEL, "-d", SAMPLES, "-o", work / "q.qir")
-    for test in (finds_what_is_there, planted_faults, other_names, moved_channels, no_numbers, dumps, float_numerics, dynamic_files, refusals):
+    for test in (finds_what_is_there, planted_faults, other_names, moved_channels, no_numbers, dumps, float_numerics, dynamic_files, other_sizes, refusals):
         test(work)
         print(f"{test.__name__}: ok", flush=True)

@@ -65,6 +65,38 @@ TEST(Pairing, LooksThroughWhatIsFolded) {
   }
 }
 
+// Tokens as rows of ones and zeros: what is computed from them is computed from the input, whatever lies between.
+Graph tokens(const std::string& batch, const std::string& weight, const std::string& name) {
+  return parseGraph(fmt::format(R"(
+!w = q<s8, scale=0.25, zp=0>
+const #n : s32[4] = [0, 1, 2, 3]
+const #w : {1}[3,4] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+graph @tokens(%t: s32[{0},1]) -> ("y") {{
+  %n = const #n : s32[4]
+  %w = const #w : {2}[3,4]{3}
+  %e = equal %t, %n : bool[{0},4]
+  %f = cast %e : f32[{0},4]
+  %{4} = linear %f, %{5} : f32[{0},3] loc("layer")
+  return %{4}
+}})",
+                                batch, weight, weight == "f32" ? "f32" : "!w",
+                                weight == "f32" ? "" : fmt::format("\n  %wd = dequantize %w : f32[3,4]"), name,
+                                weight == "f32" ? "w" : "wd"))
+      .value();
+}
+
+TEST(Pairing, BehindIntegersAndAtAnySizes) {
+  for (const char* theirs : {"N", "2"})
+    for (const char* ours : {"N", "B", "2"})
+      for (const char* name : {"l", "k"}) {
+        const Pairing pairs = pairModels(tokens(theirs, "f32", "l"), tokens(ours, "s8", name)).value();
+        ASSERT_EQ(pairs.layers.size(), 2u) << theirs << ours << name;
+        EXPECT_EQ(pairs.layers[0].layer, "layer");
+        EXPECT_EQ(pairs.layers[0].referenceNode, "layer");
+        EXPECT_TRUE(pairs.unmatched.empty());
+      }
+}
+
 TEST(Pairing, ListsWhatHasNoCounterpart) {
   const Graph reference = parseGraph("graph @f(%x: f32[N,2,4,4]) -> (\"y\") {\n  %y = sigmoid %x : f32[N,2,4,4]\n  return %y\n}").value();
   const Pairing pairs = pairModels(reference, folded("a", "b")).value();
