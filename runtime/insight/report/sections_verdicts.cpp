@@ -32,14 +32,25 @@ std::string causesSection(const ReportData& data) {
   if (found.drop) out += fmt::format("<p>{:.2f} points below the float model.</p>\n", *found.drop);
   if (found.causes.empty()) return out + fmt::format("<p>No cause was found whose fix helps: {} fixes were tried.</p>\n", found.tried);
   out += "<p class=\"note\">Each fix was tried and measured; what did not help is not here. The largest cause comes first.</p>\n";
-  HtmlTable table({"cause", "kind", "what shows it", "fix", "dB before", "dB after", "better on", "points lost before", "points lost after",
-                   "ms before", "ms after", "layer"});
-  for (const Cause& c : found.causes)
-    table.add({count(&c - found.causes.data() + 1), Cell::text(c.kind), Cell::text(c.evidence), Cell::text(c.remedy),
-               Cell::decibels(c.before), Cell::decibels(c.after),
-               Cell::of(static_cast<double>(c.better), fmt::format("{} of {}", c.better, c.samples)), Cell::of(orNone(c.dropBefore)),
-               Cell::of(orNone(c.dropAfter)), milliseconds(c.millisecondsBefore),
-               c.millisecondsAfter > 0 ? milliseconds(c.millisecondsAfter) : Cell::of(std::nan("")), Cell::text(c.layer)});
+  // Points are there where answers were given.
+  const bool points = found.drop.has_value();
+  std::vector<std::string> heads = {"cause", "kind", "what shows it", "fix", "dB before", "dB after", "better on"};
+  if (points) heads.insert(heads.end(), {"points lost before", "points lost after"});
+  heads.insert(heads.end(), {"ms before", "ms after", "layer"});
+  HtmlTable table(std::move(heads));
+  for (const Cause& c : found.causes) {
+    std::vector<Cell> row = {count(&c - found.causes.data() + 1),
+                             Cell::text(c.kind),
+                             Cell::text(c.evidence),
+                             Cell::text(c.remedy),
+                             Cell::decibels(c.before),
+                             Cell::decibels(c.after),
+                             Cell::of(static_cast<double>(c.better), fmt::format("{} of {}", c.better, c.samples))};
+    if (points) row.insert(row.end(), {Cell::of(orNone(c.dropBefore)), Cell::of(orNone(c.dropAfter))});
+    const Cell after = c.millisecondsAfter > 0 ? milliseconds(c.millisecondsAfter) : Cell::of(std::nan(""));
+    row.insert(row.end(), {milliseconds(c.millisecondsBefore), after, Cell::text(c.layer)});
+    table.add(std::move(row));
+  }
   return out + table.html();
 }
 
