@@ -5,7 +5,7 @@
 
 Each variant plants one fault in a model of SHARED_DIR/models, in its rules, in its samples or in its quantized file.  What the fault costs and
 what the fix wins back is measured here, from the outputs of `run` on samples that calibration does not see, not read from what `explain`
-says.  --more: variants beyond the 24 that are counted, with other models.  Needs onnx, numpy and Pillow; exit code 77 without.
+says.  --more: variants beyond the 25 that are counted, with other models.  Needs onnx, numpy and Pillow; exit code 77 without.
 """
 import argparse
 import json
@@ -27,7 +27,7 @@ except ImportError as missing:
 
 from accuracy import load_peers
 
-RIGHT, RESTORED = 22, 20  # of 24
+RIGHT, RESTORED = 23, 21  # of 25
 CALIBRATION, CHECK = 48, 16
 LEAST_LOSS = 1.5  # dB: below that nothing was planted
 NOT_MOVED = {"recipes": {"equalize": "off", "smooth-quant": "off"}}
@@ -240,11 +240,11 @@ def shuffled_rows(layer):
 class Variant:
     """kind, model; change: of the float model; rules: with the fault, and the sound ones; bad: (index, function) of one calibration sample;
     settings: of the source, wrong ones; limit: calibration samples; broken: of the quantized file; keeps: the changed float model is the sound
-    one too, as it computes something else."""
+    one too, as it computes something else; calibration: what all calibration samples are made to, with the fault and without."""
 
-    def __init__(self, kind, model, change=None, rules=None, sound=None, bad=None, settings=None, limit=None, broken=None, keeps=False, both=False):
+    def __init__(self, kind, model, change=None, rules=None, sound=None, bad=None, settings=None, limit=None, broken=None, keeps=False, calibration=None):
         self.kind, self.model, self.change, self.rules, self.bad, self.settings = kind, model, change, rules or {}, bad, settings
-        self.sound, self.limit, self.broken, self.keeps, self.both = sound if sound is not None else {}, limit, broken, keeps, both
+        self.sound, self.limit, self.broken, self.keeps, self.calibration = sound if sound is not None else {}, limit, broken, keeps, calibration
 
 
 def observer(name, **arguments):
@@ -259,8 +259,14 @@ def forced(op, **arguments):
     return [{"object_type": op, "qconfig": {"activation": {"observer": "minmax"} | arguments}, "force": True}]
 
 
+def mostly_silence(x):
+    """Loud enough in four samples to set the ranges, and nothing to learn from in the rest."""
+    x[4:] = x[4:].mean() + 0.05 * (x[4:] - x[4:].mean())
+
+
 PER_TENSOR = {"weight": {"axis": -1, "observer": "minmax"}}
 MINMAX = observer("minmax")
+TRUSTING, PLAIN = (MINMAX | {"recipes": {"reconstruct": choice}} for choice in ("on", "off"))
 SCORES = MINMAX | {"rules": forced("softmax") + forced("add")}  # scores in integers, as some backends have them
 L1, L2, L3 = "/layer1/layer1.0/", "/layer2/layer2.1/", "/layer3/layer3.1/"
 VARIANTS = [
@@ -286,6 +292,7 @@ VARIANTS = [
     Variant("exploding-bias", SQUEEZE, constant_channel("fire6/squeeze1x1_1", 9, 30.0), GUARDS, keeps=True),
     Variant("exploding-bias", RESNET, constant_channel(f"{L2}conv1/Conv", 4, 2.0), GUARDS, keeps=True),
     Variant("few-samples", KWT, limit=1),
+    Variant("harmful-recipe", SPEECH, rules=TRUSTING, sound=PLAIN, calibration=mostly_silence),
     Variant("broken-weight", RESNET, broken=turned_row(f"{L2}conv1/Conv", 7)),
     Variant("broken-weight", MOBILE, broken=wrong_scale("conv_pw_3_Conv_62", 5.0, 11)),
 ]
@@ -373,6 +380,9 @@ def check(qcompile, shared, peers, v, work):
         net = Network(shared / "models" / folder / "model.onnx")
         v.change(net)
         model = net.save(work / "m.onnx")
+    if v.calibration:
+        for x in data.calib.values():
+            v.calibration(x)
     good, held = data.source("calib"), data.source("check")
     whole = {"global": "default"}
     faulty_rules, sound_rules = whole | v.rules, whole | v.sound
