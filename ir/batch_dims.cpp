@@ -122,7 +122,7 @@ std::optional<BatchDims> broadcast(const Node& node, Dims dims) {
 
 std::optional<BatchDims> batchDims(const Node& node, Dims dims) {
   const OpDef& def = node.def();
-  if (const BatchFn* row = batchRow(node.op())) return (*row)(node, dims);
+  if (def.batch) return def.batch(node, dims);
   if (!def.has(kPermutable) || node.numOperands() == 0 || node.numResults() == 0) return std::nullopt;
   return def.operand(0).role == OperandRole::broadcast ? broadcast(node, dims) : permutable(node, dims);
 }

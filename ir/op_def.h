@@ -119,6 +119,20 @@ class GradientContext;
 using Gradients = std::vector<Value*>;
 using GradientFn = std::function<Result<Gradients>(GradientContext&)>;
 
+// Where the samples of a batch lie: in one dim of a value, the first sample first, so that this dim is as many times as long as that of one
+// sample as there are samples; -1: in none, the value is the same for all of them.
+struct BatchDims {
+  std::vector<int> operands, results;
+};
+// Given where operands have them (-1 for one that is absent), where they must have them for the op to compute each sample as if it were
+// alone, and where the results then have them.  Nothing: the op does not keep samples apart that lie there.
+using BatchFn = std::function<std::optional<BatchDims>(const Node& node, std::span<const int> dims)>;
+
+// How many pairs of numbers a node multiplies to add the products up, where every dim has the size that `sizeOf` gives.  Taps of a window
+// in the padding count, and steps behind the end of a sequence.
+using SizeOfDim = double (*)(const Dim& dim);
+using ProductsFn = std::function<double(const Node& node, SizeOfDim sizeOf)>;
+
 struct OpDef {
   std::string name;
   std::string summary;  // one line, for `doctor --ops`
@@ -134,6 +148,8 @@ struct OpDef {
   std::optional<DecidedSizes> decides = {};
   GradientFn gradient = {};     // kElementwise: where it is not given, it follows from `scalar`
   std::string noGradient = {};  // why there is none: "its results are integers"
+  BatchFn batch = {};           // where traits, roles and attributes do not say it (batch_dims.h)
+  ProductsFn products = {};     // of an op that sums products: convolutions, matrix products, recurrences
 
   bool has(Trait trait) const { return (traits & trait) != 0; }
   const OperandSpec& operand(int i) const { return operands[std::min(usize(i), operands.size() - 1)]; }  // the last may be many

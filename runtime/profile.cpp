@@ -2,44 +2,12 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "ir/arithmetic.h"
 #include "runtime/turns.h"
 
 namespace qc {
 namespace {
-
-// How many products each element of a result sums, by op.
-enum class Products { none, weightPerOutput, weightPerInput, innermost };
-
-Products productsOf(std::string_view op) {
-  constexpr std::pair<std::string_view, Products> kOps[] = {
-      {"conv", Products::weightPerOutput},
-      {"q.conv", Products::weightPerOutput},
-      {"k.conv", Products::weightPerOutput},
-      {"conv_transpose", Products::weightPerInput},
-      {"q.conv_transpose", Products::weightPerInput},
-      {"k.conv_transpose", Products::weightPerInput},
-      {"linear", Products::innermost},
-      {"q.linear", Products::innermost},
-      {"k.linear", Products::innermost},
-      {"q.weight_linear", Products::innermost},
-      {"k.weight_linear", Products::innermost},
-      {"matmul", Products::innermost},
-      {"q.matmul", Products::innermost},
-      {"k.matmul", Products::innermost},
-  };
-  for (const auto& [name, products] : kOps)
-    if (name == op) return products;
-  return Products::none;
-}
-
-std::vector<int64_t> weightShape(const Node& node) {
-  if (const Attr* shape = node.attrs().find("weight_shape"))
-    if (const auto* sizes = std::get_if<std::vector<int64_t>>(shape)) return *sizes;
-  return node.numOperands() > 1 && node.operand(1) ? node.operand(1)->type().sizes() : std::vector<int64_t>();
-}
 
 int64_t bytesOf(const Step& step) {
   int64_t bytes = 0;
@@ -60,15 +28,8 @@ constexpr int kWarmUp = 2;  // runs
 }  // namespace
 
 int64_t operationsOf(const Node& node) {
-  const Products products = productsOf(node.op());
-  if (products == Products::none || node.numOperands() < 2) return 0;
-  const TensorType &in = node.operand(0)->type(), &out = node.result()->type();
-  if (products == Products::innermost) return in.sizes().empty() ? 0 : 2 * out.numElements() * in.sizes().back();
-  const std::vector<int64_t> w = weightShape(node);
-  if (w.empty() || w[0] == 0) return 0;
-  const int64_t each =
-      std::accumulate(w.begin() + 1, w.end(), int64_t{1}, std::multiplies<>());  // the first axis is O, or I of a transposed one
-  return 2 * each * (products == Products::weightPerOutput ? out.numElements() : in.numElements());
+  const ProductsFn& products = node.def().products;
+  return products ? static_cast<int64_t>(2 * products(node, [](const Dim& dim) { return static_cast<double>(dim.size()); })) : 0;
 }
 
 std::vector<StepProfile> stepsOf(const Program& program) {

@@ -40,7 +40,7 @@ struct TurnOptions {
 Result<std::vector<TimedModel>> profileInTurns(std::span<const Executable> models, std::span<const std::vector<Tensor>> inputs,
                                                const TurnOptions& options = {});
 
-// Multiplications and additions of a node's products; 0 where it has none.
+// Multiplications and additions of a node's products (OpDef::products), whose sizes are known; 0 where it has none.
 int64_t operationsOf(const Node& node);
 
 }  // namespace qc

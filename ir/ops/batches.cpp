@@ -1,9 +1,6 @@
-// Where samples lie in what ops read and write of which the traits and attributes of their declarations do not say it (batch_dims.h): a row
-// for each, in the order of the files that declare them.
-#include <algorithm>
-#include <unordered_map>
+#include "ir/ops/batches.h"
 
-#include "ir/batch_dims.h"
+#include <algorithm>
 
 namespace qc {
 namespace {
@@ -29,24 +26,38 @@ int firstOf(Dims dims) {
 int rankOf(const Node& node, int operand) { return node.operand(operand)->type().rank(); }
 const Dim& dimOf(const Value* v, int dim) { return nth(v->type().shape, dim); }
 
-// ---- convolutions, pools, norms, blocks of pixels -----------------------------------------------
-
-At leading(const Node& node, Dims dims) { return dataIn(node, dims, 0); }
-
 // The last so many dims of operand 0 belong to what one result is computed of.
-template <int kLast>
-At before(const Node& node, Dims dims) {
+At before(const Node& node, Dims dims, int last) {
   const int dim = firstOf(dims);
-  return dim < rankOf(node, 0) - kLast ? dataIn(node, dims, dim) : std::nullopt;
+  return dim < rankOf(node, 0) - last ? dataIn(node, dims, dim) : std::nullopt;
 }
 
-At layerNorm(const Node& node, Dims dims) {
+// One operand of many holds samples.
+At alone(Dims dims, int operand) {
+  if (nth(dims, operand) < 0 || std::count_if(dims.begin(), dims.end(), [](int d) { return d >= 0; }) > 1) return std::nullopt;
+  return BatchDims{{dims.begin(), dims.end()}, {nth(dims, operand)}};
+}
+
+std::optional<int> tupleLength(const Node& node) {
+  const Dim length = node.operand(1)->type().shape.back();
+  return length.isStatic() ? std::optional(static_cast<int>(length.size())) : std::nullopt;
+}
+
+}  // namespace
+
+// ---- convolutions, pools, norms, blocks of pixels -----------------------------------------------
+
+At leadingBatch(const Node& node, Dims dims) { return dataIn(node, dims, 0); }
+At batchOfRows(const Node& node, Dims dims) { return before(node, dims, 1); }
+At batchOfMatrices(const Node& node, Dims dims) { return before(node, dims, 2); }
+
+At batchOfLayerNorm(const Node& node, Dims dims) {
   const int dim = firstOf(dims);
   return dim < node.integer("axis") ? dataIn(node, dims, dim) : std::nullopt;
 }
 
 // A dim that keeps its size is not interpolated.
-At resize(const Node& node, Dims dims) {
+At batchOfResize(const Node& node, Dims dims) {
   const bool whole = nth(node.attrs().dims("sizes"), dims[0]) == dimOf(node.operand(0), dims[0]).expr();
   if (!whole || node.string("coordinate") == "tf_crop_and_resize" || nth(node.attrs().reals("scales"), dims[0]) != 1) return std::nullopt;
   return dataIn(node, dims, dims[0]);
@@ -55,7 +66,7 @@ At resize(const Node& node, Dims dims) {
 // ---- products -----------------------------------------------------------------------------------
 
 // Samples lie in a dim that leads both matrices, or in the rows of the one or the columns of the other where the other is the same for all.
-At matmul(const Node& node, Dims dims) {
+At batchOfMatmul(const Node& node, Dims dims) {
   const int a = rankOf(node, 0), b = rankOf(node, 1), y = node.result()->type().rank();
   if (a < 2 || b < 2 || dims[0] == a - 1 || dims[1] == b - 2) return std::nullopt;  // summed over
   if (dims[0] == a - 2) return dims[1] < 0 ? At(BatchDims{{a - 2, -1}, {y - 2}}) : std::nullopt;
@@ -73,7 +84,7 @@ At matmul(const Node& node, Dims dims) {
 }
 
 // A row's scale and zero point are its own, [.., 1], as dynamic_qparams gives them; those of a whole tensor depend on all of it.
-At dynamicLinear(const Node& node, Dims dims) {
+At batchOfDynamicLinear(const Node& node, Dims dims) {
   const int dim = dims[0];
   if (dim < 0 || dim >= rankOf(node, 0) - 1) return std::nullopt;
   BatchDims at{std::vector<int>(dims.size(), -1), {dim}};
@@ -86,24 +97,18 @@ At dynamicLinear(const Node& node, Dims dims) {
   return at;
 }
 
-// One operand of many holds samples.
-At alone(const Node&, Dims dims, int operand) {
-  if (nth(dims, operand) < 0 || std::count_if(dims.begin(), dims.end(), [](int d) { return d >= 0; }) > 1) return std::nullopt;
-  return BatchDims{{dims.begin(), dims.end()}, {nth(dims, operand)}};
-}
-
-At packedLinear(const Node& node, Dims dims) { return dims[0] == rankOf(node, 0) - 1 ? std::nullopt : alone(node, dims, 0); }
-At packedEmbedding(const Node& node, Dims dims) { return alone(node, dims, node.def().operandIndex("indices")); }
+At batchOfPackedLinear(const Node& node, Dims dims) { return dims[0] == rankOf(node, 0) - 1 ? std::nullopt : alone(dims, 0); }
+At batchOfPackedEmbedding(const Node& node, Dims dims) { return alone(dims, node.def().operandIndex("indices")); }
 
 // ---- parameters known at run time ---------------------------------------------------------------
 
-At dynamicParams(const Node& node, Dims dims) {
+At batchOfDynamicParams(const Node& node, Dims dims) {
   if (node.string("granularity") != "token" || dims[0] == rankOf(node, 0) - 1) return std::nullopt;
   return BatchDims{{dims[0]}, {dims[0], dims[0]}};
 }
 
 // Parameters for each row, [.., 1], go with their rows; others are the same for all samples.
-At withParams(const Node& node, Dims dims) {
+At batchOfGivenParams(const Node& node, Dims dims) {
   const int dim = firstOf(dims), rank = rankOf(node, 0);
   if (node.integer("axis") == dim) return std::nullopt;
   BatchDims at{std::vector<int>(dims.size(), -1), {dim}};
@@ -121,7 +126,7 @@ At withParams(const Node& node, Dims dims) {
 
 // The elements of a sample stay together where as many lie before it as before.  The first such dim: those of size 1 behind it are the
 // sample's.
-At reshape(const Node& node, Dims dims) {
+At batchOfReshape(const Node& node, Dims dims) {
   DimExpr earlier = 1, passed = 1;
   for (int d = 0; d < dims[0]; ++d) earlier = earlier * dimOf(node.operand(0), d).expr();
   const Shape& to = node.result()->type().shape;
@@ -132,20 +137,20 @@ At reshape(const Node& node, Dims dims) {
   return std::nullopt;
 }
 
-At transpose(const Node& node, Dims dims) {
+At batchOfTranspose(const Node& node, Dims dims) {
   const std::vector<int64_t>& perm = node.integers("perm");
   return BatchDims{{dims[0]}, {static_cast<int>(std::find(perm.begin(), perm.end(), dims[0]) - perm.begin())}};
 }
 
 // In a dim that becomes no longer.
-At expand(const Node& node, Dims dims) {
+At batchOfExpand(const Node& node, Dims dims) {
   const int dim = dims[0] + node.result()->type().rank() - rankOf(node, 0);
   return dimOf(node.operand(0), dims[0]) == dimOf(node.result(), dim) ? At(BatchDims{{dims[0]}, {dim}}) : std::nullopt;
 }
 
 // ---- indices ------------------------------------------------------------------------------------
 
-At gather(const Node& node, Dims dims) {
+At batchOfGather(const Node& node, Dims dims) {
   const int axis = static_cast<int>(node.integer("axis"));
   if (dims[0] >= 0 && dims[1] >= 0) return std::nullopt;
   if (dims[1] >= 0) return BatchDims{{-1, dims[1]}, {axis + dims[1]}};
@@ -154,19 +159,14 @@ At gather(const Node& node, Dims dims) {
 }
 
 // Element by element but along the axis.
-At besideAxis(const Node& node, Dims dims) {
+At batchBesideAxis(const Node& node, Dims dims) {
   const int dim = firstOf(dims);
   if (dim == node.integer("axis")) return std::nullopt;
   return BatchDims{std::vector<int>(dims.size(), dim), {dim}};
 }
 
-std::optional<int> tupleLength(const Node& node) {
-  const Dim length = node.operand(1)->type().shape.back();
-  return length.isStatic() ? std::optional(static_cast<int>(length.size())) : std::nullopt;
-}
-
 // Tuples of their own for each sample, or what the slices hold besides the dims that tuples name.
-At gatherNd(const Node& node, Dims dims) {
+At batchOfGatherNd(const Node& node, Dims dims) {
   const std::optional<int> length = tupleLength(node);
   const int batches = static_cast<int>(node.integer("batch_dims")), rank = rankOf(node, 1), dim = firstOf(dims);
   if (!length) return std::nullopt;
@@ -177,7 +177,7 @@ At gatherNd(const Node& node, Dims dims) {
   return BatchDims{{dims[0], -1}, {rank - 1 + dims[0] - batches - *length}};
 }
 
-At scatterNd(const Node& node, Dims dims) {
+At batchOfScatterNd(const Node& node, Dims dims) {
   const std::optional<int> length = tupleLength(node);
   if (dims[1] >= 0 || !length) return std::nullopt;
   const int more = rankOf(node, 1) - 1 - *length, dim = dims[0] >= 0 ? dims[0] : dims[2] - more;
@@ -185,12 +185,12 @@ At scatterNd(const Node& node, Dims dims) {
   return BatchDims{{dim, -1, dim + more}, {dim}};
 }
 
-At oneHot(const Node& node, Dims dims) {
+At batchOfOneHot(const Node& node, Dims dims) {
   if (dims[1] >= 0) return std::nullopt;
   return BatchDims{{dims[0], -1}, {dims[0] + (node.integer("axis") <= dims[0] ? 1 : 0)}};
 }
 
-At reverseSequence(const Node& node, Dims dims) {
+At batchOfReverseSequence(const Node& node, Dims dims) {
   const int batch = static_cast<int>(node.integer("batch_axis"));
   if (dims[1] < 0 && dims[0] >= 2) return BatchDims{{dims[0], -1}, {dims[0]}};
   return BatchDims{{batch, 0}, {batch}};
@@ -200,7 +200,7 @@ At reverseSequence(const Node& node, Dims dims) {
 
 // Y [seq, directions, batch, hidden] or [batch, seq, directions, hidden]; states [directions, batch, hidden] or [batch, directions,
 // hidden].
-At recurrence(const Node& node, Dims dims) {
+At batchOfRecurrence(const Node& node, Dims dims) {
   const int batch = node.integer("batch_first") != 0 ? 0 : 1;
   BatchDims at{std::vector<int>(dims.size(), -1), std::vector<int>(usize(node.numResults()), batch)};
   at.results[0] = batch == 0 ? 0 : 2;
@@ -215,56 +215,6 @@ At recurrence(const Node& node, Dims dims) {
       return std::nullopt;
   }
   return at;
-}
-
-}  // namespace
-
-const BatchFn* batchRow(std::string_view op) {
-  static const std::unordered_map<std::string_view, BatchFn> kRows = {
-      {"conv", leading},
-      {"conv_transpose", leading},
-      {"q.conv", leading},
-      {"q.conv_transpose", leading},
-      {"q.dynamic_conv", leading},
-      {"max_pool", leading},
-      {"avg_pool", leading},
-      {"q.avg_pool", leading},
-      {"batch_norm", leading},
-      {"instance_norm", leading},
-      {"group_norm", leading},
-      {"lrn", leading},
-      {"layer_norm", layerNorm},
-      {"depth_to_space", leading},
-      {"space_to_depth", leading},
-      {"resize", resize},
-      {"q.resize", resize},
-      {"linear", before<1>},
-      {"q.linear", before<1>},
-      {"matmul", matmul},
-      {"q.matmul", matmul},
-      {"q.dynamic_linear", dynamicLinear},
-      {"q.weight_linear", packedLinear},
-      {"q.embedding", packedEmbedding},
-      {"dynamic_qparams", dynamicParams},
-      {"quantize_with", withParams},
-      {"dequantize_with", withParams},
-      {"reshape", reshape},
-      {"transpose", transpose},
-      {"expand", expand},
-      {"gather", gather},
-      {"gather_elements", besideAxis},
-      {"scatter_elements", besideAxis},
-      {"gather_nd", gatherNd},
-      {"scatter_nd", scatterNd},
-      {"one_hot", oneHot},
-      {"trilu", before<2>},
-      {"reverse_sequence", reverseSequence},
-      {"lstm", recurrence},
-      {"gru", recurrence},
-      {"rnn", recurrence},
-  };
-  const auto row = kRows.find(op);
-  return row == kRows.end() ? nullptr : &row->second;
 }
 
 }  // namespace qc

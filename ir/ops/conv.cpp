@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/gradients.h"
+#include "ir/ops/products.h"
 #include "ir/ops/weight_gradient.h"
 #include "ir/ops/window.h"
 
@@ -404,7 +406,9 @@ void registerConvOps(OpRegistry& registry) {
                   .infer = std::move(infer),
                   .eval = std::move(eval),
                   .scalar = {},
-                  .gradient = std::move(gradient)});
+                  .gradient = std::move(gradient),
+                  .batch = leadingBatch,
+                  .products = transposed ? productsOfTransposed : productsOfConv});
   };
   const AttrSpec post = postAttr(), to = resultQuantAttr(false);
   add("conv", "convolution over 1 to 3 spatial dims", false, false, {post}, inferConv, convGradient);
@@ -423,7 +427,9 @@ void registerConvOps(OpRegistry& registry) {
                 .attrs = with({}),
                 .infer = inferDynamicConv,
                 .eval = evalDynamicConv,
-                .scalar = {}});
+                .scalar = {},
+                .batch = leadingBatch,
+                .products = productsOfConv});
   registerWeightGradientOps(registry);
 }
 

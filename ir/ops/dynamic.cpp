@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
+#include "ir/ops/products.h"
 #include "ir/quant_spec.h"
 
 namespace qc {
@@ -171,7 +173,9 @@ void registerDynamicOps(OpRegistry& registry) {
                 .attrs = {},
                 .infer = inferDynamicLinear,
                 .eval = evalDynamicLinear,
-                .scalar = {}});
+                .scalar = {},
+                .batch = batchOfDynamicLinear,
+                .products = productsOfRows});
 }
 
 }  // namespace qc

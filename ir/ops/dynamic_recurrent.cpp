@@ -159,6 +159,7 @@ OpDef dynamicOf(OpDef def) {
   def.summary += ", its products in integers with parameters found as it goes";
   for (AttrSpec& attr : dynamicRangeAttrs()) def.attrs.push_back(std::move(attr));
   def.gradient = {};
+  def.batch = {};  // a range may be that of all samples
   return def;
 }
 

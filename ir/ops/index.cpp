@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "ir/op_def.h"
+#include "ir/ops/batches.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
@@ -315,7 +316,7 @@ Status evalReverseSequence(const EvalContext& c) {
 }
 
 OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-             EvalFn eval, GradientFn gradient, uint32_t traits = kMove) {
+             EvalFn eval, GradientFn gradient, BatchFn batch, uint32_t traits = kMove) {
   OpDef def;
   def.name = name;
   def.summary = summary;
@@ -325,6 +326,7 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
   def.infer = std::move(infer);
   def.eval = std::move(eval);
   def.gradient = std::move(gradient);
+  def.batch = std::move(batch);
   return def;
 }
 
@@ -332,22 +334,24 @@ OpDef define(const char* name, const char* summary, std::vector<OperandSpec> ope
 
 void registerIndexOps(OpRegistry& r) {
   const OperandSpec table{.name = "x", .weight = WeightAxes{0, 1}};  // of embeddings
-  r.add(
-      define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather, gatherGradient));
+  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather, gatherGradient,
+               batchOfGather));
   r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {axisAttr()}, inferGatherElements,
-               evalGatherElements, gatherElementsGradient));
+               evalGatherElements, gatherElementsGradient, batchBesideAxis));
   r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,
-               evalGatherNd, gatherNdGradient));
+               evalGatherNd, gatherNdGradient, batchOfGatherNd));
   r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
-               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, scatterElementsGradient, kPure));
+               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, scatterElementsGradient,
+               batchBesideAxis, kPure));
   r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}},
-               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, scatterNdGradient, kPure));
+               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, scatterNdGradient, batchOfScatterNd, kPure));
   r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}},
-               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, oneHotGradient, kPure));
+               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, oneHotGradient, batchOfOneHot, kPure));
   r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu,
-               triluGradient, kPure));
+               triluGradient, batchOfMatrices, kPure));
   r.add(define("reverse_sequence", "the first lens[b] steps of each batch entry backwards", {{"x"}, {"lens"}},
-               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence, reverseSequenceGradient));
+               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence, reverseSequenceGradient,
+               batchOfReverseSequence));
 }
 
 }  // namespace qc

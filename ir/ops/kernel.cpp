@@ -15,6 +15,7 @@
 #include "ir/epilogue_form.h"
 #include "ir/op_def.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/products.h"
 #include "ir/ops/weight_panels.h"
 #include "ir/packed_layout.h"
 #include "ir/qmath.h"
@@ -183,6 +184,7 @@ void registerKernelOps(OpRegistry& registry) {
       .infer = inferConv,
       .eval = evalConv,
       .scalar = {},
+      .products = productsOfConv,
   });
 }
 

@@ -1,10 +1,12 @@
 // Matrix products.  A sum runs over k in order, one fused multiply-add each, from +0; then see epilogue.h.
 #include <algorithm>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/matmul.h"
+#include "ir/ops/products.h"
 
 namespace qc {
 namespace {
@@ -241,14 +243,18 @@ void registerMatmulOps(OpRegistry& registry) {
                 .infer = inferLinear,
                 .eval = evalLinear,
                 .scalar = {},
-                .gradient = linearGradient});
+                .gradient = linearGradient,
+                .batch = batchOfRows,
+                .products = productsOfRows});
   registry.add({.name = "q.linear",
                 .summary = "integer linear layer with exact int32 sums",
                 .operands = weighted,
                 .attrs = {post, to, clampMinAttr(), clampMaxAttr()},
                 .infer = inferQuantizedLinear,
                 .eval = evalQuantizedLinear,
-                .scalar = {}});
+                .scalar = {},
+                .batch = batchOfRows,
+                .products = productsOfRows});
   registry.add({.name = "matmul",
                 .summary = "matrix product with numpy broadcasting",
                 .operands = {{"a"}, {"b"}},
@@ -256,14 +262,18 @@ void registerMatmulOps(OpRegistry& registry) {
                 .infer = inferMatmul,
                 .eval = evalMatmul,
                 .scalar = {},
-                .gradient = matmulGradient});
+                .gradient = matmulGradient,
+                .batch = batchOfMatmul,
+                .products = productsOfRows});
   registry.add({.name = "q.matmul",
                 .summary = "integer matrix product with exact int32 sums",
                 .operands = {{"a"}, {"b"}},
                 .attrs = {to},
                 .infer = inferQuantizedMatmul,
                 .eval = evalQuantizedMatmul,
-                .scalar = {}});
+                .scalar = {},
+                .batch = batchOfMatmul,
+                .products = productsOfRows});
 }
 
 }  // namespace qc

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/sums.h"
 #include "ir/ops/widen.h"
@@ -297,7 +298,7 @@ void registerNormOps(OpRegistry& registry) {
     return operands;
   };
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-                       EvalFn eval, GradientFn gradient, uint32_t traits = kPure) {
+                       EvalFn eval, GradientFn gradient, BatchFn batch, uint32_t traits = kPure) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = std::move(operands),
@@ -306,29 +307,30 @@ void registerNormOps(OpRegistry& registry) {
                   .infer = std::move(infer),
                   .eval = std::move(eval),
                   .scalar = {},
-                  .gradient = std::move(gradient)});
+                  .gradient = std::move(gradient),
+                  .batch = std::move(batch)});
   };
   add("batch_norm", "per-channel normalisation by given statistics", statistics({"scale", "bias", "mean", "var"}), {epsilon, layoutAttr()},
-      inferPerChannel, evalBatchNorm, batchNormGradient);
+      inferPerChannel, evalBatchNorm, batchNormGradient, leadingBatch);
   add(
       "instance_norm", "normalisation of each channel of each sample", statistics({"scale", "bias"}), {epsilon, layoutAttr()},
-      inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); }, groupNormGradient);
+      inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); }, groupNormGradient, leadingBatch);
   add(
       "group_norm", "normalisation of each group of channels of each sample", statistics({"scale", "bias"}),
       {epsilon, integerAttr("num_groups"), layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); },
-      groupNormGradient);
+      groupNormGradient, leadingBatch);
   add("layer_norm", "normalisation over the dims from axis on",
       {{"x"}, {"scale", true, false, OperandRole::parameter}, {"bias", true, false, OperandRole::parameter}},
-      {integerAttr("axis"), epsilon}, inferLayerNorm, evalLayerNorm, layerNormGradient);
+      {integerAttr("axis"), epsilon}, inferLayerNorm, evalLayerNorm, layerNormGradient, batchOfLayerNorm);
   add("lrn", "local response normalisation across channels", {{"x"}},
       {integerAttr("size"), realAttr("alpha", 1e-4), realAttr("beta", 0.75), realAttr("bias", 1.0), layoutAttr()}, inferLrn, evalLrn,
-      lrnGradient);
+      lrnGradient, leadingBatch);
   add(
       "softmax", "exp(x) over its sum along an axis", {{"x"}}, {axisAttr()}, inferSoftmax,
-      [](const EvalContext& c) { return evalSoftmax(c, false); }, softmaxGradient, kPure | kPermutable);
+      [](const EvalContext& c) { return evalSoftmax(c, false); }, softmaxGradient, {}, kPure | kPermutable);
   add(
       "log_softmax", "logarithm of softmax", {{"x"}}, {axisAttr()}, inferSoftmax, [](const EvalContext& c) { return evalSoftmax(c, true); },
-      logSoftmaxGradient, kPure | kPermutable);
+      logSoftmaxGradient, {}, kPure | kPermutable);
 }
 
 }  // namespace qc

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/products.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -197,14 +199,17 @@ void registerPackedWeightOps(OpRegistry& registry) {
                 .attrs = packedAttrs(),
                 .infer = inferLinear,
                 .eval = evalLinear,
-                .scalar = {}});
+                .scalar = {},
+                .batch = batchOfPackedLinear,
+                .products = productsOfRows});
   registry.add({.name = "q.embedding",
                 .summary = "rows of a packed integer table as floats",
                 .operands = {{"w"}, {"scale"}, {"zero_point", true}, {"indices"}},
                 .attrs = packedAttrs(),
                 .infer = inferEmbedding,
                 .eval = evalEmbedding,
-                .scalar = {}});
+                .scalar = {},
+                .batch = batchOfPackedEmbedding});
 }
 
 }  // namespace qc

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/window.h"
@@ -238,7 +239,8 @@ void registerPoolOps(OpRegistry& registry) {
             .traits = traits,
             .infer = std::move(infer),
             .eval = std::move(eval),
-            .scalar = {}};
+            .scalar = {},
+            .batch = leadingBatch};
   };
   OpDef largest = pool("max_pool", "largest element of each window; quantized: parameters pass through", kPure | kSharesQuant, {},
                        inferMaxPool, evalMaxPool);
@@ -252,6 +254,7 @@ void registerPoolOps(OpRegistry& registry) {
   OpDef gradient = pool("max_pool_gradient", "the gradient of max_pool's operand", kPure, {}, inferMaxPoolGradient, evalMaxPoolGradient);
   gradient.operands = {{"x"}, {"dy"}};
   gradient.noGradient = "gradients are differentiated no further";
+  gradient.batch = {};
   registry.add(std::move(gradient));
 }
 

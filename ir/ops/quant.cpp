@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ops/batches.h"
 #include "ir/ops/dynamic.h"
 #include "ir/ops/epilogue.h"
 #include "ir/ops/gradients.h"
@@ -274,11 +275,15 @@ void registerQuantOps(OpRegistry& registry) {
   params.attrs = dynamicRangeAttrs();
   params.attrs.push_back(granularityAttr());
   params.numResults = 2;
+  params.batch = batchOfDynamicParams;
   registry.add(std::move(params));
-  registry.add(add("quantize_with", "real numbers to integers with parameters known at run time", withParams, {storage, qmin, qmax, axis},
-                   inferQuantizeWith, evalQuantizeWith, kToIntegers));
-  registry.add(add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis}, inferDequantizeWith,
-                   evalDequantizeWith, kOfIntegers));
+  for (OpDef def : {add("quantize_with", "real numbers to integers with parameters known at run time", withParams,
+                        {storage, qmin, qmax, axis}, inferQuantizeWith, evalQuantizeWith, kToIntegers),
+                    add("dequantize_with", "integers to real numbers with parameters known at run time", withParams, {axis},
+                        inferDequantizeWith, evalDequantizeWith, kOfIntegers)}) {
+    def.batch = batchOfGivenParams;
+    registry.add(std::move(def));
+  }
   registerDynamicOps(registry);
   registerPackedWeightOps(registry);
 }

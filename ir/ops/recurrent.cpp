@@ -12,9 +12,11 @@
 #include <algorithm>
 
 #include "ir/op_def.h"
+#include "ir/ops/batches.h"
 #include "ir/ops/dynamic.h"
 #include "ir/ops/gemm.h"
 #include "ir/ops/gradients.h"
+#include "ir/ops/products.h"
 #include "ir/ops/recurrent_eval.h"
 
 namespace qc {
@@ -94,6 +96,8 @@ void add(OpRegistry& r, const Declaration& d) {
   def.operands = {{"X"}, weight("W"), weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   def.gradient = recurrentGradient;
+  def.batch = batchOfRecurrence;
+  def.products = productsOfRecurrence;
   r.add(def);
 
   def.name = fmt::format("{}_steps", d.name);
@@ -101,6 +105,7 @@ void add(OpRegistry& r, const Declaration& d) {
   def.operands = {{"X"}, weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   def.gradient = {};
+  def.batch = {};
   def.noGradient = "the whole recurrence is what is differentiated";
   r.add(std::move(def));
 }

@@ -12,6 +12,7 @@
 
 #include "ir/batch_dims.h"
 #include "ir/op_def.h"
+#include "ir/ops/batches.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/resize.h"
@@ -297,6 +298,7 @@ void registerResizeOps(OpRegistry& r) {
   def.traits = kPure;
   def.infer = [](const InferContext& c) { return inferSizes(c, false); };
   def.eval = evalResize;
+  def.batch = batchOfResize;
   OpDef quantized = def;
   def.gradient = resizeGradient;
   r.add(std::move(def));

@@ -10,6 +10,7 @@
 
 #include "ir/batch_dims.h"
 #include "ir/op_def.h"
+#include "ir/ops/batches.h"
 #include "ir/ops/gradients.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/movement.h"
@@ -412,7 +413,7 @@ AttrSpec neutralAt(int64_t entry, AttrSpec spec) {
 
 void registerShapeOps(OpRegistry& r) {
   const auto add = [&](const char* name, const char* summary, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval, GradientFn gradient,
-                       uint32_t traits = kMove) {
+                       BatchFn batch = {}, uint32_t traits = kMove) {
     OpDef def;
     def.name = name;
     def.summary = summary;
@@ -422,6 +423,7 @@ void registerShapeOps(OpRegistry& r) {
     def.infer = std::move(infer);
     def.eval = std::move(eval);
     def.gradient = std::move(gradient);
+    def.batch = std::move(batch);
     r.add(std::move(def));
   };
   constexpr const char* kNoOperands = "it has no operands";
@@ -441,28 +443,30 @@ void registerShapeOps(OpRegistry& r) {
   dims.noGradient = kNoOperands;
   r.add(std::move(dims));
   add("reshape", "the same elements in other dims", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferReshape, evalReshape,
-      reshapeGradient, kMove | kView);
+      reshapeGradient, batchOfReshape, kMove | kView);
   add("transpose", "dims in another order: result dim i is operand dim perm[i]", {meaning(AttrMeaning::permutation, integersAttr("perm"))},
-      inferTranspose, evalBoxes, transposeGradient);
-  add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, splitGradient, kMove | kPermutable);
+      inferTranspose, evalBoxes, transposeGradient, batchOfTranspose);
+  add("split", "pieces along an axis", {axisAttr(), dimsAttr("sizes")}, inferSplit, evalBoxes, splitGradient, {}, kMove | kPermutable);
   add("slice", "a box with steps: y[i] = x[start + i * step]",
       {perDimAttr("starts"), neutralAt(kWholeDim, perDimAttr("sizes")), neutralAt(1, perDimAttr("steps", AttrKind::integers))}, inferSlice,
-      evalBoxes, sliceGradient, kMove | kPermutable);
+      evalBoxes, sliceGradient, {}, kMove | kPermutable);
   add("pad", "more elements around: constant, reflected, edge or wrapped",
       {meaning(AttrMeaning::perDimPair, integersAttr("pads")), stringAttr("mode", "constant"), realAttr("value", 0.0)}, inferPad, evalPad,
-      padGradient, kMove | kPermutable);
-  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes, expandGradient);
-  add("tile", "repeated along each dim", {neutralAt(1, perDimAttr("repeats"))}, inferTile, evalBoxes, tileGradient, kMove | kPermutable);
+      padGradient, {}, kMove | kPermutable);
+  add("expand", "broadcast to a shape", {meaning(AttrMeaning::shape, dimsAttr("shape"))}, inferExpand, evalBoxes, expandGradient,
+      batchOfExpand);
+  add("tile", "repeated along each dim", {neutralAt(1, perDimAttr("repeats"))}, inferTile, evalBoxes, tileGradient, {},
+      kMove | kPermutable);
   add(
       "depth_to_space", "blocks of channels become blocks of pixels", {integerAttr("blocksize"), stringAttr("mode", "DCR"), layoutAttr()},
       [](const InferContext& c) -> Result<Types> {
         QC_TRY(requireOneOf(c, "mode", {"DCR", "CRD"}));
         return inferDepthSpace(c, true);
       },
-      evalBoxes, depthToSpaceGradient);
+      evalBoxes, depthToSpaceGradient, leadingBatch);
   add(
       "space_to_depth", "blocks of pixels become blocks of channels", {integerAttr("blocksize"), layoutAttr()},
-      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes, spaceToDepthGradient);
+      [](const InferContext& c) { return inferDepthSpace(c, false); }, evalBoxes, spaceToDepthGradient, leadingBatch);
   OpDef concat;
   concat.name = "concat";
   concat.summary = "one after another along an axis";

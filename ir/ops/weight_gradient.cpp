@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/ops/products.h"
 #include "ir/ops/widen.h"
 #include "ir/ops/window.h"
 
@@ -120,7 +121,8 @@ void registerWeightGradientOps(OpRegistry& registry) {
                 .infer = inferWeightGradient,
                 .eval = evalWeightGradient,
                 .scalar = {},
-                .noGradient = "gradients are differentiated no further"});
+                .noGradient = "gradients are differentiated no further",
+                .products = productsOfWeightGradient});
 }
 
 }  // namespace qc

@@ -6,6 +6,7 @@
 
 #include "ir/ops/gemm.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/products.h"
 #include "ir/qmath.h"
 
 namespace qc {
@@ -103,7 +104,8 @@ void registerWeightPanelOps(OpRegistry& registry) {
                 .traits = kPure,
                 .infer = inferWeightLinear,
                 .eval = evalWeightLinear,
-                .scalar = {}});
+                .scalar = {},
+                .products = productsOfRows});
 }
 
 }  // namespace qc

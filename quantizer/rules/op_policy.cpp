@@ -249,29 +249,24 @@ std::optional<QuantParams> fixedParams(const OpPolicy& policy, DType dtype, int6
 }
 
 // Free dims have some size here: how much work there is for an element hardly depends on it, but for products over a free dim.
-static int64_t likelySize(const Dim& dim) {
-  if (dim.isStatic()) return dim.size();
+static double likelySize(const Dim& dim) {
+  if (dim.isStatic()) return static_cast<double>(dim.size());
   constexpr int64_t kLikely = 64;
   std::map<std::string, int64_t> sizes;
   for (const std::string& symbol : dim.expr().symbols()) sizes[symbol] = kLikely;
-  return std::max<int64_t>(1, dim.expr().evaluate(sizes).value_or(kLikely));
+  return static_cast<double>(std::max<int64_t>(1, dim.expr().evaluate(sizes).value_or(kLikely)));
 }
 
 static double likelyElements(const Shape& shape) {
   double elements = 1;
-  for (const Dim& dim : shape) elements *= static_cast<double>(likelySize(dim));
+  for (const Dim& dim : shape) elements *= likelySize(dim);
   return elements;
 }
 
 double workPerElement(const Node& node, int i) {
-  const double out = likelyElements(node.result()->type().shape), in = likelyElements(node.operand(i)->type().shape);
-  if (in == 0) return 0;
-  // Counted per input where transposed: each meets one weight of every output channel of its group.
-  if (node.is("conv_transpose"))
-    return likelyElements(node.operand("w")->type().shape) /
-           std::max<double>(1, static_cast<double>(likelySize(node.operand("w")->type().shape[0])));
-  const double terms = static_cast<double>(node.is("matmul") ? likelySize(node.operand(0)->type().shape.back()) : sumLength(node));
-  return terms * out / in;
+  const double in = likelyElements(node.operand(i)->type().shape);
+  if (in == 0 || !node.def().products) return 0;
+  return node.def().products(node, likelySize) / in;
 }
 
 }  // namespace qc

@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "ir/batch_dims.h"
 #include "ir/interp.h"
 #include "ir/qmath.h"
 #include "ir/text.h"
@@ -119,6 +120,24 @@ TEST(CustomOp, FromFloatToIntegers) {
     largest = std::max(largest, std::abs(static_cast<double>(a[i])));
   }
   EXPECT_LE(worst, largest * 0.01);
+}
+
+// Where samples of a batch lie is a field of the declaration: without it a model that has the op is for one sample at a time.
+TEST(CustomOp, AtAnyBatch) {
+  const auto placesWith = [](const std::string& name, BatchFn batch) {
+    OpDef def = floatOp();
+    def.name = name;
+    def.batch = std::move(batch);
+    EXPECT_TRUE(registerOp(def));
+    const auto graph = parseGraph(fmt::format("graph @g(%x: f32[N,8]) -> (\"y\") {{\n  %y = {} %x : f32[N,8]\n  return %y\n}}", name));
+    EXPECT_TRUE(graph) << graph.error().render();
+    const Node& node = *graph->front();
+    return batchDims(node, std::vector{0});
+  };
+  EXPECT_FALSE(placesWith("acme.of_all", {}));
+  const auto apart = placesWith("acme.of_each", [](const Node&, std::span<const int> dims) { return BatchDims{{dims[0]}, {dims[0]}}; });
+  ASSERT_TRUE(apart);
+  EXPECT_EQ(apart->results, std::vector{0});
 }
 
 }  // namespace
