@@ -149,7 +149,11 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   }
   TrainingLine line;
   options.stop = stopOnSignals();
-  options.progress = [&](const FinetuneProgress& p) { line.update(p); };
+  std::vector<double> losses;
+  options.progress = [&](const FinetuneProgress& p) {
+    line.update(p);
+    losses.push_back(p.lossOfStep);
+  };
   options.epochEnded = [&](const FinetuneEpoch& e) {
     line.end();
     if (e.epoch == 0 && !e.check) return;
@@ -170,6 +174,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
         {"output", o.output},       {"samples", samples.size()}, {"epochs", epochsJson(done.epochs)},       {"best", done.best},
         {"trained", done.trained},  {"steps", done.steps},       {"by_evaluation", done.stepsByEvaluation}, {"seconds", now() - start},
         {"fed", inputsJson(inputs)}};
+    j["losses"] = losses;  // of the last steps: those of this process
     if (check) j["check"] = {{"metric", check->name()}, {"samples", check->judge->size()}};
     if (check && check->goal) j["check"]["float"] = check->ofFloat;
     if (check) j["check"]["untrained"] = *done.epochs[0].check;

@@ -37,6 +37,9 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--gamma", gamma, "of --schedule step")->check(CLI::Range(1e-6, 1.0));
   verb.add_option("--disable-observers-after", disableObserversAfter, "steps after which ranges of activations stay")
       ->check(CLI::Range(0, 1 << 30));
+  verb.add_option("--freeze-bn-after", freezeBatchNormAfter,
+                  "BatchNorm takes the statistics of the batches, as in training, for so many steps; without, it is folded into the layers")
+      ->check(CLI::Range(0, 1 << 30));
   verb.add_option("--loss", loss, "between the float model's results and those of what is trained")
       ->check(CLI::IsMember({"auto", "kl", "mse", "l1"}));
   verb.add_option("--teacher-share", teacherShare, "beside labels: the part of the loss that the float model's results make")
@@ -76,6 +79,7 @@ Status FinetuneFlags::checkEffects(const CLI::App& verb) const {
              {"--config", quantizes(), "on a float model", "leave it out, or --mode float"},
              {"--backend", quantizes(), "on a float model", "leave it out, or --mode float"},
              {"--observer", quantizes(), "on a float model", "leave it out, or --mode float"},
+             {"--freeze-bn-after", quantizes(), "on a float model", "leave it out, or --mode int8"},
              {"--disable-observers-after", quantizes() && ranges == "observed", "where no range is observed", "leave it out"}});
 }
 
@@ -113,6 +117,7 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
   o.seed = static_cast<uint64_t>(seed);
   o.augment = augment;
   o.disableObserversAfter = disableObserversAfter;
+  o.freezeBatchNormAfter = freezeBatchNormAfter;
   o.checkpoint = checkpoint();
   o.checkpointSeconds = checkpointSeconds;
   o.resume = resume;

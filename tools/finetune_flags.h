@@ -17,7 +17,7 @@ struct FinetuneFlags {
   int64_t limit = -1, weightBits = 8;
   std::string scales = "auto", ranges = "observed";
   // training
-  int64_t epochs = 10, batch = 32, seed = 0, disableObserversAfter = -1, warmup = 0, stepSize = 0;
+  int64_t epochs = 10, batch = 32, seed = 0, disableObserversAfter = -1, freezeBatchNormAfter = -1, warmup = 0, stepSize = 0;
   int threads = 1;
   std::string optimizer = "adam", schedule = "cosine";
   double rate = 0.0005, momentum = 0.9, weightDecay = 0, clipNorm = 0, gamma = 0.1;

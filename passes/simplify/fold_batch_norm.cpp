@@ -1,13 +1,15 @@
 // fold-batch-norm: BatchNorm with constant statistics goes into the weights of the conv, conv_transpose or linear
 // in front of it, when that op feeds nothing else; any other one becomes a per-channel multiply and add.
 // Arithmetic in float32, spec section 7: r = 1/sqrt(var + eps), W' = W * (gamma * r), b' = ((b - mean) * r) * gamma + beta.
-// Tests: tests/golden/fold_batch_norm.
+// With keep=1, or where a table is
+// provided, what was folded is kept in it for training.  Tests: tests/golden/fold_batch_norm.
 #include <cmath>
 
 #include "ir/rewriter.h"
 #include "passes/correspondence.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
+#include "passes/training/folded_batch_norm.h"
 
 namespace qc {
 namespace {
@@ -47,7 +49,7 @@ Tensor scaleWeight(const Tensor& w, const Affine& a, int axis, int64_t groups) {
   return out;
 }
 
-Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves) {
+Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves, FoldedBatchNorms* kept) {
   Node* bn = m.root();
   Node* conv = m.node("conv");
   const auto stats = constantStatistics(*bn);
@@ -65,9 +67,15 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves) {
     const float b = bias ? bias->as<float>()[c] : 0.0f;
     newBias.mutableAs<float>()[c] = ((b - stats->mean[c]) * stats->rsqrt[c]) * stats->gamma[c] + stats->beta[c];
   }
+  Tensor newWeight = scaleWeight(*weight, *stats, transposed ? 1 : 0, groups);
+  if (kept) {
+    FoldedBatchNorm& own = (*kept)[bn->result()->name()];
+    own = {stats->gamma, stats->mean, *constantVector(bn->operand(4)), static_cast<float>(bn->real("epsilon")), newWeight, newBias};
+    for (size_t c = 0; bias && c < own.mean.size(); ++c) own.mean[c] -= bias->as<float>()[c];
+  }
   Builder b = rw.before(bn);
   b.at(conv->location());
-  Value* w = b.constant(conv->operand("w")->name(), scaleWeight(*weight, *stats, transposed ? 1 : 0, groups));
+  Value* w = b.constant(conv->operand("w")->name(), std::move(newWeight));
   Value* biasValue = b.constant(conv->operand("w")->name() + "_bias", std::move(newBias));
   QC_ASSIGN(Value * folded, b.create(conv->op(), {conv->operand(0), w, biasValue}, conv->attrs()));
   moves.add({{bn->result()->name(), conv->result()->name()}});
@@ -99,7 +107,9 @@ Result<bool> toMultiplyAdd(const Match& m, Rewriter& rw) {
 Status foldBatchNorm(Graph& graph, PassContext& cx) {
   const auto producer = [] { return oneOf({"conv", "conv_transpose", "linear"}).as("conv").oneUse(); };
   Moves moves("fold_batch_norm");
-  const auto fold = [&](const Match& m, Rewriter& rw) { return foldIntoProducer(m, rw, moves); };
+  if (cx.options.integer("keep") != 0) cx.provide(FoldedBatchNorms());
+  auto* kept = cx.get<FoldedBatchNorms>();
+  const auto fold = [&](const Match& m, Rewriter& rw) { return foldIntoProducer(m, rw, moves, kept); };
   QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", op("batch_norm", {producer()}), fold}}));
   cx.countHits(hits);
   QC_ASSIGN(hits, rewritePatterns(graph, {{"to-multiply-add", op("batch_norm"), toMultiplyAdd}}));

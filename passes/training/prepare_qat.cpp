@@ -1,8 +1,8 @@
 // prepare-qat: fake quantization in the place of observers, and between weights and what reads them.
 // A moving average is a pair of inputs "min.NAME" and "max.NAME" with outputs "next.min.NAME" and "next.max.NAME"; the input "observing" is
-// 1 while they follow.  A scale that learns is a constant "scale.NAME", which train-step finds as it finds weights.
-// Parameters come from cx.provide(GroupParams); the option `range` stands in for them.  Tests: tests/golden/prepare_qat,
-// tests/unit/prepare_qat_test.cpp.
+// 1 while they follow.  So with the running statistics of BatchNorm and the input "by_batch".  A scale that learns is a constant
+// "scale.NAME", which train-step finds as it finds weights. Parameters come from cx.provide(GroupParams); the option `range` stands in for
+// them.  Tests: tests/golden/prepare_qat, tests/unit/prepare_qat_test.cpp.
 #include "passes/training/prepare_qat.h"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "ir/scalar_expr.h"
+#include "passes/correspondence.h"
 #include "passes/passes.h"
 #include "quantizer/observers/observer.h"
 
@@ -45,11 +46,14 @@ bool followsItsWeights(const ObservedSpec& spec) { return spec.observer.ends_wit
 
 class Preparation {
  public:
-  Preparation(Graph& graph, const GroupParams& params, const QatOptions& options)
-      : graph_(graph), b_(graph), params_(params), options_(options), outputs_(graph.outputs()), names_(graph.outputNames()) {}
+  Preparation(Graph& graph, const GroupParams& params, const QatOptions& options, const FoldedBatchNorms& batchNorms)
+      : graph_(graph), b_(graph), params_(params), options_(options), batchNorms_(batchNorms) {}
 
   Result<QatPlan> run() {
     QC_TRY(checkOptions());
+    names_ = graph_.outputNames();
+    if (options_.batchNorm) QC_TRY(unfold());
+    outputs_ = graph_.outputs();
     for (Node* node : graph_.nodes()) {
       if (node->is("observe")) {
         QC_TRY(activation(node));
@@ -58,6 +62,10 @@ class Preparation {
         for (size_t i = 0; i < annotation.inputs.size(); ++i) QC_TRY(weight(node, static_cast<int>(i), annotation.inputs[i]));
         node->annotation().reset();
       }
+    }
+    for (const auto& [folded, unfolding] : unfolded_) {
+      give(unfolding.nextMean, "next." + unfolding.names.mean);
+      give(unfolding.nextVar, "next." + unfolding.names.var);
     }
     for (const auto& [id, state] : averages_) {
       give(state.min, "next." + state.name.first);
@@ -110,6 +118,65 @@ class Preparation {
     return b_.create(
         "fake_quantize_with", {x, scale, zeroPoint},
         {{"qmin", qmin}, {"qmax", qmax}, {"learnable", int64_t{learns}}, {"grad_factor", learns ? 1 / std::sqrt(spread) : 1.0}}, name);
+  }
+
+  // ---- BatchNorm ----------------------------------------------------------------------------------
+
+  bool roundsWeight(const Node& node) const {
+    if (!node.annotation() || node.annotation()->inputs.size() < 2) return false;
+    const QuantSpec& spec = node.annotation()->inputs[1];
+    const auto* observed = std::get_if<ObservedSpec>(&spec);
+    return observed ? !observed->dynamic : std::holds_alternative<FixedSpec>(spec);
+  }
+
+  Status unfold() {
+    QC_ASSIGN(const std::vector<Move> moves, movesOf(graph_));
+    for (Node* layer : graph_.nodes()) {
+      const std::string value = layer->numResults() == 1 ? layer->result()->name() : std::string();
+      const auto folded = batchNorms_.find(value);
+      if (folded == batchNorms_.end() || !roundsWeight(*layer)) continue;
+      Value *weight = layer->operand(1), *bias = layer->operand(2);
+      if (!weight || !bias || !weight->constant() || !bias->constant() || !weight->hasOneUse() || !bias->hasOneUse()) continue;
+      if (!layer->result()->type().isStatic())
+        return fail(ErrorCode::kUnsupported, "training needs sizes, this is {}", layer->result()->type().str())
+            .on(value)
+            .help("bind its shapes first");
+      std::vector<float> factor;
+      for (const Move& move : moves)
+        for (const Move::Pair& pair : move.values) {
+          if (pair.value != value || pair.of != value || move.factors.size() != folded->second.gamma.size()) continue;
+          factor.resize(move.factors.size(), 1.0f);
+          for (size_t c = 0; c < factor.size(); ++c) factor[c] *= move.factors[c];
+        }
+      if (!byBatch_) {
+        byBatch_ = graph_.addInput("by_batch", {DType::f32, {}});
+        plan_.byBatch = byBatch_->name();
+      }
+      QC_ASSIGN(Unfolding made, unfoldBatchNorm(graph_, layer, folded->second, factor, byBatch_, options_.momentum));
+      plan_.states[made.names.mean] = made.mean;
+      plan_.states[made.names.var] = made.var;
+      for (const std::string& name : {made.names.unfolded, made.names.gamma, made.names.beta}) plan_.parameters.push_back(name);
+      plan_.batchNorms.push_back(made.names);
+      unfolded_.emplace_back(weight, std::move(made));
+    }
+    if (unfolded_.empty())
+      return fail(ErrorCode::kInvalidArgument, "no BatchNorm stands behind a layer whose weights are rounded")
+          .help("train with what it was folded into");
+    return {};
+  }
+
+  // Of what the layer gives in the observed graph.
+  std::string observedName(const Node* layer) const {
+    for (const auto& [folded, unfolding] : unfolded_)
+      if (unfolding.layer == layer) return unfolding.names.value;
+    return layer->result()->name();
+  }
+
+  // What a layer reads for its weight before it is rounded.
+  Value* sourceOf(Value* weight) const {
+    for (const auto& [folded, unfolding] : unfolded_)
+      if (folded == weight) return unfolding.scaled;
+    return weight;
   }
 
   // ---- activations ------------------------------------------------------------------------------
@@ -225,10 +292,10 @@ class Preparation {
     const auto key = std::pair(w, toString(given));
     if (const auto it = weights_.find(key); it != weights_.end()) {
       node->setOperand(operand, it->second.first);
-      if (it->second.second >= 0) nth(plan_.weights, it->second.second).uses.emplace_back(node->result()->name(), operand);
+      if (it->second.second >= 0) nth(plan_.weights, it->second.second).uses.emplace_back(observedName(node), operand);
       return {};
     }
-    b_.before(w->producer()->next()).at(node->location());
+    b_.before(sourceOf(w)->producer()->next()).at(node->location());
     const bool learns = options_.weights == "learned" || (observed && !followsItsWeights(*observed));
     Value* result = nullptr;
     if (learns || fixed) {
@@ -237,7 +304,7 @@ class Preparation {
     } else {
       QC_ASSIGN(result, followedWeight(w, *observed));
     }
-    if (learns) plan_.weights.back().uses.emplace_back(node->result()->name(), operand);
+    if (learns) plan_.weights.back().uses.emplace_back(observedName(node), operand);
     weights_.emplace(key, std::pair(result, learns ? std::ssize(plan_.weights) - 1 : -1));
     node->setOperand(operand, result);
     return {};
@@ -258,12 +325,13 @@ class Preparation {
 
   Result<Value*> followedWeight(Value* w, const ObservedSpec& spec) {
     if (spec.axis >= w->type().rank()) return fail(ErrorCode::kInvalidArgument, "axis {} of {}", spec.axis, w->type().str()).on(w->name());
-    QC_ASSIGN(Value * lowest, extreme("reduce_min", w, spec.axis));
-    QC_ASSIGN(Value * highest, extreme("reduce_max", w, spec.axis));
+    Value* source = sourceOf(w);
+    QC_ASSIGN(Value * lowest, extreme("reduce_min", source, spec.axis));
+    QC_ASSIGN(Value * highest, extreme("reduce_max", source, spec.axis));
     const RangeFormulas formulas(spec, E::arg(0), E::arg(1));
     QC_ASSIGN(Value * scale, map(formulas.scale, {lowest, highest}));
     QC_ASSIGN(Value * zero, map(formulas.zeroPoint, {lowest, highest}));
-    return rounded(w, scale, zero, spec.qmin, spec.qmax, false, w->name() + "_fake");
+    return rounded(source, scale, zero, spec.qmin, spec.qmax, false, w->name() + "_fake");
   }
 
   Result<Value*> withConstantScale(Value* w, const QuantParams& params, const ObservedSpec& spec, bool learns) {
@@ -281,17 +349,19 @@ class Preparation {
     Value* zero = b_.constant("zero_point." + w->name(), std::move(zeros));
     const bool moves = learns && spec.scheme == QScheme::affine;
     if (learns) plan_.weights.push_back({spec, std::make_shared<const QuantParams>(params), scale->name(), moves ? zero->name() : "", {}});
-    return rounded(w, scale, moves || !learns ? zero : fixedZero(zero), params.qmin, params.qmax, learns, w->name() + "_fake");
+    return rounded(sourceOf(w), scale, moves || !learns ? zero : fixedZero(zero), params.qmin, params.qmax, learns, w->name() + "_fake");
   }
 
   Graph& graph_;
   Builder b_;
   const GroupParams& params_;
   const QatOptions& options_;
+  const FoldedBatchNorms& batchNorms_;
   std::vector<Value*> outputs_;
   std::vector<std::string> names_;
   QatPlan plan_;
-  Value* observing_ = nullptr;
+  Value *observing_ = nullptr, *byBatch_ = nullptr;
+  std::vector<std::pair<Value*, Unfolding>> unfolded_;  // by the weight that BatchNorm is folded into
   std::map<int64_t, Average> averages_;
   std::map<int64_t, std::pair<Value*, Value*>> constants_;
   std::map<std::pair<Value*, std::string>, std::pair<Value*, int64_t>> weights_;  // and the place in the plan
@@ -313,90 +383,27 @@ Result<GroupParams> paramsOfRange(const Graph& graph, const std::vector<double>&
   return params;
 }
 
-// A scale that learns could pass zero; with its sign turned the same numbers are reached.
-float usableScale(float scale, double eps) { return std::max(std::fabs(scale), static_cast<float>(std::max(eps, kSmallestScale))); }
-
-Result<QuantParams> learnedParams(const ObservedSpec& spec, const QuantParams& before, const Tensor* scales, const Tensor* zeros) {
-  QuantParams params = before;
-  for (int64_t i = 0; scales && i < scales->numElements(); ++i) {
-    const float scale = nth(scales->as<float>(), i);
-    if (!std::isfinite(scale)) return fail(ErrorCode::kInvalidData, "a scale became {} in training", scale);
-    nth(params.scales, i) = usableScale(scale, spec.eps);
-  }
-  if (zeros) {
-    params.zeroPoints.resize(params.scales.size(), 0);
-    for (int64_t i = 0; i < zeros->numElements(); ++i) {
-      const float zero = std::nearbyint(nth(zeros->as<float>(), i));
-      nth(params.zeroPoints, i) = static_cast<int32_t>(std::clamp(zero, static_cast<float>(spec.qmin), static_cast<float>(spec.qmax)));
-    }
-  }
-  return params;
-}
-
 }  // namespace
 
-Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options) {
-  return Preparation(graph, params, options).run();
+Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options, const FoldedBatchNorms& batchNorms) {
+  return Preparation(graph, params, options, batchNorms).run();
 }
 
 Status prepareQat(Graph& graph, PassContext& cx) {
-  const QatOptions options{cx.options.string("weights"), cx.options.string("activations"), cx.options.real("averaging_constant")};
+  const QatOptions options{cx.options.string("weights"), cx.options.string("activations"), cx.options.real("averaging_constant"),
+                           cx.options.integer("batch_norm") != 0};
   GroupParams params;
   if (const auto* given = cx.get<GroupParams>()) {
     params = *given;
   } else {
     QC_ASSIGN(params, paramsOfRange(graph, cx.options.reals("range")));
   }
-  Preparation preparation(graph, params, options);
+  const auto* kept = cx.get<FoldedBatchNorms>();
+  const FoldedBatchNorms batchNorms = kept ? *kept : FoldedBatchNorms();
+  Preparation preparation(graph, params, options, batchNorms);
   QC_ASSIGN(const QatPlan plan, preparation.run());
   cx.countHits({{"fake_quantizations", preparation.inserted()}});
   return {};
-}
-
-// ---- afterwards -----------------------------------------------------------------------------------
-
-Result<GroupParams> applyTraining(Graph& observed, const QatPlan& plan, const std::map<std::string, Tensor>& values) {
-  const auto valueOf = [&](const std::string& name) {
-    const auto it = values.find(name);
-    return it == values.end() ? nullptr : &it->second;
-  };
-  GroupParams params;
-  for (const QatPlan::Activation& a : plan.activations) {
-    if (const Tensor *min = valueOf(a.min), *max = valueOf(a.max); min && max) {
-      QC_ASSIGN(const ScaleZero sz, calculateQParams(min->as<float>()[0], max->as<float>()[0], requestFor(a.spec)));
-      params[a.id] =
-          std::make_shared<const QuantParams>(QuantParams{a.spec.dtype, a.spec.qmin, a.spec.qmax, -1, 0, {sz.scale}, {sz.zeroPoint}});
-    } else {
-      QC_ASSIGN(QuantParams learned, learnedParams(a.spec, *a.calibrated, valueOf(a.scale), valueOf(a.zeroPoint)));
-      params[a.id] = std::make_shared<const QuantParams>(std::move(learned));
-    }
-  }
-  for (const QatPlan::Weight& w : plan.weights) {
-    QC_ASSIGN(QuantParams learned, learnedParams(w.spec, *w.before, valueOf(w.scale), valueOf(w.zeroPoint)));
-    for (const auto& [user, operand] : w.uses) {
-      const Value* value = observed.findValue(user);
-      if (!value || !value->producer()->annotation())
-        return fail(ErrorCode::kInvalidArgument, "the graph has no annotated value '{}'", user).help("give the graph that was prepared");
-      nth(value->producer()->annotation()->inputs, operand) = FixedSpec{learned};
-    }
-  }
-  Builder b(observed);
-  for (Node* node : observed.nodes()) {
-    if (!node->is("const")) continue;
-    const Tensor* value = valueOf(node->result()->name());
-    if (!value) continue;
-    if (value->type() != node->result()->type())
-      return fail(ErrorCode::kInvalidArgument, "{} for a constant of {}", value->type().str(), node->result()->type().str())
-          .on(node->result()->name());
-    const std::string name = node->result()->name();
-    observed.rename(node->result(), name + ".before");
-    b.before(node).at(node->location());
-    Value* trained = b.constant(name, *value);
-    node->result()->replaceAllUsesWith(trained);
-    observed.rename(trained, name);
-  }
-  observed.eraseDeadNodes();
-  return params;
 }
 
 }  // namespace qc

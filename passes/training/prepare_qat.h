@@ -13,6 +13,7 @@
 
 #include "ir/graph.h"
 #include "passes/quantize/group_params.h"
+#include "passes/training/folded_batch_norm.h"
 
 namespace qc {
 
@@ -24,6 +25,9 @@ struct QatOptions {
   // are parameters.  fixed: those of calibration stay.
   std::string activations = "observed";
   double averagingConstant = 0.01;  // where the observer of a value names none
+  // BatchNorm that went into a layer whose weights are rounded is taken out again; else it stays folded, with statistics that are fixed.
+  bool batchNorm = false;
+  double momentum = 0.1;  // of its running statistics, the part of the batch
 };
 
 struct QatPlan {
@@ -42,13 +46,17 @@ struct QatPlan {
   };
   std::vector<Activation> activations;
   std::vector<Weight> weights;  // whose scales learn
+  std::vector<UnfoldedBatchNorm> batchNorms;
+  std::vector<std::string> parameters;  // constants that are trained and that no layer reads as they are
   // Inputs that have an output "next.NAME", by what they begin with.
   std::map<std::string, Tensor> states;
   std::string observing;  // an input, f32[]: 0: the averages stay.  Empty: there is none
+  std::string byBatch;    // the same of BatchNorm: 0: running statistics normalise, and stay
 };
 
-// params: of the observers, by their id.  Errors: one is missing; weights in groups or of embeddings, which have no fake quantization.
-Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options);
+// params: of the observers, by their id.  batchNorms: what `batchNorm` takes out.  Errors: a parameter is missing; weights in groups or of
+// embeddings, which have no fake quantization; there is no BatchNorm to take out.
+Result<QatPlan> prepareQat(Graph& graph, const GroupParams& params, const QatOptions& options, const FoldedBatchNorms& batchNorms = {});
 
 // Writes weights, biases and scales into the observed graph that the plan is of, and returns the parameters of its observers.  `values`:
 // by name, of constants and states; what is not there stays.

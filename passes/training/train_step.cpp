@@ -87,6 +87,8 @@ Result<TrainStep> makeTrainStep(Graph& graph, const TrainStepOptions& options) {
   QC_ASSIGN(Value * loss, lossOf(graph, options.of));
   const std::string& with = options.with;
   QC_ASSIGN(std::vector<Value*> parameters, with.empty() ? Result<std::vector<Value*>>(weightsAndBiases(graph)) : valuesNamed(graph, with));
+  for (const std::string& name : options.also)
+    if (Value* v = graph.findValue(name)) parameters.push_back(v);
   for (const Value* v : parameters)
     if (!isTrainable(v)) return fail(ErrorCode::kInvalidArgument, "{} is no constant of f32", v->type().str()).on(v->name());
   Builder b(graph);

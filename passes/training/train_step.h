@@ -10,8 +10,9 @@
 namespace qc {
 
 struct TrainStepOptions {
-  std::string of = {};    // an output, the loss; the only one where it is empty
-  std::string with = {};  // constants, with commas between them; empty: weights, biases and scales
+  std::string of = {};                 // an output, the loss; the only one where it is empty
+  std::string with = {};               // constants, with commas between them; empty: weights, biases and scales
+  std::vector<std::string> also = {};  // constants beside these
   OptimizerSpec optimizer = {};
   ScheduleSpec schedule = {};
 };

@@ -96,6 +96,7 @@ class Finetuning {
     QC_ASSIGN(const TensorMap first, samples_.sample(0));
     trainer.shapes = shapesOf(first);
     trainer.loss = targets_->loss();
+    trainer.qat.batchNorm = trainer.quantized && o_.freezeBatchNormAfter >= 0;
     if (trainer.schedule.steps == 0) trainer.schedule.steps = steps();
     GroupParams params;
     PreparedModel begin = model_;
@@ -150,6 +151,7 @@ class Finetuning {
         fmt::format(" {} {} {} {} {} {}", schedule.kind, schedule.rate, schedule.warmup, schedule.steps, schedule.stepSize, schedule.gamma);
     text += fmt::format(" {} {} {} {} {} {} {}", targets.output, exact(targets.teacherShare), targets.loss, exact(targets.temperature),
                         o_.calibrationSamples, o_.disableObserversAfter, o_.check != nullptr);
+    text += fmt::format(" {}", o_.freezeBatchNormAfter);
     text += " augment=" + o_.augment;
     for (const std::string& name : targets.match) text += " " + name;
     for (const auto& [recipe, choice] : o_.recover.under(model_.rules).choices) text += fmt::format(" {}={}", recipe, choice);
@@ -206,6 +208,7 @@ class Finetuning {
     QC_ASSIGN(TensorMap batch, batchAt(epoch, place));
     QC_TRY(targets_->target(batch));
     trainer_->observe(o_.disableObserversAfter < 0 || stepsDone() < o_.disableObserversAfter);
+    trainer_->normalizeByBatch(stepsDone() < o_.freezeBatchNormAfter);
     const auto loss = trainer_->step(batch);
     if (!loss) {
       if (loss.error().code() != ErrorCode::kInvalidData || o_.checkpoint.empty()) return tl::make_unexpected(loss.error());
@@ -219,7 +222,7 @@ class Finetuning {
     if (!o_.targets.labels.empty()) countRight(place);
     if (o_.progress) {
       const double elapsed = seconds() - clock_, each = elapsed / static_cast<double>(stepsDone() - begun_);
-      FinetuneProgress p{epoch + 1, o_.epochs, stepsDone(), steps(), lossOfEpoch_ / static_cast<double>(inEpoch)};
+      FinetuneProgress p{epoch + 1, o_.epochs, stepsDone(), steps(), lossOfEpoch_ / static_cast<double>(inEpoch), *loss};
       p.accuracy = accuracy(inEpoch);
       p.samplesPerSecond = static_cast<double>(o_.trainer.batch) / each;
       p.secondsLeft = each * static_cast<double>(steps() - stepsDone());

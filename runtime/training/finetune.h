@@ -27,7 +27,7 @@ struct FinetuneTargets {
 
 struct FinetuneProgress {
   int64_t epoch = 0, epochs = 0, step = 0, steps = 0;  // done; of all
-  double loss = 0;                                     // mean over the epoch so far
+  double loss = 0, lossOfStep = 0;                     // mean over the epoch so far; of the last step
   std::optional<double> accuracy = {};                 // the same, where there are labels
   double samplesPerSecond = 0, secondsLeft = 0;
 };
@@ -46,10 +46,12 @@ struct FinetuneOptions {
   RecoverOptions recover = {};         // where it begins: what these make of the rounded model, but recipes of channels, which come before
   int64_t calibrationSamples = 256;    // for the ranges to begin with, at most
   int64_t disableObserversAfter = -1;  // steps; -1: never
-  std::string augment = {};            // of images: "flip", "crop" or "flip,crop"; the float model sees the same
-  std::string checkpoint = {};         // file; empty: none
-  double checkpointSeconds = 30;       // 0: after every step
-  bool resume = false;                 // from the checkpoint, if there is one
+  // Steps in which BatchNorm takes the statistics of the batch; -1: it is folded into the layers beforehand.
+  int64_t freezeBatchNormAfter = -1;
+  std::string augment = {};                 // of images: "flip", "crop" or "flip,crop"; the float model sees the same
+  std::string checkpoint = {};              // file; empty: none
+  double checkpointSeconds = 30;            // 0: after every step
+  bool resume = false;                      // from the checkpoint, if there is one
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
   // How good a model is, more is better; asked before the first epoch and after each.  The best is what is returned.
   std::function<Result<double>(const QuantizedModel&)> check = {};

@@ -76,7 +76,7 @@ struct Trainer::Impl {
     size_t input, output;
   };
   std::vector<State> states;
-  bool quantized = true, observing = true;
+  bool quantized = true, observing = true, byBatch = true;
   int64_t steps = 0;
   double rate = 0;
 
@@ -89,7 +89,7 @@ struct Trainer::Impl {
     QC_ASSIGN(Graph graph, boundGraph(source, shapes));
     outputs = graph.outputNames();
     if (quantized) {
-      QC_ASSIGN(plan, prepareQat(graph, params, options.qat));
+      QC_ASSIGN(plan, prepareQat(graph, params, options.qat, model.batchNorms));
     }
     if (!options.loss) return fail(ErrorCode::kInvalidArgument, "there is no loss").help("set TrainerOptions::loss");
     Builder b(graph);
@@ -109,11 +109,14 @@ struct Trainer::Impl {
     QC_ASSIGN(Graph graph, withLoss(params, options));
     std::map<std::string, Tensor> initial = plan.states;
     for (const Value* input : graph.inputs())
-      if (!initial.contains(input->name()) && input->name() != plan.observing) batch.push_back(input->name());
+      if (!initial.contains(input->name()) && input->name() != plan.observing && input->name() != plan.byBatch)
+        batch.push_back(input->name());
     for (const Node* n = graph.front(); n; n = n->next())
       if (n->is("const")) initial.emplace(n->result()->name(), n->constant());
     forward = graph.clone();
-    QC_ASSIGN(TrainStep made, makeTrainStep(graph, {.of = lossName, .optimizer = options.optimizer, .schedule = options.schedule}));
+    QC_ASSIGN(
+        TrainStep made,
+        makeTrainStep(graph, {.of = lossName, .also = plan.parameters, .optimizer = options.optimizer, .schedule = options.schedule}));
     trained = std::move(made.parameters);
     stepName = made.step;
     rateName = made.learningRate;
@@ -127,7 +130,7 @@ struct Trainer::Impl {
     return {};
   }
 
-  Status bring(CompiledGraph& c, const TensorMap& given, bool observes) const {
+  Status bring(CompiledGraph& c, const TensorMap& given, bool observes, bool follows) const {
     for (const std::string& name : batch) {
       Tensor* own = c.input(name);
       if (!own) continue;
@@ -136,6 +139,7 @@ struct Trainer::Impl {
       *own = it->second;
     }
     if (Tensor* own = c.input(plan.observing)) *own = number(observes ? 1 : 0);
+    if (Tensor* own = c.input(plan.byBatch)) *own = number(follows ? 1 : 0);
     return {};
   }
 
@@ -169,7 +173,7 @@ struct Trainer::Impl {
   }
 
   Result<double> run(const TensorMap& given) {
-    QC_TRY(bring(*step, given, observing));
+    QC_TRY(bring(*step, given, observing, byBatch));
     if (Tensor* own = step->input(stepName)) *own = number(static_cast<float>(steps));
     QC_TRY(step->run());
     const double loss = step->output(lossName)->at(0);
@@ -194,7 +198,7 @@ struct Trainer::Impl {
       graph.eraseDeadNodes();
       QC_ASSIGN(evaluation, CompiledGraph::of(std::move(graph), workspace));
     }
-    QC_TRY(bring(*evaluation, given, false));
+    QC_TRY(bring(*evaluation, given, false, false));
     for (const State& s : states)
       if (Tensor* own = evaluation->input(s.name)) *own = step->in[s.input];
     QC_TRY(evaluation->run());
@@ -241,6 +245,7 @@ Result<Trainer::Evaluation> Trainer::evaluate(const TensorMap& batch) {
 }
 
 void Trainer::observe(bool on) { impl_->observing = on; }
+void Trainer::normalizeByBatch(bool on) { impl_->byBatch = on; }
 const Tensor* Trainer::output(const std::string& name) const { return impl_->step->output(name); }
 int64_t Trainer::steps() const { return impl_->steps; }
 double Trainer::learningRate() const { return impl_->rate; }

@@ -64,6 +64,9 @@ class Trainer {
   Result<Evaluation> evaluate(const TensorMap& batch);
   // Whether averages of ranges follow the batches; on at the start.
   void observe(bool on);
+  // Whether BatchNorm, where QatOptions::batchNorm keeps it, takes the statistics of the batch, which the running ones follow; on at the
+  // start.
+  void normalizeByBatch(bool on);
 
   std::vector<Port> inputs() const;                     // of a batch
   const Tensor* output(const std::string& name) const;  // of the model, in the last step; null: it has none of this name

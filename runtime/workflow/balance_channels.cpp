@@ -45,7 +45,10 @@ struct Balancing {
 
   Result<PreparedModel> at(const Ways& ways, const ChannelsByValue& channels) const {
     QC_ASSIGN(Graph graph, balancedGraph(model.simplified->clone(), channels, ways));
-    return prepareModel(Model(std::move(graph), model.name), *model.rules, {.insertions = model.insertions, .simplified = true});
+    QC_ASSIGN(PreparedModel made,
+              prepareModel(Model(std::move(graph), model.name), *model.rules, {.insertions = model.insertions, .simplified = true}));
+    made.batchNorms = model.batchNorms;  // whose layers have kept their names; factors stand in the moves
+    return made;
   }
 
   Result<PreparedModel> untried(const Ways& ways, std::string_view why) const {

@@ -49,7 +49,10 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
   QC_TRY(RecoverOptions().under(rules).checkChoices());
   QC_TRY(checkInsertions(options.insertions, kQuantizeSteps));
   if (!options.simplified) cx.provide(options.insertions);
+  cx.provide(FoldedBatchNorms());
   QC_TRY(runPipeline("simplify", graph, cx));
+  FoldedBatchNorms batchNorms = std::move(*cx.get<FoldedBatchNorms>());
+  keepUnchanged(batchNorms, graph);
   Graph simplified = graph.clone();
   QC_ASSIGN(CoverageReport coverage, decided(quantizer, graph));
   cx.provide(options.insertions);
@@ -61,7 +64,8 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
                        .coverage = std::move(coverage),
                        .remarks = std::move(cx.remarks),
                        .timings = std::move(cx.timings),
-                       .insertions = options.insertions};
+                       .insertions = options.insertions,
+                       .batchNorms = std::move(batchNorms)};
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "passes/insertion.h"
 #include "passes/pass.h"
 #include "passes/quantize/group_params.h"
+#include "passes/training/folded_batch_norm.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/qconfig.h"
 #include "runtime/model.h"
@@ -23,7 +24,8 @@ struct PreparedModel {
   CoverageReport coverage;
   std::vector<Remark> remarks;
   std::vector<PassTiming> timings;
-  PassInsertions insertions = {};  // that conversion has as well
+  PassInsertions insertions = {};    // that conversion has as well
+  FoldedBatchNorms batchNorms = {};  // that training can take out again
 };
 
 struct PrepareOptions {

@@ -61,6 +61,7 @@ def main():
         assert best > check["untrained"] + 0.02, told
         assert abs(top1(out) - best) < 1e-9, (top1(out), best)
         assert told["steps"] == 3 * 8 and told["epochs"][0].get("loss") is None and told["epochs"][3]["loss"] < told["epochs"][1]["loss"], told
+        assert len(told["losses"]) == told["steps"] and abs(sum(told["losses"][:8]) / 8 - told["epochs"][1]["loss"]) < 1e-6, told
         want = out.read_bytes()
 
         # The same bytes at another number of threads; another seed gives others.
@@ -85,6 +86,13 @@ def main():
         assert out.read_bytes() == changed != plain.read_bytes()
         run(*args, "-o", out, "--disable-observers-after", "8", "--clip-norm", "1", "--warmup", "4")
 
+        # With BatchNorm of the batches for a while.
+        run(*args, "-o", out, "--freeze-bn-after", "16")
+        changed = out.read_bytes()
+        run(*args, "-o", out, "--freeze-bn-after", "16", "--threads", "2")
+        assert out.read_bytes() == changed != plain.read_bytes()
+        assert top1(out) > check["untrained"], top1(out)
+
         # A float model stays one.
         run("finetune", MODEL, "-d", TRAIN, "--labels", LABELS, "--mode", "float", "--epochs", "1", "-o", work / "f.onnx")
         assert "float" in run("inspect", work / "f.onnx").stdout
@@ -108,6 +116,8 @@ def main():
         assert "no output 'nowhere'" in said, said
         said = run(*args, "--augment", "flip,blur", "-o", out, code=1).stderr
         assert "no augmentation 'blur'" in said, said
+        said = run("finetune", MODEL, "-d", TRAIN, "--mode", "float", "--freeze-bn-after", "4", "-o", out, code=1).stderr
+        assert "--freeze-bn-after" in said and "has no effect" in said, said
         said = run(*args, "--momentum", "0.5", "-o", out, code=1).stderr
         assert "--momentum" in said and "has no effect" in said, said
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "300", "-o", out, code=1).stderr

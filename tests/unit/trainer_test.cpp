@@ -92,6 +92,26 @@ bool sameValues(const TrainState& a, const TrainState& b) {
   return true;
 }
 
+// Of the converted model's logits, sample by sample, from these, beside the largest of these.
+double distanceOf(const QuantizedModel& converted, const TensorMap& batch, const Tensor& want) {
+  Graph graph = converted.model.graph().clone();
+  PassContext cx;
+  cx.provide(ShapeBindings{{"N", 1}});
+  EXPECT_TRUE(runPipeline("bind-shapes", graph, cx));
+  const Executable exe = compile(Model(std::move(graph), "net")).value();
+  double largest = 0, error = 0;
+  for (int64_t i = 0; i < kBatch; ++i) {
+    Tensor one(DType::f32, {1, 2, 6, 6});
+    std::copy_n(batch.at("x").as<float>().begin() + i * 72, 72, one.mutableAs<float>().begin());
+    const TensorMap out = exe.session().value().run({{"x", one}}).value();
+    for (int64_t k = 0; k < 3; ++k) {
+      largest = std::max(largest, std::fabs(want.at(i * 3 + k)));
+      error = std::max(error, std::fabs(want.at(i * 3 + k) - out.at("logits").at(k)));
+    }
+  }
+  return error / largest;
+}
+
 TEST(Trainer, LearnsAndConvertsToWhatItTrained) {
   for (const int bits : {8, 4, 2})
     for (const char* weights : {"observed", "learned"})
@@ -117,23 +137,7 @@ TEST(Trainer, LearnsAndConvertsToWhatItTrained) {
         const TensorMap batch = batchOf(500);
         const auto rounded = trainer->evaluate(batch);
         ASSERT_TRUE(rounded) << rounded.error().render();
-        const Tensor& want = rounded->outputs.at("logits");
-        double largest = 0, error = 0;
-        for (int64_t i = 0; i < kBatch; ++i) {
-          Tensor one(DType::f32, {1, 2, 6, 6});
-          std::copy_n(batch.at("x").as<float>().begin() + i * 72, 72, one.mutableAs<float>().begin());
-          Graph graph = converted->model.graph().clone();
-          PassContext cx;
-          cx.provide(ShapeBindings{{"N", 1}});
-          ASSERT_TRUE(runPipeline("bind-shapes", graph, cx));
-          const Executable exe = compile(Model(std::move(graph), "net")).value();
-          const TensorMap out = exe.session().value().run({{"x", one}}).value();
-          for (int64_t k = 0; k < 3; ++k) {
-            largest = std::max(largest, std::fabs(want.at(i * 3 + k)));
-            error = std::max(error, std::fabs(want.at(i * 3 + k) - out.at("logits").at(k)));
-          }
-        }
-        EXPECT_LE(error, 0.02 * largest);
+        EXPECT_LE(distanceOf(*converted, batch, rounded->outputs.at("logits")), 0.02);
       }
 }
 
@@ -161,6 +165,65 @@ TEST(Trainer, GivesTheSameBitsAtAnyNumberOfThreadsAndFromAnyState) {
   EXPECT_EQ(once.steps, 12);
   EXPECT_TRUE(sameValues(once, trained(2, -1)));
   EXPECT_TRUE(sameValues(once, trained(3, 7)));
+}
+
+// The same network with BatchNorm behind its convolution.
+PreparedModel preparedWithBatchNorm() {
+  const auto graph = parseGraph(
+      "const #w : f32[16,2,3,3] = rand(1, -0.3, 0.3)\nconst #g : f32[16] = rand(3, 0.5, 1.5)\nconst #s : f32[16] = rand(4, -0.5, 0.5)\n"
+      "const #m : f32[16] = splat 0.1\nconst #a : f32[16] = splat 0.6\nconst #v : f32[3,64] = rand(2, -0.3, 0.3)\n"
+      "const #c : f32[3] = splat 0.0\ngraph @net(%x: f32[N,2,6,6]) -> (\"logits\") {\n"
+      "%w = const #w : f32[16,2,3,3]\n%g = const #g : f32[16]\n%s = const #s : f32[16]\n%m = const #m : f32[16]\n%a = const #a : f32[16]\n"
+      "%v = const #v : f32[3,64]\n%c = const #c : f32[3]\n%0 = conv %x, %w {strides=[2,2]} : f32[N,16,2,2]\n"
+      "%n = batch_norm %0, %g, %s, %m, %a : f32[N,16,2,2]\n%1 = relu %n : f32[N,16,2,2]\n"
+      "%2 = reshape %1 {shape=[N,64]} : f32[N,64]\n%logits = linear %2, %v, %c : f32[N,3]\nreturn %logits\n}\n",
+      "net");
+  EXPECT_TRUE(graph) << graph.error().render();
+  QConfigMapping rules;
+  rules.global(defaultQConfig(Backend::x86)).force();
+  return prepareModel({graph->clone(), "net"}, rules).value();
+}
+
+TEST(Trainer, KeepsBatchNorm) {
+  const PreparedModel model = preparedWithBatchNorm();
+  for (const char* weights : {"observed", "learned"}) {
+    SCOPED_TRACE(weights);
+    TrainerOptions o = options();
+    o.qat.weights = weights;
+    auto folded = Trainer::open(model, paramsOf(model), o);
+    o.qat.batchNorm = true;
+    auto trainer = Trainer::open(model, paramsOf(model), o), frozen = Trainer::open(model, paramsOf(model), o);
+    ASSERT_TRUE(folded && trainer && frozen) << trainer.error().render();
+    EXPECT_THAT(trainer->trained(), testing::IsSupersetOf({"gamma.n", "beta.n"}));
+    // By running statistics it is the folded layer: in a step, where they stay, and in evaluation.
+    frozen->normalizeByBatch(false);
+    const TensorMap batch = batchOf(500);
+    EXPECT_NEAR(folded->evaluate(batch)->loss, trainer->evaluate(batch)->loss, 1e-3);
+    EXPECT_NEAR(folded->step(batch).value(), frozen->step(batch).value(), 1e-3);
+    EXPECT_EQ(std::memcmp(frozen->state().values.at("mean.n").data(), trainer->state().values.at("mean.n").data(), 64), 0);
+    double first = 0, last = 0;
+    for (uint32_t i = 0; i < 80; ++i) {
+      if (i == 60) trainer->normalizeByBatch(false);
+      const auto loss = trainer->step(batchOf(i % 20));
+      ASSERT_TRUE(loss) << loss.error().render();
+      (i < 20 ? first : last) += i < 20 || i >= 60 ? *loss : 0;
+    }
+    EXPECT_LT(last, 0.8 * first);
+    EXPECT_NE(trainer->state().values.at("mean.n").at(0), frozen->state().values.at("mean.n").at(0));
+    // Converted it is the folded layer again.
+    const auto converted = trainer->convert();
+    ASSERT_TRUE(converted) << converted.error().render();
+    const auto rounded = trainer->evaluate(batch);
+    EXPECT_LE(distanceOf(*converted, batch, rounded->outputs.at("logits")), 0.02);
+    // And its state goes on elsewhere.
+    ASSERT_TRUE(frozen->setState(trainer->state()));
+    EXPECT_EQ(frozen->step(batch).value(), trainer->step(batch).value());
+  }
+  TrainerOptions o = options();
+  o.qat.batchNorm = true;
+  const auto none = Trainer::open(prepared(), paramsOf(prepared()), o);
+  ASSERT_FALSE(none);
+  EXPECT_THAT(none.error().render(), HasSubstr("no BatchNorm stands behind a layer whose weights are rounded"));
 }
 
 TEST(Trainer, TrainsFloatModels) {
