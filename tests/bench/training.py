@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Steps of training beside PyTorch's: images/s of a ResNet-20 (32 x 32 pixels, batch 64) in float with SGD and momentum.
+"""Steps of training beside PyTorch's: images/s of a ResNet-20 (32 x 32 pixels, batch 64) in float and quantization-aware, with SGD and momentum.
 
-    training.py QCOMPILE [--torch PYTHON] [--threads 1,2] [--batch 64] [--rounds 5] [--seconds 2] [--json OUT]
+    training.py QCOMPILE [--torch PYTHON] [--threads 1,2] [--kinds float,qat] [--batch 64] [--rounds 5] [--seconds 2] [--json OUT]
 
-The step is one graph: forward, gradients and update (pass train-step), compiled as `bench` compiles any graph; BatchNorm is folded on both
-sides.  PyTorch runs the same network eagerly, channels last and not, and the better of the two counts.  Both take turns, so that what else
-runs on the machine meets both; figures are medians over the rounds, and the load average is printed with them.  PYTHON has torch; default
-$QC_TORCH_PYTHON, and without it PyTorch is left out.
+The step is one graph: forward, gradients and update (passes prepare-qat, train-step), compiled as `bench` compiles any graph; BatchNorm is
+folded on both sides.  PyTorch runs the same network eagerly, channels last and not, and the better of the two counts; quantization-aware it
+is that of prepare_qat_fx with the fused observers of its default for x86.  Both take turns, so that what else runs on the machine meets both;
+figures are medians over the rounds, peak memory is that of the whole process, and the load average is printed with them.  PYTHON has torch;
+default $QC_TORCH_PYTHON, and without it PyTorch is left out.
 """
 import argparse
 import json
@@ -18,8 +19,9 @@ import sys
 import tempfile
 
 TORCH = r"""
-import sys, time, torch
-batch, threads, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+import sys, time, warnings, torch
+warnings.filterwarnings("ignore")
+batch, threads, seconds, kind = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(threads)
 torch.manual_seed(1)
 nn, F = torch.nn, torch.nn.functional
@@ -44,6 +46,12 @@ net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64
 
 def measure(last):
     model = net.to(memory_format=torch.channels_last) if last else net.to(memory_format=torch.contiguous_format)
+    if kind == "qat":
+        from torch.ao.quantization import get_default_qat_qconfig_mapping
+        from torch.ao.quantization.quantize_fx import prepare_qat_fx
+        model = prepare_qat_fx(net.train(), get_default_qat_qconfig_mapping("x86"), torch.randn(batch, 3, 32, 32))
+        if last:
+            model = model.to(memory_format=torch.channels_last)
     opt = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     x, t = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     if last:
@@ -116,44 +124,62 @@ class Network:
         return "\n".join([*self.constants, graph, *self.body, "  return %loss", "}"]) + "\n"
 
 
+# What stands in front of train-step.
+PREPARED = {"float": "", "qat": "annotate,prepare,prepare-qat{range=[-1.0,3.0]},"}
+
+
+def output(*command):
+    """What it prints, and its peak memory in MB."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+        process = subprocess.Popen([str(c) for c in command], stdout=said, stderr=wrong)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        wrong.seek(0)
+        if process.returncode:
+            sys.exit(f"{' '.join(map(str, command[:2]))}: {wrong.read().decode()[-800:]}")
+        return said.read().decode(), usage.ru_maxrss * 1024 / 1e6
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("qcompile")
     parser.add_argument("--torch", default=os.environ.get("QC_TORCH_PYTHON", ""))
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--kinds", default="float,qat")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--json")
     o = parser.parse_args()
 
-    def output(*command):
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{' '.join(map(str, command[:2]))}: {done.stderr[-800:]}")
-        return done.stdout
-
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        forward, step = pathlib.Path(folder) / "forward.qir", pathlib.Path(folder) / "step.qir"
+        forward = pathlib.Path(folder) / "forward.qir"
         forward.write_text(Network(o.batch).text())
-        pipeline = 'train-step{of="loss", rate=0.001, momentum=0.9, weight_decay=0.0001}'
-        step.write_text(output(o.qcompile, "opt", forward, "--payloads", f"--pipeline={pipeline}"))
+        step = {}
+        for kind in o.kinds.split(","):
+            step[kind] = pathlib.Path(folder) / f"{kind}.qir"
+            pipeline = PREPARED[kind] + 'train-step{of="loss", rate=0.001, momentum=0.9, weight_decay=0.0001}'
+            step[kind].write_text(output(o.qcompile, "opt", forward, "--payloads", f"--pipeline={pipeline}")[0])
         for threads in map(int, o.threads.split(",")):
-            ours, theirs = [], []
-            for _ in range(o.rounds):
-                report = json.loads(output(o.qcompile, "bench", step, "--threads", threads, "--seconds", o.seconds, "--json"))
-                ours.append(1e3 * o.batch / report["median_ms"])
-                if o.torch:
-                    theirs.append(float(output(o.torch, "-c", TORCH, o.batch, threads, o.seconds)))
-            row = {"threads": threads, "images_per_s": statistics.median(ours), "load": os.getloadavg()[0]}
-            line = f"{threads} threads: {row['images_per_s']:8.0f} images/s"
-            if theirs:
-                row["torch"] = statistics.median(theirs)
-                row["ratio"] = statistics.median(a / b for a, b in zip(ours, theirs))
-                line += f", PyTorch {row['torch']:8.0f}, ratio {row['ratio']:.2f}"
-            print(f"{line} (load {row['load']:.1f})", flush=True)
-            rows.append(row)
+            for kind, path in step.items():
+                ours, theirs, peaks = [], [], ([], [])
+                for _ in range(o.rounds):
+                    report, peak = output(o.qcompile, "bench", path, "--threads", threads, "--seconds", o.seconds, "--json")
+                    ours.append(1e3 * o.batch / json.loads(report)["median_ms"])
+                    peaks[0].append(peak)
+                    if o.torch:
+                        report, peak = output(o.torch, "-c", TORCH, o.batch, threads, o.seconds, kind)
+                        theirs.append(float(report))
+                        peaks[1].append(peak)
+                row = {"kind": kind, "threads": threads, "images_per_s": statistics.median(ours), "peak_mb": statistics.median(peaks[0]), "load": os.getloadavg()[0]}
+                line = f"{kind:5} {threads} threads: {row['images_per_s']:8.0f} images/s, {row['peak_mb']:5.0f} MB"
+                if theirs:
+                    row |= {"torch": statistics.median(theirs), "torch_peak_mb": statistics.median(peaks[1]), "ratio": statistics.median(a / b for a, b in zip(ours, theirs))}
+                    line += f"; PyTorch {row['torch']:8.0f}, {row['torch_peak_mb']:5.0f} MB; ratio {row['ratio']:.2f}"
+                print(f"{line} (load {row['load']:.1f})", flush=True)
+                rows.append(row)
     if o.json:
         pathlib.Path(o.json).write_text(json.dumps(rows, indent=1) + "\n")
     return 0
