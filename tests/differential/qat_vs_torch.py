@@ -86,7 +86,7 @@ CASES = {
     "resnet20_w8a8": Case("cifar10_resnet20", cifar10, 8, 8, 50, 0.0001),
     "resnet20_w4a8": Case("cifar10_resnet20", cifar10, 4, 8, 50, 0.0001),
     "dscnn_w8a16": Case("mlperftiny_kws_dscnn", keywords, 8, 16, 50, 0.0001),
-    "dscnn_bn_w8a16": Case("mlperftiny_kws_dscnn", keywords, 8, 16, 50, 0.00005, freeze=30),
+    "dscnn_bn_w8a16": Case("mlperftiny_kws_dscnn", keywords, 8, 16, 50, 0.001, freeze=30),
     "dscnn_bn_w4a8": Case("mlperftiny_kws_dscnn", keywords, 4, 8, 50, 0.001, freeze=60),
 }
 
