@@ -84,15 +84,19 @@ Status checkDecidedOnce(const Graph& graph) {
 }
 
 Status checkAttributesKnown(const Node& node) {
-  for (const auto& [name, attr] : node.attrs())
-    if (const auto* dims = std::get_if<std::vector<DimExpr>>(&attr))
-      for (const DimExpr& dim : *dims)
-        if (const std::set<std::string> symbols = dim.symbols(); !symbols.empty())
+  for (const auto& [name, attr] : node.attrs()) {
+    const auto* dims = std::get_if<std::vector<DimExpr>>(&attr);
+    if (!dims) continue;
+    const std::set<std::string> own = decidedSymbols(node);
+    for (const DimExpr& dim : *dims)
+      for (const std::string& symbol : dim.symbols())
+        if (!own.contains(symbol))
           return fail(ErrorCode::kInvalidArgument, "'{}' of '{}' needs the size of {}, which is not known", name, node.op(),
-                      DimExpr::symbol(*symbols.begin()).str())
+                      DimExpr::symbol(symbol).str())
               .at(node.location())
               .on(node.numResults() ? node.result()->name() : "")
               .help("give it with bind-shapes, or write the size itself");
+  }
   return {};
 }
 

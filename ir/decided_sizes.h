@@ -29,7 +29,7 @@ Status checkDecidedOnce(const Graph& graph);
 
 // Symbols of a node's attributes and of the types of its results.
 std::set<std::string> symbolsOf(const Node& node);
-// Error: an attribute still holds a symbol, as one does that no input and no data gives a size.
+// Error: an attribute holds a symbol that the node does not decide itself: by now its size should be known, or nothing gives it.
 Status checkAttributesKnown(const Node& node);
 
 // The results of a deciding node on these operands (null: absent), of the sizes that come out.

@@ -21,7 +21,9 @@ Result<Packed> packed(const KernelDef& def, float xScale = 0.1f, int64_t outputs
   Value* w = b.constant("w", Tensor(DType::s8, {outputs, 16}), quantPerTensor(DType::s8, 0.2f, 0));
   QC_ASSIGN(Node * source, b.createNode("q.linear", {x, w}, {{"to", QuantAttr{quantPerTensor(DType::u8, 0.5f, 9)}}}));
   b.before(source);
-  p.plan = def.supports(*source, Target::host());
+  Target target = Target::host();
+  target.isas = def.isas;  // where nothing better would be chosen
+  p.plan = def.supports(*source, target);
   QC_CHECK(p.plan, "not supported");
   QC_ASSIGN(p.node, packKernel({&def, p.plan}, *source, b));
   return p;
