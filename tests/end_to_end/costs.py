@@ -12,7 +12,7 @@ import fit_costs  # noqa: E402
 
 def sample(ns, work):
     text = ";".join(f"{name}={count:.6g}" for name, count in work.items())
-    return fit_costs.Sample({"kernel": "k", "vector_bytes": "64", "ns": str(ns), "problem": "p", "work": text}, "cpu")
+    return fit_costs.Sample({"kernel": "k", "vector_bytes": "64", "ns": str(ns), "problem": "p", "work": text}, {}, "cpu")
 
 
 def planted(noise, outliers=0):
@@ -40,6 +40,9 @@ assert all(value >= 0 for value in found.values())
 assert fit_costs.same('{"k", 64, 0.123, {{"a", 1.000}}}', '{"k", 64, 0.123, {{"a", 1.001}}}')
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"a", 1.1}}}')
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"b", 1.0}}}')
+
+# The nearest class stands in: a matrix unit counts more than a width.
+assert fit_costs.distance("{64, true}", "{32, true}") < fit_costs.distance("{64, true}", "{64, false}")
 
 check = subprocess.run([sys.executable, str(ROOT / "tools" / "fit_costs.py"), "--check"], capture_output=True, text=True)
 assert check.returncode == 0, check.stderr

@@ -107,9 +107,9 @@ TEST(Mixture, KeepsEveryLayerThatMayStay) {
   EXPECT_FALSE(found.path[0].meets);
   EXPECT_TRUE(found.result.meets);
   EXPECT_GE(found.result.decibels, 30);
-  // Of three; layers as small as these may be faster in float, and then nothing keeps them.
-  ASSERT_TRUE(found.changed.size() <= 2u || found.floatMilliseconds < found.int8Milliseconds)
-      << found.changed.size() << " changed, float " << found.floatMilliseconds << " ms, int8 " << found.int8Milliseconds << " ms";
+  // Layers as small as these may be faster in another form; but for that, those that need not change stay.
+  for (const MixtureStep& step : found.path)
+    EXPECT_FALSE(step.meets && step.changed < std::ssize(found.changed) && step.milliseconds < found.result.milliseconds) << step.what;
   EXPECT_GE(judge.of(trials.quantized(found.rules)->model.graph())->decibels(), 30);
   // A target that is met already changes nothing.
   const Mixture easy = findMixture(trials, judge, judge, {.decibels = found.path[0].decibels - 0.01}).value();
