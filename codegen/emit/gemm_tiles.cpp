@@ -1,4 +1,8 @@
-// Convolutions and matrix products on the matrix unit: `together_` tiles of pixels by `vectors_` of columns at a time.
+// Convolutions and matrix products on the matrix unit: `together_` tiles of pixels by `vectors_` of columns at a time, a block.
+//
+// Blocks go through a pipeline, from panel to panel and from unit to unit: while one is multiplied, the sums of the block before are stored
+// from tiles to memory, and those of the block before that become results, a few rows between any two products.  Until the pipeline is full
+// there is no such block; what it would give goes to a row in scratch.
 #include <algorithm>
 #include <optional>
 
@@ -20,10 +24,9 @@ class TileGemm final : public GemmPanels {
         residual_(epilogue_.hasResidual() ? e.operand("residual") : nullptr) {}
 
  private:
-  // Tiles 0 to 3 hold sums, the others pixels and weights: of what has more than its share, in turns.
-  // numbers of the first; sums are tiles 0 to 3
   static constexpr int64_t kUnrolledSteps = 8;
   static constexpr int kPieceVectors = 4;  // of sums that leave together
+  // Tiles 0 to 3 hold sums, the others pixels and weights: of what has more than its share, in turns.
   int sumTile(int tile, int vector) const { return vectors_ * tile + vector; }
   int pixelTile(int tile) const { return vectors_ == 1 ? 4 + tile % 3 : 4 + tile; }
   int weightTile(int vector) const { return vectors_ == 4 ? 5 + vector % 3 : vectors_ == 2 ? 6 + vector : 7; }
