@@ -68,8 +68,9 @@ double largestMagnitude(const ScalarExpr& e, std::span<const double> args) {
   }
 }
 
-double largestMagnitude(const Value& quantized) {
-  const QuantParams& quant = *quantized.type().quant;
+double largestMagnitude(const Value& v) {
+  if (!v.type().isQuantized()) return INFINITY;
+  const QuantParams& quant = *v.type().quant;
   const double most = std::max(std::abs(static_cast<double>(quant.qmin) - quant.zeroPoint()),
                                std::abs(static_cast<double>(quant.qmax) - quant.zeroPoint()));
   return most * quant.scale();
@@ -282,9 +283,8 @@ Result<Node*> packConv(const Node& node, const PackedLayout& layout, Builder& bu
     };
     const QuantParams& wq = *node.operand("w")->type().quant;
     const EpilogueForm form = EpilogueForm::of(node);
-    const bool residualKnown = !form.residual || form.residual->type().isQuantized();
-    const double residual = form.residual && residualKnown ? largestMagnitude(*form.residual) : 0;
-    bool bounded = form.to && residualKnown;
+    const double residual = form.residual ? largestMagnitude(*form.residual) : 0;
+    bool bounded = form.to && std::isfinite(residual);
     const int64_t zx = x.quant->zeroPoint() - layout.packing().offset;
     const int64_t largest = x.dtype == DType::s16 ? 32768 : 255;  // of inputs
     Tensor scales(DType::f32, {outputs}), biases(DType::s32, {outputs});
