@@ -325,6 +325,18 @@ void KernelEmitter::ifThen(Reg condition, const std::function<void()>& then, con
 
 // --- float vectors --------------------------------------------------------------------------------------------------
 
+Reg KernelEmitter::minOf(Reg a, Reg c) {
+  const auto left = known(a), right = known(c);
+  if (left && right) return llvm::ConstantInt::getSigned(a->getType(), std::min(*left, *right));
+  return b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, a, c);
+}
+
+Reg KernelEmitter::maxOf(Reg a, Reg c) {
+  const auto left = known(a), right = known(c);
+  if (left && right) return llvm::ConstantInt::getSigned(a->getType(), std::max(*left, *right));
+  return b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, a, c);
+}
+
 Reg KernelEmitter::fma(Reg x, Reg y, Reg z) {
   if (target_.arch == Arch::aarch64 || has(Isa::avx2)) return b.CreateIntrinsic(llvm::Intrinsic::fma, {x->getType()}, {x, y, z});
   // Without the instruction: the product is exact in double; the sum is rounded to odd there (its last bit set when

@@ -121,9 +121,9 @@ class KernelEmitter {
   Values loop(Reg lo, Reg hi, int64_t step, Values carried, const std::function<void(Reg, Values&)>& body, bool atLeastOnce = false);
   void ifThen(Reg condition, const std::function<void()>& then, const std::function<void()>& otherwise = {});
 
-  // Integer helpers on i64.
-  Reg minOf(Reg a, Reg c) { return b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, a, c); }
-  Reg maxOf(Reg a, Reg c) { return b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, a, c); }
+  // Integer helpers on i64; of two constants a constant, which the builder does not make of intrinsics.
+  Reg minOf(Reg a, Reg c);
+  Reg maxOf(Reg a, Reg c);
 
   // Float vectors.
   Reg fma(Reg x, Reg y, Reg z);  // one rounding, on every target

@@ -19,13 +19,13 @@ class TileGemm final : public GemmPanels {
   TileGemm(KernelEmitter& e, const Node& node, const GemmPlan& plan)
       : GemmPanels(e, node, plan),
         together_(plan.together),
-        pieceRows_(std::min(kPieceVectors / vectors_, plan.tileRows)),
-        pieces_((plan.tileRows + pieceRows_ - 1) / pieceRows_),
+        tileRows_(plan.cut.tileRows.isFree ? TileUnit::kRows : plan.tileRows),
+        pieceRows_(plan.pieceRows),
+        pieces_((tileRows_ + pieceRows_ - 1) / pieceRows_),
         residual_(epilogue_.hasResidual() ? e.operand("residual") : nullptr) {}
 
  private:
   static constexpr int64_t kUnrolledSteps = 8;
-  static constexpr int kPieceVectors = 4;  // of sums that leave together
   // Tiles 0 to 3 hold sums, the others pixels and weights: of what has more than its share, in turns.
   int sumTile(int tile, int vector) const { return vectors_ * tile + vector; }
   int pixelTile(int tile) const { return vectors_ == 1 ? 4 + tile % 3 : 4 + tile; }
@@ -33,16 +33,17 @@ class TileGemm final : public GemmPanels {
 
   // Scratch: the strip, two buffers for the sums of a block, and a row that results go to while the pipeline fills.
   int64_t sumRowBytes() const { return int64_t{vectors_} * TileUnit::kRowBytes; }
-  int64_t sumBytes() const { return together_ * plan_.tileRows * sumRowBytes(); }
+  int64_t tileBytes() const { return tileRows_ * sumRowBytes(); }  // sums of as many pixels
+  int64_t sumBytes() const { return together_ * tileBytes(); }
   int64_t sumsOffset() const { return (stripBytes() + 63) / 64 * 64; }
   int64_t scratchBytes() const override { return sumsOffset() + 2 * sumBytes() + sumRowBytes(); }
 
   std::vector<TileUnit::Shape> tileShapes() const {
     std::vector<TileUnit::Shape> shapes(TileUnit::kTiles);
-    for (int t = 0; t < together_; ++t) nth(shapes, pixelTile(t)) = {plan_.tileRows, plan_.depth};
+    for (int t = 0; t < together_; ++t) nth(shapes, pixelTile(t)) = {plan_.cut.tileRows, plan_.depth};
     for (int v = 0; v < vectors_; ++v) nth(shapes, weightTile(v)) = {plan_.depth / 4, TileUnit::kRowBytes};
     for (int t = 0; t < together_; ++t)
-      for (int v = 0; v < vectors_; ++v) nth(shapes, sumTile(t, v)) = {plan_.tileRows, TileUnit::kRowBytes};
+      for (int v = 0; v < vectors_; ++v) nth(shapes, sumTile(t, v)) = {plan_.cut.tileRows, TileUnit::kRowBytes};
     return shapes;
   }
 
@@ -120,7 +121,7 @@ class TileGemm final : public GemmPanels {
     Reg sums = buffer(0);
     for (int t = 0; t < together_; ++t)
       for (int v = 0; v < vectors_; ++v)
-        tiles_->store(sumTile(t, v), e_.at(sums, t * plan_.tileRows * sumRowBytes() + v * TileUnit::kRowBytes), e_.i64(sumRowBytes()));
+        tiles_->store(sumTile(t, v), e_.at(sums, t * tileBytes() + v * TileUnit::kRowBytes), e_.i64(sumRowBytes()));
   }
 
   // The block in tiles is in memory now, `block` in tiles.
@@ -137,21 +138,22 @@ class TileGemm final : public GemmPanels {
     Reg pixel, input;
   };
   TilePlace tilePlace(const Unit& u, Reg index, int64_t perLine) {
-    const int64_t rows = plan_.tileRows;
+    const Number& rows = plan_.cut.tileRows;
     if (plan_.flat) {
-      Reg pixel = e_.minOf(mul(index, rows), e_.b.CreateSub(u.pixels, e_.i64(rows)));
+      Reg pixel = e_.minOf(mul(index, rows), e_.b.CreateSub(u.pixels, e_.number(rows)));
       return {pixel, e_.opaque(e_.at(u.input, mul(pixel, pixelStep())))};
     }
     Reg rest = index;
     Reg y = quotient(rest, perLine);
-    Reg x = e_.minOf(mul(rest, rows), e_.i64(g_.outW - rows));
+    Reg x = e_.minOf(mul(rest, rows), e_.i64(g_.outW - plan_.tileRows));
     Reg offset = e_.b.CreateAdd(mul(y, g_.strideH * rowStride_), mul(x, pixelStep()));
     return {e_.b.CreateAdd(mul(y, g_.outW), x), e_.opaque(e_.at(u.input, offset))};
   }
 
   void multiply(const Unit& u, const Panel& p) override {
-    const int64_t rows = plan_.tileRows, perLine = (g_.outW + rows - 1) / rows;
-    Reg count = plan_.flat ? e_.b.CreateUDiv(e_.b.CreateAdd(u.pixels, e_.i64(rows - 1)), e_.i64(rows))
+    const int64_t perLine = (g_.outW + plan_.tileRows - 1) / plan_.tileRows;
+    Reg rows = e_.number(plan_.cut.tileRows);
+    Reg count = plan_.flat ? e_.b.CreateUDiv(e_.b.CreateAdd(u.pixels, e_.b.CreateSub(rows, e_.i64(1))), rows)
                            : mul(e_.b.CreateUDiv(u.pixels, e_.i64(g_.outW)), perLine);
     Reg last = e_.b.CreateSub(count, e_.i64(1));
     Reg firstPixel = firstPixelOf(u);
@@ -208,7 +210,7 @@ class TileGemm final : public GemmPanels {
     const int64_t dots = int64_t{together_} * vectors_;
     const auto multiplyStep = [&](Reg weights, Reg offset, const std::function<void(int64_t)>& between) {
       int64_t done = 0;
-      fetchAhead(e_.at(weights, layout_.panelElements()), stepBytes, firstTile);
+      fetchAhead(e_.at(weights, layout_.panelElements()), firstTile);
       for (int t = 0; t < together_; ++t) {
         tiles_->load(pixelTile(t), e_.at(nth(places, t).input, offset), e_.i64(pixelStep()));
         for (int v = 0; v < vectors_; ++v) {
@@ -238,23 +240,31 @@ class TileGemm final : public GemmPanels {
         true);
   }
 
-  // A share of what the next panel has in place of these weights.  Where few blocks meet a panel its weights come from afar, and the
-  // unit would wait for each of its loads.
-  void fetchAhead(Reg next, int64_t bytes, Reg firstTile) {
-    constexpr int64_t kLine = 64, kMaxLines = 32, kMinWeights = int64_t{1} << 18;
-    const int64_t blocks = (plan_.tilesOf(plan_.stripRows * g_.outW) + together_ - 1) / together_;
-    const int64_t lines = (bytes / kLine + blocks - 1) / std::max<int64_t>(blocks, 1);
-    if (lines > kMaxLines || layout_.size() < kMinWeights) return;
-    Reg from = e_.at(next, mul(e_.b.CreateUDiv(firstTile, e_.i64(together_)), lines * kLine));
-    for (int64_t line = 0; line < lines; ++line) e_.prefetch(e_.at(from, line * kLine));
+  // A share of what the next panel has in place of these weights: else the unit would wait for each of its loads.
+  void fetchAhead(Reg next, Reg firstTile) {
+    const Number& lines = plan_.cut.fetchedLines;
+    if (lines.is(0)) return;
+    constexpr int64_t kLine = 64;
+    Reg from = e_.at(next, mul(mul(e_.b.CreateUDiv(firstTile, e_.i64(together_)), lines), kLine));
+    if (lines.isFree)
+      e_.loop(e_.i64(0), e_.number(lines), 1, [&](Reg line) { e_.prefetch(e_.at(from, mul(line, kLine))); });
+    else
+      for (int64_t line = 0; line < lines.value; ++line) e_.prefetch(e_.at(from, line * kLine));
   }
 
-  // A few rows of one tile; the last of a tile overlap those before.
+  // A few rows of one tile; the last of a tile overlap those before.  Tiles of any number of rows have pieces of nothing.
   void storePiece(const Block& block, Reg sums, Reg piece) {
     Reg tile = e_.b.CreateUDiv(piece, e_.i64(pieces_)), inTile = e_.b.CreateSub(piece, mul(tile, pieces_));
-    Reg row = mul(inTile, pieceRows_), lastRow = e_.i64(plan_.tileRows - pieceRows_);
-    row = e_.known(row) ? e_.b.CreateSelect(e_.b.CreateICmpSLT(row, lastRow), row, lastRow) : e_.minOf(row, lastRow);
-    Reg from = e_.at(e_.at(sums, mul(tile, plan_.tileRows * sumRowBytes())), mul(row, sumRowBytes()));
+    Reg row = mul(inTile, pieceRows_), rows = e_.number(plan_.cut.tileRows);
+    const auto store = [&] { storeRows(block, sums, tile, e_.minOf(row, e_.b.CreateSub(rows, e_.i64(pieceRows_)))); };
+    if (plan_.cut.tileRows.isFree)
+      e_.ifThen(e_.b.CreateICmpSLT(row, rows), store);
+    else
+      store();
+  }
+
+  void storeRows(const Block& block, Reg sums, Reg tile, Reg row) {
+    Reg from = e_.at(e_.at(sums, mul(tile, tileBytes())), mul(row, sumRowBytes()));
     const auto addressIn = [&](const Reg(&of)[4], int64_t firstWord, Reg stride) {
       const auto known = e_.known(tile);
       Reg base = known ? of[*known] : e_.load(e_.b.getPtrTy(), e_.at(e_.at(inMemory_, 8 * firstWord), mul(tile, 8)));
@@ -278,6 +288,7 @@ class TileGemm final : public GemmPanels {
   }
 
   int together_;   // tiles of pixels computed at a time: a block
+  int tileRows_;   // the most that a tile has
   int pieceRows_;  // rows of sums that become results together
   int pieces_;     // of a tile
   Reg residual_;

@@ -6,28 +6,38 @@ namespace qc {
 
 using namespace llvm::Intrinsic;
 
-namespace {
-
-// The operand of ldtilecfg, palette 1: bytes per row from byte 16 on, 16 bits each; rows from byte 48 on, 8 bits each.
-std::vector<int32_t> configuration(const std::vector<TileUnit::Shape>& shapes) {
-  std::vector<int32_t> words(16, 0);
-  words[0] = 1;
-  for (size_t t = 0; t < shapes.size(); ++t) {
-    words[4 + t / 2] |= shapes[t].bytes << (t % 2 * 16);
-    words[12 + t / 4] |= shapes[t].rows << (t % 4 * 8);
-  }
-  return words;
-}
-
-}  // namespace
-
 TileUnit::TileUnit(KernelEmitter& e, std::vector<Shape> shapes) : e_(e), shapes_(std::move(shapes)) {
   QC_CHECK(shapes_.size() <= kTiles, "more than {} tiles", kTiles);
-  for (const Shape& s : shapes_) QC_CHECK(s.rows <= kRows && s.bytes <= kRowBytes && s.bytes % 4 == 0, "tile of {} x {}", s.rows, s.bytes);
+  for (const Shape& s : shapes_)
+    QC_CHECK(s.rows.value <= kRows && s.bytes <= kRowBytes && s.bytes % 4 == 0, "tile of {} x {}", s.rows.value, s.bytes);
   if (e.target().emulatesTiles())
     memory_ = e.b.CreateAlloca(e.b.getInt8Ty(), e.i64(int64_t{kTiles} * kRows * kRowBytes));
   else
-    e.intrinsic(x86_ldtilecfg, {e.table(configuration(shapes_))});
+    e.intrinsic(x86_ldtilecfg, {configuration()});
+}
+
+// The operand of ldtilecfg, palette 1: bytes per row from byte 16 on, 16 bits each; rows from byte 48 on, 8 bits each.
+Reg TileUnit::configuration() {
+  constexpr int kWords = 16, kFirstRows = 48;
+  std::vector<int32_t> words(kWords, 0);
+  words[0] = 1;
+  bool isFixed = true;
+  for (size_t t = 0; t < shapes_.size(); ++t) {
+    const Number& rows = shapes_[t].rows;
+    words[4 + t / 2] |= shapes_[t].bytes << (t % 2 * 16);
+    if (rows.isFree)
+      isFixed = false;
+    else
+      words[12 + t / 4] |= static_cast<int32_t>(rows.value) << (t % 4 * 8);
+  }
+  Reg fixed = e_.table(words);
+  if (isFixed) return fixed;
+  Reg made = e_.b.CreateAlloca(e_.i32(kWords));
+  e_.store(e_.load(e_.i32(kWords), fixed), made);
+  for (size_t t = 0; t < shapes_.size(); ++t)
+    if (shapes_[t].rows.isFree)
+      e_.store(e_.b.CreateTrunc(e_.number(shapes_[t].rows), e_.b.getInt8Ty()), e_.at(made, kFirstRows + static_cast<int64_t>(t)));
+  return made;
 }
 
 void TileUnit::release() {
@@ -55,7 +65,8 @@ void TileUnit::store(int tile, Reg pointer, Reg stride) {
 
 void TileUnit::dot(int sum, int left, int right, Left leftType) {
   const Shape &s = shapeOf(sum), &l = shapeOf(left), &r = shapeOf(right);
-  QC_CHECK(s.rows == l.rows && l.bytes == 4 * r.rows && s.bytes == r.bytes, "tiles {}, {}, {} do not fit", sum, left, right);
+  QC_CHECK(s.rows.value == l.rows.value && l.bytes == 4 * r.rows.value && s.bytes == r.bytes, "tiles {}, {}, {} do not fit", sum, left,
+           right);
   if (!memory_) {
     const auto number = [&](int tile) { return e_.b.getInt8(static_cast<uint8_t>(tile)); };
     e_.intrinsic(leftType == Left::u8 ? x86_tdpbusd : x86_tdpbssd, {number(sum), number(left), number(right)});
@@ -65,7 +76,7 @@ void TileUnit::dot(int sum, int left, int right, Left leftType) {
   forRows(sum, [&](Reg m) {
     KernelEmitter::Values acc{e_.load(ints, row(sum, m))};
     acc = e_.loop(
-        e_.i64(0), e_.i64(r.rows), 1, acc,
+        e_.i64(0), e_.number(r.rows), 1, acc,
         [&](Reg k, KernelEmitter::Values& sums) {
           Reg weights = e_.load(ints, row(right, k));
           Reg factors = e_.at(row(left, m), e_.b.CreateShl(k, e_.i64(2)));

@@ -2,7 +2,7 @@
 // kernel.  For a target with emulated tiles (target.h) the same calls become vector code over tiles in memory: the way
 // to test kernels to the bit on machines without the unit, not a way to compute.
 //
-//   TileUnit tiles(e, {{16, 64}, {16, 64}, {16, 64}});  // rows and bytes per row of tiles 0, 1, 2
+//   TileUnit tiles(e, {{16, 64}, {16, 64}, {16, 64}});  // rows and bytes per row of tiles 0, 1, 2; rows may be a number of the plan
 //   tiles.zero(0);
 //   tiles.load(1, pixels, e.i64(stride));               // 16 rows of 64 bytes of k
 //   tiles.load(2, weights, e.i64(64));                  // 16 rows of 16 columns x 4 bytes of k
@@ -23,7 +23,8 @@ class TileUnit {
  public:
   static constexpr int kTiles = 8, kRows = 16, kRowBytes = 64;
   struct Shape {
-    int rows = 0, bytes = 0;  // 0: unused
+    Number rows;  // 0: unused
+    int bytes = 0;
   };
   enum class Left : uint8_t { u8, s8 };  // the left factors; the right ones are s8
 
@@ -42,7 +43,9 @@ class TileUnit {
   Reg row(int tile, Reg index) {
     return e_.at(memory_, e_.b.CreateAdd(e_.i64(int64_t{tile} * kRows * kRowBytes), e_.b.CreateMul(index, e_.i64(kRowBytes))));
   }
-  void forRows(int tile, const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(shapeOf(tile).rows), 1, body, true); }
+  void forRows(int tile, const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.number(shapeOf(tile).rows), 1, body, true); }
+
+  Reg configuration();
 
   KernelEmitter& e_;
   std::vector<Shape> shapes_;

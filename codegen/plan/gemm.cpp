@@ -47,38 +47,37 @@ double timeOfTile(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g,
   return rates.ofTile(rows, block.vectors, stepsOf(isa, g), isa.usesTiles());
 }
 
-// Least time for a pixel, where tiles have as many rows as they can.
-const GemmIsa::Block& chooseBlock(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g) {
+// Least time for a pixel of so many, where tiles have as many rows as they can.
+const GemmIsa::Block& chooseBlock(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g, int64_t pixels) {
   const auto cost = [&](const GemmIsa::Block& b) {
-    const int rows = static_cast<int>(std::clamp<int64_t>(g.outH * g.outW, 1, b.rows));
+    const int rows = static_cast<int>(std::clamp<int64_t>(pixels, 1, b.rows));
     return static_cast<double>(ceilDiv(g.groupOutputs(), b.vectors * isa.lanes)) * timeOfTile(isa, rates, g, b, rows) / rows;
   };
   return *std::min_element(isa.blocks.begin(), isa.blocks.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
 }
 
-// Taps of output positions along one dim that lie in the input, of all of them.
-double insideShare(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
+// Output positions along one dim, of all taps, from which tiles that reach over so many more meet the input; as a share of all of them.
+double insideShare(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad, int64_t reach) {
   int64_t inside = 0;
   for (int64_t k = 0; k < kernel; ++k) {
     const int64_t origin = k * dilation - pad;  // of output position 0
     const int64_t first = origin >= 0 ? 0 : ceilDiv(-origin, stride), last = origin >= in ? 0 : std::min(out, ceilDiv(in - origin, stride));
-    inside += std::max<int64_t>(0, last - first);
+    if (last > first) inside += std::min(out, last - first + reach);
   }
   return static_cast<double>(inside) / static_cast<double>(std::max<int64_t>(1, out * kernel));
 }
 
-double insideShare(const ConvGeometry& g) {
-  return insideShare(g.inD, g.outD, g.kernelD, g.strideD, g.dilationD, g.padFront) *
-         insideShare(g.inH, g.outH, g.kernelH, g.strideH, g.dilationH, g.padTop) *
-         insideShare(g.inW, g.outW, g.kernelW, g.strideW, g.dilationW, g.padLeft);
+// Of pairs of tile and tap: those where some pixel of the tile has the tap in the input.
+double insideShare(const ConvGeometry& g, int tileRows) {
+  const int64_t more = tileRows - 1;
+  return insideShare(g.inD, g.outD, g.kernelD, g.strideD, g.dilationD, g.padFront, 0) *
+         insideShare(g.inH, g.outH, g.kernelH, g.strideH, g.dilationH, g.padTop, more / std::max<int64_t>(1, g.outW)) *
+         insideShare(g.inW, g.outW, g.kernelW, g.strideW, g.dilationW, g.padLeft, more);
 }
 
-// Whether the taps of a pixel are better looked up one by one than staged with their padding: where most of them lie in it and each is a
-// run long enough to pay for that.
-bool isSparse(const GemmIsa& isa, const ConvGeometry& g) {
-  constexpr int64_t kShortestRun = 32;
-  constexpr double kMaxInside = 0.6;
-  return !isa.takesWords() && !isa.usesTiles() && g.inH > 1 && g.groupChannels() >= kShortestRun && insideShare(g) < kMaxInside;
+// Whether taps of a pixel can be looked up one by one rather than staged with their padding.
+bool canLookUp(const GemmIsa& isa, const ConvGeometry& g) {
+  return !isa.takesWords() && !isa.usesTiles() && g.inH > 1 && insideShare(g, 1) < 1;
 }
 
 // Kernel rows whose weights are kept near while all tiles of a strip meet them.
@@ -138,14 +137,26 @@ int chooseTileRows(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g
   return best;
 }
 
-// A height for strips near `wanted` whose last strip still holds a whole tile.
+// Lines of the next panel, which come from afar where few blocks meet a panel, that each step of a block fetches: its share of what that
+// panel has in place of the weights of the step.
+int64_t fetchedLines(const GemmPlan& plan, const PackedLayout& layout) {
+  constexpr int64_t kLine = 64, kMaxLines = 32, kMinWeights = int64_t{1} << 18;
+  const int64_t bytes = int64_t{plan.depth} * plan.packing.panel;
+  const int64_t blocks = std::max<int64_t>(1, ceilDiv(plan.tilesOf(plan.stripRows * plan.conv.outW), plan.together));
+  const int64_t lines = ceilDiv(bytes / kLine, blocks);
+  return lines > kMaxLines || layout.size() < kMinWeights ? 0 : lines;
+}
+
+// A height for strips near `wanted` whose last strip still holds a whole tile: with the fewest tiles if every strip took as long as the
+// longest, as it is where each has a thread, and of such heights the nearest.
 int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows) {
   wanted = std::clamp<int64_t>(wanted, 1, rows);
-  int64_t best = rows, bestCost = INT64_MAX;
+  int64_t best = rows;
+  std::pair bestCost{INT64_MAX, INT64_MAX};
   for (int64_t r = std::max<int64_t>(1, wanted / 2); r <= std::min(rows, wanted * 3 / 2); ++r) {
     const int64_t last = rows % r == 0 ? r : rows % r;
     if (last * columns < tileRows) continue;
-    const int64_t cost = (r - last) * 4 + std::abs(r - wanted) * 3 + ceilDiv(r * columns, tileRows) * tileRows - r * columns;
+    const std::pair cost{ceilDiv(rows, r) * ceilDiv(r * columns, tileRows), std::abs(r - wanted)};
     if (cost < bestCost) best = r, bestCost = cost;
   }
   return best;
@@ -174,7 +185,9 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   return problem;
 }
 
-GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target) {
+namespace {
+
+GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target, bool sparse) {
   const GemmIsa& isa = row.traits;
   const Rates rates(row.id, target);
   GemmPlan plan;
@@ -186,7 +199,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
     g.inW = g.outW = g.pixels();
     g.batch = g.inD = g.outD = g.inH = g.outH = 1;
   }
-  plan.sparse = isSparse(isa, g);
+  plan.sparse = sparse;
   plan.extentH = (g.kernelH - 1) * g.dilationH + 1;
   plan.extentW = (g.kernelW - 1) * g.dilationW + 1;
   if (g.inH == 1 && g.outH == 1 && g.kernelH == 1 && g.padTop == 0) {
@@ -199,7 +212,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
   plan.staged = !plan.sparse && (g.isPadded() || (isa.takesWords() && !problem.words) || gathers);
-  const GemmIsa::Block& block = chooseBlock(isa, rates, g);
+  const GemmIsa::Block& block = chooseBlock(isa, rates, g, g.isMatrixProduct() ? problem.rowsToChooseBy() : g.outH * g.outW);
   if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
   plan.packing = choosePacking(isa, problem, g, block, plan);
   const PackedLayout layout(plan.packing, g);
@@ -245,36 +258,51 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.panelsPerBlock = ceilDiv(ceilDiv(plan.panels, blocks), panelsPerLine) * panelsPerLine;
   plan.blocks = ceilDiv(plan.panels, plan.panelsPerBlock);
   plan.stagedRows = (plan.stripRows - 1) * g.strideH + plan.extentH;
-  if (isa.usesTiles())
+  if (isa.usesTiles()) {
+    constexpr int kPieceVectors = 4;
     plan.together = static_cast<int>(std::clamp<int64_t>(plan.tilesOf(plan.stripRows * g.outW), 1, kSumTiles / block.vectors));
+    plan.pieceRows = std::min(kPieceVectors / block.vectors, plan.tileRows);
+  }
   plan.chunkRows = chooseChunk(isa, plan, layout);
-  plan.cut = {g.outH, plan.stripRows, plan.strips, plan.panelsPerBlock, plan.blocks, g.planes()};
+  plan.cut = {.rows = g.outH,
+              .stripRows = plan.stripRows,
+              .strips = plan.strips,
+              .panelsPerBlock = plan.panelsPerBlock,
+              .blocks = plan.blocks,
+              .planes = g.planes(),
+              .tileRows = plan.tileRows,
+              .fetchedLines = isa.usesTiles() ? fetchedLines(plan, layout) : 0};
   if (anyBatch) {
     plan.cut.planes.isFree = true;
     plan.sizes = problem.batch.sizes;
   } else {
     for (Number* n : {&plan.cut.rows, &plan.cut.stripRows, &plan.cut.strips, &plan.cut.panelsPerBlock, &plan.cut.blocks})
       n->isFree = problem.rowsWereFree;
+    if (isa.usesTiles()) plan.cut.tileRows.isFree = plan.cut.fetchedLines.isFree = problem.rowsWereFree;
   }
   return plan;
 }
 
-bool GemmPlan::servesAnyRows() const {
-  const bool isProduct = conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1;
-  return isProduct && !staged && !sparse && !isa->usesTiles() && chunkRows == conv.kernelRows();
+double tilesOf(const GemmPlan& plan) {
+  const ConvGeometry& g = plan.conv;
+  const int64_t pixels = plan.stripRows * g.outW, ofStrip = plan.isa->usesTiles() ? plan.tilesOf(pixels) : ceilDiv(pixels, plan.tileRows);
+  return static_cast<double>(ofStrip * plan.strips * g.planes() * g.groups * plan.panels);
 }
 
-Work workOfGemm(const GemmPlan& plan, const Node& node) {
+// Vectors of results.
+double storesOf(const GemmPlan& plan) { return tilesOf(plan) * plan.tileRows * static_cast<double>(plan.packing.panel) / plan.isa->lanes; }
+
+// Of what a plan fixes: all but the epilogue's own work.
+Work workOfCut(const GemmPlan& plan) {
   const GemmIsa& isa = *plan.isa;
   const ConvGeometry& g = plan.conv;
   const PackedLayout layout(plan.packing, g);
-  const int64_t pixels = plan.stripRows * g.outW, tilesOfStrip = isa.usesTiles() ? plan.tilesOf(pixels) : ceilDiv(pixels, plan.tileRows);
-  const double tiles = static_cast<double>(tilesOfStrip * plan.strips * g.planes() * g.groups * plan.panels);
+  const double tiles = tilesOf(plan), stores = storesOf(plan);
   const int64_t halves = plan.packing.halves;
-  const double share = plan.sparse && halves == 1 ? insideShare(g) : 1;  // the rest is left out
+  const double share = plan.sparse && halves == 1 ? insideShare(g, plan.tileRows) : 1;  // the rest is left out
   const double steps =
       share * static_cast<double>(halves * layout.runs() * layout.paddedRun() / (isa.usesTiles() ? plan.depth : isa.group));
-  const double rows = plan.tileRows, vectors = static_cast<double>(plan.packing.panel) / isa.lanes, stores = tiles * rows * vectors;
+  const double rows = plan.tileRows, vectors = static_cast<double>(plan.packing.panel) / isa.lanes;
   const double staged =
       plan.staged
           ? static_cast<double>(g.planes() * plan.strips * plan.blocks * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels)
@@ -284,9 +312,7 @@ Work workOfGemm(const GemmPlan& plan, const Node& node) {
                {"staged_byte", staged * static_cast<double>(sizeOf(isa.input))},
                {"near_byte", weightBytes <= static_cast<double>(kLevel2) ? weightBytes : 0},
                {"far_byte", weightBytes > static_cast<double>(kLevel2) ? weightBytes : 0},
-               {"tile", tiles},
-               {"post", stores * postInstructions(node)},
-               {"residual", node.operand("residual") ? stores : 0}};
+               {"tile", tiles}};
   if (isa.usesTiles()) {
     // Products, then sums through memory, then the epilogue; few rows cost nearly as much as many.
     work.insert(work.end(), {{"step", tiles * steps},
@@ -301,8 +327,32 @@ Work workOfGemm(const GemmPlan& plan, const Node& node) {
                              {"idle", tiles * steps * std::max(0.0, kInFlight - rows * vectors)},
                              {"load", tiles * steps * (rows + vectors)},
                              {"store", stores},
+                             {"tap", plan.sparse ? tiles * static_cast<double>(layout.runs()) : 0},
                              {"lookup", plan.sparse ? tiles * rows * static_cast<double>(layout.runs()) : 0}});
   }
+  return work;
+}
+
+}  // namespace
+
+GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target) {
+  GemmPlan staged = planGemm(row, problem, target, false);
+  if (!canLookUp(row.traits, problem.conv)) return staged;
+  GemmPlan sparse = planGemm(row, problem, target, true);
+  const auto time = [&](const GemmPlan& plan) { return nanosecondsOf(row.id, target.cpuClass(), workOfCut(plan)); };
+  return time(sparse) < time(staged) ? sparse : staged;
+}
+
+bool GemmPlan::servesAnyRows() const {
+  const bool isProduct = conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1;
+  return isProduct && !staged && !sparse && chunkRows == conv.kernelRows();
+}
+
+Work workOfGemm(const GemmPlan& plan, const Node& node) {
+  const double stores = storesOf(plan);
+  Work work = workOfCut(plan);
+  work.push_back({"post", stores * postInstructions(node)});
+  work.push_back({"residual", node.operand("residual") ? stores : 0});
   return work;
 }
 

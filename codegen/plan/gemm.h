@@ -57,6 +57,7 @@ struct GemmPlan {
   bool flat = false;                       // the strip is one line
   int together = 1;                        // tiles of pixels that meet the same tiles of weights at a time
   int depth = 0;                           // elements of k per tile
+  int pieceRows = 1;                       // rows of sums that become results together
   int64_t tilesOf(int64_t pixels) const {  // of a strip
     const int64_t line = flat ? pixels : conv.outW;
     return line == 0 ? 0 : pixels / line * ((line + tileRows - 1) / tileRows);
@@ -67,15 +68,20 @@ struct GemmPlan {
   // The same of products of matrices, which serve any number of rows; planes: of convolutions, which serve any number of images.
   struct Cut {
     Number rows, stripRows, strips, panelsPerBlock, blocks, planes;
+    Number tileRows, fetchedLines;  // of Product::tiles; cache lines of the next panel that are fetched per step of a block
   } cut;
   std::string sizes;  // of one image, where the code serves any number of them
   bool servesAnyRows() const;
   bool servesAnyBatch() const { return cut.planes.isFree; }
   void eachNumber(const NumberVisitor& visit) {
-    for (Number* n : {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks, &cut.planes}) visit(*n);
+    for (Number* n :
+         {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks, &cut.planes, &cut.tileRows, &cut.fetchedLines})
+      visit(*n);
   }
   std::string form() const {
-    return servesAnyBatch() ? fmt::format("images {}", sizes) : fmt::format("matrix product, tiles of {}", tileRows);
+    if (servesAnyBatch()) return fmt::format("images {}", sizes);
+    return cut.tileRows.isFree ? fmt::format("matrix product, {} tiles, pieces of {}", together, pieceRows)
+                               : fmt::format("matrix product, tiles of {}", tileRows);
   }
   KernelShape shape() const { return {units(), -1}; }
 };
@@ -87,6 +93,10 @@ struct GemmProblem {
   bool packedResult = false;  // 8-bit, and so is a residual: packed stores
   bool wideWeights = false;   // integers that leave s8 around their zero point
   bool rowsWereFree = false;
+  // Rows of a product by which a kernel and the form of its weights are chosen: the same for every size of rows that were free, so that
+  // the weights are packed once.
+  int64_t rowsToChooseBy() const { return rowsWereFree && conv.isMatrixProduct() ? kUsualRows : conv.pixels(); }
+  static constexpr int64_t kUsualRows = 64;
   AnyBatch batch;
   static Result<GemmProblem> of(const Node& node);
 };

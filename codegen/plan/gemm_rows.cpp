@@ -21,6 +21,15 @@ std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target& tar
   return planGemm(row, *problem, target);
 }
 
+std::optional<GemmPlan> planUsual(const Row& row, const Node& node, const Target& target) {
+  Result<GemmProblem> problem = GemmProblem::of(node);
+  if (!problem || !problem->rowsWereFree || !problem->conv.isMatrixProduct()) return std::nullopt;
+  ConvGeometry& g = problem->conv;
+  g.batch = g.inD = g.outD = g.inH = g.outH = 1;
+  g.inW = g.outW = problem->rowsToChooseBy();
+  return planGemm(row, *problem, target);
+}
+
 bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
   if (!takesWeights(node, plan.isa->weight)) return false;
   const bool multipliesBytes = target.has(Isa::avxvnni) || target.has(Isa::avx512vnni);
@@ -59,6 +68,7 @@ std::vector<KernelDef> integerGemmKernels() {
                {"gemm_u8s8_dotprod", isaBit(Isa::dotprod), {signedBytes, u8, s8, 4, 4, {{{4, 6}, {2, 8}, {1, 8}}}}},
                {"gemm_s16_generic", 0, {words, s16, s16, 4, 2, {{{2, 4}, {1, 4}, {1, 4}}}}}},
       .plan = plan,
+      .planUsual = planUsual,
       .supports = supports,
       .work = work,
       .onlyNumbers = onlyNumbers,
@@ -75,6 +85,7 @@ std::vector<KernelDef> floatGemmKernels() {
                {"gemm_f32_neon", isaBit(Isa::neon), kGemmF32Neon},
                {"gemm_f32_generic", 0, kGemmF32Generic}},
       .plan = plan,
+      .planUsual = planUsual,
       .supports = supports,
       .work = work,
       .onlyNumbers = onlyNumbers,

@@ -39,8 +39,9 @@ std::vector<KernelChoice> candidateKernels(const Node& node, const Target& targe
     if (KernelPlanPtr plan = def.supports(node, target)) found.push_back({&def, std::move(plan)});
   }
   // Equal costs: in the order of the table.
-  std::sort(found.begin(), found.end(),
-            [](const auto& a, const auto& b) { return std::pair(a.plan->nanoseconds, a.def) < std::pair(b.plan->nanoseconds, b.def); });
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.plan->usualNanoseconds, a.def) < std::pair(b.plan->usualNanoseconds, b.def);
+  });
   return found;
 }
 

@@ -76,6 +76,9 @@ std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_
 struct KernelPlan {
   Work work;               // what the code does, counted
   double nanoseconds = 0;  // of that: on one thread with warm caches, on the CPU that the constants of cost.h come from
+  // What rows are chosen by: the same, or where dims were free what it is for usual sizes of them, so that all sizes have one choice and
+  // weights one form.
+  double usualNanoseconds = 0;
   // Of code for any size of dims that were free (number.h): what it reads at the end of the parameter block, what it is made from instead
   // of the shapes, and how it is split for these sizes.
   std::vector<int64_t> numbers;

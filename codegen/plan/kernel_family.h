@@ -41,6 +41,8 @@ struct KernelFamily {
   std::vector<Row> rows;
   // Nothing where the family has no code for such a node, to the bit.  With `pack`: of the node before and after packing alike.
   PlanFunction* plan;
+  // Where dims were free: the plan at usual sizes of them, by whose time a row is chosen for all sizes.  Else nothing.
+  PlanFunction* planUsual = nullptr;
   // What else is asked of a node before it is packed, such as a proof over its weights.
   bool (*supports)(const Plan&, const Node&, const Target&) = nullptr;
   Work (*work)(const Plan&, const Node&, const Target&);  // what the time is reckoned from: cost.h
@@ -106,16 +108,19 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
   for (const auto& row : family->rows) {
     KernelDef def{row.id, family->ops, row.isas};
     const KernelRow<Traits>* const ofRow = &row;
-    const auto planned = [=](const Node& node, const Target& target) {
+    const auto planned = [=](auto* function, const Node& node, const Target& target) {
       if constexpr (std::is_same_v<Traits, NoTraits>)
-        return family->plan(node, target);
+        return function(node, target);
       else
-        return family->plan(*ofRow, node, target);
+        return function(*ofRow, node, target);
     };
-    const auto held = [family, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
+    const auto held = [family, planned, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
       result->work = family->work(result->plan, node, target);
-      result->nanoseconds = nanosecondsOf(id, target.cpuClass(), result->work);
+      result->nanoseconds = result->usualNanoseconds = nanosecondsOf(id, target.cpuClass(), result->work);
+      if (family->planUsual)
+        if (const std::optional<Plan> usual = planned(family->planUsual, node, target))
+          result->usualNanoseconds = nanosecondsOf(id, target.cpuClass(), family->work(*usual, node, target));
       if constexpr (HasNumbers<Plan>) {
         if (family->onlyNumbers && family->onlyNumbers(result->plan, node))
           placeNumbers(result->plan, *result);
@@ -124,12 +129,12 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       }
       return result;
     };
-    def.plan = [planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
-      std::optional<Plan> plan = planned(node, target);
+    def.plan = [family, planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
+      std::optional<Plan> plan = planned(family->plan, node, target);
       return plan ? held(*std::move(plan), node, target) : nullptr;
     };
     def.supports = [family, planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
-      std::optional<Plan> plan = planned(node, target);
+      std::optional<Plan> plan = planned(family->plan, node, target);
       if (!plan || (family->supports && !family->supports(*plan, node, target))) return nullptr;
       return held(*std::move(plan), node, target);
     };

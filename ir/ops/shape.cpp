@@ -260,6 +260,7 @@ Result<Types> inferSlice(const InferContext& c) {
       if (!inside)
         return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step,
                     dim, describe(c, 0));
+      if (start == 0 && step == 1 && size == dim) shape[d] = x.shape[d];  // and was free if that was
     }
   }
   return resultLike(c, std::move(shape));

@@ -1,4 +1,6 @@
 // Every row of the convolution families (implicit GEMM, depthwise) on shapes around their block sizes.
+#include <set>
+
 #include "codegen/plan/gemm.h"
 #include "ir/packed_layout.h"
 #include "ir/text.h"
@@ -283,6 +285,40 @@ TEST(ConvRows, FloatRowsAreExact) {
   for (const KernelDef* def : rowsFor("conv"))
     for (const ConvCase& c : cases())
       if (c.to == ConvCase::To::same || c.to == kReal) runFloat(*def, c);
+}
+
+// Code for some number of rows serves others: whole tiles, parts of one, several strips; products that are unrolled and such in a loop.
+TEST(ConvRows, ProductsOfAnyNumberOfRows) {
+  for (const KernelDef* def : rowsFor("q.linear"))
+    for (const int64_t depth : {64, 192, 640})
+      for (const int64_t rows : {130, 100, 64, 48, 33, 31, 17, 16, 15, 8, 5, 3, 2, 1}) {
+        runQuantized(*def, {"rows", {rows, depth}, {100, depth}, {}, {}, {}}, Values::small);
+        runQuantized(*def, {"rows", {rows, depth}, {40, depth}, {}, {}, {}, 1, true, "max(a0 + a1, 0)"}, Values::small);
+      }
+}
+
+// Rows that were free: one kernel and one form of its weights for every number of them, and few pieces of code.
+TEST(ConvRows, OneFormOfWeightsForAnyNumberOfRows) {
+  for (const char* name : {"avx2", "avx512vnni", "amx-int8", "aarch64+dotprod", "aarch64+i8mm"}) {
+    const Target target = Target::parse(name).value();
+    std::set<std::string> forms, codes;
+    for (int64_t rows = 1; rows <= 200; ++rows) {
+      Graph graph;
+      Builder b(graph);
+      Value* x = graph.addInput("x", TensorType(quantPerTensor(DType::u8, 0.02f, 113), Shape{Dim::bound(rows), Dim(1536)}));
+      Value* w = b.constant("w", Tensor(DType::s8, {384, 1536}), quantPerTensor(DType::s8, 0.01f, 0));
+      AttrDict attrs;
+      attrs.set("to", QuantAttr{quantPerTensor(DType::u8, 0.1f, 99)});
+      const Result<Node*> node = b.createNode("q.linear", {x, w}, attrs);
+      ASSERT_TRUE(node.has_value()) << node.error().render();
+      const std::optional<KernelChoice> choice = selectKernel(**node, target);
+      ASSERT_TRUE(choice.has_value()) << name;
+      forms.insert(std::string(choice->def->id) + " " + choice->def->packing(*choice->plan));
+      codes.insert(codeKey(*choice->def, **node, target, *choice->plan));
+    }
+    EXPECT_EQ(forms.size(), 1) << name << ": " << fmt::format("{}", fmt::join(forms, "; "));
+    EXPECT_LE(codes.size(), 16) << name;
+  }
 }
 
 }  // namespace
