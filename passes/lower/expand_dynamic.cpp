@@ -187,11 +187,24 @@ class Expansion {
     return sizes;
   }
 
-  // Minus their zero points, as floats.
+  // The elements of each output, which lie together.
+  template <class F>
+  static void eachRow(const Tensor& w, const F& body) {
+    const auto rows = usize(w.sizes()[0]), depth = rows ? usize(w.numElements()) / rows : 0;
+    for (size_t row = 0; row < rows; ++row) body(static_cast<int64_t>(row), row * depth, (row + 1) * depth);
+  }
+
+  // Bytes minus their zero points, as floats.
   static Tensor centredWeights(const Tensor& w, const QuantParams& q) {
     Tensor centred(DType::f32, w.sizes());
-    const int64_t rows = w.sizes()[0], depth = rows ? w.numElements() / rows : 0;
-    for (int64_t i = 0; i < w.numElements(); ++i) nth(centred.mutableAs<float>(), i) = static_cast<float>(w.at(i) - q.zeroPoint(i / depth));
+    const auto centre = [&](auto from) {
+      float* to = centred.mutableAs<float>().data();
+      eachRow(w, [&](int64_t row, size_t begin, size_t end) {
+        const int32_t zero = q.zeroPoint(row);
+        for (size_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i] - zero);
+      });
+    };
+    w.dtype() == DType::s8 ? centre(w.as<int8_t>()) : centre(w.as<uint8_t>());
     return centred;
   }
 
@@ -276,9 +289,12 @@ class Expansion {
   }
 
   static Tensor rowSums(const Tensor& weights) {
-    const int64_t rows = weights.sizes()[0], depth = rows ? weights.numElements() / rows : 0;
-    Tensor sums(DType::f32, {rows});
-    for (int64_t i = 0; i < weights.numElements(); ++i) nth(sums.mutableAs<float>(), i / depth) += nth(weights.as<float>(), i);
+    Tensor sums(DType::f32, {weights.sizes()[0]});
+    const std::span<const float> w = weights.as<float>();
+    const std::span<float> to = sums.mutableAs<float>();
+    eachRow(weights, [&](int64_t row, size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) nth(to, row) += w[i];
+    });
     return sums;
   }
 
@@ -292,8 +308,9 @@ class Expansion {
     std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand("x")->type().sizes();
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;
     Tensor summed(DType::f32, weightSizes), image(DType::f32, imageSizes);
-    for (int64_t i = 0; i < w.numElements(); ++i)
-      nth(summed.mutableAs<float>(), i / (inputs * taps) * taps + i % taps) += nth(w.as<float>(), i);
+    const std::span<const float> from = w.as<float>();
+    const std::span<float> to = summed.mutableAs<float>();
+    for (int64_t i = 0; i < w.numElements(); ++i) nth(to, i / (inputs * taps) * taps + i % taps) += nth(from, i);
     for (float& v : image.mutableAs<float>()) v = 1;
     AttrDict attrs = node.attrs();
     attrs.set("group", int64_t{1});

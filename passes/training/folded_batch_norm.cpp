@@ -32,7 +32,9 @@ float rootOf(float var, float epsilon) { return 1.0f / std::sqrt(var + epsilon);
 Tensor scaledRows(const Tensor& w, const std::vector<float>& factors) {
   Tensor out(DType::f32, w.sizes());
   const int64_t inner = w.numElements() / std::max<int64_t>(std::ssize(factors), 1);
-  for (int64_t i = 0; i < w.numElements(); ++i) nth(out.mutableAs<float>(), i) = nth(w.as<float>(), i) * nth(factors, i / inner);
+  const std::span<const float> from = w.as<float>();
+  const std::span<float> to = out.mutableAs<float>();
+  for (int64_t i = 0; i < w.numElements(); ++i) nth(to, i) = nth(from, i) * nth(factors, i / inner);
   return out;
 }
 
