@@ -1,7 +1,7 @@
-// topk: the first k of every row in the order of the op, in one of three ways.
-//   heap   few of many: a heap in the results themselves whose root comes last of those kept, then sorted
-//   ranks  of short rows: an element's place is how many come before it, counted by vectors of keys
-//   radix  many of long rows: all indices sorted by their 32-bit keys, a byte of those at a time
+// topk: the first k of every row in the order of the op, in one of three ways, each a row of the table.
+//   heap   for few of many: a heap in the results themselves whose root comes last of those kept, then sorted
+//   ranks  for short rows: an element's place is how many come before it, counted by vectors of keys
+//   radix  for many of long rows: all indices sorted by their 32-bit keys, a byte of those at a time
 // The meaning is that of ir/ops/reduce.cpp.  Tests: tests/kernels/scan_test.cpp.
 #include <algorithm>
 #include <bit>
@@ -20,26 +20,15 @@ using Values = KernelEmitter::Values;
 enum class Way : uint8_t { heap, ranks, radix };
 
 struct TopKPlan {
+  Way way;
   RowSpace space;
   int64_t k;
-  Way way;
 };
 
 // Whether keys of the type fill 32 bits at most, as signed numbers.
 bool hasShortKeys(DType t) { return t == DType::f32 || (sizeOf(t) <= 4 && t != DType::u32); }
 
-// By cycles of a row, roughly: a step of the heap goes down all its levels, one after the other.
-Way chooseWay(int64_t length, int64_t k, DType dtype, const Target& target) {
-  constexpr int64_t kMaxRanked = 512, kMaxSorted = 1 << 17;  // scratch of a thread: 2 MB
-  const auto n = static_cast<double>(length), kept = static_cast<double>(k), levels = std::log2(kept) + 1;
-  const double entering = kept * (1 + std::log(n / kept));  // of a row in random order
-  const double heap = n + (entering + kept) * levels * 26;
-  const double lanes = target.vectorBytes() / (hasShortKeys(dtype) ? 4.0 : 8.0);
-  const double ranks = length <= kMaxRanked ? n * (8 + 2 * std::ceil(n / lanes)) : INFINITY;
-  const double radix = hasShortKeys(dtype) && length <= kMaxSorted ? 3000 + n * 20 : INFINITY;
-  if (heap <= std::min(ranks, radix)) return Way::heap;
-  return ranks <= radix ? Way::ranks : Way::radix;
-}
+int keyBytesOf(DType t) { return hasShortKeys(t) ? 4 : 8; }
 
 class TopK {
  public:
@@ -150,7 +139,7 @@ class TopK {
   // --- ranks ---
 
   int keyLanes() const { return e_.target().vectorBytes() / keyBytes(); }
-  int keyBytes() const { return hasShortKeys(dtype_) ? 4 : 8; }
+  int keyBytes() const { return keyBytesOf(dtype_); }
   llvm::Type* keyType() const { return e_.b.getIntNTy(static_cast<unsigned>(8 * keyBytes())); }
   int64_t keyBlocks() const { return (space_.length.value + keyLanes() - 1) / keyLanes(); }
   Reg keyAt(Reg i) { return e_.at(e_.scratch(), e_.b.CreateMul(i, e_.i64(keyBytes()))); }
@@ -263,24 +252,28 @@ class TopK {
   Reg x_ = nullptr, values_ = nullptr, indices_ = nullptr;  // of the row
 };
 
-std::optional<TopKPlan> plan(const Node& node, const Target& target) {
+std::optional<TopKPlan> plan(const KernelRow<Way>& row, const Node& node, const Target& target) {
+  constexpr int64_t kMaxRanked = 512, kMaxSorted = 1 << 17;  // keys in the first cache; scratch of a thread: 2 MB
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::u64;
   if (node.result(0)->type().numElements() == 0 || !(x.dtype == DType::f32 || whole)) return std::nullopt;
   const RowSpace space = *RowSpace::around(x.shape, {node.integer("axis")}, target);
-  const int64_t k = node.integers("k").front();
-  return TopKPlan{space, k, chooseWay(space.length.value, k, x.dtype, target)};
+  const int64_t length = space.length.value;
+  if (row.traits == Way::ranks && length > kMaxRanked) return std::nullopt;
+  if (row.traits == Way::radix && (length > kMaxSorted || !hasShortKeys(x.dtype))) return std::nullopt;
+  return TopKPlan{row.traits, space, node.integers("k").front()};
 }
 
-Work work(const TopKPlan& plan, const Node& node, const Target&) {
-  const auto n = static_cast<double>(plan.space.length.value), elements = static_cast<double>(node.operand(0)->type().numElements());
-  const auto in = [&](Way way, double count) { return plan.way == way ? count : 0; };
-  return {{"call", 1},
-          {"row", elements / n},
-          {"heap_element", in(Way::heap, elements)},
-          {"heap_kept", in(Way::heap, static_cast<double>(node.result(0)->type().numElements()))},
-          {"ranked_pair", in(Way::ranks, elements * n)},
-          {"sorted_element", in(Way::radix, elements)}};
+Work work(const TopKPlan& plan, const Node& node, const Target& target) {
+  const auto n = static_cast<double>(plan.space.length.value), elements = static_cast<double>(node.operand(0)->type().numElements()),
+             kept = static_cast<double>(plan.k), rows = elements / n;
+  Work work = {{"call", 1}, {"row", rows}, {"element", elements}};
+  if (plan.way == Way::ranks)
+    work.push_back(
+        {"comparison", elements * vectorCount(plan.space.length.value, target.vectorBytes() / keyBytesOf(node.operand(0)->type().dtype))});
+  // An element that enters, of a row in random order, and one that is sorted in the end go down all levels, one after the other.
+  if (plan.way == Way::heap) work.push_back({"level", rows * (kept * (1 + std::log(n / kept)) + kept) * (std::log2(kept) + 1)});
+  return work;
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& plan) { return TopK(e, node, plan).emit(); }
@@ -288,7 +281,12 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& pla
 }  // namespace
 
 std::vector<KernelDef> topkKernels() {
-  return kernelsOf(KernelFamily<TopKPlan>{.ops = {"topk"}, .rows = {{"topk"}}, .plan = plan, .work = work, .emit = emit});
+  return kernelsOf(
+      KernelFamily<TopKPlan, Way>{.ops = {"topk"},
+                                  .rows = {{"topk_heap", 0, Way::heap}, {"topk_ranks", 0, Way::ranks}, {"topk_radix", 0, Way::radix}},
+                                  .plan = plan,
+                                  .work = work,
+                                  .emit = emit});
 }
 
 }  // namespace qc
