@@ -17,16 +17,25 @@ static int64_t number(FILE* file) {
   return value;
 }
 
+static int64_t page;
+static int64_t pagesOf(int64_t bytes) { return (bytes + page - 1) / page * page; }
+
 static void* guarded(int64_t bytes) {
-  const int64_t page = sysconf(_SC_PAGESIZE), payload = (bytes + page - 1) / page * page;
+  const int64_t payload = pagesOf(bytes);
   char* at = mmap(NULL, payload + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED || mprotect(at + payload, page, PROT_NONE)) exit(4);
   return at + payload - bytes;
+}
+/* A process has only so many mappings. */
+static void release(void* buffer, int64_t bytes) {
+  const int64_t payload = pagesOf(bytes);
+  munmap((char*)buffer + bytes - payload, payload + page);
 }
 
 int main(int argc, char** argv) {
   FILE *in = argc > 2 ? fopen(argv[1], "rb") : NULL, *out = argc > 2 ? fopen(argv[2], "wb") : NULL;
   if (!in || !out) return 2;
+  page = sysconf(_SC_PAGESIZE);
   for (int64_t cases = number(in); cases > 0; --cases) {
     const int64_t index = number(in), count = number(in), units = number(in), scratchBytes = number(in);
     const int64_t first = number(in), results = number(in);
@@ -43,6 +52,8 @@ int main(int argc, char** argv) {
     free(scratch);
     for (int64_t i = first; i < first + results; ++i)
       if (fwrite(buffers[i], 1, sizes[i], out) != (size_t)sizes[i]) return 6;
+    for (int64_t i = 0; i < count; ++i)
+      if (buffers[i]) release(buffers[i], sizes[i]);
   }
   return fclose(out);
 }

@@ -42,8 +42,8 @@ std::string topkText(const std::string& t, const std::string& shape, int axis, i
 TEST(TopK, EveryType) {
   for (const char* t : {"f32", "s64", "s32", "u8", "s8", "!a"}) {
     for (const bool largest : {false, true})
-      for (const int n : {1, 2, 3, 8, 31, 200})
-        for (const int k : {1, 2, 5, 7, 30, n}) {
+      for (const int n : {1, 3, 31, 200})
+        for (const int k : {1, 2, 7, n}) {
           if (k > n) continue;
           checkRows(topkText(t, fmt::format("3,{}", n), 1, k, largest, fmt::format("3,{}", k)));
           if (n < 40) checkRows(topkText(t, fmt::format("2,{},3", n), 1, k, largest, fmt::format("2,{},3", k)));
@@ -72,6 +72,7 @@ TEST(TopK, SpecialValues) {
       auto graph = parseGraph(topkText("f32", fmt::format("2,{}", n), 1, k, largest, fmt::format("2,{}", k)));
       ASSERT_TRUE(graph) << graph.error().render();
       for (const KernelDef* row : rowsFor("topk")) {
+        if (!takes(*row, *graph->back())) continue;
         const auto kernel = compilePacked(*row, *graph->back(), Target::host());
         ASSERT_TRUE(kernel) << kernel.error().render();
         for (int round = 0; round < 100; ++round) {
