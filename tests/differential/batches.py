@@ -5,8 +5,8 @@ the bytes that it has alone.
     batches.py QCOMPILE SHARED_DIR [--batches 2,7,16] [--time] [NAME ...]
 
 Models that were exported with a batch of 1 are among them: what fixes the batch in them (the target of a Reshape, a constant beside the data) is
-worked out anew.  With --time a table follows of milliseconds per sample by batch, beside ONNX Runtime where the file has a free batch, one
-thread, the engines in turns; it says nothing on a machine that does other things meanwhile, so the load is printed with it.
+worked out anew.  With --time a table follows of milliseconds per sample by batch, beside ONNX Runtime and OpenVINO as far as
+they take the file, one thread; it says nothing on a machine that does other things meanwhile, so the load is printed with it.
 
 Needs numpy; exit code 77, which ctest reports as skipped, when it is missing.
 """
@@ -97,15 +97,55 @@ def ours_ms(qcompile, model, name, batch):
     return json.loads(done.stdout)["median_ms"]
 
 
-def peer_ms(session, ports, batch):
-    feed = {name: np.concatenate([array] * batch) for name, array in drawn(ports, 0).items()}
+def with_any_batch(model, path):
+    """The same for programs that hold a file to the batch that it states."""
+    import onnx
+
+    changed = onnx.load(model)
+    for port in [*changed.graph.input, *changed.graph.output]:
+        port.type.tensor_type.shape.dim[0].dim_param = "N"
+    del changed.graph.value_info[:]
+    onnx.save(changed, path)
+    return path
+
+
+def peers(model):
+    """Functions that run the file with one thread, by the program's name, of those that are installed."""
+    runs = {}
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        runs["ONNX Runtime"] = lambda feed: session.run(None, feed)
+    except ImportError:
+        pass
+    try:
+        import openvino
+
+        core = openvino.Core()
+        core.set_property("CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
+        request = core.compile_model(str(model), "CPU").create_infer_request()
+        runs["OpenVINO"] = request.infer
+    except ImportError:
+        pass
+    return runs
+
+
+def peer_ms(run, ports, batch):
+    single = drawn(ports, 0)
+    feed = {name: np.concatenate([array] * batch) for name, array in single.items()}
     for _ in range(3):
-        session.run(None, feed)
+        given = run(feed)
+    size = lambda outputs: sum(np.asarray(o).size for o in (outputs.values() if hasattr(outputs, "values") else outputs))
+    if size(given) != batch * size(run(single)):
+        raise RuntimeError("the results are not those of so many samples")
     times = []
     until = time.time() + 0.5
     while time.time() < until or len(times) < 5:
         start = time.time()
-        session.run(None, feed)
+        run(feed)
         times.append((time.time() - start) * 1e3)
     return sorted(times)[len(times) // 2]
 
@@ -114,19 +154,17 @@ def times(qcompile, model, ports, batches):
     """Milliseconds per sample."""
     summary = json.loads(tool(qcompile, "inspect", model, "--json").stdout)
     symbol = next((f["symbol"] for f in summary["free"] if f["size"] == 1), None)
-    session = None
-    if symbol:
-        try:
-            import onnxruntime
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1
-            session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except ImportError:
-            pass
+    others = peers(model if symbol else with_any_batch(model, model.with_name("any.onnx")))
     for batch in (1, *batches):
         ours = min(ours_ms(qcompile, model, symbol or "N", batch) for _ in range(2)) / batch
-        theirs = min(peer_ms(session, ports, batch) for _ in range(2)) / batch if session else None
-        print(f"  batch {batch:3}  {ours:8.3f} ms per sample" + (f", ONNX Runtime {theirs:8.3f}, {theirs / ours:.2f} times" if theirs else ""), flush=True)
+        beside = ""
+        for name, run in others.items():
+            try:
+                ms = min(peer_ms(run, ports, batch) for _ in range(2)) / batch
+                beside += f", {name} {ms:8.3f}, {ms / ours:.2f} times"
+            except Exception as error:  # such as a Reshape to the batch that the file states
+                beside += f", {name} refuses: {str(error).splitlines()[0][:60]}"
+        print(f"  batch {batch:3}  {ours:8.3f} ms per sample{beside}", flush=True)
 
 
 def main():
@@ -140,7 +178,7 @@ def main():
     batches = [int(b) for b in options.batches.split(",")]
     failed = 0
     for name in options.names or FIXED + FREE:
-        model = options.shared / "models" / name / "model.onnx"
+        model = pathlib.Path(name) if name.endswith(".onnx") else options.shared / "models" / name / "model.onnx"
         ports = inputs_of(options.qcompile, model)
         with tempfile.TemporaryDirectory() as folder:
             work = pathlib.Path(folder)
