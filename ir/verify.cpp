@@ -300,13 +300,14 @@ Status checkSizesKnown(const Graph& graph) {
     return fail(ErrorCode::kInvalidArgument, "free dims have no size yet: {}", inputs)
         .help(fmt::format("give every symbol its size with bind-shapes: {}", names));
   QC_TRY(checkNoSizesDecided(graph));
-  for (const Node* n = graph.front(); n; n = n->next()) QC_TRY(checkAttributesKnown(*n));
-  for (const Node* n = graph.front(); n; n = n->next())
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    QC_TRY(checkAttributesKnown(*n));
     for (int i = 0; i < n->numResults(); ++i)
       if (const Value* v = n->result(i); !v->type().isStatic())
         return fail(ErrorCode::kInvalidArgument, "the size of {} is not known before running", v->type().str())
             .at(n->location())
             .on(v->name());
+  }
   return {};
 }
 

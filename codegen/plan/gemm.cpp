@@ -193,6 +193,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   GemmPlan plan;
   plan.isa = &isa;
   plan.words = problem.words;
+  plan.wideWeights = problem.wideWeights;
   ConvGeometry& g = plan.conv;
   g = problem.conv;
   if (g.isMatrixProduct()) {

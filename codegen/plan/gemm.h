@@ -47,6 +47,7 @@ struct GemmPlan {
   int64_t extentH = 1, extentW = 1;  // input pixels under one output pixel
   Packing packing;
   bool words = false;                   // activations of 16 bits, which are multiplied as they are
+  bool wideWeights = false;             // as the problem has them
   bool staged = false, sparse = false;  // at most one
   int tileRows = 1;
   int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane

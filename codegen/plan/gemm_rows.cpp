@@ -33,7 +33,7 @@ std::optional<GemmPlan> planUsual(const Row& row, const Node& node, const Target
 bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
   if (!takesWeights(node, plan.isa->weight)) return false;
   const bool multipliesBytes = target.has(Isa::avxvnni) || target.has(Isa::avx512vnni);
-  if (plan.isa->takesWords() && !plan.words && multipliesBytes && !hasWideWeights(node))
+  if (plan.isa->takesWords() && !plan.words && multipliesBytes && !plan.wideWeights)
     return false;  // half as many products, twice the bytes
   if (plan.isa->product != Product::bytePairs) return true;
   // The proof costs a pass over the weights; where vpdpbusd exists the row would lose anyway.

@@ -89,14 +89,14 @@ int64_t sizeOfDim(const Value* v, int axis) {
 
 // Products summed for one output element; 0: not known.
 int64_t sumLength(const Node& node) {
-  if (node.is("matmul")) return sizeOfDim(node.operand(0), node.operand(0)->type().rank() - 1);
-  const Tensor* w = node.operand("w")->constant();
-  if (!w) return 0;
-  const int64_t outputs = std::max<int64_t>(1, w->rank() ? w->sizes()[0] : 1);
-  // Transposed: every output sums over the inputs of its group and at most the whole kernel.
-  if (node.is("conv_transpose"))
-    return w->rank() > 1 && w->sizes()[1] ? w->numElements() / w->sizes()[1] / std::max<int64_t>(1, node.integer("group")) : 0;
-  return w->numElements() / outputs;
+  const int index = node.def().operandIndex("w");
+  if (index < 0) return sizeOfDim(node.operand(0), node.operand(0)->type().rank() - 1);
+  const Tensor* w = node.operand(index)->constant();
+  const std::optional<WeightAxes>& axes = nth(node.def().operands, index).weight;
+  if (!w || !axes || axes->channel < 0 || axes->channel >= w->rank()) return 0;
+  const int64_t perOutput = w->numElements() / std::max<int64_t>(1, nth(w->sizes(), axes->channel));
+  // Behind the inputs, the channels are those of one group: every output sums over the inputs of its group and at most the whole kernel.
+  return axes->channel == 0 ? perOutput : perOutput / std::max<int64_t>(1, node.integer("group"));
 }
 
 std::string refuseWeighted(const Node& node) {
