@@ -290,8 +290,8 @@ TEST(ConvRows, FloatRowsAreExact) {
 // Code for some number of rows serves others: whole tiles, parts of one, several strips; products that are unrolled and such in a loop.
 TEST(ConvRows, ProductsOfAnyNumberOfRows) {
   for (const KernelDef* def : rowsFor("q.linear"))
-    for (const int64_t depth : {64, 192, 640})
-      for (const int64_t rows : {130, 100, 64, 48, 33, 31, 17, 16, 15, 8, 5, 3, 2, 1}) {
+    for (const int64_t depth : {64, 640})
+      for (const int64_t rows : {130, 64, 33, 16, 15, 8, 5, 2, 1}) {
         runQuantized(*def, {"rows", {rows, depth}, {100, depth}, {}, {}, {}}, Values::small);
         runQuantized(*def, {"rows", {rows, depth}, {40, depth}, {}, {}, {}, 1, true, "max(a0 + a1, 0)"}, Values::small);
       }

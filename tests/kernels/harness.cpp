@@ -198,10 +198,14 @@ class FreedDims {
 void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target& target,
                             const std::function<void(std::string_view how)>& body) {
   body("");
+  std::string before;  // of products, whose rows lead, both are one
   for (const auto& [which, how] : {std::pair(FreedDims::Which::all, ", any sizes"), std::pair(FreedDims::Which::leading, ", any batch")}) {
     const FreedDims freed(node, which);
     const KernelPlanPtr plan = def.plan(node, target);
-    if (plan && !plan->numbers.empty()) body(how);
+    if (!plan || plan->numbers.empty()) continue;
+    const std::string key = codeKey(def, node, target, *plan);
+    if (key != before) body(how);
+    before = key;
   }
 }
 
