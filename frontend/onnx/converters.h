@@ -26,6 +26,8 @@ std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 std::span<const OnnxOp> onnxComposedOps();
 std::span<const OnnxOp> onnxAttentionOps();
-std::span<const OnnxOp> onnxOwnOps();  // of integrators: converter.h
+std::span<const OnnxOp> onnxContribOps();           // of com.microsoft
+std::span<const OnnxOp> onnxContribAttentionOps();  // the same
+std::span<const OnnxOp> onnxOwnOps();               // of integrators: converter.h
 
 }  // namespace qc

@@ -3,39 +3,28 @@
 #include <cmath>
 #include <limits>
 
+#include "frontend/onnx/attention.h"
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
 
 namespace qc {
-namespace {
 
 using Ints = std::vector<int64_t>;
 using Dims = std::vector<DimExpr>;
 
+namespace {
+
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr int64_t kMaxMask = int64_t{1} << 26;  // elements of a constant mask
 
+using Sizes = AttentionSizes;
+
 Result<Value*> transposed(OnnxNode& n, Value* v, const Ints& perm) { return n.create("transpose", {v}, {{"perm", perm}}); }
 
-Result<Value*> sliced(OnnxNode& n, Value* v, size_t dim, int64_t start, int64_t size, int64_t step = 1) {
-  Ints starts(usize(v->type().rank()), 0), steps(starts.size(), 1);
-  Dims sizes = OnnxNode::dims(v);
-  starts[dim] = start;
-  sizes[dim] = size;
-  steps[dim] = step;
-  return n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
-}
-
-// [batch, sequence, heads * size] -> [batch, heads, sequence, size]; four dims are in that form already.
 Result<Value*> splitHeads(OnnxNode& n, Value* v, const char* attribute) {
-  const Dims sizes = OnnxNode::dims(v);
-  if (sizes.size() == 4) return v;
+  if (v->type().rank() == 4) return v;
   QC_ASSIGN(const int64_t heads, n.integer(attribute));
-  if (sizes.size() != 3 || heads < 1) return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
-  QC_ASSIGN(const int64_t width, n.fixedSize(sizes[2], "the size of all heads"));
-  if (width % heads) return n.error(ErrorCode::kInvalidModel, "{} of {} in {}", heads, attribute, v->type().str());
-  QC_ASSIGN(v, n.reshapeToDims(v, {sizes[0], sizes[1], heads, width / heads}));
-  return transposed(n, v, {0, 2, 1, 3});
+  return qc::splitHeads(n, v, heads);
 }
 
 // Every head `times` in a row.
@@ -46,10 +35,6 @@ Result<Value*> repeatHeads(OnnxNode& n, Value* v, int64_t times) {
   QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Dims{s[0], s[1], times, s[2], s[3]}}}));
   return n.reshapeToDims(v, {s[0], s[1] * times, s[2], s[3]});
 }
-
-struct Sizes {
-  DimExpr queries, keys, past;
-};
 
 // [queries, keys] in one table, of a size that can be held.
 Status checkMask(OnnxNode& n, const Sizes& sizes) {
@@ -154,11 +139,6 @@ Result<Bias> attentionBias(OnnxNode& n, const Sizes& sizes) {
   return bias;
 }
 
-Result<Value*> withPast(OnnxNode& n, Value* present, int past) {
-  if (!n.input(past)) return present;
-  return n.create("concat", {n.input(past), present}, {{"axis", int64_t{2}}});
-}
-
 Result<Value*> softcapped(OnnxNode& n, Value* scores, double cap) {
   if (!(cap > 0)) return scores;
   Value* limit = n.scalar(static_cast<float>(cap));
@@ -184,8 +164,8 @@ Status attention(OnnxNode& n) {
   QC_ASSIGN(Value * q, splitHeads(n, n.input(0), "q_num_heads"));
   QC_ASSIGN(Value * k, splitHeads(n, n.input(1), "kv_num_heads"));
   QC_ASSIGN(Value * v, splitHeads(n, n.input(2), "kv_num_heads"));
-  QC_ASSIGN(k, withPast(n, k, 4));
-  QC_ASSIGN(v, withPast(n, v, 5));
+  QC_ASSIGN(k, behindPast(n, n.input(4), k));
+  QC_ASSIGN(v, behindPast(n, n.input(5), v));
   Value *presentKey = k, *presentValue = v;
   const Dims qs = OnnxNode::dims(q), ks = OnnxNode::dims(k);
   const Sizes sizes{qs[2], ks[2], n.input(4) && n.type(4).rank() == 4 ? n.dims(4)[2] : 0};
@@ -212,16 +192,14 @@ Status attention(OnnxNode& n) {
   QC_ASSIGN(Value * p, probabilities(n, biased, bias));
   QC_ASSIGN(Value * y, n.create("matmul", {p, v}));
   if (n.type(0).rank() == 3) {
-    QC_ASSIGN(y, transposed(n, y, {0, 2, 1, 3}));
-    const Dims s = OnnxNode::dims(y);
-    QC_ASSIGN(y, n.reshapeToDims(y, {s[0], s[1], s[2] * s[3]}));
+    QC_ASSIGN(y, joinHeads(n, y));
   }
   Value* const scores[] = {product, capped, biased, p};
   if (mode < 0 || mode > 3) return n.error(ErrorCode::kInvalidModel, "qk_matmul_output_mode {}", mode);
   return n.setOutputs({y, presentKey, presentValue, scores[mode]});
 }
 
-// cos or sin of each place: [batch, sequence, 1, half]
+// cos or sin of each place: [batch, sequence, half]
 Result<Value*> angles(OnnxNode& n, int operand, int64_t half) {
   Value* cache = n.input(operand);
   if (n.input(3)) {
@@ -229,54 +207,96 @@ Result<Value*> angles(OnnxNode& n, int operand, int64_t half) {
   }
   const Dims s = OnnxNode::dims(cache);
   if (s.size() != 3 || !(s[2] == half)) return n.error(ErrorCode::kInvalidModel, "angles {} for {} pairs", cache->type().str(), half);
-  return n.reshapeToDims(cache, {s[0], s[1], 1, s[2]});
+  return cache;
 }
 
 Status rotaryEmbedding(OnnxNode& n) {
   QC_ASSIGN(const int64_t interleaved, n.integer("interleaved", 0));
-  QC_ASSIGN(const int64_t partial, n.integer("rotary_embedding_dim", 0));
-  Value* x = n.input(0);
-  const Dims given = OnnxNode::dims(x);
-  if (given.size() == 4) {
-    QC_ASSIGN(x, transposed(n, x, {0, 2, 1, 3}));
-  } else {
-    QC_ASSIGN(const int64_t heads, n.integer("num_heads"));
-    if (given.size() != 3 || heads < 1) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
-    QC_ASSIGN(const int64_t width, n.fixedSize(given[2], "the size of all heads"));
-    if (width % heads) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, x->type().str());
-    QC_ASSIGN(x, n.reshapeToDims(x, {given[0], given[1], heads, width / heads}));
+  QC_ASSIGN(int64_t turned, n.integer("rotary_embedding_dim", 0));
+  int64_t heads = 0;
+  if (n.type(0).rank() != 4) {
+    QC_ASSIGN(heads, n.integer("num_heads"));
   }
-  const Dims sizes = OnnxNode::dims(x);
+  if (!turned) {
+    QC_ASSIGN(turned, n.fixedSize(n.dims(0).back(), "the size of a head"));
+    if (heads > 0) turned /= heads;
+  }
+  QC_ASSIGN(Value * cos, angles(n, 1, turned / 2));
+  QC_ASSIGN(Value * sin, angles(n, 2, turned / 2));
+  QC_ASSIGN(Value * y, rotated(n, n.input(0), heads, {cos, sin, turned, interleaved != 0}));
+  return n.setOutput(y);
+}
+
+}  // namespace
+
+Result<Value*> slicedAlong(OnnxNode& n, Value* v, size_t dim, int64_t start, const DimExpr& size, int64_t step) {
+  Ints starts(usize(v->type().rank()), 0), steps(starts.size(), 1);
+  Dims sizes = OnnxNode::dims(v);
+  starts[dim] = start;
+  sizes[dim] = size;
+  steps[dim] = step;
+  return n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
+}
+
+Result<Value*> splitHeads(OnnxNode& n, Value* v, int64_t heads) {
+  const Dims sizes = OnnxNode::dims(v);
+  if (sizes.size() == 4) return v;
+  if (sizes.size() != 3 || heads < 1) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, v->type().str());
+  QC_ASSIGN(const int64_t width, n.fixedSize(sizes[2], "the size of all heads"));
+  if (width % heads) return n.error(ErrorCode::kInvalidModel, "{} heads in {}", heads, v->type().str());
+  QC_ASSIGN(v, n.reshapeToDims(v, {sizes[0], sizes[1], heads, width / heads}));
+  return transposed(n, v, {0, 2, 1, 3});
+}
+
+Result<Value*> joinHeads(OnnxNode& n, Value* v) {
+  QC_ASSIGN(v, transposed(n, v, {0, 2, 1, 3}));
+  const Dims s = OnnxNode::dims(v);
+  return n.reshapeToDims(v, {s[0], s[1], s[2] * s[3]});
+}
+
+Result<Value*> causalBias(OnnxNode& n, const AttentionSizes& sizes) { return placeBias(n, {.causal = true}, sizes); }
+
+Result<Value*> behindPast(OnnxNode& n, Value* past, Value* present) {
+  if (!past) return present;
+  return n.create("concat", {past, present}, {{"axis", int64_t{2}}});
+}
+
+Result<Value*> rotated(OnnxNode& n, Value* x, int64_t heads, const Rotation& rotation) {
+  const Dims given = OnnxNode::dims(x);
+  if (!heads && given.size() != 4) return n.error(ErrorCode::kInvalidModel, "no number of heads for {}", x->type().str());
+  QC_ASSIGN(x, splitHeads(n, x, heads));
+  const Dims sizes = OnnxNode::dims(x);  // [batch, heads, sequence, size]
   QC_ASSIGN(const int64_t width, n.fixedSize(sizes[3], "the size of a head"));
-  const int64_t turned = partial ? partial : width, half = turned / 2;
+  const int64_t turned = rotation.turned, half = turned / 2, step = rotation.interleaved ? 2 : 1;
   if (turned < 2 || turned % 2 || turned > width) return n.error(ErrorCode::kInvalidModel, "rotary_embedding_dim {} of {}", turned, width);
-  QC_ASSIGN(Value * cos, angles(n, 1, half));
-  QC_ASSIGN(Value * sin, angles(n, 2, half));
-  QC_ASSIGN(Value * a, sliced(n, x, 3, 0, half, interleaved ? 2 : 1));
-  QC_ASSIGN(Value * b, sliced(n, x, 3, interleaved ? 1 : half, half, interleaved ? 2 : 1));
+  const auto forAllHeads = [&](Value* table) {
+    const Dims s = OnnxNode::dims(table);
+    return n.reshapeToDims(table, {s[0], 1, s[1], s[2]});
+  };
+  QC_ASSIGN(Value * cos, forAllHeads(rotation.cos));
+  QC_ASSIGN(Value * sin, forAllHeads(rotation.sin));
+  QC_ASSIGN(Value * a, slicedAlong(n, x, 3, 0, half, step));
+  QC_ASSIGN(Value * b, slicedAlong(n, x, 3, rotation.interleaved ? 1 : half, half, step));
   QC_ASSIGN(Value * cosA, n.create("mul", {cos, a}));
   QC_ASSIGN(Value * sinB, n.create("mul", {sin, b}));
   QC_ASSIGN(Value * sinA, n.create("mul", {sin, a}));
   QC_ASSIGN(Value * cosB, n.create("mul", {cos, b}));
   QC_ASSIGN(Value * first, n.create("sub", {cosA, sinB}));
   QC_ASSIGN(Value * second, n.create("add", {sinA, cosB}));
-  if (interleaved) {  // pairs side by side
+  if (rotation.interleaved) {  // pairs side by side
     Dims pair = OnnxNode::dims(first);
     pair.emplace_back(1);
     QC_ASSIGN(first, n.reshapeToDims(first, pair));
     QC_ASSIGN(second, n.reshapeToDims(second, pair));
   }
-  QC_ASSIGN(Value * y, n.create("concat", {first, second}, {{"axis", int64_t{interleaved ? 4 : 3}}}));
+  QC_ASSIGN(Value * y, n.create("concat", {first, second}, {{"axis", int64_t{rotation.interleaved ? 4 : 3}}}));
   QC_ASSIGN(y, n.reshapeToDims(y, {sizes[0], sizes[1], sizes[2], turned}));
   if (turned < width) {
-    QC_ASSIGN(Value * rest, sliced(n, x, 3, turned, width - turned));
+    QC_ASSIGN(Value * rest, slicedAlong(n, x, 3, turned, width - turned));
     QC_ASSIGN(y, n.create("concat", {y, rest}, {{"axis", int64_t{3}}}));
   }
-  QC_ASSIGN(y, given.size() == 4 ? transposed(n, y, {0, 2, 1, 3}) : n.reshapeToDims(y, given));
-  return n.setOutput(y);
+  return given.size() == 4 ? Result<Value*>(y) : joinHeads(n, y);
 }
-
-}  // namespace
 
 std::span<const OnnxOp> onnxAttentionOps() {
   static const OnnxOp kOps[] = {

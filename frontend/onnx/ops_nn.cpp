@@ -5,6 +5,7 @@
 
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/products.h"
 #include "frontend/onnx/window.h"
 
 namespace qc {
@@ -36,13 +37,7 @@ Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::
 }
 
 Status conv(OnnxNode& n) {
-  QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
-  QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel));
-  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
-  QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  QC_ASSIGN(Value * x, cropped(n, w.pads));
-  QC_ASSIGN(Value * y, n.create("conv", {x, n.input(1), n.input(2)},
-                                {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}}));
+  QC_ASSIGN(Value * y, convolution(n));
   return n.setOutput(y);
 }
 
@@ -206,38 +201,7 @@ Result<Value*> transposed2d(OnnxNode& n, Value* v) {
 }
 
 Status gemm(OnnxNode& n) {
-  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
-  QC_ASSIGN(const double beta, n.real("beta", 1.0));
-  QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
-  QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
-  if (n.type(0).rank() != 2 || n.type(1).rank() != 2)
-    return n.error(ErrorCode::kInvalidModel, "operands {} and {}", n.type(0).str(), n.type(1).str());
-  Value *a = n.input(0), *b = n.input(1), *c = n.input(2);
-  if (transA) {
-    QC_ASSIGN(a, transposed2d(n, a));
-  }
-  if (!transB) {
-    QC_ASSIGN(b, transposed2d(n, b));  // linear wants [N, K]
-  }
-  QC_ASSIGN(b, scaled(n, b, alpha));
-  if (c) {
-    QC_ASSIGN(c, scaled(n, c, beta));
-  }
-  const Dim columns = b->type().shape[0];
-  // A bias of one value per column, in any of the shapes that broadcast to it.
-  const bool isBias = c && c->type().isStatic() && columns.isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns &&
-                      c->type().numElements() == columns.size();
-  Value* bias = nullptr;
-  if (isBias) {
-    bias = c;
-    if (c->type().rank() > 1) {
-      QC_ASSIGN(bias, n.reshape(c, Ints{columns.size()}));
-    }
-  }
-  QC_ASSIGN(Value * y, n.create("linear", {a, b, bias}));
-  if (c && !isBias) {
-    QC_ASSIGN(y, n.create("add", {y, c}));
-  }
+  QC_ASSIGN(Value * y, generalProduct(n));
   return n.setOutput(y);
 }
 
@@ -332,6 +296,50 @@ Result<Ints> onnxKernel(OnnxNode& n, int weight) {
   if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "weight {}, whose dims are free", n.type(weight).str());
   const Ints sizes = sizesOf(shape);
   return Ints(sizes.begin() + 2, sizes.end());
+}
+
+Result<Value*> convolution(OnnxNode& n) {
+  QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel));
+  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  QC_ASSIGN(Value * x, cropped(n, w.pads));
+  return n.create("conv", {x, n.input(1), n.input(2)},
+                  {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}});
+}
+
+Result<Value*> generalProduct(OnnxNode& n) {
+  QC_ASSIGN(const double alpha, n.real("alpha", 1.0));
+  QC_ASSIGN(const double beta, n.real("beta", 1.0));
+  QC_ASSIGN(const int64_t transA, n.integer("transA", 0));
+  QC_ASSIGN(const int64_t transB, n.integer("transB", 0));
+  if (n.type(0).rank() != 2 || n.type(1).rank() != 2)
+    return n.error(ErrorCode::kInvalidModel, "operands {} and {}", n.type(0).str(), n.type(1).str());
+  Value *a = n.input(0), *b = n.input(1), *c = n.input(2);
+  if (transA) {
+    QC_ASSIGN(a, transposed2d(n, a));
+  }
+  if (!transB) {
+    QC_ASSIGN(b, transposed2d(n, b));  // linear wants [N, K]
+  }
+  QC_ASSIGN(b, scaled(n, b, alpha));
+  if (c) {
+    QC_ASSIGN(c, scaled(n, c, beta));
+  }
+  const Dim columns = b->type().shape[0];
+  // A bias of one value per column, in any of the shapes that broadcast to it.
+  const bool isBias = c && c->type().isStatic() && columns.isStatic() && c->type().rank() >= 1 && c->type().shape.back() == columns &&
+                      c->type().numElements() == columns.size();
+  Value* bias = nullptr;
+  if (isBias) {
+    bias = c;
+    if (c->type().rank() > 1) {
+      QC_ASSIGN(bias, n.reshape(c, Ints{columns.size()}));
+    }
+  }
+  QC_ASSIGN(Value * y, n.create("linear", {a, b, bias}));
+  if (!c || isBias) return y;
+  return n.create("add", {y, c});
 }
 
 std::span<const OnnxOp> onnxNnOps() {

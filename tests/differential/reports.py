@@ -30,7 +30,7 @@ except ImportError:
 FLOAT_DB, INT8_DB = 40, 20
 # What is not supported: refused with a message that has this word.
 OPEN = {
-    "02_contrib_bert": "com.microsoft", "03_matmulnbits": "MatMulNBits", "05_if_rate": "sr",
+    "05_if_rate": "sr",
 }
 REFUSED = {"85_reshape_below_minus_one": "-2"}
 # Outputs that were recorded of other weights (ONNX Runtime and ONNX's reference evaluator agree with one another, and not with them): ONNX

@@ -156,6 +156,20 @@ std::vector<std::string> onnxSeeds() {
           .node("RMSNormalization", {"r", "sc"}, {"y"}, {integer("axis", -1)})
           .output("y")
           .output("s"));
+  add(Model(17)
+          .input("x", {1, 2, 4})
+          .floats("w", {4, 12})
+          .floats("b", {12})
+          .floats("g", {4})
+          .small("m", {1, 2}, onnx::TensorProto::INT32, {1, 0})
+          .small("q", {3, 1, 2}, onnx::TensorProto::UINT8)
+          .floats("s", {3, 1}, {0.5f, -0.25f, 1})
+          .node("Attention", {"x", "w", "b", "m"}, {"a"}, {integer("num_heads", 2), integer("unidirectional", 1)}, "", "com.microsoft")
+          .node("MultiHeadAttention", {"a", "x", "x"}, {"h"}, {integer("num_heads", 2)}, "", "com.microsoft")
+          .node("SkipLayerNormalization", {"h", "x", "g", "g"}, {"l"}, {}, "", "com.microsoft")
+          .node("MatMulNBits", {"l", "q", "s"}, {"y"}, {integer("K", 4), integer("N", 3), integer("bits", 4), integer("block_size", 4)}, "",
+                "com.microsoft")
+          .output("y"));
   add(Model(21)
           .input("x", {1, 2, 4, 4})
           .node("LpPool", {"x"}, {"p"}, {ints("kernel_shape", {3, 3}), ints("strides", {2, 2}), integer("ceil_mode", 1), integer("p", 3)})
