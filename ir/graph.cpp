@@ -64,6 +64,10 @@ void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
              name_);
   QC_REQUIRE("Value::replaceAllUsesWith", allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
   while (uses_) uses_->set(other);
+  // What was free still was, though who made the other value may not have known.
+  if (other->type_.shape.size() == type_.shape.size())
+    for (size_t d = 0; d < type_.shape.size(); ++d)
+      if (type_.shape[d].wasFree() && type_.shape[d] == other->type_.shape[d]) other->type_.shape[d] = type_.shape[d];
   const auto returned = graph_->outputPlaces_.extract(this);
   if (returned.empty()) return;
   isOutput_ = false;

@@ -95,7 +95,7 @@ Result<Inferred> inferTransposedShape(const InferContext& c) {
     if (in == 0 || size < 1)
       return fail(ErrorCode::kInvalidModel, "'{}': spatial dim {} of {} gives a result of size {} (stride {}, kernel {}, padding {})", c.op,
                   i, in, size, window.stride[i], window.kernel[i], window.padBegin[i] + window.padEnd[i]);
-    spatial[i] = Dim(size);
+    spatial[i] = sizedBy(spatial[i], size);
   }
   const int64_t group = c.attrs.integer("group");
   int64_t outputs = 0;

@@ -22,6 +22,9 @@ Result<int64_t> checkedNumElements(const Shape& shape, int64_t bytesPerElement =
 // The result types of an op, each of a size that can exist.
 Result<Types> checkedResults(Types types);
 
+// A size that was worked out from that of a dim: where the one was free, so is the other.
+inline Dim sizedBy(Dim from, int64_t size) { return from.wasFree() ? Dim::bound(size) : Dim(size); }
+
 // "x f32[1,3,8,8]": the operand as messages name it.
 std::string describe(const InferContext& c, int operand);
 std::string_view operandName(const InferContext& c, int operand);

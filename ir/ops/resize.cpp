@@ -125,7 +125,7 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
        !std::all_of(roi.begin(), roi.end(), [](double r) { return std::isfinite(static_cast<float>(r)); })))
     return fail(ErrorCode::kInvalidModel, "{}: `roi` needs {} finite entries for {}", c.op, 2 * sizes.size(), describe(c, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] == x.shape[d]) sizes[d] = x.shape[d];  // one that was free still was
+    if (sizes[d].isStatic()) sizes[d] = sizedBy(x.shape[d], sizes[d].size());
     const auto scale = static_cast<float>(scales[d]);
     if (wanted[d].constant().value_or(0) < 0 || (scales[d] != 0 && !(scale > 0)) || !std::isfinite(scale))
       return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}", c.op, d, wanted[d].str(), scales[d]);

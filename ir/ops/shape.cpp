@@ -108,8 +108,11 @@ int reshapedAxis(const Ints& from, const Ints& to, int axis) {
 
 Result<Types> inferReshape(const InferContext& c) {
   QC_ASSIGN(Shape shape, shapeOf(c, "shape"));
-  for (size_t d = 0; d < std::min(shape.size(), c.type(0).shape.size()) && shape[d] == c.type(0).shape[d]; ++d)
-    shape[d] = c.type(0).shape[d];  // one that was free still was
+  const Shape& from = c.type(0).shape;
+  size_t before = 0;  // dims in front that stay, and what was free still was; then those behind
+  for (; before < std::min(shape.size(), from.size()) && shape[before] == from[before]; ++before) shape[before] = from[before];
+  for (size_t i = 1; i <= std::min(shape.size(), from.size()) - before && shape[shape.size() - i] == from[from.size() - i]; ++i)
+    shape[shape.size() - i] = from[from.size() - i];
   QC_ASSIGN(const int64_t wanted, checkedNumElements(shape, sizeOf(c.type(0).dtype)));
   QC_ASSIGN(const int64_t own, checkedNumElements(c.type(0).shape, sizeOf(c.type(0).dtype)));
   if (c.type(0).isStatic() && isStatic(shape) && own != wanted)
@@ -192,6 +195,7 @@ Result<Types> inferConcat(const InferContext& c) {
   const auto axis = usize(c.attrs.integer("axis"));
   Shape shape = first.shape;
   DimExpr total = 0;
+  bool wasFree = false;
   for (size_t i = 0; i < c.operands.size(); ++i) {
     const auto operand = static_cast<int>(i);
     if (!c.has(operand)) return fail(ErrorCode::kInvalidModel, "concat: operand {} is missing", i);
@@ -204,12 +208,13 @@ Result<Types> inferConcat(const InferContext& c) {
         return fail(ErrorCode::kInvalidModel, "concat along {}: operand {} is {}, the first is {}", axis, i, t.str(), first.str());
     const bool sizes = total.constant() && t.shape[axis].isStatic();
     total = total + t.shape[axis].expr();
+    wasFree = wasFree || t.shape[axis].wasFree();
     if (sizes && total.isUnknown()) return fail(ErrorCode::kResource, "concat along {}: the sizes up to operand {} overflow", axis, i);
     for (size_t d = 0; d < shape.size(); ++d)
       if (d != axis && !shape[d].isStatic()) shape[d] = t.shape[d];
     QC_TRY(requirePerTensor(c, operand));
   }
-  shape[axis] = total;
+  shape[axis] = wasFree && total.constant() ? Dim::bound(*total.constant()) : Dim(total);
   return resultLike(c, std::move(shape));
 }
 
@@ -225,7 +230,7 @@ Result<Types> inferSplit(const InferContext& c) {
     total = total + piece.expr();
     if (isStatic(pieces) && total.isUnknown()) return fail(ErrorCode::kInvalidModel, "split: a piece of size {}", piece.str());
     Shape shape = x.shape;
-    shape[axis] = piece;
+    shape[axis] = piece.isStatic() ? sizedBy(x.shape[axis], piece.size()) : piece;
     types.push_back(x.withShape(std::move(shape)));
   }
   if (types.empty()) return fail(ErrorCode::kInvalidModel, "split into nothing");
@@ -253,6 +258,7 @@ Result<Types> inferSlice(const InferContext& c) {
     // A step beyond any tensor would overflow the arithmetic below.
     if (size < 0 || step == 0 || step < -kMaxTensorBytes || step > kMaxTensorBytes)
       return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
+    if (size != 1) shape[d] = sizedBy(x.shape[d], size);
     if (x.shape[d].isStatic() && size > 0) {
       const int64_t dim = x.shape[d].size();
       // The last element is start + (size - 1) * step; compare without overflow.
@@ -290,7 +296,7 @@ Result<Types> inferPad(const InferContext& c) {
     if (dim == 0 && mode != "constant")
       return fail(ErrorCode::kInvalidModel, "pad in mode {}: dim {} of {} is empty and cannot grow by {} and {}", mode, d, describe(c, 0),
                   before, after);
-    shape[d] = std::min(dim, kMaxTensorBytes) + before + after;
+    shape[d] = sizedBy(shape[d], std::min(dim, kMaxTensorBytes) + before + after);
   }
   return resultLike(c, std::move(shape));
 }
@@ -319,7 +325,8 @@ Result<Types> inferTile(const InferContext& c) {
     if (repeats[d].isStatic() && repeats[d].size() > (int64_t{1} << 31))
       return fail(ErrorCode::kInvalidModel, "tile: dim {} repeated {} times", d, repeats[d].size());
     if (x.shape[d].isStatic() && x.shape[d].size() > (int64_t{1} << 31)) return fail(ErrorCode::kResource, "tile of {}", describe(c, 0));
-    shape.emplace_back(x.shape[d].expr() * repeats[d].expr());
+    const Dim size(x.shape[d].expr() * repeats[d].expr());
+    shape.push_back(size.isStatic() ? sizedBy(x.shape[d], size.size()) : size);
   }
   return resultLike(c, std::move(shape));
 }
@@ -345,7 +352,7 @@ Result<Types> inferDepthSpace(const InferContext& c, bool toSpace) {
     if (shape[d].size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "{}: {} is too large", c.op, describe(c, 0));
     if (divides && shape[d].size() % factor)
       return fail(ErrorCode::kInvalidModel, "{}: dim {} of {} is not a multiple of {}", c.op, d, describe(c, 0), factor);
-    shape[d] = divides ? shape[d].size() / factor : shape[d].size() * factor;
+    shape[d] = sizedBy(shape[d], divides ? shape[d].size() / factor : shape[d].size() * factor);
   }
   return resultLike(c, std::move(shape));
 }

@@ -69,7 +69,7 @@ Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, b
                 w.kernel[s], w.dilation[s], i, in.size(), w.padBegin[s] + w.padEnd[s]);
   int64_t size = room / w.stride[s] + 1;
   if (ceilMode && room % w.stride[s] != 0 && size * w.stride[s] < in.size() + w.padBegin[s]) ++size;
-  return Dim(size);
+  return sizedBy(in, size);
 }
 
 Shape spatialShape(bool channelsLast, Dim batch, Dim channels, const std::vector<Dim>& spatial) {
