@@ -35,21 +35,27 @@ struct DepthwisePlan {
   DepthwiseIsa isa;
   ConvGeometry conv;
   Packing packing = {};
-  AnyBatch batch = {};
-  int64_t stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
+  AnySize size = {};
+  Number stripRows = 1, strips = 1, stagedRows = 1, stagedWidth = 1;
   int tileColumns = 1;  // panels of output pixels of one row that share loads of weights
 
   int tilePixels() const { return tileColumns * packing.copies; }
   int64_t columns() const { return conv.channels * packing.copies; }  // of all panels, those that hold results
+  StagedStrip strip() const;
 
-  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
-  std::string form() const { return batch.sizes; }
-  KernelShape shape() const { return {conv.planes() * strips, -1}; }
+  void eachNumber(const NumberVisitor& visit) {
+    size.eachNumber(visit);
+    visit(stripRows), visit(strips), visit(stagedRows), visit(stagedWidth);
+  }
+  std::string form() const { return fmt::format("{} {} panels of {} {}", size.rest, tileColumns, packing.str(), strip().form()); }
+  KernelShape shape() const { return {conv.planes() * strips.value, strip().bytes()}; }
 };
 
 bool isReal(const DepthwiseIsa& isa) { return isa.product == Product::floats; }
 // As multiplied.
 DType inputOf(const DepthwiseIsa& isa) { return isReal(isa) ? DType::f32 : isa.product == Product::words ? DType::s16 : DType::u8; }
+
+StagedStrip DepthwisePlan::strip() const { return {conv, size.inH, size.inW, stagedRows, stagedWidth, conv.channels, inputOf(isa)}; }
 
 // The widest panel that wastes little: channels beyond the last need masks, or there must be none.
 int panelVectors(const DepthwiseIsa& isa, int64_t channels) {
@@ -70,7 +76,7 @@ int pixelsPerPanel(const DepthwiseIsa& isa, const ConvGeometry& g) {
 }
 
 DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem) {
-  DepthwisePlan plan{.isa = isa, .conv = problem.conv, .batch = problem.batch};
+  DepthwisePlan plan{.isa = isa, .conv = problem.conv, .size = problem.size};
   const ConvGeometry& g = plan.conv;
   const bool real = isReal(isa);
   // Interleaved columns need the packed stores of 8-bit results to put them back in order.
@@ -85,14 +91,18 @@ DepthwisePlan planDepthwise(const DepthwiseIsa& isa, const GemmProblem& problem)
   p.columns = interleaves && vectors == 4 ? Packing::Columns::quad : Packing::Columns::natural;
   p.taps = true;
   if (problem.wideWeights && p.element == DType::s8) p.halves = 2;
+  const AnySize& size = plan.size;
   plan.stagedWidth = (g.outW - 1) * g.strideW + (g.kernelW - 1) * g.dilationW + 1;
-  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth * g.channels * sizeOf(inputOf(isa));
+  plan.stagedWidth.isFree = size.outW.isFree;
+  const int64_t bytesPerRow = g.kernelD * plan.stagedWidth.value * g.channels * sizeOf(inputOf(isa));
   const int64_t reach = (g.kernelH - 1) * g.dilationH + 1;
   // Strips small enough for the second cache and enough of them for two threads.
   const int64_t most = std::max<int64_t>((kStripBytes / std::max<int64_t>(bytesPerRow, 1) - reach) / g.strideH + 1, 1);
-  plan.stripRows = std::clamp<int64_t>(std::min(most, (g.outH + 3) / 4), 1, g.outH);
-  plan.strips = (g.outH + plan.stripRows - 1) / plan.stripRows;
-  plan.stagedRows = (plan.stripRows - 1) * g.strideH + reach;
+  const int64_t stripRows = std::clamp<int64_t>(std::min(most, (g.outH + 3) / 4), 1, g.outH);
+  plan.stripRows = stripRows;
+  plan.strips = (g.outH + stripRows - 1) / stripRows;
+  plan.stagedRows = (stripRows - 1) * g.strideH + reach;
+  for (Number* n : {&plan.stripRows, &plan.strips, &plan.stagedRows}) n->isFree = size.outH.isFree || size.outW.isFree;
   plan.tileColumns = g.outW >= 2 * p.copies ? 2 : 1;
   return plan;
 }
@@ -108,11 +118,10 @@ class Depthwise {
         g_(plan.conv),
         layout_(plan.packing, plan.conv),
         epilogue_(e, node, plan.packing),
-        strip_{g_, plan.stagedRows, plan.stagedWidth, g_.channels, inputOf(plan.isa)} {
+        strip_(plan.strip()) {
     vectors_ = plan.packing.panel / isa_.lanes;
     bytes_ = sizeOf(strip_.element);
     pixel_ = strip_.pixelBytes();
-    row_ = strip_.rowBytes();
     tail_ = plan.columns() % plan.packing.panel;
   }
 
@@ -120,22 +129,26 @@ class Depthwise {
     Reg padding = real_ ? e_.floats(0, isa_.lanes)
                         : narrowed(e_, e_.splat(e_.operandParam(0, ParamField::zeroPoint), isa_.lanes * 4 / static_cast<int>(bytes_)),
                                    strip_.element);
+    row_ = stagedRowBytes(e_, strip_), plane_ = stagedPlaneBytes(e_, strip_);
+    outH_ = e_.number(plan_.size.outH), outW_ = e_.number(plan_.size.outW);
+    Reg strips = e_.number(plan_.strips), stripRows = e_.number(plan_.stripRows);
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) {
-      Reg plane = e_.b.CreateUDiv(unit, e_.i64(plan_.strips)), strip = e_.b.CreateURem(unit, e_.i64(plan_.strips));
-      Reg first = e_.b.CreateMul(strip, e_.i64(plan_.stripRows));
-      Reg rows = e_.minOf(e_.i64(plan_.stripRows), e_.b.CreateSub(e_.i64(g_.outH), first));
+      Reg plane = e_.b.CreateUDiv(unit, strips), strip = e_.b.CreateURem(unit, strips);
+      Reg first = e_.b.CreateMul(strip, stripRows);
+      Reg rows = e_.minOf(stripRows, e_.b.CreateSub(outH_, first));
       stageStrip(e_, strip_, {plane, first, nullptr, e_.i64(0), e_.i64(g_.kernelD)}, padding);
       e_.loop(e_.i64(0), rows, 1, [&](Reg row) { emitRow(plane, first, row); }, true);
     });
-    return {g_.planes() * plan_.strips, strip_.bytes()};
+    return plan_.shape();
   }
 
  private:
   Reg mul(Reg a, int64_t c) { return e_.b.CreateMul(a, e_.i64(c)); }
+  Reg mul(Reg a, Reg c) { return e_.b.CreateMul(a, c); }
 
   void emitRow(Reg plane, Reg first, Reg row) {
-    Reg input = e_.at(e_.scratch(), mul(row, g_.strideH * row_));
-    Reg firstPixel = mul(e_.b.CreateAdd(mul(plane, g_.outH), e_.b.CreateAdd(first, row)), g_.outW);
+    Reg input = e_.at(e_.scratch(), mul(row, mul(row_, g_.strideH)));
+    Reg firstPixel = mul(e_.b.CreateAdd(mul(plane, outH_), e_.b.CreateAdd(first, row)), outW_);
     e_.loop(
         e_.i64(0), e_.i64(layout_.panels()), 1,
         [&](Reg panel) {
@@ -153,9 +166,9 @@ class Depthwise {
           Reg in = e_.at(input, mul(column, bytes_));
           // The last tile of the row overlaps the one before.
           e_.loop(
-              e_.i64(0), e_.i64(g_.outW), plan_.tilePixels(),
+              e_.i64(0), outW_, plan_.tilePixels(),
               [&](Reg begin) {
-                Reg x = e_.minOf(begin, e_.i64(g_.outW - plan_.tilePixels()));
+                Reg x = e_.minOf(begin, e_.b.CreateSub(outW_, e_.i64(plan_.tilePixels())));
                 const Regs acc = accumulate(e_.at(in, mul(x, g_.strideW * pixel_)), weights, channels.bias);
                 Reg element = e_.b.CreateAdd(mul(e_.b.CreateAdd(firstPixel, x), g_.channels), column);
                 store(acc, channels, element);
@@ -182,7 +195,7 @@ class Depthwise {
       for (int v = 0; v < vectors_; ++v)
         acc.push_back(real_ ? e_.floats(0, isa_.lanes) : e_.load(e_.i32(isa_.lanes), e_.at(bias, int64_t{v} * isa_.lanes * 4)));
     const auto line = [&](Reg kz, Reg ky, Regs& sums) {
-      Reg in = e_.at(input, e_.b.CreateAdd(mul(kz, strip_.planeBytes()), mul(ky, g_.dilationH * row_)));
+      Reg in = e_.at(input, e_.b.CreateAdd(mul(kz, plane_), mul(ky, mul(row_, g_.dilationH))));
       Reg w = e_.at(
           weights, mul(e_.b.CreateAdd(mul(kz, g_.kernelH), ky), layout_.paddedRun() * plan_.packing.panel * sizeOf(plan_.packing.element)));
       for (int64_t kx = 0; kx < g_.kernelW; kx += plan_.packing.group) real_ ? floatTap(sums, in, w, kx) : integerTaps(sums, in, w, kx);
@@ -285,7 +298,8 @@ class Depthwise {
   Epilogue epilogue_;
   StagedStrip strip_;
   int vectors_ = 1;
-  int64_t bytes_ = 1, pixel_ = 0, row_ = 0, tail_ = 0;
+  int64_t bytes_ = 1, pixel_ = 0, tail_ = 0;
+  Reg row_ = nullptr, plane_ = nullptr, outH_ = nullptr, outW_ = nullptr;
 };
 
 using Row = KernelRow<DepthwiseIsa>;
@@ -300,7 +314,7 @@ std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target
   if (g.groups != g.channels || g.outputs != g.channels || g.channels < 2 || g.kernelRows() * g.kernelW > 128 || g.pixels() == 0)
     return std::nullopt;
   const DepthwisePlan plan = planDepthwise(row.traits, *problem);
-  if (g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels > (int64_t{1} << 24)) return std::nullopt;
+  if (g.kernelD * plan.stagedRows.value * plan.stagedWidth.value * g.channels > (int64_t{1} << 24)) return std::nullopt;
   const bool tail = plan.columns() % plan.packing.panel != 0;
   if (tail && (!row.traits.masks || plan.packing.panel > 64)) return std::nullopt;
   return plan;
@@ -320,8 +334,7 @@ Work work(const DepthwisePlan& plan, const Node& node, const Target&) {
           {"tile", tiles},
           {"store", vectors},
           {"post", vectors * postInstructions(node)},
-          {"staged_byte",
-           static_cast<double>(plan.strips * g.kernelD * plan.stagedRows * plan.stagedWidth * g.channels * sizeOf(inputOf(plan.isa)))}};
+          {"staged_byte", static_cast<double>(plan.strips.value * g.kernelD * plan.strip().planeBytes())}};
 }
 
 Result<Node*> pack(const DepthwisePlan& plan, const Node& node, Builder& builder) {
@@ -350,7 +363,7 @@ std::vector<KernelDef> integerDepthwiseKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
-      .onlyNumbers = servesAnyBatch<DepthwisePlan>,
+      .onlyNumbers = servesAnySize<DepthwisePlan>,
       .pack = pack,
       .emit = emit,
   });
@@ -365,7 +378,7 @@ std::vector<KernelDef> floatDepthwiseKernels() {
       .plan = plan,
       .supports = supports,
       .work = work,
-      .onlyNumbers = servesAnyBatch<DepthwisePlan>,
+      .onlyNumbers = servesAnySize<DepthwisePlan>,
       .pack = pack,
       .emit = emit,
   });

@@ -68,14 +68,22 @@ Reg KernelEmitter::number(const Number& n) {
   if (n.slot >= std::ssize(numbers_)) numbers_.resize(usize(n.slot + 1));
   Reg& loaded = nth(numbers_, n.slot);
   if (!loaded) {
-    const auto records = static_cast<int64_t>(operands_.size() + results_.size());
     llvm::IRBuilder<>::InsertPointGuard guard(b);
     auto* params = llvm::cast<llvm::Instruction>(params_);
     b.SetInsertPoint(params->getParent(), std::next(params->getIterator()));
-    loaded =
-        b.CreateAlignedLoad(b.getInt64Ty(), at(params_, records * static_cast<int64_t>(sizeof(ParamRecord)) + 8 * n.slot), llvm::Align(8));
+    loaded = b.CreateAlignedLoad(b.getInt64Ty(), at(params_, numberPlace(n.slot)), llvm::Align(8));
   }
   return loaded;
+}
+
+int64_t KernelEmitter::numberPlace(int slot) const {
+  const auto records = static_cast<int64_t>(operands_.size() + results_.size());
+  return records * static_cast<int64_t>(sizeof(ParamRecord)) + int64_t{8} * slot;
+}
+
+Reg KernelEmitter::tableAt(int slot) {
+  QC_CHECK(slot >= 0, "the table of kernel '{}' has no place in the parameter block", def_.id);
+  return at(params_, numberPlace(slot));
 }
 
 Reg KernelEmitter::floats(float v, int lanes) {

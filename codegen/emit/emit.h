@@ -77,6 +77,8 @@ class KernelEmitter {
   static std::optional<int64_t> known(Reg number);
   // A number of the plan: a constant, or read from the parameter block, once for the whole function.
   Reg number(const Number& n);
+  // Address of the table of a plan that has one (kernel_family.h).
+  Reg tableAt(int slot);
 
   // Types and constants.
   llvm::Type* f32() { return b.getFloatTy(); }
@@ -156,6 +158,7 @@ class KernelEmitter {
 
  private:
   Reg param(int record, ParamField field);
+  int64_t numberPlace(int slot) const;
   Reg loadFirst(llvm::Type* vectorType, Reg pointer, int count);
   void storeFirst(Reg vector, Reg pointer, int count);
   bool hasRoundingInstruction() const { return target_.arch == Arch::aarch64 || has(Isa::avx2); }

@@ -13,12 +13,11 @@ GemmPanels::GemmPanels(KernelEmitter& e, const Node& node, const GemmPlan& plan)
       layout_(plan.packing, plan.conv),
       vectors_(plan.packing.panel / isa_.lanes),
       epilogue_(e, node, plan.packing),
-      strip_{g_, plan.stagedRows, plan.stagedWidth, g_.groupChannels(), isa_.input, isa_.takesWords() && !plan.words},
+      strip_(plan.strip()),
       leavesOutPadding_(isa_.product == Product::floats && node.is("k.conv") && node.integer("bounded") != 0) {
   elementBytes_ = sizeOf(isa_.input);
-  const int64_t lineStride = plan.staged ? plan.stagedWidth * g_.groupChannels() : g_.inW * g_.channels;
-  pixelStride_ = (plan.staged ? g_.groupChannels() : g_.channels) * elementBytes_;
-  rowStride_ = lineStride * elementBytes_;
+  pixelStride_ = plan.pixelStride();
+  rowStride_ = plan.rowStride();
   planeStride_ = plan.staged ? strip_.planeBytes() : g_.dilationD * g_.inH * rowStride_;
   tailColumns_ = g_.groupOutputs() % plan.packing.panel;
   masksTail_ = tailColumns_ && Epilogue::takesMasks(e, plan.packing);
@@ -65,17 +64,18 @@ void GemmPanels::emitUnit(Reg unit) {
   Reg stripsOfPlanes = mul(strips, cut.planes);
   u.group = quotient(rest, e_.b.CreateMul(e_.number(cut.blocks), stripsOfPlanes));
   Reg block = quotient(rest, stripsOfPlanes);
-  u.plane = cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane
+  u.plane = plan_.servesAnyRows() && cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane
   u.firstRow = mul(rest, cut.stripRows);
   Reg rows = cut.strips.is(1) ? allRows : e_.minOf(stripRows, e_.b.CreateSub(allRows, u.firstRow));
-  u.pixels = mul(rows, g_.outW);
+  u.pixels = mul(rows, plan_.size.outW);
   std::tie(u.beginZ, u.endZ) = leavesOutPadding_ ? planesInside(e_, g_, u.plane) : std::pair(e_.i64(0), e_.i64(g_.kernelD));
   if (plan_.staged) {
     stageStrip(e_, strip_, {u.plane, u.firstRow, g_.groups > 1 ? u.group : nullptr, u.beginZ, u.endZ}, padding_);
     u.input = e_.scratch();
   } else {
-    Reg offset = mul(firstPlane(e_, g_, u.plane), g_.inH * g_.inW * g_.channels * elementBytes_);
-    if (!plan_.sparse) offset = e_.b.CreateAdd(offset, mul(u.firstRow, g_.strideH * rowStride_));
+    Reg planePixels = e_.b.CreateMul(e_.number(plan_.size.inH), e_.number(plan_.size.inW));
+    Reg offset = mul(firstPlane(e_, g_, u.plane), e_.b.CreateMul(planePixels, e_.i64(g_.channels * elementBytes_)));
+    if (!plan_.sparse) offset = e_.b.CreateAdd(offset, mul(u.firstRow, e_.b.CreateMul(rowStride(), e_.i64(g_.strideH))));
     if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
     u.input = e_.at(e_.operand(0), offset);
   }
@@ -118,7 +118,8 @@ std::vector<Reg> GemmPanels::overRows(std::vector<Reg> acc, const Rows& rows,
       [&](Reg row, std::vector<Reg>& sums) {
         Reg ky = row, kz = quotient(ky, g_.kernelH);
         if (g_.kernelD == 1) kz = e_.i64(0), ky = row;
-        body(sums, mul(row, runsPerRow()), e_.b.CreateAdd(mul(kz, planeStride_), mul(ky, g_.dilationH * rowStride_)));
+        body(sums, mul(row, runsPerRow()),
+             e_.b.CreateAdd(mul(kz, planeStride()), mul(ky, e_.b.CreateMul(rowStride(), e_.i64(g_.dilationH)))));
       },
       always);
 }

@@ -50,18 +50,42 @@ class GemmPanels {
   // Address of the weights: those of a panel of one group, and counted through all groups.
   virtual Reg weightsOf(Reg panel, Reg globalPanel);
   virtual int64_t stripBytes() const { return plan_.staged ? strip_.bytes() : 0; }
+  // So many bytes behind the strip in scratch.
+  Reg behindStrip(int64_t bytes) {
+    return plan_.servesAnySize() ? e_.at(e_.at(e_.scratch(), e_.number(plan_.stripBytes)), bytes)
+                                 : e_.at(e_.scratch(), stripBytes() + bytes);
+  }
   virtual int64_t scratchBytes() const = 0;  // of a thread
 
   Reg mul(Reg a, int64_t c) { return c == 1 ? a : e_.b.CreateMul(a, e_.i64(c)); }
+  Reg mul(Reg a, Reg c) {
+    const auto known = e_.known(c);
+    return known ? mul(a, *known) : e_.b.CreateMul(a, c);
+  }
   Reg mul(Reg a, const Number& n) { return n.isFree ? e_.b.CreateMul(a, e_.number(n)) : mul(a, n.value); }
   // value becomes the remainder
   Reg quotient(Reg& value, int64_t divisor);
   Reg quotient(Reg& value, Reg divisor);
 
-  // Consecutive output pixels lie at one constant distance in the input.
-  bool isLinear() const { return g_.outW == 1 || plan_.stripRows == 1 || g_.strideH * rowStride_ == g_.outW * g_.strideW * pixelStride_; }
+  // Where they are numbers: bytes from a line of the input to the next, and from plane to plane.
+  Reg rowStride() {
+    return plan_.servesAnySize() ? (plan_.staged ? stagedRowBytes(e_, strip_)
+                                                 : e_.b.CreateMul(e_.number(plan_.size.inW), e_.i64(g_.channels * elementBytes_)))
+                                 : e_.i64(rowStride_);
+  }
+  Reg planeStride() {
+    if (!plan_.servesAnySize()) return e_.i64(planeStride_);
+    return plan_.staged ? stagedPlaneBytes(e_, strip_)
+                        : e_.b.CreateMul(e_.number(plan_.size.inH), e_.b.CreateMul(rowStride(), e_.i64(g_.dilationD)));
+  }
+
+  bool isLinear() const { return plan_.isLinear(); }
   int64_t pixelStep() const { return g_.outW == 1 ? g_.strideH * rowStride_ : g_.strideW * pixelStride_; }
-  Reg firstPixelOf(const Unit& u) { return e_.b.CreateAdd(mul(u.plane, g_.outH * g_.outW), mul(u.firstRow, g_.outW)); }
+  Reg pixelDistance() { return g_.outW == 1 ? e_.b.CreateMul(rowStride(), e_.i64(g_.strideH)) : e_.i64(pixelStep()); }
+  Reg firstPixelOf(const Unit& u) {
+    return e_.b.CreateAdd(mul(u.plane, e_.b.CreateMul(e_.number(plan_.size.outH), e_.number(plan_.size.outW))),
+                          mul(u.firstRow, plan_.size.outW));
+  }
 
   int64_t runBytes() const { return layout_.paddedRun() * plan_.packing.panel * sizeOf(isa_.weight); }
   int64_t runsPerRow() const { return plan_.packing.rowRuns ? 1 : g_.kernelW; }

@@ -23,19 +23,21 @@ class RegisterGemm final : public GemmPanels {
   void begin() override {
     if (plan_.sparse)
       storePaddingPixel();
-    else if (!isLinear())
+    else if (!isLinear() && !plan_.servesAnySize())
       offsets_ = e_.table(offsetTable());
   }
   int64_t stripBytes() const override {
     return plan_.sparse && !plan_.staged ? (pixelBytesOfGroup() + StagedStrip::kSlack + 63) / 64 * 64 : GemmPanels::stripBytes();
   }
   // Scratch: the strip, tiles of panels wider than the channels left, a panel of floats, sums of chunks.
-  int64_t panelPlace() const { return stripBytes() + (tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0); }
-  int64_t scratchBytes() const override { return panelPlace() + (weightPanel_ ? weightPanel_->scratchBytes() : 0) + sumsBytes(); }
+  int64_t panelPlace() const { return tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0; }  // behind the strip
+  int64_t scratchBytes() const override {
+    return stripBytes() + panelPlace() + (weightPanel_ ? weightPanel_->scratchBytes() : 0) + sumsBytes();
+  }
 
   Reg weightsOf(Reg panel, Reg globalPanel) override {
     if (!weightPanel_) return GemmPanels::weightsOf(panel, globalPanel);
-    Reg weights = e_.opaque(e_.at(e_.scratch(), panelPlace()));
+    Reg weights = e_.opaque(behindStrip(panelPlace()));
     weightPanel_->expand(e_.operand("w"), e_.operand("sets"), panel, weights);
     return weights;
   }
@@ -67,13 +69,30 @@ class RegisterGemm final : public GemmPanels {
   Regs inputRows(const Unit& u, Reg start) {
     Regs rows;
     if (isLinear()) {
-      Reg base = e_.opaque(e_.at(u.input, mul(start, pixelStep())));
-      for (int i = 0; i < plan_.tileRows; ++i) rows.push_back(e_.at(base, i * pixelStep()));
+      Reg step = pixelDistance(), base = e_.opaque(e_.at(u.input, mul(start, step)));
+      const auto known = e_.known(step);
+      for (int i = 0; i < plan_.tileRows; ++i) rows.push_back(known ? e_.at(base, i * *known) : e_.at(base, mul(step, i)));
       return rows;
     }
+    if (plan_.servesAnySize()) return inputRowsOverLines(u, start);
     Reg entry = e_.at(offsets_, mul(start, 4));
     for (int i = 0; i < plan_.tileRows; ++i)
       rows.push_back(e_.opaque(e_.at(u.input, e_.b.CreateZExt(e_.load(e_.b.getInt32Ty(), e_.at(entry, 4 * i)), e_.b.getInt64Ty()))));
+    return rows;
+  }
+
+  // Of a tile in which a line of the result may end, once.
+  Regs inputRowsOverLines(const Unit& u, Reg start) {
+    Reg width = e_.number(plan_.size.outW), rowStep = e_.b.CreateMul(rowStride(), e_.i64(g_.strideH));
+    llvm::Type* narrow = e_.b.getInt32Ty();
+    Reg y = e_.b.CreateZExt(e_.b.CreateUDiv(e_.b.CreateTrunc(start, narrow), e_.b.CreateTrunc(width, narrow)), e_.b.getInt64Ty());
+    Reg x = e_.b.CreateSub(start, e_.b.CreateMul(y, width)), left = e_.b.CreateSub(width, x);
+    const int64_t step = g_.strideW * pixelStride_;
+    Reg here = e_.at(u.input, e_.b.CreateAdd(e_.b.CreateMul(y, rowStep), mul(x, step)));
+    Reg next = e_.at(here, e_.b.CreateSub(rowStep, mul(width, step)));
+    Regs rows;
+    for (int i = 0; i < plan_.tileRows; ++i)
+      rows.push_back(e_.opaque(e_.at(e_.b.CreateSelect(e_.b.CreateICmpSGT(left, e_.i64(i)), here, next), i * step)));
     return rows;
   }
 
@@ -155,7 +174,7 @@ class RegisterGemm final : public GemmPanels {
     });
   }
 
-  Reg sumsAt(Reg begin) { return e_.opaque(e_.at(e_.at(e_.scratch(), panelPlace()), mul(begin, int64_t{4} * plan_.packing.panel))); }
+  Reg sumsAt(Reg begin) { return e_.opaque(e_.at(behindStrip(panelPlace()), mul(begin, int64_t{4} * plan_.packing.panel))); }
   llvm::Type* sumType() { return isa_.product == Product::floats ? e_.f32(isa_.lanes) : e_.i32(isa_.lanes); }
   Regs loadSums(Reg from) {
     Regs acc;
@@ -281,7 +300,7 @@ class RegisterGemm final : public GemmPanels {
       epilogue_.store(acc, plan_.tileRows, vectors_, channels, constantRows(out, g_.outputs * rb), constantRows(residual, g_.outputs * sb));
       return;
     }
-    Reg resultTile = e_.at(e_.scratch(), stripBytes()), residualTile = e_.at(e_.scratch(), stripBytes() + resultTile_);
+    Reg resultTile = behindStrip(0), residualTile = behindStrip(resultTile_);
     auto copyTail = [&](Reg to, int64_t toStride, Reg from, int64_t fromStride, int64_t bytes) {
       e_.loop(
           e_.i64(0), e_.i64(plan_.tileRows), 1,
@@ -298,7 +317,9 @@ class RegisterGemm final : public GemmPanels {
 
   // Whether the rows of a tile go through the epilogue in a loop, their sums waiting in scratch, which a long expression does not notice.
   // Its code for a row, not for all of them, is what a length that is met for the first time waits for.
-  bool storesByRows() const { return longPost_ && plan_.cut.rows.isFree && vectors_ == 4 && plan_.tileRows > 1 && !weightPanel_; }
+  bool storesByRows() const {
+    return longPost_ && plan_.cut.rows.isFree && !plan_.servesAnySize() && vectors_ == 4 && plan_.tileRows > 1 && !weightPanel_;
+  }
   void storeByRows(const Regs& acc, const Epilogue::Channels& channels, Reg out, Reg residual) {
     Reg sums = sumsAt(e_.i64(0));
     storeSums(acc, sums);

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/any_batch.h"
+#include "codegen/plan/any_size.h"
 #include "codegen/plan/kernel_family.h"
 
 namespace qc {
@@ -17,12 +17,12 @@ using Ints = std::vector<int64_t>;
 // Dims are planes, rows and columns; missing ones in front have size 1.
 struct PoolShape {
   static constexpr size_t kDims = 3;
-  AnyBatch batch;
+  AnySize size;
   int64_t channels;
   int64_t in[kDims] = {1, 1, 1}, out[kDims] = {1, 1, 1}, kernel[kDims] = {1, 1, 1}, stride[kDims] = {1, 1, 1}, dilation[kDims] = {1, 1, 1},
           pad[kDims] = {}, padEnd[kDims] = {};
 
-  explicit PoolShape(const Node& node) : batch(node) {
+  explicit PoolShape(const Node& node) : size(node) {
     const Ints x = node.operand(0)->type().sizes(), y = node.result()->type().sizes();
     const size_t spatial = x.size() - 2;
     channels = x.back();
@@ -40,10 +40,13 @@ struct PoolShape {
       padEnd[d] = at("pads", i + spatial, 0);
     }
   }
-  int64_t rows() const { return batch.images.value * out[0] * out[1]; }  // of results
+  int64_t rows() const { return size.images.value * out[0] * out[1]; }  // of results
+  // The sizes of a dim, as the code has them.
+  Reg inOf(KernelEmitter& e, size_t d) const { return d == 0 ? e.i64(in[0]) : e.number(d == 1 ? size.inH : size.inW); }
+  Reg outOf(KernelEmitter& e, size_t d) const { return d == 0 ? e.i64(out[0]) : e.number(d == 1 ? size.outH : size.outW); }
 
-  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
-  std::string form() const { return batch.sizes; }
+  void eachNumber(const NumberVisitor& visit) { size.eachNumber(visit); }
+  std::string form() const { return size.rest; }
   KernelShape shape() const { return {rows(), -1}; }
 };
 
@@ -66,14 +69,15 @@ Taps tapsOf(KernelEmitter& e, const PoolShape& p, size_t d, Reg position, bool i
   Taps t;
   t.origin = e.b.CreateSub(e.b.CreateMul(position, e.i64(p.stride[d])), e.i64(p.pad[d]));
   // The first tap at `place` or behind it.
-  const auto tapAt = [&](int64_t place) {
-    Reg distance = e.maxOf(e.b.CreateSub(e.i64(place), t.origin), e.i64(0));
+  const auto tapAt = [&](Reg place) {
+    Reg distance = e.maxOf(e.b.CreateSub(place, t.origin), e.i64(0));
     if (p.dilation[d] > 1) distance = e.b.CreateUDiv(e.b.CreateAdd(distance, e.i64(p.dilation[d] - 1)), e.i64(p.dilation[d]));
     return e.minOf(distance, e.i64(p.kernel[d]));
   };
-  t.first = tapAt(0);
-  t.last = tapAt(p.in[d]);
-  t.counted = includePad ? tapAt(p.in[d] + p.padEnd[d]) : e.b.CreateSub(t.last, t.first);
+  Reg in = p.inOf(e, d);
+  t.first = tapAt(e.i64(0));
+  t.last = tapAt(in);
+  t.counted = includePad ? tapAt(e.b.CreateAdd(in, e.i64(p.padEnd[d]))) : e.b.CreateSub(t.last, t.first);
   return t;
 }
 
@@ -86,12 +90,12 @@ struct Window {
 
 void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, const Window& window) {
   const auto& taps = window.taps;
-  const int64_t pixel = p.channels * combine.inBytes;
-  const int64_t steps[PoolShape::kDims] = {p.in[1] * p.in[2] * pixel, p.in[2] * pixel, pixel};
+  Reg pixel = e.i64(p.channels * combine.inBytes), row = e.b.CreateMul(p.inOf(e, 2), pixel);
+  Reg steps[PoolShape::kDims] = {e.b.CreateMul(p.inOf(e, 1), row), row, pixel};
   const std::function<KernelEmitter::Values(size_t, Reg, KernelEmitter::Values)> over = [&](size_t d, Reg base, KernelEmitter::Values acc) {
     const auto tap = [&](Reg k, KernelEmitter::Values& sums) {
       Reg place = e.b.CreateAdd(taps[d].origin, e.b.CreateMul(k, e.i64(p.dilation[d])));
-      Reg address = e.at(base, e.b.CreateMul(place, e.i64(steps[d])));
+      Reg address = e.at(base, e.b.CreateMul(place, steps[d]));
       if (d + 1 == PoolShape::kDims)
         sums[0] = combine.add(e, sums[0], address, combine.width, window.count);
       else
@@ -111,14 +115,16 @@ void emitWindow(KernelEmitter& e, const PoolShape& p, const Combiner& combine, c
 }
 
 KernelShape emitPool(KernelEmitter& e, const PoolShape& p, const Combiner& combine) {
+  Reg outH = p.outOf(e, 1), outW = p.outOf(e, 2);
+  Reg imageBytes = e.b.CreateMul(e.b.CreateMul(p.inOf(e, 1), p.inOf(e, 2)), e.i64(p.in[0] * p.channels * combine.inBytes));
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg oy = e.b.CreateURem(unit, e.i64(p.out[1])), plane = e.b.CreateUDiv(unit, e.i64(p.out[1]));
+    Reg oy = e.b.CreateURem(unit, outH), plane = e.b.CreateUDiv(unit, outH);
     Reg oz = e.b.CreateURem(plane, e.i64(p.out[0])), n = e.b.CreateUDiv(plane, e.i64(p.out[0]));
-    Reg image = e.at(e.operand(0), e.b.CreateMul(n, e.i64(p.in[0] * p.in[1] * p.in[2] * p.channels * combine.inBytes)));
-    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.i64(p.out[2] * p.channels * combine.outBytes)));
+    Reg image = e.at(e.operand(0), e.b.CreateMul(n, imageBytes));
+    Reg outRow = e.at(e.result(), e.b.CreateMul(unit, e.b.CreateMul(outW, e.i64(p.channels * combine.outBytes))));
     const Taps z = tapsOf(e, p, 0, oz, combine.includePad), y = tapsOf(e, p, 1, oy, combine.includePad);
     e.loop(
-        e.i64(0), e.i64(p.out[2]), 1,
+        e.i64(0), outW, 1,
         [&](Reg ox) {
           const std::array<Taps, PoolShape::kDims> taps{z, y, tapsOf(e, p, 2, ox, combine.includePad)};
           Reg out = e.at(outRow, e.b.CreateMul(ox, e.i64(p.channels * combine.outBytes)));
@@ -304,7 +310,7 @@ std::vector<KernelDef> maxPoolKernels() {
                                            .rows = {{"max_pool"}},
                                            .plan = planPool,
                                            .work = workOfPool,
-                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .onlyNumbers = servesAnySize<PoolShape>,
                                            .emit = emitMaxPool});
 }
 
@@ -313,7 +319,7 @@ std::vector<KernelDef> avgPoolKernels() {
                                            .rows = {{"avg_pool"}},
                                            .plan = planPool,
                                            .work = workOfPool,
-                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .onlyNumbers = servesAnySize<PoolShape>,
                                            .emit = emitAvgPool});
 }
 
@@ -326,7 +332,7 @@ std::vector<KernelDef> quantizedAvgPoolKernels() {
                                            .rows = {{"avg_pool_u8"}},
                                            .plan = planPool,
                                            .work = workOfPool,
-                                           .onlyNumbers = servesAnyBatch<PoolShape>,
+                                           .onlyNumbers = servesAnySize<PoolShape>,
                                            .emit = emitQuantizedAvgPool});
 }
 

@@ -1,11 +1,12 @@
 // resize and q.resize.  Dims that keep their size in front of the resized ones are an outer loop, those behind them (the channels
-// of a channel-last image) are the vectors.  Positions and weights of the taps are tables in the code.  A unit is one line of
-// the last resized dim.  Terms and products are in the order of ir/ops/resize.cpp.  Tests: tests/kernels/resize_test.cpp.
+// of a channel-last image) are the vectors.  Positions and weights of the taps are tables: in the code, or where sizes were free, in the
+// parameter block.  A unit is one line of the last resized dim.  Terms and products are in the order of ir/ops/resize.cpp.  Tests:
+// tests/kernels/resize_test.cpp.
+#include <algorithm>
 #include <bit>
 #include <optional>
 
 #include "codegen/emit/vector_loop.h"
-#include "codegen/plan/any_batch.h"
 #include "codegen/plan/kernel_family.h"
 #include "ir/ops/resize.h"
 
@@ -13,25 +14,44 @@ namespace qc {
 namespace {
 
 struct ResizedAxis {
-  int64_t in, out;
-  int64_t stride;                         // elements of the source between neighbours
+  Number in, out;
+  Number stride;                          // elements of the source between neighbours
   int taps;                               // for every result the same
   std::vector<int32_t> indices, weights;  // [out][taps]; weights as bits
+  Number place;                           // of the indices in the table of the plan, in words; the weights of several taps follow
 };
 
 struct ResizePlan {
-  int64_t outer = 1, inner = 1;
-  int64_t sourceSize = 1;  // elements of one outer step
+  Number outer = 1, inner = 1;
+  Number sourceSize = 1;  // elements of one outer step
   std::vector<ResizedAxis> axes;
-  AnyBatch batch;
+  int tableSlot = -1;
 
-  void eachNumber(const NumberVisitor& visit) { visit(batch.images); }
-  std::string form() const { return batch.sizes; }
+  bool hasFreeAxis() const {
+    return std::any_of(axes.begin(), axes.end(), [](const ResizedAxis& a) { return a.in.isFree || a.out.isFree; });
+  }
+  std::vector<int32_t> table() const {
+    std::vector<int32_t> words;
+    for (const ResizedAxis& a : axes) {
+      words.insert(words.end(), a.indices.begin(), a.indices.end());
+      if (a.taps > 1) words.insert(words.end(), a.weights.begin(), a.weights.end());
+    }
+    return hasFreeAxis() ? words : std::vector<int32_t>();
+  }
+  void eachNumber(const NumberVisitor& visit) {
+    visit(outer), visit(inner), visit(sourceSize);
+    for (ResizedAxis& a : axes) visit(a.in), visit(a.out), visit(a.stride), visit(a.place);
+  }
+  std::string form() const {
+    std::string text = "taps";
+    for (const ResizedAxis& a : axes) text += fmt::format(" {}", a.taps);
+    return text;
+  }
   KernelShape shape() const { return {units(), 0}; }
 
   int64_t units() const {
-    int64_t n = outer;
-    for (size_t i = 0; i + 1 < axes.size(); ++i) n *= axes[i].out;
+    int64_t n = outer.value;
+    for (size_t i = 0; i + 1 < axes.size(); ++i) n *= axes[i].out.value;
     return n;
   }
   int64_t corners() const {
@@ -42,15 +62,15 @@ struct ResizePlan {
 };
 
 bool keepsPlace(const ResizedAxis& axis) {
-  if (axis.in != axis.out || axis.taps != 1) return false;
-  for (int64_t o = 0; o < axis.out; ++o)
+  if (axis.in.value != axis.out.value || axis.taps != 1) return false;
+  for (int64_t o = 0; o < axis.out.value; ++o)
     if (nth(axis.indices, o) != o || nth(axis.weights, o) != std::bit_cast<int32_t>(1.0f)) return false;
   return true;
 }
 
-std::optional<ResizedAxis> axisOf(const Node& node, size_t dim, int64_t in, int64_t out) {
-  const auto taps = resizeTaps(node.attrs(), dim, in, out);
-  ResizedAxis axis{in, out, 0, taps.empty() ? 1 : static_cast<int>(taps[0].size()), {}, {}};
+std::optional<ResizedAxis> axisOf(const Node& node, size_t dim, const Number& in, const Number& out) {
+  const auto taps = resizeTaps(node.attrs(), dim, in.value, out.value);
+  ResizedAxis axis{in, out, 0, taps.empty() ? 1 : static_cast<int>(taps[0].size()), {}, {}, 0};
   for (const auto& list : taps) {
     if (list.empty() || static_cast<int>(list.size()) != axis.taps) return std::nullopt;
     for (const ResizeTap& tap : list) {
@@ -63,34 +83,41 @@ std::optional<ResizedAxis> axisOf(const Node& node, size_t dim, int64_t in, int6
 
 std::optional<ResizePlan> planOf(const Node& node) {
   constexpr int64_t kMaxPositions = 1 << 16;
-  const std::vector<int64_t> in = node.operand(0)->type().sizes(), out = node.result()->type().sizes();
+  const Shape &in = node.operand(0)->type().shape, &out = node.result()->type().shape;
   ResizePlan plan;
   for (size_t d = 0; d < in.size(); ++d) {
     const bool kept = in[d] == out[d] && node.attrs().reals("scales")[d] == 1.0 && node.string("coordinate") != "tf_crop_and_resize";
     if (kept && plan.axes.empty()) {
-      plan.outer *= in[d];
+      plan.outer = plan.outer * Number(in[d]);
       continue;
     }
     if (kept && d + 1 == in.size()) {
-      plan.inner = in[d];
+      plan.inner = Number(in[d]);
       continue;
     }
-    if (in[d] > INT32_MAX || out[d] > kMaxPositions) return std::nullopt;
-    std::optional<ResizedAxis> axis = axisOf(node, d, in[d], out[d]);
+    if (in[d].size() > INT32_MAX || out[d].size() > kMaxPositions) return std::nullopt;
+    std::optional<ResizedAxis> axis = axisOf(node, d, Number(in[d]), Number(out[d]));
     if (!axis) return std::nullopt;
     plan.axes.push_back(std::move(*axis));
   }
   while (!plan.axes.empty() && keepsPlace(plan.axes.back())) {
-    plan.inner *= plan.axes.back().in;
+    plan.inner = plan.inner * plan.axes.back().in;
     plan.axes.pop_back();
   }
-  int64_t stride = plan.inner;
-  for (size_t i = plan.axes.size(); i-- > 0; stride *= plan.axes[i].in) plan.axes[i].stride = stride;
+  Number stride = plan.inner;
+  for (size_t i = plan.axes.size(); i-- > 0; stride = stride * plan.axes[i].in) plan.axes[i].stride = stride;
   plan.sourceSize = stride;
+  Number place = 0;
+  for (ResizedAxis& axis : plan.axes) {
+    axis.place = place;
+    place = place + axis.out * Number(axis.taps > 1 ? 2 * axis.taps : 1);
+  }
   if (plan.axes.empty() || plan.corners() > 16) return std::nullopt;
-  plan.batch = AnyBatch(node);
   return plan;
 }
+
+// The vectors are part of the code.
+bool onlyNumbers(const ResizePlan& plan, const Node&) { return !plan.inner.isFree && (plan.outer.isFree || plan.hasFreeAxis()); }
 
 struct Corner {
   Reg offset;  // elements
@@ -100,8 +127,18 @@ struct Corner {
 // Tables of an axis in the code, and how a position reads them.
 class AxisTables {
  public:
-  AxisTables(KernelEmitter& e, const ResizedAxis& axis, bool weighted)
-      : e_(e), axis_(axis), indices_(e.table(axis.indices)), weights_(weighted && axis.taps > 1 ? e.table(axis.weights) : nullptr) {}
+  // `data`: where the tables of all axes are; null: in the code.
+  AxisTables(KernelEmitter& e, const ResizedAxis& axis, bool weighted, Reg data) : e_(e), axis_(axis), stride_(e.number(axis.stride)) {
+    weighted = weighted && axis.taps > 1;
+    if (data) {
+      Reg place = e.b.CreateShl(e.number(axis.place), 2);
+      indices_ = e.at(data, place);
+      if (weighted) weights_ = e.at(indices_, e.b.CreateMul(e.number(axis.out), e.i64(int64_t{4} * axis.taps)));
+    } else {
+      indices_ = e.table(axis.indices);
+      if (weighted) weights_ = e.table(axis.weights);
+    }
+  }
 
   // Every corner so far with every tap of position o.
   std::vector<Corner> grow(const std::vector<Corner>& corners, Reg o) const {
@@ -109,7 +146,7 @@ class AxisTables {
     for (int t = 0; t < axis_.taps; ++t) {
       Reg at = e_.b.CreateShl(e_.b.CreateAdd(e_.b.CreateMul(o, e_.i64(axis_.taps)), e_.i64(t)), 2);
       Reg index = e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(indices_, at)), e_.b.getInt64Ty());
-      taps.push_back({e_.b.CreateMul(index, e_.i64(axis_.stride)), weights_ ? e_.load(e_.f32(), e_.at(weights_, at)) : nullptr});
+      taps.push_back({e_.b.CreateMul(index, stride_), weights_ ? e_.load(e_.f32(), e_.at(weights_, at)) : nullptr});
     }
     for (const Corner& c : corners)
       for (const Corner& tap : taps)
@@ -122,36 +159,33 @@ class AxisTables {
  private:
   KernelEmitter& e_;
   const ResizedAxis& axis_;
-  Reg indices_, weights_;
+  Reg stride_, indices_ = nullptr, weights_ = nullptr;
 };
 
 // Calls pixel(corners, element offset of the result) for every place of the resized dims.
 KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighted,
                           const std::function<void(std::vector<Corner>, Reg)>& pixel) {
   std::vector<AxisTables> tables;
-  for (const ResizedAxis& axis : plan.axes) tables.emplace_back(e, axis, weighted);
-  const ResizedAxis& line = plan.axes.back();
+  Reg data = plan.hasFreeAxis() ? e.tableAt(plan.tableSlot) : nullptr;
+  for (const ResizedAxis& axis : plan.axes) tables.emplace_back(e, axis, weighted, data);
+  std::vector<Reg> sizes;
+  for (const ResizedAxis& axis : plan.axes) sizes.push_back(e.number(axis.out));
+  Reg sourceSize = e.number(plan.sourceSize), lineSize = e.b.CreateMul(sizes.back(), e.i64(plan.inner.value));
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     std::vector<Reg> position(plan.axes.size());
     Reg rest = unit;
     for (size_t i = plan.axes.size() - 1; i-- > 0;) {
-      position[i] = e.b.CreateURem(rest, e.i64(plan.axes[i].out));
-      rest = e.b.CreateUDiv(rest, e.i64(plan.axes[i].out));
+      position[i] = e.b.CreateURem(rest, sizes[i]);
+      rest = e.b.CreateUDiv(rest, sizes[i]);
     }
-    std::vector<Corner> corners{{e.b.CreateMul(rest, e.i64(plan.sourceSize)), nullptr}};
+    std::vector<Corner> corners{{e.b.CreateMul(rest, sourceSize), nullptr}};
     for (size_t i = 0; i + 1 < plan.axes.size(); ++i) corners = tables[i].grow(corners, position[i]);
-    Reg out = e.b.CreateMul(unit, e.i64(line.out * plan.inner));
+    Reg out = e.b.CreateMul(unit, lineSize);
     e.loop(
-        e.i64(0), e.i64(line.out), 1,
-        [&](Reg o) { pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner)))); }, true);
+        e.i64(0), sizes.back(), 1,
+        [&](Reg o) { pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner.value)))); }, true);
   });
   return {plan.units(), 0};
-}
-
-// Whose leading dim is no resized one.
-bool servesAnyBatch(const ResizePlan& plan, const Node& node) {
-  return plan.batch.images.isFree && node.operand(0)->type().shape.front() == node.result()->type().shape.front() &&
-         node.attrs().reals("scales").front() == 1.0 && node.string("coordinate") != "tf_crop_and_resize";
 }
 
 bool isNearest(const Node& node) { return node.string("mode") == "nearest"; }
@@ -166,8 +200,8 @@ std::optional<ResizePlan> plan(const Node& node, const Target&) {
 
 Work work(const ResizePlan& plan, const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
-  const double pixels = static_cast<double>(y.numElements() / plan.inner), corners = static_cast<double>(plan.corners());
-  const double vectors = pixels * vectorCount(plan.inner, target.vectorBytes() / 4);
+  const double pixels = static_cast<double>(y.numElements() / plan.inner.value), corners = static_cast<double>(plan.corners());
+  const double vectors = pixels * vectorCount(plan.inner.value, target.vectorBytes() / 4);
   const bool copies = isNearest(node) && !y.isQuantized();
   return {{"call", 1},
           {"pixel", pixels},
@@ -185,7 +219,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
   if (isNearest(node) && !quantized) {
     return emitPositions(e, plan, false, [&](const std::vector<Corner>& corners, Reg out) {
       e.copyBytes(e.at(e.result(), e.b.CreateMul(out, e.i64(bytes))), e.at(e.operand(0), e.b.CreateMul(corners[0].offset, e.i64(bytes))),
-                  plan.inner * bytes);
+                  plan.inner.value * bytes);
     });
   }
   const int width = laneCount(e, plan.inner);
@@ -207,7 +241,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
       weights.push_back(c.weight ? e.splat(c.weight, width) : nullptr);
     }
     Reg to = e.at(e.result(), e.b.CreateMul(out, e.i64(sizeOf(yType.dtype))));
-    vectorLoop(e, plan.inner, width, [&](Reg i, LaneCount count) {
+    vectorLoop(e, plan.inner.value, width, [&](Reg i, LaneCount count) {
       Reg offset = e.b.CreateMul(i, e.i64(bytes)), sum = nullptr;
       for (size_t k = 0; k < sources.size(); ++k) {
         Reg x = read(e.at(sources[k], offset), count);
@@ -224,7 +258,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
 
 std::vector<KernelDef> resizeKernels() {
   return kernelsOf(KernelFamily<ResizePlan>{
-      .ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .work = work, .onlyNumbers = servesAnyBatch, .emit = emit});
+      .ops = {"resize", "q.resize"}, .rows = {{"resize"}}, .plan = plan, .work = work, .onlyNumbers = onlyNumbers, .emit = emit});
 }
 
 }  // namespace qc

@@ -125,16 +125,19 @@ Packing choosePacking(const GemmIsa& isa, const GemmProblem& problem, const Conv
 }
 
 // Rows of a tile: least time for `pixels` when every tile is whole and the last overlaps.
-int chooseTileRows(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g, const GemmIsa::Block& block, int64_t pixels) {
+int chooseTileRows(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g, const GemmIsa::Block& block, int64_t pixels,
+                   bool forAnySize) {
   const int most = block.rows;
   if (pixels <= most) return static_cast<int>(std::max<int64_t>(pixels, 1));
   int best = most;
-  double bestCost = INFINITY;
+  double bestCost = INFINITY, costOfMost = INFINITY;
   for (int rows = most; rows >= std::max(1, most / 2); --rows) {
     const double cost = static_cast<double>(ceilDiv(pixels, rows)) * timeOfTile(isa, rates, g, block, rows);
+    if (rows == most) costOfMost = cost;
     if (cost < bestCost) best = rows, bestCost = cost;
   }
-  return best;
+  constexpr double kWorthOwnCode = 1.05;
+  return forAnySize && costOfMost <= bestCost * kWorthOwnCode ? most : best;
 }
 
 // Lines of the next panel, which come from afar where few blocks meet a panel, that each step of a block fetches: its share of what that
@@ -162,7 +165,39 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
   return best;
 }
 
+// Sizes as the loops see them; free where the plan is one for any.
+void serveSizes(GemmPlan& plan, const GemmProblem& problem) {
+  const ConvGeometry& g = plan.conv;
+  AnySize& size = plan.size;
+  size = problem.size;
+  if (plan.swapped) std::swap(size.inH, size.inW), std::swap(size.outH, size.outW);
+  size.inH.value = g.inH, size.inW.value = g.inW, size.outH.value = g.outH, size.outW.value = g.outW;
+  plan.stagedLines = plan.stagedRows;
+  plan.stagedPixels = plan.stagedWidth;
+  plan.stripBytes = plan.staged ? plan.strip().bytes() : 0;
+  const bool serves = size.hasFreePixels() && !g.isMatrixProduct() && !plan.isa->usesTiles() && !plan.sparse && g.pixels() > 0 &&
+                      (plan.isLinear() || plan.tileRows <= g.outW);
+  if (!serves) return size.eachNumber([](Number& n) { n.isFree = false; });
+  plan.stagedLines.isFree = plan.stagedPixels.isFree = plan.stripBytes.isFree = true;
+  const int64_t tile = int64_t{plan.tileRows} * plan.packing.panel, kLine = 64;
+  const int64_t tiles = plan.chunkRows < g.kernelRows() ? ceilDiv(plan.stripRows * g.outW, plan.tileRows) : 0;
+  plan.scratchBytes = plan.stripBytes.value + ceilDiv(tile * problem.resultBytes, kLine) * kLine +
+                      ceilDiv(tile * problem.residualBytes, kLine) * kLine + tiles * tile * 4;
+}
+
 }  // namespace
+
+std::string GemmPlan::form() const {
+  if (servesAnySize())
+    return fmt::format("{} of any size, {}tiles of {} {}, chunks of {}, {}", size.rest, swapped ? "swapped, " : "", tileRows,
+                       conv.outW == 1 ? "in a column"
+                       : isLinear()   ? "in a line"
+                                      : "over lines",
+                       chunkRows, staged ? strip().form() : "in place");
+  if (servesAnyBatch()) return fmt::format("images {}", sizes);
+  return cut.tileRows.isFree ? fmt::format("matrix product, {} tiles, pieces of {}", together, pieceRows)
+                             : fmt::format("matrix product, tiles of {}", tileRows);
+}
 
 Result<GemmProblem> GemmProblem::of(const Node& node) {
   const TensorType& x = node.operand(0)->type();
@@ -174,8 +209,11 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   problem.words = computesInIntegers(node) && sizeOf(x.dtype) == 2;
   problem.rowsWereFree = wasFree(x.shape);
   problem.batch = AnyBatch(node);
+  problem.size = AnySize(node);
   const Value* residual = node.operand("residual");
   const auto isByte = [](const TensorType& type) { return type.isQuantized() && sizeOf(type.dtype) == 1; };
+  problem.resultBytes = sizeOf(y.dtype);
+  problem.residualBytes = residual ? sizeOf(residual->type().dtype) : 0;
   problem.packedResult = isByte(y) && (!residual || isByte(residual->type()));
   if (const Attr* packed = node.attrs().find("packing")) {
     problem.wideWeights = std::get<Packing>(*packed).halves > 1;
@@ -203,7 +241,8 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.sparse = sparse;
   plan.extentH = (g.kernelH - 1) * g.dilationH + 1;
   plan.extentW = (g.kernelW - 1) * g.dilationW + 1;
-  if (g.inH == 1 && g.outH == 1 && g.kernelH == 1 && g.padTop == 0) {
+  plan.swapped = g.inH == 1 && g.outH == 1 && g.kernelH == 1 && g.padTop == 0;
+  if (plan.swapped) {
     std::swap(g.inH, g.inW);
     std::swap(g.outH, g.outW);
     std::swap(g.padTop, g.padLeft);
@@ -231,7 +270,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   const double work = std::max(outputs / (block.rows * tileColumns) * timeOfTile(isa, rates, g, block, block.rows),
                                static_cast<double>(weightBytes) * rates.farByte);
   const double worthWaking = std::max(nanosecondsWorthSplitting(), 1.0);
-  const bool anyBatch = !g.isMatrixProduct() && problem.batch.images.isFree;  // cut as for one image, then
+  const bool anyBatch = !g.isMatrixProduct() && problem.size.images.isFree;  // cut as for one image, then
   const int64_t outer = (anyBatch ? g.outD : g.planes()) * g.groups;
   int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(work / worthWaking), 1, std::max<int64_t>(1, kMaxUnits / outer));
   if (wanted > 2) wanted = ceilDiv(wanted, 4) * 4;  // even shares for the usual numbers of threads
@@ -251,7 +290,8 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.flat = g.outW == 1 || g.strideH * (plan.staged ? plan.stagedWidth : g.inW) == g.outW * g.strideW;
   const bool byLines = isa.usesTiles() && !plan.flat;
   plan.tileRows = byLines ? static_cast<int>(ceilDiv(g.outW, std::max<int64_t>(1, ceilDiv(g.outW, block.rows))))
-                          : chooseTileRows(isa, rates, g, block, std::min(pixels, wantedRows * g.outW));
+                          : chooseTileRows(isa, rates, g, block, std::min(pixels, wantedRows * g.outW),
+                                           problem.size.hasFreePixels() && !g.isMatrixProduct());
   plan.stripRows = pixels == 0 ? 1 : balancedRows(g.outH, g.outW, wantedRows, plan.tileRows);
   plan.strips = ceilDiv(g.outH, plan.stripRows);
   plan.tileRows = static_cast<int>(std::min<int64_t>(plan.tileRows, std::max<int64_t>(1, plan.stripRows * g.outW)));
@@ -273,7 +313,11 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
               .planes = g.planes(),
               .tileRows = plan.tileRows,
               .fetchedLines = isa.usesTiles() ? fetchedLines(plan, layout) : 0};
-  if (anyBatch) {
+  serveSizes(plan, problem);
+  if (plan.servesAnySize()) {
+    plan.cut.planes.isFree = plan.size.images.isFree;
+    for (Number* n : {&plan.cut.rows, &plan.cut.stripRows, &plan.cut.strips, &plan.cut.panelsPerBlock, &plan.cut.blocks}) n->isFree = true;
+  } else if (!g.isMatrixProduct() && problem.batch.images.isFree) {
     plan.cut.planes.isFree = true;
     plan.sizes = problem.batch.sizes;
   } else {
@@ -341,7 +385,9 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   if (!canLookUp(row.traits, problem.conv)) return staged;
   GemmPlan sparse = planGemm(row, problem, target, true);
   const auto time = [&](const GemmPlan& plan) { return nanosecondsOf(row.id, target.cpuClass(), workOfCut(plan)); };
-  return time(sparse) < time(staged) ? sparse : staged;
+  // Code and weights of its own for every size must be worth it.
+  const double gain = problem.size.hasFreePixels() ? 1.5 : 1;
+  return time(sparse) * gain < time(staged) ? sparse : staged;
 }
 
 bool GemmPlan::servesAnyRows() const {

@@ -17,8 +17,10 @@
 #include <array>
 
 #include "codegen/plan/any_batch.h"
+#include "codegen/plan/any_size.h"
 #include "codegen/plan/kernel_family.h"
 #include "codegen/plan/product.h"
+#include "codegen/plan/staged_strip.h"
 #include "ir/packed_layout.h"
 
 namespace qc {
@@ -73,32 +75,48 @@ struct GemmPlan {
   } cut;
   std::string sizes;  // of one image, where the code serves any number of them
   bool servesAnyRows() const;
-  bool servesAnyBatch() const { return cut.planes.isFree; }
+  bool servesAnyBatch() const { return cut.planes.isFree && !servesAnySize(); }
   void eachNumber(const NumberVisitor& visit) {
     for (Number* n :
          {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks, &cut.planes, &cut.tileRows, &cut.fetchedLines})
       visit(*n);
+    if (servesAnySize()) size.eachNumber(visit), visit(stagedLines), visit(stagedPixels), visit(stripBytes);
   }
-  std::string form() const {
-    if (servesAnyBatch()) return fmt::format("images {}", sizes);
-    return cut.tileRows.isFree ? fmt::format("matrix product, {} tiles, pieces of {}", together, pieceRows)
-                               : fmt::format("matrix product, tiles of {}", tileRows);
+  std::string form() const;
+  KernelShape shape() const { return {units(), servesAnySize() ? scratchBytes : -1}; }
+
+  // Of convolutions on registers that serve images of any size (any_size.h), which say it by `size`.  Neighbouring pixels of a tile lie at
+  // one distance, or a line of the result ends between them, once at most.
+  AnySize size;
+  Number stagedLines, stagedPixels, stripBytes;
+  bool swapped = false;  // rows and columns were
+  int64_t scratchBytes = 0;
+  bool servesAnySize() const { return size.isFree(); }
+  StagedStrip strip() const {
+    return {conv, size.inH, size.inW, stagedLines, stagedPixels, conv.groupChannels(), isa->input, isa->takesWords() && !words};
   }
-  KernelShape shape() const { return {units(), -1}; }
+  int64_t pixelStride() const { return (staged ? conv.groupChannels() : conv.channels) * sizeOf(isa->input); }  // bytes
+  int64_t rowStride() const { return (staged ? stagedWidth * conv.groupChannels() : conv.inW * conv.channels) * sizeOf(isa->input); }
+  // Consecutive output pixels lie at one constant distance in the input.
+  bool isLinear() const {
+    return conv.outW == 1 || stripRows == 1 || conv.strideH * rowStride() == conv.outW * conv.strideW * pixelStride();
+  }
 };
 
 // What of a convolution the family can compute, before or after packing.
 struct GemmProblem {
   ConvGeometry conv;
-  bool words = false;         // activations of 16 bits
-  bool packedResult = false;  // 8-bit, and so is a residual: packed stores
-  bool wideWeights = false;   // integers that leave s8 around their zero point
+  bool words = false;                          // activations of 16 bits
+  bool packedResult = false;                   // 8-bit, and so is a residual: packed stores
+  int64_t resultBytes = 0, residualBytes = 0;  // of an element
+  bool wideWeights = false;                    // integers that leave s8 around their zero point
   bool rowsWereFree = false;
   // Rows of a product by which a kernel and the form of its weights are chosen: the same for every size of rows that were free, so that
   // the weights are packed once.
   int64_t rowsToChooseBy() const { return rowsWereFree && conv.isMatrixProduct() ? kUsualRows : conv.pixels(); }
   static constexpr int64_t kUsualRows = 64;
   AnyBatch batch;
+  AnySize size;  // of images
   static Result<GemmProblem> of(const Node& node);
 };
 GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target);

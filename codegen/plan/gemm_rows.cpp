@@ -42,7 +42,7 @@ bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
 
 Work work(const GemmPlan& plan, const Node& node, const Target&) { return workOfGemm(plan, node); }
 
-bool onlyNumbers(const GemmPlan& plan, const Node&) { return plan.servesAnyRows() || plan.servesAnyBatch(); }
+bool onlyNumbers(const GemmPlan& plan, const Node&) { return plan.servesAnyRows() || plan.servesAnyBatch() || plan.servesAnySize(); }
 
 Result<Node*> pack(const GemmPlan& plan, const Node& node, Builder& builder) {
   return packConv(node, PackedLayout(plan.packing, plan.conv), builder);

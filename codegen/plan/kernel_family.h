@@ -13,6 +13,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstring>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -61,6 +62,13 @@ concept HasNumbers = requires(Plan& plan, const Plan& made, const NumberVisitor&
   { made.shape() } -> std::convertible_to<KernelShape>;
 };
 
+// One whose code also reads a table that free sizes decide: it stands behind the numbers, from `tableSlot` on.
+template <class Plan>
+concept HasTable = HasNumbers<Plan> && requires(Plan& plan, const Plan& made) {
+  { made.table() } -> std::convertible_to<std::vector<int32_t>>;
+  { plan.tableSlot } -> std::convertible_to<int>;
+};
+
 // Gives free numbers their places, where the node's code depends on nothing else of its shapes.  Else all of them are part of the code.
 template <class Plan>
 void placeNumbers(Plan& plan, KernelPlan& held) {
@@ -72,6 +80,12 @@ void placeNumbers(Plan& plan, KernelPlan& held) {
     }
     form += n.isFree ? "?," : fmt::format("{},", n.value);
   });
+  if constexpr (HasTable<Plan>) {
+    const std::vector<int32_t> words = plan.table();
+    plan.tableSlot = static_cast<int>(held.numbers.size());
+    held.numbers.resize(held.numbers.size() + (words.size() + 1) / 2);
+    if (!words.empty()) std::memcpy(held.numbers.data() + plan.tableSlot, words.data(), words.size() * sizeof(int32_t));
+  }
   held.form = form + plan.form();
   held.shape = plan.shape();
 }

@@ -171,8 +171,8 @@ CrossCase crossCase(const Node& node, const std::vector<int64_t>& numbers, const
 // Dims of what flows through a node, as if bind-shapes had just given them their sizes; for as long as it lives.
 class FreedDims {
  public:
-  enum class Which { all, leading };
-  FreedDims(const Node& node, Which which) : leading_(which == Which::leading) {
+  enum class Which { all, leading, image };  // image: number, height and width of channel-last ones
+  FreedDims(const Node& node, Which which) : which_(which) {
     for (Value* v : node.operands())
       if (v && !v->constant()) free(v);
     for (int i = 0; i < node.numResults(); ++i) free(node.result(i));
@@ -186,20 +186,24 @@ class FreedDims {
   void free(Value* v) {
     before_.emplace_back(v, v->type());
     Shape shape;
-    for (const Dim& dim : v->type().shape) shape.push_back(leading_ && !shape.empty() ? dim : Dim::bound(dim.size()));
+    for (const Dim& dim : v->type().shape) shape.push_back(frees(shape.size(), v->type().shape.size()) ? Dim::bound(dim.size()) : dim);
     v->setType(v->type().withShape(std::move(shape)));
   }
-  const bool leading_;
+  bool frees(size_t d, size_t rank) const {
+    return which_ == Which::all || d == 0 || (which_ == Which::image && d + 1 < rank && d + 3 >= rank);
+  }
+  const Which which_;
   std::vector<std::pair<Value*, TensorType>> before_;
 };
 
-// What follows with the dims as they are, and once more with dims that were free, all or the leading ones, if the row has code for any
-// sizes.
+// What follows with the dims as they are, and once more with dims that were free, all or the leading ones or those of images, if the row
+// has code for any sizes.
 void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target& target,
                             const std::function<void(std::string_view how)>& body) {
   body("");
   std::string before;  // of products, whose rows lead, both are one
-  for (const auto& [which, how] : {std::pair(FreedDims::Which::all, ", any sizes"), std::pair(FreedDims::Which::leading, ", any batch")}) {
+  using enum FreedDims::Which;
+  for (const auto& [which, how] : {std::pair(all, ", any sizes"), std::pair(leading, ", any batch"), std::pair(image, ", any image")}) {
     const FreedDims freed(node, which);
     const KernelPlanPtr plan = def.plan(node, target);
     if (!plan || plan->numbers.empty()) continue;

@@ -189,6 +189,84 @@ TEST(FreeShapes, LengthsShareWeightsAndCode) {
   EXPECT_EQ(std::accumulate(compiled.end() - 20, compiled.end(), int64_t{0}), 0) << "lengths that differ in nothing have code of their own";
 }
 
+// What is worked out from a size that was free was free too, and stays so where another value takes over.
+TEST(FreeShapes, SizesOfResultsWereFree) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", TensorType(DType::f32, {Dim(1), Dim(4), Dim::bound(9), Dim(6)}));
+  using Ints = std::vector<int64_t>;
+  const auto dims = [](std::initializer_list<int64_t> sizes) { return std::vector<DimExpr>(sizes.begin(), sizes.end()); };
+  const std::vector<std::pair<const char*, AttrDict>> nodes{
+      {"max_pool", {{"kernel_shape", Ints{3, 3}}}},
+      {"slice", {{"starts", dims({0, 0, 1, 0})}, {"sizes", dims({1, 4, 8, 3})}, {"steps", Ints{1, 1, 1, 2}}}},
+      {"pad", {{"pads", Ints{0, 0, 1, 0, 0, 0, 0, 2}}}},
+      {"tile", {{"repeats", dims({1, 1, 2, 2})}}},
+      {"resize", {{"sizes", dims({1, 4, 18, 12})}, {"scales", std::vector<double>{1, 1, 2, 2}}, {"mode", std::string("nearest")}}},
+      {"reshape", {{"shape", dims({2, 2, 9, 6})}}}};
+  for (const auto& [op, given] : nodes) {
+    const auto made = b.create(op, {x}, given);
+    ASSERT_TRUE(made) << op << ": " << made.error().render();
+    const Shape& shape = (*made)->type().shape;
+    EXPECT_TRUE(shape[2].wasFree()) << op;
+    EXPECT_FALSE(shape[1].wasFree() || shape[3].wasFree()) << op;
+  }
+  EXPECT_TRUE(b.make("concat", {x, x}, {{"axis", int64_t{2}}})->type().shape[2].wasFree());
+  Value* flat = b.make("reshape", {x}, {{"shape", dims({4, 54})}});
+  EXPECT_FALSE(flat->type().shape[1].wasFree()) << "of a merged dim only who bound it knows";
+  flat->setType(flat->type().withShape({Dim(4), Dim::bound(54)}));
+  Value* other = b.make("reshape", {x}, {{"shape", dims({4, 54})}});
+  b.make("relu", {flat}, {});
+  flat->replaceAllUsesWith(other);
+  EXPECT_TRUE(other->type().shape[1].wasFree());
+}
+
+constexpr const char* kImages = R"(
+const #a : f32[16,3,3,3] = rand(1, -0.5, 0.5)
+const #b : f32[16,1,3,3] = rand(2, -0.5, 0.5)
+const #c : f32[40,16,1,1] = rand(3, -0.5, 0.5)
+const #d : f32[24,40,3,3] = rand(4, -0.2, 0.2)
+const #e : f32[24,24,2,2] = rand(5, -0.2, 0.2)
+graph @net(%x: f32[N,3,H,W]) -> ("y") {
+  %a = const #a : f32[16,3,3,3]
+  %b = const #b : f32[16,1,3,3]
+  %c = const #c : f32[40,16,1,1]
+  %d = const #d : f32[24,40,3,3]
+  %e = const #e : f32[24,24,2,2]
+  %0 = conv %x, %a {strides=[2,2], pads=[1,1,1,1]} : f32[N,16,(H+1)//2,(W+1)//2]
+  %1 = relu %0 : f32[N,16,(H+1)//2,(W+1)//2]
+  %2 = conv %1, %b {group=16, pads=[1,1,1,1]} : f32[N,16,(H+1)//2,(W+1)//2]
+  %3 = max_pool %2 {kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]} : f32[N,16,((H+1)//2+1)//2,((W+1)//2+1)//2]
+  %4 = conv %3, %c : f32[N,40,((H+1)//2+1)//2,((W+1)//2+1)//2]
+  %5 = resize %4 {sizes=[N,40,2*(((H+1)//2+1)//2),2*(((W+1)//2+1)//2)], scales=[1,1,2,2], mode="linear"} : f32[N,40,2*(((H+1)//2+1)//2),2*(((W+1)//2+1)//2)]
+  %6 = conv %5, %d {pads=[1,1,1,1]} : f32[N,24,2*(((H+1)//2+1)//2),2*(((W+1)//2+1)//2)]
+  %7 = conv %6, %e {strides=[2,2]} : f32[N,24,((H+1)//2+1)//2,((W+1)//2+1)//2]
+  %8 = avg_pool %7 {kernel_shape=[2,2], pads=[1,1,0,0]} : f32[N,24,((H+1)//2+1)//2,((W+1)//2+1)//2]
+  return %8
+}
+)";
+
+// The same of height and width of images: code that the first few sizes leave behind is all that the others need.
+TEST(FreeShapes, SizesOfImagesShareCode) {
+  const Model model(parseGraph(kImages).value(), "images");
+  Specializer specializer(Model(model.graph().clone(), "images"));
+  Random random(3);
+  std::vector<int64_t> compiled;
+  const std::vector<std::array<int64_t, 3>> sizes{{1, 96, 128}, {1, 97, 131}, {2, 64, 200}, {1, 3, 5},     {1, 90, 181}, {3, 128, 96},
+                                                  {1, 75, 99},  {1, 111, 77}, {1, 180, 64}, {2, 101, 256}, {1, 68, 68}};
+  for (const auto& [n, h, w] : sizes) {
+    const TensorMap inputs{{"x", random.normal({n, 3, h, w})}};
+    const auto exe = specializer.executableFor(inputs);
+    ASSERT_TRUE(exe) << exe.error().render();
+    compiled.push_back((*exe)->program().uniqueKernels() - (*exe)->program().cachedKernels());
+    const auto own = compile(Model(boundGraph(model.graph(), shapesOf(inputs)).value(), "own"));
+    const auto want = own->session()->run(inputs), got = (*exe)->session()->run(inputs);
+    ASSERT_TRUE(want && got);
+    EXPECT_TRUE(got->at("y").sameBytes(want->at("y"))) << n << " of " << h << " x " << w;
+  }
+  EXPECT_GT(compiled.front(), 7);
+  EXPECT_LE(std::accumulate(compiled.begin() + 4, compiled.end(), int64_t{0}), 4) << "sizes of images have code of their own";
+}
+
 // An int8 model from many threads at once, of which each asks for the lengths in an order of its own, with few of them remembered and the
 // kernels on disk, at first none, then sound ones, then damaged ones: always the bits of a model made for that length.
 TEST(FreeShapes, AnyLengthFromManyThreadsHasTheBitsOfItsOwnModel) {
