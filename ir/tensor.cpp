@@ -1,5 +1,7 @@
 #include "ir/tensor.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -72,6 +74,16 @@ constexpr ElementAccess kAccess[] = {
 
 const ElementAccess& access(DType dtype) { return nth(kAccess, dtype); }
 
+// Memory that a step of training or a run over large values walks through from end to end: in pages of 4 KB looking up addresses takes a
+// tenth of the time.  A hint: where the system has no large pages to give, nothing changes.
+void askForLargePages(void* p, size_t bytes) {
+  constexpr size_t kLarge = size_t{1} << 21;
+  if (bytes < 2 * kLarge) return;
+  const auto begin = (reinterpret_cast<uintptr_t>(p) + kLarge - 1) / kLarge * kLarge;
+  const auto end = (reinterpret_cast<uintptr_t>(p) + bytes) / kLarge * kLarge;
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
 }  // namespace
 
 int64_t TensorRef::numElements() const {
@@ -89,6 +101,7 @@ Tensor::Tensor(DType dtype, std::vector<int64_t> sizes) : dtype_(dtype), sizes_(
     countMemory(-static_cast<int64_t>(bytes));
     throw MemoryExceeded();
   }
+  askForLargePages(p, bytes);
   std::memset(p, 0, bytes);
   owner_ = std::shared_ptr<void>(p, [bytes](void* q) {
     ::operator delete(q, std::align_val_t{kAlignment});
