@@ -1,6 +1,7 @@
 // Gradients of convolution weights: products of a pixel's channels in x with those of a pixel in dy, summed over pixels in registers.
 // A unit is a tap, some input channels and a panel of output channels.  Images are the outer loop and units the inner one: an image stays
-// near while all units of a thread read it; their sums are added up in the result.
+// near while all units of a thread read it; their sums are added up in the result.  Where an image is larger than the first cache, a strip
+// of its rows at a time meets all units, whose sums wait in scratch.
 //
 //   dense      acc[row][vector] += x[row] (one number for all lanes) * dy[vector]
 //   depthwise  acc[vector] += x[vector] * dy[vector]
@@ -21,6 +22,7 @@ struct WeightGradientPlan {
   int64_t groups;
   bool depthwise;
   int lanes, vectors, rows;  // of a tile
+  int64_t stripRows = 0;     // of dy
 
   WeightGradientPlan(const Node& node, int vectorLanes)
       : x(node.operand(0)->type().sizes(), true),
@@ -33,9 +35,9 @@ struct WeightGradientPlan {
     vectors = static_cast<int>(std::clamp<int64_t>((outputs() + lanes - 1) / lanes, 1, lanes > 4 ? 4 : 2));
     const int64_t sums = lanes > 8 ? kSums : kSums / 2;
     rows = 1;
-    if (depthwise) return;
-    for (int r = 2; r * vectors <= sums; ++r)
+    for (int r = 2; !depthwise && r * vectors <= sums; ++r)
       if (inputs() % r == 0) rows = r;
+    chooseStrips();
   }
 
   int64_t inputs() const { return depthwise ? 1 : x.channels / groups; }  // of a group
@@ -45,6 +47,19 @@ struct WeightGradientPlan {
   int64_t panels() const { return (outputs() + panel() - 1) / panel(); }
   int64_t rowTiles() const { return inputs() / rows; }
   int64_t units() const { return window.taps() * outerGroups() * rowTiles() * panels(); }
+  int64_t strips() const { return (dy.size[1] + stripRows - 1) / std::max<int64_t>(stripRows, 1); }
+  int64_t tileBytes() const { return int64_t{4} * rows * panel(); }
+
+ private:
+  void chooseStrips() {
+    constexpr int64_t kNear = 36 << 10, kFewestPixels = 32;  // fewer are not worth taking sums up and down again
+    stripRows = dy.size[1];
+    const int64_t rowOfX = 4 * x.size[2] * x.channels, rowOfDy = 4 * dy.size[2] * dy.channels;
+    const int64_t overlap = (window.kernel[1] - 1) * window.dilation[1];
+    if (dy.size[0] > 1 || x.size[0] > 1 || rowOfX * x.size[1] + rowOfDy * dy.size[1] <= kNear) return;
+    const int64_t fit = (kNear - overlap * rowOfX) / (window.stride[1] * rowOfX + rowOfDy);
+    if (fit >= 1 && fit < stripRows && fit * dy.size[2] >= kFewestPixels) stripRows = fit;
+  }
 };
 
 class WeightGradientEmitter {
@@ -55,9 +70,13 @@ class WeightGradientEmitter {
     e_.loop(e_.i64(0), e_.i64(p_.x.batch), 1, [&](Reg image) {
       Reg x = e_.at(e_.operand(0), mul(image, 4 * p_.x.batchStride)), dy = e_.at(e_.operand(1), mul(image, 4 * p_.dy.batchStride));
       Reg isFirst = e_.b.CreateICmpEQ(image, e_.i64(0));
-      e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit, x, dy, isFirst); });
+      const auto units = [&](Reg strip) { e_.loop(e_.begin(), e_.end(), 1, [&](Reg unit) { emitUnit(unit, strip, x, dy, isFirst); }); };
+      if (p_.strips() == 1)
+        units(nullptr);
+      else
+        e_.loop(e_.i64(0), e_.i64(p_.strips()), 1, units);
     });
-    return {p_.units(), 0};
+    return {p_.units(), p_.strips() > 1 ? p_.units() * p_.tileBytes() : 0};
   }
 
  private:
@@ -83,11 +102,18 @@ class WeightGradientEmitter {
             e_.minOf(e_.i64(p_.dy.size[d]), e_.b.CreateUDiv(inside, e_.i64(stride))), offset};
   }
 
-  void emitUnit(Reg unit, Reg x, Reg dy, Reg isFirst) {
+  // strip: null: all rows.
+  void emitUnit(Reg unit, Reg strip, Reg x, Reg dy, Reg isFirst) {
     Reg rest = unit;
     Reg panel = digit(rest, p_.panels()), rowTile = digit(rest, p_.rowTiles()), group = digit(rest, p_.outerGroups()), tap = rest;
     Reg kx = digit(tap, p_.window.kernel[2]), ky = digit(tap, p_.window.kernel[1]);
-    const Range z = range(0, tap), v = range(1, ky), u = range(2, kx);
+    const Range z = range(0, tap), u = range(2, kx);
+    Range v = range(1, ky);
+    if (strip) {
+      Reg top = mul(strip, p_.stripRows);
+      v.first = e_.maxOf(v.first, top), v.last = e_.minOf(v.last, add(top, e_.i64(p_.stripRows)));
+    }
+    Reg waiting = strip ? e_.opaque(e_.at(e_.scratch(), mul(e_.b.CreateSub(unit, e_.begin()), p_.tileBytes()))) : nullptr;
     Reg row = mul(rowTile, p_.rows), column = mul(panel, p_.panel());
     Reg output = add(mul(group, p_.outputs()), column);
     Reg input = p_.depthwise ? output : add(mul(group, p_.inputs()), row);
@@ -97,6 +123,7 @@ class WeightGradientEmitter {
     dy = e_.at(dy, mul(output, 4));
     const auto sumAndStore = [&](int64_t columns) {
       Values sums(usize(p_.rows * p_.vectors), e_.floats(0, p_.lanes));
+      if (strip) takeUp(sums, waiting, e_.b.CreateICmpEQ(strip, e_.i64(0)));
       sums = e_.loop(z.first, z.last, 1, sums, [&](Reg pz, Values& planeSums) {
         planeSums = e_.loop(v.first, v.last, 1, planeSums, [&](Reg py, Values& rowSums) {
           Reg fromX = lineOf(p_.x, x, at(0, pz, z), at(1, py, v), at(2, e_.i64(0), u)), fromDy = lineOf(p_.dy, dy, pz, py, e_.i64(0));
@@ -107,12 +134,23 @@ class WeightGradientEmitter {
           });
         });
       });
-      store(sums, to, columns, isFirst);
+      if (!strip) return store(sums, to, columns, isFirst);
+      e_.ifThen(
+          e_.b.CreateICmpEQ(strip, e_.i64(p_.strips() - 1)), [&] { store(sums, to, columns, isFirst); },
+          [&] {
+            for (size_t i = 0; i < sums.size(); ++i) e_.store(sums[i], e_.at(waiting, static_cast<int64_t>(4 * i) * p_.lanes));
+          });
     };
     const int64_t tail = p_.outputs() % p_.panel();
     if (tail == 0) return sumAndStore(p_.panel());
     if (p_.panels() == 1) return sumAndStore(tail);
     e_.ifThen(e_.b.CreateICmpSGE(left, e_.i64(p_.panel())), [&] { sumAndStore(p_.panel()); }, [&] { sumAndStore(tail); });
+  }
+
+  // Sums of the strips before; the first begins with zeros.
+  void takeUp(Values& sums, Reg waiting, Reg begins) {
+    for (size_t i = 0; i < sums.size(); ++i)
+      sums[i] = e_.b.CreateSelect(begins, sums[i], e_.load(e_.f32(p_.lanes), e_.at(waiting, static_cast<int64_t>(4 * i) * p_.lanes)));
   }
 
   Reg at(size_t d, Reg p, const Range& r) { return add(mul(p, p_.window.stride[d]), r.origin); }

@@ -33,6 +33,14 @@ TEST(WeightGradient, Windows) {
   check({1, 4, 5, 6, 3}, {1, 3, 5, 6, 9}, {2, 3, 3}, ", pads=[0,1,1,0,1,1]");
 }
 
+// Images larger than the first cache go strip by strip.
+TEST(WeightGradient, Strips) {
+  check({2, 40, 33, 16}, {2, 40, 33, 16}, {3, 3}, ", pads=[1,1,1,1]");
+  check({2, 41, 40, 12}, {2, 21, 20, 21}, {3, 3}, ", strides=[2,2], pads=[1,1,1,1]");
+  check({1, 40, 40, 8}, {1, 40, 40, 8}, {5, 3}, ", pads=[4,1,4,1], dilations=[2,1]");
+  check({1, 38, 36, 24}, {1, 38, 36, 24}, {3, 3}, ", pads=[1,1,1,1]", 24);
+}
+
 TEST(WeightGradient, Groups) {
   check({2, 6, 6, 24}, {2, 6, 6, 36}, {3, 3}, ", pads=[1,1,1,1]", 4);
   check({1, 5, 6, 6}, {1, 5, 6, 12}, {3, 3}, ", pads=[1,1,1,1]", 6);
