@@ -73,6 +73,14 @@ Result<bool> fuseIntoProducer(const Match& m, Rewriter& rw) {
 
 // ---- into maps --------------------------------------------------------------------------------
 
+// An elementwise op of floats, or a map of floats that is there already, as gradients are.
+bool computes(const Node& node) {
+  if (!node.is("map")) return computesFloats(node);
+  const auto isFloats = [](const Value* v) { return v && v->type().dtype == DType::f32 && !v->type().isQuantized(); };
+  const std::vector<Value*>& operands = node.operands();
+  return isFloats(node.result()) && std::all_of(operands.begin(), operands.end(), isFloats);
+}
+
 struct MapParts {
   ScalarExpr expr = ScalarExpr::arg(0);
   std::vector<Value*> operands;
@@ -91,7 +99,7 @@ class MapBuilder {
     if (const auto constant = v->type().dtype == DType::f32 ? scalarConstant(v) : std::nullopt)
       return leaf(ScalarExpr(static_cast<float>(*constant)));
     if (producer && producer->is("dequantize") && isSmallQuantized(producer->operand(0))) return operand(producer->operand(0));
-    if (producer && depth < maxDepth_ && computesFloats(*producer) && onlyUser(v) && v->type().shape == shape_) {
+    if (producer && depth < maxDepth_ && computes(*producer) && onlyUser(v) && v->type().shape == shape_) {
       ++inlined_;
       return compute(*producer, depth);
     }
@@ -156,11 +164,10 @@ std::optional<MapParts> partsOf(const Node& root, int maxDepth, ExprCounter& cou
   MapBuilder builder(root.result()->type().shape, maxDepth, counter);
   if (root.is("quantize")) {
     builder.add(root.operand(0), 0);
-    if (builder.inlined() == 0) return std::nullopt;
   } else {
     builder.compute(root, 0);
   }
-  if (builder.tooMuch()) return std::nullopt;
+  if (builder.tooMuch() || (builder.inlined() == 0 && (root.is("quantize") || root.is("map")))) return std::nullopt;
   MapParts parts = builder.take();
   if (parts.operands.empty()) return std::nullopt;
   return parts;
@@ -171,7 +178,7 @@ Result<bool> buildMap(Node* root, ExprCounter& counter, Rewriter& rw) {
   const bool quantizes = root->is("quantize");
   if (quantizes && (root->attrs().quant("to")->perChannel() || sizeOf(root->attrs().quant("to")->storage) > 2)) return false;
   if (quantizes && !hasReciprocal(*root->attrs().quant("to"))) return false;
-  if (!quantizes && !computesFloats(*root)) return false;
+  if (!quantizes && !computes(*root)) return false;
   std::optional<MapParts> parts;
   for (int depth = kMaxDepth; depth > 0 && !parts; depth /= 2) parts = partsOf(*root, depth, counter);
   if (!parts) return false;
