@@ -8,6 +8,7 @@
 
 #include "ir/verify.h"
 #include "passes/quantize/bias_corrections.h"
+#include "passes/quantize/dead_channels.h"
 #include "passes/quantize/equalize_layers.h"
 #include "passes/quantize/group_params.h"
 #include "passes/quantize/recipe.h"

@@ -91,19 +91,6 @@ std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t cha
   return squares;
 }
 
-std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
-  std::vector<double> largest(channels, 0.0);
-  for (const Node* reader : readers) {
-    const WeightLayout layout(*reader);
-    const auto w = floatConstant(reader->operand("w"))->as<float>();
-    for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
-      double& v = largest[layout.channel(at / layout.perOutput, at % layout.perOutput)];
-      v = std::max(v, static_cast<double>(std::fabs(nth(w, at))));
-    }
-  }
-  return largest;
-}
-
 std::vector<double> factors(const std::vector<double>& weights, const ChannelStatistics& x, double a) {
   constexpr double kMaxFactor = 1e3;
   std::vector<double> s(x.max.size(), 1.0);
@@ -180,6 +167,19 @@ std::vector<ChannelStatistics> withoutEach(const ChannelStatistics& x) {
 }
 
 }  // namespace
+
+std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
+  std::vector<double> largest(channels, 0.0);
+  for (const Node* reader : readers) {
+    const WeightLayout layout(*reader);
+    const auto w = floatConstant(reader->operand("w"))->as<float>();
+    for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
+      double& v = largest[layout.channel(at / layout.perOutput, at % layout.perOutput)];
+      v = std::max(v, static_cast<double>(std::fabs(nth(w, at))));
+    }
+  }
+  return largest;
+}
 
 ChannelStatistics spreadChannels(int64_t channels, double spread) {
   ChannelStatistics x;

@@ -20,6 +20,9 @@ bool readsChannels(const Node& node);
 // cut off where a new sample goes further, unlike quiet ones beside a loud one; that counts as noise, too, measured from share to share.
 std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile);
 
+// For every channel the largest weight that reads it.
+std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels);
+
 std::vector<float> reciprocals(const std::vector<double>& s);
 
 // Multiplies what reads channel j by s[j]; the weight becomes a constant of this node's own.

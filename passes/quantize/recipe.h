@@ -33,6 +33,9 @@ struct Recipe {
   // Of layers.
   bool wantsProducts = false;  // of inputs with each other, beside their means
 
+  // Of either kind.
+  bool forOneScale = false;  // it helps weights alone that have one scale for all channels
+
   std::string_view pass = {};  // that edits the graph, with the statistics of its kind; filled in from the row
 
   bool movesChannels() const { return channelAxis != nullptr; }

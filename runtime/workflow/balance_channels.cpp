@@ -21,6 +21,24 @@ namespace {
 constexpr int64_t kTrialSamples = 32, kTrialChecks = 16;
 constexpr double kMinGain = 0.5;  // dB, below which luck decides
 
+// Whether some layer's weights have one scale for all channels.
+bool hasOneScale(const Graph& observed) {
+  for (const Node* n = observed.front(); n; n = n->next()) {
+    if (!n->annotation()) continue;
+    for (size_t i = 0; i < n->annotation()->inputs.size(); ++i) {
+      const auto* spec = std::get_if<ObservedSpec>(&n->annotation()->inputs[i]);
+      const Value* operand = n->operand(static_cast<int>(i));
+      if (spec && spec->axis < 0 && spec->blockSize == 0 && operand && operand->constant()) return true;
+    }
+  }
+  return false;
+}
+
+// What is asked for and of use to these rules.
+bool isAsked(const Recipe& recipe, const RecoverOptions& options, const Graph& observed) {
+  return recipe.movesChannels() && options.uses(recipe) && (!recipe.forOneScale || hasOneScale(observed));
+}
+
 using Ways = std::set<const Recipe*>;  // those that act; their order is that of the rows
 
 // A simplified graph with what the channels say moved into weights; `acted`: which of the ways found something to move.
@@ -71,7 +89,7 @@ struct Balancing {
   Result<PreparedModel> best() && {
     Ways asked, acted;
     for (const Recipe& recipe : recipes())
-      if (recipe.movesChannels() && options.uses(recipe)) asked.insert(&recipe);
+      if (isAsked(recipe, options, *model.observed)) asked.insert(&recipe);
     QC_TRY(balancedGraph(model.simplified->clone(), whole, asked, &acted));
     if (acted.empty()) return std::move(model);
     if (unseen.size() == 0) return untried(acted, "there is no sample beside the one that its statistics saw: give more samples");
@@ -109,12 +127,16 @@ struct LookedAt {
   std::vector<std::string> names;
   std::vector<int> axes;
 };
-LookedAt lookedAt(const Graph& graph, const RecoverOptions& options) {
+LookedAt lookedAt(const PreparedModel& model, const RecoverOptions& options) {
+  const Graph& graph = *model.simplified;
+  std::vector<const Recipe*> asked;
+  for (const Recipe& recipe : recipes())
+    if (isAsked(recipe, options, *model.observed)) asked.push_back(&recipe);
   LookedAt found;
   const auto look = [&](const Value& value) {
     if (value.type().dtype != DType::f32) return;
-    for (const Recipe& recipe : recipes()) {
-      const int axis = recipe.movesChannels() && options.uses(recipe) ? recipe.channelAxis(value) : -1;
+    for (const Recipe* recipe : asked) {
+      const int axis = recipe->channelAxis(value);
       if (axis < 0 || !nth(value.type().shape, axis).isStatic()) continue;
       found.names.push_back(value.name());
       found.axes.push_back(axis);
@@ -134,7 +156,7 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
   QC_TRY(options.checkChoices());
   if (!model.rules || samples.size() == 0 || int8Layers(*model.observed).empty()) return model;
   const Graph& graph = *model.simplified;
-  const auto [names, axes] = lookedAt(graph, options);
+  const auto [names, axes] = lookedAt(model, options);
   if (names.empty()) return model;
   Dataset seen = samples, own;
   if (!options.check && samples.size() > 1) own = seen.leaveOut();
@@ -165,7 +187,7 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
 
 bool couldBalance(const PreparedModel& model, const RecoverOptions& wanted) {
   const RecoverOptions options = wanted.under(model.rules);
-  return model.rules && !int8Layers(*model.observed).empty() && !lookedAt(*model.simplified, options).names.empty();
+  return model.rules && !int8Layers(*model.observed).empty() && !lookedAt(model, options).names.empty();
 }
 
 Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {

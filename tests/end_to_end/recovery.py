@@ -50,6 +50,13 @@ def channels_of_unlike_size(rng):
     return model(constants, body, {"x": "1,8,8,8"}), {"x": ((1, 8, 8, 8), lambda: rng.gauss(0, 1))}
 
 
+def a_dead_channel(rng):
+    """A channel is 0 whatever comes in, and what reads it, one scale for all, is the largest weight by far."""
+    constants = {"v": ([16, 8, 1, 1], matrix(rng, 16, 8, lambda r, _: 0.0 if r == 5 else 1.0)), "w": ([16, 1, 3, 3], matrix(rng, 16, 9, lambda r, _: 100.0 if r == 5 else 1.0))}
+    body = ["  %a = conv %x, %v : f32[1,16,8,8]", "  %r = relu %a : f32[1,16,8,8]", "  %y = conv %r, %w {group=16, pads=[1,1,1,1]} : f32[1,16,8,8]", "  return %y"]
+    return model(constants, body, {"x": "1,8,8,8"}), {"x": ((1, 8, 8, 8), lambda: rng.gauss(0, 1))}
+
+
 def weights_of_one_large_value(rng, mean):
     """One weight of each row sets the scale of the row; inputs around `mean` make the errors of the others add up."""
     constants = {"w": ([16, 64], matrix(rng, 16, 64, lambda _, c: 4.0 if c == 5 else 0.05))}
@@ -87,6 +94,7 @@ def biases_beyond_int32(rng):
 # (the flag, what it is set to, model, the least gain in dB), and flags beside it.
 CASES = [
     ("--smooth-quant", "on", outliers_behind_a_norm, 6),
+    ("--dead-channels", "on", a_dead_channel, 6, {"--backend": "qnnpack"}),
     ("--equalize", "on", channels_of_unlike_size, 3),
     ("--reconstruct", "auto", chain_of_few_bits, 3, {"--weight-bits": "4"}),
     ("--reconstruct", "on", chain_of_few_bits, 1),
