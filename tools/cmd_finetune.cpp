@@ -83,29 +83,29 @@ Result<std::optional<Check>> checkOf(const FinetuneFlags& o, const Model& model,
   return check;
 }
 
-nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs) {
+nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs, bool check) {
   nlohmann::json rows = nlohmann::json::array();
   for (const FinetuneEpoch& e : epochs) {
     nlohmann::json row = {{"epoch", e.epoch}};
     if (e.epoch > 0) row["loss"] = e.loss;
     if (e.accuracy) row["accuracy"] = *e.accuracy;
-    if (e.check) row["check"] = *e.check;
+    if (e.check) row[check ? "check" : "held_out_loss"] = check ? *e.check : -*e.check;
     rows.push_back(std::move(row));
   }
   return rows;
 }
 
 void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
-  const bool labelled = done.epochs.size() > 1 && done.epochs[1].accuracy;
+  const bool measures = check || done.heldOut > 0, labelled = done.epochs.size() > 1 && done.epochs[1].accuracy;
   std::vector<std::string> header{"epoch", "loss"};
   if (labelled) header.emplace_back("right %");
-  if (check) header.push_back(check->name());
+  if (measures) header.push_back(check ? check->name() : "held-out loss");
   Table table(header);
   for (const FinetuneEpoch& e : done.epochs) {
-    if (e.epoch == 0 && !check) continue;
+    if (e.epoch == 0 && !measures) continue;
     std::vector<std::string> row{std::to_string(e.epoch), e.epoch > 0 ? fmt::format("{:.4g}", e.loss) : ""};
     if (labelled) row.push_back(e.accuracy ? fmt::format("{:.2f}", *e.accuracy * 100) : "");
-    if (check) row.push_back(e.check ? check->shown(*e.check) : "");
+    if (measures) row.push_back(!e.check ? "" : check ? check->shown(*e.check) : fmt::format("{:.4g}", -*e.check));
     table.add(std::move(row));
   }
   fmt::print("{}", table.str());
@@ -159,7 +159,9 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     if (e.epoch == 0 && !e.check) return;
     fmt::print(stderr, "epoch {}{}{}{}\n", e.epoch, e.epoch > 0 ? fmt::format(": loss {:.4g}", e.loss) : "",
                e.accuracy ? fmt::format(", {:.2f}% right", *e.accuracy * 100) : "",
-               e.check ? fmt::format(", {} {}", check->name(), check->shown(*e.check)) : "");
+               !e.check ? ""
+               : check  ? fmt::format(", {} {}", check->name(), check->shown(*e.check))
+                        : fmt::format(", loss {:.4g} on held-out samples", -*e.check));
   };
   if (check) options.check = [&](const QuantizedModel& m) { return check->of(m); };
   QC_ASSIGN(Finetuned done, finetune(prepared, samples, options));
@@ -170,10 +172,16 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   std::error_code error;
   std::filesystem::remove(o.checkpoint(), error);
   if (o.json) {
-    nlohmann::json j = {
-        {"output", o.output},       {"samples", samples.size()}, {"epochs", epochsJson(done.epochs)},       {"best", done.best},
-        {"trained", done.trained},  {"steps", done.steps},       {"by_evaluation", done.stepsByEvaluation}, {"seconds", now() - start},
-        {"fed", inputsJson(inputs)}};
+    nlohmann::json j = {{"output", o.output},
+                        {"samples", samples.size()},
+                        {"epochs", epochsJson(done.epochs, check.has_value())},
+                        {"best", done.best},
+                        {"trained", done.trained},
+                        {"steps", done.steps},
+                        {"by_evaluation", done.stepsByEvaluation},
+                        {"seconds", now() - start},
+                        {"fed", inputsJson(inputs)}};
+    if (done.heldOut > 0) j["held_out"] = done.heldOut;
     j["losses"] = losses;  // of the last steps: those of this process
     if (check) j["check"] = {{"metric", check->name()}, {"samples", check->judge->size()}};
     if (check && check->goal) j["check"]["float"] = check->ofFloat;
@@ -185,9 +193,10 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   printEpochs(done, check);
   if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
   if (check) fmt::print("before training: {} {}\n", check->name(), check->shown(*done.epochs[0].check));
-  if (check && done.best == 0) fmt::print("note: no epoch is better than the model before training, which is what was written\n");
+  if ((check || done.heldOut > 0) && done.best == 0)
+    fmt::print("note: no epoch is better than the model before training, which is what was written\n");
   fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
-             done.trained, check ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
+             done.trained, check || done.heldOut > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
   return {};
 }
 

@@ -19,8 +19,9 @@ void FinetuneFlags::addTo(CLI::App& verb) {
       ->check(CLI::Range(2, 8));
   verb.add_option("--scales", scales, "of weights: observed (as the weights are by now), learned; auto: learned below 8 bits")
       ->check(CLI::IsMember({"auto", "observed", "learned"}));
-  verb.add_option("--ranges", ranges, "of activations: observed (moving averages), learned, fixed (as calibrated)")
-      ->check(CLI::IsMember({"observed", "learned", "fixed"}));
+  verb.add_option("--ranges", ranges,
+                  "of activations: observed (moving averages), learned, fixed (as calibrated); auto: learned below 7 bits, else observed")
+      ->check(CLI::IsMember({"auto", "observed", "learned", "fixed"}));
   verb.add_option("--epochs", epochs, "times that all samples are seen")->check(CLI::Range(1, 1000000));
   verb.add_option("--batch", batch, "samples of a step")->check(CLI::Range(1, 65536));
   verb.add_option("--optimizer", optimizer, "how gradients become steps")->check(CLI::IsMember({"sgd", "adam", "adamw"}));
@@ -52,6 +53,11 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--check", check, "samples to measure on before and after each epoch, a SOURCE as of -d; the best epoch is kept")
       ->take_all();
   verb.add_option("--check-labels", checkLabels, "what these should give; without, the dB to the float model count")->type_name("FILE");
+  verb.add_option(
+          "--hold-out", holdOut,
+          "without --check: share of the samples that is kept out of training, in whole batches; the epoch of the least loss on it is "
+          "kept, or the model before training. 0: none, the last epoch is kept")
+      ->check(CLI::Range(0.0, 0.9));
   addMetricOption(verb, metric);
   verb.add_option("--seed", seed, "of the order of the samples")->check(CLI::Range(0, 1 << 30));
   verb.add_option("--threads", threads, "threads; the result does not depend on them")->check(CLI::Range(1, 1024));
@@ -63,24 +69,25 @@ void FinetuneFlags::addTo(CLI::App& verb) {
 
 Status FinetuneFlags::checkEffects(const CLI::App& verb) const {
   const bool teaches = labels.empty() || teacherShare > 0 || !match.empty();
-  return refuseWithoutEffect(
-      verb, {{"--scores", !labels.empty(), "without labels", "give them with --labels, or leave it out"},
-             {"--teacher-share", !labels.empty(), "without labels: the float model alone teaches", "leave it out"},
-             {"--loss", teaches, "where labels alone teach", "add --teacher-share, or leave it out"},
-             {"--temperature", teaches && (loss == "auto" || loss == "kl"), "where no kl is taken", "leave it out"},
-             {"--momentum", optimizer == "sgd", "with this optimizer", "it is for --optimizer sgd"},
-             {"--step-size", schedule == "step", "with this schedule", "it is for --schedule step"},
-             {"--gamma", schedule == "step", "with this schedule", "it is for --schedule step"},
-             {"--check-labels", !check.empty(), "without samples to check", "give them with --check"},
-             {"--metric", !checkLabels.empty(), "without labels to check", "give them with --check-labels"},
-             {"--weight-bits", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--scales", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--ranges", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--config", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--backend", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--observer", quantizes(), "on a float model", "leave it out, or --mode float"},
-             {"--freeze-bn-after", quantizes(), "on a float model", "leave it out, or --mode int8"},
-             {"--disable-observers-after", quantizes() && ranges == "observed", "where no range is observed", "leave it out"}});
+  return refuseWithoutEffect(verb, {{"--scores", !labels.empty(), "without labels", "give them with --labels, or leave it out"},
+                                    {"--teacher-share", !labels.empty(), "without labels: the float model alone teaches", "leave it out"},
+                                    {"--loss", teaches, "where labels alone teach", "add --teacher-share, or leave it out"},
+                                    {"--temperature", teaches && (loss == "auto" || loss == "kl"), "where no kl is taken", "leave it out"},
+                                    {"--momentum", optimizer == "sgd", "with this optimizer", "it is for --optimizer sgd"},
+                                    {"--step-size", schedule == "step", "with this schedule", "it is for --schedule step"},
+                                    {"--gamma", schedule == "step", "with this schedule", "it is for --schedule step"},
+                                    {"--hold-out", check.empty(), "where samples to check are given", "leave it out"},
+                                    {"--check-labels", !check.empty(), "without samples to check", "give them with --check"},
+                                    {"--metric", !checkLabels.empty(), "without labels to check", "give them with --check-labels"},
+                                    {"--weight-bits", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--scales", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--ranges", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--config", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--backend", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--observer", quantizes(), "on a float model", "leave it out, or --mode float"},
+                                    {"--freeze-bn-after", quantizes(), "on a float model", "leave it out, or --mode int8"},
+                                    {"--disable-observers-after", quantizes() && (ranges == "observed" || ranges == "auto"),
+                                     "where no range is observed", "leave it out"}});
 }
 
 Result<QConfigMapping> FinetuneFlags::mapping() const {
@@ -116,6 +123,7 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
   o.epochs = epochs;
   o.seed = static_cast<uint64_t>(seed);
   o.augment = augment;
+  o.heldOut = holdOut;
   o.disableObserversAfter = disableObserversAfter;
   o.freezeBatchNormAfter = freezeBatchNormAfter;
   o.checkpoint = checkpoint();

@@ -15,7 +15,7 @@ struct FinetuneFlags {
   RulesOptions rules;
   std::string labels, scores, output, mode = "int8";
   int64_t limit = -1, weightBits = 8;
-  std::string scales = "auto", ranges = "observed";
+  std::string scales = "auto", ranges = "auto";
   // training
   int64_t epochs = 10, batch = 32, seed = 0, disableObserversAfter = -1, freezeBatchNormAfter = -1, warmup = 0, stepSize = 0;
   int threads = 1;
@@ -23,7 +23,7 @@ struct FinetuneFlags {
   double rate = 0.0005, momentum = 0.9, weightDecay = 0, clipNorm = 0, gamma = 0.1;
   // targets
   std::string loss = "auto", augment;
-  double teacherShare = 0, temperature = 1;
+  double teacherShare = 0, temperature = 1, holdOut = 0.1;
   std::vector<std::string> match;
   // what is kept
   std::vector<std::string> check;

@@ -89,7 +89,7 @@ class Preparation {
       return fail(ErrorCode::kInvalidArgument, "unknown way for {}: '{}'", what, value);
     };
     QC_TRY(isOneOf("weights", options_.weights, {"observed", "learned"}));
-    QC_TRY(isOneOf("activations", options_.activations, {"observed", "learned", "fixed"}));
+    QC_TRY(isOneOf("activations", options_.activations, {"auto", "observed", "learned", "fixed"}));
     if (!(options_.averagingConstant > 0 && options_.averagingConstant <= 1))
       return fail(ErrorCode::kInvalidArgument, "an averaging constant of {}", options_.averagingConstant);
     return {};
@@ -191,6 +191,12 @@ class Preparation {
         .help("calibrate with samples that reach this value, or keep it float by a rule");
   }
 
+  std::string wayOf(const ObservedSpec& spec) const {
+    if (options_.activations != "auto") return options_.activations;
+    constexpr int64_t kStepsOf7Bits = 127;
+    return spec.qmax - spec.qmin < kStepsOf7Bits ? "learned" : "observed";
+  }
+
   Status activation(Node* observe) {
     const QuantSpec spec = observe->annotation() ? observe->annotation()->output : QuantSpec();
     QC_ASSIGN(const QuantPtr params, calibrated(*observe, spec));
@@ -200,7 +206,7 @@ class Preparation {
     b_.before(observe).at(observe->location());
     const auto* observed = std::get_if<ObservedSpec>(&spec);
     Value* result = nullptr;
-    if (observed && options_.activations == "observed") {
+    if (observed && wayOf(*observed) == "observed") {
       QC_ASSIGN(result, averaged(*observe, *observed, params));
     } else {
       QC_ASSIGN(result, withConstants(*observe, observed, params));
@@ -252,7 +258,7 @@ class Preparation {
   Result<Value*> withConstants(const Node& observe, const ObservedSpec* spec, const QuantPtr& params) {
     Value* x = observe.operand(0);
     const int64_t id = observe.integer("id");
-    const bool learns = spec && options_.activations == "learned";
+    const bool learns = spec && wayOf(*spec) == "learned";
     auto known = constants_.find(id);
     if (known == constants_.end()) {
       Value* scale = b_.constant("scale." + x->name(), scalar(params->scale()));

@@ -22,8 +22,9 @@ struct QatOptions {
   // learned: scales are parameters.
   std::string weights = "observed";
   // observed: moving averages of every batch's minimum and maximum, begun with the ranges of calibration.  learned: scales and zero points
-  // are parameters.  fixed: those of calibration stay.
-  std::string activations = "observed";
+  // are parameters.  fixed: those of calibration stay.  auto: learned where a value has fewer than 7 bits, whose few steps outermost values
+  // must not waste; else observed.
+  std::string activations = "auto";
   double averagingConstant = 0.01;  // where the observer of a value names none
   // BatchNorm that went into a layer whose weights are rounded is taken out again; else it stays folded, with statistics that are fixed.
   bool batchNorm = false;

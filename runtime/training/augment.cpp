@@ -17,6 +17,12 @@ uint64_t Draws::next() {
   return z ^ (z >> 31);
 }
 
+uint64_t hashOf(std::string_view text) {
+  uint64_t h = 0xcbf29ce484222325;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return h;
+}
+
 Result<Augmentation> Augmentation::parse(const std::string& words) {
   Augmentation a;
   for (size_t at = 0; at < words.size();) {

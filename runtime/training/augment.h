@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "ir/status.h"
 #include "ir/tensor.h"
@@ -20,6 +21,9 @@ class Draws {
   uint64_t next();
   uint64_t state_;
 };
+
+// FNV-1a: a seed out of words, the same everywhere.
+uint64_t hashOf(std::string_view text);
 
 class Augmentation {
  public:

@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <numeric>
-#include <set>
 #include <tuple>
 
-#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
-#include "runtime/training/augment.h"
+#include "runtime/training/batches.h"
 #include "runtime/training/state_file.h"
 #include "runtime/training/targets.h"
 
@@ -21,20 +17,6 @@ namespace qc {
 namespace {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::vector<int64_t> orderOf(int64_t samples, uint64_t seed, int64_t epoch) {
-  std::vector<int64_t> order(usize(samples));
-  std::iota(order.begin(), order.end(), 0);
-  Draws draws(seed * 0x100000001b3 + static_cast<uint64_t>(epoch));
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[draws.below(i)]);
-  return order;
-}
-
-uint64_t hashOf(std::string_view text) {  // FNV-1a
-  uint64_t h = 0xcbf29ce484222325;
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return h;
-}
 
 std::string exact(double value) { return fmt::format("{:a}", value); }
 double exactly(const std::string& text) { return std::strtod(text.c_str(), nullptr); }
@@ -62,10 +44,11 @@ class Finetuning {
       if (stepsDone() % perEpoch_ == 0) QC_TRY(endEpoch(stepsDone() / perEpoch_));
       QC_TRY(keep());
     }
-    QC_ASSIGN(QuantizedModel trained, trainer_->convert(o_.check ? best_ : trainer_->state()));
+    QC_ASSIGN(QuantizedModel trained, trainer_->convert(checks() ? best_ : trainer_->state()));
     return Finetuned{.model = std::move(trained),
                      .epochs = history_,
-                     .best = o_.check ? bestEpoch_ : o_.epochs,
+                     .best = checks() ? bestEpoch_ : o_.epochs,
+                     .heldOut = o_.check ? 0 : batches_->heldOut() * o_.trainer.batch,
                      .trained = std::ssize(trainer_->trained()),
                      .steps = stepsDone(),
                      .stepsByEvaluation = trainer_->stepsByEvaluation(),
@@ -79,13 +62,11 @@ class Finetuning {
   Status prepare() {
     const int64_t batch = o_.trainer.batch;
     if (o_.epochs < 1) return fail(ErrorCode::kInvalidArgument, "{} epochs", o_.epochs);
-    if (batch < 1) return fail(ErrorCode::kInvalidArgument, "a batch of {}", batch);
-    if (samples_.size() < batch)
-      return fail(ErrorCode::kInvalidData, "{} samples do not fill a batch of {}", samples_.size(), batch)
-          .help("give more samples, or a smaller batch");
+    QC_ASSIGN(Batches batches, Batches::of(samples_, {batch, o_.seed, o_.check ? 0 : o_.heldOut, o_.augment, o_.targets.labels}));
+    batches_.emplace(std::move(batches));
+    perEpoch_ = batches_->perEpoch();
     if (!o_.targets.labels.empty() && std::ssize(o_.targets.labels) != samples_.size())
       return fail(ErrorCode::kInvalidArgument, "{} labels for {} samples", o_.targets.labels.size(), samples_.size());
-    perEpoch_ = samples_.size() / batch;
     QC_ASSIGN(targets_, Targets::plan(*model_.simplified, o_.targets, batch));
     for (size_t i = 0; i < o_.targets.labels.size(); ++i)
       if (const int64_t label = o_.targets.labels[i]; label < 0 || label >= targets_->classes())
@@ -111,13 +92,9 @@ class Finetuning {
       if (!shapes[input->name()].empty()) shapes[input->name()][0] = batch;
     }
     QC_TRY(targets_->openTeacher(*model_.simplified, shapes, trainer.threads));
-    for (const Port& p : trainer_->inputs()) ports_[p.name] = p.type;
-    QC_ASSIGN(augmentation_, Augmentation::parse(o_.augment));
-    for (const Value* input : model_.simplified->inputs())
-      if (const auto port = ports_.find(input->name()); port != ports_.end() && Augmentation::takes(port->second))
-        images_.insert(port->first);
-    if (augmentation_ && images_.empty())
-      return fail(ErrorCode::kInvalidArgument, "no input of the model is an image to change").help("leave out FinetuneOptions::augment");
+    std::vector<std::string> inputs;
+    for (const Value* input : model_.simplified->inputs()) inputs.push_back(input->name());
+    QC_TRY(batches_->bind(trainer_->inputs(), inputs));
     return {};
   }
 
@@ -149,8 +126,8 @@ class Finetuning {
                         optimizer.weightDecay, optimizer.nesterov, optimizer.clipNorm);
     text +=
         fmt::format(" {} {} {} {} {} {}", schedule.kind, schedule.rate, schedule.warmup, schedule.steps, schedule.stepSize, schedule.gamma);
-    text += fmt::format(" {} {} {} {} {} {} {}", targets.output, exact(targets.teacherShare), targets.loss, exact(targets.temperature),
-                        o_.calibrationSamples, o_.disableObserversAfter, o_.check != nullptr);
+    text += fmt::format(" {} {} {} {} {} {} {} {}", targets.output, exact(targets.teacherShare), targets.loss, exact(targets.temperature),
+                        o_.calibrationSamples, o_.disableObserversAfter, o_.check != nullptr, exact(o_.heldOut));
     text += fmt::format(" {}", o_.freezeBatchNormAfter);
     text += " augment=" + o_.augment;
     for (const std::string& name : targets.match) text += " " + name;
@@ -160,43 +137,6 @@ class Finetuning {
 
   // ---- a step -----------------------------------------------------------------------------------
 
-  Result<TensorMap> batchAt(int64_t epoch, int64_t place) {
-    if (epoch != ordered_) {
-      order_ = orderOf(samples_.size(), o_.seed, epoch);
-      ordered_ = epoch;
-    }
-    const int64_t count = o_.trainer.batch;
-    TensorMap batch;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t index = nth(order_, place * count + i);
-      QC_ASSIGN(const TensorMap sample, samples_.sample(index));
-      for (const auto& [name, value] : sample) {
-        const auto port = ports_.find(name);
-        if (port == ports_.end()) continue;  // of nothing that is trained through
-        Tensor& whole = batch[name];
-        if (i == 0) whole = Tensor(port->second.dtype, port->second.sizes());
-        std::vector<int64_t> each = port->second.sizes();
-        if (!each.empty()) each[0] = 1;
-        if (value.sizes() != each || value.dtype() != port->second.dtype)
-          return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the others are {}", samples_.sampleName(index), value.type().str(),
-                      TensorType(port->second.dtype, toShape(each)).str())
-              .on(name)
-              .help("train with samples of one shape, one in each array");
-        std::memcpy(static_cast<char*>(whole.mutableData()) + i * value.byteSize(), value.data(), usize(value.byteSize()));
-        if (!augmentation_ || !images_.contains(name)) continue;
-        Draws draws(hashOf(fmt::format("{} {} {}", o_.seed, epoch, index)));  // the same for every image of a sample
-        const auto elements = usize(value.numElements());
-        augmentation_.apply(port->second, whole.mutableAs<float>().subspan(usize(i) * elements, elements), draws);
-      }
-    }
-    if (!o_.targets.labels.empty() && ports_.contains("labels")) {
-      Tensor labels(DType::s64, {count});
-      for (int64_t i = 0; i < count; ++i) nth(labels.mutableAs<int64_t>(), i) = nth(o_.targets.labels, nth(order_, place * count + i));
-      batch["labels"] = std::move(labels);
-    }
-    return batch;
-  }
-
   Status oneStep() {
     if (o_.stop && o_.stop->load()) {
       QC_TRY(write());
@@ -205,7 +145,7 @@ class Finetuning {
     }
     const int64_t epoch = stepsDone() / perEpoch_, place = stepsDone() % perEpoch_;
     if (place == 0) lossOfEpoch_ = right_ = 0;
-    QC_ASSIGN(TensorMap batch, batchAt(epoch, place));
+    QC_ASSIGN(TensorMap batch, batches_->at(epoch, place));
     QC_TRY(targets_->target(batch));
     trainer_->observe(o_.disableObserversAfter < 0 || stepsDone() < o_.disableObserversAfter);
     trainer_->normalizeByBatch(stepsDone() < o_.freezeBatchNormAfter);
@@ -219,7 +159,7 @@ class Finetuning {
     }
     lossOfEpoch_ += *loss;
     const int64_t inEpoch = place + 1;
-    if (!o_.targets.labels.empty()) countRight(place);
+    if (!o_.targets.labels.empty()) countRight(epoch, place);
     if (o_.progress) {
       const double elapsed = seconds() - clock_, each = elapsed / static_cast<double>(stepsDone() - begun_);
       FinetuneProgress p{epoch + 1, o_.epochs, stepsDone(), steps(), lossOfEpoch_ / static_cast<double>(inEpoch), *loss};
@@ -231,14 +171,14 @@ class Finetuning {
     return {};
   }
 
-  void countRight(int64_t place) {
+  void countRight(int64_t epoch, int64_t place) {
     const Tensor* scores = trainer_->output(targets_->output());
     const int64_t count = o_.trainer.batch, classes = targets_->classes();
     if (!scores || scores->numElements() != count * classes) return;
     const auto x = scores->as<float>();
     for (int64_t i = 0; i < count; ++i) {
       const auto row = x.subspan(usize(i * classes), usize(classes));
-      right_ += std::max_element(row.begin(), row.end()) - row.begin() == nth(o_.targets.labels, nth(order_, place * count + i));
+      right_ += std::max_element(row.begin(), row.end()) - row.begin() == batches_->labelAt(epoch, place, i);
     }
   }
 
@@ -247,15 +187,33 @@ class Finetuning {
     return static_cast<double>(right_) / static_cast<double>(std::max<int64_t>(stepsOfEpoch * o_.trainer.batch, 1));
   }
 
+  bool checks() const { return o_.check || batches_->heldOut() > 0; }
+
+  Result<double> checked() {
+    QC_ASSIGN(const QuantizedModel model, trainer_->convert());
+    return guarded("the check", [&] { return o_.check(model); });
+  }
+
+  // More is better.
+  Result<double> heldOutLoss() {
+    double sum = 0;
+    for (int64_t place = 0; place < batches_->heldOut(); ++place) {
+      QC_ASSIGN(TensorMap batch, batches_->heldOutAt(place));
+      QC_TRY(targets_->target(batch));
+      QC_ASSIGN(const Trainer::Evaluation found, trainer_->evaluate(batch));
+      sum += found.loss;
+    }
+    return -sum / static_cast<double>(batches_->heldOut());
+  }
+
   Status endEpoch(int64_t epoch) {
     FinetuneEpoch ended{epoch};
     if (epoch > 0) {
       ended.loss = lossOfEpoch_ / static_cast<double>(perEpoch_);
       ended.accuracy = accuracy(perEpoch_);
     }
-    if (o_.check) {
-      QC_ASSIGN(const QuantizedModel model, trainer_->convert());
-      QC_ASSIGN(ended.check, guarded("the check", [&] { return o_.check(model); }));
+    if (checks()) {
+      QC_ASSIGN(ended.check, o_.check ? checked() : heldOutLoss());
       if (history_.empty() || *ended.check > bestCheck_) {
         best_ = trainer_->state();
         bestCheck_ = *ended.check;
@@ -280,7 +238,7 @@ class Finetuning {
     StateFile file;
     const TrainState now = trainer_->state();
     for (const auto& [name, value] : now.values) file.values["now." + name] = value;
-    if (o_.check)
+    if (checks())
       for (const auto& [name, value] : best_.values) file.values["best." + name] = value;
     std::string history;
     for (const FinetuneEpoch& e : history_)
@@ -341,11 +299,8 @@ class Finetuning {
   const FinetuneOptions& o_;
   std::optional<Targets> targets_;
   std::optional<Trainer> trainer_;
-  std::map<std::string, TensorType> ports_;
-  Augmentation augmentation_;
-  std::set<std::string> images_;  // inputs
-  int64_t perEpoch_ = 0, ordered_ = -1;
-  std::vector<int64_t> order_;
+  std::optional<Batches> batches_;
+  int64_t perEpoch_ = 0;
   double lossOfEpoch_ = 0, bestCheck_ = 0, saved_ = 0, clock_ = 0;
   int64_t right_ = 0, bestEpoch_ = 0, begun_ = 0;
   TrainState best_;

@@ -53,7 +53,10 @@ struct FinetuneOptions {
   double checkpointSeconds = 30;            // 0: after every step
   bool resume = false;                      // from the checkpoint, if there is one
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
-  // How good a model is, more is better; asked before the first epoch and after each.  The best is what is returned.
+  // How good a model is, more is better; asked before the first epoch and after each.  The best is what is returned.  Without, it is the
+  // loss, negative, on samples that are held out of training: this share of them, in whole batches, where they fill more than
+  // Batches::kFewestBatches.  0: the last epoch is returned.
+  double heldOut = 0.1;
   std::function<Result<double>(const QuantizedModel&)> check = {};
   std::function<void(const FinetuneProgress&)> progress = {};
   std::function<void(const FinetuneEpoch&)> epochEnded = {};
@@ -62,7 +65,8 @@ struct FinetuneOptions {
 struct Finetuned {
   QuantizedModel model;
   std::vector<FinetuneEpoch> epochs;
-  int64_t best = 0;  // the epoch that the model is of
+  int64_t best = 0;     // the epoch that the model is of
+  int64_t heldOut = 0;  // samples
   int64_t trained = 0, steps = 0, stepsByEvaluation = 0;
   double seconds = 0;
 };

@@ -93,6 +93,15 @@ def main():
         assert out.read_bytes() == changed != plain.read_bytes()
         assert top1(out) > check["untrained"], top1(out)
 
+        # Without samples to check, some of those given are held out: what is written is no worse on them than the model before training.
+        told = json.loads(run(*args, "--labels", LABELS, "-o", out, "--json").stdout)
+        losses = [e["held_out_loss"] for e in told["epochs"]]
+        assert told["held_out"] == 32 and told["steps"] == 3 * 7 and len(losses) == 4 and losses[told["best"]] == min(losses) < losses[0], told
+        told = json.loads(run(*args[:-1], "10", "-o", out, "--json").stdout)
+        assert told["best"] == 0, told
+        told = json.loads(run(*args, "-o", out, "--json", "--hold-out", "0").stdout)
+        assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3, told
+
         # A float model stays one.
         run("finetune", MODEL, "-d", TRAIN, "--labels", LABELS, "--mode", "float", "--epochs", "1", "-o", work / "f.onnx")
         assert "float" in run("inspect", work / "f.onnx").stdout

@@ -1,0 +1,53 @@
+// The samples of a training as batches: in an order of their own in every epoch, images changed at random, and a share of them held out,
+// on which nothing is trained.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "frontend/data/dataset.h"
+#include "runtime/executable.h"
+#include "runtime/training/augment.h"
+
+namespace qc {
+
+struct BatchOptions {
+  int64_t batch = 32;
+  uint64_t seed = 0;
+  double heldOutShare = 0;  // of the samples, in whole batches; none where fewer than kFewestBatches are left
+  std::string augment = {};
+  std::vector<int64_t> labels = {};  // of every sample, or none
+};
+
+class Batches {
+ public:
+  static constexpr int64_t kFewestBatches = 4;
+
+  // Errors: the samples do not fill a batch.
+  static Result<Batches> of(const Dataset& samples, BatchOptions options);
+  // What a batch is to bring; `images`: of these, what the model takes.  Error: nothing is there to change at random.
+  Status bind(const std::vector<Port>& ports, const std::vector<std::string>& modelInputs);
+
+  int64_t perEpoch() const { return static_cast<int64_t>(trained_.size()) / o_.batch; }
+  int64_t heldOut() const { return static_cast<int64_t>(heldOut_.size()) / o_.batch; }  // batches
+  Result<TensorMap> at(int64_t epoch, int64_t place);
+  Result<TensorMap> heldOutAt(int64_t place) const;
+  int64_t labelAt(int64_t epoch, int64_t place, int64_t sample);
+
+ private:
+  Batches(const Dataset& samples, BatchOptions options) : samples_(&samples), o_(std::move(options)) {}
+  Result<TensorMap> of(const int64_t* indices, int64_t changedIn) const;
+  const int64_t* orderAt(int64_t epoch, int64_t place);
+
+  const Dataset* samples_;
+  BatchOptions o_;
+  std::vector<int64_t> trained_, heldOut_, order_;  // samples
+  int64_t ordered_ = -1;                            // the epoch that order_ is of
+  std::map<std::string, TensorType> ports_;
+  Augmentation augmentation_;
+  std::set<std::string> images_;
+};
+
+}  // namespace qc
