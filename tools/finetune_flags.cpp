@@ -61,6 +61,9 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   addMetricOption(verb, metric);
   verb.add_option("--seed", seed, "of the order of the samples")->check(CLI::Range(0, 1 << 30));
   verb.add_option("--threads", threads, "threads; the result does not depend on them")->check(CLI::Range(1, 1024));
+  verb.add_option("--memory-limit", memoryLimit,
+                  "memory that values of a step take together: what is over is computed again where it is needed, to the same numbers")
+      ->type_name("SIZE");
   verb.add_option("--checkpoint-seconds", checkpointSeconds, "how often the state is written; 0: after every step")
       ->check(CLI::Range(0.0, 1e6));
   verb.add_flag("--resume", resume, "go on from the state that a run before has left (OUTPUT.partial)");
@@ -100,6 +103,9 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
   FinetuneOptions o;
   o.trainer.batch = batch;
   o.trainer.threads = threads;
+  if (!memoryLimit.empty()) {
+    QC_ASSIGN(o.trainer.memoryLimit, parseBytes(memoryLimit, "--memory-limit"));
+  }
   o.trainer.quantized = quantizes();
   o.trainer.qat.weights = scales == "auto" ? (weightBits < 8 ? "learned" : "observed") : scales;
   o.trainer.qat.activations = ranges;

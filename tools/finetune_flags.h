@@ -27,7 +27,7 @@ struct FinetuneFlags {
   std::vector<std::string> match;
   // what is kept
   std::vector<std::string> check;
-  std::string checkLabels, metric = "top1";
+  std::string checkLabels, metric = "top1", memoryLimit;
   double checkpointSeconds = 30;
   bool resume = false, json = false;
 

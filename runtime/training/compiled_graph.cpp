@@ -6,10 +6,15 @@
 
 namespace qc {
 
-Result<CompiledGraph> CompiledGraph::of(Graph graph, const std::shared_ptr<Workspace>& workspace) {
+Result<CompiledGraph> CompiledGraph::of(Graph graph, const std::shared_ptr<Workspace>& workspace, int64_t memoryLimit) {
   PassContext cx;
   QC_TRY(runPipeline("lower", graph, cx));
-  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), {.remember = true}));
+  CompileOptions options{.remember = true};
+  if (memoryLimit > 0) {
+    options.insertions.push_back(PassInsertion::after("select-kernels", *PassRegistry::get().find("recompute")));
+    options.insertions.back().options.set("limit", memoryLimit);
+  }
+  QC_ASSIGN(const Executable exe, Executable::fromGraph(std::move(graph), Target::host(), options));
   QC_ASSIGN(Session session, exe.sessionIn(workspace));
   CompiledGraph c{std::move(session), exe.inputs(), exe.outputs(), {}, {}, {}, {}};
   for (const Step& s : exe.program().steps()) c.withoutKernel += !s.function && !s.node->def().has(kView);

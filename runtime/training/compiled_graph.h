@@ -12,8 +12,9 @@
 namespace qc {
 
 struct CompiledGraph {
-  // A float graph whose sizes are known.
-  static Result<CompiledGraph> of(Graph graph, const std::shared_ptr<Workspace>& workspace);
+  // A float graph whose sizes are known.  memoryLimit: bytes of values that are alive together; what is over is computed again (pass
+  // `recompute`).  0: any.
+  static Result<CompiledGraph> of(Graph graph, const std::shared_ptr<Workspace>& workspace, int64_t memoryLimit = 0);
   // From `in` to `out`; results that others share by now get new bytes.
   Status run(const Session::StepHook& hook = {});
   Tensor* input(const std::string& name);  // null: the graph has none of this name, or does not read it

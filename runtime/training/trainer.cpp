@@ -120,7 +120,7 @@ struct Trainer::Impl {
     trained = std::move(made.parameters);
     stepName = made.step;
     rateName = made.learningRate;
-    QC_ASSIGN(step, CompiledGraph::of(std::move(graph), workspace));
+    QC_ASSIGN(step, CompiledGraph::of(std::move(graph), workspace, options.memoryLimit));
     for (const auto& [name, input] : step->inputAt) {
       const auto output = step->outputAt.find("next." + name);
       if (output == step->outputAt.end()) continue;

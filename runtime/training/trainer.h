@@ -31,7 +31,8 @@ struct TrainerOptions {
   int64_t batch = 32;
   Shapes shapes = {};  // of one sample, by input, for dims that are free beside the batch's
   int threads = 1;
-  bool quantized = true;  // false: float, as it is
+  int64_t memoryLimit = 0;  // bytes that values of a step may take together: what is over is computed again; 0: any
+  bool quantized = true;    // false: float, as it is
   QatOptions qat = {};
   OptimizerSpec optimizer = {};
   ScheduleSpec schedule = {};

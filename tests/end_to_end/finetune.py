@@ -102,6 +102,14 @@ def main():
         told = json.loads(run(*args, "-o", out, "--json", "--hold-out", "0").stdout)
         assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3, told
 
+        # Less memory: the same bytes, or the reason why not.
+        run(*args, "-o", out)
+        whole = out.read_bytes()
+        run(*args, "-o", out, "--memory-limit", "3200K")
+        assert out.read_bytes() == whole
+        said = run(*args, "-o", out, "--memory-limit", "1K", code=1).stderr
+        assert "alive together" in said and "smaller batch" in said, said
+
         # A float model stays one.
         run("finetune", MODEL, "-d", TRAIN, "--labels", LABELS, "--mode", "float", "--epochs", "1", "-o", work / "f.onnx")
         assert "float" in run("inspect", work / "f.onnx").stdout
