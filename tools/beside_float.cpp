@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "runtime/insight/float_form.h"
 #include "runtime/insight/layer_costs.h"
@@ -59,6 +60,24 @@ Result<std::vector<TimedModel>> inTurns(const Model& model, const Model& other, 
 
 }  // namespace
 
+ModelOptions beside(const ModelOptions& options, const std::string& other) {
+  ModelOptions its = options;
+  its.path = other;
+  if (its.shapes.empty() && its.values.empty()) return its;
+  const auto asItIs = load(other, {.freeDims = true});
+  if (!asItIs) return its;  // it cannot be had without them
+  std::set<std::string> known;
+  for (const Port& p : asItIs->inputs()) {
+    known.insert(p.name);
+    for (const Dim& dim : p.type.shape)
+      if (!dim.isStatic()) known.merge(dim.expr().symbols());
+  }
+  const auto lacks = [&](const std::string& text) { return !known.contains(text.substr(0, text.rfind('='))); };
+  std::erase_if(its.shapes, lacks);
+  std::erase_if(its.values, lacks);
+  return its;
+}
+
 CLI::Option* CompareFlag::addTo(CLI::App& verb) {
   return verb
       .add_option("--compare", with, "beside it, in turns: 'float', the model without its quantize and dequantize, or another file of it")
@@ -66,11 +85,7 @@ CLI::Option* CompareFlag::addTo(CLI::App& verb) {
 }
 
 Result<Model> CompareFlag::other(const Model& model, const ModelOptions& options) const {
-  if (with != "float") {
-    ModelOptions file = options;
-    file.path = with;
-    return file.load();
-  }
+  if (with != "float") return beside(options, with).load();
   if (!model.isQuantized())
     return fail(ErrorCode::kInvalidArgument, "--compare float: {} holds no integers", options.path)
         .help("give the quantized file, or another file to compare with");

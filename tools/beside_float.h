@@ -8,6 +8,9 @@
 
 namespace qc::tools {
 
+// --shape and --bind for another file of the model: without the names that it lacks, as what is bound is gone from what was made of it.
+ModelOptions beside(const ModelOptions& options, const std::string& other);
+
 struct CompareFlag {
   std::string with;  // empty: not asked for
   CLI::Option* addTo(CLI::App& verb);

@@ -11,6 +11,7 @@
 #include "runtime/insight/metrics.h"
 #include "runtime/insight/scores.h"
 #include "tools/answer_data.h"
+#include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/report_flags.h"
@@ -74,7 +75,8 @@ Result<std::vector<OutputPair>> pairOutputs(const Model& a, const Model& b) {
   const std::vector<Port> mine = a.outputs(), theirs = b.outputs();
   if (mine.size() != theirs.size())
     return fail(ErrorCode::kInvalidArgument, "one model has {} outputs, the other {}: their results cannot be compared", mine.size(),
-                theirs.size());
+                theirs.size())
+        .help("compare models of one origin");
   const auto known = [&](const Port& p) {
     return std::any_of(theirs.begin(), theirs.end(), [&](const Port& q) { return q.name == p.name; });
   };
@@ -84,12 +86,12 @@ Result<std::vector<OutputPair>> pairOutputs(const Model& a, const Model& b) {
   return pairs;
 }
 
-Status checkInputsOf(const Model& a, const Model& b) {
+Status checkInputsOf(const Model& a, const Model& b, const CompareFlags& o) {
   const std::vector<Port> mine = a.inputs();
   for (const Port& p : b.inputs())
     if (std::none_of(mine.begin(), mine.end(), [&](const Port& q) { return q.name == p.name && q.type.dtype == p.type.dtype; }))
-      return fail(ErrorCode::kInvalidArgument, "the first model has no input '{}' of {}: the samples cannot be fed to both", p.name,
-                  toString(p.type.dtype))
+      return fail(ErrorCode::kInvalidArgument, "'{}' takes an input '{}' of {}, '{}' has none: the samples cannot be fed to both", o.other,
+                  p.name, toString(p.type.dtype), o.model.path)
           .help("compare models with the same inputs");
   return {};
 }
@@ -113,10 +115,8 @@ void chooseAnswers(Comparison& c, const TensorMap& outputs, const std::string& n
 Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   Comparison c;
   QC_ASSIGN(Model a, o.model.loadOfAnyShape());
-  ModelOptions second = o.model;
-  second.path = o.other;
-  QC_ASSIGN(Model b, second.loadOfAnyShape());
-  QC_TRY(checkInputsOf(a, b));
+  QC_ASSIGN(Model b, beside(o.model, o.other).loadOfAnyShape());
+  QC_TRY(checkInputsOf(a, b, o));
   QC_ASSIGN(c.outputs, pairOutputs(a, b));
   if (!o.output.empty()) {
     QC_ASSIGN(const std::string checked, scoresOutput(a, o.output));
@@ -137,10 +137,17 @@ Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
     TensorMap inputs;
     for (const std::string& name : wanted) inputs.insert_or_assign(name, sample.at(name));
     const auto theirs = other->run(inputs);
-    if (!theirs) return inSample(data, i, theirs.error());
+    if (!theirs)
+      return inSample(data, i, theirs.error())
+          .help(fmt::format("the samples are those of '{}': compare models of one origin", o.model.path));
     if (i == 0) chooseAnswers(c, *mine, o.output, labels != nullptr);
     for (OutputPair& pair : c.outputs) {
       const Tensor &x = mine->at(pair.a), &y = theirs->at(pair.b);
+      if (x.numElements() != y.numElements())
+        return fail(ErrorCode::kInvalidArgument, "{}: it is [{}] of '{}' and [{}] of '{}': their numbers cannot be compared",
+                    data.sampleName(i), fmt::join(x.sizes(), ","), o.model.path, fmt::join(y.sizes(), ","), o.other)
+            .on(pair.a)
+            .help("compare models of one origin");
       const std::vector<float> reference = floats(x), actual = floats(y);
       const Status added = pair.values->add({.reference = reference, .actual = actual, .sizes = x.sizes(), .sample = i});
       if (!added) return inSample(data, i, added.error());

@@ -10,6 +10,7 @@
 #include "frontend/data/npz_writer.h"
 #include "ir/files.h"
 #include "runtime/insight/debug.h"
+#include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -198,9 +199,7 @@ class Dump {
 Status runDebug(const DebugFlags& o) {
   if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const Model first, o.model.loadOfAnyShape());
-  ModelOptions otherOptions = o.model;
-  otherOptions.path = o.other;
-  QC_ASSIGN(const Model second, otherOptions.loadOfAnyShape());
+  QC_ASSIGN(const Model second, beside(o.model, o.other).loadOfAnyShape());
   QC_ASSIGN(const MeasuredOn on, measuredOn(o, first));
   QC_ASSIGN(const InputReport fed, checkInputs(first, on.samples));
   warnOfInputs(fed);

@@ -142,11 +142,11 @@ Result<const Tensor*> OnnxNode::constant(int i, std::string_view what) const {
       return b.constant({}, std::move(folded->front()))->constant();
     }
   }
-  return tl::make_unexpected(
-      Error(error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
-                .on(v->name())
-                .help("fix it: sizes of inputs with LoadOptions::shapes NAME=1x3x224x224, the value of an input with LoadOptions::values "
-                      "NAME=VALUE")));
+  return tl::make_unexpected(Error(
+      error(ErrorCode::kUnsupported, "{} must be known when the model is loaded, but it is computed from its inputs", what)
+          .on(v->name())
+          .help("fix it: sizes of inputs with LoadOptions::shapes NAME=1x3x224x224, the value of an input with LoadOptions::values "
+                "NAME=VALUE; where it depends on the data, export the model in a form that does not need it (Where in place of If)")));
 }
 
 Result<std::vector<int64_t>> OnnxNode::constantInts(int i, std::string_view what) const {

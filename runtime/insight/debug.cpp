@@ -63,6 +63,10 @@ class Debugging {
     }
     found.unmatched = std::move(pairing_.unmatched);
     found.notes = std::move(pairing_.notes);
+    for (size_t i = 0; i < reference_.outputs().size(); ++i)
+      if (const TensorType& type = reference_.outputs()[i]->type(); type.dtype != DType::f32 && !type.isQuantized())
+        found.notes.push_back(fmt::format("output '{}' is {}, not float: compare holds it against that of the other model",
+                                          reference_.outputNames()[i], toString(type.dtype)));
     return found;
   }
 

@@ -388,7 +388,9 @@ Result<Pairing> pairModels(const Graph& reference, const Graph& actual) {
   return withoutExceptions([&]() -> Result<Pairing> {
     for (const auto& [what, a, b] : {std::tuple("inputs", reference.inputs().size(), actual.inputs().size()),
                                      {"outputs", reference.outputs().size(), actual.outputs().size()}})
-      if (a != b) return fail(ErrorCode::kInvalidArgument, "one model has {} {}, the other {}: they are not of one origin", a, what, b);
+      if (a != b)
+        return fail(ErrorCode::kInvalidArgument, "one model has {} {}, the other {}: they are not of one origin", a, what, b)
+            .help("give the float model that the quantized one was made of");
     Pairing found;
     Matching(reference, actual, found).run();
     return found;

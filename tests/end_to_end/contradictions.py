@@ -83,6 +83,13 @@ ARRAYS = [
     ("pieces", {"x": (1, 6)}, ["/cut/Reshape", "dim 1 of 'x' is 6"]),
     ("fixed", {"x": (1, 6, 8)}, ["'x'", "5", "6"]),
 ]
+# (model, another, sizes, what each verb says).
+PAIRS = [
+    ("fixed", "net", [], {"compare": ["'y'", "[1,5,2]", "[1,16]"], "debug": ["no layer in common"]}),
+    ("fixed", "two", [], {"compare": ["two.onnx", "fixed.onnx", "'a'"], "debug": ["not of one origin"]}),
+    ("fixed", "image", [], {"compare": ["'x'", "[N,3,H,W]", "[1,5,8]"], "debug": ["no layer in common"]}),
+    ("net", "fixed", ["steps=7", "batch=1"], {"compare": ["'x'", "dim 1 is 5, and 7 was given"], "debug": ["no layer in common"]}),
+]
 LIBRARY = re.compile(r"LoadOptions|CalibrateOptions|BuildOptions|std::|terminate|Sanitizer|internal", re.I)
 
 
@@ -128,6 +135,11 @@ def main():
                 code, said = called(*arguments)
                 check(failed, arguments, needles, said, code)
                 count += 1
+            for verb in ("compare", "debug"):  # both models have these sizes
+                arguments = [verb, files[name], files[name], *shapes, "-d", "random:1"]
+                code, said = called(*arguments)
+                check(failed, arguments, needles, said, code)
+                count += 1
             assert not (work / "m.o").exists()
         for name, shapes, needles in ARRAYS:
             given, sources = [], []
@@ -148,8 +160,29 @@ def main():
                 code, said = called(*arguments)
                 check(failed, arguments, [], said, code)
                 count += 1
+            for verb in ("compare", "debug"):
+                arguments = [verb, files[name], files[name], *sources]
+                code, said = called(*arguments)
+                check(failed, arguments, [], said, code)
+                count += 1
             for left in ("p.csv", "r.qcal", "q.onnx"):
                 assert not (work / left).exists(), (name, left)
+        # Two models that cannot be held against each other: what is unlike, by its name.
+        for one, other, sizes, needles in PAIRS:
+            for verb in ("compare", "debug"):
+                arguments = [verb, files[one], files[other], *[a for s in sizes for a in ("--shape", s)], "-d", "random:1"]
+                code, said = called(*arguments)
+                check(failed, arguments, [*needles[verb], "help:"], said, code)
+                count += 1
+        # What was bound when a file was made is gone from it: the sizes are those of the first model.
+        sizes = ["--shape", "steps=7", "--shape", "batch=1"]
+        for arguments in (["quantize", files["net"], *sizes, "-d", "random:2", "-o", work / "bound.onnx"],
+                          *[[verb, files["net"], work / "bound.onnx", *sizes, "-d", "random:1"] for verb in ("compare", "debug")],
+                          ["bench", files["net"], *sizes, "--compare", work / "bound.onnx", "--seconds", "0"]):
+            code, said = called(*arguments)
+            if code:
+                failed.append(f"qcompile {' '.join(map(str, arguments))}\n  exit code {code}\n  {said.strip()}")
+            count += 1
         # Nothing in a dim is a size as well: a result or an error of ours.
         for name, sizes in (("net", ["steps=0"]), ("net", ["batch=0", "steps=3"]), ("two", ["T=0", "S=0"]), ("pieces", ["T=0"])):
             for verb in (["bench", "--seconds", "0"], ["compile", "-o", work / "z.o"]):
