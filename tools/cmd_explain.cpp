@@ -5,6 +5,7 @@
 #include "ir/files.h"
 #include "ir/visible.h"
 #include "runtime/insight/explain.h"
+#include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -79,6 +80,7 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   if (found.given) fmt::print("the quantized model as given: {:.1f} dB\n", *found.given);
   if (found.drop) fmt::print("{:.2f} points below the float model\n", *found.drop);
   if (found.causes.empty()) fmt::print("\nno cause was found whose fix helps: {} fixes were tried\n", found.tried);
+  if (found.uncertain > 0) fmt::print("{}\n", found.uncertainty());
   for (size_t i = 0; i < found.causes.size(); ++i) {
     const Cause& c = found.causes[i];
     fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, c.evidence, c.remedy, c.before, c.after);
@@ -150,9 +152,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const std::optional<Goal> goal, o.metric.goal(verb, setup.model));
   std::optional<Model> quantized;
   if (!o.quantized.empty()) {
-    ModelOptions same = o.trial.model;
-    same.path = o.quantized;
-    QC_ASSIGN(quantized, same.loadOfAnyShape());
+    QC_ASSIGN(quantized, beside(o.trial.model, o.quantized).loadOfAnyShape());
     if (!quantized->isQuantized())
       return fail(ErrorCode::kInvalidArgument, "'{}' is not quantized", o.quantized)
           .help("the float model comes first, then the quantized one");
@@ -170,7 +170,8 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
   options.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
   QC_ASSIGN(const Explanation found, explain(setup.model, setup.rules, setup.calibration, setup.check.samples, options));
   if (!o.writeRules.empty()) {
-    if (found.causes.empty()) return fail(ErrorCode::kNotFound, "no cause was found whose fix helps, so there are no rules to write");
+    if (found.causes.empty())
+      return fail(ErrorCode::kNotFound, "no cause was found whose fix helps, so there are no rules to write").help(found.uncertainty());
     QC_TRY(writeFileAtomically(o.writeRules, found.causes[0].rules.toJson() + "\n"));
   }
   QC_TRY(writePage(o, setup, fed, notes, found));
@@ -182,6 +183,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
               {"in_sample_db", found.inSample},
               {"given_db", found.given ? json(*found.given) : json()},
               {"tried", found.tried},
+              {"uncertain", found.uncertain},
               {"fed", inputsJson(fed)},
               {"notes", notes},
               {"int8_ms", found.milliseconds},

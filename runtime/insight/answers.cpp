@@ -44,6 +44,14 @@ double mcNemar(int64_t onlyA, int64_t onlyB) {
   return std::min(1.0, 2 * tail);
 }
 
+double falseDiscoveryBound(std::vector<double> probabilities, double rate) {
+  std::sort(probabilities.begin(), probabilities.end());
+  const auto count = static_cast<double>(probabilities.size());
+  for (size_t i = probabilities.size(); i > 0; --i)
+    if (probabilities[i - 1] <= rate * static_cast<double>(i) / count) return probabilities[i - 1];
+  return -1;
+}
+
 Result<PairedAnswers> PairedAnswers::of(const GivenAnswers& a, const GivenAnswers& b) {
   if (a.size() != b.size() || a.labelled() != b.labelled())
     return fail(ErrorCode::kInvalidArgument, "answers to {} samples cannot be compared with answers to {}", a.size(), b.size());

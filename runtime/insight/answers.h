@@ -44,6 +44,12 @@ class GivenAnswers {
 inline constexpr int64_t kExactUpTo = 1000;
 double mcNemar(int64_t onlyA, int64_t onlyB);
 
+// Of many tests the largest probability that may still be taken for a finding, so that in expectation no more than `rate` of the findings
+// are luck; below 0 where none is one.  Y. Benjamini and Y. Hochberg, Journal of the Royal Statistical Society B 57, 1995; it holds for
+// tests that lean the same way as well, as those do that share their samples (Y. Benjamini and D. Yekutieli, Annals of Statistics 29,
+// 2001).
+double falseDiscoveryBound(std::vector<double> probabilities, double rate);
+
 struct PairedCounts {
   int64_t label = -1;  // -1: all
   int64_t both = 0, onlyA = 0, onlyB = 0, neither = 0;

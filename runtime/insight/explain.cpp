@@ -1,5 +1,7 @@
 #include "runtime/insight/explain.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "ir/arithmetic.h"
@@ -16,7 +18,8 @@ constexpr double kFinerFactor = 2, kFinerExtra = 6, kNear = 40;
 // Fixes that win as much but for this share of it are as good: the cause that stands first in the table says more of them.
 constexpr double kAsGood = 0.1;
 constexpr size_t kTimed = 8;
-// How often luck alone may part as many samples, of enough of them, as a fix does that is named.
+// The share of the fixes which are named that may be so by luck alone, where enough samples tell: many are tried, so that the bound on each
+// one's probability is that of the procedure over all (falseDiscoveryBound()).
 constexpr double kLuck = 0.1;
 constexpr int64_t kEnough = 5;
 
@@ -35,9 +38,8 @@ void countSamples(const Measured& before, const Measured& after, Cause& cause) {
   }
 }
 
-bool couldBeLuck(const Cause& cause) {
-  return cause.better <= cause.worse || (cause.samples >= kEnough && mcNemar(cause.better, cause.worse) > kLuck);
-}
+// That luck parts the samples as this fix does; 1 of one that helps no more of them than it harms.
+double chanceOf(const Cause& cause) { return cause.better > cause.worse ? mcNemar(cause.better, cause.worse) : 1; }
 
 class Explainer {
  public:
@@ -89,6 +91,7 @@ class Explainer {
       QC_TRY(tryOut(trials, *suspects[i].first, suspects[i].second, whole));
       tell("causes", static_cast<int64_t>(i) + 1, static_cast<int64_t>(suspects.size()));
     }
+    verify();
     order();
     QC_TRY(time(graph, *prepared.simplified));
     for (Verified& v : verified_) found_.causes.push_back(std::move(v.cause));
@@ -101,6 +104,8 @@ class Explainer {
     const CauseRow* row = nullptr;
     bool finer = false;
     Graph graph;
+    double chance = 1;  // that it is luck
+    bool tested = false;
   };
 
   JudgeOptions judgeOptions() const {
@@ -135,9 +140,9 @@ class Explainer {
     return model.model.graph().clone();
   }
 
-  // The best of its fixes; of two that are as good, the first.
+  // Those of its fixes that help, but for any that an earlier one beats in both, gain and chance.
   Status tryOut(Trials& trials, const CauseRow& row, const Suspect& suspect, const Measured& base) {
-    std::optional<Verified> best;
+    std::vector<Verified> helping;
     for (const Fix& fix : suspect.fixes) {
       ++found_.tried;
       auto graph = made(trials, fix);
@@ -164,12 +169,34 @@ class Explainer {
       cause.before = before.decibels, cause.after = after.decibels;
       cause.dropBefore = before.drop, cause.dropAfter = after.drop;
       countSamples(before, after, cause);
-      if (couldBeLuck(cause)) continue;
-      if (cause.gain() < options_.leastGain || (best && cause.gain() < best->cause.gain() + options_.leastGain)) continue;
-      best = Verified{std::move(cause), &row, fix.finer, std::move(*graph)};
+      const double chance = chanceOf(cause);
+      const bool tested = cause.samples >= kEnough;
+      if (tested) chances_.push_back(chance);
+      if (cause.better <= cause.worse || cause.gain() < options_.leastGain) continue;
+      const auto beats = [&](const Verified& v) {
+        return cause.gain() < v.cause.gain() + options_.leastGain && (!tested || v.chance <= chance);
+      };
+      if (std::find_if(helping.begin(), helping.end(), beats) != helping.end()) continue;
+      helping.push_back(Verified{std::move(cause), &row, fix.finer, std::move(*graph), chance, tested});
     }
-    if (best) verified_.push_back(std::move(*best));
+    if (!helping.empty()) helping_.push_back(std::move(helping));
     return {};
+  }
+
+  // Of each suspect the best fix that is not luck; of two that are as good, the first.
+  void verify() {
+    const double bound = falseDiscoveryBound(chances_, kLuck);
+    for (std::vector<Verified>& fixes : helping_) {
+      Verified* best = nullptr;
+      for (Verified& v : fixes) {
+        if (v.tested && v.chance > bound)
+          ++found_.uncertain;
+        else if (!best || v.cause.gain() >= best->cause.gain() + options_.leastGain)
+          best = &v;
+      }
+      if (best) verified_.push_back(std::move(*best));
+    }
+    helping_.clear();
   }
 
   // Largest first; of those that are as good, the one whose cause stands first in the table.
@@ -208,11 +235,21 @@ class Explainer {
   std::optional<Judge> judge_;
   double goalOfFloat_ = 0;
   std::optional<Measured> given_;
+  std::vector<double> chances_;                 // of all fixes that enough samples tell of
+  std::vector<std::vector<Verified>> helping_;  // for each suspect
   std::vector<Verified> verified_;
   Explanation found_;
 };
 
 }  // namespace
+
+std::string Explanation::uncertainty() const {
+  if (uncertain == 0) return {};
+  return fmt::format(
+      "{} of {} fixes won at least as much as is asked, but of so many tries luck alone may do that on {} samples: "
+      "more of them tell (--check; with --labels all are measured on)",
+      uncertain, tried, samples);
+}
 
 Result<Explanation> explain(const Model& model, const QConfigMapping& rules, const Dataset& calibration, const Dataset& heldOut,
                             const ExplainOptions& options) {

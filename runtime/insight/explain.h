@@ -38,7 +38,9 @@ struct Explanation {
   std::optional<double> drop;         // points of the goal below the float model
   double milliseconds = 0, floatMilliseconds = 0;
   int64_t samples = 0, tried = 0;  // measured on; fixes that were tried
+  int64_t uncertain = 0;           // of those, fixes that win enough, but on so few samples that it may be luck
   std::vector<Cause> causes;
+  std::string uncertainty() const;  // in words, with the remedy; empty where there are none
 };
 
 struct ExplainOptions {

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 
 namespace qc {
 namespace {
@@ -34,6 +36,39 @@ TEST(McNemar, Symmetric) {
 }
 
 TEST(McNemar, ExactAndApproximateMeet) { EXPECT_NEAR(mcNemar(530, 470) / mcNemar(530, 471), 1, 0.1); }
+
+// statsmodels.stats.multitest.multipletests(p, method="fdr_bh"); the first are those of the example in the paper.
+TEST(FalseDiscoveries, KnownBounds) {
+  const std::vector<double> paper = {0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344,
+                                     0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000};
+  EXPECT_EQ(falseDiscoveryBound(paper, 0.05), 0.0095);
+  EXPECT_EQ(falseDiscoveryBound({paper.rbegin(), paper.rend()}, 0.05), 0.0095);
+  // One that is above its own bound is a finding where a larger one is below its.
+  EXPECT_EQ(falseDiscoveryBound({0.06, 0.06, 0.06}, 0.1), 0.06);
+  EXPECT_EQ(falseDiscoveryBound({0.04, 0.05, 0.9}, 0.1), 0.05);
+  EXPECT_EQ(falseDiscoveryBound({0.04}, 0.1), 0.04);
+  EXPECT_LT(falseDiscoveryBound({0.04, 0.9, 0.9}, 0.1), 0);
+  EXPECT_LT(falseDiscoveryBound({}, 0.1), 0);
+}
+
+// Where nothing helps, the best of 30 tries is a finding in one of three experiments if each is held to 0.1 alone, and in one of ten here.
+TEST(FalseDiscoveries, HeldWhereNothingHelps) {
+  std::mt19937 random(7);
+  constexpr int kTimes = 400, kTries = 30, kSamples = 16;
+  int alone = 0, together = 0;
+  for (int t = 0; t < kTimes; ++t) {
+    std::vector<double> chances;
+    for (int i = 0; i < kTries; ++i) {
+      int better = 0;
+      for (int k = 0; k < kSamples; ++k) better += static_cast<int>(random() & 1);
+      chances.push_back(better > kSamples - better ? mcNemar(better, kSamples - better) : 1);
+    }
+    alone += *std::min_element(chances.begin(), chances.end()) <= 0.1;
+    together += falseDiscoveryBound(chances, 0.1) >= 0;
+  }
+  EXPECT_GT(alone, kTimes / 3);
+  EXPECT_LT(together, kTimes / 10);
+}
 
 TEST(Answers, Confusions) {
   GivenAnswers a;

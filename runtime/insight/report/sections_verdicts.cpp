@@ -30,6 +30,7 @@ std::string causesSection(const ReportData& data) {
                                                    found.decibels, found.inSample);
   if (found.given) out += fmt::format("<p>The quantized model as given: {:.1f} dB.</p>\n", *found.given);
   if (found.drop) out += fmt::format("<p>{:.2f} points below the float model.</p>\n", *found.drop);
+  if (found.uncertain > 0) out += fmt::format("<p>{}.</p>\n", found.uncertainty());
   if (found.causes.empty()) return out + fmt::format("<p>No cause was found whose fix helps: {} fixes were tried.</p>\n", found.tried);
   out += "<p class=\"note\">Each fix was tried and measured; what did not help is not here. The largest cause comes first.</p>\n";
   // Points are there where answers were given.
