@@ -90,14 +90,26 @@ std::unique_ptr<CostSource> modelledCosts(Target target, Shapes shapes, int thre
   return std::make_unique<Modelled>(std::move(target), std::move(shapes), threads);
 }
 
+Work workOfStep(const Step& step, const StepProfile& profile) {
+  constexpr int64_t kLevel1 = 1 << 15;  // bytes
+  return {{"kernel", step.plan->nanoseconds},
+          {"step", 1},
+          {"far_byte", static_cast<double>(std::max<int64_t>(0, profile.bytes - kLevel1))},
+          {"unit", (step.kernel->isas & isaBit(Isa::amxInt8)) != 0 ? 1.0 : 0.0}};
+}
+
 std::vector<StepProfile> modelledSteps(const Program& program, int threads) {
   std::vector<StepProfile> steps = stepsOf(program);
+  const CpuClass cpu = program.target().cpuClass();
+  const KernelCost* of = findKernelCost(kStepCost, cpu);
+  const bool inModel = of && of->cpu == cpu;
   double total = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     const Step& step = program.steps()[i];
     if (!step.kernel || !step.plan) continue;
     const int parts = step.splits() ? threads : 1;  // into how many units is known of code alone
-    steps[i].seconds = step.plan->nanoseconds / static_cast<double>(parts) * 1e-9;
+    const double whole = inModel ? nanosecondsOf(kStepCost, cpu, workOfStep(step, steps[i])) : step.plan->nanoseconds;
+    steps[i].seconds = whole / static_cast<double>(parts) * 1e-9;
     total += steps[i].seconds;
   }
   for (StepProfile& step : steps) step.share = total > 0 ? step.seconds / total : 0;

@@ -38,6 +38,12 @@ std::unique_ptr<CostSource> measuredCosts(TensorMap inputs, MeasureOptions optio
 // Without a run: the same on every machine.  Steps without a kernel count nothing.
 std::unique_ptr<CostSource> modelledCosts(Target target, Shapes shapes, int threads = 1);
 
+// What a step takes among its neighbours beyond what its kernel takes alone, counted as kernels count theirs: that it begins, what it finds
+// in a farther cache than the first, whether the matrix unit is set up for it.  Constants: kernel "step" of the table, for the classes of
+// CPU on which it was measured.
+inline constexpr std::string_view kStepCost = "step";
+Work workOfStep(const Step& step, const StepProfile& profile);
+
 // The steps of a program with the time that the cost model gives them.
 std::vector<StepProfile> modelledSteps(const Program& program, int threads);
 

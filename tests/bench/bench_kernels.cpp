@@ -3,6 +3,7 @@
 //   bench_kernels [--target T] [--threads N] [--kernel REGEX] [--ms M] [--text ir|asm] [PROBLEM...]
 //   bench_kernels [--target T] [--kernel REGEX] --csv problems.txt            what the costs of kernels are fitted to: tools/fit_costs.py
 //   bench_kernels [--target T] --csv MODEL.onnx|MODEL.qir    the same of a model's steps, for `fit_costs.py --compare`
+//   bench_kernels [--target T] --steps MODEL.onnx            what its steps take beside what their kernels take alone, to be fitted as well
 //
 // Prints the fastest of many runs beside the estimate that kernels are chosen by.  With --csv every kernel that could compute a problem is
 // measured, in several rounds over all of them, so that neither another process nor a change of the clock falls on one alone.
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <regex>
 #include <thread>
@@ -21,6 +23,7 @@
 #include "codegen/plan/kernel.h"
 #include "ir/arithmetic.h"
 #include "runtime/executable.h"
+#include "runtime/insight/program_costs.h"
 #include "runtime/model.h"
 #include "runtime/profile.h"
 #include "runtime/rt/pool.h"
@@ -274,7 +277,8 @@ Status csvOfProblems(const std::string& file, const Options& options) {
   return {};
 }
 
-Status csvOfModel(const std::string& file, const Options& options) {
+// The rows of a model's kernels as it runs; betweenSteps: what its steps take, beside what their kernels take alone.
+Status csvOfModel(const std::string& file, const Options& options, bool betweenSteps) {
   QC_ASSIGN(const Model model, load(file));
   BuildOptions build;
   build.target = options.target;
@@ -294,9 +298,18 @@ Status csvOfModel(const std::string& file, const Options& options) {
     }));
   }
   printHeader(options.target);
+  const std::vector<StepProfile> profiles = stepsOf(exe.program());
   for (size_t i = 0; i < best.size(); ++i) {
     const Step& step = exe.program().steps()[i];
-    if (step.kernel) printRow(step.kernel->id, *step.plan, options.target, best[i], step.node->location());
+    if (!step.kernel) continue;
+    if (!betweenSteps) {
+      printRow(step.kernel->id, *step.plan, options.target, best[i], step.node->location());
+      continue;
+    }
+    KernelPlan whole;
+    whole.work = workOfStep(step, profiles[i]);
+    printRow(kStepCost, whole, options.target, best[i],
+             fmt::format("{} {}", std::filesystem::path(file).stem().string(), step.node->location()));
   }
   return {};
 }
@@ -313,6 +326,7 @@ int run(int argc, char** argv) {
   Options options;
   std::vector<std::string> problems;
   std::string csv;
+  bool betweenSteps = false;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     if (!word.starts_with("--")) {
@@ -336,7 +350,8 @@ int run(int argc, char** argv) {
       options.text = value;
     } else if (word == "--ms") {
       options.milliseconds = std::atof(value.c_str());
-    } else if (word == "--csv") {
+    } else if (word == "--csv" || word == "--steps") {
+      betweenSteps = word == "--steps";
       csv = value;
     } else {
       fmt::print(stderr, "unknown option {}\n", word);
@@ -344,7 +359,7 @@ int run(int argc, char** argv) {
     }
   }
   if (!csv.empty()) {
-    const Status status = csv.ends_with(".txt") ? csvOfProblems(csv, options) : csvOfModel(csv, options);
+    const Status status = csv.ends_with(".txt") ? csvOfProblems(csv, options) : csvOfModel(csv, options, betweenSteps);
     return status ? 0 : failed(csv, status.error());
   }
   for (const std::string& line : problems) {
