@@ -156,10 +156,14 @@ Tensor PackedLayout::pack(const Tensor& weights) const {
   }
   Tensor source = weights;
   if (weights.dtype() != p_.element) {
-    QC_CHECK(weights.dtype() == DType::s8 && p_.element == DType::s16, "weights of {} packed as {}", toString(weights.dtype()),
+    const bool halves = weights.dtype() == DType::f32 && p_.element == DType::f16;
+    QC_CHECK(halves || (weights.dtype() == DType::s8 && p_.element == DType::s16), "weights of {} packed as {}", toString(weights.dtype()),
              toString(p_.element));
-    source = Tensor(DType::s16, weights.sizes());
-    std::copy(weights.as<int8_t>().begin(), weights.as<int8_t>().end(), source.mutableAs<int16_t>().begin());
+    source = Tensor(p_.element, weights.sizes());
+    if (halves)
+      std::transform(weights.as<float>().begin(), weights.as<float>().end(), static_cast<uint16_t*>(source.mutableData()), floatToHalf);
+    else
+      std::copy(weights.as<int8_t>().begin(), weights.as<int8_t>().end(), source.mutableAs<int16_t>().begin());
   }
   QC_CHECK(source.numElements() == conv_.outputs * conv_.depth(), "weights do not fit the convolution");
   Tensor packed(p_.element, {size()});

@@ -44,12 +44,12 @@ std::string Packing::str() const {
 Status Packing::check() const {
   constexpr int kLimit = 1 << 16;
   const int vectors = columns == Columns::quad ? 4 : columns == Columns::pair ? 2 : 1;
-  const bool known = element == DType::s8 || element == DType::s16 || element == DType::f32;
+  const bool known = element == DType::s8 || element == DType::s16 || element == DType::f32 || element == DType::f16;
   const bool sizes = lanes > 0 && panel > 0 && group > 0 && runPad > 0 && panel <= kLimit && runPad <= kLimit &&
                      panel % (lanes * vectors) == 0 && runPad % group == 0 && (vectors == 1 || lanes % 4 == 0);
   const bool extras = offset >= 0 && offset <= 128 && copies >= 1 && copies <= 64 && (halves == 1 || halves == 2);
   const bool together = (!taps || rowRuns) && (copies == 1 || taps) && (halves == 1 || element == DType::s8) &&
-                        !(sums && (rowRuns || halves > 1 || element == DType::f32));
+                        !(sums && (rowRuns || halves > 1 || isFloat(element)));
   if (known && sizes && extras && together) return {};
   return fail(ErrorCode::kInvalidArgument, "'{}' is not a packing", str()).help("like \"s8 panel=64 lanes=16 group=4 pad=4 quad rows\"");
 }

@@ -109,10 +109,15 @@ class RegisterGemm final : public GemmPanels {
     return count == 2 ? two : e_.b.CreateOr(two, e_.b.CreateShl(widened(e_.b.getInt8Ty(), 2), e_.i32c(16)));
   }
 
+  Reg loadWeights(Reg from) {
+    if (isa_.weight != DType::f16) return e_.load(e_.i32(isa_.lanes), from);
+    return e_.b.CreateFPExt(e_.load(KernelEmitter::vectorOf(e_.b.getHalfTy(), isa_.lanes), from), e_.f32(isa_.lanes));
+  }
+
   void step(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset, int64_t inputConstant, int64_t weightConstant, int count) {
     const int lanes = isa_.lanes;
     Regs w;
-    for (int v = 0; v < vectors_; ++v) w.push_back(e_.load(e_.i32(lanes), e_.at(weights, weightConstant + int64_t{v} * lanes * 4)));
+    for (int v = 0; v < vectors_; ++v) w.push_back(loadWeights(e_.at(weights, weightConstant + v * lanes * isa_.laneBytes())));
     for (int r = 0; r < plan_.tileRows; ++r) {
       Reg a = e_.splat(loadStep(e_.at(e_.at(nth(rows, r), inputOffset), inputConstant), count), lanes);
       if (isa_.product == Product::signedBytes)
@@ -127,7 +132,7 @@ class RegisterGemm final : public GemmPanels {
   // One run of k: whole steps in an unrolled loop, then the rest.
   void run(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset) {
     const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
-    const int64_t stepBytes = int64_t{4} * plan_.packing.panel;  // of weights; 4 bytes of input
+    const int64_t stepBytes = isa_.laneBytes() * plan_.packing.panel;  // of weights; 4 bytes of input
     // Compile time grows with the body; a step of several instructions per product needs less unrolling.
     const int64_t most = products_.isSingle() && !isa_.inputOffset() ? 4 : 2;
     int64_t unroll = most;

@@ -232,6 +232,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   plan.isa = &isa;
   plan.words = problem.words;
   plan.wideWeights = problem.wideWeights;
+  plan.rowsToChooseBy = problem.rowsToChooseBy();
   ConvGeometry& g = plan.conv;
   g = problem.conv;
   if (g.isMatrixProduct()) {
@@ -373,6 +374,7 @@ Work workOfCut(const GemmPlan& plan) {
                              {"load", tiles * steps * (rows + vectors)},
                              {"store", stores},
                              {"tap", plan.sparse ? tiles * static_cast<double>(layout.runs()) : 0},
+                             {"widened", isa.weight == DType::f16 ? tiles * steps * vectors : 0},
                              {"lookup", plan.sparse ? tiles * rows * static_cast<double>(layout.runs()) : 0}});
   }
   return work;

@@ -35,7 +35,8 @@ struct GemmIsa {
   int group;  // elements of k per 32-bit lane
   std::array<Block, 3> blocks;
 
-  bool takesWords() const { return input == DType::s16; }  // as they are, or widened bytes
+  int64_t laneBytes() const { return int64_t{group} * sizeOf(weight); }  // of weights that meet a lane of the input
+  bool takesWords() const { return input == DType::s16; }                // as they are, or widened bytes
   int inputOffset() const { return product == Product::signedBytes ? 128 : 0; }
   bool usesTiles() const { return product == Product::tiles; }
   bool packs() const { return lanes >= 8; }  // has the lane-wise saturating packs
@@ -50,6 +51,7 @@ struct GemmPlan {
   Packing packing;
   bool words = false;                   // activations of 16 bits, which are multiplied as they are
   bool wideWeights = false;             // as the problem has them
+  int64_t rowsToChooseBy = 0;           // the same
   bool staged = false, sparse = false;  // at most one
   int tileRows = 1;
   int64_t stripRows = 1, strips = 1;                   // output rows; strips per plane
@@ -139,7 +141,8 @@ std::vector<int64_t> weightShapeOf(const Node& node);
 
 // Constant weights of at most 8 bits, some of which leave s8 around their zero point.
 bool hasWideWeights(const Node& node);
-// Whether the weights are what kernels with such elements take: f32, or bytes that are s8, or two halves of it, around their zero point.
+// Whether the weights are what kernels with such elements take: f32, f32 constants that are f16 as well to the bit, or bytes that are s8,
+// or two halves of it, around their zero point.
 bool takesWeights(const Node& node, DType element);
 // vpmaddubsw adds two products of u8 and s8 with 16-bit saturation: no pair of weights may reach it for any input.
 bool pairsStayExact(const Node& node, const GemmPlan& plan);

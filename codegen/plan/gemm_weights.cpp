@@ -93,6 +93,12 @@ bool allFinite(const Tensor& weights) {
   return std::all_of(w.begin(), w.end(), [](float v) { return std::isfinite(v); });
 }
 
+// Then float16 holds them without a change.  NaN is none of them, so that its bits need no thought.
+bool areHalves(const Tensor& weights) {
+  const std::span<const float> w = weights.as<float>();
+  return std::all_of(w.begin(), w.end(), [](float v) { return halfToFloat(floatToHalf(v)) == v; });
+}
+
 // The bias, then what every run adds where all it reads is the zero point `zx`.
 Tensor withRunSums(const PackedLayout& layout, const Tensor& bias, const Tensor& weights, int64_t zx) {
   const int64_t outputs = weights.sizes()[0], runs = layout.runs(), inputs = weights.sizes()[1];
@@ -241,7 +247,10 @@ bool hasWideWeights(const Node& node) {
 }
 
 bool takesWeights(const Node& node, DType element) {
-  if (!computesInIntegers(node)) return isPlain(node.operand("w"), DType::f32);
+  if (!computesInIntegers(node)) {
+    const Tensor* w = node.operand("w")->constant();
+    return isPlain(node.operand("w"), DType::f32) && (element != DType::f16 || (w && areHalves(*w)));
+  }
   return hasByteWeights(node) && (!hasWideWeights(node) || fits(*centredWeights(node), element));
 }
 

@@ -2,7 +2,7 @@
 //
 // k.conv(x, w, scale?, bias?, residual?) is every convolution and linear layer: q.conv, q.linear, conv, linear.
 //   x        channels last; u8 or s16 quantized per tensor, or f32
-//   w        packed weights (ir/packing.h), raw integers of zero point 0 or f32
+//   w        packed weights (ir/packing.h), raw integers of zero point 0, f32, or f16 that stands for the f32 of the same value
 //   scale    quantized only: f32, one entry per packed column.  Without post, residual and with `to`: the multiplier
 //            f32(sx*sw[c]) / sy of the integer form; otherwise f32(sx*sw[c]), the scale of the accumulator
 //   bias     one entry per packed column; s32 with -(zx - offset) * sum(weights) folded in, or f32; of a packing with sums then those
@@ -45,7 +45,7 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   if (c.type(kW).dtype != packing.element || c.type(kW).shape != Shape{layout.size()})
     return fail(ErrorCode::kInvalidModel, "packed weights {} do not fit packing '{}' ([{}])", c.type(kW).str(), packing.str(),
                 layout.size());
-  if ((packing.element == DType::f32) == quantized)
+  if (isFloat(packing.element) == quantized)
     return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
   const auto holds = [&](int i, DType dtype, int64_t entries, bool required) {
     return c.has(i) ? c.type(i) == TensorType(dtype, Shape{entries}) : !required;
@@ -109,6 +109,12 @@ struct Sums {
 
 Tensor borrowed(const TensorRef& ref) { return Tensor(ref.dtype, {ref.sizes.begin(), ref.sizes.end()}, nullptr, ref.data); }
 
+Tensor widened(const Tensor& halves) {
+  Tensor floats(DType::f32, halves.sizes());
+  for (int64_t i = 0; i < halves.numElements(); ++i) nth(floats.mutableAs<float>(), i) = static_cast<float>(halves.at(i));
+  return floats;
+}
+
 float residualAt(const EvalContext& c, int64_t i) {
   const TensorType& type = c.inType(kResidual);
   if (!type.isQuantized()) return c.in(kResidual).as<float>()[i];
@@ -122,7 +128,8 @@ Status evalConv(const EvalContext& c) {
   QC_ASSIGN(const ConvGeometry g, geometryOf(xSizes, attrs));
   const Packing& packing = attrs.packing("packing");
   const PackedLayout layout(packing, g);
-  const Tensor w = layout.unpack(borrowed(c.in(kW)));
+  const Tensor unpacked = layout.unpack(borrowed(c.in(kW)));
+  const Tensor w = unpacked.dtype() == DType::f16 ? widened(unpacked) : unpacked;
   const TensorType& xType = c.inType(kX);
   const EpilogueForm form = EpilogueForm::of(c.node);
   const ExprProgram program(form.formula().expand());

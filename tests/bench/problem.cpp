@@ -67,6 +67,7 @@ std::string payloadFor(const std::string& type) {
   if (type.starts_with("!n")) return "rand(1, -60, 60)";
   if (type.starts_with("!k")) return "rand(1, -20, 20)";
   if (type.starts_with("!v")) return "rand(1, 0, 255)";
+  if (type.starts_with("!f")) return "splat 0.5";
   if (type.starts_with("f32")) return "rand(1, 0.01, 1.0)";
   return type.starts_with("s32") || type.starts_with("!b") ? "rand(1, -1000, 1000)"
          : type.starts_with("u8")                          ? "iota"
@@ -92,10 +93,12 @@ Result<std::string> textOfNode(const std::string& problem) {
       continue;
     }
     const std::string type = operand.substr(1),
-                      plain = replaced(replaced(replaced(replaced(replaced(type, "!k", "s8"), "!w", "s8"), "!n", "s8"), "!b", "s32"), "!v",
-                                       "u8");
+                      plain =
+                          replaced(replaced(replaced(replaced(replaced(replaced(type, "!k", "s8"), "!w", "s8"), "!n", "s8"), "!b", "s32"),
+                                            "!v", "u8"),
+                                   "!f", "f32");
     constants += fmt::format("const #c{} : {} = {}\n", operands.size(), plain, payloadFor(type));
-    nodes += fmt::format("{} = const #c{} : {}\n", name, operands.size(), type);
+    nodes += fmt::format("{} = const #c{} : {}\n", name, operands.size(), replaced(type, "!f", "f32"));
   }
   const std::string types = problem.substr(results + 3);
   for (size_t i = 0; i < list(types).size(); ++i) names.push_back(fmt::format("%y{}", i));
@@ -104,7 +107,7 @@ Result<std::string> textOfNode(const std::string& problem) {
                      brace == std::string::npos ? "" : body.substr(brace), types, fmt::join(names, ", "));
 }
 
-// "int8:56x56x64:64x3x3:p1" in that form; int16: activations of 16 bits.
+// "int8:56x56x64:64x3x3:p1" in that form; int16: activations of 16 bits; f16: float32 with weights that are float16 numbers.
 Result<std::string> productProblem(const std::string& problem) {
   const std::vector<std::string> parts = split(problem, ':');
   if (parts.size() < 3) return fail(ErrorCode::kInvalidArgument, "malformed problem '{}'", problem);
@@ -149,8 +152,8 @@ Result<std::string> productProblem(const std::string& problem) {
              {"layout", std::string("channels_last")}};
   }
   QC_ASSIGN(const ConvGeometry geometry, ConvGeometry::of(x, w, attrs));
-  const auto typed = [&](const char* integer, const std::vector<int64_t>& sizes) {
-    return fmt::format("{}[{}]", quantized ? integer : "f32", fmt::join(sizes, ","));
+  const auto typed = [&](const char* integer, const std::vector<int64_t>& sizes, const char* real = "f32") {
+    return fmt::format("{}[{}]", quantized ? integer : real, fmt::join(sizes, ","));
   };
   const char* const activations = words ? "!h" : "!u";
   const std::string y = typed(activations, geometry.resultSizes(x, w));
@@ -164,7 +167,7 @@ Result<std::string> productProblem(const std::string& problem) {
                      typed(words    ? "!k"
                            : narrow ? "!n"
                                     : "!w",
-                           w),
+                           w, parts[0] == "f16" ? "!f" : "f32"),
                      typed("s32", {w[0]}), residual ? ", " + y : "", fmt::join(given, ", "), y);
 }
 
@@ -199,7 +202,7 @@ Result<std::vector<std::string>> readProblems(const std::string& file) {
 
 Result<Problem> buildProblem(const std::string& text) {
   std::string problem = text;
-  if (text.starts_with("int8:") || text.starts_with("int16:") || text.starts_with("f32:")) {
+  if (text.starts_with("int8:") || text.starts_with("int16:") || text.starts_with("f32:") || text.starts_with("f16:")) {
     QC_ASSIGN(problem, productProblem(text));
   }
   QC_ASSIGN(const std::string graph, textOfNode(problem));

@@ -11,10 +11,10 @@ namespace {
 ConvGeometry geometry(std::vector<int64_t> x, std::vector<int64_t> w, AttrDict attrs = {}) { return ConvGeometry::of(x, w, attrs).value(); }
 
 TEST(Packing, TextRoundTrips) {
-  for (const char* text :
-       {"s8 panel=64 lanes=16 group=4 pad=4 quad rows", "s16 panel=16 lanes=8 group=2 pad=2 pair points",
-        "f32 panel=48 lanes=16 group=1 pad=1 natural rows", "s8 panel=32 lanes=16 group=4 pad=64 pair rows",
-        "s8 panel=64 lanes=16 group=4 pad=4 quad taps copies=4", "s8 panel=64 lanes=16 group=4 pad=4 natural taps offset=128 copies=2"}) {
+  for (const char* text : {"s8 panel=64 lanes=16 group=4 pad=4 quad rows", "s16 panel=16 lanes=8 group=2 pad=2 pair points",
+                           "f32 panel=48 lanes=16 group=1 pad=1 natural rows", "f16 panel=16 lanes=8 group=1 pad=1 natural points",
+                           "s8 panel=32 lanes=16 group=4 pad=64 pair rows", "s8 panel=64 lanes=16 group=4 pad=4 quad taps copies=4",
+                           "s8 panel=64 lanes=16 group=4 pad=4 natural taps offset=128 copies=2"}) {
     const Result<Packing> packing = Packing::parse(text);
     ASSERT_TRUE(packing.has_value()) << text;
     EXPECT_EQ(packing->str(), text);
