@@ -38,6 +38,7 @@ constexpr Choice kChoices[] = {
        wide.activation.qmin = range.min, wide.activation.qmax = range.max;
        return wide;
      }},
+    {"float16 weights", [](const QConfig&) -> QConfigEntry { return halfWeightsQConfig(); }},
     {"dynamic", [](const QConfig&) -> QConfigEntry { return dynamicQConfig(Backend::x86, true); }},
 };
 constexpr int kInt8 = -1, kFloat = static_cast<int>(std::size(kChoices));

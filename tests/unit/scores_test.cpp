@@ -117,6 +117,21 @@ TEST(Mixture, KeepsEveryLayerThatMayStay) {
   EXPECT_EQ(easy.path.size(), 1u);
 }
 
+// What is between int8 and float is measured as well for a layer that has to change, and taken where it meets the target in less time.
+TEST(Mixture, TriesWhatIsBetweenInt8AndFloat) {
+  const Case c;
+  Trials trials = Trials::open(prepareModel(c.model, c.rules).value(), c.calibration).value();
+  const Judge judge = Judge::open(*trials.model().observed, c.check).value();
+  const Mixture found = findMixture(trials, judge, judge, {.decibels = 30}).value();
+  for (const std::string choice : {"int8, 16-bit activations", "float16 weights", "dynamic"}) {
+    const auto isOf = [&](const MixtureStep& step) { return step.what.starts_with(choice + ": "); };
+    const auto tried = std::find_if(found.path.begin(), found.path.end(), isOf);
+    ASSERT_NE(tried, found.path.end()) << choice;
+    for (const MixtureStep& step : found.path)
+      EXPECT_FALSE(isOf(step) && step.meets && step.milliseconds < 0.98 * found.result.milliseconds) << step.what;
+  }
+}
+
 TEST(Mixture, SaysWhatATargetLacks) {
   const Case c;
   Trials trials = Trials::open(prepareModel(c.model, c.rules).value(), c.calibration).value();
