@@ -38,8 +38,8 @@ void countSamples(const Measured& before, const Measured& after, Cause& cause) {
   }
 }
 
-// That luck parts the samples as this fix does; 1 of one that helps no more of them than it harms.
-double chanceOf(const Cause& cause) { return cause.better > cause.worse ? mcNemar(cause.better, cause.worse) : 1; }
+// That luck brings as many samples nearer as this fix does, one-sided; 1 of one that helps no more of them than it harms.
+double chanceOf(const Cause& cause) { return cause.better > cause.worse ? mcNemar(cause.better, cause.worse) / 2 : 1; }
 
 class Explainer {
  public:
