@@ -75,9 +75,9 @@ double insideShare(const ConvGeometry& g, int tileRows) {
          insideShare(g.inW, g.outW, g.kernelW, g.strideW, g.dilationW, g.padLeft, more);
 }
 
-// Whether taps of a pixel can be looked up one by one rather than staged with their padding.
+// Whether taps of a pixel can be looked up one by one rather than staged with their padding.  Half weights: not measured.
 bool canLookUp(const GemmIsa& isa, const ConvGeometry& g) {
-  return !isa.takesWords() && !isa.usesTiles() && g.inH > 1 && insideShare(g, 1) < 1;
+  return !isa.takesWords() && !isa.usesTiles() && isa.weight != DType::f16 && g.inH > 1 && insideShare(g, 1) < 1;
 }
 
 // Kernel rows whose weights are kept near while all tiles of a strip meet them.

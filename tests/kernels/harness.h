@@ -60,9 +60,10 @@ KernelRun runGuardedAll(const CompiledKernel& kernel, const std::vector<const Te
 // The bytes of a node with one result, and no bad data.
 std::vector<uint8_t> runGuarded(const CompiledKernel& kernel, const std::vector<const Tensor*>& operands);
 
-// Compares row `def` on `node` with the reference evaluation of the node; where one piece of code can serve any sizes, that code too.
-// `operands` as for evaluateNode.
-void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what);
+// Compares row `def` on `node` with the reference evaluation of the node; with `anySizes`, where one piece of code can serve any sizes,
+// that code too. `operands` as for evaluateNode.
+void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what,
+                 bool anySizes = true);
 
 // Every row for the op of the last node of a graph text against the reference evaluation, for random and for extreme operands; a row
 // for any target at every vector width, or on what this machine has of `targets`, and on AArch64 where that can be emulated.  At least one
