@@ -44,6 +44,7 @@ bool waitsForWeights(const GemmPlan& plan) {
 }
 
 bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
+  if (plan.isa->weight == DType::f16 && !waitsForWeights(plan)) return false;
   const bool widens = target.has(Isa::avx2) || target.has(Isa::neon);
   if (plan.isa->weight == DType::f32 && widens && !plan.sparse && waitsForWeights(plan) && takesWeights(node, DType::f16)) return false;
   if (!takesWeights(node, plan.isa->weight)) return false;
