@@ -206,7 +206,7 @@ void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target
   using enum FreedDims::Which;
   for (const auto& [which, how] : {std::pair(all, ", any sizes"), std::pair(leading, ", any batch"), std::pair(image, ", any image")}) {
     const FreedDims freed(node, which);
-    const KernelPlanPtr plan = def.plan(node, target);
+    const KernelPlanPtr plan = def.supports(node, target);
     if (!plan || plan->numbers.empty()) continue;
     const std::string key = codeKey(def, node, target, *plan);
     if (key != before) body(how);
