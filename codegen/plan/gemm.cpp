@@ -169,16 +169,22 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
 void serveSizes(GemmPlan& plan, const GemmProblem& problem) {
   const ConvGeometry& g = plan.conv;
   AnySize& size = plan.size;
-  size = problem.size;
-  if (plan.swapped) std::swap(size.inH, size.inW), std::swap(size.outH, size.outW);
+  const bool isColumn = g.isMatrixProduct() && g.outW == 1 && g.planes() == 1;  // of the rows of a product
+  if (isColumn) {
+    size.inH.isFree = size.outH.isFree = problem.rowsWereFree && plan.staged;  // in place: servesAnyRows()
+  } else if (!g.isMatrixProduct()) {
+    size = problem.size;
+    if (plan.swapped) std::swap(size.inH, size.inW), std::swap(size.outH, size.outW);
+  }
   size.inH.value = g.inH, size.inW.value = g.inW, size.outH.value = g.outH, size.outW.value = g.outW;
   plan.stagedLines = plan.stagedRows;
   plan.stagedPixels = plan.stagedWidth;
   plan.stripBytes = plan.staged ? plan.strip().bytes() : 0;
-  const bool serves = size.hasFreePixels() && !g.isMatrixProduct() && !plan.isa->usesTiles() && !plan.sparse && g.pixels() > 0 &&
-                      (plan.isLinear() || plan.tileRows <= g.outW);
+  const bool serves =
+      size.hasFreePixels() && !plan.isa->usesTiles() && !plan.sparse && g.pixels() > 0 && (plan.isLinear() || plan.tileRows <= g.outW);
   if (!serves) return size.eachNumber([](Number& n) { n.isFree = false; });
-  plan.stagedLines.isFree = plan.stagedPixels.isFree = plan.stripBytes.isFree = true;
+  plan.stagedLines.isFree = plan.stripBytes.isFree = true;
+  plan.stagedPixels.isFree = !isColumn;
   const int64_t tile = int64_t{plan.tileRows} * plan.packing.panel, kLine = 64;
   const int64_t tiles = plan.chunkRows < g.kernelRows() ? ceilDiv(plan.stripRows * g.outW, plan.tileRows) : 0;
   plan.scratchBytes = plan.stripBytes.value + ceilDiv(tile * problem.resultBytes, kLine) * kLine +

@@ -320,7 +320,7 @@ TEST(ConvRows, ProductsOfAnyNumberOfRows) {
 
 // Rows that were free: one kernel and one form of its weights for every number of them, and few pieces of code.
 TEST(ConvRows, OneFormOfWeightsForAnyNumberOfRows) {
-  for (const char* name : {"avx2", "avx512vnni", "amx-int8", "aarch64+dotprod", "aarch64+i8mm"}) {
+  for (const char* name : {"avx2", "avx512vnni", "amx-int8", "aarch64", "aarch64+dotprod", "aarch64+i8mm"}) {
     const Target target = Target::parse(name).value();
     std::set<std::string> forms, codes;
     for (int64_t rows = 1; rows <= 200; ++rows) {
