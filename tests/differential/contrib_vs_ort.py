@@ -8,7 +8,6 @@ Needs onnx, onnxruntime and numpy; exit code 77, which ctest reports as skipped,
 """
 import argparse
 import pathlib
-import subprocess
 import sys
 import tempfile
 
@@ -17,6 +16,8 @@ try:
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
+
+    from opset_forms import found_values
 except ImportError as missing:
     print(f"left out: {missing}")
     sys.exit(77)
@@ -136,17 +137,6 @@ def model_of(op, operands, attrs, outputs, free):
     kind = lambda k: TensorProto.INT32 if op == "EmbedLayerNormalization" and k == 1 else TensorProto.FLOAT
     graph = helper.make_graph([node], "contrib", inputs, [helper.make_tensor_value_info(f"y{k}", kind(k), None) for k in outputs], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)], ir_version=8), feeds
-
-
-def found_values(qcompile, engine, path, feeds, outputs, work):
-    options = []
-    for name, array in feeds.items():
-        np.save(work / f"{name}.npy", array)
-        options += ["--input", f"{name}={work / (name + '.npy')}"]
-    done = subprocess.run([qcompile, "run", path, *options, "--engine", engine, "--output-dir", work / "out"], capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise RuntimeError(" ".join(done.stderr.split())[:300])
-    return [np.load(work / "out" / f"y{k}.npy") for k in outputs]
 
 
 def main():

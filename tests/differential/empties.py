@@ -72,7 +72,7 @@ def main():
                 try:
                     who, expected = right_values(model, feeds)
                     for engine in ("interpreter", "jit"):
-                        for e, v in zip(expected, found_values(qcompile, engine, path, feeds, form.outputs, work)):
+                        for e, v in zip(expected, found_values(qcompile, engine, path, feeds, range(form.outputs), work)):
                             if text := close(np.asarray(e), v):
                                 faults.append(f"{op} {k}: {engine} beside {who}: {text}")
                 except RuntimeError as fault:

@@ -301,7 +301,7 @@ def found_values(qcompile, engine, path, feeds, outputs, work):
     done = subprocess.run([qcompile, "run", path, *options, "--engine", engine, "--output-dir", work / "out"], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise RuntimeError(" ".join(done.stderr.split())[:300])
-    return [np.load(work / "out" / f"y{k}.npy") for k in range(outputs)]
+    return [np.load(work / "out" / f"y{k}.npy") for k in outputs]
 
 
 def main():
@@ -328,7 +328,7 @@ def main():
                         who, expected = right_values(model, feeds)
                         for engine in ("interpreter", "jit"):
                             runs += 1
-                            for e, v in zip(expected, found_values(args.qcompile, engine, path, feeds, form.outputs, work)):
+                            for e, v in zip(expected, found_values(args.qcompile, engine, path, feeds, range(form.outputs), work)):
                                 if text := close(np.asarray(e), v):
                                     faults.append(f"{label}: {engine} beside {who}: {text}")
                     except RuntimeError as fault:
