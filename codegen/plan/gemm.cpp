@@ -169,8 +169,7 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
 void serveSizes(GemmPlan& plan, const GemmProblem& problem) {
   const ConvGeometry& g = plan.conv;
   AnySize& size = plan.size;
-  const bool isColumn = g.isMatrixProduct() && g.outW == 1 && g.planes() == 1;  // of the rows of a product
-  if (isColumn) {
+  if (plan.isProductOfRows()) {
     size.inH.isFree = size.outH.isFree = problem.rowsWereFree && plan.staged;  // in place: servesAnyRows()
   } else if (!g.isMatrixProduct()) {
     size = problem.size;
@@ -184,7 +183,7 @@ void serveSizes(GemmPlan& plan, const GemmProblem& problem) {
       size.hasFreePixels() && !plan.isa->usesTiles() && !plan.sparse && g.pixels() > 0 && (plan.isLinear() || plan.tileRows <= g.outW);
   if (!serves) return size.eachNumber([](Number& n) { n.isFree = false; });
   plan.stagedLines.isFree = plan.stripBytes.isFree = true;
-  plan.stagedPixels.isFree = !isColumn;
+  plan.stagedPixels.isFree = !plan.isProductOfRows();
   const int64_t tile = int64_t{plan.tileRows} * plan.packing.panel, kLine = 64;
   const int64_t tiles = plan.chunkRows < g.kernelRows() ? ceilDiv(plan.stripRows * g.outW, plan.tileRows) : 0;
   plan.scratchBytes = plan.stripBytes.value + ceilDiv(tile * problem.resultBytes, kLine) * kLine +
@@ -398,10 +397,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   return time(sparse) * gain < time(staged) ? sparse : staged;
 }
 
-bool GemmPlan::servesAnyRows() const {
-  const bool isProduct = conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1;
-  return isProduct && !staged && !sparse && chunkRows == conv.kernelRows();
-}
+bool GemmPlan::servesAnyRows() const { return isProductOfRows() && !staged && !sparse && chunkRows == conv.kernelRows(); }
 
 Work workOfGemm(const GemmPlan& plan, const Node& node) {
   const double stores = storesOf(plan);

@@ -76,6 +76,8 @@ struct GemmPlan {
     Number tileRows, fetchedLines;  // of Product::tiles; cache lines of the next panel that are fetched per step of a block
   } cut;
   std::string sizes;  // of one image, where the code serves any number of them
+  // Every row of pixels is a row of the product.
+  bool isProductOfRows() const { return conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1; }
   bool servesAnyRows() const;
   bool servesAnyBatch() const { return cut.planes.isFree && !servesAnySize(); }
   void eachNumber(const NumberVisitor& visit) {

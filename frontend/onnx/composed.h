@@ -1,4 +1,4 @@
-// Products that more than one ONNX op is made of.
+// What more than one ONNX op is made of.
 #pragma once
 
 #include "frontend/onnx/node.h"
@@ -9,5 +9,7 @@ namespace qc {
 Result<Value*> convolution(OnnxNode& n);
 // Gemm: a, b, c?
 Result<Value*> generalProduct(OnnxNode& n);
+// x / sqrt(mean of squares over the dims from axis on + epsilon) * scale
+Result<Value*> rmsNormalized(OnnxNode& n, Value* x, Value* scale, double epsilon, int64_t axis);
 
 }  // namespace qc

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "frontend/onnx/composed.h"
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
@@ -30,19 +31,12 @@ Value* like(OnnxNode& n, const Value* x, double value) {
 
 // ---- norms ------------------------------------------------------------------------------------------------------------------
 
-// x / sqrt(mean of squares over the dims from axis on + epsilon) * scale
 Status rmsNormalization(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   if (n.outputUsed(1)) return n.error(ErrorCode::kUnsupported, "the inverse deviation as an output");
-  Value* x = n.input(0);
-  QC_ASSIGN(Value * square, n.create("mul", {x, x}));
-  QC_ASSIGN(Value * mean, n.create("reduce_mean", {square}, {{"axes", range(axis, n.type(0).rank())}}));
-  QC_ASSIGN(Value * shifted, n.create("add", {mean, like(n, x, epsilon)}));
-  QC_ASSIGN(Value * deviation, n.create("sqrt", {shifted}));
-  QC_ASSIGN(Value * y, n.create("div", {x, deviation}));
-  QC_ASSIGN(y, n.create("mul", {y, n.input(1)}));
+  QC_ASSIGN(Value * y, rmsNormalized(n, n.input(0), n.input(1), epsilon, axis));
   return n.setOutput(y);
 }
 
@@ -390,6 +384,15 @@ Status einsum(OnnxNode& n) {
 }
 
 }  // namespace
+
+Result<Value*> rmsNormalized(OnnxNode& n, Value* x, Value* scale, double epsilon, int64_t axis) {
+  QC_ASSIGN(Value * square, n.create("mul", {x, x}));
+  QC_ASSIGN(Value * mean, n.create("reduce_mean", {square}, {{"axes", range(axis, x->type().rank())}}));
+  QC_ASSIGN(Value * shifted, n.create("add", {mean, like(n, x, epsilon)}));
+  QC_ASSIGN(Value * deviation, n.create("sqrt", {shifted}));
+  QC_ASSIGN(Value * y, n.create("div", {x, deviation}));
+  return n.create("mul", {y, scale});
+}
 
 std::span<const OnnxOp> onnxComposedOps() {
   static const OnnxOp kOps[] = {

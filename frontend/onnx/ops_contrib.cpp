@@ -4,9 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "frontend/onnx/composed.h"
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
-#include "frontend/onnx/products.h"
 
 namespace qc {
 namespace {
@@ -219,12 +219,7 @@ Status skipLayerNorm(OnnxNode& n) {
 Status skipRmsNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-12));
   QC_ASSIGN(Value * sum, sumOf(n, {n.input(0), n.input(1), n.input(3)}));
-  QC_ASSIGN(Value * square, n.create("mul", {sum, sum}));
-  QC_ASSIGN(Value * mean, n.create("reduce_mean", {square}, {{"axes", Ints{sum->type().rank() - 1}}}));
-  QC_ASSIGN(Value * shifted, n.create("add", {mean, n.scalar(static_cast<float>(epsilon))}));
-  QC_ASSIGN(Value * deviation, n.create("sqrt", {shifted}));
-  QC_ASSIGN(Value * y, n.create("div", {sum, deviation}));
-  QC_ASSIGN(y, n.create("mul", {y, n.input(2)}));
+  QC_ASSIGN(Value * y, rmsNormalized(n, sum, n.input(2), epsilon, sum->type().rank() - 1));
   return n.setOutputs({y, nullptr, nullptr, sum});
 }
 

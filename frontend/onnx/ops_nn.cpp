@@ -3,9 +3,9 @@
 #include <limits>
 #include <numeric>
 
+#include "frontend/onnx/composed.h"
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
-#include "frontend/onnx/products.h"
 #include "frontend/onnx/window.h"
 
 namespace qc {

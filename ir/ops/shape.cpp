@@ -258,7 +258,8 @@ Result<Types> inferSlice(const InferContext& c) {
     // A step beyond any tensor would overflow the arithmetic below.
     if (size < 0 || step == 0 || step < -kMaxTensorBytes || step > kMaxTensorBytes)
       return fail(ErrorCode::kInvalidModel, "slice: dim {} has size {} and step {}", d, size, step);
-    if (size != 1) shape[d] = sizedBy(x.shape[d], size);
+    // As free as the dim was; one element of many is one for every size of it.
+    if (size != 1 || (start == 0 && step == 1 && x.shape[d] == Dim(size))) shape[d] = sizedBy(x.shape[d], size);
     if (x.shape[d].isStatic() && size > 0) {
       const int64_t dim = x.shape[d].size();
       // The last element is start + (size - 1) * step; compare without overflow.
@@ -266,7 +267,6 @@ Result<Types> inferSlice(const InferContext& c) {
       if (!inside)
         return fail(ErrorCode::kInvalidModel, "slice of dim {}: {} elements from {} by {} leave the {} that {} has", d, size, start, step,
                     dim, describe(c, 0));
-      if (start == 0 && step == 1 && size == dim) shape[d] = x.shape[d];  // and was free if that was
     }
   }
   return resultLike(c, std::move(shape));
