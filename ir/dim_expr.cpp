@@ -1,189 +1,14 @@
 #include "ir/dim_expr.h"
 
 #include <algorithm>
-#include <memory>
-#include <mutex>
 #include <numeric>
 #include <vector>
 
-#include "ir/dim_expr_terms.h"
-#include "ir/text_lexer.h"
+#include "ir/dim_expr_internal.h"
 
 namespace qc {
 
-struct Atom : DimFactor {
-  std::string text;  // unique
-};
-
-struct DimExpr::Sum {
-  // A product of atoms, sorted by text, each as often as its power.
-  using Product = std::vector<const Atom*>;
-  static bool isBefore(const Atom* a, const Atom* b) { return a->text < b->text; }
-  // The largest degree first, then in the order of the text; the constant is last.
-  struct Order {
-    bool operator()(const Product& a, const Product& b) const {
-      if (a.size() != b.size()) return a.size() > b.size();
-      return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), isBefore);
-    }
-  };
-  using Terms = std::map<Product, int64_t, Order>;  // coefficients other than 0
-
-  Terms terms;
-  std::string text;
-};
-
-struct DimExprAccess {
-  static DimExpr of(const DimExpr::Sum* sum) {
-    DimExpr e;
-    e.sum_ = sum;
-    return e;
-  }
-  static const DimExpr::Sum* sumOf(const DimExpr& e) { return e.sum_; }
-};
-
 namespace {
-
-using Product = DimExpr::Sum::Product;
-using Terms = DimExpr::Sum::Terms;
-constexpr auto& isBefore = DimExpr::Sum::isBefore;
-
-// Expressions and atoms by their text.  Never shrinks; a model has a handful.
-template <class T>
-class Interned {
- public:
-  const T* get(T value) {
-    const std::lock_guard lock(mutex_);
-    auto& place = known_[value.text];
-    if (!place) place = std::make_unique<const T>(std::move(value));
-    return place.get();
-  }
-  static Interned& all() {
-    static auto* const table = new Interned;
-    return *table;
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<std::string, std::unique_ptr<const T>, std::less<>> known_;
-};
-
-const DimExpr::Sum kUnknownSum{{}, "?"};
-
-bool isSimple(const DimExpr& e) {
-  const DimExpr::Sum* sum = DimExprAccess::sumOf(e);
-  if (!sum) return *e.constant() >= 0;
-  const auto& [product, coefficient] = *sum->terms.begin();
-  return sum->terms.size() == 1 && coefficient == 1 && product.size() == 1 && product[0]->kind != Atom::Kind::floorDiv;
-}
-
-std::string inParentheses(const DimExpr& e) { return isSimple(e) ? e.str() : "(" + e.str() + ")"; }
-
-const Atom* atomOf(Atom::Kind kind, std::vector<DimExpr> args, std::string name = {}) {
-  Atom atom{{kind, std::move(name), std::move(args)}, {}};
-  switch (kind) {
-    case Atom::Kind::symbol:
-      atom.text = isWord(atom.name) && atom.name != "min" && atom.name != "max" && atom.name != "ceildiv" ? atom.name : quoted(atom.name);
-      break;
-    case Atom::Kind::floorDiv: atom.text = inParentheses(atom.args[0]) + "//" + inParentheses(atom.args[1]); break;
-    case Atom::Kind::min:
-    case Atom::Kind::max:
-      atom.text = kind == Atom::Kind::min ? "min(" : "max(";
-      for (const DimExpr& e : atom.args) atom.text += e.str() + (&e == &atom.args.back() ? ")" : ",");
-  }
-  return Interned<Atom>::all().get(std::move(atom));
-}
-
-std::string textOf(const Terms& terms) {
-  std::string text;
-  for (const auto& [product, coefficient] : terms) {
-    if (coefficient < 0 || !text.empty()) text += coefficient < 0 ? "-" : "+";
-    const uint64_t size = coefficient < 0 ? 0 - static_cast<uint64_t>(coefficient) : static_cast<uint64_t>(coefficient);
-    std::string factors = size != 1 || product.empty() ? std::to_string(size) : "";
-    const bool alone = product.size() == 1 && coefficient == 1;
-    for (const Atom* atom : product)
-      factors += (factors.empty() ? "" : "*") + (atom->kind == Atom::Kind::floorDiv && !alone ? "(" + atom->text + ")" : atom->text);
-    text += factors;
-  }
-  return text;
-}
-
-DimExpr made(Terms terms) {
-  std::erase_if(terms, [](const auto& term) { return term.second == 0; });
-  if (terms.empty()) return 0;
-  // Its text would not read back.
-  if (std::any_of(terms.begin(), terms.end(), [](const auto& term) { return term.second == INT64_MIN; })) return DimExpr::unknown();
-  if (terms.size() == 1 && terms.begin()->first.empty()) return terms.begin()->second;
-  if (terms.size() > DimExpr::kMaxTerms) return DimExpr::unknown();
-  std::string text = textOf(terms);
-  if (text.size() > DimExpr::kMaxText) return DimExpr::unknown();
-  return DimExprAccess::of(Interned<DimExpr::Sum>::all().get({std::move(terms), std::move(text)}));
-}
-
-DimExpr made(const Atom* atom) { return made(Terms{{{atom}, 1}}); }
-
-Terms termsOf(const DimExpr& e) {
-  if (const DimExpr::Sum* sum = DimExprAccess::sumOf(e)) return sum->terms;
-  return *e.constant() ? Terms{{{}, *e.constant()}} : Terms{};
-}
-
-// False: beyond 64 bits.
-bool addTo(Terms& terms, const Product& product, int64_t coefficient) {
-  int64_t& place = terms[product];
-  return !__builtin_add_overflow(place, coefficient, &place);
-}
-
-int64_t floorOf(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-
-// a * scale + b; nothing: beyond 64 bits
-std::optional<Terms> scaledSum(const Terms& a, int64_t scale, const Terms& b) {
-  Terms sum = b;
-  for (const auto& [product, coefficient] : a) {
-    int64_t scaled = 0;
-    if (__builtin_mul_overflow(coefficient, scale, &scaled) || !addTo(sum, product, scaled)) return std::nullopt;
-  }
-  return sum;
-}
-
-std::optional<Terms> productOf(const Terms& a, const Terms& b) {
-  Terms result;
-  for (const auto& [x, cx] : a)
-    for (const auto& [y, cy] : b) {
-      int64_t coefficient = 0;
-      if (__builtin_mul_overflow(cx, cy, &coefficient)) return std::nullopt;
-      Product product;
-      std::merge(x.begin(), x.end(), y.begin(), y.end(), std::back_inserter(product), isBefore);
-      if (!addTo(result, product, coefficient)) return std::nullopt;
-      if (result.size() > 4 * DimExpr::kMaxTerms) return std::nullopt;
-    }
-  return result;
-}
-
-DimExpr made(std::optional<Terms> terms) { return terms ? made(*std::move(terms)) : DimExpr::unknown(); }
-
-// x / y, where y's factors and coefficient are among x's.
-std::optional<std::pair<Product, int64_t>> quotient(const std::pair<const Product, int64_t>& x,
-                                                    const std::pair<const Product, int64_t>& y) {
-  if (y.second == 0 || x.second % y.second != 0 || (y.second == -1 && x.second == INT64_MIN)) return std::nullopt;
-  Product rest;
-  if (!std::includes(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), isBefore)) return std::nullopt;
-  std::set_difference(x.first.begin(), x.first.end(), y.first.begin(), y.first.end(), std::back_inserter(rest), isBefore);
-  return std::pair(std::move(rest), x.second / y.second);
-}
-
-// Long division: nothing where a remainder is left.
-std::optional<DimExpr> exactly(Terms a, const Terms& b) {
-  Terms result;
-  for (size_t steps = 0; !a.empty(); ++steps) {
-    const auto part = quotient(*a.begin(), *b.begin());
-    if (!part || steps == DimExpr::kMaxTerms || !addTo(result, part->first, part->second)) return std::nullopt;
-    const auto taken = productOf(Terms{{part->first, part->second}}, b);
-    const auto rest = taken ? scaledSum(*taken, -1, a) : std::nullopt;
-    if (!rest) return std::nullopt;
-    a = *rest;
-    std::erase_if(a, [](const auto& term) { return term.second == 0; });
-  }
-  return made(std::move(result));
-}
 
 // e // c for c > 1.  With coefficient c*q + r the q goes outside, since all terms are whole.
 DimExpr dividedBy(const DimExpr& e, int64_t c) {
@@ -273,6 +98,24 @@ bool isNonNegative(const Atom& atom) {
   return false;
 }
 
+// Another expression, below which `divisor` times this one never is: x - divisor + 1 <= divisor * (x // divisor) <= x takes the place of
+// its first quotient.  So padding up to a multiple, 31*h - 32*(31*h//32), is seen to be no less than 0.  Nothing: it has no quotient by a
+// number.
+std::optional<DimExpr> withoutQuotient(const Terms& terms) {
+  for (const auto& [product, coefficient] : terms) {
+    if (product.size() != 1 || product[0]->kind != Atom::Kind::floorDiv) continue;
+    const Atom& quotient = *product[0];
+    const auto divisor = quotient.args[1].constant();
+    if (!divisor || *divisor <= 0) continue;
+    Terms rest = terms;
+    rest.erase(product);
+    const DimExpr bound = coefficient < 0 ? quotient.args[0] : quotient.args[0] - (*divisor - 1);
+    const DimExpr below = made(std::move(rest)) * *divisor + bound * coefficient;
+    return below.isUnknown() ? std::nullopt : std::optional(below);
+  }
+  return std::nullopt;
+}
+
 std::optional<int64_t> evaluated(const Atom& atom, const std::map<std::string, int64_t>& sizes) {
   if (atom.kind == Atom::Kind::symbol) {
     const auto it = sizes.find(atom.name);
@@ -328,12 +171,13 @@ std::set<std::string> DimExpr::symbols() const {
 
 bool DimExpr::isNonNegative() const {
   if (isUnknown()) return false;
-  for (const auto& [product, coefficient] : termsOf(*this)) {
-    if (coefficient < 0) return false;
-    for (const Atom* atom : product)
-      if (!qc::isNonNegative(*atom)) return false;
-  }
-  return true;
+  const Terms terms = termsOf(*this);
+  if (std::all_of(terms.begin(), terms.end(), [](const auto& term) {
+        return term.second >= 0 && std::all_of(term.first.begin(), term.first.end(), [](const Atom* a) { return qc::isNonNegative(*a); });
+      }))
+    return true;
+  const std::optional<DimExpr> below = withoutQuotient(terms);
+  return below && below->isNonNegative();
 }
 
 std::optional<int64_t> DimExpr::evaluate(const std::map<std::string, int64_t>& sizes) const {

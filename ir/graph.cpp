@@ -28,129 +28,6 @@ static std::string withSuffix(std::string_view name, const Fits& fits) {
   return at(free);
 }
 
-// ---- Use, Value -------------------------------------------------------------------------------
-
-void Use::set(Value* value) {
-  if (value_) {
-    *previous_ = next_;
-    if (next_) next_->previous_ = previous_;
-  }
-  value_ = value;
-  next_ = nullptr;
-  previous_ = nullptr;
-  if (!value) return;
-  next_ = value->uses_;
-  previous_ = &value->uses_;
-  if (next_) next_->previous_ = &next_;
-  value->uses_ = this;
-}
-
-std::vector<Use*> Value::uses() const {
-  std::vector<Use*> all;
-  for (Use* u = uses_; u; u = u->next()) all.push_back(u);
-  return all;
-}
-
-std::vector<Node*> Value::users() const {
-  std::vector<Node*> all;
-  for (Use* u = uses_; u; u = u->next()) all.push_back(u->user());
-  std::sort(all.begin(), all.end(), [](const Node* a, const Node* b) { return a != b && a->isBefore(b); });
-  all.erase(std::unique(all.begin(), all.end()), all.end());
-  return all;
-}
-
-void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
-  QC_REQUIRE("Value::replaceAllUsesWith", other && other != this && other->graph_ == graph_, "for %{} not another value of its graph",
-             name_);
-  QC_REQUIRE("Value::replaceAllUsesWith", allowTypeChange || type_ == other->type_, "{} -> {}", type_.str(), other->type_.str());
-  while (uses_) uses_->set(other);
-  // What was free still was, though who made the other value may not have known.
-  if (other->type_.shape.size() == type_.shape.size())
-    for (size_t d = 0; d < type_.shape.size(); ++d)
-      if (type_.shape[d].wasFree() && type_.shape[d] == other->type_.shape[d]) other->type_.shape[d] = type_.shape[d];
-  const auto returned = graph_->outputPlaces_.extract(this);
-  if (returned.empty()) return;
-  isOutput_ = false;
-  other->isOutput_ = true;
-  std::vector<size_t>& places = graph_->outputPlaces_[other];
-  for (const size_t i : returned.mapped()) {
-    graph_->outputs_[i] = other;
-    places.push_back(i);
-  }
-}
-
-const Tensor* Value::constant() const { return producer_ && producer_->is("const") ? &producer_->constant() : nullptr; }
-
-// ---- Node -------------------------------------------------------------------------------------
-
-std::string_view Node::op() const { return def_->name; }
-
-std::vector<Value*> Node::operands() const {
-  std::vector<Value*> values;
-  for (const Use& u : operands_) values.push_back(u.get());
-  return values;
-}
-
-Value* Node::operand(std::string_view name) const { return operand(def_->operandIndex(name)); }
-
-void Node::setOperand(std::string_view name, Value* value) {
-  const int i = def_->operandIndex(name);
-  QC_REQUIRE("Node::setOperand", i >= 0, "'{}' has no operand '{}'", op(), name);
-  setOperand(i, value);
-}
-
-void Node::setOperand(int i, Value* value) {
-  QC_REQUIRE("Node::setOperand", i >= 0, "operand {} of '{}'", i, op());
-  QC_REQUIRE("Node::setOperand", !value || value->graph_ == graph_, "operand {} of '{}' is a value of another graph", i, op());
-  while (numOperands() <= i) addOperand(nullptr);
-  nth(operands_, i).set(value);
-}
-
-void Node::addOperand(Value* value) {
-  QC_REQUIRE("Node::addOperand", !value || value->graph_ == graph_, "'{}' is given a value of another graph", op());
-  // Uses are linked by address: take them out before the vector may move them.
-  std::vector<Value*> values = operands();
-  values.push_back(value);
-  for (Use& u : operands_) u.set(nullptr);
-  operands_.resize(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    operands_[i].user_ = this;
-    operands_[i].index_ = static_cast<int>(i);
-    operands_[i].set(values[i]);
-  }
-}
-
-const Tensor& Node::constant() const {
-  QC_REQUIRE("Node::constant", is("const"), "of '{}'", op());
-  QC_CHECK(constant_, "a constant that is not in the pool");
-  return constant_->second;
-}
-
-const std::string& Node::constantName() const {
-  static const std::string none;
-  return constant_ ? constant_->first : none;
-}
-
-// Numbers of neighbours are this far apart, so that a new node finds one between them: an edit does not number the whole list anew.
-constexpr int64_t kOrderStep = int64_t{1} << 32;
-
-// The number of a node between two others; 0: none is left.
-static int64_t orderBetween(const int64_t* previous, const int64_t* next) {
-  const int64_t low = previous ? *previous : 0;
-  if (!next) return low + kOrderStep;  // 2^31 nodes do not fit into memory
-  return *next - low > 1 ? low + (*next - low) / 2 : 0;
-}
-
-bool Node::isBefore(const Node* other) const {
-  QC_REQUIRE("Node::isBefore", other && graph_ == other->graph_, "'{}' and a node of another graph", op());
-  if (!graph_->orderValid_) {
-    int64_t order = 0;
-    for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order += kOrderStep;
-    graph_->orderValid_ = true;
-  }
-  return order_ < other->order_;
-}
-
 // ---- ConstantPool -----------------------------------------------------------------------------
 
 std::string ConstantPool::add(std::string_view name, Tensor tensor) {
@@ -178,6 +55,26 @@ void ConstantPool::eraseUnused(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next())
     if (n->is("const")) used.insert(&n->constant());
   std::erase_if(entries_, [&](const auto& entry) { return !used.contains(&entry.second); });
+}
+
+// Numbers of neighbours are this far apart, so that a new node finds one between them: an edit does not number the whole list anew.
+constexpr int64_t kOrderStep = int64_t{1} << 32;
+
+// The number of a node between two others; 0: none is left.
+static int64_t orderBetween(const int64_t* previous, const int64_t* next) {
+  const int64_t low = previous ? *previous : 0;
+  if (!next) return low + kOrderStep;  // 2^31 nodes do not fit into memory
+  return *next - low > 1 ? low + (*next - low) / 2 : 0;
+}
+
+bool Node::isBefore(const Node* other) const {
+  QC_REQUIRE("Node::isBefore", other && graph_ == other->graph_, "'{}' and a node of another graph", op());
+  if (!graph_->orderValid_) {
+    int64_t order = 0;
+    for (Node* n = graph_->front_; n; n = n->next_) n->order_ = order += kOrderStep;
+    graph_->orderValid_ = true;
+  }
+  return order_ < other->order_;
 }
 
 // ---- Graph ------------------------------------------------------------------------------------
@@ -419,65 +316,5 @@ int Graph::eraseDeadNodes() {
 }
 
 std::string Graph::str() const { return print(*this); }
-
-// ---- Builder ----------------------------------------------------------------------------------
-
-Builder& Builder::before(Node* node) {
-  QC_REQUIRE("Builder::before", !node || &node->graph() == &graph_, "a node of another graph");
-  before_ = node;
-  if (node && location_.empty()) location_ = node->location();
-  return *this;
-}
-
-Builder& Builder::at(std::string location) {
-  location_ = std::move(location);
-  return *this;
-}
-
-Result<Node*> Builder::createNode(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
-  const OpDef* def = OpRegistry::get().find(op);
-  if (!def) return fail(ErrorCode::kUnsupported, "unknown op '{}'", op).at(location_);
-  while (!operands.empty() && !operands.back()) operands.pop_back();
-  if (auto s = checkAgainstDeclaration(*def, static_cast<int>(operands.size()), attrs); !s)
-    return tl::make_unexpected(std::move(s.error()).at(location_));
-  for (size_t i = 0; i < operands.size(); ++i)
-    if (!operands[i] && (i >= def->operands.size() || !def->operands[i].optional))
-      return fail(ErrorCode::kInvalidModel, "'{}' lacks operand {}", op, i).at(location_);
-  for (size_t i = 0; i < operands.size(); ++i)
-    if (operands[i] && &operands[i]->graph() != &graph_)
-      return fail(ErrorCode::kInvalidArgument, "operand {} of '{}' is a value of another graph", i, op).at(location_);
-  if (!def->infer) return fail(ErrorCode::kInvalidArgument, "the declaration of '{}' has no inference", op).at(location_);
-  auto types = def->infer(InferContext{op, operands, attrs});
-  if (!types) return tl::make_unexpected(std::move(types.error()).at(location_).on(name));
-  if (types->empty()) return fail(ErrorCode::kInvalidArgument, "'{}' has no result: its inference gives no types", op).at(location_);
-  Node* node = graph_.insert(*def, std::move(operands), std::move(attrs), std::move(*types), before_, name);
-  node->setLocation(location_);
-  return node;
-}
-
-Result<Value*> Builder::create(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
-  QC_ASSIGN(Node * node, createNode(op, std::move(operands), std::move(attrs), name));
-  return node->result();
-}
-
-Value* Builder::make(std::string_view op, std::vector<Value*> operands, AttrDict attrs, std::string_view name) {
-  auto value = create(op, std::move(operands), std::move(attrs), name);
-  QC_REQUIRE("Builder::make", value.has_value(), "'{}' cannot be built: {}", op, value.error().render());
-  return *value;
-}
-
-Value* Builder::constant(std::string_view name, Tensor tensor, QuantPtr quant) {
-  TensorType type = tensor.type();
-  if (quant) {
-    QC_REQUIRE("Builder::constant", quant->storage == type.dtype, "a tensor of {} with the parameters {}", toString(type.dtype),
-               toString(*quant));
-    type = TensorType(std::move(quant), type.shape);
-  }
-  Node* node = graph_.insert(OpRegistry::get().at("const"), {}, {}, {std::move(type)}, before_, name);
-  const std::string key = graph_.constants_.add(name.empty() ? node->result()->name() : name, std::move(tensor));
-  node->constant_ = &*graph_.constants_.entries_.find(key);
-  node->setLocation(location_);
-  return node->result();
-}
 
 }  // namespace qc
