@@ -139,12 +139,16 @@ void learnSizes(const Node& node, std::span<const Tensor> results, SymbolSizes& 
 
 Status bindNode(Node& node, const SymbolSizes& sizes, const std::set<std::string>& open) {
   QC_TRY(bindAttrs(node, sizes, open));
-  bool free = false;
-  for (int i = 0; i < node.numResults(); ++i) free = free || !node.result(i)->type().isStatic();
-  if (!free) return {};
   const std::vector<Value*> operands = node.operands();
+  bool free = false, bound = false;
+  for (int i = 0; i < node.numResults(); ++i) free = free || !node.result(i)->type().isStatic();
+  for (const Value* v : operands) bound = bound || (v && std::ranges::any_of(v->type().shape, [](const Dim& d) { return d.wasFree(); }));
+  if (!free && !bound) return {};
   auto types = node.def().infer(InferContext{node.op(), operands, node.attrs()});
   if (!types) return Failure(types.error()).at(node.location()).on(node.result()->name());
+  // Results of fixed size stay; they are possible at some sizes of the operands only where a model was traced at those:
+  // reshape{shape=[1,1024]}.
+  if (!free) return {};
   for (int i = 0; i < node.numResults(); ++i) {
     TensorType& type = nth(*types, i);
     const Shape& before = node.result(i)->type().shape;

@@ -9,13 +9,15 @@
 #include "ir/interp.h"
 #include "ir/op_def.h"
 #include "ir/ops/broadcast.h"
+#include "ir/ops/resize.h"
 
 namespace qc {
 namespace {
 
 constexpr int64_t kMaxElements = 256;  // shapes, starts, pads and grids of them
 
-bool isCounting(DType dtype) { return dtype == DType::s64 || dtype == DType::s32; }
+// Floats hold whole numbers here: sizes that exporters cast, scale and cast back.
+bool isCounting(DType dtype) { return dtype == DType::s64 || dtype == DType::s32 || dtype == DType::f32; }
 
 // Whether a < b (below), a == b (equal) for all sizes; nothing: some decide otherwise.
 std::optional<bool> isBelow(const DimExpr& a, const DimExpr& b) {
@@ -33,7 +35,7 @@ using Maybe = std::optional<DimExpr>;
 Maybe known(const DimExpr& e) { return e.isUnknown() ? std::nullopt : Maybe(e); }
 Maybe truth(std::optional<bool> holds) { return holds ? Maybe(DimExpr(*holds ? 1 : 0)) : std::nullopt; }
 
-Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
+Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype) {
   using Op = ScalarExpr::Op;
   if (e.op() == Op::arg) return args[usize(e.argIndex())];
   if (e.op() == Op::constant) {
@@ -41,7 +43,7 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
     return value == std::floor(value) && std::abs(value) < 1e15 ? Maybe(DimExpr(static_cast<int64_t>(value))) : std::nullopt;
   }
   std::vector<Maybe> v;
-  for (const ScalarExpr& operand : e.operands()) v.push_back(evaluate(operand, args));
+  for (const ScalarExpr& operand : e.operands()) v.push_back(evaluate(operand, args, dtype));
   // Only the operand that is taken needs to be known.
   if (e.op() == Op::select) {
     if (!v[0] || !v[0]->constant()) return v[1] && v[2] && *v[1] == *v[2] ? v[1] : std::nullopt;
@@ -54,9 +56,14 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
     case Op::add: return known(*v[0] + *v[1]);
     case Op::sub: return known(*v[0] - *v[1]);
     case Op::mul: return known(*v[0] * *v[1]);
+    case Op::floor:
+    case Op::ceil:
+    case Op::round: return v[0];
     // Truncation is the floor where neither is negative, or nothing is left.
     case Op::div:
-      return (v[0]->isNonNegative() && v[1]->isNonNegative()) || mod(*v[0], *v[1]) == 0 ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
+      if (dtype == DType::f32) return mod(*v[0], *v[1]) == 0 ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
+      if ((v[0]->isNonNegative() && v[1]->isNonNegative()) || mod(*v[0], *v[1]) == 0) return known(floorDiv(*v[0], *v[1]));
+      return (-*v[0]).isNonNegative() && v[1]->isNonNegative() ? known(-floorDiv(-*v[0], *v[1])) : std::nullopt;
     case Op::min: return known(min(*v[0], *v[1]));
     case Op::max: return known(max(*v[0], *v[1]));
     case Op::lt: return truth(isBelow(*v[0], *v[1]));
@@ -65,7 +72,7 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args) {
       return above ? truth(!*above) : std::nullopt;
     }
     case Op::eq: return truth(isEqual(*v[0], *v[1]));
-    case Op::call: return std::string_view(e.function().name) == "mod" ? known(mod(*v[0], *v[1])) : std::nullopt;
+    case Op::call: return std::string_view(e.function().name) == "mod" && dtype != DType::f32 ? known(mod(*v[0], *v[1])) : std::nullopt;
     default: return std::nullopt;
   }
 }
@@ -79,7 +86,7 @@ std::optional<DimValues> elementwise(const Node& node, const std::vector<DimValu
   for (int64_t i = 0; i < type.numElements(); ++i) {
     std::vector<DimExpr> args;
     for (size_t k = 0; k < operands.size(); ++k) args.push_back(nth(operands[k].elements, views[k].offset(i)));
-    const Maybe element = evaluate(formula, args);
+    const Maybe element = evaluate(formula, args, operands[0].dtype);
     if (!element) return std::nullopt;
     result.elements.push_back(*element);
   }
@@ -134,6 +141,36 @@ std::optional<DimValues> reduced(const Node& node, const DimValues& x, Join join
   return total.isUnknown() ? std::nullopt : std::optional(DimValues{x.dtype, type.sizes(), {total}});
 }
 
+// Floats that are whole numbers times or through a constant, rounded down (a cast to integers among them: sizes are not negative) or up.
+std::optional<DimValues> rounded(const Node& node) {
+  const bool casts = node.is("cast") && (node.result()->type().dtype == DType::s64 || node.result()->type().dtype == DType::s32);
+  if (!casts && !node.is("floor") && !node.is("ceil")) return std::nullopt;
+  const Node* scaled = node.operand(0)->producer();
+  while (scaled && scaled->is("cast") && scaled->operand(0)->type().dtype == DType::f32 && scaled->result()->type().dtype == DType::f32)
+    scaled = scaled->operand(0)->producer();
+  const bool divides = scaled && scaled->is("div");
+  if (!divides && (!scaled || !scaled->is("mul"))) return std::nullopt;
+  const int at = followsFromDims(scaled->operand(0)) ? 0 : 1;
+  const Tensor* factors = scaled->operand(1 - at)->constant();
+  if (!factors || factors->dtype() != DType::f32 || !followsFromDims(scaled->operand(at)) || (divides && at == 1)) return std::nullopt;
+  const DimValues dims = *dimValuesOf(scaled->operand(at));
+  const TensorType& type = node.result()->type();
+  DimValues result{type.dtype, type.sizes(), {}};
+  const BroadcastView ofDims(result.sizes, dims.sizes), ofFactors(result.sizes, factors->sizes());
+  for (int64_t i = 0; i < type.numElements(); ++i) {
+    const DimExpr& dim = nth(dims.elements, ofDims.offset(i));
+    const double factor = factors->at(ofFactors.offset(i));
+    std::optional<std::pair<int64_t, int64_t>> fraction;
+    if (!divides) fraction = fractionOf(static_cast<float>(factor), node.is("ceil"));
+    if (divides && factor >= 1 && factor <= (1 << 20) && factor == std::floor(factor)) fraction = {1, static_cast<int64_t>(factor)};
+    if (!fraction || !dim.isNonNegative()) return std::nullopt;
+    const DimExpr numerator = dim * fraction->first;
+    result.elements.push_back(node.is("ceil") ? ceilDiv(numerator, fraction->second) : floorDiv(numerator, fraction->second));
+    if (result.elements.back().isUnknown()) return std::nullopt;
+  }
+  return result;
+}
+
 }  // namespace
 
 bool followsFromDims(const Value* v) { return v && v->producer() && v->producer()->is("dims"); }
@@ -143,6 +180,10 @@ std::optional<DimValues> dimValuesOf(const Value* v) {
   if (followsFromDims(v)) return DimValues{v->type().dtype, v->type().sizes(), v->producer()->attrs().dims("values")};
   const Tensor* t = v->constant();
   if (!t || !(isCounting(t->dtype()) || t->dtype() == DType::boolean) || t->numElements() > kMaxElements) return std::nullopt;
+  constexpr double kExact = 1 << 24;  // whole numbers of float32
+  for (int64_t i = 0; t->dtype() == DType::f32 && i < t->numElements(); ++i)
+    if (!(std::abs(t->at(i)) <= kExact) || t->at(i) != std::floor(t->at(i)) || (t->at(i) == 0 && std::signbit(t->at(i))))
+      return std::nullopt;
   const std::vector<int64_t> values = t->toInts();
   return DimValues{t->dtype(), t->sizes(), {values.begin(), values.end()}};
 }
@@ -161,6 +202,7 @@ DimExpr product(std::span<const DimExpr> dims) { return std::accumulate(dims.beg
 
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {
   const std::vector<Value*> inputs = node.operands();
+  if (auto sizes = rounded(node)) return std::optional(std::vector{std::move(*sizes)});
   if (std::none_of(inputs.begin(), inputs.end(), followsFromDims)) return std::nullopt;
   std::vector<DimValues> operands;
   for (const Value* v : inputs) {

@@ -1,4 +1,4 @@
-// Integers that follow from free dims: what Shape and the arithmetic behind it give while a model is imported whose dims stay free.
+// Whole numbers that follow from free dims: what Shape and the arithmetic behind it give while a model is imported whose dims stay free.
 //
 // They are nodes `dims`, constants whose elements are expressions. An op on them and on constants becomes another such node, as an op on
 // constants becomes a constant: data that moves is followed by evaluating the op on the numbers of its elements, elementwise integers by

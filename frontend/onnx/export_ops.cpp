@@ -171,7 +171,8 @@ Status layerNorm(OnnxExporter& e, const Node& n) {
 
 Status pad(OnnxExporter& e, const Node& n) {
   const std::string value = e.scalarOf(n.result()->type().dtype, n.real("value"));
-  setString(e.add(n, "Pad", {e.name(n.operand(0)), e.ints(n.integers("pads")), value}, e.resultNames(n)), "mode", n.string("mode"));
+  QC_ASSIGN(const std::string pads, e.dims(n.attrs().dims("pads")));
+  setString(e.add(n, "Pad", {e.name(n.operand(0)), pads, value}, e.resultNames(n)), "mode", n.string("mode"));
   if (n.string("mode") == "wrap") e.needOpset(19);
   return {};
 }

@@ -7,6 +7,7 @@
 #include "frontend/onnx/exporter.h"
 #include "frontend/onnx/slice_bounds.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/ops/resize.h"
 
 namespace qc {
 namespace {
@@ -105,7 +106,7 @@ Status slice(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes, as it does of whole ones for free dims.
+// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes.
 Status resize(OnnxExporter& e, const Node& n) {
   const std::vector<double>& scales = n.attrs().reals("scales");
   const Dims from = dimsOf(n.operand(0)), to = n.attrs().dims("sizes");
@@ -117,18 +118,15 @@ Status resize(OnnxExporter& e, const Node& n) {
       continue;
     }
     const auto in = from[d].constant(), out = to[d].constant();
+    reached = reached && resizedSize(from[d], static_cast<float>(scales[d])) == to[d];
     if (!in || !out) {
       follows = false;
-      const bool whole = std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);
-      reached = reached && whole;
-      ofSizes = ofSizes && whole;
+      ofSizes = ofSizes && std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);
       continue;
     }
     const bool own = scales[d] == static_cast<double>(*out) / static_cast<double>(std::max<int64_t>(*in, 1));
     follows = follows && own;
     ofSizes = ofSizes && own;
-    reached =
-        reached && static_cast<int64_t>(std::floor(static_cast<double>(*in) * static_cast<double>(static_cast<float>(scales[d])))) == *out;
   }
   if (derived ? !ofSizes : !follows && !reached)
     return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")

@@ -57,9 +57,9 @@ Result<T> orDefault(const OnnxNode& node, std::string_view name, std::optional<T
   return node.error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
 }
 
-// What a value is computed of: constants and sizes aside, inputs and what decides; of sizes, those that data decides.
+// What a value is computed of, constants aside: inputs and what decides; sizes that data decides; sizes of inputs.
 struct Sources {
-  bool data = false, decided = false;
+  bool data = false, decided = false, sizes = false;
 };
 
 template <class IsDecided>
@@ -76,7 +76,7 @@ Sources sourcesOf(const Value* v, const IsDecided& isDecided) {
     }
     if (!seen.insert(node).second) continue;
     if (node->is("dims"))
-      for (const DimExpr& e : node->attrs().dims("values")) sources.decided = sources.decided || isDecided(e);
+      for (const DimExpr& e : node->attrs().dims("values")) (isDecided(e) ? sources.decided : sources.sizes) = true;
     for (const Value* operand : node->operands())
       if (operand) open.push_back(operand);
   }
@@ -195,10 +195,11 @@ bool OnnxNode::isOfDecidedSizes(const Value* v) const {
   return s.decided && !s.data;
 }
 
-// Whether it is more than arithmetic over the sizes of inputs, which is known once those are.
-bool OnnxNode::followsFromData(const Value* v) const {
+// Whether it is computed of anything: by data, or by arithmetic over sizes that is no expression of dims. The latter is a constant once
+// those are bound.
+bool OnnxNode::isComputed(const Value* v) const {
   const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
-  return s.decided || s.data;
+  return s.data || s.decided || s.sizes;
 }
 
 // Element by element, as far as they are put together from such; nothing: the value is no list of sizes, or sizes of inputs settle it.
@@ -218,7 +219,7 @@ Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v, Sig
     }
     return std::optional(std::move(all));
   }
-  if (!symbols_.mayCompute || !followsFromData(v)) return std::nullopt;
+  if (!symbols_.mayCompute || !isComputed(v)) return std::nullopt;
   const int64_t isSigned = sign == Sign::any ? 1 : 0, count = v->type().numElements();
   symbols_.computed = true;
   if (sign == Sign::target) return std::optional(std::vector<DimExpr>(usize(count), DimExpr::unknown()));

@@ -103,7 +103,7 @@ class OnnxNode {
 
  private:
   Result<const onnx::AttributeProto*> attribute(std::string_view name, int kind) const;
-  bool followsFromData(const Value* v) const;
+  bool isComputed(const Value* v) const;
   Result<Value*> withNamedSizes(Value* v);
   Result<std::optional<std::vector<DimExpr>>> computedDims(Value* v, Sign sign) const;
   const onnx::NodeProto& proto_;

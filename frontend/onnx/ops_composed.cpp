@@ -89,7 +89,7 @@ Status globalLpPool(OnnxNode& n) {
 // The sum over a window is a depthwise convolution with ones.
 Status lpPool(OnnxNode& n) {
   QC_ASSIGN(const double p, exponent(n));
-  QC_ASSIGN(OnnxWindow w, onnxWindow(n));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, {}, OnnxPads::free));
   const Dims dims = n.dims(0);
   const size_t spatial = w.kernel.size();
   for (size_t d = 0; d < spatial && w.ceil; ++d) {               // one more window if any of it lies inside
@@ -103,7 +103,8 @@ Status lpPool(OnnxNode& n) {
   QC_ASSIGN(const int64_t channels, n.fixedSize(dims[1], "the number of channels"));
   Ints weight = {channels, 1};
   weight.insert(weight.end(), w.kernel.begin(), w.kernel.end());
-  QC_ASSIGN(Value * y, toPower(n, n.input(0), p));
+  QC_ASSIGN(Value * y, padded(n, n.input(0), w));
+  QC_ASSIGN(y, toPower(n, y, p));
   QC_ASSIGN(Value * ones, n.create("expand", {like(n, y, 1)}, {{"shape", weight}}));
   QC_ASSIGN(y, n.create("conv", {y, ones}, {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", channels}}));
   QC_ASSIGN(y, root(n, y, p));
@@ -119,18 +120,17 @@ Status centerCropPad(OnnxNode& n) {
   QC_ASSIGN(const Ints axes, n.integers("axes", range(0, rank)));
   if (axes.size() != wanted.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes for {} axes", wanted.size(), axes.size());
   Dims starts(usize(rank), 0), sizes = n.dims(0);
-  Ints pads(2 * usize(rank), 0);
+  Dims pads(2 * usize(rank), 0);
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
     const auto a = usize(axis);
     const DimExpr less = max(sizes[a] - wanted[i], 0), more = max(wanted[i] - sizes[a], 0);
     const int64_t known = wanted[i].constant().value_or(0);
     if (known < 0 || known > int64_t{1} << 40) return n.error(ErrorCode::kInvalidModel, "a size of {}", known);
-    QC_ASSIGN(const int64_t added, n.fixedSize(more, "what is added to a dim"));
     starts[a] = floorDiv(less, 2);
     sizes[a] = sizes[a] - less;
-    pads[a] = added / 2;
-    pads[a + usize(rank)] = added - added / 2;
+    pads[a] = floorDiv(more, 2);
+    pads[a + usize(rank)] = more - pads[a];
   }
   QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}}));
   QC_ASSIGN(y, n.create("pad", {y}, {{"pads", pads}}));

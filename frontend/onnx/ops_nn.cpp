@@ -17,21 +17,30 @@ namespace {
 constexpr int64_t kMaxWindow = int64_t{1} << 30;
 
 // SAME padding puts the odd element at the end (UPPER) or the beginning (LOWER).
-Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::span<const Dim> spatial) {
+Status resolveAutoPad(OnnxNode& n, OnnxWindow& w, const std::string& mode, std::span<const Dim> spatial, OnnxPads allowed) {
   if (mode == "NOTSET") return {};
-  w.pads.assign(2 * spatial.size(), 0);
+  const size_t count = spatial.size();
+  w.pads.assign(2 * count, 0);
   if (mode == "VALID") return {};
   if (mode != "SAME_UPPER" && mode != "SAME_LOWER") return n.error(ErrorCode::kInvalidModel, "auto_pad '{}'", mode);
-  for (size_t d = 0; d < spatial.size(); ++d) {
+  for (size_t d = 0; d < count; ++d) {
     // With a stride of 1 the pads are the same for all sizes.
-    if (!spatial[d].isStatic() && w.strides[d] != 1)
-      return n.error(ErrorCode::kUnsupported, "auto_pad '{}' with a stride of {} along the free dim {}", mode, w.strides[d],
-                     spatial[d].str());
-    const int64_t size = spatial[d].isStatic() ? spatial[d].size() : kMaxWindow, out = (size + w.strides[d] - 1) / w.strides[d];
-    const int64_t total = std::max<int64_t>((out - 1) * w.strides[d] + (w.kernel[d] - 1) * w.dilations[d] + 1 - size, 0);
-    const int64_t less = total / 2, more = total - less;
-    w.pads[d] = mode == "SAME_UPPER" ? less : more;
-    w.pads[d + spatial.size()] = mode == "SAME_UPPER" ? more : less;
+    const int64_t stride = w.strides[d];
+    const bool known = spatial[d].isStatic() || stride == 1;
+    if (!known && allowed == OnnxPads::fixed)
+      return n.error(ErrorCode::kUnsupported, "auto_pad '{}' with a stride of {} along the free dim {}", mode, stride, spatial[d].str());
+    const DimExpr size = known && !spatial[d].isStatic() ? DimExpr(kMaxWindow) : spatial[d].expr();
+    const DimExpr total = max((ceilDiv(size, stride) - 1) * stride + (w.kernel[d] - 1) * w.dilations[d] + 1 - size, 0);
+    const DimExpr less = floorDiv(total, 2), more = total - less;
+    const DimExpr &before = mode == "SAME_UPPER" ? less : more, &after = mode == "SAME_UPPER" ? more : less;
+    if (known) {
+      w.pads[d] = *before.constant();
+      w.pads[d + count] = *after.constant();
+    } else {
+      w.freePads.resize(2 * count, 0);
+      w.freePads[d] = before;
+      w.freePads[d + count] = after;
+    }
   }
   return {};
 }
@@ -59,21 +68,20 @@ Status convTranspose(OnnxNode& n) {
   QC_TRY(checkOnnxWindow(n, {&strides, &dilations}, 1));
   QC_TRY(checkOnnxWindow(n, {&pads, &outputPadding}, 0));
   if (hasOutputShape || autoPad == "SAME_UPPER" || autoPad == "SAME_LOWER") {
-    Ints sizes(x.shape.size(), 0);
-    for (size_t d = 2; d < sizes.size(); ++d) {
-      if (!x.shape[d].isStatic())
-        return n.error(ErrorCode::kUnsupported, "an output_shape or auto_pad for {}, whose dims are free", x.str());
-      sizes[d] = x.shape[d].size();
-    }
     Ints wanted;
     if (hasOutputShape) {
       QC_ASSIGN(wanted, n.integers("output_shape"));
       QC_TRY(checkOnnxWindow(n, {&wanted}, 1));
     }
-    QC_TRY(checkOnnxWindow(n, {&sizes, &kernel}, 0));
+    QC_TRY(checkOnnxWindow(n, {&kernel}, 0));
     for (size_t d = 0; d < spatial; ++d) {
-      const int64_t out = hasOutputShape && wanted.size() >= spatial ? wanted[wanted.size() - spatial + d] : sizes[d + 2] * strides[d];
-      int64_t total = strides[d] * (sizes[d + 2] - 1) + outputPadding[d] + (kernel[d] - 1) * dilations[d] + 1 - out;
+      // Without an output_shape the result has `stride` times the input's size: nothing of that is left in the sum.
+      int64_t total = outputPadding[d] + (kernel[d] - 1) * dilations[d] + 1 - strides[d];
+      if (hasOutputShape && wanted.size() >= spatial) {
+        QC_ASSIGN(const int64_t size, n.fixedSize(x.shape[d + 2].expr(), "a size with output_shape"));
+        if (size > kMaxWindow) return n.error(ErrorCode::kUnsupported, "input {}", x.str());
+        total += strides[d] * size - wanted[wanted.size() - spatial + d];
+      }
       if (total < 0) {
         outputPadding[d] -= total;
         total = 0;
@@ -91,14 +99,18 @@ Status convTranspose(OnnxNode& n) {
 }
 
 Status pool(OnnxNode& n, const char* op) {
-  QC_ASSIGN(const OnnxWindow w, onnxWindow(n));
+  const bool averages = std::string_view(op) == "avg_pool";
+  QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
+  // Every window of auto_pad holds an element of the input. The largest of a window is that of its elements and of the nearest ones again;
+  // of an average zeros are part where they count.
+  QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints{}));
+  const bool adjacent = std::all_of(dilations.begin(), dilations.end(), [](int64_t d) { return d == 1; });
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, {}, (averages ? include != 0 : adjacent) ? OnnxPads::free : OnnxPads::fixed));
   AttrDict attrs{
       {"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
-  if (std::string_view(op) == "avg_pool") {
-    QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
-    attrs.set("count_include_pad", include);
-  }
-  QC_ASSIGN(Value * y, n.create(op, {n.input(0)}, std::move(attrs)));
+  if (averages) attrs.set("count_include_pad", include);
+  QC_ASSIGN(Value * x, padded(n, n.input(0), w, averages ? "constant" : "edge"));
+  QC_ASSIGN(Value * y, n.create(op, {x}, std::move(attrs)));
   return n.setOutput(y);
 }
 
@@ -246,21 +258,32 @@ Status lpNormalization(OnnxNode& n) {
 
 }  // namespace
 
-Result<Value*> cropped(OnnxNode& n, Ints& pads) {
-  if (std::none_of(pads.begin(), pads.end(), [](int64_t p) { return p < 0; })) return n.input(0);
-  std::vector<DimExpr> sizes = n.dims(0);
-  Ints starts(sizes.size(), 0);
+Result<Value*> cropped(OnnxNode& n, std::vector<DimExpr>& pads) {
+  std::vector<DimExpr> sizes = n.dims(0), starts(sizes.size(), 0);
   const size_t padded = pads.size() / 2, first = sizes.size() - padded;
+  bool cuts = false;
   for (size_t d = 0; d < padded; ++d) {
-    const int64_t before = std::max<int64_t>(-pads[d], 0), after = std::max<int64_t>(-pads[d + padded], 0);
-    const int64_t size = sizes[first + d].constant().value_or(INT64_MAX);
-    if (before > size || after > size - before) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    const DimExpr before = max(-pads[d], 0), after = max(-pads[d + padded], 0);
+    cuts = cuts || before != 0 || after != 0;
     starts[first + d] = before;
     sizes[first + d] = sizes[first + d] - before - after;
-    pads[d] = std::max<int64_t>(pads[d], 0);
-    pads[d + padded] = std::max<int64_t>(pads[d + padded], 0);
+    if (sizes[first + d].constant().value_or(0) < 0) return n.error(ErrorCode::kInvalidModel, "negative pads larger than the input");
+    pads[d] = max(pads[d], 0);
+    pads[d + padded] = max(pads[d + padded], 0);
   }
+  if (!cuts) return n.input(0);
   return n.create("slice", {n.input(0)}, {{"starts", starts}, {"sizes", sizes}, {"steps", Ints(starts.size(), 1)}});
+}
+
+Result<Value*> padded(OnnxNode& n, Value* x, const OnnxWindow& w, const std::string& mode) {
+  if (w.freePads.empty()) return x;
+  const auto rank = usize(x->type().rank()), spatial = w.freePads.size() / 2;
+  std::vector<DimExpr> pads(2 * rank, 0);
+  for (size_t d = 0; d < spatial; ++d) {
+    pads[rank - spatial + d] = w.freePads[d];
+    pads[2 * rank - spatial + d] = w.freePads[spatial + d];
+  }
+  return n.create("pad", {x}, {{"pads", pads}, {"mode", mode}});
 }
 
 Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, int64_t least) {
@@ -270,7 +293,7 @@ Status checkOnnxWindow(OnnxNode& n, std::initializer_list<const Ints*> lists, in
   return {};
 }
 
-Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
+Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel, OnnxPads allowed) {
   const TensorType& x = n.type(0);
   if (x.rank() < 3 || x.rank() > 5) return n.error(ErrorCode::kUnsupported, "input {}; 1 to 3 spatial dims are supported", x.str());
   const auto spatial = usize(x.rank() - 2);
@@ -286,7 +309,7 @@ Result<OnnxWindow> onnxWindow(OnnxNode& n, Ints kernel) {
     return n.error(ErrorCode::kInvalidModel, "window attributes do not fit {} spatial dims", spatial);
   QC_TRY(checkOnnxWindow(n, {&w.kernel, &w.strides, &w.dilations}, 1));
   QC_TRY(checkOnnxWindow(n, {&w.pads}, -kMaxWindow));
-  QC_TRY(resolveAutoPad(n, w, autoPad, std::span(x.shape).subspan(2)));
+  QC_TRY(resolveAutoPad(n, w, autoPad, std::span(x.shape).subspan(2), allowed));
   return w;
 }
 
@@ -300,10 +323,13 @@ Result<Ints> onnxKernel(OnnxNode& n, int weight) {
 
 Result<Value*> convolution(OnnxNode& n) {
   QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
-  QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel));
+  QC_ASSIGN(OnnxWindow w, onnxWindow(n, kernel, OnnxPads::free));
   if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  QC_ASSIGN(Value * x, cropped(n, w.pads));
+  std::vector<DimExpr> pads(w.pads.begin(), w.pads.end());
+  QC_ASSIGN(Value * x, cropped(n, pads));
+  for (int64_t& p : w.pads) p = std::max<int64_t>(p, 0);
+  QC_ASSIGN(x, padded(n, x, w));
   return n.create("conv", {x, n.input(1), n.input(2)},
                   {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}});
 }

@@ -161,13 +161,14 @@ Result<Value*> quantized(OnnxNode& n, Value* y, int scale, int zeroPoint, int64_
   return n.create("storage_cast", {integers});
 }
 
-// Those of a convolution by operand `weight`.
-Result<AttrDict> convAttrs(OnnxNode& n, int weight) {
+// x, weights and, where there is one, the bias; `weight` is the operand that they were.
+Result<Value*> convolved(OnnxNode& n, std::vector<Value*> operands, int weight) {
   QC_ASSIGN(const Ints kernel, onnxKernel(n, weight));
-  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel, OnnxPads::free));
   if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(weight).str());
   QC_ASSIGN(const int64_t group, n.integer("group", 1));
-  return AttrDict{{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}};
+  QC_ASSIGN(operands[0], padded(n, operands[0], w));
+  return n.create("conv", std::move(operands), {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", group}});
 }
 
 // ---- parameters computed at run time ------------------------------------------------------------------------------------
@@ -236,8 +237,7 @@ Status matmulInteger(OnnxNode& n) {
 Status convInteger(OnnxNode& n) {
   QC_ASSIGN(Value * x, centred(n, 0, 2, 0, 0));
   QC_ASSIGN(Value * w, centred(n, 1, 3, 0, n.type(1).rank()));
-  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 1));
-  QC_ASSIGN(Value * y, n.create("conv", {x, w}, attrs));
+  QC_ASSIGN(Value * y, convolved(n, {x, w}, 1));
   return n.setOutput(y);
 }
 
@@ -318,8 +318,7 @@ Status qlinearConv(OnnxNode& n) {
   QC_ASSIGN(Value * x, dequantized(n, 0, 1, 2));
   QC_ASSIGN(Value * w, dequantized(n, 3, 4, 5, 0));
   QC_ASSIGN(Value * b, integerBias(n, 8, 1, 4));
-  QC_ASSIGN(const AttrDict attrs, convAttrs(n, 3));
-  QC_ASSIGN(Value * y, n.create("conv", {x, w, b}, attrs));
+  QC_ASSIGN(Value * y, convolved(n, {x, w, b}, 3));
   QC_ASSIGN(y, quantized(n, y, 6, 7));
   return n.setOutput(y);
 }

@@ -9,6 +9,7 @@
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/slice_bounds.h"
 #include "frontend/onnx/window.h"
+#include "ir/ops/resize.h"
 
 namespace qc {
 namespace {
@@ -202,15 +203,16 @@ Status slice(OnnxNode& n) {
 Status pad(OnnxNode& n) {
   QC_ASSIGN(const std::string mode, n.string("mode", "constant"));
   const auto rank = usize(n.type(0).rank());
-  Ints given, pads(2 * rank, 0);
+  Dims given, pads(2 * rank, 0);
   double value = 0;
   if (n.opset() >= 11) {
-    QC_ASSIGN(given, n.constantInts(1, "pads"));
+    QC_ASSIGN(given, n.constantDims(1, "pads", OnnxNode::Sign::any));
     if (n.input(2)) {
       QC_ASSIGN(value, n.constantScalar(2, "the pad value"));
     }
   } else {
-    QC_ASSIGN(given, n.integers("pads"));
+    QC_ASSIGN(const Ints fixed, n.integers("pads"));
+    given.assign(fixed.begin(), fixed.end());
     QC_ASSIGN(value, n.real("value", 0.0));
   }
   if (n.input(3)) {
@@ -225,8 +227,9 @@ Status pad(OnnxNode& n) {
     if (given.size() != 2 * rank) return n.error(ErrorCode::kInvalidModel, "{} pads for {} dims", given.size(), rank);
     pads = given;
   }
-  for (const int64_t p : pads)
-    if (p < -kMaxPad || p > kMaxPad) return n.error(ErrorCode::kInvalidModel, "a pad of {}", p);
+  for (const DimExpr& p : pads)
+    if (const int64_t size = p.constant().value_or(0); size < -kMaxPad || size > kMaxPad)
+      return n.error(ErrorCode::kInvalidModel, "a pad of {}", size);
   QC_ASSIGN(Value * x, cropped(n, pads));
   QC_ASSIGN(Value * y, n.create("pad", {x}, {{"pads", pads}, {"mode", mode}, {"value", value}}));
   return n.setOutput(y);
@@ -270,13 +273,16 @@ Status constantOfShape(OnnxNode& n) {
 Status freeRange(OnnxNode& n) {
   std::array<DimExpr, 3> bounds;
   for (int i = 0; i < 3; ++i) {
-    QC_ASSIGN(const Dims bound, n.constantDims(i, "a bound", OnnxNode::Sign::any));
+    const auto known = dimValuesOf(n.input(i));  // floats that are whole numbers as well
+    QC_ASSIGN(const Dims bound, known ? Result<Dims>(known->elements) : n.constantDims(i, "a bound", OnnxNode::Sign::any));
     if (bound.size() != 1) return n.error(ErrorCode::kInvalidModel, "a bound of {} values", bound.size());
     nth(bounds, i) = bound.front();
   }
   const auto& [start, limit, delta] = bounds;
-  if (delta.constant().value_or(0) < 1) return n.error(ErrorCode::kUnsupported, "a step of {} over a free length", delta.str());
-  const DimExpr length = ceilDiv((limit - start).isNonNegative() ? limit - start : max(limit - start, 0), delta);
+  const int64_t step = delta.constant().value_or(0);
+  if (step == 0) return n.error(ErrorCode::kUnsupported, "a step of {} over a free length", delta.str());
+  const DimExpr way = step > 0 ? limit - start : start - limit;
+  const DimExpr length = ceilDiv(way.isNonNegative() ? way : max(way, 0), std::abs(step));
   const DType dtype = n.type(0).dtype;
   QC_ASSIGN(Value * y, countedUp(n, start, length, delta));
   if (dtype != DType::s64) {
@@ -301,17 +307,59 @@ Status range(OnnxNode& n) {
   return n.setOutput(n.constantValue(std::move(t)));
 }
 
+// Where the index is the place along the new dim, or that less the depth.
+Status oneHotOfFreeDepth(OnnxNode& n, int64_t axis) {
+  QC_ASSIGN(const Dims depth, n.constantDims(1, "depth"));
+  if (depth.size() != 1) return n.error(ErrorCode::kInvalidModel, "{} depths", depth.size());
+  Dims wide = n.dims(0), along(wide.size() + 1, 1);
+  wide.insert(wide.begin() + axis, DimExpr(1));
+  nth(along, axis) = depth[0];
+  QC_ASSIGN(Value * index, n.create("cast", {n.input(0)}, {{"to", DType::s64}}));
+  QC_ASSIGN(index, n.create("reshape", {index}, {{"shape", wide}}));
+  QC_ASSIGN(Value * place, countedUp(n, 0, depth[0]));
+  QC_ASSIGN(place, n.create("reshape", {place}, {{"shape", along}}));
+  QC_ASSIGN(Value * hot, n.create("equal", {index, place}));
+  QC_ASSIGN(place, n.create("sub", {place, n.dimValues({}, depth)}));
+  QC_ASSIGN(Value * fromEnd, n.create("equal", {index, place}));
+  QC_ASSIGN(hot, n.create("or", {hot, fromEnd}));
+  const auto value = [&](int64_t k) {
+    return n.create("slice", {n.input(2)}, {{"starts", Ints{k}}, {"sizes", Ints{1}}, {"steps", Ints{1}}});
+  };
+  QC_ASSIGN(Value * off, value(0));
+  QC_ASSIGN(Value * on, value(1));
+  QC_ASSIGN(Value * y, n.create("where", {hot, on, off}));
+  return n.setOutput(y);
+}
+
 Status oneHot(OnnxNode& n) {
-  QC_ASSIGN(const int64_t depth, n.constantInteger(1, "depth"));
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank() + 1));
+  if (followsFromDims(n.input(1))) return oneHotOfFreeDepth(n, axis);
+  QC_ASSIGN(const int64_t depth, n.constantInteger(1, "depth"));
   QC_ASSIGN(Value * y, n.create("one_hot", {n.input(0), n.input(2)}, {{"axis", axis}, {"depth", depth}}));
+  return n.setOutput(y);
+}
+
+// column - row >= k, or <= k for the lower half
+Status triluOfFreeDiagonal(OnnxNode& n, bool upper) {
+  QC_ASSIGN(const Dims k, n.constantDims(1, "k", OnnxNode::Sign::any));
+  const Dims dims = n.dims(0);
+  if (k.size() != 1 || dims.size() < 2) return n.error(ErrorCode::kInvalidModel, "{} diagonals of {} dims", k.size(), dims.size());
+  const DimExpr &rows = dims[dims.size() - 2], &columns = dims.back();
+  QC_ASSIGN(Value * row, countedUp(n, k[0], rows));
+  QC_ASSIGN(row, n.create("reshape", {row}, {{"shape", Dims{rows, 1}}}));
+  QC_ASSIGN(Value * column, countedUp(n, 0, columns));
+  QC_ASSIGN(Value * stays, upper ? n.create("less_equal", {row, column}) : n.create("less_equal", {column, row}));
+  Tensor zero(n.type(0).dtype, {});
+  storeElement(n.type(0).dtype, zero.mutableData(), 0, 0);
+  QC_ASSIGN(Value * y, n.create("where", {stays, n.input(0), n.constantValue(std::move(zero))}));
   return n.setOutput(y);
 }
 
 Status trilu(OnnxNode& n) {
   QC_ASSIGN(const int64_t upper, n.integer("upper", 1));
   int64_t k = 0;
+  if (n.input(1) && followsFromDims(n.input(1))) return triluOfFreeDiagonal(n, upper != 0);
   if (n.input(1)) {
     QC_ASSIGN(k, n.constantInteger(1, "k"));
   }
@@ -426,11 +474,12 @@ Status resize(OnnxNode& n) {
     if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} scales", wanted.size());
     for (size_t i = 0; i < axes.size(); ++i) {
       scales[axes[i]] = wanted[i];
-      const auto dim = dims[axes[i]].constant();
-      const double size = std::floor(static_cast<double>(dim.value_or(1)) * wanted[i]);
-      if (!(wanted[i] > 0) || size > 1e9) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
-      if (!dim && wanted[i] != size) return n.error(ErrorCode::kUnsupported, "a scale of {} for a free dim", wanted[i]);
-      sizes[axes[i]] = dim ? DimExpr(static_cast<int64_t>(size)) : dims[axes[i]] * static_cast<int64_t>(size);
+      const DimExpr& dim = dims[axes[i]];
+      if (!(wanted[i] > 0)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
+      const auto size = resizedSize(dim, static_cast<float>(wanted[i]));
+      if (!size && dim.constant()) return n.error(ErrorCode::kInvalidModel, "a scale of {}", wanted[i]);
+      if (!size) return n.error(ErrorCode::kUnsupported, "a scale of {} for the free dim {}", wanted[i], dim.str());
+      sizes[axes[i]] = *size;
     }
   }
   QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},

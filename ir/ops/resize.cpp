@@ -238,6 +238,33 @@ Status evalQuantizedResize(const EvalContext& c) {
 
 }  // namespace
 
+std::optional<std::pair<int64_t, int64_t>> fractionOf(float scale, bool up) {
+  constexpr int64_t kLargestDivisor = 64, kTried = 1 << 14;
+  for (int64_t q = 1; q <= kLargestDivisor; ++q) {
+    const double p = std::round(static_cast<double>(scale) * static_cast<double>(q));
+    if (!(p >= 1 && p <= 1e6) || static_cast<float>(p / static_cast<double>(q)) != scale) continue;
+    const auto numerator = static_cast<int64_t>(p);
+    // What the rounding of products does is tried, not proved.
+    for (int64_t n = 1; n <= kTried; ++n) {
+      const float product = static_cast<float>(n) * scale;
+      const int64_t whole = (n * numerator + (up ? q - 1 : 0)) / q;
+      if ((up ? std::ceil(product) : std::floor(product)) != static_cast<float>(whole)) return std::nullopt;
+    }
+    return std::pair(numerator, q);
+  }
+  return std::nullopt;
+}
+
+std::optional<DimExpr> resizedSize(const DimExpr& dim, float scale) {
+  constexpr float kLargest = 1e9f;
+  if (const auto size = dim.constant()) {
+    const float scaled = static_cast<float>(*size) * scale;
+    return scaled >= 0 && scaled <= kLargest ? std::optional(DimExpr(static_cast<int64_t>(scaled))) : std::nullopt;
+  }
+  const auto fraction = fractionOf(scale);
+  return fraction ? std::optional(floorDiv(dim * fraction->first, fraction->second)) : std::nullopt;
+}
+
 std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out) {
   const double given = attrs.reals("scales")[dim];
   const auto scale = static_cast<float>(given != 0 ? given : static_cast<double>(out) / static_cast<double>(std::max<int64_t>(in, 1)));

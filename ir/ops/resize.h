@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "ir/attr.h"
@@ -15,5 +17,14 @@ struct ResizeTap {
 
 // For every result coordinate of one dim: its taps in the order in which they are summed; none where it lies outside the source.
 std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out);
+
+// p / q, q at most 64, where that is what the scale was rounded from: for sizes n up to 16384, n * scale in float32 and n * p / q have the
+// same floor, or with `up` the same ceiling.
+std::optional<std::pair<int64_t, int64_t>> fractionOf(float scale, bool up = false);
+
+// The size that a scale gives: floor(dim * scale), multiplied in float32 as ONNX Runtime does, and as PyTorch's exporters expect of a scale
+// that float32 rounds (10 * 0.7 is 7).  Of a free dim where the scale is a fraction of small integers.  Nothing: no such expression, or
+// beyond 1e9.
+std::optional<DimExpr> resizedSize(const DimExpr& dim, float scale);
 
 }  // namespace qc

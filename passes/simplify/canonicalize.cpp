@@ -92,14 +92,14 @@ Result<bool> padIntoConv(const Match& m, Rewriter& rw) {
   Node* conv = m.root();
   Node* pad = m.node("pad");
   const int rank = conv->operand(0)->type().rank(), channel = channelAxis(*conv);
-  if (pad->string("mode") != "constant" || pad->real("value") != 0) return false;
-  const auto& padding = pad->integers("pads");
+  const auto padding = constants(pad->attrs().dims("pads"));
+  if (!padding || pad->string("mode") != "constant" || pad->real("value") != 0) return false;
   std::vector<int64_t> pads = conv->integers("pads");
   const auto spatial = usize(rank - 2);
   pads.resize(2 * spatial, 0);
   size_t s = 0;
   for (int d = 0; d < rank; ++d) {
-    const int64_t begin = nth(padding, d), end = nth(padding, d + rank);
+    const int64_t begin = nth(*padding, d), end = nth(*padding, d + rank);
     if (d == 0 || d == channel) {
       if (begin || end) return false;
       continue;

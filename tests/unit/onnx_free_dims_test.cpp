@@ -234,6 +234,89 @@ TEST(FreeDims, QuantizedModels) {
   EXPECT_EQ(freeType(conv, {{{"x", {1, 2, 5, 6}}}, {{"x", {2, 2, 7, 4}}}}), "f32[N1,3,1,1]");
 }
 
+// Padding up to a multiple of 4, and to a size that some inputs are beyond: these are cut.
+TEST(FreeDims, PadsThatFollowFromSizes) {
+  for (const char* mode : {"constant", "edge"}) {
+    testing::Model m = sequence();
+    m.int64s("four", {4}).int64s("five", {5}).int64s("front", {0, 0, 0, 0}).int64s("last", {0});
+    m.node("Slice", {"s", "one", "two"}, {"t"}).node("Mod", {"t", "four"}, {"over"}).node("Sub", {"four", "over"}, {"less"});
+    m.node("Mod", {"less", "four"}, {"more"}).node("Concat", {"front", "more", "last"}, {"pads"}, {integer("axis", 0)});
+    m.node("Pad", {"x", "pads"}, {"y"}, {testing::text("mode", mode)}).output("y");
+    EXPECT_EQ(freeType(m, kSequences), "f32[N1,-4*((3*N2)//4)+4*N2,8]") << mode;
+  }
+  testing::Model square = sequence();
+  square.int64s("two_", {2}).int64s("front", {0, 0, 0, 0}).int64s("last", {0}).node("Slice", {"s", "one", "two"}, {"t"});
+  square.node("Sub", {"two_", "t"}, {"more"}).node("Concat", {"front", "more", "last"}, {"pads"}, {integer("axis", 0)});
+  square.node("Pad", {"x", "pads"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(square, kSequences), "f32[N1,N2+max(-N2+2,0)-max(0,N2-2),8]");
+}
+
+// Half the size as exporters say it: in float, cast, scaled, rounded and cast back.
+TEST(FreeDims, SizesByWayOfFloat) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 6}}}, {{"x", {1, 2, 5, 11}}}};
+  const auto image = [](const char* rounding, float by) {
+    testing::Model m(13);
+    m.input("x", {1, 2, -1, -2}).floats("none", {0}, {}).int64s("two", {2}).int64s("four", {4}).int64s("zero", {0}).floats("by", {1}, {by});
+    m.node("Shape", {"x"}, {"s"}).node("Slice", {"s", "two", "four"}, {"size"}).node("Slice", {"s", "zero", "two"}, {"outer"});
+    m.node("Cast", {"size"}, {"f"}, {integer("to", 1)}).node("Mul", {"f", "by"}, {"g"}).node(rounding, {"g"}, {"h"});
+    m.node("Cast", {"h"}, {"i"}, {integer("to", 7)}).node("Concat", {"outer", "i"}, {"to"}, {integer("axis", 0)});
+    m.node("Resize", {"x", "none", "none", "to"}, {"y"}, {testing::text("mode", "linear")}).output("y");
+    return m;
+  };
+  EXPECT_EQ(freeType(image("Floor", 0.5f), images), "f32[1,2,N1//2,N2//2]");
+  EXPECT_EQ(freeType(image("Ceil", 0.75f), images), "f32[1,2,(3*N1+3)//4,(3*N2+3)//4]");
+  EXPECT_EQ(freeType(image("Identity", 0.7f), images), "f32[1,2,(7*N1)//10,(7*N2)//10]");
+  EXPECT_EQ(freeType(image("Floor", 2), images), "f32[1,2,2*N1,2*N2]");
+  // No fraction of small integers: a size that is computed when the others are bound.
+  EXPECT_NE(freeType(image("Floor", 0.7071068f), images).find("f32[1,2,n_"), std::string::npos);
+}
+
+TEST(FreeDims, ScalesOfResize) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 10, 6}}}, {{"x", {1, 2, 5, 11}}}};
+  testing::Model m;
+  m.input("x", {1, 2, -1, -2}).floats("by", {4}, {1, 1, 0.7f, 1.5f}).floats("roi", {0});
+  m.node("Resize", {"x", "roi", "by"}, {"y"}, {testing::text("mode", "linear")}).output("y");
+  EXPECT_EQ(freeType(m, images), "f32[1,2,(7*N1)//10,N2+N2//2]");
+  const Graph fixed = importOnnx(m.bytes(), {}, {.shapes = images[0], .values = {}}).value();
+  EXPECT_EQ(fixed.outputs()[0]->type().str(), "f32[1,2,7,9]");  // 10 * 0.7 in float32
+}
+
+// SAME of windows that move by 2: the pads depend on whether the size is odd.
+TEST(FreeDims, AutoPad) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 7}}}, {{"x", {1, 2, 5, 12}}}};
+  for (const char* mode : {"SAME_UPPER", "SAME_LOWER"}) {
+    const auto type = [&](const char* op, std::vector<std::string> operands, std::vector<onnx::AttributeProto> attributes) {
+      testing::Model m(13);
+      m.input("x", {1, 2, -1, -2}).floats("w", {2, 2, 3, 3});
+      attributes.push_back(testing::text("auto_pad", mode));
+      attributes.push_back(ints("strides", {2, 2}));
+      m.node(op, std::move(operands), {"y"}, std::move(attributes)).output("y");
+      return freeType(m, images);
+    };
+    EXPECT_EQ(type("ConvTranspose", {"x", "w"}, {}), "f32[1,2,2*N1,2*N2]") << mode;
+    EXPECT_EQ(type("Conv", {"x", "w"}, {}).find("error"), std::string::npos) << mode;
+    EXPECT_EQ(type("MaxPool", {"x"}, {ints("kernel_shape", {3, 3})}).find("error"), std::string::npos) << mode;
+    EXPECT_EQ(type("AveragePool", {"x"}, {ints("kernel_shape", {3, 3}), integer("count_include_pad", 1)}).find("error"), std::string::npos);
+    EXPECT_NE(type("AveragePool", {"x"}, {ints("kernel_shape", {3, 3})}).find("with a stride of 2 along the free dim N1"),
+              std::string::npos);
+  }
+}
+
+TEST(FreeDims, DiagonalsAndDepths) {
+  testing::Model diagonal = sequence(14);
+  diagonal.int64s("j", Ints{}, {1}).node("Gather", {"s", "j"}, {"t"}).node("Trilu", {"x", "t"}, {"y"}, {integer("upper", 0)}).output("y");
+  EXPECT_EQ(freeType(diagonal, kSequences), "f32[N1,N2,8]");
+  testing::Model hot = sequence();
+  hot.int64s("j", Ints{}, {1}).node("Gather", {"s", "j"}, {"t"}).floats("values", {2}, {-1, 3});
+  hot.node("ArgMax", {"x"}, {"i"}, {integer("axis", 1), integer("keepdims", 0)});
+  hot.node("OneHot", {"i", "t", "values"}, {"y"}, {integer("axis", 1)}).output("y");
+  EXPECT_EQ(freeType(hot, kSequences), "f32[N1,N2,8]");
+  testing::Model down = sequence();
+  down.int64s("j", Ints{}, {1}).int64s("end", Ints{}, {-1}).node("Gather", {"s", "j"}, {"t"}).node("Add", {"t", "end"}, {"first"});
+  down.node("Range", {"first", "end", "end"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(down, kSequences), "s64[N2]");
+}
+
 // What the sizes decide is refused by node, not guessed.
 TEST(FreeDims, RefusesWhatDependsOnSizes) {
   testing::Model squeezed = sequence();
@@ -260,6 +343,15 @@ TEST(FreeDims, SizesThatDoNotDivide) {
   const auto odd = boundGraph(graph, {{"x", {3, 3}}});
   ASSERT_FALSE(odd.has_value());
   EXPECT_EQ(odd.error().node(), "/fold");
+  // To the sizes that the model was traced at: nothing is free in the result, and it is found all the same.
+  testing::Model traced;
+  traced.input("x", {-1, 3}).int64s("to", {2, 6}).node("Reshape", {"x", "to"}, {"y"}, {}, "/traced").output("y");
+  const Graph fixed = importOnnx(traced.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}).value();
+  EXPECT_TRUE(boundGraph(fixed, {{"x", {4, 3}}}).has_value());
+  const auto other = boundGraph(fixed, {{"x", {5, 3}}});
+  ASSERT_FALSE(other.has_value());
+  EXPECT_EQ(other.error().node(), "/traced");
+  EXPECT_EQ(other.error().code(), ErrorCode::kInvalidArgument) << other.error().render();
 }
 
 }  // namespace

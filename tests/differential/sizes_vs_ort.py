@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Sizes that a model works out from the sizes of its input: padding up to a multiple, half an image, a window, a mask over two lengths.
+
+    sizes_vs_ort.py QCOMPILE [NAME ...]
+
+What exporters make of such code (Shape, Gather, arithmetic in integers and in float, Cast, Floor, Mod, Range, Trilu, OneHot, auto_pad): PyTorch's two
+exporters on modules of this script, and models written by hand for what other tools write.  Each model runs at four sizes here and by ONNX Runtime,
+outputs equal to 1e-4.  Then it is quantized from samples of two sizes to one file whose dims must be as free as the model's (STAY says which cannot),
+and that file runs at three sizes, also unseen ones: equal to ONNX Runtime's, or behind a resize that rounds (STEPS), to 2% of the largest value.
+
+Needs torch, onnxscript, onnx and onnxruntime; exit code 77, which ctest reports as skipped, when one is missing.
+"""
+import contextlib
+import io
+import pathlib
+import subprocess
+import sys
+import tempfile
+import warnings
+
+try:
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import onnxscript  # noqa: F401
+    import torch
+    import torch.nn.functional as F
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as missing:
+    print(f"left out: {missing}")
+    sys.exit(77)
+
+
+def scaled(**how):
+    return lambda x: F.interpolate(x, **how)
+
+
+def resized(size, mode="nearest"):
+    return lambda x: F.interpolate(x, size=size(x.shape[2], x.shape[3]), mode=mode)
+
+
+# Of images, [1,3,h,w].
+IMAGES = {
+    "twice": scaled(scale_factor=2.0),
+    "half": scaled(scale_factor=0.5, mode="bilinear"),
+    "seven_tenths": scaled(scale_factor=0.7, mode="bilinear"),
+    "recomputed_half": scaled(scale_factor=0.5, recompute_scale_factor=True),
+    "recomputed_three_halves": scaled(scale_factor=1.5, mode="bilinear", recompute_scale_factor=True),
+    "half_by_size": resized(lambda h, w: (h // 2, w // 2), "bilinear"),
+    "part_by_float": resized(lambda h, w: (int(h * 0.5), int(w * 0.75))),
+    "shorter_side": scaled(scale_factor=None),
+    "multiple_of_32": lambda x: F.pad(x, (0, (32 - x.shape[3] % 32) % 32, 0, (32 - x.shape[2] % 32) % 32)),
+    "square": lambda x: F.pad(x, (0, max(x.shape[2] - x.shape[3], 0), 0, max(x.shape[3] - x.shape[2], 0))),
+}
+IMAGES["shorter_side"] = lambda x: F.interpolate(x, scale_factor=32.0 / min(x.shape[2], x.shape[3]), mode="bilinear", recompute_scale_factor=True)
+
+# Of sequences, [1,t,8].
+SEQUENCES = {
+    "triu": lambda x: x * torch.triu(torch.ones(x.shape[1], x.shape[2]), diagonal=x.shape[1] // 2),
+    "tril": lambda x: x * torch.tril(torch.ones(x.shape[1], x.shape[2]), diagonal=x.shape[2] - x.shape[1]),
+    "one_hot": lambda x: F.one_hot(x.argmax(1), x.shape[1]).float() @ x,
+    "flip": lambda x: torch.flip(x, [1]),
+    "counted_down": lambda x: x + torch.arange(x.shape[1] - 1, -1, -1)[None, :, None].float(),
+    "counted_in_float": lambda x: x + torch.arange(x.shape[1], dtype=torch.float32)[None, :, None] / x.shape[1],
+    "linspace": lambda x: x + torch.linspace(0, 1, x.shape[1])[None, :, None],
+    "meshgrid": lambda x: x + torch.stack(torch.meshgrid(torch.arange(x.shape[1]), torch.arange(x.shape[2]), indexing="ij"), -1).float().sum(-1),
+    "top_half": lambda x: torch.topk(x, x.shape[1] // 2, dim=1)[0],
+    "roll": lambda x: torch.roll(x, x.shape[1] // 2, 1),
+    "windows": lambda x: F.pad(x, (0, 0, 0, (4 - x.shape[1] % 4) % 4)).reshape(x.shape[0], -1, 4, x.shape[2]).mean(2),
+    "mask": lambda x: x.masked_fill(torch.arange(x.shape[1])[:, None] > torch.arange(x.shape[2])[None], -1.0),
+    "mean": lambda x: x.sum(1, keepdim=True) / x.shape[1],
+    "root": lambda x: x / (x.shape[1] ** 0.5),
+    "causal": lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], is_causal=True)[:, 0],
+    "last": lambda x: x[:, x.shape[1] - 1],
+    "second_half": lambda x: x[:, x.shape[1] // 2:],
+    "zeros": lambda x: torch.cat([x, torch.zeros(x.shape[0], 3, x.shape[2])], 1),
+    "cut_or_padded": lambda x: F.pad(x, (0, 0, 0, 20 - x.shape[1])),
+}
+
+
+class Images(torch.nn.Module):
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.first, self.last = what, torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.last(self.what(torch.relu(self.first(x))))
+
+
+class Sequences(torch.nn.Module):
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.first = what, torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.what(F.gelu(self.first(x)))
+
+
+def exported(module, x, axes, path, newer):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if newer:
+            dims = {axis: torch.export.Dim(name, min=8, max=512) for axis, name in axes.items()}
+            torch.onnx.export(module, (x,), path, dynamo=True, dynamic_shapes={"x": dims}, input_names=["x"], output_names=["y"], external_data=False)
+        else:
+            torch.onnx.export(module, (x,), path, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"], dynamic_axes={"x": axes})
+
+
+def windowed(op, auto_pad, path, weight=None, **attributes):
+    """conv -> op -> relu, as tf2onnx writes SAME where sizes are free"""
+    rng = np.random.default_rng(3)
+    constants = [numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w")]
+    operands = ["c"]
+    if weight:
+        constants.append(numpy_helper.from_array(rng.standard_normal(weight).astype(np.float32), "v"))
+        operands.append("v")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), helper.make_node(op, operands, ["d"], auto_pad=auto_pad, **attributes),
+             helper.make_node("Relu", ["d"], ["y"])]
+    graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w_"])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+WINDOWS = {
+    "conv": ("Conv", dict(weight=(4, 4, 3, 3), strides=[2, 2])),
+    "conv_5x4": ("Conv", dict(weight=(4, 4, 5, 4), strides=[3, 2])),
+    "max": ("MaxPool", dict(strides=[2, 2], kernel_shape=[3, 3])),
+    "max_2x2": ("MaxPool", dict(strides=[2, 2], kernel_shape=[2, 2])),
+    "average_of_all": ("AveragePool", dict(strides=[2, 2], kernel_shape=[3, 3], count_include_pad=1)),
+    "average": ("AveragePool", dict(strides=[2, 2], kernel_shape=[3, 3])),
+    "lp": ("LpPool", dict(strides=[2, 2], kernel_shape=[3, 3])),
+    "transposed": ("ConvTranspose", dict(weight=(4, 4, 3, 3), strides=[2, 2])),
+}
+
+# An average that leaves the padding out divides by another number at the border.
+STAY = {"average"}
+# A step of an integer where a resize rounds in the middle between two, through the convolution behind it.
+STEPS = {"half", "seven_tenths", "recomputed_three_halves", "half_by_size", "shorter_side"}
+
+
+def models(work, names):
+    for name, what in {**IMAGES, **SEQUENCES}.items():
+        if names and name not in names:
+            continue
+        image = name in IMAGES
+        module = (Images if image else Sequences)(what).eval()
+        x, axes = (torch.rand(1, 3, 40, 56), {2: "h", 3: "w"}) if image else (torch.rand(1, 12, 8), {1: "t"})
+        sizes = [(1, 3, 40, 56), (1, 3, 33, 47), (1, 3, 64, 12), (1, 3, 24, 50)] if image else [(1, t, 8) for t in (12, 17, 9, 64)]
+        for newer in (False, True):
+            path = work / f"{name}_{'dynamo' if newer else 'torchscript'}.onnx"
+            try:
+                exported(module, x, axes, path, newer)
+            except Exception as refused:  # what an exporter does not take is nothing to compare
+                print(f"none {path.stem}: {type(refused).__name__}")
+                continue
+            yield name, path, sizes
+    for name, (op, how) in WINDOWS.items():
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            if names and name not in names:
+                continue
+            path = work / f"{name}_{auto_pad}.onnx"
+            windowed(op, auto_pad, path, **how)
+            yield name, path, [(1, 3, 40, 56), (1, 3, 33, 47), (1, 3, 64, 12), (1, 3, 24, 51)]
+
+
+def main():
+    qcompile, names = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]
+    rng, failures, count = np.random.default_rng(1), 0, 0
+
+    def tool(*args):
+        done = subprocess.run([qcompile, *map(str, args)], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[0])
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+
+        def distance(path, size):
+            x = rng.standard_normal(size).astype(np.float32)
+            np.save(work / "x.npy", x)
+            theirs, = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+            tool("run", path, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out")
+            ours = np.load(work / "out" / "y.npy")
+            return np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9) if ours.shape == theirs.shape else np.inf
+
+        for name, path, sizes in models(work, names):
+            count += 1
+            try:
+                free = [d.dim_param for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim if d.dim_param]
+                sizes = sizes if free else sizes[:1]  # the exporter fixed what was to be free
+                floats = [distance(path, size) for size in sizes]
+                samples = []
+                for k, size in enumerate(sizes[:1 if name in STAY else 2]):
+                    np.save(work / f"{k}.npy", rng.standard_normal(size).astype(np.float32))
+                    samples += ["-d", f"npy:{work / f'{k}.npy'}"]
+                quantized = work / "int8.onnx"
+                bound = ["--shape", "x=" + "x".join(map(str, sizes[0]))] if name in STAY else []
+                tool("quantize", path, *samples, *bound, "-o", quantized)
+                kept = [d.dim_param for d in onnx.load(quantized).graph.input[0].type.tensor_type.shape.dim if d.dim_param]
+                integers = [distance(quantized, size) for size in (sizes[:1] if name in STAY else sizes[1:] or sizes)]
+                ok = max(floats) < 1e-4 and max(integers) < (2e-2 if name in STEPS else 1e-4) and (kept == free) == (name not in STAY)
+                said = f"float {max(floats):.1e}, int8 {max(integers):.1e}, free: {' '.join(kept) or 'nothing'}"
+            except RuntimeError as refused:
+                ok, said = False, str(refused)
+            failures += not ok
+            print(f"{'ok  ' if ok else 'FAIL'} {path.stem}: {said}", flush=True)
+    print(f"{count} models, {failures} faults")
+    sys.exit(1 if failures or not count else 0)
+
+
+main()
