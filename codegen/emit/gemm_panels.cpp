@@ -108,11 +108,11 @@ void GemmPanels::emitPanel(const Unit& u, Reg panel) {
 
 std::vector<Reg> GemmPanels::overRows(std::vector<Reg> acc, const Rows& rows,
                                       const std::function<void(std::vector<Reg>&, Reg, Reg)>& body) {
-  if (g_.kernelRows() == 1) {
+  if (g_.kernelRows() == 1 && readsOnePlane(g_)) {
     body(acc, e_.i64(0), e_.i64(0));
     return acc;
   }
-  const bool always = g_.kernelD == 1 && plan_.chunkRows == g_.kernelH;
+  const bool always = readsOnePlane(g_) && plan_.chunkRows == g_.kernelH;
   return e_.loop(
       rows.begin, rows.end, 1, acc,
       [&](Reg row, std::vector<Reg>& sums) {

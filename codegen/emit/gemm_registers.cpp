@@ -278,7 +278,7 @@ class RegisterGemm final : public GemmPanels {
     return e_.loop(kernelRows.begin, kernelRows.end, 1, acc, [&](Reg row, Regs& byRow) {
       Reg ky = row, kz = quotient(ky, g_.kernelH);
       Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride_));
-      Reg insideZ = leavesOutPadding_ || g_.kernelD == 1 ? nullptr : e_.b.CreateICmpULT(z, e_.i64(g_.inD));
+      Reg insideZ = leavesOutPadding_ || readsOnePlane(g_) ? nullptr : e_.b.CreateICmpULT(z, e_.i64(g_.inD));
       byRow = e_.loop(e_.i64(0), e_.i64(g_.kernelW), 1, byRow, [&](Reg kx, Regs& sums) { tap(sums, plane, insideZ, row, ky, kx); }, true);
     });
   }

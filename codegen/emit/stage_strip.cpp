@@ -30,7 +30,7 @@ class Stager {
 
   void stage() {
     Reg top = e_.b.CreateSub(mul(at_.firstRow, g_.strideH), e_.i64(g_.padTop)), first = firstPlane(e_, g_, at_.plane);
-    if (g_.kernelD == 1) return stagePlane(e_.scratch(), top, first, nullptr);
+    if (readsOnePlane(g_)) return stagePlane(e_.scratch(), top, first, nullptr);
     Reg z = e_.b.CreateSub(mul(e_.b.CreateURem(at_.plane, e_.i64(g_.outD)), g_.strideD), e_.i64(g_.padFront));
     e_.loop(at_.begin, at_.end, 1, [&](Reg kz) {
       Reg step = mul(kz, g_.dilationD);

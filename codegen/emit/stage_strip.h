@@ -17,6 +17,9 @@ void stageStrip(KernelEmitter& e, const StagedStrip& strip, const StripOrigin& o
 Reg stagedRowBytes(KernelEmitter& e, const StagedStrip& strip);
 Reg stagedPlaneBytes(KernelEmitter& e, const StagedStrip& strip);
 
+// Every output plane reads one plane of the input, which is there: none of the padding.
+inline bool readsOnePlane(const ConvGeometry& conv) { return conv.kernelD == 1 && conv.padFront == 0 && conv.padBack == 0; }
+
 // The planes of the kernel that lie inside the input for output plane `plane`: first and last + 1, which may be no larger.
 std::pair<Reg, Reg> planesInside(KernelEmitter& e, const ConvGeometry& conv, Reg plane);
 

@@ -47,8 +47,13 @@ std::vector<DimExpr> meanings(const DimExpr& e, const DimExpr& dim) {
 // How far a cut may reach that takes `size` elements: to the last of them, or anywhere before the next.
 std::vector<DimExpr> widths(const DimExpr& size, int64_t step) {
   std::vector<DimExpr> all = {size * step};
-  if (const auto factor = soleFactor(size); factor && factor->kind == DimFactor::Kind::floorDiv && factor->args[1] == step)
-    all.insert(all.begin(), factor->args[0] - (step - 1));
+  const auto factor = soleFactor(size);
+  if (!factor || factor->kind != DimFactor::Kind::floorDiv) return all;
+  // x // (m * step) elements: ceil(w / step) of them for w = x // m - (step - 1).
+  if (const auto divisor = factor->args[1].constant(); divisor && *divisor > 0 && *divisor % step == 0) {
+    const int64_t m = *divisor / step;
+    all.insert(all.begin(), floorDiv(factor->args[0] - (step - 1) * m, m));
+  }
   return all;
 }
 

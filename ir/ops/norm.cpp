@@ -24,7 +24,7 @@ namespace {
 
 Result<Types> sameAsX(const InferContext& c) { return checkedResults({c.type(0)}); }
 
-// Operands 1.. are vectors with one element per channel.
+// Operands 1.. are vectors with one element per channel: they say how many there are where that dim is free.
 Result<Types> inferPerChannel(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireRank(c, 0, 2));
@@ -33,13 +33,15 @@ Result<Types> inferPerChannel(const InferContext& c) {
     QC_TRY(requireLayout(c));
     last = isChannelsLast(c.attrs);
   }
-  const Shape& x = c.type(0).shape;
+  Shape x = c.type(0).shape;
+  Dim& channels = last ? x.back() : x[1];
   for (int i = 1; i < static_cast<int>(c.operands.size()); ++i) {
     if (!c.has(i)) continue;
     QC_TRY(requireSameDType(c, i, 0));
-    QC_TRY(requireVector(c, i, last ? x.back() : x[1]));
+    QC_TRY(requireVector(c, i, channels));
+    if (!channels.isStatic()) channels = c.type(i).shape[0];
   }
-  return sameAsX(c);
+  return checkedResults({c.type(0).withShape(std::move(x))});
 }
 
 Result<Types> inferGroupNorm(const InferContext& c) {
@@ -56,7 +58,7 @@ Result<Types> inferGroupNorm(const InferContext& c) {
 Result<Types> inferLayerNorm(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireAxis(c, "axis", c.type(0).rank()));
-  const Shape& x = c.type(0).shape;
+  Shape x = c.type(0).shape;
   const Shape normalized(x.begin() + c.attrs.integer("axis"), x.end());
   for (int i = 1; i <= 2; ++i) {
     if (!c.has(i)) continue;
@@ -69,8 +71,12 @@ Result<Types> inferLayerNorm(const InferContext& c) {
     if (!fits)
       return fail(ErrorCode::kInvalidModel, "'{}': {} does not broadcast to the normalized dims [{}]", c.op, describe(c, i),
                   toString(normalized));
+    for (size_t d = 0; d < own.size(); ++d) {
+      Dim& dim = x[x.size() - own.size() + d];
+      if (!dim.isStatic() && own[d] != Dim(1)) dim = own[d];  // a free dim has the size of the parameters
+    }
   }
-  return sameAsX(c);
+  return checkedResults({c.type(0).withShape(std::move(x))});
 }
 
 Result<Types> inferLrn(const InferContext& c) {

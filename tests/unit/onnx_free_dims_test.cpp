@@ -102,6 +102,21 @@ TEST(FreeDims, HalvesAndDoublesOfImages) {
 }
 
 // To a fixed size the scale follows from the free one.
+// The parameters of a norm say how many channels a free dim has: what it is made of keeps that.
+TEST(FreeDims, ChannelsOfNorms) {
+  const auto norm = [](const char* op, std::vector<std::string> operands, std::vector<onnx::AttributeProto> attributes) {
+    testing::Model m(21);
+    m.input("x", {-1, -2, -3}).floats("a", {4}, {1, 2, 3, 4}).floats("b", {4}, {4, 3, 2, 1});
+    m.node(op, std::move(operands), {"y"}, std::move(attributes)).output("y");
+    return freeType(m, {{{"x", {2, 4, 4}}}, {{"x", {1, 4, 4}}}});
+  };
+  EXPECT_EQ(norm("BatchNormalization", {"x", "a", "b", "a", "b"}, {}), "f32[N1,4,N3]");
+  EXPECT_EQ(norm("InstanceNormalization", {"x", "a", "b"}, {}), "f32[N1,4,N3]");
+  EXPECT_EQ(norm("GroupNormalization", {"x", "a", "b"}, {integer("num_groups", 2)}), "f32[N1,4,N3]");
+  EXPECT_EQ(norm("LayerNormalization", {"x", "a", "b"}, {}), "f32[N1,N2,4]");
+  EXPECT_EQ(norm("PRelu", {"x", "a"}, {}), "f32[N1,N2,4]");
+}
+
 TEST(FreeDims, ResizeToASize) {
   const std::vector<Sizes> images = {{{"x", {1, 2, 8, 6}}}, {{"x", {1, 2, 5, 11}}}};
   for (const char* mode : {"nearest", "linear"}) {
