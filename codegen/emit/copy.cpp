@@ -34,6 +34,12 @@ bool fitsElsewhere(const Node& node) {
 
 int64_t tileBytes(const Target& target) { return target.vectorBytes() >= 32 ? 32 : 16; }
 
+Reg unitsOf(KernelEmitter& e, const CopyPlan& plan) {
+  Reg count = e.number(plan.blocks);
+  for (size_t d = 0; d < plan.level; ++d) count = e.b.CreateMul(count, e.number(plan.loops[d].size));
+  return count;
+}
+
 // The code of one box.
 class BoxEmitter {
  public:
@@ -348,8 +354,7 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Boxes& boxes)
     Reg to = e.opaque(at(e.result(b.result), b.to));
     Reg from = fills ? to : e.opaque(at(e.operand(b.operand), b.from));
     BoxEmitter box(e, b.plan, fills ? fillValue(e, node) : nullptr);
-    Reg count = e.number(b.plan.blocks);
-    for (size_t d = 0; d < b.plan.level; ++d) count = e.b.CreateMul(count, e.number(b.plan.loops[d].size));
+    Reg count = unitsOf(e, b.plan);
     Reg lo = e.maxOf(e.b.CreateSub(e.begin(), units), e.i64(0));
     Reg hi = e.minOf(e.b.CreateSub(e.end(), units), count);
     e.loop(lo, hi, 1, [&box = box, from, to](Reg unit) { box.unit(unit, from, to); });
@@ -361,9 +366,12 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const Boxes& boxes)
 }  // namespace
 
 void emitBoxCopy(KernelEmitter& e, const StridedCopy& box, int64_t elementBytes, Reg from, Reg to) {
-  const CopyPlan plan = planCopy(box, box, elementBytes, tileBytes(e.target()));
+  emitBoxCopy(e, planCopy(box, box, elementBytes, tileBytes(e.target())), from, to);
+}
+
+void emitBoxCopy(KernelEmitter& e, const CopyPlan& plan, Reg from, Reg to) {
   BoxEmitter emitter(e, plan, nullptr);
-  e.loop(e.i64(0), e.i64(plan.units()), 1, [&](Reg unit) { emitter.unit(unit, from, to); }, true);
+  e.loop(e.i64(0), unitsOf(e, plan), 1, [&](Reg unit) { emitter.unit(unit, from, to); }, true);
 }
 
 Reg interleaved(KernelEmitter& e, const std::vector<Reg>& parts) {

@@ -320,6 +320,13 @@ std::optional<DepthwisePlan> plan(const Row& row, const Node& node, const Target
   return plan;
 }
 
+std::optional<DepthwisePlan> planUsual(const Row& row, const Node& node, const Target&) {
+  const auto problem = GemmProblem::of(node);
+  const std::optional<GemmProblem> usual = problem ? problem->usual() : std::nullopt;
+  if (!usual) return std::nullopt;
+  return planDepthwise(row.traits, *usual);
+}
+
 bool supports(const DepthwisePlan& plan, const Node& node, const Target&) { return takesWeights(node, plan.packing.element); }
 
 Work work(const DepthwisePlan& plan, const Node& node, const Target&) {
@@ -361,6 +368,7 @@ std::vector<KernelDef> integerDepthwiseKernels() {
                {"dw_s16_avx2", isaBit(Isa::avx2), {Product::words, 8, 1, false}},
                {"dw_s16_generic", 0, {Product::words, 4, 1, false}}},
       .plan = plan,
+      .planUsual = planUsual,
       .supports = supports,
       .work = work,
       .onlyNumbers = servesAnySize<DepthwisePlan>,
@@ -376,6 +384,7 @@ std::vector<KernelDef> floatDepthwiseKernels() {
                {"dw_f32_avx2", isaBit(Isa::avx2), {Product::floats, 8, 4, false}},
                {"dw_f32_generic", 0, {Product::floats, 4, 1, false}}},
       .plan = plan,
+      .planUsual = planUsual,
       .supports = supports,
       .work = work,
       .onlyNumbers = servesAnySize<DepthwisePlan>,

@@ -18,7 +18,7 @@ GemmPanels::GemmPanels(KernelEmitter& e, const Node& node, const GemmPlan& plan)
   elementBytes_ = sizeOf(isa_.input);
   pixelStride_ = plan.pixelStride();
   rowStride_ = plan.rowStride();
-  planeStride_ = plan.staged ? strip_.planeBytes() : g_.dilationD * g_.inH * rowStride_;
+  planeStride_ = plan.planeStride();
   tailColumns_ = g_.groupOutputs() % plan.packing.panel;
   masksTail_ = tailColumns_ && Epilogue::takesMasks(e, plan.packing);
 }
@@ -60,11 +60,11 @@ void GemmPanels::emitUnit(Reg unit) {
   Unit u;
   Reg rest = unit;
   const GemmPlan::Cut& cut = plan_.cut;
-  Reg strips = e_.number(cut.strips), stripRows = e_.number(cut.stripRows), allRows = e_.number(cut.rows);
+  Reg strips = e_.number(cut.strips), stripRows = e_.number(cut.stripRows), allRows = e_.number(plan_.size.outH);
   Reg stripsOfPlanes = mul(strips, cut.planes);
   u.group = quotient(rest, e_.b.CreateMul(e_.number(cut.blocks), stripsOfPlanes));
   Reg block = quotient(rest, stripsOfPlanes);
-  u.plane = plan_.servesAnyRows() && cut.strips.isFree ? e_.i64(0) : quotient(rest, strips);  // such products have one plane
+  u.plane = plan_.isProductOfRows() ? e_.i64(0) : quotient(rest, strips);  // which has one plane
   u.firstRow = mul(rest, cut.stripRows);
   Reg rows = cut.strips.is(1) ? allRows : e_.minOf(stripRows, e_.b.CreateSub(allRows, u.firstRow));
   u.pixels = mul(rows, plan_.size.outW);
@@ -75,7 +75,7 @@ void GemmPanels::emitUnit(Reg unit) {
   } else {
     Reg planePixels = e_.b.CreateMul(e_.number(plan_.size.inH), e_.number(plan_.size.inW));
     Reg offset = mul(firstPlane(e_, g_, u.plane), e_.b.CreateMul(planePixels, e_.i64(g_.channels * elementBytes_)));
-    if (!plan_.sparse) offset = e_.b.CreateAdd(offset, mul(u.firstRow, e_.b.CreateMul(rowStride(), e_.i64(g_.strideH))));
+    if (!plan_.sparse) offset = e_.b.CreateAdd(offset, mul(u.firstRow, lineDistance()));
     if (g_.groups > 1) offset = e_.b.CreateAdd(offset, mul(u.group, g_.groupChannels() * elementBytes_));
     u.input = e_.at(e_.operand(0), offset);
   }

@@ -52,8 +52,8 @@ class GemmPanels {
   virtual int64_t stripBytes() const { return plan_.staged ? strip_.bytes() : 0; }
   // So many bytes behind the strip in scratch.
   Reg behindStrip(int64_t bytes) {
-    return plan_.servesAnySize() ? e_.at(e_.at(e_.scratch(), e_.number(plan_.stripBytes)), bytes)
-                                 : e_.at(e_.scratch(), stripBytes() + bytes);
+    return plan_.cut.stripBytes.isFree ? e_.at(e_.at(e_.scratch(), e_.number(plan_.cut.stripBytes)), bytes)
+                                       : e_.at(e_.scratch(), stripBytes() + bytes);
   }
   virtual int64_t scratchBytes() const = 0;  // of a thread
 
@@ -67,21 +67,17 @@ class GemmPanels {
   Reg quotient(Reg& value, int64_t divisor);
   Reg quotient(Reg& value, Reg divisor);
 
-  // Where they are numbers: bytes from a line of the input to the next, and from plane to plane.
+  // Bytes from a line of the input to the next, from plane to plane, and between pixels of the result.
   Reg rowStride() {
-    return plan_.servesAnySize() ? (plan_.staged ? stagedRowBytes(e_, strip_)
-                                                 : e_.b.CreateMul(e_.number(plan_.size.inW), e_.i64(g_.channels * elementBytes_)))
-                                 : e_.i64(rowStride_);
+    return plan_.staged ? stagedRowBytes(e_, strip_) : e_.b.CreateMul(e_.number(plan_.size.inW), e_.i64(g_.channels * elementBytes_));
   }
   Reg planeStride() {
-    if (!plan_.servesAnySize()) return e_.i64(planeStride_);
     return plan_.staged ? stagedPlaneBytes(e_, strip_)
                         : e_.b.CreateMul(e_.number(plan_.size.inH), e_.b.CreateMul(rowStride(), e_.i64(g_.dilationD)));
   }
-
+  Reg lineDistance() { return e_.b.CreateMul(rowStride(), e_.i64(g_.strideH)); }
+  Reg pixelDistance() { return g_.outW == 1 ? lineDistance() : e_.i64(g_.strideW * pixelStride_); }
   bool isLinear() const { return plan_.isLinear(); }
-  int64_t pixelStep() const { return g_.outW == 1 ? g_.strideH * rowStride_ : g_.strideW * pixelStride_; }
-  Reg pixelDistance() { return g_.outW == 1 ? e_.b.CreateMul(rowStride(), e_.i64(g_.strideH)) : e_.i64(pixelStep()); }
   Reg firstPixelOf(const Unit& u) {
     return e_.b.CreateAdd(mul(u.plane, e_.b.CreateMul(e_.number(plan_.size.outH), e_.number(plan_.size.outW))),
                           mul(u.firstRow, plan_.size.outW));

@@ -23,12 +23,10 @@ class RegisterGemm final : public GemmPanels {
   void begin() override {
     if (plan_.sparse)
       storePaddingPixel();
-    else if (!isLinear() && !plan_.servesAnySize())
+    else if (!isLinear() && !plan_.size.hasFreePixels())
       offsets_ = e_.table(offsetTable());
   }
-  int64_t stripBytes() const override {
-    return plan_.sparse && !plan_.staged ? (pixelBytesOfGroup() + StagedStrip::kSlack + 63) / 64 * 64 : GemmPanels::stripBytes();
-  }
+  int64_t stripBytes() const override { return plan_.sparse ? plan_.paddingPixelBytes() : GemmPanels::stripBytes(); }
   // Scratch: the strip, tiles of panels wider than the channels left, a panel of floats, sums of chunks.
   int64_t panelPlace() const { return tailColumns_ && !masksTail_ ? resultTile_ + residualTile_ : 0; }  // behind the strip
   int64_t scratchBytes() const override {
@@ -74,7 +72,7 @@ class RegisterGemm final : public GemmPanels {
       for (int i = 0; i < plan_.tileRows; ++i) rows.push_back(known ? e_.at(base, i * *known) : e_.at(base, mul(step, i)));
       return rows;
     }
-    if (plan_.servesAnySize()) return inputRowsOverLines(u, start);
+    if (plan_.size.hasFreePixels()) return plan_.tileRows <= g_.outW ? inputRowsOverLines(u, start) : inputRowsOverShortLines(u, start);
     Reg entry = e_.at(offsets_, mul(start, 4));
     for (int i = 0; i < plan_.tileRows; ++i)
       rows.push_back(e_.opaque(e_.at(u.input, e_.b.CreateZExt(e_.load(e_.b.getInt32Ty(), e_.at(entry, 4 * i)), e_.b.getInt64Ty()))));
@@ -83,7 +81,7 @@ class RegisterGemm final : public GemmPanels {
 
   // Of a tile in which a line of the result may end, once.
   Regs inputRowsOverLines(const Unit& u, Reg start) {
-    Reg width = e_.number(plan_.size.outW), rowStep = e_.b.CreateMul(rowStride(), e_.i64(g_.strideH));
+    Reg width = e_.number(plan_.size.outW), rowStep = lineDistance();
     llvm::Type* narrow = e_.b.getInt32Ty();
     Reg y = e_.b.CreateZExt(e_.b.CreateUDiv(e_.b.CreateTrunc(start, narrow), e_.b.CreateTrunc(width, narrow)), e_.b.getInt64Ty());
     Reg x = e_.b.CreateSub(start, e_.b.CreateMul(y, width)), left = e_.b.CreateSub(width, x);
@@ -93,6 +91,22 @@ class RegisterGemm final : public GemmPanels {
     Regs rows;
     for (int i = 0; i < plan_.tileRows; ++i)
       rows.push_back(e_.opaque(e_.at(e_.b.CreateSelect(e_.b.CreateICmpSGT(left, e_.i64(i)), here, next), i * step)));
+    return rows;
+  }
+
+  // Of a tile in which any number of lines may end.
+  Regs inputRowsOverShortLines(const Unit& u, Reg start) {
+    Reg width = e_.number(plan_.size.outW), x = start, y = quotient(x, width), step = pixelDistance();
+    Reg place = e_.b.CreateAdd(e_.b.CreateMul(y, lineDistance()), e_.b.CreateMul(x, step));
+    Reg toNextLine = e_.b.CreateSub(lineDistance(), e_.b.CreateMul(e_.b.CreateSub(width, e_.i64(1)), step));
+    Regs rows;
+    for (int i = 0; i < plan_.tileRows; ++i) {
+      rows.push_back(e_.opaque(e_.at(u.input, place)));
+      x = e_.b.CreateAdd(x, e_.i64(1));
+      Reg ends = e_.b.CreateICmpEQ(x, width);
+      place = e_.b.CreateAdd(place, e_.b.CreateSelect(ends, toNextLine, step));
+      x = e_.b.CreateSelect(ends, e_.i64(0), x);
+    }
     return rows;
   }
 
@@ -224,9 +238,8 @@ class RegisterGemm final : public GemmPanels {
 
   // --- sparse: every tap of a pixel is in the input or is the one pixel of padding in scratch ---
 
-  int64_t pixelBytesOfGroup() const { return g_.groupChannels() * elementBytes_; }
   void storePaddingPixel() {
-    for (int64_t o = 0; o < pixelBytesOfGroup(); o += 4 * isa_.lanes) e_.store(padding_, e_.at(e_.scratch(), o));
+    for (int64_t o = 0; o < plan_.pixelBytesOfGroup(); o += 4 * isa_.lanes) e_.store(padding_, e_.at(e_.scratch(), o));
   }
 
   struct Corner {
@@ -236,7 +249,7 @@ class RegisterGemm final : public GemmPanels {
     std::vector<Corner> corners;
     for (int r = 0; r < plan_.tileRows; ++r) {
       Reg x = e_.b.CreateAdd(start, e_.i64(r));
-      Reg y = e_.b.CreateAdd(quotient(x, g_.outW), u.firstRow);
+      Reg y = e_.b.CreateAdd(quotient(x, e_.number(plan_.size.outW)), u.firstRow);
       corners.push_back({e_.b.CreateSub(mul(y, g_.strideH), e_.i64(g_.padTop)), e_.b.CreateSub(mul(x, g_.strideW), e_.i64(g_.padLeft))});
     }
     return corners;
@@ -256,14 +269,15 @@ class RegisterGemm final : public GemmPanels {
 
   Regs accumulateSparse(Regs acc, const Unit& u, const Rows& kernelRows, const std::vector<Corner>& corners, Reg weights, Reg bias) {
     Reg originZ = e_.b.CreateSub(mul(e_.b.CreateURem(u.plane, e_.i64(g_.outD)), g_.strideD), e_.i64(g_.padFront));
+    Reg inH = e_.number(plan_.size.inH), inW = e_.number(plan_.size.inW), line = rowStride();
     const auto tap = [&](Regs& sums, Reg plane, Reg insideZ, Reg row, Reg ky, Reg kx) {
       Reg offsetY = mul(ky, g_.dilationH), offsetX = mul(kx, g_.dilationW), any = e_.b.getFalse();
       Regs pixels;
       for (const Corner& corner : corners) {
         Reg y = e_.b.CreateAdd(corner.y, offsetY), x = e_.b.CreateAdd(corner.x, offsetX);
-        Reg inside = e_.b.CreateAnd(e_.b.CreateICmpULT(y, e_.i64(g_.inH)), e_.b.CreateICmpULT(x, e_.i64(g_.inW)));
+        Reg inside = e_.b.CreateAnd(e_.b.CreateICmpULT(y, inH), e_.b.CreateICmpULT(x, inW));
         if (insideZ) inside = e_.b.CreateAnd(inside, insideZ);
-        Reg pixel = e_.at(plane, e_.b.CreateAdd(mul(y, rowStride_), mul(x, pixelStride_)));
+        Reg pixel = e_.at(plane, e_.b.CreateAdd(mul(y, line), mul(x, pixelStride_)));
         pixels.push_back(e_.opaque(e_.b.CreateSelect(inside, pixel, e_.scratch())));
         any = e_.b.CreateOr(any, inside);
       }
@@ -277,7 +291,7 @@ class RegisterGemm final : public GemmPanels {
     };
     return e_.loop(kernelRows.begin, kernelRows.end, 1, acc, [&](Reg row, Regs& byRow) {
       Reg ky = row, kz = quotient(ky, g_.kernelH);
-      Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride_));
+      Reg z = e_.b.CreateAdd(originZ, mul(kz, g_.dilationD)), plane = e_.at(u.input, mul(kz, planeStride()));
       Reg insideZ = leavesOutPadding_ || readsOnePlane(g_) ? nullptr : e_.b.CreateICmpULT(z, e_.i64(g_.inD));
       byRow = e_.loop(e_.i64(0), e_.i64(g_.kernelW), 1, byRow, [&](Reg kx, Regs& sums) { tap(sums, plane, insideZ, row, ky, kx); }, true);
     });
@@ -323,7 +337,7 @@ class RegisterGemm final : public GemmPanels {
   // Whether the rows of a tile go through the epilogue in a loop, their sums waiting in scratch, which a long expression does not notice.
   // Its code for a row, not for all of them, is what a length that is met for the first time waits for.
   bool storesByRows() const {
-    return longPost_ && plan_.cut.rows.isFree && !plan_.servesAnySize() && vectors_ == 4 && plan_.tileRows > 1 && !weightPanel_;
+    return longPost_ && plan_.isProductOfRows() && plan_.servesAnySize() && vectors_ == 4 && plan_.tileRows > 1 && !weightPanel_;
   }
   void storeByRows(const Regs& acc, const Epilogue::Channels& channels, Reg out, Reg residual) {
     Reg sums = sumsAt(e_.i64(0));

@@ -35,8 +35,7 @@ class TileGemm final : public GemmPanels {
   int64_t sumRowBytes() const { return int64_t{vectors_} * TileUnit::kRowBytes; }
   int64_t tileBytes() const { return tileRows_ * sumRowBytes(); }  // sums of as many pixels
   int64_t sumBytes() const { return together_ * tileBytes(); }
-  int64_t sumsOffset() const { return (stripBytes() + 63) / 64 * 64; }
-  int64_t scratchBytes() const override { return sumsOffset() + 2 * sumBytes() + sumRowBytes(); }
+  int64_t scratchBytes() const override { return stripBytes() + 2 * sumBytes() + sumRowBytes(); }
 
   std::vector<TileUnit::Shape> tileShapes() const {
     std::vector<TileUnit::Shape> shapes(TileUnit::kTiles);
@@ -85,7 +84,7 @@ class TileGemm final : public GemmPanels {
 
   // Results that nobody wants: of no block.
   Block nowhere() {
-    Reg row = e_.at(e_.scratch(), sumsOffset() + 2 * sumBytes());
+    Reg row = behindStrip(2 * sumBytes());
     Block block{.result = {row, row, row, row},
                 .residual = {row, row, row, row},
                 .resultStride = e_.i64(0),
@@ -101,7 +100,7 @@ class TileGemm final : public GemmPanels {
     inTiles_ = place(kBlockWords), inMemory_ = place(kBlockWords), buffers_ = place(2);
     keep(nowhere(), inTiles_);
     keep(nowhere(), inMemory_);
-    for (int i = 0; i < 2; ++i) e_.store(e_.at(e_.scratch(), sumsOffset() + i * sumBytes()), e_.at(buffers_, 8 * i));
+    for (int i = 0; i < 2; ++i) e_.store(behindStrip(i * sumBytes()), e_.at(buffers_, 8 * i));
   }
 
   void end() override {
@@ -137,24 +136,23 @@ class TileGemm final : public GemmPanels {
   struct TilePlace {
     Reg pixel, input;
   };
-  TilePlace tilePlace(const Unit& u, Reg index, int64_t perLine) {
-    const Number& rows = plan_.cut.tileRows;
+  TilePlace tilePlace(const Unit& u, Reg index, Reg perLine) {
+    Reg rows = e_.number(plan_.cut.tileRows);
     if (plan_.flat) {
-      Reg pixel = e_.minOf(mul(index, rows), e_.b.CreateSub(u.pixels, e_.number(rows)));
-      return {pixel, e_.opaque(e_.at(u.input, mul(pixel, pixelStep())))};
+      Reg pixel = e_.minOf(mul(index, rows), e_.b.CreateSub(u.pixels, rows));
+      return {pixel, e_.opaque(e_.at(u.input, mul(pixel, pixelDistance())))};
     }
-    Reg rest = index;
+    Reg rest = index, width = e_.number(plan_.size.outW);
     Reg y = quotient(rest, perLine);
-    Reg x = e_.minOf(mul(rest, rows), e_.i64(g_.outW - plan_.tileRows));
-    Reg offset = e_.b.CreateAdd(mul(y, g_.strideH * rowStride_), mul(x, pixelStep()));
-    return {e_.b.CreateAdd(mul(y, g_.outW), x), e_.opaque(e_.at(u.input, offset))};
+    Reg x = e_.minOf(mul(rest, rows), e_.b.CreateSub(width, rows));
+    Reg offset = e_.b.CreateAdd(mul(y, lineDistance()), mul(x, pixelDistance()));
+    return {e_.b.CreateAdd(mul(y, width), x), e_.opaque(e_.at(u.input, offset))};
   }
 
   void multiply(const Unit& u, const Panel& p) override {
-    const int64_t perLine = (g_.outW + plan_.tileRows - 1) / plan_.tileRows;
-    Reg rows = e_.number(plan_.cut.tileRows);
+    Reg perLine = e_.number(plan_.cut.tilesPerLine), rows = e_.number(plan_.cut.tileRows);
     Reg count = plan_.flat ? e_.b.CreateUDiv(e_.b.CreateAdd(u.pixels, e_.b.CreateSub(rows, e_.i64(1))), rows)
-                           : mul(e_.b.CreateUDiv(u.pixels, e_.i64(g_.outW)), perLine);
+                           : mul(e_.b.CreateUDiv(u.pixels, e_.number(plan_.size.outW)), perLine);
     Reg last = e_.b.CreateSub(count, e_.i64(1));
     Reg firstPixel = firstPixelOf(u);
     const int64_t rb = epilogue_.resultBytes(), sb = epilogue_.residualBytes();
@@ -179,25 +177,9 @@ class TileGemm final : public GemmPanels {
         true);
   }
 
-  // Input offsets of the steps of k, in the order of the packed weights.
-  std::vector<int32_t> stepOffsets() const {
-    std::vector<int32_t> offsets;
-    const int64_t steps = layout_.paddedRun() / plan_.depth;
-    for (int64_t half = 0; half < plan_.packing.halves; ++half)
-      for (int64_t row = 0; row < g_.kernelRows(); ++row)
-        for (int64_t kx = 0; kx < runsPerRow(); ++kx)
-          for (int64_t s = 0; s < steps; ++s) {
-            const int64_t kz = row / g_.kernelH, ky = row % g_.kernelH;
-            const int64_t offset = kz * planeStride_ + ky * g_.dilationH * rowStride_ + kx * g_.dilationW * pixelStride_ + s * plan_.depth;
-            QC_CHECK(offset <= INT32_MAX, "a kernel that reaches {} bytes", offset);
-            offsets.push_back(static_cast<int32_t>(offset));
-          }
-    return offsets;
-  }
-
   // The products of a block; between them the sums of the block before move to memory, and those of the one before it become results.
   void multiplyBlock(const std::vector<TilePlace>& places, const Panel& p, Reg firstTile) {
-    const std::vector<int32_t> offsets = stepOffsets();
+    const std::vector<int32_t> offsets = plan_.stepOffsets();
     const int64_t steps = std::ssize(offsets), stepBytes = int64_t{plan_.depth} * plan_.packing.panel,
                   pieces = int64_t{together_} * pieces_;
     QC_CHECK(steps * stepBytes == layout_.panelElements(), "steps of {} bytes do not cover a panel of {}", stepBytes,
@@ -212,7 +194,7 @@ class TileGemm final : public GemmPanels {
       int64_t done = 0;
       fetchAhead(e_.at(weights, layout_.panelElements()), firstTile);
       for (int t = 0; t < together_; ++t) {
-        tiles_->load(pixelTile(t), e_.at(nth(places, t).input, offset), e_.i64(pixelStep()));
+        tiles_->load(pixelTile(t), e_.at(nth(places, t).input, offset), pixelDistance());
         for (int v = 0; v < vectors_; ++v) {
           if (t == 0) tiles_->load(weightTile(v), e_.at(weights, v * TileUnit::kRowBytes), e_.i64(int64_t{4} * plan_.packing.panel));
           tiles_->dot(sumTile(t, v), pixelTile(t), weightTile(v), TileUnit::Left::u8);
@@ -220,20 +202,21 @@ class TileGemm final : public GemmPanels {
         }
       }
     };
+    Reg table = plan_.hasTable() ? e_.tableAt(plan_.tableSlot) : nullptr;
+    const auto offsetAt = [&](Reg place) { return e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(table, place)), e_.b.getInt64Ty()); };
     if (steps <= kUnrolledSteps) {
       int64_t stored = 0;
       for (int64_t s = 0; s < steps; ++s)
-        multiplyStep(e_.at(p.weights, s * stepBytes), e_.i64(nth(offsets, s)), [&](int64_t done) {
+        multiplyStep(e_.at(p.weights, s * stepBytes), table ? offsetAt(e_.i64(4 * s)) : e_.i64(nth(offsets, s)), [&](int64_t done) {
           for (; stored < pieces * (s * dots + done) / (steps * dots); ++stored) storePiece(before, sums, e_.i64(stored));
         });
       return;
     }
-    Reg table = e_.table(offsets);
+    if (!table) table = e_.table(offsets);
     e_.loop(
         e_.i64(0), e_.i64(steps), 1,
         [&](Reg s) {
-          Reg offset = e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(table, mul(s, 4))), e_.b.getInt64Ty());
-          multiplyStep(e_.at(p.weights, mul(s, stepBytes)), offset, [](int64_t) {});
+          multiplyStep(e_.at(p.weights, mul(s, stepBytes)), offsetAt(mul(s, 4)), [](int64_t) {});
           const auto share = [&](Reg step) { return e_.b.CreateUDiv(mul(step, pieces), e_.i64(steps)); };
           e_.loop(share(s), share(e_.b.CreateAdd(s, e_.i64(1))), 1, [&](Reg piece) { storePiece(before, sums, piece); });
         },

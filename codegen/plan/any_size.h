@@ -11,10 +11,13 @@
 //   .onlyNumbers = servesAnySize<FooPlan>
 #pragma once
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "codegen/plan/number.h"
 #include "ir/graph.h"
+#include "ir/op_def.h"
 
 namespace qc {
 
@@ -31,10 +34,10 @@ struct AnySize {
     inW = Number(x[rank - 2]), outW = Number(y[rank - 2]);
     if (rank > 3) inH = Number(x[rank - 3]), outH = Number(y[rank - 3]);
     bool others = false;  // were free
-    const auto add = [&](const Value* v) {
+    const auto add = [&](const Value* v, bool flows) {
       if (!v) return;
       Shape shape = v->type().shape;
-      if (!v->constant() && shape.size() == rank) {
+      if (flows && shape.size() == rank) {
         if (rank > 3) shape.erase(shape.end() - 3);
         shape.erase(shape.end() - 2);
         shape.erase(shape.begin());
@@ -42,8 +45,10 @@ struct AnySize {
       others = others || wasFree(shape);
       rest += fmt::format("[{}]", toString(shape));
     };
-    for (const Value* v : node.operands()) add(v);
-    for (int i = 0; i < node.numResults(); ++i) add(node.result(i));
+    const std::vector<OperandSpec>& specs = node.def().operands;
+    for (int i = 0; i < node.numOperands(); ++i)
+      add(node.operand(i), specs[std::min(usize(i), specs.size() - 1)].role == OperandRole::data);
+    for (int i = 0; i < node.numResults(); ++i) add(node.result(i), true);
     if (others) eachNumber([](Number& n) { n.isFree = false; });
   }
 

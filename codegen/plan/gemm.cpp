@@ -140,16 +140,6 @@ int chooseTileRows(const GemmIsa& isa, const Rates& rates, const ConvGeometry& g
   return forAnySize && costOfMost <= bestCost * kWorthOwnCode ? most : best;
 }
 
-// Lines of the next panel, which come from afar where few blocks meet a panel, that each step of a block fetches: its share of what that
-// panel has in place of the weights of the step.
-int64_t fetchedLines(const GemmPlan& plan, const PackedLayout& layout) {
-  constexpr int64_t kLine = 64, kMaxLines = 32, kMinWeights = int64_t{1} << 18;
-  const int64_t bytes = int64_t{plan.depth} * plan.packing.panel;
-  const int64_t blocks = std::max<int64_t>(1, ceilDiv(plan.tilesOf(plan.stripRows * plan.conv.outW), plan.together));
-  const int64_t lines = ceilDiv(bytes / kLine, blocks);
-  return lines > kMaxLines || layout.size() < kMinWeights ? 0 : lines;
-}
-
 // A height for strips near `wanted` whose last strip still holds a whole tile: with the fewest tiles if every strip took as long as the
 // longest, as it is where each has a thread, and of such heights the nearest.
 int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows) {
@@ -165,44 +155,7 @@ int64_t balancedRows(int64_t rows, int64_t columns, int64_t wanted, int tileRows
   return best;
 }
 
-// Sizes as the loops see them; free where the plan is one for any.
-void serveSizes(GemmPlan& plan, const GemmProblem& problem) {
-  const ConvGeometry& g = plan.conv;
-  AnySize& size = plan.size;
-  if (plan.isProductOfRows()) {
-    size.inH.isFree = size.outH.isFree = problem.rowsWereFree && plan.staged;  // in place: servesAnyRows()
-  } else if (!g.isMatrixProduct()) {
-    size = problem.size;
-    if (plan.swapped) std::swap(size.inH, size.inW), std::swap(size.outH, size.outW);
-  }
-  size.inH.value = g.inH, size.inW.value = g.inW, size.outH.value = g.outH, size.outW.value = g.outW;
-  plan.stagedLines = plan.stagedRows;
-  plan.stagedPixels = plan.stagedWidth;
-  plan.stripBytes = plan.staged ? plan.strip().bytes() : 0;
-  const bool serves =
-      size.hasFreePixels() && !plan.isa->usesTiles() && !plan.sparse && g.pixels() > 0 && (plan.isLinear() || plan.tileRows <= g.outW);
-  if (!serves) return size.eachNumber([](Number& n) { n.isFree = false; });
-  plan.stagedLines.isFree = plan.stripBytes.isFree = true;
-  plan.stagedPixels.isFree = !plan.isProductOfRows();
-  const int64_t tile = int64_t{plan.tileRows} * plan.packing.panel, kLine = 64;
-  const int64_t tiles = plan.chunkRows < g.kernelRows() ? ceilDiv(plan.stripRows * g.outW, plan.tileRows) : 0;
-  plan.scratchBytes = plan.stripBytes.value + ceilDiv(tile * problem.resultBytes, kLine) * kLine +
-                      ceilDiv(tile * problem.residualBytes, kLine) * kLine + tiles * tile * 4;
-}
-
 }  // namespace
-
-std::string GemmPlan::form() const {
-  if (servesAnySize())
-    return fmt::format("{} of any size, {}tiles of {} {}, chunks of {}, {}", size.rest, swapped ? "swapped, " : "", tileRows,
-                       conv.outW == 1 ? "in a column"
-                       : isLinear()   ? "in a line"
-                                      : "over lines",
-                       chunkRows, staged ? strip().form() : "in place");
-  if (servesAnyBatch()) return fmt::format("images {}", sizes);
-  return cut.tileRows.isFree ? fmt::format("matrix product, {} tiles, pieces of {}", together, pieceRows)
-                             : fmt::format("matrix product, tiles of {}", tileRows);
-}
 
 Result<GemmProblem> GemmProblem::of(const Node& node) {
   const TensorType& x = node.operand(0)->type();
@@ -213,7 +166,6 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
   QC_ASSIGN(problem.conv, ConvGeometry::of(x.sizes(), weightShapeOf(node), node.attrs()));
   problem.words = computesInIntegers(node) && sizeOf(x.dtype) == 2;
   problem.rowsWereFree = wasFree(x.shape);
-  problem.batch = AnyBatch(node);
   problem.size = AnySize(node);
   const Value* residual = node.operand("residual");
   const auto isByte = [](const TensorType& type) { return type.isQuantized() && sizeOf(type.dtype) == 1; };
@@ -226,6 +178,25 @@ Result<GemmProblem> GemmProblem::of(const Node& node) {
     problem.wideWeights = computesInIntegers(node) && hasWideWeights(node);
   }
   return problem;
+}
+
+std::optional<GemmProblem> GemmProblem::usual() const {
+  GemmProblem usual = *this;
+  ConvGeometry& g = usual.conv;
+  if (g.isMatrixProduct()) {
+    if (!rowsWereFree) return std::nullopt;
+    g.batch = g.inD = g.outD = g.inH = g.outH = 1;
+    g.inW = g.outW = rowsToChooseBy();
+    return usual;
+  }
+  if (!size.hasFreePixels()) return std::nullopt;
+  const auto giveUsual = [](int64_t& in, int64_t& out, int64_t kernel, int64_t stride, int64_t dilation, int64_t pads) {
+    out = kUsualSide;
+    in = std::max<int64_t>(1, (out - 1) * stride + (kernel - 1) * dilation + 1 - pads);
+  };
+  if (size.outH.isFree) giveUsual(g.inH, g.outH, g.kernelH, g.strideH, g.dilationH, g.padTop + g.padBottom);
+  if (size.outW.isFree) giveUsual(g.inW, g.outW, g.kernelW, g.strideW, g.dilationW, g.padLeft + g.padRight);
+  return usual;
 }
 
 namespace {
@@ -258,7 +229,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   }
   const bool gathers = g.groups > 1 && g.kernelW > 1;  // runs of one pixel's channels would be short
   plan.staged = !plan.sparse && (g.isPadded() || (isa.takesWords() && !problem.words) || gathers);
-  const GemmIsa::Block& block = chooseBlock(isa, rates, g, g.isMatrixProduct() ? problem.rowsToChooseBy() : g.outH * g.outW);
+  const GemmIsa::Block& block = chooseBlock(isa, rates, g, g.isMatrixProduct() ? problem.rowsToChooseBy() : problem.pixelsToChooseBy());
   if (isa.usesTiles() && readsBeyondRuns(g, hasRowRuns(g, plan.staged))) plan.staged = true;
   plan.packing = choosePacking(isa, problem, g, block, plan);
   const PackedLayout layout(plan.packing, g);
@@ -297,7 +268,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   const bool byLines = isa.usesTiles() && !plan.flat;
   plan.tileRows = byLines ? static_cast<int>(ceilDiv(g.outW, std::max<int64_t>(1, ceilDiv(g.outW, block.rows))))
                           : chooseTileRows(isa, rates, g, block, std::min(pixels, wantedRows * g.outW),
-                                           problem.size.hasFreePixels() && !g.isMatrixProduct());
+                                           g.isMatrixProduct() ? problem.rowsWereFree : problem.size.hasFreePixels());
   plan.stripRows = pixels == 0 ? 1 : balancedRows(g.outH, g.outW, wantedRows, plan.tileRows);
   plan.strips = ceilDiv(g.outH, plan.stripRows);
   plan.tileRows = static_cast<int>(std::min<int64_t>(plan.tileRows, std::max<int64_t>(1, plan.stripRows * g.outW)));
@@ -311,26 +282,7 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
     plan.pieceRows = std::min(kPieceVectors / block.vectors, plan.tileRows);
   }
   plan.chunkRows = chooseChunk(isa, plan, layout);
-  plan.cut = {.rows = g.outH,
-              .stripRows = plan.stripRows,
-              .strips = plan.strips,
-              .panelsPerBlock = plan.panelsPerBlock,
-              .blocks = plan.blocks,
-              .planes = g.planes(),
-              .tileRows = plan.tileRows,
-              .fetchedLines = isa.usesTiles() ? fetchedLines(plan, layout) : 0};
   serveSizes(plan, problem);
-  if (plan.servesAnySize()) {
-    plan.cut.planes.isFree = plan.size.images.isFree;
-    for (Number* n : {&plan.cut.rows, &plan.cut.stripRows, &plan.cut.strips, &plan.cut.panelsPerBlock, &plan.cut.blocks}) n->isFree = true;
-  } else if (!g.isMatrixProduct() && problem.batch.images.isFree) {
-    plan.cut.planes.isFree = true;
-    plan.sizes = problem.batch.sizes;
-  } else {
-    for (Number* n : {&plan.cut.rows, &plan.cut.stripRows, &plan.cut.strips, &plan.cut.panelsPerBlock, &plan.cut.blocks})
-      n->isFree = problem.rowsWereFree;
-    if (isa.usesTiles()) plan.cut.tileRows.isFree = plan.cut.fetchedLines.isFree = problem.rowsWereFree;
-  }
   return plan;
 }
 
@@ -388,16 +340,12 @@ Work workOfCut(const GemmPlan& plan) {
 }  // namespace
 
 GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target) {
-  GemmPlan staged = planGemm(row, problem, target, false);
-  if (!canLookUp(row.traits, problem.conv)) return staged;
-  GemmPlan sparse = planGemm(row, problem, target, true);
-  const auto time = [&](const GemmPlan& plan) { return nanosecondsOf(row.id, target.cpuClass(), workOfCut(plan)); };
-  // Code and weights of its own for every size must be worth it.
-  const double gain = problem.size.hasFreePixels() ? 1.5 : 1;
-  return time(sparse) * gain < time(staged) ? sparse : staged;
+  const std::optional<GemmProblem> usual = problem.usual();
+  const GemmProblem& by = usual ? *usual : problem;  // one form of weights for all sizes
+  const auto time = [&](bool sparse) { return nanosecondsOf(row.id, target.cpuClass(), workOfCut(planGemm(row, by, target, sparse))); };
+  const bool sparse = canLookUp(row.traits, problem.conv) && canLookUp(row.traits, by.conv) && time(true) < time(false);
+  return planGemm(row, problem, target, sparse);
 }
-
-bool GemmPlan::servesAnyRows() const { return isProductOfRows() && !staged && !sparse && chunkRows == conv.kernelRows(); }
 
 Work workOfGemm(const GemmPlan& plan, const Node& node) {
   const double stores = storesOf(plan);

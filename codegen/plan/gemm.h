@@ -16,7 +16,6 @@
 
 #include <array>
 
-#include "codegen/plan/any_batch.h"
 #include "codegen/plan/any_size.h"
 #include "codegen/plan/kernel_family.h"
 #include "codegen/plan/product.h"
@@ -70,40 +69,45 @@ struct GemmPlan {
 
   int64_t units() const { return conv.groups * blocks * conv.planes() * strips; }
 
-  // The same of products of matrices, which serve any number of rows; planes: of convolutions, which serve any number of images.
-  struct Cut {
-    Number rows, stripRows, strips, panelsPerBlock, blocks, planes;
-    Number tileRows, fetchedLines;  // of Product::tiles; cache lines of the next panel that are fetched per step of a block
-  } cut;
-  std::string sizes;  // of one image, where the code serves any number of them
-  // Every row of pixels is a row of the product.
-  bool isProductOfRows() const { return conv.isMatrixProduct() && conv.outW == 1 && conv.planes() == 1; }
-  bool servesAnyRows() const;
-  bool servesAnyBatch() const { return cut.planes.isFree && !servesAnySize(); }
-  void eachNumber(const NumberVisitor& visit) {
-    for (Number* n :
-         {&cut.rows, &cut.stripRows, &cut.strips, &cut.panelsPerBlock, &cut.blocks, &cut.planes, &cut.tileRows, &cut.fetchedLines})
-      visit(*n);
-    if (servesAnySize()) size.eachNumber(visit), visit(stagedLines), visit(stagedPixels), visit(stripBytes);
-  }
-  std::string form() const;
-  KernelShape shape() const { return {units(), servesAnySize() ? scratchBytes : -1}; }
-
-  // Of convolutions on registers that serve images of any size (any_size.h), which say it by `size`.  Neighbouring pixels of a tile lie at
-  // one distance, or a line of the result ends between them, once at most.
+  // Sizes as the loops see them.  Where some were free, so is what was cut by them, and the code serves any: any number of rows of a
+  // product, any number of images, any height and width (any_size.h).
   AnySize size;
-  Number stagedLines, stagedPixels, stripBytes;
-  bool swapped = false;  // rows and columns were
-  int64_t scratchBytes = 0;
+  struct Cut {
+    Number stripRows, strips, panelsPerBlock, blocks, planes;
+    Number stagedLines, stagedPixels, stripBytes;
+    Number tileRows, tilesPerLine, fetchedLines;  // of Product::tiles; cache lines of the next panel that are fetched per step of a block
+    void eachNumber(const NumberVisitor& visit) {
+      for (Number* n : {&stripRows, &strips, &panelsPerBlock, &blocks, &planes, &stagedLines, &stagedPixels, &stripBytes, &tileRows,
+                        &tilesPerLine, &fetchedLines})
+        visit(*n);
+    }
+  } cut;
+  int tableSlot = -1;
+  bool swapped = false;       // rows and columns were
+  int64_t scratchBytes = -1;  // where they depend on sizes that were free
+  // Every row of pixels is a row of the product.
+  bool isProductOfRows() const { return conv.isMatrixProduct(); }
   bool servesAnySize() const { return size.isFree(); }
+  void eachNumber(const NumberVisitor& visit) { size.eachNumber(visit), cut.eachNumber(visit); }
+  std::string form() const;
+  KernelShape shape() const { return {units(), scratchBytes}; }
+  // On the matrix unit: input offsets of the steps of k, in the order of the packed weights.
+  std::vector<int32_t> stepOffsets() const;
+  bool hasTable() const { return isa->usesTiles() && conv.kernelRows() > 1 && size.hasFreePixels(); }
+  std::vector<int32_t> table() const { return hasTable() ? stepOffsets() : std::vector<int32_t>(); }
+
   StagedStrip strip() const {
-    return {conv, size.inH, size.inW, stagedLines, stagedPixels, conv.groupChannels(), isa->input, isa->takesWords() && !words};
+    return {conv, size.inH, size.inW, cut.stagedLines, cut.stagedPixels, conv.groupChannels(), isa->input, isa->takesWords() && !words};
   }
   int64_t pixelStride() const { return (staged ? conv.groupChannels() : conv.channels) * sizeOf(isa->input); }  // bytes
   int64_t rowStride() const { return (staged ? stagedWidth * conv.groupChannels() : conv.inW * conv.channels) * sizeOf(isa->input); }
-  // Consecutive output pixels lie at one constant distance in the input.
+  int64_t planeStride() const { return staged ? stagedRows * rowStride() : conv.dilationD * conv.inH * rowStride(); }
+  int64_t pixelBytesOfGroup() const { return conv.groupChannels() * sizeOf(isa->input); }
+  int64_t paddingPixelBytes() const { return (pixelBytesOfGroup() + StagedStrip::kSlack + 63) / 64 * 64; }  // in scratch, if sparse
+  // Consecutive output pixels lie at one constant distance in the input; not by chance, where the code is for any size.
   bool isLinear() const {
-    return conv.outW == 1 || stripRows == 1 || conv.strideH * rowStride() == conv.outW * conv.strideW * pixelStride();
+    return conv.outW == 1 || (stripRows == 1 && !size.hasFreePixels()) ||
+           conv.strideH * rowStride() == conv.outW * conv.strideW * pixelStride();
   }
 };
 
@@ -115,15 +119,19 @@ struct GemmProblem {
   int64_t resultBytes = 0, residualBytes = 0;  // of an element
   bool wideWeights = false;                    // integers that leave s8 around their zero point
   bool rowsWereFree = false;
-  // Rows of a product by which a kernel and the form of its weights are chosen: the same for every size of rows that were free, so that
-  // the weights are packed once.
+  // Rows of a product, and pixels of a plane, by which a kernel and the form of its weights are chosen: the same for every size where they
+  // were free, so that the weights are packed once.
   int64_t rowsToChooseBy() const { return rowsWereFree && conv.isMatrixProduct() ? kUsualRows : conv.pixels(); }
-  static constexpr int64_t kUsualRows = 64;
-  AnyBatch batch;
-  AnySize size;  // of images
+  int64_t pixelsToChooseBy() const { return size.hasFreePixels() ? kUsualSide * kUsualSide : conv.outH * conv.outW; }
+  static constexpr int64_t kUsualRows = 64, kUsualSide = 40;
+  AnySize size;
   static Result<GemmProblem> of(const Node& node);
+  // The same where rows, height and width that were free have sizes as they usually do; nothing if none was.
+  std::optional<GemmProblem> usual() const;
 };
 GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, const Target& target);
+// GemmPlan::size and cut of a plan whose other members are there: plan/gemm_sizes.cpp.
+void serveSizes(GemmPlan& plan, const GemmProblem& problem);
 Work workOfGemm(const GemmPlan& plan, const Node& node);  // cost.h
 
 // Those of rows that compute in floats, for families that differ in what the weights are.

@@ -28,12 +28,11 @@ std::optional<GemmPlan> plan(const Row& row, const Node& node, const Target& tar
 }
 
 std::optional<GemmPlan> planUsual(const Row& row, const Node& node, const Target& target) {
-  Result<GemmProblem> problem = GemmProblem::of(node);
-  if (!problem || !problem->rowsWereFree || !problem->conv.isMatrixProduct()) return std::nullopt;
-  ConvGeometry& g = problem->conv;
-  g.batch = g.inD = g.outD = g.inH = g.outH = 1;
-  g.inW = g.outW = problem->rowsToChooseBy();
-  return planGemm(row, *problem, target);
+  const Result<GemmProblem> problem = GemmProblem::of(node);
+  if (!problem) return std::nullopt;
+  const std::optional<GemmProblem> usual = problem->usual();
+  if (!usual) return std::nullopt;
+  return planGemm(row, *usual, target);
 }
 
 // Weights beyond the second cache that meet few rows: the step waits for memory, which the constants, fitted to sums, do not say.  With
@@ -58,7 +57,7 @@ bool supports(const GemmPlan& plan, const Node& node, const Target& target) {
 
 Work work(const GemmPlan& plan, const Node& node, const Target&) { return workOfGemm(plan, node); }
 
-bool onlyNumbers(const GemmPlan& plan, const Node&) { return plan.servesAnyRows() || plan.servesAnyBatch() || plan.servesAnySize(); }
+bool onlyNumbers(const GemmPlan& plan, const Node&) { return plan.servesAnySize(); }
 
 Result<Node*> pack(const GemmPlan& plan, const Node& node, Builder& builder) {
   return packConv(node, PackedLayout(plan.packing, plan.conv), builder);

@@ -344,6 +344,51 @@ TEST(ConvRows, OneFormOfWeightsForAnyNumberOfRows) {
   }
 }
 
+// Code for images of one size serves others: lines of many tiles, of one and of a part of one, few lines and many, steps that are unrolled
+// and such in a loop.
+TEST(ConvRows, ImagesOfAnySize) {
+  const int64_t sizes[][2] = {{24, 50}, {9, 33}, {7, 16}, {30, 15}, {5, 7}, {3, 2}, {1, 40}, {11, 1}};
+  for (const KernelDef* def : rowsFor("q.conv"))
+    for (const auto& [h, w] : sizes) {
+      if (def->id.starts_with("dw_")) continue;
+      runQuantized(*def, {"3x3 of any size", {1, h, w, 40}, {36, 40, 3, 3}, {}, {1, 1, 1, 1}, {}}, Values::small, true);
+      if (h > 1) runQuantized(*def, {"looked up", {1, h, w, 36}, {20, 36, 3, 3}, {}, {30, 30, 30, 30}, {30, 30}}, Values::small, true);
+      if (def->id.find("amx") == std::string_view::npos) continue;
+      runQuantized(*def, {"3x3 of many channels", {1, h, w, 130}, {72, 130, 3, 3}, {2, 2}, {1, 1, 1, 1}, {}, 1, true}, Values::small, true);
+      if (h > 1 && w > 1) runQuantized(*def, {"2x2 in place", {2, h, w, 64}, {20, 64, 2, 2}, {}, {}, {}}, Values::small, true);
+    }
+}
+
+// Height and width that were free: one kernel and one form of its weights for all of them, and few pieces of code.
+TEST(ConvRows, OneFormOfWeightsForImagesOfAnySize) {
+  for (const char* name : {"avx2", "avx512vnni", "amx-int8", "aarch64", "aarch64+i8mm"})
+    for (const ConvCase& c : {ConvCase{"3x3", {}, {128, 96, 3, 3}, {}, {1, 1, 1, 1}, {}},
+                              {"1x1 stride 2", {}, {72, 64, 1, 1}, {2, 2}, {}, {}},
+                              {"1x3", {}, {60, 480, 1, 3}, {}, {0, 1, 0, 1}, {}},
+                              {"depthwise", {}, {96, 1, 5, 5}, {}, {2, 2, 2, 2}, {}, 96}}) {
+      const Target target = Target::parse(name).value();
+      std::set<std::string> forms, codes;
+      for (int64_t h = 3; h <= 80; h += 7)
+        for (int64_t w = 5; w <= 120; w += 5) {
+          Graph graph;
+          Builder b(graph);
+          Value* x = graph.addInput(
+              "x", TensorType(quantPerTensor(DType::u8, 0.02f, 113), Shape{Dim(1), Dim::bound(h), Dim::bound(w), Dim(c.w[1] * c.group)}));
+          AttrDict attrs = attrsOf(c);
+          attrs.set("to", QuantAttr{quantPerTensor(DType::u8, 0.1f, 99)});
+          const Result<Node*> node =
+              b.createNode("q.conv", {x, b.constant("w", Tensor(DType::s8, c.w), quantPerTensor(DType::s8, 0.01f, 0))}, attrs);
+          ASSERT_TRUE(node.has_value()) << node.error().render();
+          const std::optional<KernelChoice> choice = selectKernel(**node, target);
+          ASSERT_TRUE(choice.has_value()) << name;
+          forms.insert(std::string(choice->def->id) + " " + choice->def->packing(*choice->plan));
+          codes.insert(codeKey(*choice->def, **node, target, *choice->plan));
+        }
+      EXPECT_EQ(forms.size(), 1) << name << " " << c.name << ": " << fmt::format("{}", fmt::join(forms, "; "));
+      EXPECT_LE(codes.size(), 10) << name << " " << c.name << ": " << fmt::format("{}", fmt::join(codes, "\n"));
+    }
+}
+
 // Where weights of float16 are worth it: many of them, few rows.
 TEST(ConvRows, HalfWeightsAreExact) {
   const ConvCase many[] = {{"linear", {1, 600}, {500, 600}, {}, {}, {}},

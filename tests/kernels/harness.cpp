@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "ir/op_def.h"
 #include "ir/text.h"
 
 namespace qc::testing {
@@ -173,8 +174,12 @@ class FreedDims {
  public:
   enum class Which { all, leading, image };  // image: number, height and width of channel-last ones
   FreedDims(const Node& node, Which which) : which_(which) {
-    for (Value* v : node.operands())
-      if (v && !v->constant()) free(v);
+    const std::vector<OperandSpec>& specs = node.def().operands;
+    for (int i = 0; i < node.numOperands(); ++i) {
+      Value* v = node.operand(i);
+      const bool isData = specs[std::min(usize(i), specs.size() - 1)].role == OperandRole::data;
+      if (v && !v->constant() && (isData || which != Which::image)) free(v);
+    }
     for (int i = 0; i < node.numResults(); ++i) free(node.result(i));
   }
   FreedDims(const FreedDims&) = delete;
@@ -204,7 +209,10 @@ void withAndWithoutFreeDims(const KernelDef& def, const Node& node, const Target
   if (!anySizes) return;
   std::string before;  // of products, whose rows lead, both are one
   using enum FreedDims::Which;
+  const Shape first = node.numOperands() && node.operand(0) ? node.operand(0)->type().shape : Shape();
+  const bool isOneImage = first.size() > 2 && first[0] == Dim(1);
   for (const auto& [which, how] : {std::pair(all, ", any sizes"), std::pair(leading, ", any batch"), std::pair(image, ", any image")}) {
+    if (which == leading && isOneImage) continue;  // which is no batch to learn from
     const FreedDims freed(node, which);
     const KernelPlanPtr plan = def.supports(node, target);
     if (!plan || plan->numbers.empty()) continue;
