@@ -24,12 +24,13 @@ std::vector<BoxCopy> boxesOfNode(const Node& node, std::vector<int64_t> (*sizes)
   return boxesOf(node.op())(shape);
 }
 
-// Whether the boxes follow from sizes that are all others alike: attributes that hold sizes, and dims that are sums, would not fit.
-bool fitsElsewhere(const Node& node) {
-  if (node.is("transpose")) return true;
-  if (!node.is("concat") && !node.is("split")) return false;
-  const Shape& whole = node.is("concat") ? node.result()->type().shape : node.operand(0)->type().shape;
-  return !whole[usize(node.integer("axis"))].wasFree();
+// Whether an offset may be another for other sizes of dims that were free, though theirs does not show it: where a slice starts.
+bool startsAnywhere(const Node& node) {
+  if (!node.is("slice")) return false;
+  const Shape& x = node.operand(0)->type().shape;
+  for (size_t d = 0; d < x.size(); ++d)
+    if (x[d].wasFree() && node.integers("starts")[d] != 0) return true;
+  return false;
 }
 
 int64_t tileBytes(const Target& target) { return target.vectorBytes() >= 32 ? 32 : 16; }
@@ -310,20 +311,19 @@ std::optional<Boxes> plan(const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
   if (node.is("pad") && y.isQuantized() && !isPerTensorInteger(y)) return std::nullopt;
   const std::vector<BoxCopy> boxes = boxesOfNode(node, sizesOf);
-  const std::vector<BoxCopy> elsewhere = fitsElsewhere(node) ? boxesOfNode(node, sizesElsewhere) : boxes;
+  const std::vector<BoxCopy> elsewhere = boxesOfNode(node, sizesElsewhere);
+  const bool alike = boxes.size() == elsewhere.size(), anywhere = startsAnywhere(node);  // else this code is for these sizes
   Boxes planned;
-  for (size_t i = 0; i < boxes.size() && boxes.size() == elsewhere.size(); ++i) {
-    const BoxCopy &b = boxes[i], &other = elsewhere[i];
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    const BoxCopy &b = boxes[i], &other = alike ? elsewhere[i] : b;
     if (std::find(b.box.sizes.begin(), b.box.sizes.end(), 0) != b.box.sizes.end()) continue;
     planned.boxes.push_back({b.operand, b.result, Number(b.from, other.from), Number(b.to, other.to),
                              planCopy(b.box, other.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target))});
+    if (anywhere) planned.boxes.back().from.isFree = true;
   }
   if (planned.boxes.empty() || planned.boxes.size() > kMaxBoxes) return std::nullopt;
   return planned;
 }
-
-// Attributes that hold sizes are part of the code.
-bool onlyNumbers(const Boxes&, const Node& node) { return fitsElsewhere(node); }
 
 Work work(const Boxes& boxes, const Node&, const Target&) {
   double bytes = 0, pieces = 0, elements = 0, inVectors = 0;
@@ -394,7 +394,7 @@ std::vector<KernelDef> copyKernels() {
                           .rows = {{"copy"}},
                           .plan = plan,
                           .work = work,
-                          .onlyNumbers = onlyNumbers,
+                          .onlyNumbers = always<Boxes>,
                           .emit = emit});
 }
 

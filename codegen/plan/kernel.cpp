@@ -94,11 +94,14 @@ std::string signatureOf(const TensorType& type) {
   return type.quant->perChannel() ? fmt::format("/q{}", type.quant->axis) : "/q";
 }
 
-// A list of sizes without those of dims that were free, which are numbers of the plan.
+// A list of sizes or places, one for each dim, without those of dims that were free, which are numbers of the plan.
 std::string withoutFreeSizes(const Node& node, const std::vector<DimExpr>& sizes) {
-  const Shape& shape = node.result()->type().shape;
+  const Shape& result = node.result()->type().shape;
+  const Shape data = node.numOperands() && node.operand(0) ? node.operand(0)->type().shape : Shape();
+  const auto wasFree = [](const Shape& shape, size_t d) { return d < shape.size() && shape[d].wasFree(); };
   std::string text;
-  for (size_t d = 0; d < sizes.size(); ++d) text += (d < shape.size() && shape[d].wasFree() ? "?" : sizes[d].str()) + ",";
+  for (size_t d = 0; d < sizes.size(); ++d)
+    text += (wasFree(result, d) || (data.size() == result.size() && wasFree(data, d)) ? "?" : sizes[d].str()) + ",";
   return text;
 }
 
@@ -109,7 +112,9 @@ std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
     if (name == "kernel" || name == "clamp_min" || name == "clamp_max") continue;
     const auto& specs = node.def().attrs;
     const auto spec = std::find_if(specs.begin(), specs.end(), [&, n = std::string_view(name)](const AttrSpec& s) { return s.name == n; });
-    if (anySizes && spec != specs.end() && spec->kind == AttrKind::dims && spec->meaning == AttrMeaning::perDim)
+    const bool perDim = spec != specs.end() && spec->kind == AttrKind::dims &&
+                        (spec->meaning == AttrMeaning::perDim || spec->meaning == AttrMeaning::shape);
+    if (anySizes && perDim)
       key += fmt::format(" {}={}", name, withoutFreeSizes(node, node.attrs().dims(name)));
     else if (const auto* quant = std::get_if<QuantAttr>(&attr))
       key += fmt::format(" {}={}", name, quant->params ? toString(quant->params->storage) : "none");

@@ -189,6 +189,40 @@ TEST(FreeShapes, LengthsShareWeightsAndCode) {
   EXPECT_EQ(std::accumulate(compiled.end() - 20, compiled.end(), int64_t{0}), 0) << "lengths that differ in nothing have code of their own";
 }
 
+constexpr const char* kMoves = R"(
+graph @net(%x: f32[N,T,24]) -> ("y") {
+  %0 = slice %x {starts=[0,1,8], sizes=[N,T-1,8], steps=[1,1,1]} : f32[N,T-1,8]
+  %1 = slice %x {starts=[0,T-1,0], sizes=[N,1,8], steps=[1,1,1]} : f32[N,1,8]
+  %2 = concat %1, %0 {axis=1} : f32[N,T,8]
+  %3 = pad %2 {pads=[0,2,0,0,1,0]} : f32[N,T+3,8]
+  %4 = expand %1 {shape=[N,T+3,8]} : f32[N,T+3,8]
+  %5 = add %3, %4 : f32[N,T+3,8]
+  %6 = slice %5 {starts=[0,T+2,0], sizes=[N,(T+3)//2,8], steps=[1,-2,1]} : f32[N,(T+3)//2,8]
+  return %6
+}
+)";
+
+// Pieces of what was free, from wherever they start, joined, padded and repeated.
+TEST(FreeShapes, MovesOfAnyLengthShareCode) {
+  const Model model(parseGraph(kMoves).value(), "moves");
+  Specializer specializer(Model(model.graph().clone(), "moves"));
+  Random random(4);
+  std::vector<int64_t> compiled;
+  for (const auto& [n, length] :
+       {std::pair<int64_t, int64_t>{2, 40}, {1, 900}, {3, 7}, {2, 2}, {2, 41}, {2, 57}, {1, 800}, {3, 9}, {5, 33}}) {
+    const TensorMap inputs{{"x", random.normal({n, length, 24})}};
+    const auto exe = specializer.executableFor(inputs);
+    ASSERT_TRUE(exe) << exe.error().render();
+    compiled.push_back((*exe)->program().uniqueKernels() - (*exe)->program().cachedKernels());
+    const auto own = compile(Model(boundGraph(model.graph(), shapesOf(inputs)).value(), "own"));
+    const auto want = own->session()->run(inputs), got = (*exe)->session()->run(inputs);
+    ASSERT_TRUE(want && got);
+    EXPECT_TRUE(got->at("y").sameBytes(want->at("y"))) << n << " of " << length;
+  }
+  EXPECT_GT(compiled.front(), 4);
+  EXPECT_EQ(std::accumulate(compiled.begin() + 4, compiled.end(), int64_t{0}), 0) << "lengths have code of their own";
+}
+
 // What is worked out from a size that was free was free too, and stays so where another value takes over.
 TEST(FreeShapes, SizesOfResultsWereFree) {
   Graph graph;
