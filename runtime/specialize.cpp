@@ -21,9 +21,10 @@ const Graph* Specializer::lowered() {
     cx.provide(options_.build.compile.insertions);
     auto graph = options_.lowered ? Result<Graph>(free->graph().clone()) : lowerModel(*free, cx);
     if (!graph) return;
-    // Layers over run-time parameters look through their weights: once, where no pass of the caller's is to come before it.
+    // Recurrent layers and those over run-time parameters make other weights of theirs: once, where no pass of the caller's is to come
+    // before.
     PassContext own;
-    if (options_.build.compile.insertions.empty() && !runPipeline("expand-dynamic", *graph, own)) return;
+    if (options_.build.compile.insertions.empty() && !runPipeline("project-recurrences,expand-dynamic", *graph, own)) return;
     lowered_ = *std::move(graph);
     decides_ = firstDeciding(*lowered_);
     options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <filesystem>
 #include <numeric>
+#include <set>
 #include <thread>
 
 #include "ir/interp.h"
@@ -221,6 +222,45 @@ TEST(FreeShapes, MovesOfAnyLengthShareCode) {
   }
   EXPECT_GT(compiled.front(), 4);
   EXPECT_EQ(std::accumulate(compiled.begin() + 4, compiled.end(), int64_t{0}), 0) << "lengths have code of their own";
+}
+
+constexpr const char* kRecurrent = R"(
+const #w : f32[2,48,20] = rand(1, -0.5, 0.5)
+const #r : f32[2,48,12] = rand(2, -0.5, 0.5)
+const #b : f32[2,96] = rand(3, -0.5, 0.5)
+const #v : f32[1,48,24] = rand(4, -0.5, 0.5)
+const #s : f32[1,48,16] = rand(5, -0.5, 0.5)
+graph @net(%x: f32[T,N,20]) -> ("y") {
+  %w = const #w : f32[2,48,20]
+  %r = const #r : f32[2,48,12]
+  %b = const #b : f32[2,96]
+  %v = const #v : f32[1,48,24]
+  %s = const #s : f32[1,48,16]
+  %0, %1, %2 = lstm %x, %w, %r, %b {hidden_size=12, direction="bidirectional"} : f32[T,2,N,12], f32[2,N,12], f32[2,N,12]
+  %3 = transpose %0 {perm=[0,2,1,3]} : f32[T,N,2,12]
+  %4 = reshape %3 {shape=[T,N,24]} : f32[T,N,24]
+  %5, %6 = gru %4, %v, %s {hidden_size=16} : f32[T,1,N,16], f32[1,N,16]
+  return %5
+}
+)";
+
+// What recurrent layers make of their weights is there once for all lengths.
+TEST(FreeShapes, RecurrentLayersShareWeights) {
+  const Model model(parseGraph(kRecurrent).value(), "recurrent");
+  Specializer specializer(Model(model.graph().clone(), "recurrent"));
+  Random random(6);
+  std::set<const void*> known;
+  for (const auto& [length, n] : {std::pair<int64_t, int64_t>{40, 1}, {7, 3}, {41, 1}, {1, 2}, {90, 5}}) {
+    const TensorMap inputs{{"x", random.normal({length, n, 20})}};
+    const auto exe = specializer.executableFor(inputs);
+    ASSERT_TRUE(exe) << exe.error().render();
+    for (const auto& [name, tensor] : (*exe)->program().graph().constants().entries())
+      EXPECT_TRUE(known.insert(tensor.data()).second == (length == 40)) << name << " is another for " << length;
+    const auto own = compile(Model(boundGraph(model.graph(), shapesOf(inputs)).value(), "own"));
+    const auto want = own->session()->run(inputs), got = (*exe)->session()->run(inputs);
+    ASSERT_TRUE(want && got);
+    EXPECT_TRUE(got->at("y").sameBytes(want->at("y"))) << length << " of " << n;
+  }
 }
 
 // What is worked out from a size that was free was free too, and stays so where another value takes over.
