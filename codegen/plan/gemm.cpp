@@ -343,8 +343,10 @@ GemmPlan planGemm(const KernelRow<GemmIsa>& row, const GemmProblem& problem, con
   const std::optional<GemmProblem> usual = problem.usual();
   const GemmProblem& by = usual ? *usual : problem;  // one form of weights for all sizes
   const auto time = [&](bool sparse) { return nanosecondsOf(row.id, target.cpuClass(), workOfCut(planGemm(row, by, target, sparse))); };
-  const bool sparse = canLookUp(row.traits, problem.conv) && canLookUp(row.traits, by.conv) && time(true) < time(false);
-  return planGemm(row, problem, target, sparse);
+  constexpr double kMostInside = 0.8;  // at usual sizes: padding of a few pixels is not worth another plan for every shape
+  const bool isAsked =
+      canLookUp(row.traits, problem.conv) && (!usual || (usual->conv.inH > 1 && insideShare(usual->conv, 1) < kMostInside));
+  return planGemm(row, problem, target, isAsked && time(true) < time(false));
 }
 
 Work workOfGemm(const GemmPlan& plan, const Node& node) {
