@@ -32,23 +32,6 @@ std::optional<Affine> constantStatistics(const Node& bn) {
   return a;
 }
 
-// Multiplies the slices of a weight by one factor per output channel.  `axis` is the weight's axis of output channels
-// within a group: conv and linear 0 (all outputs in a row), conv_transpose 1 (w is I, O/g, k...).
-Tensor scaleWeight(const Tensor& w, const Affine& a, int axis, int64_t groups) {
-  Tensor out(DType::f32, w.sizes());
-  const auto from = w.as<float>();
-  auto to = out.mutableAs<float>();
-  int64_t inner = 1;
-  for (int i = axis + 1; i < w.rank(); ++i) inner *= nth(w.sizes(), i);
-  const int64_t slices = nth(w.sizes(), axis), perGroup = axis ? w.sizes()[0] / groups : 0;
-  for (int64_t i = 0; i < w.numElements(); ++i) {
-    int64_t channel = i / inner % slices;
-    if (axis) channel += i / (inner * slices) / perGroup * slices;
-    nth(to, i) = nth(from, i) * a.factor(usize(channel));
-  }
-  return out;
-}
-
 Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves, FoldedBatchNorms* kept) {
   Node* bn = m.root();
   Node* conv = m.node("conv");
@@ -59,15 +42,15 @@ Result<bool> foldIntoProducer(const Match& m, Rewriter& rw, Moves& moves, Folded
   if (conv->expr("post")) return false;
   // A linear's channels are its last dim; BatchNorm normalises dim 1.
   if (conv->is("linear") && conv->result()->type().rank() != 2) return false;
-  const bool transposed = conv->is("conv_transpose");
-  const int64_t groups = transposed ? conv->integer("group") : 1;
   const auto channels = static_cast<int64_t>(stats->gamma.size());
   Tensor newBias(DType::f32, {channels});
+  std::vector<float> factors;
   for (size_t c = 0; c < stats->gamma.size(); ++c) {
     const float b = bias ? bias->as<float>()[c] : 0.0f;
     newBias.mutableAs<float>()[c] = ((b - stats->mean[c]) * stats->rsqrt[c]) * stats->gamma[c] + stats->beta[c];
+    factors.push_back(stats->factor(c));
   }
-  Tensor newWeight = scaleWeight(*weight, *stats, transposed ? 1 : 0, groups);
+  Tensor newWeight = scaledChannels(*weight, factors, weightChannels(*conv));
   if (kept) {
     FoldedBatchNorm& own = (*kept)[bn->result()->name()];
     own = {stats->gamma, stats->mean, *constantVector(bn->operand(4)), static_cast<float>(bn->real("epsilon")), newWeight, newBias};

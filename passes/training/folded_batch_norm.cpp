@@ -15,8 +15,10 @@ bool sameBytes(const Tensor* a, const Tensor& b) {
   return a && a->type() == b.type() && std::memcmp(a->data(), b.data(), usize(b.byteSize())) == 0;
 }
 
-// Output channels are the first dim of these weights, and the second of the results.
-bool canUnfold(const Node& layer) { return layer.is("conv") || (layer.is("linear") && layer.result()->type().rank() == 2); }
+// Output channels are the second dim of the results.
+bool canUnfold(const Node& layer) {
+  return layer.is("conv") || layer.is("conv_transpose") || (layer.is("linear") && layer.result()->type().rank() == 2);
+}
 
 bool isAsFolded(const Graph& graph, const std::string& value, const FoldedBatchNorm& folded) {
   const Value* y = graph.findValue(value);
@@ -28,21 +30,55 @@ bool isAsFolded(const Graph& graph, const std::string& value, const FoldedBatchN
 
 float rootOf(float var, float epsilon) { return 1.0f / std::sqrt(var + epsilon); }
 
-// Rows of w, one for each channel, times factors.
-Tensor scaledRows(const Tensor& w, const std::vector<float>& factors) {
-  Tensor out(DType::f32, w.sizes());
-  const int64_t inner = w.numElements() / std::max<int64_t>(std::ssize(factors), 1);
-  const std::span<const float> from = w.as<float>();
-  const std::span<float> to = out.mutableAs<float>();
-  for (int64_t i = 0; i < w.numElements(); ++i) nth(to, i) = nth(from, i) * nth(factors, i / inner);
-  return out;
+}  // namespace
+
+WeightChannels weightChannels(const Node& layer) {
+  if (!layer.is("conv_transpose")) return {};
+  return {1, layer.integer("group")};
 }
 
-}  // namespace
+Tensor scaledChannels(const Tensor& w, const std::vector<float>& factors, const WeightChannels& at) {
+  Tensor out(DType::f32, w.sizes());
+  const auto from = w.as<float>();
+  const auto to = out.mutableAs<float>();
+  int64_t inner = 1;
+  for (int d = at.axis + 1; d < w.rank(); ++d) inner *= nth(w.sizes(), d);
+  const int64_t slices = nth(w.sizes(), at.axis), rowsOfGroup = w.sizes()[0] / at.groups;
+  for (int64_t i = 0; i < w.numElements(); ++i) {
+    const int64_t group = at.axis > 0 ? i / (inner * slices) / rowsOfGroup : 0;
+    nth(to, i) = nth(from, i) * nth(factors, i / inner % slices + group * slices);
+  }
+  return out;
+}
 
 void keepUnchanged(FoldedBatchNorms& folded, const Graph& graph) {
   std::erase_if(folded, [&](const auto& entry) { return !isAsFolded(graph, entry.first, entry.second); });
 }
+
+namespace {
+
+Result<Value*> shaped(Builder& b, Value* x, const std::vector<int64_t>& sizes) {
+  if (x->type().sizes() == sizes) return x;
+  return b.create("reshape", {x}, {{"shape", std::vector<DimExpr>(sizes.begin(), sizes.end())}});
+}
+
+// scaledChannels() as nodes, with a dim of its own for groups.
+Result<Value*> scaledInGraph(Builder& b, Value* w, Value* factors, const WeightChannels& at) {
+  const std::vector<int64_t> whole = w->type().sizes();
+  std::vector<int64_t> rows = whole, perChannel(whole.size(), 1);
+  perChannel[usize(at.axis)] = nth(whole, at.axis);
+  if (at.groups > 1) {
+    rows[0] /= at.groups;
+    rows.insert(rows.begin(), at.groups);
+    perChannel.insert(perChannel.begin(), at.groups);
+  }
+  QC_ASSIGN(Value * grouped, shaped(b, w, rows));
+  QC_ASSIGN(Value * shapedFactors, shaped(b, factors, perChannel));
+  QC_ASSIGN(Value * scaled, b.create("map", {grouped, shapedFactors}, {{"expr", E::arg(0) * E::arg(1)}}));
+  return shaped(b, scaled, whole);
+}
+
+}  // namespace
 
 Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNorm& folded, const std::vector<float>& factor,
                                   Value* byBatch, double momentum) {
@@ -57,8 +93,9 @@ Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNo
         .on(y->name())
         .help("train with a larger batch");
   // As the running statistics make the folded layer of them, whatever recipes did to its weights and bias.
-  std::vector<int64_t> perChannel(usize(type.rank()), 1), perRow(usize(w->rank()), 1), axes;
-  perChannel[1] = perRow[0] = channels;
+  const WeightChannels at = weightChannels(*layer);
+  std::vector<int64_t> perChannel(usize(type.rank()), 1), axes;
+  perChannel[1] = channels;
   for (int d = 0; d < type.rank(); ++d)
     if (d != 1) axes.push_back(d);
   Tensor gamma(DType::f32, perChannel), beta(DType::f32, perChannel), mean(DType::f32, perChannel), var(DType::f32, perChannel);
@@ -78,6 +115,7 @@ Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNo
   u.weight = weight->name();
   u.bias = layer->operand(2)->name();
   u.epsilon = folded.epsilon;
+  u.channels = at;
   const std::string name = y->name();
   graph.rename(y, name + ".layer");
   Value *runningMean = graph.addInput("mean." + name, mean.type()), *runningVar = graph.addInput("var." + name, var.type());
@@ -93,16 +131,13 @@ Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNo
   const E x0 = E::arg(0), x1 = E::arg(1), x2 = E::arg(2), epsilon = folded.epsilon;
   const auto root = [](const E& x) { return expr::unary(E::Op::sqrt, x); };
   build.before(layer).at(layer->location());
-  Value* unfolded = build.constant("unfolded." + u.weight, scaledRows(*w, inverse));
+  Value* unfolded = build.constant("unfolded." + u.weight, scaledChannels(*w, inverse, at));
   Value *trainedGamma = build.constant("gamma." + name, std::move(gamma)), *trainedBeta = build.constant("beta." + name, std::move(beta));
   u.unfolded = unfolded->name();
   u.gamma = trainedGamma->name();
   u.beta = trainedBeta->name();
   QC_ASSIGN(Value * s, map(x0 / root(x1 + epsilon), {trainedGamma, runningVar}));
-  std::vector<DimExpr> rows;
-  for (const int64_t size : perRow) rows.emplace_back(size);
-  QC_ASSIGN(Value * rowFactors, build.create("reshape", {s}, {{"shape", rows}}));
-  QC_ASSIGN(found.scaled, map(x0 * x1, {unfolded, rowFactors}));
+  QC_ASSIGN(found.scaled, scaledInGraph(build, unfolded, s, at));
 
   layer->setOperand(2, nullptr);
   std::vector<Value*> outputs = graph.outputs();
@@ -142,7 +177,7 @@ std::map<std::string, Tensor> foldedAgain(const UnfoldedBatchNorm& layer, const 
     s[c] = gamma[c] * rootOf(var[c], layer.epsilon);
     bias.mutableAs<float>()[c] = beta[c] - mean[c] * s[c];
   }
-  return {{layer.weight, scaledRows(*found[0], s)}, {layer.bias, std::move(bias)}};
+  return {{layer.weight, scaledChannels(*found[0], s, layer.channels)}, {layer.bias, std::move(bias)}};
 }
 
 }  // namespace qc

@@ -25,12 +25,22 @@ using FoldedBatchNorms = std::map<std::string, FoldedBatchNorm, std::less<>>;  /
 // Takes out those whose layer is not what it was after folding, or is none that can be unfolded.
 void keepUnchanged(FoldedBatchNorms& folded, const Graph& graph);
 
+// Where the output channels are in the weights of a layer.
+struct WeightChannels {
+  int axis = 0;        // conv, linear: 0, those of all groups; conv_transpose: 1, those of one group
+  int64_t groups = 1;  // of conv_transpose
+};
+WeightChannels weightChannels(const Node& layer);
+// Each channel of w times its factor.
+Tensor scaledChannels(const Tensor& w, const std::vector<float>& factors, const WeightChannels& at);
+
 struct UnfoldedBatchNorm {
   std::string value;                  // of the folded layer
   std::string weight, bias;           // constants of the folded layer
   std::string unfolded, gamma, beta;  // constants, trained
   std::string mean, var;              // inputs, with outputs "next.NAME"
   float epsilon = 0;
+  WeightChannels channels = {};
 };
 struct Unfolding {
   UnfoldedBatchNorm names;

@@ -17,26 +17,36 @@ namespace {
 constexpr int64_t kBatch = 5, kChannels = 3, kPixels = 9;
 constexpr double kMomentum = 0.25, kEpsilon = 0.01;
 
+struct Kind {
+  const char *layer, *input, *weight, *result;
+  std::vector<int64_t> sizes;
+};
+const Kind kKinds[] = {
+    {"conv %x, %w, %b", "[5,2,3,3]", "[3,2,1,1]", "[5,3,3,3]", {kBatch, 2, 3, 3}},
+    {"linear %x, %w, %b", "[5,2]", "[3,2]", "[5,3]", {kBatch, 2}},
+    {"conv_transpose %x, %w, %b", "[5,2,3,3]", "[2,3,1,1]", "[5,3,3,3]", {kBatch, 2, 3, 3}},
+    {"conv_transpose %x, %w, %b {group=3}", "[5,6,3,3]", "[6,1,1,1]", "[5,3,3,3]", {kBatch, 6, 3, 3}},
+};
+
 struct Network {
-  bool conv;
   Graph folded{"g"}, unfolded{"g"};
   FoldedBatchNorms table;
   Unfolding made;
-  std::vector<int64_t> sizes() const { return conv ? std::vector<int64_t>{kBatch, 2, 3, 3} : std::vector<int64_t>{kBatch, 2}; }
-  int64_t pixels() const { return conv ? kPixels : 1; }
+  std::vector<int64_t> sizes;
+  int64_t pixels() const { return sizes.size() == 4 ? kPixels : 1; }
 };
 
 // gamma is negative once and zero once.
-Network network(bool conv) {
-  const std::string x = conv ? "f32[5,2,3,3]" : "f32[5,2]", y = conv ? "f32[5,3,3,3]" : "f32[5,3]", w = conv ? "f32[3,2,1,1]" : "f32[3,2]";
+Network network(const Kind& kind) {
+  const auto f32 = [](const char* sizes) { return fmt::format("f32{}", sizes); };
   const std::string text = fmt::format(
       "const #w : {0} = rand(1, -1.0, 1.0)\nconst #b : f32[3] = rand(2, -1.0, 1.0)\nconst #gamma : f32[3] = [1.5, -0.7, 0.0]\n"
       "const #beta : f32[3] = [0.1, 0.2, 0.3]\nconst #mean : f32[3] = [0.3, -0.2, 0.1]\nconst #var : f32[3] = [0.5, 2.0, 1.0]\n"
       "graph @g(%x: {1}) -> (\"y\") {{\n%w = const #w : {0}\n%b = const #b : f32[3]\n%gamma = const #gamma : f32[3]\n"
-      "%beta = const #beta : f32[3]\n%mean = const #mean : f32[3]\n%var = const #var : f32[3]\n%c = {2} %x, %w, %b : {3}\n"
+      "%beta = const #beta : f32[3]\n%mean = const #mean : f32[3]\n%var = const #var : f32[3]\n%c = {2} : {3}\n"
       "%y = batch_norm %c, %gamma, %beta, %mean, %var {{epsilon=0.01}} : {3}\nreturn %y\n}}\n",
-      w, x, conv ? "conv" : "linear", y);
-  Network n{conv, parseGraph(text, "test").value(), Graph("g"), {}, {}};
+      f32(kind.weight), f32(kind.input), kind.layer, f32(kind.result));
+  Network n{parseGraph(text, "test").value(), Graph("g"), {}, {}, kind.sizes};
   PassContext cx;
   EXPECT_TRUE(runPipeline("fold-batch-norm{keep=1}", n.folded, cx));
   n.table = *cx.get<FoldedBatchNorms>();
@@ -71,9 +81,10 @@ double largestDifference(const Tensor& a, const Tensor& b) {
 }
 
 TEST(FoldedBatchNorm, IsTheFoldedLayerByRunningStatistics) {
-  for (const bool conv : {true, false}) {
-    const Network n = network(conv);
-    const Tensor x = random(n.sizes(), 3);
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.layer);
+    const Network n = network(kind);
+    const Tensor x = random(n.sizes, 3);
     const auto y = results(n, x, false);
     EXPECT_LT(largestDifference(y[0], interpret(n.folded, std::vector<Tensor>{x}).value()[0]), 1e-5);
     EXPECT_EQ(largestDifference(y[1], n.made.mean), 0);
@@ -90,9 +101,10 @@ TEST(FoldedBatchNorm, IsTheFoldedLayerByRunningStatistics) {
 }
 
 TEST(FoldedBatchNorm, NormalisesByTheBatchAndFollowsIt) {
-  for (const bool conv : {true, false}) {
-    const Network n = network(conv);
-    const Tensor x = random(n.sizes(), 4);
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.layer);
+    const Network n = network(kind);
+    const Tensor x = random(n.sizes, 4);
     const auto y = results(n, x, true);
     const auto folded = interpret(n.folded, std::vector<Tensor>{x}).value()[0];
     const double gamma[] = {1.5, -0.7, 0}, beta[] = {0.1, 0.2, 0.3}, mean[] = {0.3, -0.2, 0.1}, var[] = {0.5, 2, 1};
@@ -118,14 +130,15 @@ TEST(FoldedBatchNorm, NormalisesByTheBatchAndFollowsIt) {
 
 // Of weights, gamma and beta, in float64.
 TEST(FoldedBatchNorm, HasTheGradientsThatDifferencesShow) {
-  for (const bool conv : {true, false})
+  for (const Kind& kind : kKinds)
     for (const bool byBatch : {true, false}) {
-      const Network n = network(conv);
+      SCOPED_TRACE(kind.layer);
+      const Network n = network(kind);
       std::string text = print(n.unfolded, {.payloads = true});
       for (size_t at = 0; (at = text.find("f32[", at)) != std::string::npos;) text.replace(at, 3, "f64");
       Graph graph = parseGraph(text, "test").value();
       std::vector<Tensor> inputs;
-      for (const Tensor& t : std::vector<Tensor>{random(n.sizes(), 5), flag(byBatch), n.made.mean, n.made.var}) {
+      for (const Tensor& t : std::vector<Tensor>{random(n.sizes, 5), flag(byBatch), n.made.mean, n.made.var}) {
         inputs.emplace_back(DType::f64, t.sizes());
         for (int64_t i = 0; i < t.numElements(); ++i) inputs.back().mutableAs<double>()[usize(i)] = t.at(i);
       }
@@ -174,7 +187,7 @@ TEST(FoldedBatchNorm, HasTheGradientsThatDifferencesShow) {
 }
 
 TEST(FoldedBatchNorm, IsLeftWhereTheLayerIsAnother) {
-  Network n = network(true);
+  Network n = network(kKinds[0]);
   keepUnchanged(n.table, n.folded);
   EXPECT_EQ(n.table.size(), 1u);
   n.table.at("y").bias.mutableAs<float>()[0] += 1;
