@@ -24,6 +24,9 @@ struct CheckSamples {
   std::string str(int64_t count) const;
 };
 
+// So few that those left out for the measurement are missed, and used afterwards.
+constexpr int64_t kFewSamples = 128;
+
 // given: sources of --check, which come first.  Else what --calibration-limit (0 or less: none) leaves over, else a fifth of the samples,
 // which `calibration` then lacks; saved ranges have likely seen all of them.
 Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t limit, bool savedRanges, const Model& model,

@@ -5,9 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
+#include "runtime/any_batch.h"
 #include "runtime/insight/goal.h"
 #include "runtime/insight/idle_rules.h"
 #include "tools/answer_data.h"
+#include "tools/check_samples.h"
 #include "tools/cmd.h"
 #include "tools/finetune_flags.h"
 #include "tools/input_report.h"
@@ -49,6 +51,7 @@ class TrainingLine {
 
 // What is measured before and after each epoch.
 struct Check {
+  Dataset samples;
   std::optional<Goal> goal;  // none: decibels
   std::optional<Judge> judge;
   double ofFloat = 0;
@@ -68,8 +71,8 @@ struct Check {
 Result<std::optional<Check>> checkOf(const FinetuneFlags& o, const Model& model, const PreparedModel& prepared) {
   if (o.check.empty()) return std::nullopt;
   Check check;
-  QC_ASSIGN(const Dataset samples, openDataset(o.check, model));
-  QC_ASSIGN(check.judge, Judge::open(*prepared.simplified, samples, {.samples = samples.size(), .threads = o.threads}));
+  QC_ASSIGN(check.samples, openDataset(o.check, model));
+  QC_ASSIGN(check.judge, Judge::open(*prepared.simplified, check.samples, {.samples = check.samples.size(), .threads = o.threads}));
   if (o.checkLabels.empty()) return check;
   const std::vector<Port> outputs = model.outputs();
   QC_ASSIGN(const std::string scores, scoresOutput(model, o.scores));
@@ -95,6 +98,9 @@ nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs, bool check) 
   return rows;
 }
 
+// What epoch 0 is of.
+std::string beforeTraining(const FinetuneFlags& o) { return o.quantizes() ? "as quantize writes it" : "before training"; }
+
 void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
   const bool measures = check || done.heldOut > 0, labelled = done.epochs.size() > 1 && done.epochs[1].accuracy;
   std::vector<std::string> header{"epoch", "loss"};
@@ -111,19 +117,34 @@ void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
   fmt::print("{}", table.str());
 }
 
+// From all samples: finetune() holds some out of what it compares with.
+Result<QuantizedModel> asQuantizeWrites(const Model& model, const PreparedModel& prepared, const Dataset& samples, RecoverOptions recover) {
+  Dataset seen = samples;
+  QC_ASSIGN(const CheckSamples leftOut, checkSamples({}, -1, false, model, seen));
+  const bool few = samples.size() <= kFewSamples;
+  recover.check = few || leftOut.samples.size() == 0 ? nullptr : &leftOut.samples;
+  const CalibrateOptions calibration{.threads = recover.threads};
+  return calibrateAndQuantize(prepared, few ? samples : seen, {.recover = std::move(recover)}, calibration);
+}
+
 Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   const double start = now();
   QC_TRY(o.checkEffects(verb));
   QC_TRY(checkOutputs({o.output, o.checkpoint()}));
   QC_ASSIGN(const QConfigMapping rules, o.mapping());
   QC_ASSIGN(FinetuneOptions options, o.options());
-  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape());
+  if (o.freeBatch) {
+    QC_ASSIGN(loaded, withFreeBatch(loaded));
+    noteBatch(loaded, o.model.path);
+  }
+  const Model model = std::move(loaded);
   QC_ASSIGN(Dataset samples, o.data.open(model));
   if (o.limit > 0) samples.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, samples));
   warnOfInputs(inputs);
   QC_TRY(checkOutputs({o.output, o.checkpoint()}));  // once more: now it is known what is read
-  QC_ASSIGN(PreparedModel prepared, prepareModel(model, rules));
+  QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
   QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   if (o.quantizes() && prepared.coverage.quantizedCount() == 0)
@@ -141,12 +162,9 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     fmt::print(stderr, "note: there is no '{}' to go on from; starting anew\n", o.checkpoint());
   QC_ASSIGN(const std::optional<Check> check, checkOf(o, model, prepared));
   options.recover.threads = o.threads;
-  if (o.quantizes() && o.match.empty()) {  // what moves between channels changes values inside
-    const RecoverOptions how = options.recover.under(rules);
-    if (how.movesChannels()) {
-      QC_ASSIGN(prepared, balanceChannels(std::move(prepared), samples.thinned(how.samples), how));
-    }
-  }
+  if (check) options.recover.check = &check->samples;
+  StagedProgress progress;
+  options.recover.progress = [&](const char* stage, int64_t done, int64_t total) { progress.update(stage, done, total); };
   TrainingLine line;
   options.stop = stopOnSignals();
   std::vector<double> losses;
@@ -157,8 +175,8 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   options.epochEnded = [&](const FinetuneEpoch& e) {
     line.end();
     if (e.epoch == 0 && !e.check) return;
-    fmt::print(stderr, "epoch {}{}{}{}\n", e.epoch, e.epoch > 0 ? fmt::format(": loss {:.4g}", e.loss) : "",
-               e.accuracy ? fmt::format(", {:.2f}% right", *e.accuracy * 100) : "",
+    fmt::print(stderr, "{}{}{}{}\n", e.epoch > 0 ? fmt::format("epoch {}", e.epoch) : beforeTraining(o),
+               e.epoch > 0 ? fmt::format(": loss {:.4g}", e.loss) : "", e.accuracy ? fmt::format(", {:.2f}% right", *e.accuracy * 100) : "",
                !e.check ? ""
                : check  ? fmt::format(", {} {}", check->name(), check->shown(*e.check))
                         : fmt::format(", loss {:.4g} on held-out samples", -*e.check));
@@ -168,6 +186,13 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   line.end();
   if (done.stepsByEvaluation > 0)
     fmt::print(stderr, "note: {} steps of a training step have no kernel and run by evaluation, slowly\n", done.stepsByEvaluation);
+  const bool measured = check || done.heldOut > 0;
+  if (!measured && o.holdOut > 0)
+    fmt::print(stderr, "note: {} samples are too few to hold some out: the last epoch is written, whether or not it is better\n",
+               samples.size());
+  if (done.heldOut > 0 && done.best == 0 && o.quantizes()) {
+    QC_ASSIGN(done.model, asQuantizeWrites(model, prepared, samples, options.recover));
+  }
   QC_TRY(save(done.model.model, o.output));
   std::error_code error;
   std::filesystem::remove(o.checkpoint(), error);
@@ -176,7 +201,9 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
                         {"samples", samples.size()},
                         {"epochs", epochsJson(done.epochs, check.has_value())},
                         {"best", done.best},
+                        {"written", measured && done.best == 0 ? (o.quantizes() ? "quantized" : "untrained") : "trained"},
                         {"trained", done.trained},
+                        {"lr", o.learningRate()},
                         {"steps", done.steps},
                         {"by_evaluation", done.stepsByEvaluation},
                         {"seconds", now() - start},
@@ -192,11 +219,12 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   printInputs(inputs);
   printEpochs(done, check);
   if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
-  if (check) fmt::print("before training: {} {}\n", check->name(), check->shown(*done.epochs[0].check));
-  if ((check || done.heldOut > 0) && done.best == 0)
-    fmt::print("note: no epoch is better than the model before training, which is what was written\n");
+  if (check) fmt::print("{}: {} {}\n", beforeTraining(o), check->name(), check->shown(*done.epochs[0].check));
+  if (measured && done.best == 0)
+    fmt::print("note: no epoch is better than {}, which was written\n",
+               o.quantizes() ? "what `quantize` makes of the same samples" : "the model before training");
   fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
-             done.trained, check || done.heldOut > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
+             done.trained, measured && done.best > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
   return {};
 }
 

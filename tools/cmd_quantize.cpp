@@ -79,8 +79,6 @@ int64_t fileSize(const std::string& path) {
   return error ? 0 : static_cast<int64_t>(size);
 }
 
-constexpr int64_t kFew = 128;  // calibration samples, of which a fifth is missed
-
 // Why there is no table of noise; empty: there is one, or it was not wanted.
 std::string whyUnmeasured(const QuantizeFlags& o, const QuantizedModel& result, const Dataset& samples) {
   if (result.compared > 0 || o.recovery.compare == 0 || result.coverage.quantizedCount() == 0) return {};
@@ -215,8 +213,8 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   QC_ASSIGN(QuantizedModel result, made());
   const QConfigMapping applied = o.recovery.resolved(mixture ? mixture->rules : ledger ? ledger->rules : rules);
   const int64_t asked = o.limit > 0 ? std::min(o.limit, samples.size()) : samples.size();
-  if (!mixture && check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFew) {
-    // So few that those left out are missed: measured without them, made with all.
+  if (!mixture && check.kind == CheckSamples::Kind::leftOut && seen.size() < asked && asked <= kFewSamples) {
+    // Measured without those left out, made with all.
     check.usedAfterwards = true;
     samples.keepFirst(asked);
     QuantizeFlags whole = o;

@@ -25,7 +25,9 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--epochs", epochs, "times that all samples are seen")->check(CLI::Range(1, 1000000));
   verb.add_option("--batch", batch, "samples of a step")->check(CLI::Range(1, 65536));
   verb.add_option("--optimizer", optimizer, "how gradients become steps")->check(CLI::IsMember({"sgd", "adam", "adamw"}));
-  verb.add_option("--lr", rate, "learning rate")->check(CLI::Range(1e-9, 100.0));
+  verb.add_option("--lr", rate,
+                  "learning rate; default 0.00001 with weights of 5 bits or more, 0.0001 with 3 or 4, 0.0005 with 2 and in float mode")
+      ->check(CLI::Range(1e-9, 100.0));
   verb.add_option("--momentum", momentum, "of sgd")->check(CLI::Range(0.0, 0.9999));
   verb.add_option("--weight-decay", weightDecay, "share of every weight that goes in a step, times the learning rate")
       ->check(CLI::Range(0.0, 1.0));
@@ -66,6 +68,9 @@ void FinetuneFlags::addTo(CLI::App& verb) {
       ->type_name("SIZE");
   verb.add_option("--checkpoint-seconds", checkpointSeconds, "how often the state is written; 0: after every step")
       ->check(CLI::Range(0.0, 1e6));
+  verb.add_flag(
+      "--free-batch", freeBatch,
+      "a model that is made for one sample at a time: train and write it for any number of them, each computed as if it were alone");
   verb.add_flag("--resume", resume, "go on from the state that a run before has left (OUTPUT.partial)");
   verb.add_flag("--json", json, "one JSON object on stdout");
 }
@@ -99,6 +104,13 @@ Result<QConfigMapping> FinetuneFlags::mapping() const {
   return withWeightBits(given, static_cast<int>(weightBits));
 }
 
+// Fewer bits lose more, and take larger steps to leave the integer that a weight is at.
+double FinetuneFlags::learningRate() const {
+  if (rate) return *rate;
+  if (!quantizes() || weightBits < 3) return 0.0005;
+  return weightBits < 5 ? 0.0001 : 0.00001;
+}
+
 Result<FinetuneOptions> FinetuneFlags::options() const {
   FinetuneOptions o;
   o.trainer.batch = batch;
@@ -114,7 +126,7 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
   o.trainer.optimizer.weightDecay = static_cast<float>(weightDecay);
   o.trainer.optimizer.clipNorm = static_cast<float>(clipNorm);
   o.trainer.schedule = {.kind = schedule,
-                        .rate = static_cast<float>(rate),
+                        .rate = static_cast<float>(learningRate()),
                         .warmup = warmup,
                         .steps = 0,
                         .stepSize = stepSize,

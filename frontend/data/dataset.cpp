@@ -197,6 +197,13 @@ Dataset Dataset::thinned(int64_t count) const {
   return some;
 }
 
+Dataset Dataset::chosen(std::span<const int64_t> which) const {
+  Dataset some = *this;
+  some.entries_.clear();
+  for (const int64_t i : which) some.entries_.push_back(nth(entries_, i));
+  return some;
+}
+
 Dataset Dataset::leaveOut() {
   Dataset out = *this;
   out.entries_.clear();

@@ -75,8 +75,9 @@ class Dataset {
   std::vector<Part> parts() const;
   void keepFirst(int64_t count);  // forgets the samples behind them
   void forgetFirst(int64_t count);
-  Dataset thinned(int64_t count) const;  // so many of them, at most, evenly spread
-  Dataset leaveOut();                    // takes away, and gives back, every fifth; of fewer the last one
+  Dataset thinned(int64_t count) const;                  // so many of them, at most, evenly spread
+  Dataset chosen(std::span<const int64_t> which) const;  // requires: 0 <= each < size()
+  Dataset leaveOut();                                    // takes away, and gives back, every fifth; of fewer the last one
   static bool isLeftOut(int64_t i, int64_t size) { return (i + 1) % std::clamp<int64_t>(size, 1, 5) == 0; }
   // Every input of the model, with its dtype and sizes, which are the sample's own where the input's dims are free.  Error: there is no
   // sample i.

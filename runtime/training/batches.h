@@ -34,6 +34,7 @@ class Batches {
   int64_t heldOut() const { return static_cast<int64_t>(heldOut_.size()) / o_.batch; }  // batches
   Result<TensorMap> at(int64_t epoch, int64_t place);
   Result<TensorMap> heldOutAt(int64_t place) const;
+  Dataset trained() const { return samples_->chosen(trained_); }  // all but those held out
   int64_t labelAt(int64_t epoch, int64_t place, int64_t sample);
 
  private:

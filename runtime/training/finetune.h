@@ -31,7 +31,7 @@ struct FinetuneProgress {
   std::optional<double> accuracy = {};                 // the same, where there are labels
   double samplesPerSecond = 0, secondsLeft = 0;
 };
-// What came out at the end of an epoch; epoch 0: before training.
+// What came out at the end of an epoch; epoch 0: what quantize() gives for the same samples, or the float model.
 struct FinetuneEpoch {
   int64_t epoch = 0;
   double loss = 0;
@@ -43,8 +43,7 @@ struct FinetuneOptions {
   FinetuneTargets targets = {};
   int64_t epochs = 10;
   uint64_t seed = 0;
-  RecoverOptions recover = {};         // where it begins: what these make of the rounded model, but recipes of channels, which come before
-  int64_t calibrationSamples = 256;    // for the ranges to begin with, at most
+  RecoverOptions recover = {};         // where it begins: recipes of channels count where `match` names no values
   int64_t disableObserversAfter = -1;  // steps; -1: never
   // Steps in which BatchNorm takes the statistics of the batch; -1: it is folded into the layers beforehand.
   int64_t freezeBatchNormAfter = -1;
@@ -53,9 +52,9 @@ struct FinetuneOptions {
   double checkpointSeconds = 30;            // 0: after every step
   bool resume = false;                      // from the checkpoint, if there is one
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
-  // How good a model is, more is better; asked before the first epoch and after each.  The best is what is returned.  Without, it is the
-  // loss, negative, on samples that are held out of training: this share of them, in whole batches, where they fill more than
-  // Batches::kFewestBatches.  0: the last epoch is returned.
+  // How good a model is, more is better; asked before the first epoch, of what quantize() gives for the same samples, and after each.  The
+  // best is what is returned.  Without, it is the loss, negative, on samples that are held out of training and calibration: this share of
+  // them, in whole batches, where they fill more than Batches::kFewestBatches.  0: the last epoch is returned.
   double heldOut = 0.1;
   std::function<Result<double>(const QuantizedModel&)> check = {};
   std::function<void(const FinetuneProgress&)> progress = {};
@@ -65,7 +64,7 @@ struct FinetuneOptions {
 struct Finetuned {
   QuantizedModel model;
   std::vector<FinetuneEpoch> epochs;
-  int64_t best = 0;     // the epoch that the model is of
+  int64_t best = 0;     // the epoch that the model is of; 0: it is quantize()'s
   int64_t heldOut = 0;  // samples
   int64_t trained = 0, steps = 0, stepsByEvaluation = 0;
   double seconds = 0;

@@ -94,6 +94,10 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
       return fail(ErrorCode::kInvalidArgument, "what is matched is computed, of f32; this is {}", v->type().str()).on(name);
     t.taught_.push_back({name, wanted.loss == "l1" ? "l1" : "mse", -1, 1});
   }
+  const bool anyKl = std::any_of(t.taught_.begin(), t.taught_.end(), [](const Taught& taught) { return taught.kind == "kl"; });
+  if (wanted.temperature != 1 && !anyKl)
+    return fail(ErrorCode::kInvalidArgument, "a temperature is of kl, and no result of this model is compared by it")
+        .help("leave the temperature out, or choose kl as the loss");
   return t;
 }
 

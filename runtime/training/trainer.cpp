@@ -36,7 +36,8 @@ Result<Shapes> shapesOfBatch(const Graph& graph, const TrainerOptions& options) 
         return fail(ErrorCode::kInvalidArgument, "the model takes {} samples at a time, and a batch of {} was asked for", own[0].size(),
                     options.batch)
             .on(input->name())
-            .help(fmt::format("train with a batch of {}, or export the model with a free batch", own[0].size()));
+            .help(fmt::format("train with a batch of {}, or give the model a free batch, which finetune does with --free-batch",
+                              own[0].size()));
       if (d == 0) {
         sizes.push_back(options.batch);
       } else if (own[d].isStatic()) {
@@ -114,6 +115,7 @@ struct Trainer::Impl {
     for (const Node* n = graph.front(); n; n = n->next())
       if (n->is("const")) initial.emplace(n->result()->name(), n->constant());
     forward = graph.clone();
+    if (!options.trains) return {};
     QC_ASSIGN(
         TrainStep made,
         makeTrainStep(graph, {.of = lossName, .also = plan.parameters, .optimizer = options.optimizer, .schedule = options.schedule}));
@@ -173,6 +175,7 @@ struct Trainer::Impl {
   }
 
   Result<double> run(const TensorMap& given) {
+    if (!step) return fail(ErrorCode::kInvalidArgument, "this trainer only evaluates").help("open it with TrainerOptions::trains");
     QC_TRY(bring(*step, given, observing, byBatch));
     if (Tensor* own = step->input(stepName)) *own = number(static_cast<float>(steps));
     QC_TRY(step->run());
@@ -199,6 +202,8 @@ struct Trainer::Impl {
       QC_ASSIGN(evaluation, CompiledGraph::of(std::move(graph), workspace));
     }
     QC_TRY(bring(*evaluation, given, false, false));
+    for (const auto& [name, value] : plan.states)  // as they begin
+      if (Tensor* own = evaluation->input(name)) *own = value;
     for (const State& s : states)
       if (Tensor* own = evaluation->input(s.name)) *own = step->in[s.input];
     QC_TRY(evaluation->run());
@@ -245,17 +250,23 @@ Result<Trainer::Evaluation> Trainer::evaluate(const TensorMap& batch) {
 }
 
 void Trainer::observe(bool on) { impl_->observing = on; }
+bool Trainer::observes() const { return !impl_->plan.observing.empty(); }
 void Trainer::normalizeByBatch(bool on) { impl_->byBatch = on; }
-const Tensor* Trainer::output(const std::string& name) const { return impl_->step->output(name); }
+const Tensor* Trainer::output(const std::string& name) const { return impl_->step ? impl_->step->output(name) : nullptr; }
 int64_t Trainer::steps() const { return impl_->steps; }
 double Trainer::learningRate() const { return impl_->rate; }
 const std::vector<std::string>& Trainer::trained() const { return impl_->trained; }
-int64_t Trainer::stepsByEvaluation() const { return impl_->step->withoutKernel; }
+int64_t Trainer::stepsByEvaluation() const { return impl_->step ? impl_->step->withoutKernel : 0; }
 
 std::vector<Port> Trainer::inputs() const {
   std::vector<Port> ports;
-  for (const Port& p : impl_->step->inputs)
-    if (std::find(impl_->batch.begin(), impl_->batch.end(), p.name) != impl_->batch.end()) ports.push_back(p);
+  const auto add = [&](const std::string& name, const TensorType& type) {
+    if (std::find(impl_->batch.begin(), impl_->batch.end(), name) != impl_->batch.end()) ports.push_back({name, type});
+  };
+  if (impl_->step)
+    for (const Port& p : impl_->step->inputs) add(p.name, p.type);
+  else
+    for (const Value* input : impl_->forward->inputs()) add(input->name(), input->type());
   return ports;
 }
 

@@ -33,6 +33,7 @@ struct TrainerOptions {
   int threads = 1;
   int64_t memoryLimit = 0;  // bytes that values of a step may take together: what is over is computed again; 0: any
   bool quantized = true;    // false: float, as it is
+  bool trains = true;       // false: for evaluate() alone, nothing of a step is compiled
   QatOptions qat = {};
   OptimizerSpec optimizer = {};
   ScheduleSpec schedule = {};
@@ -65,6 +66,7 @@ class Trainer {
   Result<Evaluation> evaluate(const TensorMap& batch);
   // Whether averages of ranges follow the batches; on at the start.
   void observe(bool on);
+  bool observes() const;  // whether there are any
   // Whether BatchNorm, where QatOptions::batchNorm keeps it, takes the statistics of the batch, which the running ones follow; on at the
   // start.
   void normalizeByBatch(bool on);

@@ -243,7 +243,7 @@ def torch_training(case, path, quantized, train, test, seed, epochs, steps):
     torch.set_default_dtype(torch.float32)
     network = Network(path, quantized, case)
     x, labels = train
-    network.observe(x[[i * len(x) // 256 for i in range(256)]])
+    network.observe(x)
     optimizer = torch.optim.SGD(network.parameters.values(), lr=case.rate, momentum=case.momentum)
     losses, per_epoch = [], len(x) // case.batch
     for epoch in range(epochs):

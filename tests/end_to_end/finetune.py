@@ -77,7 +77,7 @@ def main():
         assert out.read_bytes() != labelled
         text = run(*args, "-o", out, "--check", CHECK, "--ranges", "learned", "--optimizer", "sgd", "--schedule", "step", "--step-size",
                    "16").stdout
-        assert "before training: dB" in text, text
+        assert "as quantize writes it: dB" in text, text
         plain = work / "plain.onnx"
         run(*args, "-o", plain)
         run(*args, "-o", out, "--augment", "flip,crop")
@@ -93,14 +93,36 @@ def main():
         assert out.read_bytes() == changed != plain.read_bytes()
         assert top1(out) > check["untrained"], top1(out)
 
-        # Without samples to check, some of those given are held out: what is written is no worse on them than the model before training.
+        # What no epoch improves is written as `quantize` writes it: the same bytes, whether or not scales learn.
+        for bits, recipes in ((8, {}), (8, {"reconstruct": "on"}), (4, {})):
+            rules = work / "rules.json"
+            rules.write_text(json.dumps({"recipes": recipes}))
+            same = ["-d", TRAIN, "--config", rules, "--check", CHECK]
+            run("quantize", MODEL, *same, *(["--weight-bits", "4"] if bits == 4 else []), "-o", out)
+            quantized = out.read_bytes()
+            far = ["finetune", MODEL, *same, "--weight-bits", bits, "--epochs", "1", "--lr", "5", "-o", out]
+            told = json.loads(run(*far, "--json").stdout)
+            assert told["best"] == 0 and told["written"] == "quantized" and out.read_bytes() == quantized, (bits, recipes, told["epochs"])
+            assert "no epoch is better than what `quantize` makes of the same samples, which was written" in run(*far).stdout
+
+        # So where some are held out: the file is made of all samples, as `quantize` takes them, many or few.
+        for count in (256, 100):
+            source = f"npy:{DATA}/test.npy?std=255&limit={count}"
+            run("quantize", MODEL, "-d", source, "-o", out)
+            quantized = out.read_bytes()
+            told = json.loads(run("finetune", MODEL, "-d", source, "--batch", "16", "--epochs", "1", "--lr", "5", "-o", out, "--json").stdout)
+            assert told["written"] == "quantized" and told["held_out"] > 0 and out.read_bytes() == quantized, (count, told)
+
+        # Without samples to check, some of those given are held out: what is written is no worse on them than what `quantize` writes.
         told = json.loads(run(*args, "--labels", LABELS, "-o", out, "--json").stdout)
         losses = [e["held_out_loss"] for e in told["epochs"]]
         assert told["held_out"] == 32 and told["steps"] == 3 * 7 and len(losses) == 4 and losses[told["best"]] == min(losses) < losses[0], told
         told = json.loads(run(*args[:-1], "10", "-o", out, "--json").stdout)
-        assert told["best"] == 0, told
+        assert told["best"] == 0 and told["written"] == "quantized", told
         told = json.loads(run(*args, "-o", out, "--json", "--hold-out", "0").stdout)
-        assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3, told
+        assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3 and told["written"] == "trained", told
+        said = run("finetune", MODEL, "-d", TRAIN, "--batch", "64", "--epochs", "1", "-o", out).stderr
+        assert "256 samples are too few to hold some out" in said, said
 
         # Less memory: the same bytes, or the reason why not.
         run(*args, "-o", out)
@@ -139,6 +161,28 @@ def main():
         assert "--momentum" in said and "has no effect" in said, said
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "300", "-o", out, code=1).stderr
         assert "256 samples do not fill a batch of 300" in said, said
+        said = run(*args, "--temperature", "3", "--loss", "mse", "-o", out, code=1).stderr
+        assert "--temperature" in said and "has no effect" in said, said
+        said = run(*args, "--warmup", "24", "-o", out, code=1).stderr
+        assert "the learning rate rises for 24 steps, and the training has 21" in said, said
+        said = run(*args, "--schedule", "step", "--step-size", "24", "--hold-out", "0", "-o", out, code=1).stderr
+        assert "the learning rate stays for 24 steps, and the training has 24" in said, said
+        said = run(*args, "--disable-observers-after", "4", "--ranges", "learned", "-o", out, code=1).stderr
+        assert "--disable-observers-after" in said and "has no effect" in said, said
+        few = work / "few.json"  # activations of 4 bits, whose ranges learn
+        few.write_text(json.dumps({"global": {"activation": {"dtype": "u8", "range": [0, 15]}}}))
+        said = run("finetune", MODEL, "-d", TRAIN, "--config", few, "--disable-observers-after", "4", "-o", out, code=1).stderr
+        assert "no range follows the batches" in said, said
+        said = run("finetune", MODEL, "-d", TRAIN, "--epochs", "0", "-o", out, code=2).stderr
+        assert "--epochs" in said, said
+        said = run("finetune", work / "plain.onnx", "-d", TRAIN, "-o", out, code=1).stderr
+        assert "is quantized already" in said, said
+        # A model for one sample at a time takes a batch by --free-batch, and says so.
+        one = ["finetune", MODEL, "--shape", "image=1x1x16x16", "-d", TRAIN, "--epochs", "1", "-o", out]
+        said = run(*one, code=1).stderr
+        assert "the model takes 1 samples at a time, and a batch of 32 was asked for" in said and "--free-batch" in said, said
+        run(*one, "--free-batch")
+        assert abs(top1(out) - 0.9) < 0.1, top1(out)
         # A number that is none stops the run where it comes up, with what led there on disk.
         values = [rng.random() for _ in range(64 * 256)]
         values[1000] = float("nan")

@@ -237,6 +237,25 @@ TEST(Trainer, TrainsFloatModels) {
   EXPECT_NE(converted->model.text(), model().text());
 }
 
+TEST(Trainer, EvaluatesAloneAsItWouldBeforeTraining) {
+  const PreparedModel model = prepared(4);
+  const GroupParams params = paramsOf(model);
+  for (const char* ranges : {"observed", "learned", "fixed"}) {
+    TrainerOptions o = options();
+    o.qat.activations = ranges;
+    const TensorMap batch = batchOf(7);
+    const auto before = Trainer::open(model, params, o).value().evaluate(batch);
+    o.trains = false;
+    auto alone = Trainer::open(model, params, o);
+    ASSERT_TRUE(alone) << alone.error().render();
+    EXPECT_EQ(alone->evaluate(batch)->loss, before->loss) << ranges;
+    EXPECT_EQ(alone->inputs().size(), 2u);
+    const auto step = alone->step(batch);
+    ASSERT_FALSE(step);
+    EXPECT_THAT(step.error().render(), HasSubstr("only evaluates"));
+  }
+}
+
 TEST(Trainer, StopsWhereNumbersEnd) {
   const PreparedModel model = prepared();
   Trainer trainer = Trainer::open(model, paramsOf(model), options()).value();
