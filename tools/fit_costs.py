@@ -8,7 +8,7 @@
 A row of a CSV is one kernel on one problem: its time, and what its code does, counted by the kernel's own function (codegen/plan/cost.h).
 For each kernel and width of vectors the constants are those that make the least relative error: weighted least squares by normal
 equations, none below zero, with weights that make large deviations count no more than in proportion.  Documented constants stand where
-nothing is measured.  Several CPUs in the folder are fitted together.  How to add a CPU: docs/costs.md.
+nothing is measured.  Of several CPUs of a class the constants are means.  How to add a CPU: docs/costs.md.
 """
 import csv
 import glob
@@ -95,6 +95,18 @@ def fit(samples):
     return dict(zip(names, x)), [abs(sum(a * v for a, v in zip(row, x)) - 1) for row in rows]
 
 
+def fit_of_cpus(samples):
+    """The same of several CPUs: each is fitted alone, and the constants are means.  Together, the fit would take the side of one CPU for this
+    kernel and of another for the next, and layers would change places."""
+    cpus = {}
+    for s in samples:
+        cpus.setdefault(s.origin, []).append(s)
+    fits = [fit(own)[0] for own in cpus.values()]
+    names = list(dict.fromkeys(name for x in fits for name in x))
+    x = {name: float(f"{sum(f.get(name, 0.0) for f in fits) / len(fits):.4g}") for name in names}
+    return x, [abs(sum(count * x[name] for name, count in s.work.items()) / s.ns - 1) for s in samples]
+
+
 def quantile(values, share):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
@@ -115,7 +127,7 @@ def table():
         "// 90th percentile of the relative error of the fit, CPU of origin; nanoseconds of one of each.\n",
     ]
     for (kernel, cpu), samples in sorted(groups.items()):
-        constants, errors = fit(samples)
+        constants, errors = fit_of_cpus(samples)
         origin = "; ".join(sorted({s.origin for s in samples}))
         text.append(line(kernel, cpu, len(samples), quantile(errors, 0.5), quantile(errors, 0.9), origin, constants))
     rows, _ = read_csv(os.path.join(FOLDER, DOCUMENTED))

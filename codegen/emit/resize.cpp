@@ -202,14 +202,14 @@ Work work(const ResizePlan& plan, const Node& node, const Target& target) {
   const TensorType& y = node.result()->type();
   const double pixels = static_cast<double>(y.numElements() / plan.inner.value), corners = static_cast<double>(plan.corners());
   const double vectors = pixels * vectorCount(plan.inner.value, target.vectorBytes() / 4);
-  const bool copies = isNearest(node) && !y.isQuantized();
+  const bool rescales = node.is("q.resize"), copies = isNearest(node) && !rescales;  // integers of the same parameters as well
   return {{"call", 1},
           {"pixel", pixels},
           {"byte", copies ? static_cast<double>(y.byteSize()) : 0},
           {"corner", copies ? 0 : pixels * corners},
           {"vector", copies ? 0 : vectors},
           {"tap", copies ? 0 : vectors * corners},
-          {"conversion", y.isQuantized() ? vectors : 0}};
+          {"conversion", rescales ? vectors : 0}};
 }
 
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& plan) {

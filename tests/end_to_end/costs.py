@@ -37,6 +37,16 @@ for name in ("row", "vector", "division"):
 assert fit_costs.quantile(errors, 0.5) < 0.06, errors
 assert all(value >= 0 for value in found.values())
 
+# Of two CPUs, the second of which takes three times as long and was measured more often, the constants are means: the same way for every kernel.
+pair = []
+for cpu, factor, count in (("a", 1, 20), ("b", 3, 60)):
+    for i in range(1, count + 1):
+        s = sample(factor * (10 + 2 * i), {"call": 1, "row": i})
+        s.origin = cpu
+        pair.append(s)
+found, errors = fit_costs.fit_of_cpus(pair)
+assert abs(found["call"] - 20) < 0.1 and abs(found["row"] - 4) < 0.02 and len(errors) == len(pair), found
+
 assert fit_costs.same('{"k", 64, 0.123, {{"a", 1.000}}}', '{"k", 64, 0.123, {{"a", 1.001}}}')
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"a", 1.1}}}')
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"b", 1.0}}}')

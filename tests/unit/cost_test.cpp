@@ -50,6 +50,23 @@ TEST(Costs, NearestClassStandsIn) {
   EXPECT_TRUE(findKernelCost("gemm_u8s8_amx", cpu)->cpu.matrixUnit);
 }
 
+// What only moves bytes is counted as that, whatever they stand for: integers that keep their parameters are rounded by q.resize alone.
+TEST(Costs, MovedIntegersAreBytes) {
+  const std::string head = " !u[1,20,20,96] {sizes=[1,40,40,96], scales=[1,2,2,1], mode=\"nearest\", layout=\"channels_last\"";
+  const Target target = Target::parse("x86-64+avx2").value();
+  double nanoseconds[2] = {};
+  for (const bool rescales : {false, true}) {
+    const auto problem = bench::buildProblem((rescales ? "q.resize" + head + ", to=!u}" : "resize" + head + "}") + " : !u[1,40,40,96]");
+    ASSERT_TRUE(problem) << problem.error().render();
+    const auto candidates = candidateKernels(*problem->node, target);
+    ASSERT_FALSE(candidates.empty());
+    nanoseconds[rescales] = candidates[0].plan->nanoseconds;
+    for (const WorkItem& item : candidates[0].plan->work)
+      EXPECT_TRUE(item.what != std::string_view("conversion") || (item.count > 0) == rescales);
+  }
+  EXPECT_LT(nanoseconds[0], nanoseconds[1] / 4);
+}
+
 // On every tier, whether this machine runs it or not: choosing needs no code.
 TEST(Costs, WorkIsWhatTheConstantsName) {
   const auto problems = bench::readProblems(QC_SOURCE_DIR "/tests/bench/problems.txt");
