@@ -12,6 +12,20 @@ namespace {
 
 constexpr double kTolerance = 1e-5;
 
+// Whether a number is the expected one, or what a model of float16 or bfloat16 has in its place: that is next to it, not near it.
+bool isNumber(double value, double expected, double tolerance) {
+  const auto narrowed = [&](DType dtype) {
+    Tensor t(dtype, {});
+    storeElement(dtype, t.mutableData(), 0, expected);
+    return t.at(0);
+  };
+  return std::fabs(value - expected) <= tolerance || value == narrowed(DType::f16) || value == narrowed(DType::bf16);
+}
+bool isNumber(const Value* value, double expected) {
+  const auto v = scalarConstant(value);
+  return v && isNumber(*v, expected, kTolerance);
+}
+
 Result<bool> replaceBy(Rewriter& rw, Node* root, std::string_view name, Value* x, AttrDict attrs = {}) {
   if (x->type() != root->result()->type()) return false;
   QC_ASSIGN(Value * y, rw.before(root).create(name, {x}, std::move(attrs)));
@@ -29,12 +43,12 @@ Pattern shiftedRelu6() {
 bool sameX(const Match& m) { return m["x"] == m["x2"] && isScalar(m["three"], 3); }
 
 Result<bool> hardSwish(const Match& m, Rewriter& rw) {
-  if (!sameX(m) || !isScalar(m["six"], m.root()->is("div") || m.node("scaled")->is("div") ? 6 : 1.0 / 6, kTolerance)) return false;
+  if (!sameX(m) || !isNumber(m["six"], m.root()->is("div") || m.node("scaled")->is("div") ? 6 : 1.0 / 6)) return false;
   return replaceBy(rw, m.root(), "hardswish", m["x"]);
 }
 
 Result<bool> hardSigmoid(const Match& m, Rewriter& rw) {
-  if (!isScalar(m["three"], 3) || !isScalar(m["six"], m.root()->is("div") ? 6 : 1.0 / 6, kTolerance)) return false;
+  if (!isScalar(m["three"], 3) || !isNumber(m["six"], m.root()->is("div") ? 6 : 1.0 / 6)) return false;
   return replaceBy(rw, m.root(), "hardsigmoid", m["x"], {{"alpha", 1.0 / 6}, {"beta", 0.5}});
 }
 
@@ -57,7 +71,7 @@ Result<bool> gelu(const Match& m, Rewriter& rw) {
   const Node* inner = m["t"]->producer();
   const bool divides = inner->is("div");
   if (inner->operand(0) != m["x"] || !isScalar(m["one"], 1) || !isScalar(m["half"], 0.5)) return false;
-  if (!isScalar(inner->operand(1), divides ? std::sqrt(2.0) : std::sqrt(0.5), kTolerance)) return false;
+  if (!isNumber(inner->operand(1), divides ? std::sqrt(2.0) : std::sqrt(0.5))) return false;
   return replaceBy(rw, m.root(), "gelu", m["x"]);
 }
 
@@ -87,7 +101,7 @@ bool takeApart(Value* v, const Value* x, Product& p, int depth = 6) {
   return true;
 }
 
-bool close(double value, double expected) { return std::fabs(value - expected) <= 1e-4 * expected; }
+bool close(double value, double expected) { return isNumber(value, expected, 1e-4 * expected); }
 
 // 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))), the products in any order; `last` is the add of 1
 Result<bool> geluTanh(Rewriter& rw, Node* root, Value* last) {
