@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "runtime/insight/answers.h"
 #include "runtime/insight/causes/cause.h"
+#include "runtime/insight/signed_rank.h"
 
 namespace qc {
 namespace {
@@ -38,8 +40,14 @@ void countSamples(const Measured& before, const Measured& after, Cause& cause) {
   }
 }
 
-// That luck brings as many samples nearer as this fix does, one-sided; 1 of one that helps no more of them than it harms.
-double chanceOf(const Cause& cause) { return cause.better > cause.worse ? mcNemar(cause.better, cause.worse) / 2 : 1; }
+// That luck brings the samples nearer as far as this fix does: factors of their noise, so that a quiet sample counts like a loud one.
+double chanceOf(const Measured& before, const Measured& after) {
+  constexpr double kNone = 1e-30;
+  std::vector<double> gains;
+  for (size_t i = 0; i < std::min(before.bySample.size(), after.bySample.size()); ++i)
+    gains.push_back(std::log(std::max(before.bySample[i], kNone)) - std::log(std::max(after.bySample[i], kNone)));
+  return signedRank(gains);
+}
 
 class Explainer {
  public:
@@ -169,10 +177,10 @@ class Explainer {
       cause.before = before.decibels, cause.after = after.decibels;
       cause.dropBefore = before.drop, cause.dropAfter = after.drop;
       countSamples(before, after, cause);
-      const double chance = chanceOf(cause);
+      const double chance = chanceOf(before, after);
       const bool tested = cause.samples >= kEnough;
       if (tested) chances_.push_back(chance);
-      if (cause.better <= cause.worse || cause.gain() < options_.leastGain) continue;
+      if ((tested ? chance >= 0.5 : cause.better <= cause.worse) || cause.gain() < options_.leastGain) continue;
       const auto beats = [&](const Verified& v) {
         return cause.gain() < v.cause.gain() + options_.leastGain && (!tested || v.chance <= chance);
       };
