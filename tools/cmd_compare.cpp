@@ -15,6 +15,7 @@
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/report_flags.h"
+#include "tools/seen_samples.h"
 
 namespace qc::tools {
 namespace {
@@ -26,6 +27,7 @@ struct CompareFlags {
   std::string other, labels, metric = "top1", output;
   int64_t limit = -1;
   bool json = false, all = false;
+  SeenSamples calibrated;
   ReportFlags report;
 };
 
@@ -59,6 +61,7 @@ struct Comparison {
   GivenAnswers a, b;
   int64_t count = 0;                 // of samples
   std::vector<std::string> samples;  // their names
+  SeenSamples::Verdict seen;
 
   std::string words() const {
     if (kind == AnswerKind::none)
@@ -124,6 +127,7 @@ Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   QC_ASSIGN(Dataset data, o.data.open(a));
   if (o.limit > 0) data.keepFirst(o.limit);
   c.count = data.size();
+  QC_ASSIGN(c.seen, o.calibrated.of(data, a, roundsByRanges(a.graph()) || roundsByRanges(b.graph())));
   std::vector<std::string> wanted;
   for (const Port& p : b.inputs()) wanted.push_back(p.name);
   QC_ASSIGN(const auto first, o.engine.sessionOfAnyShape(std::move(a)));
@@ -190,7 +194,8 @@ void printComparisonJson(const CompareFlags& o, const Comparison& c, const Paire
     for (const Measured& m : pair.values->results()) row[m.name] = m.value;
     outputs.push_back(row);
   }
-  nlohmann::json j = {{"a", o.model.path}, {"b", o.other}, {"samples", c.count}, {"compared", c.words()}, {"outputs", outputs}};
+  nlohmann::json j = {{"a", o.model.path},     {"b", o.other},      {"samples", c.count}, {"measured_on", c.seen.toJson(c.count)},
+                      {"compared", c.words()}, {"outputs", outputs}};
   if (c.kind != AnswerKind::none) {
     nlohmann::json differences = nlohmann::json::array();
     for (const PairedAnswers::Difference& d : paired.differences) {
@@ -231,7 +236,7 @@ void printLabelled(const CompareFlags& o, const PairedAnswers& paired) {
 
 void printComparison(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
   constexpr size_t kShown = 5;
-  fmt::print("A {}, B {}: {} samples\n{}\n", visible(o.model.path), visible(o.other), c.count, c.words());
+  fmt::print("A {}, B {}: {}\n{}\n", visible(o.model.path), visible(o.other), visible(c.seen.str(c.count)), c.words());
   if (c.kind != AnswerKind::none) {
     fmt::print("answers agree on {} of {} samples ({:.2f}%)\n", paired.agreed, paired.samples, percent(paired.agreed, paired.samples));
     if (paired.labelled) printLabelled(o, paired);
@@ -267,7 +272,7 @@ Status writePage(const CompareFlags& o, const Comparison& c, const PairedAnswers
     answers.outputs.push_back({pair.a, pair.values->of("sqnr"), pair.values->of("cosine"), pair.values->of("max_error")});
   ReportData page{.title = fmt::format("{} beside {}", std::filesystem::path(o.other).filename().string(),
                                        std::filesystem::path(o.model.path).filename().string())};
-  page.facts = {{"A", o.model.path}, {"B", o.other}, {"samples", std::to_string(c.count)}};
+  page.facts = {{"A", o.model.path}, {"B", o.other}, {"measured on", c.seen.str(c.count)}};
   page.answers = &answers;
   return o.report.write(std::move(page));
 }
@@ -303,6 +308,7 @@ void addCompareCommand(CLI::App& app, int& exitCode) {
   o->data.addTo(*verb, true);
   verb->add_option("--labels", o->labels, "TSV or CSV of file name (or running index) and class index, or npy: accuracy of both, by class")
       ->type_name("FILE");
+  o->calibrated.addTo(*verb);
   verb->add_option("--metric", o->metric, "right: the label is the best answer, or among the five best")
       ->check(CLI::IsMember({"top1", "top5"}));
   verb->add_option("--output", o->output, "output that holds the answers; default: the first that is a row of scores or one whole number")

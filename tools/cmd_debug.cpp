@@ -15,6 +15,7 @@
 #include "tools/common.h"
 #include "tools/input_report.h"
 #include "tools/report_flags.h"
+#include "tools/seen_samples.h"
 
 namespace qc::tools {
 namespace {
@@ -46,19 +47,11 @@ Result<MeasuredOn> measuredOn(const DebugFlags& o, const Model& model) {
   if (o.data.sources.size() < 2) return on;
   QC_ASSIGN(const Dataset seen, openDataset({o.data.sources.begin(), o.data.sources.end() - 1}, model));
   on.heldOut = true;
-  // Named so by mistake: the very samples.
-  constexpr int64_t kCompared = 64;
-  for (int64_t i = 0; i < std::min(on.samples.size(), kCompared); ++i) {
-    QC_ASSIGN(const TensorMap mine, on.samples.sample(i));
-    for (int64_t k = 0; k < std::min(seen.size(), kCompared); ++k) {
-      QC_ASSIGN(const TensorMap theirs, seen.sample(k));
-      if (std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(),
-                     [](const auto& a, const auto& b) { return a.first == b.first && a.second.sameBytes(b.second); }))
-        return fail(ErrorCode::kInvalidArgument, "sample '{}' of the last -d is sample '{}' of the first: it is not held out",
-                    on.samples.sampleName(i), seen.sampleName(k))
-            .help("name samples that had no part in calibration, or give -d once");
-    }
-  }
+  QC_ASSIGN(const Overlap overlap, overlapOf(on.samples, seen));  // named so by mistake: the very samples
+  if (overlap.seen > 0)
+    return fail(ErrorCode::kInvalidArgument, "sample '{}' of the last -d is sample '{}' of the first: it is not held out", overlap.mine,
+                overlap.theirs)
+        .help("name samples that had no part in calibration, or give -d once");
   return on;
 }
 

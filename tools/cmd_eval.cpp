@@ -13,6 +13,7 @@
 #include "tools/input_report.h"
 #include "tools/metric_flags.h"
 #include "tools/sample_batches.h"
+#include "tools/seen_samples.h"
 
 namespace qc::tools {
 namespace {
@@ -24,6 +25,7 @@ struct EvalOptions {
   std::string labels, metric = "top1", output, predictions;
   int64_t limit = -1, batch = 1;
   bool json = false;
+  SeenSamples calibrated;
 };
 
 // A line for each sample, by the ending of the file: CSV with the columns sample, answer, label (empty without), score; else a table with
@@ -100,6 +102,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   warnOfInputs(inputs);
   if (const size_t outputs = model.outputs().size(); outputs > 1 && o.output.empty())
     fmt::print(stderr, "note: answers are taken from output '{}', the first of {}; --output names another\n", visible(output), outputs);
+  QC_ASSIGN(const SeenSamples::Verdict seen, o.calibrated.of(used, model, roundsByRanges(model.graph())));
   QC_ASSIGN(SampleBatches batches, SampleBatches::of(model, o.batch));
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const int64_t count = o.limit >= 0 ? std::min(o.limit, data.size()) : data.size();
@@ -133,7 +136,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json) {
-    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}, {"fed", inputsJson(inputs)}};
+    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}, {"fed", inputsJson(inputs)}, {"measured_on", seen.toJson(count)}};
     if (scorer) j[o.metric] = value;
     if (scorer && metric.isShare)
       j.update({{"correct", std::llround(value * static_cast<double>(count))}, {"standard_error", standardError}});
@@ -147,6 +150,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   if (scorer && metric.isShare)
     fmt::print("{} {:.2f}% of {} samples (standard error {:.2f} points), {:.3f} ms each\n", o.metric, value * 100, count,
                standardError * 100, milliseconds);
+  if (scorer && seen.rounds) fmt::print("measured on {}\n", seen.str(count));
   printConfusions(answers);
   if (!o.predictions.empty()) fmt::print("{}: predictions of {} samples, {:.3f} ms each\n", o.predictions, count, milliseconds);
   return {};
@@ -165,6 +169,7 @@ void addEvalCommand(CLI::App& app, int& exitCode) {
   verb->add_option("--predictions", options->predictions,
                    "the answer to every sample: FILE.csv has sample, answer, label, score; else a table with tabs; needs no labels")
       ->type_name("FILE");
+  options->calibrated.addTo(*verb);
   addMetricOption(*verb, options->metric);
   verb->add_option("--output", options->output, "output that holds the scores; default the first")->type_name("NAME");
   verb->add_option("--limit", options->limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));

@@ -11,6 +11,7 @@
 #include "tools/input_report.h"
 #include "tools/metric_flags.h"
 #include "tools/report_flags.h"
+#include "tools/seen_samples.h"
 #include "tools/trial_flags.h"
 
 namespace qc::tools {
@@ -100,12 +101,7 @@ std::vector<std::string> unsaid(const ExplainFlags& o, const TrialSetup& setup, 
         "no sample is left to measure on, so all figures are in-sample, and whether more samples would help is not known: give more with "
         "-d, "
         "or --check");
-  const auto rounds = [](const Graph& graph) {
-    for (const Node* n = graph.front(); n; n = n->next())
-      if (n->is("quantize")) return true;
-    return false;
-  };
-  if (quantized && !rounds(quantized->graph()))
+  if (quantized && !roundsByRanges(quantized->graph()))
     notes.push_back(
         fmt::format("'{}' rounds no activations by ranges of samples (its weights alone are integers, or ranges are found at run "
                     "time): its weights are held against the float ones, all other causes speak of the static model that these "

@@ -89,6 +89,21 @@ def of_other_kinds(work):
     assert "takes an input 'z' of f32" in run("compare", work / "one.qir", work / "other.qir", *data, code=1).stderr
 
 
+def held_out(work, good, bad):
+    """Figures of a quantized model say whether its samples calibrated it; those of a float model need not."""
+    others = ("--calibrated", f"npy:{DATA}/test.npy?std=255&limit=5"), ("--calibrated", f"images:{DATA}/calib?order=grey&std=255")
+    for verb in (("eval", bad, *TEST, *LABELS), ("compare", good, bad, *TEST, *LABELS)):
+        for given, kind, words in (((), "unknown", "whether they calibrated is not known: --calibrated"), (others[0], "in_sample", "in-sample, which flatters: 5"),
+                                   (others[1], "held_out", "held out: none")):
+            told = json.loads(run(*verb, *given, "--json").stdout)["measured_on"]
+            assert told["kind"] == kind and told.get("seen") == (5 if kind == "in_sample" else None), told
+            assert words in run(*verb, *given).stdout, (verb, given)
+    told = json.loads(run("eval", good, *TEST, *LABELS, "--json").stdout)["measured_on"]
+    assert told["kind"] == "float", told
+    assert "calibrated" not in run("eval", good, *TEST, *LABELS).stdout
+    assert "--calibrated has no effect" in run("eval", good, *TEST, *LABELS, *others[0], code=1).stderr
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
@@ -96,6 +111,7 @@ def main():
             "--round-weights", "nearest", "--bias-correction", "off", "-o", work / "bad.onnx")
         compared(work, DATA / "digits.onnx", work / "bad.onnx")
         of_other_kinds(work)
+        held_out(work, DATA / "digits.onnx", work / "bad.onnx")
     print("predictions, confusions and pairs of answers are as counted here")
 
 
