@@ -15,6 +15,7 @@
 #include "quantizer/mask_sentinels.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/rules/standalone.h"
+#include "quantizer/touches_floats.h"
 
 namespace qc {
 
@@ -41,7 +42,7 @@ Status Annotator::run() {
 CoverageReport Annotator::report() const {
   CoverageReport report;
   for (const Node* n = graph_.front(); n; n = n->next()) {
-    if (n->is("const")) continue;
+    if (n->is("const") || !touchesFloats(*n)) continue;
     const Plan& p = plan(n);
     const bool quantized = p.claimed ? !n->annotation()->keepFloat : p.mode != QuantMode::none;
     CoverageRow row{displayName(*n), std::string(n->op()), quantized, p.claimed ? n->annotation()->reason : p.reason, {}};

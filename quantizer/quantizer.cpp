@@ -7,6 +7,7 @@
 #include "quantizer/derived.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/sharing.h"
+#include "quantizer/touches_floats.h"
 
 namespace qc {
 namespace {
@@ -121,7 +122,7 @@ Status Quantizer::validate(const Graph& graph) { return validateAnnotations(grap
 CoverageReport Quantizer::report(const Graph& annotated) const {
   CoverageReport report;
   for (const Node* n = annotated.front(); n; n = n->next()) {
-    if (n->is("const")) continue;
+    if (n->is("const") || !touchesFloats(*n)) continue;
     const bool quantized = n->annotation() && isClaim(*n->annotation()) && !n->annotation()->keepFloat;
     report.rows.push_back({displayName(*n), std::string(n->op()), quantized, n->annotation() ? n->annotation()->reason : "not claimed"});
   }

@@ -227,7 +227,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   std::vector<std::string> warnings;
   if (o.ranges.empty() && samples.size() > 0) warnings = assess(result.ranges, prepared.observed.get()).warnings;
   QC_TRY(requireInt8(result.coverage, o.requireInt8));
-  if (const std::string warning = nothingQuantized(result.coverage); !warning.empty()) warnings.push_back(warning);
+  if (const std::string warning = nothingQuantized(result.coverage, model.graph()); !warning.empty()) warnings.push_back(warning);
   for (const std::string& warning : warnings) fmt::print(stderr, "warning: {}\n", warning);
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   if (o.timePasses) printTimings(result.timings);

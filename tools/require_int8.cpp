@@ -69,8 +69,13 @@ Status requireInt8(const CoverageReport& coverage, const std::vector<std::string
   return {};
 }
 
-std::string nothingQuantized(const CoverageReport& coverage) {
+std::string nothingQuantized(const CoverageReport& coverage, const Graph& graph) {
   if (coverage.quantizedCount() > 0) return {};
+  bool floats = false;
+  for (const Node* n = graph.front(); n && !floats; n = n->next())
+    for (int r = 0; r < n->numResults(); ++r) floats = floats || (!n->is("const") && isFloat(n->result(r)->type().dtype));
+  if (!floats)
+    return "no op of this model computes on floats, so that there is nothing to quantize: the file that is written computes what it did";
   if (coverage.rows.empty()) return "no op of this model can be quantized: the file that is written computes in float";
   return "no op was quantized: the file that is written computes in float; the reasons are in the table 'stayed float'";
 }

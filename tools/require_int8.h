@@ -12,7 +12,7 @@ namespace qc::tools {
 // Errors: a text that is neither; a regular expression that matches no node; what stayed float, with the reasons.
 Status requireInt8(const CoverageReport& coverage, const std::vector<std::string>& texts);
 
-// What a user must not find out alone: nothing was quantized.  Empty: something was.
-std::string nothingQuantized(const CoverageReport& coverage);
+// What a user must not find out alone: nothing of this graph was quantized.  Empty: something was.
+std::string nothingQuantized(const CoverageReport& coverage, const Graph& graph);
 
 }  // namespace qc::tools

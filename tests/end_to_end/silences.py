@@ -24,6 +24,15 @@ def nothing_quantized(work):
     assert "no op was quantized" in done.stderr, done.stderr
 
 
+def only_integers(work):
+    """A model without floats computes none afterwards."""
+    (work / "ints.qir").write_text('graph @g(%x: s32[4]) -> ("y") {\n  %y = add %x, %x : s32[4]\n  return %y\n}\n')
+    for mode in (("-d", "random:3"), ("--mode", "dynamic"), ("--mode", "weight-only")):
+        said = run("quantize", work / "ints.qir", *mode, "-o", work / "ints.q.qir").stderr
+        assert "no op of this model computes on floats" in said and "in float" not in said, said
+        assert json.loads(run("quantize", work / "ints.qir", *mode, "-o", work / "ints.q.qir", "--json").stdout)["coverage"] == []
+
+
 def required(work):
     out = work / "required.onnx"
     run("quantize", MODEL, "-d", SAMPLES, "--require-int8", "100%", "--require-int8", "/Conv|/Gemm|a.0", "-o", out)
@@ -189,7 +198,7 @@ def needless(work):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (nothing_quantized, required, ranges_alone, unmeasured, no_wolf, nothing_in_samples, needless):
+        for test in (nothing_quantized, only_integers, required, ranges_alone, unmeasured, no_wolf, nothing_in_samples, needless):
             test(work)
             print(f"{test.__name__}: passed")
 
