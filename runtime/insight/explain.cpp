@@ -9,7 +9,7 @@
 #include "ir/guarded.h"
 #include "runtime/insight/answers.h"
 #include "runtime/insight/causes/cause.h"
-#include "runtime/insight/signed_rank.h"
+#include "runtime/insight/sign_flips.h"
 
 namespace qc {
 namespace {
@@ -21,8 +21,11 @@ constexpr double kFinerFactor = 2, kFinerExtra = 6, kNear = 40;
 constexpr double kAsGood = 0.1;
 constexpr size_t kTimed = 8;
 // The share of the fixes which are named that may be so by luck alone, where enough samples tell: many are tried, so that the bound on each
-// one's probability is that of the procedure over all (falseDiscoveryBound()).
+// one's probability is that of the procedure over all of its family (falseDiscoveryBound()).  What speaks of something that was seen is one
+// family, what may help anything the other: the many of these must not hide the few of those (B. Efron, Annals of Applied Statistics 2,
+// 2008: problems that differ in what is known beforehand are not to be combined).
 constexpr double kLuck = 0.1;
+enum Family : uint8_t { kSeen, kGuessed };
 constexpr int64_t kEnough = 5;
 
 struct Measured {
@@ -46,7 +49,7 @@ double chanceOf(const Measured& before, const Measured& after) {
   std::vector<double> gains;
   for (size_t i = 0; i < std::min(before.bySample.size(), after.bySample.size()); ++i)
     gains.push_back(std::log(std::max(before.bySample[i], kNone)) - std::log(std::max(after.bySample[i], kNone)));
-  return signedRank(gains);
+  return signFlips(gains);
 }
 
 class Explainer {
@@ -114,6 +117,7 @@ class Explainer {
     Graph graph;
     double chance = 1;  // that it is luck
     bool tested = false;
+    Family family = kSeen;
   };
 
   JudgeOptions judgeOptions() const {
@@ -135,7 +139,7 @@ class Explainer {
   // As quantize makes it: where nothing but rules changes, and no recipe of them, from what is known of the ranges.
   Result<Graph> made(Trials& trials, const Fix& fix) const {
     if (fix.repaired) return fix.repaired->clone();
-    if (!fix.calibration && fix.rules.recipes() == rules_.recipes()) {
+    if (!fix.anew && !fix.calibration && fix.rules.recipes() == rules_.recipes()) {
       QC_ASSIGN(const QuantizedModel model, trials.quantized(fix.rules));
       return model.model.graph().clone();
     }
@@ -179,13 +183,14 @@ class Explainer {
       countSamples(before, after, cause);
       const double chance = chanceOf(before, after);
       const bool tested = cause.samples >= kEnough;
-      if (tested) chances_.push_back(chance);
+      const Family family = fix.finer || row.guess ? kGuessed : kSeen;
+      if (tested) chances_[family].push_back(chance);
       if ((tested ? chance >= 0.5 : cause.better <= cause.worse) || cause.gain() < options_.leastGain) continue;
       const auto beats = [&](const Verified& v) {
         return cause.gain() < v.cause.gain() + options_.leastGain && (!tested || v.chance <= chance);
       };
       if (std::find_if(helping.begin(), helping.end(), beats) != helping.end()) continue;
-      helping.push_back(Verified{std::move(cause), &row, fix.finer, std::move(*graph), chance, tested});
+      helping.push_back(Verified{std::move(cause), &row, fix.finer, std::move(*graph), chance, tested, family});
     }
     if (!helping.empty()) helping_.push_back(std::move(helping));
     return {};
@@ -193,11 +198,11 @@ class Explainer {
 
   // Of each suspect the best fix that is not luck; of two that are as good, the first.
   void verify() {
-    const double bound = falseDiscoveryBound(chances_, kLuck);
+    const double bounds[] = {falseDiscoveryBound(chances_[kSeen], kLuck), falseDiscoveryBound(chances_[kGuessed], kLuck)};
     for (std::vector<Verified>& fixes : helping_) {
       Verified* best = nullptr;
       for (Verified& v : fixes) {
-        if (v.tested && v.chance > bound)
+        if (v.tested && v.chance > bounds[v.family])
           ++found_.uncertain;
         else if (!best || v.cause.gain() >= best->cause.gain() + options_.leastGain)
           best = &v;
@@ -243,7 +248,7 @@ class Explainer {
   std::optional<Judge> judge_;
   double goalOfFloat_ = 0;
   std::optional<Measured> given_;
-  std::vector<double> chances_;                 // of all fixes that enough samples tell of
+  std::vector<double> chances_[2];              // of all fixes that enough samples tell of, by family
   std::vector<std::vector<Verified>> helping_;  // for each suspect
   std::vector<Verified> verified_;
   Explanation found_;

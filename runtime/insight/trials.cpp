@@ -232,6 +232,7 @@ Trials::Trials(Trials&&) noexcept = default;
 Trials& Trials::operator=(Trials&&) noexcept = default;
 Trials::~Trials() = default;
 const PreparedModel& Trials::model() const { return impl_->model; }
+bool Trials::movedChannels() const { return impl_->recovery.movesChannels(); }
 const Dataset& Trials::calibration() const { return impl_->calibration; }
 int64_t Trials::runs() const { return impl_->runs; }
 

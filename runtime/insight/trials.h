@@ -23,6 +23,7 @@ class Trials {
 
   // With the channels moved that recipes move.
   const PreparedModel& model() const;
+  bool movedChannels() const;  // whether any recipe that moves them is in use
   const Dataset& calibration() const;
   // Observes what these will need, in one run.
   Status expect(const std::vector<QConfigMapping>& rules);

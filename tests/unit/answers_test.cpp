@@ -7,7 +7,7 @@
 #include <cmath>
 #include <random>
 
-#include "runtime/insight/signed_rank.h"
+#include "runtime/insight/sign_flips.h"
 
 namespace qc {
 namespace {
@@ -65,7 +65,7 @@ TEST(FalseDiscoveries, HeldWhereNothingHelps) {
     for (int i = 0; i < kTries; ++i) {
       std::vector<double> gains(kSamples);
       for (double& g : gains) g = std::pow(unit(random), 5);  // some far larger than the others
-      chances.push_back(signedRank(gains));
+      chances.push_back(signFlips(gains));
     }
     alone += *std::min_element(chances.begin(), chances.end()) <= 0.1 / 5;
     together += falseDiscoveryBound(chances, 0.1) >= 0;
@@ -74,24 +74,28 @@ TEST(FalseDiscoveries, HeldWhereNothingHelps) {
   EXPECT_LT(together, kTimes / 8);
 }
 
-// scipy.stats.wilcoxon(gains, alternative="greater"), with method="exact" where there are few and no ties; with ties all signs in turn.
-TEST(SignedRank, KnownValues) {
-  EXPECT_DOUBLE_EQ(signedRank(std::vector<double>{1.5, 2, -0.5, 3, -1, 4, 2.5, -0.25}), 0.0546875);
-  EXPECT_DOUBLE_EQ(signedRank(std::vector<double>{1, 1, -1, 2, 2, 0, -3, 4}), 0.1640625);
+// Counted in Python over itertools.product([1, -1], repeat=n); above kExactFlips erfc(sum / sqrt(2 * squares)) / 2.
+TEST(SignFlips, KnownValues) {
+  EXPECT_DOUBLE_EQ(signFlips(std::vector<double>{1.5, 2, -0.5, 3, -1, 4, 2.5, -0.25}), 0.0390625);
+  EXPECT_DOUBLE_EQ(signFlips(std::vector<double>{1, 1, -1, 2, 2, 0, -3, 4}), 0.21875);
+  EXPECT_DOUBLE_EQ(
+      signFlips(std::vector<double>{0.31, -1.85, 0.53, 5.38, -0.64, 0.61, 3.4, 7.07, 1.38, -0.48, 4.16, -0.59, 1.71, 0.83, 2.94, -1.7}),
+      0.0181427001953125);
   std::vector<double> all(16), many;
   for (int i = 0; i < 16; ++i) all[usize(i)] = i + 1;
-  EXPECT_DOUBLE_EQ(signedRank(all), std::pow(0.5, 16));
+  EXPECT_DOUBLE_EQ(signFlips(all), std::pow(0.5, 16));
   for (int i = 1; i <= 80; ++i) many.push_back((i * 37 % 101 - 45) / 10.0 + 0.013 * i);
-  EXPECT_NEAR(signedRank(many), 0.0016789000079220193, 1e-12);
+  EXPECT_NEAR(signFlips(many), 0.0010436848098298037, 1e-12);
 }
 
-TEST(SignedRank, OddOnes) {
-  EXPECT_EQ(signedRank({}), 1);
-  EXPECT_EQ(signedRank(std::vector<double>{0, 0, NAN}), 1);
-  EXPECT_EQ(signedRank(std::vector<double>{-1, -2, -3}), 1);
-  EXPECT_EQ(signedRank(std::vector<double>{HUGE_VAL}), 0.5);
+TEST(SignFlips, OddOnes) {
+  EXPECT_EQ(signFlips({}), 1);
+  EXPECT_EQ(signFlips(std::vector<double>{0, 0, NAN}), 1);
+  EXPECT_EQ(signFlips(std::vector<double>{-1, -2, -3}), 1);
+  EXPECT_EQ(signFlips(std::vector<double>{HUGE_VAL}), 0.5);
+  EXPECT_EQ(signFlips(std::vector<double>{HUGE_VAL, -HUGE_VAL}), 0.75);
   // A few large gains outweigh as many small losses, which their number alone does not.
-  EXPECT_LT(signedRank(std::vector<double>{5, 6, 7, 8, 9, 10, -0.1, -0.2, -0.3, -0.4}), 0.05);
+  EXPECT_LT(signFlips(std::vector<double>{5, 6, 7, 8, 9, 10, -0.1, -0.2, -0.3, -0.4}), 0.02);
 }
 
 TEST(Answers, Confusions) {

@@ -59,6 +59,7 @@ struct Fix {
   std::vector<std::string> leftOut = {};
   std::string source = {};
   bool finer = false;                          // more bits, or float: that helps whatever the cause is
+  bool anew = false;                           // recipes that move channels decide again, which they did for what is mended
   std::optional<Dataset> judged = {};          // measured on these, before and after: the others are used up
   std::shared_ptr<const Graph> repaired = {};  // in place of a quantized model that was given
 };
@@ -74,6 +75,7 @@ struct CauseRow {
   Result<std::vector<Suspect>> (*detect)(const Evidence& evidence);
   size_t most = 3;        // suspects that are tried
   bool fallback = false;  // says where, not why: what speaks of a cause comes before it
+  bool guess = false;     // tried whatever was seen
 };
 std::span<const CauseRow> causeTable();
 

@@ -20,9 +20,9 @@ constexpr CauseRow kCauses[] = {
     {"shared-scale", "values of unlike range share a scale", sharedScales, 4},
     {"outlier-channel", "one channel is far larger than the rest", outlierChannels, 4},
     {"outlier-weight", "one weight is far larger than the others of its channel", outlierWeights},
-    {"harmful-recipe", "what is to win accuracy back costs some", harmfulRecipes, 8},
+    {"harmful-recipe", "what is to win accuracy back costs some", harmfulRecipes, 8, false, true},
     {"few-samples", "there are too few calibration samples", fewSamples},
-    {"sensitive-layer", "int8 has too few steps for a layer", sensitiveLayers, 3, true},
+    {"sensitive-layer", "int8 has too few steps for a layer", sensitiveLayers, 3, true, true},
 };
 
 }  // namespace

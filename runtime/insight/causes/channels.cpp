@@ -72,7 +72,9 @@ Result<std::vector<Suspect>> perTensorWeights(const Evidence& e) {
   double most = 0;
   int64_t layers = 0, channel = 0;
   std::vector<std::string> named;
-  for (const Node* layer : int8Layers(*e.trials.model().observed)) {
+  // As the float model has them: recipes may have moved what one scale does not bear into activations.
+  QC_ASSIGN(const PreparedModel plain, prepareModel(e.model, e.rules));
+  for (const Node* layer : int8Layers(*plain.observed)) {
     const auto* spec = std::get_if<ObservedSpec>(&layer->annotation()->inputs[1]);
     const Tensor& w = *layer->operand("w")->constant();
     if (!spec || scalesOf(*spec) != ScalesPer::tensor || w.dtype() != DType::f32 || w.numElements() == 0) continue;
@@ -86,7 +88,7 @@ Result<std::vector<Suspect>> perTensorWeights(const Evidence& e) {
     channel = std::max_element(rows.begin(), rows.end()) - rows.begin();
   }
   if (layers == 0) return std::vector<Suspect>();
-  Fix fix{.words = "weights per channel", .rules = e.rules};
+  Fix fix{.words = "weights per channel", .rules = e.rules, .anew = e.trials.movedChannels()};
   const auto finer = [](QConfig& config) {
     if (scalesOf(config.weight) != ScalesPer::tensor) return false;
     config.weight.observer = "per_channel_minmax";
