@@ -1,8 +1,10 @@
 // compare: the answers, and all numbers, of two models on the same samples.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <tuple>
 
 #include "frontend/data/sample_error.h"
 #include "ir/files.h"
@@ -51,6 +53,15 @@ std::vector<float> floats(const Tensor& t) {
 struct OutputPair {
   std::string a, b;
   std::unique_ptr<Measurement> values = std::make_unique<Measurement>();
+  int64_t elements = 0, onlyA = 0, onlyB = 0;  // all of them; NaN or infinite in one alone
+
+  void count(const std::vector<float>& x, const std::vector<float>& y) {
+    elements += static_cast<int64_t>(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const bool mine = std::isfinite(x[i]), theirs = std::isfinite(y[i]);
+      onlyA += !mine && theirs, onlyB += mine && !theirs;
+    }
+  }
 };
 
 struct Comparison {
@@ -153,6 +164,7 @@ Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
             .on(pair.a)
             .help("compare models of one origin");
       const std::vector<float> reference = floats(x), actual = floats(y);
+      pair.count(reference, actual);
       const Status added = pair.values->add({.reference = reference, .actual = actual, .sizes = x.sizes(), .sample = i});
       if (!added) return inSample(data, i, added.error());
       if (pair.a != c.answers) continue;
@@ -175,6 +187,18 @@ Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   return c;
 }
 
+// Where one model has numbers and the other none, which a figure over the numbers does not show.
+std::vector<std::string> warningsOf(const Comparison& c) {
+  std::vector<std::string> warnings;
+  for (const OutputPair& pair : c.outputs)
+    for (const auto& [count, which, what] :
+         {std::tuple(pair.onlyA, "A", "figures leave them out"), std::tuple(pair.onlyB, "B", "their error is infinite")})
+      if (count > 0)
+        warnings.push_back(fmt::format("output '{}': {} of {} values are NaN or infinite in {} alone; {}: debug says where they begin",
+                                       pair.a, count, pair.elements, which, what));
+  return warnings;
+}
+
 std::string_view testOf(const PairedCounts& counts) {
   return counts.onlyA + counts.onlyB <= kExactUpTo ? "exact binomial" : "chi-squared, corrected for continuity";
 }
@@ -190,7 +214,8 @@ nlohmann::json countsJson(const PairedCounts& c) {
 void printComparisonJson(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
   nlohmann::json outputs = nlohmann::json::array();
   for (const OutputPair& pair : c.outputs) {
-    nlohmann::json row = {{"output", pair.a}};
+    nlohmann::json row = {
+        {"output", pair.a}, {"elements", pair.elements}, {"not_finite_in_a_alone", pair.onlyA}, {"not_finite_in_b_alone", pair.onlyB}};
     for (const Measured& m : pair.values->results()) row[m.name] = m.value;
     outputs.push_back(row);
   }
@@ -274,6 +299,7 @@ Status writePage(const CompareFlags& o, const Comparison& c, const PairedAnswers
                                        std::filesystem::path(o.model.path).filename().string())};
   page.facts = {{"A", o.model.path}, {"B", o.other}, {"measured on", c.seen.str(c.count)}};
   page.answers = &answers;
+  page.warnings = warningsOf(c);
   return o.report.write(std::move(page));
 }
 
@@ -288,6 +314,7 @@ Status runCompare(const CompareFlags& o, const CLI::App& verb) {
   if (labels && o.metric == "top5" && c.kind == AnswerKind::number)
     return fail(ErrorCode::kInvalidArgument, "--metric top5 has no effect: the output holds one answer, not scores").on(c.answers);
   QC_ASSIGN(const PairedAnswers paired, PairedAnswers::of(c.a, c.b));
+  for (const std::string& warning : warningsOf(c)) fmt::print(stderr, "warning: {}\n", visible(warning));
   QC_TRY(writePage(o, c, paired));
   if (o.json)
     printComparisonJson(o, c, paired);

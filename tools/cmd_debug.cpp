@@ -9,6 +9,7 @@
 
 #include "frontend/data/npz_writer.h"
 #include "ir/files.h"
+#include "ir/visible.h"
 #include "runtime/insight/debug.h"
 #include "tools/beside_float.h"
 #include "tools/cmd.h"
@@ -149,14 +150,15 @@ void printReport(Debugged found, const MeasuredOn& on, const std::string& sort) 
   fmt::print("{}on {}\n", table.str(), on.str(found.samples));
   fmt::print(
       "weights: against the first model's; outputs: with the error of all in front; shadow: fed with the first model's values, its own\n");
-  for (const NonFinite& place : found.nonFinite) fmt::print("{}\n", textOf(place));
+  for (const NonFinite& place : found.nonFinite) fmt::print("{}\n", visible(textOf(place)));
   if (!found.unmatched.empty()) {
     constexpr size_t kShown = 10;
     const size_t shown = std::min(kShown, found.unmatched.size());
-    fmt::print("not compared, the first model has no counterpart of {} value{}: {}{}\n", found.unmatched.size(),
-               found.unmatched.size() == 1 ? "" : "s",
-               fmt::join(found.unmatched.begin(), found.unmatched.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
-               shown < found.unmatched.size() ? ", ..; --json names all" : "");
+    fmt::print("{}\n",
+               visible(fmt::format("not compared, the first model has no counterpart of {} value{}: {}{}", found.unmatched.size(),
+                                   found.unmatched.size() == 1 ? "" : "s",
+                                   fmt::join(found.unmatched.begin(), found.unmatched.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+                                   shown < found.unmatched.size() ? ", ..; --json names all" : "")));
   }
 }
 
@@ -224,7 +226,7 @@ Status runDebug(const DebugFlags& o) {
     page.weights = &second.graph();
     QC_TRY(o.report.write(std::move(page)));
   }
-  for (const std::string& note : found->notes) fmt::print(stderr, "note: {}\n", note);
+  for (const std::string& note : found->notes) fmt::print(stderr, "note: {}\n", visible(note));
   if (!o.dump.empty()) fmt::print(stderr, "{} files with the values of every layer in {}\n", dump.files(), o.dump);
   if (o.json) {
     printJson(reportJson(*found, on));

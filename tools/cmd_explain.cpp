@@ -84,7 +84,7 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   if (found.uncertain > 0) fmt::print("{}\n", found.uncertainty());
   for (size_t i = 0; i < found.causes.size(); ++i) {
     const Cause& c = found.causes[i];
-    fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, c.evidence, c.remedy, c.before, c.after);
+    fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, visible(c.evidence), visible(c.remedy), c.before, c.after);
     fmt::print(", nearer to float on {} of {} samples", c.better, c.samples);
     if (c.dropBefore && c.dropAfter) fmt::print(", {:.2f} -> {:.2f} points lost", *c.dropBefore, *c.dropAfter);
     if (c.millisecondsAfter > 0) fmt::print(", {:.3f} -> {:.3f} ms", c.millisecondsBefore, c.millisecondsAfter);

@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zipfile
 
-from command_line import DATA, npy_header, run
+from command_line import DATA, npy_header, run, write_npy
 
 TEST = ("-d", f"npy:{DATA}/test.npy?std=255")
 LABELS = ("--labels", DATA / "labels.tsv")
@@ -89,6 +89,28 @@ def of_other_kinds(work):
     assert "takes an input 'z' of f32" in run("compare", work / "one.qir", work / "other.qir", *data, code=1).stderr
 
 
+def not_numbers(work):
+    """Values that are numbers in one model alone are counted, in either direction: a figure over the numbers does not show them."""
+    text = """graph @g(%x: f32[4,8]) -> ("y") {
+  %y = BODY : f32[4,8] loc("a\\nb")
+  return %y
+}
+"""
+    (work / "log.qir").write_text(text.replace("BODY", "log %x"))
+    (work / "abs.qir").write_text(text.replace("BODY", "abs %x"))
+    write_npy(work / "x.npy", (3, 4, 8), [(-1 if i == 5 else 1) * (0.5 + i / 100) for i in range(96)])
+    for a, b, which in (("log", "abs", "a"), ("abs", "log", "b")):
+        done = run("compare", work / f"{a}.qir", work / f"{b}.qir", "-d", f"npy:{work}/x.npy", "--json")
+        row = json.loads(done.stdout)["outputs"][0]
+        assert row["elements"] == 96 and row["not_finite_in_a_alone"] == (which == "a") and row["not_finite_in_b_alone"] == (which == "b"), row
+        assert f"1 of 96 values are NaN or infinite in {which.upper()} alone" in done.stderr, done.stderr
+    same = run("compare", work / "log.qir", work / "log.qir", "-d", f"npy:{work}/x.npy")
+    assert "NaN" not in same.stderr, same.stderr
+    # A name with a line break stays on its line.
+    told = run("debug", work / "log.qir", work / "log.qir", "-d", f"npy:{work}/x.npy").stdout
+    assert any("NaN first in the first model" in line and "value 'y'" in line for line in told.splitlines()), told
+
+
 def held_out(work, good, bad):
     """Figures of a quantized model say whether its samples calibrated it; those of a float model need not."""
     others = ("--calibrated", f"npy:{DATA}/test.npy?std=255&limit=5"), ("--calibrated", f"images:{DATA}/calib?order=grey&std=255")
@@ -111,6 +133,7 @@ def main():
             "--round-weights", "nearest", "--bias-correction", "off", "-o", work / "bad.onnx")
         compared(work, DATA / "digits.onnx", work / "bad.onnx")
         of_other_kinds(work)
+        not_numbers(work)
         held_out(work, DATA / "digits.onnx", work / "bad.onnx")
     print("predictions, confusions and pairs of answers are as counted here")
 
