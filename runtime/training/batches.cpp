@@ -37,7 +37,8 @@ Status Batches::bind(const std::vector<Port>& ports, const std::vector<std::stri
   for (const std::string& name : modelInputs)
     if (const auto port = ports_.find(name); port != ports_.end() && Augmentation::takes(port->second)) images_.insert(name);
   if (augmentation_ && images_.empty())
-    return fail(ErrorCode::kInvalidArgument, "no input of the model is an image to change").help("images are f32 of rank 4 with 1 to 4 channels, first or last; leave the augmentation out");
+    return fail(ErrorCode::kInvalidArgument, "no input of the model is an image to change")
+        .help("images are f32 of rank 4 with 1 to 4 channels, first or last; leave the augmentation out");
   return {};
 }
 
