@@ -64,6 +64,20 @@ const Node* firstDeciding(const Graph& graph) {
   return n;
 }
 
+const Node* firstDecidingByData(const Graph& graph) {
+  std::set<const Value*> ofSizes;  // constants, sizes and what is computed of these
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    const std::vector<Value*> operands = n->operands();
+    const bool known = std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || ofSizes.contains(v); });
+    if (!decidedSymbols(*n).empty()) {
+      if (!known) return n;
+    } else if (known) {
+      for (int i = 0; i < n->numResults(); ++i) ofSizes.insert(n->result(i));
+    }
+  }
+  return nullptr;
+}
+
 Status checkDecidedOnce(const Graph& graph) {
   std::set<std::string> taken;
   for (const Value* v : graph.inputs())

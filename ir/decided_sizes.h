@@ -24,6 +24,8 @@ bool decidesSizes(const Node& node);
 std::set<std::string> decidedSymbols(const Node& node);
 std::set<std::string> decidedSymbols(const Graph& graph);
 const Node* firstDeciding(const Graph& graph);  // null: data decides no size
+// The same without those that only compute with sizes of inputs, which decide nothing more once these are bound (bind-shapes).
+const Node* firstDecidingByData(const Graph& graph);
 // What a node decides is decided once, and nothing else has its symbol.  Error: the first that is not so.
 Status checkDecidedOnce(const Graph& graph);
 

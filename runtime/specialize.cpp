@@ -26,7 +26,7 @@ const Graph* Specializer::lowered() {
     PassContext own;
     if (options_.build.compile.insertions.empty() && !runPipeline("project-recurrences,expand-dynamic", *graph, own)) return;
     lowered_ = *std::move(graph);
-    decides_ = firstDeciding(*lowered_);
+    decides_ = firstDecidingByData(*lowered_);
     options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
     model_.forget();
   });

@@ -1,5 +1,6 @@
 // bind-shapes: sizes for the symbols of free dims; every type behind them follows.  What could not be proved of free dims, that two of them
-// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.  Sizes that data decides stay.
+// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.  Sizes that data decides stay;
+// those that are computed from the sizes of inputs alone are computed.
 //
 //   bind-shapes{sizes="T=17, N=1"}      or cx.provide(ShapeBindings)
 #include "passes/lower/bind_shapes.h"
@@ -7,10 +8,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 
 #include "ir/decided_sizes.h"
+#include "ir/interp.h"
+#include "ir/op_def.h"
 #include "ir/text_reader.h"
 #include "passes/passes.h"
 
@@ -47,11 +51,53 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
   return shape;
 }
 
+// Small values that follow from sizes alone, such as a scale that is a quotient of them: what they decide is known as soon as the sizes
+// are, and no program is cut there.
+class SettledValues {
+ public:
+  explicit SettledValues(ShapeBindings& sizes) : sizes_(sizes) {}
+
+  // Of a node whose attributes are bound: whether all that it is there for is known.  What cannot be said before running is left to that.
+  Result<bool> see(const Node& node) {
+    if (decidesSizes(node) ? used(node) : !node.def().has(kPure) || !isSmall(node)) return false;
+    std::vector<const Tensor*> operands;
+    for (const Value* v : node.operands()) {
+      const auto it = v ? known_.find(v) : known_.end();
+      operands.push_back(!v ? nullptr : v->constant() ? v->constant() : it == known_.end() ? nullptr : &it->second);
+      if (v && !operands.back()) return false;
+    }
+    if (decidesSizes(node)) {
+      QC_ASSIGN(const std::vector<Tensor> results, decide(node, operands));
+      learnSizes(node, results, sizes_);
+      return true;
+    }
+    auto results = evaluateNode(node, operands);
+    for (int i = 0; results && i < node.numResults(); ++i) known_.emplace(node.result(i), std::move(nth(*results, i)));
+    return false;
+  }
+
+ private:
+  static constexpr int64_t kMaxElements = 64;
+  static bool isSmall(const Node& node) {
+    for (int i = 0; i < node.numResults(); ++i)
+      if (const TensorType& type = node.result(i)->type(); !type.isStatic() || type.numElements() > kMaxElements) return false;
+    return true;
+  }
+  static bool used(const Node& node) {
+    for (int i = 0; i < node.numResults(); ++i)
+      if (!node.result(i)->uses().empty()) return true;
+    return false;
+  }
+
+  ShapeBindings& sizes_;
+  std::map<const Value*, Tensor> known_;
+};
+
 }  // namespace
 
 Status bindShapes(Graph& graph, PassContext& cx) {
   const auto* provided = cx.get<ShapeBindings>();
-  QC_ASSIGN(const ShapeBindings sizes, provided ? Result<ShapeBindings>(*provided) : parseBindings(cx.options.string("sizes")));
+  QC_ASSIGN(ShapeBindings sizes, provided ? Result<ShapeBindings>(*provided) : parseBindings(cx.options.string("sizes")));
   std::set<std::string> symbols, missing;
   for (const Value* input : graph.inputs())
     for (const Dim& dim : input->type().shape)
@@ -69,7 +115,14 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     input->setType(input->type().withShape(std::move(shape)));
   }
   const std::set<std::string> decided = decidedSymbols(graph);
-  for (Node* node = graph.front(); node; node = node->next()) QC_TRY(bindNode(*node, sizes, decided));
+  SettledValues settled(sizes);
+  for (Node *node = graph.front(), *next = nullptr; node; node = next) {
+    next = node->next();
+    QC_TRY(bindNode(*node, sizes, decided));
+    if (decided.empty() || node->is("const")) continue;
+    QC_ASSIGN(const bool isSettled, settled.see(*node));
+    if (isSettled) graph.erase(node);
+  }
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "ir/decided_sizes.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "quantizer/rules/op_policy.h"
@@ -112,7 +113,7 @@ Status FirstLayerCheck::see(const std::map<std::string, Tensor>& sample) {
   if (!graph_) return {};
   if (!session_) {
     auto bound = boundGraph(*graph_, shapesOf(sample));
-    if (!bound) return {};  // what does not fit is for those to say who run the model
+    if (!bound || firstDeciding(*bound)) return {};  // what does not fit is for those to say who run the model; nor is a part planned
     QC_ASSIGN(const Executable exe, compile(Model(*std::move(bound), "the first layer"), {.compile = {.remember = true}}));
     inputs_ = exe.inputs();
     QC_ASSIGN(Session session, exe.session({}));

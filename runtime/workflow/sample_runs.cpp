@@ -16,7 +16,7 @@ Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, 
   SampleRuns runs;
   runs.passes_ = std::move(passes);
   QC_ASSIGN(runs.workspace_, makeWorkspace(options));
-  if (!firstDeciding(graph)) {
+  if (!firstDecidingByData(graph)) {
     runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph))));
     return runs;
   }
