@@ -76,6 +76,18 @@ std::optional<std::string> otherLayout(const std::vector<int64_t>& sizes, const 
   return std::nullopt;
 }
 
+// What to do with single samples for a model of a fixed number of them.
+std::optional<std::string> fixedBatch(const std::vector<int64_t>& sizes, const Shape& wanted) {
+  if (wanted.empty() || !wanted[0].isStatic() || wanted[0].size() < 2) return std::nullopt;
+  Shape single = wanted;
+  single[0] = 1;
+  if (!Matching::of(sizes, single)) return std::nullopt;
+  return fmt::format(
+      "an array holds one sample after another along its first dim, and one is [{}] for this model, which was exported for {} at once: "
+      "give arrays of shape [n,{}]",
+      toString(wanted), wanted[0].size(), toString(wanted));
+}
+
 // The array as the input wants it: in its dtype and sizes, dims of 1 put in or left out.  The order of the elements is never taken for
 // another.  stated: whoever gave the array says that its sizes are those it is to have.
 Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string& sample, bool stated) {
@@ -83,10 +95,11 @@ Result<Tensor> fitted(const Tensor& t, const InputInfo& input, const std::string
     return fail(ErrorCode::kInvalidData, "sample '{}' has a tensor without bytes", sample).on(input.name);
   const std::optional<std::vector<int64_t>> sizes = Matching::of(t.sizes(), input.shape);
   if (!sizes) {
-    const std::optional<std::string> layout = stated ? std::nullopt : otherLayout(t.sizes(), input.shape);
+    std::optional<std::string> remedy = stated ? std::nullopt : otherLayout(t.sizes(), input.shape);
+    if (!stated && !remedy) remedy = fixedBatch(t.sizes(), input.shape);
     return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the model takes [{}]", sample, t.type().str(), toString(input.shape))
         .on(input.name)
-        .help(layout ? *layout : "prepare the data for the model's shape");
+        .help(remedy ? *remedy : "prepare the data for the model's shape");
   }
   if (t.dtype() == input.dtype) return t.reshaped(*sizes);
   if (isFloat(t.dtype()) && !isFloat(input.dtype))

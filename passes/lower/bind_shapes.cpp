@@ -85,7 +85,7 @@ class SettledValues {
   }
   static bool used(const Node& node) {
     for (int i = 0; i < node.numResults(); ++i)
-      if (!node.result(i)->uses().empty()) return true;
+      if (node.result(i)->hasUses() || node.result(i)->isOutput()) return true;
     return false;
   }
 

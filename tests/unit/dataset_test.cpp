@@ -109,6 +109,10 @@ TEST_F(DatasetTest, SamplesOfAnotherLayoutAreErrors) {
     EXPECT_NE(error(sizes, first).find("the model takes [1,3,4,5]"), std::string::npos);
   EXPECT_NE(error({2, 3, 4, 5}, flat).find("the model takes [1,60]"), std::string::npos);
   EXPECT_EQ(error({2, 60}, flat), "taken");
+  // Of a model of a fixed number of samples one sample is all of them.
+  const std::vector<InputInfo> pairs{{"x", DType::f32, {2, 3, 4}}};
+  EXPECT_NE(error({2, 3, 4}, pairs).find("give arrays of shape [n,2,3,4]"), std::string::npos) << error({2, 3, 4}, pairs);
+  EXPECT_EQ(error({1, 2, 3, 4}, pairs), "taken");
 }
 
 // A free dim has the size that the sample has; what an array lacks are leading dims of 1.
