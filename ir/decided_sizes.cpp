@@ -69,9 +69,15 @@ const Node* firstDecidingByData(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next()) {
     const std::vector<Value*> operands = n->operands();
     const bool known = std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || ofSizes.contains(v); });
+    bool used = false, small = true;  // bind-shapes computes small values, and sizes that stand for nothing else
+    for (int i = 0; i < n->numResults(); ++i) {
+      const TensorType& type = n->result(i)->type();
+      used = used || n->result(i)->hasUses() || n->result(i)->isOutput();
+      small = small && type.isStatic() && type.numElements() <= 64;
+    }
     if (!decidedSymbols(*n).empty()) {
-      if (!known) return n;
-    } else if (known) {
+      if (!known || used) return n;
+    } else if (known && (small || n->is("const"))) {
       for (int i = 0; i < n->numResults(); ++i) ofSizes.insert(n->result(i));
     }
   }

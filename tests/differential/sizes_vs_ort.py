@@ -73,6 +73,7 @@ SEQUENCES = {
     "causal": lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], is_causal=True)[:, 0],
     "last": lambda x: x[:, x.shape[1] - 1],
     "second_half": lambda x: x[:, x.shape[1] // 2:],
+    "places_of_ones": lambda x: x[:, torch.ones(x.shape[1]).nonzero()[:, 0]],
     "zeros": lambda x: torch.cat([x, torch.zeros(x.shape[0], 3, x.shape[2])], 1),
     "cut_or_padded": lambda x: F.pad(x, (0, 0, 0, 20 - x.shape[1])),
 }
