@@ -64,20 +64,23 @@ const Node* firstDeciding(const Graph& graph) {
   return n;
 }
 
+bool isComputedWhenBound(const Node& node) {
+  constexpr int64_t kMaxElements = 64;
+  for (int i = 0; i < node.numResults(); ++i) {
+    const Value* v = node.result(i);
+    if (decidesSizes(node) ? v->hasUses() || v->isOutput() : !v->type().isStatic() || v->type().numElements() > kMaxElements) return false;
+  }
+  return decidesSizes(node) || node.def().has(kPure);
+}
+
 const Node* firstDecidingByData(const Graph& graph) {
   std::set<const Value*> ofSizes;  // constants, sizes and what is computed of these
   for (const Node* n = graph.front(); n; n = n->next()) {
     const std::vector<Value*> operands = n->operands();
     const bool known = std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || ofSizes.contains(v); });
-    bool used = false, small = true;  // bind-shapes computes small values, and sizes that stand for nothing else
-    for (int i = 0; i < n->numResults(); ++i) {
-      const TensorType& type = n->result(i)->type();
-      used = used || n->result(i)->hasUses() || n->result(i)->isOutput();
-      small = small && type.isStatic() && type.numElements() <= 64;
-    }
     if (!decidedSymbols(*n).empty()) {
-      if (!known || used) return n;
-    } else if (known && (small || n->is("const"))) {
+      if (!known || !isComputedWhenBound(*n)) return n;
+    } else if (known && (n->is("const") || isComputedWhenBound(*n))) {
       for (int i = 0; i < n->numResults(); ++i) ofSizes.insert(n->result(i));
     }
   }

@@ -26,6 +26,9 @@ std::set<std::string> decidedSymbols(const Graph& graph);
 const Node* firstDeciding(const Graph& graph);  // null: data decides no size
 // The same without those that only compute with sizes of inputs, which decide nothing more once these are bound (bind-shapes).
 const Node* firstDecidingByData(const Graph& graph);
+// Whether bind-shapes computes this node where its operands are known: small values, and sizes that stand for nothing else, since nothing
+// reads the results.
+bool isComputedWhenBound(const Node& node);
 // What a node decides is decided once, and nothing else has its symbol.  Error: the first that is not so.
 Status checkDecidedOnce(const Graph& graph);
 

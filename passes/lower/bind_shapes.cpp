@@ -59,7 +59,7 @@ class SettledValues {
 
   // Of a node whose attributes are bound: whether all that it is there for is known.  What cannot be said before running is left to that.
   Result<bool> see(const Node& node) {
-    if (decidesSizes(node) ? used(node) : !node.def().has(kPure) || !isSmall(node)) return false;
+    if (!isComputedWhenBound(node)) return false;
     std::vector<const Tensor*> operands;
     for (const Value* v : node.operands()) {
       const auto it = v ? known_.find(v) : known_.end();
@@ -77,18 +77,6 @@ class SettledValues {
   }
 
  private:
-  static constexpr int64_t kMaxElements = 64;
-  static bool isSmall(const Node& node) {
-    for (int i = 0; i < node.numResults(); ++i)
-      if (const TensorType& type = node.result(i)->type(); !type.isStatic() || type.numElements() > kMaxElements) return false;
-    return true;
-  }
-  static bool used(const Node& node) {
-    for (int i = 0; i < node.numResults(); ++i)
-      if (node.result(i)->hasUses() || node.result(i)->isOutput()) return true;
-    return false;
-  }
-
   ShapeBindings& sizes_;
   std::map<const Value*, Tensor> known_;
 };
