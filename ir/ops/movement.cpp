@@ -46,6 +46,11 @@ Boxes boxesOfSplit(const MovementShape& s) {
 Boxes boxesOfSlice(const MovementShape& s) {
   const Ints strides = denseStrides(s.in[0]);
   BoxCopy copy{0, 0, 0, 0, {s.out[0], {}, denseStrides(s.out[0])}};
+  // Where a slice of no elements starts and what it steps over may lie outside its operand, beyond what can be multiplied.
+  if (std::find(s.out[0].begin(), s.out[0].end(), 0) != s.out[0].end()) {
+    copy.box.fromStrides.assign(strides.size(), 0);
+    return {copy};
+  }
   for (size_t d = 0; d < strides.size(); ++d) {
     copy.box.fromStrides.push_back(copy.box.sizes[d] == 1 ? 0 : strides[d] * s.attrs.integers("steps")[d]);
     copy.from += strides[d] * s.attrs.integers("starts")[d];

@@ -117,6 +117,7 @@ TEST(ShapeOps, SliceForwardsAndBackwards) {
   EXPECT_THAT(list(evaluate("slice", {{x}}, slice({0, 1}, {2, 2}, {1, 2}))), ElementsAre(1, 3, 6, 8));
   EXPECT_THAT(list(evaluate("slice", {{x}}, slice({1, 4}, {2, 3}, {-1, -2}))), ElementsAre(9, 7, 5, 4, 2, 0));
   EXPECT_EQ(evaluate("slice", {{x}}, slice({0, 5}, {2, 0}, {1, 1})).numElements(), 0);
+  EXPECT_EQ(evaluate("slice", {{x}}, slice({0, INT64_MAX}, {2, 0}, {1, 1})).numElements(), 0);
   const std::string lowest = inferred("slice", {x.type()}, slice({0, 4}, {2, 1}, {1, INT64_MIN}));
   EXPECT_THAT(lowest, HasSubstr("step -9223372036854775808"));
   EXPECT_THAT(inferred("slice", {x.type()}, slice({0, 4}, {2, 2}, {1, 1})), HasSubstr("2 elements from 4 by 1 leave the 5"));
