@@ -30,6 +30,15 @@ DimExpr dividedBy(const DimExpr& e, int64_t c) {
   constant /= common;
   const DimExpr inner = made(rest);
   if (divisor == 1) return outside + inner + constant;
+  // x//m and x - (x's complement)//m are the same; the one with the lesser coefficients stands for both, so that what pads to a multiple of
+  // 4, h + (-h)%4, is 4*((h+3)//4).
+  const auto uneven = std::find_if(rest.begin(), rest.end(), [&](const auto& term) { return divisor - term.second != term.second; });
+  if (uneven != rest.end() && uneven->second > divisor - uneven->second) {
+    Terms once = rest, complement = rest;
+    for (auto& [x, r] : once) r = 1;
+    for (auto& [x, r] : complement) r = divisor - r;
+    return outside + made(std::move(once)) - floorDiv(made(std::move(complement)) + (divisor - 1 - constant), divisor);
+  }
   const auto& [product, coefficient] = *rest.begin();
   if (rest.size() == 1 && coefficient == 1 && product.size() == 1 && product[0]->kind == Atom::Kind::floorDiv) {
     // (x//d + k) // c = (x + k*d) // (c*d)
@@ -98,9 +107,9 @@ bool isNonNegative(const Atom& atom) {
   return false;
 }
 
-// Another expression, below which `divisor` times this one never is: x - divisor + 1 <= divisor * (x // divisor) <= x takes the place of
-// its first quotient.  So padding up to a multiple, 31*h - 32*(31*h//32), is seen to be no less than 0.  Nothing: it has no quotient by a
-// number.
+// Another expression; this one is not negative if that is not.  x - divisor + 1 <= divisor * (x // divisor) <= x takes the place of its
+// first quotient, and a whole number above -1 is not negative.  So padding up to a multiple, 32*((h+31)//32) - h, is seen to be at least 0.
+// Nothing: it has no quotient by a number.
 std::optional<DimExpr> withoutQuotient(const Terms& terms) {
   for (const auto& [product, coefficient] : terms) {
     if (product.size() != 1 || product[0]->kind != Atom::Kind::floorDiv) continue;
@@ -110,7 +119,7 @@ std::optional<DimExpr> withoutQuotient(const Terms& terms) {
     Terms rest = terms;
     rest.erase(product);
     const DimExpr bound = coefficient < 0 ? quotient.args[0] : quotient.args[0] - (*divisor - 1);
-    const DimExpr below = made(std::move(rest)) * *divisor + bound * coefficient;
+    const DimExpr below = made(std::move(rest)) * *divisor + bound * coefficient + (*divisor - 1);
     return below.isUnknown() ? std::nullopt : std::optional(below);
   }
   return std::nullopt;

@@ -48,6 +48,13 @@ TEST(DimExpr, EqualExpressionsAreIdentical) {
       {"--T", "T"},
       {"-(T-5)", "5-T"},
       {"T//(-2)", "(-T)//2"},
+      {"T+(-T)%4", "4*((T+3)//4)"},
+      {"T+(4-T%4)%4", "4*((T+3)//4)"},
+      {"(3*T)//4", "T-(T+3)//4"},
+      {"(3*T+2*N+1)//4", "N+T-(T+2*N+2)//4"},
+      {"(2*T+3*N)//4", "N+T-(2*T+N+3)//4"},
+      {"(2*T+N)//4", "(N+2*T)//4"},
+      {"(3*(T//4))//4", "T//4-(T+12)//16"},
   };
   for (const auto& [a, b] : equal) EXPECT_EQ(parsed(a).str(), parsed(b).str()) << a << " and " << b;
   for (const auto& [a, b] : equal) EXPECT_TRUE(parsed(a) == parsed(b)) << a << " and " << b;
