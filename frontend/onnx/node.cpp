@@ -348,16 +348,19 @@ Result<Value*> OnnxNode::reshapeToDims(Value* v, std::vector<DimExpr> shape) {
 }
 Result<Value*> OnnxNode::reshape(Value* v, std::vector<int64_t> shape) { return create("reshape", {v}, {{"shape", std::move(shape)}}); }
 
-// A dim that is more than an expression can say, as the sum of a hundred sizes that data decides, is a size of its own.
+// A dim that is more than an expression can say, as the sum of a hundred sizes, is a size of its own.
 Result<Value*> OnnxNode::withNamedSizes(Value* v) {
-  if (!v || symbols_.decided.empty()) return v;
   std::vector<int64_t> axes;
-  for (size_t d = 0; d < v->type().shape.size(); ++d)
-    if (v->type().shape[d].expr().isUnknown()) axes.push_back(static_cast<int64_t>(d));
-  if (axes.empty()) return v;
+  for (int64_t d = 0; v && d < v->type().rank(); ++d)
+    if (nth(v->type().shape, d).expr().isUnknown()) axes.push_back(d);
+  return axes.empty() ? v : withNamedSizes(v, std::move(axes));
+}
+
+Result<Value*> OnnxNode::withNamedSizes(Value* v, std::vector<int64_t> axes) {
   Tensor yes(DType::boolean, {});
   storeElement(DType::boolean, yes.mutableData(), 0, 1);
-  return create("choose", {constantValue(std::move(yes)), v, v}, {{"axes", axes}, {"sizes", freshSizes(axes.size())}});
+  std::vector<DimExpr> sizes = freshSizes(axes.size());
+  return create("choose", {constantValue(std::move(yes)), v, v}, {{"axes", std::move(axes)}, {"sizes", std::move(sizes)}});
 }
 
 Status OnnxNode::setOutputs(std::vector<Value*> outputs) {

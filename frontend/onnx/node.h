@@ -88,6 +88,8 @@ class OnnxNode {
   std::vector<DimExpr> freshSizes(size_t count) const;
   bool isDecided(const DimExpr& e) const;       // whether it follows from such a size
   bool isOfDecidedSizes(const Value* v) const;  // whether sizes are all that it is computed of, and data decides one
+  // The same value, whose dims along these axes are symbols of their own.
+  Result<Value*> withNamedSizes(Value* v, std::vector<int64_t> axes);
   // A size that must not be free.
   Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;
   Graph& graph() { return graph_; }

@@ -158,6 +158,7 @@ Status split(OnnxNode& n) {
 }
 
 Status slice(OnnxNode& n) {
+  Value* x = n.input(0);
   const Dims dims = n.dims(0);
   const auto rank = static_cast<int64_t>(dims.size());
   Dims starts, ends;
@@ -190,13 +191,18 @@ Status slice(OnnxNode& n) {
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
     if (steps[i] == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
-    const auto cut = sliceCut(nth(dims, axis), {starts[i], ends[i], steps[i]});
+    const SliceBounds bounds{starts[i], ends[i], steps[i]};
+    auto cut = sliceCut(nth(dims, axis), bounds);
+    if (!cut || cut->start.isUnknown() || cut->size.isUnknown()) {  // by a name the dim is short enough to work with
+      QC_ASSIGN(x, n.withNamedSizes(x, {axis}));
+      cut = sliceCut(nth(x->type().shape, axis).expr(), bounds);
+    }
     if (!cut) return n.error(cut.error().code(), "{}", cut.error().message());
     nth(allStarts, axis) = cut->start;
     nth(allSizes, axis) = cut->size;
     nth(allSteps, axis) = cut->step;
   }
-  QC_ASSIGN(Value * y, n.create("slice", {n.input(0)}, {{"starts", allStarts}, {"sizes", allSizes}, {"steps", allSteps}}));
+  QC_ASSIGN(Value * y, n.create("slice", {x}, {{"starts", allStarts}, {"sizes", allSizes}, {"steps", allSteps}}));
   return n.setOutput(y);
 }
 
