@@ -8,6 +8,7 @@
 #include "runtime/any_batch.h"
 #include "runtime/insight/goal.h"
 #include "runtime/insight/idle_rules.h"
+#include "runtime/training/augment.h"
 #include "tools/answer_data.h"
 #include "tools/check_samples.h"
 #include "tools/cmd.h"
@@ -55,6 +56,7 @@ struct Check {
   std::optional<Goal> goal;  // none: decibels
   std::optional<Judge> judge;
   double ofFloat = 0;
+  std::string identity = {};  // of samples, labels and metric
 
   std::string name() const { return goal ? goal->name : "dB"; }
   std::string shown(double value) const { return fmt::format("{:.2f}", goal ? value * goal->points : value); }
@@ -73,6 +75,7 @@ Result<std::optional<Check>> checkOf(const FinetuneFlags& o, const Model& model,
   Check check;
   QC_ASSIGN(check.samples, openDataset(o.check, model));
   QC_ASSIGN(check.judge, Judge::open(*prepared.simplified, check.samples, {.samples = check.samples.size(), .threads = o.threads}));
+  check.identity = check.samples.fingerprint(check.samples.size());
   if (o.checkLabels.empty()) return check;
   const std::vector<Port> outputs = model.outputs();
   QC_ASSIGN(const std::string scores, scoresOutput(model, o.scores));
@@ -83,6 +86,8 @@ Result<std::optional<Check>> checkOf(const FinetuneFlags& o, const Model& model,
         .help("take a metric of answers");
   QC_ASSIGN(check.goal, scoreGoal(*row, o.checkLabels, usize(at)));
   QC_ASSIGN(check.ofFloat, check.goal->ofFloat(*check.judge));
+  QC_ASSIGN(const std::string labels, readFile(o.checkLabels));
+  check.identity += fmt::format(" {} {} {:016x}", o.metric, scores, hashOf(labels));
   return check;
 }
 
@@ -181,7 +186,10 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
                : check  ? fmt::format(", {} {}", check->name(), check->shown(*e.check))
                         : fmt::format(", loss {:.4g} on held-out samples", -*e.check));
   };
-  if (check) options.check = [&](const QuantizedModel& m) { return check->of(m); };
+  if (check) {
+    options.check = [&](const QuantizedModel& m) { return check->of(m); };
+    options.checkName = check->identity;
+  }
   QC_ASSIGN(Finetuned done, finetune(prepared, samples, options));
   line.end();
   if (done.stepsByEvaluation > 0)

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "ir/arithmetic.h"
+#include "runtime/any_batch.h"
+#include "runtime/model.h"
 
 namespace qc {
 namespace {
@@ -21,6 +22,13 @@ Result<Batches> Batches::of(const Dataset& samples, BatchOptions options) {
     return fail(ErrorCode::kInvalidData, "{} samples do not fill a batch of {}", count, batch)
         .help("give more samples, or a smaller batch");
   Batches made(samples, std::move(options));
+  QC_ASSIGN(made.augmentation_, Augmentation::parse(made.o_.augment));
+  QC_ASSIGN(const TensorMap first, samples.sample(0));
+  made.sample_ = shapesOf(first);
+  for (int64_t i = 1; i < count; ++i) {  // now, and not after hours of training
+    const auto sample = made.ofOneShape(i);
+    if (!sample) return tl::make_unexpected(sample.error());
+  }
   int64_t heldOut = 0;
   if (made.o_.heldOutShare > 0 && count / batch > kFewestBatches) {
     const double wanted = made.o_.heldOutShare * static_cast<double>(count) / static_cast<double>(batch);
@@ -31,11 +39,14 @@ Result<Batches> Batches::of(const Dataset& samples, BatchOptions options) {
   return made;
 }
 
-Status Batches::bind(const std::vector<Port>& ports, const std::vector<std::string>& modelInputs) {
-  for (const Port& p : ports) ports_[p.name] = p.type;
-  QC_ASSIGN(augmentation_, Augmentation::parse(o_.augment));
-  for (const std::string& name : modelInputs)
-    if (const auto port = ports_.find(name); port != ports_.end() && Augmentation::takes(port->second)) images_.insert(name);
+Status Batches::bind(const std::vector<Port>& ports, BatchLayout layout, std::string labels) {
+  layout_ = std::move(layout);
+  labels_ = std::move(labels);
+  for (const Port& p : ports) {
+    if (!layout_.dims.contains(p.name)) continue;
+    ports_.insert(p.name);
+    if (layout_.dims.at(p.name) == 0 && Augmentation::takes(p.type)) images_.insert(p.name);
+  }
   if (augmentation_ && images_.empty())
     return fail(ErrorCode::kInvalidArgument, "no input of the model is an image to change")
         .help("images are f32 of rank 4 with 1 to 4 channels, first or last; leave the augmentation out");
@@ -56,34 +67,57 @@ Result<TensorMap> Batches::at(int64_t epoch, int64_t place) { return of(orderAt(
 Result<TensorMap> Batches::heldOutAt(int64_t place) const { return of(heldOut_.data() + place * o_.batch, kUnchanged); }
 int64_t Batches::labelAt(int64_t epoch, int64_t place, int64_t sample) { return nth(o_.labels, orderAt(epoch, place)[sample]); }
 
-Result<TensorMap> Batches::of(const int64_t* indices, int64_t changedIn) const {
-  TensorMap batch;
-  for (int64_t i = 0; i < o_.batch; ++i) {
-    const int64_t index = indices[i];
-    QC_ASSIGN(const TensorMap sample, samples_->sample(index));
-    for (const auto& [name, value] : sample) {
-      const auto port = ports_.find(name);
-      if (port == ports_.end()) continue;  // of nothing that is trained through
-      Tensor& whole = batch[name];
-      if (i == 0) whole = Tensor(port->second.dtype, port->second.sizes());
-      std::vector<int64_t> each = port->second.sizes();
-      if (!each.empty()) each[0] = 1;
-      if (value.sizes() != each || value.dtype() != port->second.dtype)
-        return fail(ErrorCode::kInvalidData, "sample '{}' is {}, the others are {}", samples_->sampleName(index), value.type().str(),
-                    TensorType(port->second.dtype, toShape(each)).str())
-            .on(name)
-            .help("train with samples of one shape, one in each array");
-      std::memcpy(static_cast<char*>(whole.mutableData()) + i * value.byteSize(), value.data(), usize(value.byteSize()));
-      if (!augmentation_ || changedIn == kUnchanged || !images_.contains(name)) continue;
-      Draws draws(hashOf(fmt::format("{} {} {}", o_.seed, changedIn, index)));  // the same for every image of a sample
-      const auto elements = usize(value.numElements());
-      augmentation_.apply(port->second, whole.mutableAs<float>().subspan(usize(i) * elements, elements), draws);
-    }
+Result<TensorMap> Batches::ofOneShape(int64_t index) const {
+  QC_ASSIGN(TensorMap sample, samples_->sample(index));
+  for (const auto& [name, value] : sample)
+    if (value.sizes() != sample_.at(name))
+      return fail(ErrorCode::kInvalidData, "sample '{}' is [{}], and '{}' is [{}]", samples_->sampleName(index),
+                  toString(toShape(value.sizes())), samples_->sampleName(0), toString(toShape(sample_.at(name))))
+          .on(name)
+          .help("train with samples of one shape: bring them to one size, or leave out those of others");
+  return sample;
+}
+
+Result<TensorMap> Batches::sampleAt(int64_t index, int64_t changedIn) const {
+  QC_ASSIGN(TensorMap sample, ofOneShape(index));
+  std::erase_if(sample, [&](const auto& array) { return !ports_.contains(array.first); });  // of nothing that is trained through
+  for (auto& [name, value] : sample) {
+    if (!augmentation_ || changedIn == kUnchanged || !images_.contains(name)) continue;
+    Draws draws(hashOf(fmt::format("{} {} {}", o_.seed, changedIn, index)));  // the same for every image of a sample
+    augmentation_.apply(value.type(), value.mutableAs<float>(), draws);
   }
-  if (!o_.labels.empty() && ports_.contains("labels")) {
+  return sample;
+}
+
+Status Batches::checkShared(const TensorMap& sample, const TensorMap& first, int64_t index) const {
+  for (const auto& [name, value] : sample)
+    if (layout_.dims.at(name) == BatchLayout::kShared && !value.sameBytes(first.at(name)))
+      return fail(ErrorCode::kInvalidData, "sample '{}' differs from others of its batch in an input that has no dim for samples",
+                  samples_->sampleName(index))
+          .on(name)
+          .help("train with a batch of 1, or with samples that have it in common");
+  return {};
+}
+
+Result<TensorMap> Batches::of(const int64_t* indices, int64_t changedIn) const {
+  std::vector<TensorMap> samples;
+  for (int64_t i = 0; i < o_.batch; ++i) {
+    QC_ASSIGN(samples.emplace_back(), sampleAt(indices[i], changedIn));
+    QC_TRY(checkShared(samples.back(), samples.front(), indices[i]));
+  }
+  TensorMap batch;
+  BatchPlaces places;
+  for (const auto& [name, value] : samples.front())
+    if (const int dim = layout_.dims.at(name); dim == BatchLayout::kShared)
+      batch[name] = value;
+    else
+      places.inputs[name] = dim;
+  QC_ASSIGN(TensorMap stacked, stackedSamples(samples, places));
+  batch.merge(std::move(stacked));
+  if (!o_.labels.empty() && !labels_.empty()) {
     Tensor labels(DType::s64, {o_.batch});
     for (int64_t i = 0; i < o_.batch; ++i) nth(labels.mutableAs<int64_t>(), i) = nth(o_.labels, indices[i]);
-    batch["labels"] = std::move(labels);
+    batch[labels_] = std::move(labels);
   }
   return batch;
 }

@@ -2,7 +2,6 @@
 // on which nothing is trained.
 #pragma once
 
-#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "frontend/data/dataset.h"
 #include "runtime/executable.h"
 #include "runtime/training/augment.h"
+#include "runtime/training/batch_layout.h"
 
 namespace qc {
 
@@ -25,15 +25,17 @@ class Batches {
  public:
   static constexpr int64_t kFewestBatches = 4;
 
-  // Errors: the samples do not fill a batch.
+  // Errors: the samples do not fill a batch, or are of several shapes; an augmentation that there is none of.
   static Result<Batches> of(const Dataset& samples, BatchOptions options);
-  // What a batch is to bring; `images`: of these, what the model takes.  Error: nothing is there to change at random.
-  Status bind(const std::vector<Port>& ports, const std::vector<std::string>& modelInputs);
+  // What a batch is to bring, the inputs of the model among it, and where its samples lie in these; the name of the labels, where they are
+  // read.  Error: nothing is there to change at random.
+  Status bind(const std::vector<Port>& ports, BatchLayout layout, std::string labels);
 
   int64_t perEpoch() const { return static_cast<int64_t>(trained_.size()) / o_.batch; }
   int64_t heldOut() const { return static_cast<int64_t>(heldOut_.size()) / o_.batch; }  // batches
   Result<TensorMap> at(int64_t epoch, int64_t place);
   Result<TensorMap> heldOutAt(int64_t place) const;
+  const Shapes& sample() const { return sample_; }                // shapes of one
   Dataset trained() const { return samples_->chosen(trained_); }  // all but those held out
   int64_t labelAt(int64_t epoch, int64_t place, int64_t sample);
 
@@ -46,7 +48,14 @@ class Batches {
   BatchOptions o_;
   std::vector<int64_t> trained_, heldOut_, order_;  // samples
   int64_t ordered_ = -1;                            // the epoch that order_ is of
-  std::map<std::string, TensorType> ports_;
+  Result<TensorMap> ofOneShape(int64_t index) const;
+  Result<TensorMap> sampleAt(int64_t index, int64_t changedIn) const;
+  Status checkShared(const TensorMap& sample, const TensorMap& first, int64_t index) const;
+
+  std::set<std::string> ports_;  // inputs of the model that are read
+  BatchLayout layout_;
+  Shapes sample_;
+  std::string labels_;
   Augmentation augmentation_;
   std::set<std::string> images_;
 };

@@ -41,6 +41,7 @@ std::string checkpointIdentity(const PreparedModel& model, const Dataset& sample
                       options.disableObserversAfter, options.check != nullptr, exact(options.heldOut));
   text += fmt::format(" {}", options.freezeBatchNormAfter);
   text += " augment=" + options.augment;
+  text += " check=" + options.checkName;
   for (const std::string& name : targets.match) text += " " + name;
   for (const auto& [recipe, choice] : options.recover.under(model.rules).choices) text += fmt::format(" {}={}", recipe, choice);
   return fmt::format("{} | {} | {:016x}", text, labels, hashOf(model.observed->str()));

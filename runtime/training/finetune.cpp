@@ -7,6 +7,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
+#include "runtime/training/batch_layout.h"
 #include "runtime/training/batches.h"
 #include "runtime/training/checkpoint.h"
 #include "runtime/training/targets.h"
@@ -61,8 +62,14 @@ class Finetuning {
     QC_ASSIGN(Batches batches, Batches::of(samples_, {batch, o_.seed, o_.check ? 0 : o_.heldOut, o_.augment, o_.targets.labels}));
     batches_.emplace(std::move(batches));
     perEpoch_ = batches_->perEpoch();
+    if (!o_.trainer.quantized && o_.targets.labels.empty())
+      return fail(ErrorCode::kInvalidArgument,
+                  "a float model that is trained as it is, without labels, is its own teacher: there is nothing to learn")
+          .help("give labels, or train it for int8");
     if (!o_.targets.labels.empty() && std::ssize(o_.targets.labels) != samples_.size())
       return fail(ErrorCode::kInvalidArgument, "{} labels for {} samples", o_.targets.labels.size(), samples_.size());
+    const Shapes& sample = batches_->sample();
+    QC_ASSIGN(const BatchLayout layout, BatchLayout::of(*model_.simplified, sample, batch));
     QC_ASSIGN(targets_, Targets::plan(*model_.simplified, o_.targets, batch));
     for (size_t i = 0; i < o_.targets.labels.size(); ++i)
       if (const int64_t label = o_.targets.labels[i]; label < 0 || label >= targets_->classes())
@@ -70,12 +77,12 @@ class Finetuning {
                     samples_.sampleName(static_cast<int64_t>(i)), targets_->classes())
             .on(targets_->output());
     TrainerOptions trainer = o_.trainer;
-    QC_ASSIGN(const TensorMap first, samples_.sample(0));
-    trainer.shapes = shapesOf(first);
+    trainer.shapes = sample;
     trainer.loss = targets_->loss();
     trainer.qat.batchNorm = trainer.quantized && o_.freezeBatchNormAfter >= 0;
     if (trainer.schedule.steps == 0) trainer.schedule.steps = steps();
     QC_TRY(checkSchedule(trainer.schedule));
+    QC_TRY(Trainer::check(model_, trainer));
     if (trainer.quantized) {
       const Dataset trained = batches_->trained();
       QC_ASSIGN(start_, startTraining(model_, trained,
@@ -91,15 +98,9 @@ class Finetuning {
     if (o_.disableObserversAfter >= 0 && !trainer_->observes())
       return fail(ErrorCode::kInvalidArgument, "observers cannot be disabled: no range follows the batches, all are learned or fixed")
           .help("leave that out, or ask for ranges that are observed");
-    Shapes shapes;
-    for (const Value* input : model_.simplified->inputs()) {
-      shapes[input->name()] = first.at(input->name()).sizes();
-      if (!shapes[input->name()].empty()) shapes[input->name()][0] = batch;
-    }
+    QC_ASSIGN(const Shapes shapes, layout.shapes(*model_.simplified, sample, batch));
     QC_TRY(targets_->openTeacher(*model_.simplified, shapes, trainer.threads));
-    std::vector<std::string> inputs;
-    for (const Value* input : model_.simplified->inputs()) inputs.push_back(input->name());
-    QC_TRY(batches_->bind(trainer_->inputs(), inputs));
+    QC_TRY(batches_->bind(trainer_->inputs(), layout, targets_->labels()));
     return {};
   }
 
@@ -160,10 +161,11 @@ class Finetuning {
     const Tensor* scores = trainer_->output(targets_->output());
     const int64_t count = o_.trainer.batch, classes = targets_->classes();
     if (!scores || scores->numElements() != count * classes) return;
-    const auto x = scores->as<float>();
     for (int64_t i = 0; i < count; ++i) {
-      const auto row = x.subspan(usize(i * classes), usize(classes));
-      record_.right += std::max_element(row.begin(), row.end()) - row.begin() == batches_->labelAt(epoch, place, i);
+      int64_t best = 0;
+      for (int64_t c = 1; c < classes; ++c)
+        if (scores->at(i * classes + c) > scores->at(i * classes + best)) best = c;
+      record_.right += best == batches_->labelAt(epoch, place, i);
     }
   }
 
@@ -221,6 +223,10 @@ class Finetuning {
     }
     if (checks()) {
       QC_ASSIGN(ended.check, epoch == 0 ? checkedFirst() : checkedNow());
+      if (epoch == 0 && std::isnan(*ended.check))  // no epoch would be better than that
+        return fail(ErrorCode::kInvalidData, "before training, {} is no number",
+                    o_.check ? "what is checked" : "the loss on held-out samples")
+            .help("look for samples, labels or results of the float model that are NaN");
       if (record_.epochs.empty() || *ended.check > record_.bestCheck) {
         record_.best = trainer_->state();
         record_.bestCheck = *ended.check;

@@ -57,6 +57,7 @@ struct FinetuneOptions {
   // them, in whole batches, where they fill more than Batches::kFewestBatches.  0: the last epoch is returned.
   double heldOut = 0.1;
   std::function<Result<double>(const QuantizedModel&)> check = {};
+  std::string checkName = {};  // of what it measures, with which data: a state that was measured otherwise is not gone on from
   std::function<void(const FinetuneProgress&)> progress = {};
   std::function<void(const FinetuneEpoch&)> epochEnded = {};
 };

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "ir/op_def.h"
 #include "passes/lower/bound_graph.h"
@@ -20,6 +21,12 @@ const Value* behindSoftmax(const Value* v) {
 
 bool isTaught(const Value* v) { return v->type().dtype == DType::f32 && !v->type().isQuantized(); }
 
+// What is computed in f32, where a model of f16 or bf16 casts it at its end.
+const Value* beforeCast(const Value* v) {
+  const Node* n = v->producer();
+  return n && n->is("cast") && isFloat(v->type().dtype) && isTaught(n->operand(0)) ? n->operand(0) : v;
+}
+
 // The value as a reader sees it: rounded, where it is.
 Value* asRead(Value* v) {
   for (Node* user : v->users())
@@ -27,7 +34,11 @@ Value* asRead(Value* v) {
   return v;
 }
 
-std::string inputFor(const std::string& value) { return "teacher." + value; }
+// Of an input of the step, which no value of the model has.
+std::string freeName(const Graph& model, std::string name, const std::set<std::string>& taken = {}) {
+  while (model.findValue(name) || taken.contains(name)) name += "_";
+  return name;
+}
 
 // So that values of any size count alike: against the mean square, or the mean size, of what is wanted.
 Result<Value*> relative(Builder& b, Value* loss, Value* target, const std::string& kind) {
@@ -52,34 +63,49 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
         .help(fmt::format("it has {}", fmt::join(names, ", ")));
   t.output_ = *at;
   t.outputIndex_ = static_cast<int>(at - names.begin());
-  const Value* scores = model.outputs()[usize(t.outputIndex_)];
-  t.logits_ = behindSoftmax(scores)->name();
+  const Value* given = model.outputs()[usize(t.outputIndex_)];
+  const Value* scores = beforeCast(given);
+  if (const Value* read = behindSoftmax(scores); read != given) t.logits_ = read->name();
   const bool labelled = !wanted.labels.empty();
   const TensorType& type = scores->type();
   if (type.rank() == 2 && type.shape[1].isStatic()) t.classes_ = type.shape[1].size();
   if (labelled && (t.classes_ < 2 || !isTaught(scores)))
     return fail(ErrorCode::kInvalidArgument, "labels are of an output with a score for each class, this is {}", type.str())
         .on(t.output_)
-        .help("name the output that holds the scores, or train without labels");
+        .help(names.size() > 1 ? "name the output that holds the scores, or train without labels"
+                               : "train without labels, or cut the model where it has the scores");
+  if (labelled && type.shape[0].isStatic() && type.shape[0].size() != batch)
+    return fail(ErrorCode::kInvalidArgument, "labels are one for each sample, and of a batch of {} this has {} rows of scores", batch,
+                type.shape[0].size())
+        .on(t.output_)
+        .help("train without labels, or export the model with a free batch");
   if (wanted.loss != "auto" && wanted.loss != "kl" && wanted.loss != "mse" && wanted.loss != "l1")
     return fail(ErrorCode::kInvalidArgument, "unknown loss '{}'", wanted.loss).help("losses are auto, kl, mse, l1");
   if (!(wanted.temperature > 0)) return fail(ErrorCode::kInvalidArgument, "a temperature of {}", wanted.temperature);
   if (!(wanted.teacherShare >= 0 && wanted.teacherShare <= 1))
     return fail(ErrorCode::kInvalidArgument, "{} of the loss from the float model", wanted.teacherShare).help("give a share from 0 to 1");
   const auto share = static_cast<float>(labelled ? wanted.teacherShare : 1);
+  if (labelled && share < 1) t.labels_ = freeName(model, "labels");
   const std::string byDefault = wanted.loss == "auto" ? "mse" : wanted.loss;
+  const auto teach = [&](const Value* v, const std::string& kind, int output, float weight) {
+    std::set<std::string> taken;  // one value may be several outputs
+    for (const Taught& other : t.taught_) taken.insert(other.input);
+    t.taught_.push_back({v->name(), freeName(model, "teacher." + v->name(), taken), kind, output, weight});
+  };
   if (share > 0) {
     for (size_t i = 0; i < names.size(); ++i) {
-      const Value* v = model.outputs()[i];
+      const Value* v = beforeCast(model.outputs()[i]);
       if (!isTaught(v)) continue;
       const Value* logits = behindSoftmax(v);
       const bool scored = logits != v || (labelled && static_cast<int>(i) == t.outputIndex_);
       const std::string kind = wanted.loss == "auto" && scored ? "kl" : byDefault;
       // A softmax is left out of both sides; what it reads says the same with gradients that do not vanish.
-      t.taught_.push_back({kind == "kl" ? logits->name() : v->name(), kind, logits == v || kind != "kl" ? static_cast<int>(i) : -1, share});
+      const Value* own = kind == "kl" ? logits : v;
+      teach(own, kind, own == model.outputs()[i] ? static_cast<int>(i) : -1, share);
     }
-    if (t.taught_.empty())
-      return fail(ErrorCode::kInvalidArgument, "no output of the model holds f32 numbers to learn").help("give labels");
+    if (t.taught_.empty() && wanted.match.empty())
+      return fail(ErrorCode::kInvalidArgument, "no output of the model holds f32 numbers to learn")
+          .help("name values inside that are to come near the float model's, which finetune does with --match");
   }
   for (const std::string& name : wanted.match) {
     const Value* v = model.findValue(name);
@@ -92,7 +118,7 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
     }
     if (!isTaught(v) || v->constant() || !v->producer())
       return fail(ErrorCode::kInvalidArgument, "what is matched is computed, of f32; this is {}", v->type().str()).on(name);
-    t.taught_.push_back({name, wanted.loss == "l1" ? "l1" : "mse", -1, 1});
+    teach(v, wanted.loss == "l1" ? "l1" : "mse", -1, 1);
   }
   const bool anyKl = std::any_of(t.taught_.begin(), t.taught_.end(), [](const Taught& taught) { return taught.kind == "kl"; });
   if (wanted.temperature != 1 && !anyKl)
@@ -102,7 +128,8 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
 }
 
 LossFn Targets::loss() const {
-  return [plan = wanted_, taught = taught_, logits = logits_, outputIndex = outputIndex_, batch = batch_](Builder& b) -> Result<Value*> {
+  return [plan = wanted_, taught = taught_, named = labels_, logits = logits_, outputIndex = outputIndex_,
+          batch = batch_](Builder& b) -> Result<Value*> {
     Graph& graph = b.graph();
     Value* all = nullptr;
     const auto add = [&](Value* part, float weight) -> Status {
@@ -117,21 +144,20 @@ LossFn Targets::loss() const {
       }
       return {};
     };
-    const auto scoresOf = [&](const std::string& value, int output) {
-      Value* inside = output >= 0 ? nullptr : graph.findValue(value);
-      return inside ? asRead(inside) : graph.outputs()[usize(std::max(output, 0))];
+    const auto valueOf = [&](const std::string& value, int output) -> Result<Value*> {
+      if (output >= 0) return graph.outputs()[usize(output)];
+      if (Value* inside = graph.findValue(value)) return asRead(inside);
+      return fail(ErrorCode::kInvalidArgument, "no value is named '{}' where the model is rounded", value).on(value);
     };
-    const auto labelShare = static_cast<float>(1 - plan.teacherShare);
-    if (!plan.labels.empty() && labelShare > 0) {
-      Value* labels = graph.addInput("labels", {DType::s64, {Dim(batch)}});
-      Value* inside = graph.findValue(logits);
-      Value* own = graph.outputs()[usize(outputIndex)];
-      QC_ASSIGN(Value * loss, crossEntropyLoss(b, inside ? asRead(inside) : own, labels));
-      QC_TRY(add(loss, labelShare));
+    if (!named.empty()) {
+      Value* labels = graph.addInput(named, {DType::s64, {Dim(batch)}});
+      QC_ASSIGN(Value * own, valueOf(logits, logits.empty() ? outputIndex : -1));
+      QC_ASSIGN(Value * loss, crossEntropyLoss(b, own, labels));
+      QC_TRY(add(loss, static_cast<float>(1 - plan.teacherShare)));
     }
     for (const Taught& t : taught) {
-      Value* own = scoresOf(t.value, t.output);
-      Value* wanted = graph.addInput(inputFor(t.value), own->type());
+      QC_ASSIGN(Value * own, valueOf(t.value, t.output));
+      Value* wanted = graph.addInput(t.input, own->type());
       Value* loss = nullptr;
       if (t.kind == "kl") {
         QC_ASSIGN(loss, distillationLoss(b, own, wanted, static_cast<float>(plan.temperature)));
@@ -152,8 +178,10 @@ Status Targets::openTeacher(const Graph& model, const Shapes& batch, int threads
   std::vector<Value*> outputs;
   std::vector<std::string> names;
   for (const Taught& t : taught_) {
-    outputs.push_back(graph.findValue(t.value));
-    names.push_back(inputFor(t.value));
+    Value* value = graph.findValue(t.value);
+    if (!value) return fail(ErrorCode::kInvalidArgument, "no value is named '{}' at the sizes of a batch", t.value).on(t.value);
+    outputs.push_back(value);
+    names.push_back(t.input);
   }
   graph.setOutputs(std::move(outputs));
   graph.setOutputNames(std::move(names));

@@ -19,6 +19,8 @@ class Targets {
   LossFn loss() const;
   // The scores that labels are of: an output of the model.
   const std::string& output() const { return output_; }
+  // The input of a step that labels are; empty: it reads none.
+  const std::string& labels() const { return labels_; }
   int64_t classes() const { return classes_; }
 
   // Compiled for the shapes of a batch; before target().
@@ -29,13 +31,15 @@ class Targets {
  private:
   struct Taught {
     std::string value;  // of both models
+    std::string input;  // of a step, where the float model's value goes
     std::string kind;   // kl, mse, l1
     int output = -1;    // the student's is this output, rounded where it is; -1: the value as it is inside
     float weight = 1;
   };
   FinetuneTargets wanted_;
   std::vector<Taught> taught_;
-  std::string output_, logits_;
+  std::string output_, labels_;
+  std::string logits_;  // what the softmax reads that the output is; empty: the output is none
   int outputIndex_ = 0;
   int64_t classes_ = 0, batch_ = 0;
   std::optional<CompiledGraph> teacher_;

@@ -9,6 +9,7 @@
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
 #include "passes/training/train_step.h"
+#include "runtime/training/batch_layout.h"
 #include "runtime/training/compiled_graph.h"
 #include "runtime/training/state_file.h"
 #include "runtime/workflow/known_params.h"
@@ -22,37 +23,6 @@ bool isFinite(const Tensor& t) {
   if (t.dtype() != DType::f32) return true;
   const auto x = t.as<float>();
   return std::all_of(x.begin(), x.end(), [](float e) { return std::isfinite(e); });
-}
-
-// The shapes of a batch: what is free in front is the batch, other dims have the sizes of a sample.
-Result<Shapes> shapesOfBatch(const Graph& graph, const TrainerOptions& options) {
-  Shapes shapes;
-  for (const Value* input : graph.inputs()) {
-    const Shape& own = input->type().shape;
-    const auto sample = options.shapes.find(input->name());
-    std::vector<int64_t> sizes;
-    for (size_t d = 0; d < own.size(); ++d) {
-      if (d == 0 && own[0].isStatic() && own[0].size() != options.batch)
-        return fail(ErrorCode::kInvalidArgument, "the model takes {} samples at a time, and a batch of {} was asked for", own[0].size(),
-                    options.batch)
-            .on(input->name())
-            .help(fmt::format("train with a batch of {}, or give the model a free batch, which finetune does with --free-batch",
-                              own[0].size()));
-      if (d == 0) {
-        sizes.push_back(options.batch);
-      } else if (own[d].isStatic()) {
-        sizes.push_back(own[d].size());
-      } else if (sample != options.shapes.end() && d < sample->second.size()) {
-        sizes.push_back(sample->second[d]);
-      } else {
-        return fail(ErrorCode::kInvalidArgument, "dim {} of the samples is not known", d)
-            .on(input->name())
-            .help("give TrainerOptions::shapes");
-      }
-    }
-    shapes[input->name()] = std::move(sizes);
-  }
-  return shapes;
 }
 
 std::string freeName(const std::vector<std::string>& names, std::string name) {
@@ -86,7 +56,8 @@ struct Trainer::Impl {
     if (const Node* decides = firstDeciding(source))
       return fail(ErrorCode::kUnsupported, "data decides the sizes of '{}', which no training step is made for", decides->op())
           .at(decides->location());
-    QC_ASSIGN(const Shapes shapes, shapesOfBatch(source, options));
+    QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
+    QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));
     QC_ASSIGN(Graph graph, boundGraph(source, shapes));
     outputs = graph.outputNames();
     if (quantized) {
@@ -106,6 +77,10 @@ struct Trainer::Impl {
     return graph;
   }
 
+  Result<TrainStep> stepOf(Graph& graph, const TrainerOptions& options) const {
+    return makeTrainStep(graph, {.of = lossName, .also = plan.parameters, .optimizer = options.optimizer, .schedule = options.schedule});
+  }
+
   Status build(const GroupParams& params, const TrainerOptions& options) {
     QC_ASSIGN(Graph graph, withLoss(params, options));
     std::map<std::string, Tensor> initial = plan.states;
@@ -116,16 +91,14 @@ struct Trainer::Impl {
       if (n->is("const")) initial.emplace(n->result()->name(), n->constant());
     forward = graph.clone();
     if (!options.trains) return {};
-    QC_ASSIGN(
-        TrainStep made,
-        makeTrainStep(graph, {.of = lossName, .also = plan.parameters, .optimizer = options.optimizer, .schedule = options.schedule}));
+    QC_ASSIGN(TrainStep made, stepOf(graph, options));
     trained = std::move(made.parameters);
     stepName = made.step;
     rateName = made.learningRate;
     QC_ASSIGN(step, CompiledGraph::of(std::move(graph), workspace, options.memoryLimit));
     for (const auto& [name, input] : step->inputAt) {
       const auto output = step->outputAt.find("next." + name);
-      if (output == step->outputAt.end()) continue;
+      if (output == step->outputAt.end() || std::find(batch.begin(), batch.end(), name) != batch.end()) continue;
       states.push_back({name, input, output->second});
       if (const auto it = initial.find(name); it != initial.end()) step->in[input] = it->second;  // else zeros, as optimizers begin
     }
@@ -238,6 +211,19 @@ Result<Trainer> Trainer::open(const PreparedModel& model, const GroupParams& par
     QC_ASSIGN(impl->workspace, makeWorkspace({.threads = options.threads}));
     QC_TRY(impl->build(params, options));
     return Trainer(std::move(impl));
+  });
+}
+
+Status Trainer::check(const PreparedModel& model, TrainerOptions options) {
+  return withoutExceptions([&]() -> Status {
+    const DefinedArithmetic defined;
+    QC_TRY(checkPrepared(model));
+    Impl impl;
+    impl.quantized = false;
+    impl.model = model;
+    QC_ASSIGN(Graph graph, impl.withLoss({}, options));
+    QC_TRY(impl.stepOf(graph, options));
+    return {};
   });
 }
 

@@ -29,7 +29,7 @@ using LossFn = std::function<Result<Value*>(Builder&)>;
 
 struct TrainerOptions {
   int64_t batch = 32;
-  Shapes shapes = {};  // of one sample, by input, for dims that are free beside the batch's
+  Shapes shapes = {};  // of one sample, by input: what is free and 1 holds samples, other free dims keep their sizes
   int threads = 1;
   int64_t memoryLimit = 0;  // bytes that values of a step may take together: what is over is computed again; 0: any
   bool quantized = true;    // false: float, as it is
@@ -51,6 +51,8 @@ class Trainer {
   // params: of the prepared model's observers; empty without `quantized`.  Errors: what the loss does not depend on, an op without
   // gradient with the path that leads there, sizes that are not known, a batch that the model does not take.
   static Result<Trainer> open(const PreparedModel& model, const GroupParams& params, TrainerOptions options);
+  // The errors of open() that are not of ranges, without a step that is compiled: before hours of calibration.
+  static Status check(const PreparedModel& model, TrainerOptions options);
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
   ~Trainer();

@@ -1,0 +1,207 @@
+// finetune() on models as exporters write them: samples that lie behind other dims, inputs that all samples share, names that a step of
+// training has too, outputs that hold no floats; and what it says of those that it cannot train.
+#include "runtime/training/finetune.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "ir/text.h"
+#include "runtime/model.h"
+#include "runtime/training/batch_layout.h"
+#include "tests/unit/random_values.h"
+
+namespace qc {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Pair;
+using testing::UnorderedElementsAre;
+
+constexpr int64_t kSamples = 24, kBatch = 4;
+
+Model parsed(const std::string& text) {
+  auto graph = parseGraph(text, "net");
+  EXPECT_TRUE(graph) << (graph ? "" : graph.error().render());
+  return {std::move(*graph), "net"};
+}
+
+Tensor random(const std::vector<int64_t>& sizes, uint32_t seed) {
+  test::RandomValues values(seed);
+  Tensor t(DType::f32, sizes);
+  for (float& x : t.mutableAs<float>()) x = static_cast<float>(values.real(-1, 1));
+  return t;
+}
+
+using Make = std::function<Sample(uint32_t)>;
+
+Result<Dataset> samplesOf(const Model& model, const Make& make) {
+  std::vector<Sample> samples;
+  for (uint32_t i = 0; i < kSamples; ++i) samples.push_back(make(i));
+  return memoryDataset(std::move(samples), model);
+}
+
+FinetuneOptions options() {
+  FinetuneOptions o;
+  o.trainer.batch = kBatch;
+  o.trainer.schedule = {.rate = 0.01f};
+  o.epochs = 2;
+  return o;
+}
+
+Result<Finetuned> trained(const Model& model, const Make& make, const FinetuneOptions& o = options()) {
+  QC_ASSIGN(const PreparedModel prepared, prepareModel(model, QConfigMapping().global(defaultQConfig(Backend::x86)).force()));
+  QC_ASSIGN(const Dataset samples, samplesOf(model, make));
+  return finetune(prepared, samples, o);
+}
+
+std::string errorOf(const Model& model, const Make& make, const FinetuneOptions& o = options()) {
+  const auto done = trained(model, make, o);
+  return done ? "trained" : done.error().render();
+}
+
+std::vector<double> lossesOf(const Model& model, const Make& make, FinetuneOptions o = options()) {
+  std::vector<double> losses;
+  o.progress = [&](const FinetuneProgress& p) { losses.push_back(p.lossOfStep); };
+  const auto done = trained(model, make, o);
+  EXPECT_TRUE(done) << (done ? "" : done.error().render());
+  return losses;
+}
+
+const std::string kWeights =
+    "const #w : f32[8,6] = rand(1, -0.5, 0.5)\nconst #v : f32[3,8] = rand(2, -0.5, 0.5)\nconst #b : f32[8] = splat 0.1\n"
+    "const #c : f32[3] = splat 0.0\n";
+const std::string kLayers = "%w = const #w : f32[8,6]\n%v = const #v : f32[3,8]\n%b = const #b : f32[8]\n%c = const #c : f32[3]\n";
+
+// Two layers on rows of six.
+Model rows(const std::string& name = "x") {
+  return parsed(kWeights + "graph @g(%" + name + ": f32[N,6]) -> (\"y\") {\n" + kLayers + "%1 = linear %" + name +
+                ", %w, %b : f32[N,8]\n%2 = relu %1 : f32[N,8]\n%3 = linear %2, %v, %c : f32[N,3]\nreturn %3\n}\n");
+}
+
+TEST(Finetune, FindsSamplesBehindOtherDims) {
+  const Model behind = parsed(kWeights + "graph @g(%x: f32[6,N]) -> (\"y\") {\n" + kLayers +
+                              "%0 = transpose %x {perm=[1,0]} : f32[N,6]\n%1 = linear %0, %w, %b : f32[N,8]\n%2 = relu %1 : f32[N,8]\n"
+                              "%3 = linear %2, %v, %c : f32[N,3]\nreturn %3\n}\n");
+  FinetuneOptions o = options();
+  o.trainer.quantized = false;
+  for (int64_t i = 0; i < kSamples; ++i) o.targets.labels.push_back(i % 3);
+  const auto wanted = lossesOf(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+  ASSERT_EQ(wanted.size(), 2U * (kSamples / kBatch - 1));
+  const auto found = lossesOf(behind, [](uint32_t i) { return Sample{{"x", random({6, 1}, i)}}; }, o);
+  ASSERT_EQ(found.size(), wanted.size());
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-6 * wanted[i]) << i;
+}
+
+// A recurrent layer's states have layers in front of samples.
+TEST(Finetune, TakesStatesBesideSequences) {
+  const Model model = parsed(
+      "const #w : f32[1,24,4] = rand(1, -0.5, 0.5)\nconst #u : f32[1,24,6] = rand(2, -0.5, 0.5)\nconst #v : f32[3,6] = rand(3, -0.5, 0.5)\n"
+      "graph @g(%x: f32[N,T,4], %h: f32[1,N,6], %c: f32[1,N,6]) -> (\"y\", \"hn\", \"cn\") {\n%w = const #w : f32[1,24,4]\n"
+      "%u = const #u : f32[1,24,6]\n%v = const #v : f32[3,6]\n%0 = transpose %x {perm=[1,0,2]} : f32[T,N,4]\n"
+      "%1, %2, %3 = lstm %0, %w, %u, _, _, %h, %c {hidden_size=6} : f32[T,1,N,6], f32[1,N,6], f32[1,N,6]\n"
+      "%4 = reshape %2 {shape=[N,6]} : f32[N,6]\n%5 = linear %4, %v : f32[N,3]\nreturn %5, %2, %3\n}\n");
+  const auto layout = BatchLayout::of(model.graph(), {{"x", {1, 5, 4}}, {"h", {1, 1, 6}}, {"c", {1, 1, 6}}}, kBatch);
+  ASSERT_TRUE(layout) << layout.error().render();
+  EXPECT_THAT(layout->dims, UnorderedElementsAre(Pair("x", 0), Pair("h", 1), Pair("c", 1)));
+  const auto losses = lossesOf(model, [](uint32_t i) {
+    return Sample{{"x", random({1, 5, 4}, i)}, {"h", random({1, 1, 6}, 100 + i)}, {"c", random({1, 1, 6}, 200 + i)}};
+  });
+  EXPECT_EQ(losses.size(), 2U * (kSamples / kBatch - 1));
+}
+
+TEST(Finetune, GivesWhatSamplesShareOnce) {
+  const Model model = parsed(kWeights + "graph @g(%x: f32[N,6], %gain: f32[6], %rate: f32[]) -> (\"y\") {\n" + kLayers +
+                             "%0 = mul %x, %gain : f32[N,6]\n%1 = mul %0, %rate : f32[N,6]\n%2 = linear %1, %w, %b : f32[N,8]\n"
+                             "%3 = relu %2 : f32[N,8]\n%4 = linear %3, %v, %c : f32[N,3]\nreturn %4\n}\n");
+  const auto sample = [](uint32_t i, uint32_t gain) {
+    return Sample{{"x", random({1, 6}, i)}, {"gain", random({6}, gain)}, {"rate", Tensor::ofFloats({}, std::vector<float>{2.0f})}};
+  };
+  EXPECT_FALSE(lossesOf(model, [&](uint32_t i) { return sample(i, 7); }).empty());
+  EXPECT_THAT(errorOf(model, [&](uint32_t i) { return sample(i, i); }),
+              AllOf(HasSubstr("gain"), HasSubstr("has no dim for samples"), HasSubstr("batch of 1")));
+  FinetuneOptions one = options();
+  one.trainer.batch = 1;
+  EXPECT_FALSE(lossesOf(model, [&](uint32_t i) { return sample(i, i); }, one).empty());
+}
+
+TEST(Finetune, TakesNamesThatAStepHasToo) {
+  FinetuneOptions labelled = options();
+  for (int64_t i = 0; i < kSamples; ++i) labelled.targets.labels.push_back(i % 3);
+  labelled.targets.teacherShare = 0.5;
+  const auto wanted = lossesOf(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, labelled);
+  for (const std::string name : {"labels", "step", "observing", "loss", "teacher.y", "learning_rate"}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(lossesOf(rows(name), [&](uint32_t i) { return Sample{{name, random({1, 6}, i)}}; }, labelled), wanted);
+  }
+}
+
+// A class alone teaches nothing; the scores in front of it do.
+TEST(Finetune, MatchesValuesWhereNoOutputHoldsFloats) {
+  const Model model = parsed(kWeights + "graph @g(%x: f32[N,6]) -> (\"y\") {\n" + kLayers +
+                             "%1 = linear %x, %w, %b : f32[N,8]\n%2 = relu %1 : f32[N,8]\n%scores = linear %2, %v, %c : f32[N,3]\n"
+                             "%3 = argmax %scores {axis=1, keepdims=0} : s64[N]\nreturn %3\n}\n");
+  const Make make = [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; };
+  EXPECT_THAT(errorOf(model, make), AllOf(HasSubstr("no output of the model holds f32 numbers to learn"), HasSubstr("--match")));
+  FinetuneOptions o = options();
+  o.targets.match = {"scores"};
+  EXPECT_FALSE(lossesOf(model, make, o).empty());
+}
+
+TEST(Finetune, SaysWhatDoesNotFit) {
+  const Make make = [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; };
+  // Models of a fixed number of samples.
+  const std::string rest =
+      kLayers + "%1 = linear %x, %w, %b : f32[K,8]\n%2 = relu %1 : f32[K,8]\n%3 = linear %2, %v, %c : f32[K,3]\nreturn %3\n}\n";
+  const auto fixed = [&](const std::string& count) {
+    std::string text = "graph @g(%x: f32[K,6]) -> (\"y\") {\n" + rest;
+    for (size_t at = text.find("[K"); at != std::string::npos; at = text.find("[K")) text.replace(at + 1, 1, count);
+    return parsed(kWeights + text);
+  };
+  EXPECT_THAT(errorOf(fixed("1"), make), AllOf(HasSubstr("takes 1 samples at a time"), HasSubstr("--free-batch")));
+  const Make groups = [](uint32_t i) { return Sample{{"x", random({5, 6}, i)}}; };
+  EXPECT_THAT(errorOf(fixed("5"), groups),
+              AllOf(HasSubstr("takes 5 samples at a time, which data gives as one"), HasSubstr("train with a batch of 1")));
+  FinetuneOptions one = options();
+  one.trainer.batch = 1;
+  EXPECT_FALSE(lossesOf(fixed("5"), groups, one).empty());
+  one.targets.labels.assign(kSamples, 1);
+  EXPECT_THAT(errorOf(fixed("5"), groups, one), HasSubstr("labels are one for each sample, and of a batch of 1 this has 5 rows"));
+  // Rows that are no samples.
+  EXPECT_THAT(errorOf(rows(), [](uint32_t i) { return Sample{{"x", random({5, 6}, i)}}; }),
+              AllOf(HasSubstr("no free dim of the inputs is 1 in a sample"), HasSubstr("batch of 1")));
+  // Another shape, found before anything is trained.
+  const Model lines = parsed(
+      "const #w : f32[8,6] = rand(1, -0.5, 0.5)\ngraph @g(%x: f32[N,T,6]) -> (\"y\") {\n%w = const #w : f32[8,6]\n"
+      "%1 = linear %x, %w : f32[N,T,8]\nreturn %1\n}\n");
+  EXPECT_THAT(errorOf(lines, [](uint32_t i) { return Sample{{"x", random({1, i == 20 ? 4 : 3, 6}, i)}}; }),
+              AllOf(HasSubstr("is [1,4,6], and"), HasSubstr("samples of one shape")));
+  // A float model that teaches itself.
+  FinetuneOptions itself = options();
+  itself.trainer.quantized = false;
+  EXPECT_THAT(errorOf(rows(), make, itself), AllOf(HasSubstr("is its own teacher"), HasSubstr("labels")));
+  itself.targets.labels.assign(kSamples, 1);
+  EXPECT_FALSE(lossesOf(rows(), make, itself).empty());
+  itself.targets.labels[20] = 3;
+  EXPECT_THAT(errorOf(rows(), make, itself), HasSubstr("label 3 of sample 'memory 20' is outside the 3 scores"));
+  // A number that is none among what is held out.
+  FinetuneOptions o = options();
+  const auto withNan = [](int64_t where) {
+    return [where](uint32_t i) {
+      Sample s{{"x", random({1, 6}, i)}};
+      if (i == where) s["x"].mutableAs<float>()[2] = std::numeric_limits<float>::quiet_NaN();
+      return s;
+    };
+  };
+  std::string said;
+  for (int64_t i = 0; i < kSamples; ++i)
+    if (const std::string error = errorOf(rows(), withNan(i)); error.find("held-out") != std::string::npos) said = error;
+  EXPECT_THAT(said, HasSubstr("before training, the loss on held-out samples is no number"));
+}
+
+}  // namespace
+}  // namespace qc
