@@ -50,8 +50,12 @@ bool absorb(Epilogue& e, const Node& user, const Value* current) {
   return true;
 }
 
-// A quantize that a fused op can take in.
-bool isRoundedBy(const Node* user) { return user && user->is("quantize") && hasReciprocal(*user->attrs().quant("to")); }
+// A quantize that a fused op can take in: of one scale, to at most 16 bits.
+bool isRoundedBy(const Node* user) {
+  if (!user || !user->is("quantize")) return false;
+  const QuantParams& to = *user->attrs().quant("to");
+  return !to.perChannel() && sizeOf(to.storage) <= 2 && hasReciprocal(to);
+}
 
 Epilogue findEpilogue(const Node& op) {
   Epilogue e;
