@@ -91,17 +91,22 @@ class ArraySource : public SampleSource {
       QC_ASSIGN(s->arrays_[input], openNpy(text.path));
     }
     s->count_ = -1;
+    bool empty = true;
     for (const auto& [name, array] : s->arrays_) {
       const std::vector<int64_t>& sizes = array->header().sizes;
       if (sizes.empty())
         return fail(ErrorCode::kInvalidData, "'{}' holds a single value; the first axis counts the samples", text.path).on(name);
-      // Empty samples could claim to be any number.
-      if (numElements(sizes) == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path).on(name);
+      empty = empty && numElements(sizes) == 0;
       if (s->count_ >= 0 && array->rows() != s->count_)
         return fail(ErrorCode::kInvalidData, "'{}': arrays of {} and {} samples", text.path, s->count_, array->rows());
       s->count_ = array->rows();
       QC_TRY(array->check());
     }
+    // Samples of nothing could claim to be any number.  One array may be empty beside others, such as a cache without steps.
+    if (empty && !s->arrays_.empty())
+      return fail(ErrorCode::kInvalidData, "'{}' holds no elements", text.path)
+          .on(s->arrays_.begin()->first)
+          .help("prepare the data again; one input may be empty, not all");
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
 
