@@ -115,7 +115,25 @@ Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
   return d;
 }
 
+// How integers, less their zero point, and weights belong together.
+struct Fit {
+  double product = 0, square = 0, power = 0, count = 0;
+
+  void add(double q, double w) { product += q * w, square += q * q, power += w * w, ++count; }
+  void add(const Fit& other) { product += other.product, square += other.square, power += other.power, count += other.count; }
+  bool isRounding(double scale) const {
+    return power - 2 * scale * product + scale * scale * square <= kBeyondRounding * count * scale * scale / 12;
+  }
+  // With which scale, or the negative of one, the integers are these weights to within rounding: what is broken then is not they.
+  std::optional<double> scale() const {
+    if (square == 0 || product == 0) return std::nullopt;
+    const double best = product / square;
+    return isRounding(best) ? std::optional(best) : std::nullopt;
+  }
+};
+
 // The file's model with the broken channels of this weight made again from the float one, in the same type; all where none stands out.
+// Integers that are sound but for their scale or sign keep the rounding that the rest of the file was made for.
 Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tensor& w, std::vector<bool> channels) {
   if (std::find(channels.begin(), channels.end(), true) == channels.end()) channels.assign(channels.size(), true);
   const bool all = std::find(channels.begin(), channels.end(), false) == channels.end();
@@ -124,26 +142,45 @@ Graph repaired(const Graph& quantized, const QuantizedWeight& broken, const Tens
   while (dequantize->is("transpose")) dequantize = dequantize->operand(0)->producer();
   QuantParams q = *broken.integers->type().quant;
   const auto x = w.as<float>();
-  const Along scales = scalesOf(*broken.integers->constant(), q);
+  const Tensor& given = *broken.integers->constant();
+  const Along scales = scalesOf(given, q), outputs(w.sizes(), broken.outputs());
   std::vector<float> largest(q.scales.size());
+  std::vector<Fit> fits(channels.size());
+  Fit whole;
   for (int64_t i = 0; i < w.numElements(); ++i) {
-    float& m = largest[q.perChannel() ? usize(scales.of(i)) : 0];
+    const int64_t c = scales.of(i);
+    float& m = largest[q.perChannel() ? usize(c) : 0];
     m = std::max(m, std::fabs(nth(x, i)));
+    nth(fits, outputs.of(i)).add(given.at(i) - q.zeroPoint(c), nth(x, i));
   }
+  for (const Fit& fit : fits) whole.add(fit);
   // A scale that sound channels share stays theirs.
   const bool ofOutputs = q.perChannel() && q.axis == broken.outputs();
-  for (size_t c = 0; c < largest.size(); ++c)
-    if ((all || (ofOutputs && channels[c])) && q.zeroPoints[std::min(c, q.zeroPoints.size() - 1)] == 0 && largest[c] > 0)
+  std::vector<int> signs(channels.size(), 1);  // of the integers that stay; 0: made again
+  for (size_t o = 0; o < channels.size(); ++o) {
+    if (!channels[o]) continue;
+    std::optional<double> scale;
+    if (ofOutputs || (all && !q.perChannel())) {
+      scale = (ofOutputs ? fits[o] : whole).scale();
+      if (scale) q.scales[ofOutputs ? o : 0] = static_cast<float>(std::fabs(*scale));
+    } else if (!q.perChannel()) {
+      const double own = std::copysign(static_cast<double>(q.scale()), fits[o].product);
+      if (fits[o].isRounding(own)) scale = own;
+    }
+    signs[o] = !scale ? 0 : *scale < 0 ? -1 : 1;
+  }
+  const bool allKept = std::find(signs.begin(), signs.end(), 0) == signs.end();
+  for (size_t c = 0; c < largest.size() && !allKept; ++c)
+    if ((ofOutputs ? channels[c] && signs[c] == 0 : all) && q.zeroPoints[std::min(c, q.zeroPoints.size() - 1)] == 0 && largest[c] > 0)
       q.scales[c] = largest[c] / static_cast<float>(q.qmax);
   Tensor integers(q.storage, w.sizes());
   void* data = integers.mutableData();
-  const Tensor& given = *broken.integers->constant();
-  const Along outputs(w.sizes(), broken.outputs());
   for (int64_t i = 0; i < w.numElements(); ++i) {
     const int64_t c = scales.of(i);
-    const int32_t again =
-        qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
-    storeElement(q.storage, data, i, channels[usize(outputs.of(i))] ? again : static_cast<int32_t>(given.at(i)));
+    const auto low = static_cast<int32_t>(q.qmin), high = static_cast<int32_t>(q.qmax);
+    const int32_t zero = q.zeroPoint(c), sign = signs[usize(outputs.of(i))];
+    const int32_t kept = std::clamp(zero + sign * (static_cast<int32_t>(given.at(i)) - zero), low, high);
+    storeElement(q.storage, data, i, sign ? kept : qmath::quantize(nth(x, i), q.scale(c), zero, low, high));
   }
   Builder b(graph);
   b.before(dequantize);
