@@ -228,6 +228,22 @@ FORMS = {
     "Attention": [Form(f(1, 2, 3, 4), f(1, 2, 5, 4), f(1, 2, 5, 4), since=23), Form(f(1, 2, 3, 4), f(1, 2, 5, 4), f(1, 2, 5, 4), f(3, 5), attrs={"softcap": 2.0}, since=23),
                   Form(f(1, 3, 8), f(1, 3, 8), f(1, 3, 8), attrs={"is_causal": 1, "q_num_heads": 2, "kv_num_heads": 2}, since=23)]
                  + [Form(f(1, 2, 3, 4), f(1, 2, 5, 4), f(1, 2, 5, 4), f(3, 5), None, None, attrs={"softcap": 2.0, "qk_matmul_output_mode": mode}, outputs=4, since=23) for mode in range(4)],
+    "AffineGrid": [Form(f(1, 2, 3), constants=[i(1, 1, 4, 5)], since=20), Form(f(2, 3, 4), constants=[i(2, 1, 3, 4, 5)], attrs={"align_corners": 1}, since=20)],
+    "BitShift": [Form(s([1, 2, 200], np.uint8), s([1, 2, 3], np.uint8), attrs={"direction": way}, since=11) for way in ("LEFT", "RIGHT")],
+    **alike("BitwiseAnd", "BitwiseOr", "BitwiseXor", forms=[Form(i(-5, 12, 7), i(3, 10, -1), since=18), Form(s([5, 12, 7], np.uint8), s([3], np.uint8), since=18)]),
+    "BitwiseNot": [Form(i(-5, 12, 7), since=18)],
+    "Col2Im": [Form(f(1, 5, 5), constants=[i(5, 5), i(1, 5)], since=18)],
+    "Compress": [Form(f(3, 2), s([0, 1, 1], bool), attrs={"axis": 0}, since=9), Form(f(3, 2), s([0, 1, 0, 0, 1], bool), since=9),
+                 Form(f(3, 2), s([0, 1], bool), attrs={"axis": -1}, since=11)],
+    "GridSample": [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "padding_mode": padding}, since=16, until=19)
+                   for mode in ("bilinear", "nearest", "bicubic") for padding in ("zeros", "border", "reflection")]
+                  + [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "align_corners": 1}, since=20) for mode in ("linear", "nearest", "cubic")],
+    "NonMaxSuppression": [Form(np.sort(positive(1, 6, 4), axis=-1), positive(1, 2, 6), constants=[i(3), s([0.5]), s([0.2])], since=10),
+                          Form(positive(1, 6, 4), positive(1, 2, 6), constants=[i(3)], attrs={"center_point_box": 1}, since=10)],
+    "NonZero": [Form(s([[1, 0, 2], [0, 0, 3]]), since=9)],
+    "RoiAlign": [Form(f(2, 3, 6, 6), s([[0, 0, 3, 3.5], [1, 1, 5, 4]]), i(0, 1), attrs={"output_height": 2, "output_width": 3, "mode": mode}, since=10) for mode in ("avg", "max")],
+    "Unique": [Form(s([2, 1, 1, 3, 4, 3]), outputs=4, since=11), Form(s([2, 1, 1, 3, 4, 3]), attrs={"sorted": 0}, outputs=4, since=11),
+               Form(s([[1, 0, 0], [1, 0, 0], [2, 3, 4]]), attrs={"axis": 0}, outputs=4, since=11)],
     "RotaryEmbedding": [Form(f(1, 2, 3, 4), f(1, 3, 2), f(1, 3, 2), since=23), Form(f(1, 3, 8), f(1, 3, 2), f(1, 3, 2), attrs={"num_heads": 2, "interleaved": 1}, since=23)],
 }
 
@@ -237,7 +253,7 @@ def history(op):
 
 
 def imported_ops():
-    converters = {name for source in SOURCES.glob("frontend/onnx/ops_*.cpp") for name in re.findall(r'\{"([A-Z]\w*)", -?\d+, -?\d+', source.read_text())}
+    converters = {name for source in SOURCES.glob("frontend/onnx/ops_*.cpp") for name in re.findall(r'\.name = "([A-Z]\w*)"', source.read_text())}
     return converters | set(re.findall(r'\{"([A-Z]\w*)", "', (SOURCES / "ir" / "onnx_names.cpp").read_text()))
 
 
