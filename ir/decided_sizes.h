@@ -11,6 +11,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -29,6 +30,12 @@ const Node* firstDecidingByData(const Graph& graph);
 // Whether bind-shapes computes this node where its operands are known: small values, and sizes that stand for nothing else, since nothing
 // reads the results.
 bool isComputedWhenBound(const Node& node);
+// The condition of a node by which bind-shapes takes one of two tensors, where it is known; null: another node.
+const Value* conditionOf(const Node& node);
+// The innermost node that takes one of two tensors, and the operand of it, to which alone a node leads: where another is taken it is not
+// computed.  Nodes that decide sizes themselves are in no branch.
+using Branch = std::pair<const Node*, int>;
+std::map<const Node*, Branch> branchesOf(const Graph& graph);
 // What a node decides is decided once, and nothing else has its symbol.  Error: the first that is not so.
 Status checkDecidedOnce(const Graph& graph);
 

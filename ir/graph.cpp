@@ -301,7 +301,7 @@ int Graph::eraseDeadNodes() {
   for (Node* n = back_; n;) {
     Node* previous = n->previous_;
     const std::set<std::string> own = decided ? decidedSymbols(*n) : std::set<std::string>();
-    bool dead = n->def_->has(kPure) || (!own.empty() && std::none_of(own.begin(), own.end(), stands));
+    bool dead = n->def_->has(kPure) || (decidesSizes(*n) && std::none_of(own.begin(), own.end(), stands));
     for (int i = 0; dead && i < n->numResults_; ++i) dead = !n->result(i)->hasUses() && !n->result(i)->isOutput();
     if (dead) {
       erase(n);

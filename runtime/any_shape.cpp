@@ -23,7 +23,7 @@ Result<Model> ModelOfAnyShape::at(const Shapes& shapes) {
   const Graph* graph = free() ? &free()->graph() : nullptr;
   const bool all = graph && std::all_of(graph->inputs().begin(), graph->inputs().end(),
                                         [&](const Value* v) { return v->type().isStatic() || shapes.contains(v->name()); });
-  if (!all && !path_.empty()) return load(path_, options);
+  if (isFile() && (!all || brokenAt(*graph, shapes))) return load(path_, options);
   Shapes whole;
   for (const Value* input : graph->inputs()) {
     const auto given = shapes.find(input->name());

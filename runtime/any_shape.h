@@ -1,5 +1,5 @@
 // A model in a file, at any shapes of its inputs.  The file is read once, with its free dims kept; where what it holds does not allow that
-// (an If or a Resize that needs their sizes), it is read again for every shape, to the same result.
+// (a Resize that needs their sizes), or what had to be assumed of sizes does not hold, it is read again for that shape, to the same result.
 #pragma once
 
 #include <mutex>
@@ -21,6 +21,7 @@ class ModelOfAnyShape {
   Result<Model> at(const Shapes& shapes);
   // As it was read; null: it has to be read for every shape.
   const Model* free();
+  bool isFile() const { return !path_.empty(); }
   // Gives back the memory, where nothing else will be asked.  Not while another thread asks.
   void forget() { free_.reset(); }
 

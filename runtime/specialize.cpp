@@ -44,7 +44,7 @@ Result<Specializer::Plan> Specializer::planOf(Graph lowered) {
 
 Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
   const Graph* graph = lowered();
-  if (!graph) {
+  if (!graph || (model_.isFile() && brokenAt(*graph, shapes))) {
     QC_ASSIGN(const Model model, model_.at(shapes));
     registerCodegenPasses();  // whose names are steps as well
     QC_TRY(checkInsertions(options_.build.compile.insertions, kCompileSteps));

@@ -109,9 +109,9 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   CalibrateOptions options;
   QC_ASSIGN(options.shard, parseShard(o.shard));
   QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
-  QC_ASSIGN(const Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape());
   QC_ASSIGN(const QConfigMapping rules, o.rules.load());
-  QC_ASSIGN(const Dataset samples, o.data.open(model));
+  QC_ASSIGN(const Dataset samples, o.data.open(o.model, model));
   options.limit = o.limit;
   options.threads = o.threads;
   options.checkpoint = o.output + ".partial";

@@ -143,8 +143,8 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
     noteBatch(loaded, o.model.path);
   }
+  QC_ASSIGN(Dataset samples, o.freeBatch ? o.data.open(loaded) : o.data.open(o.model, loaded));
   const Model model = std::move(loaded);
-  QC_ASSIGN(Dataset samples, o.data.open(model));
   if (o.limit > 0) samples.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, samples));
   warnOfInputs(inputs);

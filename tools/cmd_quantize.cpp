@@ -175,11 +175,11 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
     noteBatch(loaded, o.model.path);
   }
-  const Model model = std::move(loaded);
   Dataset samples;
   if (!o.data.sources.empty()) {
-    QC_ASSIGN(samples, o.data.open(model));
+    QC_ASSIGN(samples, o.freeBatch ? o.data.open(loaded) : o.data.open(o.model, loaded));
   }
+  const Model model = std::move(loaded);
   InputReport inputs;
   if (samples.size() > 0) {
     QC_ASSIGN(inputs, fedInputs(o, model, samples));

@@ -163,7 +163,7 @@ Status run(const RunOptions& o, const CLI::App& verb) {
     QC_ASSIGN(TensorMap outputs, engine(inputs));
     for (size_t i = 0; auto& [name, tensor] : outputs) written.emplace_back(name, paths[i++], std::move(tensor));
   } else {
-    QC_ASSIGN(const Dataset data, o.data.open(model));
+    QC_ASSIGN(const Dataset data, o.numerics == "float" ? o.data.open(model) : o.data.open(o.model, model));
     QC_ASSIGN(const InputReport fed, checkInputs(model, data));
     warnOfInputs(fed);
     QC_ASSIGN(SampleBatches batches, SampleBatches::of(model, o.batch));

@@ -12,6 +12,7 @@
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
 #include "ir/visible.h"
+#include "passes/lower/bound_graph.h"
 #include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/rules/spec_json.h"
@@ -141,7 +142,17 @@ Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
   QC_ASSIGN(LoadOptions loading, options());
   loading.freeDims = true;
   auto free = qc::load(path, loading);
-  if (free) return withNote(atSamplesOf(*std::move(free), ofData), path);
+  while (free) {
+    const auto broken = brokenAt(free->graph(), ofData);
+    const size_t known = loading.shapes.size();
+    for (const auto& [symbol, size] : broken ? broken->sizes : ShapeBindings()) {
+      if (!loading.shapes.emplace(symbol, std::vector{size}).second) continue;
+      fmt::print(stderr, "note: '{}' is taken at {}={}: node '{}' does something else at other sizes\n", visible(path), visible(symbol),
+                 size, visible(broken->assumption.node));
+    }
+    if (loading.shapes.size() == known) return withNote(atSamplesOf(*std::move(free), ofData), path);
+    free = qc::load(path, loading);
+  }
   loading.freeDims = false;
   for (const auto& [input, sizes] : ofData)
     if (!loading.values.contains(input)) loading.shapes.emplace(input, sizes);
@@ -240,6 +251,16 @@ Result<Dataset> DataOptions::open(const Model& model) const {
   QC_ASSIGN(Dataset samples, openDataset(sources, model));
   for (const std::string& warning : samples.warnings()) fmt::print(stderr, "warning: {}\n", warning);
   return samples;
+}
+
+Result<Dataset> DataOptions::open(const ModelOptions& source, Model& model) const {
+  QC_ASSIGN(Dataset samples, open(model));
+  QC_ASSIGN(const auto assumed, assumptionsOf(model.graph().info()));
+  if (assumed.empty() || samples.size() == 0) return samples;
+  QC_ASSIGN(const TensorMap first, samples.sample(0));
+  if (!brokenAt(model.graph(), shapesOf(first))) return samples;
+  QC_ASSIGN(model, source.loadOfAnyShape(shapesOf(first)));
+  return openDataset(sources, model);
 }
 
 void RulesOptions::addTo(CLI::App& verb) {

@@ -25,7 +25,8 @@ struct ModelOptions {
   // For what needs all sizes.  Error: names all dims that are free, and what binds them.
   Result<Model> load() const;
   // For what takes the shapes of its data: dims that --shape does not name stay free.  A model that cannot be had so is taken at those of
-  // the data, as far as they are known, and a note on stderr says which node needs them.
+  // the data, as far as they are known, and a note on stderr says which node needs them; so is a size of which the data's is not what had
+  // to be assumed.
   Result<Model> loadOfAnyShape(const Shapes& ofData = {}) const;
 };
 
@@ -68,6 +69,8 @@ struct DataOptions {
   std::vector<std::string> sources;
   void addTo(CLI::App& verb, bool required);
   Result<Dataset> open(const Model& model) const;
+  // Reads the model anew where the first sample is not what was assumed of its sizes.
+  Result<Dataset> open(const ModelOptions& source, Model& model) const;
 };
 
 // --config, --backend, --observer, --guard-masked-scores, --guard-biases

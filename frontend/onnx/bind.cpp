@@ -219,6 +219,11 @@ std::string declaredShape(const onnx::ValueInfoProto& info) {
   return text;
 }
 
+std::optional<std::string> freeDimName(const onnx::ValueInfoProto& info, int d) {
+  const bool isFree = d < shapeOf(info).dim_size() && !isFixed(shapeOf(info).dim(d));
+  return isFree ? std::optional(symbolOf(info, d)) : std::nullopt;
+}
+
 bool isFixed(const Dimension& dim) { return dim.has_dim_value() && dim.dim_value() >= 0; }
 
 Result<std::map<std::string, Shape>> bindShapes(const onnx::GraphProto& graph, const ImportOptions& options) {

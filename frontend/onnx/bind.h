@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,9 @@ Result<std::vector<FreeDim>> freeDims(const onnx::GraphProto& graph, const Impor
 
 // Sizes and symbols, with commas between.
 std::string declaredShape(const onnx::ValueInfoProto& info);
+
+// The symbol of a dim; nothing: it is fixed, or not declared.
+std::optional<std::string> freeDimName(const onnx::ValueInfoProto& info, int d);
 
 // Some exporters write -1 for a free dim; an explicit 0 is a size.
 bool isFixed(const onnx::TensorShapeProto_Dimension& dim);

@@ -2,7 +2,9 @@
 // rounds one after another.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
+#include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
 
 namespace qc {
@@ -43,14 +45,26 @@ Result<Ints> perItem(OnnxNode& n, const char* attribute, int64_t count, int64_t 
 
 constexpr int64_t kMaxRank = 64;
 
-Result<Value*> chosenOf(OnnxNode& n, Value* condition, Value* a, Value* b) {
-  if (!a || !b || a->type().rank() != b->type().rank() || a->type().dtype != b->type().dtype)
-    return n.error(ErrorCode::kUnsupported, "its branches give {} and {}, and data decides between them",
-                   a ? a->type().str() : "a sequence", b ? b->type().str() : "a sequence");
-  Ints axes;
-  for (size_t d = 0; d < a->type().shape.size(); ++d)
-    if (a->type().shape[d] != b->type().shape[d]) axes.push_back(static_cast<int64_t>(d));
-  return n.create("choose", {condition, a, b}, {{"axes", axes}, {"sizes", n.freshSizes(axes.size())}});
+// The one or the other, as the condition of the node says.
+Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxValues& otherwise) {
+  if (whenTrue.size() != otherwise.size()) return n.error(ErrorCode::kInvalidModel, "its branches differ in outputs");
+  OnnxValues chosen;
+  for (size_t i = 0; i < whenTrue.size(); ++i) {
+    Value *a = whenTrue[i].tensor, *b = otherwise[i].tensor;
+    if (!a || !b || a->type().rank() != b->type().rank() || a->type().dtype != b->type().dtype)
+      return n.error(ErrorCode::kUnsupported, "its branches give {} and {}, and sizes decide between them",
+                     a ? a->type().str() : "a sequence", b ? b->type().str() : "a sequence");
+    if (a == b) {
+      chosen.push_back({a});
+      continue;
+    }
+    Ints axes;
+    for (size_t d = 0; d < a->type().shape.size(); ++d)
+      if (a->type().shape[d] != b->type().shape[d]) axes.push_back(static_cast<int64_t>(d));
+    QC_ASSIGN(Value * y, n.create("choose", {n.input(0), a, b}, {{"axes", axes}, {"sizes", n.freshSizes(axes.size())}}));
+    chosen.push_back({y});
+  }
+  return chosen;
 }
 
 }  // namespace
@@ -86,22 +100,35 @@ Result<OnnxValues> OnnxImporter::runBranch(OnnxNode& node, const char* name, con
   return runBody(*branch, scope, {}, frame, frame.prefix);
 }
 
-// An If whose condition is known becomes the branch that is taken.  Where sizes decide that data decides, as where nothing was found, both
-// are computed, and one is taken.
+// An If whose condition is known becomes the branch that is taken.  Where sizes decide, both are kept, and one is taken when these are
+// known; branches of which no tensor can be either, and those for tensors without elements, are left to what is assumed of the sizes.
 Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
-  if (Value* v = node.input(0); v && !v->constant() && node.isOfDecidedSizes(v)) {
-    QC_ASSIGN(const OnnxValues whenTrue, runBranch(node, "then_branch", frame));
-    QC_ASSIGN(const OnnxValues otherwise, runBranch(node, "else_branch", frame));
-    if (whenTrue.size() != otherwise.size()) return node.error(ErrorCode::kInvalidModel, "its branches differ in outputs");
-    OnnxValues chosen;
-    for (size_t i = 0; i < whenTrue.size(); ++i) {
-      QC_ASSIGN(Value * y, chosenOf(node, v, whenTrue[i].tensor, otherwise[i].tensor));
-      chosen.push_back({y});
-    }
-    return chosen;
-  }
+  if (const Value* v = node.input(0); v && !v->constant() && node.isOfSizes(v)) return addIfOnSizes(node, frame);
   QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
   return runBranch(node, condition != 0 ? "then_branch" : "else_branch", frame);
+}
+
+Result<OnnxValues> OnnxImporter::addIfOnSizes(OnnxNode& node, const Frame& frame) {
+  const auto comparison = node.isOfDecidedSizes(node.input(0)) ? std::nullopt : comparisonOf(node.input(0));
+  const auto taken = [](bool holds) { return holds ? "then_branch" : "else_branch"; };
+  if (comparison && asksForElements(*comparison)) return runBranch(node, taken(node.holdsAsTaken(*comparison)), frame);
+  std::vector<Assumption>& assumed = sizeNames_.ways.taken;
+  const std::vector<Assumption> before = assumed;
+  auto whenTrue = runBranch(node, "then_branch", frame);
+  const std::vector<Assumption> ifTrue = std::exchange(assumed, before);
+  auto otherwise = runBranch(node, "else_branch", frame);
+  const std::vector<Assumption> ifNot = std::exchange(assumed, before);
+  const auto chosen = whenTrue && otherwise ? chosenOf(node, *whenTrue, *otherwise) : std::move(whenTrue ? otherwise : whenTrue);
+  if (chosen) {
+    assumed.insert(assumed.end(), ifTrue.begin(), ifTrue.end());
+    assumed.insert(assumed.end(), ifNot.begin(), ifNot.end());
+    return chosen;
+  }
+  if (!comparison) return chosen;
+  const bool holds = node.holdsAsTaken(*comparison);
+  const std::vector<Assumption>& own = holds ? ifTrue : ifNot;
+  assumed.insert(assumed.end(), own.begin(), own.end());
+  return holds ? whenTrue : otherwise;
 }
 
 // inputs: rounds, condition, carried values; body: (round, condition, carried) -> (condition, carried, results of the round)

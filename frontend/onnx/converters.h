@@ -20,6 +20,7 @@ std::span<const OnnxOp> onnxNnOps();
 std::span<const OnnxOp> onnxMathOps();
 std::span<const OnnxOp> onnxReductionOps();
 std::span<const OnnxOp> onnxShapeOps();
+std::span<const OnnxOp> onnxResizeOps();
 std::span<const OnnxOp> onnxDecidingOps();
 std::span<const OnnxOp> onnxSamplingOps();
 std::span<const OnnxOp> onnxRecurrentOps();

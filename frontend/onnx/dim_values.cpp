@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 
+#include "ir/dim_expr_terms.h"
 #include "ir/interp.h"
 #include "ir/op_def.h"
 #include "ir/ops/broadcast.h"
@@ -226,6 +227,41 @@ Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {
   // A truth that is not known is no integer.
   if (one->dtype == DType::boolean && !constants(one->elements)) return std::nullopt;
   return std::optional(std::vector{std::move(*one)});
+}
+
+std::optional<Assumption> comparisonOf(const Value* truth) {
+  using Kind = Assumption::Kind;
+  const Node* node = truth->producer();
+  if (!node || truth->type().dtype != DType::boolean) return std::nullopt;
+  if (node->is("not")) {
+    auto inner = comparisonOf(node->operand(0));
+    return inner ? std::optional(inner->negated()) : std::nullopt;
+  }
+  const auto one = [&](int i) -> Maybe {
+    const auto values = dimValuesOf(node->operand(i));
+    return values && values->elements.size() == 1 ? known(values->elements[0]) : std::nullopt;
+  };
+  if (node->is("cast") || node->is("reshape")) {
+    if (node->operand(0)->type().dtype == DType::boolean) return comparisonOf(node->operand(0));
+    const Maybe size = one(0);
+    return size ? std::optional(Assumption{Kind::differ, *size, 0, {}}) : std::nullopt;
+  }
+  if (node->numOperands() != 2) return std::nullopt;
+  const Maybe a = one(0), b = one(1);
+  if (!a || !b) return std::nullopt;
+  if (node->is("equal")) return Assumption{Kind::equal, *a, *b, {}};
+  if (node->is("less")) return Assumption{Kind::atMost, *a + 1, *b, {}};
+  if (node->is("less_equal")) return Assumption{Kind::atMost, *a, *b, {}};
+  if (node->is("greater")) return Assumption{Kind::atMost, *b + 1, *a, {}};
+  if (node->is("greater_equal")) return Assumption{Kind::atMost, *b, *a, {}};
+  return std::nullopt;
+}
+
+bool asksForElements(const Assumption& comparison) {
+  if (comparison.kind == Assumption::Kind::atMost || comparison.right != 0) return false;
+  const std::vector<DimTerm> terms = dimTerms(comparison.left);
+  const auto isSize = [](const DimFactor& f) { return f.kind == DimFactor::Kind::symbol; };
+  return terms.size() == 1 && std::all_of(terms[0].factors.begin(), terms[0].factors.end(), isSize);
 }
 
 }  // namespace qc

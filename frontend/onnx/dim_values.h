@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "ir/assumptions.h"
 #include "ir/dim_expr.h"
 #include "ir/graph.h"
 
@@ -37,5 +38,10 @@ Result<Value*> countedUp(OnnxNode& n, const DimExpr& start, const DimExpr& count
 
 // The results of a node whose operands are such values, one at least a node `dims`; nothing where that is not so, or they cannot be said.
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node);
+
+// What a truth says of sizes, where it is one comparison of two of them; nothing: it is not, or all sizes decide it alike.
+std::optional<Assumption> comparisonOf(const Value* truth);
+// Whether it only asks if there are elements at all: a product of sizes that is 0, or is not.
+bool asksForElements(const Assumption& comparison);
 
 }  // namespace qc

@@ -1,5 +1,7 @@
 #include "frontend/onnx/export.h"
 
+#include <utility>
+
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/exporter.h"
 #include "frontend/onnx/tensor.h"
@@ -109,7 +111,7 @@ void OnnxExporter::call(onnx::NodeProto& node, onnx::FunctionProto body) {
 }
 
 std::string OnnxExporter::initializer(const std::string& base, const Tensor& t) {
-  auto& proto = *proto_->add_initializer();
+  auto& proto = *model_->mutable_graph()->add_initializer();
   proto.set_name(fresh(base));
   proto.set_data_type(dtypeToOnnx(t.dtype()));
   for (const int64_t s : t.sizes()) proto.add_dims(s);
@@ -196,6 +198,39 @@ void OnnxExporter::describe(onnx::ValueInfoProto& info, const Value* v, const st
   }
 }
 
+// A branch that is not taken need not be possible at all sizes.
+void OnnxExporter::findBranches() {
+  const std::map<const Node*, Branch> inside = branchesOf(graph_);
+  for (const Node* n = graph_.front(); n; n = n->next()) {
+    const auto branch = inside.find(n);
+    branches_[branch == inside.end() ? Branch() : branch->second].push_back(n);
+  }
+}
+
+Status OnnxExporter::addNodes(const Branch& branch) {
+  for (const Node* n : branches_[branch]) QC_TRY(addNode(*n));
+  return {};
+}
+
+Status OnnxExporter::addBranch(onnx::NodeProto& proto, const char* name, const Node& choose, int operand) {
+  auto& attribute = *proto.add_attribute();
+  attribute.set_name(name);
+  attribute.set_type(onnx::AttributeProto::GRAPH);
+  auto& body = *attribute.mutable_g();
+  body.set_name(name);
+  const DimWriter::Known known = dims_.known();
+  onnx::GraphProto* const around = std::exchange(proto_, &body);
+  Status added = addNodes({&choose, operand});
+  const std::string output = fresh(fmt::format("{}_{}", this->name(choose.result()), name));
+  addUnlocated("Identity", {this->name(choose.operand(operand))}, output);
+  proto_ = around;
+  dims_.restore(known);
+  auto& info = *body.add_output();
+  info.set_name(output);
+  info.mutable_type()->mutable_tensor_type()->set_elem_type(dtypeToOnnx(choose.result()->type().dtype));
+  return added;
+}
+
 // The value that is returned carries the user's name for it; where it cannot, an Identity does.
 void OnnxExporter::nameResults() {
   for (const Value* v : graph_.inputs()) taken_.insert(names_[v] = v->name());
@@ -253,8 +288,9 @@ Result<std::string> OnnxExporter::run() {
   proto_ = model.mutable_graph();
   proto_->set_name(graph_.name());
   nameResults();
+  findBranches();
   for (const Value* v : graph_.inputs()) dims_.defined(v);
-  for (const Node* n = graph_.front(); n; n = n->next()) QC_TRY(addNode(*n));
+  QC_TRY(addNodes({}));
   for (const Value* v : graph_.inputs()) describe(*proto_->add_input(), v, v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) describe(*proto_->add_output(), graph_.outputs()[i], graph_.outputNames()[i]);
   nameNodes();

@@ -9,7 +9,7 @@ namespace qc {
 
 void DimWriter::defined(const Value* v) {
   for (int d = 0; d < v->type().rank(); ++d)
-    if (const auto name = symbolName(nth(v->type().shape, d).expr())) places_.try_emplace(*name, Place{v, d});
+    if (const auto name = symbolName(nth(v->type().shape, d).expr())) known_.places.try_emplace(*name, Place{v, d});
 }
 
 std::string DimWriter::ints(const std::vector<int64_t>& values) {
@@ -18,7 +18,7 @@ std::string DimWriter::ints(const std::vector<int64_t>& values) {
 }
 
 std::string DimWriter::apply(const std::string& op, std::vector<std::string> inputs, const std::string& base) {
-  std::string& result = made_[fmt::format("{}\n{}", op, fmt::join(inputs, "\n"))];
+  std::string& result = known_.made[fmt::format("{}\n{}", op, fmt::join(inputs, "\n"))];
   if (result.empty()) {
     result = file_.fresh(base);
     auto& proto = file_.addUnlocated(op, std::move(inputs), result);
@@ -28,9 +28,9 @@ std::string DimWriter::apply(const std::string& op, std::vector<std::string> inp
 }
 
 Result<std::string> DimWriter::symbol(const std::string& name) {
-  if (const auto number = numbers_.find(name); number != numbers_.end()) return number->second;
-  const auto place = places_.find(name);
-  if (place == places_.end())
+  if (const auto number = known_.numbers.find(name); number != known_.numbers.end()) return number->second;
+  const auto place = known_.places.find(name);
+  if (place == known_.places.end())
     return fail(ErrorCode::kUnsupported, "'{}' is the size of no input, and of nothing that is computed before", name)
         .help("bind it with bind-shapes, or save as .qir instead");
   const auto [value, axis] = place->second;

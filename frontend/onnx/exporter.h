@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "frontend/onnx/export_dims.h"
+#include "ir/decided_sizes.h"
 #include "ir/graph.h"
 
 namespace qc {
@@ -43,6 +44,8 @@ class OnnxExporter {
   // An s64 vector of sizes, starts and the like: an initializer, or what computes it from free dims.
   Result<std::string> dims(std::span<const DimExpr> elements) { return dims_.vector(elements); }
   void sizeIs(const std::string& symbol, std::string vector) { dims_.given(symbol, std::move(vector)); }
+  // A branch of an If: what leads to this operand of the node that chooses, and to nothing else.
+  Status addBranch(onnx::NodeProto& proto, const char* name, const Node& choose, int operand);
   // One number all over.
   Result<std::string> filled(const std::string& base, float value, std::span<const Dim> shape);
   std::string scalar(float value) { return scalarOf(DType::f32, value); }
@@ -58,13 +61,16 @@ class OnnxExporter {
 
  private:
   void nameResults();
+  void findBranches();
+  Status addNodes(const Branch& branch);
   Status addNode(const Node& node);
   void nameNodes();
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 
   const Graph& graph_;
   DimWriter dims_{*this};
-  onnx::GraphProto* proto_ = nullptr;
+  onnx::GraphProto* proto_ = nullptr;  // that nodes are added to: the model's, or a branch
+  std::map<Branch, std::vector<const Node*>> branches_;
   std::map<const Value*, std::string> names_;
   std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
   std::set<std::string> taken_;

@@ -8,6 +8,7 @@
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/dim_expr_terms.h"
 #include "ir/op_def.h"
 #include "ir/verify.h"
 
@@ -60,9 +61,9 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   const auto key = [](std::string_view d, std::string_view o) { return fmt::format("{}::{}", d == "ai.onnx" ? "" : d, o); };
   static const auto table = [&] {
     std::unordered_map<std::string, const OnnxOp*> t;
-    for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxRecurrentOps(),
-                            onnxQuantOps(), onnxDecidingOps(), onnxSamplingOps(), onnxComposedOps(), onnxAttentionOps(), onnxContribOps(),
-                            onnxContribAttentionOps(), onnxOwnOps()})
+    for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxResizeOps(),
+                            onnxRecurrentOps(), onnxQuantOps(), onnxDecidingOps(), onnxSamplingOps(), onnxComposedOps(), onnxAttentionOps(),
+                            onnxContribOps(), onnxContribAttentionOps(), onnxOwnOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);
@@ -123,6 +124,7 @@ Result<Graph> OnnxImporter::run() {
   indexFunctions();
   QC_TRY(reportUnsupported());
   OnnxScope scope;
+  graph_.setInfo(infoOf(model_));
   QC_TRY(addInitializers(model_.graph(), scope));
   QC_TRY(addInputs(scope));
   std::unordered_set<std::string> reads;
@@ -132,16 +134,52 @@ Result<Graph> OnnxImporter::run() {
   QC_TRY(addNodes(model_.graph().node(), frame));
   QC_TRY(addOutputs(scope));
   giveInputsMeaning();
-  graph_.setInfo(infoOf(model_));
+  assume(graph_, sizeNames_.ways.taken);
   graph_.eraseDeadNodes();
   QC_TRY(verify(graph_));
   return std::move(graph_);
 }
 
+namespace {
+
+// The last that can be taken the other way is; false: there is none.
+bool nextWay(Ways& ways) {
+  while (!ways.all.empty() && ways.all.back().isSecond) ways.all.pop_back();
+  if (ways.all.empty()) return false;
+  ways.all.back() = {!ways.all.back().holds, true};
+  ways.asked = 0;
+  ways.taken.clear();
+  return true;
+}
+
+// Symbols of which one size is assumed.
+std::map<std::string, int64_t> fixedSymbols(std::span<const Assumption> assumptions) {
+  std::map<std::string, int64_t> fixed;
+  for (const Assumption& a : assumptions)
+    if (const auto symbol = symbolName(a.left); symbol && a.kind == Assumption::Kind::equal && a.right.constant())
+      fixed.emplace(*symbol, *a.right.constant());
+  return fixed;
+}
+
+}  // namespace
+
 Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options,
                                    const TensorBytes* taken) {
+  constexpr int kMaxWays = 8;
   OnnxImporter first(model, folder, options, Weights::read, taken);
   auto graph = first.run();
+  Ways ways = first.sizeNames_.ways;
+  for (int tried = 1; !graph && tried < kMaxWays && nextWay(ways); ++tried) {
+    OnnxImporter other(model, folder, options, Weights::read, taken);
+    other.sizeNames_.ways = ways;
+    if (auto read = other.run()) graph = std::move(read);
+    ways = other.sizeNames_.ways;
+  }
+  // A size that can only be one is no free dim.
+  ImportOptions bound = options;
+  for (const auto& [symbol, size] : fixedSymbols(ways.taken)) bound.shapes.emplace(symbol, std::vector{size});
+  if (bound.shapes.size() > options.shapes.size())
+    if (auto read = import(model, folder, bound, taken)) return read;
   if (graph || !first.sizeNames_.computed) return graph;
   OnnxImporter second(model, folder, options, Weights::read, taken);
   second.sizeNames_.mayCompute = false;
@@ -242,6 +280,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
 
 Status OnnxImporter::addInputs(OnnxScope& scope) {
   QC_ASSIGN(const auto shapes, bindShapes(model_.graph(), options_));
+  std::map<std::string, int64_t> given;  // sizes of symbols
   for (const auto& info : model_.graph().input()) {
     if (info.name().empty()) return fail(ErrorCode::kInvalidModel, "an input without a name");
     if (scope.holds(info.name())) continue;  // IR 3 lists initializers as inputs
@@ -253,8 +292,10 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
       continue;
     }
     const Shape& shape = shapes.at(info.name());
-    for (const Dim& dim : shape)
-      if (!dim.isStatic()) sizeNames_.inputs.merge(dim.expr().symbols());
+    for (size_t d = 0; d < shape.size(); ++d) {
+      if (!shape[d].isStatic()) sizeNames_.inputs.merge(shape[d].expr().symbols());
+      if (const auto name = freeDimName(info, static_cast<int>(d)); name && shape[d].isStatic()) given.emplace(*name, shape[d].size());
+    }
     int64_t bytes = sizeOf(*dtype);
     for (const Dim& dim : shape) {
       const int64_t size = dim.isStatic() ? dim.size() : 1;
@@ -264,7 +305,7 @@ Status OnnxImporter::addInputs(OnnxScope& scope) {
     }
     QC_TRY(define(scope, info.name(), {widened(graph_.addInput(info.name(), TensorType(*dtype, shape)))}));
   }
-  return {};
+  return checkAssumptions(graph_.info(), given);
 }
 
 // A graph input that is only read with one meaning has it.

@@ -63,7 +63,8 @@ class OnnxImporter {
   OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read,
                const TensorBytes* taken = nullptr);
   Result<Graph> run();
-  // The same, and where sizes that data computes lead to what is not supported, the error about the first that would have to be known.
+  // The same in other ways where what was assumed of sizes leads to what is not supported; where sizes that data computes do, the error is
+  // about the first that would have to be known.
   static Result<Graph> import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options,
                               const TensorBytes* taken = nullptr);
   const std::unordered_set<std::string>& unread() const { return unread_; }  // names of those inputs
@@ -109,6 +110,7 @@ class OnnxImporter {
   using ControlFn = Result<OnnxValues> (OnnxImporter::*)(OnnxNode&, const OnnxValues&, const Frame&);
   static ControlFn controlOp(const onnx::NodeProto& node);  // null: another op
   Result<OnnxValues> addIf(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
+  Result<OnnxValues> addIfOnSizes(OnnxNode& node, const Frame& frame);
   Result<OnnxValues> addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> runBranch(OnnxNode& node, const char* name, const Frame& frame);

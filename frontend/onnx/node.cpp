@@ -190,6 +190,32 @@ bool OnnxNode::isDecided(const DimExpr& e) const {
   return std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols_.decided.contains(s); });
 }
 
+bool OnnxNode::isOfSizes(const Value* v) const {
+  const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
+  return (s.sizes || s.decided) && !s.data;
+}
+
+// At first as for sizes that are large and all different.
+bool OnnxNode::holdsAsTaken(Assumption condition) {
+  Ways& ways = symbols_.ways;
+  const Assumption opposite = condition.negated();
+  for (const Assumption& a : ways.taken)
+    for (const bool holds : {true, false})
+      if (const Assumption& same = holds ? condition : opposite; a.kind == same.kind && a.left == same.left && a.right == same.right)
+        return holds;
+  if (ways.asked == ways.all.size()) {
+    std::map<std::string, int64_t> usual;
+    for (const std::string& symbol : condition.symbols()) usual.emplace(symbol, 1009 + 4 * std::ssize(usual));
+    ways.all.push_back({condition.holdsAt(usual).value_or(false)});
+  }
+  const bool holds = ways.all[ways.asked++].holds;
+  ways.taken.push_back(holds ? std::move(condition) : opposite);
+  ways.taken.back().node = location_;
+  return holds;
+}
+
+void OnnxNode::assumeSize(const DimExpr& e, int64_t size) { symbols_.ways.taken.push_back({Assumption::Kind::equal, e, size, location_}); }
+
 bool OnnxNode::isOfDecidedSizes(const Value* v) const {
   const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
   return s.decided && !s.data;

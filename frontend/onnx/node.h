@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "ir/assumptions.h"
 #include "ir/files.h"
 #include "ir/graph.h"
 #include "ir/interp.h"
@@ -23,10 +24,21 @@ class NodeProto;
 
 namespace qc {
 
+// Where a node does something else at other sizes: which way the model is read.
+struct Ways {
+  struct Way {
+    bool holds, isSecond = false;  // the condition; the other way was tried before
+  };
+  std::vector<Way> all;  // in the order in which they are asked for
+  size_t asked = 0;
+  std::vector<Assumption> taken;
+};
+
 // Symbols that stand for something already.
 struct SizeNames {
   std::set<std::string> inputs, decided;     // sizes of inputs; what data decides
   bool mayCompute = true, computed = false;  // whether a number that data computes may become one, and has
+  Ways ways = {};
 };
 
 class OnnxNode {
@@ -87,7 +99,14 @@ class OnnxNode {
   // Symbols that nothing has, for sizes that the data of this node decides.
   std::vector<DimExpr> freshSizes(size_t count) const;
   bool isDecided(const DimExpr& e) const;       // whether it follows from such a size
-  bool isOfDecidedSizes(const Value* v) const;  // whether sizes are all that it is computed of, and data decides one
+  bool isOfSizes(const Value* v) const;         // whether sizes are all that it is computed of
+  bool isOfDecidedSizes(const Value* v) const;  // and data decides one
+  // A condition on sizes of inputs that neither holds nor fails for all of them: the way that is taken, which becomes an assumption.
+  bool holdsAsTaken(Assumption condition);
+  // It can be no other, as where a constant has that many entries: the model is read again with it.
+  void assumeSize(const DimExpr& e, int64_t size);
+  // Small integers that a node has made of sizes, as sizes.  Nothing: they are no list of such.
+  Result<std::optional<std::vector<DimExpr>>> sizesFrom(Value* v) { return computedDims(v, Sign::positive); }
   // The same value, whose dims along these axes are symbols of their own.
   Result<Value*> withNamedSizes(Value* v, std::vector<int64_t> axes);
   // A size that must not be free.

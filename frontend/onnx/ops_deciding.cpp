@@ -108,25 +108,10 @@ Status writeSizeOf(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-// Both are computed outside, as they were.
 Status writeChoose(OnnxExporter& e, const Node& n) {
-  const std::string a = e.name(n.operand(1)), b = e.name(n.operand(2));
   auto& proto = e.add(n, "If", {e.name(n.operand(0))}, e.resultNames(n));
-  for (const auto& [branch, value] : {std::pair("then_branch", a), std::pair("else_branch", b)}) {
-    auto& attribute = *proto.add_attribute();
-    attribute.set_name(branch);
-    attribute.set_type(onnx::AttributeProto::GRAPH);
-    auto& body = *attribute.mutable_g();
-    body.set_name(branch);
-    auto& identity = *body.add_node();
-    identity.set_op_type("Identity");
-    identity.add_input(value);
-    identity.add_output(e.fresh(e.name(n.result()) + "_" + branch));
-    auto& output = *body.add_output();
-    output.set_name(identity.output(0));
-    output.mutable_type()->mutable_tensor_type()->set_elem_type(dtypeToOnnx(n.result()->type().dtype));
-  }
-  return {};
+  QC_TRY(e.addBranch(proto, "then_branch", n, 1));
+  return e.addBranch(proto, "else_branch", n, 2);
 }
 
 OnnxExportRow row(const char* op) {

@@ -1,6 +1,7 @@
 // bind-shapes: sizes for the symbols of free dims; every type behind them follows.  What could not be proved of free dims, that two of them
-// broadcast or that one divides, is found true or false here, by the inference of the node that needs it.  Sizes that data decides stay;
-// those that are computed from the sizes of inputs alone are computed.
+// broadcast or that one divides, is found true or false here, by the inference of the node that needs it, and what was assumed of sizes is
+// held against them.  Sizes that data decides stay; those that are computed from the sizes of inputs alone are computed, and where these
+// decide which of two tensors is taken, the other is gone.
 //
 //   bind-shapes{sizes="T=17, N=1"}      or cx.provide(ShapeBindings)
 #include "passes/lower/bind_shapes.h"
@@ -12,7 +13,9 @@
 #include <optional>
 #include <set>
 
+#include "ir/assumptions.h"
 #include "ir/decided_sizes.h"
+#include "ir/dim_expr_terms.h"
 #include "ir/interp.h"
 #include "ir/op_def.h"
 #include "ir/text_reader.h"
@@ -51,32 +54,68 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
   return shape;
 }
 
-// Small values that follow from sizes alone, such as a scale that is a quotient of them: what they decide is known as soon as the sizes
-// are, and no program is cut there.
-class SettledValues {
+// What follows from sizes alone, known as soon as these are: small values, such as a scale that is a quotient of them, the sizes that they
+// decide, and which of two tensors is taken.  No program is cut there, and what leads to the other tensor need not be possible.
+class Settled {
  public:
-  explicit SettledValues(ShapeBindings& sizes) : sizes_(sizes) {}
+  Settled(Graph& graph, ShapeBindings& sizes) : graph_(graph), sizes_(sizes) {}
 
-  // Of a node whose attributes are bound: whether all that it is there for is known.  What cannot be said before running is left to that.
-  Result<bool> see(const Node& node) {
-    if (!isComputedWhenBound(node)) return false;
-    std::vector<const Tensor*> operands;
-    for (const Value* v : node.operands()) {
-      const auto it = v ? known_.find(v) : known_.end();
-      operands.push_back(!v ? nullptr : v->constant() ? v->constant() : it == known_.end() ? nullptr : &it->second);
-      if (v && !operands.back()) return false;
+  Status run() {
+    for (Node *node = graph_.front(), *next = nullptr; node; node = next) {
+      next = node->next();
+      if (const Value* condition = conditionOf(*node)) {
+        QC_TRY(choose(node, condition));
+      } else if (!node->is("const") && isComputedWhenBound(*node)) {
+        QC_TRY(compute(node));
+      }
     }
-    if (decidesSizes(node)) {
-      QC_ASSIGN(const std::vector<Tensor> results, decide(node, operands));
-      learnSizes(node, results, sizes_);
-      return true;
-    }
-    auto results = evaluateNode(node, operands);
-    for (int i = 0; results && i < node.numResults(); ++i) known_.emplace(node.result(i), std::move(nth(*results, i)));
-    return false;
+    return {};
   }
 
  private:
+  const Tensor* known(const Value* v) const {
+    if (!v || v->constant()) return v ? v->constant() : nullptr;
+    const auto it = known_.find(v);
+    return it == known_.end() ? nullptr : &it->second;
+  }
+
+  Status choose(Node* node, const Value* condition) {
+    const Tensor* holds = known(condition);
+    if (!holds || holds->numElements() != 1) return {};
+    Value* taken = node->operand(holds->at(0) != 0 ? 1 : 2);
+    const std::vector<DimExpr> sizes = node->attrs().dims("sizes");
+    const std::vector<int64_t>& axes = node->integers("axes");
+    ShapeBindings own;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const auto size = nth(taken->type().shape, axes[i]).expr().evaluate(sizes_);
+      if (!size) return {};  // which data decides
+      if (const auto symbol = symbolName(sizes[i])) own[*symbol] = *size;
+    }
+    sizes_.merge(own);
+    node->result()->replaceAllUsesWith(taken, true);
+    graph_.erase(node);
+    return {};
+  }
+
+  // What cannot be said before running is left to that.
+  Status compute(Node* node) {
+    std::vector<const Tensor*> operands;
+    for (const Value* v : node->operands()) {
+      operands.push_back(known(v));
+      if (v && !operands.back()) return {};
+    }
+    auto results = evaluateBound(*node, operands, sizes_);
+    if (decidesSizes(*node)) {
+      if (!results) return tl::make_unexpected(std::move(results.error()));
+      learnSizes(*node, *results, sizes_);
+      graph_.erase(node);
+      return {};
+    }
+    for (int i = 0; results && i < node->numResults(); ++i) known_.emplace(node->result(i), std::move(nth(*results, i)));
+    return {};
+  }
+
+  Graph& graph_;
   ShapeBindings& sizes_;
   std::map<const Value*, Tensor> known_;
 };
@@ -103,14 +142,15 @@ Status bindShapes(Graph& graph, PassContext& cx) {
     input->setType(input->type().withShape(std::move(shape)));
   }
   const std::set<std::string> decided = decidedSymbols(graph);
-  SettledValues settled(sizes);
-  for (Node *node = graph.front(), *next = nullptr; node; node = next) {
-    next = node->next();
-    QC_TRY(bindNode(*node, sizes, decided));
-    if (decided.empty() || node->is("const")) continue;
-    QC_ASSIGN(const bool isSettled, settled.see(*node));
-    if (isSettled) graph.erase(node);
+  QC_TRY(checkAssumptions(graph.info(), sizes));
+  forgetAssumptions(graph);
+  bool decides = false;
+  for (const Node* node = graph.front(); node && !decides; node = node->next()) decides = decidesSizes(*node);
+  if (decides) {
+    QC_TRY(Settled(graph, sizes).run());
+    graph.eraseDeadNodes();
   }
+  for (Node* node = graph.front(); node; node = node->next()) QC_TRY(bindNode(*node, sizes, decided));
   return {};
 }
 

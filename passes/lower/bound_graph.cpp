@@ -17,23 +17,27 @@ struct Place {
   size_t dim;
 };
 
-// "dim 1 of 'x' is 5, dim 0 of 'y' is 6": where the sizes come from that the operands of this node have.
-std::string sourcesOf(const Graph& graph, const Node& node, const std::map<std::string, std::vector<int64_t>>& shapes) {
+// "dim 1 of 'x' is 5, dim 0 of 'y' is 6": where sizes come from that these symbols have.
+std::string sourcesOf(const Graph& graph, const std::set<std::string>& symbols, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  std::string text;
+  for (const Value* input : graph.inputs())
+    for (size_t d = 0; d < input->type().shape.size(); ++d) {
+      const std::set<std::string> own = input->type().shape[d].expr().symbols();
+      if (std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols.contains(s); }))
+        text += fmt::format("{}dim {} of '{}' is {}", text.empty() ? "" : ", ", d, input->name(), shapes.at(input->name())[d]);
+    }
+  return text;
+}
+
+// Of the operands and results of a node.
+std::set<std::string> symbolsAround(const Node& node) {
   std::set<std::string> symbols;
   const auto addOf = [&](const Dim& dim) { symbols.merge(dim.expr().symbols()); };
   for (const Value* v : node.operands())
     if (v) std::for_each(v->type().shape.begin(), v->type().shape.end(), addOf);
   for (int i = 0; i < node.numResults(); ++i)
     std::for_each(node.result(i)->type().shape.begin(), node.result(i)->type().shape.end(), addOf);
-  std::string text;
-  for (const Value* input : graph.inputs())
-    for (size_t d = 0; d < input->type().shape.size(); ++d) {
-      const Dim& dim = input->type().shape[d];
-      const std::set<std::string> own = dim.expr().symbols();
-      if (std::any_of(own.begin(), own.end(), [&](const std::string& s) { return symbols.contains(s); }))
-        text += fmt::format("{}dim {} of '{}' is {}", text.empty() ? "" : ", ", d, input->name(), shapes.at(input->name())[d]);
-    }
-  return text;
+  return symbols;
 }
 
 }  // namespace
@@ -83,21 +87,37 @@ Result<ShapeBindings> bindingsOf(const Graph& graph, const std::map<std::string,
   return sizes;
 }
 
+std::optional<BrokenAssumption> brokenAt(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  std::map<std::string, std::vector<int64_t>> whole = shapes;
+  for (const Value* input : graph.inputs())
+    if (input->type().isStatic()) whole.emplace(input->name(), input->type().sizes());
+  const auto sizes = bindingsOf(graph, whole);
+  const auto broken = sizes ? brokenAssumption(graph.info(), *sizes) : Result<std::optional<Assumption>>();
+  if (!broken || !*broken) return std::nullopt;
+  BrokenAssumption found{**broken, {}};
+  for (const std::string& symbol : found.assumption.symbols()) found.sizes.emplace(symbol, sizes->at(symbol));
+  return found;
+}
+
 Result<Graph> boundGraph(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes) {
   PassContext cx;
   QC_ASSIGN(ShapeBindings sizes, bindingsOf(graph, shapes));
+  QC_ASSIGN(const auto broken, brokenAssumption(graph.info(), sizes));
   cx.provide(std::move(sizes));
   Graph copy = graph.clone();
   if (Status bound = runPipeline("bind-shapes", copy, cx); !bound) {
     const Value* at = graph.findValue(bound.error().tensor());
-    const std::string from = at && at->producer() ? sourcesOf(graph, *at->producer(), shapes) : std::string();
+    const std::set<std::string> symbols = broken                 ? broken->symbols()
+                                          : at && at->producer() ? symbolsAround(*at->producer())
+                                                                 : std::set<std::string>();
+    const std::string from = sourcesOf(graph, symbols, shapes);
     if (from.empty()) return tl::make_unexpected(std::move(bound).error());
     const Error& e = bound.error();
     const bool isOfSizes = e.code() == ErrorCode::kInvalidModel;  // the model is right at others
     return fail(isOfSizes ? ErrorCode::kInvalidArgument : e.code(), "{}; {}", e.message(), from)
         .at(e.node())
         .on(e.tensor())
-        .help("give inputs whose sizes fit each other");
+        .help(broken ? e.remedy() : "give inputs whose sizes fit each other");
   }
   return copy;
 }

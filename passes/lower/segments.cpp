@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "ir/assumptions.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/op_def.h"
@@ -23,6 +24,7 @@ class Cutter {
       if (!nth(nodes_, level).empty()) add(nth(nodes_, level), false);
       for (const Node* node : nth(deciding_, level)) add({node}, true);
     }
+    cut_.interface.setInfo(graph_.info());
     for (const Value* input : graph_.inputs()) cut_.interface.addInput(input->name(), input->type());
     for (size_t i = 0; i < graph_.outputs().size(); ++i) {
       const Value* v = graph_.outputs()[i];
@@ -139,6 +141,7 @@ Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment&
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const auto& [name, tensor] : inputs) shapes[name] = tensor.sizes();
   QC_ASSIGN(SymbolSizes sizes, bindingsOf(interface, shapes));
+  QC_TRY(checkAssumptions(interface.info(), sizes));
   for (const auto& [name, tensor] : inputs) {
     const Value* input = interface.findValue(name);
     if (!input) return fail(ErrorCode::kInvalidArgument, "the model has no such input").on(name);

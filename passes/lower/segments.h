@@ -22,7 +22,7 @@ struct Segment {
 };
 
 struct CutGraph {
-  Graph interface;  // the inputs of the whole, and nothing else
+  Graph interface;  // the inputs of the whole and what is assumed of their sizes, and nothing else
   std::vector<Segment> segments;
   std::vector<std::string> outputs, values;      // of the whole, and the value that each of them is
   std::map<std::string, Tensor> constants;       // outputs that are some
