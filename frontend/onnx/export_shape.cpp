@@ -106,6 +106,19 @@ Status slice(OnnxExporter& e, const Node& n) {
   return {};
 }
 
+// Whether a size that is a symbol was computed in float as the scale times the dim, rounded down.
+bool isScaledInFloat(const Node& n, const DimExpr& from, float scale, const DimExpr& to) {
+  const Node* decides = n.previous();
+  while (decides && !(decides->is("size_of") && decides->attrs().dims("sizes") == Dims{to})) decides = decides->previous();
+  const Node* scaled = decides ? decides->operand(0)->producer() : nullptr;
+  while (scaled && (scaled->is("cast") || scaled->is("floor"))) scaled = scaled->operand(0)->producer();
+  if (!scaled || !scaled->is("mul")) return false;
+  const int at = followsFromDims(scaled->operand(0)) ? 0 : 1;
+  const Tensor* factor = scaled->operand(1 - at)->constant();
+  const auto dims = followsFromDims(scaled->operand(at)) ? dimValuesOf(scaled->operand(at)) : std::nullopt;
+  return dims && dims->elements == Dims{from} && factor && factor->numElements() == 1 && factor->at(0) == static_cast<double>(scale);
+}
+
 // Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes.
 Status resize(OnnxExporter& e, const Node& n) {
   const std::vector<double>& scales = n.attrs().reals("scales");
@@ -118,7 +131,8 @@ Status resize(OnnxExporter& e, const Node& n) {
       continue;
     }
     const auto in = from[d].constant(), out = to[d].constant();
-    reached = reached && resizedSize(from[d], static_cast<float>(scales[d])) == to[d];
+    const auto scale = static_cast<float>(scales[d]);
+    reached = reached && (resizedSize(from[d], scale) == to[d] || isScaledInFloat(n, from[d], scale, to[d]));
     if (!in || !out) {
       follows = false;
       ofSizes = ofSizes && std::floor(scales[d]) == scales[d] && to[d] == from[d] * static_cast<int64_t>(scales[d]);

@@ -86,7 +86,7 @@ Status globalLpPool(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// The sum over a window is a depthwise convolution with ones.
+// The sum over a window is a depthwise convolution with ones, or, of a free number of channels, one of each channel as an image of its own.
 Status lpPool(OnnxNode& n) {
   QC_ASSIGN(const double p, exponent(n));
   QC_ASSIGN(OnnxWindow w, onnxWindow(n, {}, OnnxPads::free));
@@ -100,13 +100,24 @@ Status lpPool(OnnxNode& n) {
     const bool starts = (outs - 1) * w.strides[d] < size + w.pads[d];
     w.pads[d + spatial] += std::max<int64_t>((outs - (starts ? 1 : 2)) * w.strides[d] + reach - total, 0);
   }
-  QC_ASSIGN(const int64_t channels, n.fixedSize(dims[1], "the number of channels"));
+  const int64_t channels = dims[1].constant().value_or(1);
   Ints weight = {channels, 1};
   weight.insert(weight.end(), w.kernel.begin(), w.kernel.end());
   QC_ASSIGN(Value * y, padded(n, n.input(0), w));
   QC_ASSIGN(y, toPower(n, y, p));
+  if (!dims[1].constant()) {
+    Dims images = OnnxNode::dims(y);
+    images[0] = images[0] * images[1];
+    images[1] = 1;
+    QC_ASSIGN(y, n.reshapeToDims(y, images));
+  }
   QC_ASSIGN(Value * ones, n.create("expand", {like(n, y, 1)}, {{"shape", weight}}));
   QC_ASSIGN(y, n.create("conv", {y, ones}, {{"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"group", channels}}));
+  if (!dims[1].constant()) {
+    Dims whole = OnnxNode::dims(y);
+    std::copy_n(dims.begin(), 2, whole.begin());
+    QC_ASSIGN(y, n.reshapeToDims(y, whole));
+  }
   QC_ASSIGN(y, root(n, y, p));
   return n.setOutput(y);
 }
@@ -169,7 +180,19 @@ Status hardmax(OnnxNode& n) {
     QC_ASSIGN(x, n.reshapeToDims(x, Dims{product(all.first(usize(axis))), product(all.subspan(usize(axis)))}));
     axis = 1;
   }
-  QC_ASSIGN(const int64_t depth, n.fixedSize(nth(x->type().shape, axis).expr(), "the dim that is searched"));
+  const DimExpr searched = nth(x->type().shape, axis).expr();
+  if (!searched.constant()) {
+    Dims along(usize(x->type().rank()), 1);
+    nth(along, axis) = searched;
+    QC_ASSIGN(Value * place, countedUp(n, 0, searched));
+    QC_ASSIGN(place, n.reshapeToDims(place, along));
+    QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{1}}}));
+    QC_ASSIGN(Value * y, n.create("equal", {largest, place}));
+    QC_ASSIGN(y, n.create("cast", {y}, {{"to", x->type().dtype}}));
+    QC_ASSIGN(y, n.reshapeToDims(y, sizes));
+    return n.setOutput(y);
+  }
+  const int64_t depth = *searched.constant();
   QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
   Tensor values(x->type().dtype, {2});
   storeElement(values.dtype(), values.mutableData(), 1, 1);

@@ -98,19 +98,33 @@ Status convTranspose(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// What share of each window over the padded input is input: what an average that leaves the padding out is larger by.
+Result<Value*> shareOfInput(OnnxNode& n, const OnnxWindow& w, const AttrDict& attrs) {
+  std::vector<DimExpr> sizes = n.dims(0);
+  sizes[0] = sizes[1] = 1;
+  QC_ASSIGN(Value * ones, n.create("expand", {n.scalar(1)}, {{"shape", std::move(sizes)}}));
+  QC_ASSIGN(ones, padded(n, ones, w));
+  return n.create("avg_pool", {ones}, attrs);
+}
+
 Status pool(OnnxNode& n, const char* op) {
   const bool averages = std::string_view(op) == "avg_pool";
   QC_ASSIGN(const int64_t include, n.integer("count_include_pad", 0));
   // Every window of auto_pad holds an element of the input. The largest of a window is that of its elements and of the nearest ones again;
-  // of an average zeros are part where they count.
+  // of an average zeros are part, for which it makes up where they do not count.
   QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints{}));
   const bool adjacent = std::all_of(dilations.begin(), dilations.end(), [](int64_t d) { return d == 1; });
-  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, {}, (averages ? include != 0 : adjacent) ? OnnxPads::free : OnnxPads::fixed));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, {}, averages || adjacent ? OnnxPads::free : OnnxPads::fixed));
+  const bool makesUp = averages && !include && !w.freePads.empty();
   AttrDict attrs{
       {"kernel_shape", w.kernel}, {"strides", w.strides}, {"pads", w.pads}, {"dilations", w.dilations}, {"ceil_mode", int64_t{w.ceil}}};
-  if (averages) attrs.set("count_include_pad", include);
+  if (averages) attrs.set("count_include_pad", makesUp ? int64_t{1} : include);
   QC_ASSIGN(Value * x, padded(n, n.input(0), w, averages ? "constant" : "edge"));
-  QC_ASSIGN(Value * y, n.create(op, {x}, std::move(attrs)));
+  QC_ASSIGN(Value * y, n.create(op, {x}, attrs));
+  if (makesUp) {
+    QC_ASSIGN(Value * share, shareOfInput(n, w, attrs));
+    QC_ASSIGN(y, n.create("div", {y, share}));
+  }
   return n.setOutput(y);
 }
 
@@ -157,11 +171,12 @@ Status batchNorm(OnnxNode& n) {
 }
 
 // One value per group, once for every channel of it.
-Result<Value*> perChannel(OnnxNode& n, Value* v, int64_t groups, int64_t channels) {
-  if (v->type().shape != toShape({groups}) || groups < 1 || channels % groups) return v;  // the op says what it needs
+Result<Value*> perChannel(OnnxNode& n, Value* v, int64_t groups, const DimExpr& channels) {
+  const bool fits = v->type().shape == toShape({groups}) && groups >= 1 && channels.constant().value_or(0) % groups == 0;
+  if (!fits) return v;  // the op says what it needs
   QC_ASSIGN(v, n.reshape(v, Ints{groups, 1}));
-  QC_ASSIGN(v, n.create("expand", {v}, {{"shape", Ints{groups, channels / groups}}}));
-  return n.reshape(v, Ints{channels});
+  QC_ASSIGN(v, n.create("expand", {v}, {{"shape", std::vector<DimExpr>{groups, floorDiv(channels, groups)}}}));
+  return n.reshapeToDims(v, {channels});
 }
 
 // Scale and bias are one value per channel since opset 21, one per group before.
@@ -170,10 +185,8 @@ Status groupNorm(OnnxNode& n) {
   QC_ASSIGN(const int64_t groups, n.integer("num_groups"));
   Value *scale = n.input(1), *bias = n.input(2);
   if (n.opset() < 21 && n.type(0).rank() >= 2) {
-    if (!n.type(0).shape[1].isStatic()) return n.error(ErrorCode::kUnsupported, "{} of channels that are free", n.type(0).str());
-    const int64_t channels = n.type(0).shape[1].size();
-    QC_ASSIGN(scale, perChannel(n, scale, groups, channels));
-    QC_ASSIGN(bias, perChannel(n, bias, groups, channels));
+    QC_ASSIGN(scale, perChannel(n, scale, groups, n.dims(0)[1]));
+    QC_ASSIGN(bias, perChannel(n, bias, groups, n.dims(0)[1]));
   }
   QC_ASSIGN(Value * y, n.create("group_norm", {n.input(0), scale, bias}, {{"epsilon", epsilon}, {"num_groups", groups}}));
   return n.setOutput(y);

@@ -74,6 +74,7 @@ Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storag
     const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
     if (nth(shape, a) == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
       a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
+    if (!nth(shape, a).isStatic()) n.assumeSize(nth(shape, a).expr(), static_cast<int64_t>(q->scales.size()));
     if (!fits(nth(shape, a)))
       return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
     q->axis = static_cast<int>(a);

@@ -62,25 +62,25 @@ std::vector<DimExpr> widths(const DimExpr& size, int64_t step) {
 Result<SliceCut> sliceCut(const DimExpr& dim, const SliceBounds& bounds) {
   const auto size = dim.constant(), first = bounds.start.constant(), behind = bounds.end.constant();
   if (size && first && behind) return knownCut(*size, *first, *behind, bounds.step);
-  if (bounds.step < 0) {
-    const bool all = bounds.step == -1 && first && (*first == -1 || *first >= kFar) && behind && *behind <= -kFar;
-    if (all) return SliceCut{dim - 1, dim, -1};
-    return fail(ErrorCode::kUnsupported, "a step of {} over a part of a free dim", bounds.step);
-  }
+  const bool isForward = bounds.step > 0;
+  if (bounds.step == -1 && first && (*first == -1 || *first >= kFar) && behind && *behind <= -kFar) return SliceCut{dim - 1, dim, -1};
+  const DimExpr low = isForward ? 0 : -1, high = isForward ? dim : dim - 1;  // backwards an end lies in front of the first element
   const auto place = [&](const DimExpr& at) -> Result<DimExpr> {
     const auto known = at.constant();
-    if (known && *known >= kFar) return dim;
-    if (at.isNonNegative()) return min(at, dim);
-    if ((-at - 1).isNonNegative()) return max(dim + at, 0);
+    if (known && *known >= kFar) return high;
+    if (known && *known <= -kFar) return low;
+    if (at.isNonNegative()) return min(at, high);
+    if ((-at - 1).isNonNegative()) return max(dim + at, low);
     const DimExpr counted = at + dim * min(max(-at, 0), 1);  // from the end where it is below 0
-    const DimExpr within = min(max(counted, 0), dim);
+    const DimExpr within = min(max(counted, low), high);
     if (!within.isUnknown()) return within;
     return fail(ErrorCode::kUnsupported, "whether {} counts from the end depends on sizes that are free", at.str());
   };
   QC_ASSIGN(const DimExpr from, place(bounds.start));
   QC_ASSIGN(const DimExpr to, place(bounds.end));
-  const DimExpr width = to - from;
-  return SliceCut{from, ceilDiv(width.isNonNegative() ? width : max(width, 0), bounds.step), bounds.step};
+  const DimExpr width = isForward ? to - from : from - to;
+  const DimExpr taken = ceilDiv(width.isNonNegative() ? width : max(width, 0), std::abs(bounds.step));
+  return SliceCut{isForward || from.isNonNegative() ? from : max(from, 0), taken, bounds.step};
 }
 
 SliceBounds sliceBounds(const DimExpr& dim, const SliceCut& cut) {

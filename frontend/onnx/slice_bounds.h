@@ -17,7 +17,7 @@ struct SliceCut {
   friend bool operator==(const SliceCut&, const SliceCut&) = default;
 };
 
-// Of a free dim the signs of the bounds must be the same for all sizes, and a step below 0 must take all of it.
+// Of a free dim whether a bound counts from the end must be sayable for all sizes.
 Result<SliceCut> sliceCut(const DimExpr& dim, const SliceBounds& bounds);
 
 // Bounds that take this cut at all sizes, the simplest that read back as the same where there are such.
