@@ -42,7 +42,8 @@ std::vector<Node*> Value::users() const {
 void Value::replaceAllUsesWith(Value* other, bool allowTypeChange) {
   QC_REQUIRE("Value::replaceAllUsesWith", other && other != this && other->graph_ == graph_, "for %{} not another value of its graph",
              name_);
-  QC_REQUIRE("Value::replaceAllUsesWith", allowTypeChange || type_ == other->type_ || agrees(type_, other->type_), "{} -> {}", type_.str(), other->type_.str());
+  QC_REQUIRE("Value::replaceAllUsesWith", allowTypeChange || type_ == other->type_ || agrees(type_, other->type_), "{} -> {}", type_.str(),
+             other->type_.str());
   while (uses_) uses_->set(other);
   // What was free still was, though who made the other value may not have known.
   if (other->type_.shape.size() == type_.shape.size())
