@@ -188,6 +188,18 @@ Perm resultPerm(const Node& node, const Perm& perm) {
   return left;
 }
 
+// Elements of a sum count in the order of its dims, which decides its last bit: dims that are reduced keep theirs.
+bool keepsOrder(const Node& node, const Perm& perm) {
+  for (const AttrSpec& spec : node.def().attrs) {
+    if (spec.meaning != AttrMeaning::axes) continue;
+    std::vector<int64_t> places;
+    for (const int64_t axis : node.integers(spec.name))
+      if (nth(node.operand(0)->type().shape, axis) != Dim(1)) places.push_back(nth(perm, axis));
+    if (!std::is_sorted(places.begin(), places.end())) return false;
+  }
+  return true;
+}
+
 // Undoes `perm` on an operand of an elementwise op, after giving it full rank.
 Result<Value*> undone(Builder& b, Value* v, const Perm& perm) {
   if (Node* t = transposeBehind(v); t && t->integers("perm") == perm) return t->operand(0);
@@ -224,7 +236,7 @@ Result<bool> sink(Node* node, Rewriter& rw) {
       if (!(broadcasts && v->type().numElements() * 4 <= node->result()->type().numElements())) ++standing;
     }
   }
-  if (moving == 0 || standing >= moving || added >= std::max<int64_t>(removed, 1)) return false;
+  if (moving == 0 || standing >= moving || added >= std::max<int64_t>(removed, 1) || !keepsOrder(*node, perm)) return false;
   for (int i = 0; i < node->numResults(); ++i)
     if (broadcasts && node->result(i)->type().rank() != static_cast<int>(perm.size())) return false;
   Builder b = rw.before(node);
