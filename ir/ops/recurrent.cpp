@@ -93,7 +93,8 @@ void add(OpRegistry& r, const Declaration& d) {
   def.summary = fmt::format("{} over a sequence", d.summary);
   // [directions, rows, depth]: no axis of channels, a row of one direction is one.
   const auto weight = [](const char* name) { return OperandSpec{.name = name, .role = OperandRole::weight, .weight = WeightAxes{-1, 2}}; };
-  def.operands = {{"X"}, weight("W"), weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
+  const OperandSpec bias{.name = "B", .optional = true, .role = OperandRole::bias};
+  def.operands = {{"X"}, weight("W"), weight("R"), bias, optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   def.gradient = recurrentGradient;
   def.batch = batchOfRecurrence;
@@ -102,7 +103,7 @@ void add(OpRegistry& r, const Declaration& d) {
 
   def.name = fmt::format("{}_steps", d.name);
   def.summary = fmt::format("{} whose inputs are multiplied by their weights already", d.summary);
-  def.operands = {{"X"}, weight("R"), optional("B"), optional("sequence_lens"), optional("initial_h")};
+  def.operands = {{"X"}, weight("R"), bias, optional("sequence_lens"), optional("initial_h")};
   def.operands.insert(def.operands.end(), d.ofCell.begin(), d.ofCell.end());
   def.gradient = {};
   def.batch = {};

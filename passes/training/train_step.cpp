@@ -5,9 +5,9 @@
 //
 //   train-step{of="loss", optimizer="adamw", rate=0.001, weight_decay=0.01, schedule="cosine", steps=1000, warmup=50}
 //
-// Trained are the constants in `with`, by name and with commas between them; where it is empty, all of f32 that ops read as weights or
-// biases, scales of fake quantization that learn among them, and through which the loss depends on them.  Tests: tests/golden/train_step,
-// tests/unit/optimizer_test.cpp.
+// Trained are the constants in `with`, by name and with commas between them; where it is empty, all of f32 that ops read as weights,
+// biases or factors of a normalisation, scales of fake quantization that learn among them, and through which the loss depends on them.
+// Tests: tests/golden/train_step, tests/unit/optimizer_test.cpp.
 #include <algorithm>
 
 #include "ir/gradient.h"
@@ -44,6 +44,12 @@ bool isTrainable(const Value* v) { return v->constant() && v->type().dtype == DT
 
 bool isFakeQuantization(const Node* node) { return node && node->is("fake_quantize_with"); }
 
+// Weights and biases, and what normalisations multiply by and add; the statistics that one is given follow data and are not learned.
+bool isLearned(const Node* node, const OperandSpec& spec) {
+  if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias) return true;
+  return spec.role == OperandRole::parameter && !isFakeQuantization(node) && spec.name != "mean" && spec.name != "var";
+}
+
 // Weights and biases, those that are read through fake quantization as well, and scales of it that learn.
 std::vector<Value*> weightsAndBiases(const Graph& graph) {
   std::vector<Value*> found;
@@ -54,7 +60,7 @@ std::vector<Value*> weightsAndBiases(const Graph& graph) {
       if (v && isFakeQuantization(v->producer())) v = v->producer()->operand(0);
       if (!v || !isTrainable(v) || std::find(found.begin(), found.end(), v) != found.end()) continue;
       const OperandSpec& spec = node->def().operand(i);
-      if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || (learns && i > 0)) found.push_back(v);
+      if (isLearned(node, spec) || (learns && i > 0)) found.push_back(v);
     }
   }
   return found;
