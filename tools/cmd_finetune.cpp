@@ -98,6 +98,7 @@ nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs, bool check) 
     if (e.epoch > 0) row["loss"] = e.loss;
     if (e.accuracy) row["accuracy"] = *e.accuracy;
     if (e.check) row[check ? "check" : "held_out_loss"] = check ? *e.check : -*e.check;
+    if (e.luck) row["luck"] = *e.luck;
     rows.push_back(std::move(row));
   }
   return rows;
@@ -111,12 +112,14 @@ void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
   std::vector<std::string> header{"epoch", "loss"};
   if (labelled) header.emplace_back("right %");
   if (measures) header.push_back(check ? check->name() : "held-out loss");
+  if (measures && !check) header.emplace_back("by luck");
   Table table(header);
   for (const FinetuneEpoch& e : done.epochs) {
     if (e.epoch == 0 && !measures) continue;
     std::vector<std::string> row{std::to_string(e.epoch), e.epoch > 0 ? fmt::format("{:.4g}", e.loss) : ""};
     if (labelled) row.push_back(e.accuracy ? fmt::format("{:.2f}", *e.accuracy * 100) : "");
     if (measures) row.push_back(!e.check ? "" : check ? check->shown(*e.check) : fmt::format("{:.4g}", -*e.check));
+    if (measures && !check) row.push_back(e.luck ? fmt::format("-{:.2g}", *e.luck) : "");
     table.add(std::move(row));
   }
   fmt::print("{}", table.str());
@@ -229,7 +232,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
   if (check) fmt::print("{}: {} {}\n", beforeTraining(o), check->name(), check->shown(*done.epochs[0].check));
   if (measured && done.best == 0)
-    fmt::print("note: no epoch is better than {}, which was written\n",
+    fmt::print("note: no epoch is better{} than {}, which was written\n", check ? "" : ", by more than luck,",
                o.quantizes() ? "what `quantize` makes of the same samples" : "the model before training");
   fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
              done.trained, measured && done.best > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);

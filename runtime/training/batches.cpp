@@ -32,7 +32,9 @@ Result<Batches> Batches::of(const Dataset& samples, BatchOptions options) {
   int64_t heldOut = 0;
   if (made.o_.heldOutShare > 0 && count / batch > kFewestBatches) {
     const double wanted = made.o_.heldOutShare * static_cast<double>(count) / static_cast<double>(batch);
-    heldOut = std::clamp<int64_t>(std::llround(wanted), 1, count / batch - kFewestBatches) * batch;
+    const int64_t most = count / batch - kFewestBatches, least = std::min((kFewestHeldOut + batch - 1) / batch, most);
+    heldOut = std::clamp<int64_t>(std::llround(wanted), least, most) * batch;
+    if (heldOut < 2) heldOut = 0;  // of one sample nothing tells a gain from luck
   }
   for (int64_t i = 0; i < count; ++i)  // evenly spread
     ((i + 1) * heldOut / count > i * heldOut / count ? made.heldOut_ : made.trained_).push_back(i);
@@ -63,8 +65,10 @@ const int64_t* Batches::orderAt(int64_t epoch, int64_t place) {
   return order_.data() + place * o_.batch;
 }
 
-Result<TensorMap> Batches::at(int64_t epoch, int64_t place) { return of(orderAt(epoch, place), epoch); }
-Result<TensorMap> Batches::heldOutAt(int64_t place) const { return of(heldOut_.data() + place * o_.batch, kUnchanged); }
+Result<TensorMap> Batches::at(int64_t epoch, int64_t place) { return of({orderAt(epoch, place), usize(o_.batch)}, epoch); }
+Result<TensorMap> Batches::heldOutAt(int64_t first, int64_t count) const {
+  return of(std::span(heldOut_).subspan(usize(first), usize(count)), kUnchanged);
+}
 int64_t Batches::labelAt(int64_t epoch, int64_t place, int64_t sample) { return nth(o_.labels, orderAt(epoch, place)[sample]); }
 
 Result<TensorMap> Batches::ofOneShape(int64_t index) const {
@@ -99,11 +103,11 @@ Status Batches::checkShared(const TensorMap& sample, const TensorMap& first, int
   return {};
 }
 
-Result<TensorMap> Batches::of(const int64_t* indices, int64_t changedIn) const {
+Result<TensorMap> Batches::of(std::span<const int64_t> indices, int64_t changedIn) const {
   std::vector<TensorMap> samples;
-  for (int64_t i = 0; i < o_.batch; ++i) {
-    QC_ASSIGN(samples.emplace_back(), sampleAt(indices[i], changedIn));
-    QC_TRY(checkShared(samples.back(), samples.front(), indices[i]));
+  for (const int64_t index : indices) {
+    QC_ASSIGN(samples.emplace_back(), sampleAt(index, changedIn));
+    QC_TRY(checkShared(samples.back(), samples.front(), index));
   }
   TensorMap batch;
   BatchPlaces places;
@@ -115,8 +119,8 @@ Result<TensorMap> Batches::of(const int64_t* indices, int64_t changedIn) const {
   QC_ASSIGN(TensorMap stacked, stackedSamples(samples, places));
   batch.merge(std::move(stacked));
   if (!o_.labels.empty() && !labels_.empty()) {
-    Tensor labels(DType::s64, {o_.batch});
-    for (int64_t i = 0; i < o_.batch; ++i) nth(labels.mutableAs<int64_t>(), i) = nth(o_.labels, indices[i]);
+    Tensor labels(DType::s64, {std::ssize(indices)});
+    for (int64_t i = 0; i < std::ssize(indices); ++i) nth(labels.mutableAs<int64_t>(), i) = nth(o_.labels, indices[usize(i)]);
     batch[labels_] = std::move(labels);
   }
   return batch;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct BatchOptions {
 class Batches {
  public:
   static constexpr int64_t kFewestBatches = 4;
+  static constexpr int64_t kFewestHeldOut = 8;  // samples, where there are as many
 
   // Errors: the samples do not fill a batch, or are of several shapes; an augmentation that there is none of.
   static Result<Batches> of(const Dataset& samples, BatchOptions options);
@@ -32,16 +34,16 @@ class Batches {
   Status bind(const std::vector<Port>& ports, BatchLayout layout, std::string labels);
 
   int64_t perEpoch() const { return static_cast<int64_t>(trained_.size()) / o_.batch; }
-  int64_t heldOut() const { return static_cast<int64_t>(heldOut_.size()) / o_.batch; }  // batches
+  int64_t heldOut() const { return static_cast<int64_t>(heldOut_.size()); }  // samples
   Result<TensorMap> at(int64_t epoch, int64_t place);
-  Result<TensorMap> heldOutAt(int64_t place) const;
+  Result<TensorMap> heldOutAt(int64_t first, int64_t count) const;
   const Shapes& sample() const { return sample_; }                // shapes of one
   Dataset trained() const { return samples_->chosen(trained_); }  // all but those held out
   int64_t labelAt(int64_t epoch, int64_t place, int64_t sample);
 
  private:
   Batches(const Dataset& samples, BatchOptions options) : samples_(&samples), o_(std::move(options)) {}
-  Result<TensorMap> of(const int64_t* indices, int64_t changedIn) const;
+  Result<TensorMap> of(std::span<const int64_t> indices, int64_t changedIn) const;
   const int64_t* orderAt(int64_t epoch, int64_t place);
 
   const Dataset* samples_;

@@ -10,6 +10,8 @@
 namespace qc {
 namespace {
 
+constexpr size_t kWordsOfEpoch = 5;
+
 std::string exact(double value) { return fmt::format("{:a}", value); }
 double exactly(const std::string& text) { return std::strtod(text.c_str(), nullptr); }
 
@@ -30,7 +32,7 @@ std::string checkpointIdentity(const PreparedModel& model, const Dataset& sample
   for (const int64_t label : options.targets.labels) labels += fmt::format("{} ", label);
   const auto& [trainer, targets, optimizer, schedule] =
       std::tie(options.trainer, options.targets, options.trainer.optimizer, options.trainer.schedule);
-  std::string text = fmt::format("beside quantize {} {} {} {} {} {} {} {} {} {}", fingerprint(*model.observed),
+  std::string text = fmt::format("beyond luck {} {} {} {} {} {} {} {} {} {}", fingerprint(*model.observed),
                                  samples.fingerprint(samples.size()), samples.size(), trainer.batch, options.epochs, options.seed,
                                  trainer.quantized, trainer.qat.weights, trainer.qat.activations, exact(trainer.qat.averagingConstant));
   text += fmt::format(" {} {} {} {} {} {} {} {}", optimizer.kind, optimizer.momentum, optimizer.beta1, optimizer.beta2, optimizer.epsilon,
@@ -51,14 +53,17 @@ Status writeCheckpoint(const std::string& path, const std::string& identity, con
   StateFile file;
   for (const auto& [name, value] : c.now.values) file.values["now." + name] = value;
   for (const auto& [name, value] : c.best.values) file.values["best." + name] = value;
-  std::string epochs;
+  std::string epochs, before;
+  const auto given = [](const std::optional<double>& value) { return value ? exact(*value) : "-"; };
   for (const FinetuneEpoch& e : c.epochs)
-    epochs += fmt::format("{} {} {} {}\n", e.epoch, exact(e.loss), e.accuracy ? exact(*e.accuracy) : "-", e.check ? exact(*e.check) : "-");
+    epochs += fmt::format("{} {} {} {} {}\n", e.epoch, exact(e.loss), given(e.accuracy), given(e.check), given(e.luck));
+  for (const double loss : c.before) before += exact(loss) + " ";
   file.texts = {{"of", identity},
                 {"steps", std::to_string(c.now.steps)},
                 {"best", fmt::format("{} {} {}", c.bestEpoch, c.best.steps, exact(c.bestCheck))},
                 {"epoch", fmt::format("{} {}", exact(c.lossOfEpoch), c.right)},
-                {"history", epochs}};
+                {"history", epochs},
+                {"before", before}};
   QC_TRY(writeState(path, file));
   releaseInput(path);
   return {};
@@ -76,7 +81,7 @@ Result<TrainingCheckpoint> readCheckpoint(const std::string& path, const std::st
     if (name.starts_with("best.")) c.best.values[name.substr(5)] = value;
   }
   const auto best = wordsOf(file.texts["best"]), epoch = wordsOf(file.texts["epoch"]), epochs = wordsOf(file.texts["history"]);
-  if (best.size() != 3 || epoch.size() != 2 || epochs.size() % 4 != 0)
+  if (best.size() != 3 || epoch.size() != 2 || epochs.size() % kWordsOfEpoch != 0)
     return fail(ErrorCode::kInvalidData, "'{}' is no checkpoint", path).help("delete it");
   c.now.steps = std::atoll(file.texts["steps"].c_str());
   c.bestEpoch = std::atoll(best[0].c_str());
@@ -84,10 +89,12 @@ Result<TrainingCheckpoint> readCheckpoint(const std::string& path, const std::st
   c.bestCheck = exactly(best[2]);
   c.lossOfEpoch = exactly(epoch[0]);
   c.right = std::atoll(epoch[1].c_str());
-  for (size_t i = 0; i < epochs.size(); i += 4) {
+  for (const std::string& loss : wordsOf(file.texts["before"])) c.before.push_back(exactly(loss));
+  for (size_t i = 0; i < epochs.size(); i += kWordsOfEpoch) {
     FinetuneEpoch e{std::atoll(epochs[i].c_str()), exactly(epochs[i + 1])};
     if (epochs[i + 2] != "-") e.accuracy = exactly(epochs[i + 2]);
     if (epochs[i + 3] != "-") e.check = exactly(epochs[i + 3]);
+    if (epochs[i + 4] != "-") e.luck = exactly(epochs[i + 4]);
     c.epochs.push_back(e);
   }
   return c;

@@ -15,6 +15,7 @@ struct TrainingCheckpoint {
   double lossOfEpoch = 0;  // sum over the steps of the epoch that is under way
   int64_t right = 0;       // of its samples
   std::vector<FinetuneEpoch> epochs;
+  std::vector<double> before;  // losses of what is held out, by group, before training
 };
 
 // What a checkpoint has to be of: model, data and options.

@@ -4,12 +4,14 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "runtime/training/batch_layout.h"
 #include "runtime/training/batches.h"
 #include "runtime/training/checkpoint.h"
+#include "runtime/training/held_out.h"
 #include "runtime/training/targets.h"
 #include "runtime/training/training_start.h"
 
@@ -45,7 +47,7 @@ class Finetuning {
     return Finetuned{.model = std::move(found),
                      .epochs = record_.epochs,
                      .best = checks() ? record_.bestEpoch : o_.epochs,
-                     .heldOut = o_.check ? 0 : batches_->heldOut() * o_.trainer.batch,
+                     .heldOut = o_.check ? 0 : batches_->heldOut(),
                      .trained = std::ssize(trainer_->trained()),
                      .steps = stepsDone(),
                      .stepsByEvaluation = trainer_->stepsByEvaluation(),
@@ -80,6 +82,8 @@ class Finetuning {
     trainer.shapes = sample;
     trainer.loss = targets_->loss();
     trainer.qat.batchNorm = trainer.quantized && o_.freezeBatchNormAfter >= 0;
+    const int64_t group = HeldOut::groupOf(batches_->heldOut(), batch);
+    if (batches_->heldOut() > 0) trainer.evaluationBatch = group;
     if (trainer.schedule.steps == 0) trainer.schedule.steps = steps();
     QC_TRY(checkSchedule(trainer.schedule));
     QC_TRY(Trainer::check(model_, trainer));
@@ -101,6 +105,11 @@ class Finetuning {
     QC_ASSIGN(const Shapes shapes, layout.shapes(*model_.simplified, sample, batch));
     QC_TRY(targets_->openTeacher(*model_.simplified, shapes, trainer.threads));
     QC_TRY(batches_->bind(trainer_->inputs(), layout, targets_->labels()));
+    if (batches_->heldOut() == 0) return {};
+    QC_ASSIGN(Targets ofGroup, Targets::plan(*model_.simplified, o_.targets, group));
+    QC_ASSIGN(const Shapes groups, layout.shapes(*model_.simplified, sample, group));
+    QC_TRY(ofGroup.openTeacher(*model_.simplified, groups, o_.trainer.threads));
+    held_.emplace(*batches_, std::move(ofGroup), group);
     return {};
   }
 
@@ -182,37 +191,41 @@ class Finetuning {
 
   // Of the model before training.
   Result<double> checkedFirst() {
-    if (o_.check) {
-      if (start_) return checked(start_->quantized);
-      QC_ASSIGN(const QuantizedModel model, trainer_->convert());
-      return checked(model);
-    }
-    if (!start_) return heldOutLoss(*trainer_);
+    if (start_) return checked(start_->quantized);
+    return checkedNow();
+  }
+
+  Result<double> checkedNow() {
+    QC_ASSIGN(const QuantizedModel model, trainer_->convert());
+    return checked(model);
+  }
+
+  // What quantize() gives, as floats that are rounded, has a trainer of its own.
+  Result<std::vector<double>> heldOutFirst() {
+    if (!start_) return held_->losses(*trainer_);
     TrainerOptions fixed = trainerOptions_;
     fixed.trains = false;
     fixed.qat.weights = "observed";
     fixed.qat.activations = "fixed";
     fixed.qat.batchNorm = false;
     QC_ASSIGN(Trainer asQuantized, Trainer::open(start_->recovered, start_->params, fixed));
-    return heldOutLoss(asQuantized);
+    return held_->losses(asQuantized);
   }
 
-  Result<double> checkedNow() {
-    if (!o_.check) return heldOutLoss(*trainer_);
-    QC_ASSIGN(const QuantizedModel model, trainer_->convert());
-    return checked(model);
-  }
-
-  // More is better.
-  Result<double> heldOutLoss(Trainer& trainer) {
-    double sum = 0;
-    for (int64_t place = 0; place < batches_->heldOut(); ++place) {
-      QC_ASSIGN(TensorMap batch, batches_->heldOutAt(place));
-      QC_TRY(targets_->target(batch));
-      QC_ASSIGN(const Trainer::Evaluation found, trainer.evaluate(batch));
-      sum += found.loss;
+  // More is better.  Whether the epoch is a candidate for the best: of what is held out, where it is better than luck alone makes one.
+  Result<bool> measure(FinetuneEpoch& ended) {
+    const bool first = ended.epoch == 0;
+    if (o_.check) {
+      QC_ASSIGN(ended.check, first ? checkedFirst() : checkedNow());
+      return true;
     }
-    return -sum / static_cast<double>(batches_->heldOut());
+    QC_ASSIGN(const std::vector<double> losses, first ? heldOutFirst() : held_->losses(*trainer_));
+    ended.check = -std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
+    if (first) record_.before = losses;
+    if (first) return true;
+    const Gain gain = gainOf(record_.before, losses);
+    ended.luck = gain.luck;
+    return gain.isReal();
   }
 
   Status endEpoch(int64_t epoch) {
@@ -222,12 +235,12 @@ class Finetuning {
       ended.accuracy = accuracy(perEpoch_);
     }
     if (checks()) {
-      QC_ASSIGN(ended.check, epoch == 0 ? checkedFirst() : checkedNow());
+      QC_ASSIGN(const bool candidate, measure(ended));
       if (epoch == 0 && std::isnan(*ended.check))  // no epoch would be better than that
         return fail(ErrorCode::kInvalidData, "before training, {} is no number",
                     o_.check ? "what is checked" : "the loss on held-out samples")
             .help("look for samples, labels or results of the float model that are NaN");
-      if (record_.epochs.empty() || *ended.check > record_.bestCheck) {
+      if (record_.epochs.empty() || (candidate && *ended.check > record_.bestCheck)) {
         record_.best = trainer_->state();
         record_.bestCheck = *ended.check;
         record_.bestEpoch = epoch;
@@ -267,6 +280,7 @@ class Finetuning {
   TrainerOptions trainerOptions_;
   std::optional<Trainer> trainer_;
   std::optional<Batches> batches_;
+  std::optional<HeldOut> held_;
   int64_t perEpoch_ = 0;
   double saved_ = 0, clock_ = 0;
   int64_t begun_ = 0;

@@ -36,6 +36,7 @@ struct FinetuneEpoch {
   int64_t epoch = 0;
   double loss = 0;
   std::optional<double> accuracy = {}, check = {};
+  std::optional<double> luck = {};  // so much less loss than before training the samples held out may have by luck
 };
 
 struct FinetuneOptions {
@@ -54,7 +55,8 @@ struct FinetuneOptions {
   const std::atomic<bool>* stop = nullptr;  // set: stops at a checkpoint with an error
   // How good a model is, more is better; asked before the first epoch, of what quantize() gives for the same samples, and after each.  The
   // best is what is returned.  Without, it is the loss, negative, on samples that are held out of training and calibration: this share of
-  // them, in whole batches, where they fill more than Batches::kFewestBatches.  0: the last epoch is returned.
+  // them, in whole batches, where they fill more than Batches::kFewestBatches; an epoch then has to be better than luck alone makes one.
+  // 0: the last epoch is returned.
   double heldOut = 0.1;
   std::function<Result<double>(const QuantizedModel&)> check = {};
   std::string checkName = {};  // of what it measures, with which data: a state that was measured otherwise is not gone on from

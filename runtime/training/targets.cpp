@@ -55,7 +55,6 @@ Result<Value*> relative(Builder& b, Value* loss, Value* target, const std::strin
 Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted, int64_t batch) {
   Targets t;
   t.wanted_ = wanted;
-  t.batch_ = batch;
   const std::vector<std::string>& names = model.outputNames();
   const auto at = wanted.output.empty() ? names.begin() : std::find(names.begin(), names.end(), wanted.output);
   if (at == names.end())
@@ -128,8 +127,7 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
 }
 
 LossFn Targets::loss() const {
-  return [plan = wanted_, taught = taught_, named = labels_, logits = logits_, outputIndex = outputIndex_,
-          batch = batch_](Builder& b) -> Result<Value*> {
+  return [plan = wanted_, taught = taught_, named = labels_, logits = logits_, outputIndex = outputIndex_](Builder& b) -> Result<Value*> {
     Graph& graph = b.graph();
     Value* all = nullptr;
     const auto add = [&](Value* part, float weight) -> Status {
@@ -150,8 +148,9 @@ LossFn Targets::loss() const {
       return fail(ErrorCode::kInvalidArgument, "no value is named '{}' where the model is rounded", value).on(value);
     };
     if (!named.empty()) {
-      Value* labels = graph.addInput(named, {DType::s64, {Dim(batch)}});
       QC_ASSIGN(Value * own, valueOf(logits, logits.empty() ? outputIndex : -1));
+      const Shape& scores = own->type().shape;
+      Value* labels = graph.addInput(named, {DType::s64, Shape(scores.begin(), scores.end() - 1)});
       QC_ASSIGN(Value * loss, crossEntropyLoss(b, own, labels));
       QC_TRY(add(loss, static_cast<float>(1 - plan.teacherShare)));
     }

@@ -41,7 +41,7 @@ class Targets {
   std::string output_, labels_;
   std::string logits_;  // what the softmax reads that the output is; empty: the output is none
   int outputIndex_ = 0;
-  int64_t classes_ = 0, batch_ = 0;
+  int64_t classes_ = 0;
   std::optional<CompiledGraph> teacher_;
 };
 

@@ -82,6 +82,10 @@ struct Trainer::Impl {
   }
 
   Status build(const GroupParams& params, const TrainerOptions& options) {
+    if (TrainerOptions evaluated = options; options.evaluationBatch > 0) {
+      evaluated.batch = options.evaluationBatch;
+      QC_ASSIGN(forward, withLoss(params, evaluated));
+    }
     QC_ASSIGN(Graph graph, withLoss(params, options));
     std::map<std::string, Tensor> initial = plan.states;
     for (const Value* input : graph.inputs())
@@ -89,7 +93,7 @@ struct Trainer::Impl {
         batch.push_back(input->name());
     for (const Node* n = graph.front(); n; n = n->next())
       if (n->is("const")) initial.emplace(n->result()->name(), n->constant());
-    forward = graph.clone();
+    if (!forward) forward = graph.clone();
     if (!options.trains) return {};
     QC_ASSIGN(TrainStep made, stepOf(graph, options));
     trained = std::move(made.parameters);

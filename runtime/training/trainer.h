@@ -29,7 +29,8 @@ using LossFn = std::function<Result<Value*>(Builder&)>;
 
 struct TrainerOptions {
   int64_t batch = 32;
-  Shapes shapes = {};  // of one sample, by input: what is free and 1 holds samples, other free dims keep their sizes
+  int64_t evaluationBatch = 0;  // of evaluate(); 0: as many as in a step
+  Shapes shapes = {};           // of one sample, by input: what is free and 1 holds samples, other free dims keep their sizes
   int threads = 1;
   int64_t memoryLimit = 0;  // bytes that values of a step may take together: what is over is computed again; 0: any
   bool quantized = true;    // false: float, as it is

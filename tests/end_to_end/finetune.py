@@ -117,8 +117,11 @@ def main():
         told = json.loads(run(*args, "--labels", LABELS, "-o", out, "--json").stdout)
         losses = [e["held_out_loss"] for e in told["epochs"]]
         assert told["held_out"] == 32 and told["steps"] == 3 * 7 and len(losses) == 4 and losses[told["best"]] == min(losses) < losses[0], told
+        assert all(e["luck"] > 0 for e in told["epochs"][1:]) and losses[0] - losses[told["best"]] > told["epochs"][told["best"]]["luck"], told
         told = json.loads(run(*args[:-1], "10", "-o", out, "--json").stdout)
         assert told["best"] == 0 and told["written"] == "quantized", told
+        said = run(*args[:-1], "10", "-o", out).stdout
+        assert "no epoch is better, by more than luck, than what `quantize` makes of the same samples, which was written" in said, said
         told = json.loads(run(*args, "-o", out, "--json", "--hold-out", "0").stdout)
         assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3 and told["written"] == "trained", told
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "64", "--epochs", "1", "-o", out).stderr
@@ -169,6 +172,8 @@ def main():
         assert "the learning rate stays for 24 steps, and the training has 24" in said, said
         said = run(*args, "--disable-observers-after", "4", "--ranges", "learned", "-o", out, code=1).stderr
         assert "--disable-observers-after" in said and "has no effect" in said, said
+        said = run("finetune", MODEL, "-d", TRAIN, "--mode", "float", "-o", out, code=1).stderr
+        assert "is its own teacher: there is nothing to learn" in said and "give labels" in said, said
         few = work / "few.json"  # activations of 4 bits, whose ranges learn
         few.write_text(json.dumps({"global": {"activation": {"dtype": "u8", "range": [0, 15]}}}))
         said = run("finetune", MODEL, "-d", TRAIN, "--config", few, "--disable-observers-after", "4", "-o", out, code=1).stderr
@@ -193,6 +198,12 @@ def main():
         assert not (work / "n.onnx").exists()
         said = run(*train, "--resume", "--seed", "4", code=1).stderr
         assert "is the checkpoint of another model, other data or other options" in said, said
+        # So where something else is checked: numbers of two measures cannot be compared.
+        (work / "n.onnx.partial").unlink()
+        run(*train, "--check", CHECK, code=1)
+        for other in (["--check", TRAIN], ["--check", CHECK, "--check-labels", LABELS]):
+            said = run(*train, "--resume", *other, code=1).stderr
+            assert "is the checkpoint of another model, other data or other options" in said, said
         for damaged in (b"PK\x03\x04 nothing of the kind", (work / "n.onnx.partial").read_bytes()[:5000]):
             (work / "n.onnx.partial").write_bytes(damaged)
             run(*train, "--resume", code=1)

@@ -5,12 +5,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <limits>
 
 #include "ir/text.h"
 #include "runtime/model.h"
 #include "runtime/training/batch_layout.h"
+#include "runtime/training/held_out.h"
 #include "tests/unit/random_values.h"
 
 namespace qc {
@@ -91,7 +93,7 @@ TEST(Finetune, FindsSamplesBehindOtherDims) {
   o.trainer.quantized = false;
   for (int64_t i = 0; i < kSamples; ++i) o.targets.labels.push_back(i % 3);
   const auto wanted = lossesOf(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
-  ASSERT_EQ(wanted.size(), 2U * (kSamples / kBatch - 1));
+  ASSERT_EQ(wanted.size(), 2U * (kSamples / kBatch - 2));
   const auto found = lossesOf(behind, [](uint32_t i) { return Sample{{"x", random({6, 1}, i)}}; }, o);
   ASSERT_EQ(found.size(), wanted.size());
   for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-6 * wanted[i]) << i;
@@ -111,7 +113,7 @@ TEST(Finetune, TakesStatesBesideSequences) {
   const auto losses = lossesOf(model, [](uint32_t i) {
     return Sample{{"x", random({1, 5, 4}, i)}, {"h", random({1, 1, 6}, 100 + i)}, {"c", random({1, 1, 6}, 200 + i)}};
   });
-  EXPECT_EQ(losses.size(), 2U * (kSamples / kBatch - 1));
+  EXPECT_EQ(losses.size(), 2U * (kSamples / kBatch - 2));
 }
 
 TEST(Finetune, GivesWhatSamplesShareOnce) {
@@ -150,6 +152,62 @@ TEST(Finetune, MatchesValuesWhereNoOutputHoldsFloats) {
   FinetuneOptions o = options();
   o.targets.match = {"scores"};
   EXPECT_FALSE(lossesOf(model, make, o).empty());
+}
+
+// A gain is one where it is larger than what samples differ by.
+TEST(Finetune, TellsGainsFromLuck) {
+  const std::vector<double> before(16, 1.0);
+  std::vector<double> after(16, 0.9);
+  EXPECT_TRUE(gainOf(before, after).isReal());
+  EXPECT_FALSE(gainOf(before, before).isReal());
+  EXPECT_FALSE(gainOf(after, before).isReal());
+  for (size_t i = 0; i < after.size(); ++i) after[i] = i % 2 ? 1.3 : 0.5;  // a tenth less on average, with four times as much to and fro
+  const Gain unsure = gainOf(before, after);
+  EXPECT_NEAR(unsure.mean, 0.1, 1e-12);
+  EXPECT_NEAR(unsure.luck, 1.341 * 0.4 * std::sqrt(16.0 / 15) / 4, 1e-3);  // the quantile of Student's t with 15 degrees of freedom
+  EXPECT_FALSE(unsure.isReal());
+  EXPECT_NEAR(gainOf(std::vector<double>{1, 1}, std::vector<double>{0, 1}).luck, 3.078 * 0.5, 0.1);  // with one
+  // Groups of as many samples as leave enough of them.
+  EXPECT_EQ(HeldOut::groupOf(64, 32), 4);
+  EXPECT_EQ(HeldOut::groupOf(40, 20), 2);
+  EXPECT_EQ(HeldOut::groupOf(8, 4), 1);
+  EXPECT_EQ(HeldOut::groupOf(3200, 32), 32);
+}
+
+// Of random numbers that are labels nothing can be learned, whatever a few samples say.
+TEST(Finetune, WritesWhatQuantizeMakesWhereNoEpochIsBetterBeyondLuck) {
+  FinetuneOptions o = options();
+  o.trainer.schedule = {.rate = 1e-7f};  // too small a rate to change anything
+  o.trainer.qat.activations = "fixed";
+  std::vector<FinetuneEpoch> epochs;
+  o.epochEnded = [&](const FinetuneEpoch& e) { epochs.push_back(e); };
+  const auto done = trained(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+  ASSERT_TRUE(done) << done.error().render();
+  EXPECT_EQ(done->best, 0);
+  EXPECT_EQ(done->heldOut, 8);
+  ASSERT_EQ(epochs.size(), 3U);
+  EXPECT_FALSE(epochs[0].luck);
+  for (size_t i = 1; i < epochs.size(); ++i) EXPECT_LE(*epochs[i].check - *epochs[0].check, *epochs[i].luck);
+}
+
+// The biases of recurrent layers, and what normalisations multiply by and add.
+TEST(Finetune, TrainsBiasesOfRecurrencesAndFactorsOfNorms) {
+  const Model model = parsed(
+      "const #w : f32[1,24,4] = rand(1, -0.5, 0.5)\nconst #u : f32[1,24,6] = rand(2, -0.5, 0.5)\nconst #bb : f32[1,48] = rand(3, -0.5, "
+      "0.5)\n"
+      "const #g : f32[6] = splat 1.0\nconst #e : f32[6] = splat 0.0\nconst #v : f32[3,6] = rand(4, -0.5, 0.5)\n"
+      "graph @g(%x: f32[N,5,4]) -> (\"y\") {\n%w = const #w : f32[1,24,4]\n%u = const #u : f32[1,24,6]\n%bb = const #bb : f32[1,48]\n"
+      "%g = const #g : f32[6]\n%e = const #e : f32[6]\n%v = const #v : f32[3,6]\n%0 = transpose %x {perm=[1,0,2]} : f32[5,N,4]\n"
+      "%1, %2, %3 = lstm %0, %w, %u, %bb {hidden_size=6} : f32[5,1,N,6], f32[1,N,6], f32[1,N,6]\n"
+      "%4 = reshape %2 {shape=[N,6]} : f32[N,6]\n%5 = layer_norm %4, %g, %e {axis=1} : f32[N,6]\n%6 = linear %5, %v : f32[N,3]\n"
+      "return %6\n}\n");
+  FinetuneOptions o = options();
+  o.trainer.quantized = false;
+  o.heldOut = 0;
+  for (int64_t i = 0; i < kSamples; ++i) o.targets.labels.push_back(i % 3);
+  const auto done = trained(model, [](uint32_t i) { return Sample{{"x", random({1, 5, 4}, i)}}; }, o);
+  ASSERT_TRUE(done) << done.error().render();
+  EXPECT_EQ(done->trained, 6);
 }
 
 TEST(Finetune, SaysWhatDoesNotFit) {
