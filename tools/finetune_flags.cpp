@@ -57,8 +57,8 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--check-labels", checkLabels, "what these should give; without, the dB to the float model count")->type_name("FILE");
   verb.add_option(
           "--hold-out", holdOut,
-          "without --check: share of the samples that is kept out of training, in whole batches; the epoch of the least loss on it is "
-          "kept, or the model before training. 0: none, the last epoch is kept")
+          "without --check: share of the samples that is kept out of training, in whole batches; of epochs whose loss on it fell by more "
+          "than luck explains the best is kept, else the model before training. 0: none, the last epoch is kept")
       ->check(CLI::Range(0.0, 0.9));
   addMetricOption(verb, metric);
   verb.add_option("--seed", seed, "of the order of the samples")->check(CLI::Range(0, 1 << 30));

@@ -77,7 +77,8 @@ class Finetuning {
       if (const int64_t label = o_.targets.labels[i]; label < 0 || label >= targets_->classes())
         return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label,
                     samples_.sampleName(static_cast<int64_t>(i)), targets_->classes())
-            .on(targets_->output());
+            .on(targets_->output())
+            .help("classes count from 0; leave samples of other classes out, or name the output that holds the scores");
     TrainerOptions trainer = o_.trainer;
     trainer.shapes = sample;
     trainer.loss = targets_->loss();

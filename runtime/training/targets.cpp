@@ -116,7 +116,9 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
                   fmt::join(nearestNames(name, std::move(all)), ", "));
     }
     if (!isTaught(v) || v->constant() || !v->producer())
-      return fail(ErrorCode::kInvalidArgument, "what is matched is computed, of f32; this is {}", v->type().str()).on(name);
+      return fail(ErrorCode::kInvalidArgument, "what is matched is computed, of f32; this is {}", v->type().str())
+          .on(name)
+          .help("name a result of a layer");
     teach(v, wanted.loss == "l1" ? "l1" : "mse", -1, 1);
   }
   const bool anyKl = std::any_of(t.taught_.begin(), t.taught_.end(), [](const Taught& taught) { return taught.kind == "kl"; });

@@ -263,7 +263,7 @@ def torch_training(case, path, quantized, train, test, seed, epochs, steps):
 
 
 def training_here(qcompile, case, path, work, seed, epochs):
-    said = json.loads(tool(qcompile, "finetune", path, "-d", f"npy:{work}/train.npy", "--labels", work / "train.tsv", "--config", work / "rules.json", "--scales", "observed", "--hold-out", "0",
+    said = json.loads(tool(qcompile, "finetune", path, "-d", f"npy:{work}/train.npy", "--labels", work / "train.tsv", "--config", work / "rules.json", "--scales", "observed", "--ranges", "observed", "--hold-out", "0",
                            "--optimizer", "sgd", "--schedule", "constant", "--momentum", case.momentum, "--lr", case.rate, "--batch", case.batch, "--epochs", epochs, "--seed", seed,
                            "--threads", 2, "--json", "-o", work / "trained.onnx", *(["--freeze-bn-after", case.freeze] if case.freeze is not None else [])))
     return said["losses"]
