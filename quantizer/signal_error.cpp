@@ -47,9 +47,9 @@ double cosineSimilarity(std::span<const float> reference, std::span<const float>
 
 double decibels(double signal, double noise) {
   constexpr double kMax = 120;
-  if (std::isnan(noise) || std::isinf(noise)) return 0;
+  if (std::isnan(noise)) return 0;
   if (noise <= 0) return kMax;
-  return signal > 0 ? std::min(kMax, 10 * std::log10(signal / noise)) : 0.0;
+  return signal > 0 ? std::clamp(10 * std::log10(signal / noise), -kMax, kMax) : 0.0;
 }
 
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual) {

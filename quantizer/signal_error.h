@@ -11,8 +11,8 @@ double sqnr(std::span<const float> reference, std::span<const float> actual);
 double normalizedL2(std::span<const float> reference, std::span<const float> actual);
 // 1: the same direction; 0 where either is all zeros.
 double cosineSimilarity(std::span<const float> reference, std::span<const float> actual);
-// 10 * log10(signal / noise) of sums of squares, up to 120 dB: for tables, where more would say no more.  0 without a signal, and where NaN
-// or infinite values leave none.
+// 10 * log10(signal / noise) of sums of squares, from -120 dB, which infinite noise has, to 120: for tables, where more would say no more.
+// 0 without a signal, and where NaN is all that is left.
 double decibels(double signal, double noise);
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual);
 

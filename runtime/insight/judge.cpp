@@ -9,25 +9,44 @@
 #include "quantizer/signal_error.h"
 #include "runtime/turns.h"
 #include "runtime/workflow/layer_observer.h"
+#include "runtime/workflow/measured_ends.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
 
-std::vector<std::string> outputsOf(const Graph& graph) {
+// The outputs, then those values that noise is measured at in their place.
+struct Ends {
   std::vector<std::string> names;
-  for (const Value* v : graph.outputs()) names.push_back(v->name());
-  return names;
+  std::vector<size_t> measured;  // of each output, among the names
+};
+
+Ends endsOf(const Graph& graph) {
+  Ends ends;
+  for (const Value* v : graph.outputs()) {
+    while (v->producer() && v->producer()->is("observe")) v = v->producer()->operand(0);  // taps take observers away
+    ends.names.push_back(v->name());
+  }
+  for (const Value* v : measuredEnds(graph)) {
+    const size_t k = ends.measured.size();
+    ends.measured.push_back(v->name() == ends.names[k] ? k : ends.names.size());
+    if (ends.measured.back() != k) ends.names.push_back(v->name());
+  }
+  return ends;
 }
 
-// In front of an observer at the end, which taps take away.
-std::vector<std::string> floatOutputsOf(const Graph& graph) {
-  std::vector<std::string> names;
-  for (const Value* v : graph.outputs()) {
-    while (v->producer() && v->producer()->is("observe")) v = v->producer()->operand(0);
-    names.push_back(v->name());
+// What is no number any more, and what has no counterpart as data decides another size, is lost.
+Judgement::Output differing(std::span<const float> reference, std::span<const float> actual) {
+  Judgement::Output sums;
+  const bool sameSize = reference.size() == actual.size();
+  for (size_t i = 0; i < reference.size(); ++i) {
+    if (!std::isfinite(reference[i])) continue;
+    const double power = static_cast<double>(reference[i]) * reference[i];
+    const double d = sameSize && std::isfinite(actual[i]) ? static_cast<double>(reference[i]) - actual[i] : HUGE_VAL;
+    sums.signal += power;
+    sums.noise += std::isfinite(d) ? d * d : std::max(1.0, power);
   }
-  return names;
+  return sums;
 }
 
 constexpr double kTimed = 0.3;  // seconds for each graph
@@ -66,7 +85,9 @@ Result<Judge> Judge::open(const Graph& reference, const Dataset& samples, const 
     judge.threads_ = options.threads;
     if (judge.indices_.empty())
       return fail(ErrorCode::kInvalidData, "there are no samples to measure on").help("give samples that calibration does not see");
-    QC_ASSIGN(Taps taps, Taps::open(reference, floatOutputsOf(reference), {.threads = options.threads}));
+    const Ends ends = endsOf(reference);
+    judge.measured_ = ends.measured;
+    QC_ASSIGN(Taps taps, Taps::open(reference, ends.names, {.threads = options.threads}));
     for (const int64_t i : judge.indices_) {
       QC_ASSIGN(const TensorMap sample, samples.sample(i));
       if (Status run = taps.run(sample); !run) return inSample(samples, i, run.error());
@@ -81,28 +102,24 @@ Result<Judgement> Judge::of(const Graph& quantized, const See& see) const {
   return withoutExceptions([&]() -> Result<Judgement> {
     const DefinedArithmetic defined;
     if (outputs_.empty()) return fail(ErrorCode::kInvalidArgument, "this Judge was not opened").help("make it with Judge::open()");
-    if (quantized.outputs().size() != outputs_[0].size())
-      return fail(ErrorCode::kInvalidArgument, "one graph has {} outputs, the other {}: they are not of one model", outputs_[0].size(),
+    const size_t outputs = measured_.size();
+    if (quantized.outputs().size() != outputs)
+      return fail(ErrorCode::kInvalidArgument, "one graph has {} outputs, the other {}: they are not of one model", outputs,
                   quantized.outputs().size());
-    QC_ASSIGN(Taps taps, Taps::open(quantized, outputsOf(quantized), {.threads = threads_}));
+    const Ends ends = endsOf(quantized);
+    QC_ASSIGN(Taps taps, Taps::open(quantized, ends.names, {.threads = threads_}));
     Judgement found;
-    found.outputs.resize(outputs_[0].size());
+    found.outputs.resize(outputs);
     for (size_t i = 0; i < indices_.size(); ++i) {
       QC_ASSIGN(const TensorMap sample, samples_.sample(indices_[i]));
       if (Status run = taps.run(sample); !run) return inSample(samples_, indices_[i], run.error());
-      if (see) QC_TRY(see(indices_[i], taps.values()));
+      if (see) QC_TRY(see(indices_[i], taps.values().first(outputs)));
       Judgement one;
       one.outputs.resize(found.outputs.size());
       for (size_t k = 0; k < found.outputs.size(); ++k) {
-        const Tensor &x = outputs_[i][k], &y = taps.value(k);
-        if (x.dtype() != DType::f32 || y.dtype() != DType::f32 || x.numElements() != y.numElements()) continue;
-        const auto a = x.as<float>(), b = y.as<float>();
-        for (size_t e = 0; e < a.size(); ++e) {
-          if (!std::isfinite(a[e])) continue;
-          const double power = static_cast<double>(a[e]) * a[e], d = static_cast<double>(a[e]) - b[e];
-          one.outputs[k].signal += power;
-          one.outputs[k].noise += std::isfinite(b[e]) ? d * d : std::max(1.0, power);  // not a number any more: all is lost
-        }
+        const Tensor &x = outputs_[i][measured_[k]], &y = taps.value(ends.measured[k]);
+        if (x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
+        one.outputs[k] = differing(x.as<float>(), y.as<float>());
         found.outputs[k].signal += one.outputs[k].signal;
         found.outputs[k].noise += one.outputs[k].noise;
       }
@@ -113,7 +130,7 @@ Result<Judgement> Judge::of(const Graph& quantized, const See& see) const {
 }
 
 Status Judge::seeReference(const See& see) const {
-  for (size_t i = 0; i < indices_.size(); ++i) QC_TRY(see(indices_[i], outputs_[i]));
+  for (size_t i = 0; i < indices_.size(); ++i) QC_TRY(see(indices_[i], std::span(outputs_[i]).first(measured_.size())));
   return {};
 }
 

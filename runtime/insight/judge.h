@@ -17,7 +17,7 @@ struct Judgement {
   struct Output {
     double signal = 0, noise = 0;  // sums of squares of the float model's values, and of what differs
   };
-  std::vector<Output> outputs;   // those that hold floats have sums
+  std::vector<Output> outputs;   // at the values that are measured (measuredEnds())
   std::vector<double> bySample;  // noise against the signal of each sample, mean over its outputs
   double decibels() const;       // mean over them
   double noise() const;          // against the signal, mean over them
@@ -49,7 +49,8 @@ class Judge {
  private:
   Dataset samples_;
   std::vector<int64_t> indices_;
-  std::vector<std::vector<Tensor>> outputs_;  // of the float model, by sample
+  std::vector<std::vector<Tensor>> outputs_;  // of the float model, by sample: its outputs, then what is measured in their place
+  std::vector<size_t> measured_;              // for each output, among these
   int threads_ = 1;
 };
 

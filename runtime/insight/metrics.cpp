@@ -41,7 +41,7 @@ struct Powers : MetricState {
 };
 
 struct Sqnr : Powers {
-  double value() const override { return !count ? kNone : std::isinf(noise) ? -120 : std::max(-120.0, decibels(signal, noise)); }
+  double value() const override { return count ? decibels(signal, noise) : kNone; }
 };
 struct MeanSquare : Powers {
   double value() const override { return count ? noise / static_cast<double>(count) : kNone; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
@@ -9,6 +10,7 @@
 #include "ir/qmath.h"
 #include "quantizer/signal_error.h"
 #include "runtime/workflow/layer_observer.h"
+#include "runtime/workflow/measured_ends.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
@@ -39,9 +41,10 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
     params.push_back(n->result()->type().quant);
     layers.push_back({producer->location().empty() ? name : producer->location(), std::string(producer->op()), 0, 0});
   }
-  for (size_t i = 0; i < quantized.outputs().size(); ++i) {
-    before.push_back(prepared.outputs()[i]->name());
-    after.push_back(quantized.outputs()[i]->name());
+  const std::vector<const Value*> ends = measuredEnds(prepared), theirs = measuredEnds(quantized);
+  for (size_t i = 0; i < ends.size(); ++i) {
+    before.push_back(ends[i]->name());
+    after.push_back(theirs[i]->name());
     params.push_back(nullptr);
     layers.push_back({quantized.outputNames()[i], "output", 0, 0});
   }
@@ -58,14 +61,17 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
       if (Status run = taps->run(sample); !run) return inSample(samples, indices[i], run.error());
     for (size_t k = 0; k < layers.size(); ++k) {
       const Tensor &x = reference.value(k), &y = int8.value(k);
-      if (x.numElements() != y.numElements() || x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
+      if (x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
       Sums& s = sums[k];
       const auto a = x.as<float>(), b = y.as<float>();
       s.elements += x.numElements();
       for (size_t e = 0; e < a.size(); ++e) {
-        const double d = static_cast<double>(a[e]) - b[e];
-        s.signal += static_cast<double>(a[e]) * a[e];
-        s.noise += d * d;
+        if (!std::isfinite(a[e])) continue;  // there is nothing to be near to
+        const double power = static_cast<double>(a[e]) * a[e];
+        s.signal += power;
+        // Where data decides another size, what has no counterpart is lost.
+        const double d = a.size() == b.size() ? static_cast<double>(a[e]) - b[e] : a[e];
+        s.noise += std::isfinite(d) ? d * d : std::numeric_limits<double>::infinity();
         if (!params[k]) continue;
         const QuantParams& p = *params[k];
         const float scale = p.scale(0);
