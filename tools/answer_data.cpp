@@ -1,5 +1,7 @@
 #include "tools/answer_data.h"
 
+#include "runtime/insight/scores.h"
+
 namespace qc::tools {
 
 Result<std::string> scoresOutput(const Model& model, const std::string& named) {
@@ -15,10 +17,10 @@ Result<std::string> scoresOutput(const Model& model, const std::string& named) {
   return fail(ErrorCode::kInvalidArgument, "the model has no output '{}'", named).help("it has " + names);
 }
 
-Result<int64_t> labelOf(const Labels& labels, const Dataset& data, int64_t i, int64_t classes, const std::string& output) {
+Result<int64_t> labelOf(const Labels& labels, const Dataset& data, int64_t i, const Tensor& output, const std::string& name) {
   QC_ASSIGN(const int64_t label, labels.of(data.sampleName(i), data.sampleIndex(i)));
-  if (label < 0 || label >= classes)
-    return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, data.sampleName(i), classes).on(output);
+  if (const Status fits = checkLabel(label, output, data.sampleName(i)); !fits)
+    return fail(fits.error().code(), "{}", fits.error().message()).on(name).help(fits.error().remedy());
   return label;
 }
 

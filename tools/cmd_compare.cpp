@@ -11,6 +11,7 @@
 #include "ir/visible.h"
 #include "runtime/insight/answers.h"
 #include "runtime/insight/metrics.h"
+#include "runtime/insight/paired_ends.h"
 #include "runtime/insight/scores.h"
 #include "tools/answer_data.h"
 #include "tools/beside_float.h"
@@ -38,7 +39,7 @@ enum class AnswerKind { none, largest, number };
 
 AnswerKind kindOf(const Tensor& output) {
   const auto& sizes = output.sizes();
-  if (output.numElements() == 1) return isFloat(output.dtype()) ? AnswerKind::none : AnswerKind::number;
+  if (output.numElements() == 1) return isAnswer(output) ? AnswerKind::number : AnswerKind::none;
   const auto axes = std::count_if(sizes.begin(), sizes.end(), [](int64_t n) { return n != 1; });
   return isFloat(output.dtype()) && axes == 1 && output.numElements() > 0 ? AnswerKind::largest : AnswerKind::none;
 }
@@ -49,11 +50,13 @@ std::vector<float> floats(const Tensor& t) {
   return values;
 }
 
-// One output of both models: its name in A and B, and what was measured.
+// One output of both models, by its name in A, and what was measured.
 struct OutputPair {
-  std::string a, b;
+  explicit OutputPair(std::string name) : name(std::move(name)) {}
+  std::string name;
   std::unique_ptr<Measurement> values = std::make_unique<Measurement>();
   int64_t elements = 0, onlyA = 0, onlyB = 0;  // all of them; NaN or infinite in one alone
+  int64_t unlike = 0;                          // samples of which data decides another size in one model than in the other
 
   void count(const std::vector<float>& x, const std::vector<float>& y) {
     elements += static_cast<int64_t>(x.size());
@@ -68,13 +71,19 @@ struct Comparison {
   std::vector<OutputPair> outputs;
   std::string answers;  // the output that holds them; empty: none does
   AnswerKind kind = AnswerKind::none;
+  bool asked = false;   // for answers: by labels, or by name
+  bool unlike = false;  // that output is no answer to some samples
   int64_t numbers = 0;  // in it, of a sample
   GivenAnswers a, b;
   int64_t count = 0;                 // of samples
   std::vector<std::string> samples;  // their names
   SeenSamples::Verdict seen;
 
+  bool answered() const { return kind != AnswerKind::none && !unlike; }
   std::string words() const {
+    if (unlike)
+      return fmt::format("output '{}' is no answer to every sample, as its size differs: numbers are compared, not answers",
+                         visible(answers));
     if (kind == AnswerKind::none)
       return "no output of the model is an answer by itself (a row of scores, or one whole number): numbers are compared, not answers";
     if (kind == AnswerKind::number)
@@ -84,43 +93,22 @@ struct Comparison {
   }
 };
 
-// By name; models whose outputs have other names by their order.
-Result<std::vector<OutputPair>> pairOutputs(const Model& a, const Model& b) {
-  const std::vector<Port> mine = a.outputs(), theirs = b.outputs();
-  if (mine.size() != theirs.size())
-    return fail(ErrorCode::kInvalidArgument, "one model has {} outputs, the other {}: their results cannot be compared", mine.size(),
-                theirs.size())
-        .help("compare models of one origin");
-  const auto known = [&](const Port& p) {
-    return std::any_of(theirs.begin(), theirs.end(), [&](const Port& q) { return q.name == p.name; });
-  };
-  const bool byName = std::all_of(mine.begin(), mine.end(), known);
-  std::vector<OutputPair> pairs;
-  for (size_t i = 0; i < mine.size(); ++i) pairs.push_back({mine[i].name, byName ? mine[i].name : theirs[i].name});
-  return pairs;
-}
-
-Status checkInputsOf(const Model& a, const Model& b, const CompareFlags& o) {
-  const std::vector<Port> mine = a.inputs();
-  for (const Port& p : b.inputs())
-    if (std::none_of(mine.begin(), mine.end(), [&](const Port& q) { return q.name == p.name && q.type.dtype == p.type.dtype; }))
-      return fail(ErrorCode::kInvalidArgument, "'{}' takes an input '{}' of {}, '{}' has none: the samples cannot be fed to both", o.other,
-                  p.name, toString(p.type.dtype), o.model.path)
-          .help("compare models with the same inputs");
-  return {};
+bool holdsAnswer(const Comparison& c, const Tensor& output) {
+  if (c.asked) return c.kind == AnswerKind::number ? output.numElements() == 1 : output.numElements() > 0;
+  return kindOf(output) == c.kind;
 }
 
 // Which output answers, on the first sample: the one that is named; with labels the first; else the first that looks like an answer.
 void chooseAnswers(Comparison& c, const TensorMap& outputs, const std::string& named, bool labelled) {
   for (const OutputPair& pair : c.outputs) {
-    const AnswerKind kind = kindOf(outputs.at(pair.a));
-    if (named.empty() ? kind == AnswerKind::none : pair.a != named) continue;
+    const AnswerKind kind = kindOf(outputs.at(pair.name));
+    if (named.empty() ? kind == AnswerKind::none : pair.name != named) continue;
     c.kind = kind == AnswerKind::none ? AnswerKind::largest : kind;
-    c.answers = pair.a;
+    c.answers = pair.name;
     break;
   }
   if (c.answers.empty() && labelled) {
-    c.answers = c.outputs.front().a;
+    c.answers = c.outputs.front().name;
     c.kind = AnswerKind::largest;
   }
   if (!c.answers.empty()) c.numbers = outputs.at(c.answers).numElements();
@@ -129,9 +117,19 @@ void chooseAnswers(Comparison& c, const TensorMap& outputs, const std::string& n
 Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   Comparison c;
   QC_ASSIGN(Model a, o.model.loadOfAnyShape());
-  QC_ASSIGN(Model b, beside(o.model, o.other).loadOfAnyShape());
-  QC_TRY(checkInputsOf(a, b, o));
-  QC_ASSIGN(c.outputs, pairOutputs(a, b));
+  QC_ASSIGN(const Model other, beside(o.model, o.other).loadOfAnyShape());
+  QC_ASSIGN(const Graph paired, withOutputsOf(a.graph(), other.graph()));
+  Model b(paired.clone(), other.name());
+  const std::vector<Port> mine = a.outputs(), theirs = b.outputs();
+  for (size_t i = 0; i < mine.size(); ++i) {
+    if (!mayBeOne(mine[i].type.shape, theirs[i].type.shape))
+      return fail(ErrorCode::kInvalidArgument, "it is {} of '{}' and {} of '{}': their numbers cannot be compared", mine[i].type.str(),
+                  o.model.path, theirs[i].type.str(), o.other)
+          .on(mine[i].name)
+          .help("compare models of one origin");
+    c.outputs.emplace_back(mine[i].name);
+  }
+  c.asked = labels || !o.output.empty();
   if (!o.output.empty()) {
     QC_ASSIGN(const std::string checked, scoresOutput(a, o.output));
   }
@@ -139,46 +137,46 @@ Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   if (o.limit > 0) data.keepFirst(o.limit);
   c.count = data.size();
   QC_ASSIGN(c.seen, o.calibrated.of(data, a, roundsByRanges(a.graph()) || roundsByRanges(b.graph())));
-  std::vector<std::string> wanted;
-  for (const Port& p : b.inputs()) wanted.push_back(p.name);
   QC_ASSIGN(const auto first, o.engine.sessionOfAnyShape(std::move(a)));
-  QC_ASSIGN(const auto other, o.engine.sessionOfAnyShape(std::move(b)));
+  QC_ASSIGN(const auto second, o.engine.sessionOfAnyShape(std::move(b)));
   const int64_t k = o.metric == "top5" ? 5 : 1;
   Progress progress("compare");
   for (int64_t i = 0; i < data.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, data.sample(i));
-    const auto mine = first->run(sample);
-    if (!mine) return inSample(data, i, mine.error());
-    TensorMap inputs;
-    for (const std::string& name : wanted) inputs.insert_or_assign(name, sample.at(name));
-    const auto theirs = other->run(inputs);
-    if (!theirs)
-      return inSample(data, i, theirs.error())
+    const auto own = first->run(sample);
+    if (!own) return inSample(data, i, own.error());
+    const auto other = second->run(sampleFor(paired, sample));
+    if (!other)
+      return inSample(data, i, other.error())
           .help(fmt::format("the samples are those of '{}': compare models of one origin", o.model.path));
-    if (i == 0) chooseAnswers(c, *mine, o.output, labels != nullptr);
+    if (i == 0) chooseAnswers(c, *own, o.output, labels != nullptr);
     for (OutputPair& pair : c.outputs) {
-      const Tensor &x = mine->at(pair.a), &y = theirs->at(pair.b);
-      if (x.numElements() != y.numElements())
-        return fail(ErrorCode::kInvalidArgument, "{}: it is [{}] of '{}' and [{}] of '{}': their numbers cannot be compared",
-                    data.sampleName(i), fmt::join(x.sizes(), ","), o.model.path, fmt::join(y.sizes(), ","), o.other)
-            .on(pair.a)
-            .help("compare models of one origin");
-      const std::vector<float> reference = floats(x), actual = floats(y);
-      pair.count(reference, actual);
-      const Status added = pair.values->add({.reference = reference, .actual = actual, .sizes = x.sizes(), .sample = i});
-      if (!added) return inSample(data, i, added.error());
-      if (pair.a != c.answers) continue;
+      const Tensor &x = own->at(pair.name), &y = other->at(pair.name);
+      if (x.sizes() == y.sizes()) {
+        const std::vector<float> reference = floats(x), actual = floats(y);
+        pair.count(reference, actual);
+        const Status added = pair.values->add({.reference = reference, .actual = actual, .sizes = x.sizes(), .sample = i});
+        if (!added) return inSample(data, i, added.error());
+      } else {
+        ++pair.unlike;
+      }
+      if (pair.name != c.answers || c.unlike) continue;
+      if (!holdsAnswer(c, x) || !holdsAnswer(c, y)) {
+        if (c.asked)
+          return fail(ErrorCode::kInvalidData, "sample '{}': it is [{}] of '{}' and [{}] of '{}', which is no answer", data.sampleName(i),
+                      fmt::join(x.sizes(), ","), o.model.path, fmt::join(y.sizes(), ","), o.other)
+              .on(pair.name)
+              .help("name another output with --output, or compare without labels");
+        c.unlike = true;
+        c.a = {}, c.b = {}, c.samples = {};
+        continue;
+      }
       c.samples.push_back(data.sampleName(i));
       std::optional<int64_t> label;
-      if (labels && c.kind == AnswerKind::largest) {
-        QC_ASSIGN(label, labelOf(*labels, data, i, std::min(x.numElements(), y.numElements()), pair.a));
-      } else if (labels) {
-        QC_ASSIGN(label, labels->of(data.sampleName(i), data.sampleIndex(i)));
+      if (labels) {
+        QC_ASSIGN(label, labelOf(*labels, data, i, x.numElements() < y.numElements() ? x : y, pair.name));
       }
-      const auto add = [&](GivenAnswers& answers, const Tensor& t) {
-        const int64_t answer = c.kind == AnswerKind::number ? static_cast<int64_t>(t.at(0)) : bestOf(t);
-        answers.add(answer, label, label && (c.kind == AnswerKind::number ? answer == *label : rankOf(t, *label) < k));
-      };
+      const auto add = [&](GivenAnswers& answers, const Tensor& t) { answers.add(bestOf(t), label, label && rankOf(t, *label) < k); };
       add(c.a, x);
       add(c.b, y);
     }
@@ -195,7 +193,13 @@ std::vector<std::string> warningsOf(const Comparison& c) {
          {std::tuple(pair.onlyA, "A", "figures leave them out"), std::tuple(pair.onlyB, "B", "their error is infinite")})
       if (count > 0)
         warnings.push_back(fmt::format("output '{}': {} of {} values are NaN or infinite in {} alone; {}: debug says where they begin",
-                                       pair.a, count, pair.elements, which, what));
+                                       pair.name, count, pair.elements, which, what));
+  for (const OutputPair& pair : c.outputs)
+    if (pair.unlike > 0)
+      warnings.push_back(
+          fmt::format("output '{}': A and B give another number of values for {} of {} samples, as their data decides it; "
+                      "figures leave these out",
+                      pair.name, pair.unlike, c.count));
   return warnings;
 }
 
@@ -214,14 +218,17 @@ nlohmann::json countsJson(const PairedCounts& c) {
 void printComparisonJson(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
   nlohmann::json outputs = nlohmann::json::array();
   for (const OutputPair& pair : c.outputs) {
-    nlohmann::json row = {
-        {"output", pair.a}, {"elements", pair.elements}, {"not_finite_in_a_alone", pair.onlyA}, {"not_finite_in_b_alone", pair.onlyB}};
+    nlohmann::json row = {{"output", pair.name},
+                          {"elements", pair.elements},
+                          {"not_finite_in_a_alone", pair.onlyA},
+                          {"not_finite_in_b_alone", pair.onlyB},
+                          {"other_size_on_samples", pair.unlike}};
     for (const Measured& m : pair.values->results()) row[m.name] = m.value;
     outputs.push_back(row);
   }
   nlohmann::json j = {{"a", o.model.path},     {"b", o.other},      {"samples", c.count}, {"measured_on", c.seen.toJson(c.count)},
                       {"compared", c.words()}, {"outputs", outputs}};
-  if (c.kind != AnswerKind::none) {
+  if (c.answered()) {
     nlohmann::json differences = nlohmann::json::array();
     for (const PairedAnswers::Difference& d : paired.differences) {
       differences.push_back({{"sample", nth(c.samples, d.sample)}, {"a", d.a}, {"b", d.b}});
@@ -262,7 +269,7 @@ void printLabelled(const CompareFlags& o, const PairedAnswers& paired) {
 void printComparison(const CompareFlags& o, const Comparison& c, const PairedAnswers& paired) {
   constexpr size_t kShown = 5;
   fmt::print("A {}, B {}: {}\n{}\n", visible(o.model.path), visible(o.other), visible(c.seen.str(c.count)), c.words());
-  if (c.kind != AnswerKind::none) {
+  if (c.answered()) {
     fmt::print("answers agree on {} of {} samples ({:.2f}%)\n", paired.agreed, paired.samples, percent(paired.agreed, paired.samples));
     if (paired.labelled) printLabelled(o, paired);
     if (!paired.differences.empty()) {
@@ -283,9 +290,13 @@ void printComparison(const CompareFlags& o, const Comparison& c, const PairedAns
     }
   }
   Table table({"SQNR dB", "cosine", "largest difference", "output"});
-  for (const OutputPair& pair : c.outputs)
-    table.add({fmt::format("{:.1f}", pair.values->of("sqnr")), fmt::format("{:.6f}", pair.values->of("cosine")),
-               fmt::format("{:.4g}", pair.values->of("max_error")), visible(pair.a)});
+  for (const OutputPair& pair : c.outputs) {
+    const auto figure = [&](std::string_view metric, int digits) {
+      const double value = pair.values->of(metric);
+      return std::isnan(value) ? std::string() : digits ? fmt::format("{:.{}f}", value, digits) : fmt::format("{:.4g}", value);
+    };
+    table.add({figure("sqnr", 1), figure("cosine", 6), figure("max_error", 0), visible(pair.name)});
+  }
   fmt::print("numbers of B against those of A:\n{}", table.str());
 }
 
@@ -294,7 +305,7 @@ Status writePage(const CompareFlags& o, const Comparison& c, const PairedAnswers
   AnswersData answers{.words = c.words(), .metric = o.metric, .paired = paired, .samples = c.samples, .labels = {}, .outputs = {}};
   for (size_t i = 0; paired.labelled && i < c.samples.size(); ++i) answers.labels.push_back(c.a.label(i));
   for (const OutputPair& pair : c.outputs)
-    answers.outputs.push_back({pair.a, pair.values->of("sqnr"), pair.values->of("cosine"), pair.values->of("max_error")});
+    answers.outputs.push_back({pair.name, pair.values->of("sqnr"), pair.values->of("cosine"), pair.values->of("max_error")});
   ReportData page{.title = fmt::format("{} beside {}", std::filesystem::path(o.other).filename().string(),
                                        std::filesystem::path(o.model.path).filename().string())};
   page.facts = {{"A", o.model.path}, {"B", o.other}, {"measured on", c.seen.str(c.count)}};

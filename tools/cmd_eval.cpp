@@ -1,4 +1,6 @@
 // eval: a metric of a model on labelled data, through the JIT.
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -39,13 +41,14 @@ class Predictions {
                          : "sample\tpredicted\tscore\n") {}
   void add(std::string sample, const Tensor& scores, const std::optional<int64_t>& label, int64_t k) {
     const int64_t best = bestOf(scores);
+    const std::string score = isAnswer(scores) ? "" : fmt::format("{}", scores.at(best));
     if (csv_) {
-      text_ += fmt::format("{},{},{},{}\r\n", csvCell(sample), best, label ? std::to_string(*label) : "", scores.at(best));
+      text_ += fmt::format("{},{},{},{}\r\n", csvCell(sample), best, label ? std::to_string(*label) : "", score);
       return;
     }
     for (char& c : sample)
       if (static_cast<unsigned char>(c) < ' ') c = ' ';  // a name is one cell
-    text_ += fmt::format("{}\t{}\t{}", sample, best, scores.at(best));
+    text_ += fmt::format("{}\t{}\t{}", sample, best, score);
     if (label) text_ += fmt::format("\t{}\t{}\t{}", *label, rankOf(scores, *label), rankOf(scores, *label) < k ? 1 : 0);
     text_ += '\n';
   }
@@ -112,13 +115,18 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   Progress progress("eval");
   const auto take = [&](int64_t i, const TensorMap& outputs) -> Status {
     const Tensor& scores = outputs.at(output);
+    if (scores.numElements() == 0)  // data decides its size
+      return fail(ErrorCode::kInvalidData, "the output is [{}] for sample '{}': there is no answer in it", fmt::join(scores.sizes(), ","),
+                  data.sampleName(i))
+          .on(output)
+          .help("name another output with --output");
     if (scorer) {
       if (const Status kept = scorer->add(data.sampleName(i), data.sampleIndex(i), scores); !kept)
         return fail(kept.error().code(), "{}", kept.error().message()).on(output).help(kept.error().remedy());
     }
     std::optional<int64_t> label;
     if (labels) {
-      QC_ASSIGN(label, labelOf(*labels, data, i, scores.numElements(), output));
+      QC_ASSIGN(label, labelOf(*labels, data, i, scores, output));
     }
     unscored += hasNaN(scores);
     answers.add(bestOf(scores), label, label && rankOf(scores, *label) < k);

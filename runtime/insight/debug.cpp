@@ -9,8 +9,10 @@
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
+#include "ir/quantized.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/pass_manager.h"
+#include "runtime/insight/paired_ends.h"
 #include "runtime/insight/shadow.h"
 #include "runtime/workflow/layer_observer.h"
 #include "runtime/workflow/taps.h"
@@ -55,6 +57,7 @@ class Debugging {
     Debugged found;
     QC_ASSIGN(auto weights, compareWeights(reference_, actual_, pairing_.layers, pairing_.notes));
     outputs_.resize(pairing_.layers.size());
+    unlike_.resize(pairing_.layers.size());
     shadows_.resize(pairing_.layers.size());
     QC_TRY(runSamples(found));
     for (size_t k = 0; k < pairing_.layers.size(); ++k) {
@@ -63,8 +66,14 @@ class Debugging {
     }
     found.unmatched = std::move(pairing_.unmatched);
     found.notes = std::move(pairing_.notes);
+    for (size_t k = 0; k < unlike_.size(); ++k)
+      if (unlike_[k] > 0)
+        found.notes.push_back(
+            fmt::format("'{}': the models give another number of values for {} of {} samples, as their data decides it; "
+                        "figures leave these out",
+                        pairing_.layers[k].layer, unlike_[k], found.samples));
     for (size_t i = 0; i < reference_.outputs().size(); ++i)
-      if (const TensorType& type = reference_.outputs()[i]->type(); type.dtype != DType::f32 && !type.isQuantized())
+      if (const TensorType& type = reference_.outputs()[i]->type(); !isFloat(type.dtype) && !type.isQuantized())
         found.notes.push_back(fmt::format("output '{}' is {}, not float: compare holds it against that of the other model",
                                           reference_.outputNames()[i], toString(type.dtype)));
     return found;
@@ -115,7 +124,8 @@ class Debugging {
       const int64_t index = reference ? badReference_ : badActual_;
       if (index < 0) continue;
       QC_ASSIGN(const TensorMap sample, samples_.sample(index));
-      QC_ASSIGN(const std::vector<NonFinite> places, firstNonFinite(reference ? reference_ : actual_, sample));
+      QC_ASSIGN(const std::vector<NonFinite> places,
+                reference ? firstNonFinite(reference_, sample) : firstNonFinite(actual_, sampleFor(actual_, sample)));
       for (NonFinite place : places) {
         place.reference = reference;
         place.sample = index;
@@ -126,21 +136,27 @@ class Debugging {
   }
 
   Status one(Taps& x, Taps& y, const TensorMap& sample, int64_t index) {
+    const TensorMap theirs = sampleFor(actual_, sample);
     QC_TRY(x.run(sample));
-    QC_TRY(y.run(sample));
+    QC_TRY(y.run(theirs));
     for (size_t k = 0; k < pairing_.layers.size(); ++k)
       QC_TRY(compare(k, false, x.value(theirs_[k]), y.value(ours_[k]), index, outputs_[k]));
-    return options_.shadow ? runShadow(x, sample, index) : Status();
+    return options_.shadow ? runShadow(x, theirs, index) : Status();
   }
 
   Status compare(size_t k, bool shadow, const Tensor& want, const Tensor& is, int64_t index, Measurement& into) {
     const LayerPair& layer = pairing_.layers[k];
     if (want.dtype() != DType::f32 || is.dtype() != DType::f32) return {};
-    if (want.sizes() != is.sizes())
-      return fail(ErrorCode::kInvalidArgument, "{} in one model, {} in the other: they are not of one origin", want.type().str(),
-                  is.type().str())
-          .at(layer.layer)
-          .on(layer.actual);
+    if (want.sizes() != is.sizes()) {
+      if (!mayBeOne(reference_.findValue(layer.reference)->type().shape, actual_.findValue(layer.actual)->type().shape))
+        return fail(ErrorCode::kInvalidArgument, "{} in one model, {} in the other: they are not of one origin", want.type().str(),
+                    is.type().str())
+            .at(layer.layer)
+            .on(layer.actual)
+            .help("give the float model that the quantized one was made of");
+      if (!shadow) ++unlike_[k];
+      return {};
+    }
     Tensor moved = is;
     if (!layer.factors.empty()) layer.toReference(moved.mutableAs<float>(), moved.sizes());
     if (badReference_ < 0 && holdsNonFinite(want.as<float>())) badReference_ = index;
@@ -199,6 +215,7 @@ class Debugging {
   std::vector<size_t> theirs_, ours_;    // where the values of a layer are among the taps
   std::map<std::string, size_t> feeds_;  // those that a shadow reads, by name in the actual graph
   std::vector<Measurement> outputs_;
+  std::vector<int64_t> unlike_;  // samples of which data decides another size in one model than in the other
   std::vector<std::optional<Measurement>> shadows_;
   int64_t badReference_ = -1, badActual_ = -1;  // the first sample with values that are no numbers
   PerShapes<Fed> shapes_;
@@ -211,7 +228,11 @@ Result<Debugged> debugModels(const Model& reference, const Model& actual, const 
     const DefinedArithmetic defined;
     QC_ASSIGN(const Graph x, recognized(reference.graph()));
     QC_ASSIGN(const Graph y, recognized(actual.graph()));
-    return Debugging(x, y, samples, options).run();
+    QC_ASSIGN(Debugged found, Debugging(x, y, samples, options).run());
+    if (isQuantized(x) && !isQuantized(y))
+      found.notes.emplace_back(
+          "the first model is quantized and the second is not: figures are against the first; the float model comes first");
+    return found;
   });
 }
 

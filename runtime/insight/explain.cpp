@@ -9,6 +9,7 @@
 #include "ir/guarded.h"
 #include "runtime/insight/answers.h"
 #include "runtime/insight/causes/cause.h"
+#include "runtime/insight/paired_ends.h"
 #include "runtime/insight/sign_flips.h"
 
 namespace qc {
@@ -78,6 +79,8 @@ class Explainer {
     found_.inSample = seen.decibels();
     found_.samples = judge_->size();
     if (options_.quantized) {
+      QC_ASSIGN(quantized_, withOutputsOf(model_.graph(), *options_.quantized));
+      options_.quantized = &*quantized_;
       QC_ASSIGN(given_, measure(*judge_, *options_.quantized));
       found_.given = given_->decibels;
     }
@@ -244,7 +247,8 @@ class Explainer {
   const Model& model_;
   const QConfigMapping& rules_;
   const Dataset &calibration_, &heldOut_;
-  const ExplainOptions& options_;
+  ExplainOptions options_;
+  std::optional<Graph> quantized_;  // as given, with the outputs of the model
   std::optional<Judge> judge_;
   double goalOfFloat_ = 0;
   std::optional<Measured> given_;

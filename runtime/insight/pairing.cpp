@@ -9,20 +9,15 @@
 #include "ir/guarded.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
+#include "runtime/insight/paired_ends.h"
 #include "runtime/insight/signals.h"
+#include "runtime/workflow/measured_ends.h"
 
 namespace qc {
 namespace {
 
 // What tools fold into what stands in front of it: a file without it rounds where the float model goes on.
 bool mayBeFolded(const Node& n) { return n.is("relu") || n.is("clip") || n.is("identity") || n.is("batch_norm"); }
-
-bool sameShape(const Value& a, const Value& b) {
-  const Shape &x = a.type().shape, &y = b.type().shape;
-  return x.size() == y.size() && std::equal(x.begin(), x.end(), y.begin(), [](const Dim& p, const Dim& q) {
-           return !p.isStatic() || !q.isStatic() || p.size() == q.size();
-         });
-}
 
 // Of a node with weights: what it reads beside them.
 int dataOperand(const Node& n) {
@@ -41,9 +36,10 @@ const Node* computing(const Value* value, std::string_view op) {
 
 class Matching {
  public:
-  Matching(const Graph& reference, const Graph& actual, Pairing& found)
+  Matching(const Graph& reference, const Graph& actual, std::vector<size_t> outputs, Pairing& found)
       : reference_(reference),
         actual_(actual),
+        outputs_(std::move(outputs)),
         found_(found),
         theirs_(Signals::of(reference, found.notes)),
         ours_(Signals::of(actual, found.notes)),
@@ -52,7 +48,7 @@ class Matching {
 
   void run() {
     for (size_t k = 0; k < counterpart_.size(); ++k) byName(k);
-    byPlace();
+    goOnBehindBatchNorm();
     byTopology();
     goOnBehindFolded();
     layers();
@@ -63,7 +59,7 @@ class Matching {
 
  private:
   static bool comparable(const Signal& a, const Signal& b) {
-    return !a.compared() || !b.compared() || sameShape(*a.compared(), *b.compared());
+    return !a.compared() || !b.compared() || mayBeOne(a.compared()->type().shape, b.compared()->type().shape);
   }
 
   bool match(size_t ours, int theirs) {
@@ -83,14 +79,6 @@ class Matching {
         }
         return;
       }
-  }
-
-  // Inputs of other names stand in the same order.
-  void byPlace() {
-    for (size_t i = 0; i < actual_.inputs().size() && i < reference_.inputs().size(); ++i) {
-      const int ours = ours_.indexOf(actual_.inputs()[i]);
-      if (ours >= 0 && nth(counterpart_, ours) < 0) match(usize(ours), theirs_.indexOf(reference_.inputs()[i]));
-    }
   }
 
   // The signals that a node computes from, constants aside, as numbers of the reference.
@@ -195,6 +183,19 @@ class Matching {
     }
   }
 
+  // The result of a layer with BatchNorm in its weights has the name of what stood in front of the BatchNorm, and the values behind it.
+  void goOnBehindBatchNorm() {
+    for (const Node* n = actual_.front(); n; n = n->next()) {
+      const int result = n->numResults() > 0 && hasWeights(*n) ? ours_.indexOf(n->result()) : -1;
+      if (result < 0 || nth(counterpart_, result) < 0 || feedsBatchNorm(ours_, *n)) continue;
+      const int theirs = nth(counterpart_, result);
+      const Value* raw = nth(theirs_.all(), theirs).raw;
+      if (!raw || !raw->producer() || raw->producer()->op() != n->op() || !feedsBatchNorm(theirs_, *raw->producer())) continue;
+      const int further = behind(theirs);
+      if (further >= 0 && !taken_[usize(further)]) advance(result, further);
+    }
+  }
+
   void advance(int ours, int theirs) {
     taken_[usize(nth(counterpart_, ours))] = false;
     counterpart_[usize(ours)] = -1;
@@ -250,7 +251,10 @@ class Matching {
 
   // The node of the reference with the weights of this one; BatchNorm may stand behind it.
   const Node* referenceOf(const Node& node) const {
-    for (const std::string& name : {node.location(), plainName(node.location())})
+    constexpr std::string_view kProduct = "_MatMul";  // ONNX Runtime's of a Gemm, beside an Add of its bias
+    const std::string plain = plainName(node.location());
+    const std::string whole = plain.ends_with(kProduct) ? plain.substr(0, plain.size() - kProduct.size()) : plain;
+    for (const std::string& name : {node.location(), plain, whole})
       if (const auto it = byLocation_.find(name); it != byLocation_.end()) return it->second;
     const int ours = ours_.indexOf(node.result());
     if (ours < 0 || nth(counterpart_, ours) < 0) return nullptr;
@@ -291,6 +295,8 @@ class Matching {
       layer.actualNode = displayName(*weighted);
       layer.factorsOfResult = factorsAt(weighted->result());
       layer.factorsOfInput = factorsAt(weighted->operand(dataOperand(*weighted)));
+    } else if (weighted) {
+      found_.notes.push_back(fmt::format("the weights of '{}' are not compared: the first model has no counterpart of it", layer.layer));
     }
     found_.layers.push_back(std::move(layer));
   }
@@ -327,9 +333,11 @@ class Matching {
       else
         addLayer(end, weighted.size() == 1 ? weighted[0] : nullptr);
     }
-    for (size_t i = 0; i < actual_.outputs().size(); ++i) {
-      const Value *x = reference_.outputs()[i], *y = actual_.outputs()[i];
-      if (x->type().dtype != DType::f32 || y->type().dtype != DType::f32) continue;
+    // Of floats that are narrower or wider at the very end, those in front.
+    const std::vector<const Value*> theirEnds = measuredEnds(reference_), ourEnds = measuredEnds(actual_);
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const Value *x = theirEnds[i], *y = ourEnds[outputs_[i]];
+      if (!isFloat(reference_.outputs()[i]->type().dtype) || x->type().dtype != DType::f32 || y->type().dtype != DType::f32) continue;
       LayerPair output;
       output.reference = x->name();
       output.actual = output.computed = y->name();
@@ -343,6 +351,7 @@ class Matching {
   }
 
   const Graph &reference_, &actual_;
+  const std::vector<size_t> outputs_;  // of the actual, for each of the reference
   Pairing& found_;
   Signals theirs_, ours_;
   std::vector<int> counterpart_;  // of ours, among theirs; -1: none
@@ -386,13 +395,9 @@ const ValuePair* Pairing::find(std::string_view actual) const {
 
 Result<Pairing> pairModels(const Graph& reference, const Graph& actual) {
   return withoutExceptions([&]() -> Result<Pairing> {
-    for (const auto& [what, a, b] : {std::tuple("inputs", reference.inputs().size(), actual.inputs().size()),
-                                     {"outputs", reference.outputs().size(), actual.outputs().size()}})
-      if (a != b)
-        return fail(ErrorCode::kInvalidArgument, "one model has {} {}, the other {}: they are not of one origin", a, what, b)
-            .help("give the float model that the quantized one was made of");
+    QC_ASSIGN(std::vector<size_t> outputs, pairOutputs(reference, actual));
     Pairing found;
-    Matching(reference, actual, found).run();
+    Matching(reference, actual, std::move(outputs), found).run();
     return found;
   });
 }

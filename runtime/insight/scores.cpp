@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <set>
 
@@ -12,6 +13,8 @@ using Kept = std::span<const std::vector<double>>;
 
 template <int64_t K>
 Result<std::vector<double>> amongBest(const Tensor& scores, std::span<const double> wanted) {
+  if (K > 1 && isAnswer(scores))
+    return fail(ErrorCode::kInvalidArgument, "the output holds one answer, not scores: there are no {} best", K).help("measure with top1");
   return std::vector<double>{rankOf(scores, static_cast<int64_t>(wanted[0])) < K ? 1.0 : 0.0};
 }
 
@@ -172,8 +175,7 @@ Status Scorer::add(const std::string& sampleName, int64_t sampleIndex, const Ten
   std::vector<double> wanted;
   if (classes_) {
     QC_ASSIGN(const int64_t label, classes_->of(sampleName, sampleIndex));
-    if (label < 0 || label >= output.numElements())
-      return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, sampleName, output.numElements());
+    QC_TRY(checkLabel(label, output, sampleName));
     wanted.push_back(static_cast<double>(label));
   } else if (answers_) {
     QC_ASSIGN(wanted, answers_->of(sampleName, sampleIndex));
@@ -184,7 +186,17 @@ Status Scorer::add(const std::string& sampleName, int64_t sampleIndex, const Ten
   return {};
 }
 
+bool isAnswer(const Tensor& output) { return output.numElements() == 1 && !isFloat(output.dtype()); }
+
+Status checkLabel(int64_t label, const Tensor& output, const std::string& sampleName) {
+  if (label >= 0 && (isAnswer(output) || label < output.numElements())) return {};
+  return fail(ErrorCode::kInvalidData, "label {} of sample '{}' is outside the {} scores", label, sampleName, output.numElements())
+      .help(output.numElements() > 1 ? "look at the labels, or name another output"
+                                     : "the output holds no score for each class: name another output, or measure with another metric");
+}
+
 int64_t rankOf(const Tensor& scores, int64_t label) {
+  if (isAnswer(scores)) return bestOf(scores) == label ? 0 : std::numeric_limits<int64_t>::max();
   const double own = scores.at(label);
   if (std::isnan(own)) return scores.numElements();
   int64_t rank = 0;
@@ -194,6 +206,7 @@ int64_t rankOf(const Tensor& scores, int64_t label) {
 }
 
 int64_t bestOf(const Tensor& scores) {
+  if (isAnswer(scores)) return scores.toInts()[0];
   int64_t best = 0;
   for (int64_t i = 1; i < scores.numElements(); ++i)
     if (scores.at(i) > scores.at(best) || std::isnan(scores.at(best))) best = i;

@@ -45,6 +45,11 @@ class Scorer {
   std::vector<std::vector<double>> kept_;
 };
 
+// One whole number is the answer itself, as of models with an ArgMax at their end; there are no scores then.
+bool isAnswer(const Tensor& output);
+// That a label can be the answer: error with the sample.
+Status checkLabel(int64_t label, const Tensor& output, const std::string& sampleName);
+
 // Where the label stands among the scores, 0 = first.  Equal scores count against the model, and so does what is no number.
 int64_t rankOf(const Tensor& scores, int64_t label);
 int64_t bestOf(const Tensor& scores);

@@ -27,6 +27,10 @@ constexpr std::array kSuffixes = {"_QuantizeLinear_Input",
                                   "/duplicated"};
 
 bool isRounding(const Node& n) { return n.is("quantize") || n.is("quantize_with"); }
+// The same integers, as such or with the meaning that they have: exporters write a Cast between QuantizeLinear and DequantizeLinear.
+bool isRelabelling(const Node& n) {
+  return n.is("storage_cast") || (n.is("cast") && n.operand(0)->type().dtype == n.result()->type().dtype);
+}
 bool isReading(const Node& n) { return n.is("dequantize") || n.is("dequantize_with"); }
 
 // Computed from constants alone.
@@ -90,6 +94,10 @@ void Signals::add(const Node& node) {
   if (node.is("const")) return;
   const std::vector<Value*> operands = node.operands();
   const int first = operands.empty() ? -1 : indexOf(operands[0]);
+  if (isRelabelling(node)) {
+    if (first >= 0) byValue_.emplace(node.result(), first);
+    return;
+  }
   if (isRounding(node) || isReading(node)) {
     if (first < 0) return;  // of a constant
     Signal& signal = nth(all_, first);

@@ -91,6 +91,27 @@ WeightError errorOf(const Tensor& x, const Tensor& y, int axis) {
   return error;
 }
 
+// ONNX writes the scales of an integer product's input and of its weight as one factor where both are constants.
+bool sharesScaleWithInput(const Node& node) {
+  for (const Value* v : node.operands())
+    if (v && v->producer() && v->producer()->is("dequantize_with"))
+      if (const Tensor* scale = v->producer()->operand(1)->constant(); scale && scale->numElements() == 1 && scale->at(0) == 1) return true;
+  return false;
+}
+
+// Without the factor that is nearest to the reference.
+void takeFactorOut(Tensor& w, const Tensor& reference) {
+  const auto want = reference.as<float>();
+  auto is = w.mutableAs<float>();
+  double product = 0, square = 0;
+  for (size_t i = 0; i < is.size(); ++i) {
+    product += static_cast<double>(want[i]) * is[i];
+    square += static_cast<double>(is[i]) * is[i];
+  }
+  if (!(product > 0)) return;
+  for (float& v : is) v = static_cast<float>(v * product / square);
+}
+
 // Of several weights (a recurrent layer's) the worst.
 Result<std::optional<WeightError>> errorBetween(const Node& reference, const Node& actual, const LayerPair& layer) {
   std::optional<WeightError> worst;
@@ -100,6 +121,7 @@ Result<std::optional<WeightError>> errorBetween(const Node& reference, const Nod
     QC_ASSIGN(std::optional<Tensor> is, constantOf(actual.operand(i)));
     const bool fits = want && is && want->dtype() == DType::f32 && is->dtype() == DType::f32 && want->sizes() == is->sizes();
     if (!fits || !moveFactors(*is, actual, layer, Factors::out)) return std::nullopt;
+    if (sharesScaleWithInput(actual)) takeFactorOut(*is, *want);
     const OperandSpec& spec = reference.def().operand(i);
     const int axis = spec.weight && weightOf(reference.def()) == &spec ? weightChannelAxis(reference)
                      : spec.weight                                     ? spec.weight->channel

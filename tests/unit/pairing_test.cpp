@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include "ir/text.h"
+#include "runtime/insight/paired_ends.h"
 
 namespace qc {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr const char* kFloat = R"(
@@ -104,10 +106,74 @@ TEST(Pairing, ListsWhatHasNoCounterpart) {
 }
 
 TEST(Pairing, RefusesModelsOfOtherEnds) {
-  const Graph reference = parseGraph("graph @f(%x: f32[2], %z: f32[2]) {\n  %y = add %x, %z : f32[2]\n  return %y\n}").value();
-  const auto pairs = pairModels(reference, folded("a", "b"));
-  ASSERT_FALSE(pairs);
-  EXPECT_THAT(pairs.error().render(), HasSubstr("not of one origin"));
+  const auto graph = [](const std::string& input, const std::string& results) {
+    return parseGraph("graph @f(%" + input + ": f32[2], %x: f32[2]) {\n  %y = relu %x : f32[2]\n  return " + results + "\n}").value();
+  };
+  const Graph reference = graph("z", "%y");
+  for (const auto& [actual, said] : {std::pair("other", "takes an input 'other' of f32"), {"", "has 1 outputs, the second 2"}}) {
+    const bool inputs = *actual;
+    const auto pairs = pairModels(reference, inputs ? graph(actual, "%y") : graph("z", "%y, %z"));
+    ASSERT_FALSE(pairs) << said;
+    EXPECT_THAT(pairs.error().render(), AllOf(HasSubstr("not of one origin"), HasSubstr(said)));
+  }
+  // What a tool found to have no effect may be gone.
+  EXPECT_TRUE(pairModels(reference, parseGraph("graph @f(%x: f32[2]) {\n  %y = relu %x : f32[2]\n  return %y\n}").value()));
+}
+
+// By name where both have the same names, else by their order.
+TEST(Pairing, PairsOutputs) {
+  const auto graph = [](const std::string& names) {
+    return parseGraph("graph @f(%x: f32[2]) -> (" + names + ") {\n  %a = relu %x : f32[2]\n  %b = neg %x : f32[2]\n  return %a, %b\n}")
+        .value();
+  };
+  EXPECT_EQ(pairOutputs(graph("\"p\", \"q\""), graph("\"q\", \"p\"")).value(), (std::vector<size_t>{1, 0}));
+  EXPECT_EQ(pairOutputs(graph("\"p\", \"q\""), graph("\"q\", \"r\"")).value(), (std::vector<size_t>{0, 1}));
+  const Graph turned = withOutputsOf(graph("\"p\", \"q\""), graph("\"q\", \"p\"")).value();
+  EXPECT_EQ(turned.outputNames(), (std::vector<std::string>{"p", "q"}));
+  EXPECT_EQ(turned.outputs()[0]->name(), "b");
+}
+
+// The same integers, labelled anew between quantize and dequantize.
+TEST(Pairing, LooksThroughCastsOfIntegers) {
+  const Graph reference = parseGraph("graph @f(%x: f32[2]) {\n  %r = relu %x : f32[2]\n  %y = neg %r : f32[2]\n  return %y\n}").value();
+  const Graph actual = parseGraph(R"(
+!a = q<u8, scale=0.1, zp=0>
+graph @q(%x: f32[2]) {
+  %v1 = relu %x : f32[2]
+  %v2 = quantize %v1 : !a[2]
+  %v3 = storage_cast %v2 : u8[2]
+  %v4 = cast %v3 : u8[2]
+  %v5 = storage_cast %v4 : !a[2]
+  %v6 = dequantize %v5 : f32[2]
+  %v7 = neg %v6 : f32[2]
+  return %v7
+})")
+                           .value();
+  const Pairing pairs = pairModels(reference, actual).value();
+  ASSERT_EQ(pairs.layers.size(), 2u);
+  EXPECT_EQ(pairs.layers[0].reference, "r");
+  EXPECT_EQ(pairs.layers[0].actual, "v6");
+  EXPECT_TRUE(pairs.layers[0].rounded && pairs.layers[0].params);
+}
+
+// A convolution with the BatchNorm in its weights has the name of the one in front of it, and the values behind.
+TEST(Pairing, ComparesBehindAFoldedBatchNorm) {
+  const Graph reference = parseGraph(kFloat).value();
+  const Graph actual = parseGraph(R"(
+const #w : f32[2,2,1,1] = [1.0, 2.0, 3.0, 4.0]
+graph @f(%x: f32[N,2,4,4]) -> ("y") {
+  %w = const #w : f32[2,2,1,1]
+  %c = conv %x, %w : f32[N,2,4,4] loc("conv")
+  %r = relu %c : f32[N,2,4,4] loc("act")
+  %d = conv %r, %w : f32[N,2,4,4] loc("last")
+  return %d
+})")
+                           .value();
+  const Pairing pairs = pairModels(reference, actual).value();
+  ASSERT_EQ(pairs.layers.size(), 3u);
+  EXPECT_EQ(pairs.layers[0].reference, "n");
+  EXPECT_EQ(pairs.layers[0].actual, "c");
+  EXPECT_EQ(pairs.layers[1].reference, "d");
 }
 
 TEST(Pairing, TakesFactorsOut) {
