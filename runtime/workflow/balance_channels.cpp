@@ -97,7 +97,7 @@ struct Balancing {
     size_t tried = 0;
     options.tell("trials", 0, asked.size() + 1);
     QC_ASSIGN(std::optional<double> least, trial(model));
-    if (!least) return untried(acted, "no output of the model holds floats to tell by: compare with `qcompile debug`");
+    if (!least) return untried(acted, "no output of the model is computed from floats to tell by: compare with `qcompile debug`");
     for (const Recipe& recipe : recipes()) {
       if (!asked.contains(&recipe)) continue;
       options.tell("trials", ++tried, asked.size() + 1);
