@@ -12,10 +12,12 @@
 #include <llvm/Support/MemoryBuffer.h>
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Target/TargetMachine.h>
+#include <llvm/TargetParser/Triple.h>
 
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "codegen/emit/emit.h"
@@ -31,15 +33,24 @@ struct LlvmFatalError {
 // report_fatal_error would end the host process.  Unwinding out of it leaks what LLVM held, which is harmless once.
 [[noreturn]] void onFatalError(void*, const char* reason, bool) { throw LlvmFatalError{reason}; }
 
-void initializeLlvm() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    llvm::InitializeAllTargetInfos();
-    llvm::InitializeAllTargets();
-    llvm::InitializeAllTargetMCs();
-    llvm::InitializeAllAsmPrinters();
-    llvm::install_fatal_error_handler(onFatalError);
-  });
+// The back end for these machines alone: each brings pages of LLVM into memory.
+void initializeLlvm(const std::string& triple) {
+  static std::mutex mutex;
+  static std::set<std::string> known;
+  const llvm::StringRef prefix = llvm::Triple::getArchTypePrefix(llvm::Triple(triple).getArch());
+  const std::lock_guard lock(mutex);
+  if (known.empty()) llvm::install_fatal_error_handler(onFatalError);
+  if (!known.insert(prefix.str()).second) return;
+#define LLVM_TARGET(name)                 \
+  if (prefix.equals_insensitive(#name)) { \
+    LLVMInitialize##name##TargetInfo();   \
+    LLVMInitialize##name##Target();       \
+    LLVMInitialize##name##TargetMC();     \
+  }
+#include <llvm/Config/Targets.def>
+#define LLVM_ASM_PRINTER(name) \
+  if (prefix.equals_insensitive(#name)) LLVMInitialize##name##AsmPrinter();
+#include <llvm/Config/AsmPrinters.def>
 }
 
 Failure internal(llvm::Error error, std::string_view doing) {
@@ -47,9 +58,9 @@ Failure internal(llvm::Error error, std::string_view doing) {
 }
 
 Result<std::unique_ptr<llvm::TargetMachine>> makeTargetMachine(const Target& target) {
-  initializeLlvm();
   const std::string triple = target.llvmTriple();
   if (triple.empty()) return fail(ErrorCode::kUnsupported, "no code generator for this machine's architecture");
+  initializeLlvm(triple);
   std::string message;
   const llvm::Target* backend = llvm::TargetRegistry::lookupTarget(triple, message);
   if (!backend)
@@ -191,7 +202,7 @@ Jit::Jit(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Jit::~Jit() = default;
 
 Result<std::unique_ptr<Jit>> Jit::create(const Target& target) {
-  initializeLlvm();
+  initializeLlvm(target.llvmTriple());
   if (!target.runsOn(Target::host()))
     return fail(ErrorCode::kInvalidArgument, "code for {} does not run on this machine ({})", target.str(), Target::host().str());
   if (target.has(Isa::amxInt8) && !target.emulatesTiles()) QC_TRY(requestAmxPermission());
