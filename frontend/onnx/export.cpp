@@ -111,7 +111,7 @@ void OnnxExporter::call(onnx::NodeProto& node, onnx::FunctionProto body) {
 }
 
 std::string OnnxExporter::initializer(const std::string& base, const Tensor& t) {
-  auto& proto = *model_->mutable_graph()->add_initializer();
+  auto& proto = *proto_->add_initializer();
   proto.set_name(fresh(base));
   proto.set_data_type(dtypeToOnnx(t.dtype()));
   for (const int64_t s : t.sizes()) proto.add_dims(s);
@@ -218,12 +218,17 @@ Status OnnxExporter::addBranch(onnx::NodeProto& proto, const char* name, const N
   attribute.set_type(onnx::AttributeProto::GRAPH);
   auto& body = *attribute.mutable_g();
   body.set_name(name);
+  // Constants are the branch's own as well: ONNX Runtime's optimizers look for weights and scales beside the node that reads them.
+  const auto names = names_;
+  const auto quantNames = quantNames_;
   const DimWriter::Known known = dims_.known();
   onnx::GraphProto* const around = std::exchange(proto_, &body);
   Status added = addNodes({&choose, operand});
   const std::string output = fresh(fmt::format("{}_{}", this->name(choose.result()), name));
   addUnlocated("Identity", {this->name(choose.operand(operand))}, output);
   proto_ = around;
+  names_ = names;
+  quantNames_ = quantNames;
   dims_.restore(known);
   auto& info = *body.add_output();
   info.set_name(output);

@@ -13,7 +13,7 @@ void DimWriter::defined(const Value* v) {
 }
 
 std::string DimWriter::ints(const std::vector<int64_t>& values) {
-  std::string& name = constants_[values];
+  std::string& name = known_.constants[values];
   return name.empty() ? name = file_.ints(values) : name;
 }
 

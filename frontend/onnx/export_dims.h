@@ -31,6 +31,7 @@ class DimWriter {
     std::map<std::string, Place> places;         // of symbols
     std::map<std::string, std::string> numbers;  // symbols that are no dim
     std::map<std::string, std::string> made;     // op and operands -> result
+    std::map<std::vector<int64_t>, std::string> constants;
   };
   const Known& known() const { return known_; }
   void restore(Known known) { known_ = std::move(known); }
@@ -47,7 +48,6 @@ class DimWriter {
 
   OnnxExporter& file_;
   Known known_;
-  std::map<std::vector<int64_t>, std::string> constants_;
 };
 
 }  // namespace qc

@@ -98,11 +98,18 @@ Status castLike(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// PRelu's slope broadcasts along the channels: [C,1,1]; a plain [C] against NCHW is written by some exporters too.
+// PRelu's slope broadcasts along the channels: [C,1,1]; a plain [C] against NCHW is written by some exporters too, and means them unless it
+// fits the last dim.
 Status prelu(OnnxNode& n) {
   Value* slope = n.input(1);
   const TensorType &x = n.type(0), &s = slope->type();
-  if (s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] == x.shape[1] && !(s.shape[0] == x.shape.back())) {
+  bool isPerChannel = s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] != Dim(1);
+  if (isPerChannel) isPerChannel = !x.shape[1].isStatic() || x.shape[1] == s.shape[0];
+  if (isPerChannel && x.shape.back().isStatic())
+    isPerChannel = x.shape.back() != s.shape[0];
+  else if (isPerChannel)
+    isPerChannel = n.holdsAsTaken({Assumption::Kind::differ, x.shape.back().expr(), s.shape[0].expr(), {}});
+  if (isPerChannel) {
     Ints shape(usize(x.rank() - 1), 1);
     shape[0] = s.shape[0].size();
     QC_ASSIGN(slope, n.reshape(slope, shape));

@@ -172,8 +172,8 @@ Status batchNorm(OnnxNode& n) {
 
 // One value per group, once for every channel of it.
 Result<Value*> perChannel(OnnxNode& n, Value* v, int64_t groups, const DimExpr& channels) {
-  const bool fits = v->type().shape == toShape({groups}) && groups >= 1 && channels.constant().value_or(0) % groups == 0;
-  if (!fits) return v;  // the op says what it needs
+  const bool isPerGroup = v->type().isStatic() ? v->type().shape == toShape({groups}) : v->type().rank() == 1;
+  if (!isPerGroup || groups < 1 || channels.constant().value_or(0) % groups != 0) return v;  // the op says what it needs
   QC_ASSIGN(v, n.reshape(v, Ints{groups, 1}));
   QC_ASSIGN(v, n.create("expand", {v}, {{"shape", std::vector<DimExpr>{groups, floorDiv(channels, groups)}}}));
   return n.reshapeToDims(v, {channels});

@@ -28,8 +28,8 @@ except ImportError as missing:
 SQNR, SAME = 45, 60
 # Its positions are looked up in a table of integers, and at fixed sizes are a constant in float.
 FOLDS = {"all_minilm_l6_v2"}
-# The import cannot keep the dims free: an If on a size, a Squeeze without axes on the batch.
-NOT_FREE = {"silero_vad", "plcmos_v2", "style_candy"}
+# Ops that nobody runs any more; a Squeeze without axes, by which one sample gives another rank than several.
+NOT_FREE = {"style_candy", "plcmos_v2"}
 
 
 def session(path, optimized=True):

@@ -236,7 +236,7 @@ SIZES = {
     "g2p_en_encoder": {"T": (3, 9, 40)}, "g2p_en_decoder": {"T": (3, 9, 40)}, "g2pm_bilstm": {"T": (3, 9, 40)}, "resemblyzer_lstm": {"T": (30, 90, 160)},
     "ppocrv4_det": {"p2o.DynamicDimension.1": (160, 320, 224), "p2o.DynamicDimension.2": (320, 96, 160)},
     "ppocrv4_rec": {"p2o.DynamicDimension.1": (160, 320, 480)}, "ppocr_cls": {"p2o.DynamicDimension.1": None, "p2o.DynamicDimension.2": None},
-    "silero_vad_legacy": {"sequence": None},
+    "silero_vad": {"input.1": (320, 576, 640)}, "silero_vad_legacy": {"sequence": None},
     "ten_vad": {f"unk__{k}": None for k in (187, 188, 189, 192, 193)},  # the batch of its states is fixed inside
 }
 

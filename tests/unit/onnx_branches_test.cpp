@@ -154,6 +154,14 @@ TEST(Branches, SqueezeWithoutAxes) {
   EXPECT_THAT(assumed, ElementsAre("N1 != 1", "N2 != 1"));
 }
 
+// A plain slope is that of the channels unless it fits the last dim.
+TEST(Branches, SlopesOfChannels) {
+  testing::Model m;
+  m.input("x", {-1, 4, -2}).floats("slope", {4}).node("PRelu", {"x", "slope"}, {"y"}).output("y");
+  expectSame(m, {{{"x", {2, 4, 3}}}, {{"x", {1, 4, 8}}}});
+  EXPECT_FALSE(boundGraph(freeGraph(m.bytes()).value(), {{"x", {2, 4, 4}}}));
+}
+
 TEST(Assumptions, ThatCannotBeReadAreSaid) {
   testing::Model m;
   m.input("x", {-1, 8}).node("Relu", {"x"}, {"y"}).output("y");
