@@ -389,6 +389,14 @@ Result<Value*> OnnxNode::withNamedSizes(Value* v, std::vector<int64_t> axes) {
   return create("choose", {constantValue(std::move(yes)), v, v}, {{"axes", std::move(axes)}, {"sizes", std::move(sizes)}});
 }
 
+Result<DimExpr> OnnxNode::named(const DimExpr& e) {
+  if (e.constant()) return e;
+  Value* number = dimValues({}, {e});
+  const std::vector<DimExpr> parts = freshSizes(2);
+  QC_TRY(create("size_of", {number}, {{"sizes", parts}, {"signed", int64_t{1}}}));
+  return parts[0] - parts[1];
+}
+
 Status OnnxNode::setOutputs(std::vector<Value*> outputs) {
   outputs_ = std::move(outputs);
   for (const Value* v : outputs_)

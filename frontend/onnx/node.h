@@ -109,6 +109,8 @@ class OnnxNode {
   Result<std::optional<std::vector<DimExpr>>> sizesFrom(Value* v) { return computedDims(v, Sign::positive); }
   // The same value, whose dims along these axes are symbols of their own.
   Result<Value*> withNamedSizes(Value* v, std::vector<int64_t> axes);
+  // A number, which may be negative, by symbols of its own; constants stay.
+  Result<DimExpr> named(const DimExpr& e);
   // A size that must not be free.
   Result<int64_t> fixedSize(const DimExpr& size, std::string_view what) const;
   Graph& graph() { return graph_; }

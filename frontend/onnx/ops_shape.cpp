@@ -191,10 +191,12 @@ Status slice(OnnxNode& n) {
   for (size_t i = 0; i < axes.size(); ++i) {
     QC_ASSIGN(const int64_t axis, n.axis(axes[i], rank));
     if (steps[i] == 0) return n.error(ErrorCode::kInvalidModel, "a step of 0");
-    const SliceBounds bounds{starts[i], ends[i], steps[i]};
+    SliceBounds bounds{starts[i], ends[i], steps[i]};
     auto cut = sliceCut(nth(dims, axis), bounds);
-    if (!cut || cut->start.isUnknown() || cut->size.isUnknown()) {  // by a name the dim is short enough to work with
+    if (!cut || cut->start.isUnknown() || cut->size.isUnknown()) {  // by names all are short enough to work with
       QC_ASSIGN(x, n.withNamedSizes(x, {axis}));
+      QC_ASSIGN(bounds.start, n.named(bounds.start));
+      QC_ASSIGN(bounds.end, n.named(bounds.end));
       cut = sliceCut(nth(x->type().shape, axis).expr(), bounds);
     }
     if (!cut) return n.error(cut.error().code(), "{}", cut.error().message());

@@ -58,7 +58,8 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
 // decide, and which of two tensors is taken.  No program is cut there, and what leads to the other tensor need not be possible.
 class Settled {
  public:
-  Settled(Graph& graph, ShapeBindings& sizes) : graph_(graph), sizes_(sizes) {}
+  // Symbols of `decided` may stay.
+  Settled(Graph& graph, ShapeBindings& sizes, const std::set<std::string>& decided) : graph_(graph), sizes_(sizes), decided_(decided) {}
 
   Status run() {
     for (Node *node = graph_.front(), *next = nullptr; node; node = next) {
@@ -83,17 +84,38 @@ class Settled {
     const Tensor* holds = known(condition);
     if (!holds || holds->numElements() != 1) return {};
     Value* taken = node->operand(holds->at(0) != 0 ? 1 : 2);
+    const Shape& shape = taken->type().shape;
+    if (std::ranges::any_of(shape, [](const Dim& d) { return d.expr().isUnknown(); })) QC_TRY(bindUpTo(*taken));
     const std::vector<DimExpr> sizes = node->attrs().dims("sizes");
     const std::vector<int64_t>& axes = node->integers("axes");
     ShapeBindings own;
     for (size_t i = 0; i < sizes.size(); ++i) {
-      const auto size = nth(taken->type().shape, axes[i]).expr().evaluate(sizes_);
+      const auto size = nth(shape, axes[i]).expr().evaluate(sizes_);
       if (!size) return {};  // which data decides
       if (const auto symbol = symbolName(sizes[i])) own[*symbol] = *size;
     }
     sizes_.merge(own);
     node->result()->replaceAllUsesWith(taken, true);
     graph_.erase(node);
+    return {};
+  }
+
+  // What leads to a value whose sizes no expression says: they follow from those in front.
+  Status bindUpTo(const Value& value) {
+    std::set<const Node*> leading;
+    std::vector<const Node*> open = {value.producer()};
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      if (!node || bound_.contains(node) || !leading.insert(node).second) continue;
+      for (const Value* v : node->operands())
+        if (v) open.push_back(v->producer());
+    }
+    for (Node* node = graph_.front(); node && !leading.empty(); node = node->next())
+      if (leading.erase(node)) {
+        QC_TRY(bindNode(*node, sizes_, decided_));
+        bound_.insert(node);
+      }
     return {};
   }
 
@@ -117,7 +139,9 @@ class Settled {
 
   Graph& graph_;
   ShapeBindings& sizes_;
+  const std::set<std::string>& decided_;
   std::map<const Value*, Tensor> known_;
+  std::set<const Node*> bound_;
 };
 
 }  // namespace
@@ -147,7 +171,7 @@ Status bindShapes(Graph& graph, PassContext& cx) {
   bool decides = false;
   for (const Node* node = graph.front(); node && !decides; node = node->next()) decides = decidesSizes(*node);
   if (decides) {
-    QC_TRY(Settled(graph, sizes).run());
+    QC_TRY(Settled(graph, sizes, decided).run());
     graph.eraseDeadNodes();
   }
   for (Node* node = graph.front(); node; node = node->next()) QC_TRY(bindNode(*node, sizes, decided));

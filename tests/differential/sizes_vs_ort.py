@@ -39,6 +39,17 @@ def resized(size, mode="nearest"):
     return lambda x: F.interpolate(x, size=size(x.shape[2], x.shape[3]), mode=mode)
 
 
+def shifted_windows(x):
+    """Three stages as Swin has them: padded to whole windows, turned by half of one, cut back, and every second pixel."""
+    for _ in range(3):
+        height, width = x.shape[2], x.shape[3]
+        y = torch.roll(F.pad(x, (0, (4 - width % 4) % 4, 0, (4 - height % 4) % 4)), (-2, -2), (2, 3))
+        windows = y.reshape(y.shape[0], y.shape[1], y.shape[2] // 4, 4, y.shape[3] // 4, 4)
+        y = (windows - windows.mean((3, 5), keepdim=True)).reshape(y.shape)
+        x = F.pad(x + torch.roll(y, (2, 2), (2, 3))[:, :, :height, :width], (0, width % 2, 0, height % 2))[:, :, ::2, ::2]
+    return x
+
+
 # Of images, [1,3,h,w].
 IMAGES = {
     "twice": scaled(scale_factor=2.0),
@@ -50,6 +61,7 @@ IMAGES = {
     "part_by_float": resized(lambda h, w: (int(h * 0.5), int(w * 0.75))),
     "shorter_side": scaled(scale_factor=None),
     "multiple_of_32": lambda x: F.pad(x, (0, (32 - x.shape[3] % 32) % 32, 0, (32 - x.shape[2] % 32) % 32)),
+    "shifted_windows": shifted_windows,
     "square": lambda x: F.pad(x, (0, max(x.shape[2] - x.shape[3], 0), 0, max(x.shape[3] - x.shape[2], 0))),
 }
 IMAGES["shorter_side"] = lambda x: F.interpolate(x, scale_factor=32.0 / min(x.shape[2], x.shape[3]), mode="bilinear", recompute_scale_factor=True)
