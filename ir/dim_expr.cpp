@@ -30,14 +30,12 @@ DimExpr dividedBy(const DimExpr& e, int64_t c) {
   constant /= common;
   const DimExpr inner = made(rest);
   if (divisor == 1) return outside + inner + constant;
-  // x//m and x - (x's complement)//m are the same; the one with the lesser coefficients stands for both, so that what pads to a multiple of
-  // 4, h + (-h)%4, is 4*((h+3)//4).
-  const auto uneven = std::find_if(rest.begin(), rest.end(), [&](const auto& term) { return divisor - term.second != term.second; });
-  if (uneven != rest.end() && uneven->second > divisor - uneven->second) {
-    Terms once = rest, complement = rest;
+  // (-x)//m, which is ((m-1)*x)//m - x, as -((x+m-1)//m): what pads to a multiple of 4, h + (-h)%4, is 4*((h+3)//4).
+  if (divisor > 2 && std::ranges::all_of(rest, [&](const auto& term) { return term.second == divisor - 1; })) {
+    Terms once = rest;
     for (auto& [x, r] : once) r = 1;
-    for (auto& [x, r] : complement) r = divisor - r;
-    return outside + made(std::move(once)) - floorDiv(made(std::move(complement)) + (divisor - 1 - constant), divisor);
+    const DimExpr sum = made(std::move(once));
+    return outside + sum - floorDiv(sum + (divisor - 1 - constant), divisor);
   }
   const auto& [product, coefficient] = *rest.begin();
   if (rest.size() == 1 && coefficient == 1 && product.size() == 1 && product[0]->kind == Atom::Kind::floorDiv) {
