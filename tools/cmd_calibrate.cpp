@@ -109,7 +109,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   CalibrateOptions options;
   QC_ASSIGN(options.shard, parseShard(o.shard));
   QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
-  QC_ASSIGN(Model model, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
   QC_ASSIGN(const QConfigMapping rules, o.rules.load());
   QC_ASSIGN(const Dataset samples, o.data.open(o.model, model));
   options.limit = o.limit;

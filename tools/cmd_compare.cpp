@@ -116,8 +116,8 @@ void chooseAnswers(Comparison& c, const TensorMap& outputs, const std::string& n
 
 Result<Comparison> compared(const CompareFlags& o, const Labels* labels) {
   Comparison c;
-  QC_ASSIGN(Model a, o.model.loadOfAnyShape());
-  QC_ASSIGN(const Model other, beside(o.model, o.other).loadOfAnyShape());
+  QC_ASSIGN(Model a, o.model.loadOfAnyShape(o.data));
+  QC_ASSIGN(const Model other, beside(o.model, o.other).loadOfAnyShape(o.data));
   QC_ASSIGN(const Graph paired, withOutputsOf(a.graph(), other.graph()));
   Model b(paired.clone(), other.name());
   const std::vector<Port> mine = a.outputs(), theirs = b.outputs();

@@ -193,8 +193,8 @@ class Dump {
 
 Status runDebug(const DebugFlags& o) {
   if (o.report) QC_TRY(checkOutput(o.report.path));
-  QC_ASSIGN(const Model first, o.model.loadOfAnyShape());
-  QC_ASSIGN(const Model second, beside(o.model, o.other).loadOfAnyShape());
+  QC_ASSIGN(const Model first, o.model.loadOfAnyShape(o.data));
+  QC_ASSIGN(const Model second, beside(o.model, o.other).loadOfAnyShape(o.data));
   QC_ASSIGN(const MeasuredOn on, measuredOn(o, first));
   QC_ASSIGN(const InputReport fed, checkInputs(first, on.samples));
   warnOfInputs(fed);

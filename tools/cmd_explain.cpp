@@ -148,7 +148,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
   QC_ASSIGN(const std::optional<Goal> goal, o.metric.goal(verb, setup.model));
   std::optional<Model> quantized;
   if (!o.quantized.empty()) {
-    QC_ASSIGN(quantized, beside(o.trial.model, o.quantized).loadOfAnyShape());
+    QC_ASSIGN(quantized, beside(o.trial.model, o.quantized).loadOfAnyShape(o.trial.data));
     if (!quantized->isQuantized())
       return fail(ErrorCode::kInvalidArgument, "'{}' is not quantized", o.quantized)
           .help("the float model comes first, then the quantized one");

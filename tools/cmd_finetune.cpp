@@ -141,7 +141,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   QC_TRY(checkOutputs({o.output, o.checkpoint()}));
   QC_ASSIGN(const QConfigMapping rules, o.mapping());
   QC_ASSIGN(FinetuneOptions options, o.options());
-  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape(o.data));
   if (o.freeBatch) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
     noteBatch(loaded, o.model.path);

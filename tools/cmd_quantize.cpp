@@ -170,7 +170,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_TRY(o.recovery.follow(rules));
   QC_TRY(checkEffects(o, verb));
-  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape());
+  QC_ASSIGN(Model loaded, o.model.loadOfAnyShape(o.data));
   if (o.freeBatch) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
     noteBatch(loaded, o.model.path);

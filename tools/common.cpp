@@ -11,6 +11,7 @@
 
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
+#include "frontend/onnx/import.h"
 #include "ir/visible.h"
 #include "passes/lower/bound_graph.h"
 #include "quantizer/modes.h"
@@ -138,7 +139,22 @@ Result<Model> ModelOptions::load() const {
   return withNote(qc::load(path, loading), path);
 }
 
-Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
+namespace {
+
+// Nothing: there are no samples, or they do not fit the inputs, which is said where they are read.
+Shapes shapesOfFirst(const DataOptions& data, const std::string& path, const LoadOptions& loading) {
+  if (data.sources.empty()) return {};
+  auto inputs = importOnnxInputs(path, {.shapes = loading.shapes, .values = loading.values, .freeDims = true});
+  if (!inputs) return {};
+  const auto samples = openDataset(data.sources, Model(*std::move(inputs), path));
+  if (!samples || samples->size() == 0) return {};
+  const auto first = samples->sample(0);
+  return first ? shapesOf(*first) : Shapes();
+}
+
+}  // namespace
+
+Result<Model> ModelOptions::loadAt(Shapes ofData, const DataOptions* data) const {
   QC_ASSIGN(LoadOptions loading, options());
   loading.freeDims = true;
   auto free = qc::load(path, loading);
@@ -153,6 +169,7 @@ Result<Model> ModelOptions::loadOfAnyShape(const Shapes& ofData) const {
     if (loading.shapes.size() == known) return withNote(atSamplesOf(*std::move(free), ofData), path);
     free = qc::load(path, loading);
   }
+  if (data) ofData = shapesOfFirst(*data, path, loading);
   loading.freeDims = false;
   for (const auto& [input, sizes] : ofData)
     if (!loading.values.contains(input)) loading.shapes.emplace(input, sizes);

@@ -16,6 +16,8 @@
 
 namespace qc::tools {
 
+struct DataOptions;
+
 // --shape SYMBOL=256, --shape NAME=1x3x224x224 and --bind NAME=VALUE, repeatable.
 struct ModelOptions {
   std::string path;
@@ -27,7 +29,11 @@ struct ModelOptions {
   // For what takes the shapes of its data: dims that --shape does not name stay free.  A model that cannot be had so is taken at those of
   // the data, as far as they are known, and a note on stderr says which node needs them; so is a size of which the data's is not what had
   // to be assumed.
-  Result<Model> loadOfAnyShape(const Shapes& ofData = {}) const;
+  Result<Model> loadOfAnyShape(const Shapes& ofData = {}) const { return loadAt(ofData, nullptr); }
+  Result<Model> loadOfAnyShape(const DataOptions& data) const { return loadAt({}, &data); }  // of its first sample
+
+ private:
+  Result<Model> loadAt(Shapes ofData, const DataOptions* data) const;
 };
 
 // A session that tells of steps without a kernel when it is first used.

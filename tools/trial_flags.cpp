@@ -18,7 +18,7 @@ Result<TrialSetup> TrialSetup::open(TrialFlags& flags, const CLI::App& verb) {
   QC_ASSIGN(const QConfigMapping given, flags.rules.load());
   QC_TRY(flags.recovery.follow(given));
   QConfigMapping rules = flags.recovery.resolved(given);
-  QC_ASSIGN(Model model, flags.model.loadOfAnyShape());
+  QC_ASSIGN(Model model, flags.model.loadOfAnyShape(flags.data));
   QC_ASSIGN(Dataset samples, flags.data.open(model));
   if (samples.size() == 0) return fail(ErrorCode::kInvalidData, "there are no samples").help("check the path of -d");
   Dataset calibration = samples;

@@ -140,6 +140,17 @@ Result<Graph> OnnxImporter::run() {
   return std::move(graph_);
 }
 
+Result<Graph> OnnxImporter::inputs() {
+  QC_TRY(readOpsets());
+  OnnxScope scope;
+  QC_TRY(addInitializers(model_.graph(), scope));
+  QC_TRY(addInputs(scope));
+  Graph alone(graph_.name());
+  for (const Value* v : graph_.inputs())
+    if (!unread_.contains(v->name())) alone.addInput(v->name(), v->type());
+  return alone;
+}
+
 namespace {
 
 // The last that can be taken the other way is; false: there is none.

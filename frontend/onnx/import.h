@@ -24,6 +24,9 @@ struct ImportOptions {
 Result<Graph> importOnnx(std::string_view bytes, const std::filesystem::path& folder, const ImportOptions& options = {});
 Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& options = {});
 
+// A graph of the inputs of the model alone, for what looks at them where the whole cannot be read with its dims free.
+Result<Graph> importOnnxInputs(const std::string& path, const ImportOptions& options = {});
+
 // Bytes of the file and of the weights that it keeps beside itself.
 Result<int64_t> modelBytes(const std::string& path);
 

@@ -63,6 +63,7 @@ class OnnxImporter {
   OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights = Weights::read,
                const TensorBytes* taken = nullptr);
   Result<Graph> run();
+  Result<Graph> inputs();  // and nothing else
   // The same in other ways where what was assumed of sizes leads to what is not supported; where sizes that data computes do, the error is
   // about the first that would have to be known.
   static Result<Graph> import(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options,

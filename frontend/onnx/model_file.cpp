@@ -119,6 +119,13 @@ Result<Graph> importOnnxFile(const std::string& path, const ImportOptions& optio
   });
 }
 
+Result<Graph> importOnnxInputs(const std::string& path, const ImportOptions& options) {
+  return withoutExceptions([&]() -> Result<Graph> {
+    QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
+    return OnnxImporter(file.model, file.folder, options, OnnxImporter::Weights::headers).inputs();
+  });
+}
+
 Result<int64_t> modelBytes(const std::string& path) {
   QC_ASSIGN(const OnnxFile file, OnnxFile::read(path));
   int64_t total = file.bytes;

@@ -98,12 +98,13 @@ Status castLike(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// PRelu's slope broadcasts along the channels: [C,1,1]; a plain [C] against NCHW of so many channels is written by some exporters too, and
-// means them unless it fits the last dim.
+// PRelu's slope broadcasts along the channels: [C,1,1]; a plain [C] against NCHW is written by some exporters too, and means them unless it
+// fits the last dim.
 Status prelu(OnnxNode& n) {
   Value* slope = n.input(1);
   const TensorType &x = n.type(0), &s = slope->type();
-  bool isPerChannel = s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] != Dim(1) && x.shape[1] == s.shape[0];
+  bool isPerChannel = s.rank() == 1 && x.rank() > 2 && s.isStatic() && s.shape[0] != Dim(1);
+  if (isPerChannel) isPerChannel = !x.shape[1].isStatic() || x.shape[1] == s.shape[0];
   if (isPerChannel && x.shape.back().isStatic())
     isPerChannel = x.shape.back() != s.shape[0];
   else if (isPerChannel)

@@ -20,7 +20,8 @@ from opset_forms import FORMS, Form, close, model_of, np, onnx, opsets_of, right
 STAY = {
     "Attention": ("the number of heads", "the size of all heads"), "RotaryEmbedding": ("the size of a head",), "GatherND": ("the last dim of indices",),
     "ScatterND": ("the last dim of indices",), "ConvTranspose": ("a size with output_shape",), "LpPool": ("a size with ceil_mode",),
-    "Resize": ("keep_aspect_ratio_policy on free dims",), "Squeeze": ("something else at other sizes",), "PRelu": ("something else at other sizes",), "QuantizeLinear": ("blocks of",), "DequantizeLinear": ("blocks of",),
+    "Resize": ("keep_aspect_ratio_policy on free dims",), "Squeeze": ("something else at other sizes",), "Col2Im": ("the number of rows",),
+    "PRelu": ("something else at other sizes",), "QuantizeLinear": ("blocks of",), "DequantizeLinear": ("blocks of",),
 }
 
 # One row, and scales of two: of the other dim then, as some quantizers write those of a bias; of free dims they are of the one that they name.

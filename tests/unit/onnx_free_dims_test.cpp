@@ -144,7 +144,6 @@ TEST(FreeDims, ChannelsOfNorms) {
   EXPECT_EQ(norm("InstanceNormalization", {"x", "a", "b"}, {}), "f32[N1,4,N3]");
   EXPECT_EQ(norm("GroupNormalization", {"x", "a", "b"}, {integer("num_groups", 2)}), "f32[N1,4,N3]");
   EXPECT_EQ(norm("LayerNormalization", {"x", "a", "b"}, {}), "f32[N1,N2,4]");
-  EXPECT_EQ(norm("PRelu", {"x", "a"}, {}), "f32[N1,N2,4]");
 }
 
 TEST(FreeDims, ResizeToASize) {
