@@ -24,6 +24,9 @@ STAY = {
     "PRelu": ("something else at other sizes",), "QuantizeLinear": ("blocks of",), "DequantizeLinear": ("blocks of",),
 }
 
+# ONNX's evaluator gives scores behind the softcap for those in front of it, against ONNX's text.
+WRONG_EVALUATION = {("Attention", 3)}
+
 # One row, and scales of two: of the other dim then, as some quantizers write those of a bias; of free dims they are of the one that they name.
 OTHER_SIZES = {("DequantizeLinear", ((1, 2),))}
 
@@ -74,11 +77,16 @@ def run(qcompile, path, feeds, outputs, work):
     return [np.load(work / "out" / f"y{k}.npy") for k in range(outputs)], said[said.find("note:"):][:300] if "note:" in said else ""
 
 
-def refused_when_fixed(qcompile, form, opset, op, feeds, work):
-    """Whether a model of these sizes alone is refused as well: where ONNX Runtime takes what ONNX does not mean."""
+def fixed_at(form, opset, op, feeds):
+    """The model of these sizes alone."""
     inputs = iter(feeds.values())
     fixed = Form(*(None if x is None else next(inputs) for x in form.inputs), constants=form.constants, attrs=form.attrs, outputs=form.outputs)
-    onnx.save(model_of(op, fixed, opset)[0], work / "fixed.onnx")
+    return model_of(op, fixed, opset)[0]
+
+
+def refused_when_fixed(qcompile, form, opset, op, feeds, work):
+    """Whether a model of these sizes alone is refused as well: where ONNX Runtime takes what ONNX does not mean."""
+    onnx.save(fixed_at(form, opset, op, feeds), work / "fixed.onnx")
     try:
         run(qcompile, work / "fixed.onnx", feeds, form.outputs, work)
     except RuntimeError:
@@ -112,7 +120,11 @@ def main():
                         continue
                     label = f"{op} {k} opset {opsets[-1]} {dict((a, v) for a, v in form.attrs.items() if a != 'value')} at {what}"
                     try:
-                        _, expected = right_values(model, changed)
+                        source, expected = right_values(model, changed)
+                        if source != "ONNX Runtime":  # which may take the sizes alone
+                            source, expected = right_values(fixed_at(form, opsets[-1], op, changed), changed)
+                        if source != "ONNX Runtime" and (op, k) in WRONG_EVALUATION:
+                            continue
                     except Exception:  # noqa: BLE001  neither takes these sizes
                         continue
                     try:
