@@ -136,7 +136,7 @@ Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeL
 Status benchSamples(const BenchOptions& o) {
   const double start = now();
   QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
-  QC_ASSIGN(const Dataset data, o.data.open(o.model, model));
+  QC_ASSIGN(const Dataset data, o.data.open(model));
   QC_ASSIGN(const auto session, o.engine.sessionOfAnyShape(std::move(model)));
   const double loaded = (now() - start) * 1e3;
   std::vector<double> times;

@@ -111,7 +111,7 @@ Status runCalibrate(const CalibrateFlags& o, const CLI::App& verb) {
   QC_ASSIGN(options.memoryLimit, parseBytes(o.memoryLimit, "--memory-limit"));
   QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
   QC_ASSIGN(const QConfigMapping rules, o.rules.load());
-  QC_ASSIGN(const Dataset samples, o.data.open(o.model, model));
+  QC_ASSIGN(const Dataset samples, o.data.open(model));
   options.limit = o.limit;
   options.threads = o.threads;
   options.checkpoint = o.output + ".partial";

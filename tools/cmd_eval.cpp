@@ -89,7 +89,7 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   const int64_t k = o.metric == "top5" ? 5 : 1;
   const bool measures = !o.labels.empty() || (isFree && verb.count("--metric") > 0);
   QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
-  QC_ASSIGN(const Dataset data, o.data.open(o.model, model));
+  QC_ASSIGN(const Dataset data, o.data.open(model));
   std::optional<Labels> labels;
   if (!o.labels.empty() && metric.wants == ScoreRow::Wants::classIndex) {
     QC_ASSIGN(labels, Labels::read(o.labels));

@@ -146,7 +146,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
     noteBatch(loaded, o.model.path);
   }
-  QC_ASSIGN(Dataset samples, o.freeBatch ? o.data.open(loaded) : o.data.open(o.model, loaded));
+  QC_ASSIGN(Dataset samples, o.data.open(loaded));
   const Model model = std::move(loaded);
   if (o.limit > 0) samples.keepFirst(o.limit);
   QC_ASSIGN(const InputReport inputs, checkInputs(model, samples));

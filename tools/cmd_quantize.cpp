@@ -177,7 +177,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   }
   Dataset samples;
   if (!o.data.sources.empty()) {
-    QC_ASSIGN(samples, o.freeBatch ? o.data.open(loaded) : o.data.open(o.model, loaded));
+    QC_ASSIGN(samples, o.data.open(loaded));
   }
   const Model model = std::move(loaded);
   InputReport inputs;

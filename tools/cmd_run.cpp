@@ -151,7 +151,7 @@ Status run(const RunOptions& o, const CLI::App& verb) {
   if (!o.inputs.empty() && !o.data.sources.empty())
     return fail(ErrorCode::kInvalidArgument, "both --input and -d").help("arrays for one run, or a source of samples");
   QC_ASSIGN(const TensorMap inputs, readInputs(o));
-  QC_ASSIGN(Model model, o.model.loadOfAnyShape(shapesOf(inputs)));
+  QC_ASSIGN(Model model, o.data.sources.empty() ? o.model.loadOfAnyShape(shapesOf(inputs)) : o.model.loadOfAnyShape(o.data));
   if (o.numerics == "float") {
     QC_ASSIGN(model, inFloat(model));
   }
@@ -163,7 +163,7 @@ Status run(const RunOptions& o, const CLI::App& verb) {
     QC_ASSIGN(TensorMap outputs, engine(inputs));
     for (size_t i = 0; auto& [name, tensor] : outputs) written.emplace_back(name, paths[i++], std::move(tensor));
   } else {
-    QC_ASSIGN(const Dataset data, o.numerics == "float" ? o.data.open(model) : o.data.open(o.model, model));
+    QC_ASSIGN(const Dataset data, o.data.open(model));
     QC_ASSIGN(const InputReport fed, checkInputs(model, data));
     warnOfInputs(fed);
     QC_ASSIGN(SampleBatches batches, SampleBatches::of(model, o.batch));

@@ -142,11 +142,9 @@ Result<Model> ModelOptions::load() const {
 namespace {
 
 // Nothing: there are no samples, or they do not fit the inputs, which is said where they are read.
-Shapes shapesOfFirst(const DataOptions& data, const std::string& path, const LoadOptions& loading) {
+Shapes shapesOfFirst(const DataOptions& data, const Model& model) {
   if (data.sources.empty()) return {};
-  auto inputs = importOnnxInputs(path, {.shapes = loading.shapes, .values = loading.values, .freeDims = true});
-  if (!inputs) return {};
-  const auto samples = openDataset(data.sources, Model(*std::move(inputs), path));
+  const auto samples = openDataset(data.sources, model);
   if (!samples || samples->size() == 0) return {};
   const auto first = samples->sample(0);
   return first ? shapesOf(*first) : Shapes();
@@ -154,10 +152,15 @@ Shapes shapesOfFirst(const DataOptions& data, const std::string& path, const Loa
 
 }  // namespace
 
-Result<Model> ModelOptions::loadAt(Shapes ofData, const DataOptions* data) const {
+Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* data) const {
   QC_ASSIGN(LoadOptions loading, options());
   loading.freeDims = true;
   auto free = qc::load(path, loading);
+  Shapes ofData = ofArrays;
+  if (free && data) {
+    QC_ASSIGN(const auto assumed, assumptionsOf(free->graph().info()));
+    if (!assumed.empty()) ofData = shapesOfFirst(*data, *free);
+  }
   while (free) {
     const auto broken = brokenAt(free->graph(), ofData);
     const size_t known = loading.shapes.size();
@@ -166,10 +169,13 @@ Result<Model> ModelOptions::loadAt(Shapes ofData, const DataOptions* data) const
       fmt::print(stderr, "note: '{}' is taken at {}={}: node '{}' does something else at other sizes\n", visible(path), visible(symbol),
                  size, visible(broken->assumption.node));
     }
-    if (loading.shapes.size() == known) return withNote(atSamplesOf(*std::move(free), ofData), path);
+    if (loading.shapes.size() == known) return withNote(atSamplesOf(*std::move(free), ofArrays), path);
     free = qc::load(path, loading);
   }
-  if (data) ofData = shapesOfFirst(*data, path, loading);
+  if (data) {
+    auto inputs = importOnnxInputs(path, {.shapes = loading.shapes, .values = loading.values, .freeDims = true});
+    if (inputs) ofData = shapesOfFirst(*data, Model(*std::move(inputs), path));
+  }
   loading.freeDims = false;
   for (const auto& [input, sizes] : ofData)
     if (!loading.values.contains(input)) loading.shapes.emplace(input, sizes);
@@ -268,16 +274,6 @@ Result<Dataset> DataOptions::open(const Model& model) const {
   QC_ASSIGN(Dataset samples, openDataset(sources, model));
   for (const std::string& warning : samples.warnings()) fmt::print(stderr, "warning: {}\n", warning);
   return samples;
-}
-
-Result<Dataset> DataOptions::open(const ModelOptions& source, Model& model) const {
-  QC_ASSIGN(Dataset samples, open(model));
-  QC_ASSIGN(const auto assumed, assumptionsOf(model.graph().info()));
-  if (assumed.empty() || samples.size() == 0) return samples;
-  QC_ASSIGN(const TensorMap first, samples.sample(0));
-  if (!brokenAt(model.graph(), shapesOf(first))) return samples;
-  QC_ASSIGN(model, source.loadOfAnyShape(shapesOf(first)));
-  return openDataset(sources, model);
 }
 
 void RulesOptions::addTo(CLI::App& verb) {

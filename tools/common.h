@@ -33,7 +33,7 @@ struct ModelOptions {
   Result<Model> loadOfAnyShape(const DataOptions& data) const { return loadAt({}, &data); }  // of its first sample
 
  private:
-  Result<Model> loadAt(Shapes ofData, const DataOptions* data) const;
+  Result<Model> loadAt(const Shapes& ofArrays, const DataOptions* data) const;
 };
 
 // A session that tells of steps without a kernel when it is first used.
@@ -75,8 +75,6 @@ struct DataOptions {
   std::vector<std::string> sources;
   void addTo(CLI::App& verb, bool required);
   Result<Dataset> open(const Model& model) const;
-  // Reads the model anew where the first sample is not what was assumed of its sizes.
-  Result<Dataset> open(const ModelOptions& source, Model& model) const;
 };
 
 // --config, --backend, --observer, --guard-masked-scores, --guard-biases

@@ -206,6 +206,8 @@ def read_for_all_sizes_but_one(work):
         assert "node '/head/Squeeze'" in text and said in text, text
     run("quantize", model, "-d", f"npy:{samples[0]}", "-o", int8)
     assert "y f32[5,16]" in run("run", int8, "--input", f"x={samples[0]}", "--output-dir", work / "out").stdout
+    for verb in (("run", model), ("debug", model, int8), ("compare", model, int8)):
+        assert "is taken at N=1: node '/head/Squeeze'" in run(*verb, "-d", f"npy:{samples[0]}", *(("--output-dir", work / "out") if verb[0] == "run" else ())).stderr
 
 
 def mistakes(work, model):
