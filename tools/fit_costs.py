@@ -12,6 +12,7 @@ nothing is measured.  Of several CPUs of a class the constants are means.  How t
 """
 import csv
 import glob
+import math
 import os
 import sys
 
@@ -63,23 +64,56 @@ def measured():
     return list(samples.values())
 
 
+def solved(matrix, right, among):
+    """Gaussian elimination with pivots of the rows and columns `among`; None where they do not determine x."""
+    rows = [[matrix[i][j] for j in among] + [right[i]] for i in among]
+    for k in range(len(rows)):
+        pivot = max(range(k, len(rows)), key=lambda i: abs(rows[i][k]))
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        if abs(rows[k][k]) < 1e-12:
+            return None
+        for i in range(len(rows)):
+            if i != k and rows[i][k]:
+                factor = rows[i][k] / rows[k][k]
+                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[k])]
+    return {among[k]: row[-1] / row[k] for k, row in enumerate(rows)}
+
+
 def nonnegative(rows, weights):
-    """x >= 0 of the least weighted sum of (a . x - 1)^2: normal equations, solved coordinate by coordinate."""
+    """x >= 0 of the least weighted sum of (a . x - 1)^2: normal equations, solved by the active sets of Lawson and Hanson (Solving Least
+    Squares Problems, chapter 23)."""
     n = len(rows[0])
-    scale = [max(abs(a[i]) for a in rows) or 1.0 for i in range(n)]  # so that all are of one size
-    matrix = [[sum(w * a[i] * a[j] for a, w in zip(rows, weights)) / scale[i] / scale[j] for j in range(n)] for i in range(n)]
+    scale = [math.sqrt(sum(w * a[i] * a[i] for a, w in zip(rows, weights))) or 1.0 for i in range(n)]  # a diagonal of ones
+    matrix = [[0.0] * n for _ in range(n)]
+    for i in range(n):
+        for j in range(i + 1):
+            matrix[i][j] = matrix[j][i] = sum(w * a[i] * a[j] for a, w in zip(rows, weights)) / scale[i] / scale[j]
     right = [sum(w * a[i] for a, w in zip(rows, weights)) / scale[i] for i in range(n)]
-    x = [0.0] * n
-    for _ in range(4000):
-        moved = 0.0
-        for i in range(n):
-            if matrix[i][i] <= 0:
-                continue
-            value = max(0.0, x[i] + (right[i] - sum(matrix[i][j] * x[j] for j in range(n))) / matrix[i][i])
-            moved, x[i] = max(moved, abs(value - x[i])), value
-        if moved < 1e-13:
-            break
-    return [v / s for v, s in zip(x, scale)]
+    x, free, refused = [0.0] * n, [], set()
+    while True:
+        slopes = {i: right[i] - sum(matrix[i][j] * x[j] for j in free) for i in range(n) if i not in free and i not in refused}
+        best = max(slopes, key=slopes.get, default=None)
+        if best is None or slopes[best] < 1e-10:
+            return [v / s for v, s in zip(x, scale)]
+        free.append(best)
+        while True:
+            found = solved(matrix, right, free)
+            if found is None or found[best] <= 0:  # says nothing that the others do not say
+                free.remove(best)
+                refused.add(best)
+                break
+            below = [i for i in free if found[i] <= 0]
+            if not below:
+                for i in free:
+                    x[i] = found[i]
+                refused.clear()
+                break
+            step = min(x[i] / (x[i] - found[i]) for i in below)  # up to where the first becomes zero
+            for i in free:
+                x[i] += step * (found[i] - x[i])
+            zero = min(below, key=lambda i: x[i])
+            x[zero] = 0.0
+            free.remove(zero)
 
 
 def fit(samples):

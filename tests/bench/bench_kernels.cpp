@@ -342,6 +342,11 @@ int run(int argc, char** argv) {
       const Result<Target> target = Target::parse(value);
       if (!target) return failed(value, target.error());
       options.target = options.target.cap(*target);
+      for (const IsaInfo& info : isaTable())
+        if (target->has(info.isa) && !options.target.has(info.isa)) {
+          fmt::print(stderr, "--target {}: this CPU lacks {}\n", value, info.name);
+          return 1;
+        }
     } else if (word == "--threads") {
       options.threads = std::max(1, std::atoi(value.c_str()));
     } else if (word == "--kernel") {
