@@ -4,7 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 build=${QC_BUILD:-$here/build}
 "$here/tools/install_deps.sh"
-cmake -S "$here" -B "$build" -G Ninja -DQC_TESTS=OFF >/dev/null
+cmake -S "$here" -B "$build" -G Ninja -DQC_TESTS=OFF -DQC_PCH=ON >/dev/null
 cmake --build "$build" --target qcompile
 qcompile=$build/bin/qcompile
 data=$here/tests/data/digits

@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 "$here/tools/install_deps.sh"
-cmake -S "$here" -B "$build" -G Ninja -DQC_TESTS=ON -DQC_SANITIZED_FUZZ=ON -DQC_SHARED_DIR="$shared" "${options[@]}" >/dev/null
+cmake -S "$here" -B "$build" -G Ninja -DQC_TESTS=ON -DQC_PCH=ON -DQC_SANITIZED_FUZZ=ON -DQC_SHARED_DIR="$shared" "${options[@]}" >/dev/null
 cmake --build "$build"
 cd "$build"
 ctest --output-on-failure -j "$(nproc)" --timeout 900
