@@ -6,7 +6,7 @@
 //   train-step{of="loss", optimizer="adamw", rate=0.001, weight_decay=0.01, schedule="cosine", steps=1000, warmup=50}
 //
 // Trained are the constants in `with`, by name and with commas between them; where it is empty, all of f32 that ops read as weights,
-// biases or factors of a normalisation, scales of fake quantization that learn among them, and through which the loss depends on them.
+// biases, slopes or factors of a normalisation, scales of fake quantization that learn among them, and through which the loss depends on them.
 // Tests: tests/golden/train_step, tests/unit/optimizer_test.cpp.
 #include <algorithm>
 
@@ -44,9 +44,10 @@ bool isTrainable(const Value* v) { return v->constant() && v->type().dtype == DT
 
 bool isFakeQuantization(const Node* node) { return node && node->is("fake_quantize_with"); }
 
-// Weights and biases, and what normalisations multiply by and add; the statistics that one is given follow data and are not learned.
+// Weights and biases, slopes of PReLU, and what normalisations multiply by and add; the statistics that one is given follow data and are
+// not learned.
 bool isLearned(const Node* node, const OperandSpec& spec) {
-  if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias) return true;
+  if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || spec.name == "slope") return true;
   return spec.role == OperandRole::parameter && !isFakeQuantization(node) && spec.name != "mean" && spec.name != "var";
 }
 
