@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/arithmetic.h"
+#include "ir/branches.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/interp.h"
 #include "ir/op_def.h"
@@ -58,9 +59,11 @@ std::set<std::string> decidedSymbols(const Graph& graph) {
   return symbols;
 }
 
+bool waitsForData(const Node& node) { return conditionOf(node) || !decidedSymbols(node).empty(); }
+
 const Node* firstDeciding(const Graph& graph) {
   const Node* n = graph.front();
-  while (n && decidedSymbols(*n).empty()) n = n->next();
+  while (n && !waitsForData(*n)) n = n->next();
   return n;
 }
 
@@ -73,41 +76,13 @@ bool isComputedWhenBound(const Node& node) {
   return decidesSizes(node) || node.def().has(kPure);
 }
 
-const Value* conditionOf(const Node& node) { return node.is("choose") ? node.operand(0) : nullptr; }
-
-std::map<const Node*, Branch> branchesOf(const Graph& graph) {
-  std::map<const Node*, Branch> branches;
-  for (const Node* choose = graph.back(); choose; choose = choose->previous())
-    for (int operand = 1; conditionOf(*choose) && operand < 3; ++operand) {
-      std::set<const Node*> own;
-      const auto leadsHere = [&](const Use* use) { return use->user() == choose ? use->index() == operand : own.contains(use->user()); };
-      std::vector<const Value*> open = {choose->operand(operand)};
-      while (!open.empty()) {
-        const Node* node = open.back()->producer();
-        open.pop_back();
-        if (!node || node->is("const") || own.contains(node) || !decidedSymbols(*node).empty()) continue;
-        bool isOwn = true;
-        for (int i = 0; i < node->numResults(); ++i) {
-          const std::vector<Use*> uses = node->result(i)->uses();
-          isOwn = isOwn && !node->result(i)->isOutput() && std::all_of(uses.begin(), uses.end(), leadsHere);
-        }
-        if (!isOwn) continue;
-        own.insert(node);
-        branches[node] = {choose, operand};
-        for (const Value* v : node->operands())
-          if (v) open.push_back(v);
-      }
-    }
-  return branches;
-}
-
 const Node* firstDecidingByData(const Graph& graph) {
   std::set<const Value*> ofSizes;  // constants, sizes and what is computed of these
   for (const Node* n = graph.front(); n; n = n->next()) {
     const std::vector<Value*> operands = n->operands();
     const bool known = std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || ofSizes.contains(v); });
     if (const Value* condition = conditionOf(*n); condition && ofSizes.contains(condition)) continue;
-    if (!decidedSymbols(*n).empty()) {
+    if (waitsForData(*n)) {
       if (!known || !isComputedWhenBound(*n)) return n;
     } else if (known && (n->is("const") || isComputedWhenBound(*n))) {
       for (int i = 0; i < n->numResults(); ++i) ofSizes.insert(n->result(i));

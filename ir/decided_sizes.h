@@ -11,7 +11,6 @@
 #include <set>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -24,18 +23,14 @@ bool decidesSizes(const Node& node);
 // The symbols that a node decides; none of those that are known.
 std::set<std::string> decidedSymbols(const Node& node);
 std::set<std::string> decidedSymbols(const Graph& graph);
-const Node* firstDeciding(const Graph& graph);  // null: data decides no size
+// Whether what comes behind a node waits for its data: for sizes, or for which of two tensors is taken (ir/branches.h).
+bool waitsForData(const Node& node);
+const Node* firstDeciding(const Graph& graph);  // that something waits for; null: nothing does
 // The same without those that only compute with sizes of inputs, which decide nothing more once these are bound (bind-shapes).
 const Node* firstDecidingByData(const Graph& graph);
 // Whether bind-shapes computes this node where its operands are known: small values, and sizes that stand for nothing else, since nothing
 // reads the results.
 bool isComputedWhenBound(const Node& node);
-// The condition of a node by which bind-shapes takes one of two tensors, where it is known; null: another node.
-const Value* conditionOf(const Node& node);
-// The innermost node that takes one of two tensors, and the operand of it, to which alone a node leads: where another is taken it is not
-// computed.  Nodes that decide sizes themselves are in no branch.
-using Branch = std::pair<const Node*, int>;
-std::map<const Node*, Branch> branchesOf(const Graph& graph);
 // What a node decides is decided once, and nothing else has its symbol.  Error: the first that is not so.
 Status checkDecidedOnce(const Graph& graph);
 

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/guarded.h"
 #include "ir/memory_limit.h"
@@ -65,15 +66,37 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
   };
   for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
   SymbolSizes sizes;  // that data has decided so far
-  for (const Node* node = graph.front(); node; node = node->next()) {
+  const std::map<const Node*, Conditions> guards = conditionsOf(graph);
+  const auto evaluated = [&](const Node& node) -> Result<std::vector<Tensor>> {
     std::vector<const Tensor*> operands;
-    for (const Value* v : node->operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
-    const bool waits = !sizes.empty() && !symbolsOf(*node).empty();
-    QC_ASSIGN(std::vector<Tensor> results, waits ? evaluateBound(*node, operands, sizes) : evaluateNode(*node, operands));
-    if (decidesSizes(*node)) learnSizes(*node, results, sizes);
+    for (const Value* v : node.operands()) operands.push_back(v ? &slots.at(v).tensor : nullptr);
+    if (conditionOf(node)) {  // the other one is not there
+      QC_ASSIGN(const bool holding, holds(conditionOf(node)->name(), *operands[0]));
+      operands[1] = operands[2] = operands[usize(operandTaken(holding))];
+    }
+    const bool waits = !sizes.empty() && !symbolsOf(node).empty();
+    QC_ASSIGN(std::vector<Tensor> results, waits ? evaluateBound(node, operands, sizes) : evaluateNode(node, operands));
+    if (decidesSizes(node)) learnSizes(node, results, sizes);
     if (options.onNode)
-      if (auto s = guarded("InterpOptions::onNode", [&] { return options.onNode(*node, results); }); !s)
-        return tl::make_unexpected(std::move(s.error()).at(node->location()));
+      if (auto s = guarded("InterpOptions::onNode", [&] { return options.onNode(node, results); }); !s)
+        return tl::make_unexpected(std::move(s.error()).at(node.location()));
+    return results;
+  };
+  const auto isRun = [&](const Node& node) -> Result<bool> {
+    const auto own = guards.find(&node);
+    if (own == guards.end()) return true;
+    for (const auto& [condition, side] : own->second) {
+      QC_ASSIGN(const bool holding, holds(condition->name(), slots.at(condition).tensor));
+      if (holding != side) return false;
+    }
+    return true;
+  };
+  for (const Node* node = graph.front(); node; node = node->next()) {
+    std::vector<Tensor> results(usize(node->numResults()));
+    QC_ASSIGN(const bool runs, isRun(*node));
+    if (runs) {
+      QC_ASSIGN(results, evaluated(*node));
+    }
     for (const Value* v : node->operands())
       if (v) release(v);
     for (int i = 0; i < node->numResults(); ++i)

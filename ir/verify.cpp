@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_set>
 
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
 
@@ -314,11 +315,14 @@ Status checkSizesKnown(const Graph& graph) {
 Status checkNoSizesDecided(const Graph& graph) {
   const Node* n = firstDeciding(graph);
   if (!n) return {};
-  return fail(ErrorCode::kUnsupported, "the data decides how large {} is, so that no one program is planned for what comes behind",
-              n->result()->type().str())
+  const Value* condition = conditionOf(*n);
+  return fail(ErrorCode::kUnsupported, "the data decides {}, so that no one program is planned for what comes behind",
+              condition ? "which of two tensors is taken" : fmt::format("how large {} is", n->result()->type().str()))
       .at(n->location())
       .on(n->result()->name())
-      .help("run it with DynamicSession, which plans for the sizes that come out; or cut the model in front of this node");
+      .help(condition ? fmt::format("run it with DynamicSession, which runs the branch that is taken; or fix '{}' with LoadOptions::values",
+                                    condition->name())
+                      : "run it with DynamicSession, which plans for the sizes that come out; or cut the model in front of this node");
 }
 
 Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {

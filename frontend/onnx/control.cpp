@@ -1,5 +1,5 @@
 // Control flow that is decided when the model is loaded becomes straight code: an If the branch that is taken, a Loop and a Scan their
-// rounds one after another.
+// rounds one after another.  An If that sizes or data decide keeps both branches.
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -48,12 +48,20 @@ constexpr int64_t kMaxRank = 64;
 // The one or the other, as the condition of the node says.
 Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxValues& otherwise) {
   if (whenTrue.size() != otherwise.size()) return n.error(ErrorCode::kInvalidModel, "its branches differ in outputs");
+  if (n.type(0).dtype != DType::boolean || (n.type(0).isStatic() && n.type(0).numElements() != 1))
+    return n.error(ErrorCode::kInvalidModel, "its condition is {}, expected one bool", n.type(0).str()).on(n.input(0)->name());
   OnnxValues chosen;
   for (size_t i = 0; i < whenTrue.size(); ++i) {
     Value *a = whenTrue[i].tensor, *b = otherwise[i].tensor;
     if (!a || !b || a->type().rank() != b->type().rank() || a->type().dtype != b->type().dtype)
-      return n.error(ErrorCode::kUnsupported, "its branches give {} and {}, and sizes decide between them",
-                     a ? a->type().str() : "a sequence", b ? b->type().str() : "a sequence");
+      return n
+          .error(ErrorCode::kUnsupported, "its branches give {} and {} as output {}, and {} between them",
+                 a ? a->type().str() : "a sequence", b ? b->type().str() : "a sequence", i,
+                 n.isOfSizes(n.input(0)) ? "sizes decide" : "data decides")
+          .on(n.input(0)->name())
+          .help(
+              "export both branches with tensors of one type and rank, or fix what decides with LoadOptions::shapes or "
+              "LoadOptions::values");
     if (a == b) {
       chosen.push_back({a});
       continue;
@@ -100,17 +108,17 @@ Result<OnnxValues> OnnxImporter::runBranch(OnnxNode& node, const char* name, con
   return runBody(*branch, scope, {}, frame, frame.prefix);
 }
 
-// An If whose condition is known becomes the branch that is taken.  Where sizes decide, both are kept, and one is taken when these are
-// known; branches of which no tensor can be either, and those for tensors without elements, are left to what is assumed of the sizes.
+// An If whose condition is known becomes the branch that is taken.  Else both are kept, and one is taken when sizes are bound, or when the
+// condition has been computed.  Where sizes decide, branches of which no tensor can be either, and those for tensors without elements, are
+// left to what is assumed of the sizes.
 Result<OnnxValues> OnnxImporter::addIf(OnnxNode& node, const OnnxValues& /*operands*/, const Frame& frame) {
-  if (const Value* v = node.input(0); v && !v->constant() && node.isOfSizes(v)) return addIfOnSizes(node, frame);
-  QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
-  return runBranch(node, condition != 0 ? "then_branch" : "else_branch", frame);
-}
-
-Result<OnnxValues> OnnxImporter::addIfOnSizes(OnnxNode& node, const Frame& frame) {
-  const auto comparison = node.isOfDecidedSizes(node.input(0)) ? std::nullopt : comparisonOf(node.input(0));
   const auto taken = [](bool holds) { return holds ? "then_branch" : "else_branch"; };
+  const Value* v = node.input(0);
+  if (!v || v->constant()) {
+    QC_ASSIGN(const double condition, node.constantScalar(0, "the condition"));
+    return runBranch(node, taken(condition != 0), frame);
+  }
+  const auto comparison = node.isOfSizes(v) && !node.isOfDecidedSizes(v) ? comparisonOf(v) : std::nullopt;
   if (comparison && asksForElements(*comparison)) return runBranch(node, taken(node.holdsAsTaken(*comparison)), frame);
   std::vector<Assumption>& assumed = sizeNames_.ways.taken;
   const std::vector<Assumption> before = assumed;

@@ -1,5 +1,6 @@
 #include "frontend/onnx/export.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "frontend/onnx/converters.h"
@@ -45,7 +46,19 @@ std::string OnnxExporter::name(const Value* v) {
   if (!v) return {};
   if (const auto known = names_.find(v); known != names_.end()) return known->second;
   QC_CHECK(v->constant(), "a value without a name");
-  return names_[v] = initializer(v->name(), *v->constant());
+  return constant(v, {}, [&] { return *v->constant(); });
+}
+
+// A constant is the branch's own as well, as ONNX Runtime's optimizers look for weights and scales beside the node that reads them; one of
+// several branches lies outside of them.
+std::string OnnxExporter::constant(const Value* v, const std::string& form, const std::function<Tensor()>& make) {
+  Scope& scope = scopes_[std::min(conditionsOf(v->producer()).size(), scopes_.size() - 1)];
+  const auto [known, isNew] = scope.constants.try_emplace({v, form});
+  if (!isNew) return known->second;
+  onnx::GraphProto* const here = std::exchange(proto_, scope.proto);
+  known->second = initializer(v->name() + form, make());
+  proto_ = here;
+  return known->second;
 }
 
 std::vector<std::string> OnnxExporter::operandNames(const Node& n) {
@@ -198,44 +211,6 @@ void OnnxExporter::describe(onnx::ValueInfoProto& info, const Value* v, const st
   }
 }
 
-// A branch that is not taken need not be possible at all sizes.
-void OnnxExporter::findBranches() {
-  const std::map<const Node*, Branch> inside = branchesOf(graph_);
-  for (const Node* n = graph_.front(); n; n = n->next()) {
-    const auto branch = inside.find(n);
-    branches_[branch == inside.end() ? Branch() : branch->second].push_back(n);
-  }
-}
-
-Status OnnxExporter::addNodes(const Branch& branch) {
-  for (const Node* n : branches_[branch]) QC_TRY(addNode(*n));
-  return {};
-}
-
-Status OnnxExporter::addBranch(onnx::NodeProto& proto, const char* name, const Node& choose, int operand) {
-  auto& attribute = *proto.add_attribute();
-  attribute.set_name(name);
-  attribute.set_type(onnx::AttributeProto::GRAPH);
-  auto& body = *attribute.mutable_g();
-  body.set_name(name);
-  // Constants are the branch's own as well: ONNX Runtime's optimizers look for weights and scales beside the node that reads them.
-  const auto names = names_;
-  const auto quantNames = quantNames_;
-  const DimWriter::Known known = dims_.known();
-  onnx::GraphProto* const around = std::exchange(proto_, &body);
-  Status added = addNodes({&choose, operand});
-  const std::string output = fresh(fmt::format("{}_{}", this->name(choose.result()), name));
-  addUnlocated("Identity", {this->name(choose.operand(operand))}, output);
-  proto_ = around;
-  names_ = names;
-  quantNames_ = quantNames;
-  dims_.restore(known);
-  auto& info = *body.add_output();
-  info.set_name(output);
-  info.mutable_type()->mutable_tensor_type()->set_elem_type(dtypeToOnnx(choose.result()->type().dtype));
-  return added;
-}
-
 // The value that is returned carries the user's name for it; where it cannot, an Identity does.
 void OnnxExporter::nameResults() {
   for (const Value* v : graph_.inputs()) taken_.insert(names_[v] = v->name());
@@ -291,11 +266,12 @@ Result<std::string> OnnxExporter::run() {
   writeInfo(model, graph_.info());
   model_ = &model;
   proto_ = model.mutable_graph();
+  scopes_ = {{proto_, {}}};
   proto_->set_name(graph_.name());
   nameResults();
-  findBranches();
+  QC_TRY(orderNodes());
   for (const Value* v : graph_.inputs()) dims_.defined(v);
-  QC_TRY(addNodes({}));
+  QC_TRY(addNodes(order_, {}));
   for (const Value* v : graph_.inputs()) describe(*proto_->add_input(), v, v->name());
   for (size_t i = 0; i < graph_.outputs().size(); ++i) describe(*proto_->add_output(), graph_.outputs()[i], graph_.outputNames()[i]);
   nameNodes();

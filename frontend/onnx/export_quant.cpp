@@ -193,7 +193,7 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
     const DType wide = weights.dtype() == DType::s4 ? DType::s8 : DType::u8;
     weights = Tensor(wide, weights.sizes(), std::make_shared<Tensor>(weights), w->constant()->data());
   }
-  const std::string transposed = e.initializer(w->name() + "_t", transposedRows(weights, 1, rows, depth, {depth, rows}));
+  const std::string transposed = e.constant(w, "_t", [&] { return transposedRows(weights, 1, rows, depth, {depth, rows}); });
   const std::string x = e.name(n.operand("x")),
                     weightZero = hasZeroPoints(q) ? e.initializer(w->name() + "_zero_point", zeroPointsOf(q)) : std::string();
   const std::string zp = narrowZeroPoint(e, n, n.operand("zero_point"), n.operand("x")->type().dtype);

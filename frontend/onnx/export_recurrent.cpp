@@ -77,7 +77,7 @@ std::string integerWeights(OnnxExporter& e, const Value* w, std::vector<std::str
   const Ints sizes = w->type().sizes();
   parameters.push_back(e.initializer(w->name() + "_scale", rowValues(*w->type().quant, sizes[0], sizes[1], DType::f32)));
   parameters.push_back(e.initializer(w->name() + "_zero_point", rowValues(*w->type().quant, sizes[0], sizes[1], w->type().dtype)));
-  return e.initializer(w->name() + "_t", transposedRows(*w->constant(), sizes[0], sizes[1], sizes[2], {sizes[0], sizes[2], sizes[1]}));
+  return e.constant(w, "_t", [&] { return transposedRows(*w->constant(), sizes[0], sizes[1], sizes[2], {sizes[0], sizes[2], sizes[1]}); });
 }
 
 Status dynamicLstm(OnnxExporter& e, const Node& n) {

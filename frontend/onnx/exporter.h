@@ -1,7 +1,7 @@
 // What the converters of export_ops.cpp see of the model under construction: names of values, nodes to add, initializers to make.
 // A converter is a row of onnxExportRows(): IR op -> function that adds the ONNX nodes.  The ops that quantize at run time
 // are in export_quant.cpp, the recurrent ones in export_recurrent.cpp, those that take sizes in export_shape.cpp, reductions in
-// ops_reduce.cpp; rows of those that are only renamed are made in renamed.cpp.
+// ops_reduce.cpp; rows of those that are only renamed are made in renamed.cpp.  Branches of Ifs are put together in export_branches.cpp.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "frontend/onnx/export_dims.h"
-#include "ir/decided_sizes.h"
+#include "ir/branches.h"
 #include "ir/graph.h"
 
 namespace qc {
@@ -39,13 +39,13 @@ class OnnxExporter {
   std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
 
   std::string initializer(const std::string& base, const Tensor& t);
+  // A constant in another form, made once for all that read it: "_t" for the transposed one.
+  std::string constant(const Value* v, const std::string& form, const std::function<Tensor()>& make);
   std::string ints(const std::vector<int64_t>& values);
   std::string integer(int64_t value);  // of rank 0
   // An s64 vector of sizes, starts and the like: an initializer, or what computes it from free dims.
   Result<std::string> dims(std::span<const DimExpr> elements) { return dims_.vector(elements); }
   void sizeIs(const std::string& symbol, std::string vector) { dims_.given(symbol, std::move(vector)); }
-  // A branch of an If: what leads to this operand of the node that chooses, and to nothing else.
-  Status addBranch(onnx::NodeProto& proto, const char* name, const Node& choose, int operand);
   // One number all over.
   Result<std::string> filled(const std::string& base, float value, std::span<const Dim> shape);
   std::string scalar(float value) { return scalarOf(DType::f32, value); }
@@ -61,16 +61,29 @@ class OnnxExporter {
 
  private:
   void nameResults();
-  void findBranches();
-  Status addNodes(const Branch& branch);
   Status addNode(const Node& node);
+  // Those of the model, or of a branch with its own as bodies of Ifs: export_branches.cpp
+  using Nodes = std::vector<const Node*>;
+  Status orderNodes();
+  Status addNodes(const Nodes& nodes, const Conditions& scope);
+  Status addIf(const Nodes& chooses, const Nodes& nodes, const Conditions& scope);
+  Status addBranch(onnx::NodeProto& proto, const char* name, const Nodes& chooses, const Nodes& nodes, const Conditions& scope);
+  Nodes leadingTo(const Nodes& chooses, int operand, const Nodes& nodes, const Conditions& scope) const;
+  const Conditions& conditionsOf(const Node* node) const;
   void nameNodes();
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 
   const Graph& graph_;
   DimWriter dims_{*this};
-  onnx::GraphProto* proto_ = nullptr;  // that nodes are added to: the model's, or a branch
-  std::map<Branch, std::vector<const Node*>> branches_;
+  struct Scope {
+    onnx::GraphProto* proto;
+    std::map<std::pair<const Value*, std::string>, std::string> constants;  // and forms of them
+  };
+  std::vector<Scope> scopes_;          // the model's, and those of the branches around
+  onnx::GraphProto* proto_ = nullptr;  // that nodes are added to: the innermost
+  std::map<const Node*, Conditions> guards_;
+  std::map<const Node*, size_t> levels_;
+  Nodes order_;
   std::map<const Value*, std::string> names_;
   std::vector<std::pair<const Value*, std::string>> aliases_;  // outputs that need an Identity
   std::set<std::string> taken_;

@@ -111,7 +111,6 @@ class OnnxImporter {
   using ControlFn = Result<OnnxValues> (OnnxImporter::*)(OnnxNode&, const OnnxValues&, const Frame&);
   static ControlFn controlOp(const onnx::NodeProto& node);  // null: another op
   Result<OnnxValues> addIf(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
-  Result<OnnxValues> addIfOnSizes(OnnxNode& node, const Frame& frame);
   Result<OnnxValues> addLoop(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> addScan(OnnxNode& node, const OnnxValues& operands, const Frame& frame);
   Result<OnnxValues> runBranch(OnnxNode& node, const char* name, const Frame& frame);

@@ -108,12 +108,6 @@ Status writeSizeOf(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-Status writeChoose(OnnxExporter& e, const Node& n) {
-  auto& proto = e.add(n, "If", {e.name(n.operand(0))}, e.resultNames(n));
-  QC_TRY(e.addBranch(proto, "then_branch", n, 1));
-  return e.addBranch(proto, "else_branch", n, 2);
-}
-
 OnnxExportRow row(const char* op) {
   return [op](OnnxExporter& e, const Node& n) { return writeAs(e, n, op); };
 }
@@ -135,7 +129,6 @@ void addDecidingExportRows(OnnxExportRows& rows) {
                {"compress", row("Compress")},
                {"unique", row("Unique")},
                {"non_max_suppression", row("NonMaxSuppression")},
-               {"choose", writeChoose},
                {"size_of", writeSizeOf}});
 }
 

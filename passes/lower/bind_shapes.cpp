@@ -14,6 +14,7 @@
 #include <set>
 
 #include "ir/assumptions.h"
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/interp.h"

@@ -1,9 +1,12 @@
 #include "passes/lower/segments.h"
 
 #include <algorithm>
+#include <ranges>
 #include <set>
+#include <tuple>
 
 #include "ir/assumptions.h"
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/op_def.h"
@@ -12,18 +15,24 @@
 namespace qc {
 namespace {
 
-// How many nodes that decide sizes have to run one after another before each node, and so in which segment it is.
+std::set<const Value*> lookedAt(const Graph& graph, size_t needed) {
+  std::set<const Value*> looked(graph.outputs().begin(), graph.outputs().end());
+  for (size_t i = 0; i < std::min(needed, graph.outputs().size()); ++i) looked.erase(graph.outputs()[i]);
+  return looked;
+}
+
+Tensor withoutElements(const TensorType& type) { return {type.dtype, std::vector<int64_t>(usize(std::max(type.rank(), 1)), 0)}; }
+
+// How many nodes that decide have to run one after another before each node, and what has to hold for it: what both are the same for is a
+// segment.
 class Cutter {
  public:
-  explicit Cutter(const Graph& graph) : graph_(graph) {}
+  Cutter(const Graph& graph, size_t needed) : graph_(graph), guards_(conditionsOf(graph, lookedAt(graph, needed))) {}
 
   Result<CutGraph> run() {
-    QC_TRY(findLevels());
+    QC_TRY(findGroups());
     nameSizes();
-    for (int64_t level = 0; level < std::ssize(nodes_); ++level) {
-      if (!nth(nodes_, level).empty()) add(nth(nodes_, level), false);
-      for (const Node* node : nth(deciding_, level)) add({node}, true);
-    }
+    for (const Group& group : groups_) add(group);
     cut_.interface.setInfo(graph_.info());
     for (const Value* input : graph_.inputs()) cut_.interface.addInput(input->name(), input->type());
     for (size_t i = 0; i < graph_.outputs().size(); ++i) {
@@ -31,36 +40,35 @@ class Cutter {
       if (v->constant()) cut_.constants.emplace(v->name(), *v->constant());
       cut_.outputs.push_back(graph_.outputNames()[i]);
       cut_.values.push_back(v->name());
+      cut_.absent.push_back(withoutElements(v->type()));
     }
+    findLastReads();
     return std::move(cut_);
   }
 
  private:
-  Status findLevels() {
-    std::map<std::string, size_t> levelOfSymbol;
-    std::map<const Value*, size_t> levelOf;
-    for (const Value* input : graph_.inputs())
-      for (const Dim& dim : input->type().shape)
-        for (const std::string& symbol : dim.expr().symbols()) levelOfSymbol[symbol] = 0;
+  struct Group {
+    size_t level;
+    bool decides;
+    Conditions guards;
+    std::vector<const Node*> nodes;
+  };
+
+  // In the order in which they run: of one level first what others need that run in fewer cases.
+  Status findGroups() {
+    QC_ASSIGN(auto levels, levelsOf(graph_, guards_, waitsForData));
+    std::map<std::pair<size_t, Conditions>, size_t> groupOf;
     for (const Node* node = graph_.front(); node; node = node->next()) {
       if (node->is("const")) continue;
-      size_t level = 0;
-      for (const Value* v : node->operands())
-        if (v) level = std::max(level, levelOf[v]);
-      const std::set<std::string> own = decidedSymbols(*node);
-      for (const std::string& symbol : symbolsOf(*node)) {
-        if (own.contains(symbol)) continue;
-        const auto known = levelOfSymbol.find(symbol);
-        if (known == levelOfSymbol.end())
-          return fail(ErrorCode::kInvalidModel, "the size '{}' is decided by nothing in front of this node", symbol).at(node->location());
-        level = std::max(level, known->second);
-      }
-      nodes_.resize(std::max(nodes_.size(), level + 1));
-      deciding_.resize(nodes_.size());
-      (own.empty() ? nodes_ : deciding_)[level].push_back(node);
-      for (const std::string& symbol : own) levelOfSymbol[symbol] = level + 1;
-      for (int i = 0; i < node->numResults(); ++i) levelOf[node->result(i)] = level + (own.empty() ? 0 : 1);
+      const auto guarded = guards_.find(node);
+      const Conditions guards = guarded == guards_.end() ? Conditions() : guarded->second;
+      const bool decides = waitsForData(*node);
+      size_t group = groups_.size();
+      if (!decides) group = groupOf.try_emplace({levels[node], guards}, group).first->second;
+      if (group == groups_.size()) groups_.push_back({levels[node], decides, guards, {}});
+      groups_[group].nodes.push_back(node);
     }
+    std::ranges::stable_sort(groups_, {}, [](const Group& g) { return std::tuple(g.level, g.decides, g.guards.size()); });
     return {};
   }
 
@@ -71,12 +79,17 @@ class Cutter {
     for (const std::string& symbol : symbols) {
       std::string name = "size of " + symbol;
       while (graph_.findValue(name)) name += "'";
-      cut_.sizeInput[symbol] = std::move(name);
+      sizeInput_[symbol] = std::move(name);
     }
   }
 
-  void add(const std::vector<const Node*>& nodes, bool decides) {
-    Segment& segment = cut_.segments.emplace_back(Segment{Graph(graph_.name()), decides});
+  void add(const Group& group) {
+    const auto& [level, decides, guards, nodes] = group;
+    Segment& segment = cut_.segments.emplace_back(Segment{Graph(graph_.name()), decides, {}, {}, {}});
+    for (const auto& [condition, side] : guards) {
+      segment.guards.emplace_back(condition->name(), side);
+      if (condition->constant()) cut_.constants.emplace(condition->name(), *condition->constant());
+    }
     const std::set<const Node*> own(nodes.begin(), nodes.end());
     std::map<const Value*, Value*> copies;
     std::set<std::string> shown, wanted;
@@ -97,8 +110,10 @@ class Cutter {
       wanted.merge(symbols);
     }
     for (const std::string& symbol : wanted)
-      if (!shown.contains(symbol) && !decides)
-        segment.graph.addInput(cut_.sizeInput.at(symbol), TensorType(DType::u8, {Dim::symbol(symbol), Dim(0)}));
+      if (!shown.contains(symbol) && !decides) {
+        const Value* v = segment.graph.addInput(sizeInput_.at(symbol), TensorType(DType::u8, {Dim::symbol(symbol), Dim(0)}));
+        segment.sizes.emplace(v->name(), symbol);
+      }
     std::vector<Value*> outputs;
     std::vector<std::string> names;
     for (const Node* node : nodes) {
@@ -128,14 +143,52 @@ class Cutter {
     if (segment.graph.outputs().empty() && !decides) cut_.segments.pop_back();  // nobody reads it
   }
 
+  void findLastReads() {
+    std::set<std::string> read(cut_.values.begin(), cut_.values.end());
+    for (Segment& segment : cut_.segments | std::views::reverse) {
+      const auto reads = [&](const std::string& name) {
+        if (read.insert(name).second) segment.lastReads.push_back(name);
+      };
+      for (const Value* v : segment.graph.inputs())
+        if (!segment.sizes.contains(v->name())) reads(v->name());
+      for (const auto& [condition, side] : segment.guards) reads(condition);
+    }
+  }
+
   const Graph& graph_;
+  const std::map<const Node*, Conditions> guards_;
   CutGraph cut_;
-  std::vector<std::vector<const Node*>> nodes_, deciding_;  // by level
+  std::vector<Group> groups_;
+  std::map<std::string, std::string> sizeInput_;  // symbol -> name of the inputs that have its size
 };
 
 }  // namespace
 
-Result<CutGraph> cutAtDecidedSizes(const Graph& graph) { return Cutter(graph).run(); }
+Result<CutGraph> cutAtDecidedSizes(const Graph& graph, size_t needed) { return Cutter(graph, needed).run(); }
+
+namespace {
+
+Result<bool> holdAll(const std::vector<std::pair<std::string, bool>>& guards, const CutGraph::Tensors& known) {
+  for (const auto& [condition, side] : guards) {
+    QC_ASSIGN(const bool holding, holds(condition, known.at(condition)));
+    if (holding != side) return false;
+  }
+  return true;
+}
+
+// Of two tensors the one that is taken is the result, and the other is not there.
+Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& known) {
+  const auto of = [&](const Value* v) { return !v ? nullptr : v->constant() ? v->constant() : &known.at(v->name()); };
+  if (const Value* condition = conditionOf(node)) {
+    QC_ASSIGN(const bool holding, holds(condition->name(), *of(condition)));
+    return std::vector{*of(node.operand(operandTaken(holding)))};
+  }
+  std::vector<const Tensor*> operands;
+  for (const Value* v : node.operands()) operands.push_back(of(v));
+  return decide(node, operands);
+}
+
+}  // namespace
 
 Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment& runSegment) const {
   std::map<std::string, std::vector<int64_t>> shapes;
@@ -150,37 +203,32 @@ Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment&
           .on(name)
           .help("convert the array");
   }
-  std::map<std::string, size_t> lastUse;
-  for (size_t i = 0; i < segments.size(); ++i)
-    for (const Value* v : segments[i].graph.inputs()) lastUse[v->name()] = i;
-  for (const std::string& name : values) lastUse[name] = segments.size();
-  std::map<std::string, std::string> symbolOf;
-  for (const auto& [symbol, name] : sizeInput) symbolOf[name] = symbol;
   Tensors known = constants;
   for (const Value* input : interface.inputs()) known[input->name()] = inputs.at(input->name());
   for (size_t i = 0; i < segments.size(); ++i) {
-    const Graph& graph = segments[i].graph;
-    if (segments[i].decides) {
-      const Node* node = graph.back();
-      std::vector<const Tensor*> operands;
-      for (const Value* v : node->operands()) operands.push_back(!v ? nullptr : v->constant() ? v->constant() : &known.at(v->name()));
-      QC_ASSIGN(std::vector<Tensor> results, decide(*node, operands));
+    const Segment& segment = segments[i];
+    QC_ASSIGN(const bool runs, holdAll(segment.guards, known));
+    if (runs && segment.decides) {
+      const Node* node = segment.graph.back();
+      QC_ASSIGN(std::vector<Tensor> results, decided(*node, known));
       learnSizes(*node, results, sizes);
       for (int k = 0; k < node->numResults(); ++k) known[node->result(k)->name()] = std::move(nth(results, k));
-    } else {
+    } else if (runs) {
       Tensors own;
-      for (const Value* v : graph.inputs()) {
-        const auto symbol = symbolOf.find(v->name());
-        own[v->name()] = symbol == symbolOf.end() ? known.at(v->name()) : Tensor(DType::u8, {sizes.at(symbol->second), 0});
+      for (const Value* v : segment.graph.inputs()) {
+        const auto size = segment.sizes.find(v->name());
+        own[v->name()] = size == segment.sizes.end() ? known.at(v->name()) : Tensor(DType::u8, {sizes.at(size->second), 0});
       }
       QC_ASSIGN(Tensors results, runSegment(i, own));
       for (auto& [name, tensor] : results) known[name] = std::move(tensor);
     }
-    for (const Value* v : graph.inputs())
-      if (lastUse.at(v->name()) == i) known.erase(v->name());
+    for (const std::string& name : segment.lastReads) known.erase(name);
   }
   Tensors result;
-  for (size_t i = 0; i < outputs.size(); ++i) result[outputs[i]] = known.at(values[i]);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto it = known.find(values[i]);
+    result[outputs[i]] = it == known.end() ? absent[i] : it->second;
+  }
   return result;
 }
 

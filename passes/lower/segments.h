@@ -1,13 +1,16 @@
-// A graph cut behind the nodes whose data decides sizes (ir/decided_sizes.h): graphs with free dims that run one after another, each
-// planned for the sizes that are known when its turn comes.
+// A graph cut behind the nodes whose data decides sizes (ir/decided_sizes.h) or which branch is taken (ir/branches.h): graphs with free
+// dims that run one after another, each planned for the sizes that are known when its turn comes.  Those of branches that are not taken are
+// left out.
 //
 //   QC_ASSIGN(const CutGraph cut, cutAtDecidedSizes(graph));
 //   QC_ASSIGN(TensorMap outputs, cut.run(inputs, [&](size_t i, const auto& in) { return runSegment(cut.segments[i].graph, in); }));
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -18,15 +21,18 @@ namespace qc {
 // tensor of no elements with that size.
 struct Segment {
   Graph graph;
-  bool decides = false;  // one node, which decides sizes
+  bool decides = false;                              // one node, which decides sizes or takes one of two tensors
+  std::vector<std::pair<std::string, bool>> guards;  // values that must be true or false for it to run, outermost first
+  std::map<std::string, std::string> sizes;          // those inputs -> symbol
+  std::vector<std::string> lastReads;                // values that nothing behind it reads
 };
 
 struct CutGraph {
   Graph interface;  // the inputs of the whole and what is assumed of their sizes, and nothing else
   std::vector<Segment> segments;
-  std::vector<std::string> outputs, values;      // of the whole, and the value that each of them is
-  std::map<std::string, Tensor> constants;       // outputs that are some
-  std::map<std::string, std::string> sizeInput;  // symbol -> name of the inputs that have its size
+  std::vector<std::string> outputs, values;  // of the whole, and the value that each of them is
+  std::vector<Tensor> absent;                // what stands for an output that is not computed: a tensor of no elements
+  std::map<std::string, Tensor> constants;   // outputs and conditions that are some
 
   using Tensors = std::map<std::string, Tensor>;
   // Runs a segment, not one that decides, on the values that it reads: its outputs by name.
@@ -34,7 +40,8 @@ struct CutGraph {
   Result<Tensors> run(const Tensors& inputs, const RunSegment& runSegment) const;
 };
 
-// Error: a size that nothing decides before it is asked for.
-Result<CutGraph> cutAtDecidedSizes(const Graph& graph);
+// The first `needed` outputs are computed for all inputs, the others where what leads to them is.  Error: a size that nothing decides
+// before it is asked for.
+Result<CutGraph> cutAtDecidedSizes(const Graph& graph, size_t needed = SIZE_MAX);
 
 }  // namespace qc

@@ -60,6 +60,7 @@ class Conversion {
 
   Status run() {
     QC_TRY(readDefaultRange());
+    if (const auto* params = cx_.get<GroupParams>(); params && !defaultRange_) keepUnseenFloat(graph_, *params, cx_);
     for (Node* node : graph_.nodes())
       if (node->is("observe")) QC_TRY(convertObserver(node));
     for (Node* node : graph_.nodes()) {

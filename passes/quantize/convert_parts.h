@@ -1,7 +1,9 @@
-// Parts of convert that have a file of their own: embedding tables and derived parameters.
+// Parts of convert that have a file of their own: embedding tables, derived parameters, branches without ranges.
 #pragma once
 
 #include "ir/graph.h"
+#include "passes/pass.h"
+#include "passes/quantize/group_params.h"
 
 namespace qc {
 
@@ -12,5 +14,8 @@ Status quantizeTable(Node* gather, const ObservedSpec& spec);
 // Operand `operand` of `node`, or its result with -1, is rounded with the parameters that `spec` derives.  Everything the spec starts
 // from is converted already.  Errors: a source that is not quantized, or not yet.
 Status convertDerived(Node* node, int operand, const DerivedSpec& spec);
+
+// Takes observers and annotations from the branches of which an observer has no parameters, with a remark.
+void keepUnseenFloat(Graph& graph, const GroupParams& params, PassContext& cx);
 
 }  // namespace qc

@@ -54,7 +54,7 @@ struct Trainer::Impl {
   Result<Graph> withLoss(const GroupParams& params, const TrainerOptions& options) {
     const Graph& source = quantized ? *model.observed : *model.simplified;
     if (const Node* decides = firstDeciding(source))
-      return fail(ErrorCode::kUnsupported, "data decides the sizes of '{}', which no training step is made for", decides->op())
+      return fail(ErrorCode::kUnsupported, "data decides what '{}' gives, which no training step is made for", decides->op())
           .at(decides->location());
     QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
     QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));

@@ -65,7 +65,8 @@ class Calibration {
     if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp());
     watchesLayers_ = options_.layers && next_ == 0 && end_ == samples_.size();
     if (watchesLayers_) options_.layers->watch(prepared_, int8Layers(prepared_), samples_.size());
-    QC_ASSIGN(SampleRuns runs, SampleRuns::open(watched(), {.threads = options_.threads}, "fuse-elementwise,fold-constants,dce"));
+    QC_ASSIGN(SampleRuns runs, SampleRuns::open(watched(), {.threads = options_.threads}, "fuse-elementwise,fold-constants,dce",
+                                                prepared_.outputs().size()));
     runs_.emplace(std::move(runs));
     return {};
   }

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include "ir/arithmetic.h"
-#include "ir/decided_sizes.h"
 #include "ir/guarded.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
@@ -41,26 +40,6 @@ Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeO
   quantized.layers = std::move(found.layers);
   quantized.compared = found.samples;
   return {};
-}
-
-// A branch of an If on sizes that no sample passes through has no ranges, and stays float.
-void keepUnseenFloat(Graph& graph, const GroupParams& params, PassContext& cx) {
-  const std::map<const Node*, Branch> branches = branchesOf(graph);
-  std::set<Branch> unseen;
-  for (const auto& [node, branch] : branches)
-    if (node->is("observe") && node->annotation() && std::holds_alternative<ObservedSpec>(node->annotation()->output) &&
-        !params.contains(node->integer("id")))
-      unseen.insert(branch);
-  for (const Branch& branch : unseen)
-    cx.remark(branch.first, "no sample is of a size that takes one of its branches: its layers stay float");
-  for (Node* node : graph.nodes()) {
-    const auto branch = branches.find(node);
-    if (branch == branches.end() || !unseen.contains(branch->second)) continue;
-    node->annotation().reset();
-    if (!node->is("observe")) continue;
-    node->result()->replaceAllUsesWith(node->operand(0));
-    graph.erase(node);
-  }
 }
 
 // What all passes behind annotation share.
@@ -101,7 +80,6 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Ranges
   QC_ASSIGN(std::vector<Remark> small, smallRanges(*model.observed, ranges));
   cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
   Graph graph = model.observed->clone();
-  keepUnseenFloat(graph, params, cx);
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover.under(model.rules), cx));
   QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
   quantized.ranges = ranges;

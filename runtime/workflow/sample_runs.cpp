@@ -12,7 +12,7 @@ SampleRuns::Part SampleRuns::partOf(Graph graph) {
   return {std::move(graph), std::move(parts), {}};
 }
 
-Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, std::string passes) {
+Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, std::string passes, size_t needed) {
   SampleRuns runs;
   runs.passes_ = std::move(passes);
   QC_ASSIGN(runs.workspace_, makeWorkspace(options));
@@ -20,7 +20,7 @@ Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, 
     runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph))));
     return runs;
   }
-  QC_ASSIGN(CutGraph cut, cutAtDecidedSizes(graph));
+  QC_ASSIGN(CutGraph cut, cutAtDecidedSizes(graph, needed));
   runs.cut_ = std::make_unique<CutGraph>(std::move(cut));
   for (const Segment& s : runs.cut_->segments) runs.parts_.push_back(s.decides ? nullptr : std::make_unique<Part>(partOf(s.graph.clone())));
   return runs;

@@ -19,8 +19,9 @@ namespace qc {
 
 class SampleRuns {
  public:
-  // A graph in the form that compile() starts from, once `passes` have run on it at the sizes of a sample.
-  static Result<SampleRuns> open(Graph graph, const SessionOptions& options, std::string passes = {});
+  // A graph in the form that compile() starts from, once `passes` have run on it at the sizes of a sample.  Outputs behind the first
+  // `needed` are computed where the branch that they are in is taken; elsewhere they have no elements.
+  static Result<SampleRuns> open(Graph graph, const SessionOptions& options, std::string passes = {}, size_t needed = SIZE_MAX);
 
   // Before run(), for what a sample's shapes contradict: made ready for these.
   Status prepare(const Shapes& shapes);

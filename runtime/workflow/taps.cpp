@@ -29,7 +29,7 @@ Result<Taps> Taps::open(const Graph& graph, const std::vector<std::string>& valu
   PassContext cx;
   QC_TRY(runPipeline("lower", copy, cx));
   Taps taps;
-  QC_ASSIGN(SampleRuns runs, SampleRuns::open(std::move(copy), options));
+  QC_ASSIGN(SampleRuns runs, SampleRuns::open(std::move(copy), options, {}, first));
   taps.runs_ = std::make_unique<SampleRuns>(std::move(runs));
   taps.first_ = first;
   taps.values_ = values.size();

@@ -4,7 +4,8 @@
 //   QC_TRY(taps.run(inputs));
 //   taps.value(0)          // of "conv1", in the layout of the graph as given
 //
-// A graph with free dims takes samples of any shape; what runs them is made once per combination of shapes.
+// A graph with free dims takes samples of any shape; what runs them is made once per combination of shapes.  A value of a branch that a
+// sample does not take has no elements.
 #pragma once
 
 #include <memory>

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "free_dims_testing.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
@@ -160,6 +162,182 @@ TEST(Branches, SlopesOfChannels) {
   m.input("x", {-1, 4, -2}).floats("slope", {4}).node("PRelu", {"x", "slope"}, {"y"}).output("y");
   expectSame(m, {{{"x", {2, 4, 3}}}, {{"x", {1, 4, 8}}}});
   EXPECT_FALSE(boundGraph(freeGraph(m.bytes()).value(), {{"x", {2, 4, 4}}}));
+}
+
+// ---- an If on data ------------------------------------------------------------------------------
+
+constexpr auto kBool = onnx::TensorProto::BOOL;
+
+// "on" is bool[1], a graph input; x: f32[N1,N2,8].
+testing::Model switched() {
+  testing::Model m = sequence();
+  m.input("on", {1}, kBool);
+  return m;
+}
+
+std::vector<Tensor> outputsWhere(const Graph& free, bool on, const std::vector<int64_t>& sizes) {
+  std::vector<Tensor> inputs;
+  const Graph graph = boundGraph(free, {{"x", sizes}, {"on", {1}}}).value();
+  for (const Value* v : graph.inputs()) {
+    inputs.push_back(sample(v->type()));
+    if (v->name() == "on") storeElement(DType::boolean, inputs.back().mutableData(), 0, on ? 1 : 0);
+  }
+  auto out = interpret(graph, inputs);
+  EXPECT_TRUE(out) << (out ? "" : out.error().render()) << graph.str();
+  return out ? *out : std::vector<Tensor>(free.outputs().size());
+}
+
+// Values as those of the model with the condition fixed, of the graph and of what its file reads back as; how many Ifs the file has.
+int expectSameWhereSwitched(const testing::Model& m) {
+  const auto free = freeGraph(m.bytes());
+  EXPECT_TRUE(free) << (free ? "" : free.error().render());
+  if (!free) return -1;
+  const auto file = exportOnnx(*free);
+  EXPECT_TRUE(file) << (file ? "" : file.error().render());
+  if (!file) return -1;
+  const auto again = freeGraph(*file);
+  EXPECT_TRUE(again) << (again ? "" : again.error().render());
+  for (const bool on : {true, false}) {
+    Tensor value(DType::boolean, {1});
+    storeElement(DType::boolean, value.mutableData(), 0, on ? 1 : 0);
+    const auto fixed = importOnnx(m.bytes(), {}, {.shapes = {}, .values = {{"on", value}}, .freeDims = true});
+    EXPECT_TRUE(fixed) << (fixed ? "" : fixed.error().render());
+    for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{1, 3, 8}, {2, 5, 8}}) {
+      const std::vector<Tensor> want = outputsAt(*fixed, {{"x", sizes}}).value();
+      for (const Graph* graph : {&*free, &*again}) {
+        const std::vector<Tensor> got = outputsWhere(*graph, on, sizes);
+        for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(got[i].sameBytes(want[i])) << on << graph->str();
+      }
+    }
+  }
+  onnx::ModelProto read;
+  EXPECT_TRUE(read.ParseFromString(*file));
+  return static_cast<int>(std::ranges::count_if(read.graph().node(), [](const auto& n) { return n.op_type() == "If"; }));
+}
+
+TEST(BranchesOnData, SeveralOutputsOfWhichSomeHaveUnlikeSizes) {
+  testing::Model m = switched(), first, second;
+  m.floats("w", {8, 8});
+  first.node("MatMul", {"x", "w"}, {"a"})
+      .node("Concat", {"x", "a"}, {"longer"}, {testing::integer("axis", 1)})
+      .output("a")
+      .output("longer");
+  second.node("MatMul", {"x", "w"}, {"t"}).node("Tanh", {"t"}, {"b"}).node("Neg", {"x"}, {"same"}).output("b").output("same");
+  m.node("If", {"on"}, {"y", "z"}, {subgraph("then_branch", first.graph()), subgraph("else_branch", second.graph())});
+  m.node("Relu", {"z"}, {"r"}).output("y").output("r");
+  EXPECT_EQ(expectSameWhereSwitched(m), 1) << "both outputs are of one If";
+  const Graph graph = freeGraph(m.bytes()).value();
+  EXPECT_EQ(graph.outputs()[0]->type().str(), "f32[N1,N2,8]");
+  EXPECT_THAT(graph.outputs()[1]->type().str(), ::testing::MatchesRegex("f32\\[N1,n_.*,8\\]"));
+  // The weight of both lies outside of both, once.
+  onnx::ModelProto file;
+  ASSERT_TRUE(file.ParseFromString(exportOnnx(graph).value()));
+  EXPECT_EQ(std::ranges::count_if(file.graph().initializer(), [](const auto& t) { return t.dims_size() == 2; }), 1);
+  for (const auto& node : file.graph().node())
+    for (const auto& attribute : node.attribute()) EXPECT_EQ(attribute.g().initializer_size(), 0);
+}
+
+TEST(BranchesOnData, OuterValuesAndConstants) {
+  testing::Model m = switched(), outer, constant;
+  m.node("Exp", {"x"}, {"e"}).floats("outside", {1, 1, 8});
+  outer.node("Identity", {"e"}, {"same"}).output("same");
+  constant.floats("inside", {1, 1, 8}).node("Identity", {"inside"}, {"c"}).output("c");
+  m.node("If", {"on"}, {"y"}, {subgraph("then_branch", outer.graph()), subgraph("else_branch", constant.graph())}).output("y");
+  testing::Model direct;
+  direct.output("outside");
+  m.node("If", {"on"}, {"z"}, {subgraph("then_branch", direct.graph()), subgraph("else_branch", branch("Neg", {"e"}))}).output("z");
+  EXPECT_EQ(expectSameWhereSwitched(m), 1) << "two on one condition, neither behind the other, are one";
+}
+
+TEST(BranchesOnData, OneBehindTheOtherAndInOneAnother) {
+  testing::Model m = switched(), inner, nested;
+  m.node("Not", {"on"}, {"off"});
+  m.node("If", {"on"}, {"y"}, {subgraph("then_branch", branch("Exp", {"x"})), subgraph("else_branch", branch("Neg", {"x"}))});
+  inner.node("Sin", {"y"}, {"s"})
+      .node("If", {"off"}, {"i"}, {subgraph("then_branch", branch("Cos", {"s"})), subgraph("else_branch", branch("Tanh", {"s"}))});
+  inner.output("i");
+  m.node("If", {"on"}, {"z"}, {subgraph("then_branch", inner.graph()), subgraph("else_branch", branch("Relu", {"y"}))}).output("z");
+  EXPECT_EQ(expectSameWhereSwitched(m), 2);
+}
+
+// What one branch of two Ifs on one condition needs, one behind the other, is in both of the file's branches.
+TEST(BranchesOnData, OfOneConditionTwice) {
+  testing::Model m = switched(), first, second;
+  first.node("Exp", {"x"}, {"e"}).output("e");
+  second.node("Exp", {"x"}, {"e2"}).node("Add", {"e2", "y"}, {"s"}).output("s");
+  m.node("If", {"on"}, {"y"}, {subgraph("then_branch", first.graph()), subgraph("else_branch", branch("Neg", {"x"}))});
+  m.node("If", {"on"}, {"z"}, {subgraph("then_branch", second.graph()), subgraph("else_branch", branch("Relu", {"y"}))}).output("z");
+  EXPECT_EQ(expectSameWhereSwitched(m), 2);
+}
+
+TEST(BranchesOnData, InAFunctionOnWhatIsComputed) {
+  testing::Model m = sequence();
+  m.input("on", {1}, kBool);
+  auto& function = *m.proto().add_functions();
+  function.set_name("Either");
+  function.set_domain("own");
+  function.add_input("v");
+  function.add_input("flag");
+  function.add_output("w");
+  testing::Model body;
+  body.node("Not", {"flag"}, {"not"});
+  body.node("If", {"not"}, {"w"}, {subgraph("then_branch", branch("Neg", {"v"})), subgraph("else_branch", branch("Exp", {"v"}))});
+  *function.mutable_node() = body.graph().node();
+  auto& opset = *function.add_opset_import();
+  opset.set_domain("");
+  opset.set_version(17);
+  auto& own = *m.proto().add_opset_import();
+  own.set_domain("own");
+  own.set_version(1);
+  m.node("Either", {"x", "on"}, {"y"}).output("y");
+  m.graph().mutable_node(m.graph().node_size() - 1)->set_domain("own");
+  EXPECT_EQ(expectSameWhereSwitched(m), 1);
+}
+
+// A branch whose sizes data decides, in one that data decides.
+TEST(BranchesOnData, WithSizesOfTheirOwn) {
+  testing::Model m = switched(), found;
+  found.node("Relu", {"x"}, {"r"}).node("NonZero", {"r"}, {"places"}).output("places", onnx::TensorProto::INT64);
+  testing::Model all;
+  all.node("NonZero", {"x"}, {"places2"}).output("places2", onnx::TensorProto::INT64);
+  m.node("If", {"on"}, {"y"}, {subgraph("then_branch", found.graph()), subgraph("else_branch", all.graph())});
+  m.output("y", onnx::TensorProto::INT64);
+  EXPECT_EQ(expectSameWhereSwitched(m), 1);
+}
+
+TEST(BranchesOnData, WhatCannotBeOneTensor) {
+  const auto said = [](const testing::Model& m) {
+    const auto graph = freeGraph(m.bytes());
+    return graph ? graph->str() : graph.error().render();
+  };
+  testing::Model ranks = switched();
+  ranks
+      .node("If", {"on"}, {"y"},
+            {subgraph("then_branch", branch("Squeeze", {"x", "one"})), subgraph("else_branch", branch("Identity", {"x"}))}, "/either")
+      .output("y");
+  EXPECT_THAT(said(ranks), ::testing::AllOf(HasSubstr("/either"), HasSubstr("data decides between them"), HasSubstr("'on'"),
+                                            HasSubstr("LoadOptions::values")));
+  testing::Model types = switched();
+  types
+      .node("If", {"on"}, {"y"},
+            {subgraph("then_branch", branch("Cast", {"x"}, {testing::integer("to", onnx::TensorProto::INT32)})),
+             subgraph("else_branch", branch("Neg", {"x"}))},
+            "/either")
+      .output("y");
+  EXPECT_THAT(said(types), ::testing::AllOf(HasSubstr("s32[N1,N2,8] and f32[N1,N2,8] as output 0"), HasSubstr("/either")));
+  testing::Model sequences = switched();
+  sequences.node(
+      "If", {"on"}, {"y"},
+      {subgraph("then_branch", branch("SequenceConstruct", {"x"})), subgraph("else_branch", branch("SequenceConstruct", {"x", "x"}))},
+      "/either");
+  sequences.node("ConcatFromSequence", {"y"}, {"z"}, {testing::integer("axis", 0)}).output("z");
+  EXPECT_THAT(said(sequences), ::testing::AllOf(HasSubstr("a sequence and a sequence"), HasSubstr("/either")));
+  testing::Model condition = sequence();
+  condition.input("on", {2}, kBool);
+  condition
+      .node("If", {"on"}, {"y"}, {subgraph("then_branch", branch("Exp", {"x"})), subgraph("else_branch", branch("Neg", {"x"}))}, "/either")
+      .output("y");
+  EXPECT_THAT(said(condition), ::testing::AllOf(HasSubstr("its condition is bool[2]"), HasSubstr("/either")));
 }
 
 TEST(Assumptions, ThatCannotBeReadAreSaid) {

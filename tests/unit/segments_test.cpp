@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -165,6 +167,141 @@ TEST(Segments, InputsThatDoNotFit) {
   EXPECT_THAT(said({{"x", x}, {"other", x}}), HasSubstr("the model has no such input"));
   EXPECT_THAT(said({{"x", Tensor::ofInts({2}, std::vector<int64_t>{1, 2})}}), HasSubstr("input is s64[2], expected f32[T]"));
   EXPECT_THAT(said({{"x", Tensor::ofFloats({1, 2}, std::vector{1.0f, 2.0f})}}), HasSubstr("[1,2] was given"));
+}
+
+// ---- branches that data decides -----------------------------------------------------------------
+
+Tensor truth(bool value) {
+  Tensor t(DType::boolean, {1});
+  storeElement(DType::boolean, t.mutableData(), 0, value ? 1 : 0);
+  return t;
+}
+
+// "c=1,d=0" for each segment.
+std::vector<std::string> guardsIn(const CutGraph& c) {
+  std::vector<std::string> all;
+  for (const Segment& s : c.segments) {
+    std::string text;
+    for (const auto& [condition, side] : s.guards) text += fmt::format("{}{}={}", text.empty() ? "" : ",", condition, side ? 1 : 0);
+    all.push_back(std::move(text));
+  }
+  return all;
+}
+
+constexpr const char* kNested = R"(
+graph @nested(%c: bool[1], %d: bool[1], %x: f32[T]) -> ("y", "shared") {
+  %s = relu %x : f32[T]
+  %in_both = add %s, %x : f32[T]
+  %t = exp %in_both : f32[T]
+  %e = neg %in_both : f32[T]
+  %i = choose %d, %t, %e {axes=[], sizes=[]} : f32[T]
+  %a = add %i, %s : f32[T]
+  %p = nonzero %x {sizes=[n]} : s64[1,n]
+  %q = reshape %p {shape=[n]} : s64[n]
+  %b = gather %x, %q {axis=0} : f32[n]
+  %y = choose %c, %a, %b {axes=[0], sizes=[k]} : f32[k]
+  return %y, %s
+}
+)";
+
+TEST(SegmentsOfBranches, AreGuarded) {
+  const CutGraph c = cut(kNested);
+  EXPECT_THAT(kindsOf(c), ElementsAre(false, false, false, false, true, true, false, false, true));
+  // What both need; of each branch what is in front of what decides in it; that; what is behind; and which of the two is taken.
+  EXPECT_THAT(guardsIn(c), ElementsAre("", "c=1", "c=1,d=1", "c=1,d=0", "c=1", "c=0", "c=1", "c=0", ""));
+}
+
+// The segments that have run, by the values that they give, and what came out.
+std::string ranOf(const CutGraph& c, bool first, bool second, Tensors& out) {
+  std::string names;
+  const auto run = c.run({{"c", truth(first)}, {"d", truth(second)}, {"x", Tensor::ofFloats({3}, std::vector{1.0f, 0.0f, -2.0f})}},
+                         [&](size_t i, const Tensors& own) -> Result<Tensors> {
+                           const Graph& graph = c.segments[i].graph;
+                           std::map<std::string, std::vector<int64_t>> shapes;
+                           std::vector<Tensor> in;
+                           for (const Value* v : graph.inputs()) {
+                             shapes[v->name()] = own.at(v->name()).sizes();
+                             in.push_back(own.at(v->name()));
+                           }
+                           QC_ASSIGN(const Graph bound, boundGraph(graph, shapes));
+                           QC_ASSIGN(const std::vector<Tensor> results, interpret(bound, in));
+                           Tensors values;
+                           for (size_t k = 0; k < results.size(); ++k) {
+                             values.emplace(graph.outputNames()[k], results[k]);
+                             names += graph.outputNames()[k] + " ";
+                           }
+                           return values;
+                         });
+  EXPECT_TRUE(run) << (run ? "" : run.error().render());
+  if (run) out = *run;
+  return names;
+}
+
+TEST(SegmentsOfBranches, OfOneThatIsNotTakenNothingRuns) {
+  const CutGraph c = cut(kNested);
+  Tensors out;
+  EXPECT_EQ(ranOf(c, true, true, out), "s in_both t a ");
+  EXPECT_THAT(out.at("y").toFloats(), ElementsAre(std::exp(2.0f) + 1, 1.0f, std::exp(-2.0f)));
+  EXPECT_EQ(ranOf(c, true, false, out), "s in_both e a ");
+  EXPECT_THAT(out.at("y").toFloats(), ElementsAre(-1.0f, 0.0f, 2.0f));
+  for (const bool second : {true, false}) {
+    EXPECT_EQ(ranOf(c, false, second, out), "s b ");
+    EXPECT_THAT(out.at("y").toFloats(), ElementsAre(1.0f, -2.0f));
+    EXPECT_THAT(out.at("shared").toFloats(), ElementsAre(1.0f, 0.0f, 0.0f));
+  }
+}
+
+// Outputs that are only looked at have no elements where their branch is not taken; the others are computed always.
+TEST(SegmentsOfBranches, WhatIsLookedAt) {
+  Graph graph = parsed(kNested);
+  std::vector<Value*> outputs = graph.outputs();
+  for (const char* name : {"e", "b", "s"}) outputs.push_back(graph.findValue(name));
+  graph.setOutputs(outputs);
+  graph.setOutputNames({"y", "shared", "e", "b", "again"});
+  const auto looked = cutAtDecidedSizes(graph, 2);
+  ASSERT_TRUE(looked) << looked.error().render();
+  Tensors out;
+  EXPECT_EQ(ranOf(*looked, true, true, out), "s in_both t a ");
+  EXPECT_EQ(out.at("e").sizes(), std::vector<int64_t>{0});
+  EXPECT_EQ(out.at("b").dtype(), DType::f32);
+  EXPECT_THAT(out.at("again").toFloats(), ElementsAre(1.0f, 0.0f, 0.0f));
+  ranOf(*looked, true, false, out);
+  EXPECT_THAT(out.at("e").toFloats(), ElementsAre(-2.0f, 0.0f, 2.0f));
+  const auto needed = cutAtDecidedSizes(graph);
+  ASSERT_TRUE(needed) << needed.error().render();
+  ranOf(*needed, true, true, out);
+  EXPECT_THAT(out.at("e").toFloats(), ElementsAre(-2.0f, 0.0f, 2.0f));
+  EXPECT_THAT(out.at("b").toFloats(), ElementsAre(1.0f, -2.0f));
+}
+
+// A condition that is computed runs first; one that stands behind what it could guard guards nothing.
+TEST(SegmentsOfBranches, ConditionsThatAreComputed) {
+  const CutGraph c = cut(R"(
+graph @g(%c: bool[1], %x: f32[3]) -> ("y") {
+  %early = exp %x : f32[3]
+  %n = not %c : bool[1]
+  %late = neg %x : f32[3]
+  %y = choose %n, %early, %late {axes=[], sizes=[]} : f32[3]
+  return %y
+}
+)");
+  EXPECT_THAT(kindsOf(c), ElementsAre(false, false, true));
+  EXPECT_THAT(guardsIn(c), ElementsAre("", "n=0", ""));
+}
+
+TEST(SegmentsOfBranches, AConditionThatIsNotOne) {
+  const CutGraph c = cut(R"(
+graph @g(%c: bool[N], %x: f32[3]) -> ("y") {
+  %a = exp %x : f32[3]
+  %b = neg %x : f32[3]
+  %y = choose %c, %a, %b {axes=[], sizes=[]} : f32[3]
+  return %y
+}
+)");
+  const auto out = ran(c, {{"c", Tensor(DType::boolean, {0})}, {"x", Tensor::ofFloats({3}, std::vector{1.0f, 2.0f, 3.0f})}});
+  ASSERT_FALSE(out);
+  EXPECT_THAT(out.error().render(), HasSubstr("a condition is bool[0]"));
+  EXPECT_EQ(out.error().tensor(), "c");
 }
 
 // What a caller may build, though no text says it.
