@@ -39,6 +39,7 @@ QC_MULTIVERSION void addPlanes(const float* x, size_t count, size_t inner, doubl
 }  // namespace
 
 void ChannelObserver::add(const Tensor& value) {
+  if (value.numElements() == 0) return;
   if (square_.empty()) square_.resize(channels_);
   const size_t turn = samples_++ % kShares;
   if (turn == shares_.size()) shares_.push_back({std::vector<float>(channels_), std::vector<float>(channels_)});

@@ -8,7 +8,6 @@ Result<std::shared_ptr<const Chain>> Chain::create(const Graph& lowered, const S
   SpecializeOptions own = options;
   own.lowered = true;
   own.load = {};
-  own.build.compile.parts = nullptr;
   for (const Segment& s : chain->cut_.segments)
     chain->segments_.push_back(s.decides ? nullptr : std::make_shared<Specializer>(Model(s.graph.clone(), s.graph.name()), own));
   return std::shared_ptr<const Chain>(std::move(chain));

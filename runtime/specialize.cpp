@@ -27,7 +27,8 @@ const Graph* Specializer::lowered() {
     if (options_.build.compile.insertions.empty() && !runPipeline("project-recurrences,expand-dynamic", *graph, own)) return;
     lowered_ = *std::move(graph);
     decides_ = firstDecidingByData(*lowered_);
-    options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
+    // Segments of one chain share theirs: branches have weights in common.
+    if (!options_.build.compile.parts) options_.build.compile.parts = std::make_shared<ProgramParts>(*lowered_);
     model_.forget();
   });
   return lowered_ ? &*lowered_ : nullptr;

@@ -8,6 +8,7 @@
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
+#include "ir/branches.h"
 #include "ir/guarded.h"
 #include "ir/quantized.h"
 #include "passes/lower/bound_graph.h"
@@ -110,6 +111,8 @@ class Debugging {
     if (options_.shadow)
       for (const ValuePair& pair : pairing_.values)
         if (pair.border) feeds_[pair.computed] = theirs.add(pair.reference);
+    for (const Node* n = actual_.front(); n && options_.shadow; n = n->next())
+      if (const Value* condition = conditionOf(*n)) conditions_[condition->name()] = ours.add(condition->name());
     QC_ASSIGN(Taps x, Taps::open(reference_, theirs.names, {.threads = options_.threads}));
     QC_ASSIGN(Taps y, Taps::open(actual_, ours.names, {.threads = options_.threads}));
     const std::vector<int64_t> indices = spreadSamples(samples_.size(), options_.samples);
@@ -141,12 +144,13 @@ class Debugging {
     QC_TRY(y.run(theirs));
     for (size_t k = 0; k < pairing_.layers.size(); ++k)
       QC_TRY(compare(k, false, x.value(theirs_[k]), y.value(ours_[k]), index, outputs_[k]));
-    return options_.shadow ? runShadow(x, theirs, index) : Status();
+    return options_.shadow ? runShadow(x, y, theirs, index) : Status();
   }
 
   Status compare(size_t k, bool shadow, const Tensor& want, const Tensor& is, int64_t index, Measurement& into) {
     const LayerPair& layer = pairing_.layers[k];
     if (want.dtype() != DType::f32 || is.dtype() != DType::f32) return {};
+    if (want.numElements() == 0 && is.numElements() == 0) return {};  // as in a branch that is not taken
     if (want.sizes() != is.sizes()) {
       if (!mayBeOne(reference_.findValue(layer.reference)->type().shape, actual_.findValue(layer.actual)->type().shape))
         return fail(ErrorCode::kInvalidArgument, "{} in one model, {} in the other: they are not of one origin", want.type().str(),
@@ -174,10 +178,18 @@ class Debugging {
     Taps taps;
   };
 
-  Result<Fed> fedAt(const Shapes& shapes) const {
+  Result<Fed> fedAt(const Shapes& shapes, const std::map<std::string, bool>& taken) const {
     Graph bound = actual_.clone();
-    if (hasFreeDims(actual_)) {
-      QC_ASSIGN(bound, boundGraph(actual_, shapes));
+    for (const auto& [name, holds] : taken) {  // with the sizes the branches are settled
+      Value* condition = bound.findValue(name);
+      Tensor value(DType::boolean, condition->type().isStatic() ? condition->type().sizes() : std::vector<int64_t>());
+      storeElement(DType::boolean, value.mutableData(), 0, holds ? 1 : 0);
+      Builder b(bound);
+      b.before(bound.front());
+      condition->replaceAllUsesWith(b.constant({}, std::move(value)), true);
+    }
+    if (hasFreeDims(actual_) || !taken.empty()) {
+      QC_ASSIGN(bound, boundGraph(bound, shapes));
     }
     QC_ASSIGN(Shadow shadow, shadowOf(bound, pairing_));
     std::vector<std::string> names;
@@ -191,8 +203,11 @@ class Debugging {
     return Fed{std::move(shadow), std::move(layers), std::move(taps)};
   }
 
-  Status runShadow(Taps& x, const TensorMap& sample, int64_t index) {
-    QC_ASSIGN(Fed* const fed, shapes_.at(shapesOf(sample), [&](const Shapes& shapes) { return fedAt(shapes); }));
+  Status runShadow(Taps& x, const Taps& y, const TensorMap& sample, int64_t index) {
+    std::map<std::string, bool> taken;
+    for (const auto& [name, tap] : conditions_)
+      if (const Tensor& value = y.value(tap); value.numElements() == 1) taken[name] = value.at(0) != 0;
+    QC_ASSIGN(Fed* const fed, shapes_[taken].at(shapesOf(sample), [&](const Shapes& shapes) { return fedAt(shapes, taken); }));
     TensorMap inputs = sample;
     for (const Shadow::Feed& feed : fed->shadow.feeds) {
       Tensor value = x.value(feeds_.at(feed.pair.computed));
@@ -217,8 +232,9 @@ class Debugging {
   std::vector<Measurement> outputs_;
   std::vector<int64_t> unlike_;  // samples of which data decides another size in one model than in the other
   std::vector<std::optional<Measurement>> shadows_;
-  int64_t badReference_ = -1, badActual_ = -1;  // the first sample with values that are no numbers
-  PerShapes<Fed> shapes_;
+  int64_t badReference_ = -1, badActual_ = -1;                    // the first sample with values that are no numbers
+  std::map<std::string, size_t> conditions_;                      // of the branches of the actual graph: where they are among its taps
+  std::map<std::map<std::string, bool>, PerShapes<Fed>> shapes_;  // by what these are
 };
 
 }  // namespace

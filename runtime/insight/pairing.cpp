@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "ir/branches.h"
 #include "ir/guarded.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
@@ -34,6 +35,23 @@ const Node* computing(const Value* value, std::string_view op) {
   return n && n->op() == op ? n : nullptr;
 }
 
+// Names that both branches of an If have are told apart by where they are: the conditions around, by name where that is an input's.
+class Branches {
+ public:
+  explicit Branches(const Graph& graph) : conditions_(conditionsOf(graph)) {}
+  std::string of(const Value& v) const {
+    const auto it = v.producer() ? conditions_.find(v.producer()) : conditions_.end();
+    std::string text;
+    if (it != conditions_.end())
+      for (const auto& [condition, side] : it->second)
+        text += fmt::format("{}={} ", condition->producer() ? std::string("a value") : condition->name(), side);
+    return text;
+  }
+
+ private:
+  std::map<const Node*, Conditions> conditions_;
+};
+
 class Matching {
  public:
   Matching(const Graph& reference, const Graph& actual, std::vector<size_t> outputs, Pairing& found)
@@ -43,6 +61,8 @@ class Matching {
         found_(found),
         theirs_(Signals::of(reference, found.notes)),
         ours_(Signals::of(actual, found.notes)),
+        ofTheirs_(reference),
+        ofOurs_(actual),
         counterpart_(ours_.all().size(), -1),
         taken_(theirs_.all().size(), false) {}
 
@@ -58,12 +78,13 @@ class Matching {
   }
 
  private:
-  static bool comparable(const Signal& a, const Signal& b) {
-    return !a.compared() || !b.compared() || mayBeOne(a.compared()->type().shape, b.compared()->type().shape);
+  bool comparable(size_t ours, size_t theirs) const {
+    const Value *a = ours_.all()[ours].compared(), *b = theirs_.all()[theirs].compared();
+    return !a || !b || (mayBeOne(a->type().shape, b->type().shape) && ofOurs_.of(*a) == ofTheirs_.of(*b));
   }
 
   bool match(size_t ours, int theirs) {
-    if (theirs < 0 || taken_[usize(theirs)] || !comparable(ours_.all()[ours], nth(theirs_.all(), theirs))) return false;
+    if (theirs < 0 || taken_[usize(theirs)] || !comparable(ours, usize(theirs))) return false;
     counterpart_[ours] = theirs;
     taken_[usize(theirs)] = true;
     return true;
@@ -73,7 +94,7 @@ class Matching {
     for (const std::string& name : ours_.all()[ours].names)
       if (const int theirs = theirs_.find(name); theirs >= 0) {
         // Several may be of one value: x, and x divided for its readers.
-        if (comparable(ours_.all()[ours], nth(theirs_.all(), theirs))) {
+        if (comparable(ours, usize(theirs))) {
           counterpart_[ours] = theirs;
           taken_[usize(theirs)] = true;
         }
@@ -156,7 +177,7 @@ class Matching {
       bool all = true;
       for (int i = 0; i < n.numResults(); ++i) {
         const int ours = ours_.indexOf(n.result(i)), theirs = theirs_.indexOf(candidate->result(i));
-        all &= ours >= 0 && theirs >= 0 && !taken_[usize(theirs)] && comparable(nth(ours_.all(), ours), nth(theirs_.all(), theirs));
+        all &= ours >= 0 && theirs >= 0 && !taken_[usize(theirs)] && comparable(usize(ours), usize(theirs));
       }
       if (!all) continue;
       for (int i = 0; i < n.numResults(); ++i) match(usize(ours_.indexOf(n.result(i))), theirs_.indexOf(candidate->result(i)));
@@ -354,6 +375,7 @@ class Matching {
   const std::vector<size_t> outputs_;  // of the actual, for each of the reference
   Pairing& found_;
   Signals theirs_, ours_;
+  const Branches ofTheirs_, ofOurs_;
   std::vector<int> counterpart_;  // of ours, among theirs; -1: none
   std::vector<bool> taken_;
   std::set<int> borders_;

@@ -2,17 +2,14 @@
 
 #include <algorithm>
 
-#include "ir/branches.h"
-
 namespace qc {
 
 std::vector<const Node*> int8Layers(const Graph& prepared) {
   std::vector<const Node*> layers;
-  const std::map<const Node*, Conditions> branches = conditionsOf(prepared);  // not every sample passes through one
   for (const Node* n = prepared.front(); n; n = n->next()) {
     const auto& a = n->annotation();
-    if (a && !branches.contains(n) && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) &&
-        (n->is("conv") || n->is("linear")) && n->operand("w")->constant())
+    if (a && a->inputs.size() > 1 && isSet(a->inputs[0]) && isSet(a->inputs[1]) && (n->is("conv") || n->is("linear")) &&
+        n->operand("w")->constant())
       layers.push_back(n);
   }
   return layers;

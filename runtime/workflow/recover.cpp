@@ -7,6 +7,7 @@
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
+#include "passes/quantize/convert_parts.h"
 #include "quantizer/rules/nearest.h"
 #include "runtime/workflow/taps.h"
 
@@ -76,6 +77,7 @@ Status recoverByRecipes(Graph& observed, const GroupParams& params, const Datase
   const DefinedArithmetic defined;
   QC_TRY(options.checkChoices());
   if (!options.looksAtLayers()) return {};
+  keepUnseenFloat(observed, params, cx);
   const Graph original = observed.clone();
   const std::vector<const Node*> layers = int8Layers(original);
   if (layers.empty() || samples.size() == 0) return {};

@@ -1,5 +1,8 @@
 #include "runtime/workflow/sample_runs.h"
 
+#include <algorithm>
+
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/memory_limit.h"
 #include "passes/lower/bound_graph.h"
@@ -7,22 +10,30 @@
 
 namespace qc {
 
-SampleRuns::Part SampleRuns::partOf(Graph graph) {
-  auto parts = std::make_shared<ProgramParts>(graph);
-  return {std::move(graph), std::move(parts), {}};
+SampleRuns::Part SampleRuns::partOf(Graph graph, std::shared_ptr<ProgramParts> parts) { return {std::move(graph), std::move(parts), {}}; }
+
+// Behind the first `needed` outputs one of a branch is looked at: that it is not taken has to be seen, though sizes decide it.
+bool SampleRuns::looksIntoBranches(const Graph& graph, size_t needed) {
+  const std::vector<Value*>& outputs = graph.outputs();
+  const std::span<Value* const> looked = std::span(outputs).subspan(std::min(needed, outputs.size()));
+  if (looked.empty()) return false;
+  const std::map<const Node*, Conditions> branches = conditionsOf(graph, {looked.begin(), looked.end()});
+  return std::ranges::any_of(looked, [&](const Value* v) { return v->producer() && branches.contains(v->producer()); });
 }
 
 Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, std::string passes, size_t needed) {
   SampleRuns runs;
   runs.passes_ = std::move(passes);
   QC_ASSIGN(runs.workspace_, makeWorkspace(options));
-  if (!firstDecidingByData(graph)) {
-    runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph))));
+  const auto parts = std::make_shared<ProgramParts>(graph);
+  if (!firstDecidingByData(graph) && !looksIntoBranches(graph, needed)) {
+    runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph), parts)));
     return runs;
   }
   QC_ASSIGN(CutGraph cut, cutAtDecidedSizes(graph, needed));
   runs.cut_ = std::make_unique<CutGraph>(std::move(cut));
-  for (const Segment& s : runs.cut_->segments) runs.parts_.push_back(s.decides ? nullptr : std::make_unique<Part>(partOf(s.graph.clone())));
+  for (const Segment& s : runs.cut_->segments)
+    runs.parts_.push_back(s.decides ? nullptr : std::make_unique<Part>(partOf(s.graph.clone(), parts)));
   return runs;
 }
 

@@ -43,7 +43,8 @@ class SampleRuns {
     std::shared_ptr<ProgramParts> parts;
     PerShapes<Runner> runners;
   };
-  static Part partOf(Graph graph);
+  static bool looksIntoBranches(const Graph& graph, size_t needed);
+  static Part partOf(Graph graph, std::shared_ptr<ProgramParts> parts);
   Result<Runner*> runnerAt(Part& part, const Shapes& shapes);
   Result<Runner> madeAt(const Part& part, const Shapes& shapes) const;
   static Status runIn(Runner& runner, const TensorMap& sample, const Session::StepHook& hook);

@@ -174,6 +174,8 @@ def check(qcompile, name, work):
         row.append(f"{outside >> 10} kB outside, {inside >> 10} in the branches")
         if outside + inside > 0.6 * weights:
             wrong.append(f"{mode}: {outside + inside} bytes of constants of what were {weights} of float weights")
+    for verb in (["debug", model, work / "static.onnx"], ["sensitivity", model], ["quantize", model, "--reconstruct", "on", "-o", work / "again.onnx"]):
+        plain.tool(qcompile, *verb, "-d", both)
     done = subprocess.run([qcompile, "quantize", model, "-d", later_only, "-o", work / "half.onnx"], capture_output=True, text=True)
     if done.returncode or f"no sample takes the branch where '{CONDITION}' is false" not in done.stdout + done.stderr:
         wrong.append(f"of one branch: {(done.stdout + done.stderr)[-400:]}")
