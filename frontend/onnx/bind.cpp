@@ -210,6 +210,23 @@ class Binder {
 
 }  // namespace
 
+void nameLengthsApart(onnx::GraphProto& graph) {
+  std::unordered_set<std::string> inputs;
+  for (const auto& info : graph.input()) inputs.insert(info.name());
+  const auto isSwitched = [&](const auto& node) {
+    return node.op_type() == "If" && node.input_size() == 1 && inputs.contains(node.input(0));
+  };
+  if (std::none_of(graph.node().begin(), graph.node().end(), isSwitched)) return;
+  std::set<std::string> taken;
+  for (auto& info : *graph.mutable_input()) {
+    auto& type = *info.mutable_type()->mutable_tensor_type();
+    if (type.elem_type() != onnx::TensorProto::INT64 && type.elem_type() != onnx::TensorProto::INT32) continue;
+    for (int d = 1; d < type.shape().dim_size(); ++d)
+      if (!isFixed(type.shape().dim(d)) && !taken.insert(symbolOf(info, d)).second)
+        type.mutable_shape()->mutable_dim(d)->set_dim_param(fmt::format("{}.{}", info.name(), d));
+  }
+}
+
 std::string declaredShape(const onnx::ValueInfoProto& info) {
   std::string text;
   for (int d = 0; d < shapeOf(info).dim_size(); ++d) {

@@ -31,6 +31,10 @@ struct FreeDim {
 };
 Result<std::vector<FreeDim>> freeDims(const onnx::GraphProto& graph, const ImportOptions& options);
 
+// A model that an If on one of its inputs puts together of two has dims named as one of the two has them: in that without a cache a mask is
+// as long as the tokens, which it is not in the other.  Of integer inputs the first alone keeps the name of a dim, behind the leading one.
+void nameLengthsApart(onnx::GraphProto& graph);
+
 // Sizes and symbols, with commas between.
 std::string declaredShape(const onnx::ValueInfoProto& info);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "frontend/file_kind.h"
+#include "frontend/onnx/bind.h"
 #include "frontend/onnx/import.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
@@ -24,7 +25,9 @@ constexpr int kMaxMessages = 64;
 bool parsed(io::CodedInputStream& stream, int levels, onnx::ModelProto& model) {
   stream.SetTotalBytesLimit(INT32_MAX);
   stream.SetRecursionLimit(levels);
-  return model.ParseFromCodedStream(&stream) && stream.ConsumedEntireMessage() && model.has_graph();
+  if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage() || !model.has_graph()) return false;
+  nameLengthsApart(*model.mutable_graph());
+  return true;
 }
 
 bool parsed(std::string_view bytes, int levels, onnx::ModelProto& model) {

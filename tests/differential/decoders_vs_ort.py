@@ -153,8 +153,9 @@ def tool(*arguments):
         raise RuntimeError(f"{' '.join(map(str, arguments[1:3]))}: {done.stderr.strip()[-300:]}")
 
 
-def run_here(qcompile, model, feed, work):
-    ports = [o.name for o in onnx.load(str(model), load_external_data=False).graph.output]
+def run_here(qcompile, model, feed, work, like=None):
+    """The outputs of a model, in the order of `like`, a file in ONNX of it."""
+    ports = [o.name for o in onnx.load(str(like or model), load_external_data=False).graph.output]
     inputs = []
     for port, value in feed.items():
         np.save(work / f"{port}.npy", value)

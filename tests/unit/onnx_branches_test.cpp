@@ -249,6 +249,14 @@ TEST(BranchesOnData, OuterValuesAndConstants) {
   EXPECT_EQ(expectSameWhereSwitched(m), 1) << "two on one condition, neither behind the other, are one";
 }
 
+// A cache that only the first step makes: of the other branch it is a constant without elements.
+TEST(BranchesOnData, AConstantWithoutElements) {
+  testing::Model m = switched(), none;
+  none.floats("none", {0, 1, 8}).node("Identity", {"none"}, {"empty"}).output("empty");
+  m.node("If", {"on"}, {"y"}, {subgraph("then_branch", none.graph()), subgraph("else_branch", branch("Exp", {"x"}))}).output("y");
+  EXPECT_EQ(expectSameWhereSwitched(m), 1);
+}
+
 TEST(BranchesOnData, OneBehindTheOtherAndInOneAnother) {
   testing::Model m = switched(), inner, nested;
   m.node("Not", {"on"}, {"off"});
@@ -303,6 +311,35 @@ TEST(BranchesOnData, WithSizesOfTheirOwn) {
   m.node("If", {"on"}, {"y"}, {subgraph("then_branch", found.graph()), subgraph("else_branch", all.graph())});
   m.output("y", onnx::TensorProto::INT64);
   EXPECT_EQ(expectSameWhereSwitched(m), 1);
+}
+
+// As optimum merges decoders: the mask has the names of the export without a cache, where it is as long as the tokens.
+TEST(BranchesOnData, LengthsThatOneNameIsGivenFor) {
+  const auto made = [](bool isSwitched) {
+    testing::Model m;
+    for (const char* name : {"ids", "mask"}) {
+      m.input(name, {-1, -2}, onnx::TensorProto::INT64);
+      m.graph()
+          .mutable_input(m.graph().input_size() - 1)
+          ->mutable_type()
+          ->mutable_tensor_type()
+          ->mutable_shape()
+          ->mutable_dim(1)
+          ->set_dim_param("tokens");
+    }
+    m.input("on", {1}, kBool);
+    if (isSwitched)
+      m.node("If", {"on"}, {"y"}, {subgraph("then_branch", branch("Neg", {"ids"})), subgraph("else_branch", branch("Neg", {"mask"}))});
+    else
+      m.node("Add", {"ids", "mask"}, {"y"});
+    m.output("y", onnx::TensorProto::INT64);
+    std::string inputs;
+    const Graph graph = freeGraph(m.bytes()).value();
+    for (const Value* v : graph.inputs()) inputs += v->type().str() + " ";
+    return inputs;
+  };
+  EXPECT_THAT(made(true), HasSubstr("s64[N1,tokens] s64[N1,\"mask.1\"] "));
+  EXPECT_THAT(made(false), HasSubstr("s64[N1,tokens] s64[N1,tokens] "));
 }
 
 TEST(BranchesOnData, WhatCannotBeOneTensor) {

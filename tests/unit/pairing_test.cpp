@@ -105,6 +105,22 @@ TEST(Pairing, ListsWhatHasNoCounterpart) {
   EXPECT_EQ(pairs.unmatched, (std::vector<std::string>{"a", "b"}));
 }
 
+// In the other model the two branches have each other's names.
+TEST(Pairing, NamesOfTheOtherBranchAreNotBelieved) {
+  const auto made = [](const std::string& ifTrue, const std::string& ifNot) {
+    return parseGraph("graph @g(%c: bool[1], %x: f32[N,8]) -> (\"y\") {\n  %" + ifTrue + " = exp %x : f32[N,8]\n  %" + ifNot +
+                      " = neg %x : f32[N,8]\n  %y = choose %c, %" + ifTrue + ", %" + ifNot +
+                      " {axes=[], sizes=[]} : f32[N,8]\n  return %y\n}\n")
+        .value();
+  };
+  const Pairing pairs = pairModels(made("v", "v_1"), made("v_1", "v")).value();
+  for (const auto& [theirs, ours] : {std::pair("v", "v_1"), {"v_1", "v"}}) {
+    const ValuePair* pair = pairs.find(ours);
+    ASSERT_NE(pair, nullptr) << ours;
+    EXPECT_EQ(pair->reference, theirs);
+  }
+}
+
 TEST(Pairing, RefusesModelsOfOtherEnds) {
   const auto graph = [](const std::string& input, const std::string& results) {
     return parseGraph("graph @f(%" + input + ": f32[2], %x: f32[2]) {\n  %y = relu %x : f32[2]\n  return " + results + "\n}").value();
