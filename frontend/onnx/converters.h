@@ -29,6 +29,8 @@ std::span<const OnnxOp> onnxComposedOps();
 std::span<const OnnxOp> onnxAttentionOps();
 std::span<const OnnxOp> onnxContribOps();           // of com.microsoft
 std::span<const OnnxOp> onnxContribAttentionOps();  // the same
+std::span<const OnnxOp> onnxMlOps();                // of ai.onnx.ml
+std::span<const OnnxOp> onnxMlTreeOps();            // the same
 std::span<const OnnxOp> onnxOwnOps();               // of integrators: converter.h
 
 }  // namespace qc

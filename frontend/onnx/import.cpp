@@ -63,7 +63,7 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
     std::unordered_map<std::string, const OnnxOp*> t;
     for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxResizeOps(),
                             onnxRecurrentOps(), onnxQuantOps(), onnxDecidingOps(), onnxSamplingOps(), onnxComposedOps(), onnxAttentionOps(),
-                            onnxContribOps(), onnxContribAttentionOps(), onnxOwnOps()})
+                            onnxContribOps(), onnxContribAttentionOps(), onnxMlOps(), onnxMlTreeOps(), onnxOwnOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);
@@ -198,6 +198,9 @@ Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descript
 }
 
 Status OnnxImporter::readOpsets() {
+  const auto& nodes = model_.graph().node();
+  // A model of other domains' ops alone need not say which opset of ONNX's own it would be of.
+  if (model_.opset_import_size() > 0 && std::none_of(nodes.begin(), nodes.end(), isStandard)) opset_ = kMaxOpset;
   for (const auto& entry : model_.opset_import()) {
     const std::string domain = entry.domain() == "ai.onnx" ? "" : entry.domain();
     if (!domain.empty()) continue;

@@ -126,7 +126,13 @@ Result<DType> dtypeFromOnnx(int dataType) {
   const std::string name = onnx::TensorProto::DataType_IsValid(dataType)
                                ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(dataType))
                                : std::to_string(dataType);
-  return fail(ErrorCode::kUnsupported, "tensors of type {} are not supported", name);
+  Failure failure = fail(ErrorCode::kUnsupported, "tensors of type {} are not supported", name);
+  if (dataType != onnx::TensorProto::STRING)
+    return std::move(failure).help("export the model with tensors of numbers that are not complex");
+  return std::move(failure).help(
+      "tensors hold numbers: give labels and categories as integers, or cut the strings off: onnx.utils.extract_model(MODEL, OUTPUT, "
+      "INPUTS, "
+      "OUTPUTS), with the inputs and outputs that are numbers");
 }
 
 int dtypeToOnnx(DType dtype) {
@@ -136,7 +142,9 @@ int dtypeToOnnx(DType dtype) {
 }
 
 Result<TensorHeader> headerFromOnnx(const onnx::TensorProto& proto) {
-  QC_ASSIGN(const DType dtype, dtypeFromOnnx(proto.data_type()));
+  auto known = dtypeFromOnnx(proto.data_type());
+  if (!known) return tl::make_unexpected(std::move(known.error()).on(proto.name()));
+  const DType dtype = *known;
   if (proto.has_segment()) return fail(ErrorCode::kUnsupported, "segmented tensor data").on(proto.name());
   std::vector<int64_t> sizes(proto.dims().begin(), proto.dims().end());
   int64_t count = 1;
