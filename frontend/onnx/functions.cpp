@@ -167,7 +167,6 @@ Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const std::string
 Status OnnxImporter::addConstant(OnnxNode& node) {
   if (node.has("value")) {
     QC_ASSIGN(Tensor t, node.tensor("value"));
-    if (t.dtype() == DType::f16 || t.dtype() == DType::bf16) t = toFloat32(t);
     budget_.payload += t.byteSize();
     return node.setOutput(node.constantValue(std::move(t)));
   }
@@ -224,6 +223,10 @@ Result<OnnxValues> OnnxImporter::addNode(const onnx::NodeProto& proto, OnnxNode&
   return outputs;
 }
 
+// What can always be done about a node that is not supported.
+constexpr std::string_view kCutInFront =
+    "export the model without it, or cut the model in front of it: onnx.utils.extract_model(MODEL, OUTPUT, INPUTS, OUTPUTS)";
+
 Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
   auto schedule = schedules_.find(&nodes);
   if (schedule == schedules_.end()) {
@@ -239,7 +242,11 @@ Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
     OnnxNode node(proto, frame.opset, std::move(tensors), graph_, budget_, folder_, frame.prefix + onnxNodeName(proto), frame.reads,
                   sizeNames_);
     auto outputs = addNode(proto, node, operands, frame);
-    if (!outputs) return tl::make_unexpected(std::move(outputs.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : ""));
+    if (!outputs) {
+      Error error = std::move(outputs.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : "");
+      const bool isPossible = error.code() == ErrorCode::kUnsupported;
+      return tl::make_unexpected(std::move(error).help(isPossible ? kCutInFront : ""));
+    }
     QC_TRY(nameOutputs(proto, node.location(), *outputs, frame));
     schedule = schedules_.find(&nodes);  // the map may have grown
   }

@@ -18,7 +18,7 @@ namespace {
 constexpr int kMinOpset = 7;
 constexpr int kMaxOpset = 28;  // the newest whose node tests have been run
 
-// What to do about ops that cannot be compiled as they are.
+// What to do about ops that cannot be compiled as they are, and about those of a domain.
 std::string_view remedyFor(std::string_view op) {
   static constexpr std::pair<std::string_view, std::string_view> kRemedies[] = {
       {"RandomNormal", "results would not repeat: feed random numbers as an input"},
@@ -28,9 +28,11 @@ std::string_view remedyFor(std::string_view op) {
       {"SequenceMap", "only sequences that are built op by op are supported: export with tensors in their place"},
       {"SoftmaxCrossEntropyLoss", "a loss belongs to training: export the model in eval mode"},
       {"NegativeLogLikelihoodLoss", "a loss belongs to training: export the model in eval mode"},
+      {"com.microsoft.nchwc.", "the layout of one CPU: save the optimized model with graph_optimization_level ORT_ENABLE_EXTENDED"},
+      {"com.microsoft.", "ONNX Runtime's own: save the optimized model with graph_optimization_level ORT_ENABLE_BASIC"},
   };
   for (const auto& [name, remedy] : kRemedies)
-    if (name == op) return remedy;
+    if (name == op || (name.ends_with('.') && op.starts_with(name))) return remedy;
   return {};
 }
 
@@ -91,13 +93,12 @@ Status checkOpset(int opset, const std::string& whose) {
   return {};
 }
 
-Tensor toFloat32(const Tensor& t) {
-  const std::vector<float> values = t.toFloats();
-  return Tensor::ofFloats(t.sizes(), values);
-}
-
 Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& nodesByOp) {
   std::string list, remedies;
+  // Converters of TensorFlow write what they cannot convert under its own name.
+  const bool mayBeLeftOver = std::any_of(nodesByOp.begin(), nodesByOp.end(), [](const auto& entry) {
+    return entry.first.find('.') == std::string::npos && remedyFor(entry.first).empty();
+  });
   for (const auto& [op, nodes] : nodesByOp) {
     list += fmt::format("{}{} ({} time{}: ", list.empty() ? "" : "; ", op, nodes.size(), nodes.size() == 1 ? "" : "s");
     for (size_t i = 0; i < std::min<size_t>(nodes.size(), 3); ++i) list += (i ? ", '" : "'") + nodes[i] + "'";
@@ -107,7 +108,10 @@ Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& no
   }
   return fail(ErrorCode::kUnsupported, "ops that are not supported: {}", list)
       .help(remedies +
-            "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them");
+            "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them" +
+            (mayBeLeftOver
+                 ? "; a name that is no operator of ONNX is what the converter could not convert: say it by other ops in the source"
+                 : ""));
 }
 
 OnnxImporter::OnnxImporter(const onnx::ModelProto& model, const Descriptor& folder, const ImportOptions& options, Weights weights,
@@ -275,7 +279,7 @@ Result<Value*> OnnxImporter::addInitializer(const onnx::TensorProto& initializer
   }
   const auto taken = taken_ ? taken_->find(&initializer) : TensorBytes::const_iterator();
   QC_ASSIGN(Tensor tensor, tensorFromOnnx(initializer, folder_, taken_ && taken != taken_->end() ? taken->second : nullptr));
-  if (carried(tensor.dtype()) != tensor.dtype()) tensor = toFloat32(tensor);
+  tensor = withoutHalves(std::move(tensor));
   budget_.payload += tensor.byteSize();
   return Builder(graph_).constant(initializer.name(), std::move(tensor));
 }
@@ -289,7 +293,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
     return fail(ErrorCode::kInvalidArgument, "the value that is given is {}, the input is another type", given.type().str())
         .on(info.name());
   Builder b(graph_);
-  return define(scope, info.name(), {b.constant(info.name(), dtype == DType::f16 || dtype == DType::bf16 ? toFloat32(*value) : *value)});
+  return define(scope, info.name(), {b.constant(info.name(), withoutHalves(*value))});
 }
 
 Status OnnxImporter::addInputs(OnnxScope& scope) {

@@ -150,7 +150,6 @@ Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64
 const OnnxOp* findConverter(std::string_view domain, std::string_view op);
 std::string onnxNodeName(const onnx::NodeProto& node);  // its own, or op and first output
 bool isStandard(const onnx::NodeProto& node);           // of ONNX's own domain
-Tensor toFloat32(const Tensor& t);
 // One error for all of them, with remedies: the names of nodes by op.
 Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& nodes);
 // What the ops of an opset mean is known, or an error about `whose`.

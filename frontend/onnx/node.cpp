@@ -121,7 +121,8 @@ Result<std::vector<std::string>> OnnxNode::strings(std::string_view name, std::o
 Result<Tensor> OnnxNode::tensor(std::string_view name) const {
   QC_ASSIGN(const AttributeProto* a, attribute(name, AttributeProto::TENSOR));
   if (!a) return error(ErrorCode::kInvalidModel, "attribute `{}` is missing", name);
-  return tensorFromOnnx(a->t(), folder_);
+  QC_ASSIGN(Tensor t, tensorFromOnnx(a->t(), folder_));
+  return withoutHalves(std::move(t));
 }
 
 Result<const onnx::GraphProto*> OnnxNode::subgraph(std::string_view name) const {

@@ -7,6 +7,7 @@
 #include "frontend/onnx/composed.h"
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/scales.h"
 
 namespace qc {
 namespace {
@@ -180,22 +181,14 @@ Status matmulNBits(OnnxNode& n) {
       return n.error(ErrorCode::kUnsupported, "zero point {}, which none of the integers stands for", zero);
     nth(q.zeroPoints, i) = static_cast<int32_t>(zero);
   }
-  // ONNX Runtime's quantizer writes scales below zero too: of those the integers count from the other end, which is the same numbers.
-  std::vector<bool> turned(q.scales.size());
-  for (size_t i = 0; i < q.scales.size(); ++i)
-    if (q.scales[i] < 0) {
-      turned[i] = true;
-      q.scales[i] = -q.scales[i];
-      q.zeroPoints[i] = static_cast<int32_t>(q.qmax) - q.zeroPoints[i];
-    }
   Tensor integers(q.storage, {rows, depth});
   const PackedBits packed{*b, bits};
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t k = 0; k < depth; ++k) {
-      const int64_t value = packed.at(row, rowBytes, k);
-      const bool other = turned[usize(row * blocks + k / block)];
-      storeElement(q.storage, integers.mutableData(), row * depth + k, static_cast<double>(other ? q.qmax - value : value));
-    }
+    for (int64_t k = 0; k < depth; ++k)
+      storeElement(q.storage, integers.mutableData(), row * depth + k, static_cast<double>(packed.at(row, rowBytes, k)));
+  if (const OddScales odd = settleScales(q); !odd.how.empty()) {
+    QC_ASSIGN(integers, withoutOddScales(n, n.constantValue(std::move(integers)), q, odd));
+  }
   QC_ASSIGN(Value * w, n.create("dequantize", {n.constantValue(std::move(integers), std::make_shared<const QuantParams>(std::move(q)))}));
   QC_ASSIGN(Value * y, n.create("linear", {n.input(0), w, n.input(5)}));
   return n.setOutput(y);

@@ -5,9 +5,9 @@
 // and compute in s32.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/scales.h"
 #include "frontend/onnx/tensor.h"
 #include "frontend/onnx/window.h"
 #include "ir/op_def.h"
@@ -16,71 +16,6 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-
-// Scales of the tensor's own rank: one for each block of `block` elements along the axis.  A block of 0: the dims tell.
-Status blockParams(OnnxNode& n, const Tensor& scales, int64_t axis, int64_t block, const Shape& shape, QuantParams& q) {
-  if (scales.rank() != static_cast<int>(shape.size()))
-    return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of [{}]", scales.type().str(), toString(shape));
-  if (!isStatic(shape)) return n.error(ErrorCode::kUnsupported, "blocks of [{}], whose dims are free", toString(shape));
-  QC_ASSIGN(axis, n.axis(axis, scales.rank()));
-  for (size_t d = 0; d < shape.size(); ++d) {
-    const int64_t size = shape[d].size(), blocks = scales.sizes()[d];
-    const bool blocked = static_cast<int64_t>(d) == axis;
-    if (blocked && block == 0 && blocks > 0) block = (size + blocks - 1) / blocks;
-    if (blocked && block > size) block = std::max<int64_t>(size, 1);  // one block, and a number that can be added to
-    if (blocked ? block < 1 || blocks != (size + block - 1) / block : blocks != size)
-      return n.error(ErrorCode::kInvalidModel, "scales {} for blocks of {} along axis {} of [{}]", scales.type().str(), block, axis,
-                     toString(shape));
-  }
-  q.axis = static_cast<int>(axis);
-  q.blockSize = block;
-  return {};
-}
-
-// The parameters that operands `scale` and `zeroPoint` hold, for integers of type `storage` along `axis` of `shape`.
-// zeros, where given: scales of 0 are allowed, become 1 and are listed there by index.
-Result<QuantPtr> quantParams(OnnxNode& n, int scale, int zeroPoint, DType storage, int64_t axis, const Shape& shape, int64_t block = 0,
-                             std::vector<size_t>* zeros = nullptr) {
-  QC_ASSIGN(const Tensor* s, n.constant(scale, "the scale"));
-  auto q = std::make_shared<QuantParams>();
-  if (!isInteger(storage) || sizeOf(storage) > 4) return n.error(ErrorCode::kUnsupported, "integers of type {}", toString(storage));
-  q->storage = storage;
-  q->qmin = rangeOf(storage).min;
-  q->qmax = rangeOf(storage).max;
-  q->scales = s->toFloats();
-  for (size_t i = 0; zeros && i < q->scales.size(); ++i) {
-    if (q->scales[i] != 0) continue;
-    zeros->push_back(i);
-    q->scales[i] = 1;
-  }
-  for (const float v : q->scales)
-    if (!(v > 0) || !std::isfinite(v)) return n.error(ErrorCode::kInvalidModel, "a scale of {}", v);
-  q->zeroPoints.assign(q->scales.size(), 0);
-  if (n.input(zeroPoint)) {
-    QC_ASSIGN(const Tensor* z, n.constant(zeroPoint, "the zero point"));
-    if (z->dtype() != storage)
-      return n.error(ErrorCode::kInvalidModel, "zero points {} for integers of type {}", z->type().str(), toString(storage));
-    if (z->numElements() != s->numElements())
-      return n.error(ErrorCode::kInvalidModel, "{} zero points for {} scales", z->numElements(), s->numElements());
-    for (size_t i = 0; i < q->zeroPoints.size(); ++i) q->zeroPoints[i] = static_cast<int32_t>(z->at(static_cast<int64_t>(i)));
-  }
-  if (block < 0) return n.error(ErrorCode::kInvalidModel, "block_size {}", block);
-  if (block > 0 || s->rank() > 1) {
-    QC_TRY(blockParams(n, *s, axis, block, shape, *q));
-  } else if (q->scales.size() != 1) {  // one scale is the tensor's, whatever its shape and whatever the axis
-    if (shape.empty()) return n.error(ErrorCode::kInvalidModel, "{} scales for one number", q->scales.size());
-    QC_ASSIGN(int64_t a, n.axis(axis, static_cast<int64_t>(shape.size())));
-    // Some quantizers name axis 0 for a bias of shape [1, C]: then the one dim that the scales fit is meant.
-    const auto fits = [&](Dim d) { return d.isStatic() && d.size() == static_cast<int64_t>(q->scales.size()); };
-    if (nth(shape, a) == Dim(1) && std::count_if(shape.begin(), shape.end(), fits) == 1)
-      a = std::find_if(shape.begin(), shape.end(), fits) - shape.begin();
-    if (!nth(shape, a).isStatic()) n.assumeSize(nth(shape, a).expr(), static_cast<int64_t>(q->scales.size()));
-    if (!fits(nth(shape, a)))
-      return n.error(ErrorCode::kInvalidModel, "{} scales along axis {} of [{}]", q->scales.size(), a, toString(shape));
-    q->axis = static_cast<int>(a);
-  }
-  return QuantPtr(std::move(q));
-}
 
 DType storageOf(OnnxNode& n, int zeroPoint, DType byDefault) { return n.input(zeroPoint) ? n.type(zeroPoint).dtype : byDefault; }
 
@@ -269,25 +204,17 @@ Status dequantizeLinear(OnnxNode& n) {
     QC_TRY(knownBlocks(n, block));
     return dequantizeWith(n, axis);
   }
-  std::vector<size_t> zeros;
-  QC_ASSIGN(const QuantPtr q, quantParams(n, 1, 2, n.type(0).dtype, axis, n.type(0).shape, block, &zeros));
+  OddScales odd;
+  QC_ASSIGN(const QuantPtr q, quantParams(n, 1, 2, n.type(0).dtype, axis, n.type(0).shape, block, &odd));
   Value* x = n.input(0);
-  if (zeros.size() == q->scales.size()) {  // some quantizers write it for tensors and channels of zeros: 0 whatever the integers
+  const auto isZero = [](OddScales::Kind kind) { return kind == OddScales::Kind::zero; };
+  if (!odd.how.empty() && std::all_of(odd.how.begin(), odd.how.end(), isZero)) {
     QC_ASSIGN(Value * nothing, n.create("expand", {n.scalar(0)}, {{"shape", n.dims(0)}}));
     return n.setOutput(nothing);
   }
-  if (!zeros.empty()) {
-    const Tensor* t = x->constant();
-    if (!t || q->axis < 0 || q->blockSize) return n.error(ErrorCode::kUnsupported, "some scales are 0, and the integers are computed");
-    Tensor zeroed(t->dtype(), t->sizes());
-    int64_t inner = 1;
-    for (size_t d = usize(q->axis) + 1; d < t->sizes().size(); ++d) inner *= t->sizes()[d];
-    void* data = zeroed.mutableData();
-    std::memcpy(data, t->data(), usize(t->byteSize()));
-    for (int64_t i = 0; i < t->numElements(); ++i)
-      if (const auto c = usize(i / inner % nth(t->sizes(), q->axis)); std::binary_search(zeros.begin(), zeros.end(), c))
-        storeElement(t->dtype(), data, i, q->zeroPoint(static_cast<int64_t>(c)));
-    x = n.constantValue(std::move(zeroed));
+  if (!odd.how.empty()) {
+    QC_ASSIGN(Tensor same, withoutOddScales(n, x, *q, odd));
+    x = n.constantValue(std::move(same));
   }
   QC_ASSIGN(Value * integers, withMeaning(n, x, q));
   QC_ASSIGN(Value * y, n.create("dequantize", {integers}));

@@ -190,4 +190,10 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& 
   return tensor;
 }
 
+Tensor withoutHalves(Tensor t) {
+  if (t.dtype() != DType::f16 && t.dtype() != DType::bf16) return t;
+  const std::vector<float> values = t.toFloats();
+  return Tensor::ofFloats(t.sizes(), values);
+}
+
 }  // namespace qc

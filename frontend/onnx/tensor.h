@@ -36,4 +36,7 @@ using TensorBytes = std::unordered_map<const onnx::TensorProto*, std::shared_ptr
 Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& folder,
                               const std::shared_ptr<const std::string>& taken = nullptr);
 
+// Half types are computed in float32 throughout.
+Tensor withoutHalves(Tensor t);
+
 }  // namespace qc

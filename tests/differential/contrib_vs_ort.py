@@ -73,6 +73,8 @@ FORMS = [
     *(("MatMulNBits", [X, *bits(24, W, b, block, zeros)], {"K": W, "N": 24, "bits": b, "block_size": block}, [0])
       for b in (4, 8) for block in (16, 32) for zeros in (False, True)),
     ("MatMulNBits", [Free(f(3, 40), "rows", None), *bits(9, 40, 4, 16, True)], {"K": 40, "N": 9, "bits": 4, "block_size": 16}, [0]),
+    *(("MatMulNBits", [X, packed, np.where(np.arange(scales.size).reshape(scales.shape) % 3 == 0, 0, scales).astype(np.float32), *rest], {"K": W, "N": 24, "bits": b, "block_size": 16}, [0])
+      for b, (packed, scales, *rest) in ((4, bits(24, W, 4, 16, False)), (8, bits(24, W, 8, 16, True)))),
     ("MatMulNBits", [X, *bits(24, W, 4, 32, False), None, None, f(24)], {"K": W, "N": 24, "bits": 4, "block_size": 32}, [0]),
     ("SkipLayerNormalization", [X, OTHER, f(W), f(W)], {"epsilon": 1e-5}, [0]),
     ("SkipLayerNormalization", [X, OTHER, f(W), f(W), f(W)], {"epsilon": 1e-12}, [0, 3]),

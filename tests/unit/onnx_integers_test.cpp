@@ -109,6 +109,21 @@ TEST(OnnxIntegers, OfScaleZeroAreZero) {
   expectResult(channel, {-1.0f * 0.5f + 0.2f * 1.5f, 0, 0.6f * 0.5f + 3.0f * 1.5f, 0}, "a channel", false);
 }
 
+// Of a negative scale the integers count from the other end: of a channel, and in blocks along rows, one of them of scale 0.
+TEST(OnnxIntegers, OfNegativeScales) {
+  Model channel;
+  channel.input("x", {2, 2}).small("w", {2, 2}, onnx::TensorProto::INT8, {1, -128, 3, 127}).floats("ws", {2}, {0.5f, -0.25f});
+  channel.small("wz", {2}, onnx::TensorProto::INT8, {1, -1}).node("DequantizeLinear", {"w", "ws", "wz"}, {"d"}, {integer("axis", 1)});
+  channel.node("MatMul", {"x", "d"}, {"r"});  // 0, 31.75; 1, -32
+  expectResult(channel, {0.2f, -31.75f - 0.2f * 32, 3.0f, 0.6f * 31.75f - 3.0f * 32}, "a channel", false);
+  Model blocks(21);
+  blocks.input("x", {2, 2}).small("w", {2, 4}, onnx::TensorProto::INT8, {1, 2, 3, 4, 5, 6, 7, 8}).floats("ws", {2, 2}, {-1, 0.5f, 0, -2});
+  blocks.node("DequantizeLinear", {"w", "ws"}, {"d"}, {integer("axis", 1), integer("block_size", 2)}).node("MatMul", {"x", "d"}, {"p"});
+  blocks.int64s("from", {1}).int64s("to", {3}).int64s("axes", {1}).node("Slice", {"p", "from", "to", "axes"}, {"r"});
+  // columns 1 and 2: -2, 1.5; 0, -14
+  expectResult(blocks, {2.0f, -1.5f - 0.2f * 14, -1.2f, 0.9f - 3.0f * 14}, "blocks", false);
+}
+
 TEST(OnnxIntegers, AreMultiplied) {
   Model m = quantizedModel({2, 2});
   m.small("w", {2, 2}, onnx::TensorProto::INT8, {1, -2, 3, 4}).floats("scale", {2}, {0.5f, 0.25f});
