@@ -6,8 +6,8 @@
 //   train-step{of="loss", optimizer="adamw", rate=0.001, weight_decay=0.01, schedule="cosine", steps=1000, warmup=50}
 //
 // Trained are the constants in `with`, by name and with commas between them; where it is empty, all of f32 that ops read as weights,
-// biases, slopes or factors of a normalisation, scales of fake quantization that learn among them, and through which the loss depends on them.
-// Tests: tests/golden/train_step, tests/unit/optimizer_test.cpp.
+// biases, slopes or factors of a normalisation, scales of fake quantization that learn among them, and through which the loss depends on
+// them. Tests: tests/golden/train_step, tests/unit/optimizer_test.cpp.
 #include <algorithm>
 
 #include "ir/gradient.h"
