@@ -24,40 +24,63 @@ class Finder {
 
   std::map<const Node*, Conditions> run() {
     for (const Node* node = graph_.back(); node; node = node->previous()) {
-      Conditions guards = neededBy(*node);
+      std::optional<Conditions> guards = neededBy(*node);
+      behind_.insert(node);
+      if (!guards) continue;
       // A condition that is computed behind the node cannot keep it from running.
       const auto late = [&](const auto& guard) { return guard.first->producer() && behind_.contains(guard.first->producer()); };
-      guards.erase(std::find_if(guards.begin(), guards.end(), late), guards.end());
-      for (const std::string& symbol : symbolsOf(*node)) join(bySymbol_[symbol], guards);
-      behind_.insert(node);
-      if (!guards.empty()) found_.emplace(node, std::move(guards));
+      guards->erase(std::find_if(guards->begin(), guards->end(), late), guards->end());
+      for (const std::string& symbol : symbolsOf(*node)) join(bySymbol_[symbol], *guards);
+      needed_.emplace(node, *std::move(guards));
+    }
+    for (const Node* node = graph_.front(); node; node = node->next()) {
+      const auto known = needed_.find(node);
+      const Conditions guards = known == needed_.end() ? givenBy(*node) : known->second;
+      for (const std::string& symbol : decidedSymbols(*node)) ofDeciding_[symbol] = guards;
+      if (!guards.empty()) found_.emplace(node, guards);
     }
     return std::move(found_);
   }
 
  private:
-  Conditions neededBy(const Node& node) {
+  // Nothing: nobody needs it.
+  std::optional<Conditions> neededBy(const Node& node) const {
     std::optional<Conditions> all;
     for (int i = 0; i < node.numResults(); ++i) {
       const Value* v = node.result(i);
-      if (v->isOutput() && !looked_.contains(v)) return {};
+      if (v->isOutput() && !looked_.contains(v)) return Conditions();
       for (const Use* use : v->uses()) {
-        const auto known = found_.find(use->user());
-        Conditions guards = known == found_.end() ? Conditions() : known->second;
+        const auto known = needed_.find(use->user());
+        if (known == needed_.end()) continue;
+        Conditions guards = known->second;
         if (const Value* condition = conditionOf(*use->user()); condition && use->index() > 0)
           guards.emplace_back(condition, use->index() == operandTaken(true));
         join(all, guards);
       }
     }
     for (const std::string& symbol : decidedSymbols(node))
-      if (const auto& guards = bySymbol_[symbol]) join(all, *guards);
-    return all.value_or(Conditions());
+      if (const auto it = bySymbol_.find(symbol); it != bySymbol_.end() && it->second) join(all, *it->second);
+    return all;
+  }
+
+  // Of what is only looked at: it is there where its operands are.
+  Conditions givenBy(const Node& node) const {
+    Conditions most;
+    const auto take = [&](const Conditions& guards) {
+      if (guards.size() > most.size()) most = guards;
+    };
+    for (const Value* v : node.operands())
+      if (const auto it = v ? found_.find(v->producer()) : found_.end(); it != found_.end()) take(it->second);
+    for (const std::string& symbol : symbolsOf(node))
+      if (const auto it = ofDeciding_.find(symbol); it != ofDeciding_.end()) take(it->second);
+    return most;
   }
 
   const Graph& graph_;
   const std::set<const Value*>& looked_;
-  std::map<const Node*, Conditions> found_;
+  std::map<const Node*, Conditions> needed_, found_;
   std::map<std::string, std::optional<Conditions>> bySymbol_;  // of the nodes that a size stands in
+  std::map<std::string, Conditions> ofDeciding_;               // of the one that decides it
   std::set<const Node*> behind_;
 };
 

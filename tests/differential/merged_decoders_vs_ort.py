@@ -3,12 +3,12 @@
 
     merged_decoders_vs_ort.py QCOMPILE [NAME ...]
 
-`decoder_model_merged.onnx`: `use_cache_branch` chooses between the model without a cache and that with one, both exported by themselves with
-random weights; the weights that both have lie outside of the branches, once.  A prompt and then a growing cache, five steps, are run by qcompile
-and by ONNX Runtime without optimizations, and must agree to 100 dB; then the model is quantized to one file, statically and dynamically.  ONNX
-Runtime runs that file at every step with the same values to 80 dB, the file has the If with the weights of both branches outside, once, and read
-again it gives the bits of the graph that it was made of.  A branch that no sample takes stays float, and the ledger says so.  What is in the branch that is not taken costs
-nothing: `--speed` prints the time of a step beside that of the decoder that is not merged.
+`decoder_model_merged.onnx`: `use_cache_branch` chooses between the model without a cache and that with one, both exported by themselves, by each
+of PyTorch's exporters, with random weights; the weights that both have lie outside of the branches, once.  A prompt and then a growing cache, five
+steps, are run by qcompile and by ONNX Runtime without optimizations, and must agree to 100 dB; then the model is quantized to one file, statically
+and dynamically.  ONNX Runtime runs that file at every step with the same values to 80 dB, the file has the If with the weights of both branches
+outside, once, and read again it gives the bits of the graph that it was made of.  A branch that no sample takes stays float, and the ledger says
+so.  What is in the branch that is not taken costs nothing: `--speed` prints the time of a step beside that of the decoder that is not merged.
 
 Needs torch, transformers, onnxscript, onnx and onnxruntime; exit code 77, which ctest reports as skipped, when one is missing.
 """
@@ -64,14 +64,21 @@ def feed_of(name, heads, tokens, cached, random, batch=1):
     return plain.feed_of(name, heads, (batch, tokens, cached), random)
 
 
-def export(module, feed, file, total):
+def export(module, feed, file, total, dynamo):
     outputs = ["hidden"] + [f"present_{i}" for i in range(2 * plain.LAYERS)]
     axes = {port: {0: "batch", 2: "cached"} if port.startswith("past") else
             {0: "batch", 1: {"attention_mask": total, "source": "source"}.get(port, "tokens")} for port in feed}
+    names = {"input_names": list(feed), "output_names": outputs}
+    arguments = tuple(torch.from_numpy(v) for v in feed.values())
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), tuple(torch.from_numpy(v) for v in feed.values()), str(file), dynamo=False, opset_version=17,
-                          dynamic_axes=axes, input_names=list(feed), output_names=outputs)
+        if dynamo:
+            free = [{axis: torch.export.Dim.DYNAMIC for axis in axes[port]} for port in feed]
+            fixed = len([port for port in feed if not port.startswith("past")])
+            shapes = (*free[:fixed], tuple(free[fixed:])) if fixed < len(feed) else tuple(free)
+            torch.onnx.export(module.eval(), arguments, str(file), dynamo=True, opset_version=18, dynamic_shapes=shapes, **names)
+        else:
+            torch.onnx.export(module.eval(), arguments, str(file), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
     return onnx.load(str(file))
 
 
@@ -103,14 +110,14 @@ def merged(first, later):
     return onnx.helper.make_model(graph, opset_imports=first.opset_import, ir_version=9)
 
 
-def made(name, work):
+def made(name, dynamo, work):
     """The merged model and the two that it is made of, the number of heads in the cache."""
     torch.manual_seed(0)
     module, heads = plain.MODELS[name]()
     random = np.random.default_rng(0)
-    later = export(module, feed_of(name, heads, 3, 4, random, 2), work / "later.onnx", "total")
+    later = export(module, feed_of(name, heads, 3, 4, random, 2), work / "later.onnx", "total", dynamo)
     feed = {k: v for k, v in feed_of(name, heads, 3, 0, random, 2).items() if not k.startswith("past")}
-    first = export(FIRST[name](module.model), feed, work / "first.onnx", "tokens")
+    first = export(FIRST[name](module.model), feed, work / "first.onnx", "tokens", dynamo)
     model = merged(first, later)
     onnx.checker.check_model(model)
     onnx.save(model, str(work / "model.onnx"))
@@ -149,9 +156,9 @@ def bytes_of(graph):
     return sum(len(t.raw_data) for t in graph.initializer), inside
 
 
-def check(qcompile, name, work):
+def check(qcompile, name, dynamo, work):
     """A row of the table, and what is wrong."""
-    model, later, heads = made(name, work)
+    model, later, heads = made(name, dynamo, work)
     run = list(steps(name, heads, model, 3)) + list(steps(name, heads, model, 4, batch=2))
     feeds, expected = [feed for feed, _ in run], [e for _, e in run]
     row, wrong = [], []
@@ -198,8 +205,8 @@ def check(qcompile, name, work):
     return ", ".join(row), wrong
 
 
-def speed(qcompile, name, work):
-    model, later, heads = made(name, work)
+def speed(qcompile, name, dynamo, work):
+    model, later, heads = made(name, dynamo, work)
     run = [feed for feed, _ in steps(name, heads, model, 3)][1:]
     data = {model: written(run, work / "merged"), later: written([{k: v for k, v in f.items() if k != CONDITION} for f in run], work / "plain")}
     for file, source in data.items():
@@ -215,13 +222,14 @@ def main():
     options = parser.parse_args()
     failures = 0
     for name in options.names or FIRST:
-        with tempfile.TemporaryDirectory() as work:
-            if options.speed:
-                speed(options.qcompile, name, pathlib.Path(work))
-                continue
-            row, wrong = check(options.qcompile, name, pathlib.Path(work))
-        failures += bool(wrong)
-        print(f"{name:16} {'; '.join(wrong) if wrong else 'ok'}  ({row})", flush=True)
+        for dynamo in (False, True):
+            with tempfile.TemporaryDirectory() as work:
+                if options.speed:
+                    speed(options.qcompile, name, dynamo, pathlib.Path(work))
+                    continue
+                row, wrong = check(options.qcompile, name, dynamo, pathlib.Path(work))
+            failures += bool(wrong)
+            print(f"{name:16} {'dynamo' if dynamo else 'script':7} {'; '.join(wrong) if wrong else 'ok'}  ({row})", flush=True)
     sys.exit(1 if failures else 0)
 
 

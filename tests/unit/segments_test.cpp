@@ -274,6 +274,23 @@ TEST(SegmentsOfBranches, WhatIsLookedAt) {
   EXPECT_THAT(out.at("b").toFloats(), ElementsAre(1.0f, -2.0f));
 }
 
+// What leads nowhere is there where its operands are.
+TEST(SegmentsOfBranches, WhatIsLookedAtAlone) {
+  const Graph graph = parsed(R"(
+graph @g(%c: bool[1], %x: f32[T]) -> ("y", "seen", "always") {
+  %a = exp %x : f32[T]
+  %seen = neg %a : f32[T]
+  %always = relu %x : f32[T]
+  %b = neg %x : f32[T]
+  %y = choose %c, %a, %b {axes=[], sizes=[]} : f32[T]
+  return %y, %seen, %always
+}
+)");
+  const auto looked = cutAtDecidedSizes(graph, 1);
+  ASSERT_TRUE(looked) << looked.error().render();
+  EXPECT_THAT(guardsIn(*looked), ElementsAre("", "c=1", "c=0", ""));
+}
+
 // A condition that is computed runs first; one that stands behind what it could guard guards nothing.
 TEST(SegmentsOfBranches, ConditionsThatAreComputed) {
   const CutGraph c = cut(R"(

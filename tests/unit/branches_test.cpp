@@ -1,0 +1,195 @@
+// Models of which data takes one of two branches, from calibration to running: what a sample does not take is not seen, costs nothing and
+// cannot fail, and what no sample takes stays float.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "ir/branches.h"
+#include "ir/decided_sizes.h"
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "op_testing.h"
+#include "passes/lower/bound_graph.h"
+#include "runtime/qcompile.h"
+#include "runtime/specialize.h"
+#include "runtime/workflow/taps.h"
+
+namespace qc {
+namespace {
+
+using namespace test;
+using testing::HasSubstr;
+
+// The one branch looks up row %i of the table, which is there where the branch is taken alone; both have the first weight in common.
+constexpr const char* kNet = R"(
+const #w : f32[16,8] = rand(1, -0.5, 0.5)
+const #u : f32[4,16] = rand(2, -0.5, 0.5)
+const #v : f32[4,16] = rand(3, -0.5, 0.5)
+const #table : f32[3,4] = rand(4, -4.0, 4.0)
+graph @net(%c: bool[1], %i: s64[1], %x: f32[N,T,8]) -> ("y", "z") {
+  %w = const #w : f32[16,8]
+  %u = const #u : f32[4,16]
+  %v = const #v : f32[4,16]
+  %table = const #table : f32[3,4]
+  %a0 = linear %x, %w : f32[N,T,16]
+  %a1 = relu %a0 : f32[N,T,16]
+  %a2 = linear %a1, %u : f32[N,T,4] loc("first")
+  %row = gather %table, %i {axis=0} : f32[1,4]
+  %a3 = add %a2, %row : f32[N,T,4]
+  %b0 = neg %x : f32[N,T,8]
+  %b1 = linear %b0, %w : f32[N,T,16]
+  %b2 = linear %b1, %v : f32[N,T,4] loc("second")
+  %b3 = slice %b2 {sizes=[N,1,4], starts=[0,0,0], steps=[1,1,1]} : f32[N,1,4]
+  %y = choose %c, %a3, %b3 {axes=[1], sizes=[n]} : f32[N,n,4] loc("either")
+  %z = tanh %y : f32[N,n,4]
+  return %y, %z
+}
+)";
+
+Model net() { return Model(parseGraph(kNet).value(), "net"); }
+
+Sample sampleOf(bool first, int64_t n, int64_t t, int64_t seed) {
+  Random random(static_cast<uint64_t>(seed));
+  Tensor condition(DType::boolean, {1});
+  storeElement(DType::boolean, condition.mutableData(), 0, first ? 1 : 0);
+  return {{"c", condition}, {"i", Tensor::ofInts({1}, std::vector<int64_t>{first ? 2 : 99})}, {"x", random.normal({n, t, 8})}};
+}
+
+std::vector<Sample> samples(bool first, bool second) {
+  std::vector<Sample> all;
+  for (int64_t i = 0; i < 6; ++i) {
+    if (first) all.push_back(sampleOf(true, 1 + i % 2, 2 + i, i));
+    if (second) all.push_back(sampleOf(false, 1 + i % 2, 2 + i, 10 + i));
+  }
+  return all;
+}
+
+std::vector<Tensor> inputsOf(const Graph& graph, const Sample& sample) {
+  std::vector<Tensor> inputs;
+  for (const Value* v : graph.inputs()) inputs.push_back(sample.at(v->name()));
+  return inputs;
+}
+
+TEST(Branches, RangesAreThoseOfTheSamplesThatTakeThem) {
+  const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+  const auto ranges = calibrate(prepared, memoryDataset(samples(true, true), net()).value());
+  ASSERT_TRUE(ranges) << ranges.error().render();
+  Ranges byHand = Ranges::forGraph(*prepared.observed).value();
+  InterpOptions watch;
+  watch.onNode = [&](const Node& n, std::span<const Tensor> results) {
+    return n.is("observe") ? byHand.observe(n.integer("id"), results[0].ref()) : Status();
+  };
+  for (const Sample& sample : samples(true, true)) {
+    const Graph bound = boundGraph(*prepared.observed, shapesOf(sample)).value();
+    const auto ran = interpret(bound, inputsOf(bound, sample), watch);
+    ASSERT_TRUE(ran) << ran.error().render();
+  }
+  const GroupParams got = ranges->params().value(), want = byHand.params().value();
+  ASSERT_EQ(got.size(), want.size());
+  EXPECT_GE(got.size(), 3u);
+  for (const auto& [id, params] : want) EXPECT_EQ(*got.at(id), *params) << id;
+}
+
+// Near the float model where either is taken, with the bits of the interpreter.
+TEST(Branches, BothAreQuantizedWhereSamplesTakeBoth) {
+  const Dataset set = memoryDataset(samples(true, true), net()).value();
+  const QuantizeOptions options{.recover = {.choices = {{"bias-correction", "full"}, {"reconstruct", "on"}}}, .compareSamples = 4};
+  const auto int8 = calibrateAndQuantize(prepareModel(net(), defaultQConfigMapping(Backend::x86)).value(), set, options);
+  ASSERT_TRUE(int8) << int8.error().render();
+  for (const LayerNoise& layer : int8->layers) EXPECT_GT(layer.total, 25) << layer.node;
+  EXPECT_EQ(std::ranges::count_if(int8->remarks, [](const Remark& r) { return r.message.find("no sample takes") != std::string::npos; }),
+            0);
+  const auto specializer = std::make_shared<Specializer>(Model(int8->model.graph().clone(), "net"), SpecializeOptions{});
+  DynamicSession session(specializer, {});
+  PassContext cx;
+  const Graph lowered = lowerModel(int8->model, cx).value();
+  for (const Sample& sample : samples(true, true)) {
+    const auto run = session.run(sample);
+    ASSERT_TRUE(run) << run.error().render();
+    const Graph bound = boundGraph(lowered, shapesOf(sample)).value();
+    const auto want = interpret(bound, inputsOf(bound, sample));
+    ASSERT_TRUE(want) << want.error().render();
+    EXPECT_TRUE(run->at("y").sameBytes((*want)[0]));
+    EXPECT_TRUE(run->at("z").sameBytes((*want)[1]));
+    const Graph real = boundGraph(net().graph(), shapesOf(sample)).value();
+    const Tensor near = interpret(real, inputsOf(real, sample)).value()[0];
+    ASSERT_EQ(near.sizes(), (*want)[0].sizes());
+    for (int64_t i = 0; i < near.numElements(); ++i) EXPECT_NEAR(near.at(i), (*want)[0].at(i), 0.15);
+  }
+}
+
+TEST(Branches, OneThatNoSampleTakesStaysFloat) {
+  for (const bool first : {true, false}) {
+    const Dataset set = memoryDataset(samples(first, !first), net()).value();
+    const auto int8 = calibrateAndQuantize(prepareModel(net(), defaultQConfigMapping(Backend::x86)).value(), set);
+    ASSERT_TRUE(int8) << int8.error().render();
+    const std::string said = fmt::format("no sample takes the branch where 'c' is {}: its layers stay float", !first);
+    EXPECT_TRUE(std::ranges::any_of(int8->remarks, [&](const Remark& r) { return r.message == said; })) << said;
+    int64_t rounded[2] = {0, 0};
+    for (const auto& [node, conditions] : conditionsOf(int8->model.graph()))
+      if (node->is("quantize")) ++rounded[conditions.front().second == first ? 0 : 1];
+    EXPECT_GT(rounded[0], 0);
+    EXPECT_EQ(rounded[1], 0);
+    for (const Sample& sample : samples(!first, first)) {
+      const Graph real = boundGraph(net().graph(), shapesOf(sample)).value(),
+                  bound = boundGraph(int8->model.graph(), shapesOf(sample)).value();
+      // What lies in front of both branches may be rounded for the other.
+      const Tensor want = interpret(real, inputsOf(real, sample)).value()[0], got = interpret(bound, inputsOf(bound, sample)).value()[0];
+      ASSERT_EQ(want.sizes(), got.sizes());
+      for (int64_t i = 0; i < want.numElements(); ++i) EXPECT_NEAR(want.at(i), got.at(i), 0.1);
+    }
+  }
+}
+
+TEST(Branches, ValuesOfOneThatIsNotTakenHaveNoElements) {
+  auto taps = Taps::open(net().graph(), {"a1", "b1", "z"});
+  ASSERT_TRUE(taps) << taps.error().render();
+  for (const bool first : {true, false, true}) {
+    const Sample sample = sampleOf(first, 2, 5, 3);
+    const Status ran = taps->run(sample);
+    ASSERT_TRUE(ran) << ran.error().render();
+    EXPECT_EQ(taps->value(0).numElements(), first ? 2 * 5 * 16 : 0);
+    EXPECT_EQ(taps->value(1).numElements(), first ? 0 : 2 * 5 * 16);
+    EXPECT_EQ(taps->value(2).numElements(), first ? 2 * 5 * 4 : 2 * 4);
+    EXPECT_EQ(taps->value(0).rank(), 3);
+  }
+}
+
+// Where sizes decide, too: what is looked at in the other branch need not be possible.
+TEST(Branches, OfSizesAreLookedAtWhereTheyAreTaken) {
+  const Graph graph = parseGraph(R"(
+const #eight : s64[] = [8]
+graph @cut_or_padded(%x: f32[N,T]) -> ("z") {
+  %t = dims {values=[T], shape=[], dtype=s64} : s64[]
+  %eight = const #eight : s64[]
+  %c = less %t, %eight : bool[]
+  %p = pad %x {pads=[0,0,0,8-T]} : f32[N,8]
+  %s = slice %x {sizes=[N,T-8], starts=[0,8], steps=[1,1]} : f32[N,T-8]
+  %y = choose %c, %p, %s {axes=[1], sizes=[n]} : f32[N,n]
+  %z = relu %y : f32[N,n]
+  return %z
+})")
+                          .value();
+  auto taps = Taps::open(graph, {"p", "s"});
+  ASSERT_TRUE(taps) << taps.error().render();
+  for (const int64_t length : {3, 20}) {
+    const Status ran = taps->run({{"x", Random(1).normal({2, length})}});
+    ASSERT_TRUE(ran) << ran.error().render();
+    EXPECT_EQ(taps->value(0).numElements(), length < 8 ? 16 : 0);
+    EXPECT_EQ(taps->value(1).numElements(), length < 8 ? 0 : 24);
+  }
+}
+
+TEST(Branches, OneProgramIsRefusedInWords) {
+  const Model model = net();
+  const Sample sample = sampleOf(true, 1, 2, 1);
+  const auto compiled = compile(Model(boundGraph(model.graph(), shapesOf(sample)).value(), "net"));
+  ASSERT_FALSE(compiled);
+  EXPECT_EQ(compiled.error().node(), "either");
+  EXPECT_THAT(compiled.error().render(), HasSubstr("the data decides which of two tensors is taken"));
+  EXPECT_THAT(compiled.error().render(), HasSubstr("fix 'c' with LoadOptions::values"));
+}
+
+}  // namespace
+}  // namespace qc
