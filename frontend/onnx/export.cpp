@@ -299,10 +299,11 @@ Result<std::string> OnnxExporter::run() {
 Result<std::string> exportOnnx(const Graph& graph) {
   return withoutExceptions([&]() -> Result<std::string> {
     // Some ops are written differently in later opsets, and which opset is needed is known at the end: then once more.
-    OnnxExporter first(graph, 13);
+    QC_ASSIGN(const Graph own, dequantizedInBranches(graph));
+    OnnxExporter first(own, 13);
     QC_ASSIGN(std::string bytes, first.run());
     if (first.opset() < 18) return bytes;
-    return OnnxExporter(graph, first.opset()).run();
+    return OnnxExporter(own, first.opset()).run();
   });
 }
 

@@ -11,6 +11,34 @@
 
 namespace qc {
 
+Result<Graph> dequantizedInBranches(const Graph& graph) {
+  Graph copy = graph.clone();
+  const std::map<const Node*, Conditions> branches = conditionsOf(copy);
+  const auto branchOf = [&](const Node* node) {
+    const auto it = branches.find(node);
+    return it == branches.end() ? Conditions() : it->second;
+  };
+  for (Node* node : branches.empty() ? std::vector<Node*>() : copy.nodes()) {
+    if (!node->is("dequantize")) continue;
+    std::map<Conditions, Value*> made;
+    for (Node* user : node->result()->users()) {
+      const Conditions inside = branchOf(user);
+      if (inside == branchOf(node)) continue;
+      Value*& own = made[inside];
+      if (!own) {
+        Builder b(copy);
+        b.before(user);
+        b.at(node->location());
+        QC_ASSIGN(own, b.create("dequantize", {node->operand(0)}, {}, node->result()->name()));
+      }
+      for (int i = 0; i < user->numOperands(); ++i)
+        if (user->operand(i) == node->result()) user->setOperand(i, own);
+    }
+    if (!node->result()->hasUses() && !node->result()->isOutput()) copy.erase(node);
+  }
+  return copy;
+}
+
 const Conditions& OnnxExporter::conditionsOf(const Node* node) const {
   static const Conditions kNone;
   const auto it = guards_.find(node);

@@ -96,6 +96,10 @@ class OnnxExporter {
   std::map<std::string, std::string> functions_;  // body -> name
 };
 
+// A branch makes real numbers of integers itself: ONNX Runtime's optimizers look for a DequantizeLinear beside the node that reads it. What
+// has no branches is as it was.
+Result<Graph> dequantizedInBranches(const Graph& graph);
+
 using OnnxExportRow = std::function<Status(OnnxExporter&, const Node&)>;
 using OnnxExportRows = std::map<std::string, OnnxExportRow, std::less<>>;
 const OnnxExportRows& onnxExportRows();

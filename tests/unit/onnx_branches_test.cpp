@@ -9,6 +9,7 @@
 #include "frontend/onnx/import.h"
 #include "ir/assumptions.h"
 #include "ir/interp.h"
+#include "ir/text.h"
 #include "passes/lower/bound_graph.h"
 #include "tests/onnx_models.h"
 
@@ -311,6 +312,37 @@ TEST(BranchesOnData, WithSizesOfTheirOwn) {
   m.node("If", {"on"}, {"y"}, {subgraph("then_branch", found.graph()), subgraph("else_branch", all.graph())});
   m.output("y", onnx::TensorProto::INT64);
   EXPECT_EQ(expectSameWhereSwitched(m), 1);
+}
+
+// Integers lie outside of the branches, once; each makes real numbers of them beside the node that reads these.
+TEST(BranchesOnData, DequantizeInside) {
+  const Graph graph = parseGraph(R"(
+!w = q<s8, scale=0.25, zp=0>
+!x = q<u8, scale=0.1, zp=3>
+const #w : s8[2,4] = [2, 1, 4, 3, -1, 5, 0, 7]
+graph @g(%c: bool[1], %x: f32[N,4]) -> ("y") {
+  %w = const #w : !w[2,4]
+  %wd = dequantize %w : f32[2,4]
+  %xq = quantize %x : !x[N,4]
+  %xd = dequantize %xq : f32[N,4]
+  %a = linear %xd, %wd : f32[N,2]
+  %n = neg %xd : f32[N,4]
+  %b = linear %n, %wd : f32[N,2]
+  %y = choose %c, %a, %b {axes=[], sizes=[]} : f32[N,2]
+  return %y
+})")
+                          .value();
+  onnx::ModelProto file;
+  ASSERT_TRUE(file.ParseFromString(exportOnnx(graph).value()));
+  const auto count = [](const auto& nodes) {
+    return std::ranges::count_if(nodes, [](const auto& n) { return n.op_type() == "DequantizeLinear"; });
+  };
+  EXPECT_EQ(count(file.graph().node()), 0);
+  EXPECT_EQ(std::ranges::count_if(file.graph().initializer(), [](const auto& t) { return t.dims_size() == 2; }), 1);
+  const auto isIf = [](const auto& n) { return n.op_type() == "If"; };
+  const auto either = std::ranges::find_if(file.graph().node(), isIf);
+  ASSERT_NE(either, file.graph().node().end());
+  for (const auto& attribute : either->attribute()) EXPECT_EQ(count(attribute.g().node()), 2) << attribute.name();
 }
 
 // As optimum merges decoders: the mask has the names of the export without a cache, where it is as long as the tokens.
