@@ -140,6 +140,16 @@ graph @g(%x: f32[3], %m: bool[3]) -> ("a", "b", "c") {
   EXPECT_THAT(out->at("c").toInts(), ElementsAre(1));
 }
 
+// What is packed for one segment serves the others: they hold the bytes of the whole graph's constants.
+TEST(Segments, ShareTheConstants) {
+  const Graph graph = parsed(kFound);
+  const auto made = cutAtDecidedSizes(graph);
+  ASSERT_TRUE(made) << made.error().render();
+  const Graph behind = made->segments.back().graph.clone();
+  ASSERT_EQ(behind.constants().entries().size(), 1u);
+  EXPECT_EQ(behind.constants().entries().begin()->second.data(), graph.findValue("two")->constant()->data());
+}
+
 TEST(Segments, WhatNobodyReadsIsLeftOut) {
   const CutGraph c = cut(R"(
 graph @g(%x: f32[3]) -> ("a") {
