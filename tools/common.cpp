@@ -3,15 +3,18 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <tuple>
 
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
 #include "frontend/onnx/import.h"
+#include "ir/dim_expr_terms.h"
 #include "ir/visible.h"
 #include "passes/lower/bound_graph.h"
 #include "quantizer/modes.h"
@@ -150,6 +153,35 @@ Shapes shapesOfFirst(const DataOptions& data, const Model& model) {
   return first ? shapesOf(*first) : Shapes();
 }
 
+// Sizes of a sample without which the model cannot be read, while the others stay free: each in turn is left out, those of leading dims
+// first.  Nothing: it takes all of them.
+std::map<std::string, int64_t> neededSizes(const std::string& path, const LoadOptions& loading, const Graph& inputs, const Shapes& sample) {
+  constexpr size_t kMost = 6;  // a model is read once for each
+  std::vector<std::tuple<size_t, std::string, int64_t>> sizes;
+  for (const Value* v : inputs.inputs()) {
+    const auto given = sample.find(v->name());
+    for (size_t d = 0; given != sample.end() && d < std::min(v->type().shape.size(), given->second.size()); ++d)
+      if (const auto symbol = symbolName(v->type().shape[d].expr())) sizes.emplace_back(d, *symbol, given->second[d]);
+  }
+  std::sort(sizes.begin(), sizes.end());
+  std::map<std::string, int64_t> needed;
+  for (const auto& [axis, symbol, size] : sizes) needed.emplace(symbol, size);
+  const size_t all = needed.size();
+  for (const auto& [axis, symbol, size] : sizes) {
+    auto fewer = needed;
+    if (all > kMost || !fewer.erase(symbol) || fewer.empty()) continue;
+    LoadOptions trial = loading;
+    trial.freeDims = true;
+    for (const auto& [name, known] : fewer) trial.shapes.emplace(name, std::vector{known});
+    if (qc::load(path, trial)) needed = std::move(fewer);
+  }
+  return needed.size() < all ? needed : std::map<std::string, int64_t>();
+}
+
+std::string placeOf(const Error& e) {
+  return visible(e.node().empty() ? e.message() : fmt::format("node '{}', {}", e.node(), e.message()));
+}
+
 }  // namespace
 
 Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* data) const {
@@ -174,7 +206,15 @@ Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* da
   }
   if (data) {
     auto inputs = importOnnxInputs(path, {.shapes = loading.shapes, .values = loading.values, .freeDims = true});
-    if (inputs) ofData = shapesOfFirst(*data, Model(*std::move(inputs), path));
+    const Model ports(inputs ? *std::move(inputs) : Graph(), path);
+    ofData = shapesOfFirst(*data, ports);
+    ModelOptions bound = *this;
+    for (const auto& [symbol, size] : neededSizes(path, loading, ports.graph(), ofData)) {
+      bound.shapes.push_back(fmt::format("{}={}", symbol, size));
+      fmt::print(stderr, "note: '{}' is taken at {}, which cannot stay free: {}\n", visible(path), visible(bound.shapes.back()),
+                 placeOf(free.error()));
+    }
+    if (bound.shapes.size() > shapes.size()) return bound.loadAt(ofArrays, data);
   }
   loading.freeDims = false;
   for (const auto& [input, sizes] : ofData)
@@ -187,8 +227,7 @@ Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* da
   for (const Port& p : bound ? bound->inputs() : std::vector<Port>())
     sizes += fmt::format("{}{} {}", sizes.empty() ? "" : ", ", p.name, p.type.str());
   fmt::print(stderr, "note: '{}' {}, its dims cannot stay free: {}\n", visible(path),
-             bound ? fmt::format("is taken at {}", visible(sizes)) : "has to be bound",
-             visible(why.node().empty() ? why.message() : fmt::format("node '{}', {}", why.node(), why.message())));
+             bound ? fmt::format("is taken at {}", visible(sizes)) : "has to be bound", placeOf(why));
   return withNote(std::move(bound), path);
 }
 

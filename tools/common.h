@@ -26,9 +26,8 @@ struct ModelOptions {
   Result<LoadOptions> options() const;
   // For what needs all sizes.  Error: names all dims that are free, and what binds them.
   Result<Model> load() const;
-  // For what takes the shapes of its data: dims that --shape does not name stay free.  A model that cannot be had so is taken at those of
-  // the data, as far as they are known, and a note on stderr says which node needs them; so is a size of which the data's is not what had
-  // to be assumed.
+  // For what takes the shapes of its data: dims that --shape does not name stay free.  Those that cannot are taken at those of the data, as
+  // far as they are known, and a note on stderr says which node needs them; so is a size of which the data's is not what had to be assumed.
   Result<Model> loadOfAnyShape(const Shapes& ofData = {}) const { return loadAt(ofData, nullptr); }
   Result<Model> loadOfAnyShape(const DataOptions& data) const { return loadAt({}, &data); }  // of its first sample
 
