@@ -3,24 +3,22 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <tuple>
 
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
 #include "frontend/onnx/import.h"
-#include "ir/dim_expr_terms.h"
 #include "ir/visible.h"
 #include "passes/lower/bound_graph.h"
 #include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/rules/spec_json.h"
 #include "runtime/any_batch.h"
+#include "tools/needed_sizes.h"
 #include "tools/size_list.h"
 
 namespace qc::tools {
@@ -151,31 +149,6 @@ Shapes shapesOfFirst(const DataOptions& data, const Model& model) {
   if (!samples || samples->size() == 0) return {};
   const auto first = samples->sample(0);
   return first ? shapesOf(*first) : Shapes();
-}
-
-// Sizes of a sample without which the model cannot be read, while the others stay free: each in turn is left out, those of leading dims
-// first.  Nothing: it takes all of them.
-std::map<std::string, int64_t> neededSizes(const std::string& path, const LoadOptions& loading, const Graph& inputs, const Shapes& sample) {
-  constexpr size_t kMost = 6;  // a model is read once for each
-  std::vector<std::tuple<size_t, std::string, int64_t>> sizes;
-  for (const Value* v : inputs.inputs()) {
-    const auto given = sample.find(v->name());
-    for (size_t d = 0; given != sample.end() && d < std::min(v->type().shape.size(), given->second.size()); ++d)
-      if (const auto symbol = symbolName(v->type().shape[d].expr())) sizes.emplace_back(d, *symbol, given->second[d]);
-  }
-  std::sort(sizes.begin(), sizes.end());
-  std::map<std::string, int64_t> needed;
-  for (const auto& [axis, symbol, size] : sizes) needed.emplace(symbol, size);
-  const size_t all = needed.size();
-  for (const auto& [axis, symbol, size] : sizes) {
-    auto fewer = needed;
-    if (all > kMost || !fewer.erase(symbol) || fewer.empty()) continue;
-    LoadOptions trial = loading;
-    trial.freeDims = true;
-    for (const auto& [name, known] : fewer) trial.shapes.emplace(name, std::vector{known});
-    if (qc::load(path, trial)) needed = std::move(fewer);
-  }
-  return needed.size() < all ? needed : std::map<std::string, int64_t>();
 }
 
 std::string placeOf(const Error& e) {
