@@ -48,7 +48,8 @@ const std::pair<const char*, const char*> kPipelines[] = {
     {"lower", "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce"},
     // From there to kernels; select-kernels comes from codegen.
     {"compile",
-     "project-recurrences,expand-dynamic,layout,split-conv-transpose,join-axes,fold-constants,canonicalize,cse,dce,select-kernels"},
+     "project-recurrences,expand-dynamic,layout,split-conv-transpose,join-axes,divide-copies,fold-constants,canonicalize,cse,dce,select-"
+     "kernels"},
 };
 
 // The rows of this file are the product's own.

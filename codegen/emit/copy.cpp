@@ -15,8 +15,6 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMaxBoxes = 40;  // each is code of its own
-
 std::vector<BoxCopy> boxesOfNode(const Node& node, std::vector<int64_t> (*sizes)(const Shape&)) {
   MovementShape shape{node.attrs(), {}, {}};
   for (int i = 0; i < node.numOperands(); ++i) shape.in.push_back(sizes(node.operand(i)->type().shape));
@@ -321,7 +319,7 @@ std::optional<Boxes> plan(const Node& node, const Target& target) {
                              planCopy(b.box, other.box, sizeOf(node.result(b.result)->type().dtype), tileBytes(target))});
     if (anywhere) planned.boxes.back().from.isFree = true;
   }
-  if (planned.boxes.empty() || planned.boxes.size() > kMaxBoxes) return std::nullopt;
+  if (planned.boxes.empty() || planned.boxes.size() > kMostBoxes) return std::nullopt;
   return planned;
 }
 

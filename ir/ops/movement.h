@@ -30,6 +30,9 @@ struct MovementShape {
 using BoxesFn = std::vector<BoxCopy> (*)(const MovementShape&);
 BoxesFn boxesOf(std::string_view op);
 
+// Of one node that code is generated for: each is code of its own.
+inline constexpr size_t kMostBoxes = 40;
+
 // Where index i of a padded dim comes from, -before <= i < dim + after, for the modes that repeat the input.
 int64_t padSource(int64_t i, int64_t dim, std::string_view mode);
 
