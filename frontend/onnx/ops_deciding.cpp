@@ -43,7 +43,11 @@ Result<int64_t> axisOrNone(OnnxNode& n) {
 
 Status readCompress(OnnxNode& n) {
   QC_ASSIGN(const int64_t axis, axisOrNone(n));
-  return readAs(n, "compress", {n.input(0), n.input(1)}, {{"axis", axis}});
+  Value* condition = n.input(1);
+  if (condition->type().rank() != 1) {  // some exporters write it in the shape of the data
+    QC_ASSIGN(condition, n.reshapeToDims(condition, {product(n.dims(1))}));
+  }
+  return readAs(n, "compress", {n.input(0), condition}, {{"axis", axis}});
 }
 
 Status readUnique(OnnxNode& n) {

@@ -28,7 +28,6 @@ constexpr Row kRows[] = {
     {.theirs = "ReduceL2", .ours = "reduce_sum", .before = "square", .after = "sqrt"},
     {.theirs = "ReduceSumSquare", .ours = "reduce_sum", .before = "square"},
     {.theirs = "ReduceLogSum", .ours = "reduce_sum", .after = "log"},
-    {.theirs = "ReduceLogSumExp", .ours = "reduce_sum", .before = "exp", .after = "log"},
 };
 
 struct Reduction {
@@ -81,6 +80,26 @@ Status write(OnnxExporter& e, const Node& n, const Row& row) {
   return {};
 }
 
+// log(sum(exp(x))), of the distances from the greatest, since exp(89) is infinite and exp(-104) is 0.  A greatest that is infinite stands
+// for itself.
+Status readLogSumExp(OnnxNode& n) {
+  QC_ASSIGN(const Reduction r, reduction(n));
+  Value* x = n.input(0);
+  if (r.nothing) return n.setOutput(x);
+  QC_ASSIGN(Value * most, n.create("reduce_max", {x}, {{"axes", r.axes}}));
+  QC_ASSIGN(Value * isInfinite, n.create("isinf", {most}));
+  QC_ASSIGN(most, n.create("where", {isInfinite, n.constantValue(Tensor(x->type().dtype, {})), most}));
+  QC_ASSIGN(Value * y, n.create("sub", {x, most}));
+  QC_ASSIGN(y, n.create("exp", {y}));
+  QC_ASSIGN(y, n.create("reduce_sum", {y}, {{"axes", r.axes}, {"keepdims", r.keepdims}}));
+  QC_ASSIGN(y, n.create("log", {y}));
+  if (!r.keepdims) {
+    QC_ASSIGN(most, n.reshapeToDims(most, OnnxNode::dims(y)));
+  }
+  QC_ASSIGN(y, n.create("add", {y, most}));
+  return n.setOutput(y);
+}
+
 Status readTopK(OnnxNode& n) {
   std::vector<DimExpr> k;
   if (n.opset() >= 10) {
@@ -124,6 +143,7 @@ Status writeCumsum(OnnxExporter& e, const Node& n) {
 std::span<const OnnxOp> onnxReductionOps() {
   static const std::vector<OnnxOp> rows = [] {
     std::vector<OnnxOp> list = {{.name = "TopK", .minInputs = 1, .maxInputs = 2, .convert = readTopK, .freeDims = true},
+                                {.name = "ReduceLogSumExp", .minInputs = 1, .maxInputs = 2, .convert = readLogSumExp, .freeDims = true},
                                 {.name = "CumSum", .minInputs = 2, .maxInputs = 2, .convert = readCumsum, .freeDims = true}};
     for (const Row& row : kRows)
       list.push_back(

@@ -65,6 +65,7 @@ X = f(2, 3, 4, 5)
 IMAGE = f(1, 4, 6, 7)
 EXTREME = np.array([-3e38, -1.5, -0.0, 0.0, 1.5, 3e38, np.nan], dtype=np.float32)  # infinite values: ONNX's text and its
 # evaluator are of two minds whether Clip without a bound leaves them
+VAST = np.array([[200, 190, -300], [-500, -501, -499], [3, -np.inf, 100]], dtype=np.float32)  # whose exponentials are no numbers, or 0
 REDUCED = [
     Form(X, attrs={"axes": [1, -1]}, since=11, until=17), Form(X, attrs={"axes": [2], "keepdims": 0}, until=17), Form(X, until=17),
     Form(X, constants=[i(1, -1)], since=18), Form(X, constants=[i(2)], attrs={"keepdims": 0}, since=18), Form(X, since=18),
@@ -126,7 +127,8 @@ FORMS = {
              Form(f(3, 8), constants=[i(3)], outputs=2, since=10), Form(f(3, 8), constants=[i(3)], attrs={"largest": 0}, outputs=2, since=11),
              Form(s([[1, 2, 2, 1, 2]]), constants=[i(4)], outputs=2, since=11)],
     "CumSum": [Form(X, constants=[s(1, np.int32)], since=11), Form(X, constants=[s(-2, np.int64)], attrs={"exclusive": 1, "reverse": 1}, since=11)],
-    **alike("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", forms=REDUCED),
+    **alike("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", forms=REDUCED),
+    "ReduceLogSumExp": [*REDUCED, *(Form(s(VAST), constants=[i(1)], attrs={"keepdims": keep}, since=18) for keep in (0, 1))],
     "ReduceLogSum": [Form(positive(2, 3, 4), attrs={"axes": [1]}, until=17), Form(positive(2, 3, 4), constants=[i(1)], since=18),
                      Form(positive(2, 3), constants=[i()], attrs={"noop_with_empty_axes": 1}, since=18)],
     "ReduceSum": [Form(X, attrs={"axes": [1, 2]}, until=12), Form(X, until=12), Form(X, constants=[i(1, -1)], since=13), Form(X, since=13),
@@ -235,7 +237,7 @@ FORMS = {
     **alike("BitwiseAnd", "BitwiseOr", "BitwiseXor", forms=[Form(i(-5, 12, 7), i(3, 10, -1), since=18), Form(s([5, 12, 7], np.uint8), s([3], np.uint8), since=18)]),
     "BitwiseNot": [Form(i(-5, 12, 7), since=18)],
     "Col2Im": [Form(f(1, 5, 5), constants=[i(5, 5), i(1, 5)], since=18)],
-    "Compress": [Form(f(3, 2), s([0, 1, 1], bool), attrs={"axis": 0}, since=9), Form(f(3, 2), s([0, 1, 0, 0, 1], bool), since=9),
+    "Compress": [Form(f(3, 2), s([0, 1, 1], bool), attrs={"axis": 0}, since=9), Form(f(3, 2), s([0, 1, 0, 0, 1], bool), since=9), Form(f(3, 2), s([[0, 1], [0, 0], [1, 0]], bool), since=9),
                  Form(f(3, 2), s([0, 1], bool), attrs={"axis": -1}, since=11)],
     "GridSample": [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "padding_mode": padding}, since=16, until=19)
                    for mode in ("bilinear", "nearest", "bicubic") for padding in ("zeros", "border", "reflection")]
