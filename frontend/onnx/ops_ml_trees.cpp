@@ -81,6 +81,7 @@ Result<Forest> forestOf(OnnxNode& n) {
       f.features[i] = 0;
       continue;
     }
+    if (f.features[i] < 0) return n.error(ErrorCode::kInvalidModel, "node {} of tree {} reads feature {}", ids[i], trees[i], f.features[i]);
     for (int64_t* next : {&f.whenTrue[i], &f.whenFalse[i]}) {
       const auto found = f.places.find({trees[i], *next});
       if (found == f.places.end())

@@ -59,9 +59,9 @@ std::string refusal(const std::string& op, const Attrs& attrs, const std::vector
 }
 
 // x0 <= 1 ? (x1 <= 2 ? leaf 3 : leaf 4) : leaf 2
-Attrs tree(Ints whenTrue = {1, 3, 0, 0, 0}, Ints whenFalse = {2, 4, 0, 0, 0}) {
+Attrs tree(Ints whenTrue = {1, 3, 0, 0, 0}, Ints whenFalse = {2, 4, 0, 0, 0}, Ints features = {0, 1, 0, 0, 0}) {
   return {ints("nodes_treeids", {0, 0, 0, 0, 0}),          ints("nodes_nodeids", {0, 1, 2, 3, 4}),
-          ints("nodes_featureids", {0, 1, 0, 0, 0}),       texts("nodes_modes", {"BRANCH_LEQ", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF"}),
+          ints("nodes_featureids", std::move(features)),   texts("nodes_modes", {"BRANCH_LEQ", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF"}),
           reals("nodes_values", {1, 2, 0, 0, 0}),          ints("nodes_truenodeids", std::move(whenTrue)),
           ints("nodes_falsenodeids", std::move(whenFalse))};
 }
@@ -117,6 +117,8 @@ TEST(OnnxMl, ListsThatAreNoTrees) {
   EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree({1, 4, 0, 0, 0}))), HasSubstr("two nodes lead to node 4"));
   EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree({1, 8, 0, 0, 0}))), HasSubstr("leads to 8, which is not there"));
   EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree({1, 3}))), HasSubstr("lists of 5 and 2 nodes"));
+  EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree({1, 3, 0, 0, 0}, {2, 4, 0, 0, 0}, {0, -1, 0, 0, 0}))),
+              HasSubstr("node 1 of tree 0 reads feature -1"));
   EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree(), {1, 3, 4})), HasSubstr("a weight at node 1 of tree 0, which is no leaf"));
   EXPECT_THAT(refusal("TreeEnsembleRegressor", regression(tree(), {2, 3, 4}, {0, 0, 1})), HasSubstr("a weight of target 1 of 1"));
 }
