@@ -1,22 +1,17 @@
 // Control flow that is decided when the model is loaded becomes straight code: an If the branch that is taken, a Loop and a Scan their
-// rounds one after another.  An If that sizes or data decide keeps both branches.
+// rounds one after another, unless they are a recurrence (recurrent_loop.h).  An If that sizes or data decide keeps both branches.
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
+#include "frontend/onnx/recurrent_loop.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-
-Value* boolean(OnnxNode& n, bool value) {
-  Tensor t(DType::boolean, {});
-  storeElement(DType::boolean, t.mutableData(), 0, value ? 1 : 0);
-  return n.constantValue(std::move(t));
-}
 
 Value* counter(OnnxNode& n, int64_t value) { return n.constantValue(Tensor::ofInts({}, std::vector{value})); }
 
@@ -76,6 +71,12 @@ Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxV
 }
 
 }  // namespace
+
+Value* boolean(OnnxNode& n, bool value) {
+  Tensor t(DType::boolean, {});
+  storeElement(DType::boolean, t.mutableData(), 0, value ? 1 : 0);
+  return n.constantValue(std::move(t));
+}
 
 OnnxImporter::ControlFn OnnxImporter::controlOp(const onnx::NodeProto& node) {
   static const std::map<std::string, ControlFn, std::less<>> kOps = {
@@ -146,6 +147,7 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
   if (node.numInputs() < 2 || body->input_size() != 2 + carried || results < 0)
     return node.error(ErrorCode::kInvalidModel, "{} carried values, and a body of {} inputs and {} outputs", carried, body->input_size(),
                       body->output_size());
+  if (auto outputs = asRecurrence(node, *body, {.firstState = 2, .states = carried, .firstOutput = 1}, operands, frame)) return *outputs;
   int64_t most = std::numeric_limits<int64_t>::max();
   if (node.input(0)) {
     QC_ASSIGN(most, node.constantInteger(0, "the number of rounds"));
@@ -207,6 +209,12 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
   QC_ASSIGN(const Ints backwards, perItem(node, "scan_input_directions", sequences, 1));
   QC_ASSIGN(const Ints outAxes, perItem(node, "scan_output_axes", results, kMaxRank));
   QC_ASSIGN(const Ints outBackwards, perItem(node, "scan_output_directions", results, 1));
+  const auto isPlain = [](const Ints& list) { return std::all_of(list.begin(), list.end(), [](int64_t v) { return v == 0; }); };
+  if (isPlain(axes) && isPlain(backwards) && isPlain(outAxes) && isPlain(outBackwards)) {
+    LoopForm form{.states = states};
+    for (int64_t i = states; i < node.numInputs(); ++i) form.sequences.push_back(node.input(static_cast<int>(i)));
+    if (auto outputs = asRecurrence(node, *body, form, operands, frame)) return *outputs;
+  }
   OnnxValues state;
   std::vector<Value*> sources;
   int64_t length = -1;

@@ -118,6 +118,12 @@ class OnnxImporter {
   Result<OnnxValues> runBody(const onnx::GraphProto& body, const OnnxScope& outer, const OnnxValues& inputs, const Frame& frame,
                              const std::string& prefix);
   Status countStep();
+  // Loops that are recurrences: recurrent_loop.cpp.  Nothing: it is none, and is to be unrolled.
+  struct LoopForm;
+  std::optional<OnnxValues> asRecurrence(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
+                                         const Frame& frame);
+  Result<OnnxValues> tryRecurrence(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
+                                   const Frame& frame);
 
   const onnx::ModelProto& model_;
   const Descriptor& folder_;
@@ -142,6 +148,7 @@ constexpr int kMaxOnnxDepth = 16;  // of nested subgraphs
 using OnnxSequenceFn = Result<OnnxValues> (*)(OnnxNode&, const OnnxValues& operands);
 OnnxSequenceFn findSequenceOp(std::string_view op, bool onSequences);
 
+Value* boolean(OnnxNode& n, bool value);  // a constant
 // Tensors along an axis, or along a new one.
 Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, bool newAxis);
 // The elements from `start` on along `axis`, which goes unless `keep`.
