@@ -1,0 +1,366 @@
+// Loops and Scans over the time axis that are recurrences: read as gru and rnn whose sequence is free, and nothing else is.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "free_dims_testing.h"
+#include "frontend/onnx/export.h"
+#include "frontend/onnx/import.h"
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "passes/lower/bound_graph.h"
+#include "quantizer/rules/qconfig.h"
+#include "runtime/qcompile.h"
+#include "tests/onnx_models.h"
+
+namespace qc {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::integer;
+using testing::Ints;
+using testing::ints;
+using testing::Model;
+using testing::sample;
+using testing::Sizes;
+using testing::subgraph;
+
+constexpr int kBool = onnx::TensorProto::BOOL, kInt64 = onnx::TensorProto::INT64, kFloat = onnx::TensorProto::FLOAT;
+constexpr int64_t kInput = 3, kHidden = 2;
+
+// ---- cells: from "x" and "h" to "next" -----------------------------------------------------------------------------------
+
+struct Cell {
+  const char* name;
+  const char* op;  // that it is read as
+  const char* attrs;
+  std::function<void(Model&)> write;
+};
+
+void weights(Model& m, int64_t gates) {
+  m.floats("W", {kInput, gates * kHidden})
+      .floats("R", {kHidden, gates * kHidden})
+      .floats("B", {gates * kHidden})
+      .floats("Rb", {gates * kHidden});
+}
+// Rows of a matrix of gates side by side, cut by Slice.
+void columns(Model& m, const std::string& from, int64_t first, int64_t behind, const std::string& to) {
+  m.int64s(to + "_first", {first * kHidden}).int64s(to + "_behind", {behind * kHidden}).int64s(to + "_axis", {1});
+  m.node("Slice", {from, to + "_first", to + "_behind", to + "_axis"}, {to});
+}
+void mixed(Model& m, const std::string& z, const std::string& candidate) {
+  m.floats("one", {}, {1}).node("Sub", {"one", z}, {"left"}).node("Mul", {"left", candidate}, {"fresh"});
+  m.node("Mul", {z, "h"}, {"kept"}).node("Add", {"kept", "fresh"}, {"next"});
+}
+void writeRnn(Model& m, const char* activation) {
+  weights(m, 1);
+  m.node("MatMul", {"h", "R"}, {"hr"}).node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "B"}, {"xb"});
+  m.node("Add", {"xb", "hr"}, {"sum"}).node(activation, {"sum"}, {"next"});
+}
+struct GruForm {
+  const char *update = "Sigmoid", *reset = "Sigmoid", *candidate = "Tanh";
+  const char* readAsState = "h";  // by the product of the state
+  const char* stateWeights = "R";
+};
+// Keras' reset_after=True: all products first, of the state with a bias of their own.
+void writeAfter(Model& m, const GruForm& f = {}) {
+  weights(m, 3);
+  m.node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "B"}, {"xb"}).node("Split", {"xb"}, {"xz", "xr", "xh"}, {integer("axis", -1)});
+  m.node("MatMul", {f.readAsState, f.stateWeights}, {"hw"}).node("Add", {"Rb", "hw"}, {"hb"});
+  columns(m, "hb", 0, 1, "hz");
+  columns(m, "hb", 1, 2, "hr");
+  columns(m, "hb", 2, 3, "hh");
+  m.node("Add", {"xz", "hz"}, {"sz"}).node(f.update, {"sz"}, {"z"}).node("Add", {"hr", "xr"}, {"sr"}).node(f.reset, {"sr"}, {"r"});
+  m.node("Mul", {"r", "hh"}, {"rh"}).node("Add", {"xh", "rh"}, {"sh"}).node(f.candidate, {"sh"}, {"c"});
+  mixed(m, "z", "c");
+}
+// reset_after=False: the state times the reset gate is what is multiplied; the gates are cut behind their activation.
+void writeBefore(Model& m) {
+  weights(m, 3);
+  m.node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "B"}, {"xb"});
+  columns(m, "R", 0, 2, "Rzr");
+  columns(m, "R", 2, 3, "Rh");
+  columns(m, "xb", 0, 2, "xzr");
+  columns(m, "xb", 2, 3, "xh");
+  m.node("MatMul", {"h", "Rzr"}, {"hzr"}).node("Add", {"xzr", "hzr"}, {"szr"}).node("Sigmoid", {"szr"}, {"zr"});
+  columns(m, "zr", 0, 1, "z");
+  columns(m, "zr", 1, 2, "r");
+  m.node("Mul", {"r", "h"}, {"rh"}).node("MatMul", {"rh", "Rh"}, {"hh"}).node("Add", {"hh", "xh"}, {"sh"}).node("Tanh", {"sh"}, {"c"});
+  mixed(m, "z", "c");
+}
+
+const Cell kCells[] = {
+    {"rnn", "rnn", "activations=\"Tanh\"", [](Model& m) { writeRnn(m, "Tanh"); }},
+    {"relu", "rnn", "activations=\"Relu\"", [](Model& m) { writeRnn(m, "Relu"); }},
+    {"after", "gru", "linear_before_reset=1", [](Model& m) { writeAfter(m); }},
+    {"softsign", "gru", "activations=\"Sigmoid,Softsign\"", [](Model& m) { writeAfter(m, {.candidate = "Softsign"}); }},
+    {"before", "gru", "activations=\"Sigmoid,Tanh\"", [](Model& m) { writeBefore(m); }},
+};
+
+// ---- loops: x [N1, N2, input], h0 [N2, hidden] -> all [N1, N2, hidden], last -----------------------------------------------
+
+struct Form {
+  std::function<void(Model&)> cell = kCells[2].write;
+  bool counts = true;    // a state of its own does, as in files of TensorFlow; else the number of the round is taken
+  bool compares = true;  // as its `while`; else its condition is what comes in
+  int64_t start = 0, pace = 1;
+  int64_t fewer = 0;       // rounds than steps
+  int64_t earlier = 0;     // the condition ends it by so many rounds
+  int64_t rounds = -1;     // a constant; -1: the length
+  bool backwards = false;  // steps, counted from the end
+  bool idle = false;       // another state, which nothing reads
+  const char* seen = "next";
+  bool layer = false;  // a linear one in front
+};
+
+Model loop(const Form& f) {
+  Model m, body;
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("at", {}, kInt64).input("h", {-2, kHidden});
+  if (f.idle) body.input("idle", {-2, kHidden});
+  body.int64s("pace", {}, {f.pace}).node("Add", {"at", "pace"}, {"at_next"});
+  std::string at = f.counts ? "at" : "i";
+  if (f.backwards) {
+    body.int64s("end", {}, {1}).node("Sub", {"steps", "end"}, {"last_step"}).node("Sub", {"last_step", at}, {"from_end"});
+    at = "from_end";
+  }
+  body.node("Gather", {"x_seq", at}, {"x"});
+  f.cell(body);
+  body.node("Identity", {"next"}, {"carried"});
+  if (f.compares) {
+    body.node("Cast", {"at_next"}, {"at_f"}, {integer("to", kFloat)}).node("Cast", {"limit"}, {"limit_f"}, {integer("to", kFloat)});
+    body.node("Cast", {"i"}, {"i_f"}, {integer("to", kFloat)}).node("Less", {"at_f", "limit_f"}, {"more"});
+    body.node("Less", {"i_f", "limit_f"}, {"within"}).node("And", {"within", "more"}, {"on"});
+  } else {
+    body.node("Identity", {"goes"}, {"on"});
+  }
+  body.output("on", kBool).output("at_next", kInt64).output("carried");
+  if (f.idle) body.node("Neg", {"idle"}, {"idle_next"}).output("idle_next");
+  body.node("Identity", {f.seen}, {"seen"}).output("seen");
+
+  m.input("x_all", {-1, -2, kInput}).input("h0", {-2, kHidden});
+  m.int64s("first", {}, {0}).int64s("start", {}, {f.start}).int64s("fewer", {}, {f.fewer}).int64s("earlier", {}, {f.earlier});
+  m.small("true", {}, kBool, {1});
+  if (f.layer)
+    m.floats("front", {kInput, kInput}).node("MatMul", {"x_all", "front"}, {"x_seq"});
+  else
+    m.node("Identity", {"x_all"}, {"x_seq"});
+  m.node("Shape", {"x_seq"}, {"sizes"}).node("Gather", {"sizes", "first"}, {"steps"});
+  m.node("Sub", {"steps", "fewer"}, {"rounds"}).node("Sub", {"steps", "earlier"}, {"limit"});
+  if (f.rounds >= 0) m.int64s("fixed", {}, {f.rounds});
+  std::vector<std::string> inputs = {f.rounds >= 0 ? "fixed" : "rounds", "true", "start", "h0"}, outputs = {"count", "last"};
+  if (f.idle) {
+    inputs.emplace_back("h0");
+    outputs.emplace_back("idle_last");
+  }
+  outputs.emplace_back("all");
+  m.node("Loop", inputs, outputs, {subgraph("body", body.graph())}, "layer");
+  m.output("all").output("last").output("count", kInt64);
+  return m;
+}
+
+Model scan(const std::function<void(Model&)>& cell, bool backwards = false) {
+  Model m, body;
+  body.input("h", {-2, kHidden}).input("x", {-2, kInput});
+  cell(body);
+  body.node("Identity", {"next"}, {"seen"}).output("next").output("seen");
+  m.input("x_all", {-1, -2, kInput}).input("h0", {-2, kHidden});
+  m.node("Scan", {"h0", "x_all"}, {"last", "all"},
+         {subgraph("body", body.graph()), integer("num_scan_inputs", 1), ints("scan_input_directions", {backwards ? 1 : 0})}, "layer");
+  m.output("all").output("last");
+  return m;
+}
+
+// ---- what is looked at ----------------------------------------------------------------------------------------------------
+
+Sizes sizesAt(int64_t steps, int64_t batch) { return {{"x_all", {steps, batch, kInput}}, {"h0", {batch, kHidden}}}; }
+Result<Graph> freely(const Model& m) { return importOnnx(m.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}); }
+Graph fixedAt(const Model& m, int64_t steps, int64_t batch) {
+  auto graph = importOnnx(m.bytes(), {}, {.shapes = sizesAt(steps, batch), .values = {}});
+  EXPECT_TRUE(graph) << graph.error().render();
+  return graph ? std::move(*graph) : Graph();
+}
+int count(const Graph& g, std::string_view op) {
+  int n = 0;
+  for (const Node* node = g.front(); node; node = node->next()) n += node->is(op);
+  return n;
+}
+bool isRecurrence(const Graph& g) { return count(g, "gru") + count(g, "rnn") > 0; }
+
+std::vector<std::vector<float>> outputsOf(const Graph& graph) {
+  std::vector<Tensor> inputs;
+  for (const Value* v : graph.inputs()) inputs.push_back(sample(v->type()));
+  const auto outputs = interpret(graph, inputs);
+  EXPECT_TRUE(outputs) << outputs.error().render();
+  std::vector<std::vector<float>> all;
+  for (const Tensor& t : outputs.value_or(std::vector<Tensor>())) {
+    all.emplace_back();
+    for (int64_t i = 0; i < t.numElements(); ++i) all.back().push_back(static_cast<float>(t.at(i)));
+  }
+  return all;
+}
+void expectNear(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b, float most) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].size(), b[i].size()) << "output " << i;
+    for (size_t k = 0; k < a[i].size(); ++k) EXPECT_NEAR(a[i][k], b[i][k], most) << "output " << i << ", element " << k;
+  }
+}
+// At three lengths it gives what the unrolled loop gives.
+void expectSame(const Graph& graph, const Model& unrolled, float most = 1e-5f) {
+  for (const auto& [steps, batch] : {std::pair<int64_t, int64_t>{1, 2}, {4, 1}, {7, 3}}) {
+    const Graph other = fixedAt(unrolled, steps, batch);
+    EXPECT_FALSE(isRecurrence(other));
+    const auto bound = boundGraph(graph, sizesAt(steps, batch));
+    ASSERT_TRUE(bound) << bound.error().render();
+    expectNear(outputsOf(*bound), outputsOf(other), most);
+  }
+}
+
+// ---- tests ----------------------------------------------------------------------------------------------------------------
+
+TEST(OnnxLoops, RecurrencesStayFreeInTheirLength) {
+  for (const Cell& cell : kCells)
+    for (const bool counts : {true, false})
+      for (const bool compares : {true, false}) {
+        SCOPED_TRACE(fmt::format("{} counts={} compares={}", cell.name, counts, compares));
+        Form form{.cell = cell.write, .counts = counts, .compares = compares};
+        const auto graph = freely(loop(form));
+        ASSERT_TRUE(graph) << graph.error().render();
+        EXPECT_EQ(count(*graph, cell.op), 1);
+        EXPECT_EQ(count(*graph, "matmul") + count(*graph, "gather"), 0) << print(*graph);
+        EXPECT_THAT(print(*graph), HasSubstr(cell.attrs));
+        form.idle = true;
+        expectSame(*graph, loop(form));
+      }
+}
+
+TEST(OnnxLoops, ScansThatAreRecurrencesStayFree) {
+  for (const Cell& cell : kCells) {
+    SCOPED_TRACE(cell.name);
+    const Model m = scan(cell.write);
+    auto graph = freely(m);
+    ASSERT_TRUE(graph) << graph.error().render();
+    EXPECT_EQ(count(*graph, cell.op), 1);
+    Model unrolled = loop({.cell = cell.write, .idle = true});
+    unrolled.graph().mutable_output()->RemoveLast();
+    expectSame(*graph, unrolled);
+    EXPECT_FALSE(isRecurrence(fixedAt(scan(cell.write, true), 3, 2))) << "backwards";
+  }
+}
+
+// A loop of known length is read alike.
+TEST(OnnxLoops, RecurrencesOfKnownLengthAreNotUnrolled) {
+  EXPECT_EQ(count(fixedAt(loop({}), 4, 2), "gru"), 1);
+  EXPECT_EQ(count(fixedAt(loop({.rounds = 4}), 4, 2), "gru"), 1);
+  EXPECT_EQ(count(fixedAt(loop({.rounds = 3}), 4, 2), "gru"), 0);
+}
+
+struct NearMiss {
+  const char* what;
+  Form form;
+};
+
+TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
+  const auto after = [](GruForm f) { return [f](Model& m) { writeAfter(m, f); }; };
+  const NearMiss kMisses[] = {
+      {"gates of two activations", {.cell = after({.update = "Sigmoid", .reset = "Tanh"})}},
+      {"an activation that recurrent ops lack", {.cell = after({.candidate = "Sin"})}},
+      {"the initial state where the state is read", {.cell = after({.readAsState = "h0"})}},
+      {"weights that are computed",
+       {.cell =
+            [](Model& m) {
+              writeAfter(m, {.stateWeights = "scaled"});
+              m.node("ReduceMax", {"h0"}, {"most"}, {integer("keepdims", 0)}).node("Mul", {"R", "most"}, {"scaled"});
+            }}},
+      {"the other way round",
+       {.cell =
+            [](Model& m) {
+              writeAfter(m);
+              m.node("Mul", {"z", "c"}, {"zc"}).node("Mul", {"left", "h"}, {"lh"}).node("Add", {"zc", "lh"}, {"other"});
+              for (auto& node : *m.graph().mutable_node())
+                if (node.output(0) == "next") node.set_output(0, "unread");
+              m.node("Identity", {"other"}, {"next"});
+            }}},
+      {"no input",
+       {.cell =
+            [](Model& m) {
+              weights(m, 1);
+              m.node("MatMul", {"h", "R"}, {"hr"}).node("Tanh", {"hr"}, {"next"});
+            }}},
+      {"the input twice",
+       {.cell =
+            [](Model& m) {
+              weights(m, 1);
+              m.node("MatMul", {"h", "R"}, {"hr"}).node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "xw"}, {"twice"});
+              m.node("Add", {"twice", "hr"}, {"sum"}).node("Tanh", {"sum"}, {"next"});
+            }}},
+      {"the state read elsewhere", {.seen = "h"}},
+      {"a gate that is seen", {.seen = "z"}},
+      {"another state", {.idle = true}},
+      {"a counter that starts at 1", {.start = 1, .fewer = 1}},
+      {"every other step", {.compares = false, .pace = 2, .rounds = 2}},
+      {"steps from the end", {.backwards = true}},
+      {"one round fewer", {.fewer = 1}},
+      {"a condition that ends it early", {.earlier = 1}},
+  };
+  for (const NearMiss& miss : kMisses) {
+    SCOPED_TRACE(miss.what);
+    const Graph graph = fixedAt(loop(miss.form), 4, 2);
+    EXPECT_FALSE(isRecurrence(graph)) << print(graph);
+    EXPECT_EQ(outputsOf(graph).size(), 3U);
+  }
+  const auto graph = freely(loop({.fewer = 1}));
+  ASSERT_FALSE(graph);
+  EXPECT_THAT(graph.error().render(), HasSubstr("the number of rounds"));
+}
+
+// A sum of sums of one value has twice the terms with each.
+TEST(OnnxLoops, SumsWithoutEndAreLeft) {
+  const Graph graph = fixedAt(loop({.cell =
+                                        [](Model& m) {
+                                          weights(m, 1);
+                                          m.node("MatMul", {"h", "R"}, {"hr"}).node("MatMul", {"x", "W"}, {"s0"});
+                                          for (int i = 0; i < 60; ++i)
+                                            m.node("Add", {fmt::format("s{}", i), fmt::format("s{}", i)}, {fmt::format("s{}", i + 1)});
+                                          m.node("Add", {"s60", "hr"}, {"sum"}).node("Tanh", {"sum"}, {"next"});
+                                        }}),
+                              2, 2);
+  EXPECT_FALSE(isRecurrence(graph));
+}
+
+// Behind a linear layer, so that it is no layer that reads the input of the model.
+TEST(OnnxLoops, AreQuantizedAndWrittenAsRecurrences) {
+  for (const Cell& cell : kCells) {
+    SCOPED_TRACE(cell.name);
+    const auto read = freely(loop({.cell = cell.write, .layer = true}));
+    ASSERT_TRUE(read) << read.error().render();
+    const qc::Model model(read->clone(), "m");
+    std::vector<Sample> samples;
+    for (const int64_t steps : {2, 5, 9}) {
+      samples.emplace_back();
+      for (const auto& [name, sizes] : sizesAt(steps, 2)) samples.back().emplace(name, sample(TensorType(DType::f32, toShape(sizes))));
+    }
+    const QConfigMapping dynamic = dynamicQConfigMapping(Backend::x86), fixed = defaultQConfigMapping(Backend::x86);
+    const auto ranges = calibrate(model, fixed, memoryDataset(samples, model).value());
+    ASSERT_TRUE(ranges) << ranges.error().render();
+    for (const bool isDynamic : {true, false}) {
+      const auto int8 = isDynamic ? quantize(model, dynamic) : quantize(model, fixed, *ranges);
+      ASSERT_TRUE(int8) << int8.error().render();
+      const Graph& graph = int8->model.graph();
+      EXPECT_EQ(count(graph, isDynamic ? fmt::format("q.dynamic_{}", cell.op) : cell.op), 1) << int8->model.text();
+      const auto bytes = exportOnnx(graph);
+      ASSERT_TRUE(bytes) << bytes.error().render();
+      const auto back = importOnnx(*bytes, {}, {.shapes = {}, .values = {}, .freeDims = true});
+      ASSERT_TRUE(back) << back.error().render();
+      for (const int64_t steps : {1, 6, 11}) {
+        const auto here = outputsOf(boundGraph(graph, sizesAt(steps, 3)).value());
+        expectNear(here, outputsOf(boundGraph(*back, sizesAt(steps, 3)).value()), 0);
+        expectNear(here, outputsOf(boundGraph(*read, sizesAt(steps, 3)).value()), 0.1f);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qc
