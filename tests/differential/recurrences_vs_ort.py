@@ -4,7 +4,8 @@
     recurrences_vs_ort.py QCOMPILE [WORD]
 
 Each case (those with WORD in their name) is a small model made here: a linear layer and a recurrent one, with every activation, direction, clip,
-order of operations, batch order, with and without biases and initial states.  The file must pass ONNX's checker and hold integer products
+order of operations, batch order, with and without biases and initial states; GRU and RNN also as a Loop and a Scan over a sequence of any
+length, which become the layer.  The file must pass ONNX's checker and hold integer products
 (DynamicQuantizeLSTM, or a function of the file for GRU and RNN), every output must be within 40 dB of ONNX Runtime's on that file, and what is
 read back must give the bytes of the .qir, on kernels and in the interpreter.  The float model is held beside ONNX Runtime as well.
 
@@ -56,6 +57,50 @@ def cases():
         for direction in ("forward", "reverse", "bidirectional"):
             yield f"{op} {direction} with lengths", op, {"direction": direction}, "BhL"
     yield "GRU batch first with lengths", "GRU", {"direction": "bidirectional", "layout": 1}, "BL"
+    for kind in ("Loop", "Scan"):
+        for op, attributes in (("RNN", {}), ("RNN", {"activations": ["Relu"]}), ("GRU", {}), ("GRU", {"linear_before_reset": 1})):
+            yield f"{op} {' '.join(map(str, attributes.values()))} as a {kind}", op, {"as": kind, **attributes}, "Bh"
+
+
+def written_out(op, attributes, weights):
+    """The layer forwards with biases as a node Loop or Scan over front_x, [steps, BATCH, INPUT], and initializers."""
+    w, r, b, h = (numpy_helper.to_array(weight)[0] for weight in weights)
+    rows, linear = GATES[op] * HIDDEN, attributes.get("linear_before_reset")
+    parts = {"Wt": w.T, "Wb": b[:rows], "Rb": b[rows:], "R_last": r[-HIDDEN:].T, "Rb_last": b[-HIDDEN:], "one": np.float32(1),
+             "Rt": r.T if op == "RNN" or linear else r[:-HIDDEN].T, "h": h, "zero": np.int64(0), "next_by": np.int64(1), "true": np.bool_(True)}
+    if op == "GRU" and not linear:
+        parts["Rb"] = b[rows:-HIDDEN]
+    node = helper.make_node
+    nodes = [node("MatMul", ["in", "Wt"], ["in_w"]), node("Add", ["in_w", "Wb"], ["in_b"]),
+             node("MatMul", ["state", "Rt"], ["state_r"]), node("Add", ["state_r", "Rb"], ["state_b"])]
+    if op == "RNN":
+        nodes += [node("Add", ["in_b", "state_b"], ["sum"]), node(attributes.get("activations", ["Tanh"])[0], ["sum"], ["new"])]
+    else:
+        nodes += [node("Split", ["in_b"], ["in_z", "in_r", "in_h"], axis=1),
+                  node("Split", ["state_b"], ["state_z", "state_r", "state_h"][:3 if linear else 2], axis=1),
+                  node("Add", ["in_z", "state_z"], ["sum_z"]), node("Add", ["in_r", "state_r"], ["sum_r"]),
+                  node("Sigmoid", ["sum_z"], ["z"]), node("Sigmoid", ["sum_r"], ["r"])]
+        nodes[2].output[0] = nodes[3].input[0] = "state_product"
+        nodes += [node("Mul", ["r", "state_h"], ["add_h"])] if linear else [
+            node("Mul", ["r", "state"], ["reset"]), node("MatMul", ["reset", "R_last"], ["reset_r"]), node("Add", ["reset_r", "Rb_last"], ["add_h"])]
+        nodes += [node("Add", ["in_h", "add_h"], ["sum_h"]), node("Tanh", ["sum_h"], ["candidate"]), node("Sub", ["one", "z"], ["left"]),
+                  node("Mul", ["left", "candidate"], ["fresh"]), node("Mul", ["z", "state"], ["kept"]), node("Add", ["fresh", "kept"], ["new"])]
+    nodes.append(node("Identity", ["new"], ["seen"]))
+    value = helper.make_tensor_value_info
+    state, seen = value("state", T.FLOAT, (BATCH, HIDDEN)), [value(name, T.FLOAT, (BATCH, HIDDEN)) for name in ("new", "seen")]
+    if attributes["as"] == "Scan":
+        body = helper.make_graph(nodes, "body", [state, value("in", T.FLOAT, (BATCH, INPUT))], seen)
+        outside = [node("Scan", ["h", "front_x"], ["last_", "y_"], name="layer", body=body, num_scan_inputs=1)]
+    else:
+        nodes += [node("Add", ["at", "next_by"], ["at_next"]), node("Less", ["at_next", "steps"], ["goes_on"])]
+        nodes.insert(0, node("Gather", ["front_x", "at"], ["in"]))
+        body = helper.make_graph(nodes, "body", [value("round", T.INT64, ()), value("goes", T.BOOL, ()), value("at", T.INT64, ()), state],
+                                 [value("goes_on", T.BOOL, ()), value("at_next", T.INT64, ()), *seen])
+        outside = [node("Shape", ["front_x"], ["sizes"]), node("Gather", ["sizes", "zero"], ["steps"]),
+                   node("Loop", ["steps", "true", "zero", "h"], ["count", "last_", "y_"], name="layer", body=body)]
+    outside += [node("Unsqueeze", ["last_", "zeros"], ["last"]), node("Unsqueeze", ["y_", "ones"], ["y"])]
+    parts |= {"zeros": np.array([0]), "ones": np.array([1])}
+    return outside, [numpy_helper.from_array(np.array(part, order="C"), name) for name, part in parts.items()]
 
 
 def model(op, attributes, operands, seed):
@@ -69,9 +114,16 @@ def model(op, attributes, operands, seed):
     while not given[-1]:
         given.pop()
     time = (BATCH, STEPS) if attributes.get("layout") else (STEPS, BATCH)
-    nodes = [helper.make_node("MatMul", ["x", "front"], ["front_x"], name="front"),
-             helper.make_node(op, given, ["y", "last"], name="layer", hidden_size=HIDDEN, **attributes)]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", T.FLOAT, (*time, FEATURES))],
+    nodes = [helper.make_node("MatMul", ["x", "front"], ["front_x"], name="front")]
+    shape = (*time, FEATURES)
+    if "as" in attributes:
+        outside, parts = written_out(op, attributes, weights[1:5])
+        nodes += outside
+        weights = [weights[0], *parts]
+        shape = ("steps", BATCH, FEATURES)
+    else:
+        nodes.append(helper.make_node(op, given, ["y", "last"], name="layer", hidden_size=HIDDEN, **attributes))
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", T.FLOAT, shape)],
                               [helper.make_tensor_value_info(name, T.FLOAT, None) for name in ("y", "last")], weights)
     feed = random.normal(size=(*time, FEATURES)).astype(np.float32)
     if op == "LSTM" and "L" in operands:  # DynamicQuantizeLSTM of ONNX Runtime looks for its range behind the ends of sequences, too
@@ -109,16 +161,19 @@ def check(qcompile, op, attributes, operands, seed, work):
     if not any(name.startswith("DynamicQuantize" + op) for name in ops):
         return False, f"the layer is {ops}"
     session = onnxruntime.InferenceSession(str(work / "q.onnx"), providers=["CPUExecutionProvider"])
-    there, here = session.run(["y", "last"], {"x": feed}), run(qcompile, work / "q.onnx", feed, "jit", work)
-    text = run(qcompile, work / "q.qir", feed, "jit", work)
-    same = all(a.tobytes() == b.tobytes() for a, b in zip(here, run(qcompile, work / "q.onnx", feed, "interpreter", work)))
-    read_back = all(a.tobytes() == b.tobytes() for a, b in zip(here, text))
-    worst = min(db(a, b) for a, b in zip(there, here))
-    exact = run(qcompile, work / "m.onnx", feed, "jit", work)
-    quantization, floats_db = min(db(a, b) for a, b in zip(exact, here)), float("inf")
-    if not attributes.get("layout"):  # which ONNX Runtime lacks
-        there = onnxruntime.InferenceSession(floats.SerializeToString(), providers=["CPUExecutionProvider"]).run(["y", "last"], {"x": feed})
-        floats_db = min(db(a, b) for a, b in zip(there, exact))
+    worst = quantization = floats_db = float("inf")
+    same = read_back = True
+    for feed in [feed, feed[:1], feed[:4]] if "as" in attributes else [feed]:
+        there, here = session.run(["y", "last"], {"x": feed}), run(qcompile, work / "q.onnx", feed, "jit", work)
+        text = run(qcompile, work / "q.qir", feed, "jit", work)
+        same &= all(a.tobytes() == b.tobytes() for a, b in zip(here, run(qcompile, work / "q.onnx", feed, "interpreter", work)))
+        read_back &= all(a.tobytes() == b.tobytes() for a, b in zip(here, text))
+        worst = min(worst, *(db(a, b) for a, b in zip(there, here)))
+        exact = run(qcompile, work / "m.onnx", feed, "jit", work)
+        quantization = min(quantization, *(db(a, b) for a, b in zip(exact, here)))
+        if not attributes.get("layout"):  # which ONNX Runtime lacks
+            there = onnxruntime.InferenceSession(floats.SerializeToString(), providers=["CPUExecutionProvider"]).run(["y", "last"], {"x": feed})
+            floats_db = min(floats_db, *(db(a, b) for a, b in zip(there, exact)))
     good = worst >= LEAST_DB and floats_db >= LEAST_FLOAT_DB and same and read_back
     return good, (f"{worst:.0f} dB to ONNX Runtime, {quantization:.0f} dB to float, which is {floats_db:.0f} dB to ONNX Runtime's"
                                                       f"{'' if same else ', interpreter DIFFERS'}{'' if read_back else ', .qir DIFFERS'}")
