@@ -65,7 +65,12 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
   std::vector<Role> roles;
   OnnxValues inputs;
   if (!form.isScan()) inputs = {{node.dimValues({}, {number})}, {boolean(node, true)}};
-  Value *initial = nullptr, *state = nullptr;
+  struct State {
+    Value *initial, *here;
+    int64_t place;
+    const Value* next = nullptr;
+  };
+  std::vector<State> states;  // the cell of lstm behind its state
   for (int64_t k = 0; k < form.states; ++k) {
     const OnnxValue& v = nth(operands, form.firstState + k);
     const bool passes =
@@ -79,15 +84,14 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
       roles.push_back(Role::counter);
       inputs.push_back({counted(*start, number)});
     } else {
-      if (state || v.tensor->type().dtype != DType::f32 || v.tensor->type().isQuantized() || v.tensor->type().rank() != 2)
+      if (states.size() == 2 || v.tensor->type().dtype != DType::f32 || v.tensor->type().isQuantized() || v.tensor->type().rank() != 2)
         return isNone("another state");
-      initial = v.tensor;
-      state = b.make("neg", {initial});  // only its identity counts
+      states.push_back({v.tensor, b.make("neg", {v.tensor}), k});  // only its identity counts
       roles.push_back(Role::state);
-      inputs.push_back({state});
+      inputs.push_back({states.back().here});
     }
   }
-  if (!state) return isNone("no state");
+  if (states.empty()) return isNone("no state");
   for (Value* sequence : form.sequences) {
     if (!sequence || sequence->type().rank() != 3) return isNone("a sequence that is no [steps, batch, input]");
     inputs.push_back({b.make("gather", {sequence, node.dimValues({}, {number})}, {{"axis", int64_t{0}}})});
@@ -97,13 +101,22 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
   QC_TRY(addInitializers(body, constants));
   QC_ASSIGN(const OnnxValues round, runBody(body, constants, inputs, frame, node.location() + "/"));
   const auto result = [&](int64_t i) { return nth(round, form.firstOutput + i).tensor; };
-  const Value* next = nullptr;
-  for (int64_t k = 0; k < form.states; ++k)
-    if (nth(roles, k) == Role::state) next = result(k);
-  if (!next) return isNone("a state that becomes a sequence of tensors");
+  for (State& s : states) {
+    s.next = result(s.place);
+    if (!s.next) return isNone("a state that becomes a sequence of tensors");
+  }
   for (const Assumption& a : sizeNames_.ways.taken)
     if (a.symbols().contains(number.str())) return isNone("rounds that are read in two ways");
-  auto step = readStep({state, number, before}, next);
+  const bool hasCell = states.size() == 2;
+  const auto read = [&] {
+    return readStep({states[0].here, hasCell ? states[1].here : nullptr, number, before}, states[0].next,
+                    hasCell ? states[1].next : nullptr);
+  };
+  auto step = read();
+  if (!step && hasCell) {
+    std::swap(states[0], states[1]);
+    step = read();
+  }
   if (!step) return isNone("another arithmetic");
 
   // As many rounds as there are steps.
@@ -125,22 +138,22 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
       return isNone("a state that does not count");
   }
   for (int64_t r = form.states; r + form.firstOutput < static_cast<int64_t>(round.size()); ++r)
-    if (result(r) != next) return isNone("a result of the rounds that is not the state");
+    if (result(r) != states[0].next) return isNone("a result of the rounds that is not the state");
 
-  const std::vector<DimExpr> one = OnnxNode::dims(initial);
-  QC_ASSIGN(Value * first, node.reshapeToDims(initial, {1, one[0], one[1]}));
-  Value* bias = step->b ? node.constantValue(std::move(*step->b)) : nullptr;
-  QC_ASSIGN(const std::vector<Value*> results, node.createAll(step->op,
-                                                              {step->sequence, node.constantValue(std::move(step->w)),
-                                                               node.constantValue(std::move(step->r)), bias, nullptr, first},
-                                                              std::move(step->attrs)));
+  const std::vector<DimExpr> one = OnnxNode::dims(states[0].initial);
+  std::vector<Value*> given = {step->sequence, node.constantValue(std::move(step->w)), node.constantValue(std::move(step->r)),
+                               step->b ? node.constantValue(std::move(*step->b)) : nullptr, nullptr};
+  for (const State& s : states) {
+    QC_ASSIGN(Value * first, node.reshapeToDims(s.initial, {1, one[0], one[1]}));
+    given.push_back(first);
+  }
+  QC_ASSIGN(const std::vector<Value*> results, node.createAll(step->op, std::move(given), std::move(step->attrs)));
   QC_ASSIGN(Value * all, node.reshapeToDims(results[0], {length, one[0], one[1]}));
-  QC_ASSIGN(Value * last, node.reshapeToDims(results[1], one));
-  OnnxValues outputs;
-  for (int64_t k = 0; k < form.states; ++k) {
-    const OnnxValue& given = nth(operands, form.firstState + k);
-    const Role role = nth(roles, k);
-    outputs.push_back(role == Role::unchanged ? given : OnnxValue{role == Role::state ? last : counted(*oneNumber(given.tensor), length)});
+  OnnxValues outputs(operands.begin() + form.firstState, operands.begin() + form.firstState + form.states);
+  for (int64_t k = 0; k < form.states; ++k)
+    if (OnnxValue& v = nth(outputs, k); nth(roles, k) == Role::counter) v = {counted(*oneNumber(v.tensor), length)};
+  for (size_t i = 0; i < states.size(); ++i) {
+    QC_ASSIGN(nth(outputs, states[i].place).tensor, node.reshapeToDims(results[1 + i], one));
   }
   outputs.resize(round.size() - usize(form.firstOutput), {all});
   return outputs;

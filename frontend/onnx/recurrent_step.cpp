@@ -46,9 +46,11 @@ class Reader {
  public:
   explicit Reader(const RecurrentRound& round) : round_(round), hidden_(columnsOf(round.state)) {}
 
-  std::optional<ReadStep> read(const Value* next) {
-    if (hidden_ < 1 || next->type() != round_.state->type()) return std::nullopt;
+  std::optional<ReadStep> read(const Value* next, const Value* nextCell) {
+    if (hidden_ < 1 || !sameShape(next, round_.state)) return std::nullopt;
     const Columns result = origin({next, 0, hidden_});
+    if (round_.cell)
+      return sameShape(nextCell, round_.cell) && sameShape(next, nextCell) ? asLstm(result, origin({nextCell, 0, hidden_})) : std::nullopt;
     auto step = asGru(result);
     return step ? step : asRnn(result);
   }
@@ -101,7 +103,6 @@ class Reader {
     const auto row = rowOf(v, like);
     return row && std::all_of(row->begin(), row->end(), [](float x) { return x == 1.0f; });
   }
-  bool isState(const Columns& c) const { return c.v == round_.state && c.first == 0 && c.count == hidden_; }
 
   bool isOutside(const Value* v) const {
     const Node* n = v->producer();
@@ -149,7 +150,7 @@ class Reader {
       sum.ofInput.push_back(factor);
     } else if (rows == round_.state) {
       sum.ofState.push_back(factor);
-    } else if (const auto reset = timesState({rows, 0, hidden_})) {
+    } else if (const auto reset = otherFactor({rows, 0, hidden_}, round_.state)) {
       if (sum.reset && !(*sum.reset == *reset)) return false;
       sum.reset = reset;
       sum.ofGated.push_back(factor);
@@ -159,33 +160,43 @@ class Reader {
     return true;
   }
 
-  // The other factor of a product with the state.
-  std::optional<Columns> timesState(const Columns& c) const {
+  // Of a product with this state: what it is multiplied by.
+  std::optional<Columns> otherFactor(const Columns& c, const Value* state) const {
     if (columnsOf(c.v) != hidden_ || !is(c, "mul")) return std::nullopt;
     for (int i = 0; i < 2; ++i) {
-      const auto state = operandOf(c, i), other = operandOf(c, 1 - i);
-      if (state && other && isState(*state)) return other;
+      const auto one = operandOf(c, i), other = operandOf(c, 1 - i);
+      if (one && other && *one == Columns{state, 0, hidden_}) return other;
     }
     return std::nullopt;
   }
 
-  std::optional<Gate> gate(const Columns& c) {
+  // As ONNX names it, and what it is of.
+  std::optional<std::pair<std::string, Columns>> activation(const Columns& c) const {
     const Node* n = c.v->producer();
     if (!n || n->numOperands() != 1 || !n->attrs().empty() || !n->def().scalar) return std::nullopt;
     const auto names = onnxNames();
     const auto name = std::find_if(names.begin(), names.end(), [&](const OnnxName& row) { return row.ours == n->op() && row.writes(); });
     const auto under = operandOf(c, 0);
+    return name != names.end() && under ? std::optional(std::pair(name->theirs, *under)) : std::nullopt;
+  }
+  std::optional<Gate> gate(const Columns& c) {
+    const auto of = activation(c);
     Gate gate;
-    if (name == names.end() || !under || !collect(*under, gate.sum)) return std::nullopt;
-    gate.activation = name->theirs;
+    if (!of || !collect(of->second, gate.sum)) return std::nullopt;
+    gate.activation = of->first;
     return gate;
+  }
+  // Of the input and of the state.
+  std::optional<Gate> plainGate(const Columns& c) {
+    auto g = gate(c);
+    return g && isOfBoth(g->sum) ? std::move(g) : std::nullopt;
   }
   static bool isOfBoth(const Sum& s) { return s.ofInput.size() == 1 && s.ofState.size() == 1 && s.ofGated.empty() && s.rest.empty(); }
 
   std::optional<ReadStep> asRnn(const Columns& c) {
-    const auto h = gate(c);
-    if (!h || !isOfBoth(h->sum)) return std::nullopt;
-    return built("rnn", {h->sum}, {{}}, h->activation);
+    const auto h = plainGate(c);
+    if (!h) return std::nullopt;
+    return built("rnn", {h->sum}, {}, h->activation);
   }
 
   // (1 - z) * candidate + z * state
@@ -193,7 +204,7 @@ class Reader {
     if (!is(c, "add")) return std::nullopt;
     for (int i = 0; i < 2; ++i) {
       const auto kept = operandOf(c, i), fresh = operandOf(c, 1 - i);
-      const auto z = kept ? timesState(*kept) : std::nullopt;
+      const auto z = kept ? otherFactor(*kept, round_.state) : std::nullopt;
       if (!z || !fresh || !is(*fresh, "mul")) continue;
       for (int k = 0; k < 2; ++k) {
         const auto left = operandOf(*fresh, k), candidate = operandOf(*fresh, 1 - k);
@@ -229,12 +240,39 @@ class Reader {
       h->sum.ofState = h->sum.ofGated;
     }
     if (!h->sum.reset) return std::nullopt;
-    const auto update = gate(z), reset = gate(*h->sum.reset);
-    if (!update || !reset || !isOfBoth(update->sum) || !isOfBoth(reset->sum) || update->activation != reset->activation)
-      return std::nullopt;
+    const auto update = plainGate(z), reset = plainGate(*h->sum.reset);
+    if (!update || !reset || update->activation != reset->activation) return std::nullopt;
     auto step = built("gru", {update->sum, reset->sum, h->sum}, {{}, {}, stateBias}, update->activation + "," + h->activation);
     if (step) step->attrs.set("linear_before_reset", int64_t{linearBeforeReset});
     return step;
+  }
+
+  // cell' = f * cell + i * g, state' = o * h(cell')
+  std::optional<ReadStep> asLstm(const Columns& state, const Columns& cell) {
+    if (!is(state, "mul") || !is(cell, "add")) return std::nullopt;
+    std::optional<Gate> o, f, i, g;
+    std::string ofCell;
+    for (int k = 0; k < 2 && !o; ++k) {
+      const auto left = operandOf(state, k), right = operandOf(state, 1 - k);
+      const auto squashed = right ? activation(*right) : std::nullopt;
+      if (!left || !squashed || !(squashed->second == cell)) continue;
+      o = plainGate(*left);
+      ofCell = squashed->first;
+    }
+    for (int k = 0; k < 2 && o && !f; ++k) {
+      const auto kept = operandOf(cell, k), fresh = operandOf(cell, 1 - k);
+      const auto forget = kept ? otherFactor(*kept, round_.cell) : std::nullopt;
+      if (!forget || !fresh || !is(*fresh, "mul")) continue;
+      f = plainGate(*forget);
+      for (int j = 0; j < 2 && f && !i; ++j) {
+        const auto in = operandOf(*fresh, j), candidate = operandOf(*fresh, 1 - j);
+        i = in ? plainGate(*in) : std::nullopt;
+        g = candidate ? plainGate(*candidate) : std::nullopt;
+        if (!g || (i && (i->activation != f->activation || i->activation != o->activation))) i = std::nullopt;
+      }
+    }
+    if (!i) return std::nullopt;
+    return built("lstm", {i->sum, o->sum, f->sum, g->sum}, {}, fmt::format("{},{},{}", f->activation, g->activation, ofCell));
   }
 
   // [1, gates * hidden, depth], of one factor for each gate.
@@ -264,7 +302,7 @@ class Reader {
       ofState.push_back(s.ofState.front());
       append(s.bias);
     }
-    for (const auto& row : stateBias) append(row);
+    for (size_t g = 0; g < gates.size(); ++g) append(g < stateBias.size() ? stateBias[g] : std::vector<float>());
     ReadStep step;
     step.op = op;
     step.attrs = {{"hidden_size", hidden_}, {"activations", activations}};
@@ -285,6 +323,8 @@ class Reader {
 
 }  // namespace
 
-std::optional<ReadStep> readStep(const RecurrentRound& round, const Value* next) { return Reader(round).read(next); }
+std::optional<ReadStep> readStep(const RecurrentRound& round, const Value* next, const Value* nextCell) {
+  return Reader(round).read(next, nextCell);
+}
 
 }  // namespace qc

@@ -49,9 +49,9 @@ void columns(Model& m, const std::string& from, int64_t first, int64_t behind, c
   m.int64s(to + "_first", {first * kHidden}).int64s(to + "_behind", {behind * kHidden}).int64s(to + "_axis", {1});
   m.node("Slice", {from, to + "_first", to + "_behind", to + "_axis"}, {to});
 }
-void mixed(Model& m, const std::string& z, const std::string& candidate) {
+void mixed(Model& m, const std::string& z, const std::string& candidate, const std::string& kept = "z") {
   m.floats("one", {}, {1}).node("Sub", {"one", z}, {"left"}).node("Mul", {"left", candidate}, {"fresh"});
-  m.node("Mul", {z, "h"}, {"kept"}).node("Add", {"kept", "fresh"}, {"next"});
+  m.node("Mul", {kept, "h"}, {"kept"}).node("Add", {"kept", "fresh"}, {"next"});
 }
 void writeRnn(Model& m, const char* activation) {
   weights(m, 1);
@@ -62,18 +62,22 @@ struct GruForm {
   const char *update = "Sigmoid", *reset = "Sigmoid", *candidate = "Tanh";
   const char* readAsState = "h";  // by the product of the state
   const char* stateWeights = "R";
+  const char* readAsInput = "x";
+  const char* kept = "z";  // what the old state is multiplied by
 };
 // Keras' reset_after=True: all products first, of the state with a bias of their own.
 void writeAfter(Model& m, const GruForm& f = {}) {
   weights(m, 3);
-  m.node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "B"}, {"xb"}).node("Split", {"xb"}, {"xz", "xr", "xh"}, {integer("axis", -1)});
+  m.node("MatMul", {f.readAsInput, "W"}, {"xw"})
+      .node("Add", {"xw", "B"}, {"xb"})
+      .node("Split", {"xb"}, {"xz", "xr", "xh"}, {integer("axis", -1)});
   m.node("MatMul", {f.readAsState, f.stateWeights}, {"hw"}).node("Add", {"Rb", "hw"}, {"hb"});
   columns(m, "hb", 0, 1, "hz");
   columns(m, "hb", 1, 2, "hr");
   columns(m, "hb", 2, 3, "hh");
   m.node("Add", {"xz", "hz"}, {"sz"}).node(f.update, {"sz"}, {"z"}).node("Add", {"hr", "xr"}, {"sr"}).node(f.reset, {"sr"}, {"r"});
   m.node("Mul", {"r", "hh"}, {"rh"}).node("Add", {"xh", "rh"}, {"sh"}).node(f.candidate, {"sh"}, {"c"});
-  mixed(m, "z", "c");
+  mixed(m, "z", "c", f.kept);
 }
 // reset_after=False: the state times the reset gate is what is multiplied; the gates are cut behind their activation.
 void writeBefore(Model& m) {
@@ -90,13 +94,26 @@ void writeBefore(Model& m) {
   mixed(m, "z", "c");
 }
 
+// "c" to "c_next" as well.
+void writeLstm(Model& m, const char* output = "Sigmoid", const char* forgets = "f", bool peephole = false) {
+  weights(m, 4);
+  m.node("MatMul", {"x", "W"}, {"xw"}).node("MatMul", {"h", "R"}, {"hr"}).node("Add", {"xw", "hr"}, {"xh"});
+  m.node("Add", {"xh", "B"}, {"sum"}).node("Split", {"sum"}, {"si", "sf", "sg", "so"}, {integer("axis", 1)});
+  if (peephole) m.node("Add", {"so", "c"}, {"so_c"});
+  m.node("Sigmoid", {"si"}, {"i_"}).node("Sigmoid", {"sf"}, {"f"}).node("Tanh", {"sg"}, {"g"});
+  m.node(output, {peephole ? "so_c" : "so"}, {"o"}).node("Mul", {forgets, "c"}, {"kept"}).node("Mul", {"i_", "g"}, {"fresh"});
+  m.node("Add", {"kept", "fresh"}, {"c_next"}).node("Tanh", {"c_next"}, {"squashed"}).node("Mul", {"o", "squashed"}, {"next"});
+}
+
 const Cell kCells[] = {
     {"rnn", "rnn", "activations=\"Tanh\"", [](Model& m) { writeRnn(m, "Tanh"); }},
     {"relu", "rnn", "activations=\"Relu\"", [](Model& m) { writeRnn(m, "Relu"); }},
     {"after", "gru", "linear_before_reset=1", [](Model& m) { writeAfter(m); }},
     {"softsign", "gru", "activations=\"Sigmoid,Softsign\"", [](Model& m) { writeAfter(m, {.candidate = "Softsign"}); }},
     {"before", "gru", "activations=\"Sigmoid,Tanh\"", [](Model& m) { writeBefore(m); }},
+    {"lstm", "lstm", "activations=\"Sigmoid,Tanh,Tanh\"", [](Model& m) { writeLstm(m); }},
 };
+bool hasMemory(const Cell& cell) { return std::string_view(cell.op) == "lstm"; }
 
 // ---- loops: x [N1, N2, input], h0 [N2, hidden] -> all [N1, N2, hidden], last -----------------------------------------------
 
@@ -111,12 +128,16 @@ struct Form {
   bool backwards = false;  // steps, counted from the end
   bool idle = false;       // another state, which nothing reads
   const char* seen = "next";
-  bool layer = false;  // a linear one in front
+  bool memory = false, memoryFirst = false;  // of lstm: a state behind the other, or in front of it
+  bool layer = false;                        // a linear one in front
 };
 
 Model loop(const Form& f) {
   Model m, body;
-  body.input("i", {}, kInt64).input("goes", {}, kBool).input("at", {}, kInt64).input("h", {-2, kHidden});
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("at", {}, kInt64);
+  if (f.memory && f.memoryFirst) body.input("c", {-2, kHidden});
+  body.input("h", {-2, kHidden});
+  if (f.memory && !f.memoryFirst) body.input("c", {-2, kHidden});
   if (f.idle) body.input("idle", {-2, kHidden});
   body.int64s("pace", {}, {f.pace}).node("Add", {"at", "pace"}, {"at_next"});
   std::string at = f.counts ? "at" : "i";
@@ -134,7 +155,10 @@ Model loop(const Form& f) {
   } else {
     body.node("Identity", {"goes"}, {"on"});
   }
-  body.output("on", kBool).output("at_next", kInt64).output("carried");
+  body.output("on", kBool).output("at_next", kInt64);
+  if (f.memory && f.memoryFirst) body.output("c_next");
+  body.output("carried");
+  if (f.memory && !f.memoryFirst) body.output("c_next");
   if (f.idle) body.node("Neg", {"idle"}, {"idle_next"}).output("idle_next");
   body.node("Identity", {f.seen}, {"seen"}).output("seen");
 
@@ -149,6 +173,11 @@ Model loop(const Form& f) {
   m.node("Sub", {"steps", "fewer"}, {"rounds"}).node("Sub", {"steps", "earlier"}, {"limit"});
   if (f.rounds >= 0) m.int64s("fixed", {}, {f.rounds});
   std::vector<std::string> inputs = {f.rounds >= 0 ? "fixed" : "rounds", "true", "start", "h0"}, outputs = {"count", "last"};
+  if (f.memory) {
+    m.node("Neg", {"h0"}, {"c0"});
+    inputs.insert(inputs.end() - (f.memoryFirst ? 1 : 0), "c0");
+    outputs.insert(outputs.end() - (f.memoryFirst ? 1 : 0), "memory");
+  }
   if (f.idle) {
     inputs.emplace_back("h0");
     outputs.emplace_back("idle_last");
@@ -156,16 +185,27 @@ Model loop(const Form& f) {
   outputs.emplace_back("all");
   m.node("Loop", inputs, outputs, {subgraph("body", body.graph())}, "layer");
   m.output("all").output("last").output("count", kInt64);
+  if (f.memory) m.output("memory");
   return m;
 }
 
-Model scan(const std::function<void(Model&)>& cell, bool backwards = false) {
+Model scan(const std::function<void(Model&)>& cell, bool memory, bool backwards = false) {
   Model m, body;
-  body.input("h", {-2, kHidden}).input("x", {-2, kInput});
+  body.input("h", {-2, kHidden});
+  if (memory) body.input("c", {-2, kHidden});
+  body.input("x", {-2, kInput});
   cell(body);
-  body.node("Identity", {"next"}, {"seen"}).output("next").output("seen");
+  body.node("Identity", {"next"}, {"seen"}).output("next");
+  if (memory) body.output("c_next");
+  body.output("seen");
   m.input("x_all", {-1, -2, kInput}).input("h0", {-2, kHidden});
-  m.node("Scan", {"h0", "x_all"}, {"last", "all"},
+  std::vector<std::string> inputs = {"h0", "x_all"}, outputs = {"last", "all"};
+  if (memory) {
+    m.node("Neg", {"h0"}, {"c0"});
+    inputs.insert(inputs.begin() + 1, "c0");
+    outputs.insert(outputs.begin() + 1, "memory");
+  }
+  m.node("Scan", inputs, outputs,
          {subgraph("body", body.graph()), integer("num_scan_inputs", 1), ints("scan_input_directions", {backwards ? 1 : 0})}, "layer");
   m.output("all").output("last");
   return m;
@@ -185,7 +225,7 @@ int count(const Graph& g, std::string_view op) {
   for (const Node* node = g.front(); node; node = node->next()) n += node->is(op);
   return n;
 }
-bool isRecurrence(const Graph& g) { return count(g, "gru") + count(g, "rnn") > 0; }
+bool isRecurrence(const Graph& g) { return count(g, "gru") + count(g, "rnn") + count(g, "lstm") > 0; }
 
 std::vector<std::vector<float>> outputsOf(const Graph& graph) {
   std::vector<Tensor> inputs;
@@ -224,7 +264,7 @@ TEST(OnnxLoops, RecurrencesStayFreeInTheirLength) {
     for (const bool counts : {true, false})
       for (const bool compares : {true, false}) {
         SCOPED_TRACE(fmt::format("{} counts={} compares={}", cell.name, counts, compares));
-        Form form{.cell = cell.write, .counts = counts, .compares = compares};
+        Form form{.cell = cell.write, .counts = counts, .compares = compares, .memory = hasMemory(cell), .memoryFirst = counts};
         const auto graph = freely(loop(form));
         ASSERT_TRUE(graph) << graph.error().render();
         EXPECT_EQ(count(*graph, cell.op), 1);
@@ -238,14 +278,14 @@ TEST(OnnxLoops, RecurrencesStayFreeInTheirLength) {
 TEST(OnnxLoops, ScansThatAreRecurrencesStayFree) {
   for (const Cell& cell : kCells) {
     SCOPED_TRACE(cell.name);
-    const Model m = scan(cell.write);
+    const Model m = scan(cell.write, hasMemory(cell));
     auto graph = freely(m);
     ASSERT_TRUE(graph) << graph.error().render();
     EXPECT_EQ(count(*graph, cell.op), 1);
-    Model unrolled = loop({.cell = cell.write, .idle = true});
-    unrolled.graph().mutable_output()->RemoveLast();
+    Model unrolled = loop({.cell = cell.write, .idle = true, .memory = hasMemory(cell)});
+    while (unrolled.graph().output_size() > 2) unrolled.graph().mutable_output()->RemoveLast();
     expectSame(*graph, unrolled);
-    EXPECT_FALSE(isRecurrence(fixedAt(scan(cell.write, true), 3, 2))) << "backwards";
+    EXPECT_FALSE(isRecurrence(fixedAt(scan(cell.write, hasMemory(cell), true), 3, 2))) << "backwards";
   }
 }
 
@@ -273,6 +313,14 @@ TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
               writeAfter(m, {.stateWeights = "scaled"});
               m.node("ReduceMax", {"h0"}, {"most"}, {integer("keepdims", 0)}).node("Mul", {"R", "most"}, {"scaled"});
             }}},
+      {"a sequence that the state changes",
+       {.cell =
+            [](Model& m) {
+              writeAfter(m, {.readAsInput = "xm"});
+              m.node("ReduceMax", {"h"}, {"most"}, {integer("keepdims", 0)}).node("Mul", {"x_seq", "most"}, {"moving"});
+              m.node("Gather", {"moving", "i"}, {"xm"});
+            }}},
+      {"shares of two gates", {.cell = after({.kept = "r"})}},
       {"the other way round",
        {.cell =
             [](Model& m) {
@@ -295,10 +343,15 @@ TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
               m.node("MatMul", {"h", "R"}, {"hr"}).node("MatMul", {"x", "W"}, {"xw"}).node("Add", {"xw", "xw"}, {"twice"});
               m.node("Add", {"twice", "hr"}, {"sum"}).node("Tanh", {"sum"}, {"next"});
             }}},
+      {"gates of lstm of two activations", {.cell = [](Model& m) { writeLstm(m, "Tanh"); }, .memory = true}},
+      {"a gate that reads the cell", {.cell = [](Model& m) { writeLstm(m, "Sigmoid", "f", true); }, .memory = true}},
+      {"an input where the gate to forget is", {.cell = [](Model& m) { writeLstm(m, "Sigmoid", "g"); }, .memory = true}},
+      {"a cell that is seen", {.cell = [](Model& m) { writeLstm(m); }, .seen = "c_next", .memory = true}},
       {"the state read elsewhere", {.seen = "h"}},
       {"a gate that is seen", {.seen = "z"}},
       {"another state", {.idle = true}},
       {"a counter that starts at 1", {.start = 1, .fewer = 1}},
+      {"a counter that starts at the end", {.start = -1}},
       {"every other step", {.compares = false, .pace = 2, .rounds = 2}},
       {"steps from the end", {.backwards = true}},
       {"one round fewer", {.fewer = 1}},
@@ -308,7 +361,7 @@ TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
     SCOPED_TRACE(miss.what);
     const Graph graph = fixedAt(loop(miss.form), 4, 2);
     EXPECT_FALSE(isRecurrence(graph)) << print(graph);
-    EXPECT_EQ(outputsOf(graph).size(), 3U);
+    EXPECT_EQ(outputsOf(graph).size(), miss.form.memory ? 4U : 3U);
   }
   const auto graph = freely(loop({.fewer = 1}));
   ASSERT_FALSE(graph);
@@ -333,7 +386,7 @@ TEST(OnnxLoops, SumsWithoutEndAreLeft) {
 TEST(OnnxLoops, AreQuantizedAndWrittenAsRecurrences) {
   for (const Cell& cell : kCells) {
     SCOPED_TRACE(cell.name);
-    const auto read = freely(loop({.cell = cell.write, .layer = true}));
+    const auto read = freely(loop({.cell = cell.write, .memory = hasMemory(cell), .layer = true}));
     ASSERT_TRUE(read) << read.error().render();
     const qc::Model model(read->clone(), "m");
     std::vector<Sample> samples;
