@@ -4,7 +4,7 @@
     recurrences_vs_ort.py QCOMPILE [WORD]
 
 Each case (those with WORD in their name) is a small model made here: a linear layer and a recurrent one, with every activation, direction, clip,
-order of operations, batch order, with and without biases and initial states; GRU and RNN also as a Loop and a Scan over a sequence of any
+order of operations, batch order, with and without biases and initial states; each also as a Loop and a Scan over a sequence of any
 length, which become the layer.  The file must pass ONNX's checker and hold integer products
 (DynamicQuantizeLSTM, or a function of the file for GRU and RNN), every output must be within 40 dB of ONNX Runtime's on that file, and what is
 read back must give the bytes of the .qir, on kernels and in the interpreter.  The float model is held beside ONNX Runtime as well.
@@ -58,7 +58,7 @@ def cases():
             yield f"{op} {direction} with lengths", op, {"direction": direction}, "BhL"
     yield "GRU batch first with lengths", "GRU", {"direction": "bidirectional", "layout": 1}, "BL"
     for kind in ("Loop", "Scan"):
-        for op, attributes in (("RNN", {}), ("RNN", {"activations": ["Relu"]}), ("GRU", {}), ("GRU", {"linear_before_reset": 1})):
+        for op, attributes in (("RNN", {}), ("RNN", {"activations": ["Relu"]}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}), ("LSTM", {})):
             yield f"{op} {' '.join(map(str, attributes.values()))} as a {kind}", op, {"as": kind, **attributes}, "Bh"
 
 
@@ -67,7 +67,7 @@ def written_out(op, attributes, weights):
     w, r, b, h = (numpy_helper.to_array(weight)[0] for weight in weights)
     rows, linear = GATES[op] * HIDDEN, attributes.get("linear_before_reset")
     parts = {"Wt": w.T, "Wb": b[:rows], "Rb": b[rows:], "R_last": r[-HIDDEN:].T, "Rb_last": b[-HIDDEN:], "one": np.float32(1),
-             "Rt": r.T if op == "RNN" or linear else r[:-HIDDEN].T, "h": h, "zero": np.int64(0), "next_by": np.int64(1), "true": np.bool_(True)}
+             "c": -h, "Rt": r[:-HIDDEN].T if op == "GRU" and not linear else r.T, "h": h, "zero": np.int64(0), "next_by": np.int64(1), "true": np.bool_(True)}
     if op == "GRU" and not linear:
         parts["Rb"] = b[rows:-HIDDEN]
     node = helper.make_node
@@ -75,6 +75,11 @@ def written_out(op, attributes, weights):
              node("MatMul", ["state", "Rt"], ["state_r"]), node("Add", ["state_r", "Rb"], ["state_b"])]
     if op == "RNN":
         nodes += [node("Add", ["in_b", "state_b"], ["sum"]), node(attributes.get("activations", ["Tanh"])[0], ["sum"], ["new"])]
+    elif op == "LSTM":
+        nodes += [node("Add", ["in_b", "state_b"], ["sum"]), node("Split", ["sum"], ["sum_i", "sum_o", "sum_f", "sum_g"], axis=1),
+                  node("Sigmoid", ["sum_i"], ["i"]), node("Sigmoid", ["sum_o"], ["o"]), node("Sigmoid", ["sum_f"], ["f"]), node("Tanh", ["sum_g"], ["g"]),
+                  node("Mul", ["f", "cell"], ["kept"]), node("Mul", ["i", "g"], ["fresh"]), node("Add", ["fresh", "kept"], ["new_cell"]),
+                  node("Tanh", ["new_cell"], ["squashed"]), node("Mul", ["o", "squashed"], ["new"])]
     else:
         nodes += [node("Split", ["in_b"], ["in_z", "in_r", "in_h"], axis=1),
                   node("Split", ["state_b"], ["state_z", "state_r", "state_h"][:3 if linear else 2], axis=1),
@@ -87,17 +92,19 @@ def written_out(op, attributes, weights):
                   node("Mul", ["left", "candidate"], ["fresh"]), node("Mul", ["z", "state"], ["kept"]), node("Add", ["fresh", "kept"], ["new"])]
     nodes.append(node("Identity", ["new"], ["seen"]))
     value = helper.make_tensor_value_info
-    state, seen = value("state", T.FLOAT, (BATCH, HIDDEN)), [value(name, T.FLOAT, (BATCH, HIDDEN)) for name in ("new", "seen")]
+    states = ["state", "cell"] if op == "LSTM" else ["state"]
+    initial, last = ["h", "c"][:len(states)], ["last_", "last_cell"][:len(states)]
+    before, behind = ([value(name, T.FLOAT, (BATCH, HIDDEN)) for name in names] for names in (states, ["new", "new_cell"][:len(states)] + ["seen"]))
     if attributes["as"] == "Scan":
-        body = helper.make_graph(nodes, "body", [state, value("in", T.FLOAT, (BATCH, INPUT))], seen)
-        outside = [node("Scan", ["h", "front_x"], ["last_", "y_"], name="layer", body=body, num_scan_inputs=1)]
+        body = helper.make_graph(nodes, "body", [*before, value("in", T.FLOAT, (BATCH, INPUT))], behind)
+        outside = [node("Scan", [*initial, "front_x"], [*last, "y_"], name="layer", body=body, num_scan_inputs=1)]
     else:
         nodes += [node("Add", ["at", "next_by"], ["at_next"]), node("Less", ["at_next", "steps"], ["goes_on"])]
         nodes.insert(0, node("Gather", ["front_x", "at"], ["in"]))
-        body = helper.make_graph(nodes, "body", [value("round", T.INT64, ()), value("goes", T.BOOL, ()), value("at", T.INT64, ()), state],
-                                 [value("goes_on", T.BOOL, ()), value("at_next", T.INT64, ()), *seen])
+        body = helper.make_graph(nodes, "body", [value("round", T.INT64, ()), value("goes", T.BOOL, ()), value("at", T.INT64, ()), *before],
+                                 [value("goes_on", T.BOOL, ()), value("at_next", T.INT64, ()), *behind])
         outside = [node("Shape", ["front_x"], ["sizes"]), node("Gather", ["sizes", "zero"], ["steps"]),
-                   node("Loop", ["steps", "true", "zero", "h"], ["count", "last_", "y_"], name="layer", body=body)]
+                   node("Loop", ["steps", "true", "zero", *initial], ["count", *last, "y_"], name="layer", body=body)]
     outside += [node("Unsqueeze", ["last_", "zeros"], ["last"]), node("Unsqueeze", ["y_", "ones"], ["y"])]
     parts |= {"zeros": np.array([0]), "ones": np.array([1])}
     return outside, [numpy_helper.from_array(np.array(part, order="C"), name) for name, part in parts.items()]
