@@ -95,14 +95,14 @@ void writeBefore(Model& m) {
 }
 
 // "c" to "c_next" as well.
-void writeLstm(Model& m, const char* output = "Sigmoid", const char* forgets = "f", bool peephole = false) {
+void writeLstm(Model& m, const char* output = "Sigmoid", const char* forgets = "f", bool peephole = false, const char* shown = "c_next") {
   weights(m, 4);
   m.node("MatMul", {"x", "W"}, {"xw"}).node("MatMul", {"h", "R"}, {"hr"}).node("Add", {"xw", "hr"}, {"xh"});
   m.node("Add", {"xh", "B"}, {"sum"}).node("Split", {"sum"}, {"si", "sf", "sg", "so"}, {integer("axis", 1)});
   if (peephole) m.node("Add", {"so", "c"}, {"so_c"});
   m.node("Sigmoid", {"si"}, {"i_"}).node("Sigmoid", {"sf"}, {"f"}).node("Tanh", {"sg"}, {"g"});
   m.node(output, {peephole ? "so_c" : "so"}, {"o"}).node("Mul", {forgets, "c"}, {"kept"}).node("Mul", {"i_", "g"}, {"fresh"});
-  m.node("Add", {"kept", "fresh"}, {"c_next"}).node("Tanh", {"c_next"}, {"squashed"}).node("Mul", {"o", "squashed"}, {"next"});
+  m.node("Add", {"kept", "fresh"}, {"c_next"}).node("Tanh", {shown}, {"squashed"}).node("Mul", {"o", "squashed"}, {"next"});
 }
 
 const Cell kCells[] = {
@@ -346,12 +346,14 @@ TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
       {"gates of lstm of two activations", {.cell = [](Model& m) { writeLstm(m, "Tanh"); }, .memory = true}},
       {"a gate that reads the cell", {.cell = [](Model& m) { writeLstm(m, "Sigmoid", "f", true); }, .memory = true}},
       {"an input where the gate to forget is", {.cell = [](Model& m) { writeLstm(m, "Sigmoid", "g"); }, .memory = true}},
+      {"the cell of the round before", {.cell = [](Model& m) { writeLstm(m, "Sigmoid", "f", false, "c"); }, .memory = true}},
       {"a cell that is seen", {.cell = [](Model& m) { writeLstm(m); }, .seen = "c_next", .memory = true}},
       {"the state read elsewhere", {.seen = "h"}},
       {"a gate that is seen", {.seen = "z"}},
       {"another state", {.idle = true}},
       {"a counter that starts at 1", {.start = 1, .fewer = 1}},
       {"a counter that starts at the end", {.start = -1}},
+      {"a counter by twos beside the rounds", {.counts = false, .compares = false, .pace = 2}},
       {"every other step", {.compares = false, .pace = 2, .rounds = 2}},
       {"steps from the end", {.backwards = true}},
       {"one round fewer", {.fewer = 1}},
