@@ -86,7 +86,8 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
     } else {
       if (states.size() == 2 || v.tensor->type().dtype != DType::f32 || v.tensor->type().isQuantized() || v.tensor->type().rank() != 2)
         return isNone("another state");
-      states.push_back({v.tensor, b.make("neg", {v.tensor}), k});  // only its identity counts
+      QC_ASSIGN(Value * here, b.create("neg", {v.tensor}));  // only its identity counts
+      states.push_back({v.tensor, here, k});
       roles.push_back(Role::state);
       inputs.push_back({states.back().here});
     }
@@ -94,7 +95,8 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
   if (states.empty()) return isNone("no state");
   for (Value* sequence : form.sequences) {
     if (!sequence || sequence->type().rank() != 3) return isNone("a sequence that is no [steps, batch, input]");
-    inputs.push_back({b.make("gather", {sequence, node.dimValues({}, {number})}, {{"axis", int64_t{0}}})});
+    QC_ASSIGN(Value * element, b.create("gather", {sequence, node.dimValues({}, {number})}, {{"axis", int64_t{0}}}));
+    inputs.push_back({element});
   }
 
   OnnxScope constants(&frame.scope);

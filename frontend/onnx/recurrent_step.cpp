@@ -12,7 +12,8 @@
 namespace qc {
 namespace {
 
-constexpr int kMaxTerms = 1000;  // looked at: sums of sums of one value double with each
+constexpr int64_t kMaxHidden = 1 << 16;  // far beyond any layer; a shape alone can say more
+constexpr int kMaxTerms = 1000;          // looked at: sums of sums of one value double with each
 
 // Columns [first, first + count) of a value [rows, columns].
 struct Columns {
@@ -47,7 +48,7 @@ class Reader {
   explicit Reader(const RecurrentRound& round) : round_(round), hidden_(columnsOf(round.state)) {}
 
   std::optional<ReadStep> read(const Value* next, const Value* nextCell) {
-    if (hidden_ < 1 || !sameShape(next, round_.state)) return std::nullopt;
+    if (hidden_ < 1 || hidden_ > kMaxHidden || !sameShape(next, round_.state)) return std::nullopt;
     const Columns result = origin({next, 0, hidden_});
     if (round_.cell)
       return sameShape(nextCell, round_.cell) && sameShape(next, nextCell) ? asLstm(result, origin({nextCell, 0, hidden_})) : std::nullopt;

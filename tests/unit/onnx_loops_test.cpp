@@ -370,6 +370,38 @@ TEST(OnnxLoops, WhatIsNoRecurrenceIsUnrolled) {
   EXPECT_THAT(graph.error().render(), HasSubstr("the number of rounds"));
 }
 
+TEST(OnnxLoops, SequencesOfOtherTypesAndRanksAreUnrolled) {
+  for (const bool isFlat : {false, true}) {
+    Model m, body;
+    const int type = isFlat ? kFloat : onnx::TensorProto::INT8;
+    body.input("h", {2, kHidden}).input("x", isFlat ? Ints{kHidden} : Ints{2, kHidden}, type);
+    body.node("Cast", {"x"}, {"real"}, {integer("to", kFloat)}).node("Add", {"h", "real"}, {"next"}).node("Identity", {"next"}, {"seen"});
+    body.output("next").output("seen");
+    m.input("x_all", isFlat ? Ints{3, kHidden} : Ints{3, 2, kHidden}, type).input("h0", {2, kHidden});
+    m.node("Scan", {"h0", "x_all"}, {"last", "all"}, {subgraph("body", body.graph()), integer("num_scan_inputs", 1)}, "layer");
+    m.output("all").output("last");
+    const auto graph = importOnnx(m.bytes(), {});
+    ASSERT_TRUE(graph) << graph.error().render();
+    EXPECT_EQ(count(*graph, "add"), 3);
+  }
+}
+
+// A shape alone can say of a state that it is large.
+TEST(OnnxLoops, StatesWithoutEndAreLeft) {
+  Model m, body;
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("h", {-2, 2000000000});
+  body.floats("half", {}, {0.5f}).node("Gather", {"x_all", "i"}, {"x"}).node("Add", {"h", "half"}, {"sum"}).node("Tanh", {"sum"}, {"next"});
+  body.node("Identity", {"next"}, {"carried"}).node("Identity", {"goes"}, {"on"}).output("on", kBool).output("carried");
+  m.input("x_all", {-1, -2, kInput}).int64s("first", {}, {0}).int64s("to", {2000000000}).floats("zero", {}, {0});
+  m.small("true", {}, kBool, {1}).node("Shape", {"x_all"}, {"sizes"}).node("Gather", {"sizes", "first"}, {"steps"});
+  m.int64s("from1", {1}).int64s("from2", {2}).node("Slice", {"sizes", "from1", "from2"}, {"batch"});
+  m.node("Concat", {"batch", "to"}, {"shape"}, {integer("axis", 0)}).node("Expand", {"zero", "shape"}, {"h0"});
+  m.node("Loop", {"steps", "true", "h0"}, {"last"}, {subgraph("body", body.graph())}, "layer").output("last");
+  const auto graph = freely(m);
+  ASSERT_FALSE(graph);
+  EXPECT_THAT(graph.error().render(), HasSubstr("the number of rounds"));
+}
+
 // A sum of sums of one value has twice the terms with each.
 TEST(OnnxLoops, SumsWithoutEndAreLeft) {
   const Graph graph = fixedAt(loop({.cell =
