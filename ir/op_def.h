@@ -63,6 +63,7 @@ struct OperandSpec {
   bool variadic = false;  // last operand only: zero or more
   OperandRole role = OperandRole::data;
   std::optional<WeightAxes> weight = {};  // where constant, its elements are weights that were trained
+  bool learned = false;                   // the same of what is neither weight nor bias: factors of normalisations, slopes
 };
 
 // What an op's functions see of the node under construction or evaluation.

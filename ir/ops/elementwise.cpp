@@ -204,7 +204,7 @@ std::vector<Row> rows() {
       {"min", ab, numbers, {}, [](Attrs) { return orNan(min(arg(0), arg(1))); }, kCommutative},
       {"max", ab, numbers, {}, [](Attrs) { return orNan(max(arg(0), arg(1))); }, kCommutative},
       {"mod", ab, numbers, {flag("fmod", 0)}, [](Attrs a) { return E::call(a.integer("fmod") ? "fmod" : "mod", {arg(0), arg(1)}); }},
-      {"prelu", {{"x"}, {"slope"}}, numbers, {}, [](Attrs) { return belowZero(arg(1) * arg(0)); }},
+      {"prelu", {{"x"}, {.name = "slope", .learned = true}}, numbers, {}, [](Attrs) { return belowZero(arg(1) * arg(0)); }},
       {.name = "fake_quantize_with",
        .operands = {{"x"}, {"scale"}, {"zero_point"}},
        .domain = floats,

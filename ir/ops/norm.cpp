@@ -298,11 +298,12 @@ Status evalSoftmax(const EvalContext& c, bool logarithm) {
 
 void registerNormOps(OpRegistry& registry) {
   const AttrSpec epsilon = realAttr("epsilon", 1e-5);
-  const auto statistics = [](std::initializer_list<const char*> names) {  // x, and numbers per channel
-    std::vector<OperandSpec> operands = {{"x"}};
-    for (const char* name : names) operands.push_back({.name = name, .role = OperandRole::parameter});
-    return operands;
+  const auto learned = [](const char* name, bool optional) {
+    return OperandSpec{.name = name, .optional = optional, .role = OperandRole::parameter, .learned = true};
   };
+  const std::vector<OperandSpec> perChannel = {{"x"}, learned("scale", false), learned("bias", false)};
+  std::vector<OperandSpec> withStatistics = perChannel;  // which follow data
+  for (const char* name : {"mean", "var"}) withStatistics.push_back({.name = name, .role = OperandRole::parameter});
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
                        EvalFn eval, GradientFn gradient, BatchFn batch, uint32_t traits = kPure) {
     registry.add({.name = std::move(name),
@@ -316,17 +317,16 @@ void registerNormOps(OpRegistry& registry) {
                   .gradient = std::move(gradient),
                   .batch = std::move(batch)});
   };
-  add("batch_norm", "per-channel normalisation by given statistics", statistics({"scale", "bias", "mean", "var"}), {epsilon, layoutAttr()},
-      inferPerChannel, evalBatchNorm, batchNormGradient, leadingBatch);
+  add("batch_norm", "per-channel normalisation by given statistics", withStatistics, {epsilon, layoutAttr()}, inferPerChannel,
+      evalBatchNorm, batchNormGradient, leadingBatch);
   add(
-      "instance_norm", "normalisation of each channel of each sample", statistics({"scale", "bias"}), {epsilon, layoutAttr()},
-      inferPerChannel, [](const EvalContext& c) { return evalGroupNorm(c, true); }, groupNormGradient, leadingBatch);
+      "instance_norm", "normalisation of each channel of each sample", perChannel, {epsilon, layoutAttr()}, inferPerChannel,
+      [](const EvalContext& c) { return evalGroupNorm(c, true); }, groupNormGradient, leadingBatch);
   add(
-      "group_norm", "normalisation of each group of channels of each sample", statistics({"scale", "bias"}),
+      "group_norm", "normalisation of each group of channels of each sample", perChannel,
       {epsilon, integerAttr("num_groups"), layoutAttr()}, inferGroupNorm, [](const EvalContext& c) { return evalGroupNorm(c, false); },
       groupNormGradient, leadingBatch);
-  add("layer_norm", "normalisation over the dims from axis on",
-      {{"x"}, {"scale", true, false, OperandRole::parameter}, {"bias", true, false, OperandRole::parameter}},
+  add("layer_norm", "normalisation over the dims from axis on", {{"x"}, learned("scale", true), learned("bias", true)},
       {integerAttr("axis"), epsilon}, inferLayerNorm, evalLayerNorm, layerNormGradient, batchOfLayerNorm);
   add("lrn", "local response normalisation across channels", {{"x"}},
       {integerAttr("size"), realAttr("alpha", 1e-4), realAttr("beta", 0.75), realAttr("bias", 1.0), layoutAttr()}, inferLrn, evalLrn,

@@ -44,11 +44,8 @@ bool isTrainable(const Value* v) { return v->constant() && v->type().dtype == DT
 
 bool isFakeQuantization(const Node* node) { return node && node->is("fake_quantize_with"); }
 
-// Weights and biases, slopes of PReLU, and what normalisations multiply by and add; the statistics that one is given follow data and are
-// not learned.
-bool isLearned(const Node* node, const OperandSpec& spec) {
-  if (spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || spec.name == "slope") return true;
-  return spec.role == OperandRole::parameter && !isFakeQuantization(node) && spec.name != "mean" && spec.name != "var";
+bool isLearned(const OperandSpec& spec) {
+  return spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || spec.learned;
 }
 
 // Weights and biases, those that are read through fake quantization as well, and scales of it that learn.
@@ -61,7 +58,7 @@ std::vector<Value*> weightsAndBiases(const Graph& graph) {
       if (v && isFakeQuantization(v->producer())) v = v->producer()->operand(0);
       if (!v || !isTrainable(v) || std::find(found.begin(), found.end(), v) != found.end()) continue;
       const OperandSpec& spec = node->def().operand(i);
-      if (isLearned(node, spec) || (learns && i > 0)) found.push_back(v);
+      if (isLearned(spec) || (learns && i > 0)) found.push_back(v);
     }
   }
   return found;
