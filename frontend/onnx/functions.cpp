@@ -223,10 +223,6 @@ Result<OnnxValues> OnnxImporter::addNode(const onnx::NodeProto& proto, OnnxNode&
   return outputs;
 }
 
-// What can always be done about a node that is not supported.
-constexpr std::string_view kCutInFront =
-    "export the model without it, or cut the model in front of it: onnx.utils.extract_model(MODEL, OUTPUT, INPUTS, OUTPUTS)";
-
 Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
   auto schedule = schedules_.find(&nodes);
   if (schedule == schedules_.end()) {
@@ -244,8 +240,9 @@ Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
     auto outputs = addNode(proto, node, operands, frame);
     if (!outputs) {
       Error error = std::move(outputs.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : "");
-      const bool isPossible = error.code() == ErrorCode::kUnsupported;
-      return tl::make_unexpected(std::move(error).help(isPossible ? kCutInFront : ""));
+      if (error.code() != ErrorCode::kUnsupported) return tl::make_unexpected(std::move(error));
+      return tl::make_unexpected(  // what can always be done
+          std::move(error).help(fmt::format("export the model without it, or cut the model in front of it: {}", kExtractModel)));
     }
     QC_TRY(nameOutputs(proto, node.location(), *outputs, frame));
     schedule = schedules_.find(&nodes);  // the map may have grown

@@ -8,6 +8,7 @@
 
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/tensor.h"
 
 namespace qc {
 namespace {
@@ -15,12 +16,11 @@ namespace {
 using Ints = std::vector<int64_t>;
 using Reals = std::vector<double>;
 
-constexpr const char* kCutInFront =
-    "cut the model in front of it: onnx.utils.extract_model(MODEL, OUTPUT, INPUTS, OUTPUTS), with the outputs that are numbers";
+std::string cutInFront() { return fmt::format("cut the model in front of it: {}, with the outputs that are numbers", kExtractModel); }
 
 Failure ofStrings(const OnnxNode& n, std::string_view what) {
   return n.error(ErrorCode::kUnsupported, "{} are strings, and tensors hold numbers", what)
-      .help(fmt::format("train with classes and categories that are integers, or {}", kCutInFront));
+      .help(fmt::format("train with classes and categories that are integers, or {}", cutInFront()));
 }
 
 // One number for each feature, or one for all.
@@ -138,7 +138,7 @@ Status featureVectorizer(OnnxNode& n) {
   for (int i = 0; i < n.numInputs(); ++i) {
     const TensorType& type = n.type(i);
     if (type.rank() != 2 || type.shape[1] != Dim(nth(sizes, i)))
-      return n.error(ErrorCode::kUnsupported, "input {} as {} features", type.str(), nth(sizes, i)).help(kCutInFront);
+      return n.error(ErrorCode::kUnsupported, "input {} as {} features", type.str(), nth(sizes, i)).help(cutInFront());
     QC_ASSIGN(Value * part, asFloat(n, n.input(i)));
     parts.push_back(part);
   }
@@ -383,7 +383,7 @@ Result<Value*> labelAbove(OnnxNode& n, const Labels& labels, Value* score, float
 
 std::span<const OnnxOp> onnxMlOps() {
   static const std::vector<OnnxOp> kOps = [] {
-    const std::string cut = kCutInFront;
+    const std::string cut = cutInFront();
     std::vector<OnnxOp> rows = {
         {"Scaler", 1, 1, scaler},
         {"Normalizer", 1, 1, normalizer},

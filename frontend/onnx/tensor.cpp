@@ -130,9 +130,9 @@ Result<DType> dtypeFromOnnx(int dataType) {
   if (dataType != onnx::TensorProto::STRING)
     return std::move(failure).help("export the model with tensors of numbers that are not complex");
   return std::move(failure).help(
-      "tensors hold numbers: give labels and categories as integers, or cut the strings off: onnx.utils.extract_model(MODEL, OUTPUT, "
-      "INPUTS, "
-      "OUTPUTS), with the inputs and outputs that are numbers");
+      fmt::format("tensors hold numbers: give labels and categories as integers, or cut the strings off: {}, with the inputs and outputs "
+                  "that are numbers",
+                  kExtractModel));
 }
 
 int dtypeToOnnx(DType dtype) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "ir/files.h"
@@ -13,6 +14,9 @@ class TensorProto;
 }
 
 namespace qc {
+
+// How to keep what is supported of a model, in remedies.
+inline constexpr std::string_view kExtractModel = "onnx.utils.extract_model(MODEL, OUTPUT, INPUTS, OUTPUTS)";
 
 Result<DType> dtypeFromOnnx(int dataType);
 int dtypeToOnnx(DType dtype);
