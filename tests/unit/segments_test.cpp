@@ -47,22 +47,22 @@ std::vector<bool> kindsOf(const CutGraph& c) {
   return decides;
 }
 
-// By the interpreter, each segment at the sizes that came out.
+// By the interpreter, a segment at the sizes that came out.
+Result<Tensors> ranSegment(const Graph& graph, const Tensors& own) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  std::vector<Tensor> in;
+  for (const Value* v : graph.inputs()) {
+    shapes[v->name()] = own.at(v->name()).sizes();
+    in.push_back(own.at(v->name()));
+  }
+  QC_ASSIGN(const Graph bound, boundGraph(graph, shapes));
+  QC_ASSIGN(const std::vector<Tensor> results, interpret(bound, in));
+  Tensors out;
+  for (size_t k = 0; k < results.size(); ++k) out.emplace(graph.outputNames()[k], results[k]);
+  return out;
+}
 Result<Tensors> ran(const CutGraph& c, const Tensors& inputs) {
-  return c.run(inputs, [&](size_t i, const Tensors& own) -> Result<Tensors> {
-    const Graph& graph = c.segments[i].graph;
-    std::map<std::string, std::vector<int64_t>> shapes;
-    std::vector<Tensor> in;
-    for (const Value* v : graph.inputs()) {
-      shapes[v->name()] = own.at(v->name()).sizes();
-      in.push_back(own.at(v->name()));
-    }
-    QC_ASSIGN(const Graph bound, boundGraph(graph, shapes));
-    QC_ASSIGN(const std::vector<Tensor> results, interpret(bound, in));
-    Tensors out;
-    for (size_t k = 0; k < results.size(); ++k) out.emplace(graph.outputNames()[k], results[k]);
-    return out;
-  });
+  return c.run(inputs, [&](size_t i, const Tensors& own) { return ranSegment(c.segments[i].graph, own); });
 }
 
 constexpr const char* kFound = R"(
@@ -224,24 +224,11 @@ TEST(SegmentsOfBranches, AreGuarded) {
 // The segments that have run, by the values that they give, and what came out.
 std::string ranOf(const CutGraph& c, bool first, bool second, Tensors& out) {
   std::string names;
-  const auto run = c.run({{"c", truth(first)}, {"d", truth(second)}, {"x", Tensor::ofFloats({3}, std::vector{1.0f, 0.0f, -2.0f})}},
-                         [&](size_t i, const Tensors& own) -> Result<Tensors> {
-                           const Graph& graph = c.segments[i].graph;
-                           std::map<std::string, std::vector<int64_t>> shapes;
-                           std::vector<Tensor> in;
-                           for (const Value* v : graph.inputs()) {
-                             shapes[v->name()] = own.at(v->name()).sizes();
-                             in.push_back(own.at(v->name()));
-                           }
-                           QC_ASSIGN(const Graph bound, boundGraph(graph, shapes));
-                           QC_ASSIGN(const std::vector<Tensor> results, interpret(bound, in));
-                           Tensors values;
-                           for (size_t k = 0; k < results.size(); ++k) {
-                             values.emplace(graph.outputNames()[k], results[k]);
-                             names += graph.outputNames()[k] + " ";
-                           }
-                           return values;
-                         });
+  const Tensors inputs = {{"c", truth(first)}, {"d", truth(second)}, {"x", Tensor::ofFloats({3}, std::vector{1.0f, 0.0f, -2.0f})}};
+  const auto run = c.run(inputs, [&](size_t i, const Tensors& own) {
+    for (const std::string& name : c.segments[i].graph.outputNames()) names += name + " ";
+    return ranSegment(c.segments[i].graph, own);
+  });
   EXPECT_TRUE(run) << (run ? "" : run.error().render());
   if (run) out = *run;
   return names;
