@@ -105,6 +105,12 @@ std::map<const Node*, Conditions> conditionsOf(const Graph& graph, const std::se
   return {};
 }
 
+const Conditions& conditionsOf(const std::map<const Node*, Conditions>& guards, const Node* node) {
+  static const Conditions kNone;
+  const auto it = guards.find(node);
+  return it == guards.end() ? kNone : it->second;
+}
+
 Result<std::map<const Node*, size_t>> levelsOf(const Graph& graph, const std::map<const Node*, Conditions>& guards,
                                                const std::function<bool(const Node&)>& isWaitedFor) {
   std::map<const Node*, size_t> levels;
@@ -117,8 +123,7 @@ Result<std::map<const Node*, size_t>> levelsOf(const Graph& graph, const std::ma
     size_t level = 0;
     for (const Value* v : node->operands())
       if (v) level = std::max(level, behind(v->producer()));
-    if (const auto own = guards.find(node); own != guards.end())
-      for (const auto& [condition, side] : own->second) level = std::max(level, behind(condition->producer()));
+    for (const auto& [condition, side] : conditionsOf(guards, node)) level = std::max(level, behind(condition->producer()));
     const std::set<std::string> own = decidedSymbols(*node);
     for (const std::string& symbol : symbolsOf(*node)) {
       if (own.contains(symbol)) continue;

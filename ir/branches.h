@@ -29,6 +29,7 @@ bool isWithin(const Conditions& guards, const Conditions& outer);
 // Of the nodes that are not always run: each leads to one side of nodes that choose, and to nothing else.  A node that decides a size leads
 // to all that this size stands in, too.  Outputs that are only `looked` at, where they are computed, ask for nothing.
 std::map<const Node*, Conditions> conditionsOf(const Graph& graph, const std::set<const Value*>& looked = {});
+const Conditions& conditionsOf(const std::map<const Node*, Conditions>& guards, const Node* node);  // of one of them; none: always run
 
 // How many nodes that others wait for stand one behind another in front of each node: by what it reads, by its sizes and by its guards.
 // Error: a size that nothing decides before it is asked for.

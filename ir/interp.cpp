@@ -83,9 +83,7 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
     return results;
   };
   const auto isRun = [&](const Node& node) -> Result<bool> {
-    const auto own = guards.find(&node);
-    if (own == guards.end()) return true;
-    for (const auto& [condition, side] : own->second) {
+    for (const auto& [condition, side] : conditionsOf(guards, &node)) {
       QC_ASSIGN(const bool holding, holds(condition->name(), slots.at(condition).tensor));
       if (holding != side) return false;
     }

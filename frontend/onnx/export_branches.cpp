@@ -14,16 +14,12 @@ namespace qc {
 Result<Graph> dequantizedInBranches(const Graph& graph) {
   Graph copy = graph.clone();
   const std::map<const Node*, Conditions> branches = conditionsOf(copy);
-  const auto branchOf = [&](const Node* node) {
-    const auto it = branches.find(node);
-    return it == branches.end() ? Conditions() : it->second;
-  };
   for (Node* node : branches.empty() ? std::vector<Node*>() : copy.nodes()) {
     if (!node->is("dequantize")) continue;
     std::map<Conditions, Value*> made;
     for (Node* user : node->result()->users()) {
-      const Conditions inside = branchOf(user);
-      if (inside == branchOf(node)) continue;
+      const Conditions& inside = conditionsOf(branches, user);
+      if (inside == conditionsOf(branches, node)) continue;
       Value*& own = made[inside];
       if (!own) {
         Builder b(copy);
@@ -37,12 +33,6 @@ Result<Graph> dequantizedInBranches(const Graph& graph) {
     if (!node->result()->hasUses() && !node->result()->isOutput()) copy.erase(node);
   }
   return copy;
-}
-
-const Conditions& OnnxExporter::conditionsOf(const Node* node) const {
-  static const Conditions kNone;
-  const auto it = guards_.find(node);
-  return it == guards_.end() ? kNone : it->second;
 }
 
 // By how many Ifs are in front, so that those which can be one stand together.

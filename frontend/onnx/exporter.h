@@ -69,7 +69,7 @@ class OnnxExporter {
   Status addIf(const Nodes& chooses, const Nodes& nodes, const Conditions& scope);
   Status addBranch(onnx::NodeProto& proto, const char* name, const Nodes& chooses, const Nodes& nodes, const Conditions& scope);
   Nodes leadingTo(const Nodes& chooses, int operand, const Nodes& nodes, const Conditions& scope) const;
-  const Conditions& conditionsOf(const Node* node) const;
+  const Conditions& conditionsOf(const Node* node) const { return qc::conditionsOf(guards_, node); }
   void nameNodes();
   static void describe(onnx::ValueInfoProto& info, const Value* v, const std::string& name);
 

@@ -60,8 +60,7 @@ class Cutter {
     std::map<std::pair<size_t, Conditions>, size_t> groupOf;
     for (const Node* node = graph_.front(); node; node = node->next()) {
       if (node->is("const")) continue;
-      const auto guarded = guards_.find(node);
-      const Conditions guards = guarded == guards_.end() ? Conditions() : guarded->second;
+      const Conditions& guards = conditionsOf(guards_, node);
       const bool decides = waitsForData(*node);
       size_t group = groups_.size();
       if (!decides) group = groupOf.try_emplace({levels[node], guards}, group).first->second;

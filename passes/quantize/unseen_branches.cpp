@@ -11,21 +11,17 @@ void keepUnseenFloat(Graph& graph, const GroupParams& params, PassContext& cx) {
   const std::map<const Node*, Conditions> branches = conditionsOf(graph);
   std::vector<Conditions> unseen;
   for (const Node* node = graph.front(); node; node = node->next()) {
-    const auto branch = branches.find(node);
-    if (branch == branches.end() || !node->is("observe") || !node->annotation() ||
+    const Conditions& guards = conditionsOf(branches, node);
+    if (guards.empty() || !node->is("observe") || !node->annotation() ||
         !std::holds_alternative<ObservedSpec>(node->annotation()->output) || params.contains(node->integer("id")))
       continue;
-    const Conditions& guards = branch->second;
     if (std::ranges::find(unseen, guards) != unseen.end()) continue;
     unseen.push_back(guards);
     cx.remark(node, fmt::format("no sample takes the branch where '{}' is {}: its layers stay float", guards.back().first->name(),
                                 guards.back().second));
   }
   for (Node* node : graph.nodes()) {
-    const auto branch = branches.find(node);
-    if (branch == branches.end() ||
-        std::ranges::none_of(unseen, [&](const Conditions& guards) { return isWithin(branch->second, guards); }))
-      continue;
+    if (std::ranges::none_of(unseen, [&](const Conditions& guards) { return isWithin(conditionsOf(branches, node), guards); })) continue;
     node->annotation().reset();
     if (!node->is("observe")) continue;
     node->result()->replaceAllUsesWith(node->operand(0));

@@ -40,11 +40,9 @@ class Branches {
  public:
   explicit Branches(const Graph& graph) : conditions_(conditionsOf(graph)) {}
   std::string of(const Value& v) const {
-    const auto it = v.producer() ? conditions_.find(v.producer()) : conditions_.end();
     std::string text;
-    if (it != conditions_.end())
-      for (const auto& [condition, side] : it->second)
-        text += fmt::format("{}={} ", condition->producer() ? std::string("a value") : condition->name(), side);
+    for (const auto& [condition, side] : conditionsOf(conditions_, v.producer()))
+      text += fmt::format("{}={} ", condition->producer() ? std::string("a value") : condition->name(), side);
     return text;
   }
 
