@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/graph.h"
+#include "ir/text.h"
 #include "ir/text_lexer.h"
 
 namespace qc {
 namespace {
 
 // In the order of Attr's alternatives and of AttrKind.
-constexpr std::string_view kKindNames[] = {"integer", "real",  "string",     "integers", "reals",
-                                           "dtype",   "quant", "expression", "packing",  "dims"};
+constexpr std::string_view kKindNames[] = {"integer", "real",       "string",  "integers", "reals", "dtype",
+                                           "quant",   "expression", "packing", "dims",     "graph"};
 static_assert(std::size(kKindNames) == std::variant_size_v<Attr>);
 
 template <class T, class Print>
@@ -22,6 +24,8 @@ std::string listText(const std::vector<T>& values, Print print) {
   }
   return text += ']';
 }
+
+std::string textOf(const GraphAttr& attr) { return attr.get() ? print(*attr.get(), {.locations = true, .payloads = true}) : std::string(); }
 
 struct AttrPrinter {
   std::string operator()(int64_t value) const { return std::to_string(value); }
@@ -40,6 +44,7 @@ struct AttrPrinter {
   std::string operator()(const std::vector<DimExpr>& values) const {
     return listText(values, [](const DimExpr& d) { return d.str(); });
   }
+  std::string operator()(const GraphAttr& value) const { return "{\n" + textOf(value) + "}"; }
 };
 
 auto lowerBound(auto& items, std::string_view name) {
@@ -57,6 +62,9 @@ Result<ExprAttr> ExprAttr::parse(std::string_view text) {
 }
 
 Status ExprAttr::check() const { return tree_ ? ScalarExpr::checkText(text_.size(), tree_->arity()) : Status{}; }
+
+GraphAttr::GraphAttr(Graph graph) : graph_(std::make_shared<const Graph>(std::move(graph))) {}
+bool operator==(const GraphAttr& a, const GraphAttr& b) { return a.graph_ == b.graph_ || textOf(a) == textOf(b); }
 
 AttrKind kindOf(const Attr& attr) { return static_cast<AttrKind>(attr.index()); }
 std::string_view toString(AttrKind kind) { return nth(kKindNames, kind); }
@@ -112,6 +120,11 @@ const std::vector<double>& AttrDict::reals(std::string_view name) const { return
 DType AttrDict::dtype(std::string_view name) const { return get<DType>(name); }
 const QuantPtr& AttrDict::quant(std::string_view name) const { return get<QuantAttr>(name).params; }
 const Packing& AttrDict::packing(std::string_view name) const { return get<Packing>(name); }
+const Graph& AttrDict::graph(std::string_view name) const {
+  const Graph* graph = get<GraphAttr>(name).get();
+  QC_REQUIRE("AttrDict", graph, "attribute '{}' holds no graph", name);
+  return *graph;
+}
 const ScalarExpr* AttrDict::expr(std::string_view name) const { return find(name) ? get<ExprAttr>(name).tree() : nullptr; }
 
 }  // namespace qc

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,8 @@
 #include "ir/type.h"
 
 namespace qc {
+
+class Graph;
 
 // Quantization parameters as an attribute: what a result shall be quantized to.  Null means: stay float.
 struct QuantAttr {
@@ -42,13 +45,26 @@ class ExprAttr {
   std::optional<ScalarExpr> tree_;
 };
 
-// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 .."   [N,2*T].  Those of
-// expressions and packings are read as strings, and become what the op's declaration says when the node is made.
+// A graph that a node holds and runs, as a loop does its body.  It does not change; who has another makes a new attribute.
+class GraphAttr {
+ public:
+  GraphAttr() = default;  // none: of no node
+  explicit GraphAttr(Graph graph);
+  const Graph* get() const { return graph_.get(); }
+  friend bool operator==(const GraphAttr& a, const GraphAttr& b);  // the same graph, or one of the same text
+
+ private:
+  std::shared_ptr<const Graph> graph_;
+};
+
+// Text forms in this order:  7   0.5   "same"   [1,2]   [0.5,1.0]   u8   !q0 (or none)   "a0 + 1"   "s8 panel=64 .."   [N,2*T]
+// { graph @body(..) {..} }.  Those of expressions and packings are read as strings, and become what the op's declaration says when the node
+// is made.
 using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, DType, QuantAttr, ExprAttr, Packing,
-                          std::vector<DimExpr>>;
+                          std::vector<DimExpr>, GraphAttr>;
 
 // dims: sizes, starts and the like that may follow from free dims.  Where none does the value is a list of integers, and is read as such.
-enum class AttrKind { integer, real, string, integers, reals, dtype, quant, expression, packing, dims };
+enum class AttrKind { integer, real, string, integers, reals, dtype, quant, expression, packing, dims, graph };
 AttrKind kindOf(const Attr& attr);
 std::string_view toString(AttrKind kind);
 std::string toString(const Attr& attr);  // floats in shortest round-trip form, always with a '.' or exponent
@@ -104,6 +120,7 @@ class AttrDict {
   DType dtype(std::string_view name) const;
   const QuantPtr& quant(std::string_view name) const;
   const Packing& packing(std::string_view name) const;
+  const Graph& graph(std::string_view name) const;
   // Null where the expression is empty, or the op declares none.
   const ScalarExpr* expr(std::string_view name) const;
 

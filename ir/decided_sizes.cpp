@@ -15,10 +15,22 @@ namespace {
 std::optional<DimExpr> bound(const DimExpr& e, const SymbolSizes& sizes, const std::set<std::string>& open) {
   if (const auto value = e.evaluate(sizes)) return DimExpr(*value);
   if (e.isUnknown()) return std::nullopt;
-  const DimExpr rest = substituted(e, sizes);
+  const DimExpr rest = substituted(e, {sizes.begin(), sizes.end()});
   const std::set<std::string> symbols = rest.symbols();
   const bool mayStay = !rest.isUnknown() && !symbols.empty() && std::includes(open.begin(), open.end(), symbols.begin(), symbols.end());
   return mayStay ? std::optional(rest) : std::nullopt;
+}
+
+// Of a node that gives all elements of its operand, where one size of the result is unknown: what the others leave.  Nothing: it is another
+// node, or they settle none.
+std::optional<int64_t> sizeLeft(const Node& node, const AttrSpec& spec, const std::vector<DimExpr>& shape, const SymbolSizes& sizes) {
+  if (spec.meaning != AttrMeaning::shape || !node.def().has(kView) || !node.operand(0)->type().isStatic()) return std::nullopt;
+  const int64_t all = node.operand(0)->type().numElements();
+  int64_t others = 1;
+  for (const DimExpr& dim : shape)
+    if (!dim.isUnknown() && __builtin_mul_overflow(others, dim.evaluate(sizes).value_or(0), &others)) return std::nullopt;
+  const bool isOne = std::ranges::count_if(shape, [](const DimExpr& dim) { return dim.isUnknown(); }) == 1;
+  return isOne && others > 0 && all % others == 0 ? std::optional(all / others) : std::nullopt;
 }
 
 Status bindAttrs(Node& node, const SymbolSizes& sizes, const std::set<std::string>& open) {
@@ -28,7 +40,8 @@ Status bindAttrs(Node& node, const SymbolSizes& sizes, const std::set<std::strin
     if (!dims) continue;
     std::vector<DimExpr> values;
     for (const DimExpr& dim : *dims) {
-      const std::optional<DimExpr> value = bound(dim, sizes, open);
+      std::optional<DimExpr> value = bound(dim, sizes, open);
+      if (const auto left = dim.isUnknown() ? sizeLeft(node, spec, *dims, sizes) : std::nullopt) value = *left;
       if (!value)
         return fail(ErrorCode::kInvalidArgument, "`{}` of {} holds {}, which these sizes do not settle", spec.name, node.op(), dim.str())
             .at(node.location());
@@ -59,7 +72,7 @@ std::set<std::string> decidedSymbols(const Graph& graph) {
   return symbols;
 }
 
-bool waitsForData(const Node& node) { return conditionOf(node) || !decidedSymbols(node).empty(); }
+bool waitsForData(const Node& node) { return conditionOf(node) || bodyOf(node) || !decidedSymbols(node).empty(); }
 
 const Node* firstDeciding(const Graph& graph) {
   const Node* n = graph.front();
@@ -138,7 +151,7 @@ std::set<std::string> symbolsOf(const Node& node) {
   return symbols;
 }
 
-Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands) {
+Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands, const RunBody& runBody) {
   const DefinedArithmetic defined;
   // Of free dims it was not known that they belong together: now it is.
   Graph scratch;
@@ -151,7 +164,7 @@ Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* con
     return tl::make_unexpected(std::move(fits.error()).at(node.location()));
   std::vector<TensorRef> in;
   for (const Tensor* t : operands) in.push_back(t ? t->ref() : TensorRef{});
-  auto results = node.def().decides->eval(EvalContext{node, in, {}});
+  auto results = runBody ? runLoop(node, operands, runBody) : node.def().decides->eval(EvalContext{node, in, {}});
   if (!results) return tl::make_unexpected(std::move(results.error()).at(node.location()));
   return results;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/loops.h"
 
 namespace qc {
 
@@ -23,7 +24,8 @@ bool decidesSizes(const Node& node);
 // The symbols that a node decides; none of those that are known.
 std::set<std::string> decidedSymbols(const Node& node);
 std::set<std::string> decidedSymbols(const Graph& graph);
-// Whether what comes behind a node waits for its data: for sizes, or for which of two tensors is taken (ir/branches.h).
+// Whether what comes behind a node waits for its data: for sizes, for which of two tensors is taken (ir/branches.h), or for all rounds of a
+// loop.
 bool waitsForData(const Node& node);
 const Node* firstDeciding(const Graph& graph);  // that something waits for; null: nothing does
 // The same without those that only compute with sizes of inputs, which decide nothing more once these are bound (bind-shapes).
@@ -39,8 +41,8 @@ std::set<std::string> symbolsOf(const Node& node);
 // Error: an attribute holds a symbol that the node does not decide itself: by now its size should be known, or nothing gives it.
 Status checkAttributesKnown(const Node& node);
 
-// The results of a deciding node on these operands (null: absent), of the sizes that come out.
-Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands);
+// The results of a deciding node on these operands (null: absent), of the sizes that come out.  runBody: of a loop; none: the interpreter.
+Result<std::vector<Tensor>> decide(const Node& node, std::span<const Tensor* const> operands, const RunBody& runBody = {});
 // What those results say of its symbols.
 void learnSizes(const Node& node, std::span<const Tensor> results, SymbolSizes& sizes);
 

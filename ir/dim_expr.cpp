@@ -140,16 +140,16 @@ std::optional<int64_t> evaluated(const Atom& atom, const std::map<std::string, i
   return floorOf(values[0], values[1]);
 }
 
-DimExpr substituted(const DimFactor& f, const std::map<std::string, int64_t>& sizes) {
+DimExpr substituted(const DimFactor& f, const std::map<std::string, DimExpr>& values) {
   if (f.kind == DimFactor::Kind::symbol) {
-    const auto it = sizes.find(f.name);
-    return it == sizes.end() ? DimExpr::symbol(f.name) : DimExpr(it->second);
+    const auto it = values.find(f.name);
+    return it == values.end() ? DimExpr::symbol(f.name) : it->second;
   }
-  const DimExpr a = qc::substituted(f.args[0], sizes), b = qc::substituted(f.args[1], sizes);
+  const DimExpr a = qc::substituted(f.args[0], values), b = qc::substituted(f.args[1], values);
   if (f.kind == DimFactor::Kind::floorDiv) return floorDiv(a, b);
   DimExpr all = f.kind == DimFactor::Kind::min ? min(a, b) : max(a, b);
   for (size_t i = 2; i < f.args.size(); ++i) {
-    const DimExpr next = qc::substituted(f.args[i], sizes);
+    const DimExpr next = qc::substituted(f.args[i], values);
     all = f.kind == DimFactor::Kind::min ? min(all, next) : max(all, next);
   }
   return all;
@@ -210,12 +210,12 @@ std::vector<DimTerm> dimTerms(const DimExpr& e) {
   return list;
 }
 
-DimExpr substituted(const DimExpr& e, const std::map<std::string, int64_t>& sizes) {
+DimExpr substituted(const DimExpr& e, const std::map<std::string, DimExpr>& values) {
   if (e.isUnknown()) return e;
   DimExpr sum = 0;
   for (const DimTerm& term : dimTerms(e)) {
     DimExpr product = term.coefficient;
-    for (const DimFactor& f : term.factors) product = product * substituted(f, sizes);
+    for (const DimFactor& f : term.factors) product = product * substituted(f, values);
     sum = sum + product;
   }
   return sum;

@@ -24,8 +24,8 @@ struct DimTerm {
 // In the order of the text; of 0 and of what is unknown there are none.
 std::vector<DimTerm> dimTerms(const DimExpr& e);
 
-// With these sizes in place of their symbols; other symbols stay.
-DimExpr substituted(const DimExpr& e, const std::map<std::string, int64_t>& sizes);
+// With these in place of their symbols; other symbols stay.
+DimExpr substituted(const DimExpr& e, const std::map<std::string, DimExpr>& values);
 
 // The name of an expression that is a symbol and nothing else, as it was given.
 std::optional<std::string> symbolName(const DimExpr& e);

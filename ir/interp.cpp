@@ -6,8 +6,10 @@
 #include <unordered_map>
 
 #include "ir/arithmetic.h"
+#include "ir/assumptions.h"
 #include "ir/branches.h"
 #include "ir/decided_sizes.h"
+#include "ir/dim_expr_terms.h"
 #include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
@@ -29,15 +31,34 @@ Result<std::vector<Tensor>> allocateResults(const Node& node) {
   return results;
 }
 
-Status checkInputs(const Graph& graph, std::span<const Tensor> inputs) {
+// The sizes of free dims, which are as the inputs have them.
+Result<SymbolSizes> sizesOf(const Graph& graph, std::span<const Tensor> inputs) {
   if (inputs.size() != graph.inputs().size())
     return fail(ErrorCode::kInvalidArgument, "the graph takes {} inputs, {} were given", graph.inputs().size(), inputs.size());
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Value* v = graph.inputs()[i];
-    if (inputs[i].dtype() != v->type().dtype || !v->type().isStatic() || inputs[i].sizes() != v->type().sizes())
-      return fail(ErrorCode::kInvalidArgument, "expected {}, got {}", v->type().str(), inputs[i].type().str()).on(v->name());
-  }
-  return {};
+  SymbolSizes sizes;
+  const auto each = [&](const auto& fits) -> Status {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const Value* v = graph.inputs()[i];
+      bool all = inputs[i].dtype() == v->type().dtype && inputs[i].rank() == v->type().rank();
+      for (int d = 0; all && d < inputs[i].rank(); ++d) all = fits(nth(v->type().shape, d), nth(inputs[i].sizes(), d));
+      if (!all) return fail(ErrorCode::kInvalidArgument, "expected {}, got {}", v->type().str(), inputs[i].type().str()).on(v->name());
+    }
+    return {};
+  };
+  QC_TRY(each([&](const Dim& dim, int64_t size) {
+    const auto symbol = dim.isStatic() ? std::nullopt : symbolName(dim.expr());
+    return !symbol || sizes.emplace(*symbol, size).first->second == size;
+  }));
+  QC_TRY(each([&](const Dim& dim, int64_t size) { return dim.expr().evaluate(sizes) == size; }));
+  QC_TRY(checkAssumptions(graph.info(), sizes));
+  return sizes;
+}
+
+bool isFree(const Node& node) {
+  const std::vector<Value*> operands = node.operands();
+  for (int i = 0; i < node.numResults(); ++i)
+    if (!node.result(i)->type().isStatic()) return true;
+  return std::ranges::any_of(operands, [](const Value* v) { return v && !v->type().isStatic(); }) || !symbolsOf(node).empty();
 }
 
 // Of what the node will allocate.  Constants are shared.
@@ -50,7 +71,7 @@ int64_t resultBytes(const Node& node) {
 
 Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
   const DefinedArithmetic defined;
-  QC_TRY(checkInputs(graph, inputs));
+  QC_ASSIGN(SymbolSizes sizes, sizesOf(graph, inputs));
   struct Slot {
     Tensor tensor;
     int pendingUses;
@@ -65,7 +86,6 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
     slots.erase(it);
   };
   for (size_t i = 0; i < inputs.size(); ++i) define(graph.inputs()[i], inputs[i]);
-  SymbolSizes sizes;  // that data has decided so far
   const std::map<const Node*, Conditions> guards = conditionsOf(graph);
   const auto evaluated = [&](const Node& node) -> Result<std::vector<Tensor>> {
     std::vector<const Tensor*> operands;
@@ -74,8 +94,8 @@ Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Te
       QC_ASSIGN(const bool holding, holds(conditionOf(node)->name(), *operands[0]));
       operands[1] = operands[2] = operands[usize(operandTaken(holding))];
     }
-    const bool waits = !sizes.empty() && !symbolsOf(node).empty();
-    QC_ASSIGN(std::vector<Tensor> results, waits ? evaluateBound(node, operands, sizes) : evaluateNode(node, operands));
+    QC_ASSIGN(std::vector<Tensor> results,
+              !sizes.empty() && isFree(node) ? evaluateBound(node, operands, sizes) : evaluateNode(node, operands));
     if (decidesSizes(node)) learnSizes(node, results, sizes);
     if (options.onNode)
       if (auto s = guarded("InterpOptions::onNode", [&] { return options.onNode(node, results); }); !s)

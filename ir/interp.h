@@ -15,7 +15,8 @@ struct InterpOptions {
   std::function<Status(const Node&, std::span<const Tensor>)> onNode;
 };
 
-// Inputs in the order of graph.inputs(), with exactly their dtypes (storage dtypes where quantized) and sizes.
+// Inputs in the order of graph.inputs(), with exactly their dtypes (storage dtypes where quantized) and sizes; free dims have those of the
+// inputs.
 // Outputs in the order of graph.outputs().
 Result<std::vector<Tensor>> interpret(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options = {});
 

@@ -47,6 +47,7 @@ static OpRegistry& mutableRegistry() {
     registerRecurrentOps(r);
     registerKernelOps(r);
     registerDecidingOps(r);
+    registerLoopOps(r);
     return new OpRegistry(std::move(r));
   }();
   return *registry;

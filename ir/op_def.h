@@ -191,5 +191,6 @@ void registerQuantOps(OpRegistry& registry);
 void registerRecurrentOps(OpRegistry& registry);
 void registerKernelOps(OpRegistry& registry);
 void registerDecidingOps(OpRegistry& registry);
+void registerLoopOps(OpRegistry& registry);
 
 }  // namespace qc

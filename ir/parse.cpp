@@ -15,10 +15,14 @@ namespace {
 // Payloads of one text together; what is larger belongs into a model file.
 constexpr int64_t kMaxPayloadBytes = int64_t{1} << 30;
 
+constexpr int kMaxDepth = 16;  // of graphs that nodes hold
+
 class GraphParser {
  public:
-  GraphParser(std::string_view text, std::string_view sourceName) : in_(text, sourceName) {}
+  // payloadBytes: of the whole text so far.
+  GraphParser(TextReader& in, int64_t& payloadBytes, int depth = 0) : in_(in), payloadBytes_(payloadBytes), depth_(depth) {}
 
+  // The reader stands behind the graph then.
   Result<Graph> run() {
     while (!in_.peek().is("graph")) {
       if (in_.peek().isName('!'))
@@ -35,12 +39,20 @@ class GraphParser {
     while (!in_.peek().is("return")) QC_TRY(node());
     QC_TRY(returns());
     QC_TRY(in_.expect("}", "behind the returned values"));
-    if (in_.peek().kind != Token::Kind::end) return in_.unexpected("nothing more: a text holds one graph");
     QC_TRY(checkDecidedOnce(graph_));
     return std::move(graph_);
   }
 
  private:
+  Result<Attr> heldGraph() {
+    if (depth_ == kMaxDepth) return in_.fail("graphs are held by one another more than {} deep", kMaxDepth);
+    QC_TRY(in_.expect("{", "before a graph that a node holds"));
+    QC_ASSIGN(Graph graph, GraphParser(in_, payloadBytes_, depth_ + 1).run());
+    in_.heldGraph = [this] { return heldGraph(); };  // not the inner one's
+    QC_TRY(in_.expect("}", "behind a graph that a node holds"));
+    return Attr(GraphAttr(std::move(graph)));
+  }
+
   // ---- Above the graph ----
   Status alias() {
     const Token name = in_.take();
@@ -197,6 +209,7 @@ class GraphParser {
     }
     AttrDict attrs;
     if (in_.peek().is("{")) {
+      in_.heldGraph = [this] { return heldGraph(); };
       QC_ASSIGN(attrs, in_.attrs());
     }
     const size_t typeOffset = in_.peek().offset;
@@ -251,10 +264,11 @@ class GraphParser {
     return {};
   }
 
-  TextReader in_;
+  TextReader& in_;
+  int64_t& payloadBytes_;
+  const int depth_;
   Graph graph_;
   std::map<std::string, Tensor, std::less<>> constants_;
-  int64_t payloadBytes_ = 0;
   std::vector<std::string> outputNames_;
 };
 
@@ -262,7 +276,11 @@ class GraphParser {
 
 Result<Graph> parseGraph(std::string_view text, std::string_view sourceName) {
   try {
-    return GraphParser(text, sourceName).run();
+    TextReader in(text, sourceName);
+    int64_t payloadBytes = 0;
+    QC_ASSIGN(Graph graph, GraphParser(in, payloadBytes).run());
+    if (in.peek().kind != Token::Kind::end) return in.unexpected("nothing more: a text holds one graph");
+    return graph;
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResource, "{}: not enough memory for the constants of this text", sourceName);
   }

@@ -26,14 +26,10 @@ class Printer {
   std::string graph(const Graph& g) {
     collectAliases(g);
     std::string text;
-    for (const auto& [key, value] : g.info().properties) text += fmt::format("property {} = {}\n", quoted(key), quoted(value));
+    properties(g, text);
     for (size_t i = 0; i < aliasTexts_.size(); ++i) text += fmt::format("!q{} = {}\n", i, aliasTexts_[i]);
-    constants(g, text);
-    header(g, text);
-    for (const Node* n = g.front(); n; n = n->next()) text += fmt::format("  {}\n", node(*n));
-    text += "  return";
-    for (size_t i = 0; i < g.outputs().size(); ++i) text += fmt::format("{} {}", i ? "," : "", valueName(g.outputs()[i]));
-    return text + "\n}\n";
+    program(g, text);
+    return text;
   }
 
   std::string node(const Node& n) {
@@ -51,6 +47,32 @@ class Printer {
   }
 
  private:
+  void properties(const Graph& g, std::string& text) const {
+    for (const auto& [key, value] : g.info().properties) text += fmt::format("{}property {} = {}\n", indent(), quoted(key), quoted(value));
+  }
+
+  void program(const Graph& g, std::string& text) {
+    constants(g, text);
+    header(g, text);
+    for (const Node* n = g.front(); n; n = n->next()) text += fmt::format("{}  {}\n", indent(), node(*n));
+    text += indent() + "  return";
+    for (size_t i = 0; i < g.outputs().size(); ++i) text += fmt::format("{} {}", i ? "," : "", valueName(g.outputs()[i]));
+    text += "\n" + indent() + "}\n";
+  }
+
+  // Lines of their own, further in than the node's.
+  std::string held(const Graph& g) {
+    std::string text = "{\n";
+    depth_ += 2;
+    properties(g, text);
+    program(g, text);
+    --depth_;
+    text += indent() + "}";
+    --depth_;
+    return text;
+  }
+
+  std::string indent() const { return std::string(2 * depth_, ' '); }
   static std::string valueName(const Value* v) { return sigilName('%', v->name()); }
 
   void addAlias(const QuantPtr& params) {
@@ -65,7 +87,10 @@ class Printer {
     for (const Value* v : g.inputs()) addAlias(v->type().quant);
     for (const Node* n = g.front(); n; n = n->next()) {
       for (const auto& [name, value] : n->attrs())
-        if (const auto* quant = std::get_if<QuantAttr>(&value)) addAlias(quant->params);
+        if (const auto* quant = std::get_if<QuantAttr>(&value))
+          addAlias(quant->params);
+        else if (const auto* held = std::get_if<GraphAttr>(&value))
+          collectAliases(*held->get());
       for (int i = 0; i < n->numResults(); ++i) addAlias(n->result(i)->type().quant);
     }
   }
@@ -82,13 +107,13 @@ class Printer {
       if (!n->is("const") || !printed.emplace(n->constantName(), true).second) continue;
       const Tensor* payload = g.constants().find(n->constantName());
       if (!payload) continue;  // the verifier's to report; a dump must still print
-      text += fmt::format("const {} : {} = {}\n", sigilName('#', n->constantName()), type(payload->type()),
+      text += fmt::format("{}const {} : {} = {}\n", indent(), sigilName('#', n->constantName()), type(payload->type()),
                           payloadText(*payload, options_.payloads ? PayloadForm::exact : PayloadForm::brief));
     }
   }
 
   void header(const Graph& g, std::string& text) const {
-    text += fmt::format("graph {}(", sigilName('@', g.name()));
+    text += fmt::format("{}graph {}(", indent(), sigilName('@', g.name()));
     for (size_t i = 0; i < g.inputs().size(); ++i)
       text += fmt::format("{}{}: {}", i ? ", " : "", valueName(g.inputs()[i]), type(g.inputs()[i]->type()));
     text += ")";
@@ -109,7 +134,7 @@ class Printer {
     return spec.byDefault && sameAttr(*spec.byDefault, value);
   }
 
-  void attrs(const Node& n, std::string& text) const {
+  void attrs(const Node& n, std::string& text) {
     bool first = true;
     for (const auto& [name, value] : n.attrs()) {
       const AttrSpec* spec = nullptr;
@@ -117,7 +142,11 @@ class Printer {
         if (s.name == name) spec = &s;
       if (spec && isSaidElsewhere(n, *spec, value)) continue;
       const auto* q = std::get_if<QuantAttr>(&value);
-      text += fmt::format("{}{}={}", first ? " {" : ", ", name, q && q->params ? quant(q->params) : toString(value));
+      const auto* graph = std::get_if<GraphAttr>(&value);
+      text += fmt::format("{}{}={}", first ? " {" : ", ", name,
+                          q && q->params ? quant(q->params)
+                          : graph        ? held(*graph->get())
+                                         : toString(value));
       first = false;
     }
     if (!first) text += "}";
@@ -127,6 +156,7 @@ class Printer {
   std::unordered_map<const QuantParams*, size_t> aliases_;
   std::map<std::string, size_t> aliasesByText_;
   std::vector<std::string> aliasTexts_;
+  size_t depth_ = 0;  // of graphs that nodes hold
 };
 
 }  // namespace

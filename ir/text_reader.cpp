@@ -251,7 +251,8 @@ Result<Attr> TextReader::attrList() {
   if (takeIf("]")) return Attr(std::move(integers));
   do {
     if (const std::string_view text = dimText();
-        !anyReal && (!dims.empty() || text != token_.text || token_.kind == Token::Kind::word || token_.kind == Token::Kind::string) &&
+        !anyReal &&
+        (!dims.empty() || text != token_.text || token_.kind == Token::Kind::word || token_.kind == Token::Kind::string || text == "?") &&
         !(token_.is("inf") || token_.is("nan"))) {
       // A list with one free dim is a list of dims.
       if (dims.empty()) dims.assign(integers.begin(), integers.end());
@@ -278,6 +279,7 @@ Result<Attr> TextReader::attrList() {
 Result<Attr> TextReader::attr() {
   if (token_.kind == Token::Kind::string) return Attr(take().content);
   if (token_.is("[")) return attrList();
+  if (token_.is("{") && heldGraph) return heldGraph();
   if (token_.is("none")) {
     take();
     return Attr(QuantAttr{});

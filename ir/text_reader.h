@@ -1,8 +1,9 @@
 // A cursor over the words of a text, with the small grammars that several readers share: numbers, types,
-// quantization parameters, attributes.  Nothing here recurses, so no text can exhaust the stack.
-// Every error reads "name:line:column: message".
+// quantization parameters, attributes.  Nothing here recurses, so no text can exhaust the stack: graphs that nodes hold are read by who
+// reads graphs. Every error reads "name:line:column: message".
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -51,6 +52,7 @@ class TextReader {
   const std::string& sourceName() const { return sourceName_; }
 
   std::map<std::string, QuantPtr, std::less<>> aliases;  // !q0 and so on
+  std::function<Result<Attr>()> heldGraph;               // reads an attribute that is a graph, from its brace on; none: there are no such
 
  private:
   std::string_view dimText() const;

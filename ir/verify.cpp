@@ -45,6 +45,7 @@ Result<bool> coerce(Attr& value, const AttrSpec& spec) {
   if (const auto* packing = std::get_if<Packing>(&value)) QC_TRY(packing->check());
   if (const auto* dims = std::get_if<std::vector<DimExpr>>(&value); dims && kind == AttrKind::dims)
     if (auto sizes = constants(*dims)) value = std::move(*sizes);
+  if (const auto* graph = std::get_if<GraphAttr>(&value); graph && !graph->get()) return false;
   if (kindOf(value) == kind || (kind == AttrKind::dims && kindOf(value) == AttrKind::integers)) return true;
   if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::real) {
     value = static_cast<double>(*number);
@@ -233,9 +234,12 @@ class Verifier {
     for (int i = 0; i < n.numOperands(); ++i)
       if (!n.operand(i) && !optionalOperand(def, i))
         return report(fail(ErrorCode::kInvalidModel, "'{}' lacks operand {}", def.name, i), &n);
-    for (const auto& [name, value] : attrs)
+    for (const auto& [name, value] : attrs) {
       if (const auto* quant = std::get_if<QuantAttr>(&value); quant && quant->params)
         if (auto s = checkQuantParams(*quant->params); !s) return report(std::move(s.error()), &n);
+      if (const auto* graph = std::get_if<GraphAttr>(&value))
+        if (auto s = Verifier(*graph->get(), std::nullopt).run(); !s) return report(std::move(s.error()), &n);
+    }
     for (int i = 0; i < n.numResults(); ++i)
       if (auto s = checkType(n.result(i)->type()); !s) return report(std::move(s.error()), &n, n.result(i));
     if (n.annotation() && static_cast<int>(n.annotation()->inputs.size()) > n.numOperands())
@@ -317,7 +321,9 @@ Status checkNoSizesDecided(const Graph& graph) {
   if (!n) return {};
   const Value* condition = conditionOf(*n);
   return fail(ErrorCode::kUnsupported, "the data decides {}, so that no one program is planned for what comes behind",
-              condition ? "which of two tensors is taken" : fmt::format("how large {} is", n->result()->type().str()))
+              condition    ? "which of two tensors is taken"
+              : bodyOf(*n) ? "how often a loop goes round"
+                           : fmt::format("how large {} is", n->result()->type().str()))
       .at(n->location())
       .on(n->result()->name())
       .help(condition ? fmt::format("run it with DynamicSession, which runs the branch that is taken; or fix '{}' with LoadOptions::values",

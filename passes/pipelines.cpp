@@ -45,7 +45,9 @@ const std::pair<const char*, const char*> kPipelines[] = {
      "fold-constants{narrow_weights=1},recognize-integer,canonicalize,recognize-activations,recognize-means,fold-batch-norm,canonicalize,"
      "fold-constants,cse,dce"},
     // From the imported or converted graph to the one whose results define the model's.
-    {"lower", "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce"},
+    {"lower",
+     "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce,lower-"
+     "bodies"},
     // From there to kernels; select-kernels comes from codegen.
     {"compile",
      "project-recurrences,expand-dynamic,layout,split-conv-transpose,join-axes,divide-copies,fold-constants,canonicalize,cse,dce,select-"

@@ -8,8 +8,12 @@ Result<std::shared_ptr<const Chain>> Chain::create(const Graph& lowered, const S
   SpecializeOptions own = options;
   own.lowered = true;
   own.load = {};
-  for (const Segment& s : chain->cut_.segments)
-    chain->segments_.push_back(s.decides ? nullptr : std::make_shared<Specializer>(Model(s.graph.clone(), s.graph.name()), own));
+  for (const Segment& s : chain->cut_.segments) {
+    const Graph* program = s.program();
+    SpecializeOptions ofProgram = own;
+    if (s.decides) ofProgram.build.compile.parts = nullptr;  // a body has weights of its own
+    chain->segments_.push_back(program ? std::make_shared<Specializer>(Model(program->clone(), program->name()), ofProgram) : nullptr);
+  }
   return std::shared_ptr<const Chain>(std::move(chain));
 }
 

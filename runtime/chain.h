@@ -20,7 +20,7 @@ class Chain {
  private:
   friend class ChainSession;
   CutGraph cut_;
-  std::vector<std::shared_ptr<Specializer>> segments_;  // null: one that decides
+  std::vector<std::shared_ptr<Specializer>> segments_;  // null: one that runs no program
 };
 
 // One thread's use of it.

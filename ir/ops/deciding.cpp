@@ -11,6 +11,7 @@
 #include "ir/arithmetic.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
+#include "ir/ops/deciding.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/suppression.h"
 #include "ir/ops/widen.h"
@@ -340,7 +341,8 @@ Result<Tensors> evalSizeOf(const EvalContext& c) {
   return sizes;
 }
 
-// Where the sizes are known beforehand.
+}  // namespace
+
 EvalFn atKnownSizes(std::function<Result<Tensors>(const EvalContext&)> eval) {
   return [eval = std::move(eval)](const EvalContext& c) -> Status {
     QC_ASSIGN(const Tensors results, eval(c));
@@ -354,8 +356,6 @@ EvalFn atKnownSizes(std::function<Result<Tensors>(const EvalContext&)> eval) {
     return {};
   };
 }
-
-}  // namespace
 
 void registerDecidingOps(OpRegistry& r) {
   const auto add = [&](const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,

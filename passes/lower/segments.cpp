@@ -163,6 +163,8 @@ class Cutter {
 
 }  // namespace
 
+const Graph* Segment::program() const { return decides ? bodyOf(*graph.back()) : &graph; }
+
 Result<CutGraph> cutAtDecidedSizes(const Graph& graph, size_t needed) { return Cutter(graph, needed).run(); }
 
 namespace {
@@ -176,7 +178,7 @@ Result<bool> holdAll(const std::vector<std::pair<std::string, bool>>& guards, co
 }
 
 // Of two tensors the one that is taken is the result, and the other is not there.
-Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& known) {
+Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& known, const RunBody& runBody) {
   const auto of = [&](const Value* v) { return !v ? nullptr : v->constant() ? v->constant() : &known.at(v->name()); };
   if (const Value* condition = conditionOf(node)) {
     QC_ASSIGN(const bool holding, holds(condition->name(), *of(condition)));
@@ -184,7 +186,19 @@ Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& k
   }
   std::vector<const Tensor*> operands;
   for (const Value* v : node.operands()) operands.push_back(of(v));
-  return decide(node, operands);
+  return decide(node, operands, runBody);
+}
+
+// What runs the body of a loop, by a function that takes and gives tensors by name.
+RunBody byName(const Graph& body, std::function<Result<CutGraph::Tensors>(const CutGraph::Tensors&)> run) {
+  return [&body, run = std::move(run)](std::span<const Tensor> inputs) -> Result<std::vector<Tensor>> {
+    CutGraph::Tensors own;
+    for (size_t k = 0; k < inputs.size(); ++k) own[body.inputs()[k]->name()] = inputs[k];
+    QC_ASSIGN(CutGraph::Tensors named, run(own));
+    std::vector<Tensor> outputs;
+    for (const std::string& name : body.outputNames()) outputs.push_back(named.at(name));
+    return outputs;
+  };
 }
 
 }  // namespace
@@ -209,7 +223,9 @@ Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment&
     QC_ASSIGN(const bool runs, holdAll(segment.guards, known));
     if (runs && segment.decides) {
       const Node* node = segment.graph.back();
-      QC_ASSIGN(std::vector<Tensor> results, decided(*node, known));
+      const Graph* body = bodyOf(*node);
+      const auto round = [&](const Tensors& own) { return runSegment(i, own); };
+      QC_ASSIGN(std::vector<Tensor> results, decided(*node, known, body ? byName(*body, round) : RunBody()));
       learnSizes(*node, results, sizes);
       for (int k = 0; k < node->numResults(); ++k) known[node->result(k)->name()] = std::move(nth(results, k));
     } else if (runs) {

@@ -1,9 +1,9 @@
 // A graph cut behind the nodes whose data decides sizes (ir/decided_sizes.h) or which branch is taken (ir/branches.h): graphs with free
 // dims that run one after another, each planned for the sizes that are known when its turn comes.  Those of branches that are not taken are
-// left out.
+// left out; the body of a loop (ir/loops.h) is run once a round.
 //
 //   QC_ASSIGN(const CutGraph cut, cutAtDecidedSizes(graph));
-//   QC_ASSIGN(TensorMap outputs, cut.run(inputs, [&](size_t i, const auto& in) { return runSegment(cut.segments[i].graph, in); }));
+//   QC_ASSIGN(TensorMap outputs, cut.run(inputs, [&](size_t i, const auto& in) { return runGraph(*cut.segments[i].program(), in); }));
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,11 @@ namespace qc {
 // tensor of no elements with that size.
 struct Segment {
   Graph graph;
-  bool decides = false;                              // one node, which decides sizes or takes one of two tensors
+  bool decides = false;                              // one node, which decides sizes, takes one of two tensors or is a loop
   std::vector<std::pair<std::string, bool>> guards;  // values that must be true or false for it to run, outermost first
   std::map<std::string, std::string> sizes;          // those inputs -> symbol
   std::vector<std::string> lastReads;                // values that nothing behind it reads
+  const Graph* program() const;                      // what has to be run for it: the graph, or the body of a loop; null: nothing
 };
 
 struct CutGraph {
@@ -35,7 +36,7 @@ struct CutGraph {
   std::map<std::string, Tensor> constants;   // outputs and conditions that are some
 
   using Tensors = std::map<std::string, Tensor>;
-  // Runs a segment, not one that decides, on the values that it reads: its outputs by name.
+  // Runs the program of a segment on the values that it reads: its outputs by name.
   using RunSegment = std::function<Result<Tensors>(size_t segment, const Tensors& inputs)>;
   Result<Tensors> run(const Tensors& inputs, const RunSegment& runSegment) const;
 };

@@ -1,6 +1,7 @@
 #include "runtime/workflow/sample_runs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "ir/branches.h"
 #include "ir/decided_sizes.h"
@@ -22,9 +23,14 @@ bool SampleRuns::looksIntoBranches(const Graph& graph, size_t needed) {
 }
 
 Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, std::string passes, size_t needed) {
+  QC_ASSIGN(auto workspace, makeWorkspace(options));
+  return openIn(std::move(workspace), std::move(graph), std::move(passes), needed);
+}
+
+Result<SampleRuns> SampleRuns::openIn(std::shared_ptr<Workspace> workspace, Graph graph, std::string passes, size_t needed) {
   SampleRuns runs;
   runs.passes_ = std::move(passes);
-  QC_ASSIGN(runs.workspace_, makeWorkspace(options));
+  runs.workspace_ = std::move(workspace);
   const auto parts = std::make_shared<ProgramParts>(graph);
   if (!firstDecidingByData(graph) && !looksIntoBranches(graph, needed)) {
     runs.parts_.push_back(std::make_unique<Part>(partOf(std::move(graph), parts)));
@@ -32,8 +38,13 @@ Result<SampleRuns> SampleRuns::open(Graph graph, const SessionOptions& options, 
   }
   QC_ASSIGN(CutGraph cut, cutAtDecidedSizes(graph, needed));
   runs.cut_ = std::make_unique<CutGraph>(std::move(cut));
-  for (const Segment& s : runs.cut_->segments)
+  for (const Segment& s : runs.cut_->segments) {
     runs.parts_.push_back(s.decides ? nullptr : std::make_unique<Part>(partOf(s.graph.clone(), parts)));
+    runs.bodies_.push_back(nullptr);
+    if (!s.decides || !s.program()) continue;
+    QC_ASSIGN(SampleRuns body, openIn(runs.workspace_, s.program()->clone(), runs.passes_));
+    runs.bodies_.back() = std::make_unique<SampleRuns>(std::move(body));
+  }
   return runs;
 }
 
@@ -74,6 +85,9 @@ Status SampleRuns::runIn(Runner& runner, const TensorMap& sample, const Session:
   return runner.session.run(inputs, runner.outputs, hook);
 }
 
+// A run writes to tensors that nobody else holds.
+static Tensor taken(Tensor& out) { return std::exchange(out, Tensor(out.dtype(), out.sizes())); }
+
 Status SampleRuns::run(const TensorMap& sample, const Session::StepHook& hook) {
   if (!cut_) {
     QC_ASSIGN(Runner * runner, runnerAt(*parts_.front(), shapesOf(sample)));
@@ -84,14 +98,16 @@ Status SampleRuns::run(const TensorMap& sample, const Session::StepHook& hook) {
   for (const Value* v : cut_->interface.inputs())
     if (const auto it = sample.find(v->name()); it != sample.end()) inputs.insert(*it);
   QC_ASSIGN(const TensorMap results, cut_->run(inputs, [&](size_t i, const TensorMap& own) -> Result<TensorMap> {
+    TensorMap values;
+    if (SampleRuns* body = bodies_[i].get()) {  // whose steps are no layers of the model
+      QC_TRY(body->run(own));
+      const std::vector<std::string>& names = cut_->segments[i].program()->outputNames();
+      for (size_t k = 0; k < names.size(); ++k) values[names[k]] = taken((*body->outputs_)[k]);
+      return values;
+    }
     QC_ASSIGN(Runner * runner, runnerAt(*parts_[i], shapesOf(own)));
     QC_TRY(runIn(*runner, own, hook));
-    TensorMap values;
-    for (size_t k = 0; k < runner->ports.size(); ++k) {
-      Tensor& out = runner->outputs[k];
-      values[runner->ports[k].name] = out;
-      out = Tensor(out.dtype(), out.sizes());  // a run writes to tensors that nobody else holds
-    }
+    for (size_t k = 0; k < runner->ports.size(); ++k) values[runner->ports[k].name] = taken(runner->outputs[k]);
     return values;
   }));
   joined_.clear();

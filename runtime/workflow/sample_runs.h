@@ -22,6 +22,7 @@ class SampleRuns {
   // A graph in the form that compile() starts from, once `passes` have run on it at the sizes of a sample.  Outputs behind the first
   // `needed` are computed where the branch that they are in is taken; elsewhere they have no elements.
   static Result<SampleRuns> open(Graph graph, const SessionOptions& options, std::string passes = {}, size_t needed = SIZE_MAX);
+  static Result<SampleRuns> openIn(std::shared_ptr<Workspace> workspace, Graph graph, std::string passes = {}, size_t needed = SIZE_MAX);
 
   // Before run(), for what a sample's shapes contradict: made ready for these.
   Status prepare(const Shapes& shapes);
@@ -51,10 +52,11 @@ class SampleRuns {
 
   std::string passes_;
   std::shared_ptr<Workspace> workspace_;
-  std::unique_ptr<CutGraph> cut_;             // null: nothing is decided by data
-  std::vector<std::unique_ptr<Part>> parts_;  // one, or one for each segment; null: that decides
-  std::vector<Tensor> joined_;                // outputs of a cut graph
-  const std::vector<Tensor>* outputs_ = &joined_;
+  std::unique_ptr<CutGraph> cut_;                    // null: nothing is decided by data
+  std::vector<std::unique_ptr<Part>> parts_;         // one, or one for each segment; null: that decides
+  std::vector<std::unique_ptr<SampleRuns>> bodies_;  // one for each segment of a cut graph; null: that is no loop
+  std::vector<Tensor> joined_;                       // outputs of a cut graph
+  std::vector<Tensor>* outputs_ = &joined_;
 };
 
 }  // namespace qc

@@ -27,6 +27,15 @@ TensorType f32(Ints sizes) { return {DType::f32, toShape(sizes)}; }
 
 const std::vector<Case>& cases() {
   static const QuantPtr u8 = quantPerTensor(DType::u8, 0.5f, 3);
+  static const GraphAttr body(parseGraph(R"(
+const #yes : bool[] = [1]
+graph @body(%i: s64[], %a: f32[N,3]) {
+  %yes = const #yes : bool[]
+  %b = concat %a, %a {axis=0} : f32[2*N,3]
+  return %yes, %b, %b
+}
+)")
+                                  .value());
   static const std::vector<Case> all = {
       {"reshape", {f32({2, 3})}, {{"shape", Ints{3, 2}}}},
       {"expand", {f32({2, 1})}, {{"shape", Ints{4, 2, 3}}}},
@@ -48,6 +57,9 @@ const std::vector<Case>& cases() {
       {"unique", {f32({2, 5})}, {{"axis", int64_t{1}}, {"sizes", Ints{3}}}},
       {"non_max_suppression", {f32({1, 5, 4}), f32({1, 2, 5})}, {{"sizes", Ints{3}}}},
       {"choose", {{DType::boolean, {}}, f32({2, 5}), f32({2, 4})}, {{"axes", Ints{1}}, {"sizes", Ints{3}}}},
+      {"loop",
+       {{DType::s64, {}}, {DType::boolean, {}}, f32({2, 3})},
+       {{"body", body}, {"carried", int64_t{1}}, {"count", Ints{2}}, {"sizes", Ints{4, 4}}}},
       {"size_of", {{DType::s64, {Dim(2)}}}, {{"sizes", Ints{3, 4}}}},
       {"argmax", {f32({2, 5})}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}}},
       {"softmax", {f32({2, 5})}, {{"axis", int64_t{1}}}},
