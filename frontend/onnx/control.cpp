@@ -1,12 +1,13 @@
 // Control flow that is decided when the model is loaded becomes straight code: an If the branch that is taken, a Loop and a Scan their
-// rounds one after another, unless they are a recurrence (recurrent_loop.h).  An If that sizes or data decide keeps both branches.
+// rounds one after another, unless they are a recurrence (recurrent_loop.cpp).  An If that sizes or data decide keeps both branches, and a
+// Loop of which they decide how often it goes round stays one (kept_loop.cpp).
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
-#include "frontend/onnx/recurrent_loop.h"
+#include "frontend/onnx/loop_form.h"
 
 namespace qc {
 namespace {
@@ -147,16 +148,23 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
   if (node.numInputs() < 2 || body->input_size() != 2 + carried || results < 0)
     return node.error(ErrorCode::kInvalidModel, "{} carried values, and a body of {} inputs and {} outputs", carried, body->input_size(),
                       body->output_size());
-  if (auto outputs = asRecurrence(node, *body, {.firstState = 2, .states = carried, .firstOutput = 1}, operands, frame)) return *outputs;
+  const LoopForm form{.firstState = 2, .states = carried, .firstOutput = 1};
+  if (auto outputs = asRecurrence(node, *body, form, operands, frame)) return *outputs;
+  const auto kept = [&] { return keepLoop(node, *body, form, operands, frame, node.input(0), node.input(1)); };
+  for (int i = 0; i < 2; ++i)
+    if (node.input(i) && !node.input(i)->constant()) return kept();
   int64_t most = std::numeric_limits<int64_t>::max();
   if (node.input(0)) {
     QC_ASSIGN(most, node.constantInteger(0, "the number of rounds"));
+    if (most > kMaxOnnxSteps / (body->node_size() + 1)) return kept();
   }
   bool goesOn = true;
   if (node.input(1)) {
     QC_ASSIGN(const double condition, node.constantScalar(1, "the condition"));
     goesOn = condition != 0;
   }
+  const SizeNames names = sizeNames_;
+  const FoldBudget budget = budget_;
   OnnxScope constants(&frame.scope);
   QC_TRY(addInitializers(*body, constants));
   OnnxValues state(operands.begin() + 2, operands.end());
@@ -171,11 +179,13 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
     QC_TRY(countStep());
     QC_ASSIGN(const OnnxValues out, round(i));
     const Tensor* condition = out[0].tensor ? out[0].tensor->constant() : nullptr;
-    if (!condition || condition->numElements() != 1)
-      return node
-          .error(ErrorCode::kUnsupported, "the number of its rounds depends on the data: '{}' decides after round {}",
-                 body->output(0).name(), i)
-          .help("export with a fixed number of rounds; only loops whose length is known when the model is loaded are unrolled");
+    if (!condition) {  // what was read of it goes with the other dead nodes
+      sizeNames_ = names;
+      budget_ = budget;
+      return kept();
+    }
+    if (condition->numElements() != 1)
+      return node.error(ErrorCode::kInvalidModel, "its condition is {}, expected one bool", condition->type().str());
     goesOn = condition->at(0) != 0;
     std::copy_n(out.begin() + 1, carried, state.begin());
     for (int r = 0; r < results; ++r) nth(stacks, r).push_back(nth(out, 1 + carried + r));
@@ -209,39 +219,32 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
   QC_ASSIGN(const Ints backwards, perItem(node, "scan_input_directions", sequences, 1));
   QC_ASSIGN(const Ints outAxes, perItem(node, "scan_output_axes", results, kMaxRank));
   QC_ASSIGN(const Ints outBackwards, perItem(node, "scan_output_directions", results, 1));
-  const auto isPlain = [](const Ints& list) { return std::all_of(list.begin(), list.end(), [](int64_t v) { return v == 0; }); };
-  if (isPlain(axes) && isPlain(backwards) && isPlain(outAxes) && isPlain(outBackwards)) {
-    LoopForm form{.states = states};
-    for (int64_t i = states; i < node.numInputs(); ++i) form.sequences.push_back(node.input(static_cast<int>(i)));
-    if (auto outputs = asRecurrence(node, *body, form, operands, frame)) return *outputs;
+  LoopForm form{.states = states};
+  OnnxValues state(operands.begin(), operands.begin() + states);
+  DimExpr steps = DimExpr::unknown();
+  for (int64_t s = 0; s < sequences; ++s) {
+    Value* v = node.input(static_cast<int>(states + s));
+    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is not a tensor", states + s);
+    QC_ASSIGN(const int64_t axis, node.axis(nth(axes, s), v->type().rank()));
+    const DimExpr size = nth(v->type().shape, axis).expr();
+    if (steps.constant() && size.constant() && !(size == steps))
+      return node.error(ErrorCode::kInvalidModel, "sequences of {} and of {} steps", steps.str(), size.str()).on(v->name());
+    if (!steps.constant()) steps = size;
+    form.sequences.push_back({v, axis, nth(backwards, s) != 0});
   }
-  OnnxValues state;
-  std::vector<Value*> sources;
-  int64_t length = -1;
-  for (int i = 0; i < node.numInputs(); ++i) {
-    Value* v = node.input(i);
-    if (i < states) {
-      state.push_back(nth(operands, i));
-      continue;
-    }
-    if (!v) return node.error(ErrorCode::kInvalidModel, "input {} is not a tensor", i);
-    int64_t& axis = nth(axes, i - states);
-    QC_ASSIGN(axis, node.axis(axis, v->type().rank()));
-    QC_ASSIGN(const int64_t size, node.fixedSize(nth(v->type().shape, axis).expr(), "the number of steps"));
-    if (length >= 0 && size != length)
-      return node.error(ErrorCode::kInvalidModel, "sequences of {} and of {} steps", length, size).on(v->name());
-    length = size;
-    sources.push_back(v);
-  }
-  if (length == 0) return node.error(ErrorCode::kUnsupported, "a sequence of no steps").on(sources.front()->name());
+  for (int64_t r = 0; r < results; ++r) form.results.push_back({nullptr, nth(outAxes, r), nth(outBackwards, r) != 0});
+  if (auto outputs = asRecurrence(node, *body, form, operands, frame)) return *outputs;
+  const int64_t length = steps.constant().value_or(0);
+  if (length == 0 || length > kMaxOnnxSteps / (body->node_size() + 1))
+    return keepLoop(node, *body, form, operands, frame, node.dimValues({}, {steps}), nullptr);
   OnnxScope constants(&frame.scope);
   QC_TRY(addInitializers(*body, constants));
   std::vector<OnnxValues> stacks(usize(results));
   for (int64_t i = 0; i < length; ++i) {
     QC_TRY(countStep());
     OnnxValues inputs = state;
-    for (size_t s = 0; s < sources.size(); ++s) {
-      QC_ASSIGN(Value * element, sliceAt(node, sources[s], axes[s], backwards[s] ? length - 1 - i : i, 1, false));
+    for (const LoopForm::Sequence& s : form.sequences) {
+      QC_ASSIGN(Value * element, sliceAt(node, s.value, s.axis, s.backwards ? length - 1 - i : i, 1, false));
       inputs.push_back({element});
     }
     QC_ASSIGN(const OnnxValues out, runBody(*body, constants, inputs, frame, fmt::format("{}[{}]/", node.location(), i)));
@@ -250,7 +253,7 @@ Result<OnnxValues> OnnxImporter::addScan(OnnxNode& node, const OnnxValues& opera
   }
   OnnxValues outputs = state;
   for (size_t r = 0; r < stacks.size(); ++r) {
-    QC_ASSIGN(Value * all, stacked(node, stacks[r], stacks[r].front(), outAxes[r], outBackwards[r] != 0));
+    QC_ASSIGN(Value * all, stacked(node, stacks[r], stacks[r].front(), form.results[r].axis, form.results[r].backwards));
     outputs.push_back({all});
   }
   return outputs;

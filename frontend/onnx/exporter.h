@@ -58,6 +58,7 @@ class OnnxExporter {
   // Makes the node a call of a function with this body, which the file carries along, of the node's op type and a number; equal bodies are
   // one function.
   void call(onnx::NodeProto& node, onnx::FunctionProto body);
+  Status addLoop(const Node& node);  // with its body: export_loop.cpp
 
  private:
   void nameResults();

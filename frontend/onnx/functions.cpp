@@ -10,8 +10,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMaxCalls = 100;      // of functions inside one another, as ONNX's own checker has it
-constexpr int64_t kMaxSteps = 200000;  // nodes that functions and rounds of loops may become
+constexpr size_t kMaxCalls = 100;  // of functions inside one another, as ONNX's own checker has it
 
 // Fields that ONNX added after the version of its library that this is built with.
 constexpr int kNodeOverload = 8, kFunctionAttributeProto = 11, kFunctionOverload = 13;
@@ -76,8 +75,8 @@ const onnx::FunctionProto* OnnxImporter::findFunction(const onnx::NodeProto& nod
 }
 
 Status OnnxImporter::countStep() {
-  if (++steps_ <= kMaxSteps) return {};
-  return fail(ErrorCode::kResource, "the functions and loops of the model unfold into more than {} nodes", kMaxSteps)
+  if (++steps_ <= kMaxOnnxSteps) return {};
+  return fail(ErrorCode::kResource, "the functions and loops of the model unfold into more than {} nodes", kMaxOnnxSteps)
       .help("export with shorter loops, or as LSTM, GRU or RNN");
 }
 

@@ -1,5 +1,5 @@
 // From an ONNX model to a graph: what the files import.cpp (the model), functions.cpp (nodes and model-local functions),
-// control.cpp (If, Loop and Scan, which become straight code) and sequences.cpp share.
+// control.cpp (If, Loop and Scan) and sequences.cpp share.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -124,6 +124,12 @@ class OnnxImporter {
                                          const Frame& frame);
   Result<OnnxValues> tryRecurrence(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
                                    const Frame& frame);
+  // Those that stay loops: kept_loop.cpp.  Null: any number of rounds; no condition.
+  Result<OnnxValues> keepLoop(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
+                              const Frame& frame, Value* rounds, Value* condition);
+  struct LoopBody;
+  Status readBody(LoopBody& to, OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
+                  const Frame& frame);
 
   const onnx::ModelProto& model_;
   const Descriptor& folder_;
@@ -142,7 +148,8 @@ class OnnxImporter {
   std::deque<OnnxNodes> substituted_;  // bodies whose attributes are those of a call: kept, as schedules_ goes by address
 };
 
-constexpr int kMaxOnnxDepth = 16;  // of nested subgraphs
+constexpr int kMaxOnnxDepth = 16;          // of nested subgraphs
+constexpr int64_t kMaxOnnxSteps = 200000;  // nodes that functions and rounds of loops may become
 
 // Ops on sequences: sequences.cpp.  Null: another op, or one of tensors that are no sequences.
 using OnnxSequenceFn = Result<OnnxValues> (*)(OnnxNode&, const OnnxValues& operands);

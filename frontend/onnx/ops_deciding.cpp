@@ -133,6 +133,12 @@ void addDecidingExportRows(OnnxExportRows& rows) {
                {"compress", row("Compress")},
                {"unique", row("Unique")},
                {"non_max_suppression", row("NonMaxSuppression")},
+               {"choose",  // of one tensor and the same: export_branches.cpp writes the others
+                [](OnnxExporter& file, const Node& n) {
+                  file.add(n, "Identity", {file.name(n.operand(1))}, file.resultNames(n));
+                  return Status();
+                }},
+               {"loop", [](OnnxExporter& file, const Node& n) { return file.addLoop(n); }},
                {"size_of", writeSizeOf}});
 }
 

@@ -8,7 +8,7 @@
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
-#include "frontend/onnx/recurrent_loop.h"
+#include "frontend/onnx/loop_form.h"
 #include "frontend/onnx/recurrent_step.h"
 
 namespace qc {
@@ -39,7 +39,7 @@ bool hasSubgraphs(const onnx::GraphProto& body) {
 
 std::optional<OnnxValues> OnnxImporter::asRecurrence(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form,
                                                      const OnnxValues& operands, const Frame& frame) {
-  if (hasSubgraphs(body)) return std::nullopt;
+  if (hasSubgraphs(body) || !form.isPlain()) return std::nullopt;
   const SizeNames names = sizeNames_;
   const FoldBudget budget = budget_;
   const int64_t steps = steps_;
@@ -93,8 +93,9 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
     }
   }
   if (states.empty()) return isNone("no state");
-  for (Value* sequence : form.sequences) {
-    if (!sequence || sequence->type().rank() != 3) return isNone("a sequence that is no [steps, batch, input]");
+  for (const LoopForm::Sequence& s : form.sequences) {
+    Value* sequence = s.value;
+    if (sequence->type().rank() != 3) return isNone("a sequence that is no [steps, batch, input]");
     QC_ASSIGN(Value * element, b.create("gather", {sequence, node.dimValues({}, {number})}, {{"axis", int64_t{0}}}));
     inputs.push_back({element});
   }
@@ -125,8 +126,8 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
   const std::vector<DimExpr> sizes = OnnxNode::dims(step->sequence);
   const DimExpr length = sizes[0];
   if (length == DimExpr(0)) return isNone("no steps");
-  for (const Value* sequence : form.sequences)
-    if (sequence != step->sequence) return isNone("a sequence that is not read");
+  for (const LoopForm::Sequence& s : form.sequences)
+    if (s.value != step->sequence) return isNone("a sequence that is not read");
   if (!form.isScan()) {
     const auto rounds = oneNumber(node.input(0));
     if (!rounds || !(rounds->elements.front() == length)) return isNone("its rounds are not the steps of the sequence");

@@ -5,6 +5,7 @@ namespace qc::testing {
 namespace {
 
 constexpr int kU8 = onnx::TensorProto::UINT8, kS8 = onnx::TensorProto::INT8, kS32 = onnx::TensorProto::INT32;
+constexpr int kS64 = onnx::TensorProto::INT64, kBool = onnx::TensorProto::BOOL;
 
 }  // namespace
 
@@ -199,6 +200,11 @@ std::vector<std::string> onnxSeeds() {
   onnx::AttributeProto otherwise = branch;
   otherwise.set_name("else_branch");
   add(branches.input("x", {2}).small("on", {}, onnx::TensorProto::BOOL, {1}).node("If", {"on"}, {"y"}, {branch, otherwise}).output("y"));
+  Model loop, body;
+  body.input("i", {}, kS64).input("c", {}, kBool).input("s", {2}).node("Add", {"s", "x"}, {"t"}).node("Identity", {"c"}, {"on"});
+  body.output("on", kBool).output("t");
+  loop.input("x", {2}).node("ArgMax", {"x"}, {"n"}, {integer("axis", 0), integer("keepdims", 0)});
+  add(loop.node("Loop", {"n", "", "x"}, {"y"}, {subgraph("body", body.graph())}).output("y"));
   return all;
 }
 
