@@ -35,10 +35,12 @@ Result<Graph> dequantizedInBranches(const Graph& graph) {
   return copy;
 }
 
+// One that takes the same tensor either way only names its sizes.
+static bool isIf(const Node& node) { return conditionOf(node) && node.operand(1) != node.operand(2); }
+
 // By how many Ifs are in front, so that those which can be one stand together.
 Status OnnxExporter::orderNodes() {
   guards_ = qc::conditionsOf(graph_);
-  const auto isIf = [](const Node& node) { return conditionOf(node) != nullptr; };
   QC_ASSIGN(levels_, levelsOf(graph_, guards_, isIf));
   for (const Node* n = graph_.front(); n; n = n->next()) order_.push_back(n);
   std::ranges::stable_sort(order_, {}, [&](const Node* n) { return std::pair(levels_.at(n), isIf(*n)); });
@@ -50,13 +52,13 @@ Status OnnxExporter::addNodes(const Nodes& nodes, const Conditions& scope) {
   for (auto it = nodes.begin(); it != nodes.end(); ++it) {
     const Node* n = *it;
     if (conditionsOf(n) != scope || added.contains(n)) continue;  // in a branch further in
-    if (!conditionOf(*n)) {
+    if (!isIf(*n)) {
       QC_TRY(addNode(*n));
       continue;
     }
     Nodes together;
     std::copy_if(it, nodes.end(), std::back_inserter(together), [&](const Node* other) {
-      return conditionOf(*other) == conditionOf(*n) && levels_.at(other) == levels_.at(n) && conditionsOf(other) == scope;
+      return isIf(*other) && conditionOf(*other) == conditionOf(*n) && levels_.at(other) == levels_.at(n) && conditionsOf(other) == scope;
     });
     added.insert(together.begin(), together.end());
     if (auto s = addIf(together, nodes, scope); !s) return tl::make_unexpected(std::move(s.error()).at(n->location()));

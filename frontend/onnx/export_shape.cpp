@@ -67,7 +67,10 @@ std::optional<Ints> copiedAndInferred(const Dims& from, const Dims& to) {
 
 // A size of 0 is copied from the input there unless it says otherwise.
 Status reshape(OnnxExporter& e, const Node& n) {
-  const Dims to = n.attrs().dims("shape");
+  Dims to = n.attrs().dims("shape");
+  // One size that no expression says is what the others leave.
+  const auto isUnknown = [](const DimExpr& e) { return e.isUnknown(); };
+  if (std::ranges::count_if(to, isUnknown) == 1) std::ranges::replace_if(to, isUnknown, DimExpr(-1));
   const std::optional<Ints> target = copiedAndInferred(dimsOf(n.operand(0)), to);
   std::string shape;
   if (target) {

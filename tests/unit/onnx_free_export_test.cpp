@@ -258,6 +258,56 @@ graph @net(%x: f32[N,T], %y: f32["a b"]) -> ("v") {
   EXPECT_EQ(count(out, "Shape"), 2);
 }
 
+// What the others leave is written as -1, and what only gives a size a name as nothing.
+TEST(FreeExport, ReshapesThatLeaveOneSizeOpen) {
+  const Graph graph = parseGraph(R"(
+const #yes : bool[] = [1]
+graph @net(%x: f32[N,T,8]) {
+  %yes = const #yes : bool[]
+  %0 = reshape %x {shape=[3,?]} : f32[3,?]
+  %1 = choose %yes, %0, %0 {axes=[1], sizes=[rest]} : f32[3,rest]
+  %2 = relu %1 : f32[3,rest]
+  return %2
+}
+)")
+                          .value();
+  const onnx::ModelProto out = written(graph, {{{"x", {1, 3, 8}}}, {{"x", {3, 5, 8}}}, {{"x", {2, 6, 8}}}}, Back::sameBits);
+  EXPECT_EQ(count(out, "Reshape"), 1);
+  EXPECT_EQ(count(out, "If"), 0);
+}
+
+TEST(FreeExport, LoopsWithTheirBodies) {
+  const Graph graph = parseGraph(R"(
+graph @net(%x: f32[N,T,8], %y: f32[(T+1)//2,8]) {
+  %n = dims {values=[N], shape=[]} : s64[]
+  %last, %all = loop %n, _, %y, %x {body={
+    const #yes : bool[] = [1]
+    graph @body(%i: s64[], %h: f32[H,8], %x: f32[N,T,8]) {
+      %yes = const #yes : bool[]
+      %row = gather %x, %i {axis=0} : f32[T,8]
+      %sum = reduce_sum %row {axes=[0], keepdims=0} : f32[8]
+      %next = add %h, %sum : f32[H,8]
+      return %yes, %next, %row
+    }
+  }, carried=1, count=[N]} : f32[(T+1)//2,8], f32[N,T,8]
+  %grown = loop %n, _, %last {body={
+    const #yes : bool[] = [1]
+    graph @body(%i: s64[], %h: f32[H,8]) {
+      %yes = const #yes : bool[]
+      %next = concat %h, %h {axis=0} : f32[2*H,8]
+      return %yes, %next
+    }
+  }, carried=1, sizes=[G]} : f32[G,8]
+  return %last, %all, %grown
+}
+)")
+                          .value();
+  std::vector<Sizes> shapes;
+  for (const auto& [n, t] : {std::pair<int64_t, int64_t>{1, 3}, {2, 5}, {0, 4}, {3, 1}})
+    shapes.push_back({{"x", {n, t, 8}}, {"y", {(t + 1) / 2, 8}}});
+  EXPECT_EQ(count(written(graph, shapes, Back::sameBits), "Loop"), 2);
+}
+
 // The dim of an intermediate value where no input has it alone.
 TEST(FreeExport, SymbolsThatAreNoDimOfAnything) {
   const Graph graph = parseGraph(R"(
