@@ -83,6 +83,17 @@ Result<Tensor> stacked(std::span<const Tensor> rounds, DType dtype, std::vector<
 
 const Graph* bodyOf(const Node& node) { return node.is("loop") ? &node.attrs().graph("body") : nullptr; }
 
+Status editBodies(Graph& graph, const std::function<Status(Graph&)>& edit) {
+  for (Node* node = graph.front(); node; node = node->next()) {
+    const Graph* body = bodyOf(*node);
+    if (!body) continue;
+    Graph own = body->clone();
+    if (auto edited = edit(own); !edited) return tl::make_unexpected(std::move(edited.error()).at(node->location()));
+    node->attrs().set("body", GraphAttr(std::move(own)));
+  }
+  return {};
+}
+
 Result<std::vector<TensorType>> loopResults(const Graph& body, std::span<const TensorType> values, int64_t carried,
                                             const std::function<DimExpr()>& count, const std::function<DimExpr()>& decided) {
   QC_TRY(checkBody(body, values.size(), carried));
@@ -126,8 +137,9 @@ Result<std::vector<TensorType>> loopResults(const Graph& body, std::span<const T
 Result<std::vector<Tensor>> runLoop(const Node& loop, std::span<const Tensor* const> operands, const RunBody& runBody) {
   const Graph& body = *bodyOf(loop);
   const int64_t carried = loop.integer("carried");
-  const int64_t most = operands[0] ? operands[0]->toInts().front() : kMaxRounds + 1;
-  bool more = !operands[1] || operands[1]->at(0) != 0;
+  const auto given = [&](size_t i) { return i < operands.size() ? operands[i] : nullptr; };
+  const int64_t most = given(0) ? given(0)->toInts().front() : kMaxRounds + 1;
+  bool more = !given(1) || given(1)->at(0) != 0;
   std::vector<Tensor> inputs(1);
   std::vector<TensorType> types;
   for (size_t k = 2; k < operands.size(); ++k) {

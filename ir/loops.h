@@ -27,6 +27,8 @@
 namespace qc {
 
 const Graph* bodyOf(const Node& node);  // null: no loop
+// Of all loops of a graph, as `edit` leaves them; those within bodies are left to it.
+Status editBodies(Graph& graph, const std::function<Status(Graph&)>& edit);
 
 // Types of the results; where a size is the loop's to decide, `decided` gives it.  Error: the body does not fit.
 Result<std::vector<TensorType>> loopResults(const Graph& body, std::span<const TensorType> values, int64_t carried,

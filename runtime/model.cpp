@@ -11,6 +11,7 @@
 #include "ir/decided_sizes.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "ir/loops.h"
 #include "ir/quantized.h"
 #include "ir/text.h"
 #include "passes/lower/bound_graph.h"
@@ -133,14 +134,19 @@ Result<Model> load(const std::string& path, const LoadOptions& options) {
   });
 }
 
+// ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
+static Status integersOfOnnx(Graph& graph) {
+  PassContext cx;
+  QC_TRY(runPipeline("lower-dynamic{groups=0}", graph, cx));
+  return editBodies(graph, integersOfOnnx);
+}
+
 Status save(const Model& model, const std::string& path) {
   return withoutExceptions([&]() -> Status {
     const DefinedArithmetic defined;
     if (endsWith(path, ".qir")) return writeFileAtomically(path, print(model.graph(), {.locations = true, .payloads = true}));
-    // ONNX has integer forms of layers that quantize at run time, and no other; everything else stays in quantize / dequantize form.
     Graph graph = model.graph().clone();
-    PassContext cx;
-    QC_TRY(runPipeline("lower-dynamic{groups=0}", graph, cx));
+    QC_TRY(integersOfOnnx(graph));
     QC_ASSIGN(const std::string bytes, exportOnnx(graph));
     return writeFileAtomically(path, bytes);
   });

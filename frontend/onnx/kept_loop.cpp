@@ -86,9 +86,10 @@ Result<Value*> reversed(OnnxNode& n, Value* v, int64_t axis) {
 // The body and what its inputs behind the number of the round are.
 struct OnnxImporter::LoopBody {
   std::set<std::pair<int64_t, int64_t>> changing = {};  // carried values and dims of them that a round changes
+  std::set<int64_t> unchanged = {};                     // values that are handed on as they came: the body only reads them
   Graph graph = Graph("body");
   std::vector<Value*> values = {};
-  bool isSettled = false;  // no more dims change
+  bool isSettled = false;  // no more of either was found
 };
 
 Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
@@ -134,13 +135,14 @@ Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphPro
   const auto typeInside = [&](const Value* v) { return v->type().withShape(sizes.of(v->type().shape)); };
 
   Value* round = graph.addInput("round", TensorType(DType::s64, {}));
-  std::vector<Value*> states;
+  std::vector<Value*> states(usize(form.states));
   for (int64_t k = 0; k < form.states; ++k) {
+    if (to.unchanged.contains(k)) continue;
     Value* v = nth(operands, form.firstState + k).tensor;
     TensorType type = typeInside(v);
     for (int d = 0; d < type.rank(); ++d)
       if (to.changing.contains({k, d})) nth(type.shape, d) = Dim(sizes.fresh());
-    states.push_back(take(v, std::move(type)));
+    nth(states, k) = take(v, std::move(type));
   }
   const size_t carried = to.values.size();
   std::map<const Value*, Value*> inside;
@@ -159,6 +161,8 @@ Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphPro
         for (const std::string& symbol : e.symbols()) sizes.of(DimExpr::symbol(symbol));
     return own;
   };
+
+  for (const int64_t k : to.unchanged) nth(states, k) = known(nth(operands, form.firstState + k).tensor);
 
   OnnxScope outside;
   for (const auto& [name, v] : around) outside.define(name, {known(v)});
@@ -204,6 +208,12 @@ Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphPro
   to.isSettled = true;
   for (int64_t k = 0; k < form.states; ++k) {
     const Value *before = nth(states, k), *after = nth(outputs, 1 + k);
+    if (to.unchanged.contains(k)) continue;
+    if (before == after) {
+      to.unchanged.insert(k);
+      to.isSettled = false;
+      continue;
+    }
     const TensorType &from = before->type(), &into = after->type();
     if (from.rank() != into.rank() || from.dtype != into.dtype || !(QuantAttr{from.quant} == QuantAttr{into.quant}))
       return node
@@ -216,6 +226,7 @@ Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphPro
     }
   }
   if (!to.isSettled) return {};
+  for (auto k = to.unchanged.rbegin(); k != to.unchanged.rend(); ++k) outputs.erase(outputs.begin() + static_cast<ptrdiff_t>(1 + *k));
   graph.setOutputs(std::move(outputs));
   assume(graph, inner.sizeNames_.ways.taken);
   graph.eraseDeadNodes();
@@ -253,7 +264,8 @@ Result<OnnxValues> OnnxImporter::keepLoop(OnnxNode& node, const onnx::GraphProto
   const auto number = rounds ? dimValuesOf(rounds) : std::nullopt;
   const bool isCounted =
       number && number->elements.size() == 1 && number->elements[0].isNonNegative() && !condition && isTrue(own.graph.outputs().front());
-  AttrDict attrs = {{"carried", form.states}};
+  const int64_t carried = form.states - std::ssize(own.unchanged);
+  AttrDict attrs = {{"carried", carried}};
   if (isCounted) attrs.set("count", number->elements);
   std::vector<TensorType> types;
   for (const Value* v : own.values) types.push_back(v->type());
@@ -262,14 +274,14 @@ Result<OnnxValues> OnnxImporter::keepLoop(OnnxNode& node, const onnx::GraphProto
     ++decided;
     return DimExpr::unknown();
   };
-  QC_TRY(loopResults(own.graph, types, form.states, [&] { return isCounted ? number->elements[0] : decide(); }, decide));
+  QC_TRY(loopResults(own.graph, types, carried, [&] { return isCounted ? number->elements[0] : decide(); }, decide));
   attrs.set("sizes", node.freshSizes(decided));
   attrs.set("body", GraphAttr(std::move(own.graph)));
   std::vector<Value*> given = {rounds, condition};
   given.insert(given.end(), own.values.begin(), own.values.end());
   QC_ASSIGN(std::vector<Value*> results, node.createAll("loop", std::move(given), std::move(attrs)));
   for (size_t r = 0; r < form.results.size(); ++r) {
-    Value*& v = results[usize(form.states) + r];
+    Value*& v = results[usize(carried) + r];
     const LoopForm::Sequence& s = form.results[r];
     if (s.backwards) {
       QC_ASSIGN(v, reversed(node, v, 0));
@@ -281,6 +293,8 @@ Result<OnnxValues> OnnxImporter::keepLoop(OnnxNode& node, const onnx::GraphProto
     if (axis == 0) continue;
     QC_ASSIGN(v, node.create("transpose", {v}, {{"perm", std::move(perm)}}));
   }
+  for (const int64_t k : own.unchanged)
+    results.insert(results.begin() + static_cast<ptrdiff_t>(k), nth(operands, form.firstState + k).tensor);
   OnnxValues outputs;
   for (Value* v : results) outputs.push_back({v});
   return outputs;

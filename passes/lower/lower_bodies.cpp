@@ -7,17 +7,12 @@
 namespace qc {
 
 Status lowerBodies(Graph& graph, PassContext& cx) {
-  for (Node* node = graph.front(); node; node = node->next()) {
-    const Graph* body = bodyOf(*node);
-    if (!body) continue;
-    Graph own = body->clone();
+  return editBodies(graph, [&](Graph& body) -> Status {
     PassContext inner;
-    if (auto lowered = runPipeline("lower", own, inner); !lowered)
-      return tl::make_unexpected(std::move(lowered.error()).at(node->location()));
+    QC_TRY(runPipeline("lower", body, inner));
     cx.remarks.insert(cx.remarks.end(), inner.remarks.begin(), inner.remarks.end());
-    node->attrs().set("body", GraphAttr(std::move(own)));
-  }
-  return {};
+    return {};
+  });
 }
 
 }  // namespace qc

@@ -7,6 +7,7 @@
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
 #include "runtime/workflow/known_params.h"
+#include "runtime/workflow/loop_bodies.h"
 #include "runtime/workflow/small_ranges.h"
 
 namespace qc {
@@ -55,7 +56,10 @@ PassContext contextOf(const PreparedModel& model) {
 // The observed graph, by now edited by recipes, as integers, held against what it was.
 Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassContext& cx, const QuantizeOptions& options) {
   QC_TRY(runPipeline("convert", graph, cx));
-  QuantizedModel quantized{Model(std::move(graph), model.name), model.coverage, std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
+  CoverageReport coverage = model.coverage;
+  QC_TRY(quantizeBodies(graph, model, coverage, cx));
+  QuantizedModel quantized{
+      Model(std::move(graph), model.name), std::move(coverage), std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
   QC_TRY(compare(*model.observed, quantized, options));
   QC_TRY(integerEnds(quantized.model, model.rules ? *model.rules : QConfigMapping(), options));
   return quantized;

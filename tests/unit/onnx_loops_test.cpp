@@ -450,5 +450,36 @@ TEST(OnnxLoops, AreQuantizedAndWrittenAsRecurrences) {
   }
 }
 
+// Of a loop that stays one: weights that are handed on from round to round are constants of the body, whose layers are quantized at run
+// time in every mode, as the rule for the loop says.
+TEST(OnnxLoops, LayersInBodiesAreQuantized) {
+  Model m, body;
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("w", {16, 16}).input("s", {2, 16});
+  body.node("MatMul", {"s", "w"}, {"p"}, {}, "product").node("Tanh", {"p"}, {"t"}).node("Identity", {"goes"}, {"on"});
+  body.output("on", kBool).output("w").output("t");
+  m.input("x", {2, 16}).input("n", {}, kInt64).floats("weights", {16, 16});
+  m.node("Loop", {"n", "", "weights", "x"}, {"w_last", "y"}, {subgraph("body", body.graph())}, "rounds").output("y");
+  const qc::Model model(importOnnx(m.bytes(), {}).value(), "m");
+  EXPECT_EQ(model.graph().back()->integer("carried"), 1);
+  const auto rowOf = [&](const QConfigMapping& rules) {
+    const auto int8 = quantize(model, rules);
+    EXPECT_TRUE(int8) << int8.error().render();
+    return std::pair(int8->coverage.rows, int8->model.text());
+  };
+  for (const QConfigMapping& rules : {dynamicQConfigMapping(Backend::x86), defaultQConfigMapping(Backend::x86)}) {
+    const auto [rows, text] = rowOf(rules);
+    const auto layer = std::ranges::find(rows, std::string("product"), &CoverageRow::node);
+    ASSERT_NE(layer, rows.end());
+    EXPECT_TRUE(layer->quantized) << layer->reason;
+    EXPECT_THAT(layer->reason, HasSubstr("at run time"));
+    EXPECT_THAT(text, HasSubstr("dynamic_qparams"));
+  }
+  const auto [rows, text] = rowOf(defaultQConfigMapping(Backend::x86).name("rounds", keepFloat()));
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].node, "rounds");
+  EXPECT_FALSE(rows[0].quantized);
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("dynamic_qparams")));
+}
+
 }  // namespace
 }  // namespace qc
