@@ -8,6 +8,7 @@
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/convert_parts.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
@@ -113,6 +114,7 @@ struct Trials::Impl {
   // Takes what recipes did to a layer under the same spec before; else does it, and remembers.
   Status recover(Graph& graph, const GroupParams& params, PassContext& cx) {
     if (!recovery.looksAtLayers() || !layers || !layers->complete()) return {};
+    keepUnseenFloat(graph, params, cx);  // whose layers are none to be recovered
     std::vector<std::pair<std::string, std::string>> known, fresh;
     std::map<std::string, QuantSpec> specs;
     for (const Node* layer : int8Layers(graph)) {

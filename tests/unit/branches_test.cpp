@@ -11,6 +11,7 @@
 #include "ir/text.h"
 #include "op_testing.h"
 #include "passes/lower/bound_graph.h"
+#include "runtime/insight/sensitivity.h"
 #include "runtime/qcompile.h"
 #include "runtime/specialize.h"
 #include "runtime/workflow/taps.h"
@@ -139,6 +140,26 @@ TEST(Branches, OneThatNoSampleTakesStaysFloat) {
       ASSERT_EQ(want.sizes(), got.sizes());
       for (int64_t i = 0; i < want.numElements(); ++i) EXPECT_NEAR(want.at(i), got.at(i), 0.1);
     }
+  }
+}
+
+// What tries rules out over and over leaves it float as well, and finds the bits that `quantize` finds.
+TEST(Branches, OneThatNoSampleTakesStaysFloatInTrials) {
+  for (const bool first : {true, false}) {
+    const Dataset set = memoryDataset(samples(first, !first), net()).value();
+    const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+    auto trials = Trials::open(prepared, set);
+    ASSERT_TRUE(trials) << trials.error().render();
+    const auto tried = trials->quantized(*prepared.rules);
+    ASSERT_TRUE(tried) << tried.error().render();
+    for (const auto& [node, conditions] : conditionsOf(tried->model.graph()))
+      EXPECT_TRUE(!node->is("quantize") || conditions.front().second == first) << displayName(*node);
+    const auto judge = Judge::open(*prepared.observed, set);
+    ASSERT_TRUE(judge) << judge.error().render();
+    const auto seen = sensitivity(*trials, *judge);
+    ASSERT_TRUE(seen) << seen.error().render();
+    for (const SensitivityRow& row : seen->rows)
+      EXPECT_GT(row.aloneQuantized.value(), row.unit.name == (first ? "second" : "first") ? 100 : 10) << row.unit.name;
   }
 }
 
