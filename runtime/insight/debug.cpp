@@ -50,7 +50,7 @@ Result<Graph> recognized(const Graph& graph) {
 class Debugging {
  public:
   Debugging(const Graph& reference, const Graph& actual, const Dataset& samples, const DebugOptions& options)
-      : reference_(reference), actual_(actual), samples_(samples), options_(options) {}
+      : reference_(reference), actual_(actual), samples_(samples), options_(options), branches_(conditionsOf(actual)) {}
 
   Result<Debugged> run() {
     QC_ASSIGN(pairing_, pairModels(reference_, actual_));
@@ -73,6 +73,9 @@ class Debugging {
             fmt::format("'{}': the models give another number of values for {} of {} samples, as their data decides it; "
                         "figures leave these out",
                         pairing_.layers[k].layer, unlike_[k], found.samples));
+    if (apart_ > 0)
+      found.notes.push_back(fmt::format("the data of the models takes other branches for {} of {} samples; no layer is shadowed on these",
+                                        apart_, found.samples));
     for (size_t i = 0; i < reference_.outputs().size(); ++i)
       if (const TensorType& type = reference_.outputs()[i]->type(); !isFloat(type.dtype) && !type.isQuantized())
         found.notes.push_back(fmt::format("output '{}' is {}, not float: compare holds it against that of the other model",
@@ -108,9 +111,11 @@ class Debugging {
       theirs_.push_back(theirs.add(layer.reference));
       ours_.push_back(ours.add(layer.actual));
     }
-    if (options_.shadow)
+    if (options_.shadow) {
       for (const ValuePair& pair : pairing_.values)
         if (pair.border) feeds_[pair.computed] = theirs.add(pair.reference);
+      for (const std::string& name : pairing_.decisions) feeds_[name] = theirs.add(name);
+    }
     for (const Node* n = actual_.front(); n && options_.shadow; n = n->next())
       if (const Value* condition = conditionOf(*n)) conditions_[condition->name()] = ours.add(condition->name());
     QC_ASSIGN(Taps x, Taps::open(reference_, theirs.names, {.threads = options_.threads}));
@@ -178,6 +183,15 @@ class Debugging {
     Taps taps;
   };
 
+  bool isRun(const std::string& name, const std::map<std::string, bool>& taken) const {
+    const Value* v = actual_.findValue(name);
+    const auto guards = v ? branches_.find(v->producer()) : branches_.end();
+    return guards == branches_.end() || std::ranges::all_of(guards->second, [&](const auto& guard) {
+             const auto known = taken.find(guard.first->name());
+             return known != taken.end() && known->second == guard.second;
+           });
+  }
+
   Result<Fed> fedAt(const Shapes& shapes, const std::map<std::string, bool>& taken) const {
     Graph bound = actual_.clone();
     for (const auto& [name, holds] : taken) {  // with the sizes the branches are settled
@@ -191,7 +205,10 @@ class Debugging {
     if (hasFreeDims(actual_) || !taken.empty()) {
       QC_ASSIGN(bound, boundGraph(bound, shapes));
     }
-    QC_ASSIGN(Shadow shadow, shadowOf(bound, pairing_));
+    Pairing there = pairing_;
+    std::erase_if(there.values, [&](const ValuePair& pair) { return !isRun(pair.computed, taken); });
+    std::erase_if(there.decisions, [&](const std::string& name) { return !isRun(name, taken); });
+    QC_ASSIGN(Shadow shadow, shadowOf(bound, there));
     std::vector<std::string> names;
     std::vector<size_t> layers;
     for (size_t k = 0; k < shadow.results.size(); ++k) {
@@ -214,6 +231,11 @@ class Debugging {
       if (!feed.pair.factors.empty()) feed.pair.toActual(value.mutableAs<float>(), value.sizes());
       inputs.insert_or_assign(feed.input, std::move(value));
     }
+    // What the first model has there may be of other sizes, or not there: its data took another branch.
+    if (!bindingsOf(fed->shadow.graph, shapesOf(inputs))) {
+      ++apart_;
+      return {};
+    }
     QC_TRY(fed->taps.run(inputs));
     for (size_t i = 0; i < fed->layers.size(); ++i) {
       const size_t k = fed->layers[i];
@@ -226,11 +248,13 @@ class Debugging {
   const Graph &reference_, &actual_;
   const Dataset& samples_;
   const DebugOptions& options_;
+  const std::map<const Node*, Conditions> branches_;
   Pairing pairing_;
   std::vector<size_t> theirs_, ours_;    // where the values of a layer are among the taps
   std::map<std::string, size_t> feeds_;  // those that a shadow reads, by name in the actual graph
   std::vector<Measurement> outputs_;
   std::vector<int64_t> unlike_;  // samples of which data decides another size in one model than in the other
+  int64_t apart_ = 0;            // samples of which data takes another branch in one model than in the other
   std::vector<std::optional<Measurement>> shadows_;
   int64_t badReference_ = -1, badActual_ = -1;                    // the first sample with values that are no numbers
   std::map<std::string, size_t> conditions_;                      // of the branches of the actual graph: where they are among its taps

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "ir/branches.h"
+#include "ir/decided_sizes.h"
 #include "ir/guarded.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
@@ -73,6 +74,7 @@ class Matching {
     for (size_t k = 0; k < counterpart_.size(); ++k)
       if (counterpart_[k] >= 0 && ours_.all()[k].compared() && nth(theirs_.all(), counterpart_[k]).compared())
         found_.values.push_back(pairOf(k));
+    decisions();
   }
 
  private:
@@ -238,6 +240,20 @@ class Matching {
       for (size_t c = 0; c < x.factors.size(); ++c) pair.factors[c] /= x.factors[c];
     }
     return pair;
+  }
+
+  // All results of a node, or none.
+  void decisions() {
+    for (const Node* n = actual_.front(); n; n = n->next()) {
+      std::vector<std::string> names;
+      for (int i = 0; i < n->numResults(); ++i) {
+        const Value *own = n->result(i), *other = reference_.findValue(own->name());
+        if (other && other->producer() && other->producer()->op() == n->op() && other->type().dtype == own->type().dtype)
+          names.push_back(own->name());
+      }
+      if (!decidedSymbols(*n).empty() && names.size() == usize(n->numResults()))
+        found_.decisions.insert(found_.decisions.end(), names.begin(), names.end());
+    }
   }
 
   // ---- Layers ----

@@ -44,8 +44,9 @@ struct LayerPair : ValuePair {
 };
 
 struct Pairing {
-  std::vector<ValuePair> values;  // all, in the order of the actual graph
-  std::vector<LayerPair> layers;  // then the outputs
+  std::vector<ValuePair> values;       // all, in the order of the actual graph
+  std::vector<LayerPair> layers;       // then the outputs
+  std::vector<std::string> decisions;  // results whose sizes data decides, by the name that they have in both
   std::vector<std::string>
       unmatched;                   // rounded values, and results of layers, of the actual graph that the reference has no counterpart of
   std::vector<std::string> notes;  // what was not believed

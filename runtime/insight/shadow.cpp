@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+
+#include "ir/decided_sizes.h"
 
 namespace qc {
 namespace {
@@ -17,24 +20,50 @@ const Node* roundingOf(const Value& value) {
 Result<Shadow> shadowOf(const Graph& actual, const Pairing& pairing) {
   Shadow shadow{actual.clone(), {}, {}};
   Graph& graph = shadow.graph;
+  std::map<std::string, Value*> given;
+  std::set<Node*> decided;
+  std::set<std::string> open = decidedSymbols(graph);  // in the shadow itself
+  for (const std::string& name : pairing.decisions) {
+    Value* value = graph.findValue(name);
+    if (!value || !value->producer()) continue;
+    for (const std::string& symbol : decidedSymbols(*value->producer())) open.erase(symbol);
+    decided.insert(value->producer());
+    Value* fed = graph.addInput(fmt::format("shadow of {}", name), value->type());
+    value->replaceAllUsesWith(fed);
+    given.emplace(name, fed);
+    ValuePair pair;
+    pair.reference = pair.actual = pair.computed = name;
+    shadow.feeds.push_back({fed->name(), std::move(pair)});
+  }
+  const auto isOpen = [&](const Value& value) {
+    std::set<std::string> symbols;
+    for (const Dim& dim : value.type().shape)
+      if (!dim.isStatic()) symbols.merge(dim.expr().symbols());
+    return std::ranges::any_of(symbols, [&](const std::string& symbol) { return open.contains(symbol); });
+  };
   std::map<std::string, Value*> results;  // by the value's name in front of the rounding
   for (const ValuePair& pair : pairing.values) {
     Value* raw = graph.findValue(pair.computed);
-    if (!pair.border || !raw || !raw->producer()) continue;
-    const Node* rounding = pair.params ? roundingOf(*raw) : nullptr;
+    if (!pair.border || !raw || !raw->producer() || isOpen(*raw)) continue;
+    const auto known = given.find(pair.computed);
+    const Node* rounding = pair.params ? roundingOf(known == given.end() ? *raw : *known->second) : nullptr;
     const TensorType rounded = rounding ? rounding->result()->type() : TensorType();
-    Value* fed = graph.addInput(fmt::format("shadow of {}", pair.computed), raw->type());
-    raw->replaceAllUsesWith(fed);
+    Builder b(graph);
+    b.before(raw->producer()->next());
+    b.at(raw->producer()->location());
+    if (known == given.end()) {
+      Value* fed = graph.addInput(fmt::format("shadow of {}", pair.computed), raw->type());
+      raw->replaceAllUsesWith(fed);
+      shadow.feeds.push_back({fed->name(), pair});
+    } else {
+      raw = known->second;
+    }
     Value* result = raw;
     if (rounding) {
-      Builder b(graph);
-      b.before(raw->producer()->next());
-      b.at(raw->producer()->location());
       QC_ASSIGN(Value * q, b.create("quantize", {raw}, {{"to", QuantAttr{rounded.quant}}}));
       QC_ASSIGN(result, b.create("dequantize", {q}));
     }
     results.emplace(pair.computed, result);
-    shadow.feeds.push_back({fed->name(), pair});
   }
   std::vector<Value*> outputs;
   std::vector<std::string> names;
@@ -47,6 +76,7 @@ Result<Shadow> shadowOf(const Graph& actual, const Pairing& pairing) {
   }
   graph.setOutputs(std::move(outputs));
   graph.setOutputNames(std::move(names));
+  for (Node* node : decided) graph.erase(node);  // whose sizes the inputs show
   graph.eraseDeadNodes();
   return shadow;
 }

@@ -1,5 +1,5 @@
 // A quantized model cut at the borders of its layers: each reads what it is given, not what the layer in front made, and shows its own
-// error alone.
+// error alone.  What its data decides the sizes of is given as well, so that all of it has the sizes of the reference.
 #pragma once
 
 #include <string>

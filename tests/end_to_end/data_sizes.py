@@ -133,6 +133,15 @@ def quantized(work, model):
     assert again["plans"] < served["plans"], (again, served)
 
 
+def layer_by_layer(work, model):
+    """`debug` feeds the layers behind what decides with what the float model found."""
+    sources = [word for k in range(len(SHAPES)) for word in ("-d", f"npy:{work / f's{k}.npy'}")]
+    found = json.loads(run("debug", model, work / "q.onnx", *sources, "--json").stdout)
+    layers = {layer["layer"]: layer for layer in found["layers"]}
+    assert layers["c"]["shadow"] > 20, layers
+    run("sensitivity", model, *sources)
+
+
 def shown(model):
     """Who decides which size, and what it cannot exceed."""
     decided = {d["op"]: d for d in json.loads(run("inspect", model, "--json").stdout)["decided"]}
@@ -194,6 +203,7 @@ def main():
         shown(model)
         runs(work, model)
         quantized(work, model)
+        layer_by_layer(work, model)
         refused(work, model)
         computed(work)
         targets(work)
