@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ir/arithmetic.h"
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/guarded.h"
 #include "passes/lower/bound_graph.h"
@@ -53,9 +54,13 @@ struct Trainer::Impl {
 
   Result<Graph> withLoss(const GroupParams& params, const TrainerOptions& options) {
     const Graph& source = quantized ? *model.observed : *model.simplified;
-    if (const Node* decides = firstDeciding(source))
+    if (const Node* decides = firstDeciding(source)) {
+      const Value* condition = conditionOf(*decides);
       return fail(ErrorCode::kUnsupported, "data decides what '{}' gives, which no training step is made for", decides->op())
-          .at(decides->location());
+          .at(decides->location())
+          .help(condition ? fmt::format("fix '{}' with LoadOptions::values, and train the branch that is taken", condition->name())
+                          : "cut the model in front of this node");
+    }
     QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
     QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));
     QC_ASSIGN(Graph graph, boundGraph(source, shapes));
