@@ -34,8 +34,14 @@ ChainSession::ChainSession(std::shared_ptr<const Chain> chain, const SessionOpti
   for (const auto& s : chain_->segments_) sessions_.push_back(s ? std::make_unique<DynamicSession>(s, options, workspace) : nullptr);
 }
 
-Result<TensorMap> ChainSession::run(const TensorMap& inputs) {
-  return chain_->cut_.run(inputs, [&](size_t i, const TensorMap& own) { return sessions_[i]->run(own); });
+Result<TensorMap> ChainSession::run(const TensorMap& inputs, const RunWatch& watch) {
+  const auto runSegment = [&](size_t i, const TensorMap& own) {
+    if (chain_->cut_.segments[i].decides) return sessions_[i]->run(own);  // a round of a loop, which is seen as one
+    RunWatch inner{.step = watch.step};
+    if (watch.program) inner.program = [&](const Executable& exe, const auto&) { watch.program(exe, chain_->cut_.segments[i].guards); };
+    return sessions_[i]->run(own, inner);
+  };
+  return chain_->cut_.run(inputs, runSegment, watch.decision);
 }
 
 std::vector<std::shared_ptr<const Executable>> ChainSession::latest() const {

@@ -27,7 +27,7 @@ class Chain {
 class ChainSession {
  public:
   ChainSession(std::shared_ptr<const Chain> chain, const SessionOptions& options, std::shared_ptr<Workspace> workspace);
-  Result<TensorMap> run(const TensorMap& inputs);
+  Result<TensorMap> run(const TensorMap& inputs, const RunWatch& watch);
   // Of all segments that have run.
   std::vector<std::shared_ptr<const Executable>> latest() const;
 

@@ -192,7 +192,7 @@ Status Session::run(std::span<const Tensor> inputs, std::span<Tensor> outputs, c
   return {};
 }
 
-Result<TensorMap> Session::run(const TensorMap& inputs) {
+Result<TensorMap> Session::run(const TensorMap& inputs, const StepHook& hook) {
   return withoutExceptions([&]() -> Result<TensorMap> {
     if (!impl_) return movedFrom("session");
     std::vector<Tensor> in, out;
@@ -208,7 +208,7 @@ Result<TensorMap> Session::run(const TensorMap& inputs) {
     for (const Port& port : impl_->outputs) bytes += port.type.byteSize();
     QC_TRY(checkMemory(bytes, "the outputs"));
     for (const Port& port : impl_->outputs) out.emplace_back(port.type.dtype, port.type.sizes());
-    QC_TRY(run(in, out));
+    QC_TRY(run(in, out, hook));
     TensorMap result;
     for (size_t i = 0; i < out.size(); ++i) result.emplace(impl_->outputs[i].name, std::move(out[i]));
     return result;

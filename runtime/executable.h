@@ -40,13 +40,14 @@ class Session {
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  // Inputs by name, all of them, with the dtype and sizes of their ports.  Outputs by name.
-  Result<TensorMap> run(const TensorMap& inputs);
-  // In port order, into tensors of the caller: no allocation at all.
-  Status run(std::span<const Tensor> inputs, std::span<Tensor> outputs);
-
   // Called before a step's results may be overwritten, with the step's index; for observers, profiles and comparison.
   using StepHook = std::function<Status(const Step&, std::span<const TensorRef> results, double seconds)>;
+
+  // Inputs by name, all of them, with the dtype and sizes of their ports.  Outputs by name.
+  Result<TensorMap> run(const TensorMap& inputs) { return run(inputs, StepHook()); }
+  Result<TensorMap> run(const TensorMap& inputs, const StepHook& hook);
+  // In port order, into tensors of the caller: no allocation at all.
+  Status run(std::span<const Tensor> inputs, std::span<Tensor> outputs);
   Status run(std::span<const Tensor> inputs, std::span<Tensor> outputs, const StepHook& hook);
 
  private:

@@ -134,7 +134,7 @@ DynamicSession::DynamicSession(DynamicSession&&) noexcept = default;
 DynamicSession& DynamicSession::operator=(DynamicSession&&) noexcept = default;
 DynamicSession::~DynamicSession() = default;
 
-Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
+Result<TensorMap> DynamicSession::run(const TensorMap& inputs, const RunWatch& watch) {
   const DefinedArithmetic defined;
   if (!model_) return fail(ErrorCode::kInvalidArgument, "this session has no model").help("it was moved from, or made of a null pointer");
   QC_ASSIGN(Specializer::Plan plan, model_->planFor(inputs));
@@ -157,7 +157,10 @@ Result<TensorMap> DynamicSession::run(const TensorMap& inputs) {
     it = sessions_.emplace(key, std::move(entry)).first;
   }
   latest_ = it->second.get();
-  return latest_->session ? latest_->session->run(inputs) : latest_->chain->run(inputs);
+  if (latest_->chain) return latest_->chain->run(inputs, watch);
+  QC_ASSIGN(TensorMap outputs, latest_->session->run(inputs, watch.step));
+  if (watch.program) watch.program(*latest_->plan.executable, {});
+  return outputs;
 }
 
 std::vector<std::shared_ptr<const Executable>> DynamicSession::latest() const {

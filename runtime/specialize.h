@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "passes/lower/segments.h"
 #include "runtime/any_shape.h"
 #include "runtime/per_shapes.h"
 
@@ -69,6 +70,15 @@ class Specializer {
   int64_t compiled_ = 0;
 };
 
+// What is told of a run while it goes on.
+struct RunWatch {
+  Session::StepHook step = {};
+  CutGraph::SeeDecision decision = {};
+  // Behind each program that has run, of which there are several where data decides: with what had to hold for it.
+  using SeeProgram = std::function<void(const Executable&, const std::vector<std::pair<std::string, bool>>& guards)>;
+  SeeProgram program = {};
+};
+
 // One thread's use of it.  Without a model, or moved from, its run() is an error.
 class DynamicSession {
  public:
@@ -76,7 +86,7 @@ class DynamicSession {
   DynamicSession(DynamicSession&&) noexcept;
   DynamicSession& operator=(DynamicSession&&) noexcept;
   ~DynamicSession();
-  Result<TensorMap> run(const TensorMap& inputs);
+  Result<TensorMap> run(const TensorMap& inputs, const RunWatch& watch = {});
   // The programs that ran last: one, or those of a chain.
   std::vector<std::shared_ptr<const Executable>> latest() const;
 

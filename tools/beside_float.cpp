@@ -10,6 +10,7 @@
 #include "runtime/insight/float_form.h"
 #include "runtime/insight/layer_costs.h"
 #include "runtime/insight/program_costs.h"
+#include "tools/model_runs.h"
 
 namespace qc::tools {
 namespace {
@@ -31,31 +32,39 @@ nlohmann::json latencyJson(const std::string& name, const Latency& l) {
           {"p90_ms", l.p90}, {"p99_ms", l.p99}, {"runs_per_s", l.perSecond}};
 }
 
-// Inputs of the first for the second as well.
-Result<std::vector<Tensor>> inputsFor(const Executable& other, const Executable& exe, const std::vector<Tensor>& inputs) {
-  std::vector<Tensor> result;
-  const std::vector<Port> ports = exe.inputs();
+struct InTurns {
+  std::vector<TimedModel> timed;
+  std::vector<ModelRun> runs;
+};
+
+// Both on the same inputs.
+Result<InTurns> inTurns(const Model& model, const Model& other, const TensorMap& inputs, const EngineOptions& engine,
+                        const TurnOptions& turns) {
+  const std::vector<Port> ports = model.inputs();
   for (const Port& port : other.inputs()) {
-    const auto it = std::find_if(ports.begin(), ports.end(), [&](const Port& p) { return p.name == port.name; });
+    const auto it = std::ranges::find(ports, port.name, &Port::name);
     if (it == ports.end() || it->type.sizes() != port.type.sizes() || it->type.dtype != port.type.dtype)
       return fail(ErrorCode::kInvalidArgument, "the models do not have the same inputs: one takes {}", port.type.str())
           .on(port.name)
           .help("compare two files of one model, at one --shape");
-    result.push_back(inputs[usize(it - ports.begin())]);
   }
-  return result;
+  InTurns both;
+  QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = engine.threads}));
+  for (const Model* m : {&model, &other}) {
+    TensorMap own;
+    for (const Port& port : m->inputs()) own.insert(*inputs.find(port.name));
+    QC_ASSIGN(ModelRun run, modelRun(engine, *m, own, workspace));
+    both.runs.push_back(std::move(run));
+  }
+  QC_ASSIGN(both.timed, profileInTurns(both.runs, turns));
+  return both;
 }
 
-Result<std::vector<TimedModel>> inTurns(const Model& model, const Model& other, const EngineOptions& engine, const TurnOptions& turns) {
-  std::vector<Executable> programs;
-  for (const Model* m : {&model, &other}) {
-    QC_ASSIGN(Executable exe, engine.compile(*m));
-    programs.push_back(std::move(exe));
-  }
-  std::vector<std::vector<Tensor>> inputs{syntheticInputs(programs[0])};
-  QC_ASSIGN(std::vector<Tensor> same, inputsFor(programs[1], programs[0], inputs[0]));
-  inputs.push_back(std::move(same));
-  return profileInTurns(programs, inputs, turns);
+// Data may decide otherwise in the other.
+std::string decisionsOfBoth(const std::vector<ModelRun>& runs, const std::string& other) {
+  const std::string text = decisionsText(runs[0]), its = decisionsText(runs[1]);
+  if (text.empty() && its.empty()) return "";
+  return text == its ? text + "\n" : fmt::format("{}\n{}: {}\n", text, other, its);
 }
 
 }  // namespace
@@ -95,12 +104,16 @@ Result<Model> CompareFlag::other(const Model& model, const ModelOptions& options
 
 Status benchBeside(const Model& model, const Model& other, const std::string& otherName, const EngineOptions& engine, double seconds,
                    bool json) {
-  QC_ASSIGN(const std::vector<TimedModel> timed,
-            inTurns(model, other, engine, {.seconds = 2 * seconds, .session = {.threads = engine.threads}}));
+  QC_ASSIGN(const InTurns both, inTurns(model, other, madeInputs(model.graph()), engine, {.seconds = 2 * seconds}));
+  const std::vector<TimedModel>& timed = both.timed;
+  noteMadeInputs(both.runs[0], model.graph());
   QC_ASSIGN(const BuildOptions build, engine.build());
   const Latency first = latencyOf(timed[0].runs), second = latencyOf(timed[1].runs);
   if (json) {
-    printJson({{"models", {latencyJson(model.name(), first), latencyJson(otherName, second)}},
+    nlohmann::json rows = {latencyJson(model.name(), first), latencyJson(otherName, second)};
+    for (size_t k = 0; k < both.runs.size(); ++k)
+      if (!both.runs[k].decisions().empty()) rows[k]["decisions"] = decisionsJson(both.runs[k]);
+    printJson({{"models", rows},
                {"ratio_min", first.min / second.min},
                {"ratio_p50", first.p50 / second.p50},
                {"iterations", timed[0].runs.size()},
@@ -115,22 +128,23 @@ Status benchBeside(const Model& model, const Model& other, const std::string& ot
   fmt::print("{}{} takes {:.2f} times as long as {} (minima), {:.2f} (p50); {} runs of each in turns, {} thread(s), {}\n", table.str(),
              model.name(), first.min / second.min, otherName, first.p50 / second.p50, timed[0].runs.size(), engine.threads,
              build.target.str());
+  fmt::print("{}", decisionsOfBoth(both.runs, otherName));
   return {};
 }
 
-Status profileBeside(const Model& model, const Model* other, const std::string& otherName, const EngineOptions& engine, int runs,
-                     const BesideProfile& how) {
+Status profileBeside(const Model& model, const Model* other, const std::string& otherName, const TensorMap& inputs,
+                     const EngineOptions& engine, int runs, const BesideProfile& how) {
   std::vector<StepProfile> steps, otherSteps;
   std::string target, basis;
   nlohmann::json json = {{"threads", engine.threads}, {"predicted", how.predict}, {"compared_with", otherName}};
   if (how.predict) {
-    const auto costs = modelledCosts(how.target, inputShapes(model.graph()), engine.threads);
+    const auto costs = modelledCosts(how.target, {{inputs}}, engine.threads);
     std::vector<const Graph*> graphs{&model.graph()};
     if (other) graphs.push_back(&other->graph());
     QC_ASSIGN(const std::vector<ProgramCost> found, costs->of(graphs));
     steps = found[0].steps, otherSteps = found.back().steps;
     target = costs->target();
-    const ModelBasis ours = basisOf(found[0].program.program()), theirs = basisOf(found.back().program.program());
+    const ModelBasis ours = basisOf(found[0].parts), theirs = basisOf(found.back().parts);
     std::vector<std::string> origins = ours.origins, uncounted = ours.uncounted;
     for (const std::string& o : theirs.origins)
       if (std::find(origins.begin(), origins.end(), o) == origins.end()) origins.push_back(o);
@@ -145,12 +159,13 @@ Status profileBeside(const Model& model, const Model* other, const std::string& 
       basis += fmt::format("not counted, as no kernel computes it there: '{}'{}\n", uncounted[0],
                            uncounted.size() > 1 ? fmt::format(" and {} more", uncounted.size() - 1) : "");
   } else {
-    QC_ASSIGN(std::vector<TimedModel> timed,
-              inTurns(model, *other, engine, {.seconds = 0, .rounds = runs, .steps = true, .session = {.threads = engine.threads}}));
+    QC_ASSIGN(InTurns both, inTurns(model, *other, inputs, engine, {.seconds = 0, .rounds = runs, .steps = true}));
+    if (how.madeInputs) noteMadeInputs(both.runs[0], model.graph());
     QC_ASSIGN(const BuildOptions build, engine.build());
-    steps = std::move(timed[0].steps), otherSteps = std::move(timed[1].steps);
+    steps = std::move(both.timed[0].steps), otherSteps = std::move(both.timed[1].steps);
     target = build.target.str();
-    basis = fmt::format("minima of {} runs in turns, {} thread(s), {}\n", runs, engine.threads, target);
+    basis = fmt::format("minima of {} runs in turns, {} thread(s), {}\n{}", runs, engine.threads, target,
+                        decisionsOfBoth(both.runs, otherName));
   }
   json["target"] = target;
   std::vector<LayerCost> layers = layerCosts(steps, otherSteps);

@@ -26,11 +26,12 @@ struct BesideProfile {
   bool predict = false;  // by the cost model
   Target target = {};    // for that
   bool byTime = false, json = false;
+  bool madeInputs = true;  // no samples were given
   const ReportFlags& report;
 };
 // profile --compare: layers of both, measured in turns or predicted; predicted also of one alone (null).
-Status profileBeside(const Model& model, const Model* other, const std::string& otherName, const EngineOptions& engine, int runs,
-                     const BesideProfile& how);
+Status profileBeside(const Model& model, const Model* other, const std::string& otherName, const TensorMap& inputs,
+                     const EngineOptions& engine, int runs, const BesideProfile& how);
 
 // Whether code for it cannot run here, so that what it takes can be predicted alone.
 bool isElsewhere(const Target& target);

@@ -18,6 +18,7 @@
 #include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/model_runs.h"
 #include "tools/size_list.h"
 
 namespace qc::tools {
@@ -32,40 +33,26 @@ struct BenchOptions {
   CompareFlag compare;
 };
 
-class Runner {
- public:
-  Runner(const Executable& exe, Session session) : session_(std::move(session)), inputs_(syntheticInputs(exe)) {
-    for (const Port& p : exe.outputs()) outputs_.emplace_back(p.type.dtype, p.type.sizes());
-  }
-  Result<double> milliseconds() {
-    const double start = now();
-    QC_TRY(session_.run(inputs_, outputs_));
-    return (now() - start) * 1e3;
-  }
+Result<double> milliseconds(ModelRun& run) {
+  const double start = now();
+  QC_TRY(run.run());
+  return (now() - start) * 1e3;
+}
 
- private:
-  Session session_;
-  std::vector<Tensor> inputs_, outputs_;
-};
-
-Status serve(Runner& runner, double prepareSeconds) {
-  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
+Status serve(ModelRun& run, double prepareSeconds) {
+  for (int i = 0; i < 5; ++i) QC_TRY(milliseconds(run));
   fmt::print("ready {:.2f}\n", prepareSeconds);
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
     std::string out;
     for (int n = std::atoi(line.c_str()); n > 0; --n) {
-      QC_ASSIGN(const double ms, runner.milliseconds());
+      QC_ASSIGN(const double ms, milliseconds(run));
       out += fmt::format("{}{:.4f}", out.empty() ? "" : " ", ms);
     }
     fmt::print("{}\n", out);
     std::fflush(stdout);
   }
   return {};
-}
-
-Result<std::vector<StepProfile>> layersOf(const Executable& exe, int threads) {
-  return profile(exe, syntheticInputs(exe), 20, {.threads = threads});
 }
 
 void printLayers(const std::vector<StepProfile>& steps) {
@@ -81,11 +68,11 @@ struct Times {
   size_t runs = 0;
 };
 
-Result<Times> measured(Runner& runner, double seconds) {
+Result<Times> measured(ModelRun& run, double seconds) {
   std::vector<double> times;
-  for (int i = 0; i < 5; ++i) QC_TRY(runner.milliseconds());
+  for (int i = 0; i < 5; ++i) QC_TRY(milliseconds(run));
   for (const double until = now() + seconds; now() < until || times.size() < 10;) {
-    QC_ASSIGN(const double ms, runner.milliseconds());
+    QC_ASSIGN(const double ms, milliseconds(run));
     times.push_back(ms);
   }
   std::sort(times.begin(), times.end());
@@ -102,25 +89,30 @@ Status benchRange(const BenchOptions& o, const ModelOptions& others, const SizeL
   }
   const Graph graph = model.graph().clone();
   QC_ASSIGN(const BuildOptions build, o.engine.build());
-  Specializer specializer(std::move(model), {.build = build});
+  const auto specializer = std::make_shared<Specializer>(std::move(model), SpecializeOptions{.build = build});
+  QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
   nlohmann::json rows = nlohmann::json::array();
   Table table({range.name, "min ms", "median ms", "runs", "prepared in ms"});
   for (const std::vector<int64_t>& sizes : range.each) {
     QC_ASSIGN(const Shapes shapes, wholeShapes(graph, {{range.name, sizes}}));
-    TensorMap inputs;
-    for (const Value* v : graph.inputs()) inputs.emplace(v->name(), Tensor(v->type().dtype, shapes.at(v->name())));
+    QC_ASSIGN(const Graph bound, boundGraph(graph, shapes));
+    const TensorMap inputs = madeInputs(bound);
     const double start = now();
-    QC_ASSIGN(const auto exe, specializer.executableFor(inputs));
+    QC_ASSIGN(ModelRun run, ModelRun::open(specializer, inputs, workspace));
     const double prepared = (now() - start) * 1e3;
-    if (sizes == range.each.front()) noteStepsWithoutKernel(*exe);
-    QC_ASSIGN(Session session, exe->session({.threads = o.engine.threads}));
-    Runner runner(*exe, std::move(session));
-    QC_ASSIGN(const Times times, measured(runner, o.seconds));
+    if (sizes == range.each.front()) {
+      std::vector<Executable> programs;
+      for (const ModelRun::Part& part : run.parts()) programs.push_back(part.program);
+      noteStepsWithoutKernel(programs);
+      noteMadeInputs(run, graph);
+    }
+    QC_ASSIGN(const Times times, measured(run, o.seconds));
     rows.push_back({{"size", sizes.size() == 1 ? nlohmann::json(sizes[0]) : nlohmann::json(sizes)},
                     {"min_ms", times.min},
                     {"median_ms", times.median},
                     {"iterations", times.runs},
                     {"prepare_ms", prepared}});
+    if (!run.decisions().empty()) rows.back()["decisions"] = decisionsJson(run);
     table.add({fmt::format("{}", fmt::join(sizes, "x")), fmt::format("{:.3f}", times.min), fmt::format("{:.3f}", times.median),
                std::to_string(times.runs), fmt::format("{:.1f}", prepared)});
   }
@@ -195,34 +187,40 @@ Status bench(const BenchOptions& o, const CLI::App& verb) {
     QC_ASSIGN(const Model other, o.compare.other(model, o.model));
     return benchBeside(model, other, o.compare.with, o.engine, o.seconds, o.json);
   }
-  QC_ASSIGN(const Executable exe, o.engine.compile(model));
+  QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
+  QC_ASSIGN(ModelRun run, modelRun(o.engine, model, madeInputs(model.graph()), std::move(workspace)));
   const double prepareSeconds = now() - start;
-  QC_ASSIGN(Session session, exe.session({.threads = o.engine.threads}));
-  Runner runner(exe, std::move(session));
-  if (o.stdio) return serve(runner, prepareSeconds);
-  QC_ASSIGN(const Times times, measured(runner, o.seconds));
+  if (o.stdio) return serve(run, prepareSeconds);
+  noteMadeInputs(run, model.graph());
+  QC_ASSIGN(const Times times, measured(run, o.seconds));
   std::vector<StepProfile> layers;
   if (o.layers) {
-    QC_ASSIGN(layers, layersOf(exe, o.engine.threads));
+    QC_ASSIGN(layers, profile(run, 20));
   }
+  // Of several programs: what the largest needs, and all kernels.
+  int64_t arena = 0, constants = 0;
+  int unique = 0, cached = 0;
+  for (const ModelRun::Part& part : run.parts()) {
+    const Program& program = part.program.program();
+    arena = std::max(arena, program.arenaBytes());
+    constants += program.constantBytes();
+    unique += program.uniqueKernels(), cached += program.cachedKernels();
+  }
+  QC_ASSIGN(const BuildOptions build, o.engine.build());
   if (o.json) {
-    nlohmann::json j = {{"min_ms", times.min},
-                        {"median_ms", times.median},
-                        {"iterations", times.runs},
-                        {"threads", o.engine.threads},
-                        {"target", exe.program().target().str()},
-                        {"prepare_s", prepareSeconds},
-                        {"arena_bytes", exe.program().arenaBytes()},
-                        {"unique_kernels", exe.program().uniqueKernels()},
-                        {"cached_kernels", exe.program().cachedKernels()}};
+    nlohmann::json j = {{"min_ms", times.min},         {"median_ms", times.median},    {"iterations", times.runs},
+                        {"threads", o.engine.threads}, {"target", build.target.str()}, {"prepare_s", prepareSeconds},
+                        {"arena_bytes", arena},        {"unique_kernels", unique},     {"cached_kernels", cached}};
     if (o.layers) j["layers"] = layersJson(layers);
+    if (!run.decisions().empty()) j["decisions"] = decisionsJson(run);
     printJson(j);
     return {};
   }
   fmt::print("min {:.3f} ms, median {:.3f} ms, {} runs, {} thread(s), {}\n", times.min, times.median, times.runs, o.engine.threads,
-             exe.program().target().str());
-  fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, exe.program().uniqueKernels(),
-             megabytes(exe.program().arenaBytes()), megabytes(exe.program().constantBytes()));
+             build.target.str());
+  if (!run.decisions().empty()) fmt::print("{} programs run: {}\n", run.parts().size(), decisionsText(run));
+  fmt::print(stderr, "compiled in {:.2f} s: {} unique kernels, arena {}, constants {}\n", prepareSeconds, unique, megabytes(arena),
+             megabytes(constants));
   printLayers(layers);
   return {};
 }

@@ -17,6 +17,7 @@
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/inspect_ranges.h"
+#include "tools/model_runs.h"
 #include "tools/report_flags.h"
 
 namespace qc::tools {
@@ -37,16 +38,33 @@ nlohmann::json portsJson(const Ports& ports) {
   return list;
 }
 
+// Where one of several programs runs; empty: always.
+const std::string& whereOf(const ModelRun& run, const ModelRun::Part& part) {
+  static const std::string kAlways;
+  return part.program.program().steps().empty() ? kAlways : run.steps()[part.firstStep].where;
+}
+
 // The nodes that run, in their order; no kernel: the reference evaluation.
-nlohmann::json kernelsJson(const Graph& graph) {
+nlohmann::json kernelsJson(const ModelRun& run) {
   nlohmann::json list = nlohmann::json::array();
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (!n->is("const"))
+  for (const ModelRun::Part& part : run.parts())
+    for (const Node* n = part.program.program().graph().front(); n; n = n->next()) {
+      if (n->is("const")) continue;
       list.push_back({{"node", n->location()},
                       {"op", n->op()},
                       {"kernel", n->string("kernel")},
                       {"result", n->numResults() ? n->result(0)->type().str() : ""}});
+      if (const std::string& where = whereOf(run, part); !where.empty()) list.back()["where"] = where;
+    }
   return list;
+}
+
+void printKernels(const ModelRun& run) {
+  for (const ModelRun::Part& part : run.parts()) {
+    const std::string& where = whereOf(run, part);
+    fmt::print("\n{}{}", where.empty() ? "" : fmt::format("// where {}\n", visible(where)),
+               print(part.program.program().graph(), {.locations = true}));
+  }
 }
 
 void printPorts(std::string_view label, const Ports& ports) {
@@ -127,13 +145,15 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
     return {};
   }
   OnnxSummary summary;
-  std::optional<Executable> exe;
+  std::optional<ModelRun> run;
   if (o.kernels || o.model.path.ends_with(".qir")) {
     QC_ASSIGN(const Model model, o.kernels ? o.model.load() : o.model.loadOfAnyShape());
     summary = summaryOf(model.graph());
     if (o.kernels) {
       QC_TRY(noteLowering(model));
-      QC_ASSIGN(exe, o.engine.compile(model));
+      QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
+      QC_ASSIGN(run, modelRun(o.engine, model, madeInputs(model.graph()), std::move(workspace)));
+      noteMadeInputs(*run, model.graph());
     }
   } else {
     QC_ASSIGN(const LoadOptions options, o.model.options());
@@ -141,12 +161,12 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
   }
   if (o.json) {
     nlohmann::json j = summaryJson(summary);
-    if (exe) j["kernels"] = kernelsJson(exe->program().graph());
+    if (run) j["kernels"] = kernelsJson(*run);
     printJson(j);
     return {};
   }
   printSummary(summary);
-  if (exe) fmt::print("\n{}", print(exe->program().graph(), {.locations = true}));
+  if (run) printKernels(*run);
   return {};
 }
 

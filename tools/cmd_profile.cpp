@@ -9,11 +9,13 @@
 #include <tuple>
 
 #include "ir/files.h"
+#include "passes/lower/bound_graph.h"
 #include "runtime/insight/program_costs.h"
 #include "runtime/profile.h"
 #include "tools/beside_float.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/model_runs.h"
 #include "tools/report_flags.h"
 
 namespace qc::tools {
@@ -33,7 +35,7 @@ struct ProfileFlags {
 
 // "83.2 GOP/s" for products, "12.1 GB/s" for the rest.
 std::string rate(const StepProfile& s) {
-  if (!(s.seconds > 0)) return "";
+  if (!(s.seconds > 0) || s.bytes == 0) return "";
   const double amount = static_cast<double>(s.operations > 0 ? s.operations : s.bytes) / s.seconds / 1e9;
   return fmt::format("{:.1f} {}", amount, s.operations > 0 ? "GOP/s" : "GB/s");
 }
@@ -64,16 +66,31 @@ std::vector<StepProfile> grouped(const std::vector<StepProfile>& steps, const st
   return rows;
 }
 
+// At the sizes of the first sample, where there are any; and the inputs.
+Result<Model> modelOn(const ProfileFlags& o, TensorMap& inputs) {
+  if (o.data.sources.empty()) {
+    QC_ASSIGN(Model model, o.model.load());
+    inputs = madeInputs(model.graph());
+    return model;
+  }
+  QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
+  QC_ASSIGN(const Dataset data, o.data.open(model));
+  QC_ASSIGN(inputs, data.sample(0));
+  if (!hasFreeDims(model.graph())) return model;
+  QC_ASSIGN(Graph bound, boundGraph(model.graph(), shapesOf(inputs)));
+  return Model(std::move(bound), model.name());
+}
+
 Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
   if (o.report) QC_TRY(checkOutput(o.report.path));
-  QC_ASSIGN(const Model model, o.model.load());
+  TensorMap inputs;
+  QC_ASSIGN(const Model model, modelOn(o, inputs));
   QC_TRY(refuseWithoutEffect(
       verb, {{"--sort", o.by == "layer" || o.sort == "time", "with --by", "leave it out: groups stand in the order of their time"}}));
   QC_ASSIGN(const Target target, Target::parse(o.engine.target));
   const bool predict = o.predict || isElsewhere(target);
   QC_TRY(
       refuseWithoutEffect(verb, {{"--runs", !predict, "where times are predicted", "leave it out"},
-                                 {"--data", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"},
                                  {"--by", !predict && o.compare.with.empty(), "where times are predicted or compared", "leave it out"}}));
   if (predict || !o.compare.with.empty()) {
     // Of an int8 model the question is what float would cost there.
@@ -81,21 +98,24 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
     if (beside.with.empty() && model.isQuantized()) beside.with = "float";
     std::optional<Model> other;
     if (!beside.with.empty()) {
-      QC_ASSIGN(other, beside.other(model, o.model));
+      ModelOptions at = o.model;
+      for (const auto& [name, tensor] : o.data.sources.empty() ? TensorMap() : inputs)
+        if (!tensor.sizes().empty()) at.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
+      QC_ASSIGN(other, beside.other(model, at));
     }
-    return profileBeside(model, other ? &*other : nullptr, beside.with, o.engine, o.runs,
-                         {.predict = predict, .target = target, .byTime = o.sort == "time", .json = o.json, .report = o.report});
+    return profileBeside(model, other ? &*other : nullptr, beside.with, inputs, o.engine, o.runs,
+                         {.predict = predict,
+                          .target = target,
+                          .byTime = o.sort == "time",
+                          .json = o.json,
+                          .madeInputs = o.data.sources.empty(),
+                          .report = o.report});
   }
-  QC_ASSIGN(const Executable exe, o.engine.compile(model));
-  std::vector<Tensor> inputs;
-  if (o.data.sources.empty()) {
-    inputs = syntheticInputs(exe);
-  } else {
-    QC_ASSIGN(const Dataset data, o.data.open(model));
-    QC_ASSIGN(const TensorMap sample, data.sample(0));
-    for (const Port& p : exe.inputs()) inputs.push_back(sample.at(p.name));
-  }
-  QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, o.runs, {.threads = o.engine.threads}));
+  QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
+  QC_ASSIGN(ModelRun run, modelRun(o.engine, model, inputs, std::move(workspace)));
+  QC_ASSIGN(const BuildOptions build, o.engine.build());
+  if (o.data.sources.empty()) noteMadeInputs(run, model.graph());
+  QC_ASSIGN(const std::vector<StepProfile> steps, profile(run, o.runs));
   std::vector<StepProfile> rows = grouped(steps, o.by);
   if (o.sort == "time" || o.by != "layer")
     std::sort(rows.begin(), rows.end(),
@@ -105,27 +125,36 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
   if (o.report) {
     ReportData page{.title = fmt::format("{}: where the time goes", std::filesystem::path(o.model.path).filename().string())};
     page.facts = {{"model", o.model.path},
-                  {"target", exe.program().target().str()},
+                  {"target", build.target.str()},
                   {"threads", std::to_string(o.engine.threads)},
                   {"runs", fmt::format("median of {}", o.runs)},
                   {"one run", fmt::format("{:.1f} us", total * 1e6)}};
     page.steps = &steps;
-    page.graph = &exe.program().graph();
+    page.graph = run.parts().size() == 1 ? &run.parts()[0].program.program().graph() : &model.graph();
     QC_TRY(o.report.write(std::move(page)));
   }
   if (o.json) {
-    printJson({{"total_us", total * 1e6},
-               {"runs", o.runs},
-               {"threads", o.engine.threads},
-               {"target", exe.program().target().str()},
-               {"layers", layersJson(rows)}});
+    nlohmann::json j = {{"total_us", total * 1e6},
+                        {"runs", o.runs},
+                        {"threads", o.engine.threads},
+                        {"target", build.target.str()},
+                        {"layers", layersJson(rows)}};
+    if (!run.decisions().empty()) j["decisions"] = decisionsJson(run);
+    printJson(j);
     return {};
   }
-  Table table({"us", "%", "rate", "op", "kernel", "result", "node"});
-  for (const StepProfile& s : rows)
-    table.add({fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op, kernelOf(s), s.result, s.node});
-  fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads,
-             exe.program().target().str());
+  const bool branches = std::ranges::any_of(rows, [](const StepProfile& s) { return !s.where.empty(); });
+  std::vector<std::string> header = {"us", "%", "rate", "op", "kernel", "result", "node"};
+  if (branches) header.emplace_back("where");
+  Table table(std::move(header));
+  for (const StepProfile& s : rows) {
+    std::vector<std::string> row = {
+        fmt::format("{:.1f}", s.seconds * 1e6), fmt::format("{:.1f}", s.share * 100), rate(s), s.op, kernelOf(s), s.result, s.node};
+    if (branches) row.push_back(s.where);
+    table.add(std::move(row));
+  }
+  fmt::print("{}{:.1f} us in {} steps, {} thread(s), {}\n", table.str(), total * 1e6, steps.size(), o.engine.threads, build.target.str());
+  if (!run.decisions().empty()) fmt::print("{} programs run: {}\n", run.parts().size(), decisionsText(run));
   return {};
 }
 

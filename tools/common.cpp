@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
@@ -47,16 +46,6 @@ Result<Target> targetHere(const std::string& text) {
     if (wanted.has(info.isa) && !capped.has(info.isa)) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", info.name);
   if (!missing.empty()) fmt::print(stderr, "warning: --target {}: this CPU lacks {}; {} runs in its place\n", text, missing, capped.str());
   return capped;
-}
-
-Tensor syntheticInput(const Port& port) {
-  Tensor t(port.type.dtype, port.type.sizes());
-  std::mt19937 random(0);
-  std::normal_distribution<double> normal;
-  void* data = t.mutableData();
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    storeElement(t.dtype(), data, i, isFloat(t.dtype()) ? normal(random) : static_cast<double>(random() % 2));
-  return t;
 }
 
 // Those that give one range to a whole activation; the names of the others begin so.
@@ -224,13 +213,6 @@ Result<BuildOptions> EngineOptions::build() const {
   return options;
 }
 
-Result<Executable> EngineOptions::compile(const Model& model) const {
-  QC_ASSIGN(const BuildOptions options, build());
-  QC_ASSIGN(Executable exe, qc::compile(model, options));
-  noteStepsWithoutKernel(exe);
-  return exe;
-}
-
 Result<std::shared_ptr<AnyShapeSession>> EngineOptions::sessionOfAnyShape(Model model) const {
   QC_ASSIGN(const BuildOptions options, build());
   auto specializer = std::make_shared<Specializer>(std::move(model), SpecializeOptions{.build = options});
@@ -239,41 +221,26 @@ Result<std::shared_ptr<AnyShapeSession>> EngineOptions::sessionOfAnyShape(Model 
 
 Result<TensorMap> AnyShapeSession::run(const TensorMap& inputs) {
   auto outputs = session_.run(inputs);
-  if (!told_)
-    for (const auto& exe : session_.latest()) noteStepsWithoutKernel(*exe);
+  if (!told_) {
+    std::vector<Executable> programs;
+    for (const auto& exe : session_.latest()) programs.push_back(*exe);
+    noteStepsWithoutKernel(programs);
+  }
   told_ = true;
   return outputs;
 }
 
-void noteStepsWithoutKernel(const Executable& exe) {
+void noteStepsWithoutKernel(std::span<const Executable> programs) {
   std::vector<std::string> steps;  // that no kernel computes
-  for (const Node* n = exe.program().graph().front(); n; n = n->next())
-    if (!n->is("const") && n->string("kernel") == "reference") steps.push_back(fmt::format("{} '{}'", n->op(), n->location()));
+  for (const Executable& exe : programs)
+    for (const Node* n = exe.program().graph().front(); n; n = n->next())
+      if (!n->is("const") && n->string("kernel") == "reference") steps.push_back(fmt::format("{} '{}'", n->op(), n->location()));
   if (!steps.empty()) {
     const size_t shown = std::min<size_t>(steps.size(), 3);
     fmt::print(stderr, "note: {} step{} no kernel and run{} by reference evaluation, slowly: {}{}\n", steps.size(),
                steps.size() == 1 ? " has" : "s have", steps.size() == 1 ? "s" : "",
                fmt::join(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(shown), ", "), shown < steps.size() ? ", ..." : "");
   }
-}
-
-std::vector<Tensor> syntheticInputs(const Executable& exe) {
-  const Graph& graph = exe.program().graph();
-  std::map<const Value*, int64_t> lengths;
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    const Value* v = n->operand("sequence_lens");
-    if (!v) continue;
-    while (v->producer() && (v->producer()->is("cast") || v->producer()->is("reshape"))) v = v->producer()->operand(0);
-    lengths[v] = n->operand(0)->type().sizes()[n->integer("batch_first") ? 1 : 0];
-  }
-  std::vector<Tensor> inputs;
-  const std::vector<Port> ports = exe.inputs();
-  for (size_t i = 0; i < ports.size(); ++i) {
-    Tensor& t = inputs.emplace_back(syntheticInput(ports[i]));
-    if (const auto whole = lengths.find(graph.inputs()[i]); whole != lengths.end())
-      for (int64_t k = 0; k < t.numElements(); ++k) storeElement(t.dtype(), t.mutableData(), k, static_cast<double>(whole->second));
-  }
-  return inputs;
 }
 
 void DataOptions::addTo(CLI::App& verb, bool required) {
@@ -356,20 +323,6 @@ Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
 }
 
 void printJson(const nlohmann::json& object) { fmt::print("{}\n", object.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)); }
-
-nlohmann::json layersJson(const std::vector<StepProfile>& steps) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const StepProfile& s : steps)
-    list.push_back({{"node", s.node},
-                    {"op", s.op},
-                    {"kernel", s.kernel},
-                    {"result", s.result},
-                    {"us", s.seconds * 1e6},
-                    {"share", s.share},
-                    {"operations", s.operations},
-                    {"bytes", s.bytes}});
-  return list;
-}
 
 std::string Table::str() const {
   std::vector<size_t> widths;

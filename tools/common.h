@@ -57,17 +57,12 @@ struct EngineOptions {
   std::string cacheSize;
   void addTo(CLI::App& verb);
   Result<BuildOptions> build() const;
-  Result<Executable> compile(const Model& model) const;
   // Of a model with free dims: it is compiled for each combination of shapes that comes.
   Result<std::shared_ptr<AnyShapeSession>> sessionOfAnyShape(Model model) const;
 };
 
-void noteStepsWithoutKernel(const Executable& exe);           // on stderr, where there are any
-void noteBatch(const Model& model, const std::string& path);  // on stderr: what was assumed of a model made for one sample
-
-// One for each input.  Normal noise for floats, small integers otherwise: values do not matter for speed, denormals and NaNs would.
-// Lengths of sequences do: they are whole.
-std::vector<Tensor> syntheticInputs(const Executable& exe);
+void noteStepsWithoutKernel(std::span<const Executable> programs);  // on stderr, where there are any
+void noteBatch(const Model& model, const std::string& path);        // on stderr: what was assumed of a model made for one sample
 
 // -d SOURCE, repeatable.
 struct DataOptions {
@@ -104,7 +99,6 @@ Result<std::pair<std::string, std::string>> splitAssignment(const std::string& t
 
 // One object on one line of stdout.  Names of models are any bytes: what is not UTF-8 becomes U+FFFD.
 void printJson(const nlohmann::json& object);
-nlohmann::json layersJson(const std::vector<StepProfile>& steps);
 
 // Aligned columns; numbers right, text left.
 class Table {

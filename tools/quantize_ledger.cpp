@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "codegen/object_cache.h"
+#include "runtime/insight/ways.h"
 
 namespace qc::tools {
 
@@ -33,22 +34,30 @@ Status LedgerFlags::check(const CLI::App& verb, bool isStatic, bool samples, boo
 
 Result<Ledger> weighed(const LedgerFlags& flags, const PreparedModel& prepared, const Dataset& calibration, int threads,
                        StagedProgress& progress) {
-  // Values decide nothing of the time: one sample gives every range that is needed, and no recipe has to be tried.
-  Dataset one = calibration;
-  one.keepFirst(1);
+  // Values decide nothing of the time but which branch is taken: one sample of each gives every range that is needed, and no recipe has to
+  // be tried.
+  constexpr int64_t kLookedAt = 64;
+  QC_ASSIGN(const std::vector<Way> ways, waysOf(*prepared.simplified, calibration, kLookedAt, threads));
+  std::vector<int64_t> which;
+  for (const Way& way : ways) which.push_back(way.sample);
+  const Dataset few = calibration.chosen(which);
   RecoverOptions none;
   none.threads = threads;
   for (const Recipe& recipe : recipes()) none.choose(std::string(recipe.name), std::string(recipe.off));
-  QC_ASSIGN(Trials trials, Trials::open(prepared, one, none));
-  QC_ASSIGN(TensorMap sample, one.sample(0));
+  QC_ASSIGN(Trials trials, Trials::open(prepared, few, none));
+  std::vector<TimedInputs> inputs;
+  for (const Way& way : ways) {
+    QC_ASSIGN(TensorMap sample, calibration.sample(way.sample));
+    inputs.push_back({std::move(sample), way.share});
+  }
   std::unique_ptr<CostSource> costs;
   if (flags.target.empty()) {
     MeasureOptions how{.threads = threads};
     how.build.compile.cacheFolder = ObjectCache::defaultFolder();
-    costs = measuredCosts(std::move(sample), std::move(how));
+    costs = measuredCosts(std::move(inputs), std::move(how));
   } else {
     QC_ASSIGN(const Target target, Target::parse(flags.target));
-    costs = modelledCosts(target, shapesOf(sample), threads);
+    costs = modelledCosts(target, std::move(inputs), threads);
   }
   LedgerOptions options{.keepInt8 = flags.keepInt8};
   options.progress = [&](const char* stage, int64_t done, int64_t total) {

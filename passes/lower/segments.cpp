@@ -1,6 +1,7 @@
 #include "passes/lower/segments.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ranges>
 #include <set>
 #include <tuple>
@@ -178,10 +179,11 @@ Result<bool> holdAll(const std::vector<std::pair<std::string, bool>>& guards, co
 }
 
 // Of two tensors the one that is taken is the result, and the other is not there.
-Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& known, const RunBody& runBody) {
+Result<std::vector<Tensor>> decided(const Node& node, const CutGraph::Tensors& known, const RunBody& runBody, std::optional<bool>& taken) {
   const auto of = [&](const Value* v) { return !v ? nullptr : v->constant() ? v->constant() : &known.at(v->name()); };
   if (const Value* condition = conditionOf(node)) {
     QC_ASSIGN(const bool holding, holds(condition->name(), *of(condition)));
+    taken = holding;
     return std::vector{*of(node.operand(operandTaken(holding)))};
   }
   std::vector<const Tensor*> operands;
@@ -203,7 +205,7 @@ RunBody byName(const Graph& body, std::function<Result<CutGraph::Tensors>(const 
 
 }  // namespace
 
-Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment& runSegment) const {
+Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment& runSegment, const SeeDecision& see) const {
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const auto& [name, tensor] : inputs) shapes[name] = tensor.sizes();
   QC_ASSIGN(SymbolSizes sizes, bindingsOf(interface, shapes));
@@ -225,7 +227,11 @@ Result<CutGraph::Tensors> CutGraph::run(const Tensors& inputs, const RunSegment&
       const Node* node = segment.graph.back();
       const Graph* body = bodyOf(*node);
       const auto round = [&](const Tensors& own) { return runSegment(i, own); };
-      QC_ASSIGN(std::vector<Tensor> results, decided(*node, known, body ? byName(*body, round) : RunBody()));
+      std::optional<bool> taken;
+      const auto start = std::chrono::steady_clock::now();
+      QC_ASSIGN(std::vector<Tensor> results, decided(*node, known, body ? byName(*body, round) : RunBody(), taken));
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+      if (see) QC_TRY(see({segment, *node, results, taken, elapsed.count()}));
       learnSizes(*node, results, sizes);
       for (int k = 0; k < node->numResults(); ++k) known[node->result(k)->name()] = std::move(nth(results, k));
     } else if (runs) {

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,7 +40,16 @@ struct CutGraph {
   using Tensors = std::map<std::string, Tensor>;
   // Runs the program of a segment on the values that it reads: its outputs by name.
   using RunSegment = std::function<Result<Tensors>(size_t segment, const Tensors& inputs)>;
-  Result<Tensors> run(const Tensors& inputs, const RunSegment& runSegment) const;
+  // A node that has decided: what it gives, and where it takes one of two tensors whether its condition holds.
+  struct Decision {
+    const Segment& segment;
+    const Node& node;
+    std::span<const Tensor> results;
+    std::optional<bool> holds = {};
+    double seconds = 0;
+  };
+  using SeeDecision = std::function<Status(const Decision&)>;
+  Result<Tensors> run(const Tensors& inputs, const RunSegment& runSegment, const SeeDecision& see = {}) const;
 };
 
 // The first `needed` outputs are computed for all inputs, the others where what leads to them is.  Error: a size that nothing decides

@@ -49,7 +49,8 @@ Judgement::Output differing(std::span<const float> reference, std::span<const fl
   return sums;
 }
 
-constexpr double kTimed = 0.3;  // seconds for each graph
+constexpr double kTimed = 0.3;     // seconds for each graph
+constexpr int64_t kLookedAt = 16;  // samples, for the ways that they go
 constexpr int kMinRounds = 5, kMaxRounds = 200;
 
 }  // namespace
@@ -87,6 +88,7 @@ Result<Judge> Judge::open(const Graph& reference, const Dataset& samples, const 
       return fail(ErrorCode::kInvalidData, "there are no samples to measure on").help("give samples that calibration does not see");
     const Ends ends = endsOf(reference);
     judge.measured_ = ends.measured;
+    QC_ASSIGN(judge.ways_, waysOf(reference, samples, std::min(options.samples, kLookedAt), options.threads));
     QC_ASSIGN(Taps taps, Taps::open(reference, ends.names, {.threads = options.threads}));
     for (const int64_t i : judge.indices_) {
       QC_ASSIGN(const TensorMap sample, samples.sample(i));
@@ -139,16 +141,19 @@ Result<std::vector<double>> Judge::milliseconds(const std::vector<const Graph*>&
     const DefinedArithmetic defined;
     std::vector<double> least(graphs.size());
     if (graphs.empty()) return least;
-    QC_ASSIGN(const TensorMap sample, samples_.sample(index(0)));
     std::vector<Taps> taps;
     for (const Graph* graph : graphs) {
       QC_ASSIGN(Taps each, Taps::open(*graph, {}, {.threads = threads_}));
       taps.push_back(std::move(each));
-      if (Status run = taps.back().run(sample); !run) return inSample(samples_, index(0), run.error());
     }
-    const Turns turns{.seconds = kTimed * static_cast<double>(graphs.size()), .least = kMinRounds, .most = kMaxRounds};
-    QC_ASSIGN(const auto times, timeInTurns(taps.size(), turns, [&](size_t k) { return taps[k].run(sample); }));
-    for (size_t k = 0; k < taps.size(); ++k) least[k] = *std::min_element(times[k].begin(), times[k].end()) * 1e3;
+    for (const Way& way : ways_) {
+      QC_ASSIGN(const TensorMap sample, samples_.sample(way.sample));
+      for (Taps& each : taps)
+        if (Status run = each.run(sample); !run) return inSample(samples_, way.sample, run.error());
+      const Turns turns{.seconds = kTimed * static_cast<double>(graphs.size()) * way.share, .least = kMinRounds, .most = kMaxRounds};
+      QC_ASSIGN(const auto times, timeInTurns(taps.size(), turns, [&](size_t k) { return taps[k].run(sample); }));
+      for (size_t k = 0; k < taps.size(); ++k) least[k] += way.share * *std::min_element(times[k].begin(), times[k].end()) * 1e3;
+    }
     return least;
   });
 }

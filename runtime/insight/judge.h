@@ -10,6 +10,7 @@
 
 #include "frontend/data/dataset.h"
 #include "ir/graph.h"
+#include "runtime/insight/ways.h"
 
 namespace qc {
 
@@ -43,7 +44,9 @@ class Judge {
   int64_t size() const { return static_cast<int64_t>(indices_.size()); }
   int64_t index(int64_t i) const { return nth(indices_, i); }  // of the i-th in samples()
 
-  // Milliseconds of each on the first sample: minima over many runs in turns, so that what else the machine does meets all alike.
+  // Of the samples those that times are taken on, with the share that each stands for.
+  std::span<const Way> ways() const { return ways_; }
+  // Mean milliseconds of each over these: minima over many runs in turns, so that what else the machine does meets all alike.
   Result<std::vector<double>> milliseconds(const std::vector<const Graph*>& graphs) const;
 
  private:
@@ -51,6 +54,7 @@ class Judge {
   std::vector<int64_t> indices_;
   std::vector<std::vector<Tensor>> outputs_;  // of the float model, by sample: its outputs, then what is measured in their place
   std::vector<size_t> measured_;              // for each output, among these
+  std::vector<Way> ways_;
   int threads_ = 1;
 };
 

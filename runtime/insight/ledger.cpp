@@ -96,7 +96,7 @@ class Search {
     };
     int8Steps_ = stepsByNode(costs[0]);
     floatSteps_ = stepsByNode(costs[1]);
-    rows_ = weighedRegions(costs[0].program.program(), costs[0].steps, costs[1].steps, units_);
+    rows_ = weighedRegions(costs[0], costs[1].steps, units_);
     return {};
   }
 

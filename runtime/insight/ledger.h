@@ -2,7 +2,7 @@
 // float.  One that does not win stays float, and the ledger says so.
 //
 //   QC_ASSIGN(Trials trials, Trials::open(prepared, samples));
-//   const auto costs = measuredCosts(samples.sample(0).value());
+//   const auto costs = measuredCosts({{samples.sample(0).value()}});
 //   QC_ASSIGN(Ledger ledger, neverSlower(trials, *costs));                // ledger.rules: quantize once more with these
 #pragma once
 
@@ -39,9 +39,9 @@ struct LedgerRow {
   const char* becameWord() const { return int8 ? "int8" : part ? "both" : "float"; }
 };
 
-// The regions of a program with the times of its steps, beside the steps of the float program that compute what rules call the same.
-// unitOf: the nodes that stand and fall with one, by name.
-std::vector<LedgerRow> weighedRegions(const Program& program, std::span<const StepProfile> steps, std::span<const StepProfile> floatSteps,
+// The regions of programs with the times of their steps, beside the steps of the float program that compute what rules call the same.
+// Those of several programs with the same nodes are one: a region ends where data decides what comes next.
+std::vector<LedgerRow> weighedRegions(const ProgramCost& cost, std::span<const StepProfile> floatSteps,
                                       const std::vector<LayerUnit>& units);
 
 // A whole model: its time, and how many layers of it compute on integers.

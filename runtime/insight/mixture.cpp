@@ -6,9 +6,8 @@
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
-#include "passes/lower/bound_graph.h"
 #include "quantizer/observers/observer.h"
-#include "runtime/profile.h"
+#include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
@@ -47,30 +46,35 @@ std::string_view nameOf(int choice) { return choice == kFloat ? "float" : choice
 
 constexpr double kSlack = 1e-6;      // of a target: what rounding in its own arithmetic may cost
 constexpr double kWorthwhile = 0.5;  // dB that something free has to gain
-constexpr int kRuns = 15;            // of a profile
-constexpr double kClearly = 0.95;    // of the time of a mixture: below it the float model is the cheaper one
-constexpr double kCheaper = 0.98;    // of a time: above it the difference may be luck
-constexpr double kLeastHarm = 0.1;   // of its own noise: what a layer counts whose neighbours round all the same
+constexpr int kRuns = 15;            // of a profile, the median of which counts
+constexpr int kWarmUp = 2;
+constexpr double kClearly = 0.95;   // of the time of a mixture: below it the float model is the cheaper one
+constexpr double kCheaper = 0.98;   // of a time: above it the difference may be luck
+constexpr double kLeastHarm = 0.1;  // of its own noise: what a layer counts whose neighbours round all the same
 
 double noiseOf(double decibels) { return std::pow(10.0, -decibels / 10); }
 
-// Seconds of each node in a model, on the first sample.
+// Mean seconds of each node in a model.
 Result<std::map<std::string, double>> secondsByNode(const Graph& graph, const Judge& judge) {
-  QC_ASSIGN(const TensorMap sample, judge.samples().sample(judge.index(0)));
-  std::optional<Graph> bound;
-  if (hasFreeDims(graph)) {
-    QC_ASSIGN(bound, boundGraph(graph, shapesOf(sample)));
-  }
-  QC_ASSIGN(const Executable exe, compile(Model(bound ? std::move(*bound) : graph.clone(), "")));
-  std::vector<Tensor> inputs;
-  for (const Port& port : exe.inputs()) {
-    const auto it = sample.find(port.name);
-    if (it == sample.end()) return fail(ErrorCode::kInvalidData, "a sample has no array for this input").on(port.name);
-    inputs.push_back(it->second);
-  }
-  QC_ASSIGN(const std::vector<StepProfile> steps, profile(exe, inputs, kRuns));
   std::map<std::string, double> seconds;
-  for (const StepProfile& step : steps) seconds[step.node] += step.seconds;
+  QC_ASSIGN(Taps taps, Taps::open(graph, {}));
+  for (const Way& way : judge.ways()) {
+    QC_ASSIGN(const TensorMap sample, judge.samples().sample(way.sample));
+    std::map<std::string, std::vector<double>> runs;
+    for (int run = -kWarmUp; run < kRuns; ++run) {
+      std::map<std::string, double> own;
+      QC_TRY(taps.run(sample, [&](const Step& step, std::span<const TensorRef>, double took) -> Status {
+        own[step.node->location()] += took;
+        return {};
+      }));
+      for (const auto& [node, took] : own)
+        if (run >= 0) runs[node].push_back(took);
+    }
+    for (auto& [node, took] : runs) {
+      std::ranges::nth_element(took, took.begin() + kRuns / 2);
+      seconds[node] += way.share * took[kRuns / 2];
+    }
+  }
   return seconds;
 }
 

@@ -4,7 +4,9 @@
 #include <set>
 
 #include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
 #include "passes/lower/bound_graph.h"
+#include "passes/lower/segments.h"
 #include "quantizer/quantizer.h"
 
 namespace qc {
@@ -16,31 +18,36 @@ Result<Model> boundModel(const Graph& graph, const Shapes& shapes) {
   return Model(std::move(bound), "");
 }
 
+// The steps of a further set of inputs behind those that are known.
+void add(ProgramCost& cost, std::vector<ModelRun::Part> parts, std::vector<StepProfile> steps, double share) {
+  for (ModelRun::Part& part : parts) cost.parts.push_back({std::move(part.program), cost.steps.size() + part.firstStep});
+  for (StepProfile& step : steps) {
+    step.seconds *= share;
+    cost.steps.push_back(std::move(step));
+  }
+}
+
 class Measured : public CostSource {
  public:
-  Measured(TensorMap inputs, MeasureOptions options) : inputs_(std::move(inputs)), options_(std::move(options)) {}
+  Measured(std::vector<TimedInputs> inputs, MeasureOptions options) : inputs_(std::move(inputs)), options_(std::move(options)) {}
 
   Result<std::vector<ProgramCost>> of(std::span<const Graph* const> graphs) override {
     const DefinedArithmetic defined;
-    std::vector<Executable> programs;
-    std::vector<std::vector<Tensor>> inputs;
-    for (const Graph* graph : graphs) {
-      QC_ASSIGN(const Model model, boundModel(*graph, shapesOf(inputs_)));
-      QC_ASSIGN(Executable exe, compile(model, options_.build));
-      std::vector<Tensor>& given = inputs.emplace_back();
-      for (const Port& port : exe.inputs()) {
-        const auto it = inputs_.find(port.name);
-        if (it == inputs_.end()) return fail(ErrorCode::kInvalidData, "there is no array for this input").on(port.name);
-        given.push_back(it->second);
+    std::vector<ProgramCost> costs(graphs.size());
+    for (const TimedInputs& each : inputs_) {
+      QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = options_.threads}));
+      std::vector<ModelRun> models;
+      for (const Graph* graph : graphs) {
+        QC_ASSIGN(const Model model, boundModel(*graph, shapesOf(each.inputs)));
+        QC_ASSIGN(ModelRun run, ModelRun::open(model, each.inputs, options_.build, workspace));
+        models.push_back(std::move(run));
       }
-      programs.push_back(std::move(exe));
-    }
-    const TurnOptions turns{.seconds = options_.seconds, .rounds = 20, .steps = true, .session = {.threads = options_.threads}};
-    QC_ASSIGN(std::vector<TimedModel> timed, profileInTurns(programs, inputs, turns));
-    std::vector<ProgramCost> costs;
-    for (size_t i = 0; i < programs.size(); ++i) {
-      const double least = *std::min_element(timed[i].runs.begin(), timed[i].runs.end());
-      costs.push_back({std::move(programs[i]), least, std::move(timed[i].runs), std::move(timed[i].steps)});
+      QC_ASSIGN(std::vector<TimedModel> timed,
+                profileInTurns(models, {.seconds = options_.seconds * each.share, .rounds = 20, .steps = true}));
+      for (size_t i = 0; i < models.size(); ++i) {
+        costs[i].seconds += each.share * *std::ranges::min_element(timed[i].runs);
+        add(costs[i], models[i].parts(), std::move(timed[i].steps), each.share);
+      }
     }
     return costs;
   }
@@ -49,25 +56,23 @@ class Measured : public CostSource {
   int threads() const override { return options_.threads; }
 
  private:
-  TensorMap inputs_;
+  std::vector<TimedInputs> inputs_;
   MeasureOptions options_;
 };
 
 class Modelled : public CostSource {
  public:
-  Modelled(Target target, Shapes shapes, int threads) : target_(std::move(target)), shapes_(std::move(shapes)), threads_(threads) {}
+  Modelled(Target target, std::vector<TimedInputs> inputs, int threads)
+      : target_(std::move(target)), inputs_(std::move(inputs)), threads_(threads) {}
 
   Result<std::vector<ProgramCost>> of(std::span<const Graph* const> graphs) override {
     const DefinedArithmetic defined;
-    std::vector<ProgramCost> costs;
-    for (const Graph* graph : graphs) {
-      QC_ASSIGN(const Model model, boundModel(*graph, shapes_));
-      QC_ASSIGN(Executable exe, compile(model, {.target = target_, .compile = {.load = false}}));
-      std::vector<StepProfile> steps = modelledSteps(exe.program(), threads_);
-      double sum = 0;
-      for (const StepProfile& step : steps) sum += step.seconds;
-      costs.push_back({std::move(exe), sum, {}, std::move(steps)});
-    }
+    std::vector<ProgramCost> costs(graphs.size());
+    for (const TimedInputs& each : inputs_)
+      for (size_t i = 0; i < graphs.size(); ++i) {
+        QC_ASSIGN(const Model model, boundModel(*graphs[i], shapesOf(each.inputs)));
+        QC_TRY(addModelled(model, each, costs[i]));
+      }
     return costs;
   }
   bool measures() const override { return false; }
@@ -75,19 +80,47 @@ class Modelled : public CostSource {
   int threads() const override { return threads_; }
 
  private:
+  Status addModelled(const Model& model, const TimedInputs& each, ProgramCost& cost) const {
+    const BuildOptions build{.target = target_, .compile = {.load = false}};
+    std::vector<Executable> programs;
+    if (!firstDecidingByData(model.graph())) {
+      QC_ASSIGN(Executable exe, compile(model, build));
+      programs.push_back(std::move(exe));
+    } else {
+      PassContext cx;
+      QC_ASSIGN(const Graph lowered, lowerModel(model, cx));
+      QC_ASSIGN(const CutGraph cut, cutAtDecidedSizes(lowered));
+      const auto runSegment = [&](size_t i, const TensorMap& own) -> Result<TensorMap> {
+        QC_ASSIGN(Graph bound, boundGraph(cut.segments[i].graph, shapesOf(own)));
+        QC_ASSIGN(Executable exe, Executable::fromGraph(bound.clone(), target_, build.compile));
+        programs.push_back(std::move(exe));
+        QC_ASSIGN(const Executable here, Executable::fromGraph(std::move(bound), Target::host(), {.remember = true}));
+        QC_ASSIGN(Session session, here.session());
+        return session.run(own);
+      };
+      QC_TRY(cut.run(each.inputs, runSegment));
+    }
+    for (Executable& exe : programs) {
+      std::vector<StepProfile> steps = modelledSteps(exe.program(), threads_);
+      for (const StepProfile& step : steps) cost.seconds += each.share * step.seconds;
+      add(cost, {{std::move(exe)}}, std::move(steps), each.share);
+    }
+    return {};
+  }
+
   Target target_;
-  Shapes shapes_;
+  std::vector<TimedInputs> inputs_;
   int threads_;
 };
 
 }  // namespace
 
-std::unique_ptr<CostSource> measuredCosts(TensorMap inputs, MeasureOptions options) {
+std::unique_ptr<CostSource> measuredCosts(std::vector<TimedInputs> inputs, MeasureOptions options) {
   return std::make_unique<Measured>(std::move(inputs), std::move(options));
 }
 
-std::unique_ptr<CostSource> modelledCosts(Target target, Shapes shapes, int threads) {
-  return std::make_unique<Modelled>(std::move(target), std::move(shapes), threads);
+std::unique_ptr<CostSource> modelledCosts(Target target, std::vector<TimedInputs> inputs, int threads) {
+  return std::make_unique<Modelled>(std::move(target), std::move(inputs), threads);
 }
 
 Work workOfStep(const Step& step, const StepProfile& profile) {
@@ -116,21 +149,24 @@ std::vector<StepProfile> modelledSteps(const Program& program, int threads) {
   return steps;
 }
 
-ModelBasis basisOf(const Program& program) {
+ModelBasis basisOf(std::span<const ModelRun::Part> parts) {
   ModelBasis basis;
   std::set<std::string> origins;
   double total = 0;
-  for (const Step& step : program.steps()) {
-    const KernelCost* cost = step.kernel ? findKernelCost(step.kernel->id, program.target().cpuClass()) : nullptr;
-    if (!step.kernel || !step.plan) {
-      if (step.node->string("kernel") != "view") basis.uncounted.push_back(displayName(*step.node));
-      continue;
+  for (const ModelRun::Part& part : parts) {
+    const Program& program = part.program.program();
+    for (const Step& step : program.steps()) {
+      const KernelCost* cost = step.kernel ? findKernelCost(step.kernel->id, program.target().cpuClass()) : nullptr;
+      if (!step.kernel || !step.plan) {
+        if (step.node->string("kernel") != "view") basis.uncounted.push_back(displayName(*step.node));
+        continue;
+      }
+      if (!cost) continue;
+      const double time = step.plan->nanoseconds;
+      total += time;
+      (cost->samples > 0 ? basis.error : basis.documented) += time * (cost->samples > 0 ? cost->median : 1);
+      origins.emplace(cost->origin);
     }
-    if (!cost) continue;
-    const double time = step.plan->nanoseconds;
-    total += time;
-    (cost->samples > 0 ? basis.error : basis.documented) += time * (cost->samples > 0 ? cost->median : 1);
-    origins.emplace(cost->origin);
   }
   if (total > 0) basis.error /= total, basis.documented /= total;
   basis.origins.assign(origins.begin(), origins.end());

@@ -11,11 +11,17 @@
 
 namespace qc {
 
+// Inputs, and how much of the time they stand for.
+struct TimedInputs {
+  TensorMap inputs;
+  double share = 1;
+};
+
+// Mean over the inputs.
 struct ProgramCost {
-  Executable program;
-  double seconds = 0;              // of a run: the least of those measured, or the sum over the steps
-  std::vector<double> runs = {};   // of each one measured
-  std::vector<StepProfile> steps;  // one for each of the program's
+  std::vector<ModelRun::Part> parts;  // the programs, of one set of inputs behind another; one where data decides nothing
+  double seconds = 0;                 // of a run: the least of those measured, or the sum over the steps
+  std::vector<StepProfile> steps;     // of the parts, and of what decides between them
 };
 
 class CostSource {
@@ -33,10 +39,9 @@ struct MeasureOptions {
   int threads = 1;
   double seconds = 1;  // of all graphs in turns, each time
 };
-// On these inputs.
-std::unique_ptr<CostSource> measuredCosts(TensorMap inputs, MeasureOptions options = {});
-// Without a run: the same on every machine.  Steps without a kernel count nothing.
-std::unique_ptr<CostSource> modelledCosts(Target target, Shapes shapes, int threads = 1);
+std::unique_ptr<CostSource> measuredCosts(std::vector<TimedInputs> inputs, MeasureOptions options = {});
+// Not measured: the same on every machine.  Steps without a kernel count nothing.  What data decides is found out here.
+std::unique_ptr<CostSource> modelledCosts(Target target, std::vector<TimedInputs> inputs, int threads = 1);
 
 // What a step takes among its neighbours beyond what its kernel takes alone, counted as kernels count theirs: that it begins, what it finds
 // in a farther cache than the first, whether the matrix unit is set up for it.  Constants: kernel "step" of the table, for the classes of
@@ -54,6 +59,6 @@ struct ModelBasis {
   std::vector<std::string> origins;    // of the constants
   std::vector<std::string> uncounted;  // steps without a kernel
 };
-ModelBasis basisOf(const Program& program);
+ModelBasis basisOf(std::span<const ModelRun::Part> parts);
 
 }  // namespace qc

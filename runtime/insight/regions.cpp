@@ -63,28 +63,42 @@ std::vector<Int8Region> int8Regions(const Program& program) {
   return regions;
 }
 
-std::vector<LedgerRow> weighedRegions(const Program& program, std::span<const StepProfile> steps, std::span<const StepProfile> floatSteps,
+std::vector<LedgerRow> weighedRegions(const ProgramCost& cost, std::span<const StepProfile> floatSteps,
                                       const std::vector<LayerUnit>& units) {
   std::map<std::string, const LayerUnit*> unitOf;
   for (const LayerUnit& unit : units)
     for (const std::string& node : unit.nodes) unitOf.emplace(node, &unit);
+  struct Weighed {
+    LedgerRow row;
+    std::set<std::string> names;
+    std::vector<std::string> withoutKernel;
+  };
+  std::vector<Weighed> regions;
+  std::map<std::vector<std::string>, size_t> known;  // by nodes
+  for (const ModelRun::Part& part : cost.parts)
+    for (Int8Region& region : int8Regions(part.program.program())) {
+      const auto [it, isNew] = known.emplace(region.nodes, regions.size());
+      if (isNew) {
+        Weighed& made = regions.emplace_back();
+        made.names = {region.nodes.begin(), region.nodes.end()};
+        made.row.nodes = region.nodes;
+        for (const std::string& node : region.nodes) {
+          const auto unit = unitOf.find(node);
+          if (unit == unitOf.end()) continue;
+          for (const std::string& other : unit->second->nodes)
+            if (made.names.insert(other).second) made.row.nodes.push_back(other);
+        }
+        made.row.borders = region.borders;
+        made.row.region = region.nodes.empty()       ? "quantize and dequantize alone"
+                          : region.nodes.size() == 1 ? region.nodes[0]
+                                                     : fmt::format("{} .. {}", region.nodes.front(), region.nodes.back());
+        made.withoutKernel = std::move(region.withoutKernel);
+      }
+      for (const size_t i : region.steps) regions[it->second].row.int8Milliseconds += nth(cost.steps, part.firstStep + i).seconds * 1e3;
+    }
   std::vector<LedgerRow> rows;
   std::set<std::string> counted;  // nodes of the float program, so that no two regions have one
-  for (const Int8Region& region : int8Regions(program)) {
-    LedgerRow row;
-    std::set<std::string> names(region.nodes.begin(), region.nodes.end());
-    row.nodes = region.nodes;
-    for (const std::string& node : region.nodes) {
-      const auto unit = unitOf.find(node);
-      if (unit == unitOf.end()) continue;
-      for (const std::string& other : unit->second->nodes)
-        if (names.insert(other).second) row.nodes.push_back(other);
-    }
-    row.borders = region.borders;
-    row.region = region.nodes.empty()       ? "quantize and dequantize alone"
-                 : region.nodes.size() == 1 ? region.nodes[0]
-                                            : fmt::format("{} .. {}", region.nodes.front(), region.nodes.back());
-    for (const size_t i : region.steps) row.int8Milliseconds += steps[i].seconds * 1e3;
+  for (auto& [row, names, withoutKernel] : regions) {
     bool floatKernels = true;
     std::vector<std::string> here;
     for (const StepProfile& step : floatSteps) {
@@ -94,9 +108,9 @@ std::vector<LedgerRow> weighedRegions(const Program& program, std::span<const St
       here.push_back(step.node);
     }
     counted.insert(here.begin(), here.end());
-    const bool lacksKernel = !region.withoutKernel.empty() && floatKernels;
+    const bool lacksKernel = !withoutKernel.empty() && floatKernels;
     row.wins = !lacksKernel && row.int8Milliseconds < row.floatMilliseconds;
-    row.reason = lacksKernel ? fmt::format("'{}' has no integer kernel", region.withoutKernel[0])
+    row.reason = lacksKernel ? fmt::format("'{}' has no integer kernel", withoutKernel[0])
                  : row.wins  ? "integers win"
                              : "integers with their borders take as long as float, or longer";
     rows.push_back(std::move(row));

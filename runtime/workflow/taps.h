@@ -22,7 +22,7 @@ class Taps {
   // A graph in any form that compiles: float, with observers, or with quantize/dequantize pairs.  Error: no such value.
   static Result<Taps> open(const Graph& graph, const std::vector<std::string>& values, const SessionOptions& options = {});
 
-  Status run(const TensorMap& sample) { return runs_->run(sample); }
+  Status run(const TensorMap& sample, const Session::StepHook& hook = {}) { return runs_->run(sample, hook); }
   size_t size() const { return values_; }
   const Tensor& value(size_t i) const { return runs_->output(first_ + i); }
   std::span<const Tensor> values() const { return runs_->outputs().subspan(first_, values_); }

@@ -57,6 +57,18 @@ def reshaped():
     return onnx_bytes.model(nodes, [onnx_bytes.port("t", 3), onnx_bytes.port("x", "N", 4)], [onnx_bytes.port("y", "a", "b", "c")])
 
 
+def either():
+    """A flag takes the one branch, two layers, or the other, one."""
+    n, t = onnx_bytes.node, onnx_bytes.tensor
+    rng = random.Random(7)
+    weights = [t(name, [size, size], [rng.uniform(-0.2, 0.2) for _ in range(size * size)]) for name, size in (("w0", 64), ("w1", 64), ("w2", 64), ("w3", 64))]
+    long = onnx_bytes.branch("then_branch", [n("MatMul", ["h", "w1"], ["a"], name="/long/first"), n("Relu", ["a"], ["b"], name="/long/act"),
+                                             n("MatMul", ["b", "w2"], ["c"], name="/long/second")], [onnx_bytes.port("c", "T", 64)])
+    short = onnx_bytes.branch("else_branch", [n("MatMul", ["h", "w3"], ["d"], name="/short/only")], [onnx_bytes.port("d", "T", 64)])
+    nodes = [n("MatMul", ["x", "w0"], ["h"], name="/stem"), n("If", ["flag"], ["e"], long, short, name="/either"), n("Relu", ["e"], ["y"], name="/end")]
+    return onnx_bytes.model(nodes, [onnx_bytes.port("x", "T", 64), onnx_bytes.port("flag", 1, dtype=BOOL)], [onnx_bytes.port("y", "T", 64)], weights)
+
+
 def array(path):
     raw = path.read_bytes()
     size = 10 + struct.unpack("<H", raw[8:10])[0]
@@ -153,9 +165,78 @@ def shown(model):
 
 def refused(work, model):
     """What needs one program for all sizes names the node."""
-    for verb in (("compile", "-o", work / "m.o"), ("bench", "--seconds", "0"), ("profile",), ("bench", "--seconds", "0", "--shape", "h=3..5")):
-        text = run(verb[0], model, *verb[1:], *(() if "h=3..5" in verb else ("--shape", "h=4")), "--shape", "w=4", code=1).stderr
-        assert "node '/post/NonZero'" in text and "the data decides how large" in text, (verb, text)
+    text = run("compile", model, "-o", work / "m.o", "--shape", "h=4", "--shape", "w=4", code=1).stderr
+    assert "node '/post/NonZero'" in text and "the data decides how large" in text, text
+
+
+def timed(work):
+    """What runs is timed step by step, with what decides, and the sizes that came out are told."""
+    model, sizes = work / "q.onnx", ("--shape", "h=6", "--shape", "w=7")
+    found = json.loads(run("bench", model, "--seconds", "0", "--layers", *sizes, "--json").stdout)
+    decided = {d["op"]: d for d in found["decisions"]}
+    assert found["min_ms"] > 0 and decided["nonzero"]["node"] == "/post/NonZero" and decided["nonzero"]["result"].startswith("s64[1,"), found
+    assert {"nonzero", "non_max_suppression"} <= {layer["op"] for layer in found["layers"]}, found["layers"]
+    h, w, dark = SHAPES[0]
+    profiled = json.loads(run("profile", model, *sizes, "--runs", 3, "-d", f"npy:{work / 's0.npy'}", "--json").stdout)
+    (nonzero,) = [d for d in profiled["decisions"] if d["op"] == "nonzero"]
+    assert nonzero["result"] == f"s64[1,{len(expected(image(0, h, w, dark), h, w)[0])}]", nonzero
+    assert {"nonzero", "topk", "non_max_suppression"} <= {layer["op"] for layer in profiled["layers"]}, profiled["layers"]
+    done = run("bench", model, "--seconds", "0", "--shape", "h=6,9", "--shape", "w=7", "--json")
+    assert [row["size"] for row in json.loads(done.stdout)["sizes"]] == [6, 9] and "these inputs are made up" in done.stderr, done
+    beside = json.loads(run("bench", model, "--seconds", "0", "--compare", "float", *sizes, "--json").stdout)
+    assert all(m["decisions"] for m in beside["models"]), beside
+    run("profile", model, *sizes, "--predict")
+    run("profile", model, *sizes, "--report", work / "page.html")
+
+
+def branches(work):
+    """An If on a flag: what is in the branch that is not taken is neither run nor timed, and what is chosen is weighed as often as samples take it."""
+    model, int8 = work / "either.onnx", work / "either.int8.onnx"
+    model.write_bytes(either())
+    sources = []
+    for k in range(8):
+        folder = work / f"flags/test_data_set_{k}"
+        folder.mkdir(parents=True)
+        rng = random.Random(k)
+        (folder / "input_0.pb").write_bytes(onnx_bytes.tensor("x", [5, 64], [rng.uniform(-1, 1) for _ in range(320)]))
+        (folder / "input_1.pb").write_bytes(onnx_bytes.field(1, onnx_bytes.packed([1])) + onnx_bytes.field(2, BOOL) + onnx_bytes.field(8, b"flag") +
+                                            onnx_bytes.field(9, bytes([k % 4 == 0])))
+    sources = ["-d", f"testdata:{work / 'flags'}"]
+    rules = work / "either.json"
+    rules.write_text('{"global": "default", "force": true}')
+    run("quantize", model, *sources, "--config", rules, "-o", int8)
+    shape = ("--shape", "T=5")
+    names = {True: {"/long/first", "/long/second"}, False: {"/short/only"}}
+    for verb in (("bench", "--seconds", "0", "--layers"), ("profile", "--runs", 3)):
+        found = json.loads(run(verb[0], int8, *verb[1:], *shape, "--json").stdout)
+        (decision,) = found["decisions"]
+        assert decision["condition"] == "flag" and decision["node"] == "/either", found
+        layers = {layer["node"]: layer for layer in found["layers"]}
+        assert names[decision["holds"]] <= set(layers) and not names[not decision["holds"]] & set(layers), (decision, layers)
+        for name in names[decision["holds"]]:
+            assert layers[name]["where"] == f"'flag' is {str(decision['holds']).lower()}", layers[name]
+    done = run("profile", int8, *sources, "--runs", 3)  # at the sizes of the sample
+    assert "'/either' takes the branch where 'flag' is true" in done.stdout and "made up" not in done.stderr, done
+    bound = json.loads(run("profile", int8, *shape, "--bind", "flag=0", "--runs", 3, "--json").stdout)
+    assert "decisions" not in bound and {"/stem", "/short/only"} <= {layer["node"] for layer in bound["layers"]}, bound
+    for more in (("--compare", "float"), ("--predict",), ("--predict", "--target", "avx2")):
+        assert "/short/only" in run("profile", int8, *shape, *more).stdout, more
+    for other in ("float", model):
+        done = run("profile", int8, *sources, "--runs", 3, "--compare", other)
+        assert "/long/first" in done.stdout and "/short/only" not in done.stdout and "made up" not in done.stderr, done
+    assert "/long/first" in run("profile", int8, *sources, "--predict").stdout
+    kernels = json.loads(run("inspect", int8, *shape, "--kernels", "--json").stdout)["kernels"]
+    assert {k["where"] for k in kernels if k["node"] == "/short/only"} == {"'flag' is false"}, kernels
+    assert "// where 'flag' is false\n" in run("inspect", int8, *shape, "--kernels").stdout
+    assert "takes the branch where 'flag' is false" in run("bench", int8, *shape, "--seconds", "0", "--compare", "float").stdout
+    # Both branches are looked at, at whatever share of the samples takes them.
+    for target in (("--never-slower",), ("--never-slower", "--target", "avx2")):
+        weighed = json.loads(run("quantize", model, *sources, "--config", rules, *target, "-o", work / "n.onnx", "--json").stdout)["ledger"]
+        nodes = {node for region in weighed["regions"] for node in region["nodes"]}
+        assert {"/stem", "/long/first", "/long/second", "/short/only"} <= nodes, weighed
+    for target in (("--target-sqnr", 60), ("--budget-ms", 1000)):
+        reached = json.loads(run("quantize", model, *sources, "--config", rules, *target, "-o", work / "t.onnx", "--json").stdout)
+        assert reached["target"]["chosen"]["met"], reached["target"]
 
 
 def computed(work):
@@ -205,6 +286,8 @@ def main():
         quantized(work, model)
         layer_by_layer(work, model)
         refused(work, model)
+        timed(work)
+        branches(work)
         computed(work)
         targets(work)
 

@@ -33,6 +33,11 @@ def ints(name, values):
     return field(1, name.encode()) + field(8, packed(values)) + field(20, 7)
 
 
+def branch(name, nodes, outputs, initializers=()):
+    """An attribute that is a graph, as If has two of."""
+    return field(1, name.encode()) + field(6, graph(nodes, [], outputs, initializers)) + field(20, 5)
+
+
 def integer(name, value):
     return field(1, name.encode()) + field(3, value) + field(20, 2)
 

@@ -11,7 +11,11 @@
 #include "ir/text.h"
 #include "op_testing.h"
 #include "passes/lower/bound_graph.h"
+#include "runtime/insight/ledger.h"
 #include "runtime/insight/sensitivity.h"
+#include "runtime/insight/ways.h"
+#include "runtime/model_run.h"
+#include "runtime/profile.h"
 #include "runtime/qcompile.h"
 #include "runtime/specialize.h"
 #include "runtime/workflow/taps.h"
@@ -200,6 +204,68 @@ graph @cut_or_padded(%x: f32[N,T]) -> ("z") {
     EXPECT_EQ(taps->value(0).numElements(), length < 8 ? 16 : 0);
     EXPECT_EQ(taps->value(1).numElements(), length < 8 ? 0 : 24);
   }
+}
+
+std::set<std::string> nodesOf(const std::vector<StepProfile>& steps) {
+  std::set<std::string> names;
+  for (const StepProfile& step : steps) names.insert(step.node);
+  return names;
+}
+
+TEST(Branches, AreTimedWhereTheyAreTaken) {
+  for (const bool first : {true, false}) {
+    const Sample sample = sampleOf(first, 2, 5, 3);
+    const Model bound(boundGraph(net().graph(), shapesOf(sample)).value(), "net");
+    auto run = ModelRun::open(bound, sample, {}, makeWorkspace({}).value());
+    ASSERT_TRUE(run) << run.error().render();
+    ASSERT_EQ(run->decisions().size(), 1u);
+    EXPECT_EQ(run->decisions()[0].str(), fmt::format("'either' takes the branch where 'c' is {}", first));
+    EXPECT_EQ(run->decisions()[0].result, first ? "f32[2,5,4]" : "f32[2,1,4]");
+    const auto steps = profile(*run, 3);
+    ASSERT_TRUE(steps) << steps.error().render();
+    const std::set<std::string> names = nodesOf(*steps);
+    EXPECT_EQ(names.contains("first"), first);
+    EXPECT_EQ(names.contains("second"), !first);
+    EXPECT_TRUE(names.contains("either"));
+    for (const StepProfile& step : *steps) {
+      const bool inside = step.node == "first" || step.node == "second";
+      EXPECT_TRUE(!inside || step.where == fmt::format("'c' is {}", first)) << step.node << ": " << step.where;
+    }
+    // Where each program begins among the steps.
+    for (const ModelRun::Part& part : run->parts())
+      for (size_t i = 0; i < part.program.program().steps().size(); ++i)
+        EXPECT_EQ((*steps)[part.firstStep + i].node, part.program.program().steps()[i].node->location());
+  }
+}
+
+TEST(Branches, AreWeighedAsOftenAsSamplesTakeThem) {
+  std::vector<Sample> all;
+  for (int64_t i = 0; i < 8; ++i) all.push_back(sampleOf(i % 4 == 3, 2, 5, i));
+  const Dataset set = memoryDataset(all, net()).value();
+  const auto ways = waysOf(net().graph(), set, 100);
+  ASSERT_TRUE(ways) << ways.error().render();
+  ASSERT_EQ(ways->size(), 2u);
+  EXPECT_EQ((*ways)[0].sample, 0);
+  EXPECT_EQ((*ways)[0].share, 0.75);
+  EXPECT_EQ((*ways)[1].sample, 3);
+  EXPECT_EQ((*ways)[1].share, 0.25);
+
+  const QuantizedModel int8 = calibrateAndQuantize(prepareModel(net(), defaultQConfigMapping(Backend::x86)).value(), set).value();
+  const Graph* const graphs[] = {&int8.model.graph()};
+  const auto costOf = [&](std::vector<TimedInputs> inputs) {
+    return modelledCosts(Target::parse("avx512vnni").value(), std::move(inputs))->of(graphs).value()[0];
+  };
+  const ProgramCost mixed = costOf({{all[0], 0.75}, {all[3], 0.25}}), second = costOf({{all[0]}}), first = costOf({{all[3]}});
+  EXPECT_GT(first.seconds, 0);
+  EXPECT_NEAR(mixed.seconds, 0.75 * second.seconds + 0.25 * first.seconds, 1e-12);
+  EXPECT_TRUE(nodesOf(mixed.steps).contains("first") && nodesOf(mixed.steps).contains("second"));
+  EXPECT_FALSE(nodesOf(second.steps).contains("first"));
+  std::set<std::string> weighed;
+  for (const LedgerRow& row : weighedRegions(mixed, mixed.steps, {})) {
+    EXPECT_NE(row.int8Milliseconds, 0) << row.region;
+    weighed.insert(row.nodes.begin(), row.nodes.end());
+  }
+  EXPECT_TRUE(weighed.contains("first") && weighed.contains("second"));
 }
 
 TEST(Branches, OneProgramIsRefusedInWords) {

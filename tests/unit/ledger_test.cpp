@@ -68,7 +68,7 @@ class Given : public CostSource {
         for (const Value* v : node.operands()) integer |= v && v->type().isQuantized();
         sum += steps[i].seconds = seconds_(steps[i], integer);
       }
-      costs.push_back({std::move(exe), sum, {}, std::move(steps)});
+      costs.push_back({{{std::move(exe)}}, sum, std::move(steps)});
     }
     return costs;
   }
