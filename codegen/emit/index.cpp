@@ -26,31 +26,55 @@ Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg
 
 static constexpr int64_t kUnitBytes = 4096;  // of the result: enough to pay for a unit's arithmetic
 
-KernelShape emitBlocks(KernelEmitter& e, int64_t count, int64_t bytesOfOne, const std::function<void(Reg)>& body) {
-  const int64_t block = std::clamp<int64_t>(kUnitBytes / bytesOfOne, 1, count);
+static int64_t blockOf(const Number& count, int64_t bytesOfOne) {
+  return std::clamp<int64_t>(kUnitBytes / bytesOfOne, 1, count.isFree ? kUnitBytes : count.value);
+}
+
+KernelShape shapeOfBlocks(const Number& count, int64_t bytesOfOne) {
+  const int64_t block = blockOf(count, bytesOfOne);
+  return {(count.value + block - 1) / block, 0};
+}
+
+KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne, const std::function<void(Reg)>& body) {
+  const int64_t block = blockOf(count, bytesOfOne);
+  Reg all = e.number(count);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg first = scaled(e, unit, block);
-    e.loop(first, e.minOf(e.b.CreateAdd(first, e.i64(block)), e.i64(count)), 1, body, true);
+    e.loop(first, e.minOf(e.b.CreateAdd(first, e.i64(block)), all), 1, body, true);
   });
-  return {(count + block - 1) / block, 0};
+  return shapeOfBlocks(count, bytesOfOne);
 }
 
 Slices::Slices(const Node& node) {
-  const Sizes x = sizesOf(node, 0), indices = sizesOf(node, 1);
-  const auto batch = usize(node.is("gather_nd") ? node.integer("batch_dims") : 0), depth = usize(indices.back());
-  dims.assign(x.begin() + static_cast<ptrdiff_t>(batch), x.begin() + static_cast<ptrdiff_t>(batch + depth));
-  count = product(std::span(indices).first(indices.size() - 1));
-  const int64_t batches = product(std::span(x).first(batch));
-  perBatch = batches > 0 ? std::max<int64_t>(count / batches, 1) : 1;
-  run = product(std::span(x).subspan(batch + depth));
+  const Shape &x = node.operand(0)->type().shape, &indices = node.operand(1)->type().shape;
+  const auto batch = usize(node.is("gather_nd") ? node.integer("batch_dims") : 0), depth = usize(indices.back().size());
+  for (size_t d = batch; d < batch + depth; ++d) dims.emplace_back(x[d]);
+  count = perBatch = 1;
+  for (size_t d = 0; d + 1 < indices.size(); ++d) {
+    count = count * Number(indices[d]);
+    if (d >= batch) perBatch = perBatch * Number(indices[d]);
+  }
+  batched = batch > 0;
+  Number elements = 1;
+  for (size_t d = batch + depth; d < x.size(); ++d) elements = elements * Number(x[d]);
+  run = elements.value;
+  runBytes = run * bytesOf(node, 0);
+  hasOneRun = !elements.isFree;
 }
+
+int64_t Slices::addressed() const {
+  int64_t runs = 1;
+  for (const Number& dim : dims) runs *= dim.value;
+  return runs;
+}
+
 Reg Slices::runOf(KernelEmitter& e, const Node& node, Reg s) const {
   const auto depth = static_cast<int64_t>(dims.size());
-  Reg offset = perBatch < count ? e.b.CreateUDiv(s, e.i64(perBatch)) : e.i64(0);
+  Reg offset = batched ? e.b.CreateUDiv(s, e.number(perBatch)) : e.i64(0);
   for (int64_t d = 0; d < depth; ++d) {
-    const int64_t dim = nth(dims, d);
-    Reg index = checkedIndex(e, node, 1, e.b.CreateAdd(scaled(e, s, depth), e.i64(d)), e.i64(dim));
-    offset = e.b.CreateAdd(scaled(e, offset, dim), index);
+    Reg dim = e.number(nth(dims, d));
+    Reg index = checkedIndex(e, node, 1, e.b.CreateAdd(scaled(e, s, depth), e.i64(d)), dim);
+    offset = e.b.CreateAdd(e.b.CreateMul(offset, dim), index);
   }
   return offset;
 }
@@ -100,7 +124,7 @@ std::optional<Slices> planGatherNd(const Node& node, const Target&) {
 }
 
 Work workOfGatherNd(const Slices& s, const Node& node, const Target&) {
-  const auto count = static_cast<double>(s.count);
+  const auto count = static_cast<double>(s.count.value);
   return {{"call", 1},
           {"index", count * static_cast<double>(s.dims.size())},
           {"run", count},
@@ -108,12 +132,15 @@ Work workOfGatherNd(const Slices& s, const Node& node, const Target&) {
 }
 
 Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Slices& slices) {
-  const int64_t bytes = slices.run * bytesOf(node, 0);
+  const int64_t bytes = slices.runBytes;
   return emitBlocks(e, slices.count, bytes, [&](Reg s) {
     Reg from = e.at(e.operand(0), scaled(e, slices.runOf(e, node, s), bytes));
     e.copyBytes(e.at(e.result(), scaled(e, s, bytes)), from, bytes);
   });
 }
+
+// A run is code of its own.
+bool hasOneRun(const Slices& s, const Node&) { return s.hasOneRun; }
 
 std::optional<Elements> planGatherElements(const Node& node, const Target&) {
   const Elements all(node);
@@ -148,8 +175,12 @@ Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const
 }  // namespace
 
 std::vector<KernelDef> gatherNdKernels() {
-  return kernelsOf(KernelFamily<Slices>{
-      .ops = {"gather_nd"}, .rows = {{"gather_nd"}}, .plan = planGatherNd, .work = workOfGatherNd, .emit = emitGatherNd});
+  return kernelsOf(KernelFamily<Slices>{.ops = {"gather_nd"},
+                                        .rows = {{"gather_nd"}},
+                                        .plan = planGatherNd,
+                                        .work = workOfGatherNd,
+                                        .onlyNumbers = hasOneRun,
+                                        .emit = emitGatherNd});
 }
 
 std::vector<KernelDef> gatherElementsKernels() {

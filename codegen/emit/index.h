@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "codegen/emit/emit.h"
+#include "codegen/plan/number.h"
 
 namespace qc {
 
@@ -21,8 +22,9 @@ inline double elementsOf(const Value* v) { return static_cast<double>(v->type().
 
 inline Reg scaled(KernelEmitter& e, Reg i, int64_t factor) { return factor == 1 ? i : e.b.CreateMul(i, e.i64(factor)); }
 
-// Calls body(i) for i in [0, count), shared out in units that pay for their arithmetic.
-KernelShape emitBlocks(KernelEmitter& e, int64_t count, int64_t bytesOfOne, const std::function<void(Reg)>& body);
+// Calls body(i) for i in [0, count), shared out in units that pay for their arithmetic; and how many those are.
+KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne, const std::function<void(Reg)>& body);
+KernelShape shapeOfBlocks(const Number& count, int64_t bytesOfOne);
 
 // The number at `place` of an integer operand, as i64.
 Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place);
@@ -33,11 +35,21 @@ Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg
 
 // gather_nd, scatter_nd: every tuple of indices addresses one run of x.
 struct Slices {
-  Sizes dims;                                // that the tuples address
-  int64_t count = 0, perBatch = 1, run = 0;  // tuples, tuples of one batch entry, elements of a run
+  std::vector<Number> dims;        // that the tuples address
+  Number count = 0, perBatch = 1;  // tuples, those of one batch entry
+  int64_t run = 0, runBytes = 0;   // elements of a run
+  bool batched = false;
+  bool hasOneRun = true;  // of every size of what was free
 
   explicit Slices(const Node& node);
-  bool isEmpty() const { return count == 0 || run == 0 || product(dims) == 0; }
+  int64_t addressed() const;  // runs of x, in one batch entry
+  bool isEmpty() const { return count.value == 0 || run == 0 || addressed() == 0; }
+  void eachNumber(const NumberVisitor& visit) {
+    for (Number& dim : dims) visit(dim);
+    visit(count), visit(perBatch);
+  }
+  std::string form() const { return fmt::format("{} of {}", batched ? "batches" : "tuples", run); }
+  KernelShape shape() const { return shapeOfBlocks(count, runBytes); }
 
   // Which run of x tuple s addresses.
   Reg runOf(KernelEmitter& e, const Node& node, Reg s) const;

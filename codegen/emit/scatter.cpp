@@ -53,16 +53,16 @@ Work workOfScatterNd(const Slices& s, const Node& node, const Target&) {
   return {{"call", 1},
           {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))},
           {"index", elementsOf(node.operand(1))},
-          {"update", static_cast<double>(s.count * s.run)}};
+          {"update", static_cast<double>(s.count.value * s.run)}};
 }
 
 Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slices& slices) {
-  const int64_t bytes = bytesOf(node, 0), run = slices.run * bytes;
+  const int64_t bytes = bytesOf(node, 0), run = slices.runBytes;
   Update update(e, node);
   e.loop(e.begin(), e.end(), 1, [&](Reg) {
-    e.copyBytes(e.result(), e.operand(0), product(slices.dims) * run);
+    e.copyBytes(e.result(), e.operand(0), slices.addressed() * run);
     e.loop(
-        e.i64(0), e.i64(slices.count), 1,
+        e.i64(0), e.number(slices.count), 1,
         [&](Reg s) {
           Reg to = e.at(e.result(), scaled(e, slices.runOf(e, node, s), run)), from = e.at(e.operand(2), scaled(e, s, run));
           if (node.string("reduction") == "none") return e.copyBytes(to, from, run);

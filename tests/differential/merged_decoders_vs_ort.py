@@ -8,7 +8,7 @@ of PyTorch's exporters, with random weights; the weights that both have lie outs
 steps, are run by qcompile and by ONNX Runtime without optimizations, and must agree to 100 dB; then the model is quantized to one file, statically
 and dynamically.  ONNX Runtime runs that file at every step with the same values to 80 dB, the file has the If with the weights of both branches
 outside, once, and read again it gives the bits of the graph that it was made of.  A branch that no sample takes stays float, and the ledger says
-so.  What is in the branch that is not taken costs nothing: `--speed` prints the time of a step beside that of the decoder that is not merged.
+so.  The other verbs take it as well.  What is in the branch that is not taken costs nothing: `--speed` prints the time of a step beside that of the decoder that is not merged.
 
 Needs torch, transformers, onnxscript, onnx and onnxruntime; exit code 77, which ctest reports as skipped, when one is missing.
 """
@@ -189,8 +189,17 @@ def check(qcompile, name, dynamo, work):
         row.append(f"{outside >> 10} kB outside, {inside >> 10} in the branches")
         if outside + inside > 0.6 * weights:
             wrong.append(f"{mode}: {outside + inside} bytes of constants of what were {weights} of float weights")
-    for verb in (["debug", model, work / "static.onnx"], ["sensitivity", model], ["quantize", model, "--reconstruct", "on", "-o", work / "again.onnx"]):
+    again = ["quantize", model, "-o", work / "again.onnx"]
+    for verb in (["debug", model, work / "static.onnx"], ["sensitivity", model], [*again, "--reconstruct", "on"], [*again, "--never-slower"], [*again, "--target-sqnr", "20"],
+                 ["bench", work / "static.onnx"]):
         plain.tool(qcompile, *verb, "-d", both)
+    # The prompt and a later step, each timed in its branch alone.
+    for step, holds in ((0, False), (1, True)):
+        profile = [qcompile, "profile", work / "static.onnx", "-d", f"{both}?skip={step}", "--runs", "3", "--json"]
+        found = json.loads(subprocess.run(profile, capture_output=True, text=True, check=True).stdout)
+        if {(d["condition"], d["holds"]) for d in found["decisions"]} != {(CONDITION, holds)} or {layer.get("where", "") for layer in found["layers"]} - {
+                "", f"'{CONDITION}' is {str(holds).lower()}"}:
+            wrong.append(f"the profile of step {step} is of the other branch")
     done = subprocess.run([qcompile, "quantize", model, "-d", later_only, "-o", work / "half.onnx"], capture_output=True, text=True)
     if done.returncode or f"no sample takes the branch where '{CONDITION}' is false" not in done.stdout + done.stderr:
         wrong.append(f"of one branch: {(done.stdout + done.stderr)[-400:]}")
