@@ -19,16 +19,27 @@ using Values = KernelEmitter::Values;
 
 enum class Way : uint8_t { heap, ranks, radix };
 
-struct TopKPlan {
-  Way way;
-  RowSpace space;
-  int64_t k;
-};
-
 // Whether keys of the type fill 32 bits at most, as signed numbers.
 bool hasShortKeys(DType t) { return t == DType::f32 || (sizeOf(t) <= 4 && t != DType::u32); }
 
 int keyBytesOf(DType t) { return hasShortKeys(t) ? 4 : 8; }
+
+constexpr int64_t kDigits = 4, kBuckets = 256;  // of the radix
+
+struct TopKPlan {
+  Way way;
+  RowSpace space;
+  int64_t k;
+  int keyBytes = 4, keyLanes = 1;  // of ranks
+
+  int64_t keyBlocks() const { return (space.length.value + keyLanes - 1) / keyLanes; }
+  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit); }
+  std::string form() const { return fmt::format("the first {}", k); }
+  KernelShape shape() const {
+    const int64_t keys = keyBlocks() * keyLanes * keyBytes, items = 2 * space.length.value * 8 + kDigits * kBuckets * 8;
+    return {space.outer.value * space.inner.value, way == Way::ranks ? keys : way == Way::radix ? items : 0};
+  }
+};
 
 class TopK {
  public:
@@ -39,30 +50,33 @@ class TopK {
         numbers_(e, dtype_),
         space_(plan.space),
         k_(plan.k),
-        way_(plan.way) {}
+        plan_(plan) {}
 
   KernelShape emit() {
-    if (way_ == Way::ranks) padKeys();
+    const Way way = plan_.way;
+    if (way == Way::ranks) padKeys();
     e_.loop(e_.begin(), e_.end(), 1, [&](Reg row) {
-      Reg first = e_.b.CreateMul(row, e_.i64(space_.length.value)),
-          to = e_.b.CreateMul(row, e_.i64(k_));  // elements of x and of the results
+      Reg first = e_.b.CreateMul(row, length()), to = e_.b.CreateMul(row, e_.i64(k_));  // elements of x and of the results
       if (!space_.along()) {
-        Reg outer = e_.b.CreateUDiv(row, e_.i64(space_.inner.value)), column = e_.b.CreateURem(row, e_.i64(space_.inner.value));
-        first = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(space_.length.value * space_.inner.value)), column);
-        to = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.i64(k_ * space_.inner.value)), column);
+        Reg outer = e_.b.CreateUDiv(row, inner()), column = e_.b.CreateURem(row, inner());
+        first = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.b.CreateMul(length(), inner())), column);
+        to = e_.b.CreateAdd(e_.b.CreateMul(outer, e_.b.CreateMul(inner(), e_.i64(k_))), column);
       }
       values_ = numbers_.place(e_.result(0), to);
       indices_ = e_.at(e_.result(1), e_.b.CreateShl(to, 3));
       x_ = numbers_.place(e_.operand(0), first);
-      way_ == Way::heap ? heap() : way_ == Way::ranks ? ranks() : radix();
+      way == Way::heap ? heap() : way == Way::ranks ? ranks() : radix();
     });
-    return {space_.outer.value * space_.inner.value, scratchBytes()};
+    return plan_.shape();
   }
 
  private:
   struct Item {
     Reg value, index;
   };
+
+  Reg length() { return e_.number(space_.length); }
+  Reg inner() { return e_.number(space_.inner); }
 
   // --- the heap ---
 
@@ -77,12 +91,14 @@ class TopK {
         sift(e_.i64(0), e_.i64(k_));
       });
     };
-    const int64_t width = canSkip() ? e_.lanes() : 1, blocked = k_ + (space_.length.value - k_) / width * width;
+    const int64_t width = canSkip() ? e_.lanes() : 1;
+    Reg blocks = e_.b.CreateUDiv(e_.b.CreateSub(length(), e_.i64(k_)), e_.i64(width));
+    Reg blocked = e_.b.CreateAdd(e_.b.CreateMul(blocks, e_.i64(width)), e_.i64(k_));
     if (width > 1)
-      e_.loop(e_.i64(k_), e_.i64(blocked), width, [&](Reg i) {
+      e_.loop(e_.i64(k_), blocked, width, [&](Reg i) {
         e_.ifThen(anyMayEnter(e_.at(x_, e_.b.CreateShl(i, 2))), [&] { e_.loop(i, e_.b.CreateAdd(i, e_.i64(width)), 1, offer); });
       });
-    e_.loop(e_.i64(width > 1 ? blocked : k_), e_.i64(space_.length.value), 1, offer);
+    e_.loop(width > 1 ? blocked : e_.i64(k_), length(), 1, offer);
     e_.loop(e_.i64(1), e_.i64(k_), 1, [&](Reg i) {
       Reg last = e_.b.CreateSub(e_.i64(k_), i);
       const Item root = get(e_.i64(0)), leaf = get(last);
@@ -92,7 +108,7 @@ class TopK {
     });
   }
 
-  Reg step(Reg i, int64_t bytes) { return e_.b.CreateMul(i, e_.i64(space_.inner.value * bytes)); }
+  Reg step(Reg i, int64_t bytes) { return e_.b.CreateMul(i, e_.b.CreateMul(inner(), e_.i64(bytes))); }
   Item get(Reg i) {
     return {e_.load(numbers_.storage(), e_.at(values_, step(i, numbers_.bytes()))),
             e_.load(e_.b.getInt64Ty(), e_.at(indices_, step(i, 8)))};
@@ -138,10 +154,10 @@ class TopK {
 
   // --- ranks ---
 
-  int keyLanes() const { return e_.target().vectorBytes() / keyBytes(); }
-  int keyBytes() const { return keyBytesOf(dtype_); }
+  int keyLanes() const { return plan_.keyLanes; }
+  int keyBytes() const { return plan_.keyBytes; }
   llvm::Type* keyType() const { return e_.b.getIntNTy(static_cast<unsigned>(8 * keyBytes())); }
-  int64_t keyBlocks() const { return (space_.length.value + keyLanes() - 1) / keyLanes(); }
+  int64_t keyBlocks() const { return plan_.keyBlocks(); }
   Reg keyAt(Reg i) { return e_.at(e_.scratch(), e_.b.CreateMul(i, e_.i64(keyBytes()))); }
 
   // Behind the row: keys that come before none.
@@ -177,18 +193,12 @@ class TopK {
 
   // --- radix ---
 
-  static constexpr int64_t kDigits = 4, kBuckets = 256;
-  int64_t itemsBytes() const { return space_.length.value * 8; }
-  int64_t scratchBytes() const {
-    if (way_ == Way::ranks) return keyBlocks() * keyLanes() * keyBytes();
-    return way_ == Way::radix ? 2 * itemsBytes() + kDigits * kBuckets * 8 : 0;
-  }
-
   // An item is the key in its lower half, unsigned and ascending in the order of the op, and the index above.  A pass keeps the order of
   // what has equal digits, so equal keys stay in the order of their indices.
   void radix() {
     llvm::IRBuilder<>& b = e_.b;
-    Reg items = e_.scratch(), others = e_.at(items, itemsBytes()), counts = e_.at(items, 2 * itemsBytes());
+    Reg bytes = b.CreateShl(length(), 3);
+    Reg items = e_.scratch(), others = e_.at(items, bytes), counts = e_.at(others, bytes);
     const auto digitOf = [&](Reg item, int64_t digit) { return b.CreateAnd(b.CreateLShr(item, e_.i64(8 * digit)), e_.i64(kBuckets - 1)); };
     const auto countAt = [&](Reg bucket, int64_t digit) {
       return e_.at(counts, b.CreateShl(b.CreateAdd(bucket, e_.i64(digit * kBuckets)), 3));
@@ -199,7 +209,7 @@ class TopK {
       e_.store(b.CreateAdd(count, e_.i64(1)), place);
       return count;
     };
-    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length.value), 1, body, true); };
+    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), length(), 1, body, true); };
     e_.fillBytes(counts, b.getInt8(0), e_.i64(kDigits * kBuckets * 8));
     each([&](Reg i) {
       Reg descending = b.CreateXor(key(element(i).value), e_.i32c(INT32_MAX));
@@ -227,7 +237,7 @@ class TopK {
 
   // --- elements ---
 
-  Item element(Reg i) { return {e_.load(numbers_.storage(), numbers_.place(x_, e_.b.CreateMul(i, e_.i64(space_.inner.value)))), i}; }
+  Item element(Reg i) { return {e_.load(numbers_.storage(), numbers_.place(x_, e_.b.CreateMul(i, inner()))), i}; }
 
   // Integers, larger ones first: zeros of both signs are one, a NaN is above all.  32 bits where they suffice.
   Reg key(Reg v) {
@@ -248,7 +258,7 @@ class TopK {
   Numbers numbers_;
   RowSpace space_;
   int64_t k_;
-  Way way_;
+  const TopKPlan& plan_;
   Reg x_ = nullptr, values_ = nullptr, indices_ = nullptr;  // of the row
 };
 
@@ -261,7 +271,8 @@ std::optional<TopKPlan> plan(const KernelRow<Way>& row, const Node& node, const 
   const int64_t length = space.length.value;
   if (row.traits == Way::ranks && length > kMaxRanked) return std::nullopt;
   if (row.traits == Way::radix && (length > kMaxSorted || !hasShortKeys(x.dtype))) return std::nullopt;
-  return TopKPlan{row.traits, space, node.integers("k").front()};
+  const int keyBytes = keyBytesOf(x.dtype);
+  return TopKPlan{row.traits, space, node.integers("k").front(), keyBytes, target.vectorBytes() / keyBytes};
 }
 
 Work work(const TopKPlan& plan, const Node& node, const Target& target) {
@@ -276,6 +287,9 @@ Work work(const TopKPlan& plan, const Node& node, const Target& target) {
   return work;
 }
 
+// Keys are padded to so many vectors by the code.
+bool takesAnyLength(const TopKPlan& plan, const Node&) { return plan.way != Way::ranks; }
+
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& plan) { return TopK(e, node, plan).emit(); }
 
 }  // namespace
@@ -286,6 +300,7 @@ std::vector<KernelDef> topkKernels() {
                                   .rows = {{"topk_heap", 0, Way::heap}, {"topk_ranks", 0, Way::ranks}, {"topk_radix", 0, Way::radix}},
                                   .plan = plan,
                                   .work = work,
+                                  .onlyNumbers = takesAnyLength,
                                   .emit = emit});
 }
 

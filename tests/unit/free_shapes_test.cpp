@@ -228,6 +228,26 @@ int64_t sumBehind(const std::vector<int64_t>& compiled, int first) {
   return std::accumulate(compiled.begin() + first, compiled.end(), int64_t{0});
 }
 
+// What is picked out of what was free: tuples of indices into it, and the first of long rows.
+constexpr const char* kPicks = R"(
+graph @net(%x: f32[N,T,6]) -> ("y") {
+  %0 = slice %x {starts=[0,0,0], sizes=[N,T,1], steps=[1,1,1]} : f32[N,T,1]
+  %values, %places = topk %0 {axis=1, k=[5], largest=1, sorted=1} : f32[N,5,1], s64[N,5,1]
+  %1 = gather_nd %x, %places {batch_dims=1} : f32[N,5,6]
+  %2 = add %1, %values : f32[N,5,6]
+  return %2
+}
+)";
+
+TEST(FreeShapes, PicksOfAnyLengthShareCode) {
+  const std::vector<int64_t> compiled = compiledFor(
+      kPicks, 6,
+      {{2, 700, 6}, {1, 900, 6}, {3, 1501, 6}, {2, 5000, 6}, {7, 733, 6}, {1, 1200, 6}, {4, 6001, 6}, {2, 999, 6}, {1, 5003, 6}});
+  ASSERT_EQ(compiled.size(), 9u);
+  EXPECT_GT(compiled[0], 0);
+  EXPECT_EQ(sumBehind(compiled, 4), 0) << fmt::format("{}", fmt::join(compiled, ", "));
+}
+
 // Pieces of what was free, from wherever they start, joined, padded and repeated.
 TEST(FreeShapes, MovesOfAnyLengthShareCode) {
   const std::vector<int64_t> compiled = compiledFor(
