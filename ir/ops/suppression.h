@@ -16,9 +16,6 @@ struct Suppression {
 
   // Best first.
   std::vector<int64_t> selected(const float* boxes, std::span<const float> scores) const;
-
- private:
-  bool overlap(const float* a, const float* b) const;
 };
 
 }  // namespace qc
