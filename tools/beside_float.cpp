@@ -38,7 +38,7 @@ struct InTurns {
 };
 
 // Both on the same inputs.
-Result<InTurns> inTurns(const Model& model, const Model& other, const TensorMap& inputs, const EngineOptions& engine,
+Result<InTurns> inTurns(const Model& model, const Model& other, const TensorMap& inputs, const BuildOptions& build, int threads,
                         const TurnOptions& turns) {
   const std::vector<Port> ports = model.inputs();
   for (const Port& port : other.inputs()) {
@@ -49,11 +49,11 @@ Result<InTurns> inTurns(const Model& model, const Model& other, const TensorMap&
           .help("compare two files of one model, at one --shape");
   }
   InTurns both;
-  QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = engine.threads}));
+  QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = threads}));
   for (const Model* m : {&model, &other}) {
     TensorMap own;
     for (const Port& port : m->inputs()) own.insert(*inputs.find(port.name));
-    QC_ASSIGN(ModelRun run, modelRun(engine, *m, own, workspace));
+    QC_ASSIGN(ModelRun run, modelRun(build, *m, own, workspace));
     both.runs.push_back(std::move(run));
   }
   QC_ASSIGN(both.timed, profileInTurns(both.runs, turns));
@@ -104,10 +104,10 @@ Result<Model> CompareFlag::other(const Model& model, const ModelOptions& options
 
 Status benchBeside(const Model& model, const Model& other, const std::string& otherName, const EngineOptions& engine, double seconds,
                    bool json) {
-  QC_ASSIGN(const InTurns both, inTurns(model, other, madeInputs(model.graph()), engine, {.seconds = 2 * seconds}));
+  QC_ASSIGN(const BuildOptions build, engine.build());
+  QC_ASSIGN(const InTurns both, inTurns(model, other, madeInputs(model.graph()), build, engine.threads, {.seconds = 2 * seconds}));
   const std::vector<TimedModel>& timed = both.timed;
   noteMadeInputs(both.runs[0], model.graph());
-  QC_ASSIGN(const BuildOptions build, engine.build());
   const Latency first = latencyOf(timed[0].runs), second = latencyOf(timed[1].runs);
   if (json) {
     nlohmann::json rows = {latencyJson(model.name(), first), latencyJson(otherName, second)};
@@ -159,9 +159,9 @@ Status profileBeside(const Model& model, const Model* other, const std::string& 
       basis += fmt::format("not counted, as no kernel computes it there: '{}'{}\n", uncounted[0],
                            uncounted.size() > 1 ? fmt::format(" and {} more", uncounted.size() - 1) : "");
   } else {
-    QC_ASSIGN(InTurns both, inTurns(model, *other, inputs, engine, {.seconds = 0, .rounds = runs, .steps = true}));
-    if (how.madeInputs) noteMadeInputs(both.runs[0], model.graph());
     QC_ASSIGN(const BuildOptions build, engine.build());
+    QC_ASSIGN(InTurns both, inTurns(model, *other, inputs, build, engine.threads, {.seconds = 0, .rounds = runs, .steps = true}));
+    if (how.madeInputs) noteMadeInputs(both.runs[0], model.graph());
     steps = std::move(both.timed[0].steps), otherSteps = std::move(both.timed[1].steps);
     target = build.target.str();
     basis = fmt::format("minima of {} runs in turns, {} thread(s), {}\n{}", runs, engine.threads, target,

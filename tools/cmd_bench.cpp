@@ -188,7 +188,8 @@ Status bench(const BenchOptions& o, const CLI::App& verb) {
     return benchBeside(model, other, o.compare.with, o.engine, o.seconds, o.json);
   }
   QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
-  QC_ASSIGN(ModelRun run, modelRun(o.engine, model, madeInputs(model.graph()), std::move(workspace)));
+  QC_ASSIGN(const BuildOptions build, o.engine.build());
+  QC_ASSIGN(ModelRun run, modelRun(build, model, madeInputs(model.graph()), std::move(workspace)));
   const double prepareSeconds = now() - start;
   if (o.stdio) return serve(run, prepareSeconds);
   noteMadeInputs(run, model.graph());
@@ -206,7 +207,6 @@ Status bench(const BenchOptions& o, const CLI::App& verb) {
     constants += program.constantBytes();
     unique += program.uniqueKernels(), cached += program.cachedKernels();
   }
-  QC_ASSIGN(const BuildOptions build, o.engine.build());
   if (o.json) {
     nlohmann::json j = {{"min_ms", times.min},         {"median_ms", times.median},    {"iterations", times.runs},
                         {"threads", o.engine.threads}, {"target", build.target.str()}, {"prepare_s", prepareSeconds},

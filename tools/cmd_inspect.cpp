@@ -152,7 +152,8 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
     if (o.kernels) {
       QC_TRY(noteLowering(model));
       QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
-      QC_ASSIGN(run, modelRun(o.engine, model, madeInputs(model.graph()), std::move(workspace)));
+      QC_ASSIGN(const BuildOptions build, o.engine.build());
+      QC_ASSIGN(run, modelRun(build, model, madeInputs(model.graph()), std::move(workspace)));
       noteMadeInputs(*run, model.graph());
     }
   } else {

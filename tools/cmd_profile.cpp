@@ -112,8 +112,8 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
                           .report = o.report});
   }
   QC_ASSIGN(std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = o.engine.threads}));
-  QC_ASSIGN(ModelRun run, modelRun(o.engine, model, inputs, std::move(workspace)));
   QC_ASSIGN(const BuildOptions build, o.engine.build());
+  QC_ASSIGN(ModelRun run, modelRun(build, model, inputs, std::move(workspace)));
   if (o.data.sources.empty()) noteMadeInputs(run, model.graph());
   QC_ASSIGN(const std::vector<StepProfile> steps, profile(run, o.runs));
   std::vector<StepProfile> rows = grouped(steps, o.by);

@@ -24,9 +24,8 @@ Tensor madeInput(const TensorType& type) {
 
 }  // namespace
 
-Result<ModelRun> modelRun(const EngineOptions& engine, const Model& model, const TensorMap& inputs, std::shared_ptr<Workspace> workspace) {
-  QC_ASSIGN(const BuildOptions options, engine.build());
-  QC_ASSIGN(ModelRun made, ModelRun::open(model, inputs, options, std::move(workspace)));
+Result<ModelRun> modelRun(const BuildOptions& build, const Model& model, const TensorMap& inputs, std::shared_ptr<Workspace> workspace) {
+  QC_ASSIGN(ModelRun made, ModelRun::open(model, inputs, build, std::move(workspace)));
   std::vector<Executable> programs;
   for (const ModelRun::Part& part : made.parts()) programs.push_back(part.program);
   noteStepsWithoutKernel(programs);

@@ -12,7 +12,7 @@
 namespace qc::tools {
 
 // Tells of steps without a kernel.
-Result<ModelRun> modelRun(const EngineOptions& engine, const Model& model, const TensorMap& inputs, std::shared_ptr<Workspace> workspace);
+Result<ModelRun> modelRun(const BuildOptions& build, const Model& model, const TensorMap& inputs, std::shared_ptr<Workspace> workspace);
 
 // One for each input of a graph at known sizes.  Normal noise for floats, small integers otherwise: values do not matter for speed,
 // denormals and NaNs would.  Lengths of sequences do: they are whole.
