@@ -177,13 +177,19 @@ class GraphParser {
     QC_ASSIGN(const std::string name, in_.name('#', "a constant: #name"));
     const auto it = constants_.find(name);
     if (it == constants_.end()) return in_.failAt(offset, fmt::format("the constant #{} is not defined above", name));
+    AttrDict attrs;
+    if (in_.peek().is("{")) {
+      QC_ASSIGN(attrs, in_.attrs());
+    }
     const size_t typeOffset = in_.peek().offset;
     QC_ASSIGN(const std::vector<TensorType> types, resultTypes());
     const Tensor& payload = it->second;
     if (types.size() != 1) return in_.failAt(op.offset, "a constant has one result");
     if (types[0].dtype != payload.dtype() || types[0].shape != toShape(payload.sizes()))
       return in_.failAt(typeOffset, fmt::format("the constant #{} is {}, not {}", name, payload.type().str(), types[0].str()));
-    return Builder(graph_).constant(name, payload, types[0].quant)->producer();
+    Node* node = Builder(graph_).constant(name, payload, types[0].quant)->producer();
+    for (const auto& [key, value] : attrs) node->attrs().set(key, value);
+    return node;
   }
 
   // What the type of the result says is not written among the attributes.

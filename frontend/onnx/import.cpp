@@ -8,6 +8,7 @@
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/constant_view.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/op_def.h"
 #include "ir/verify.h"
@@ -140,6 +141,7 @@ Result<Graph> OnnxImporter::run() {
   giveInputsMeaning();
   assume(graph_, sizeNames_.ways.taken);
   graph_.eraseDeadNodes();
+  forgetLoneViews(graph_);
   QC_TRY(verify(graph_));
   return std::move(graph_);
 }

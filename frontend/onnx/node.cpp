@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/constant_view.h"
 #include "ir/decided_sizes.h"
 #include "ir/interp.h"
 #include "ir/op_def.h"
@@ -332,6 +333,7 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   }
   if (!folded) return results;
   for (size_t i = 0; i < results.size(); ++i) results[i] = b.constant({}, std::move((*folded)[i]), results[i]->type().quant);
+  recordViews(*node, results);
   graph_.erase(node);
   return results;
 }

@@ -118,6 +118,7 @@ void registerShapeOps(OpRegistry& r) {
   OpDef constant;
   constant.name = "const";
   constant.summary = "a tensor of the graph's constant pool";
+  constant.attrs = {stringAttr("view", "")};
   constant.infer = inferConst;
   constant.noGradient = kNoOperands;
   r.add(std::move(constant));

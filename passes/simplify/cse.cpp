@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "ir/constant_view.h"
 #include "ir/rewriter.h"
 #include "passes/passes.h"
 
@@ -96,6 +97,18 @@ void append(std::string& key, const Attr& attr) {
   }
 }
 
+// A bias of zeros, or factors of one: to be equal is no sign that they are one, as training would find them.
+bool isFilledParameter(Node& constant) {
+  const Tensor& t = constant.constant();
+  if (t.dtype() != DType::f32 || t.numElements() < 2) return false;
+  for (const Use* use : constant.result()->uses()) {
+    const OperandRole role = use->user()->def().operand(use->index()).role;
+    if (role != OperandRole::bias && role != OperandRole::parameter) return false;
+  }
+  const auto values = t.as<float>();
+  return constant.result()->hasUses() && std::all_of(values.begin(), values.end(), [&](float v) { return v == values[0]; });
+}
+
 // Nodes whose keys are equal have equal results.  Constants are equal by bytes and type.
 class Keys {
  public:
@@ -122,6 +135,7 @@ class Keys {
       append(key, attr);
     }
     if (!node->is("const")) return;
+    if (isFilledParameter(*node)) return appendBytes(key, node);
     const TensorType& type = node->result()->type();
     key.append(constants_.nameOf(node)).append(" ");
     appendBytes(key, type.dtype);
@@ -156,6 +170,7 @@ Status cse(Graph& graph, PassContext& cx) {
     graph.erase(node);
     ++merged;
   }
+  if (merged > 0) forgetLoneViews(graph);
   cx.countHits({{"merged", merged}});
   return {};
 }

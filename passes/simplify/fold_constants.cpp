@@ -1,3 +1,4 @@
+#include "ir/constant_view.h"
 #include "ir/interp.h"
 #include "ir/memory_limit.h"
 #include "ir/rewriter.h"
@@ -36,9 +37,11 @@ Status foldConstants(Graph& graph, PassContext& cx) {
     }
     ++hits[std::string(node->op())];
     for (const Value* v : node->operands()) dropped += v && v->constant() ? v->constant()->byteSize() : 0;
+    recordViews(*node, values);
     rewriter.replace(node, values);
     for (size_t i = 0; i < values.size(); ++i) graph.rename(values[i], names[i]);
   }
+  forgetLoneViews(graph);
   cx.countHits(hits);
   return {};
 }
