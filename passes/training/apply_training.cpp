@@ -38,6 +38,12 @@ Result<GroupParams> applyTraining(Graph& observed, const QatPlan& plan, const st
     const auto it = values.find(name);
     return it == values.end() ? nullptr : &it->second;
   };
+  for (const TiedWeight& t : plan.tied) {
+    const Tensor* parameter = valueOf(t.parameter);
+    if (!parameter) continue;
+    QC_ASSIGN(Tensor value, evaluateView(t.view, *parameter));
+    values.insert_or_assign(t.constant, std::move(value));
+  }
   GroupParams params;
   for (const QatPlan::Activation& a : plan.activations) {
     if (const Tensor *min = valueOf(a.min), *max = valueOf(a.max); min && max) {

@@ -14,6 +14,7 @@
 #include "ir/graph.h"
 #include "passes/quantize/group_params.h"
 #include "passes/training/folded_batch_norm.h"
+#include "passes/training/tie_weights.h"
 
 namespace qc {
 
@@ -48,6 +49,7 @@ struct QatPlan {
   std::vector<Activation> activations;
   std::vector<Weight> weights;  // whose scales learn
   std::vector<UnfoldedBatchNorm> batchNorms;
+  std::vector<TiedWeight> tied;         // what tieWeightsOf() found behind prepareQat()
   std::vector<std::string> parameters;  // constants that are trained and that no layer reads as they are
   // Inputs that have an output "next.NAME", by what they begin with.
   std::map<std::string, Tensor> states;

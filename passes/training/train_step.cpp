@@ -44,6 +44,15 @@ bool isTrainable(const Value* v) { return v->constant() && v->type().dtype == DT
 
 bool isFakeQuantization(const Node* node) { return node && node->is("fake_quantize_with"); }
 
+// What is read, before it is rounded or moved.
+Value* source(Value* v) {
+  const auto passes = [](const Node* n) {
+    return isFakeQuantization(n) || (n && n->numOperands() == 1 && n->def().has(kMovesData) && !n->is("identity"));
+  };
+  while (v && passes(v->producer())) v = v->producer()->operand(0);
+  return v;
+}
+
 bool isLearned(const OperandSpec& spec) {
   return spec.weight || spec.role == OperandRole::weight || spec.role == OperandRole::bias || spec.learned;
 }
@@ -54,8 +63,7 @@ std::vector<Value*> weightsAndBiases(const Graph& graph) {
   for (const Node* node : graph.nodes()) {
     const bool learns = isFakeQuantization(node) && node->integer("learnable") != 0;
     for (int i = 0; i < node->numOperands(); ++i) {
-      Value* v = node->operand(i);
-      if (v && isFakeQuantization(v->producer())) v = v->producer()->operand(0);
+      Value* v = source(node->operand(i));
       if (!v || !isTrainable(v) || std::find(found.begin(), found.end(), v) != found.end()) continue;
       const OperandSpec& spec = node->def().operand(i);
       if (isLearned(spec) || (learns && i > 0)) found.push_back(v);

@@ -68,6 +68,7 @@ struct Trainer::Impl {
     if (quantized) {
       QC_ASSIGN(plan, prepareQat(graph, params, options.qat, model.batchNorms));
     }
+    QC_ASSIGN(plan.tied, tieWeightsOf(graph));
     if (!options.loss) return fail(ErrorCode::kInvalidArgument, "there is no loss").help("set TrainerOptions::loss");
     Builder b(graph);
     QC_ASSIGN(Value * loss, guarded("the loss", [&] { return options.loss(b); }));

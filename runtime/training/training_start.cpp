@@ -21,6 +21,7 @@ Result<PreparedModel> recovered(const PreparedModel& model, const GroupParams& p
 Result<TrainingStart> startTraining(const PreparedModel& model, const Dataset& samples, const StartOptions& options) {
   RecoverOptions how = options.recover.under(model.rules);
   how.threads = options.threads;
+  how.sharedStay = true;  // each is one parameter
   QC_TRY(how.checkChoices());
   PreparedModel easier = model;
   if (options.movesChannels && how.movesChannels()) {

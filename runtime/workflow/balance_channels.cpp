@@ -6,6 +6,7 @@
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
+#include "ir/constant_view.h"
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
 #include "quantizer/channel_statistics.h"
@@ -122,6 +123,32 @@ struct Balancing {
   }
 };
 
+// Whether the channels of the value are those of constants that others read as well: on the way to the first constants in front of it and
+// behind it.
+bool touchesShared(const Value& value) {
+  const auto hasConstants = [](const Node& n) {
+    const std::vector<Value*> operands = n.operands();
+    return std::any_of(operands.begin(), operands.end(), [](const Value* v) { return v && v->constant(); });
+  };
+  std::vector<const Node*> open;
+  std::set<const Node*> seen;
+  const auto visit = [&](const Node* n) {
+    if (n && seen.insert(n).second) open.push_back(n);
+  };
+  for (const Node* n = value.producer(); n; n = hasConstants(*n) ? nullptr : n->operand(0) ? n->operand(0)->producer() : nullptr)
+    if (readsSharedConstant(*n)) return true;
+  for (const Node* user : value.users()) visit(user);
+  while (!open.empty()) {
+    const Node* n = open.back();
+    open.pop_back();
+    if (readsSharedConstant(*n)) return true;
+    if (hasConstants(*n)) continue;
+    for (int i = 0; i < n->numResults(); ++i)
+      for (const Node* user : n->result(i)->users()) visit(user);
+  }
+  return false;
+}
+
 // The values whose channels recipes may move, and the axes of these.
 struct LookedAt {
   std::vector<std::string> names;
@@ -134,7 +161,7 @@ LookedAt lookedAt(const PreparedModel& model, const RecoverOptions& options) {
     if (isAsked(recipe, options, *model.observed)) asked.push_back(&recipe);
   LookedAt found;
   const auto look = [&](const Value& value) {
-    if (value.type().dtype != DType::f32) return;
+    if (value.type().dtype != DType::f32 || (options.sharedStay && touchesShared(value))) return;
     for (const Recipe* recipe : asked) {
       const int axis = recipe->channelAxis(value);
       if (axis < 0 || !nth(value.type().shape, axis).isStatic()) continue;

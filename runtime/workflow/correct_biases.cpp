@@ -26,7 +26,7 @@ std::optional<Tensor> weightInUse(const Graph& quantized, const std::string& lay
 
 // int8 layers whose bias is not settled yet.
 std::vector<const Node*> layersToCorrect(const LayerRecovery& r) {
-  std::vector<const Node*> layers = int8Layers(r.original);
+  std::vector<const Node*> layers = r.layers();
   if (const auto* settled = r.cx.get<ReconstructedLayers>())
     std::erase_if(layers, [&](const Node* layer) { return settled->names.contains(layer->result()->name()); });
   return layers;

@@ -23,6 +23,8 @@ struct LayerRecovery {
   const Dataset& samples;
   const RecoverOptions& options;
   PassContext& cx;
+
+  std::vector<const Node*> layers() const;  // those that recipes may edit, of `original`
 };
 
 // Runs the pass of a recipe of layers, once with those statistics, or as its driver does where it wants runs of its own.

@@ -121,7 +121,7 @@ bool hasFewBits(const Node& layer) {
 }  // namespace
 
 Status reconstructLayers(LayerRecovery& r, std::string_view choice) {
-  std::vector<const Node*> layers = int8Layers(r.original);
+  std::vector<const Node*> layers = r.layers();
   r.cx.provide(ReconstructedLayers());
   if (choice == "auto") std::erase_if(layers, [](const Node* layer) { return !hasFewBits(*layer); });
   for (size_t k = 0; k < layers.size(); ++k) {

@@ -6,9 +6,11 @@
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
+#include "ir/constant_view.h"
 #include "ir/guarded.h"
 #include "passes/quantize/convert_parts.h"
 #include "quantizer/rules/nearest.h"
+#include "runtime/workflow/recipes.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
@@ -70,6 +72,12 @@ Result<StatisticsByLayer> observeLayers(const Graph& graph, const std::vector<co
   return std::move(observer).take();
 }
 
+std::vector<const Node*> LayerRecovery::layers() const {
+  std::vector<const Node*> found = int8Layers(original);
+  if (options.sharedStay) std::erase_if(found, [](const Node* layer) { return readsSharedConstant(*layer); });
+  return found;
+}
+
 namespace {
 
 Status recoverByRecipes(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options,
@@ -87,6 +95,9 @@ Status recoverByRecipes(Graph& observed, const GroupParams& params, const Datase
   } else {
     QC_ASSIGN(statistics, observeLayers(original, layers, samples, options, options.layers().gram));
   }
+  if (options.sharedStay)
+    for (const Node* layer : layers)
+      if (readsSharedConstant(*layer)) statistics.erase(layer->result()->name());
   LayerRecovery recovery{observed, original, params, statistics, samples, options, cx};
   for (const Recipe& recipe : recipes()) {
     if (recipe.movesChannels() || !options.uses(recipe)) continue;

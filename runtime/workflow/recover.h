@@ -25,6 +25,7 @@ struct RecoverOptions {
   // Samples that have no part in calibration: what moves channels is kept if it helps on them.  None: a part of the samples is left out of
   // that decision.
   const Dataset* check = nullptr;
+  bool sharedStay = false;            // constants that several layers read, in one form or several, stay as they are
   LayerObserver* observer = nullptr;  // that calibration of the same model and samples carried: they need not run for it again
   std::function<void(const char* stage, int64_t done, int64_t total)> progress = {};
   std::function<void(const Remark&)> remark = {};  // what was decided against

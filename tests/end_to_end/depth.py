@@ -24,7 +24,7 @@ PASSES = ("bind-shapes{sizes=\"N=1\"},recognize-integer,recognize-activations,re
           "convert{range=[-1.0,1.0]},quantize-io,duplicate-dequantize,lower-quant,unsigned-activations,lower-dynamic,lower-weights,"
           "project-recurrences,expand-dynamic,layout,split-conv-transpose,join-axes,divide-copies,fuse-elementwise,dce,lower-bodies,recompute")
 SPELLED = "annotate,prepare,convert{range=[-1.0,1.0]},reference-ops,float-reference"
-FROM_FLOAT = ("free-batch", "annotate,prepare,prepare-qat{range=[-1.0,1.0]}")  # other ways from the start
+FROM_FLOAT = ("free-batch", "tie-weights", "annotate,prepare,prepare-qat{range=[-1.0,1.0]}")  # other ways from the start
 TRAINED = ("differentiate", "train-step")  # of a graph that ends in one number
 
 
