@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "codegen/aot_header.h"
 #include "codegen/emit/emit.h"
+#include "codegen/emit/nibbles.h"
 #include "codegen/emit/object.h"
 
 namespace qc {
@@ -40,8 +42,8 @@ std::string runtimeTarget(const Target& target) { return target.machine.empty() 
 // The module under construction: kernels, constants, and the functions that run the steps of each program.
 class AotEmitter {
  public:
-  AotEmitter(const AotContent& content, std::string name, llvm::Module& module)
-      : content_(content), name_(std::move(name)), module_(module), b_(module.getContext()) {
+  AotEmitter(const AotContent& content, std::string name, llvm::Module& module, bool packsNibbles)
+      : content_(content), name_(std::move(name)), module_(module), b_(module.getContext()), packsNibbles_(packsNibbles) {
     if (content.hasBuckets()) messages_.push_back("the model has no bucket for these sizes, or of this number");
   }
 
@@ -54,7 +56,9 @@ class AotEmitter {
       scratch_ = 0;
       for (size_t i = 0; i < program.steps().size(); ++i) scratch_ = std::max(scratch_, rounded(shapeOf(i).scratchBytes));
       mostScratch_ = std::max(mostScratch_, scratch_);
-      mostArena_ = std::max(mostArena_, rounded(program.arenaBytes()));
+      unpacked_ = 0;
+      for (const Step& step : program.steps()) unpacked_ = std::max(unpacked_, unpackedBytes(step));
+      mostArena_ = std::max(mostArena_, rounded(program.arenaBytes()) + unpacked_);
       earlierMessages_ = messages_.size();
       earlierData_.insert(newData_.begin(), newData_.end());
       newData_.clear();
@@ -86,6 +90,42 @@ class AotEmitter {
     reasons_[it->second] = emitter.reason();
     module_.getFunction(it->second)->setLinkage(llvm::GlobalValue::InternalLinkage);
     return {};
+  }
+
+  // Two to a byte; null: it stays as it is.
+  const std::string* packedForm(const Step& step, size_t buffer) {
+    constexpr int64_t kWorthwhile = 1024;  // bytes
+    const BufferRef& ref = step.buffers[buffer];
+    const int64_t bytes = bytesOf(step, buffer);
+    if (!packsNibbles_ || ref.kind != BufferRef::Kind::fixed || bytes < kWorthwhile) return nullptr;
+    auto [it, isNew] = packed_.try_emplace(std::pair(ref.address, bytes));
+    if (isNew) it->second = packNibbles({static_cast<const int8_t*>(ref.address), usize(bytes)});
+    return it->second ? &*it->second : nullptr;
+  }
+
+  static int64_t inBlocks(int64_t bytes) { return (bytes + kNibbleBlock - 1) / kNibbleBlock * kNibbleBlock; }
+
+  // Of the memory that a step's constants are unpacked into.
+  int64_t unpackedBytes(const Step& step) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < step.buffers.size(); ++i)
+      if (packedForm(step, i)) bytes += inBlocks(bytesOf(step, i));
+    return bytes;
+  }
+
+  // Emits what unpacks it; where it is then.
+  llvm::Value* unpacked(const Step& step, size_t buffer, const std::string& packed, int64_t offset) {
+    llvm::Type* ptr = b_.getPtrTy();
+    if (!unpack_) unpack_ = emitUnpackNibbles(module_, program_->target(), name_ + "_unpack");
+    llvm::Value* to = bytesAt(run_->getArg(2), rounded(program_->arenaBytes()) + offset);
+    b_.CreateStore(to, b_.CreateConstGEP1_64(ptr, buffers_, 0));
+    b_.CreateStore(constantData(packed.data(), std::ssize(packed)), b_.CreateConstGEP1_64(ptr, buffers_, 1));
+    constexpr int64_t kBlocksOfThread = 512;  // fewer are unpacked before another thread has woken up
+    const int64_t blocks = inBlocks(bytesOf(step, buffer)) / kNibbleBlock, parts = std::max<int64_t>(blocks / kBlocksOfThread, 1);
+    llvm::Value* units = b_.getInt64(static_cast<uint64_t>(blocks));
+    llvm::Value* chunks = b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads_, b_.getInt64(static_cast<uint64_t>(parts)));
+    b_.CreateCall(runPool_, {run_->getArg(3), unpack_, buffers_, units, chunks, to, b_.getInt64(0)});
+    return to;
   }
 
   KernelShape shapeOf(size_t step) { return program_->steps()[step].plan->shapeOf(shapes_[kernelOf_[step]]); }
@@ -156,31 +196,37 @@ class AotEmitter {
     const auto threadsOf = module_.getOrInsertFunction("qcrt_pool_threads", i32, ptr);
     const auto enter = module_.getOrInsertFunction("qcrt_fp_enter", i64);
     leave_ = module_.getOrInsertFunction("qcrt_fp_leave", b_.getVoidTy(), i64);
-    const auto runPool = module_.getOrInsertFunction("qcrt_pool_run", i32, ptr, ptr, ptr, i64, i64, ptr, i64);
+    runPool_ = module_.getOrInsertFunction("qcrt_pool_run", i32, ptr, ptr, ptr, i64, i64, ptr, i64);
     auto* entry = llvm::BasicBlock::Create(module_.getContext(), "entry", run_);
     auto* refuse = llvm::BasicBlock::Create(module_.getContext(), "refuse", run_);
     auto* steps = llvm::BasicBlock::Create(module_.getContext(), "steps", run_);
     b_.SetInsertPoint(entry);
-    size_t most = 1;
+    size_t most = 2;
     for (const Step& step : program_->steps()) most = std::max(most, step.buffers.size());
-    llvm::Value* buffers = b_.CreateAlloca(llvm::ArrayType::get(ptr, most));
+    buffers_ = b_.CreateAlloca(llvm::ArrayType::get(ptr, most));
     llvm::Value* ready = b_.CreateCall(supports, {b_.CreateGlobalStringPtr(runtimeTarget(program_->target()), name_ + "_target")});
     b_.CreateCondBr(b_.CreateICmpNE(ready, b_.getInt32(0)), steps, refuse);
     b_.SetInsertPoint(refuse);
     b_.CreateRet(b_.getInt32(1));
     b_.SetInsertPoint(steps);
     state_ = b_.CreateCall(enter);
-    llvm::Value* threads = b_.CreateSExt(b_.CreateCall(threadsOf, {run_->getArg(3)}), i64);
-    llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_->arenaBytes()));
+    threads_ = b_.CreateSExt(b_.CreateCall(threadsOf, {run_->getArg(3)}), i64);
+    llvm::Value* scratch = bytesAt(run_->getArg(2), rounded(program_->arenaBytes()) + unpacked_);
     for (size_t s = 0; s < program_->steps().size(); ++s) {
       const Step& step = program_->steps()[s];
       const KernelShape shape = shapeOf(s);
-      for (size_t i = 0; i < step.buffers.size(); ++i)
-        b_.CreateStore(address(step.buffers[i], bytesOf(step, i)), b_.CreateConstGEP1_64(ptr, buffers, i));
+      std::vector<llvm::Value*> addresses;
+      int64_t offset = 0;
+      for (size_t i = 0; i < step.buffers.size(); ++i) {
+        const std::string* packed = packedForm(step, i);
+        addresses.push_back(packed ? unpacked(step, i, *packed, offset) : address(step.buffers[i], bytesOf(step, i)));
+        if (packed) offset += inBlocks(bytesOf(step, i));
+      }
+      for (size_t i = 0; i < addresses.size(); ++i) b_.CreateStore(addresses[i], b_.CreateConstGEP1_64(ptr, buffers_, i));
       llvm::Value* units = b_.getInt64(static_cast<uint64_t>(shape.units));
-      llvm::Value* chunks = step.splits() ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, units) : b_.getInt64(1);
-      llvm::Value* refused = b_.CreateCall(runPool, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers, units, chunks, scratch,
-                                                     b_.getInt64(static_cast<uint64_t>(scratch_))});
+      llvm::Value* chunks = step.splits() ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads_, units) : b_.getInt64(1);
+      llvm::Value* refused = b_.CreateCall(runPool_, {run_->getArg(3), module_.getFunction(kernelOf_[s]), buffers_, units, chunks, scratch,
+                                                      b_.getInt64(static_cast<uint64_t>(scratch_))});
       if (const std::string& reason = reasons_[kernelOf_[s]]; !reason.empty()) returnIf(refused, *step.node, reason);
     }
     for (const Program::Copy& copy : program_->copies())
@@ -293,12 +339,14 @@ class AotEmitter {
   llvm::Module& module_;
   llvm::IRBuilder<> b_;
   llvm::Function* run_ = nullptr;
-  llvm::FunctionCallee leave_;                  // puts back the state that
-  llvm::Value* state_ = nullptr;                // this holds
-  std::map<std::string, std::string> symbols_;  // kernel key -> symbol
-  std::map<std::string, KernelShape> shapes_;   // by symbol
-  std::map<std::string, std::string> reasons_;  // by symbol: what is wrong where it returns 1; empty: it does not
-  std::vector<std::string> kernelOf_;           // symbol of every step
+  llvm::FunctionCallee leave_;    // puts back the state that
+  llvm::Value* state_ = nullptr;  // this holds
+  llvm::FunctionCallee runPool_;
+  llvm::Value *buffers_ = nullptr, *threads_ = nullptr;  // of the run that is being written
+  std::map<std::string, std::string> symbols_;           // kernel key -> symbol
+  std::map<std::string, KernelShape> shapes_;            // by symbol
+  std::map<std::string, std::string> reasons_;           // by symbol: what is wrong where it returns 1; empty: it does not
+  std::vector<std::string> kernelOf_;                    // symbol of every step
   // By status.
   std::vector<std::string> messages_ = {"done", "this CPU lacks what the code needs"};
   size_t earlierMessages_ = 0;  // of programs before this one
@@ -307,6 +355,10 @@ class AotEmitter {
   std::map<std::pair<uint64_t, int64_t>, std::pair<llvm::StringRef, llvm::GlobalVariable*>> earlierData_, newData_;
   std::vector<std::string> exports_;
   int64_t scratch_ = 0, mostScratch_ = 0, mostArena_ = 0;
+  const bool packsNibbles_;
+  llvm::Function* unpack_ = nullptr;
+  int64_t unpacked_ = 0;  // bytes behind the arena, before scratch
+  std::map<std::pair<const void*, int64_t>, std::optional<std::string>> packed_;
 };
 
 bool isIdentifier(const std::string& name) {
@@ -317,7 +369,7 @@ bool isIdentifier(const std::string& name) {
 Result<AotModel> compileContent(const AotContent& content, const Target& target, const std::string& name, const AotOptions& options) {
   AotModel model;
   QC_ASSIGN(model.object, emitObject(target, name, [&](llvm::Module& module) -> Status {
-              AotEmitter emitter(content, name, module);
+              AotEmitter emitter(content, name, module, options.packsNibbles);
               QC_TRY(emitter.emit());
               model.exports = emitter.exports();
               return {};

@@ -33,6 +33,9 @@ struct AotBuckets {
 // the reference evaluation of an op is not part of qcompile_rt.
 struct AotOptions {
   bool needsRt = true;  // whether the header says that qcompile_rt is to be linked; a shared library brings it
+  // Constants of integers that 4 bits hold stand two to a byte, and each step that reads them unpacks them into memory of the run: weights
+  // of 4 bits take half as much of the object, and the memory of a run is larger by those of the largest step.
+  bool packsNibbles = false;
 };
 Result<AotModel> compileToObject(Graph graph, const Target& target, const std::string& name, const AotOptions& options = {});
 Result<AotModel> compileToObject(AotBuckets buckets, const Target& target, const std::string& name, const AotOptions& options = {});

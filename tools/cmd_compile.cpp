@@ -20,6 +20,7 @@ struct CompileFlags {
   ModelOptions model;
   std::string target = "host", output, header, name;
   LinkOptions link;
+  bool packWeights = false;
 };
 
 enum class Kind { object, archive, library };
@@ -68,7 +69,7 @@ Status runCompile(const CompileFlags& o) {
     QC_ASSIGN(SizeList list, parseSizeList(text));
     sizes.push_back(std::move(list));
   }
-  const AotOptions options{.needsRt = output.kind != Kind::library};
+  const AotOptions options{.needsRt = output.kind != Kind::library, .packsNibbles = o.packWeights};
   AotModel aot;
   std::string held;  // what it holds, where that is not plain
   if (hasSeveral(sizes)) {
@@ -121,6 +122,10 @@ void addCompileCommand(CLI::App& app, int& exitCode) {
       ->required();
   verb->add_option("--header", o->header, "C header; default: NAME.h beside the output")->type_name("FILE");
   verb->add_option("--name", o->name, "prefix of the symbols; default: the name of the output without its suffix")->type_name("PREFIX");
+  verb->add_flag(
+      "--pack-weights", o->packWeights,
+      "weights of 4 bits take half a byte each of the file, and every run unpacks them, layer by layer, into its memory: smaller, "
+      "and a little slower");
   verb->add_option("--linker", o->link.linker,
                    "for .so: the C compiler or linker; default: the first of cc, gcc, clang, ld.lld, ld that is here, or "
                    "TRIPLE-gcc for another machine")

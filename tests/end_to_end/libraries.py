@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""compile -o NAME.so, NAME.a and what it says of other names and of missing linkers.
+"""compile -o NAME.so, NAME.a, --pack-weights and what it says of other names and of missing linkers.
 
     libraries.py QCOMPILE DATA_DIR LIBQCOMPILE_RT SOURCE_DIR CMAKE
 
 A shared library is loaded as it stands and gives the bytes of `qcompile run`; so does one of a bare linker.  Standard library only.
 """
 import ctypes
+import math
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 
-from command_line import DATA, run, write_sample
+from command_line import DATA, npy_header, present_targets, run, write_sample
 
 RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
 CMAKE = sys.argv[5]
@@ -54,6 +56,62 @@ def shared(work, pixels, wanted):
     left = sorted(p.name for p in work.iterdir())
     assert not [n for n in left if "tmp" in n or "link" in n], left
     print(f"shared libraries: passed with {', '.join(LINKERS)}")
+
+
+# Weights of 4 bits, a layer of them large enough to be unpacked by two threads, one that is no whole number of blocks, and one of 8 bits.
+WIDE = """!x = q<u8, scale=0.02, zp=100>
+!w = q<s4, scale=0.01, zp=0>
+!v = q<s8, scale=0.01, zp=0>
+const #w : s4[512,784] = rand(4, -8, 7)
+const #n : s4[37,512] = rand(5, -8, 7)
+const #v : s8[10,37] = rand(6, -128, 127)
+graph @wide(%image: f32[1,1,28,28]) -> ("scores") {
+  %wq = const #w : !w[512,784]
+  %w = dequantize %wq : f32[512,784]
+  %nq = const #n : !w[37,512]
+  %n = dequantize %nq : f32[37,512]
+  %vq = const #v : !v[10,37]
+  %v = dequantize %vq : f32[10,37]
+  %flat = reshape %image {shape=[1,784]} : f32[1,784]
+  %0 = quantize %flat : !x[1,784]
+  %1 = dequantize %0 : f32[1,784]
+  %2 = linear %1, %w : f32[1,512]
+  %3 = quantize %2 : !x[1,512]
+  %4 = dequantize %3 : f32[1,512]
+  %5 = linear %4, %n : f32[1,37]
+  %6 = quantize %5 : !x[1,37]
+  %7 = dequantize %6 : f32[1,37]
+  %8 = linear %7, %v : f32[1,10]
+  return %8
+}
+"""
+
+
+def packed(work):
+    if not LINKERS:
+        print("packed weights: left out, there is no linker")
+        return
+    model = work / "wide.qir"
+    model.write_text(WIDE)
+    values = [math.sin(0.37 * i) for i in range(784)]
+    pixels = struct.pack("<784f", *values)
+    (work / "wide.npy").write_bytes(npy_header((1, 1, 28, 28), "<f4") + pixels)
+    for target in present_targets():
+        if target == "amx-emulated":
+            continue
+        run("run", model, "--input", f"image={work}/wide.npy", "--output-dir", work, "--target", target)
+        wanted = (work / "scores.npy").read_bytes()[-40:]
+        sizes = {}
+        for flags in [], ["--pack-weights"]:
+            out = work / f"wide{len(flags)}.so"
+            run("compile", model, "-o", out, "--name", "wide", "--target", target, *flags)
+            sizes[len(flags)] = out.stat().st_size
+            for threads in 1, 2, 3:
+                assert scores_of(out, "wide", pixels, threads) == wanted, f"{target} {flags}, {threads} threads: other bytes"
+            out.unlink()
+        saved = sizes[0] - sizes[1]
+        assert (512 * 784 + 37 * 512) * 0.45 < saved, (target, sizes)
+    print("packed weights: passed")
 
 
 def static(work, pixels, wanted):
@@ -111,6 +169,7 @@ def main():
         run("run", MODEL, "--input", f"image={work}/x.npy", "--output-dir", work)
         wanted = (work / "scores.npy").read_bytes()[-40:]
         shared(work, pixels, wanted)
+        packed(work)
         static(work, pixels, wanted)
         other_machines(work)
         refusals(work)
