@@ -20,7 +20,8 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--scales", scales, "of weights: observed (as the weights are by now), learned; auto: learned below 8 bits")
       ->check(CLI::IsMember({"auto", "observed", "learned"}));
   verb.add_option("--ranges", ranges,
-                  "of activations: observed (moving averages), learned, fixed (as calibrated); auto: learned below 7 bits, else observed")
+                  "of activations: observed (moving averages), learned, fixed (as calibrated); auto: learned below 7 bits, else observed "
+                  "with labels and fixed without")
       ->check(CLI::IsMember({"auto", "observed", "learned", "fixed"}));
   verb.add_option("--epochs", epochs, "times that all samples are seen")->check(CLI::Range(1, 1000000));
   verb.add_option("--batch", batch, "samples of a step")->check(CLI::Range(1, 65536));

@@ -22,6 +22,7 @@ Status checkOptions(const QatOptions& options) {
   };
   QC_TRY(isOneOf("weights", options.weights, {"observed", "learned"}));
   QC_TRY(isOneOf("activations", options.activations, {"auto", "observed", "learned", "fixed"}));
+  QC_TRY(isOneOf("activations", options.ofManyBits, {"observed", "learned", "fixed"}));
   if (!(options.averagingConstant > 0 && options.averagingConstant <= 1))
     return fail(ErrorCode::kInvalidArgument, "an averaging constant of {}", options.averagingConstant);
   return {};

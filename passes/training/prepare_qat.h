@@ -24,12 +24,13 @@ struct QatOptions {
   std::string weights = "observed";
   // observed: moving averages of every batch's minimum and maximum, begun with the ranges of calibration.  learned: scales and zero points
   // are parameters.  fixed: those of calibration stay.  auto: learned where a value has fewer than 7 bits, whose few steps outermost values
-  // must not waste; else observed.
+  // must not waste; else as `ofManyBits` says.
   std::string activations = "auto";
   double averagingConstant = 0.01;  // where the observer of a value names none
   // BatchNorm that went into a layer whose weights are rounded is taken out again; else it stays folded, with statistics that are fixed.
   bool batchNorm = false;
-  double momentum = 0.1;  // of its running statistics, the part of the batch
+  double momentum = 0.1;                // of its running statistics, the part of the batch
+  std::string ofManyBits = "observed";  // or learned, fixed
 };
 
 struct QatPlan {

@@ -19,7 +19,7 @@ Result<QuantPtr> QatActivations::calibrated(const Node& observe, const QuantSpec
 std::string QatActivations::wayOf(const ObservedSpec& spec) const {
   if (options_.activations != "auto") return options_.activations;
   constexpr int64_t kStepsOf7Bits = 127;
-  return spec.qmax - spec.qmin < kStepsOf7Bits ? "learned" : "observed";
+  return spec.qmax - spec.qmin < kStepsOf7Bits ? "learned" : options_.ofManyBits;
 }
 
 Status QatActivations::round(Node* observe, std::vector<Value*>& outputs) {

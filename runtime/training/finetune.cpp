@@ -82,6 +82,9 @@ class Finetuning {
     TrainerOptions trainer = o_.trainer;
     trainer.shapes = sample;
     trainer.loss = targets_->loss();
+    // Averages come to what a batch holds at most as a rule, and cut off more of some samples than calibration did: of what the float model
+    // gives for these, that is most of the loss.
+    if (o_.targets.labels.empty() && o_.disableObserversAfter < 0) trainer.qat.ofManyBits = "fixed";
     trainer.qat.batchNorm = trainer.quantized && o_.freezeBatchNormAfter >= 0;
     const int64_t group = HeldOut::groupOf(batches_->heldOut(), batch);
     if (batches_->heldOut() > 0) trainer.evaluationBatch = group;

@@ -40,7 +40,9 @@ struct FinetuneEpoch {
 };
 
 struct FinetuneOptions {
-  TrainerOptions trainer = {};  // its loss is made of the targets; a schedule over steps has all of them where it says none
+  // Its loss is made of the targets; a schedule over steps has all of them where it says none; ranges that are `auto` stay as
+  // calibrated where the float model alone teaches and values have 7 bits or more.
+  TrainerOptions trainer = {};
   FinetuneTargets targets = {};
   int64_t epochs = 10;
   uint64_t seed = 0;

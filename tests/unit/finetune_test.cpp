@@ -190,6 +190,31 @@ TEST(Finetune, WritesWhatQuantizeMakesWhereNoEpochIsBetterBeyondLuck) {
   for (size_t i = 1; i < epochs.size(); ++i) EXPECT_LE(*epochs[i].check - *epochs[0].check, *epochs[i].luck);
 }
 
+// Where the float model alone teaches, ranges of 8 bits stay as they were calibrated; with labels, or where averages are to stop some time,
+// they follow the batches.
+TEST(Finetune, LeavesRangesToTheFloatModel) {
+  const auto scale = [](const std::string& ranges, bool labelled, int64_t disableAfter = -1) {
+    FinetuneOptions o = options();
+    o.heldOut = 0;
+    o.trainer.schedule = {.rate = 1e-7f};  // too small a rate to change what the layers give
+    o.trainer.qat.activations = ranges;
+    o.disableObserversAfter = disableAfter;
+    for (int64_t i = 0; labelled && i < kSamples; ++i) o.targets.labels.push_back(i % 3);
+    const auto done = trained(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+    EXPECT_TRUE(done) << (done ? "" : done.error().render());
+    for (const Node* n = done->model.model.graph().front(); n; n = n->next())
+      if (n->is("quantize") && n->operand(0)->producer() && n->operand(0)->producer()->is("relu"))
+        return n->result()->type().quant->scale();
+    ADD_FAILURE() << "nothing behind a relu is rounded";
+    return 0.0f;
+  };
+  const float fixed = scale("fixed", false), averaged = scale("observed", false);
+  EXPECT_NE(averaged, fixed);
+  EXPECT_EQ(scale("auto", false), fixed);
+  EXPECT_EQ(scale("auto", true), averaged);
+  EXPECT_EQ(scale("auto", false, 100), averaged);
+}
+
 // The biases of recurrent layers, and what normalisations multiply by and add.
 TEST(Finetune, TrainsBiasesOfRecurrencesAndFactorsOfNorms) {
   const Model model = parsed(
