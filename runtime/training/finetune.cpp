@@ -244,7 +244,9 @@ class Finetuning {
         return fail(ErrorCode::kInvalidData, "before training, {} is no number",
                     o_.check ? "what is checked" : "the loss on held-out samples")
             .help("look for samples, labels or results of the float model that are NaN");
-      if (record_.epochs.empty() || (candidate && *ended.check > record_.bestCheck)) {
+      // Of equal ones the last: scores of few samples are often equal, and what it was trained on goes on getting better.
+      const bool isBest = *ended.check > record_.bestCheck || (*ended.check == record_.bestCheck && record_.bestEpoch > 0);
+      if (record_.epochs.empty() || (candidate && isBest)) {
         record_.best = trainer_->state();
         record_.bestCheck = *ended.check;
         record_.bestEpoch = epoch;

@@ -215,6 +215,22 @@ TEST(Finetune, LeavesRangesToTheFloatModel) {
   EXPECT_EQ(scale("auto", false, 100), averaged);
 }
 
+// The best epoch is kept, of equal ones the last; what quantize() gives, where none is better.
+TEST(Finetune, KeepsTheLastOfTheBestEpochs) {
+  const auto best = [](const std::vector<double>& found) {
+    FinetuneOptions o = options();
+    o.epochs = std::ssize(found) - 1;
+    size_t asked = 0;
+    o.check = [&](const QuantizedModel&) -> Result<double> { return found.at(asked++); };
+    const auto done = trained(rows(), [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+    EXPECT_TRUE(done) << done.error().render();
+    return done ? done->best : -1;
+  };
+  EXPECT_EQ(best({0.5, 0.6, 0.7, 0.7, 0.6}), 3);
+  EXPECT_EQ(best({0.5, 0.5, 0.4}), 0);
+  EXPECT_EQ(best({0.5, 0.6, std::numeric_limits<double>::quiet_NaN()}), 1);
+}
+
 // The biases of recurrent layers, and what normalisations multiply by and add.
 TEST(Finetune, TrainsBiasesOfRecurrencesAndFactorsOfNorms) {
   const Model model = parsed(
