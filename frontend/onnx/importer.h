@@ -127,9 +127,7 @@ class OnnxImporter {
   // Those that stay loops: kept_loop.cpp.  Null: any number of rounds; no condition.
   Result<OnnxValues> keepLoop(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
                               const Frame& frame, Value* rounds, Value* condition);
-  struct LoopBody;
-  Status readBody(LoopBody& to, OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
-                  const Frame& frame);
+  class BodyReading;
 
   const onnx::ModelProto& model_;
   const Descriptor& folder_;

@@ -81,204 +81,259 @@ Result<Value*> reversed(OnnxNode& n, Value* v, int64_t axis) {
   return n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
 }
 
+Result<Value*> withFirstAxisAt(OnnxNode& n, Value* v, int64_t axis) {
+  QC_ASSIGN(axis, n.axis(axis, v->type().rank()));
+  if (axis == 0) return v;
+  std::vector<int64_t> perm;
+  for (int64_t d = 1; d < v->type().rank(); ++d) perm.push_back(d);
+  perm.insert(perm.begin() + axis, 0);
+  return n.create("transpose", {v}, {{"perm", std::move(perm)}});
+}
+
 }  // namespace
 
-// The body and what its inputs behind the number of the round are.
-struct OnnxImporter::LoopBody {
-  std::set<std::pair<int64_t, int64_t>> changing = {};  // carried values and dims of them that a round changes
-  std::set<int64_t> unchanged = {};                     // values that are handed on as they came: the body only reads them
-  Graph graph = Graph("body");
-  std::vector<Value*> values = {};
-  bool isSettled = false;  // no more of either was found
-};
-
-Status OnnxImporter::readBody(LoopBody& to, OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
-                              const Frame& frame) {
-  if (frame.depth >= kMaxOnnxDepth) return fail(ErrorCode::kResource, "subgraphs nested deeper than {}", kMaxOnnxDepth);
-  for (int i = 0; i <= body.node_size(); ++i) QC_TRY(countStep());
-  OnnxImporter inner(model_, folder_, options_, weights_, taken_);
-  inner.opset_ = frame.opset;
-  inner.indexFunctions();
-  inner.budget_ = budget_;
-  inner.steps_ = steps_;
-  inner.graph_ = Graph(body.name().empty() ? "body" : body.name());
-  Graph& graph = inner.graph_;
-  Builder b(graph);
-  b.at(node.location());
-
-  // By name, as the body reads them; a value that it calls by two names is one.
-  std::unordered_set<std::string> reads;
-  collectReads(body.node(), reads);
-  for (const auto& output : body.output()) reads.insert(output.name());
-  std::map<std::string, Value*> around;
-  std::set<std::string> taken;
-  for (const std::string& name : reads) {
-    const auto value = frame.scope.find(name);
-    if (value && value->sequence)
-      return node.error(ErrorCode::kUnsupported, "its body reads '{}', a sequence of tensors, and its number of rounds is not known", name);
-    if (!value || !value->tensor) continue;
-    around.emplace(name, value->tensor);
-    taken.merge(symbolsOf(value->tensor));
-  }
-  for (int64_t k = 0; k < form.states; ++k) {
-    const Value* v = nth(operands, form.firstState + k).tensor;
-    if (!v) return node.error(ErrorCode::kUnsupported, "its carried value {} is no tensor, and its number of rounds is not known", k);
-    taken.merge(symbolsOf(v));
-  }
-  for (const LoopForm::Sequence& s : form.sequences) taken.merge(symbolsOf(s.value));
-  InnerSizes sizes(taken);
-  to.values.clear();
-  const auto take = [&](Value* v, TensorType type) {
-    to.values.push_back(v);
-    return graph.addInput(v->name(), std::move(type));
+// One reading of a body, for what is known by then of its carried values.
+class OnnxImporter::BodyReading {
+ public:
+  struct Carried {
+    std::set<std::pair<int64_t, int64_t>> changing;  // values and dims of them that a round changes
+    std::set<int64_t> unchanged;                     // values that are handed on as they came: the body only reads them
+    bool isSettled = false;                          // the last reading found no more of either
   };
-  const auto typeInside = [&](const Value* v) { return v->type().withShape(sizes.of(v->type().shape)); };
+  BodyReading(OnnxImporter& importer, OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
+              const Frame& frame, Carried& carried)
+      : importer_(importer), node_(node), body_(body), form_(form), operands_(operands), frame_(frame), carried_(carried) {}
 
-  Value* round = graph.addInput("round", TensorType(DType::s64, {}));
-  std::vector<Value*> states(usize(form.states));
-  for (int64_t k = 0; k < form.states; ++k) {
-    if (to.unchanged.contains(k)) continue;
-    Value* v = nth(operands, form.firstState + k).tensor;
-    TensorType type = typeInside(v);
-    for (int d = 0; d < type.rank(); ++d)
-      if (to.changing.contains({k, d})) nth(type.shape, d) = Dim(sizes.fresh());
-    nth(states, k) = take(v, std::move(type));
+  Status read() {
+    if (frame_.depth >= kMaxOnnxDepth) return fail(ErrorCode::kResource, "subgraphs nested deeper than {}", kMaxOnnxDepth);
+    for (int i = 0; i <= body_.node_size(); ++i) QC_TRY(importer_.countStep());
+    open();
+    QC_TRY(findAround());
+    QC_TRY(takeInputs());
+    inner_.sizeNames_.inputs = sizes_.symbols();
+    Frame own{scope_, frame_.reads, frame_.opset, frame_.depth + 1, frame_.prefix, frame_.calls};
+    QC_TRY(inner_.addNodes(body_.node(), own));
+    importer_.budget_ = inner_.budget_;
+    importer_.steps_ = inner_.steps_;
+    importer_.sizeNames_.computed |= inner_.sizeNames_.computed;
+    QC_TRY(takeOutputs());
+    return compareCarried();
   }
-  const size_t carried = to.values.size();
-  std::map<const Value*, Value*> inside;
-  const auto known = [&](Value* v) {
-    Value*& own = inside[v];
+
+  // Of the last reading, with what the inputs of the graph behind the number of the round are.
+  Result<std::pair<Graph, std::vector<Value*>>> finished() {
+    for (auto k = carried_.unchanged.rbegin(); k != carried_.unchanged.rend(); ++k)
+      outputs_.erase(outputs_.begin() + static_cast<ptrdiff_t>(1 + *k));
+    inner_.graph_.setOutputs(std::move(outputs_));
+    assume(inner_.graph_, inner_.sizeNames_.ways.taken);
+    inner_.graph_.eraseDeadNodes();
+    dropUnread();
+    QC_TRY(takeSizes());
+    return std::pair(std::move(inner_.graph_), std::move(values_));
+  }
+
+ private:
+  void open() {
+    inner_.opset_ = frame_.opset;
+    inner_.indexFunctions();
+    inner_.budget_ = importer_.budget_;
+    inner_.steps_ = importer_.steps_;
+    inner_.sizeNames_.mayCompute = importer_.sizeNames_.mayCompute;
+    inner_.graph_ = Graph(body_.name().empty() ? "body" : body_.name());
+    builder_.at(node_.location());
+  }
+
+  Failure unknownRounds(std::string_view what) const {
+    return node_.error(ErrorCode::kUnsupported, "{}, and the number of its rounds is not known", what)
+        .help("export with a fixed number of rounds, or with tensors that keep their type and rank");
+  }
+  Value* operandOf(int64_t state) const { return nth(operands_, form_.firstState + state).tensor; }
+
+  // The values around by the names that the body reads them by.
+  Status findAround() {
+    std::unordered_set<std::string> reads;
+    collectReads(body_.node(), reads);
+    for (const auto& output : body_.output()) reads.insert(output.name());
+    for (const std::string& name : reads) {
+      const auto value = frame_.scope.find(name);
+      if (value && value->sequence) return unknownRounds(fmt::format("its body reads '{}', a sequence of tensors", name));
+      if (!value || !value->tensor) continue;
+      around_.emplace(name, value->tensor);
+      taken_.merge(symbolsOf(value->tensor));
+    }
+    for (int64_t k = 0; k < form_.states; ++k) {
+      if (!operandOf(k)) return unknownRounds(fmt::format("its carried value {} is no tensor", k));
+      taken_.merge(symbolsOf(operandOf(k)));
+    }
+    for (const LoopForm::Sequence& s : form_.sequences) taken_.merge(symbolsOf(s.value));
+    return {};
+  }
+
+  Value* take(Value* v, TensorType type) {
+    values_.push_back(v);
+    return inner_.graph_.addInput(v->name(), std::move(type));
+  }
+  TensorType typeInside(const Value* v) { return v->type().withShape(sizes_.of(v->type().shape)); }
+
+  // A value around: a constant and sizes are the body's own.
+  Value* inside(Value* v) {
+    Value*& own = inside_[v];
     if (own) return own;
     const auto values = followsFromDims(v) ? dimValuesOf(v) : std::nullopt;
-    if (v->constant())
-      own = b.constant(v->name(), *v->constant(), v->type().quant);
-    else if (values && std::ranges::none_of(values->elements, [](const DimExpr& e) { return e.isUnknown(); }))
-      own = makeDimValues(b, *values);
-    else
-      own = take(v, typeInside(v));
-    if (values)
-      for (const DimExpr& e : values->elements)
-        for (const std::string& symbol : e.symbols()) sizes.of(DimExpr::symbol(symbol));
-    return own;
-  };
-
-  for (const int64_t k : to.unchanged) nth(states, k) = known(nth(operands, form.firstState + k).tensor);
-
-  OnnxScope outside;
-  for (const auto& [name, v] : around) outside.define(name, {known(v)});
-  OnnxScope constants(&outside);
-  QC_TRY(inner.addInitializers(body, constants));
-  OnnxScope scope(&constants);
-  int next = 0;
-  const auto define = [&](Value* v) { return inner.define(scope, body.input(next++).name(), {v}); };
-  if (!form.isScan()) {
-    Tensor yes(DType::boolean, {});
-    storeElement(DType::boolean, yes.mutableData(), 0, 1);
-    QC_TRY(define(round));
-    QC_TRY(define(b.constant({}, std::move(yes))));
+    if (v->constant()) return own = builder_.constant(v->name(), *v->constant(), v->type().quant);
+    if (!values || std::ranges::any_of(values->elements, [](const DimExpr& e) { return e.isUnknown(); }))
+      return own = take(v, typeInside(v));
+    for (const DimExpr& e : values->elements)
+      for (const std::string& symbol : e.symbols()) sizes_.of(DimExpr::symbol(symbol));
+    return own = makeDimValues(builder_, *values);
   }
-  for (Value* v : states) QC_TRY(define(v));
-  for (const LoopForm::Sequence& s : form.sequences) {
-    Value* sequence = s.value;
-    if (s.backwards) {
-      QC_ASSIGN(sequence, reversed(node, sequence, s.axis));
+
+  // The carried values first, as a loop has them.
+  Status takeInputs() {
+    Value* round = inner_.graph_.addInput("round", TensorType(DType::s64, {}));
+    states_.resize(usize(form_.states));
+    for (int64_t k = 0; k < form_.states; ++k) {
+      if (carried_.unchanged.contains(k)) continue;
+      TensorType type = typeInside(operandOf(k));
+      for (int d = 0; d < type.rank(); ++d)
+        if (carried_.changing.contains({k, d})) nth(type.shape, d) = Dim(sizes_.fresh());
+      nth(states_, k) = take(operandOf(k), std::move(type));
     }
-    QC_ASSIGN(Value * element, b.create("gather", {known(sequence), round}, {{"axis", s.axis}}));
-    QC_TRY(define(element));
-  }
-  inner.sizeNames_.inputs = sizes.symbols();
-  Frame own{scope, frame.reads, frame.opset, frame.depth + 1, frame.prefix, frame.calls};
-  QC_TRY(inner.addNodes(body.node(), own));
-  budget_ = inner.budget_;
-  steps_ = inner.steps_;
-
-  std::vector<Value*> outputs;
-  for (const auto& info : body.output()) {
-    const auto value = scope.find(info.name());
-    if (!value) return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
-    if (!value->tensor)
-      return node.error(ErrorCode::kUnsupported, "its rounds give a sequence of tensors, and their number is not known").on(info.name());
-    outputs.push_back(value->tensor);
-  }
-  if (form.isScan()) {
-    Tensor yes(DType::boolean, {});
-    storeElement(DType::boolean, yes.mutableData(), 0, 1);
-    outputs.insert(outputs.begin(), b.constant({}, std::move(yes)));
-  }
-  to.isSettled = true;
-  for (int64_t k = 0; k < form.states; ++k) {
-    const Value *before = nth(states, k), *after = nth(outputs, 1 + k);
-    if (to.unchanged.contains(k)) continue;
-    if (before == after) {
-      to.unchanged.insert(k);
-      to.isSettled = false;
-      continue;
+    for (const int64_t k : carried_.unchanged) nth(states_, k) = inside(operandOf(k));
+    for (const auto& [name, v] : around_) outside_.define(name, {inside(v)});
+    QC_TRY(inner_.addInitializers(body_, constants_));
+    int next = 0;
+    const auto define = [&](Value* v) { return inner_.define(scope_, body_.input(next++).name(), {v}); };
+    if (!form_.isScan()) {
+      QC_TRY(define(round));
+      QC_TRY(define(yes()));
     }
-    const TensorType &from = before->type(), &into = after->type();
-    if (from.rank() != into.rank() || from.dtype != into.dtype || !(QuantAttr{from.quant} == QuantAttr{into.quant}))
-      return node
-          .error(ErrorCode::kUnsupported, "a round takes '{}' as {} and hands on {}, and the number of rounds is not known",
-                 body.input(static_cast<int>(form.firstState + k)).name(), from.str(), into.str())
-          .help("export with a fixed number of rounds, or with values that keep their type and rank");
-    for (int d = 0; d < from.rank(); ++d) {
-      const bool same = nth(from.shape, d) == nth(into.shape, d);
-      if (!same && to.changing.insert({k, d}).second) to.isSettled = false;
+    for (Value* v : states_) QC_TRY(define(v));
+    for (const LoopForm::Sequence& s : form_.sequences) {
+      Value* sequence = s.value;
+      if (s.backwards) {
+        QC_ASSIGN(sequence, reversed(node_, sequence, s.axis));
+      }
+      QC_ASSIGN(Value * element, builder_.create("gather", {inside(sequence), round}, {{"axis", s.axis}}));
+      QC_TRY(define(element));
+    }
+    return {};
+  }
+
+  Value* yes() {
+    Tensor t(DType::boolean, {});
+    storeElement(DType::boolean, t.mutableData(), 0, 1);
+    return builder_.constant({}, std::move(t));
+  }
+
+  Status takeOutputs() {
+    if (form_.isScan()) outputs_.push_back(yes());
+    for (const auto& info : body_.output()) {
+      const auto value = scope_.find(info.name());
+      if (!value) return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
+      if (!value->tensor) return unknownRounds(fmt::format("its rounds give '{}', a sequence of tensors", info.name()));
+      outputs_.push_back(value->tensor);
+    }
+    return {};
+  }
+
+  Status compareCarried() {
+    const size_t known = carried_.changing.size() + carried_.unchanged.size();
+    for (int64_t k = 0; k < form_.states; ++k) {
+      const Value *before = nth(states_, k), *after = nth(outputs_, 1 + k);
+      if (before == after || carried_.unchanged.contains(k)) {
+        carried_.unchanged.insert(k);
+        continue;
+      }
+      const TensorType &from = before->type(), &into = after->type();
+      if (from.rank() != into.rank() || from.dtype != into.dtype || !(QuantAttr{from.quant} == QuantAttr{into.quant}))
+        return unknownRounds(fmt::format("a round takes '{}' as {} and hands on {}",
+                                         body_.input(static_cast<int>(form_.firstState + k)).name(), from.str(), into.str()));
+      for (int d = 0; d < from.rank(); ++d)
+        if (!(nth(from.shape, d) == nth(into.shape, d))) carried_.changing.insert({k, d});
+    }
+    carried_.isSettled = known == carried_.changing.size() + carried_.unchanged.size();
+    return {};
+  }
+
+  // What the body does not read after all is none of its inputs, where its sizes are those of values around.
+  void dropUnread() {
+    Graph& graph = inner_.graph_;
+    const size_t carried = states_.size() - carried_.unchanged.size();
+    const auto isKnown = [&](const Dim& d) { return d.isStatic() || sizes_.around(symbolName(d.expr()).value_or("")).has_value(); };
+    for (size_t k = values_.size(); k-- > carried;) {
+      Value* v = graph.inputs()[1 + k];
+      if (v->hasUses() || v->isOutput() || !std::ranges::all_of(v->type().shape, isKnown)) continue;
+      graph.eraseInput(v);
+      values_.erase(values_.begin() + static_cast<ptrdiff_t>(k));
     }
   }
-  if (!to.isSettled) return {};
-  for (auto k = to.unchanged.rbegin(); k != to.unchanged.rend(); ++k) outputs.erase(outputs.begin() + static_cast<ptrdiff_t>(1 + *k));
-  graph.setOutputs(std::move(outputs));
-  assume(graph, inner.sizeNames_.ways.taken);
-  graph.eraseDeadNodes();
 
-  // What the body does not read after all is none of its inputs; sizes that it needs all the same come by tensors of no elements.
-  for (size_t k = to.values.size(); k-- > carried;) {
-    Value* v = graph.inputs()[1 + k];
-    const bool isKnown = std::ranges::all_of(
-        v->type().shape, [&](const Dim& d) { return d.isStatic() || sizes.around(symbolName(d.expr()).value_or("")).has_value(); });
-    if (v->hasUses() || v->isOutput() || !isKnown) continue;
-    graph.eraseInput(v);
-    to.values.erase(to.values.begin() + static_cast<ptrdiff_t>(k));
+  // Sizes that the body needs and no input shows come by tensors of no elements.
+  Status takeSizes() {
+    const Graph& graph = inner_.graph_;
+    std::set<std::string> shown = decidedSymbols(graph), wanted;
+    for (const Value* v : graph.inputs())
+      for (const Dim& d : v->type().shape) shown.merge(d.expr().symbols());
+    for (const Node* n = graph.front(); n; n = n->next()) wanted.merge(qc::symbolsOf(*n));
+    for (const Assumption& a : inner_.sizeNames_.ways.taken) wanted.merge(a.symbols());
+    for (const std::string& symbol : wanted) {
+      if (shown.contains(symbol)) continue;
+      const auto size = sizes_.around(symbol);
+      if (!size) return node_.error(ErrorCode::kUnsupported, "the size {} in its body cannot be written in those around it", symbol);
+      QC_ASSIGN(Value * v,
+                node_.create("expand", {node_.constantValue(Tensor(DType::u8, {}))}, {{"shape", std::vector<DimExpr>{*size, 0}}}));
+      take(v, TensorType(DType::u8, {Dim::symbol(symbol), Dim(0)}));
+    }
+    return {};
   }
-  std::set<std::string> shown = decidedSymbols(graph), wanted;
-  for (const Value* v : graph.inputs())
-    for (const Dim& d : v->type().shape) shown.merge(d.expr().symbols());
-  for (const Node* n = graph.front(); n; n = n->next()) wanted.merge(qc::symbolsOf(*n));
-  for (const Assumption& a : inner.sizeNames_.ways.taken) wanted.merge(a.symbols());
-  for (const std::string& symbol : wanted) {
-    if (shown.contains(symbol)) continue;
-    const auto size = sizes.around(symbol);
-    if (!size) return node.error(ErrorCode::kUnsupported, "the size {} in its body cannot be written in those around it", symbol);
-    QC_ASSIGN(Value * v, node.create("expand", {node.constantValue(Tensor(DType::u8, {}))}, {{"shape", std::vector<DimExpr>{*size, 0}}}));
-    take(v, TensorType(DType::u8, {Dim::symbol(symbol), Dim(0)}));
-  }
-  to.graph = std::move(graph);
-  return {};
-}
+
+  OnnxImporter& importer_;
+  OnnxNode& node_;
+  const onnx::GraphProto& body_;
+  const LoopForm& form_;
+  const OnnxValues& operands_;
+  const Frame& frame_;
+  Carried& carried_;
+  OnnxImporter inner_{importer_.model_, importer_.folder_, importer_.options_, importer_.weights_, importer_.taken_};
+  Builder builder_{inner_.graph_};
+  std::map<std::string, Value*> around_;
+  std::set<std::string> taken_;  // symbols around
+  InnerSizes sizes_{taken_};
+  std::vector<Value*> values_, states_, outputs_;  // behind the number of the round, around; of the body
+  std::map<const Value*, Value*> inside_;
+  OnnxScope outside_, constants_{&outside_}, scope_{&constants_};
+};
 
 Result<OnnxValues> OnnxImporter::keepLoop(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
                                           const Frame& frame, Value* rounds, Value* condition) {
-  LoopBody own;
-  while (!own.isSettled) QC_TRY(readBody(own, node, body, form, operands, frame));
+  BodyReading::Carried handed;
+  std::optional<BodyReading> reading;
+  while (!handed.isSettled) {
+    reading.emplace(*this, node, body, form, operands, frame, handed);
+    QC_TRY(reading->read());
+  }
+  QC_ASSIGN(auto finished, reading->finished());
+  auto& [graph, values] = finished;
   if (condition && isTrue(condition)) condition = nullptr;
   const auto number = rounds ? dimValuesOf(rounds) : std::nullopt;
   const bool isCounted =
-      number && number->elements.size() == 1 && number->elements[0].isNonNegative() && !condition && isTrue(own.graph.outputs().front());
-  const int64_t carried = form.states - std::ssize(own.unchanged);
+      number && number->elements.size() == 1 && number->elements[0].isNonNegative() && !condition && isTrue(graph.outputs().front());
+  const int64_t carried = form.states - std::ssize(handed.unchanged);
   AttrDict attrs = {{"carried", carried}};
   if (isCounted) attrs.set("count", number->elements);
   std::vector<TensorType> types;
-  for (const Value* v : own.values) types.push_back(v->type());
+  for (const Value* v : values) types.push_back(v->type());
   size_t decided = 0;
   const auto decide = [&] {
     ++decided;
     return DimExpr::unknown();
   };
-  QC_TRY(loopResults(own.graph, types, carried, [&] { return isCounted ? number->elements[0] : decide(); }, decide));
+  QC_TRY(loopResults(graph, types, carried, [&] { return isCounted ? number->elements[0] : decide(); }, decide));
   attrs.set("sizes", node.freshSizes(decided));
-  attrs.set("body", GraphAttr(std::move(own.graph)));
+  attrs.set("body", GraphAttr(std::move(graph)));
   std::vector<Value*> given = {rounds, condition};
-  given.insert(given.end(), own.values.begin(), own.values.end());
+  given.insert(given.end(), values.begin(), values.end());
   QC_ASSIGN(std::vector<Value*> results, node.createAll("loop", std::move(given), std::move(attrs)));
   for (size_t r = 0; r < form.results.size(); ++r) {
     Value*& v = results[usize(carried) + r];
@@ -286,14 +341,9 @@ Result<OnnxValues> OnnxImporter::keepLoop(OnnxNode& node, const onnx::GraphProto
     if (s.backwards) {
       QC_ASSIGN(v, reversed(node, v, 0));
     }
-    QC_ASSIGN(const int64_t axis, node.axis(s.axis, v->type().rank()));
-    std::vector<int64_t> perm;
-    for (int64_t d = 1; d < v->type().rank(); ++d) perm.push_back(d);
-    perm.insert(perm.begin() + axis, 0);
-    if (axis == 0) continue;
-    QC_ASSIGN(v, node.create("transpose", {v}, {{"perm", std::move(perm)}}));
+    QC_ASSIGN(v, withFirstAxisAt(node, v, s.axis));
   }
-  for (const int64_t k : own.unchanged)
+  for (const int64_t k : handed.unchanged)
     results.insert(results.begin() + static_cast<ptrdiff_t>(k), nth(operands, form.firstState + k).tensor);
   OnnxValues outputs;
   for (Value* v : results) outputs.push_back({v});
