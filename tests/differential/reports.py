@@ -5,8 +5,8 @@
 
 A folder of SHARED_DIR/reports holds model.onnx, case.json (which file belongs to which input and output, options of the command line) and
 the arrays.  Each must give its outputs to 40 dB in float and, where it has samples, 20 dB when quantized; integers exactly.  EXPECTED says where
-something else is asked for; a folder without a row is held to the default.  The kinds named in OPEN are not supported yet: they must be
-refused in plain words, with exit code 1.
+something else is asked for; a folder without a row is held to the default.  The kinds named in REFUSED are wrong: they must be refused in plain
+words, with exit code 1.
 
 Needs numpy; exit code 77, which ctest reports as skipped, without.  The folders of RECORDED_WRONG are left out without onnxruntime.
 """
@@ -28,10 +28,7 @@ except ImportError:
     onnxruntime = None  # RECORDED_WRONG needs it
 
 FLOAT_DB, INT8_DB = 40, 20
-# What is not supported: refused with a message that has this word.
-OPEN = {
-    "05_if_rate": "sr",
-}
+# What is wrong: refused with a message that has this word.
 REFUSED = {"85_reshape_below_minus_one": "-2"}
 # Outputs that were recorded of other weights (ONNX Runtime and ONNX's reference evaluator agree with one another, and not with them): ONNX
 # Runtime is asked instead.
@@ -76,7 +73,7 @@ def worst(expected, found):
 def check(qcompile, folder, engine, work):
     case = json.loads((folder / "case.json").read_text())
     model, options = folder / "model.onnx", options_of(case)
-    word = OPEN.get(folder.name) or REFUSED.get(folder.name)
+    word = REFUSED.get(folder.name)
     if word:
         code, _, err = tool(qcompile, "run", model, *[x for n, f in case["inputs"].items() for x in ("--input", f"{n}={folder / f}")],
                             *options, "--output-dir", work)
