@@ -95,6 +95,12 @@ Result<bool> holds(const std::string& condition, const Tensor& tensor) {
   return fail(ErrorCode::kInvalidData, "a condition is {}", tensor.type().str()).on(condition).help("it has to be one bool");
 }
 
+Tensor conditionTensor(bool holds) {
+  Tensor t(DType::boolean, {});
+  storeElement(DType::boolean, t.mutableData(), 0, holds ? 1 : 0);
+  return t;
+}
+
 bool isWithin(const Conditions& guards, const Conditions& outer) {
   return guards.size() >= outer.size() && std::equal(outer.begin(), outer.end(), guards.begin());
 }

@@ -21,6 +21,7 @@ const Value* conditionOf(const Node& node);
 int operandTaken(bool holds);
 // Error: the tensor is not one number.
 Result<bool> holds(const std::string& condition, const Tensor& tensor);
+Tensor conditionTensor(bool holds);  // one that holds, or not: of no dims
 
 // Conditions and what they have to be for a node to be run, outermost first.
 using Conditions = std::vector<std::pair<const Value*, bool>>;

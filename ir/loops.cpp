@@ -68,9 +68,11 @@ Status checkBody(const Graph& body, size_t values, int64_t carried) {
   return {};
 }
 
-Result<Tensor> stacked(std::span<const Tensor> rounds, DType dtype, std::vector<int64_t> sizes) {
-  QC_TRY(checkMemory(numElements(sizes) * sizeOf(dtype), "the results of all rounds"));
-  Tensor all(dtype, std::move(sizes));
+Result<Tensor> stacked(std::span<const Tensor> rounds) {
+  std::vector<int64_t> sizes = rounds.front().sizes();
+  sizes.insert(sizes.begin(), std::ssize(rounds));
+  QC_TRY(checkMemory(numElements(sizes) * sizeOf(rounds.front().dtype()), "the results of all rounds"));
+  Tensor all(rounds.front().dtype(), std::move(sizes));
   char* to = static_cast<char*>(all.mutableData());
   for (const Tensor& t : rounds) {
     if (t.byteSize() > 0) std::memcpy(to, t.data(), usize(t.byteSize()));
@@ -141,11 +143,7 @@ Result<std::vector<Tensor>> runLoop(const Node& loop, std::span<const Tensor* co
   const int64_t most = given(0) ? given(0)->toInts().front() : kMaxRounds + 1;
   bool more = !given(1) || given(1)->at(0) != 0;
   std::vector<Tensor> inputs(1);
-  std::vector<TensorType> types;
-  for (size_t k = 2; k < operands.size(); ++k) {
-    inputs.push_back(*operands[k]);
-    types.push_back(loop.operand(static_cast<int>(k))->type().withShape(toShape(operands[k]->sizes())));
-  }
+  for (size_t k = 2; k < operands.size(); ++k) inputs.push_back(*operands[k]);
   std::vector<std::vector<Tensor>> stacks(body.outputs().size() - usize(1 + carried));
   int64_t round = 0, bytes = 0;
   for (; round < most && more; ++round) {
@@ -167,16 +165,17 @@ Result<std::vector<Tensor>> runLoop(const Node& loop, std::span<const Tensor* co
     QC_TRY(checkMemory(bytes, "the results of all rounds"));
   }
   std::vector<Tensor> results(inputs.begin() + 1, inputs.begin() + 1 + carried);
-  const auto nothing = [] { return DimExpr(0); };
-  QC_ASSIGN(const std::vector<TensorType> ofNone, loopResults(body, types, carried, nothing, nothing));
-  for (size_t s = 0; s < stacks.size(); ++s) {
-    const TensorType& type = ofNone[usize(carried) + s];
-    std::vector<int64_t> sizes = type.sizes();
-    if (!stacks[s].empty()) {
-      sizes = stacks[s].front().sizes();
-      sizes.insert(sizes.begin(), round);
-    }
-    QC_ASSIGN(Tensor all, stacked(stacks[s], type.dtype, std::move(sizes)));
+  if (round == 0) {  // types alone say what would be stacked
+    const auto nothing = [] { return DimExpr(0); };
+    std::vector<TensorType> types;
+    for (size_t k = 2; k < operands.size(); ++k)
+      types.push_back(loop.operand(static_cast<int>(k))->type().withShape(toShape(operands[k]->sizes())));
+    QC_ASSIGN(const std::vector<TensorType> ofNone, loopResults(body, types, carried, nothing, nothing));
+    for (size_t s = 0; s < stacks.size(); ++s) results.emplace_back(ofNone[usize(carried) + s].dtype, ofNone[usize(carried) + s].sizes());
+    return results;
+  }
+  for (const std::vector<Tensor>& stack : stacks) {
+    QC_ASSIGN(Tensor all, stacked(stack));
     results.push_back(std::move(all));
   }
   return results;

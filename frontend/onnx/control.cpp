@@ -8,6 +8,7 @@
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/loop_form.h"
+#include "ir/branches.h"
 
 namespace qc {
 namespace {
@@ -73,11 +74,7 @@ Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxV
 
 }  // namespace
 
-Value* boolean(OnnxNode& n, bool value) {
-  Tensor t(DType::boolean, {});
-  storeElement(DType::boolean, t.mutableData(), 0, value ? 1 : 0);
-  return n.constantValue(std::move(t));
-}
+Value* boolean(OnnxNode& n, bool value) { return n.constantValue(conditionTensor(value)); }
 
 OnnxImporter::ControlFn OnnxImporter::controlOp(const onnx::NodeProto& node) {
   static const std::map<std::string, ControlFn, std::less<>> kOps = {

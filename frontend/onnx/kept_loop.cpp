@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/loop_form.h"
+#include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
 #include "ir/loops.h"
@@ -220,11 +221,7 @@ class OnnxImporter::BodyReading {
     return {};
   }
 
-  Value* yes() {
-    Tensor t(DType::boolean, {});
-    storeElement(DType::boolean, t.mutableData(), 0, 1);
-    return builder_.constant({}, std::move(t));
-  }
+  Value* yes() { return builder_.constant({}, conditionTensor(true)); }
 
   Status takeOutputs() {
     if (form_.isScan()) outputs_.push_back(yes());

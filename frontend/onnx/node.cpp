@@ -7,6 +7,7 @@
 
 #include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/tensor.h"
+#include "ir/branches.h"
 #include "ir/constant_view.h"
 #include "ir/decided_sizes.h"
 #include "ir/interp.h"
@@ -386,10 +387,8 @@ Result<Value*> OnnxNode::withNamedSizes(Value* v) {
 }
 
 Result<Value*> OnnxNode::withNamedSizes(Value* v, std::vector<int64_t> axes) {
-  Tensor yes(DType::boolean, {});
-  storeElement(DType::boolean, yes.mutableData(), 0, 1);
   std::vector<DimExpr> sizes = freshSizes(axes.size());
-  return create("choose", {constantValue(std::move(yes)), v, v}, {{"axes", std::move(axes)}, {"sizes", std::move(sizes)}});
+  return create("choose", {constantValue(conditionTensor(true)), v, v}, {{"axes", std::move(axes)}, {"sizes", std::move(sizes)}});
 }
 
 Result<DimExpr> OnnxNode::named(const DimExpr& e) {

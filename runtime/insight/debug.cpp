@@ -185,11 +185,10 @@ class Debugging {
 
   bool isRun(const std::string& name, const std::map<std::string, bool>& taken) const {
     const Value* v = actual_.findValue(name);
-    const auto guards = v ? branches_.find(v->producer()) : branches_.end();
-    return guards == branches_.end() || std::ranges::all_of(guards->second, [&](const auto& guard) {
-             const auto known = taken.find(guard.first->name());
-             return known != taken.end() && known->second == guard.second;
-           });
+    return std::ranges::all_of(conditionsOf(branches_, v ? v->producer() : nullptr), [&](const auto& guard) {
+      const auto known = taken.find(guard.first->name());
+      return known != taken.end() && known->second == guard.second;
+    });
   }
 
   Result<Fed> fedAt(const Shapes& shapes, const std::map<std::string, bool>& taken) const {

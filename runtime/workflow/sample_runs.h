@@ -22,7 +22,6 @@ class SampleRuns {
   // A graph in the form that compile() starts from, once `passes` have run on it at the sizes of a sample.  Outputs behind the first
   // `needed` are computed where the branch that they are in is taken; elsewhere they have no elements.
   static Result<SampleRuns> open(Graph graph, const SessionOptions& options, std::string passes = {}, size_t needed = SIZE_MAX);
-  static Result<SampleRuns> openIn(std::shared_ptr<Workspace> workspace, Graph graph, std::string passes = {}, size_t needed = SIZE_MAX);
 
   // Before run(), for what a sample's shapes contradict: made ready for these.
   Status prepare(const Shapes& shapes);
@@ -44,6 +43,7 @@ class SampleRuns {
     std::shared_ptr<ProgramParts> parts;
     PerShapes<Runner> runners;
   };
+  static Result<SampleRuns> openIn(std::shared_ptr<Workspace> workspace, Graph graph, std::string passes, size_t needed = SIZE_MAX);
   static bool looksIntoBranches(const Graph& graph, size_t needed);
   static Part partOf(Graph graph, std::shared_ptr<ProgramParts> parts);
   Result<Runner*> runnerAt(Part& part, const Shapes& shapes);
