@@ -44,7 +44,7 @@ else()
   string(REPLACE "++" "" CLANG_FUZZ_C ${CLANG_FUZZ})
   add_custom_target(sanitized_fuzz ALL USES_TERMINAL COMMENT "Fuzz tests with sanitizers"
     COMMAND ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR} -B ${sanitized_dir} -G ${CMAKE_GENERATOR} -DQC_SANITIZE=address,undefined -DQC_LIBFUZZER=ON
-            -DQC_SHARED_DIR=${QC_SHARED_DIR} -DCMAKE_C_COMPILER=${CLANG_FUZZ_C} -DCMAKE_CXX_COMPILER=${CLANG_FUZZ} -DCMAKE_BUILD_TYPE=Release
+            -DQC_PCH=${QC_PCH} -DQC_SHARED_DIR=${QC_SHARED_DIR} -DCMAKE_C_COMPILER=${CLANG_FUZZ_C} -DCMAKE_CXX_COMPILER=${CLANG_FUZZ} -DCMAKE_BUILD_TYPE=Release
             "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -g1 -D_GLIBCXX_ASSERTIONS" --log-level=ERROR
     COMMAND ${CMAKE_COMMAND} --build ${sanitized_dir} --target ${fuzz_tests} ${fuzz_targets})
   foreach(name IN LISTS fuzz_tests)
