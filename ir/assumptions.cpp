@@ -53,7 +53,7 @@ Assumption Assumption::negated() const {
   return *this;
 }
 
-std::optional<bool> Assumption::holdsAt(const std::map<std::string, int64_t>& sizes) const {
+std::optional<bool> Assumption::holdsAt(const SymbolSizes& sizes) const {
   const auto a = left.evaluate(sizes), b = right.evaluate(sizes);
   if (!a || !b) return std::nullopt;
   return kind == Kind::equal ? *a == *b : kind == Kind::differ ? *a != *b : *a <= *b;
@@ -89,14 +89,14 @@ Result<std::vector<Assumption>> assumptionsOf(const ModelInfo& info) {
   return all;
 }
 
-Result<std::optional<Assumption>> brokenAssumption(const ModelInfo& info, const std::map<std::string, int64_t>& sizes) {
+Result<std::optional<Assumption>> brokenAssumption(const ModelInfo& info, const SymbolSizes& sizes) {
   QC_ASSIGN(const std::vector<Assumption> all, assumptionsOf(info));
   for (const Assumption& a : all)
     if (!a.holdsAt(sizes).value_or(true)) return std::optional(a);
   return std::optional<Assumption>();
 }
 
-Status checkAssumptions(const ModelInfo& info, const std::map<std::string, int64_t>& sizes) {
+Status checkAssumptions(const ModelInfo& info, const SymbolSizes& sizes) {
   QC_ASSIGN(const std::optional<Assumption> broken, brokenAssumption(info, sizes));
   if (!broken) return {};
   std::vector<std::string> given;

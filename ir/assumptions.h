@@ -25,7 +25,7 @@ struct Assumption {
 
   Assumption negated() const;
   // Nothing: the sizes do not settle it.
-  std::optional<bool> holdsAt(const std::map<std::string, int64_t>& sizes) const;
+  std::optional<bool> holdsAt(const SymbolSizes& sizes) const;
   std::set<std::string> symbols() const;
   std::string str() const;  // "T != 1"
 };
@@ -34,9 +34,9 @@ struct Assumption {
 void assume(Graph& graph, std::span<const Assumption> assumptions);
 Result<std::vector<Assumption>> assumptionsOf(const ModelInfo& info);
 // The first that these sizes break.
-Result<std::optional<Assumption>> brokenAssumption(const ModelInfo& info, const std::map<std::string, int64_t>& sizes);
+Result<std::optional<Assumption>> brokenAssumption(const ModelInfo& info, const SymbolSizes& sizes);
 // Error: the first that these sizes break, with the node that needs it.
-Status checkAssumptions(const ModelInfo& info, const std::map<std::string, int64_t>& sizes);
+Status checkAssumptions(const ModelInfo& info, const SymbolSizes& sizes);
 // Where all sizes are known they have been held against them.
 void forgetAssumptions(Graph& graph);
 

@@ -18,8 +18,6 @@
 
 namespace qc {
 
-using SymbolSizes = std::map<std::string, int64_t>;
-
 bool decidesSizes(const Node& node);
 // The symbols that a node decides; none of those that are known.
 std::set<std::string> decidedSymbols(const Node& node);

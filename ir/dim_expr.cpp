@@ -123,7 +123,7 @@ std::optional<DimExpr> withoutQuotient(const Terms& terms) {
   return std::nullopt;
 }
 
-std::optional<int64_t> evaluated(const Atom& atom, const std::map<std::string, int64_t>& sizes) {
+std::optional<int64_t> evaluated(const Atom& atom, const SymbolSizes& sizes) {
   if (atom.kind == Atom::Kind::symbol) {
     const auto it = sizes.find(atom.name);
     return it == sizes.end() ? std::nullopt : std::optional(it->second);
@@ -187,7 +187,7 @@ bool DimExpr::isNonNegative() const {
   return below && below->isNonNegative();
 }
 
-std::optional<int64_t> DimExpr::evaluate(const std::map<std::string, int64_t>& sizes) const {
+std::optional<int64_t> DimExpr::evaluate(const SymbolSizes& sizes) const {
   if (isUnknown()) return std::nullopt;
   int64_t sum = 0;
   for (const auto& [product, coefficient] : termsOf(*this)) {

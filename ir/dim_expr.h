@@ -25,6 +25,8 @@
 
 namespace qc {
 
+using SymbolSizes = std::map<std::string, int64_t>;
+
 class DimExpr {
  public:
   static constexpr size_t kMaxTerms = 32, kMaxText = 400;
@@ -39,7 +41,7 @@ class DimExpr {
   // Whether it is at least 0 for all sizes of its symbols, as far as the signs of its parts tell.
   bool isNonNegative() const;
   // Nothing: a symbol is not among the sizes, a division by 0, a result beyond 64 bits, or unknown.
-  std::optional<int64_t> evaluate(const std::map<std::string, int64_t>& sizes) const;
+  std::optional<int64_t> evaluate(const SymbolSizes& sizes) const;
 
   // "2*T+1", "(T+1)//2", "min(N,4)"; names that are no words are quoted.  parse() reads it back, and also % and ceildiv(a,b).
   std::string str() const;

@@ -13,6 +13,7 @@
 #include "ir/guarded.h"
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
+#include "ir/settled_sizes.h"
 
 namespace qc {
 namespace {
@@ -32,24 +33,17 @@ Result<std::vector<Tensor>> allocateResults(const Node& node) {
 }
 
 // The sizes of free dims, which are as the inputs have them.
-Result<SymbolSizes> sizesOf(const Graph& graph, std::span<const Tensor> inputs) {
+Result<SymbolSizes> sizesAt(const Graph& graph, std::span<const Tensor> inputs) {
   if (inputs.size() != graph.inputs().size())
     return fail(ErrorCode::kInvalidArgument, "the graph takes {} inputs, {} were given", graph.inputs().size(), inputs.size());
-  SymbolSizes sizes;
-  const auto each = [&](const auto& fits) -> Status {
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      const Value* v = graph.inputs()[i];
-      bool all = inputs[i].dtype() == v->type().dtype && inputs[i].rank() == v->type().rank();
-      for (int d = 0; all && d < inputs[i].rank(); ++d) all = fits(nth(v->type().shape, d), nth(inputs[i].sizes(), d));
-      if (!all) return fail(ErrorCode::kInvalidArgument, "expected {}, got {}", v->type().str(), inputs[i].type().str()).on(v->name());
-    }
-    return {};
-  };
-  QC_TRY(each([&](const Dim& dim, int64_t size) {
-    const auto symbol = dim.isStatic() ? std::nullopt : symbolName(dim.expr());
-    return !symbol || sizes.emplace(*symbol, size).first->second == size;
-  }));
-  QC_TRY(each([&](const Dim& dim, int64_t size) { return dim.expr().evaluate(sizes) == size; }));
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Value* v = graph.inputs()[i];
+    if (inputs[i].dtype() != v->type().dtype || (v->type().isStatic() && inputs[i].sizes() != v->type().sizes()))
+      return fail(ErrorCode::kInvalidArgument, "expected {}, got {}", v->type().str(), inputs[i].type().str()).on(v->name());
+    shapes[v->name()] = inputs[i].sizes();
+  }
+  QC_ASSIGN(SymbolSizes sizes, bindingsOf(graph, shapes));
   QC_TRY(checkAssumptions(graph.info(), sizes));
   return sizes;
 }
@@ -71,7 +65,7 @@ int64_t resultBytes(const Node& node) {
 
 Result<std::vector<Tensor>> evaluateGraph(const Graph& graph, std::span<const Tensor> inputs, const InterpOptions& options) {
   const DefinedArithmetic defined;
-  QC_ASSIGN(SymbolSizes sizes, sizesOf(graph, inputs));
+  QC_ASSIGN(SymbolSizes sizes, sizesAt(graph, inputs));
   struct Slot {
     Tensor tensor;
     int pendingUses;

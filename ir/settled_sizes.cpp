@@ -17,7 +17,7 @@ std::string misfitOf(const Shape& declared, const std::vector<int64_t>& given) {
   return {};
 }
 
-Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, std::map<std::string, int64_t> sizes,
+Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, SymbolSizes sizes,
                                                                  std::string_view why) {
   std::set<std::string> leading, inner;
   for (const NamedShape& s : shapes)
@@ -46,6 +46,51 @@ Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const
               why.empty() ? "" : ", and ", why)
       .on(first)
       .help(fmt::format("bind {}: {}", missing.size() == 1 ? "it" : "them", fmt::join(missing, " ")));
+}
+
+Result<SymbolSizes> bindingsOf(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  SymbolSizes sizes;
+  struct Place {
+    std::string input;
+    size_t dim;
+  };
+  std::map<std::string, Place> from;
+  const auto each = [&](auto visit) -> Status {
+    for (const Value* input : graph.inputs()) {
+      const auto given = shapes.find(input->name());
+      if (given == shapes.end()) return fail(ErrorCode::kInvalidArgument, "no shape is given for this input").on(input->name());
+      if (std::ssize(given->second) != input->type().rank())
+        return fail(ErrorCode::kInvalidArgument, "this input is {}, and [{}] was given", input->type().str(),
+                    toString(toShape(given->second)))
+            .on(input->name());
+      for (size_t d = 0; d < given->second.size(); ++d) QC_TRY(visit(*input, d, given->second[d]));
+    }
+    return {};
+  };
+  // Symbols that stand alone first: the others follow from them.
+  QC_TRY(each([&](const Value& input, size_t d, int64_t size) -> Status {
+    const Dim& dim = input.type().shape[d];
+    const auto symbols = dim.isStatic() ? std::set<std::string>() : dim.expr().symbols();
+    if (symbols.size() != 1 || Dim::symbol(*symbols.begin()) != dim) return {};
+    const auto [known, isNew] = sizes.emplace(*symbols.begin(), size);
+    if (isNew) from[*symbols.begin()] = {input.name(), d};
+    if (known->second == size) return {};
+    const Place& first = from.at(*symbols.begin());
+    return fail(ErrorCode::kInvalidArgument, "dim {} is {}, which is {} here and {} in dim {} of '{}'", d, dim.str(), size, known->second,
+                first.dim, first.input)
+        .on(input.name());
+  }));
+  QC_TRY(each([&](const Value& input, size_t d, int64_t size) -> Status {
+    const Dim& dim = input.type().shape[d];
+    const auto wanted = dim.expr().evaluate(sizes);
+    if (!wanted)
+      return fail(ErrorCode::kInvalidArgument, "dim {} is {}, which the shapes of the inputs do not settle", d, dim.str()).on(input.name());
+    if (*wanted == size) return {};
+    return fail(ErrorCode::kInvalidArgument, "dim {} is {}{}, and {} was given", d, dim.str(),
+                dim.isStatic() ? std::string() : fmt::format(", here {}", *wanted), size)
+        .on(input.name());
+  }));
+  return sizes;
 }
 
 }  // namespace qc

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "ir/type.h"
+#include "ir/graph.h"
 
 namespace qc {
 
@@ -21,7 +21,11 @@ std::string misfitOf(const Shape& declared, const std::vector<int64_t>& given);
 
 // By name, with these sizes of symbols; one that is not among them and only leads shapes, as a batch does, is 1.  One error names all dims
 // that stay free, with what would bind them; it says why they have to be bound: "noise has no sizes of its own".
-Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, std::map<std::string, int64_t> sizes,
+Result<std::map<std::string, std::vector<int64_t>>> settledSizes(std::span<const NamedShape> shapes, SymbolSizes sizes,
                                                                  std::string_view why = {});
+
+// The sizes of all symbols, from the shapes of the inputs by name.  Error: a shape that the input does not take, two sizes for one symbol,
+// or a symbol that stands nowhere alone; it names input, dim and sizes.
+Result<SymbolSizes> bindingsOf(const Graph& graph, const std::map<std::string, std::vector<int64_t>>& shapes);
 
 }  // namespace qc

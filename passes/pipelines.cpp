@@ -1,6 +1,5 @@
 // Every pass of this room and every named pipeline.  A pass is a row of passes.def, or of quantize/recipes.def,
 // and a file of the same name.
-#include "passes/lower/bind_shapes.h"
 #include "passes/passes.h"
 
 #include <algorithm>

@@ -84,7 +84,7 @@ Result<AotBuckets> bucketsOf(const ModelOptions& options, const std::vector<Size
   AotBuckets buckets;
   buckets.parts = std::make_shared<ProgramParts>(lowered);
   for (const Shapes& sizes : shapes) {
-    QC_ASSIGN(const ShapeBindings bound, bindingsOf(lowered, sizes));
+    QC_ASSIGN(const SymbolSizes bound, bindingsOf(lowered, sizes));
     AotBucket bucket;
     for (const auto& [symbol, size] : bound) bucket.sizes.push_back(size);
     if (buckets.symbols.empty())

@@ -90,7 +90,7 @@ std::string textOf(const NonFinite& place) {
                      place.sample);
 }
 
-nlohmann::json reportJson(const Debugged& found, const MeasuredOn& on) {
+nlohmann::json debugJson(const Debugged& found, const MeasuredOn& on) {
   nlohmann::json layers = nlohmann::json::array(), outputs = nlohmann::json::array(), places = nlohmann::json::array();
   for (const DebuggedLayer& layer : found.layers) layers.push_back(layerJson(layer));
   for (const DebuggedLayer& layer : found.outputs) outputs.push_back(layerJson(layer));
@@ -229,7 +229,7 @@ Status runDebug(const DebugFlags& o) {
   for (const std::string& note : found->notes) fmt::print(stderr, "note: {}\n", visible(note));
   if (!o.dump.empty()) fmt::print(stderr, "{} files with the values of every layer in {}\n", dump.files(), o.dump);
   if (o.json) {
-    printJson(reportJson(*found, on));
+    printJson(debugJson(*found, on));
     return {};
   }
   printReport(*std::move(found), on, o.sort);

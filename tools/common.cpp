@@ -158,7 +158,7 @@ Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* da
   while (free) {
     const auto broken = brokenAt(free->graph(), ofData);
     const size_t known = loading.shapes.size();
-    for (const auto& [symbol, size] : broken ? broken->sizes : ShapeBindings()) {
+    for (const auto& [symbol, size] : broken ? broken->sizes : SymbolSizes()) {
       if (!loading.shapes.emplace(symbol, std::vector{size}).second) continue;
       fmt::print(stderr, "note: '{}' is taken at {}={}: node '{}' does something else at other sizes\n", visible(path), visible(symbol),
                  size, visible(broken->assumption.node));

@@ -170,8 +170,8 @@ bool nextWay(Ways& ways) {
 }
 
 // Symbols of which one size is assumed.
-std::map<std::string, int64_t> fixedSymbols(std::span<const Assumption> assumptions) {
-  std::map<std::string, int64_t> fixed;
+SymbolSizes fixedSymbols(std::span<const Assumption> assumptions) {
+  SymbolSizes fixed;
   for (const Assumption& a : assumptions)
     if (const auto symbol = symbolName(a.left); symbol && a.kind == Assumption::Kind::equal && a.right.constant())
       fixed.emplace(*symbol, *a.right.constant());
@@ -300,7 +300,7 @@ Status OnnxImporter::bindValue(const onnx::ValueInfoProto& info, DType dtype, co
 
 Status OnnxImporter::addInputs(OnnxScope& scope) {
   QC_ASSIGN(const auto shapes, bindShapes(model_.graph(), options_));
-  std::map<std::string, int64_t> given;  // sizes of symbols
+  SymbolSizes given;
   for (const auto& info : model_.graph().input()) {
     if (info.name().empty()) return fail(ErrorCode::kInvalidModel, "an input without a name");
     if (scope.holds(info.name())) continue;  // IR 3 lists initializers as inputs

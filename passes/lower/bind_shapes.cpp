@@ -3,9 +3,7 @@
 // held against them.  Sizes that data decides stay; those that are computed from the sizes of inputs alone are computed, and where these
 // decide which of two tensors is taken, the other is gone.
 //
-//   bind-shapes{sizes="T=17, N=1"}      or cx.provide(ShapeBindings)
-#include "passes/lower/bind_shapes.h"
-
+//   bind-shapes{sizes="T=17, N=1"}      or cx.provide(SymbolSizes)
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -25,8 +23,8 @@
 namespace qc {
 namespace {
 
-Result<ShapeBindings> parseBindings(std::string_view text) {
-  ShapeBindings sizes;
+Result<SymbolSizes> parseBindings(std::string_view text) {
+  SymbolSizes sizes;
   TextReader in(text, "sizes");
   while (in.peek().kind != Token::Kind::end) {
     const Token name = in.take();
@@ -42,7 +40,7 @@ Result<ShapeBindings> parseBindings(std::string_view text) {
   return sizes;
 }
 
-Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
+Result<Shape> bound(const Value& value, const SymbolSizes& sizes) {
   Shape shape = value.type().shape;
   for (size_t d = 0; d < shape.size(); ++d) {
     if (shape[d].isStatic()) continue;
@@ -60,7 +58,7 @@ Result<Shape> bound(const Value& value, const ShapeBindings& sizes) {
 class Settled {
  public:
   // Symbols of `decided` may stay.
-  Settled(Graph& graph, ShapeBindings& sizes, const std::set<std::string>& decided) : graph_(graph), sizes_(sizes), decided_(decided) {}
+  Settled(Graph& graph, SymbolSizes& sizes, const std::set<std::string>& decided) : graph_(graph), sizes_(sizes), decided_(decided) {}
 
   Status run() {
     for (Node *node = graph_.front(), *next = nullptr; node; node = next) {
@@ -89,7 +87,7 @@ class Settled {
     if (std::ranges::any_of(shape, [](const Dim& d) { return d.expr().isUnknown(); })) QC_TRY(bindUpTo(*taken));
     const std::vector<DimExpr> sizes = node->attrs().dims("sizes");
     const std::vector<int64_t>& axes = node->integers("axes");
-    ShapeBindings own;
+    SymbolSizes own;
     for (size_t i = 0; i < sizes.size(); ++i) {
       const auto size = nth(shape, axes[i]).expr().evaluate(sizes_);
       if (!size) return {};  // which data decides
@@ -139,7 +137,7 @@ class Settled {
   }
 
   Graph& graph_;
-  ShapeBindings& sizes_;
+  SymbolSizes& sizes_;
   const std::set<std::string>& decided_;
   std::map<const Value*, Tensor> known_;
   std::set<const Node*> bound_;
@@ -148,8 +146,8 @@ class Settled {
 }  // namespace
 
 Status bindShapes(Graph& graph, PassContext& cx) {
-  const auto* provided = cx.get<ShapeBindings>();
-  QC_ASSIGN(ShapeBindings sizes, provided ? Result<ShapeBindings>(*provided) : parseBindings(cx.options.string("sizes")));
+  const auto* provided = cx.get<SymbolSizes>();
+  QC_ASSIGN(SymbolSizes sizes, provided ? Result<SymbolSizes>(*provided) : parseBindings(cx.options.string("sizes")));
   std::set<std::string> symbols, missing;
   for (const Value* input : graph.inputs())
     for (const Dim& dim : input->type().shape)

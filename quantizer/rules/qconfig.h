@@ -6,6 +6,7 @@
 //
 // Priority, highest first: name + type + order, exact name (or the nearest enclosing one), stretch between two tensors, first name
 // regex, object type, global.  A level without a matching rule falls through; a rule that says "keep float" wins at its level.
+// A rule that decides about a loop (ir/loops.h) decides about the nodes of its body where none of that level or a higher one names them.
 // Names are those of ONNX nodes ('/' and '.' separate the enclosing modules) or of the values they produce.  Object types are our op
 // names or ONNX's, in any case: "leaky_relu", "LeakyRelu".
 #pragma once
@@ -151,9 +152,9 @@ class ResolvedRules {
     const QConfig* config() const { return rule && rule->entry ? &*rule->entry : nullptr; }
     std::string str() const;  // why, for reasons
   };
-  // Of a node of the graph that the rules were resolved for.
+  // Of a node of the graph that the rules were resolved for, or of a body of a loop in it.
   Decision of(const Node& node) const;
-  // In no order.
+  // In no order, those of bodies among them.
   std::vector<const Node*> decidedBy(size_t rule) const;
   // How a rule fares against the others, by its index in QConfigMapping::rules().
   struct Standing {

@@ -5,6 +5,7 @@
 #include <regex>
 #include <set>
 
+#include "ir/loops.h"
 #include "ir/onnx_names.h"
 #include "quantizer/rules/nearest.h"
 #include "quantizer/rules/qconfig.h"
@@ -43,6 +44,26 @@ int enclosingDistance(std::string_view wanted, std::string_view name) {
 
 bool skipped(const Node& node) { return node.is("const"); }
 
+// Those of bodies of loops as well, behind their loop.
+void collect(const Graph& graph, std::vector<const Node*>& nodes) {
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (!skipped(*n)) nodes.push_back(n);
+    if (const Graph* body = bodyOf(*n)) collect(*body, nodes);
+  }
+}
+
+// Which of the rules that match decides: that of the higher level; then the nearer enclosing name; then the earlier one.
+struct Choice {
+  int rule = -1;
+  std::pair<int, int> rank = {-1, 0};
+  void offer(size_t other, Level level, int64_t distance) {
+    const std::pair<int, int> theirs = {static_cast<int>(level), static_cast<int>(-distance)};
+    if (rule < 0 || theirs > rank) *this = {static_cast<int>(other), theirs};
+  }
+};
+// What decides about a loop decides about its body as a module's name does: behind each rule of its level that names what is within.
+constexpr int kEnclosing = 1 << 20;
+
 class Resolver {
  public:
   Resolver(const Graph& graph, const std::vector<Rule>& rules) : graph_(graph), rules_(rules), standings_(rules.size()) {}
@@ -54,38 +75,39 @@ class Resolver {
       stretches_.emplace_back();
       if (rule.level == Level::between) QC_TRY(walkStretch(rule));
     }
-    std::map<const Node*, int> decided;
-    for (const Node* node = graph_.front(); node; node = node->next()) {
-      if (skipped(*node)) continue;
-      const std::string module = parentOf(node->location());
-      const int64_t order = counts_[{module, std::string(node->op())}]++;
-      int best = -1;
-      std::pair<int, int> bestRank = {-1, 0};
-      std::vector<size_t> matching;
-      for (size_t i = 0; i < rules_.size(); ++i) {
-        QC_ASSIGN(const int closeness, match(i, *node, module, order));
-        if (closeness < 0) continue;
-        matching.push_back(i);
-        // Higher level first; then the nearer enclosing name; then the earlier rule.
-        const std::pair<int, int> rank = {static_cast<int>(rules_[i].level), -closeness};
-        if (rank > bestRank || best < 0) {
-          bestRank = rank;
-          best = static_cast<int>(i);
-        }
-      }
-      decided[node] = best;
-      for (const size_t i : matching) {
-        ++standings_[i].matches;
-        if (static_cast<int>(i) != best) standings_[i].beatenBy.insert(best);
-      }
-    }
+    QC_TRY(decide(graph_, {}));
     for (size_t i = 0; i < rules_.size(); ++i)
       if (standings_[i].matches == 0 && !rules_[i].optional && rules_[i].level != Level::global) return unmatched(rules_[i]);
-    return decided;
+    return std::move(decided_);
   }
   std::vector<ResolvedRules::Standing> takeStandings() { return std::move(standings_); }
 
  private:
+  Status decide(const Graph& graph, const Choice& enclosing) {
+    std::map<std::pair<std::string, std::string>, int64_t> counts;  // by module and type
+    for (const Node* node = graph.front(); node; node = node->next()) {
+      if (skipped(*node)) continue;
+      const std::string module = parentOf(node->location());
+      const int64_t order = counts[{module, std::string(node->op())}]++;
+      Choice best = enclosing;
+      std::vector<size_t> matching;
+      for (size_t i = 0; i < rules_.size(); ++i) {
+        QC_ASSIGN(const int distance, match(i, *node, module, order));
+        if (distance < 0) continue;
+        matching.push_back(i);
+        best.offer(i, rules_[i].level, distance);
+      }
+      decided_[node] = best.rule;
+      for (const size_t i : matching) {
+        ++standings_[i].matches;
+        if (static_cast<int>(i) != best.rule) standings_[i].beatenBy.insert(best.rule);
+      }
+      if (const Graph* body = bodyOf(*node)) QC_TRY(decide(*body, {best.rule, {best.rank.first, best.rank.second - kEnclosing}}));
+    }
+    for (const auto& [key, count] : counts) counts_[key] = std::max(counts_[key], count);
+    return {};
+  }
+
   Status compile(const Rule& rule) {
     try {
       regexes_.back().emplace(rule.name, std::regex::ECMAScript | std::regex::optimize);
@@ -184,8 +206,9 @@ class Resolver {
   Failure unmatched(const Rule& rule) const {
     if (rule.level == Level::nameTypeOrder) return unmatchedOrder(rule);
     std::set<std::string> types, names;
-    for (const Node* n = graph_.front(); n; n = n->next()) {
-      if (skipped(*n)) continue;
+    std::vector<const Node*> nodes;
+    collect(graph_, nodes);
+    for (const Node* n : nodes) {
       types.emplace(n->op());
       for (std::string name : namesOf(*n))
         for (; !name.empty(); name = parentOf(name)) names.insert(name);
@@ -198,6 +221,7 @@ class Resolver {
 
   const Graph& graph_;
   const std::vector<Rule>& rules_;
+  std::map<const Node*, int> decided_;
   std::vector<ResolvedRules::Standing> standings_;
   std::vector<std::optional<std::regex>> regexes_;
   std::vector<std::set<const Node*>> stretches_;

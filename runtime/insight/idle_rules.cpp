@@ -162,6 +162,9 @@ class Search {
     const Rule& rule = rules_.rules()[i];
     std::vector<const Node*> nodes;  // in their order
     const std::vector<const Node*> decided = resolved.decidedBy(i);
+    const std::vector<Node*> all = whole_->annotated.nodes();
+    if (std::ranges::any_of(decided, [&](const Node* n) { return std::ranges::find(all, n) == all.end(); }))
+      return {};  // it decides within the body of a loop, which trials leave alone
     for (const Node* n = whole_->annotated.front(); n; n = n->next())
       if (n->numResults() > 0 && std::find(decided.begin(), decided.end(), n) != decided.end()) nodes.push_back(n);
     const bool isGlobal = rule.level == Level::global;

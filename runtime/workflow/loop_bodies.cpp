@@ -9,31 +9,67 @@
 namespace qc {
 namespace {
 
-// For the body of a loop about which this configuration decides.
-QConfigMapping rulesFor(const QConfig& config) {
-  if (modeOf(config) == QuantMode::full || config == dynamicQConfig(Backend::x86)) return dynamicQConfigMapping(Backend::x86);
-  return QConfigMapping().global(config);
+using Level = QConfigMapping::Level;
+
+// A static configuration at run time, as the dynamic mode has it; the others as they are.
+QConfigEntry atRunTime(const QConfigEntry& config, bool perToken) {
+  if (!config || modeOf(*config) != QuantMode::full) return config;
+  return dynamicQConfig(Backend::x86, perToken);
 }
+
+// Rules that decide in a body what these do in the whole model (QConfigMapping::resolve()): what decides about its loop for everything,
+// and those of its level and of higher ones, which may match nothing there.
+QConfigMapping bodyRules(const QConfigMapping& whole, const QConfigMapping::Rule& ofLoop) {
+  const QConfigEntry config = atRunTime(ofLoop.entry, false);
+  QConfigMapping rules = config == dynamicQConfig(Backend::x86) ? dynamicQConfigMapping(Backend::x86) : QConfigMapping().global(config);
+  for (QConfigMapping::Rule rule : whole.rules()) {
+    if (rule.level < ofLoop.level || rule.level == Level::global || rule.level == Level::between) continue;
+    rule.entry = atRunTime(rule.entry, rule.level != Level::objectType || rule.type == "linear");
+    rule.optional = true;
+    rules.set(std::move(rule));
+  }
+  return rules.guards(whole.guards());
+}
+
+bool quantizesAny(const Graph& body, const ResolvedRules& rules) {
+  const std::vector<Node*> nodes = body.nodes();
+  return std::ranges::any_of(nodes,
+                             [&](const Node* n) { return rules.of(*n).config() || (bodyOf(*n) && quantizesAny(*bodyOf(*n), rules)); });
+}
+
+const std::string& keyOf(const Node& loop) { return loop.result()->name(); }
 
 }  // namespace
 
-Status quantizeBodies(Graph& graph, const PreparedModel& model, CoverageReport& coverage, PassContext& cx) {
-  if (!model.rules || std::ranges::none_of(graph.nodes(), [](const Node* n) { return bodyOf(*n) != nullptr; })) return {};
+Status quantizeBodies(PreparedModel& model) {
+  const std::vector<Node*> nodes = model.simplified->nodes();
+  if (!model.rules || std::ranges::none_of(nodes, [](const Node* n) { return bodyOf(*n) != nullptr; })) return {};
   QC_ASSIGN(const ResolvedRules resolved, model.rules->resolve(*model.simplified));
-  std::map<std::string, const QConfig*> decided;
-  for (const Node* n = model.simplified->front(); n; n = n->next())
-    if (bodyOf(*n)) decided[displayName(*n)] = resolved.of(*n).config();
-  for (Node* loop : graph.nodes()) {
-    const auto config = decided.find(displayName(*loop));
-    if (!bodyOf(*loop) || config == decided.end() || !config->second || modeOf(*config->second) == QuantMode::none) continue;
-    auto quantized = quantize(Model(bodyOf(*loop)->clone(), model.name), rulesFor(*config->second));
+  for (const Node* loop : nodes) {
+    if (!bodyOf(*loop) || !quantizesAny(*bodyOf(*loop), resolved)) continue;
+    static const QConfigMapping::Rule kNone;
+    const QConfigMapping::Rule* ofLoop = resolved.of(*loop).rule;
+    auto quantized = quantize(Model(bodyOf(*loop)->clone(), model.name), bodyRules(*model.rules, ofLoop ? *ofLoop : kNone));
     if (!quantized) return tl::make_unexpected(std::move(quantized.error()).at(loop->location()));
-    loop->attrs().set("body", GraphAttr(quantized->model.graph().clone()));
-    std::erase_if(coverage.rows, [&](const CoverageRow& row) { return row.op == "loop" && row.node == displayName(*loop); });
-    coverage.rows.insert(coverage.rows.end(), quantized->coverage.rows.begin(), quantized->coverage.rows.end());
-    cx.remarks.insert(cx.remarks.end(), quantized->remarks.begin(), quantized->remarks.end());
+    model.bodies[keyOf(*loop)] = std::make_shared<const Graph>(quantized->model.graph().clone());
+    std::vector<CoverageRow>& rows = model.coverage.rows;
+    std::erase_if(rows, [&](const CoverageRow& row) { return row.op == "loop" && row.node == displayName(*loop); });
+    rows.insert(rows.end(), quantized->coverage.rows.begin(), quantized->coverage.rows.end());
+    model.remarks.insert(model.remarks.end(), quantized->remarks.begin(), quantized->remarks.end());
   }
   return {};
+}
+
+Status putBodies(Graph& graph, const PreparedModel& model) {
+  size_t put = 0;
+  for (Node* loop : graph.nodes()) {
+    const auto body = bodyOf(*loop) ? model.bodies.find(keyOf(*loop)) : model.bodies.end();
+    if (body == model.bodies.end()) continue;
+    loop->attrs().set("body", GraphAttr(body->second->clone()));
+    ++put;
+  }
+  if (put == model.bodies.size()) return {};
+  return fail(ErrorCode::kInternal, "{} of {} loops are not in the quantized graph", model.bodies.size() - put, model.bodies.size());
 }
 
 }  // namespace qc

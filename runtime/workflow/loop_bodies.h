@@ -6,8 +6,11 @@
 
 namespace qc {
 
-// Of `graph`, which was made of the model by its rules: each body by the rule that decides about its loop.  A row of coverage for each of
-// its nodes takes the place of the loop's.  Without rules, of a quantizer of one's own, bodies stay float.
-Status quantizeBodies(Graph& graph, const PreparedModel& model, CoverageReport& coverage, PassContext& cx);
+// Into `model`, which has its rules and its simplified graph: the bodies as these rules quantize them, each of its nodes with a row of
+// coverage in place of the loop's.  Without rules, of a quantizer of one's own, bodies stay float.
+Status quantizeBodies(PreparedModel& model);
+
+// Those bodies, in place of the float ones of a graph that was made of the model.
+Status putBodies(Graph& graph, const PreparedModel& model);
 
 }  // namespace qc

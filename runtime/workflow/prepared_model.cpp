@@ -6,6 +6,7 @@
 #include "ir/guarded.h"
 #include "passes/correspondence.h"
 #include "passes/pass_manager.h"
+#include "runtime/workflow/loop_bodies.h"
 #include "runtime/workflow/recover.h"
 
 namespace qc {
@@ -57,15 +58,17 @@ Result<PreparedModel> prepared(const Model& model, Quantizer& quantizer, std::op
   QC_ASSIGN(CoverageReport coverage, decided(quantizer, graph));
   cx.provide(options.insertions);
   QC_TRY(runPipeline("prepare", graph, cx));
-  return PreparedModel{.name = model.name(),
-                       .rules = std::move(rules),
-                       .simplified = std::make_shared<const Graph>(std::move(simplified)),
-                       .observed = std::make_shared<const Graph>(std::move(graph)),
-                       .coverage = std::move(coverage),
-                       .remarks = std::move(cx.remarks),
-                       .timings = std::move(cx.timings),
-                       .insertions = options.insertions,
-                       .batchNorms = std::move(batchNorms)};
+  PreparedModel ready{.name = model.name(),
+                      .rules = std::move(rules),
+                      .simplified = std::make_shared<const Graph>(std::move(simplified)),
+                      .observed = std::make_shared<const Graph>(std::move(graph)),
+                      .coverage = std::move(coverage),
+                      .remarks = std::move(cx.remarks),
+                      .timings = std::move(cx.timings),
+                      .insertions = options.insertions,
+                      .batchNorms = std::move(batchNorms)};
+  QC_TRY(quantizeBodies(ready));
+  return ready;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // quantization hand it on from one to the next.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,8 +25,9 @@ struct PreparedModel {
   CoverageReport coverage;
   std::vector<Remark> remarks;
   std::vector<PassTiming> timings;
-  PassInsertions insertions = {};    // that conversion has as well
-  FoldedBatchNorms batchNorms = {};  // that training can take out again
+  PassInsertions insertions = {};                                   // that conversion has as well
+  FoldedBatchNorms batchNorms = {};                                 // that training can take out again
+  std::map<std::string, std::shared_ptr<const Graph>> bodies = {};  // quantized, of loops by their first result (loop_bodies.h)
 };
 
 struct PrepareOptions {

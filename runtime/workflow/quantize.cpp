@@ -56,10 +56,8 @@ PassContext contextOf(const PreparedModel& model) {
 // The observed graph, by now edited by recipes, as integers, held against what it was.
 Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassContext& cx, const QuantizeOptions& options) {
   QC_TRY(runPipeline("convert", graph, cx));
-  CoverageReport coverage = model.coverage;
-  QC_TRY(quantizeBodies(graph, model, coverage, cx));
-  QuantizedModel quantized{
-      Model(std::move(graph), model.name), std::move(coverage), std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
+  QC_TRY(putBodies(graph, model));
+  QuantizedModel quantized{Model(std::move(graph), model.name), model.coverage, std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
   QC_TRY(compare(*model.observed, quantized, options));
   QC_TRY(integerEnds(quantized.model, model.rules ? *model.rules : QConfigMapping(), options));
   return quantized;

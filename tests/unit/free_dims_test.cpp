@@ -14,7 +14,6 @@
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "op_testing.h"
-#include "passes/lower/bind_shapes.h"
 #include "passes/pass_manager.h"
 #include "quantizer/quantizer.h"
 #include "random_network.h"
@@ -36,7 +35,7 @@ std::set<std::string> symbolsOf(const Graph& graph) {
   return symbols;
 }
 
-Result<Graph> bound(const Graph& graph, const ShapeBindings& sizes) {
+Result<Graph> bound(const Graph& graph, const SymbolSizes& sizes) {
   Graph copy = graph.clone();
   PassContext cx;
   cx.provide(sizes);
@@ -58,7 +57,7 @@ Status inferAll(Graph& graph) {
 
 struct FreeGraph {
   Graph graph;
-  ShapeBindings own;  // the sizes that it had
+  SymbolSizes own;  // the sizes that it had
 };
 
 // Sets dims of inputs free, one after another, where the graph then still takes its size and another one.  A size is one symbol
@@ -79,7 +78,7 @@ FreeGraph freed(const Graph& given, bool joint) {
           trial.inputs()[j]->setType(type);
         }
       if (!inferAll(trial) || !verify(trial)) continue;
-      ShapeBindings sizes = free.own;
+      SymbolSizes sizes = free.own;
       sizes[symbol] = size.size();
       if (!bound(trial, sizes)) continue;
       sizes[symbol] = size.size() + 4;
@@ -172,12 +171,12 @@ struct Counts {
   int compared = 0, free = 0;
 };
 
-void walkPass(const Pass& pass, const FreeGraph& free, Stage stage, const std::vector<ShapeBindings>& bindings, Random& random,
+void walkPass(const Pass& pass, const FreeGraph& free, Stage stage, const std::vector<SymbolSizes>& bindings, Random& random,
               Counts& counts, bool beside = false) {
   if (kFrees.contains(pass.name)) return;
   SCOPED_TRACE("pass " + pass.name);
   std::optional<Outcome> late;
-  for (const ShapeBindings& sizes : bindings) {
+  for (const SymbolSizes& sizes : bindings) {
     auto early = bound(free.graph, sizes);
     if (!early) continue;  // an assumption does not hold
     std::vector<Tensor> inputs;
@@ -214,11 +213,11 @@ void walkPass(const Pass& pass, const FreeGraph& free, Stage stage, const std::v
   }
 }
 
-std::vector<ShapeBindings> someBindings(const FreeGraph& free, Random& random) {
-  std::vector<ShapeBindings> bindings;
+std::vector<SymbolSizes> someBindings(const FreeGraph& free, Random& random) {
+  std::vector<SymbolSizes> bindings;
   if (free.own.size() == symbolsOf(free.graph).size()) bindings.push_back(free.own);
   for (int tries = 0; tries < 40 && bindings.size() < 4; ++tries) {
-    ShapeBindings sizes;
+    SymbolSizes sizes;
     for (const std::string& symbol : symbolsOf(free.graph)) {
       const auto own = free.own.find(symbol);
       sizes[symbol] = own != free.own.end() && tries % 2 == 0 ? own->second + random.integer(0, 6) : random.integer(1, 12);
@@ -228,7 +227,7 @@ std::vector<ShapeBindings> someBindings(const FreeGraph& free, Random& random) {
   return bindings;
 }
 
-void walkRegistry(const FreeGraph& free, Stage stage, const std::vector<ShapeBindings>& bindings, Random& random, Counts& counts) {
+void walkRegistry(const FreeGraph& free, Stage stage, const std::vector<SymbolSizes>& bindings, Random& random, Counts& counts) {
   for (const auto& [name, pass] : PassRegistry::get().passes())
     if (pass.accepts & stageBit(stage)) walkPass(pass, free, stage, bindings, random, counts, true);
 }
@@ -241,7 +240,7 @@ QConfig modeOf(int64_t i) {
 }
 
 // From the float graph to the lowered one, each pass of the way beside every other pass that takes the graph there.
-void walkWay(const FreeGraph& given, const QConfig& config, const std::vector<ShapeBindings>& bindings, Random& random, Counts& counts) {
+void walkWay(const FreeGraph& given, const QConfig& config, const std::vector<SymbolSizes>& bindings, Random& random, Counts& counts) {
   FreeGraph free{given.graph.clone(), given.own};
   for (Node* node : free.graph.nodes()) node->annotation().reset();
   BackendOptions options;
@@ -263,7 +262,7 @@ void walkWay(const FreeGraph& given, const QConfig& config, const std::vector<Sh
 }
 
 void walkAll(const FreeGraph& free, Random& random, Counts& counts) {
-  const std::vector<ShapeBindings> bindings = someBindings(free, random);
+  const std::vector<SymbolSizes> bindings = someBindings(free, random);
   if (bindings.empty() || symbolsOf(free.graph).empty()) return;
   ++counts.free;
   const auto stage = stageOf(free.graph);

@@ -52,7 +52,7 @@ std::vector<Sample> samples() {
 
 TEST(FreeShapes, ShapesSettleSymbols) {
   const Graph graph = parseGraph(kNet).value();
-  EXPECT_EQ(bindingsOf(graph, {{"x", {2, 5, 8}}, {"m", {2, 10}}}).value(), (ShapeBindings{{"N", 2}, {"T", 5}}));
+  EXPECT_EQ(bindingsOf(graph, {{"x", {2, 5, 8}}, {"m", {2, 10}}}).value(), (SymbolSizes{{"N", 2}, {"T", 5}}));
   const auto error = [&](std::vector<int64_t> x, std::vector<int64_t> m) {
     const auto sizes = bindingsOf(graph, {{"x", std::move(x)}, {"m", std::move(m)}});
     return sizes ? "none" : sizes.error().render();

@@ -8,6 +8,7 @@
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
 #include "ir/interp.h"
+#include "ir/loops.h"
 #include "ir/text.h"
 #include "passes/lower/bound_graph.h"
 #include "quantizer/rules/qconfig.h"
@@ -479,6 +480,23 @@ TEST(OnnxLoops, LayersInBodiesAreQuantized) {
   EXPECT_EQ(rows[0].node, "rounds");
   EXPECT_FALSE(rows[0].quantized);
   EXPECT_THAT(text, ::testing::Not(HasSubstr("dynamic_qparams")));
+  // Rules reach into bodies: the higher level decides, and of one level what names the node itself.
+  const auto statesIn = [&](const QConfigMapping& wanted) {
+    const std::vector<CoverageRow> found = rowOf(wanted).first;
+    const auto layer = std::ranges::find(found, std::string("product"), &CoverageRow::node);
+    return layer == found.end() ? std::string("no row") : layer->quantized ? std::string("int8") : layer->reason;
+  };
+  const QConfigMapping all = defaultQConfigMapping(Backend::x86);
+  const QConfigEntry integers = defaultQConfig(Backend::x86);
+  const std::string type(bodyOf(*model.graph().back())->findValue("p")->producer()->op());
+  EXPECT_EQ(statesIn(QConfigMapping(all).name("product", keepFloat())), "kept float by the rule for 'product'");
+  EXPECT_EQ(statesIn(QConfigMapping(all).objectType(type, keepFloat())), "kept float by the rule for type '" + type + "'");
+  EXPECT_EQ(statesIn(QConfigMapping(all).name("rounds", integers).objectType(type, keepFloat())), "int8");
+  EXPECT_EQ(statesIn(QConfigMapping(all).name("rounds", keepFloat()).name("product", integers)), "int8");
+  EXPECT_EQ(statesIn(QConfigMapping(all).objectType("loop", keepFloat()).nameRegex("prod.*", integers)), "int8");
+  const auto unmatched = quantize(model, QConfigMapping(all).name("produkt", keepFloat()));
+  ASSERT_FALSE(unmatched);
+  EXPECT_THAT(unmatched.error().render(), HasSubstr("'product'"));
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 #include <filesystem>
 
 #include "ir/text.h"
-#include "passes/lower/bind_shapes.h"
 #include "passes/pass_manager.h"
 #include "passes/training/losses.h"
 #include "runtime/training/state_file.h"
@@ -96,7 +95,7 @@ bool sameValues(const TrainState& a, const TrainState& b) {
 double distanceOf(const QuantizedModel& converted, const TensorMap& batch, const Tensor& want) {
   Graph graph = converted.model.graph().clone();
   PassContext cx;
-  cx.provide(ShapeBindings{{"N", 1}});
+  cx.provide(SymbolSizes{{"N", 1}});
   EXPECT_TRUE(runPipeline("bind-shapes", graph, cx));
   const Executable exe = compile(Model(std::move(graph), "net")).value();
   double largest = 0, error = 0;
