@@ -323,6 +323,7 @@ const OnnxExportRows& onnxExportRows() {
     addDecidingExportRows(rows);
     addReductionExportRows(rows);
     addRenamedExportRows(rows);
+    addLookupExportRows(rows);
     addOwnExportRows(rows);
     return rows;
   }();

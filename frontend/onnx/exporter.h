@@ -110,6 +110,7 @@ void addReductionExportRows(OnnxExportRows& rows);
 void addShapeExportRows(OnnxExportRows& rows);
 void addDecidingExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
+void addLookupExportRows(OnnxExportRows& rows);  // behind the rows that it takes the place of
 void addOwnExportRows(OnnxExportRows& rows);  // of integrators: converter.h
 
 // [D][R][K] -> [D][K][R]

@@ -142,6 +142,18 @@ Status dequantizeWith(OnnxNode& n, int64_t axis) {
   return n.setOutput(y);
 }
 
+// Rows of a table of integers (export_lookup.cpp): table, scale, zero point, indices.
+Status gatherDequantized(OnnxNode& n) {
+  Value* real = nullptr;
+  if (parametersComputed(n)) {
+    QC_ASSIGN(real, n.create("dequantize_with", {n.input(0), n.input(1), n.input(2)}, {{"axis", int64_t{0}}}));
+  } else {
+    QC_ASSIGN(real, dequantized(n, 0, 1, 2, 0));
+  }
+  QC_ASSIGN(Value * rows, n.create("gather", {real, n.input(3)}, {{"axis", int64_t{0}}}));
+  return n.setOutput(rows);
+}
+
 Status dynamicQuantizeLinear(OnnxNode& n) {
   QC_ASSIGN(const std::vector<Value*> params, n.createAll("dynamic_qparams", {n.input(0)}, {{"eps", 0.0}}));
   QC_ASSIGN(Value * y, n.create("quantize_with", {n.input(0), params[0], params[1]}));
@@ -363,6 +375,7 @@ std::span<const OnnxOp> onnxQuantOps() {
         {"DequantizeLinear", 2, 3, dequantizeLinear},
         {"QuantizeLinear", 2, 3, quantizeLinear, kMicrosoft},
         {"DequantizeLinear", 2, 3, dequantizeLinear, kMicrosoft},
+        {"GatherDequantized", 4, 4, gatherDequantized, kOwnDomain},
         {"DynamicQuantizeLinear", 1, 1, dynamicQuantizeLinear},
         {"MatMulInteger", 2, 4, matmulInteger, "", 1u << 2},
         {"ConvInteger", 2, 4, convInteger, "", 1u << 2},
