@@ -1,7 +1,7 @@
 // Elementwise ops on plain types that `map` does not compute: comparisons, logic, selection and arithmetic of integers and bools,
 // comparisons and selection of floats, arithmetic of 16-bit floats, and casts.  The op's scalar expression is evaluated in float lanes for
 // float data and in integer lanes otherwise: 64 bits, whose arithmetic wraps as the definition says, or 32 bits where they give the same
-// result. Tests: tests/kernels/plain_test.cpp.
+// result.  Division by 0 gives 0, as the definition has it.  Tests: tests/kernels/plain_test.cpp.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -24,9 +24,14 @@ bool isSingle(DType t) { return isFloat(t) && t != DType::f64; }
 
 ScalarExpr meaningOf(const Node& node) { return node.is("cast") ? ScalarExpr::arg(0) : node.def().scalar(node.attrs()); }
 
-// Ops whose 64-bit form is one or two instructions.
-bool hasIntegerCode(Op op) {
-  switch (op) {
+// The named functions of integers that have code: remainders, with the sign of the dividend or of the divisor.
+bool isRemainder(const Instruction& i, std::string_view which) {
+  return i.op == Op::call && nth(ScalarExpr::functions(), i.index).name == which;
+}
+
+// Ops whose 64-bit form is a few instructions.
+bool hasIntegerCode(const Instruction& i) {
+  switch (i.op) {
     case Op::arg:
     case Op::constant:
     case Op::neg:
@@ -34,6 +39,7 @@ bool hasIntegerCode(Op op) {
     case Op::add:
     case Op::sub:
     case Op::mul:
+    case Op::div:
     case Op::min:
     case Op::max:
     case Op::lt:
@@ -41,6 +47,7 @@ bool hasIntegerCode(Op op) {
     case Op::eq:
     case Op::select:
     case Op::fma: return true;
+    case Op::call: return isRemainder(i, "mod") || isRemainder(i, "fmod");
     default: return false;
   }
 }
@@ -83,7 +90,7 @@ std::optional<Lanes> lanesFor(const Node& node) {
   }
   if (!isSingle(result) && !isIntegerOrBool(result)) return std::nullopt;
   for (const Instruction& i : flatten(meaning)) {
-    if (!hasIntegerCode(i.op) || (i.op == Op::constant && !isSmallInteger(i.value))) return std::nullopt;
+    if (!hasIntegerCode(i) || (i.op == Op::constant && !isSmallInteger(i.value))) return std::nullopt;
     narrow = narrow && onlySelects(i.op);
   }
   return Lanes{false, narrow ? 32 : 64};
@@ -233,19 +240,48 @@ class PlainEmitter {
       else if (i.op == Op::constant)
         registers.push_back(e_.ints(static_cast<int64_t>(i.value), ints()));
       else
-        registers.push_back(instruction(i.op, value(0), value(1), value(2)));
+        registers.push_back(instruction(i, value(0), value(1), value(2)));
     }
     return registers.back();
   }
 
-  Reg instruction(Op op, Reg x, Reg y, Reg z) {
+  // By what the instruction divides without trouble: 0 has no quotient, -1 none of the least number.
+  struct Divisor {
+    Reg safe, isZero, isMinusOne;
+  };
+  Divisor divisor(Reg y) {
     llvm::IRBuilder<>& b = e_.b;
-    switch (op) {
+    Reg isZero = b.CreateICmpEQ(y, e_.ints(0, ints())), isMinusOne = b.CreateICmpEQ(y, e_.ints(-1, ints()));
+    return {b.CreateSelect(b.CreateOr(isZero, isMinusOne), e_.ints(1, ints()), y), isZero, isMinusOne};
+  }
+
+  Reg quotient(Reg x, Reg y) {
+    llvm::IRBuilder<>& b = e_.b;
+    const Divisor by = divisor(y);
+    Reg whole = b.CreateSelect(by.isMinusOne, b.CreateNeg(x), b.CreateSDiv(x, by.safe));
+    return b.CreateSelect(by.isZero, e_.ints(0, ints()), whole);
+  }
+
+  // By 0, 1 and -1 nothing remains.
+  Reg remainder(const Instruction& i, Reg x, Reg y) {
+    llvm::IRBuilder<>& b = e_.b;
+    Reg rest = b.CreateSRem(x, divisor(y).safe);
+    if (!isRemainder(i, "mod")) return rest;
+    Reg zero = e_.ints(0, ints());
+    Reg differs = b.CreateICmpSLT(b.CreateXor(rest, y), zero);
+    return b.CreateSelect(b.CreateAnd(b.CreateICmpNE(rest, zero), differs), b.CreateAdd(rest, y), rest);
+  }
+
+  Reg instruction(const Instruction& i, Reg x, Reg y, Reg z) {
+    llvm::IRBuilder<>& b = e_.b;
+    switch (i.op) {
       case Op::neg: return b.CreateNeg(x);
       case Op::abs: return b.CreateBinaryIntrinsic(llvm::Intrinsic::abs, x, b.getFalse());
       case Op::add: return b.CreateAdd(x, y);
       case Op::sub: return b.CreateSub(x, y);
       case Op::mul: return b.CreateMul(x, y);
+      case Op::div: return quotient(x, y);
+      case Op::call: return remainder(i, x, y);
       case Op::min: return b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, x, y);
       case Op::max: return b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, x, y);
       case Op::lt: return truth(b.CreateICmpSLT(x, y));
@@ -255,7 +291,7 @@ class PlainEmitter {
       case Op::fma: return b.CreateAdd(b.CreateMul(x, y), z);
       default: break;
     }
-    QC_CHECK(false, "operator {} has no integer code", static_cast<int>(op));
+    QC_CHECK(false, "operator {} has no integer code", static_cast<int>(i.op));
     return nullptr;
   }
 
@@ -294,8 +330,8 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const PlainPlan& pl
 
 std::vector<KernelDef> plainKernels() {
   return kernelsOf(KernelFamily<PlainPlan>{
-      .ops = {"equal", "less", "greater", "less_equal", "greater_equal", "not", "and",  "or",   "xor",  "where", "cast", "add",
-              "sub",   "mul",  "neg",     "abs",        "min",           "max", "relu", "sign", "clip", "isnan", "isinf"},
+      .ops = {"equal", "less", "greater", "less_equal", "greater_equal", "not", "and", "or",   "xor",  "where", "cast",  "add",  "sub",
+              "mul",   "div",  "mod",     "neg",        "abs",           "min", "max", "relu", "sign", "clip",  "isnan", "isinf"},
       .rows = {{"plain"}},
       .plan = plan,
       .work = work,

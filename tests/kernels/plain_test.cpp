@@ -36,6 +36,30 @@ TEST(Plain, Arithmetic) {
   checkRows("graph @g(%a: s32[41]) {\n%y = clip %a {min=-5, max=900} : s32[41]\nreturn %y\n}\n");
 }
 
+// By 0 as well, and the least number by -1.
+TEST(Plain, Division) {
+  for (const char* op : {"div", "mod"})
+    for (const char* type : kIntegers)
+      for (const int n : {1, 37}) binary(op, type, type, n);
+  for (const char* type : {"s8", "s32", "s64"})
+    checkRows(fmt::format("graph @g(%a: {0}[41], %b: {0}[41]) {{\n%y = mod %a, %b {{fmod=1}} : {0}[41]\nreturn %y\n}}\n", type));
+  constexpr int64_t kLow = std::numeric_limits<int64_t>::min(), kHigh = std::numeric_limits<int64_t>::max();
+  const std::vector<int64_t> numbers = {kLow, kLow + 1, -7, -6, -1, 0, 1, 5, 6, kHigh};
+  std::vector<int64_t> left, right;
+  for (const int64_t a : numbers)
+    for (const int64_t b : numbers) left.push_back(a), right.push_back(b);
+  const auto n = static_cast<int64_t>(left.size());
+  const Tensor a = Tensor::ofInts({n}, left), b = Tensor::ofInts({n}, right);
+  for (const char* op : {"div", "mod", "mod {fmod=1}"}) {
+    const std::string text(op), name = text.substr(0, 3), attrs = text.substr(3);
+    auto graph =
+        parseGraph(fmt::format("graph @g(%a: s64[{0}], %b: s64[{0}]) {{\n%y = {1} %a, %b{2} : s64[{0}]\nreturn %y\n}}\n", n, name, attrs));
+    ASSERT_TRUE(graph) << graph.error().render();
+    ASSERT_FALSE(rowsFor(name).empty());
+    for (const KernelDef* row : rowsFor(name)) expectExact(*row, *graph->back(), {&a, &b}, op);
+  }
+}
+
 TEST(Plain, Selection) {
   for (const char* type : {"f32", "u8", "s64", "bool"}) {
     checkRows(
