@@ -48,7 +48,10 @@ KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne
 Slices::Slices(const Node& node) {
   const Shape &x = node.operand(0)->type().shape, &indices = node.operand(1)->type().shape;
   const auto batch = usize(node.is("gather_nd") ? node.integer("batch_dims") : 0), depth = usize(indices.back().size());
-  for (size_t d = batch; d < batch + depth; ++d) dims.emplace_back(x[d]);
+  for (size_t d = batch; d < batch + depth; ++d) {
+    dims.emplace_back(x[d]);
+    addressed = addressed * dims.back();
+  }
   count = perBatch = 1;
   for (size_t d = 0; d + 1 < indices.size(); ++d) {
     count = count * Number(indices[d]);
@@ -60,12 +63,6 @@ Slices::Slices(const Node& node) {
   run = elements.value;
   runBytes = run * bytesOf(node, 0);
   hasOneRun = !elements.isFree;
-}
-
-int64_t Slices::addressed() const {
-  int64_t runs = 1;
-  for (const Number& dim : dims) runs *= dim.value;
-  return runs;
 }
 
 Reg Slices::runOf(KernelEmitter& e, const Node& node, Reg s) const {
@@ -80,50 +77,62 @@ Reg Slices::runOf(KernelEmitter& e, const Node& node, Reg s) const {
 }
 
 Elements::Elements(const Node& node) {
-  const Sizes all = sizesOf(node, 0), reached = sizesOf(node, 1);
+  const Shape &all = node.operand(0)->type().shape, &reached = node.operand(1)->type().shape;
   const auto wanted = usize(node.integer("axis"));
   bool joins = false;
   for (size_t d = 0; d < all.size(); ++d) {
-    if (d == wanted) axis = x.size();
-    const bool whole = d != wanted && all[d] == reached[d];
+    if (d == wanted) axis = dims.size();
+    const Number x(all[d]), indices(reached[d]);
+    const bool whole = d != wanted && x.value == indices.value;
     if (joins && whole) {
-      x.back() *= all[d];
-      indices.back() *= all[d];
+      dims.back().x = dims.back().x * x;
+      dims.back().indices = dims.back().indices * indices;
     } else {
-      x.push_back(all[d]);
-      indices.push_back(reached[d]);
+      dims.push_back({x, indices});
     }
     joins = d != wanted;
   }
+  for (size_t d = dims.size() - 1; d-- > 0;) {
+    dims[d].xStride = dims[d + 1].xStride * dims[d + 1].x;
+    dims[d].placeStride = dims[d + 1].placeStride * dims[d + 1].indices;
+  }
 }
+
+bool Elements::isEmpty() const {
+  return std::any_of(dims.begin(), dims.end(), [](const Axis& a) { return a.x.value == 0 || a.indices.value == 0; });
+}
+
 void Elements::eachFrom(KernelEmitter& e, const Node& node, size_t from, Reg place, Reg element,
                         const std::function<void(Reg, Reg)>& visit) const {
-  if (from == x.size()) return visit(place, element);
-  const int64_t placeStride = product(std::span(indices).subspan(from + 1)), elementStride = product(std::span(x).subspan(from + 1));
+  if (from == dims.size()) return visit(place, element);
   e.loop(
-      e.i64(0), e.i64(indices[from]), 1,
+      e.i64(0), e.number(dims[from].indices), 1,
       [&](Reg i) {
-        Reg next = e.b.CreateAdd(place, scaled(e, i, placeStride));
+        Reg next = e.b.CreateAdd(place, scaled(e, i, dims[from].placeStride));
         // The axis' own step is known once the whole place is.
-        Reg at = from == axis ? element : e.b.CreateAdd(element, scaled(e, i, elementStride));
+        Reg at = from == axis ? element : e.b.CreateAdd(element, scaled(e, i, dims[from].xStride));
         eachFrom(e, node, from + 1, next, at, visit);
       },
       true);
 }
 
 Reg Elements::along(KernelEmitter& e, const Node& node, Reg place) const {
-  return scaled(e, checkedIndex(e, node, 1, place, e.i64(x[axis])), product(std::span(x).subspan(axis + 1)));
+  return scaled(e, checkedIndex(e, node, 1, place, e.number(dims[axis].x)), dims[axis].xStride);
 }
 
 namespace {
 
-std::optional<Slices> planGatherNd(const Node& node, const Target&) {
-  const Slices slices(node);
-  if (slices.isEmpty()) return std::nullopt;
-  return slices;
+struct GatherNdPlan : Slices {
+  KernelShape shape() const { return shapeOfBlocks(count, runBytes); }
+};
+
+std::optional<GatherNdPlan> planGatherNd(const Node& node, const Target&) {
+  GatherNdPlan plan{Slices(node)};
+  if (plan.isEmpty()) return std::nullopt;
+  return plan;
 }
 
-Work workOfGatherNd(const Slices& s, const Node& node, const Target&) {
+Work workOfGatherNd(const GatherNdPlan& s, const Node& node, const Target&) {
   const auto count = static_cast<double>(s.count.value);
   return {{"call", 1},
           {"index", count * static_cast<double>(s.dims.size())},
@@ -131,7 +140,7 @@ Work workOfGatherNd(const Slices& s, const Node& node, const Target&) {
           {"byte", count * static_cast<double>(s.run * bytesOf(node, 0))}};
 }
 
-Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Slices& slices) {
+Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const GatherNdPlan& slices) {
   const int64_t bytes = slices.runBytes;
   return emitBlocks(e, slices.count, bytes, [&](Reg s) {
     Reg from = e.at(e.operand(0), scaled(e, slices.runOf(e, node, s), bytes));
@@ -140,32 +149,45 @@ Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Slice
 }
 
 // A run is code of its own.
-bool hasOneRun(const Slices& s, const Node&) { return s.hasOneRun; }
+bool hasOneRun(const GatherNdPlan& s, const Node&) { return s.hasOneRun; }
 
-std::optional<Elements> planGatherElements(const Node& node, const Target&) {
-  const Elements all(node);
-  if (all.isEmpty()) return std::nullopt;
-  return all;
+// A unit is a block of rows: the places that differ in the last dim alone.
+struct GatherElementsPlan {
+  Elements all;
+  Number rows = 1;
+  int64_t bytes = 0;  // of an element
+
+  const Number& row() const { return all.dims.back().indices; }
+  int64_t rowBytes() const { return row().isFree ? kUnitBytes : row().value * bytes; }
+  void eachNumber(const NumberVisitor& visit) { all.eachNumber(visit), visit(rows); }
+  std::string form() const { return all.form(); }
+  KernelShape shape() const { return shapeOfBlocks(rows, rowBytes()); }
+};
+
+std::optional<GatherElementsPlan> planGatherElements(const Node& node, const Target&) {
+  GatherElementsPlan plan{Elements(node), 1, bytesOf(node, 0)};
+  if (plan.all.isEmpty()) return std::nullopt;
+  for (size_t d = 0; d + 1 < plan.all.dims.size(); ++d) plan.rows = plan.rows * plan.all.dims[d].indices;
+  return plan;
 }
 
-Work workOfGatherElements(const Elements& all, const Node& node, const Target&) {
-  const double elements = elementsOf(node.operand(1));
-  return {{"call", 1}, {"element", elements}, {"row", elements / static_cast<double>(all.indices.back())}};
+Work workOfGatherElements(const GatherElementsPlan& plan, const Node& node, const Target&) {
+  return {{"call", 1}, {"element", elementsOf(node.operand(1))}, {"row", static_cast<double>(plan.rows.value)}};
 }
 
-Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const Elements& all) {
-  const int64_t bytes = bytesOf(node, 0);
+Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const GatherElementsPlan& plan) {
+  const Elements& all = plan.all;
+  const int64_t bytes = plan.bytes;
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
-  // A unit is a row: the places that differ in the last dim alone.
-  const size_t last = all.x.size() - 1;
-  return emitBlocks(e, product(std::span(all.indices).first(last)), all.indices[last] * bytes, [&](Reg row) {
+  const size_t last = all.dims.size() - 1;
+  return emitBlocks(e, plan.rows, plan.rowBytes(), [&](Reg row) {
     Reg rest = row, start = e.i64(0);
     for (size_t d = last; d-- > 0;) {
-      Reg at = d ? e.b.CreateURem(rest, e.i64(all.indices[d])) : rest;
-      if (d) rest = e.b.CreateUDiv(rest, e.i64(all.indices[d]));
-      if (d != all.axis) start = e.b.CreateAdd(start, scaled(e, at, product(std::span(all.x).subspan(d + 1))));
+      Reg size = e.number(all.dims[d].indices), at = d ? e.b.CreateURem(rest, size) : rest;
+      if (d) rest = e.b.CreateUDiv(rest, size);
+      if (d != all.axis) start = e.b.CreateAdd(start, scaled(e, at, all.dims[d].xStride));
     }
-    all.eachFrom(e, node, last, scaled(e, row, all.indices[last]), start, [&](Reg place, Reg at) {
+    all.eachFrom(e, node, last, scaled(e, row, plan.row()), start, [&](Reg place, Reg at) {
       Reg from = e.at(e.operand(0), scaled(e, e.b.CreateAdd(at, all.along(e, node, place)), bytes));
       e.store(e.load(element, from), e.at(e.result(), scaled(e, place, bytes)));
     });
@@ -175,20 +197,21 @@ Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const
 }  // namespace
 
 std::vector<KernelDef> gatherNdKernels() {
-  return kernelsOf(KernelFamily<Slices>{.ops = {"gather_nd"},
-                                        .rows = {{"gather_nd"}},
-                                        .plan = planGatherNd,
-                                        .work = workOfGatherNd,
-                                        .onlyNumbers = hasOneRun,
-                                        .emit = emitGatherNd});
+  return kernelsOf(KernelFamily<GatherNdPlan>{.ops = {"gather_nd"},
+                                              .rows = {{"gather_nd"}},
+                                              .plan = planGatherNd,
+                                              .work = workOfGatherNd,
+                                              .onlyNumbers = hasOneRun,
+                                              .emit = emitGatherNd});
 }
 
 std::vector<KernelDef> gatherElementsKernels() {
-  return kernelsOf(KernelFamily<Elements>{.ops = {"gather_elements"},
-                                          .rows = {{"gather_elements"}},
-                                          .plan = planGatherElements,
-                                          .work = workOfGatherElements,
-                                          .emit = emitGatherElements});
+  return kernelsOf(KernelFamily<GatherElementsPlan>{.ops = {"gather_elements"},
+                                                    .rows = {{"gather_elements"}},
+                                                    .plan = planGatherElements,
+                                                    .work = workOfGatherElements,
+                                                    .onlyNumbers = always,
+                                                    .emit = emitGatherElements});
 }
 
 }  // namespace qc

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <numeric>
-#include <span>
 #include <vector>
 
 #include "codegen/emit/emit.h"
@@ -11,16 +9,11 @@
 
 namespace qc {
 
-using Sizes = std::vector<int64_t>;
-
-inline int64_t product(std::span<const int64_t> sizes) {
-  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
-}
-inline Sizes sizesOf(const Node& node, int operand) { return node.operand(operand)->type().sizes(); }
 inline int64_t bytesOf(const Node& node, int operand) { return sizeOf(node.operand(operand)->type().dtype); }
 inline double elementsOf(const Value* v) { return static_cast<double>(v->type().numElements()); }
 
 inline Reg scaled(KernelEmitter& e, Reg i, int64_t factor) { return factor == 1 ? i : e.b.CreateMul(i, e.i64(factor)); }
+inline Reg scaled(KernelEmitter& e, Reg i, const Number& factor) { return factor.is(1) ? i : e.b.CreateMul(i, e.number(factor)); }
 
 // Calls body(i) for i in [0, count), shared out in units that pay for their arithmetic; and how many those are.
 KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne, const std::function<void(Reg)>& body);
@@ -37,19 +30,18 @@ Reg checkedIndex(KernelEmitter& e, const Node& node, int operand, Reg place, Reg
 struct Slices {
   std::vector<Number> dims;        // that the tuples address
   Number count = 0, perBatch = 1;  // tuples, those of one batch entry
+  Number addressed = 1;            // runs of x, in one batch entry
   int64_t run = 0, runBytes = 0;   // elements of a run
   bool batched = false;
   bool hasOneRun = true;  // of every size of what was free
 
   explicit Slices(const Node& node);
-  int64_t addressed() const;  // runs of x, in one batch entry
-  bool isEmpty() const { return count.value == 0 || run == 0 || addressed() == 0; }
+  bool isEmpty() const { return count.value == 0 || run == 0 || addressed.value == 0; }
   void eachNumber(const NumberVisitor& visit) {
     for (Number& dim : dims) visit(dim);
-    visit(count), visit(perBatch);
+    visit(count), visit(perBatch), visit(addressed);
   }
   std::string form() const { return fmt::format("{} of {}", batched ? "batches" : "tuples", run); }
-  KernelShape shape() const { return shapeOfBlocks(count, runBytes); }
 
   // Which run of x tuple s addresses.
   Reg runOf(KernelEmitter& e, const Node& node, Reg s) const;
@@ -58,11 +50,19 @@ struct Slices {
 // gather_elements, scatter_elements: dims of x and of the indices, where the indices reach: neighbours that count through on both sides are
 // one.
 struct Elements {
-  Sizes x, indices;
+  struct Axis {
+    Number x, indices;                    // sizes
+    Number xStride = 1, placeStride = 1;  // elements of x and indices between neighbours
+  };
+  std::vector<Axis> dims;
   size_t axis = 0;
 
   explicit Elements(const Node& node);
-  bool isEmpty() const { return product(indices) == 0 || product(x) == 0; }
+  bool isEmpty() const;
+  void eachNumber(const NumberVisitor& visit) {
+    for (Axis& a : dims) visit(a.x), visit(a.indices), visit(a.xStride), visit(a.placeStride);
+  }
+  std::string form() const { return fmt::format("along {} of {}", axis, dims.size()); }
 
   // Calls visit(place among the indices, element of x) for the indices at place `row` of the dims in front of `from`; the row's first
   // place among the indices and element of x are given.

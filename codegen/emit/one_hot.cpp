@@ -24,16 +24,24 @@ Reg hotPlace(KernelEmitter& e, const Node& node, Reg i) {
 
 // Indices seen as [outer][inner], the result as [outer][depth][inner].
 struct HotPlan {
-  int64_t outer, depth, inner;
+  Number outer;
+  int64_t depth, inner, bytes;
+  bool hasOneInner;  // of every size of what was free
+
+  void eachNumber(const NumberVisitor& visit) { visit(outer); }
+  std::string form() const { return fmt::format("{} of {}", depth, inner); }
+  KernelShape shape() const { return shapeOfBlocks(outer, depth * inner * bytes); }
 };
 
 std::optional<HotPlan> planOneHot(const Node& node, const Target&) {
   const DType index = node.operand(0)->type().dtype;
   const bool hasCode = index == DType::f32 || (isInteger(index) && index != DType::u64);
   if (!hasCode || node.result()->type().numElements() == 0) return std::nullopt;
-  const Sizes sizes = sizesOf(node, 0);
-  const int64_t inner = product(std::span(sizes).subspan(usize(node.integer("axis"))));
-  return HotPlan{product(sizes) / inner, node.integer("depth"), inner};
+  const Shape& shape = node.operand(0)->type().shape;
+  const auto axis = usize(node.integer("axis"));
+  Number outer = 1, inner = 1;
+  for (size_t d = 0; d < shape.size(); ++d) (d < axis ? outer : inner) = (d < axis ? outer : inner) * Number(shape[d]);
+  return HotPlan{outer, node.integer("depth"), inner.value, bytesOf(node, 1), !inner.isFree};
 }
 
 Work workOfOneHot(const HotPlan&, const Node& node, const Target&) {
@@ -41,14 +49,13 @@ Work workOfOneHot(const HotPlan&, const Node& node, const Target&) {
 }
 
 Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node, const HotPlan& plan) {
-  const auto [outerSize, depth, inner] = plan;
-  const int64_t bytes = bytesOf(node, 1);
+  const int64_t depth = plan.depth, inner = plan.inner, bytes = plan.bytes;
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
   Reg off = e.load(element, e.operand(1)), on = e.load(element, e.at(e.operand(1), bytes));
   const int width = static_cast<int>(e.target().vectorBytes() / bytes);
   Reg offs = e.splat(off, width);
   // All off, then the one of each index.
-  return emitBlocks(e, outerSize, depth * inner * bytes, [&, depth = depth, inner = inner](Reg outer) {
+  return emitBlocks(e, plan.outer, depth * inner * bytes, [&](Reg outer) {
     Reg to = e.at(e.result(), scaled(e, outer, depth * inner * bytes));
     vectorLoop(e, depth * inner, width, [&](Reg i, LaneCount lanes) { storeUpTo(e, offs, e.at(to, scaled(e, i, bytes)), lanes); });
     e.loop(
@@ -62,11 +69,14 @@ Result<KernelShape> emitOneHot(KernelEmitter& e, const Node& node, const HotPlan
   });
 }
 
+// What is filled is code of its own.
+bool hasOneInner(const HotPlan& plan, const Node&) { return plan.hasOneInner; }
+
 }  // namespace
 
 std::vector<KernelDef> oneHotKernels() {
-  return kernelsOf(
-      KernelFamily<HotPlan>{.ops = {"one_hot"}, .rows = {{"one_hot"}}, .plan = planOneHot, .work = workOfOneHot, .emit = emitOneHot});
+  return kernelsOf(KernelFamily<HotPlan>{
+      .ops = {"one_hot"}, .rows = {{"one_hot"}}, .plan = planOneHot, .work = workOfOneHot, .onlyNumbers = hasOneInner, .emit = emitOneHot});
 }
 
 }  // namespace qc

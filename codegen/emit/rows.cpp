@@ -64,41 +64,58 @@ std::vector<int64_t> axesFrom(int64_t first, int64_t rank) {
 
 bool isLast(const Node& node) { return node.string("layout") == "channels_last"; }
 
+struct NormPlan {
+  RowSpace space;
+  Number channels = 1;  // that have parameters of their own; of layer_norm elements have
+
+  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit), visit(channels); }
+  std::string form() const { return space.form(); }
+  KernelShape shape() const { return space.shape(); }
+};
+
 // The normalized dims as the middle one.  For instance_norm in either layout these are the pixels, for group_norm those of all
 // channels of a group.
-std::optional<RowSpace> normSpace(const Node& node, const Target& target) {
+std::optional<NormPlan> normPlan(const Node& node, const Target& target) {
   const Shape& shape = node.operand(0)->type().shape;
   const auto rank = static_cast<int64_t>(shape.size());
-  if (node.is("layer_norm")) return RowSpace::around(shape, axesFrom(node.integer("axis"), rank), target);
+  if (node.is("layer_norm")) {
+    const auto space = RowSpace::around(shape, axesFrom(node.integer("axis"), rank), target);
+    return space ? std::optional(NormPlan{*space}) : std::nullopt;
+  }
   if (rank < 3) return std::nullopt;
+  const int64_t axis = isLast(node) ? rank - 1 : 1;
+  const Number images(shape[0]), channels(nth(shape, axis));
+  Number pixels = 1;
+  for (int64_t d = 1; d < rank; ++d)
+    if (d != axis) pixels = pixels * Number(nth(shape, d));
   const int lanes = target.vectorBytes() / 4;
   if (node.is("group_norm")) {
-    const int64_t groups = shape[0].size() * node.integer("num_groups"), all = node.operand(0)->type().numElements();
-    return RowSpace{groups, groups ? all / groups : 0, 1, lanes};
+    const int64_t groups = node.integer("num_groups");
+    return NormPlan{{images * groups, pixels * Number(channels.value / groups), 1, lanes}, channels};
   }
-  if (!isLast(node)) return RowSpace::around(shape, axesFrom(2, rank), target);
-  RowSpace space{shape[0].size(), 1, shape.back().size(), lanes};
-  for (int64_t d = 1; d + 1 < rank; ++d) space.length = space.length * nth(shape, d).size();
-  return space;
+  if (isLast(node)) return NormPlan{{images, pixels, channels, lanes}, channels};
+  return NormPlan{{images * channels, pixels, 1, lanes}, channels};
 }
 
 // The channels of a group follow one another only where they come first: last, a group is put in that order in scratch.
 constexpr int64_t kMaxStagedGroup = int64_t{1} << 22;
 bool staysInScratch(const Node& node) { return node.is("group_norm") && isLast(node); }
 
-std::optional<RowSpace> planNorm(const Node& node, const Target& target) {
+std::optional<NormPlan> planNorm(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   if (!isPlainFloat(x) || x.numElements() == 0) return std::nullopt;
-  const auto space = normSpace(node, target);
-  if (space && staysInScratch(node) && space->length.value > kMaxStagedGroup) return std::nullopt;
+  const auto plan = normPlan(node, target);
+  if (plan && staysInScratch(node) && plan->space.length.value > kMaxStagedGroup) return std::nullopt;
   // Parameters that broadcast within the normalized dims are rare.
-  for (int i = 1; space && node.is("layer_norm") && i < node.numOperands(); ++i)
-    if (node.operand(i) && node.operand(i)->type().numElements() != space->length.value) return std::nullopt;
-  return space;
+  for (int i = 1; plan && node.is("layer_norm") && i < node.numOperands(); ++i)
+    if (node.operand(i) && node.operand(i)->type().numElements() != plan->space.length.value) return std::nullopt;
+  return plan;
 }
 
-// Its parameters lie along the row.
-bool isLayerNorm(const RowSpace&, const Node& node) { return node.is("layer_norm"); }
+Work workOfNorm(const NormPlan& plan, const Node& node, const Target& target) { return workOnRows(plan.space, node, target); }
+
+// Channels are part of the code, and so is how a group is put in order.
+bool takesAnyRows(const NormPlan& plan, const Node& node) { return !plan.channels.isFree && !staysInScratch(node); }
 
 struct Moments {
   Reg mean, r;
@@ -127,14 +144,13 @@ Reg splatParameter(KernelEmitter& e, int operand, Reg index, int width) {
 }
 
 // One parameter per element (layer_norm), per column (channels-last pixels), or per row (channels-first pixels).
-void storeNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
+void storeNorm(KernelEmitter& e, const Node& node, const Number& channels, const Rows& rows, const Moments& m, Reg x, Reg y) {
   const bool layer = node.is("layer_norm");
-  const std::vector<int64_t> sizes = node.operand(0)->type().sizes();
   const auto perRow = [&](int operand) -> Reg {
     if (layer || !e.operand(operand)) return nullptr;
     if (!rows.space().along())
       return loadUpTo(e, e.f32(rows.width()), e.at(e.operand(operand), e.b.CreateShl(rows.column(), 2)), rows.columns());
-    return splatParameter(e, operand, e.b.CreateURem(rows.outer(), e.i64(isLast(node) ? sizes.back() : sizes[1])), rows.width());
+    return splatParameter(e, operand, e.b.CreateURem(rows.outer(), e.number(channels)), rows.width());
   };
   Reg scale = perRow(1), bias = perRow(2);
   rows.each([&](Reg i, LaneCount lanes) {
@@ -152,12 +168,13 @@ int64_t groupChannels(const Node& node) {
 
 // A row is the channels of one group, each of which has its parameters.
 void storeGroupNorm(KernelEmitter& e, const Node& node, const Rows& rows, const Moments& m, Reg x, Reg y) {
-  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node), pixels = rows.space().length.value / channels;
+  const int64_t groups = node.integer("num_groups"), channels = groupChannels(node);
+  Reg pixels = e.b.CreateUDiv(rows.length(), e.i64(channels));
   Reg first = e.b.CreateMul(e.b.CreateURem(rows.outer(), e.i64(groups)), e.i64(channels));
   e.loop(
       e.i64(0), e.i64(channels), 1,
       [&](Reg c) {
-        Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, e.i64(pixels));
+        Reg channel = e.b.CreateAdd(first, c), start = e.b.CreateMul(c, pixels);
         Reg scale = splatParameter(e, 1, channel, rows.width()), bias = splatParameter(e, 2, channel, rows.width());
         vectorLoop(e, pixels, rows.width(), [&](Reg i, LaneCount lanes) {
           Reg place = e.b.CreateAdd(start, i);
@@ -183,16 +200,16 @@ KernelShape emitStagedGroups(KernelEmitter& e, const Node& node, const RowSpace&
   return shape;
 }
 
-Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node, const RowSpace& space) {
+Result<KernelShape> emitNorm(KernelEmitter& e, const Node& node, const NormPlan& plan) {
   const auto epsilon = static_cast<float>(node.real("epsilon"));
-  if (staysInScratch(node)) return emitStagedGroups(e, node, space, epsilon);
-  return emitRows(e, space, [&](Rows& rows) {
+  if (staysInScratch(node)) return emitStagedGroups(e, node, plan.space, epsilon);
+  return emitRows(e, plan.space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), 4), y = rows.at(e.result(), 4);
     const Moments m = moments(e, rows, x, epsilon);
     if (node.is("group_norm"))
       storeGroupNorm(e, node, rows, m, x, y);
     else
-      storeNorm(e, node, rows, m, x, y);
+      storeNorm(e, node, plan.channels, rows, m, x, y);
   });
 }
 
@@ -339,11 +356,11 @@ std::vector<KernelDef> softmaxKernels() {
 }
 
 std::vector<KernelDef> normKernels() {
-  return kernelsOf(KernelFamily<RowSpace>{.ops = {"layer_norm", "instance_norm", "group_norm"},
+  return kernelsOf(KernelFamily<NormPlan>{.ops = {"layer_norm", "instance_norm", "group_norm"},
                                           .rows = {{"norm"}},
                                           .plan = planNorm,
-                                          .work = workOnRows,
-                                          .onlyNumbers = isLayerNorm,
+                                          .work = workOfNorm,
+                                          .onlyNumbers = takesAnyRows,
                                           .emit = emitNorm});
 }
 

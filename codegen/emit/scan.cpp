@@ -13,13 +13,6 @@ namespace {
 
 using Values = KernelEmitter::Values;
 
-// Rows lie dense, or side by side, where several are in a vector.
-Work workOfScan(const RowSpace& space, const Node& node, const Target&) {
-  const auto rows = static_cast<double>(space.outer.value * space.inner.value),
-             elements = static_cast<double>(node.operand(0)->type().numElements());
-  return {{"call", 1}, {"row", rows}, {"dense_element", space.along() ? elements : 0}, {"element", space.along() ? 0 : elements}};
-}
-
 Work workOfFold(const RowSpace& space, const Node& node, const Target&) {
   return {{"call", 1},
           {"row", static_cast<double>(space.outer.value * space.inner.value)},
@@ -37,33 +30,56 @@ RowSpace axisSpace(const Node& node, const Target& target) {
 
 // ---- cumsum -----------------------------------------------------------------------------------
 
-std::optional<RowSpace> planCumsum(const Node& node, const Target& target) {
+struct CumsumPlan {
+  RowSpace space;
+  int width = 1;  // elements of a vector: of neighbouring rows; where rows are dense, single ones
+
+  int64_t blocks() const { return (space.inner.value + width - 1) / width; }
+  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit); }
+  std::string form() const { return "sums"; }
+  KernelShape shape() const { return {space.outer.value * blocks(), 0}; }
+};
+
+std::optional<CumsumPlan> planCumsum(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::s4 && x.dtype != DType::u4;
   if (x.numElements() == 0 || !(isReal(x.dtype) || whole)) return std::nullopt;
-  return axisSpace(node, target);
-}
-
-// Vectors of neighbouring rows; where rows are dense, single elements.
-Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpace& space) {
-  const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
-  const Numbers numbers(e, node.operand(0)->type().dtype);
-  const int64_t bytes = numbers.bytes();
-  int width =
-      space.along()
-          ? 1
-          : static_cast<int>(std::clamp<int64_t>(std::bit_floor(static_cast<uint64_t>(space.inner.value)), 1, e.lanes() * 4 / bytes));
+  CumsumPlan plan{axisSpace(node, target)};
+  const int64_t inner = plan.space.inner.value, most = target.vectorBytes() / sizeOf(x.dtype);
+  if (plan.space.along()) return plan;
+  plan.width = static_cast<int>(std::clamp<int64_t>(static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(inner))), 1, most));
   // Several vectors at once, where that leaves no rest: rows may lie a page apart, and a step along them is to use what it fetches.
   constexpr int kMostVectors = 8;
-  for (int vectors = 1; !space.along() && vectors < kMostVectors && space.inner.value % (2 * width) == 0; vectors *= 2) width *= 2;
+  for (int vectors = 1; inner % (2 * plan.width) == 0 && vectors < kMostVectors; vectors *= 2) plan.width *= 2;
+  return plan;
+}
+
+// Rows lie dense, or side by side, where several are in a vector.
+Work workOfCumsum(const CumsumPlan& plan, const Node& node, const Target&) {
+  const RowSpace& space = plan.space;
+  const auto rows = static_cast<double>(space.outer.value * space.inner.value),
+             elements = static_cast<double>(node.operand(0)->type().numElements());
+  return {{"call", 1}, {"row", rows}, {"dense_element", space.along() ? elements : 0}, {"element", space.along() ? 0 : elements}};
+}
+
+// Rows side by side are part of the code.
+bool hasOneInner(const CumsumPlan& plan, const Node&) { return !plan.space.inner.isFree; }
+
+Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const CumsumPlan& plan) {
+  const RowSpace& space = plan.space;
+  const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
+  const Numbers numbers(e, node.operand(0)->type().dtype);
+  const int64_t bytes = numbers.bytes(), inner = space.inner.value, blocks = plan.blocks();
+  const int width = plan.width;
   llvm::Type* vector = KernelEmitter::vectorOf(numbers.storage(), width);
-  const int64_t blocks = (space.inner.value + width - 1) / width;
+  Reg length = e.number(space.length);
   const auto scan = [&](Reg start, int lanes) {
     Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
     e.loop(
-        e.i64(0), e.i64(space.length.value), 1, {llvm::Constant::getNullValue(vector)},
+        e.i64(0), length, 1, {llvm::Constant::getNullValue(vector)},
         [&](Reg i, Values& sum) {
-          Reg at = e.b.CreateMul(reverse ? e.b.CreateSub(e.i64(space.length.value - 1), i) : i, e.i64(space.inner.value * bytes));
+          Reg step = reverse ? e.b.CreateSub(e.b.CreateSub(length, e.i64(1)), i) : i;
+          Reg at = e.b.CreateMul(step, e.i64(inner * bytes));
           Reg v = loadUpTo(e, vector, e.at(x, at), lanes);
           if (exclusive) storeUpTo(e, sum[0], e.at(y, at), lanes);
           sum[0] = vector->isFPOrFPVectorTy() ? e.b.CreateFAdd(sum[0], v) : e.b.CreateAdd(sum[0], v);
@@ -71,15 +87,15 @@ Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const RowSpac
         },
         true);
   };
-  const auto rest = static_cast<int>(space.inner.value % width);
+  const auto rest = static_cast<int>(inner % width);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg outer = e.b.CreateUDiv(unit, e.i64(blocks)), block = e.b.CreateURem(unit, e.i64(blocks));
-    Reg start = e.b.CreateAdd(e.b.CreateMul(outer, e.i64(space.length.value * space.inner.value)), e.b.CreateMul(block, e.i64(width)));
-    start = e.b.CreateMul(start, e.i64(bytes));
+    Reg start = e.b.CreateMul(outer, e.b.CreateMul(length, e.i64(inner)));
+    start = e.b.CreateMul(e.b.CreateAdd(start, e.b.CreateMul(block, e.i64(width))), e.i64(bytes));
     if (!rest) return scan(start, width);
     e.ifThen(e.b.CreateICmpEQ(block, e.i64(blocks - 1)), [&] { scan(start, rest); }, [&] { scan(start, width); });
   });
-  return KernelShape{space.outer.value * blocks, 0};
+  return plan.shape();
 }
 
 // ---- reductions -------------------------------------------------------------------------------
@@ -129,13 +145,13 @@ KernelShape emitRealProduct(KernelEmitter& e, const Node& node, const RowSpace& 
   const TensorType& type = node.operand(0)->type();
   const Numbers numbers(e, type.dtype);
   e.loop(e.begin(), e.end(), 1, [&](Reg row) {
-    Reg x = numbers.place(e.operand(0), e.b.CreateMul(row, e.i64(space.length.value)));
+    Reg length = e.number(space.length), x = numbers.place(e.operand(0), e.b.CreateMul(row, length));
     const Values product = e.loop(
-        e.i64(0), e.i64(space.length.value), 1, {fold.start(e, type)},
+        e.i64(0), length, 1, {fold.start(e, type)},
         [&](Reg i, Values& m) { m[0] = fold.step(e, m[0], e.load(numbers.storage(), numbers.place(x, i))); }, true);
     e.store(product[0], numbers.place(e.result(), row));
   });
-  return {space.outer.value, 0};
+  return space.shape();
 }
 
 // Every lane keeps the extreme of what it saw and where; then the first of those places, or the last, that holds the row's.
@@ -167,7 +183,7 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
   return emitRows(e, space, [&](Rows& rows) {
     Reg x = rows.at(e.operand(0), numbers.bytes()), start = e.splat(fold.start(e, type), rows.width());
     const auto element = [&](Reg i, LaneCount lanes) {
-      Reg from = e.at(x, e.b.CreateMul(i, e.i64(numbers.bytes() * space.inner.value)));
+      Reg from = e.at(x, e.b.CreateMul(i, e.b.CreateMul(rows.inner(), e.i64(numbers.bytes()))));
       return numbers.widened(loadUpTo(e, KernelEmitter::vectorOf(numbers.storage(), rows.width()), from, lanes));
     };
     if (fold.isArg) return storeReduced(rows, foundPlace(rows, fold, last, start, element));
@@ -175,7 +191,7 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
     const Values folded =
         rows.fold({start}, [&](Reg i, LaneCount lanes, Values& m) { m[0] = step(m[0], rows.masked(element(i, lanes), lanes, start)); });
     Reg y = rows.combined(folded[0], step);
-    if (fold.isMean) y = e.b.CreateSDiv(y, e.ints(space.length.value, e.i64s(rows.width())));
+    if (fold.isMean) y = e.b.CreateSDiv(y, e.splat(rows.length(), rows.width()));
     storeReduced(rows, numbers.narrowed(y));
   });
 }
@@ -183,8 +199,8 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
 }  // namespace
 
 std::vector<KernelDef> cumsumKernels() {
-  return kernelsOf(
-      KernelFamily<RowSpace>{.ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .work = workOfScan, .emit = emitCumsum});
+  return kernelsOf(KernelFamily<CumsumPlan>{
+      .ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .work = workOfCumsum, .onlyNumbers = hasOneInner, .emit = emitCumsum});
 }
 
 std::vector<KernelDef> foldKernels() {
@@ -193,6 +209,7 @@ std::vector<KernelDef> foldKernels() {
                              .rows = {{"fold"}},
                              .plan = planFold,
                              .work = workOfFold,
+                             .onlyNumbers = always,
                              .emit = emitFold});
 }
 

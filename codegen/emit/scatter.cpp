@@ -43,24 +43,36 @@ class Update {
   int64_t bytes_;
 };
 
-std::optional<Slices> planScatterNd(const Node& node, const Target&) {
-  const Slices slices(node);
-  if (slices.isEmpty() || !Update::supports(node)) return std::nullopt;
-  return slices;
+struct ScatterNdPlan : Slices {
+  KernelShape shape() const { return {1, 0}; }  // the order of updates counts
+};
+
+std::optional<ScatterNdPlan> planScatterNd(const Node& node, const Target&) {
+  ScatterNdPlan plan{Slices(node)};
+  if (plan.isEmpty() || !Update::supports(node)) return std::nullopt;
+  return plan;
 }
 
-Work workOfScatterNd(const Slices& s, const Node& node, const Target&) {
+Work workOfScatterNd(const ScatterNdPlan& s, const Node& node, const Target&) {
   return {{"call", 1},
           {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))},
           {"index", elementsOf(node.operand(1))},
           {"update", static_cast<double>(s.count.value * s.run)}};
 }
 
-Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slices& slices) {
+// Of a size that is part of the code, or not.
+void copyAll(KernelEmitter& e, Reg to, Reg from, const Number& count, int64_t bytes) {
+  if (count.isFree)
+    e.copyBytes(to, from, scaled(e, e.number(count), bytes));
+  else
+    e.copyBytes(to, from, count.value * bytes);
+}
+
+Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const ScatterNdPlan& slices) {
   const int64_t bytes = bytesOf(node, 0), run = slices.runBytes;
   Update update(e, node);
   e.loop(e.begin(), e.end(), 1, [&](Reg) {
-    e.copyBytes(e.result(), e.operand(0), slices.addressed() * run);
+    copyAll(e, e.result(), e.operand(0), slices.addressed, run);
     e.loop(
         e.i64(0), e.number(slices.count), 1,
         [&](Reg s) {
@@ -72,54 +84,76 @@ Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Slic
         },
         true);
   });
-  return KernelShape{1, 0};
+  return slices.shape();
 }
 
-std::optional<Elements> planScatterElements(const Node& node, const Target&) {
-  const Elements all(node);
-  if (all.isEmpty() || !Update::supports(node)) return std::nullopt;
-  return all;
+// A run is code of its own.
+bool hasOneRun(const ScatterNdPlan& s, const Node&) { return s.hasOneRun; }
+
+// Updates stay within the part of x that one place of the dim in front of the axis has.
+struct ScatterElementsPlan {
+  Elements all;
+  Number part = 1, places = 1;  // elements of x and indices of a part
+
+  size_t from() const { return all.axis ? 1 : 0; }
+  Number parts() const { return from() ? all.dims[0].x : Number(1); }
+  Number reached() const { return from() ? all.dims[0].indices : Number(1); }
+  void eachNumber(const NumberVisitor& visit) { all.eachNumber(visit), visit(part), visit(places); }
+  std::string form() const { return all.form(); }
+  KernelShape shape() const { return {parts().value, 0}; }
+};
+
+std::optional<ScatterElementsPlan> planScatterElements(const Node& node, const Target&) {
+  ScatterElementsPlan plan{Elements(node)};
+  if (plan.all.isEmpty() || !Update::supports(node)) return std::nullopt;
+  for (size_t d = plan.from(); d < plan.all.dims.size(); ++d) {
+    plan.part = plan.part * plan.all.dims[d].x;
+    plan.places = plan.places * plan.all.dims[d].indices;
+  }
+  return plan;
 }
 
-Work workOfScatterElements(const Elements&, const Node& node, const Target&) {
+Work workOfScatterElements(const ScatterElementsPlan&, const Node& node, const Target&) {
   return {
       {"call", 1}, {"byte", elementsOf(node.operand(0)) * static_cast<double>(bytesOf(node, 0))}, {"update", elementsOf(node.operand(1))}};
 }
 
-// Updates stay within the part of x that one place of the dim in front of the axis has.
-Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node, const Elements& all) {
+Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node, const ScatterElementsPlan& plan) {
   const int64_t bytes = bytesOf(node, 0);
-  const size_t from = all.axis ? 1 : 0;
-  const int64_t parts = from ? all.x[0] : 1, reached = from ? all.indices[0] : 1, part = product(std::span(all.x).subspan(from));
   Update update(e, node);
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
-    Reg start = scaled(e, unit, part);
+    Reg start = scaled(e, unit, plan.part);
     Reg to = e.at(e.result(), scaled(e, start, bytes));
-    e.copyBytes(to, e.at(e.operand(0), scaled(e, start, bytes)), part * bytes);
-    e.ifThen(e.b.CreateICmpSLT(unit, e.i64(reached)), [&] {
-      Reg place = scaled(e, unit, product(std::span(all.indices).subspan(from)));
-      all.eachFrom(e, node, from, place, start, [&](Reg at, Reg element) {
-        Reg target = e.b.CreateAdd(element, all.along(e, node, at));
+    copyAll(e, to, e.at(e.operand(0), scaled(e, start, bytes)), plan.part, bytes);
+    e.ifThen(e.b.CreateICmpSLT(unit, e.number(plan.reached())), [&] {
+      Reg place = scaled(e, unit, plan.places);
+      plan.all.eachFrom(e, node, plan.from(), place, start, [&](Reg at, Reg element) {
+        Reg target = e.b.CreateAdd(element, plan.all.along(e, node, at));
         update.apply(e.at(e.result(), scaled(e, target, bytes)), e.at(e.operand(2), scaled(e, at, bytes)));
       });
     });
   });
-  return KernelShape{parts, 0};
+  return plan.shape();
 }
 
 }  // namespace
 
 std::vector<KernelDef> scatterNdKernels() {
-  return kernelsOf(KernelFamily<Slices>{
-      .ops = {"scatter_nd"}, .rows = {{"scatter_nd"}}, .plan = planScatterNd, .work = workOfScatterNd, .emit = emitScatterNd});
+  return kernelsOf(KernelFamily<ScatterNdPlan>{.ops = {"scatter_nd"},
+                                               .rows = {{"scatter_nd"}},
+                                               .plan = planScatterNd,
+                                               .work = workOfScatterNd,
+                                               .onlyNumbers = hasOneRun,
+                                               .emit = emitScatterNd});
 }
 
 std::vector<KernelDef> scatterElementsKernels() {
-  return kernelsOf(KernelFamily<Elements>{.ops = {"scatter_elements"},
-                                          .rows = {{"scatter_elements"}},
-                                          .plan = planScatterElements,
-                                          .work = workOfScatterElements,
-                                          .emit = emitScatterElements});
+  return kernelsOf(KernelFamily<ScatterElementsPlan>{.ops = {"scatter_elements"},
+                                                     .rows = {{"scatter_elements"}},
+                                                     .plan = planScatterElements,
+                                                     .work = workOfScatterElements,
+                                                     .onlyNumbers = always,
+                                                     .emit = emitScatterElements});
 }
 
 }  // namespace qc

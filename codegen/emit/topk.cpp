@@ -30,13 +30,14 @@ struct TopKPlan {
   Way way;
   RowSpace space;
   int64_t k;
-  int keyBytes = 4, keyLanes = 1;  // of ranks
+  // Of ranks: keys, and vectors of them.
+  int keyBytes = 4, keyLanes = 1;
+  Number keyBlocks = 1;
 
-  int64_t keyBlocks() const { return (space.length.value + keyLanes - 1) / keyLanes; }
-  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit); }
+  void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit), visit(keyBlocks); }
   std::string form() const { return fmt::format("the first {}", k); }
   KernelShape shape() const {
-    const int64_t keys = keyBlocks() * keyLanes * keyBytes, items = 2 * space.length.value * 8 + kDigits * kBuckets * 8;
+    const int64_t keys = keyBlocks.value * keyLanes * keyBytes, items = 2 * space.length.value * 8 + kDigits * kBuckets * 8;
     return {space.outer.value * space.inner.value, way == Way::ranks ? keys : way == Way::radix ? items : 0};
   }
 };
@@ -157,17 +158,17 @@ class TopK {
   int keyLanes() const { return plan_.keyLanes; }
   int keyBytes() const { return plan_.keyBytes; }
   llvm::Type* keyType() const { return e_.b.getIntNTy(static_cast<unsigned>(8 * keyBytes())); }
-  int64_t keyBlocks() const { return plan_.keyBlocks(); }
+  Reg keyBlocks() { return e_.number(plan_.keyBlocks); }
   Reg keyAt(Reg i) { return e_.at(e_.scratch(), e_.b.CreateMul(i, e_.i64(keyBytes()))); }
 
   // Behind the row: keys that come before none.
   void padKeys() {
     Reg lowest = llvm::ConstantInt::getSigned(keyType(), keyBytes() == 4 ? INT32_MIN : INT64_MIN);
-    for (int64_t i = space_.length.value; i < keyBlocks() * keyLanes(); ++i) e_.store(lowest, keyAt(e_.i64(i)));
+    e_.loop(length(), e_.b.CreateMul(keyBlocks(), e_.i64(keyLanes())), 1, [&](Reg i) { e_.store(lowest, keyAt(i)); });
   }
 
   void ranks() {
-    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), e_.i64(space_.length.value), 1, body, true); };
+    const auto each = [&](const std::function<void(Reg)>& body) { e_.loop(e_.i64(0), length(), 1, body, true); };
     each([&](Reg i) { e_.store(key(element(i).value), keyAt(i)); });
     const int lanes = keyLanes();
     llvm::Type* keys = KernelEmitter::vectorOf(keyType(), lanes);
@@ -178,7 +179,7 @@ class TopK {
     each([&](Reg i) {
       Reg own = e_.splat(e_.load(keyType(), keyAt(i)), lanes), place = e_.b.CreateSub(splat(i), lanesFrom);
       const Values count = e_.loop(
-          e_.i64(0), e_.i64(keyBlocks()), 1, {llvm::Constant::getNullValue(keys)},
+          e_.i64(0), keyBlocks(), 1, {llvm::Constant::getNullValue(keys)},
           [&](Reg block, Values& sum) {
             Reg first = e_.b.CreateMul(block, e_.i64(lanes)), other = e_.load(keys, keyAt(first));
             Reg isEarlier = e_.b.CreateICmpSLT(splat(first), place);
@@ -271,8 +272,11 @@ std::optional<TopKPlan> plan(const KernelRow<Way>& row, const Node& node, const 
   const int64_t length = space.length.value;
   if (row.traits == Way::ranks && length > kMaxRanked) return std::nullopt;
   if (row.traits == Way::radix && (length > kMaxSorted || !hasShortKeys(x.dtype))) return std::nullopt;
-  const int keyBytes = keyBytesOf(x.dtype);
-  return TopKPlan{row.traits, space, node.integers("k").front(), keyBytes, target.vectorBytes() / keyBytes};
+  TopKPlan plan{row.traits, space, node.integers("k").front(), keyBytesOf(x.dtype)};
+  plan.keyLanes = target.vectorBytes() / plan.keyBytes;
+  plan.keyBlocks = Number((length + plan.keyLanes - 1) / plan.keyLanes);
+  plan.keyBlocks.isFree = space.length.isFree;
+  return plan;
 }
 
 Work work(const TopKPlan& plan, const Node& node, const Target& target) {
@@ -287,9 +291,6 @@ Work work(const TopKPlan& plan, const Node& node, const Target& target) {
   return work;
 }
 
-// Keys are padded to so many vectors by the code.
-bool takesAnyLength(const TopKPlan& plan, const Node&) { return plan.way != Way::ranks; }
-
 Result<KernelShape> emit(KernelEmitter& e, const Node& node, const TopKPlan& plan) { return TopK(e, node, plan).emit(); }
 
 }  // namespace
@@ -300,7 +301,7 @@ std::vector<KernelDef> topkKernels() {
                                   .rows = {{"topk_heap", 0, Way::heap}, {"topk_ranks", 0, Way::ranks}, {"topk_radix", 0, Way::radix}},
                                   .plan = plan,
                                   .work = work,
-                                  .onlyNumbers = takesAnyLength,
+                                  .onlyNumbers = always,
                                   .emit = emit});
 }
 

@@ -9,23 +9,35 @@ namespace qc {
 namespace {
 
 struct TriluPlan {
-  int64_t lines, rows, columns, k;  // lines: rows of all matrices
+  Number lines, rows, columns;  // lines: rows of all matrices
+  int64_t k, bytes;             // bytes: of an element
+
+  // Of any number of columns a unit is some lines all the same.
+  int64_t lineBytes() const { return (columns.isFree ? 256 : columns.value) * bytes; }
+  void eachNumber(const NumberVisitor& visit) { visit(lines), visit(rows), visit(columns); }
+  std::string form() const { return fmt::format("diagonal {}", k); }
+  KernelShape shape() const { return shapeOfBlocks(lines, lineBytes()); }
 };
 
 std::optional<TriluPlan> planTrilu(const Node& node, const Target&) {
-  const Sizes sizes = sizesOf(node, 0);
-  if (node.result()->type().numElements() == 0 || sizes.back() >= INT32_MAX / 2) return std::nullopt;
-  const int64_t rows = sizes[sizes.size() - 2], columns = sizes.back();
-  return TriluPlan{product(sizes) / columns, rows, columns, std::clamp(node.integer("k"), -rows, columns)};
+  constexpr int64_t kMost = INT32_MAX / 2;  // of columns, which are counted in 32 bits
+  const Shape& shape = node.operand(0)->type().shape;
+  if (node.result()->type().numElements() == 0 || shape.back().size() >= kMost) return std::nullopt;
+  Number lines = 1;
+  for (size_t d = 0; d + 1 < shape.size(); ++d) lines = lines * Number(shape[d]);
+  return TriluPlan{lines, Number(shape[shape.size() - 2]), Number(shape.back()), std::clamp(node.integer("k"), -kMost, kMost),
+                   bytesOf(node, 0)};
 }
 
 Work workOfTrilu(const TriluPlan& plan, const Node& node, const Target&) {
-  return {
-      {"call", 1}, {"byte", elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0))}, {"row", static_cast<double>(plan.lines)}};
+  return {{"call", 1},
+          {"byte", elementsOf(node.result()) * static_cast<double>(bytesOf(node, 0))},
+          {"row", static_cast<double>(plan.lines.value)}};
 }
 
 Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPlan& plan) {
-  const int64_t rows = plan.rows, columns = plan.columns, bytes = bytesOf(node, 0), k = plan.k;
+  const int64_t bytes = plan.bytes;
+  Reg columns = e.number(plan.columns);
   const bool upper = node.integer("upper") != 0;
   const auto width = static_cast<int>(e.target().vectorBytes() / std::max<int64_t>(bytes, 4));
   llvm::Type* vector = KernelEmitter::vectorOf(e.b.getIntNTy(static_cast<unsigned>(8 * bytes)), width);
@@ -33,11 +45,11 @@ Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPla
   llvm::SmallVector<llvm::Constant*> lane;
   for (int l = 0; l < width; ++l) lane.push_back(e.b.getInt32(static_cast<uint32_t>(l)));
   Reg places = llvm::ConstantVector::get(lane);
-  return emitBlocks(e, plan.lines, columns * bytes, [&](Reg row) {
+  return emitBlocks(e, plan.lines, plan.lineBytes(), [&](Reg row) {
     // Row + k is the first column above, and the last below.
-    Reg diagonal = e.b.CreateAdd(e.b.CreateURem(row, e.i64(rows)), e.i64(k));
-    diagonal = e.splat(e.b.CreateTrunc(e.maxOf(e.minOf(diagonal, e.i64(columns)), e.i64(-1)), e.b.getInt32Ty()), width);
-    Reg start = scaled(e, row, columns * bytes), from = e.at(e.operand(0), start), to = e.at(e.result(), start);
+    Reg diagonal = e.b.CreateAdd(e.b.CreateURem(row, e.number(plan.rows)), e.i64(plan.k));
+    diagonal = e.splat(e.b.CreateTrunc(e.maxOf(e.minOf(diagonal, columns), e.i64(-1)), e.b.getInt32Ty()), width);
+    Reg start = scaled(e, e.b.CreateMul(row, columns), bytes), from = e.at(e.operand(0), start), to = e.at(e.result(), start);
     vectorLoop(e, columns, width, [&](Reg i, LaneCount lanes) {
       Reg column = e.b.CreateAdd(e.splat(e.b.CreateTrunc(i, e.b.getInt32Ty()), width), places);
       Reg isKept = upper ? e.b.CreateICmpSGE(column, diagonal) : e.b.CreateICmpSLE(column, diagonal);
@@ -50,8 +62,8 @@ Result<KernelShape> emitTrilu(KernelEmitter& e, const Node& node, const TriluPla
 }  // namespace
 
 std::vector<KernelDef> triluKernels() {
-  return kernelsOf(
-      KernelFamily<TriluPlan>{.ops = {"trilu"}, .rows = {{"trilu"}}, .plan = planTrilu, .work = workOfTrilu, .emit = emitTrilu});
+  return kernelsOf(KernelFamily<TriluPlan>{
+      .ops = {"trilu"}, .rows = {{"trilu"}}, .plan = planTrilu, .work = workOfTrilu, .onlyNumbers = always, .emit = emitTrilu});
 }
 
 }  // namespace qc

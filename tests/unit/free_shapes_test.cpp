@@ -248,6 +248,48 @@ TEST(FreeShapes, PicksOfAnyLengthShareCode) {
   EXPECT_EQ(sumBehind(compiled, 4), 0) << fmt::format("{}", fmt::join(compiled, ", "));
 }
 
+// Of rows that are short enough to be ranked.
+TEST(FreeShapes, PicksOfShortRowsShareCode) {
+  const std::vector<int64_t> compiled = compiledFor(
+      kPicks, 6,
+      {{2, 20, 6}, {1, 500, 6}, {3, 151, 6}, {2, 5, 6}, {7, 33, 6}, {1, 120, 6}, {4, 61, 6}, {2, 99, 6}, {1, 503, 6}, {3, 16, 6}});
+  ASSERT_EQ(compiled.size(), 10u);
+  EXPECT_GT(compiled[0], 0);
+  EXPECT_EQ(sumBehind(compiled, 5), 0) << fmt::format("{}", fmt::join(compiled, ", "));
+}
+
+// What is put back by indices, summed on the way, folded as integers, cut at a diagonal, divided.
+constexpr const char* kPlaces = R"(
+graph @net(%x: f32[1,T,6]) -> ("y") {
+  %0 = slice %x {starts=[0,0,0], sizes=[1,T,1], steps=[1,1,1]} : f32[1,T,1]
+  %values, %places = topk %0 {axis=1, k=[5], largest=1, sorted=1} : f32[1,5,1], s64[1,5,1]
+  %1 = reshape %places {shape=[5,1]} : s64[5,1]
+  %2 = reshape %x {shape=[T,6]} : f32[T,6]
+  %3 = reshape %values {shape=[5,1]} : f32[5,1]
+  %4 = expand %3 {shape=[5,6]} : f32[5,6]
+  %5 = scatter_nd %2, %1, %4 {reduction="add"} : f32[T,6]
+  %6 = cumsum %5 {axis=0} : f32[T,6]
+  %7 = expand %places {shape=[1,5,6]} : s64[1,5,6]
+  %8 = gather_elements %x, %7 {axis=1} : f32[1,5,6]
+  %9 = scatter_elements %x, %7, %8 {axis=1, reduction="mul"} : f32[1,T,6]
+  %10 = trilu %9 {k=-1, upper=0} : f32[1,T,6]
+  %11 = cast %10 {to=s64} : s64[1,T,6]
+  %12 = reduce_max %11 {axes=[1]} : s64[1,1,6]
+  %13 = mod %11, %12 : s64[1,T,6]
+  %14 = cast %13 {to=f32} : f32[1,T,6]
+  %15 = add %14, %6 : f32[1,T,6]
+  return %15
+}
+)";
+
+TEST(FreeShapes, PlacesOfAnyLengthShareCode) {
+  const std::vector<int64_t> compiled = compiledFor(
+      kPlaces, 7, {{1, 20, 6}, {1, 600, 6}, {1, 77, 6}, {1, 5, 6}, {1, 33, 6}, {1, 900, 6}, {1, 61, 6}, {1, 99, 6}, {1, 503, 6}});
+  ASSERT_EQ(compiled.size(), 9u);
+  EXPECT_GT(compiled[0], 0);
+  EXPECT_EQ(sumBehind(compiled, 4), 0) << fmt::format("{}", fmt::join(compiled, ", "));
+}
+
 // Pieces of what was free, from wherever they start, joined, padded and repeated.
 TEST(FreeShapes, MovesOfAnyLengthShareCode) {
   const std::vector<int64_t> compiled = compiledFor(
@@ -369,6 +411,25 @@ TEST(FreeShapes, SizesOfImagesShareCode) {
   ASSERT_EQ(compiled.size(), 11u);
   EXPECT_GT(compiled.front(), 7);
   EXPECT_LE(sumBehind(compiled, 4), 4) << "sizes of images have code of their own";
+}
+
+TEST(FreeShapes, NormsOfAnySizeShareCode) {
+  const auto compiled = [](const char* norm, const char* type, bool channelsLast) {
+    const std::string text = fmt::format(
+        "const #s : f32[6] = rand(1, 0.5, 1.5)\nconst #b : f32[6] = rand(2, -0.5, 0.5)\ngraph @net(%x: {1}) -> (\"y\") {{\n"
+        "  %s = const #s : f32[6]\n  %b = const #b : f32[6]\n  %0 = {0} : {1}\n  return %0\n}}\n",
+        norm, type);
+    std::vector<std::vector<int64_t>> shapes;
+    for (const auto& [n, t] : {std::pair<int64_t, int64_t>{2, 40}, {1, 900}, {3, 77}, {2, 2}, {5, 33}, {1, 1}, {4, 612}})
+      shapes.push_back(channelsLast ? std::vector{n, t, int64_t{6}} : std::vector{n, int64_t{6}, t});
+    return compiledFor(text.c_str(), 8, shapes);
+  };
+  for (const auto& all : {compiled("instance_norm %x, %s, %b {layout=\"channels_last\"}", "f32[N,T,6]", true),
+                          compiled("group_norm %x, %s, %b {num_groups=3}", "f32[N,6,T]", false)}) {
+    ASSERT_EQ(all.size(), 7u);
+    EXPECT_EQ(all[0], 1);
+    EXPECT_EQ(sumBehind(all, 1), 0) << fmt::format("{}", fmt::join(all, ", "));
+  }
 }
 
 // An int8 model from many threads at once, of which each asks for the lengths in an order of its own, with few of them remembered and the
