@@ -68,9 +68,10 @@ bool keepsPlace(const ResizedAxis& axis) {
   return true;
 }
 
-std::optional<ResizedAxis> axisOf(const Node& node, size_t dim, const Number& in, const Number& out) {
-  const auto taps = resizeTaps(node.attrs(), dim, in.value, out.value);
-  ResizedAxis axis{in, out, 0, taps.empty() ? 1 : static_cast<int>(taps[0].size()), {}, {}, 0};
+std::optional<ResizedAxis> axisOf(const Node& node, size_t dim) {
+  const TensorType &x = node.operand(0)->type(), &y = node.result()->type();
+  const auto taps = resizeTaps(node.attrs(), dim, x.sizes(), y.sizes());
+  ResizedAxis axis{Number(x.shape[dim]), Number(y.shape[dim]), 0, taps.empty() ? 1 : static_cast<int>(taps[0].size()), {}, {}, 0};
   for (const auto& list : taps) {
     if (list.empty() || static_cast<int>(list.size()) != axis.taps) return std::nullopt;
     for (const ResizeTap& tap : list) {
@@ -96,7 +97,7 @@ std::optional<ResizePlan> planOf(const Node& node) {
       continue;
     }
     if (in[d].size() > INT32_MAX || out[d].size() > kMaxPositions) return std::nullopt;
-    std::optional<ResizedAxis> axis = axisOf(node, d, Number(in[d]), Number(out[d]));
+    std::optional<ResizedAxis> axis = axisOf(node, d);
     if (!axis) return std::nullopt;
     plan.axes.push_back(std::move(*axis));
   }

@@ -122,10 +122,12 @@ bool isScaledInFloat(const Node& n, const DimExpr& from, float scale, const DimE
   return dims && dims->elements == Dims{from} && factor && factor->numElements() == 1 && factor->at(0) == static_cast<double>(scale);
 }
 
-// Sizes where the scales follow from them; else scales, from which ONNX computes the same sizes.
+// Sizes where the scales follow from them, or are those that proportions are kept within; else scales, from which ONNX computes the same
+// sizes.
 Status resize(OnnxExporter& e, const Node& n) {
   const std::vector<double>& scales = n.attrs().reals("scales");
-  const Dims from = dimsOf(n.operand(0)), to = n.attrs().dims("sizes");
+  const Dims from = dimsOf(n.operand(0)), to = n.attrs().dims("sizes"), wanted = n.attrs().dims("wanted");
+  const bool keeps = !wanted.empty();
   bool follows = true, reached = true;
   bool derived = false, ofSizes = true;  // a scale that is that of the sizes, as all others are
   for (size_t d = 0; d < scales.size(); ++d) {
@@ -145,17 +147,27 @@ Status resize(OnnxExporter& e, const Node& n) {
     follows = follows && own;
     ofSizes = ofSizes && own;
   }
-  if (derived ? !ofSizes : !follows && !reached)
+  if (!keeps && (derived ? !ofSizes : !follows && !reached))
     return fail(ErrorCode::kUnsupported, "a resize whose sizes do not follow from its scales")
         .at(n.location())
         .help("save as .qir instead");
   const bool crops = n.string("coordinate") == "tf_crop_and_resize";
   const std::vector<double>& box = n.attrs().reals("roi");
-  const std::vector<float> floats(scales.begin(), scales.end()), roi(box.begin(), box.end());
+  const std::vector<float> floats(scales.begin(), scales.end());
+  Ints axes;
+  Dims within;
+  for (size_t d = 0; d < scales.size(); ++d) {
+    if (keeps && wanted[d] == 0) continue;
+    axes.push_back(static_cast<int64_t>(d));
+    if (keeps) within.push_back(wanted[d]);
+  }
+  std::vector<float> roi;
+  for (size_t first = 0; first < box.size(); first += scales.size())
+    for (const int64_t axis : axes) roi.push_back(static_cast<float>(box[first + usize(axis)]));
   std::vector<std::string> inputs = {e.name(n.operand(0)),
                                      crops ? e.initializer("roi", Tensor::ofFloats({static_cast<int64_t>(roi.size())}, roi)) : ""};
-  if (derived) {
-    QC_ASSIGN(const std::string sizes, e.dims(to));
+  if (keeps || derived) {
+    QC_ASSIGN(const std::string sizes, e.dims(keeps ? within : to));
     inputs.insert(inputs.end(), {"", sizes});
   } else if (follows) {
     inputs.insert(inputs.end(), {"", e.ints(*constants(to))});
@@ -170,6 +182,11 @@ Status resize(OnnxExporter& e, const Node& n) {
                                                                      {"exclude_outside", "exclude_outside"},
                                                                      {"extrapolation", "extrapolation_value"}};
   for (const auto& [ours, theirs] : kCarried) setAttr(proto, theirs, *n.attrs().find(ours));
+  if (keeps) {
+    setAttr(proto, "keep_aspect_ratio_policy", n.string("policy"));
+    setAttr(proto, "axes", axes);
+    e.needOpset(18);
+  }
   if (n.string("coordinate") == "half_pixel_symmetric") e.needOpset(19);
   if (n.integer("antialias")) {
     setInt(proto, "antialias", 1);

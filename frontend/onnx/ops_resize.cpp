@@ -1,7 +1,6 @@
 // Resize and Upsample, read.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "frontend/onnx/converters.h"
@@ -64,9 +63,10 @@ Status resize(OnnxNode& n) {
   if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
     return n.error(ErrorCode::kInvalidModel, "keep_aspect_ratio_policy '{}'", policy);
   std::vector<double> scales(rank, 1.0);
-  Dims sizes = dims;
   const auto present = [&](int i) { return n.input(i) && !(n.type(i).isStatic() && n.type(i).numElements() == 0); };
   const int scalesAt = old ? 1 : 2;
+  const bool keeps = policy != "stretch" && !old && present(3);
+  Dims sizes = dims, proportional(keeps ? rank : 0, 0);
   std::vector<size_t> axes(rank);
   std::iota(axes.begin(), axes.end(), 0);
   if (n.has("axes")) {
@@ -84,21 +84,17 @@ Status resize(OnnxNode& n) {
   if (!old && present(3)) {
     QC_ASSIGN(const Dims wanted, n.constantDims(3, "sizes"));
     if (wanted.size() != axes.size()) return n.error(ErrorCode::kInvalidModel, "{} sizes", wanted.size());
-    double common = policy == "not_larger" ? std::numeric_limits<double>::infinity() : 0;
     for (size_t i = 0; i < axes.size(); ++i) {
       sizes[axes[i]] = wanted[i];
-      const double scale = ratio(wanted[i], dims[axes[i]]);
-      scales[axes[i]] = scale;
-      common = policy == "not_larger" ? std::min(common, scale) : std::max(common, scale);
+      scales[axes[i]] = keeps ? 0 : ratio(wanted[i], dims[axes[i]]);
+      if (!keeps) continue;
+      if (wanted[i].constant().value_or(1) < 1) return n.error(ErrorCode::kInvalidModel, "a size of {}", wanted[i].str());
+      proportional[axes[i]] = wanted[i];
     }
-    // One scale for all axes, sizes to the nearest integer, halves up.
-    for (size_t i = 0; i < axes.size() && policy != "stretch"; ++i) {
-      if (!dims[axes[i]].constant() || scales[axes[i]] == 0)
-        return n.error(ErrorCode::kUnsupported, "keep_aspect_ratio_policy on free dims");
-      const double size = std::floor(common * static_cast<double>(*dims[axes[i]].constant()) + 0.5);
-      if (!(size >= 0 && size <= 1e9)) return n.error(ErrorCode::kInvalidModel, "a size of {}", size);
-      scales[axes[i]] = common;
-      sizes[axes[i]] = static_cast<int64_t>(size);
+    if (keeps) sizes = proportionalSizes(dims, proportional, policy == "not_larger");
+    for (const DimExpr& size : sizes) {
+      if (keeps && size.isUnknown()) return n.error(ErrorCode::kUnsupported, "no expression says the sizes by keep_aspect_ratio_policy");
+      if (size.constant().value_or(0) > 1'000'000'000) return n.error(ErrorCode::kInvalidModel, "a size of {}", size.str());
     }
   } else {
     std::vector<double> wanted;
@@ -125,6 +121,8 @@ Status resize(OnnxNode& n) {
   QC_ASSIGN(Value * y, n.create("resize", {n.input(0)},
                                 {{"sizes", sizes},
                                  {"scales", scales},
+                                 {"policy", keeps ? policy : "stretch"},
+                                 {"wanted", proportional},
                                  {"mode", mode},
                                  {"coordinate", coordinate},
                                  {"nearest", nearest},

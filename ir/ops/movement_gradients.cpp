@@ -144,7 +144,7 @@ Result<Gradients> resizeGradient(GradientContext& c) {
   Value* dx = c.upstream();
   for (size_t d = 0; d < in.size(); ++d) {
     QC_TRY(c.checkMatrix(out[d], in[d]));
-    const auto taps = resizeTaps(c.node().attrs(), d, in[d], out[d]);
+    const auto taps = resizeTaps(c.node().attrs(), d, in, out);
     std::vector<double> weights(usize(out[d] * in[d]));
     bool same = in[d] == out[d];
     for (int64_t o = 0; o < out[d]; ++o) {

@@ -1,14 +1,15 @@
-// resize and q.resize: ONNX Resize with sizes and scales of full rank; a scale of 0 is that of the sizes, which may be free.  Every dim
-// has, for each result coordinate, a short list of taps (source index, weight); a result is the sum over all combinations of taps,
-// outermost dim slowest, where the weight of a combination is the product of its taps' weights from the outermost dim inwards.  All of it
-// in float32, every operation rounded by itself, so that a kernel can match the bits.  Coordinates as in ONNX's text, float32.
-// With antialias, a dim that shrinks has the taps of the filter stretched over the elements that a result stands for, normalised.
-// tf_crop_and_resize samples the box `roi` (starts, then ends, as fractions of each dim); what lies outside x is `extrapolation`.
-// Tests: tests/unit/resize_ops_test.cpp.
+// resize and q.resize: ONNX Resize with sizes and scales of full rank; a scale of 0 is that of the sizes, which may be free, or with a
+// `policy` that keeps proportions the one that serves all dims with a `wanted` size.  Every dim has, for each result coordinate, a short
+// list of taps (source index, weight); a result is the sum over all combinations of taps, outermost dim slowest, where the weight of a
+// combination is the product of its taps' weights from the outermost dim inwards.  All of it in float32, every operation rounded by itself,
+// so that a kernel can match the bits.  Coordinates as in ONNX's text, float32. With antialias, a dim that shrinks has the taps of the
+// filter stretched over the elements that a result stands for, normalised. tf_crop_and_resize samples the box `roi` (starts, then ends, as
+// fractions of each dim); what lies outside x is `extrapolation`. Tests: tests/unit/resize_ops_test.cpp.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "ir/batch_dims.h"
 #include "ir/op_def.h"
@@ -62,6 +63,24 @@ struct Crop {
   }
 };
 
+// The scale of a dim: its own, or that of the sizes.
+float scaleOf(const AttrDict& attrs, size_t dim, std::span<const int64_t> in, std::span<const int64_t> out) {
+  const double own = attrs.reals("scales")[dim];
+  if (own != 0) return static_cast<float>(own);
+  const auto ratio = [&](size_t d, double to) { return static_cast<float>(to / static_cast<double>(std::max<int64_t>(in[d], 1))); };
+  const std::vector<DimExpr> wanted = attrs.dims("wanted");
+  if (wanted.empty() || wanted[dim] == 0) return ratio(dim, static_cast<double>(out[dim]));
+  const bool notLarger = attrs.string("policy") == "not_larger";
+  std::optional<float> common;
+  for (size_t d = 0; d < wanted.size(); ++d) {
+    const int64_t to = wanted[d].constant().value_or(0);
+    if (to == 0) continue;
+    const float scale = ratio(d, static_cast<double>(to));
+    common = !common ? scale : notLarger ? std::min(*common, scale) : std::max(*common, scale);
+  }
+  return common.value_or(1.0f);
+}
+
 // The filter of the mode, `stretch` elements of the source long where it is one of the result's.
 std::vector<ResizeTap> stretchedTaps(float x, int64_t in, float scale, bool cubic, float a, bool excludeOutside) {
   const float base = std::ceil(x) - 1, fraction = x - base, stretch = std::min(scale, 1.0f);
@@ -104,6 +123,27 @@ std::vector<ResizeTap> cubicTaps(float x, int64_t in, float a, bool excludeOutsi
   return taps;
 }
 
+// Of a resize that keeps proportions: the sizes are those that its policy gives.
+Status checkProportions(const InferContext& c) {
+  QC_TRY(requireOneOf(c, "policy", {"stretch", "not_larger", "not_smaller"}));
+  const std::vector<DimExpr> wanted = c.attrs.dims("wanted"), sizes = c.attrs.dims("sizes");
+  const bool keeps = c.attrs.string("policy") != "stretch";
+  if (wanted.size() != (keeps ? sizes.size() : 0))
+    return fail(ErrorCode::kInvalidModel, "{}: `wanted` has {} entries with policy {}", c.op, wanted.size(), c.attrs.string("policy"));
+  if (!keeps) return {};
+  std::vector<DimExpr> dims;
+  for (const Dim& dim : c.type(0).shape) dims.push_back(dim.expr());
+  const std::vector<DimExpr> own = proportionalSizes(dims, wanted, c.attrs.string("policy") == "not_larger");
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (wanted[d] == 0) continue;
+    const auto is = sizes[d].constant(), should = own[d].constant();
+    if (c.attrs.reals("scales")[d] != 0 || wanted[d].constant().value_or(1) < 0 || (is && should && *is != *should))
+      return fail(ErrorCode::kInvalidModel, "{}: dim {} to size {} at scale {}, in proportion it is {} at scale 0", c.op, d, sizes[d].str(),
+                  c.attrs.reals("scales")[d], own[d].str());
+  }
+  return {};
+}
+
 Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   const TensorType& x = c.type(0);
   QC_TRY(requireLayout(c));
@@ -119,6 +159,7 @@ Result<Types> inferSizes(const InferContext& c, bool quantizedOp) {
   const auto& scales = c.attrs.reals("scales");
   if (sizes.size() != x.shape.size() || scales.size() != x.shape.size())
     return fail(ErrorCode::kInvalidModel, "{}: `sizes` and `scales` need {} entries for {}", c.op, x.rank(), describe(c, 0));
+  QC_TRY(checkProportions(c));
   const auto& roi = c.attrs.reals("roi");
   if (c.attrs.string("coordinate") == "tf_crop_and_resize" &&
       (roi.size() != 2 * sizes.size() ||
@@ -151,7 +192,7 @@ void forEachResult(const EvalContext& c, float outside, const Read& read, const 
   const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), out(c.out().sizes.begin(), c.out().sizes.end());
   const Ints strides = denseStrides(in);
   std::vector<std::vector<std::vector<ResizeTap>>> taps;
-  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in[d], out[d]));
+  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in, out));
   struct Corner {
     int64_t offset;
     float weight;
@@ -185,7 +226,7 @@ Status evalNearest(const EvalContext& c) {
   const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), out(c.out().sizes.begin(), c.out().sizes.end());
   const Ints strides = denseStrides(in);
   std::vector<std::vector<std::vector<ResizeTap>>> taps;
-  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in[d], out[d]));
+  for (size_t d = 0; d < in.size(); ++d) taps.push_back(resizeTaps(c.node.attrs(), d, in, out));
   const int64_t bytes = sizeOf(c.in(0).dtype), n = numElements(out);
   const char* from = c.in(0).as<char>();
   std::array<char, 8> outside{};
@@ -265,9 +306,25 @@ std::optional<DimExpr> resizedSize(const DimExpr& dim, float scale) {
   return fraction ? std::optional(floorDiv(dim * fraction->first, fraction->second)) : std::nullopt;
 }
 
-std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out) {
-  const double given = attrs.reals("scales")[dim];
-  const auto scale = static_cast<float>(given != 0 ? given : static_cast<double>(out) / static_cast<double>(std::max<int64_t>(in, 1)));
+std::vector<DimExpr> proportionalSizes(std::span<const DimExpr> dims, std::span<const DimExpr> wanted, bool notLarger) {
+  std::vector<DimExpr> sizes(dims.begin(), dims.end());
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    std::optional<DimExpr> size;
+    for (size_t by = 0; by < dims.size() && wanted[d] != 0; ++by) {
+      if (wanted[by] == 0) continue;
+      const DimExpr from = dims[by] == 0 ? 1 : dims[by];
+      const DimExpr other = by == d ? wanted[d] : floorDiv(wanted[by] * dims[d] * 2 + from, from * 2);
+      size = !size ? other : notLarger ? min(*size, other) : max(*size, other);
+    }
+    if (size) sizes[d] = *size;
+  }
+  return sizes;
+}
+
+std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, std::span<const int64_t> ins,
+                                               std::span<const int64_t> outs) {
+  const int64_t in = ins[dim], out = outs[dim];
+  const float scale = scaleOf(attrs, dim, ins, outs);
   const std::string& mode = attrs.string("mode");
   const Crop crop(attrs, dim);
   const bool stretched = attrs.integer("antialias") != 0 && scale < 1;
@@ -312,6 +369,8 @@ void registerResizeOps(OpRegistry& r) {
   def.operands = {{"x"}};
   def.attrs = {perDimAttr("sizes"),
                {"scales", AttrKind::reals, std::nullopt, AttrMeaning::perDim},
+               stringAttr("policy", "stretch"),
+               {"wanted", AttrKind::dims, Attr(std::vector<int64_t>{}), AttrMeaning::perDim},
                stringAttr("mode", "nearest"),
                stringAttr("coordinate", "half_pixel"),
                stringAttr("nearest", "round_prefer_floor"),

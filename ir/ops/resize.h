@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,13 @@ struct ResizeTap {
 };
 
 // For every result coordinate of one dim: its taps in the order in which they are summed; none where it lies outside the source.
-std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, int64_t in, int64_t out);
+// `in` and `out`: the sizes of all dims.
+std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim, std::span<const int64_t> in,
+                                               std::span<const int64_t> out);
+
+// Sizes where one scale serves all dims that `wanted` has a size for (0: it has none): the one by which none becomes larger than that, or
+// none smaller.  Whole numbers to the nearest, halves up.
+std::vector<DimExpr> proportionalSizes(std::span<const DimExpr> dims, std::span<const DimExpr> wanted, bool notLarger);
 
 // p / q, q at most 64, where that is what the scale was rounded from: for sizes n up to 16384, n * scale in float32 and n * p / q have the
 // same floor, or with `up` the same ceiling.

@@ -170,7 +170,7 @@ Result<bool> dropIdentity(const Match& m, Rewriter& rw) { return replaceWith(rw,
 bool takesEveryElement(const Node& resize) {
   const std::vector<int64_t> sizes = resize.operand(0)->type().sizes();
   for (size_t d = 0; d < sizes.size(); ++d) {
-    const auto taps = resizeTaps(resize.attrs(), d, sizes[d], sizes[d]);
+    const auto taps = resizeTaps(resize.attrs(), d, sizes, sizes);
     for (size_t o = 0; o < taps.size(); ++o) {
       float own = 0;
       for (const ResizeTap& tap : taps[o]) {

@@ -218,6 +218,16 @@ TEST(FreeExport, WindowsAndResizes) {
   written(m, {{{"x", {1, 2, 8, 6}}}, {{"x", {2, 2, 7, 9}}}, {{"x", {3, 2, 5, 5}}}});
 }
 
+TEST(FreeExport, ResizesInProportion) {
+  for (const char* policy : {"not_larger", "not_smaller"}) {
+    testing::Model m(18);
+    m.input("x", {-1, 2, -2, -3}).int64s("to", {9, 12}).int64s("all", {1, 2, 9, 12}).node("Relu", {"x"}, {"r"});
+    m.node("Resize", {"r", "", "", "to"}, {"y"}, {text("keep_aspect_ratio_policy", policy), text("mode", "linear"), ints("axes", {2, 3})});
+    m.output("y");
+    written(m, {{{"x", {1, 2, 8, 6}}}, {{"x", {2, 2, 7, 11}}}, {{"x", {3, 2, 40, 3}}}});
+  }
+}
+
 TEST(FreeExport, ShapesThatAreData) {
   testing::Model m = sequence();
   m.node("Size", {"x"}, {"size"}).output("size", onnx::TensorProto::INT64);
