@@ -157,7 +157,7 @@ Value* boolean(OnnxNode& n, bool value);  // a constant
 // Tensors along an axis, or along a new one.
 Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, bool newAxis);
 // The elements from `start` on along `axis`, which goes unless `keep`.
-Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64_t size, bool keep);
+Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, const DimExpr& start, const DimExpr& size, bool keep);
 
 const OnnxOp* findConverter(std::string_view domain, std::string_view op);
 std::string onnxNodeName(const onnx::NodeProto& node);  // its own, or op and first output

@@ -92,13 +92,19 @@ Status lpPool(OnnxNode& n) {
   QC_ASSIGN(OnnxWindow w, onnxWindow(n, {}, OnnxPads::free));
   const Dims dims = n.dims(0);
   const size_t spatial = w.kernel.size();
-  for (size_t d = 0; d < spatial && w.ceil; ++d) {               // one more window if any of it lies inside
-    if (!dims[d + 2].constant() && w.strides[d] == 1) continue;  // all windows are there
-    QC_ASSIGN(const int64_t size, n.fixedSize(dims[d + 2], "a size with ceil_mode"));
-    const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, total = size + w.pads[d] + w.pads[d + spatial];
-    const int64_t outs = total < reach ? 1 : (total - reach + w.strides[d] - 1) / w.strides[d] + 1;
-    const bool starts = (outs - 1) * w.strides[d] < size + w.pads[d];
-    w.pads[d + spatial] += std::max<int64_t>((outs - (starts ? 1 : 2)) * w.strides[d] + reach - total, 0);
+  const bool isWhole = !w.freePads.empty();                     // by auto_pad
+  for (size_t d = 0; d < spatial && w.ceil && !isWhole; ++d) {  // one more window if any of it lies inside
+    const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, stride = w.strides[d];
+    if (!dims[d + 2].constant() && stride == 1) continue;  // all windows are there
+    const DimExpr begin = dims[d + 2] + w.pads[d], total = begin + w.pads[d + spatial];
+    const DimExpr steps = max(min(ceilDiv(total - reach, stride), floorDiv(begin - 1, stride)), 0);
+    const DimExpr more = max(steps * stride + reach - total, 0);
+    if (const auto known = more.constant()) {
+      w.pads[d + spatial] += *known;
+    } else {
+      w.freePads.resize(2 * spatial, 0);
+      w.freePads[d + spatial] = more;
+    }
   }
   const int64_t channels = dims[1].constant().value_or(1);
   Ints weight = {channels, 1};
@@ -263,7 +269,7 @@ Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
       return n.error(ErrorCode::kInvalidModel, "'{}' is {} and {}", v.labels[i], sizes[i].str(), sizes[j].str());
     for (size_t d = 0; d < sizes.size(); ++d)
       if (d != i && d != j) perm.push_back(static_cast<int64_t>(d));
-    QC_ASSIGN(const int64_t side, n.fixedSize(sizes[i].expr(), fmt::format("the size of '{}'", v.labels[i])));
+    const DimExpr side = sizes[i].expr();
     Dims shape;
     std::string labels;
     for (const int64_t d : perm) {
@@ -273,13 +279,17 @@ Result<Labelled> withoutRepeats(OnnxNode& n, Labelled v) {
     perm.insert(perm.end(), {static_cast<int64_t>(i), static_cast<int64_t>(j)});
     labels += v.labels[i];
     QC_ASSIGN(v.value, n.create("transpose", {v.value}, {{"perm", perm}}));
+    // With a row of zeros more, as rows that are one longer: the first of each.
     const size_t last = shape.size();
-    Ints steps(last + 1, 1);
-    steps[last] = side + 1;
-    shape.emplace_back(side * side);
+    Dims behind(2 * (last + 2), 0), longer = shape;
+    behind[2 * last + 2] = 1;
+    shape.push_back(side);
+    longer.insert(longer.end(), {side, side + 1});
+    QC_ASSIGN(v.value, n.create("pad", {v.value}, {{"pads", behind}}));
+    QC_ASSIGN(v.value, n.reshapeToDims(v.value, longer));
+    longer.back() = 1;
+    QC_ASSIGN(v.value, n.create("slice", {v.value}, {{"starts", Ints(last + 2, 0)}, {"sizes", longer}, {"steps", Ints(last + 2, 1)}}));
     QC_ASSIGN(v.value, n.reshapeToDims(v.value, shape));
-    shape[last] = side;
-    QC_ASSIGN(v.value, n.create("slice", {v.value}, {{"starts", Ints(shape.size(), 0)}, {"sizes", shape}, {"steps", steps}}));
     v.labels = labels;
     --i;
   }

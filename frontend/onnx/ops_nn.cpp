@@ -125,7 +125,9 @@ Status pool(OnnxNode& n, const char* op) {
     QC_ASSIGN(Value * share, shareOfInput(n, w, attrs));
     QC_ASSIGN(y, n.create("div", {y, share}));
   }
-  return n.setOutput(y);
+  if (averages || !n.outputUsed(1)) return n.setOutput(y);
+  QC_ASSIGN(Value * places, placesOfLargest(n, w, y));
+  return n.setOutputs({y, places});
 }
 
 Status globalPool(OnnxNode& n, const char* reduce) {

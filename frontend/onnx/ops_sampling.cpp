@@ -1,10 +1,15 @@
 // ONNX ops that read images at positions which data gives, or put together what was cut from them.
+#include <algorithm>
+#include <utility>
+
 #include "frontend/onnx/converters.h"
+#include "frontend/onnx/dim_values.h"
 
 namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
+using Dims = std::vector<DimExpr>;
 
 // The modes had other names below opset 20.
 std::string modeNow(const std::string& mode) { return mode == "bilinear" ? "linear" : mode == "bicubic" ? "cubic" : mode; }
@@ -37,72 +42,95 @@ Status roiAlign(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// Where the elements of a dim lie between -1 and 1, by the centres of the elements or by the outermost ones.
+Result<Value*> positionsAlong(OnnxNode& n, const DimExpr& size, bool aligned) {
+  const AttrDict toFloat{{"to", DType::f32}};
+  QC_ASSIGN(Value * place, countedUp(n, 0, size));
+  QC_ASSIGN(place, n.create("cast", {place}, toFloat));
+  QC_ASSIGN(place, n.create("mul", {place, n.scalar(2)}));
+  if (!aligned) {
+    QC_ASSIGN(place, n.create("add", {place, n.scalar(1)}));
+  }
+  const DimExpr steps = aligned ? max(size - 1, 1) : size;  // one element is the first
+  QC_ASSIGN(Value * count, n.create("cast", {n.dimValues({}, {steps})}, toFloat));
+  QC_ASSIGN(Value * share, n.create("div", {place, count}));
+  return n.create("sub", {share, n.scalar(1)});
+}
+
 // theta [N, d, d + 1] times the positions of the elements: [N, sizes.., d], innermost dim first.
 Status affineGrid(OnnxNode& n) {
-  QC_ASSIGN(const Ints sizes, n.constantInts(1, "the size"));
+  QC_ASSIGN(const Dims sizes, n.constantDims(1, "the size"));
   QC_ASSIGN(const int64_t aligned, n.integer("align_corners", 0));
   const auto rank = static_cast<int64_t>(sizes.size()) - 2;
   if (rank < 2 || rank > 3) return n.error(ErrorCode::kInvalidModel, "{} sizes", sizes.size());
-  int64_t count = 1;
+  int64_t known = 1;
   for (int64_t d = 0; d < rank; ++d) {
-    const int64_t size = nth(sizes, d + 2);
-    if (size < 1 || size > (int64_t{1} << 24) / count) return n.error(ErrorCode::kInvalidModel, "a grid of size {}", size);
-    count *= size;
-  }
-  Tensor positions(DType::f32, {1, count, rank + 1});
-  for (int64_t i = 0; i < count; ++i) {
-    float* position = positions.mutableAs<float>().data() + i * (rank + 1);
-    int64_t rest = i;
-    for (int64_t d = 0; d < rank; ++d) {
-      const int64_t size = nth(sizes, rank + 1 - d), at = rest % size;
-      rest /= size;
-      const auto full = static_cast<float>(size), place = static_cast<float>(at);
-      if (aligned)
-        position[d] = size == 1 ? -1.0f : -1 + 2 * place / (full - 1);
-      else
-        position[d] = (2 * place + 1) / full - 1;
-    }
-    position[rank] = 1;
+    const int64_t size = nth(sizes, d + 2).constant().value_or(1);
+    if (size < 1 || size > (int64_t{1} << 24) / known) return n.error(ErrorCode::kInvalidModel, "a grid of size {}", size);
+    known *= size;
   }
   if (n.type(0).dtype != DType::f32) return n.error(ErrorCode::kUnsupported, "theta of {}", n.type(0).str());
+  Dims grid(sizes.begin() + 2, sizes.end());
+  const DimExpr elements = product(grid);
+  grid.emplace_back(1);
+  std::vector<Value*> columns;
+  for (int64_t d = rank - 1; d >= 0; --d) {
+    Dims along(grid.size(), 1);
+    nth(along, d) = nth(grid, d);
+    QC_ASSIGN(Value * column, positionsAlong(n, nth(grid, d), aligned != 0));
+    QC_ASSIGN(column, n.reshapeToDims(column, along));
+    QC_ASSIGN(columns.emplace_back(), n.create("expand", {column}, {{"shape", grid}}));
+  }
+  QC_ASSIGN(columns.emplace_back(), n.create("expand", {n.scalar(1)}, {{"shape", grid}}));
+  QC_ASSIGN(Value * positions, n.create("concat", std::move(columns), {{"axis", rank}}));
+  QC_ASSIGN(positions, n.reshapeToDims(positions, {1, elements, rank + 1}));
   QC_ASSIGN(Value * turned, n.create("transpose", {n.input(0)}, {{"perm", Ints{0, 2, 1}}}));
-  QC_ASSIGN(Value * y, n.create("matmul", {n.constantValue(std::move(positions)), turned}));
-  std::vector<DimExpr> shape{n.dims(0)[0]};
+  QC_ASSIGN(Value * y, n.create("matmul", {positions, turned}));
+  Dims shape{n.dims(0)[0]};
   shape.insert(shape.end(), sizes.begin() + 2, sizes.end());
-  shape.push_back(rank);
+  shape.emplace_back(rank);
   QC_ASSIGN(y, n.reshapeToDims(y, std::move(shape)));
   return n.setOutput(y);
 }
 
 // Blocks added up where they were cut from: a transposed convolution whose kernels are one element of a block each.
 Status col2Im(OnnxNode& n) {
-  QC_ASSIGN(const Ints image, n.constantInts(1, "the image's shape"));
+  QC_ASSIGN(const Dims image, n.constantDims(1, "the image's shape"));
   QC_ASSIGN(const Ints block, n.constantInts(2, "the block's shape"));
   const size_t rank = image.size();
   QC_ASSIGN(const Ints dilations, n.integers("dilations", Ints(rank, 1)));
   QC_ASSIGN(const Ints strides, n.integers("strides", Ints(rank, 1)));
-  QC_ASSIGN(const Ints pads, n.integers("pads", Ints(2 * rank, 0)));
+  QC_ASSIGN(Ints pads, n.integers("pads", Ints(2 * rank, 0)));
   if (rank == 0 || block.size() != rank || dilations.size() != rank || strides.size() != rank || pads.size() != 2 * rank ||
       n.type(0).rank() != 3)
     return n.error(ErrorCode::kInvalidModel, "an image of {} dims, a block of {}, input {}", rank, block.size(), n.type(0).str());
   constexpr int64_t kMax = int64_t{1} << 24;
   int64_t elements = 1;
-  Ints blocks, left;
+  Dims blocks;
+  Ints left(rank, 0);          // what no block reaches, where the strides leave a rest, is padding of the result
+  Dims more(2 * rank + 4, 0);  // of a free size: zeros behind it
+  bool isOpen = false;
   for (size_t d = 0; d < rank; ++d) {
-    for (const int64_t v : {image[d], block[d], dilations[d], strides[d]})
+    for (const int64_t v : {image[d].constant().value_or(1), block[d], dilations[d], strides[d]})
       if (v < 1 || v > kMax) return n.error(ErrorCode::kInvalidModel, "a size of {}", v);
     for (const int64_t v : {pads[d], pads[d + rank]})
       if (v < 0 || v > kMax) return n.error(ErrorCode::kInvalidModel, "a pad of {}", v);
     elements *= block[d];
-    const int64_t steps = image[d] + pads[d] + pads[d + rank] - (block[d] - 1) * dilations[d] - 1;
-    if (steps < 0 || elements > kMax) return n.error(ErrorCode::kInvalidModel, "a block of {} in dim {} of {}", block[d], d, image[d]);
-    blocks.push_back(steps / strides[d] + 1);
-    left.push_back(steps % strides[d]);
+    const DimExpr steps = image[d] + pads[d] + pads[d + rank] - (block[d] - 1) * dilations[d] - 1;
+    if (steps.constant().value_or(0) < 0 || elements > kMax)
+      return n.error(ErrorCode::kInvalidModel, "a block of {} in dim {} of {}", block[d], d, image[d].str());
+    blocks.push_back(floorDiv(steps, strides[d]) + 1);
+    const DimExpr rest = mod(steps, strides[d]);
+    left[d] = rest.constant().value_or(0);
+    if (rest.constant()) continue;
+    isOpen = true;
+    const int64_t behind = std::exchange(pads[d + rank], 0);
+    more[rank + 4 + d] = behind == 0 ? rest : max(rest - behind, 0);
   }
   QC_ASSIGN(const int64_t rows, n.fixedSize(n.dims(0)[1], "the number of rows"));
   if (rows % elements != 0) return n.error(ErrorCode::kInvalidModel, "{} rows for blocks of {}", rows, elements);
   if (rows * elements > kMax) return n.error(ErrorCode::kUnsupported, "{} rows for blocks of {}", rows, elements);
-  std::vector<DimExpr> shape{n.dims(0)[0], rows};
+  Dims shape{n.dims(0)[0], rows};
   shape.insert(shape.end(), blocks.begin(), blocks.end());
   QC_ASSIGN(Value * x, n.reshapeToDims(n.input(0), std::move(shape)));
   Ints kernel{rows, 1};
@@ -110,11 +138,16 @@ Status col2Im(OnnxNode& n) {
   Tensor ones(DType::f32, kernel);
   std::fill_n(ones.mutableAs<float>().data(), ones.numElements(), 0.0f);
   for (int64_t r = 0; r < rows; ++r) nth(ones.mutableAs<float>(), r * elements + r % elements) = 1;
-  // What no block reaches, where the strides leave a rest, is padding of the result.
   QC_ASSIGN(
       Value * y,
       n.create("conv_transpose", {x, n.constantValue(std::move(ones))},
                {{"strides", strides}, {"pads", pads}, {"dilations", dilations}, {"output_padding", left}, {"group", rows / elements}}));
+  if (isOpen) {
+    QC_ASSIGN(y, n.create("pad", {y}, {{"pads", more}}));
+    Dims whole = OnnxNode::dims(y);
+    std::copy(image.begin(), image.end(), whole.begin() + 2);
+    QC_ASSIGN(y, n.create("slice", {y}, {{"starts", Dims(whole.size(), 0)}, {"sizes", whole}, {"steps", Ints(whole.size(), 1)}}));
+  }
   return n.setOutput(y);
 }
 

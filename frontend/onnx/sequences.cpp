@@ -77,33 +77,63 @@ Result<OnnxValues> length(OnnxNode& n, const OnnxValues& operands) {
   return one(n.constantValue(Tensor::ofInts({}, std::vector{static_cast<int64_t>(from->size())})));
 }
 
+// How many parts of this size, the last of them smaller: of free sizes as many as there are of all but the smallest.
+Result<int64_t> countParts(OnnxNode& n, const DimExpr& size, const DimExpr& part) {
+  constexpr int64_t kMost = 65536, kMostOfFree = 64;
+  if (const int64_t known = part.constant().value_or(1); known < 1)
+    return n.error(ErrorCode::kInvalidModel, "parts of {} of a dim of {}", known, size.str());
+  const DimExpr count = ceilDiv(size, part);
+  if (const auto known = count.constant()) {
+    if (*known > kMost) return n.error(ErrorCode::kResource, "{} parts", *known);
+    return *known;
+  }
+  std::map<std::string, int64_t> usual, larger;
+  for (const std::string& symbol : count.symbols()) {
+    usual.emplace(symbol, 1009 + 4 * std::ssize(usual));
+    larger.emplace(symbol, 5003 + 4 * std::ssize(larger));
+  }
+  const auto found = count.evaluate(usual), again = count.evaluate(larger);
+  if (!found || found != again || *found < 1 || *found > kMostOfFree || n.isDecided(count) ||
+      !n.holdsAsTaken({Assumption::Kind::equal, count, *found, {}}))
+    return n.fixedSize(count, "the number of parts");
+  return *found;
+}
+
 // Parts of the given sizes, of one given size with a smaller last, or single elements, whose dim goes unless keepdims says otherwise.
 Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
   if (!n.input(0)) return n.error(ErrorCode::kInvalidModel, "input 0 is not a tensor");
   QC_ASSIGN(const int64_t raw, n.integer("axis", 0));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t keep, n.integer("keepdims", 1));
-  QC_ASSIGN(const int64_t size, n.fixedSize(nth(n.type(0).shape, axis).expr(), "the size of what is split"));
-  Ints parts;
+  const DimExpr size = nth(n.type(0).shape, axis).expr();
+  std::vector<DimExpr> parts;
   if (!n.input(1)) {
-    if (size > 65536) return n.error(ErrorCode::kResource, "{} parts", size);
-    parts.assign(usize(size), 1);
-  } else if (n.type(1).rank() == 0) {
-    QC_ASSIGN(const int64_t part, n.constantInteger(1, "the size of the parts"));
-    if (part < 1 || size / part > 65536) return n.error(ErrorCode::kInvalidModel, "parts of {} of a dim of {}", part, size);
-    for (int64_t start = 0; start < size; start += part) parts.push_back(std::min(part, size - start));
+    QC_ASSIGN(const int64_t count, n.fixedSize(size, "the size of what is split"));
+    if (count > 65536) return n.error(ErrorCode::kResource, "{} parts", count);
+    parts.assign(usize(count), 1);
   } else {
-    QC_ASSIGN(parts, n.constantInts(1, "the sizes of the parts"));
+    QC_ASSIGN(parts, n.constantDims(1, "the sizes of the parts"));
+    if (n.type(1).rank() == 0 && parts.size() == 1) {
+      const DimExpr part = parts[0];
+      QC_ASSIGN(const int64_t count, countParts(n, size, part));
+      parts.assign(usize(count), part);
+      if (count > 0) parts.back() = size - part * (count - 1);
+    }
   }
-  const bool fits = std::all_of(parts.begin(), parts.end(), [&](int64_t p) { return p >= 0 && p <= size; });
-  if (!fits || std::accumulate(parts.begin(), parts.end(), int64_t{0}) != size)
-    return n.error(ErrorCode::kInvalidModel, "{} parts that do not add up to {}", parts.size(), size);
+  const DimExpr sum = std::accumulate(parts.begin(), parts.end(), DimExpr(0));
+  const bool fits = std::all_of(parts.begin(), parts.end(), [&](const DimExpr& p) { return p.constant().value_or(0) >= 0; });
+  if (!fits || (size.constant() && !(sum == size)))
+    return n.error(ErrorCode::kInvalidModel, "{} parts that do not add up to {}", parts.size(), size.str());
+  if (!(sum == size)) {
+    QC_ASSIGN(const int64_t known, n.fixedSize(sum, "the sum of the parts"));
+    n.assumeSize(size, known);
+  }
   Tensors list;
-  int64_t start = 0;
-  for (const int64_t part : parts) {
+  DimExpr start = 0;
+  for (const DimExpr& part : parts) {
     QC_ASSIGN(Value * slice, sliceAt(n, n.input(0), axis, start, part, n.input(1) || keep != 0));
     list.push_back(slice);
-    start += part;
+    start = start + part;
   }
   return one(std::move(list));
 }
@@ -135,9 +165,9 @@ Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, boo
   return n.create("concat", std::move(values), {{"axis", axis}});
 }
 
-Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, int64_t start, int64_t size, bool keep) {
-  std::vector<DimExpr> sizes = OnnxNode::dims(v);
-  Ints starts(sizes.size(), 0), steps(sizes.size(), 1);
+Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, const DimExpr& start, const DimExpr& size, bool keep) {
+  std::vector<DimExpr> sizes = OnnxNode::dims(v), starts(sizes.size(), 0);
+  Ints steps(sizes.size(), 1);
   nth(starts, axis) = start;
   nth(sizes, axis) = size;
   QC_ASSIGN(Value * slice, n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}}));

@@ -21,6 +21,9 @@ Result<OnnxWindow> onnxWindow(OnnxNode& n, std::vector<int64_t> kernel = {}, Onn
 // x with the free pads of the window around it, filled as the op `pad` does it in this mode.
 Result<Value*> padded(OnnxNode& n, Value* x, const OnnxWindow& w, const std::string& mode = "constant");
 
+// For each window of x, the first input, where its largest element is: the index in all of x.  `pooled`: the largest ones.
+Result<Value*> placesOfLargest(OnnxNode& n, const OnnxWindow& w, const Value* pooled);
+
 // The spatial sizes of the weight that input `weight` is.
 Result<std::vector<int64_t>> onnxKernel(OnnxNode& n, int weight);
 

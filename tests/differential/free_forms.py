@@ -19,8 +19,7 @@ from opset_forms import FORMS, Form, close, model_of, np, onnx, opsets_of, right
 # Numbers that the ranks of results, heads, blocks or the pads themselves are made of: by op, what the note says of them.
 STAY = {
     "Attention": ("the number of heads", "the size of all heads"), "RotaryEmbedding": ("the size of a head",), "GatherND": ("the last dim of indices",),
-    "ScatterND": ("the last dim of indices",), "ConvTranspose": ("a size with output_shape",), "LpPool": ("a size with ceil_mode",),
-    "Resize": ("keep_aspect_ratio_policy on free dims",), "Squeeze": ("something else at other sizes",), "Col2Im": ("the number of rows",),
+    "ScatterND": ("the last dim of indices",), "ConvTranspose": ("a size with output_shape",), "Squeeze": ("something else at other sizes",), "Col2Im": ("the number of rows",),
     "PRelu": ("something else at other sizes",), "QuantizeLinear": ("blocks of",), "DequantizeLinear": ("blocks of",),
 }
 

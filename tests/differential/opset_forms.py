@@ -138,7 +138,10 @@ FORMS = {
                            Form(IMAGE, attrs={"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}, since=10),
                            Form(IMAGE, attrs={"kernel_shape": [2, 2], "dilations": [2, 3], "pads": [1, 1, 1, 1]}, since=19),
                            Form(IMAGE, attrs={"kernel_shape": [2, 2], "dilations": [2, 2], "strides": [2, 3], "ceil_mode": 1}, since=19)],
-    "MaxPool": POOL + [Form(IMAGE, attrs={"kernel_shape": [2, 2], "dilations": [2, 3]}, since=10)],
+    "MaxPool": POOL + [Form(IMAGE, attrs={"kernel_shape": [2, 2], "dilations": [2, 3]}, since=10)]
+               + [Form(f(2, *IMAGE.shape[1:]), attrs={"kernel_shape": [2, 3], "strides": [2, 2], **more}, outputs=2, since=12) for more in (
+                   {}, {"pads": [1, 1, 0, 2]}, {"storage_order": 1}, {"ceil_mode": 1}, {"dilations": [2, 2]}, {"auto_pad": "SAME_UPPER"})]
+               + [Form(f(1, 2, 3, 4, 5), attrs={"kernel_shape": [2, 2, 2]}, outputs=2, since=12), Form(f(2, 3, 7), attrs={"kernel_shape": [3], "strides": [2]}, outputs=2, since=12)],
     "LpPool": [Form(IMAGE, attrs={"kernel_shape": [2, 2], "strides": [2, 2]}), Form(IMAGE, attrs={"kernel_shape": [2, 3], "p": 3}),
                Form(IMAGE, attrs={"kernel_shape": [2, 2], "dilations": [2, 2], "ceil_mode": 1, "strides": [2, 2]}, since=18)],
     **alike("GlobalAveragePool", "GlobalMaxPool", forms=[Form(IMAGE)]),

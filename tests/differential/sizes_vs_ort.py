@@ -87,6 +87,8 @@ SEQUENCES = {
     "second_half": lambda x: x[:, x.shape[1] // 2:],
     "places_of_ones": lambda x: x[:, torch.ones(x.shape[1]).nonzero()[:, 0]],
     "zeros": lambda x: torch.cat([x, torch.zeros(x.shape[0], 3, x.shape[2])], 1),
+    "halves": lambda x: torch.cat([part * (k + 1) for k, part in enumerate(x.chunk(2, 1))], 1),
+    "diagonal": lambda x: torch.einsum("btt->bt", x @ x.transpose(1, 2)),
     "cut_or_padded": lambda x: F.pad(x, (0, 0, 0, 20 - x.shape[1])),
 }
 
@@ -196,7 +198,7 @@ def windowed(op, auto_pad, path, weight=None, **attributes):
              helper.make_node("Relu", ["d"], ["y"])]
     graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w_"])],
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
 
 
 def layers_in_branches(path):
@@ -219,6 +221,54 @@ def layers_in_branches(path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+def by_shape(nodes, constants, path):
+    """A model on x and the sizes of its image, `hw`, in the newest forms of the ops."""
+    rng = np.random.default_rng(5)
+    initializers = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in (("two", [2]), ("four", [4]))]
+    initializers += [numpy_helper.from_array(np.asarray(value), name) if not isinstance(value, tuple) else
+                     numpy_helper.from_array((rng.standard_normal(value) * 0.5).astype(np.float32), name) for name, value in constants.items()]
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Slice", ["s", "two", "four"], ["hw"]), *nodes]
+    graph = helper.make_graph(nodes, "main", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w_"])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+
+
+def turned(aligned):
+    """A spatial transformer: the image read along a grid of its own size."""
+    return lambda path: by_shape([
+        helper.make_node("AffineGrid", ["theta", "s"], ["grid"], align_corners=aligned),
+        helper.make_node("GridSample", ["x", "grid"], ["g"], align_corners=aligned), helper.make_node("Conv", ["g", "w"], ["y"])],
+        {"theta": np.array([[[0.8, 0.3, 0.1], [-0.3, 0.9, -0.2]]], np.float32), "w": (4, 3, 1, 1)}, path)
+
+
+def folded(block, **how):
+    """Two channels put together of blocks, as torch.nn.functional.fold has them; the blocks are what a convolution of the same windows gives."""
+    return lambda path: by_shape([
+        helper.make_node("Conv", ["x", "w"], ["c"], **how), helper.make_node("Reshape", ["c", "rows"], ["r"]),
+        helper.make_node("Col2Im", ["r", "hw", "block"], ["y"], **how)],
+        {"w": (2 * block[0] * block[1], 3, *block), "rows": np.array([1, 2 * block[0] * block[1], -1]), "block": np.array(block)}, path)
+
+
+def proportional(policy, mode, sizes=(20, 28)):
+    return lambda path: by_shape([
+        helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Resize", ["c", "", "", "sizes"], ["d"], axes=[2, 3], mode=mode, keep_aspect_ratio_policy=policy),
+        helper.make_node("Relu", ["d"], ["y"])], {"w": (4, 3, 1, 1), "sizes": np.array(sizes)}, path)
+
+
+def places(path):
+    by_shape([
+        helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("MaxPool", ["c"], ["d", "i"], kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 0, 1]),
+        helper.make_node("Mod", ["i", "seven"], ["m"]), helper.make_node("Cast", ["m"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["d", "f"], ["y"])],
+        {"w": (4, 3, 3, 3), "seven": np.array(7)}, path)
+
+
+BY_SHAPE = {
+    "places_of_largest": places, "turned": turned(0), "turned_by_corners": turned(1), "folded": folded((3, 3)), "folded_apart": folded((2, 2), strides=[2, 2]),
+    "folded_padded": folded((3, 2), strides=[3, 2], pads=[1, 0, 1, 1]), "folded_dilated": folded((2, 2), strides=[2, 3], dilations=[2, 1], pads=[0, 1, 2, 1]),
+    "not_larger": proportional("not_larger", "nearest"), "not_larger_linear": proportional("not_larger", "linear"),
+    "not_smaller": proportional("not_smaller", "linear", (31, 30)),
+}
+
 WINDOWS = {
     "conv": ("Conv", dict(weight=(4, 4, 3, 3), strides=[2, 2])),
     "conv_5x4": ("Conv", dict(weight=(4, 4, 5, 4), strides=[3, 2])),
@@ -228,6 +278,11 @@ WINDOWS = {
     "average": ("AveragePool", dict(strides=[2, 2], kernel_shape=[3, 3])),
     "lp": ("LpPool", dict(strides=[2, 2], kernel_shape=[3, 3])),
     "transposed": ("ConvTranspose", dict(weight=(4, 4, 3, 3), strides=[2, 2])),
+}
+# With a last window that is not whole.
+UNPADDED = {
+    "lp_ceil": ("LpPool", dict(strides=[2, 2], kernel_shape=[3, 3], ceil_mode=1)),
+    "lp_ceil_padded": ("LpPool", dict(strides=[3, 2], kernel_shape=[3, 4], pads=[1, 1, 1, 2], ceil_mode=1, p=3)),
 }
 
 # A step of an integer where a resize rounds in the middle between two, through the convolution behind it.
@@ -256,13 +311,18 @@ def models(work, names):
     if not names or "layers_in_branches" in names:
         layers_in_branches(work / "layers_in_branches.onnx")
         yield "layers_in_branches", work / "layers_in_branches.onnx", [(1, t, 8) for t in (5, 9, 30, 40)]
-    for name, (op, how) in WINDOWS.items():
-        for auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            if names and name not in names:
-                continue
+    images = [(1, 3, 40, 56), (1, 3, 33, 47), (1, 3, 64, 12), (1, 3, 24, 51)]
+    padded = [(name, auto_pad, op, how) for name, (op, how) in WINDOWS.items() for auto_pad in ("SAME_UPPER", "SAME_LOWER")]
+    padded += [(name, "NOTSET", op, how) for name, (op, how) in UNPADDED.items()]
+    for name, auto_pad, op, how in padded:
+        if not names or name in names:
             path = work / f"{name}_{auto_pad}.onnx"
             windowed(op, auto_pad, path, **how)
-            yield name, path, [(1, 3, 40, 56), (1, 3, 33, 47), (1, 3, 64, 12), (1, 3, 24, 51)]
+            yield name, path, images
+    for name, write in BY_SHAPE.items():
+        if not names or name in names:
+            write(work / f"{name}.onnx")
+            yield name, work / f"{name}.onnx", images
 
 
 def main():

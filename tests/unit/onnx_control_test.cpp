@@ -329,11 +329,11 @@ TEST(OnnxOrder, CirclesAreNamed) {
 
 TEST(OnnxOutputs, ThatNobodyReadsAreNotAskedFor) {
   Model m;
-  m.input("x", {1, 1, 4, 4}).node("MaxPool", {"x"}, {"p", "indices"}, {ints("kernel_shape", {2, 2})}, "pool");
+  m.input("x", {1, 2, 4, 4}).floats("c", {2}).node("BatchNormalization", {"x", "c", "c", "c", "c"}, {"p", "mean"}, {}, "norm");
   m.node("Dropout", {"p"}, {"y", "mask"}).output("y");
   EXPECT_EQ(errorOf(m), "imported");
-  m.output("indices", kInt64);
-  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'pool'"), HasSubstr("indices")));
+  m.output("mean");
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("'norm'"), HasSubstr("'mean'")));
 }
 
 TEST(OnnxShapes, SymbolsBindEveryInputThatNamesThem) {

@@ -197,6 +197,13 @@ TEST(FreeDims, EinsumOfEveryForm) {
   EXPECT_EQ(typeOf("ntk,hck->nhtc", {"x", "v"}), "f32[N1,2,N2,4]");
   EXPECT_EQ(typeOf("...tk->...kt", {"x"}), "f32[N1,8,N2]");
   EXPECT_EQ(typeOf("ntk->nk", {"x"}), "f32[N1,8]");
+  const auto diagonal = [](const char* equation) {
+    testing::Model m;
+    m.input("x", {-1, 3, -1}).node("Einsum", {"x"}, {"y"}, {testing::text("equation", equation)}).output("y");
+    return freeType(m, {{{"x", {4, 3, 4}}}, {{"x", {1, 3, 1}}}, {{"x", {7, 3, 7}}}});
+  };
+  EXPECT_EQ(diagonal("iki->ik"), "f32[N1,3]");
+  EXPECT_EQ(diagonal("iki->k"), "f32[3]");
 }
 
 TEST(FreeDims, AttentionAsOneNode) {
@@ -355,6 +362,62 @@ TEST(FreeDims, ScalesOfResize) {
   EXPECT_NE(freeType(odd, images).find("f32[1,2,n_y"), std::string::npos);
 }
 
+// One scale for both dims: what is wanted of the one leaves the other what is in proportion.
+TEST(FreeDims, ProportionsOfImages) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 10, 6}}}, {{"x", {1, 2, 5, 11}}}, {{"x", {1, 2, 40, 3}}}, {{"x", {1, 2, 12, 9}}}};
+  const auto type = [&](const char* policy, const char* mode) {
+    testing::Model m(18);
+    m.input("x", {1, 2, -1, -2}).int64s("to", {9, 12});
+    m.node("Resize", {"x", "", "", "to"}, {"y"},
+           {testing::text("keep_aspect_ratio_policy", policy), testing::text("mode", mode), ints("axes", {3, 2})});
+    return freeType(m.output("y"), images);
+  };
+  for (const char* mode : {"nearest", "linear", "cubic"}) {
+    EXPECT_EQ(type("not_larger", mode), "f32[1,2,min((18*N1+N2)//(2*N2),12),min((N1+24*N2)//(2*N1),9)]") << mode;
+    EXPECT_EQ(type("not_smaller", mode), "f32[1,2,max((18*N1+N2)//(2*N2),12),max((N1+24*N2)//(2*N1),9)]") << mode;
+  }
+}
+
+// Where the largest of each window stands, in all of x.
+TEST(FreeDims, PlacesOfTheLargest) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 6}}}, {{"x", {3, 2, 5, 11}}}, {{"x", {2, 2, 7, 7}}}};
+  const auto places = [&](std::vector<onnx::AttributeProto> how) {
+    testing::Model m;
+    how.push_back(ints("kernel_shape", {3, 2}));
+    m.input("x", {-1, 2, -2, -3}).node("MaxPool", {"x"}, {"y", "i"}, std::move(how)).output("i", onnx::TensorProto::INT64).output("y");
+    return freeType(m, images);
+  };
+  EXPECT_EQ(places({}), "s64[N1,2,N2-2,N3-1]");
+  EXPECT_EQ(places({ints("strides", {2, 2}), ints("pads", {1, 1, 0, 0})}), "s64[N1,2,N2//2,(N3+1)//2]");
+  places({integer("storage_order", 1), ints("strides", {2, 1}), integer("ceil_mode", 1)});
+  places({testing::text("auto_pad", "SAME_LOWER"), ints("strides", {2, 2})});
+}
+
+// Grids over images of any size, and images put together of however many blocks.
+TEST(FreeDims, GridsAndBlocks) {
+  const std::vector<Sizes> images = {{{"x", {1, 2, 8, 7}}, {"theta", {1, 2, 3}}},
+                                     {{"x", {3, 2, 5, 12}}, {"theta", {3, 2, 3}}},
+                                     {{"x", {2, 2, 1, 3}}, {"theta", {2, 2, 3}}}};
+  for (const int aligned : {0, 1}) {
+    testing::Model m(20);
+    m.input("x", {-1, 2, -2, -3}).input("theta", {-1, 2, 3}).node("Shape", {"x"}, {"s"});
+    m.node("AffineGrid", {"theta", "s"}, {"y"}, {integer("align_corners", aligned)}).output("y");
+    EXPECT_EQ(freeType(m, images), "f32[N1,N2,N3,2]");
+  }
+  const auto put = [](Ints block, std::vector<onnx::AttributeProto> how) {
+    testing::Model m(18);
+    m.input("x", {-1, 12, -2}).input("like", {-1, 2, -3, -4}).int64s("block", std::move(block)).int64s("two", {2}).int64s("four", {4});
+    m.node("Shape", {"like"}, {"s"}).node("Slice", {"s", "two", "four"}, {"hw"});
+    m.node("Col2Im", {"x", "hw", "block"}, {"y"}, std::move(how)).output("y");
+    return m;
+  };
+  const auto sizes = [](int64_t blocks, int64_t h, int64_t w) { return Sizes{{"x", {2, 12, blocks}}, {"like", {2, 2, h, w}}}; };
+  EXPECT_EQ(freeType(put({2, 3}, {}), {sizes(35, 8, 7), sizes(16, 5, 6)}), "f32[N1,2,N3,N4]");
+  EXPECT_EQ(freeType(put({2, 3}, {ints("strides", {2, 3})}), {sizes(8, 8, 7), sizes(4, 5, 6)}), "f32[N1,2,N3,N4]");
+  const std::vector<onnx::AttributeProto> all{ints("strides", {3, 2}), ints("dilations", {1, 2}), ints("pads", {1, 0, 2, 1})};
+  EXPECT_EQ(freeType(put({2, 3}, all), {sizes(8, 8, 7), sizes(9, 6, 8)}), "f32[N1,2,N3,N4]");
+}
+
 // SAME of windows that move by 2: the pads depend on whether the size is odd.
 TEST(FreeDims, AutoPad) {
   const std::vector<Sizes> images = {{{"x", {1, 2, 8, 7}}}, {{"x", {1, 2, 5, 12}}}};
@@ -392,6 +455,21 @@ TEST(FreeDims, DiagonalsAndDepths) {
 }
 
 // What the sizes decide is refused by node, not guessed.
+// As many parts as there are of all lengths but the smallest, for which the model was not read.
+TEST(FreeDims, SequencesOfParts) {
+  testing::Model m = sequence();
+  m.int64s("two_", Ints{}, {2}).int64s("one_", Ints{}, {1}).int64s("i", Ints{}, {0}).int64s("j", Ints{}, {1});
+  m.node("Gather", {"s", "j"}, {"t"}).node("Add", {"t", "one_"}, {"more"}).node("Div", {"more", "two_"}, {"half"});
+  m.node("SplitToSequence", {"x", "half"}, {"parts"}, {integer("axis", 1)}, "/chunk");
+  m.node("SequenceAt", {"parts", "i"}, {"a"}).node("SequenceAt", {"parts", "j"}, {"b"});
+  m.node("Concat", {"b", "a"}, {"y"}, {integer("axis", 1)}).output("y");
+  EXPECT_EQ(freeType(m, {{{"x", {1, 3, 8}}}, {{"x", {2, 8, 8}}}, {{"x", {3, 2, 8}}}}), "f32[N1,N2,8]");
+  const Graph graph = importOnnx(m.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}).value();
+  const auto single = boundGraph(graph, {{"x", {2, 1, 8}}});
+  ASSERT_FALSE(single.has_value());
+  EXPECT_EQ(single.error().node(), "/chunk");
+}
+
 TEST(FreeDims, RefusesWhatDependsOnSizes) {
   testing::Model listed = sequence();
   listed.node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1)}).node("SequenceAt", {"list", "first"}, {"y"});
