@@ -201,11 +201,19 @@ def constants_of_table():
 
 
 def ranks(values):
-    order = sorted(range(len(values)), key=values.__getitem__)
-    result = [0] * len(values)
-    for place, i in enumerate(order):
-        result[i] = place
-    return result
+    """Equal values have the mean of their places: layers of one size are predicted alike, and their order in a list says nothing."""
+    places = {}
+    for place, v in enumerate(sorted(values)):
+        places.setdefault(v, []).append(place)
+    return [sum(places[v]) / len(places[v]) for v in values]
+
+
+def rank_correlation(a, b):
+    """Spearman's; None of fewer than three, or where all are equal."""
+    x, y = ranks(a), ranks(b)
+    mean = (len(x) - 1) / 2
+    spread = math.sqrt(sum((p - mean) ** 2 for p in x) * sum((q - mean) ** 2 for q in y))
+    return sum((p - mean) * (q - mean) for p, q in zip(x, y)) / spread if len(x) > 2 and spread > 0 else None
 
 
 def distance(a, b):
@@ -230,11 +238,10 @@ def compare(paths):
             everything.setdefault(s.kernel, []).append(predicted / s.ns - 1)
             print(f"{s.ns / 1e3:12.2f} {predicted / 1e3:10.2f} {100 * (predicted / s.ns - 1):+6.0f}%  {s.kernel}, {s.problem}")
         errors = [abs(p / m - 1) for m, p in pairs]
-        total, n = sum(m for m, _ in pairs), len(pairs)
-        a, b = ranks([m for m, _ in pairs]), ranks([p for _, p in pairs])
-        order = 1 - 6 * sum((x - y) ** 2 for x, y in zip(a, b)) / max(n * (n * n - 1), 1)
-        print(f"{os.path.basename(path)} ({facts.get('target')}): {n} layers, median error {100 * quantile(errors, 0.5):.0f}%, rank "
-              f"correlation {order:.3f}, sum {total / 1e3:.1f} us measured, {sum(p for _, p in pairs) / 1e3:.1f} predicted")
+        total = sum(m for m, _ in pairs)
+        order = rank_correlation([m for m, _ in pairs], [p for _, p in pairs])
+        print(f"{os.path.basename(path)} ({facts.get('target')}): {len(pairs)} layers, median error {100 * quantile(errors, 0.5):.0f}%, rank "
+              f"correlation {'-' if order is None else f'{order:.3f}'}, sum {total / 1e3:.1f} us measured, {sum(p for _, p in pairs) / 1e3:.1f} predicted")
     for kernel, errors in sorted(everything.items()):
         print(f"  {kernel:28} {len(errors):4} layers  median error {100 * quantile([abs(e) for e in errors], 0.5):4.0f}%  "
               f"bias {100 * quantile(errors, 0.5):+4.0f}%")

@@ -51,6 +51,13 @@ assert fit_costs.same('{"k", 64, 0.123, {{"a", 1.000}}}', '{"k", 64, 0.123, {{"a
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"a", 1.1}}}')
 assert not fit_costs.same('{"k", 64, 0.123, {{"a", 1.0}}}', '{"k", 64, 0.123, {{"b", 1.0}}}')
 
+# Layers that are predicted alike say nothing by their order; what scipy.stats.spearmanr gives.
+assert fit_costs.ranks([3, 1, 3, 2]) == [2.5, 0, 2.5, 1]
+predicted, took = [1, 1, 1, 5, 9], [1.2, 1.1, 1.0, 6, 8]
+assert abs(fit_costs.rank_correlation(predicted, took) - 0.8944271909999159) < 1e-12
+assert fit_costs.rank_correlation(predicted, took) == fit_costs.rank_correlation(predicted, [1.0, 1.1, 1.2, 6, 8])
+assert fit_costs.rank_correlation([1, 1, 1], [1, 2, 3]) is None and fit_costs.rank_correlation([1, 2], [1, 2]) is None
+
 # The nearest class stands in: a matrix unit counts more than a width.
 assert fit_costs.distance("{64, true}", "{32, true}") < fit_costs.distance("{64, true}", "{64, false}")
 
