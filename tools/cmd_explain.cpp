@@ -66,6 +66,7 @@ json causeJson(const Cause& c) {
             {"after_db", c.after},
             {"samples", c.samples},
             {"better_on", c.better},
+            {"told_from_luck", c.told},
             {"before_ms", c.millisecondsBefore},
             {"after_ms", c.millisecondsAfter > 0 ? json(c.millisecondsAfter) : json()}};
   if (!c.samplesLeftOut.empty()) j["without_samples"] = c.samplesLeftOut;
@@ -81,11 +82,11 @@ void print(const Explanation& found, const QConfigMapping& rules, const std::str
   if (found.given) fmt::print("the quantized model as given: {:.1f} dB\n", *found.given);
   if (found.drop) fmt::print("{:.2f} points below the float model\n", *found.drop);
   if (found.causes.empty()) fmt::print("\nno cause was found whose fix helps: {} fixes were tried\n", found.tried);
-  if (found.uncertain > 0) fmt::print("{}\n", found.uncertainty());
+  if (const std::string luck = found.uncertainty(); !luck.empty()) fmt::print("{}\n", luck);
   for (size_t i = 0; i < found.causes.size(); ++i) {
     const Cause& c = found.causes[i];
     fmt::print("\n{}. {}: {}\n   {}: {:.1f} -> {:.1f} dB", i + 1, c.kind, visible(c.evidence), visible(c.remedy), c.before, c.after);
-    fmt::print(", nearer to float on {} of {} samples", c.better, c.samples);
+    fmt::print(", nearer to float on {} of {} samples{}", c.better, c.samples, c.told ? "" : " (which may be luck)");
     if (c.dropBefore && c.dropAfter) fmt::print(", {:.2f} -> {:.2f} points lost", *c.dropBefore, *c.dropAfter);
     if (c.millisecondsAfter > 0) fmt::print(", {:.3f} -> {:.3f} ms", c.millisecondsBefore, c.millisecondsAfter);
     fmt::print("\n");
@@ -180,6 +181,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
               {"given_db", found.given ? json(*found.given) : json()},
               {"tried", found.tried},
               {"uncertain", found.uncertain},
+              {"uncertainty", found.uncertainty()},
               {"fed", inputsJson(fed)},
               {"notes", notes},
               {"int8_ms", found.milliseconds},

@@ -26,8 +26,8 @@ constexpr size_t kTimed = 8;
 // family, what may help anything the other: the many of these must not hide the few of those (B. Efron, Annals of Applied Statistics 2,
 // 2008: problems that differ in what is known beforehand are not to be combined).
 constexpr double kLuck = 0.1;
-enum Family : uint8_t { kSeen, kGuessed };
-constexpr int64_t kEnough = 5;
+// What is wrong with a file whatever the samples are needs no test; whether its fix helps beyond luck is said all the same.
+enum Family : uint8_t { kSeen, kGuessed, kCertain };
 
 struct Measured {
   double decibels = 0;
@@ -185,10 +185,11 @@ class Explainer {
       cause.dropBefore = before.drop, cause.dropAfter = after.drop;
       countSamples(before, after, cause);
       const double chance = chanceOf(before, after);
-      const bool tested = cause.samples >= kEnough;
-      const Family family = fix.finer || row.guess ? kGuessed : kSeen;
+      const bool tested = cause.samples >= kTellingSamples;
+      const Family family = row.certain ? kCertain : fix.finer || row.guess ? kGuessed : kSeen;
       if (tested) chances_[family].push_back(chance);
-      if ((tested ? chance >= 0.5 : cause.better <= cause.worse) || cause.gain() < options_.leastGain) continue;
+      if (cause.gain() < options_.leastGain) continue;
+      if (family != kCertain && (tested ? chance >= 0.5 : cause.better <= cause.worse)) continue;
       const auto beats = [&](const Verified& v) {
         return cause.gain() < v.cause.gain() + options_.leastGain && (!tested || v.chance <= chance);
       };
@@ -201,11 +202,13 @@ class Explainer {
 
   // Of each suspect the best fix that is not luck; of two that are as good, the first.
   void verify() {
-    const double bounds[] = {falseDiscoveryBound(chances_[kSeen], kLuck), falseDiscoveryBound(chances_[kGuessed], kLuck)};
+    double bounds[std::size(chances_)];
+    std::ranges::transform(chances_, bounds, [](const auto& chances) { return falseDiscoveryBound(chances, kLuck); });
     for (std::vector<Verified>& fixes : helping_) {
       Verified* best = nullptr;
       for (Verified& v : fixes) {
-        if (v.tested && v.chance > bounds[v.family])
+        v.cause.told = v.tested && v.chance <= bounds[v.family];
+        if (v.tested && !v.cause.told && v.family != kCertain)
           ++found_.uncertain;
         else if (!best || v.cause.gain() >= best->cause.gain() + options_.leastGain)
           best = &v;
@@ -252,15 +255,30 @@ class Explainer {
   std::optional<Judge> judge_;
   double goalOfFloat_ = 0;
   std::optional<Measured> given_;
-  std::vector<double> chances_[2];              // of all fixes that enough samples tell of, by family
+  std::vector<double> chances_[3];              // of all fixes that enough samples tell of, by family
   std::vector<std::vector<Verified>> helping_;  // for each suspect
   std::vector<Verified> verified_;
   Explanation found_;
 };
 
+// That more than half of so many coins fall on one side.
+double majorityByLuck(int64_t coins) {
+  double ways = 0, choices = 1;
+  for (int64_t heads = 0; heads <= coins; ++heads) {
+    if (2 * heads > coins) ways += choices;
+    choices *= static_cast<double>(coins - heads) / static_cast<double>(heads + 1);
+  }
+  return ways / std::pow(2, coins);
+}
+
 }  // namespace
 
 std::string Explanation::uncertainty() const {
+  if (samples < kTellingSamples)
+    return fmt::format(
+        "help is not told from luck on {} sample{}: what brings more of them nearer to float than farther is named, as luck alone may "
+        "with {:.0f} of the {} fixes that were tried; {} samples tell, with --check or more of -d",
+        samples, samples == 1 ? "" : "s", std::ceil(static_cast<double>(tried) * majorityByLuck(samples)), tried, kTellingSamples);
   if (uncertain == 0) return {};
   return fmt::format(
       "{} of {} fixes won at least as much as is asked, but of so many tries luck alone may do that on {} samples: "

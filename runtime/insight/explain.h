@@ -15,6 +15,9 @@
 
 namespace qc {
 
+// On fewer samples no fix is told from luck, by which alone all of n are nearer to float in one of 2^n tries.
+inline constexpr int64_t kTellingSamples = 5;
+
 struct Cause {
   std::string kind;      // a row of the table of causes: "outlier-channel"
   std::string layer;     // or the sample or input that it is about
@@ -29,6 +32,7 @@ struct Cause {
   double millisecondsBefore = 0, millisecondsAfter = 0;
   int64_t samples = 0, better = 0,
           worse = 0;  // that these were measured on; of them those that are nearer to float with the fix, or farther
+  bool told = false;  // whether its help is told from luck; else the samples are too few, or the cause is seen without any
   double gain() const { return after - before; }
 };
 
@@ -40,7 +44,7 @@ struct Explanation {
   int64_t samples = 0, tried = 0;  // measured on; fixes that were tried
   int64_t uncertain = 0;           // of those, fixes that win enough, but on so few samples that it may be luck
   std::vector<Cause> causes;
-  std::string uncertainty() const;  // in words, with the remedy; empty where there are none
+  std::string uncertainty() const;  // what luck may have done, in words, with the remedy; empty: nothing is to be said
 };
 
 struct ExplainOptions {

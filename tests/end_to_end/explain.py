@@ -197,7 +197,30 @@ def broken_weights(work):
         print(f"broken-weight, {what}: {first['kind']} ({first['layer']}), {first['before_db']:.1f} -> {first['after_db']:.1f} dB; ours {found['int8_db']:.1f}")
         if first["kind"] != "broken-weight" or lost < 3 or back < least:
             failed.append(f"broken-weight, {what}: {back:.1%} of {lost:.1f} dB, {found['causes'][:2]}")
-    return "\n".join(failed)
+    failed.append(small_channel(work))
+    return "\n".join(filter(None, failed))
+
+
+def small_channel(work):
+    """One channel of weights far below the others', which the next layer makes large again: nothing of the noise of the whole weight."""
+    rng = random.Random(13)
+    text, inputs = chain(rng, uneven=3000.0)
+    (work / "m.qir").write_text(text)
+    write_samples(work / "check.npz", inputs, 8, rng)
+    write_samples(work / "calib.npz", inputs, 24, rng)
+    run("quantize", work / "m.qir", "--mode", "weight-only", "-o", work / "q.qir")
+    sound = (work / "q.qir").read_text()
+    at = list(re.finditer(r"^!q\d+ = q<s8, axis=0, scale=\[([^\]]*)\]", sound, re.M))[1]
+    values = at[1].split(",")
+    assert float(values[2]) < float(values[-1]) / 500, values
+    values[2] = repr(6 * float(values[2]))
+    (work / "q.qir").write_text(sound[:at.start(1)] + ",".join(values) + sound[at.end(1):])
+    found = explained(work, {}, work / "q.qir")
+    first = found["causes"][0] if found["causes"] else {"kind": None, "evidence": ""}
+    print(f"broken-weight, a small channel: {first['kind']}, {first['evidence']}, {found['given_db']:.1f} dB")
+    if first["kind"] != "broken-weight" or "channel 2 of the quantized weight of l1 is not the float one's" not in first["evidence"]:
+        return f"broken-weight, a small channel: {found['causes'][:2]}"
+    return None
 
 
 def other_unit(work):
@@ -220,6 +243,29 @@ def other_unit(work):
     return None
 
 
+def too_few(work):
+    """Samples to measure on that luck cannot be told on: it is said, and how much it may have done."""
+    rng = random.Random("too few")
+    text, inputs = chain(rng, loud=200.0)
+    (work / "m.qir").write_text(text)
+    write_samples(work / "calib.npz", inputs, 24, rng)
+    for count, by_luck in ((1, 1 / 2), (2, 1 / 4), (4, 5 / 16), (8, 0)):  # more than half of so many coins
+        write_samples(work / "check.npz", inputs, count, random.Random(count))
+        found = explained(work, OFF)
+        told = count >= 5
+        assert found["causes"][0]["kind"] == "outlier-channel", found["causes"]
+        for cause in found["causes"]:
+            if cause["samples"] == count:
+                assert cause["told_from_luck"] == told and cause["better_on"] > count / 2, cause
+        lucky = math.ceil(found["tried"] * by_luck)
+        said = f"luck alone may with {lucky} of the {found['tried']} fixes"
+        assert (said in found["uncertainty"]) != told, (count, found["uncertainty"])
+        if count > 4:
+            continue
+        plain = run("explain", work / "m.qir", "-d", f"npz:{work}/calib.npz", "--check", f"npz:{work}/check.npz", "--config", work / "rules.json").stdout
+        assert said in plain and f"of {count} samples (which may be luck)" in plain, plain
+
+
 def main():
     failed = []
     with tempfile.TemporaryDirectory() as folder:
@@ -227,6 +273,7 @@ def main():
             failed.append(planted(pathlib.Path(folder), kind, *case))
         failed.append(broken_weights(pathlib.Path(folder)))
         failed.append(other_unit(pathlib.Path(folder)))
+        too_few(pathlib.Path(folder))
         # Nothing planted: nothing said that does not help.
         work = pathlib.Path(folder)
         found = explained(work, {})

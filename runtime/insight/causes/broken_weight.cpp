@@ -15,6 +15,9 @@ namespace {
 
 // Against the noise of rounding to the nearest in the file's own steps: rounding by calibration data makes more of it, but not so much.
 constexpr double kBeyondRounding = 8;
+// Of its own power: with as much noise a channel is another one.  In the noise of the whole weight a channel of small weights is lost,
+// which the next layer may make large again.
+constexpr double kAnother = 0.1;
 
 // A weight in integers, and the axis of its layer's outputs in it.
 struct QuantizedWeight {
@@ -91,6 +94,18 @@ struct Difference {
   int64_t channel = 0;       // of outputs, with most of it
   double share = 0;          // that it has
   std::vector<bool> broken;  // by channel of outputs: beyond rounding
+  int64_t another = -1;      // the channel that is most beyond rounding, and has little of the float one; -1: none
+  double beyond = 0;         // times the noise of rounding in it
+
+  double ratio() const { return noise / std::max(1e-30, expected); }
+  bool isBroken() const { return ratio() >= kBeyondRounding || another >= 0; }
+  std::string words(const std::string& layer) const {
+    if (ratio() < kBeyondRounding)
+      return fmt::format("channel {} of the quantized weight of {} is not the float one's: {:.0f} times the noise of rounding", another,
+                         layer, beyond);
+    return fmt::format("the quantized weight of {} is not the float one: {:.0f} times the noise of rounding, {:.0f}% of it in channel {}",
+                       layer, ratio(), share * 100, channel);
+  }
 };
 
 Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
@@ -98,7 +113,7 @@ Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
   const QuantParams& q = *weight.integers->type().quant;
   const Along scales = scalesOf(integers, q), outputs(integers.sizes(), weight.outputs());
   Difference d;
-  std::vector<double> by(usize(outputs.size())), expected(by.size());
+  std::vector<double> by(usize(outputs.size())), expected(by.size()), power(by.size());
   const auto x = w.as<float>();
   for (int64_t i = 0; i < w.numElements(); ++i) {
     const int64_t c = scales.of(i);
@@ -106,9 +121,18 @@ Difference differenceOf(const Tensor& w, const QuantizedWeight& weight) {
     nth(by, outputs.of(i)) += noise;
     d.noise += noise;
     nth(expected, outputs.of(i)) += s * s / 12;
+    nth(power, outputs.of(i)) += std::pow(nth(x, i), 2);
     d.expected += s * s / 12;
   }
-  for (size_t c = 0; c < by.size(); ++c) d.broken.push_back(by[c] > kBeyondRounding * expected[c]);
+  std::vector<bool> others(by.size());
+  for (size_t c = 0; c < by.size(); ++c) {
+    d.broken.push_back(by[c] > kBeyondRounding * expected[c]);
+    others[c] = d.broken[c] && by[c] >= kAnother * power[c];
+    if (!others[c] || by[c] <= d.beyond * expected[c]) continue;
+    d.another = static_cast<int64_t>(c);
+    d.beyond = by[c] / expected[c];
+  }
+  if (d.ratio() < kBeyondRounding) d.broken = std::move(others);
   const auto worst = std::max_element(by.begin(), by.end());
   d.channel = worst - by.begin();
   d.share = d.noise > 0 ? *worst / d.noise : 0;
@@ -214,13 +238,10 @@ Result<std::vector<Suspect>> brokenWeights(const Evidence& e) {
     Difference least;
     for (const Tensor& w : originals)
       if (const Difference d = differenceOf(w, *weight); !original || d.noise < least.noise) least = d, original = &w;
-    const double ratio = least.noise / std::max(1e-30, least.expected);
-    if (!original || ratio < kBeyondRounding) continue;
+    if (!original || !least.isBroken()) continue;
     all = repaired(all, *weight, *original, least.broken);
     suspects.push_back({layer.layer,
-                        fmt::format("the quantized weight of {} is not the float one: {:.0f} times the noise of rounding, {:.0f}% of it in "
-                                    "channel {}",
-                                    layer.layer, ratio, least.share * 100, least.channel),
+                        least.words(layer.layer),
                         least.noise,
                         {{.words = "what is broken of this weight quantized again from the float model",
                           .rules = e.rules,

@@ -76,6 +76,7 @@ struct CauseRow {
   size_t most = 3;        // suspects that are tried
   bool fallback = false;  // says where, not why: what speaks of a cause comes before it
   bool guess = false;     // tried whatever was seen
+  bool certain = false;   // seen in the file itself: no luck of samples is to be told from it, as it is wrong on any
 };
 std::span<const CauseRow> causeTable();
 

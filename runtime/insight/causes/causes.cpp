@@ -10,7 +10,7 @@ namespace {
 
 constexpr CauseRow kCauses[] = {
     {"input-units", "calibration samples are prepared unlike those that the model is used with", inputUnits},
-    {"broken-weight", "a weight of the quantized file is not the float one's", brokenWeights, 5},
+    {"broken-weight", "a weight of the quantized file is not the float one's", brokenWeights, 5, false, false, true},
     {"masked-scores", "the large negative constants of attention masks set ranges", maskedScores},
     {"exploding-bias", "a bias is beyond what int32 holds in steps of its layer's weights", explodingBiases},
     {"per-tensor-weights", "one scale for weights whose channels are of unlike size", perTensorWeights},

@@ -139,7 +139,11 @@ Result<std::vector<Suspect>> inputUnits(const Evidence& e) {
 Result<std::vector<Suspect>> sensitiveLayers(const Evidence& e) {
   constexpr int64_t kMeasured = 6;
   QC_ASSIGN(const Judge judge, Judge::open(*e.trials.model().observed, e.heldOut, {.samples = e.options.samples}));
-  QC_ASSIGN(const Sensitivity found, sensitivity(e.trials, judge, e.rules, {.top = kMeasured}));
+  SensitivityOptions options{.top = kMeasured};
+  options.progress = [&](int64_t done, int64_t total) {
+    if (e.options.progress) e.options.progress("layers", done, total);
+  };
+  QC_ASSIGN(const Sensitivity found, sensitivity(e.trials, judge, e.rules, options));
   std::vector<Suspect> suspects;
   for (const SensitivityRow& row : found.rows) {
     if (!row.aloneFloat) continue;

@@ -30,7 +30,7 @@ std::string causesSection(const ReportData& data) {
                                                    found.decibels, found.inSample);
   if (found.given) out += fmt::format("<p>The quantized model as given: {:.1f} dB.</p>\n", *found.given);
   if (found.drop) out += fmt::format("<p>{:.2f} points below the float model.</p>\n", *found.drop);
-  if (found.uncertain > 0) out += fmt::format("<p>{}.</p>\n", found.uncertainty());
+  if (const std::string luck = found.uncertainty(); !luck.empty()) out += fmt::format("<p>{}.</p>\n", escaped(luck));
   if (found.causes.empty()) return out + fmt::format("<p>No cause was found whose fix helps: {} fixes were tried.</p>\n", found.tried);
   out += "<p class=\"note\">Each fix was tried and measured; what did not help is not here. The largest cause comes first.</p>\n";
   // Points are there where answers were given.
@@ -40,13 +40,14 @@ std::string causesSection(const ReportData& data) {
   heads.insert(heads.end(), {"ms before", "ms after", "layer"});
   HtmlTable table(std::move(heads));
   for (const Cause& c : found.causes) {
-    std::vector<Cell> row = {count(&c - found.causes.data() + 1),
-                             Cell::text(c.kind),
-                             Cell::text(c.evidence),
-                             Cell::text(c.remedy),
-                             Cell::decibels(c.before),
-                             Cell::decibels(c.after),
-                             Cell::of(static_cast<double>(c.better), fmt::format("{} of {}", c.better, c.samples))};
+    std::vector<Cell> row = {
+        count(&c - found.causes.data() + 1),
+        Cell::text(c.kind),
+        Cell::text(c.evidence),
+        Cell::text(c.remedy),
+        Cell::decibels(c.before),
+        Cell::decibels(c.after),
+        Cell::of(static_cast<double>(c.better), fmt::format("{} of {}{}", c.better, c.samples, c.told ? "" : ", luck?"))};
     if (points) row.insert(row.end(), {Cell::of(orNone(c.dropBefore)), Cell::of(orNone(c.dropAfter))});
     const Cell after = c.millisecondsAfter > 0 ? milliseconds(c.millisecondsAfter) : Cell::of(std::nan(""));
     row.insert(row.end(), {milliseconds(c.millisecondsBefore), after, Cell::text(c.layer)});
