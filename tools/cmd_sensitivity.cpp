@@ -64,10 +64,14 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   if (o.json) {
     nlohmann::json rows = nlohmann::json::array();
     for (const SensitivityRow& row : found.rows) rows.push_back(rowJson(row, goal, found.goalFloat));
+    nlohmann::json unseen = nlohmann::json::array();
+    for (const UnseenUnit& u : found.unseen)
+      unseen.push_back({{"layer", u.unit.name}, {"op", u.unit.op}, {"nodes", u.unit.nodes}, {"why", u.why}});
     const auto all = drop(goal, found.goalFloat, found.goalAll);
     printJson({{"all_int8_db", found.allQuantized},
                {"all_int8_drop", all ? nlohmann::json(*all) : nlohmann::json()},
                {"layers", rows},
+               {"unseen", unseen},
                {"measured", found.measured},
                {"resumed", found.resumed},
                {"added_noise", found.added},
@@ -94,6 +98,8 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   }
   fmt::print("{}", table.str());
   if (shown < found.rows.size()) fmt::print("and {} more (--all)\n", found.rows.size() - shown);
+  if (!found.unseen.empty()) fmt::print("\nnot measured, as there is nothing to measure:\n");
+  for (const UnseenUnit& u : found.unseen) fmt::print("  {}: {}\n", u.unit.name, u.why);
   fmt::print("\nall int8: {:.1f} dB at the outputs, on {}\n", found.allQuantized, setup.check.str(found.samples));
   if (const auto all = drop(goal, found.goalFloat, found.goalAll))
     fmt::print("{}: {:.2f} points below the float model with all int8\n", goal->name, *all);

@@ -346,7 +346,8 @@ std::string Table::str() const {
   return text;
 }
 
-Progress::Progress(std::string label) : label_(std::move(label)), start_(now()), terminal_(::isatty(STDERR_FILENO)) {}
+Progress::Progress(std::string label, double said)
+    : label_(std::move(label)), start_(now()), said_(said), terminal_(::isatty(STDERR_FILENO)) {}
 
 Progress::~Progress() {
   if (terminal_ && drawn_ > 0 && !ended_) fmt::print(stderr, "\n");
@@ -355,12 +356,11 @@ Progress::~Progress() {
 void Progress::update(int64_t done, int64_t total) {
   const double t = now();
   if (!terminal_) {
-    if (done < total && t - std::max(drawn_, start_) < 15) return;
-    const bool quick = drawn_ == 0 && done == total;  // over before there was anything to say
-    drawn_ = t;
-    if (!quick)
-      fmt::print(stderr, "{} {}/{}, {:.0f} s left\n", label_, done, total,
-                 (t - start_) / static_cast<double>(std::max<int64_t>(done, 1)) * static_cast<double>(total - done));
+    if (t - said_ < 15 && (done < total || !begun_)) return;  // over before there is anything to say
+    said_ = t;
+    begun_ = true;
+    fmt::print(stderr, "{} {}/{}, {:.0f} s left\n", label_, done, total,
+               (t - start_) / static_cast<double>(std::max<int64_t>(done, 1)) * static_cast<double>(total - done));
     return;
   }
   if (done < total && t - drawn_ < 0.1) return;

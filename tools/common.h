@@ -111,27 +111,30 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+double now();  // seconds of a steady clock
+
 // One line that redraws itself with the share done and the time left; when stderr is no terminal, a plain line every
 // 15 seconds, for the logs of job runners.
 class Progress {
  public:
-  explicit Progress(std::string label);
+  explicit Progress(std::string label, double said = now());  // said: when a line was printed last
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();
   void update(int64_t done, int64_t total);
+  double said() const { return said_; }
 
  private:
   std::string label_;
-  double start_ = 0, drawn_ = 0;
-  bool terminal_ = false, ended_ = false;
+  double start_ = 0, drawn_ = 0, said_ = 0;
+  bool terminal_ = false, begun_ = false, ended_ = false;
 };
 
-// The same for a job of several stages, one line each.
+// The same for a job of several stages, one line each; many short ones are no silence either.
 class StagedProgress {
  public:
-  void update(const char* stage, int64_t done, int64_t total) {
-    if (stage != stage_) line_.emplace(stage_ = stage);
+  void update(const std::string& stage, int64_t done, int64_t total) {
+    if (stage != stage_) line_.emplace(stage_ = stage, line_ ? line_->said() : now());
     line_->update(done, total);
   }
 
@@ -140,7 +143,6 @@ class StagedProgress {
   std::optional<Progress> line_;
 };
 
-double now();  // seconds of a steady clock
 std::string megabytes(int64_t bytes);
 
 // A table on stderr: milliseconds, share and nodes before and after, pass by pass.

@@ -39,17 +39,31 @@ Status TargetFlags::check(const CLI::App& verb, bool isStatic, bool samples, boo
 Result<Reached> reachTarget(const TargetFlags& flags, const CLI::App& verb, const Model& model, const PreparedModel& prepared,
                             const Dataset& calibration, const CheckSamples& check, const QuantizeOptions& options,
                             StagedProgress& progress) {
+  constexpr double kSilence = 1;  // seconds; searches that are over by then need no words
+  double said = now();
+  std::string stage = "float model";
+  int64_t mixtures = 0;
+  const auto onSamples = [&](int64_t done, int64_t total) {
+    if (now() - said >= kSilence) progress.update(stage, done, total);
+  };
   const Dataset& measured = check.samples.size() > 0 ? check.samples : calibration;
   RecoverOptions recover = options.recover;
   QC_ASSIGN(const std::optional<Goal> goal, flags.metric.goal(verb, model));
   QC_ASSIGN(Trials trials, Trials::open(prepared, calibration, recover));
   const int64_t few = std::max<int64_t>(1, options.compareSamples);
   QC_ASSIGN(const Judge quick, Judge::open(*trials.model().observed, measured, {.samples = few, .threads = recover.threads}));
-  QC_ASSIGN(const Judge judge,
-            Judge::open(*trials.model().observed, measured, {.samples = goal ? measured.size() : few, .threads = recover.threads}));
+  QC_ASSIGN(const Judge judge, Judge::open(*trials.model().observed, measured,
+                                           {.samples = goal ? measured.size() : few, .threads = recover.threads, .progress = onSamples}));
+  stage = "mixture 1";
   MixtureOptions how;
-  how.progress = [&](const char* stage, int64_t done, int64_t total) {
-    if (total > 0) progress.update(stage, done, total);
+  how.progress = [&](const char* part, int64_t done, int64_t total) { progress.update(part, done, total); };
+  how.measured = [&](const MixtureStep& s) {
+    ++mixtures;
+    stage = fmt::format("mixture {}", mixtures + 1);
+    if (now() - said < kSilence) return;
+    fmt::print(stderr, "mixture {}: {}: {:.3f} ms, {:.1f} dB{}{}\n", mixtures, s.what, s.milliseconds, s.decibels,
+               s.drop ? fmt::format(", {:.2f} points below float", *s.drop) : "", s.meets ? ", as asked" : "");
+    said = now();
   };
   const MixtureTarget target{flags.decibels, flags.drop, flags.milliseconds, goal ? &*goal : nullptr};
   QC_ASSIGN(Mixture mixture, findMixture(trials, quick, judge, target, how));
@@ -59,7 +73,9 @@ Result<Reached> reachTarget(const TargetFlags& flags, const CLI::App& verb, cons
   for (const Recipe& recipe : recipes())
     if (recipe.movesChannels()) last.recover.choose(std::string(recipe.name), std::string(recipe.off));
   last.samples = nullptr;
-  QC_ASSIGN(QuantizedModel made, calibrateAndQuantize(mixed, calibration, last, {.threads = recover.threads}));
+  CalibrateOptions once{.threads = recover.threads};
+  once.progress = [&](int64_t done, int64_t total) { progress.update("calibrate", done, total); };
+  QC_ASSIGN(QuantizedModel made, calibrateAndQuantize(mixed, calibration, last, once));
   return Reached{std::move(mixture), std::move(made)};
 }
 
@@ -78,6 +94,7 @@ void printPath(const Mixture& mixture, const TargetFlags& flags, const std::stri
              r.drop ? fmt::format(", {:.2f} points below float", *r.drop) : "", r.milliseconds, mixture.int8Milliseconds,
              mixture.floatMilliseconds);
   for (const auto& [layer, choice] : mixture.changed) fmt::print("  {}: {}\n", choice, layer);
+  for (const UnseenUnit& u : mixture.unseen) fmt::print("  not looked at, {}: {}\n", u.why, u.unit.name);
 }
 
 nlohmann::json pathJson(const Mixture& mixture) {
@@ -90,11 +107,10 @@ nlohmann::json pathJson(const Mixture& mixture) {
   nlohmann::json path = nlohmann::json::array(), changed = nlohmann::json::array();
   for (const MixtureStep& s : mixture.path) path.push_back(stepJson(s));
   for (const auto& [layer, choice] : mixture.changed) changed.push_back({{"layer", layer}, {"choice", choice}});
-  nlohmann::json j = {{"path", path},
-                      {"chosen", stepJson(mixture.result)},
-                      {"layers", changed},
-                      {"int8_ms", mixture.int8Milliseconds},
-                      {"float_ms", mixture.floatMilliseconds}};
+  nlohmann::json unseen = nlohmann::json::array();
+  for (const UnseenUnit& u : mixture.unseen) unseen.push_back({{"layer", u.unit.name}, {"why", u.why}});
+  nlohmann::json j = {{"path", path},     {"chosen", stepJson(mixture.result)},  {"layers", changed},
+                      {"unseen", unseen}, {"int8_ms", mixture.int8Milliseconds}, {"float_ms", mixture.floatMilliseconds}};
   if (mixture.floatGoal) j["float_metric"] = *mixture.floatGoal;
   return j;
 }

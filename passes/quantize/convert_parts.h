@@ -1,6 +1,9 @@
 // Parts of convert that have a file of their own: embedding tables, derived parameters, branches without ranges.
 #pragma once
 
+#include <map>
+#include <string>
+
 #include "ir/graph.h"
 #include "passes/pass.h"
 #include "passes/quantize/group_params.h"
@@ -17,5 +20,7 @@ Status convertDerived(Node* node, int operand, const DerivedSpec& spec);
 
 // Takes observers and annotations from the branches of which an observer has no parameters, with a remark.
 void keepUnseenFloat(Graph& graph, const GroupParams& params, PassContext& cx);
+// The nodes of those branches, with the words: "no sample takes the branch where 'c' is false".
+std::map<const Node*, std::string> unseenNodes(const Graph& graph, const GroupParams& params);
 
 }  // namespace qc

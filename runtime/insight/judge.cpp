@@ -84,6 +84,7 @@ Result<Judge> Judge::open(const Graph& reference, const Dataset& samples, const 
     judge.samples_ = samples;
     judge.indices_ = spreadSamples(samples.size(), options.samples);
     judge.threads_ = options.threads;
+    judge.progress_ = options.progress;
     if (judge.indices_.empty())
       return fail(ErrorCode::kInvalidData, "there are no samples to measure on").help("give samples that calibration does not see");
     const Ends ends = endsOf(reference);
@@ -95,6 +96,7 @@ Result<Judge> Judge::open(const Graph& reference, const Dataset& samples, const 
       if (Status run = taps.run(sample); !run) return inSample(samples, i, run.error());
       std::vector<Tensor>& kept = judge.outputs_.emplace_back();
       for (const Tensor& t : taps.values()) kept.push_back(ownCopy(t));
+      judge.tell(judge.outputs_.size());
     }
     return judge;
   });
@@ -126,6 +128,7 @@ Result<Judgement> Judge::of(const Graph& quantized, const See& see) const {
         found.outputs[k].noise += one.outputs[k].noise;
       }
       found.bySample.push_back(one.noise());
+      tell(i + 1);
     }
     return found;
   });

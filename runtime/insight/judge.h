@@ -27,6 +27,7 @@ struct Judgement {
 struct JudgeOptions {
   int64_t samples = 16;  // at most so many, evenly spread
   int threads = 1;
+  std::function<void(int64_t done, int64_t total)> progress = {};  // of every run over them, the float model's when it opens included
 };
 
 class Judge {
@@ -50,12 +51,17 @@ class Judge {
   Result<std::vector<double>> milliseconds(const std::vector<const Graph*>& graphs) const;
 
  private:
+  void tell(size_t done) const {
+    if (progress_) progress_(static_cast<int64_t>(done), size());
+  }
+
   Dataset samples_;
   std::vector<int64_t> indices_;
   std::vector<std::vector<Tensor>> outputs_;  // of the float model, by sample: its outputs, then what is measured in their place
   std::vector<size_t> measured_;              // for each output, among these
   std::vector<Way> ways_;
   int threads_ = 1;
+  std::function<void(int64_t done, int64_t total)> progress_;
 };
 
 }  // namespace qc

@@ -109,6 +109,7 @@ class Search {
     if (units_.empty())
       return fail(ErrorCode::kInvalidArgument, "nothing is quantized by these rules: there is no accuracy to be won back")
           .help("look at the reasons in the report of quantize");
+    QC_ASSIGN(found_.unseen, takeUnseen(units_, trials_, trials_.model(), judge_));
     QC_ASSIGN(const QuantizedModel base, trials_.quantized(*trials_.model().rules));
     base_ = base.model.graph().clone();
     QC_ASSIGN(const std::vector<double> times, judge_.milliseconds({&*base_, trials_.model().simplified.get()}));
@@ -135,6 +136,7 @@ class Search {
   }
 
   Result<MixtureStep> measure(const Assignment& a, std::string what) {
+    if (const auto it = known_.find(a); it != known_.end()) return it->second;
     MixtureStep step;
     step.what = std::move(what);
     step.changed = std::count_if(a.begin(), a.end(), [](int c) { return c != kInt8; });
@@ -155,7 +157,8 @@ class Search {
     step.meets = (!target_.decibels || step.decibels >= *target_.decibels) && (!target_.drop || *step.drop <= *target_.drop + kSlack) &&
                  (!target_.milliseconds || step.milliseconds <= *target_.milliseconds);
     found_.path.push_back(step);
-    if (options_.progress) options_.progress("mixtures", static_cast<int64_t>(found_.path.size()), 0);
+    known_.emplace(a, step);
+    if (options_.measured) options_.measured(step);
     return step;
   }
 
@@ -328,7 +331,8 @@ class Search {
   const MixtureOptions& options_;
   std::vector<LayerUnit> units_;
   std::vector<size_t> order_;
-  Assignment start_;  // integers everywhere, as good as they are without a cost in time
+  Assignment start_;                         // integers everywhere, as good as they are without a cost in time
+  std::map<Assignment, MixtureStep> known_;  // what the search comes back to is not measured again
   std::optional<Graph> base_;
   double baseTime_ = 0;
   std::optional<std::pair<Assignment, MixtureStep>> best_;

@@ -36,6 +36,7 @@ struct Mixture {
   MixtureStep result;                                        // the step that it is
   std::vector<MixtureStep> path;                             // everything that was measured, the int8 model first
   std::vector<std::pair<std::string, std::string>> changed;  // layer, what it is in place of int8
+  std::vector<UnseenUnit> unseen;                            // stay as the rules have them: nothing would be noticed
   double int8Milliseconds = 0, floatMilliseconds = 0;
   std::optional<double> floatGoal;
 };
@@ -44,6 +45,7 @@ struct MixtureOptions {
   int64_t layers = 80;  // at most so many sensitivities are measured, the worst by their estimates
   int64_t tries = 24;   // of layers that are taken back, or made something cheaper than float
   std::function<void(const char* stage, int64_t done, int64_t total)> progress = {};
+  std::function<void(const MixtureStep& step)> measured = {};  // sees each as soon as it is known
 };
 
 // quick: a few samples for sensitivities; judge: those that the target is measured on.

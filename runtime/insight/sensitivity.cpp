@@ -6,11 +6,16 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
+#include "ir/decided_sizes.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "passes/quantize/convert_parts.h"
 #include "quantizer/observers/observer.h"
+#include "quantizer/quantizer.h"
 #include "quantizer/signal_error.h"
+#include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
@@ -157,6 +162,7 @@ Result<Sensitivity> found(Trials& trials, const Judge& judge, const QConfigMappi
   if (options.modules) units = byModule(units);
   QC_ASSIGN(State state, State::open(options.state, keyOf(trials, model, judge, options)));
   Sensitivity result;
+  QC_ASSIGN(result.unseen, takeUnseen(units, trials, model, judge));
   result.samples = judge.size();
   const auto measure = [&](const QConfigMapping& tried, std::optional<double>& goal) -> Result<Judgement> {
     QC_ASSIGN(const QuantizedModel made, trials.quantized(tried));
@@ -209,6 +215,57 @@ Result<Sensitivity> found(Trials& trials, const Judge& judge, const QConfigMappi
 }
 
 }  // namespace
+
+Result<std::vector<UnseenUnit>> takeUnseen(std::vector<LayerUnit>& units, Trials& trials, const PreparedModel& model, const Judge& judge) {
+  return withoutExceptions([&]() -> Result<std::vector<UnseenUnit>> {
+    const DefinedArithmetic defined;
+    std::vector<UnseenUnit> unseen;
+    const Graph& graph = *model.observed;
+    if (!firstDecidingByData(graph)) return unseen;  // every sample runs all
+    QC_ASSIGN(const GroupParams params, trials.params(model));
+    const std::map<const Node*, std::string> uncalibrated = unseenNodes(graph, params);
+    std::map<std::string, std::vector<const Node*>> nodesOf;
+    for (const Node* n = graph.front(); n; n = n->next())
+      if (!n->is("observe") && n->annotation() && isClaim(*n->annotation())) nodesOf[displayName(*n)].push_back(n);
+    std::vector<std::string> values;
+    std::map<const Node*, size_t> placeOf;
+    for (const LayerUnit& unit : units)
+      for (const std::string& name : unit.nodes)
+        for (const Node* n : nodesOf[name])
+          if (placeOf.emplace(n, values.size()).second) values.push_back(n->result()->name());
+    QC_ASSIGN(Taps taps, Taps::open(graph, values));
+    std::vector<int64_t> elements(values.size());
+    for (int64_t i = 0; i < judge.size(); ++i) {
+      QC_ASSIGN(const TensorMap sample, judge.samples().sample(judge.index(i)));
+      if (Status run = taps.run(sample); !run) return inSample(judge.samples(), judge.index(i), run.error());
+      for (size_t k = 0; k < values.size(); ++k) elements[k] += taps.value(k).numElements();
+    }
+    std::vector<LayerUnit> seen;
+    for (LayerUnit& unit : units) {
+      std::string why;
+      bool runs = false;
+      for (const std::string& name : unit.nodes)
+        for (const Node* n : nodesOf[name]) {
+          const auto it = uncalibrated.find(n);
+          if (it != uncalibrated.end())
+            why = it->second + ": it stays float";
+          else if (elements[placeOf.at(n)] > 0)
+            runs = true;
+        }
+      if (runs)
+        seen.push_back(std::move(unit));
+      else
+        unseen.push_back(
+            {std::move(unit), why.empty() ? fmt::format("none of the {} samples that are measured on runs it", judge.size()) : why});
+    }
+    if (seen.empty())
+      return fail(ErrorCode::kInvalidData, "no sample runs what is quantized: {}", unseen[0].why)
+          .on(unseen[0].unit.name)
+          .help("give samples that take its branch, to calibrate with and to measure on");
+    units = std::move(seen);
+    return unseen;
+  });
+}
 
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options) {
   return withoutExceptions([&]() -> Result<Sensitivity> {

@@ -28,8 +28,15 @@ struct SensitivityRow {
   double lossDecibels() const { return aloneQuantized.value_or(estimated); }
 };
 
+// Of it there is no figure: no calibration sample runs it, so that it stays float, or none of those that are measured on.
+struct UnseenUnit {
+  LayerUnit unit;
+  std::string why;
+};
+
 struct Sensitivity {
   std::vector<SensitivityRow> rows;  // most harmful first: the measured ones, then the others by their estimates
+  std::vector<UnseenUnit> unseen;    // in the order of the graph
   double allQuantized = 0;           // dB
   std::optional<double> goalAll, goalFloat;
   double added = 0;                   // noise of the measured layers, each alone, added up, against that of all quantized layers
@@ -45,7 +52,10 @@ struct SensitivityOptions {
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
-// Errors: nothing is quantized; the state file is of another model, other samples or other rules.
+// Takes those units out that no sample runs, neither of the calibration's nor of the judge's.  Error: none is left.
+Result<std::vector<UnseenUnit>> takeUnseen(std::vector<LayerUnit>& units, Trials& trials, const PreparedModel& model, const Judge& judge);
+
+// Errors: nothing is quantized, or no sample runs what is; the state file is of another model, other samples or other rules.
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options = {});
 // Under other rules than those that the trials began with.
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options = {});

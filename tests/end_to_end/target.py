@@ -30,6 +30,11 @@ def main():
         target = found["target"]
         assert not target["path"][0]["met"] and target["path"][0]["step"] == "all int8", target["path"]
         assert target["chosen"]["met"] and target["chosen"]["sqnr_db"] >= wanted, target["chosen"]
+        # One of two layers in float goes back to int8: that is what was measured as the first of them.
+        several = json.loads(run(*args, "--target-sqnr", before + 1).stdout)["target"]["path"]
+        for path in (target["path"], several):
+            kinds = [(s["changed"], s["sqnr_db"]) for s in path]
+            assert len(set(kinds)) == len(kinds), path
         after = [row["sqnr_db"] for row in found["layers"] if row["op"] == "output"][0]
         assert abs(after - target["chosen"]["sqnr_db"]) < 0.01, (after, target["chosen"])  # the file is what was measured
         kept = [row for row in found["coverage"] if row["int8"]]
@@ -47,6 +52,10 @@ def main():
                            "print('looking at', len((folder / 'samples.tsv').read_text().splitlines()), 'samples')\nprint(7.5)\n")
         own = json.loads(run(*args, "--metric-command", f"{sys.executable} {program} {{}}", "--target-drop", "0.5").stdout)["target"]
         assert own["float_metric"] == 7.5 and own["chosen"]["drop"] == 0 and own["chosen"]["changed"] == 0, own
+        # Whoever waits is told what was measured, one mixture after another.
+        program.write_text("import time\ntime.sleep(1.1)\nprint(7.5)\n")
+        slow = run(*args, "--metric-command", f"{sys.executable} {program}", "--target-drop", "0.5").stderr
+        assert "mixture 1: all int8: " in slow and "0.00 points below float, as asked" in slow, slow
         program.write_text("print('none')\n")
         wrong = run(*args, "--metric-command", f"{sys.executable} {program}", "--target-drop", "0.5", code=1).stderr
         assert "is no number" in wrong, wrong

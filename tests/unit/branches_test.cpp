@@ -12,6 +12,7 @@
 #include "op_testing.h"
 #include "passes/lower/bound_graph.h"
 #include "runtime/insight/ledger.h"
+#include "runtime/insight/mixture.h"
 #include "runtime/insight/sensitivity.h"
 #include "runtime/insight/ways.h"
 #include "runtime/model_run.h"
@@ -160,10 +161,37 @@ TEST(Branches, OneThatNoSampleTakesStaysFloatInTrials) {
       EXPECT_TRUE(!node->is("quantize") || conditions.front().second == first) << displayName(*node);
     const auto judge = Judge::open(*prepared.observed, set);
     ASSERT_TRUE(judge) << judge.error().render();
+    const std::string other = first ? "second" : "first";
     const auto seen = sensitivity(*trials, *judge);
     ASSERT_TRUE(seen) << seen.error().render();
-    for (const SensitivityRow& row : seen->rows)
-      EXPECT_GT(row.aloneQuantized.value(), row.unit.name == (first ? "second" : "first") ? 100 : 10) << row.unit.name;
+    EXPECT_FALSE(seen->rows.empty());
+    for (const SensitivityRow& row : seen->rows) {
+      EXPECT_NE(row.unit.name, other);
+      EXPECT_TRUE(row.aloneQuantized.value() > 10 && row.aloneQuantized.value() < 100) << row.unit.name;
+    }
+    EXPECT_TRUE(std::ranges::any_of(seen->unseen, [&](const UnseenUnit& u) { return u.unit.name == other; }));
+    for (const UnseenUnit& u : seen->unseen)
+      EXPECT_EQ(u.why, fmt::format("no sample takes the branch where 'c' is {}: it stays float", !first)) << u.unit.name;
+    // Nor does a target do anything to them.
+    const auto mixture = findMixture(*trials, *judge, *judge, {.decibels = 100});
+    ASSERT_TRUE(mixture) << mixture.error().render();
+    EXPECT_EQ(mixture->unseen.size(), seen->unseen.size());
+    EXPECT_FALSE(mixture->changed.empty());
+    for (const auto& [layer, choice] : mixture->changed) EXPECT_NE(layer, other) << choice;
+  }
+}
+
+// Which calibration has seen, but none of the samples that figures are taken on.
+TEST(Branches, OneThatIsNotMeasuredHasNoFigures) {
+  const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+  Trials trials = Trials::open(prepared, memoryDataset(samples(true, true), net()).value()).value();
+  for (const bool first : {true, false}) {
+    const Judge judge = Judge::open(*prepared.observed, memoryDataset(samples(first, !first), net()).value()).value();
+    const auto seen = sensitivity(trials, judge);
+    ASSERT_TRUE(seen) << seen.error().render();
+    for (const SensitivityRow& row : seen->rows) EXPECT_LT(row.aloneQuantized.value(), 100) << row.unit.name;
+    ASSERT_FALSE(seen->unseen.empty());
+    for (const UnseenUnit& u : seen->unseen) EXPECT_EQ(u.why, "none of the 6 samples that are measured on runs it") << u.unit.name;
   }
 }
 

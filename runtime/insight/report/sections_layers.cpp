@@ -120,9 +120,11 @@ std::string sensitivitySection(const ReportData& data) {
   for (const SensitivityRow& row : data.sensitivity->rows)
     table.add({Cell::text(row.unit.op), decibelCell(row.aloneQuantized), decibelCell(row.aloneFloat), decibelCell(row.estimated),
                Cell::text(row.unit.name)});
+  HtmlTable unseen({"not measured", "why"});
+  for (const UnseenUnit& u : data.sensitivity->unseen) unseen.add({Cell::text(u.unit.name), Cell::text(u.why)});
   return measuredOn(data) +
          fmt::format("<p>All int8: {:.1f} dB at the outputs. The most harmful layers come first.</p>\n", data.sensitivity->allQuantized) +
-         table.html();
+         table.html() + (unseen.empty() ? "" : unseen.html());
 }
 
 std::string mixtureSection(const ReportData& data) {
