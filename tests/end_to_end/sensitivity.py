@@ -40,6 +40,38 @@ def write_samples(path, count, rng):
         archive.writestr("x.npy", npy_header((count, 64, WIDTH)) + struct.pack(f"<{values}f", *(rng.gauss(0, 1) for _ in range(values))))
 
 
+def branches(work, rng):
+    """Two layers of which a condition takes one.  A layer that no sample runs is said to be such, and has no figures."""
+    (work / "if.qir").write_text("""const #w : f32[32,32] = rand(1, -0.5, 0.5)
+const #v : f32[32,32] = rand(2, -0.5, 0.5)
+graph @m(%c: bool[1], %x: f32[64,32]) -> ("y") {
+  %w = const #w : f32[32,32]
+  %v = const #v : f32[32,32]
+  %a = linear %x, %w : f32[64,32] loc("taken")
+  %b = linear %x, %v : f32[64,32] loc("other")
+  %y = choose %c, %a, %b {axes=[], sizes=[]} : f32[64,32] loc("either")
+  return %y
+}
+""")
+
+    def write(path, taken):
+        values = len(taken) * 64 * 32
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("c.npy", npy_header((len(taken), 1), "|b1") + bytes(taken))
+            archive.writestr("x.npy", npy_header((len(taken), 64, 32)) + struct.pack(f"<{values}f", *(rng.gauss(0, 1) for _ in range(values))))
+
+    (work / "rules.json").write_text('{"global": "default", "force": true}')
+    write(work / "one.npz", [1] * 8)
+    write(work / "both.npz", [0, 1] * 4)
+    for calibration, why in (("one", "no sample takes the branch where 'c' is false: it stays float"),
+                             ("both", "none of the 8 samples that are measured on runs it")):
+        args = ["sensitivity", work / "if.qir", "-d", f"npz:{work / calibration}.npz", "--check", f"npz:{work}/one.npz", "--config", work / "rules.json"]
+        found = json.loads(run(*args, "--json").stdout)
+        assert [row["layer"] for row in found["layers"]] == ["taken"] and found["measured"] == 1, found
+        assert [(row["layer"], row["why"]) for row in found["unseen"]] == [("other", why)], found["unseen"]
+        assert f"other: {why}" in run(*args).stdout
+
+
 def main():
     rng = random.Random(3)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +108,7 @@ def main():
         labelled = json.loads(run(*digits, "--labels", DATA / "labels.tsv", "--json").stdout)
         assert all(abs(row["alone_int8_drop"]) < 5 for row in labelled["layers"]) and labelled["all_int8_drop"] is not None, labelled
 
+        branches(work, rng)
         modules = json.loads(run(*args, "--by", "module", "--json").stdout)
         assert [row["layer"] for row in modules["layers"]] == ["net"], modules["layers"]
         text = run(*args, "--top", "3").stdout
