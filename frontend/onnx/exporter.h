@@ -111,7 +111,7 @@ void addShapeExportRows(OnnxExportRows& rows);
 void addDecidingExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);
 void addLookupExportRows(OnnxExportRows& rows);  // behind the rows that it takes the place of
-void addOwnExportRows(OnnxExportRows& rows);  // of integrators: converter.h
+void addOwnExportRows(OnnxExportRows& rows);     // of integrators: converter.h
 
 // [D][R][K] -> [D][K][R]
 Tensor transposedRows(const Tensor& w, int64_t directions, int64_t rows, int64_t depth, std::vector<int64_t> sizes);

@@ -21,12 +21,22 @@ QConfigEntry atRunTime(const QConfigEntry& config, bool perToken) {
 // and those of its level and of higher ones, which may match nothing there.
 QConfigMapping bodyRules(const QConfigMapping& whole, const QConfigMapping::Rule& ofLoop) {
   const QConfigEntry config = atRunTime(ofLoop.entry, false);
-  QConfigMapping rules = config == dynamicQConfig(Backend::x86) ? dynamicQConfigMapping(Backend::x86) : QConfigMapping().global(config);
+  QConfigMapping rules;
+  rules.global(config);
   for (QConfigMapping::Rule rule : whole.rules()) {
     if (rule.level < ofLoop.level || rule.level == Level::global || rule.level == Level::between) continue;
     rule.entry = atRunTime(rule.entry, rule.level != Level::objectType || rule.type == "linear");
     rule.optional = true;
     rules.set(std::move(rule));
+  }
+  // What the dynamic mode has for single types stands behind them: of two rules of one level the first decides.
+  if (config == dynamicQConfig(Backend::x86)) {
+    const QConfigMapping usual = dynamicQConfigMapping(Backend::x86);
+    for (const QConfigMapping::Rule& rule : usual.rules()) {
+      const bool given = std::ranges::any_of(
+          rules.rules(), [&](const QConfigMapping::Rule& own) { return own.level == rule.level && own.type == rule.type; });
+      if (rule.level == Level::objectType && !given) rules.set(rule);
+    }
   }
   return rules.guards(whole.guards());
 }
