@@ -109,8 +109,6 @@ class BoxEmitter {
   void run(Reg from, Reg to, Reg count) {
     if (fill_)
       e_.store(fill_, to);
-    else if (const auto bytes = KernelEmitter::known(count))
-      e_.copyBytes(to, from, *bytes);
     else
       e_.copyBytes(to, from, count);
   }

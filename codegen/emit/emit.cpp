@@ -240,6 +240,7 @@ void KernelEmitter::copyBytes(Reg to, Reg from, int64_t count) {
 }
 
 void KernelEmitter::copyBytes(Reg to, Reg from, Reg count) {
+  if (const auto bytes = known(count)) return copyBytes(to, from, *bytes);
   const int width = target_.vectorBytes();
   Reg whole = b.CreateAnd(count, i64(-width));
   loop(i64(0), whole, width, [&](Reg o) { store(load(i8(width), at(from, o)), at(to, o)); });

@@ -47,12 +47,6 @@ KernelShape emitTable(KernelEmitter& e, const Node& node, int indexOperand, cons
   return t.shape();
 }
 
-Number product(std::span<const Dim> shape) {
-  Number all = 1;
-  for (const Dim& dim : shape) all = all * Number(dim);
-  return all;
-}
-
 RowTable gatherTable(const Node& node) {
   const Shape& shape = node.operand(0)->type().shape;
   const auto axis = usize(node.integer("axis"));

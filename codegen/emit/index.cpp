@@ -48,18 +48,14 @@ KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne
 Slices::Slices(const Node& node) {
   const Shape &x = node.operand(0)->type().shape, &indices = node.operand(1)->type().shape;
   const auto batch = usize(node.is("gather_nd") ? node.integer("batch_dims") : 0), depth = usize(indices.back().size());
-  for (size_t d = batch; d < batch + depth; ++d) {
-    dims.emplace_back(x[d]);
-    addressed = addressed * dims.back();
-  }
-  count = perBatch = 1;
-  for (size_t d = 0; d + 1 < indices.size(); ++d) {
-    count = count * Number(indices[d]);
-    if (d >= batch) perBatch = perBatch * Number(indices[d]);
-  }
+  const auto held = std::span(x).subspan(batch, depth);
+  for (const Dim& dim : held) dims.emplace_back(dim);
+  addressed = product(held);
+  const auto tuples = std::span(indices).first(indices.size() - 1);
+  count = product(tuples);
+  perBatch = product(tuples.subspan(batch));
   batched = batch > 0;
-  Number elements = 1;
-  for (size_t d = batch + depth; d < x.size(); ++d) elements = elements * Number(x[d]);
+  const Number elements = product(std::span(x).subspan(batch + depth));
   run = elements.value;
   runBytes = run * bytesOf(node, 0);
   hasOneRun = !elements.isFree;
@@ -147,9 +143,6 @@ Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Gathe
     e.copyBytes(e.at(e.result(), scaled(e, s, bytes)), from, bytes);
   });
 }
-
-// A run is code of its own.
-bool hasOneRun(const GatherNdPlan& s, const Node&) { return s.hasOneRun; }
 
 // A unit is a block of rows: the places that differ in the last dim alone.
 struct GatherElementsPlan {

@@ -47,6 +47,12 @@ struct Slices {
   Reg runOf(KernelEmitter& e, const Node& node, Reg s) const;
 };
 
+// KernelFamily::onlyNumbers of those: a run is code of its own.
+template <class Plan>
+bool hasOneRun(const Plan& slices, const Node&) {
+  return slices.hasOneRun;
+}
+
 // gather_elements, scatter_elements: dims of x and of the indices, where the indices reach: neighbours that count through on both sides are
 // one.
 struct Elements {

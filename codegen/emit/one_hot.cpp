@@ -39,8 +39,7 @@ std::optional<HotPlan> planOneHot(const Node& node, const Target&) {
   if (!hasCode || node.result()->type().numElements() == 0) return std::nullopt;
   const Shape& shape = node.operand(0)->type().shape;
   const auto axis = usize(node.integer("axis"));
-  Number outer = 1, inner = 1;
-  for (size_t d = 0; d < shape.size(); ++d) (d < axis ? outer : inner) = (d < axis ? outer : inner) * Number(shape[d]);
+  const Number outer = product(std::span(shape).first(axis)), inner = product(std::span(shape).subspan(axis));
   return HotPlan{outer, node.integer("depth"), inner.value, bytesOf(node, 1), !inner.isFree};
 }
 

@@ -19,8 +19,7 @@ std::optional<SequencePlan> planReverseSequence(const Node& node, const Target&)
   if (node.result()->type().numElements() == 0) return std::nullopt;
   const Shape& shape = node.operand(0)->type().shape;
   const bool batchFirst = node.integer("batch_axis") == 0;
-  Number run = bytesOf(node, 0);
-  for (size_t d = 2; d < shape.size(); ++d) run = run * Number(shape[d]);
+  const Number run = product(std::span(shape).subspan(2)) * bytesOf(node, 0);
   return SequencePlan{batchFirst, Number(shape[batchFirst ? 0 : 1]), Number(shape[batchFirst ? 1 : 0]), run};
 }
 
@@ -49,8 +48,7 @@ Result<KernelShape> emitReverseSequence(KernelEmitter& e, const Node& node, cons
         [&](Reg t) {
           Reg back = e.b.CreateSub(e.b.CreateSub(length, e.i64(1)), t);
           Reg from = e.b.CreateSelect(e.b.CreateICmpSLT(t, length), back, t);
-          Reg to = e.at(e.result(), place(t)), source = e.at(e.operand(0), place(from));
-          plan.run.isFree ? e.copyBytes(to, source, e.number(plan.run)) : e.copyBytes(to, source, plan.run.value);
+          e.copyBytes(e.at(e.result(), place(t)), e.at(e.operand(0), place(from)), e.number(plan.run));
         },
         true);
   });

@@ -60,19 +60,11 @@ Work workOfScatterNd(const ScatterNdPlan& s, const Node& node, const Target&) {
           {"update", static_cast<double>(s.count.value * s.run)}};
 }
 
-// Of a size that is part of the code, or not.
-void copyAll(KernelEmitter& e, Reg to, Reg from, const Number& count, int64_t bytes) {
-  if (count.isFree)
-    e.copyBytes(to, from, scaled(e, e.number(count), bytes));
-  else
-    e.copyBytes(to, from, count.value * bytes);
-}
-
 Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const ScatterNdPlan& slices) {
   const int64_t bytes = bytesOf(node, 0), run = slices.runBytes;
   Update update(e, node);
   e.loop(e.begin(), e.end(), 1, [&](Reg) {
-    copyAll(e, e.result(), e.operand(0), slices.addressed, run);
+    e.copyBytes(e.result(), e.operand(0), scaled(e, e.number(slices.addressed), run));
     e.loop(
         e.i64(0), e.number(slices.count), 1,
         [&](Reg s) {
@@ -86,9 +78,6 @@ Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Scat
   });
   return slices.shape();
 }
-
-// A run is code of its own.
-bool hasOneRun(const ScatterNdPlan& s, const Node&) { return s.hasOneRun; }
 
 // Updates stay within the part of x that one place of the dim in front of the axis has.
 struct ScatterElementsPlan {
@@ -124,7 +113,7 @@ Result<KernelShape> emitScatterElements(KernelEmitter& e, const Node& node, cons
   e.loop(e.begin(), e.end(), 1, [&](Reg unit) {
     Reg start = scaled(e, unit, plan.part);
     Reg to = e.at(e.result(), scaled(e, start, bytes));
-    copyAll(e, to, e.at(e.operand(0), scaled(e, start, bytes)), plan.part, bytes);
+    e.copyBytes(to, e.at(e.operand(0), scaled(e, start, bytes)), scaled(e, e.number(plan.part), bytes));
     e.ifThen(e.b.CreateICmpSLT(unit, e.number(plan.reached())), [&] {
       Reg place = scaled(e, unit, plan.places);
       plan.all.eachFrom(e, node, plan.from(), place, start, [&](Reg at, Reg element) {

@@ -111,9 +111,7 @@ class ThinConvEmitter {
       e_.ifThen(e_.b.CreateICmpNE(rest, e_.i64(0)), [&] {
         Reg tail = e_.at(e_.scratch(), e_.number(plan_.tail));
         block(oy, whole, tail);
-        Reg bytes = mul(rest, 4 * c.outputs);
-        const auto known = e_.known(bytes);
-        known ? e_.copyBytes(at(whole), tail, *known) : e_.copyBytes(at(whole), tail, bytes);
+        e_.copyBytes(at(whole), tail, mul(rest, 4 * c.outputs));
       });
     });
     return {c.batch * c.outH, plan_.bytes};

@@ -23,8 +23,7 @@ std::optional<TriluPlan> planTrilu(const Node& node, const Target&) {
   constexpr int64_t kMost = INT32_MAX / 2;  // of columns, which are counted in 32 bits
   const Shape& shape = node.operand(0)->type().shape;
   if (node.result()->type().numElements() == 0 || shape.back().size() >= kMost) return std::nullopt;
-  Number lines = 1;
-  for (size_t d = 0; d + 1 < shape.size(); ++d) lines = lines * Number(shape[d]);
+  const Number lines = product(std::span(shape).first(shape.size() - 1));
   return TriluPlan{lines, Number(shape[shape.size() - 2]), Number(shape.back()), std::clamp(node.integer("k"), -kMost, kMost),
                    bytesOf(node, 0)};
 }

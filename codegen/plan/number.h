@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "ir/type.h"
@@ -39,6 +40,12 @@ struct Number {
     return n;
   }
 };
+
+inline Number product(std::span<const Dim> dims) {
+  Number all = 1;
+  for (const Dim& dim : dims) all = all * Number(dim);
+  return all;
+}
 
 using NumberVisitor = std::function<void(Number&)>;
 

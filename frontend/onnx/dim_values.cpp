@@ -199,6 +199,12 @@ Value* makeDimValues(Builder& b, const DimValues& values) {
   return b.make("dims", {}, {{"values", values.elements}, {"shape", values.sizes}, {"dtype", values.dtype}});
 }
 
+SymbolSizes unlikeSizes(const std::set<std::string>& symbols, int64_t first) {
+  SymbolSizes sizes;
+  for (const std::string& symbol : symbols) sizes.emplace(symbol, first + 4 * std::ssize(sizes));
+  return sizes;
+}
+
 DimExpr product(std::span<const DimExpr> dims) { return std::accumulate(dims.begin(), dims.end(), DimExpr(1), std::multiplies<>()); }
 
 Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "ir/assumptions.h"
@@ -32,6 +34,9 @@ bool followsFromDims(const Value* v);  // a node `dims`
 Value* makeDimValues(Builder& b, const DimValues& values);
 
 DimExpr product(std::span<const DimExpr> dims);
+
+// Sizes for these symbols that are large and all different, from `first` on.
+SymbolSizes unlikeSizes(const std::set<std::string>& symbols, int64_t first = 1009);
 
 // start, start + step, ...: so many of them, s64.
 Result<Value*> countedUp(OnnxNode& n, const DimExpr& start, const DimExpr& count, const DimExpr& step = 1);

@@ -4,7 +4,7 @@
 // form.
 //   inputs   table [rows, depth] of 8-bit integers, scale [rows], zero_point [rows], indices
 //   output   [.., depth] of f32
-// Tests: tests/differential/modes_vs_ort.py.
+// Tests: tests/unit/onnx_export_test.cpp, tests/differential/modes_vs_ort.py.
 #include "frontend/onnx/exporter.h"
 #include "frontend/onnx/tensor.h"
 
@@ -16,8 +16,8 @@ bool looksUpRows(const Node& gather) {
   const Node* real = gather.is("gather") && gather.integer("axis") == 0 ? gather.operand(0)->producer() : nullptr;
   if (!real || !real->is("dequantize") || !real->operand(0)->constant()) return false;
   const TensorType& table = real->operand(0)->type();
-  return table.rank() == 2 && sizeOf(table.dtype) == 1 && table.dtype != DType::s4 && table.dtype != DType::u4 && !table.quant->blockSize &&
-         table.quant->perChannel() && table.quant->axis == 0;
+  const bool isBytes = table.dtype == DType::s8 || table.dtype == DType::u8;
+  return table.rank() == 2 && isBytes && !table.quant->blockSize && table.quant->perChannel() && table.quant->axis == 0;
 }
 
 // Whether nobody else wants the real numbers of the whole table.

@@ -207,9 +207,7 @@ bool OnnxNode::holdsAsTaken(Assumption condition) {
       if (const Assumption& same = holds ? condition : opposite; a.kind == same.kind && a.left == same.left && a.right == same.right)
         return holds;
   if (ways.asked == ways.all.size()) {
-    std::map<std::string, int64_t> usual;
-    for (const std::string& symbol : condition.symbols()) usual.emplace(symbol, 1009 + 4 * std::ssize(usual));
-    ways.all.push_back({condition.holdsAt(usual).value_or(false)});
+    ways.all.push_back({condition.holdsAt(unlikeSizes(condition.symbols())).value_or(false)});
   }
   const bool holds = ways.all[ways.asked++].holds;
   ways.taken.push_back(holds ? std::move(condition) : opposite);

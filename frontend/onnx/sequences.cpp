@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "frontend/onnx/dim_values.h"
 #include "frontend/onnx/importer.h"
 
 namespace qc {
@@ -87,12 +88,7 @@ Result<int64_t> countParts(OnnxNode& n, const DimExpr& size, const DimExpr& part
     if (*known > kMost) return n.error(ErrorCode::kResource, "{} parts", *known);
     return *known;
   }
-  std::map<std::string, int64_t> usual, larger;
-  for (const std::string& symbol : count.symbols()) {
-    usual.emplace(symbol, 1009 + 4 * std::ssize(usual));
-    larger.emplace(symbol, 5003 + 4 * std::ssize(larger));
-  }
-  const auto found = count.evaluate(usual), again = count.evaluate(larger);
+  const auto found = count.evaluate(unlikeSizes(count.symbols())), again = count.evaluate(unlikeSizes(count.symbols(), 5003));
   if (!found || found != again || *found < 1 || *found > kMostOfFree || n.isDecided(count) ||
       !n.holdsAsTaken({Assumption::Kind::equal, count, *found, {}}))
     return n.fixedSize(count, "the number of parts");

@@ -57,9 +57,9 @@ Status quantizeBodies(PreparedModel& model) {
   QC_ASSIGN(const ResolvedRules resolved, model.rules->resolve(*model.simplified));
   for (const Node* loop : nodes) {
     if (!bodyOf(*loop) || !quantizesAny(*bodyOf(*loop), resolved)) continue;
-    static const QConfigMapping::Rule kNone;
     const QConfigMapping::Rule* ofLoop = resolved.of(*loop).rule;
-    auto quantized = quantize(Model(bodyOf(*loop)->clone(), model.name), bodyRules(*model.rules, ofLoop ? *ofLoop : kNone));
+    auto quantized =
+        quantize(Model(bodyOf(*loop)->clone(), model.name), bodyRules(*model.rules, ofLoop ? *ofLoop : QConfigMapping::Rule()));
     if (!quantized) return tl::make_unexpected(std::move(quantized.error()).at(loop->location()));
     model.bodies[keyOf(*loop)] = std::make_shared<const Graph>(quantized->model.graph().clone());
     std::vector<CoverageRow>& rows = model.coverage.rows;

@@ -8,6 +8,7 @@ A row is a model with bits of weights and activations.  All of its commands get 
 those of SHARED_DIR/peers/accuracy.py; see `ROWS` for how they are parted.  Needs numpy, scipy and Pillow.
 """
 import argparse
+import csv
 import dataclasses
 import json
 import pathlib
@@ -30,33 +31,29 @@ class Row:
     rules: dict | None = None
 
 
-def halves(peers, name):
-    """Of all samples with labels, 500 each."""
+def everything(peers, name):
+    """All samples with labels, and these: the 100 that the peers calibrate with, which their table gives without, and the others."""
     calib, labelled = peers.TABLE[name].data()
     feeds, score = labelled()
-    first, labels = calib(), list(score.labels)
-    known = first_labels(peers, name)
-    feeds, labels = first + feeds, known + labels
-    half = len(feeds) // 2
-    return feeds[:half], labels[:half], feeds[half:], labels[half:]
+    if name == "mlperftiny_kws_dscnn":
+        first = [int(row[2]) for row in csv.reader(open(peers.DATA / "kws01_features/y_labels.csv"))]
+    else:
+        first = [int(row["index"]) for row in csv.DictReader(open(peers.DATA / "imagenet_sample/labels.tsv"), delimiter="\t")]
+    return calib() + feeds, first[:100] + list(score.labels)
 
 
-def every_fifth(peers, name):
-    calib, labelled = peers.TABLE[name].data()
-    feeds, score = labelled()
-    feeds, labels = calib() + feeds, first_labels(peers, name) + list(score.labels)
-    train, test = [i for i in range(len(feeds)) if i % 5 != 4], range(4, len(feeds), 5)
+def parted(peers, name, is_measured):
+    feeds, labels = everything(peers, name)
+    train, test = ([i for i in range(len(feeds)) if is_measured(i, len(feeds)) == wanted] for wanted in (False, True))
     return [feeds[i] for i in train], [labels[i] for i in train], [feeds[i] for i in test], [labels[i] for i in test]
 
 
-def first_labels(peers, name):
-    """Of the 100 samples that the peers calibrate with, which their table gives without labels."""
-    import csv
-    if name == "mlperftiny_kws_dscnn":
-        rows = list(csv.reader(open(peers.DATA / "kws01_features/y_labels.csv")))
-        return [int(row[2]) for row in rows[:100]]
-    rows = list(csv.DictReader(open(peers.DATA / "imagenet_sample/labels.tsv"), delimiter="\t"))
-    return [int(row["index"]) for row in rows[:100]]
+def halves(peers, name):
+    return parted(peers, name, lambda i, count: i >= count // 2)
+
+
+def every_fifth(peers, name):
+    return parted(peers, name, lambda i, count: i % 5 == 4)
 
 
 def apart(peers, name):

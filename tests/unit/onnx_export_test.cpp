@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
 #include "frontend/data/npy.h"
 #include "frontend/onnx/export.h"
 #include "frontend/onnx/import.h"
+#include "ir/interp.h"
 #include "quantizer/rules/qconfig.h"
 #include "runtime/qcompile.h"
 #include "tests/onnx_models.h"
@@ -87,6 +89,42 @@ TEST_F(Export, KeepsWhatTheModelSaysOfItself) {
   ASSERT_GE(out.metadata_props_size(), 2);  // those of the model come first
   EXPECT_EQ(out.metadata_props(1).key(), "stride");
   EXPECT_EQ(out.metadata_props(1).value(), "{0: 'stride'}");
+}
+
+// A table of integers is not made real as a whole where only rows of it are looked up; the file reads back as the same graph.
+TEST(ExportedLookup, MakesRowsReal) {
+  testing::Model m;
+  m.input("ids", {2, 3}, onnx::TensorProto::INT64);
+  std::vector<float> table;
+  for (int i = 0; i < 20; ++i) table.push_back(static_cast<float>(i * 37 % 101) / 7 - 5);
+  m.floats("table", {5, 4}, table).node("Gather", {"table", "ids"}, {"rows"}, {}, "lookup").output("rows");
+  const Model model(importOnnx(m.bytes(), {}).value(), "m");
+  const auto int8 = quantize(model, weightOnlyQConfigMapping(Backend::x86));
+  ASSERT_TRUE(int8) << int8.error().render();
+  const std::string bytes = exportOnnx(int8->model.graph()).value();
+  onnx::ModelProto proto;
+  ASSERT_TRUE(proto.ParseFromString(bytes));
+  for (const auto& node : proto.graph().node()) EXPECT_NE(node.op_type(), "DequantizeLinear");
+  ASSERT_EQ(proto.functions_size(), 1);
+  EXPECT_EQ(proto.functions(0).name(), "GatherDequantized_1");
+
+  const Graph back = importOnnx(bytes, {}).value();
+  const std::vector<Tensor> inputs = {Tensor::ofInts({2, 3}, std::vector<int64_t>{0, 4, -1, 2, -5, 3})};
+  const auto here = interpret(int8->model.graph(), inputs), there = interpret(back, inputs);
+  ASSERT_TRUE(here && there);
+  EXPECT_TRUE(std::ranges::equal((*here)[0].as<float>(), (*there)[0].as<float>()));
+  EXPECT_EQ(back.findValue("rows")->producer()->operand(0)->producer()->op(), "dequantize");
+
+  // By the nodes of the function itself, as another tool runs it: the same bits.
+  proto.mutable_functions(0)->set_domain("another");
+  for (auto& node : *proto.mutable_graph()->mutable_node())
+    if (node.domain() == "qcompile") node.set_domain("another");
+  auto& opset = *proto.add_opset_import();
+  opset.set_domain("another");
+  opset.set_version(1);
+  const auto plain = interpret(importOnnx(proto.SerializeAsString(), {}).value(), inputs);
+  ASSERT_TRUE(plain) << plain.error().render();
+  EXPECT_TRUE(std::ranges::equal((*here)[0].as<float>(), (*plain)[0].as<float>()));
 }
 
 TEST(ExportedOpset, IsOneThatKnowsTheType) {
