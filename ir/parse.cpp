@@ -180,6 +180,9 @@ class GraphParser {
     AttrDict attrs;
     if (in_.peek().is("{")) {
       QC_ASSIGN(attrs, in_.attrs());
+      AttrDict complete = attrs;
+      if (const Status declared = checkAgainstDeclaration(*OpRegistry::get().find(op.text), 0, complete); !declared)
+        return in_.placed(op.offset, declared.error());
     }
     const size_t typeOffset = in_.peek().offset;
     QC_ASSIGN(const std::vector<TensorType> types, resultTypes());
