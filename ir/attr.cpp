@@ -1,6 +1,7 @@
 #include "ir/attr.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "ir/graph.h"
@@ -76,25 +77,47 @@ std::optional<Attr> elementOf(const TensorType& result, AttrKind kind) {
 }
 
 AttrDict::AttrDict(std::initializer_list<std::pair<std::string, Attr>> items) {
+  own(items.size());
   for (const auto& [name, value] : items) set(name, value);
 }
 
+const AttrDict::Items& AttrDict::items() const {
+  static const Items kNone;
+  return items_ ? *items_ : kNone;
+}
+
+AttrDict::Items& AttrDict::own(size_t size) {
+  if (items_ && items_.use_count() == 1) {
+    std::atomic_thread_fence(std::memory_order_acquire);  // what others read of it, they have read
+  } else {
+    auto copy = std::make_shared<Items>();
+    copy->reserve(std::max(size, items().size()));
+    copy->assign(items().begin(), items().end());
+    items_ = std::move(copy);
+  }
+  items_->reserve(size);
+  return *items_;
+}
+
 const Attr* AttrDict::find(std::string_view name) const {
-  const auto it = lowerBound(items_, name);
-  return it != items_.end() && it->first == name ? &it->second : nullptr;
+  const auto it = lowerBound(items(), name);
+  return it != end() && it->first == name ? &it->second : nullptr;
 }
 
 void AttrDict::set(std::string_view name, Attr value) {
-  const auto it = lowerBound(items_, name);
-  if (it != items_.end() && it->first == name)
-    it->second = std::move(value);
+  const bool isNew = !find(name);
+  Items& all = own(items().size() + (isNew ? 1 : 0));
+  const auto it = lowerBound(all, name);
+  if (isNew)
+    all.emplace(it, std::string(name), std::move(value));
   else
-    items_.emplace(it, std::string(name), std::move(value));
+    it->second = std::move(value);
 }
 
 void AttrDict::erase(std::string_view name) {
-  const auto it = lowerBound(items_, name);
-  if (it != items_.end() && it->first == name) items_.erase(it);
+  if (!find(name)) return;
+  Items& all = own(0);
+  all.erase(lowerBound(all, name));
 }
 
 template <class T>

@@ -97,18 +97,21 @@ struct AttrSpec {
 // quantized one of one that holds a dtype.
 std::optional<Attr> elementOf(const TensorType& result, AttrKind kind);
 
+// Copies share their items until one of them is changed: graphs are cloned for every combination of sizes, and most of their attributes
+// stay as they are.
 class AttrDict {
  public:
+  using Items = std::vector<std::pair<std::string, Attr>>;  // sorted by name
   AttrDict() = default;
   AttrDict(std::initializer_list<std::pair<std::string, Attr>> items);
 
   const Attr* find(std::string_view name) const;
   void set(std::string_view name, Attr value);
   void erase(std::string_view name);
-  bool empty() const { return items_.empty(); }
-  auto begin() const { return items_.begin(); }
-  auto end() const { return items_.end(); }
-  bool operator==(const AttrDict&) const = default;
+  bool empty() const { return items().empty(); }
+  Items::const_iterator begin() const { return items().begin(); }
+  Items::const_iterator end() const { return items().end(); }
+  friend bool operator==(const AttrDict& a, const AttrDict& b) { return a.items_ == b.items_ || a.items() == b.items(); }
 
   // The value, which the op's declaration has already guaranteed.  Requires: it is there, and of this kind.
   int64_t integer(std::string_view name) const;
@@ -127,7 +130,10 @@ class AttrDict {
  private:
   template <class T>
   const T& get(std::string_view name) const;
-  std::vector<std::pair<std::string, Attr>> items_;  // sorted by name
+  const Items& items() const;
+  Items& own(size_t size);  // nobody else's, with room for so many
+
+  std::shared_ptr<Items> items_;  // null: none
 };
 
 }  // namespace qc

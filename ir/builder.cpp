@@ -56,7 +56,8 @@ Value* Builder::constant(std::string_view name, Tensor tensor, QuantPtr quant) {
                toString(*quant));
     type = TensorType(std::move(quant), type.shape);
   }
-  Node* node = graph_.insert(OpRegistry::get().at("const"), {}, {{"view", std::string()}}, {std::move(type)}, before_, name);
+  static const AttrDict kAttrs = {{"view", std::string()}};
+  Node* node = graph_.insert(OpRegistry::get().at("const"), {}, kAttrs, {std::move(type)}, before_, name);
   const std::string key = graph_.constants_.add(name.empty() ? node->result()->name() : name, std::move(tensor));
   node->constant_ = &*graph_.constants_.entries_.find(key);
   node->setLocation(location_);

@@ -8,6 +8,7 @@
 #include "ir/branches.h"
 #include "ir/decided_sizes.h"
 #include "ir/dim_expr_terms.h"
+#include "ir/text_lexer.h"
 
 namespace qc {
 namespace {
@@ -17,15 +18,19 @@ const AttrSpec kUniversalAttrs[] = {{"kernel", AttrKind::string, std::string()}}
 
 // What the text form takes for a name.
 constexpr std::string_view kWords = "letters, digits and '_', no digit first";
-bool isWord(std::string_view name) {
-  const auto isLetter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
-  return !name.empty() && isLetter(name[0]) &&
-         std::all_of(name.begin(), name.end(), [&](char c) { return isLetter(c) || (c >= '0' && c <= '9'); });
-}
 
 const AttrSpec* findSpec(std::span<const AttrSpec> specs, std::string_view name) {
   const auto it = std::find_if(specs.begin(), specs.end(), [&](const AttrSpec& spec) { return spec.name == name; });
   return it == specs.end() ? nullptr : &*it;
+}
+
+// Whether a value is of the declared kind as it stands.
+Result<bool> isTyped(const Attr& value, AttrKind kind) {
+  if (const auto* expression = std::get_if<ExprAttr>(&value)) QC_TRY(expression->check());
+  if (const auto* packing = std::get_if<Packing>(&value)) QC_TRY(packing->check());
+  if (const auto* dims = std::get_if<std::vector<DimExpr>>(&value); dims && constants(*dims)) return false;
+  if (const auto* graph = std::get_if<GraphAttr>(&value); graph && !graph->get()) return false;
+  return kindOf(value) == kind || (kind == AttrKind::dims && kindOf(value) == AttrKind::integers);
 }
 
 // Turns a value into the declared kind where that loses nothing: 1 for 1.0, [] for any empty list, text that parses.
@@ -41,12 +46,10 @@ Result<bool> coerce(Attr& value, const AttrSpec& spec) {
     QC_ASSIGN(value, Packing::parse(*text));
     return true;
   }
-  if (const auto* expression = std::get_if<ExprAttr>(&value)) QC_TRY(expression->check());
-  if (const auto* packing = std::get_if<Packing>(&value)) QC_TRY(packing->check());
   if (const auto* dims = std::get_if<std::vector<DimExpr>>(&value); dims && kind == AttrKind::dims)
     if (auto sizes = constants(*dims)) value = std::move(*sizes);
-  if (const auto* graph = std::get_if<GraphAttr>(&value); graph && !graph->get()) return false;
-  if (kindOf(value) == kind || (kind == AttrKind::dims && kindOf(value) == AttrKind::integers)) return true;
+  QC_ASSIGN(const bool typed, isTyped(value, kind));
+  if (typed) return true;
   if (const auto* number = std::get_if<int64_t>(&value); number && kind == AttrKind::real) {
     value = static_cast<double>(*number);
     return true;
@@ -90,11 +93,13 @@ Status checkOperandCount(const OpDef& def, int numOperands) {
 
 Status checkDict(std::string_view owner, std::string_view noun, std::span<const AttrSpec> specs, std::span<const AttrSpec> universal,
                  AttrDict& attrs) {
-  AttrDict complete;
+  AttrDict complete = attrs;
   for (const auto& [name, value] : attrs) {
     const AttrSpec* spec = findSpec(specs, name);
     if (!spec) spec = findSpec(universal, name);
     if (!spec) return unknownAttr(owner, specs, noun, name);
+    QC_ASSIGN(const bool isOfKind, isTyped(value, spec->kind));
+    if (isOfKind) continue;
     Attr typed = value;
     QC_ASSIGN(const bool fits, coerce(typed, *spec));
     if (!fits)

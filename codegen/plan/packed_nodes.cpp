@@ -90,6 +90,19 @@ Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder&
   return made;
 }
 
+void PackedNodes::share(AttrDict& attrs) {
+  constexpr std::ptrdiff_t kMaxOfKernel = 64;  // those that hold sizes differ from shape to shape
+  const std::lock_guard lock(mutex_);
+  const std::string& kernel = attrs.string("kernel");
+  const auto [begin, end] = shared_.equal_range(kernel);
+  const auto known = std::find_if(begin, end, [&](const auto& entry) { return entry.second == attrs; });
+  if (known != end) {
+    attrs = known->second;
+    return;
+  }
+  if (std::distance(begin, end) < kMaxOfKernel) shared_.emplace(kernel, attrs);
+}
+
 int64_t PackedNodes::bytes() const {
   const std::lock_guard lock(mutex_);
   int64_t bytes = 0;

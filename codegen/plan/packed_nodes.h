@@ -22,6 +22,9 @@ class PackedNodes {
   Result<Node*> pack(const KernelChoice& choice, Node& node, Builder& builder);
   int64_t bytes() const;  // of packed constants
 
+  // The same attributes, kept once for all graphs and layers that have them: most of what a graph for one more shape takes.
+  void share(AttrDict& attrs);
+
  private:
   struct Operand {
     int place = -1;  // of the node before packing; -1: a constant, or absent
@@ -58,7 +61,8 @@ class PackedNodes {
   std::vector<Tensor> weights_;
   std::unordered_set<const void*> known_;  // the bytes of these
   mutable std::mutex mutex_;
-  std::unordered_multimap<size_t, Packed> packed_;  // by the hash of the key
+  std::unordered_multimap<size_t, Packed> packed_;         // by the hash of the key
+  std::unordered_multimap<std::string, AttrDict> shared_;  // by the kernel that they name
 };
 
 }  // namespace qc

@@ -36,6 +36,7 @@ Status selectKernels(Graph& graph, PassContext& cx) {
       plans[final] = choice->plan;
     }
     final->attrs().set("kernel", id);
+    if (packed) (*packed)->share(final->attrs());
     if (final == node) return {};
     // Of what was inferred anew only the sizes are known; the type says which of them were free.
     if (final->result()->type() == node->result()->type()) final->result()->setType(node->result()->type());
