@@ -11,6 +11,7 @@
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "ir/loops.h"
 #include "ir/text_reader.h"
 #include "ir/verify.h"
 #include "passes/insertion.h"
@@ -251,6 +252,15 @@ Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassMan
     QC_ASSIGN(pipeline, withInsertions(pipeline, *own));
   }
   return PassManager(std::move(pipeline), std::move(options)).run(graph, cx);
+}
+
+Status runInBodies(std::string_view text, Graph& graph, PassContext& cx) {
+  return editBodies(graph, [&](Graph& body) -> Status {
+    PassContext inner;
+    QC_TRY(runPipeline(text, body, inner));
+    cx.remarks.insert(cx.remarks.end(), inner.remarks.begin(), inner.remarks.end());
+    return {};
+  });
 }
 
 }  // namespace qc

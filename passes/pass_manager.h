@@ -71,6 +71,9 @@ class PassManager {
 // Parses and runs in one go, with the PassInsertions (insertion.h) that the context provides.
 Status runPipeline(std::string_view text, Graph& graph, PassContext& cx, PassManagerOptions options = {});
 
+// The same for the graphs that nodes hold, such as the bodies of loops, each by itself: what this context provides is the outer graph's.
+Status runInBodies(std::string_view text, Graph& graph, PassContext& cx);
+
 // "- old line" / "+ new line" with two lines of context; empty if equal.
 std::string diffLines(std::string_view before, std::string_view after);
 

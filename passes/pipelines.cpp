@@ -42,7 +42,7 @@ const std::pair<const char*, const char*> kPipelines[] = {
     // The float graph that the quantizer sees.
     {"simplify",
      "fold-constants{narrow_weights=1},recognize-integer,canonicalize,recognize-activations,recognize-means,fold-batch-norm,canonicalize,"
-     "fold-constants,cse,dce"},
+     "fold-constants,cse,dce,simplify-bodies"},
     // From the imported or converted graph to the one whose results define the model's.
     {"lower",
      "simplify,lower-dynamic,lower-quant,lower-weights,fold-batch-norm,unsigned-activations,fuse-elementwise,fold-constants,dce,lower-"

@@ -490,6 +490,7 @@ TEST(OnnxLoops, LayersInBodiesAreQuantized) {
   const QConfigEntry integers = defaultQConfig(Backend::x86);
   EXPECT_EQ(statesIn(QConfigMapping(all).name("product", keepFloat())), "kept float by the rule for 'product'");
   EXPECT_EQ(statesIn(QConfigMapping(all).objectType("MatMul", keepFloat())), "kept float by the rule for type 'MatMul'");
+  EXPECT_EQ(statesIn(QConfigMapping(all).objectType("linear", keepFloat())), "kept float by the rule for type 'linear'");
   EXPECT_EQ(statesIn(QConfigMapping(all).name("rounds", integers).objectType("MatMul", keepFloat())), "int8");
   EXPECT_EQ(statesIn(QConfigMapping(all).name("rounds", keepFloat()).name("product", integers)), "int8");
   EXPECT_EQ(statesIn(QConfigMapping(all).objectType("loop", keepFloat()).nameRegex("prod.*", integers)), "int8");
