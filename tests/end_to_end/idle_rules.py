@@ -108,6 +108,8 @@ def walk(shop):
         return rule, text == plain, said
 
     jobs = [(n, k) for n in NODES for k in range(len(CONFIGS)) if n in WEIGHTED or "weight" not in CONFIGS[k] or CONFIGS[k] in FEW]
+    for same in ("weight_only", activation(observer="placeholder")):  # as the defaults have it
+        jobs.remove(("emb", CONFIGS.index(same)))
     changed = silent = 0
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for rule, same, said in pool.map(one, jobs):

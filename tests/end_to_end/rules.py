@@ -99,7 +99,7 @@ def force(work):
     forced = rows[row["node"]]
     assert forced["int8"] and forced["rule"] is None and report["layers"][-1]["sqnr_db"] > 20, report
     run("quantize", *args, "--config", work / "force.json", "--write-rules", work / "written.json")
-    assert json.loads((work / "written.json").read_text())["rules"][0]["force"] is True
+    assert any(rule.get("force") is True for rule in json.loads((work / "written.json").read_text())["rules"])
     print("force: passed")
 
 

@@ -404,5 +404,30 @@ TEST(Modes, RulesMix) {
   EXPECT_TRUE(QConfigMapping::parse(rules.toJson())) << "what is written can be read";
 }
 
+// The static defaults leave tables that are looked up no floats, other than those of single numbers.
+TEST(Modes, TablesAreIntegersByDefault) {
+  const auto rowOf = [](int columns) {
+    const std::string text = fmt::format(R"(
+const #t : f32[100,{0}] = rand(1, -1.0, 1.0)
+graph @g(%x: s64[3]) -> ("y") {{
+  %t = const #t : f32[100,{0}]
+  %y = gather %t, %x {{axis=0}} : f32[3,{0}]
+  return %y
+}})",
+                                         columns);
+    const Model model(parseGraph(text).value(), "test");
+    for (const QConfigMapping& rules : {defaultQConfigMapping(Backend::x86), QConfigMapping().global(weightOnlyQConfig(Backend::x86))}) {
+      const auto q = quantize(model, rules);
+      EXPECT_TRUE(q) << q.error().render();
+      EXPECT_EQ(q->coverage.rows[0].quantized, columns > 1) << q->coverage.rows[0].reason;
+      if (columns > 1) continue;
+      EXPECT_THAT(q->coverage.rows[0].reason, testing::HasSubstr("each row of its table is one number"));
+    }
+  };
+  rowOf(1);
+  rowOf(2);
+  rowOf(64);
+}
+
 }  // namespace
 }  // namespace qc
