@@ -59,6 +59,10 @@ bool hasReciprocal(const QuantParams& q) {
   return std::all_of(q.scales.begin(), q.scales.end(), [](float s) { return std::isfinite(1.0f / s); });
 }
 
+Result<Value*> mapped(Builder& b, const ScalarExpr& formula, std::vector<Value*> operands) {
+  return b.create("map", std::move(operands), {{"expr", formula}});
+}
+
 Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to) {
   if (*x->type().quant == *to) return x;
   return b.create("map", {x}, {{"expr", ScalarExpr::arg(0)}, {"to", QuantAttr{to}}});

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/scalar_expr.h"
 
 namespace qc {
 
@@ -36,6 +37,9 @@ Node* onlyUser(const Value* value);
 // Whether fused ops can round to these integers: they multiply by the reciprocal of the scale, which for the smallest denormals is no
 // number.  A quantize of its own divides.
 bool hasReciprocal(const QuantParams& q);
+
+// A map with this formula over the operands.
+Result<Value*> mapped(Builder& b, const ScalarExpr& formula, std::vector<Value*> operands);
 
 // x as integers of these parameters: itself where they are its own.
 Result<Value*> requantized(Builder& b, Value* x, const QuantPtr& to);

@@ -9,13 +9,6 @@ namespace {
 
 constexpr int64_t kLargest = int64_t{1} << 23;  // elements of the products
 
-// Spreads choices over a sample without a pattern that could follow the rows of an image.
-uint64_t scramble(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 // Where each tap of the kernel reads, for each position of the result: a place in a plane of the input, or -1 in the padding.
 std::vector<int64_t> tapsOf(const ConvGeometry& g) {
   std::vector<int64_t> taps;

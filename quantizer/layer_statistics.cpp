@@ -7,14 +7,13 @@ namespace {
 
 int64_t valueOr(const std::vector<int64_t>& list, size_t i, int64_t otherwise) { return i < list.size() ? list[i] : otherwise; }
 
-// Spreads choices over a sample without a pattern that could follow the rows of an image.
+}  // namespace
+
 uint64_t scramble(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
 }
-
-}  // namespace
 
 std::optional<LayerSampler> LayerSampler::of(const Node& layer, const SamplerOptions& options) {
   const Tensor* weight = layer.operand("w") ? layer.operand("w")->constant() : nullptr;

@@ -28,12 +28,21 @@ struct LayerStatistics {
   // How far they hold for other samples: positions of one sample go together, so that the samples count.  What is found is drawn towards
   // nothing by the weight of one sample.
   double trust() const { return static_cast<double>(samples) / static_cast<double>(samples + 1); }
+  // As trust(), of how inputs go together, of which few positions say little: drawn towards nothing by the weight of half a position per
+  // input.
+  double trustOfProducts() const {
+    const auto seen = static_cast<double>(positions);
+    return trust() * seen / (seen + 0.5 * static_cast<double>(depth));
+  }
   double mean(int64_t i) const { return positions ? nth(sum, i) / static_cast<double>(positions) : 0.0; }
 };
 
 // W E[x] - W' E[x'] for every output channel: what the mean of a layer with the weights W' on the inputs `seen` lacks of that with the
 // weights W on the inputs x, drawn towards nothing by trust().  Weights [channels, ...], f32.
 std::vector<float> missingMean(const Tensor& w, const LayerStatistics& x, const Tensor& rounded, const LayerStatistics& seen);
+
+// Spreads choices over a sample without a pattern that could follow the rows of an image.
+uint64_t scramble(uint64_t x);
 
 // By the name of the layer's result.
 using StatisticsByLayer = std::map<std::string, LayerStatistics>;

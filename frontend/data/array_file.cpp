@@ -17,7 +17,6 @@ namespace {
 
 constexpr int64_t kMaxRow = int64_t{1} << 30;
 constexpr uint64_t kMaxUnpacked = uint64_t{8} << 30;
-constexpr size_t kMaxHead = 64 << 10;
 
 int64_t rowBytes(const NpyHeader& header) {
   int64_t n = sizeOf(header.dtype);
@@ -170,7 +169,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
   const std::string name = file->path() + ":" + m.name;
   const uint64_t data = m.data;
   if (m.method == 0) {
-    QC_ASSIGN(const std::string head, file->head(data, usize(std::min<uint64_t>(m.packed, kMaxHead))));
+    QC_ASSIGN(const std::string head, file->head(data, usize(std::min<uint64_t>(m.packed, kMaxNpyHead))));
     QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));
     QC_TRY(checkRow(header, name));
     if (m.packed - header.dataOffset < static_cast<uint64_t>(dataBytes(header)))
@@ -191,7 +190,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
   const size_t length = head.size() < 12 ? 0
                         : longHead       ? 12 + size_t{littleEndian<uint32_t>(head.data() + 8)}
                                          : 10 + size_t{littleEndian<uint16_t>(head.data() + 8)};
-  if (length < 12 || length > kMaxHead || length > m.size) return fail(ErrorCode::kInvalidData, "'{}' is not an npy file", name);
+  if (length < 12 || length > kMaxNpyHead || length > m.size) return fail(ErrorCode::kInvalidData, "'{}' is not an npy file", name);
   head.resize(length);
   QC_TRY(stream->read(head.data() + 12, length - 12));
   QC_ASSIGN(NpyHeader header, parseNpyHeader(head, name));
@@ -206,7 +205,7 @@ Result<std::unique_ptr<ArrayFile>> openMember(const std::shared_ptr<const InputF
 Result<std::unique_ptr<ArrayFile>> openNpy(const std::string& path) {
   QC_ASSIGN(InputFile opened, InputFile::open(path));
   auto file = std::make_shared<const InputFile>(std::move(opened));
-  QC_ASSIGN(const std::string head, file->head(0, kMaxHead));
+  QC_ASSIGN(const std::string head, file->head(0, kMaxNpyHead));
   QC_ASSIGN(NpyHeader header, parseNpyHeader(head, path));
   QC_TRY(checkRow(header, path));
   const uint64_t begin = header.dataOffset, wanted = static_cast<uint64_t>(dataBytes(header));

@@ -21,6 +21,7 @@ struct NpyHeader {
   std::vector<int64_t> sizes;
   size_t dataOffset = 0;
 };
+inline constexpr size_t kMaxNpyHead = 64 << 10;  // bytes
 // `bytes` start with the file and hold the whole head.  The product of the sizes is below 2^40.
 Result<NpyHeader> parseNpyHeader(std::string_view bytes, std::string_view name);
 

@@ -12,8 +12,6 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMaxHead = 64 << 10;
-
 constexpr std::pair<std::string_view, DType> kDescriptors[] = {
     {"f4", DType::f32}, {"f2", DType::f16}, {"f8", DType::f64}, {"u1", DType::u8},  {"i1", DType::s8},  {"u2", DType::u16},
     {"i2", DType::s16}, {"u4", DType::u32}, {"i4", DType::s32}, {"u8", DType::u64}, {"i8", DType::s64}, {"b1", DType::boolean},
@@ -82,7 +80,7 @@ Result<Tensor> parseNpy(std::string_view bytes, std::string_view name) {
 
 Result<Tensor> readNpy(const std::string& path) {
   QC_ASSIGN(const InputFile file, InputFile::open(path));
-  QC_ASSIGN(const std::string head, file.head(0, kMaxHead));
+  QC_ASSIGN(const std::string head, file.head(0, kMaxNpyHead));
   QC_ASSIGN(NpyHeader header, parseNpyHeader(head, path));
   const int64_t wanted = numElements(header.sizes) * sizeOf(header.dtype);
   if (file.size() - header.dataOffset < static_cast<uint64_t>(wanted))

@@ -89,7 +89,7 @@ Result<Value*> attended(OnnxNode& n, const Heads& h, Value* mask, Value* bias, c
 }
 
 // x, weights [inputs, q + k + v], bias?, mask?, past [2, batch, heads, past, size]?, attention bias? -> y, present
-Status attention(OnnxNode& n) {
+Status contribAttention(OnnxNode& n) {
   QC_ASSIGN(const int64_t heads, n.integer("num_heads"));
   QC_ASSIGN(const int64_t rotary, n.integer("do_rotary", 0));
   QC_ASSIGN(const int64_t shared, n.integer("past_present_share_buffer", 0));
@@ -159,7 +159,7 @@ Status multiHeadAttention(OnnxNode& n) {
 }
 
 // x, positions [batch, sequence] or the first one alone [1], tables of cos and sin [places, pairs]
-Status rotaryEmbedding(OnnxNode& n) {
+Status contribRotaryEmbedding(OnnxNode& n) {
   QC_ASSIGN(const int64_t interleaved, n.integer("interleaved", 0));
   QC_ASSIGN(const int64_t partial, n.integer("rotary_embedding_dim", 0));
   QC_ASSIGN(int64_t heads, n.integer("num_heads", 0));
@@ -191,9 +191,9 @@ Status rotaryEmbedding(OnnxNode& n) {
 std::span<const OnnxOp> onnxContribAttentionOps() {
   static const std::vector<OnnxOp> kOps = [] {
     std::vector<OnnxOp> rows = {
-        {"Attention", 2, 6, attention},
+        {"Attention", 2, 6, contribAttention},
         {"MultiHeadAttention", 1, 8, multiHeadAttention},
-        {"RotaryEmbedding", 4, 4, rotaryEmbedding},
+        {"RotaryEmbedding", 4, 4, contribRotaryEmbedding},
     };
     for (OnnxOp& row : rows) row.domain = "com.microsoft", row.freeDims = true;
     return rows;

@@ -5,6 +5,9 @@
 
 namespace qc {
 
+// The operands of a formula, for GradientContext::map().
+inline const ScalarExpr kArg0 = ScalarExpr::arg(0), kArg1 = ScalarExpr::arg(1), kArg2 = ScalarExpr::arg(2);
+
 // reduce_gradients.cpp
 Result<Gradients> sumGradient(GradientContext& c);
 Result<Gradients> meanGradient(GradientContext& c);

@@ -40,22 +40,21 @@ class Places {
   AttrDict axis_;
 };
 
-const ScalarExpr kX = ScalarExpr::arg(0), kY = ScalarExpr::arg(1), kZ = ScalarExpr::arg(2);
-
 // Factors meet in an element: of one of them, what arrives times the others.  Of the updates, zeros are counted apart.
 Gradients productAt(GradientContext& c, const Places& places) {
   Gradients all = c.none();
   Value *x = c.operand(0), *updates = c.operand(2);
   if (c.wants(0)) {
     Value* factors = places.write(c.filled(1, c.type(0)), updates, "mul");
-    all[0] = c.map(kX * kY, {c.upstream(), factors});
+    all[0] = c.map(kArg0 * kArg1, {c.upstream(), factors});
   }
   if (!c.wants(2)) return all;
-  const ScalarExpr isZero = expr::eq(kX, 0.f);
+  const ScalarExpr isZero = expr::eq(kArg0, 0.f);
   Value* zeros = places.write(c.filled(0, c.type(0)), c.map(isZero, {updates}), "add");
-  Value* others = places.write(x, c.map(expr::select(isZero, 1.f, kX), {updates}), "mul");
-  Value* share = c.map(kX * kY, {c.upstream(), others});
-  const ScalarExpr atZero = expr::select(expr::eq(kZ, 1.f), kY, 0.f), elsewhere = expr::select(expr::eq(kZ, 0.f), kY / kX, 0.f);
+  Value* others = places.write(x, c.map(expr::select(isZero, 1.f, kArg0), {updates}), "mul");
+  Value* share = c.map(kArg0 * kArg1, {c.upstream(), others});
+  const ScalarExpr atZero = expr::select(expr::eq(kArg2, 1.f), kArg1, 0.f),
+                   elsewhere = expr::select(expr::eq(kArg2, 0.f), kArg1 / kArg0, 0.f);
   all[2] = c.map(expr::select(isZero, atZero, elsewhere), {updates, places.read(share), places.read(zeros)});
   return all;
 }
@@ -63,11 +62,11 @@ Gradients productAt(GradientContext& c, const Places& places) {
 // Equal extremes share what arrives.
 Gradients extremeAt(GradientContext& c, const Places& places) {
   Gradients all = c.none();
-  Value* own = c.map(expr::eq(kX, kY), {c.operand(0), c.result()});
-  Value* written = c.map(expr::eq(kX, kY), {c.operand(2), places.read(c.result())});
-  Value* share = c.map(kX / expr::max(kY, 1.f), {c.upstream(), places.write(own, written, "add")});
-  if (c.wants(0)) all[0] = c.map(kX * kY, {own, share});
-  if (c.wants(2)) all[2] = c.map(kX * kY, {written, places.read(share)});
+  Value* own = c.map(expr::eq(kArg0, kArg1), {c.operand(0), c.result()});
+  Value* written = c.map(expr::eq(kArg0, kArg1), {c.operand(2), places.read(c.result())});
+  Value* share = c.map(kArg0 / expr::max(kArg1, 1.f), {c.upstream(), places.write(own, written, "add")});
+  if (c.wants(0)) all[0] = c.map(kArg0 * kArg1, {own, share});
+  if (c.wants(2)) all[2] = c.map(kArg0 * kArg1, {written, places.read(share)});
   return all;
 }
 

@@ -23,14 +23,16 @@
 namespace qc {
 namespace {
 
-enum Operand { kX, kW, kScale, kBias, kResidual };
+struct ConvOperand {
+  enum : int { x, w, scale, bias, residual };
+};
 
 Result<ConvGeometry> geometryOf(const std::vector<int64_t>& xSizes, const AttrDict& attrs) {
   return ConvGeometry::of(xSizes, attrs.integers("weight_shape"), attrs);
 }
 
 Result<std::vector<TensorType>> inferConv(const InferContext& c) {
-  const TensorType& x = c.type(kX);
+  const TensorType& x = c.type(ConvOperand::x);
   if (!x.isStatic()) return fail(ErrorCode::kUnsupported, "k.conv needs static shapes, got {}", x.str());
   const Packing& packing = c.attrs.packing("packing");
   QC_ASSIGN(const ConvGeometry conv, geometryOf(x.sizes(), c.attrs));
@@ -41,26 +43,27 @@ Result<std::vector<TensorType>> inferConv(const InferContext& c) {
   if (quantized ? (x.dtype != DType::u8 && x.dtype != DType::s16) || x.quant->perChannel() : x.dtype != DType::f32)
     return fail(ErrorCode::kUnsupported, "k.conv takes u8 or s16 per-tensor or f32 activations, got {}", x.str());
   if (x.dtype == DType::s16 && packing.element != DType::s16)
-    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
-  if (c.type(kW).dtype != packing.element || c.type(kW).shape != Shape{layout.size()})
-    return fail(ErrorCode::kInvalidModel, "packed weights {} do not fit packing '{}' ([{}])", c.type(kW).str(), packing.str(),
+    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(ConvOperand::w).str());
+  if (c.type(ConvOperand::w).dtype != packing.element || c.type(ConvOperand::w).shape != Shape{layout.size()})
+    return fail(ErrorCode::kInvalidModel, "packed weights {} do not fit packing '{}' ([{}])", c.type(ConvOperand::w).str(), packing.str(),
                 layout.size());
   if (isFloat(packing.element) == quantized)
-    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(kW).str());
+    return fail(ErrorCode::kInvalidModel, "activations {} with weights {}", x.str(), c.type(ConvOperand::w).str());
   const auto holds = [&](int i, DType dtype, int64_t entries, bool required) {
     return c.has(i) ? c.type(i) == TensorType(dtype, Shape{entries}) : !required;
   };
-  if (!holds(kScale, DType::f32, layout.columns(), quantized) ||
-      !holds(kBias, quantized ? DType::s32 : DType::f32, layout.biasEntries(), quantized) || (c.has(kScale) && !quantized))
+  if (!holds(ConvOperand::scale, DType::f32, layout.columns(), quantized) ||
+      !holds(ConvOperand::bias, quantized ? DType::s32 : DType::f32, layout.biasEntries(), quantized) ||
+      (c.has(ConvOperand::scale) && !quantized))
     return fail(ErrorCode::kInvalidModel, "scale or bias do not fit {} columns", layout.columns());
   TensorType result(DType::f32, toShape(conv.resultSizes(x.sizes(), c.attrs.integers("weight_shape"))));
   if (const QuantPtr& to = c.attrs.quant("to")) {
     if (to->perChannel()) return fail(ErrorCode::kInvalidModel, "k.conv gives per-tensor quantized results");
     result = TensorType(to, result.shape);
   }
-  if (c.has(kResidual) && c.type(kResidual).shape != result.shape)
-    return fail(ErrorCode::kInvalidModel, "residual {} has not the shape of result {}", c.type(kResidual).str(), result.str());
-  QC_TRY(requirePost(c, c.has(kResidual)));
+  if (c.has(ConvOperand::residual) && c.type(ConvOperand::residual).shape != result.shape)
+    return fail(ErrorCode::kInvalidModel, "residual {} has not the shape of result {}", c.type(ConvOperand::residual).str(), result.str());
+  QC_TRY(requirePost(c, c.has(ConvOperand::residual)));
   return std::vector<TensorType>{result};
 }
 
@@ -116,24 +119,24 @@ Tensor widened(const Tensor& halves) {
 }
 
 float residualAt(const EvalContext& c, int64_t i) {
-  const TensorType& type = c.inType(kResidual);
-  if (!type.isQuantized()) return c.in(kResidual).as<float>()[i];
-  const auto q = static_cast<int32_t>(loadElement(type.dtype, c.in(kResidual).data, i));
+  const TensorType& type = c.inType(ConvOperand::residual);
+  if (!type.isQuantized()) return c.in(ConvOperand::residual).as<float>()[i];
+  const auto q = static_cast<int32_t>(loadElement(type.dtype, c.in(ConvOperand::residual).data, i));
   return qmath::dequantize(q, type.quant->scale(), type.quant->zeroPoint());
 }
 
 Status evalConv(const EvalContext& c) {
   const AttrDict& attrs = c.node.attrs();
-  const std::vector<int64_t> xSizes(c.in(kX).sizes.begin(), c.in(kX).sizes.end());
+  const std::vector<int64_t> xSizes(c.in(ConvOperand::x).sizes.begin(), c.in(ConvOperand::x).sizes.end());
   QC_ASSIGN(const ConvGeometry g, geometryOf(xSizes, attrs));
   const Packing& packing = attrs.packing("packing");
   const PackedLayout layout(packing, g);
-  const Tensor unpacked = layout.unpack(borrowed(c.in(kW)));
+  const Tensor unpacked = layout.unpack(borrowed(c.in(ConvOperand::w)));
   const Tensor w = unpacked.dtype() == DType::f16 ? widened(unpacked) : unpacked;
-  const TensorType& xType = c.inType(kX);
+  const TensorType& xType = c.inType(ConvOperand::x);
   const EpilogueForm form = EpilogueForm::of(c.node);
   const ExprProgram program(form.formula().expand());
-  const Sums sums{g, c.in(kX), form.integers ? xType.quant->zeroPoint() : 0, packing.offset};
+  const Sums sums{g, c.in(ConvOperand::x), form.integers ? xType.quant->zeroPoint() : 0, packing.offset};
   int64_t i = 0;
   for (int64_t plane = 0; plane < g.planes(); ++plane)
     for (int64_t oy = 0; oy < g.outH; ++oy)
@@ -143,8 +146,8 @@ Status evalConv(const EvalContext& c) {
           const int64_t column = layout.column(o);
           float y = 0;
           if (form.integers) {
-            const int32_t acc = sums.integer(at, o, w, c.in(kBias).as<int32_t>()[column]);
-            const float scale = c.in(kScale).as<float>()[column];
+            const int32_t acc = sums.integer(at, o, w, c.in(ConvOperand::bias).as<int32_t>()[column]);
+            const float scale = c.in(ConvOperand::scale).as<float>()[column];
             if (form.integerForm()) {
               storeElement(form.to->storage, c.out().data, i, form.ofSum(acc, scale));
               continue;
@@ -152,7 +155,7 @@ Status evalConv(const EvalContext& c) {
             y = static_cast<float>(acc) * scale;
           } else {
             y = sums.real(at, o, w);
-            if (c.has(kBias)) y += c.in(kBias).as<float>()[column];
+            if (c.has(ConvOperand::bias)) y += c.in(ConvOperand::bias).as<float>()[column];
           }
           if (form.post) {
             const float args[2] = {y, form.residual ? residualAt(c, i) : 0.0f};

@@ -10,8 +10,6 @@
 namespace qc {
 namespace {
 
-using Types = Result<std::vector<TensorType>>;
-
 Status checkPerTensor(const QuantPtr& quant, std::string_view what) {
   if (quant && (quant->perChannel() || quant->blockSize > 0))
     return fail(ErrorCode::kInvalidModel, "{} has more than one scale; only per-tensor quantization can be mapped", what);
@@ -23,7 +21,7 @@ Status checkPerTensor(const QuantPtr& quant, std::string_view what) {
 
 bool isDouble(const TensorType& t) { return t.dtype == DType::f64 && !t.isQuantized(); }
 
-Types inferMap(const InferContext& c) {
+Result<Types> inferMap(const InferContext& c) {
   const ScalarExpr& expression = *c.attrs.expr("expr");
   if (c.operands.empty()) return fail(ErrorCode::kInvalidModel, "map needs at least one operand");
   if (expression.arity() > static_cast<int>(c.operands.size()))
@@ -51,7 +49,7 @@ Status evaluateMap(const EvalContext& c) {
 
 bool is8Bit(DType t) { return t == DType::u8 || t == DType::s8; }
 
-Types inferLut(const InferContext& c) {
+Result<Types> inferLut(const InferContext& c) {
   const TensorType &x = c.type(0), &table = c.type(1);
   if (!is8Bit(x.dtype)) return fail(ErrorCode::kInvalidModel, "operand x is {}; a table is indexed by 8-bit values", x.str());
   if (table.shape != Shape{256} || table.isQuantized() || !(is8Bit(table.dtype) || table.dtype == DType::f32))
@@ -75,7 +73,7 @@ Status evaluateLut(const EvalContext& c) {
   return {};
 }
 
-Types inferCast(const InferContext& c) {
+Result<Types> inferCast(const InferContext& c) {
   if (c.type(0).isQuantized()) return fail(ErrorCode::kInvalidModel, "operand x is quantized ({}); dequantize it first", c.type(0).str());
   return std::vector{c.type(0).withDType(c.attrs.dtype("to"))};
 }

@@ -17,7 +17,9 @@
 namespace qc {
 namespace {
 
-enum LinearOperand { kX, kW, kScale, kZeroPoint, kBias };
+struct LinearOperand {
+  enum : int { x, w, scale, zeroPoint, bias };
+};
 enum EmbeddingOperand { kTable, kTableScale, kTableZeroPoint, kIndices };
 
 std::vector<AttrSpec> packedAttrs() {
@@ -48,17 +50,18 @@ Result<int64_t> requirePacked(const InferContext& c, int w) {
 }
 
 Result<Types> inferLinear(const InferContext& c) {
-  QC_ASSIGN(const int64_t rows, requirePacked(c, kW));
-  QC_TRY(requireRank(c, kX, 1));
-  const TensorType& x = c.type(kX);
+  QC_ASSIGN(const int64_t rows, requirePacked(c, LinearOperand::w));
+  QC_TRY(requireRank(c, LinearOperand::x, 1));
+  const TensorType& x = c.type(LinearOperand::x);
   if (x.isQuantized() || x.dtype != DType::f32)
-    return fail(ErrorCode::kInvalidModel, "'{}' computes in f32, got {}", c.op, describe(c, kX));
+    return fail(ErrorCode::kInvalidModel, "'{}' computes in f32, got {}", c.op, describe(c, LinearOperand::x));
   if (!compatible(x.shape.back(), Dim(c.attrs.integer("columns"))))
-    return fail(ErrorCode::kInvalidModel, "'{}': rows of {} do not fit {} columns", c.op, describe(c, kX), c.attrs.integer("columns"));
-  if (c.has(kBias)) {
-    if (c.type(kBias).isQuantized() || c.type(kBias).dtype != DType::f32)
-      return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 bias, got {}", c.op, describe(c, kBias));
-    QC_TRY(requireVector(c, kBias, rows));
+    return fail(ErrorCode::kInvalidModel, "'{}': rows of {} do not fit {} columns", c.op, describe(c, LinearOperand::x),
+                c.attrs.integer("columns"));
+  if (c.has(LinearOperand::bias)) {
+    if (c.type(LinearOperand::bias).isQuantized() || c.type(LinearOperand::bias).dtype != DType::f32)
+      return fail(ErrorCode::kInvalidModel, "'{}' takes an f32 bias, got {}", c.op, describe(c, LinearOperand::bias));
+    QC_TRY(requireVector(c, LinearOperand::bias, rows));
   }
   Shape shape = x.shape;
   shape.back() = Dim(rows);
@@ -118,8 +121,8 @@ class PackedRows {
 // A few rows of the weights at a time: their floats stay in the first cache.
 Status evalLinear(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
-  const PackedRows weights(c, kW);
-  const int64_t outputs = c.in(kW).sizes[0], depth = weights.columns(), rows = c.out().numElements() / outputs;
+  const PackedRows weights(c, LinearOperand::w);
+  const int64_t outputs = c.in(LinearOperand::w).sizes[0], depth = weights.columns(), rows = c.out().numElements() / outputs;
   constexpr int64_t kPanel = 16;
   std::vector<float> panel(usize(depth * kPanel));
   float* y = c.out().as<float>();
@@ -127,10 +130,11 @@ Status evalLinear(const EvalContext& c) {
   for (int64_t first = 0; first < outputs; first += kPanel) {
     const int64_t count = std::min(kPanel, outputs - first);
     for (int64_t o = 0; o < count; ++o) weights.read(first + o, panel.data() + o, kPanel);
-    ref::multiplyAdd<float>({c.in(kX).as<float>(), depth}, {panel.data(), kPanel}, {y + first, outputs}, {rows, count, depth});
+    ref::multiplyAdd<float>({c.in(LinearOperand::x).as<float>(), depth}, {panel.data(), kPanel}, {y + first, outputs},
+                            {rows, count, depth});
   }
-  if (!c.has(kBias)) return {};
-  const float* bias = c.in(kBias).as<float>();
+  if (!c.has(LinearOperand::bias)) return {};
+  const float* bias = c.in(LinearOperand::bias).as<float>();
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t o = 0; o < outputs; ++o) y[r * outputs + o] += bias[o];
   return {};

@@ -11,8 +11,6 @@ Shape keptShape(const GradientContext& c) {
   return shape;
 }
 
-const ScalarExpr kX = ScalarExpr::arg(0), kY = ScalarExpr::arg(1), kZ = ScalarExpr::arg(2);
-
 }  // namespace
 
 Result<Gradients> sumGradient(GradientContext& c) { return Gradients{c.expand(c.reshape(c.upstream(), keptShape(c)), c.type(0).shape)}; }
@@ -20,26 +18,28 @@ Result<Gradients> sumGradient(GradientContext& c) { return Gradients{c.expand(c.
 Result<Gradients> meanGradient(GradientContext& c) {
   const auto count =
       static_cast<float>(c.type(0).numElements()) / static_cast<float>(std::max<int64_t>(c.result()->type().numElements(), 1));
-  Value* share = c.map(kX / count, {c.reshape(c.upstream(), keptShape(c))});
+  Value* share = c.map(kArg0 / count, {c.reshape(c.upstream(), keptShape(c))});
   return Gradients{c.expand(share, c.type(0).shape)};
 }
 
 Result<Gradients> extremeGradient(GradientContext& c) {
   const Shape kept = keptShape(c);
-  Value* isExtreme = c.map(expr::eq(kX, kY), {c.operand(0), c.reshape(c.result(), kept)});
+  Value* isExtreme = c.map(expr::eq(kArg0, kArg1), {c.operand(0), c.reshape(c.result(), kept)});
   Value* count = c.sum(isExtreme, c.node().integers("axes"));
-  return Gradients{c.map(kX * kY / kZ, {isExtreme, c.reshape(c.upstream(), kept), count})};
+  return Gradients{c.map(kArg0 * kArg1 / kArg2, {isExtreme, c.reshape(c.upstream(), kept), count})};
 }
 
 Result<Gradients> productGradient(GradientContext& c) {
   const Shape kept = keptShape(c);
   const std::vector<int64_t>& axes = c.node().integers("axes");
   Value* x = c.operand(0);
-  Value* zeros = c.sum(c.map(expr::eq(kX, 0.f), {x}), axes);
-  Value* others = c.op("reduce_prod", {c.map(expr::select(expr::eq(kX, 0.f), 1.f, kX), {x})}, {{"axes", axes}, {"keepdims", int64_t{1}}});
-  Value* share = c.map(kX * kY, {c.reshape(c.upstream(), kept), others});
-  const ScalarExpr atZero = expr::select(expr::eq(kZ, 1.f), kY, 0.f), elsewhere = expr::select(expr::eq(kZ, 0.f), kY / kX, 0.f);
-  return Gradients{c.map(expr::select(expr::eq(kX, 0.f), atZero, elsewhere), {x, share, zeros})};
+  Value* zeros = c.sum(c.map(expr::eq(kArg0, 0.f), {x}), axes);
+  Value* others =
+      c.op("reduce_prod", {c.map(expr::select(expr::eq(kArg0, 0.f), 1.f, kArg0), {x})}, {{"axes", axes}, {"keepdims", int64_t{1}}});
+  Value* share = c.map(kArg0 * kArg1, {c.reshape(c.upstream(), kept), others});
+  const ScalarExpr atZero = expr::select(expr::eq(kArg2, 1.f), kArg1, 0.f),
+                   elsewhere = expr::select(expr::eq(kArg2, 0.f), kArg1 / kArg0, 0.f);
+  return Gradients{c.map(expr::select(expr::eq(kArg0, 0.f), atZero, elsewhere), {x, share, zeros})};
 }
 
 // Of the values; the indices are integers.

@@ -25,15 +25,15 @@ void store(char* p, const T& value) {
   std::memcpy(p, &value, sizeof(T));
 }
 
-struct Dim {
+struct StridedDim {
   int64_t size, from, to;  // strides in bytes
 };
 
 // A copy brought into its cheapest order.
 struct Plan {
-  std::vector<Dim> dims;  // outer to inner
-  int64_t bytes;          // of an element
-  bool swapped = false;   // the last two dims are a plane: rows contiguous in the source, columns in the result
+  std::vector<StridedDim> dims;  // outer to inner
+  int64_t bytes;                 // of an element
+  bool swapped = false;          // the last two dims are a plane: rows contiguous in the source, columns in the result
 
   Plan(const StridedCopy& copy, int64_t elementBytes) : bytes(elementBytes) {
     for (size_t d = 0; d < copy.sizes.size(); ++d)
@@ -47,7 +47,7 @@ struct Plan {
   void merge() {
     size_t kept = 0;
     for (size_t i = 0; i < dims.size(); ++i) {
-      const Dim d = dims[i];
+      const StridedDim d = dims[i];
       if (kept > 0 && dims[kept - 1].to == d.to * d.size && dims[kept - 1].from == d.from * d.size)
         dims[kept - 1] = {dims[kept - 1].size * d.size, d.from, d.to};
       else
@@ -69,7 +69,7 @@ struct Plan {
   bool bringRowsInward() {
     if (dims.size() < 2 || bytes > 8 || dims.back().to != bytes || dims.back().from == bytes || dims.back().from == 0) return false;
     const auto last = dims.end() - 1;
-    const auto rows = std::find_if(dims.begin(), last, [&](const Dim& d) { return d.from == bytes; });
+    const auto rows = std::find_if(dims.begin(), last, [&](const StridedDim& d) { return d.from == bytes; });
     // With fewer rows or columns than a tile has, whole lines of the result are the better order.
     const int64_t tile = 16 / bytes;
     if (rows == last || rows->size < tile || last->size < tile) return false;
@@ -79,7 +79,7 @@ struct Plan {
 };
 
 template <class T>
-void copyLine(const char* from, char* to, const Dim& d) {
+void copyLine(const char* from, char* to, const StridedDim& d) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
   if (d.from == 0) {
     const T value = load<T>(from);
@@ -123,7 +123,7 @@ struct Tile {
 
 // to[r][c] = from[c][r], by tiles; blocks of tiles keep the lines of both sides in the first cache.
 template <class T>
-void copySwapped(const char* from, char* to, const Dim& rows, const Dim& columns) {
+void copySwapped(const char* from, char* to, const StridedDim& rows, const StridedDim& columns) {
   constexpr int64_t kBytes = sizeof(T), n = Tile<T>::n, kBlock = 64;
   const int64_t fullRows = rows.size / n * n, fullColumns = columns.size / n * n;
   for (int64_t r0 = 0; r0 < fullRows; r0 += kBlock)
@@ -137,10 +137,10 @@ void copySwapped(const char* from, char* to, const Dim& rows, const Dim& columns
 }
 
 template <class T>
-void copyDims(const char* from, char* to, std::span<const Dim> dims, bool swapped) {
+void copyDims(const char* from, char* to, std::span<const StridedDim> dims, bool swapped) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
   if (dims.empty()) return store(to, load<T>(from));
-  const Dim& d = dims[0];
+  const StridedDim& d = dims[0];
   if (dims.size() == 1) {
     if (d.from != kBytes || d.to != kBytes) return copyLine<T>(from, to, d);
     std::memcpy(to, from, usize(d.size * kBytes));

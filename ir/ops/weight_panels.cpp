@@ -12,18 +12,22 @@
 namespace qc {
 namespace {
 
-enum Operand { kX, kW, kSets, kBias };
+struct PanelOperand {
+  enum : int { x, w, sets, bias };
+};
 
 Result<std::vector<TensorType>> inferWeightLinear(const InferContext& c) {
   QC_ASSIGN(const WeightPanels panels, WeightPanels::of(c.attrs));
-  const TensorType& x = c.type(kX);
+  const TensorType& x = c.type(PanelOperand::x);
   if (x.isQuantized() || x.dtype != DType::f32 || !x.isStatic() || x.rank() < 1 || x.sizes().back() != panels.depth)
-    return fail(ErrorCode::kInvalidModel, "'{}' takes f32 rows of {}, got {}", c.op, panels.depth, describe(c, kX));
+    return fail(ErrorCode::kInvalidModel, "'{}' takes f32 rows of {}, got {}", c.op, panels.depth, describe(c, PanelOperand::x));
   const DType integers = panels.half || !panels.isSigned ? DType::u8 : DType::s8;
-  if (c.type(kW) != TensorType(integers, Shape{panels.weightSize()}) || c.type(kSets) != TensorType(DType::f32, Shape{panels.setsSize()}))
-    return fail(ErrorCode::kInvalidModel, "'{}': {} and {} do not fit the panels", c.op, describe(c, kW), describe(c, kSets));
-  if (c.has(kBias) && c.type(kBias) != TensorType(DType::f32, Shape{panels.panels() * panels.panel}))
-    return fail(ErrorCode::kInvalidModel, "'{}': {} does not fit the panels", c.op, describe(c, kBias));
+  if (c.type(PanelOperand::w) != TensorType(integers, Shape{panels.weightSize()}) ||
+      c.type(PanelOperand::sets) != TensorType(DType::f32, Shape{panels.setsSize()}))
+    return fail(ErrorCode::kInvalidModel, "'{}': {} and {} do not fit the panels", c.op, describe(c, PanelOperand::w),
+                describe(c, PanelOperand::sets));
+  if (c.has(PanelOperand::bias) && c.type(PanelOperand::bias) != TensorType(DType::f32, Shape{panels.panels() * panels.panel}))
+    return fail(ErrorCode::kInvalidModel, "'{}': {} does not fit the panels", c.op, describe(c, PanelOperand::bias));
   Shape shape = x.shape;
   shape.back() = Dim(panels.outputs);
   return std::vector<TensorType>{TensorType(DType::f32, std::move(shape))};
@@ -32,8 +36,8 @@ Result<std::vector<TensorType>> inferWeightLinear(const InferContext& c) {
 Status evalWeightLinear(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   QC_ASSIGN(const WeightPanels p, WeightPanels::of(c.node.attrs()));
-  const auto* weights = c.in(kW).as<uint8_t>();
-  const float* sets = c.in(kSets).as<float>();
+  const auto* weights = c.in(PanelOperand::w).as<uint8_t>();
+  const float* sets = c.in(PanelOperand::sets).as<float>();
   const int64_t rows = c.out().numElements() / p.outputs;
   std::vector<float> panel(usize(p.depth * p.panel));
   float* y = c.out().as<float>();
@@ -46,11 +50,11 @@ Status evalWeightLinear(const EvalContext& c) {
         const auto zero = p.hasZeroPoint ? static_cast<int32_t>(sets[set + p.panel]) : 0;
         nth(panel, k * p.panel + o - first) = qmath::dequantize(p.get(weights, o, k), sets[set], zero);
       }
-    ref::multiplyAdd<float>({c.in(kX).as<float>(), p.depth}, {panel.data(), int64_t{p.panel}}, {y + first, p.outputs},
+    ref::multiplyAdd<float>({c.in(PanelOperand::x).as<float>(), p.depth}, {panel.data(), int64_t{p.panel}}, {y + first, p.outputs},
                             {rows, count, p.depth});
   }
-  if (!c.has(kBias)) return {};
-  const float* bias = c.in(kBias).as<float>();  // in the order of columns, which is that of the rows of the weights
+  if (!c.has(PanelOperand::bias)) return {};
+  const float* bias = c.in(PanelOperand::bias).as<float>();  // in the order of columns, which is that of the rows of the weights
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t o = 0; o < p.outputs; ++o) y[r * p.outputs + o] += bias[o];
   return {};

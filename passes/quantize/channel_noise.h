@@ -15,6 +15,8 @@ ChannelStatistics spreadChannels(int64_t channels, double spread);
 // A linear, or a conv with channels first, of constant float weights; the channels are those of its operand 0.
 bool readsChannels(const Node& node);
 
+inline constexpr double kWorthwhile = 0.8;  // of the noise without
+
 // The factors with which rounding the value and the weights of its readers is expected to disturb their results least: max|x|^a /
 // max|w|^(1-a) for the best a.  Nothing when the noise does not fall below `worthwhile` times what it is.  Channels of equal range are all
 // cut off where a new sample goes further, unlike quiet ones beside a loud one; that counts as noise, too, measured from share to share.

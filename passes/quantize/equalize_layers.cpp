@@ -13,8 +13,6 @@
 namespace qc {
 namespace {
 
-constexpr double kWorthwhile = 0.8;  // of the noise without
-
 // f(x / s) = f(x) / s for every s > 0.
 bool commutes(const Node& n) { return n.is("relu") || n.is("leaky_relu") || n.is("identity"); }
 bool keepsChannels(const Node& n) { return (n.is("max_pool") || n.is("avg_pool")) && n.string("layout") != "channels_last"; }

@@ -13,8 +13,6 @@
 namespace qc {
 namespace {
 
-// Few positions say little about how inputs go together: H is drawn towards its diagonal by the weight of this many positions per input.
-constexpr double kPrior = 0.5;
 constexpr double kDamping = 1e-3;  // of the mean diagonal, added to it
 constexpr int kMaxSweeps = 30;
 // Scales tried for a channel, around the one that just holds its largest weight: some make the errors of its weights cancel out better.
@@ -91,8 +89,7 @@ std::vector<float> regularized(const float* gram, const LayerStatistics& t) {
   double trace = 0;
   for (int64_t i = 0; i < depth; ++i) trace += nth(h, i * depth + i);
   const auto damping = static_cast<float>(trace / static_cast<double>(depth) * kDamping);
-  const auto keep = static_cast<float>(t.trust() * static_cast<double>(t.positions) /
-                                       (static_cast<double>(t.positions) + kPrior * static_cast<double>(depth)));
+  const auto keep = static_cast<float>(t.trustOfProducts());  // H is drawn towards its diagonal
   for (int64_t i = 0; i < depth; ++i)
     for (int64_t j = 0; j < depth; ++j) nth(h, i * depth + j) = nth(h, i * depth + j) * (i == j ? 1 : keep) + (i == j ? damping : 0);
   return h;

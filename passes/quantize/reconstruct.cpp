@@ -15,8 +15,6 @@ namespace qc {
 namespace {
 
 constexpr int64_t kScales = 64;
-// What a layer is to make up for is drawn towards nothing by the weight of this many positions per input, as its products are.
-constexpr double kPrior = 0.5;
 
 LayerResponse standIn(const Node& layer, double correlation, double shift) {
   const Tensor& w = *layer.operand("w")->constant();
@@ -57,8 +55,7 @@ void takeOffMeans(LayerResponse& r) {
 std::vector<float> missing(const LayerResponse& r, const Tensor& w) {
   const LayerStatistics& t = r.inputs;
   const int64_t depth = t.depth, channels = w.sizes()[0], perGroup = channels / t.groups;
-  const double keep =
-      t.trust() * static_cast<double>(t.positions) / (static_cast<double>(t.positions) + kPrior * static_cast<double>(depth));
+  const double keep = t.trustOfProducts();
   std::vector<float> m(usize(channels * depth));
   std::vector<double> made(usize(depth), 0.0);
   for (int64_t c = 0; c < channels; ++c) {

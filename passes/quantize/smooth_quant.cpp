@@ -22,7 +22,6 @@
 namespace qc {
 namespace {
 
-constexpr double kWorthwhile = 0.8;  // of the noise without
 constexpr double kClearlyWorthwhile = 0.4;
 // Of a normal distribution one value of 16000, about as many as are quantized together, lies further out than so many deviations.
 constexpr double kMaxDeviations = 4;

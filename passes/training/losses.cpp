@@ -3,15 +3,12 @@
 #include <numeric>
 
 #include "ir/scalar_expr.h"
+#include "passes/graph_util.h"
 
 namespace qc {
 namespace {
 
 using E = ScalarExpr;
-
-Result<Value*> map(Builder& b, const E& expression, std::vector<Value*> operands) {
-  return b.create("map", std::move(operands), {{"expr", expression}});
-}
 
 Result<Value*> meanOfAll(Builder& b, Value* x) {
   std::vector<int64_t> axes(x->type().shape.size());
@@ -56,13 +53,13 @@ Result<Value*> crossEntropyLoss(Builder& b, Value* logits, Value* labels) {
 
 Result<Value*> squaredErrorLoss(Builder& b, Value* y, Value* target) {
   QC_TRY(requireSame(y, target));
-  QC_ASSIGN(Value * squares, map(b, (E::arg(0) - E::arg(1)) * (E::arg(0) - E::arg(1)), {y, target}));
+  QC_ASSIGN(Value * squares, mapped(b, (E::arg(0) - E::arg(1)) * (E::arg(0) - E::arg(1)), {y, target}));
   return meanOfAll(b, squares);
 }
 
 Result<Value*> absoluteErrorLoss(Builder& b, Value* y, Value* target) {
   QC_TRY(requireSame(y, target));
-  QC_ASSIGN(Value * distances, map(b, expr::abs(E::arg(0) - E::arg(1)), {y, target}));
+  QC_ASSIGN(Value * distances, mapped(b, expr::abs(E::arg(0) - E::arg(1)), {y, target}));
   return meanOfAll(b, distances);
 }
 
@@ -71,12 +68,12 @@ Result<Value*> distillationLoss(Builder& b, Value* logits, Value* teacher, float
   QC_TRY(requireSame(logits, teacher));
   if (!(temperature > 0)) return fail(ErrorCode::kInvalidArgument, "a temperature of {}", temperature);
   const auto scores = [&](Value* x) -> Result<Value*> {
-    QC_ASSIGN(Value * scaled, map(b, E::arg(0) / temperature, {x}));
+    QC_ASSIGN(Value * scaled, mapped(b, E::arg(0) / temperature, {x}));
     return b.create("log_softmax", {scaled}, {{"axis", int64_t{x->type().rank() - 1}}});
   };
   QC_ASSIGN(Value * own, scores(logits));
   QC_ASSIGN(Value * wanted, scores(teacher));
-  QC_ASSIGN(Value * terms, map(b, temperature * temperature * expr::exp(E::arg(1)) * (E::arg(1) - E::arg(0)), {own, wanted}));
+  QC_ASSIGN(Value * terms, mapped(b, temperature * temperature * expr::exp(E::arg(1)) * (E::arg(1) - E::arg(0)), {own, wanted}));
   QC_ASSIGN(Value * sums, sumOfLast(b, terms));
   return meanOfAll(b, sums);
 }

@@ -3,6 +3,8 @@
 #include <numbers>
 #include <numeric>
 
+#include "passes/graph_util.h"
+
 namespace qc {
 namespace {
 
@@ -11,17 +13,13 @@ using E = ScalarExpr;
 E root(const E& x) { return expr::unary(E::Op::sqrt, x); }
 E powerOf(float base, const E& exponent) { return expr::pow(base, exponent); }
 
-Result<Value*> map(Builder& b, const E& expression, std::vector<Value*> operands) {
-  return b.create("map", std::move(operands), {{"expr", expression}});
-}
-
 // What every gradient is multiplied with so that all of them together are no longer than clipNorm.
 Result<Value*> clipFactor(Builder& b, const OptimizerSpec& spec, std::span<const TrainedParameter> parameters) {
   Value* squares = nullptr;
   for (const TrainedParameter& p : parameters) {
     std::vector<int64_t> axes(p.gradient->type().shape.size());
     std::iota(axes.begin(), axes.end(), 0);
-    QC_ASSIGN(Value * own, map(b, E::arg(0) * E::arg(0), {p.gradient}));
+    QC_ASSIGN(Value * own, mapped(b, E::arg(0) * E::arg(0), {p.gradient}));
     QC_ASSIGN(own, b.create("reduce_sum", {own}, {{"axes", axes}, {"keepdims", int64_t{0}}}));
     if (!squares) {
       squares = own;
@@ -29,7 +27,7 @@ Result<Value*> clipFactor(Builder& b, const OptimizerSpec& spec, std::span<const
       QC_ASSIGN(squares, b.create("add", {squares, own}));
     }
   }
-  return map(b, expr::min(1.f, spec.clipNorm / (root(E::arg(0)) + 1e-6f)), {squares});
+  return mapped(b, expr::min(1.f, spec.clipNorm / (root(E::arg(0)) + 1e-6f)), {squares});
 }
 
 // Operands of the update of one parameter, in this order; states behind them.
@@ -113,18 +111,18 @@ Result<std::vector<TrainedParameter>> updateParameters(Builder& b, const Optimiz
   for (const TrainedParameter& p : parameters) {
     Value* gradient = p.gradient;
     if (factor) {
-      QC_ASSIGN(gradient, map(b, E::arg(0) * E::arg(1), {gradient, factor}));
+      QC_ASSIGN(gradient, mapped(b, E::arg(0) * E::arg(1), {gradient, factor}));
     }
     std::vector<Value*> operands = {p.value, gradient, step, rate};
     operands.insert(operands.end(), p.states.begin(), p.states.end());
     const Formulas formulas = formulasOf(spec, p.isScale);
     TrainedParameter next{nullptr, gradient, {}, p.isScale};
     for (const E& formula : formulas.states) {
-      QC_ASSIGN(Value * state, map(b, formula, operands));
+      QC_ASSIGN(Value * state, mapped(b, formula, operands));
       next.states.push_back(state);
     }
     std::copy(next.states.begin(), next.states.end(), operands.begin() + 4);
-    QC_ASSIGN(next.value, map(b, formulas.value, operands));
+    QC_ASSIGN(next.value, mapped(b, formulas.value, operands));
     updated.push_back(std::move(next));
   }
   return updated;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "passes/graph_util.h"
+
 namespace qc {
 
 using E = ScalarExpr;
@@ -28,7 +30,7 @@ RangeFormulas::RangeFormulas(const ObservedSpec& spec, const E& min, const E& ma
 
 Result<Value*> QatRounding::map(const E& expression, std::vector<Value*> operands) {
   if (expression.op() == E::Op::constant) return b.constant("", scalarTensor(expression.value()));
-  return b.create("map", std::move(operands), {{"expr", expression}});
+  return mapped(b, expression, std::move(operands));
 }
 
 Result<Value*> QatRounding::extreme(const char* op, Value* x, int keptAxis) {

@@ -11,7 +11,6 @@ namespace qc {
 namespace {
 
 constexpr int64_t kCellsPerBin = 4;
-constexpr int64_t kBlock = 2048;
 constexpr int64_t kZeroSlots = 8;
 constexpr int kSmallestExponent = -149;  // of a float32
 constexpr double kMaxCount = 9e15;       // whole numbers that a double of a file holds
@@ -78,7 +77,7 @@ void GridHistogram::growTo(float min, float max) {
 void GridHistogram::count(std::span<const float> data) {
   const auto stride = usize(grid_.count + kZeroSlots);  // two counters per cell
   std::vector<uint32_t> counts(2 * stride, 0);
-  std::array<int32_t, kBlock> cell;
+  std::array<int32_t, kBlockElements> cell;
   const auto flush = [&] {
     for (size_t c = 0; c < cells_.size(); ++c) cells_[c] += int64_t{counts[c]} + counts[stride + c];
     for (size_t c = cells_.size(); c < stride; ++c) zeros_ += int64_t{counts[c]} + counts[stride + c];
@@ -89,8 +88,8 @@ void GridHistogram::count(std::span<const float> data) {
   const auto first = static_cast<int32_t>(grid_.first), zero = static_cast<int32_t>(grid_.count);
   const auto n = static_cast<int64_t>(data.size());
   int64_t sinceFlush = 0;
-  for (int64_t start = 0; start < n; start += kBlock) {
-    const int64_t length = std::min(kBlock, n - start);
+  for (int64_t start = 0; start < n; start += kBlockElements) {
+    const int64_t length = std::min(kBlockElements, n - start);
     const double scale = std::ldexp(1.0, -grid_.exponent);
     if (inFloat)
       cellsInFloat(data.data() + start, length, static_cast<float>(scale), first, zero, cell.data());

@@ -10,8 +10,6 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kBlock = 2048;
-
 // The bin of each element, or `bins` where it lies outside.  Element-wise, so whole vectors at a time.
 QC_MULTIVERSION void computeBins(const float* x, int64_t n, float lo, float hi, float bins, int32_t* out) {
   const float width = hi - lo;
@@ -52,7 +50,7 @@ std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, f
   // Four interleaved counters per bin: equal neighbours (the zeros behind a ReLU) would otherwise wait for each other.
   const size_t stride = usize(bins) + 1;
   std::vector<uint32_t> counts(4 * stride, 0);
-  std::array<int32_t, kBlock> bin;
+  std::array<int32_t, kBlockElements> bin;
   const auto flush = [&] {
     for (size_t b = 0; b + 1 < stride; ++b)
       for (size_t k = 0; k < 4; ++k) mass[b] += counts[k * stride + b];
@@ -60,8 +58,8 @@ std::vector<double> histc(std::span<const float> data, int64_t bins, float lo, f
   };
   int64_t sinceFlush = 0;
   const int64_t n = static_cast<int64_t>(data.size());
-  for (int64_t start = 0; start < n; start += kBlock) {
-    const int64_t length = std::min(kBlock, n - start);
+  for (int64_t start = 0; start < n; start += kBlockElements) {
+    const int64_t length = std::min(kBlockElements, n - start);
     computeBins(data.data() + start, length, lo, hi, static_cast<float>(bins), bin.data());
     int64_t i = 0;
     for (; i + 4 <= length; i += 4) {

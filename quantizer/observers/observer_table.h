@@ -1,11 +1,14 @@
 // The observers that come with the product, in one list; observer.cpp keeps the table they are entered in.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "quantizer/observers/observer.h"
 
 namespace qc {
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::vector<ObserverDef> builtinObservers();
 std::vector<ObserverDef> blockObservers();

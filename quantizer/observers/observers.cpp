@@ -12,8 +12,6 @@
 namespace qc {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 std::vector<double> toDoubles(std::span<const float> values) { return {values.begin(), values.end()}; }
 
 bool isUnseen(const ValueRange& r) { return r.min > r.max; }

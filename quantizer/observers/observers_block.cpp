@@ -40,8 +40,6 @@ struct Blocking {
   }
 };
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 class BlockObserver final : public Observer {
  public:
   enum class Kind { group, block, token };

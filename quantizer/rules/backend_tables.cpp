@@ -46,12 +46,12 @@ const NamedDTypes kDTypes[] = {
 };
 
 constexpr std::string_view kColumns[] = {"native", "fbgemm", "x86", "qnnpack", "onednn", "onnxruntime", "tensorrt"};
-constexpr size_t kBackends = std::size(kColumns);
+constexpr size_t kColumnCount = std::size(kColumns);
 
 struct Row {
   std::string_view patterns;  // ops joined by '+'
   Observation observation;
-  std::array<std::string_view, kBackends> dtypes;
+  std::array<std::string_view, kColumnCount> dtypes;
 };
 constexpr auto kOwn = Observation::different, kShare = Observation::shareInput, kNone = Observation::none;
 

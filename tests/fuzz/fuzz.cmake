@@ -32,7 +32,7 @@ endforeach()
 # All of it once more, in a build of its own with address and undefined-behaviour sanitizers: the fuzz tests, and a while of libFuzzer for each
 # target.  tools/test.sh switches it on.
 option(QC_SANITIZED_FUZZ "Build and run the fuzz tests with sanitizers as well" OFF)
-set(QC_FUZZ_SECONDS 30 CACHE STRING "How long libFuzzer runs each target in ctest")
+set(QC_FUZZ_SECONDS 15 CACHE STRING "How long libFuzzer runs each target in ctest")
 find_program(CLANG_FUZZ clang++-19)
 if(NOT QC_SANITIZED_FUZZ OR QC_SANITIZE)
   message(NOTICE "fuzz tests run without sanitizers: QC_SANITIZED_FUZZ is off")

@@ -40,11 +40,13 @@ std::string topkText(const std::string& t, const std::string& shape, int axis, i
 }
 
 TEST(TopK, EveryType) {
+  // Lengths by the types whose ways differ most; what makes keys of the others is seen at one.
   for (const char* t : {"f32", "s64", "s32", "u8", "s8", "!a"}) {
+    const bool isFirst = std::string_view(t) == "f32" || std::string_view(t) == "u8";
     for (const bool largest : {false, true})
       for (const int n : {1, 3, 31, 200})
         for (const int k : {1, 2, 7, n}) {
-          if (k > n) continue;
+          if (k > n || (!isFirst && n != 31)) continue;
           checkRows(topkText(t, fmt::format("3,{}", n), 1, k, largest, fmt::format("3,{}", k)));
           if (n < 40) checkRows(topkText(t, fmt::format("2,{},3", n), 1, k, largest, fmt::format("2,{},3", k)));
         }
@@ -57,6 +59,7 @@ TEST(TopK, LongRows) {
     for (const bool largest : {false, true})
       for (const int n : {512, 513, 1500})
         for (const int k : {3, 70, 400, n}) {
+          if (t[0] != 'f' && n == 512) continue;
           checkRows(topkText(t, fmt::format("2,{}", n), 1, k, largest, fmt::format("2,{}", k)));
           if (n == 513) checkRows(topkText(t, fmt::format("{},3", n), 0, k, largest, fmt::format("{},3", k)));
         }
