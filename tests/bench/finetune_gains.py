@@ -111,7 +111,7 @@ def measure(qcompile, shared, peers, row, seeds, work):
     training = row.training + ["--hold-out", "0"] if row.training else []
     found["no labels"] = [of("taught", "finetune", [*training, "--seed", seed]) for seed in seeds]
     if train_labels:
-        (work / "labels.txt").write_text("".join(f"{y}\n" for y in train_labels))
+        (work / "labels.txt").write_text("".join(f"{i},{y}\n" for i, y in enumerate(train_labels)))
         found["labels"] = [of("labelled", "finetune", [*training, *row.labelled, "--labels", work / "labels.txt", "--seed", seed]) for seed in seeds]
     error = 100 * float(np.sqrt(max(found["float"] / 100 * (1 - found["float"] / 100), 0) / len(labels)))
     return found, error, len(train), len(test)
