@@ -54,8 +54,10 @@ std::string refuseWeights(const Node& node, const Weights& row, const QConfig& c
     if (minMaxOf(w->constant()->as<float>()).nonFinite > 0) return "its weight holds values that are not finite";
   }
   if (row.table && (node.integer("axis") != 0 || node.operand(0)->type().rank() != 2)) return "not a lookup of rows in a matrix";
-  if (row.table && node.operand(0)->type().sizes()[1] < 2)
-    return "each row of its table is one number, which a scale for it does not shorten";
+  // Anchor boxes, say, which are coordinates.
+  constexpr int64_t kNarrowest = 8;
+  if (row.table && node.operand(0)->type().sizes()[1] < kNarrowest)
+    return fmt::format("its table has rows of {}, which are no embedding and would hardly shrink", node.operand(0)->type().sizes()[1]);
   if (!row.table && (node.operand(0)->type().dtype != DType::f32 || node.operand(0)->type().isQuantized()))
     return "its input is not float32";
   if (node.operand("residual") || node.expr("post")) return "it is fused already";

@@ -404,7 +404,7 @@ TEST(Modes, RulesMix) {
   EXPECT_TRUE(QConfigMapping::parse(rules.toJson())) << "what is written can be read";
 }
 
-// The static defaults leave tables that are looked up no floats, other than those of single numbers.
+// The static defaults leave embeddings no floats; other tables that are looked up, of coordinates for instance, stay as they are.
 TEST(Modes, TablesAreIntegersByDefault) {
   const auto rowOf = [](int columns) {
     const std::string text = fmt::format(R"(
@@ -419,14 +419,12 @@ graph @g(%x: s64[3]) -> ("y") {{
     for (const QConfigMapping& rules : {defaultQConfigMapping(Backend::x86), QConfigMapping().global(weightOnlyQConfig(Backend::x86))}) {
       const auto q = quantize(model, rules);
       EXPECT_TRUE(q) << q.error().render();
-      EXPECT_EQ(q->coverage.rows[0].quantized, columns > 1) << q->coverage.rows[0].reason;
-      if (columns > 1) continue;
-      EXPECT_THAT(q->coverage.rows[0].reason, testing::HasSubstr("each row of its table is one number"));
+      EXPECT_EQ(q->coverage.rows[0].quantized, columns >= 8) << q->coverage.rows[0].reason;
+      if (columns >= 8) continue;
+      EXPECT_THAT(q->coverage.rows[0].reason, testing::HasSubstr(fmt::format("its table has rows of {}, which are no embedding", columns)));
     }
   };
-  rowOf(1);
-  rowOf(2);
-  rowOf(64);
+  for (const int columns : {1, 4, 7, 8, 64}) rowOf(columns);
 }
 
 }  // namespace

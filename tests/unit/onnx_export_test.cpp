@@ -96,8 +96,8 @@ TEST(ExportedLookup, MakesRowsReal) {
   testing::Model m;
   m.input("ids", {2, 3}, onnx::TensorProto::INT64);
   std::vector<float> table;
-  for (int i = 0; i < 20; ++i) table.push_back(static_cast<float>(i * 37 % 101) / 7 - 5);
-  m.floats("table", {5, 4}, table).node("Gather", {"table", "ids"}, {"rows"}, {}, "lookup").output("rows");
+  for (int i = 0; i < 40; ++i) table.push_back(static_cast<float>(i * 37 % 101) / 7 - 5);
+  m.floats("table", {5, 8}, table).node("Gather", {"table", "ids"}, {"rows"}, {}, "lookup").output("rows");
   const Model model(importOnnx(m.bytes(), {}).value(), "m");
   const auto int8 = quantize(model, weightOnlyQConfigMapping(Backend::x86));
   ASSERT_TRUE(int8) << int8.error().render();
