@@ -6,6 +6,7 @@
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
+#include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
 #include "runtime/workflow/taps.h"
 
@@ -275,6 +276,9 @@ class Search {
       if (best_->first[unit] != kFloat || !units_[unit].config) continue;
       for (int choice = 0; choice < kFloat && tries < options_.tries; ++choice) {
         if (kChoices[choice].free) continue;
+        // Where weights alone are integers, as those of a table, other activations change nothing.
+        const QConfig& config = *units_[unit].config;
+        if (modeOf(config) == QuantMode::weightOnly && modeOf(*kChoices[choice].of(config)) != QuantMode::halfWeights) continue;
         Assignment a = best_->first;
         a[unit] = choice;
         QC_ASSIGN(const PreparedModel tried, trials_.prepared(rulesOf(a)));
