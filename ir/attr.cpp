@@ -89,13 +89,13 @@ const AttrDict::Items& AttrDict::items() const {
 AttrDict::Items& AttrDict::own(size_t size) {
   if (items_ && items_.use_count() == 1) {
     std::atomic_thread_fence(std::memory_order_acquire);  // what others read of it, they have read
+    items_->reserve(size);
   } else {
     auto copy = std::make_shared<Items>();
     copy->reserve(std::max(size, items().size()));
     copy->assign(items().begin(), items().end());
     items_ = std::move(copy);
   }
-  items_->reserve(size);
   return *items_;
 }
 
@@ -105,13 +105,14 @@ const Attr* AttrDict::find(std::string_view name) const {
 }
 
 void AttrDict::set(std::string_view name, Attr value) {
-  const bool isNew = !find(name);
+  const auto place = lowerBound(items(), name);
+  const bool isNew = place == end() || place->first != name;
+  const auto at = place - begin();
   Items& all = own(items().size() + (isNew ? 1 : 0));
-  const auto it = lowerBound(all, name);
   if (isNew)
-    all.emplace(it, std::string(name), std::move(value));
+    all.emplace(all.begin() + at, std::string(name), std::move(value));
   else
-    it->second = std::move(value);
+    all[usize(at)].second = std::move(value);
 }
 
 void AttrDict::erase(std::string_view name) {

@@ -32,6 +32,7 @@ constexpr Choice kChoices[] = {
      true},
     {"int8, 16-bit activations",
      [](const QConfig& config) -> QConfigEntry {
+       if (modeOf(config) == QuantMode::weightOnly) return config;  // activations are floats
        QConfig wide = config;
        wide.activation.dtype = wide.activation.dtype == DType::s8 ? DType::s16 : DType::u16;
        const auto range = rangeOf(wide.activation.dtype);
@@ -275,10 +276,7 @@ class Search {
     for (const size_t unit : order_) {
       if (best_->first[unit] != kFloat || !units_[unit].config) continue;
       for (int choice = 0; choice < kFloat && tries < options_.tries; ++choice) {
-        if (kChoices[choice].free) continue;
-        // Where weights alone are integers, as those of a table, other activations change nothing.
-        const QConfig& config = *units_[unit].config;
-        if (modeOf(config) == QuantMode::weightOnly && modeOf(*kChoices[choice].of(config)) != QuantMode::halfWeights) continue;
+        if (kChoices[choice].free || kChoices[choice].of(*units_[unit].config) == units_[unit].config) continue;
         Assignment a = best_->first;
         a[unit] = choice;
         QC_ASSIGN(const PreparedModel tried, trials_.prepared(rulesOf(a)));

@@ -99,7 +99,8 @@ def force(work):
     forced = rows[row["node"]]
     assert forced["int8"] and forced["rule"] is None and report["layers"][-1]["sqnr_db"] > 20, report
     run("quantize", *args, "--config", work / "force.json", "--write-rules", work / "written.json")
-    assert any(rule.get("force") is True for rule in json.loads((work / "written.json").read_text())["rules"])
+    written = json.loads((work / "written.json").read_text())["rules"]
+    assert [rule.get("force") for rule in written if rule.get("name") == row["node"]] == [True], written
     print("force: passed")
 
 
