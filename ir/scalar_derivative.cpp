@@ -76,6 +76,7 @@ constexpr Row kRows[] = {
     {"tanh", ofTanh},
     {"sigmoid", ofSigmoid},
     {"erf", [](Args a, int) { return 1.1283792f * call("exp", -(a[0] * a[0])); }},
+    {"normal_cdf", [](Args a, int) { return 0.3989423f * call("exp", -0.5f * (a[0] * a[0])); }},
     {"sin", [](Args a, int) { return call("cos", a[0]); }},
     {"cos", [](Args a, int) { return -call("sin", a[0]); }},
     {"tan", ofTan},

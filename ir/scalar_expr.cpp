@@ -11,6 +11,7 @@ struct ScalarExpr::Node {
   Op op = Op::constant;
   float value = 0;
   int index = 0;
+  int arity = 0;  // ScalarExpr::arity(): asked for wherever types are inferred
   std::vector<ScalarExpr> operands;
 
   Node() = default;
@@ -31,6 +32,12 @@ struct ScalarExpr::Node {
 };
 
 namespace {
+
+int largestArity(std::span<const ScalarExpr> operands) {
+  int largest = 0;
+  for (const ScalarExpr& e : operands) largest = std::max(largest, e.arity());
+  return largest;
+}
 
 int expectedOperands(ScalarExpr::Op op) {
   using Op = ScalarExpr::Op;
@@ -102,6 +109,7 @@ ScalarExpr ScalarExpr::arg(int index) {
   auto node = std::make_shared<Node>();
   node->op = Op::arg;
   node->index = index;
+  node->arity = index + 1;
   return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
 }
 
@@ -110,6 +118,7 @@ ScalarExpr ScalarExpr::make(Op op, std::vector<ScalarExpr> operands) {
              "{} operands for operator {}", operands.size(), static_cast<int>(op));
   auto node = std::make_shared<Node>();
   node->op = op;
+  node->arity = largestArity(operands);
   node->operands = std::move(operands);
   return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
 }
@@ -120,6 +129,7 @@ ScalarExpr ScalarExpr::call(std::string_view function, std::vector<ScalarExpr> a
   auto node = std::make_shared<Node>();
   node->op = Op::call;
   node->index = static_cast<int>(f - functions().data());
+  node->arity = largestArity(args);
   node->operands = std::move(args);
   return ScalarExpr(std::shared_ptr<const Node>(std::move(node)));
 }
@@ -130,13 +140,7 @@ float ScalarExpr::value() const { return node_->value; }
 const ScalarExpr::Function& ScalarExpr::function() const { return nth(functions(), node_->index); }
 std::span<const ScalarExpr> ScalarExpr::operands() const { return node_->operands; }
 
-int ScalarExpr::arity() const {
-  int n = 0;
-  postorder(*this, [&](const ScalarExpr& e) {
-    if (e.op() == Op::arg) n = std::max(n, e.argIndex() + 1);
-  });
-  return n;
-}
+int ScalarExpr::arity() const { return node_->arity; }
 
 bool ScalarExpr::isArg(int index) const { return op() == Op::arg && argIndex() == index; }
 
@@ -205,6 +209,7 @@ ScalarExpr log(ScalarExpr x) { return ScalarExpr::call("log", {std::move(x)}); }
 ScalarExpr log1p(ScalarExpr x) { return ScalarExpr::call("log1p", {std::move(x)}); }
 ScalarExpr tanh(ScalarExpr x) { return ScalarExpr::call("tanh", {std::move(x)}); }
 ScalarExpr sigmoid(ScalarExpr x) { return ScalarExpr::call("sigmoid", {std::move(x)}); }
+ScalarExpr normalCdf(ScalarExpr x) { return ScalarExpr::call("normal_cdf", {std::move(x)}); }
 ScalarExpr erf(ScalarExpr x) { return ScalarExpr::call("erf", {std::move(x)}); }
 ScalarExpr pow(ScalarExpr x, ScalarExpr y) { return ScalarExpr::call("pow", {std::move(x), std::move(y)}); }
 ScalarExpr sin(ScalarExpr x) { return ScalarExpr::call("sin", {std::move(x)}); }

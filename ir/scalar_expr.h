@@ -118,6 +118,7 @@ ScalarExpr log1p(ScalarExpr x);
 ScalarExpr tanh(ScalarExpr x);
 ScalarExpr sigmoid(ScalarExpr x);
 ScalarExpr erf(ScalarExpr x);
+ScalarExpr normalCdf(ScalarExpr x);  // (1 + erf(x / sqrt(2))) / 2, of the standard normal distribution
 ScalarExpr pow(ScalarExpr x, ScalarExpr y);
 ScalarExpr sin(ScalarExpr x);
 ScalarExpr cos(ScalarExpr x);

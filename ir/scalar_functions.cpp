@@ -2,7 +2,7 @@
 //
 // Every operation, fma among them, is rounded once, so every target gives the same bits.  Worst errors
 // measured against double libm (tests/unit/scalar_expr_test.cpp holds the bounds): exp, log, sin, cos 1-2 ulp, the others
-// 2-3 ulp; erf 1e-7 absolute.  Polynomials are minimax fits on the reduced interval with
+// 2-3 ulp; erf and normal_cdf 1e-7 absolute.  Polynomials are minimax fits on the reduced interval with
 // coefficients rounded to float32 one after the other, lowest degree first.
 //
 // Operand order matters for NaN: min(limit, x) and max(limit, x) pass a NaN in x through.
@@ -177,9 +177,23 @@ E erf(Args a) {
   const E inner = fma(
       x, polynomial(t, {1.2837917e-01f, -3.7612626e-01f, 1.1283579e-01f, -2.6853347e-02f, 5.1871627e-03f, -7.997865e-04f, 7.8069745e-05f}),
       x);
-  const E outer = 1.f - expOf(polynomial(magnitude, {1.8847921e-04f, -1.1295804e+00f, -6.3321626e-01f, -1.0842222e-01f, 2.5210382e-02f,
-                                                     -4.2052823e-03f, 4.414675e-04f, -2.169673e-05f}));
+  const ExpParts p = reduceExp(polynomial(magnitude, {1.8847921e-04f, -1.1295804e+00f, -6.3321626e-01f, -1.0842222e-01f, 2.5210382e-02f,
+                                                      -4.2052823e-03f, 4.414675e-04f, -2.169673e-05f}));
+  const E outer = 1.f - (1.f + p.m) * unary(Op::pow2, p.n);  // from 1 to 1e-8: no limits to keep
   return select(lt(magnitude, 1.f), inner, select(lt(x, 0.f), -outer, outer));
+}
+
+// What lies beyond |x| is 2^R(|x|), R a fit of log2(erfc(|x| / sqrt(2)) / 2) up to 6, behind which it is nothing beside 1, and at 16 far
+// below -127.  One polynomial and no cancellation on either side, which erf would bring.
+E normalCdf(Args a) {
+  const E& x = a[0];
+  const E log =
+      max(-127.f, polynomial(min(16.f, abs(x)), {-1.f, -1.1511078e+00f, -4.5918742e-01f, -5.2546132e-02f, 7.1052676e-03f, -1.3319677e-04f,
+                                                 -2.1273956e-04f, 5.5858534e-05f, -7.1546924e-06f, 4.6919206e-07f, -1.1969028e-08f}));
+  const E n = unary(Op::round, log);
+  const E power = polynomial(log - n, {1.f, 6.931472e-01f, 2.4022648e-01f, 5.5503324e-02f, 9.618437e-03f, 1.3398875e-03f, 1.5353362e-04f});
+  const E beyond = power * unary(Op::pow2, n);
+  return select(lt(x, 0.f), beyond, 1.f - beyond);
 }
 
 // ---- sin, cos, tan: x = n pi/2 + r, |r| <= pi/4 -------------------------------------------------------------------
@@ -409,6 +423,7 @@ double realSigmoid(const double* a) {
   const double t = std::exp(-std::fabs(a[0]));
   return (a[0] < 0 ? t : 1) / (1 + t);
 }
+double realNormalCdf(const double* a) { return 0.5 * std::erfc(-a[0] / std::sqrt(2.0)); }
 double realMod(const double* a) {
   const double r = std::fmod(a[0], a[1]);
   return r != 0 && (r < 0) != (a[1] < 0) ? r + a[1] : r;
@@ -424,17 +439,17 @@ double real(const double* a) {
 }
 
 constexpr ScalarExpr::Function kFunctions[] = {
-    {"exp", 1, exp, real<std::exp>, nullptr},       {"expm1", 1, expm1, real<std::expm1>, nullptr},
-    {"log", 1, log, real<std::log>, nullptr},       {"log1p", 1, log1p, real<std::log1p>, nullptr},
-    {"tanh", 1, tanh, real<std::tanh>, nullptr},    {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
-    {"erf", 1, erf, real<std::erf>, nullptr},       {"sin", 1, sin, real<std::sin>, nullptr},
-    {"cos", 1, cos, real<std::cos>, nullptr},       {"tan", 1, tan, real<std::tan>, nullptr},
-    {"asin", 1, asin, real<std::asin>, nullptr},    {"acos", 1, acos, real<std::acos>, nullptr},
-    {"atan", 1, atan, real<std::atan>, nullptr},    {"sinh", 1, sinh, real<std::sinh>, nullptr},
-    {"cosh", 1, cosh, real<std::cosh>, nullptr},    {"asinh", 1, asinh, real<std::asinh>, nullptr},
-    {"acosh", 1, acosh, real<std::acosh>, nullptr}, {"atanh", 1, atanh, real<std::atanh>, nullptr},
-    {"pow", 2, pow, real<std::pow>, integerPow},    {"fmod", 2, fmod, real<std::fmod>, integerFmod},
-    {"mod", 2, mod, realMod, integerMod},
+    {"exp", 1, exp, real<std::exp>, nullptr},        {"expm1", 1, expm1, real<std::expm1>, nullptr},
+    {"log", 1, log, real<std::log>, nullptr},        {"log1p", 1, log1p, real<std::log1p>, nullptr},
+    {"tanh", 1, tanh, real<std::tanh>, nullptr},     {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
+    {"erf", 1, erf, real<std::erf>, nullptr},        {"normal_cdf", 1, normalCdf, realNormalCdf, nullptr},
+    {"sin", 1, sin, real<std::sin>, nullptr},        {"cos", 1, cos, real<std::cos>, nullptr},
+    {"tan", 1, tan, real<std::tan>, nullptr},        {"asin", 1, asin, real<std::asin>, nullptr},
+    {"acos", 1, acos, real<std::acos>, nullptr},     {"atan", 1, atan, real<std::atan>, nullptr},
+    {"sinh", 1, sinh, real<std::sinh>, nullptr},     {"cosh", 1, cosh, real<std::cosh>, nullptr},
+    {"asinh", 1, asinh, real<std::asinh>, nullptr},  {"acosh", 1, acosh, real<std::acosh>, nullptr},
+    {"atanh", 1, atanh, real<std::atanh>, nullptr},  {"pow", 2, pow, real<std::pow>, integerPow},
+    {"fmod", 2, fmod, real<std::fmod>, integerFmod}, {"mod", 2, mod, realMod, integerMod},
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ using expr::log1p;
 using expr::lt;
 using expr::max;
 using expr::min;
+using expr::normalCdf;
 using expr::pow;
 using expr::select;
 using expr::sigmoid;
@@ -82,7 +83,7 @@ E orNan(const E& y) { return select(eq(arg(0), arg(0)), y, arg(0)); }
 E gelu(Attrs attrs) {
   const E x = arg(0);
   if (attrs.string("approximate") == "tanh") return 0.5f * x * (1.f + tanh(0.7978846f * (x + 0.044715f * x * x * x)));
-  return 0.5f * x * (1.f + erf(x * 0.70710677f));
+  return x * normalCdf(x);
 }
 
 // x tanh(log(1 + e^x)) as a ratio of polynomials in e^-|x|, which cannot overflow.

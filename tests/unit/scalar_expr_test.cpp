@@ -392,6 +392,26 @@ TEST(ScalarAccuracy, ErfIsWithin1e7Absolutely) {
   }
 }
 
+TEST(ScalarAccuracy, TheNormalDistributionIsWithinAFewPartsOf1e7UntilItsTailIsNothing) {
+  const ExprProgram p(parsed("normal_cdf(a0)"));
+  for (int i = -90000; i <= 90000; ++i) {
+    const float x = static_cast<float>(i) * 1e-4f;
+    const double exact = 0.5 * std::erfc(-static_cast<double>(x) / std::sqrt(2.0));
+    ASSERT_NEAR(p({{x}}), exact, 1.2e-7) << x;
+    if (x > -3) {
+      ASSERT_NEAR(p({{x}}), exact, 1e-6 * exact) << x;
+    } else {
+      ASSERT_NEAR(x * p({{x}}), x * exact, 1e-8) << x;
+    }
+  }
+  EXPECT_EQ(p({{0.f}}), 0.5f);
+  for (const float large : {16.f, 1e30f, kInf}) {
+    EXPECT_EQ(p({{large}}), 1.f);
+    EXPECT_EQ(p({{-large}}), 0.f);
+  }
+  EXPECT_TRUE(std::isnan(p({{std::nanf("")}})));
+}
+
 TEST(ScalarAccuracy, SinesOfLargeAngles) {
   std::mt19937 rng(3);
   std::uniform_real_distribution<float> angle(-1e5f, 1e5f);
