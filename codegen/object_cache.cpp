@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kMagic = "qcobject1\n";
 constexpr std::string_view kSuffix = ".qco";
+constexpr const char* kStored = "stored";  // a file as long as the KiB that were stored since the folder was last looked through
+constexpr int64_t kKiB = 1024;
 constexpr size_t kDigest = 32, kLargest = 64 << 20;
 
 std::string sha256(std::string_view text) {
@@ -135,7 +137,21 @@ void ObjectCache::store(std::string_view key, const KernelObject& object) const 
   const std::string bytes = encodeObject(key, object);
   if (bytes.size() > kLargest) return;
   auto file = OutputFile::createPrivate(opened_, fileFor(key));
-  if (file && file->write(bytes)) static_cast<void>(file->publish());
+  if (file && file->write(bytes) && file->publish() && isTimeToPrune(static_cast<int64_t>(bytes.size()))) prune();
+}
+
+// A folder of many thousand files takes longer to look through than a few kernels to compile, so that is done once in so many bytes,
+// whichever processes store them.
+bool ObjectCache::isTimeToPrune(int64_t stored) const {
+  const Descriptor counter(
+      ::openat(**opened_, kStored, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600));
+  struct stat info{};
+  if (!counter || ::fstat(*counter, &info) != 0 || !S_ISREG(info.st_mode) || !isSafe(info)) return true;
+  const std::string grown(usize(stored / kKiB + 1), '\0');
+  if (::write(*counter, grown.data(), grown.size()) != static_cast<ssize_t>(grown.size())) return true;
+  constexpr int64_t kSharesOfBound = 16;
+  if ((static_cast<int64_t>(info.st_size + grown.size())) * kKiB < maxBytes_ / kSharesOfBound) return false;
+  return ::ftruncate(*counter, 0) == 0;
 }
 
 std::optional<KernelObject> decodeObject(std::string_view bytes, std::string_view key) {
@@ -188,8 +204,10 @@ void ObjectCache::prune() const {
     if (name.find(kSuffix) == std::string::npos || ::fstatat(**opened_, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
         !S_ISREG(info.st_mode))
       continue;
-    total += info.st_size;
-    entries.push_back({name, {info.st_mtim.tv_sec, info.st_mtim.tv_nsec}, info.st_size});
+    constexpr int64_t kBlock = 512;  // the unit of st_blocks; a small file takes more of the disk than it holds
+    const int64_t bytes = std::max<int64_t>(info.st_size, info.st_blocks * kBlock);
+    total += bytes;
+    entries.push_back({name, {info.st_mtim.tv_sec, info.st_mtim.tv_nsec}, bytes});
   }
   if (total <= maxBytes_) return;
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.used < b.used; });

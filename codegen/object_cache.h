@@ -34,13 +34,16 @@ class ObjectCache {
 
   // The object's symbol is symbolFor(key), whoever compiled it.
   std::optional<KernelObject> find(std::string_view key) const;
+  // Prunes each time that a sixteenth of the bound has been stored, which is how far the folder may pass it.
   void store(std::string_view key, const KernelObject& object) const;
-  // Removes the files used longest ago, down to three quarters of the bound, when all together pass it.
+  // Removes the files used longest ago, down to three quarters of the bound, when all together take more of the disk.
   void prune() const;
 
   static std::string symbolFor(std::string_view key);  // "k" and 32 hex digits
 
  private:
+  bool isTimeToPrune(int64_t stored) const;
+
   std::string folder_;
   std::shared_ptr<const Descriptor> opened_;  // what was looked at is what is used, whoever renames the folder
   int64_t maxBytes_;

@@ -92,6 +92,9 @@ class ProgramBuilder {
     step.node = &node;
     step.kernel = findKernel(node.string("kernel"));
     step.numOperands = node.numOperands();
+    const auto values = usize(node.numOperands() + node.numResults());
+    step.buffers.reserve(values + (step.kernel ? 1 : 0));
+    step.sizes.reserve(values);
     for (const Value* v : node.operands()) {
       step.buffers.push_back(locate(v));
       step.sizes.push_back(v ? v->type().sizes() : std::vector<int64_t>());
@@ -195,7 +198,6 @@ class ProgramBuilder {
       if (memory) memory->store(keys[places[i]], compiled[i]);
       objects[places[i]] = std::move(compiled[i]);
     }
-    if (!compiled.empty()) cache.prune();
     return objects;
   }
 

@@ -39,7 +39,8 @@ class SpecializeTest : public ::testing::Test {
   }
   std::vector<fs::path> files() const {
     std::vector<fs::path> found;
-    for (const auto& e : fs::directory_iterator(cache())) found.push_back(e.path());
+    for (const auto& e : fs::directory_iterator(cache()))
+      if (e.path().extension() == ".qco") found.push_back(e.path());
     return found;
   }
   Executable compiled(const std::string& folder, int64_t bytes = 1 << 26) const {
@@ -217,6 +218,22 @@ TEST_F(SpecializeTest, CacheIsBoundedAndPrivate) {
   EXPECT_EQ(fs::status(cache()).permissions() & (fs::perms::group_all | fs::perms::others_all), fs::perms::none);
   ObjectCache(cache(), 1).prune();
   EXPECT_TRUE(files().empty());
+  // Without being asked to, when a sixteenth of the bound has come since.
+  constexpr int64_t kBound = 1 << 20;
+  const ObjectCache store(cache(), kBound);
+  KernelObject object;
+  object.bytes.assign(size_t{40} << 10, 'x');
+  const auto blocks = [&] {
+    int64_t all = 0;
+    for (const fs::path& file : files()) all += static_cast<int64_t>(fs::file_size(file));
+    return all;
+  };
+  for (int i = 0; i < 100; ++i) {
+    store.store(fmt::format("key {}", i), object);
+    ASSERT_LE(blocks(), kBound + kBound / 16 + (40 << 10)) << i;
+  }
+  EXPECT_TRUE(store.find("key 99"));
+  EXPECT_FALSE(store.find("key 0")) << "those used longest ago go first";
   EXPECT_FALSE(ObjectCache(cache(), 0).enabled());
   fs::permissions(cache(), fs::perms::others_write, fs::perm_options::add);
   EXPECT_FALSE(ObjectCache(cache()).enabled()) << "others could put code in";
