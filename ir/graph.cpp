@@ -124,6 +124,11 @@ Graph& Graph::operator=(Graph&& other) noexcept {
   return *this;
 }
 
+const ModelInfo& Graph::info() const {
+  static const ModelInfo kNothing;
+  return info_ ? *info_ : kNothing;
+}
+
 Graph Graph::clone() const {
   Graph copy(name_);
   copy.info_ = info_;
@@ -137,12 +142,13 @@ Graph Graph::clone() const {
     std::vector<TensorType> types;
     for (const Use& u : n->operands_) operands.push_back(u.get() ? map.at(u.get()) : nullptr);
     for (int i = 0; i < n->numResults_; ++i) types.push_back(n->result(i)->type());
-    Node* twin = copy.insert(*n->def_, std::move(operands), n->attrs_, std::move(types));
+    const std::string_view name = n->numResults_ > 0 ? std::string_view(n->result(0)->name()) : std::string_view();
+    Node* twin = copy.insert(*n->def_, std::move(operands), n->attrs_, std::move(types), nullptr, name);
     twin->location_ = n->location_;
     twin->annotation_ = n->annotation_;
     if (n->constant_) twin->constant_ = &*copy.constants_.entries_.find(n->constant_->first);
     for (int i = 0; i < n->numResults(); ++i) {
-      copy.rename(twin->result(i), n->result(i)->name());
+      if (i > 0) copy.rename(twin->result(i), n->result(i)->name());
       map[n->result(i)] = twin->result(i);
     }
   }

@@ -189,8 +189,8 @@ class Graph {
   const std::string& name() const { return name_; }
   void setName(std::string name) { name_ = std::move(name); }
 
-  const ModelInfo& info() const { return info_; }
-  void setInfo(ModelInfo info) { info_ = std::move(info); }
+  const ModelInfo& info() const;
+  void setInfo(ModelInfo info) { info_ = std::make_shared<const ModelInfo>(std::move(info)); }
 
   Value* addInput(std::string_view name, TensorType type);
   const std::vector<Value*>& inputs() const { return inputViews_; }
@@ -238,7 +238,7 @@ class Graph {
   std::string uniqueName(std::string_view wanted);
   void adopt();  // re-points owner links after a move
   std::string name_;
-  ModelInfo info_;
+  std::shared_ptr<const ModelInfo> info_;  // of clones the same; null: nothing is said
   std::vector<std::unique_ptr<Value>> inputs_;
   std::vector<Value*> inputViews_;
   std::vector<Value*> outputs_;

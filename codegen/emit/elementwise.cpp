@@ -86,18 +86,15 @@ std::optional<IterationSpace> planMap(const Node& node, const Target&) {
 }
 
 Work workOfMap(const IterationSpace& space, const Node& node, const Target& target) {
-  const ExprProgram program(node.expr("expr")->expand());
+  const InstructionCount count = instructionsOf(std::get<ExprAttr>(*node.attrs().find("expr")));
   const Trips trips = tripsOf(space, target.vectorBytes() / 4);
-  double divisions = 0, conversions = node.result()->type().isQuantized() ? 1 : 0;
-  for (const auto& i : program.instructions())
-    if (i.op == ScalarExpr::Op::div || i.op == ScalarExpr::Op::sqrt) ++divisions;
+  double conversions = node.result()->type().isQuantized() ? 1 : 0;
   for (const Value* v : node.operands()) conversions += v->type().isQuantized() ? 1 : 0;
-  const auto instructions = static_cast<double>(program.instructions().size()) - divisions;
   return {{"call", 1},
           {"row", trips.rows},
           {"vector", trips.vectors},
-          {"instruction", trips.vectors * instructions},
-          {"division", trips.vectors * divisions},
+          {"instruction", trips.vectors * (count.all - count.divisions)},
+          {"division", trips.vectors * count.divisions},
           {"conversion", trips.vectors * conversions}};
 }
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "ir/graph.h"
@@ -25,13 +26,17 @@ double KernelCost::of(std::string_view what) const {
 }
 
 const KernelCost* findKernelCost(std::string_view kernel, CpuClass cpu) {
+  static const std::unordered_map<std::string_view, std::vector<const KernelCost*>> byKernel = [] {
+    std::unordered_map<std::string_view, std::vector<const KernelCost*>> all;
+    for (const KernelCost& cost : kernelCosts()) all[cost.kernel].push_back(&cost);
+    return all;
+  }();
   const auto distance = [&](const KernelCost& cost) {
     return std::pair(cost.cpu.matrixUnit != cpu.matrixUnit, std::abs(cost.cpu.vectorBytes - cpu.vectorBytes));
   };
-  const KernelCost* best = nullptr;
-  for (const KernelCost& cost : kernelCosts())
-    if (cost.kernel == kernel && (!best || distance(cost) < distance(*best))) best = &cost;
-  return best;
+  const auto it = byKernel.find(kernel);
+  if (it == byKernel.end()) return nullptr;
+  return *std::min_element(it->second.begin(), it->second.end(), [&](const auto* a, const auto* b) { return distance(*a) < distance(*b); });
 }
 
 double nanosecondsOf(std::string_view kernel, CpuClass cpu, const Work& work) {
@@ -52,17 +57,26 @@ double nanosecondsWorthSplitting() {
 
 double vectorCount(int64_t elements, int64_t lanes) { return static_cast<double>((elements + lanes - 1) / lanes); }
 
+InstructionCount instructionsOf(const ExprAttr& expression) {
+  if (!expression.tree()) return {};
+  // Asked for every layer and row, of a handful of expressions, each of which takes longer to expand than a row to plan.
+  constexpr size_t kMost = 64;
+  thread_local std::map<std::string, InstructionCount, std::less<>> known;
+  if (const auto it = known.find(expression.text()); it != known.end()) return it->second;
+  InstructionCount count;
+  const ExprProgram program(expression.tree()->expand());
+  for (const auto& i : program.instructions()) {
+    ++count.all;
+    if (i.op == ScalarExpr::Op::div || i.op == ScalarExpr::Op::sqrt) ++count.divisions;
+  }
+  if (known.size() >= kMost) known.clear();
+  return known[expression.text()] = count;
+}
+
 double postInstructions(const Node& node) {
   const Attr* attr = node.attrs().find("post");
   const auto* post = attr ? std::get_if<ExprAttr>(attr) : nullptr;
-  if (!post || !post->tree()) return 0;
-  // Asked for every layer and row, of a handful of expressions, each of which takes longer to expand than a row to plan.
-  constexpr size_t kMost = 64;
-  thread_local std::map<std::string, double, std::less<>> known;
-  if (const auto it = known.find(post->text()); it != known.end()) return it->second;
-  const auto count = static_cast<double>(ExprProgram(post->tree()->expand()).instructions().size());
-  if (known.size() >= kMost) known.clear();
-  return known[post->text()] = count;
+  return post ? instructionsOf(*post).all : 0;
 }
 
 }  // namespace qc

@@ -17,6 +17,7 @@
 
 namespace qc {
 
+class ExprAttr;
 class Node;
 
 struct WorkItem {
@@ -49,6 +50,11 @@ double nanosecondsWorthSplitting();
 
 // Vectors of so many elements, the last one of which need not be full.
 double vectorCount(int64_t elements, int64_t lanes);
+// Of an expression of primitives, each part that occurs several times once.
+struct InstructionCount {
+  double all = 0, divisions = 0;  // square roots among the latter
+};
+InstructionCount instructionsOf(const ExprAttr& expression);
 // Instructions of what an epilogue computes behind a product; 0 if there is nothing.
 double postInstructions(const Node& node);
 

@@ -27,16 +27,36 @@ std::span<const KernelDef> kernelTable() {
 }
 
 const KernelDef* findKernel(std::string_view id) {
-  for (const KernelDef& def : kernelTable())
-    if (def.id == id) return &def;
-  return nullptr;
+  static const std::unordered_map<std::string_view, const KernelDef*> byId = [] {
+    std::unordered_map<std::string_view, const KernelDef*> all;
+    for (const KernelDef& def : kernelTable()) all.emplace(def.id, &def);
+    return all;
+  }();
+  const auto it = byId.find(id);
+  return it == byId.end() ? nullptr : it->second;
 }
+
+namespace {
+
+// In the order of the table.
+std::span<const KernelDef* const> rowsOf(std::string_view op) {
+  static const std::unordered_map<std::string_view, std::vector<const KernelDef*>> rows = [] {
+    std::unordered_map<std::string_view, std::vector<const KernelDef*>> byOp;
+    for (const KernelDef& def : kernelTable())
+      for (const std::string_view each : def.ops) byOp[each].push_back(&def);
+    return byOp;
+  }();
+  const auto it = rows.find(op);
+  return it == rows.end() ? std::span<const KernelDef* const>() : it->second;
+}
+
+}  // namespace
 
 std::vector<KernelChoice> candidateKernels(const Node& node, const Target& target) {
   std::vector<KernelChoice> found;
-  for (const KernelDef& def : kernelTable()) {
-    if (std::find(def.ops.begin(), def.ops.end(), node.op()) == def.ops.end() || !target.has(def.isas)) continue;
-    if (KernelPlanPtr plan = def.supports(node, target)) found.push_back({&def, std::move(plan)});
+  for (const KernelDef* def : rowsOf(node.op())) {
+    if (!target.has(def->isas)) continue;
+    if (KernelPlanPtr plan = def->supports(node, target)) found.push_back({def, std::move(plan)});
   }
   // Equal costs: in the order of the table.
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
@@ -130,7 +150,9 @@ std::string keyOf(const KernelDef& def, const Node& node, const Target& target,
 }  // namespace
 
 std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_t>& numbers) {
+  const size_t values = usize(node.numOperands() + node.numResults()), perRecord = sizeof(ParamRecord) / sizeof(int64_t);
   std::vector<ParamRecord> records;
+  records.reserve(values + (numbers.size() + perRecord - 1) / perRecord);
   for (int i = 0; i < node.numOperands(); ++i) records.push_back(node.operand(i) ? recordOf(node.operand(i)->type()) : ParamRecord{});
   for (int i = 0; i < node.numResults(); ++i) {
     const QuantPtr to = quantOf(node, i);
@@ -142,7 +164,6 @@ std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_
     }
     records.push_back(record);
   }
-  const size_t values = records.size(), perRecord = sizeof(ParamRecord) / sizeof(int64_t);
   records.resize(values + (numbers.size() + perRecord - 1) / perRecord);
   std::memcpy(static_cast<void*>(records.data() + values), numbers.data(), numbers.size() * sizeof(int64_t));
   return records;

@@ -74,11 +74,11 @@ std::vector<ParamRecord> kernelParams(const Node& node, const std::vector<int64_
 
 // What a row works out about one node: how the work is cut, and what that costs.  Only its family looks inside (kernel_family.h).
 struct KernelPlan {
-  Work work;               // what the code does, counted
-  double nanoseconds = 0;  // of that: on one thread with warm caches, on the CPU that the constants of cost.h come from
+  double nanoseconds = 0;  // on one thread with warm caches, on the CPU that the constants of cost.h come from
   // What rows are chosen by: the same, or where dims were free what it is for usual sizes of them, so that all sizes have one choice and
-  // weights one form.
+  // weights one form.  Of plans by KernelDef::supports.
   double usualNanoseconds = 0;
+  bool isForAllSizes = false;  // the latter
   // Of code for any size of dims that were free (number.h): what it reads at the end of the parameter block, what it is made from instead
   // of the shapes, and how it is split for these sizes.
   std::vector<int64_t> numbers;
@@ -101,6 +101,8 @@ struct KernelDef {
   std::function<KernelPlanPtr(const Node&, const Target&)> supports = {};
   // The same for a node that it was chosen for: what `pack` made, or the node itself without `pack`.
   std::function<KernelPlanPtr(const Node&, const Target&)> plan = {};
+  // What the code does, counted: what the time of a plan comes from.
+  std::function<Work(const Node&, const Target&, const KernelPlan&)> work = {};
   // Creates the packed k.* node in front of `node` (its location, same result type); the caller replaces the uses.  Empty: nothing to pack.
   std::function<Result<Node*>(const Node& node, const KernelPlan&, Builder&)> pack = {};
   // The form that `pack` brings constants into: all it reads beside the node's attributes, constants and quantization parameters.

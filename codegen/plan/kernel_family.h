@@ -128,13 +128,12 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       else
         return function(*ofRow, node, target);
     };
-    const auto held = [family, planned, id = row.id](Plan plan, const Node& node, const Target& target) -> KernelPlanPtr {
+    const auto time = [family, id = row.id](const Plan& plan, const Node& node, const Target& target) {
+      return nanosecondsOf(id, target.cpuClass(), family->work(plan, node, target));
+    };
+    const auto held = [family, time](Plan plan, const Node& node, const Target& target) {
       auto result = std::make_shared<PlanOf<Plan>>(std::move(plan));
-      result->work = family->work(result->plan, node, target);
-      result->nanoseconds = result->usualNanoseconds = nanosecondsOf(id, target.cpuClass(), result->work);
-      if (family->planUsual)
-        if (const std::optional<Plan> usual = planned(family->planUsual, node, target))
-          result->usualNanoseconds = nanosecondsOf(id, target.cpuClass(), family->work(*usual, node, target));
+      result->nanoseconds = result->usualNanoseconds = time(result->plan, node, target);
       if constexpr (HasNumbers<Plan>) {
         if (family->onlyNumbers && family->onlyNumbers(result->plan, node))
           placeNumbers(result->plan, *result);
@@ -147,10 +146,18 @@ std::vector<KernelDef> kernelsOf(KernelFamily<Plan, Traits> given) {
       std::optional<Plan> plan = planned(family->plan, node, target);
       return plan ? held(*std::move(plan), node, target) : nullptr;
     };
-    def.supports = [family, planned, held](const Node& node, const Target& target) -> KernelPlanPtr {
+    def.supports = [family, planned, held, time](const Node& node, const Target& target) -> KernelPlanPtr {
       std::optional<Plan> plan = planned(family->plan, node, target);
       if (!plan || (family->supports && !family->supports(*plan, node, target))) return nullptr;
-      return held(*std::move(plan), node, target);
+      auto result = held(*std::move(plan), node, target);
+      if (const auto usual = family->planUsual ? planned(family->planUsual, node, target) : std::optional<Plan>()) {
+        result->usualNanoseconds = time(*usual, node, target);
+        result->isForAllSizes = true;
+      }
+      return result;
+    };
+    def.work = [family, own](const Node& node, const Target& target, const KernelPlan& plan) {
+      return family->work(own(plan), node, target);
     };
     def.emit = [family, own](KernelEmitter& e, const Node& node, const KernelPlan& plan) { return family->emit(e, node, own(plan)); };
     if constexpr (requires(const Plan& plan) { plan.packing.str(); }) {

@@ -14,12 +14,10 @@ bool PackedNodes::Given::operator==(const Given& other) const {
   return constant == other.constant && dtype == other.dtype && same == other.same && shape == other.shape && alike(quant, other.quant);
 }
 
-// Of what tells layers apart most of the time: their weights, and what becomes of them.
+// Of what tells layers apart most of the time: their weights.
 size_t PackedNodes::Key::hash() const {
-  size_t hash = std::hash<std::string_view>()(packing);
-  const auto add = [&](size_t v) { hash = hash * 31 + v; };
-  add(std::hash<const void*>()(def));
-  for (const Given& g : operands) add(std::hash<const void*>()(g.constant));
+  size_t hash = std::hash<std::string_view>()(op);
+  for (const Given& g : operands) hash = hash * 31 + std::hash<const void*>()(g.constant);
   return hash;
 }
 
@@ -30,8 +28,8 @@ PackedNodes::PackedNodes(const Graph& weights) {
   }
 }
 
-std::optional<PackedNodes::Key> PackedNodes::keyOf(const KernelChoice& choice, const Node& node) const {
-  Key key{choice.def, choice.def->packing(*choice.plan), std::string(node.op()), node.attrs(), {}, {}};
+std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
+  Key key{std::string(node.op()), node.attrs(), {}, {}};
   const std::vector<Value*> operands = node.operands();
   for (const Value* v : operands) {
     const Tensor* constant = v ? v->constant() : nullptr;
@@ -53,13 +51,40 @@ std::optional<PackedNodes::Key> PackedNodes::keyOf(const KernelChoice& choice, c
   return key;
 }
 
+std::optional<KernelChoice> PackedNodes::choose(const Node& node, const Target& target) {
+  const std::vector<Value*> operands = node.operands();
+  const bool hasWeights = std::any_of(operands.begin(), operands.end(), [](const Value* v) { return v && v->constant(); });
+  std::optional<Key> key = hasWeights ? keyOf(node) : std::nullopt;
+  if (!key) return selectKernel(node, target);
+  const size_t hash = key->hash();
+  const auto known = [&]() -> const KernelDef* {
+    const std::lock_guard lock(mutex_);
+    const auto [begin, end] = chosen_.equal_range(hash);
+    const auto it = std::find_if(begin, end, [&](const auto& entry) { return entry.second.target == target && entry.second.by == *key; });
+    return it == end ? nullptr : it->second.def;
+  };
+  if (const KernelDef* def = known())
+    if (KernelPlanPtr plan = def->plan(node, target)) return KernelChoice{def, std::move(plan)};
+  std::vector<KernelChoice> candidates = candidateKernels(node, target);
+  if (candidates.empty()) return std::nullopt;
+  if (std::all_of(candidates.begin(), candidates.end(), [](const KernelChoice& c) { return c.plan->isForAllSizes; }) && !known()) {
+    const std::lock_guard lock(mutex_);
+    chosen_.emplace(hash, Chosen{*std::move(key), target, candidates.front().def});
+  }
+  return std::move(candidates.front());
+}
+
 Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder& builder) {
-  std::optional<Key> key = choice.def->pack ? keyOf(choice, node) : std::nullopt;
+  std::optional<Key> key = choice.def->pack ? keyOf(node) : std::nullopt;
   if (!key) return packKernel(choice, node, builder);
   const size_t hash = key->hash();
+  const std::string packing = choice.def->packing(*choice.plan);
   const auto known = [&]() -> const Packed* {
     const auto [begin, end] = packed_.equal_range(hash);
-    const auto it = std::find_if(begin, end, [&](const auto& entry) { return entry.second.from == *key; });
+    const auto it = std::find_if(begin, end, [&](const auto& entry) {
+      const Packed& p = entry.second;
+      return p.def == choice.def && p.packing == packing && p.from == *key;
+    });
     return it == end ? nullptr : &it->second;
   };
   {
@@ -72,7 +97,7 @@ Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder&
     }
   }
   QC_ASSIGN(Node* const made, packKernel(choice, node, builder));
-  Packed packed{*key, std::string(made->op()), made->attrs(), {}};
+  Packed packed{*key, choice.def, packing, std::string(made->op()), made->attrs(), {}};
   const std::vector<Value*> before = node.operands();
   for (const Value* v : made->operands()) {
     Operand o;

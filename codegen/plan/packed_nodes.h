@@ -1,5 +1,6 @@
-// Nodes as kernels packed them, for graphs that share their weights: one model at several shapes.  What was packed once is put into the
-// next graph as it is.
+// Nodes as kernels were chosen for them and packed them, for graphs that share their weights: one model at several shapes.  What was packed
+// once is put into the next graph as it is; and where a row is chosen for all sizes alike, no other is asked again, as some look through
+// all of the weights first.
 #pragma once
 
 #include <mutex>
@@ -18,6 +19,8 @@ class PackedNodes {
   // Of nodes whose constants are those of this graph; others, made for one shape, are packed anew each time and not remembered.
   explicit PackedNodes(const Graph& weights);
 
+  // As selectKernel().  Any thread may ask.
+  std::optional<KernelChoice> choose(const Node& node, const Target& target);
   // As packKernel().  Any thread may ask.
   Result<Node*> pack(const KernelChoice& choice, Node& node, Builder& builder);
   int64_t bytes() const;  // of packed constants
@@ -32,7 +35,8 @@ class PackedNodes {
     Tensor tensor;
     QuantPtr quant;
   };
-  // All that packing reads: attributes, constants, quantization parameters and the form to pack into; no shape of what flows.
+  // All that packing reads beside the form to pack into, and that a row for all sizes is chosen by: attributes, constants and quantization
+  // parameters; no shape of what flows.
   struct Given {
     const void* constant = nullptr;  // its bytes
     Shape shape;                     // of a constant
@@ -42,26 +46,33 @@ class PackedNodes {
     bool operator==(const Given& other) const;
   };
   struct Key {
-    const KernelDef* def = nullptr;
-    std::string packing, op;
+    std::string op;
     AttrDict attrs;
     std::vector<Given> operands;
     Given result;
     bool operator==(const Key&) const = default;
     size_t hash() const;
   };
+  struct Chosen {
+    Key by;
+    Target target;
+    const KernelDef* def = nullptr;
+  };
   struct Packed {
     Key from;
+    const KernelDef* def = nullptr;
+    std::string packing;
     std::string op;
     AttrDict attrs;
     std::vector<Operand> operands;
   };
-  std::optional<Key> keyOf(const KernelChoice& choice, const Node& node) const;  // nothing: not to be remembered
+  std::optional<Key> keyOf(const Node& node) const;  // nothing: not to be remembered
 
   std::vector<Tensor> weights_;
   std::unordered_set<const void*> known_;  // the bytes of these
   mutable std::mutex mutex_;
-  std::unordered_multimap<size_t, Packed> packed_;         // by the hash of the key
+  std::unordered_multimap<size_t, Chosen> chosen_;         // by the hash of the key
+  std::unordered_multimap<size_t, Packed> packed_;         // likewise
   std::unordered_multimap<std::string, AttrDict> shared_;  // by the kernel that they name
 };
 

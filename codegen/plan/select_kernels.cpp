@@ -23,7 +23,7 @@ Status selectKernels(Graph& graph, PassContext& cx) {
   KernelPlans plans;
   std::map<std::string, int> chosen;
   const auto choose = [&](Node* node, std::vector<Node*>& made) -> Status {
-    const std::optional<KernelChoice> choice = selectKernel(*node, target);
+    const std::optional<KernelChoice> choice = packed ? (*packed)->choose(*node, target) : selectKernel(*node, target);
     const std::string id(choice ? choice->def->id : servedWithoutCode(*node));
     ++chosen[id];
     Node* final = node;

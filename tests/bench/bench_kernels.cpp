@@ -221,9 +221,9 @@ void printHeader(const Target& target) {
              target.str(), date);
 }
 
-void printRow(std::string_view kernel, const KernelPlan& plan, const Target& target, double seconds, std::string problem) {
+void printRow(std::string_view kernel, const Work& counted, const Target& target, double seconds, std::string problem) {
   std::string work;
-  for (const WorkItem& item : plan.work)
+  for (const WorkItem& item : counted)
     if (item.count > 0) work += fmt::format("{}{}={:.6g}", work.empty() ? "" : ";", item.what, item.count);
   std::replace(problem.begin(), problem.end(), '"', '\'');
   fmt::print("{},{},{:.1f},\"{}\",{}\n", kernel, target.vectorBytes(), seconds * 1e9, problem, work);
@@ -273,7 +273,10 @@ Status csvOfProblems(const std::string& file, const Options& options) {
   printHeader(options.target);
   const double splitting = secondsOfSplitting() * 1e9;
   fmt::print("thread_pool,0,{:.1f},\"a step in two halves\",wake=1\n", splitting);
-  for (const Job& job : jobs) printRow(job.choice.def->id, *job.choice.plan, options.target, job.best, job.problem);
+  for (const Job& job : jobs) {
+    const KernelDef& def = *job.choice.def;
+    printRow(def.id, def.work(*job.node, options.target, *job.choice.plan), options.target, job.best, job.problem);
+  }
   return {};
 }
 
@@ -303,12 +306,10 @@ Status csvOfModel(const std::string& file, const Options& options, bool betweenS
     const Step& step = exe.program().steps()[i];
     if (!step.kernel) continue;
     if (!betweenSteps) {
-      printRow(step.kernel->id, *step.plan, options.target, best[i], step.node->location());
+      printRow(step.kernel->id, step.kernel->work(*step.node, options.target, *step.plan), options.target, best[i], step.node->location());
       continue;
     }
-    KernelPlan whole;
-    whole.work = workOfStep(step, profiles[i]);
-    printRow(kStepCost, whole, options.target, best[i],
+    printRow(kStepCost, workOfStep(step, profiles[i]), options.target, best[i],
              fmt::format("{} {}", std::filesystem::path(file).stem().string(), step.node->location()));
   }
   return {};

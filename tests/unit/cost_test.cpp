@@ -61,7 +61,7 @@ TEST(Costs, MovedIntegersAreBytes) {
     const auto candidates = candidateKernels(*problem->node, target);
     ASSERT_FALSE(candidates.empty());
     nanoseconds[rescales] = candidates[0].plan->nanoseconds;
-    for (const WorkItem& item : candidates[0].plan->work)
+    for (const WorkItem& item : candidates[0].def->work(*problem->node, target, *candidates[0].plan))
       EXPECT_TRUE(item.what != std::string_view("conversion") || (item.count > 0) == rescales);
   }
   EXPECT_LT(nanoseconds[0], nanoseconds[1] / 4);
@@ -86,7 +86,7 @@ TEST(Costs, WorkIsWhatTheConstantsName) {
         ASSERT_TRUE(cost) << choice.def->id;
         std::set<std::string_view> named;
         for (const WorkItem& item : cost->nanoseconds) named.insert(item.what);
-        for (const WorkItem& item : choice.plan->work) {
+        for (const WorkItem& item : choice.def->work(*problem->node, target, *choice.plan)) {
           EXPECT_TRUE(item.count == 0 || named.contains(item.what))
               << choice.def->id << " counts '" << item.what << "', which has no constant";
           EXPECT_TRUE(item.count >= 0 && std::isfinite(item.count)) << text << " " << item.what;
