@@ -2,6 +2,7 @@
 // cast, their zero point taken off behind it.  They are read through that chain, so that nobody needs the copy that is four times as large.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "ir/graph.h"
@@ -16,12 +17,24 @@ struct IntegerWeights {
 
   // Constants only; nothing for anything else.
   static std::optional<IntegerWeights> of(const Value* v);
-  // Element i as the arithmetic sees it.
-  int32_t at(int64_t i) const {
-    const int32_t v = values->dtype() == DType::s32  ? nth(values->as<int32_t>(), i)
-                      : values->dtype() == DType::s8 ? nth(values->as<int8_t>(), i)
-                                                     : nth(values->as<uint8_t>(), i);
-    return zero ? static_cast<int32_t>(int64_t{v} - nth(zero->as<int32_t>(), i / zeroInner % zero->numElements())) : v;
+  // visit(value) for every element in order, as the arithmetic sees it.
+  template <class Visit>
+  void forEach(const Visit& visit) const {
+    const auto walk = [&](auto from) {
+      if (!zero) {
+        for (const auto v : from) visit(static_cast<int32_t>(v));
+        return;
+      }
+      const auto zeros = zero->as<int32_t>();
+      for (size_t i = 0, of = 0; i < from.size(); of = of + 1 == zeros.size() ? 0 : of + 1)
+        for (const size_t end = std::min(from.size(), i + usize(zeroInner)); i < end; ++i)
+          visit(static_cast<int32_t>(int64_t{from[i]} - zeros[of]));
+    };
+    switch (values->dtype()) {
+      case DType::s32: return walk(values->as<int32_t>());
+      case DType::s8: return walk(values->as<int8_t>());
+      default: return walk(values->as<uint8_t>());
+    }
   }
 };
 

@@ -38,13 +38,15 @@ class Expansion {
     if (!isByte(integer) || x->constant() || !w->constant() || !isOf(node->operand("zero_point"), integer)) return false;
     const QuantParams& q = *w->type().quant;
     if (!isByte(w->type().dtype) || q.blockSize) return false;
-    const Tensor weights = centredWeights(*w->constant(), q);
-    const std::vector<int64_t> cuts = exactStretches(weights);
-    const bool conv = node->is("q.dynamic_conv"), whole = cuts.size() == 2;
+    const RowTotals totals = totalsOf(*w->constant(), q);
+    const bool conv = node->is("q.dynamic_conv"), fits = totals.largest < kExact / kMiddle;
+    const Tensor weights = conv || !fits ? centredWeights(*w->constant(), q) : Tensor();
+    const std::vector<int64_t> cuts = fits ? std::vector<int64_t>{0, w->constant()->sizes()[1]} : exactStretches(weights);
+    const bool whole = cuts.size() == 2;
     if (cuts.empty() || (!whole && conv && node->integer("group") != 1)) return false;
     if (!x->type().isStatic() && (conv || !whole)) return false;  // sums at the border of an image, and stretches, are cut to its sizes
     Builder b = rewriter_.before(node);
-    QC_ASSIGN(Tensor sums, conv ? convSums(b, *node, weights) : Result<Tensor>(rowSums(weights)));
+    QC_ASSIGN(Tensor sums, conv ? convSums(b, *node, weights, totals.sums) : Result<Tensor>(totals.sums));
     QC_ASSIGN(Value * quantized, integersOf(b, *node));
     std::vector<Value*> operands;
     const auto argument = [&](Value* v) {
@@ -194,6 +196,30 @@ class Expansion {
     for (size_t row = 0; row < rows; ++row) body(static_cast<int64_t>(row), row * depth, (row + 1) * depth);
   }
 
+  // Of the weights of each output, less their zero points.
+  struct RowTotals {
+    Tensor sums;          // f32
+    int64_t largest = 0;  // of the sums of magnitudes
+  };
+  static RowTotals totalsOf(const Tensor& w, const QuantParams& q) {
+    RowTotals totals{Tensor(DType::f32, {w.sizes()[0]})};
+    const std::span<float> sums = totals.sums.mutableAs<float>();
+    const auto add = [&](auto from) {
+      eachRow(w, [&](int64_t row, size_t begin, size_t end) {
+        const int32_t zero = q.zeroPoint(row);
+        int64_t sum = 0, magnitude = 0;
+        for (size_t i = begin; i < end; ++i) {
+          const int32_t v = from[i] - zero;
+          sum += v, magnitude += std::abs(v);
+        }
+        nth(sums, row) = static_cast<float>(sum);
+        totals.largest = std::max(totals.largest, magnitude);
+      });
+    };
+    w.dtype() == DType::s8 ? add(w.as<int8_t>()) : add(w.as<uint8_t>());
+    return totals;
+  }
+
   // Bytes minus their zero points, as floats.
   static Tensor centredWeights(const Tensor& w, const QuantParams& q) {
     Tensor centred(DType::f32, w.sizes());
@@ -288,22 +314,12 @@ class Expansion {
     return cuts;
   }
 
-  static Tensor rowSums(const Tensor& weights) {
-    Tensor sums(DType::f32, {weights.sizes()[0]});
-    const std::span<const float> w = weights.as<float>();
-    const std::span<float> to = sums.mutableAs<float>();
-    eachRow(weights, [&](int64_t row, size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) nth(to, row) += w[i];
-    });
-    return sums;
-  }
-
   // What a convolution of ones gives at every place: the weights of one tap summed over the channels, on an image of one channel.
-  static Result<Tensor> convSums(Builder& b, const Node& node, const Tensor& w) {
+  static Result<Tensor> convSums(Builder& b, const Node& node, const Tensor& w, const Tensor& rowSums) {
     const auto spatial = usize(w.rank() - 2);
     const auto& pads = node.integers("pads");
     if (std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; }))
-      return rowSums(w).reshaped(alongChannels(w.sizes()[0], spatial));
+      return rowSums.reshaped(alongChannels(w.sizes()[0], spatial));
     const int64_t outputs = w.sizes()[0], inputs = w.sizes()[1], taps = w.numElements() / (outputs * inputs);
     std::vector<int64_t> weightSizes = w.sizes(), imageSizes = node.operand("x")->type().sizes();
     weightSizes[1] = imageSizes[0] = imageSizes[1] = 1;

@@ -53,6 +53,24 @@ bool matchCentred(Node* product, IntegerLayer& layer) {
   return isPlain(layer.zeroPoint, DType::s32);
 }
 
+// Where along a dim the elements of a tensor lie, one after the other: of `size` places, with `inner` elements in each.
+class InnerIndex {
+ public:
+  explicit InnerIndex(int64_t size, int64_t inner = 1) : size_(usize(size)), inner_(inner) {}
+  size_t next() {
+    const size_t at = at_;
+    if (++within_ == inner_) {
+      within_ = 0;
+      if (++at_ == size_) at_ = 0;
+    }
+    return at;
+  }
+
+ private:
+  size_t size_, at_ = 0;
+  int64_t inner_, within_ = 0;
+};
+
 // matmul(cast q, W) - z * sums, where sums are those of the columns of W
 bool matchShifted(Node* sub, IntegerLayer& layer) {
   if (!sub || !sub->is("sub")) return false;
@@ -63,13 +81,14 @@ bool matchShifted(Node* sub, IntegerLayer& layer) {
   const auto [sums, zero] = operandsBy(*shift, [](const Value* v) { return isWeight(v); });
   if (!sums || !isPlain(zero, DType::s32)) return false;
   const IntegerWeights w = *IntegerWeights::of(product->operand(1)), s = *IntegerWeights::of(sums);
-  const int64_t depth = w.values->sizes()[0], columns = w.values->sizes()[1];
+  const int64_t columns = w.values->sizes()[1];
   if (s.values->numElements() != columns) return false;
   std::vector<int64_t> found(usize(columns), 0);
-  for (int64_t k = 0; k < depth; ++k)
-    for (int64_t c = 0; c < columns; ++c) nth(found, c) += w.at(k * columns + c);
-  for (int64_t c = 0; c < columns; ++c)
-    if (nth(found, c) != s.at(c)) return false;
+  InnerIndex column(columns);
+  w.forEach([&](int32_t v) { found[column.next()] += v; });
+  bool same = true;
+  s.forEach([&](int32_t v) { same = same && found[column.next()] == v; });
+  if (!same) return false;
   layer.product = product;
   layer.zeroPoint = zero;
   return true;
@@ -94,19 +113,17 @@ struct NarrowWeights {
 };
 std::optional<NarrowWeights> narrowWeights(const IntegerWeights& w, int64_t channels, int channelAxis) {
   const std::vector<int64_t>& sizes = w.values->sizes();
-  const int64_t count = w.values->numElements();
   if (w.values->dtype() == DType::s8 && !w.zero) return NarrowWeights{*w.values, {0}};
   int64_t inner = 1;  // elements between two channels
   for (size_t d = usize(channelAxis) + 1; d < sizes.size(); ++d) inner *= sizes[d];
-  const auto channelOf = [&](int64_t i) { return usize(i / inner % channels); };
   std::vector<std::pair<int32_t, int32_t>> ranges(usize(channels), {0, 0});
   std::pair<int32_t, int32_t> whole{0, 0};
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t v = w.at(i);
-    auto& [low, high] = ranges[channelOf(i)];
+  InnerIndex channel(channels, inner);
+  w.forEach([&](int32_t v) {
+    auto& [low, high] = ranges[channel.next()];
     low = std::min(low, v), high = std::max(high, v);
-    whole = {std::min(whole.first, v), std::max(whole.second, v)};
-  }
+  });
+  for (const auto& [low, high] : ranges) whole = {std::min(whole.first, low), std::max(whole.second, high)};
   const auto zeroFor = [](const std::pair<int32_t, int32_t>& r) -> std::optional<int32_t> {
     if (r.first >= -128 && r.second <= 127) return 0;
     if (int64_t{r.second} - r.first > 255) return std::nullopt;
@@ -122,13 +139,13 @@ std::optional<NarrowWeights> narrowWeights(const IntegerWeights& w, int64_t chan
       narrow.zeroPoints.push_back(*own);
     }
   }
-  auto to = narrow.values.mutableAs<int8_t>();
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t zero = narrow.zeroPoints[narrow.zeroPoints.size() == 1 ? 0 : channelOf(i)];
-    const int32_t v = w.at(i) + zero;
-    if (v < -128 || v > 127) return std::nullopt;  // a zero point of 8 bits does not reach it
-    nth(to, i) = static_cast<int8_t>(v);
-  }
+  if (narrow.zeroPoints.size() == 1) ranges = {whole};
+  for (size_t c = 0; c < ranges.size(); ++c)
+    if (ranges[c].first + narrow.zeroPoints[c] < -128 || ranges[c].second + narrow.zeroPoints[c] > 127)
+      return std::nullopt;  // a zero point of 8 bits does not reach it
+  int8_t* to = narrow.values.mutableAs<int8_t>().data();
+  InnerIndex set(std::ssize(ranges), inner);
+  w.forEach([&](int32_t v) { *to++ = static_cast<int8_t>(v + narrow.zeroPoints[set.next()]); });
   return narrow;
 }
 
