@@ -147,8 +147,10 @@ class RegisterGemm final : public GemmPanels {
   void run(Regs& acc, const Regs& rows, Reg weights, Reg inputOffset) {
     const int64_t steps = layout_.runLength() / isa_.group, tail = layout_.runLength() % isa_.group;
     const int64_t stepBytes = isa_.laneBytes() * plan_.packing.panel;  // of weights; 4 bytes of input
-    // Compile time grows with the body; a step of several instructions per product needs less unrolling.
-    const int64_t most = products_.isSingle() && !isa_.inputOffset() ? 4 : 2;
+    // Compile time grows with the body, and what hides the loop is enough; a step of several instructions per product needs less unrolling.
+    constexpr int64_t kProductsOfBody = 48;
+    const int64_t most =
+        products_.isSingle() && !isa_.inputOffset() ? std::clamp<int64_t>(kProductsOfBody / (plan_.tileRows * vectors_), 1, 4) : 2;
     int64_t unroll = most;
     while (unroll > 1 && steps % unroll != 0) --unroll;
     if (unroll == 1) unroll = std::min(most, steps);
