@@ -99,6 +99,7 @@ nlohmann::json epochsJson(const std::vector<FinetuneEpoch>& epochs, bool check) 
     if (e.accuracy) row["accuracy"] = *e.accuracy;
     if (e.check) row[check ? "check" : "held_out_loss"] = check ? *e.check : -*e.check;
     if (e.luck) row["luck"] = *e.luck;
+    if (e.ofMost) row["of_most"] = *e.ofMost;
     rows.push_back(std::move(row));
   }
   return rows;
@@ -119,7 +120,8 @@ void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
     std::vector<std::string> row{std::to_string(e.epoch), e.epoch > 0 ? fmt::format("{:.4g}", e.loss) : ""};
     if (labelled) row.push_back(e.accuracy ? fmt::format("{:.2f}", *e.accuracy * 100) : "");
     if (measures) row.push_back(!e.check ? "" : check ? check->shown(*e.check) : fmt::format("{:.4g}", -*e.check));
-    if (measures && !check) row.push_back(e.luck ? fmt::format("-{:.2g}", *e.luck) : "");
+    if (measures && !check)
+      row.push_back(e.luck ? fmt::format("-{:.2g}{}", *e.luck, e.ofMost.value_or(true) ? "" : ", of a few samples") : "");
     table.add(std::move(row));
   }
   fmt::print("{}", table.str());
@@ -232,7 +234,10 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
   if (check) fmt::print("{}: {} {}\n", beforeTraining(o), check->name(), check->shown(*done.epochs[0].check));
   if (measured && done.best == 0)
-    fmt::print("note: no epoch is better{} than {}, which was written\n", check ? "" : ", by more than luck,",
+    fmt::print("note: no epoch is better{} than {}, which was written\n",
+               check                       ? ""
+               : done.epochs.back().ofMost ? ", by more than luck and for most samples,"
+                                           : ", by more than luck,",
                o.quantizes() ? "what `quantize` makes of the same samples" : "the model before training");
   fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
              done.trained, measured && done.best > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);

@@ -59,7 +59,8 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option(
           "--hold-out", holdOut,
           "without --check: share of the samples that is kept out of training, in whole batches; of epochs whose loss on it fell by more "
-          "than luck explains the best is kept, else the model before training. 0: none, the last epoch is kept")
+          "than luck explains, and for most samples where there are no labels, the best is kept, else the model before training. 0: none, "
+          "the last epoch is kept")
       ->check(CLI::Range(0.0, 0.9));
   addMetricOption(verb, metric);
   verb.add_option("--seed", seed, "of the order of the samples")->check(CLI::Range(0, 1 << 30));

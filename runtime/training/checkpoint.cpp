@@ -10,7 +10,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kWordsOfEpoch = 5;
+constexpr size_t kWordsOfEpoch = 6;
 
 std::string exact(double value) { return fmt::format("{:a}", value); }
 double exactly(const std::string& text) { return std::strtod(text.c_str(), nullptr); }
@@ -56,7 +56,8 @@ Status writeCheckpoint(const std::string& path, const std::string& identity, con
   std::string epochs, before;
   const auto given = [](const std::optional<double>& value) { return value ? exact(*value) : "-"; };
   for (const FinetuneEpoch& e : c.epochs)
-    epochs += fmt::format("{} {} {} {} {}\n", e.epoch, exact(e.loss), given(e.accuracy), given(e.check), given(e.luck));
+    epochs += fmt::format("{} {} {} {} {} {}\n", e.epoch, exact(e.loss), given(e.accuracy), given(e.check), given(e.luck),
+                          e.ofMost ? (*e.ofMost ? "most" : "few") : "-");
   for (const double loss : c.before) before += exact(loss) + " ";
   file.texts = {{"of", identity},
                 {"steps", std::to_string(c.now.steps)},
@@ -95,6 +96,7 @@ Result<TrainingCheckpoint> readCheckpoint(const std::string& path, const std::st
     if (epochs[i + 2] != "-") e.accuracy = exactly(epochs[i + 2]);
     if (epochs[i + 3] != "-") e.check = exactly(epochs[i + 3]);
     if (epochs[i + 4] != "-") e.luck = exactly(epochs[i + 4]);
+    if (epochs[i + 5] != "-") e.ofMost = epochs[i + 5] == "most";
     c.epochs.push_back(e);
   }
   return c;

@@ -229,7 +229,8 @@ class Finetuning {
     if (first) return true;
     const Gain gain = gainOf(record_.before, losses);
     ended.luck = gain.luck;
-    return gain.isReal();
+    if (o_.targets.labels.empty()) ended.ofMost = gainInFactors(record_.before, losses, o_.epochs).isReal();
+    return gain.isReal() && ended.ofMost.value_or(true);
   }
 
   Status endEpoch(int64_t epoch) {

@@ -37,6 +37,8 @@ struct FinetuneEpoch {
   double loss = 0;
   std::optional<double> accuracy = {}, check = {};
   std::optional<double> luck = {};  // so much less loss than before training the samples held out may have by luck
+  // Where the float model alone teaches: whether their losses fell as factors, too, by more than luck, and not of a few loud ones alone.
+  std::optional<bool> ofMost = {};
 };
 
 struct FinetuneOptions {

@@ -1,5 +1,6 @@
 // What a training is worth on the samples that it never sees: their losses in small groups, so that a gain can be told from luck.  Of ten
-// epochs the one of the least loss on a few dozen samples is often one that these happen to favour.
+// epochs the one of the least loss on a few dozen samples is often one that these happen to favour; and where the float model teaches, a
+// few loud samples, of which rounding changed much, make up most of the loss: it can fall while it rises for nearly all others.
 #pragma once
 
 #include <span>
@@ -11,13 +12,17 @@
 
 namespace qc {
 
-// The mean of the groups' differences, and what of it luck explains: as large a gain comes about by it in one of ten cases (Student's t
-// of paired differences).
+// The mean of the groups' differences, and what of it luck explains: as large a gain comes about by it with this chance (Student's t of
+// paired differences).
 struct Gain {
   double mean = 0, luck = 0;
   bool isReal() const { return mean > luck; }
 };
-Gain gainOf(std::span<const double> before, std::span<const double> after);  // requires: as many, two or more
+inline constexpr double kOneOfTen = 0.1;
+Gain gainOf(std::span<const double> before, std::span<const double> after, double chance = kOneOfTen);  // requires: as many, two or more
+// The same of logarithms: factors, in which a quiet group counts like a loud one.  Losses are taken to be 1e-6 of their mean before at
+// least.  Of so many tries, all together, one is that good by luck in one of ten cases.
+Gain gainInFactors(std::span<const double> before, std::span<const double> after, int64_t tries);
 
 class HeldOut {
  public:

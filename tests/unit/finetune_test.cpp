@@ -167,9 +167,17 @@ TEST(Finetune, TellsGainsFromLuck) {
   EXPECT_NEAR(unsure.luck, 1.341 * 0.4 * std::sqrt(16.0 / 15) / 4, 1e-3);  // the quantile of Student's t with 15 degrees of freedom
   EXPECT_FALSE(unsure.isReal());
   EXPECT_NEAR(gainOf(std::vector<double>{1, 1}, std::vector<double>{0, 1}).luck, 3.078 * 0.5, 0.1);  // with one
+  // Two loud samples of which one has less loss than before, and fourteen quiet ones that have more.
+  std::vector<double> loud(16, 1e-4), less(16, 1.5e-4);
+  loud[3] = loud[7] = 0.1, less[3] = 0.02, less[7] = 0.03;
+  EXPECT_GT(gainOf(loud, less).mean, 0);
+  EXPECT_FALSE(gainInFactors(loud, less, 1).isReal());
+  EXPECT_TRUE(gainInFactors(less, std::vector<double>(16, 1e-4), 1).isReal());
+  EXPECT_TRUE(gainInFactors(before, std::vector<double>(16, 0.0), 10).isReal());
+  EXPECT_NEAR(gainOf(before, after, 0.01).luck / gainOf(before, after).luck, 2.602 / 1.341, 2e-3);
   // Groups of as many samples as leave enough of them.
-  EXPECT_EQ(HeldOut::groupOf(64, 32), 4);
-  EXPECT_EQ(HeldOut::groupOf(40, 20), 2);
+  EXPECT_EQ(HeldOut::groupOf(256, 32), 4);
+  EXPECT_EQ(HeldOut::groupOf(160, 20), 2);
   EXPECT_EQ(HeldOut::groupOf(8, 4), 1);
   EXPECT_EQ(HeldOut::groupOf(3200, 32), 32);
 }
