@@ -40,7 +40,7 @@ DEFAULT = ["mnist_cntk", "squeezenet1.1_imagenet", "mobilenet_v1_0.75_224", "cif
 SAMPLES = 3
 # Sizes of free dims: from the first on by the second, for ten shapes.  Odd ones and small ones leave tails everywhere.
 STEPS = {"all_minilm_l6_v2": {"batch": (1, 0), "sequence": (1, 7)}, "easyocr_en_g2": {"N": (1, 0), "W": (40, 20)}, "g2pm_bilstm": {"N": (1, 0), "T": (1, 3)},
-         "g2p_en_encoder": {"N": (1, 0), "T": (1, 2)}, "resemblyzer_lstm": {"N": (1, 1), "T": (3, 5)}, "nnsplit_en": {"batch": (1, 1), "length": (4, 9)},
+         "g2p_en_encoder": {"N": (1, 0), "T": (1, 2)}, "resemblyzer_lstm": {"N": (1, 1), "T": (3, 5)}, "nnsplit_en": {"batch": (1, 0), "length": (4, 6)},
          "ppocrv4_rec": {"p2o.DynamicDimension.0": (1, 0), "p2o.DynamicDimension.1": (32, 8)}}
 DEFAULT_FREE = ["all_minilm_l6_v2", "all_minilm_l6_v2:dynamic", "easyocr_en_g2", "g2pm_bilstm:dynamic", "g2p_en_encoder:dynamic", "resemblyzer_lstm:dynamic",
                 "ppocrv4_rec", "nnsplit_en:dynamic"]
