@@ -11,6 +11,7 @@ ctest reports as skipped, when it is missing.
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,23 @@ def inputs_of(model, *options):
     return [(p["name"], *re.match(r"(\w+)\[(.*)\]", p["type"]).groups()) for p in found]
 
 
+def differences(int8, given, work, targets):
+    """Of what every target and number of threads gives, from what the interpreter gives."""
+    checked("run", int8, *given, "--output-dir", work / "interpreter", "--engine", "interpreter")
+    expected, differing = outputs(work / "interpreter"), []
+    if not expected:
+        raise RuntimeError("the interpreter writes no outputs")
+    for target in targets:
+        for threads in (1, 2):
+            done = qcompile("run", int8, *given, "--output-dir", work / "jit", "--target", target, "--threads", threads)
+            if done.returncode:
+                differing.append(f"{target}: {done.stderr.strip()}")
+            elif outputs(work / "jit") != expected:
+                differing.append(f"{target} {threads} thread(s)")
+            shutil.rmtree(work / "jit", ignore_errors=True)
+    return differing
+
+
 def check_free(name, mode, work, targets):
     """Differences found in one file at ten sizes."""
     model, rng = MODELS / name / "model.onnx", np.random.default_rng(1)
@@ -84,17 +102,7 @@ def check_free(name, mode, work, targets):
     data = [x for k in range(10) for x in ("-d", f"npz:{work / f'sample_{k}.npz'}")]
     int8 = work / "int8.onnx"
     checked("quantize", model, *(["--mode", mode] if mode else data), "-o", int8)
-    checked("run", int8, *data, "--output-dir", work / "interpreter", "--engine", "interpreter")
-    expected, differing = outputs(work / "interpreter"), []
-    for target in targets:
-        for threads in (1, 2):
-            done = qcompile("run", int8, *data, "--output-dir", work / f"{target}_{threads}", "--target", target, "--threads", threads)
-            if done.returncode:
-                differing.append(f"{target}: {done.stderr.strip()}")
-            else:
-                got = outputs(work / f"{target}_{threads}")
-                differing += [f"{n} of {target}, {threads} thread(s)" for n in expected if got.get(n) != expected[n]]
-    return differing
+    return differences(int8, data, work, targets)
 
 
 def check(name, mode, work, targets):
@@ -115,15 +123,7 @@ def check(name, mode, work, targets):
             path = work / f"{re.sub(r'[^A-Za-z0-9]', '_', n)}.npy"
             np.save(path, sample[n])
             given += ["--input", f"{n}={path}"]
-        checked("run", int8, *given, "--output-dir", work / "interpreter", "--engine", "interpreter")
-        expected = outputs(work / "interpreter")
-        for target in targets:
-            for threads in (1, 2):
-                done = qcompile("run", int8, *given, "--output-dir", work / "jit", "--target", target, "--threads", threads)
-                if done.returncode:
-                    differing.append(f"sample {index} {target}: {done.stderr.strip()}")
-                elif outputs(work / "jit") != expected:
-                    differing.append(f"sample {index} {target} {threads} thread(s)")
+        differing += [f"sample {index} {found}" for found in differences(int8, given, work, targets)]
     return differing
 
 
