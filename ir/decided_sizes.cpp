@@ -7,6 +7,7 @@
 #include "ir/dim_expr_terms.h"
 #include "ir/interp.h"
 #include "ir/op_def.h"
+#include "ir/verify.h"
 
 namespace qc {
 namespace {
@@ -188,6 +189,11 @@ Status bindNode(Node& node, const SymbolSizes& sizes, const std::set<std::string
   if (!types) return Failure(types.error()).at(node.location()).on(node.result()->name());
   // Results of fixed size stay; they are possible at some sizes of the operands only where a model was traced at those:
   // reshape{shape=[1,1024]}.
+  for (int i = 0; !free && i < node.numResults(); ++i)
+    if (const TensorType &type = node.result(i)->type(), &inferred = nth(*types, i); !agrees(inferred, type))
+      return fail(ErrorCode::kInvalidModel, "its result is {}, by these sizes it would be {}", type.str(), inferred.str())
+          .at(node.location())
+          .on(node.result(i)->name());
   if (!free) return {};
   for (int i = 0; i < node.numResults(); ++i) {
     TensorType& type = nth(*types, i);

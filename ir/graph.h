@@ -70,6 +70,7 @@ class Value {
   bool hasOneUse() const { return uses_ && !uses_->next(); }  // an output of the graph counts as a use, see isOutput
   bool isOutput() const { return isOutput_; }                 // returned by the graph
   std::vector<Use*> uses() const;                             // in no promised order
+  const Use* firstUse() const { return uses_; }               // the same without a copy, by Use::next(), of uses that stay
   std::vector<Node*> users() const;                           // distinct, in schedule order
   // Every use (graph outputs included) of this now uses `other`.  Requires: another value of the same graph and type, unless `other` is
   // about to be retyped by the caller and `allowTypeChange` says so.

@@ -171,11 +171,12 @@ class Verifier {
 
   void structure() {
     std::unordered_set<const Value*> defined;
+    defined.reserve(usize(graph_.numNodes()) + graph_.inputs().size());
     int64_t slots = 0, uses = 0;
     const auto define = [&](const Value* v, const Node* producer) {
       defined.insert(v);
       if (graph_.findValue(v->name()) != v) report(fail(ErrorCode::kInternal, "the name of %{} is not its own", v->name()), producer, v);
-      for (const Use* u : v->uses()) {
+      for (const Use* u = v->firstUse(); u; u = u->next()) {
         ++uses;
         if (u->get() != v || u->user()->operand(u->index()) != v)
           report(fail(ErrorCode::kInternal, "the use list of %{} is corrupt", v->name()), producer, v);
@@ -186,7 +187,8 @@ class Verifier {
       if (auto s = checkType(v->type()); !s) report(std::move(s.error()), nullptr, v);
     }
     for (const Node* n = graph_.front(); n; n = n->next()) {
-      for (const Value* v : n->operands()) {
+      for (int i = 0; i < n->numOperands(); ++i) {
+        const Value* v = n->operand(i);
         if (!v) continue;
         ++slots;
         if (!defined.contains(v)) report(fail(ErrorCode::kInternal, "'{}' uses %{} before it is defined", n->op(), v->name()), n, v);
@@ -447,6 +449,7 @@ Status checkType(const TensorType& type) {
 
 bool agrees(const TensorType& inferred, const TensorType& actual) {
   if (inferred.rank() != actual.rank()) return false;
+  if (inferred.isStatic() && inferred == actual) return true;
   Shape shape = actual.shape;
   for (size_t i = 0; i < shape.size(); ++i)
     if (inferred.shape[i].str() == "?") shape[i] = inferred.shape[i];

@@ -211,7 +211,7 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx, const R
   if (step.pass->leaves) stage_ = step.pass->leaves;
   QC_TRY(show(index, before, graph));
   QC_TRY(dump(index + 1, step.pass->name, graph));
-  if (!options_.verifyEach && !step.pass->leaves && !last && !step.guest) return {};
+  if (!options_.verifyEach && !step.pass->leaves && !(last && options_.verifyEnd) && !step.guest) return {};
   if (auto s = verify(graph); !s) {
     const ErrorCode whose = step.guest ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
     return evidence(inPass("the graph is invalid after", *step.pass, s.error(), whose));

@@ -40,6 +40,7 @@ class Pipeline {
 
 struct PassManagerOptions {
   bool verifyEach = false;    // after every pass; without it after those that state a stage, and at the end
+  bool verifyEnd = true;      // off where another pipeline follows at once, which verifies
   std::string printAfter;     // regular expression over names of passes: the graph after these
   bool printChanged = false;  // what each pass changed, as a diff
   std::string dumpDir;        // one file per pass

@@ -21,10 +21,11 @@ const Graph* Specializer::lowered() {
     cx.provide(options_.build.compile.insertions);
     auto graph = options_.lowered ? Result<Graph>(free->graph().clone()) : lowerModel(*free, cx);
     if (!graph) return;
-    // Recurrent layers and those over run-time parameters make other weights of theirs: once, where no pass of the caller's is to come
-    // before.
+    // Recurrent layers and those over run-time parameters make other weights of theirs, and nodes that are alike: once, where no pass of
+    // the caller's is to come before.
     PassContext own;
-    if (options_.build.compile.insertions.empty() && !runPipeline("project-recurrences,expand-dynamic", *graph, own)) return;
+    if (options_.build.compile.insertions.empty() && !runPipeline("project-recurrences,expand-dynamic,canonicalize,cse,dce", *graph, own))
+      return;
     lowered_ = *std::move(graph);
     decides_ = firstDecidingByData(*lowered_);
     // Segments of one chain share theirs: branches have weights in common.

@@ -52,6 +52,11 @@ std::span<const KernelDef* const> rowsOf(std::string_view op) {
 
 }  // namespace
 
+bool isPackedBySome(std::string_view op) {
+  const auto rows = rowsOf(op);
+  return std::any_of(rows.begin(), rows.end(), [](const KernelDef* def) { return static_cast<bool>(def->pack); });
+}
+
 std::vector<KernelChoice> candidateKernels(const Node& node, const Target& target) {
   std::vector<KernelChoice> found;
   for (const KernelDef* def : rowsOf(node.op())) {
@@ -74,6 +79,13 @@ std::optional<KernelChoice> selectKernel(const Node& node, const Target& target)
 Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builder) {
   if (!choice.def->pack) return &node;
   return choice.def->pack(node, *choice.plan, builder);
+}
+
+Result<SelectedKernel> selectAndPack(Node& node, const Target& target, Builder& builder) {
+  std::optional<KernelChoice> choice = selectKernel(node, target);
+  if (!choice) return SelectedKernel{std::nullopt, &node};
+  QC_ASSIGN(Node* const compiled, packKernel(*choice, node, builder));
+  return SelectedKernel{std::move(choice), compiled};
 }
 
 namespace {

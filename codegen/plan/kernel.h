@@ -118,12 +118,18 @@ struct KernelChoice {
 
 std::span<const KernelDef> kernelTable();
 const KernelDef* findKernel(std::string_view id);
+bool isPackedBySome(std::string_view op);  // whether a row that computes it packs, on any target
 // The cheapest row that the target has and that supports the node, with its plan; nothing if there is none.
 std::optional<KernelChoice> selectKernel(const Node& node, const Target& target);
 // All rows that could compute the node here, cheapest first: for --explain, tuning, tests.
 std::vector<KernelChoice> candidateKernels(const Node& node, const Target& target);
 // The node that is compiled: the packed one in front of the builder's position, or `node` itself where the kernel packs nothing.
 Result<Node*> packKernel(const KernelChoice& choice, Node& node, Builder& builder);
+struct SelectedKernel {
+  std::optional<KernelChoice> choice;  // nothing: no kernel computes the node
+  Node* node;                          // the one that is compiled
+};
+Result<SelectedKernel> selectAndPack(Node& node, const Target& target, Builder& builder);
 
 // The signature that plan and code depend on, as text.
 std::string kernelKey(const KernelDef& def, const Node& node, const Target& target);

@@ -14,13 +14,6 @@ bool PackedNodes::Given::operator==(const Given& other) const {
   return constant == other.constant && dtype == other.dtype && same == other.same && shape == other.shape && alike(quant, other.quant);
 }
 
-// Of what tells layers apart most of the time: their weights.
-size_t PackedNodes::Key::hash() const {
-  size_t hash = std::hash<std::string_view>()(op);
-  for (const Given& g : operands) hash = hash * 31 + std::hash<const void*>()(g.constant);
-  return hash;
-}
-
 PackedNodes::PackedNodes(const Graph& weights) {
   for (const auto& [name, tensor] : weights.constants().entries()) {
     weights_.push_back(tensor);
@@ -29,7 +22,9 @@ PackedNodes::PackedNodes(const Graph& weights) {
 }
 
 std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
-  Key key{std::string(node.op()), node.attrs(), {}, {}};
+  if (!isPackedBySome(node.op())) return std::nullopt;
+  // The hash is of what tells layers apart most of the time: their weights.
+  Key key{std::string(node.op()), node.attrs(), {}, {}, std::hash<std::string_view>()(node.op())};
   const std::vector<Value*> operands = node.operands();
   for (const Value* v : operands) {
     const Tensor* constant = v ? v->constant() : nullptr;
@@ -44,6 +39,7 @@ std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
       given.constant = constant->data();
       given.shape = v->type().shape;
     }
+    key.hash = key.hash * 31 + std::hash<const void*>()(given.constant);
     key.operands.push_back(std::move(given));
   }
   key.result.dtype = node.result()->type().dtype;
@@ -51,16 +47,20 @@ std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
   return key;
 }
 
-std::optional<KernelChoice> PackedNodes::choose(const Node& node, const Target& target) {
-  const std::vector<Value*> operands = node.operands();
-  const bool hasWeights = std::any_of(operands.begin(), operands.end(), [](const Value* v) { return v && v->constant(); });
-  std::optional<Key> key = hasWeights ? keyOf(node) : std::nullopt;
-  if (!key) return selectKernel(node, target);
-  const size_t hash = key->hash();
+Result<SelectedKernel> PackedNodes::select(Node& node, const Target& target, Builder& builder) {
+  const std::optional<Key> key = keyOf(node);
+  if (!key) return selectAndPack(node, target, builder);
+  std::optional<KernelChoice> choice = choose(*key, node, target);
+  if (!choice) return SelectedKernel{std::nullopt, &node};
+  QC_ASSIGN(Node* const compiled, choice->def->pack ? pack(*key, *choice, node, builder) : Result<Node*>(&node));
+  return SelectedKernel{std::move(choice), compiled};
+}
+
+std::optional<KernelChoice> PackedNodes::choose(const Key& key, const Node& node, const Target& target) {
   const auto known = [&]() -> const KernelDef* {
     const std::lock_guard lock(mutex_);
-    const auto [begin, end] = chosen_.equal_range(hash);
-    const auto it = std::find_if(begin, end, [&](const auto& entry) { return entry.second.target == target && entry.second.by == *key; });
+    const auto [begin, end] = chosen_.equal_range(key.hash);
+    const auto it = std::find_if(begin, end, [&](const auto& entry) { return entry.second.target == target && entry.second.by == key; });
     return it == end ? nullptr : it->second.def;
   };
   if (const KernelDef* def = known())
@@ -69,21 +69,18 @@ std::optional<KernelChoice> PackedNodes::choose(const Node& node, const Target& 
   if (candidates.empty()) return std::nullopt;
   if (std::all_of(candidates.begin(), candidates.end(), [](const KernelChoice& c) { return c.plan->isForAllSizes; }) && !known()) {
     const std::lock_guard lock(mutex_);
-    chosen_.emplace(hash, Chosen{*std::move(key), target, candidates.front().def});
+    chosen_.emplace(key.hash, Chosen{key, target, candidates.front().def});
   }
   return std::move(candidates.front());
 }
 
-Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder& builder) {
-  std::optional<Key> key = choice.def->pack ? keyOf(node) : std::nullopt;
-  if (!key) return packKernel(choice, node, builder);
-  const size_t hash = key->hash();
+Result<Node*> PackedNodes::pack(const Key& key, const KernelChoice& choice, Node& node, Builder& builder) {
   const std::string packing = choice.def->packing(*choice.plan);
   const auto known = [&]() -> const Packed* {
-    const auto [begin, end] = packed_.equal_range(hash);
+    const auto [begin, end] = packed_.equal_range(key.hash);
     const auto it = std::find_if(begin, end, [&](const auto& entry) {
       const Packed& p = entry.second;
-      return p.def == choice.def && p.packing == packing && p.from == *key;
+      return p.def == choice.def && p.packing == packing && p.from == key;
     });
     return it == end ? nullptr : &it->second;
   };
@@ -97,7 +94,7 @@ Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder&
     }
   }
   QC_ASSIGN(Node* const made, packKernel(choice, node, builder));
-  Packed packed{*key, choice.def, packing, std::string(made->op()), made->attrs(), {}};
+  Packed packed{key, choice.def, packing, std::string(made->op()), made->attrs(), {}};
   const std::vector<Value*> before = node.operands();
   for (const Value* v : made->operands()) {
     Operand o;
@@ -111,7 +108,7 @@ Result<Node*> PackedNodes::pack(const KernelChoice& choice, Node& node, Builder&
     packed.operands.push_back(std::move(o));
   }
   const std::lock_guard lock(mutex_);
-  if (!known()) packed_.emplace(hash, std::move(packed));
+  if (!known()) packed_.emplace(key.hash, std::move(packed));
   return made;
 }
 

@@ -19,10 +19,8 @@ class PackedNodes {
   // Of nodes whose constants are those of this graph; others, made for one shape, are packed anew each time and not remembered.
   explicit PackedNodes(const Graph& weights);
 
-  // As selectKernel().  Any thread may ask.
-  std::optional<KernelChoice> choose(const Node& node, const Target& target);
-  // As packKernel().  Any thread may ask.
-  Result<Node*> pack(const KernelChoice& choice, Node& node, Builder& builder);
+  // As selectAndPack().  Any thread may ask.
+  Result<SelectedKernel> select(Node& node, const Target& target, Builder& builder);
   int64_t bytes() const;  // of packed constants
 
   // The same attributes, kept once for all graphs and layers that have them: most of what a graph for one more shape takes.
@@ -50,8 +48,8 @@ class PackedNodes {
     AttrDict attrs;
     std::vector<Given> operands;
     Given result;
+    size_t hash;
     bool operator==(const Key&) const = default;
-    size_t hash() const;
   };
   struct Chosen {
     Key by;
@@ -67,6 +65,8 @@ class PackedNodes {
     std::vector<Operand> operands;
   };
   std::optional<Key> keyOf(const Node& node) const;  // nothing: not to be remembered
+  std::optional<KernelChoice> choose(const Key& key, const Node& node, const Target& target);
+  Result<Node*> pack(const Key& key, const KernelChoice& choice, Node& node, Builder& builder);
 
   std::vector<Tensor> weights_;
   std::unordered_set<const void*> known_;  // the bytes of these

@@ -23,18 +23,15 @@ Status selectKernels(Graph& graph, PassContext& cx) {
   KernelPlans plans;
   std::map<std::string, int> chosen;
   const auto choose = [&](Node* node, std::vector<Node*>& made) -> Status {
-    const std::optional<KernelChoice> choice = packed ? (*packed)->choose(*node, target) : selectKernel(*node, target);
-    const std::string id(choice ? choice->def->id : servedWithoutCode(*node));
+    Builder b = rw.before(node);
+    const Node* before = node->previous();
+    QC_ASSIGN(const SelectedKernel selected, packed ? (*packed)->select(*node, target, b) : selectAndPack(*node, target, b));
+    Node* const final = selected.node;
+    for (Node* n = node->previous(); n != before; n = n->previous())
+      if (n != final && !n->is("const")) made.push_back(n);
+    if (selected.choice) plans[final] = selected.choice->plan;
+    const std::string id(selected.choice ? selected.choice->def->id : servedWithoutCode(*node));
     ++chosen[id];
-    Node* final = node;
-    if (choice) {
-      Builder b = rw.before(node);
-      const Node* before = node->previous();
-      QC_ASSIGN(final, packed ? (*packed)->pack(*choice, *node, b) : packKernel(*choice, *node, b));
-      for (Node* n = node->previous(); n != before; n = n->previous())
-        if (n != final && !n->is("const")) made.push_back(n);
-      plans[final] = choice->plan;
-    }
     final->attrs().set("kernel", id);
     if (packed) (*packed)->share(final->attrs());
     if (final == node) return {};

@@ -4,6 +4,7 @@
 //                 map x, s, z {select(x / s is a number, round(x / s) + z, z) - 128}; else from a cast of the integers
 //         raw   = q.linear q', w as integers of scale 1                     the sum of (q - 128) * w, as a float
 //         y     = map raw, z, sums of w, s, scales of w, b {(raw - (z - 128) * sum) * (s * scale) + bias}
+//                 which what comes behind joins, elementwise as it is
 // Where q is s8, 0 takes the place of 128 in these formulas; w is meant without its zero points.
 // A convolution likewise; there `sums` depends on the place where padding is, since padding adds nothing to raw.
 // Done where z is of the range of q's type and the weights prove that every sum stays below 2^24: then raw and the product are exact
@@ -19,6 +20,7 @@
 #include "ir/interp.h"
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
+#include "passes/lower/fuse_maps.h"
 #include "passes/passes.h"
 
 namespace qc {
@@ -359,6 +361,12 @@ Status expandDynamic(Graph& graph, PassContext& cx) {
     }
   cx.countHits({{"layer", expanded}, {"parameters", spelledOut}});
   graph.eraseDeadNodes();
+  // What comes behind a layer joins the formula that it ends in, as it would join a static layer.
+  if (expanded > 0) {
+    QC_ASSIGN(const int fused, fuseMaps(graph));
+    cx.countHits({{"fused", fused}});
+    graph.eraseDeadNodes();
+  }
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include "ir/lut.h"
 #include "ir/rewriter.h"
 #include "passes/graph_util.h"
+#include "passes/lower/fuse_maps.h"
 #include "passes/passes.h"
 
 namespace qc {
@@ -193,20 +194,6 @@ Result<bool> buildMap(Node* root, ExprCounter& counter, Rewriter& rw) {
   return true;
 }
 
-Result<int> buildMaps(Graph& graph) {
-  // From the end, so that a root swallows as much of what is before it as it can.
-  int built = 0;
-  ExprCounter counter;
-  Rewriter rw(graph);
-  std::vector<Node*> nodes = graph.nodes();
-  for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
-    if (rw.wasErased(*it)) continue;
-    QC_ASSIGN(const bool changed, buildMap(*it, counter, rw));
-    built += changed;
-  }
-  return built;
-}
-
 Result<bool> mapToLut(const Match& m, Rewriter& rw) {
   Node* map = m.root();
   if (map->numOperands() != 1 || !isSmallQuantized(map->operand(0))) return false;
@@ -221,10 +208,24 @@ Result<bool> mapToLut(const Match& m, Rewriter& rw) {
 
 }  // namespace
 
+Result<int> fuseMaps(Graph& graph) {
+  // From the end, so that a root swallows as much of what is before it as it can.
+  int built = 0;
+  ExprCounter counter;
+  Rewriter rw(graph);
+  std::vector<Node*> nodes = graph.nodes();
+  for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
+    if (rw.wasErased(*it)) continue;
+    QC_ASSIGN(const bool changed, buildMap(*it, counter, rw));
+    built += changed;
+  }
+  return built;
+}
+
 Status fuseElementwise(Graph& graph, PassContext& cx) {
   QC_ASSIGN(auto hits, rewritePatterns(graph, {{"into-producer", oneOf({"conv", "linear", "q.conv", "q.linear"}), fuseIntoProducer}}));
   cx.countHits(hits);
-  QC_ASSIGN(const int maps, buildMaps(graph));
+  QC_ASSIGN(const int maps, fuseMaps(graph));
   cx.countHits({{"map", maps}});
   QC_ASSIGN(hits, rewritePatterns(graph, {{"lut", op("map"), mapToLut}}));
   cx.countHits(hits);

@@ -192,6 +192,28 @@ Result<bool> dropNoOp(const Match& m, Rewriter& rw) {
   return replaceWith(rw, node, node->operand(0));
 }
 
+// Whether every number of `narrow` is one of `wide`.
+bool holdsAll(DType wide, DType narrow) {
+  if (narrow == DType::boolean) return wide != DType::boolean;
+  const int64_t bytes = sizeOf(narrow);
+  if (isFloat(narrow)) return wide == DType::f64 ? narrow != DType::f64 : wide == DType::f32 && bytes == 2;
+  if (isFloat(wide))
+    return bytes <= (wide == DType::f64 ? 4 : wide == DType::f32 ? 2 : 1);  // their significands have 53, 24, 11 and 8 bits
+  if (!isInteger(wide) || bytes == 8) return false;
+  const IntRange all = rangeOf(wide), own = rangeOf(narrow);
+  return all.min <= own.min && own.max <= all.max;
+}
+
+// cast(cast(x)) -> cast(x) where the first loses nothing
+Result<bool> dropWidening(const Match& m, Rewriter& rw) {
+  Node *node = m.root(), *inner = m.node("inner");
+  Value* x = inner->operand(0);
+  if (node->result()->type().isQuantized() || inner->result()->type().isQuantized() || x->type().isQuantized()) return false;
+  if (!holdsAll(inner->result()->type().dtype, x->type().dtype)) return false;
+  QC_ASSIGN(Value * y, rw.before(node).create("cast", {x}, node->attrs()));
+  return replaceWith(rw, node, y);
+}
+
 // A scatter of no updates.
 Result<bool> scatterNothing(const Match& m, Rewriter& rw) {
   const TensorType& updates = m.root()->operand(2)->type();
@@ -374,6 +396,7 @@ std::vector<RewriteRule> rules() {
       {"reshape", op("reshape"), simplifyReshape},
       {"identity", op("identity"), dropIdentity},
       {"no-op", oneOf({"slice", "pad", "expand", "tile", "cast", "resize"}), dropNoOp},
+      {"widening", op("cast", {op("cast").as("inner")}), dropWidening},
       {"gather-to-slice", op("gather"), gatherToSlice},
       {"gather-nd-to-expand", op("gather_nd"), gatherNdToExpand},
       {"scatter-of-nothing", oneOf({"scatter_nd", "scatter_elements"}), scatterNothing},
