@@ -144,8 +144,11 @@ void applyCall(int row, const T* const* operands, T* r, int n) {
       const double args[2] = {static_cast<double>(operands[0][i]), f.arity > 1 ? static_cast<double>(operands[1][i]) : 0};
       r[i] = static_cast<T>(f.real(args));
     } else {
-      const int64_t args[2] = {static_cast<int64_t>(operands[0][i]), f.arity > 1 ? static_cast<int64_t>(operands[1][i]) : 0};
-      r[i] = static_cast<T>(f.integer(args));
+      const T args[2] = {operands[0][i], f.arity > 1 ? operands[1][i] : T{0}};
+      if constexpr (std::is_signed_v<T>)
+        r[i] = f.integer(args);
+      else
+        r[i] = f.natural(args);
     }
   }
 }

@@ -34,15 +34,35 @@ int64_t available() {
 std::atomic<int64_t> inUse{0};
 constexpr std::string_view kRemedy = "use smaller shapes; QC_MEMORY_LIMIT=BYTES sets another limit";
 
+std::string wantedLimit() {
+  const char* text = std::getenv("QC_MEMORY_LIMIT");
+  return text ? text : "";
+}
+
 }  // namespace
+
+std::optional<int64_t> bytesIn(std::string_view text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  const std::string_view unit(rest, static_cast<size_t>(end - rest));
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"", 1}, {"K", 1024}, {"M", 1048576}, {"G", 1073741824}, {"T", 1099511627776}};
+  for (const auto& [name, factor] : kUnits)
+    if (error == std::errc() && unit == name && value >= 0 && value * factor < 1e18) return static_cast<int64_t>(value * factor);
+  return std::nullopt;
+}
 
 int64_t memoryLimit() {
   static const int64_t limit = [] {
-    const char* wanted = std::getenv("QC_MEMORY_LIMIT");
-    const int64_t bytes = wanted ? numberIn(wanted) : 0;
+    const int64_t bytes = bytesIn(wantedLimit()).value_or(0);
     return bytes > 0 ? bytes : available() / 4 * 3;
   }();
   return limit;
+}
+
+std::string unusedMemoryLimit() {
+  const std::string wanted = wantedLimit();
+  return bytesIn(wanted).value_or(0) > 0 ? "" : wanted;
 }
 
 int64_t memoryInUse() { return inUse.load(std::memory_order_relaxed); }

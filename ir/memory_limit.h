@@ -4,13 +4,23 @@
 
 #include <cstdint>
 #include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "ir/status.h"
 
 namespace qc {
 
-// Three quarters of the memory this process may use (the machine's, or its control group's), or what QC_MEMORY_LIMIT says, in bytes.
+// Three quarters of the memory this process may use (the machine's, or its control group's), or what QC_MEMORY_LIMIT says, as bytesIn()
+// reads it.
 int64_t memoryLimit();
+// What QC_MEMORY_LIMIT holds where that is not a size above 0, and so sets nothing; else empty.
+std::string unusedMemoryLimit();
+
+// "2G", "500M", "64K" or plain bytes; nothing: it is no such size.
+std::optional<int64_t> bytesIn(std::string_view text);
 
 // The bytes that tensors hold in this process.
 int64_t memoryInUse();

@@ -64,6 +64,7 @@ class ScalarExpr {
     ScalarExpr (*expansion)(std::span<const ScalarExpr> args);  // the float32 meaning, in primitives only
     double (*real)(const double* args);                         // the float64 meaning
     int64_t (*integer)(const int64_t* args);                    // null: not defined on integers
+    uint64_t (*natural)(const uint64_t* args) = nullptr;        // the same of uint64_t, whose upper half int64_t has below 0
   };
 
   ScalarExpr(float value);           // NOLINT(google-explicit-constructor): constants read as numbers in formulas

@@ -1,4 +1,4 @@
-// The named functions of scalar expressions: their float32 meaning as primitives, their float64 and integer meaning.
+// The named functions of scalar expressions: their float32 meaning as primitives, their float64 meaning and those of integers.
 //
 // Every operation, fma among them, is rounded once, so every target gives the same bits.  Worst errors
 // measured against double libm (tests/unit/scalar_expr_test.cpp holds the bounds): exp, log, sin, cos 1-2 ulp, the others
@@ -406,18 +406,23 @@ E mod(Args a) {
 
 // ---- integers: everything wraps, nothing is undefined --------------------------------------------------------------
 
+uint64_t naturalPow(const uint64_t* a) {
+  uint64_t result = 1, base = a[0];
+  for (uint64_t n = a[1]; n > 0; n /= 2, base *= base)
+    if (n % 2) result *= base;
+  return result;
+}
 int64_t integerPow(const int64_t* a) {
   if (a[1] < 0) return a[0] == 1 ? 1 : a[0] == -1 ? (a[1] % 2 ? -1 : 1) : 0;
-  uint64_t result = 1, base = static_cast<uint64_t>(a[0]);
-  for (int64_t n = a[1]; n > 0; n /= 2, base *= base)
-    if (n % 2) result *= base;
-  return static_cast<int64_t>(result);
+  const uint64_t args[2] = {static_cast<uint64_t>(a[0]), static_cast<uint64_t>(a[1])};
+  return static_cast<int64_t>(naturalPow(args));
 }
 int64_t integerFmod(const int64_t* a) { return a[1] == 0 || a[1] == -1 ? 0 : a[0] % a[1]; }
 int64_t integerMod(const int64_t* a) {
   const int64_t r = integerFmod(a);
   return r != 0 && (r < 0) != (a[1] < 0) ? r + a[1] : r;
 }
+uint64_t naturalMod(const uint64_t* a) { return a[1] == 0 ? 0 : a[0] % a[1]; }  // no signs: that of fmod too
 
 double realSigmoid(const double* a) {
   const double t = std::exp(-std::fabs(a[0]));
@@ -439,17 +444,28 @@ double real(const double* a) {
 }
 
 constexpr ScalarExpr::Function kFunctions[] = {
-    {"exp", 1, exp, real<std::exp>, nullptr},        {"expm1", 1, expm1, real<std::expm1>, nullptr},
-    {"log", 1, log, real<std::log>, nullptr},        {"log1p", 1, log1p, real<std::log1p>, nullptr},
-    {"tanh", 1, tanh, real<std::tanh>, nullptr},     {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
-    {"erf", 1, erf, real<std::erf>, nullptr},        {"normal_cdf", 1, normalCdf, realNormalCdf, nullptr},
-    {"sin", 1, sin, real<std::sin>, nullptr},        {"cos", 1, cos, real<std::cos>, nullptr},
-    {"tan", 1, tan, real<std::tan>, nullptr},        {"asin", 1, asin, real<std::asin>, nullptr},
-    {"acos", 1, acos, real<std::acos>, nullptr},     {"atan", 1, atan, real<std::atan>, nullptr},
-    {"sinh", 1, sinh, real<std::sinh>, nullptr},     {"cosh", 1, cosh, real<std::cosh>, nullptr},
-    {"asinh", 1, asinh, real<std::asinh>, nullptr},  {"acosh", 1, acosh, real<std::acosh>, nullptr},
-    {"atanh", 1, atanh, real<std::atanh>, nullptr},  {"pow", 2, pow, real<std::pow>, integerPow},
-    {"fmod", 2, fmod, real<std::fmod>, integerFmod}, {"mod", 2, mod, realMod, integerMod},
+    {"exp", 1, exp, real<std::exp>, nullptr},
+    {"expm1", 1, expm1, real<std::expm1>, nullptr},
+    {"log", 1, log, real<std::log>, nullptr},
+    {"log1p", 1, log1p, real<std::log1p>, nullptr},
+    {"tanh", 1, tanh, real<std::tanh>, nullptr},
+    {"sigmoid", 1, sigmoid, realSigmoid, nullptr},
+    {"erf", 1, erf, real<std::erf>, nullptr},
+    {"normal_cdf", 1, normalCdf, realNormalCdf, nullptr},
+    {"sin", 1, sin, real<std::sin>, nullptr},
+    {"cos", 1, cos, real<std::cos>, nullptr},
+    {"tan", 1, tan, real<std::tan>, nullptr},
+    {"asin", 1, asin, real<std::asin>, nullptr},
+    {"acos", 1, acos, real<std::acos>, nullptr},
+    {"atan", 1, atan, real<std::atan>, nullptr},
+    {"sinh", 1, sinh, real<std::sinh>, nullptr},
+    {"cosh", 1, cosh, real<std::cosh>, nullptr},
+    {"asinh", 1, asinh, real<std::asinh>, nullptr},
+    {"acosh", 1, acosh, real<std::acosh>, nullptr},
+    {"atanh", 1, atanh, real<std::atanh>, nullptr},
+    {"pow", 2, pow, real<std::pow>, integerPow, naturalPow},
+    {"fmod", 2, fmod, real<std::fmod>, integerFmod, naturalMod},
+    {"mod", 2, mod, realMod, integerMod, naturalMod},
 };
 
 }  // namespace

@@ -327,15 +327,20 @@ Status checkNoSizesDecided(const Graph& graph) {
   const Node* n = firstDeciding(graph);
   if (!n) return {};
   const Value* condition = conditionOf(*n);
+  std::string fixed;  // small inputs of the graph decide: what is large is data
+  for (const Value* v : n->operands())
+    if (v && !v->producer() && v->type().isStatic() && v->type().numElements() == 1 && (!condition || v == condition))
+      fixed += fmt::format("{}'{}'", fixed.empty() ? "" : " and ", v->name());
+  if (!fixed.empty()) fixed = fmt::format("; or fix {} with LoadOptions::values", fixed);
   return fail(ErrorCode::kUnsupported, "the data decides {}, so that no one program is planned for what comes behind",
               condition    ? "which of two tensors is taken"
               : bodyOf(*n) ? "how often a loop goes round"
                            : fmt::format("how large {} is", n->result()->type().str()))
       .at(n->location())
       .on(n->result()->name())
-      .help(condition ? fmt::format("run it with DynamicSession, which runs the branch that is taken; or fix '{}' with LoadOptions::values",
-                                    condition->name())
-                      : "run it with DynamicSession, which plans for the sizes that come out; or cut the model in front of this node");
+      .help(fmt::format("run it with `qcompile run`, in C++ with DynamicSession, which {}{}{}",
+                        condition ? "runs the branch that is taken" : "plans for the sizes that come out", fixed,
+                        condition && !fixed.empty() ? "" : "; or cut the model in front of this node"));
 }
 
 Status checkAttrSpecs(std::string_view owner, std::span<const AttrSpec> specs) {

@@ -11,6 +11,7 @@
 #include "passes/quantize/equalize_layers.h"
 #include "passes/quantize/group_params.h"
 #include "passes/quantize/recipe.h"
+#include "passes/quantize/reconstructed_layers.h"
 #include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"
 #include "quantizer/layer_response.h"

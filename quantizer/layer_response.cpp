@@ -65,6 +65,7 @@ void LayerResponseSampler::gather(const float* x, const float* y, std::span<cons
 }
 
 void LayerResponseSampler::add(const TensorRef& input, const TensorRef& wanted, int64_t sample) {
+  if (!allFinite(input) || !allFinite(wanted)) return;
   int64_t positions = 0;
   if (isConv_) {
     if (input.sizes.size() != weightShape_.size()) return;

@@ -30,7 +30,8 @@ class LayerResponseSampler {
   // Of a conv (channels first) or linear with constant weights that is not too large for such sums; nothing for other nodes.
   static std::optional<LayerResponseSampler> of(const Node& layer, int64_t positionsPerSample);
 
-  // f32: operand 0 of the layer, and its result as it should be, in the layout of the graph.  Those of other shapes are passed over.
+  // f32: operand 0 of the layer, and its result as it should be, in the layout of the graph.  Those of other shapes, or with a
+  // number that is not finite, are passed over.
   void add(const TensorRef& input, const TensorRef& wanted, int64_t sample);
   LayerResponse take() &&;
 

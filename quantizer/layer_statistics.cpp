@@ -1,6 +1,7 @@
 #include "quantizer/layer_statistics.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qc {
 namespace {
@@ -8,6 +9,16 @@ namespace {
 int64_t valueOr(const std::vector<int64_t>& list, size_t i, int64_t otherwise) { return i < list.size() ? list[i] : otherwise; }
 
 }  // namespace
+
+bool allFinite(std::span<const float> values) {
+  float sum = 0;  // of zeros, or not a number
+  for (const float v : values) sum += v * 0;
+  return sum == 0;
+}
+
+bool LayerStatistics::isFinite() const {
+  return allFinite(gram) && std::all_of(sum.begin(), sum.end(), [](double v) { return std::isfinite(v); });
+}
 
 uint64_t scramble(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -115,7 +126,7 @@ void LayerSampler::resize(std::span<const int64_t> sizes) {
 
 void LayerSampler::add(const TensorRef& input, int64_t sample) {
   if (free_) resize(input.sizes);
-  if (!fits(input)) return;
+  if (!fits(input) || !allFinite(input)) return;
   int64_t positions = axes_.empty() ? input.numElements() / std::max<int64_t>(1, statistics_.depth) : input.sizes[0];
   for (const Axis& a : axes_) positions *= a.out;
   const int64_t wanted = std::min(positions, options_.positionsPerSample);

@@ -34,12 +34,16 @@ struct LayerStatistics {
     const auto seen = static_cast<double>(positions);
     return trust() * seen / (seen + 0.5 * static_cast<double>(depth));
   }
+  bool isFinite() const;  // else inputs were so large that their sums say nothing
   double mean(int64_t i) const { return positions ? nth(sum, i) / static_cast<double>(positions) : 0.0; }
 };
 
 // W E[x] - W' E[x'] for every output channel: what the mean of a layer with the weights W' on the inputs `seen` lacks of that with the
 // weights W on the inputs x, drawn towards nothing by trust().  Weights [channels, ...], f32.
 std::vector<float> missingMean(const Tensor& w, const LayerStatistics& x, const Tensor& rounded, const LayerStatistics& seen);
+
+bool allFinite(std::span<const float> values);
+inline bool allFinite(const TensorRef& f32) { return allFinite({f32.as<float>(), usize(f32.numElements())}); }
 
 // Spreads choices over a sample without a pattern that could follow the rows of an image.
 uint64_t scramble(uint64_t x);
@@ -61,7 +65,8 @@ class LayerSampler {
 
   // Of the same inputs both find the same.
   bool looksLike(const LayerSampler& other) const;
-  // Operand 0 of the layer, f32, as the graph has it.  A convolution passes over images of other sizes than the graph's.
+  // Operand 0 of the layer, f32, as the graph has it.  A convolution passes over images of other sizes than the graph's, and all layers
+  // over what is not finite: one such number would be all that sums say.
   void add(const TensorRef& input, int64_t sample);
   LayerStatistics take() &&;
 

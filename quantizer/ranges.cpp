@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "ir/arithmetic.h"
 #include "ir/files.h"
@@ -19,6 +20,7 @@ using nlohmann::json;
 
 constexpr std::string_view kMagic = "qcal 1 ";
 constexpr int64_t kLargestFile = int64_t{1} << 30;
+constexpr const char* kMakeAgain = "calibrate again; of a .partial, delete it first";
 
 // FNV-1a over 8 bytes a step; guards against damage, not against intent.
 class Hash {
@@ -80,13 +82,13 @@ Result<ObserverState> readState(const json& j) {
 }
 
 Result<json> readBody(std::string_view bytes, std::string_view source) {
-  if (!bytes.starts_with("qcal ")) return fail(ErrorCode::kInvalidData, "'{}' is not a ranges file", source);
-  if (!bytes.starts_with(kMagic)) return fail(ErrorCode::kUnsupported, "'{}' is a ranges file of another version", source);
+  if (!bytes.starts_with("qcal ")) return fail(ErrorCode::kInvalidData, "'{}' is not a ranges file", source).help(kMakeAgain);
+  if (!bytes.starts_with(kMagic)) return fail(ErrorCode::kUnsupported, "'{}' is a ranges file of another version", source).help(kMakeAgain);
   const size_t line = bytes.substr(0, 100).find('\n');
-  if (line == std::string_view::npos) return fail(ErrorCode::kInvalidData, "'{}' ends within its first line", source);
+  if (line == std::string_view::npos) return fail(ErrorCode::kInvalidData, "'{}' ends within its first line", source).help(kMakeAgain);
   const std::string_view body = bytes.substr(line + 1);
   if (bytes.substr(0, line) != fmt::format("{}{} {}", kMagic, hashOf(body), body.size()))
-    return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source);
+    return fail(ErrorCode::kInvalidData, "'{}' is damaged: its checksum or length does not match", source).help(kMakeAgain);
   return parseJson(body, fmt::format("'{}'", source), ErrorCode::kInvalidData);
 }
 
@@ -233,9 +235,21 @@ Status Ranges::merge(const Ranges& other, bool approximate) {
 
 Status Ranges::checkFor(const Graph& prepared) const {
   QC_ASSIGN(const Ranges wanted, forGraph(prepared));
-  if (wanted.model_ != model_)
+  if (wanted.model_ != model_) {
+    // A backend may want the graph itself otherwise, so where all names are known it need not be another model.
+    std::unordered_set<std::string> names;
+    for (const Value* v : prepared.inputs()) names.insert(asText(v->name()));
+    for (const Node* n = prepared.front(); n; n = n->next())
+      for (int i = 0; i < n->numResults(); ++i) names.insert(asText(n->result(i)->name()));
+    const bool knowsAll = std::ranges::all_of(entries_, [&](const auto& e) { return names.contains(e.second.name); });
+    if (knowsAll && !entries_.empty())
+      return fail(ErrorCode::kInvalidData,
+                  "the ranges were collected under other rules, as those of another backend, or of a model with other weights ({}, not {})",
+                  model_, wanted.model_)
+          .help("calibrate this model with these rules");
     return fail(ErrorCode::kInvalidData, "the ranges are those of another model ({}, not {})", model_, wanted.model_)
         .help("calibrate this model");
+  }
   for (const auto& [id, entry] : wanted.entries_) {
     const auto it = entries_.find(id);
     if (it == entries_.end() || it->second.name != entry.name || !(it->second.observer->spec() == entry.observer->spec()))
@@ -247,6 +261,11 @@ Status Ranges::checkFor(const Graph& prepared) const {
 Result<std::map<int64_t, QuantPtr>> Ranges::params() const {
   std::map<int64_t, QuantPtr> params;
   for (const auto& [id, entry] : entries_) {
+    if (!entry.observer->observed() && entry.observer->nonFinite() > 0)
+      return fail(ErrorCode::kInvalidData, "no range was calibrated: every value that was seen is NaN or infinite ({} of them)",
+                  entry.observer->nonFinite())
+          .on(entry.name)
+          .help("look at the samples and at the float model's results for them, or keep what reads this value float by a rule");
     if (!entry.observer->observed()) continue;
     auto quant = entry.observer->checkedParams();
     if (!quant) return tl::make_unexpected(std::move(quant).error().on(entry.name));

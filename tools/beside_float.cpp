@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "ir/quantized.h"
 #include "runtime/insight/float_form.h"
 #include "runtime/insight/layer_costs.h"
 #include "runtime/insight/program_costs.h"
@@ -99,6 +100,12 @@ Result<Model> CompareFlag::other(const Model& model, const ModelOptions& options
     return fail(ErrorCode::kInvalidArgument, "--compare float: {} holds no integers", options.path)
         .help("give the quantized file, or another file to compare with");
   QC_ASSIGN(Graph graph, floatForm(model.graph()));
+  if (isQuantized(graph))
+    return fail(ErrorCode::kUnsupported,
+                "--compare float: layers of {} compute on integers whose parameters are found at run time, so its "
+                "float model is not known",
+                options.path)
+        .help("name the file of the float model in its place");
   return Model(std::move(graph), model.name());
 }
 

@@ -22,10 +22,7 @@ Result<std::vector<Shapes>> combinations(const std::vector<SizeList>& lists) {
     for (const Shapes& shapes : all)
       for (const auto& sizes : list.each) {
         more.push_back(shapes);
-        if (!more.back().emplace(list.name, sizes).second)
-          return fail(ErrorCode::kInvalidArgument, "sizes are given twice")
-              .on(list.name)
-              .help("write them as one list, --shape NAME=16,32");
+        more.back().emplace(list.name, sizes);
       }
     all = std::move(more);
   }

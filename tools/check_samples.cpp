@@ -1,14 +1,25 @@
 #include "tools/check_samples.h"
 
+#include <algorithm>
+
 namespace qc::tools {
 
 std::string CheckSamples::str(int64_t count) const {
+  if (!calibrates && kind != Kind::given) return fmt::format("{} samples of -d, which had no part in the result", count);
   switch (kind) {
     case Kind::given: return fmt::format("{} samples of --check", count);
     case Kind::leftOut:
       return fmt::format("{} samples left out of calibration{}", count, usedAfterwards ? " (the file was then calibrated with all)" : "");
     default: return fmt::format("{} of the calibration samples, which flatters: --check names others", count);
   }
+}
+
+Status checkHeldOut(const std::vector<std::string>& calibrating, const std::vector<std::string>& measured, std::string_view what) {
+  for (const std::string& source : measured)
+    if (std::find(calibrating.begin(), calibrating.end(), source) != calibrating.end())
+      return fail(ErrorCode::kInvalidArgument, "{} names '{}', which gives the other samples as well: it is not held out", what, source)
+          .help(fmt::format("name samples that had no part in calibration, or leave {} out", what));
+  return {};
 }
 
 Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t limit, bool savedRanges, const Model& model,

@@ -18,14 +18,19 @@ struct CheckSamples {
 
   std::string_view name() const {  // as in JSON
     constexpr std::string_view kNames[] = {"none", "calibration", "left_out", "check"};
-    return nth(kNames, kind);
+    return !calibrates && kind != Kind::given && kind != Kind::none ? "unseen" : nth(kNames, kind);
   }
   bool usedAfterwards = false;  // left out for the measurement alone
+  bool calibrates = true;       // false: the result asks nothing of samples, so all of -d are unseen
   std::string str(int64_t count) const;
 };
 
 // So few that those left out for the measurement are missed, and used afterwards.
 constexpr int64_t kFewSamples = 128;
+
+// Error: a source of those that calibrate (or train) is one of those that are measured on, letter for letter; the figures would be taken
+// for held-out ones.  what: "--check".
+Status checkHeldOut(const std::vector<std::string>& calibrating, const std::vector<std::string>& measured, std::string_view what);
 
 // given: sources of --check, which come first.  Else what --calibration-limit (0 or less: none) leaves over, else a fifth of the samples,
 // which `calibration` then lacks; saved ranges have likely seen all of them.

@@ -167,11 +167,11 @@ Status bench(const BenchOptions& o, const CLI::App& verb) {
   std::optional<SizeList> range;
   ModelOptions others = o.model;
   others.shapes.clear();
-  for (const std::string& text : o.model.shapes) {
-    QC_ASSIGN(SizeList list, parseSizeList(text));
+  QC_ASSIGN(std::vector<SizeList> lists, parseSizeLists(o.model.shapes));
+  for (SizeList& list : lists) {
     if (!list.isOne() && range)
       return fail(ErrorCode::kInvalidArgument, "two lists of sizes, '{}' and '{}'", range->name, list.name).help("give one of them a size");
-    if (list.isOne()) others.shapes.push_back(text);
+    if (list.isOne()) others.shapes.push_back(list.text);
     if (!list.isOne()) range = std::move(list);
   }
   QC_TRY(refuseWithoutEffect(verb, {{"--seconds", o.data.sources.empty(), "with samples, which run once", "leave it out"},

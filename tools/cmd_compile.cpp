@@ -64,11 +64,7 @@ Status runCompile(const CompileFlags& o) {
   if (header == o.output)
     return fail(ErrorCode::kInvalidArgument, "the code and its header are both '{}'", header)
         .help("give the header another name with --header");
-  std::vector<SizeList> sizes;
-  for (const std::string& text : o.model.shapes) {
-    QC_ASSIGN(SizeList list, parseSizeList(text));
-    sizes.push_back(std::move(list));
-  }
+  QC_ASSIGN(const std::vector<SizeList> sizes, parseSizeLists(o.model.shapes));
   const AotOptions options{.needsRt = output.kind != Kind::library, .packsNibbles = o.packWeights};
   AotModel aot;
   std::string held;  // what it holds, where that is not plain

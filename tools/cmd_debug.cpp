@@ -12,6 +12,7 @@
 #include "ir/visible.h"
 #include "runtime/insight/debug.h"
 #include "tools/beside_float.h"
+#include "tools/check_samples.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
 #include "tools/input_report.h"
@@ -44,9 +45,11 @@ struct MeasuredOn {
 // Of several sources the last measures, and those in front are the ones that calibrated.
 Result<MeasuredOn> measuredOn(const DebugFlags& o, const Model& model) {
   MeasuredOn on;
+  const std::vector<std::string> first(o.data.sources.begin(), o.data.sources.end() - 1);
+  QC_TRY(checkHeldOut(first, {o.data.sources.back()}, "the last -d"));
   QC_ASSIGN(on.samples, openDataset({o.data.sources.back()}, model));
-  if (o.data.sources.size() < 2) return on;
-  QC_ASSIGN(const Dataset seen, openDataset({o.data.sources.begin(), o.data.sources.end() - 1}, model));
+  if (first.empty()) return on;
+  QC_ASSIGN(const Dataset seen, openDataset(first, model));
   on.heldOut = true;
   QC_ASSIGN(const Overlap overlap, overlapOf(on.samples, seen));  // named so by mistake: the very samples
   if (overlap.seen > 0)
@@ -192,6 +195,8 @@ class Dump {
 };
 
 Status runDebug(const DebugFlags& o) {
+  if (o.noShadow && o.sort == "shadow")
+    return fail(ErrorCode::kInvalidArgument, "--sort shadow has no effect with --no-shadow").help("leave one of them out");
   if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const Model first, o.model.loadOfAnyShape(o.data));
   QC_ASSIGN(const Model second, beside(o.model, o.other).loadOfAnyShape(o.data));

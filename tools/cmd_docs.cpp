@@ -178,7 +178,7 @@ std::string manualPage(const CLI::App& app, const std::string& version) {
       ".TP\n3\nthe compiler or the host is at fault\n";
   text +=
       ".SH ENVIRONMENT\n.TP\nQC_CACHE_DIR\nwhere compiled kernels are kept; ~/.cache/qcompile without it\n"
-      ".TP\nQC_MEMORY_LIMIT\nhow much memory a model may take, in bytes\n";
+      ".TP\nQC_MEMORY_LIMIT\nhow much memory a model may take: 2G, 500M or plain bytes\n";
   return text;
 }
 

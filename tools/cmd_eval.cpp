@@ -89,6 +89,11 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   const int64_t k = o.metric == "top5" ? 5 : 1;
   const bool measures = !o.labels.empty() || (isFree && verb.count("--metric") > 0);
   QC_ASSIGN(Model model, o.model.loadOfAnyShape(o.data));
+  for (const Port& p : model.inputs())
+    if (!o.model.shapes.empty() && !p.type.shape.empty() && p.type.shape[0] == Dim(0))
+      return fail(ErrorCode::kInvalidArgument, "--shape makes the input {}, which holds 0 samples", p.type.str())
+          .on(p.name)
+          .help("leave --shape out");
   QC_ASSIGN(const Dataset data, o.data.open(model));
   std::optional<Labels> labels;
   if (!o.labels.empty() && metric.wants == ScoreRow::Wants::classIndex) {
@@ -144,7 +149,11 @@ Status eval(const EvalOptions& o, const CLI::App& verb) {
   const double standardError = count ? std::sqrt(value * (1 - value) / static_cast<double>(count)) : 0;
   const double milliseconds = count ? seconds * 1e3 / static_cast<double>(count) : 0;
   if (o.json) {
-    nlohmann::json j = {{"samples", count}, {"mean_ms", milliseconds}, {"fed", inputsJson(inputs)}, {"measured_on", seen.toJson(count)}};
+    nlohmann::json j = {{"samples", count},
+                        {"mean_ms", milliseconds},
+                        {"unscored", unscored},
+                        {"fed", inputsJson(inputs)},
+                        {"measured_on", seen.toJson(count)}};
     if (scorer) j[o.metric] = value;
     if (scorer && metric.isShare)
       j.update({{"correct", std::llround(value * static_cast<double>(count))}, {"standard_error", standardError}});

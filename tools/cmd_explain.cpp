@@ -19,16 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-// What a page or a line of text says of the samples as they are fed, of both sets.
-Result<InputReport> fedOf(const TrialSetup& setup) {
-  QC_ASSIGN(InputReport fed, checkInputs(setup.model, setup.calibration));
-  if (setup.check.kind != CheckSamples::Kind::given) return fed;
-  QC_ASSIGN(const InputReport check, checkInputs(setup.model, setup.check.samples));
-  fed.sources.insert(fed.sources.end(), check.sources.begin(), check.sources.end());
-  fed.warnings.insert(fed.warnings.end(), check.warnings.begin(), check.warnings.end());
-  return fed;
-}
-
 struct ExplainFlags {
   TrialFlags trial;
   MetricFlags metric;
@@ -143,7 +133,7 @@ Status runExplain(ExplainFlags& o, const CLI::App& verb) {
   if (!o.writeRules.empty()) QC_TRY(checkOutput(o.writeRules));
   if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
-  QC_ASSIGN(const InputReport fed, fedOf(setup));
+  QC_ASSIGN(const InputReport fed, setup.fed());
   warnOfInputs(fed);
   StagedProgress progress;
   QC_ASSIGN(const std::optional<Goal> goal, o.metric.goal(verb, setup.model));

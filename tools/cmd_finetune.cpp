@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/files.h"
+#include "ir/visible.h"
 #include "runtime/any_batch.h"
 #include "runtime/insight/goal.h"
 #include "runtime/insight/idle_rules.h"
@@ -115,13 +116,15 @@ void printEpochs(const Finetuned& done, const std::optional<Check>& check) {
   if (measures) header.push_back(check ? check->name() : "held-out loss");
   if (measures && !check) header.emplace_back("by luck");
   Table table(header);
+  // In the mean, whoever's it is.
+  const auto fell = [&](const FinetuneEpoch& e) { return e.check && done.epochs[0].check && *e.check > *done.epochs[0].check; };
   for (const FinetuneEpoch& e : done.epochs) {
     if (e.epoch == 0 && !measures) continue;
     std::vector<std::string> row{std::to_string(e.epoch), e.epoch > 0 ? fmt::format("{:.4g}", e.loss) : ""};
     if (labelled) row.push_back(e.accuracy ? fmt::format("{:.2f}", *e.accuracy * 100) : "");
     if (measures) row.push_back(!e.check ? "" : check ? check->shown(*e.check) : fmt::format("{:.4g}", -*e.check));
     if (measures && !check)
-      row.push_back(e.luck ? fmt::format("-{:.2g}{}", *e.luck, e.ofMost.value_or(true) ? "" : ", of a few samples") : "");
+      row.push_back(e.luck ? fmt::format("{:.2g}{}", *e.luck, fell(e) && !e.ofMost.value_or(true) ? ", of a few samples" : "") : "");
     table.add(std::move(row));
   }
   fmt::print("{}", table.str());
@@ -140,9 +143,10 @@ Result<QuantizedModel> asQuantizeWrites(const Model& model, const PreparedModel&
 Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   const double start = now();
   QC_TRY(o.checkEffects(verb));
+  QC_TRY(checkHeldOut(o.data.sources, o.check, "--check"));
   QC_TRY(checkOutputs({o.output, o.checkpoint()}));
   QC_ASSIGN(const QConfigMapping rules, o.mapping());
-  QC_ASSIGN(FinetuneOptions options, o.options());
+  QC_TRY(o.options(0));  // what is wrong with them is said before the model is read
   QC_ASSIGN(Model loaded, o.model.loadOfAnyShape(o.data));
   if (o.freeBatch) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
@@ -151,15 +155,23 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   QC_ASSIGN(Dataset samples, o.data.open(loaded));
   const Model model = std::move(loaded);
   if (o.limit > 0) samples.keepFirst(o.limit);
-  QC_ASSIGN(const InputReport inputs, checkInputs(model, samples));
+  QC_ASSIGN(InputReport inputs, checkInputs(model, samples));
+  if (!o.check.empty()) {
+    QC_ASSIGN(const Dataset measured, openDataset(o.check, model));
+    QC_ASSIGN(InputReport more, checkInputs(model, measured));
+    inputs.add(std::move(more));
+  }
   warnOfInputs(inputs);
   QC_TRY(checkOutputs({o.output, o.checkpoint()}));  // once more: now it is known what is read
+  QC_TRY(checkModelName(o.output));
   QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules));
   QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   if (o.quantizes() && prepared.coverage.quantizedCount() == 0)
     return fail(ErrorCode::kInvalidArgument, "no op of this model becomes int8 by these rules, so there is nothing to train for")
         .help("`qcompile quantize` lists why; --mode float trains the model as it is");
+  const int bits = o.quantizes() ? bitsOfMost(*prepared.observed) : 0;
+  QC_ASSIGN(FinetuneOptions options, o.options(bits));
   if (!o.labels.empty()) {
     QC_ASSIGN(const Labels labels, Labels::read(o.labels));
     for (int64_t i = 0; i < samples.size(); ++i) {
@@ -167,9 +179,14 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
       options.targets.labels.push_back(label);
     }
   }
+  std::vector<std::string> notes;
+  const auto note = [&](std::string text) {
+    fmt::print(stderr, "note: {}\n", visible(text));
+    notes.push_back(std::move(text));
+  };
   std::error_code none;
   if (o.resume && !std::filesystem::exists(o.checkpoint(), none))
-    fmt::print(stderr, "note: there is no '{}' to go on from; starting anew\n", o.checkpoint());
+    note(fmt::format("there is no '{}' to go on from; starting anew", o.checkpoint()));
   QC_ASSIGN(const std::optional<Check> check, checkOf(o, model, prepared));
   options.recover.threads = o.threads;
   if (check) options.recover.check = &check->samples;
@@ -198,15 +215,21 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   QC_ASSIGN(Finetuned done, finetune(prepared, samples, options));
   line.end();
   if (done.stepsByEvaluation > 0)
-    fmt::print(stderr, "note: {} steps of a training step have no kernel and run by evaluation, slowly\n", done.stepsByEvaluation);
+    note(fmt::format("{} steps of a training step have no kernel and run by evaluation, slowly", done.stepsByEvaluation));
   const bool measured = check || done.heldOut > 0;
   if (!measured && o.holdOut > 0)
-    fmt::print(stderr, "note: {} samples are too few to hold some out: the last epoch is written, whether or not it is better\n",
-               samples.size());
+    note(fmt::format("{} samples are too few to hold some out: the last epoch is written, whether or not it is better", samples.size()));
   if (done.heldOut > 0 && done.best == 0 && o.quantizes()) {
     QC_ASSIGN(done.model, asQuantizeWrites(model, prepared, samples, options.recover));
   }
   QC_TRY(save(done.model.model, o.output));
+  std::string unbeaten;
+  if (measured && done.best == 0)
+    unbeaten = fmt::format("no epoch is better{} than {}, which was written",
+                           check                       ? ""
+                           : done.epochs.back().ofMost ? ", by more than luck and for most samples,"
+                                                       : ", by more than luck,",
+                           o.quantizes() ? "what `quantize` makes of the same samples" : "the model before training");
   std::error_code error;
   std::filesystem::remove(o.checkpoint(), error);
   if (o.json) {
@@ -216,11 +239,13 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
                         {"best", done.best},
                         {"written", measured && done.best == 0 ? (o.quantizes() ? "quantized" : "untrained") : "trained"},
                         {"trained", done.trained},
-                        {"lr", o.learningRate()},
+                        {"lr", o.learningRate(bits)},
                         {"steps", done.steps},
                         {"by_evaluation", done.stepsByEvaluation},
                         {"seconds", now() - start},
                         {"fed", inputsJson(inputs)}};
+    if (!unbeaten.empty()) notes.push_back(unbeaten);
+    j["notes"] = notes;
     if (done.heldOut > 0) j["held_out"] = done.heldOut;
     j["losses"] = losses;  // of the last steps: those of this process
     if (check) j["check"] = {{"metric", check->name()}, {"samples", check->judge->size()}};
@@ -233,12 +258,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   printEpochs(done, check);
   if (check && check->goal) fmt::print("float: {} {}\n", check->name(), check->shown(check->ofFloat));
   if (check) fmt::print("{}: {} {}\n", beforeTraining(o), check->name(), check->shown(*done.epochs[0].check));
-  if (measured && done.best == 0)
-    fmt::print("note: no epoch is better{} than {}, which was written\n",
-               check                       ? ""
-               : done.epochs.back().ofMost ? ", by more than luck and for most samples,"
-                                           : ", by more than luck,",
-               o.quantizes() ? "what `quantize` makes of the same samples" : "the model before training");
+  if (!unbeaten.empty()) fmt::print("note: {}\n", unbeaten);
   fmt::print("{} -> {}: {} samples, {} steps on {} parameters{}, {:.1f} s\n", o.model.path, o.output, samples.size(), done.steps,
              done.trained, measured && done.best > 0 ? fmt::format(", kept from epoch {}", done.best) : "", now() - start);
   return {};

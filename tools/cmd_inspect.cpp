@@ -110,6 +110,23 @@ void printSummary(const OnnxSummary& s) {
   if (!s.asInFile.empty()) fmt::print("types and ops are those of the file, its dims have to be bound: {}\n", visible(inFlags(s.asInFile)));
 }
 
+// From its headers; of a model for one sample at a time also at the number of them that --shape asks for.
+Result<OnnxSummary> summaryOfFile(const ModelOptions& model) {
+  QC_ASSIGN(const LoadOptions options, model.options());
+  const auto at = [&](const Shapes& shapes) {
+    return withoutExceptions([&] { return summarizeOnnxFile(model.path, {shapes, options.values}); });
+  };
+  auto found = at(options.shapes);
+  if (found || options.shapes.empty()) return found;
+  const auto ofOne = at({});
+  if (!ofOne) return found;
+  const auto batch = model.load();
+  if (!batch) return found;
+  OnnxSummary summary = summaryOf(batch->graph());
+  summary.constantBytes = ofOne->constantBytes;
+  return summary;
+}
+
 // What lowering says of layers, such as of one whose weights have no integer form: it stays float between its integers.
 Status noteLowering(const Model& model) {
   PassContext cx;
@@ -157,8 +174,7 @@ Status inspect(const InspectOptions& o, const CLI::App& verb) {
       noteMadeInputs(*run, model.graph());
     }
   } else {
-    QC_ASSIGN(const LoadOptions options, o.model.options());
-    QC_ASSIGN(summary, withoutExceptions([&] { return summarizeOnnxFile(o.model.path, {options.shapes, options.values}); }));
+    QC_ASSIGN(summary, summaryOfFile(o.model));
   }
   if (o.json) {
     nlohmann::json j = summaryJson(summary);

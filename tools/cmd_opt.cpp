@@ -71,18 +71,17 @@ Result<Tensor> generatedInput(const TensorType& type, size_t index) {
   return readPayload(reader, type);
 }
 
-Result<std::vector<Tensor>> makeInputs(const Graph& graph, const std::vector<std::string>& given) {
+Result<std::vector<Tensor>> makeInputs(const Graph& graph, const std::vector<Assignment>& given) {
   std::vector<Tensor> tensors;
   for (size_t i = 0; i < graph.inputs().size(); ++i) {
     const Value* input = graph.inputs()[i];
     if (!input->type().isStatic()) return fail(ErrorCode::kInvalidArgument, "--run needs inputs of static shape").on(input->name());
     const TensorType type = input->type().withDType(input->type().dtype);
     if (type.byteSize() > int64_t{1} << 30) return fail(ErrorCode::kResource, "{} is too large for --run", type.str()).on(input->name());
-    const std::string prefix = input->name() + "=";
     Result<Tensor> tensor = generatedInput(type, i);
-    for (const std::string& item : given) {
-      if (!item.starts_with(prefix)) continue;
-      TextReader reader(std::string_view(item).substr(prefix.size()), "--input " + input->name());
+    for (const auto& [name, payload] : given) {
+      if (name != input->name()) continue;
+      TextReader reader(payload, "--input " + name);
       tensor = readPayload(reader, type);
       if (tensor && reader.peek().kind != Token::Kind::end) return reader.unexpected("nothing behind the payload");
     }
@@ -92,7 +91,7 @@ Result<std::vector<Tensor>> makeInputs(const Graph& graph, const std::vector<std
   return tensors;
 }
 
-Result<std::string> runGraph(const Graph& graph, const std::vector<std::string>& given) {
+Result<std::string> runGraph(const Graph& graph, const std::vector<Assignment>& given) {
   QC_ASSIGN(const std::vector<Tensor> inputs, makeInputs(graph, given));
   QC_ASSIGN(const std::vector<Tensor> outputs, interpret(graph, inputs));
   std::string text;
@@ -126,9 +125,8 @@ void printStats(const PassContext& cx, const OptOptions& o) {
 }
 
 Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::optional<Stage> stage, const OptOptions& o,
-                            std::set<std::string>& inputNames) {
+                            const std::vector<Assignment>& given) {
   QC_ASSIGN(Graph graph, parseGraph(chunk.text, o.input == "-" ? "<stdin>" : o.input));
-  for (const Value* v : graph.inputs()) inputNames.insert(v->name());
   QC_TRY(verify(graph, stage));
   PassManager manager(pipeline, o.manager);
   PassContext cx;
@@ -136,7 +134,7 @@ Result<std::string> process(const Chunk& chunk, const Pipeline& pipeline, std::o
   printStats(cx, o);
   QC_TRY(status);
   if (o.memoryPlan) return memoryPlanOf(graph);
-  return o.run ? runGraph(graph, o.inputs) : Result<std::string>(print(graph, o.manager.print));
+  return o.run ? runGraph(graph, given) : Result<std::string>(print(graph, o.manager.print));
 }
 
 // ---- --verify-diagnostics ---------------------------------------------------------------------
@@ -203,12 +201,50 @@ int listPasses() {
   return kDone;
 }
 
-Result<int> optCommand(const OptOptions& o) {
+// Before anything is printed: an input that no graph has.  Where one of them cannot be read, that is what will be said.
+Status checkInputNames(const std::vector<Chunk>& graphs, const std::vector<Assignment>& given) {
+  if (given.empty()) return {};
+  std::set<std::string> names;
+  for (const Chunk& chunk : graphs) {
+    const auto graph = parseGraph(chunk.text, "");
+    if (!graph) return {};
+    for (const Value* v : graph->inputs()) names.insert(v->name());
+  }
+  for (const auto& [name, payload] : given)
+    if (!names.contains(name))
+      return fail(ErrorCode::kInvalidArgument, "no graph has an input '{}'", name).help("write --input NAME=PAYLOAD");
+  return {};
+}
+
+Status checkEffects(const OptOptions& o, const CLI::App& verb, const Pipeline& pipeline) {
+  QC_TRY(refuseWithoutEffect(verb, {{"--input", o.run, "where nothing is run", "add --run, or leave it out"},
+                                    {"--run", !o.memoryPlan, "with --memory-plan", "leave one of them out"}}));
+  if (o.manager.printAfter.empty()) return {};
+  std::string names;
+  const size_t count = o.manager.stopAfter < 0 ? pipeline.steps().size() : std::min(usize(o.manager.stopAfter), pipeline.steps().size());
+  try {
+    const std::regex wanted(o.manager.printAfter);
+    for (size_t i = 0; i < count; ++i) {
+      const std::string& name = pipeline.steps()[i].pass->name;
+      if (std::regex_search(name, wanted)) return {};
+      names += (names.empty() ? "" : ", ") + name;
+    }
+  } catch (const std::regex_error&) {
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not a regular expression", o.manager.printAfter);
+  }
+  fmt::print(stderr, "warning: --print-after {}: no pass of that name runs; {}\n", o.manager.printAfter,
+             names.empty() ? "none runs at all" : "those that run are " + names);
+  return {};
+}
+
+Result<int> optCommand(const OptOptions& o, const CLI::App& verb) {
   QC_ASSIGN(const Pipeline pipeline, Pipeline::parse(o.pipeline));
   if (o.showPipeline) {
     fmt::print("{}\n", pipeline.str());
     return kDone;
   }
+  QC_TRY(checkEffects(o, verb, pipeline));
+  QC_ASSIGN(const std::vector<Assignment> given, splitAssignments(o.inputs, "--input"));
   std::optional<Stage> stage;
   if (!o.stage.empty()) {
     QC_ASSIGN(stage, parseStage(o.stage));
@@ -217,9 +253,10 @@ Result<int> optCommand(const OptOptions& o) {
   const std::string file = o.input == "-" ? "<stdin>" : o.input;
   int worst = kDone;
   bool first = true;
-  std::set<std::string> inputNames;
-  for (const Chunk& chunk : chunks(text, o.split)) {
-    const Result<std::string> outcome = process(chunk, pipeline, stage, o, inputNames);
+  const std::vector<Chunk> graphs = chunks(text, o.split);
+  QC_TRY(checkInputNames(graphs, given));
+  for (const Chunk& chunk : graphs) {
+    const Result<std::string> outcome = process(chunk, pipeline, stage, o, given);
     if (o.verifyDiagnostics) {
       worst = std::max(worst, checkDiagnostics(chunk, outcome, file));
     } else if (!outcome) {
@@ -232,9 +269,6 @@ Result<int> optCommand(const OptOptions& o) {
       first = false;
     }
   }
-  for (const std::string& item : o.inputs)
-    if (const std::string name = item.substr(0, item.find('=')); worst == kDone && !inputNames.contains(name))
-      return fail(ErrorCode::kInvalidArgument, "no graph has an input '{}'", name).help("write --input NAME=PAYLOAD");
   return worst;
 }
 
@@ -268,13 +302,13 @@ void addOptCommand(CLI::App& app, int& exitCode) {
       ->type_name("NAME=PAYLOAD");
   cmd->add_flag("--list-passes", o->listPasses, "print passes, their options and the named pipelines");
   cmd->add_flag("--show-pipeline", o->showPipeline, "print the pipeline with named pipelines expanded");
-  cmd->callback([o, &exitCode] {
+  cmd->callback([o, cmd, &exitCode] {
     registerCodegenPasses();
     if (o->listPasses) {
       exitCode = listPasses();
       return;
     }
-    const Result<int> done = optCommand(*o);
+    const Result<int> done = optCommand(*o, *cmd);
     exitCode = done ? *done : report(done.error());
   });
 }

@@ -99,8 +99,11 @@ Status runProfile(const ProfileFlags& o, const CLI::App& verb) {
     std::optional<Model> other;
     if (!beside.with.empty()) {
       ModelOptions at = o.model;
+      QC_ASSIGN(const LoadOptions asked, at.options());
+      const auto& known = asked.shapes;
       for (const auto& [name, tensor] : o.data.sources.empty() ? TensorMap() : inputs)
-        if (!tensor.sizes().empty()) at.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
+        if (!tensor.sizes().empty() && !known.contains(name))
+          at.shapes.push_back(fmt::format("{}={}", name, fmt::join(tensor.sizes(), "x")));
       QC_ASSIGN(other, beside.other(model, at));
     }
     return profileBeside(model, other ? &*other : nullptr, beside.with, inputs, o.engine, o.runs,

@@ -1,6 +1,6 @@
 // quantize: the main job.
+#include <algorithm>
 #include <filesystem>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -25,6 +25,11 @@ bool observes(const PreparedModel& prepared) {
   for (const Node* n = prepared.observed->front(); n; n = n->next())
     if (n->is("observe")) return true;
   return false;
+}
+
+// Whether anything of the result depends on samples: ranges, or what recipes do to layers that read integers.
+bool asksSamples(const QuantizeFlags& o, const PreparedModel& prepared) {
+  return observes(prepared) || (o.recovery.any() && !int8Layers(*prepared.observed).empty());
 }
 
 // Before recipes run: samples that give no range of anything.
@@ -102,8 +107,7 @@ Result<InputReport> fedInputs(const QuantizeFlags& o, const Model& model, Datase
   if (o.check.empty()) return report;
   QC_ASSIGN(const Dataset check, openDataset(o.check, model));
   QC_ASSIGN(InputReport more, checkInputs(model, check, o.ranges.empty() ? nullptr : &saved));
-  std::move(more.sources.begin(), more.sources.end(), std::back_inserter(report.sources));
-  std::move(more.warnings.begin(), more.warnings.end(), std::back_inserter(report.warnings));
+  report.add(std::move(more));
   return report;
 }
 
@@ -116,6 +120,7 @@ struct Told {
   std::vector<std::string> warnings, notes;
   int64_t before, after;  // bytes
   double seconds;
+  int64_t calibrating;  // samples
 };
 
 Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QConfigMapping& applied, const Told& told) {
@@ -127,7 +132,7 @@ Status writePage(const QuantizeFlags& o, const QuantizedModel& result, const QCo
                 {"size", fmt::format("{} to {}", megabytes(told.before), megabytes(told.after))},
                 {"mode", fmt::format("{}, backend {}", o.mode, o.rules.backend)},
                 {"coverage", fmt::format("{} of {} ops quantized", result.coverage.quantizedCount(), result.coverage.rows.size())},
-                {"calibration", fmt::format("{} samples", result.ranges.samples())},
+                {"calibration", fmt::format("{} samples", told.calibrating)},
                 {"time", fmt::format("{:.1f} s", told.seconds)}};
   constexpr size_t kOutputs = 8;
   size_t outputs = 0;
@@ -170,6 +175,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   QC_ASSIGN(const QConfigMapping rules, rulesFor(o));
   QC_TRY(o.recovery.follow(rules));
   QC_TRY(checkEffects(o, verb));
+  QC_TRY(checkHeldOut(o.data.sources, o.check, "--check"));
   QC_ASSIGN(Model loaded, o.model.loadOfAnyShape(o.data));
   if (o.freeBatch) {
     QC_ASSIGN(loaded, withFreeBatch(loaded));
@@ -181,7 +187,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   }
   const Model model = std::move(loaded);
   InputReport inputs;
-  if (samples.size() > 0) {
+  if (samples.size() > 0 || !o.check.empty()) {
     QC_ASSIGN(inputs, fedInputs(o, model, samples));
     warnOfInputs(inputs);
   }
@@ -189,11 +195,22 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   Dataset seen = samples;
   QC_ASSIGN(CheckSamples check, checkSamples(o.check, o.limit, !o.ranges.empty(), model, seen));
   QC_TRY(checkOutputs(outputs));  // once more, before the long work: now it is known what is read
+  QC_TRY(checkModelName(o.output));
   QC_ASSIGN(PreparedModel prepared, prepareModel(model, rules));
   QC_ASSIGN(const std::vector<Remark> idle, idleRules(prepared));
   for (const Remark& r : idle) fmt::print(stderr, "warning: {}\n", r.message);
   QC_TRY(checkRanges(o, prepared));
-  if (observes(prepared)) QC_TRY(refuseEmpty(samples, inputs));
+  const bool asks = asksSamples(o, prepared);
+  if (!asks && samples.size() > 0) {
+    check.calibrates = false;
+    if (check.kind != CheckSamples::Kind::given) {  // nothing has seen any of them
+      seen = samples;
+      if (o.limit > 0) seen.keepFirst(o.limit);
+      check.kind = CheckSamples::Kind::leftOut;
+      check.samples = seen;
+    }
+  }
+  if (observes(prepared) && samples.size() > 0) QC_TRY(refuseEmpty(samples, inputs));
   const Dataset* unseen = check.samples.size() > 0 ? &check.samples : nullptr;
   std::optional<Ledger> ledger;
   if (o.ledger.neverSlower && prepared.coverage.quantizedCount() > 0) {  // else a warning says that there is nothing
@@ -225,10 +242,15 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
     result = std::move(withAll);
   }
   std::vector<std::string> warnings;
-  if (o.ranges.empty() && samples.size() > 0) warnings = assess(result.ranges, prepared.observed.get()).warnings;
+  if (!o.ranges.empty()) {
+    warnings = missingShards(result.ranges);
+  } else if (samples.size() > 0) {
+    warnings = assess(result.ranges, prepared.observed.get()).warnings;
+  }
   QC_TRY(requireInt8(result.coverage, o.requireInt8));
   if (const std::string warning = nothingQuantized(result.coverage, model.graph()); !warning.empty()) warnings.push_back(warning);
   for (const std::string& warning : warnings) fmt::print(stderr, "warning: {}\n", warning);
+  const int64_t calibrating = asks ? result.ranges.samples() : 0;
   const std::string unmeasured = whyUnmeasured(o, result, check.samples.size() > 0 ? check.samples : samples);
   if (o.timePasses) printTimings(result.timings);
   QC_TRY(save(result.model, o.output));
@@ -240,14 +262,16 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   for (const Remark& r : result.remarks) notes.push_back(r.node.empty() ? r.message : r.node + ": " + r.message);
   if (!unmeasured.empty()) notes.push_back(unmeasured);
   for (const Remark& r : idle) warnings.push_back(r.message);
-  QC_TRY(writePage(
-      o, result, applied,
-      {inputs, check, mixture ? &*mixture : nullptr, ledger ? &*ledger : nullptr, warnings, notes, before, after, now() - start}));
+  QC_TRY(writePage(o, result, applied,
+                   {inputs, check, mixture ? &*mixture : nullptr, ledger ? &*ledger : nullptr, warnings, notes, before, after,
+                    now() - start, calibrating}));
   if (o.json) {
     nlohmann::json report = reportJson(result, applied);
     report.update(
         {{"output", o.output},
-         {"samples", result.ranges.samples()},
+         {"samples", calibrating},
+         {"warnings", warnings},
+         {"notes", notes},
          {"measured_on",
           {{"samples", result.compared}, {"kind", result.compared > 0 ? check.name() : "none"}, {"used_afterwards", check.usedAfterwards}}},
          {"unmeasured", unmeasured},
@@ -270,7 +294,7 @@ Status runQuantize(QuantizeFlags o, const CLI::App& verb) {
   if (!inputs.sources.empty()) fmt::print("\n");
   printInputs(inputs);
   fmt::print("\n{} -> {}: {} -> {}, {} calibration samples, {:.1f} s\n", o.model.path, o.output, megabytes(before), megabytes(after),
-             result.ranges.samples(), now() - start);
+             calibrating, now() - start);
   return {};
 }
 

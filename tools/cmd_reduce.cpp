@@ -208,6 +208,7 @@ class Reducer {
 Status runReduce(const ReduceFlags& o) {
   QC_ASSIGN(const Model model, o.model.load());
   QC_TRY(checkOutput(o.output));
+  QC_TRY(checkModelName(o.output));
   QC_ASSIGN(const TemporaryFolder folder, TemporaryFolder::create("qcompile-reduce"));
   const std::string candidate = (fs::path(folder.path()) / ("model" + fs::path(o.output).extension().string())).string();
   const int before = model.graph().numNodes();

@@ -35,9 +35,9 @@ struct RunOptions {
 
 Result<TensorMap> readInputs(const RunOptions& o) {
   TensorMap inputs;
-  for (const std::string& text : o.inputs) {
-    QC_ASSIGN(const auto assignment, splitAssignment(text, "--input"));
-    QC_ASSIGN(inputs[assignment.first], readNpy(assignment.second));
+  QC_ASSIGN(const std::vector<Assignment> given, splitAssignments(o.inputs, "--input"));
+  for (const auto& [name, file] : given) {
+    QC_ASSIGN(inputs[name], readNpy(file));
   }
   return inputs;
 }
@@ -108,6 +108,11 @@ Status checkArrays(const Model& model, const TensorMap& inputs) {
   for (const std::string& name : names)
     if (!inputs.contains(name))
       return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(name).help("add --input NAME=FILE.npy");
+  for (const Port& p : model.inputs())
+    if (const Tensor& array = inputs.at(p.name); array.dtype() != p.type.dtype)
+      return fail(ErrorCode::kInvalidArgument, "the array is {}, and the input takes {}", array.type().str(), p.type.str())
+          .on(p.name)
+          .help(fmt::format("convert the array's dtype to {}, in numpy with x.astype(..)", toString(p.type.dtype)));
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include "runtime/insight/sensitivity.h"
 #include "tools/cmd.h"
 #include "tools/common.h"
+#include "tools/input_report.h"
 #include "tools/metric_flags.h"
 #include "tools/report_flags.h"
 #include "tools/trial_flags.h"
@@ -39,24 +40,40 @@ nlohmann::json rowJson(const SensitivityRow& row, const Goal* goal, const std::o
           {"alone_float_drop", figure(drop(goal, floatGoal, row.goalFloat))}};
 }
 
+// What --resume holds a state against.
+Result<std::string> goalKey(const MetricFlags& metric) {
+  std::string labels;
+  if (!metric.labels.empty()) {
+    QC_ASSIGN(labels, readFile(metric.labels));
+  }
+  return nlohmann::json({metric.command, metric.output, labels}).dump(-1, ' ', false, nlohmann::json::error_handler_t::ignore);
+}
+
 std::string decibelText(const std::optional<double>& v) { return v ? fmt::format("{:.1f}", *v) : ""; }
 
 Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   if (!o.state.empty()) QC_TRY(checkOutput(o.state));
   if (o.report) QC_TRY(checkOutput(o.report.path));
   QC_ASSIGN(const TrialSetup setup, TrialSetup::open(o.trial, verb));
+  QC_ASSIGN(const InputReport fed, setup.fed());
+  warnOfInputs(fed);
   StagedProgress progress;
   QC_ASSIGN(Trials trials, setup.trials(o.trial, progress));
   QC_ASSIGN(const std::optional<Goal> metric, o.metric.goal(verb, setup.model));
   const Goal* goal = metric ? &*metric : nullptr;
   QC_ASSIGN(const Judge judge, setup.judge(o.trial, goal ? setup.check.samples.size() : std::max<int64_t>(1, o.trial.recovery.compare)));
   SensitivityOptions options{.top = o.top, .modules = o.by == "module", .goal = goal, .state = o.state};
+  if (goal && !o.state.empty()) {
+    QC_ASSIGN(options.goalKey, goalKey(o.metric));
+  }
   options.progress = [&](int64_t done, int64_t total) { progress.update("layers", done, total); };
   QC_ASSIGN(const Sensitivity found, sensitivity(trials, judge, options));
   if (o.report) {
     ReportData page{.title =
                         fmt::format("{}: which layers lose the accuracy", std::filesystem::path(o.trial.model.path).filename().string())};
     page.facts = {{"model", o.trial.model.path}, {"all int8", fmt::format("{:.1f} dB at the outputs", found.allQuantized)}};
+    page.warnings = fed.warnings;
+    page.inputs = &fed;
     page.measuredOn = setup.check.str(found.samples);
     page.sensitivity = &found;
     QC_TRY(o.report.write(std::move(page)));
@@ -75,7 +92,8 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
                {"measured", found.measured},
                {"resumed", found.resumed},
                {"added_noise", found.added},
-               {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}}});
+               {"measured_on", {{"samples", found.samples}, {"kind", setup.check.name()}}},
+               {"fed", inputsJson(fed)}});
     return {};
   }
   constexpr size_t kShown = 15;
@@ -100,6 +118,8 @@ Status runSensitivity(SensitivityFlags& o, const CLI::App& verb) {
   if (shown < found.rows.size()) fmt::print("and {} more (--all)\n", found.rows.size() - shown);
   if (!found.unseen.empty()) fmt::print("\nnot measured, as there is nothing to measure:\n");
   for (const UnseenUnit& u : found.unseen) fmt::print("  {}: {}\n", u.unit.name, u.why);
+  fmt::print("\n");
+  printInputs(fed);
   fmt::print("\nall int8: {:.1f} dB at the outputs, on {}\n", found.allQuantized, setup.check.str(found.samples));
   if (const auto all = drop(goal, found.goalFloat, found.goalAll))
     fmt::print("{}: {:.2f} points below the float model with all int8\n", goal->name, *all);

@@ -6,11 +6,14 @@
 #include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "codegen/object_cache.h"
 #include "frontend/data/npy.h"
 #include "frontend/onnx/import.h"
+#include "ir/memory_limit.h"
 #include "ir/visible.h"
 #include "passes/lower/bound_graph.h"
 #include "quantizer/modes.h"
@@ -61,6 +64,13 @@ std::string observerNames() {
   return names;
 }
 
+std::string fieldsOf(const ObserverDef& def) {
+  std::string names;
+  for (const AttrSpec& field : def.args) names += (names.empty() ? "" : ", ") + field.name;
+  if (names.empty()) return fmt::format("write --observer {}: it has no fields", def.name);
+  return fmt::format("write --observer {0}, or {0}:field=value,..; its fields: {1}", def.name, names);
+}
+
 // "percentile:percentile=99.9,bins=1024" for every activation that the rules observe.
 Status setObserver(QConfigMapping& rules, const std::string& text) {
   const size_t colon = text.find(':');
@@ -71,7 +81,15 @@ Status setObserver(QConfigMapping& rules, const std::string& text) {
         .help(observerNames());
   for (size_t at = colon; at != std::string::npos && at < text.size();) {
     const size_t end = text.find(',', at + 1);
-    QC_ASSIGN(const auto field, splitAssignment(text.substr(at + 1, end - at - 1), "--observer NAME:field=value; here"));
+    const std::string word = text.substr(at + 1, end - at - 1);
+    if (const size_t equals = word.find('='); equals == std::string::npos || equals == 0)
+      return fail(ErrorCode::kInvalidArgument, "--observer {}: {}", text,
+                  word.empty() ? fmt::format("behind the '{}' a field and its value are missing", text[at])
+                               : fmt::format("'{}' lacks NAME=, the field that it is for", word))
+          .help(fieldsOf(*def));
+    QC_ASSIGN(const Assignment field, splitAssignment(word, "--observer"));
+    if (spec["args"].contains(field.first))
+      return fail(ErrorCode::kInvalidArgument, "--observer {}: '{}' is given twice", text, field.first).help("leave one of them out");
     const nlohmann::json value = nlohmann::json::parse(field.second, nullptr, false);
     spec["args"][field.first] = value.is_number() ? value : nlohmann::json(field.second);
     at = end;
@@ -91,11 +109,25 @@ Result<Model> withNote(Result<Model> model, const std::string& path) {
 
 }  // namespace
 
-Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option) {
+Result<Assignment> splitAssignment(const std::string& text, const std::string& option) {
   const size_t at = text.rfind('=');
   if (at == std::string::npos || at == 0)
     return fail(ErrorCode::kInvalidArgument, "'{}' lacks NAME=", text).help(fmt::format("write {} NAME=VALUE", option));
-  return std::pair(text.substr(0, at), text.substr(at + 1));
+  return Assignment(text.substr(0, at), text.substr(at + 1));
+}
+
+Result<std::vector<Assignment>> splitAssignments(const std::vector<std::string>& texts, const std::string& option) {
+  std::vector<Assignment> all;
+  for (const std::string& text : texts) {
+    QC_ASSIGN(Assignment next, splitAssignment(text, option));
+    for (const auto& [name, value] : all)
+      if (name == next.first)
+        return fail(ErrorCode::kInvalidArgument, "{} is given twice for '{}': '{}' and '{}'", option, name, value, next.second)
+            .help(option == "--shape" ? "leave one of them out; where a verb takes several sizes, they are one list: --shape NAME=16,32"
+                                      : "leave one of them out");
+    all.push_back(std::move(next));
+  }
+  return all;
 }
 
 void ModelOptions::addTo(CLI::App& verb) {
@@ -108,14 +140,14 @@ void ModelOptions::addTo(CLI::App& verb) {
 
 Result<LoadOptions> ModelOptions::options() const {
   LoadOptions options;
-  for (const std::string& text : shapes) {
-    QC_ASSIGN(const auto assignment, splitAssignment(text, "--shape"));
-    QC_ASSIGN(options.shapes[assignment.first], parseSizes(assignment.second, assignment.first));
+  QC_ASSIGN(const std::vector<Assignment> sizes, splitAssignments(shapes, "--shape"));
+  for (const auto& [name, text] : sizes) {
+    QC_ASSIGN(options.shapes[name], parseSizes(text, name));
   }
-  for (const std::string& text : values) {
-    QC_ASSIGN(const auto assignment, splitAssignment(text, "--bind"));
-    QC_ASSIGN(const Tensor value, parseValue(assignment.second));
-    options.values.insert_or_assign(assignment.first, value);
+  QC_ASSIGN(const std::vector<Assignment> bound, splitAssignments(values, "--bind"));
+  for (const auto& [name, text] : bound) {
+    QC_ASSIGN(Tensor value, parseValue(text));
+    options.values.emplace(name, std::move(value));
   }
   return options;
 }
@@ -206,7 +238,7 @@ void EngineOptions::addTo(CLI::App& verb) {
 Result<BuildOptions> EngineOptions::build() const {
   BuildOptions options;
   QC_ASSIGN(options.target, targetHere(target));
-  if (!noCache) options.compile.cacheFolder = ObjectCache::defaultFolder();
+  if (!noCache) options.compile.cacheFolder = kernelFolder();
   if (!cacheSize.empty()) {
     QC_ASSIGN(options.compile.cacheBytes, parseBytes(cacheSize, "--cache-size"));
   }
@@ -228,6 +260,19 @@ Result<TensorMap> AnyShapeSession::run(const TensorMap& inputs) {
   }
   told_ = true;
   return outputs;
+}
+
+std::string kernelFolder() {
+  const std::string folder = ObjectCache::defaultFolder();
+  static const bool told = [&] {
+    const char* named = std::getenv("QC_CACHE_DIR");
+    std::error_code none;
+    const bool fits = !named || !*named || !std::filesystem::exists(named, none) || std::filesystem::is_directory(named, none);
+    if (!fits) fmt::print(stderr, "warning: QC_CACHE_DIR names '{}', which is not a folder: compiled kernels are not kept\n", named);
+    return true;
+  }();
+  static_cast<void>(told);
+  return folder;
 }
 
 void noteStepsWithoutKernel(std::span<const Executable> programs) {
@@ -304,6 +349,15 @@ Result<QConfigMapping> RulesOptions::load() const {
   return guarded(std::move(rules));
 }
 
+Status checkModelName(const std::string& path) {
+  std::error_code none;
+  const auto kind = std::filesystem::status(path, none).type();
+  using Type = std::filesystem::file_type;
+  if (path.ends_with(".onnx") || path.ends_with(".qir") || kind == Type::character || kind == Type::fifo || kind == Type::socket) return {};
+  return fail(ErrorCode::kInvalidArgument, "'{}' does not say in what form the model is written", path)
+      .help("end it in .onnx, or in .qir for text");
+}
+
 Status refuseWithoutEffect(const CLI::App& verb, const std::vector<Condition>& conditions) {
   for (const Condition& c : conditions)
     if (!c.met && verb.count(std::string(c.option)) > 0)
@@ -313,12 +367,7 @@ Status refuseWithoutEffect(const CLI::App& verb, const std::vector<Condition>& c
 
 Result<int64_t> parseBytes(const std::string& text, const std::string& option) {
   if (text.empty()) return 0;
-  double value = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string_view unit(rest, usize(text.data() + text.size() - rest));
-  constexpr std::pair<std::string_view, double> kUnits[] = {{"", 1}, {"K", 1024}, {"M", 1048576}, {"G", 1073741824}, {"T", 1099511627776}};
-  for (const auto& [name, factor] : kUnits)
-    if (error == std::errc() && unit == name && value >= 0 && value * factor < 1e18) return static_cast<int64_t>(value * factor);
+  if (const auto bytes = bytesIn(text)) return *bytes;
   return fail(ErrorCode::kInvalidArgument, "{} {}: expected a size such as 2G, 500M or 1000000", option, text);
 }
 

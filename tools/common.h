@@ -61,6 +61,9 @@ struct EngineOptions {
   Result<std::shared_ptr<AnyShapeSession>> sessionOfAnyShape(Model model) const;
 };
 
+// Where compiled kernels are kept; what hinders that is told on stderr, once.
+std::string kernelFolder();
+
 void noteStepsWithoutKernel(std::span<const Executable> programs);  // on stderr, where there are any
 void noteBatch(const Model& model, const std::string& path);        // on stderr: what was assumed of a model made for one sample
 
@@ -82,6 +85,9 @@ struct RulesOptions {
   QConfigMapping guarded(QConfigMapping rules) const;
 };
 
+// Error: a model that is written under this name would be in a form that the name does not say.  Pipes and devices have any name.
+Status checkModelName(const std::string& path);
+
 // An option that has an effect only where `met`.
 struct Condition {
   std::string_view option;
@@ -91,11 +97,14 @@ struct Condition {
 // Error: one that the user gave has none.
 Status refuseWithoutEffect(const CLI::App& verb, const std::vector<Condition>& conditions);
 
-// "2G", "500M", "64K" or plain bytes; 0 for an empty text.  The error names the option.
+// As bytesIn() (ir/memory_limit.h) reads it; 0 for an empty text.  The error names the option.
 Result<int64_t> parseBytes(const std::string& text, const std::string& option);
 
+using Assignment = std::pair<std::string, std::string>;
 // "name=value" -> (name, value); the error names the option.
-Result<std::pair<std::string, std::string>> splitAssignment(const std::string& text, const std::string& option);
+Result<Assignment> splitAssignment(const std::string& text, const std::string& option);
+// All that an option was given.  Error: two of them are for one name.
+Result<std::vector<Assignment>> splitAssignments(const std::vector<std::string>& texts, const std::string& option);
 
 // One object on one line of stdout.  Names of models are any bytes: what is not UTF-8 becomes U+FFFD.
 void printJson(const nlohmann::json& object);

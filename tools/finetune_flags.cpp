@@ -1,7 +1,11 @@
 #include "tools/finetune_flags.h"
 
+#include <algorithm>
+#include <map>
+
 #include "quantizer/rules/weight_bits.h"
 #include "tools/metric_flags.h"
+#include "tools/quantize_flags.h"
 
 namespace qc::tools {
 
@@ -15,7 +19,8 @@ void FinetuneFlags::addTo(CLI::App& verb) {
   verb.add_option("--mode", mode, "int8: rounded as the quantized model will round; float: as it is")
       ->check(CLI::IsMember({"int8", "float"}));
   rules.addTo(verb);
-  verb.add_option("--weight-bits", weightBits, "of weights, where the global rule decides; rules for single layers say their own")
+  verb.add_option("--weight-bits", weightBits,
+                  "of weights, where the global rule decides; rules for single layers say their own; default 8, or what that rule says")
       ->check(CLI::Range(2, 8));
   verb.add_option("--scales", scales, "of weights: observed (as the weights are by now), learned; auto: learned below 8 bits")
       ->check(CLI::IsMember({"auto", "observed", "learned"}));
@@ -79,41 +84,55 @@ void FinetuneFlags::addTo(CLI::App& verb) {
 
 Status FinetuneFlags::checkEffects(const CLI::App& verb) const {
   const bool teaches = labels.empty() || teacherShare > 0 || !match.empty();
-  return refuseWithoutEffect(verb, {{"--scores", !labels.empty(), "without labels", "give them with --labels, or leave it out"},
-                                    {"--teacher-share", !labels.empty(), "without labels: the float model alone teaches", "leave it out"},
-                                    {"--loss", teaches, "where labels alone teach", "add --teacher-share, or leave it out"},
-                                    {"--temperature", teaches && (loss == "auto" || loss == "kl"), "where no kl is taken", "leave it out"},
-                                    {"--momentum", optimizer == "sgd", "with this optimizer", "it is for --optimizer sgd"},
-                                    {"--step-size", schedule == "step", "with this schedule", "it is for --schedule step"},
-                                    {"--gamma", schedule == "step", "with this schedule", "it is for --schedule step"},
-                                    {"--hold-out", check.empty(), "where samples to check are given", "leave it out"},
-                                    {"--check-labels", !check.empty(), "without samples to check", "give them with --check"},
-                                    {"--metric", !checkLabels.empty(), "without labels to check", "give them with --check-labels"},
-                                    {"--weight-bits", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--scales", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--ranges", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--config", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--backend", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--observer", quantizes(), "on a float model", "leave it out, or --mode float"},
-                                    {"--freeze-bn-after", quantizes(), "on a float model", "leave it out, or --mode int8"},
-                                    {"--disable-observers-after", quantizes() && (ranges == "observed" || ranges == "auto"),
-                                     "where no range is observed", "leave it out"}});
+  return refuseWithoutEffect(
+      verb, {{"--scores", !labels.empty(), "without labels", "give them with --labels, or leave it out"},
+             {"--teacher-share", !labels.empty(), "without labels: the float model alone teaches", "leave it out"},
+             {"--loss", teaches, "where labels alone teach", "add --teacher-share, or leave it out"},
+             {"--temperature", teaches && (loss == "auto" || loss == "kl"), "where no kl is taken", "leave it out"},
+             {"--momentum", optimizer == "sgd", "with this optimizer", "it is for --optimizer sgd"},
+             {"--step-size", schedule == "step", "with this schedule", "it is for --schedule step"},
+             {"--gamma", schedule == "step", "with this schedule", "it is for --schedule step"},
+             {"--hold-out", check.empty(), "where samples to check are given", "leave it out"},
+             {"--check-labels", !check.empty(), "without samples to check", "give them with --check"},
+             {"--metric", !checkLabels.empty(), "without labels to check", "give them with --check-labels"},
+             {"--weight-bits", quantizes(), "on a float model", "leave --weight-bits out, or leave --mode float out"},
+             {"--scales", quantizes(), "on a float model", "leave --scales out, or leave --mode float out"},
+             {"--ranges", quantizes(), "on a float model", "leave --ranges out, or leave --mode float out"},
+             {"--config", quantizes(), "on a float model", "leave --config out, or leave --mode float out"},
+             {"--backend", quantizes(), "on a float model", "leave --backend out, or leave --mode float out"},
+             {"--observer", quantizes(), "on a float model", "leave --observer out, or leave --mode float out"},
+             {"--freeze-bn-after", quantizes(), "on a float model", "leave --freeze-bn-after out, or leave --mode float out"},
+             {"--disable-observers-after", quantizes() && (ranges == "observed" || ranges == "auto"), "where no range is observed",
+              "leave it out"}});
 }
 
 Result<QConfigMapping> FinetuneFlags::mapping() const {
   if (!quantizes()) return QConfigMapping();
   QC_ASSIGN(const QConfigMapping given, rules.load());
-  return withWeightBits(given, static_cast<int>(weightBits));
+  return withBitsOf(weightBits, given);
 }
 
 // Fewer bits lose more, and take larger steps to leave the integer that a weight is at.
-double FinetuneFlags::learningRate() const {
+double FinetuneFlags::learningRate(int bits) const {
   if (rate) return *rate;
-  if (!quantizes() || weightBits < 3) return 0.0005;
-  return weightBits < 5 ? 0.0001 : 0.00001;
+  if (!quantizes() || (bits > 0 && bits < 3)) return 0.0005;
+  return bits > 0 && bits < 5 ? 0.0001 : 0.00001;
 }
 
-Result<FinetuneOptions> FinetuneFlags::options() const {
+int bitsOfMost(const Graph& observed) {
+  std::map<int, int> layers;  // by bits
+  for (const Node* n = observed.front(); n; n = n->next()) {
+    const int w = n->annotation() ? n->def().operandIndex("w") : -1;
+    if (w < 0 || w >= std::ssize(n->annotation()->inputs)) continue;
+    const auto* spec = std::get_if<ObservedSpec>(&nth(n->annotation()->inputs, w));
+    if (const int bits = spec ? bitsOfWeights(*spec) : 0; bits > 0) ++layers[bits];
+  }
+  // Of equally many those of more bits: what they bear is not too much for the others.
+  const auto most = std::max_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) { return a.second <= b.second; });
+  return most == layers.end() ? 0 : most->first;
+}
+
+Result<FinetuneOptions> FinetuneFlags::options(int bits) const {
   FinetuneOptions o;
   o.trainer.batch = batch;
   o.trainer.threads = threads;
@@ -121,14 +140,14 @@ Result<FinetuneOptions> FinetuneFlags::options() const {
     QC_ASSIGN(o.trainer.memoryLimit, parseBytes(memoryLimit, "--memory-limit"));
   }
   o.trainer.quantized = quantizes();
-  o.trainer.qat.weights = scales == "auto" ? (weightBits < 8 ? "learned" : "observed") : scales;
+  o.trainer.qat.weights = scales == "auto" ? (bits > 0 && bits < 8 ? "learned" : "observed") : scales;
   o.trainer.qat.activations = ranges;
   o.trainer.optimizer.kind = optimizer;
   if (optimizer == "sgd") o.trainer.optimizer.momentum = static_cast<float>(momentum);
   o.trainer.optimizer.weightDecay = static_cast<float>(weightDecay);
   o.trainer.optimizer.clipNorm = static_cast<float>(clipNorm);
   o.trainer.schedule = {.kind = schedule,
-                        .rate = static_cast<float>(learningRate()),
+                        .rate = static_cast<float>(learningRate(bits)),
                         .warmup = warmup,
                         .steps = 0,
                         .stepSize = stepSize,

@@ -15,7 +15,8 @@ struct FinetuneFlags {
   DataOptions data;
   RulesOptions rules;
   std::string labels, scores, output, mode = "int8";
-  int64_t limit = -1, weightBits = 8;
+  int64_t limit = -1;
+  std::optional<int64_t> weightBits = {};  // none: as the rules say
   std::string scales = "auto", ranges = "auto";
   // training
   int64_t epochs = 10, batch = 32, seed = 0, disableObserversAfter = -1, freezeBatchNormAfter = -1, warmup = 0, stepSize = 0;
@@ -35,12 +36,16 @@ struct FinetuneFlags {
 
   void addTo(CLI::App& verb);
   bool quantizes() const { return mode == "int8"; }
-  double learningRate() const;
+  double learningRate(int bits) const;
   std::string checkpoint() const { return output + ".partial"; }
   // Errors: options that would have no effect.
   Status checkEffects(const CLI::App& verb) const;
   Result<QConfigMapping> mapping() const;
-  Result<FinetuneOptions> options() const;  // without labels
+  // Without labels.  bits: those of weights, where --lr and --scales leave it to them.
+  Result<FinetuneOptions> options(int bits) const;
 };
+
+// Of the integers that the weights of most layers become; 0: of none.
+int bitsOfMost(const Graph& observed);
 
 }  // namespace qc::tools

@@ -59,6 +59,9 @@ int main(int argc, char** argv) {
   qc::tools::StandardStreams streams;
   qc::protectInputs();
   qc::removeTemporariesOnSignals();
+  if (const std::string wanted = qc::unusedMemoryLimit(); !wanted.empty())
+    std::fprintf(stderr, "warning: QC_MEMORY_LIMIT=%s is not a size such as 2G, 500M or 1000000: the limit stays %lld bytes\n",
+                 wanted.c_str(), static_cast<long long>(qc::memoryLimit()));
   qc::limitMemoryOfProcess();
   try {
     return streams.finish(run(argc, argv));

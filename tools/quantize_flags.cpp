@@ -72,8 +72,8 @@ void QuantizeFlags::addTo(CLI::App& verb) {
   verb.add_flag("--per-tensor", perTensor, "dynamic: one pair for the whole input of a layer, as DynamicQuantizeLinear has it")
       ->excludes(rowwise);
   verb.add_option("--weight-bits", weightBits,
-                  "8, 4 or 2. static: of the layers that no rule names; weight-only: 8 or 4, of linear layers "
-                  "and embeddings, others have 8")
+                  "8, 4 or 2; default 8, or what the rules say. static: of the layers that no rule names; weight-only: 8 or 4, of linear "
+                  "layers and embeddings, others have 8")
       ->check(CLI::IsMember({8, 4, 2}));
   verb.add_option("--group-size", groupSize, "weight-only: weights that share a scale; 0: a whole channel; default 32 for 4 bits")
       ->check(CLI::Range(0, 1 << 20));
@@ -92,10 +92,18 @@ void QuantizeFlags::addTo(CLI::App& verb) {
   report.addTo(verb);
 }
 
+Result<QConfigMapping> withBitsOf(const std::optional<int64_t>& weightBits, const QConfigMapping& rules) {
+  if (!weightBits) return rules;
+  if (bitsOfWeights(rules) == 0)
+    return fail(ErrorCode::kInvalidArgument, "--weight-bits has no effect: the global rule leaves weights in float")
+        .help("write the integers into the rules of the layers, as {\"weight\": {\"dtype\": \"s4\"}}, or leave it out");
+  return withWeightBits(rules, static_cast<int>(*weightBits));
+}
+
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "static") {
     QC_ASSIGN(const QConfigMapping given, o.rules.load());
-    return withWeightBits(given, static_cast<int>(o.weightBits));
+    return withBitsOf(o.weightBits, given);
   }
   QC_ASSIGN(const Backend backend, parseBackend(o.rules.hasTable() ? "x86" : o.rules.backend));
   std::optional<BackendConfig> table;
@@ -107,8 +115,8 @@ Result<QConfigMapping> rulesFor(const QuantizeFlags& o) {
   if (o.mode == "dynamic")
     return o.perToken || o.perTensor ? all(dynamicQConfig(backend, o.perToken)) : rules(dynamicQConfigMapping(backend));
   if (o.mode == "weight-only") {
-    const int64_t groupSize = o.groupSize >= 0 ? o.groupSize : o.weightBits == 4 ? 32 : 0;
-    return rules(weightOnlyQConfigMapping(backend, static_cast<int>(o.weightBits), groupSize));
+    const auto bits = static_cast<int>(o.weightBits.value_or(8));
+    return rules(weightOnlyQConfigMapping(backend, bits, o.groupSize >= 0 ? o.groupSize : bits == 4 ? 32 : 0));
   }
   return all(halfWeightsQConfig());
 }
@@ -139,7 +147,7 @@ Status checkMode(const QuantizeFlags& o) {
     return fail(ErrorCode::kInvalidArgument, "--per-tensor is what --backend {} does anyway", o.rules.backend).help("leave it out");
   if (o.mode != "weight-only" && o.groupSize >= 0)
     return fail(ErrorCode::kInvalidArgument, "--group-size is for weights that are quantized alone").help("add --mode weight-only");
-  if (!isStatic && o.mode != "weight-only" && o.weightBits != 8)
+  if (!isStatic && o.mode != "weight-only" && o.weightBits.value_or(8) != 8)
     return fail(ErrorCode::kInvalidArgument, "--weight-bits is for --mode static and weight-only").help("leave it out");
   if (!isStatic && o.weightBits == 2)
     return fail(ErrorCode::kInvalidArgument, "--weight-bits 2 is for --mode static").help("with --mode weight-only they are 8 or 4");

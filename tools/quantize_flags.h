@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -36,7 +37,8 @@ struct QuantizeFlags {
   std::vector<std::string> check, requireInt8;
   RulesOptions rules;
   std::string ranges, output, writeRules, mode = "static";
-  int64_t weightBits = 8, groupSize = -1;
+  std::optional<int64_t> weightBits = {};
+  int64_t groupSize = -1;
   bool perToken = false, perTensor = false;
   int64_t limit = -1;
   int threads = 1;
@@ -49,6 +51,8 @@ struct QuantizeFlags {
   void addTo(CLI::App& verb);
 };
 
+// The rules with the bits of --weight-bits where the global one decides.  Error: that leaves weights in float.
+Result<QConfigMapping> withBitsOf(const std::optional<int64_t>& weightBits, const QConfigMapping& rules);
 Result<QConfigMapping> rulesFor(const QuantizeFlags& o);
 
 // Options that would have no effect are refused: of a mode, then in the light of all others.

@@ -2,7 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "codegen/object_cache.h"
 #include "runtime/insight/ways.h"
 
 namespace qc::tools {
@@ -53,7 +52,7 @@ Result<Ledger> weighed(const LedgerFlags& flags, const PreparedModel& prepared, 
   std::unique_ptr<CostSource> costs;
   if (flags.target.empty()) {
     MeasureOptions how{.threads = threads};
-    how.build.compile.cacheFolder = ObjectCache::defaultFolder();
+    how.build.compile.cacheFolder = kernelFolder();
     costs = measuredCosts(std::move(inputs), std::move(how));
   } else {
     QC_ASSIGN(const Target target, Target::parse(flags.target));

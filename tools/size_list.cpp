@@ -30,6 +30,32 @@ Status addRange(SizeList& list, const std::string& text, size_t dots) {
   return {};
 }
 
+Result<SizeList> parseList(const std::string& name, const std::string& all) {
+  SizeList list{name, {}, fmt::format("{}={}", name, all)};
+  std::vector<std::vector<int64_t>> alone;  // not of a range
+  for (size_t begin = 0; begin <= all.size();) {
+    const size_t end = std::min(all.find(',', begin), all.size());
+    const std::string item = all.substr(begin, end - begin);
+    begin = end + 1;
+    if (const size_t dots = item.find(".."); dots != std::string::npos) {
+      QC_TRY(addRange(list, item, dots));
+    } else {
+      QC_ASSIGN(std::vector<int64_t> sizes, parseSizes(item, list.name));
+      if (std::find(alone.begin(), alone.end(), sizes) != alone.end())
+        return fail(ErrorCode::kInvalidArgument, "the size {} is repeated in '{}'", item, all).on(list.name).help("give each size once");
+      alone.push_back(sizes);
+      list.each.push_back(std::move(sizes));
+    }
+    if (list.each.size() > kMost)
+      return fail(ErrorCode::kInvalidArgument, "more than {} sizes", kMost).on(list.name).help("give fewer, or a larger step");
+  }
+  std::vector<std::vector<int64_t>> once;  // ranges may overlap
+  for (auto& sizes : list.each)
+    if (std::find(once.begin(), once.end(), sizes) == once.end()) once.push_back(std::move(sizes));
+  list.each = std::move(once);
+  return list;
+}
+
 }  // namespace
 
 Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::string& name) {
@@ -44,29 +70,14 @@ Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::stri
   return sizes;
 }
 
-Result<SizeList> parseSizeList(const std::string& text) {
-  SizeList list;
-  QC_ASSIGN(const auto assignment, splitAssignment(text, "--shape"));
-  list.name = assignment.first;
-  const std::string& all = assignment.second;
-  for (size_t begin = 0; begin <= all.size();) {
-    const size_t end = std::min(all.find(',', begin), all.size());
-    const std::string item = all.substr(begin, end - begin);
-    begin = end + 1;
-    if (const size_t dots = item.find(".."); dots != std::string::npos) {
-      QC_TRY(addRange(list, item, dots));
-    } else {
-      QC_ASSIGN(std::vector<int64_t> sizes, parseSizes(item, list.name));
-      list.each.push_back(std::move(sizes));
-    }
-    if (list.each.size() > kMost)
-      return fail(ErrorCode::kInvalidArgument, "more than {} sizes", kMost).on(list.name).help("give fewer, or a larger step");
+Result<std::vector<SizeList>> parseSizeLists(const std::vector<std::string>& texts) {
+  QC_ASSIGN(const std::vector<Assignment> assignments, splitAssignments(texts, "--shape"));
+  std::vector<SizeList> lists;
+  for (const auto& [name, sizes] : assignments) {
+    QC_ASSIGN(SizeList list, parseList(name, sizes));
+    lists.push_back(std::move(list));
   }
-  std::vector<std::vector<int64_t>> once;
-  for (auto& sizes : list.each)
-    if (std::find(once.begin(), once.end(), sizes) == once.end()) once.push_back(std::move(sizes));
-  list.each = std::move(once);
-  return list;
+  return lists;
 }
 
 }  // namespace qc::tools

@@ -11,12 +11,14 @@ namespace qc::tools {
 struct SizeList {
   std::string name;                        // of a symbol or an input
   std::vector<std::vector<int64_t>> each;  // one size for a symbol, all sizes for an input; in the order given, each once
+  std::string text;                        // as it was given
 
   bool isOne() const { return each.size() == 1; }
 };
 
-// At most a thousand.  Of a range: FIRST, FIRST + STEP, .., and LAST; STEP is 1 where it is left out.
-Result<SizeList> parseSizeList(const std::string& text);
+// Each at most a thousand.  Of a range: FIRST, FIRST + STEP, .., and LAST; STEP is 1 where it is left out.  Error: a size stands twice
+// in one, other than in a range, or a name in two.
+Result<std::vector<SizeList>> parseSizeLists(const std::vector<std::string>& texts);
 
 // "1x3x224x224".
 Result<std::vector<int64_t>> parseSizes(const std::string& text, const std::string& name);

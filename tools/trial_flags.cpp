@@ -15,6 +15,7 @@ void TrialFlags::addTo(CLI::App& verb) {
 
 Result<TrialSetup> TrialSetup::open(TrialFlags& flags, const CLI::App& verb) {
   flags.recovery.noteGiven(verb);
+  QC_TRY(checkHeldOut(flags.data.sources, flags.check, "--check"));
   QC_ASSIGN(const QConfigMapping given, flags.rules.load());
   QC_TRY(flags.recovery.follow(given));
   QConfigMapping rules = flags.recovery.resolved(given);
@@ -26,6 +27,14 @@ Result<TrialSetup> TrialSetup::open(TrialFlags& flags, const CLI::App& verb) {
   if (check.kind == CheckSamples::Kind::calibration || check.samples.size() == 0) check.samples = calibration;
   QC_ASSIGN(PreparedModel prepared, prepareModel(model, rules));
   return TrialSetup{std::move(model), std::move(rules), std::move(samples), std::move(calibration), std::move(check), std::move(prepared)};
+}
+
+Result<InputReport> TrialSetup::fed() const {
+  QC_ASSIGN(InputReport fed, checkInputs(model, calibration));
+  if (check.kind != CheckSamples::Kind::given) return fed;
+  QC_ASSIGN(InputReport measured, checkInputs(model, check.samples));
+  fed.add(std::move(measured));
+  return fed;
 }
 
 Result<Trials> TrialSetup::trials(const TrialFlags& flags, StagedProgress& progress) const {

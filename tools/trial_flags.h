@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/insight/input_check.h"
 #include "runtime/insight/judge.h"
 #include "runtime/insight/trials.h"
 #include "tools/check_samples.h"
@@ -33,6 +34,7 @@ struct TrialSetup {
   PreparedModel prepared;
 
   static Result<TrialSetup> open(TrialFlags& flags, const CLI::App& verb);
+  Result<InputReport> fed() const;  // those of the calibration, then those that are measured on where they were given
   Result<Trials> trials(const TrialFlags& flags, StagedProgress& progress) const;
   Result<Judge> judge(const TrialFlags& flags, int64_t samples) const;
 };

@@ -83,8 +83,8 @@ std::optional<std::string> fixedBatch(const std::vector<int64_t>& sizes, const S
   single[0] = 1;
   if (!Matching::of(sizes, single)) return std::nullopt;
   return fmt::format(
-      "an array holds one sample after another along its first dim, and one is [{}] for this model, which was exported for {} at once: "
-      "give arrays of shape [n,{}]",
+      "an array holds one sample after another along its first dim, and one is [{}] for this model, which takes {} at once: leave "
+      "LoadOptions::shapes out where that is what it says, else give arrays of shape [n,{}]",
       toString(wanted), wanted[0].size(), toString(wanted));
 }
 
@@ -166,7 +166,10 @@ Result<std::map<std::string, Tensor>> Dataset::sampleFor(int64_t i) const {
   Arrays result;
   for (const InputInfo& input : inputs_) {
     const auto it = arrays.find(input.name);
-    if (it == arrays.end()) return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i)).on(input.name);
+    if (it == arrays.end())
+      return fail(ErrorCode::kInvalidData, "sample '{}' has no array for this input", sampleName(i))
+          .on(input.name)
+          .help("give the arrays of all inputs together, each by its name: npz:FILE");
     QC_ASSIGN(result[input.name], fitted(it->second, input, sampleName(i), source.statesShapes()));
   }
   return result;

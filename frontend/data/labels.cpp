@@ -91,6 +91,15 @@ size_t columnNamed(const std::vector<std::string>& header, std::initializer_list
   return kDocumented;
 }
 
+// Of a sample that another line may have named before; `agrees`: as that one has it.
+Status checkLines(const std::string& path, const std::string& sample, int64_t line, bool agrees, std::map<std::string, int64_t>& lineOf) {
+  const auto [it, first] = lineOf.emplace(sample, line);
+  if (first || agrees) return {};
+  return fail(ErrorCode::kInvalidData, "'{}' says one thing of sample '{}' in line {}, and another in line {}", path, sample, it->second,
+              line)
+      .help("leave one of the lines out");
+}
+
 // The form of MLPerf Tiny: file, number of classes, class index.
 bool isMlperf(const std::vector<Row>& rows) {
   return std::all_of(rows.begin(), rows.end(), [&](const Row& row) {
@@ -121,6 +130,7 @@ Result<Labels> Labels::read(const std::string& path) {
     } else if (!rows.empty() && isMlperf(rows)) {
       column = 2;
     }
+    std::map<std::string, int64_t> lineOf;
     for (const Row& row : rows) {
       const auto label = column < row.columns.size() ? asInteger(row.columns[column]) : std::nullopt;
       if (!label)
@@ -129,10 +139,10 @@ Result<Labels> Labels::read(const std::string& path) {
             .help(
                 "write: file or index, class index; other columns need a header that names the one of the class 'index', 'class' or "
                 "'label'");
-      if (const auto index = asInteger(row.columns[0]))
-        labels.byIndex_[*index] = *label;
-      else
-        labels.byName_[row.columns[0]] = *label;
+      const auto index = asInteger(row.columns[0]);
+      const bool agrees = index ? labels.byIndex_.emplace(*index, *label).first->second == *label
+                                : labels.byName_.emplace(row.columns[0], *label).first->second == *label;
+      QC_TRY(checkLines(path, index ? std::to_string(*index) : row.columns[0], row.line, agrees, lineOf));
     }
   }
   if (labels.size() == 0) return fail(ErrorCode::kInvalidData, "'{}' holds no labels", path).help("write: file or index, class index");
@@ -165,16 +175,17 @@ Result<Answers> Answers::read(const std::string& path) {
     column = columnNamed(rows[0].columns, {"score", "value", "target", "label", "text"});
     rows.erase(rows.begin());
   }
+  std::map<std::string, int64_t> lineOf;
   for (const Row& row : rows) {
     auto numbers = column < row.columns.size() ? asNumbers(row.columns[column]) : std::nullopt;
     if (!numbers)
       return fail(ErrorCode::kInvalidData, "'{}' line {}: {} holds no numbers", path, row.line,
                   column < row.columns.size() ? "'" + row.columns[column] + "'" : fmt::format("column {} is missing and", column + 1))
           .help("write: file or index, then a tab or comma, then a number, or several with spaces between");
-    if (const auto index = asInteger(row.columns[0]))
-      answers.byIndex_[*index] = *numbers;
-    else
-      answers.byName_[row.columns[0]] = *numbers;
+    const auto index = asInteger(row.columns[0]);
+    const bool agrees = index ? answers.byIndex_.emplace(*index, *numbers).first->second == *numbers
+                              : answers.byName_.emplace(row.columns[0], *numbers).first->second == *numbers;
+    QC_TRY(checkLines(path, index ? std::to_string(*index) : row.columns[0], row.line, agrees, lineOf));
   }
   return answers;
 }

@@ -5,7 +5,8 @@
 //   cat.jpg,n02123045,281
 //   tst_0.bin,12,7           MLPerf Tiny's files: the second of three columns is the number of classes, the same on every line
 //
-// Lines that start with # are comments.  A .npy file holds one axis of integers, the classes of the samples in their order.
+// Two lines of one sample say the same.  Lines that start with # are comments.  A .npy file holds one axis of integers, the classes of the
+// samples in their order.
 #pragma once
 
 #include <map>

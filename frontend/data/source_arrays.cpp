@@ -1,4 +1,6 @@
 // npy:FILE, npz:FILE and raw:DIR
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -36,11 +38,30 @@ struct Normalisation {
     return n;
   }
 
+  // A sample becomes an input where dims of 1 are put in or left out, so that one whose channels were somewhere else could fit as well,
+  // with its elements in disorder.
+  static Status checkImage(const Tensor& t, const std::vector<int64_t>& moved, const std::string& file, const InputInfo& input) {
+    const Shape& wanted = input.shape;
+    const auto isImage = [&](const std::vector<int64_t>& sizes) {
+      for (size_t i = 1; i <= 3; ++i) {
+        const Dim want = i <= wanted.size() ? wanted[wanted.size() - i] : Dim(1);
+        if (want.isStatic() && want.size() != sizes[sizes.size() - i]) return false;
+      }
+      return true;
+    };
+    if (t.sizes() == moved || isImage(moved)) return {};
+    return fail(ErrorCode::kInvalidData,
+                "'{}': a sample is {}, and [{}] with layout=nhwc, its last axis being the channels; the model takes [{}]", file,
+                t.type().str(), fmt::join(moved, ","), toString(wanted))
+        .on(input.name)
+        .help(isImage(t.sizes()) ? "leave layout=nhwc out: the array has the model's layout" : "prepare the data for the model's shape");
+  }
+
   Preprocessing preprocessing() const {
     return {{}, {{"mean", listText(mean, "0")}, {"std", listText(std, "1")}, {"layout", transpose ? "nhwc" : "as-is"}}, mean, std};
   }
 
-  Result<Tensor> apply(const Tensor& t, const std::string& file) const {
+  Result<Tensor> apply(const Tensor& t, const std::string& file, const InputInfo& input) const {
     if (mean.empty() && std.empty() && !transpose) return t;
     const auto rank = usize(t.rank());
     if (rank < 3 && (transpose || mean.size() > 1 || std.size() > 1))
@@ -56,7 +77,10 @@ struct Normalisation {
                     list->size(), channels)
             .help("give one value, or one for each channel");
     std::vector<int64_t> sizes = t.sizes();
-    if (transpose) std::rotate(sizes.end() - 3, sizes.end() - 1, sizes.end());
+    if (transpose) {
+      std::rotate(sizes.end() - 3, sizes.end() - 1, sizes.end());
+      QC_TRY(checkImage(t, sizes, file, input));
+    }
     Tensor out(DType::f32, sizes);
     auto to = out.mutableAs<float>();
     const int64_t plane = rank < 3 ? t.numElements() : sizes[rank - 1] * sizes[rank - 2], whole = std::max<int64_t>(plane * channels, 1);
@@ -74,6 +98,7 @@ class ArraySource : public SampleSource {
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<ArraySource>();
     s->path_ = text.path;
+    for (const InputInfo& i : inputs) s->inputs_.emplace(i.name, i);
     QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
     if (text.kind == "npz") {
       QC_ASSIGN(s->arrays_, openNpz(text.path));
@@ -116,7 +141,7 @@ class ArraySource : public SampleSource {
     Arrays result;
     for (const auto& [name, array] : arrays_) {
       QC_ASSIGN(const Tensor row, array->row(i));
-      QC_ASSIGN(result[name], normalisation_.apply(row, path_));
+      QC_ASSIGN(result[name], normalisation_.apply(row, path_, inputs_.at(name)));
     }
     return result;
   }
@@ -125,6 +150,7 @@ class ArraySource : public SampleSource {
  private:
   std::string path_;
   std::map<std::string, std::unique_ptr<ArrayFile>> arrays_;
+  std::map<std::string, InputInfo> inputs_;
   int64_t count_ = 0;
   Normalisation normalisation_;
 };
@@ -148,10 +174,13 @@ class RawSource : public SampleSource {
     s->scale_ = static_cast<float>(scale.at(0));
     QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
     const std::string suffix = text.take("suffix").value_or(".bin");
-    QC_ASSIGN(s->files_, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
+    QC_ASSIGN(FolderFiles files, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
+    s->files_ = std::move(files.paths);
+    s->warning_ = std::move(files.warning);
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  std::string warning() const override { return warning_; }
   std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     QC_ASSIGN(const std::string bytes, readFile(nth(files_, i)));
@@ -166,13 +195,13 @@ class RawSource : public SampleSource {
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
       Tensor t(dtype_, sizes);
       std::memcpy(t.mutableData(), bytes.data(), bytes.size());
-      QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
+      QC_ASSIGN(Tensor ready, normalisation_.apply(t, file, input_));
       return Arrays{{input_.name, std::move(ready)}};
     }
     Tensor t(DType::f32, sizes);
     auto to = t.mutableAs<float>();
     for (int64_t e = 0; e < count; ++e) nth(to, e) = (static_cast<float>(loadElement(dtype_, bytes.data(), e)) - shift_) * scale_;
-    QC_ASSIGN(Tensor ready, normalisation_.apply(t, file));
+    QC_ASSIGN(Tensor ready, normalisation_.apply(t, file, input_));
     return Arrays{{input_.name, std::move(ready)}};
   }
   Preprocessing preprocessing() const override {
@@ -190,6 +219,7 @@ class RawSource : public SampleSource {
   float shift_ = 0, scale_ = 1;
   Normalisation normalisation_;
   std::vector<std::string> files_;
+  std::string warning_;
 };
 
 }  // namespace

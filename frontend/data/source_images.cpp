@@ -63,11 +63,14 @@ class ImageSource : public SampleSource {
             .help("say size=N, or prepare arrays (npz:)");
       if (height.isStatic()) o.height = height.size(), o.width = width.size();
     }
-    QC_ASSIGN(s->files_, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
+    QC_ASSIGN(FolderFiles files, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
+    s->files_ = std::move(files.paths);
+    s->warning_ = std::move(files.warning);
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  std::string warning() const override { return warning_; }
   std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     QC_ASSIGN(const Image image, readImage(nth(files_, i)));
@@ -95,6 +98,7 @@ class ImageSource : public SampleSource {
   std::vector<double> mean_, std_;  // as given
   std::string input_;
   std::vector<std::string> files_;
+  std::string warning_;
 };
 
 }  // namespace

@@ -21,13 +21,16 @@ class TestDataSource : public SampleSource {
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<TestDataSource>();
     s->inputs_ = inputs;
-    QC_ASSIGN(s->folders_,
+    QC_ASSIGN(FolderFiles folders,
               filesOf(
                   text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); },
                   "test_data_set_* folders"));
+    s->folders_ = std::move(folders.paths);
+    s->warning_ = std::move(folders.warning);
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
   int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
+  std::string warning() const override { return warning_; }
   std::string name(int64_t i) const override { return fs::path(nth(folders_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     Arrays result;
@@ -45,6 +48,7 @@ class TestDataSource : public SampleSource {
  private:
   std::vector<InputInfo> inputs_;
   std::vector<std::string> folders_;
+  std::string warning_;
 };
 
 }  // namespace

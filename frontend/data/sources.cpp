@@ -25,6 +25,17 @@ std::string nearestOf(std::string_view wanted, const Rows& rows) {
   return fmt::format("did you mean '{}'? there are {}", near.front(), list);
 }
 
+// How many lie deeper in the folder; empty: none.  Data may be large: past a thousand nobody counts.
+std::string countBelow(const std::string& dir, const std::function<bool(const fs::path&)>& wanted) {
+  constexpr int64_t kMost = 1000, kLooked = 100000;
+  int64_t count = 0, looked = 0;
+  std::error_code error;
+  fs::recursive_directory_iterator it(dir, fs::directory_options::skip_permission_denied, error);
+  for (const fs::recursive_directory_iterator end; !error && it != end && count < kMost && ++looked < kLooked; it.increment(error))
+    count += it.depth() > 0 && wanted(it->path());
+  return count == 0 ? "" : count < kMost ? std::to_string(count) : fmt::format("{} or more", kMost);
+}
+
 }  // namespace
 
 std::span<const SourceRow> sourceRows() {
@@ -134,6 +145,8 @@ std::string SourceText::settings() const {
 }
 
 Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::optional<std::string>& named) {
+  if (inputs.empty())
+    return fail(ErrorCode::kInvalidArgument, "the model has no inputs, so that no array of samples is for it").help("leave the source out");
   if (named) {
     for (const InputInfo& i : inputs)
       if (i.name == *named) return *named;
@@ -142,19 +155,25 @@ Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::op
   if (inputs.size() == 1) return inputs[0].name;
   std::string names;
   for (const InputInfo& i : inputs) names += (names.empty() ? "" : ", ") + i.name;
-  return fail(ErrorCode::kInvalidArgument, "the model has {} inputs: {}", inputs.size(), names)
-      .help("add input=NAME to the source, or use npz:");
+  return fail(ErrorCode::kInvalidArgument, "the model has {} inputs, and the source gives samples of one: {}", inputs.size(), names)
+      .help("put the arrays of all inputs into one file, each by its name, and say npz:FILE");
 }
 
-Result<std::vector<std::string>> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted,
-                                         std::string_view what) {
+Result<FolderFiles> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted, std::string_view what) {
   std::error_code error;
-  std::vector<std::string> files;
+  FolderFiles files;
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error))
-    if (wanted(it->path())) files.push_back(it->path().string());
+    if (wanted(it->path())) files.paths.push_back(it->path().string());
   if (error) return fail(ErrorCode::kNotFound, "cannot list '{}': {}", dir, error.message());
-  if (files.empty()) return fail(ErrorCode::kInvalidData, "'{}' holds no {}", dir, what).help("check the path and the kind of source");
-  std::sort(files.begin(), files.end());
+  const std::string below = countBelow(dir, wanted);
+  if (files.paths.empty())
+    return fail(ErrorCode::kInvalidData, "'{}' holds no {}", dir, what)
+        .help(below.empty() ? "check the path and the kind of source"
+                            : fmt::format("{} lie in subfolders, which are not read: give each folder with a -d of its own", below));
+  if (!below.empty())
+    files.warning =
+        fmt::format("'{}': {} of the {} lie in subfolders, which are not read: give each folder as a source of its own", dir, below, what);
+  std::sort(files.paths.begin(), files.paths.end());
   return files;
 }
 

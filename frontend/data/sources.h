@@ -59,8 +59,11 @@ DataSourceOptions joined(std::initializer_list<DataSourceOptions> parts);
 Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::optional<std::string>& named);
 
 // Those entries of a folder, sorted.  Error: there are none.
-Result<std::vector<std::string>> filesOf(const std::string& dir, const std::function<bool(const std::filesystem::path&)>& wanted,
-                                         std::string_view what);
+struct FolderFiles {
+  std::vector<std::string> paths;
+  std::string warning;  // where more of them lie in subfolders
+};
+Result<FolderFiles> filesOf(const std::string& dir, const std::function<bool(const std::filesystem::path&)>& wanted, std::string_view what);
 
 // "123.675,116.28,103.53"; what stands for none where the list is empty.
 std::string listText(const std::vector<double>& list, std::string_view none);

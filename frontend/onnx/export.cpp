@@ -218,9 +218,10 @@ void OnnxExporter::nameResults() {
     const Value* v = graph_.outputs()[i];
     const std::string& name = graph_.outputNames()[i];
     const bool direct = v->producer() && !v->constant() && !names_.contains(v) && taken_.insert(name).second;
+    const auto named = names_.find(v);
     if (direct)
       names_[v] = name;
-    else
+    else if (named == names_.end() || named->second != name)  // an input, or an output before, may be returned by its own name
       aliases_.emplace_back(v, name);
   }
   for (const auto& [v, name] : aliases_) taken_.insert(name);

@@ -144,6 +144,7 @@ Status silu(OnnxExporter& e, const Node& n) {
 
 Status mish(OnnxExporter& e, const Node& n) {
   const std::string x = e.name(n.operand(0));
+  if (n.result()->type().dtype != DType::f32) e.needOpset(18);  // of which Softplus is a function there
   e.add(n, "Mul", {x, e.step(n, "Tanh", {e.step(n, "Softplus", {x}, "softplus")}, "tanh")}, e.resultNames(n));
   return {};
 }
@@ -178,7 +179,17 @@ Status pad(OnnxExporter& e, const Node& n) {
 }
 
 Status oneHot(OnnxExporter& e, const Node& n) {
-  copy(e.add(n, "OneHot", {e.name(n.operand(0)), e.integer(n.integer("depth")), e.name(n.operand(1))}, e.resultNames(n)), n, "axis");
+  // Of the dtypes that ONNX allows, those that runtimes have: s64 indices; a depth of s64, or of f32 beside values of s32.
+  std::string indices = e.name(n.operand(0));
+  if (n.operand(0)->type().dtype != DType::s64) {
+    const std::string from = indices;
+    indices = e.fresh(from + "_indices");
+    setInt(e.add(n, "Cast", {from}, {indices}), "to", dtypeToOnnx(DType::s64));
+  }
+  const int64_t size = n.integer("depth");
+  const bool isShort = n.result()->type().dtype == DType::s32;
+  const std::string depth = isShort ? e.scalar(static_cast<float>(size)) : e.integer(size);
+  copy(e.add(n, "OneHot", {indices, depth, e.name(n.operand(1))}, e.resultNames(n)), n, "axis");
   return {};
 }
 

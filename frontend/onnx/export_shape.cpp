@@ -65,13 +65,51 @@ std::optional<Ints> copiedAndInferred(const Dims& from, const Dims& to) {
   return target;
 }
 
+// The places in `longer` of dims of 1 that `shorter` lacks; nothing where more differs.
+std::optional<Ints> addedOnes(const Dims& shorter, const Dims& longer) {
+  Ints axes;
+  size_t i = 0;
+  for (size_t k = 0; k < longer.size(); ++k) {
+    if (i < shorter.size() && shorter[i] == longer[k])
+      ++i;
+    else if (longer[k] == 1)
+      axes.push_back(static_cast<int64_t>(k));
+    else
+      return std::nullopt;
+  }
+  return i == shorter.size() ? std::optional(axes) : std::nullopt;
+}
+
+// Ops that need no target: a -1 beside a dim that is copied has no meaning in tensors without elements.
+bool reshapedWithoutTarget(OnnxExporter& e, const Node& n, const Dims& from, const Dims& to) {
+  const std::string x = e.name(n.operand(0));
+  if (const auto axes = addedOnes(from, to)) {
+    e.add(n, "Unsqueeze", {x, e.ints(*axes)}, e.resultNames(n));
+    return true;
+  }
+  if (const auto axes = addedOnes(to, from)) {
+    e.add(n, "Squeeze", {x, e.ints(*axes)}, e.resultNames(n));
+    return true;
+  }
+  for (size_t axis = 0; to.size() == 2 && axis <= from.size(); ++axis) {
+    const auto cut = from.begin() + static_cast<std::ptrdiff_t>(axis);
+    if (product(Dims(from.begin(), cut)) != to[0] || product(Dims(cut, from.end())) != to[1]) continue;
+    setInt(e.add(n, "Flatten", {x}, e.resultNames(n)), "axis", static_cast<int64_t>(axis));
+    return true;
+  }
+  return false;
+}
+
 // A size of 0 is copied from the input there unless it says otherwise.
 Status reshape(OnnxExporter& e, const Node& n) {
   Dims to = n.attrs().dims("shape");
   // One size that no expression says is what the others leave.
   const auto isUnknown = [](const DimExpr& e) { return e.isUnknown(); };
   if (std::ranges::count_if(to, isUnknown) == 1) std::ranges::replace_if(to, isUnknown, DimExpr(-1));
-  const std::optional<Ints> target = copiedAndInferred(dimsOf(n.operand(0)), to);
+  const Dims from = dimsOf(n.operand(0));
+  const std::optional<Ints> target = copiedAndInferred(from, to);
+  const auto has = [&](int64_t size) { return target && std::ranges::count(*target, size) > 0; };
+  if (has(0) && has(-1) && reshapedWithoutTarget(e, n, from, to)) return {};
   std::string shape;
   if (target) {
     shape = e.ints(*target);

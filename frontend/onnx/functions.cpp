@@ -185,7 +185,9 @@ Status OnnxImporter::addConstant(OnnxNode& node) {
     QC_ASSIGN(const auto v, node.reals("value_floats"));
     return node.setOutput(node.constantValue(Tensor::ofFloats({static_cast<int64_t>(v.size())}, std::vector<float>(v.begin(), v.end()))));
   }
-  return fail(ErrorCode::kUnsupported, "a Constant without a numeric value");
+  if (node.has("sparse_value")) return fail(ErrorCode::kUnsupported, "a sparse Constant").help("write its value with all elements");
+  if (node.has("value_string") || node.has("value_strings")) return fail(ErrorCode::kUnsupported, "a Constant of strings");
+  return fail(ErrorCode::kInvalidModel, "a Constant without a value");
 }
 
 Status OnnxImporter::checkArity(const OnnxOp& row, const OnnxNode& node) {

@@ -97,7 +97,7 @@ Status lpPool(OnnxNode& n) {
     const int64_t reach = (w.kernel[d] - 1) * w.dilations[d] + 1, stride = w.strides[d];
     if (!dims[d + 2].constant() && stride == 1) continue;  // all windows are there
     const DimExpr begin = dims[d + 2] + w.pads[d], total = begin + w.pads[d + spatial];
-    const DimExpr steps = max(min(ceilDiv(total - reach, stride), floorDiv(begin - 1, stride)), 0);
+    const DimExpr steps = min(ceilDiv(total - reach, stride), floorDiv(begin - 1, stride));  // below 0: there is none, which conv refuses
     const DimExpr more = max(steps * stride + reach - total, 0);
     if (const auto known = more.constant()) {
       w.pads[d + spatial] += *known;
@@ -199,6 +199,10 @@ Status hardmax(OnnxNode& n) {
     return n.setOutput(y);
   }
   const int64_t depth = *searched.constant();
+  if (depth == 0) {  // as empty as x, whatever the other dims are
+    QC_ASSIGN(Value * y, n.create("identity", {n.input(0)}));
+    return n.setOutput(y);
+  }
   QC_ASSIGN(Value * largest, n.create("argmax", {x}, {{"axis", axis}, {"keepdims", int64_t{0}}}));
   Tensor values(x->type().dtype, {2});
   storeElement(values.dtype(), values.mutableData(), 1, 1);

@@ -1,7 +1,9 @@
 // ONNX neural network ops: convolution, pooling, normalisation, Gemm and MatMul, softmax.
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "frontend/onnx/composed.h"
 #include "frontend/onnx/converters.h"
@@ -194,11 +196,35 @@ Status groupNorm(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// ONNX broadcasts scale and bias to all of X, the op of ours to the normalized dims alone.  Dims of 1 in front of those are dropped; what
+// differs along them is applied behind the op, which has the same bits.
 Status layerNorm(OnnxNode& n) {
   QC_ASSIGN(const double epsilon, n.real("epsilon", 1e-5));
   QC_ASSIGN(const int64_t raw, n.integer("axis", -1));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
-  QC_ASSIGN(Value * y, n.create("layer_norm", {n.input(0), n.input(1), n.input(2)}, {{"epsilon", epsilon}, {"axis", axis}}));
+  std::array<Value*, 2> within{n.input(1), n.input(2)}, behind{};
+  const Shape& x = n.type(0).shape;
+  const auto fits = [](Dim d, Dim of) { return d == Dim(1) || !d.isStatic() || !of.isStatic() || d.size() == of.size(); };
+  for (size_t i = 0; i < within.size(); ++i) {
+    if (!within[i] || within[i]->type().rank() > std::ssize(x)) continue;
+    const Shape& own = within[i]->type().shape;
+    const auto extra = std::max<int64_t>(std::ssize(own) - (std::ssize(x) - axis), 0);
+    if (extra == 0) continue;
+    if (std::all_of(own.begin(), own.begin() + extra, [](Dim d) { return d == Dim(1); })) {
+      const std::vector<DimExpr> dims = OnnxNode::dims(within[i]);
+      QC_ASSIGN(within[i], n.reshapeToDims(within[i], {dims.begin() + extra, dims.end()}));
+    } else if (std::equal(own.rbegin(), own.rend(), x.rbegin(), fits)) {
+      std::swap(within[i], behind[i]);
+    }
+  }
+  if (behind[0]) behind[1] = behind[1] ? behind[1] : std::exchange(within[1], nullptr);  // the bias comes last
+  QC_ASSIGN(Value * y, n.create("layer_norm", {n.input(0), within[0], within[1]}, {{"epsilon", epsilon}, {"axis", axis}}));
+  if (behind[0]) {
+    QC_ASSIGN(y, n.create("mul", {y, behind[0]}));
+  }
+  if (behind[1]) {
+    QC_ASSIGN(y, n.create("add", {y, behind[1]}));
+  }
   if (!n.outputUsed(1) && !n.outputUsed(2)) return n.setOutput(y);
   Ints axes(usize(n.type(0).rank() - axis));
   std::iota(axes.begin(), axes.end(), axis);

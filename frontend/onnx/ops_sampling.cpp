@@ -42,7 +42,8 @@ Status roiAlign(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// Where the elements of a dim lie between -1 and 1, by the centres of the elements or by the outermost ones.
+// Where the elements of a dim lie between -1 and 1, by the centres of the elements or by the outermost ones.  Of one element alone, which
+// is both of the outermost, implementations differ: for PyTorch it lies at 0, for ONNX Runtime at 1, for ONNX's reference at -1, as here.
 Result<Value*> positionsAlong(OnnxNode& n, const DimExpr& size, bool aligned) {
   const AttrDict toFloat{{"to", DType::f32}};
   QC_ASSIGN(Value * place, countedUp(n, 0, size));
@@ -51,7 +52,7 @@ Result<Value*> positionsAlong(OnnxNode& n, const DimExpr& size, bool aligned) {
   if (!aligned) {
     QC_ASSIGN(place, n.create("add", {place, n.scalar(1)}));
   }
-  const DimExpr steps = aligned ? max(size - 1, 1) : size;  // one element is the first
+  const DimExpr steps = aligned ? max(size - 1, 1) : size;
   QC_ASSIGN(Value * count, n.create("cast", {n.dimValues({}, {steps})}, toFloat));
   QC_ASSIGN(Value * share, n.create("div", {place, count}));
   return n.create("sub", {share, n.scalar(1)});

@@ -64,12 +64,23 @@ OnnxOp readingRow(const OnnxName& name) {
   return row;
 }
 
-// The opset that knows the op for these operands: arithmetic on 8 and 16 bits came later than the rest.
+// The opset that knows the op for these operands: arithmetic on 8 and 16 bits, and relu of integers, came later than the rest.  Runtimes
+// have kernels of activations for f32; other dtypes they compute by the function that ONNX says these are, from that opset on.
 int sinceOf(const OnnxName& name, const Node& n) {
-  static const std::set<std::string_view> kArithmetic = {"Add", "Sub", "Mul", "Div"};
-  const DType dtype = n.result()->type().dtype;
-  const bool isShort = isInteger(dtype) && sizeOf(dtype) < 4;
-  return isShort && kArithmetic.contains(name.theirs) ? std::max(name.since, 14) : name.since;
+  struct Later {
+    std::set<std::string_view> ops;
+    bool (*isOf)(DType dtype);
+    int since;
+  };
+  static const Later kLater[] = {
+      {{"Add", "Sub", "Mul", "Div"}, [](DType t) { return isInteger(t) && sizeOf(t) < 4; }, 14},
+      {{"Relu"}, [](DType t) { return isInteger(t); }, 14},
+      {{"Elu", "Selu", "Celu", "Softplus", "LeakyRelu", "PRelu", "HardSigmoid"}, [](DType t) { return t != DType::f32; }, 18},
+  };
+  int since = name.since;
+  for (const Later& row : kLater)
+    if (row.ops.contains(name.theirs) && row.isOf(n.result()->type().dtype)) since = std::max(since, row.since);
+  return since;
 }
 
 Status write(OnnxExporter& e, const Node& n, const OnnxName& name) {

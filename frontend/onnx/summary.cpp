@@ -9,6 +9,7 @@
 #include "frontend/onnx/tensor.h"
 #include "ir/decided_sizes.h"
 #include "ir/guarded.h"
+#include "ir/loops.h"
 #include "ir/op_def.h"
 #include "ir/quantized.h"
 
@@ -31,17 +32,47 @@ void countOps(const OnnxNodes& nodes, int depth, OnnxSummary& s) {
   }
 }
 
+// Initializers and Constant nodes, those of subgraphs and functions among them.  A tensor of no known type counts as nothing.
+int64_t constantBytes(const onnx::TensorProto& tensor) {
+  const auto header = headerFromOnnx(tensor);
+  return header ? header->bytes : 0;
+}
+int64_t constantBytes(const onnx::GraphProto& graph, int depth);
+int64_t constantBytes(const OnnxNodes& nodes, int depth) {
+  int64_t bytes = 0;
+  for (const auto& node : nodes)
+    for (const auto& a : node.attribute()) {
+      if (node.op_type() == "Constant") {
+        if (a.has_t()) bytes += constantBytes(a.t());
+        bytes += 4 * (int64_t{a.has_f()} + a.floats_size()) + 8 * (int64_t{a.has_i()} + a.ints_size());
+      }
+      if (a.has_g() && depth < kMaxOnnxDepth) bytes += constantBytes(a.g(), depth + 1);
+    }
+  return bytes;
+}
+int64_t constantBytes(const onnx::GraphProto& graph, int depth) {
+  int64_t bytes = constantBytes(graph.node(), depth);
+  for (const auto& initializer : graph.initializer()) bytes += constantBytes(initializer);
+  for (const auto& sparse : graph.sparse_initializer()) bytes += constantBytes(sparse.values()) + constantBytes(sparse.indices());
+  return bytes;
+}
+int64_t constantBytes(const onnx::ModelProto& model) {
+  int64_t bytes = constantBytes(model.graph(), 0);
+  for (const auto& function : model.functions()) bytes += constantBytes(function.node(), 0);
+  return bytes;
+}
+
 Result<OnnxSummary> ofFile(const onnx::ModelProto& model, OnnxSummary s) {
   std::unordered_set<std::string> constants;
   for (const auto& initializer : model.graph().initializer()) {
-    QC_ASSIGN(const TensorHeader header, headerFromOnnx(initializer));
-    s.constantBytes += header.bytes;
+    QC_TRY(headerFromOnnx(initializer));
     constants.insert(initializer.name());
   }
   for (const auto& info : model.graph().input())
     if (!constants.contains(info.name())) s.inputs.emplace_back(info.name(), declaredType(info));
   for (const auto& info : model.graph().output()) s.outputs.emplace_back(info.name(), declaredType(info));
   countOps(model.graph().node(), 0, s);
+  s.constantBytes = constantBytes(model);
   return s;
 }
 
@@ -69,16 +100,26 @@ void addDecided(const Node& node, OnnxSummary& s) {
           {sizes[i].str(), i < bounds.size() && !bounds[i].isUnknown() ? bounds[i].str() : "", std::string(node.op()), node.location()});
 }
 
-// By operands "w", of integers or behind a dequantize.
-std::map<std::string, int> weightTypes(const Graph& graph) {
-  std::map<std::string, int> types;
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    if (n->def().operandIndex("w") < 0 || !n->operand("w")) continue;
-    const Value* w = n->operand("w");
-    if (w->producer() && w->producer()->is("dequantize")) w = w->producer()->operand(0);
-    if (w->type().isQuantized()) ++types[std::string(toString(w->type().dtype))];
-  }
-  return types;
+// Of the integers that a layer in s32 multiplies by what it reads; nothing: they are no constants, or the layer is a float one.
+std::optional<DType> integerWeights(const Node& layer, const std::unordered_set<const Value*>& constant) {
+  if (!integersBehind(layer, 0)) return std::nullopt;
+  const Value* w = layer.operand(1);
+  if (const Value* integers = integersBehind(layer, 1))
+    return constant.contains(integers) ? std::optional(integers->type().dtype) : std::nullopt;
+  const Tensor* t = w ? w->constant() : nullptr;  // they were widened when the model was read
+  if (!t || t->dtype() != DType::s32) return std::nullopt;
+  const auto values = t->as<int32_t>();
+  if (std::ranges::any_of(values, [](int32_t v) { return v < -128 || v > 255; })) return std::nullopt;
+  return std::ranges::any_of(values, [](int32_t v) { return v < 0; }) ? DType::s8 : DType::u8;
+}
+
+// By operands "w", of integers or behind a dequantize; and of layers that are spelled out in ops of integers.
+std::optional<DType> weightsOf(const Node& n, const std::unordered_set<const Value*>& constant) {
+  if (const auto type = n.numOperands() > 1 ? integerWeights(n, constant) : std::nullopt) return type;
+  if (n.def().operandIndex("w") < 0 || !n.operand("w")) return std::nullopt;
+  const Value* w = n.operand("w");
+  if (w->producer() && w->producer()->is("dequantize")) w = w->producer()->operand(0);
+  return w->type().isQuantized() ? std::optional(w->type().dtype) : std::nullopt;
 }
 
 }  // namespace
@@ -92,6 +133,19 @@ Result<std::map<std::string, Shape>> declaredShapes(const std::string& path, con
 
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights, OnnxSummary s) {
   std::unordered_set<const Value*> constant;
+  const auto count = [&](const auto& self, const Graph& g) -> void {
+    for (const auto& [name, tensor] : g.constants().entries()) s.constantBytes += tensor.byteSize();
+    for (const Node* n = g.front(); n; n = n->next()) {
+      const std::vector<Value*> operands = n->operands();
+      const bool folds = !weights.empty() && n->def().has(kPure) && n->def().eval && !n->is("dequantize") &&
+                         std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || constant.contains(v); });
+      for (int i = 0; i < n->numResults() && (folds || n->is("const")); ++i) constant.insert(n->result(i));
+      if (!folds && !n->is("const")) ++s.ops[std::string(n->op())];
+      if (&g == &graph && decidesSizes(*n)) addDecided(*n, s);  // symbols of a body are its own
+      if (const auto type = weightsOf(*n, constant)) ++s.weights[std::string(toString(*type))];
+      if (const Graph* body = bodyOf(*n)) self(self, *body);
+    }
+  };
   for (const Value* v : graph.inputs()) {
     if (weights.contains(v->name())) {
       constant.insert(v);
@@ -100,18 +154,9 @@ OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>&
       s.inputs.emplace_back(v->name(), v->type().str());
     }
   }
-  for (const auto& [name, tensor] : graph.constants().entries()) s.constantBytes += tensor.byteSize();
-  for (const Node* n = graph.front(); n; n = n->next()) {
-    const std::vector<Value*> operands = n->operands();
-    const bool folds = !weights.empty() && n->def().has(kPure) && n->def().eval && !n->is("dequantize") &&
-                       std::all_of(operands.begin(), operands.end(), [&](const Value* v) { return !v || constant.contains(v); });
-    for (int i = 0; i < n->numResults() && (folds || n->is("const")); ++i) constant.insert(n->result(i));
-    if (!folds && !n->is("const")) ++s.ops[std::string(n->op())];
-    if (decidesSizes(*n)) addDecided(*n, s);
-  }
+  count(count, graph);
   for (size_t i = 0; i < graph.outputs().size(); ++i) s.outputs.emplace_back(graph.outputNames()[i], graph.outputs()[i]->type().str());
   s.isQuantized = isQuantized(graph);
-  s.weights = weightTypes(graph);
   if (s.free.empty()) s.free = freeDimsOf(graph);
   s.isBound = std::all_of(s.free.begin(), s.free.end(), [](const FreeDim& d) { return d.isBatch; });
   return s;
@@ -126,7 +171,12 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
   free.freeDims = true;
   OnnxImporter keeping(file.model, file.folder, free, OnnxImporter::Weights::headers);
   auto kept = keeping.run();
-  if (kept) return summaryOf(*kept, keeping.unread(), std::move(summary));
+  // What the file holds, whatever became of it: weights that are widened when it is read, and sizes that are folded.
+  const auto withBytes = [&](OnnxSummary s) {
+    s.constantBytes = constantBytes(file.model);
+    return s;
+  };
+  if (kept) return withBytes(summaryOf(*kept, keeping.unread(), std::move(summary)));
   if (!isBound) {
     summary.isBound = false;
     const Error& e = kept.error();
@@ -134,10 +184,10 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
     return ofFile(file.model, std::move(summary));
   }
   OnnxImporter headers(file.model, file.folder, options, OnnxImporter::Weights::headers);
-  if (auto graph = headers.run()) return summaryOf(*graph, headers.unread(), std::move(summary));
+  if (auto graph = headers.run()) return withBytes(summaryOf(*graph, headers.unread(), std::move(summary)));
   // Some op takes a weight as part of what it is, or there is something wrong with the model: the import with all weights knows.
   QC_ASSIGN(const Graph graph, OnnxImporter::import(file.model, file.folder, options));
-  return summaryOf(graph, {}, std::move(summary));
+  return withBytes(summaryOf(graph, {}, std::move(summary)));
 }
 
 }  // namespace qc

@@ -25,7 +25,7 @@ struct OnnxSummary {
   };
   std::vector<Decided> decided = {};
   std::map<std::string, int> ops;
-  int64_t constantBytes = 0;
+  int64_t constantBytes = 0;  // of a file: as it holds them
   bool isQuantized = false;
   std::map<std::string, int> weights = {};  // layers by the type of their quantized weights
 };
@@ -36,6 +36,7 @@ Result<OnnxSummary> summarizeOnnxFile(const std::string& path, const ImportOptio
 Result<std::map<std::string, Shape>> declaredShapes(const std::string& path, const ImportOptions& options = {});
 
 // Of a graph.  Its inputs `weights` are constants that were not read; what depends on them alone would be folded: it counts as one of them.
+// Bodies of loops count with it.
 OnnxSummary summaryOf(const Graph& graph, const std::unordered_set<std::string>& weights = {}, OnnxSummary summary = {});
 
 }  // namespace qc

@@ -135,9 +135,9 @@ T lowestOf(const TensorType& type) {
   if constexpr (std::is_floating_point_v<T>)
     return -std::numeric_limits<T>::infinity();
   else if (type.isQuantized())
-    return type.quant->qmin;
+    return static_cast<T>(type.quant->qmin);
   else
-    return sizeOf(type.dtype) < 8 ? rangeOf(type.dtype).min : isSigned(type.dtype) ? std::numeric_limits<T>::min() : T{0};
+    return sizeOf(type.dtype) < 8 ? static_cast<T>(rangeOf(type.dtype).min) : std::numeric_limits<T>::min();
 }
 
 // y = finish(combined over the taps from `start` on, how many count for an average) for every window.

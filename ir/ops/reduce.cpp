@@ -71,9 +71,11 @@ Result<Types> inferArg(const InferContext& c) {
   const TensorType& x = c.type(0);
   QC_TRY(requireAxis(c, "axis", x.rank()));
   const int64_t axis = c.attrs.integer("axis");
-  if (const Dim d = nth(x.shape, axis); d == Dim(0))
+  Shape shape = reducedShape(x.shape, {axis}, c.attrs.integer("keepdims") != 0);
+  // Nothing has no largest element; where there is no result, none is asked for.
+  if (nth(x.shape, axis) == Dim(0) && std::find(shape.begin(), shape.end(), Dim(0)) == shape.end())
     return fail(ErrorCode::kInvalidModel, "'{}': axis {} of x {} is empty", c.op, axis, x.str());
-  return checkedResults({TensorType(DType::s64, reducedShape(x.shape, {axis}, c.attrs.integer("keepdims") != 0))});
+  return checkedResults({TensorType(DType::s64, std::move(shape))});
 }
 
 Result<Types> inferTopK(const InferContext& c) {
@@ -167,10 +169,10 @@ T extreme(const TensorType& type, int sign) {
   if constexpr (std::is_floating_point_v<T>) {
     return static_cast<T>(sign) * std::numeric_limits<T>::infinity();
   } else {
-    if (type.isQuantized()) return sign < 0 ? type.quant->qmin : type.quant->qmax;
+    if (type.isQuantized()) return static_cast<T>(sign < 0 ? type.quant->qmin : type.quant->qmax);
     if (type.dtype == DType::boolean) return sign < 0 ? 0 : 1;
-    if (sizeOf(type.dtype) == 8) return sign < 0 ? (isSigned(type.dtype) ? INT64_MIN : 0) : INT64_MAX;
-    return sign < 0 ? rangeOf(type.dtype).min : rangeOf(type.dtype).max;
+    if (sizeOf(type.dtype) == 8) return sign < 0 ? std::numeric_limits<T>::min() : std::numeric_limits<T>::max();
+    return static_cast<T>(sign < 0 ? rangeOf(type.dtype).min : rangeOf(type.dtype).max);
   }
 }
 struct Max {

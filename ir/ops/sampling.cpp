@@ -3,7 +3,8 @@
 //
 //   grid_sample   x [N, C, d1 .. dk], grid [N, o1 .. ok, k] -> [N, C, o1 .. ok].  The last dim of the grid holds a position, innermost dim
 //                 first, -1 and 1 being the ends of x.  As ONNX Runtime's: a position that lies outside is first moved inside by border and
-//                 reflection, then its taps are, one by one.  A NaN of the grid makes a NaN of the result, but for mode nearest
+//                 reflection, then its taps are, one by one; but of mode cubic the taps alone, weighted by the
+//                 position where it is, which PyTorch does too.  A NaN of the grid makes a NaN of the result, but for mode nearest
 //   roi_align     x [N, C, H, W], boxes [R, 4] (left, top, right, bottom), batch [R] -> [R, C, height, width]: the mean of samples
 //                 spread evenly over each bin of a box, or the largest of their four weighted neighbours
 //
@@ -105,7 +106,7 @@ struct SampledDim {
   std::vector<Tap> taps(T grid, std::string_view mode) const {
     T p = position(grid);
     if (mode == "nearest") return {{indexOf(inside(std::nearbyint(p))), T(1)}};
-    p = inside(p);
+    if (mode == "linear") p = inside(p);
     const T base = std::floor(p), t = p - base;
     if (mode == "linear") return {{indexOf(base), 1 - t}, {indexOf(base + 1), t}};
     constexpr T a = T(-0.75);

@@ -1,5 +1,6 @@
 // Reference evaluation of any element type: operands widened to the type that computes, results narrowed back.
-// f32 tensors are borrowed, not copied.  Half types compute in float32, every integer type in 64 bits.
+// f32 tensors are borrowed, not copied.  Half types compute in float32, every integer type in 64 bits: u64 in uint64_t, as its upper half
+// is beyond int64_t, the others in int64_t.
 #pragma once
 
 #include <type_traits>
@@ -127,11 +128,12 @@ class ResultElements {
   T* data_ = nullptr;
 };
 
-// Calls f with the type that computes for a dtype: float, double or int64_t.
+// Calls f with the type that computes for a dtype: float, double, int64_t or uint64_t.
 template <class F>
 decltype(auto) withComputeType(DType dtype, F&& f) {
   if (dtype == DType::f64) return f(double{});
   if (isFloat(dtype)) return f(float{});
+  if (dtype == DType::u64) return f(uint64_t{});
   return f(int64_t{});
 }
 

@@ -58,17 +58,17 @@ Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, b
   if (!in.isStatic()) {
     const DimExpr stride = w.stride[s], padded = in.expr() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
     if (!ceilMode) return Dim(floorDiv(room, stride) + 1);
-    // A window that starts in the padding behind does not count.
     return w.padEnd[s] < w.extent(i) ? Dim(min(ceilDiv(room, stride) + 1, ceilDiv(in.expr() + w.padBegin[s], stride))) : Dim::unknown();
   }
   if (in.size() > kMaxTensorBytes) return fail(ErrorCode::kResource, "'{}': spatial size {} is too large", c.op, in.size());
-  const int64_t padded = in.size() + w.padBegin[s] + w.padEnd[s], room = padded - w.extent(i);
-  if (room < 0)
+  const int64_t stride = w.stride[s], begin = in.size() + w.padBegin[s], room = begin + w.padEnd[s] - w.extent(i);
+  const int64_t whole = room / stride, rest = room % stride;  // towards 0
+  int64_t size = (ceilMode ? whole + (rest > 0 ? 1 : 0) : whole - (rest < 0 ? 1 : 0)) + 1;
+  if (ceilMode && (size - 1) * stride >= begin) --size;
+  if (size <= 0)
     return fail(ErrorCode::kInvalidModel,
                 "'{}': a window of {} (kernel {}, dilation {}) does not fit into spatial dim {} of {} + padding {}", c.op, w.extent(i),
                 w.kernel[s], w.dilation[s], i, in.size(), w.padBegin[s] + w.padEnd[s]);
-  int64_t size = room / w.stride[s] + 1;
-  if (ceilMode && room % w.stride[s] != 0 && size * w.stride[s] < in.size() + w.padBegin[s]) ++size;
   return sizedBy(in, size);
 }
 

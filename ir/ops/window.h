@@ -25,8 +25,10 @@ struct Window {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
-// Result size of one dim for conv and pools: floor((in + pads - extent) / stride) + 1.  With ceilMode the division rounds up, and
-// a last window that would start behind the input and its leading pad is dropped.  Symbolic in gives an unknown dim.
+// Result size of one dim for conv and pools: floor((in + pads - extent) / stride) + 1.  With ceilMode the division rounds up, and a last
+// window that would start behind the input and its leading pad is dropped: the formula of ONNX's pools, as ONNX Runtime and PyTorch compute
+// it.  The window may then be longer than what it slides over, a window of 2 with a stride of 2 over 1 element: it ends outside, and its
+// taps there count for nothing.  Only a size of 0 or less is refused.  A symbolic `in` gives the formula.
 Result<Dim> slidingSize(const InferContext& c, const Window& w, int i, Dim in, bool ceilMode = false);
 
 // [N, C, spatial...] or [N, spatial..., C] by layout.

@@ -188,6 +188,33 @@ class Stacker {
   std::unordered_map<const Value*, Shape> one_;  // of one sample
 };
 
+// An input of which the file leaves the leading dim free, so that a dim of size 1 behind it is rather that of a single channel.
+const Value* inputOfFreeSize(const Graph& graph) {
+  for (const Value* input : graph.inputs())
+    if (const Shape& shape = input->type().shape; !shape.empty() && !shape[0].isStatic() && std::ranges::find(shape, Dim(1)) != shape.end())
+      return input;
+  return nullptr;
+}
+
+// Whether samples lie in free leading dims already: every node computes them apart, and leaves them where they lie.  It does not where such
+// a dim is another thing, as the length of a sequence.
+bool isFreeBatch(const Graph& graph) {
+  Placement placement;
+  for (const Value* input : graph.inputs())
+    if (const Shape& shape = input->type().shape; !shape.empty() && !shape[0].isStatic()) placement.put(input, 0);
+  for (const Node* node = graph.front(); node; node = node->next()) {
+    Dims dims;
+    for (int i = 0; i < node->numOperands(); ++i) dims.push_back(placement.of(node->operand(i)));
+    if (std::ranges::all_of(dims, [](int d) { return d < 0; })) continue;
+    const std::optional<BatchDims> at = batchDims(*node, dims);
+    if (!at) return false;
+    for (size_t i = 0; i < dims.size(); ++i)
+      if (dims[i] >= 0 && at->operands[i] != dims[i]) return false;
+    for (int i = 0; i < node->numResults(); ++i) placement.put(node->result(i), nth(at->results, i));
+  }
+  return true;
+}
+
 // As asked for, unless the graph has it already.
 std::string unusedSymbol(const Graph& graph, std::string name) {
   std::set<std::string> used;
@@ -202,6 +229,10 @@ std::string unusedSymbol(const Graph& graph, std::string name) {
 
 Status freeBatch(Graph& graph, PassContext& cx) {
   const auto* told = cx.get<StackedInputs>();
+  if (const Value* input = told && !told->dims.empty() ? nullptr : inputOfFreeSize(graph); input && isFreeBatch(graph))
+    return fail(ErrorCode::kInvalidArgument, "dim 0 of {} holds the samples of a batch already, of any size", input->type().str())
+        .on(input->name())
+        .help("the batch of this model is free: take it as it is");
   Placement placement;
   int stacked = 0;
   for (const Value* input : graph.inputs()) {

@@ -9,4 +9,7 @@ namespace qc {
 
 using BiasCorrections = std::map<std::string, std::vector<float>>;
 
+// Whether the recipe's choice goes by runs of the int8 model, each with the layers before corrected.
+bool correctsInTurn(std::string_view choice, const Node& layer);
+
 }  // namespace qc

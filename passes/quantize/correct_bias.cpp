@@ -1,10 +1,14 @@
 // correct-bias: on a graph with observers, moves the bias of each int8 layer so that its result has the mean of the float model's again.
 // What to add comes from cx.provide(BiasCorrections); the option `shift` stands in for it: so much to every channel.
 // A layer without a bias gets one.  Tests: tests/golden/correct_bias.
+#include <cmath>
+
 #include "passes/passes.h"
 #include "passes/quantize/bias_corrections.h"
 
 namespace qc {
+
+bool correctsInTurn(std::string_view choice, const Node&) { return choice == "full"; }
 
 Status correctBias(Graph& graph, PassContext& cx) {
   const double shift = cx.options.real("shift");
@@ -25,7 +29,10 @@ Status correctBias(Graph& graph, PassContext& cx) {
     if (old && (!old->constant() || old->type().dtype != DType::f32)) continue;
     Tensor bias(DType::f32, old ? old->constant()->sizes() : std::vector<int64_t>{channels});
     if (bias.numElements() != channels) continue;
-    for (size_t c = 0; c < add.size(); ++c) bias.mutableAs<float>()[c] = (old ? old->constant()->as<float>()[c] : 0.0f) + add[c];
+    for (size_t c = 0; c < add.size(); ++c) {
+      const float before = old ? old->constant()->as<float>()[c] : 0.0f, after = before + add[c];
+      bias.mutableAs<float>()[c] = std::isfinite(after) ? after : before;
+    }
     Builder b(graph);
     b.before(node);
     Value* constant = b.constant((old ? old->name() : node->result()->name() + "_bias") + "_corrected", std::move(bias));

@@ -248,7 +248,7 @@ Result<bool> roundLayer(Graph& graph, Node* node, const LayerStatistics& statist
   auto& annotation = node->annotation();
   const auto* spec = std::get_if<ObservedSpec>(&annotation->inputs[1]);
   const Tensor* weight = node->operand("w")->constant();
-  if (statistics.gram.empty() || statistics.positions == 0) return false;
+  if (statistics.gram.empty() || statistics.positions == 0 || !statistics.isFinite() || !allFinite(missing)) return false;
   if (weight->sizes()[0] % statistics.groups || weight->numElements() != weight->sizes()[0] * statistics.depth) return false;
   QC_ASSIGN(QuantParams params, observeConstant(*weight, *spec));
   if (!roundable(params)) return false;

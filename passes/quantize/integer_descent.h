@@ -17,7 +17,8 @@ namespace qc {
 bool isRoundable(const Node& node);
 
 // Its weight becomes what the best integers stand for, and its spec the fixed parameters, so that convert finds the same integers.
-// missing: [channels, depth], or nothing.  False: there is nothing to go by, or parameters are not of the kind; nothing is changed.
+// missing: [channels, depth], or nothing.  False: there is nothing to go by, what there is
+// is not finite, or parameters are not of the kind; nothing is changed.
 Result<bool> roundLayer(Graph& graph, Node* layer, const LayerStatistics& statistics, std::span<const float> missing, int64_t maxScales,
                         int64_t& moved);
 

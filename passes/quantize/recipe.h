@@ -32,6 +32,8 @@ struct Recipe {
 
   // Of layers.
   bool wantsProducts = false;  // of inputs with each other, beside their means
+  // Whether what this choice makes of a layer depends on what became of the layers before it.
+  bool (*inTurn)(std::string_view choice, const Node& layer) = nullptr;
 
   // Of either kind.
   bool forOneScale = false;  // it helps weights alone that have one scale for all channels

@@ -6,6 +6,7 @@
 // x and y come from cx.provide(ResponseByLayer); layers without are left alone.  The option `correlation` stands in for them: inputs that
 // go together so, and results that are those of the weights; with `shift`, more than that by so much.  Tests: tests/golden/reconstruct.
 #include <algorithm>
+#include <cmath>
 
 #include "passes/passes.h"
 #include "passes/quantize/integer_descent.h"
@@ -82,7 +83,8 @@ Tensor meanBias(const LayerResponse& r, const Tensor& w, const Tensor* old) {
     for (int64_t i = 0; i < t.depth; ++i)
       mean -= static_cast<double>(nth(w.as<float>(), c * t.depth + i)) * t.mean(c / perGroup * t.depth + i);
     const double before = old ? static_cast<double>(nth(old->as<float>(), c)) : 0.0;
-    nth(bias.mutableAs<float>(), c) = static_cast<float>(before + (mean - before) * t.trust());
+    const auto drawn = static_cast<float>(before + (mean - before) * t.trust());
+    nth(bias.mutableAs<float>(), c) = std::isfinite(drawn) ? drawn : static_cast<float>(before);
   }
   return bias;
 }
@@ -98,6 +100,12 @@ bool fits(const LayerResponse& r, const Node& node) {
 }
 
 }  // namespace
+
+bool reconstructs(std::string_view choice, const Node& layer) {
+  if (choice != "auto") return choice == "on";
+  const auto* spec = std::get_if<ObservedSpec>(&layer.annotation()->inputs[1]);
+  return spec && spec->qmax - spec->qmin < 127;  // fewer than 8 bits
+}
 
 Status reconstruct(Graph& graph, PassContext& cx) {
   const double correlation = cx.options.real("correlation"), shift = cx.options.real("shift");

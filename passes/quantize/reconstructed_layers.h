@@ -12,4 +12,7 @@ struct ReconstructedLayers {
   std::set<std::string> names;  // of their results
 };
 
+// Whether the recipe's choice is to reconstruct this layer, of a graph with annotations.
+bool reconstructs(std::string_view choice, const Node& layer);
+
 }  // namespace qc

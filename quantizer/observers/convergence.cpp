@@ -3,6 +3,7 @@
 #include "ir/arithmetic.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -29,12 +30,16 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
   }
   if (ranges.samples() < kFew)
     warnings.push_back(fmt::format("only {} calibration samples; ranges of few samples clip real data", ranges.samples()));
-  for (const DataPart& part : ranges.parts()) {
-    int64_t seen = 0;
-    for (const auto& [begin, end] : part.seen) seen += end - begin;
-    if (seen < part.total) warnings.push_back(fmt::format("{} of {} samples are in: merge the other shards", seen, part.total));
-  }
+  for (std::string& warning : missingShards(ranges)) warnings.push_back(std::move(warning));
   return warnings;
+}
+
+// How many of the samples that were seen are among the first `end` of their set, as they are counted there.
+int64_t seenBefore(const Ranges& ranges, int64_t end) {
+  int64_t seen = 0;
+  for (const DataPart& part : ranges.parts())
+    for (const auto& [from, to] : part.seen) seen += std::max<int64_t>(0, std::min(to, end) - from);
+  return seen;
 }
 
 // Where values stop, whatever the sample: several of 16, and not one or two that came in twice.
@@ -52,15 +57,24 @@ std::optional<ValueRange> reachOf(const Graph* model, const std::string& value) 
 
 }  // namespace
 
+std::vector<std::string> missingShards(const Ranges& ranges) {
+  std::vector<std::string> warnings;
+  for (const DataPart& part : ranges.parts()) {
+    int64_t seen = 0;
+    for (const auto& [begin, end] : part.seen) seen += end - begin;
+    if (seen < part.total) warnings.push_back(fmt::format("{} of {} samples are in: merge the other shards", seen, part.total));
+  }
+  return warnings;
+}
+
 Convergence assess(const Ranges& ranges, const Graph* model) {
   const DefinedArithmetic defined;
   Convergence c;
   c.samples = ranges.samples();
   c.warnings = dataWarnings(ranges);
   std::map<std::pair<int64_t, std::string>, int64_t> ends;
-  int64_t silent = 0, last = 0;
-  for (const DataPart& part : ranges.parts())
-    if (!part.seen.empty()) last = std::max(last, part.seen.back().second);
+  int64_t silent = 0;
+  const int64_t all = seenBefore(ranges, std::numeric_limits<int64_t>::max());
   for (const auto& [id, entry] : ranges.entries()) {
     if (!entry.observer->observed()) ++silent;
     if (entry.trace.empty()) continue;
@@ -74,7 +88,7 @@ Convergence assess(const Ranges& ranges, const Graph* model) {
     const std::vector<ValueRange> chosen = entry.observer->ranges();
     if (!chosen.empty()) row.chosen = chosen[0];
     for (const ValueRange& r : chosen) row.chosen = {std::min(row.chosen.min, r.min), std::max(row.chosen.max, r.max)};
-    row.needed = std::min(entry.trace.samplesToCover(row.chosen, kSlack), last);
+    row.needed = seenBefore(ranges, entry.trace.samplesToCover(row.chosen, kSlack));  // a shard's first sample is another than that of all
     if (row.nonFinite > 0) c.warnings.push_back(fmt::format("value '{}': {} elements are NaN or infinite", row.name, row.nonFinite));
     const std::optional<ValueRange> reach = reachOf(model, row.name);
     for (const SampleTrace::Extreme& e : {row.lowest, row.highest})
@@ -85,7 +99,7 @@ Convergence assess(const Ranges& ranges, const Graph* model) {
   if (silent > 0) c.warnings.push_back(fmt::format("{} of {} observers saw nothing", silent, ranges.observers()));
   std::sort(c.rows.begin(), c.rows.end(), [](const auto& a, const auto& b) { return std::tie(b.needed, a.id) < std::tie(a.needed, b.id); });
   if (!c.rows.empty()) c.enough = c.rows[c.rows.size() / 20].needed;
-  c.converged = c.samples >= kFew && c.enough * 4 <= last * 3;
+  c.converged = c.samples >= kFew && c.enough * 4 <= all * 3;
   for (const auto& [sample, count] : ends) c.influences.push_back({sample.first, sample.second, count});
   std::sort(c.influences.begin(), c.influences.end(),
             [](const auto& a, const auto& b) { return std::tie(b.ends, a.sample, a.name) < std::tie(a.ends, b.sample, b.name); });

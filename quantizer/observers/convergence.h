@@ -14,7 +14,7 @@ struct Convergence {
     int64_t id = 0;
     std::string name;
     ValueRange chosen;   // after clipping; the hull over channels
-    int64_t needed = 0;  // samples until all of it but 2% had been seen
+    int64_t needed = 0;  // samples, of those that were seen, until all of it but 2% had been
     SampleTrace::Extreme lowest, highest;
     int64_t nonFinite = 0;
   };
@@ -34,6 +34,9 @@ struct Convergence {
 
   std::string verdict() const;  // one line
 };
+
+// Of each set of samples that is not in as a whole: how many are.
+std::vector<std::string> missingShards(const Ranges& ranges);
 
 // model: the graph that was observed, whose ops tell where values stop by themselves (the 6 of a ReLU6, the 1 of a sigmoid): no sample set
 // such an end.  Without it, ends that many samples have are taken for such.

@@ -24,7 +24,7 @@ QConfigMapping& QConfigMapping::quantizedOutputs(std::vector<int64_t> indexes) {
 
 QConfigMapping& QConfigMapping::set(Rule rule) {
   for (Rule& known : rules_) {
-    if (known.level != rule.level || known.name != rule.name || known.type != rule.type || known.order != rule.order) continue;
+    if (!known.namesTheSame(rule)) continue;
     known.entry = std::move(rule.entry);
     known.optional = rule.optional;
     known.force = rule.force;
@@ -35,6 +35,16 @@ QConfigMapping& QConfigMapping::set(Rule rule) {
   rules_.push_back(std::move(rule));
   return *this;
 }
+
+bool QConfigMapping::Rule::namesTheSame(const Rule& other) const {
+  return level == other.level && name == other.name && type == other.type && order == other.order;
+}
+
+QConfigMapping& QConfigMapping::noteReplaced(Rule rule) {
+  replaced_.push_back(std::move(rule));
+  return *this;
+}
+
 QConfigMapping QConfigMapping::with(size_t index, std::optional<Rule> rule) const {
   QConfigMapping other = *this;
   if (index >= rules_.size()) return other;

@@ -115,17 +115,21 @@ class QConfigMapping {
     std::string type = {};  // object type, or the end value of a stretch
     int64_t order = 0;
     QConfigEntry entry = {};
-    bool optional = false;    // may match nothing
-    bool force = false;       // whatever it costs: no layer is left in float for having little work or float neighbours
-    std::string str() const;  // "name regex '/head/.*'"
+    bool optional = false;                       // may match nothing
+    bool force = false;                          // whatever it costs: no layer is left in float for having little work or float neighbours
+    std::string str() const;                     // "name regex '/head/.*'"
+    bool namesTheSame(const Rule& other) const;  // whatever they say of it
   };
   const std::vector<Rule>& rules() const { return rules_; }
   QConfigMapping& force();  // the rule given last: rules.name("fc", defaultQConfig(backend)).force()
   QConfigMapping with(size_t index, std::optional<Rule> rule) const;  // in place of one of the rules(); none: without it
   QConfigMapping& set(Rule rule);                                     // the same key again: replaces the entry, keeps the place
+  // Rules of a file of which a later one names the same, which nothing else would tell (runtime/insight/idle_rules.h).
+  QConfigMapping& noteReplaced(Rule rule);
+  const std::vector<Rule>& replaced() const { return replaced_; }
 
  private:
-  std::vector<Rule> rules_;
+  std::vector<Rule> rules_, replaced_;
   size_t given_ = 0;  // place of the rule given last
   std::vector<Standalone> standalone_;
   std::optional<BackendConfig> backendConfig_;

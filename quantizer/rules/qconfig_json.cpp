@@ -23,6 +23,7 @@
 // args.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "ir/arithmetic.h"
 #include "quantizer/rules/nearest.h"
@@ -66,7 +67,9 @@ Result<QConfigEntry> readEntry(const json& j, Backend backend, const std::string
   return QConfigEntry(config);
 }
 
-Status readRule(const json& j, Backend backend, const std::string& where, QConfigMapping& mapping) {
+// earlier: rules of this file, without those that a backend brings along.
+Status readRule(const json& j, Backend backend, const std::string& where, QConfigMapping& mapping,
+                std::vector<QConfigMapping::Rule>& earlier) {
   QC_TRY(checkKeys(j, {"object_type", "name", "name_regex", "order", "from", "to", "qconfig", "optional", "force"}, where));
   if (!j.contains("qconfig")) return fail(ErrorCode::kInvalidArgument, "{} lacks 'qconfig'", where);
   QC_ASSIGN(QConfigEntry entry, readEntry(j["qconfig"], backend, where + ".qconfig"));
@@ -92,6 +95,11 @@ Status readRule(const json& j, Backend backend, const std::string& where, QConfi
     rule.name = std::move(first);
     rule.type = std::move(second);
     rule.order = order;
+    const auto same = std::ranges::find_if(earlier, [&](const Rule& r) { return r.namesTheSame(rule); });
+    if (same != earlier.end())
+      mapping.noteReplaced(std::exchange(*same, rule));
+    else
+      earlier.push_back(rule);
     mapping.set(std::move(rule));
   };
   if (only({"object_type"})) {
@@ -170,6 +178,7 @@ Status readStandalone(const json& j, const std::string& where, QConfigMapping& m
       return fail(ErrorCode::kInvalidArgument, "{}: recipes are for the whole model", where).help("name them beside \"standalone\"");
     QC_ASSIGN(QConfigMapping rules,
               QConfigMapping::parse(part["rules"].dump(-1, ' ', false, json::error_handler_t::replace), where + ".rules"));
+    for (const QConfigMapping::Rule& replaced : rules.replaced()) mapping.noteReplaced(replaced);
     mapping.standalone(std::move(from), std::move(to), std::move(rules));
   }
   return {};
@@ -209,7 +218,9 @@ Result<QConfigMapping> QConfigMapping::parse(std::string_view text, std::string_
   if (j.contains("standalone")) QC_TRY(readStandalone(j["standalone"], where + ".standalone", mapping));
   if (!j.contains("rules")) return mapping;
   if (!j["rules"].is_array()) return wrongKind(where, "rules", "a list");
-  for (size_t i = 0; i < j["rules"].size(); ++i) QC_TRY(readRule(j["rules"][i], backend, fmt::format("{}.rules[{}]", where, i), mapping));
+  std::vector<Rule> earlier;
+  for (size_t i = 0; i < j["rules"].size(); ++i)
+    QC_TRY(readRule(j["rules"][i], backend, fmt::format("{}.rules[{}]", where, i), mapping, earlier));
   return mapping;
 }
 

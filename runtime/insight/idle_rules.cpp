@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "ir/arithmetic.h"
@@ -314,8 +315,16 @@ Result<std::vector<Remark>> idleRules(const PreparedModel& model) {
     const bool plain = std::all_of(list.begin(), list.end(), [](const Rule& r) {
       return r.optional || (r.level == Level::global && (!r.entry || differences(*r.entry, nearestNamed(*r.entry)).empty()));
     });
-    if (plain) return std::vector<Remark>();
-    return Search(*model.rules, *model.simplified).run();
+    std::vector<Remark> remarks;
+    for (const Rule& r : model.rules->replaced())
+      remarks.push_back(
+          {"rules",
+           {},
+           fmt::format("{} stands in the rules more than once, and only the last time counts; leave out the others", r.str())});
+    if (plain) return remarks;
+    QC_ASSIGN(std::vector<Remark> others, Search(*model.rules, *model.simplified).run());
+    std::move(others.begin(), others.end(), std::back_inserter(remarks));
+    return remarks;
   });
 }
 

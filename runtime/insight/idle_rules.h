@@ -9,7 +9,8 @@
 
 namespace qc {
 
-// One message for each, with the reason and what to do.  Rules that may match nothing ("optional") are left alone.
+// One message for each, with the reason and what to do.  Rules that may match nothing ("optional") are left alone.  Those are among them
+// that a later rule of the same file replaces.
 Result<std::vector<Remark>> idleRules(const PreparedModel& model);
 
 }  // namespace qc

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 
@@ -178,6 +179,11 @@ std::optional<std::string> unlikeIntegers(const FedInput& fed, const Held& held,
 }
 
 }  // namespace
+
+void InputReport::add(InputReport more) {
+  std::move(more.sources.begin(), more.sources.end(), std::back_inserter(sources));
+  std::move(more.warnings.begin(), more.warnings.end(), std::back_inserter(warnings));
+}
 
 Result<InputReport> checkInputs(const Model& model, const Dataset& samples, const Ranges* calibrated) {
   return withoutExceptions([&]() -> Result<InputReport> {

@@ -35,6 +35,7 @@ struct InputReport {
   };
   std::vector<Source> sources;
   std::vector<std::string> warnings;  // each with its remedy, in the words of the source's text
+  void add(InputReport more);         // behind what is there
 };
 
 // calibrated: ranges of an earlier calibration that the samples should resemble.

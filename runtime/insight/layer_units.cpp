@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "ir/guarded.h"
+#include "ir/loops.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
 
@@ -23,6 +25,16 @@ const Node* behindObservers(const Value* v) {
   const Node* producer = v ? v->producer() : nullptr;
   while (producer && producer->is("observe")) producer = producer->operand(0)->producer();
   return producer;
+}
+
+// Where the result of a node is rounded: there, or behind the end of the branch that it is in.
+const Node* roundedBehind(const Node& node) {
+  const Node* branch = nullptr;
+  for (const Use* use = node.result()->firstUse(); use; use = use->next()) {
+    if (use->user()->is("observe")) return &node;
+    if (use->user()->is("choose")) branch = use->user();
+  }
+  return branch ? roundedBehind(*branch) : nullptr;
 }
 
 // Sets of nodes that grow together.
@@ -82,6 +94,20 @@ struct Units {
   }
 };
 
+// Layers in the bodies of loops that stay loops: each by itself, of those that coverage calls quantized.
+void addOfBodies(const Graph& graph, const std::set<std::string>& quantized, const ResolvedRules& decisions,
+                 std::vector<LayerUnit>& units) {
+  for (const Node* loop = graph.front(); loop; loop = loop->next()) {
+    const Graph* body = bodyOf(*loop);
+    if (!body) continue;
+    for (const Node* n = body->front(); n; n = n->next()) {
+      const QConfig* config = quantized.contains(displayName(*n)) ? decisions.of(*n).config() : nullptr;
+      if (config) units.push_back({displayName(*n), std::string(n->op()), {displayName(*n)}, *config, {}, {}});
+    }
+    addOfBodies(*body, quantized, decisions, units);
+  }
+}
+
 }  // namespace
 
 Result<std::vector<LayerUnit>> layerUnits(const PreparedModel& model) {
@@ -114,16 +140,18 @@ Result<std::vector<LayerUnit>> layerUnits(const PreparedModel& model) {
         if (const Value* before = model.simplified->findValue(n.result()->name()); before && before->producer())
           if (const QConfig* config = decisions.of(*before->producer()).config()) unit.config = *config;
       }
-      for (const Use* use : n.result()->uses())
-        if (use->user()->is("observe")) {
-          unit.last.push_back(name);
-          break;
-        }
+      if (const Node* rounded = roundedBehind(n)) unit.last.push_back(displayName(*rounded));
       for (const Node* source : found.sourcesOf(n))
         if (sets.find(found.indexOf.at(source)) != set) unit.inputs.push_back(displayName(*source));
     }
     std::vector<LayerUnit> result;
     for (auto& [set, unit] : units) result.push_back(std::move(unit));
+    std::set<std::string> quantized;
+    for (const CoverageRow& row : model.coverage.rows)
+      if (row.quantized) quantized.insert(row.node);
+    for (const LayerUnit& unit : result)
+      for (const std::string& node : unit.nodes) quantized.erase(node);  // a rule by this name reaches the body's as well
+    addOfBodies(*model.simplified, quantized, decisions, result);
     return result;
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
@@ -100,6 +101,7 @@ class Search {
       QC_TRY(takeBack());
       QC_TRY(cheaperThanFloat());
     }
+    QC_TRY(holdToFile());
     return result();
   }
 
@@ -142,7 +144,8 @@ class Search {
     MixtureStep step;
     step.what = std::move(what);
     step.changed = std::count_if(a.begin(), a.end(), [](int c) { return c != kInt8; });
-    QC_ASSIGN(const QuantizedModel model, trials_.quantized(rulesOf(a)));
+    const QConfigMapping rules = rulesOf(a);
+    QC_ASSIGN(const QuantizedModel model, anew_ ? trials_.quantizedAnew(rules) : trials_.quantized(rules));
     const Graph& graph = model.model.graph();
     if (target_.goal) {
       QC_ASSIGN(const GoalJudgement found, target_.goal->of(graph, judge_));
@@ -291,6 +294,27 @@ class Search {
     return {};
   }
 
+  // Where recipes go from layer to layer, what they did under other rules led the search.  Here it is what quantize() makes of the mixture;
+  // where that misses the target, more of the worst bargains become float, twice as many each time.
+  Status holdToFile() {
+    QC_ASSIGN(const bool inTurn, trials_.goesInTurn(rulesOf(best_->first)));
+    if (!inTurn) return {};
+    anew_ = true;
+    known_.clear();
+    QC_ASSIGN(MixtureStep step, measure(best_->first, "the best of these as a file has it"));
+    if (!step.meets && order_.empty()) QC_TRY(rank());
+    for (size_t more = 1; !step.meets && !target_.milliseconds; more *= 2) {
+      Assignment a = best_->first;
+      size_t made = 0;
+      for (size_t i = 0; i < order_.size() && made < more; ++i) made += std::exchange(a[order_[i]], kFloat) != kFloat;
+      if (made == 0) return unreachable(step);
+      QC_ASSIGN(step, measure(a, fmt::format("float: {} layers more", made)));
+      best_.emplace(std::move(a), step);
+    }
+    best_->second = std::move(step);
+    return {};
+  }
+
   // As many of the worst bargains in float as the time allows.
   Result<Mixture> withinTime(const MixtureStep& int8) {
     if (!int8.meets)
@@ -306,6 +330,7 @@ class Search {
       (step.meets ? met : missed) = middle;
       if (step.meets && better(step, best_->second)) best_.emplace(firstFloat(middle), step);
     }
+    QC_TRY(holdToFile());
     return result();
   }
 
@@ -338,6 +363,7 @@ class Search {
   std::optional<Graph> base_;
   double baseTime_ = 0;
   std::optional<std::pair<Assignment, MixtureStep>> best_;
+  bool anew_ = false;  // models are made without what is known of layers under other rules
   Mixture found_;
 };
 

@@ -42,7 +42,7 @@ class State {
       return fail(ErrorCode::kInvalidData, "'{}' {}", path, what).help("delete it, or name another file");
     };
     if (!found.is_object() || found.value("format", json()) != "qcompile sensitivity 1") return bad("is no state of a sensitivity run");
-    if (found.value("of", json()) != state.key_) return bad("is the state of another model, other samples or other rules");
+    if (found.value("of", json()) != state.key_) return bad("is the state of another model, other samples, other rules or another metric");
     const json units = found.value("layers", json());
     if (!units.is_object()) return bad("holds no layers");
     for (const auto& [name, values] : units.items()) {
@@ -80,15 +80,49 @@ class State {
   std::map<std::string, json> units_;
 };
 
+// FNV-1a.
+class Digest {
+ public:
+  void add(std::string_view bytes) {
+    for (const char c : bytes) value_ = (value_ ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    value_ = (value_ ^ 0xff) * 0x100000001b3u;
+  }
+  std::string str() const { return fmt::format("{:016x}", value_); }
+
+ private:
+  uint64_t value_ = 0xcbf29ce484222325u;
+};
+
+// Beside their names their bytes: a file of samples may have been written again under its name.
+Result<std::string> digestOf(const Dataset& samples, int64_t count, const std::function<int64_t(int64_t)>& index) {
+  Digest digest;
+  digest.add(samples.fingerprint(samples.size()));
+  for (int64_t i = 0; i < count; ++i) {
+    QC_ASSIGN(const TensorMap sample, samples.sample(index(i)));
+    for (const auto& [name, tensor] : sample) {
+      digest.add(name);
+      digest.add(tensor.type().str());
+      digest.add({static_cast<const char*>(tensor.data()), usize(tensor.byteSize())});
+    }
+  }
+  return digest.str();
+}
+
 // What the figures depend on.
-std::string keyOf(const Trials& trials, const PreparedModel& model, const Judge& judge, const SensitivityOptions& options) {
+Result<std::string> keyOf(const Trials& trials, const PreparedModel& model, const Judge& judge, const SensitivityOptions& options) {
+  const Dataset& calibration = trials.calibration();
+  QC_ASSIGN(const std::string calibrated, digestOf(calibration, calibration.size(), [](int64_t i) { return i; }));
+  QC_ASSIGN(const std::string judged, digestOf(judge.samples(), judge.size(), [&](int64_t i) { return judge.index(i); }));
+  Digest goal;
+  goal.add(options.goalKey);
   const json key = {fingerprint(*model.observed),
-                    trials.calibration().fingerprint(trials.calibration().size()),
-                    judge.samples().fingerprint(judge.samples().size()),
+                    calibrated,
+                    judged,
                     judge.size(),
                     model.rules->toJson(),
                     options.modules,
-                    options.goal ? options.goal->name : ""};
+                    options.goal ? options.goal->name : "",
+                    options.goal ? goal.str() : ""};
   return key.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -141,7 +175,8 @@ Status estimate(const Graph& observed, const Judge& judge, const Graph& quantize
     double own = most(unit.last, &LayerNoise::own);
     for (const std::string& node : unit.nodes)
       if (const auto it = ofWeights.find(node); it != ofWeights.end()) own += it->second;
-    const double before = most(unit.inputs, &LayerNoise::total);
+    double before = most(unit.inputs, &LayerNoise::total);
+    for (const size_t source : sources[i]) before = std::max(before, most(rows[source].unit.last, &LayerNoise::total));
     const double part = sources[i].empty() ? 1 : own + before > 0 ? own / (own + before) : 0;
     rows[i].estimated = decibels(1, noise * std::max(kLeast, arrives[i] * part));
     double sum = 0;
@@ -160,7 +195,11 @@ Result<Sensitivity> found(Trials& trials, const Judge& judge, const QConfigMappi
     return fail(ErrorCode::kInvalidArgument, "nothing is quantized by these rules, so no layer can be to blame")
         .help("look at the reasons in the report of quantize");
   if (options.modules) units = byModule(units);
-  QC_ASSIGN(State state, State::open(options.state, keyOf(trials, model, judge, options)));
+  std::string key;
+  if (!options.state.empty()) {
+    QC_ASSIGN(key, keyOf(trials, model, judge, options));
+  }
+  QC_ASSIGN(State state, State::open(options.state, std::move(key)));
   Sensitivity result;
   QC_ASSIGN(result.unseen, takeUnseen(units, trials, model, judge));
   result.samples = judge.size();
@@ -243,7 +282,8 @@ Result<std::vector<UnseenUnit>> takeUnseen(std::vector<LayerUnit>& units, Trials
     std::vector<LayerUnit> seen;
     for (LayerUnit& unit : units) {
       std::string why;
-      bool runs = false;
+      // In the body of a loop: whoever runs the loop may run it.
+      bool runs = std::ranges::all_of(unit.nodes, [&](const std::string& name) { return nodesOf[name].empty(); });
       for (const std::string& name : unit.nodes)
         for (const Node* n : nodesOf[name]) {
           const auto it = uncalibrated.find(n);

@@ -48,14 +48,15 @@ struct SensitivityOptions {
   int64_t top = -1;  // layers that are measured; -1: all
   bool modules = false;
   const Goal* goal = nullptr;
-  std::string state = {};  // file that keeps what was measured: a run that was killed goes on where it ended; empty: none
+  std::string goalKey = {};  // all that the goal depends on beside its name and the samples: bytes of labels, which output
+  std::string state = {};    // file that keeps what was measured: a run that was killed goes on where it ended; empty: none
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
 // Takes those units out that no sample runs, neither of the calibration's nor of the judge's.  Error: none is left.
 Result<std::vector<UnseenUnit>> takeUnseen(std::vector<LayerUnit>& units, Trials& trials, const PreparedModel& model, const Judge& judge);
 
-// Errors: nothing is quantized, or no sample runs what is; the state file is of another model, other samples or other rules.
+// Errors: nothing is quantized, or no sample runs what is; the state file is of another model, other samples, other rules or another goal.
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const SensitivityOptions& options = {});
 // Under other rules than those that the trials began with.
 Result<Sensitivity> sensitivity(Trials& trials, const Judge& judge, const QConfigMapping& rules, const SensitivityOptions& options = {});

@@ -1,32 +1,45 @@
 #include "runtime/insight/trials.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <utility>
 
 #include "frontend/data/sample_error.h"
 #include "ir/arithmetic.h"
+#include "ir/branches.h"
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
 #include "passes/quantize/convert_parts.h"
+#include "runtime/workflow/loop_bodies.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
 
+// A value that is observed in a branch is seen by the samples that take it, wherever it was computed.
+struct Watched {
+  std::string value;
+  std::vector<std::pair<std::string, bool>> where;  // conditions, and what they have to be
+};
+
 // What one observer of a graph with observers watches, and how.
 struct Watch {
-  std::vector<std::string> values;
+  std::vector<Watched> values;
   ObservedSpec spec;
   std::string key() const {
     std::string text = fmt::format("{}/{}", toString(QuantSpec(spec)), spec.eps);
-    for (const std::string& v : values) text += fmt::format("/{}:{}", v.size(), v);
+    for (const Watched& v : values) {
+      text += fmt::format("/{}:{}", v.value.size(), v.value);
+      for (const auto& [condition, holds] : v.where) text += fmt::format("?{}:{}={}", condition.size(), condition, holds);
+    }
     return text;
   }
 };
 
 std::map<int64_t, Watch> watchesOf(const Graph& observed) {
   std::map<int64_t, Watch> watches;
+  const std::map<const Node*, Conditions> branches = conditionsOf(observed);
   for (const Node* n = observed.front(); n; n = n->next()) {
     if (!n->is("observe")) continue;
     const auto* spec = std::get_if<ObservedSpec>(&n->annotation()->output);
@@ -35,7 +48,8 @@ std::map<int64_t, Watch> watchesOf(const Graph& observed) {
     while (value->producer() && value->producer()->is("observe")) value = value->producer()->operand(0);
     Watch& watch = watches[n->integer("id")];
     watch.spec = *spec;
-    watch.values.push_back(value->name());
+    Watched& watched = watch.values.emplace_back(value->name());
+    for (const auto& [condition, holds] : conditionsOf(branches, n)) watched.where.emplace_back(condition->name(), holds);
   }
   return watches;
 }
@@ -47,6 +61,7 @@ struct Recovered {
   std::optional<Tensor> bias;
   bool hasBiasSpec = false;
 };
+using RecoveredLayers = std::map<std::pair<std::string, std::string>, Recovered>;  // by the layer's result and its weights' spec
 
 }  // namespace
 
@@ -56,7 +71,7 @@ struct Trials::Impl {
   RecoverOptions recovery;
   std::map<std::string, std::unique_ptr<Observer>> observers;  // by Watch::key()
   std::optional<LayerObserver> layers;
-  std::map<std::pair<std::string, std::string>, Recovered> recovered;  // by the layer's result and its weights' spec
+  RecoveredLayers recovered;
   int64_t runs = 0;
 
   Result<PreparedModel> prepared(const QConfigMapping& rules) const {
@@ -77,9 +92,14 @@ struct Trials::Impl {
     if (missing.empty() && !watchesLayers) return {};
     std::vector<std::string> names;
     std::map<std::string, size_t> placeOf;
+    const auto look = [&](const std::string& value) {
+      if (placeOf.emplace(value, names.size()).second) names.push_back(value);
+    };
     for (const auto& [watch, observer] : missing)
-      for (const std::string& value : watch->values)
-        if (placeOf.emplace(value, names.size()).second) names.push_back(value);
+      for (const Watched& watched : watch->values) {
+        look(watched.value);
+        for (const auto& [condition, holds] : watched.where) look(condition);
+      }
     const size_t ofLayers = names.size();
     if (watchesLayers) names.insert(names.end(), layers->values().begin(), layers->values().end());
     QC_ASSIGN(Taps taps, Taps::open(*model.observed, names, {.threads = recovery.threads}));
@@ -87,7 +107,13 @@ struct Trials::Impl {
       QC_ASSIGN(const TensorMap sample, calibration.sample(i));
       if (Status run = taps.run(sample); !run) return inSample(calibration, i, run.error());
       for (const auto& [watch, observer] : missing)
-        for (const std::string& value : watch->values) QC_TRY(observer->observe(taps.value(placeOf.at(value)).ref()));
+        for (const Watched& watched : watch->values) {
+          const bool isTaken = std::ranges::all_of(watched.where, [&](const auto& where) {
+            const Tensor& condition = taps.value(placeOf.at(where.first));
+            return condition.numElements() == 1 && (condition.at(0) != 0) == where.second;
+          });
+          if (isTaken) QC_TRY(observer->observe(taps.value(placeOf.at(watched.value)).ref()));
+        }
       if (watchesLayers) layers->see(i, taps.values().subspan(ofLayers));
       recovery.tell("calibrate", usize(i) + 1, usize(calibration.size()));
     }
@@ -111,8 +137,8 @@ struct Trials::Impl {
     return params;
   }
 
-  // Takes what recipes did to a layer under the same spec before; else does it, and remembers.
-  Status recover(Graph& graph, const GroupParams& params, PassContext& cx) {
+  // Takes what recipes did to a layer under the same spec before, if that is known; else does it, and adds it.
+  Status recover(Graph& graph, const GroupParams& params, PassContext& cx, RecoveredLayers& recovered) {
     if (!recovery.looksAtLayers() || !layers || !layers->complete()) return {};
     keepUnseenFloat(graph, params, cx);  // whose layers are none to be recovered
     std::vector<std::pair<std::string, std::string>> known, fresh;
@@ -160,7 +186,7 @@ struct Trials::Impl {
     layer.annotation()->inputs[2] = r.biasSpec;
   }
 
-  Result<QuantizedModel> quantized(const QConfigMapping& rules) {
+  Result<QuantizedModel> quantized(const QConfigMapping& rules, RecoveredLayers& known) {
     QC_ASSIGN(PreparedModel tried, prepared(rules));
     QC_ASSIGN(const GroupParams params, paramsOf(*tried.observed));
     Graph graph = tried.observed->clone();
@@ -168,8 +194,9 @@ struct Trials::Impl {
     cx.provide(rules);
     cx.provide(params);
     cx.provide(model.insertions);
-    QC_TRY(recover(graph, params, cx));
+    QC_TRY(recover(graph, params, cx, known));
     QC_TRY(runPipeline("convert", graph, cx));
+    QC_TRY(putBodies(graph, tried));
     return QuantizedModel{Model(std::move(graph), model.name), std::move(tried.coverage), std::move(cx.remarks), {}, 0, {}, {}};
   }
 };
@@ -213,8 +240,22 @@ Status Trials::expect(const std::vector<QConfigMapping>& rules) {
 Result<QuantizedModel> Trials::quantized(const QConfigMapping& rules) {
   return withoutExceptions([&] {
     const DefinedArithmetic defined;
-    return impl_->quantized(rules);
+    return impl_->quantized(rules, impl_->recovered);
   });
+}
+
+Result<QuantizedModel> Trials::quantizedAnew(const QConfigMapping& rules) {
+  return withoutExceptions([&] {
+    const DefinedArithmetic defined;
+    RecoveredLayers none;
+    return impl_->quantized(rules, none);
+  });
+}
+
+Result<bool> Trials::goesInTurn(const QConfigMapping& rules) const {
+  QC_ASSIGN(const PreparedModel tried, prepared(rules));
+  const std::vector<const Node*> layers = int8Layers(*tried.observed);
+  return std::any_of(layers.begin(), layers.end(), [&](const Node* layer) { return impl_->recovery.goesInTurn(*layer); });
 }
 
 Result<PreparedModel> Trials::prepared(const QConfigMapping& rules) const {

@@ -27,8 +27,12 @@ class Trials {
   const Dataset& calibration() const;
   // Observes what these will need, in one run.
   Status expect(const std::vector<QConfigMapping>& rules);
-  // As quantize() makes it of this calibration; compared with nothing, and without integer ends.
+  // As quantize() makes it of this calibration; compared with nothing, and without integer ends.  What recipes made of a layer is taken
+  // from other rules under which it had the same weights: near to it where they go from layer to layer.
   Result<QuantizedModel> quantized(const QConfigMapping& rules);
+  // The same to the bit in every case, with the work of all recipes.
+  Result<QuantizedModel> quantizedAnew(const QConfigMapping& rules);
+  Result<bool> goesInTurn(const QConfigMapping& rules) const;  // whether the two may differ
   Result<PreparedModel> prepared(const QConfigMapping& rules) const;
   // Of the observers of a model that was prepared so, by id.
   Result<GroupParams> params(const PreparedModel& model);

@@ -150,11 +150,14 @@ class Finetuning {
     trainer_->normalizeByBatch(stepsDone() < o_.freezeBatchNormAfter);
     const auto loss = trainer_->step(batch);
     if (!loss) {
-      if (loss.error().code() != ErrorCode::kInvalidData || o_.checkpoint.empty()) return tl::make_unexpected(loss.error());
+      if (loss.error().code() != ErrorCode::kInvalidData) return tl::make_unexpected(loss.error());
+      const std::string sample = sampleWithoutNumbers(loss.error().tensor()), message = loss.error().message() + sample;
+      const std::string remedy = sample.empty() ? loss.error().remedy() : "leave out the samples that hold them, or prepare the data again";
+      if (o_.checkpoint.empty()) return fail(loss.error().code(), "{}", message).on(loss.error().tensor()).help(remedy);
       QC_TRY(write());
-      return fail(loss.error().code(), "{}", loss.error().message())
+      return fail(loss.error().code(), "{}", message)
           .on(loss.error().tensor())
-          .help(fmt::format("{}; the state before this step is in '{}'", loss.error().remedy(), o_.checkpoint));
+          .help(fmt::format("{}; the state before this step is in '{}'", remedy, o_.checkpoint));
     }
     record_.lossOfEpoch += *loss;
     const int64_t inEpoch = place + 1;
@@ -166,6 +169,26 @@ class Finetuning {
       p.samplesPerSecond = static_cast<double>(o_.trainer.batch) / each;
       p.secondsLeft = each * static_cast<double>(steps() - stepsDone());
       o_.progress(p);
+    }
+    return {};
+  }
+
+  // The first sample that holds values of this input that are not finite, for the end of a message; empty: none does.  Of no input in
+  // particular: NaN of any, which has come into weights by recipes or earlier steps.
+  std::string sampleWithoutNumbers(const std::string& input) const {
+    const Dataset trained = batches_->trained();
+    for (int64_t i = 0; i < trained.size(); ++i) {
+      const auto sample = trained.sample(i);
+      if (!sample) return {};
+      for (const auto& [name, value] : *sample) {
+        if (value.dtype() != DType::f32 || (!input.empty() && name != input)) continue;
+        const auto x = value.as<float>();
+        if (std::any_of(x.begin(), x.end(), [&](float e) { return std::isnan(e) || (!input.empty() && std::isinf(e)); }))
+          return input.empty()
+                     ? fmt::format("; sample '{}', number {} of its source, holds NaN in '{}'", trained.sampleName(i),
+                                   trained.sampleIndex(i), name)
+                     : fmt::format(", as sample '{}', number {} of its source, does", trained.sampleName(i), trained.sampleIndex(i));
+      }
     }
     return {};
   }

@@ -41,12 +41,14 @@ Status writeState(const std::string& path, const StateFile& state) {
 }
 
 Result<StateFile> readState(const std::string& path) {
-  QC_ASSIGN(const auto arrays, openNpz(path));
+  const auto opened = openNpz(path);
+  if (!opened) return opened.error().code() == ErrorCode::kInvalidData ? damaged(path, opened.error().message()) : Failure(opened.error());
+  const auto& arrays = *opened;
   const auto arrayOf = [&](const std::string& key) -> Result<Tensor> {
     const auto it = arrays.find(key);
     if (it == arrays.end() || it->second->header().sizes.size() != 2 || it->second->rows() != 1)
       return damaged(path, "'" + key + "' is not there");
-    QC_TRY(it->second->check());
+    if (const Status whole = it->second->check(); !whole) return damaged(path, whole.error().message());
     return it->second->row(0);
   };
   const auto words = [&](const std::string& key) -> Result<std::vector<std::string>> {

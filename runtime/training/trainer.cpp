@@ -58,8 +58,9 @@ struct Trainer::Impl {
       const Value* condition = conditionOf(*decides);
       return fail(ErrorCode::kUnsupported, "data decides what '{}' gives, which no training step is made for", decides->op())
           .at(decides->location())
-          .help(condition ? fmt::format("fix '{}' with LoadOptions::values, and train the branch that is taken", condition->name())
-                          : "cut the model in front of this node");
+          .help(condition && !condition->producer()
+                    ? fmt::format("fix '{}' with LoadOptions::values, and train the branch that is taken", condition->name())
+                    : "cut the model in front of this node");
     }
     QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
     QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));
@@ -150,7 +151,24 @@ struct Trainer::Impl {
     return !nan.empty() ? nan : infinite;
   }
 
+  // An input of the batch out of which no number can come; empty: none.  Masks may hold infinities, which in the first step alone are to
+  // blame.
+  std::string inputWithoutNumbers() {
+    for (const std::string& name : batch) {
+      const Tensor* t = step->input(name);
+      if (!t || t->dtype() != DType::f32) continue;
+      const auto x = t->as<float>();
+      if (std::any_of(x.begin(), x.end(), [&](float e) { return std::isnan(e) || (steps == 0 && std::isinf(e)); })) return name;
+    }
+    return {};
+  }
+
   Failure diverged(std::string_view what, double value) {
+    if (const std::string input = inputWithoutNumbers(); !input.empty())
+      return fail(ErrorCode::kInvalidData, "{} is {} at step {}: this input of the batch holds values that are not finite", what, value,
+                  steps + 1)
+          .on(input)
+          .help("leave out the samples that hold them, or prepare the data again");
     const std::string where = whereItBegan();
     return fail(ErrorCode::kInvalidData, "{} is {} at step {}{}", what, value, steps + 1,
                 where.empty() ? std::string() : fmt::format("; the first values that are not finite are those of {}", where))

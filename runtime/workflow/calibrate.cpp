@@ -92,11 +92,11 @@ class Calibration {
   Status takeUp() {
     QC_ASSIGN(Ranges earlier, Ranges::load(options_.checkpoint));
     releaseInput(options_.checkpoint);  // it is written again
-    QC_TRY(earlier.checkFor(prepared_));
     const auto other = [&](std::string_view what) {
       return fail(ErrorCode::kInvalidData, "'{}' is the checkpoint of {}", options_.checkpoint, what)
           .help("delete it, or run without CalibrateOptions::resume");
     };
+    if (!earlier.checkFor(prepared_)) return other("another model or other rules");
     if (earlier.parts().size() != 1 || earlier.parts()[0].data != data_ || earlier.parts()[0].total != total_)
       return other("other calibration data");
     const auto& seen = earlier.parts()[0].seen;

@@ -2,10 +2,13 @@
 
 #include <fmt/ranges.h>
 
+#include <map>
+
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/convert_parts.h"
 #include "runtime/workflow/known_params.h"
 #include "runtime/workflow/loop_bodies.h"
 #include "runtime/workflow/small_ranges.h"
@@ -53,11 +56,23 @@ PassContext contextOf(const PreparedModel& model) {
   return cx;
 }
 
+// In a branch that no sample takes nothing became integers.
+void tellUnseen(CoverageReport& coverage, const Graph& observed, const GroupParams& params) {
+  std::map<std::string, std::string> unseen;
+  for (const auto& [node, why] : unseenNodes(observed, params)) unseen.emplace(displayName(*node), why);
+  for (CoverageRow& row : coverage.rows)
+    if (const auto it = unseen.find(row.node); it != unseen.end() && row.quantized) {
+      row.quantized = false;
+      row.reason = it->second;
+    }
+}
+
 // The observed graph, by now edited by recipes, as integers, held against what it was.
 Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassContext& cx, const QuantizeOptions& options) {
   QC_TRY(runPipeline("convert", graph, cx));
   QC_TRY(putBodies(graph, model));
   QuantizedModel quantized{Model(std::move(graph), model.name), model.coverage, std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
+  if (const auto* params = cx.get<GroupParams>()) tellUnseen(quantized.coverage, *model.observed, *params);
   QC_TRY(compare(*model.observed, quantized, options));
   QC_TRY(integerEnds(quantized.model, model.rules ? *model.rules : QConfigMapping(), options));
   return quantized;

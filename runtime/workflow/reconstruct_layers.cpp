@@ -113,17 +113,12 @@ Result<std::optional<LayerResponse>> observe(LayerRecovery& r, const Node& layer
   return std::optional(std::move(*sampler).take());
 }
 
-bool hasFewBits(const Node& layer) {
-  const auto* spec = std::get_if<ObservedSpec>(&layer.annotation()->inputs[1]);
-  return spec && spec->qmax - spec->qmin < 127;
-}
-
 }  // namespace
 
 Status reconstructLayers(LayerRecovery& r, std::string_view choice) {
   std::vector<const Node*> layers = r.layers();
   r.cx.provide(ReconstructedLayers());
-  if (choice == "auto") std::erase_if(layers, [](const Node* layer) { return !hasFewBits(*layer); });
+  std::erase_if(layers, [&](const Node* layer) { return !reconstructs(choice, *layer); });
   for (size_t k = 0; k < layers.size(); ++k) {
     QC_ASSIGN(std::optional<LayerResponse> seen, observe(r, *layers[k]));
     r.options.tell("reconstruction", k + 1, layers.size());

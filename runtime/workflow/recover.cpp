@@ -51,6 +51,11 @@ bool RecoverOptions::looksAtLayers() const {
   return std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& recipe) { return !recipe.movesChannels() && uses(recipe); });
 }
 
+bool RecoverOptions::goesInTurn(const Node& layer) const {
+  return std::any_of(recipes().begin(), recipes().end(),
+                     [&](const Recipe& recipe) { return recipe.inTurn && recipe.inTurn(choiceOf(recipe), layer); });
+}
+
 LayerObserverOptions RecoverOptions::layers() const {
   const bool products =
       std::any_of(recipes().begin(), recipes().end(), [&](const Recipe& recipe) { return recipe.wantsProducts && uses(recipe); });

@@ -44,6 +44,7 @@ struct RecoverOptions {
   }
   bool movesChannels() const;
   bool looksAtLayers() const;
+  bool goesInTurn(const Node& layer) const;  // whether what recipes make of it depends on the layers before it
   LayerObserverOptions layers() const;
 };
 

@@ -12,7 +12,7 @@ import struct
 import tempfile
 
 import onnx_bytes
-from command_line import npy_header, run, write_npy
+from command_line import DATA, npy_header, run, write_npy
 from onnx_bytes import counts, integer, ints, node, port, tensor
 
 SIZE, CHANNELS, CLASSES = 8, 8, 5
@@ -101,6 +101,8 @@ def machine_code(work, model):
     run("compile", model, "--shape", "N=7", "-o", work / "seven.o")
     assert f"image: f32[7,3,{SIZE},{SIZE}]" in (work / "seven.h").read_text() and f"scores: f32[7,{CLASSES}]" in (work / "seven.h").read_text()
     done = run("compile", model, "--shape", "N=1,7", "-o", work / "two.o")
+    shown = json.loads(run("inspect", model, "--shape", "N=7", "--json").stdout)
+    assert shown["inputs"][0]["type"] == f"f32[7,3,{SIZE},{SIZE}]" and shown["constant_bytes"] == json.loads(run("inspect", model, "--json").stdout)["constant_bytes"], shown
     assert "2 buckets of N" in done.stdout and "two_pick" in (work / "two.h").read_text(), done.stdout
 
 
@@ -128,6 +130,9 @@ def refused(work):
         said = run(*arguments, code=1).stderr
         assert "/head/ReduceSum" in said and "would mix the samples of a batch, in dim 0 of 'r' f32[1,3]" in said, said
         assert "LoadOptions" not in said, said
+    # A model whose batch is free needs nothing: its single channel is no batch.
+    said = run("quantize", DATA / "digits.onnx", "--mode", "dynamic", "--free-batch", "-o", work / "m.onnx", code=1).stderr
+    assert "dim 0 of f32[N,1,16,16] holds the samples of a batch already" in said and "take it as it is" in said, said
     contradicting = run("bench", model, "--shape", "N=4", "--shape", "image=3x3", code=1).stderr
     assert "3 samples by dim 0 of 'image'" in contradicting or "4 samples by N=4" in contradicting, contradicting
     wrong = run("bench", model, "--shape", "image=4x5", code=1).stderr

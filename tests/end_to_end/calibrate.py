@@ -73,6 +73,14 @@ def shards_merge(work):
             run("merge", *(parts[i] for i in order), "-o", merged)
             assert merged.read_bytes() == whole.read_bytes(), f"{name}: shards in the order {order} give other bytes than one run"
         assert "in both" in run("merge", parts[0], merged, "-o", work / "x.qcal", code=1).stderr
+    # One shard alone: the verdict counts its own samples, and whoever takes it is told that others are missing.
+    part = work / "part.qcal"
+    told = json.loads(calibrate(part, "--shard", "2/3", "--json").stdout)
+    assert told["samples"] == 67 and all(0 < r["needed"] <= 67 for r in told["ranges"]) and told["enough"] <= 67, told
+    missing = "67 of 200 samples are in: merge the other shards"
+    assert missing in told["warnings"] and missing in run("quantize", MODEL, "--ranges", part, "-o", work / "part.onnx").stderr
+    said = run("quantize", MODEL, "--ranges", part, "--backend", "qnnpack", "-o", work / "part.onnx", code=1).stderr
+    assert "under other rules" in said and "with these rules" in said, said
     assert "merge the other shards" in run("merge", parts[0], "-o", work / "x.qcal").stderr
     calibrate(work / "x.qcal", "--shard", "3/3", code=1)
     print("shards: passed")
@@ -142,6 +150,15 @@ def warnings(work):
     broken = [list(image) for image in noise]
     broken[3][7], broken[4][7] = math.nan, math.inf
     assert "2 elements are NaN or infinite" in told(broken)
+    # Where none is finite the samples are to blame, and not their number.
+    write_images(path, [[math.nan] * 256] * 20)
+    said = run("quantize", MODEL, "-d", f"npy:{path}", "-o", work / "w.onnx", code=1).stderr
+    assert "every value that was seen is NaN or infinite" in said and "look at the samples" in said, said
+    # Samples to check are looked at beside saved ranges, too.
+    write_images(path, broken)
+    calibrate(work / "w.qcal")
+    done = run("quantize", MODEL, "--ranges", work / "w.qcal", "--check", f"npy:{path}", "-o", work / "w.onnx")
+    assert "values are not finite" in done.stderr and "input 'image' as fed" in done.stdout, done.stderr + done.stdout
     outlier = [[v / 100 for v in image] for image in noise] + [[1000 * v for v in noise[0]]]
     report = json.loads(run("calibrate", MODEL, "-d", f"npy:{path}", "-o", work / "w.qcal", "--json").stdout)
     assert report["samples"] == 24 and len(report["ranges"]) == report["observers"], report

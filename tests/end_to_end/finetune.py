@@ -127,6 +127,18 @@ def main():
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "64", "--epochs", "1", "-o", out).stderr
         assert "256 samples are too few to hold some out" in said, said
 
+        # What follows from the bits goes by those that the rules end in, whoever says them.
+        for dtype, flag, rate in (("s8", [], 1e-5), ("s4", [], 1e-4), ("s4", ["--weight-bits", "8"], 1e-5), ("s8", ["--weight-bits", "2"], 5e-4)):
+            (work / "bits.json").write_text(json.dumps({"global": {"weight": {"dtype": dtype}}}))
+            short = ["finetune", MODEL, "-d", TRAIN, "--config", work / "bits.json", *flag, "--batch", "64", "--epochs", "1", "-o", out, "--json"]
+            told = json.loads(run(*short).stdout)
+            assert told["lr"] == rate and any("too few to hold some out" in note for note in told["notes"]), (dtype, flag, told)
+        said = run("finetune", MODEL, "-d", TRAIN, "--mode", "float", "--weight-bits", "4", "-o", out, code=1).stderr
+        assert "leave --weight-bits out, or leave --mode float out" in said, said
+        # Samples to check are looked at as those to train with.
+        checked = run("finetune", MODEL, "-d", TRAIN, "--check", CHECK.replace("std=255", "std=1"), "--epochs", "1", "-o", out)
+        assert "std" in checked.stderr and checked.stdout.count("input 'image' as fed") == 2, checked.stderr + checked.stdout
+
         # Less memory: the same bytes, or the reason why not.
         run(*args, "-o", out)
         whole = out.read_bytes()
@@ -194,7 +206,8 @@ def main():
         (work / "nan.npy").write_bytes(npy_header((64, 1, 16, 16)) + struct.pack(f"<{len(values)}f", *values))
         train = ["finetune", MODEL, "-d", f"npy:{work}/nan.npy", "--weight-bits", "4", "-o", work / "n.onnx"]
         said = run(*train, code=1).stderr
-        assert "at step" in said and "the first values that are not finite are those of" in said and "n.onnx.partial" in said, said
+        assert "at step" in said and "tensor 'image'" in said and "number 3 of its source" in said and "n.onnx.partial" in said, said
+        assert "leave out the samples that hold them" in said and "learning rate" not in said, said
         assert not (work / "n.onnx").exists()
         said = run(*train, "--resume", "--seed", "4", code=1).stderr
         assert "is the checkpoint of another model, other data or other options" in said, said
@@ -206,7 +219,7 @@ def main():
             assert "is the checkpoint of another model, other data or other options" in said, said
         for damaged in (b"PK\x03\x04 nothing of the kind", (work / "n.onnx.partial").read_bytes()[:5000]):
             (work / "n.onnx.partial").write_bytes(damaged)
-            run(*train, "--resume", code=1)
+            assert "delete it and begin anew" in run(*train, "--resume", code=1).stderr
     print("passed")
 
 

@@ -106,7 +106,7 @@ def what_it_was_measured_on(work):
     run("calibrate", work / "m.qir", "-d", source, "-o", work / "m.qcal")
     assert measured("--ranges", work / "m.qcal", "-d", source, samples=100) == (16, "calibration", False)
     for args, words in ((["-d", source, "-d", source], "16 samples left out of calibration;"), (["-d", source + "?limit=10"], "calibrated with all"),
-                        (["-d", source, "--check", source], "16 samples of --check;"), (["-d", source + "?limit=1"], "1 of the calibration samples, which flatters")):
+                        (["-d", source, "--check", source + "?skip=1"], "16 samples of --check;"), (["-d", source + "?limit=1"], "1 of the calibration samples, which flatters")):
         text = run("quantize", work / "m.qir", *args, "-o", work / "q.qir").stdout
         assert words in text, text
     run("quantize", work / "m.qir", "-d", source, "--check", "npz:nowhere.npz", "-o", work / "q.qir", code=1)

@@ -75,12 +75,33 @@ def mistakes(work):
     print("mistakes: passed")
 
 
+def decided_by_data(work):
+    """What cannot be one program: the verb that runs it comes first, --bind where an input decides."""
+    net = 'graph @g(%x: f32[4]{more}) -> ("y") {{\n{before}  %a = relu %x : f32[4]\n  %b = neg %x : f32[4]\n  %y = choose %c, %a, %b {{axes=[], sizes=[]}} : f32[4]\n  return %y\n}}\n'
+    (work / "given.qir").write_text(net.format(more=", %c: bool[]", before=""))
+    (work / "computed.qir").write_text(net.format(
+        more="", before="  %s = reduce_sum %x {axes=[0], keepdims=0} : f32[]\n  %c = greater %s, %s : bool[]\n"))
+    for name, binds in (("given", True), ("computed", False)):
+        said = run("compile", work / f"{name}.qir", "-o", work / "m.o", code=1).stderr
+        assert "run it with `qcompile run`" in said and ("fix 'c' with --bind" in said) == binds, said
+    print("decided by data: passed")
+
+
+def predicted():
+    said = run("profile", MODEL, "--target", "riscv64").stdout.splitlines()[-1]
+    origins = said.split("constants of ")[1].split("; kernels were")[0].split("; ")
+    assert len(origins) == len(set(origins)), said
+    print("predicted: passed")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         odd_names(work)
         targets()
         mistakes(work)
+        decided_by_data(work)
+        predicted()
 
 
 main()

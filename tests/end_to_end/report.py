@@ -144,6 +144,9 @@ def many_layers(work):
         archive.writestr("x.npy", npy_header((2, 8, 2, 2)) + struct.pack("<64f", *(k % 7 - 3 for k in range(64))))
     run("quantize", work / "many.onnx", "-d", f"npz:{work}/many.npz", "-o", work / "many.int8.onnx", "--report", work / "many.html")
     text = checked(work / "many.html", "graph", "noise", "ranges", "weights")
+    page = (work / "many.html").read_text()
+    assert re.search(r"<title>\d+ nodes, to [.\w]+: [^<]*\n[.\w]+ /block.0/[^<]*\n[.\w]+ /block.1/", page), "what a box says has lines"
+    assert "\\x0a" not in page
     assert "chains of one kind are one box" in text and "each is the lowest of its neighbours" in text and "The first 1000 of" in text
 
 

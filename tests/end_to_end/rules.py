@@ -134,6 +134,28 @@ def recipes(work):
     print("recipes: passed")
 
 
+def bits(work):
+    """--weight-bits comes before the global rule, whichever has more; rules of a file that a later one replaces are named."""
+    for name, dtype in (("w4", "s4"), ("w8", "s8")):
+        (work / f"{name}.json").write_text(json.dumps({"global": {"weight": {"dtype": dtype}}}))
+    for config, flag, found in (("w4", [], "s4"), ("w4", ["--weight-bits", 8], "s8"), ("w8", ["--weight-bits", 4], "s4"), ("w8", [], "s8")):
+        run("quantize", MODEL, "-d", SAMPLES, "--config", work / f"{config}.json", *flag, "-o", work / "q.onnx")
+        weights = json.loads(run("inspect", work / "q.onnx", "--json").stdout)["weights"]
+        assert set(weights) == {found}, (config, flag, weights)
+    (work / "float.json").write_text('{"global": "float", "rules": [{"object_type": "conv", "qconfig": "default"}]}')
+    said = run("quantize", MODEL, "-d", SAMPLES, "--config", work / "float.json", "--weight-bits", 4, "-o", work / "q.onnx", code=1).stderr
+    assert "the global rule leaves weights in float" in said, said
+    for key in ({"object_type": "conv"}, {"name": "/a/a.0/Conv"}, {"name_regex": "/a/.*"}, {"name": "/a/a.0", "object_type": "Conv", "order": 0},
+                {"from": "image", "to": "scores"}):
+        (work / "twice.json").write_text(json.dumps({"rules": [{**key, "qconfig": "float"}, {**key, "qconfig": "default", "force": True}]}))
+        said = run("quantize", MODEL, "-d", SAMPLES, "--config", work / "twice.json", "-o", work / "q.onnx").stderr
+        assert "stands in the rules more than once" in said, (key, said)
+    # Backends bring rules along, which one replaces without a word.
+    (work / "once.json").write_text('{"backend": "fbgemm", "rules": [{"object_type": "conv_transpose", "qconfig": "float", "optional": true}]}')
+    assert "more than once" not in run("quantize", MODEL, "-d", SAMPLES, "--config", work / "once.json", "-o", work / "q.onnx").stderr
+    print("bits: passed")
+
+
 def words(work):
     """Activations of 16 bits: the same layers as integers, on the kernels of machine code, nearer to the float model."""
     rules = work / "words.json"
@@ -160,6 +182,7 @@ def main():
         noise(work)
         force(work)
         recipes(work)
+        bits(work)
         words(work)
 
 

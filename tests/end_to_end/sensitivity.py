@@ -62,14 +62,34 @@ graph @m(%c: bool[1], %x: f32[64,32]) -> ("y") {
 
     (work / "rules.json").write_text('{"global": "default", "force": true}')
     write(work / "one.npz", [1] * 8)
+    write(work / "measured.npz", [1] * 8)
     write(work / "both.npz", [0, 1] * 4)
     for calibration, why in (("one", "no sample takes the branch where 'c' is false: it stays float"),
                              ("both", "none of the 8 samples that are measured on runs it")):
-        args = ["sensitivity", work / "if.qir", "-d", f"npz:{work / calibration}.npz", "--check", f"npz:{work}/one.npz", "--config", work / "rules.json"]
+        args = ["sensitivity", work / "if.qir", "-d", f"npz:{work / calibration}.npz", "--check", f"npz:{work}/measured.npz", "--config", work / "rules.json"]
         found = json.loads(run(*args, "--json").stdout)
         assert [row["layer"] for row in found["layers"]] == ["taken"] and found["measured"] == 1, found
         assert [(row["layer"], row["why"]) for row in found["unseen"]] == [("other", why)], found["unseen"]
         assert f"other: {why}" in run(*args).stdout
+
+
+def metrics(work, digits):
+    """A state is of its labels, too, whatever their file is called; samples that are measured on are looked at like those of the calibration."""
+    state, labels = work / "points.json", work / "labels.tsv"
+    labels.write_bytes((DATA / "labels.tsv").read_bytes())
+    args = [*digits, "--labels", labels, "--top", "1", "--resume", state]
+    run(*args)
+    assert json.loads(run(*args, "--json").stdout)["resumed"] == 1
+    head, *lines = labels.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    labels.write_text("\n".join([head, *("\t".join([*row[:-1], str((int(row[-1]) + 1) % 10)]) for row in rows)]) + "\n")
+    for other in ([], ["--metric", "f1"]):
+        said = run(*args, *other, code=1).stderr
+        assert "another metric" in said and "delete it, or name another file" in said, said
+    values = [float("nan"), *([0.5] * 255), *([0.25] * 256)]
+    (work / "nan.npy").write_bytes(npy_header((2, 1, 16, 16)) + struct.pack("<512f", *values))
+    done = run(*digits[:4], "--check", f"npy:{work}/nan.npy", "--top", "0")
+    assert "1 of 512 values are not finite" in done.stderr and "input 'image' as fed" in done.stdout, done.stderr + done.stdout
 
 
 def main():
@@ -108,6 +128,7 @@ def main():
         labelled = json.loads(run(*digits, "--labels", DATA / "labels.tsv", "--json").stdout)
         assert all(abs(row["alone_int8_drop"]) < 5 for row in labelled["layers"]) and labelled["all_int8_drop"] is not None, labelled
 
+        metrics(work, digits)
         branches(work, rng)
         modules = json.loads(run(*args, "--by", "module", "--json").stdout)
         assert [row["layer"] for row in modules["layers"]] == ["net"], modules["layers"]
@@ -115,6 +136,8 @@ def main():
         assert worst["layer"] in text and "all int8:" in text, text
         other = run(*args, "--observer", "minmax", "--resume", state, code=1)
         assert "state of another model" in other.stderr, other.stderr
+        write_samples(work / "s.npz", 20, rng)  # others under the same name
+        assert "state of another model" in run(*args, "--resume", state, code=1).stderr
     print("passed")
 
 

@@ -6,12 +6,14 @@
 Standard library only.
 """
 import json
+import os
 import pathlib
 import struct
+import subprocess
 import tempfile
 import zipfile
 
-from command_line import DATA, run, write_npy
+from command_line import DATA, QCOMPILE, run, write_npy
 
 MODEL = DATA / "digits.onnx"
 SAMPLES = f"images:{DATA}/calib?order=grey&mean=0&std=255"
@@ -142,7 +144,7 @@ def nothing_in_samples(work):
         (folder / f"test_data_set_{i}" / "input_0.pb").write_bytes(tensor((1, 0, 4), []))
     for source in ("random:3", f"testdata:{folder}"):
         for args in (("calibrate", model, "-d", source, "-o", work / "e.qcal"), ("quantize", model, "-d", source, "-o", work / "e.qir"),
-                     ("quantize", model, "-d", source, "-d", source, "--check", source, "-o", work / "e.qir")):
+                     ("quantize", model, "-d", source, "-d", source, "--check", f"{source}?skip=1", "-o", work / "e.qir")):
             done = run(*args)
             assert "input 'x': the samples hold no elements" in done.stderr and "samples are empty" in done.stderr, done.stderr
             assert "no op" in done.stderr and "as fed: no elements" in done.stdout, done.stderr
@@ -197,10 +199,68 @@ def needless(work):
     assert "resumed.qcal.partial' to go on from" in done.stderr, done.stderr
 
 
+def left_in_folders(work):
+    """Pictures in subfolders are not read, which is said."""
+    folder = work / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for i, picture in enumerate(sorted((DATA / "calib").iterdir())[:5]):
+        (folder / ("more" if i > 2 else ".") / picture.name).write_bytes(picture.read_bytes())
+    said = run("run", MODEL, "-d", f"images:{folder}?order=grey&mean=0&std=255", "--output-dir", work / "out").stderr
+    assert "2 of the JPEG or PNG files lie in subfolders" in said, said
+    assert "subfolders" not in run("run", MODEL, "-d", f"images:{folder}/more?order=grey&mean=0&std=255", "--output-dir", work / "out").stderr
+
+
+def nothing_calibrated(work):
+    """Where no value is observed, samples are measured on and had no part in the result."""
+    for mode in ("weight-only", "fp16-weights"):
+        done = run("quantize", MODEL, "-d", SAMPLES, "--mode", mode, "-o", work / "m.onnx")
+        assert "had no part in the result" in done.stdout and ", 0 calibration samples" in done.stdout and "left out" not in done.stdout, done.stdout
+        told = json.loads(run("quantize", MODEL, "-d", SAMPLES, "--mode", mode, "-o", work / "m.onnx", "--json").stdout)
+        assert told["samples"] == 0 and told["measured_on"] == {"samples": 16, "kind": "unseen", "used_afterwards": False}, told["measured_on"]
+        assert told["warnings"] == [] and told["notes"] == []
+    rules = work / "float.json"
+    rules.write_text('{"global": "float"}')
+    told = json.loads(run("quantize", MODEL, "-d", SAMPLES, "--config", rules, "-o", work / "x.onnx", "--json").stdout)
+    assert any("no op was quantized" in w for w in told["warnings"]), told["warnings"]
+
+
+def unscored(work):
+    write_npy(work / "nan.npy", (3, 1, 16, 16), [float("nan")] * 256 + [0.5] * 512)
+    told = json.loads(run("eval", MODEL, "-d", f"npy:{work}/nan.npy", "--predictions", work / "p.csv", "--json").stdout)
+    assert told["unscored"] == 1, told
+
+
+def environment(work):
+    """Values of variables that set nothing; each is told once."""
+    def said(**variables):
+        done = subprocess.run([QCOMPILE, "bench", MODEL, "--seconds", "0"], env={**os.environ, **variables}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+    for size in ("2G", "3000M", "2000000000", ""):
+        assert "QC_MEMORY_LIMIT" not in said(QC_MEMORY_LIMIT=size)
+    for size in ("abc", "-5", "0", "2X"):
+        assert said(QC_MEMORY_LIMIT=size).count(f"QC_MEMORY_LIMIT={size} is not a size") == 1
+    done = subprocess.run([QCOMPILE, "bench", MODEL], env={**os.environ, "QC_MEMORY_LIMIT": "1K"}, capture_output=True, text=True)
+    assert done.returncode == 1 and "limit of 1024" in done.stderr, done.stderr
+    (work / "file").write_text("")
+    assert said(QC_CACHE_DIR=str(work / "file")).count("is not a folder") == 1
+    assert "QC_CACHE_DIR" not in said(QC_CACHE_DIR=str(work / "cache"))
+
+
+def passes(work):
+    (work / "g.qir").write_text('graph @g(%x: f32[2]) -> ("y") {\n  %y = relu %x : f32[2]\n  return %y\n}\n')
+    done = run("opt", work / "g.qir", "--pipeline", "canonicalize", "--print-after", "nope")
+    assert "--print-after nope: no pass of that name runs; those that run are canonicalize" in done.stderr, done.stderr
+    assert "no pass" not in run("opt", work / "g.qir", "--pipeline", "canonicalize", "--print-after", "canon").stderr
+    done = run("opt", work / "g.qir", "--run", "--input", "zz=[1]", code=1)
+    assert done.stdout == "" and "no graph has an input 'zz'" in done.stderr, done.stdout + done.stderr
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (nothing_quantized, only_integers, required, ranges_alone, unmeasured, no_wolf, nothing_in_samples, needless):
+        for test in (nothing_quantized, only_integers, required, ranges_alone, unmeasured, no_wolf, nothing_in_samples, needless, left_in_folders,
+                     nothing_calibrated, unscored, environment, passes):
             test(work)
             print(f"{test.__name__}: passed")
 

@@ -42,6 +42,13 @@ def main():
         again = json.loads(run(*args, "--config", rules).stdout)
         assert [row["int8"] for row in again["coverage"]] == [row["int8"] for row in found["coverage"]]
 
+        # Weights of few bits go from layer to layer: what one becomes depends on those before it, and still the file is what was measured.
+        few = json.loads(run(*args, "--weight-bits", "4").stdout)
+        wanted = [row["sqnr_db"] for row in few["layers"] if row["op"] == "output"][0] + 3
+        found = json.loads(run(*args, "--weight-bits", "4", "--target-sqnr", wanted).stdout)
+        after = [row["sqnr_db"] for row in found["layers"] if row["op"] == "output"][0]
+        assert found["target"]["chosen"]["met"] and abs(after - found["target"]["chosen"]["sqnr_db"]) < 0.01, (after, found["target"]["chosen"])
+
         # Points of a metric, and one of a program of the user's own.
         labelled = ["--check", f"npy:{DATA}/test.npy?std=255", "--labels", DATA / "labels.tsv"]
         drop = json.loads(run(*args, *labelled, "--target-drop", "50").stdout)["target"]

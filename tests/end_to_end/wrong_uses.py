@@ -124,7 +124,7 @@ REQUESTS = [
     (["quantize", "{m}", "--mode", "fp16-weights", "-o", "{w}/q.onnx", "--guard-biases", "on"], "--guard-biases has no effect where biases stay float"),
     ([*QUANT, "--recovery-samples", "3", *recipes_off()],
      "--recovery-samples has no effect where nothing that uses them is on"),
-    ([*QUANT, "--check", "{s}", "--compare-samples", "0", *recipes_off()],
+    ([*QUANT, "--check", "{s}&skip=8", "--compare-samples", "0", *recipes_off()],
      "--check has no effect where nothing is compared"),
     ([*CALIB, "--guard-biases", "off"], "--guard-biases has no effect on ranges.*quantize"),
     ([*EVAL, "--predictions", "{w}/p", "--metric", "top5"], "--metric has no effect without labels"),
@@ -135,6 +135,41 @@ REQUESTS = [
     (["inspect", "{m}", "--target", "avx2"], "--target has no effect where nothing is compiled.*--kernels"),
     (["inspect", "{m}", "--json", "--threads", "2"], "--threads has no effect where nothing is compiled"),
     (["profile", "{m}", "--by", "op", "--sort", "order"], "--sort has no effect with --by"),
+    (["debug", "{m}", "{m}", "-d", "{s}", "--no-shadow", "--sort", "shadow"], "--sort shadow has no effect with --no-shadow"),
+    (["opt", "{k}/graph.qir", "--input", "x=[1, 2]"], "--input has no effect where nothing is run.*--run"),
+    (["opt", "{k}/graph.qir", "--run", "--memory-plan"], "--run has no effect with --memory-plan"),
+    # One name, two values: which is meant?
+    *((["{}".format(verb), "{m}", *more, "--shape", "N=1", "--shape", "N=2"], "--shape is given twice for 'N': '1' and '2'")
+      for verb, more in (("inspect", []), ("profile", []), ("bench", []), ("compile", ["-o", "{w}/m.o"]), ("eval", ["-d", "{s}", "--predictions", "{w}/p"]),
+                         ("quantize", ["-d", "{s}", "-o", "{w}/q.onnx"]), ("calibrate", ["-d", "{s}", "-o", "{w}/r.qcal"]))),
+    (["bench", "{m}", "--shape", "N=2", "--shape", "N=1,4"], "given twice for 'N': '2' and '1,4'.*one list"),
+    (["compile", "{m}", "--shape", "N=1,4", "--shape", "N=2", "-o", "{w}/m.o"], "given twice for 'N': '1,4' and '2'"),
+    (["inspect", "{m}", "--bind", "image=1", "--bind", "image=0"], "--bind is given twice for 'image': '1' and '0'"),
+    ([*RUN, "--input", "image={k}/x.npy", "--input", "image={k}/small.npy"], "--input is given twice for 'image': '.*x.npy' and '.*small.npy'"),
+    (["opt", "{k}/graph.qir", "--run", "--input", "x=[1, 2]", "--input", "x=[3, 4]"], "--input is given twice for 'x'"),
+    ([*QUANT, "--observer", "percentile:bins=256,bins=512"], "'bins' is given twice"),
+    ([*QUANT, "--observer", "percentile:"], "behind the ':' a field and its value are missing.*bins"),
+    ([*QUANT, "--observer", "percentile:bins"], "'bins' lacks NAME="),
+    (["bench", "{m}", "--shape", "N=4,4"], "the size 4 is repeated"),
+    (["compile", "{m}", "--shape", "N=4,4", "-o", "{w}/m.o"], "the size 4 is repeated"),
+    # Samples that calibrate are not held out.
+    ([*QUANT, "--check", "{s}"], "--check names .*calib.*not held out"),
+    (["explain", "{m}", "-d", "{s}", "--check", "{s}"], "not held out"),
+    (["sensitivity", "{m}", "-d", "{s}", "--check", "{s}"], "not held out"),
+    (["debug", "{m}", "{m}", "-d", "{s}", "-d", "{s}"], "the last -d names .*not held out"),
+    # Samples that do not fit.
+    (["eval", "{m}", "-d", "npy:{k}/x.npy?layout=nhwc", "--predictions", "{w}/p"], r"f32\[1,1,16,16\], and \[1,16,1,16\] with layout=nhwc.*leave layout=nhwc out"),
+    (["eval", "{m}", "-d", "npy:{k}/x.npy", "--shape", "N=0", "--predictions", "{w}/p"], "holds 0 samples"),
+    (["eval", "{m}", "-d", "npy:{k}/x.npy", "--shape", "N=2", "--predictions", "{w}/p"], "takes 2 at once: leave --shape out"),
+    ([*RUN, "--input", "image={k}/x64.npy"], "the array is f64.*convert the array's dtype to f32"),
+    ([*EVAL, "--labels", "{k}/twice.tsv"], "sample 'a.png' in line 1, and another in line 3"),
+    (["eval", "{m}", "-d", "{s}", "--metric", "spearman", "--labels", "{k}/twice.tsv"], "sample 'a.png' in line 1, and another in line 3"),
+    (["eval", "{m}", "-d", "images:{k}/above", "--predictions", "{w}/p"], "holds no JPEG or PNG.*1 lie in subfolders"),
+    (["run", "{k}/two.qir", "-d", "npy:{k}/x.npy"], "the model has 2 inputs.*npz:FILE"),
+    (["run", "{k}/none.qir", "-d", "npy:{k}/x.npy"], "the model has no inputs"),
+    # What is written says by its name what it is.
+    (["quantize", "{m}", "-d", "{s}", "-o", "{w}/q.txt"], "q.txt' does not say in what form.*.onnx"),
+    (["reduce", "{m}", "--test", "true", "-o", "{w}/small.txt"], "small.txt' does not say in what form"),
     (["inspect", "{w}/absent.onnx"], "no file .*absent"),
     (["inspect", "{k}/folder"], "is a folder"),
     (["inspect", "{k}/saved"], "TensorFlow SavedModel.*tf2onnx"),
@@ -251,6 +286,13 @@ def other_kinds(folder):
              "m.gguf": b"GGUF" + bytes(40), "m.xml": b"<?xml version='1.0'?><net/>", "image.png": b"\x89PNG\r\n\x1a\n" + bytes(40), "noise.onnx": bytes(range(200, 256)) * 9,
              "graph.onnx": b'graph @g(%x: f32[2]) -> ("y") {\n  %0 = relu %x : f32[2]\n  return %0\n}\n',
              "x.npz": b"PK\x03\x04" + bytes(26) + b"image.npy" + bytes(64)}
+    files["graph.qir"] = files["graph.onnx"]
+    files["two.qir"] = b'graph @g(%x: f32[2], %z: f32[2]) -> ("y") {\n  %0 = add %x, %z : f32[2]\n  return %0\n}\n'
+    files["none.qir"] = b'const #w : f32[2] = [1.0, 2.0]\ngraph @g() -> ("y") {\n  %w = const #w : f32[2]\n  return %w\n}\n'
+    files["twice.tsv"] = b"a.png\t1\nb.png\t1\na.png\t2\n"
+    (folder / "above" / "below").mkdir(parents=True)
+    files["above/below/image.png"] = files["image.png"]
+    files["x64.npy"] = npy_header((1, 1, 16, 16), "<f8") + bytes(2048)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     write_npy(folder / "x.npy", (1, 1, 16, 16), [0.5] * 256)

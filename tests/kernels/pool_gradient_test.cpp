@@ -22,6 +22,7 @@ TEST(MaxPoolGradient, Windows) {
   }
   check({2, 9, 9, 5}, {2, 5, 5, 5}, "kernel_shape=[3,3], dilations=[2,2]");
   check({1, 5, 6, 3}, {1, 3, 3, 3}, "kernel_shape=[2,2], strides=[2,2], ceil_mode=1");
+  check({2, 1, 2, 5}, {2, 1, 1, 5}, "kernel_shape=[4,4], strides=[4,2], pads=[1,0,0,1], ceil_mode=1");  // longer than the image
   check({1, 4, 4, 8}, {1, 6, 6, 8}, "kernel_shape=[3,3], pads=[2,2,2,2]");
   check({1, 4, 5, 6, 3}, {1, 3, 4, 5, 3}, "kernel_shape=[2,2,2]");
 }

@@ -74,6 +74,8 @@ TEST(Pools, WindowsAndChannels) {
       {"kernel_shape=[5,5], pads=[2,2,2,2]", "4,4", "4,4"},
       {"kernel_shape=[3,2], pads=[2,1,2,2], dilations=[2,3], strides=[1,2]", "7,8", "7,4"},
       {"kernel_shape=[3,3], strides=[2,2], ceil_mode=1", "6,7", "3,3"},
+      {"kernel_shape=[2,2], strides=[2,2], ceil_mode=1", "1,1", "1,1"},  // longer than the image
+      {"kernel_shape=[5,5], strides=[4,3], pads=[1,0,1,2], ceil_mode=1", "1,2", "1,1"},
       {"kernel_shape=[3], strides=[2], pads=[1,1]", "9", "5"},
       {"kernel_shape=[3], dilations=[4]", "12", "4"},
       {"kernel_shape=[2,2,2], strides=[2,2,2]", "4,6,8", "2,3,4"},

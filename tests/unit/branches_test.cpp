@@ -176,9 +176,30 @@ TEST(Branches, OneThatNoSampleTakesStaysFloatInTrials) {
     const auto mixture = findMixture(*trials, *judge, *judge, {.decibels = 100});
     ASSERT_TRUE(mixture) << mixture.error().render();
     EXPECT_EQ(mixture->unseen.size(), seen->unseen.size());
+    // And it is told apart from what became integers.
+    const QuantizedModel made = calibrateAndQuantize(prepared, set).value();
+    for (const CoverageRow& row : made.coverage.rows) {
+      if (row.node != other) continue;
+      EXPECT_FALSE(row.quantized);
+      EXPECT_EQ(row.reason, fmt::format("no sample takes the branch where 'c' is {}", !first));
+    }
     EXPECT_FALSE(mixture->changed.empty());
     for (const auto& [layer, choice] : mixture->changed) EXPECT_NE(layer, other) << choice;
   }
+}
+
+// A value from in front of the branches that one of them reads as integers is observed where that one is taken.
+TEST(Branches, RangesInTrialsAreThoseOfTheSamplesThatTakeThem) {
+  std::vector<Sample> all = samples(true, true);
+  for (Sample& sample : all)
+    if (sample.at("c").at(0) == 0)
+      for (float& v : sample.at("x").mutableAs<float>()) v *= 50;
+  const Dataset set = memoryDataset(all, net()).value();
+  const PreparedModel prepared = prepareModel(net(), defaultQConfigMapping(Backend::x86)).value();
+  const RecoverOptions recover{.check = &set};
+  Trials trials = Trials::open(prepared, set, recover).value();
+  const QuantizedModel directly = calibrateAndQuantize(prepared, set, {.recover = recover}).value();
+  EXPECT_EQ(trials.quantized(*prepared.rules)->model.text(), directly.model.text());
 }
 
 // Which calibration has seen, but none of the samples that figures are taken on.

@@ -284,6 +284,22 @@ TEST(Elementwise, Integers) {
   EXPECT_EQ(evaluate("max", {{x}, {y}}).as<uint64_t>()[0], uint64_t{1} << 63);
 }
 
+// The upper half of u64 is above the lower one, in every function of integers.
+TEST(Elementwise, NaturalNumbersHaveNoSign) {
+  constexpr uint64_t kHalf = uint64_t{1} << 63, kMost = ~uint64_t{0};
+  const auto eval = [](std::string_view op, const std::vector<uint64_t>& a, const std::vector<uint64_t>& b, AttrDict attrs = {}) {
+    const auto tensorOf = [](const std::vector<uint64_t>& v) { return Tensor::of<uint64_t>(DType::u64, {std::ssize(v)}, v); };
+    const Tensor y = evaluate(op, {{tensorOf(a)}, {tensorOf(b)}}, std::move(attrs));
+    return std::vector<uint64_t>(y.as<uint64_t>().begin(), y.as<uint64_t>().end());
+  };
+  const std::vector<uint64_t> a = {kHalf, kHalf + 5, 7, kMost, 5}, b = {kMost, 10, kHalf, 10, 0};
+  EXPECT_THAT(eval("mod", a, b), ElementsAre(kHalf, 3, 7, 5, 0));
+  EXPECT_THAT(eval("mod", a, b, {{"fmod", int64_t{1}}}), ElementsAre(kHalf, 3, 7, 5, 0));
+  EXPECT_THAT(eval("div", a, b), ElementsAre(0, (kHalf + 5) / 10, 0, kMost / 10, 0));
+  EXPECT_THAT(eval("pow", {3, 2, kMost, 1}, {kHalf + 1, kHalf, kHalf + 1, kMost}), ElementsAre(3, 0, kMost, 1));
+  EXPECT_THAT(eval("min", a, b), ElementsAre(kHalf, 10, 7, 10, 0));
+}
+
 TEST(Elementwise, LogicAndWhere) {
   const Tensor a = bools({0, 0, 1, 1}), b = bools({0, 1, 0, 1});
   EXPECT_THAT(of("and", {{a}, {b}}), ElementsAre(0, 0, 0, 1));

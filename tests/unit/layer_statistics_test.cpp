@@ -37,6 +37,29 @@ TEST(LayerStatistics, LinearSumsEveryRow) {
   }
 }
 
+// One number that is not finite would be all that sums say.
+TEST(LayerStatistics, SamplesThatAreNotFiniteArePassedOver) {
+  Graph graph;
+  Builder b(graph);
+  Value* x = graph.addInput("x", {DType::f32, {5, 3}});
+  Value* y = b.make("linear", {x, b.constant("w", pattern({2, 3}))});
+  auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
+  ASSERT_TRUE(sampler);
+  Tensor input = pattern({5, 3});
+  sampler->add(input.ref(), 0);
+  for (const float bad : {INFINITY, -INFINITY, NAN}) {
+    Tensor other = pattern({5, 3});
+    nth(other.mutableAs<float>(), 7) = bad;
+    sampler->add(other.ref(), 1);
+  }
+  LayerStatistics t = std::move(*sampler).take();
+  EXPECT_EQ(t.positions, 5);
+  EXPECT_EQ(t.samples, 1);
+  EXPECT_TRUE(t.isFinite());
+  t.gram[1] = INFINITY;
+  EXPECT_FALSE(t.isFinite());
+}
+
 // With every position drawn, the mean of conv's patches gives the mean of its result.
 TEST(LayerStatistics, ConvMeansMatchTheLayer) {
   Graph graph;

@@ -133,13 +133,31 @@ TEST(ExportedOpset, IsOneThatKnowsTheType) {
   testing::Model bits(20);
   bits.input("x", {2, 3}, onnx::TensorProto::BOOL).int64s("axes", {1}).node("ReduceMax", {"x", "axes"}, {"y"});
   bits.output("y", onnx::TensorProto::BOOL);
-  for (const auto& [model, opset] : {std::pair{&m, 14}, std::pair{&bits, 20}}) {
+  testing::Model integers(14);
+  integers.input("x", {2, 3}, onnx::TensorProto::INT32).node("Relu", {"x"}, {"y"}).output("y", onnx::TensorProto::INT32);
+  testing::Model wide(18);
+  wide.input("x", {2, 3}, onnx::TensorProto::DOUBLE).node("Elu", {"x"}, {"y"}).output("y", onnx::TensorProto::DOUBLE);
+  for (const auto& [model, opset] : {std::pair{&m, 14}, {&bits, 20}, {&integers, 14}, {&wide, 18}}) {
     const std::string bytes = exportOnnx(importOnnx(model->bytes(), {}).value()).value();
     onnx::ModelProto out;
     ASSERT_TRUE(out.ParseFromString(bytes));
     EXPECT_EQ(out.opset_import(0).version(), opset);
     EXPECT_TRUE(importOnnx(bytes, {}));
   }
+}
+
+// An input that is returned, and a value that is returned twice, need no other name.
+TEST(ExportedOutputs, MayBeInputsAndOneAnother) {
+  testing::Model m;
+  m.input("x", {2, 3}).node("Relu", {"x"}, {"y"}).output("x").output("y").output("y");
+  const Graph graph = importOnnx(m.bytes(), {}).value();
+  const std::string bytes = exportOnnx(graph).value();
+  onnx::ModelProto out;
+  ASSERT_TRUE(out.ParseFromString(bytes));
+  EXPECT_EQ(out.graph().node_size(), 1);
+  const auto again = importOnnx(bytes, {});
+  ASSERT_TRUE(again) << again.error().render();
+  EXPECT_EQ(again->outputNames(), (std::vector<std::string>{"x", "y", "y"}));
 }
 
 // The node that computes has the user's name, in every mode; no two nodes have one name.

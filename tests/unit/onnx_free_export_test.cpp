@@ -138,6 +138,19 @@ TEST(FreeExport, HeadsNeedNoShape) {
   EXPECT_EQ(count(out, "Reshape"), 2);
 }
 
+// A Reshape with -1 beside a dim that is copied fails where a batch is empty.
+TEST(FreeExport, DimsOfOneNeedNoTarget) {
+  testing::Model m = sequence();
+  m.int64s("flat", {0, -1});
+  m.node("Unsqueeze", {"x", "one"}, {"u"}).node("Neg", {"u"}, {"v"}).node("Squeeze", {"v", "one"}, {"w"});
+  m.node("Relu", {"w"}, {"r"}).node("Reshape", {"r", "flat"}, {"f"}).node("Abs", {"f"}, {"y"}).output("y");
+  const onnx::ModelProto out = written(m, {{{"x", {1, 3, 8}}}, {{"x", {2, 5, 8}}}, {{"x", {0, 5, 8}}}});
+  EXPECT_EQ(count(out, "Reshape"), 0);
+  EXPECT_EQ(count(out, "Unsqueeze"), 1);
+  EXPECT_EQ(count(out, "Squeeze"), 1);
+  EXPECT_EQ(count(out, "Flatten"), 1);
+}
+
 TEST(FreeExport, OneShapeForAllThatNeedIt) {
   testing::Model m = sequence();
   m.node("Mul", {"n1", "t1"}, {"rows"}).node("Concat", {"rows", "eight"}, {"flat"}, {integer("axis", 0)});

@@ -22,6 +22,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::integer;
+using testing::Ints;
 using testing::ints;
 using testing::Model;
 using testing::real;
@@ -241,6 +242,69 @@ TEST(OnnxImport, FoldsNormsOfConstantsInTrainingForm) {
       run(g).at(0).toFloats();  // x = -1.5, -1.25; (w - mean) / deviation: -1.3416, -0.4472, ..; -1.4142, 0, 0, 1.4142 times 2, plus 1
   EXPECT_NEAR(y[0], -1.5 * -1.341641 + -1.25 * (2 * -1.414214 + 1), 1e-5);
   EXPECT_NEAR(y[1], -1.5 * -0.447214 + -1.25, 1e-5);
+}
+
+// Scale and bias broadcast to all of X: with dims of 1 in front they are those of the op, else they come behind it.
+TEST(OnnxImport, LayerNormalizationBroadcastsItsParameters) {
+  const auto norm = [](const Ints& scale, const Ints& bias, int64_t axis = -1) {
+    Model m(17);
+    m.input("x", {2, 3, 4}).floats("s", scale).floats("b", bias);
+    return m.node("LayerNormalization", {"x", "s", "b"}, {"y"}, {integer("axis", axis)}).output("y");
+  };
+  const Tensor plain = run(imported(norm({4}, {4}))).front();
+  for (const auto& [scale, bias] : std::vector<std::pair<Ints, Ints>>{{{4}, {1, 4}}, {{1, 4}, {1, 1, 4}}, {{1, 1, 4}, {4}}}) {
+    const Graph g = imported(norm(scale, bias));
+    EXPECT_THAT(opsOf(g), ElementsAre("layer_norm"));
+    EXPECT_TRUE(run(g).front().sameBytes(plain));
+  }
+  EXPECT_THAT(opsOf(imported(norm({1, 3, 4}, {3, 1}, -2))), ElementsAre("layer_norm"));
+  EXPECT_THAT(opsOf(imported(norm({3, 4}, {4}))), ElementsAre("layer_norm", "mul", "add"));
+  EXPECT_THAT(opsOf(imported(norm({1, 4}, {2, 1, 4}))), ElementsAre("layer_norm", "add"));
+  // Every row has the same parameters, so the bits are those of one.
+  const auto repeated = [&](bool everyRow) {
+    Model m(17);
+    m.input("x", {2, 3, 4}).floats("row", {4}).floats("b", {4}).int64s("to", Ints{3, 4}).node("Expand", {"row", "to"}, {"rows"});
+    return run(imported(m.node("LayerNormalization", {"x", everyRow ? "rows" : "row", "b"}, {"y"}).output("y"))).front();
+  };
+  EXPECT_TRUE(repeated(true).sameBytes(repeated(false)));
+  EXPECT_THAT(errorOf(norm({1, 1, 1, 4}, {4})), HasSubstr("does not broadcast"));
+  EXPECT_THAT(errorOf(norm({2, 4}, {4})), HasSubstr("does not broadcast"));
+}
+
+// The largest of nothing is asked for only where there is a result.
+TEST(OnnxImport, EmptyAxesOfSelections) {
+  const auto sizesOf = [](const char* op, const Ints& sizes, int opset) {
+    Model m(opset);
+    m.input("x", sizes).node(op, {"x"}, {"y"}, {integer("axis", 1)}).output("y", std::string_view(op) == "ArgMax" ? kS64 : 1);
+    return run(imported(m)).front().sizes();
+  };
+  for (const int opset : {11, 13})
+    for (const Ints& sizes : {Ints{0, 0}, Ints{4, 0}, Ints{2, 0, 0}, Ints{0, 0, 3}, Ints{0, 2, 0}})
+      for (const char* op : {"Hardmax", "Softmax", "LogSoftmax"}) EXPECT_EQ(sizesOf(op, sizes, opset), sizes) << op;
+  EXPECT_EQ(sizesOf("ArgMax", {0, 0}, 13), (Ints{0, 1}));
+  EXPECT_EQ(sizesOf("ArgMax", {2, 0, 0}, 13), (Ints{2, 1, 0}));
+  Model m;
+  m.input("x", {4, 0}).node("ArgMax", {"x"}, {"y"}, {integer("axis", 1)}).output("y", kS64);
+  EXPECT_THAT(errorOf(m), HasSubstr("is empty"));
+}
+
+// With ceil_mode a window may be longer than what it slides over, if it begins inside.
+TEST(OnnxImport, PoolsOfAWindowThatEndsOutside) {
+  for (const char* op : {"MaxPool", "AveragePool", "LpPool"}) {
+    const auto pool = [&](const Ints& strides) {
+      Model m(19);
+      m.input("x", {1, 2, 1, 1}).node(op, {"x"}, {"y"}, {ints("kernel_shape", {2, 2}), ints("strides", strides), integer("ceil_mode", 1)});
+      return m.output("y");
+    };
+    const Graph g = imported(pool({2, 2}));
+    const Tensor y = run(g).front();
+    EXPECT_EQ(y.sizes(), (Ints{1, 2, 1, 1})) << op;
+    for (int64_t i = 0; i < 2; ++i) {
+      const double x = ramp(g.inputs()[0]).at(i);
+      EXPECT_NEAR(y.at(i), std::string_view(op) == "LpPool" ? std::fabs(x) : x, 1e-6) << op;
+    }
+    EXPECT_THAT(errorOf(pool({2, 1})), HasSubstr("does not fit into spatial dim 1 of 1")) << op;
+  }
 }
 
 // One scale and bias per group before opset 21, one per channel since.

@@ -45,6 +45,50 @@ TEST(Pool, CeilModeDropsAWindowThatStartsInTheEndPadding) {
   EXPECT_THAT(run("avg_pool", {line({3, 3, 3, 6})}, counted).toFloats(), ElementsAre(3, 3));
 }
 
+// A window may be longer than what it slides over, if one begins inside.  Values and sizes as ONNX Runtime has them.
+TEST(Pool, CeilModeTakesAWindowThatEndsOutside) {
+  const auto attrs = [](int64_t kernel, int64_t stride, Ints pads, int64_t includePad) {
+    return AttrDict{{"kernel_shape", Ints{kernel}},
+                    {"strides", Ints{stride}},
+                    {"pads", std::move(pads)},
+                    {"ceil_mode", int64_t{1}},
+                    {"count_include_pad", includePad}};
+  };
+  const auto average = [&](std::vector<float> x, const AttrDict& a) { return run("avg_pool", {line(std::move(x))}, a).toFloats(); };
+  const auto largest = [&](std::vector<float> x, AttrDict a) {
+    a.erase("count_include_pad");
+    return run("max_pool", {line(std::move(x))}, a).toFloats();
+  };
+  for (const int64_t include : {0, 1}) {
+    EXPECT_THAT(average({3}, attrs(2, 2, {0, 0}, include)), ElementsAre(3));
+    EXPECT_THAT(average({3, 5}, attrs(4, 3, {0, 0}, include)), ElementsAre(4));
+    // Padding in front and behind: of 4 taps 3 are inside both, 1 of them inside the input.
+    EXPECT_THAT(average({6}, attrs(4, 2, {1, 1}, include)), ElementsAre(include ? 2 : 6));
+  }
+  EXPECT_THAT(largest({3}, attrs(2, 2, {0, 0}, 0)), ElementsAre(3));
+  EXPECT_THAT(largest({-3, -5}, attrs(4, 3, {0, 0}, 0)), ElementsAre(-3));
+  EXPECT_THAT(largest({-6}, attrs(4, 2, {1, 1}, 0)), ElementsAre(-6));
+  AttrDict to = attrs(4, 2, {1, 1}, 1);
+  to.set("to", QuantAttr{quantPerTensor(DType::u8, 1, 5)});
+  EXPECT_THAT(list(run("q.avg_pool", {Operand(tensorOf(DType::u8, {1, 1, 1}, {20}), quantPerTensor(DType::u8, 1, 5))}, to)),
+              ElementsAre(10));  // 15 / 3, + 5
+  AttrDict gradient = attrs(4, 2, {1, 1}, 0);
+  gradient.erase("count_include_pad");
+  EXPECT_THAT(run("max_pool_gradient", {line({-6}), line({2})}, gradient).toFloats(), ElementsAre(2));
+  // ceil((1 - 2) / 1) + 1 = 0 windows, ceil((1 - 4) / 2) + 1 = 0.
+  for (const AttrDict& none : {attrs(2, 1, {0, 0}, 0), attrs(4, 2, {0, 0}, 0)})
+    EXPECT_THAT(inferred("avg_pool", {line({3}).type()}, none), HasSubstr("does not fit into spatial dim 0 of 1"));
+  // The size as a formula of a free one.
+  EXPECT_EQ(inferred("avg_pool", {{DType::f32, {1, 1, Dim::symbol("T")}}}, attrs(2, 2, {0, 0}, 0)), "f32[1,1,(T+1)//2]");
+}
+
+TEST(Pool, NaturalNumbersHaveNoSign) {
+  const uint64_t values[] = {7, uint64_t{1} << 63, 0};
+  const Tensor y = run("max_pool", {Tensor::of<uint64_t>(DType::u64, {1, 1, 3}, values)}, {{"kernel_shape", Ints{2}}});
+  EXPECT_EQ(y.as<uint64_t>()[0], uint64_t{1} << 63);
+  EXPECT_EQ(y.as<uint64_t>()[1], uint64_t{1} << 63);
+}
+
 TEST(Pool, RandomWindowsInBothLayouts) {
   Random r(6);
   for (int i = 0; i < 80; ++i) {

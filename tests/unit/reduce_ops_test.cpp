@@ -60,6 +60,34 @@ TEST(Reduce, EmptySets) {
   EXPECT_THAT(run("reduce_mean", {Tensor(DType::s32, {1, 0})}, over({1})).toInts(), ElementsAre(0));
   EXPECT_EQ(run("reduce_sum", {none}, over({0})).sizes(), (Ints{1, 0}));
   EXPECT_THAT(inferred("argmax", {none.type()}, {{"axis", int64_t{1}}}), HasSubstr("is empty"));
+  // Where there is no result, none of nothing is asked for.
+  EXPECT_EQ(run("argmax", {Tensor(DType::f32, {0, 0})}, {{"axis", int64_t{1}}}).sizes(), (Ints{0, 1}));
+  EXPECT_EQ(run("argmin", {Tensor(DType::f32, {2, 0, 0})}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}}).sizes(), (Ints{2, 0}));
+  EXPECT_EQ(run("softmax", {Tensor(DType::f32, {0, 0})}, {{"axis", int64_t{1}}}).sizes(), (Ints{0, 0}));
+}
+
+// The upper half of u64 is above the lower one.
+TEST(Reduce, NaturalNumbersHaveNoSign) {
+  constexpr uint64_t kHalf = uint64_t{1} << 63, kMost = ~uint64_t{0};
+  const uint64_t values[] = {kHalf, kHalf + 5, 7, kMost};
+  const Tensor x = Tensor::of<uint64_t>(DType::u64, {4}, values);
+  const auto one = [](const Tensor& y) { return y.as<uint64_t>()[0]; };
+  EXPECT_EQ(one(run("reduce_max", {x}, over({0}))), kMost);
+  EXPECT_EQ(one(run("reduce_min", {x}, over({0}))), 7u);
+  EXPECT_EQ(one(run("reduce_sum", {x}, over({0}))), 11u);  // modulo 2^64
+  const uint64_t halves[] = {kHalf, 2};
+  EXPECT_EQ(one(run("reduce_mean", {Tensor::of<uint64_t>(DType::u64, {2}, halves)}, over({0}))), kHalf / 2 + 1);
+  EXPECT_EQ(one(run("reduce_max", {Tensor(DType::u64, {0})}, over({0}))), 0u);
+  EXPECT_EQ(one(run("reduce_min", {Tensor(DType::u64, {0})}, over({0}))), kMost);
+  EXPECT_THAT(run("argmax", {x}, {{"axis", int64_t{0}}}).toInts(), ElementsAre(3));
+  EXPECT_THAT(run("argmin", {x}, {{"axis", int64_t{0}}}).toInts(), ElementsAre(2));
+  for (const int64_t largest : {0, 1}) {
+    const auto best = runAll("topk", {x}, {{"k", int64_t{2}}, {"axis", int64_t{0}}, {"largest", largest}});
+    const auto found = best[0].as<uint64_t>();
+    EXPECT_EQ(std::vector<uint64_t>(found.begin(), found.end()),
+              largest ? (std::vector{kMost, kHalf + 5}) : (std::vector{uint64_t{7}, kHalf}));
+    EXPECT_EQ(best[1].toInts(), largest ? (Ints{3, 1}) : (Ints{2, 0}));
+  }
 }
 
 TEST(Reduce, QuantizedOperands) {

@@ -38,6 +38,20 @@ TEST(SamplingOps, GridSample) {
   EXPECT_THAT(at("cubic", "zeros", 0), ElementsAre(-0.234375, 5.5, 5.38232421875, -0.111602783203125));
 }
 
+// A cubic position stays where it is, beyond the border too: only its taps are moved inside, as PyTorch and ONNX Runtime have it.
+TEST(SamplingOps, GridSampleMovesTheTapsOfACubic) {
+  const Tensor x = tensor(DType::f32, {1, 1, 1, 4}, {1, 5, -4, 9}),
+               grid = tensor(DType::f32, {1, 1, 4, 2}, {1.25, 0, -1.5, 0, 0.25, 0, -3, 0});
+  const auto at = [&](const char* padding, int64_t aligned) {
+    return list(evaluate("grid_sample", {{x}, {grid}}, sampling("cubic", padding, aligned)));
+  };
+  EXPECT_THAT(at("border", 1), ElementsAre(10.42822265625, 0.859375, -3.95166015625, 1));
+  EXPECT_THAT(at("border", 0), ElementsAre(9, 1, -4, 1));
+  EXPECT_THAT(at("reflection", 1), ElementsAre(5.150390625, 4.90234375, -3.95166015625, 9));
+  EXPECT_THAT(at("reflection", 0), ElementsAre(9, 3.84375, -4, 11.4375));
+  EXPECT_THAT(at("zeros", 1), ElementsAre(7.18505859375, 0.0859375, -3.95166015625, 0));
+}
+
 TEST(SamplingOps, GridSampleInThreeDims) {
   const Tensor x = iota(DType::f64, {1, 2, 2, 1, 2}), grid = tensor(DType::f64, {1, 1, 1, 2, 3}, {0, 0, 0, 1, 0, -1});
   const Tensor y = evaluate("grid_sample", {{x}, {grid}}, sampling("linear", "zeros", 1));

@@ -273,6 +273,27 @@ TEST(ScalarExpr, IntegersWrapAndNeverTrap) {
   EXPECT_FALSE(ExprProgram(parsed("sqrt(a0)")).supportsInteger());
 }
 
+// What is defined on integers is on those without a sign.
+TEST(ScalarExpr, NaturalNumbers) {
+  for (const ScalarExpr::Function& f : ScalarExpr::functions()) EXPECT_EQ(f.integer == nullptr, f.natural == nullptr) << f.name;
+  constexpr uint64_t kHalf = uint64_t{1} << 63, kMost = ~uint64_t{0};
+  const auto eval = [](std::string_view text, uint64_t a, uint64_t b) {
+    const uint64_t* args[] = {&a, &b};
+    const int strides[] = {0, 0};
+    uint64_t out = 0;
+    ExprProgram(parsed(text)).run<uint64_t>(args, strides, &out, 1);
+    return out;
+  };
+  for (const char* text : {"mod(a0, a1)", "fmod(a0, a1)"}) {
+    EXPECT_EQ(eval(text, kHalf, kMost), kHalf);
+    EXPECT_EQ(eval(text, kHalf + 5, 10), 3u);
+    EXPECT_EQ(eval(text, 7, kHalf), 7u);
+    EXPECT_EQ(eval(text, 7, 0), 0u);
+  }
+  EXPECT_EQ(eval("pow(a0, a1)", 3, kHalf + 1), 3u);  // 3^(2^62) is 1 modulo 2^64
+  EXPECT_EQ(eval("abs(a0)", kHalf + 5, 0), kHalf + 5);
+}
+
 TEST(ScalarExpr, DoubleUsesTheLibrary) {
   const ExprProgram p(parsed("erf(a0) + pow(a0, 3)"));
   const double x = 0.7;

@@ -78,6 +78,22 @@ TEST(Trials, GiveWhatQuantizeGives) {
   EXPECT_EQ(trials.runs(), 2);
 }
 
+// Where recipes go from layer to layer, a mixture is what quantize() makes of it only if nothing is remembered of others.
+TEST(Trials, MakeAnewWhatGoesInTurn) {
+  const Case s;
+  RecoverOptions recover = s.recover();
+  recover.choose("reconstruct", "on");
+  Trials trials = Trials::open(s.prepared, s.calibration, recover).value();
+  EXPECT_TRUE(trials.goesInTurn(rules()).value());
+  EXPECT_FALSE(s.trials().goesInTurn(rules()).value());
+  ASSERT_TRUE(trials.quantized(rules()));
+  QConfigMapping less = rules();
+  less.name("block.0/first", keepFloat());
+  const QuantizedModel directly = calibrateAndQuantize(prepareModel(s.model, less).value(), s.calibration, {.recover = recover}).value();
+  EXPECT_EQ(whole(trials.quantizedAnew(less).value()), whole(directly));
+  EXPECT_NE(whole(trials.quantized(less).value()), whole(directly));
+}
+
 TEST(LayerUnits, AreWhatRoundsOnce) {
   const Case s;
   const std::vector<LayerUnit> units = layerUnits(s.prepared).value();

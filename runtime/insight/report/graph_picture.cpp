@@ -40,6 +40,18 @@ std::string dotText(std::string_view text) {
   return out;
 }
 
+// What a picture says under the pointer keeps its lines; a line break within a name is shown as text (see readable()).
+std::string escapedLines(std::string_view text) {
+  std::string out;
+  while (true) {
+    const size_t end = text.find('\n');
+    out += escaped(shortened(text.substr(0, end), 2 * kLongest));
+    if (end == std::string_view::npos) return out;
+    out += '\n';
+    text.remove_prefix(end + 1);
+  }
+}
+
 std::string pathOf(const std::vector<Place>& line, double half) {
   std::string path = fmt::format("M{:.0f} {:.0f}", line[0].x, line[0].y + half);
   for (size_t i = 1; i < line.size(); ++i) {
@@ -68,7 +80,7 @@ GraphPicture GraphPicture::of(const Graph& graph, const std::map<std::string, st
   for (const Value* input : graph.inputs()) made[input] = add({"input", input->name(), input->type().str(), Fate::end});
   for (const qc::Node* n = graph.front(); n; n = n->next()) {
     if (n->is("const")) continue;
-    std::string detail = n->numResults() ? n->result()->type().str() : "";
+    std::string detail = n->numResults() ? visible(n->result()->type().str()) : "";
     if (const auto more = details.find(n->location()); more != details.end()) detail += "\n" + more->second;
     const std::string& name = n->location().empty() && n->numResults() ? n->result()->name() : n->location();
     const int index = add({std::string(n->op()), name, detail, fateOf(*n)});
@@ -97,8 +109,8 @@ GraphPicture GraphPicture::readable(size_t most) const {
     if (in[i] == 1 && out[usize(p)] == 1 && nodes[i].fate == nodes[usize(p)].fate && nodes[i].fate != Fate::end) {
       box[i] = box[usize(p)];
       Node& chain = small.nodes[usize(box[i])];
-      if (chain.count == 1) chain.detail = chain.op + " " + chain.name;
-      if (++chain.count <= 20) chain.detail += "\n" + nodes[i].op + " " + nodes[i].name;
+      if (chain.count == 1) chain.detail = chain.op + " " + visible(chain.name);
+      if (++chain.count <= 20) chain.detail += "\n" + nodes[i].op + " " + visible(nodes[i].name);
       chain.op = fmt::format("{} nodes, to {}", chain.count, nodes[i].op);
       continue;
     }
@@ -142,8 +154,8 @@ std::string GraphPicture::svg() const {
     out += fmt::format(
         "<g class=\"{}\"><title>{}: {}\n{}</title><rect x=\"{:.0f}\" y=\"{:.0f}\" width=\"{}\" height=\"{}\" rx=\"5\"/>"
         "<text class=\"op\" x=\"{:.0f}\" y=\"{:.0f}\">{}</text><text x=\"{:.0f}\" y=\"{:.0f}\">{}</text></g>\n",
-        lookOf(n.fate).word, escaped(n.op), escaped(shortened(n.name, kLongest)), escaped(shortened(n.detail, 2 * kLongest)),
-        at.x - box.width / 2, at.y - box.height / 2, box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11,
+        lookOf(n.fate).word, escaped(n.op), escaped(shortened(n.name, kLongest)), escapedLines(n.detail), at.x - box.width / 2,
+        at.y - box.height / 2, box.width, box.height, at.x, at.y - 3, escaped(shortened(n.op, 22)), at.x, at.y + 11,
         escaped(shortened(n.name, 24)));
   }
   return out + "</svg>\n";
