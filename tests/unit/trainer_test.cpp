@@ -264,8 +264,16 @@ TEST(Trainer, StopsWhereNumbersEnd) {
   bad["x"].mutableAs<float>()[3] = NAN;
   const auto loss = trainer.step(bad);
   ASSERT_FALSE(loss);
-  EXPECT_THAT(loss.error().message(), HasSubstr("at step 2; the first values that are not finite are those of"));
+  EXPECT_THAT(loss.error().message(), HasSubstr("at step 2: this input of the batch holds values that are not finite"));
+  EXPECT_EQ(loss.error().tensor(), "x");
   EXPECT_TRUE(sameValues(before, trainer.state()));
+  TrainerOptions wild = options();
+  wild.schedule.rate = 1e30f;  // after one step no weight is what numbers can be computed from
+  Trainer diverging = Trainer::open(model, paramsOf(model), wild).value();
+  ASSERT_TRUE(diverging.step(batchOf(0)));
+  const auto lost = diverging.step(batchOf(1));
+  ASSERT_FALSE(lost);
+  EXPECT_THAT(lost.error().message(), HasSubstr("at step 2; the first values that are not finite are those of"));
   bad = batchOf(1);
   bad["labels"].mutableAs<int64_t>()[0] = 3;
   EXPECT_FALSE(trainer.step(bad));
