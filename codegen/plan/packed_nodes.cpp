@@ -26,6 +26,7 @@ std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
   // The hash is of what tells layers apart most of the time: their weights.
   Key key{std::string(node.op()), node.attrs(), {}, {}, std::hash<std::string_view>()(node.op())};
   const std::vector<Value*> operands = node.operands();
+  bool hasConstants = false;
   for (const Value* v : operands) {
     const Tensor* constant = v ? v->constant() : nullptr;
     if (constant && !known_.contains(constant->data())) return std::nullopt;
@@ -38,10 +39,12 @@ std::optional<PackedNodes::Key> PackedNodes::keyOf(const Node& node) const {
     if (constant) {
       given.constant = constant->data();
       given.shape = v->type().shape;
+      hasConstants = true;
     }
     key.hash = key.hash * 31 + std::hash<const void*>()(given.constant);
     key.operands.push_back(std::move(given));
   }
+  if (!hasConstants) return std::nullopt;  // nodes alike may have weights of other shapes, and there is nothing to remember
   key.result.dtype = node.result()->type().dtype;
   key.result.quant = node.result()->type().quant;
   return key;

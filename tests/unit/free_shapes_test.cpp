@@ -223,6 +223,30 @@ std::vector<int64_t> compiledFor(const char* text, uint64_t seed, const std::vec
   return compiled;
 }
 
+// Layers that differ in nothing but the shapes of their weights, which are computed: no row that was chosen for one is another's.
+constexpr const char* kComputedWeights = R"(
+const #v : f32[8,4,3,3] = rand(1, -0.5, 0.5)
+const #w : f32[3,8,3,3] = rand(2, -0.5, 0.5)
+const #u : f32[70,3,3,3] = rand(3, -0.5, 0.5)
+graph @net(%x: f32[N,4,H,W]) -> ("y") {
+  %v = const #v : f32[8,4,3,3]
+  %w = const #w : f32[3,8,3,3]
+  %u = const #u : f32[70,3,3,3]
+  %t = reduce_max %x {axes=[0,1,2,3], keepdims=0} : f32[]
+  %0 = mul %v, %t : f32[8,4,3,3]
+  %1 = mul %w, %t : f32[3,8,3,3]
+  %2 = mul %u, %t : f32[70,3,3,3]
+  %3 = conv %x, %0 {pads=[1,1,1,1]} : f32[N,8,H,W]
+  %4 = conv %3, %1 {pads=[1,1,1,1]} : f32[N,3,H,W]
+  %5 = conv %4, %2 {pads=[1,1,1,1]} : f32[N,70,H,W]
+  return %5
+}
+)";
+
+TEST(FreeShapes, ComputedWeightsOfOtherShapesHaveRowsOfTheirOwn) {
+  EXPECT_EQ(compiledFor(kComputedWeights, 7, {{1, 4, 9, 7}, {2, 4, 5, 12}, {1, 4, 30, 30}}).size(), 3u);
+}
+
 // What those behind the first few need.
 int64_t sumBehind(const std::vector<int64_t>& compiled, int first) {
   return std::accumulate(compiled.begin() + first, compiled.end(), int64_t{0});
