@@ -155,7 +155,7 @@ class ArraySource : public SampleSource {
   Normalisation normalisation_;
 };
 
-class RawSource : public SampleSource {
+class RawSource : public FolderSource {
  public:
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<RawSource>();
@@ -174,24 +174,19 @@ class RawSource : public SampleSource {
     s->scale_ = static_cast<float>(scale.at(0));
     QC_ASSIGN(s->normalisation_, Normalisation::parse(text));
     const std::string suffix = text.take("suffix").value_or(".bin");
-    QC_ASSIGN(FolderFiles files, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
-    s->files_ = std::move(files.paths);
-    s->warning_ = std::move(files.warning);
+    QC_ASSIGN(s->files_, filesOf(text.path, [&](const fs::path& p) { return p.extension() == suffix; }, suffix + " files"));
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
-  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  std::string warning() const override { return warning_; }
-  std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    QC_ASSIGN(const std::string bytes, readFile(nth(files_, i)));
+    QC_ASSIGN(const std::string bytes, readFile(nth(files_.paths, i)));
     const int64_t count = numElements(sizes_);
     if (static_cast<int64_t>(bytes.size()) != count * sizeOf(dtype_))
-      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", nth(files_, i), bytes.size(), count,
+      return fail(ErrorCode::kInvalidData, "'{}' has {} bytes, {} elements of {} are needed", nth(files_.paths, i), bytes.size(), count,
                   toString(dtype_))
           .on(input_.name);
     std::vector<int64_t> sizes = sizes_;  // as the file has them
     if (normalisation_.transpose && sizes.size() >= 3) std::rotate(sizes.end() - 3, sizes.end() - 2, sizes.end());
-    const std::string& file = nth(files_, i);
+    const std::string& file = nth(files_.paths, i);
     if (dtype_ == input_.dtype && shift_ == 0 && scale_ == 1) {
       Tensor t(dtype_, sizes);
       std::memcpy(t.mutableData(), bytes.data(), bytes.size());
@@ -218,8 +213,6 @@ class RawSource : public SampleSource {
   DType dtype_ = DType::f32;
   float shift_ = 0, scale_ = 1;
   Normalisation normalisation_;
-  std::vector<std::string> files_;
-  std::string warning_;
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ const DataSourceOptions kOfImages = {
     {"order", "rgb|bgr|grey", "of the channels; default rgb"},
     {"filter", "bilinear|bicubic|nearest", "of resize; default bilinear"}};
 
-class ImageSource : public SampleSource {
+class ImageSource : public FolderSource {
  public:
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<ImageSource>();
@@ -63,17 +63,12 @@ class ImageSource : public SampleSource {
             .help("say size=N, or prepare arrays (npz:)");
       if (height.isStatic()) o.height = height.size(), o.width = width.size();
     }
-    QC_ASSIGN(FolderFiles files, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
-    s->files_ = std::move(files.paths);
-    s->warning_ = std::move(files.warning);
+    QC_ASSIGN(s->files_, filesOf(text.path, [](const fs::path& p) { return looksLikeImage(p.string()); }, "JPEG or PNG files"));
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
 
-  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  std::string warning() const override { return warning_; }
-  std::string name(int64_t i) const override { return fs::path(nth(files_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
-    QC_ASSIGN(const Image image, readImage(nth(files_, i)));
+    QC_ASSIGN(const Image image, readImage(nth(files_.paths, i)));
     QC_ASSIGN(Tensor t, imageTensor(image, options_));
     return Arrays{{input_, std::move(t)}};
   }
@@ -97,8 +92,6 @@ class ImageSource : public SampleSource {
   ImageOptions options_;
   std::vector<double> mean_, std_;  // as given
   std::string input_;
-  std::vector<std::string> files_;
-  std::string warning_;
 };
 
 }  // namespace

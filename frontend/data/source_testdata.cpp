@@ -16,26 +16,20 @@ bool isFolder(const fs::path& path) {
   return fs::is_directory(path, error);
 }
 
-class TestDataSource : public SampleSource {
+class TestDataSource : public FolderSource {
  public:
   static Result<std::shared_ptr<const SampleSource>> open(SourceText& text, const std::vector<InputInfo>& inputs) {
     auto s = std::make_shared<TestDataSource>();
     s->inputs_ = inputs;
-    QC_ASSIGN(FolderFiles folders,
-              filesOf(
-                  text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); },
-                  "test_data_set_* folders"));
-    s->folders_ = std::move(folders.paths);
-    s->warning_ = std::move(folders.warning);
+    QC_ASSIGN(s->files_, filesOf(
+                             text.path, [](const fs::path& p) { return isFolder(p) && p.filename().string().starts_with("test_data_set"); },
+                             "test_data_set_* folders"));
     return std::shared_ptr<const SampleSource>(std::move(s));
   }
-  int64_t size() const override { return static_cast<int64_t>(folders_.size()); }
-  std::string warning() const override { return warning_; }
-  std::string name(int64_t i) const override { return fs::path(nth(folders_, i)).filename().string(); }
   Result<Arrays> sample(int64_t i) const override {
     Arrays result;
     for (size_t k = 0; k < inputs_.size(); ++k) {
-      const fs::path path = fs::path(nth(folders_, i)) / fmt::format("input_{}.pb", k);
+      const fs::path path = fs::path(nth(files_.paths, i)) / fmt::format("input_{}.pb", k);
       QC_ASSIGN(const std::string bytes, readFile(path.string()));
       onnx::TensorProto proto;
       if (!proto.ParseFromString(bytes)) return fail(ErrorCode::kInvalidData, "cannot read '{}'", path.string()).on(inputs_[k].name);
@@ -47,8 +41,6 @@ class TestDataSource : public SampleSource {
 
  private:
   std::vector<InputInfo> inputs_;
-  std::vector<std::string> folders_;
-  std::string warning_;
 };
 
 }  // namespace

@@ -162,10 +162,14 @@ Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::op
 Result<FolderFiles> filesOf(const std::string& dir, const std::function<bool(const fs::path&)>& wanted, std::string_view what) {
   std::error_code error;
   FolderFiles files;
-  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error))
+  bool hasFolders = false;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
     if (wanted(it->path())) files.paths.push_back(it->path().string());
+    std::error_code none;
+    hasFolders = hasFolders || it->is_directory(none);
+  }
   if (error) return fail(ErrorCode::kNotFound, "cannot list '{}': {}", dir, error.message());
-  const std::string below = countBelow(dir, wanted);
+  const std::string below = hasFolders ? countBelow(dir, wanted) : "";
   if (files.paths.empty())
     return fail(ErrorCode::kInvalidData, "'{}' holds no {}", dir, what)
         .help(below.empty() ? "check the path and the kind of source"

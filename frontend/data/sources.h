@@ -58,12 +58,23 @@ DataSourceOptions joined(std::initializer_list<DataSourceOptions> parts);
 // The input that is named, or the only one.
 Result<std::string> inputFor(const std::vector<InputInfo>& inputs, const std::optional<std::string>& named);
 
-// Those entries of a folder, sorted.  Error: there are none.
 struct FolderFiles {
-  std::vector<std::string> paths;
-  std::string warning;  // where more of them lie in subfolders
+  std::vector<std::string> paths;  // sorted
+  std::string warning;             // where more of them lie in subfolders
 };
+// Those entries of a folder.  Error: there are none.
 Result<FolderFiles> filesOf(const std::string& dir, const std::function<bool(const std::filesystem::path&)>& wanted, std::string_view what);
+
+// A sample each.
+class FolderSource : public SampleSource {
+ public:
+  int64_t size() const override { return std::ssize(files_.paths); }
+  std::string warning() const override { return files_.warning; }
+  std::string name(int64_t i) const override { return std::filesystem::path(nth(files_.paths, i)).filename().string(); }
+
+ protected:
+  FolderFiles files_;
+};
 
 // "123.675,116.28,103.53"; what stands for none where the list is empty.
 std::string listText(const std::vector<double>& list, std::string_view none);

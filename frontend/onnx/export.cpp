@@ -109,6 +109,12 @@ std::string OnnxExporter::step(const Node& node, const std::string& op, std::vec
   return result;
 }
 
+std::string OnnxExporter::castTo(DType to, const Node& node, const std::string& x, const std::string& suffix) {
+  std::string result = fresh(name(node.result()) + "_" + suffix);
+  setInt(add(node, "Cast", {x}, {result}), "to", dtypeToOnnx(to));
+  return result;
+}
+
 void OnnxExporter::call(onnx::NodeProto& node, onnx::FunctionProto body) {
   needDomain(kOwnDomain);
   node.set_domain(kOwnDomain);

@@ -181,11 +181,7 @@ Status pad(OnnxExporter& e, const Node& n) {
 Status oneHot(OnnxExporter& e, const Node& n) {
   // Of the dtypes that ONNX allows, those that runtimes have: s64 indices; a depth of s64, or of f32 beside values of s32.
   std::string indices = e.name(n.operand(0));
-  if (n.operand(0)->type().dtype != DType::s64) {
-    const std::string from = indices;
-    indices = e.fresh(from + "_indices");
-    setInt(e.add(n, "Cast", {from}, {indices}), "to", dtypeToOnnx(DType::s64));
-  }
+  if (n.operand(0)->type().dtype != DType::s64) indices = e.castTo(DType::s64, n, indices, "indices");
   const int64_t size = n.integer("depth");
   const bool isShort = n.result()->type().dtype == DType::s32;
   const std::string depth = isShort ? e.scalar(static_cast<float>(size)) : e.integer(size);

@@ -44,12 +44,6 @@ void nameWideZeroPoint(OnnxExporter& e, const Node& n) {
   if (readAsInt32(z)) setInt(e.add(n, "Cast", {e.narrowZeroPoints.at(z)}, {e.name(z)}), "to", dtypeToOnnx(DType::s32));
 }
 
-std::string cast(OnnxExporter& e, const Node& n, const std::string& x, DType to, const char* suffix) {
-  const std::string result = e.fresh(e.name(n.result()) + "_" + suffix);
-  setInt(e.add(n, "Cast", {x}, {result}), "to", dtypeToOnnx(to));
-  return result;
-}
-
 std::string reduce(OnnxExporter& e, const Node& n, const char* op, bool token, const char* suffix) {
   const int rank = n.operand(0)->type().rank();
   Ints axes;
@@ -88,7 +82,7 @@ Status dynamicQParams(OnnxExporter& e, const Node& n) {
     const std::string below = e.step(n, "Round", {e.step(n, "Div", {lo, e.name(n.result())}, "below")}, "steps");
     zp = e.step(n, "Clip", {e.step(n, "Sub", {e.scalar(qmin), below}, "from"), e.scalar(qmin), e.scalar(qmax)}, "zp");
   }
-  e.narrowZeroPoints[z] = cast(e, n, zp, n.attrs().dtype("storage"), "zero_point");
+  e.narrowZeroPoints[z] = e.castTo(n.attrs().dtype("storage"), n, zp, "zero_point");
   nameWideZeroPoint(e, n);
   return {};
 }
@@ -98,7 +92,7 @@ std::string narrowZeroPoint(OnnxExporter& e, const Node& n, const Value* z, DTyp
   if (!z) return {};
   if (const auto known = e.narrowZeroPoints.find(z); known != e.narrowZeroPoints.end()) return known->second;
   if (z->type().dtype == storage) return e.name(z);
-  return e.narrowZeroPoints[z] = cast(e, n, e.name(z), storage, "zero_point");
+  return e.narrowZeroPoints[z] = e.castTo(storage, n, e.name(z), "zero_point");
 }
 
 bool fullRange(const Node& n) {
@@ -123,7 +117,7 @@ Status quantizeWith(OnnxExporter& e, const Node& n) {
   if (axis >= 0)
     return fail(ErrorCode::kUnsupported, "a narrowed range with computed scales per slice cannot be exported").at(n.location());
   std::string y = e.step(n, "Round", {e.step(n, "Div", {x, scale}, "scaled")}, "rounded");
-  if (!zp.empty()) y = e.step(n, "Add", {y, cast(e, n, zp, DType::f32, "zp_real")}, "shifted");
+  if (!zp.empty()) y = e.step(n, "Add", {y, e.castTo(DType::f32, n, zp, "zp_real")}, "shifted");
   y = e.step(n, "Clip", {y, e.scalar(static_cast<float>(n.integer("qmin"))), e.scalar(static_cast<float>(n.integer("qmax")))}, "clipped");
   setInt(e.add(n, "Cast", {y}, {e.name(n.result())}), "to", dtypeToOnnx(storage));
   return {};
@@ -138,8 +132,8 @@ Status dequantizeWith(OnnxExporter& e, const Node& n) {
     if (axis >= 0) setInt(proto, "axis", axis);
     return {};
   }
-  std::string q = cast(e, n, x, DType::f32, "real");
-  if (!zp.empty()) q = e.step(n, "Sub", {q, cast(e, n, zp, DType::f32, "zp_real")}, "centred");
+  std::string q = e.castTo(DType::f32, n, x, "real");
+  if (!zp.empty()) q = e.step(n, "Sub", {q, e.castTo(DType::f32, n, zp, "zp_real")}, "centred");
   e.add(n, "Mul", {q, scale}, {e.name(n.result())});
   return {};
 }
@@ -171,7 +165,7 @@ void scaleSums(OnnxExporter& e, const Node& n, const std::string& acc, int64_t s
   const std::string scale = e.step(n, "Mul", {e.name(n.operand("scale")), weightScale}, "scales");
   const Value* bias = n.operand("bias");
   const std::string product = bias ? e.fresh(e.name(n.result()) + "_scaled") : e.name(n.result());
-  e.add(n, "Mul", {cast(e, n, acc, DType::f32, "sum"), scale}, {product});
+  e.add(n, "Mul", {e.castTo(DType::f32, n, acc, "sum"), scale}, {product});
   if (!bias) return;
   std::string addend = e.name(bias);
   if (spatial > 0) {
@@ -207,7 +201,7 @@ Status dynamicLinear(OnnxExporter& e, const Node& n) {
     for (int64_t k = 0; k < depth; ++k)
       nth(sums.mutableAs<int32_t>(), r) += static_cast<int32_t>(w->constant()->at(r * depth + k)) - q.zeroPoint(q.perChannel() ? r : 0);
   const std::string raw = e.step(n, "MatMulInteger", {x, transposed, "", weightZero}, "acc");
-  const std::string shift = e.step(n, "Mul", {cast(e, n, zp, DType::s32, "zp"), e.initializer(w->name() + "_sums", sums)}, "shift");
+  const std::string shift = e.step(n, "Mul", {e.castTo(DType::s32, n, zp, "zp"), e.initializer(w->name() + "_sums", sums)}, "shift");
   scaleSums(e, n, e.step(n, "Sub", {raw, shift}, "centred"), 0);
   return {};
 }

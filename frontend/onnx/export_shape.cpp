@@ -236,12 +236,7 @@ Status resize(OnnxExporter& e, const Node& n) {
 Status dimValues(OnnxExporter& e, const Node& n) {
   QC_ASSIGN(std::string values, e.dims(n.attrs().dims("values")));
   const Ints& shape = n.integers("shape");
-  const bool casts = n.attrs().dtype("dtype") != DType::s64;
-  if (casts) {
-    const std::string cast = e.fresh(e.name(n.result()) + "_cast");
-    setInt(e.add(n, "Cast", {values}, {cast}), "to", dtypeToOnnx(n.attrs().dtype("dtype")));
-    values = cast;
-  }
+  if (const DType dtype = n.attrs().dtype("dtype"); dtype != DType::s64) values = e.castTo(dtype, n, values, "cast");
   if (shape.size() == 1)
     e.add(n, "Identity", {values}, e.resultNames(n));
   else

@@ -37,6 +37,7 @@ class OnnxExporter {
   onnx::NodeProto& addUnlocated(const std::string& op, std::vector<std::string> inputs, const std::string& output);
   // One node with a fresh result, which is returned.
   std::string step(const Node& node, const std::string& op, std::vector<std::string> inputs, const std::string& suffix);
+  std::string castTo(DType to, const Node& node, const std::string& x, const std::string& suffix);  // likewise
 
   std::string initializer(const std::string& base, const Tensor& t);
   // A constant in another form, made once for all that read it: "_t" for the transposed one.

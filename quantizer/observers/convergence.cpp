@@ -35,10 +35,14 @@ std::vector<std::string> dataWarnings(const Ranges& ranges) {
 }
 
 // How many of the samples that were seen are among the first `end` of their set, as they are counted there.
+int64_t seenBefore(const DataPart& part, int64_t end) {
+  int64_t seen = 0;
+  for (const auto& [from, to] : part.seen) seen += std::max<int64_t>(0, std::min(to, end) - from);
+  return seen;
+}
 int64_t seenBefore(const Ranges& ranges, int64_t end) {
   int64_t seen = 0;
-  for (const DataPart& part : ranges.parts())
-    for (const auto& [from, to] : part.seen) seen += std::max<int64_t>(0, std::min(to, end) - from);
+  for (const DataPart& part : ranges.parts()) seen += seenBefore(part, end);
   return seen;
 }
 
@@ -59,11 +63,9 @@ std::optional<ValueRange> reachOf(const Graph* model, const std::string& value) 
 
 std::vector<std::string> missingShards(const Ranges& ranges) {
   std::vector<std::string> warnings;
-  for (const DataPart& part : ranges.parts()) {
-    int64_t seen = 0;
-    for (const auto& [begin, end] : part.seen) seen += end - begin;
-    if (seen < part.total) warnings.push_back(fmt::format("{} of {} samples are in: merge the other shards", seen, part.total));
-  }
+  for (const DataPart& part : ranges.parts())
+    if (const int64_t seen = seenBefore(part, part.total); seen < part.total)
+      warnings.push_back(fmt::format("{} of {} samples are in: merge the other shards", seen, part.total));
   return warnings;
 }
 

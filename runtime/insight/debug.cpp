@@ -21,10 +21,6 @@
 namespace qc {
 namespace {
 
-bool holdsNonFinite(std::span<const float> x) {
-  return std::any_of(x.begin(), x.end(), [](float v) { return !std::isfinite(v); });
-}
-
 // Values to be seen, each once.
 class Wanted {
  public:
@@ -168,8 +164,8 @@ class Debugging {
     }
     Tensor moved = is;
     if (!layer.factors.empty()) layer.toReference(moved.mutableAs<float>(), moved.sizes());
-    if (badReference_ < 0 && holdsNonFinite(want.as<float>())) badReference_ = index;
-    if (badActual_ < 0 && !shadow && holdsNonFinite(is.as<float>())) badActual_ = index;
+    if (badReference_ < 0 && !allFinite(want.as<float>())) badReference_ = index;
+    if (badActual_ < 0 && !shadow && !allFinite(is.as<float>())) badActual_ = index;
     const QuantPtr params = layer.paramsOfReference();
     QC_TRY(into.add({want.as<float>(), moved.as<float>(), want.sizes(), params.get(), index}));
     if (!options_.log) return {};

@@ -18,12 +18,7 @@ namespace {
 
 constexpr uint64_t kSeed = 0x9e3779b97f4a7c15u;
 
-bool isFloat(uint64_t sample, uint64_t element) {  // a fair coin
-  uint64_t x = (sample << 32 | element) + kSeed;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return (x ^ (x >> 31)) >> 63;
-}
+bool isFloat(uint64_t sample, uint64_t element) { return scramble((sample << 32 | element) + kSeed) >> 63; }  // a fair coin
 
 Tensor dropped(const Tensor& real, const Tensor& quantized, int64_t sample) {
   Tensor t(DType::f32, real.sizes());

@@ -14,12 +14,17 @@ Tensor pattern(std::vector<int64_t> sizes) {
   return t;
 }
 
-TEST(LayerStatistics, LinearSumsEveryRow) {
+// Of a layer that reads [5, 3].
+std::optional<LayerSampler> ofLinear() {
   Graph graph;
   Builder b(graph);
   Value* x = graph.addInput("x", {DType::f32, {5, 3}});
-  Value* y = b.make("linear", {x, b.constant("w", pattern({2, 3}))});
-  auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
+  const Value* y = b.make("linear", {x, b.constant("w", pattern({2, 3}))});
+  return LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
+}
+
+TEST(LayerStatistics, LinearSumsEveryRow) {
+  auto sampler = ofLinear();
   ASSERT_TRUE(sampler);
   const Tensor input = pattern({5, 3});
   for (int sample = 0; sample < 40; ++sample) sampler->add(input.ref(), sample);  // more rows than one block
@@ -39,11 +44,7 @@ TEST(LayerStatistics, LinearSumsEveryRow) {
 
 // One number that is not finite would be all that sums say.
 TEST(LayerStatistics, SamplesThatAreNotFiniteArePassedOver) {
-  Graph graph;
-  Builder b(graph);
-  Value* x = graph.addInput("x", {DType::f32, {5, 3}});
-  Value* y = b.make("linear", {x, b.constant("w", pattern({2, 3}))});
-  auto sampler = LayerSampler::of(*y->producer(), {.positionsPerSample = 100});
+  auto sampler = ofLinear();
   ASSERT_TRUE(sampler);
   Tensor input = pattern({5, 3});
   sampler->add(input.ref(), 0);
