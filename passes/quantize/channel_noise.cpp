@@ -11,21 +11,6 @@
 namespace qc {
 namespace {
 
-// Which channel of the input an element of the weight reads.
-struct WeightLayout {
-  int64_t outputs, perOutput, taps, channels, outputsPerGroup;
-  explicit WeightLayout(const Node& node) {
-    const Tensor& w = *floatConstant(node.operand("w"));
-    const int64_t groups = node.is("conv") ? node.integer("group") : 1;
-    outputs = w.sizes()[0];
-    perOutput = w.numElements() / std::max<int64_t>(1, outputs);
-    channels = w.sizes()[1];
-    taps = perOutput / std::max<int64_t>(1, channels);
-    outputsPerGroup = std::max<int64_t>(1, outputs / groups);
-  }
-  size_t channel(int64_t output, int64_t i) const { return usize(output / outputsPerGroup * channels + i / taps); }
-};
-
 constexpr double kWorthwhileOnOne = 0.1;  // of the noise: one sample does not tell what the next is like
 
 constexpr int64_t kOutputsAtOnce = 8;  // outputs: their sums do not wait for each other
@@ -48,7 +33,7 @@ QC_MULTIVERSION void addOutputs(const float* w, const double* scale, int64_t per
 }
 
 // The variance that rounding adds to the results of the readers, times 12: each rounded number adds the square of its step.
-double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics& x, const std::vector<double>& s) {
+double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics& x, const std::vector<double>& s, double weightSteps) {
   double low = 0, high = 0, noise = 0;
   for (size_t j = 0; j < s.size(); ++j) {
     low = std::min(low, x.min[j] / s[j]);
@@ -56,13 +41,13 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
   }
   const double step = (high - low) / 255;
   for (const Node* reader : readers) {
-    const WeightLayout layout(*reader);
+    const InputChannels layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
     std::vector<double> scale(usize(layout.perOutput));
     for (int64_t group = 0; group < layout.outputs; group += layout.outputsPerGroup) {
       double energy = 0;  // of what one output reads
       for (int64_t i = 0; i < layout.perOutput; ++i) {
-        const size_t j = layout.channel(group, i);
+        const size_t j = layout.of(usize(group * layout.perOutput + i));
         nth(scale, i) = s[j];
         energy += x.square[j] / (s[j] * s[j]);
       }
@@ -72,7 +57,7 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
         OutputSums sums;
         addOutputs(w.data() + o * layout.perOutput, scale.data(), layout.perOutput, count, sums);
         for (int64_t k = 0; k < count; ++k)
-          noise += step * step * sums.square[k] + sums.largest[k] * sums.largest[k] * 4 / (255.0 * 255.0) * energy;
+          noise += step * step * sums.square[k] + sums.largest[k] * sums.largest[k] * 4 / (weightSteps * weightSteps) * energy;
       }
     }
   }
@@ -83,10 +68,10 @@ double expectedNoise(const std::vector<Node*>& readers, const ChannelStatistics&
 std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t channels) {
   std::vector<double> squares(channels, 0.0);
   for (const Node* reader : readers) {
-    const WeightLayout layout(*reader);
+    const InputChannels layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at)
-      squares[layout.channel(at / layout.perOutput, at % layout.perOutput)] += static_cast<double>(nth(w, at)) * nth(w, at);
+      squares[layout.of(usize(at))] += static_cast<double>(nth(w, at)) * nth(w, at);
   }
   return squares;
 }
@@ -168,13 +153,28 @@ std::vector<ChannelStatistics> withoutEach(const ChannelStatistics& x) {
 
 }  // namespace
 
+InputChannels::InputChannels(const Node& layer) {
+  const Tensor& w = *floatConstant(layer.operand("w"));
+  const int64_t groups = layer.is("conv") ? layer.integer("group") : 1;
+  outputs = w.sizes()[0];
+  perOutput = w.numElements() / std::max<int64_t>(1, outputs);
+  channels = w.sizes()[1];
+  taps = perOutput / std::max<int64_t>(1, channels);
+  outputsPerGroup = std::max<int64_t>(1, outputs / groups);
+}
+
+double weightSteps(PassContext& cx) {
+  const auto* given = cx.get<WeightSteps>();
+  return static_cast<double>(given ? given->count : WeightSteps().count);
+}
+
 std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels) {
   std::vector<double> largest(channels, 0.0);
   for (const Node* reader : readers) {
-    const WeightLayout layout(*reader);
+    const InputChannels layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
     for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
-      double& v = largest[layout.channel(at / layout.perOutput, at % layout.perOutput)];
+      double& v = largest[layout.of(usize(at))];
       v = std::max(v, static_cast<double>(std::fabs(nth(w, at))));
     }
   }
@@ -198,7 +198,7 @@ bool readsChannels(const Node& node) {
   return w && w->rank() >= 2 && w->numElements() > 0 && node.operand("w") != node.operand(0);
 }
 
-std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile) {
+std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile, double weightSteps) {
   const size_t channels = x.max.size();
   const std::vector<double> weights = largestWeights(readers, channels), squares = squaredWeights(readers, channels);
   const std::vector<ChannelStatistics> others = withoutEach(x);
@@ -209,7 +209,7 @@ std::vector<double> bestFactors(const std::vector<Node*>& readers, const Channel
     std::vector<double> s = rule(x);
     const double cutOff = cutOffNoise(x, others, squares, rule);
     if (cutOff >= least) return;
-    if (const double noise = (expectedNoise(readers, x, s) + cutOff) * demanded; noise < least) {
+    if (const double noise = (expectedNoise(readers, x, s, weightSteps) + cutOff) * demanded; noise < least) {
       least = noise;
       best = std::move(s);
     }
@@ -229,12 +229,11 @@ std::vector<float> reciprocals(const std::vector<double>& s) {
 }
 
 void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
-  const WeightLayout layout(*reader);
+  const InputChannels layout(*reader);
   const Tensor& w = *floatConstant(reader->operand("w"));
   Tensor out(DType::f32, w.sizes());
   for (int64_t at = 0; at < w.numElements(); ++at)
-    nth(out.mutableAs<float>(), at) =
-        nth(w.as<float>(), at) * static_cast<float>(s[layout.channel(at / layout.perOutput, at % layout.perOutput)]);
+    nth(out.mutableAs<float>(), at) = nth(w.as<float>(), at) * static_cast<float>(s[layout.of(usize(at))]);
   Builder b(graph);
   b.before(reader);
   reader->setOperand("w", b.constant(reader->operand("w")->name() + "_smoothed", std::move(out)));

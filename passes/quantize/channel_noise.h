@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "passes/pass.h"
 #include "quantizer/channel_statistics.h"
 
 namespace qc {
@@ -15,12 +16,28 @@ ChannelStatistics spreadChannels(int64_t channels, double spread);
 // A linear, or a conv with channels first, of constant float weights; the channels are those of its operand 0.
 bool readsChannels(const Node& node);
 
+// Which channel of its input an element of a layer's weight reads.  Requires: readsChannels().
+struct InputChannels {
+  explicit InputChannels(const Node& layer);
+  size_t of(size_t element) const {
+    return usize(static_cast<int64_t>(element) / perOutput / outputsPerGroup * channels + static_cast<int64_t>(element) % perOutput / taps);
+  }
+  int64_t outputs, perOutput, taps, channels, outputsPerGroup;  // channels: of a group
+};
+
+// What passes know of the integers that weights are going to become; of layers that differ, those of most.
+struct WeightSteps {
+  int64_t count = 255;
+};
+double weightSteps(PassContext& cx);  // where nothing is provided, those of 8 bits
+
 inline constexpr double kWorthwhile = 0.8;  // of the noise without
 
 // The factors with which rounding the value and the weights of its readers is expected to disturb their results least: max|x|^a /
 // max|w|^(1-a) for the best a.  Nothing when the noise does not fall below `worthwhile` times what it is.  Channels of equal range are all
 // cut off where a new sample goes further, unlike quiet ones beside a loud one; that counts as noise, too, measured from share to share.
-std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile);
+// weightSteps: between the least and the greatest integer of the weights.
+std::vector<double> bestFactors(const std::vector<Node*>& readers, const ChannelStatistics& x, double worthwhile, double weightSteps);
 
 // For every channel the largest weight that reads it.
 std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t channels);

@@ -4,93 +4,15 @@
 // Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.  Tests: tests/golden/equalize_layers.
 #include "passes/quantize/equalize_layers.h"
 
-#include <algorithm>
-
-#include "passes/correspondence.h"
-#include "passes/graph_util.h"
 #include "passes/passes.h"
+#include "passes/quantize/layer_pairs.h"
 
 namespace qc {
-namespace {
 
-// f(x / s) = f(x) / s for every s > 0.
-bool commutes(const Node& n) { return n.is("relu") || n.is("leaky_relu") || n.is("identity"); }
-bool keepsChannels(const Node& n) { return (n.is("max_pool") || n.is("avg_pool")) && n.string("layout") != "channels_last"; }
-
-// The layers that read a value, through pools, and the values on the way to them; false when something else does, too.
-bool collectReaders(const Value* value, std::vector<Node*>& readers, std::vector<const Value*>* between = nullptr) {
-  if (value->isOutput()) return false;
-  for (Node* user : value->users()) {
-    if (keepsChannels(*user)) {
-      if (between) between->push_back(user->result());
-      if (!collectReaders(user->result(), readers, between)) return false;
-    } else if (readsChannels(*user) && user->operand(0) == value && user->operand("bias") != value && user->operand("residual") != value) {
-      readers.push_back(user);
-    } else {
-      return false;
-    }
-  }
-  return true;
+int equalizableAxis(const Value& value) {
+  const std::optional<LayerPair> pair = value.producer() ? pairAt(*value.producer()) : std::nullopt;
+  return pair ? pair->axis : -1;
 }
-
-// The layer whose channels the value's are.
-Node* producerOf(const Value* value) {
-  Node* node = value->producer();
-  while (node && commutes(*node) && node->operand(0)->hasOneUse() && !node->operand(0)->isOutput()) node = node->operand(0)->producer();
-  if (!node || !readsChannels(*node) || node->operand("residual") || node->expr("post")) return nullptr;
-  if (node->operand("bias") && !floatConstant(node->operand("bias"))) return nullptr;
-  return node;
-}
-
-// What has the channels of the producer, from its result on.
-std::vector<Move::Pair> movedValues(const Node& producer, const Value* last) {
-  std::vector<Node*> readers;
-  std::vector<const Value*> moved;
-  for (const Value* v = last; v != producer.result(); v = v->producer()->operand(0)) moved.push_back(v);
-  moved.push_back(producer.result());
-  std::reverse(moved.begin(), moved.end());
-  collectReaders(last, readers, &moved);
-  std::vector<Move::Pair> pairs;
-  for (const Value* v : moved) pairs.push_back({v->name(), v->name()});
-  return pairs;
-}
-
-int64_t outputChannels(const Node& layer) { return floatConstant(layer.operand("w"))->sizes()[0]; }
-
-void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
-  const Tensor& w = *floatConstant(layer->operand("w"));
-  const int64_t perOutput = w.numElements() / w.sizes()[0];
-  Tensor out(DType::f32, w.sizes());
-  for (int64_t i = 0; i < w.numElements(); ++i)
-    nth(out.mutableAs<float>(), i) = nth(w.as<float>(), i) / static_cast<float>(nth(s, i / perOutput));
-  Builder b(graph);
-  b.before(layer);
-  layer->setOperand("w", b.constant(layer->operand("w")->name() + "_equalized", std::move(out)));
-  if (layer->operand("bias"))
-    layer->setOperand(
-        "bias", b.constant(layer->operand("bias")->name() + "_equalized", scaledLast(*floatConstant(layer->operand("bias")), s, true)));
-}
-
-int axisOf(const Node& node) {
-  if (node.numResults() != 1 || !node.result()->hasUses() || !(commutes(node) || readsChannels(node))) return -1;
-  // The last of a chain alone, so that a value is looked at once.
-  const Node* next = onlyUser(node.result());
-  if (next && commutes(*next)) return -1;
-  const Node* producer = producerOf(node.result());
-  std::vector<Node*> readers;
-  if (!producer || !collectReaders(node.result(), readers) || readers.empty()) return -1;
-  const Tensor* bias = floatConstant(producer->operand("bias"));
-  if (bias && bias->numElements() != outputChannels(*producer)) return -1;
-  const bool fits = std::all_of(readers.begin(), readers.end(), [&](const Node* r) {
-    const int64_t groups = r->is("conv") ? r->integer("group") : 1;
-    return r->is("conv") == producer->is("conv") && floatConstant(r->operand("w"))->sizes()[1] * groups == outputChannels(*producer);
-  });
-  return !fits ? -1 : producer->is("conv") ? 1 : node.result()->type().rank() - 1;
-}
-
-}  // namespace
-
-int equalizableAxis(const Value& value) { return value.producer() ? axisOf(*value.producer()) : -1; }
 
 Status equalizeLayers(Graph& graph, PassContext& cx) {
   const double spread = cx.options.real("spread");
@@ -98,22 +20,18 @@ Status equalizeLayers(Graph& graph, PassContext& cx) {
   int layers = 0;
   Moves moves("equalize_layers");
   for (Node* node : graph.nodes()) {
-    if (axisOf(*node) < 0) continue;
-    Node* producer = producerOf(node->result());
-    std::vector<Node*> readers;
-    collectReaders(node->result(), readers);
+    const std::optional<LayerPair> pair = pairAt(*node);
+    if (!pair) continue;
     ChannelStatistics x;
     if (spread > 0) {
-      x = spreadChannels(outputChannels(*producer), spread);
+      x = spreadChannels(pair->channels, spread);
     } else if (known) {
-      if (const auto it = known->find(node->result()->name()); it != known->end()) x = it->second;
+      if (const auto it = known->find(pair->value->name()); it != known->end()) x = it->second;
     }
-    if (static_cast<int64_t>(x.max.size()) != outputChannels(*producer)) continue;
-    const std::vector<double> s = bestFactors(readers, x, kWorthwhile);
+    if (static_cast<int64_t>(x.max.size()) != pair->channels) continue;
+    const std::vector<double> s = bestFactors(pair->readers, x, kWorthwhile, weightSteps(cx));
     if (s.empty()) continue;
-    moves.add(movedValues(*producer, node->result()), axisOf(*node), reciprocals(s));
-    divideOutputs(graph, producer, s);
-    for (Node* reader : readers) scaleInputs(graph, reader, s);
+    moveFactors(graph, *pair, s, moves);
     ++layers;
   }
   moves.addTo(graph);

@@ -7,6 +7,7 @@
 // go together so, and results that are those of the weights; with `shift`, more than that by so much.  Tests: tests/golden/reconstruct.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "passes/passes.h"
 #include "passes/quantize/integer_descent.h"
@@ -101,10 +102,34 @@ bool fits(const LayerResponse& r, const Node& node) {
 
 }  // namespace
 
+namespace {
+
+constexpr int64_t kStepsOf7Bits = 127, kStepsOf4Bits = 15;
+
+int64_t weightSteps(const Node& layer) {
+  const QuantSpec& spec = layer.annotation()->inputs[1];
+  if (const auto* observed = std::get_if<ObservedSpec>(&spec)) return observed->qmax - observed->qmin;
+  const auto* fixed = std::get_if<FixedSpec>(&spec);
+  return fixed ? fixed->params.qmax - fixed->params.qmin : std::numeric_limits<int64_t>::max();
+}
+
+bool readsFewBits(const Node& layer) {
+  const Node* observe = layer.operand(0)->producer();
+  const auto* spec =
+      observe && observe->is("observe") && observe->annotation() ? std::get_if<ObservedSpec>(&observe->annotation()->output) : nullptr;
+  return spec && spec->qmax - spec->qmin < kStepsOf7Bits;
+}
+
+}  // namespace
+
 bool reconstructs(std::string_view choice, const Node& layer) {
+  return choice == "auto" ? weightSteps(layer) < kStepsOf7Bits : choice != "off";
+}
+
+bool reconstructsTogether(std::string_view choice, const std::vector<const Node*>& layers) {
   if (choice != "auto") return choice == "on";
-  const auto* spec = std::get_if<ObservedSpec>(&layer.annotation()->inputs[1]);
-  return spec && spec->qmax - spec->qmin < 127;  // fewer than 8 bits
+  return std::any_of(layers.begin(), layers.end(),
+                     [](const Node* layer) { return weightSteps(*layer) < kStepsOf4Bits - 1 || readsFewBits(*layer); });
 }
 
 Status reconstruct(Graph& graph, PassContext& cx) {

@@ -203,7 +203,8 @@ Status smoothQuant(Graph& graph, PassContext& cx) {
       if (const auto it = known->find(value->name()); it != known->end()) x = it->second;
     }
     if (static_cast<int64_t>(x.max.size()) != channels) continue;
-    const std::vector<double> s = bestFactors(readers.linears, x, dynamic || way == Way::activation ? kClearlyWorthwhile : kWorthwhile);
+    const std::vector<double> s =
+        bestFactors(readers.linears, x, dynamic || way == Way::activation ? kClearlyWorthwhile : kWorthwhile, weightSteps(cx));
     if (s.empty()) continue;
     QC_TRY(smooth(graph, value, readers, way, s, moves));
     ++layers;

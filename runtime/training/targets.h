@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/training/compiled_graph.h"
 #include "runtime/training/finetune.h"
+#include "runtime/workflow/compiled_graph.h"
 
 namespace qc {
 

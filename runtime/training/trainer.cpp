@@ -11,8 +11,8 @@
 #include "passes/pass_manager.h"
 #include "passes/training/train_step.h"
 #include "runtime/training/batch_layout.h"
-#include "runtime/training/compiled_graph.h"
 #include "runtime/training/state_file.h"
+#include "runtime/workflow/compiled_graph.h"
 #include "runtime/workflow/known_params.h"
 
 namespace qc {
@@ -43,11 +43,7 @@ struct Trainer::Impl {
   std::vector<std::string> trained;
   std::vector<std::string> outputs;  // of the model
   std::vector<std::string> batch;    // inputs that a batch brings
-  struct State {
-    std::string name;
-    size_t input, output;
-  };
-  std::vector<State> states;
+  std::vector<CompiledGraph::Carried> states;
   bool quantized = true, observing = true, byBatch = true;
   int64_t steps = 0;
   double rate = 0;
@@ -107,12 +103,10 @@ struct Trainer::Impl {
     stepName = made.step;
     rateName = made.learningRate;
     QC_ASSIGN(step, CompiledGraph::of(std::move(graph), workspace, options.memoryLimit));
-    for (const auto& [name, input] : step->inputAt) {
-      const auto output = step->outputAt.find("next." + name);
-      if (output == step->outputAt.end() || std::find(batch.begin(), batch.end(), name) != batch.end()) continue;
-      states.push_back({name, input, output->second});
-      if (const auto it = initial.find(name); it != initial.end()) step->in[input] = it->second;  // else zeros, as optimizers begin
-    }
+    states = step->carried();
+    std::erase_if(states, [&](const auto& s) { return std::find(batch.begin(), batch.end(), s.name) != batch.end(); });
+    for (const auto& s : states)
+      if (const auto it = initial.find(s.name); it != initial.end()) step->in[s.input] = it->second;  // else zeros, as optimizers begin
     return {};
   }
 
@@ -182,9 +176,9 @@ struct Trainer::Impl {
     QC_TRY(step->run());
     const double loss = step->output(lossName)->at(0);
     if (!std::isfinite(loss)) return diverged("the loss", loss);
-    for (const State& s : states)
+    for (const auto& s : states)
       if (!isFinite(step->out[s.output])) return diverged(fmt::format("a value of '{}'", s.name), NAN);
-    for (const State& s : states) std::swap(step->in[s.input], step->out[s.output]);
+    step->carry(states);
     ++steps;
     rate = step->output(rateName)->at(0);
     return loss;
@@ -205,7 +199,7 @@ struct Trainer::Impl {
     QC_TRY(bring(*evaluation, given, false, false));
     for (const auto& [name, value] : plan.states)  // as they begin
       if (Tensor* own = evaluation->input(name)) *own = value;
-    for (const State& s : states)
+    for (const auto& s : states)
       if (Tensor* own = evaluation->input(s.name)) *own = step->in[s.input];
     QC_TRY(evaluation->run());
     Evaluation found{evaluation->output(lossName)->at(0), {}};
@@ -286,12 +280,12 @@ std::vector<Port> Trainer::inputs() const {
 
 TrainState Trainer::state() const {
   TrainState state{{}, impl_->steps};
-  for (const Impl::State& s : impl_->states) state.values[s.name] = impl_->step->in[s.input];
+  for (const auto& s : impl_->states) state.values[s.name] = impl_->step->in[s.input];
   return state;
 }
 
 Status Trainer::setState(const TrainState& state) {
-  for (const Impl::State& s : impl_->states) {
+  for (const auto& s : impl_->states) {
     const auto it = state.values.find(s.name);
     if (it == state.values.end() || it->second.type() != impl_->step->in[s.input].type())
       return fail(ErrorCode::kInvalidData, "the state is of another training: it {}",
@@ -300,7 +294,7 @@ Status Trainer::setState(const TrainState& state) {
   }
   if (state.values.size() != impl_->states.size())
     return fail(ErrorCode::kInvalidData, "the state is of another training: {} values for {}", state.values.size(), impl_->states.size());
-  for (const Impl::State& s : impl_->states) impl_->step->in[s.input] = state.values.at(s.name);
+  for (const auto& s : impl_->states) impl_->step->in[s.input] = state.values.at(s.name);
   impl_->steps = state.steps;
   return {};
 }

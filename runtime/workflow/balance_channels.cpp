@@ -1,5 +1,6 @@
 // Channels that are much larger than the rest, moved into weights where that helps: on the statistics of the layer (the passes), and then
 // on samples that had no part in them (here).
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <set>
@@ -9,6 +10,7 @@
 #include "ir/constant_view.h"
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
+#include "passes/quantize/channel_noise.h"
 #include "quantizer/channel_statistics.h"
 #include "runtime/workflow/calibrate.h"
 #include "runtime/workflow/compare.h"
@@ -21,6 +23,7 @@ namespace {
 // Of a trial: enough to tell which way is better, and no more.
 constexpr int64_t kTrialSamples = 32, kTrialChecks = 16;
 constexpr double kMinGain = 0.5;  // dB, below which luck decides
+constexpr int64_t kStepsOf7Bits = 127;
 
 // Whether some layer's weights have one scale for all channels.
 bool hasOneScale(const Graph& observed) {
@@ -42,10 +45,21 @@ bool isAsked(const Recipe& recipe, const RecoverOptions& options, const Graph& o
 
 using Ways = std::set<const Recipe*>;  // those that act; their order is that of the rows
 
+// Of most of the layers' weights.
+WeightSteps weightStepsOf(const Graph& observed) {
+  std::map<int64_t, int64_t> layers;
+  for (const Node* layer : int8Layers(observed))
+    if (const auto* spec = std::get_if<ObservedSpec>(&layer->annotation()->inputs[1])) ++layers[spec->qmax - spec->qmin];
+  const auto most = std::max_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == layers.end() ? WeightSteps() : WeightSteps{most->first};
+}
+
 // A simplified graph with what the channels say moved into weights; `acted`: which of the ways found something to move.
-Result<Graph> balancedGraph(Graph graph, const ChannelsByValue& channels, const Ways& ways, Ways* acted = nullptr) {
+Result<Graph> balancedGraph(Graph graph, const ChannelsByValue& channels, const WeightSteps& weights, const Ways& ways,
+                            Ways* acted = nullptr) {
   PassContext cx;
   cx.provide(channels);
+  cx.provide(weights);
   for (const Recipe& recipe : recipes()) {
     if (!ways.contains(&recipe)) continue;
     cx.hits.clear();
@@ -63,7 +77,7 @@ struct Balancing {
   ChannelsByValue whole, parted;  // of all samples; of those seen
 
   Result<PreparedModel> at(const Ways& ways, const ChannelsByValue& channels) const {
-    QC_ASSIGN(Graph graph, balancedGraph(model.simplified->clone(), channels, ways));
+    QC_ASSIGN(Graph graph, balancedGraph(model.simplified->clone(), channels, weightStepsOf(*model.observed), ways));
     QC_ASSIGN(PreparedModel made,
               prepareModel(Model(std::move(graph), model.name), *model.rules, {.insertions = model.insertions, .simplified = true}));
     made.batchNorms = model.batchNorms;  // whose layers have kept their names; factors stand in the moves
@@ -80,10 +94,23 @@ struct Balancing {
   Result<std::optional<double>> trial(const PreparedModel& balanced) const {
     QC_ASSIGN(const Ranges ranges, calibrate(balanced, seen.thinned(kTrialSamples), {.threads = options.threads}));
     QC_ASSIGN(const GroupParams params, ranges.params());
-    QC_ASSIGN(const Graph int8, convertedGraph(*balanced.observed, params));
+    Graph observed = balanced.observed->clone();
+    if (weightStepsOf(observed).count < kStepsOf7Bits) QC_TRY(rounded(observed, params));
+    QC_ASSIGN(const Graph int8, convertedGraph(observed, params));
     QC_ASSIGN(const Comparison found,
               compareLayers(*balanced.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
     return found.samples > 0 && found.hasOutputs() ? std::optional(found.outputs()) : std::nullopt;
+  }
+
+  // Weights of few bits are rounded as they will be, short of one run for each layer: to the nearest, what that loses would hide the rest.
+  Status rounded(Graph& observed, const GroupParams& params) const {
+    RecoverOptions how = options;
+    how.choose("reconstruct", "off").samples = kTrialSamples;
+    how.observer = nullptr;
+    how.progress = {};
+    PassContext cx;
+    if (model.rules) cx.provide(*model.rules);
+    return recover(observed, params, seen, how, cx);
   }
 
   // What was asked for, less what does not help there.
@@ -91,7 +118,7 @@ struct Balancing {
     Ways asked, acted;
     for (const Recipe& recipe : recipes())
       if (isAsked(recipe, options, *model.observed)) asked.insert(&recipe);
-    QC_TRY(balancedGraph(model.simplified->clone(), whole, asked, &acted));
+    QC_TRY(balancedGraph(model.simplified->clone(), whole, weightStepsOf(*model.observed), asked, &acted));
     if (acted.empty()) return std::move(model);
     if (unseen.size() == 0) return untried(acted, "there is no sample beside the one that its statistics saw: give more samples");
     Ways chosen;
@@ -212,9 +239,18 @@ Result<PreparedModel> balancedByRecipes(PreparedModel model, const Dataset& samp
 
 }  // namespace
 
-bool couldBalance(const PreparedModel& model, const RecoverOptions& wanted) {
+std::vector<std::string_view> couldBalance(const PreparedModel& model, const RecoverOptions& wanted) {
   const RecoverOptions options = wanted.under(model.rules);
-  return model.rules && !int8Layers(*model.observed).empty() && !lookedAt(model, options).names.empty();
+  std::vector<std::string_view> found;
+  if (!model.rules || int8Layers(*model.observed).empty()) return found;
+  for (const Recipe& recipe : recipes()) {
+    if (!isAsked(recipe, options, *model.observed)) continue;
+    RecoverOptions alone = options;
+    for (const Recipe& other : recipes())
+      if (&other != &recipe && other.movesChannels()) alone.choose(std::string(other.name), std::string(other.off));
+    if (!lookedAt(model, alone).names.empty()) found.push_back(recipe.name);
+  }
+  return found;
 }
 
 Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options) {

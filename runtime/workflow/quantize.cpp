@@ -176,11 +176,12 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
     QC_ASSIGN(QuantizedModel quantized, quantizePrepared(model, ranges, options));
-    if (options.samples && couldBalance(model, options.recover))
+    if (const auto left = options.samples ? couldBalance(model, options.recover) : std::vector<std::string_view>(); !left.empty())
       quantized.remarks.push_back(
           {"balance-channels", "",
-           "smooth-quant and equalize are left out: what they move changes values that these ranges are of; calibrate "
-           "and quantize in one run for them"});
+           fmt::format("{} left out: what moves channels changes values that these ranges are of; calibrate and quantize "
+                       "in one run for that",
+                       left.size() == 1 ? fmt::format("{} is", left[0]) : fmt::format("{} are", fmt::join(left, ", ")))});
     return quantized;
   });
 }

@@ -7,32 +7,14 @@
 #include <algorithm>
 
 #include "frontend/data/sample_error.h"
-#include "ir/branches.h"
 #include "passes/pass_manager.h"
 #include "passes/quantize/reconstructed_layers.h"
+#include "runtime/workflow/part_taps.h"
+#include "runtime/workflow/reconstruct_blocks.h"
 #include "runtime/workflow/recover.h"
-#include "runtime/workflow/taps.h"
 
 namespace qc {
 namespace {
-
-constexpr uint64_t kSeed = 0x9e3779b97f4a7c15u;
-
-bool isFloat(uint64_t sample, uint64_t element) { return scramble((sample << 32 | element) + kSeed) >> 63; }  // a fair coin
-
-Tensor dropped(const Tensor& real, const Tensor& quantized, int64_t sample) {
-  Tensor t(DType::f32, real.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    nth(t.mutableAs<float>(), i) =
-        nth((isFloat(static_cast<uint64_t>(sample), static_cast<uint64_t>(i)) ? real : quantized).as<float>(), i);
-  return t;
-}
-
-bool isBefore(const Node* a, const Node* b) {
-  for (; a; a = a->next())
-    if (a == b) return true;
-  return false;
-}
 
 const Node* soleUser(const Value* v) { return !v->isOutput() && v->hasOneUse() ? *v->users().begin() : nullptr; }
 
@@ -48,25 +30,8 @@ Addition additionOf(const Node& layer) {
   if (!user || !user->is("add") || user->operand(0) == user->operand(1)) return {};
   const int other = user->operand(0) == y ? 1 : 0;
   const Value* residual = user->operand(other);
-  if (residual->type().shape != y->type().shape || (residual->producer() && !isBefore(residual->producer(), &layer))) return {};
+  if (residual->type().shape != y->type().shape || (residual->producer() && !residual->producer()->isBefore(&layer))) return {};
   return {user, other};
-}
-
-// Of a graph, as much as gives these values.
-Result<Taps> tapsOf(const Graph& graph, const std::vector<std::string>& names, const SessionOptions& options) {
-  if (!conditionsOf(graph).empty()) return Taps::open(graph, names, options);  // which branch is taken is decided behind it
-  Graph part = graph.clone();
-  std::vector<Value*> outputs;
-  for (const std::string& name : names) {
-    Value* v = part.findValue(name);
-    if (!v) return fail(ErrorCode::kNotFound, "the graph has no such value").on(name);
-    if (std::find(outputs.begin(), outputs.end(), v) == outputs.end()) outputs.push_back(v);
-  }
-  std::vector<std::string> outputNames;
-  for (size_t i = 0; i < outputs.size(); ++i) outputNames.push_back(fmt::format("part_{}", i));
-  part.setOutputs(std::move(outputs));
-  part.setOutputNames(std::move(outputNames));
-  return Taps::open(part, names, options);
 }
 
 Result<std::optional<LayerResponse>> observe(LayerRecovery& r, const Node& layer) {
@@ -114,12 +79,26 @@ Status reconstructLayers(LayerRecovery& r, std::string_view choice) {
   std::vector<const Node*> layers = r.layers();
   r.cx.provide(ReconstructedLayers());
   std::erase_if(layers, [&](const Node* layer) { return !reconstructs(choice, *layer); });
+  std::vector<Block> blocks = blocksOf(r.original, layers);
+  std::erase_if(blocks, [&](const Block& block) { return !reconstructsTogether(choice, block.layers); });
+  if (!blocks.empty() && r.samples.size() < static_cast<int64_t>(kFewestBlockSamples)) {
+    r.cx.remarks.push_back({"reconstruct", "",
+                            fmt::format("layers keep what each found alone: whole blocks are fitted to {} samples or more, there are {}",
+                                        kFewestBlockSamples, r.samples.size())});
+    blocks.clear();
+  }
+  size_t done = 0;
   for (size_t k = 0; k < layers.size(); ++k) {
     QC_ASSIGN(std::optional<LayerResponse> seen, observe(r, *layers[k]));
-    r.options.tell("reconstruction", k + 1, layers.size());
-    if (!seen) continue;
-    r.cx.provide(ResponseByLayer{{layers[k]->result()->name(), std::move(*seen)}});
-    QC_TRY(runPipeline("reconstruct", r.observed, r.cx));
+    r.options.tell("reconstruction", ++done, layers.size() + blocks.size());
+    if (seen) {
+      r.cx.provide(ResponseByLayer{{layers[k]->result()->name(), std::move(*seen)}});
+      QC_TRY(runPipeline("reconstruct", r.observed, r.cx));
+    }
+    const auto block = std::find_if(blocks.begin(), blocks.end(), [&](const Block& each) { return each.layers.back() == layers[k]; });
+    if (block == blocks.end()) continue;
+    QC_TRY(reconstructBlock(r, *block));
+    r.options.tell("reconstruction", ++done, layers.size() + blocks.size());
   }
   return {};
 }

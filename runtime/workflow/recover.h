@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "frontend/data/dataset.h"
@@ -52,8 +53,8 @@ struct RecoverOptions {
 // so for rules that make no layer int8, and for a quantizer of one's own.
 Result<PreparedModel> balanceChannels(PreparedModel model, const Dataset& samples, const RecoverOptions& options);
 
-// Whether balanceChannels() would look for something to move.
-bool couldBalance(const PreparedModel& model, const RecoverOptions& options);
+// The recipes for which balanceChannels() would look for something to move.
+std::vector<std::string_view> couldBalance(const PreparedModel& model, const RecoverOptions& options);
 
 // The recipes of layers.  Edits a graph with observers whose parameters are known.  Memory does not grow with the number of samples.
 Status recover(Graph& observed, const GroupParams& params, const Dataset& samples, const RecoverOptions& options, PassContext& cx);

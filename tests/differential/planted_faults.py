@@ -30,7 +30,7 @@ from accuracy import load_peers
 RIGHT, RESTORED = 23, 21  # of 25
 CALIBRATION, CHECK = 48, 16
 LEAST_LOSS = 1.5  # dB: below that nothing was planted
-NOT_MOVED = {"recipes": {"equalize": "off", "smooth-quant": "off"}}
+NOT_MOVED = {"recipes": {"equalize": "off", "equalize-weights": "off", "smooth-quant": "off"}}
 GUARDS = {"guards": {"masked_scores": False, "biases": False}}
 RESNET, MOBILE, SQUEEZE = "cifar10_resnet20", "mobilenet_v1_0.75_224", "squeezenet1.1_imagenet"
 KWT, MINILM = "kwt1_transformer", "all_minilm_l6_v2_padded"

@@ -41,7 +41,7 @@ warnings.filterwarnings("ignore")
 F = torch.nn.functional
 FIRST, CLOSE, LEVEL, AS_ITSELF = 20, 1e-3, 0.02, 3
 # Nothing that changes weights or biases before the first step.
-PLAIN = {"recipes": {"reconstruct": "off", "round-weights": "nearest", "bias-correction": "off", "equalize": "off", "smooth-quant": "off"}}
+PLAIN = {"recipes": {"reconstruct": "off", "round-weights": "nearest", "bias-correction": "off", "equalize": "off", "equalize-weights": "off", "smooth-quant": "off"}}
 
 
 def largest(bits):

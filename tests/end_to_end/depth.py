@@ -20,7 +20,7 @@ STACK = 512 << 10
 
 # One pass after another, as the stages follow; what passes ask for is given by their options.
 PASSES = ("bind-shapes{sizes=\"N=1\"},recognize-integer,recognize-activations,recognize-means,fold-batch-norm,canonicalize,fold-constants,cse,"
-          "dead-channels{dead=1},equalize-layers{spread=64.0},smooth-quant{spread=64.0},annotate,prepare,round-weights{correlation=0.9},reconstruct{correlation=0.9},correct-bias{shift=0.5},"
+          "dead-channels{dead=1},equalize-weights,equalize-layers{spread=64.0},smooth-quant{spread=64.0},annotate,prepare,round-weights{correlation=0.9},reconstruct{correlation=0.9},correct-bias{shift=0.5},"
           "convert{range=[-1.0,1.0]},quantize-io,duplicate-dequantize,lower-quant,unsigned-activations,lower-dynamic,lower-weights,"
           "project-recurrences,expand-dynamic,layout,split-conv-transpose,join-axes,divide-copies,fuse-elementwise,dce,simplify-bodies,lower-bodies,recompute")
 SPELLED = "annotate,prepare,convert{range=[-1.0,1.0]},reference-ops,float-reference"

@@ -19,7 +19,7 @@ import zipfile
 from command_line import npy_header, run
 
 WIDTH, ROWS = 32, 64
-OFF = {"recipes": {"equalize": "off", "smooth-quant": "off"}}
+OFF = {"recipes": {"equalize": "off", "equalize-weights": "off", "smooth-quant": "off"}}
 
 
 def matrix(rng, rows, columns, scale=lambda r, c: 1.0):

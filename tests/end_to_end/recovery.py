@@ -96,8 +96,11 @@ def biases_beyond_int32(rng):
 CASES = [
     ("--smooth-quant", "on", outliers_behind_a_norm, 6),
     ("--dead-channels", "on", a_dead_channel, 6, {"--backend": "qnnpack"}),
+    ("--equalize-weights", "on", channels_of_unlike_size, 6, {"--backend": "qnnpack"}),
     ("--equalize", "on", channels_of_unlike_size, 3),
     ("--reconstruct", "auto", chain_of_few_bits, 3, {"--weight-bits": "4"}),
+    ("--reconstruct", "auto", chain_of_few_bits, 3, {"--weight-bits": "2"}),
+    ("--reconstruct", "layers", chain_of_few_bits, 3, {"--weight-bits": "2"}),
     ("--reconstruct", "on", chain_of_few_bits, 1),
     ("--round-weights", "calibrated", lambda rng: weights_of_one_large_value(rng, 4), 3),
     ("--bias-correction", "fast", lambda rng: weights_of_one_large_value(rng, 2), 3),

@@ -30,14 +30,14 @@ ChannelStatistics evenChannels() {
 
 TEST(ChannelNoise, EvenChannelsStay) {
   const Graph graph = linearOf32();
-  EXPECT_TRUE(bestFactors({graph.back()}, evenChannels(), 0.8).empty());
+  EXPECT_TRUE(bestFactors({graph.back()}, evenChannels(), 0.8, 255).empty());
 }
 
 TEST(ChannelNoise, OneOutlierIsLimitedAlone) {
   const Graph graph = linearOf32();
   ChannelStatistics x = evenChannels();
   x.max[5] = 40;  // rarely: its mean square is that of the others
-  const std::vector<double> s = bestFactors({graph.back()}, x, 0.8);
+  const std::vector<double> s = bestFactors({graph.back()}, x, 0.8, 255);
   ASSERT_EQ(s.size(), 32u);
   EXPECT_GT(s[5], 4);
   for (size_t c = 0; c < s.size(); ++c) {
@@ -66,21 +66,28 @@ ChannelStatistics quietChannels(double strays) {
 
 TEST(ChannelNoise, WhatNewSamplesCutOffCounts) {
   const Graph graph = linearOf32();
-  const std::vector<double> even = bestFactors({graph.back()}, quietChannels(0), 0.8);
+  const std::vector<double> even = bestFactors({graph.back()}, quietChannels(0), 0.8, 255);
   ASSERT_FALSE(even.empty());
   EXPECT_LT(even[0], even[31]);
   // Shares that each raise channels of their own tenfold beyond the loudest: whatever the factors, new samples would be cut off.
   ChannelStatistics strays = quietChannels(200), trusted = strays;
   trusted.shares.clear();
-  EXPECT_FALSE(bestFactors({graph.back()}, trusted, 0.95).empty());
-  EXPECT_TRUE(bestFactors({graph.back()}, strays, 0.95).empty());
+  EXPECT_FALSE(bestFactors({graph.back()}, trusted, 0.95, 255).empty());
+  EXPECT_TRUE(bestFactors({graph.back()}, strays, 0.95, 255).empty());
 }
 
 TEST(ChannelNoise, OneSampleHasToPromiseMore) {
   const Graph graph = linearOf32();
   ChannelStatistics x = quietChannels(0);
   x.shares.resize(1);
-  EXPECT_TRUE(bestFactors({graph.back()}, x, 0.8).empty());
+  EXPECT_TRUE(bestFactors({graph.back()}, x, 0.8, 255).empty());
+}
+
+// What evens out the value puts weights of unlike size side by side: with few bits these lose more than the value gains.
+TEST(ChannelNoise, WeightsOfFewBitsHaveNoRoomForFactors) {
+  const Graph graph = linearOf32();
+  EXPECT_FALSE(bestFactors({graph.back()}, quietChannels(0), 0.8, 255).empty());
+  EXPECT_TRUE(bestFactors({graph.back()}, quietChannels(0), 0.8, 15).empty());
 }
 
 }  // namespace

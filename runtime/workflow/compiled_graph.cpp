@@ -1,4 +1,4 @@
-#include "runtime/training/compiled_graph.h"
+#include "runtime/workflow/compiled_graph.h"
 
 #include "ir/memory_limit.h"
 #include "ir/op_def.h"
@@ -47,6 +47,17 @@ Tensor* CompiledGraph::input(const std::string& name) {
 Tensor* CompiledGraph::output(const std::string& name) {
   const auto it = outputAt.find(name);
   return it == outputAt.end() ? nullptr : &out[it->second];
+}
+
+std::vector<CompiledGraph::Carried> CompiledGraph::carried() const {
+  std::vector<Carried> found;
+  for (const auto& [name, input] : inputAt)
+    if (const auto next = outputAt.find("next." + name); next != outputAt.end()) found.push_back({name, input, next->second});
+  return found;
+}
+
+void CompiledGraph::carry(std::span<const Carried> values) {
+  for (const Carried& c : values) std::swap(in[c.input], out[c.output]);
 }
 
 }  // namespace qc

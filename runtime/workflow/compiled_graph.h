@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,13 @@ struct CompiledGraph {
   Status run(const Session::StepHook& hook = {});
   Tensor* input(const std::string& name);  // null: the graph has none of this name, or does not read it
   Tensor* output(const std::string& name);
+  // Inputs that have an output "next.NAME": what a step of training hands on to the next.
+  struct Carried {
+    std::string name;
+    size_t input, output;  // places in `in` and `out`
+  };
+  std::vector<Carried> carried() const;
+  void carry(std::span<const Carried> values);  // what the last run gave is what the next one reads
 
   Session session;
   std::vector<Port> inputs, outputs;

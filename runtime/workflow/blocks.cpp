@@ -1,0 +1,58 @@
+#include "runtime/workflow/blocks.h"
+
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace qc {
+namespace {
+
+bool isObserve(const Node* node) { return node && node->is("observe"); }
+
+const Value* unobserved(const Value* v) {
+  while (isObserve(v->producer())) v = v->producer()->operand(0);
+  return v;
+}
+
+bool isObserved(const Value* v) {
+  for (const Use* use = v->firstUse(); use; use = use->next())
+    if (isObserve(use->user())) return true;
+  return false;
+}
+
+}  // namespace
+
+std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& layers) {
+  std::unordered_map<const Value*, const Node*> lastReader;
+  for (const Node* n = graph.front(); n; n = n->next())
+    for (const Value* v : n->operands())
+      if (v) lastReader[unobserved(v)] = n;
+  const std::unordered_set<const Node*> counted(layers.begin(), layers.end());
+  std::vector<Block> blocks;
+  Block block;
+  std::unordered_set<const Value*> depends;  // on a layer
+  std::set<const Value*> live;               // of these, what is read later
+  for (const Node* n = graph.front(); n; n = n->next()) {
+    if (isObserve(n)) continue;
+    bool isBehind = counted.contains(n);
+    if (isBehind) block.layers.push_back(n);
+    for (const Value* v : n->operands()) isBehind |= v && depends.contains(unobserved(v));
+    if (!isBehind) continue;
+    for (int i = 0; i < n->numResults(); ++i) {
+      depends.insert(n->result(i));
+      live.insert(n->result(i));
+    }
+    std::erase_if(live, [&](const Value* v) {
+      const auto reader = lastReader.find(v);
+      return reader == lastReader.end() || !n->isBefore(reader->second);
+    });
+    if (block.layers.size() < 2 || live.size() != 1 || n->numResults() != 1 || !live.contains(n->result()) || !isObserved(n->result()))
+      continue;
+    block.to = n->result();
+    blocks.push_back(std::move(block));
+    block = {blocks.back().to, nullptr, {}};
+  }
+  return blocks;
+}
+
+}  // namespace qc
