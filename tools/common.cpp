@@ -216,7 +216,7 @@ Result<Model> ModelOptions::loadAt(const Shapes& ofArrays, const DataOptions* da
   auto bound = qc::load(path, loading);
   // What is wrong at any shape is said once.
   const Error& why = free.error();
-  if (!bound && bound.error().message() == why.message()) return bound;
+  if (!bound && (why.code() == ErrorCode::kInvalidModel || bound.error().message() == why.message())) return free;
   std::string sizes;
   for (const Port& p : bound ? bound->inputs() : std::vector<Port>())
     sizes += fmt::format("{}{} {}", sizes.empty() ? "" : ", ", p.name, p.type.str());
