@@ -10,15 +10,16 @@ namespace {
 
 // f(x / s) = f(x) / s for every s > 0.
 bool commutes(const Node& n) { return n.is("relu") || n.is("leaky_relu") || n.is("identity"); }
+// Of convolutions: a pool behind a linear layer, whose channels are the last dim, goes over these.
 bool keepsChannels(const Node& n) { return (n.is("max_pool") || n.is("avg_pool")) && n.string("layout") != "channels_last"; }
 
-// The layers that read a value, through pools, and the values on the way to them; false when something else does, too.
-bool collectReaders(const Value* value, std::vector<Node*>& readers, std::vector<const Value*>* between = nullptr) {
+// The layers that read a value, of convolutions through pools, and the values on the way to them; false when something else does, too.
+bool collectReaders(const Value* value, bool ofConv, std::vector<Node*>& readers, std::vector<const Value*>* between = nullptr) {
   if (value->isOutput()) return false;
   for (Node* user : value->users()) {
-    if (keepsChannels(*user)) {
+    if (ofConv && keepsChannels(*user)) {
       if (between) between->push_back(user->result());
-      if (!collectReaders(user->result(), readers, between)) return false;
+      if (!collectReaders(user->result(), ofConv, readers, between)) return false;
     } else if (readsChannels(*user) && user->operand(0) == value && user->operand("bias") != value && user->operand("residual") != value) {
       readers.push_back(user);
     } else {
@@ -44,7 +45,7 @@ std::vector<Move::Pair> movedValues(const Node& producer, const Value* last) {
   for (const Value* v = last; v != producer.result(); v = v->producer()->operand(0)) moved.push_back(v);
   moved.push_back(producer.result());
   std::reverse(moved.begin(), moved.end());
-  collectReaders(last, readers, &moved);
+  collectReaders(last, producer.is("conv"), readers, &moved);
   std::vector<Move::Pair> pairs;
   for (const Value* v : moved) pairs.push_back({v->name(), v->name()});
   return pairs;
@@ -74,7 +75,8 @@ std::optional<LayerPair> pairAt(Node& node) {
   const Node* next = onlyUser(node.result());
   if (next && commutes(*next)) return std::nullopt;
   LayerPair pair{producerOf(node.result()), node.result(), {}, 0, 0};
-  if (!pair.producer || !collectReaders(node.result(), pair.readers) || pair.readers.empty()) return std::nullopt;
+  if (!pair.producer || !collectReaders(node.result(), pair.producer->is("conv"), pair.readers) || pair.readers.empty())
+    return std::nullopt;
   pair.channels = outputChannels(*pair.producer);
   pair.axis = pair.producer->is("conv") ? 1 : node.result()->type().rank() - 1;
   const Tensor* bias = floatConstant(pair.producer->operand("bias"));

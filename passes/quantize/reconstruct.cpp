@@ -123,7 +123,7 @@ bool readsFewBits(const Node& layer) {
 }  // namespace
 
 bool reconstructs(std::string_view choice, const Node& layer) {
-  return choice == "auto" ? weightSteps(layer) < kStepsOf7Bits : choice != "off";
+  return choice == "auto" ? weightSteps(layer) < kStepsOf7Bits || readsFewBits(layer) : choice != "off";
 }
 
 bool reconstructsTogether(std::string_view choice, const std::vector<const Node*>& layers) {

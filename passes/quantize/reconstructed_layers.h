@@ -13,7 +13,7 @@ struct ReconstructedLayers {
   std::set<std::string> names;  // of their results
 };
 
-// Whether the recipe's choice is to reconstruct this layer, of a graph with annotations.
+// Whether the recipe's choice is to reconstruct this layer, of a graph with observers.
 bool reconstructs(std::string_view choice, const Node& layer);
 // And all of these at once, which are those of a block: where integers are so few that rounding one layer shows in what is best for the
 // next, weights of fewer than 4 bits or values of fewer than 8 (of ResNet-20, 4 and 8 bits gain nothing, 2 and 8 or 4 and 4 up to 2

@@ -98,9 +98,15 @@ Result<TrainStep> makeTrainStep(Graph& graph, const TrainStepOptions& options) {
   QC_ASSIGN(const ScalarExpr rateOfStep, learningRate(options.schedule));
   QC_ASSIGN(Value * loss, lossOf(graph, options.of));
   const std::string& with = options.with;
-  QC_ASSIGN(std::vector<Value*> parameters, with.empty() ? Result<std::vector<Value*>>(weightsAndBiases(graph)) : valuesNamed(graph, with));
-  for (const std::string& name : options.also)
-    if (Value* v = graph.findValue(name)) parameters.push_back(v);
+  std::vector<Value*> parameters;
+  if (!with.empty()) {
+    QC_ASSIGN(parameters, valuesNamed(graph, with));
+  } else if (options.only.empty()) {
+    parameters = weightsAndBiases(graph);
+  }
+  for (const auto* names : {&options.also, &options.only})
+    for (const std::string& name : *names)
+      if (Value* v = graph.findValue(name)) parameters.push_back(v);
   for (const Value* v : parameters)
     if (!isTrainable(v)) return fail(ErrorCode::kInvalidArgument, "{} is no constant of f32", v->type().str()).on(v->name());
   Builder b(graph);

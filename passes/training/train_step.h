@@ -13,6 +13,7 @@ struct TrainStepOptions {
   std::string of = {};                 // an output, the loss; the only one where it is empty
   std::string with = {};               // constants, with commas between them; empty: weights, biases and scales
   std::vector<std::string> also = {};  // constants beside these
+  std::vector<std::string> only = {};  // these constants and no others, as far as the loss depends on them
   OptimizerSpec optimizer = {};
   ScheduleSpec schedule = {};
 };

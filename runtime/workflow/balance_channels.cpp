@@ -98,7 +98,7 @@ struct Balancing {
     if (weightStepsOf(observed).count < kStepsOf7Bits) QC_TRY(rounded(observed, params));
     QC_ASSIGN(const Graph int8, convertedGraph(observed, params));
     QC_ASSIGN(const Comparison found,
-              compareLayers(*balanced.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
+              compareLayers(*model.observed, int8, unseen, {.samples = kTrialChecks, .threads = options.threads, .outputsAlone = true}));
     return found.samples > 0 && found.hasOutputs() ? std::optional(found.outputs()) : std::nullopt;
   }
 

@@ -18,7 +18,7 @@
 namespace qc {
 namespace {
 
-constexpr const char *kFrom = "block.from", *kWanted = "block.wanted", *kLoss = "block.loss";
+constexpr const char* kLoss = "loss";
 // Measured on ResNet-20 with weights of 2 bits: at a third of the rate the error falls half as far, at twice the rate it rises at first.
 constexpr float kRate = 0.003f;
 constexpr int64_t kMaxSteps = 4000, kMinSteps = 500;
@@ -26,9 +26,6 @@ constexpr double kProducts = 1e11;  // of all steps of a block, forward
 constexpr int64_t kWarmUp = 20;     // one in so many steps
 
 using E = ScalarExpr;
-
-std::string weightName(size_t layer) { return fmt::format("block.weight.{}", layer); }
-std::string biasName(size_t layer) { return fmt::format("block.bias.{}", layer); }
 
 int64_t inner(const QuantParams& params, const std::vector<int64_t>& sizes) {
   int64_t count = 1;
@@ -64,72 +61,95 @@ double productsOf(const Graph& graph) {
   return sum;
 }
 
-// The nodes that make block.to out of block.from.
-Result<Graph> partOf(const Graph& observed, const Block& block, const std::map<std::string, std::vector<int64_t>>& shapes) {
-  QC_ASSIGN(Graph part, boundGraph(observed, shapes));
-  Value *to = part.findValue(block.to->name()), *from = block.from ? part.findValue(block.from->name()) : nullptr;
+// The nodes that make the end of the block out of its beginning, which is an input then.
+struct Part {
+  Graph graph;
+  std::string from;  // empty: the block begins with the model's inputs
+};
+Result<Part> partOf(const Graph& observed, const Block& block, const std::map<std::string, std::vector<int64_t>>& shapes) {
+  QC_ASSIGN(Graph graph, boundGraph(observed, shapes));
+  Part part{std::move(graph), {}};
+  Value *to = part.graph.findValue(block.to->name()), *from = block.from ? part.graph.findValue(block.from->name()) : nullptr;
   if (!to || (block.from && !from)) return fail(ErrorCode::kInternal, "the graph has lost an end of a block").on(block.to->name());
-  if (from) from->replaceAllUsesWith(part.addInput(kFrom, from->type()));
-  part.setOutputs({to});
-  part.setOutputNames({"block.to"});
-  part.eraseDeadNodes();
+  if (from) {
+    Value* input = part.graph.addInput("from", from->type());
+    from->replaceAllUsesWith(input);
+    part.from = input->name();
+  }
+  part.graph.setOutputs({to});
+  part.graph.setOutputNames({"to"});
+  part.graph.eraseDeadNodes();
   return part;
+}
+
+// parameter * step, and `offset` more, stands for the constant from here on.
+Result<std::string> parameterFor(Graph& graph, Value* constant, Tensor begin, Tensor step, const Tensor* offset) {
+  Builder b(graph);
+  b.before(constant->producer()->next());
+  Value* parameter = b.constant(constant->name() + ".steps", std::move(begin));
+  std::vector<Value*> operands{parameter, b.constant("", std::move(step))};
+  if (offset) operands.push_back(b.constant("", *offset));
+  const E product = E::arg(0) * E::arg(1);
+  QC_ASSIGN(Value * moved, mapped(b, offset ? product + E::arg(2) : product, std::move(operands)));
+  constant->replaceAllUsesWith(moved);
+  return parameter->name();
 }
 
 }  // namespace
 
 Result<BlockStep> BlockStep::of(const Graph& observed, const GroupParams& params, const Block& block, std::vector<BlockLayer> layers,
                                 const Options& options) {
-  QC_ASSIGN(Graph part, partOf(observed, block, options.shapes));
-  const std::vector<Value*> inputs = part.inputs();
-  const auto steps = std::clamp(static_cast<int64_t>(kProducts / std::max(1.0, productsOf(part))), kMinSteps, kMaxSteps);
-  QC_TRY(prepareQat(part, params, {.activations = "fixed"}));
-  std::map<std::string, Tensor> initial;
-  std::string trained;
-  // parameter * step, and `offset` more, stands for the constant from here on.
-  const auto parameter = [&](const std::string& constant, const std::string& name, Tensor begin, Tensor step,
-                             const Tensor* offset) -> Status {
-    Value* old = part.findValue(constant);
-    Builder b(part);
-    b.before(old->producer()->next());
-    std::vector<Value*> operands{b.constant(name, begin), b.constant("", std::move(step))};
-    if (offset) operands.push_back(b.constant("", *offset));
-    const E product = E::arg(0) * E::arg(1);
-    QC_ASSIGN(Value * moved, mapped(b, offset ? product + E::arg(2) : product, std::move(operands)));
-    old->replaceAllUsesWith(moved);
-    initial.emplace(name, std::move(begin));
-    trained += (trained.empty() ? "" : ",") + name;
-    return {};
-  };
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const BlockLayer& layer = layers[i];
-    const Value *w = part.findValue(layer.weight), *bias = layer.bias.empty() ? nullptr : part.findValue(layer.bias);
+  QC_ASSIGN(Part part, partOf(observed, block, options.shapes));
+  Graph& graph = part.graph;
+  QC_TRY(prepareQat(graph, params, {.activations = "fixed"}));
+  graph.eraseDeadNodes();  // with the observers gone, all that is in front of the block
+  std::vector<std::string> read;
+  for (const Value* input : graph.inputs())
+    if (input->hasUses() && input->name() != part.from) read.push_back(input->name());
+  const auto steps = std::clamp(static_cast<int64_t>(kProducts / std::max(1.0, productsOf(graph))), kMinSteps, kMaxSteps);
+  std::vector<Parameter> weights, biases;
+  std::vector<std::string> trained;
+  for (const BlockLayer& layer : layers) {
+    Value *w = graph.findValue(layer.weight), *bias = layer.bias.empty() ? nullptr : graph.findValue(layer.bias);
     if (!w || !w->constant() || (bias && !bias->constant()))
       return fail(ErrorCode::kInternal, "the block has lost a weight").on(layer.weight);
-    const std::vector<int64_t> sizes = w->constant()->sizes();
-    QC_TRY(parameter(layer.weight, weightName(i), integersOf(*w->constant(), layer.params), scalesOf(layer.params, sizes), nullptr));
-    if (bias)
-      QC_TRY(parameter(layer.bias, biasName(i), Tensor(DType::f32, bias->constant()->sizes()),
-                       Tensor::ofFloats({}, std::vector<float>{layer.biasStep}), bias->constant()));
+    weights.push_back({{}, integersOf(*w->constant(), layer.params)});
+    QC_ASSIGN(weights.back().name, parameterFor(graph, w, weights.back().begin, scalesOf(layer.params, w->constant()->sizes()), nullptr));
+    trained.push_back(weights.back().name);
+    biases.push_back({});
+    if (!bias) continue;
+    biases.back().begin = Tensor(DType::f32, bias->constant()->sizes());
+    const Tensor before = *bias->constant();
+    QC_ASSIGN(biases.back().name,
+              parameterFor(graph, bias, biases.back().begin, Tensor::ofFloats({}, std::vector<float>{layer.biasStep}), &before));
+    trained.push_back(biases.back().name);
   }
-  Value* to = part.outputs()[0];
-  Builder b(part);
-  QC_ASSIGN(Value * loss, squaredErrorLoss(b, to, part.addInput(kWanted, to->type())));
-  part.setOutputs({loss});
-  part.setOutputNames({kLoss});
+  Value* to = graph.outputs()[0];
+  const Value* wanted = graph.addInput("wanted", to->type());
+  Builder b(graph);
+  QC_ASSIGN(Value * loss, squaredErrorLoss(b, to, graph.findValue(wanted->name())));
+  graph.setOutputs({loss});
+  graph.setOutputNames({kLoss});
+  const std::string wantedName = wanted->name();
   QC_ASSIGN(const TrainStep made,
-            makeTrainStep(part, {.of = kLoss,
-                                 .with = trained,
-                                 .optimizer = {.kind = "adam"},
-                                 .schedule = {.kind = "cosine", .rate = kRate, .warmup = steps / kWarmUp, .steps = steps}}));
+            makeTrainStep(graph, {.of = kLoss,
+                                  .only = trained,
+                                  .optimizer = {.kind = "adam"},
+                                  .schedule = {.kind = "cosine", .rate = kRate, .warmup = steps / kWarmUp, .steps = steps}}));
   QC_ASSIGN(const std::shared_ptr<Workspace> workspace, makeWorkspace({.threads = options.threads}));
-  QC_ASSIGN(CompiledGraph compiled, CompiledGraph::of(std::move(part), workspace));
+  QC_ASSIGN(CompiledGraph compiled, CompiledGraph::of(std::move(graph), workspace));
   BlockStep s(std::move(compiled));
   s.carried_ = s.graph_.carried();
-  for (const auto& [name, value] : initial) *s.graph_.input(name) = value;
+  for (const auto* parameters : {&weights, &biases})
+    for (const Parameter& p : *parameters)
+      if (Tensor* own = s.graph_.input(p.name)) *own = p.begin;
+  std::erase_if(read, [&](const std::string& name) { return !s.graph_.input(name); });
+  s.inputs_ = std::move(read);
   s.layers_ = std::move(layers);
-  for (const Value* input : inputs)
-    if (input->name() != kFrom && s.graph_.input(input->name())) s.inputs_.push_back(input->name());
+  s.weights_ = std::move(weights);
+  s.biases_ = std::move(biases);
+  s.from_ = part.from;
+  s.wanted_ = wantedName;
   s.stepName_ = made.step;
   s.steps_ = steps;
   return s;
@@ -137,8 +157,8 @@ Result<BlockStep> BlockStep::of(const Graph& observed, const GroupParams& params
 
 Result<double> BlockStep::error(const BlockExample& example) {
   for (const std::string& name : inputs_) *graph_.input(name) = example.inputs.at(name);
-  if (Tensor* from = graph_.input(kFrom)) *from = example.from;
-  *graph_.input(kWanted) = example.wanted;
+  if (Tensor* from = graph_.input(from_)) *from = example.from;
+  *graph_.input(wanted_) = example.wanted;
   if (Tensor* step = graph_.input(stepName_)) *step = Tensor::ofFloats({}, std::vector<float>{static_cast<float>(done_)});
   QC_TRY(graph_.run());
   return graph_.output(kLoss)->at(0);
@@ -151,9 +171,14 @@ Result<double> BlockStep::step(const BlockExample& example) {
   return loss;
 }
 
+Tensor BlockStep::now(const Parameter& parameter) const {
+  const auto input = graph_.inputAt.find(parameter.name);
+  return input == graph_.inputAt.end() ? parameter.begin : graph_.in[input->second];
+}
+
 Tensor BlockStep::weight(size_t layer) const {
   const QuantParams& params = layers_[layer].params;
-  Tensor w = graph_.in[graph_.inputAt.at(weightName(layer))];
+  Tensor w = now(weights_[layer]);
   const auto low = static_cast<float>(params.qmin), high = static_cast<float>(params.qmax);
   for (int64_t i = 0; i < w.numElements(); ++i) {
     float& value = nth(w.mutableAs<float>(), i);
@@ -163,7 +188,7 @@ Tensor BlockStep::weight(size_t layer) const {
 }
 
 Tensor BlockStep::biasMoved(size_t layer) const {
-  Tensor moved = graph_.in[graph_.inputAt.at(biasName(layer))];
+  Tensor moved = now(biases_[layer]);
   for (float& value : moved.mutableAs<float>()) value *= layers_[layer].biasStep;
   return moved;
 }

@@ -33,7 +33,7 @@ class BlockStep {
     std::map<std::string, std::vector<int64_t>> shapes;  // of the inputs of the graph
     int threads = 1;
   };
-  // Ranges of activations are those of `params`, and stay.  Errors: as makeTrainStep(), and what prepareQat() has to refuse.
+  // Ranges of activations are those of `params`, and stay.  Error: the block cannot be trained, with the reason.
   static Result<BlockStep> of(const Graph& observed, const GroupParams& params, const Block& block, std::vector<BlockLayer> layers,
                               const Options& options);
 
@@ -48,11 +48,19 @@ class BlockStep {
 
  private:
   explicit BlockStep(CompiledGraph graph) : graph_(std::move(graph)) {}
+  // What is trained of a layer: an input of the graph, or, where nothing of it arrives at the result, as it was.
+  struct Parameter {
+    std::string name;
+    Tensor begin;
+  };
+  Tensor now(const Parameter& parameter) const;
+
   CompiledGraph graph_;
   std::vector<CompiledGraph::Carried> carried_;
   std::vector<BlockLayer> layers_;
-  std::vector<std::string> inputs_;  // of the model, that the block reads
-  std::string stepName_;
+  std::vector<Parameter> weights_, biases_;  // by layer
+  std::vector<std::string> inputs_;          // of the model, that the block reads
+  std::string from_, wanted_, stepName_;
   int64_t steps_ = 0, done_ = 0;
 };
 

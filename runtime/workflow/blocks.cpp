@@ -20,6 +20,14 @@ bool isObserved(const Value* v) {
   return false;
 }
 
+// By itself or as it is rounded.
+bool isGiven(const Value* v) {
+  if (v->isOutput()) return true;
+  for (const Use* use = v->firstUse(); use; use = use->next())
+    if (isObserve(use->user()) && isGiven(use->user()->result())) return true;
+  return false;
+}
+
 }  // namespace
 
 std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& layers) {
@@ -32,6 +40,7 @@ std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& 
   Block block;
   std::unordered_set<const Value*> depends;  // on a layer
   std::set<const Value*> live;               // of these, what is read later
+  bool gives = false;                        // an output of the graph, before its end
   for (const Node* n = graph.front(); n; n = n->next()) {
     if (isObserve(n)) continue;
     bool isBehind = counted.contains(n);
@@ -46,11 +55,15 @@ std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& 
       const auto reader = lastReader.find(v);
       return reader == lastReader.end() || !n->isBefore(reader->second);
     });
-    if (block.layers.size() < 2 || live.size() != 1 || n->numResults() != 1 || !live.contains(n->result()) || !isObserved(n->result()))
+    const bool ends = live.size() == 1 && n->numResults() == 1 && live.contains(n->result()) && isObserved(n->result());
+    if (!ends || block.layers.size() < 2) {
+      for (int i = 0; i < n->numResults(); ++i) gives |= isGiven(n->result(i));
       continue;
+    }
     block.to = n->result();
-    blocks.push_back(std::move(block));
-    block = {blocks.back().to, nullptr, {}};
+    if (!gives) blocks.push_back(block);
+    block = {block.to, nullptr, {}};
+    gives = false;
   }
   return blocks;
 }

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 
 #include "frontend/data/sample_error.h"
 #include "ir/decided_sizes.h"
@@ -17,9 +19,8 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kMoreSamples = 8;  // times those that layers are fitted to: all weights of a block fit themselves to them
-constexpr size_t kHeldOut = kFewestBlockSamples / 2;  // one in so many decides
-constexpr size_t kFewest = kFewestBlockSamples;
+constexpr int64_t kMoreSamples = 8;           // times those that layers are fitted to: all weights of a block fit themselves to them
+constexpr size_t kHeldOut = 5;                // one in so many decides
 constexpr int64_t kBytes = int64_t{1} << 28;  // that examples may take
 
 // The node that computes the layer now.
@@ -59,9 +60,28 @@ std::vector<BlockLayer> movable(const LayerRecovery& r, const Block& block) {
   return layers;
 }
 
-// Samples of one shape, as many as memory is set aside for.
-Result<std::vector<BlockExample>> examplesOf(const LayerRecovery& r, const Block& block) {
-  std::vector<BlockExample> examples;
+// The inputs of the model that the block reads beside its beginning.
+std::set<std::string> inputsOf(const Block& block) {
+  std::set<std::string> inputs;
+  std::set<const Value*> seen;
+  std::vector<const Value*> open{block.to};
+  while (!open.empty()) {
+    const Value* v = open.back();
+    open.pop_back();
+    if (!v || v == block.from || !seen.insert(v).second) continue;
+    if (!v->producer()) inputs.insert(v->name());
+    for (const Value* operand : v->producer() ? v->producer()->operands() : std::vector<Value*>()) open.push_back(operand);
+  }
+  return inputs;
+}
+
+struct Examples {
+  std::map<std::string, std::vector<int64_t>> shapes;  // of all inputs of the model
+  std::vector<BlockExample> all;
+};
+
+// As many as memory is set aside for; of these, the ones of the shapes that most have.
+Result<Examples> examplesOf(const LayerRecovery& r, const Block& block) {
   QC_ASSIGN(Taps realTaps, tapsOf(r.original, {block.to->name()}, {.threads = r.options.threads}));
   std::optional<Taps> quantizedTaps;
   if (block.from) {
@@ -69,7 +89,9 @@ Result<std::vector<BlockExample>> examplesOf(const LayerRecovery& r, const Block
     if (!int8.findValue(block.from->name())) return fail(ErrorCode::kUnsupported, "what it reads is part of an integer op");
     QC_ASSIGN(quantizedTaps, tapsOf(int8, {block.from->name()}, {.threads = r.options.threads}));
   }
-  int64_t bytes = 0;
+  const std::set<std::string> read = inputsOf(block);
+  std::map<std::map<std::string, std::vector<int64_t>>, std::vector<BlockExample>> byShapes;
+  int64_t bytes = 0, count = 0;
   for (const int64_t index : spreadSamples(r.samples.size(), kMoreSamples * r.options.samples)) {
     BlockExample e;
     QC_ASSIGN(e.inputs, r.samples.sample(index));
@@ -80,22 +102,42 @@ Result<std::vector<BlockExample>> examplesOf(const LayerRecovery& r, const Block
       if (Status run = quantizedTaps->run(e.inputs); !run) return inSample(r.samples, index, run.error());
       e.from = ownCopy(quantizedTaps->value(0));
     }
-    if (!examples.empty() && (e.wanted.type() != examples[0].wanted.type() || e.from.type() != examples[0].from.type())) continue;
     if (!allFinite(e.wanted.ref()) || (block.from && !allFinite(e.from.ref()))) continue;
+    std::map<std::string, std::vector<int64_t>> shapes;
+    for (const auto& [name, value] : e.inputs) shapes[name] = value.sizes();
+    std::erase_if(e.inputs, [&](const auto& input) { return !read.contains(input.first); });
     bytes += e.wanted.byteSize() + e.from.byteSize();
-    if (bytes > kBytes && examples.size() >= kFewest) break;
-    examples.push_back(std::move(e));
+    for (const auto& [name, value] : e.inputs) bytes += value.byteSize();
+    if (bytes > kBytes && count >= static_cast<int64_t>(kFewestBlockSamples)) break;
+    ++count;
+    byShapes[std::move(shapes)].push_back(std::move(e));
   }
-  return examples;
+  Examples most;
+  for (auto& [shapes, all] : byShapes)
+    if (all.size() > most.all.size()) most = {shapes, std::move(all)};
+  return most;
 }
 
-Result<double> heldOutError(BlockStep& step, const std::vector<BlockExample>& examples) {
-  double sum = 0;
+Result<std::vector<double>> heldOutErrors(BlockStep& step, const std::vector<BlockExample>& examples) {
+  std::vector<double> errors;
   for (size_t i = 0; i < examples.size(); i += kHeldOut) {
     QC_ASSIGN(const double error, step.error(examples[i]));
-    sum += error;
+    errors.push_back(error);
   }
-  return sum;
+  return errors;
+}
+
+// By more than the standard error of the mean difference: of few samples luck decides, and these have seen the layers' own fits.
+bool isLess(const std::vector<double>& after, const std::vector<double>& before) {
+  const auto n = static_cast<double>(after.size());
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < after.size(); ++i) {
+    const double gain = before[i] - after[i];
+    sum += gain;
+    squares += gain * gain;
+  }
+  const double mean = sum / n, variance = std::max(0.0, squares / n - mean * mean);
+  return mean > std::sqrt(variance / n);
 }
 
 Status descend(BlockStep& step, const std::vector<BlockExample>& examples) {
@@ -128,16 +170,17 @@ Status fit(LayerRecovery& r, const Block& block) {
   std::vector<BlockLayer> layers = movable(r, block);
   if (layers.size() < 2) return {};
   if (firstDeciding(r.observed)) return fail(ErrorCode::kUnsupported, "data decides sizes or branches of the model");
-  QC_ASSIGN(const std::vector<BlockExample> examples, examplesOf(r, block));
-  if (examples.size() < kFewest)
-    return fail(ErrorCode::kUnsupported, "there are {} samples of one shape, and {} are needed", examples.size(), kFewest);
-  BlockStep::Options options{.shapes = {}, .threads = r.options.threads};
-  for (const Value* input : r.observed.inputs()) options.shapes[input->name()] = examples[0].inputs.at(input->name()).sizes();
-  QC_ASSIGN(BlockStep step, BlockStep::of(r.observed, r.params, block, std::move(layers), options));
-  QC_ASSIGN(const double before, heldOutError(step, examples));
-  QC_TRY(descend(step, examples));
-  QC_ASSIGN(const double after, heldOutError(step, examples));
-  if (after < before) write(r.observed, step);
+  QC_ASSIGN(const Examples found, examplesOf(r, block));
+  const std::vector<BlockExample>& examples = found.all;
+  if (examples.size() < kFewestBlockSamples)
+    return fail(ErrorCode::kUnsupported, "no more than {} samples have the same shapes, and it takes {}", examples.size(),
+                kFewestBlockSamples);
+  Result<BlockStep> step = BlockStep::of(r.observed, r.params, block, std::move(layers), {found.shapes, r.options.threads});
+  if (!step) return fail(ErrorCode::kUnsupported, "{}", step.error().message());
+  QC_ASSIGN(const std::vector<double> before, heldOutErrors(*step, examples));
+  QC_TRY(descend(*step, examples));
+  QC_ASSIGN(const std::vector<double> after, heldOutErrors(*step, examples));
+  if (isLess(after, before)) write(r.observed, *step);
   return {};
 }
 

@@ -6,7 +6,7 @@
 
 namespace qc {
 
-constexpr size_t kFewestBlockSamples = 10;
+constexpr size_t kFewestBlockSamples = 50;
 
 // Moves integers and biases of the block's layers that were reconstructed, in the graph that the recovery edits, where that brings the
 // block's result nearer to the float model's on samples that were left out of it.  A block that cannot be trained stays, with a remark.

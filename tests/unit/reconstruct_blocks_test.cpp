@@ -102,6 +102,33 @@ TEST(Blocks, DoNotEndWhereAShortcutPasses) {
   EXPECT_EQ(blocks[0].layers.size(), 3u);
 }
 
+Graph observedGraph(std::string_view text) {
+  return prepareModel(Model(parseGraph(text).value(), "net"), rules()).value().observed->clone();
+}
+
+// Which counts for itself, whatever becomes of what follows.
+TEST(Blocks, HoldNoOutputOfTheModel) {
+  std::string text = kNet;
+  text.replace(text.find("(\"y\")"), 5, "(\"y\", \"h\")").replace(text.find("return %y"), 9, "return %y, %0");
+  const Graph inside = observedGraph(text);
+  std::vector<Block> blocks = blocksOf(inside, int8Layers(inside));
+  ASSERT_EQ(blocks.size(), 1u);
+  EXPECT_THAT(ends(blocks[0]), ElementsAre("first", "second"));
+  text.replace(text.find("return %y, %0"), 13, "return %y, %first");
+  const Graph between = observedGraph(text);
+  EXPECT_EQ(blocksOf(between, int8Layers(between)).size(), 2u);
+}
+
+// A head that nothing reads later, in front of the end of the first block.
+TEST(Blocks, HoldNoHead) {
+  std::string text = kNet;
+  text.replace(text.find("(\"y\")"), 5, "(\"y\", \"h\")").replace(text.find("return %y"), 9, "return %y, %h");
+  text.insert(text.find("  %2 = linear"), "  %h = linear %1, %e : f32[64,4]\n");
+  const Graph graph = observedGraph(text);
+  for (const Block& block : blocksOf(graph, int8Layers(graph)))
+    for (const Node* layer : block.layers) EXPECT_NE(layer->result()->name(), "h");
+}
+
 TEST(ReconstructBlocks, BringsResultsNearerOnOtherSamples) {
   const Case c;
   const auto layers = c.quantized("layers", samples(5, 400)), blocks = c.quantized("on", samples(5, 400));
@@ -118,12 +145,12 @@ TEST(ReconstructBlocks, GivesTheSameBytesWithAnyNumberOfThreads) {
 
 TEST(ReconstructBlocks, SaysWhereSamplesAreTooFew) {
   const Case c;
-  const auto few = c.quantized("auto", samples(5, 9)), layers = c.quantized("layers", samples(5, 9));
+  const auto few = c.quantized("auto", samples(5, 49)), layers = c.quantized("layers", samples(5, 49));
   ASSERT_TRUE(few && layers);
   EXPECT_EQ(few->model.graph().str(), layers->model.graph().str());
   std::string remarks;
   for (const Remark& r : few->remarks) remarks += r.message + "\n";
-  EXPECT_THAT(remarks, HasSubstr("whole blocks are fitted to 10 samples or more, there are 9"));
+  EXPECT_THAT(remarks, HasSubstr("whole blocks are fitted to 50 samples or more, there are 49"));
 }
 
 TEST(ReconstructBlocks, PassesOverWhatIsNotFinite) {
@@ -134,6 +161,53 @@ TEST(ReconstructBlocks, PassesOverWhatIsNotFinite) {
   ASSERT_TRUE(with) << with.error().render();
   for (const Node* n = with->model.graph().front(); n; n = n->next())
     EXPECT_TRUE(!n->is("const") || n->constant().dtype() != DType::f32 || allFinite(n->constant().ref())) << n->result()->name();
+}
+
+// What no gradient passes stays, and is told or does no harm.
+TEST(ReconstructBlocks, LeavesWhatCannotBeTrained) {
+  for (const char* op : {"floor %4", "round %4"}) {
+    SCOPED_TRACE(op);
+    std::string text = kNet;
+    text.insert(text.find("  %5 = mul"), fmt::format("  %44 = {} : f32[64,16]\n", op));
+    text.replace(text.find("mul %4"), 6, "mul %44");
+    const Model model(parseGraph(text).value(), "net");
+    const Dataset calibration = memoryDataset(samples(5, 60), model).value();
+    QuantizeOptions options;
+    options.recover.choose("reconstruct", "on");
+    const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+    EXPECT_TRUE(made) << made.error().render();
+  }
+}
+
+// The model's own names are whatever they are.
+TEST(ReconstructBlocks, TakesModelsThatHaveItsNames) {
+  std::string text = kNet;
+  for (const auto& [from, to] : {std::pair("%x", "%from"), {"%mask", "%wanted"}, {"%0", "%step"}, {"%4", "%loss"}})
+    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + 1)) text.replace(at, strlen(from), to);
+  const Model model(parseGraph(text).value(), "net");
+  std::vector<Sample> renamed;
+  for (Sample& s : samples(5, 60)) renamed.push_back({{"from", s.at("x")}, {"wanted", s.at("mask")}});
+  const Dataset calibration = memoryDataset(std::move(renamed), model).value();
+  QuantizeOptions options;
+  options.recover.choose("reconstruct", "on");
+  const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+  EXPECT_TRUE(made) << made.error().render();
+}
+
+// The first sample alone has another shape.
+TEST(ReconstructBlocks, TakesTheShapesThatMostSamplesHave) {
+  std::string text = kNet;
+  for (size_t at = text.find("f32[64,"); at != std::string::npos; at = text.find("f32[64,", at)) text.replace(at, 7, "f32[N,");
+  const Model model(parseGraph(text).value(), "net");
+  std::vector<Sample> some = samples(5, 60);
+  Random random(3);
+  some[0] = {{"x", random.normal({5, 16})}, {"mask", random.normal({5, 16})}};
+  const Dataset calibration = memoryDataset(std::move(some), model).value();
+  QuantizeOptions options;
+  options.recover.choose("reconstruct", "on");
+  const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+  ASSERT_TRUE(made) << made.error().render();
+  for (const Remark& r : made->remarks) EXPECT_THAT(r.message, testing::Not(HasSubstr("same shapes"))) << r.node;
 }
 
 }  // namespace
