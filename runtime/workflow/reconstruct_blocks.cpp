@@ -1,7 +1,7 @@
 // What a block reads comes from the model as it is quantized by then; its result should be the float model's, which rounding within the
 // block, and clipping, bring apart in ways that no layer sees alone (Li et al. 2021, BRECQ).  The integers that layers have found one by
 // one are where the descent begins.  Dropping of what is read (QDrop), which those fits have, cost accuracy here: ResNet-20 with 2 and 8
-// bits 77.07 without and 76.63 with it, with 4 and 4 bits 79.40 and 78.53.
+// bits 77.07 without and 76.63 with it, with 4 and 4 bits 79.40 and 78.53 (at another rate than now).
 #include "runtime/workflow/reconstruct_blocks.h"
 
 #include <algorithm>
