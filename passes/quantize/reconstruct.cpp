@@ -106,7 +106,7 @@ namespace {
 
 constexpr int64_t kStepsOf7Bits = 127, kStepsOf4Bits = 15;
 
-int64_t weightSteps(const Node& layer) {
+int64_t stepsOfWeight(const Node& layer) {
   const QuantSpec& spec = layer.annotation()->inputs[1];
   if (const auto* observed = std::get_if<ObservedSpec>(&spec)) return observed->qmax - observed->qmin;
   const auto* fixed = std::get_if<FixedSpec>(&spec);
@@ -123,13 +123,13 @@ bool readsFewBits(const Node& layer) {
 }  // namespace
 
 bool reconstructs(std::string_view choice, const Node& layer) {
-  return choice == "auto" ? weightSteps(layer) < kStepsOf7Bits || readsFewBits(layer) : choice != "off";
+  return choice == "auto" ? stepsOfWeight(layer) < kStepsOf7Bits || readsFewBits(layer) : choice != "off";
 }
 
 bool reconstructsTogether(std::string_view choice, const std::vector<const Node*>& layers) {
   if (choice != "auto") return choice == "on";
   return std::any_of(layers.begin(), layers.end(),
-                     [](const Node* layer) { return weightSteps(*layer) < kStepsOf4Bits - 1 || readsFewBits(*layer); });
+                     [](const Node* layer) { return stepsOfWeight(*layer) < kStepsOf4Bits - 1 || readsFewBits(*layer); });
 }
 
 Status reconstruct(Graph& graph, PassContext& cx) {

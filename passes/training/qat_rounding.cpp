@@ -11,6 +11,17 @@ using E = ScalarExpr;
 
 Tensor scalarTensor(float value) { return Tensor::ofFloats({}, std::vector<float>{value}); }
 
+Tensor spreadScales(const QuantParams& params, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> spread;
+  if (params.axis >= 0) {
+    spread.assign(sizes.size() - usize(params.axis), 1);
+    spread[0] = nth(sizes, params.axis);
+  }
+  Tensor scales(DType::f32, std::move(spread));
+  for (int64_t i = 0; i < scales.numElements(); ++i) nth(scales.mutableAs<float>(), i) = params.scale(i);
+  return scales;
+}
+
 RangeFormulas::RangeFormulas(const ObservedSpec& spec, const E& min, const E& max) : scale(0.f), zeroPoint(0.f) {
   const auto qmin = static_cast<float>(spec.qmin), qmax = static_cast<float>(spec.qmax);
   const E lo = expr::min(min, 0.f), hi = expr::max(max, 0.f);

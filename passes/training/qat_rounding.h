@@ -11,6 +11,8 @@
 namespace qc {
 
 Tensor scalarTensor(float value);
+// The scales of a weight of these sizes, in a shape that spreads over it.
+Tensor spreadScales(const QuantParams& params, const std::vector<int64_t>& sizes);
 
 // Scale and zero point of a range, as calculateQParams() has them.
 struct RangeFormulas {

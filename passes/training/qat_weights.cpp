@@ -135,16 +135,8 @@ Result<Value*> QatWeights::followedWeight(Value* w, const ObservedSpec& spec) {
 }
 
 Result<Value*> QatWeights::withConstantScale(Value* w, const QuantParams& params, const ObservedSpec& spec, bool learns) {
-  std::vector<int64_t> sizes;
-  if (params.axis >= 0) {
-    sizes.assign(usize(w->type().rank() - params.axis), 1);
-    sizes[0] = nth(w->type().sizes(), params.axis);
-  }
-  Tensor scales(DType::f32, sizes), zeros(DType::f32, sizes);
-  for (int64_t i = 0; i < scales.numElements(); ++i) {
-    nth(scales.mutableAs<float>(), i) = params.scale(i);
-    nth(zeros.mutableAs<float>(), i) = static_cast<float>(params.zeroPoint(i));
-  }
+  Tensor scales = spreadScales(params, w->type().sizes()), zeros(DType::f32, scales.sizes());
+  for (int64_t i = 0; i < zeros.numElements(); ++i) nth(zeros.mutableAs<float>(), i) = static_cast<float>(params.zeroPoint(i));
   Value* scale = r_.b.constant("scale." + w->name(), std::move(scales));
   Value* zero = r_.b.constant("zero_point." + w->name(), std::move(zeros));
   const bool moves = learns && spec.scheme == QScheme::affine;

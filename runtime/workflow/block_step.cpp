@@ -13,6 +13,7 @@
 #include "passes/lower/bound_graph.h"
 #include "passes/training/losses.h"
 #include "passes/training/prepare_qat.h"
+#include "passes/training/qat_rounding.h"
 #include "passes/training/train_step.h"
 
 namespace qc {
@@ -42,16 +43,6 @@ Tensor integersOf(const Tensor& weight, const QuantParams& params) {
   for (int64_t i = 0; i < q.numElements(); ++i)
     nth(q.mutableAs<float>(), i) = std::nearbyint(nth(weight.as<float>(), i) / scaleOf(params, weight.sizes(), i));
   return q;
-}
-
-// The scales in a shape that spreads over the weight.
-Tensor scalesOf(const QuantParams& params, const std::vector<int64_t>& sizes) {
-  std::vector<int64_t> spread;
-  if (params.axis >= 0) {
-    spread.assign(sizes.size() - usize(params.axis), 1);
-    spread[0] = nth(sizes, params.axis);
-  }
-  return Tensor::ofFloats(spread, params.scales);
 }
 
 double productsOf(const Graph& graph) {
@@ -114,7 +105,8 @@ Result<BlockStep> BlockStep::of(const Graph& observed, const GroupParams& params
     if (!w || !w->constant() || (bias && !bias->constant()))
       return fail(ErrorCode::kInternal, "the block has lost a weight").on(layer.weight);
     weights.push_back({{}, integersOf(*w->constant(), layer.params)});
-    QC_ASSIGN(weights.back().name, parameterFor(graph, w, weights.back().begin, scalesOf(layer.params, w->constant()->sizes()), nullptr));
+    QC_ASSIGN(weights.back().name,
+              parameterFor(graph, w, weights.back().begin, spreadScales(layer.params, w->constant()->sizes()), nullptr));
     trained.push_back(weights.back().name);
     biases.push_back({});
     if (!bias) continue;
@@ -125,9 +117,9 @@ Result<BlockStep> BlockStep::of(const Graph& observed, const GroupParams& params
     trained.push_back(biases.back().name);
   }
   Value* to = graph.outputs()[0];
-  const Value* wanted = graph.addInput("wanted", to->type());
+  Value* wanted = graph.addInput("wanted", to->type());
   Builder b(graph);
-  QC_ASSIGN(Value * loss, squaredErrorLoss(b, to, graph.findValue(wanted->name())));
+  QC_ASSIGN(Value * loss, squaredErrorLoss(b, to, wanted));
   graph.setOutputs({loss});
   graph.setOutputNames({kLoss});
   const std::string wantedName = wanted->name();

@@ -14,12 +14,6 @@ const Value* unobserved(const Value* v) {
   return v;
 }
 
-bool isObserved(const Value* v) {
-  for (const Use* use = v->firstUse(); use; use = use->next())
-    if (isObserve(use->user())) return true;
-  return false;
-}
-
 // By itself or as it is rounded.
 bool isGiven(const Value* v) {
   if (v->isOutput()) return true;
@@ -29,6 +23,12 @@ bool isGiven(const Value* v) {
 }
 
 }  // namespace
+
+const Node* observeOf(const Value* value) {
+  for (const Use* use = value->firstUse(); use; use = use->next())
+    if (isObserve(use->user())) return use->user();
+  return nullptr;
+}
 
 std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& layers) {
   std::unordered_map<const Value*, const Node*> lastReader;
@@ -55,7 +55,7 @@ std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& 
       const auto reader = lastReader.find(v);
       return reader == lastReader.end() || !n->isBefore(reader->second);
     });
-    const bool ends = live.size() == 1 && n->numResults() == 1 && live.contains(n->result()) && isObserved(n->result());
+    const bool ends = live.size() == 1 && n->numResults() == 1 && live.contains(n->result()) && observeOf(n->result());
     if (!ends || block.layers.size() < 2) {
       for (int i = 0; i < n->numResults(); ++i) gives |= isGiven(n->result(i));
       continue;

@@ -15,6 +15,9 @@ struct Block {
   std::vector<const Node*> layers;  // in the order of the graph, at least two
 };
 
+// The observer that reads a value; null: none does.
+const Node* observeOf(const Value* value);
+
 // Of a graph with observers.  layers: those that count, in its order.  What follows the last such value is in no block, nor what gives an
 // output of the graph on the way, for which its own result is not all that counts.
 std::vector<Block> blocksOf(const Graph& graph, const std::vector<const Node*>& layers);

@@ -5,25 +5,8 @@
 #include <algorithm>
 
 #include "ir/branches.h"
-#include "quantizer/layer_statistics.h"
 
 namespace qc {
-namespace {
-
-constexpr uint64_t kSeed = 0x9e3779b97f4a7c15u;
-
-bool isFloat(uint64_t sample, uint64_t element) { return scramble((sample << 32 | element) + kSeed) >> 63; }  // a fair coin
-
-}  // namespace
-
-Tensor dropped(const Tensor& real, const Tensor& quantized, int64_t sample) {
-  Tensor t(DType::f32, real.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    nth(t.mutableAs<float>(), i) =
-        nth((isFloat(static_cast<uint64_t>(sample), static_cast<uint64_t>(i)) ? real : quantized).as<float>(), i);
-  return t;
-}
-
 Result<Taps> tapsOf(const Graph& graph, const std::vector<std::string>& names, const SessionOptions& options) {
   if (!conditionsOf(graph).empty()) return Taps::open(graph, names, options);  // which branch is taken is decided behind it
   Graph part = graph.clone();

@@ -29,12 +29,6 @@ Node* nodeOf(Graph& observed, const std::string& result) {
   return v ? v->producer() : nullptr;
 }
 
-const Node* observeOf(const Value* v) {
-  for (const Use* use = v->firstUse(); use; use = use->next())
-    if (use->user() && use->user()->is("observe")) return use->user();
-  return nullptr;
-}
-
 std::vector<BlockLayer> movable(const LayerRecovery& r, const Block& block) {
   std::vector<BlockLayer> layers;
   const auto* settled = r.cx.get<ReconstructedLayers>();

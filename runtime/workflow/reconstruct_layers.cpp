@@ -16,6 +16,18 @@
 namespace qc {
 namespace {
 
+constexpr uint64_t kSeed = 0x9e3779b97f4a7c15u;
+
+bool isFloat(uint64_t sample, uint64_t element) { return scramble((sample << 32 | element) + kSeed) >> 63; }  // a fair coin
+
+Tensor dropped(const Tensor& real, const Tensor& quantized, int64_t sample) {
+  Tensor t(DType::f32, real.sizes());
+  for (int64_t i = 0; i < t.numElements(); ++i)
+    nth(t.mutableAs<float>(), i) =
+        nth((isFloat(static_cast<uint64_t>(sample), static_cast<uint64_t>(i)) ? real : quantized).as<float>(), i);
+  return t;
+}
+
 const Node* soleUser(const Value* v) { return !v->isOutput() && v->hasOneUse() ? *v->users().begin() : nullptr; }
 
 // What the result of a layer that ends a block is added to: the add, and which operand of it.

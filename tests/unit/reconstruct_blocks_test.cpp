@@ -81,6 +81,15 @@ struct Case {
   }
 };
 
+// With whole blocks.
+Result<QuantizedModel> quantizedText(const std::string& text, std::vector<Sample> with) {
+  const Model model(parseGraph(text).value(), "net");
+  QC_ASSIGN(const Dataset calibration, memoryDataset(std::move(with), model));
+  QuantizeOptions options;
+  options.recover.choose("reconstruct", "on");
+  return calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+}
+
 std::vector<std::string> ends(const Block& block) { return {block.from ? block.from->name() : "", block.to->name()}; }
 
 TEST(Blocks, LieBetweenTheValuesThroughWhichAllPasses) {
@@ -170,11 +179,7 @@ TEST(ReconstructBlocks, LeavesWhatCannotBeTrained) {
     std::string text = kNet;
     text.insert(text.find("  %5 = mul"), fmt::format("  %44 = {} : f32[64,16]\n", op));
     text.replace(text.find("mul %4"), 6, "mul %44");
-    const Model model(parseGraph(text).value(), "net");
-    const Dataset calibration = memoryDataset(samples(5, 60), model).value();
-    QuantizeOptions options;
-    options.recover.choose("reconstruct", "on");
-    const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+    const auto made = quantizedText(text, samples(5, 60));
     EXPECT_TRUE(made) << made.error().render();
   }
 }
@@ -184,13 +189,9 @@ TEST(ReconstructBlocks, TakesModelsThatHaveItsNames) {
   std::string text = kNet;
   for (const auto& [from, to] : {std::pair("%x", "%from"), {"%mask", "%wanted"}, {"%0", "%step"}, {"%4", "%loss"}})
     for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + 1)) text.replace(at, strlen(from), to);
-  const Model model(parseGraph(text).value(), "net");
   std::vector<Sample> renamed;
   for (Sample& s : samples(5, 60)) renamed.push_back({{"from", s.at("x")}, {"wanted", s.at("mask")}});
-  const Dataset calibration = memoryDataset(std::move(renamed), model).value();
-  QuantizeOptions options;
-  options.recover.choose("reconstruct", "on");
-  const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+  const auto made = quantizedText(text, std::move(renamed));
   EXPECT_TRUE(made) << made.error().render();
 }
 
@@ -198,14 +199,10 @@ TEST(ReconstructBlocks, TakesModelsThatHaveItsNames) {
 TEST(ReconstructBlocks, TakesTheShapesThatMostSamplesHave) {
   std::string text = kNet;
   for (size_t at = text.find("f32[64,"); at != std::string::npos; at = text.find("f32[64,", at)) text.replace(at, 7, "f32[N,");
-  const Model model(parseGraph(text).value(), "net");
   std::vector<Sample> some = samples(5, 60);
   Random random(3);
   some[0] = {{"x", random.normal({5, 16})}, {"mask", random.normal({5, 16})}};
-  const Dataset calibration = memoryDataset(std::move(some), model).value();
-  QuantizeOptions options;
-  options.recover.choose("reconstruct", "on");
-  const auto made = calibrateAndQuantize(prepareModel(model, rules()).value(), calibration, options);
+  const auto made = quantizedText(text, std::move(some));
   ASSERT_TRUE(made) << made.error().render();
   for (const Remark& r : made->remarks) EXPECT_THAT(r.message, testing::Not(HasSubstr("same shapes"))) << r.node;
 }
