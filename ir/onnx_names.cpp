@@ -118,6 +118,8 @@ std::vector<OnnxName> table() {
       {"Upsample", "resize", naming},
       {"GridSample", "grid_sample", writing, {}, 20},
       {"RoiAlign", "roi_align", writing, {}, 16},
+      {"DFT", "dft", naming},
+      {"STFT", "dft", naming},
   };
 }
 

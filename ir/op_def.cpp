@@ -42,6 +42,7 @@ static OpRegistry& mutableRegistry() {
     registerIndexOps(r);
     registerResizeOps(r);
     registerSamplingOps(r);
+    registerFourierOps(r);
     registerBitOps(r);
     registerQuantOps(r);
     registerRecurrentOps(r);

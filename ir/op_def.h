@@ -186,6 +186,7 @@ void registerShapeOps(OpRegistry& registry);
 void registerIndexOps(OpRegistry& registry);
 void registerResizeOps(OpRegistry& registry);
 void registerSamplingOps(OpRegistry& registry);
+void registerFourierOps(OpRegistry& registry);
 void registerBitOps(OpRegistry& registry);
 void registerQuantOps(OpRegistry& registry);
 void registerRecurrentOps(OpRegistry& registry);

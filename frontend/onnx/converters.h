@@ -23,6 +23,7 @@ std::span<const OnnxOp> onnxShapeOps();
 std::span<const OnnxOp> onnxResizeOps();
 std::span<const OnnxOp> onnxDecidingOps();
 std::span<const OnnxOp> onnxSamplingOps();
+std::span<const OnnxOp> onnxSignalOps();
 std::span<const OnnxOp> onnxRecurrentOps();
 std::span<const OnnxOp> onnxQuantOps();
 std::span<const OnnxOp> onnxComposedOps();

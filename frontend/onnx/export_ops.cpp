@@ -329,6 +329,7 @@ const OnnxExportRows& onnxExportRows() {
     addShapeExportRows(rows);
     addDecidingExportRows(rows);
     addReductionExportRows(rows);
+    addSignalExportRows(rows);
     addRenamedExportRows(rows);
     addLookupExportRows(rows);
     addOwnExportRows(rows);

@@ -108,6 +108,7 @@ const OnnxExportRows& onnxExportRows();
 void addDynamicExportRows(OnnxExportRows& rows);
 void addRecurrentExportRows(OnnxExportRows& rows);
 void addReductionExportRows(OnnxExportRows& rows);
+void addSignalExportRows(OnnxExportRows& rows);
 void addShapeExportRows(OnnxExportRows& rows);
 void addDecidingExportRows(OnnxExportRows& rows);
 void addRenamedExportRows(OnnxExportRows& rows);

@@ -65,8 +65,8 @@ const OnnxOp* findConverter(std::string_view domain, std::string_view op) {
   static const auto table = [&] {
     std::unordered_map<std::string, const OnnxOp*> t;
     for (const auto rows : {onnxRenamedOps(), onnxNnOps(), onnxMathOps(), onnxReductionOps(), onnxShapeOps(), onnxResizeOps(),
-                            onnxRecurrentOps(), onnxQuantOps(), onnxDecidingOps(), onnxSamplingOps(), onnxComposedOps(), onnxAttentionOps(),
-                            onnxContribOps(), onnxContribAttentionOps(), onnxMlOps(), onnxMlTreeOps(), onnxOwnOps()})
+                            onnxRecurrentOps(), onnxQuantOps(), onnxDecidingOps(), onnxSamplingOps(), onnxSignalOps(), onnxComposedOps(),
+                            onnxAttentionOps(), onnxContribOps(), onnxContribAttentionOps(), onnxMlOps(), onnxMlTreeOps(), onnxOwnOps()})
       for (const OnnxOp& row : rows) {
         const bool added = t.emplace(key(row.domain, row.name), &row).second;
         QC_CHECK(added, "'{}' is read in two ways", row.name);

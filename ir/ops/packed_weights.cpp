@@ -49,7 +49,7 @@ Result<int64_t> requirePacked(const InferContext& c, int w) {
   return rows;
 }
 
-Result<Types> inferLinear(const InferContext& c) {
+Result<Types> inferPackedLinear(const InferContext& c) {
   QC_ASSIGN(const int64_t rows, requirePacked(c, LinearOperand::w));
   QC_TRY(requireRank(c, LinearOperand::x, 1));
   const TensorType& x = c.type(LinearOperand::x);
@@ -119,7 +119,7 @@ class PackedRows {
 };
 
 // A few rows of the weights at a time: their floats stay in the first cache.
-Status evalLinear(const EvalContext& c) {
+Status evalPackedLinear(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const PackedRows weights(c, LinearOperand::w);
   const int64_t outputs = c.in(LinearOperand::w).sizes[0], depth = weights.columns(), rows = c.out().numElements() / outputs;
@@ -201,8 +201,8 @@ void registerPackedWeightOps(OpRegistry& registry) {
                 .summary = "linear layer in float over packed integer weights",
                 .operands = {{"x"}, {"w"}, {"scale"}, {"zero_point", true}, {"bias", true}},
                 .attrs = packedAttrs(),
-                .infer = inferLinear,
-                .eval = evalLinear,
+                .infer = inferPackedLinear,
+                .eval = evalPackedLinear,
                 .scalar = {},
                 .batch = batchOfPackedLinear,
                 .products = productsOfRows});

@@ -16,6 +16,7 @@ constexpr std::string_view kReduceWhy = "this reduction has no int8 form";
 constexpr std::string_view kRecurrentWhy = "recurrent layers run in float";
 constexpr std::string_view kSteepWhy = "kept in float: somewhere a step of its input moves the result over much of its range";
 constexpr std::string_view kSampledWhy = "interpolation at positions that data gives is kept in float";
+constexpr std::string_view kSpectrumWhy = "a spectrum spans more than 8 bits hold";
 constexpr std::string_view kIndexWhy = "computes positions, not values";
 
 const OpPolicy kTable[] = {
@@ -68,6 +69,7 @@ const OpPolicy kTable[] = {
     {"cumsum", Role::keepFloat, kReduceWhy, {}},
     {"grid_sample", Role::keepFloat, kSampledWhy, {}},
     {"roi_align", Role::keepFloat, kSampledWhy, {}},
+    {"dft", Role::keepFloat, kSpectrumWhy, {}},
     {"argmax", Role::keepFloat, kIndexWhy, {}},
     {"argmin", Role::keepFloat, kIndexWhy, {}},
     {"topk", Role::keepFloat, kIndexWhy, {}},

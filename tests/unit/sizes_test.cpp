@@ -66,6 +66,7 @@ graph @body(%i: s64[], %a: f32[N,3]) {
       {"reduce_mean", {f32({2, 5})}, {{"axes", Ints{0, 1}}, {"keepdims", int64_t{0}}}},
       {"resize", {f32({1, 2, 4, 4})}, {{"sizes", Ints{1, 2, 8, 6}}, {"scales", std::vector<double>{1, 1, 2, 1.5}}}},
       {"grid_sample", {f32({1, 2, 4, 4}), f32({1, 3, 3, 2})}, {{"align_corners", int64_t{1}}}},
+      {"dft", {f32({2, 6, 1})}, {{"length", Ints{8}}, {"onesided", int64_t{1}}}},
       {"roi_align",
        {f32({1, 2, 4, 4}), f32({3, 4}), {DType::s64, {Dim(3)}}},
        {{"output_height", int64_t{2}}, {"output_width", int64_t{2}}, {"sampling_ratio", int64_t{2}}}},
