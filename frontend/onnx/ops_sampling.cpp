@@ -4,6 +4,7 @@
 
 #include "frontend/onnx/converters.h"
 #include "frontend/onnx/dim_values.h"
+#include "frontend/onnx/window.h"
 
 namespace qc {
 namespace {
@@ -152,6 +153,78 @@ Status col2Im(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// ---- convolution of what is sampled --------------------------------------------------------------
+
+// Where the taps of a window lie in one spatial dim, in elements, and then between -1 and 1 by the edges of x: [.., taps * rows, columns,
+// 1]. d: 0, along the rows, or 1; offsets [.., taps, 2, rows, columns].
+Result<Value*> sampledAt(OnnxNode& n, Value* offsets, const OnnxWindow& w, int64_t d) {
+  const Dims dims = OnnxNode::dims(offsets);
+  const DimExpr rows = dims[3], columns = dims[4];
+  const int64_t taps = w.kernel[0] * w.kernel[1];
+  Tensor tap(DType::f32, {taps, 1, 1});
+  for (int64_t t = 0; t < taps; ++t)
+    nth(tap.mutableAs<float>(), t) =
+        static_cast<float>((d == 0 ? t / w.kernel[1] : t % w.kernel[1]) * nth(w.dilations, d) - nth(w.pads, d));
+  QC_ASSIGN(Value * begin, countedUp(n, 0, d == 0 ? rows : columns, nth(w.strides, d)));
+  QC_ASSIGN(begin, n.create("cast", {begin}, {{"to", DType::f32}}));
+  QC_ASSIGN(begin, n.reshapeToDims(begin, d == 0 ? Dims{rows, 1} : Dims{1, columns}));
+  QC_ASSIGN(Value * place, n.create("add", {n.constantValue(std::move(tap)), begin}));
+  Dims one = dims;
+  one[2] = 1;
+  QC_ASSIGN(Value * moved, n.create("slice", {offsets}, {{"starts", Dims{0, 0, d, 0, 0}}, {"sizes", one}, {"steps", Ints(5, 1)}}));
+  QC_ASSIGN(moved, n.reshapeToDims(moved, {dims[0], taps, rows, columns}));
+  QC_ASSIGN(place, n.create("add", {moved, place}));
+  QC_ASSIGN(Value * size, n.create("cast", {n.dimValues({}, {nth(n.dims(0), 2 + d)})}, {{"to", DType::f32}}));
+  QC_ASSIGN(place, n.create("mul", {place, n.scalar(2)}));
+  QC_ASSIGN(place, n.create("add", {place, n.scalar(1)}));
+  QC_ASSIGN(place, n.create("div", {place, size}));
+  QC_ASSIGN(place, n.create("sub", {place, n.scalar(1)}));
+  return n.reshapeToDims(place, {dims[0], rows * taps, columns, 1});
+}
+
+// A convolution whose taps are moved by offsets: x is sampled where they lie, times a mask, and a product over channels and taps remains.
+// Channels that share their offsets become images of their own.
+Status deformConv(OnnxNode& n) {
+  QC_ASSIGN(const Ints kernel, onnxKernel(n, 1));
+  QC_ASSIGN(const OnnxWindow w, onnxWindow(n, kernel));
+  QC_ASSIGN(const int64_t group, n.integer("group", 1));
+  QC_ASSIGN(const int64_t shares, n.integer("offset_group", 1));
+  if (n.type(0).rank() != 4) return n.error(ErrorCode::kUnsupported, "input {}; images of two dims are supported", n.type(0).str());
+  if (n.type(0).dtype != DType::f32) return n.error(ErrorCode::kUnsupported, "input {}", n.type(0).str());
+  if (w.kernel != kernel) return n.error(ErrorCode::kInvalidModel, "kernel_shape differs from the weight {}", n.type(1).str());
+  QC_ASSIGN(const int64_t channels, n.fixedSize(n.dims(0)[1], "the number of channels"));
+  if (shares < 1 || channels % shares != 0) return n.error(ErrorCode::kInvalidModel, "offset_group {} for {} channels", shares, channels);
+  const int64_t taps = kernel[0] * kernel[1];
+  const auto holds = [&](int operand, int64_t count) { return n.type(operand).rank() == 4 && n.dims(operand)[1] == DimExpr(count); };
+  if (!holds(2, shares * taps * 2)) return n.error(ErrorCode::kInvalidModel, "offsets {} for {} taps", n.type(2).str(), shares * taps);
+  if (n.input(4) && !holds(4, shares * taps))
+    return n.error(ErrorCode::kInvalidModel, "mask {} for {} taps", n.type(4).str(), shares * taps);
+  const Dims x = n.dims(0), moved = n.dims(2);
+  for (size_t d = 0; d < 2; ++d) {
+    const DimExpr windows = floorDiv(x[2 + d] + w.pads[d] + w.pads[2 + d] - (kernel[d] - 1) * w.dilations[d] - 1, w.strides[d]) + 1;
+    if (windows.constant() && moved[2 + d].constant() && !(windows == moved[2 + d]))
+      return n.error(ErrorCode::kInvalidModel, "offsets {} for {} windows in dim {}", n.type(2).str(), windows.str(), 2 + d);
+  }
+  const DimExpr images = x[0] * shares, rows = moved[2], columns = moved[3];
+  QC_ASSIGN(Value * offsets, n.reshapeToDims(n.input(2), {images, taps, 2, rows, columns}));
+  QC_ASSIGN(Value * down, sampledAt(n, offsets, w, 0));
+  QC_ASSIGN(Value * across, sampledAt(n, offsets, w, 1));
+  QC_ASSIGN(Value * grid, n.create("concat", {across, down}, {{"axis", int64_t{3}}}));
+  QC_ASSIGN(Value * sampled, n.reshapeToDims(n.input(0), {images, channels / shares, x[2], x[3]}));
+  QC_ASSIGN(sampled, n.create("grid_sample", {sampled, grid}));
+  if (n.input(4)) {
+    QC_ASSIGN(Value * mask, n.reshapeToDims(n.input(4), {images, 1, rows * taps, columns}));
+    QC_ASSIGN(sampled, n.create("mul", {sampled, mask}));
+  }
+  QC_ASSIGN(sampled, n.reshapeToDims(sampled, {x[0], channels * taps, rows, columns}));
+  QC_ASSIGN(const int64_t filters, n.fixedSize(n.dims(1)[0], "the number of filters"));
+  QC_ASSIGN(const int64_t depth, n.fixedSize(n.dims(1)[1], "the number of channels of a group"));
+  QC_ASSIGN(Value * weight, n.reshape(n.input(1), {filters, depth * taps, 1, 1}));
+  QC_ASSIGN(Value * y, n.create("conv", {sampled, weight, n.input(3)},
+                                {{"strides", Ints{1, 1}}, {"pads", Ints(4, 0)}, {"dilations", Ints{1, 1}}, {"group", group}}));
+  return n.setOutput(y);
+}
+
 }  // namespace
 
 std::span<const OnnxOp> onnxSamplingOps() {
@@ -159,6 +232,7 @@ std::span<const OnnxOp> onnxSamplingOps() {
       {.name = "GridSample", .minInputs = 2, .maxInputs = 2, .convert = gridSample, .freeDims = true},
       {.name = "RoiAlign", .minInputs = 3, .maxInputs = 3, .convert = roiAlign, .freeDims = true},
       {.name = "AffineGrid", .minInputs = 2, .maxInputs = 2, .convert = affineGrid, .freeDims = true},
+      {.name = "DeformConv", .minInputs = 3, .maxInputs = 5, .convert = deformConv, .freeDims = true},
       {.name = "Col2Im", .minInputs = 3, .maxInputs = 3, .convert = col2Im, .freeDims = true},
   };
   return kOps;

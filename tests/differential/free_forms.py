@@ -20,6 +20,7 @@ from opset_forms import FORMS, Form, close, model_of, np, onnx, opsets_of, right
 STAY = {
     "Attention": ("the number of heads", "the size of all heads"), "RotaryEmbedding": ("the size of a head",), "GatherND": ("the last dim of indices",),
     "ScatterND": ("the last dim of indices",), "ConvTranspose": ("a size with output_shape",), "Squeeze": ("something else at other sizes",), "Col2Im": ("the number of rows",),
+    "DFT": ("the last dim of x",), "STFT": ("the last dim of x",), "DeformConv": ("the number of channels", "whose dims are free"),
     "PRelu": ("something else at other sizes",), "QuantizeLinear": ("blocks of",), "DequantizeLinear": ("blocks of",),
 }
 

@@ -242,6 +242,21 @@ FORMS = {
     "Col2Im": [Form(f(1, 5, 5), constants=[i(5, 5), i(1, 5)], since=18)],
     "Compress": [Form(f(3, 2), s([0, 1, 1], bool), attrs={"axis": 0}, since=9), Form(f(3, 2), s([0, 1, 0, 0, 1], bool), since=9), Form(f(3, 2), s([[0, 1], [0, 0], [1, 0]], bool), since=9),
                  Form(f(3, 2), s([0, 1], bool), attrs={"axis": -1}, since=11)],
+    "DFT": [Form(f(2, 6, 1), since=17), Form(f(2, 6, 2), attrs={"inverse": 1}, since=17), Form(f(2, 7, 1), attrs={"onesided": 1}, since=17),
+            Form(f(2, 6, 1), constants=[s(8, np.int64)], since=17), Form(f(2, 6, 2), constants=[s(4, np.int64)], since=17),
+            Form(f(3, 4, 5, 2), attrs={"axis": 2}, since=17, until=19), Form(f(3, 4, 5, 1), attrs={"axis": 0, "onesided": 1}, since=17, until=19),
+            Form(f(3, 4, 5, 2), constants=[None, s(1, np.int64)], since=20), Form(f(3, 4, 5, 1), constants=[s(6, np.int64), s(-4, np.int64)], attrs={"onesided": 1}, since=20),
+            Form(f(2, 5, 2), attrs={"inverse": 1, "onesided": 1}, since=20)],  # of other lengths it is NumPy's, not ONNX Runtime's
+    "STFT": [Form(f(2, 20, 1), constants=[s(4, np.int64), np.hanning(8).astype(np.float32)], since=17),
+             Form(f(2, 21, 1), constants=[s(3, np.int64), None, s(7, np.int64)], since=17),
+             Form(f(1, 21, 2), constants=[s(5, np.int64), positive(6), s(6, np.int64)], attrs={"onesided": 0}, since=17)],
+    **alike("HannWindow", "HammingWindow", "BlackmanWindow", forms=[Form(constants=[s(10, np.int64)], attrs={"periodic": periodic}, since=17) for periodic in (0, 1)]),
+    "MelWeightMatrix": [Form(constants=[s(8, np.int64), s(16, np.int64), s(8192, np.int64), s(0), s(4096)], since=17),
+                        Form(constants=[s(40, np.int32), s(512, np.int32), s(16000, np.int32), s(20), s(7600)], since=17)],
+    "DeformConv": [Form(f(1, 4, 5, 6), constants=[f(6, 4, 3, 3), *more], attrs={"pads": [1, 1, 1, 1], **attrs}, since=19) for more, attrs in (
+        ([f(1, 18, 5, 6)], {}), ([2 * f(1, 36, 5, 6), f(6)], {"offset_group": 2}), ([f(1, 18, 3, 3), f(6), positive(1, 9, 3, 3)], {"strides": [2, 2]}),
+        ([f(1, 36, 3, 4), None, positive(1, 18, 3, 4)], {"offset_group": 2, "dilations": [2, 2]}))]
+                  + [Form(f(2, 4, 5, 6), f(6, 2, 2, 3), f(2, 12, 4, 4), None, positive(2, 6, 4, 4), attrs={"group": 2}, since=19)],
     "GridSample": [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "padding_mode": padding}, since=16, until=19)
                    for mode in ("bilinear", "nearest", "bicubic") for padding in ("zeros", "border", "reflection")]
                   + [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "align_corners": 1}, since=20) for mode in ("linear", "nearest", "cubic")],

@@ -249,6 +249,29 @@ def folded(block, **how):
         {"w": (2 * block[0] * block[1], 3, *block), "rows": np.array([1, 2 * block[0] * block[1], -1]), "block": np.array(block)}, path)
 
 
+def spectrum(path):
+    """Of rows of free length, and back."""
+    by_shape([
+        helper.make_node("Unsqueeze", ["x", "last"], ["u"]), helper.make_node("DFT", ["u", "", "three"], ["f"], onesided=1),
+        helper.make_node("Mul", ["f", "f"], ["p"]), helper.make_node("ReduceSum", ["p", "last"], ["e"], keepdims=0), helper.make_node("Conv", ["e", "w"], ["c"]),
+        helper.make_node("Unsqueeze", ["c", "last"], ["v"]), helper.make_node("Concat", ["v", "v"], ["z"], axis=4), helper.make_node("DFT", ["z", "", "three"], ["t"], inverse=1),
+        helper.make_node("ReduceSum", ["t", "last"], ["y"], keepdims=0)], {"w": (4, 3, 1, 1), "last": np.array([4]), "three": np.array(3)}, path)
+
+
+def frames(path):
+    by_shape([
+        helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Unsqueeze", ["flat", "two"], ["signal"]), helper.make_node("STFT", ["signal", "step", "window"], ["f"]),
+        helper.make_node("Mul", ["f", "f"], ["p"]), helper.make_node("ReduceSum", ["p", "last"], ["e"], keepdims=0), helper.make_node("MatMul", ["e", "w"], ["y"])],
+        {"step": np.array(5), "window": np.hanning(12).astype(np.float32), "last": np.array([3]), "w": (7, 6)}, path)
+
+
+def deformed(path):
+    by_shape([
+        helper.make_node("Conv", ["x", "o"], ["offsets"], pads=[1, 1, 1, 1], strides=[2, 2]), helper.make_node("Conv", ["x", "m"], ["mask"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("DeformConv", ["x", "w", "offsets", "b", "mask"], ["y"], pads=[1, 1, 1, 1], strides=[2, 2])],
+        {"o": (18, 3, 3, 3), "m": (9, 3, 3, 3), "w": (4, 3, 3, 3), "b": (4,)}, path)
+
+
 def proportional(policy, mode, sizes=(20, 28)):
     return lambda path: by_shape([
         helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Resize", ["c", "", "", "sizes"], ["d"], axes=[2, 3], mode=mode, keep_aspect_ratio_policy=policy),
@@ -263,7 +286,7 @@ def places(path):
 
 
 BY_SHAPE = {
-    "places_of_largest": places, "turned": turned(0), "turned_by_corners": turned(1), "folded": folded((3, 3)), "folded_apart": folded((2, 2), strides=[2, 2]),
+    "spectrum": spectrum, "frames": frames, "deformed": deformed, "places_of_largest": places, "turned": turned(0), "turned_by_corners": turned(1), "folded": folded((3, 3)), "folded_apart": folded((2, 2), strides=[2, 2]),
     "folded_padded": folded((3, 2), strides=[3, 2], pads=[1, 0, 1, 1]), "folded_dilated": folded((2, 2), strides=[2, 3], dilations=[2, 1], pads=[0, 1, 2, 1]),
     "not_larger": proportional("not_larger", "nearest"), "not_larger_linear": proportional("not_larger", "linear"),
     "not_smaller": proportional("not_smaller", "linear", (31, 30)),
