@@ -41,9 +41,11 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
     params.push_back(n->result()->type().quant);
     layers.push_back({producer->location().empty() ? name : producer->location(), std::string(producer->op()), 0, 0});
   }
-  const std::vector<const Value*> ends = measuredEnds(prepared), theirs = measuredEnds(quantized);
+  const Graph& model = options.original ? *options.original : prepared;
+  const std::vector<const Value*> ends = measuredEnds(model), theirs = measuredEnds(quantized);
+  std::vector<std::string> results;
   for (size_t i = 0; i < ends.size(); ++i) {
-    before.push_back(ends[i]->name());
+    results.push_back(ends[i]->name());
     after.push_back(theirs[i]->name());
     params.push_back(nullptr);
     layers.push_back({quantized.outputNames()[i], "output", 0, 0});
@@ -51,16 +53,27 @@ Result<Comparison> compared(const Graph& prepared, const Graph& quantized, const
   const std::vector<int64_t> indices = spreadSamples(samples.size(), options.samples);
   result.samples = static_cast<int64_t>(indices.size());
   if (indices.empty()) return Comparison();
-  QC_ASSIGN(Taps reference, Taps::open(prepared, before, {.threads = options.threads}));
+  const size_t inner = before.size();
+  std::vector<Taps> references;  // of what lies inside, and of the outputs, as far as those are two graphs
+  if (!options.original) before.insert(before.end(), results.begin(), results.end());
+  for (const auto& [graph, names] : {std::pair(&prepared, &before), std::pair(options.original, &results)}) {
+    if (!graph || names->empty()) continue;
+    QC_ASSIGN(Taps taps, Taps::open(*graph, *names, {.threads = options.threads}));
+    references.push_back(std::move(taps));
+  }
+  const auto referenceOf = [&](size_t k) -> const Tensor& {
+    return options.original && k >= inner ? references.back().value(k - inner) : references.front().value(k);
+  };
   QC_ASSIGN(Taps int8, Taps::open(quantized, after, {.threads = options.threads}));
   std::vector<Sums> sums(layers.size());
   for (size_t i = 0; i < indices.size(); ++i) {
     QC_ASSIGN(const TensorMap sample, samples.sample(indices[i]));
     if (options.progress) options.progress(static_cast<int64_t>(i) + 1, result.samples);
-    for (Taps* taps : {&reference, &int8})
-      if (Status run = taps->run(sample); !run) return inSample(samples, indices[i], run.error());
+    for (Taps& taps : references)
+      if (Status run = taps.run(sample); !run) return inSample(samples, indices[i], run.error());
+    if (Status run = int8.run(sample); !run) return inSample(samples, indices[i], run.error());
     for (size_t k = 0; k < layers.size(); ++k) {
-      const Tensor &x = reference.value(k), &y = int8.value(k);
+      const Tensor &x = referenceOf(k), &y = int8.value(k);
       if (x.dtype() != DType::f32 || y.dtype() != DType::f32) continue;
       Sums& s = sums[k];
       const auto a = x.as<float>(), b = y.as<float>();

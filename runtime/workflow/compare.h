@@ -26,6 +26,7 @@ struct CompareOptions {
   int64_t samples = 16;  // at most so many, evenly spread
   int threads = 1;
   bool outputsAlone = false;
+  const Graph* original = nullptr;  // whose outputs count where values inside of `prepared` were changed on purpose; none: its own
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 Result<Comparison> compareLayers(const Graph& prepared, const Graph& quantized, const Dataset& samples, const CompareOptions& options);

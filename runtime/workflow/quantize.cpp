@@ -35,12 +35,15 @@ Status integerEnds(Model& model, const QConfigMapping& rules, const QuantizeOpti
   return {};
 }
 
-Status compare(const Graph& original, QuantizedModel& quantized, const QuantizeOptions& options) {
+// Layers beside those of the graph that became integers, outputs beside those of the model as it came: what recipes change inside cancels
+// out.
+Status compare(const Graph& observed, const Graph& original, QuantizedModel& quantized, const QuantizeOptions& options) {
   const Dataset* samples = options.recover.check ? options.recover.check : options.samples;
   if (!samples || options.compareSamples <= 0) return {};
   CompareOptions how{.samples = options.compareSamples, .threads = options.recover.threads};
+  if (&original != &observed) how.original = &original;
   how.progress = [&](int64_t done, int64_t total) { options.recover.tell("compare", usize(done), usize(total)); };
-  QC_ASSIGN(Comparison found, compareLayers(original, quantized.model.graph(), *samples, how));
+  QC_ASSIGN(Comparison found, compareLayers(observed, quantized.model.graph(), *samples, how));
   quantized.layers = std::move(found.layers);
   quantized.compared = found.samples;
   return {};
@@ -68,12 +71,13 @@ void tellUnseen(CoverageReport& coverage, const Graph& observed, const GroupPara
 }
 
 // The observed graph, by now edited by recipes, as integers, held against what it was.
-Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, PassContext& cx, const QuantizeOptions& options) {
+Result<QuantizedModel> finished(Graph graph, const PreparedModel& model, const Graph& original, PassContext& cx,
+                                const QuantizeOptions& options) {
   QC_TRY(runPipeline("convert", graph, cx));
   QC_TRY(putBodies(graph, model));
   QuantizedModel quantized{Model(std::move(graph), model.name), model.coverage, std::move(cx.remarks), {}, 0, {}, std::move(cx.timings)};
   if (const auto* params = cx.get<GroupParams>()) tellUnseen(quantized.coverage, *model.observed, *params);
-  QC_TRY(compare(*model.observed, quantized, options));
+  QC_TRY(compare(*model.observed, original, quantized, options));
   QC_TRY(integerEnds(quantized.model, model.rules ? *model.rules : QConfigMapping(), options));
   return quantized;
 }
@@ -85,7 +89,8 @@ Status refuseInsertions(const QuantizeOptions& options) {
       .help("give prepareModel() PrepareOptions::insertions");
 }
 
-Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Ranges& ranges, const QuantizeOptions& options) {
+Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Graph& original, const Ranges& ranges,
+                                        const QuantizeOptions& options) {
   QC_TRY(ranges.checkFor(*model.observed));
   QC_ASSIGN(GroupParams params, ranges.params());
   PassContext cx = contextOf(model);
@@ -98,7 +103,7 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Ranges
   cx.remarks.insert(cx.remarks.end(), std::make_move_iterator(small.begin()), std::make_move_iterator(small.end()));
   Graph graph = model.observed->clone();
   if (options.samples) QC_TRY(recover(graph, params, *options.samples, options.recover.under(model.rules), cx));
-  QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, cx, options));
+  QC_ASSIGN(QuantizedModel quantized, finished(std::move(graph), model, original, cx, options));
   quantized.ranges = ranges;
   return quantized;
 }
@@ -116,7 +121,7 @@ Result<QuantizedModel> quantizePrepared(const PreparedModel& model, const Quanti
   Graph graph = model.observed->clone();
   for (const Recipe& recipe : recipes())
     if (recipe.helpsDynamic && recovery.uses(recipe)) QC_TRY(runPipeline(fmt::format("{}{{dynamic=1}}", recipe.pass), graph, cx));
-  return finished(std::move(graph), model, cx, options);
+  return finished(std::move(graph), model, *model.observed, cx, options);
 }
 
 }  // namespace
@@ -164,7 +169,7 @@ Result<QuantizedModel> calibrateAndQuantize(const PreparedModel& model, const Da
     CalibrateOptions watched = calibration;
     watched.layers = how.recover.observer;
     QC_ASSIGN(const Ranges ranges, calibrate(easier, samples, watched));
-    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(easier, ranges, how));
+    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(easier, *model.observed, ranges, how));
     quantized.remarks.insert(quantized.remarks.begin(), decisions.begin(), decisions.end());
     return quantized;
   });
@@ -175,7 +180,7 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const Ranges& ranges
     const DefinedArithmetic defined;
     QC_TRY(checkPrepared(model));
     QC_TRY(refuseInsertions(options));
-    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(model, ranges, options));
+    QC_ASSIGN(QuantizedModel quantized, quantizePrepared(model, *model.observed, ranges, options));
     if (const auto left = options.samples ? couldBalance(model, options.recover) : std::vector<std::string_view>(); !left.empty())
       quantized.remarks.push_back(
           {"balance-channels", "",
@@ -190,7 +195,7 @@ Result<QuantizedModel> quantize(const Model& model, const QConfigMapping& rules,
   return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, rules, {.insertions = options.insertions}));
-    return quantizePrepared(prepared, ranges, options);
+    return quantizePrepared(prepared, *prepared.observed, ranges, options);
   });
 }
 
@@ -198,7 +203,7 @@ Result<QuantizedModel> quantize(const Model& model, Quantizer& quantizer, const 
   return withoutExceptions([&]() -> Result<QuantizedModel> {
     const DefinedArithmetic defined;
     QC_ASSIGN(const PreparedModel prepared, prepareModel(model, quantizer, {.insertions = options.insertions}));
-    return quantizePrepared(prepared, ranges, options);
+    return quantizePrepared(prepared, *prepared.observed, ranges, options);
   });
 }
 
@@ -208,7 +213,7 @@ Result<QuantizedModel> quantize(const PreparedModel& model, const GroupParams& p
     QC_TRY(checkPrepared(model));
     PassContext cx = contextOf(model);
     cx.provide(params);
-    return finished(model.observed->clone(), model, cx, {});
+    return finished(model.observed->clone(), model, *model.observed, cx, {});
   });
 }
 
