@@ -81,9 +81,9 @@ Result<std::map<std::string, double>> secondsByNode(const Graph& graph, const Ju
   return seconds;
 }
 
-class Search {
+class MixtureSearch {
  public:
-  Search(Trials& trials, const Judge& quick, const Judge& judge, const MixtureTarget& target, const MixtureOptions& options)
+  MixtureSearch(Trials& trials, const Judge& quick, const Judge& judge, const MixtureTarget& target, const MixtureOptions& options)
       : trials_(trials), quick_(quick), judge_(judge), target_(target), options_(options) {}
 
   Result<Mixture> run() {
@@ -379,7 +379,7 @@ Result<Mixture> findMixture(Trials& trials, const Judge& quick, const Judge& jud
       return fail(ErrorCode::kInvalidArgument, "there is no target").help("give decibels, a drop or milliseconds");
     if (target.drop && !target.goal)
       return fail(ErrorCode::kInvalidArgument, "a drop is one of a metric, and there is none").help("give MixtureTarget::goal");
-    return Search(trials, quick, judge, target, options).run();
+    return MixtureSearch(trials, quick, judge, target, options).run();
   });
 }
 

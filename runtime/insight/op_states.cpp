@@ -148,9 +148,9 @@ Result<Graph> graphOf(const OpDef& def, const Specimen& specimen, bool quantized
 }
 
 // Operands and attributes that the op takes for data of that dtype: the first of the trials that its own inference accepts.
-class Search {
+class FormSearch {
  public:
-  Search(const OpDef& def, DType dtype) : def_(def), dtype_(dtype) {}
+  FormSearch(const OpDef& def, DType dtype) : def_(def), dtype_(dtype) {}
 
   std::optional<Specimen> run() {
     if (!def_.eval) return std::nullopt;
@@ -297,13 +297,13 @@ std::vector<OpState> opStates(const Target& target) {
   Seen seen;
   for (const auto& [name, def] : OpRegistry::get().ops()) {
     OpState s{name, {}, {}, {}, {}};
-    if (const auto specimen = Search(def, DType::f32).run(); specimen && def.legalIn(Stage::kFloat)) {
+    if (const auto specimen = FormSearch(def, DType::f32).run(); specimen && def.legalIn(Stage::kFloat)) {
       s.real = formOf(*graphOf(def, *specimen), target, seen);
       s.staticInt8 = staticForm(def, *specimen, target, seen);
       s.dynamic = dynamicForm(def, *specimen, target, seen);
     }
     for (const DType dtype : {DType::s32, DType::s64, DType::u8, DType::boolean}) {
-      const auto specimen = Search(def, dtype).run();
+      const auto specimen = FormSearch(def, dtype).run();
       if (!specimen) continue;
       s.integer = formOf(*graphOf(def, *specimen), target, seen);
       break;
