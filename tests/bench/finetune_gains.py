@@ -77,8 +77,8 @@ ROWS = {
                          rules=FOUR_BITS),
     "resnet20_w2a8": Row("cifar10_resnet20", "ResNet-20, 2, 8 bits", apart, ["--weight-bits", "2"], [*RESNET, "--lr", "0.0005"], ["--teacher-share", "0.5"]),
     "kwt1_w4a8": Row("kwt1_transformer", "KWT-1, 4, 8 bits", apart, ["--weight-bits", "4"], ["--batch", "10", "--epochs", "5"]),
-    "mobilenet_w4a8": Row("mobilenet_v1_0.75_224", "MobileNet v1 0.75, 4, 8 bits", every_fifth, ["--weight-bits", "4"], [*MOBILENET, "--lr", "0.00003"]),
-    "mobilenet_w8_tensor": Row("mobilenet_v1_0.75_224", "MobileNet v1 0.75, 8, 8 bits, one scale a layer", every_fifth, [], [*MOBILENET, "--lr", "0.00003"],
+    "mobilenet_w4a8": Row("mobilenet_v1_0.75_224", "MobileNet v1 0.75, 4, 8 bits", every_fifth, ["--weight-bits", "4"], [*MOBILENET, "--lr", "0.00003"], ["--teacher-share", "0.5"]),
+    "mobilenet_w8_tensor": Row("mobilenet_v1_0.75_224", "MobileNet v1 0.75, 8, 8 bits, one scale a layer", every_fifth, [], [*MOBILENET, "--lr", "0.00003"], ["--teacher-share", "0.5"],
                                rules=PER_TENSOR),
     # Defaults, nothing chosen.
     "dscnn_default": Row("mlperftiny_kws_dscnn", "DS-CNN, defaults", halves, [], None),
