@@ -170,6 +170,12 @@ Node* transposeBehind(const Value* v) {
   return p && p->is("transpose") ? p : nullptr;
 }
 
+// Constants are transposed when they are folded, and cost nothing at run time, whether they stand bare or behind a transpose by now.
+bool foldsAway(const Value* v) {
+  const Node* t = transposeBehind(v);
+  return (t ? t->operand(0) : v)->constant() != nullptr;
+}
+
 // The permutation of the result: that of the operand, or what is left of it when reduced dims go.
 Perm resultPerm(const Node& node, const Perm& perm) {
   const Attr* keep = node.attrs().find("keepdims");
@@ -225,12 +231,13 @@ Result<bool> sink(Node* node, Rewriter& rw) {
   for (const int i : data) {
     const Value* v = node->operand(i);
     if (!v || !v->type().isStatic() || v->type().numElements() == 0) return false;
+    if (foldsAway(v)) continue;
     Node* t = transposeBehind(v);
     if (t && (perm.empty() || perm == t->integers("perm")) && t->result()->type().rank() == node->operand(i)->type().rank()) {
       perm = t->integers("perm");
       ++moving;
       removed += v->type().numElements();
-    } else if (!v->constant() && v->type().numElements() != 1) {
+    } else if (v->type().numElements() != 1) {
       added += v->type().numElements();
       // A broadcast operand is small: moving it is cheap.
       if (!(broadcasts && v->type().numElements() * 4 <= node->result()->type().numElements())) ++standing;
@@ -359,12 +366,13 @@ Status layout(Graph& graph, PassContext& cx) {
     Rewriter round(graph);
     for (Node* node : graph.nodes()) {
       if (round.wasErased(node)) continue;
-      const std::string location = node->location();
+      const std::string_view op = node->op();
+      const std::string location = node->location();  // the node may be gone afterwards
       QC_ASSIGN(const bool done, node->is("reshape") ? sinkThroughReshape(node, round) : sink(node, round));
       changed |= done;
       sunk += done;
       if (sunk > kMaxPerNode * (nodes + 1))
-        return fail(ErrorCode::kInternal, "pass layout: transposes sink without end; the last one through '{}'", node->op()).at(location);
+        return fail(ErrorCode::kInternal, "pass layout: transposes sink without end; the last one through '{}'", op).at(location);
     }
     QC_TRY(canonicalize(graph, cx));  // cancels and composes what met
   }

@@ -400,7 +400,11 @@ Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
       return b.make("reshape", {v}, {{"shape", shape}});
     }
     case 3: return b.make(r.coin() ? "relu" : "sigmoid", {v});
-    case 4: {  // with another value where they broadcast
+    case 4: {  // with another value where they broadcast, or with constants alone
+      if (r.in(0, 3) == 0) {
+        Value* mask = b.constant({}, r.tensor(TensorType(DType::boolean, toShape(sizes))));
+        return b.make("where", {mask, b.constant({}, r.tensor(f32(sizes))), v});
+      }
       for (int attempt = 0; attempt < 8; ++attempt) {
         Value* w = nth(values, r.in(0, static_cast<int64_t>(values.size()) - 1));
         if (const auto sum = b.create("add", {v, w}); sum && (*sum)->type().numElements() <= 4096) return *sum;
