@@ -18,7 +18,8 @@ namespace {
 constexpr int64_t kMaxElements = 256;  // shapes, starts, pads and grids of them
 
 // Floats hold whole numbers here: sizes that exporters cast, scale and cast back.
-bool isCounting(DType dtype) { return dtype == DType::s64 || dtype == DType::s32 || dtype == DType::f32; }
+bool isReal(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
+bool isCounting(DType dtype) { return dtype == DType::s64 || dtype == DType::s32 || isReal(dtype); }
 
 // Whether a < b (below), a == b (equal) for all sizes; nothing: some decide otherwise.
 std::optional<bool> isBelow(const DimExpr& a, const DimExpr& b) {
@@ -36,7 +37,16 @@ using Maybe = std::optional<DimExpr>;
 Maybe known(const DimExpr& e) { return e.isUnknown() ? std::nullopt : Maybe(e); }
 Maybe truth(std::optional<bool> holds) { return holds ? Maybe(DimExpr(*holds ? 1 : 0)) : std::nullopt; }
 
-Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype) {
+// Integers are divided towards 0. That is the floor where neither is negative, or nothing is left; where the numerator is no further below
+// 0 than a rest may be, as in the (size - 1) / 2 + 1 of a strided layer, it is so for the sizes that layers take.
+Maybe truncated(const DimExpr& a, const DimExpr& b, const TakeWay& isTaken) {
+  if ((a.isNonNegative() && b.isNonNegative()) || mod(a, b) == 0) return known(floorDiv(a, b));
+  if ((-a).isNonNegative() && b.isNonNegative()) return known(-floorDiv(-a, b));
+  if (!b.constant() || *b.constant() < 2 || !(a + *b.constant() - 1).isNonNegative()) return std::nullopt;
+  return isTaken({Assumption::Kind::atMost, 0, a, {}}) ? known(floorDiv(a, b)) : DimExpr(0);
+}
+
+Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype, const TakeWay& isTaken) {
   using Op = ScalarExpr::Op;
   if (e.op() == Op::arg) return args[usize(e.argIndex())];
   if (e.op() == Op::constant) {
@@ -44,7 +54,7 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype) 
     return value == std::floor(value) && std::abs(value) < 1e15 ? Maybe(DimExpr(static_cast<int64_t>(value))) : std::nullopt;
   }
   std::vector<Maybe> v;
-  for (const ScalarExpr& operand : e.operands()) v.push_back(evaluate(operand, args, dtype));
+  for (const ScalarExpr& operand : e.operands()) v.push_back(evaluate(operand, args, dtype, isTaken));
   // Only the operand that is taken needs to be known.
   if (e.op() == Op::select) {
     if (!v[0] || !v[0]->constant()) return v[1] && v[2] && *v[1] == *v[2] ? v[1] : std::nullopt;
@@ -60,11 +70,9 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype) 
     case Op::floor:
     case Op::ceil:
     case Op::round: return v[0];
-    // Truncation is the floor where neither is negative, or nothing is left.
     case Op::div:
-      if (dtype == DType::f32) return mod(*v[0], *v[1]) == 0 ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
-      if ((v[0]->isNonNegative() && v[1]->isNonNegative()) || mod(*v[0], *v[1]) == 0) return known(floorDiv(*v[0], *v[1]));
-      return (-*v[0]).isNonNegative() && v[1]->isNonNegative() ? known(-floorDiv(-*v[0], *v[1])) : std::nullopt;
+      if (isReal(dtype)) return mod(*v[0], *v[1]) == 0 ? known(floorDiv(*v[0], *v[1])) : std::nullopt;
+      return truncated(*v[0], *v[1], isTaken);
     case Op::min: return known(min(*v[0], *v[1]));
     case Op::max: return known(max(*v[0], *v[1]));
     case Op::lt: return truth(isBelow(*v[0], *v[1]));
@@ -73,12 +81,12 @@ Maybe evaluate(const ScalarExpr& e, std::span<const DimExpr> args, DType dtype) 
       return above ? truth(!*above) : std::nullopt;
     }
     case Op::eq: return truth(isEqual(*v[0], *v[1]));
-    case Op::call: return std::string_view(e.function().name) == "mod" && dtype != DType::f32 ? known(mod(*v[0], *v[1])) : std::nullopt;
+    case Op::call: return std::string_view(e.function().name) == "mod" && !isReal(dtype) ? known(mod(*v[0], *v[1])) : std::nullopt;
     default: return std::nullopt;
   }
 }
 
-std::optional<DimValues> elementwise(const Node& node, const std::vector<DimValues>& operands) {
+std::optional<DimValues> elementwise(const Node& node, const std::vector<DimValues>& operands, const TakeWay& isTaken) {
   const ScalarExpr formula = node.def().scalar(node.attrs());
   const TensorType& type = node.result()->type();
   DimValues result{type.dtype, type.sizes(), {}};
@@ -87,7 +95,7 @@ std::optional<DimValues> elementwise(const Node& node, const std::vector<DimValu
   for (int64_t i = 0; i < type.numElements(); ++i) {
     std::vector<DimExpr> args;
     for (size_t k = 0; k < operands.size(); ++k) args.push_back(nth(operands[k].elements, views[k].offset(i)));
-    const Maybe element = evaluate(formula, args, operands[0].dtype);
+    const Maybe element = evaluate(formula, args, operands[0].dtype, isTaken);
     if (!element) return std::nullopt;
     result.elements.push_back(*element);
   }
@@ -142,32 +150,49 @@ std::optional<DimValues> reduced(const Node& node, const DimValues& x, Join join
   return total.isUnknown() ? std::nullopt : std::optional(DimValues{x.dtype, type.sizes(), {total}});
 }
 
-// Floats that are whole numbers times or through a constant, rounded down (a cast to integers among them: sizes are not negative) or up.
+// Floats that are whole numbers times or through a constant, perhaps with whole numbers added, rounded down (a cast to integers among them,
+// of what is not negative) or up.
 std::optional<DimValues> rounded(const Node& node) {
   const bool casts = node.is("cast") && (node.result()->type().dtype == DType::s64 || node.result()->type().dtype == DType::s32);
   if (!casts && !node.is("floor") && !node.is("ceil")) return std::nullopt;
+  const auto keepsReal = [](const Node& n) {
+    return n.is("cast") && isReal(n.operand(0)->type().dtype) && n.result()->type().dtype == n.operand(0)->type().dtype;
+  };
+  std::vector<std::pair<DimValues, int>> added;  // and its sign
   const Node* scaled = node.operand(0)->producer();
-  while (scaled && scaled->is("cast") && scaled->operand(0)->type().dtype == DType::f32 && scaled->result()->type().dtype == DType::f32)
-    scaled = scaled->operand(0)->producer();
+  while (scaled && (keepsReal(*scaled) || scaled->is("add") || scaled->is("sub"))) {
+    int at = 0;
+    if (!scaled->is("cast")) {
+      at = scaled->is("add") && dimValuesOf(scaled->operand(0)) ? 1 : 0;
+      auto whole = dimValuesOf(scaled->operand(1 - at));
+      if (!whole) return std::nullopt;
+      added.emplace_back(*std::move(whole), scaled->is("sub") ? -1 : 1);
+    }
+    scaled = scaled->operand(at)->producer();
+  }
   const bool divides = scaled && scaled->is("div");
   if (!divides && (!scaled || !scaled->is("mul"))) return std::nullopt;
   const int at = followsFromDims(scaled->operand(0)) ? 0 : 1;
   const Tensor* factors = scaled->operand(1 - at)->constant();
-  if (!factors || factors->dtype() != DType::f32 || !followsFromDims(scaled->operand(at)) || (divides && at == 1)) return std::nullopt;
+  if (!factors || !isReal(factors->dtype()) || !followsFromDims(scaled->operand(at)) || (divides && at == 1)) return std::nullopt;
   const DimValues dims = *dimValuesOf(scaled->operand(at));
   const TensorType& type = node.result()->type();
   DimValues result{type.dtype, type.sizes(), {}};
+  const bool up = node.is("ceil");
   const BroadcastView ofDims(result.sizes, dims.sizes), ofFactors(result.sizes, factors->sizes());
   for (int64_t i = 0; i < type.numElements(); ++i) {
     const DimExpr& dim = nth(dims.elements, ofDims.offset(i));
     const double factor = factors->at(ofFactors.offset(i));
     std::optional<std::pair<int64_t, int64_t>> fraction;
-    if (!divides) fraction = fractionOf(static_cast<float>(factor), node.is("ceil"));
+    if (!divides) fraction = factors->dtype() == DType::f32 ? fractionOf(static_cast<float>(factor), up) : fractionOf(factor, up);
     if (divides && factor >= 1 && factor <= (1 << 20) && factor == std::floor(factor)) fraction = {1, static_cast<int64_t>(factor)};
-    if (!fraction || !dim.isNonNegative()) return std::nullopt;
+    if (!fraction || (!divides && !dim.isNonNegative())) return std::nullopt;
     const DimExpr numerator = dim * fraction->first;
-    result.elements.push_back(node.is("ceil") ? ceilDiv(numerator, fraction->second) : floorDiv(numerator, fraction->second));
-    if (result.elements.back().isUnknown()) return std::nullopt;
+    DimExpr element = up ? ceilDiv(numerator, fraction->second) : floorDiv(numerator, fraction->second);
+    for (const auto& [whole, sign] : added)
+      element = element + nth(whole.elements, BroadcastView(result.sizes, whole.sizes).offset(i)) * sign;
+    if (element.isUnknown() || (casts && !element.isNonNegative())) return std::nullopt;
+    result.elements.push_back(std::move(element));
   }
   return result;
 }
@@ -181,8 +206,8 @@ std::optional<DimValues> dimValuesOf(const Value* v) {
   if (followsFromDims(v)) return DimValues{v->type().dtype, v->type().sizes(), v->producer()->attrs().dims("values")};
   const Tensor* t = v->constant();
   if (!t || !(isCounting(t->dtype()) || t->dtype() == DType::boolean) || t->numElements() > kMaxElements) return std::nullopt;
-  constexpr double kExact = 1 << 24;  // whole numbers of float32
-  for (int64_t i = 0; t->dtype() == DType::f32 && i < t->numElements(); ++i)
+  constexpr double kExact = 1 << 24;  // whole numbers of float32, and enough of double
+  for (int64_t i = 0; isReal(t->dtype()) && i < t->numElements(); ++i)
     if (!(std::abs(t->at(i)) <= kExact) || t->at(i) != std::floor(t->at(i)) || (t->at(i) == 0 && std::signbit(t->at(i))))
       return std::nullopt;
   const std::vector<int64_t> values = t->toInts();
@@ -207,7 +232,7 @@ SymbolSizes unlikeSizes(const std::set<std::string>& symbols, int64_t first) {
 
 DimExpr product(std::span<const DimExpr> dims) { return std::accumulate(dims.begin(), dims.end(), DimExpr(1), std::multiplies<>()); }
 
-Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {
+Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node, const TakeWay& isTaken) {
   const std::vector<Value*> inputs = node.operands();
   if (auto sizes = rounded(node)) return std::optional(std::vector{std::move(*sizes)});
   if (std::none_of(inputs.begin(), inputs.end(), followsFromDims)) return std::nullopt;
@@ -225,7 +250,7 @@ Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node) {
   }
   if (node.is("gather") || (node.def().has(kMovesData) && !node.is("pad"))) return moved(node, operands);
   std::optional<DimValues> one;
-  if (node.def().scalar) one = elementwise(node, operands);
+  if (node.def().scalar) one = elementwise(node, operands, isTaken);
   if (node.is("cast") && isCounting(node.result()->type().dtype))
     one = DimValues{node.result()->type().dtype, operands[0].sizes, operands[0].elements};
   if (const Join join = reductionOf(node.op())) one = reduced(node, operands[0], join);

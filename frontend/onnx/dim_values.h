@@ -6,6 +6,7 @@
 // of the graph, to be computed when the dims are bound.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <span>
@@ -41,8 +42,11 @@ SymbolSizes unlikeSizes(const std::set<std::string>& symbols, int64_t first = 10
 // start, start + step, ...: so many of them, s64.
 Result<Value*> countedUp(OnnxNode& n, const DimExpr& start, const DimExpr& count, const DimExpr& step = 1);
 
+// Whether a condition that some sizes decide one way and some the other is taken to hold, which is assumed from then on.
+using TakeWay = std::function<bool(Assumption)>;
+
 // The results of a node whose operands are such values, one at least a node `dims`; nothing where that is not so, or they cannot be said.
-Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node);
+Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node, const TakeWay& isTaken);
 
 // What a truth says of sizes, where it is one comparison of two of them; nothing: it is not, or all sizes decide it alike.
 std::optional<Assumption> comparisonOf(const Value* truth);

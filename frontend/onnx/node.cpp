@@ -324,7 +324,7 @@ Result<std::vector<Value*>> OnnxNode::createAll(std::string_view op, std::vector
   }
   for (int i = 0; i < node->numResults(); ++i) results.push_back(node->result(i));
   if (!folded) {
-    QC_ASSIGN(const auto values, foldDims(*node));
+    QC_ASSIGN(const auto values, foldDims(*node, [&](Assumption condition) { return holdsAsTaken(std::move(condition)); }));
     if (values) {
       for (size_t i = 0; i < results.size(); ++i) results[i] = makeDimValues(b, (*values)[i]);
       graph_.erase(node);

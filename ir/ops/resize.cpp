@@ -279,22 +279,25 @@ Status evalQuantizedResize(const EvalContext& c) {
 
 }  // namespace
 
-std::optional<std::pair<int64_t, int64_t>> fractionOf(float scale, bool up) {
+template <typename Real>
+std::optional<std::pair<int64_t, int64_t>> fractionOf(Real scale, bool up) {
   constexpr int64_t kLargestDivisor = 64, kTried = 1 << 14;
   for (int64_t q = 1; q <= kLargestDivisor; ++q) {
     const double p = std::round(static_cast<double>(scale) * static_cast<double>(q));
-    if (!(p >= 1 && p <= 1e6) || static_cast<float>(p / static_cast<double>(q)) != scale) continue;
+    if (!(p >= 1 && p <= 1e6) || static_cast<Real>(p / static_cast<double>(q)) != scale) continue;
     const auto numerator = static_cast<int64_t>(p);
     // What the rounding of products does is tried, not proved.
     for (int64_t n = 1; n <= kTried; ++n) {
-      const float product = static_cast<float>(n) * scale;
+      const Real product = static_cast<Real>(n) * scale;
       const int64_t whole = (n * numerator + (up ? q - 1 : 0)) / q;
-      if ((up ? std::ceil(product) : std::floor(product)) != static_cast<float>(whole)) return std::nullopt;
+      if ((up ? std::ceil(product) : std::floor(product)) != static_cast<Real>(whole)) return std::nullopt;
     }
     return std::pair(numerator, q);
   }
   return std::nullopt;
 }
+template std::optional<std::pair<int64_t, int64_t>> fractionOf(float, bool);
+template std::optional<std::pair<int64_t, int64_t>> fractionOf(double, bool);
 
 std::optional<DimExpr> resizedSize(const DimExpr& dim, float scale) {
   constexpr float kLargest = 1e9f;

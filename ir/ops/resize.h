@@ -25,9 +25,10 @@ std::vector<std::vector<ResizeTap>> resizeTaps(const AttrDict& attrs, size_t dim
 // none smaller.  Whole numbers to the nearest, halves up.
 std::vector<DimExpr> proportionalSizes(std::span<const DimExpr> dims, std::span<const DimExpr> wanted, bool notLarger);
 
-// p / q, q at most 64, where that is what the scale was rounded from: for sizes n up to 16384, n * scale in float32 and n * p / q have the
-// same floor, or with `up` the same ceiling.
-std::optional<std::pair<int64_t, int64_t>> fractionOf(float scale, bool up = false);
+// p / q, q at most 64, where that is what the scale was rounded from: for sizes n up to 16384, n * scale, multiplied as a float or a double
+// as the scale is, and n * p / q have the same floor, or with `up` the same ceiling.
+template <typename Real>
+std::optional<std::pair<int64_t, int64_t>> fractionOf(Real scale, bool up = false);
 
 // The size that a scale gives: floor(dim * scale), multiplied in float32 as ONNX Runtime does, and as PyTorch's exporters expect of a scale
 // that float32 rounds (10 * 0.7 is 7).  Of a free dim where the scale is a fraction of small integers.  Nothing: no such expression, or

@@ -103,7 +103,7 @@ Result<Types> inferDims(const InferContext& c) {
   const bool fine = std::all_of(shape.begin(), shape.end(), [](int64_t n) { return n >= 0; });
   if (!fine || numElements(shape) != std::ssize(values))
     return fail(ErrorCode::kInvalidModel, "dims: {} values in [{}]", values.size(), fmt::join(shape, ","));
-  if (dtype != DType::s64 && dtype != DType::s32 && dtype != DType::f32)
+  if (dtype != DType::s64 && dtype != DType::s32 && dtype != DType::f32 && dtype != DType::f64)
     return fail(ErrorCode::kInvalidModel, "dims of type {}", toString(dtype));
   return Types{TensorType(dtype, toShape(shape))};
 }

@@ -115,6 +115,67 @@ TEST(FreeDims, PositionsByRangeAndConstantOfShape) {
   EXPECT_EQ(freeType(m, kSequences), "f32[N1,N2,8]");
 }
 
+// Counted in doubles, as PyTorch's older exporter writes positions that are real numbers.
+TEST(FreeDims, PositionsAndSizesInDoubles) {
+  testing::Model m = sequence();
+  m.int64s("i", Ints{}, {0}).int64s("j", Ints{}, {1}).node("Gather", {"s", "j"}, {"t"});
+  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{{"i", "first"}, {"t", "end"}, {"j", "by"}})
+    m.node("Cast", {from}, {to}, {integer("to", onnx::TensorProto::DOUBLE)});
+  m.node("Range", {"first", "end", "by"}, {"wide"}).node("Cast", {"wide"}, {"p"}, {integer("to", onnx::TensorProto::FLOAT)});
+  m.node("Unsqueeze", {"p", "one"}, {"positions"}).node("Add", {"x", "positions"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(m, kSequences), "f32[N1,N2,8]");
+  testing::Model part = sequence();
+  part.int64s("j", {1}).node("Gather", {"s", "j"}, {"t"}).node("Cast", {"t"}, {"wide"}, {integer("to", onnx::TensorProto::DOUBLE)});
+  part.floats("few", {1}, {0.75f}).node("Cast", {"few"}, {"share"}, {integer("to", onnx::TensorProto::DOUBLE)});
+  part.node("Mul", {"wide", "share"}, {"scaled"}).node("Floor", {"scaled"}, {"whole"});
+  part.node("Cast", {"whole"}, {"end"}, {integer("to", onnx::TensorProto::INT64)});
+  part.node("Slice", {"x", "zero", "end", "one"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(part, kSequences), "f32[N1,-((N2+3)//4)+N2,8]");
+}
+
+// Padding to whole frames, as audio codecs count them: ceil((size - 3) / 4 + 1) in floats, where the quotient may be negative.
+TEST(FreeDims, FramesInFloats) {
+  testing::Model m = sequence();
+  m.int64s("j", {1})
+      .int64s("kernel", {3})
+      .int64s("stride", {4})
+      .floats("by", {1}, {4})
+      .floats("more", {1}, {1})
+      .int64s("lead", {0, 0, 0, 0});
+  m.node("Gather", {"s", "j"}, {"t"})
+      .node("Sub", {"t", "kernel"}, {"over"})
+      .node("Cast", {"over"}, {"wide"}, {integer("to", onnx::TensorProto::FLOAT)});
+  m.node("Div", {"wide", "by"}, {"quotient"}).node("Add", {"quotient", "more"}, {"sum"}).node("Ceil", {"sum"}, {"frames"});
+  m.node("Cast", {"frames"}, {"count"}, {integer("to", onnx::TensorProto::INT64)}).node("Mul", {"count", "stride"}, {"ideal"});
+  m.node("Sub", {"ideal", "t"}, {"missing"}).node("Concat", {"lead", "missing", "zero"}, {"pads"}, {integer("axis", 0)});
+  m.node("Pad", {"x", "pads"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(m, {{{"x", {1, 3, 8}}}, {{"x", {2, 8, 8}}}, {{"x", {3, 2, 8}}}, {{"x", {1, 13, 8}}}}), "f32[N1,4*(N2//4)+4,8]");
+}
+
+// (size - 1) / 2 + 1, as PyTorch's newer exporter says sizes behind a stride: division towards 0 is the floor for all sizes but 0, for
+// which the model was not read.
+TEST(FreeDims, SizesBehindStrides) {
+  testing::Model m;
+  m.input("x", {1, 2, -1, -2}).floats("w", {2, 2, 3, 3}).node("Shape", {"x"}, {"s"});
+  m.int64s("less", Ints{}, {-1}).int64s("more", Ints{}, {1}).int64s("by", Ints{}, {2}).int64s("lead", {1, 2}).int64s("flat", {1});
+  m.node("Conv", {"x", "w"}, {"c"}, {ints("pads", {1, 1, 1, 1}), ints("strides", {2, 2})});
+  for (const std::string side : {"h", "w"}) {
+    m.int64s(side + "_at", Ints{}, {side == "h" ? 2 : 3}).node("Gather", {"s", side + "_at"}, {side + "_size"});
+    m.node("Add", {"less", side + "_size"}, {side + "_last"})
+        .node("Div", {side + "_last", "by"}, {side + "_half"}, {}, "/" + side + "_half");
+    m.node("Add", {"more", side + "_half"}, {side + "_out"});
+  }
+  m.node("Mul", {"h_out", "w_out"}, {"n"})
+      .node("Reshape", {"n", "flat"}, {"pixels"})
+      .node("Concat", {"lead", "pixels"}, {"to"}, {integer("axis", 0)});
+  m.node("Reshape", {"c", "to"}, {"y"}).output("y");
+  EXPECT_EQ(freeType(m, {{{"x", {1, 2, 8, 6}}}, {{"x", {1, 2, 7, 9}}}, {{"x", {1, 2, 1, 2}}}}), "f32[1,2,((N1+1)//2)*((N2+1)//2)]");
+  const Graph graph = importOnnx(m.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}).value();
+  const auto none = boundGraph(graph, {{"x", {1, 2, 4, 0}}});
+  ASSERT_FALSE(none.has_value());
+  EXPECT_EQ(none.error().node(), "/w_half");
+}
+
 TEST(FreeDims, ExpandWhereTheShapeHoldsMinusOne) {
   testing::Model m = sequence();
   m.floats("row", {1, 1, 8}).int64s("wanted", {-1, -1, 8}).int64s("none", {-1, -1, -1});
