@@ -253,6 +253,8 @@ Status expand(OnnxNode& n) {
     const DimExpr& own = sizes[sizes.size() - 1 - i];
     if (w == 1) w = own;
     if (!w.constant() && own.constant().value_or(1) != 1) w = own;  // or it would not broadcast
+    // At most 1, as what is left of the first slice of something: 1, but where there is nothing to slice.
+    if (!w.constant() && !own.constant() && min(w, 1) == w && n.holdsAsTaken({Assumption::Kind::equal, w, 1, {}})) w = own;
     if (!w.constant() && !own.constant() && n.isDecided(w)) w = max(w, own) * min(min(w, own), 1);
   }
   QC_ASSIGN(Value * y, n.create("expand", {n.input(0)}, {{"shape", wanted}}));

@@ -184,6 +184,22 @@ TEST(FreeDims, ExpandWhereTheShapeHoldsMinusOne) {
   EXPECT_EQ(freeType(m, kSequences), "f32[N1,N2,8]");
 }
 
+// To the shape of the first slice of something, as PyTorch's older exporter expands what index_add adds: the dim that is 1 there stays.
+TEST(FreeDims, ExpandToTheShapeOfASlice) {
+  testing::Model m;
+  m.input("x", {-1, 4}).input("all", {-2, 4}).int64s("zero", {0}).int64s("one", {1});
+  m.node("Slice", {"all", "zero", "one", "zero"}, {"first"})
+      .node("Shape", {"first"}, {"to"})
+      .node("Expand", {"x", "to"}, {"y"}, {}, "/add");
+  m.output("y");
+  EXPECT_EQ(freeType(m, {{{"x", {3, 4}}, {"all", {5, 4}}}, {{"x", {1, 4}}, {"all", {1, 4}}}, {{"x", {5, 4}}, {"all", {2, 4}}}}),
+            "f32[N1,4]");
+  const Graph graph = importOnnx(m.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}).value();
+  const auto none = boundGraph(graph, {{"x", {3, 4}}, {"all", {0, 4}}});
+  ASSERT_FALSE(none.has_value());
+  EXPECT_EQ(none.error().node(), "/add");
+}
+
 TEST(FreeDims, HalvesAndDoublesOfImages) {
   testing::Model m;
   m.input("x", {1, 2, -1, -2}).floats("w", {2, 2, 3, 3}).floats("by", {4}, {1, 1, 2, 2}).floats("roi", {0});
