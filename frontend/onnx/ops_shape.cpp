@@ -289,10 +289,14 @@ Status freeRange(OnnxNode& n) {
     nth(bounds, i) = bound.front();
   }
   const auto& [start, limit, delta] = bounds;
-  const int64_t step = delta.constant().value_or(0);
-  if (step == 0) return n.error(ErrorCode::kUnsupported, "a step of {} over a free length", delta.str());
-  const DimExpr way = step > 0 ? limit - start : start - limit;
-  const DimExpr length = ceilDiv(way.isNonNegative() ? way : max(way, 0), std::abs(step));
+  DimExpr length = DimExpr::unknown();
+  if (const int64_t step = delta.constant().value_or(0); step != 0) {
+    const DimExpr way = step > 0 ? limit - start : start - limit;
+    length = ceilDiv(way.isNonNegative() ? way : max(way, 0), std::abs(step));
+  } else if (mod(limit - start, delta) == 0 && n.holdsAsTaken({Assumption::Kind::atMost, 1, delta, {}})) {
+    length = floorDiv(limit - start, delta);  // as where each of an EmbeddingBag's bags begins
+  }
+  if (length.isUnknown()) return n.error(ErrorCode::kUnsupported, "a step of {} from {} to {}", delta.str(), start.str(), limit.str());
   const DType dtype = n.type(0).dtype;
   QC_ASSIGN(Value * y, countedUp(n, start, length, delta));
   if (dtype != DType::s64) {

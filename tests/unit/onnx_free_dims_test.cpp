@@ -115,6 +115,22 @@ TEST(FreeDims, PositionsByRangeAndConstantOfShape) {
   EXPECT_EQ(freeType(m, kSequences), "f32[N1,N2,8]");
 }
 
+// Where each of an EmbeddingBag's bags begins, as PyTorch's older exporter counts it.
+TEST(FreeDims, PositionsAtAFreeStep) {
+  testing::Model m = sequence();
+  m.int64s("i", Ints{}, {0}).int64s("j", Ints{}, {1}).node("Gather", {"s", "i"}, {"rows"}).node("Gather", {"s", "j"}, {"t"});
+  m.node("Mul", {"rows", "t"}, {"all"}).node("Range", {"i", "all", "t"}, {"y"}, {}, "/begins").output("y");
+  EXPECT_EQ(freeType(m, kSequences), "s64[N1]");
+  const Graph graph = importOnnx(m.bytes(), {}, {.shapes = {}, .values = {}, .freeDims = true}).value();
+  const auto none = boundGraph(graph, {{"x", {1, 0, 8}}});
+  ASSERT_FALSE(none.has_value());
+  EXPECT_EQ(none.error().node(), "/begins");
+  testing::Model over = sequence();
+  over.int64s("i", Ints{}, {0}).int64s("j", Ints{}, {1}).node("Gather", {"s", "i"}, {"rows"}).node("Gather", {"s", "j"}, {"t"});
+  over.node("Range", {"i", "rows", "t"}, {"y"}).output("y");
+  EXPECT_NE(freeType(over, {}).find("a step of N2 from 0 to N1"), std::string::npos);
+}
+
 // Counted in doubles, as PyTorch's older exporter writes positions that are real numbers.
 TEST(FreeDims, PositionsAndSizesInDoubles) {
   testing::Model m = sequence();
