@@ -50,7 +50,10 @@ struct Trainer::Impl {
 
   Result<Graph> withLoss(const GroupParams& params, const TrainerOptions& options) {
     const Graph& source = quantized ? *model.observed : *model.simplified;
-    if (const Node* decides = firstDeciding(source)) {
+    QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
+    QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));
+    QC_ASSIGN(Graph graph, boundGraph(source, shapes));
+    if (const Node* decides = firstDeciding(graph)) {
       const Value* condition = conditionOf(*decides);
       return fail(ErrorCode::kUnsupported, "data decides what '{}' gives, which no training step is made for", decides->op())
           .at(decides->location())
@@ -58,9 +61,6 @@ struct Trainer::Impl {
                     ? fmt::format("fix '{}' with LoadOptions::values, and train the branch that is taken", condition->name())
                     : "cut the model in front of this node");
     }
-    QC_ASSIGN(const BatchLayout layout, BatchLayout::of(source, options.shapes, options.batch));
-    QC_ASSIGN(const Shapes shapes, layout.shapes(source, options.shapes, options.batch));
-    QC_ASSIGN(Graph graph, boundGraph(source, shapes));
     outputs = graph.outputNames();
     if (quantized) {
       QC_ASSIGN(plan, prepareQat(graph, params, options.qat, model.batchNorms));

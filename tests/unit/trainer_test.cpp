@@ -236,6 +236,34 @@ TEST(Trainer, TrainsFloatModels) {
   EXPECT_NE(converted->model.text(), model().text());
 }
 
+// An If on sizes is settled by those of the batches; what data decides is refused.
+TEST(Trainer, TrainsTheBranchThatSizesTake) {
+  const auto prepare = [](const std::string& condition) {
+    const auto graph = parseGraph(
+        "const #v : f32[3,4] = rand(2, -0.3, 0.3)\nconst #four : s64[] = splat 4\n"
+        "graph @net(%x: f32[N,T,4], %choice: bool[]) -> (\"logits\") {\n"
+        "%v = const #v : f32[3,4]\n%four = const #four : s64[]\n%t = dims {values=[T], shape=[], dtype=s64} : s64[]\n"
+        "%long = less %four, %t : bool[]\n%0 = relu %x : f32[N,T,4]\n%1 = slice %x {starts=[0,0,0], sizes=[N,1,4], steps=[1,1,1]} : "
+        "f32[N,1,4]\n"
+        "%2 = choose %" +
+            condition +
+            ", %0, %1 {axes=[1], sizes=[n]} : f32[N,n,4]\n"
+            "%3 = reduce_mean %2 {axes=[1], keepdims=0} : f32[N,4]\n%logits = linear %3, %v : f32[N,3]\nreturn %logits\n}\n",
+        "net");
+    EXPECT_TRUE(graph) << graph.error().render();
+    return prepareModel({graph->clone(), "net"}, QConfigMapping()).value();
+  };
+  TrainerOptions o = options();
+  o.quantized = false;
+  o.shapes = {{"x", {1, 6, 4}}, {"choice", {}}};
+  auto trainer = Trainer::open(prepare("long"), {}, o);
+  ASSERT_TRUE(trainer) << trainer.error().render();
+  const TensorMap batch{
+      {"x", random({kBatch, 6, 4}, 1, 3)}, {"labels", Tensor(DType::s64, {kBatch})}, {"choice", Tensor(DType::boolean, {})}};
+  EXPECT_TRUE(trainer->step(batch));
+  EXPECT_THAT(Trainer::open(prepare("choice"), {}, o).error().message(), HasSubstr("data decides what 'choose' gives"));
+}
+
 TEST(Trainer, EvaluatesAloneAsItWouldBeforeTraining) {
   const PreparedModel model = prepared(4);
   const GroupParams params = paramsOf(model);
