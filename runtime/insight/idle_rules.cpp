@@ -13,6 +13,7 @@
 #include "quantizer/observers/observer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
+#include "quantizer/touches_floats.h"
 
 namespace qc {
 namespace {
@@ -117,7 +118,7 @@ Result<Trial> tried(const Graph& simplified, const QConfigMapping& rules) {
   const CoverageReport report = quantizer.report(t.annotated);
   size_t row = 0;
   for (const Node* n = t.annotated.front(); n; n = n->next()) {
-    if (n->is("const")) continue;
+    if (n->is("const") || !touchesFloats(*n)) continue;
     if (n->numResults() > 0 && row < report.rows.size()) t.rows[n->result()->name()] = report.rows[row];
     ++row;
   }
@@ -165,10 +166,18 @@ class Search {
     const std::vector<const Node*> decided = resolved.decidedBy(i);
     const std::vector<Node*> all = whole_->annotated.nodes();
     if (std::ranges::any_of(decided, [&](const Node* n) { return std::ranges::find(all, n) == all.end(); }))
-      return {};  // it decides within the body of a loop, which trials leave alone
-    for (const Node* n = whole_->annotated.front(); n; n = n->next())
-      if (n->numResults() > 0 && std::find(decided.begin(), decided.end(), n) != decided.end()) nodes.push_back(n);
+      return {};                  // it decides within the body of a loop, which trials leave alone
+    const Node* plain = nullptr;  // the first that no row is of
+    for (const Node* n = whole_->annotated.front(); n; n = n->next()) {
+      if (n->numResults() == 0 || std::find(decided.begin(), decided.end(), n) == decided.end()) continue;
+      if (touchesFloats(*n)) nodes.push_back(n);
+      if (!touchesFloats(*n) && !plain) plain = n;
+    }
     const bool isGlobal = rule.level == Level::global;
+    if (nodes.empty() && plain) {
+      if (!isGlobal) sayPlain(rule, *plain);
+      return {};
+    }
     if (nodes.empty()) {
       if (!isGlobal && resolved.standing(i).matches > 0) sayBeaten(rule, resolved.standing(i));
       return {};
@@ -192,6 +201,11 @@ class Search {
                           standing.beatenBy.size() > 1 ? "stronger rules, such as " + first.str() + "," : first.str(),
                           standing.beatenBy.size() > 1 ? "decide" : "decides", sameLevel ? " and stands in front" : "",
                           sameLevel ? "put it in front of that, or leave it out" : "name the nodes themselves, or leave it out"));
+  }
+
+  void sayPlain(const Rule& rule, const Node& node) {
+    say(rule, fmt::format("has no effect: {} '{}' computes on plain integers, which stay as they are; leave it out", node.op(),
+                          displayName(node)));
   }
 
   Status examineFloat(size_t i, const std::vector<const Node*>& nodes) {

@@ -49,7 +49,8 @@ graph @g(%x: f32[1,3,8,8], %ids: s64[1,4]) -> ("y", "z", "where") {
   %norm = layer_norm %fc, %one, %zero {axis=1} : f32[16,32]
   %small = linear %norm, %s : f32[16,2]
   %y = matmul %soft, %small : f32[16,2]
-  %emb = gather %e, %ids {axis=0} : f32[1,4,32]
+  %twice = add %ids, %ids : s64[1,4]
+  %emb = gather %e, %twice {axis=0} : f32[1,4,32]
   %step = transpose %emb {perm=[1,0,2]} : f32[4,1,32]
   %z, %h, %c = lstm %step, %lw, %lr {hidden_size=16} : f32[4,1,1,16], f32[1,1,16], f32[1,1,16]
   %where = argmax %soft {axis=1} : s64[16,1]
@@ -131,6 +132,8 @@ def words(shop):
             ([{"name": "fc", "qconfig": activation(axis=1, observer="per_channel_minmax")}], "quantizes nothing: linear '.*' stays in float: its rule asks for several scales in one activation"),
             ([{"name": "fc", "qconfig": weight(dtype="s16")}], "its rule asks for s16 weights, integer kernels take s8, u8, s4 and u4"),
             ([{"name": "fc", "qconfig": weight(observer="per_group", block_size=16)}], 'a "weight_only" rule takes groups'),
+            ([{"name": "twice", "qconfig": "default"}], "has no effect: add '.*' computes on plain integers, which stay as they are; leave it out"),
+            ([{"name": "twice", "qconfig": "float"}], "has no effect: add '.*' computes on plain integers, which stay as they are; leave it out"),
             ([{"name": "add", "qconfig": "weight_only"}], "quantizes nothing: add '.*' stays in float: it has no weights"),
             ([{"name": "soft", "qconfig": "default", "force": True}], "which no rule forces"),
             ([{"name": "where", "qconfig": "default", "force": True}], "computes positions, not values, which no rule forces"),
