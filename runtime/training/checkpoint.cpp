@@ -32,7 +32,7 @@ std::string checkpointIdentity(const PreparedModel& model, const Dataset& sample
   for (const int64_t label : options.targets.labels) labels += fmt::format("{} ", label);
   const auto& [trainer, targets, optimizer, schedule] =
       std::tie(options.trainer, options.targets, options.trainer.optimizer, options.trainer.schedule);
-  std::string text = fmt::format("beyond luck {} {} {} {} {} {} {} {} {} {}", fingerprint(*model.observed),
+  std::string text = fmt::format("sizes of all {} {} {} {} {} {} {} {} {} {}", fingerprint(*model.observed),
                                  samples.fingerprint(samples.size()), samples.size(), trainer.batch, options.epochs, options.seed,
                                  trainer.quantized, trainer.qat.weights, trainer.qat.activations, exact(trainer.qat.averagingConstant));
   text += fmt::format(" {} {} {} {} {} {} {} {}", optimizer.kind, optimizer.momentum, optimizer.beta1, optimizer.beta2, optimizer.epsilon,

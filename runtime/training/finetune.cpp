@@ -109,10 +109,12 @@ class Finetuning {
     QC_ASSIGN(const Shapes shapes, layout.shapes(*model_.simplified, sample, batch));
     QC_TRY(targets_->openTeacher(*model_.simplified, shapes, trainer.threads));
     QC_TRY(batches_->bind(trainer_->inputs(), layout, targets_->labels()));
+    QC_TRY(targets_->measure(*batches_));
     if (batches_->heldOut() == 0) return {};
     QC_ASSIGN(Targets ofGroup, Targets::plan(*model_.simplified, o_.targets, group));
     QC_ASSIGN(const Shapes groups, layout.shapes(*model_.simplified, sample, group));
     QC_TRY(ofGroup.openTeacher(*model_.simplified, groups, o_.trainer.threads));
+    ofGroup.measuredAs(*targets_);
     held_.emplace(*batches_, std::move(ofGroup), group);
     return {};
   }

@@ -3,7 +3,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
+#include <span>
 
 #include "ir/op_def.h"
 #include "passes/lower/bound_graph.h"
@@ -40,15 +42,45 @@ std::string freeName(const Graph& model, std::string name, const std::set<std::s
   return name;
 }
 
+// What a batch counts as at least, of the size over all: the error of one in which nothing happens, a single sample of silence or without
+// an object, would else be divided by nothing.
+constexpr float kLeastOfAll = 0.1f;
+
 // So that values of any size count alike: against the mean square, or the mean size, of what is wanted.
-Result<Value*> relative(Builder& b, Value* loss, Value* target, const std::string& kind) {
-  const ScalarExpr x = ScalarExpr::arg(0);
-  QC_ASSIGN(Value * sizes, b.create("map", {target}, {{"expr", kind == "mse" ? x * x : expr::abs(x)}}));
+Result<Value*> relativeLoss(Builder& b, Value* own, Value* wanted, Value* size, const std::string& kind) {
+  const bool squared = kind == "mse";
+  const ScalarExpr x = ScalarExpr::arg(0), y = ScalarExpr::arg(1);
+  QC_ASSIGN(own, b.create("map", {own, size}, {{"expr", x / y}}));
+  QC_ASSIGN(wanted, b.create("map", {wanted, size}, {{"expr", x / y}}));
+  QC_ASSIGN(Value * loss, squared ? squaredErrorLoss(b, own, wanted) : absoluteErrorLoss(b, own, wanted));
+  QC_ASSIGN(Value * sizes, b.create("map", {wanted}, {{"expr", squared ? x * x : expr::abs(x)}}));
   std::vector<int64_t> axes;
-  for (int64_t d = 0; d < target->type().rank(); ++d) axes.push_back(d);
+  for (int64_t d = 0; d < wanted->type().rank(); ++d) axes.push_back(d);
   QC_ASSIGN(Value * mean, b.create("reduce_mean", {sizes}, {{"axes", axes}, {"keepdims", int64_t{0}}}));
-  return b.create("map", {loss, mean}, {{"expr", x / (ScalarExpr::arg(1) + 1e-12f)}});
+  return b.create("map", {loss, mean}, {{"expr", x / expr::max(y, kLeastOfAll)}});
 }
+
+// The root of the mean square, or the mean size, of what is finite: a batch that holds other values says so itself.
+class MeanSize {
+ public:
+  explicit MeanSize(bool squares) : squares_(squares) {}
+  void add(std::span<const float> values) {
+    for (const float v : values) {
+      if (!std::isfinite(v)) continue;
+      sum_ += squares_ ? double{v} * v : std::fabs(double{v});
+      count_ += 1;
+    }
+  }
+  float value() const {
+    if (sum_ == 0) return 1;  // all zeros
+    const double mean = sum_ / count_;
+    return static_cast<float>(squares_ ? std::sqrt(mean) : mean);
+  }
+
+ private:
+  bool squares_;
+  double sum_ = 0, count_ = 0;
+};
 
 }  // namespace
 
@@ -88,8 +120,10 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
   const std::string byDefault = wanted.loss == "auto" ? "mse" : wanted.loss;
   const auto teach = [&](const Value* v, const std::string& kind, int output, float weight) {
     std::set<std::string> taken;  // one value may be several outputs
-    for (const Taught& other : t.taught_) taken.insert(other.input);
-    t.taught_.push_back({v->name(), freeName(model, "teacher." + v->name(), taken), kind, output, weight});
+    for (const Taught& other : t.taught_) taken.insert({other.input, other.size});
+    Taught taught{v->name(), freeName(model, "teacher." + v->name(), taken), kind, output, weight};
+    if (kind != "kl") taught.size = freeName(model, "size." + v->name(), taken);
+    t.taught_.push_back(std::move(taught));
   };
   if (share > 0) {
     for (size_t i = 0; i < names.size(); ++i) {
@@ -163,8 +197,7 @@ LossFn Targets::loss() const {
       if (t.kind == "kl") {
         QC_ASSIGN(loss, distillationLoss(b, own, wanted, static_cast<float>(plan.temperature)));
       } else {
-        QC_ASSIGN(loss, t.kind == "mse" ? squaredErrorLoss(b, own, wanted) : absoluteErrorLoss(b, own, wanted));
-        QC_ASSIGN(loss, relative(b, loss, wanted, t.kind));
+        QC_ASSIGN(loss, relativeLoss(b, own, wanted, graph.addInput(t.size, {DType::f32, {}}), t.kind));
       }
       QC_TRY(add(loss, t.weight));
     }
@@ -201,6 +234,23 @@ Status Targets::target(TensorMap& batch) {
   }
   QC_TRY(teacher_->run());
   for (const auto& [name, at] : teacher_->outputAt) batch[name] = teacher_->out[at];
+  for (size_t i = 0; i < sizes_.size(); ++i)
+    if (!taught_[i].size.empty()) batch[taught_[i].size] = Tensor::ofFloats({}, std::vector<float>{sizes_[i]});
+  return {};
+}
+
+Status Targets::measure(Batches& batches) {
+  std::vector<MeanSize> means;
+  for (const Taught& t : taught_) means.emplace_back(t.kind == "mse");
+  const bool any = std::any_of(taught_.begin(), taught_.end(), [](const Taught& t) { return !t.size.empty(); });
+  for (int64_t place = 0; any && place < batches.perEpoch(); ++place) {
+    QC_ASSIGN(TensorMap batch, batches.at(0, place));
+    QC_TRY(target(batch));
+    for (size_t i = 0; i < taught_.size(); ++i)
+      if (!taught_[i].size.empty()) means[i].add(batch.at(taught_[i].input).as<float>());
+  }
+  sizes_.clear();
+  for (const MeanSize& mean : means) sizes_.push_back(mean.value());
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/training/batches.h"
 #include "runtime/training/finetune.h"
 #include "runtime/workflow/compiled_graph.h"
 
@@ -25,6 +26,9 @@ class Targets {
 
   // Compiled for the shapes of a batch; before target().
   Status openTeacher(const Graph& floatModel, const Shapes& batch, int threads);
+  // How large what is taught is over an epoch, which batches are measured against; before target() is used for a step.
+  Status measure(Batches& batches);
+  void measuredAs(const Targets& other) { sizes_ = other.sizes_; }  // requires: of the same model, planned alike
   // Adds to a batch what the loss reads of it.
   Status target(TensorMap& batch);
 
@@ -35,9 +39,11 @@ class Targets {
     std::string kind;   // kl, mse, l1
     int output = -1;    // the student's is this output, rounded where it is; -1: the value as it is inside
     float weight = 1;
+    std::string size = {};  // of a step: the input that holds how large the value is over all batches; empty: kl, which needs none
   };
   FinetuneTargets wanted_;
   std::vector<Taught> taught_;
+  std::vector<float> sizes_;  // of those
   std::string output_, labels_;
   std::string logits_;  // what the softmax reads that the output is; empty: the output is none
   int outputIndex_ = 0;

@@ -19,8 +19,12 @@ namespace qc {
 namespace {
 
 using testing::AllOf;
+using testing::Contains;
+using testing::Each;
 using testing::ElementsAre;
+using testing::Gt;
 using testing::HasSubstr;
+using testing::Lt;
 using testing::Pair;
 using testing::UnorderedElementsAre;
 
@@ -152,6 +156,38 @@ TEST(Finetune, MatchesValuesWhereNoOutputHoldsFloats) {
   FinetuneOptions o = options();
   o.targets.match = {"scores"};
   EXPECT_FALSE(lossesOf(model, make, o).empty());
+}
+
+// One sample in which nothing happens is a batch without size: its error is measured against what all have.
+TEST(Finetune, MeasuresQuietBatchesAgainstAll) {
+  const Model model = parsed(
+      "const #w : f32[8,6] = rand(1, -0.5, 0.5)\nconst #v : f32[1,8] = rand(2, -0.5, 0.5)\ngraph @g(%x: f32[N,6]) -> (\"y\") {\n"
+      "%w = const #w : f32[8,6]\n%v = const #v : f32[1,8]\n%1 = linear %x, %w : f32[N,8]\n%2 = relu %1 : f32[N,8]\n"
+      "%3 = linear %2, %v : f32[N,1]\n%4 = relu %3 : f32[N,1]\nreturn %4\n}\n");
+  FinetuneOptions o = options();
+  o.trainer.batch = 1;
+  o.heldOut = 0;
+  for (const std::string kind : {"mse", "l1"}) {
+    o.targets.loss = kind;
+    const auto losses = lossesOf(model, [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+    EXPECT_THAT(losses, Each(Lt(100.0))) << kind;
+    EXPECT_THAT(losses, Contains(Gt(0.0))) << kind;
+  }
+}
+
+// Results of any size are taught alike.
+TEST(Finetune, MeasuresErrorsAgainstTheSizeOfResults) {
+  const auto first = [](const std::string& size) {
+    const Model model = parsed("const #w : f32[8,6] = rand(1, -0.5, 0.5)\nconst #v : f32[3,8] = rand(2, -" + size + ", " + size +
+                               ")\ngraph @g(%x: f32[N,6]) -> (\"y\") {\n%w = const #w : f32[8,6]\n%v = const #v : f32[3,8]\n"
+                               "%1 = linear %x, %w : f32[N,8]\n%2 = relu %1 : f32[N,8]\n%3 = linear %2, %v : f32[N,3]\nreturn %3\n}\n");
+    FinetuneOptions o = options();
+    o.trainer.schedule = {.rate = 1e-9f};
+    const auto losses = lossesOf(model, [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; }, o);
+    return losses.empty() ? 0.0 : losses[0];
+  };
+  const double wanted = first("0.5");
+  for (const std::string size : {"5e-9", "5e20"}) EXPECT_NEAR(first(size), wanted, 1e-2 * wanted) << size;
 }
 
 // A gain is one where it is larger than what samples differ by.
