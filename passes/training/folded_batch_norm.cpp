@@ -1,5 +1,6 @@
 #include "passes/training/folded_batch_norm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -87,11 +88,6 @@ Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNo
   const TensorType type = y->type();
   const auto channels = std::ssize(folded.gamma);
   const int64_t each = type.numElements() / channels;
-  if (each < 2)
-    return fail(ErrorCode::kInvalidArgument, "a batch gives one value a channel, which has no variance")
-        .at(layer->location())
-        .on(y->name())
-        .help("train with a larger batch");
   // As the running statistics make the folded layer of them, whatever recipes did to its weights and bias.
   const WeightChannels at = weightChannels(*layer);
   std::vector<int64_t> perChannel(usize(type.rank()), 1), axes;
@@ -148,7 +144,7 @@ Result<Unfolding> unfoldBatchNorm(Graph& graph, Node* layer, const FoldedBatchNo
   QC_ASSIGN(Value * batchMean, build.create("reduce_mean", {plain}, over));
   QC_ASSIGN(Value * squares, map((x0 - x1) * (x0 - x1), {plain, batchMean}));
   QC_ASSIGN(Value * batchVar, build.create("reduce_mean", {squares}, over));
-  const auto rate = static_cast<float>(momentum), unbiased = static_cast<float>(each) / static_cast<float>(each - 1);
+  const auto rate = static_cast<float>(momentum), unbiased = static_cast<float>(each) / static_cast<float>(std::max<int64_t>(each - 1, 1));
   QC_ASSIGN(found.nextMean, map(expr::select(x2, x0 + rate * (x1 - x0), x0), {runningMean, batchMean, byBatch}));
   QC_ASSIGN(found.nextVar, map(expr::select(x2, x0 + rate * (x1 * unbiased - x0), x0), {runningVar, batchVar, byBatch}));
   QC_ASSIGN(Value * usedMean, map(expr::select(x2, x1, x0), {runningMean, batchMean, byBatch}));

@@ -29,6 +29,7 @@ struct QatOptions {
   double averagingConstant = 0.01;  // where the observer of a value names none
   // BatchNorm that went into a layer whose weights are rounded is taken out again; else it stays folded, with statistics that are fixed.
   bool batchNorm = false;
+  bool takesStatistics = true;          // of batches; false: a graph that only evaluates, where a batch may be one value a channel
   double momentum = 0.1;                // of its running statistics, the part of the batch
   std::string ofManyBits = "observed";  // or learned, fixed
 };

@@ -46,6 +46,11 @@ Status QatWeights::takeOut(const FoldedBatchNorms& batchNorms) {
       return fail(ErrorCode::kUnsupported, "training needs sizes, this is {}", layer->result()->type().str())
           .on(value)
           .help("bind its shapes first");
+    if (options_.takesStatistics && layer->result()->type().numElements() <= std::ssize(folded->second.gamma))
+      return fail(ErrorCode::kInvalidArgument, "a batch gives one value a channel, which has no variance")
+          .at(layer->location())
+          .on(value)
+          .help("train with a larger batch");
     std::vector<float> factor;
     for (const Move& move : moves)
       for (const Move::Pair& pair : move.values) {
@@ -66,7 +71,7 @@ Status QatWeights::takeOut(const FoldedBatchNorms& batchNorms) {
   }
   if (unfolded_.empty())
     return fail(ErrorCode::kInvalidArgument, "no BatchNorm stands behind a layer whose weights are rounded")
-        .help("train with what it was folded into");
+        .help("train without statistics of batches; where an exporter has folded BatchNorm, export the model with it");
   return {};
 }
 

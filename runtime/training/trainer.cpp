@@ -87,6 +87,7 @@ struct Trainer::Impl {
   Status build(const GroupParams& params, const TrainerOptions& options) {
     if (TrainerOptions evaluated = options; options.evaluationBatch > 0) {
       evaluated.batch = options.evaluationBatch;
+      evaluated.qat.takesStatistics = false;
       QC_ASSIGN(forward, withLoss(params, evaluated));
     }
     QC_ASSIGN(Graph graph, withLoss(params, options));

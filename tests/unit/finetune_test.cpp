@@ -190,6 +190,25 @@ TEST(Finetune, MeasuresErrorsAgainstTheSizeOfResults) {
   for (const std::string size : {"5e-9", "5e20"}) EXPECT_NEAR(first(size), wanted, 1e-2 * wanted) << size;
 }
 
+// Groups of samples that are held out may be of one, which has no variance; running statistics normalise them.
+TEST(Finetune, HoldsSingleSamplesOutBesideStatisticsOfBatches) {
+  const Model model = parsed(
+      "const #w : f32[8,6] = rand(1, -0.5, 0.5)\nconst #v : f32[3,8] = rand(2, -0.5, 0.5)\nconst #one : f32[8] = splat 1.0\n"
+      "const #zero : f32[8] = splat 0.0\ngraph @g(%x: f32[N,6]) -> (\"y\") {\n%w = const #w : f32[8,6]\n%v = const #v : f32[3,8]\n"
+      "%one = const #one : f32[8]\n%zero = const #zero : f32[8]\n%0 = linear %x, %w : f32[N,8]\n"
+      "%1 = batch_norm %0, %one, %zero, %zero, %one : f32[N,8]\n%2 = relu %1 : f32[N,8]\n%3 = linear %2, %v : f32[N,3]\n"
+      "return %3\n}\n");
+  const Make make = [](uint32_t i) { return Sample{{"x", random({1, 6}, i)}}; };
+  FinetuneOptions o = options();
+  o.freezeBatchNormAfter = 4;
+  const auto done = trained(model, make, o);
+  ASSERT_TRUE(done) << done.error().render();
+  EXPECT_EQ(done->heldOut, 2 * kBatch);
+  for (const FinetuneEpoch& e : done->epochs) EXPECT_TRUE(std::isfinite(*e.check)) << e.epoch;
+  o.trainer.batch = 1;
+  EXPECT_THAT(errorOf(model, make, o), AllOf(HasSubstr("one value a channel"), HasSubstr("a larger batch")));
+}
+
 // A gain is one where it is larger than what samples differ by.
 TEST(Finetune, TellsGainsFromLuck) {
   const std::vector<double> before(16, 1.0);
