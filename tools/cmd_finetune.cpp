@@ -10,6 +10,7 @@
 #include "runtime/insight/goal.h"
 #include "runtime/insight/idle_rules.h"
 #include "runtime/training/augment.h"
+#include "runtime/training/batches.h"
 #include "tools/answer_data.h"
 #include "tools/check_samples.h"
 #include "tools/cmd.h"
@@ -218,7 +219,10 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
     note(fmt::format("{} steps of a training step have no kernel and run by evaluation, slowly", done.stepsByEvaluation));
   const bool measured = check || done.heldOut > 0;
   if (!measured && o.holdOut > 0)
-    note(fmt::format("{} samples are too few to hold some out: the last epoch is written, whether or not it is better", samples.size()));
+    note(
+        fmt::format("{} samples are too few to hold some out, which takes {} where {} are a batch: the last epoch is written, whether or "
+                    "not it is better; give more of them, a smaller --batch, or samples to --check",
+                    samples.size(), Batches::fewestToHoldOutOf(o.batch), o.batch));
   if (done.heldOut > 0 && done.best == 0 && o.quantizes()) {
     QC_ASSIGN(done.model, asQuantizeWrites(model, prepared, samples, options.recover));
   }

@@ -30,11 +30,10 @@ Result<Batches> Batches::of(const Dataset& samples, BatchOptions options) {
     if (!sample) return tl::make_unexpected(sample.error());
   }
   int64_t heldOut = 0;
-  if (made.o_.heldOutShare > 0 && count / batch > kFewestBatches) {
+  if (made.o_.heldOutShare > 0 && count >= fewestToHoldOutOf(batch)) {
     const double wanted = made.o_.heldOutShare * static_cast<double>(count) / static_cast<double>(batch);
     const int64_t most = count / batch - kFewestBatches, least = std::min((kFewestHeldOut + batch - 1) / batch, most);
     heldOut = std::clamp<int64_t>(std::llround(wanted), least, most) * batch;
-    if (heldOut < 2) heldOut = 0;  // of one sample nothing tells a gain from luck
   }
   for (int64_t i = 0; i < count; ++i)  // evenly spread
     ((i + 1) * heldOut / count > i * heldOut / count ? made.heldOut_ : made.trained_).push_back(i);

@@ -2,6 +2,7 @@
 // on which nothing is trained.
 #pragma once
 
+#include <algorithm>
 #include <set>
 #include <span>
 #include <string>
@@ -26,6 +27,8 @@ class Batches {
  public:
   static constexpr int64_t kFewestBatches = 4;
   static constexpr int64_t kFewestHeldOut = 8;  // samples, where there are as many
+  // Samples of which some can be held out; of one nothing tells a gain from luck.
+  static int64_t fewestToHoldOutOf(int64_t batch) { return kFewestBatches * batch + std::max<int64_t>(batch, 2); }
 
   // Errors: the samples do not fill a batch, or are of several shapes; an augmentation that there is none of.
   static Result<Batches> of(const Dataset& samples, BatchOptions options);
