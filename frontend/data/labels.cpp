@@ -151,7 +151,8 @@ Result<Labels> Labels::read(const std::string& path) {
 
 Result<int64_t> Labels::of(const std::string& sampleName, int64_t index) const {
   if (const int64_t* found = lookUp(byName_, byIndex_, sampleName, index)) return *found;
-  return fail(ErrorCode::kNotFound, "'{}' has no label for sample '{}' (index {})", path_, sampleName, index);
+  return fail(ErrorCode::kNotFound, "'{}' has no label for sample '{}' (index {})", path_, sampleName, index)
+      .help("add it, or leave out samples without: skip and limit of a source");
 }
 
 Result<Answers> Answers::read(const std::string& path) {
@@ -192,7 +193,8 @@ Result<Answers> Answers::read(const std::string& path) {
 
 Result<std::vector<double>> Answers::of(const std::string& sampleName, int64_t index) const {
   if (const auto* found = lookUp(byName_, byIndex_, sampleName, index)) return *found;
-  return fail(ErrorCode::kNotFound, "'{}' has no answer for sample '{}' (index {})", path_, sampleName, index);
+  return fail(ErrorCode::kNotFound, "'{}' has no answer for sample '{}' (index {})", path_, sampleName, index)
+      .help("add it, or leave out samples without: skip and limit of a source");
 }
 
 }  // namespace qc

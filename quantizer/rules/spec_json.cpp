@@ -115,7 +115,8 @@ Result<ObservedSpec> readSpec(const json& j, ObservedSpec spec, const std::strin
     const auto parsed = parseDType(dtype);
     const bool half = parsed == DType::f16;  // weights in float16: nothing to range over
     if (!parsed || (!half && (!isInteger(*parsed) || sizeOf(*parsed) > 4)))
-      return wrongKind(where, "dtype", "f16 or an integer type of up to 32 bits");
+      return fail(ErrorCode::kInvalidArgument, "{}: 'dtype' is '{}', which values are not rounded to", where, dtype)
+          .help("types are s8, u8, s4, u4, s16, u16, s32, u32 and f16; fewer bits are a range: s4 with [-2, 1] has 2");
     if (half) {
       spec.dtype = *parsed;
     } else if (*parsed != spec.dtype) {

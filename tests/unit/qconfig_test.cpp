@@ -157,7 +157,8 @@ TEST(QConfigJson, ErrorsNameTheKey) {
   EXPECT_THAT(problem(R"({"global": "flaot"})"), HasSubstr("did you mean 'float'"));
   EXPECT_THAT(problem(R"({"rules": [{"name": "x"}]})"), HasSubstr("rules[0] lacks 'qconfig'"));
   EXPECT_THAT(problem(R"({"rules": [{"name": "x", "name_regex": "y", "qconfig": "float"}]})"), HasSubstr("rules[0] is none of"));
-  EXPECT_THAT(problem(R"({"global": {"activation": {"dtype": "f32"}}})"), HasSubstr("global.activation: 'dtype'"));
+  EXPECT_THAT(problem(R"({"global": {"activation": {"dtype": "f32"}}})"), HasSubstr("global.activation: 'dtype' is 'f32'"));
+  EXPECT_THAT(problem(R"({"global": {"weight": {"dtype": "s2"}}})"), AllOf(HasSubstr("'dtype' is 's2'"), HasSubstr("s4 with [-2, 1]")));
   EXPECT_THAT(problem(R"({"global": {"activation": {"observer": "histogramm"}}})"), HasSubstr("did you mean 'histogram'"));
   EXPECT_THAT(problem(R"({"global": {"activation": {"range": [5, 9]}}})"), HasSubstr("leaves out 0"));
   EXPECT_THAT(problem(R"({"backend": "x87"})"), HasSubstr("no backend 'x87'"));

@@ -14,6 +14,7 @@ namespace qc {
 namespace {
 
 using namespace test;
+using testing::AllOf;
 using testing::HasSubstr;
 
 std::string file(const std::string& name, const std::string& text) {
@@ -54,7 +55,8 @@ TEST(Scores, SayWhatDoesNotFit) {
   EXPECT_THAT(Scorer::open(*findScore("top1"), "").error().render(), HasSubstr("needs labels"));
   Scorer top1 = Scorer::open(*findScore("top1"), file("far.tsv", "0\t9\n")).value();
   EXPECT_THAT(top1.add("s", 0, tensor({3}, {1, 2, 3})).error().render(), HasSubstr("label 9 of sample 's' is outside the 3 scores"));
-  EXPECT_THAT(top1.add("s", 1, tensor({3}, {1, 2, 3})).error().render(), HasSubstr("has no label for sample 's'"));
+  EXPECT_THAT(top1.add("s", 1, tensor({3}, {1, 2, 3})).error().render(),
+              AllOf(HasSubstr("has no label for sample 's'"), HasSubstr("help: add it")));
   Scorer rank = Scorer::open(*findScore("spearman"), file("one.tsv", "0\t1\n")).value();
   EXPECT_THAT(rank.add("s", 0, tensor({3}, {1, 2, 3})).error().render(), HasSubstr("one number for each sample: the output has 3"));
   EXPECT_THAT(Scorer::open(*findScore("edit"), file("words.tsv", "0\t1 2\n1\tone two\n")).error().render(), HasSubstr("line 2"));
