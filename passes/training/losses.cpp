@@ -16,20 +16,20 @@ Result<Value*> meanOfAll(Builder& b, Value* x) {
   return b.create("reduce_mean", {x}, {{"axes", axes}, {"keepdims", int64_t{0}}});
 }
 
-Status requireLogits(const Value* x) {
+// Classes lie along `axis`; -1: the last dim.
+Status requireLogits(const Value* x, int axis = -1) {
   const TensorType& t = x->type();
-  if (t.rank() >= 1 && isFloat(t.dtype) && !t.isQuantized() && t.shape.back().isStatic() && t.shape.back().size() > 0) return {};
-  return fail(ErrorCode::kInvalidArgument, "a loss over classes needs floats with the classes in the last dim, got {}", t.str())
+  const int at = axis < 0 ? t.rank() - 1 : axis;
+  if (at >= 0 && at < t.rank() && isFloat(t.dtype) && !t.isQuantized() && nth(t.shape, at).isStatic() && nth(t.shape, at).size() > 0)
+    return {};
+  return fail(ErrorCode::kInvalidArgument, "a loss over classes needs floats with the classes in {}, got {}",
+              axis < 0 ? "the last dim" : fmt::format("dim {}", axis), t.str())
       .on(x->name());
 }
 
 Status requireSame(const Value* y, const Value* target) {
   if (y->type() == target->type()) return {};
   return fail(ErrorCode::kInvalidArgument, "a loss between {} and {}", y->type().str(), target->type().str()).on(y->name());
-}
-
-Result<Value*> sumOfLast(Builder& b, Value* x) {
-  return b.create("reduce_sum", {x}, {{"axes", std::vector<int64_t>{x->type().rank() - 1}}, {"keepdims", int64_t{0}}});
 }
 
 }  // namespace
@@ -63,18 +63,19 @@ Result<Value*> absoluteErrorLoss(Builder& b, Value* y, Value* target) {
   return meanOfAll(b, distances);
 }
 
-Result<Value*> distillationLoss(Builder& b, Value* logits, Value* teacher, float temperature) {
-  QC_TRY(requireLogits(logits));
+Result<Value*> distillationLoss(Builder& b, Value* logits, Value* teacher, float temperature, int axis) {
+  QC_TRY(requireLogits(logits, axis));
   QC_TRY(requireSame(logits, teacher));
   if (!(temperature > 0)) return fail(ErrorCode::kInvalidArgument, "a temperature of {}", temperature);
+  const int64_t along = axis < 0 ? logits->type().rank() - 1 : axis;
   const auto scores = [&](Value* x) -> Result<Value*> {
     QC_ASSIGN(Value * scaled, mapped(b, E::arg(0) / temperature, {x}));
-    return b.create("log_softmax", {scaled}, {{"axis", int64_t{x->type().rank() - 1}}});
+    return b.create("log_softmax", {scaled}, {{"axis", along}});
   };
   QC_ASSIGN(Value * own, scores(logits));
   QC_ASSIGN(Value * wanted, scores(teacher));
   QC_ASSIGN(Value * terms, mapped(b, temperature * temperature * expr::exp(E::arg(1)) * (E::arg(1) - E::arg(0)), {own, wanted}));
-  QC_ASSIGN(Value * sums, sumOfLast(b, terms));
+  QC_ASSIGN(Value * sums, b.create("reduce_sum", {terms}, {{"axes", std::vector<int64_t>{along}}, {"keepdims", int64_t{0}}}));
   return meanOfAll(b, sums);
 }
 

@@ -10,7 +10,7 @@ Result<Value*> crossEntropyLoss(Builder& b, Value* logits, Value* labels);
 // Means over all elements.
 Result<Value*> squaredErrorLoss(Builder& b, Value* y, Value* target);
 Result<Value*> absoluteErrorLoss(Builder& b, Value* y, Value* target);
-// T^2 KL(softmax(teacher / T) || softmax(logits / T)) along the last dim, summed there, the mean of the rest.
-Result<Value*> distillationLoss(Builder& b, Value* logits, Value* teacher, float temperature);
+// T^2 KL(softmax(teacher / T) || softmax(logits / T)) along a dim, the last where it is -1, summed there, the mean of the rest.
+Result<Value*> distillationLoss(Builder& b, Value* logits, Value* teacher, float temperature, int axis = -1);
 
 }  // namespace qc

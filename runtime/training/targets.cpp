@@ -8,17 +8,30 @@
 #include <span>
 
 #include "ir/op_def.h"
+#include "passes/graph_util.h"
 #include "passes/lower/bound_graph.h"
 #include "passes/training/losses.h"
 
 namespace qc {
 namespace {
 
-// What a softmax over the classes reads, where the value is the result of one.
-const Value* behindSoftmax(const Value* v) {
+// What a softmax reads, where the value is the result of one, and the dim that it goes along; else the value itself, and -1.
+struct Logits {
+  const Value* value;
+  int axis = -1;
+};
+Logits behindSoftmax(const Value* v) {
   const Node* n = v->producer();
-  const bool isSoftmax = n && (n->is("softmax") || n->is("log_softmax")) && n->integer("axis") == v->type().rank() - 1;
-  return isSoftmax ? n->operand(0) : v;
+  const bool isSoftmax = n && (n->is("softmax") || n->is("log_softmax"));
+  return isSoftmax ? Logits{n->operand(0), static_cast<int>(n->integer("axis"))} : Logits{v};
+}
+
+// Where the classes lie of what no softmax reads: with the channels of an op over images, as far as elementwise ops lead to one, else last.
+int classesOf(const Value* v) {
+  const auto hasLayout = [](const AttrSpec& spec) { return spec.name == "layout"; };
+  const Node* n = v->producer();
+  while (n && n->def().scalar && n->operand(0)->type().shape == v->type().shape) n = n->operand(0)->producer();
+  return n && std::any_of(n->def().attrs.begin(), n->def().attrs.end(), hasLayout) ? channelAxis(*n) : -1;
 }
 
 bool isTaught(const Value* v) { return v->type().dtype == DType::f32 && !v->type().isQuantized(); }
@@ -96,7 +109,9 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
   t.outputIndex_ = static_cast<int>(at - names.begin());
   const Value* given = model.outputs()[usize(t.outputIndex_)];
   const Value* scores = beforeCast(given);
-  if (const Value* read = behindSoftmax(scores); read != given) t.logits_ = read->name();
+  const Logits read = behindSoftmax(scores);
+  if (const bool sumsToOne = read.axis == scores->type().rank() - 1; sumsToOne || scores != given)
+    t.logits_ = (sumsToOne ? read.value : scores)->name();
   const bool labelled = !wanted.labels.empty();
   const TensorType& type = scores->type();
   if (type.rank() == 2 && type.shape[1].isStatic()) t.classes_ = type.shape[1].size();
@@ -118,10 +133,10 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
   const auto share = static_cast<float>(labelled ? wanted.teacherShare : 1);
   if (labelled && share < 1) t.labels_ = freeName(model, "labels");
   const std::string byDefault = wanted.loss == "auto" ? "mse" : wanted.loss;
-  const auto teach = [&](const Value* v, const std::string& kind, int output, float weight) {
+  const auto teach = [&](const Value* v, const std::string& kind, int output, float weight, int axis = -1) {
     std::set<std::string> taken;  // one value may be several outputs
     for (const Taught& other : t.taught_) taken.insert({other.input, other.size});
-    Taught taught{v->name(), freeName(model, "teacher." + v->name(), taken), kind, output, weight};
+    Taught taught{v->name(), freeName(model, "teacher." + v->name(), taken), kind, output, weight, axis};
     if (kind != "kl") taught.size = freeName(model, "size." + v->name(), taken);
     t.taught_.push_back(std::move(taught));
   };
@@ -129,12 +144,12 @@ Result<Targets> Targets::plan(const Graph& model, const FinetuneTargets& wanted,
     for (size_t i = 0; i < names.size(); ++i) {
       const Value* v = beforeCast(model.outputs()[i]);
       if (!isTaught(v)) continue;
-      const Value* logits = behindSoftmax(v);
+      const auto [logits, axis] = behindSoftmax(v);
       const bool scored = logits != v || (labelled && static_cast<int>(i) == t.outputIndex_);
       const std::string kind = wanted.loss == "auto" && scored ? "kl" : byDefault;
       // A softmax is left out of both sides; what it reads says the same with gradients that do not vanish.
       const Value* own = kind == "kl" ? logits : v;
-      teach(own, kind, own == model.outputs()[i] ? static_cast<int>(i) : -1, share);
+      teach(own, kind, own == model.outputs()[i] ? static_cast<int>(i) : -1, share, logits != v ? axis : classesOf(v));
     }
     if (t.taught_.empty() && wanted.match.empty())
       return fail(ErrorCode::kInvalidArgument, "no output of the model holds f32 numbers to learn")
@@ -195,7 +210,7 @@ LossFn Targets::loss() const {
       Value* wanted = graph.addInput(t.input, own->type());
       Value* loss = nullptr;
       if (t.kind == "kl") {
-        QC_ASSIGN(loss, distillationLoss(b, own, wanted, static_cast<float>(plan.temperature)));
+        QC_ASSIGN(loss, distillationLoss(b, own, wanted, static_cast<float>(plan.temperature), t.axis));
       } else {
         QC_ASSIGN(loss, relativeLoss(b, own, wanted, graph.addInput(t.size, {DType::f32, {}}), t.kind));
       }

@@ -39,6 +39,7 @@ class Targets {
     std::string kind;   // kl, mse, l1
     int output = -1;    // the student's is this output, rounded where it is; -1: the value as it is inside
     float weight = 1;
+    int axis = -1;          // of kl: the dim of the classes; -1: the last
     std::string size = {};  // of a step: the input that holds how large the value is over all batches; empty: kl, which needs none
   };
   FinetuneTargets wanted_;

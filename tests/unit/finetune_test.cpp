@@ -175,6 +175,31 @@ TEST(Finetune, MeasuresQuietBatchesAgainstAll) {
   }
 }
 
+// A softmax over channels is compared along them, as one over the last dim is where the same numbers lie there; so are channels that no
+// softmax reads.
+TEST(Finetune, ComparesClassesWhereTheyLie) {
+  const auto losses = [](const std::string& end, const std::string& kind) {
+    const Model model = parsed(
+        "const #w : f32[3,2,1,1] = rand(1, -0.5, 0.5)\ngraph @g(%x: f32[N,2,3,3]) -> (\"y\") {\n"
+        "%w = const #w : f32[3,2,1,1]\n%0 = conv %x, %w : f32[N,3,3,3]\n" +
+        end + "}\n");
+    FinetuneOptions o = options();
+    o.heldOut = 0;
+    o.targets.loss = kind;
+    return lossesOf(model, [](uint32_t i) { return Sample{{"x", random({1, 2, 3, 3}, i)}}; }, o);
+  };
+  const std::string turned = "%1 = transpose %0 {perm=[0,2,3,1]} : f32[N,3,3,3]\n";
+  const auto wanted = losses(turned + "%2 = softmax %1 {axis=3} : f32[N,3,3,3]\nreturn %2\n", "auto");
+  ASSERT_FALSE(wanted.empty());
+  const auto near = [&](const std::vector<double>& found) {
+    ASSERT_EQ(found.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-3 * wanted[i]) << i;
+  };
+  near(losses("%1 = softmax %0 {axis=1} : f32[N,3,3,3]\nreturn %1\n", "auto"));
+  near(losses("%1 = log_softmax %0 {axis=1} : f32[N,3,3,3]\nreturn %1\n", "kl"));
+  near(losses("return %0\n", "kl"));
+}
+
 // Results of any size are taught alike.
 TEST(Finetune, MeasuresErrorsAgainstTheSizeOfResults) {
   const auto first = [](const std::string& size) {

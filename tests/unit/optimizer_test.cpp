@@ -112,6 +112,10 @@ TEST(Losses, ValuesAndGradientsAreThoseOfPyTorch) {
        [](Builder& b, Value* x, Value* t, Value*) { return distillationLoss(b, x, t, 2); },
        0.75587595f,
        {-0.2024236f, -0.16015433f, 0.36257789f, 0.21778628f, -0.10290551f, -0.11488067f}},
+      {"distillation along the first dim",
+       [](Builder& b, Value* x, Value* t, Value*) { return distillationLoss(b, x, t, 2, 0); },
+       0.57542282f,
+       {-0.1393846f, -0.043158196f, 0.24841954f, 0.13938464f, 0.043158244f, -0.24841952f}},
   };
   for (const LossCase& c : cases) {
     Graph g;
