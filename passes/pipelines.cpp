@@ -9,11 +9,11 @@
 #include "passes/quantize/bias_corrections.h"
 #include "passes/quantize/dead_channels.h"
 #include "passes/quantize/equalize_layers.h"
-#include "passes/quantize/group_params.h"
 #include "passes/quantize/recipe.h"
 #include "passes/quantize/reconstructed_layers.h"
 #include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"
+#include "quantizer/group_params.h"
 #include "quantizer/layer_response.h"
 #include "quantizer/layer_statistics.h"
 

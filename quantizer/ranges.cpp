@@ -92,6 +92,18 @@ Result<json> readBody(std::string_view bytes, std::string_view source) {
   return parseJson(body, fmt::format("'{}'", source), ErrorCode::kInvalidData);
 }
 
+Result<BranchCounts> readBranches(const json& j, const std::string& where) {
+  if (!j.is_object()) return wrongKind(where, "branches", "an object");
+  BranchCounts branches;
+  for (const auto& [name, counts] : j.items()) {
+    const auto isCount = [](const json& count) { return count.is_number_unsigned() && count.get<uint64_t>() < uint64_t{1} << 60; };
+    if (!counts.is_array() || counts.size() != 2 || !isCount(counts[0]) || !isCount(counts[1]))
+      return wrongKind(where + ".branches", name, "two numbers of samples");
+    branches[name] = {counts[0].get<int64_t>(), counts[1].get<int64_t>()};
+  }
+  return branches;
+}
+
 Result<Ranges::Entry> readEntry(const json& j, const std::string& where, int64_t& id) {
   QC_TRY(checkKeys(j, {"id", "name", "spec", "state", "trace"}, where));
   Ranges::Entry entry;
@@ -141,7 +153,8 @@ std::string fingerprint(const Graph& graph) {
   return hash.str();
 }
 
-Ranges::Ranges(const Ranges& other) : model_(other.model_), samples_(other.samples_), parts_(other.parts_), inputs_(other.inputs_) {
+Ranges::Ranges(const Ranges& other)
+    : model_(other.model_), samples_(other.samples_), parts_(other.parts_), inputs_(other.inputs_), branches_(other.branches_) {
   for (const auto& [id, entry] : other.entries_) entries_.emplace(id, Entry{entry.name, entry.observer->clone(), entry.trace});
 }
 Ranges& Ranges::operator=(const Ranges& other) {
@@ -174,6 +187,8 @@ void Ranges::beginSample(int64_t index, const std::string& name) {
 }
 
 void Ranges::seeInput(const std::string& name, const TensorRef& value) { inputs_[asText(name)].see(value); }
+
+void Ranges::seeCondition(const std::string& name, bool holds) { ++branches_[asText(name)][holds ? 1 : 0]; }
 
 void Ranges::countSample() {
   ++samples_;
@@ -228,6 +243,8 @@ Status Ranges::merge(const Ranges& other, bool approximate) {
   std::sort(merged.parts_.begin(), merged.parts_.end(),
             [](const DataPart& a, const DataPart& b) { return std::tie(a.data, a.total) < std::tie(b.data, b.total); });
   for (const auto& [name, input] : other.inputs_) merged.inputs_[name].merge(input);
+  for (const auto& [name, counts] : other.branches_)
+    for (const size_t side : {size_t{0}, size_t{1}}) merged.branches_[name][side] += counts[side];
   merged.samples_ += other.samples_;
   *this = std::move(merged);
   return {};
@@ -258,8 +275,9 @@ Status Ranges::checkFor(const Graph& prepared) const {
   return {};
 }
 
-Result<std::map<int64_t, QuantPtr>> Ranges::params() const {
-  std::map<int64_t, QuantPtr> params;
+Result<GroupParams> Ranges::params() const {
+  GroupParams params;
+  params.branches = branches_;
   for (const auto& [id, entry] : entries_) {
     if (!entry.observer->observed() && entry.observer->nonFinite() > 0)
       return fail(ErrorCode::kInvalidData, "no range was calibrated: every value that was seen is NaN or infinite ({} of them)",
@@ -289,8 +307,9 @@ std::string Ranges::serialize() const {
   json parts = json::array(), inputs = json::object();
   for (const DataPart& part : parts_) parts.push_back(TraceJson::write(part));
   for (const auto& [name, input] : inputs_) inputs[name] = TraceJson::write(input);
-  const json whole = {
+  json whole = {
       {"model", model_}, {"samples", samples_}, {"parts", std::move(parts)}, {"inputs", std::move(inputs)}, {"observers", std::move(list)}};
+  if (!branches_.empty()) whole["branches"] = branches_;
   const std::string body = whole.dump(-1, ' ', false, json::error_handler_t::replace);
   return sealed(body);
 }
@@ -300,7 +319,7 @@ std::string sealed(std::string_view body) { return fmt::format("{}{} {}\n{}", kM
 Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sourceName) {
   QC_ASSIGN(const json whole, readBody(bytes, sourceName));
   const std::string where(sourceName);
-  QC_TRY(checkKeys(whole, {"model", "samples", "parts", "inputs", "observers"}, where));
+  QC_TRY(checkKeys(whole, {"model", "samples", "parts", "inputs", "branches", "observers"}, where));
   Ranges ranges;
   QC_TRY(readString(whole, "model", where, ranges.model_));
   QC_TRY(readInteger(whole, "samples", where, ranges.samples_));
@@ -313,6 +332,9 @@ Result<Ranges> Ranges::deserialize(std::string_view bytes, std::string_view sour
   if (!whole.contains("inputs") || !whole["inputs"].is_object()) return wrongKind(where, "inputs", "an object");
   for (const auto& [name, input] : whole["inputs"].items()) {
     QC_TRY(TraceJson::read(input, where + ".inputs", ranges.inputs_[name]));
+  }
+  if (whole.contains("branches")) {
+    QC_ASSIGN(ranges.branches_, readBranches(whole["branches"], where));
   }
   if (!whole.contains("observers") || !whole["observers"].is_array()) return wrongKind(where, "observers", "a list");
   for (size_t i = 0; i < whole["observers"].size(); ++i) {

@@ -3,6 +3,7 @@
 //
 //   qcal 1 <crc of the body> <bytes of the body>\n
 //   { "model": "<fingerprint>", "samples": 100, "parts": [...], "inputs": {...},
+//     "branches": {"condition": [samples for which it was false, and true], ...},
 //     "observers": [ {"id": 0, "name": "...", "spec": {...}, "state": {...}, "trace": {...}}, ... ] }
 //
 // Merging all shards of a set gives the bytes of one run over the whole set.
@@ -18,6 +19,7 @@
 
 #include "ir/graph.h"
 #include "ir/status.h"
+#include "quantizer/group_params.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/observers/sample_trace.h"
 
@@ -39,6 +41,7 @@ class Ranges {
   // What follows, up to countSample(), is of this sample: its place in the whole set, and what the user calls it.
   void beginSample(int64_t index, const std::string& name);
   void seeInput(const std::string& name, const TensorRef& value);
+  void seeCondition(const std::string& name, bool holds);
   // A value seen by the observe node `id`.  Ids without an observer (fixed parameters) are ignored.
   Status observe(int64_t id, const TensorRef& value);
   void countSample();
@@ -50,7 +53,7 @@ class Ranges {
   Status checkFor(const Graph& prepared) const;
 
   // Parameters by observer id.  An observer that saw nothing has none.
-  Result<std::map<int64_t, QuantPtr>> params() const;
+  Result<GroupParams> params() const;
 
   int64_t samples() const { return samples_; }
   int64_t observers() const { return static_cast<int64_t>(entries_.size()); }
@@ -58,6 +61,7 @@ class Ranges {
 
   const std::vector<DataPart>& parts() const { return parts_; }
   const std::map<std::string, InputTrace>& inputs() const { return inputs_; }
+  const BranchCounts& branches() const { return branches_; }
 
   struct Entry {
     std::string name;  // of the first value that it watches
@@ -76,6 +80,7 @@ class Ranges {
   int64_t samples_ = 0;
   std::vector<DataPart> parts_;  // of different sets, sorted by fingerprint
   std::map<std::string, InputTrace> inputs_;
+  BranchCounts branches_;
   std::map<int64_t, Entry> entries_;
   int64_t current_ = -1;  // sample
   std::string currentName_;

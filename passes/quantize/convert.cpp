@@ -15,7 +15,7 @@
 #include "passes/bias_guard.h"
 #include "passes/passes.h"
 #include "passes/quantize/convert_parts.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/observers/qparams.h"
 #include "quantizer/rules/qconfig.h"

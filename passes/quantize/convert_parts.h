@@ -2,11 +2,12 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "ir/graph.h"
 #include "passes/pass.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 
 namespace qc {
 
@@ -18,9 +19,11 @@ Status quantizeTable(Node* gather, const ObservedSpec& spec);
 // from is converted already.  Errors: a source that is not quantized, or not yet.
 Status convertDerived(Node* node, int operand, const DerivedSpec& spec);
 
-// Takes observers and annotations from the branches of which an observer has no parameters, with a remark.
+// The conditions that decide whether something runs that computes with parameters of samples, by name.
+std::set<std::string> calibratedConditions(const Graph& observed);
+// Takes observers and annotations from what computes with parameters of samples in branches that none takes, with a remark.
 void keepUnseenFloat(Graph& graph, const GroupParams& params, PassContext& cx);
-// The nodes of those branches, with the words: "no sample takes the branch where 'c' is false".
+// Those nodes, with the words: "no sample takes the branch where 'c' is false".
 std::map<const Node*, std::string> unseenNodes(const Graph& graph, const GroupParams& params);
 
 }  // namespace qc

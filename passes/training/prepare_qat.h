@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "ir/graph.h"
-#include "passes/quantize/group_params.h"
 #include "passes/training/folded_batch_norm.h"
 #include "passes/training/tie_weights.h"
+#include "quantizer/group_params.h"
 
 namespace qc {
 

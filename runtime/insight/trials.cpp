@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "frontend/data/sample_error.h"
@@ -11,6 +12,7 @@
 #include "ir/guarded.h"
 #include "passes/pass_manager.h"
 #include "passes/quantize/convert_parts.h"
+#include "quantizer/rules/spec_json.h"
 #include "runtime/workflow/loop_bodies.h"
 #include "runtime/workflow/taps.h"
 
@@ -70,6 +72,7 @@ struct Trials::Impl {
   Dataset calibration;
   RecoverOptions recovery;
   std::map<std::string, std::unique_ptr<Observer>> observers;  // by Watch::key()
+  BranchCounts branches;                                       // with any observers, of all conditions
   std::optional<LayerObserver> layers;
   RecoveredLayers recovered;
   int64_t runs = 0;
@@ -100,6 +103,11 @@ struct Trials::Impl {
         look(watched.value);
         for (const auto& [condition, holds] : watched.where) look(condition);
       }
+    std::set<std::string> conditions;
+    if (branches.empty())
+      for (const auto& [node, guards] : conditionsOf(*model.observed))
+        for (const auto& [condition, holds] : guards) conditions.insert(condition->name());
+    for (const std::string& condition : conditions) look(condition);
     const size_t ofLayers = names.size();
     if (watchesLayers) names.insert(names.end(), layers->values().begin(), layers->values().end());
     QC_ASSIGN(Taps taps, Taps::open(*model.observed, names, {.threads = recovery.threads}));
@@ -114,6 +122,9 @@ struct Trials::Impl {
           });
           if (isTaken) QC_TRY(observer->observe(taps.value(placeOf.at(watched.value)).ref()));
         }
+      for (const std::string& name : conditions)
+        if (const Tensor& condition = taps.value(placeOf.at(name)); condition.numElements() == 1)
+          ++branches[asText(name)][condition.at(0) != 0 ? 1 : 0];
       if (watchesLayers) layers->see(i, taps.values().subspan(ofLayers));
       recovery.tell("calibrate", usize(i) + 1, usize(calibration.size()));
     }
@@ -128,6 +139,7 @@ struct Trials::Impl {
     for (const auto& [id, watch] : watches) wanted.emplace(watch.key(), watch);
     QC_TRY(observe(wanted, false));
     GroupParams params;
+    params.branches = branches;
     for (const auto& [id, watch] : watches) {
       const Observer& observer = *observers.at(watch.key());
       if (!observer.observed()) continue;

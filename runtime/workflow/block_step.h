@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "runtime/workflow/blocks.h"
 #include "runtime/workflow/compiled_graph.h"
 

@@ -12,6 +12,7 @@
 #include "ir/arithmetic.h"
 #include "ir/files.h"
 #include "ir/guarded.h"
+#include "passes/quantize/convert_parts.h"
 #include "runtime/workflow/sample_runs.h"
 
 namespace qc {
@@ -65,17 +66,22 @@ class Calibration {
     if (options_.resume && !options_.checkpoint.empty() && std::filesystem::exists(options_.checkpoint, error)) QC_TRY(takeUp());
     watchesLayers_ = options_.layers && next_ == 0 && end_ == samples_.size();
     if (watchesLayers_) options_.layers->watch(prepared_, int8Layers(prepared_), samples_.size());
+    for (const std::string& condition : calibratedConditions(prepared_)) conditions_.push_back(condition);
     QC_ASSIGN(SampleRuns runs, SampleRuns::open(watched(), {.threads = options_.threads}, "fuse-elementwise,fold-constants,dce",
                                                 prepared_.outputs().size()));
     runs_.emplace(std::move(runs));
     return {};
   }
 
-  // The graph with the values that the observer of the layers sees behind its own outputs.
+  // The graph with the conditions of its branches behind its own outputs, and behind these the values that the observer of the layers sees.
   Graph watched() const {
     Graph graph = prepared_.clone();
     std::vector<Value*> outputs = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
+    for (const std::string& name : conditions_) {
+      outputs.push_back(graph.findValue(name));
+      names.push_back(fmt::format("condition_{}", outputs.size()));
+    }
     if (watchesLayers_)
       for (const std::string& name : options_.layers->values()) {
         Value* value = graph.findValue(name);
@@ -150,6 +156,10 @@ class Calibration {
       return step.node->is("observe") ? ranges_.observe(step.node->integer("id"), results[0]) : Status();
     };
     if (auto ran = runs_->run(sample, observe); !ran) return runs_->isCut() ? inSample(samples_, next_, ran.error()) : ran;
+    for (size_t i = 0; i < conditions_.size(); ++i) {
+      const Tensor& condition = runs_->output(prepared_.outputs().size() + i);
+      if (condition.numElements() == 1) ranges_.seeCondition(conditions_[i], condition.at(0) != 0);  // none: the sample does not ask
+    }
     if (watchesLayers_) options_.layers->see(next_, runs_->outputs().last(options_.layers->values().size()));
     ranges_.countSample();
     return {};
@@ -160,6 +170,7 @@ class Calibration {
   const Dataset& samples_;
   const CalibrateOptions& options_;
   int64_t begin_ = 0, end_ = 0, next_ = 0, total_ = 0;
+  std::vector<std::string> conditions_;  // of branches
   bool watchesLayers_ = false;
   std::string data_;
   std::string emptyInput_, emptySample_, emptyType_;  // the first

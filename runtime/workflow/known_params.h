@@ -1,7 +1,7 @@
 // Quantization with parameters that are known already, as training finds them (runtime/training/trainer.h).
 #pragma once
 
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "runtime/workflow/quantize.h"
 
 namespace qc {

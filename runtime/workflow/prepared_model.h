@@ -9,8 +9,8 @@
 
 #include "passes/insertion.h"
 #include "passes/pass.h"
-#include "passes/quantize/group_params.h"
 #include "passes/training/folded_batch_norm.h"
+#include "quantizer/group_params.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/qconfig.h"
 #include "runtime/model.h"

@@ -6,8 +6,8 @@
 
 #include "frontend/data/dataset.h"
 #include "passes/pass.h"
-#include "passes/quantize/group_params.h"
 #include "passes/quantize/recipe.h"
+#include "quantizer/group_params.h"
 #include "quantizer/layer_statistics.h"
 
 namespace qc {

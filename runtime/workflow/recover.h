@@ -11,7 +11,7 @@
 
 #include "frontend/data/dataset.h"
 #include "passes/pass.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "runtime/workflow/layer_observer.h"
 #include "runtime/workflow/prepared_model.h"
 #include "runtime/workflow/recipes.h"

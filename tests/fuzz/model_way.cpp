@@ -8,7 +8,7 @@
 #include "ir/interp.h"
 #include "ir/verify.h"
 #include "passes/pass_manager.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "quantizer/ranges.h"
 #include "quantizer/rules/qconfig.h"
 

@@ -130,7 +130,7 @@ TEST(Branches, OneThatNoSampleTakesStaysFloat) {
     const Dataset set = memoryDataset(samples(first, !first), net()).value();
     const auto int8 = calibrateAndQuantize(prepareModel(net(), defaultQConfigMapping(Backend::x86)).value(), set);
     ASSERT_TRUE(int8) << int8.error().render();
-    const std::string said = fmt::format("no sample takes the branch where 'c' is {}: its layers stay float", !first);
+    const std::string said = fmt::format("no sample takes the branch where 'c' is {}: its layers stay float; give samples that do", !first);
     EXPECT_TRUE(std::ranges::any_of(int8->remarks, [&](const Remark& r) { return r.message == said; })) << said;
     int64_t rounded[2] = {0, 0};
     for (const auto& [node, conditions] : conditionsOf(int8->model.graph()))
@@ -146,6 +146,99 @@ TEST(Branches, OneThatNoSampleTakesStaysFloat) {
       for (int64_t i = 0; i < want.numElements(); ++i) EXPECT_NEAR(want.at(i), got.at(i), 0.1);
     }
   }
+}
+
+TEST(Branches, OneThatSamplesTakeWithoutElementsStaysFloat) {
+  std::vector<Sample> all = samples(true, false);
+  all.push_back(sampleOf(false, 0, 5, 1));
+  const auto int8 =
+      calibrateAndQuantize(prepareModel(net(), defaultQConfigMapping(Backend::x86)).value(), memoryDataset(all, net()).value());
+  ASSERT_TRUE(int8) << int8.error().render();
+  const std::string said = "no sample has elements in the branch where 'c' is false: its layers stay float; give samples that do";
+  EXPECT_TRUE(std::ranges::any_of(int8->remarks, [&](const Remark& r) { return r.message == said; }));
+}
+
+// Branches of one layer each: all that is rounded lies in front of them, and has the ranges of samples that take the other one.
+constexpr const char* kLone = R"(
+const #w : f32[16,8] = rand(1, -0.5, 0.5)
+const #u : f32[16,16] = rand(2, -0.5, 0.5)
+const #v : f32[16,16] = rand(3, -0.5, 0.5)
+graph @lone(%c: bool[1], %d: bool[1], %x: f32[N,8]) -> ("z") {
+  %w = const #w : f32[16,8]
+  %u = const #u : f32[16,16]
+  %v = const #v : f32[16,16]
+  %0 = linear %x, %w : f32[N,16] loc("front")
+  %1 = relu %0 : f32[N,16]
+  %a = linear %1, %u : f32[N,16] loc("first")
+  %b = linear %1, %v : f32[N,16] loc("second")
+  %y = choose %c, %a, %b {axes=[], sizes=[]} : f32[N,16]
+  %n = neg %1 : f32[N,16]
+  %z = choose %d, %y, %n {axes=[], sizes=[]} : f32[N,16]
+  return %z
+}
+)";
+
+std::vector<Sample> loneSamples(bool outer, std::vector<bool> conditions) {
+  const auto one = [](bool holds) {
+    Tensor t(DType::boolean, {1});
+    storeElement(DType::boolean, t.mutableData(), 0, holds ? 1 : 0);
+    return t;
+  };
+  std::vector<Sample> all;
+  for (const bool holds : conditions) all.push_back({{"c", one(holds)}, {"d", one(outer)}, {"x", Random(all.size()).normal({3, 8})}});
+  return all;
+}
+
+TEST(Branches, ALoneLayerOfOneThatNoSampleTakesStaysFloat) {
+  const Model model(parseGraph(kLone).value(), "lone");
+  const PreparedModel prepared = prepareModel(model, defaultQConfigMapping(Backend::x86)).value();
+  const auto reasons = [&](const QuantizedModel& int8) {
+    std::map<std::string, std::string> reasons;
+    for (const CoverageRow& row : int8.coverage.rows)
+      if (row.op == "linear") reasons[row.node] = row.quantized ? "int8" : row.reason;
+    return reasons;
+  };
+  const auto byLayer = [](const std::string& first, const std::string& second) {
+    return std::map<std::string, std::string>{{"front", "int8"}, {"first", first}, {"second", second}};
+  };
+  const std::string unlike = "no sample takes the branch where 'c' is ", outside = "no sample takes the branch where 'd' is true";
+  const std::vector<std::pair<std::vector<Sample>, std::map<std::string, std::string>>> cases = {
+      {loneSamples(true, {true, true}), byLayer("int8", unlike + "false")},
+      {loneSamples(true, {false, false}), byLayer(unlike + "true", "int8")},
+      {loneSamples(true, {true, false}), byLayer("int8", "int8")},
+      {loneSamples(false, {true, false}), byLayer(outside, outside)},
+  };
+  for (const auto& [samples, wanted] : cases) {
+    const Dataset set = memoryDataset(samples, model).value();
+    const auto int8 = calibrateAndQuantize(prepared, set);
+    ASSERT_TRUE(int8) << int8.error().render();
+    EXPECT_EQ(reasons(*int8), wanted);
+    for (const auto& [node, conditions] : conditionsOf(int8->model.graph()))
+      EXPECT_TRUE(!node->is("linear") || wanted.at(displayName(*node)) == "int8" || node->operand("w")->constant()) << displayName(*node);
+    // Of two shards as of one run, and from a file; and where rules are tried.
+    Ranges shards = calibrate(prepared, set, {.shard = {0, 2}}).value();
+    ASSERT_TRUE(shards.merge(calibrate(prepared, set, {.shard = {1, 2}}).value()));
+    const Ranges whole = calibrate(prepared, set).value();
+    EXPECT_EQ(shards.serialize(), whole.serialize());
+    const auto read = quantize(prepared, Ranges::deserialize(whole.serialize()).value(), {});
+    ASSERT_TRUE(read) << read.error().render();
+    EXPECT_EQ(reasons(*read), wanted);
+    Trials trials = Trials::open(prepared, set, {.check = &set}).value();
+    const QuantizedModel directly = calibrateAndQuantize(prepared, set, {.recover = {.check = &set}}).value();
+    EXPECT_EQ(trials.quantized(*prepared.rules)->model.text(), directly.model.text());
+  }
+}
+
+// What asks for no ranges needs no samples.
+TEST(Branches, LayersThatQuantizeAtRunTimeDoSoInAnyBranch) {
+  const Model model(parseGraph(kLone).value(), "lone");
+  QConfigMapping rules = defaultQConfigMapping(Backend::x86);
+  rules.nameRegex("first|second", dynamicQConfig(Backend::x86));
+  const auto int8 = calibrateAndQuantize(prepareModel(model, rules).value(), memoryDataset(loneSamples(true, {true, true}), model).value());
+  ASSERT_TRUE(int8) << int8.error().render();
+  EXPECT_EQ(int8->coverage.quantizedCount(), 3);
+  EXPECT_EQ(std::ranges::count_if(int8->remarks, [](const Remark& r) { return r.message.find("no sample takes") != std::string::npos; }),
+            0);
 }
 
 // What tries rules out over and over leaves it float as well, and finds the bits that `quantize` finds.

@@ -15,7 +15,7 @@
 #include "ir/text.h"
 #include "passes/lower/lowering.h"
 #include "passes/pass_manager.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/rules/op_policy.h"
 

@@ -12,7 +12,7 @@
 #include "frontend/onnx/import.h"
 #include "op_testing.h"
 #include "passes/pass_manager.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
 #include "quantizer/ranges.h"

@@ -7,7 +7,7 @@
 
 #include "ir/interp.h"
 #include "passes/pass_manager.h"
-#include "passes/quantize/group_params.h"
+#include "quantizer/group_params.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/ranges.h"
 #include "vectors.h"
@@ -201,7 +201,7 @@ Placement recorded(const json& prepared) {
 
 struct Prepared {
   Graph graph;
-  std::map<int64_t, QuantPtr> params;
+  GroupParams params;
 };
 
 Result<Prepared> prepared(const json& model, Quantizer& quantizer) {
