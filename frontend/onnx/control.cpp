@@ -50,6 +50,12 @@ Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxV
   OnnxValues chosen;
   for (size_t i = 0; i < whenTrue.size(); ++i) {
     Value *a = whenTrue[i].tensor, *b = otherwise[i].tensor;
+    const bool isSequence = whenTrue[i].isSequence() && otherwise[i].isSequence();
+    if (isSequence) {
+      QC_ASSIGN(a, stackOf(n, whenTrue[i]));
+      QC_ASSIGN(b, stackOf(n, otherwise[i]));
+    }
+    const auto take = [&](Value* v) { chosen.push_back(isSequence ? OnnxValue{.stack = v} : OnnxValue{v}); };
     if (!a || !b || a->type().rank() != b->type().rank() || a->type().dtype != b->type().dtype)
       return n
           .error(ErrorCode::kUnsupported, "its branches give {} and {} as output {}, and {} between them",
@@ -60,14 +66,14 @@ Result<OnnxValues> chosenOf(OnnxNode& n, const OnnxValues& whenTrue, const OnnxV
               "export both branches with tensors of one type and rank, or fix what decides with LoadOptions::shapes or "
               "LoadOptions::values");
     if (a == b) {
-      chosen.push_back({a});
+      take(a);
       continue;
     }
     Ints axes;
     for (size_t d = 0; d < a->type().shape.size(); ++d)
       if (a->type().shape[d] != b->type().shape[d]) axes.push_back(static_cast<int64_t>(d));
     QC_ASSIGN(Value * y, n.create("choose", {n.input(0), a, b}, {{"axes", axes}, {"sizes", n.freshSizes(axes.size())}}));
-    chosen.push_back({y});
+    take(y);
   }
   return chosen;
 }
@@ -93,7 +99,7 @@ Result<OnnxValues> OnnxImporter::runBody(const onnx::GraphProto& body, const Onn
   OnnxValues outputs;
   for (const auto& info : body.output()) {
     const auto value = scope.find(info.name());
-    if (!value || (!value->tensor && !value->sequence))
+    if (!value || (!value->tensor && !value->isSequence()))
       return fail(ErrorCode::kInvalidModel, "a subgraph returns a value that it does not compute").on(info.name());
     outputs.push_back(*value);
   }
@@ -146,8 +152,21 @@ Result<OnnxValues> OnnxImporter::addLoop(OnnxNode& node, const OnnxValues& opera
     return node.error(ErrorCode::kInvalidModel, "{} carried values, and a body of {} inputs and {} outputs", carried, body->input_size(),
                       body->output_size());
   const LoopForm form{.firstState = 2, .states = carried, .firstOutput = 1};
-  if (auto outputs = asRecurrence(node, *body, form, operands, frame)) return *outputs;
-  const auto kept = [&] { return keepLoop(node, *body, form, operands, frame, node.input(0), node.input(1)); };
+  const CollectingLoop* collecting = asCollecting(*body, form, operands);
+  const onnx::GraphProto& ownBody = collecting ? collecting->body : *body;
+  LoopForm own = form;
+  OnnxValues ownOperands = operands;
+  if (collecting) {
+    own.states -= std::ssize(collecting->states);
+    for (auto state = collecting->states.rbegin(); state != collecting->states.rend(); ++state)
+      ownOperands.erase(ownOperands.begin() + form.firstState + state->first);
+  }
+  const auto whole = [&](Result<OnnxValues> outputs) -> Result<OnnxValues> {
+    if (!outputs || !collecting) return outputs;
+    return withSequences(node, *collecting, form, operands, *std::move(outputs));
+  };
+  if (auto outputs = asRecurrence(node, ownBody, own, ownOperands, frame)) return whole(*std::move(outputs));
+  const auto kept = [&] { return whole(keepLoop(node, ownBody, own, ownOperands, frame, node.input(0), node.input(1))); };
   for (int i = 0; i < 2; ++i)
     if (node.input(i) && !node.input(i)->constant()) return kept();
   int64_t most = std::numeric_limits<int64_t>::max();

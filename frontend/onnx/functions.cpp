@@ -148,7 +148,7 @@ Result<OnnxValues> OnnxImporter::operandsOf(const onnx::NodeProto& node, const F
 Status OnnxImporter::nameOutputs(const onnx::NodeProto& proto, const std::string& location, const OnnxValues& outputs, const Frame& frame) {
   for (int i = 0; i < proto.output_size() && i < static_cast<int>(outputs.size()); ++i) {
     const OnnxValue& value = nth(outputs, i);
-    if ((!value.tensor && !value.sequence) || proto.output(i).empty()) continue;
+    if ((!value.tensor && !value.isSequence()) || proto.output(i).empty()) continue;
     QC_TRY(define(frame.scope, proto.output(i), value));
     // A value that was there before (a dropped Dropout) keeps the name it has; what functions and loops compute gets the caller's.
     Value* v = value.tensor;
@@ -206,7 +206,7 @@ Status OnnxImporter::checkArity(const OnnxOp& row, const OnnxNode& node) {
 Result<OnnxValues> OnnxImporter::addNode(const onnx::NodeProto& proto, OnnxNode& node, const OnnxValues& operands, const Frame& frame) {
   const OnnxOp* row = findConverter(proto.domain(), proto.op_type());
   if (const ControlFn control = controlOp(proto)) return (this->*control)(node, operands, frame);
-  const bool onSequences = std::any_of(operands.begin(), operands.end(), [](const OnnxValue& v) { return v.sequence != nullptr; });
+  const bool onSequences = std::any_of(operands.begin(), operands.end(), [](const OnnxValue& v) { return v.isSequence(); });
   if (const OnnxSequenceFn run = isStandard(proto) ? findSequenceOp(proto.op_type(), onSequences) : nullptr) return run(node, operands);
   if (proto.op_type() == "Constant" && isStandard(proto)) {
     QC_TRY(addConstant(node));

@@ -351,7 +351,7 @@ Status OnnxImporter::addOutputs(const OnnxScope& scope) {
   std::vector<std::string> names;
   for (const auto& info : model_.graph().output()) {
     const auto found = scope.find(info.name());
-    if (found && found->sequence) return fail(ErrorCode::kUnsupported, "an output that is a sequence of tensors").on(info.name());
+    if (found && found->isSequence()) return fail(ErrorCode::kUnsupported, "an output that is a sequence of tensors").on(info.name());
     if (!found || !found->tensor) return fail(ErrorCode::kInvalidModel, "an output that nothing computes").on(info.name());
     Value* v = found->tensor;
     if (v->producer() && v->producer()->is("storage_cast")) v = v->producer()->operand(0);  // the same bytes

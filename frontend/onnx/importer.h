@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -22,10 +23,13 @@
 
 namespace qc {
 
-// What a name stands for: a tensor, or a sequence of tensors whose number is known when the model is loaded.
+// What a name stands for: a tensor, or a sequence of tensors, as a list where their number is known when the model is loaded, or else of
+// tensors of one type.
 struct OnnxValue {
   Value* tensor = nullptr;  // null: a sequence, or an operand that the caller of a function left out
   std::shared_ptr<const std::vector<Value*>> sequence = {};
+  Value* stack = nullptr;  // the elements of a sequence along its first axis
+  bool isSequence() const { return sequence || stack; }
 };
 using OnnxValues = std::vector<OnnxValue>;
 
@@ -128,6 +132,15 @@ class OnnxImporter {
   Result<OnnxValues> keepLoop(OnnxNode& node, const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands,
                               const Frame& frame, Value* rounds, Value* condition);
   class BodyReading;
+  // Those whose rounds do nothing with the sequences that they carry but append to them: collecting_loop.cpp.
+  struct CollectingLoop {
+    onnx::GraphProto body;             // that takes no sequences, and gives what is appended as its last results
+    std::map<int64_t, size_t> states;  // that are sequences, and how many tensors a round appends
+  };
+  const CollectingLoop* asCollecting(const onnx::GraphProto& body, const LoopForm& form, const OnnxValues& operands);  // null: none
+  static std::optional<CollectingLoop> collectingOf(const onnx::GraphProto& body, const LoopForm& form, const std::set<int64_t>& sequences);
+  static Result<OnnxValues> withSequences(OnnxNode& node, const CollectingLoop& loop, const LoopForm& form, const OnnxValues& operands,
+                                          OnnxValues outputs);
 
   const onnx::ModelProto& model_;
   const Descriptor& folder_;
@@ -144,6 +157,7 @@ class OnnxImporter {
   std::unordered_map<const onnx::FunctionProto*, std::unordered_set<std::string>> functionReads_;
   std::unordered_map<const OnnxNodes*, std::vector<int>> schedules_;
   std::deque<OnnxNodes> substituted_;  // bodies whose attributes are those of a call: kept, as schedules_ goes by address
+  std::map<std::pair<const onnx::GraphProto*, std::set<int64_t>>, std::optional<CollectingLoop>> collecting_;  // by body and states
 };
 
 constexpr int kMaxOnnxDepth = 16;          // of nested subgraphs
@@ -156,6 +170,11 @@ OnnxSequenceFn findSequenceOp(std::string_view op, bool onSequences);
 Value* boolean(OnnxNode& n, bool value);  // a constant
 // Tensors along an axis, or along a new one.
 Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, bool newAxis);
+// The elements of a sequence along a first axis.  Error: it has none, or they are of unlike types.
+Result<Value*> stackOf(OnnxNode& n, const OnnxValue& sequence);
+// The first axis as the one at `axis`, and the other way round.
+Result<Value*> withFirstAxisAt(OnnxNode& n, Value* v, int64_t axis);
+Result<Value*> withAxisFirst(OnnxNode& n, Value* v, int64_t axis);
 // The elements from `start` on along `axis`, which goes unless `keep`.
 Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, const DimExpr& start, const DimExpr& size, bool keep);
 

@@ -82,15 +82,6 @@ Result<Value*> reversed(OnnxNode& n, Value* v, int64_t axis) {
   return n.create("slice", {v}, {{"starts", starts}, {"sizes", sizes}, {"steps", steps}});
 }
 
-Result<Value*> withFirstAxisAt(OnnxNode& n, Value* v, int64_t axis) {
-  QC_ASSIGN(axis, n.axis(axis, v->type().rank()));
-  if (axis == 0) return v;
-  std::vector<int64_t> perm;
-  for (int64_t d = 1; d < v->type().rank(); ++d) perm.push_back(d);
-  perm.insert(perm.begin() + axis, 0);
-  return n.create("transpose", {v}, {{"perm", std::move(perm)}});
-}
-
 }  // namespace
 
 // One reading of a body, for what is known by then of its carried values.
@@ -157,13 +148,19 @@ class OnnxImporter::BodyReading {
     for (const auto& output : body_.output()) reads.insert(output.name());
     for (const std::string& name : reads) {
       const auto value = frame_.scope.find(name);
-      if (value && value->sequence) return unknownRounds(fmt::format("its body reads '{}', a sequence of tensors", name));
-      if (!value || !value->tensor) continue;
-      around_.emplace(name, value->tensor);
-      taken_.merge(symbolsOf(value->tensor));
+      if (!value || !(value->tensor || value->isSequence())) continue;
+      OnnxValue own = *value;
+      if (value->isSequence()) {
+        QC_ASSIGN(Value * stack, stackOf(node_, *value));
+        own = {.stack = stack};
+      }
+      taken_.merge(symbolsOf(own.stack ? own.stack : own.tensor));
+      around_.emplace(name, std::move(own));
     }
     for (int64_t k = 0; k < form_.states; ++k) {
-      if (!operandOf(k)) return unknownRounds(fmt::format("its carried value {} is no tensor", k));
+      if (!operandOf(k))
+        return unknownRounds(fmt::format("its rounds do more with '{}', a sequence of tensors, than to append to it",
+                                         body_.input(static_cast<int>(form_.firstState + k)).name()));
       taken_.merge(symbolsOf(operandOf(k)));
     }
     for (const LoopForm::Sequence& s : form_.sequences) taken_.merge(symbolsOf(s.value));
@@ -201,7 +198,8 @@ class OnnxImporter::BodyReading {
       nth(states_, k) = take(operandOf(k), std::move(type));
     }
     for (const int64_t k : carried_.unchanged) nth(states_, k) = inside(operandOf(k));
-    for (const auto& [name, v] : around_) outside_.define(name, {inside(v)});
+    for (const auto& [name, v] : around_)
+      outside_.define(name, v.stack ? OnnxValue{.stack = inside(v.stack)} : OnnxValue{inside(v.tensor)});
     QC_TRY(inner_.addInitializers(body_, constants_));
     int next = 0;
     const auto define = [&](Value* v) { return inner_.define(scope_, body_.input(next++).name(), {v}); };
@@ -294,7 +292,7 @@ class OnnxImporter::BodyReading {
   Carried& carried_;
   OnnxImporter inner_{importer_.model_, importer_.folder_, importer_.options_, importer_.weights_, importer_.taken_};
   Builder builder_{inner_.graph_};
-  std::map<std::string, Value*> around_;
+  std::map<std::string, OnnxValue> around_;
   std::set<std::string> taken_;  // symbols around
   InnerSizes sizes_{taken_};
   std::vector<Value*> values_, states_, outputs_;  // behind the number of the round, around; of the body

@@ -62,6 +62,12 @@ void collectReads(const OnnxNodes& nodes, std::unordered_set<std::string>& names
   for (const auto& node : nodes) readsOf(node, [&](const std::string& name) { names.insert(name); }, false);
 }
 
+std::unordered_map<std::string, std::vector<int>> readersByName(const OnnxNodes& nodes) {
+  std::unordered_map<std::string, std::vector<int>> readers;
+  for (int i = 0; i < nodes.size(); ++i) readsOf(nodes[i], [&](const std::string& name) { readers[name].push_back(i); }, true);
+  return readers;
+}
+
 Result<std::vector<int>> scheduleOf(const OnnxNodes& nodes) {
   std::unordered_map<std::string, int> producers;
   for (int i = 0; i < nodes.size(); ++i)

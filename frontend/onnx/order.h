@@ -4,6 +4,7 @@
 #include <google/protobuf/repeated_field.h>
 
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -22,5 +23,7 @@ Result<std::vector<int>> scheduleOf(const OnnxNodes& nodes);
 
 // The names that nodes read, those that their subgraphs read and return included.
 void collectReads(const OnnxNodes& nodes, std::unordered_set<std::string>& names);
+// By name, the nodes that read a value themselves or in their subgraphs: indices, once for each time.
+std::unordered_map<std::string, std::vector<int>> readersByName(const OnnxNodes& nodes);
 
 }  // namespace qc

@@ -1,5 +1,5 @@
 // Sequences of tensors.  Where they are built and read at places that are known when the model is loaded, they are lists of the importer's
-// and leave nothing in the graph.
+// and leave nothing in the graph.  Others are of tensors of one type, and a tensor of all of them: of any length, to be read at any place.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -16,9 +16,26 @@ using Tensors = std::vector<Value*>;
 OnnxValues one(Value* v) { return {{v}}; }
 OnnxValues one(Tensors list) { return {{nullptr, std::make_shared<const Tensors>(std::move(list))}}; }
 
-Result<const Tensors*> sequenceOf(OnnxNode& n, const OnnxValues& operands, size_t i) {
-  if (i < operands.size() && operands[i].sequence) return operands[i].sequence.get();
-  return n.error(ErrorCode::kInvalidModel, "input {} is not a sequence", i);
+OnnxValues stackAlone(Value* v) { return {{.stack = v}}; }
+
+DimExpr lengthOf(const Value* stack) { return stack->type().shape.front().expr(); }
+
+Result<OnnxValue> sequenceOf(OnnxNode& n, const OnnxValues& operands) {
+  if (!operands.empty() && operands[0].isSequence()) return operands[0];
+  return n.error(ErrorCode::kInvalidModel, "input 0 is not a sequence");
+}
+
+// Error: its length is not known.
+Result<Tensors> listOf(OnnxNode& n, const OnnxValues& operands) {
+  QC_ASSIGN(const OnnxValue from, sequenceOf(n, operands));
+  if (from.sequence) return *from.sequence;
+  QC_ASSIGN(const int64_t length, n.fixedSize(lengthOf(from.stack), "the length of the sequence"));
+  Tensors list;
+  for (int64_t i = 0; i < length; ++i) {
+    QC_ASSIGN(Value * element, sliceAt(n, from.stack, 0, i, 1, false));
+    list.push_back(element);
+  }
+  return list;
 }
 
 // -size <= position < size (with `end`: <= size), counted from the end where it is negative.
@@ -44,38 +61,43 @@ Result<OnnxValues> construct(OnnxNode& n, const OnnxValues& operands) {
 }
 
 Result<OnnxValues> insert(OnnxNode& n, const OnnxValues& operands) {
-  QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
+  QC_ASSIGN(Tensors list, listOf(n, operands));
   if (!n.input(1)) return n.error(ErrorCode::kInvalidModel, "input 1 is not a tensor");
-  size_t at = from->size();
+  size_t at = list.size();
   if (n.input(2)) {
-    QC_ASSIGN(at, positionOf(n, 2, *from, true));
+    QC_ASSIGN(at, positionOf(n, 2, list, true));
   }
-  Tensors list = *from;
   list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), n.input(1));
   return one(std::move(list));
 }
 
 Result<OnnxValues> erase(OnnxNode& n, const OnnxValues& operands) {
-  QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
-  if (from->empty()) return n.error(ErrorCode::kInvalidModel, "the sequence is empty");
-  size_t at = from->size() - 1;
+  QC_ASSIGN(Tensors list, listOf(n, operands));
+  if (list.empty()) return n.error(ErrorCode::kInvalidModel, "the sequence is empty");
+  size_t at = list.size() - 1;
   if (n.input(1)) {
-    QC_ASSIGN(at, positionOf(n, 1, *from, false));
+    QC_ASSIGN(at, positionOf(n, 1, list, false));
   }
-  Tensors list = *from;
   list.erase(list.begin() + static_cast<std::ptrdiff_t>(at));
   return one(std::move(list));
 }
 
 Result<OnnxValues> at(OnnxNode& n, const OnnxValues& operands) {
-  QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
-  QC_ASSIGN(const size_t position, positionOf(n, 1, *from, false));
-  return one((*from)[position]);
+  QC_ASSIGN(const OnnxValue from, sequenceOf(n, operands));
+  if (!n.input(1)) return n.error(ErrorCode::kInvalidModel, "input 1 is not a tensor");
+  if (from.sequence && n.input(1)->constant()) {
+    QC_ASSIGN(const size_t position, positionOf(n, 1, *from.sequence, false));
+    return one((*from.sequence)[position]);
+  }
+  QC_ASSIGN(Value * stack, stackOf(n, from));
+  QC_ASSIGN(Value * position, n.reshapeToDims(n.input(1), {}));
+  QC_ASSIGN(Value * element, n.create("gather", {stack, position}, {{"axis", 0}}));
+  return one(element);
 }
 
 Result<OnnxValues> length(OnnxNode& n, const OnnxValues& operands) {
-  QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
-  return one(n.constantValue(Tensor::ofInts({}, std::vector{static_cast<int64_t>(from->size())})));
+  QC_ASSIGN(const OnnxValue from, sequenceOf(n, operands));
+  return one(n.dimValues({}, {from.stack ? lengthOf(from.stack) : DimExpr(std::ssize(*from.sequence))}));
 }
 
 // How many parts of this size, the last of them smaller: of free sizes as many as there are of all but the smallest.
@@ -102,6 +124,15 @@ Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t keep, n.integer("keepdims", 1));
   const DimExpr size = nth(n.type(0).shape, axis).expr();
+  const bool keeps = n.input(1) || keep != 0;
+  const Tensor* part = n.input(1) && n.type(1).rank() == 0 ? n.input(1)->constant() : nullptr;
+  if (!size.constant() && (!n.input(1) || (part && part->at(0) == 1))) {
+    QC_ASSIGN(Value * stack, withAxisFirst(n, n.input(0), axis));
+    std::vector<DimExpr> sizes = OnnxNode::dims(stack);
+    if (keeps) sizes.insert(sizes.begin() + 1 + axis, 1);
+    QC_ASSIGN(stack, n.reshapeToDims(stack, std::move(sizes)));
+    return stackAlone(stack);
+  }
   std::vector<DimExpr> parts;
   if (!n.input(1)) {
     QC_ASSIGN(const int64_t count, n.fixedSize(size, "the size of what is split"));
@@ -127,7 +158,7 @@ Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
   Tensors list;
   DimExpr start = 0;
   for (const DimExpr& part : parts) {
-    QC_ASSIGN(Value * slice, sliceAt(n, n.input(0), axis, start, part, n.input(1) || keep != 0));
+    QC_ASSIGN(Value * slice, sliceAt(n, n.input(0), axis, start, part, keeps));
     list.push_back(slice);
     start = start + part;
   }
@@ -135,11 +166,22 @@ Result<OnnxValues> split(OnnxNode& n, const OnnxValues&) {
 }
 
 Result<OnnxValues> concat(OnnxNode& n, const OnnxValues& operands) {
-  QC_ASSIGN(const Tensors* from, sequenceOf(n, operands, 0));
-  QC_ASSIGN(const int64_t axis, n.integer("axis"));
+  QC_ASSIGN(const OnnxValue from, sequenceOf(n, operands));
+  QC_ASSIGN(int64_t axis, n.integer("axis"));
   QC_ASSIGN(const int64_t newAxis, n.integer("new_axis", 0));
-  if (from->empty()) return n.error(ErrorCode::kUnsupported, "an empty sequence");
-  QC_ASSIGN(Value * all, joined(n, *from, axis, newAxis != 0));
+  if (from.sequence && from.sequence->empty()) return n.error(ErrorCode::kUnsupported, "an empty sequence");
+  Value* all = nullptr;
+  if (from.sequence) {
+    QC_ASSIGN(all, joined(n, *from.sequence, axis, newAxis != 0));
+    return one(all);
+  }
+  QC_ASSIGN(axis, n.axis(axis, from.stack->type().rank() - (newAxis ? 0 : 1)));
+  QC_ASSIGN(all, withFirstAxisAt(n, from.stack, axis));
+  if (newAxis) return one(all);
+  std::vector<DimExpr> sizes = OnnxNode::dims(all);
+  nth(sizes, axis) = nth(sizes, axis) * nth(sizes, axis + 1);
+  sizes.erase(sizes.begin() + axis + 1);
+  QC_ASSIGN(all, n.reshapeToDims(all, std::move(sizes)));
   return one(all);
 }
 
@@ -159,6 +201,29 @@ Result<Value*> joined(OnnxNode& n, std::vector<Value*> values, int64_t axis, boo
   }
   if (values.size() == 1) return values.front();
   return n.create("concat", std::move(values), {{"axis", axis}});
+}
+
+Result<Value*> stackOf(OnnxNode& n, const OnnxValue& sequence) {
+  if (sequence.stack) return sequence.stack;
+  if (!sequence.sequence || sequence.sequence->empty()) return n.error(ErrorCode::kUnsupported, "an empty sequence");
+  return joined(n, *sequence.sequence, 0, true);
+}
+
+Result<Value*> withFirstAxisAt(OnnxNode& n, Value* v, int64_t axis) {
+  QC_ASSIGN(axis, n.axis(axis, v->type().rank()));
+  if (axis == 0) return v;
+  Ints perm(usize(v->type().rank() - 1));
+  std::iota(perm.begin(), perm.end(), 1);
+  perm.insert(perm.begin() + axis, 0);
+  return n.create("transpose", {v}, {{"perm", std::move(perm)}});
+}
+
+Result<Value*> withAxisFirst(OnnxNode& n, Value* v, int64_t axis) {
+  if (axis == 0) return v;
+  Ints perm(usize(v->type().rank()));
+  std::iota(perm.begin(), perm.end(), 0);
+  std::rotate(perm.begin(), perm.begin() + axis, perm.begin() + axis + 1);
+  return n.create("transpose", {v}, {{"perm", std::move(perm)}});
 }
 
 Result<Value*> sliceAt(OnnxNode& n, Value* v, int64_t axis, const DimExpr& start, const DimExpr& size, bool keep) {

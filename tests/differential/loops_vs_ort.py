@@ -5,7 +5,7 @@
 
 Each case (those with WORD in their name) is a small model made here, with a linear layer in front and one behind: bodies that read weights and
 values around them, sizes of these, branches, loops in loops; carried values of fixed and of growing size; results stacked along every axis,
-forwards and backwards; no round at all.  Layers in bodies are quantized with parameters found at run time.  The float model is held beside ONNX Runtime at several sizes and numbers of rounds, on kernels and in the
+forwards and backwards; sequences of tensors, appended to and read by place; no round at all.  Layers in bodies are quantized with parameters found at run time.  The float model is held beside ONNX Runtime at several sizes and numbers of rounds, on kernels and in the
 interpreter; then it is quantized to one file, statically and dynamically, which ONNX Runtime runs with the same values, and which read again gives
 the bits of the graph that it was made of.
 
@@ -35,14 +35,18 @@ def value(name, kind=T.FLOAT, shape=None):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
+def sequence(name):
+    return helper.make_tensor_sequence_value_info(name, T.FLOAT, None)
+
+
 def constant(name, array):
     return numpy_helper.from_array(np.asarray(array), name)
 
 
 def body(nodes, inputs, outputs, initializers=()):
-    """Of names: inputs and outputs with the types of their first letters, i one s64, c one bool, else float."""
+    """Of names: inputs and outputs with the types of their first letters, i one s64, c one bool, q a sequence, else float."""
     kinds = {"i": (T.INT64, []), "c": (T.BOOL, [])}
-    typed = [[value(n, *kinds.get(n[0], (T.FLOAT, None))) for n in names] for names in (inputs, outputs)]
+    typed = [[sequence(n) if n[0] == "q" else value(n, *kinds.get(n[0], (T.FLOAT, None))) for n in names] for names in (inputs, outputs)]
     return helper.make_graph(nodes, "body", *typed, list(initializers))
 
 
@@ -108,6 +112,33 @@ def cases():
     yield "sizes by data in it", [node("Loop", ["m", "", "h"], ["z", "counts"], body=found), node("ReduceSum", ["counts"], ["total"], keepdims=0), node("Add", ["z", "total"], ["y"])], \
         [constant("limit", np.float32(0.1)), constant("half", np.float32(0.5)), constant("one", np.int64(1))]
     yield "many rounds", [node("Loop", ["many", "", "h"], ["y"], body=fixed)], [constant("many", np.int64(60000))]
+    nothing, at_least_one = node("SequenceEmpty", [], ["nothing"], dtype=T.FLOAT), node("Max", ["m", "one"], ["often"])
+    rows = [node("Shape", ["h"], ["shape"]), node("Gather", ["shape", "zero"], ["rows"]), node("ReduceMean", ["h"], ["mean"], axes=[0], keepdims=0)]
+    append = [node("SequenceInsert", ["q_in", "x_next"], ["q_out"])]
+    row_by_row = body(ROW + append + GO, ["i_at", "c_in", "x_state", "q_in"], ["c_out", "x_next", "q_out"])
+    yield "a list of rows", [*rows, nothing, node("Loop", ["rows", "", "mean", "nothing"], ["z", "list"], body=row_by_row),
+                             node("ConcatFromSequence", ["list"], ["y"], axis=0, new_axis=1)], [constant("zero", np.int64(0))]
+    appends = body(STEP + append + GO, ["i_at", "c_in", "x_state", "q_in"], ["c_out", "x_next", "q_out"])
+    one = [constant("one", np.int64(1))]
+    yield "a list as long as data says", [nothing, at_least_one, node("Loop", ["often", "", "h", "nothing"], ["z", "list"], body=appends),
+                                          node("ConcatFromSequence", ["list"], ["y"], axis=0)], one
+    yield "a list that is not empty before", [node("SequenceConstruct", ["h"], ["before"]), node("Loop", ["m", "", "h", "before"], ["z", "list"], body=appends),
+                                              node("ConcatFromSequence", ["list"], ["y"], axis=-2)], []
+    two_lists = body(STEP + GO + [node("Neg", ["x_next"], ["x_other"]), node("SequenceInsert", ["q_in", "x_next"], ["q_one"]),
+                                  node("SequenceInsert", ["q_one", "x_other"], ["q_out"]), node("SequenceInsert", ["q_also", "x_product"], ["q_more"])],
+                     ["i_at", "c_in", "q_in", "x_state", "q_also"], ["c_out", "q_out", "x_next", "q_more"])
+    yield "two lists, along the last axis", [nothing, at_least_one, node("Loop", ["often", "", "nothing", "h", "nothing"], ["list", "z", "more"], body=two_lists),
+                                             node("ConcatFromSequence", ["list"], ["wide"], axis=1), node("ConcatFromSequence", ["more"], ["deep"], axis=-1, new_axis=1),
+                                             node("ReduceMax", ["wide"], ["widest"], axes=[1]), node("ReduceMax", ["deep"], ["deepest"], axes=[2], keepdims=0),
+                                             node("Add", ["z", "widest"], ["zw"]), node("Add", ["zw", "deepest"], ["y"])], one
+    by_place = body([node("SequenceAt", ["parts", "i_at"], ["x_row"]), node("Add", ["x_row", "x_state"], ["x_sum"]), node("MatMul", ["x_sum", "W"], ["x_next"])] + append + GO,
+                    ["i_at", "c_in", "x_state", "q_in"], ["c_out", "x_next", "q_out"])
+    yield "a list read by place", [node("SplitToSequence", ["h"], ["parts"], axis=0), node("SequenceLength", ["parts"], ["rows"]), nothing,
+                                   node("SequenceAt", ["parts", "zero"], ["first"]), node("Loop", ["rows", "", "first", "nothing"], ["z", "list"], body=by_place),
+                                   node("ConcatFromSequence", ["list"], ["y"], axis=0)], [constant("zero", np.int64(0))]
+    lists = [helper.make_graph([node("SequenceConstruct", items, [name])], name, [], [sequence(name)]) for items, name in ((["h", "h"], "twice"), (["h"], "once"))]
+    yield "a list of a branch", [node("Greater", ["m", "two"], ["c_more"]), node("If", ["c_more"], ["list"], then_branch=lists[0], else_branch=lists[1]),
+                                 node("ConcatFromSequence", ["list"], ["y"], axis=0)], [constant("two", np.int64(2))]
     element = body([node("MatMul", ["x_state", "W"], ["x_product"]), node("Add", ["x_product", "x_element"], ["x_sum"]), node("Relu", ["x_sum"], ["x_next"]),
                     node("Identity", ["x_next"], ["x_out"])], ["x_state", "x_element"], ["x_next", "x_out"])
     start = [constant("start", np.full((1, WIDTH), 0.1, np.float32)), constant("axis1", [1])]

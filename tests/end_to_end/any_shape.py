@@ -162,22 +162,22 @@ def bench(work, model, sources):
 
 def bound_all_the_same(work):
     """A model whose dims cannot stay free is taken at one shape, which is said, with the node that needs it."""
-    nodes = [onnx_bytes.node("SplitToSequence", ["x"], ["s"], onnx_bytes.integer("axis", 1), onnx_bytes.integer("keepdims", 0), name="/head/Split"),
-             onnx_bytes.node("SequenceAt", ["s", "first"], ["y"])]
+    nodes = [onnx_bytes.node("SplitToSequence", ["x"], ["s"], onnx_bytes.integer("axis", 1), onnx_bytes.integer("keepdims", 0)),
+             onnx_bytes.node("SequenceErase", ["s"], ["rest"], name="/head/Erase"), onnx_bytes.node("SequenceAt", ["rest", "first"], ["y"])]
     model = work / "split.onnx"
     model.write_bytes(onnx_bytes.model(nodes, [onnx_bytes.port("x", "N", "T", 4)], [onnx_bytes.port("y", "N", 4)],
                                        [onnx_bytes.counts("first", [], [0])], opset=11))
     write_npy(work / "x.npy", (1, 5, 4), drawn(1, 20))
     done = run("run", model, "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out")
     assert "y f32[1,4]" in done.stdout, done.stdout
-    for part in ("note: ", "is taken at x f32[1,5,4], its dims cannot stay free: node '/head/Split'", "must be known"):
+    for part in ("note: ", "is taken at x f32[1,5,4], its dims cannot stay free: node '/head/Erase'", "must be known"):
         assert part in done.stderr, done.stderr
     text = run("quantize", model, "-d", "random:2", "-o", work / "s.onnx", code=1).stderr
-    assert "has to be bound, its dims cannot stay free: node '/head/Split'" in text and "--shape T=N" in text, text
+    assert "has to be bound, its dims cannot stay free: node '/head/Erase'" in text and "--shape T=N" in text, text
     write_npy(work / "three.npy", (3, 5, 4), drawn(2, 60))
     for verb, file in (("quantize", "s.onnx"), ("calibrate", "s.qcal"), ("bench", None)):
         done = run(verb, model, "-d", f"npy:{work / 'three.npy'}", *(("-o", work / file) if file else ()))
-        assert "is taken at T=5, which cannot stay free: node '/head/Split'" in done.stderr, (verb, done.stderr)
+        assert "is taken at T=5, which cannot stay free: node '/head/Erase'" in done.stderr, (verb, done.stderr)
     assert "y f32[1,4]" in run("run", work / "s.onnx", "--input", f"x={work / 'x.npy'}", "--output-dir", work / "out").stdout
     write_npy(work / "two.npy", (2, 5, 4), drawn(4, 40))
     assert "y f32[2,4]" in run("run", work / "s.onnx", "--input", f"x={work / 'two.npy'}", "--output-dir", work / "out").stdout

@@ -7,6 +7,7 @@
 #include "frontend/onnx/import.h"
 #include "ir/interp.h"
 #include "ir/text.h"
+#include "passes/lower/bound_graph.h"
 #include "tests/onnx_models.h"
 
 namespace qc {
@@ -131,7 +132,6 @@ TEST(OnnxControl, LongLoopsStayLoops) {
   EXPECT_EQ(g.outputs()[0]->producer()->op(), "loop");
 }
 
-// Sequences of tensors have no types that rounds could hand on.
 TEST(OnnxControl, WhatALoopCannotHandOnIsNamed) {
   Model m, body;
   body.input("i", {}, kInt64).input("c", {}, kBool).input("s", {2});
@@ -204,6 +204,88 @@ TEST(OnnxControl, SequencesGrowInLoops) {
   m.node("Loop", {"n", "true", "none"}, {"all"}, {subgraph("body", body.graph())});
   m.node("ConcatFromSequence", {"all"}, {"y"}, {integer("axis", 0), integer("new_axis", 1)}).output("y");
   EXPECT_THAT(run(imported(m), {1, -1}), ElementsAre(0, 0, 1, -1, 2, -2));
+}
+
+// A loop of as many rounds as data says, from x [2] and a list: (round, goes on, s, list) -> (goes on, s + x, what `append` makes of it).
+Model collecting(const std::function<void(Model&)>& append, const std::vector<std::string>& before = {}) {
+  Model m, body;
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("s", {2}).input("list", {});
+  body.node("Add", {"s", "x"}, {"t"}).node("Identity", {"goes"}, {"on"});
+  append(body);
+  body.output("on", kBool).output("t").output("more");
+  m.input("x", {2}).input("n", {}, kInt64).small("true", {}, kBool, {1});
+  m.node(before.empty() ? "SequenceEmpty" : "SequenceConstruct", before, {"start"});
+  return m.node("Loop", {"n", "true", "x", "start"}, {"last", "all"}, {subgraph("body", body.graph())}, "loop");
+}
+void appendOne(Model& body) { body.node("SequenceInsert", {"list", "t"}, {"more"}); }
+
+std::vector<float> runOften(const Graph& g, const std::vector<float>& x, int64_t rounds) {
+  auto out = interpret(g, std::vector{Tensor::ofFloats({2}, x), Tensor::ofInts({}, std::vector{rounds})});
+  EXPECT_TRUE(out) << out.error().render();
+  return out->at(0).toFloats();
+}
+
+TEST(OnnxControl, SequencesGrowInLoopsOfAnyLength) {
+  for (const auto& [axis, newAxis, wanted] : {std::tuple(0, 1, std::vector<float>{2, 4, 3, 6, 4, 8}),
+                                              {-1, 1, std::vector<float>{2, 3, 4, 4, 6, 8}},
+                                              {0, 0, std::vector<float>{2, 4, 3, 6, 4, 8}}}) {
+    Model m = collecting(appendOne);
+    m.node("ConcatFromSequence", {"all"}, {"y"}, {integer("axis", axis), integer("new_axis", newAxis)}).output("y");
+    const Graph g = imported(m);
+    EXPECT_EQ(runOften(g, {1, 2}, 3), wanted);
+    EXPECT_EQ(runOften(g, {1, 2}, 0).size(), 0U);
+  }
+  // Two in a round, behind one that is there before; read by place, and counted.
+  Model m = collecting(
+      [](Model& body) {
+        body.node("Neg", {"t"}, {"u"}).node("SequenceInsert", {"list", "t"}, {"one"}).node("SequenceInsert", {"one", "u"}, {"two"});
+        body.node("Identity", {"two"}, {"more"});
+      },
+      {"x"});
+  m.int64s("third", {}, {3}).node("SequenceAt", {"all", "third"}, {"element"}).node("SequenceLength", {"all"}, {"length"});
+  m.node("Cast", {"length"}, {"real"}, {integer("to", onnx::TensorProto::FLOAT)}).node("Mul", {"element", "real"}, {"y"}).output("y");
+  EXPECT_THAT(runOften(imported(m), {1, 2}, 2), ElementsAre(3 * 5, 6 * 5));
+}
+
+// Elements of a dim of any size.
+TEST(OnnxControl, SequencesOfAnyLengthAreReadByPlace) {
+  Model m, body;
+  body.input("i", {}, kInt64).input("goes", {}, kBool).input("s", {1, 2});
+  body.node("SequenceAt", {"rows", "i"}, {"row"}).node("Sub", {"row", "s"}, {"t"}).node("Identity", {"goes"}, {"on"});
+  body.output("on", kBool).output("t");
+  m.input("x", {-1, 2}).small("true", {}, kBool, {1}).floats("zero", {1, 2}, {0, 0});
+  m.node("SplitToSequence", {"x"}, {"rows"}).node("SequenceLength", {"rows"}, {"count"});
+  m.node("Loop", {"count", "true", "zero"}, {"y"}, {subgraph("body", body.graph())}, "loop").output("y");
+  const Graph g = imported(m, {.freeDims = true});
+  const Tensor x = Tensor::ofFloats({3, 2}, std::vector<float>{1, 2, 3, 4, 5, 6});
+  const auto out = interpret(boundGraph(g, {{"x", {3, 2}}}).value(), std::vector{x});
+  ASSERT_TRUE(out) << out.error().render();
+  EXPECT_THAT(out->at(0).toFloats(), ElementsAre(5 - (3 - 1), 6 - (4 - 2)));
+}
+
+TEST(OnnxControl, WhatALoopDoesWithSequencesBesideAppendingIsNamed) {
+  const auto error = [](const std::function<void(Model&)>& append) {
+    Model m = collecting(append);
+    return errorOf(m.node("ConcatFromSequence", {"all"}, {"y"}, {integer("axis", 0)}).output("y"));
+  };
+  const auto more = AllOf(HasSubstr("node 'loop'"), HasSubstr("more with 'list'"), HasSubstr("help:"));
+  EXPECT_THAT(error([](Model& body) { body.node("SequenceInsert", {"list", "t", "i"}, {"more"}); }), more);
+  EXPECT_THAT(error([](Model& body) { body.node("Identity", {"list"}, {"more"}); }), more);
+  EXPECT_THAT(error([](Model& body) {
+                appendOne(body);
+                body.node("SequenceLength", {"list"}, {"length"});
+              }),
+              more);
+  EXPECT_THAT(error([](Model& body) {
+                appendOne(body);
+                body.node("SequenceLength", {"more"}, {"length"});
+              }),
+              more);
+  EXPECT_THAT(error([](Model& body) {
+                body.node("Cast", {"i"}, {"f"}, {integer("to", onnx::TensorProto::FLOAT)}).node("Greater", {"t", "f"}, {"mask"});
+                body.node("Compress", {"t", "mask"}, {"some"}).node("SequenceInsert", {"list", "some"}, {"more"});
+              }),
+              AllOf(HasSubstr("node 'loop'"), HasSubstr("unlike sizes")));
 }
 
 TEST(OnnxControl, SequencesThatDoNotFitAreRefused) {

@@ -563,11 +563,26 @@ TEST(FreeDims, SequencesOfParts) {
   EXPECT_EQ(single.error().node(), "/chunk");
 }
 
+// One for each element, to be read by place.
+TEST(FreeDims, SequencesOfElements) {
+  const std::vector<Sizes> sizes = {{{"x", {1, 3, 8}}}, {{"x", {2, 5, 8}}}};
+  for (const auto& [keeps, type] : {std::pair(0, "f32[N1,8]"), {1, "f32[N1,1,8]"}}) {
+    testing::Model m = sequence();
+    m.int64s("last", Ints{}, {-1}).node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1), integer("keepdims", keeps)});
+    m.node("SequenceAt", {"list", "last"}, {"y"}).output("y");
+    EXPECT_EQ(freeType(m, sizes), type);
+  }
+  testing::Model m = sequence();
+  m.node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1)});
+  m.node("ConcatFromSequence", {"list"}, {"y"}, {integer("axis", 2)}).output("y");
+  EXPECT_EQ(freeType(m, sizes), "f32[N1,1,8*N2]");
+}
+
 TEST(FreeDims, RefusesWhatDependsOnSizes) {
   testing::Model listed = sequence();
-  listed.node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1)}).node("SequenceAt", {"list", "first"}, {"y"});
-  listed.int64s("first", Ints{}, {0}).output("y");
-  EXPECT_NE(freeType(listed, {}).find("the size of what is split must be known"), std::string::npos);
+  listed.node("SplitToSequence", {"x"}, {"list"}, {integer("axis", 1)}).node("SequenceErase", {"list"}, {"fewer"});
+  listed.node("ConcatFromSequence", {"fewer"}, {"y"}, {integer("axis", 1)}).output("y");
+  EXPECT_NE(freeType(listed, {}).find("the length of the sequence must be known"), std::string::npos);
   testing::Model filtered;
   filtered.input("x", {-1, 2, -2, -3}).input("w", {3, 2, -4, 3}).node("Conv", {"x", "w"}, {"y"}).output("y");
   EXPECT_NE(freeType(filtered, {}).find("weight f32[3,2,N4,3], whose dims are free"), std::string::npos);
