@@ -169,7 +169,7 @@ void qcrt_pool_destroy(qcrt_pool* pool) {
   free(pool);
 }
 
-int qcrt_pool_threads(const qcrt_pool* pool) { return pool->threads; }
+int qcrt_pool_threads(const qcrt_pool* pool) { return pool ? pool->threads : 1; }
 
 int32_t qcrt_pool_run(qcrt_pool* pool, qcrt_kernel kernel, void* const* buffers, int64_t units, int64_t chunks, void* scratch,
                       int64_t scratch_stride) {

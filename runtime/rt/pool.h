@@ -18,6 +18,7 @@ typedef struct qcrt_pool qcrt_pool;
 /* threads >= 1, the caller's included: how many chunks may run at a time.  Null when threads cannot be made. */
 qcrt_pool* qcrt_pool_create(int threads);
 void qcrt_pool_destroy(qcrt_pool* pool);
+/* 1 where there is no pool (null): then a model runs on the thread of its caller alone. */
 int qcrt_pool_threads(const qcrt_pool* pool);
 
 /* Runs all units and returns when they are done: 0, or 1 if the kernel returned anything but 0 for some of them.  1 <= chunks < 2^31; chunk

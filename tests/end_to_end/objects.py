@@ -40,8 +40,8 @@ int main(int argc, char** argv) {{
   const int threads = argc > 1 ? atoi(argv[1]) : 1;
   static long long ids[{COUNT}];
   static float scores[{COUNT * 5}];
-  qcrt_pool* pool = qcrt_pool_create(threads);
-  void* memory = aligned_alloc(64, (words_memory_bytes(threads) + 63) / 64 * 64);
+  qcrt_pool* pool = threads ? qcrt_pool_create(threads) : NULL;  // none: the thread of the caller alone
+  void* memory = aligned_alloc(64, (words_memory_bytes(threads ? threads : 1) + 63) / 64 * 64);
   const void* inputs[] = {{ids}};
   void* outputs[] = {{scores}};
   if (strcmp(words_error(0), "done") != 0 || strcmp(words_error(-1), words_error(1000)) != 0) return 2;
@@ -73,7 +73,7 @@ def check(work, model):
     run("compile", model, "-o", work / "words.o")
     libraries = [RT, "-I", ROOT, "-lpthread", "-lm"]
     subprocess.run([CC, work / "main.c", work / "words.o", *libraries, "-o", work / "main"], check=True, cwd=work)
-    for threads in "1", "2":
+    for threads in "0", "1", "2":
         done = subprocess.run([work / "main", threads], input=b"".join([payloads[0], payloads[1], payloads[0]]), capture_output=True, check=True).stdout
         said = done[len(scores):-len(scores)].decode()
         assert done.startswith(scores) and done.endswith(scores), f"{model}: the object gives other bytes"
