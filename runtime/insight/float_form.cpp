@@ -5,6 +5,7 @@
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
 #include "ir/interp.h"
+#include "ir/loops.h"
 
 namespace qc {
 namespace {
@@ -14,6 +15,10 @@ class FloatForm {
   explicit FloatForm(Graph graph) : graph_(std::move(graph)) {}
 
   Result<Graph> made() && {
+    QC_TRY(editBodies(graph_, [](Graph& body) -> Status {
+      QC_ASSIGN(body, FloatForm(std::move(body)).made());
+      return {};
+    }));
     for (Node* node : graph_.nodes()) QC_TRY(visit(*node));
     std::vector<Value*> outputs = graph_.outputs();
     for (Value*& output : outputs) output = now(output);

@@ -192,5 +192,27 @@ graph @moves(%x: f32[2,8]) -> ("y") {
   EXPECT_THAT(text, HasSubstr("reshape"));
 }
 
+TEST(FloatForm, LooksIntoTheBodiesOfLoops) {
+  const Model model = parsed(R"(
+!x = q<u8, scale=0.5, zp=8>
+graph @rounds(%m: s64[], %x: f32[2,8]) -> ("y") {
+  %y = loop %m, _, %x {body={
+    const #yes : bool[] = [1]
+    graph @round(%i: s64[], %a: f32[2,8]) {
+      %yes = const #yes : bool[]
+      %q = quantize %a : !x[2,8]
+      %d = dequantize %q : f32[2,8]
+      %next = tanh %d : f32[2,8]
+      return %yes, %next
+    }
+  }, carried=1} : f32[2,8]
+  return %y
+}
+)");
+  const std::string text = floatForm(model.graph()).value().str();
+  EXPECT_THAT(text, testing::Not(HasSubstr("quantize")));
+  EXPECT_THAT(text, HasSubstr("tanh %a"));
+}
+
 }  // namespace
 }  // namespace qc
