@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "ir/arithmetic.h"
 #include "ir/guarded.h"
@@ -202,7 +203,7 @@ class Explainer {
 
   // Of each suspect the best fix that is not luck; of two that are as good, the first.
   void verify() {
-    double bounds[std::size(chances_)];
+    double bounds[std::extent_v<decltype(chances_)>];
     std::ranges::transform(chances_, bounds, [](const auto& chances) { return falseDiscoveryBound(chances, kLuck); });
     for (std::vector<Verified>& fixes : helping_) {
       Verified* best = nullptr;
