@@ -179,7 +179,9 @@ class AotEmitter {
     llvm::Function* function = exported("_memory_bytes", size, {b_.getInt32Ty()});
     b_.SetInsertPoint(llvm::BasicBlock::Create(module_.getContext(), "entry", function));
     const auto number = [&](int64_t n) { return llvm::ConstantInt::get(size, static_cast<uint64_t>(n)); };
-    llvm::Value* threads = b_.CreateSExtOrTrunc(function->getArg(0), size);
+    // A pool has one thread at least, whatever was asked for.
+    llvm::Value* asked = b_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, function->getArg(0), b_.getInt32(1));
+    llvm::Value* threads = b_.CreateSExtOrTrunc(asked, size);
     const int64_t arena = std::max(mostArena_, kAotAlignment);
     b_.CreateRet(b_.CreateAdd(number(arena), b_.CreateMul(number(mostScratch_), threads)));
   }

@@ -15,7 +15,7 @@ extern "C" {
 typedef int32_t (*qcrt_kernel)(void* const* buffers, int64_t begin, int64_t end, void* scratch);
 typedef struct qcrt_pool qcrt_pool;
 
-/* threads >= 1, the caller's included: how many chunks may run at a time.  Null when threads cannot be made. */
+/* threads, the caller's included (below 1: 1): how many chunks may run at a time.  Null when threads cannot be made. */
 qcrt_pool* qcrt_pool_create(int threads);
 void qcrt_pool_destroy(qcrt_pool* pool);
 /* 1 where there is no pool (null): then a model runs on the thread of its caller alone. */

@@ -41,9 +41,10 @@ int main(int argc, char** argv) {{
   static long long ids[{COUNT}];
   static float scores[{COUNT * 5}];
   qcrt_pool* pool = threads ? qcrt_pool_create(threads) : NULL;  // none: the thread of the caller alone
-  void* memory = aligned_alloc(64, (words_memory_bytes(threads ? threads : 1) + 63) / 64 * 64);
+  void* memory = aligned_alloc(64, (words_memory_bytes(threads) + 63) / 64 * 64);
   const void* inputs[] = {{ids}};
   void* outputs[] = {{scores}};
+  if (words_memory_bytes(0) != words_memory_bytes(1) || words_memory_bytes(-3) != words_memory_bytes(1)) return 3;  // as pools have it
   if (strcmp(words_error(0), "done") != 0 || strcmp(words_error(-1), words_error(1000)) != 0) return 2;
   while (fread(ids, sizeof(ids), 1, stdin) == 1) {{
     const int status = words_run(inputs, outputs, memory, pool);
