@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Refuses an include against the arrows: a room includes only rooms to its left.
+"""Refuses an include against the arrows: a room includes only rooms to its left; and a type whose name another type has.
 
     ir <- quantizer <- passes <- codegen <- runtime <- tools        ir <- frontend <- runtime
 
 Inside runtime, workflow stands behind the rest, training and insight behind workflow: only the umbrella header qcompile.h includes them.
 LLVM's headers belong to codegen alone, ONNX's to frontend alone; runtime/rt, the C library under all of
 them, includes no room and may be included by each.
+
+Rooms are linked into one program: of two types of one name outside of unnamed namespaces the linker takes the destructor of either for both.
 """
+import collections
 import pathlib
 import re
 import sys
@@ -41,7 +44,32 @@ def offences():
                     yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
 
 
+TYPE = re.compile(r"(?:struct|class|union|enum|enum class) (\w+)(?: final)?(?: : [^;{]*)?(?: \{.*)?$")
+
+
+def types(path):
+    """Qualified names of the types that a file defines at the level of its namespaces, unnamed ones left out."""
+    spaces = []
+    for line in path.read_text(errors="replace").splitlines():
+        if opened := re.match(r"namespace ?([\w:]*) ?\{", line):
+            spaces.append(opened[1])
+        elif line.startswith("}  // namespace"):
+            spaces.pop()
+        elif "" not in spaces and (found := TYPE.match(line)):
+            yield "::".join([*spaces, found[1]])
+
+
+def twins():
+    places = collections.defaultdict(list)
+    for room in MAY:
+        for path in sorted((ROOT / room).rglob("*")):
+            if path.suffix in {".h", ".cpp"}:
+                for name in types(path):
+                    places[name].append(str(path.relative_to(ROOT)))
+    return [f"{name} is defined in {' and '.join(where)}: give one of them another name" for name, where in sorted(places.items()) if len(where) > 1]
+
+
 if __name__ == "__main__":
-    found = list(offences())
-    print("\n".join(found) or "includes follow the arrows")
+    found = [*offences(), *twins()]
+    print("\n".join(found) or "includes follow the arrows, and names tell types apart")
     sys.exit(1 if found else 0)

@@ -72,7 +72,7 @@ Reg Slices::runOf(KernelEmitter& e, const Node& node, Reg s) const {
   return offset;
 }
 
-Elements::Elements(const Node& node) {
+IndexedElements::IndexedElements(const Node& node) {
   const Shape &all = node.operand(0)->type().shape, &reached = node.operand(1)->type().shape;
   const auto wanted = usize(node.integer("axis"));
   bool joins = false;
@@ -94,12 +94,12 @@ Elements::Elements(const Node& node) {
   }
 }
 
-bool Elements::isEmpty() const {
+bool IndexedElements::isEmpty() const {
   return std::any_of(dims.begin(), dims.end(), [](const Axis& a) { return a.x.value == 0 || a.indices.value == 0; });
 }
 
-void Elements::eachFrom(KernelEmitter& e, const Node& node, size_t from, Reg place, Reg element,
-                        const std::function<void(Reg, Reg)>& visit) const {
+void IndexedElements::eachFrom(KernelEmitter& e, const Node& node, size_t from, Reg place, Reg element,
+                               const std::function<void(Reg, Reg)>& visit) const {
   if (from == dims.size()) return visit(place, element);
   e.loop(
       e.i64(0), e.number(dims[from].indices), 1,
@@ -112,7 +112,7 @@ void Elements::eachFrom(KernelEmitter& e, const Node& node, size_t from, Reg pla
       true);
 }
 
-Reg Elements::along(KernelEmitter& e, const Node& node, Reg place) const {
+Reg IndexedElements::along(KernelEmitter& e, const Node& node, Reg place) const {
   return scaled(e, checkedIndex(e, node, 1, place, e.number(dims[axis].x)), dims[axis].xStride);
 }
 
@@ -146,7 +146,7 @@ Result<KernelShape> emitGatherNd(KernelEmitter& e, const Node& node, const Gathe
 
 // A unit is a block of rows: the places that differ in the last dim alone.
 struct GatherElementsPlan {
-  Elements all;
+  IndexedElements all;
   Number rows = 1;
   int64_t bytes = 0;  // of an element
 
@@ -158,7 +158,7 @@ struct GatherElementsPlan {
 };
 
 std::optional<GatherElementsPlan> planGatherElements(const Node& node, const Target&) {
-  GatherElementsPlan plan{Elements(node), 1, bytesOf(node, 0)};
+  GatherElementsPlan plan{IndexedElements(node), 1, bytesOf(node, 0)};
   if (plan.all.isEmpty()) return std::nullopt;
   for (size_t d = 0; d + 1 < plan.all.dims.size(); ++d) plan.rows = plan.rows * plan.all.dims[d].indices;
   return plan;
@@ -169,7 +169,7 @@ Work workOfGatherElements(const GatherElementsPlan& plan, const Node& node, cons
 }
 
 Result<KernelShape> emitGatherElements(KernelEmitter& e, const Node& node, const GatherElementsPlan& plan) {
-  const Elements& all = plan.all;
+  const IndexedElements& all = plan.all;
   const int64_t bytes = plan.bytes;
   llvm::Type* element = e.b.getIntNTy(static_cast<unsigned>(8 * bytes));
   const size_t last = all.dims.size() - 1;

@@ -55,7 +55,7 @@ bool hasOneRun(const Plan& slices, const Node&) {
 
 // gather_elements, scatter_elements: dims of x and of the indices, where the indices reach: neighbours that count through on both sides are
 // one.
-struct Elements {
+struct IndexedElements {
   struct Axis {
     Number x, indices;                    // sizes
     Number xStride = 1, placeStride = 1;  // elements of x and indices between neighbours
@@ -63,7 +63,7 @@ struct Elements {
   std::vector<Axis> dims;
   size_t axis = 0;
 
-  explicit Elements(const Node& node);
+  explicit IndexedElements(const Node& node);
   bool isEmpty() const;
   void eachNumber(const NumberVisitor& visit) {
     for (Axis& a : dims) visit(a.x), visit(a.indices), visit(a.xStride), visit(a.placeStride);

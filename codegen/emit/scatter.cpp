@@ -81,7 +81,7 @@ Result<KernelShape> emitScatterNd(KernelEmitter& e, const Node& node, const Scat
 
 // Updates stay within the part of x that one place of the dim in front of the axis has.
 struct ScatterElementsPlan {
-  Elements all;
+  IndexedElements all;
   Number part = 1, places = 1;  // elements of x and indices of a part
 
   size_t from() const { return all.axis ? 1 : 0; }
@@ -93,7 +93,7 @@ struct ScatterElementsPlan {
 };
 
 std::optional<ScatterElementsPlan> planScatterElements(const Node& node, const Target&) {
-  ScatterElementsPlan plan{Elements(node)};
+  ScatterElementsPlan plan{IndexedElements(node)};
   if (plan.all.isEmpty() || !Update::supports(node)) return std::nullopt;
   for (size_t d = plan.from(); d < plan.all.dims.size(); ++d) {
     plan.part = plan.part * plan.all.dims[d].x;

@@ -16,14 +16,14 @@ Result<Value*> bothClasses(OnnxNode& n, Value* score, bool isProbability);
 
 // Class labels of a classifier: [rows], of the greatest score, or of the second of two where the one score exceeds the threshold.  Labels
 // that are strings are an error where something reads them, else null.
-struct Labels {
+struct ClassLabels {
   std::vector<int64_t> values;
   int64_t count = 0;
   bool areStrings = false;
 };
-Result<Labels> labelsOf(OnnxNode& n, const char* integers, const char* strings);
-Result<Value*> labelOfGreatest(OnnxNode& n, const Labels& labels, Value* scores);
-Result<Value*> labelAbove(OnnxNode& n, const Labels& labels, Value* score, float threshold);
+Result<ClassLabels> labelsOf(OnnxNode& n, const char* integers, const char* strings);
+Result<Value*> labelOfGreatest(OnnxNode& n, const ClassLabels& labels, Value* scores);
+Result<Value*> labelAbove(OnnxNode& n, const ClassLabels& labels, Value* score, float threshold);
 
 // A constant of numbers.
 Value* realList(OnnxNode& n, DType dtype, std::vector<int64_t> sizes, const std::vector<double>& values);

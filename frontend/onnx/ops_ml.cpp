@@ -252,7 +252,7 @@ Status linearRegressor(OnnxNode& n) {
 
 // One score of two classes is of the second.
 Status linearClassifier(OnnxNode& n) {
-  QC_ASSIGN(const Labels labels, labelsOf(n, "classlabels_ints", "classlabels_strings"));
+  QC_ASSIGN(const ClassLabels labels, labelsOf(n, "classlabels_ints", "classlabels_strings"));
   QC_ASSIGN(const Reals intercepts, n.reals("intercepts", Reals{}));
   const bool isOne = labels.count == 2 && intercepts.size() == 1;
   QC_ASSIGN(Value * scores, linearScores(n, isOne ? 1 : labels.count, intercepts));
@@ -357,8 +357,8 @@ Result<Value*> bothClasses(OnnxNode& n, Value* score, bool isProbability) {
   return n.create("concat", {other, score}, {{"axis", int64_t{1}}});
 }
 
-Result<Labels> labelsOf(OnnxNode& n, const char* integers, const char* strings) {
-  Labels labels;
+Result<ClassLabels> labelsOf(OnnxNode& n, const char* integers, const char* strings) {
+  ClassLabels labels;
   QC_ASSIGN(labels.values, n.integers(integers, Ints{}));
   QC_ASSIGN(const std::vector<std::string> names, n.strings(strings, std::vector<std::string>{}));
   labels.areStrings = !names.empty();
@@ -368,13 +368,13 @@ Result<Labels> labelsOf(OnnxNode& n, const char* integers, const char* strings) 
   return labels;
 }
 
-Result<Value*> labelOfGreatest(OnnxNode& n, const Labels& labels, Value* scores) {
+Result<Value*> labelOfGreatest(OnnxNode& n, const ClassLabels& labels, Value* scores) {
   if (labels.areStrings) return nullptr;
   QC_ASSIGN(Value * place, n.create("argmax", {scores}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}}));
   return n.create("gather", {n.ints(labels.values), place}, {{"axis", int64_t{0}}});
 }
 
-Result<Value*> labelAbove(OnnxNode& n, const Labels& labels, Value* score, float threshold) {
+Result<Value*> labelAbove(OnnxNode& n, const ClassLabels& labels, Value* score, float threshold) {
   if (labels.areStrings) return nullptr;
   QC_ASSIGN(Value * isSecond, n.create("greater", {score, n.scalar(threshold)}));
   QC_ASSIGN(isSecond, n.reshapeToDims(isSecond, {OnnxNode::dims(score)[0]}));

@@ -217,7 +217,7 @@ Status regressor(OnnxNode& n) {
 // Weights of two classes that are all of class 0 are those of the one score that tells the second from the first: a probability where none
 // is negative.
 Status classifier(OnnxNode& n) {
-  QC_ASSIGN(const Labels labels, labelsOf(n, "classlabels_int64s", "classlabels_strings"));
+  QC_ASSIGN(const ClassLabels labels, labelsOf(n, "classlabels_int64s", "classlabels_strings"));
   QC_ASSIGN(const Reals base, realsOrTensor(n, "base_values"));
   QC_ASSIGN(const LeafWeights w, leafWeights(n, "class", labels.count));
   const std::set<int64_t> classes(w.columns.begin(), w.columns.end());

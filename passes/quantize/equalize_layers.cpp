@@ -10,7 +10,7 @@
 namespace qc {
 
 int equalizableAxis(const Value& value) {
-  const std::optional<LayerPair> pair = value.producer() ? pairAt(*value.producer()) : std::nullopt;
+  const std::optional<FactorPair> pair = value.producer() ? pairAt(*value.producer()) : std::nullopt;
   return pair ? pair->axis : -1;
 }
 
@@ -20,7 +20,7 @@ Status equalizeLayers(Graph& graph, PassContext& cx) {
   int layers = 0;
   Moves moves("equalize_layers");
   for (Node* node : graph.nodes()) {
-    const std::optional<LayerPair> pair = pairAt(*node);
+    const std::optional<FactorPair> pair = pairAt(*node);
     if (!pair) continue;
     ChannelStatistics x;
     if (spread > 0) {

@@ -30,7 +30,7 @@ std::vector<double>& weightsOf(Weights& all, const Node* layer) {
 }
 
 // Makes the largest weights of each channel equal on both sides of the pair.  Returns the greatest factor that this takes, up or down.
-double settle(const LayerPair& pair, std::vector<double>& factors, Weights& all) {
+double settle(const FactorPair& pair, std::vector<double>& factors, Weights& all) {
   std::vector<double>& first = weightsOf(all, pair.producer);
   const size_t perOutput = first.size() / factors.size();
   std::vector<double> left(factors.size(), 0.0), right = left, change(factors.size(), 1.0);
@@ -61,12 +61,12 @@ double settle(const LayerPair& pair, std::vector<double>& factors, Weights& all)
 
 Status equalizeWeights(Graph& graph, PassContext& cx) {
   const auto* looked = cx.get<ChannelsByValue>();  // who leaves a value out of these wants it to stay
-  std::vector<LayerPair> pairs;
+  std::vector<FactorPair> pairs;
   for (Node* node : graph.nodes())
-    if (std::optional<LayerPair> pair = pairAt(*node); pair && (!looked || looked->contains(pair->value->name())))
+    if (std::optional<FactorPair> pair = pairAt(*node); pair && (!looked || looked->contains(pair->value->name())))
       pairs.push_back(std::move(*pair));
   std::vector<std::vector<double>> factors;
-  for (const LayerPair& pair : pairs) factors.emplace_back(usize(pair.channels), 1.0);
+  for (const FactorPair& pair : pairs) factors.emplace_back(usize(pair.channels), 1.0);
   Weights weights;
   double greatest = kSettled;
   for (int sweep = 0; sweep < kMaxSweeps && greatest >= kSettled; ++sweep) {

@@ -69,12 +69,12 @@ void divideOutputs(Graph& graph, Node* layer, const std::vector<double>& s) {
 
 }  // namespace
 
-std::optional<LayerPair> pairAt(Node& node) {
+std::optional<FactorPair> pairAt(Node& node) {
   if (node.numResults() != 1 || !node.result()->hasUses() || !(commutes(node) || readsChannels(node))) return std::nullopt;
   // The last of a chain alone, so that a value is looked at once.
   const Node* next = onlyUser(node.result());
   if (next && commutes(*next)) return std::nullopt;
-  LayerPair pair{producerOf(node.result()), node.result(), {}, 0, 0};
+  FactorPair pair{producerOf(node.result()), node.result(), {}, 0, 0};
   if (!pair.producer || !collectReaders(node.result(), pair.producer->is("conv"), pair.readers) || pair.readers.empty())
     return std::nullopt;
   pair.channels = outputChannels(*pair.producer);
@@ -88,7 +88,7 @@ std::optional<LayerPair> pairAt(Node& node) {
   return fits ? std::optional(std::move(pair)) : std::nullopt;
 }
 
-void moveFactors(Graph& graph, const LayerPair& pair, const std::vector<double>& factors, Moves& moves) {
+void moveFactors(Graph& graph, const FactorPair& pair, const std::vector<double>& factors, Moves& moves) {
   moves.add(movedValues(*pair.producer, pair.value), pair.axis, reciprocals(factors));
   divideOutputs(graph, pair.producer, factors);
   for (Node* reader : pair.readers) scaleInputs(graph, reader, factors);

@@ -9,7 +9,7 @@
 
 namespace qc {
 
-struct LayerPair {
+struct FactorPair {
   Node* producer = nullptr;      // conv or linear, without anything fused to it
   const Value* value = nullptr;  // its result behind the relu
   std::vector<Node*> readers;    // all of them, behind pools
@@ -18,9 +18,9 @@ struct LayerPair {
 };
 
 // The pair of which `node` gives the value; nothing where something else reads it, or a factor would not come through.
-std::optional<LayerPair> pairAt(Node& node);
+std::optional<FactorPair> pairAt(Node& node);
 
 // The producer's channels divided by a factor each, the readers' inputs multiplied by it: the same function.
-void moveFactors(Graph& graph, const LayerPair& pair, const std::vector<double>& factors, Moves& moves);
+void moveFactors(Graph& graph, const FactorPair& pair, const std::vector<double>& factors, Moves& moves);
 
 }  // namespace qc
