@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Refuses an include against the arrows: a room includes only rooms to its left; and a type whose name another type has.
+"""Refuses an include against the arrows: a room includes only rooms to its left; and names that are there twice.
 
     ir <- quantizer <- passes <- codegen <- runtime <- tools        ir <- frontend <- runtime
 
@@ -8,6 +8,7 @@ LLVM's headers belong to codegen alone, ONNX's to frontend alone; runtime/rt, th
 them, includes no room and may be included by each.
 
 Rooms are linked into one program: of two types of one name outside of unnamed namespaces the linker takes the destructor of either for both.
+Sources of one room may be compiled as one (QC_PCH): what stands in their unnamed namespaces has to be unlike, whichever come to lie together.
 """
 import collections
 import pathlib
@@ -20,6 +21,7 @@ MAY["codegen"] = MAY["passes"] | {"codegen"}
 MAY["runtime"] = MAY["codegen"] | {"frontend", "runtime"}
 MAY["tools"] = MAY["runtime"] | {"tools"}
 FLOORS = {"workflow": {"workflow", "training", "insight"}, "training": {"training"}, "insight": {"insight"}}  # of runtime, and who of it may include them
+TOGETHER = ["ir", "frontend", "quantizer", "passes", "runtime", "runtime/workflow", "runtime/training", "runtime/insight", "tools"]  # as CMakeLists.txt has it
 OWNER = {"llvm": "codegen", "llvm-c": "codegen", "onnx": "frontend", "google": "frontend"}
 
 
@@ -69,7 +71,45 @@ def twins():
     return [f"{name} is defined in {' and '.join(where)}: give one of them another name" for name, where in sorted(places.items()) if len(where) > 1]
 
 
+TYPE_ALIAS = re.compile(r"using (\w+) = (.*);")
+CONSTANT = re.compile(r"(?!using |namespace )[\w:<>, *&]+?\b(\w+)(?:\[\d*\])* = ")
+FUNCTION = re.compile(r"(?!template|using )[\w:<>, *&]+?\b(\w+)\((.*)\)(?: const)?(?: \{.*| -> .*\{)$")
+
+
+def own(path):
+    """What a source defines in unnamed namespaces, on one line each: functions by the types of their parameters, other names by themselves, and
+    what may be said twice, an alias, by what it says."""
+    inside = False
+    for line in path.read_text(errors="replace").splitlines():
+        if line == "namespace {" or line == "}  // namespace":
+            inside = line == "namespace {"
+        elif not inside or line[:1] in {" ", "/", "#", "}"}:
+            continue
+        elif found := TYPE.match(line):
+            yield found[1], ""
+        elif found := TYPE_ALIAS.match(line):
+            yield found[1], found[2]
+        elif found := FUNCTION.match(line):
+            yield f"{found[1]}({re.sub(r' ?[*&]?(?<=[ *&])[a-z][A-Za-z]*(?=,|$)', '', found[2])})", ""
+        elif found := CONSTANT.match(line):
+            yield found[1], ""
+
+
+def neighbours():
+    for room in TOGETHER:
+        places = collections.defaultdict(dict)
+        for path in sorted((ROOT / room).rglob("*.cpp")):
+            inner = path.relative_to(ROOT / room).parts[0]
+            if room == "runtime" and (inner == "rt" or f"runtime/{inner}" in TOGETHER):
+                continue
+            for name, meaning in own(path):
+                places[name].setdefault(str(path.relative_to(ROOT)), meaning)
+        for name, where in sorted(places.items()):
+            if len(where) > 1 and set(where.values()) - {""} != set(where.values()) or len(set(where.values())) > 1:
+                yield f"{name} is of its own in {' and in '.join(where)}: give all but one other names"
+
+
 if __name__ == "__main__":
-    found = [*offences(), *twins()]
-    print("\n".join(found) or "includes follow the arrows, and names tell types apart")
+    found = [*offences(), *twins(), *neighbours()]
+    print("\n".join(found) or "includes follow the arrows, and names are told apart")
     sys.exit(1 if found else 0)

@@ -220,9 +220,9 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   const bool measured = check || done.heldOut > 0;
   if (!measured && o.holdOut > 0)
     note(
-        fmt::format("{} samples are too few to hold some out, which takes {} where {} are a batch: the last epoch is written, whether or "
-                    "not it is better; give more of them, a smaller --batch, or samples to --check",
-                    samples.size(), Batches::fewestToHoldOutOf(o.batch), o.batch));
+        fmt::format("{} samples are too few to hold some out, which takes {} with a batch of {}: the last epoch is written, whether or not "
+                    "it is better; give more of them{}, or others to --check",
+                    samples.size(), Batches::fewestToHoldOutOf(o.batch), o.batch, o.batch > 1 ? ", a smaller --batch" : ""));
   if (done.heldOut > 0 && done.best == 0 && o.quantizes()) {
     QC_ASSIGN(done.model, asQuantizeWrites(model, prepared, samples, options.recover));
   }

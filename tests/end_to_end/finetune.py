@@ -125,7 +125,7 @@ def main():
         told = json.loads(run(*args, "-o", out, "--json", "--hold-out", "0").stdout)
         assert "held_out" not in told and told["steps"] == 3 * 8 and told["best"] == 3 and told["written"] == "trained", told
         said = run("finetune", MODEL, "-d", TRAIN, "--batch", "64", "--epochs", "1", "-o", out).stderr
-        assert "256 samples are too few to hold some out, which takes 320 where 64 are a batch: " in said, said
+        assert "256 samples are too few to hold some out, which takes 320 with a batch of 64: " in said, said
 
         # What follows from the bits goes by those that the rules end in, whoever says them.
         for dtype, flag, rate in (("s8", [], 1e-5), ("s4", [], 1e-4), ("s4", ["--weight-bits", "8"], 1e-5), ("s8", ["--weight-bits", "2"], 5e-4)):
