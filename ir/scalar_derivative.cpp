@@ -64,11 +64,11 @@ E ofPow(Args a, int index) {
 E root(const E& x) { return expr::unary(Op::sqrt, x); }
 
 // By args[index].
-struct Row {
+struct DerivativeRow {
   std::string_view function;
   E (*derivative)(Args args, int index);
 };
-constexpr Row kRows[] = {
+constexpr DerivativeRow kRows[] = {
     {"exp", [](Args a, int) { return call("exp", a[0]); }},
     {"expm1", [](Args a, int) { return call("exp", a[0]); }},
     {"log", [](Args a, int) { return 1.f / a[0]; }},
@@ -94,7 +94,8 @@ constexpr Row kRows[] = {
 };
 
 E ofCall(const E& e, int index) {
-  const Row* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return r.function == e.function().name; });
+  const DerivativeRow* row =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const DerivativeRow& r) { return r.function == e.function().name; });
   QC_CHECK(row != std::end(kRows), "no derivative of {}", e.function().name);
   return row->derivative(e.operands(), index);
 }

@@ -1,4 +1,4 @@
-// Parser and printer of scalar expressions.
+// ExprParser and printer of scalar expressions.
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -14,7 +14,7 @@ using Op = ScalarExpr::Op;
 using Instruction = ExprProgram::Instruction;
 
 constexpr size_t kMaxText = size_t{1} << 16;
-constexpr int kMaxDepth = 256;       // of nesting in the text: bounds the parser's recursion
+constexpr int kMaxExprDepth = 256;   // of nesting in the text: bounds the parser's recursion
 constexpr int kTemporaryDepth = 48;  // the printer names a sub-tree before it gets near that
 constexpr int64_t kInlineSize = 64;  // trees up to this many nodes print in one formula
 constexpr int kMaxArgument = 255;
@@ -58,9 +58,9 @@ struct Infix {
 constexpr Infix kInfix[] = {{'+', Op::add, 1}, {'-', Op::sub, 1}, {'*', Op::mul, 2}, {'/', Op::div, 2}};
 constexpr int kUnary = 3, kPrimary = 4;
 
-class Parser {
+class ExprParser {
  public:
-  explicit Parser(std::string_view text) : text_(text) {}
+  explicit ExprParser(std::string_view text) : text_(text) {}
 
   Result<ScalarExpr> parse() {
     QC_TRY(ScalarExpr::checkText(text_.size(), 0));
@@ -121,7 +121,7 @@ class Parser {
 
   // Precedence climbing: operators of at least this precedence, left associative.
   Result<ScalarExpr> formula(int precedence) {
-    if (++depth_ > kMaxDepth) return error("nested too deeply");
+    if (++depth_ > kMaxExprDepth) return error("nested too deeply");
     QC_ASSIGN(ScalarExpr left, factor());
     for (;;) {
       skipSpace();
@@ -138,7 +138,7 @@ class Parser {
   }
 
   Result<ScalarExpr> factor() {
-    if (++depth_ > kMaxDepth) return error("nested too deeply");
+    if (++depth_ > kMaxExprDepth) return error("nested too deeply");
     QC_ASSIGN(ScalarExpr e, take('-') ? negated() : primary());
     --depth_;
     return e;
@@ -219,9 +219,9 @@ class Parser {
 };
 
 // Prints the flattened tree bottom-up, so that neither depth nor sharing costs more than it must.
-class Printer {
+class ExprPrinter {
  public:
-  explicit Printer(std::vector<Instruction> code) : code_(std::move(code)), parts_(code_.size()), uses_(code_.size()) {}
+  explicit ExprPrinter(std::vector<Instruction> code) : code_(std::move(code)), parts_(code_.size()), uses_(code_.size()) {}
 
   std::string print() {
     std::vector<int64_t> sizes(code_.size(), 1);
@@ -296,8 +296,8 @@ Status ScalarExpr::checkText(size_t bytes, int arity) {
   return {};
 }
 
-Result<ScalarExpr> ScalarExpr::parse(std::string_view text) { return Parser(text).parse(); }
+Result<ScalarExpr> ScalarExpr::parse(std::string_view text) { return ExprParser(text).parse(); }
 
-std::string ScalarExpr::str() const { return Printer(flatten(*this)).print(); }
+std::string ScalarExpr::str() const { return ExprPrinter(flatten(*this)).print(); }
 
 }  // namespace qc

@@ -9,7 +9,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kLongestStem = 160;
+constexpr size_t kLongestVisible = 160;
 
 bool controls(uint32_t c) {
   return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
@@ -19,7 +19,7 @@ bool controls(uint32_t c) {
 // Without what has a meaning in a path, here or on another system.
 std::string stemFor(std::string_view name) {
   std::string stem;
-  while (!name.empty() && stem.size() < kLongestStem) {
+  while (!name.empty() && stem.size() < kLongestVisible) {
     const size_t n = printableLength(name);
     const bool good = n > 1 || (n == 1 && name[0] != '/' && name[0] != '\\' && name[0] != ':');
     good ? stem.append(name.substr(0, n)) : stem.append("_");

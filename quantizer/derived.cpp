@@ -20,7 +20,7 @@ Result<QuantParams> productOfScales(std::span<const QuantPtr> from, DType dtype)
   return q;
 }
 
-std::map<std::string, Derivation, std::less<>>& table() {
+std::map<std::string, Derivation, std::less<>>& derivations() {
   static auto* const rows = new std::map<std::string, Derivation, std::less<>>{{"bias", productOfScales}};
   return *rows;
 }
@@ -29,24 +29,24 @@ std::map<std::string, Derivation, std::less<>>& table() {
 
 Status registerDerivation(std::string name, Derivation derivation) {
   if (name.empty() || !derivation) return fail(ErrorCode::kInvalidArgument, "a derivation needs a name and a function");
-  if (table().contains(name)) return fail(ErrorCode::kInvalidArgument, "a derivation named '{}' exists", name);
+  if (derivations().contains(name)) return fail(ErrorCode::kInvalidArgument, "a derivation named '{}' exists", name);
   Derivation safe = [name, derivation = std::move(derivation)](std::span<const QuantPtr> from, DType dtype) {
     return guarded(fmt::format("derivation '{}'", name), [&] { return derivation(from, dtype); });
   };
-  table().emplace(std::move(name), std::move(safe));
+  derivations().emplace(std::move(name), std::move(safe));
   return {};
 }
 
 Status checkDerivation(const DerivedSpec& spec) {
-  if (table().contains(spec.function)) return {};
+  if (derivations().contains(spec.function)) return {};
   std::vector<std::string> names;
-  for (const auto& [name, row] : table()) names.push_back(name);
+  for (const auto& [name, row] : derivations()) names.push_back(name);
   return fail(ErrorCode::kInvalidArgument, "there is no derivation '{}'", spec.function).help(didYouMean(spec.function, names));
 }
 
 Result<QuantPtr> deriveParams(const DerivedSpec& spec, std::span<const QuantPtr> from) {
   QC_TRY(checkDerivation(spec));
-  QC_ASSIGN(QuantParams q, table().find(spec.function)->second(from, spec.dtype));
+  QC_ASSIGN(QuantParams q, derivations().find(spec.function)->second(from, spec.dtype));
   QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
   if (q.scales.empty() || q.zeroPoints.empty())
     return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave no scale or zero point", spec.function);

@@ -7,7 +7,7 @@
 namespace qc {
 namespace {
 
-constexpr int64_t kLargest = int64_t{1} << 23;  // elements of the products
+constexpr int64_t kLargestProducts = int64_t{1} << 23;  // elements of the products
 
 // Where each tap of the kernel reads, for each position of the result: a place in a plane of the input, or -1 in the padding.
 std::vector<int64_t> tapsOf(const ConvGeometry& g) {
@@ -42,7 +42,7 @@ std::optional<LayerResponseSampler> LayerResponseSampler::of(const Node& layer, 
   s.inputs_.depth = weight->numElements() / s.outputs_;
   if (s.inputs_.groups < 1 || s.outputs_ % s.inputs_.groups) return std::nullopt;
   const int64_t size = s.inputs_.depth + s.outputs_ / s.inputs_.groups;
-  if (s.inputs_.groups * size * size > kLargest) return std::nullopt;
+  if (s.inputs_.groups * size * size > kLargestProducts) return std::nullopt;
   s.sums_ = ProductSums(s.inputs_.groups, size, true);
   return s;
 }

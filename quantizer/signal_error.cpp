@@ -52,6 +52,8 @@ double decibels(double signal, double noise) {
   return signal > 0 ? std::clamp(10 * std::log10(signal / noise), -kMax, kMax) : 0.0;
 }
 
+double noiseAt(double decibels) { return std::pow(10.0, -decibels / 10); }
+
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual) {
   if (reference.empty()) return 0;
   return sumsOf(reference, actual).difference / static_cast<double>(reference.size());

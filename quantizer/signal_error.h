@@ -14,6 +14,8 @@ double cosineSimilarity(std::span<const float> reference, std::span<const float>
 // 10 * log10(signal / noise) of sums of squares, from -120 dB, which infinite noise has, to 120: for tables, where more would say no more.
 // 0 without a signal, and where NaN is all that is left.
 double decibels(double signal, double noise);
+// The noise beside a signal of 1 that so many dB stand for.
+double noiseAt(double decibels);
 double meanSquaredError(std::span<const float> reference, std::span<const float> actual);
 
 }  // namespace qc

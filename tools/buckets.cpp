@@ -9,13 +9,14 @@
 namespace qc::tools {
 namespace {
 
-constexpr size_t kMost = 256;
+constexpr size_t kMostBuckets = 256;
 
 Result<std::vector<Shapes>> combinations(const std::vector<SizeList>& lists) {
   std::vector<Shapes> all{{}};
   for (const SizeList& list : lists) {
-    if (all.size() * list.each.size() > kMost)
-      return fail(ErrorCode::kInvalidArgument, "more than {} buckets: every size of each --shape goes with every size of the others", kMost)
+    if (all.size() * list.each.size() > kMostBuckets)
+      return fail(ErrorCode::kInvalidArgument, "more than {} buckets: every size of each --shape goes with every size of the others",
+                  kMostBuckets)
           .on(list.name)
           .help("give fewer sizes");
     std::vector<Shapes> more;

@@ -24,17 +24,6 @@ struct ReduceFlags {
   int64_t tries = 2000;
 };
 
-// 'sh check.sh {}' with the file in the place of {}, or behind it all.
-std::string commandFor(const std::string& test, const std::string& file) {
-  std::string quoted = "'";
-  for (const char c : file) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  quoted += "'";
-  std::string command = test;
-  const size_t at = command.find("{}");
-  if (at == std::string::npos) return command + " " + quoted;
-  return command.replace(at, 2, quoted);
-}
-
 class Reducer {
  public:
   Reducer(Graph graph, const ReduceFlags& flags, std::string candidate)
@@ -76,7 +65,7 @@ class Reducer {
   bool interesting(const Graph& graph) {
     ++tries_;
     if (!save(Model(graph.clone(), "reduced"), candidate_)) return false;
-    const int status = std::system(commandFor(flags_.test, candidate_).c_str());
+    const int status = std::system(shellCommand(flags_.test, candidate_).c_str());
     // While the command runs, Ctrl-C is its own; it was meant for both.
     if (status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) std::raise(SIGINT);
     return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0;

@@ -427,6 +427,14 @@ void Progress::update(int64_t done, int64_t total) {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+std::string shellCommand(const std::string& command, const std::string& path) {
+  std::string quoted = "'";
+  for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  quoted += "'";
+  const size_t at = command.find("{}");
+  return at == std::string::npos ? command + " " + quoted : command.substr(0, at) + quoted + command.substr(at + 2);
+}
+
 std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
 
 void printTimings(const std::vector<PassTiming>& timings) {

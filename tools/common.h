@@ -153,6 +153,8 @@ class StagedProgress {
 };
 
 std::string megabytes(int64_t bytes);
+// A command of the user's for the shell, with a path in the place of {}, or behind it all.
+std::string shellCommand(const std::string& command, const std::string& path);
 
 // A table on stderr: milliseconds, share and nodes before and after, pass by pass.
 void printTimings(const std::vector<PassTiming>& timings);

@@ -12,22 +12,11 @@
 #include "ir/files.h"
 #include "ir/visible.h"
 #include "runtime/workflow/taps.h"
+#include "tools/common.h"
 #include "tools/output_arrays.h"
 
 namespace qc::tools {
 namespace {
-
-std::string inQuotes(const std::string& path) {
-  std::string quoted = "'";
-  for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
-
-// The command with the folder in the place of {}, or behind it all.
-std::string commandFor(const std::string& command, const std::string& folder) {
-  const size_t at = command.find("{}");
-  return at == std::string::npos ? command + " " + inQuotes(folder) : command.substr(0, at) + inQuotes(folder) + command.substr(at + 2);
-}
 
 struct Printed {
   std::string text;
@@ -85,7 +74,7 @@ class CommandRun : public GoalRun {
     QC_ASSIGN(const Written written, stackedOrApart(std::move(outputs_), paths));
     for (const auto& [name, path, tensor] : written) QC_TRY(writeNpy(path, tensor));
     QC_TRY(writeFileAtomically((std::filesystem::path(folder.path()) / "samples.tsv").string(), samples_));
-    QC_ASSIGN(const Printed printed, printedBy(commandFor(command_, folder.path())));
+    QC_ASSIGN(const Printed printed, printedBy(shellCommand(command_, folder.path())));
     return lastNumber(command_, printed);
   }
 

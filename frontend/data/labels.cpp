@@ -55,15 +55,15 @@ std::vector<std::string> columnsOf(const std::string& line) {
 
 constexpr int64_t kLargest = int64_t{1} << 30;
 
-struct Row {
+struct LabelRow {
   int64_t line;
   std::vector<std::string> columns;
 };
 
-Result<std::vector<Row>> rowsOf(const std::string& path) {
+Result<std::vector<LabelRow>> rowsOf(const std::string& path) {
   QC_ASSIGN(const std::string text, readFile(path, kLargest));
   std::istringstream file(text);
-  std::vector<Row> rows;
+  std::vector<LabelRow> rows;
   int64_t number = 0;
   for (std::string line; std::getline(file, line);) {
     ++number;
@@ -74,7 +74,7 @@ Result<std::vector<Row>> rowsOf(const std::string& path) {
 }
 
 // No number behind the first column.
-bool isHeader(const Row& row) {
+bool isHeader(const LabelRow& row) {
   return std::none_of(row.columns.begin() + 1, row.columns.end(), [](const std::string& column) { return asInteger(column).has_value(); });
 }
 
@@ -101,8 +101,8 @@ Status checkLines(const std::string& path, const std::string& sample, int64_t li
 }
 
 // The form of MLPerf Tiny: file, number of classes, class index.
-bool isMlperf(const std::vector<Row>& rows) {
-  return std::all_of(rows.begin(), rows.end(), [&](const Row& row) {
+bool isMlperf(const std::vector<LabelRow>& rows) {
+  return std::all_of(rows.begin(), rows.end(), [&](const LabelRow& row) {
     if (row.columns.size() != 3 || row.columns[1] != rows[0].columns[1]) return false;
     const auto count = asInteger(row.columns[1]), label = asInteger(row.columns[2]);
     return count && label && *label >= 0 && *label < *count;
@@ -122,7 +122,7 @@ Result<Labels> Labels::read(const std::string& path) {
     const std::vector<int64_t> values = t.toInts();
     for (size_t i = 0; i < values.size(); ++i) labels.byIndex_[static_cast<int64_t>(i)] = values[i];
   } else {
-    QC_ASSIGN(std::vector<Row> rows, rowsOf(path));
+    QC_ASSIGN(std::vector<LabelRow> rows, rowsOf(path));
     size_t column = kDocumented;
     if (!rows.empty() && isHeader(rows[0])) {
       column = columnNamed(rows[0].columns, {"index", "class_index", "label_index", "class", "label"});
@@ -131,7 +131,7 @@ Result<Labels> Labels::read(const std::string& path) {
       column = 2;
     }
     std::map<std::string, int64_t> lineOf;
-    for (const Row& row : rows) {
+    for (const LabelRow& row : rows) {
       const auto label = column < row.columns.size() ? asInteger(row.columns[column]) : std::nullopt;
       if (!label)
         return fail(ErrorCode::kInvalidData, "'{}' line {}: {} is not a class index", path, row.line,
@@ -167,9 +167,9 @@ Result<Answers> Answers::read(const std::string& path) {
       for (int64_t k = 0; k < each; ++k) answers.byIndex_[i].push_back(t.at(i * each + k));
     return answers;
   }
-  QC_ASSIGN(std::vector<Row> rows, rowsOf(path));
+  QC_ASSIGN(std::vector<LabelRow> rows, rowsOf(path));
   size_t column = kDocumented;
-  const auto numberless = [](const Row& row) {
+  const auto numberless = [](const LabelRow& row) {
     return row.columns.size() < 2 || std::none_of(row.columns.begin() + 1, row.columns.end(), [](const auto& c) { return asNumbers(c); });
   };
   if (!rows.empty() && numberless(rows[0])) {
@@ -177,7 +177,7 @@ Result<Answers> Answers::read(const std::string& path) {
     rows.erase(rows.begin());
   }
   std::map<std::string, int64_t> lineOf;
-  for (const Row& row : rows) {
+  for (const LabelRow& row : rows) {
     auto numbers = column < row.columns.size() ? asNumbers(row.columns[column]) : std::nullopt;
     if (!numbers)
       return fail(ErrorCode::kInvalidData, "'{}' line {}: {} holds no numbers", path, row.line,

@@ -23,7 +23,6 @@ using Ints = std::vector<int64_t>;
 using Tensors = std::vector<Tensor>;
 using Bounds = std::vector<DimExpr>;
 
-Ints sizesOf(const TensorRef& t) { return {t.sizes.begin(), t.sizes.end()}; }
 DimExpr elementsOf(const TensorType& t) {
   DimExpr n = 1;
   for (const Dim& d : t.shape) n = n * d.expr();

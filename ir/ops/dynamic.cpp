@@ -17,7 +17,7 @@
 namespace qc {
 namespace {
 
-enum Operand { kInput, kWeight, kBiasOperand, kScale, kZeroPoint };
+enum DynamicOperand { kInput, kWeight, kBiasOperand, kScale, kZeroPoint };
 
 // A scalar, or one per row of x.
 Status requireRowParameter(const InferContext& c, int operand, DType dtype) {

@@ -101,9 +101,9 @@ Weights weightsOf(const EvalContext& c, const RecurrentForm& form, int64_t direc
 }
 
 // A RecurrentProduct.
-class Product {
+class StepProduct {
  public:
-  Product(Weights weights, const DynamicRange& range, bool perVector)
+  StepProduct(Weights weights, const DynamicRange& range, bool perVector)
       : weights_(std::move(weights)), range_(range), perVector_(perVector) {}
 
   void operator()(const float* x, int64_t count, int64_t first, int64_t rows, float* y) {
@@ -140,7 +140,7 @@ Status evalWhole(const EvalContext& c) {
   return evalRecurrent(c, form, [&](int64_t direction) -> RecurrentProducts {
     const auto product = [&](RecurrentForm::Operand operand, bool perVector) {
       const int i = form.place(operand);
-      return Product(weightsOf(c.in(i), *c.inType(i).quant, direction), range, perVector);
+      return StepProduct(weightsOf(c.in(i), *c.inType(i).quant, direction), range, perVector);
     };
     return {product(RecurrentForm::Operand::w, perToken), product(RecurrentForm::Operand::r, false)};
   });
@@ -150,7 +150,7 @@ Status evalSteps(const EvalContext& c) {
   QC_ASSIGN(const RecurrentForm form, RecurrentForm::of(c.node.op(), c.node.attrs()));
   const DynamicRange range = dynamicRangeOf(c.node.attrs());
   return evalRecurrent(
-      c, form, [&](int64_t direction) -> RecurrentProducts { return {nullptr, Product(weightsOf(c, form, direction), range, false)}; });
+      c, form, [&](int64_t direction) -> RecurrentProducts { return {nullptr, StepProduct(weightsOf(c, form, direction), range, false)}; });
 }
 
 // As a float op is declared, with the attributes of the range.

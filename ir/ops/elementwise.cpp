@@ -37,7 +37,7 @@ using expr::sigmoid;
 using expr::tanh;
 using expr::unary;
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Which dtypes the data operands may have.
 enum class Domain { floats, numbers, anything, booleans };
@@ -94,7 +94,7 @@ E mish(Attrs) {
 }
 
 E isinf(Attrs attrs) {
-  const auto inf = static_cast<float>(kInf);
+  const auto inf = static_cast<float>(kInfinity);
   const E negative = attrs.integer("detect_negative") ? eq(arg(0), -inf) : E(0.f);
   return attrs.integer("detect_positive") ? max(eq(arg(0), inf), negative) : negative;
 }
@@ -131,7 +131,7 @@ std::vector<Row> rows() {
       {.name = "clip",
        .operands = x,
        .domain = numbers,
-       .attrs = {attr("min", -kInf), attr("max", kInf)},
+       .attrs = {attr("min", -kInfinity), attr("max", kInfinity)},
        .scalar = [](Attrs a) { return clamp(arg(0), real(a, "min"), real(a, "max")); },
        .gradient = gradientByResult([](Attrs a) { return lt(real(a, "min"), arg(0)) * lt(arg(0), real(a, "max")); })},
       {"leaky_relu", x, floats, {attr("alpha", 0.01)}, [](Attrs a) { return belowZero(real(a, "alpha") * arg(0)); }},

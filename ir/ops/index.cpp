@@ -18,9 +18,6 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-constexpr uint32_t kMove = kPure | kMovesData | kSharesQuant;
-
-Ints sizesOf(const TensorRef& r) { return {r.sizes.begin(), r.sizes.end()}; }
 
 Status requireIndices(const InferContext& c, int operand) {
   const DType d = c.type(operand).dtype;

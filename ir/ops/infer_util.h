@@ -13,6 +13,10 @@ namespace qc {
 
 using Types = std::vector<TensorType>;
 
+constexpr uint32_t kMove = kPure | kMovesData | kSharesQuant;  // of an op that only moves elements
+
+inline std::vector<int64_t> sizesOf(const TensorRef& t) { return {t.sizes.begin(), t.sizes.end()}; }
+
 // A model may claim any size; nothing above this many bytes is ever built.
 constexpr int64_t kMaxTensorBytes = int64_t{1} << 40;
 

@@ -10,7 +10,7 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-ScalarExpr arg(int i) { return ScalarExpr::arg(i); }
+ScalarExpr argOf(int i) { return ScalarExpr::arg(i); }
 ScalarExpr inverseRoot(const ScalarExpr& x) { return 1.f / expr::unary(ScalarExpr::Op::sqrt, x); }
 float epsilonOf(const GradientContext& c) { return static_cast<float>(c.node().real("epsilon")); }
 
@@ -27,9 +27,9 @@ Value* perChannel(GradientContext& c, int operand) {
 
 // (x - mean) / sqrt(var + epsilon) over the axes
 Value* normalized(GradientContext& c, Value* x, const Ints& axes) {
-  Value* d = c.map(arg(0) - arg(1), {x, c.mean(x, axes)});
-  Value* var = c.mean(c.map(arg(0) * arg(0), {d}), axes);
-  return c.map(arg(0) * inverseRoot(arg(1) + epsilonOf(c)), {d, var});
+  Value* d = c.map(argOf(0) - argOf(1), {x, c.mean(x, axes)});
+  Value* var = c.mean(c.map(argOf(0) * argOf(0), {d}), axes);
+  return c.map(argOf(0) * inverseRoot(argOf(1) + epsilonOf(c)), {d, var});
 }
 
 }  // namespace
@@ -42,15 +42,15 @@ Result<Gradients> batchNormGradient(GradientContext& c) {
   Ints axes(c.type(0).shape.size());
   std::iota(axes.begin(), axes.end(), 0);
   axes.erase(axes.begin() + channelAxis(c));
-  const ScalarExpr r = inverseRoot(arg(1) + epsilonOf(c));
+  const ScalarExpr r = inverseRoot(argOf(1) + epsilonOf(c));
   Value* sum = c.wants(2) || c.wants(3) ? c.sum(dy, axes) : nullptr;
-  Value* moment = c.wants(1) || c.wants(4) ? c.sum(c.map(arg(0) * (arg(1) - arg(2)), {dy, x, mean}), axes) : nullptr;
+  Value* moment = c.wants(1) || c.wants(4) ? c.sum(c.map(argOf(0) * (argOf(1) - argOf(2)), {dy, x, mean}), axes) : nullptr;
   const Shape& channels = c.type(1).shape;
-  if (c.wants(0)) all[0] = c.map(arg(0) * (arg(2) * r), {dy, var, scale});
-  if (c.wants(1)) all[1] = c.reshape(c.map(arg(0) * r, {moment, var}), channels);
+  if (c.wants(0)) all[0] = c.map(argOf(0) * (argOf(2) * r), {dy, var, scale});
+  if (c.wants(1)) all[1] = c.reshape(c.map(argOf(0) * r, {moment, var}), channels);
   if (c.wants(2)) all[2] = c.reshape(sum, channels);
-  if (c.wants(3)) all[3] = c.reshape(c.map(-(arg(0) * arg(2) * r), {sum, var, scale}), channels);
-  if (c.wants(4)) all[4] = c.reshape(c.map(-0.5f * arg(0) * arg(2) * (r * r * r), {moment, var, scale}), channels);
+  if (c.wants(3)) all[3] = c.reshape(c.map(-(argOf(0) * argOf(2) * r), {sum, var, scale}), channels);
+  if (c.wants(4)) all[4] = c.reshape(c.map(-0.5f * argOf(0) * argOf(2) * (r * r * r), {moment, var, scale}), channels);
   return all;
 }
 
@@ -87,19 +87,19 @@ Result<Gradients> lrnGradient(GradientContext& c) {
     for (int64_t from = std::max<int64_t>(to - (size - 1) / 2, 0); from <= std::min(to + size - 1 - (size - 1) / 2, channels - 1); ++from)
       nth(inWindow, from * channels + to) = 1;
   const auto real = [&](const char* name) { return static_cast<float>(c.node().real(name)); };
-  Value* squares = c.contract(c.map(arg(0) * arg(0), {c.operand(0)}), axis, inWindow, channels);
+  Value* squares = c.contract(c.map(argOf(0) * argOf(0), {c.operand(0)}), axis, inWindow, channels);
   const float factor = real("alpha") / static_cast<float>(size);
-  return c.through({c.map(arg(0) / expr::pow(real("bias") + factor * arg(1), real("beta")), {c.operand(0), squares})});
+  return c.through({c.map(argOf(0) / expr::pow(real("bias") + factor * argOf(1), real("beta")), {c.operand(0), squares})});
 }
 
 Result<Gradients> softmaxGradient(GradientContext& c) {
-  Value* products = c.map(arg(0) * arg(1), {c.upstream(), c.result()});
-  return Gradients{c.map(arg(1) * (arg(0) - arg(2)), {c.upstream(), c.result(), c.sum(products, {c.node().integer("axis")})})};
+  Value* products = c.map(argOf(0) * argOf(1), {c.upstream(), c.result()});
+  return Gradients{c.map(argOf(1) * (argOf(0) - argOf(2)), {c.upstream(), c.result(), c.sum(products, {c.node().integer("axis")})})};
 }
 
 Result<Gradients> logSoftmaxGradient(GradientContext& c) {
   Value* sum = c.sum(c.upstream(), {c.node().integer("axis")});
-  return Gradients{c.map(arg(0) - expr::exp(arg(1)) * arg(2), {c.upstream(), c.result(), sum})};
+  return Gradients{c.map(argOf(0) - expr::exp(argOf(1)) * argOf(2), {c.upstream(), c.result(), sum})};
 }
 
 }  // namespace qc

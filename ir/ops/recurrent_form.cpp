@@ -19,15 +19,15 @@ struct Kind {
   int64_t gates;
   const char* activations;  // by default
 };
-constexpr Kind kKinds[] = {
+constexpr Kind kCellKinds[] = {
     {"lstm", Cell::lstm, 4, "Sigmoid,Tanh,Tanh"}, {"gru", Cell::gru, 3, "Sigmoid,Tanh"}, {"rnn", Cell::rnn, 1, "Tanh"}};
 constexpr std::string_view kDynamic = "q.dynamic_", kSteps = "_steps";
 
 const Kind* kindOf(std::string_view op) {
   if (op.starts_with(kDynamic)) op.remove_prefix(kDynamic.size());
   if (op.ends_with(kSteps)) op.remove_suffix(kSteps.size());
-  const auto* row = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return k.name == op; });
-  return row == std::end(kKinds) ? nullptr : row;
+  const auto* row = std::find_if(std::begin(kCellKinds), std::end(kCellKinds), [&](const Kind& k) { return k.name == op; });
+  return row == std::end(kCellKinds) ? nullptr : row;
 }
 
 // An activation is the elementwise op of that name, with its NaN; what ONNX has as an op of its own is not written again here.

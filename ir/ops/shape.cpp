@@ -18,9 +18,6 @@ namespace qc {
 namespace {
 
 using Ints = std::vector<int64_t>;
-constexpr uint32_t kMove = kPure | kMovesData | kSharesQuant;
-
-Ints sizesOf(const TensorRef& r) { return {r.sizes.begin(), r.sizes.end()}; }
 
 Status evalDims(const EvalContext& c) {
   const auto values = constants(c.node.attrs().dims("values"));

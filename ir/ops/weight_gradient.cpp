@@ -14,7 +14,7 @@
 namespace qc {
 namespace {
 
-enum Operand { kWide, kNarrow };
+enum WeightGradientOperand { kWide, kNarrow };
 
 Result<Types> inferWeightGradient(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, kWide));

@@ -293,7 +293,7 @@ std::vector<RewriteRule>& ownRules() {
   return *rules;
 }
 
-std::vector<RewriteRule> rules() {
+std::vector<RewriteRule> quantRules() {
   std::vector<std::string> movers;
   for (const auto& [name, def] : OpRegistry::get().ops())
     if ((def.has(kMovesData) || def.has(kSharesQuant)) && name != "const" && name != "resize") movers.push_back(name);
@@ -315,7 +315,7 @@ Status registerLowering(RewriteRule rule) {
   if (rule.name.empty() || !rule.apply) return fail(ErrorCode::kInvalidArgument, "a lowering '{}' needs a name and a function", rule.name);
   if (rule.pattern.kind != Pattern::Kind::op)
     return fail(ErrorCode::kInvalidArgument, "the pattern of lowering '{}' has no op at its root", rule.name).help("use op(NAME, ..)");
-  const std::vector<RewriteRule> builtIn = rules();
+  const std::vector<RewriteRule> builtIn = quantRules();
   for (const auto* list : {&std::as_const(ownRules()), &builtIn})
     if (std::any_of(list->begin(), list->end(), hasName))
       return fail(ErrorCode::kInvalidArgument, "a lowering named '{}' exists", rule.name);
@@ -331,7 +331,7 @@ Status registerLowering(RewriteRule rule) {
 
 Status lowerQuant(Graph& graph, PassContext& cx) {
   QC_TRY(cse(graph, cx));
-  std::vector<RewriteRule> builtIn = rules();
+  std::vector<RewriteRule> builtIn = quantRules();
   for (RewriteRule& rule : builtIn) rule = orKeepFloat(std::move(rule), cx);
   if (!ownRules().empty()) QC_TRY(applyRules(ownRules(), graph, cx));
   return applyRules(builtIn, graph, cx);

@@ -15,9 +15,9 @@
 namespace qc {
 namespace {
 
-constexpr int kMaxSweeps = 40;      // pairs of a chain unsettle each other less and less
-constexpr double kSettled = 1.01;   // a factor that is hardly one
-constexpr double kMaxFactor = 1e3;  // of all sweeps together
+constexpr int kMaxChainSweeps = 40;  // pairs of a chain unsettle each other less and less
+constexpr double kSettled = 1.01;    // a factor that is hardly one
+constexpr double kMaxFactor = 1e3;   // of all sweeps together
 
 // Absolute values of weights, with the factors by now.
 using Weights = std::map<const Node*, std::vector<double>>;
@@ -69,7 +69,7 @@ Status equalizeWeights(Graph& graph, PassContext& cx) {
   for (const FactorPair& pair : pairs) factors.emplace_back(usize(pair.channels), 1.0);
   Weights weights;
   double greatest = kSettled;
-  for (int sweep = 0; sweep < kMaxSweeps && greatest >= kSettled; ++sweep) {
+  for (int sweep = 0; sweep < kMaxChainSweeps && greatest >= kSettled; ++sweep) {
     greatest = 1;
     for (size_t p = 0; p < pairs.size(); ++p) greatest = std::max(greatest, settle(pairs[p], factors[p], weights));
   }

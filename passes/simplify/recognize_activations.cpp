@@ -183,7 +183,7 @@ Result<bool> layerNormAffine(const Match& m, Rewriter& rw) {
   return true;
 }
 
-std::vector<RewriteRule> rules() {
+std::vector<RewriteRule> activationRules() {
   const auto erfPart = [] { return op("add", {op("erf", {oneOf({"div", "mul"}).as("t")}).oneUse(), constant("one")}).oneUse(); };
   return {
       {"hardswish", oneOf({"div", "mul"}, {op("mul", {any("x2"), shiftedRelu6().oneUse()}).as("scaled").oneUse(), constant("six")}),
@@ -212,7 +212,7 @@ std::vector<RewriteRule> rules() {
 }  // namespace
 
 Status recognizeActivations(Graph& graph, PassContext& cx) {
-  static const std::vector<RewriteRule> kRules = rules();
+  static const std::vector<RewriteRule> kRules = activationRules();
   return applyRules(kRules, graph, cx);
 }
 

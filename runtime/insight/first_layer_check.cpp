@@ -22,7 +22,6 @@ constexpr double kLargerVariance = 25, kSmallerVariance = 1.0 / 20, kShift = 5;
 // Biases are, in the median, 0.001 to 0.033 of the deviation of a layer's results where pixels are fed that should be normalised; else 0.1
 // to 5, but for networks that are trained on pixels less their mean (0.001): those have a mean= at least.
 constexpr double kSmallBias = 0.05;
-constexpr int64_t kFewForWidth = 4;  // samples that may well be narrow
 constexpr size_t kMinElements = 32;  // elements of a channel that its variance is taken of
 
 std::vector<double> numbers(const Value* v) {

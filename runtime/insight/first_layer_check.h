@@ -14,6 +14,8 @@
 
 namespace qc {
 
+inline constexpr int64_t kFewForWidth = 4;  // so few samples may well be narrow
+
 class FirstLayerCheck {
  public:
   // Looks at nothing where the model has no such layer, or it lies behind others.

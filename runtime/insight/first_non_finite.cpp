@@ -11,7 +11,7 @@
 namespace qc {
 namespace {
 
-class Search {
+class NonFiniteSearch {
  public:
   // Both kinds were found.
   bool done() const { return nan_ && infinite_; }
@@ -50,7 +50,7 @@ Result<std::vector<NonFinite>> firstNonFinite(const Graph& graph, const Sample& 
     if (hasFreeDims(graph)) {
       QC_ASSIGN(bound, boundGraph(graph, shapes));
     }
-    Search search;
+    NonFiniteSearch search;
     std::vector<Tensor> inputs;
     for (const Value* v : bound.inputs()) {
       const auto it = sample.find(v->name());

@@ -54,14 +54,14 @@ struct Part {
 };
 constexpr Part kParts[] = {{"activation", &QConfig::activation}, {"weight", &QConfig::weight}};
 
-struct Difference {
+struct RuleDifference {
   const Part* part;
   const Setting* setting;
   std::string str() const { return fmt::format("{}.{}", part->name, setting->name); }
 };
 
-std::vector<Difference> differences(const QConfig& a, const QConfig& b) {
-  std::vector<Difference> list;
+std::vector<RuleDifference> differences(const QConfig& a, const QConfig& b) {
+  std::vector<RuleDifference> list;
   for (const Part& part : kParts)
     for (const Setting& setting : kSettings)
       if (!setting.same(a.*part.spec, b.*part.spec)) list.push_back({&part, &setting});
@@ -105,14 +105,14 @@ std::string meaningOf(const Graph& prepared) {
   return text;
 }
 
-struct Trial {
+struct RuleTrial {
   Graph annotated;
   std::map<std::string, CoverageRow> rows;  // by result
   std::string meaning;
 };
 
-Result<Trial> tried(const Graph& simplified, const QConfigMapping& rules) {
-  Trial t{simplified.clone(), {}, {}};
+Result<RuleTrial> tried(const Graph& simplified, const QConfigMapping& rules) {
+  RuleTrial t{simplified.clone(), {}, {}};
   DefaultQuantizer quantizer(rules, {.quantizedOutputs = rules.quantizedOutputs()});
   QC_TRY(quantizer.annotate(t.annotated));
   const CoverageReport report = quantizer.report(t.annotated);
@@ -129,12 +129,12 @@ Result<Trial> tried(const Graph& simplified, const QConfigMapping& rules) {
   return t;
 }
 
-class Search {
+class IdleSearch {
  public:
-  Search(const QConfigMapping& rules, const Graph& simplified) : rules_(rules), simplified_(simplified) {}
+  IdleSearch(const QConfigMapping& rules, const Graph& simplified) : rules_(rules), simplified_(simplified) {}
 
   Result<std::vector<Remark>> run() {
-    QC_ASSIGN(Trial whole, tried(simplified_, rules_));
+    QC_ASSIGN(RuleTrial whole, tried(simplified_, rules_));
     whole_ = &whole;
     QC_ASSIGN(const ResolvedRules resolved, rules_.resolve(whole.annotated));
     for (size_t i = 0; i < rules_.rules().size(); ++i)
@@ -146,10 +146,10 @@ class Search {
   void say(const Rule& rule, const std::string& what) { remarks_.push_back({"rules", {}, fmt::format("{} {}", rule.str(), what)}); }
 
   // A trial that fails would have an effect.
-  Result<std::optional<Trial>> without(size_t i, std::optional<Rule> rule) const {
+  Result<std::optional<RuleTrial>> without(size_t i, std::optional<Rule> rule) const {
     auto t = tried(simplified_, lenient(rules_.with(i, std::move(rule))));
-    if (!t) return std::optional<Trial>();
-    return std::optional<Trial>(std::move(*t));
+    if (!t) return std::optional<RuleTrial>();
+    return std::optional<RuleTrial>(std::move(*t));
   }
   static QConfigMapping lenient(QConfigMapping rules) {
     for (size_t i = 0; i < rules.rules().size(); ++i) {
@@ -239,7 +239,7 @@ class Search {
     const Rule& rule = rules_.rules()[i];
     const QConfig base = nearestNamed(*rule.entry);
     std::map<std::string, std::vector<std::string>> idle;  // by reason
-    for (const Difference& d : differences(*rule.entry, base)) {
+    for (const RuleDifference& d : differences(*rule.entry, base)) {
       Rule changed = rule;
       d.setting->take((*changed.entry).*d.part->spec, base.*d.part->spec);
       QC_ASSIGN(const auto other, without(i, std::move(changed)));
@@ -315,7 +315,7 @@ class Search {
 
   const QConfigMapping& rules_;
   const Graph& simplified_;
-  const Trial* whole_ = nullptr;
+  const RuleTrial* whole_ = nullptr;
   std::vector<Remark> remarks_;
 };
 
@@ -336,7 +336,7 @@ Result<std::vector<Remark>> idleRules(const PreparedModel& model) {
            {},
            fmt::format("{} stands in the rules more than once, and only the last time counts; leave out the others", r.str())});
     if (plain) return remarks;
-    QC_ASSIGN(std::vector<Remark> others, Search(*model.rules, *model.simplified).run());
+    QC_ASSIGN(std::vector<Remark> others, IdleSearch(*model.rules, *model.simplified).run());
     std::move(others.begin(), others.end(), std::back_inserter(remarks));
     return remarks;
   });

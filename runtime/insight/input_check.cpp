@@ -18,7 +18,6 @@ namespace qc {
 namespace {
 
 constexpr int64_t kMinSamples = 8, kMaxSamples = 64, kElements = 1 << 20;  // samples that are looked at: more of small ones
-constexpr int64_t kFewForWidth = 4;
 
 // The range that the integers of an input stand for, and how much of what is fed lies outside.
 struct Held {

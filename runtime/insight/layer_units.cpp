@@ -21,7 +21,7 @@ bool quantizes(const Node& node) {
 // Its result has the parameters of what it reads: it moves integers, and rounds nothing.
 bool onlyMoves(const Node& node) { return std::holds_alternative<SharedSpec>(node.annotation()->output); }
 
-const Node* behindObservers(const Value* v) {
+const Node* producerBehind(const Value* v) {
   const Node* producer = v ? v->producer() : nullptr;
   while (producer && producer->is("observe")) producer = producer->operand(0)->producer();
   return producer;
@@ -84,7 +84,7 @@ struct Units {
       const Node* n = open.back();
       open.pop_back();
       for (const Value* v : n->operands()) {
-        const Node* producer = behindObservers(v);
+        const Node* producer = producerBehind(v);
         if (!producer || seen[producer]) continue;
         seen[producer] = true;
         (indexOf.contains(producer) ? found : open).push_back(producer);

@@ -9,6 +9,7 @@
 #include "ir/guarded.h"
 #include "quantizer/modes.h"
 #include "quantizer/observers/observer.h"
+#include "quantizer/signal_error.h"
 #include "runtime/workflow/taps.h"
 
 namespace qc {
@@ -54,8 +55,6 @@ constexpr int kWarmUp = 2;
 constexpr double kClearly = 0.95;   // of the time of a mixture: below it the float model is the cheaper one
 constexpr double kCheaper = 0.98;   // of a time: above it the difference may be luck
 constexpr double kLeastHarm = 0.1;  // of its own noise: what a layer counts whose neighbours round all the same
-
-double noiseOf(double decibels) { return std::pow(10.0, -decibels / 10); }
 
 // Mean seconds of each node in a model.
 Result<std::map<std::string, double>> secondsByNode(const Graph& graph, const Judge& judge) {
@@ -195,8 +194,8 @@ class MixtureSearch {
     QC_ASSIGN(const auto after, secondsByNode(*base_, quick_));
     std::map<std::string, double> harm;
     for (const SensitivityRow& row : seen.rows) {
-      const double own = noiseOf(row.lossDecibels());
-      const double removed = row.aloneFloat ? noiseOf(seen.allQuantized) - noiseOf(*row.aloneFloat) : own;
+      const double own = noiseAt(row.lossDecibels());
+      const double removed = row.aloneFloat ? noiseAt(seen.allQuantized) - noiseAt(*row.aloneFloat) : own;
       harm[row.unit.name] = std::max(removed, kLeastHarm * own);
     }
     const auto secondsOf = [](const std::map<std::string, double>& all, const LayerUnit& unit) {

@@ -24,8 +24,6 @@ using nlohmann::json;
 
 constexpr double kLeast = 1e-3;  // of all noise: below it figures say nothing
 
-double noiseOf(double decibels) { return std::pow(10.0, -decibels / 10); }
-
 // By the names of layers, as a file that is written again after each of them.
 class State {
  public:
@@ -153,7 +151,7 @@ Status estimate(const Graph& observed, const Judge& judge, const Graph& quantize
   const auto most = [&](const std::vector<std::string>& names, double LayerNoise::* which) {
     double found = 0;
     for (const std::string& name : names)
-      if (const auto it = byName.find(name); it != byName.end()) found = std::max(found, noiseOf(it->second->*which));
+      if (const auto it = byName.find(name); it != byName.end()) found = std::max(found, noiseAt(it->second->*which));
     return found;
   };
   std::map<std::string, size_t> unitOf;
@@ -242,11 +240,11 @@ Result<Sensitivity> found(Trials& trials, const Judge& judge, const QConfigMappi
       row.aloneFloat = without.decibels();
       QC_TRY(state.put(row));
     }
-    added += noiseOf(*row.aloneQuantized);
+    added += noiseAt(*row.aloneQuantized);
     if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(order.size()));
   }
   result.measured = static_cast<int64_t>(order.size());
-  if (all.noise() > 0) result.added = added / noiseOf(result.allQuantized);
+  if (all.noise() > 0) result.added = added / noiseAt(result.allQuantized);
   std::stable_sort(result.rows.begin(), result.rows.end(), [](const SensitivityRow& a, const SensitivityRow& b) {
     return std::pair(!a.aloneQuantized, a.lossDecibels()) < std::pair(!b.aloneQuantized, b.lossDecibels());
   });

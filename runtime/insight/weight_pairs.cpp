@@ -14,21 +14,20 @@
 #include "runtime/insight/signals.h"
 
 namespace qc {
+
+std::map<std::string, const Node*> weightedNodes(const Graph& graph) {
+  std::map<std::string, const Node*> nodes;
+  for (const Node* n = graph.front(); n; n = n->next())
+    if (hasWeights(*n)) nodes.emplace(displayName(*n), n);
+  return nodes;
+}
+
 namespace {
 
 bool holdsBatchNorm(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next())
     if (n->is("batch_norm")) return true;
   return false;
-}
-
-using Nodes = std::map<std::string, const Node*>;  // with weights, by name
-
-Nodes weightedNodes(const Graph& graph) {
-  Nodes nodes;
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (hasWeights(*n)) nodes.emplace(displayName(*n), n);
-  return nodes;
 }
 
 // What a value computed from constants is, as floats.
@@ -51,9 +50,9 @@ Result<std::optional<Tensor>> constantOf(const Value* value, int depth = 0) {
 }
 
 // The channel of an element along one axis of a weight.
-class Along {
+class ChannelsAlong {
  public:
-  Along(const std::vector<int64_t>& sizes, int axis) : slices_(std::max<int64_t>(1, nth(sizes, axis))) {
+  ChannelsAlong(const std::vector<int64_t>& sizes, int axis) : slices_(std::max<int64_t>(1, nth(sizes, axis))) {
     for (size_t d = usize(axis) + 1; d < sizes.size(); ++d) inner_ *= sizes[d];
     inner_ = std::max<int64_t>(1, inner_);
   }
@@ -69,7 +68,7 @@ WeightError errorOf(const Tensor& x, const Tensor& y, int axis) {
     double signal = 0, noise = 0;
   };
   const bool channels = axis >= 0 && axis < x.rank();
-  const Along along(x.rank() > 0 ? x.sizes() : std::vector<int64_t>{1}, channels ? axis : 0);
+  const ChannelsAlong along(x.rank() > 0 ? x.sizes() : std::vector<int64_t>{1}, channels ? axis : 0);
   std::vector<Sums> by(channels ? along.slices() : 1);
   Sums all;
   const auto a = x.as<float>(), b = y.as<float>();
@@ -147,7 +146,7 @@ Result<std::vector<std::optional<WeightError>>> compared(const Graph& reference,
   PassContext cx, cy;
   QC_TRY(runPipeline(pipeline, x, cx));
   QC_TRY(runPipeline(pipeline, y, cy));
-  const Nodes theirs = weightedNodes(x), ours = weightedNodes(y);
+  const auto theirs = weightedNodes(x), ours = weightedNodes(y);
   for (size_t k = 0; k < layers.size(); ++k) {
     const LayerPair& layer = layers[k];
     if (layer.actualNode.empty()) continue;
@@ -166,7 +165,7 @@ Result<std::vector<std::optional<WeightError>>> compared(const Graph& reference,
 bool moveFactors(Tensor& w, const Node& node, const LayerPair& layer, Factors way) {
   if (layer.factorsOfResult.empty() && layer.factorsOfInput.empty()) return true;
   if (!(node.is("conv") || node.is("linear")) || w.rank() < 2) return false;
-  const Along outputs(w.sizes(), 0), inputs(w.sizes(), 1);
+  const ChannelsAlong outputs(w.sizes(), 0), inputs(w.sizes(), 1);
   const size_t groups = node.is("conv") ? usize(node.integer("group")) : 1, perGroup = outputs.slices() / std::max<size_t>(1, groups);
   if (!layer.factorsOfResult.empty() && layer.factorsOfResult.size() != outputs.slices()) return false;
   if (!layer.factorsOfInput.empty() && (layer.factorsOfInput.size() != inputs.slices() * groups || perGroup == 0)) return false;

@@ -2,6 +2,7 @@
 // BatchNorm is folded in both or in none.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "runtime/insight/pairing.h"
 
 namespace qc {
+
+// Nodes that hold weights, by name.
+std::map<std::string, const Node*> weightedNodes(const Graph& graph);
 
 struct WeightError {
   double sqnr = 0;

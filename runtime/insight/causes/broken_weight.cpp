@@ -59,13 +59,6 @@ class Along {
 
 Along scalesOf(const Tensor& integers, const QuantParams& q) { return {integers.sizes(), q.perChannel() ? q.axis : 0}; }
 
-std::map<std::string, const Node*> weightedNodes(const Graph& graph) {
-  std::map<std::string, const Node*> found;
-  for (const Node* n = graph.front(); n; n = n->next())
-    if (hasWeights(*n)) found.emplace(displayName(*n), n);
-  return found;
-}
-
 Tensor transposed(const Tensor& w) {
   const int64_t rows = w.sizes()[0], columns = w.sizes()[1];
   Tensor out(DType::f32, {columns, rows});
