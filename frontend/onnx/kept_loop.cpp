@@ -158,6 +158,8 @@ class OnnxImporter::BodyReading {
       around_.emplace(name, std::move(own));
     }
     for (int64_t k = 0; k < form_.states; ++k) {
+      if (!operandOf(k) && !nth(operands_, form_.firstState + k).isSequence())
+        return node_.error(ErrorCode::kInvalidModel, "its carried value {} is left out", k);
       if (!operandOf(k))
         return unknownRounds(fmt::format("its rounds do more with '{}', a sequence of tensors, than to append to it",
                                          body_.input(static_cast<int>(form_.firstState + k)).name()));

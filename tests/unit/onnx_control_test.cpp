@@ -206,6 +206,12 @@ TEST(OnnxControl, SequencesGrowInLoops) {
   EXPECT_THAT(run(imported(m), {1, -1}), ElementsAre(0, 0, 1, -1, 2, -2));
 }
 
+TEST(OnnxControl, ACarriedValueThatIsLeftOutIsNamed) {
+  Model m;
+  m.input("x", {2}).input("n", {}, kInt64).node("Loop", {"n", "", ""}, {"y", "all"}, {subgraph("body", doubling())}, "loop").output("y");
+  EXPECT_THAT(errorOf(m), AllOf(HasSubstr("node 'loop'"), HasSubstr("carried value 0 is left out")));
+}
+
 // A loop of as many rounds as data says, from x [2] and a list: (round, goes on, s, list) -> (goes on, s + x, what `append` makes of it).
 Model collecting(const std::function<void(Model&)>& append, const std::vector<std::string>& before = {}) {
   Model m, body;
