@@ -122,8 +122,8 @@ def cases():
     one = [constant("one", np.int64(1))]
     yield "a list as long as data says", [nothing, at_least_one, node("Loop", ["often", "", "h", "nothing"], ["z", "list"], body=appends),
                                           node("ConcatFromSequence", ["list"], ["y"], axis=0)], one
-    yield "a list that is not empty before", [node("SequenceConstruct", ["h"], ["before"]), node("Loop", ["m", "", "h", "before"], ["z", "list"], body=appends),
-                                              node("ConcatFromSequence", ["list"], ["y"], axis=-2)], []
+    yield "a list that is not empty before", [node("SequenceConstruct", ["h"], ["before"]), at_least_one, node("Loop", ["often", "", "h", "before"], ["z", "list"], body=appends),
+                                              node("ConcatFromSequence", ["list"], ["y"], axis=-2)], one
     two_lists = body(STEP + GO + [node("Neg", ["x_next"], ["x_other"]), node("SequenceInsert", ["q_in", "x_next"], ["q_one"]),
                                   node("SequenceInsert", ["q_one", "x_other"], ["q_out"]), node("SequenceInsert", ["q_also", "x_product"], ["q_more"])],
                      ["i_at", "c_in", "q_in", "x_state", "q_also"], ["c_out", "q_out", "x_next", "q_more"])
