@@ -34,9 +34,8 @@ class Recomputation {
       look();
       const std::optional<Choice> choice = best();
       if (!choice)
-        return fail(ErrorCode::kResource, "values of {:.1f} MB are alive together{}, the limit is {:.1f} MB",
-                    static_cast<double>(bytes) / 1e6, done ? fmt::format(" with {} of them computed twice", done) : "",
-                    static_cast<double>(limit_) / 1e6)
+        return fail(ErrorCode::kResource, "values of {} bytes are alive together{}, the limit is {} bytes", bytes,
+                    done ? fmt::format(" with {} of them computed twice", done) : "", limit_)
             .at(nodes_[usize(peak_)]->location())
             .help("take a smaller batch, or a higher limit");
       apply(*choice);
