@@ -11,7 +11,7 @@
 namespace qc {
 namespace {
 
-std::map<std::string, ObserverDef, std::less<>>& observerTable() {
+std::map<std::string, ObserverDef, std::less<>>& registered() {
   static auto* const rows = [] {
     auto* t = new std::map<std::string, ObserverDef, std::less<>>;
     for (const auto& list : {builtinObservers(), blockObservers()})
@@ -111,13 +111,13 @@ Status Observer::load(const ObserverState& state) {
 }
 
 const ObserverDef* findObserver(std::string_view name) {
-  const auto it = observerTable().find(name);
-  return it == observerTable().end() ? nullptr : &it->second;
+  const auto it = registered().find(name);
+  return it == registered().end() ? nullptr : &it->second;
 }
 
 std::vector<const ObserverDef*> observerTable() {
   std::vector<const ObserverDef*> rows;
-  for (const auto& [name, def] : observerTable()) rows.push_back(&def);
+  for (const auto& [name, def] : registered()) rows.push_back(&def);
   return rows;
 }
 
@@ -135,8 +135,7 @@ Status registerObserver(ObserverDef def) {
   if (def.name.empty() || !def.create) return fail(ErrorCode::kInvalidArgument, "an observer needs a name and a factory");
   QC_TRY(checkAttrSpecs(def.name, def.args));
   const std::string name = def.name;
-  if (!observerTable().emplace(name, std::move(def)).second)
-    return fail(ErrorCode::kInvalidArgument, "an observer named '{}' exists", name);
+  if (!registered().emplace(name, std::move(def)).second) return fail(ErrorCode::kInvalidArgument, "an observer named '{}' exists", name);
   return {};
 }
 
