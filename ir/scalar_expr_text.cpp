@@ -1,4 +1,4 @@
-// ExprParser and printer of scalar expressions.
+// Parser and printer of scalar expressions.
 #include <charconv>
 #include <cmath>
 #include <limits>

@@ -105,7 +105,8 @@ def neighbours():
             for name, meaning in own(path):
                 places[name].setdefault(str(path.relative_to(ROOT)), meaning)
         for name, where in sorted(places.items()):
-            if len(where) > 1 and set(where.values()) - {""} != set(where.values()) or len(set(where.values())) > 1:
+            meanings = set(where.values())
+            if len(where) > 1 and (len(meanings) > 1 or "" in meanings):
                 yield f"{name} is of its own in {' and in '.join(where)}: give all but one other names"
 
 

@@ -269,12 +269,11 @@ Status OnnxImporter::addInitializers(const onnx::GraphProto& g, OnnxScope& scope
 Result<Value*> OnnxImporter::addInitializer(const onnx::TensorProto& initializer) {
   // Shorter ones are read all the same: they may be shapes, axes, scales.
   constexpr int64_t kReadAlways = int64_t{1} << 16;
-  const auto carried = [](DType d) { return d == DType::f16 || d == DType::bf16 ? DType::f32 : d; };
   if (weights_ == Weights::headers && initializer.data_location() == onnx::TensorProto::EXTERNAL) {
     QC_ASSIGN(const TensorHeader header, headerFromOnnx(initializer));
     if (header.bytes > kReadAlways) {
       QC_TRY(checkExternal(initializer, header, folder_));
-      Value* value = graph_.addInput(initializer.name(), TensorType(carried(header.dtype), toShape(header.sizes)));
+      Value* value = graph_.addInput(initializer.name(), TensorType(withoutHalf(header.dtype), toShape(header.sizes)));
       unread_.insert(value->name());
       return value;
     }

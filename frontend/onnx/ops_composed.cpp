@@ -161,9 +161,9 @@ Status eyeLike(OnnxNode& n) {
   QC_ASSIGN(const int64_t code, n.integer("dtype", 0));
   DType dtype = n.type(0).dtype;
   if (n.has("dtype")) {
-    QC_ASSIGN(dtype, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
+    QC_ASSIGN(dtype, dtypeFromOnnx(code));
   }
-  if (dtype == DType::f16 || dtype == DType::bf16) dtype = DType::f32;  // computed in float32 throughout
+  dtype = withoutHalf(dtype);
   if (sizes.size() != 2) return n.error(ErrorCode::kInvalidModel, "input {}, expected a matrix", n.type(0).str());
   if (product(sizes).constant().value_or(0) > 1 << 24)
     return n.error(ErrorCode::kResource, "a matrix of {} elements", product(sizes).str());

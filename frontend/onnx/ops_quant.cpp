@@ -202,7 +202,7 @@ Status quantizeLinear(OnnxNode& n) {
   if (n.has("output_dtype")) {
     QC_ASSIGN(const int64_t code, n.integer("output_dtype"));
     if (code != 0) {
-      QC_ASSIGN(storage, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
+      QC_ASSIGN(storage, dtypeFromOnnx(code));
     }
   }
   QC_ASSIGN(Value * y, quantized(n, n.input(0), 1, 2, axis, block, storage));

@@ -43,20 +43,24 @@ Status roiAlign(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// Where the elements of a dim lie between -1 and 1, by the centres of the elements or by the outermost ones.  Of one element alone, which
-// is both of the outermost, implementations differ: for PyTorch it lies at 0, for ONNX Runtime at 1, for ONNX's reference at -1, as here.
-Result<Value*> positionsAlong(OnnxNode& n, const DimExpr& size, bool aligned) {
-  const AttrDict toFloat{{"to", DType::f32}};
-  QC_ASSIGN(Value * place, countedUp(n, 0, size));
-  QC_ASSIGN(place, n.create("cast", {place}, toFloat));
+// Places of elements as positions between -1 and 1 of a dim, by the centres of the elements or by the outermost ones.  Of one element
+// alone, which is both of the outermost, implementations differ: for PyTorch it lies at 0, for ONNX Runtime at 1, for ONNX's reference at
+// -1, as here.
+Result<Value*> positionsOf(OnnxNode& n, Value* place, const DimExpr& size, bool aligned) {
   QC_ASSIGN(place, n.create("mul", {place, n.scalar(2)}));
   if (!aligned) {
     QC_ASSIGN(place, n.create("add", {place, n.scalar(1)}));
   }
   const DimExpr steps = aligned ? max(size - 1, 1) : size;
-  QC_ASSIGN(Value * count, n.create("cast", {n.dimValues({}, {steps})}, toFloat));
+  QC_ASSIGN(Value * count, n.create("cast", {n.dimValues({}, {steps})}, {{"to", DType::f32}}));
   QC_ASSIGN(Value * share, n.create("div", {place, count}));
   return n.create("sub", {share, n.scalar(1)});
+}
+
+// 0, step, 2 * step, ...: so many places, f32.
+Result<Value*> placesAlong(OnnxNode& n, const DimExpr& count, int64_t step = 1) {
+  QC_ASSIGN(Value * place, countedUp(n, 0, count, step));
+  return n.create("cast", {place}, {{"to", DType::f32}});
 }
 
 // theta [N, d, d + 1] times the positions of the elements: [N, sizes.., d], innermost dim first.
@@ -79,7 +83,8 @@ Status affineGrid(OnnxNode& n) {
   for (int64_t d = rank - 1; d >= 0; --d) {
     Dims along(grid.size(), 1);
     nth(along, d) = nth(grid, d);
-    QC_ASSIGN(Value * column, positionsAlong(n, nth(grid, d), aligned != 0));
+    QC_ASSIGN(Value * column, placesAlong(n, nth(grid, d)));
+    QC_ASSIGN(column, positionsOf(n, column, nth(grid, d), aligned != 0));
     QC_ASSIGN(column, n.reshapeToDims(column, along));
     QC_ASSIGN(columns.emplace_back(), n.create("expand", {column}, {{"shape", grid}}));
   }
@@ -165,8 +170,7 @@ Result<Value*> sampledAt(OnnxNode& n, Value* offsets, const OnnxWindow& w, int64
   for (int64_t t = 0; t < taps; ++t)
     nth(tap.mutableAs<float>(), t) =
         static_cast<float>((d == 0 ? t / w.kernel[1] : t % w.kernel[1]) * nth(w.dilations, d) - nth(w.pads, d));
-  QC_ASSIGN(Value * begin, countedUp(n, 0, d == 0 ? rows : columns, nth(w.strides, d)));
-  QC_ASSIGN(begin, n.create("cast", {begin}, {{"to", DType::f32}}));
+  QC_ASSIGN(Value * begin, placesAlong(n, d == 0 ? rows : columns, nth(w.strides, d)));
   QC_ASSIGN(begin, n.reshapeToDims(begin, d == 0 ? Dims{rows, 1} : Dims{1, columns}));
   QC_ASSIGN(Value * place, n.create("add", {n.constantValue(std::move(tap)), begin}));
   Dims one = dims;
@@ -174,11 +178,7 @@ Result<Value*> sampledAt(OnnxNode& n, Value* offsets, const OnnxWindow& w, int64
   QC_ASSIGN(Value * moved, n.create("slice", {offsets}, {{"starts", Dims{0, 0, d, 0, 0}}, {"sizes", one}, {"steps", Ints(5, 1)}}));
   QC_ASSIGN(moved, n.reshapeToDims(moved, {dims[0], taps, rows, columns}));
   QC_ASSIGN(place, n.create("add", {moved, place}));
-  QC_ASSIGN(Value * size, n.create("cast", {n.dimValues({}, {nth(n.dims(0), 2 + d)})}, {{"to", DType::f32}}));
-  QC_ASSIGN(place, n.create("mul", {place, n.scalar(2)}));
-  QC_ASSIGN(place, n.create("add", {place, n.scalar(1)}));
-  QC_ASSIGN(place, n.create("div", {place, size}));
-  QC_ASSIGN(place, n.create("sub", {place, n.scalar(1)}));
+  QC_ASSIGN(place, positionsOf(n, place, nth(n.dims(0), 2 + d), false));
   return n.reshapeToDims(place, {dims[0], rows * taps, columns, 1});
 }
 

@@ -1,5 +1,5 @@
 // Spectra: DFT and STFT, and the constants that go with them.
-#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "frontend/onnx/converters.h"
@@ -112,8 +112,8 @@ Status readStft(OnnxNode& n) {
 // What these are made in: ONNX has them in double and rounds once.
 Result<DType> outputDtype(OnnxNode& n) {
   QC_ASSIGN(const int64_t code, n.integer("output_datatype", 1));
-  QC_ASSIGN(const DType dtype, dtypeFromOnnx(static_cast<int>(std::clamp<int64_t>(code, 0, 1000))));
-  return dtype == DType::f16 || dtype == DType::bf16 ? DType::f32 : dtype;  // computed in float32 throughout
+  QC_ASSIGN(const DType dtype, dtypeFromOnnx(code));
+  return withoutHalf(dtype);
 }
 
 Result<int64_t> sizeOfConstant(OnnxNode& n, int operand, std::string_view what) {

@@ -120,11 +120,12 @@ Status fillTyped(const onnx::TensorProto& proto, Tensor& out) {
 
 }  // namespace
 
-Result<DType> dtypeFromOnnx(int dataType) {
+Result<DType> dtypeFromOnnx(int64_t dataType) {
   for (const auto& [code, dtype] : kTypes)
     if (code == dataType) return dtype;
-  const std::string name = onnx::TensorProto::DataType_IsValid(dataType)
-                               ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(dataType))
+  const int narrow = static_cast<int>(dataType);
+  const std::string name = narrow == dataType && onnx::TensorProto::DataType_IsValid(narrow)
+                               ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(narrow))
                                : std::to_string(dataType);
   Failure failure = fail(ErrorCode::kUnsupported, "tensors of type {} are not supported", name);
   if (dataType != onnx::TensorProto::STRING)

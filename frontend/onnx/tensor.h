@@ -18,7 +18,7 @@ namespace qc {
 // How to keep what is supported of a model, in remedies.
 inline constexpr std::string_view kExtractModel = "onnx.utils.extract_model(MODEL, OUTPUT, INPUTS, OUTPUTS)";
 
-Result<DType> dtypeFromOnnx(int dataType);
+Result<DType> dtypeFromOnnx(int64_t dataType);
 int dtypeToOnnx(DType dtype);
 
 // What stands beside the data of a tensor.
@@ -41,6 +41,7 @@ Result<Tensor> tensorFromOnnx(const onnx::TensorProto& proto, const Descriptor& 
                               const std::shared_ptr<const std::string>& taken = nullptr);
 
 // Half types are computed in float32 throughout.
+inline DType withoutHalf(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16 ? DType::f32 : dtype; }
 Tensor withoutHalves(Tensor t);
 
 }  // namespace qc

@@ -30,14 +30,14 @@ constexpr double kLuck = 0.1;
 // What is wrong with a file whatever the samples are needs no test; whether its fix helps beyond luck is said all the same.
 enum Family : uint8_t { kSeen, kGuessed, kCertain };
 
-struct MeasuredCause {
+struct MeasuredGraph {
   double decibels = 0;
   std::optional<double> drop;
   std::vector<double> bySample = {};
 };
 
 // Counts the samples that a fix brings nearer to the float model, and the others.
-void countSamples(const MeasuredCause& before, const MeasuredCause& after, Cause& cause) {
+void countSamples(const MeasuredGraph& before, const MeasuredGraph& after, Cause& cause) {
   cause.samples = static_cast<int64_t>(std::min(before.bySample.size(), after.bySample.size()));
   for (size_t i = 0; i < usize(cause.samples); ++i) {
     cause.better += after.bySample[i] < before.bySample[i];
@@ -46,7 +46,7 @@ void countSamples(const MeasuredCause& before, const MeasuredCause& after, Cause
 }
 
 // That luck brings the samples nearer as far as this fix does: factors of their noise, so that a quiet sample counts like a loud one.
-double chanceOf(const MeasuredCause& before, const MeasuredCause& after) {
+double chanceOf(const MeasuredGraph& before, const MeasuredGraph& after) {
   constexpr double kNone = 1e-30;
   std::vector<double> gains;
   for (size_t i = 0; i < std::min(before.bySample.size(), after.bySample.size()); ++i)
@@ -73,7 +73,7 @@ class Explainer {
     }
     QC_ASSIGN(const QuantizedModel base, trials.quantized(rules_));
     const Graph& graph = base.model.graph();
-    QC_ASSIGN(const MeasuredCause whole, measure(*judge_, graph));
+    QC_ASSIGN(const MeasuredGraph whole, measure(*judge_, graph));
     QC_ASSIGN(const Judgement seen, inSample.of(graph));
     found_.decibels = whole.decibels;
     found_.drop = whole.drop;
@@ -131,13 +131,13 @@ class Explainer {
     if (options_.progress) options_.progress(stage, done, total);
   }
 
-  Result<MeasuredCause> measure(const Judge& judge, const Graph& graph) const {
+  Result<MeasuredGraph> measure(const Judge& judge, const Graph& graph) const {
     if (!options_.goal || &judge != &*judge_) {
       QC_ASSIGN(const Judgement found, judge.of(graph));
-      return MeasuredCause{found.decibels(), std::nullopt, found.bySample};
+      return MeasuredGraph{found.decibels(), std::nullopt, found.bySample};
     }
     QC_ASSIGN(const GoalJudgement found, options_.goal->of(graph, judge));
-    return MeasuredCause{found.judgement.decibels(), options_.goal->drop(goalOfFloat_, found.value), found.judgement.bySample};
+    return MeasuredGraph{found.judgement.decibels(), options_.goal->drop(goalOfFloat_, found.value), found.judgement.bySample};
   }
 
   // As quantize makes it: where nothing but rules changes, and no recipe of them, from what is known of the ranges.
@@ -157,13 +157,13 @@ class Explainer {
   }
 
   // Those of its fixes that help, but for any that an earlier one beats in both, gain and chance.
-  Status tryOut(Trials& trials, const CauseRow& row, const Suspect& suspect, const MeasuredCause& base) {
+  Status tryOut(Trials& trials, const CauseRow& row, const Suspect& suspect, const MeasuredGraph& base) {
     std::vector<Verified> helping;
     for (const Fix& fix : suspect.fixes) {
       ++found_.tried;
       auto graph = made(trials, fix);
       if (!graph) continue;  // rules that this model cannot have
-      MeasuredCause before = fix.repaired ? *given_ : base;
+      MeasuredGraph before = fix.repaired ? *given_ : base;
       const Judge* judge = &*judge_;
       std::optional<Judge> own;
       if (fix.judged) {
@@ -172,7 +172,7 @@ class Explainer {
         QC_ASSIGN(const QuantizedModel whole, trials.quantized(rules_));
         QC_ASSIGN(before, measure(*judge, whole.model.graph()));
       }
-      QC_ASSIGN(const MeasuredCause after, measure(*judge, *graph));
+      QC_ASSIGN(const MeasuredGraph after, measure(*judge, *graph));
       Cause cause;
       cause.kind = row.kind;
       cause.layer = suspect.layer;
@@ -255,7 +255,7 @@ class Explainer {
   std::optional<Graph> quantized_;  // as given, with the outputs of the model
   std::optional<Judge> judge_;
   double goalOfFloat_ = 0;
-  std::optional<MeasuredCause> given_;
+  std::optional<MeasuredGraph> given_;
   std::vector<double> chances_[3];              // of all fixes that enough samples tell of, by family
   std::vector<std::vector<Verified>> helping_;  // for each suspect
   std::vector<Verified> verified_;

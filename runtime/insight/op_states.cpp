@@ -224,10 +224,10 @@ bool leadsToOutput(const Value* v) {
 }
 
 // Kernels that were chosen for an op, in whatever graph: ops that passes make are seen so.
-using SeenReasons = std::map<std::string, std::set<std::string>, std::less<>>;
+using SeenKernels = std::map<std::string, std::set<std::string>, std::less<>>;
 
 // What runs for the graph, after all passes; what only brings data in and out of integers does not count.
-OpForm formOf(const Graph& graph, const Target& target, SeenReasons& seen, bool quantized = false) {
+OpForm formOf(const Graph& graph, const Target& target, SeenKernels& seen, bool quantized = false) {
   PassContext cx;
   Result<Graph> lowered = lowerModel(Model(graph.clone(), "op"), cx);
   if (!lowered) return {"none", {}, lowered.error().message()};
@@ -254,7 +254,7 @@ OpForm formOf(const Graph& graph, const Target& target, SeenReasons& seen, bool 
   return form;
 }
 
-OpForm staticForm(const OpDef& def, const Specimen& specimen, const Target& target, SeenReasons& seen) {
+OpForm staticForm(const OpDef& def, const Specimen& specimen, const Target& target, SeenKernels& seen) {
   const Result<Graph> plain = graphOf(def, specimen);
   for (const Node* n = plain->front(); n; n = n->next())
     if (n->op() == def.name)
@@ -263,7 +263,7 @@ OpForm staticForm(const OpDef& def, const Specimen& specimen, const Target& targ
   return graph ? formOf(*graph, target, seen, true) : OpForm{"none", {}, graph.error().message()};
 }
 
-OpForm dynamicForm(const OpDef& def, const Specimen& specimen, const Target& target, SeenReasons& seen) {
+OpForm dynamicForm(const OpDef& def, const Specimen& specimen, const Target& target, SeenKernels& seen) {
   Result<Graph> graph = graphOf(def, specimen);
   const Result<QuantizedModel> quantized = quantize(Model(std::move(*graph), "op"), dynamicQConfigMapping(Backend::x86), QuantizeOptions{});
   if (!quantized) return {"none", {}, quantized.error().message()};
@@ -278,7 +278,7 @@ OpForm dynamicForm(const OpDef& def, const Specimen& specimen, const Target& tar
 }
 
 // Ops that passes make (q.conv, lut): by the kernels chosen for them in the graphs of the others, or the rows of the table that name them.
-OpForm formOfMade(const OpDef& def, const Target& target, const SeenReasons& seen) {
+OpForm formOfMade(const OpDef& def, const Target& target, const SeenKernels& seen) {
   std::set<std::string> kernels;
   if (const auto it = seen.find(def.name); it != seen.end()) kernels = it->second;
   for (const KernelDef& k : kernelTable())
@@ -294,7 +294,7 @@ OpForm formOfMade(const OpDef& def, const Target& target, const SeenReasons& see
 std::vector<OpState> opStates(const Target& target) {
   const DefinedArithmetic defined;
   std::vector<OpState> states;
-  SeenReasons seen;
+  SeenKernels seen;
   for (const auto& [name, def] : OpRegistry::get().ops()) {
     OpState s{name, {}, {}, {}, {}};
     if (const auto specimen = FormSearch(def, DType::f32).run(); specimen && def.legalIn(Stage::kFloat)) {
