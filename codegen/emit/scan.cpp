@@ -1,5 +1,5 @@
-// Running sums, and the reductions that rows.cpp leaves: reduce_prod, and all of them on integers and bools.  The meaning is that of
-// ir/ops/reduce.cpp. Tests: tests/kernels/scan_test.cpp.
+// Running sums and products, and the reductions that rows.cpp leaves: reduce_prod, and all of them on integers and bools.  The meaning is
+// that of ir/ops/reduce.cpp. Tests: tests/kernels/scan_test.cpp.
 #include <algorithm>
 #include <bit>
 
@@ -28,23 +28,23 @@ RowSpace axisSpace(const Node& node, const Target& target) {
   return *RowSpace::around(node.operand(0)->type().shape, {node.integer("axis")}, target);
 }
 
-// ---- cumsum -----------------------------------------------------------------------------------
+// ---- cumsum, cumprod --------------------------------------------------------------------------
 
-struct CumsumPlan {
+struct RunningPlan {
   RowSpace space;
   int width = 1;  // elements of a vector: of neighbouring rows; where rows are dense, single ones
 
   int64_t blocks() const { return (space.inner.value + width - 1) / width; }
   void eachNumber(const NumberVisitor& visit) { space.eachNumber(visit); }
-  std::string form() const { return "sums"; }
+  std::string form() const { return "running"; }
   KernelShape shape() const { return {space.outer.value * blocks(), 0}; }
 };
 
-std::optional<CumsumPlan> planCumsum(const Node& node, const Target& target) {
+std::optional<RunningPlan> planRunning(const Node& node, const Target& target) {
   const TensorType& x = node.operand(0)->type();
   const bool whole = isInteger(x.dtype) && x.dtype != DType::s4 && x.dtype != DType::u4;
   if (x.numElements() == 0 || !(isReal(x.dtype) || whole)) return std::nullopt;
-  CumsumPlan plan{axisSpace(node, target)};
+  RunningPlan plan{axisSpace(node, target)};
   const int64_t inner = plan.space.inner.value, most = target.vectorBytes() / sizeOf(x.dtype);
   if (plan.space.along()) return plan;
   plan.width = static_cast<int>(std::clamp<int64_t>(static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(inner))), 1, most));
@@ -55,7 +55,7 @@ std::optional<CumsumPlan> planCumsum(const Node& node, const Target& target) {
 }
 
 // Rows lie dense, or side by side, where several are in a vector.
-Work workOfCumsum(const CumsumPlan& plan, const Node& node, const Target&) {
+Work workOfRunning(const RunningPlan& plan, const Node& node, const Target&) {
   const RowSpace& space = plan.space;
   const auto rows = static_cast<double>(space.outer.value * space.inner.value),
              elements = static_cast<double>(node.operand(0)->type().numElements());
@@ -63,27 +63,33 @@ Work workOfCumsum(const CumsumPlan& plan, const Node& node, const Target&) {
 }
 
 // Rows side by side are part of the code.
-bool hasOneInner(const CumsumPlan& plan, const Node&) { return !plan.space.inner.isFree; }
+bool hasOneInner(const RunningPlan& plan, const Node&) { return !plan.space.inner.isFree; }
 
-Result<KernelShape> emitCumsum(KernelEmitter& e, const Node& node, const CumsumPlan& plan) {
+Result<KernelShape> emitRunning(KernelEmitter& e, const Node& node, const RunningPlan& plan) {
   const RowSpace& space = plan.space;
   const bool exclusive = node.integer("exclusive") != 0, reverse = node.integer("reverse") != 0;
   const Numbers numbers(e, node.operand(0)->type().dtype);
   const int64_t bytes = numbers.bytes(), inner = space.inner.value, blocks = plan.blocks();
   const int width = plan.width;
   llvm::Type* vector = KernelEmitter::vectorOf(numbers.storage(), width);
+  const bool real = vector->isFPOrFPVectorTy(), isProduct = node.is("cumprod");
+  llvm::Constant* one = real ? llvm::ConstantFP::get(vector, 1) : llvm::ConstantInt::get(vector, 1);
   Reg length = e.number(space.length);
+  const auto step = [&](Reg before, Reg x) {
+    if (isProduct) return real ? e.b.CreateFMul(before, x) : e.b.CreateMul(before, x);
+    return real ? e.b.CreateFAdd(before, x) : e.b.CreateAdd(before, x);
+  };
   const auto scan = [&](Reg start, int lanes) {
     Reg x = e.at(e.operand(0), start), y = e.at(e.result(), start);
     e.loop(
-        e.i64(0), length, 1, {llvm::Constant::getNullValue(vector)},
-        [&](Reg i, Values& sum) {
-          Reg step = reverse ? e.b.CreateSub(e.b.CreateSub(length, e.i64(1)), i) : i;
-          Reg at = e.b.CreateMul(step, e.i64(inner * bytes));
+        e.i64(0), length, 1, {isProduct ? one : llvm::Constant::getNullValue(vector)},
+        [&](Reg i, Values& total) {
+          Reg place = reverse ? e.b.CreateSub(e.b.CreateSub(length, e.i64(1)), i) : i;
+          Reg at = e.b.CreateMul(place, e.i64(inner * bytes));
           Reg v = loadUpTo(e, vector, e.at(x, at), lanes);
-          if (exclusive) storeUpTo(e, sum[0], e.at(y, at), lanes);
-          sum[0] = vector->isFPOrFPVectorTy() ? e.b.CreateFAdd(sum[0], v) : e.b.CreateAdd(sum[0], v);
-          if (!exclusive) storeUpTo(e, sum[0], e.at(y, at), lanes);
+          if (exclusive) storeUpTo(e, total[0], e.at(y, at), lanes);
+          total[0] = step(total[0], v);
+          if (!exclusive) storeUpTo(e, total[0], e.at(y, at), lanes);
         },
         true);
   };
@@ -199,8 +205,12 @@ Result<KernelShape> emitFold(KernelEmitter& e, const Node& node, const RowSpace&
 }  // namespace
 
 std::vector<KernelDef> cumsumKernels() {
-  return kernelsOf(KernelFamily<CumsumPlan>{
-      .ops = {"cumsum"}, .rows = {{"cumsum"}}, .plan = planCumsum, .work = workOfCumsum, .onlyNumbers = hasOneInner, .emit = emitCumsum});
+  return kernelsOf(KernelFamily<RunningPlan>{.ops = {"cumsum", "cumprod"},
+                                             .rows = {{"cumsum"}},
+                                             .plan = planRunning,
+                                             .work = workOfRunning,
+                                             .onlyNumbers = hasOneInner,
+                                             .emit = emitRunning});
 }
 
 std::vector<KernelDef> foldKernels() {

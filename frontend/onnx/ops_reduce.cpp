@@ -1,4 +1,4 @@
-// ONNX reductions, TopK and CumSum in both directions.
+// ONNX reductions, TopK, CumSum and CumProd in both directions.
 #include <numeric>
 
 #include "frontend/onnx/converters.h"
@@ -123,17 +123,27 @@ Status writeTopK(OnnxExporter& e, const Node& n) {
   return {};
 }
 
-Status readCumsum(OnnxNode& n) {
+// What runs along an axis, which is an operand there.
+struct RunningRow {
+  const char* theirs;
+  const char* ours;
+  int since;  // opset
+};
+
+constexpr RunningRow kRunning[] = {{"CumSum", "cumsum", 11}, {"CumProd", "cumprod", 26}};
+
+Status readRunning(OnnxNode& n, const RunningRow& row) {
   QC_ASSIGN(const int64_t raw, n.constantInteger(1, "axis"));
   QC_ASSIGN(const int64_t axis, n.axis(raw, n.type(0).rank()));
   QC_ASSIGN(const int64_t exclusive, n.integer("exclusive", 0));
   QC_ASSIGN(const int64_t reverse, n.integer("reverse", 0));
-  QC_ASSIGN(Value * y, n.create("cumsum", {n.input(0)}, {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}));
+  QC_ASSIGN(Value * y, n.create(row.ours, {n.input(0)}, {{"axis", axis}, {"exclusive", exclusive}, {"reverse", reverse}}));
   return n.setOutput(y);
 }
 
-Status writeCumsum(OnnxExporter& e, const Node& n) {
-  auto& proto = e.add(n, "CumSum", {e.name(n.operand(0)), e.integer(n.integer("axis"))}, e.resultNames(n));
+Status writeRunning(OnnxExporter& e, const Node& n, const RunningRow& row) {
+  e.needOpset(row.since);
+  auto& proto = e.add(n, row.theirs, {e.name(n.operand(0)), e.integer(n.integer("axis"))}, e.resultNames(n));
   for (const char* attr : {"exclusive", "reverse"}) setInt(proto, attr, n.integer(attr));
   return {};
 }
@@ -142,9 +152,16 @@ Status writeCumsum(OnnxExporter& e, const Node& n) {
 
 std::span<const OnnxOp> onnxReductionOps() {
   static const std::vector<OnnxOp> rows = [] {
-    std::vector<OnnxOp> list = {{.name = "TopK", .minInputs = 1, .maxInputs = 2, .convert = readTopK, .freeDims = true},
-                                {.name = "ReduceLogSumExp", .minInputs = 1, .maxInputs = 2, .convert = readLogSumExp, .freeDims = true},
-                                {.name = "CumSum", .minInputs = 2, .maxInputs = 2, .convert = readCumsum, .freeDims = true}};
+    std::vector<OnnxOp> list = {
+        {.name = "TopK", .minInputs = 1, .maxInputs = 2, .convert = readTopK, .freeDims = true},
+        {.name = "ReduceLogSumExp", .minInputs = 1, .maxInputs = 2, .convert = readLogSumExp, .freeDims = true},
+    };
+    for (const RunningRow& row : kRunning)
+      list.push_back({.name = row.theirs,
+                      .minInputs = 2,
+                      .maxInputs = 2,
+                      .convert = [&row](OnnxNode& n) { return readRunning(n, row); },
+                      .freeDims = true});
     for (const Row& row : kRows)
       list.push_back(
           {.name = row.theirs, .minInputs = 1, .maxInputs = 2, .convert = [&row](OnnxNode& n) { return read(n, row); }, .freeDims = true});
@@ -154,7 +171,8 @@ std::span<const OnnxOp> onnxReductionOps() {
 }
 
 void addReductionExportRows(OnnxExportRows& rows) {
-  rows.insert({{"topk", writeTopK}, {"cumsum", writeCumsum}});
+  rows.emplace("topk", writeTopK);
+  for (const RunningRow& row : kRunning) rows.emplace(row.ours, [&row](OnnxExporter& e, const Node& n) { return writeRunning(e, n, row); });
   for (const Row& row : kRows)
     if (row.isRenamed()) rows.emplace(row.ours, [&row](OnnxExporter& e, const Node& n) { return write(e, n, row); });
 }

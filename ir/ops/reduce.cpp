@@ -3,7 +3,7 @@
 //   reduce_prod   p = 1; p = p * x[i]                   q.reduce_mean q = requantize(sum(q - zx), f32(f32(sx / sy) / float(n)), zy)
 //   reduce_max    m = lowest; m = x > m ? x : m         reduce_min    m = highest; m = x < m ? x : m    (a NaN is passed over)
 //   argmax        the first (select_last: last) i whose element is the extreme; a NaN never is
-//   cumsum        from left to right, one addition each
+//   cumsum        from left to right, one addition each; cumprod: one multiplication
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -95,7 +95,7 @@ Result<Types> inferTopK(const InferContext& c) {
   return checkedResults({x.withShape(shape), TensorType(DType::s64, shape)});
 }
 
-Result<Types> inferCumsum(const InferContext& c) {
+Result<Types> inferRunning(const InferContext& c) {
   QC_TRY(requirePlainNumber(c, 0));
   QC_TRY(requireAxis(c, "axis", c.type(0).rank()));
   return checkedResults({c.type(0)});
@@ -287,7 +287,24 @@ Status evalTopK(const EvalContext& c) {
   return {};
 }
 
-Status evalCumsum(const EvalContext& c) {
+// Integers wrap.
+struct RunningSum {
+  static constexpr int kStart = 0;
+  template <class T>
+  static T step(T before, T x) {
+    return before + x;
+  }
+};
+struct RunningProduct {
+  static constexpr int kStart = 1;
+  template <class T>
+  static T step(T before, T x) {
+    return before * x;
+  }
+};
+
+template <class Running>
+Status evalRunning(const EvalContext& c) {
   if (c.out().numElements() == 0) return {};
   const AxisView v(c.in(0).sizes, c.node.integer("axis"));
   const bool exclusive = c.node.integer("exclusive") != 0, reverse = c.node.integer("reverse") != 0;
@@ -298,12 +315,12 @@ Status evalCumsum(const EvalContext& c) {
     const ResultElements<T> y(c.out());
     for (int64_t o = 0; o < v.outer; ++o)
       for (int64_t i = 0; i < v.inner; ++i) {
-        Accumulator sum = 0;
+        Accumulator total = Running::kStart;
         for (int64_t a = 0; a < v.length; ++a) {
           const int64_t at = (o * v.length + (reverse ? v.length - 1 - a : a)) * v.inner + i;
-          if (exclusive) y[at] = static_cast<T>(sum);
-          sum += static_cast<Accumulator>(x[at]);
-          if (!exclusive) y[at] = static_cast<T>(sum);
+          if (exclusive) y[at] = static_cast<T>(total);
+          total = Running::step(total, static_cast<Accumulator>(x[at]));
+          if (!exclusive) y[at] = static_cast<T>(total);
         }
       }
     y.flush();
@@ -346,8 +363,10 @@ void registerReduceOps(OpRegistry& registry) {
   add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>, {}, 1, kToIntegers);
   add("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
       {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, topkGradient, 2);
-  add("cumsum", "running sum along an axis", kReduce, {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)}, inferCumsum,
-      evalCumsum, cumsumGradient);
+  const std::vector<AttrSpec> running = {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)};
+  add("cumsum", "running sum along an axis", kReduce, running, inferRunning, evalRunning<RunningSum>, cumsumGradient);
+  add("cumprod", "running product along an axis", kReduce, running, inferRunning, evalRunning<RunningProduct>, {}, 1,
+      "it divides by what is read, which may be 0");
 }
 
 }  // namespace qc

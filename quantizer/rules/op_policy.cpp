@@ -67,6 +67,7 @@ const OpPolicy kTable[] = {
     {"reduce_min", Role::keepFloat, kReduceWhy, {}},
     {"reduce_prod", Role::keepFloat, kReduceWhy, {}},
     {"cumsum", Role::keepFloat, kReduceWhy, {}},
+    {"cumprod", Role::keepFloat, kReduceWhy, {}},
     {"grid_sample", Role::keepFloat, kSampledWhy, {}},
     {"roi_align", Role::keepFloat, kSampledWhy, {}},
     {"dft", Role::keepFloat, kSpectrumWhy, {}},

@@ -43,6 +43,7 @@ FORMS = {
     "ScatterND": [Form(f(4, 3), np.zeros((0, 1), np.int64), NO_ROWS)],
     "ScatterElements": [Form(f(4, 3), np.zeros((0, 3), np.int64), NO_ROWS)],
     "CumSum": [Form(NO_ROWS, constants=[i(0)])],
+    "CumProd": [Form(NO_ROWS, constants=[i(0)])],
     "TopK": [Form(f(4, 3), constants=[i(0)], outputs=2)],
     "ArgMax": [Form(NO_ROWS, attrs={"axis": 1})],
     "Where": [Form(np.zeros((0, 3), bool), NO_ROWS, f(3))],

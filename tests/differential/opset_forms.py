@@ -127,6 +127,7 @@ FORMS = {
              Form(f(3, 8), constants=[i(3)], outputs=2, since=10), Form(f(3, 8), constants=[i(3)], attrs={"largest": 0}, outputs=2, since=11),
              Form(s([[1, 2, 2, 1, 2]]), constants=[i(4)], outputs=2, since=11)],
     "CumSum": [Form(X, constants=[s(1, np.int32)], since=11), Form(X, constants=[s(-2, np.int64)], attrs={"exclusive": 1, "reverse": 1}, since=11)],
+    "CumProd": [Form(X, constants=[s(1, np.int32)], since=26), Form(X, constants=[s(-2, np.int64)], attrs={"exclusive": 1, "reverse": 1}, since=26)],
     **alike("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", forms=REDUCED),
     "ReduceLogSumExp": [*REDUCED, *(Form(s(VAST), constants=[i(1)], attrs={"keepdims": keep}, since=18) for keep in (0, 1))],
     "ReduceLogSum": [Form(positive(2, 3, 4), attrs={"axes": [1]}, until=17), Form(positive(2, 3, 4), constants=[i(1)], since=18),

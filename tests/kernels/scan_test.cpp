@@ -13,22 +13,23 @@ std::string unary(const char* op, const std::string& from, const std::string& at
   return fmt::format("{}graph @g(%x: {}) {{\n%y = {} %x {{{}}} : {}\nreturn %y\n}}\n", kTypes, from, op, attrs, to);
 }
 
-TEST(Cumsum, EveryType) {
-  for (const char* t : {"f32", "f64", "s32", "s64", "u8", "s16"})
-    for (const char* attrs : {"", ", exclusive=1", ", reverse=1", ", exclusive=1, reverse=1"})
-      for (const int n : {1, 2, 9, 40}) {
-        const auto checked = [&](const std::string& shape, int axis) {
-          const std::string type = fmt::format("{}[{}]", t, shape);
-          checkRows(unary("cumsum", type, fmt::format("axis={}{}", axis, attrs), type));
-        };
-        checked(fmt::format("3,{}", n), 1);
-        for (const int inner : {2, 7, 16, 37}) checked(fmt::format("2,{},{}", n, inner), 1);
-        checked(fmt::format("{},5", n), 0);
-      }
+TEST(Running, EveryType) {
+  for (const char* op : {"cumsum", "cumprod"})
+    for (const char* t : {"f32", "f64", "s32", "s64", "u8", "s16"})
+      for (const char* attrs : {"", ", exclusive=1", ", reverse=1", ", exclusive=1, reverse=1"})
+        for (const int n : {1, 2, 9, 40}) {
+          const auto checked = [&](const std::string& shape, int axis) {
+            const std::string type = fmt::format("{}[{}]", t, shape);
+            checkRows(unary(op, type, fmt::format("axis={}{}", axis, attrs), type));
+          };
+          checked(fmt::format("3,{}", n), 1);
+          for (const int inner : {2, 7, 16, 37}) checked(fmt::format("2,{},{}", n, inner), 1);
+          checked(fmt::format("{},5", n), 0);
+        }
 }
 
 // Rows side by side that fill several vectors, and blocks of them.
-TEST(Cumsum, WideRows) {
+TEST(Running, WideRows) {
   for (const char* t : {"f32", "f64", "s64", "u8"})
     for (const int inner : {32, 96, 256, 1024})
       checkRows(unary("cumsum", fmt::format("{}[2,3,{}]", t, inner), "axis=1", fmt::format("{}[2,3,{}]", t, inner)));

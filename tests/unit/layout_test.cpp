@@ -225,6 +225,7 @@ const std::map<std::string, Maker>& makers() {
       {"softmax", [](Random& r) { return alongAxis(r); }},
       {"log_softmax", [](Random& r) { return alongAxis(r); }},
       {"cumsum", [](Random& r) { return alongAxis(r, {{"exclusive", r.in(0, 1)}, {"reverse", r.in(0, 1)}}); }},
+      {"cumprod", [](Random& r) { return alongAxis(r, {{"exclusive", r.in(0, 1)}, {"reverse", r.in(0, 1)}}); }},
       {"argmax", [](Random& r) { return alongAxis(r, {{"keepdims", r.in(0, 1)}}); }},
       {"argmin", [](Random& r) { return alongAxis(r, {{"keepdims", r.in(0, 1)}}); }},
       {"topk", [](Random& r) { return alongAxis(r, {{"k", int64_t{1}}}); }},

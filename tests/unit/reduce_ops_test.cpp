@@ -152,5 +152,16 @@ TEST(Cumsum, AllForms) {
   EXPECT_THAT(inferred("cumsum", {x.type()}, {{"axis", int64_t{1}}}), HasSubstr("axis=1"));
 }
 
+TEST(Cumprod, AllForms) {
+  const Tensor x = floats({4}, {2, 3, 4, 0.5f});
+  const auto product = [&](int64_t exclusive, int64_t reverse) {
+    return run("cumprod", {x}, {{"axis", int64_t{0}}, {"exclusive", exclusive}, {"reverse", reverse}}).toFloats();
+  };
+  EXPECT_THAT(product(0, 0), ElementsAre(2, 6, 24, 12));
+  EXPECT_THAT(product(1, 0), ElementsAre(1, 2, 6, 24));
+  EXPECT_THAT(product(0, 1), ElementsAre(12, 6, 2, 0.5f));
+  EXPECT_THAT(product(1, 1), ElementsAre(6, 2, 0.5f, 1));
+}
+
 }  // namespace
 }  // namespace qc

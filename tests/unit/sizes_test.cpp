@@ -52,6 +52,7 @@ graph @body(%i: s64[], %a: f32[N,3]) {
       {"gather_nd", {f32({4, 2}), {DType::s64, {Dim(3), Dim(1)}}}, {{"batch_dims", int64_t{0}}}},
       {"topk", {f32({2, 5})}, {{"k", int64_t{2}}, {"axis", int64_t{1}}}},
       {"cumsum", {f32({2, 5})}, {{"axis", int64_t{1}}}},
+      {"cumprod", {f32({2, 5})}, {{"axis", int64_t{1}}}},
       {"nonzero", {f32({2, 5})}, {{"sizes", Ints{3}}}},
       {"compress", {f32({2, 5}), {DType::boolean, {Dim(2)}}}, {{"axis", int64_t{0}}, {"sizes", Ints{1}}}},
       {"unique", {f32({2, 5})}, {{"axis", int64_t{1}}, {"sizes", Ints{3}}}},

@@ -41,6 +41,7 @@ constexpr Row kRows[] = {
     {"reduce_max %1 {axes=[2,3]}", "1,2,1,1"},
     {"reduce_prod %1 {axes=[1]}", "1,1,4,4"},
     {"cumsum %1 {axis=1}", "1,2,4,4"},
+    {"cumprod %1 {axis=1}", "1,2,4,4"},
     {"softmax %1 {axis=1}", "1,2,4,4"},
     {"log_softmax %1 {axis=1}", "1,2,4,4"},
     {"matmul %1, %1", "1,2,4,4"},
