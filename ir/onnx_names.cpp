@@ -20,6 +20,7 @@ std::vector<OnnxName> table() {
       {"Tanh", "tanh"},
       {"LeakyRelu", "leaky_relu"},
       {"ThresholdedRelu", "thresholded_relu"},
+      {"Shrink", "shrink"},
       {"Elu", "elu"},
       {"Selu", "selu"},
       {"Celu", "celu"},

@@ -211,20 +211,6 @@ Status hardmax(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// x + bias below -lambd, x - bias above lambd, 0 between
-Status shrink(OnnxNode& n) {
-  QC_ASSIGN(const double bias, n.real("bias", 0.0));
-  QC_ASSIGN(const double lambd, n.real("lambd", 0.5));
-  Value* x = n.input(0);
-  QC_ASSIGN(Value * below, n.create("less", {x, like(n, x, -lambd)}));
-  QC_ASSIGN(Value * above, n.create("less", {like(n, x, lambd), x}));
-  QC_ASSIGN(Value * raised, n.create("add", {x, like(n, x, bias)}));
-  QC_ASSIGN(Value * lowered, n.create("sub", {x, like(n, x, bias)}));
-  QC_ASSIGN(Value * y, n.create("where", {above, lowered, like(n, x, 0)}));
-  QC_ASSIGN(y, n.create("where", {below, raised, y}));
-  return n.setOutput(y);
-}
-
 // ---- Einsum ---------------------------------------------------------------------------------------------------------------------
 
 // Two sizes of one label.  Those that are free have to be equal when they are bound.
@@ -441,7 +427,6 @@ std::span<const OnnxOp> onnxComposedOps() {
       {.name = "CenterCropPad", .minInputs = 2, .maxInputs = 2, .convert = centerCropPad, .freeDims = true},
       {.name = "EyeLike", .minInputs = 1, .maxInputs = 1, .convert = eyeLike, .freeDims = true},
       {.name = "Hardmax", .minInputs = 1, .maxInputs = 1, .convert = hardmax, .freeDims = true},
-      {.name = "Shrink", .minInputs = 1, .maxInputs = 1, .convert = shrink, .freeDims = true},
       {.name = "Einsum", .minInputs = 1, .maxInputs = -1, .convert = einsum, .freeDims = true},
   };
   return kOps;

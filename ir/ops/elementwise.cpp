@@ -136,6 +136,14 @@ std::vector<Row> rows() {
        .gradient = gradientByResult([](Attrs a) { return lt(real(a, "min"), arg(0)) * lt(arg(0), real(a, "max")); })},
       {"leaky_relu", x, floats, {attr("alpha", 0.01)}, [](Attrs a) { return belowZero(real(a, "alpha") * arg(0)); }},
       {"thresholded_relu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return select(lt(real(a, "alpha"), arg(0)), arg(0), 0.f); }},
+      {"shrink",
+       x,
+       numbers,
+       {attr("lambd", 0.5), attr("bias", 0)},
+       [](Attrs a) {
+         const E lambd = real(a, "lambd"), bias = real(a, "bias");
+         return select(lt(lambd, arg(0)), arg(0) - bias, select(lt(arg(0), -lambd), arg(0) + bias, 0.f));
+       }},
       {"elu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return belowZero(real(a, "alpha") * expm1(arg(0))); }},
       {"selu",
        x,
