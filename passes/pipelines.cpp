@@ -7,11 +7,8 @@
 
 #include "ir/verify.h"
 #include "passes/quantize/bias_corrections.h"
-#include "passes/quantize/dead_channels.h"
-#include "passes/quantize/equalize_layers.h"
 #include "passes/quantize/recipe.h"
 #include "passes/quantize/reconstructed_layers.h"
-#include "passes/quantize/smooth_quant.h"
 #include "quantizer/channel_statistics.h"
 #include "quantizer/group_params.h"
 #include "quantizer/layer_response.h"
@@ -32,11 +29,18 @@ const Pass kPasses[] = {
 struct PassOfRecipe {
   Pass pass;
   Recipe recipe;
+
+  PassOfRecipe over(int (*channelAxis)(const Value&)) && {
+    recipe.channelAxis = channelAxis;
+    return std::move(*this);
+  }
 };
 #define RECIPE(function, ...) PassOfRecipe{__VA_ARGS__},
+#define RECIPE_OF_CHANNELS(function, axis, ...) PassOfRecipe{__VA_ARGS__}.over(axis),
 const std::array kRecipes = {
 #include "passes/quantize/recipes.def"
 };
+#undef RECIPE_OF_CHANNELS
 #undef RECIPE
 
 const std::pair<const char*, const char*> kPipelines[] = {

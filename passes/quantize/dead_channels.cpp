@@ -3,11 +3,10 @@
 // rest: one scale for all then leaves the rest a few integers.  What a layer gives for these samples stays as it is.
 // Statistics come from cx.provide(ChannelsByValue); the option `dead`, how many channels there are at the end that are 0, stands in for
 // them.  Tests: tests/golden/dead_channels.
-#include "passes/quantize/dead_channels.h"
-
 #include <algorithm>
 
 #include "passes/passes.h"
+#include "passes/quantize/channel_noise.h"
 
 namespace qc {
 namespace {

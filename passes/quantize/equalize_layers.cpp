@@ -2,9 +2,8 @@
 // of all.  The first layer's channels are divided by a factor each, the second's inputs multiplied by it: the same function, with a value
 // between them that fits 8 bits better (cross-layer equalization; here with the factors that promise the least noise, see channel_noise.h).
 // Statistics come from cx.provide(ChannelsByValue); the option `spread` stands in for them.  Tests: tests/golden/equalize_layers.
-#include "passes/quantize/equalize_layers.h"
-
 #include "passes/passes.h"
+#include "passes/quantize/channel_noise.h"
 #include "passes/quantize/layer_pairs.h"
 
 namespace qc {

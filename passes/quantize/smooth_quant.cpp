@@ -10,14 +10,13 @@
 // dynamic=1 needs none: of layers that quantize what they read at run time those behind a norm are helped, whose scale and bias tell what
 // its channels look like.  As nobody has seen them, it has to gain more here, too.
 // Tests: tests/golden/smooth_quant.
-#include "passes/quantize/smooth_quant.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "passes/correspondence.h"
 #include "passes/graph_util.h"
 #include "passes/passes.h"
+#include "passes/quantize/channel_noise.h"
 
 namespace qc {
 namespace {
