@@ -60,6 +60,7 @@ class QuantizedEpilogue {
 // The integers of a quantized operand, zero point taken off: q - z, modulo 2^32.  channelOf maps an element's index to the index
 // of its zero point; without it there is one.
 std::vector<uint32_t> centred(const TensorRef& ref, const QuantParams& q, const std::function<int64_t(int64_t)>& channelOf = {});
+std::vector<int32_t> quantized(const TensorRef& x, const QuantParams& q);
 std::vector<float> dequantized(const TensorRef& ref, const QuantParams& q);  // per tensor
 void storeIntegers(const TensorRef& out, const int32_t* values);             // into u8, s8, u16, s16, s32 and the 4-bit types
 

@@ -126,6 +126,8 @@ class ScaleIndex {
     inner_ = v.inner;
     blocks_ = blockSize ? (v.length + blockSize - 1) / blockSize : 0;
   }
+  // How many elements side by side, from every multiple of it on, have one scale; of `count`.
+  int64_t run(int64_t count) const { return std::max<int64_t>(1, length_ == 0 ? count : blockSize_ ? 1 : inner_); }
   int64_t operator()(int64_t i) const {
     if (length_ == 0) return 0;
     const int64_t slice = i / inner_ % length_;
@@ -138,18 +140,6 @@ class ScaleIndex {
 };
 
 ScaleIndex scaleIndex(std::span<const int64_t> sizes, const QuantParams& q) { return {sizes, q.axis, q.blockSize}; }
-
-std::vector<int32_t> quantized(const TensorRef& ref, const QuantParams& q) {
-  const Elements<float> x(ref);
-  const ScaleIndex index = scaleIndex(ref.sizes, q);
-  std::vector<int32_t> out(usize(x.size()));
-  const auto qmin = static_cast<int32_t>(q.qmin), qmax = static_cast<int32_t>(q.qmax);
-  for (int64_t i = 0; i < x.size(); ++i) {
-    const int64_t s = index(i);
-    nth(out, i) = qmath::quantize(x[i], q.scale(s), q.zeroPoint(s), qmin, qmax);
-  }
-  return out;
-}
 
 Status evalQuantize(const EvalContext& c) {
   storeIntegers(c.out(), quantized(c.in(0), *c.outType().quant).data());
@@ -235,6 +225,21 @@ Status evalDequantizeWith(const EvalContext& c) {
 }
 
 }  // namespace
+
+std::vector<int32_t> quantized(const TensorRef& ref, const QuantParams& q) {
+  const Elements<float> x(ref);
+  const ScaleIndex index = scaleIndex(ref.sizes, q);
+  const int64_t count = x.size(), run = index.run(count);
+  std::vector<int32_t> out(usize(count));
+  const auto qmin = static_cast<int32_t>(q.qmin), qmax = static_cast<int32_t>(q.qmax);
+  for (int64_t first = 0; first < count; first += run) {
+    const int64_t s = index(first);
+    const float scale = q.scale(s);
+    const int32_t zero = q.zeroPoint(s);
+    for (int64_t i = first; i < first + run; ++i) nth(out, i) = qmath::quantize(x[i], scale, zero, qmin, qmax);
+  }
+  return out;
+}
 
 void registerQuantOps(OpRegistry& registry) {
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,

@@ -70,8 +70,7 @@ std::vector<double> squaredWeights(const std::vector<Node*>& readers, size_t cha
   for (const Node* reader : readers) {
     const InputChannels layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
-    for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at)
-      squares[layout.of(usize(at))] += static_cast<double>(nth(w, at)) * nth(w, at);
+    layout.each([&](size_t at, size_t channel) { squares[channel] += static_cast<double>(w[at]) * w[at]; });
   }
   return squares;
 }
@@ -173,10 +172,7 @@ std::vector<double> largestWeights(const std::vector<Node*>& readers, size_t cha
   for (const Node* reader : readers) {
     const InputChannels layout(*reader);
     const auto w = floatConstant(reader->operand("w"))->as<float>();
-    for (int64_t at = 0; at < layout.outputs * layout.perOutput; ++at) {
-      double& v = largest[layout.of(usize(at))];
-      v = std::max(v, static_cast<double>(std::fabs(nth(w, at))));
-    }
+    layout.each([&](size_t at, size_t channel) { largest[channel] = std::max(largest[channel], static_cast<double>(std::fabs(w[at]))); });
   }
   return largest;
 }
@@ -232,8 +228,9 @@ void scaleInputs(Graph& graph, Node* reader, const std::vector<double>& s) {
   const InputChannels layout(*reader);
   const Tensor& w = *floatConstant(reader->operand("w"));
   Tensor out(DType::f32, w.sizes());
-  for (int64_t at = 0; at < w.numElements(); ++at)
-    nth(out.mutableAs<float>(), at) = nth(w.as<float>(), at) * static_cast<float>(s[layout.of(usize(at))]);
+  const auto from = w.as<float>();
+  const auto to = out.mutableAs<float>();
+  layout.each([&](size_t at, size_t channel) { to[at] = from[at] * static_cast<float>(s[channel]); });
   Builder b(graph);
   b.before(reader);
   reader->setOperand("w", b.constant(reader->operand("w")->name() + "_smoothed", std::move(out)));

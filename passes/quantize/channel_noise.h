@@ -22,6 +22,16 @@ struct InputChannels {
   size_t of(size_t element) const {
     return usize(static_cast<int64_t>(element) / perOutput / outputsPerGroup * channels + static_cast<int64_t>(element) % perOutput / taps);
   }
+  // visit(element, channel) for every element, in order.
+  template <class Visit>
+  void each(Visit visit) const {
+    size_t element = 0;
+    for (int64_t o = 0; o < outputs; ++o) {
+      const size_t first = usize(o / outputsPerGroup * channels);
+      for (size_t c = first; c < first + usize(channels); ++c)
+        for (int64_t tap = 0; tap < taps; ++tap) visit(element++, c);
+    }
+  }
   int64_t outputs, perOutput, taps, channels, outputsPerGroup;  // channels: of a group
 };
 

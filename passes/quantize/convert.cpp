@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "ir/ops/dynamic.h"
+#include "ir/ops/epilogue.h"
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
 #include "passes/bias_guard.h"
@@ -25,18 +26,7 @@ namespace {
 
 Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
   Tensor out(q.storage, t.sizes());
-  const auto x = t.as<float>();
-  int64_t inner = 1;
-  for (int i = q.axis + 1; i < t.rank(); ++i) inner *= nth(t.sizes(), i);
-  const int64_t channels = q.perChannel() ? nth(t.sizes(), q.axis) : 1;
-  const int64_t blocks = q.blockSize ? (channels + q.blockSize - 1) / q.blockSize : 0;
-  void* data = out.mutableData();
-  for (int64_t i = 0; i < t.numElements(); ++i) {
-    int64_t c = q.perChannel() ? i / inner % channels : 0;
-    if (q.blockSize) c = (i / (inner * channels) * blocks + c / q.blockSize) * inner + i % inner;
-    const int32_t v = qmath::quantize(nth(x, i), q.scale(c), q.zeroPoint(c), static_cast<int32_t>(q.qmin), static_cast<int32_t>(q.qmax));
-    storeElement(q.storage, data, i, v);
-  }
+  storeIntegers({q.storage, out.sizes(), out.mutableData()}, quantized(t.ref(), q).data());
   return out;
 }
 
@@ -44,8 +34,9 @@ Tensor quantizeTensor(const Tensor& t, const QuantParams& q) {
 Tensor halfTensor(const Tensor& t) {
   constexpr float kLargest = 65504;
   Tensor out(DType::f16, t.sizes());
-  for (int64_t i = 0; i < t.numElements(); ++i)
-    nth(out.mutableAs<uint16_t>(), i) = floatToHalf(std::clamp(nth(t.as<float>(), i), -kLargest, kLargest));
+  const auto from = t.as<float>();
+  const auto to = out.mutableAs<uint16_t>();
+  for (size_t i = 0; i < from.size(); ++i) to[i] = floatToHalf(std::clamp(from[i], -kLargest, kLargest));
   return out;
 }
 

@@ -36,9 +36,8 @@ double settle(const FactorPair& pair, std::vector<double>& factors, Weights& all
   std::vector<double> left(factors.size(), 0.0), right = left, change(factors.size(), 1.0);
   for (size_t i = 0; i < first.size(); ++i) left[i / perOutput] = std::max(left[i / perOutput], first[i]);
   for (const Node* reader : pair.readers) {
-    const InputChannels channel(*reader);
     const std::vector<double>& w = weightsOf(all, reader);
-    for (size_t i = 0; i < w.size(); ++i) right[channel.of(i)] = std::max(right[channel.of(i)], w[i]);
+    InputChannels(*reader).each([&](size_t i, size_t c) { right[c] = std::max(right[c], w[i]); });
   }
   double greatest = 1;
   for (size_t c = 0; c < factors.size(); ++c) {
@@ -50,9 +49,8 @@ double settle(const FactorPair& pair, std::vector<double>& factors, Weights& all
   }
   for (size_t i = 0; i < first.size(); ++i) first[i] /= change[i / perOutput];
   for (const Node* reader : pair.readers) {
-    const InputChannels channel(*reader);
     std::vector<double>& w = weightsOf(all, reader);
-    for (size_t i = 0; i < w.size(); ++i) w[i] *= change[channel.of(i)];
+    InputChannels(*reader).each([&](size_t i, size_t c) { w[i] *= change[c]; });
   }
   return greatest;
 }
