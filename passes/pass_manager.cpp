@@ -195,6 +195,7 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx, const R
     return path.empty() ? std::move(failure) : std::move(failure).help(fmt::format("{} replays this", path));
   };
 
+  const size_t outputs = graph.outputs().size();
   cx.passName = step.pass->name;
   cx.options = step.options;
   PassTiming timing{step.pass->name, 0, graph.numNodes(), 0};
@@ -212,9 +213,13 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx, const R
   QC_TRY(show(index, before, graph));
   QC_TRY(dump(index + 1, step.pass->name, graph));
   if (!options_.verifyEach && !step.pass->leaves && !(last && options_.verifyEnd) && !step.guest) return {};
-  if (auto s = verify(graph); !s) {
+  Status valid = verify(graph);
+  if (valid && step.guest && outputs > 0 && graph.outputs().empty())
+    valid =
+        fail(ErrorCode::kInvalidArgument, "it has no outputs any more, and had {}", outputs).help("Graph::setOutputs() says what it gives");
+  if (!valid) {
     const ErrorCode whose = step.guest ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
-    return evidence(inPass("the graph is invalid after", *step.pass, s.error(), whose));
+    return evidence(inPass("the graph is invalid after", *step.pass, valid.error(), whose));
   }
   // An op that a stage does not know may have been there from the start: the model's fault, not the pass's.
   if (stage_)

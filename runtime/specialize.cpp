@@ -56,8 +56,10 @@ Result<Specializer::Plan> Specializer::build(const Shapes& shapes) {
     return planOf(std::move(own));
   }
   Shapes whole = shapes;
-  for (const Value* input : graph->inputs())
+  for (const Value* input : graph->inputs()) {
     if (input->type().isStatic()) whole.emplace(input->name(), input->type().sizes());
+    if (!whole.contains(input->name())) return fail(ErrorCode::kInvalidArgument, "no array was given for this input").on(input->name());
+  }
   QC_ASSIGN(Graph bound, boundGraph(*graph, whole));
   return planOf(std::move(bound));
 }

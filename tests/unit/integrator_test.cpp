@@ -137,6 +137,12 @@ TEST(Insertion, MistakesAreErrors) {
   };
   EXPECT_THAT(of(PassInsertion::after("cse", {.name = "acme-break", .run = breaking})).second,
               HasSubstr("invalid after pass `acme-break`"));
+  const auto emptying = [](Graph& graph, PassContext&) -> Status {
+    graph.setOutputs({});
+    return {};
+  };
+  EXPECT_THAT(of(PassInsertion::after("cse", {.name = "acme-empty", .run = emptying})).first,
+              HasSubstr("invalid after pass `acme-empty`: it has no outputs any more, and had 1"));
 }
 
 OpDef plainOp(std::string name) {
