@@ -1,6 +1,9 @@
 #include "tools/check_samples.h"
 
 #include <algorithm>
+#include <map>
+
+#include "tools/seen_samples.h"
 
 namespace qc::tools {
 
@@ -22,6 +25,21 @@ Status checkHeldOut(const std::vector<std::string>& calibrating, const std::vect
   return {};
 }
 
+Status checkApart(const Dataset& measured, const Dataset& calibrating) {
+  std::map<std::string, int64_t> names;
+  for (int64_t i = 0; i < calibrating.size(); ++i) names.emplace(calibrating.sampleName(i), i);
+  for (int64_t i = 0; i < measured.size(); ++i) {
+    const auto it = names.find(measured.sampleName(i));
+    if (it == names.end()) continue;
+    QC_ASSIGN(const TensorMap mine, measured.sample(i));
+    QC_ASSIGN(const TensorMap theirs, calibrating.sample(it->second));
+    if (sameSample(mine, theirs))
+      return fail(ErrorCode::kInvalidArgument, "sample '{}' of --check calibrates as well: it is not held out", it->first)
+          .help("name samples that had no part in calibration, or leave --check out");
+  }
+  return {};
+}
+
 Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t limit, bool savedRanges, const Model& model,
                                   Dataset& calibration) {
   using Kind = CheckSamples::Kind;
@@ -29,6 +47,7 @@ Result<CheckSamples> checkSamples(const std::vector<std::string>& given, int64_t
   if (limit > 0) calibration.keepFirst(limit);
   if (!given.empty()) {
     QC_ASSIGN(Dataset samples, DataOptions{given}.open(model));
+    QC_TRY(checkApart(samples, calibration));
     return CheckSamples{Kind::given, std::move(samples)};
   }
   if (calibration.size() < 2 || savedRanges) return CheckSamples{calibration.size() > 0 ? Kind::calibration : Kind::none};

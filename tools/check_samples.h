@@ -31,6 +31,9 @@ constexpr int64_t kFewSamples = 128;
 // Error: a source of those that calibrate (or train) is one of those that are measured on, letter for letter; the figures would be taken
 // for held-out ones.  what: "--check".
 Status checkHeldOut(const std::vector<std::string>& calibrating, const std::vector<std::string>& measured, std::string_view what);
+// The same of samples, which sources that differ may share: under other limits, or by another path.  Error: one of them, by its name and
+// byte for byte, calibrates as well.
+Status checkApart(const Dataset& measured, const Dataset& calibrating);
 
 // given: sources of --check, which come first.  Else what --calibration-limit (0 or less: none) leaves over, else a fifth of the samples,
 // which `calibration` then lacks; saved ranges have likely seen all of them.

@@ -182,7 +182,7 @@ void addCalibrateCommand(CLI::App& app, int& exitCode) {
   auto o = std::make_shared<CalibrateFlags>();
   CLI::App* verb = app.add_subcommand("calibrate", "collect the ranges of all values into a file");
   verb->footer("qcompile calibrate m.onnx -d 'images:calib?size=224' -o m.qcal");
-  o->model.addTo(*verb);
+  o->model.addFloatTo(*verb);
   o->data.addTo(*verb, true);
   o->rules.addTo(*verb);
   verb->add_option("-o,--output", o->output, "ranges file (.qcal)")->type_name("FILE")->required();

@@ -159,6 +159,7 @@ Status runFinetune(const FinetuneFlags& o, const CLI::App& verb) {
   QC_ASSIGN(InputReport inputs, checkInputs(model, samples));
   if (!o.check.empty()) {
     QC_ASSIGN(const Dataset measured, openDataset(o.check, model));
+    QC_TRY(checkApart(measured, samples));
     QC_ASSIGN(InputReport more, checkInputs(model, measured));
     inputs.add(std::move(more));
   }

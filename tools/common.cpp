@@ -130,8 +130,8 @@ Result<std::vector<Assignment>> splitAssignments(const std::vector<std::string>&
   return all;
 }
 
-void ModelOptions::addTo(CLI::App& verb) {
-  verb.add_option("model", path, "ONNX model (float, QDQ or QOperator) or .qir")->required();
+void ModelOptions::addTo(CLI::App& verb, std::string_view model) {
+  verb.add_option("model", path, std::string(model))->required();
   verb.add_option("--shape", shapes, "size of a free dim, SYMBOL=256, or of all dims of an input, NAME=1x3x224x224")
       ->type_name("NAME=SIZES")
       ->take_all();

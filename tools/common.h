@@ -22,7 +22,8 @@ struct DataOptions;
 struct ModelOptions {
   std::string path;
   std::vector<std::string> shapes, values;
-  void addTo(CLI::App& verb);
+  void addTo(CLI::App& verb, std::string_view model = "ONNX model (float, QDQ or QOperator) or .qir");
+  void addFloatTo(CLI::App& verb) { addTo(verb, "float model, ONNX or .qir"); }  // for what refuses those that are quantized already
   Result<LoadOptions> options() const;
   // For what needs all sizes.  Error: names all dims that are free, and what binds them.
   Result<Model> load() const;

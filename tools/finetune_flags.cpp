@@ -10,7 +10,7 @@
 namespace qc::tools {
 
 void FinetuneFlags::addTo(CLI::App& verb) {
-  model.addTo(verb);
+  model.addFloatTo(verb);
   data.addTo(verb, true);
   verb.add_option("--limit", limit, "train with at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb.add_option("-o,--output", output, "QDQ ONNX, or .qir")->type_name("FILE")->required();

@@ -55,7 +55,7 @@ RecoverOptions RecoveryFlags::options(int threads, StagedProgress& progress) con
 }
 
 void QuantizeFlags::addTo(CLI::App& verb) {
-  model.addTo(verb);
+  model.addFloatTo(verb);
   rules.addTo(verb);
   verb.add_option("--calibration-limit", limit, "at most so many samples")->check(CLI::Range(1, 1 << 30));
   verb.add_option("--threads", threads, "threads of a calibration run")->check(CLI::Range(1, 1024));

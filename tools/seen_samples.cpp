@@ -16,12 +16,12 @@ uint64_t digestOf(const TensorMap& sample) {
   return digest;
 }
 
-bool same(const TensorMap& a, const TensorMap& b) {
+}  // namespace
+
+bool sameSample(const TensorMap& a, const TensorMap& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const auto& x, const auto& y) { return x.first == y.first && x.second.sameBytes(y.second); });
 }
-
-}  // namespace
 
 bool roundsByRanges(const Graph& graph) {
   for (const Node* n = graph.front(); n; n = n->next())
@@ -41,7 +41,7 @@ Result<Overlap> overlapOf(const Dataset& measured, const Dataset& calibrated) {
     const auto [from, to] = known.equal_range(digestOf(sample));
     for (auto it = from; it != to; ++it) {
       QC_ASSIGN(const TensorMap other, calibrated.sample(it->second));
-      if (!same(sample, other)) continue;
+      if (!sameSample(sample, other)) continue;
       if (found.seen++ == 0) found.mine = measured.sampleName(i), found.theirs = calibrated.sampleName(it->second);
       break;
     }

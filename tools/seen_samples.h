@@ -45,5 +45,6 @@ struct Overlap {
   std::string mine, theirs;  // names of the first
 };
 Result<Overlap> overlapOf(const Dataset& measured, const Dataset& calibrated);
+bool sameSample(const TensorMap& a, const TensorMap& b);
 
 }  // namespace qc::tools

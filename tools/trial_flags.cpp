@@ -3,7 +3,7 @@
 namespace qc::tools {
 
 void TrialFlags::addTo(CLI::App& verb) {
-  model.addTo(verb);
+  model.addFloatTo(verb);
   rules.addTo(verb);
   verb.add_option("--calibration-limit", limit, "at most so many samples to calibrate with")->check(CLI::Range(1, 1 << 30));
   verb.add_option("--threads", threads, "threads of a run")->check(CLI::Range(1, 1024));

@@ -100,15 +100,17 @@ def what_it_was_measured_on(work):
     assert measured("-d", source + "?limit=1", samples=1) == (1, "calibration", False)
     assert measured("-d", source, "--calibration-limit", 50, samples=50) == (16, "left_out", False), "what the limit leaves over"
     assert measured("-d", source, "-d", source, samples=160) == (16, "left_out", False), "enough without"
-    assert measured("-d", source, "--check", source + "?skip=90", samples=100) == (10, "check", False)
+    assert measured("-d", source + "?limit=90", "--check", source + "?skip=90", samples=90) == (10, "check", False)
     assert measured("--mode", "weight-only", "--check", source + "?limit=3", samples=0) == (3, "check", False)
     assert measured("--mode", "weight-only", samples=0) == (0, "none", False)
     run("calibrate", work / "m.qir", "-d", source, "-o", work / "m.qcal")
     assert measured("--ranges", work / "m.qcal", "-d", source, samples=100) == (16, "calibration", False)
     for args, words in ((["-d", source, "-d", source], "16 samples left out of calibration;"), (["-d", source + "?limit=10"], "calibrated with all"),
-                        (["-d", source, "--check", source + "?skip=1"], "16 samples of --check;"), (["-d", source + "?limit=1"], "1 of the calibration samples, which flatters")):
+                        (["-d", source + "?limit=1", "--check", source + "?skip=1"], "16 samples of --check;"), (["-d", source + "?limit=1"], "1 of the calibration samples, which flatters")):
         text = run("quantize", work / "m.qir", *args, "-o", work / "q.qir").stdout
         assert words in text, text
+    refused = run("quantize", work / "m.qir", "-d", source, "--check", source + "?skip=90", "-o", work / "q.qir", code=1).stderr
+    assert "many.npz[90]' of --check calibrates as well" in refused, refused
     run("quantize", work / "m.qir", "-d", source, "--check", "npz:nowhere.npz", "-o", work / "q.qir", code=1)
     print("what it was measured on: passed")
 

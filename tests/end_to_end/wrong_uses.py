@@ -155,6 +155,8 @@ REQUESTS = [
     # Samples that calibrate are not held out.
     ([*QUANT, "--check", "{s}"], "--check names .*calib.*not held out"),
     (["explain", "{m}", "-d", "{s}", "--check", "{s}"], "not held out"),
+    *[([*verb, "--check", "images:{d}/calib?order=grey&mean=0&std=255&limit=4"], "sample '.*' of --check calibrates as well: it is not held out")
+      for verb in (QUANT, ["explain", "{m}", "-d", "{s}"], ["sensitivity", "{m}", "-d", "{s}"], ["finetune", "{m}", "-d", "{s}", "-o", "{w}/q.onnx"])],
     (["sensitivity", "{m}", "-d", "{s}", "--check", "{s}"], "not held out"),
     (["debug", "{m}", "{m}", "-d", "{s}", "-d", "{s}"], "the last -d names .*not held out"),
     # Samples that do not fit.
@@ -351,6 +353,24 @@ def helps():
     print("help, manual page, completions: passed")
 
 
+def quantized_models(work):
+    """What a verb's help says of its model holds for a quantized one: it is taken, or the verb asks for a float one."""
+    int8, checked = work / "int8.onnx", 0
+    run("quantize", MODEL, "-d", SAMPLES, "-o", int8)
+    for verb in re.findall(r"^  (\w+) ", run("--help").stdout.split("Options:")[0].split("Verbs:")[1], re.M):
+        text = run(verb, "--help").stdout
+        model = re.search(r"^  MODEL +(.*)", text, re.M)
+        if not model:
+            continue
+        given = [verb, int8] + (["-d", SAMPLES] if "--data" in text else []) + (["-o", work / "out.onnx"] if "--output" in text else [])
+        done = subprocess.run([QCOMPILE, *map(str, given)], capture_output=True, text=True)
+        refused = "is quantized already" in done.stderr
+        assert refused == ("float model" in model[1]) and refused != ("QDQ" in model[1]), (verb, model[1], done.stderr)
+        checked += 1
+    assert checked > 12, checked
+    print("what verbs say of quantized models: passed")
+
+
 def predictions(work):
     run("eval", MODEL, "-d", SAMPLES, "--labels", DATA / "labels.tsv", "--predictions", work / "p.tsv", "--json") if (DATA / "labels.tsv").exists() else None
     run("eval", MODEL, "-d", SAMPLES, "--predictions", work / "q.tsv")
@@ -408,6 +428,7 @@ def main():
             sys.exit("\n".join(faults) + f"\n{len(faults)} of {len(USAGE) + len(REQUESTS)}")
         print(f"{len(USAGE) + len(REQUESTS)} wrong uses: passed")
         helps()
+        quantized_models(root / "work")
         predictions(root / "work")
         raw_source(root / "work")
         terminal(root / "work")
