@@ -20,7 +20,7 @@ std::vector<OnnxName> table() {
       {"Tanh", "tanh"},
       {"LeakyRelu", "leaky_relu"},
       {"ThresholdedRelu", "thresholded_relu"},
-      {"Shrink", "shrink"},
+      {"Shrink", "shrink", writing},
       {"Elu", "elu"},
       {"Selu", "selu"},
       {"Celu", "celu"},

@@ -211,6 +211,22 @@ Status hardmax(OnnxNode& n) {
   return n.setOutput(y);
 }
 
+// Integers are compared with a real number, and what is left of the result is its integer part.
+Status shrink(OnnxNode& n) {
+  QC_ASSIGN(const double lambd, n.real("lambd", 0.5));
+  QC_ASSIGN(const double bias, n.real("bias", 0.0));
+  const DType dtype = n.type(0).dtype;
+  Value* x = n.input(0);
+  if (!isFloat(dtype)) {
+    QC_ASSIGN(x, n.create("cast", {x}, {{"to", DType::f64}}));
+  }
+  QC_ASSIGN(Value * y, n.create("shrink", {x}, {{"lambd", lambd}, {"bias", bias}}));
+  if (!isFloat(dtype)) {
+    QC_ASSIGN(y, n.create("cast", {y}, {{"to", dtype}}));
+  }
+  return n.setOutput(y);
+}
+
 // ---- Einsum ---------------------------------------------------------------------------------------------------------------------
 
 // Two sizes of one label.  Those that are free have to be equal when they are bound.
@@ -427,6 +443,7 @@ std::span<const OnnxOp> onnxComposedOps() {
       {.name = "CenterCropPad", .minInputs = 2, .maxInputs = 2, .convert = centerCropPad, .freeDims = true},
       {.name = "EyeLike", .minInputs = 1, .maxInputs = 1, .convert = eyeLike, .freeDims = true},
       {.name = "Hardmax", .minInputs = 1, .maxInputs = 1, .convert = hardmax, .freeDims = true},
+      {.name = "Shrink", .minInputs = 1, .maxInputs = 1, .convert = shrink, .freeDims = true},
       {.name = "Einsum", .minInputs = 1, .maxInputs = -1, .convert = einsum, .freeDims = true},
   };
   return kOps;

@@ -138,7 +138,7 @@ std::vector<Row> rows() {
       {"thresholded_relu", x, floats, {attr("alpha", 1)}, [](Attrs a) { return select(lt(real(a, "alpha"), arg(0)), arg(0), 0.f); }},
       {"shrink",
        x,
-       numbers,
+       floats,
        {attr("lambd", 0.5), attr("bias", 0)},
        [](Attrs a) {
          const E lambd = real(a, "lambd"), bias = real(a, "bias");
