@@ -60,8 +60,9 @@ OpDef define(const char* name, const char* summary, size_t operands, EvalFn eval
   OpDef def;
   def.name = name;
   def.summary = summary;
-  def.operands = {{"a"}};
-  if (operands > 1) def.operands.push_back({"b"});
+  def.operands = {{.name = "a", .role = OperandRole::broadcast}};
+  if (operands > 1) def.operands.push_back({.name = "b", .role = OperandRole::broadcast});
+  def.traits = kPure | kPermutable;
   def.infer = inferBits;
   def.eval = std::move(eval);
   def.noGradient = "its results are integers";

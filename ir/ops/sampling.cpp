@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "ir/op_def.h"
+#include "ir/ops/batches.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/infer_util.h"
 #include "ir/ops/strided_copy.h"
@@ -292,6 +293,7 @@ void registerSamplingOps(OpRegistry& r) {
   grid.infer = inferGridSample;
   grid.eval = evalGridSample;
   grid.noGradient = kNoGradient;
+  grid.batch = leadingBatch;
   r.add(std::move(grid));
 
   OpDef boxes;

@@ -158,6 +158,17 @@ Case resizeCase(Random& r, bool quantized) {
   return c;
 }
 
+// Operands that broadcast, of which the second may have fewer dims.
+Case bitsCase(Random& r, bool two, DType dtype) {
+  const Ints sizes = r.sizes(r.in(2, 5), 1, 3);
+  Case c{{TensorType(dtype, toShape(sizes))}, {}};
+  if (!two) return c;
+  Ints own(sizes.begin() + r.in(0, std::ssize(sizes) - 1), sizes.end());
+  if (r.coin()) own[0] = 1;
+  c.operands.emplace_back(dtype, toShape(own));
+  return c;
+}
+
 Case statisticsCase(Random& r, int count) {
   const int64_t channels = r.in(1, 3);
   Case c{{f32(pixels(r, channels))}, {}};
@@ -183,6 +194,11 @@ const std::map<std::string, Maker>& makers() {
        [](Random& r) {
          return Case{{TensorType(u8(), toShape(r.sizes(r.in(2, 5)))), TensorType(DType::u8, {256})}, {{"to", QuantAttr{u8()}}}};
        }},
+      {"bitwise_and", [](Random& r) { return bitsCase(r, true, DType::s32); }},
+      {"bitwise_or", [](Random& r) { return bitsCase(r, true, DType::s32); }},
+      {"bitwise_xor", [](Random& r) { return bitsCase(r, true, DType::s32); }},
+      {"bitwise_not", [](Random& r) { return bitsCase(r, false, DType::s32); }},
+      {"bit_shift", [](Random& r) { return bitsCase(r, true, DType::u8); }},
       {"cast", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"to", DType::s32}}}; }},
       {"quantize", [](Random& r) { return Case{{f32(r.sizes(r.in(2, 5)))}, {{"to", QuantAttr{u8()}}}}; }},
       {"dequantize", [](Random& r) { return Case{{TensorType(u8(), toShape(r.sizes(r.in(2, 5))))}, {}}; }},
