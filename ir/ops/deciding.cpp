@@ -215,7 +215,7 @@ Result<Types> inferSuppression(const InferContext& c) {
     return fail(ErrorCode::kInvalidModel, "{}: {} and {} do not belong together", c.op, describe(c, 0), describe(c, 1));
   for (int i = 2; i < 5; ++i)
     if (c.has(i) && (c.type(i).dtype != (i == 2 ? DType::s64 : DType::f32) || (c.type(i).isStatic() && c.type(i).numElements() != 1)))
-      return fail(ErrorCode::kInvalidModel, "{}: {} is no number of its kind", c.op, describe(c, i));
+      return fail(ErrorCode::kInvalidModel, "{}: {} is not a number of its kind", c.op, describe(c, i));
   QC_ASSIGN(const Shape n, decided(c, 1));
   return checkedResults({TensorType(DType::s64, {n[0], Dim(3)})});
 }
@@ -375,7 +375,7 @@ void registerDecidingOps(OpRegistry& r) {
     r.add(std::move(def));
   };
   const auto parameter = [](const char* name) { return OperandSpec{.name = name, .optional = true, .role = OperandRole::parameter}; };
-  const AttrSpec axis{"axis", AttrKind::integer, Attr(int64_t{-1})};
+  const AttrSpec axis = meaning(AttrMeaning::axis, integerAttr("axis", -1));
   add("nonzero", "places of elements that are not 0, a column for each", {{"x"}}, {}, inferNonzero, boundNonzero, evalNonzero);
   add("compress", "slices along an axis, or elements, where the condition holds", {{"x"}, {"condition"}}, {axis}, inferCompress,
       boundCompress, evalCompress);

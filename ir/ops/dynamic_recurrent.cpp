@@ -186,7 +186,8 @@ void registerDynamicRecurrentOps(OpRegistry& registry) {
     whole.infer = inferWhole;
     whole.eval = evalWhole;
     registry.add(std::move(whole));
-    steps.operands.insert(steps.operands.begin() + 2, {{"R_scale"}, {"R_sums"}});
+    steps.operands.insert(steps.operands.begin() + 2,
+                          {{.name = "R_scale", .role = OperandRole::parameter}, {.name = "R_sums", .role = OperandRole::parameter}});
     steps.infer = inferSteps;
     steps.eval = evalSteps;
     registry.add(std::move(steps));

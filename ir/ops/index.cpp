@@ -312,43 +312,86 @@ Status evalReverseSequence(const EvalContext& c) {
   return {};
 }
 
-OpDef define(const char* name, const char* summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-             EvalFn eval, GradientFn gradient, BatchFn batch, uint32_t traits = kMove) {
-  OpDef def;
-  def.name = name;
-  def.summary = summary;
-  def.operands = std::move(operands);
-  def.attrs = std::move(attrs);
-  def.traits = traits;
-  def.infer = std::move(infer);
-  def.eval = std::move(eval);
-  def.gradient = std::move(gradient);
-  def.batch = std::move(batch);
-  return def;
-}
-
 }  // namespace
 
 void registerIndexOps(OpRegistry& r) {
-  const OperandSpec table{.name = "x", .weight = WeightAxes{0, 1}};  // of embeddings
-  r.add(define("gather", "slices of x by index along an axis", {table, {"indices"}}, {axisAttr()}, inferGather, evalGather, gatherGradient,
-               batchOfGather));
-  r.add(define("gather_elements", "one element per index along an axis", {{"x"}, {"indices"}}, {axisAttr()}, inferGatherElements,
-               evalGatherElements, gatherElementsGradient, batchBesideAxis));
-  r.add(define("gather_nd", "slices of x by tuples of indices", {{"x"}, {"indices"}}, {integerAttr("batch_dims", 0)}, inferGatherNd,
-               evalGatherNd, gatherNdGradient, batchOfGatherNd));
-  r.add(define("scatter_elements", "x with one element per index replaced", {{"x"}, {"indices"}, {"updates"}},
-               {axisAttr(), stringAttr("reduction", "none")}, inferScatterElements, evalScatterElements, scatterElementsGradient,
-               batchBesideAxis, kPure));
-  r.add(define("scatter_nd", "x with slices replaced by tuples of indices", {{"x"}, {"indices"}, {"updates"}},
-               {stringAttr("reduction", "none")}, inferScatterNd, evalScatterNd, scatterNdGradient, batchOfScatterNd, kPure));
-  r.add(define("one_hot", "values[1] at the index, values[0] elsewhere", {{"indices"}, {"values"}},
-               {integerAttr("axis"), integerAttr("depth")}, inferOneHot, evalOneHot, oneHotGradient, batchOfOneHot, kPure));
-  r.add(define("trilu", "upper or lower triangle", {{"x"}}, {integerAttr("upper", 1), integerAttr("k", 0)}, inferTrilu, evalTrilu,
-               triluGradient, batchOfMatrices, kPure));
-  r.add(define("reverse_sequence", "the first lens[b] steps of each batch entry backwards", {{"x"}, {"lens"}},
-               {integerAttr("batch_axis"), integerAttr("time_axis")}, inferReverseSequence, evalReverseSequence, reverseSequenceGradient,
-               batchOfReverseSequence));
+  const OperandSpec indices{"indices"}, x{"x"}, updates{"updates"};
+  r.add({.name = "gather",
+         .summary = "slices of x by index along an axis",
+         .operands = {{.name = "x", .weight = WeightAxes{0, 1}}, indices},  // an embedding's table
+         .attrs = {axisAttr()},
+         .traits = kMove,
+         .infer = inferGather,
+         .eval = evalGather,
+         .scalar = {},
+         .gradient = gatherGradient,
+         .batch = batchOfGather});
+  r.add({.name = "gather_elements",
+         .summary = "one element per index along an axis",
+         .operands = {x, indices},
+         .attrs = {axisAttr()},
+         .traits = kMove,
+         .infer = inferGatherElements,
+         .eval = evalGatherElements,
+         .scalar = {},
+         .gradient = gatherElementsGradient,
+         .batch = batchBesideAxis});
+  r.add({.name = "gather_nd",
+         .summary = "slices of x by tuples of indices",
+         .operands = {x, indices},
+         .attrs = {integerAttr("batch_dims", 0)},
+         .traits = kMove,
+         .infer = inferGatherNd,
+         .eval = evalGatherNd,
+         .scalar = {},
+         .gradient = gatherNdGradient,
+         .batch = batchOfGatherNd});
+  r.add({.name = "scatter_elements",
+         .summary = "x with one element per index replaced",
+         .operands = {x, indices, updates},
+         .attrs = {axisAttr(), stringAttr("reduction", "none")},
+         .infer = inferScatterElements,
+         .eval = evalScatterElements,
+         .scalar = {},
+         .gradient = scatterElementsGradient,
+         .batch = batchBesideAxis});
+  r.add({.name = "scatter_nd",
+         .summary = "x with slices replaced by tuples of indices",
+         .operands = {x, indices, updates},
+         .attrs = {stringAttr("reduction", "none")},
+         .infer = inferScatterNd,
+         .eval = evalScatterNd,
+         .scalar = {},
+         .gradient = scatterNdGradient,
+         .batch = batchOfScatterNd});
+  r.add({.name = "one_hot",
+         .summary = "values[1] at the index, values[0] elsewhere",
+         .operands = {indices, {"values"}},
+         .attrs = {integerAttr("axis"), integerAttr("depth")},  // an axis of the result
+         .infer = inferOneHot,
+         .eval = evalOneHot,
+         .scalar = {},
+         .gradient = oneHotGradient,
+         .batch = batchOfOneHot});
+  r.add({.name = "trilu",
+         .summary = "upper or lower triangle",
+         .operands = {x},
+         .attrs = {integerAttr("upper", 1), integerAttr("k", 0)},
+         .infer = inferTrilu,
+         .eval = evalTrilu,
+         .scalar = {},
+         .gradient = triluGradient,
+         .batch = batchOfMatrices});
+  r.add({.name = "reverse_sequence",
+         .summary = "the first lens[b] steps of each batch entry backwards",
+         .operands = {x, {"lens"}},
+         .attrs = {axisAttr("batch_axis"), axisAttr("time_axis")},
+         .traits = kMove,
+         .infer = inferReverseSequence,
+         .eval = evalReverseSequence,
+         .scalar = {},
+         .gradient = reverseSequenceGradient,
+         .batch = batchOfReverseSequence});
 }
 
 }  // namespace qc

@@ -177,7 +177,11 @@ void registerKernelOps(OpRegistry& registry) {
   registry.add({
       .name = "k.conv",
       .summary = "convolution or linear layer over packed weights, with its whole epilogue",
-      .operands = {{"x"}, {"w"}, {"scale", true}, {"bias", true}, {"residual", true}},
+      .operands = {{"x"},
+                   {.name = "w", .role = OperandRole::weight},  // packed, no axes of its own
+                   {.name = "scale", .optional = true, .role = OperandRole::parameter},
+                   {.name = "bias", .optional = true, .role = OperandRole::bias},
+                   {.name = "residual", .optional = true}},
       .attrs = {{"strides", AttrKind::integers, none},
                 {"pads", AttrKind::integers, none},
                 {"dilations", AttrKind::integers, none},

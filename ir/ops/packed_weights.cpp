@@ -197,9 +197,12 @@ AttrDict PackedWeights::attrs() const {
 }
 
 void registerPackedWeightOps(OpRegistry& registry) {
+  const OperandSpec w{.name = "w", .role = OperandRole::weight}, scale{.name = "scale", .role = OperandRole::parameter},
+      zeroPoint{.name = "zero_point", .optional = true, .role = OperandRole::parameter},
+      bias{.name = "bias", .optional = true, .role = OperandRole::bias};
   registry.add({.name = "q.weight_linear",
                 .summary = "linear layer in float over packed integer weights",
-                .operands = {{"x"}, {"w"}, {"scale"}, {"zero_point", true}, {"bias", true}},
+                .operands = {{"x"}, w, scale, zeroPoint, bias},
                 .attrs = packedAttrs(),
                 .infer = inferPackedLinear,
                 .eval = evalPackedLinear,
@@ -208,7 +211,7 @@ void registerPackedWeightOps(OpRegistry& registry) {
                 .products = productsOfRows});
   registry.add({.name = "q.embedding",
                 .summary = "rows of a packed integer table as floats",
-                .operands = {{"w"}, {"scale"}, {"zero_point", true}, {"indices"}},
+                .operands = {w, scale, zeroPoint, {"indices"}},
                 .attrs = packedAttrs(),
                 .infer = inferEmbedding,
                 .eval = evalEmbedding,

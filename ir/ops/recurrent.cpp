@@ -114,7 +114,8 @@ void add(OpRegistry& r, const Declaration& d) {
 }  // namespace
 
 void registerRecurrentOps(OpRegistry& r) {
-  const OperandSpec initialC{.name = "initial_c", .optional = true}, peepholes{.name = "P", .optional = true};
+  const OperandSpec initialC{.name = "initial_c", .optional = true},
+      peepholes{.name = "P", .optional = true, .role = OperandRole::parameter, .learned = true};
   add(r, {"lstm", "long short-term memory", 3, {initialC, peepholes}, {integerAttr("input_forget", 0)}});
   add(r, {"gru", "gated recurrent unit", 2, {}, {integerAttr("linear_before_reset", 0)}});
   add(r, {"rnn", "simple recurrence", 2, {}, {}});

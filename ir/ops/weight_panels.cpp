@@ -98,7 +98,10 @@ int32_t WeightPanels::get(const uint8_t* weights, int64_t row, int64_t k) const 
 void registerWeightPanelOps(OpRegistry& registry) {
   registry.add({.name = "k.weight_linear",
                 .summary = "linear layer in float over panels of integer weights",
-                .operands = {{"x"}, {"w"}, {"sets"}, {"bias", true}},  // w: panels, no axes of their own
+                .operands = {{"x"},
+                             {.name = "w", .role = OperandRole::weight},  // panels, no axes of their own
+                             {.name = "sets", .role = OperandRole::parameter},
+                             {.name = "bias", .optional = true, .role = OperandRole::bias}},
                 .attrs = {{"weight_shape", AttrKind::integers, std::nullopt},
                           {"packing", AttrKind::packing, std::nullopt},
                           integerAttr("block"),

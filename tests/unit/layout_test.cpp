@@ -393,6 +393,29 @@ TEST(Layout, EveryOpOfTheRegistry) {
   EXPECT_GT(walked, 90);
 }
 
+// Facts that no walk can see where an op does not permute: what is named alike is declared alike.
+TEST(Layout, NamesAndFactsAgree) {
+  const std::map<std::string_view, AttrMeaning> attrs = {{"axis", AttrMeaning::axis},        {"batch_axis", AttrMeaning::axis},
+                                                         {"time_axis", AttrMeaning::axis},   {"axes", AttrMeaning::axes},
+                                                         {"perm", AttrMeaning::permutation}, {"repeats", AttrMeaning::perDim}};
+  const std::map<std::string_view, OperandRole> operands = {
+      {"w", OperandRole::weight}, {"W", OperandRole::weight},    {"R", OperandRole::weight},        {"bias", OperandRole::bias},
+      {"B", OperandRole::bias},   {"P", OperandRole::parameter}, {"scale", OperandRole::parameter}, {"zero_point", OperandRole::parameter}};
+  // An axis of the result, the first of several, factors that are learned, what broadcasts.
+  const std::set<std::string> others = {"one_hot.axis",    "layer_norm.axis", "batch_norm.bias",          "instance_norm.bias",
+                                        "group_norm.bias", "layer_norm.bias", "fake_quantize_with.scale", "fake_quantize_with.zero_point"};
+  std::set<std::string> found;
+  for (const auto& [name, def] : OpRegistry::get().ops()) {
+    for (const AttrSpec& attr : def.attrs)
+      if (const auto named = attrs.find(attr.name); named != attrs.end() && attr.meaning != named->second)
+        found.insert(name + "." + attr.name);
+    for (const OperandSpec& operand : def.operands)
+      if (const auto named = operands.find(operand.name); named != operands.end() && operand.role != named->second)
+        found.insert(name + "." + operand.name);
+  }
+  EXPECT_EQ(found, others);
+}
+
 // ---- random graphs ----------------------------------------------------------------------------------------------------------
 
 Value* randomStep(Builder& b, Random& r, const std::vector<Value*>& values) {
