@@ -4,14 +4,116 @@
 #include "ir/edit_distance.h"
 #include "ir/gradient.h"
 #include "ir/guarded.h"
+#include "ir/ops/infer_util.h"
 #include "ir/verify.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace qc {
 namespace {
 
 constexpr std::string_view kStageNames[] = {"float", "observed", "qdq", "quant", "kernel"};
+
+// Answers of an integrator's declaration about a node, and about attributes, held to what they are about.
+std::optional<BatchDims> fitting(std::optional<BatchDims> at, const Node& node) {
+  const auto fit = [](const std::vector<int>& dims, int count, auto&& valueAt) {
+    if (std::ssize(dims) != count) return false;
+    for (int i = 0; i < count; ++i)
+      if (const Value* v = valueAt(i); nth(dims, i) < -1 || nth(dims, i) >= (v ? v->type().rank() : 0)) return false;
+    return true;
+  };
+  const bool fits = !at || (fit(at->operands, node.numOperands(), [&](int i) { return node.operand(i); }) &&
+                            fit(at->results, node.numResults(), [&](int i) { return node.result(i); }));
+  QC_REQUIRE("OpDef::batch", fits, "it is a dim, or -1, for each operand and each result of '{}'", node.op());
+  return at;
+}
+
+ScalarExpr fitting(ScalarExpr meaning, const OpDef& def) {
+  const bool fits = def.operands.back().variadic || meaning.arity() <= static_cast<int>(def.operands.size());
+  QC_REQUIRE("OpDef::scalar", fits, "'{}' reads more than the operands of '{}'", meaning.str(), def.name);
+  return meaning;
+}
+
+// What a declaration says of attributes and weights, against the dims of the operands: an axis is one of them, a list for dims has as many
+// entries.
+Status requireFacts(const OpDef& def, const InferContext& c) {
+  const int64_t rank = c.has(0) ? c.type(0).rank() : 0, spatial = std::max<int64_t>(rank - 2, 0);
+  for (const AttrSpec& spec : def.attrs) {
+    const Attr* attr = c.attrs.find(spec.name);
+    if (!attr) continue;
+    const auto entries = [&](int64_t wanted) -> Status {
+      const auto* reals = std::get_if<std::vector<double>>(attr);
+      const auto found = reals ? std::ssize(*reals) : std::ssize(c.attrs.dims(spec.name));
+      if (found == 0 || found == wanted) return {};
+      return fail(ErrorCode::kInvalidModel, "'{}': {}={} has {} entries, {} dims of the first operand need {}", def.name, spec.name,
+                  toString(*attr), found, rank, wanted);
+    };
+    switch (spec.meaning) {
+      case AttrMeaning::axis:
+        if (c.attrs.integer(spec.name) >= 0) QC_TRY(requireAxis(c, spec.name, static_cast<int>(rank)));
+        break;
+      case AttrMeaning::axes: QC_TRY(requireAxes(c, spec.name, static_cast<int>(rank))); break;
+      case AttrMeaning::permutation: {
+        std::vector<int64_t> sorted = c.attrs.integers(spec.name);
+        std::sort(sorted.begin(), sorted.end());
+        std::vector<int64_t> all(usize(rank));
+        std::iota(all.begin(), all.end(), 0);
+        if (sorted != all)
+          return fail(ErrorCode::kInvalidModel, "'{}': {}={} is not an order of {} dims", def.name, spec.name, toString(*attr), rank);
+        break;
+      }
+      case AttrMeaning::perDim: QC_TRY(entries(rank)); break;
+      case AttrMeaning::perDimPair: QC_TRY(entries(2 * rank)); break;
+      case AttrMeaning::perSpatialDim: QC_TRY(entries(spatial)); break;
+      case AttrMeaning::perSpatialDimPair: QC_TRY(entries(2 * spatial)); break;
+      default: break;
+    }
+  }
+  for (size_t i = 0; i < def.operands.size(); ++i) {
+    const std::optional<WeightAxes>& axes = def.operands[i].weight;
+    if (const auto at = static_cast<int>(i); axes && c.has(at) && std::max(axes->channel, axes->group) >= c.type(at).rank())
+      return fail(ErrorCode::kInvalidModel, "'{}': operand '{}' is {}, and a weight with an axis {}", def.name, def.operands[i].name,
+                  c.type(at).str(), std::max(axes->channel, axes->group));
+  }
+  return {};
+}
+
+// The functions of an integrator's declaration, so that what they throw, break or answer wrongly is an error that says whose it is.
+void guard(OpDef& def) {
+  const auto whose = [name = def.name](const char* what) { return fmt::format("the {} of '{}'", what, name); };
+  def.infer = [who = whose("inference"), infer = std::move(def.infer)](const InferContext& c) -> Result<std::vector<TensorType>> {
+    QC_TRY(requireFacts(OpRegistry::get().at(c.op), c));
+    return guarded(who, [&] { return infer(c); });
+  };
+  def.eval = [who = whose("evaluation"), eval = std::move(def.eval)](const EvalContext& c) {
+    return guarded(who, [&] { return eval(c); });
+  };
+  if (def.gradient)
+    def.gradient = [who = whose("gradient"), gradient = std::move(def.gradient)](GradientContext& c) {
+      return guarded(who, [&] { return gradient(c); });
+    };
+  if (def.decides) {
+    def.decides->bounds = [who = whose("bounds"), bounds = std::move(def.decides->bounds)](const InferContext& c) {
+      return attributed(who, [&] { return bounds(c); });
+    };
+    def.decides->eval = [who = whose("evaluation"), eval = std::move(def.decides->eval)](const EvalContext& c) {
+      return guarded(who, [&] { return eval(c); });
+    };
+  }
+  if (def.scalar)
+    def.scalar = [who = whose("scalar meaning"), name = def.name, scalar = std::move(def.scalar)](const AttrDict& attrs) {
+      return attributed(who, [&] { return fitting(scalar(attrs), OpRegistry::get().at(name)); });
+    };
+  if (def.batch)
+    def.batch = [who = whose("batch"), batch = std::move(def.batch)](const Node& node, std::span<const int> dims) {
+      return attributed(who, [&] { return fitting(batch(node, dims), node); }, node.location());
+    };
+  if (def.products)
+    def.products = [who = whose("products"), products = std::move(def.products)](const Node& node, SizeOfDim sizeOf) {
+      return attributed(who, [&] { return products(node, sizeOf); }, node.location());
+    };
+}
 
 }  // namespace
 
@@ -62,16 +164,7 @@ Status registerOp(OpDef def) {
         .help("use a prefix and a dot: acme.swoosh");
   QC_TRY(checkDeclaration(def));
   if (OpRegistry::get().find(def.name)) return fail(ErrorCode::kInvalidArgument, "an op named '{}' exists", def.name);
-  def.infer = [name = def.name, infer = std::move(def.infer)](const InferContext& c) {
-    return guarded(fmt::format("the inference of '{}'", name), [&] { return infer(c); });
-  };
-  def.eval = [name = def.name, eval = std::move(def.eval)](const EvalContext& c) {
-    return guarded(fmt::format("the evaluation of '{}'", name), [&] { return eval(c); });
-  };
-  if (def.gradient)
-    def.gradient = [name = def.name, gradient = std::move(def.gradient)](GradientContext& c) {
-      return guarded(fmt::format("the gradient of '{}'", name), [&] { return gradient(c); });
-    };
+  guard(def);
   mutableRegistry().add(std::move(def));
   return {};
 }

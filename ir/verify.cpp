@@ -24,6 +24,20 @@ const AttrSpec* findSpec(std::span<const AttrSpec> specs, std::string_view name)
   return it == specs.end() ? nullptr : &*it;
 }
 
+// Whether attributes of this kind can hold what this meaning says.
+bool canMean(AttrKind kind, AttrMeaning meaning) {
+  const bool list = kind == AttrKind::integers || kind == AttrKind::dims;
+  switch (meaning) {
+    case AttrMeaning::plain: return true;
+    case AttrMeaning::axis: return kind == AttrKind::integer;
+    case AttrMeaning::element: return kind == AttrKind::dtype || kind == AttrKind::quant;
+    case AttrMeaning::shape: return list;
+    case AttrMeaning::perDim:
+    case AttrMeaning::perDimPair: return list || kind == AttrKind::reals;
+    default: return kind == AttrKind::integers;
+  }
+}
+
 // Whether a value is of the declared kind as it stands.
 Result<bool> isTyped(const Attr& value, AttrKind kind) {
   if (const auto* expression = std::get_if<ExprAttr>(&value)) QC_TRY(expression->check());
@@ -37,7 +51,7 @@ Result<bool> isTyped(const Attr& value, AttrKind kind) {
 Result<bool> coerce(Attr& value, const AttrSpec& spec) {
   const AttrKind kind = spec.kind;
   if (const auto* text = std::get_if<std::string>(&value); text && kind == AttrKind::expression) {
-    // Where an expression is required, "" is no expression: the parser's to say.
+    // Where an expression is required, "" is not an expression: the parser's to say.
     if (text->empty() && !spec.byDefault) QC_TRY(ScalarExpr::parse(*text));
     QC_ASSIGN(value, ExprAttr::parse(*text));
     return true;
@@ -376,6 +390,10 @@ Status checkDeclaration(const OpDef& def) {
   for (const AttrSpec& spec : def.attrs)
     if (spec.meaning != AttrMeaning::plain && def.operands.empty())
       return wrong(fmt::format("has an attribute '{}' that speaks of the dims of its first operand, and no operands", spec.name));
+  for (const AttrSpec& spec : def.attrs)
+    if (!canMean(spec.kind, spec.meaning))
+      return wrong(fmt::format("has an attribute '{}' of kind {}, which cannot mean what it says of it", spec.name, toString(spec.kind)))
+          .help("an axis is an integer; lists for dims are integers, dims or reals (AttrMeaning)");
   if (!def.infer) return wrong("does not say what type it has").help("set OpDef::infer");
   if (!def.eval) return wrong("has no evaluation").help("set OpDef::eval: nothing else runs it");
   if (def.decides) {

@@ -200,8 +200,8 @@ Status PassManager::runStep(size_t index, Graph& graph, PassContext& cx, const R
   cx.options = step.options;
   PassTiming timing{step.pass->name, 0, graph.numNodes(), 0};
   const auto start = std::chrono::steady_clock::now();
-  const Status status =
-      step.guest || step.pass->guest ? guarded("it", [&] { return step.pass->run(graph, cx); }) : step.pass->run(graph, cx);
+  const auto run = [&] { return step.pass->run(graph, cx); };
+  const Status status = step.guest || step.pass->guest ? guarded("it", run) : withoutExceptions(run);
   timing.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   timing.nodesAfter = graph.numNodes();
   cx.timings.push_back(timing);

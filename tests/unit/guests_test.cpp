@@ -112,6 +112,87 @@ graph @g(%x: f32[4]) -> ("z") {
   EXPECT_THAT(message(compile(Model(constant->clone(), "g"))), AllOf(HasSubstr("threw: no licence"), HasSubstr("node 'n'")));
 }
 
+// What a declaration says of dims holds for every node, so that passes may rely on it.
+TEST(Guests, FactsOfOps) {
+  OpDef def;
+  def.name = "acme.facts";
+  def.operands = {{"x"}, {.name = "w", .optional = true, .role = OperandRole::weight, .weight = WeightAxes{2, -1}}};
+  const Attr none = std::vector<int64_t>();
+  def.attrs = {{"axis", AttrKind::integer, int64_t{-1}, AttrMeaning::axis},
+               {"axes", AttrKind::integers, none, AttrMeaning::axes},
+               {"each", AttrKind::integers, none, AttrMeaning::perDim},
+               {"pairs", AttrKind::reals, std::vector<double>(), AttrMeaning::perDimPair},
+               {"perm", AttrKind::integers, std::vector<int64_t>{1, 0}, AttrMeaning::permutation}};
+  def.traits = kPure | kPermutable;
+  def.infer = [](const InferContext& c) -> Result<std::vector<TensorType>> { return std::vector{c.type(0)}; };
+  def.eval = [](const EvalContext&) -> Status { return {}; };
+  ASSERT_TRUE(registerOp(def));
+  const auto node = [](const char* operands, const char* attrs) {
+    return message(parseGraph(fmt::format(R"(
+graph @g(%x: f32[3,4], %w: f32[3,4]) {{
+  %y = acme.facts {} {{{}}} : f32[3,4]
+  return %y
+}})",
+                                          operands, attrs)));
+  };
+  EXPECT_EQ(node("%x", "axis=1, axes=[0,1], each=[1,2], pairs=[1.0,2.0,3.0,4.0], perm=[0,1]"), "no error");
+  EXPECT_THAT(node("%x", "axis=2"), HasSubstr("axis=2 is outside the 2 dims"));
+  EXPECT_THAT(node("%x", "axes=[1,0]"), HasSubstr("axes=[1,0] are not distinct ascending dims"));
+  EXPECT_THAT(node("%x", "each=[1,2,3]"), HasSubstr("each=[1,2,3] has 3 entries, 2 dims of the first operand need 2"));
+  EXPECT_THAT(node("%x", "pairs=[1.0]"), HasSubstr("has 1 entries, 2 dims of the first operand need 4"));
+  EXPECT_THAT(node("%x", "perm=[0,0]"), HasSubstr("perm=[0,0] is not an order of 2 dims"));
+  EXPECT_THAT(node("%x, %w", ""), HasSubstr("operand 'w' is f32[3,4], and a weight with an axis 2"));
+}
+
+// Functions of a declaration that return no Result.
+TEST(Guests, AnswersOfOps) {
+  OpDef def;
+  def.name = "acme.answers";
+  def.operands = {{"x"}};
+  def.attrs = {{"mode", AttrKind::integer, int64_t{0}}};
+  def.traits = kPure | kElementwise;
+  def.infer = [](const InferContext& c) -> Result<std::vector<TensorType>> { return std::vector{c.type(0)}; };
+  def.eval = [](const EvalContext&) -> Status { return {}; };
+  def.scalar = [](const AttrDict& attrs) {
+    if (attrs.integer("mode") == 1) throwing();
+    if (attrs.integer("mode") == 2) static_cast<void>(attrs.integer("typo"));
+    return ScalarExpr::arg(attrs.integer("mode") == 3 ? 1 : 0);
+  };
+  def.batch = [](const Node& node, std::span<const int> dims) -> std::optional<BatchDims> {
+    if (node.integer("mode") == 1) throwing();
+    if (node.integer("mode") == 2) static_cast<void>(node.integer("typo"));
+    if (node.integer("mode") == 3) return BatchDims{{dims[0]}, {}};
+    return BatchDims{{dims[0]}, {7}};
+  };
+  ASSERT_TRUE(registerOp(def));
+  const auto graph = [](int mode) {
+    return parseGraph(fmt::format(R"(
+const #w : f32[4,4] = rand(7, -1.0, 1.0)
+graph @g(%x: f32[1,4]) -> ("y") {{
+  %w = const #w : f32[4,4]
+  %a = linear %x, %w : f32[1,4]
+  %y = acme.answers %a {{mode={}}} : f32[1,4] loc("n")
+  return %y
+}})",
+                                  mode))
+        .value();
+  };
+  const char* const kMeaning = "the scalar meaning of 'acme.answers' ";
+  EXPECT_THAT(message(compile(Model(graph(1), "g"))), HasSubstr(std::string(kMeaning) + "threw: no licence"));
+  EXPECT_THAT(message(compile(Model(graph(2), "g"))),
+              HasSubstr(std::string(kMeaning) + "breaks a rule of the API: AttrDict(): no attribute"));
+  EXPECT_THAT(message(compile(Model(graph(3), "g"))), HasSubstr("'a1' reads more than the operands of 'acme.answers'"));
+  const auto batch = [&](int mode) {
+    Graph g = graph(mode);
+    PassContext cx;
+    return message(runPipeline("free-batch", g, cx));
+  };
+  const char* const kBatch = "the batch of 'acme.answers' ";
+  EXPECT_THAT(batch(1), AllOf(HasSubstr(std::string(kBatch) + "threw: no licence"), HasSubstr("node 'n'")));
+  EXPECT_THAT(batch(2), HasSubstr(std::string(kBatch) + "breaks a rule of the API: AttrDict(): no attribute"));
+  for (const int mode : {3, 4}) EXPECT_THAT(batch(mode), HasSubstr("it is a dim, or -1, for each operand and each result")) << mode;
+}
+
 // ---- passes and lowerings ---------------------------------------------------------------------
 
 TEST(Guests, Passes) {

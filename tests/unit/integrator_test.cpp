@@ -176,6 +176,11 @@ TEST(Registration, Ops) {
   EXPECT_THAT(with([](OpDef& d) { d.traits |= kCommutative; }), HasSubstr("less than two operands"));
   EXPECT_THAT(with([](OpDef& d) { d.operands.clear(), d.traits |= kView; }), HasSubstr("no operands"));
   EXPECT_THAT(with([](OpDef& d) { d.stages = 0; }), HasSubstr("no stage"));
+  const AttrKind axis = AttrKind::string, perm = AttrKind::reals, shape = AttrKind::integer, element = AttrKind::integers;
+  EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", axis, {}, AttrMeaning::axis}}; }), HasSubstr("'a' of kind string"));
+  EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", perm, {}, AttrMeaning::permutation}}; }), HasSubstr("'a' of kind reals"));
+  EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", shape, {}, AttrMeaning::shape}}; }), HasSubstr("'a' of kind integer"));
+  EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", element, {}, AttrMeaning::element}}; }), HasSubstr("'a' of kind integers"));
   EXPECT_EQ(with([](OpDef&) {}), "no error");
   EXPECT_THAT(with([](OpDef&) {}), HasSubstr("exists"));
 
