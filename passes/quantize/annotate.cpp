@@ -1,6 +1,8 @@
 // annotate: the quantizer's decisions, written on the nodes.  The rules come from cx.provide(QConfigMapping), else from the
 // options `backend` and `guard_masked_scores`; the report goes to cx.provide(CoverageReport).  backend="recipe:x86" (xnnpack, embedding,
 // several joined by +) runs a ready quantizer instead.  Tests: tests/golden/annotate.
+#include <fmt/ranges.h>
+
 #include "passes/passes.h"
 #include "quantizer/pattern_quantizer.h"
 #include "quantizer/quantizer.h"
@@ -8,20 +10,32 @@
 namespace qc {
 namespace {
 
-// The ready quantizers with their default configuration, by name.
-std::shared_ptr<Quantizer> readyQuantizer(std::string_view name) {
-  if (name == "x86") {
-    auto q = std::make_shared<X86Quantizer>();
-    q->setGlobal(defaultQConfig(Backend::x86));
-    return q;
+template <class Q>
+std::shared_ptr<Quantizer> withDefaults(Backend backend) {
+  auto q = std::make_shared<Q>();
+  q->setGlobal(defaultQConfig(backend));
+  return q;
+}
+
+// The ready quantizers with their default configuration.
+struct ReadyQuantizer {
+  std::string_view name;
+  std::shared_ptr<Quantizer> (*make)();
+};
+const ReadyQuantizer kReadyQuantizers[] = {
+    {"x86", [] { return withDefaults<X86Quantizer>(Backend::x86); }},
+    {"xnnpack", [] { return withDefaults<XnnpackQuantizer>(Backend::xnnpack); }},
+    {"embedding", []() -> std::shared_ptr<Quantizer> { return std::make_shared<EmbeddingQuantizer>(); }},
+};
+
+Result<std::shared_ptr<Quantizer>> readyQuantizer(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const ReadyQuantizer& row : kReadyQuantizers) {
+    if (row.name == name) return row.make();
+    names.push_back(row.name);
   }
-  if (name == "xnnpack") {
-    auto q = std::make_shared<XnnpackQuantizer>();
-    q->setGlobal(defaultQConfig(Backend::xnnpack));
-    return q;
-  }
-  if (name == "embedding") return std::make_shared<EmbeddingQuantizer>();
-  return nullptr;
+  return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name)
+      .help(fmt::format("{}, one or several joined by '+'", fmt::join(names, ", ")));
 }
 
 // "embedding+xnnpack": several in order.
@@ -30,9 +44,7 @@ Status annotateWith(Graph& graph, std::string_view names) {
   for (size_t start = 0; start <= names.size();) {
     const size_t end = std::min(names.find('+', start), names.size());
     const std::string_view name = names.substr(start, end - start);
-    parts.push_back(readyQuantizer(name));
-    if (!parts.back())
-      return fail(ErrorCode::kInvalidArgument, "there is no quantizer '{}'", name).help("x86, xnnpack and embedding, joined by '+'");
+    QC_ASSIGN(parts.emplace_back(), readyQuantizer(name));
     start = end + 1;
   }
   ComposableQuantizer all(std::move(parts));
