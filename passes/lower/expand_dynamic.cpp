@@ -89,15 +89,15 @@ class Expansion {
   // quantize_with and dequantize_with themselves, where integers and zero points are small enough to be floats.
   Result<bool> spellOut(Node* node) {
     const bool quantizes = node->is("quantize_with");
-    const Value *x = node->operand(0), *zero = node->operand(2);
+    const Value *x = node->operand(0), *zero = node->operand("zero_point");
     const DType storage = (quantizes ? node->result()->type() : x->type()).dtype;
     if (!x->type().isStatic() || sizeOf(storage) > 2 || (zero && !isSmall(zero)) || (quantizes && x->type().dtype != DType::f32))
       return false;
     Builder b = rewriter_.before(node);
-    QC_ASSIGN(Value * scale, besideRows(b, *node, node->operand(1)));
+    QC_ASSIGN(Value * scale, besideRows(b, *node, node->operand("scale")));
     std::vector<Value*> operands = {node->operand(0), scale};
     if (zero) {
-      QC_ASSIGN(Value * wide, besideRows(b, *node, node->operand(2)));
+      QC_ASSIGN(Value * wide, besideRows(b, *node, node->operand("zero_point")));
       QC_ASSIGN(wide, b.create("cast", {wide}, {{"to", DType::f32}}));
       operands.push_back(wide);
     }
@@ -169,13 +169,13 @@ class Expansion {
     const DType integer = q->type().dtype;
     AttrDict attrs{{"to", QuantAttr{quantPerTensor(DType::u8, 1, kMiddle)}}};
     const Node* quantize = q->producer();
-    if (quantize && quantize->is("quantize_with") && quantize->operand(2) && isOf(quantize->operand(2), integer) &&
+    if (quantize && quantize->is("quantize_with") && quantize->operand("zero_point") && isOf(quantize->operand("zero_point"), integer) &&
         quantize->integer("axis") < 0 && quantize->operand(0)->type().dtype == DType::f32) {
-      QC_ASSIGN(Value * zero, b.create("cast", {quantize->operand(2)}, {{"to", DType::f32}}));
+      QC_ASSIGN(Value * zero, b.create("cast", {quantize->operand("zero_point")}, {{"to", DType::f32}}));
       const IntRange all = rangeOf(integer);  // which `to` bounds
       const bool whole = quantize->integer("qmin") == all.min && quantize->integer("qmax") == all.max;
       attrs.set("expr", centred(integer, whole ? rounded(true) : bounded(rounded(true), *quantize)));
-      QC_ASSIGN(Value * made, b.create("map", {quantize->operand(0), quantize->operand(1), zero}, std::move(attrs)));
+      QC_ASSIGN(Value * made, b.create("map", {quantize->operand(0), quantize->operand("scale"), zero}, std::move(attrs)));
       return quantized_[q] = made;
     }
     QC_ASSIGN(Value * numbers, b.create("cast", {q}, {{"to", DType::f32}}));

@@ -23,22 +23,22 @@ Result<Value*> zeroPointOf(Builder& b, Value* z) {
 Result<bool> lowerLayer(const Match& m, Rewriter& rw, bool groups) {
   Node* node = m.root();
   Node *x = m.node("x"), *w = m.node("w");
-  if (x->integer("axis") >= 0 && !isSingle(x->operand(1))) return false;
-  if (x->operand(2) && x->integer("axis") >= 0 && !isSingle(x->operand(2))) return false;
-  Value *integers = x->operand(0), *weights = w->operand(0), *bias = node->operand(2);
+  if (x->integer("axis") >= 0 && !isSingle(x->operand("scale"))) return false;
+  if (x->operand("zero_point") && x->integer("axis") >= 0 && !isSingle(x->operand("zero_point"))) return false;
+  Value *integers = x->operand(0), *weights = w->operand(0), *bias = node->operand("bias");
   if (sizeOf(integers->type().dtype) != 1 || !weights->constant() || sizeOf(weights->type().dtype) != 1) return false;
   if (node->operand("residual") || node->expr("post") || (bias && bias->type().dtype != DType::f32)) return false;
   const QuantParams& q = *weights->type().quant;
   const bool conv = node->is("conv");
   if (q.blockSize && !groups) return false;
   if (q.perChannel() && (q.blockSize ? conv || q.axis != 1 : q.axis != 0)) return false;
-  if (conv && (!isSingle(x->operand(1)) || (x->operand(2) && !isSingle(x->operand(2))))) return false;
+  if (conv && (!isSingle(x->operand("scale")) || (x->operand("zero_point") && !isSingle(x->operand("zero_point"))))) return false;
   AttrDict attrs = node->attrs();
   attrs.erase("post");
   Builder b = rw.before(node);
-  QC_ASSIGN(Value * zero, zeroPointOf(b, x->operand(2)));
+  QC_ASSIGN(Value * zero, zeroPointOf(b, x->operand("zero_point")));
   // A sum that could leave int32 keeps the layer in float.
-  auto y = b.create("q.dynamic_" + std::string(node->op()), {integers, weights, bias, x->operand(1), zero}, std::move(attrs));
+  auto y = b.create("q.dynamic_" + std::string(node->op()), {integers, weights, bias, x->operand("scale"), zero}, std::move(attrs));
   if (!y) return false;
   rw.replace(node, {*y});
   return true;

@@ -33,21 +33,23 @@ Result<bool> lowerLinear(const Match& m, Rewriter& rw) {
   Builder b = rw.before(node);
   const auto packed = pack(b, w);
   if (!packed) return false;
-  QC_ASSIGN(Value * y, b.create("q.weight_linear", {node->operand(0), packed->weights, packed->scale, packed->zeroPoint, node->operand(2)},
-                                packed->attrs));
+  QC_ASSIGN(Value * y,
+            b.create("q.weight_linear", {node->operand(0), packed->weights, packed->scale, packed->zeroPoint, node->operand("bias")},
+                     packed->attrs));
   rw.replace(node, {y});
   return true;
 }
 
 Result<bool> lowerGather(const Match& m, Rewriter& rw) {
   Node* node = m.root();
-  const Value *w = m.node("w")->operand(0), *indices = node->operand(1);
+  const Value *w = m.node("w")->operand(0), *indices = node->operand("indices");
   if (!w->constant() || node->integer("axis") != 0 || (indices->type().dtype != DType::s64 && indices->type().dtype != DType::s32))
     return false;
   Builder b = rw.before(node);
   const auto packed = pack(b, w);
   if (!packed) return false;
-  QC_ASSIGN(Value * y, b.create("q.embedding", {packed->weights, packed->scale, packed->zeroPoint, node->operand(1)}, packed->attrs));
+  QC_ASSIGN(Value * y,
+            b.create("q.embedding", {packed->weights, packed->scale, packed->zeroPoint, node->operand("indices")}, packed->attrs));
   if (y->type() != node->result()->type()) return false;
   rw.replace(node, {y});
   return true;

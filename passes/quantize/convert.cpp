@@ -162,7 +162,7 @@ class Conversion {
       } else {
         continue;
       }
-      const Value* bias = node->operand(2);
+      const Value* bias = node->operand("bias");
       const bool hasBias = annotation.inputs.size() > 2 && std::holds_alternative<DerivedSpec>(annotation.inputs[2]) && bias;
       if (i == 1 && hasBias) params = biasSafe(*node, params, bias->constant(), paramsBehind(node->operand(0)));
       node->setOperand(operand, quantizedConstant(node, v, params));

@@ -29,7 +29,7 @@ Status quantizeTable(Node* gather, const ObservedSpec& spec) {
     nth(zeros.mutableAs<float>(), r) = nth(params, r).zeroPoint;
   }
   const std::string name = gather->operand(0)->name();
-  Value* indices = gather->operand(1);
+  Value* indices = gather->operand("indices");
   Builder b(gather->graph());
   b.before(gather);
   const auto rowsOf = [&](std::string_view suffix, Tensor t) {

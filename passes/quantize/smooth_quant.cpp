@@ -33,8 +33,8 @@ Readers readersOf(const Value& value, bool dynamic) {
   Readers readers;
   for (Node* user : value.users()) {
     const Tensor* w = user->is("linear") ? floatConstant(user->operand("w")) : nullptr;
-    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand(3) != &value && user->operand("w") != &value &&
-                        (!dynamic || (user->annotation() && user->annotation()->dynamicInput(0)));
+    const bool simple = w && w->rank() == 2 && user->operand(0) == &value && user->operand("residual") != &value &&
+                        user->operand("w") != &value && (!dynamic || (user->annotation() && user->annotation()->dynamicInput(0)));
     (simple ? readers.linears : readers.others).push_back(user);
   }
   return readers;
