@@ -56,7 +56,7 @@ Result<ConstantView> readView(const std::string& text) {
 Result<Value*> applied(Builder& b, const ConstantView::Step& step, Value* x) {
   const OpDef* def = OpRegistry::get().find(step.op);
   if (!def || !def->has(kMovesData) || !def->has(kPure))
-    return fail(ErrorCode::kInvalidModel, "'{}' is no op that moves elements", step.op).on(x->name());
+    return fail(ErrorCode::kInvalidModel, "'{}' is not an op that moves elements", step.op).on(x->name());
   QC_ASSIGN(Node * node, b.createNode(step.op, {x}, step.attrs));
   if (step.result >= node->numResults())
     return fail(ErrorCode::kInvalidModel, "'{}' has {} results, not {}", step.op, node->numResults(), step.result + 1).on(x->name());

@@ -117,7 +117,7 @@ Status checkDecidedOnce(const Graph& graph) {
       const auto symbol = symbolName(size);
       if (!symbol || !taken.insert(*symbol).second)
         return fail(ErrorCode::kInvalidModel, "'{}' decides the size {}, which {}", n->op(), size.str(),
-                    symbol ? "is another's as well" : "is no symbol")
+                    symbol ? "is another's as well" : "is not a symbol")
             .at(n->location());
     }
   }

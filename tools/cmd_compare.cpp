@@ -72,7 +72,7 @@ struct Comparison {
   std::string answers;  // the output that holds them; empty: none does
   AnswerKind kind = AnswerKind::none;
   bool asked = false;   // for answers: by labels, or by name
-  bool unlike = false;  // that output is no answer to some samples
+  bool unlike = false;  // that output is not an answer to some samples
   int64_t numbers = 0;  // in it, of a sample
   GivenAnswers a, b;
   int64_t count = 0;                 // of samples
@@ -82,7 +82,7 @@ struct Comparison {
   bool answered() const { return kind != AnswerKind::none && !unlike; }
   std::string words() const {
     if (unlike)
-      return fmt::format("output '{}' is no answer to every sample, as its size differs: numbers are compared, not answers",
+      return fmt::format("output '{}' is not an answer to every sample, as its size differs: numbers are compared, not answers",
                          visible(answers));
     if (kind == AnswerKind::none)
       return "no output of the model is an answer by itself (a row of scores, or one whole number): numbers are compared, not answers";

@@ -28,7 +28,7 @@ std::string timeOf(double seconds) {
                         : fmt::format("{:.1f} h", seconds / 3600);
 }
 
-// One line that redraws itself; when stderr is no terminal, a plain line every 15 seconds.
+// One line that redraws itself; when stderr is not a terminal, a plain line every 15 seconds.
 class TrainingLine {
  public:
   void update(const FinetuneProgress& p) {

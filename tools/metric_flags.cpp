@@ -48,7 +48,7 @@ Result<double> lastNumber(const std::string& command, const Printed& printed) {
     const auto [behind, error] = std::from_chars(line.data() + start, line.data() + line.size(), value);
     if (error == std::errc() && behind == line.data() + line.size() && std::isfinite(value)) return value;
   }
-  return fail(ErrorCode::kInvalidArgument, "the last line that --metric-command '{}' printed is no number", command)
+  return fail(ErrorCode::kInvalidArgument, "the last line that --metric-command '{}' printed is not a number", command)
       .help("let it print the metric, the more the better, on a line of its own");
 }
 

@@ -76,7 +76,7 @@ double largestMagnitude(const Value& v) {
   return most * quant.scale();
 }
 
-// Whether kernels of this element type take such weights: 255 is no sum of two s8.
+// Whether kernels of this element type take such weights: 255 is not a sum of two s8.
 bool fits(const Tensor& centred, DType element) {
   if (centred.dtype() == DType::s8 || element == DType::s16) return true;
   const std::span<const int16_t> w = centred.as<int16_t>();

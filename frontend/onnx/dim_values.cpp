@@ -255,7 +255,7 @@ Result<std::optional<std::vector<DimValues>>> foldDims(const Node& node, const T
     one = DimValues{node.result()->type().dtype, operands[0].sizes, operands[0].elements};
   if (const Join join = reductionOf(node.op())) one = reduced(node, operands[0], join);
   if (!one) return std::nullopt;
-  // A truth that is not known is no integer.
+  // A truth that is not known is not an integer.
   if (one->dtype == DType::boolean && !constants(one->elements)) return std::nullopt;
   return std::optional(std::vector{std::move(*one)});
 }

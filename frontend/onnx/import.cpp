@@ -111,7 +111,7 @@ Failure unsupportedOps(const std::map<std::string, std::vector<std::string>>& no
       .help(remedies +
             "re-export without them (fixed shapes and post-processing outside the model often suffice), or cut the model in front of them" +
             (mayBeLeftOver
-                 ? "; a name that is no operator of ONNX is what the converter could not convert: say it by other ops in the source"
+                 ? "; a name that is not an operator of ONNX is what the converter could not convert: say it by other ops in the source"
                  : ""));
 }
 
@@ -192,7 +192,7 @@ Result<Graph> OnnxImporter::import(const onnx::ModelProto& model, const Descript
     if (auto read = other.run()) graph = std::move(read);
     ways = other.sizeNames_.ways;
   }
-  // A size that can only be one is no free dim.
+  // A size that can only be one is not a free dim.
   ImportOptions bound = options;
   for (const auto& [symbol, size] : fixedSymbols(ways.taken)) bound.shapes.emplace(symbol, std::vector{size});
   if (bound.shapes.size() > options.shapes.size())

@@ -46,7 +46,7 @@ class InnerSizes {
     for (const Dim& d : around) shape.emplace_back(of(d.expr()));
     return shape;
   }
-  // Nothing: it is no size of the values around.
+  // Nothing: it is not a size of the values around.
   std::optional<DimExpr> around(const std::string& symbol) const {
     const auto it = around_.find(symbol);
     return it == around_.end() ? std::nullopt : std::optional(it->second);

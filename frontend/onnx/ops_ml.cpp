@@ -146,7 +146,7 @@ Status featureVectorizer(OnnxNode& n) {
   return n.setOutput(y);
 }
 
-// A value that is no category: zeros, also where the model asks for an error.
+// A value that is not a category: zeros, also where the model asks for an error.
 Status oneHotEncoder(OnnxNode& n) {
   if (n.has("cats_strings") || !n.has("cats_int64s")) return ofStrings(n, "categories");
   QC_ASSIGN(const Ints categories, n.integers("cats_int64s"));

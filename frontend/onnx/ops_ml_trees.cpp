@@ -32,7 +32,7 @@ Result<Reals> realsOrTensor(OnnxNode& n, const std::string& name) {
   return values;
 }
 
-// The most decisions from a root to a leaf.  A node that leads to one that was there before is no tree.
+// The most decisions from a root to a leaf.  A node that leads to one that was there before is not a tree.
 Status measureDepth(OnnxNode& n, Forest& f) {
   constexpr int64_t kMaxDepth = 512;
   std::vector<bool> seen(usize(f.count()));

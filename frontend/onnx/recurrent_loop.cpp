@@ -75,7 +75,7 @@ Result<OnnxValues> OnnxImporter::tryRecurrence(OnnxNode& node, const onnx::Graph
     const OnnxValue& v = nth(operands, form.firstState + k);
     const bool passes =
         body.output(static_cast<int>(form.firstOutput + k)).name() == body.input(static_cast<int>(form.firstState + k)).name();
-    if (!v.tensor && !passes) return isNone("a state that is no tensor");
+    if (!v.tensor && !passes) return isNone("a state that is not a tensor");
     const auto start = passes ? std::nullopt : oneNumber(v.tensor);
     if (passes) {
       roles.push_back(Role::unchanged);

@@ -122,7 +122,7 @@ class Reader {
     return true;
   }
 
-  // False: it is no sum of a step.
+  // False: it is not a sum of a step.
   bool collect(const Columns& c, Sum& sum) {
     if (++terms_ > kMaxTerms) return false;
     if (is(c, "add")) {

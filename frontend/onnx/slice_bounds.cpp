@@ -86,7 +86,7 @@ Result<SliceCut> sliceCut(const DimExpr& dim, const SliceBounds& bounds) {
 SliceBounds sliceBounds(const DimExpr& dim, const SliceCut& cut) {
   const DimExpr end = cut.start + cut.size * cut.step;
   const bool isKnown = dim.constant() && cut.start.constant() && cut.size.constant();
-  // Before the first element is no number that would not count from the end.
+  // Before the first element no number lies that would not count from the end.
   if (isKnown) return {cut.start, *end.constant() < 0 ? DimExpr(kBeginning) : end, cut.step};
   std::vector<DimExpr> ends = {cut.step < 0 ? kBeginning : kEnd};
   for (const DimExpr& whole : widths(cut.size, cut.step))

@@ -101,7 +101,7 @@ std::vector<int64_t> Suppression::selected(const float* boxes, std::span<const f
   std::vector<int64_t> candidates;
   for (int64_t i = 0; i < std::ssize(scores); ++i)
     if (!score || nth(scores, i) > *score) candidates.push_back(i);
-  // Equal scores in their order; what is no number last.
+  // Equal scores in their order; what is not a number last.
   std::sort(candidates.begin(), candidates.end(), [&](int64_t a, int64_t b) {
     const float sa = nth(scores, a), sb = nth(scores, b);
     if (std::isnan(sa) != std::isnan(sb)) return std::isnan(sb);

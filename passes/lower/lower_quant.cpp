@@ -271,7 +271,7 @@ Result<bool> lowerQuantizeOfDequantize(const Match& m, Rewriter& rw) {
   return true;
 }
 
-// An integer form that cannot be, such as sums that could leave int32, is no error of the model: the layer stays float between
+// An integer form that cannot be, such as sums that could leave int32, is not an error of the model: the layer stays float between
 // its dequantize and quantize, and the user is told.
 RewriteRule orKeepFloat(RewriteRule rule, PassContext& cx) {
   rule.apply = [apply = std::move(rule.apply), &cx](const Match& m, Rewriter& rw) -> Result<bool> {

@@ -132,7 +132,7 @@ class Decomposition {
     return rounded(v, q, q.qmin, q.qmax, false);
   }
 
-  // rne(v) + zp in [low, high], as integers; zp where v is no number.
+  // rne(v) + zp in [low, high], as integers; zp where v is not a number.
   Result<Value*> rounded(Value* v, const QuantParams& q, int64_t low, int64_t high, bool truncate) {
     QC_ASSIGN(Value * none, b_.create("isnan", {v}));
     QC_ASSIGN(v, b_.create("where", {none, number(0), v}));

@@ -108,7 +108,7 @@ Result<TrainStep> makeTrainStep(Graph& graph, const TrainStepOptions& options) {
     for (const std::string& name : *names)
       if (Value* v = graph.findValue(name)) parameters.push_back(v);
   for (const Value* v : parameters)
-    if (!isTrainable(v)) return fail(ErrorCode::kInvalidArgument, "{} is no constant of f32", v->type().str()).on(v->name());
+    if (!isTrainable(v)) return fail(ErrorCode::kInvalidArgument, "{} is not a constant of f32", v->type().str()).on(v->name());
   Builder b(graph);
   QC_ASSIGN(Gradients gradients, gradientsOf(b, loss, parameters));
   for (size_t i = parameters.size(); i-- > 0;) {

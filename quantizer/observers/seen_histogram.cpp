@@ -14,7 +14,7 @@ double clippedShare(const Histogram& histogram, ValueRange chosen) {
               : from >= lo && from <= hi ? mass
                                          : 0;
   }
-  // Rounding of a range that holds everything is no clipping.
+  // Rounding of a range that holds everything is not clipping.
   const double share = all > 0 ? 1 - inside / all : 0;
   return share > 1e-9 ? share : 0;
 }

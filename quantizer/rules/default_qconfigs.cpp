@@ -113,8 +113,8 @@ QConfigMapping defaultQConfigMapping(Backend backend) {
     perTensor.weight.observer = "minmax";
     mapping.set({.level = Level::objectType, .type = "conv_transpose", .entry = perTensor, .optional = true});
   }
-  // A table that is looked up is no layer to calibrate for: its rows as integers, each with a scale of its own, give nearly the floats, and
-  // are a quarter of what is often most of a language model's file.  Tables of patterns say themselves what becomes of it.
+  // A table that is looked up is not a layer to calibrate for: its rows as integers, each with a scale of its own, give nearly the floats,
+  // and are a quarter of what is often most of a language model's file.  Tables of patterns say themselves what becomes of it.
   if (backend == Backend::x86)
     mapping.set({.level = Level::objectType, .type = "gather", .entry = weightOnlyQConfig(backend), .optional = true});
   return mapping;

@@ -35,7 +35,7 @@ Ends endsOf(const Graph& graph) {
   return ends;
 }
 
-// What is no number any more, and what has no counterpart as data decides another size, is lost.
+// What is not a number any more, and what has no counterpart as data decides another size, is lost.
 Judgement::Output differing(std::span<const float> reference, std::span<const float> actual) {
   Judgement::Output sums;
   const bool sameSize = reference.size() == actual.size();

@@ -56,7 +56,7 @@ class Search {
       try {
         pattern.assign(text);
       } catch (const std::regex_error& e) {
-        return fail(ErrorCode::kInvalidArgument, "'{}' is no regular expression: {}", text, e.what())
+        return fail(ErrorCode::kInvalidArgument, "'{}' is not a regular expression: {}", text, e.what())
             .help("name nodes that stay integers by an ECMAScript regular expression");
       }
       bool matched = false;

@@ -53,7 +53,7 @@ Result<std::vector<double>> oneNumber(const Tensor& output, std::span<const doub
   return std::vector<double>{output.at(0), wanted[0]};
 }
 
-// Equal values share the mean of their ranks; what is no number comes first.
+// Equal values share the mean of their ranks; what is not a number comes first.
 std::vector<double> ranksOf(Kept kept, size_t which) {
   std::vector<size_t> order(kept.size());
   std::iota(order.begin(), order.end(), size_t{0});

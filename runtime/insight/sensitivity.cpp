@@ -39,14 +39,14 @@ class State {
     const auto bad = [&](std::string_view what) {
       return fail(ErrorCode::kInvalidData, "'{}' {}", path, what).help("delete it, or name another file");
     };
-    if (!found.is_object() || found.value("format", json()) != "qcompile sensitivity 1") return bad("is no state of a sensitivity run");
+    if (!found.is_object() || found.value("format", json()) != "qcompile sensitivity 1") return bad("is not a state of a sensitivity run");
     if (found.value("of", json()) != state.key_) return bad("is the state of another model, other samples, other rules or another metric");
     const json units = found.value("layers", json());
     if (!units.is_object()) return bad("holds no layers");
     for (const auto& [name, values] : units.items()) {
       if (!values.is_array() || values.size() != 4) return bad("holds a layer without its four figures");
       for (const json& v : values)
-        if (!v.is_null() && !v.is_number()) return bad("holds a figure that is no number");
+        if (!v.is_null() && !v.is_number()) return bad("holds a figure that is not a number");
       state.units_[name] = values;
     }
     return state;

@@ -83,7 +83,7 @@ Result<TrainingCheckpoint> readCheckpoint(const std::string& path, const std::st
   }
   const auto best = wordsOf(file.texts["best"]), epoch = wordsOf(file.texts["epoch"]), epochs = wordsOf(file.texts["history"]);
   if (best.size() != 3 || epoch.size() != 2 || epochs.size() % kWordsOfEpoch != 0)
-    return fail(ErrorCode::kInvalidData, "'{}' is no checkpoint", path).help("delete it");
+    return fail(ErrorCode::kInvalidData, "'{}' is not a checkpoint", path).help("delete it");
   c.now.steps = std::atoll(file.texts["steps"].c_str());
   c.bestEpoch = std::atoll(best[0].c_str());
   c.best.steps = std::atoll(best[1].c_str());

@@ -267,7 +267,7 @@ class Finetuning {
     if (checks()) {
       QC_ASSIGN(const bool candidate, measure(ended));
       if (epoch == 0 && std::isnan(*ended.check))  // no epoch would be better than that
-        return fail(ErrorCode::kInvalidData, "before training, {} is no number",
+        return fail(ErrorCode::kInvalidData, "before training, {} is not a number",
                     o_.check ? "what is checked" : "the loss on held-out samples")
             .help("look for samples, labels or results of the float model that are NaN");
       // Of equal ones the last: scores of few samples are often equal, and what it was trained on goes on getting better.

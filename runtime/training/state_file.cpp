@@ -19,7 +19,7 @@ Tensor bytesOf(std::string_view text) {
 std::string keyOf(size_t i) { return fmt::format("value_{:06}", i); }
 
 Failure damaged(const std::string& path, std::string_view what) {
-  return fail(ErrorCode::kInvalidData, "'{}' is no state of a training: {}", path, what).help("delete it and begin anew");
+  return fail(ErrorCode::kInvalidData, "'{}' is not a state of a training: {}", path, what).help("delete it and begin anew");
 }
 
 }  // namespace
@@ -53,7 +53,7 @@ Result<StateFile> readState(const std::string& path) {
   };
   const auto words = [&](const std::string& key) -> Result<std::vector<std::string>> {
     QC_ASSIGN(const Tensor t, arrayOf(key));
-    if (t.dtype() != DType::u8) return damaged(path, "'" + key + "' is no text");
+    if (t.dtype() != DType::u8) return damaged(path, "'" + key + "' is not text");
     std::vector<std::string> found{""};
     for (const uint8_t c : t.as<uint8_t>()) {
       if (c == kBetween)
@@ -75,7 +75,7 @@ Result<StateFile> readState(const std::string& path) {
       const size_t end = std::min(names[i + 1].find(' ', at), names[i + 1].size());
       const std::string word = names[i + 1].substr(at, end - at);
       if (word.empty() || word.size() > 12 || word.find_first_not_of("0123456789") != std::string::npos)
-        return damaged(path, "a size is no number");
+        return damaged(path, "a size is not a number");
       sizes.push_back(std::stoll(word));
       if (__builtin_mul_overflow(elements, sizes.back(), &elements)) return damaged(path, "sizes are too large");
       at = end + 1;

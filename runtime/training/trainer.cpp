@@ -69,7 +69,7 @@ struct Trainer::Impl {
     if (!options.loss) return fail(ErrorCode::kInvalidArgument, "there is no loss").help("set TrainerOptions::loss");
     Builder b(graph);
     QC_ASSIGN(Value * loss, guarded("the loss", [&] { return options.loss(b); }));
-    if (!loss) return fail(ErrorCode::kInvalidArgument, "the loss is no value");
+    if (!loss) return fail(ErrorCode::kInvalidArgument, "the loss is not a value");
     std::vector<Value*> values = graph.outputs();
     std::vector<std::string> names = graph.outputNames();
     lossName = freeName(names, "loss");

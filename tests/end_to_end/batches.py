@@ -130,7 +130,7 @@ def refused(work):
         said = run(*arguments, code=1).stderr
         assert "/head/ReduceSum" in said and "would mix the samples of a batch, in dim 0 of 'r' f32[1,3]" in said, said
         assert "LoadOptions" not in said, said
-    # A model whose batch is free needs nothing: its single channel is no batch.
+    # A model whose batch is free needs nothing: its single channel is not a batch.
     said = run("quantize", DATA / "digits.onnx", "--mode", "dynamic", "--free-batch", "-o", work / "m.onnx", code=1).stderr
     assert "dim 0 of f32[N,1,16,16] holds the samples of a batch already" in said and "take it as it is" in said, said
     contradicting = run("bench", model, "--shape", "N=4", "--shape", "image=3x3", code=1).stderr

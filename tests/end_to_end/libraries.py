@@ -58,7 +58,7 @@ def shared(work, pixels, wanted):
     print(f"shared libraries: passed with {', '.join(LINKERS)}")
 
 
-# Weights of 4 bits, a layer of them large enough to be unpacked by two threads, one that is no whole number of blocks, and one of 8 bits.
+# Weights of 4 bits, a layer of them large enough to be unpacked by two threads, one that is not a whole number of blocks, and one of 8 bits.
 WIDE = """!x = q<u8, scale=0.02, zp=100>
 !w = q<s4, scale=0.01, zp=0>
 !v = q<s8, scale=0.01, zp=0>

@@ -153,7 +153,7 @@ def nothing_in_samples(work):
         assert "input 'x' as fed: no elements" in done.stdout and "3 of 3 samples have scores that are not numbers" in done.stderr, done.stderr
         assert "nan" not in run("eval", model, "-d", source, "--predictions", work / "p", "--json").stdout.lower()
     done = run("eval", model, "-d", "random:3", "--labels", work / "labels.tsv", "--json")
-    assert json.loads(done.stdout)["top1"] == 0, "what is no number is not right"
+    assert json.loads(done.stdout)["top1"] == 0, "what is not a number is not right"
     for args in (("bench", "--seconds", "0"), ("inspect",), ("profile",), ("run", "--output-dir", work / "out", "-d", "random:2"),
                  ("quantize", "--mode", "dynamic", "-o", work / "d.qir"), ("quantize", "--mode", "weight-only", "-o", work / "d.qir")):
         run(args[0], model, *args[1:])

@@ -65,7 +65,7 @@ def main():
         assert "mixture 1: all int8: " in slow and "0.00 points below float, as asked" in slow, slow
         program.write_text("print('none')\n")
         wrong = run(*args, "--metric-command", f"{sys.executable} {program}", "--target-drop", "0.5", code=1).stderr
-        assert "is no number" in wrong, wrong
+        assert "is not a number" in wrong, wrong
 
         budget = json.loads(run(*args, "--budget-ms", "1000").stdout)["target"]
         assert budget["chosen"]["sqnr_db"] > before and budget["chosen"]["met"], budget["chosen"]

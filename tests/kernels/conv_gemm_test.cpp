@@ -285,7 +285,7 @@ TEST(ConvRows, QuantizedRowsAreExact) {
         runQuantized(*def, c, values);
 }
 
-// A weight of 255 is no sum of two bytes: only rows of 16 bits take it.
+// A weight of 255 is not a sum of two bytes: only rows of 16 bits take it.
 TEST(ConvRows, UnsignedWeightsWithoutZeroPoint) {
   auto graph = parseGraph(
       "!x = q<u8, scale=0.02, zp=3>\n!w = q<u8, scale=0.01, zp=0>\nconst #w : u8[5,9] = rand(1, 0, 255)\nconst #e : u8[5,9] = splat 255\n"

@@ -387,7 +387,7 @@ TEST(Finetune, SaysWhatDoesNotFit) {
   std::string said;
   for (int64_t i = 0; i < kSamples; ++i)
     if (const std::string error = errorOf(rows(), withNan(i)); error.find("held-out") != std::string::npos) said = error;
-  EXPECT_THAT(said, HasSubstr("before training, the loss on held-out samples is no number"));
+  EXPECT_THAT(said, HasSubstr("before training, the loss on held-out samples is not a number"));
 }
 
 }  // namespace

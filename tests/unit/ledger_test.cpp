@@ -140,7 +140,7 @@ TEST(Ledger, SaysWhatMatchesNothing) {
   Trials trials = Trials::open(prepared(model), samples(model), nothing()).value();
   Given costs([](const StepProfile&, bool) { return 1e-6; });
   EXPECT_THAT(neverSlower(trials, costs, {.keepInt8 = {"nowhere"}}).error().render(), HasSubstr("'nowhere'"));
-  EXPECT_THAT(neverSlower(trials, costs, {.keepInt8 = {"("}}).error().render(), HasSubstr("no regular expression"));
+  EXPECT_THAT(neverSlower(trials, costs, {.keepInt8 = {"("}}).error().render(), HasSubstr("not a regular expression"));
 }
 
 TEST(Ledger, ChoosesTheFastestAndOfEqualsTheOneWithFewerIntegers) {

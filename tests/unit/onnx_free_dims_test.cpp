@@ -430,7 +430,7 @@ TEST(FreeDims, ChannelsOfAnyNumber) {
   EXPECT_EQ(freeType(group, images), "f32[N1,N2,N3,N4]");
 }
 
-// A dim that scales name by their number is no other.
+// A dim that scales name by their number is not another.
 TEST(FreeDims, SizesThatConstantsHave) {
   testing::Model m;
   m.input("x", {-1, -2, -3}).floats("s", {3}, {0.5, 0.25, 1}).small("z", {3}, onnx::TensorProto::INT8, {0, 1, 2});

@@ -418,7 +418,7 @@ TEST(OnnxLoops, SumsWithoutEndAreLeft) {
   EXPECT_FALSE(isRecurrence(graph));
 }
 
-// Behind a linear layer, so that it is no layer that reads the input of the model.
+// Behind a linear layer, so that it is not a layer that reads the input of the model.
 TEST(OnnxLoops, AreQuantizedAndWrittenAsRecurrences) {
   for (const Cell& cell : kCells) {
     SCOPED_TRACE(cell.name);

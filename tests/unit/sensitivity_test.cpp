@@ -129,7 +129,7 @@ TEST(Sensitivity, MeasuresEachLayerAloneAndGoesOnWhereItEnded) {
   const Judge other = Judge::open(*s.prepared.observed, s.calibration).value();
   EXPECT_THAT(sensitivity(trials, other, {.state = state}).error().render(), HasSubstr("state of another model"));
   std::ofstream(state) << "[]";
-  EXPECT_THAT(sensitivity(trials, judge, {.state = state}).error().render(), HasSubstr("is no state of"));
+  EXPECT_THAT(sensitivity(trials, judge, {.state = state}).error().render(), HasSubstr("is not a state of"));
 }
 
 TEST(Judge, CountsWhatIsNoNumberAsLost) {

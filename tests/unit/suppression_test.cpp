@@ -53,7 +53,7 @@ TEST(Suppression, LeavesWhatComparingAllPairsLeaves) {
     const int count = 1 + round % 150, kind = round % 5;
     std::vector<float> boxes, scores;
     for (int i = 0; i < count; ++i) {
-      // Spread out, crowded, wide, of several classes apart from each other, and with what is no number.
+      // Spread out, crowded, wide, of several classes apart from each other, and with what is not a number.
       const float at = kind == 1 ? 1 : kind == 3 ? 1000.0f * static_cast<float>(random() % 4) : 100, size = kind == 2 ? 200.0f : 8.0f;
       const float x = at + pick(0, 100), y = pick(0, kind == 2 ? 10 : 100);
       boxes.insert(boxes.end(), {y, x, y + pick(-1, size), x + pick(-1, size)});
