@@ -1,11 +1,10 @@
 #include "quantizer/derived.h"
 
-#include <cmath>
 #include <map>
 #include <vector>
 
 #include "ir/guarded.h"
-#include "quantizer/observers/qparams.h"
+#include "ir/verify.h"
 #include "quantizer/rules/nearest.h"
 
 namespace qc {
@@ -47,14 +46,8 @@ Status checkDerivation(const DerivedSpec& spec) {
 Result<QuantPtr> deriveParams(const DerivedSpec& spec, std::span<const QuantPtr> from) {
   QC_TRY(checkDerivation(spec));
   QC_ASSIGN(QuantParams q, derivations().find(spec.function)->second(from, spec.dtype));
-  QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
-  if (q.scales.empty() || q.zeroPoints.empty())
-    return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave no scale or zero point", spec.function);
-  for (const float s : q.scales)
-    if (!(s > 0) || !std::isfinite(s)) return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the scale {}", spec.function, s);
-  for (const int32_t z : q.zeroPoints)
-    if (z < q.qmin || z > q.qmax)
-      return fail(ErrorCode::kInvalidArgument, "derivation '{}' gave the zero point {} outside [{}, {}]", spec.function, z, q.qmin, q.qmax);
+  if (const Status fits = checkQuantParams(q); !fits)
+    return fail(ErrorCode::kInvalidArgument, "derivation '{}' gives no such parameters: {}", spec.function, fits.error().message());
   return std::make_shared<const QuantParams>(std::move(q));
 }
 

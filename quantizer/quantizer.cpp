@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "ir/verify.h"
 #include "quantizer/derived.h"
 #include "quantizer/observers/observer.h"
 #include "quantizer/sharing.h"
@@ -12,18 +13,8 @@
 namespace qc {
 namespace {
 
-Status checkParams(const QuantParams& q) {
-  QC_TRY(selectRange(q.storage, IntRange{q.qmin, q.qmax}));
-  if (q.scales.empty() || q.zeroPoints.empty()) return fail(ErrorCode::kInvalidArgument, "fixed parameters without scale or zero point");
-  for (const float s : q.scales)
-    if (!(s > 0) || !std::isfinite(s)) return fail(ErrorCode::kInvalidArgument, "fixed scale {} is not a positive number", s);
-  for (const int32_t z : q.zeroPoints)
-    if (z < q.qmin || z > q.qmax) return fail(ErrorCode::kInvalidArgument, "fixed zero point {} is outside [{}, {}]", z, q.qmin, q.qmax);
-  return {};
-}
-
 Status checkSpec(const QuantSpec& spec, const Value& value) {
-  if (const auto* fixed = std::get_if<FixedSpec>(&spec)) QC_TRY(checkParams(fixed->params));
+  if (const auto* fixed = std::get_if<FixedSpec>(&spec)) QC_TRY(checkQuantParams(fixed->params, value.type().shape));
   const bool quantizes =
       std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec) || std::holds_alternative<SharedSpec>(spec);
   if (quantizes && value.type().dtype != DType::f32)

@@ -13,6 +13,7 @@
 #include "ir/ops/epilogue.h"
 #include "ir/qmath.h"
 #include "ir/rewriter.h"
+#include "ir/verify.h"
 #include "passes/bias_guard.h"
 #include "passes/passes.h"
 #include "passes/quantize/convert_parts.h"
@@ -162,6 +163,8 @@ class Conversion {
       } else {
         continue;
       }
+      if (Status fits = checkQuantParams(*params, v->type().shape); !fits)
+        return tl::make_unexpected(std::move(fits).error().at(node->location()).on(v->name()));
       const Value* bias = node->operand("bias");
       const bool hasBias = annotation.inputs.size() > 2 && std::holds_alternative<DerivedSpec>(annotation.inputs[2]) && bias;
       if (i == 1 && hasBias) params = biasSafe(*node, params, bias->constant(), paramsBehind(node->operand(0)));
@@ -184,6 +187,11 @@ class Conversion {
     const QuantParams* w = paramsBehind(node->operand("w"));
     if (!bias || !bias->constant() || bias->type().dtype != DType::f32 || !x || !w) return {};
     const int64_t channels = bias->type().numElements();
+    if (w->perChannel() && std::ssize(w->scales) != channels)
+      return fail(ErrorCode::kInvalidModel, "the weights have {} scales along axis {}, a bias for {} channels needs one for each of these",
+                  w->scales.size(), w->axis, channels)
+          .at(node->location())
+          .on(bias->name());
     QuantParams q{DType::s32, rangeOf(DType::s32).min, rangeOf(DType::s32).max, w->perChannel() ? 0 : -1, 0, {}, {0}};
     for (const float scale : w->scales) q.scales.push_back(x->scale() * scale);
     Tensor t(DType::s32, bias->type().sizes());
