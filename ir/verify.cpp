@@ -16,6 +16,12 @@ namespace {
 // On every op: the row of the kernel table that was chosen for the node.
 const AttrSpec kUniversalAttrs[] = {{"kernel", AttrKind::string, std::string()}};
 
+// Attributes that passes know by their name.
+constexpr std::pair<std::string_view, AttrKind> kKnownAttrs[] = {
+    {"keepdims", AttrKind::integer},  // 0: dims that are reduced go
+    {"layout", AttrKind::string},     // "channels_first", or "channels_last" once the layout pass has moved the channels
+    {"post", AttrKind::expression}};  // of the result, and of a residual
+
 // What the text form takes for a name.
 constexpr std::string_view kWords = "letters, digits and '_', no digit first";
 
@@ -390,10 +396,17 @@ Status checkDeclaration(const OpDef& def) {
   for (const AttrSpec& spec : def.attrs)
     if (spec.meaning != AttrMeaning::plain && def.operands.empty())
       return wrong(fmt::format("has an attribute '{}' that speaks of the dims of its first operand, and no operands", spec.name));
-  for (const AttrSpec& spec : def.attrs)
+  for (const AttrSpec& spec : def.attrs) {
+    if (findSpec(kUniversalAttrs, spec.name)) return wrong(fmt::format("has an attribute '{}', which every op has", spec.name));
+    for (const auto& [name, kind] : kKnownAttrs)
+      if (spec.name == name && spec.kind != kind)
+        return wrong(fmt::format("has an attribute '{}' of kind {}; passes know it by its name as of kind {}", name, toString(spec.kind),
+                                 toString(kind)))
+            .help("give it another name");
     if (!canMean(spec.kind, spec.meaning))
       return wrong(fmt::format("has an attribute '{}' of kind {}, which cannot mean what it says of it", spec.name, toString(spec.kind)))
           .help("an axis is an integer; lists for dims are integers, dims or reals (AttrMeaning)");
+  }
   if (!def.infer) return wrong("does not say what type it has").help("set OpDef::infer");
   if (!def.eval) return wrong("has no evaluation").help("set OpDef::eval: nothing else runs it");
   if (def.decides) {

@@ -15,6 +15,8 @@ namespace {
 
 Status checkSpec(const QuantSpec& spec, const Value& value) {
   if (const auto* fixed = std::get_if<FixedSpec>(&spec)) QC_TRY(checkQuantParams(fixed->params, value.type().shape));
+  if (const auto* cast = std::get_if<CastSpec>(&spec); cast && cast->dtype != DType::f16)
+    return fail(ErrorCode::kInvalidArgument, "a cast to {}: constants are cast to f16 alone", toString(cast->dtype));
   const bool quantizes =
       std::holds_alternative<ObservedSpec>(spec) || std::holds_alternative<FixedSpec>(spec) || std::holds_alternative<SharedSpec>(spec);
   if (quantizes && value.type().dtype != DType::f32)

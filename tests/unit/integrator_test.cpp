@@ -181,6 +181,9 @@ TEST(Registration, Ops) {
   EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", perm, {}, AttrMeaning::permutation}}; }), HasSubstr("'a' of kind reals"));
   EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", shape, {}, AttrMeaning::shape}}; }), HasSubstr("'a' of kind integer"));
   EXPECT_THAT(with([&](OpDef& d) { d.attrs = {{"a", element, {}, AttrMeaning::element}}; }), HasSubstr("'a' of kind integers"));
+  EXPECT_THAT(with([](OpDef& d) { d.attrs = {{"kernel", AttrKind::string, {}}}; }), HasSubstr("'kernel', which every op has"));
+  EXPECT_THAT(with([](OpDef& d) { d.attrs = {{"layout", AttrKind::integer, {}}}; }), HasSubstr("by its name as of kind string"));
+  EXPECT_THAT(with([](OpDef& d) { d.attrs = {{"keepdims", AttrKind::string, {}}}; }), HasSubstr("by its name as of kind integer"));
   EXPECT_EQ(with([](OpDef&) {}), "no error");
   EXPECT_THAT(with([](OpDef&) {}), HasSubstr("exists"));
 

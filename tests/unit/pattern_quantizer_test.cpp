@@ -114,6 +114,26 @@ TEST_F(Ready, ADerivedSpecNeedsAnAnnotatedSource) {
   EXPECT_THAT(status.error().render(), HasSubstr("'%y:1', which is not annotated"));
 }
 
+TEST(Annotations, FitTheirValues) {
+  const auto message = [](const std::string& weights) {
+    const auto graph = parseGraph(R"(
+const #w : f32[4,2] = splat 1.0
+graph @g(%x: f32[1,2]) {
+  %w = const #w : f32[4,2]
+  %y = linear %x, %w : f32[1,4] @q(in=[-, )" +
+                                  weights + R"(], out=-)
+  return %y
+})");
+    const Status status = validateAnnotations(*graph);
+    return status ? "no error" : status.error().render();
+  };
+  EXPECT_EQ(message("fixed(q<s8, scale=[0.5,0.5,0.25,1.0], zp=0, axis=0>)"), "no error");
+  EXPECT_THAT(message("fixed(q<s8, scale=[0.5,0.25], zp=0, axis=0>)"), HasSubstr("2 scales along axis 0 of [4,2], expected 4"));
+  EXPECT_THAT(message("fixed(q<s8, scale=[0.5,0.25], zp=0, axis=2>)"), HasSubstr("axis 2 of the scales on a tensor of rank 2"));
+  EXPECT_EQ(message("cast(f16)"), "no error");
+  EXPECT_THAT(message("cast(bf16)"), HasSubstr("a cast to bf16"));
+}
+
 // A derivation of one's own: the coarser of two, for the two inputs of an add.
 TEST(Derived, ByAFunctionOfOnesOwn) {
   const Derivation coarser = [](std::span<const QuantPtr> from, DType) -> Result<QuantParams> {
