@@ -112,8 +112,8 @@ ObservedSpec weightSpec(const Node& node, const Weights& row, const QConfig& con
   ObservedSpec spec = config.weight;
   const bool grouped = spec.blockSize > 0;
   if (row.recurrent && !grouped) {
-    spec.axis = 2;
-    spec.blockSize = node.operand(operand)->type().sizes()[2];
+    spec.axis = row.axes.group;  // one scale for each row of each direction
+    spec.blockSize = nth(node.operand(operand)->type().sizes(), row.axes.group);
   } else if (grouped) {
     spec.axis = row.axes.group;
   } else if (row.table || spec.axis >= 0) {
