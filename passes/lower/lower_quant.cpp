@@ -156,14 +156,14 @@ Result<bool> lowerWeighted(const Match& m, Rewriter& rw) {
   if (sizeOf(x->type().dtype) == 2 && !refusalOfWords(*node, policyOf(*node)).empty()) return false;
   if (node->expr("post")) return false;
   if (const QuantParams& blocked = *w->type().quant; blocked.blockSize) {
-    const QuantPtr whole = perChannelForm(blocked, w->type().sizes(), transposed ? 1 : 0);
+    const QuantPtr whole = perChannelForm(blocked, w->type().sizes(), weightOf(node->def())->weight->channel);
     if (!whole)
       return fail(ErrorCode::kUnsupported, "its weights have a scale for every {} along axis {}, integer sums have one per output channel",
                   blocked.blockSize, blocked.axis);
     w = rw.before(node).constant(w->name(), *w->constant(), whole);
   }
   const QuantParams& wq = *w->type().quant;
-  if (wq.perChannel() && (transposed ? wq.axis != 1 || node->integer("group") != 1 : wq.axis != 0)) return false;
+  if (wq.perChannel() && wq.axis != weightChannelAxis(*node)) return false;
   Epilogue e = findEpilogue(*node);
   if (transposed && !(e.onlyClamps && !e.residual)) e = {};
   Node* last = e.quantize ? e.quantize : node;
