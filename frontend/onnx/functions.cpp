@@ -236,8 +236,8 @@ Status OnnxImporter::addNodes(const OnnxNodes& nodes, Frame& frame) {
     QC_ASSIGN(const OnnxValues operands, operandsOf(proto, frame));
     std::vector<Value*> tensors;
     for (const OnnxValue& v : operands) tensors.push_back(v.tensor);
-    OnnxNode node(proto, frame.opset, std::move(tensors), graph_, budget_, folder_, frame.prefix + onnxNodeName(proto), frame.reads,
-                  sizeNames_);
+    OnnxNode node(proto, std::move(tensors), frame.prefix + onnxNodeName(proto),
+                  {frame.opset, graph_, budget_, folder_, frame.reads, sizeNames_});
     auto outputs = addNode(proto, node, operands, frame);
     if (!outputs) {
       Error error = std::move(outputs.error()).at(node.location()).on(proto.output_size() ? proto.output(0) : "");

@@ -17,17 +17,16 @@ namespace qc {
 
 using onnx::AttributeProto;
 
-OnnxNode::OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget,
-                   const Descriptor& folder, std::string location, const std::unordered_set<std::string>& reads, SizeNames& symbols)
+OnnxNode::OnnxNode(const onnx::NodeProto& proto, std::vector<Value*> inputs, std::string location, const OnnxSurroundings& around)
     : proto_(proto),
-      opset_(opset),
+      opset_(around.opset),
       inputs_(std::move(inputs)),
-      graph_(graph),
-      budget_(budget),
-      folder_(folder),
+      graph_(around.graph),
+      budget_(around.budget),
+      folder_(around.folder),
       location_(std::move(location)),
-      reads_(reads),
-      symbols_(symbols) {}
+      reads_(around.reads),
+      symbols_(around.symbols) {}
 
 std::string_view OnnxNode::op() const { return proto_.op_type(); }
 int OnnxNode::numOutputs() const { return proto_.output_size(); }
@@ -222,14 +221,14 @@ bool OnnxNode::isOfDecidedSizes(const Value* v) const {
   return s.decided && !s.data;
 }
 
-// Whether it is computed of anything: by data, or by arithmetic over sizes that is no expression of dims. The latter is a constant once
+// Whether it is computed of anything: by data, or by arithmetic over sizes that is not an expression of dims. The latter is a constant once
 // those are bound.
 bool OnnxNode::isComputed(const Value* v) const {
   const Sources s = sourcesOf(v, [&](const DimExpr& e) { return isDecided(e); });
   return s.data || s.decided || s.sizes;
 }
 
-// Element by element, as far as they are put together from such; nothing: the value is no list of sizes, or sizes of inputs settle it.
+// Element by element, as far as they are put together from such; nothing: the value is not a list of sizes, or sizes of inputs settle it.
 Result<std::optional<std::vector<DimExpr>>> OnnxNode::computedDims(Value* v, Sign sign) const {
   if (const auto values = dimValuesOf(v)) return std::optional(values->elements);
   const DType dtype = v->type().dtype;

@@ -41,10 +41,19 @@ struct SizeNames {
   Ways ways = {};
 };
 
+// Where a node stands.
+struct OnnxSurroundings {
+  int opset;
+  Graph& graph;  // that is made
+  FoldBudget& budget;
+  const Descriptor& folder;                      // of the model's files
+  const std::unordered_set<std::string>& reads;  // names that something reads
+  SizeNames& symbols;
+};
+
 class OnnxNode {
  public:
-  OnnxNode(const onnx::NodeProto& proto, int opset, std::vector<Value*> inputs, Graph& graph, FoldBudget& budget, const Descriptor& folder,
-           std::string location, const std::unordered_set<std::string>& reads, SizeNames& symbols);
+  OnnxNode(const onnx::NodeProto& proto, std::vector<Value*> inputs, std::string location, const OnnxSurroundings& around);
 
   std::string_view op() const;
   int opset() const { return opset_; }
