@@ -305,12 +305,11 @@ void registerNormOps(OpRegistry& registry) {
   std::vector<OperandSpec> withStatistics = perChannel;  // which follow data
   for (const char* name : {"mean", "var"}) withStatistics.push_back({.name = name, .role = OperandRole::parameter});
   const auto add = [&](std::string name, std::string summary, std::vector<OperandSpec> operands, std::vector<AttrSpec> attrs, InferFn infer,
-                       EvalFn eval, GradientFn gradient, BatchFn batch, uint32_t traits = kPure) {
+                       EvalFn eval, GradientFn gradient, BatchFn batch) {
     registry.add({.name = std::move(name),
                   .summary = std::move(summary),
                   .operands = std::move(operands),
                   .attrs = std::move(attrs),
-                  .traits = traits,
                   .infer = std::move(infer),
                   .eval = std::move(eval),
                   .scalar = {},
@@ -331,12 +330,19 @@ void registerNormOps(OpRegistry& registry) {
   add("lrn", "local response normalisation across channels", {{"x"}},
       {integerAttr("size"), realAttr("alpha", 1e-4), realAttr("beta", 0.75), realAttr("bias", 1.0), layoutAttr()}, inferLrn, evalLrn,
       lrnGradient, leadingBatch);
-  add(
-      "softmax", "exp(x) over its sum along an axis", {{"x"}}, {axisAttr()}, inferSoftmax,
-      [](const EvalContext& c) { return evalSoftmax(c, false); }, softmaxGradient, {}, kPure | kPermutable);
-  add(
-      "log_softmax", "logarithm of softmax", {{"x"}}, {axisAttr()}, inferSoftmax, [](const EvalContext& c) { return evalSoftmax(c, true); },
-      logSoftmaxGradient, {}, kPure | kPermutable);
+  const auto addSoftmax = [&](std::string name, std::string summary, bool logarithm, GradientFn gradient) {
+    registry.add({.name = std::move(name),
+                  .summary = std::move(summary),
+                  .operands = {{"x"}},
+                  .attrs = {axisAttr()},
+                  .traits = kPure | kPermutable,
+                  .infer = inferSoftmax,
+                  .eval = [=](const EvalContext& c) { return evalSoftmax(c, logarithm); },
+                  .scalar = {},
+                  .gradient = std::move(gradient)});
+  };
+  addSoftmax("softmax", "exp(x) over its sum along an axis", false, softmaxGradient);
+  addSoftmax("log_softmax", "logarithm of softmax", true, logSoftmaxGradient);
 }
 
 }  // namespace qc

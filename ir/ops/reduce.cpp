@@ -332,41 +332,44 @@ Status evalRunning(const EvalContext& c) {
 
 void registerReduceOps(OpRegistry& registry) {
   const AttrSpec keepDims = integerAttr("keepdims", 1);
-  const auto add = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
-                       GradientFn gradient = {}, int results = 1, std::string noGradient = {}) {
-    registry.add({.name = std::move(name),
-                  .summary = std::move(summary),
-                  .operands = {{"x"}},
-                  .attrs = std::move(attrs),
-                  .traits = traits,
-                  .numResults = results,
-                  .infer = std::move(infer),
-                  .eval = std::move(eval),
-                  .scalar = {},
-                  .gradient = std::move(gradient),
-                  .noGradient = std::move(noGradient)});
+  const auto define = [&](std::string name, std::string summary, uint32_t traits, std::vector<AttrSpec> attrs, InferFn infer, EvalFn eval,
+                          GradientFn gradient) -> OpDef {
+    return {.name = std::move(name),
+            .summary = std::move(summary),
+            .operands = {{"x"}},
+            .attrs = std::move(attrs),
+            .traits = traits,
+            .infer = std::move(infer),
+            .eval = std::move(eval),
+            .scalar = {},
+            .gradient = std::move(gradient)};
   };
   const std::vector<AttrSpec> reduce = {axesAttr(), keepDims};
   constexpr uint32_t kReduce = kPure | kPermutable;
-  add("reduce_mean", "mean over axes", kReduce, reduce, inferArithmetic, evalReduce<Mean>, meanGradient);
-  add("reduce_sum", "sum over axes", kReduce, reduce, inferArithmetic, evalReduce<Sum>, sumGradient);
-  add("reduce_prod", "product over axes", kReduce, reduce, inferArithmetic, evalReduce<Product>, productGradient);
-  add("reduce_max", "largest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
-      evalReduce<Max>, extremeGradient);
-  add("reduce_min", "smallest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce, inferSelection,
-      evalReduce<Min>, extremeGradient);
-  add("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, resultQuantAttr(true)},
-      inferQuantizedMean, evalQuantizedMean);
-  constexpr const char* kToIntegers = "its results are integers";
+  registry.add(define("reduce_mean", "mean over axes", kReduce, reduce, inferArithmetic, evalReduce<Mean>, meanGradient));
+  registry.add(define("reduce_sum", "sum over axes", kReduce, reduce, inferArithmetic, evalReduce<Sum>, sumGradient));
+  registry.add(define("reduce_prod", "product over axes", kReduce, reduce, inferArithmetic, evalReduce<Product>, productGradient));
+  registry.add(define("reduce_max", "largest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce,
+                      inferSelection, evalReduce<Max>, extremeGradient));
+  registry.add(define("reduce_min", "smallest element over axes; quantized: parameters pass through", kReduce | kSharesQuant, reduce,
+                      inferSelection, evalReduce<Min>, extremeGradient));
+  registry.add(define("q.reduce_mean", "mean of integers over axes, requantized", kReduce, {axesAttr(), keepDims, resultQuantAttr(true)},
+                      inferQuantizedMean, evalQuantizedMean, {}));
   const std::vector<AttrSpec> arg = {axisAttr(), keepDims, integerAttr("select_last", 0)};
-  add("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>, {}, 1, kToIntegers);
-  add("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>, {}, 1, kToIntegers);
-  add("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
-      {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, topkGradient, 2);
+  OpDef largest = define("argmax", "index of the largest element along an axis", kReduce, arg, inferArg, evalArg<true>, {});
+  OpDef smallest = define("argmin", "index of the smallest element along an axis", kReduce, arg, inferArg, evalArg<false>, {});
+  largest.noGradient = smallest.noGradient = "its results are integers";
+  registry.add(std::move(largest));
+  registry.add(std::move(smallest));
+  OpDef topk = define("topk", "the k largest or smallest elements along an axis and their indices, in order", kReduce,
+                      {dimsAttr("k"), axisAttr(), integerAttr("largest", 1), integerAttr("sorted", 1)}, inferTopK, evalTopK, topkGradient);
+  topk.numResults = 2;
+  registry.add(std::move(topk));
   const std::vector<AttrSpec> running = {axisAttr(), integerAttr("exclusive", 0), integerAttr("reverse", 0)};
-  add("cumsum", "running sum along an axis", kReduce, running, inferRunning, evalRunning<RunningSum>, cumsumGradient);
-  add("cumprod", "running product along an axis", kReduce, running, inferRunning, evalRunning<RunningProduct>, {}, 1,
-      "it divides by what is read, which may be 0");
+  registry.add(define("cumsum", "running sum along an axis", kReduce, running, inferRunning, evalRunning<RunningSum>, cumsumGradient));
+  OpDef cumprod = define("cumprod", "running product along an axis", kReduce, running, inferRunning, evalRunning<RunningProduct>, {});
+  cumprod.noGradient = "it divides by what is read, which may be 0";
+  registry.add(std::move(cumprod));
 }
 
 }  // namespace qc
