@@ -84,13 +84,16 @@ enum class AttrMeaning : uint8_t {
   element,            // the element type of result 0, or the parameters that it is quantized with
 };
 
+// As AttrSpec::neutral of an entry for each dim: the size of that dim of operand 0.
+constexpr int64_t kWholeDim = -1;
+
 // What an op declares about one attribute.  Without a default the attribute is required.
 struct AttrSpec {
   std::string name;
   AttrKind kind;
   std::optional<Attr> byDefault;
   AttrMeaning meaning = AttrMeaning::plain;
-  int64_t neutral = 0;  // the entry of a dim of size 1 that changes nothing (perSpatialDim, perSpatialDimPair)
+  int64_t neutral = 0;  // the entry for a dim where nothing changes (perDim, perDimPair), or for one of size 1 (perSpatialDim..)
 };
 
 // What the type of result 0 says of an attribute whose meaning is `element`; nothing: a plain type of one that holds parameters, or a

@@ -15,7 +15,4 @@ namespace qc {
 // For an op of this graph.  One whose declaration says nothing keeps no samples apart.
 std::optional<BatchDims> batchDims(const Node& node, std::span<const int> dims);
 
-// As the neutral entry of a list for each dim (AttrSpec::neutral): the size of that dim of operand 0.
-constexpr int64_t kWholeDim = -1;
-
 }  // namespace qc
