@@ -22,7 +22,7 @@ enum class Arch : uint8_t { generic, x86_64, aarch64 };
 std::string_view toString(Arch arch);  // "generic", "x86-64", "aarch64"
 
 // Values index the table in target.cpp.
-// amxEmulated is no extension of a CPU: it stands for AMX whose tile operations are computed by vector code (tile_unit.h),
+// amxEmulated is not an extension of a CPU: it stands for AMX whose tile operations are computed by vector code (tile_unit.h),
 // so that AMX kernels can be tested to the bit on machines without it.  Detection never reports it.
 enum class Isa : uint8_t { avx2, avxvnni, avx512, avx512vnni, amxInt8, amxEmulated, neon, dotprod, i8mm };
 

@@ -19,7 +19,7 @@ int64_t memoryLimit();
 // What QC_MEMORY_LIMIT holds where that is not a size above 0, and so sets nothing; else empty.
 std::string unusedMemoryLimit();
 
-// "2G", "500M", "64K" or plain bytes; nothing: it is no such size.
+// "2G", "500M", "64K" or plain bytes; nothing: it is not such a size.
 std::optional<int64_t> bytesIn(std::string_view text);
 
 // The bytes that tensors hold in this process.

@@ -10,7 +10,7 @@ namespace qc {
 bool isQuantized(const Graph& graph);
 
 // The integers of up to 8 bits that a layer in s32 reads as this operand, behind their zero point and what widens or moves them; null:
-// there are none, and the layer is no quantized one.
+// there are none, and the layer is not quantized.
 const Value* integersBehind(const Node& layer, int operand);
 
 }  // namespace qc

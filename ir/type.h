@@ -37,7 +37,7 @@ IntRange rangeOf(DType dtype);  // integer dtypes up to 32 bits; QC_CHECK otherw
 class Dim {
  public:
   Dim(int64_t size = 0) : size_(size) {}
-  Dim(const DimExpr& expr);  // a negative constant is no size: unknown
+  Dim(const DimExpr& expr);  // a negative constant is not a size: unknown
   static Dim symbol(std::string_view name) { return DimExpr::symbol(name); }
   static Dim unknown() { return DimExpr::unknown(); }
 

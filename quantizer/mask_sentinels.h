@@ -1,5 +1,5 @@
 // Attention masks: a large negative constant (-inf, -1e4, -1e9, the lowest float) added to scores in front of a softmax, or chosen instead
-// of them.  It stands for "not at all" and is no value of the data: the range of an observer that sees it is useless.  What reads such
+// of them.  It stands for "not at all" and is not a value of the data: the range of an observer that sees it is useless.  What reads such
 // values beside the softmax stays float as well.
 #pragma once
 

@@ -123,7 +123,7 @@ class Table {
 
 double now();  // seconds of a steady clock
 
-// One line that redraws itself with the share done and the time left; when stderr is no terminal, a plain line every
+// One line that redraws itself with the share done and the time left; when stderr is not a terminal, a plain line every
 // 15 seconds, for the logs of job runners.
 class Progress {
  public:

@@ -24,7 +24,7 @@ class DimWriter {
 
   // From here on the symbols that are dims of this value can be computed.
   void defined(const Value* v);
-  // Of a symbol that is no dim but a number: the name of an s64 vector that holds it.
+  // Of a symbol that is not a dim but a number: the name of an s64 vector that holds it.
   void given(const std::string& symbol, std::string name) { known_.numbers.try_emplace(symbol, std::move(name)); }
   // What is computed in a branch of an If is not there outside of it.
   struct Known {

@@ -28,7 +28,7 @@ struct ReadStep {
   std::optional<Tensor> b;    // [1, 2 * gates * hidden]
 };
 
-// From the state, and the cell where there is one, behind the round.  Nothing: it is no such step.
+// From the state, and the cell where there is one, behind the round.  Nothing: it is not such a step.
 std::optional<ReadStep> readStep(const RecurrentRound& round, const Value* next, const Value* nextCell);
 
 }  // namespace qc

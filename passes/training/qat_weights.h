@@ -17,7 +17,7 @@ class QatWeights {
 
   // BatchNorm out of the layers whose weights are rounded; before round().  Error: there is none.
   Status takeOut(const FoldedBatchNorms& batchNorms);
-  // Operand of a node, by its annotation; nothing where it is no weight or stays float.
+  // Operand of a node, by its annotation; nothing where it is not a weight or stays float.
   Status round(Node* node, int operand, const QuantSpec& given);
   void giveStates(std::vector<Value*>& outputs, std::vector<std::string>& names) const;
 

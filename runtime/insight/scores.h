@@ -50,7 +50,7 @@ bool isAnswer(const Tensor& output);
 // That a label can be the answer: error with the sample.
 Status checkLabel(int64_t label, const Tensor& output, const std::string& sampleName);
 
-// Where the label stands among the scores, 0 = first.  Equal scores count against the model, and so does what is no number.
+// Where the label stands among the scores, 0 = first.  Equal scores count against the model, and so does what is not a number.
 int64_t rankOf(const Tensor& scores, int64_t label);
 int64_t bestOf(const Tensor& scores);
 

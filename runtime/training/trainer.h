@@ -58,8 +58,8 @@ class Trainer {
   Trainer& operator=(Trainer&&) noexcept;
   ~Trainer();
 
-  // Every input of the model, [batch, ..], and what the loss asks for.  Error: an array is missing or does not fit; the loss is no finite
-  // number, with the layer where that began: the state is then that before the step.
+  // Every input of the model, [batch, ..], and what the loss asks for.  Error: an array is missing or does not fit; the loss is not a
+  // finite number, with the layer where that began: the state is then that before the step.
   Result<double> step(const TensorMap& batch);
   // The loss without an update, and the model's outputs as the rounded model gives them.
   struct Evaluation {

@@ -54,7 +54,7 @@ class SampleRuns {
   std::shared_ptr<Workspace> workspace_;
   std::unique_ptr<CutGraph> cut_;                    // null: nothing is decided by data
   std::vector<std::unique_ptr<Part>> parts_;         // one, or one for each segment; null: that decides
-  std::vector<std::unique_ptr<SampleRuns>> bodies_;  // one for each segment of a cut graph; null: that is no loop
+  std::vector<std::unique_ptr<SampleRuns>> bodies_;  // one for each segment of a cut graph; null: that is not a loop
   std::vector<Tensor> joined_;                       // outputs of a cut graph
   std::vector<Tensor>* outputs_ = &joined_;
 };
