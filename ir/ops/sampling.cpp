@@ -13,11 +13,13 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "ir/op_def.h"
 #include "ir/ops/batches.h"
 #include "ir/ops/convert.h"
 #include "ir/ops/infer_util.h"
+#include "ir/ops/sampling.h"
 #include "ir/ops/strided_copy.h"
 
 namespace qc {
@@ -60,75 +62,63 @@ Result<Types> inferGridSample(const InferContext& c) {
 
 enum class Beyond : uint8_t { zeros, border, reflection };
 
-// One dim of the image, and the taps of a position in it.
-template <class T>
+// One dim of the image, as sampledTaps() has it.
 struct SampledDim {
-  struct Tap {
-    int64_t index;  // -1: outside, where there are zeros
-    T weight;
-  };
-
-  int64_t size;
-  bool aligned;  // -1 and 1 are the centres of the outer elements, not their edges
   Beyond beyond;
+  ScalarExpr last, first, ends;  // the outer elements' number; where the image begins and ends
 
-  T first() const { return aligned ? T(0) : T(-0.5); }
-  T last() const { return aligned ? static_cast<T>(size - 1) : static_cast<T>(size) - T(0.5); }
+  SampledDim(Beyond beyond_, bool aligned)
+      : beyond(beyond_),
+        last(size() - 1.f),
+        first(aligned ? 0.f : -0.5f),
+        ends(aligned ? last : size() - 0.5f) {}  // -1 and 1 are the centres of the outer elements, or their edges
 
-  T position(T grid) const {
-    const auto n = static_cast<T>(size);
-    return aligned ? (grid + 1) / 2 * (n - 1) : ((grid + 1) * n - 1) / 2;
-  }
+  static ScalarExpr grid() { return ScalarExpr::arg(0); }
+  static ScalarExpr size() { return ScalarExpr::arg(1); }
 
-  T reflected(T p) const {
-    const T range = last() - first();
-    if (range <= 0) return first();
-    const bool below = p < first();
-    if (!below && p <= last()) return p;
-    const T far = below ? first() - p : p - last(), rest = std::fmod(far, range);
-    const bool turned = std::fmod(std::floor(far / range), T(2)) != 0;
-    return below == turned ? last() - rest : first() + rest;
+  ScalarExpr isInside(const ScalarExpr& p) const { return expr::le(first, p) * expr::le(p, ends); }
+
+  // Back and forth between the ends.  The remainder has no rounding where `p` has a fraction.
+  ScalarExpr reflected(const ScalarExpr& p) const {
+    const ScalarExpr range = ends - first, below = expr::lt(p, first), far = expr::select(below, first - p, p - ends);
+    const ScalarExpr turns = floor(far / range), rest = far - turns * range, isOdd = turns - 2.f * floor(turns / 2.f);
+    const ScalarExpr turned = expr::select(expr::eq(below, isOdd), ends - rest, first + rest);
+    return expr::select(expr::lt(0.f, range), expr::select(isInside(p), p, turned), first);
   }
 
   // Where the positions go that lie outside.
-  T inside(T p) const {
-    if (beyond == Beyond::zeros || (p >= first() && p <= last())) return p;
-    return beyond == Beyond::border ? std::clamp(p, T(0), static_cast<T>(size - 1)) : reflected(p);
+  ScalarExpr inside(const ScalarExpr& p) const {
+    if (beyond == Beyond::zeros) return p;
+    if (beyond == Beyond::reflection) return reflected(p);
+    return expr::select(isInside(p), p, expr::clamp(p, 0.f, last));
   }
 
   // Of a whole number.  NaN counts as far outside.
-  int64_t indexOf(T whole) const {
-    if (beyond == Beyond::reflection) whole = reflected(whole);
-    if (!(whole >= 0)) return beyond == Beyond::zeros ? -1 : 0;
-    if (whole > static_cast<T>(size - 1)) return beyond == Beyond::zeros ? -1 : size - 1;
-    return std::min(static_cast<int64_t>(whole), size - 1);
+  ScalarExpr indexOf(const ScalarExpr& whole) const {
+    if (beyond == Beyond::zeros) return expr::select(expr::le(0.f, whole) * expr::le(whole, last), whole, -1.f);
+    return expr::min(expr::max(beyond == Beyond::reflection ? reflected(whole) : whole, 0.f), last);
   }
 
-  std::vector<Tap> taps(T grid, std::string_view mode) const {
-    T p = position(grid);
-    if (mode == "nearest") return {{indexOf(inside(std::nearbyint(p))), T(1)}};
-    if (mode == "linear") p = inside(p);
-    const T base = std::floor(p), t = p - base;
-    if (mode == "linear") return {{indexOf(base), 1 - t}, {indexOf(base + 1), t}};
-    constexpr T a = T(-0.75);
-    const auto outer = [&](T d) { return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a; };
-    const auto inner = [&](T d) { return ((a + 2) * d - (a + 3)) * d * d + 1; };
-    return {
-        {indexOf(base - 1), outer(t + 1)}, {indexOf(base), inner(t)}, {indexOf(base + 1), inner(1 - t)}, {indexOf(base + 2), outer(2 - t)}};
-  }
+  static ScalarExpr floor(const ScalarExpr& x) { return expr::unary(ScalarExpr::Op::floor, x); }
 };
 
 template <class T>
 struct Sampler {
-  std::vector<SampledDim<T>> dims;  // outermost first
+  struct Tap {
+    std::vector<int64_t> indices;  // by position; -1: outside, where there are zeros
+    std::vector<T> weights;
+  };
+  std::vector<std::vector<Tap>> dims;  // outermost first
   Ints strides;
-  std::vector<std::vector<typename SampledDim<T>::Tap>> taps;  // of one position, by dim
 
-  // The weighted sum over dim d and those inside it.
-  T sum(const T* plane, size_t d) const {
+  // The weighted sum over dim d and those inside it, at a position.
+  T sum(const T* plane, size_t d, int64_t position) const {
     if (d == dims.size()) return *plane;
     T all = 0;
-    for (const auto& [index, weight] : taps[d]) all += weight * (index < 0 ? T(0) : sum(plane + index * nth(strides, d), d + 1));
+    for (const Tap& tap : dims[d]) {
+      const int64_t index = nth(tap.indices, position);
+      all += nth(tap.weights, position) * (index < 0 ? T(0) : sum(plane + index * nth(strides, d), d + 1, position));
+    }
     return all;
   }
 };
@@ -137,22 +127,30 @@ template <class T>
 Status sampleGrid(const EvalContext& c) {
   const std::vector<T> x = elementsOf<T>(c.in(0)), grid = elementsOf<T>(c.in(1));
   const Ints in(c.in(0).sizes.begin(), c.in(0).sizes.end()), spatial(in.begin() + 2, in.end());
-  const std::string &mode = c.node.string("mode"), &padding = c.node.string("padding_mode");
-  const Beyond beyond = padding == "zeros" ? Beyond::zeros : padding == "border" ? Beyond::border : Beyond::reflection;
-  Sampler<T> sampler{.dims = {}, .strides = denseStrides(spatial), .taps = {}};
-  for (const int64_t size : spatial) sampler.dims.push_back({size, c.node.integer("align_corners") != 0, beyond});
-  sampler.taps.resize(spatial.size());
-  const auto rank = std::ssize(spatial);
-  const int64_t plane = numElements(spatial), channels = in[1];
-  const int64_t positions = in[0] == 0 ? 0 : std::ssize(grid) / rank / in[0];
+  const std::vector<SampledTap> taps = sampledTaps(c.node);
+  const auto rank = std::ssize(spatial), all = std::ssize(grid) / rank;
+  const int64_t plane = numElements(spatial), channels = in[1], positions = in[0] == 0 ? 0 : all / in[0];
+  Sampler<T> sampler{.dims = {}, .strides = denseStrides(spatial)};
+  for (int64_t d = 0; d < rank; ++d) {
+    const auto size = static_cast<T>(nth(spatial, d));
+    std::vector<T> along(usize(all)), whole(usize(all));
+    for (int64_t i = 0; i < all; ++i) nth(along, i) = nth(grid, i * rank + rank - 1 - d);
+    const auto compute = [&](const ScalarExpr& expression, std::vector<T>& to) {
+      ExprProgram(expression).run<T>(std::array{std::as_const(along).data(), &size}, std::array{1, 0}, to.data(), all);
+    };
+    sampler.dims.emplace_back();
+    for (const SampledTap& tap : taps) {
+      auto& [indices, weights] = sampler.dims.back().emplace_back();
+      compute(tap.index, whole);
+      for (const T index : whole) indices.push_back(std::min(static_cast<int64_t>(index), nth(spatial, d) - 1));
+      compute(tap.weight, weights = std::vector<T>(usize(all)));
+    }
+  }
   std::vector<T> y(usize(c.out().numElements()));
   for (int64_t n = 0; n < in[0]; ++n)
-    for (int64_t i = 0; i < positions; ++i) {
-      const T* position = &nth(grid, (n * positions + i) * rank);
-      for (int64_t d = 0; d < rank; ++d) nth(sampler.taps, d) = nth(sampler.dims, d).taps(position[rank - 1 - d], mode);
-      for (int64_t k = 0; k < channels; ++k)
-        nth(y, (n * channels + k) * positions + i) = sampler.sum(x.data() + (n * channels + k) * plane, 0);
-    }
+    for (int64_t k = 0; k < channels; ++k)
+      for (int64_t i = 0; i < positions; ++i)
+        nth(y, (n * channels + k) * positions + i) = sampler.sum(x.data() + (n * channels + k) * plane, 0, n * positions + i);
   storeElements(c.out().dtype, y.data(), c.out().data, 0, std::ssize(y));
   return {};
 }
@@ -282,6 +280,25 @@ Status evalRoiAlign(const EvalContext& c) {
 }
 
 }  // namespace
+
+std::vector<SampledTap> sampledTaps(const Node& gridSample) {
+  const std::string &mode = gridSample.string("mode"), &padding = gridSample.string("padding_mode");
+  const bool aligned = gridSample.integer("align_corners") != 0;
+  const SampledDim dim(padding == "zeros" ? Beyond::zeros : padding == "border" ? Beyond::border : Beyond::reflection, aligned);
+  const ScalarExpr from = SampledDim::grid() + 1.f, size = SampledDim::size();
+  ScalarExpr p = aligned ? from / 2.f * dim.last : (from * size - 1.f) / 2.f;
+  if (mode == "nearest") return {{dim.indexOf(dim.inside(expr::unary(ScalarExpr::Op::round, p))), 1.f}};
+  if (mode == "linear") p = dim.inside(p);
+  const ScalarExpr base = SampledDim::floor(p), t = p - base;
+  if (mode == "linear") return {{dim.indexOf(base), 1.f - t}, {dim.indexOf(base + 1.f), t}};
+  constexpr float a = -0.75f;
+  const auto outer = [&](const ScalarExpr& d) { return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a; };
+  const auto inner = [&](const ScalarExpr& d) { return ((a + 2) * d - (a + 3)) * d * d + 1.f; };
+  return {{dim.indexOf(base - 1.f), outer(t + 1.f)},
+          {dim.indexOf(base), inner(t)},
+          {dim.indexOf(base + 1.f), inner(1.f - t)},
+          {dim.indexOf(base + 2.f), outer(2.f - t)}};
+}
 
 void registerSamplingOps(OpRegistry& r) {
   constexpr const char* kNoGradient = "none is built through positions that data gives";

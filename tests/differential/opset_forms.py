@@ -261,7 +261,11 @@ FORMS = {
                   + [Form(f(2, 4, 5, 6), f(6, 2, 2, 3), f(2, 12, 4, 4), None, positive(2, 6, 4, 4), attrs={"group": 2}, since=19)],
     "GridSample": [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "padding_mode": padding}, since=16, until=19)
                    for mode in ("bilinear", "nearest", "bicubic") for padding in ("zeros", "border", "reflection")]
-                  + [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "align_corners": 1}, since=20) for mode in ("linear", "nearest", "cubic")],
+                  + [Form(f(1, 2, 4, 5), np.tanh(f(1, 3, 3, 2)), attrs={"mode": mode, "align_corners": 1}, since=20) for mode in ("linear", "nearest", "cubic")]
+                  + [Form(f(2, 2, 4, 5), 4 * f(2, 3, 7, 2), attrs={"mode": mode, "padding_mode": padding, "align_corners": corners}, since=20)  # far outside too
+                     for mode in ("linear", "nearest", "cubic") for padding in ("zeros", "border", "reflection") for corners in (0, 1)]
+                  + [Form(f(1, 2, 3, 4, 5), 1.5 * f(1, 2, 3, 3, 3), attrs={"mode": mode, "padding_mode": padding}, since=20)
+                     for mode in ("linear", "nearest") for padding in ("zeros", "border", "reflection")],
     "NonMaxSuppression": [Form(np.sort(positive(1, 6, 4), axis=-1), positive(1, 2, 6), constants=[i(3), s([0.5]), s([0.2])], since=10),
                           Form(positive(1, 6, 4), positive(1, 2, 6), constants=[i(3)], attrs={"center_point_box": 1}, since=10)],
     "NonZero": [Form(s([[1, 0, 2], [0, 0, 3]]), since=9)],
