@@ -12,7 +12,7 @@ struct UnitRoot {
 };
 
 // e^(2 pi i k / n), within 2^-52 of it.  Requires 0 < n <= 2^40 and |k| <= 2^40.
-inline UnitRoot unitRoot(int64_t k, int64_t n) {
+constexpr UnitRoot unitRoot(int64_t k, int64_t n) {
   const int64_t eighths = (k % n + n) % n * 8, octant = eighths / n, rest = eighths % n;
   const int64_t within = octant % 2 == 0 ? rest : n - rest;  // from the nearest axis, at most an eighth
   const double x = static_cast<double>(within) / static_cast<double>(n) * (std::numbers::pi / 4), square = x * x;

@@ -6,26 +6,22 @@
 //           inverse             [.., N, 2]: the sign of the exponent turned, the sum divided by N
 //           inverse, onesided   [.., N, 1]: of the first N/2 + 1 elements, of which those up to the middle stand for their conjugates too
 //
-// In double, by factors of N from the smallest to the largest (Cooley and Tukey), rounded once to the result's dtype.  N with a large
-// prime factor p takes N * p steps.
+// In double, by the factors of N (ir/ops/fourier.h), rounded once to the result's dtype.  N with a large prime factor p takes N * p steps.
+// The inverse is the transform with real and imaginary parts in each other's place.
 //
 // Tests: tests/unit/dft_test.cpp.
 #include <algorithm>
-#include <complex>
+#include <array>
+#include <utility>
 
 #include "ir/op_def.h"
 #include "ir/ops/batches.h"
 #include "ir/ops/convert.h"
+#include "ir/ops/fourier.h"
 #include "ir/ops/infer_util.h"
-#include "ir/unit_root.h"
 
 namespace qc {
 namespace {
-
-using Complex = std::complex<double>;
-
-// Operators of std::complex look for infinities.
-Complex product(Complex a, Complex b) { return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()}; }
 
 Result<Types> inferDft(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
@@ -46,48 +42,35 @@ Result<Types> inferDft(const InferContext& c) {
   return checkedResults({c.type(0).withShape(std::move(shape))});
 }
 
-class FourierTransform {
+// Of FourierTransform: one row, in double.
+class RowOfNumbers {
  public:
-  FourierTransform(int64_t length, bool inverse) : length_(length), roots_(usize(length)) {
-    for (int64_t k = 0; k < length; ++k) {
-      const UnitRoot root = unitRoot(k, length);
-      nth(roots_, k) = {root.cos, inverse ? root.sin : -root.sin};
-    }
-    for (int64_t p = 2, rest = length; rest > 1; ++p) {
-      if (p * p > rest) p = rest;
-      for (; rest % p == 0; rest /= p) factors_.push_back(p);
-    }
-    terms_.resize(usize(factors_.empty() ? 1 : factors_.back()));
+  using Number = double;
+  using Place = int64_t;
+  using Complex = ComplexOf<double>;
+
+  explicit RowOfNumbers(int64_t length)
+      : buffers_{std::vector<Complex>(usize(length)), std::vector<Complex>(usize(length))}, roots_(fourierRoots(length)) {}
+
+  template <class Body>
+  void each(int64_t from, int64_t to, Body&& body) {
+    for (int64_t i = from; i < to; ++i) body(i);
+  }
+  Complex read(int buffer, int64_t place) const { return nth(nth(buffers_, buffer), place); }
+  void write(int buffer, int64_t place, Complex z) { nth(nth(buffers_, buffer), place) = z; }
+  Complex root(int64_t k) const { return {nth(roots_, k).cos, nth(roots_, k).sin}; }
+  template <class Term>
+  Complex sum(Complex all, int64_t count, int64_t step, Term&& term) {
+    for (int64_t r = 1, turns = step; r < count; ++r, turns = turns + step < count ? turns + step : turns + step - count)
+      all = all + term(r, turns);
+    return all;
   }
 
-  // out and in, of `length` elements each, do not overlap.
-  void apply(const Complex* in, Complex* out) { level(0, in, 1, length_, out); }
+  std::vector<Complex>& input() { return buffers_[0]; }
 
  private:
-  void level(size_t depth, const Complex* in, int64_t stride, int64_t length, Complex* out) {
-    if (length == 1) {
-      *out = *in;
-      return;
-    }
-    const int64_t p = factors_[depth], part = length / p;
-    for (int64_t r = 0; r < p; ++r) level(depth + 1, in + r * stride, stride * p, part, out + r * part);
-    for (int64_t k = 0; k < part; ++k) {
-      for (int64_t r = 0; r < p; ++r) nth(terms_, r) = product(out[r * part + k], nth(roots_, r * k * stride));
-      for (int64_t q = 0; q < p; ++q) {
-        Complex sum = terms_[0];
-        for (int64_t r = 1, at = 0; r < p; ++r) {
-          at += q;
-          if (at >= p) at -= p;
-          sum += product(nth(terms_, r), nth(roots_, at * (length_ / p)));
-        }
-        out[q * part + k] = sum;
-      }
-    }
-  }
-
-  int64_t length_;
-  std::vector<Complex> roots_, terms_;
-  std::vector<int64_t> factors_;
+  std::array<std::vector<Complex>, 2> buffers_;
+  std::vector<UnitRoot> roots_;
 };
 
 Status evalDft(const EvalContext& c) {
@@ -98,31 +81,49 @@ Status evalDft(const EvalContext& c) {
   const int64_t given = x.sizes[rank - 2], parts = x.sizes[rank - 1], wanted = y.sizes[rank - 2], made = y.sizes[rank - 1];
   if (y.numElements() == 0) return {};
   const int64_t rows = y.numElements() / (wanted * made), used = std::min(given, mirrored ? length / 2 + 1 : length);
-  FourierTransform transform(length, inverse);
-  std::vector<Complex> in(usize(length)), out(usize(length));
+  RowOfNumbers row(length);
   std::vector<double> numbers(usize(std::max(used * parts, wanted * made)));
   const double scale = inverse ? 1 / static_cast<double>(length) : 1;
-  for (int64_t row = 0; row < rows; ++row) {
-    std::fill(in.begin(), in.end(), Complex());
-    loadElements(x.dtype, x.data, row * given * parts, 1, used * parts, numbers.data());
-    for (int64_t i = 0; i < used; ++i) {
-      const Complex z = parts == 2 ? Complex(nth(numbers, 2 * i), nth(numbers, 2 * i + 1)) : Complex(nth(numbers, i));
-      nth(in, i) = z;
-      if (mirrored && i > 0 && 2 * i != length) nth(in, length - i) = std::conj(z);
+  using Complex = ComplexOf<double>;
+  const auto swapped = [&](Complex z) { return inverse ? Complex{z.im, z.re} : z; };
+  for (int64_t i = 0; i < rows; ++i) {
+    std::vector<Complex>& in = row.input();
+    std::fill(in.begin(), in.end(), Complex{});
+    loadElements(x.dtype, x.data, i * given * parts, 1, used * parts, numbers.data());
+    for (int64_t k = 0; k < used; ++k) {
+      const double re = nth(numbers, k * parts), im = parts == 2 ? nth(numbers, 2 * k + 1) : 0;
+      const bool isOwnConjugate = mirrored && (k == 0 || 2 * k == length);
+      nth(in, k) = swapped({re, isOwnConjugate ? 0 : im});
+      if (mirrored && !isOwnConjugate) nth(in, length - k) = swapped({re, -im});
     }
-    if (mirrored) in[0] = in[0].real();
-    if (mirrored && length % 2 == 0) nth(in, length / 2) = nth(in, length / 2).real();
-    transform.apply(in.data(), out.data());
+    const int result = FourierTransform(row, length).run();
     for (int64_t k = 0; k < wanted; ++k) {
-      nth(numbers, k * made) = scale * nth(out, k).real();
-      if (made == 2) nth(numbers, 2 * k + 1) = scale * nth(out, k).imag();
+      const Complex z = swapped(row.read(result, k));
+      nth(numbers, k * made) = scale * z.re;
+      if (made == 2) nth(numbers, 2 * k + 1) = scale * z.im;
     }
-    storeElements(y.dtype, numbers.data(), y.data, row * wanted * made, wanted * made);
+    storeElements(y.dtype, numbers.data(), y.data, i * wanted * made, wanted * made);
   }
   return {};
 }
 
 }  // namespace
+
+std::vector<int64_t> fourierFactors(int64_t length) {
+  std::vector<int64_t> factors;
+  for (; length % 4 == 0; length /= 4) factors.push_back(4);
+  for (int64_t p = 2; length > 1; ++p) {
+    if (p * p > length) p = length;
+    for (; length % p == 0; length /= p) factors.push_back(p);
+  }
+  return factors;
+}
+
+std::vector<UnitRoot> fourierRoots(int64_t length) {
+  std::vector<UnitRoot> roots;
+  for (int64_t k = 0; k < length; ++k) roots.push_back(unitRoot(-k, length));
+  return roots;
+}
 
 void registerFourierOps(OpRegistry& r) {
   OpDef dft;

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Objects of models that look rows up, linked into a C program: the bytes of `qcompile run`, and an index outside of the table.
+"""Objects of models that look rows up, read images at positions and take spectra, linked into a C program: the bytes of `qcompile run`, and an
+index outside of the table.
 
     objects.py QCOMPILE DATA_DIR LIBQCOMPILE_RT SOURCE_DIR [CC]
 
 Without a C compiler nothing is run, and the script says so.  Standard library only.
 """
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from command_line import npy_header, run
+from command_line import npy_header, run, write_npy
 
 RT, ROOT = (pathlib.Path(a).resolve() for a in sys.argv[3:5])
 CC = sys.argv[5] if len(sys.argv) > 5 else shutil.which("cc")
@@ -57,11 +59,47 @@ int main(int argc, char** argv) {{
 }}
 """
 
+# Images read at the positions of a grid, and spectra of frames there and back; enough of both to be split among threads.
+SIGNALS = """graph @signals(%x: f32[2,16,20,18], %grid: f32[2,40,30,2], %wave: f32[70,400,1]) -> ("sampled", "spectra", "again") {
+  %0 = grid_sample %x, %grid {padding_mode="reflection"} : f32[2,16,40,30]
+  %1 = dft %wave {length=[400], onesided=1} : f32[70,201,2]
+  %2 = dft %1 {length=[400], inverse=1, onesided=1} : f32[70,400,1]
+  return %0, %1, %2
+}
+"""
+SIGNAL_INPUTS = {"x": (2, 16, 20, 18), "grid": (2, 40, 30, 2), "wave": (70, 400, 1)}
+SIGNAL_OUTPUTS = {"sampled": 2 * 16 * 40 * 30, "spectra": 70 * 201 * 2, "again": 70 * 400}
+
+SIGNAL_PROGRAM = rf"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "signals.h"
+int main(int argc, char** argv) {{
+  static float x[{math.prod(SIGNAL_INPUTS["x"])}], grid[{math.prod(SIGNAL_INPUTS["grid"])}], wave[{math.prod(SIGNAL_INPUTS["wave"])}];
+  static float sampled[{SIGNAL_OUTPUTS["sampled"]}], spectra[{SIGNAL_OUTPUTS["spectra"]}], again[{SIGNAL_OUTPUTS["again"]}];
+  const int threads = atoi(argv[argc - 1]);
+  void* memory = aligned_alloc(64, (signals_memory_bytes(threads) + 63) / 64 * 64);
+  const void* inputs[] = {{x, grid, wave}};
+  void* outputs[] = {{sampled, spectra, again}};
+  if (!fread(x, sizeof(x), 1, stdin) || !fread(grid, sizeof(grid), 1, stdin) || !fread(wave, sizeof(wave), 1, stdin)) return 2;
+  if (signals_run(inputs, outputs, memory, qcrt_pool_create(threads))) return 3;
+  fwrite(sampled, sizeof(sampled), 1, stdout), fwrite(spectra, sizeof(spectra), 1, stdout), fwrite(again, sizeof(again), 1, stdout);
+  return 0;
+}}
+"""
+
 
 def write_indices(path, values):
     payload = struct.pack(f"<{len(values)}q", *values)
     path.write_bytes(npy_header((1, len(values)), "<i8") + payload)
     return payload
+
+
+def linked(work, program, name):
+    """The C program that holds the object `name`."""
+    (work / "main.c").write_text(program)
+    subprocess.run([CC, work / "main.c", work / f"{name}.o", RT, "-I", ROOT, "-lpthread", "-lm", "-o", work / "main"], check=True, cwd=work)
+    return work / "main"
 
 
 def check(work, model):
@@ -72,13 +110,26 @@ def check(work, model):
     refused = run("run", model, "--input", f"ids={work}/bad.npy", "--output-dir", work, code=1).stderr
     assert "Gather" in refused and f"index {ROWS} is outside" in refused, refused
     run("compile", model, "-o", work / "words.o")
-    libraries = [RT, "-I", ROOT, "-lpthread", "-lm"]
-    subprocess.run([CC, work / "main.c", work / "words.o", *libraries, "-o", work / "main"], check=True, cwd=work)
+    program = linked(work, PROGRAM, "words")
     for threads in "0", "1", "2":
-        done = subprocess.run([work / "main", threads], input=b"".join([payloads[0], payloads[1], payloads[0]]), capture_output=True, check=True).stdout
+        done = subprocess.run([program, threads], input=b"".join([payloads[0], payloads[1], payloads[0]]), capture_output=True, check=True).stdout
         said = done[len(scores):-len(scores)].decode()
         assert done.startswith(scores) and done.endswith(scores), f"{model}: the object gives other bytes"
         assert "Gather" in said and f"outside a dim of {ROWS}" in said, said
+
+
+def check_signals(work):
+    (work / "signals.qir").write_text(SIGNALS)
+    given, named = b"", []
+    for name, shape in SIGNAL_INPUTS.items():
+        given += write_npy(work / f"{name}.npy", shape, [math.sin(k * k + len(named)) * 1.5 for k in range(math.prod(shape))])
+        named += ["--input", f"{name}={work}/{name}.npy"]
+    run("run", work / "signals.qir", *named, "--output-dir", work)
+    wanted = b"".join((work / f"{name}.npy").read_bytes()[-4 * count:] for name, count in SIGNAL_OUTPUTS.items())
+    run("compile", work / "signals.qir", "-o", work / "signals.o")
+    program = linked(work, SIGNAL_PROGRAM, "signals")
+    for threads in "1", "2":
+        assert subprocess.run([program, threads], input=given, capture_output=True, check=True).stdout == wanted, "signals: the object gives other bytes"
 
 
 def main():
@@ -88,7 +139,6 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         os.environ["QC_CACHE_DIR"] = str(work / "cache")
-        (work / "main.c").write_text(PROGRAM)
         (work / "words.qir").write_text(MODEL)
         check(work, work / "words.qir")
         modes = {"weights8": ["--mode", "weight-only"], "weights4": ["--mode", "weight-only", "--weight-bits", 4, "--group-size", 16],
@@ -96,6 +146,7 @@ def main():
         for name, options in modes.items():
             run("quantize", work / "words.qir", *options, "-o", work / f"{name}.onnx")
             check(work, work / f"{name}.onnx")
+        check_signals(work)
         print("objects: passed")
 
 
