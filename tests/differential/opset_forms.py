@@ -313,8 +313,14 @@ def model_of(op, form, opset):
     return onnx.shape_inference.infer_shapes(model), feeds
 
 
+# What ONNX Runtime transforms in float by way of other lengths, to fewer digits than are compared: ONNX's evaluator has NumPy do it.
+BY_OTHER_LENGTHS = {"DFT", "STFT"}
+
+
 def right_values(model, feeds):
     try:
+        if model.graph.node[0].op_type in BY_OTHER_LENGTHS:
+            return "reference", ReferenceEvaluator(model).run(None, feeds)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
