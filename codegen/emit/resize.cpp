@@ -1,7 +1,7 @@
 // resize and q.resize.  Dims that keep their size in front of the resized ones are an outer loop, those behind them (the channels
 // of a channel-last image) are the vectors.  Positions and weights of the taps are tables: in the code, or where sizes were free, in the
-// parameter block.  A unit is one line of the last resized dim.  Terms and products are in the order of ir/ops/resize.cpp.  Tests:
-// tests/kernels/resize_test.cpp.
+// parameter block.  A unit is one line of the last resized dim.  Terms and products are in the order of ir/ops/resize.cpp; where there are
+// many, as of an antialiased image that becomes much smaller, they are looped over.  Tests: tests/kernels/resize_test.cpp.
 #include <algorithm>
 #include <bit>
 #include <optional>
@@ -59,6 +59,7 @@ struct ResizePlan {
     for (const ResizedAxis& a : axes) n *= a.taps;
     return n;
   }
+  bool isLooped() const { return corners() > 16; }
 };
 
 bool keepsPlace(const ResizedAxis& axis) {
@@ -113,7 +114,8 @@ std::optional<ResizePlan> planOf(const Node& node) {
     axis.place = place;
     place = place + axis.out * Number(axis.taps > 1 ? 2 * axis.taps : 1);
   }
-  if (plan.axes.empty() || plan.corners() > 16) return std::nullopt;
+  constexpr int64_t kMostWords = 1 << 22;
+  if (plan.axes.empty() || place.value > kMostWords) return std::nullopt;
   return plan;
 }
 
@@ -141,19 +143,22 @@ class AxisTables {
     }
   }
 
-  // Every corner so far with every tap of position o.
+  int taps() const { return axis_.taps; }
+
+  // A corner of the dims in front, with tap t of position o.
+  Corner with(const Corner& c, Reg o, Reg t) const {
+    Reg at = e_.b.CreateShl(e_.b.CreateAdd(e_.b.CreateMul(o, e_.i64(axis_.taps)), t), 2);
+    Reg index = e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(indices_, at)), e_.b.getInt64Ty());
+    Reg weight = weights_ ? e_.load(e_.f32(), e_.at(weights_, at)) : nullptr;
+    return {e_.b.CreateAdd(c.offset, e_.b.CreateMul(index, stride_)), !c.weight ? weight
+                                                                      : !weight ? c.weight
+                                                                                : e_.b.CreateFMul(c.weight, weight)};
+  }
+  // Every corner so far with every tap.
   std::vector<Corner> grow(const std::vector<Corner>& corners, Reg o) const {
-    std::vector<Corner> taps, grown;
-    for (int t = 0; t < axis_.taps; ++t) {
-      Reg at = e_.b.CreateShl(e_.b.CreateAdd(e_.b.CreateMul(o, e_.i64(axis_.taps)), e_.i64(t)), 2);
-      Reg index = e_.b.CreateSExt(e_.load(e_.b.getInt32Ty(), e_.at(indices_, at)), e_.b.getInt64Ty());
-      taps.push_back({e_.b.CreateMul(index, stride_), weights_ ? e_.load(e_.f32(), e_.at(weights_, at)) : nullptr});
-    }
+    std::vector<Corner> grown;
     for (const Corner& c : corners)
-      for (const Corner& tap : taps)
-        grown.push_back({e_.b.CreateAdd(c.offset, tap.offset), !c.weight     ? tap.weight
-                                                               : !tap.weight ? c.weight
-                                                                             : e_.b.CreateFMul(c.weight, tap.weight)});
+      for (int t = 0; t < axis_.taps; ++t) grown.push_back(with(c, o, e_.i64(t)));
     return grown;
   }
 
@@ -163,9 +168,26 @@ class AxisTables {
   Reg stride_, indices_ = nullptr, weights_ = nullptr;
 };
 
+using CornerTerm = std::function<Reg(const Corner&)>;
+
+// The terms of all corners that tables[axis..] lead to from `corner`, added to `sum`: loops, as there are many.
+Reg addedUp(KernelEmitter& e, std::span<const AxisTables> tables, std::span<Reg const> position, const Corner& corner, Reg sum,
+            const CornerTerm& term) {
+  if (tables.empty()) return e.b.CreateFAdd(sum, term(corner));
+  const auto inner = [&](Reg t, KernelEmitter::Values& carried) {
+    carried[0] = addedUp(e, tables.subspan(1), position.subspan(1), tables[0].with(corner, position[0], t), carried[0], term);
+  };
+  return e.loop(e.i64(0), e.i64(tables[0].taps()), 1, {sum}, inner, true)[0];
+}
+
+// What a result is the sum of: corners that are written out, or what adds the terms of many to -0, which changes no term.
+struct Corners {
+  std::vector<Corner> written;
+  std::function<Reg(Reg, const CornerTerm&)> looped;
+};
+
 // Calls pixel(corners, element offset of the result) for every place of the resized dims.
-KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighted,
-                          const std::function<void(std::vector<Corner>, Reg)>& pixel) {
+KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighted, const std::function<void(const Corners&, Reg)>& pixel) {
   std::vector<AxisTables> tables;
   Reg data = plan.hasFreeAxis() ? e.tableAt(plan.tableSlot) : nullptr;
   for (const ResizedAxis& axis : plan.axes) tables.emplace_back(e, axis, weighted, data);
@@ -180,11 +202,16 @@ KernelShape emitPositions(KernelEmitter& e, const ResizePlan& plan, bool weighte
       rest = e.b.CreateUDiv(rest, sizes[i]);
     }
     std::vector<Corner> corners{{e.b.CreateMul(rest, sourceSize), nullptr}};
-    for (size_t i = 0; i + 1 < plan.axes.size(); ++i) corners = tables[i].grow(corners, position[i]);
+    for (size_t i = 0; i + 1 < plan.axes.size() && !plan.isLooped(); ++i) corners = tables[i].grow(corners, position[i]);
     Reg out = e.b.CreateMul(unit, lineSize);
+    const auto cornersOf = [&](Reg o) -> Corners {
+      if (!plan.isLooped()) return {tables.back().grow(corners, o), {}};
+      position.back() = o;
+      return {{}, [&](Reg zero, const CornerTerm& term) { return addedUp(e, tables, position, corners[0], zero, term); }};
+    };
     e.loop(
-        e.i64(0), sizes.back(), 1,
-        [&](Reg o) { pixel(tables.back().grow(corners, o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner.value)))); }, true);
+        e.i64(0), sizes.back(), 1, [&](Reg o) { pixel(cornersOf(o), e.b.CreateAdd(out, e.b.CreateMul(o, e.i64(plan.inner.value)))); },
+        true);
   });
   return {plan.units(), 0};
 }
@@ -218,9 +245,9 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
   const bool quantized = node.is("q.resize");
   const int64_t bytes = sizeOf(xType.dtype);
   if (isNearest(node) && !quantized) {
-    return emitPositions(e, plan, false, [&](const std::vector<Corner>& corners, Reg out) {
-      e.copyBytes(e.at(e.result(), e.b.CreateMul(out, e.i64(bytes))), e.at(e.operand(0), e.b.CreateMul(corners[0].offset, e.i64(bytes))),
-                  plan.inner.value * bytes);
+    return emitPositions(e, plan, false, [&](const Corners& corners, Reg out) {
+      Reg from = e.b.CreateMul(corners.written[0].offset, e.i64(bytes));
+      e.copyBytes(e.at(e.result(), e.b.CreateMul(out, e.i64(bytes))), e.at(e.operand(0), from), plan.inner.value * bytes);
     });
   }
   const int width = laneCount(e, plan.inner);
@@ -235,20 +262,24 @@ Result<KernelShape> emit(KernelEmitter& e, const Node& node, const ResizePlan& p
     if (!quantized) return loadUpTo(e, e.f32(width), address, count);
     return e.toFloat(e.b.CreateSub(widened(e, loadUpTo(e, e.i8(width), address, count), isSigned(xType.dtype)), zero));
   };
-  return emitPositions(e, plan, true, [&](const std::vector<Corner>& corners, Reg out) {
-    std::vector<Reg> sources, weights;
-    for (const Corner& c : corners) {
-      sources.push_back(e.at(e.operand(0), e.b.CreateMul(c.offset, e.i64(bytes))));
-      weights.push_back(c.weight ? e.splat(c.weight, width) : nullptr);
-    }
+  struct Source {
+    Reg from, weight;  // address; vector, null: 1
+  };
+  const auto sourceOf = [&](const Corner& c) {
+    return Source{e.at(e.operand(0), e.b.CreateMul(c.offset, e.i64(bytes))), c.weight ? e.splat(c.weight, width) : nullptr};
+  };
+  return emitPositions(e, plan, true, [&](const Corners& corners, Reg out) {
+    std::vector<Source> sources;
+    for (const Corner& c : corners.written) sources.push_back(sourceOf(c));
     Reg to = e.at(e.result(), e.b.CreateMul(out, e.i64(sizeOf(yType.dtype))));
     vectorLoop(e, plan.inner.value, width, [&](Reg i, LaneCount count) {
       Reg offset = e.b.CreateMul(i, e.i64(bytes)), sum = nullptr;
-      for (size_t k = 0; k < sources.size(); ++k) {
-        Reg x = read(e.at(sources[k], offset), count);
-        Reg term = weights[k] ? e.b.CreateFMul(weights[k], x) : x;
-        sum = sum ? e.b.CreateFAdd(sum, term) : term;
-      }
+      const auto termOf = [&](const Source& source) {
+        Reg x = read(e.at(source.from, offset), count);
+        return source.weight ? e.b.CreateFMul(source.weight, x) : x;
+      };
+      for (const Source& source : sources) sum = sum ? e.b.CreateFAdd(sum, termOf(source)) : termOf(source);
+      if (corners.looped) sum = corners.looped(e.floats(-0.f, width), [&](const Corner& c) { return termOf(sourceOf(c)); });
       if (quantized) sum = e.b.CreateTrunc(e.roundClamp(e.b.CreateFMul(sum, multiplier), bounds), e.i8(width));
       storeUpTo(e, sum, e.at(to, e.b.CreateMul(i, e.i64(sizeOf(yType.dtype)))), count);
     });

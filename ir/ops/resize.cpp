@@ -114,9 +114,9 @@ std::vector<ResizeTap> cubicTaps(float x, int64_t in, float a, bool excludeOutsi
   for (int k = 0; k < 4; ++k) {
     const int64_t index = static_cast<int64_t>(base) - 1 + k;
     const bool outside = index < 0 || index >= in;
-    if (outside && excludeOutside) continue;
-    taps.push_back({std::clamp<int64_t>(index, 0, in - 1), weights[k]});
-    sum += weights[k];
+    const float weight = outside && excludeOutside ? 0.0f : weights[k];
+    taps.push_back({std::clamp<int64_t>(index, 0, in - 1), weight});
+    sum += weight;
   }
   if (excludeOutside)
     for (ResizeTap& tap : taps) tap.weight /= sum;

@@ -36,6 +36,20 @@ TEST(Resize, LinearAndCubic) {
       }
 }
 
+// Images that become much smaller: filters stretched over what a result stands for, written out and looped over.
+TEST(Resize, Antialiased) {
+  for (const Geometry& g :
+       {Geometry{"2,7,6", "2,3,3", "0.4, 0.5"}, Geometry{"1,20,33", "1,4,5", "0.2, 0.15"}, Geometry{"1,9,4", "1,2,8", "0.25, 2"}})
+    for (const int channels : {1, 3, 16, 21})
+      for (const char* attrs : {"mode=\"linear\", antialias=1", "mode=\"cubic\", antialias=1, exclude_outside=1"}) {
+        checkRows(resize("resize", "f32", "f32", g, channels, attrs));
+        checkRows(resize("q.resize", "!a", "!b", g, channels, fmt::format("{}, to=!b", attrs)));
+      }
+  checkRows(
+      "graph @g(%x: f32[1,2,9,12,11]) {\n%y = resize %x {sizes=[1,2,3,4,3], scales=[1,1,0.33,0.33,0.25], mode=\"linear\", antialias=1} : "
+      "f32[1,2,3,4,3]\nreturn %y\n}\n");
+}
+
 TEST(Resize, OtherDims) {
   checkRows(
       "graph @g(%x: f32[2,3,4,5]) {\n%y = resize %x {sizes=[2,3,8,10], scales=[1,1,2,2], mode=\"linear\"} : f32[2,3,8,10]\nreturn %y\n}\n");
