@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "codegen/emit/index.h"
 #include "codegen/emit/vector_loop.h"
 #include "codegen/plan/kernel_family.h"
 #include "ir/ops/sampling.h"
@@ -95,17 +96,14 @@ class GridSampleEmitter {
     llvm::IRBuilder<>& b = e_.b;
     const int width = plan_.width;
     const auto rank = static_cast<int64_t>(plan_.sizes.size());
-    llvm::SmallVector<llvm::Constant*> lanes;
-    for (int i = 0; i < width; ++i) lanes.push_back(b.getInt64(static_cast<uint64_t>(i)));
-    Reg last = b.CreateSub(positions, e_.i64(1)), lane = b.CreateAdd(e_.splat(first, width), llvm::ConstantVector::get(lanes));
-    lane = b.CreateSelect(b.CreateICmpSLT(lane, e_.splat(last, width)), lane, e_.splat(last, width));
+    Reg lane = countedLanes(e_, first, b.CreateSub(positions, e_.i64(1)), width);
     Reg from = b.CreateMul(b.CreateAdd(lane, e_.splat(before, width)), e_.ints(rank, e_.i64s(width)));
     dims_.assign(plan_.sizes.size(), {});
     llvm::Type* whole = e_.i32(width);
     Reg stride = b.getInt32(1);
     for (size_t d = plan_.sizes.size(); d-- > 0;) {
       Reg size = e_.number(plan_.sizes[d]), narrow = b.CreateTrunc(size, b.getInt32Ty());
-      Reg grid = gathered(e_.at(e_.operand(1), 4 * (rank - 1 - static_cast<int64_t>(d))), from);
+      Reg grid = gatheredFloats(e_, e_.at(e_.operand(1), 4 * (rank - 1 - static_cast<int64_t>(d))), from);
       const std::array args{grid, e_.splat(b.CreateSIToFP(size, e_.b.getFloatTy()), width)};
       Reg edge = e_.splat(b.CreateSub(narrow, b.getInt32(1)), width), zero = llvm::Constant::getNullValue(whole);
       for (const SampledTap& tap : taps_) {
@@ -128,7 +126,7 @@ class GridSampleEmitter {
 
   // The weighted sum over dim d and those inside it.
   Reg sampled(Reg plane, size_t d, size_t corner) {
-    if (d == dims_.size()) return gathered(plane, places_[corner]);
+    if (d == dims_.size()) return gatheredFloats(e_, plane, places_[corner]);
     size_t within = 1;
     for (size_t i = d + 1; i < dims_.size(); ++i) within *= dims_[i].size();
     Reg zero = e_.floats(0, plan_.width), sum = zero;
@@ -139,11 +137,6 @@ class GridSampleEmitter {
       corner += within;
     }
     return sum;
-  }
-
-  Reg gathered(Reg base, Reg places) {
-    Reg addresses = e_.b.CreateGEP(e_.b.getFloatTy(), base, places);
-    return e_.b.CreateMaskedGather(e_.f32(plan_.width), addresses, llvm::Align(4));
   }
 
   KernelEmitter& e_;

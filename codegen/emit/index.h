@@ -19,6 +19,19 @@ inline Reg scaled(KernelEmitter& e, Reg i, const Number& factor) { return factor
 KernelShape emitBlocks(KernelEmitter& e, const Number& count, int64_t bytesOfOne, const std::function<void(Reg)>& body);
 KernelShape shapeOfBlocks(const Number& count, int64_t bytesOfOne);
 
+// The floats at places of a buffer, counted in elements, of integer lanes.
+inline Reg gatheredFloats(KernelEmitter& e, Reg base, Reg places) {
+  Reg addresses = e.b.CreateGEP(e.b.getFloatTy(), base, places);
+  return e.b.CreateMaskedGather(e.f32(KernelEmitter::lanesOf(places)), addresses, llvm::Align(4));
+}
+// Lanes that count up from `first`, those beyond `last` as that.
+inline Reg countedLanes(KernelEmitter& e, Reg first, Reg last, int width) {
+  llvm::SmallVector<llvm::Constant*> lanes;
+  for (int i = 0; i < width; ++i) lanes.push_back(llvm::ConstantInt::get(first->getType(), static_cast<uint64_t>(i)));
+  Reg most = e.splat(last, width), lane = e.b.CreateAdd(e.splat(first, width), llvm::ConstantVector::get(lanes));
+  return e.b.CreateSelect(e.b.CreateICmpSLT(lane, most), lane, most);
+}
+
 // The number at `place` of an integer operand, as i64.
 Reg loadInteger(KernelEmitter& e, const Node& node, int operand, Reg place);
 

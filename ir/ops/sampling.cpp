@@ -161,8 +161,6 @@ Status evalGridSample(const EvalContext& c) {
 
 // ---- roi_align --------------------------------------------------------------------------------
 
-constexpr int64_t kMaxBin = 4096;  // samples along a side of a bin
-
 Result<Types> inferRoiAlign(const InferContext& c) {
   QC_TRY(requirePlainFloat(c, 0));
   QC_TRY(requireRank(c, 0, 4, 4));
@@ -233,7 +231,7 @@ Result<Side<T>> sideOf(const Node& node, T from, T to, int64_t bins) {
   int64_t samples = node.integer("sampling_ratio");
   if (samples == 0) {
     if (bin > kMaxBin) return fail(ErrorCode::kInvalidData, "a box from {} to {}, more than {} samples for each bin", from, to, kMaxBin);
-    samples = static_cast<int64_t>(std::ceil(bin));
+    samples = static_cast<int64_t>(std::ceil(std::max(bin, T(0))));
   }
   return Side<T>{start, bin, samples};
 }

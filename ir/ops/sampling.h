@@ -1,4 +1,5 @@
-// What grid_sample reads along one dim of the image, as expressions: its evaluation computes them, and so does the code of its kernel.
+// What grid_sample reads along one dim of the image, as expressions: its evaluation computes them, and so does the code of its kernel.  And
+// how many samples roi_align takes at most.
 #pragma once
 
 #include <vector>
@@ -16,5 +17,7 @@ struct SampledTap {
 
 // In the order in which they are summed.
 std::vector<SampledTap> sampledTaps(const Node& gridSample);
+
+constexpr int64_t kMaxBin = 4096;  // samples of roi_align along a side of a bin
 
 }  // namespace qc

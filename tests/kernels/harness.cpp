@@ -248,6 +248,22 @@ Result<CompiledKernel> compiledOnce(const KernelDef& def, const Node& packed, co
   return kernel.forNode(packed, *plan);
 }
 
+// The row's code for the target, and where `emulates` that for the other architecture, beside the evaluation.
+void beside(const KernelDef& row, const Node& node, const Target& target, const std::vector<const Tensor*>& operands, bool emulates,
+            bool anySizes, const std::string& text) {
+  const auto expected = evaluateNode(node, operands);
+  ASSERT_TRUE(expected) << expected.error().render();
+  if (emulates) addEmulated(row, node, operands, *expected, fmt::format("{}\n{}", row.id, text));
+  withAndWithoutFreeDims(row, node, target, anySizes, [&](std::string_view how) {
+    const std::string context = fmt::format("{} for {}{}\n{}", row.id, target.str(), how, text);
+    const auto compiled = compiledOnce(row, node, target);
+    ASSERT_TRUE(compiled) << compiled.error().render() << context;
+    const KernelRun run = runGuardedAll(*compiled, operands);
+    EXPECT_EQ(run.status, 0) << context;
+    for (size_t i = 0; i < run.results.size(); ++i) reportDifference(run.results[i], (*expected)[i], context);
+  });
+}
+
 }  // namespace
 
 GuardedBuffer::GuardedBuffer(int64_t bytes) {
@@ -378,22 +394,27 @@ void checkRows(const std::string& text, bool mayBeNone, const std::vector<const 
                                             : randomTensor(v->type().dtype, v->type().sizes(), rng, extremes));
         std::vector<const Tensor*> operands;
         for (size_t i = 0; i < tensors.size(); ++i) operands.push_back(node->operand(static_cast<int>(i)) ? &tensors[i] : nullptr);
-        const auto expected = evaluateNode(*node, operands);
-        ASSERT_TRUE(expected) << expected.error().render();
-        if (name == targets.front()) addEmulated(*row, *node, operands, *expected, fmt::format("{}\n{}", row->id, text));
-        withAndWithoutFreeDims(*row, *node, target, !extremes, [&](std::string_view how) {
-          const std::string context = fmt::format("{} for {}{}\n{}", row->id, target.str(), how, text);
-          const auto compiled = compiledOnce(*row, *node, target);
-          ASSERT_TRUE(compiled) << compiled.error().render() << context;
-          const KernelRun run = runGuardedAll(*compiled, operands);
-          EXPECT_EQ(run.status, 0) << context;
-          for (size_t i = 0; i < run.results.size(); ++i) reportDifference(run.results[i], (*expected)[i], context);
-        });
+        beside(*row, *node, target, operands, name == targets.front(), !extremes, text);
       }
       if (row->isas) break;
     }
   }
   EXPECT_TRUE(supported > 0 || mayBeNone) << "no row for " << text;
+}
+
+void checkRowsOn(const std::string& text, const std::vector<const Tensor*>& operands) {
+  auto graph = parseGraph(text);
+  ASSERT_TRUE(graph) << graph.error().render() << text;
+  const Node& node = *graph->back();
+  int supported = 0;
+  for (const KernelDef* row : rowsFor(node.op()))
+    for (const char* name : kEveryWidth) {
+      const Target target = row->isas ? targetOf(*row) : Target::host().cap(Target::parse(name).value());
+      if (row->pack || !row->supports(node, target)) continue;
+      beside(*row, node, target, operands, supported++ == 0, true, text);
+      if (row->isas) break;
+    }
+  EXPECT_GT(supported, 0) << "no row for " << text;
 }
 
 void expectExact(const KernelDef& def, Node& node, const std::vector<const Tensor*>& operands, const std::string& what, bool anySizes) {

@@ -68,8 +68,10 @@ void expectExact(const KernelDef& def, Node& node, const std::vector<const Tenso
 // Every row for the op of the last node of a graph text against the reference evaluation, for random and for extreme operands; a row
 // for any target at every vector width, or on what this machine has of `targets`, and on AArch64 where that can be emulated.  At least one
 // row must support the node unless `mayBeNone`.
-void checkRows(const std::string& text, bool mayBeNone = false,
-               const std::vector<const char*>& targets = {"generic", "avx2", "avx512vnni"});
+inline const std::vector<const char*> kEveryWidth = {"generic", "avx2", "avx512vnni"};
+void checkRows(const std::string& text, bool mayBeNone = false, const std::vector<const char*>& targets = kEveryWidth);
+// The same for operands that are given.
+void checkRowsOn(const std::string& text, const std::vector<const Tensor*>& operands);
 
 // Code and evaluation refuse the last node of a graph text for each of the values `bad`, in any one place of an operand of indices, and no
 // index of 0; the code reads and writes nothing outside.
