@@ -19,7 +19,7 @@
 namespace qc {
 namespace {
 
-constexpr size_t kMaxInstructions = 160;  // of one fused expression; beyond this registers spill
+constexpr size_t kMaxInstructions = 160;  // of ops in one expression; beyond this registers spill, as those of one op may
 constexpr size_t kMaxOperands = 8;
 constexpr int kMaxDepth = 24;  // of the ops that one map is made of
 
@@ -108,6 +108,7 @@ class MapBuilder {
   }
   int compute(const Node& node, int depth) {
     Part part{node.def().scalar(node.attrs()), {}, 0};
+    ++ops_;
     std::vector<int> registers;
     for (Value* input : node.operands()) {
       part.args.push_back(add(input, depth + 1));
@@ -115,7 +116,7 @@ class MapBuilder {
       registers.push_back(nth(parts_, part.args.back()).inCounter);
     }
     part.inCounter = counter_.add(part.formula, registers);
-    tooMuch_ = counter_.exceeds(part.inCounter, kMaxInstructions);
+    tooMuch_ = ops_ > 1 && counter_.exceeds(part.inCounter, kMaxInstructions);
     parts_.push_back(std::move(part));
     return static_cast<int>(parts_.size()) - 1;
   }
@@ -156,7 +157,8 @@ class MapBuilder {
   ExprCounter& counter_;
   std::vector<Part> parts_;
   std::vector<Value*> operands_;
-  int inlined_ = 0;
+  int ops_ = 0;      // that are taken in, the root among them
+  int inlined_ = 0;  // of them, and maps
   bool tooMuch_ = false;
 };
 

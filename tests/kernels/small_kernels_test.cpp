@@ -33,6 +33,15 @@ TEST(Map, Broadcasts) {
   }
 }
 
+// The longest arithmetic that one op has.
+TEST(Map, Powers) {
+  for (const int n : {1, 7, 70}) {
+    checkRows(fmt::format("graph @g(%a: f32[{}], %b: f32[{}]) {{\n%y = map %a, %b {{expr=\"pow(abs(a0), a1)\"}} : f32[{}]\nreturn %y\n}}\n",
+                          n, n, n));
+    checkRows(fmt::format("{}graph @g(%a: !b[{}]) {{\n%y = map %a {{expr=\"pow(a0, 1.7)\"}} : !v[{}]\nreturn %y\n}}\n", kTypes, n, n));
+  }
+}
+
 TEST(QuantizeDequantize, Tails) {
   for (const int n : {1, 7, 16, 33, 64, 130, 4097}) {
     for (const char* t : {"a", "s", "w", "v"}) {
