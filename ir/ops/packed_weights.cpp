@@ -211,7 +211,7 @@ void registerPackedWeightOps(OpRegistry& registry) {
                 .products = productsOfRows});
   registry.add({.name = "q.embedding",
                 .summary = "rows of a packed integer table as floats",
-                .operands = {w, scale, zeroPoint, {"indices"}},
+                .operands = {{"w"}, scale, zeroPoint, {"indices"}},  // a table: nothing is multiplied by it
                 .attrs = packedAttrs(),
                 .infer = inferEmbedding,
                 .eval = evalEmbedding,

@@ -401,9 +401,10 @@ TEST(Layout, NamesAndFactsAgree) {
   const std::map<std::string_view, OperandRole> operands = {
       {"w", OperandRole::weight}, {"W", OperandRole::weight},    {"R", OperandRole::weight},        {"bias", OperandRole::bias},
       {"B", OperandRole::bias},   {"P", OperandRole::parameter}, {"scale", OperandRole::parameter}, {"zero_point", OperandRole::parameter}};
-  // An axis of the result, the first of several, factors that are learned, what broadcasts.
+  // An axis of the result, the first of several, factors that are learned, what broadcasts, a table that rows are taken of.
   const std::set<std::string> others = {"one_hot.axis",    "layer_norm.axis", "batch_norm.bias",          "instance_norm.bias",
-                                        "group_norm.bias", "layer_norm.bias", "fake_quantize_with.scale", "fake_quantize_with.zero_point"};
+                                        "group_norm.bias", "layer_norm.bias", "fake_quantize_with.scale", "fake_quantize_with.zero_point",
+                                        "q.embedding.w"};
   std::set<std::string> found;
   for (const auto& [name, def] : OpRegistry::get().ops()) {
     for (const AttrSpec& attr : def.attrs)
