@@ -139,5 +139,25 @@ TEST(Plain, ComputesInNarrowFloats) {
 
 TEST(Plain, OneHot) { checkRows("graph @g(%a: s32[1,30,1], %b: s32[1,1,257]) {\n%y = equal %a, %b : bool[1,30,257]\nreturn %y\n}\n"); }
 
+// Dense, broadcast along every side, in every width; shifts by more than there is.
+TEST(Plain, Bits) {
+  for (const char* t : {"u8", "s8", "u16", "s32", "u32", "s64", "u64"}) {
+    for (const char* op : {"bitwise_and", "bitwise_or", "bitwise_xor", "bit_shift", "bit_shift {direction=\"RIGHT\"}"}) {
+      const std::string text(op);
+      if (t[0] == 's' && text.starts_with("bit_shift")) continue;
+      const size_t end = std::min(text.find(' '), text.size());
+      const auto checked = [&](const char* a, const char* b, const char* y) {
+        checkRows(fmt::format("graph @g(%a: {0}[{1}], %b: {0}[{2}]) {{\n%y = {3} %a, %b{4} : {0}[{5}]\nreturn %y\n}}\n", t, a, b,
+                              text.substr(0, end), text.substr(end), y));
+      };
+      checked("1", "1", "1");
+      checked("3,70", "3,70", "3,70");
+      checked("2,3,9", "3,1", "2,3,9");
+      checked("5,1", "1,33", "5,33");
+    }
+    checkRows(fmt::format("graph @g(%a: {0}[3,41]) {{\n%y = bitwise_not %a : {0}[3,41]\nreturn %y\n}}\n", t));
+  }
+}
+
 }  // namespace
 }  // namespace qc::testing
