@@ -15,6 +15,9 @@ namespace {
 
 constexpr std::string_view kStageNames[] = {"float", "observed", "qdq", "quant", "kernel"};
 
+// For attributed() around a function that returns no Result.
+[[noreturn]] void refuse(Status failed) { throw detail::Attributed(std::move(failed.error())); }
+
 // Answers of an integrator's declaration about a node, and about attributes, held to what they are about.
 std::optional<BatchDims> fitting(std::optional<BatchDims> at, const Node& node) {
   const auto fit = [](const std::vector<int>& dims, int count, auto&& valueAt) {
@@ -25,13 +28,16 @@ std::optional<BatchDims> fitting(std::optional<BatchDims> at, const Node& node) 
   };
   const bool fits = !at || (fit(at->operands, node.numOperands(), [&](int i) { return node.operand(i); }) &&
                             fit(at->results, node.numResults(), [&](int i) { return node.result(i); }));
-  QC_REQUIRE("OpDef::batch", fits, "it is a dim, or -1, for each operand and each result of '{}'", node.op());
+  if (!fits)
+    refuse(fail(ErrorCode::kInvalidArgument, "the batch of '{}' does not fit: it is a dim, or -1, for each operand and each result",
+                node.op()));
   return at;
 }
 
 ScalarExpr fitting(ScalarExpr meaning, const OpDef& def) {
   const bool fits = def.operands.back().variadic || meaning.arity() <= static_cast<int>(def.operands.size());
-  QC_REQUIRE("OpDef::scalar", fits, "'{}' reads more than the operands of '{}'", meaning.str(), def.name);
+  if (!fits)
+    refuse(fail(ErrorCode::kInvalidArgument, "the scalar meaning '{}' reads more than the operands of '{}'", meaning.str(), def.name));
   return meaning;
 }
 

@@ -116,6 +116,7 @@ std::map<std::string, Maker> makers() {
   all["layer_norm"] = layerNormCase;
   all["pad"] = padCase;
   all["argmax"] = all["argmin"] = argCase;
+  all["cumprod"] = all["cumsum"];
   all["quantize"] = all["fake_quantize"] = [](Random& r) { return realsCase(r, {{"to", QuantAttr{bytes()}}}); };
   all["dequantize"] = all["storage_cast"] = [](Random& r) { return Case{bytesCase(r), bytes()}; };
   all["dynamic_qparams"] = [](Random& r) { return realsCase(r, {{"granularity", std::string("token")}}); };
