@@ -32,7 +32,7 @@ struct SampledImages {
 };
 
 std::optional<SampledImages> planSampledImages(const Node& node, const Target& target) {
-  constexpr int64_t kMostCorners = 64, kMostPixels = int64_t{1} << 30;  // places in a plane are 32-bit lanes
+  constexpr int64_t kMostCorners = 64;
   const TensorType &x = node.operand(0)->type(), &grid = node.operand(1)->type(), &y = node.result()->type();
   if (!isPlainFloat(x) || !isPlainFloat(grid) || x.numElements() == 0 || y.numElements() == 0) return std::nullopt;
   SampledImages plan{Number(x.shape[0]), Number(x.shape[1]), product(std::span(y.shape).subspan(2)), {}};
@@ -40,7 +40,7 @@ std::optional<SampledImages> planSampledImages(const Node& node, const Target& t
   for (const Dim& dim : std::span(x.shape).subspan(2)) plane = plane * plan.sizes.emplace_back(dim);
   plan.taps = static_cast<int>(sampledTaps(node).size());
   plan.width = laneCount(target.vectorBytes() / 4, plan.positions);
-  if (plan.corners() > kMostCorners || plane.value > kMostPixels) return std::nullopt;
+  if (plan.corners() > kMostCorners || plane.value > kMaxGatheredElements) return std::nullopt;
   return plan;
 }
 
@@ -82,8 +82,7 @@ class GridSampleEmitter {
             Reg number = b.CreateAdd(firstPlane, channel);
             Reg sum = sampled(e_.at(e_.operand(0), b.CreateMul(number, b.CreateMul(plane, e_.i64(4)))), 0, 0);
             Reg to = e_.at(e_.result(), b.CreateShl(b.CreateAdd(b.CreateMul(number, positions), first), 2));
-            e_.ifThen(
-                b.CreateICmpSLT(count, e_.i64(plan_.width)), [&] { e_.storePart(sum, to, LaneCount(count)); }, [&] { e_.store(sum, to); });
+            storeLeft(e_, sum, to, count);
           },
           true);
     });

@@ -24,6 +24,16 @@ inline Reg gatheredFloats(KernelEmitter& e, Reg base, Reg places) {
   Reg addresses = e.b.CreateGEP(e.b.getFloatTy(), base, places);
   return e.b.CreateMaskedGather(e.f32(KernelEmitter::lanesOf(places)), addresses, llvm::Align(4));
 }
+// Of a buffer whose places are 32-bit lanes.
+constexpr int64_t kMaxGatheredElements = int64_t{1} << 30;
+
+// The first `left` lanes of a vector, or all of them.
+inline void storeLeft(KernelEmitter& e, Reg vector, Reg to, Reg left) {
+  e.ifThen(
+      e.b.CreateICmpSLT(left, e.i64(KernelEmitter::lanesOf(vector))), [&] { e.storePart(vector, to, LaneCount(left)); },
+      [&] { e.store(vector, to); });
+}
+
 // Lanes that count up from `first`, those beyond `last` as that.
 inline Reg countedLanes(KernelEmitter& e, Reg first, Reg last, int width) {
   llvm::SmallVector<llvm::Constant*> lanes;

@@ -1,6 +1,7 @@
 // roi_align of floats.  A unit is a vector of bins of one box, whose samples are placed once and read in all channels; their sums are in
 // scratch memory meanwhile.  The meaning is that of ir/ops/sampling.cpp.  Tests: tests/kernels/roi_align_test.cpp.
 #include <array>
+#include <limits>
 
 #include "codegen/emit/index.h"
 #include "codegen/emit/vector_loop.h"
@@ -22,13 +23,12 @@ struct AlignedBoxes {
 };
 
 std::optional<AlignedBoxes> planAlignedBoxes(const Node& node, const Target& target) {
-  constexpr int64_t kMostPixels = int64_t{1} << 30;  // places in a plane are 32-bit lanes
   const TensorType &x = node.operand(0)->type(), &y = node.result()->type();
   if (!isPlainFloat(x) || x.numElements() == 0 || y.numElements() == 0) return std::nullopt;
   AlignedBoxes plan{Number(y.shape[0]), Number(x.shape[0]), Number(x.shape[1]),
                     Number(x.shape[2]), Number(x.shape[3]), node.integer("output_height") * node.integer("output_width")};
   plan.lanes = laneCount(target.vectorBytes() / 4, plan.bins);
-  if (plan.height.value * plan.width.value > kMostPixels) return std::nullopt;
+  if (plan.height.value * plan.width.value > kMaxGatheredElements) return std::nullopt;
   return plan;
 }
 
@@ -89,7 +89,7 @@ class RoiAlignEmitter {
             all = b.CreateSelect(isEmpty, e_.floats(0, lanes), isLargest() ? all : b.CreateFDiv(all, number));
             Reg place = b.CreateAdd(b.CreateMul(b.CreateAdd(b.CreateMul(box, channels), c), e_.i64(plan_.bins)), first);
             Reg to = e_.at(e_.result(), b.CreateShl(place, 2));
-            e_.ifThen(b.CreateICmpSLT(rest, e_.i64(lanes)), [&] { e_.storePart(all, to, LaneCount(rest)); }, [&] { e_.store(all, to); });
+            storeLeft(e_, all, to, rest);
           },
           true);
     });

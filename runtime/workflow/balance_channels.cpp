@@ -105,8 +105,9 @@ struct Balancing {
   // Weights of few bits are rounded as they will be, short of one run for each layer: to the nearest, what that loses would hide the rest.
   Status rounded(Graph& observed, const GroupParams& params) const {
     RecoverOptions how = options.under(model.rules);
+    const std::vector<const Node*> layers = int8Layers(observed);
     for (const Recipe& recipe : recipes())
-      for (const Node* layer : int8Layers(observed))
+      for (const Node* layer : layers)
         if (recipe.inTurn && recipe.inTurn(how.choiceOf(recipe), *layer)) how.choose(std::string(recipe.name), std::string(recipe.off));
     how.samples = kTrialSamples;
     how.observer = nullptr;
